@@ -1,0 +1,266 @@
+"""The nouns of the house. Frozen, standard library only, imported by every room.
+
+Times are integer milliseconds since the epoch (UTC); durations are integer milliseconds unless the name says otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, NamedTuple, TypeAlias
+
+Json: TypeAlias = Any
+"""A value that JSON can hold: None, bool, int, float, str, list or dict with string keys."""
+
+Scalar: TypeAlias = str | int | float | bool | None
+
+
+class Outcome(StrEnum):
+    """What one run came to.
+
+    `fail`: the target is not right. `error`: we could not judge. `missed`: the slot passed without a run.
+    """
+
+    PASS = "pass"
+    FAIL = "fail"
+    ERROR = "error"
+    MISSED = "missed"
+
+
+class State(StrEnum):
+    """What a probe is said to be, best first."""
+
+    UP = "up"
+    DEGRADED = "degraded"
+    UNKNOWN = "unknown"
+    DOWN = "down"
+
+
+class Severity(StrEnum):
+    INFO = "info"
+    WARNING = "warning"
+    CRITICAL = "critical"
+
+
+class Event(StrEnum):
+    """What happened to an incident, and what a notification tells."""
+
+    OPENED = "opened"
+    RESOLVED = "resolved"
+
+
+class Task(NamedTuple):
+    """One entry of an MCP server's `tasks` list, as it stood when the result was made."""
+
+    ok: bool
+    age: int | None = None
+    """Milliseconds since its last run; None: it never ran."""
+    seen: int | None = None
+    """Milliseconds since we first saw it, given only while it has never run."""
+    status: str = ""
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a person needs to believe a verdict: short named values, and the target's own text, untrusted."""
+
+    facts: Mapping[str, Json] = field(default_factory=dict)
+    excerpt: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What one run saw, before it has an identity."""
+
+    outcome: Outcome
+    reason: str = ""
+    """A stable snake_case word; empty when the outcome is pass. docs/reasons.md lists them all."""
+    message: str = ""
+    """One short sentence for people, cause first, without secrets: "got 503", "connection refused"."""
+    duration: float | None = None
+    """Milliseconds the target took; None when it was never reached."""
+    phases: Mapping[str, float] = field(default_factory=dict)
+    """Phase name -> milliseconds, in the order in which they happened."""
+    measurements: Mapping[str, Scalar] = field(default_factory=dict)
+    tasks: Mapping[str, Task] | None = None
+    """Subject -> task; None: no listing was seen (which says nothing about the tasks)."""
+    preferences: Mapping[str, bool] | None = None
+    """Text of each `prefer` expression -> whether it held; None: not evaluated."""
+    evidence: Evidence = Evidence()
+    remember: Mapping[str, Json] = field(default_factory=dict)
+    """Written into the probe's memory with the result and handed to its later runs. A value of None forgets the key."""
+    retryable: bool = False
+    """The fault was one of transport or a 5xx: another attempt within the same run may fare better."""
+
+
+class Slot(NamedTuple):
+    """A claimed scheduled instant: one run belongs to it."""
+
+    probe: int
+    at: int
+    location: str
+    prev: int | None
+    """The slot that the same location claimed before this one."""
+
+
+class Result(NamedTuple):
+    """One stored event: what was seen in a slot. Its identity is (probe, slot, location)."""
+
+    probe: int
+    slot: int
+    location: str
+    outcome: Outcome
+    reason: str = ""
+    message: str = ""
+    duration: int | None = None
+    phases: Mapping[str, float] = {}
+    measurements: Mapping[str, Scalar] = {}
+    tasks: Mapping[str, Task] | None = None
+    preferences: Mapping[str, bool] | None = None
+    prev: int | None = None
+    n: int = 1
+    """How many slots a row of outcome `missed` stands for."""
+    late: bool = False
+    """Decided once, when stored: too late to be judged."""
+
+
+class Finding(NamedTuple):
+    """A rule's verdict about a subject. `bad` None: no evidence either way."""
+
+    rule: str
+    subject: str
+    bad: bool | None
+    reason: str = ""
+    message: str = ""
+
+
+class Machine(NamedTuple):
+    """Where a finding stands while not clear: suspect (no incident yet), open, or recovering (open, good > 0)."""
+
+    bad: int
+    good: int
+    since: int
+    """The first bad slot."""
+    incident: str | None
+    reason: str = ""
+
+
+class Change(NamedTuple):
+    """What the fold decided: an incident opened or resolved."""
+
+    event: Event
+    probe: int
+    rule: str
+    subject: str
+    incident: str
+    since: int
+    slot: int
+    """The slot that decided it."""
+    reason: str
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeInfo:
+    """What people are told of a probe. Free of secrets."""
+
+    id: int
+    key: str
+    name: str
+    kind: str
+    group: str = ""
+    tags: tuple[str, ...] = ()
+    severity: Severity = Severity.WARNING
+    runbook: str = ""
+    target: str = ""
+    """Where it points, without credentials or query: a URL or a command's first word."""
+    cadence: str = ""
+    """In words: "every 60 s", "*/5 * * * * UTC"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """A finding that was bad long enough to tell somebody."""
+
+    id: str
+    probe: int
+    rule: str
+    subject: str
+    severity: Severity
+    since: int
+    """The first bad slot."""
+    opened_at: int
+    """When we decided (recorded), not the slot."""
+    reason: str
+    message: str
+    resolved_at: int | None = None
+    resolution: str = ""
+    """Why it ended: empty (good again), gone, paused, removed."""
+
+    @property
+    def state(self) -> str:
+        return "open" if self.resolved_at is None else "resolved"
+
+
+class Run(NamedTuple):
+    """One past result as a message or a sparkline needs it."""
+
+    slot: int
+    outcome: Outcome
+    duration: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One result with the evidence kept for it."""
+
+    slot: int
+    location: str
+    outcome: Outcome
+    reason: str
+    message: str
+    duration: int | None
+    evidence: Evidence
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """Everything that a notification may tell about an incident, read at the moment of sending."""
+
+    event: Event
+    incident: Incident
+    probe: ProbeInfo
+    now: int
+    streak: int
+    """How many bad slots in a row so far (opened), or how many there were (resolved)."""
+    needed: int
+    """How many in a row were needed (`after`)."""
+    last_good: Run | None = None
+    recent: tuple[Run, ...] = ()
+    """Up to 20 newest runs, oldest first."""
+    first_bad: Sample | None = None
+    latest: Sample | None = None
+    location: str = ""
+    link: str = ""
+    """The incident's page; empty when no public_url is configured."""
+    merged: bool = False
+    """Resolved before `opened` could be delivered: this one message tells both."""
+    test: bool = False
+    """Sent by `test-alert`; says so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """One delivery to one destination. Its key is (incident, destination, seq)."""
+
+    incident: str
+    destination: str
+    seq: int
+    event: Event
+
+    @property
+    def key(self) -> str:
+        """Stable over retries, so that a receiver can recognise a second copy."""
+        return f"{self.incident}:{self.destination}:{self.seq}"

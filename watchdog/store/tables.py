@@ -1,0 +1,190 @@
+"""The one schema, on SQLite and PostgreSQL. Times are epoch milliseconds in BIGINT; JSON is kept as text."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, MetaData, Table, Text
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+_id = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+probes = Table(
+    "probes", metadata,
+    Column("id", _id, primary_key=True, autoincrement=True),
+    Column("key", Text, nullable=False, unique=True),
+    Column("name", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("info", Text, nullable=False),  # ProbeInfo without id, as JSON: what pages and messages show
+    Column("spec", Text, nullable=False),  # the configuration as written, uninterpolated, YAML
+    Column("created_at", BigInteger, nullable=False),  # the fold begins after this instant
+    Column("removed_at", BigInteger),
+)  # fmt: skip
+
+schedule = Table(
+    "schedule", metadata,
+    Column("probe", BigInteger, primary_key=True),
+    Column("location", Text, primary_key=True),
+    Column("plan", Text, nullable=False),  # the schedule in words: when it changes, next_due is computed anew
+    Column("next_due", BigInteger, nullable=False, index=True),
+    Column("last_slot", BigInteger),
+    Column("flying", Text, nullable=False),  # JSON list of slots claimed and not known to be recorded
+)  # fmt: skip
+
+results = Table(
+    "results", metadata,
+    Column("probe", BigInteger, primary_key=True),
+    Column("slot", BigInteger, primary_key=True),
+    Column("location", Text, primary_key=True),
+    Column("outcome", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("duration", Integer),
+    Column("phases", Text),  # JSON {name: ms}
+    Column("measurements", Text),  # JSON {name: scalar}
+    Column("tasks", Text),  # JSON {subject: [ok, age, seen, status, error]}
+    Column("preferences", Text),  # JSON {expression: held}
+    Column("prev", BigInteger),
+    Column("n", Integer, nullable=False),
+    Column("late", Boolean, nullable=False),
+    Column("recorded_at", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)  # fmt: skip
+
+evidence = Table(
+    "evidence", metadata,
+    Column("probe", BigInteger, primary_key=True),
+    Column("slot", BigInteger, primary_key=True),
+    Column("location", Text, primary_key=True),
+    Column("facts", Text, nullable=False),  # JSON
+    Column("excerpt", Text, nullable=False),
+)  # fmt: skip
+
+findings = Table(  # a row only while not clear
+    "findings", metadata,
+    Column("probe", BigInteger, primary_key=True),
+    Column("rule", Text, primary_key=True),
+    Column("subject", Text, primary_key=True),
+    Column("bad", Integer, nullable=False),
+    Column("good", Integer, nullable=False),
+    Column("since", BigInteger, nullable=False),
+    Column("incident", Text),
+    Column("reason", Text, nullable=False),
+    sqlite_with_rowid=False,
+)  # fmt: skip
+
+cursors = Table(  # one row a probe; a result that changes nothing never touches it
+    "cursors", metadata,
+    Column("probe", BigInteger, primary_key=True),
+    Column("folded", BigInteger, nullable=False),
+    Column("held", Boolean, nullable=False),
+    Column("hot", Boolean, nullable=False),
+    Column("wake_at", BigInteger),
+    sqlite_with_rowid=False,
+)  # fmt: skip
+Index(
+    "ix_cursors_wake",
+    cursors.c.wake_at,
+    postgresql_where=cursors.c.wake_at.is_not(None),
+    sqlite_where=cursors.c.wake_at.is_not(None),
+)
+
+lapses = Table(  # a stored event: a wake found nothing after this slot
+    "lapses", metadata,
+    Column("probe", BigInteger, primary_key=True),
+    Column("slot", BigInteger, primary_key=True),
+    Column("at", BigInteger, nullable=False),
+)  # fmt: skip
+
+gaps = Table(  # when we ourselves stood still
+    "gaps", metadata,
+    Column("location", Text, primary_key=True),
+    Column("start", BigInteger, primary_key=True),
+    Column("stop", BigInteger, nullable=False),
+)  # fmt: skip
+
+marks = Table(  # the watermark: every slot due by then is claimed, every lost one recorded
+    "marks", metadata,
+    Column("location", Text, primary_key=True),
+    Column("through", BigInteger, nullable=False),
+)  # fmt: skip
+
+memory = Table(
+    "memory", metadata,
+    Column("probe", BigInteger, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("value", Text, nullable=False),  # JSON
+)  # fmt: skip
+
+incidents = Table(
+    "incidents", metadata,
+    Column("id", Text, primary_key=True),
+    Column("probe", BigInteger, nullable=False),
+    Column("rule", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("severity", Text, nullable=False),
+    Column("since", BigInteger, nullable=False),
+    Column("slot", BigInteger, nullable=False),  # the slot that opened it
+    Column("opened_at", BigInteger, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("needed", Integer, nullable=False),  # bad slots in a row that were needed
+    Column("route", Text, nullable=False),  # why these destinations were told, in words (JSON list)
+    Column("resolved_slot", BigInteger),
+    Column("resolved_at", BigInteger),
+    Column("resolution", Text, nullable=False),
+)  # fmt: skip
+Index(
+    "uq_incidents_open", incidents.c.probe, incidents.c.rule, incidents.c.subject, unique=True,
+    postgresql_where=incidents.c.resolved_at.is_(None), sqlite_where=incidents.c.resolved_at.is_(None),
+)  # fmt: skip
+Index("ix_incidents_opened_at", incidents.c.opened_at)
+Index("ix_incidents_probe_opened_at", incidents.c.probe, incidents.c.opened_at)
+
+outbox = Table(
+    "outbox", metadata,
+    Column("incident", Text, primary_key=True),
+    Column("destination", Text, primary_key=True),
+    Column("seq", Integer, primary_key=True),
+    Column("event", Text, nullable=False),
+    Column("state", Text, nullable=False),  # waiting | sent | merged | dead
+    Column("created_at", BigInteger, nullable=False),
+    Column("due_at", BigInteger, nullable=False),
+    Column("token", Text),  # who holds it; a lease that has run out is anyone's
+    Column("leased_until", BigInteger),
+    Column("attempts", Integer, nullable=False),
+    Column("detail", Text, nullable=False),  # the last error, or what the receiver answered
+    Column("receipt", Text),  # JSON kept for the next delivery of this incident to this destination
+    Column("done_at", BigInteger),
+)  # fmt: skip
+Index(
+    "ix_outbox_due",
+    outbox.c.due_at,
+    postgresql_where=outbox.c.state == "waiting",
+    sqlite_where=outbox.c.state == "waiting",
+)
+
+destinations = Table(  # a receiver that asked us to wait
+    "destinations", metadata,
+    Column("name", Text, primary_key=True),
+    Column("resume_at", BigInteger, nullable=False),
+)  # fmt: skip
+
+rollups = Table(  # one hour of one probe
+    "rollups", metadata,
+    Column("probe", BigInteger, primary_key=True),
+    Column("hour", BigInteger, primary_key=True),
+    Column("location", Text, primary_key=True),
+    Column("passed", Integer, nullable=False),
+    Column("failed", Integer, nullable=False),
+    Column("unjudged", Integer, nullable=False),
+    Column("missed", Integer, nullable=False),
+    Column("duration_sum", BigInteger, nullable=False),
+    Column("duration_max", Integer),
+    sqlite_with_rowid=False,
+)  # fmt: skip
