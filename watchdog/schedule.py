@@ -42,13 +42,10 @@ class Interval:
     @property
     def text(self) -> str:
         s = self.every / 1000
-        return (
-            f"every {s:g} s"
-            if s < 120 or s % 60
-            else f"every {s / 60:g} min"
-            if s < 7200 or s % 3600
-            else f"every {s / 3600:g} h"
+        unit, size = (
+            ("h", 3600) if s >= 7200 and s % 3600 == 0 else ("min", 60) if s >= 120 and s % 60 == 0 else ("s", 1)
         )
+        return f"every {s / size:g} {unit}"
 
 
 @dataclass(frozen=True, slots=True)

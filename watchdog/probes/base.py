@@ -79,6 +79,11 @@ class Probe(Model):
         """What the per-host limit counts; empty: not limited."""
         return ""
 
+    @property
+    def task_limits(self) -> Mapping[str, int]:
+        """Task name (or "*") -> how long ago its last run may lie, in ms."""
+        return {}
+
     @abstractmethod
     async def observe(self, attempt: Attempt) -> Observation:
         """One attempt against the target. Every fault of the target is a returned Observation with a named reason.
