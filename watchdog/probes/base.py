@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from watchdog.fields import Duration, Model
 from watchdog.model import Json, Observation, Severity
+from watchdog.wire.trace import Trace
 
 if TYPE_CHECKING:
     from watchdog.wire import Wire
@@ -31,6 +32,8 @@ class Attempt:
     """What earlier runs of this probe asked to remember."""
     wire: Wire
     """The shared way to the network."""
+    trace: Trace = field(default_factory=Trace)
+    """Where the time goes; after a cancellation it tells the phases so far and the one in which time ran out."""
 
 
 class Alert(Model):

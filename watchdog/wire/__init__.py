@@ -1,5 +1,10 @@
 """How we touch the network: the HTTP exchange, the MCP adapter, the address filter, redaction."""
 
+from __future__ import annotations
 
-class Wire:
-    """The process's shared connections and contexts."""
+from watchdog.wire.faults import Fault, fault_of, timed_out
+from watchdog.wire.redact import Mask, cap, harmless, presentable, shown_url
+from watchdog.wire.trace import Trace
+from watchdog.wire.wire import Wire
+
+__all__ = ["Fault", "Mask", "Trace", "Wire", "cap", "fault_of", "harmless", "presentable", "shown_url", "timed_out"]

@@ -1,0 +1,109 @@
+"""What may be shown: secrets masked by value, control characters made harmless, lengths capped."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from urllib.parse import quote, quote_plus, urlsplit
+
+from watchdog.model import Json
+
+MASKED = "•••"
+
+
+class Mask:
+    """Replaces secrets by `•••` wherever they occur, also percent-, base64-, JSON- and HTML-escaped."""
+
+    __slots__ = ("_sub",)
+
+    def __init__(self, values: Iterable[str]) -> None:
+        spellings = sorted({s for value in values if value for s in _spellings(value)}, key=len, reverse=True)
+        self._sub: Callable[[str, str], str] | None = (
+            re.compile("|".join(map(re.escape, spellings))).sub if spellings else None
+        )
+
+    def __call__(self, text: str) -> str:
+        return self._sub(MASKED, text) if self._sub else text
+
+    def deep(self, value: Json) -> Json:
+        """The same for every string inside nested JSON, keys included."""
+        if isinstance(value, str):
+            return self(value)
+        if isinstance(value, dict):
+            return {self.deep(k): self.deep(v) for k, v in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.deep(v) for v in value]
+        return value
+
+
+def _spellings(value: str) -> Iterator[str]:
+    raw = value.encode("utf-8", "surrogatepass")
+    yield value
+    for safe in ("", "/", "/:@!$&'()*+,;="):
+        yield quote(raw, safe=safe)
+        yield re.sub(r"%..", lambda m: m[0].lower(), quote(raw, safe=safe))
+    yield quote_plus(raw)
+    for ascii_only in (True, False):
+        escaped = json.dumps(value, ensure_ascii=ascii_only)[1:-1]
+        yield from (escaped, escaped.replace("/", "\\/"))
+    yield from (html.escape(value), html.escape(value, quote=False))
+    yield from _base64(raw)
+
+
+def _base64(raw: bytes) -> Iterator[str]:
+    """The value inside any longer base64 text: what stays the same at each of the three alignments."""
+    for before in range(3):
+        text = base64.b64encode(b"\0" * before + raw).decode()
+        inner = text[(before * 8 + 5) // 6 : (before + len(raw)) * 8 // 6]
+        if len(inner) >= 5:  # anything shorter would match by accident
+            yield from (inner, inner.replace("+", "-").replace("/", "_"))
+
+
+_HARMFUL = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff\ufff9-\ufffb]"
+)
+
+
+def harmless(text: str) -> str:
+    """Control characters, text-direction overrides and lone surrogates become `�`; tabs and line ends stay."""
+    return _HARMFUL.sub("�", text.replace("\r\n", "\n"))
+
+
+def cap(text: str, limit: int) -> str:
+    """At most `limit` characters of the text, then a note that it was cut."""
+    return text if len(text) <= limit else f"{text[:limit]}… cut, {len(text)} characters in all"
+
+
+def presentable(value: Json, mask: Mask, limit: int = 2_000, items: int = 100, depth: int = 8) -> Json:
+    """Nested JSON that may be kept and shown: every string masked, harmless and capped, long lists and depth cut."""
+    if isinstance(value, str):
+        return cap(harmless(mask(value)), limit)
+    if not isinstance(value, dict | list | tuple):
+        return value
+    if not depth:
+        return "… cut, nested too deeply"
+    within = len(value) > items
+    if isinstance(value, dict):
+        cut = {
+            presentable(str(k), mask, limit): presentable(v, mask, limit, items, depth - 1)
+            for k, v in list(value.items())[:items]
+        }
+        return cut | {"…": f"cut, {len(value)} entries in all"} if within else cut
+    shown = [presentable(v, mask, limit, items, depth - 1) for v in value[:items]]
+    return [*shown, f"… cut, {len(value)} entries in all"] if within else shown
+
+
+def shown_url(url: str) -> str:
+    """The URL without credentials, query and fragment."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        port = f":{parts.port}" if parts.port is not None else ""
+    except ValueError:
+        return "an unreadable URL"
+    if ":" in host:
+        host = f"[{host}]"
+    return harmless(f"{parts.scheme}://{host}{port}{parts.path}" if host else parts.path)
