@@ -8,7 +8,7 @@ _PACKAGE = Path(__file__).parent
 
 
 def asset(name: str) -> Path:
-    """The folder or file called `name` ("templates", "migrations"). Raises FileNotFoundError when neither place has it."""
+    """The folder or file called `name` ("templates", "migrations"). Raises FileNotFoundError."""
     for place in (_PACKAGE / "_data" / name, _PACKAGE.parent / name):
         if place.exists():
             return place

@@ -1,4 +1,4 @@
-"""Words that every face shares: units, times, states, sparklines. Pure. Instants are epoch milliseconds, shown in UTC."""
+"""Words that every face shares: units, times, states, sparklines. Pure. Instants: epoch milliseconds, shown in UTC."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _units(*parts: tuple[int, str]) -> str:
 
 
 def about(ms: float) -> str:
-    """A duration that grows while one reads it, without what does not matter: "45 s", "2 min", "2 h 19 min", "3 days"."""
+    """A duration that grows while one reads it, coarsely: "45 s", "2 min", "2 h 19 min", "3 days"."""
     unit = 1 if ms < SECOND else SECOND if ms < MINUTE else MINUTE if ms < 2 * DAY else DAY
     return span(ms // unit * unit)
 
