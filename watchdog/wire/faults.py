@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from watchdog.wire.trace import DOING
+import errno
+import socket
+import ssl
+from collections.abc import Iterator
+
+from watchdog.model import Json
 
 
 class Fault(Exception):  # noqa: N818 - a fault of the target is no error of ours
@@ -10,25 +15,178 @@ class Fault(Exception):  # noqa: N818 - a fault of the target is no error of our
 
     `reason` is a stable snake_case word, the text one short sentence without secrets, `phase` where it happened.
     `retryable`: one of transport, another attempt may fare better. `ours`: we are to blame, not the target.
+    `facts` and `excerpt` are evidence: what was found, and the target's own words, untrusted.
     """
 
     def __init__(
-        self, reason: str, message: str, phase: str | None = None, *, retryable: bool = False, ours: bool = False
+        self,
+        reason: str,
+        message: str,
+        phase: str | None = None,
+        *,
+        retryable: bool = False,
+        ours: bool = False,
+        excerpt: str = "",
     ) -> None:
         super().__init__(message)
         self.reason, self.message, self.phase = reason, message, phase
-        self.retryable, self.ours = retryable, ours
+        self.retryable, self.ours, self.excerpt = retryable, ours, excerpt
+        self.facts: dict[str, Json] = {}
 
-
-def timed_out(seconds: float, phase: str | None) -> Fault:
-    """The fault of a run whose time is up, naming the phase in which it ran out."""
-    waiting = f" while {DOING.get(phase, f'in phase {phase}')}" if phase else ""
-    return Fault("timeout", f"timed out after {seconds:g} s{waiting}", phase, retryable=True)
+    def __str__(self) -> str:
+        return self.message
 
 
 def fault_of(error: BaseException) -> Fault | None:
     """The fault that an exception stands for; None: it is none of the network's, hence a bug of ours.
 
-    Looks into exception groups and causes, and knows the exceptions of the sockets, ssl, h11, anyio, httpx and httpx2.
+    Looks into exception groups and causes, and knows the exceptions of sockets, ssl, h11, httpx and httpx2 (the latter
+    by name, so that neither is imported). Of several the most telling one counts.
     """
-    return error if isinstance(error, Fault) else None
+    found = [f for e in _unwrapped(error, set()) if (f := _fault(e))]
+    return min(found, key=_vagueness, default=None)
+
+
+def _unwrapped(error: BaseException, seen: set[int]) -> Iterator[BaseException]:
+    """The error itself, the members of a group, and what caused each of them."""
+    if id(error) in seen:
+        return
+    seen.add(id(error))
+    yield error
+    if isinstance(error, BaseExceptionGroup):
+        for member in error.exceptions:
+            yield from _unwrapped(member, seen)
+    inner = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    if inner is not None:
+        yield from _unwrapped(inner, seen)
+
+
+def _vagueness(fault: Fault) -> int:
+    """A timeout often comes along with what caused it, and libraries wrap errors that say more."""
+    return {"connection_failed": 1, "connection_lost": 2, "timeout": 3}.get(fault.reason, 0)
+
+
+def _fault(error: BaseException) -> Fault | None:
+    if isinstance(error, Fault):
+        return error
+    if isinstance(error, ssl.SSLError):
+        return _of_tls(error)
+    if isinstance(error, socket.gaierror):
+        return Fault("dns_failed", dns_message(error), "dns", retryable=True)
+    if isinstance(error, OSError):
+        return _of_socket(error)
+    return _of_library(error)
+
+
+def dns_message(error: socket.gaierror) -> str:
+    return {
+        socket.EAI_NONAME: "name not found",
+        socket.EAI_NODATA: "the name has no address",
+        socket.EAI_AGAIN: "the name server does not answer",
+    }.get(error.errno or 0, f"the name cannot be looked up ({error.strerror})")
+
+
+_SOCKET = {
+    errno.ECONNREFUSED: ("connection_refused", "connection refused"),
+    errno.ECONNRESET: ("connection_lost", "connection reset by the server"),
+    errno.ECONNABORTED: ("connection_lost", "connection aborted"),
+    errno.EPIPE: ("connection_lost", "connection closed by the server"),
+    errno.ETIMEDOUT: ("timeout", "timed out"),
+    errno.EHOSTUNREACH: ("unreachable", "no route to the host"),
+    errno.ENETUNREACH: ("unreachable", "network unreachable"),
+    errno.EADDRNOTAVAIL: ("unreachable", "no such address here"),
+}
+_OURS = {
+    errno.EMFILE: "we have too many files open",
+    errno.ENFILE: "this machine has too many files open",
+    errno.ENOBUFS: "this machine is out of network buffers",
+    errno.ENOMEM: "this machine is out of memory",
+}
+
+
+def _of_socket(error: OSError) -> Fault | None:
+    if error.errno in _OURS:
+        return Fault("out_of_resources", _OURS[error.errno], ours=True)
+    if error.errno in _SOCKET:
+        return Fault(*_SOCKET[error.errno], retryable=True)
+    if isinstance(error, TimeoutError):
+        return Fault("timeout", "timed out", retryable=True)
+    if isinstance(error, ConnectionError):
+        return Fault("connection_lost", "connection lost", retryable=True)
+    return None
+
+
+_CERTIFICATE = {
+    9: "certificate is not valid yet",
+    10: "certificate has expired",
+    18: "certificate is self-signed",
+    19: "certificate comes from an unknown authority",
+    20: "certificate comes from an unknown authority",
+    21: "certificate comes from an unknown authority",
+    23: "certificate is revoked",
+    62: "certificate is for another name",
+    64: "certificate is for another address",
+}
+"""OpenSSL's X509_V_ERR codes."""
+_HANDSHAKE = (
+    ("WRONG_VERSION_NUMBER", "the server does not speak TLS on this port"),
+    ("RECORD_LAYER_FAILURE", "the server does not speak TLS on this port"),
+    ("HTTP_REQUEST", "the server does not speak TLS on this port"),
+    ("CERTIFICATE_REQUIRED", "the server asks for a client certificate"),
+    ("UNKNOWN_CA", "the server does not accept our certificate's authority"),
+    ("BAD_CERTIFICATE", "the server does not accept our certificate"),
+    ("CERTIFICATE_EXPIRED", "the server says that our certificate has expired"),
+    ("HANDSHAKE_FAILURE", "the server refuses the handshake"),
+    ("UNRECOGNIZED_NAME", "the server does not know this name"),
+    ("UNSUPPORTED_PROTOCOL", "the server offers no version of TLS that is still safe"),
+    ("PROTOCOL_VERSION", "the server offers no version of TLS that is still safe"),
+    ("UNEXPECTED_EOF", "connection closed during the handshake"),
+)
+
+
+def _of_tls(error: ssl.SSLError) -> Fault:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        message = _CERTIFICATE.get(error.verify_code, error.verify_message)
+        return Fault("tls_failed", f"TLS: {message}", "tls")
+    detail = error.reason or str(error.strerror or "")
+    if "UNEXPECTED_EOF" in detail or isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+        return Fault("tls_failed", "TLS: connection closed by the server", "tls", retryable=True)
+    for word, message in _HANDSHAKE:
+        if word in detail:
+            return Fault("tls_failed", f"TLS: {message}", "tls")
+    return Fault("tls_failed", f"TLS: {detail.lower().replace('_', ' ')}", "tls")
+
+
+_LIBRARIES = {"httpx", "httpx2", "httpcore", "httpcore2", "h11", "anyio"}
+_NAMED = {
+    "ConnectTimeout": ("timeout", "timed out while connecting", "connect"),
+    "ReadTimeout": ("timeout", "timed out while waiting for an answer", "first_byte"),
+    "WriteTimeout": ("timeout", "timed out while sending the request", "first_byte"),
+    "PoolTimeout": ("timeout", "timed out", None),
+    "ConnectError": ("connection_failed", "connection failed", "connect"),
+    "ReadError": ("connection_lost", "connection lost", None),
+    "WriteError": ("connection_lost", "connection lost", None),
+    "CloseError": ("connection_lost", "connection lost", None),
+    "BrokenResourceError": ("connection_lost", "connection lost", None),
+    "EndOfStream": ("connection_lost", "connection closed by the server", None),
+    "RemoteProtocolError": ("protocol_error", "the answer is not proper HTTP", None),
+    "DecodingError": ("protocol_error", "the body cannot be decoded", "body"),
+    "TooManyRedirects": ("too_many_redirects", "too many redirects", None),
+    "UnsupportedProtocol": ("protocol_error", "the URL is neither http nor https", None),
+    "InvalidURL": ("protocol_error", "the URL cannot be read", None),
+}
+
+
+def _of_library(error: BaseException) -> Fault | None:
+    kind = type(error)
+    if kind.__module__.partition(".")[0] not in _LIBRARIES or kind.__name__ not in _NAMED:
+        return None
+    reason, message, phase = _NAMED[kind.__name__]
+    if kind.__name__ == "RemoteProtocolError":
+        said = str(error)
+        if "disconnected" in said or "closed connection" in said:
+            cut = "in the middle of the answer" if "closed connection" in said else "without an answer"
+            return Fault("connection_lost", f"connection closed {cut}", phase, retryable=True)
+        if "too long" in said:
+            return Fault("protocol_error", "the answer's headers are too long", phase)
+    return Fault(reason, message, phase, retryable=reason not in ("too_many_redirects",))

@@ -1,13 +1,16 @@
-"""TLS as configurations write it, and the contexts made from it: one per set of options, never one per check."""
+"""TLS as configurations write it, and the contexts made from it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pydantic import model_validator
 
 from watchdog.fields import Model
-
-if TYPE_CHECKING:
-    import ssl
+from watchdog.wire.faults import Fault
 
 
 class Tls(Model):
@@ -24,9 +27,44 @@ class Tls(Model):
     server_name: str = ""
     """The name to ask for and to expect in the certificate; default: the URL's host."""
 
+    @model_validator(mode="after")
+    def _consistent(self) -> Tls:
+        if self.key_file and not self.cert_file:
+            raise ValueError("`key_file` needs `cert_file` beside it")
+        if self.ca_file and not self.verify:
+            raise ValueError("`ca_file` says whom to trust, `verify: false` trusts everybody: choose one")
+        return self
 
-def context(options: Tls) -> ssl.SSLContext:
-    """A new context. Raises Fault (`ours`) when a file cannot be used."""
-    import ssl
 
-    return ssl.create_default_context()
+def make_context(options: Tls) -> ssl.SSLContext:
+    """Takes about 15 ms: make one per set of options. Raises Fault (`ours`) when a file cannot be used."""
+    with _file("ca_file", options.ca_file):
+        context = ssl.create_default_context(cafile=options.ca_file or None)
+    if not options.ca_file and not _has_authorities(context):
+        import certifi
+
+        context.load_verify_locations(certifi.where())
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # refuses the authorities of many companies
+    context.set_alpn_protocols(["http/1.1"])
+    if not options.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if options.cert_file:
+        with _file("cert_file", options.cert_file):
+            context.load_cert_chain(options.cert_file, options.key_file or None, password=lambda: "")
+    return context
+
+
+@contextmanager
+def _file(option: str, path: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        why = "it is not what it should be" if isinstance(error, ssl.SSLError | ValueError) else error.strerror
+        raise Fault("tls_files_unusable", f"cannot use {option} {path}: {why}", "tls", ours=True) from None
+
+
+def _has_authorities(context: ssl.SSLContext) -> bool:
+    """A directory of authorities is read as needed, so that its contents do not show in the context."""
+    directory = ssl.get_default_verify_paths().capath
+    return bool(context.get_ca_certs() or (directory and any(Path(directory).iterdir())))

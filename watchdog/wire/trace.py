@@ -8,11 +8,11 @@ from time import perf_counter
 DOING = {
     "dns": "looking up the name",
     "connect": "connecting",
-    "tls": "in the TLS handshake",
+    "tls": "negotiating TLS",
     "first_byte": "waiting for the first byte",
-    "body": "reading the body",
+    "body": "reading the answer",
 }
-"""Phase -> what a person calls it, after "while". Phases that are not here are named as they are."""
+"""Phase -> what a person calls it, after "while"."""
 
 
 class Trace:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     import socket
@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     import httpx
 
+    from watchdog.wire.address import Egress
     from watchdog.wire.http import Exchange, Request
     from watchdog.wire.tls import Tls
     from watchdog.wire.trace import Trace
@@ -22,25 +23,52 @@ class Wire:
     """
 
     client: httpx.AsyncClient
-    """For notifiers: no redirects, no proxies from the environment, 10 s timeouts."""
+    """For notifiers: no redirects, nothing from the environment, 10 s timeouts, answers of at most 1 MiB."""
 
     async def __aenter__(self) -> Self:
+        import httpx
+
+        from watchdog.wire.client import make_client
+        from watchdog.wire.dial import Dialer
+        from watchdog.wire.tls import Tls
+
+        self._contexts: dict[Tls, ssl.SSLContext] = {}
+        self._dialer = Dialer()
+        self.client = make_client(httpx.AsyncHTTPTransport(verify=self.context(Tls()), trust_env=False))
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        return None
+        self._dialer.close()
+        await self.client.aclose()
 
     def context(self, options: Tls) -> ssl.SSLContext:
-        """The shared context for these options. Raises Fault (`ours`) when a file cannot be used."""
-        raise NotImplementedError
+        """The shared context for these options. Raises Fault (`ours`) when a file is of no use."""
+        from watchdog.wire.tls import make_context
 
-    async def dial(self, host: str, port: int, trace: Trace, egress: Literal["public", "private"]) -> socket.socket:
+        if options not in self._contexts:
+            self._contexts[options] = make_context(options)
+        return self._contexts[options]
+
+    async def dial(self, host: str, port: int, trace: Trace, egress: Egress) -> socket.socket:
         """A new TCP connection (non-blocking socket) to the first address of `host` that answers and may be reached.
 
-        Counts the phases `dns` and `connect`. Raises Fault.
+        Counts the phases `dns` and `connect`. Raises Fault and OSError.
         """
-        raise NotImplementedError
+        return await self._dialer.dial(host, port, trace, egress)
 
     async def exchange(self, request: Request) -> Exchange:
         """One HTTP exchange on a fresh connection, redirects included. Raises Fault."""
-        raise NotImplementedError
+        from watchdog.wire.faults import fault_of
+        from watchdog.wire.http import exchange
+        from watchdog.wire.trace import DOING
+
+        try:
+            return await exchange(self, request)
+        except Exception as error:
+            fault = fault_of(error)
+            if fault is None:
+                raise
+            fault.phase = request.trace.under_way or fault.phase
+            if fault.reason in ("connection_lost", "timeout") and fault.phase in DOING:
+                fault.message += f" while {DOING[fault.phase]}"
+            raise fault from None
