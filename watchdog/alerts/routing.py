@@ -1,0 +1,85 @@
+"""Which destinations hear of an incident, and why. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from watchdog.model import ProbeInfo, Severity
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """Which probes something is about. An empty field matches every probe; `tags` needs all of them."""
+
+    severity: Severity | None = None
+    tags: frozenset[str] = frozenset()
+    group: str = ""
+    kind: str = ""
+    probe: str = ""
+    """A probe's key."""
+
+    def misses(self, probe: ProbeInfo) -> str:
+        """What keeps the probe from matching, in words; empty when it matches."""
+        if self.severity is not None and probe.severity is not self.severity:
+            return f"severity is {probe.severity}, not {self.severity}"
+        if missing := sorted(self.tags - set(probe.tags)):
+            return f"without tag {', '.join(missing)}"
+        for field in ("group", "kind"):
+            wanted, has = getattr(self, field), getattr(probe, field)
+            if wanted and wanted != has:
+                return f"{field} is {has or 'empty'}, not {wanted}"
+        if self.probe and self.probe != probe.key:
+            return f"probe is {probe.key}, not {self.probe}"
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    receivers: tuple[str, ...]
+    match: Match = Match()
+    go_on: bool = False
+    """Look at the routes after this one, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """Who is told of an incident, and each step of the decision in words."""
+
+    destinations: tuple[str, ...]
+    why: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Routes:
+    """The routing table. `receivers`: name -> its destinations; `quiet`: destinations that want no `resolved`."""
+
+    receivers: Mapping[str, tuple[str, ...]]
+    routes: tuple[Route, ...] = ()
+    quiet: frozenset[str] = frozenset()
+
+    def decide(self, probe: ProbeInfo) -> Routing:
+        """The first route that matches decides, and those after it as long as each says to go on."""
+        if not self.receivers:
+            return Routing((), ("no receivers are configured: nobody is told",))
+        if not self.routes:
+            everyone = tuple(self.receivers)
+            return Routing(self._destinations(everyone), (f"no routes: every receiver is told: {', '.join(everyone)}",))
+        told: list[str] = []
+        why: list[str] = []
+        for number, route in enumerate(self.routes, 1):
+            if miss := route.match.misses(probe):
+                why.append(f"route {number} does not match: {miss}")
+                continue
+            told += route.receivers
+            why.append(f"route {number} matches: {', '.join(route.receivers)} told")
+            if not route.go_on:
+                if number < len(self.routes):
+                    why.append(f"route {number} does not continue")
+                break
+        if not told:
+            why.append("no route matches: nobody is told")
+        return Routing(self._destinations(told), tuple(why))
+
+    def _destinations(self, receivers: list[str] | tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(d for name in receivers for d in self.receivers[name]))

@@ -1,0 +1,22 @@
+"""availability: the probe itself passes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from watchdog.model import Finding, Outcome, Result, State
+from watchdog.rules import task
+from watchdog.rules.policy import Policy
+
+NAME = "availability"
+STATE = State.DOWN
+BY_TASKS = frozenset({"tool_error", "expectation_failed"})
+"""Failures that a failed task may be the whole cause of: then the task's incident tells it, once."""
+
+
+def judge(policy: Policy, result: Result) -> Iterator[Finding]:
+    if result.outcome is Outcome.PASS:
+        yield Finding(NAME, "", False)
+    elif result.outcome is Outcome.FAIL:
+        explained = result.reason in BY_TASKS and any(f.bad for f in task.judge(policy, result))
+        yield Finding(NAME, "", not explained, result.reason, result.message)

@@ -1,0 +1,115 @@
+"""From the outbox to the people: claim, read the story, send, mark after the receiver has confirmed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+import structlog
+
+from watchdog.notifiers.base import Delivery, DeliveryError, Notifier
+from watchdog.service.clock import Clock
+from watchdog.service.storage import Storage
+from watchdog.store.outbox import Held, Outbox
+from watchdog.store.story import story
+from watchdog.wire import Mask, Wire
+
+log = structlog.get_logger()
+
+SEND = 20.0
+"""Seconds a delivery may take."""
+LEASE = 30_000
+"""Ms that a claimed notification is ours: longer than a delivery may take, so that only a dead sender loses it."""
+FIRST, LONGEST, TRIES = 1_000, 600_000, 30
+"""Ms before the second try, doubled each time up to the longest; after this many tries it is a dead letter."""
+
+
+def backoff(attempts: int) -> int:
+    """Ms to wait after so many failed tries."""
+    return int(min(FIRST * 2 ** (attempts - 1), LONGEST))
+
+
+class Mailroom:
+    def __init__(
+        self,
+        storage: Storage,
+        outbox: Outbox,
+        notifiers: Mapping[str, Notifier],
+        wire: Wire,
+        mask: Mask,
+        clock: Clock,
+        public_url: str = "",
+    ):
+        self.storage, self.outbox, self.notifiers, self.wire = storage, outbox, notifiers, wire
+        self.mask, self.clock, self.public_url = mask, clock, public_url.rstrip("/")
+        self._sending: dict[str, asyncio.Task[None]] = {}
+        self._stopping = False
+
+    async def deliver(self) -> None:
+        """Take what is due and send it, one notification at a time to each destination, destinations side by side."""
+        if self._stopping:
+            return
+        for held in await self.storage.write(self.outbox.claim, self.clock(), LEASE, tuple(self._sending)):
+            destination = held.notification.destination
+            task = asyncio.create_task(self._send(held), name=f"send {held.notification.key}")
+            self._sending[destination] = task
+            task.add_done_callback(self._next(destination))
+
+    def _next(self, destination: str) -> Callable[[asyncio.Task[None]], None]:
+        def done(task: asyncio.Task[None]) -> None:
+            self._sending.pop(destination, None)
+            if not task.cancelled() and not task.exception() and not self._stopping:
+                self._more = asyncio.create_task(self.deliver(), name=f"more for {destination}")
+
+        return done
+
+    async def _send(self, held: Held) -> None:
+        n = held.notification
+        notifier = self.notifiers.get(n.destination)
+        if notifier is None:
+            detail = "the destination is no longer configured"
+            await self.storage.write(self.outbox.bury, held, detail, self.clock())
+            return
+        now = self.clock()
+        try:
+            told = await self.storage.read(lambda c: story(c, n, now, link=self.public_url, merged=held.merged))
+            if not await self.storage.read(lambda c: self.outbox.still_held(held, c)):
+                return
+            async with asyncio.timeout(SEND):
+                receipt = await notifier.send(Delivery(n, told, held.receipt, self.wire))
+        except asyncio.CancelledError:
+            await self.storage.write(self.outbox.retry, held, now, "stopped while sending")
+            raise
+        except DeliveryError as e:
+            await self._failed(held, e)
+        except TimeoutError:
+            await self._failed(held, DeliveryError("timeout", f"no answer in {SEND:g} s"))
+        except Exception as e:
+            log.exception("notifier_failed_internally", destination=n.destination)
+            await self._failed(held, DeliveryError("internal_error", f"{type(e).__name__} inside Watchdog"))
+        else:
+            await self.storage.write(self.outbox.sent, held, receipt, self.clock())
+            log.info("told", incident=n.incident, notified=n.event, destination=n.destination, tries=held.attempts + 1)
+
+    async def _failed(self, held: Held, error: DeliveryError) -> None:
+        n, tries, now = held.notification, held.attempts + 1, self.clock()
+        detail = self.mask(str(error))
+        facts = {"incident": n.incident, "destination": n.destination, "tries": tries, "why": detail}
+        if error.permanent or tries >= TRIES:
+            await self.storage.write(self.outbox.bury, held, detail, now)
+            log.error("gave_up", **facts)
+            return
+        asked = error.retry_after is not None
+        wait = round(error.retry_after * 1000) if error.retry_after is not None else backoff(tries)
+        await self.storage.write(self.outbox.retry, held, now + wait, detail, pause=asked)
+        log.warning("not_delivered", retry_in_ms=wait, **facts)
+
+    async def stop(self, grace: float) -> None:
+        """Let what is being sent finish within `grace` seconds; the rest waits in the outbox."""
+        self._stopping = True
+        tasks = list(self._sending.values())
+        if tasks:
+            await asyncio.wait(tasks, timeout=grace)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

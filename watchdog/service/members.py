@@ -1,0 +1,42 @@
+"""From configured probes to what the store runs them by."""
+
+from __future__ import annotations
+
+from watchdog.model import ProbeInfo
+from watchdog.probes import Probe
+from watchdog.rules import Policy
+from watchdog.schedule import Cron, Interval, Schedule, phase_of
+from watchdog.store.fleet import Member
+
+MARGIN = 30_000
+"""A result may be stored this many ms after its run's deadline and still be judged."""
+SILENT = 3
+"""So many slots without any result, and the probe is stale."""
+
+
+def schedule_of(probe: Probe) -> Schedule:
+    if probe.schedule is not None:
+        return Cron(probe.schedule, probe.timezone)
+    return Interval(probe.every, phase_of(probe.key, probe.every))
+
+
+def member_of(probe: Probe, spec: str) -> Member:
+    """`spec`: the probe's configuration as written, in YAML."""
+    plan = schedule_of(probe)
+    lateness = probe.timeout + MARGIN
+
+    def silence(slot: int) -> int:
+        last = slot
+        for _ in range(SILENT):
+            last = plan.after(last)
+        return last - slot + lateness
+
+    info = ProbeInfo(
+        id=0, key=probe.key, name=probe.name, kind=probe.kind, group=probe.group, tags=tuple(probe.tags),
+        severity=probe.alert.severity, runbook=probe.runbook, target=probe.target, cadence=plan.text,
+    )  # fmt: skip
+    policy = Policy(
+        probe=0, silence=silence, after=probe.alert.after, recover=probe.alert.recover, lateness=lateness,
+        severity=probe.alert.severity, task_limits=dict(probe.task_limits),
+    )  # fmt: skip
+    return Member(info, plan, policy, spec)

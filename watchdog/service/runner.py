@@ -1,0 +1,102 @@
+"""One run: attempts under one deadline, and every fault a result."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
+from hashlib import blake2b
+from time import monotonic
+
+import structlog
+
+from watchdog.model import Evidence, Json, Observation, Outcome, Report, Result, Slot
+from watchdog.probes import Probe
+from watchdog.probes.base import Attempt
+from watchdog.service.clock import Clock
+from watchdog.service.lag import LATE, LagSentinel
+from watchdog.wire import Mask, Trace, Wire, cap, harmless, presentable
+from watchdog.wire.trace import DOING
+from watchdog.words import span
+
+log = structlog.get_logger()
+
+MESSAGE, EXCERPT, NAME = 300, 4_000, 120
+"""How many characters are kept of a message, of a target's text, of a task's name."""
+PAUSE = 0.2
+"""Seconds before the second attempt; doubled before each further one."""
+
+
+class Runner:
+    def __init__(self, wire: Wire, mask: Mask, clock: Clock, lag: LagSentinel):
+        self.wire, self.mask, self.clock, self.lag = wire, mask, clock, lag
+
+    async def run(self, probe: Probe, slot: Slot, memory: Mapping[str, Json]) -> Report:
+        """Run a probe for a slot. Returns a result whatever happens; only its own cancellation gets out."""
+        started = monotonic()
+        seen = await self._attempts(probe, slot, memory, started)
+        late = self.lag.worst_since(started)
+        if late > LATE and seen.reason == "timeout":
+            message = f"not judged: our own loop stood still for {span(round(late * 1000))}"
+            seen = replace(seen, outcome=Outcome.ERROR, reason="loop_late", message=message)
+        return self.report(slot, seen)
+
+    async def _attempts(self, probe: Probe, slot: Slot, memory: Mapping[str, Json], started: float) -> Observation:
+        key = idempotency_key(probe.key, slot.at)
+        for number in range(probe.retries + 1):
+            left = probe.timeout / 1000 - (monotonic() - started)
+            trace = Trace()
+            attempt = Attempt(slot.at, self.clock(), left, key, memory, self.wire, trace)
+            seen = await self._attempt(probe, attempt)
+            pause = PAUSE * 2**number
+            if not seen.retryable or number == probe.retries or left - (monotonic() - started) <= pause:
+                break
+            await asyncio.sleep(pause)
+        return replace(seen, measurements={**seen.measurements, "attempts": number + 1}) if number else seen
+
+    async def _attempt(self, probe: Probe, attempt: Attempt) -> Observation:
+        try:
+            async with asyncio.timeout(attempt.timeout):
+                return await probe.observe(attempt)
+        except TimeoutError:
+            return timed_out(probe.timeout, attempt.trace)
+        except Exception as e:
+            log.exception("probe_failed_internally", probe=probe.key)
+            text = f"not judged: {type(e).__name__} inside Watchdog; please report it"
+            return Observation(Outcome.ERROR, "internal_error", text, phases=attempt.trace.phases)
+
+    def report(self, slot: Slot, seen: Observation) -> Report:
+        """Give an observation its identity, with everything masked, harmless and capped: nothing raw goes further."""
+        tasks = seen.tasks
+        if tasks is not None:
+            tasks = {
+                self._text(name, NAME): task._replace(status=self._text(task.status), error=self._text(task.error))
+                for name, task in tasks.items()
+            }
+        preferences = seen.preferences
+        if preferences is not None:
+            preferences = {expression: self._text(told) for expression, told in preferences.items()}
+        result = Result(
+            slot.probe, slot.at, slot.location, seen.outcome, seen.reason, self._text(seen.message),
+            None if seen.duration is None else round(seen.duration), seen.phases,
+            presentable(dict(seen.measurements), self.mask, limit=NAME), tasks, preferences, slot.prev,
+        )  # fmt: skip
+        facts = presentable(dict(seen.evidence.facts), self.mask)
+        return Report(result, Evidence(facts, self._text(seen.evidence.excerpt, EXCERPT)), seen.remember)
+
+    def _text(self, text: str, limit: int = MESSAGE) -> str:
+        return cap(harmless(self.mask(text)), limit) if text else ""
+
+
+def idempotency_key(probe: str, slot: int) -> str:
+    """The same for every attempt of a probe's slot, whatever process runs it."""
+    return "wd-" + blake2b(f"{probe}\0{slot}".encode(), digest_size=16).hexdigest()
+
+
+def timed_out(timeout: int, trace: Trace) -> Observation:
+    """The deadline passed: says while doing what."""
+    phase = trace.under_way
+    doing = "" if phase is None else f" while {DOING.get(phase, f'in {phase}')}"
+    message = f"timed out after {span(timeout)}{doing}"
+    evidence = Evidence({"timeout": span(timeout), **({} if phase is None else {"phase": phase})})
+    return Observation(Outcome.FAIL, "timeout", message, duration=timeout, phases=trace.phases, evidence=evidence)

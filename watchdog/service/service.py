@@ -1,0 +1,187 @@
+"""The verbs, driven by a handful of ticks: claim, run, record, wake, deliver, keep."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+import structlog
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from apscheduler.triggers.interval import IntervalTrigger
+
+from watchdog.model import Outcome, Report
+from watchdog.probes import Probe
+from watchdog.service.clock import Clock
+from watchdog.service.delivery import Mailroom
+from watchdog.service.dispatch import Dispatcher
+from watchdog.service.lag import LagSentinel
+from watchdog.service.runner import Runner
+from watchdog.service.storage import Storage
+from watchdog.store.claims import Claims
+from watchdog.store.journal import Journal
+from watchdog.store.keep import expire, roll_up
+from watchdog.wire import Mask, Wire
+
+log = structlog.get_logger()
+
+CLAIM, RECORD, WAKE, DELIVER, KEEP = 0.5, 0.2, 1.0, 1.0, 60.0
+"""Seconds between ticks. What is urgent does not wait: a bad result is recorded, and a change told, at once."""
+BATCH = 500
+SPOOL = 10_000
+"""How many results wait in memory while the database is away; beyond it the oldest are dropped and counted."""
+GRACE = 4.0
+"""Seconds that runs, and then deliveries, may go on after we were told to stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """Milliseconds."""
+
+    results: int
+    rollups: int
+
+
+class Service:
+    """Runs inside one event loop, from `start()` to `stop()`."""
+
+    def __init__(
+        self,
+        probes: Mapping[int, Probe],
+        storage: Storage,
+        claims: Claims,
+        journal: Journal,
+        mailroom: Mailroom,
+        retention: Retention,
+        wire: Wire,
+        mask: Mask,
+        clock: Clock,
+    ):
+        self.probes, self.storage, self.claims, self.journal = probes, storage, claims, journal
+        self.mailroom, self.retention, self.clock = mailroom, retention, clock
+        self._sentinel = LagSentinel()
+        self.dispatcher = Dispatcher(Runner(wire, mask, clock, self._sentinel), clock, self.take)
+        self._spool: list[Report] = []
+        self._dropped = 0
+        self._bad: set[int] = set()
+        self._recording = asyncio.Lock()
+        self._urgent = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._ticks = AsyncIOScheduler(job_defaults={"coalesce": True, "misfire_grace_time": None, "max_instances": 1})
+        self._troubles: set[str] = set()
+        self.last_claim = 0
+        """The clock at the last claim that succeeded."""
+
+    async def start(self) -> None:
+        for verb, seconds in (
+            (self.claim, CLAIM), (self.record, RECORD), (self.wake, WAKE), (self.deliver, DELIVER), (self.keep, KEEP),
+        ):  # fmt: skip
+            self._ticks.add_job(self._tick(verb), IntervalTrigger(seconds=seconds), id=verb.__name__)
+        self._ticks.start()
+        self._tasks = [asyncio.create_task(self._sentinel.watch()), asyncio.create_task(self._at_once())]
+        await self._tick(self.claim)()
+
+    def _tick(self, verb: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+        name = getattr(verb, "__name__", "tick")
+
+        async def run() -> None:
+            try:
+                await verb()
+            except Exception as e:
+                first = name not in self._troubles
+                self._troubles.add(name)
+                (log.exception if first else log.warning)("tick_failed", tick=name, why=type(e).__name__)
+            else:
+                if name in self._troubles:
+                    self._troubles.discard(name)
+                    log.info("tick_recovered", tick=name)
+
+        return run
+
+    async def claim(self) -> None:
+        """Claim what is due within the next second; each run then starts at its slot."""
+        now = self.clock()
+        while True:
+            slots, memories = await self.storage.write(self.claims.claim, now, BATCH)
+            for slot in slots:
+                self.dispatcher.start(self.probes[slot.probe], slot, memories.get(slot.probe, {}))
+            if len(slots) < BATCH:
+                break
+        self.last_claim = now
+
+    def take(self, report: Report) -> None:
+        """A run's result, to be recorded with the next batch: at once when it is bad or ends something bad."""
+        self._spool.append(report)
+        if len(self._spool) > SPOOL:
+            del self._spool[0]
+            self._dropped += 1
+        probe, good = report.result.probe, report.result.outcome is Outcome.PASS
+        if not good or probe in self._bad or report.result.tasks:
+            self._urgent.set()
+        (self._bad.discard if good else self._bad.add)(probe)
+
+    async def _at_once(self) -> None:
+        while True:
+            await self._urgent.wait()
+            self._urgent.clear()
+            await self._tick(self.record)()
+
+    async def record(self) -> None:
+        """Store and judge what has come in; tell at once what changed."""
+        async with self._recording:
+            batch, self._spool = self._spool[:BATCH], self._spool[BATCH:]
+            if not batch:
+                return
+            try:
+                changes = await self.storage.write(self.journal.record, batch, self.clock())
+            except BaseException:
+                self._spool[:0] = batch
+                raise
+        if self._dropped:
+            log.error("results_dropped", n=self._dropped, why="the database was away for too long")
+            self._dropped = 0
+        for change in changes:
+            log.info("incident", happened=change.event, probe=self.probes[change.probe].key, rule=change.rule,
+                     subject=change.subject, why=change.message or change.reason)  # fmt: skip
+        if recheck := self._rechecks(batch):
+            await self.storage.write(self.claims.hasten, recheck)
+        if changes:
+            await self.deliver()
+
+    def _rechecks(self, batch: list[Report]) -> dict[int, int]:
+        failed = [r.result for r in batch if r.result.outcome is Outcome.FAIL]
+        again = ((r.probe, r.slot, self.probes[r.probe].recheck) for r in failed if r.probe in self.probes)
+        return {probe: slot + recheck for probe, slot, recheck in again if recheck is not None}
+
+    async def wake(self) -> None:
+        """Judge absence: deadlines that have come."""
+        _, changes = await self.storage.write(self.journal.wake, self.clock())
+        if changes:
+            await self.deliver()
+
+    async def deliver(self) -> None:
+        await self.mailroom.deliver()
+
+    async def keep(self) -> None:
+        """Roll up whole hours, record what a crash left behind, let go of what is too old."""
+        now, database = self.clock(), self.storage.database
+        await self.storage.write(self.claims.sweep, now)
+        lateness = max((member.policy.lateness for member in self.journal.fleet.values()), default=0)
+        await self.storage.write(roll_up, database, now, lateness)
+        while await self.storage.write(expire, database, now, self.retention.results, self.retention.rollups):
+            pass
+
+    async def stop(self) -> None:
+        """No new slots; what flies finishes or is recorded as missed; what is not told waits in the outbox."""
+        self._ticks.shutdown(wait=False)
+        await self.dispatcher.stop(GRACE)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        while self._spool:
+            before = len(self._spool)
+            await self._tick(self.record)()
+            if len(self._spool) == before:
+                log.error("results_dropped", n=before, why="the database was away when we were stopped")
+                break
+        await self.mailroom.stop(GRACE)

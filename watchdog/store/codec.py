@@ -1,0 +1,51 @@
+"""Between the nouns and their rows. JSON columns are text; an empty one is NULL."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from watchdog.model import Json, Outcome, ProbeInfo, Result, Severity, Task
+from watchdog.store.database import RESULT_COLUMNS
+
+
+def dumps(value: Json) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def loads(text: str | None) -> Json:
+    return None if text is None else json.loads(text)
+
+
+def result_row(result: Result, *, late: bool, recorded_at: int) -> dict[str, Any]:
+    row: dict[str, Any] = result._asdict()
+    row["phases"] = dumps({k: round(v, 1) for k, v in result.phases.items()}) if result.phases else None
+    row["measurements"] = dumps(dict(result.measurements)) if result.measurements else None
+    row["tasks"] = None if result.tasks is None else dumps(result.tasks)
+    row["preferences"] = None if result.preferences is None else dumps(dict(result.preferences))
+    row["late"], row["recorded_at"] = late, recorded_at
+    return row
+
+
+def result_of(row: Sequence[Any]) -> Result:
+    """`row`: the columns of RESULT_COLUMNS, in their order."""
+    values = dict(zip(RESULT_COLUMNS, row, strict=True))
+    tasks, preferences = values["tasks"], values["preferences"]
+    values["outcome"] = Outcome(values["outcome"])
+    values["phases"] = loads(values["phases"]) or {}
+    values["measurements"] = loads(values["measurements"]) or {}
+    values["tasks"] = None if tasks is None else {name: Task(*told) for name, told in loads(tasks).items()}
+    values["preferences"] = loads(preferences)
+    values["late"] = bool(values["late"])
+    return Result(**values)
+
+
+def info_text(info: ProbeInfo) -> str:
+    return dumps({k: v for k, v in asdict(info).items() if k != "id"})
+
+
+def info_of(id: int, text: str) -> ProbeInfo:
+    values: Mapping[str, Any] = loads(text)
+    return ProbeInfo(**{**values, "id": id, "tags": tuple(values["tags"]), "severity": Severity(values["severity"])})

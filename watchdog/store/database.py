@@ -1,0 +1,138 @@
+"""Two databases behind one door: engines, transactions, and the few statements that differ.
+
+SQLite: WAL, one writer engine whose transactions are BEGIN IMMEDIATE, and a reader engine with deferred BEGIN (an open
+read on the writer would lock writers out). PostgreSQL: READ COMMITTED, one writer per probe by advisory lock.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from watchdog.store.tables import metadata, results
+
+ADVISORY = 7_402
+"""The class of our advisory locks: the second half of the key is a probe's id."""
+
+
+class Database:
+    """An open database. `url` is normalised: sqlite:///path or postgresql+psycopg://..."""
+
+    def __init__(self, url: str):
+        self.postgres = url.startswith("postgresql")
+        if self.postgres:
+            options = {"pool_size": 5, "max_overflow": 5, "pool_pre_ping": True}
+            session = "-c idle_in_transaction_session_timeout=5s -c lock_timeout=5s -c timezone=UTC"
+            connect = {"options": session, "connect_timeout": 5, "application_name": "watchdog"}
+            self.writer = self.reader = sa.create_engine(url, connect_args=connect, **options)
+        else:
+            self.writer = sa.create_engine(url, poolclass=sa.pool.QueuePool, pool_size=1, max_overflow=1)
+            self.reader = sa.create_engine(url, poolclass=sa.pool.QueuePool, pool_size=4, max_overflow=0)
+            _prepare_sqlite(self.writer, "BEGIN IMMEDIATE")
+            _prepare_sqlite(self.reader, "BEGIN DEFERRED")
+
+    def close(self) -> None:
+        self.writer.dispose()
+        self.reader.dispose()
+
+    @contextmanager
+    def write(self) -> Iterator[sa.Connection]:
+        """One transaction: all of it is committed, or none."""
+        with self.writer.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        with self.reader.connect() as connection, connection.begin():
+            yield connection
+
+    def lock(self, connection: sa.Connection, probes: Iterable[int], *, wait: bool = True) -> list[int]:
+        """Become the one writer of these probes; returns those it became (all, when it waits).
+
+        Taken in one order and as a statement of its own: what follows sees what the last holder committed. `FOR
+        UPDATE` would write a tuple a result.
+        """
+        ids = sorted(probes)
+        if not self.postgres:
+            return ids
+        if wait:
+            lock = "SELECT count(pg_advisory_xact_lock(:c, p)) FROM unnest(CAST(:p AS int[])) p"
+            connection.execute(sa.text(lock), {"c": ADVISORY, "p": ids})
+            return ids
+        attempt = "SELECT p FROM unnest(CAST(:p AS int[])) p WHERE pg_try_advisory_xact_lock(:c, p)"
+        return list(connection.execute(sa.text(attempt), {"c": ADVISORY, "p": ids}).scalars())
+
+    def insert(self, table: sa.Table) -> Any:
+        """INSERT with ON CONFLICT, in either dialect."""
+        return postgresql.insert(table) if self.postgres else sqlite.insert(table)
+
+    def insert_results(self, connection: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> set[tuple[int, int, str]]:
+        """The keys that were new. PostgreSQL takes one JSON parameter: bound ones cost four times as much."""
+        if self.postgres:
+            return set(map(tuple, connection.execute(_PG_INSERT, {"j": json.dumps(rows)})))
+        keys = (results.c.probe, results.c.slot, results.c.location)
+        statement = sqlite.insert(results).on_conflict_do_nothing().returning(*keys)
+        return set(map(tuple, connection.execute(statement, rows)))
+
+    def results_after(self, connection: sa.Connection, starts: Mapping[int, int]) -> Iterator[sa.Row[Any]]:
+        """Judgeable rows of each probe after a slot, by probe and slot: a seek for each."""
+        if self.postgres:
+            values = {"p": list(starts), "s": list(starts.values())}
+            return iter(connection.execute(_PG_AFTER, values))
+        return iter(connection.execute(_LITE_AFTER, {"v": json.dumps(list(starts.items()))}))
+
+    def stored(self, connection: sa.Connection, keys: Sequence[tuple[int, int]], location: str) -> set[tuple[int, int]]:
+        """Which of these (probe, slot) have a result of this location."""
+        if not keys:
+            return set()
+        values: dict[str, Any] = {"l": location}
+        if self.postgres:
+            values |= {"p": [probe for probe, _ in keys], "s": [slot for _, slot in keys]}
+            return set(map(tuple, connection.execute(_PG_STORED, values)))
+        return set(map(tuple, connection.execute(_LITE_STORED, values | {"v": json.dumps(keys)})))
+
+
+RESULT_COLUMNS = tuple(c.name for c in results.c if c.name != "recorded_at")
+_SELECT = ", ".join(f"r.{name}" for name in RESULT_COLUMNS)
+_TYPES = postgresql.dialect().type_compiler_instance  # type: ignore[no-untyped-call]
+_PG_PAIRS = "unnest(CAST(:p AS bigint[]), CAST(:s AS bigint[])) v(p, s)"
+_PG_AFTER = sa.text(
+    f"SELECT {_SELECT} FROM {_PG_PAIRS} JOIN results r ON r.probe = v.p AND r.slot > v.s AND NOT r.late"
+    " ORDER BY r.probe, r.slot, r.location"
+)
+_LITE_AFTER = sa.text(
+    f"SELECT {_SELECT} FROM json_each(:v) v CROSS JOIN results r"
+    " ON r.probe = v.value ->> 0 AND r.slot > v.value ->> 1 AND NOT r.late ORDER BY r.probe, r.slot, r.location"
+)
+_PG_STORED = sa.text(
+    f"SELECT r.probe, r.slot FROM {_PG_PAIRS} JOIN results r ON r.probe = v.p AND r.slot = v.s AND r.location = :l"
+)
+_LITE_STORED = sa.text(
+    "SELECT r.probe, r.slot FROM json_each(:v) v CROSS JOIN results r"
+    " ON r.probe = v.value ->> 0 AND r.slot = v.value ->> 1 AND r.location = :l"
+)
+_PG_INSERT = sa.text(
+    f"INSERT INTO results ({', '.join(results.c.keys())}) SELECT * FROM jsonb_to_recordset(CAST(:j AS jsonb)) AS x("
+    + ", ".join(f"{column.name} {_TYPES.process(column.type)}" for column in results.c)
+    + ") ON CONFLICT DO NOTHING RETURNING probe, slot, location"
+)
+
+
+def _prepare_sqlite(engine: sa.Engine, begin: str) -> None:
+    @sa.event.listens_for(engine, "connect")
+    def connect(driver: Any, _record: Any) -> None:
+        driver.isolation_level = None
+        for pragma in ("journal_mode=wal", "synchronous=normal", "busy_timeout=10000", "foreign_keys=on"):
+            driver.execute(f"PRAGMA {pragma}")
+
+    @sa.event.listens_for(engine, "begin")
+    def start(connection: sa.Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+
+__all__ = ["RESULT_COLUMNS", "Database", "metadata"]
