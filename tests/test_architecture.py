@@ -21,8 +21,10 @@ PACKAGE = ROOT / "watchdog"
 
 STOREYS = (
     ("model",),
-    ("schedule", "rules", "alerts", "words", "assets"),
-    ("fields", "wire"),
+    ("words", "assets"),
+    ("schedule", "rules", "alerts"),
+    ("fields", "expressions"),
+    ("wire",),
     ("queues",),
     ("probes", "notifiers", "store"),
     ("config",),
@@ -51,11 +53,9 @@ class Wall(NamedTuple):
 
 
 WALLS = (
-    Wall(
-        ("mcp", "mcp_types", "httpx2"), ("wire/mcp*.py", "wire/stdio*.py"), "its API moves, and only one room follows"
-    ),
+    Wall(("mcp", "mcp_types", "httpx2", "httpcore2"), ("wire/mcp/*",), "its API moves, and one place follows"),
     Wall(("sqlalchemy", "alembic", "psycopg", "sqlite3"), ("store/*", "queues/*"), "SQL of ours has one home"),
-    Wall(("cel_expr_python",), ("fields.py", "expressions.py"), "CEL's surprises are met once"),
+    Wall(("cel_expr_python",), ("expressions.py",), "CEL's surprises are met once"),
     Wall(("apscheduler",), ("service/*",), "only the ticks are its business"),
     Wall(("cronsim",), ("schedule.py",), "cron means the same everywhere"),
     Wall(
@@ -96,12 +96,23 @@ USED_UNNAMED = {
 }
 """Dependencies that no import of ours names."""
 
+COMES_WITH = {
+    "httpcore2": "mcp",
+    "httpx2": "mcp",
+    "mcp-types": "mcp",
+    "pydantic-core": "pydantic",
+    "starlette": "fastapi",
+}
+"""Libraries that are another one's other half: which versions fit is for that one to say."""
+
 
 class Import(NamedTuple):
     path: str
     line: int
     target: str
     """Dotted: `watchdog.store.tables`, `httpx2`."""
+    for_types: bool
+    """Under `if TYPE_CHECKING`: names a type, uses nothing."""
 
     @property
     def library(self) -> str:
@@ -119,17 +130,19 @@ def trees(package: Path) -> Iterator[tuple[str, ast.Module]]:
 
 def imports(package: Path) -> Iterator[Import]:
     for path, tree in trees(package):
+        guards = [n for n in ast.walk(tree) if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING"]
+        typed = {inner for guard in guards for statement in guard.body for inner in ast.walk(statement)}
         for node in ast.walk(tree):
             if isinstance(node, ast.Import):
                 for alias in node.names:
-                    yield Import(path, node.lineno, alias.name)
+                    yield Import(path, node.lineno, alias.name, node in typed)
             elif isinstance(node, ast.ImportFrom):
                 here = ["watchdog", *path.split("/")[:-1]]
                 base = (
                     ".".join([*here[: len(here) - node.level + 1], node.module or ""]).strip(".") if node.level else ""
                 )
                 for alias in node.names:
-                    yield Import(path, node.lineno, f"{base or node.module}.{alias.name}")
+                    yield Import(path, node.lineno, f"{base or node.module}.{alias.name}", node in typed)
 
 
 def room(path: str) -> str:
@@ -172,7 +185,9 @@ def trespassing(package: Path) -> list[str]:
         f"{one.where}: {one.library} belongs in {' or '.join(wall.places)}: {wall.why}"
         for one in imports(package)
         for wall in WALLS
-        if one.library in wall.libraries and not any(fnmatch(one.path, place) for place in wall.places)
+        if one.library in wall.libraries
+        and not one.for_types
+        and not any(fnmatch(one.path, place) for place in wall.places)
     ]
 
 
@@ -205,7 +220,7 @@ def test_the_house_keeps(rule: object) -> None:
         ("schedule.py", "import httpx", "must not import httpx"),
         ("alerts/x.py", "from datetime import datetime\ndatetime.now()", "must be told the time"),
         ("words.py", "print('hello')", "must not call print()"),
-        ("probes/x.py", "def observe():\n    from mcp.client import Client", "mcp belongs in wire/mcp*.py"),
+        ("probes/x.py", "def observe():\n    from mcp.client import Client", "mcp belongs in wire/mcp/*"),
         ("web/x.py", "import sqlalchemy as sa", "sqlalchemy belongs in store/*"),
         ("config/x.py", "from cel_expr_python import cel", "cel_expr_python belongs in"),
         ("utils.py", "", "PyPI's other watchdog has that module"),
@@ -228,6 +243,8 @@ def test_what_the_order_allows_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "store/x.py").write_text(
         "import sqlalchemy\nfrom watchdog.model import Slot\nfrom watchdog.store import y"
     )
+    (tmp_path / "web").mkdir()
+    (tmp_path / "web/x.py").write_text("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import sqlalchemy")
     (tmp_path / "schedule.py").write_text("from cronsim import CronSim\nfrom datetime import datetime")
     assert [line for rule in RULES for line in rule(tmp_path)] == []
 
@@ -244,7 +261,7 @@ def test_every_library_in_use_is_declared_and_every_declared_one_is_used() -> No
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     owners = packages_distributions()
     used = {
-        canonicalize_name(owner)
+        COMES_WITH.get(canonicalize_name(owner), canonicalize_name(owner))
         for one in [*imports(PACKAGE), *imports(ROOT / "migrations")]
         if one.library not in sys.stdlib_module_names | {"watchdog"}
         for owner in owners.get(one.library, [one.library])
