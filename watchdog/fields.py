@@ -1,25 +1,61 @@
-"""Value types that every configuration model shares: durations, secrets and CEL expressions."""
+"""Value types and the base that every configuration model shares."""
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, ClassVar
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, TypeAlias, get_args
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, SecretStr, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    SecretStr,
+    ValidationInfo,
+    WithJsonSchema,
+    model_validator,
+)
 
-_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+# --- what is wrong
+
+Where: TypeAlias = tuple[str | int, ...]
+"""The way from a model to one of its fields: ("alert", "after"), ("expect", 0)."""
+
+
+class FieldsError(ValueError):
+    """What a validator found wrong, all of it at once: each field, as seen from the model, with what is wrong there."""
+
+    def __init__(self, wrong: Iterable[tuple[Where, str]]):
+        self.wrong = tuple(wrong)
+        super().__init__("; ".join(message for _, message in self.wrong))
+
+
+# --- durations
+
+_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
 _UNIT = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-PATTERN = r"^(\d+(\.\d+)?(ms|s|m|h|d))+$"
+PATTERN = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h|d))+$"
+_LONGEST = 3650 * _UNIT["d"]
 
 
 def parse_duration(value: Any) -> int:
     """ "1h30m" -> 5_400_000. Raises ValueError for anything that is not a positive duration with a unit."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        raise ValueError(f"a duration needs a unit, such as {value:g}s or {value:g}m")
     if not isinstance(value, str) or not re.fullmatch(PATTERN, value):
         raise ValueError("expected a duration such as 30s, 5m, 1h30m or 2d")
-    total = round(sum(float(n) * _UNIT[u] for n, u in _PART.findall(value)))
-    if total <= 0:
+    total = sum(float(n) * _UNIT[u] for n, u in _PART.findall(value))
+    if total > _LONGEST:
+        raise ValueError("expected a duration of at most ten years")
+    if round(total) <= 0:
         raise ValueError("expected a duration longer than zero")
-    return total
+    return round(total)
 
 
 def duration_text(ms: int) -> str:
@@ -35,13 +71,167 @@ def duration_text(ms: int) -> str:
 Duration = Annotated[int, BeforeValidator(parse_duration), WithJsonSchema({"type": "string", "pattern": PATTERN})]
 """Milliseconds, written as 30s, 5m, 1h30m, 2d."""
 
+
+def between(shortest: str, longest: str, why: str = "") -> AfterValidator:
+    """Bounds for a Duration, with the reason that the refusal gives: `Annotated[Duration, between("1s", "1d")]`."""
+    least, most = parse_duration(shortest), parse_duration(longest)
+    reason = f": {why}" if why else ""
+
+    def check(ms: int) -> int:
+        if ms < least:
+            raise ValueError(f"expected at least {shortest}{reason}")
+        if ms > most:
+            raise ValueError(f"expected at most {longest}{reason}")
+        return ms
+
+    return AfterValidator(check)
+
+
+# --- text
+
 Secret = SecretStr
 """A value that is masked in every output, whatever its length and wherever it came from."""
 
 
+def _line(text: str) -> str:
+    if (
+        not text.strip()
+        or len(text) > 200
+        or any(unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") for c in text)
+    ):
+        raise ValueError("expected one line of visible text, at most 200 characters")
+    return text.strip()
+
+
+Line = Annotated[str, AfterValidator(_line)]
+"""Text that goes into subjects, titles and tables."""
+
+
+def _link(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
+    except ValueError:
+        usable = False
+    if not usable or re.search(r"[\s\x00-\x1f\x7f]", text):
+        raise ValueError("expected a link that starts with https:// or http://")
+    return text
+
+
+Link = Annotated[str, AfterValidator(_link), WithJsonSchema({"type": "string", "pattern": "^https?://"})]
+"""An address that people open."""
+
+
+def slug(text: str) -> str:
+    """ "Warm the cache!" -> "warm-the-cache". Empty when no letter or digit of ASCII is left."""
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:64].strip("-")
+
+
+# --- files
+
+
+@dataclass
+class Reading:
+    """The `context` in which a configuration is validated: the folder of its file, and the secrets read so far."""
+
+    folder: Path = Path()
+    secrets: list[str] = field(default_factory=list)
+
+
+def _reading(info: ValidationInfo) -> Reading:
+    return info.context if isinstance(info.context, Reading) else Reading()
+
+
+def _beside(path: str, info: ValidationInfo) -> str:
+    return str(_reading(info).folder / path) if path else path
+
+
+LocalFile = Annotated[str, AfterValidator(_beside)]
+"""The path of a file on this machine; a relative one starts at the configuration file that names it."""
+
+FROM_FILE = object()
+"""Marks a field that is no Secret and may yet be read from a file: `Annotated[str, FROM_FILE]`."""
+_MOST = 64 * 1024
+
+
+def _read_secret(path: Path) -> str:
+    """The file without one final line end. Raises ValueError that says what is wrong with it."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MOST + 1)
+        text = content.decode()
+    except OSError as e:
+        raise ValueError(f"cannot read {path}: {(e.strerror or 'it is no file').lower()}") from None
+    except ValueError:
+        raise ValueError(f"cannot read {path}: it is not text in UTF-8") from None
+    if len(content) > _MOST:
+        raise ValueError(f"cannot read {path}: it is larger than 64 KiB")
+    text = text.removesuffix("\n").removesuffix("\r")
+    if not text:
+        raise ValueError(f"{path} is empty")
+    return text
+
+
+# --- models
+
+
 class Model(BaseModel):
-    """The base of every configuration model: unknown fields are errors, values are frozen."""
+    """The base of every configuration model: unknown fields are errors, values are frozen.
+
+    A Secret field may be given as `<field>_file` instead: the path of a file that holds it. A model with a `shorthand`
+    may be written as that one field's value alone.
+    """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
-        extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True, hide_input_in_errors=True
+        extra="forbid", frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True
     )
+    shorthand: ClassVar[str] = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spelled_out(cls, data: Any, info: ValidationInfo) -> Any:
+        if cls.shorthand and isinstance(data, str):
+            return {cls.shorthand: data}
+        if not isinstance(data, dict) or not any(f"{name}_file" in data for name in from_files(cls)):
+            return data
+        data, wrong = dict(data), []
+        for name in from_files(cls):
+            key = f"{name}_file"
+            if (path := data.pop(key, None)) is None:
+                continue
+            if name in data:
+                wrong.append(((key,), f"give either {name} or {key}, not both"))
+            elif not isinstance(path, str) or not path:
+                wrong.append(((key,), "expected the path of a file"))
+            else:
+                try:
+                    data[name] = _read_secret(_reading(info).folder / path)
+                    _reading(info).secrets.append(data[name])
+                except ValueError as e:
+                    wrong.append(((key,), str(e)))
+        if wrong:
+            raise FieldsError(wrong)
+        return data
+
+
+@cache
+def from_files(model: type[BaseModel]) -> tuple[str, ...]:
+    """Names, as written, of the fields that may be given as `<field>_file`."""
+    fields = {info.alias or name: info for name, info in model.model_fields.items()}
+    return tuple(
+        name
+        for name, info in fields.items()
+        if (FROM_FILE in info.metadata or _holds_secret(info.annotation)) and f"{name}_file" not in fields
+    )
+
+
+def _holds_secret(annotation: Any) -> bool:
+    """A secret or an optional one; not a mapping or list of secrets."""
+    return annotation is SecretStr or (type(None) in get_args(annotation) and SecretStr in get_args(annotation))
+
+
+__all__ = [
+    "FROM_FILE", "PATTERN", "Duration", "FieldsError", "Line", "Link", "LocalFile", "Model", "Reading", "Secret",
+    "between", "duration_text", "from_files", "parse_duration", "slug",
+]  # fmt: skip

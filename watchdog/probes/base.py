@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from watchdog.fields import Duration, Model
+from watchdog.expressions import Expression, ExpressionError, compile_expression
+from watchdog.fields import Duration, FieldsError, Line, Link, Model, Where, between, duration_text, slug
 from watchdog.model import Json, Observation, Severity
+from watchdog.schedule import Cron
 from watchdog.wire.trace import Trace
 
 if TYPE_CHECKING:
@@ -39,38 +43,111 @@ class Attempt:
 class Alert(Model):
     """When a finding becomes an incident, and how much it matters."""
 
-    after: Annotated[int, Field(ge=1)] = 3
+    after: Annotated[int, Field(ge=1, le=1000)] = 3
     """How many bad slots in a row open an incident."""
-    recover: Annotated[int, Field(ge=1)] = 2
+    recover: Annotated[int, Field(ge=1, le=1000)] = 2
     """How many good slots in a row resolve it."""
     severity: Severity = Severity.WARNING
+    """info, warning or critical: what routes look at."""
 
 
-class Probe(Model):
+def _known_zone(name: str) -> str:
+    Cron("* * * * *", name)
+    return name
+
+
+def _known_cron(expression: str) -> str:
+    Cron(expression)
+    return expression
+
+
+class Common(Model):
+    """What every probe may say, and `defaults` for all of them."""
+
+    group: Line = ""
+    """The heading it stands under on the status page."""
+    tags: tuple[Line, ...] = ()
+    """Words to match by; a match needs all of the tags it names."""
+    runbook: Link = ""
+    """A link for the person who is called."""
+    every: Annotated[Duration, between("1s", "366d")] = 60_000
+    """How often it runs."""
+    schedule: Annotated[str, AfterValidator(_known_cron)] | None = None
+    """A cron expression, instead of `every`."""
+    timezone: Annotated[str, AfterValidator(_known_zone)] = "UTC"
+    """The time zone of `schedule`, such as Europe/Berlin."""
+    timeout: Annotated[
+        Duration, between("100ms", "5m", "a run that takes longer is a job to watch, not to wait for")
+    ] = 10_000
+    """Bounds the whole run, retries included."""
+    retries: Annotated[int, Field(ge=0, le=10)] = 0
+    """How often a run tries again after a transport fault or a 5xx."""
+    recheck: Annotated[Duration, between("1s", "366d")] | None = None
+    """After a failure the next slots come this soon."""
+    alert: Alert = Alert()
+    """When an incident opens and resolves, and how severe it is."""
+    egress: Literal["public", "private"] = "private"
+    """public: refuse targets on private addresses. Link-local and metadata addresses are always refused."""
+
+    @model_validator(mode="after")
+    def _one_cadence(self) -> Self:
+        if self.schedule is not None and "every" in self.model_fields_set:
+            raise FieldsError([(("schedule",), "a probe runs on every or on schedule, not on both")])
+        if self.schedule is None and self.recheck is not None and self.recheck > self.every:
+            slower = f"expected at most every ({duration_text(self.every)}): it is there to look again sooner"
+            raise FieldsError([(("recheck",), slower)])
+        return self
+
+
+class Probe(Common):
     """The fields of every probe, whatever its kind. A kind adds one field named like the kind and `observe()`."""
 
     kind: ClassVar[str]
     variables: ClassVar[Mapping[str, str]] = {}
-    """What `expect` and `prefer` may name: variable -> CEL type (int, double, string, bool, dyn, map, list)."""
+    """What `expect` and `prefer` may name: variable -> CEL type, as `compile_expression` takes them."""
 
-    name: str
-    key: str
-    """A stable identity; default: a slug of the name."""
-    group: str = ""
-    tags: tuple[str, ...] = ()
-    runbook: str = ""
-    every: Duration = 60_000
-    schedule: str | None = None
-    """A cron expression, instead of `every`."""
-    timezone: str = "UTC"
-    timeout: Duration = 10_000
-    """Bounds the whole run, retries included."""
-    retries: Annotated[int, Field(ge=0, le=10)] = 0
-    recheck: Duration | None = None
+    name: Line
+    """What people call it; unique."""
+    key: Annotated[str, Field(default_factory=lambda fields: slug(fields["name"]), validate_default=True)]
+    """A stable identity: letters, digits, `-`, `_` and `.`; default: a slug of the name. A new key is a new probe."""
     expect: tuple[str, ...] = ()
+    """Expressions in CEL that must hold; else the run fails."""
     prefer: tuple[str, ...] = ()
-    alert: Alert = Alert()
-    egress: Literal["public", "private"] = "private"
+    """Expressions in CEL that should hold; else the probe is degraded."""
+
+    @field_validator("key")
+    @classmethod
+    def _usable(cls, key: str) -> str:
+        if not key:
+            raise ValueError("the name holds no letter or digit to make a key of: give the probe a key of its own")
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", key):
+            raise ValueError("expected up to 64 letters, digits, '-', '_' and '.', a letter or digit first")
+        return key
+
+    @field_validator("expect", "prefer")
+    @classmethod
+    def _compile(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
+        wrong: list[tuple[Where, str]] = []
+        for i, text in enumerate(texts):
+            try:
+                compile_expression(text, cls.variables)
+            except ExpressionError as e:
+                wrong.append(((i,), str(e)))
+            if text in texts[:i]:
+                wrong.append(((i,), "the same expression again"))
+        if wrong:
+            raise FieldsError(wrong)
+        return texts
+
+    @cached_property
+    def expectations(self) -> tuple[Expression, ...]:
+        """`expect`, compiled."""
+        return tuple(compile_expression(text, self.variables) for text in self.expect)
+
+    @cached_property
+    def preferences(self) -> tuple[Expression, ...]:
+        """`prefer`, compiled."""
+        return tuple(compile_expression(text, self.variables) for text in self.prefer)
 
     @property
     @abstractmethod

@@ -1,0 +1,294 @@
+"""Assertions in CEL, behind this one wall: compiled and type-checked when a configuration loads, evaluated per run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from watchdog.model import Json
+
+if TYPE_CHECKING:
+    from cel_expr_python import cel  # type: ignore[import-untyped]
+
+
+class ExpressionError(ValueError):
+    """An expression that cannot be compiled, or not be computed with these values. The text says why, in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expression:
+    """A compiled expression. Safe to share between threads."""
+
+    text: str
+    names: frozenset[str]
+    """The variables that it uses."""
+    variables: Mapping[str, str]
+    _program: cel.Expression
+    _subject: cel.Expression | None
+    """What a top-level comparison looks at: `status` of `status == 200`."""
+
+    def evaluate(self, values: Mapping[str, Json]) -> bool:
+        """Whether it holds. Raises ExpressionError when that cannot be computed. A value of None is CEL's null."""
+        value = _run(self._program, values)
+        kind = value.type().name()
+        if kind == "ERROR":
+            absent = (name for name in sorted(self.names) if values.get(name) is None and self.variables[name] != "dyn")
+            if name := next(absent, None):
+                raise ExpressionError(f"{name} has no value in this run")
+            raise ExpressionError(_trouble(str(value.value()), self.text, values))
+        if kind != "BOOL":
+            raise ExpressionError(f"it is {_noun(kind)}, neither true nor false")
+        return bool(value.value())
+
+    def observed(self, values: Mapping[str, Json]) -> str | None:
+        """What a top-level comparison looked at, as text: "503" for `status == 200`. None when that cannot be told."""
+        if self._subject is None:
+            return None
+        try:
+            value = _run(self._subject, values)
+        except ExpressionError:
+            return None
+        return None if value.type().name() == "ERROR" else _shown(value.plain_value())
+
+
+@lru_cache(maxsize=4096)
+def _compile(text: str, variables: tuple[tuple[str, str], ...]) -> Expression:
+    types = dict(variables)
+    program = _checked(text, variables)
+    kind = program.return_type().name()
+    if kind not in ("BOOL", "DYN"):
+        raise ExpressionError(f"{_quoted(text)} gives {_noun(kind)}, not true or false: compare it with something")
+    tokens = _tokens(text)
+    _try_constants(tokens, variables)
+    used = {word for word, before in zip(tokens, ["", *tokens], strict=False) if before != "." and word in types}
+    subject = _subject_of(tokens, set(types))
+    return Expression(text, frozenset(used), types, program, subject and _checked(subject, variables))
+
+
+def compile_expression(text: str, variables: Mapping[str, str]) -> Expression:
+    """Compile and type-check. `variables`: name -> CEL type: int, double, string, bool, dyn, list, map(string, string).
+
+    Raises ExpressionError that quotes the text, names the character and says what to write instead where it can.
+    """
+    return _compile(text, tuple(variables.items()))
+
+
+_ANGLED = str.maketrans("()", "<>")
+
+
+@lru_cache(maxsize=64)
+def _environment(variables: tuple[tuple[str, str], ...]) -> cel.Env:
+    from cel_expr_python import cel
+
+    return cel.NewEnv(variables={name: cel.Type(kind.translate(_ANGLED)) for name, kind in variables})
+
+
+def _checked(text: str, variables: tuple[tuple[str, str], ...]) -> cel.Expression:
+    try:
+        return _environment(variables).compile(text)
+    except (RuntimeError, ValueError, UnicodeError) as e:
+        raise ExpressionError(_fault(text, str(e), dict(variables))) from None
+
+
+def _run(program: cel.Expression, values: Mapping[str, Json]) -> cel.Value:
+    try:
+        return program.eval(data=values)
+    except Exception as e:
+        if "budget" in str(e):
+            raise ExpressionError("it goes through too many entries") from None
+        raise ExpressionError("the values cannot be read") from None
+
+
+# --- what is wrong, in words
+
+_NOUNS = {
+    "INT": "a whole number", "INT64": "a whole number", "UINT": "a whole number", "DOUBLE": "a decimal number",
+    "STRING": "text", "BOOL": "a true/false value", "NULL": "null", "NULL_TYPE": "null", "LIST": "a list",
+    "MAP": "an object", "DYN": "any value", "BYTES": "bytes", "DURATION": "a duration", "TYPE": "a type",
+    "TIMESTAMP": "a point in time",
+}  # fmt: skip
+_INSTEAD = {
+    "=": "==", "===": "==", "=>": ">=", "=<": "<=", "<>": "!=", "and": "&&", "or": "||", "not": "!", "&": "&&",
+    "|": "||", "None": "null", "True": "true", "False": "false", "len": "size",
+    "\u201c": '"', "\u201d": '"', "\u2018": "'", "\u2019": "'",
+}  # fmt: skip
+_FUNCTIONS = (
+    "size", "contains", "startsWith", "endsWith", "matches", "has", "all", "exists", "exists_one", "filter", "map",
+    "int", "uint", "double", "string", "bool", "duration", "timestamp", "type", "dyn",
+)  # fmt: skip
+_COMPLAINTS = {
+    "has() argument must be a field selection": "has needs a field, as in has(body.items)",
+    "invalid int literal": "the number is too large",
+}
+
+
+def _noun(kind: str) -> str:
+    return _NOUNS.get(kind.partition("<")[0].partition("(")[0].upper(), kind.lower())
+
+
+def _quoted(text: str) -> str:
+    return repr(text if len(text) <= 100 else f"{text[:100]}…")
+
+
+def _fault(text: str, error: str, variables: Mapping[str, str]) -> str:
+    """What the compiler says, told to people."""
+    found = re.search(r"ERROR: <input>:(\d+):(\d+): (.*?)(?:\n| \[|$)", error, re.DOTALL)
+    if not text.strip():
+        return "an expression is empty"
+    if not found:
+        return f"{_quoted(text)} {'is nested too deeply' if 'limit' in error else 'is not an expression'}"
+    line, column, message = int(found[1]), int(found[2]), found[3]
+    start = sum(map(len, text.splitlines(keepends=True)[: line - 1])) + column - 1
+    return f"{_quoted(text)} at character {start + 1}: {_reworded(message, text[max(start, 0) :], text, variables)}"
+
+
+def _reworded(message: str, rest: str, text: str, variables: Mapping[str, str]) -> str:
+    if name := re.match(r"undeclared reference to '(.+?)'", message):
+        return _unknown(name[1], text, variables)
+    if operator := re.match(r"found no matching overload for '(.+?)' applied to '\((.*)\)'", message):
+        return _mismatch(operator[1], operator[2])
+    if select := re.match(r"expression of type '(.+?)' cannot be the operand of a select", message):
+        return f"{_noun(select[1])} has no fields"
+    if not message.startswith("Syntax error"):
+        return _COMPLAINTS.get(message, message)
+    word = (re.match(r"[=<>&|]+|\w+|.", rest.strip(), re.DOTALL) or [""])[0]
+    if first := next((w for w in re.findall(r"===|<>|=>|=<|\bnot\b|(?<![=!<>])=(?!=)", text) if w in _INSTEAD), None):
+        return f"write {_INSTEAD[first]} instead of {first}"
+    if word in _INSTEAD:
+        return f"write {_INSTEAD[word]} instead of {word}"
+    if "<EOF>'" in message.partition(" expecting ")[0]:
+        missing = re.search(r"missing '(.)'", message)
+        return f"a {missing[1]} is missing at the end" if missing else "it ends too early"
+    return "a quote is not closed" if word in "'\"" and word else f"unexpected {word!r}"
+
+
+def _unknown(name: str, text: str, variables: Mapping[str, str]) -> str:
+    called = re.search(rf"\b{re.escape(name)}\s*\(", text)
+    if name in _INSTEAD:
+        return f"write {_INSTEAD[name]} instead of {name}"
+    known = _FUNCTIONS if called else tuple(variables)
+    near = {k.lower(): k for k in known}
+    wanted = name.lower()
+    close = [near[k] for k in (*get_close_matches(wanted, near, 1), wanted.rpartition(".")[2]) if k in near]
+    hint = f"; did you mean '{close[0]}'?" if close else "" if called else f"; known here: {', '.join(sorted(known))}"
+    return f"unknown {'function' if called else 'name'} {name!r}{hint}"
+
+
+def _mismatch(function: str, arguments: str) -> str:
+    kinds = re.findall(r"\w+(?:\([^()]*\))?", arguments)
+    operator = function.strip("_@").replace("?_:", "? :")
+    hint = ""
+    if operator == "in":
+        return f"in needs a list on its right, not {_noun(kinds[-1])}"
+    if "?" in operator:
+        return f"the condition before ? is {_noun(kinds[0])}, not true or false"
+    if set(kinds) == {"int", "double"}:
+        hint = "; give the number a decimal point, as in 800.0" if kinds[0] == "double" else "; use a whole number"
+    elif operator in ("<", "<=", ">", ">=") and kinds[0] == "bool":
+        hint = "; join two comparisons with &&"
+    return f"{operator} does not work with {' and '.join(map(_noun, kinds))}{hint}"
+
+
+def _trouble(error: str, text: str, values: Mapping[str, Json]) -> str:
+    """Why it could not be computed: the engine's words, told with the path on which the values ended."""
+    if re.search("Key not found|SELECT", error) and (ended := _where_it_ends(text, values)):
+        return ended
+    message = re.sub(r"^[A-Z_]+: ", "", error)
+    if missing := re.match(r"Key not found in map : (.+)", message):
+        return f"no field {missing[1]}"
+    if "SELECT" in message:
+        return "a field is read from a value that has none"
+    if index := re.match(r"Index error: index=(-?\d+) size=(\d+)", message):
+        return f"no element {index[1]}: the list holds {index[2]}"
+    if overload := re.match(r"No matching overloads found : (.+)", message):
+        operator, _, kinds = overload[1].strip("()").partition("(")
+        if not kinds or ")" in kinds:
+            return "a value is of the wrong type"
+        nouns = " and ".join(_noun(kind.strip()) for kind in kinds.split(","))
+        return f"{operator.strip('_@')} does not work with {nouns}"
+    return "a number is too large" if "out of range" in message else message[:200]
+
+
+def _where_it_ends(text: str, values: Mapping[str, Json]) -> str:
+    """The first dotted path of the text that leads nowhere in the values: "body.queue has no field 'failed'"."""
+    for path in re.findall(r"(?<![\w.'\"])[A-Za-z_]\w*(?:\.[A-Za-z_]\w*(?!\w*\s*\())+", text):
+        root, *fields = path.split(".")
+        if root not in values:
+            continue
+        value, trail = values[root], root
+        for name in fields:
+            if not isinstance(value, Mapping):
+                return f"{trail} is {_kind(value)}, so it has no field '{name}'"
+            if name not in value:
+                close = get_close_matches(name, [k for k in value if isinstance(k, str)][:200], 1)
+                return f"{trail} has no field '{name}'" + (f"; it has '{close[0]}'" if close else "")
+            value, trail = value[name], f"{trail}.{name}"
+    return ""
+
+
+def _kind(value: Json) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true or false"
+    return "text" if isinstance(value, str) else "a list" if isinstance(value, list) else "a number"
+
+
+# --- reading an expression's text
+
+_STRING = (
+    r"(?:[rR][bB]?|[bB][rR])(?:\"\"\"[\s\S]*?\"\"\"|'''[\s\S]*?'''|\"[^\"\n]*\"|'[^'\n]*')"
+    r"|[bB]?(?:\"\"\"(?:\\.|[^\\])*?\"\"\"|'''(?:\\.|[^\\])*?'''|\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*')"
+)
+_TOKEN = re.compile(rf"(?P<comment>//[^\n]*)|{_STRING}|\w+|&&|\|\||[=!<>]=|\s+|.", re.DOTALL)
+_RELATIONS = {"==", "!=", "<", "<=", ">", ">=", "in"}
+
+
+def _tokens(text: str) -> list[str]:
+    return [m[0] for m in _TOKEN.finditer(text) if not m["comment"] and not m[0].isspace()]
+
+
+def _subject_of(tokens: list[str], variables: set[str]) -> str:
+    """The side of a single top-level comparison that says what was observed; empty when there is no such thing."""
+    depth, relations = 0, []
+    for i, token in enumerate(tokens):
+        depth += (token in "([{") - (token in ")]}")
+        if depth == 0 and token in ("&&", "||", "?"):
+            return ""
+        if depth == 0 and token in _RELATIONS:
+            relations.append(i)
+    if len(relations) != 1:
+        return ""
+    for side in (tokens[: relations[0]], tokens[relations[0] + 1 :]):
+        if variables.intersection(side):
+            return " ".join(side)
+    return ""
+
+
+def _try_constants(tokens: list[str], variables: tuple[tuple[str, str], ...]) -> None:
+    """Constants that compile and fail in every run are refused at once: duration('14d'), matches('(')."""
+    for call in zip(tokens, tokens[1:], tokens[2:], tokens[3:], strict=False):
+        name, opened, literal, closed = call
+        if (opened, closed) != ("(", ")") or literal[-1] not in "'\"":
+            continue
+        if name in ("duration", "timestamp"):
+            hint = "use h, m, s and ms, as in duration('36h')" if name == "duration" else "write 2026-01-31T12:00:00Z"
+            expression = f"{name}({literal}) == {name}({literal})"
+        elif name == "matches":
+            expression, hint = f"''.matches({literal})", "it is not a regular expression (RE2)"
+        else:
+            continue
+        if _run(_checked(expression, variables), {}).type().name() == "ERROR":
+            raise ExpressionError(f"{name}({literal}) can never be computed: {hint}")
+
+
+def _shown(value: Json) -> str:
+    if isinstance(value, list | dict):
+        return f"{'a list' if isinstance(value, list) else 'an object'} of {len(value)}"
+    if isinstance(value, str):
+        return repr(value if len(value) <= 80 else f"{value[:80]}…")
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
