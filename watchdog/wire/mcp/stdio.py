@@ -1,0 +1,234 @@
+"""A line to a child process over its standard input and output, which ends with everything that the child started."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import signal
+import subprocess
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import anyio
+import anyio.abc
+from mcp import MCPError
+from mcp.shared.message import SessionMessage
+from mcp.types import CONNECTION_CLOSED, jsonrpc_message_adapter
+from pydantic import ValidationError
+
+from watchdog.model import Json
+from watchdog.wire.faults import Fault, fault_of
+from watchdog.wire.mcp.dialogue import SHOWN, phase
+from watchdog.wire.trace import Trace
+
+MOST = 4 << 20
+"""Bytes that a server may write in one visit."""
+INHERITED = ("HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "USER")
+"""Of our environment, which holds secrets of other probes, a server gets these alone."""
+MARK = "WATCHDOG_VISIT"
+"""An environment variable by which everything that a server started is found again, in whatever session it hides."""
+GRACE = 1.0
+"""Seconds to leave by itself after its input ended, and once more after SIGTERM."""
+POLL = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """An MCP server to start."""
+
+    words: Sequence[str]
+    env: Mapping[str, str] = field(default_factory=dict)
+    cwd: str = ""
+
+
+class StdioLine:
+    """A running server, its pipes pumped into streams of messages."""
+
+    turned_away = False
+
+    def __init__(self, process: subprocess.Popen[bytes], facts: dict[str, Json]) -> None:
+        self.process, self.facts = process, facts
+        self._inbox, self.incoming = anyio.create_memory_object_stream[SessionMessage | Exception](0)
+        self.complaints = b""
+        """The end of what it wrote to its standard error."""
+        self._pipes: list[asyncio.BaseTransport] = []
+        self._stdin: asyncio.WriteTransport
+        self._ending = False
+
+    @property
+    def outgoing(self) -> StdioLine:
+        return self
+
+    async def send(self, item: SessionMessage, /) -> None:
+        """Never waits: what we say is short, and a server that does not listen must not hold us."""
+        self._stdin.write(item.message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n")
+
+    async def connect(self, pumps: anyio.abc.TaskGroup) -> None:
+        process, loop = self.process, asyncio.get_running_loop()
+        self._stdin, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, process.stdin)
+        self._pipes.append(self._stdin)
+        for pump, pipe in ((self._hear, process.stdout), (self._overhear, process.stderr)):
+            reader = asyncio.StreamReader(limit=MOST)
+            transport, _ = await loop.connect_read_pipe(partial(asyncio.StreamReaderProtocol, reader), pipe)
+            self._pipes.append(transport)
+            pumps.start_soon(pump, reader)
+
+    async def _hear(self, out: asyncio.StreamReader) -> None:
+        size = 0
+        with self._inbox:
+            while text := await _line(out):
+                size += len(text)
+                if size > MOST:
+                    raise _too_much()
+                try:
+                    message = jsonrpc_message_adapter.validate_json(text.decode(errors="replace"), by_name=False)
+                except ValidationError:
+                    self._strange(text)
+                    continue
+                with suppress(anyio.BrokenResourceError):
+                    await self._inbox.send(SessionMessage(message))
+
+    def _strange(self, text: bytes) -> None:
+        """A server should keep its output for MCP; a banner does no harm, but explains a lot."""
+        if not text.isspace():
+            self.facts["strange_lines"] = self.facts.get("strange_lines", 0) + 1
+            self.facts.setdefault("strange_line", text[:200].decode(errors="replace").strip())
+
+    async def _overhear(self, err: asyncio.StreamReader) -> None:
+        while data := await err.read(4096):
+            self.complaints = (self.complaints + data)[-SHOWN:]
+
+    async def explain(self, error: MCPError) -> Fault | None:
+        if error.code != CONNECTION_CLOSED:
+            return None
+        if not await _gone(self.process, GRACE / 2):
+            return Fault("connection_lost", "the server closed its output but runs on")
+        code = self.process.returncode
+        how = f"exited with code {code}" if code >= 0 else f"was ended by {signal.Signals(-code).name}"
+        fault = Fault("server_exited", f"the server {how}")
+        fault.facts["exit_code"] = code
+        return fault
+
+    async def dismiss(self, grace: float) -> None:
+        """End it as the protocol asks: no more input, then SIGTERM."""
+        self._stdin.close()
+        if not await _gone(self.process, grace):
+            os.killpg(self.process.pid, signal.SIGTERM)
+            await _gone(self.process, grace)
+
+    def close(self) -> None:
+        self.incoming.close()
+        self._inbox.close()
+        for transport in self._pipes:
+            transport.close()
+        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
+            if pipe:
+                pipe.close()
+
+
+@asynccontextmanager
+async def stdio_line(
+    command: Command,
+    trace: Trace,
+    facts: dict[str, Json],
+    timeout: float,  # noqa: ASYNC109 - the caller's, to know of
+) -> AsyncIterator[StdioLine]:
+    """`timeout`: seconds until the caller's deadline. Raises Fault, also inside groups."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout
+    mark = secrets.token_hex(8)
+    with phase(trace, "spawn"):
+        process = _spawn(command, mark)
+    line = StdioLine(process, facts)
+    try:
+        async with anyio.create_task_group() as pumps:
+            await line.connect(pumps)
+            try:
+                yield line
+            finally:
+                with anyio.CancelScope(shield=True):
+                    left = deadline - loop.time()
+                    await line.dismiss(min(GRACE, max(left / 3, 0.05)) if left > 0 else GRACE)
+                pumps.cancel_scope.cancel()
+    except Exception as error:
+        if fault := fault_of(error):
+            fault.excerpt = fault.excerpt or line.complaints.decode(errors="replace")
+            raise fault from error
+        raise
+    finally:
+        kill(process, mark)
+        line.close()
+
+
+def _spawn(command: Command, mark: str) -> subprocess.Popen[bytes]:
+    env = {name: os.environ[name] for name in INHERITED if name in os.environ}
+    try:
+        return subprocess.Popen(  # noqa: S603 - running what the configuration says is the point
+            list(command.words),
+            bufsize=0,
+            env=env | dict(command.env) | {MARK: mark},
+            cwd=command.cwd or None,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+    except FileNotFoundError as error:
+        what = ("working directory", command.cwd) if error.filename == command.cwd else ("command", command.words[0])
+        raise Fault("command_not_found", f"{what[0]} not found: {what[1]}", ours=True) from None
+    except OSError as error:
+        raise Fault("command_not_started", f"cannot start {command.words[0]}: {error.strerror}", ours=True) from None
+
+
+async def _line(reader: asyncio.StreamReader) -> bytes:
+    try:
+        return await reader.readline()
+    except ValueError:  # longer than the reader's limit
+        raise _too_much() from None
+
+
+def _too_much() -> Fault:
+    return Fault("answer_too_large", f"answers more than {MOST >> 20} MiB")
+
+
+async def _gone(process: subprocess.Popen[bytes], seconds: float) -> bool:
+    """Whether it ended within that time. Asked again and again, for asyncio's own wait also waits for grandchildren."""
+    for _ in range(round(seconds / POLL)):
+        if process.poll() is not None:
+            return True
+        await asyncio.sleep(POLL)
+    return process.poll() is not None
+
+
+def kill(process: subprocess.Popen[bytes], mark: str) -> None:
+    """The process and all that it started. Waits for nothing, so that no cancellation can leave anything behind."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    for _ in range(10):  # what forks while we look is there in the next round
+        relatives = list(_relatives(process.pid, mark))
+        for pid in relatives:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        if not relatives:
+            break
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(0.5)
+
+
+def _relatives(session: int, mark: str) -> Iterator[int]:
+    """Who lives in the session, or carries the mark."""
+    marked = f"{MARK}={mark}".encode()
+    for entry in os.scandir("/proc") if Path("/proc/self").exists() else ():
+        if entry.name.isdecimal():
+            with suppress(OSError):
+                state, _, _, its_session = _read(entry, "stat").rpartition(b")")[2].split()[:4]
+                if state not in b"ZX" and (int(its_session) == session or marked in _read(entry, "environ")):
+                    yield int(entry.name)
+
+
+def _read(entry: os.DirEntry[str], name: str) -> bytes:
+    return Path(entry.path, name).read_bytes()
