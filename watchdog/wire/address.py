@@ -12,6 +12,8 @@ Egress: TypeAlias = Literal["public", "private"]
 _METADATA = {
     ip_address(a)
     for a in (
+        "169.254.169.254",  # nearly everybody
+        "169.254.170.2",  # AWS, container credentials
         "100.100.100.200",  # Alibaba
         "168.63.129.16",  # Azure
         "192.0.0.192",  # Oracle

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 from watchdog.wire.faults import Fault, fault_of
 from watchdog.wire.tls import Tls
 from watchdog.wire.trace import Trace
+from watchdog.words import DAY, about
 
 if TYPE_CHECKING:
     from watchdog.wire.http import Request
     from watchdog.wire.url import Url
     from watchdog.wire.wire import Wire
 
-DAY = 86_400_000
 LOOK = 2.0
 """Seconds for a second look at a certificate that was refused."""
 _NOT_YET_VALID, _EXPIRED = 9, 10
@@ -62,9 +62,9 @@ async def _dated(fault: Fault, wire: Wire, url: Url, request: Request) -> Fault:
     begin, end = validity(certificate)
     fault.facts["cert_days"] = (end - request.now) // DAY
     if end < request.now:
-        fault.message = f"TLS: certificate expired {_about(request.now - end)} ago"
+        fault.message = f"TLS: certificate expired {about(request.now - end)} ago"
     elif begin > request.now:
-        fault.message = f"TLS: certificate becomes valid in {_about(begin - request.now)}"
+        fault.message = f"TLS: certificate becomes valid in {about(begin - request.now)}"
     else:
         fault.message = "TLS: the certificate is current, but one of its authorities' is not"
     return fault
@@ -77,10 +77,3 @@ def validity(certificate: bytes) -> tuple[int, int]:
 
     read = load_der_x509_certificate(certificate)
     return round(read.not_valid_before_utc.timestamp() * 1000), round(read.not_valid_after_utc.timestamp() * 1000)
-
-
-def _about(ms: int) -> str:
-    for unit, size in (("day", DAY), ("hour", 3_600_000), ("minute", 60_000)):
-        if n := ms // size:
-            return f"{n} {unit}{'s' if n > 1 else ''}"
-    return "less than a minute"

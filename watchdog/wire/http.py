@@ -58,7 +58,9 @@ class Exchange:
     """What came back."""
 
     status: int
-    headers: Mapping[str, str]
+    phrase: str
+    """What the server calls the status: "Service Unavailable"."""
+    headers: dict[str, str]
     """Lower-case name -> value; repeated ones joined by ", "."""
     body: bytes
     """Decoded, at most 256 KiB."""
@@ -139,6 +141,7 @@ async def _ask(wire: Wire, request: Request, url: Url) -> Exchange:
         writer.transport.abort()
     return Exchange(
         status=response.status_code,
+        phrase=response.reason.decode(errors="replace"),
         headers=headers,
         body=bytes(body.kept),
         unread=body.unread,
@@ -233,7 +236,7 @@ class _Body:
         encoding = encoding.strip().lower()
         self._gzip = zlib.decompressobj(zlib.MAX_WBITS | 16) if encoding in ("gzip", "x-gzip") else None
         known = self._gzip or encoding in ("", "identity")
-        self.unread = "" if known else f"the body is encoded as {encoding}, which was not asked for"
+        self.unread = "" if known else f"the body is encoded as {encoding}, which is not read here"
         self.kept = bytearray()
         self.size = 0
 

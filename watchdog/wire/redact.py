@@ -74,7 +74,7 @@ def harmless(text: str) -> str:
 
 def cap(text: str, limit: int) -> str:
     """At most `limit` characters of the text, then a note that it was cut."""
-    return text if len(text) <= limit else f"{text[:limit]}… cut, {len(text)} characters in all"
+    return text if len(text) <= limit else f"{text[:limit]}… cut after {limit:,} characters"
 
 
 def presentable(value: Json, mask: Mask, limit: int = 2_000, items: int = 100, depth: int = 8) -> Json:

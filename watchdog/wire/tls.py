@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import model_validator
 
-from watchdog.fields import Model
+from watchdog.fields import FieldsError, LocalFile, Model
 from watchdog.wire.faults import Fault
 
 
@@ -18,11 +18,11 @@ class Tls(Model):
 
     verify: bool = True
     """False: take any certificate."""
-    ca_file: str = ""
+    ca_file: LocalFile = ""
     """PEM file of the authorities to trust instead of the system's."""
-    cert_file: str = ""
+    cert_file: LocalFile = ""
     """PEM file of our own certificate, for servers that ask for one."""
-    key_file: str = ""
+    key_file: LocalFile = ""
     """PEM file of its key; default: inside `cert_file`."""
     server_name: str = ""
     """The name to ask for and to expect in the certificate; default: the URL's host."""
@@ -30,9 +30,9 @@ class Tls(Model):
     @model_validator(mode="after")
     def _consistent(self) -> Tls:
         if self.key_file and not self.cert_file:
-            raise ValueError("`key_file` needs `cert_file` beside it")
+            raise FieldsError([(("key_file",), "expected a cert_file beside it")])
         if self.ca_file and not self.verify:
-            raise ValueError("`ca_file` says whom to trust, `verify: false` trusts everybody: choose one")
+            raise FieldsError([(("ca_file",), "names whom to trust, while verify: false trusts everybody")])
         return self
 
 
