@@ -1,0 +1,162 @@
+"""Email over SMTP: one letter when an incident opens, one in the same thread when it resolves."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+from contextlib import suppress
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.utils import parseaddr
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+
+import structlog
+from pydantic import AfterValidator, Field, model_validator
+
+from watchdog.fields import Model, Secret
+from watchdog.model import Event, Json
+from watchdog.notifiers.base import Delivery, DeliveryError, Notifier
+from watchdog.notifiers.email_letter import letter, message_id, subject_of
+from watchdog.notifiers.message import compose, one_line
+from watchdog.wire import fault_of
+
+if TYPE_CHECKING:
+    import ssl
+
+    import aiosmtplib
+
+log = structlog.get_logger()
+
+TIMEOUT = 10.0
+"""Seconds that the server may take for each step."""
+PORT = {"starttls": 587, "tls": 465, "none": 25}
+_ADDRESS = r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9](?:[A-Za-z0-9.-]{0,250}[A-Za-z0-9])?"
+
+
+def _address(text: str) -> str:
+    if not re.fullmatch(_ADDRESS, text):
+        raise ValueError("expected an email address such as oncall@acme.example")
+    return text
+
+
+def _sender(text: str) -> str:
+    name, address = parseaddr(text)
+    if not re.fullmatch(_ADDRESS, address) or not name.isprintable():
+        raise ValueError("expected an email address, or one with a name: Watchdog <watchdog@acme.example>")
+    return text
+
+
+class EmailServer(Model):
+    """The SMTP server that takes our mail."""
+
+    host: str = Field(min_length=1, pattern=r"^\S+$")
+    port: int | None = Field(default=None, ge=1, le=65_535)
+    """Default: 587 with starttls, 465 with tls, 25 with none."""
+    security: Literal["starttls", "tls", "none"] = "starttls"
+    """`starttls` and `tls` never fall back to plain text and check the server's certificate."""
+    username: str = ""
+    password: Secret | None = None
+    sender: Annotated[str, AfterValidator(_sender)] = Field(alias="from")
+    """The address that mail comes from, with or without a name."""
+
+    @model_validator(mode="after")
+    def _both(self) -> Self:
+        if bool(self.username) != (self.password is not None):
+            raise ValueError("`username` and `password` come together")
+        return self
+
+    @property
+    def author(self) -> Address:
+        name, address = parseaddr(self.sender)
+        return Address(name or "Watchdog", addr_spec=address)
+
+    async def deliver(self, mail: EmailMessage, to: tuple[str, ...]) -> dict[str, str]:
+        """Returns who was refused while others were not: address -> the server's answer. Raises DeliveryError."""
+        import aiosmtplib
+
+        client = aiosmtplib.SMTP(
+            hostname=self.host,
+            port=self.port or PORT[self.security],
+            use_tls=self.security == "tls",
+            start_tls=self.security == "starttls",
+            tls_context=None if self.security == "none" else await asyncio.to_thread(_context),
+            username=self.username or None,
+            password=self.password.get_secret_value() if self.password is not None else None,
+            local_hostname=socket.gethostname(),  # the default asks DNS, and the loop waits for it
+            timeout=TIMEOUT,
+        )
+        try:
+            await client.connect()
+            refused, _ = await client.send_message(mail, sender=self.author.addr_spec, recipients=list(to))
+            with suppress(aiosmtplib.SMTPException, OSError):
+                await client.quit()  # it has our mail: what happens now changes nothing
+        except (aiosmtplib.SMTPException, OSError, ValueError) as e:
+            raise _failure(e) from None
+        finally:
+            client.close()
+        return {one_line(who, 320): _said(answer.code, answer.message) for who, answer in refused.items()}
+
+
+class Email(Notifier):
+    kind: ClassVar[str] = "email"
+
+    to: tuple[Annotated[str, AfterValidator(_address)], ...] = Field(min_length=1)
+    server: EmailServer | None = None
+    """Default: the server of the section `email`."""
+
+    @property
+    def address(self) -> str:
+        return ", ".join(self.to)
+
+    async def send(self, delivery: Delivery) -> dict[str, Json]:
+        """The receipt is `message_id` and `subject`, and in `refused` whom the server did not take."""
+        if self.server is None:
+            raise DeliveryError("no_server", "the section `email` names no server", permanent=True)
+        message, author = compose(delivery.story), self.server.author
+        id, subject = message_id(delivery.notification.key, author.domain), subject_of(message)
+        first = "" if delivery.notification.event is Event.OPENED else str(delivery.receipt.get("message_id", ""))
+        if first:
+            subject = f"Re: {delivery.receipt.get('subject') or message.thread}"
+        mail = letter(message, sender=author, to=self.to, id=id, subject=subject, answers=first, now=delivery.story.now)
+        refused = await self.server.deliver(mail, self.to)
+        if refused:
+            log.warning("recipients_refused", incident=message.incident, refused=refused)
+        return {"message_id": id, "subject": subject, "refused": refused}
+
+
+def _context() -> ssl.SSLContext:
+    """Takes 15 ms, hence a thread of its own."""
+    from watchdog.wire.tls import Tls, make_context
+
+    context = make_context(Tls())
+    context.set_alpn_protocols([])  # those of HTTP, which some mail servers refuse
+    return context
+
+
+def _failure(error: aiosmtplib.SMTPException | OSError | ValueError) -> DeliveryError:
+    """No text of the library, which may quote what we sent; of the server's, only what is no answer to a password."""
+    import aiosmtplib
+
+    if isinstance(error, aiosmtplib.SMTPRecipientsRefused):
+        codes = [r.code for r in error.recipients]
+        told = "; ".join(f"{r.recipient}: {_said(r.code, r.message)}" for r in error.recipients)
+        permanent = all(500 <= code < 600 for code in codes)
+        return DeliveryError("recipients_refused", f"every recipient refused: {told}"[:400], permanent=permanent)
+    if isinstance(error, aiosmtplib.SMTPAuthenticationError):
+        message = f"got {error.code}: the server does not accept the user name and password"
+        return DeliveryError("auth_failed", message, permanent=error.code >= 500)
+    if isinstance(error, aiosmtplib.SMTPResponseException):
+        permanent = 500 <= error.code < 600
+        return DeliveryError(f"smtp_{error.code}", f"got {_said(error.code, error.message)}", permanent=permanent)
+    if isinstance(error, aiosmtplib.SMTPNotSupported):
+        return DeliveryError("not_supported", "the server offers no STARTTLS, or no way to log in that we know")
+    if fault := fault_of(error):
+        return DeliveryError(fault.reason, str(fault))
+    if isinstance(error, aiosmtplib.SMTPException):
+        return DeliveryError("smtp_failed", "the server does not speak SMTP as expected")
+    return DeliveryError("bad_request", "the mail cannot be sent as it is configured", permanent=True)
+
+
+def _said(code: int, message: str) -> str:
+    return f"{code} {one_line(message, 160)}".strip()

@@ -1,0 +1,140 @@
+"""Slack: as an app with a bot token (one message an incident, edited in place), or through an incoming webhook."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import ClassVar
+
+from pydantic import Field, model_validator
+
+from watchdog.fields import Secret
+from watchdog.model import Event, Json
+from watchdog.notifiers.base import Delivery, DeliveryError, Notifier
+from watchdog.notifiers.blocks import blocks, text
+from watchdog.notifiers.message import compose
+from watchdog.notifiers.post import Answer, post, refusal
+
+PERMANENT = {
+    "access_denied": "the app may not post",
+    "account_inactive": "the bot token's app or user was removed",
+    "action_prohibited": "an administrator forbids posting to this channel",
+    "channel_is_archived": "unarchive the channel or choose another",
+    "channel_not_found": "no such channel, or a private one that the app is not in",
+    "ekm_access_denied": "an administrator forbids posting",
+    "invalid_arguments": "Slack does not take the message",
+    "invalid_auth": "the bot token is not accepted",
+    "invalid_blocks": "Slack does not take the message",
+    "invalid_payload": "Slack does not take the message",
+    "invalid_token": "the webhook is not accepted: create another",
+    "is_archived": "unarchive the channel or choose another",
+    "missing_scope": "the app needs the scope chat:write",
+    "msg_too_long": "Slack does not take the message",
+    "no_active_hooks": "the webhook was disabled: create another",
+    "no_permission": "the app may not post to this channel",
+    "no_service": "the webhook was removed: create another",
+    "no_team": "the workspace is gone",
+    "no_text": "Slack does not take the message",
+    "not_allowed_token_type": "expected a bot token (xoxb-...)",
+    "not_authed": "the bot token is empty",
+    "not_in_channel": "invite the app to the channel",
+    "org_login_required": "the workspace is being moved",
+    "restricted_action": "an administrator forbids posting to this channel",
+    "token_expired": "create another bot token",
+    "token_revoked": "create another bot token",
+}
+"""Errors that stay until somebody changes something, and what to change. Slack's other errors are tried again."""
+NOT_LAID_OUT = frozenset({"invalid_blocks", "invalid_blocks_format", "msg_blocks_too_long", "msg_too_long"})
+"""Slack refuses the layout: the bare text is better than silence."""
+NO_ROOT = frozenset({"cant_update_message", "edit_window_closed", "message_not_found", "thread_not_found"})
+"""The incident's message was deleted or cannot be edited any more: a new one tells."""
+
+
+class Slack(Notifier):
+    kind: ClassVar[str] = "slack"
+
+    webhook: Secret | None = None
+    """URL of an incoming webhook. What it posts cannot be edited: a resolve is a message of its own."""
+    bot_token: Secret | None = None
+    """Token of an app with the scope chat:write, together with `channel`."""
+    channel: str = ""
+    """Name or id of a channel that the app is in."""
+    api_url: str = Field(default="https://slack.com/api/", pattern=r"^https?://\S+$")
+    """Where Slack's Web API is."""
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Slack:
+        if self.webhook is not None and (self.bot_token is not None or self.channel):
+            raise ValueError("choose one form: either `webhook`, or `bot_token` with `channel`")
+        if self.webhook is None and not (self.bot_token is not None and self.channel):
+            raise ValueError("expected either `webhook`, or `bot_token` with `channel`")
+        if self.webhook is not None and not re.fullmatch(r"https?://\S+", self.webhook.get_secret_value()):
+            raise ValueError("`webhook` is not a URL that starts with https://")
+        return self
+
+    @property
+    def address(self) -> str:
+        return self.channel or "incoming webhook"
+
+    async def send(self, delivery: Delivery) -> dict[str, Json]:
+        """The receipt of a bot's message is its `channel` and `ts`."""
+        message = compose(delivery.story)
+        body = {"text": text(message), "blocks": blocks(message)}
+        root = {key: delivery.receipt.get(key, "") for key in ("channel", "ts")}
+        if self.webhook is not None or delivery.notification.event is Event.OPENED or not all(root.values()):
+            return await self._post(delivery, body)
+        try:
+            await self._call(delivery, "chat.update", body | root)
+            reply = {"channel": root["channel"], "thread_ts": root["ts"], "reply_broadcast": True}
+            await self._call(delivery, "chat.postMessage", reply | {"text": body["text"]})
+        except DeliveryError as e:
+            if e.reason not in NO_ROOT:
+                raise
+            return await self._post(delivery, body)
+        return root
+
+    async def _post(self, delivery: Delivery, body: Mapping[str, Json]) -> dict[str, Json]:
+        quiet = {"unfurl_links": False, "unfurl_media": False}
+        if self.webhook is not None:
+            await self._call(delivery, "", {**body, **quiet})
+            return {}
+        answer = await self._call(delivery, "chat.postMessage", {"channel": self.channel, **body, **quiet})
+        return {"channel": answer.get("channel", self.channel), "ts": answer.get("ts", "")}
+
+    async def _call(self, delivery: Delivery, method: str, body: Mapping[str, Json]) -> dict[str, Json]:
+        """`method`: of the Web API; unused with an incoming webhook. Returns Slack's answer."""
+        url, headers = f"{self.api_url.rstrip('/')}/{method}", {}
+        if self.webhook is not None:
+            url = self.webhook.get_secret_value()
+        elif self.bot_token is not None:
+            headers = {"authorization": f"Bearer {self.bot_token.get_secret_value()}"}
+        answer = await post(delivery.wire, url, json.dumps(body).encode(), headers, now=delivery.story.now)
+        try:
+            return self._read(answer)
+        except DeliveryError as e:
+            if e.reason in NOT_LAID_OUT and "blocks" in body:
+                return await self._call(delivery, method, {k: v for k, v in body.items() if k != "blocks"})
+            raise
+
+    def _read(self, answer: Answer) -> dict[str, Json]:
+        """Slack's answer, once it is a confirmation. Raises DeliveryError."""
+        refused = refusal(answer)
+        if self.webhook is not None and refused is None:
+            return {}
+        try:
+            told = json.loads(answer.text)
+        except ValueError:
+            told = {"error": answer.text.strip()}
+        if not isinstance(told, dict):
+            told = {}
+        if refused is None and told.get("ok") is True:
+            return told
+        error = str(told.get("error", ""))
+        if not re.fullmatch(r"[a-z][a-z_]{2,60}", error):
+            error = "no_service" if self.webhook is not None and answer.status in (403, 404, 410) else ""
+        if not error:
+            raise refused or DeliveryError("unreadable_answer", "the answer is not Slack's")
+        remedy = f": {PERMANENT[error]}" if error in PERMANENT else ""
+        permanent = error in PERMANENT or (refused is not None and refused.permanent)
+        raise DeliveryError(error, f"Slack says {error}{remedy}", permanent=permanent, retry_after=answer.retry_after)
