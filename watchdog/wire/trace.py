@@ -9,6 +9,11 @@ DOING = {
     "dns": "looking up the name",
     "connect": "connecting",
     "tls": "negotiating TLS",
+    "spawn": "starting the server",
+    "negotiate": "agreeing on a protocol version",
+    "list": "listing the tools",
+    "call": "calling the tool",
+    "read": "reading the resource",
     "first_byte": "waiting for the first byte",
     "body": "reading the answer",
 }

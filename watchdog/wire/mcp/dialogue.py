@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -19,7 +19,6 @@ from mcp.types import (
     CallToolRequest,
     CallToolRequestParams,
     CallToolResult,
-    DiscoverResult,
     Implementation,
     JSONRPCError,
     JSONRPCRequest,
@@ -27,7 +26,6 @@ from mcp.types import (
     ListToolsResult,
     PaginatedRequestParams,
     ReadResourceResult,
-    ServerCapabilities,
     TextContent,
     TextResourceContents,
 )
@@ -61,7 +59,7 @@ class Agenda:
     """What to ask."""
 
     era: str = ""
-    """LEGACY or a modern version: do not negotiate, that is what this server speaks. Empty: find out."""
+    """LEGACY or a modern version: what this server is known to speak. Empty: find out."""
     choose: Callable[[Sequence[Tool]], tuple[str, Mapping[str, Json]] | None] = lambda tools: None
     """The tool to call, and its arguments, given what is listed; None: call nothing."""
     resource: str = ""
@@ -176,7 +174,7 @@ class Dialogue:
         """`patience`: seconds that finding out the era may take."""
         session, seen = self.session, self.seen
         if era and era != LEGACY:
-            session.adopt(DiscoverResult(supported_versions=[era], capabilities=ServerCapabilities(), ttl_ms=0))
+            await self._discover()
         elif era == LEGACY or not await self._discovered(patience):
             await self._initialize()
         seen.protocol = session.protocol_version or ""
@@ -186,27 +184,30 @@ class Dialogue:
 
     async def _discovered(self, patience: float) -> bool:
         """Whether the server speaks the modern era. Anything but a clear yes is a no; an outage is neither."""
-        with anyio.move_on_after(patience), suppress(ValidationError, RuntimeError):
+        with anyio.move_on_after(patience):
             try:
-                await self.session.discover()
+                await self._discover()
                 return True
-            except MCPError as error:
-                if self.line.turned_away and (fault := await self.line.explain(error)):
-                    raise fault from error
+            except Fault:
+                if self.line.turned_away:
+                    raise
         return False
+
+    async def _discover(self) -> None:
+        try:
+            await self._ask("server/discover", self.session.discover())
+        except RuntimeError as error:
+            raise _unsupported(error) from error
 
     async def _initialize(self) -> None:
         try:
-            await self.session.initialize()
-        except MCPError as error:
-            if error.code != UNSUPPORTED_PROTOCOL_VERSION:
-                raise await self._fault("initialize", error) from error
-            # A slow starter had heard `server/discover` after all: that settled the era.
-            await self._ask("server/discover", self.session.discover())
-        except ValidationError as error:
-            raise _invalid("initialize", error) from error
+            await self._ask("initialize", self.session.initialize())
+        except Fault as fault:
+            if fault.facts.get("code") != UNSUPPORTED_PROTOCOL_VERSION:
+                raise
+            await self._discover()  # a slow starter had heard the question after all, and that settled the era
         except RuntimeError as error:
-            raise Fault("protocol_unsupported", f"speaks no MCP version that we know ({_last_word(error)})") from error
+            raise _unsupported(error) from error
 
     async def list_tools(self) -> None:
         seen, cursors = self.seen, set[str]()
@@ -282,8 +283,8 @@ def _invalid(method: str, error: ValidationError) -> Fault:
     return fault
 
 
-def _last_word(error: RuntimeError) -> str:
-    return cap(str(error).rpartition(": ")[2], 60)
+def _unsupported(error: RuntimeError) -> Fault:
+    return Fault("protocol_unsupported", f"speaks no MCP version that we know ({cap(str(error), 100)})")
 
 
 def _result(structured: Any, text: str) -> Json:
