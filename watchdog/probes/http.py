@@ -205,13 +205,16 @@ class HttpProbe(Probe):
         values = _values(answer, self._wanted)
         reason, message = "", ""
         told: dict[str, Json] = {}
-        if not self.expect and not 200 <= answer.status < 300:
-            reason, message = "unexpected_status", f"got {answer.status}"
+        odd = "" if 200 <= answer.status < 300 else f"got {answer.status}"
+        if odd and not self.expect:
+            reason, message = "unexpected_status", odd
         for expression in self.expectations:
             why, what = values.judge(expression)
-            told[expression.text] = what or "holds"
-            if not reason:
+            told[expression.text] = what.removeprefix(expression.text).strip() or "holds"
+            if why and not reason:
                 reason, message = why, what
+                if odd and "status" not in expression.names:
+                    message = f"{odd}: {what}"
         return Observation(
             Outcome.FAIL if reason else Outcome.PASS,
             reason,
@@ -263,6 +266,8 @@ def _facts(answer: Exchange) -> dict[str, Json]:
     facts: dict[str, Json] = {"status": answer.status, "elapsed_ms": round(answer.elapsed), "address": answer.address}
     if answer.redirects:
         facts["redirected_to"] = shown_url(answer.url)
+    if answer.unread:
+        facts["body"] = answer.unread
     return facts
 
 

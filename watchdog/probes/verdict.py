@@ -41,7 +41,7 @@ class Values:
 def faulted(fault: Fault, trace: Trace) -> Observation:
     """The observation of a target that gave no usable answer."""
     phase = {} if fault.phase is None else {"phase": fault.phase}
-    reached = fault.phase not in (None, "dns", "connect")
+    reached = trace.phases.keys() - {"dns", "connect"}
     return Observation(
         Outcome.ERROR if fault.ours else Outcome.FAIL,
         fault.reason,

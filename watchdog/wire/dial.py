@@ -12,7 +12,7 @@ from threading import Thread
 from typing import Any, TypeAlias
 
 from watchdog.wire.address import Egress, refusal
-from watchdog.wire.faults import Fault, dns_message
+from watchdog.wire.faults import Fault, dns_message, fault_of
 from watchdog.wire.trace import Trace
 
 Address: TypeAlias = tuple[socket.AddressFamily, tuple[Any, ...]]
@@ -32,7 +32,7 @@ class Dialer:
         self._flying: dict[tuple[str, int], asyncio.Future[list[Address]]] = {}
 
     async def dial(self, host: str, port: int, trace: Trace, egress: Egress) -> socket.socket:
-        """A connected, non-blocking socket. Counts the phases `dns` and `connect`. Raises Fault and OSError."""
+        """A connected, non-blocking socket. Counts the phases `dns` and `connect`. Raises Fault."""
         addresses = _literal(host, port)
         if not addresses:
             trace.begin("dns")
@@ -45,7 +45,13 @@ class Dialer:
         if not allowed:
             raise _refused(addresses[0][1][0], egress)
         trace.begin("connect")
-        sock = await _first(allowed)
+        try:
+            sock = await _first(allowed)
+        except OSError as error:
+            if fault := fault_of(error):
+                fault.facts["address"] = ", ".join(shown_address(address) for _, address in allowed)
+                raise fault from None
+            raise
         trace.end("connect")
         return sock
 
@@ -82,6 +88,12 @@ class Dialer:
         async with self._free:
             Thread(target=ask, name=f"look up {host}", daemon=True).start()
             return await answer
+
+
+def shown_address(address: tuple[Any, ...]) -> str:
+    """ "192.0.2.1:443", "[2001:db8::1]:443"."""
+    host, port, *_ = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def look_up(host: str, port: int) -> list[Address]:

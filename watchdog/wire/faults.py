@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import socket
 import ssl
 from collections.abc import Iterator
@@ -124,8 +125,6 @@ _CERTIFICATE = {
     20: "certificate comes from an unknown authority",
     21: "certificate comes from an unknown authority",
     23: "certificate is revoked",
-    62: "certificate is for another name",
-    64: "certificate is for another address",
 }
 """OpenSSL's X509_V_ERR codes."""
 _HANDSHAKE = (
@@ -147,6 +146,8 @@ _HANDSHAKE = (
 def _of_tls(error: ssl.SSLError) -> Fault:
     if isinstance(error, ssl.SSLCertVerificationError):
         message = _CERTIFICATE.get(error.verify_code, error.verify_message)
+        if wrong := re.search(r"not valid for '(.+)'", error.verify_message):
+            message = f"certificate is not valid for {wrong[1]}"
         return Fault("tls_failed", f"TLS: {message}", "tls")
     detail = error.reason or str(error.strerror or "")
     if "UNEXPECTED_EOF" in detail or isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
@@ -169,7 +170,6 @@ _NAMED = {
     "CloseError": ("connection_lost", "connection lost", None),
     "BrokenResourceError": ("connection_lost", "connection lost", None),
     "EndOfStream": ("connection_lost", "connection closed by the server", None),
-    "RemoteProtocolError": ("protocol_error", "the answer is not proper HTTP", None),
     "DecodingError": ("protocol_error", "the body cannot be decoded", "body"),
     "TooManyRedirects": ("too_many_redirects", "too many redirects", None),
     "UnsupportedProtocol": ("protocol_error", "the URL is neither http nor https", None),
@@ -177,16 +177,26 @@ _NAMED = {
 }
 
 
+def _of_protocol(said: str) -> Fault:
+    """What h11 says, on its own or through httpx."""
+    if "disconnected" in said or "closed connection" in said:
+        return Fault("connection_lost", "connection closed by the server", retryable=True)
+    if "too long" in said:
+        return Fault("protocol_error", "the answer's headers are too long")
+    if "SWITCH_UPGRADE" in said:
+        return Fault("protocol_error", "the server switches to another protocol (101), which was not asked for")
+    fault = Fault("protocol_error", "the answer is not proper HTTP", retryable=True)
+    fault.facts["detail"] = said
+    return fault
+
+
 def _of_library(error: BaseException) -> Fault | None:
     kind = type(error)
-    if kind.__module__.partition(".")[0] not in _LIBRARIES or kind.__name__ not in _NAMED:
+    if kind.__module__.partition(".")[0] not in _LIBRARIES:
+        return None
+    if kind.__name__ == "RemoteProtocolError":
+        return _of_protocol(str(error))
+    if kind.__name__ not in _NAMED:
         return None
     reason, message, phase = _NAMED[kind.__name__]
-    if kind.__name__ == "RemoteProtocolError":
-        said = str(error)
-        if "disconnected" in said or "closed connection" in said:
-            cut = "in the middle of the answer" if "closed connection" in said else "without an answer"
-            return Fault("connection_lost", f"connection closed {cut}", phase, retryable=True)
-        if "too long" in said:
-            return Fault("protocol_error", "the answer's headers are too long", phase)
-    return Fault(reason, message, phase, retryable=reason not in ("too_many_redirects",))
+    return Fault(reason, message, phase, retryable=reason in ("timeout", "connection_failed", "connection_lost"))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from watchdog.wire.faults import Fault, fault_of
 from watchdog.wire.tls import Tls
 from watchdog.wire.trace import Trace
-from watchdog.words import DAY, about
+from watchdog.words import DAY, about, utc
 
 if TYPE_CHECKING:
     from watchdog.wire.http import Request
@@ -60,7 +60,7 @@ async def _dated(fault: Fault, wire: Wire, url: Url, request: Request) -> Fault:
     if certificate is None:
         return fault
     begin, end = validity(certificate)
-    fault.facts["cert_days"] = (end - request.now) // DAY
+    fault.facts["certificate"] = f"valid from {utc(begin):%Y-%m-%d %H:%M} to {utc(end):%Y-%m-%d %H:%M} UTC"
     if end < request.now:
         fault.message = f"TLS: certificate expired {about(request.now - end)} ago"
     elif begin > request.now:

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 import h11
 
 from watchdog.wire.address import Egress
+from watchdog.wire.dial import shown_address
 from watchdog.wire.faults import Fault, fault_of
 from watchdog.wire.handshake import secure
-from watchdog.wire.redact import shown_url
+from watchdog.wire.redact import cap, shown_url
 from watchdog.wire.tls import Tls
 from watchdog.wire.trace import Trace
 from watchdog.wire.url import Url, parse_url
@@ -98,7 +99,7 @@ _PLAIN_CHARSET = re.compile(r"(iso-?8859|windows-12|cp12|utf-?16|gb|big5|shift_j
 
 
 async def exchange(wire: Wire, request: Request) -> Exchange:
-    """Asks, and follows redirects when told to. Raises Fault, and what `fault_of` understands."""
+    """Asks, and follows redirects when told to. Raises Fault."""
     started = perf_counter()
     url = parse_url(request.url)
     if url.userinfo and "authorization" not in map(str.lower, request.headers):
@@ -108,10 +109,9 @@ async def exchange(wire: Wire, request: Request) -> Exchange:
     for hop in range(MOST_REDIRECTS + 1):
         try:
             answer = await _ask(wire, request, url)
-        except Exception as error:
-            if hop and (fault := fault_of(error)):
+        except Fault as fault:
+            if hop:
                 fault.facts["redirected_to"] = shown_url(url.text)
-                raise fault from None
             raise
         location = answer.headers.get("location")
         if not (follows and location and answer.status in (301, 302, 303, 307, 308)):
@@ -119,16 +119,19 @@ async def exchange(wire: Wire, request: Request) -> Exchange:
         try:
             target = url.join(location)._replace(userinfo="")
         except ValueError:
-            raise Fault("bad_redirect", "redirected to what is no http or https URL", excerpt=location) from None
+            where = shown_url(location)
+            raise Fault("bad_redirect", f"redirected to {cap(where, 80)}, which cannot be followed") from None
         if target.origin != url.origin:
             request = replace(request, headers={}, tls=Tls(verify=request.tls.verify, ca_file=request.tls.ca_file))
         url = target
-    raise Fault("too_many_redirects", f"more than {MOST_REDIRECTS} redirects", excerpt=shown_url(url.text))
+    raise Fault(
+        "too_many_redirects", f"more than {MOST_REDIRECTS} redirects, the last to {cap(shown_url(url.text), 80)}"
+    )
 
 
 async def _ask(wire: Wire, request: Request, url: Url) -> Exchange:
     sock = await wire.dial(url.host, url.port, request.trace, request.egress)
-    host, port, *_ = sock.getpeername()
+    address = shown_address(sock.getpeername())
     reader, writer = await asyncio.open_connection(sock=sock, limit=CHUNK)
     try:
         cert_days = None
@@ -137,6 +140,11 @@ async def _ask(wire: Wire, request: Request, url: Url) -> Exchange:
         connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=MOST_HEADERS)
         writer.write(_sent(connection, request, url))  # not drained: a server may answer before it has read it all
         response, headers, body = await _Listener(connection, reader, request.trace).answer()
+    except Exception as error:
+        if fault := fault_of(error):
+            fault.facts.setdefault("address", address)
+            raise fault from None
+        raise
     finally:
         writer.transport.abort()
     return Exchange(
@@ -148,7 +156,7 @@ async def _ask(wire: Wire, request: Request, url: Url) -> Exchange:
         size=body.size,
         elapsed=0.0,
         http_version=response.http_version.decode(),
-        address=f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
+        address=address,
         url=url.text,
         redirects=0,
         cert_days=cert_days,

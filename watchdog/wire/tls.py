@@ -60,7 +60,11 @@ def _file(option: str, path: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
-        why = "it is not what it should be" if isinstance(error, ssl.SSLError | ValueError) else error.strerror
+        why = (
+            "it is not what it should be"
+            if isinstance(error, ssl.SSLError | ValueError)
+            else (error.strerror or str(error)).lower()
+        )
         raise Fault("tls_files_unusable", f"cannot use {option} {path}: {why}", "tls", ours=True) from None
 
 

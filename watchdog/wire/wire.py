@@ -52,23 +52,20 @@ class Wire:
     async def dial(self, host: str, port: int, trace: Trace, egress: Egress) -> socket.socket:
         """A new TCP connection (non-blocking socket) to the first address of `host` that answers and may be reached.
 
-        Counts the phases `dns` and `connect`. Raises Fault and OSError.
+        Counts the phases `dns` and `connect`. Raises Fault.
         """
         return await self._dialer.dial(host, port, trace, egress)
 
     async def exchange(self, request: Request) -> Exchange:
         """One HTTP exchange on a fresh connection, redirects included. Raises Fault."""
-        from watchdog.wire.faults import fault_of
+        from watchdog.wire.faults import Fault
         from watchdog.wire.http import exchange
         from watchdog.wire.trace import DOING
 
         try:
             return await exchange(self, request)
-        except Exception as error:
-            fault = fault_of(error)
-            if fault is None:
-                raise
+        except Fault as fault:
             fault.phase = request.trace.under_way or fault.phase
             if fault.reason in ("connection_lost", "timeout") and fault.phase in DOING:
                 fault.message += f" while {DOING[fault.phase]}"
-            raise fault from None
+            raise

@@ -1,0 +1,151 @@
+"""Peers of the network tests: servers that say whatever a test wants, and certificates of every kind."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+class Peer:
+    """A server under test's control: its port, how often it was connected to, and the requests' heads it read."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self.connections = 0
+        self.heads: list[str] = []
+
+    def url(self, path: str = "/", *, scheme: str = "http", host: str = "127.0.0.1") -> str:
+        return f"{scheme}://{host}:{self.port}{path}"
+
+
+@asynccontextmanager
+async def serving(talk: Talk, tls: ssl.SSLContext | None = None) -> AsyncIterator[Peer]:
+    """A server that reads one request's head and then does what `talk` says."""
+    peer = Peer()
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def served(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peer.connections += 1
+        if task := asyncio.current_task():
+            tasks.add(task)
+        with suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            peer.heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
+            await talk(reader, writer)
+        writer.transport.abort()
+
+    server = await asyncio.start_server(served, "127.0.0.1", 0, ssl=tls)
+    peer.port = server.sockets[0].getsockname()[1]
+    try:
+        yield peer
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def saying(*parts: bytes, then: float = 0.0) -> Talk:
+    """Sends the parts one by one, waits `then` seconds and closes."""
+
+    async def talk(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for part in parts:
+            writer.write(part)
+            await writer.drain()
+        await asyncio.sleep(then)
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
+
+    return talk
+
+
+def forever(part: bytes, every: float = 0.0, *, first: bytes = b"") -> Talk:
+    """Sends `first` once and `part` without end."""
+
+    async def talk(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(first)
+        while True:
+            writer.write(part)
+            await writer.drain()
+            await asyncio.sleep(every)
+
+    return talk
+
+
+def answer(body: bytes = b"", status: str = "200 OK", **headers: str) -> bytes:
+    """A whole HTTP/1.1 answer."""
+    head = {"Content-Length": str(len(body))} | {k.replace("_", "-"): v for k, v in headers.items()}
+    lines = "".join(f"{k}: {v}\r\n" for k, v in head.items())
+    return f"HTTP/1.1 {status}\r\n{lines}\r\n".encode() + body
+
+
+# --- certificates
+
+NOW = datetime.now(UTC)
+
+
+class Authority:
+    """Signs certificates for servers and clients; `folder` holds the PEM files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Watchdog test authority")])
+        self.ca_file = str(folder / "ca.pem")
+        own = self._builder(self._name, self._name, self._key, -1000, 365).add_extension(
+            x509.BasicConstraints(ca=True, path_length=None), critical=True
+        )
+        Path(self.ca_file).write_bytes(own.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+
+    def _builder(
+        self, subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, begin: float, end: float
+    ) -> x509.CertificateBuilder:
+        return (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(issuer)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(NOW + timedelta(days=begin))
+            .not_valid_after(NOW + timedelta(days=end))
+        )
+
+    def issue(
+        self, *names: str, begin: float = -30, end: float = 90, self_signed: bool = False, of: str = "server"
+    ) -> str:
+        """A PEM file with certificate and key, for host names and addresses; `begin` and `end` in days from now."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, of)])
+        alternatives: list[x509.GeneralName] = []
+        for name in names:
+            try:
+                alternatives.append(x509.IPAddress(ip_address(name)))
+            except ValueError:
+                alternatives.append(x509.DNSName(name))
+        builder = self._builder(subject, subject if self_signed else self._name, key, begin, end)
+        if alternatives:
+            builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
+        certificate = builder.sign(key if self_signed else self._key, hashes.SHA256())
+        file = self.folder / f"{certificate.serial_number:x}.pem"
+        pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
+        file.write_bytes(
+            certificate.public_bytes(pem) + key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain)
+        )
+        return str(file)
+
+    def serve(self, *names: str, begin: float = -30, end: float = 90, self_signed: bool = False) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.issue(*names, begin=begin, end=end, self_signed=self_signed))
+        return context
