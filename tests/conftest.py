@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import pytest
 
+from tests import nginx as nginx_peer
 from tests.postgres import Postgres, installed, running
 
 _Report = TypeVar("_Report", pytest.TestReport, pytest.CollectReport)
@@ -49,4 +50,19 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
         return
     server: Postgres = request.getfixturevalue("postgres")
     with server.fresh() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """Tests that are coroutines run on asyncio, as Watchdog does."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def nginx() -> Iterator[str]:
+    """The URL of a real nginx, one for the whole run of a worker; `tests/nginx.py` says what it answers."""
+    if nginx_peer.installed() is None:
+        pytest.skip("nginx is missing: apt install nginx-light")
+    with nginx_peer.running() as url:
         yield url

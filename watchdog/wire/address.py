@@ -9,9 +9,8 @@ from typing import Literal, TypeAlias
 Egress: TypeAlias = Literal["public", "private"]
 """`private`: anything but what is always refused. `public`: the public internet only."""
 
-_METADATA = {
-    ip_address(a)
-    for a in (
+_NEVER = {
+    "metadata": (
         "169.254.169.254",  # nearly everybody
         "169.254.170.2",  # AWS, container credentials
         "100.100.100.200",  # Alibaba
@@ -22,14 +21,12 @@ _METADATA = {
         "fd20:ce::254",  # Google
         "fd00:c1::a9fe:a9fe",  # Oracle
         "fd00:42::42",  # Scaleway
-    )
-}
-_NEVER = {
+    ),
     "link_local": ("169.254.0.0/16", "fe80::/10"),
-    "multicast": ("224.0.0.0/4", "255.255.255.255/32", "ff00::/8"),
+    "multicast": ("224.0.0.0/4", "255.255.255.255", "ff00::/8"),
 }
 _NOT_PUBLIC = {
-    "loopback": ("127.0.0.0/8", "0.0.0.0/8", "::1/128", "::/128"),
+    "loopback": ("127.0.0.0/8", "0.0.0.0/8", "::1", "::"),
     "private": (
         *("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10"),
         *("fc00::/7", "fec0::/10", "64:ff9b:1::/48"),
@@ -39,11 +36,10 @@ _NOT_PUBLIC = {
         *("100::/64", "2001:2::/48", "2001:db8::/32", "3fff::/20", "5f00::/16"),
     ),
 }
-_NETWORKS = [
-    (kind, {"public", "private"} if kind in _NEVER else {"public"}, ip_network(network))
-    for kind, networks in (_NEVER | _NOT_PUBLIC).items()
-    for network in networks
-]
+_REFUSED = {
+    egress: [(kind, ip_network(network)) for kind, networks in kinds.items() for network in networks]
+    for egress, kinds in (("private", _NEVER), ("public", _NEVER | _NOT_PUBLIC))
+}
 _CARRIERS = [  # IPv6 networks that carry an IPv4 address, and how many bits follow it
     (IPv6Network("::ffff:0:0/96"), 0),  # mapped
     (IPv6Network("::ffff:0:0:0/96"), 0),  # translated (SIIT)
@@ -59,13 +55,8 @@ _ISATAP = (0x0000_5EFE, 0x0200_5EFE)
 def refusal(address: str, egress: Egress) -> str | None:
     """Why it may not be reached: metadata, link_local, multicast, loopback, private or reserved. None: it may."""
     ip = ip_address(address.partition("%")[0])
-    for form in (ip, *_carried(ip)):
-        if form in _METADATA:
-            return "metadata"
-        for kind, refused, network in _NETWORKS:
-            if egress in refused and form in network:
-                return kind
-    return None
+    forms = (ip, *_carried(ip))
+    return next((kind for kind, network in _REFUSED[egress] if any(form in network for form in forms)), None)
 
 
 def _carried(ip: IPv4Address | IPv6Address) -> tuple[IPv4Address, ...]:

@@ -1,0 +1,137 @@
+"""Nothing secret and nothing harmful gets into what people see."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import re
+from collections.abc import Callable
+from urllib.parse import quote, quote_plus, urlencode
+
+import pytest
+
+from watchdog.wire import Mask, cap, harmless, presentable, shown_url
+
+SECRETS = (
+    "hunter2hunter2",
+    "p@ss w0rd/with+all&of<it>\"'",
+    "mot-de-passe-très-secret",
+    "line one\nline two\ttabbed",
+    "back\\slash-and-$(dollar)",
+    "xoxb-1234567890-ABCdef",
+    "密码密码密码密码",
+    "a%20b%2Fc-already",
+)
+
+SPELLINGS: dict[str, Callable[[str], str]] = {
+    "as it is": str,
+    "in a path": quote,
+    "in a path, no slash": lambda s: quote(s, safe=""),
+    "in a query": quote_plus,
+    "in a form": lambda s: urlencode({"password": s}),
+    "percent, lower case": lambda s: re.sub("%..", lambda m: m[0].lower(), quote(s, safe="")),
+    "in JSON": lambda s: json.dumps({"k": s}),
+    "in JSON, not ASCII": lambda s: json.dumps({"k": s}, ensure_ascii=False),
+    "in JSON by PHP": lambda s: json.dumps({"k": s}).replace("/", "\\/"),
+    "in HTML": html.escape,
+    "in base64": lambda s: base64.b64encode(s.encode()).decode(),
+    "in URL-safe base64": lambda s: base64.urlsafe_b64encode(s.encode()).decode(),
+    "as Basic authorization": lambda s: base64.b64encode(f"watchdog:{s}".encode()).decode(),
+    "as Basic authorization of a": lambda s: base64.b64encode(f"a:{s}".encode()).decode(),
+    "as Basic authorization of ab": lambda s: base64.b64encode(f"ab:{s}:more".encode()).decode(),
+}
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_a_secret_is_masked_however_it_is_spelled(secret: str, spelling: str) -> None:
+    spelled = SPELLINGS[spelling](secret)
+    masked = Mask(SECRETS)(f"before {spelled} after")
+    assert "•••" in masked
+    assert masked.startswith("before ")
+    assert masked.endswith(" after")
+    assert secret not in masked
+    left_over = masked.replace("•••", "").removeprefix("before ").removesuffix(" after")
+    assert len(left_over) <= 18, left_over  # what stood around the secret: `{"k": ""}`, the user's name
+
+
+def test_the_longest_secret_wins_where_one_contains_another() -> None:
+    assert Mask(["secret-key", "secret-key-of-production"])("x secret-key-of-production y") == "x ••• y"
+
+
+def test_masking_goes_deep_and_leaves_the_rest_as_it_is() -> None:
+    value = {"token hunter22": ["hunter22", 1, None, {"a": "is hunter22!"}], "n": 1.5, "t": ("hunter22",), "ok": True}
+    assert Mask(["hunter22"]).deep(value) == {
+        "token •••": ["•••", 1, None, {"a": "is •••!"}],
+        "n": 1.5,
+        "t": ["•••"],
+        "ok": True,
+    }
+
+
+@pytest.mark.parametrize("values", [(), ("",)])
+def test_without_secrets_nothing_is_masked(values: tuple[str, ...]) -> None:
+    assert Mask(values)("anything at all") == "anything at all"
+
+
+def test_a_short_secret_is_masked_itself_and_nothing_that_merely_resembles_it() -> None:
+    mask = Mask(["ab1"])
+    assert mask("the ab1 and YWIx") == "the ••• and YWIx"
+    assert mask("a dull sentence about base64 text") == "a dull sentence about base64 text"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain\ttext\nof two lines", "plain\ttext\nof two lines"),
+        ("windows\r\nlines", "windows\nlines"),
+        ("\x1b[31mred\x1b[0m", "�[31mred�[0m"),
+        ("bell\x07 null\x00 delete\x7f", "bell� null� delete�"),
+        ("over\u202egnp.exe", "over�gnp.exe"),
+        ("zero\u200bwidth \ufeffmark", "zero�width �mark"),
+        ("lone \ud800 surrogate", "lone � surrogate"),
+        ("c1 \x9b31m", "c1 �31m"),
+        ("line\u2028separator", "line�separator"),
+        ("emoji 🐕 and accents é", "emoji 🐕 and accents é"),
+    ],
+)
+def test_harmful_characters_become_visible(text: str, shown: str) -> None:
+    assert harmless(text) == shown
+
+
+def test_a_cut_is_visible() -> None:
+    assert cap("abcdef", 6) == "abcdef"
+    assert cap("abcdefg", 6) == "abcdef… cut after 6 characters"
+
+
+def test_json_of_a_target_becomes_presentable() -> None:
+    deep: list[object] = []
+    for _ in range(50):
+        deep = [deep]
+    value = {"a": "x" * 3_000, "hunter22": "\x00hunter22", "many": list(range(150)), "deep": deep, 7: {"k": None}}
+    shown = presentable(value, Mask(["hunter22"]), limit=100)
+    assert shown["a"] == "x" * 100 + "… cut after 100 characters"
+    assert shown["•••"] == "�•••"
+    assert shown["many"][99:] == [99, "… cut, 150 entries in all"]
+    assert "nested too deeply" in str(shown["deep"])
+    assert shown["7"] == {"k": None}
+    assert presentable({str(i): i for i in range(101)}, Mask(()))["…"] == "cut, 101 entries in all"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://api.example/health", "https://api.example/health"),
+        ("https://user:password@api.example:8443/a/b?token=1#part", "https://api.example:8443/a/b"),
+        ("http://[2001:db8::1]:80/x?y", "http://[2001:db8::1]:80/x"),
+        ("redis://:password@cache:6379/0", "redis://cache:6379/0"),
+        ("/relative?secret=1", "/relative"),
+        ("http://[broken", "an unreadable URL"),
+        ("http://host:99999/", "an unreadable URL"),
+        ("http://host/\x1b[31m", "http://host/�[31m"),
+        ("", ""),
+    ],
+)
+def test_a_url_is_shown_without_what_may_be_secret(url: str, shown: str) -> None:
+    assert shown_url(url) == shown
