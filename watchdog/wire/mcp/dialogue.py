@@ -118,9 +118,12 @@ def phase(trace: Trace, name: str) -> Iterator[None]:
     try:
         yield
     except asyncio.CancelledError:
+        trace.stop()
         raise
-    except BaseException:
+    except Exception as error:
         trace.end(name)
+        if isinstance(error, Fault) and error.phase is None:
+            error.phase = name
         raise
     trace.end(name)
 
@@ -135,21 +138,20 @@ async def dialogue(line: Line, seen: Seen) -> AsyncIterator[Dialogue]:
     outgoing, outbox = anyio.create_memory_object_stream[SessionMessage](16)
 
     async def receive() -> None:
-        async with inbox:
-            async for item in line.incoming:
-                if not isinstance(item, Exception):
-                    _check_id(item, made)
-                await inbox.send(item)
+        async for item in line.incoming:
+            if not isinstance(item, Exception):
+                _check_id(item, made)
+            await inbox.send(item)
+        inbox.close()
 
     async def send() -> None:
-        async with outbox:
-            async for item in outbox:
-                if isinstance(item.message, JSONRPCRequest):
-                    made.add(str(item.message.id))
-                await line.outgoing.send(item)
+        async for item in outbox:
+            if isinstance(item.message, JSONRPCRequest):
+                made.add(str(item.message.id))
+            await line.outgoing.send(item)
 
     us = Implementation(name="watchdog-monitor", version="1")
-    async with incoming, outgoing, anyio.create_task_group() as relays:
+    async with inbox, incoming, outgoing, outbox, anyio.create_task_group() as relays:
         relays.start_soon(receive)
         relays.start_soon(send)
         async with ClientSession(incoming, outgoing, client_info=us) as session:
@@ -284,7 +286,8 @@ def _invalid(method: str, error: ValidationError) -> Fault:
 
 
 def _unsupported(error: RuntimeError) -> Fault:
-    return Fault("protocol_unsupported", f"speaks no MCP version that we know ({cap(str(error), 100)})")
+    versions = cap(str(error).rpartition(": ")[2], 60)
+    return Fault("protocol_unsupported", f"speaks no version of MCP that we know ({versions})")
 
 
 def _result(structured: Any, text: str) -> Json:

@@ -79,14 +79,20 @@ class _Reply:
     def fault(self) -> Fault | None:
         """What is wrong with the answer as such; None: it is a proper answer of an MCP server."""
         fault = self._status_fault() or self._content_fault()
-        if fault is not None:
-            fault.excerpt = self.head[:SHOWN].decode(errors="replace")
-            fault.facts.update(self._facts())
+        return fault and self.as_evidence(fault)
+
+    def as_evidence(self, fault: Fault) -> Fault:
+        """The fault, with what the answer says of it."""
+        told = {name: self.headers.get(name) for name in ("www-authenticate", "retry-after", "server")}
+        fault.facts |= {"status": self.status, "content_type": self.content_type}
+        fault.facts |= {name.replace("-", "_"): value for name, value in told.items() if value}
+        fault.excerpt = self.head[:SHOWN].decode(errors="replace")
         return fault
 
     def _status_fault(self) -> Fault | None:
         if self.status == 401:
-            return Fault("unauthorized", "got 401: the server does not accept our credentials")
+            why = "does not accept our" if "authorization" in self.request.headers else "asks for"
+            return Fault("unauthorized", f"got 401: the server {why} credentials")
         if self.status == 403:
             return Fault("forbidden", "got 403: access is forbidden")
         if self.status == 429:
@@ -101,17 +107,12 @@ class _Reply:
         return None
 
     def _content_fault(self) -> Fault | None:
-        if self.status == 202 or self.content_type in ("application/json", "text/event-stream"):
+        streams = self.content_type == "text/event-stream"
+        if streams or (
+            self.request.method != "GET" and (self.status == 202 or self.content_type == "application/json")
+        ):
             return None
         return Fault("not_mcp", f"answers {self.content_type or 'nothing'}, not MCP")
-
-    def _facts(self) -> dict[str, Json]:
-        told = {name: self.headers.get(name) for name in ("www-authenticate", "retry-after", "server")}
-        return {
-            "status": self.status,
-            "content_type": self.content_type,
-            **{name.replace("-", "_"): value for name, value in told.items() if value},
-        }
 
 
 class HttpLine:
@@ -142,11 +143,13 @@ class HttpLine:
     async def explain(self, error: MCPError) -> Fault | None:
         if self.error is not None and (fault := fault_of(self.error)):
             return fault
-        if self.reply is not None and (fault := self.reply.fault()):
-            return fault
-        if error.code == PARSE_ERROR and self.reply is not None:
-            head = self.reply.head[:SHOWN].decode(errors="replace")
-            return Fault("not_mcp", "answers what is not JSON-RPC", excerpt=head)
+        if self.reply is not None:
+            if fault := self.reply.fault():
+                return fault
+            if self.reply.status == 202:
+                return Fault("invalid_reply", "got 202, which promises no reply")
+            if error.code == PARSE_ERROR:
+                return self.reply.as_evidence(Fault("not_mcp", "answers what is not JSON-RPC"))
         if error.code == CONNECTION_CLOSED and not (self.reply and self.reply.is_rpc_error):
             return Fault("connection_lost", "connection closed before the reply came", retryable=True)
         return None
@@ -166,7 +169,8 @@ async def http_line(
                 yield line
         except Exception as error:
             errors = [error, line.error] if line.error else [error]
-            if fault := fault_of(ExceptionGroup("", errors)):
+            fault = fault_of(ExceptionGroup("", errors)) or (line.reply and line.reply.fault())
+            if fault:
                 raise fault from error
             raise
     if line.error is not None and (fault := fault_of(line.error)) and scope.cancelled_caught:

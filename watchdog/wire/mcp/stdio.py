@@ -18,7 +18,6 @@ import anyio.abc
 from mcp import MCPError
 from mcp.shared.message import SessionMessage
 from mcp.types import CONNECTION_CLOSED, jsonrpc_message_adapter
-from pydantic import ValidationError
 
 from watchdog.model import Json
 from watchdog.wire.faults import Fault, fault_of
@@ -34,6 +33,8 @@ MARK = "WATCHDOG_VISIT"
 GRACE = 1.0
 """Seconds to leave by itself after its input ended, and once more after SIGTERM."""
 POLL = 0.01
+STRANGE = 1_000
+"""Lines of its output that need not be MCP."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ class StdioLine:
         """The end of what it wrote to its standard error."""
         self._pipes: list[asyncio.BaseTransport] = []
         self._stdin: asyncio.WriteTransport
-        self._ending = False
+        self._silent = asyncio.Event()
 
     @property
     def outgoing(self) -> StdioLine:
@@ -79,36 +80,45 @@ class StdioLine:
 
     async def _hear(self, out: asyncio.StreamReader) -> None:
         size = 0
-        with self._inbox:
-            while text := await _line(out):
-                size += len(text)
-                if size > MOST:
-                    raise _too_much()
-                try:
-                    message = jsonrpc_message_adapter.validate_json(text.decode(errors="replace"), by_name=False)
-                except ValidationError:
-                    self._strange(text)
-                    continue
-                with suppress(anyio.BrokenResourceError):
-                    await self._inbox.send(SessionMessage(message))
+        while line := await _line(out):
+            await asyncio.sleep(0)  # a reader that has data returns at once, and others want to run
+            size += len(line)
+            if size > MOST:
+                raise _too_much()
+            try:
+                if not line.lstrip().startswith(b"{"):
+                    raise ValueError
+                message = jsonrpc_message_adapter.validate_json(line.decode(errors="replace"), by_name=False)
+            except ValueError:
+                self._strange(line)
+                continue
+            with suppress(anyio.BrokenResourceError):
+                await self._inbox.send(SessionMessage(message))
+        self._inbox.close()
 
-    def _strange(self, text: bytes) -> None:
-        """A server should keep its output for MCP; a banner does no harm, but explains a lot."""
-        if not text.isspace():
-            self.facts["strange_lines"] = self.facts.get("strange_lines", 0) + 1
-            self.facts.setdefault("strange_line", text[:200].decode(errors="replace").strip())
+    def _strange(self, line: bytes) -> None:
+        """A server should keep its output for MCP. A banner does no harm, but may explain a lot."""
+        if line.isspace():
+            return
+        self.facts["strange_lines"] = self.facts.get("strange_lines", 0) + 1
+        self.facts.setdefault("strange_line", line[:200].decode(errors="replace").strip())
+        if self.facts["strange_lines"] > STRANGE:
+            raise Fault("not_mcp", f"writes more than {STRANGE} lines that are not MCP")
 
     async def _overhear(self, err: asyncio.StreamReader) -> None:
         while data := await err.read(4096):
             self.complaints = (self.complaints + data)[-SHOWN:]
+        self._silent.set()
 
     async def explain(self, error: MCPError) -> Fault | None:
         if error.code != CONNECTION_CLOSED:
             return None
         if not await _gone(self.process, GRACE / 2):
             return Fault("connection_lost", "the server closed its output but runs on")
+        with anyio.move_on_after(GRACE / 5):  # its last words may still be on their way
+            await self._silent.wait()
         code = self.process.returncode
-        how = f"exited with code {code}" if code >= 0 else f"was ended by {signal.Signals(-code).name}"
+        how = f"exited with code {code}" if code >= 0 else f"was ended by signal {-code}: {signal.strsignal(-code)}"
         fault = Fault("server_exited", f"the server {how}")
         fault.facts["exit_code"] = code
         return fault
