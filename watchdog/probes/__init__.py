@@ -1,0 +1,16 @@
+"""Probes by kind. A new kind is one file and one name in the union: schema, errors and documentation follow from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeAlias, get_args
+
+from watchdog.probes.base import Alert, Attempt, Common, Probe
+from watchdog.probes.http import HttpProbe
+from watchdog.probes.mcp import McpProbe
+
+AnyProbe: TypeAlias = HttpProbe | McpProbe
+
+KINDS: Mapping[str, type[Probe]] = {probe.kind: probe for probe in get_args(AnyProbe)}
+
+__all__ = ["KINDS", "Alert", "AnyProbe", "Attempt", "Common", "HttpProbe", "McpProbe", "Probe"]

@@ -1,0 +1,19 @@
+"""What the format has a place for and this version does not do."""
+
+from __future__ import annotations
+
+LATER = {
+    "": {"dispatch", "inhibit", "maintenance", "reference", "heartbeat_out"},
+    "probes": {
+        *("canary", "heartbeat", "jobs", "queue", "command", "tcp", "dns"),
+        *("remedy", "rules", "locations"),
+    },
+    "alert": {"remind"},
+    "mcp": {"drift"},
+    "receivers": {"apprise"},
+    "slack": {"signing_secret"},
+    "routes": {"group_by", "group_wait", "escalate"},
+}
+"""Field that holds a model -> that model's fields to come. Empty: the file itself."""
+
+NOT_YET = "not in this version"
