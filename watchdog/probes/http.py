@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import re
 from collections.abc import Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
+from pydantic import Field, model_validator
 
-from watchdog.fields import FROM_FILE, FieldsError, Model, Secret, Where
+from watchdog.fields import FieldsError, Model
 from watchdog.model import Evidence, Json, Observation, Outcome
+from watchdog.probes.access import Auth, HttpUrl, wrong_access
 from watchdog.probes.base import Attempt, Probe
 from watchdog.probes.verdict import Values, faulted
 from watchdog.wire.faults import Fault
@@ -23,7 +22,7 @@ from watchdog.wire.url import parse_url
 if TYPE_CHECKING:
     from watchdog.wire.http import Exchange, Request
 
-SHOWN = 8_000
+SHOWN = 5_000
 """Characters of an answer offered as evidence: more than is kept, so that no secret is cut before it is masked."""
 _TELLING = (
     *("content-type", "content-encoding", "location", "retry-after", "www-authenticate", "server", "via", "age"),
@@ -31,48 +30,6 @@ _TELLING = (
 )
 """Headers of an answer that help to understand it and carry no session."""
 _BINARY = ("image/", "audio/", "video/", "font/", "application/octet-stream", "application/pdf", "application/zip")
-_FRAMING = ("connection", "content-length", "transfer-encoding", "upgrade")
-"""Headers that are ours to write."""
-
-
-def _url(text: str) -> str:
-    parse_url(text)
-    return text
-
-
-HttpUrl = Annotated[str, AfterValidator(_url), WithJsonSchema({"type": "string", "pattern": "^https?://"}), FROM_FILE]
-
-
-class Basic(Model):
-    """A user's name and password."""
-
-    username: str
-    password: Secret
-
-    @property
-    def header(self) -> str:
-        pair = f"{self.username}:{self.password.get_secret_value()}"
-        return f"Basic {base64.b64encode(pair.encode()).decode()}"
-
-
-class Auth(Model):
-    """How we show who we are: one of the two."""
-
-    basic: Basic | None = None
-    bearer: Secret | None = None
-    """A token, sent as `Authorization: Bearer ...`."""
-
-    @model_validator(mode="after")
-    def _one(self) -> Self:
-        if (self.basic is None) == (self.bearer is None):
-            raise ValueError("expected either basic or bearer")
-        return self
-
-    @property
-    def header(self) -> str:
-        if self.bearer is not None:
-            return f"Bearer {self.bearer.get_secret_value()}"
-        return self.basic.header if self.basic else ""
 
 
 class Http(Model):
@@ -96,16 +53,12 @@ class Http(Model):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        wrong: list[tuple[Where, str]] = [
-            (("headers", name), why) for name, value in self.headers.items() if (why := _wrong_header(name, value))
-        ]
+        wrong = wrong_access(self.headers, self.auth)
         with_json = "json_body" in self.model_fields_set
         if self.body is not None and with_json:
             wrong.append((("json",), "give either body or json, not both"))
         if (self.body is not None or with_json) and self.method in ("GET", "HEAD"):
             wrong.append((("method",), f"a {self.method} carries no body: say which method does, such as POST"))
-        if self.auth and "authorization" in map(str.lower, self.headers):
-            wrong.append((("auth",), "give either auth or an Authorization header, not both"))
         if wrong:
             raise FieldsError(wrong)
         return self
@@ -127,16 +80,6 @@ class Http(Model):
         if "json_body" in self.model_fields_set:
             return json.dumps(self.json_body).encode()
         return (self.body or "").encode()
-
-
-def _wrong_header(name: str, value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name):
-        return "not a header name"
-    if name.lower() in _FRAMING:
-        return "we set this header ourselves"
-    if value != value.strip() or re.search(r"[\x00-\x08\x0a-\x1f\x7f]", value):
-        return "a header's value has no line ends in it and no spaces around it"
-    return ""
 
 
 class HttpProbe(Probe):

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from watchdog.fields import Duration, FieldsError, Line, LocalFile, Model, Where
+from watchdog.fields import Duration, FieldsError, Line, LocalFile, Model
 from watchdog.model import Evidence, Json, Observation, Outcome, Scalar
+from watchdog.probes.access import Auth, HttpUrl, wrong_access
 from watchdog.probes.base import Attempt, Probe
-from watchdog.probes.http import Auth, HttpUrl
 from watchdog.probes.tasks import Listing, clean, read_tasks
 from watchdog.probes.verdict import Values, faulted
 from watchdog.wire.faults import Fault
@@ -76,7 +76,7 @@ class Mcp(Model):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        wrong: list[tuple[Where, str]] = []
+        wrong = wrong_access(self.headers, self.auth)
         ways = [name for name in ("url", "sse", "command") if getattr(self, name)]
         if len(ways) != 1:
             found = f", not {' and '.join(ways)}" if ways else ""
@@ -85,8 +85,6 @@ class Mcp(Model):
             if ways[0] not in needs:
                 given = [name for name in names if name in self.model_fields_set]
                 wrong += [((name,), f"{name} goes with {' or '.join(needs)}, not with {ways[0]}") for name in given]
-        if self.auth and "authorization" in map(str.lower, self.headers):
-            wrong.append((("auth",), "give either auth or an Authorization header, not both"))
         if self.call == "off" and self.tasks:
             wrong.append((("tasks",), "tasks are read from a tool's answer, and `call: off` calls none"))
         if wrong:
