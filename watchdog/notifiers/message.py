@@ -84,7 +84,7 @@ def compose(story: Story) -> Message:
     name, cause = one_line(story.probe.name, NAME), one_line(incident.message or incident.reason, CAUSE)
     title = f"{name}: {cause}"
     thread = plain(f"{'[TEST] ' if story.test else ''}[{word.upper()} {incident.severity}] {title}")
-    lasted = _lasting(story.now - incident.since)
+    lasted = _lasting(incident, story.now)
     lines = _opened(story, cause)
     if not opened:
         healed = incident.resolution not in _CLOSED
@@ -129,8 +129,10 @@ def plain(text: str) -> str:
     return text.replace(NBSP, " ")
 
 
-def _lasting(ms: int) -> str:
-    return about(ms) if ms >= 1_000 else "just now"
+def _lasting(incident: Incident, now: int) -> str:
+    if incident.rule == "stale":  # its cause tells a duration already, counted from the last result
+        return f"since {moment(incident.since, now)} UTC"
+    return about(now - incident.since) if now - incident.since >= 1_000 else "just now"
 
 
 def _lasted(word: str, ms: int, *, healed: bool) -> str:
@@ -166,10 +168,10 @@ def _last_good(story: Story) -> str:
 def _rule(story: Story, cause: str) -> Line:
     """What should be, what was seen instead, and how much of it alerts."""
     expression = _expression(story)
-    expected = "" if expression else _expected(story)
-    observed = cause.removeprefix(f"{expression} is false: observed ")
-    alerts = f", alerts after {story.needed} in a row" if story.needed > 1 else ""
-    return Line("Rule", f"{expected} · observed {observed}{alerts}".removeprefix(" "), expression)
+    expected, seen = ("", cause.removeprefix(f"{expression} is false: ")) if expression else _expected(story, cause)
+    alerts = f"alerts after {story.needed} in a row" if story.needed > 1 else ""
+    told = " · ".join(part for part in (expected, seen, alerts) if part)
+    return Line("Rule", f"· {told}" if expression else told, expression)
 
 
 def _expression(story: Story) -> str:
@@ -183,16 +185,23 @@ def _expression(story: Story) -> str:
     return ""
 
 
-def _expected(story: Story) -> str:
-    subject, limits = one_line(story.incident.subject, NAME), story.probe.task_limits
-    limit = limits.get(story.incident.subject, limits.get("*"))
-    within = f", at most {span(limit)} ago" if limit is not None else ""
-    return {
-        "task": f"last run of task {subject} is ok{within}",
-        "missing": f"task {subject} is in the server's list",
-        "stale": f"a result {one_line(story.probe.cadence, NAME)}".rstrip(),
-        "unjudged": "every run can be judged",
-    }.get(story.incident.rule, "every run passes")
+def _expected(story: Story, cause: str) -> tuple[str, str]:
+    """What should be, and what was seen instead, without what the former says already."""
+    incident, limits = story.incident, story.probe.task_limits
+    subject = one_line(incident.subject, NAME)
+    if incident.rule == "task":
+        limit = limits.get(incident.subject, limits.get("*"))
+        within = "" if limit is None else f", at most {span(limit)} ago"
+        told = "" if limit is None else f", limit {span(limit)}"
+        seen = cause.removeprefix(f"task {subject} ").removeprefix("is ").removesuffix(told)
+        return f"last run of task {subject} is ok{within}", seen
+    if incident.rule == "missing":
+        return f"task {subject} is in the server's list", ""
+    if incident.rule == "stale":
+        return f"a result {one_line(story.probe.cadence, NAME)}".rstrip(), cause
+    if incident.rule == "unjudged":
+        return "every run can be judged", cause
+    return "a status of 2xx" if incident.reason == "unexpected_status" else "every run passes", cause
 
 
 def _resolved(story: Story, cause: str) -> tuple[Line, ...]:
@@ -203,7 +212,8 @@ def _resolved(story: Story, cause: str) -> tuple[Line, ...]:
         Line("Was", f"{cause}{bad}"),
         Line("Time", f"{moment(incident.since, story.now)} to {moment(end, story.now)} UTC"),
     ]
-    if latest is not None and latest.outcome is Outcome.PASS and latest.duration is not None:
+    healed = incident.resolution not in _CLOSED
+    if healed and latest is not None and latest.outcome is Outcome.PASS and latest.duration is not None:
         lines.append(Line("Now", f"good again · {span(latest.duration)}"))
     return (*lines, *_history(story))
 
@@ -224,9 +234,8 @@ def _note(story: Story) -> str:
 
 def _evidence(story: Story) -> str:
     """Of the newest bad result, else of the first."""
-    latest = story.latest
-    over = story.event is Event.RESOLVED or (latest is not None and latest.outcome is Outcome.PASS)
-    if over and story.incident.rule == "availability":
+    latest = story.latest if story.event is Event.OPENED else None
+    if latest is not None and latest.outcome is Outcome.PASS and story.incident.rule == "availability":
         latest = None
     return next((told for sample in (latest, story.first_bad) if (told := _told(sample))), "")
 
