@@ -7,11 +7,14 @@ import html
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
+from typing import TypeAlias
 from urllib.parse import quote, quote_plus, urlsplit
 
 from watchdog.model import Json
 
 MASKED = "•••"
+_Tree: TypeAlias = "dict[str, _Tree]"
+"""Words by their characters; the key "" ends one."""
 
 
 class Mask:
@@ -20,10 +23,13 @@ class Mask:
     __slots__ = ("_sub",)
 
     def __init__(self, values: Iterable[str]) -> None:
-        spellings = sorted({s for value in values if value for s in _spellings(value)}, key=len, reverse=True)
-        self._sub: Callable[[str, str], str] | None = (
-            re.compile("|".join(map(re.escape, spellings))).sub if spellings else None
-        )
+        tree: _Tree = {}
+        for spelling in {s for value in values if value for s in _spellings(value)}:
+            branch = tree
+            for character in spelling:
+                branch = branch.setdefault(character, {})
+            branch[""] = {}
+        self._sub: Callable[[str, str], str] | None = re.compile(_pattern(tree)).sub if tree else None
 
     def __call__(self, text: str) -> str:
         return self._sub(MASKED, text) if self._sub else text
@@ -37,6 +43,17 @@ class Mask:
         if isinstance(value, list | tuple):
             return [self.deep(v) for v in value]
         return value
+
+
+def _pattern(tree: _Tree) -> str:
+    """A regular expression for the words of a tree, longest first. However many they are, a text takes about as long,
+    which does not hold for `one|two|three`."""
+    stem = ""
+    while len(tree) == 1 and "" not in tree:
+        character, tree = next(iter(tree.items()))
+        stem += re.escape(character)
+    branches = "|".join(re.escape(character) + _pattern(tree[character]) for character in sorted(tree) if character)
+    return f"{stem}(?:{branches}){'?' if '' in tree else ''}" if branches else stem
 
 
 def _spellings(value: str) -> Iterator[str]:
