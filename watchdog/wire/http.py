@@ -117,7 +117,7 @@ async def exchange(wire: Wire, request: Request) -> Exchange:
         if not (follows and location and answer.status in (301, 302, 303, 307, 308)):
             return replace(answer, elapsed=(perf_counter() - started) * 1000, redirects=hop)
         try:
-            target = url.join(location)._replace(userinfo="")
+            target = url.join(location)
         except ValueError:
             where = shown_url(location)
             raise Fault("bad_redirect", f"redirected to {cap(where, 80)}, which cannot be followed") from None

@@ -39,8 +39,8 @@ class Url(NamedTuple):
         return f"{self.scheme}://{self.authority}{self.path}"
 
     def join(self, location: str) -> Url:
-        """Where a `Location` header points, seen from here. Raises ValueError."""
-        return parse_url(urljoin(self.text, location.strip()))
+        """Where a `Location` header points, seen from here; never with credentials. Raises ValueError."""
+        return parse_url(urljoin(self.text, location.strip()))._replace(userinfo="")
 
 
 @lru_cache(4096)
@@ -55,9 +55,13 @@ def parse_url(text: str) -> Url:
         raise ValueError(f"not a URL: {e}") from None
     if parts.scheme not in _PORTS:
         raise ValueError("expected a URL that starts with http:// or https://")
+    if port == 0:
+        raise ValueError("not a URL: port 0")
     path = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~")
     if parts.query:
         path += "?" + quote(parts.query, safe="/%:@!$&'()*+,;=~?[]")
+    if "\\" in parts.netloc:  # browsers end the host there
+        raise ValueError("not a URL: a backslash before the path")
     userinfo, at, _ = parts.netloc.rpartition("@")
     return Url(
         parts.scheme,
@@ -70,7 +74,13 @@ def parse_url(text: str) -> Url:
 
 def _host(host: str) -> str:
     if ":" in host:
-        return str(IPv6Address(host))  # refuses zones: they name an interface of ours
+        try:
+            address = IPv6Address(host)
+        except ValueError:
+            raise ValueError(f"not an IPv6 address: {host}") from None
+        if address.scope_id is not None:  # it names an interface of ours
+            raise ValueError(f"not an IPv6 address: {host}")
+        return str(address)
     if not host.isascii():
         import idna
 

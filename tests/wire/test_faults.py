@@ -1,0 +1,138 @@
+"""Every exception of the network is one fault with a stable reason; what is not the network's is none."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import ssl
+
+import anyio
+import h11
+import httpcore
+import httpx
+import httpx2
+import pytest
+
+from watchdog.wire.faults import Fault, fault_of
+
+
+def os_error(number: int) -> OSError:
+    return OSError(number, "as the system says")
+
+
+def tls_error(reason: str) -> ssl.SSLError:
+    error = ssl.SSLError(1, f"[SSL: {reason}]")
+    error.reason = reason
+    return error
+
+
+def refused_certificate(code: int, message: str) -> ssl.SSLCertVerificationError:
+    error = ssl.SSLCertVerificationError(1, "certificate verify failed")
+    error.verify_code, error.verify_message = code, message
+    return error
+
+
+def caused(outer: BaseException, inner: BaseException) -> BaseException:
+    outer.__cause__ = inner
+    return outer
+
+
+def while_handling(outer: BaseException, inner: BaseException) -> BaseException:
+    outer.__context__ = inner
+    return outer
+
+
+REFUSED, RESET = ConnectionRefusedError(errno.ECONNREFUSED, "refused"), ConnectionResetError(errno.ECONNRESET, "reset")
+REQUEST2 = httpx2.Request("GET", "http://h/")
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "message", "retryable"),
+    [
+        (REFUSED, "connection_refused", "connection refused", True),
+        (RESET, "connection_lost", "connection reset by the server", True),
+        (ConnectionResetError(), "connection_lost", "connection lost", True),
+        (BrokenPipeError(errno.EPIPE, "pipe"), "connection_lost", "connection closed by the server", True),
+        (os_error(errno.EHOSTUNREACH), "unreachable", "no route to the host", True),
+        (os_error(errno.ENETUNREACH), "unreachable", "network unreachable", True),
+        (os_error(errno.ETIMEDOUT), "timeout", "timed out", True),
+        (TimeoutError(), "timeout", "timed out", True),
+        (socket.gaierror(socket.EAI_NONAME, "?"), "dns_failed", "name not found", True),
+        (socket.gaierror(socket.EAI_AGAIN, "?"), "dns_failed", "the name server does not answer", True),
+        (socket.gaierror(-4, "Broken"), "dns_failed", "the name cannot be looked up (Broken)", True),
+        (refused_certificate(10, "certificate has expired"), "tls_failed", "TLS: certificate has expired", False),
+        (refused_certificate(18, "x"), "tls_failed", "TLS: certificate is self-signed", False),
+        (refused_certificate(20, "x"), "tls_failed", "TLS: certificate comes from an unknown authority", False),
+        (
+            refused_certificate(62, "Hostname mismatch, certificate is not valid for 'api.example'."),
+            *("tls_failed", "TLS: certificate is not valid for api.example", False),
+        ),
+        (refused_certificate(99, "odd"), "tls_failed", "TLS: odd", False),
+        (tls_error("WRONG_VERSION_NUMBER"), "tls_failed", "TLS: the server does not speak TLS on this port", False),
+        (
+            tls_error("TLSV13_ALERT_CERTIFICATE_REQUIRED"),
+            *("tls_failed", "TLS: the server asks for a client certificate", False),
+        ),
+        (tls_error("SSLV3_ALERT_HANDSHAKE_FAILURE"), "tls_failed", "TLS: the server refuses the handshake", False),
+        (
+            tls_error("UNEXPECTED_EOF_WHILE_READING"),
+            *("tls_failed", "TLS: connection closed by the server", True),
+        ),
+        (tls_error("SOMETHING_NEW"), "tls_failed", "TLS: something new", False),
+        (httpx.ConnectError("x"), "connection_failed", "connection failed", True),
+        (caused(httpx.ConnectError("x"), caused(httpcore.ConnectError(), REFUSED)), "connection_refused", None, True),
+        (httpx.ReadTimeout("x"), "timeout", "timed out while waiting for an answer", True),
+        (httpx.RemoteProtocolError("Server disconnected"), "connection_lost", "connection closed by the server", True),
+        (h11.RemoteProtocolError("Receive buffer too long"), "protocol_error", None, False),
+        (h11.RemoteProtocolError("illegal status line"), "protocol_error", "the answer is not proper HTTP", True),
+        (httpx2.ConnectError("x", request=REQUEST2), "connection_failed", "connection failed", True),
+        (httpx2.TooManyRedirects("x", request=REQUEST2), "too_many_redirects", "too many redirects", False),
+        (anyio.EndOfStream(), "connection_lost", "connection closed by the server", True),
+        (ExceptionGroup("g", [ExceptionGroup("g", [REFUSED])]), "connection_refused", None, True),
+        (ExceptionGroup("g", [httpx2.ReadTimeout("x"), RESET]), "connection_lost", None, True),
+        (ExceptionGroup("g", [ValueError("ours"), REFUSED]), "connection_refused", None, True),
+        (while_handling(RuntimeError("x"), TimeoutError()), "timeout", "timed out", True),
+        (Fault("task_missing", "no such task"), "task_missing", "no such task", False),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_fault_of_the_target(error: BaseException, reason: str, message: str | None, retryable: bool) -> None:
+    fault = fault_of(error)
+    assert fault is not None
+    assert (fault.reason, fault.retryable, fault.ours) == (reason, retryable, False)
+    assert message is None or str(fault) == message
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS])
+def test_when_this_machine_is_out_of_something_the_target_is_not_to_blame(number: int) -> None:
+    fault = fault_of(caused(httpx.ConnectError("x"), os_error(number)))
+    assert fault is not None
+    assert (fault.reason, fault.ours) == ("out_of_resources", True)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("a bug"),
+        KeyError("a bug"),
+        FileNotFoundError(errno.ENOENT, "no such file"),
+        h11.LocalProtocolError("we said something wrong"),
+        ExceptionGroup("g", [ValueError("a bug")]),
+    ],
+    ids=str,
+)
+def test_what_is_none_of_the_network_is_no_fault(error: BaseException) -> None:
+    assert fault_of(error) is None
+
+
+def test_an_error_that_caused_itself_ends() -> None:
+    error = ValueError("round")
+    error.__context__ = RuntimeError("and round")
+    error.__context__.__context__ = error
+    assert fault_of(error) is None
+
+
+def test_a_suppressed_context_says_nothing() -> None:
+    error = ValueError("a bug")
+    error.__context__, error.__suppress_context__ = REFUSED, True
+    assert fault_of(error) is None
