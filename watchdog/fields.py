@@ -16,6 +16,7 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    GetJsonSchemaHandler,
     SecretStr,
     ValidationInfo,
     WithJsonSchema,
@@ -213,6 +214,31 @@ class Model(BaseModel):
         if wrong:
             raise FieldsError(wrong)
         return data
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """The schema, with both ways of writing that pydantic does not know of."""
+        reference = handler(core_schema)
+        schema = handler.resolve_ref_schema(reference)
+        names = from_files(cls)
+        schema["properties"] |= {
+            f"{name}_file": {"type": "string", "description": f"The path of a file that holds `{name}`."}
+            for name in names
+        }
+        required = schema.pop("required", [])
+        if alone := [name for name in required if name not in names]:
+            schema["required"] = alone
+        if either := [{"oneOf": [{"required": [r]}, {"required": [f"{r}_file"]}]} for r in required if r in names]:
+            schema["allOf"] = either
+        if cls.shorthand:
+            written_out = dict(schema)
+            schema.clear()
+            schema |= {"anyOf": [_alone(cls.shorthand, written_out), written_out]}
+        return reference
+
+
+def _alone(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in schema["properties"][name].items() if k not in ("title", "default")}
 
 
 @cache
