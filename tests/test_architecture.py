@@ -84,7 +84,7 @@ HEAVY = frozenset(
         "jinja2",
         "mcp",
     }
-    | {"mcp_types", "psycopg", "rich", "sqlalchemy", "starlette", "uvicorn"}
+    | {"mcp_types", "psycopg", "rich", "sqlalchemy", "starlette", "structlog", "uvicorn"}
 )
 """Libraries that `validate` and `--help` do not pay for."""
 

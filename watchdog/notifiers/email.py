@@ -11,7 +11,6 @@ from email.message import EmailMessage
 from email.utils import parseaddr
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
-import structlog
 from pydantic import AfterValidator, Field, model_validator
 
 from watchdog.fields import Model, Secret
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
     import aiosmtplib
 
-log = structlog.get_logger()
 
 TIMEOUT = 10.0
 """Seconds that the server may take for each step."""
@@ -121,7 +119,9 @@ class Email(Notifier):
         mail = letter(message, sender=author, to=self.to, id=id, subject=subject, answers=first, now=delivery.story.now)
         refused = await self.server.deliver(mail, self.to)
         if refused:
-            log.warning("recipients_refused", incident=message.incident, refused=refused)
+            import structlog
+
+            structlog.get_logger().warning("recipients_refused", incident=message.incident, refused=refused)
         return {"message_id": id, "subject": subject, "refused": refused}
 
 

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import structlog
-
 from watchdog.model import Event, Json
 from watchdog.notifiers.base import Delivery, Notifier
 from watchdog.notifiers.message import NAME, compose, one_line, plain
-
-log = structlog.get_logger()
 
 
 class Log(Notifier):
@@ -21,6 +17,8 @@ class Log(Notifier):
         return "log"
 
     async def send(self, delivery: Delivery) -> dict[str, Json]:
+        import structlog
+
         story, message = delivery.story, compose(delivery.story)
         opened = story.event is Event.OPENED
         facts = {
@@ -36,5 +34,6 @@ class Log(Notifier):
             "test": story.test,
         }
         told = {name: plain(value) if isinstance(value, str) else value for name, value in facts.items() if value}
+        log = structlog.get_logger()
         (log.warning if opened else log.info)(f"incident_{story.event}", **told)
         return {}

@@ -1,0 +1,71 @@
+"""The documents tell the truth: their examples load and run, their links lead somewhere, their lists are complete."""
+
+from __future__ import annotations
+
+import re
+import socket
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from watchdog.config import load
+from watchdog.model import Outcome
+from watchdog.probes.base import Attempt, Probe
+from watchdog.wire import Wire
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")] + sorted(
+    (ROOT / "docs").glob("*.md")
+)
+ENVIRONMENT = {
+    "DATABASE_URL": "postgresql://watchdog:abcdefgh@localhost/watchdog",
+    "SLACK_WEBHOOK_URL": "https://hooks.slack.com/services/T0/B0/abcdefgh",
+    "WATCHDOG_KEY": "0123456789abcdef0123456789abcdef",
+}
+
+
+def fenced(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_within_the_project_lead_somewhere(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    targets = re.findall(r"\]\((?!https?://)([^)]+)\)", text)
+    anchors = {
+        re.sub(r"[^a-z0-9 -]", "", title.lower()).replace(" ", "-") for title in re.findall(r"^#+ (.+)$", text, re.M)
+    }
+    assert [t for t in targets if not (t[1:] in anchors if t[0] == "#" else (page.parent / t).exists())] == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [*fenced(ROOT / "README.md", "yaml"), *(p.read_text() for p in [ROOT / "deploy/watchdog.yaml"])],
+    ids=["README.md", "deploy/watchdog.yaml"],
+)
+def test_a_configuration_that_we_show_loads(text: str) -> None:
+    assert load(None, text, ENVIRONMENT).config.probes
+
+
+def the_contributed_kind() -> type[Probe]:
+    (text,) = fenced(ROOT / "CONTRIBUTING.md", "python")
+    module = ModuleType("contributed")
+    sys.modules["contributed"] = module
+    exec(compile(text, "CONTRIBUTING.md", "exec", dont_inherit=True), module.__dict__)
+    kind: type[Probe] = module.TcpProbe
+    return kind
+
+
+@pytest.mark.parametrize(("listening", "reason"), [(True, ""), (False, "connection_refused")])
+async def test_the_probe_kind_that_we_show_works(listening: bool, reason: str) -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        if listening:
+            server.listen()
+        probe = the_contributed_kind().model_validate({"name": "Port", "tcp": f"127.0.0.1:{server.getsockname()[1]}"})
+        async with Wire() as wire:
+            seen = await probe.observe(Attempt(0, 0, 5.0, "key", {}, wire))
+    assert (seen.outcome, seen.reason) == (Outcome.FAIL if reason else Outcome.PASS, reason)
+    assert probe.target not in probe.host
