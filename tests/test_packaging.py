@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import tomllib
 import zipfile
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from signal import SIGTERM
+from threading import Thread
+from time import monotonic, sleep
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 from packaging.requirements import Requirement
@@ -97,6 +105,73 @@ def test_the_installed_wheel_runs_away_from_the_checkout(wheel: Path, tmp_path: 
     environment = {**os.environ, "PYTHONPATH": str(site)}
     found = subprocess.run(where, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
     assert found.startswith(str(site))
+
+
+class Target(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
+
+
+@pytest.fixture
+def target() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Target) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+def fetched(url: str, process: subprocess.Popen[str]) -> str:
+    """The page, or nothing as long as there is none."""
+    assert process.poll() is None, process.communicate()
+    try:
+        with urlopen(url, timeout=5) as answer:
+            return str(answer.read().decode())
+    except OSError:
+        return ""
+
+
+def test_the_installed_wheel_watches_with_a_configuration_of_three_lines(
+    wheel: Path, tmp_path: Path, target: str
+) -> None:
+    site, page = install(wheel, tmp_path), f"127.0.0.1:{free_port()}"
+    (tmp_path / "watchdog.yaml").write_text(
+        f"version: 1\nserver: {{listen: '{page}'}}\nprobes: [{{name: Website, http: '{target}', every: 1s}}]\n"
+    )
+    process = subprocess.Popen(
+        [tmp_path / "bin/watchdog", "run"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(site)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        deadline = monotonic() + 60
+        while "Website" not in fetched(f"http://{page}/", process) and monotonic() < deadline:
+            sleep(0.1)
+        status = run(tmp_path, "status", "-o", "json")
+        while '"pass"' not in status.stdout and monotonic() < deadline:
+            status = run(tmp_path, "status", "-o", "json")
+        (probe,) = json.loads(status.stdout)
+        assert (status.returncode, probe["probe"], probe["state"]) == (0, "website", "up")
+        process.send_signal(SIGTERM)
+        _, log = process.communicate(timeout=10)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 0
+    assert "Traceback" not in log
+    assert (tmp_path / "watchdog.db").is_file()
 
 
 # --- PyPI's other watchdog

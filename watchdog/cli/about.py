@@ -5,6 +5,10 @@ from __future__ import annotations
 
 def version() -> None:
     """Print the installed version."""
+    from importlib.metadata import PackageNotFoundError
     from importlib.metadata import version as installed
 
-    print(installed("watchdog-monitor"))
+    try:
+        print(installed("watchdog-monitor"))
+    except PackageNotFoundError:
+        print("not installed: running from source")
