@@ -1,0 +1,79 @@
+"""The pages over a database of a test's own."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from threading import Thread
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+import uvicorn
+from fastapi import FastAPI
+
+from tests.web.book import NOW, Book
+from watchdog.store.database import Database
+from watchdog.store.tables import metadata
+from watchdog.web import Site, create_app
+
+T = TypeVar("T")
+
+
+@contextmanager
+def filled(url: str, book: Book) -> Iterator[Database]:
+    """A database with the book's rows."""
+    database = Database(url)
+    try:
+        metadata.create_all(database.writer)
+        with database.write() as connection:
+            book.write(connection)
+        yield database
+    finally:
+        database.close()
+
+
+def reader(database: Database) -> Callable[[Callable[[sa.Connection], T]], Awaitable[T]]:
+    """The seam through which pages read."""
+
+    async def read(query: Callable[[sa.Connection], T]) -> T:
+        def run() -> T:
+            with database.read() as connection:
+                return query(connection)
+
+        return await asyncio.to_thread(run)
+
+    return read
+
+
+ORDER = (
+    *("website", "api", "sign-in", "payments", "search-mcp", "document-fetch", "suggestions"),
+    *("scheduled-reports", "exports", "thumbnails", "webhooks-out"),
+)
+ADDRESSES = {"oncall/slack": "#oncall", "oncall/email": "oncall@acme.example", "chat/slack": "#chat",
+             "pager/webhook": "events.acme.example"}  # fmt: skip
+
+
+def app_of(database: Database, **options: Any) -> FastAPI:
+    """The app at the story's instant."""
+    given: dict[str, Any] = {
+        "read": reader(database), "now": lambda: NOW, "ready": lambda: "",
+        "site": Site("Acme status", groups=("Core", "Search", "Jobs"), order=ORDER), "addresses": ADDRESSES,
+    }  # fmt: skip
+    return create_app(**given | options)
+
+
+@contextmanager
+def serving(app: FastAPI) -> Iterator[str]:
+    """A real server on a free port of loopback: its address."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off"))
+        thread = Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()

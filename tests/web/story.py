@@ -1,0 +1,240 @@
+"""One story for tests and pictures: Acme's services at 02:29:14 UTC on 22 November 2026, when the API has been down for
+41 minutes and a scheduled task of Search has gone stale."""
+
+from __future__ import annotations
+
+import math
+
+from tests.web.book import NOW, Book, at
+from watchdog.model import Evidence, Outcome, Severity, Task
+from watchdog.words import DAY, HOUR, MINUTE, SECOND
+
+API_SPEC = """\
+name: API
+group: Core
+tags: [prod]
+http:
+  url: https://api.acme.example/health
+  headers: {Authorization: "Bearer ${API_TOKEN}"}
+expect:
+  - status == 200
+  - body.queue.failed <= 50
+prefer:
+  - elapsed_ms <= 800
+alert: {severity: critical, after: 2}
+runbook: https://wiki.acme.example/api
+"""
+
+SEARCH_SPEC = """\
+name: Search MCP
+group: Search
+tags: [prod, mcp]
+every: 60s
+timeout: 10s
+mcp:
+  url: https://mcp.acme.example/mcp
+  headers: {Authorization: "Bearer ${MCP_TOKEN}"}
+  tools: [search, fetch]
+  call: {tool: health_check}
+  tasks: {"*": 15m}
+expect:
+  - result.healthy
+prefer:
+  - elapsed_ms <= 800
+alert: {after: 3, recover: 2, severity: warning}
+"""
+
+BAD_BODY = """HTTP/1.1 503 Service Unavailable
+server: acme-edge
+retry-after: 30
+
+{"status": "unavailable",
+ "db": "pool exhausted: 100 of 100 in use",
+ "queue": {"failed": 12, "waiting": 61}}"""
+GOOD_BODY = """HTTP/1.1 200 OK
+server: acme-edge
+
+{"status": "ok",
+ "db": "91 of 100 in use",
+ "queue": {"failed": 12, "waiting": 58}}"""
+
+
+def api(book: Book, good: int = NOW) -> None:
+    """Down since 01:48; good again at `good`, if that has come."""
+    id = book.probe(
+        "API", "http", "Core", spec=API_SPEC, tags=("prod",), severity=Severity.CRITICAL,
+        runbook="https://wiki.acme.example/api", target="https://api.acme.example/health",
+    )  # fmt: skip
+    book.history(id)
+    down, over = at("01:48"), good < NOW
+    for slot in range(down - 22 * HOUR, NOW, MINUTE):
+        bad = down <= slot < good
+        took = book.random.randint(2860, 2930) if bad else book.random.randint(160, 210)
+        took = {down: 2914, down - MINUTE: 182}.get(slot, took)
+        phases = {"dns": 2, "connect": 4, "tls": 11, "first_byte": took - 18, "body": 1}
+        expectation = "status == 200" if bad else "all 2 hold"
+        facts = {
+            "status": 503 if bad else 200,
+            "expectation": expectation,
+            "waiting": 61 if bad else 58,
+            "certificate days left": 58,
+        }
+        kept = Evidence(facts, BAD_BODY if bad else GOOD_BODY) if bad or slot in (down - MINUTE, good) else None
+        preferences = {"elapsed_ms <= 800": f"elapsed_ms <= 800 is false: observed {took}" if bad else ""}
+        said = (Outcome.FAIL, "got 503", "expectation_failed") if bad else (Outcome.PASS, "", "")
+        book.result(id, slot, *said, took, evidence=kept, phases=phases, preferences=preferences)
+    book.incident(id, "availability", "got 503", at("09:02", 9), until=at("09:16", 9), reason="expectation_failed")
+    book.incident(id, "preference", "elapsed_ms <= 800 is false", at("12:00", 76), until=at("12:22", 76))
+    book.incident(id, "availability", "timed out", at("10:00", 48), until=at("10:09", 48))
+    route = ("route 1 matches: oncall, pager, chat told", "route 1 does not continue")
+    incident = book.incident(
+        id, "availability", "got 503", down, after=MINUTE, needed=2, severity=Severity.CRITICAL,
+        reason="expectation_failed", route=route, until=good + MINUTE if over else None,
+    )  # fmt: skip
+    book.named["down"] = incident
+    opened = at("01:49:02")
+    book.told(incident, "oncall/slack", created=opened, done=opened + 412)
+    book.told(incident, "oncall/email", created=opened, done=opened + 930)
+    if over:
+        ended = good + MINUTE
+        for destination in ("oncall/slack", "oncall/email"):
+            book.told(incident, destination, created=ended, done=ended + 388, seq=1, event="resolved")
+        book.told(incident, "chat/slack", "merged", created=opened, done=ended + 505)
+        book.told(incident, "chat/slack", created=ended, done=ended + 505, seq=1, event="resolved")
+    else:
+        book.told(incident, "chat/slack", "waiting", created=opened, due=at("02:29:40"), detail="429 rate limited")
+        book.told(incident, "pager/webhook", "dead", created=opened, done=at("02:24:11"), attempts=8, detail="410 Gone")
+
+
+def search(book: Book) -> None:
+    """An MCP server whose task `reindex` has been stale since 01:46:52, and that failed for a while last evening."""
+    id = book.probe(
+        "Search MCP", "mcp", "Search", spec=SEARCH_SPEC, tags=("prod", "mcp"), target="https://mcp.acme.example/mcp",
+        task_limits={"*": 15 * MINUTE}, next_due=NOW + 38 * SECOND,
+    )  # fmt: skip
+    book.history(id)
+    newest, stale = at("02:28:52"), at("01:46:52")
+    for slot in range(newest - DAY + MINUTE, newest + 1, MINUTE):
+        if at("06:12", 1) <= slot < at("06:15", 1):
+            book.result(id, slot, Outcome.ERROR, "not judged: our event loop ran 4 s late", "loop_late", None)
+        elif at("19:10", 1) <= slot < at("19:14", 1):
+            evidence = Evidence({"protocol": "2025-06-18", "server": "acme-search 4.2.0"})
+            phases = {**PHASES, "call": 9924.0}
+            book.result(
+                id,
+                slot,
+                Outcome.FAIL,
+                "timed out after 10 s in call",
+                "timeout",
+                10_000,
+                evidence=evidence,
+                phases=phases,
+            )
+        elif at("01:54") <= slot < at("01:56"):
+            phases = {**PHASES, "call": 2914}
+            book.result(
+                id, slot, Outcome.FAIL, "health_check: database pool exhausted", "tool_error", 2988, evidence=EXHAUSTED,
+                phases=phases, tasks=_tasks(slot),
+            )  # fmt: skip
+        else:
+            took = 182 if slot == newest else _latency(book, slot)
+            phases = {**PHASES, "call": took - sum(PHASES.values())}
+            kept = Evidence(SERVER, '{"healthy": true}') if slot % HOUR < MINUTE else None
+            prefer = {"elapsed_ms <= 800": ""}
+            book.result(id, slot, took=took, phases=phases, tasks=_tasks(slot), preferences=prefer, evidence=kept)
+    book.incident(
+        id, "availability", "timed out after 10 s in call", at("19:10:52", 1), until=at("19:17:52", 1), reason="timeout"
+    )
+    for ago, minutes in ((76, 22), (31, 64), (30, 18), (9, 31)):
+        start = at("08:00", ago)
+        book.incident(id, "task", "task crawl is stale", start, until=start + minutes * MINUTE, subject="crawl")
+    message = "task reindex is stale: last run 15 min ago, limit 15 min"
+    told = book.incident(id, "task", message, stale, subject="reindex", after=0, needed=1, reason="task_stale")
+    book.told(told, "chat/slack", created=stale + 2_000, done=stale + 2_380)
+
+
+PHASES = {"connect": 4.0, "tls": 11.0, "negotiate": 39.0, "list": 22.0}
+SERVER = {"protocol": "2025-06-18", "server": "acme-search 4.2.1"}
+EXHAUSTED = Evidence(
+    {"expectation": "result.healthy", **SERVER},
+    """{
+  "isError": true,
+  "content": [{"type": "text", "text": "health_check: database pool exhausted (100 of 100 in use), waited 2900 ms"}],
+  "_meta": {"request": "•••", "host": "search-2"}
+}""",
+)
+
+
+def _tasks(slot: int) -> dict[str, Task]:
+    """As the server tells them: `reindex` last ran at 01:31:40."""
+    ages = {"crawl": 110, "refresh_embeddings": 521, "prune_sessions": 232, "sync_permissions": 22, "rotate_keys": 832,
+            "flush_metrics": 1}  # fmt: skip
+    ran = at("01:31:40")
+    reindex = Task(ok=True, age=slot - ran if slot >= ran else 5 * MINUTE)
+    return {"reindex": reindex, **{name: Task(ok=True, age=age * SECOND) for name, age in ages.items()}}
+
+
+def _latency(book: Book, slot: int) -> int:
+    """A day's wave, some noise, a few slow runs, and a slow hour in the evening."""
+    r, hour = book.random, slot / HOUR % 24
+    took = 150 + 34 * math.sin((hour - 9) / 12 * math.pi) + r.gauss(0, 16)
+    if r.random() < 0.1:
+        took += abs(r.gauss(0, 90))
+    if 18.6 < hour < 19.6 and r.random() < 0.3:
+        took *= 1.9
+    return max(90, round(took))
+
+
+def resolved() -> Book:
+    """The same, with the API good again since 02:00."""
+    return acme(at("02:00"))
+
+
+def acme(good: int = NOW) -> Book:
+    """The whole story; `good`: when the API is good again."""
+    book = Book()
+    book.mark(NOW - 2 * SECOND)
+    for name, group, base in (("Website", "Core", 84), ("Sign-in", "Core", 131), ("Payments", "Core", 212)):
+        id = book.probe(name, "http", group)
+        book.history(id)
+        book.runs(id, base, ago=12)
+    book.incident(book.probes["Website"], "preference", "elapsed_ms", at("10:00", 48), until=at("10:06", 48))
+    book.incident(book.probes["Sign-in"], "availability", "got 502", at("10:00", 48), until=at("10:03", 48))
+    api(book, good)
+    search(book)
+    for name, days in (("Document fetch", 90), ("Suggestions", 34)):
+        id = book.probe(name, "mcp", "Search", since=NOW - days * DAY)
+        book.history(id, days)
+        book.runs(id, 240 if days == 90 else 46, ago=27)
+    book.incident(book.probes["Document fetch"], "preference", "slow", at("13:00", 31), until=at("13:40", 31))
+    book.incident(book.probes["Document fetch"], "availability", "got 500", at("23:48", 30), until=at("00:01", 29))
+    for name in ("Scheduled reports", "Exports", "Thumbnails", "Webhooks out"):
+        id = book.probe(name, "http", "Jobs", next_due=NOW - 2 * DAY if name == "Exports" else None)
+        book.history(id, skip=(1, 2) if name == "Exports" else ())
+        if name != "Exports":
+            book.runs(id, 1900, ago=14)
+    silent = at("04:10", 2)
+    exports = book.probes["Exports"]
+    for hour in range(4):
+        book.rolled(exports, at("00:00", 2) + hour * HOUR)
+    book.result(exports, silent)
+    book.incident(exports, "stale", "no result for 3 min", silent, after=3 * MINUTE, needed=1, reason="silent")
+    book.incident(exports, "preference", "slow", at("08:00", 55), until=at("08:50", 55))
+    book.incident(exports, "availability", "got 500", at("06:10", 20), until=at("07:40", 20))
+    book.incident(book.probes["Scheduled reports"], "availability", "got 500", at("07:00", 62), until=at("07:38", 62))
+    book.incident(
+        book.probes["Scheduled reports"], "task", "stale", at("07:00", 61), until=at("09:00", 61), subject="mail"
+    )
+    book.incident(book.probes["Thumbnails"], "availability", "got 500", at("17:40", 13), until=at("17:52", 13))
+    return book
+
+
+def newborn() -> Book:
+    """A probe whose first run is 12 seconds away."""
+    book = Book()
+    book.mark(NOW - SECOND)
+    book.probe(
+        "Search MCP", "mcp", "Search", spec=SEARCH_SPEC, tags=("prod", "mcp"), target="https://mcp.acme.example/mcp",
+        since=NOW - 30 * SECOND, next_due=NOW + 12 * SECOND,
+    )  # fmt: skip
+    return book

@@ -1,0 +1,79 @@
+"""What a request gets that cannot have what it asked for: a designed page, or JSON for programs. Never a traceback."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+
+from watchdog.store.views import StoreError
+from watchdog.web.access import DeniedError
+from watchdog.web.pages import HEADERS, NO_STORE, Pages
+from watchdog.web.signin import sign_in_page
+
+AWAY = "Watchdog cannot read what it stored. Probing goes on, and what it sees is kept. Try again soon."
+BROKEN = "That is a fault of Watchdog itself; its log says which. Probing and telling people go on."
+NOWHERE = "No page has this address."
+
+
+class NotHereError(Exception):
+    """No such probe or incident. The text is for people."""
+
+
+class NoPageError(Exception):
+    """The database does not answer, and there is no earlier page to show."""
+
+
+def install(app: FastAPI, pages: Pages, now: Callable[[], int]) -> None:
+    def answer(request: Request, status: int, title: str, text: str, **headers: str) -> Response:
+        kept = {**NO_STORE, **{name.replace("_", "-"): value for name, value in headers.items()}}
+        if wants_json(request):
+            return JSONResponse({"error": title, "message": text}, status, headers=kept)
+        html = pages.render("error.j2", now(), status=status, heading=title, text=text)
+        return HTMLResponse(html, status, headers=kept)
+
+    @app.exception_handler(DeniedError)
+    async def denied(request: Request, error: DeniedError) -> Response:
+        if error.status == 401 and not wants_json(request):
+            asked = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+            return sign_in_page(pages, now(), asked, "" if error.reason == "no_key" else str(error), 401)
+        bearer = {"WWW_Authenticate": "Bearer"} if error.status == 401 else {}
+        return answer(
+            request, error.status, error.reason if wants_json(request) else "Not from here", f"{error}.", **bearer
+        )
+
+    @app.exception_handler(NotHereError)
+    async def not_here(request: Request, error: NotHereError) -> Response:
+        return answer(request, 404, "Nothing is here", str(error))
+
+    @app.exception_handler(HTTPException)
+    async def refused(request: Request, error: HTTPException) -> Response:
+        if error.status_code == 404:
+            return answer(request, 404, "Nothing is here", NOWHERE)
+        headers: Mapping[str, str] = error.headers or {}
+        return answer(request, error.status_code, "This cannot be done", f"{error.detail}.", **headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def unreadable(request: Request, _: RequestValidationError) -> Response:
+        return answer(request, 400, "This cannot be done", "The address has a part that cannot be read.")
+
+    @app.exception_handler(StoreError)
+    @app.exception_handler(TimeoutError)
+    @app.exception_handler(NoPageError)
+    async def away(request: Request, _: Exception) -> Response:
+        return answer(request, 503, "The database does not answer", AWAY, Retry_After="10")
+
+    @app.exception_handler(Exception)
+    async def broken(request: Request, _: Exception) -> Response:
+        response = answer(request, 500, "This page failed", BROKEN)
+        response.headers.update(HEADERS)  # sent from outside of the middleware that does this for all others
+        return response
+
+
+def wants_json(request: Request) -> bool:
+    """Programs get JSON, browsers pages."""
+    return request.url.path.startswith("/api/") or "authorization" in request.headers

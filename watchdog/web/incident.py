@@ -1,0 +1,239 @@
+"""One incident's page: what changed, what happened since, who was told, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from watchdog.model import Event, Notification, Outcome, State, Story
+from watchdog.rules import STATE_OF
+from watchdog.store import history, views
+from watchdog.store.history import Detail
+from watchdog.store.story import story
+from watchdog.store.views import Case, Connection, Pulse, Told
+from watchdog.web.compare import Side, compare
+from watchdog.web.probe import Notice, sentence
+from watchdog.web.timeline import STATE_WORDS
+from watchdog.words import about, clock, count, moment, span
+
+ENDED = {"gone": "its subject is gone", "removed": "the probe was removed", "paused": "the probe was paused"}
+DELIVERY = {"sent": "Delivered", "waiting": "Queued", "merged": "Told at the end", "dead": "Dead"}
+
+
+exact = partial(moment, seconds=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Happened:
+    at: int
+    what: str
+    said: str
+    state: State | None = None
+    icon: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    receiver: str
+    notifier: str
+    address: str
+    event: str
+    state: State
+    shape: str
+    word: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class IncidentPage:
+    case: Case
+    pulse: Pulse
+    title: str
+    state: State
+    word: str
+    notices: tuple[Notice, ...]
+    bad: Side | None
+    good: Side | None
+    latest: str
+    latest_slot: int | None
+    timeline: tuple[Happened, ...]
+    told: tuple[Delivery, ...]
+    told_sum: str
+    why: tuple[tuple[str, str], ...]
+
+
+def read(connection: Connection, incident: str, addresses: Mapping[str, str], now: int) -> IncidentPage | None:
+    """None: there is no such incident. `addresses`: destination -> whom it reaches."""
+    found = views.cases(connection, incident=incident)
+    if not found:
+        return None
+    case = found[0]
+    about_it = story(connection, Notification(incident, "", 0, Event.OPENED), now)
+    probe, since = case.probe.id, case.incident.since
+    good = history.last_good(connection, probe, since)
+    shown = history.last_good_evidence(connection, probe, since)
+    kept = history.details(connection, probe, [slot for slot in (since, good, shown) if slot is not None])
+    bad_side, good_side = compare(
+        STATE_OF[case.incident.rule], kept.get(since), kept.get(good or -1), kept.get(shown or -1), now
+    )
+    told = views.told(connection, incident)
+    return IncidentPage(
+        case=case,
+        pulse=views.pulse(connection),
+        title=title(case),
+        state=state(case),
+        word=state_word(case, now),
+        notices=notices(case, told, now),
+        bad=bad_side,
+        good=good_side,
+        latest=_latest(case, about_it, now),
+        latest_slot=about_it.latest.slot if about_it.latest else None,
+        timeline=timeline(case, about_it, kept.get(since), told, now),
+        told=tuple(delivery(t, addresses) for t in told),
+        told_sum=_sum(told),
+        why=tuple(_why(case)),
+    )
+
+
+def title(case: Case) -> str:
+    """ "API: got 503"."""
+    return f"{case.probe.name}: {case.incident.message}"
+
+
+def state(case: Case) -> State:
+    """What the incident makes of its probe; up once it is over."""
+    return STATE_OF[case.incident.rule] if case.incident.resolved_at is None else State.UP
+
+
+def state_word(case: Case, now: int) -> str:
+    """ "Down for 41 min", "Resolved after 12 min"."""
+    incident = case.incident
+    if incident.resolved_at is not None:
+        return f"Resolved after {span(incident.resolved_at - incident.since)}"
+    return f"{STATE_WORDS[STATE_OF[incident.rule]]} for {about(now - incident.since)}"
+
+
+def notices(case: Case, told: Sequence[Told], now: int) -> tuple[Notice, ...]:
+    """A watchdog never hides its own silence: who was not reached comes first."""
+    found = []
+    for letter in (t for t in told if t.state == "dead"):
+        others = sorted({t.destination for t in told if t.state == "sent"})
+        reached = (
+            f"{', '.join(others)} {'was' if len(others) == 1 else 'were'} reached." if others else "Nobody was reached."
+        )
+        tries = f"{letter.attempts} {'try' if letter.attempts == 1 else 'tries'}"
+        found.append(Notice(State.DEGRADED, f"{letter.destination} was not reached: {letter.detail}, {tries}", reached))
+    if not told:
+        found.append(
+            Notice(State.DEGRADED, "Nobody was told", sentence("; ".join(case.route)) or "No receiver is configured.")
+        )
+    incident = case.incident
+    if incident.resolved_at is not None:
+        lasted = span(incident.resolved_at - incident.since)
+        when = f"It lasted {lasted}: first bad {exact(incident.since, now)}, opened {exact(incident.opened_at, now)}."
+        ended = ENDED.get(incident.resolution, incident.resolution.replace("_", " "))
+        over = (
+            f"Over: {ended}" if ended else f"Good again since {exact(case.resolved_slot or incident.resolved_at, now)}"
+        )
+        found.append(Notice(State.UP, over, when))
+    return tuple(found)
+
+
+def _latest(case: Case, told: Story, now: int) -> str:
+    """ "02:29:00 · got 503 · 2.9 s. 42 bad in a row"."""
+    latest = told.latest
+    if latest is None or case.incident.resolved_at is not None:
+        return ""
+    said = [exact(latest.slot, now), latest.message or latest.outcome.value]
+    said += [span(latest.duration)] if latest.duration is not None else []
+    failed = case.incident.rule == "availability"
+    return " · ".join(said) + f". {count(told.streak, 'run')} {'failed' if failed else 'judged'} since it began."
+
+
+def timeline(case: Case, told: Story, bad: Detail | None, sent: Iterable[Told], now: int) -> tuple[Happened, ...]:
+    """What happened, newest first."""
+    incident = case.incident
+    worst = STATE_OF[incident.rule]
+    found = []
+    if told.last_good:
+        took = "" if told.last_good.duration is None else span(told.last_good.duration)
+        found.append(Happened(told.last_good.slot, "Last good result", took, State.UP))
+    if bad:
+        shown = " · still shown as before" if case.needed > 1 else ""
+        found.append(
+            Happened(
+                incident.since, "First bad result", (bad.result.message or incident.message) + shown, State.DEGRADED
+            )
+        )
+    opening = f"{case.needed} in a row" if incident.rule != "stale" else incident.message
+    found.append(Happened(incident.opened_at, f"Opened, {incident.severity}", opening, worst))
+    for t in sent:
+        if t.done_at is not None and t.state == "sent":
+            found.append(
+                Happened(
+                    t.done_at,
+                    f"{t.destination} told: {t.event}",
+                    f"{span(t.done_at - t.created_at)} later",
+                    icon="send",
+                )
+            )
+        if t.done_at is not None and t.state == "dead":
+            found.append(
+                Happened(
+                    t.done_at,
+                    f"{t.destination} given up",
+                    f"{t.attempts} tries, {t.detail}: a dead letter",
+                    icon="send",
+                )
+            )
+    latest = told.latest
+    if incident.resolved_at is not None:
+        ended = ENDED.get(incident.resolution, "good again")
+        found.append(Happened(incident.resolved_at, "Resolved", ended, State.UP))
+    elif latest and latest.slot > case.slot and incident.rule == "availability" and latest.outcome is Outcome.FAIL:
+        took = f" · {span(latest.duration)}" if latest.duration is not None else ""
+        found.append(Happened(latest.slot, f"{ordinal(told.streak)} bad result", latest.message + took, worst))
+    order = sorted(enumerate(found), key=lambda pair: (pair[1].at, pair[0]))
+    return tuple(happened for _, happened in reversed(order))
+
+
+def ordinal(n: int) -> str:
+    """1st, 2nd, 3rd, 4th, 11th."""
+    ending = "th" if n % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(n % 10, "th")
+    return f"{n}{ending}"
+
+
+def delivery(told: Told, addresses: Mapping[str, str]) -> Delivery:
+    receiver, _, notifier = told.destination.partition("/")
+    shape = {"sent": "up", "waiting": "wait", "merged": "unknown", "dead": "down"}[told.state]
+    colour = {"sent": State.UP, "waiting": State.DEGRADED, "merged": State.UNKNOWN, "dead": State.DOWN}[told.state]
+    at = clock(told.done_at if told.done_at is not None else told.due_at, seconds=True)
+    if told.state == "sent":
+        detail = f"{at} · {span((told.done_at or told.created_at) - told.created_at)}"
+    elif told.state == "waiting":
+        detail = f"try {told.attempts + 1} at {at}" + (f" · {told.detail}" if told.detail else "")
+    elif told.state == "dead":
+        detail = f"{told.attempts} {'try' if told.attempts == 1 else 'tries'} until {at} · {told.detail}"
+    else:
+        detail = f"{at} · one message told both"
+    word = DELIVERY[told.state]
+    return Delivery(receiver, notifier, addresses.get(told.destination, ""), told.event, colour, shape, word, detail)
+
+
+def _sum(told: Sequence[Told]) -> str:
+    """ "3 delivered · 1 queued · 1 dead"."""
+    counts = [(sum(t.state == state for t in told), word.lower()) for state, word in DELIVERY.items()]
+    return " · ".join(f"{n} {word}" for n, word in counts if n)
+
+
+def _why(case: Case) -> Iterable[tuple[str, str]]:
+    """Each step of the decision: (in words, what in the configuration says so)."""
+    incident = case.incident
+    if incident.rule == "stale":
+        yield sentence(incident.message), ""
+    else:
+        yield f"{count(case.needed, 'bad slot')} in a row, {case.needed} needed", f"alert.after: {case.needed}"
+    yield f"Severity {incident.severity}, by the probe's own configuration", f"alert.severity: {incident.severity}"
+    for step in case.route:
+        yield sentence(step), ""

@@ -1,0 +1,263 @@
+"""One probe's page: how it stands, how long it takes, its tasks, results, incidents and configuration."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from markupsafe import Markup
+
+from watchdog.model import Incident, Outcome, ProbeInfo, Result, State
+from watchdog.rules import STATE_OF
+from watchdog.rules.task import verdict
+from watchdog.store import history, views
+from watchdog.store.views import Case, Connection, Pulse, Seen, Standing
+from watchdog.web import charts
+from watchdog.web.latency import Latency, Phases, latency, limit_of, phases, sample
+from watchdog.web.results import Query, Results
+from watchdog.web.results import read as read_results
+from watchdog.web.timeline import STATE_WORDS, Span, flatten
+from watchdog.words import DAY, about, clock, moment
+
+TASKS = 50
+"""Tasks shown of one server, bad ones first."""
+SPANS = 6
+
+TASK_WORDS = {"task_failed": "Failed", "task_stale": "Stale", "task_never_ran": "Never ran"}
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    state: State
+    title: str
+    text: str
+    incident: str = ""
+    """The incident behind it."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRow:
+    name: str
+    state: State
+    shape: str
+    word: str
+    said: str
+    last_run: int | None
+    age: int | None
+    limit: int | None
+    bad: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Tasks:
+    at: int
+    total: int
+    rows: tuple[TaskRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """The states of the last day."""
+
+    chart: Markup
+    told: tuple[tuple[State, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ProbePage:
+    probe: ProbeInfo
+    pulse: Pulse
+    state: State
+    word: str
+    next: str
+    notices: tuple[Notice, ...]
+    fresh: bool
+    """Nothing has run yet."""
+    latency: Latency | None
+    phases: Phases | None
+    tasks: Tasks | None
+    results: Results
+    failed: int
+    """Failures of the last day."""
+    timeline: Timeline | None
+    incidents: tuple[Case, ...]
+    created_at: int
+    spec: Markup = field(default_factory=Markup)
+
+
+def read(connection: Connection, key: str, query: Query, now: int) -> ProbePage | None:
+    """None: no probe of the running configuration has this key."""
+    found = views.standings(connection, key)
+    if not found:
+        return None
+    standing, probe = found[0], found[0].probe
+    runs = history.between(connection, probe.id, now - DAY, now + 1)
+    cases = views.cases(connection, probe=probe.id, limit=500)
+    lanes = sample(runs)
+    newest = [standing.judged_at] if standing.judged_at is not None else []
+    kept = history.details(connection, probe.id, [*lanes.values(), *newest])
+    listing = history.last_listing(connection, probe.id)
+    last = kept[newest[0]].result if newest and newest[0] in kept else None
+    return ProbePage(
+        probe=probe,
+        pulse=views.pulse(connection),
+        state=standing.state,
+        word=state_word(standing, now),
+        next=_next(standing, now),
+        notices=notices(standing, listing, now),
+        fresh=standing.last is None,
+        latency=latency(runs, limit_of(last), now) if runs else None,
+        phases=phases({name: kept[slot].result for name, slot in lanes.items() if slot in kept}),
+        tasks=_tasks(listing, probe.task_limits, standing.incidents, now),
+        results=read_results(connection, probe.id, query, cases),
+        failed=sum(run.outcome is Outcome.FAIL for run in runs),
+        timeline=timeline(runs, cases, now) if runs else None,
+        incidents=tuple(c for c in cases if c.incident.opened_at >= now - 30 * DAY)[:10],
+        created_at=standing.created_at,
+        spec=highlighted(views.spec(connection, probe.id)),
+    )
+
+
+def state_word(standing: Standing, now: int) -> str:
+    """ "Degraded for 42 min", "No data yet", "Up"."""
+    if standing.state is State.UP:
+        return "Up"
+    if not standing.incidents:
+        return "No data yet"
+    since = min(i.since for i in standing.incidents if STATE_OF[i.rule] is standing.state)
+    return f"{STATE_WORDS[standing.state]} for {about(now - since)}"
+
+
+def _next(standing: Standing, now: int) -> str:
+    """ "next run in 38 s", "first run in 12 s", "next run is late"."""
+    if standing.next_due is None:
+        return ""
+    which = "first run" if standing.last is None else "next run"
+    if standing.next_due > now:
+        return f"{which} in {about(max(standing.next_due - now, 1000))}"
+    return f"{which} {'is late' if now - standing.next_due > 5_000 else 'now'}"
+
+
+def notices(standing: Standing, listing: Result | None, now: int) -> tuple[Notice, ...]:
+    """What needs saying before anything else: each open incident, or that nothing has run yet."""
+    found = []
+    for incident in standing.incidents:
+        since = f"Since {moment(incident.since, now, seconds=True)}"
+        said = f"{since} · {incident.severity} · {incident.rule}" + (f" {incident.subject}" if incident.subject else "")
+        title = sentence(_by_now(incident, listing, standing.probe.task_limits, now))
+        found.append(Notice(STATE_OF[incident.rule], title, said, incident.id))
+    if standing.last is None and not found:
+        when = _next(standing, now) or "no run is planned"
+        text = "Its result shows here then, with its phases and the evidence. Reload to see it."
+        found.append(Notice(State.UNKNOWN, f"Nothing has run yet: {when}", text))
+    return tuple(found)
+
+
+def _by_now(incident: Incident, listing: Result | None, limits: Mapping[str, int], now: int) -> str:
+    """What an incident says, a stale task's age as it is by now."""
+    task = (listing.tasks or {}).get(incident.subject) if listing and incident.rule == "task" else None
+    if listing is None or task is None or task.age is None:
+        return incident.message
+    aged = task._replace(age=task.age + now - listing.slot)
+    _, message = verdict(incident.subject, aged, limits.get(incident.subject, limits.get("*")))
+    return message or incident.message
+
+
+def sentence(text: str) -> str:
+    """With a capital, as a title."""
+    return text[:1].upper() + text[1:]
+
+
+def _tasks(listing: Result | None, limits: Mapping[str, int], still: Iterable[Incident], now: int) -> Tasks | None:
+    if listing is None or listing.tasks is None:
+        return None
+    missing = [i.subject for i in still if i.rule == "missing"]
+    since = now - listing.slot
+    rows = []
+    for name, task in listing.tasks.items():
+        limit = limits.get(name, limits.get("*"))
+        reason, _ = verdict(name, task, limit)
+        said = f"ok: {'true' if task.ok else 'false'}" + (f", {task.status}" if task.status else "")
+        said += f", {task.error}" if task.error else ""
+        last = None if task.age is None else listing.slot - task.age
+        age = None if task.age is None else task.age + since
+        if reason:
+            shape = "late" if reason == "task_stale" else "degraded"
+            rows.append(TaskRow(name, State.DEGRADED, shape, TASK_WORDS[reason], said, last, age, limit, True))
+        elif task.age is None:
+            rows.append(TaskRow(name, State.UNKNOWN, "wait", "Not run yet", said, None, None, limit, False))
+        else:
+            word = "On time" if limit is not None else "Ok"
+            rows.append(TaskRow(name, State.UP, "up", word, said, last, age, limit, False))
+    gone = [TaskRow(n, State.DOWN, "down", "Missing", "not listed", None, None, limits.get(n), True) for n in missing]
+    rows = [*gone, *rows]
+    rows.sort(key=lambda row: not row.bad)
+    return Tasks(listing.slot, len(rows), tuple(rows[:TASKS]))
+
+
+def timeline(runs: Sequence[Seen], cases: Iterable[Case], now: int) -> Timeline:
+    """Incidents over what the runs say by themselves: up while they were judged, no data while they were not."""
+    start = now - DAY
+    trouble = flatten(
+        (Span(STATE_OF[c.incident.rule], c.incident.since, c.incident.resolved_at or now) for c in cases), start, now
+    )
+    base = _base(runs, start, now)
+    line: list[Span] = []
+    at = start
+    for bad in trouble:
+        line += [*_clip(base, at, bad.start), bad]
+        at = bad.stop
+    line += _clip(base, at, now)
+    parts = [(s.state, (s.start - start) / DAY, (s.stop - start) / DAY) for s in line]
+    told: list[tuple[State, str]] = [
+        (s.state, _stretch(s, start, now)) for s in reversed(line) if s.state is not State.UP
+    ]
+    up = sum(s.length for s in line if s.state is State.UP)
+    shown = told[:SPANS]
+    if len(told) > SPANS:
+        shown.append((State.UNKNOWN, f"and {len(told) - SPANS} more"))
+    if up:
+        shown.append((State.UP, f"the rest · {about(up)}" if told else "all of it"))
+    label = ", ".join(f"{'no data' if s is State.UNKNOWN else s.value} {text}" for s, text in shown)
+    return Timeline(charts.states(parts, sentence(label)), tuple(shown))
+
+
+def _base(runs: Sequence[Seen], start: int, now: int) -> list[Span]:
+    """Each run says how it was until the next; before the first of the day nothing is known unless it is close."""
+    line: list[Span] = []
+    stops = [run.slot for run in runs[1:]] + [now]
+    first = max(start, runs[0].slot - (stops[0] - runs[0].slot))
+    edges = [first, *(run.slot for run in runs[1:])]
+    if first > start:
+        line.append(Span(State.UNKNOWN, start, first))
+    for run, begin, stop in zip(runs, edges, stops, strict=True):
+        state = State.UP if run.outcome in (Outcome.PASS, Outcome.FAIL) else State.UNKNOWN
+        if line and line[-1].state is state:
+            line[-1] = line[-1]._replace(stop=stop)
+        else:
+            line.append(Span(state, begin, stop))
+    return line
+
+
+def _clip(line: Iterable[Span], start: int, stop: int) -> list[Span]:
+    clipped = [Span(s.state, max(s.start, start), min(s.stop, stop)) for s in line]
+    return [s for s in clipped if s.length > 0]
+
+
+def _stretch(s: Span, start: int, now: int) -> str:
+    """ "01:47 until now · 42 min", "19:14 to 19:18 · 4 min"."""
+    begin = "before" if s.start == start else clock(s.start)
+    return f"{begin} {'until now' if s.stop == now else f'to {clock(s.stop)}'} · {about(s.length)}"
+
+
+_YAML_LINE = re.compile(r"(\s*(?:- )?)([\w.\"'*-]+)(:(?:\s.*)?)", re.ASCII)
+
+
+def highlighted(spec: str) -> Markup:
+    """YAML with its keys in colour."""
+    lines = []
+    for line in spec.rstrip().splitlines():
+        match = _YAML_LINE.fullmatch(line)
+        lines.append(Markup('{}<span class="k">{}</span>{}').format(*match.groups()) if match else Markup.escape(line))
+    return Markup("\n").join(lines)
