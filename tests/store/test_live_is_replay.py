@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import random
-import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.postgres import Postgres
-from tests.store.lab import EVERY, HERE, T0, Lab, member
+from tests.store.lab import EVERY, HERE, T0, Databases, Lab, member
 from watchdog.model import Change, Event, Outcome, Report, Result, Task
 from watchdog.rules import Machines, Policy, stale
 from watchdog.rules.engine import step, turn
@@ -72,12 +67,12 @@ def cases(draw: st.DrawFn) -> Case:
 
 
 def drive(
-    url: str, case: Case, *, skew: int = 0, crashes: bool = True, together: int = 4
+    on: Databases, case: Case, *, skew: int = 0, crashes: bool = True, together: int = 4
 ) -> tuple[Lab, list[Change], int]:
     """Feed a history to two processes in turn, with crashes inside transactions, wakes and another clock."""
     rnd = random.Random(case.seed)
-    first = Lab(url, [case.member]).without_gaps()
-    labs = [first, Lab(url, [case.member], new=False).without_gaps()]
+    first = Lab(on.first, [case.member]).without_gaps()
+    labs = [first, Lab(on.second, [case.member], new=False).without_gaps()]
     out: list[Change] = []
     todo = [(at, result._replace(probe=first.ids[0])) for at, result in case.arrivals]
     while todo:
@@ -98,7 +93,6 @@ def drive(
     end = (case.arrivals[-1][0] if case.arrivals else T0) + case.member.policy.lateness + max(skew, 0) + 1
     first.mark(end)
     out += first.journal.wake(end)[1]
-    labs[1].close()
     return first, out, end
 
 
@@ -125,59 +119,46 @@ def by_finding(changes: list[Change]) -> list[Change]:
     return sorted(changes, key=lambda change: (change.rule, change.subject))
 
 
-def check(url: str, case: Case, skew: int) -> None:
-    lab, live, end = drive(url, case, skew=skew)
-    with lab:
-        probe = lab.ids[0]
-        machines, replayed = lab.journal.replay(probe, end)
-        assert lab.journal.live(probe) == machines
-        assert by_finding(live) == by_finding(replayed)
-        plain = oracle(lab, lab.fleet[probe].policy)
-        assert (plain[0], by_finding(plain[1])) == (machines, by_finding(replayed))
-        assert [row["held"] for row in lab.rows(cursors)] == [False], "nothing is awaited for ever"
-        opened = [change for change in replayed if change.event is Event.OPENED]
-        assert {row["id"] for row in lab.rows(incidents)} == {change.incident for change in opened}
-        assert len(lab.rows(outbox)) == 2 * len(replayed), "two destinations hear of every change, once"
-        open_now: dict[tuple[str, str], str] = {}
-        for change in live:
-            key = (change.rule, change.subject)
-            if change.event is Event.OPENED:
-                assert key not in open_now
-                open_now[key] = change.incident
-            else:
-                assert open_now.pop(key) == change.incident
+def check(on: Databases, case: Case, skew: int) -> None:
+    lab, live, end = drive(on, case, skew=skew)
+    probe = lab.ids[0]
+    machines, replayed = lab.journal.replay(probe, end)
+    assert lab.journal.live(probe) == machines
+    assert by_finding(live) == by_finding(replayed)
+    plain = oracle(lab, lab.fleet[probe].policy)
+    assert (plain[0], by_finding(plain[1])) == (machines, by_finding(replayed))
+    assert [row["held"] for row in lab.rows(cursors)] == [False], "nothing is awaited for ever"
+    opened = [change for change in replayed if change.event is Event.OPENED]
+    assert {row["id"] for row in lab.rows(incidents)} == {change.incident for change in opened}
+    assert len(lab.rows(outbox)) == 2 * len(replayed), "two destinations hear of every change, once"
+    open_now: dict[tuple[str, str], str] = {}
+    for change in live:
+        key = (change.rule, change.subject)
+        if change.event is Event.OPENED:
+            assert key not in open_now
+            open_now[key] = change.incident
+        else:
+            assert open_now.pop(key) == change.incident
 
 
 skews = st.sampled_from([0, 0, 5_000, -20_000, 70_000])
 
 
-@pytest.fixture(scope="module")
-def on_sqlite() -> Iterator[str]:
-    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
-        yield f"sqlite:///{folder}/watchdog.db"
-
-
-@pytest.fixture(scope="module")
-def on_postgres(postgres: Postgres) -> Iterator[str]:
-    with postgres.fresh() as url:
-        yield url
-
-
 @SQLITE
 @given(cases(), skews)
-def test_live_is_replay_on_sqlite(on_sqlite: str, case: Case, skew: int) -> None:
+def test_live_is_replay_on_sqlite(on_sqlite: Databases, case: Case, skew: int) -> None:
     check(on_sqlite, case, skew)
 
 
 @POSTGRES
 @given(cases(), skews)
-def test_live_is_replay_on_postgres(on_postgres: str, case: Case, skew: int) -> None:
+def test_live_is_replay_on_postgres(on_postgres: Databases, case: Case, skew: int) -> None:
     check(on_postgres, case, skew)
 
 
 @SQLITE
 @given(cases(), st.integers(0, 2**30))
-def test_the_order_of_arrival_does_not_matter_within_lateness(on_sqlite: str, case: Case, seed: int) -> None:
+def test_the_order_of_arrival_does_not_matter_within_lateness(on_sqlite: Databases, case: Case, seed: int) -> None:
     lateness = case.member.policy.lateness
     first: dict[int, tuple[int, Result]] = {}
     for at, seen in case.arrivals:
@@ -188,7 +169,6 @@ def test_the_order_of_arrival_does_not_matter_within_lateness(on_sqlite: str, ca
     told = []
     for arrivals in (on_time, shuffled):
         ordered = Case(case.member, sorted(arrivals, key=lambda arrival: arrival[0]), case.seed)
-        lab, out, _ = drive(on_sqlite, ordered, crashes=False, together=1)
-        lab.close()
+        _, out, _ = drive(on_sqlite, ordered, crashes=False, together=1)
         told.append(by_finding([change for change in out if change.rule != stale.NAME]))
     assert told[0] == told[1]

@@ -23,6 +23,8 @@ class Claims:
     def __init__(self, database: Database, timekeeper: Timekeeper, journal: Journal, fleet: Fleet):
         self.database, self.timekeeper, self.journal, self.fleet = database, timekeeper, journal, fleet
         self.location = timekeeper.location
+        self._others: set[int] = set()
+        """Probes that are none of ours: another process runs another configuration."""
 
     def claim(self, now: int, limit: int = 500) -> tuple[list[Slot], dict[int, dict[str, Json]]]:
         """Claim what is due within the next second and move each probe's next slot, in one transaction.
@@ -34,15 +36,9 @@ class Claims:
         watermark moves to `now`.
         """
         self.timekeeper.beat(now)
-        due = (schedule.c.location == self.location, schedule.c.next_due <= now + AHEAD)
+        due = self._here.where(schedule.c.next_due <= now + AHEAD).order_by(schedule.c.next_due).limit(limit)
         with self.database.write() as connection:
-            rows = connection.execute(
-                sa.select(schedule)
-                .where(*due)
-                .order_by(schedule.c.next_due)
-                .limit(limit)
-                .with_for_update(skip_locked=True)
-            ).all()
+            rows = connection.execute(due.with_for_update(skip_locked=True)).all()
             slots = self._claim(connection, rows, now)
             memories = self.journal.memories(connection, [slot.probe for slot in slots])
         if len(rows) < limit:
@@ -50,11 +46,11 @@ class Claims:
         return slots, memories
 
     def _claim(self, connection: sa.Connection, rows: Sequence[Any], now: int) -> list[Slot]:
-        rows = [row for row in rows if row.probe in self.fleet]  # another process may run a newer configuration
+        rows = self._ours(rows)
         flying, missed = self._settle(connection, rows, now)
         claimed, moved = [], []
         for row in rows:
-            slot, skipped, next_due = self._due(self.fleet[row.probe], row.next_due, now)
+            slot, skipped, next_due = self._due(row, now)
             missed += skipped
             if slot is not None:
                 claimed.append(Slot(row.probe, slot, self.location, row.last_slot))
@@ -86,13 +82,14 @@ class Claims:
         still = {probe: [at for at in slots if (probe, at) not in done] for probe, slots in flying.items()}
         return still, [self._missed(probe, at, "lost") for probe, at in lost]
 
-    def _due(self, member: Member, first: int, now: int) -> tuple[int | None, list[Result], int]:
+    def _due(self, row: Any, now: int) -> tuple[int | None, list[Result], int]:
         """The slot to run, if any; the rows for those skipped; the next slot."""
+        member, first = self.fleet[row.probe], row.next_due
         newest = max(first, member.schedule.before(now)) if first <= now else first
         run = newest if now - newest <= member.policy.lateness else None
         end = run if run is not None else newest + 1
         skipped = list(self._alive_slots(member, first, end))
-        rows = [self._missed(member.info.id, skipped[0], "skipped", len(skipped))] if skipped else []
+        rows = [self._missed(row.probe, skipped[0], "skipped", len(skipped), row.last_slot)] if skipped else []
         return run, rows, member.schedule.after(newest)
 
     def _alive_slots(self, member: Member, first: int, end: int) -> Iterator[int]:
@@ -104,30 +101,39 @@ class Claims:
                 yield at
             at = member.schedule.after(at if gap is None else gap[1])
 
-    def _missed(self, probe: int, slot: int, reason: str, n: int = 1) -> Result:
-        return Result(probe, slot, self.location, Outcome.MISSED, reason, n=n)
+    def _missed(self, probe: int, slot: int, reason: str, n: int = 1, prev: int | None = None) -> Result:
+        return Result(probe, slot, self.location, Outcome.MISSED, reason, prev=prev, n=n)
 
     def hasten(self, recheck: Mapping[int, int]) -> None:
-        """Probe -> the instant by which it runs again: sooner than planned, never later."""
-        sooner = self._update.where(schedule.c.next_due > sa.bindparam("due")).values(next_due=sa.bindparam("due"))
+        """Probe -> the instant by which it runs again: sooner than planned, never later.
+
+        A probe that has run, or begun to, since that instant has been looked at again already.
+        """
+        due: sa.BindParameter[int] = sa.bindparam("due")
+        unseen = schedule.c.last_slot.is_(None) | (schedule.c.last_slot < due)
+        sooner = self._update.where(schedule.c.next_due > due, unseen).values(next_due=due)
         with self.database.write() as connection:
-            connection.execute(sooner, [{"p": probe, "due": due} for probe, due in recheck.items()])
+            connection.execute(sooner, [{"p": probe, "due": at} for probe, at in sorted(recheck.items())])
 
     def sweep(self, now: int) -> int:
         """Record as `missed` what a crash left in the air, before the probe's next claim would; returns how many."""
         self.timekeeper.beat(now)
-        here = sa.select(schedule).where(schedule.c.location == self.location, schedule.c.flying != "[]")
         with self.database.write() as connection:
-            rows = [
-                row for row in connection.execute(here.with_for_update(skip_locked=True)) if row.probe in self.fleet
-            ]
-            flying, lost = self._settle(connection, rows, now)
-            if rows:
-                still = [{"p": probe, "still": json.dumps(slots)} for probe, slots in flying.items()]
-                connection.execute(self._update.values(flying=sa.bindparam("still")), still)
+            rows = self._ours(connection.execute(self._here.where(schedule.c.flying != "[]")).all())
+            _, lost = self._settle(connection, rows, now)
             if lost:
                 self.journal.record_in(connection, [Report(result) for result in lost], now)
         return len(lost)
+
+    def _ours(self, rows: Sequence[Any]) -> list[Any]:
+        """Without the probes of others, which are not asked for again: they must not fill every batch."""
+        self._others |= {row.probe for row in rows} - self.fleet.keys()
+        return [row for row in rows if row.probe in self.fleet]
+
+    @property
+    def _here(self) -> sa.Select[Any]:
+        here = schedule.c.location == self.location, schedule.c.probe.not_in(self._others)
+        return sa.select(schedule).where(*here)
 
     @property
     def _update(self) -> sa.Update:
