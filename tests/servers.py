@@ -1,4 +1,4 @@
-"""Peers of the network tests: servers that say whatever a test wants, and certificates of every kind."""
+"""Servers that say whatever a test wants, and certificates of every kind."""
 
 from __future__ import annotations
 
