@@ -91,6 +91,10 @@ def answer(body: bytes = b"", status: str = "200 OK", **headers: str) -> bytes:
     return f"HTTP/1.1 {status}\r\n{lines}\r\n".encode() + body
 
 
+def redirecting(to: str) -> Talk:
+    return saying(answer(status="302 Found", Location=to))
+
+
 # --- certificates
 
 NOW = datetime.now(UTC)

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from tests.servers import Peer, Talk, answer, forever, saying, serving
+from tests.servers import Peer, Talk, answer, forever, redirecting, saying, serving
 from watchdog.wire import Fault, Trace, Wire
 from watchdog.wire.http import MOST_BODY, MOST_RAW, Exchange, Request
 
@@ -380,13 +380,6 @@ def test_credentials_in_the_url_are_sent_as_basic_authorization() -> None:
 
 
 # --- redirects
-
-
-def redirecting(to: str, status: str = "302 Found") -> Talk:
-    async def talk(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(answer(status=status, Location=to))
-
-    return talk
 
 
 @asynccontextmanager
