@@ -8,8 +8,8 @@ from urllib.parse import quote
 from watchdog.model import Json, State
 from watchdog.notifiers.message import Line, Message
 
-HEADER = 150
-"""Slack's limit for a header. The message's own limits keep every other part far below Slack's."""
+HEADER, URL = 150, 1_000
+"""Slack's limit for a header, and one of ours for a link. The message's own limits keep every other part far below Slack's."""
 _ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 _LOOKALIKES = {"*": "\u2217", "_": "\u02cd", "~": "\u223c", "`": "\u02cb"}
 
@@ -39,9 +39,9 @@ def blocks(message: Message) -> list[Json]:
     told.append({"type": "section", "block_id": "facts", "fields": facts})
     if message.evidence:
         told.append(_preformatted("evidence", message.evidence))
-    if message.open and _is_url(message.link):
+    if message.open and _url(message.link):
         button = {"type": "plain_text", "text": "Details"}
-        details = {"type": "button", "action_id": "details", "text": button, "url": message.link}
+        details = {"type": "button", "action_id": "details", "text": button, "url": _url(message.link)}
         told.append({"type": "actions", "block_id": "act", "elements": [details]})
     told.append({"type": "context", "block_id": "foot", "elements": [_mrkdwn(_foot(message))]})
     return told
@@ -75,16 +75,13 @@ def _foot(message: Message) -> str:
 
 
 def _link(url: str, label: str) -> str:
-    if not _is_url(url):
-        return f"{label}: {escape(url)}" if url else ""
-    return f"<{quote(url, safe=_IN_URLS).replace('&', '&amp;')}|{label}>"
+    return f"<{_url(url).replace('&', '&amp;')}|{label}>" if _url(url) else ""
 
 
-_IN_URLS = "%/:?#[]@!$&'()*+,;=~"
-
-
-def _is_url(text: str) -> bool:
-    return re.fullmatch(r"https?://\S{1,2900}", text) is not None
+def _url(text: str) -> str:
+    """With nothing in it that ends a link; empty when it is none, or too long for Slack."""
+    quoted = quote(text, safe="%/:?#[]@!$&'()*+,;=~")
+    return quoted if re.match(r"https?://.", text) and len(quoted) <= URL else ""
 
 
 def _mrkdwn(text: str) -> Json:

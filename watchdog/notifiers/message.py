@@ -116,7 +116,7 @@ def compose(story: Story) -> Message:
 
 def one_line(text: str, limit: int) -> str:
     """Untrusted text for the middle of a sentence: no line breaks, no control characters, at most `limit` long."""
-    text = harmless(re.sub(r"[\s\x00\x85\u2028\u2029]+", _blank, text[: 4 * limit])).strip()
+    text = harmless(re.sub(r"[\s\x00\x85\u2028\u2029]+", _blank, text)).strip()
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 

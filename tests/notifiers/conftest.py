@@ -1,0 +1,60 @@
+"""Receivers to send to, and a way to send."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from typing import Protocol
+
+import pytest
+
+from tests.notifiers.stories import told
+from tests.standins import HookStandIn, SlackStandIn
+from watchdog.model import Json, Story
+from watchdog.notifiers.base import Delivery, DeliveryError, Notifier
+from watchdog.wire import Wire
+
+
+class Send(Protocol):
+    def __call__(self, notifier: Notifier, story: Story, receipt: Mapping[str, Json] = {}) -> dict[str, Json]: ...
+
+
+@pytest.fixture
+def send() -> Send:
+    """Deliver a story; returns the receipt."""
+
+    def deliver(notifier: Notifier, story: Story, receipt: Mapping[str, Json] = {}) -> dict[str, Json]:
+        async def run() -> dict[str, Json]:
+            async with Wire() as wire:
+                return await notifier.send(Delivery(told(story), story, receipt, wire))
+
+        return asyncio.run(run())
+
+    return deliver
+
+
+@pytest.fixture
+def fail(send: Send) -> Send:
+    """Deliver a story in vain; returns what the outbox needs to know of the failure."""
+
+    def deliver(notifier: Notifier, story: Story, receipt: Mapping[str, Json] = {}) -> dict[str, Json]:
+        with pytest.raises(DeliveryError) as caught:
+            send(notifier, story, receipt)
+        e = caught.value
+        assert e.__cause__ is None, "it may quote a secret"
+        assert e.__suppress_context__ or isinstance(e.__context__, DeliveryError | None), "it may quote a secret"
+        return {"reason": e.reason, "permanent": e.permanent, "retry_after": e.retry_after, "message": str(e)}
+
+    return deliver
+
+
+@pytest.fixture
+def slack() -> Iterator[SlackStandIn]:
+    with SlackStandIn() as standin:
+        yield standin
+
+
+@pytest.fixture
+def hook() -> Iterator[HookStandIn]:
+    with HookStandIn() as standin:
+        yield standin

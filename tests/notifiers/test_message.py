@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.notifiers import stories
+from tests.notifiers.stories import MINUTE, NOW, OPENED, PLAIN, RESOLVED, SINCE, STALE, TASK, incident, sample
+from watchdog.model import Event, Outcome, Severity, State, Story
+from watchdog.notifiers.message import EXCERPT, Message, compose, one_line, plain
+
+
+def line(message: Message, label: str) -> str:
+    found = next(line for line in (*message.lines, *message.facts) if line.label == label)
+    return plain(" ".join(part for part in (found.code, found.text) if part))
+
+
+@pytest.mark.parametrize(
+    ("story", "lead"),
+    [
+        ("OPENED", "Down · API: status == 200 is false: observed 503 · 2 min"),
+        ("PLAIN", "Down · API: got 503 · 2 min"),
+        ("TASK", "Degraded · Search MCP: task reindex is stale: last run 57 min ago, limit 15 min · 2 min"),
+        ("PREFERENCE", "Degraded · API: elapsed_ms <= 800 is false: observed 1204 · 2 min"),
+        ("STALE", "No data · API: no result for 5 min · since 01:48 UTC"),
+        ("UNJUDGED", "Unknown · API: command not found: ./replication.py · 2 min"),
+        ("TEST", "Test · Down · API: got 503 · 2 min"),
+        ("RESOLVED", "API recovered · down 54 min"),
+        ("MERGED", "API recovered · down 54 min"),
+        ("TASK_RESOLVED", "Search MCP: task reindex recovered · degraded 12 min"),
+        ("TASK_GONE", "Search MCP: task reindex is gone · was degraded 12 min"),
+    ],
+)
+def test_the_first_line_says_state_name_cause_and_duration(story: str, lead: str) -> None:
+    assert plain(compose(getattr(stories, story)).lead) == lead
+
+
+@pytest.mark.parametrize(
+    ("rule", "subject", "resolution", "lead"),
+    [
+        ("availability", "", "", "API recovered · down 12 min"),
+        ("availability", "", "paused", "API is paused · was down 12 min"),
+        ("task", "reindex", "removed", "API was removed · was degraded 12 min"),
+        ("missing", "reindex", "", "API: task reindex is back · down 12 min"),
+        ("preference", "elapsed_ms <= 800", "", "API: elapsed_ms <= 800 holds again · degraded 12 min"),
+        ("stale", "", "", "API reports again · no data for 12 min"),
+        ("unjudged", "", "", "API can be judged again · unknown for 12 min"),
+        ("a rule of tomorrow", "", "", "API recovered · down 12 min"),
+    ],
+)
+def test_the_end_of_every_incident_is_told_in_its_own_words(
+    rule: str, subject: str, resolution: str, lead: str
+) -> None:
+    ended = incident(rule, "x", subject=subject, resolution=resolution, resolved_at=SINCE + 12 * MINUTE)
+    message = compose(replace(RESOLVED, incident=ended))
+    assert plain(message.lead) == lead
+    assert message.state is (State.UNKNOWN if resolution else State.UP)
+
+
+@pytest.mark.parametrize(
+    ("story", "rule"),
+    [
+        ("OPENED", "status == 200 · observed 503 · alerts after 3 in a row"),
+        ("PLAIN", "a status of 2xx · got 503 · alerts after 3 in a row"),
+        (
+            "TASK",
+            "last run of task reindex is ok, at most 15 min ago · stale: last run 57 min ago · alerts after 3 in a row",
+        ),
+        ("PREFERENCE", "elapsed_ms <= 800 · observed 1204 · alerts after 3 in a row"),
+        ("STALE", "a result every 60 s · no result for 5 min"),
+        ("UNJUDGED", "every run can be judged · command not found: ./replication.py · alerts after 3 in a row"),
+    ],
+)
+def test_the_rule_is_told_with_what_was_seen_against_what_should_be(story: str, rule: str) -> None:
+    assert line(compose(getattr(stories, story)), "Rule") == rule
+
+
+@pytest.mark.parametrize(
+    ("rule", "subject", "reason", "cause", "limits", "told"),
+    [
+        ("availability", "", "connection_refused", "connection refused", {}, "every run passes · connection refused"),
+        ("task", "reindex", "task_failed", "task reindex failed: x", {}, "last run of task reindex is ok · failed: x"),
+        ("missing", "reindex", "task_missing", "task reindex is not there", {}, "task reindex is in the server's list"),
+        (
+            "task", "reindex", "task_failed", "task reindex failed", {"*": MINUTE},
+            "last run of task reindex is ok, at most 1 min ago · failed",
+        ),
+    ],
+)  # fmt: skip
+def test_the_rule_of_every_kind_of_finding(
+    rule: str, subject: str, reason: str, cause: str, limits: dict[str, int], told: str
+) -> None:
+    happened = incident(rule, cause, subject=subject, reason=reason)
+    probe = replace(PLAIN.probe, task_limits=limits)
+    assert line(compose(replace(PLAIN, incident=happened, probe=probe, needed=1)), "Rule") == told
+
+
+@pytest.mark.parametrize(
+    ("story", "told"),
+    [
+        (OPENED, "3 in a row since 01:48 UTC (2 min ago), last good 01:47 · 182 ms"),
+        (PLAIN, "3 in a row since 01:48 UTC (2 min ago), no good result before"),
+        (
+            replace(OPENED, now=NOW + 24 * 60 * MINUTE),
+            "3 in a row since 22 Nov 01:48 UTC (24 h 2 min ago), last good 22 Nov 01:47 · 182 ms",
+        ),
+    ],
+)
+def test_the_streak(story: Story, told: str) -> None:
+    assert line(compose(story), "Streak") == told
+
+
+def test_silence_is_no_streak() -> None:
+    assert line(compose(STALE), "Silent") == "since 01:48 UTC (2 min ago), last good 01:47 · 182 ms"
+
+
+def test_the_order_is_the_same_for_every_reader() -> None:
+    opened, resolved = compose(OPENED), compose(RESOLVED)
+    labels = [line.label for line in (*opened.lines, *opened.facts)]
+    assert labels == ["Rule", "Streak", "Last 20", "Severity", "Group", "Location"]
+    labels = [line.label for line in (*resolved.lines, *resolved.facts)]
+    assert labels == ["Was", "Time", "Now", "Last 20", "Severity", "Group", "Location"]
+    assert line(opened, "Last 20") == "▁▁▁▁▁▁▂▁▁▁▁▁▁▂▁▁▁✕✕✕ every 60 s"
+    assert line(resolved, "Was") == "status == 200 is false: observed 503 · 54 bad results"
+    assert line(resolved, "Time") == "01:48 to 02:42 UTC"
+    assert line(resolved, "Now") == "good again · 190 ms"
+    assert line(resolved, "Severity") == "was critical"
+
+
+def test_what_is_not_known_is_left_out() -> None:
+    message = compose(replace(PLAIN, recent=(), location=""))
+    assert [line.label for line in (*message.lines, *message.facts)] == ["Rule", "Streak", "Severity"]
+    assert (message.link, message.runbook, message.note) == ("", "", "")
+
+
+def test_a_paused_probe_is_not_said_to_be_good_again() -> None:
+    paused = replace(RESOLVED, incident=replace(RESOLVED.incident, resolution="paused"))
+    assert [line.label for line in compose(paused).lines] == ["Was", "Time", "Last 20"]
+
+
+@pytest.mark.parametrize(
+    ("story", "thread"),
+    [
+        ("PLAIN", "[DOWN critical] API: got 503"),
+        ("RESOLVED", "[DOWN critical] API: status == 200 is false: observed 503"),
+        ("STALE", "[NO DATA warning] API: no result for 5 min"),
+        ("TEST", "[TEST] [DOWN critical] API: got 503"),
+    ],
+)
+def test_the_subject_stays_the_same_for_the_incidents_whole_life(story: str, thread: str) -> None:
+    assert compose(getattr(stories, story)).thread == thread
+
+
+def test_special_messages_say_what_is_special() -> None:
+    assert "one message tells both" in compose(stories.MERGED).note
+    assert "test" in compose(stories.TEST).note
+
+
+SEEN = f"status: 503\nprotocol: HTTP/1.1\n{stories.BODY}"
+GOOD = sample(SINCE, Outcome.PASS, "", excerpt="all fine")
+
+
+@pytest.mark.parametrize(
+    ("told", "story", "evidence"),
+    [
+        ("the newest bad result", OPENED, SEEN),
+        ("the first one, once the newest is good", replace(OPENED, latest=GOOD), SEEN),
+        ("the first one, when the newest has none", replace(OPENED, latest=None), SEEN),
+        ("a passing run's, when a task is what is wrong with it", replace(TASK, latest=GOOD), "all fine"),
+        ("never that of a recovery", replace(RESOLVED, first_bad=None, latest=GOOD), ""),
+        ("nor of a task's recovery", replace(TASK, event=Event.RESOLVED, latest=GOOD), ""),
+    ],
+    ids=lambda value: value if isinstance(value, str) and " " in value and "\n" not in value else "",
+)  # fmt: skip
+def test_whose_evidence_is_told(told: str, story: Story, evidence: str) -> None:
+    assert compose(story).evidence == evidence
+
+
+def test_evidence_is_cut() -> None:
+    long = replace(OPENED, latest=sample(SINCE, Outcome.FAIL, "x", excerpt="y" * 10_000))
+    assert compose(long).evidence == "y" * (EXCERPT - 1) + "…"
+
+
+def test_severity_is_the_incidents() -> None:
+    assert compose(replace(PLAIN, incident=replace(PLAIN.incident, severity=Severity.INFO))).text.endswith(" · info")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a\r\nb\tc  d", "a b c d"),
+        ("  41\u00a0min\u2028now ", "41\u00a0min now"),
+        ("x\x00y", "x y"),
+        ("\u202egnp.exe\x1b", "�gnp.exe�"),
+        ("\ud800", "�"),
+        ("abcdefghijk", "abcdefghi…"),
+        ("abcdefghij", "abcdefghij"),
+        ("a" + " " * 100 + "b", "a b"),
+    ],
+)
+def test_untrusted_text_becomes_one_short_line(text: str, shown: str) -> None:
+    assert one_line(text, 10) == shown

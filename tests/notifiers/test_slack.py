@@ -1,0 +1,324 @@
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import pytest
+import respx
+from pydantic import SecretStr, ValidationError
+from slack_sdk.models.blocks import (
+    ActionsBlock,
+    Block,
+    ButtonElement,
+    ContextBlock,
+    HeaderBlock,
+    RichTextBlock,
+    SectionBlock,
+)
+
+from tests.notifiers import stories
+from tests.notifiers.conftest import Send
+from tests.notifiers.stories import MERGED, NOW, OPENED, PLAIN, RESOLVED, TASK, hostile
+from tests.standins import Answer, SlackStandIn, well_laid_out
+from watchdog.model import Json, Story
+from watchdog.notifiers.blocks import HEADER, blocks, escape, fit
+from watchdog.notifiers.message import compose
+from watchdog.notifiers.slack import NOT_LAID_OUT, PERMANENT, Slack
+
+TOKEN = "xoxb-1-stand-in"
+WAIT = (("Retry-After", "7"),)
+FORMS = "either `webhook`, or `bot_token` with `channel`"
+
+
+def refused(error: str) -> Answer:
+    return Answer(200, json.dumps({"ok": False, "error": error}).encode())
+
+
+def bot(slack: SlackStandIn, **changed: Any) -> Slack:
+    return Slack.model_validate({"bot_token": slack.token, "channel": "#oncall", "api_url": slack.url} | changed)
+
+
+def incoming(slack: SlackStandIn) -> Slack:
+    return Slack(webhook=SecretStr(slack.webhook))
+
+
+def block(post: dict[str, Any], id: str) -> Any:
+    return next((b for b in post["blocks"] if b.get("block_id") == id), None)
+
+
+def test_an_app_posts_one_message_and_keeps_where_it_stands(slack: SlackStandIn, send: Send) -> None:
+    receipt = send(bot(slack), OPENED)
+    (post,) = slack.posts
+    assert receipt == {"channel": slack.channel, "ts": post["ts"]}
+    assert post["text"] == "✕ Down · API: status == 200 is false: observed 503 · 2 min · critical"
+    assert block(post, "head")["text"]["text"] == "✕ Down · API: status == 200 is false: observed 503 · 2\u00a0min"
+    assert block(post, "lines")["text"]["text"].replace("\u00a0", " ").splitlines() == [
+        "*Rule* `status == 200` · observed 503 · alerts after 3 in a row",
+        "*Streak* 3 in a row since 01:48 UTC (2 min ago), last good 01:47 · 182 ms",
+        "*Last 20* `▁▁▁▁▁▁▂▁▁▁▁▁▁▂▁▁▁✕✕✕` every 60 s",
+    ]
+    assert [f["text"] for f in block(post, "facts")["fields"]] == [
+        "*Severity*\ncritical",
+        "*Group*\nCore",
+        "*Location*\neu",
+    ]
+    (evidence,) = block(post, "evidence")["elements"]
+    assert evidence["type"] == "rich_text_preformatted"
+    assert stories.BODY in evidence["elements"][0]["text"]
+    (details,) = block(post, "act")["elements"]
+    assert (details["text"]["text"], details["url"]) == ("Details", OPENED.link)
+    assert block(post, "foot")["elements"][0]["text"] == (
+        "<https://wiki.acme.example/api?a=1&amp;b=2|Runbook> · incident `5d41402abc4b2a76b9719d91`"
+    )
+    assert post["unfurl_links"] is post["unfurl_media"] is False
+
+
+def test_a_resolve_edits_that_message_and_is_broadcast_from_its_thread(slack: SlackStandIn, send: Send) -> None:
+    receipt = send(bot(slack), OPENED)
+    assert send(bot(slack), RESOLVED, receipt) == receipt
+    root, reply = slack.posts
+    assert root["edited"]
+    assert root["text"] == "✅ API recovered · down 54 min · was critical"
+    assert block(root, "head")["text"]["text"] == "✅ API recovered · down 54\u00a0min"
+    assert block(root, "act") is None, "the buttons are gone"
+    assert block(root, "foot")["elements"][0]["text"].startswith(f"<{RESOLVED.link}|Details> · ")
+    assert block(root, "evidence")
+    assert (reply["thread_ts"], reply["reply_broadcast"]) == (receipt["ts"], True)
+    assert reply["text"] == root["text"]
+    assert [heard.path for heard in slack.heard] == [
+        "/api/chat.postMessage",
+        "/api/chat.update",
+        "/api/chat.postMessage",
+    ]
+
+
+def test_sending_a_resolve_again_edits_again_and_starts_nothing_new(slack: SlackStandIn, send: Send) -> None:
+    receipt = send(bot(slack), OPENED)
+    for _ in range(2):
+        send(bot(slack), RESOLVED, receipt)
+    assert len(slack.roots) == 1
+
+
+@pytest.mark.parametrize("story", [MERGED, RESOLVED])
+def test_a_resolve_without_a_message_to_edit_is_a_message(slack: SlackStandIn, send: Send, story: Story) -> None:
+    receipt = send(bot(slack), story)
+    (post,) = slack.posts
+    assert receipt["ts"] == post["ts"]
+    assert "thread_ts" not in post
+    assert (block(post, "note") is not None) == story.merged
+
+
+def test_a_message_that_somebody_deleted_is_told_anew(slack: SlackStandIn, send: Send) -> None:
+    receipt = send(bot(slack), RESOLVED, {"channel": slack.channel, "ts": "1.1"})
+    (post,) = slack.posts
+    assert receipt["ts"] == post["ts"] != "1.1"
+
+
+def test_a_webhook_tells_the_same_and_resolves_with_a_message_of_its_own(slack: SlackStandIn, send: Send) -> None:
+    assert send(incoming(slack), OPENED) == {}
+    assert send(incoming(slack), RESOLVED) == {}
+    opened, resolved = slack.posts
+    assert opened["blocks"] == blocks(compose(OPENED))
+    assert resolved["blocks"] == blocks(compose(RESOLVED))
+    assert "authorization" not in slack.heard[0].headers
+
+
+def test_without_a_public_page_there_is_nothing_to_press(slack: SlackStandIn, send: Send) -> None:
+    send(bot(slack), PLAIN)
+    assert block(slack.posts[0], "act") is None
+
+
+def test_a_task_is_named(slack: SlackStandIn, send: Send) -> None:
+    send(bot(slack), TASK)
+    assert slack.posts[0]["text"].startswith(
+        "▲ Degraded · Search MCP: task reindex is stale: last run 57 min ago, limit 15 min"
+    )
+
+
+@pytest.mark.parametrize(
+    ("told", "answer", "reason", "permanent", "retry_after"),
+    [
+        ("asked to wait", refused("ratelimited")._replace(status=429, headers=WAIT), "ratelimited", False, 7.0),
+        ("asked to wait, in no words", Answer(429, b"", WAIT), "rate_limited", False, 7.0),
+        ("broken for a while", Answer(503, b"<html>"), "http_503", False, None),
+        ("a fault inside Slack", refused("internal_error"), "internal_error", False, None),
+        ("an error of tomorrow", refused("brand_new"), "brand_new", False, None),
+        ("no error named", Answer(200, b'{"ok":false}'), "unreadable_answer", False, None),
+        ("not Slack at all", Answer(200, b"<html>welcome</html>"), "unreadable_answer", False, None),
+        ("not even an object", Answer(200, b"[1]"), "unreadable_answer", False, None),
+        ("a proxy's redirect", Answer(302, b"", (("Location", "http://127.0.0.1:1/"),)), "http_302", False, None),
+        ("a wrong address", Answer(404, b"not here"), "http_404", True, None),
+        *((error, refused(error), error, True, None) for error in PERMANENT if error not in NOT_LAID_OUT),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)  # fmt: skip
+def test_what_the_web_apis_refusals_mean(
+    slack: SlackStandIn, fail: Send, told: str, answer: Answer, reason: str, permanent: bool, retry_after: float | None
+) -> None:
+    slack.answers.append(answer)
+    failed = fail(bot(slack), OPENED)
+    assert (failed["reason"], failed["permanent"], failed["retry_after"]) == (reason, permanent, retry_after)
+    assert slack.token not in str(failed["message"])
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason", "permanent"),
+    [
+        (Answer(404, b"no_service"), "no_service", True),
+        (Answer(403, b"<html>"), "no_service", True),
+        (Answer(410, b""), "no_service", True),
+        (Answer(403, b"action_prohibited"), "action_prohibited", True),
+        (Answer(410, b"channel_is_archived"), "channel_is_archived", True),
+        (Answer(400, b"no_text"), "no_text", True),
+        (Answer(429, b"", (("Retry-After", "1"),)), "rate_limited", False),
+        (Answer(500, b"rollup_error"), "rollup_error", False),
+        (Answer(502, b""), "http_502", False),
+    ],
+)
+def test_what_a_webhooks_refusals_mean(
+    slack: SlackStandIn, fail: Send, answer: Answer, reason: str, permanent: bool
+) -> None:
+    slack.answers.append(answer)
+    failed = fail(incoming(slack), OPENED)
+    assert (failed["reason"], failed["permanent"]) == (reason, permanent)
+    assert "/services/" not in str(failed["message"])
+
+
+def test_a_remedy_is_told(slack: SlackStandIn, fail: Send) -> None:
+    slack.answers.append(refused("not_in_channel"))
+    assert fail(bot(slack), OPENED)["message"] == "Slack says not_in_channel: invite the app to the channel"
+
+
+def test_a_wrong_token_and_a_wrong_channel(slack: SlackStandIn, fail: Send) -> None:
+    assert fail(bot(slack, bot_token="xoxb-wrong"), OPENED)["reason"] == "invalid_auth"
+    assert fail(bot(slack, channel="#nowhere"), OPENED)["reason"] == "channel_not_found"
+
+
+def test_a_layout_that_slack_refuses_is_told_as_text(slack: SlackStandIn, send: Send) -> None:
+    slack.answers.append(refused("invalid_blocks"))
+    send(bot(slack), OPENED)
+    (post,) = slack.posts
+    assert "blocks" not in post
+    assert post["text"].startswith("✕ Down · API")
+
+
+def test_a_text_that_slack_refuses_too_is_given_up(slack: SlackStandIn, fail: Send) -> None:
+    slack.answers += [refused("invalid_blocks")] * 2
+    failed = fail(bot(slack), OPENED)
+    assert (failed["reason"], failed["permanent"]) == ("invalid_blocks", True)
+
+
+def test_an_edit_that_waits_keeps_waiting(slack: SlackStandIn, send: Send, fail: Send) -> None:
+    receipt = send(bot(slack), OPENED)
+    slack.answers.append(Answer(429, b"", (("Retry-After", "3"),)))
+    assert fail(bot(slack), RESOLVED, receipt)["retry_after"] == 3
+    assert len(slack.posts) == 1
+    send(bot(slack), RESOLVED, receipt)
+    assert len(slack.posts) == 2
+
+
+def test_nobody_there_is_a_reason_to_try_again(fail: Send) -> None:
+    away = Slack.model_validate({"bot_token": TOKEN, "channel": "#oncall", "api_url": "http://127.0.0.1:9/api"})
+    failed = fail(away, OPENED)
+    assert str(failed["reason"]).startswith("connection_")
+    assert failed["permanent"] is False
+
+
+def test_a_token_that_no_header_can_carry_is_not_quoted(slack: SlackStandIn, fail: Send) -> None:
+    for token in ("xoxb-\nsecret", "xoxb-sécret"):
+        failed = fail(bot(slack, bot_token=token), OPENED)
+        assert "cret" not in str(failed["message"])
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (httpx.ReadTimeout("secret"), "timeout"),
+        (httpx.ConnectError("secret"), "connection_failed"),
+        (httpx.RemoteProtocolError("secret"), "protocol_error"),
+    ],
+)
+def test_faults_of_the_network_are_tried_again(fail: Send, error: Exception, reason: str) -> None:
+    with respx.mock(base_url="https://slack.com/api/") as mock:
+        mock.post("chat.postMessage").mock(side_effect=error)
+        failed = fail(Slack(bot_token=SecretStr(TOKEN), channel="#oncall"), OPENED)
+    assert (failed["reason"], failed["permanent"]) == (reason, False)
+    assert "secret" not in str(failed["message"])
+
+
+@pytest.mark.parametrize(
+    ("config", "complaint"),
+    [
+        ({}, f"expected {FORMS}"),
+        ({"bot_token": "x"}, f"expected {FORMS}"),
+        ({"channel": "#x"}, f"expected {FORMS}"),
+        ({"webhook": "https://x/", "bot_token": "x"}, f"choose one form: {FORMS}"),
+        ({"webhook": "https://x/", "channel": "#x"}, f"choose one form: {FORMS}"),
+        ({"webhook": "hooks.slack.com/x"}, "`webhook` is not a URL"),
+        ({"bot_token": "x", "channel": "#x", "api_url": "slack.com"}, "pattern"),
+    ],
+)  # fmt: skip
+def test_exactly_one_form_is_configured(config: dict[str, str], complaint: str) -> None:
+    with pytest.raises(ValidationError, match=re.escape(complaint)):
+        Slack.model_validate(config)
+
+
+def test_addresses_are_safe_to_show() -> None:
+    assert Slack(bot_token=SecretStr(TOKEN), channel="#oncall").address == "#oncall"
+    assert Slack(webhook=SecretStr("https://hooks.slack.com/services/T/B/secret")).address == "incoming webhook"
+    assert "secret" not in repr(Slack(webhook=SecretStr("https://hooks.slack.com/services/T/B/secret")))
+
+
+def all_stories() -> list[Story]:
+    told = [story for story in vars(stories).values() if isinstance(story, Story)]
+    return told + [hostile(text, resolved=over) for text in stories.HOSTILE_TEXTS for over in (False, True)]
+
+
+@pytest.mark.parametrize("story", all_stories())
+def test_every_message_is_within_slacks_limits(story: Story) -> None:
+    made = blocks(compose(story))
+    assert well_laid_out(made)
+    for told in made:
+        parsed = Block.parse(told)
+        assert parsed is not None
+        parsed.validate_json()
+
+
+def test_slacks_own_models_know_every_block() -> None:
+    kinds = {type(Block.parse(told)) for told in blocks(compose(OPENED))}
+    assert kinds == {HeaderBlock, SectionBlock, RichTextBlock, ActionsBlock, ContextBlock}
+    (act,) = [b for b in blocks(compose(OPENED)) if b["type"] == "actions"]
+    actions = ActionsBlock.parse(act)
+    assert isinstance(actions, ActionsBlock)
+    assert isinstance(actions.elements[0], ButtonElement)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a < b && c > d", "a &lt; b &amp;&amp; c &gt; d"),
+        ("<!channel> <@U1> <https://x|y>", "&lt;!channel&gt; &lt;@U1&gt; &lt;https://x|y&gt;"),
+        ("&lt;", "&amp;lt;"),
+        ("elapsed_ms <= 800", "elapsed_ms &lt;= 800"),
+        ("*bold* _it_ ~no~ `code`", "\u2217bold\u2217 \u02cdit\u02cd \u223cno\u223c \u02cbcode\u02cb"),
+    ],
+)
+def test_the_escaper(text: str, shown: str) -> None:
+    assert escape(text) == shown
+
+
+@pytest.mark.parametrize("text", ["&" * 500, "🚨" * 500, "a" * 150, "a" * 151, "a" * 149 + "<"])
+def test_a_header_fits_however_slack_counts(text: str) -> None:
+    shown: Json = fit(text, HEADER)
+    assert len(shown.encode("utf-16-le")) // 2 <= HEADER
+    assert shown == escape(text) or shown.endswith("…")
+
+
+def test_a_cut_header_loses_nothing(slack: SlackStandIn, send: Send) -> None:
+    cause = "the answer is long: " + "word " * 40
+    send(bot(slack), replace(PLAIN, incident=replace(PLAIN.incident, message=cause), now=NOW))
+    assert block(slack.posts[0], "head")["text"]["text"].endswith("…")
+    assert cause.strip() in block(slack.posts[0], "title")["text"]["text"]

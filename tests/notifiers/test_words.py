@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.notifiers.stories import MINUTE, NOW, runs
+from watchdog import words
+from watchdog.model import Outcome, Run, State
+
+SECOND, HOUR, DAY = 1_000, 60 * MINUTE, 24 * 60 * MINUTE
+
+
+@pytest.mark.parametrize(
+    ("ms", "span", "about"),
+    [
+        (-5, "0 ms", "0 ms"),
+        (0.4, "0 ms", "0 ms"),
+        (181.6, "182 ms", "181 ms"),
+        (999.4, "999 ms", "999 ms"),
+        (999.6, "1 s", "999 ms"),
+        (1_900, "1.9 s", "1 s"),
+        (9_949, "9.9 s", "9 s"),
+        (9_960, "10 s", "9 s"),
+        (45_600, "45 s", "45 s"),
+        (MINUTE - 1, "59 s", "59 s"),
+        (MINUTE, "1 min", "1 min"),
+        (92 * SECOND, "1 min 32 s", "1 min"),
+        (10 * MINUTE + SECOND, "10 min", "10 min"),
+        (41 * MINUTE, "41 min", "41 min"),
+        (2 * HOUR, "2 h", "2 h"),
+        (2 * HOUR + 19 * MINUTE, "2 h 19 min", "2 h 19 min"),
+        (26 * HOUR, "26 h", "26 h"),
+        (3 * DAY, "3 days", "3 days"),
+        (50 * HOUR, "2 days 2 h", "2 days"),
+        (30 * DAY + HOUR, "30 days", "30 days"),
+    ],
+)
+def test_a_duration_is_told_as_people_say_it(ms: float, span: str, about: str) -> None:
+    assert words.span(ms).replace(words.NBSP, " ") == span
+    assert words.about(ms).replace(words.NBSP, " ") == about
+
+
+def test_a_number_never_leaves_its_unit() -> None:
+    assert words.span(2 * HOUR + 19 * MINUTE) == "2\u00a0h 19\u00a0min"
+    assert words.count(2, "probe") == "2\u00a0probes"
+
+
+@pytest.mark.parametrize(
+    ("then", "told"),
+    [
+        (NOW, "just now"),
+        (NOW - 999, "just now"),
+        (NOW - 20 * SECOND, "20 s ago"),
+        (NOW - 2 * MINUTE - 59 * SECOND, "2 min ago"),
+        (NOW + HOUR, "just now"),
+    ],
+)
+def test_ago(then: int, told: str) -> None:
+    assert words.ago(then, NOW).replace(words.NBSP, " ") == told
+
+
+@pytest.mark.parametrize(
+    ("at", "told"),
+    [
+        (NOW, "01:50"),
+        (NOW - HOUR, "00:50"),
+        (NOW - 2 * HOUR, "21 Nov 23:50"),
+        (NOW - 365 * DAY, "22 Nov 2025 01:50"),
+        (NOW + DAY, "23 Nov 01:50"),
+    ],
+)
+def test_a_moment_names_the_day_when_it_is_another(at: int, told: str) -> None:
+    assert words.moment(at, NOW).replace(words.NBSP, " ") == told
+
+
+def test_operators_see_seconds() -> None:
+    assert words.clock(NOW, seconds=True) == "01:50:07"
+    assert words.moment(NOW, NOW, seconds=True) == "01:50:07"
+
+
+def test_counts() -> None:
+    told = [words.count(n, "result").replace(words.NBSP, " ") for n in (0, 1, 2, 12_345)]
+    assert told == ["0 results", "1 result", "2 results", "12\u202f345 results"]
+
+
+def test_every_state_has_a_word_and_a_shape_of_its_own() -> None:
+    for shown in (words.STATE_WORD, words.STATE_GLYPH):
+        assert shown.keys() == set(State)
+        assert len(set(shown.values())) == len(State)
+
+
+@pytest.mark.parametrize(
+    ("durations", "line"),
+    [
+        ([], ""),
+        ([0], "▁"),
+        ([None], "▁"),
+        ([180, 182, 178, 185], "▁▁▁▁"),
+        ([180, 180, 180, 720], "▁▁▁▄"),
+        ([180, 180, 180, 1_440], "▁▁▁█"),
+        ([180, 180, 180, 90_000], "▁▁▁█"),
+    ],
+    ids=str,
+)
+def test_a_sparkline_shows_what_stands_out_and_leaves_noise_flat(durations: list[int | None], line: str) -> None:
+    assert words.sparkline([Run(i, Outcome.PASS, ms) for i, ms in enumerate(durations)]) == line
+
+
+def test_a_sparkline_tells_outcomes_apart() -> None:
+    told = [*runs("00x?"), Run(NOW, Outcome.MISSED, None)]
+    assert words.sparkline(told) == "▁▁✕?·"
