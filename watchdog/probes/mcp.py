@@ -165,8 +165,10 @@ class McpProbe(Probe):
         except Fault as fault:
             observation = faulted(fault, attempt.trace)
             doubtful = pinned and not fault.retryable and not fault.ours
+            reached = "address" in seen.facts or (self.mcp.command and not fault.ours)
             return replace(
                 observation,
+                duration=observation.duration if reached else None,
                 measurements=_measured(seen),
                 evidence=replace(observation.evidence, facts=_facts(seen) | dict(observation.evidence.facts)),
                 remember={ERA: None} if doubtful else {},

@@ -224,7 +224,8 @@ class _Transport(httpx2.AsyncBaseTransport):
             response = await self._pool.handle_async_request(self._core_request(request))
             reply = line.reply = _Reply(response.status, httpx2.Headers(response.headers), request)
             body = _Body(response, reply, line)
-            if reply.fault():  # the SDK will not read it, but people want to know what it says
+            if reply.status == 202 or reply.fault():
+                # The SDK will not read it. But a connection serves again only when it was, and people want to know why.
                 await body.read_head()
         except Exception as error:
             line.error = error

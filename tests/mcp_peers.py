@@ -1,0 +1,112 @@
+"""MCP servers that were not written here, installed once from tests/peers/ into .cache/peers/."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+LOCKS = ROOT / "tests" / "peers"
+CACHE = ROOT / ".cache"
+
+
+class OutOfReachError(Exception):
+    """A registry gave nothing; the text says which command failed, and its last words."""
+
+
+@dataclass(frozen=True)
+class Peers:
+    """Where the servers are."""
+
+    python: Path
+    """A Python with the 1.x SDK."""
+    time: Path
+    """The command mcp-server-time."""
+    everything: tuple[str, ...]
+    """The words that start server-everything; its transport is to follow."""
+
+
+def install() -> Peers:
+    """Takes about half a minute the first time. Raises OutOfReachError."""
+    files = sorted(file for file in LOCKS.iterdir() if file.suffix in (".txt", ".json"))
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in files) + sys.version.encode()).hexdigest()[:16]
+    home = CACHE / "peers" / digest
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # several test workers come here at once
+        if not (home / "ready").exists():
+            _install(home)
+            (home / "ready").touch()
+    script = home / "node_modules/@modelcontextprotocol/server-everything/dist/index.js"
+    return Peers(home / "venv/bin/python", home / "venv/bin/mcp-server-time", (_program(home, "node"), str(script)))
+
+
+def _install(home: Path) -> None:
+    _run(sys.executable, "-m", "venv", "--clear", str(home / "venv"))
+    pip = [str(home / "venv/bin/python"), "-m", "pip", "install", "--quiet", "--require-hashes"]
+    _run(*pip, "-r", str(LOCKS / "requirements.txt"))
+    if not (shutil.which("node") and shutil.which("npm")):
+        _run(*pip, "-r", str(LOCKS / "node.txt"))
+    for name in ("package.json", "package-lock.json"):
+        shutil.copy(LOCKS / name, home / name)
+    _run(_program(home, "npm"), "ci", "--ignore-scripts", "--no-audit", "--no-fund", cwd=home)
+
+
+def _program(home: Path, name: str) -> str:
+    own = home / "venv/bin" / name
+    return str(own) if own.exists() else shutil.which(name) or name
+
+
+def _run(*words: str, cwd: Path = ROOT) -> None:
+    env = {
+        **os.environ,
+        "PATH": f"{Path(words[0]).parent}:{os.environ.get('PATH', '')}",
+        "PIP_CACHE_DIR": str(CACHE / "pip"),
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        "npm_config_cache": str(CACHE / "npm"),
+        "npm_config_update_notifier": "false",
+        "NODE_USE_SYSTEM_CA": "1",
+    }
+    ran = subprocess.run(words, cwd=cwd, env=env, capture_output=True, text=True, check=False)
+    if ran.returncode:
+        last = (ran.stderr.strip() or ran.stdout.strip() or "nothing").splitlines()[-1]
+        raise OutOfReachError(f"{Path(words[0]).name} {' '.join(words[1:4])} ... failed: {last}")
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+@contextmanager
+def listening(words: Sequence[str], port: int, env: Mapping[str, str] | None = None) -> Iterator[None]:
+    """A server that was started with these words and accepts connections on the port."""
+    process = subprocess.Popen(
+        words, env={**os.environ, **(env or {})}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        for _ in range(600):
+            if process.poll() is not None:
+                raise AssertionError(f"{words[0]} exited with code {process.returncode}")
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                break
+            except OSError:
+                time.sleep(0.05)
+        else:
+            raise AssertionError(f"nothing listens on port {port}")
+        yield
+    finally:
+        process.terminate()
+        process.wait(10)

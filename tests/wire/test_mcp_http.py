@@ -1,0 +1,288 @@
+"""What can go wrong between us and an MCP server behind a URL: each fault has a reason of its own, in time."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+from typing import Any
+
+import pytest
+
+from tests.mcp_servers.raw import Answer, RawServer, raw_server, rpc, rpc_error, tool
+from tests.mcp_visits import Visitor, visit
+from watchdog.model import Observation, Outcome
+from watchdog.wire import Wire
+
+SESSION = {"Mcp-Session-Id": "abc"}
+HTML = Answer(body=b"<html>Welcome to nginx</html>", content_type="text/html")
+NEGOTIATED = {"protocolVersion": "2025-06-18", "capabilities": {}, "serverInfo": {"name": "Raw", "version": "0.1"}}
+
+
+def pages(*cursors: str | None) -> list[Answer]:
+    return [
+        Answer(body=rpc(3 + i, {"tools": [tool(f"t{i}")]} | ({"nextCursor": cursor} if cursor else {})))
+        for i, cursor in enumerate(cursors)
+    ]
+
+
+def run(answers: dict[str, Any], seconds: float = 5, **server: Any) -> tuple[Observation, RawServer]:
+    async def go() -> tuple[Observation, RawServer]:
+        async with raw_server(answers, **server) as raw:
+            return await visit({"url": raw.url}, seconds=seconds), raw
+
+    return asyncio.run(go())
+
+
+FAULTS: list[tuple[str, dict[str, Any], str, str]] = [
+    ("no credentials", {"*": Answer(401)}, "unauthorized", "got 401: the server asks for credentials"),
+    ("access denied", {"*": Answer(403)}, "forbidden", "got 403: access is forbidden"),
+    ("asked too often", {"*": Answer(429)}, "rate_limited", "got 429: the server limits how often it is asked"),
+    ("out of service", {"*": Answer(503)}, "unexpected_status", "got 503"),
+    ("out of service later", {"tools/call": Answer(503)}, "unexpected_status", "got 503"),
+    ("broken, and says so", {"tools/list": Answer(500, rpc_error(2, -32603, "boom"))}, "unexpected_status", "got 500"),
+    ("nothing at this path", {"*": Answer(404)}, "unexpected_status", "got 404"),
+    ("a web page", {"*": HTML}, "not_mcp", "answers text/html, not MCP"),
+    ("another API", {"*": Answer(body=b'{"status": "ok"}')}, "not_mcp", "answers what is not JSON-RPC"),
+    ("half a document", {"tools/list": Answer(body=b'{"jsonrpc":')}, "not_mcp", "answers what is not JSON-RPC"),
+    (
+        "a login page elsewhere",
+        {"*": Answer(302, headers={"Location": "https://login.example/?state=secret"})},
+        "redirected",
+        "got 302: redirects to https://login.example/, which is not followed",
+    ),
+    (
+        "a reply to nobody",
+        {"tools/list": Answer(body=rpc(99, {"tools": []}))},
+        "wrong_id",
+        "replies to request '99', which was never made",
+    ),
+    ("no reply promised", {"tools/list": Answer(202)}, "invalid_reply", "got 202, which promises no reply"),
+    (
+        "cut in the middle",
+        {"tools/list": Answer(body=b'{"jsonrpc":', length=500)},
+        "connection_lost",
+        "connection closed by the server while listing the tools",
+    ),
+    (
+        "a stream that ends early",
+        {"tools/list": Answer(body=b": hello\n\n", content_type="text/event-stream")},
+        "connection_lost",
+        "connection closed before the reply came while listing the tools",
+    ),
+    (
+        "no end of bytes",
+        {"tools/list": Answer(body=b'{"jsonrpc":"', endless=b"x" * 65536)},
+        "answer_too_large",
+        "answers more than 4 MiB",
+    ),
+    (
+        "a gzip bomb",
+        {"tools/list": Answer(body=gzip.compress(b"x" * 20_000_000), headers={"Content-Encoding": "gzip"})},
+        "answer_too_large",
+        "answers more than 4 MiB",
+    ),
+    (
+        "a code we did not ask for",
+        {"tools/list": Answer(body=b"?", headers={"Content-Encoding": "br"})},
+        "protocol_error",
+        "answers encoded as br, which was not asked for",
+    ),
+    (
+        "an error of JSON-RPC",
+        {"tools/list": Answer(body=rpc_error(3, -32603, "no such table:\n tools"))},
+        "rpc_error",
+        "tools/list answers error -32603: no such table: tools",
+    ),
+    (
+        "an error of the call",
+        {"tools/call": Answer(body=rpc_error(4, -32602, "Invalid arguments"))},
+        "rpc_error",
+        "tools/call answers error -32602: Invalid arguments",
+    ),
+    (
+        "an unknown protocol version",
+        {"initialize": Answer(body=rpc(2, NEGOTIATED | {"protocolVersion": "1999-01-01"}))},
+        "protocol_unsupported",
+        "speaks no version of MCP that we know (1999-01-01)",
+    ),
+    (
+        "a reply that lacks a field",
+        {"tools/list": Answer(body=rpc(3, {"tools": [{"name": "search"}]}))},
+        "invalid_reply",
+        "tools/list answers what MCP does not allow: tools.0.inputSchema: Field required",
+    ),
+    (
+        "pages in a circle",
+        {"tools/list": pages("a", "b", "a")},
+        "cursor_loop",
+        "tools/list goes round in circles: page 3 repeats a cursor",
+    ),
+    (
+        "pages without end",
+        {"tools/list": pages(*map(str, range(200)))},
+        "too_many_pages",
+        "tools/list has more than 100 pages",
+    ),
+]
+
+
+@pytest.mark.parametrize(("answers", "reason", "message"), [f[1:] for f in FAULTS], ids=[f[0] for f in FAULTS])
+def test_a_fault_has_its_reason(answers: dict[str, Any], reason: str, message: str) -> None:
+    seen, _ = run(answers)
+    assert (seen.outcome, seen.reason, seen.message) == (Outcome.FAIL, reason, message)
+    assert seen.evidence.facts["address"].startswith("127.0.0.1:")
+    assert seen.evidence.facts["phase"] in ("negotiate", "list", "call")
+
+
+@pytest.mark.parametrize(
+    "answers", [{"*": Answer(503)}, {"tools/list": Answer(body=b"{", length=9)}, {"*": Answer(429)}]
+)
+def test_faults_of_transport_and_5xx_may_be_tried_again(answers: dict[str, Any]) -> None:
+    assert run(answers)[0].retryable
+
+
+@pytest.mark.parametrize("answers", [{"*": Answer(404)}, {"*": HTML}, {"*": Answer(401)}])
+def test_other_faults_are_not_tried_again(answers: dict[str, Any]) -> None:
+    assert not run(answers)[0].retryable
+
+
+def test_the_server_is_quoted() -> None:
+    told = {"WWW-Authenticate": 'Bearer error="invalid_token"', "Retry-After": "30"}
+    seen, _ = run({"*": Answer(401, b'{"error": "the token has expired"}', headers=told)})
+    assert seen.evidence.excerpt == '{"error": "the token has expired"}'
+    assert seen.evidence.facts["www_authenticate"] == 'Bearer error="invalid_token"'
+    assert seen.evidence.facts["retry_after"] == "30"
+
+
+HANGS: list[tuple[str, dict[str, Any], str]] = [
+    ("from the start", {"*": Answer(hang=True)}, "agreeing on a protocol version"),
+    ("when it lists", {"tools/list": Answer(hang=True)}, "listing the tools"),
+    ("when it is told that we are ready", {"notifications/initialized": Answer(hang=True)}, "listing the tools"),
+    ("when it works", {"tools/call": Answer(hang=True)}, "calling the tool"),
+    (
+        "when it works, and again when we leave",
+        {
+            "initialize": Answer(body=rpc(2, NEGOTIATED), headers=SESSION),
+            "tools/call": Answer(hang=True),
+            "DELETE": Answer(hang=True),
+        },
+        "calling the tool",
+    ),
+]
+
+
+@pytest.mark.parametrize(("answers", "doing"), [h[1:] for h in HANGS], ids=[h[0] for h in HANGS])
+def test_a_hang_ends_with_the_deadline(answers: dict[str, Any], doing: str) -> None:
+    async def go() -> None:
+        async with Wire() as wire, raw_server(answers) as raw:
+            visitor = Visitor(wire)
+            seen = await visitor.run({"url": raw.url}, seconds=1)
+            assert seen.message == f"timed out while {doing}"
+            assert visitor.took < 2
+            assert sum(seen.phases.values()) == pytest.approx(1000, abs=250)
+            assert len(asyncio.all_tasks()) <= 2 + raw.connections
+
+    asyncio.run(go())
+
+
+def test_a_server_that_hangs_only_when_we_leave_passes() -> None:
+    answers = {"initialize": Answer(body=rpc(2, NEGOTIATED), headers=SESSION), "DELETE": Answer(hang=True)}
+    seen, raw = run(answers)
+    assert seen.outcome is Outcome.PASS
+    assert raw.heard[-1] == "DELETE"
+
+
+def test_phases_are_timed_in_order() -> None:
+    seen, _ = run({})
+    assert seen.outcome is Outcome.PASS
+    assert list(seen.phases) == ["connect", "negotiate", "list", "call"]
+    assert all(took > 0 for took in seen.phases.values())
+    assert seen.duration is not None
+    assert sum(seen.phases.values()) <= seen.duration + 50
+
+
+def test_one_visit_needs_one_connection() -> None:
+    _, raw = run({})
+    assert raw.connections == 1
+
+
+def test_all_pages_are_read() -> None:
+    seen, _ = run({"tools/list": pages("a", "b", None)})
+    assert seen.measurements["tools"] == 3
+
+
+def test_tools_listed_twice_are_counted() -> None:
+    seen, _ = run({}, tools=[tool("a"), tool("b"), tool("a")])
+    assert seen.measurements["duplicate_tools"] == 1
+    assert seen.evidence.facts["tools_listed_twice"] == ["a"]
+
+
+def test_a_server_without_tools_passes() -> None:
+    seen, _ = run({"tools/list": Answer(body=rpc_error(3, -32601, "Method not found"))})
+    assert (seen.outcome, seen.measurements["tools"]) == (Outcome.PASS, 0)
+
+
+def test_a_compressed_answer_is_read() -> None:
+    packed = gzip.compress(rpc(3, {"tools": [tool("a"), tool("b")]}))
+    seen, _ = run({"tools/list": Answer(body=packed, headers={"Content-Encoding": "gzip"})})
+    assert seen.measurements["tools"] == 2
+
+
+def test_the_stream_for_what_is_said_unasked_is_never_opened() -> None:
+    _, raw = run({"initialize": Answer(body=rpc(2, NEGOTIATED), headers=SESSION)})
+    assert "GET" not in raw.heard
+
+
+def test_headers_and_credentials_go_with_every_request() -> None:
+    async def go() -> None:
+        async with raw_server() as raw:
+            await visit({"url": raw.url, "headers": {"X-Team": "a"}, "auth": {"bearer": "s3cret"}})
+            assert {h["authorization"] for h in raw.headers} == {"Bearer s3cret"}
+            assert {h["x-team"] for h in raw.headers} == {"a"}
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize(
+    ("url", "egress", "reason"),
+    [
+        ("http://127.0.0.1:9/mcp", "private", "connection_refused"),
+        ("http://nowhere.invalid/mcp", "private", "dns_failed"),
+        ("http://127.0.0.1:9/mcp", "public", "address_refused"),
+        ("http://169.254.169.254/mcp", "private", "address_refused"),
+        ("http://[::ffff:169.254.169.254]/mcp", "private", "address_refused"),
+    ],
+)
+def test_a_server_that_is_not_reached(url: str, egress: str, reason: str) -> None:
+    seen = asyncio.run(visit({"url": url}, egress=egress))
+    assert (seen.outcome, seen.reason, seen.duration) == (Outcome.FAIL, reason, None)
+
+
+SSE_FAULTS: list[tuple[str, dict[str, Any], str, str]] = [
+    ("out of service", {"GET": Answer(503)}, "unexpected_status", "got 503"),
+    ("a web page", {"GET": HTML}, "not_mcp", "answers text/html, not MCP"),
+    ("another API", {"GET": Answer(body=b"{}")}, "not_mcp", "answers application/json, not MCP"),
+]
+
+
+@pytest.mark.parametrize(("answers", "reason", "message"), [f[1:] for f in SSE_FAULTS], ids=[f[0] for f in SSE_FAULTS])
+def test_a_fault_over_server_sent_events(answers: dict[str, Any], reason: str, message: str) -> None:
+    async def go() -> None:
+        async with raw_server(answers) as raw:
+            seen = await visit({"sse": raw.url}, seconds=5)
+            assert (seen.reason, seen.message) == (reason, message)
+
+    asyncio.run(go())
+
+
+def test_an_event_stream_whose_posts_are_refused_does_not_wait_for_the_deadline() -> None:
+    stream = Answer(body=b"event: endpoint\r\ndata: /mcp\r\n\r\n", content_type="text/event-stream", hang=True)
+
+    async def go() -> None:
+        async with Wire() as wire, raw_server({"GET": stream, "initialize": Answer(503, b"no workers")}) as raw:
+            visitor = Visitor(wire)
+            seen = await visitor.run({"sse": raw.url})
+            assert (seen.reason, seen.message, seen.evidence.excerpt) == ("unexpected_status", "got 503", "no workers")
+            assert visitor.took < 5
+
+    asyncio.run(go())
