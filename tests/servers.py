@@ -31,8 +31,8 @@ class Peer:
 
 
 @asynccontextmanager
-async def serving(talk: Talk, tls: ssl.SSLContext | None = None) -> AsyncIterator[Peer]:
-    """A server that reads one request's head and then does what `talk` says."""
+async def serving(talk: Talk, tls: ssl.SSLContext | None = None, *, listen: bool = True) -> AsyncIterator[Peer]:
+    """A server that does what `talk` says, once it has read a request's head if it is to `listen`."""
     peer = Peer()
     tasks: set[asyncio.Task[None]] = set()
 
@@ -41,7 +41,8 @@ async def serving(talk: Talk, tls: ssl.SSLContext | None = None) -> AsyncIterato
         if task := asyncio.current_task():
             tasks.add(task)
         with suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            peer.heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
+            if listen:
+                peer.heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
             await talk(reader, writer)
         writer.transport.abort()
 

@@ -45,6 +45,7 @@ class Wire:
         """The shared context for these options. Raises Fault (`ours`) when a file is of no use."""
         from watchdog.wire.tls import make_context
 
+        options = options.model_copy(update={"server_name": ""})
         if options not in self._contexts:
             self._contexts[options] = make_context(options)
         return self._contexts[options]
