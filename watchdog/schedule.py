@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from difflib import get_close_matches
 from hashlib import blake2b
 from typing import TypeAlias
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, available_timezones
 
 from cronsim import CronSim, CronSimError
+
+NICKNAMES = {
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+    "@monthly": "0 0 1 * *",
+    "@weekly": "0 0 * * 0",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@hourly": "0 * * * *",
+}
+
+FIELDS = {
+    "second": "0 to 59",
+    "minute": "0 to 59",
+    "hour": "0 to 23",
+    "day of the month": "1 to 31, L, LW",
+    "month": "1 to 12, JAN to DEC",
+    "day of the week": "0 to 7, SUN to SAT, MON#1, 5L",
+}
+"""What each field of a cron expression takes besides stars, lists, ranges and steps; the seconds may be left out."""
 
 
 class ScheduleError(ValueError):
@@ -35,10 +57,6 @@ class Interval:
         """The first slot later than `at`."""
         return self.before(at) + self.every
 
-    def count(self, first: int, end: int) -> int:
-        """How many slots stand in [first, end), `first` being a slot."""
-        return max(0, -(-(end - first) // self.every))
-
     @property
     def text(self) -> str:
         s = self.every / 1000
@@ -50,51 +68,105 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Cron:
-    """A cron expression in a time zone. Across a change of clocks it runs as Debian's cron does (cronsim's rules)."""
+    """A cron expression in a time zone: five fields, or six with the seconds first, or a nickname such as @daily.
+
+    Where clocks go forward, what names its hour and minute and would be skipped runs once, at the first instant after.
+    Where they go back, it runs in the first of the two hours only. What has a star in either field follows the clock.
+    """
 
     expression: str
     timezone: str = "UTC"
 
     def __post_init__(self) -> None:
         try:
-            zone = ZoneInfo(self.timezone)
+            ZoneInfo(self.timezone)
         except (KeyError, ValueError, OSError) as e:
-            raise ScheduleError(f"unknown time zone {self.timezone!r}") from e
-        try:
-            next(CronSim(self.expression, datetime(2026, 1, 1, tzinfo=zone)))
-        except CronSimError as e:
-            raise ScheduleError(f"{self.expression!r} is not a cron expression: {e}") from e
-        except StopIteration as e:
-            raise ScheduleError(f"{self.expression!r} never comes") from e
-
-    def _walk(self, at: int, *, reverse: bool) -> int:
-        start = datetime.fromtimestamp(at / 1000, ZoneInfo(self.timezone))
-        return int(next(CronSim(self.expression, start, reverse=reverse)).timestamp() * 1000)
+            close = get_close_matches(self.timezone, sorted(available_timezones()), 1, 0.8)
+            hint = f": did you mean {close[0]}?" if close else ""
+            raise ScheduleError(f"unknown time zone {self.timezone!r}{hint}") from e
+        if fault := _fault(_plain(self.expression)):
+            raise ScheduleError(f"{self.expression!r} {fault}")
 
     def before(self, at: int) -> int:
         """The newest slot at or before `at`."""
-        whole = at - at % 1000
-        return self._walk(whole + 1000, reverse=True)
+        second = at // 1000
+        wall = self._wall(second)
+        first, again = self._readings(wall)
+        found: list[int] = []
+        for slot in CronSim(_plain(self.expression), wall + timedelta(seconds=again - first + 1), reverse=True):
+            found += [instant for instant in self._instants(slot) if instant <= second]
+            if found and slot <= wall:
+                break
+        return max(found) * 1000
 
     def after(self, at: int) -> int:
         """The first slot later than `at`."""
-        return self._walk(at - at % 1000, reverse=False)
-
-    def count(self, first: int, end: int) -> int:
-        """How many slots stand in [first, end), `first` being a slot."""
-        n = 0
-        while first < end:
-            n, first = n + 1, self.after(first)
-        return n
+        second = at // 1000
+        wall = self._wall(second)
+        first, again = self._readings(wall)
+        found: list[int] = []
+        for slot in CronSim(_plain(self.expression), wall - timedelta(seconds=again - first)):
+            found += [instant for instant in self._instants(slot) if instant > second]
+            if found and slot > wall:
+                break
+        return min(found) * 1000
 
     @property
     def text(self) -> str:
         return f"{self.expression} {self.timezone}"
 
+    def _wall(self, second: int) -> datetime:
+        """What a clock on the wall shows, written as if it were UTC: the calendar knows no change of clocks."""
+        return datetime.fromtimestamp(second, ZoneInfo(self.timezone)).replace(tzinfo=UTC, fold=0)
+
+    def _readings(self, wall: datetime) -> tuple[int, int]:
+        """When the clock shows `wall`, in seconds: reckoned as before the change of clocks next to it, and as after."""
+        zone = ZoneInfo(self.timezone)
+        first, again = (int(wall.replace(tzinfo=zone, fold=fold).timestamp()) for fold in (0, 1))
+        return first, again
+
+    def _instants(self, wall: datetime) -> list[int]:
+        """The seconds at which a run is due when the expression names `wall`."""
+        first, again = self._readings(wall)
+        if first == again:
+            return [first]
+        minute, hour = _plain(self.expression).split()[-5:-3]
+        if minute.startswith("*") or hour.startswith("*"):
+            return [first, again] if first < again else []
+        return [first if first < again else again + bisect_left(range(again, first), wall, key=self._wall)]
+
 
 Schedule: TypeAlias = Interval | Cron
 
 
-def utc(at: int) -> datetime:
-    """The instant as an aware datetime in UTC."""
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=at)
+def _plain(expression: str) -> str:
+    """The expression without nickname, and without `?`, which says of a day's field what a star says."""
+    fields = NICKNAMES.get(expression.strip().lower(), expression).split()
+    for day in (-3, -1):
+        if len(fields) >= 5 and fields[day] == "?":
+            fields[day] = "*"
+    return " ".join(fields)
+
+
+def _fault(expression: str) -> str:
+    """What is wrong with a plain expression; empty when nothing is."""
+    fields = expression.split()
+    if expression.startswith("@"):
+        return f"is not a cron expression: expected {', '.join(NICKNAMES)} or five fields"
+    if len(fields) not in (5, 6):
+        names = ", ".join(list(FIELDS)[1:])
+        return f"is not a cron expression: {len(fields)} fields, expected 5 ({names}), or 6 with the second first"
+    new_year = datetime(2026, 1, 1, tzinfo=UTC)
+    for place, field in enumerate(fields, 6 - len(fields)):
+        name, takes = list(FIELDS.items())[place]
+        alone = ["*"] * 6
+        alone[place] = field
+        try:
+            CronSim(" ".join(alone), new_year)
+        except (CronSimError, ValueError):
+            return f"is not a cron expression: {name} is {field!r}, expected {takes}, a list, a range or a step"
+    try:
+        next(CronSim(expression, new_year))
+    except (CronSimError, StopIteration):
+        return "never comes"
+    return ""
