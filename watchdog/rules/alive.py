@@ -2,35 +2,45 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
+from itertools import accumulate
 
 
 class AliveTime:
-    """Stands still inside a gap of ours. Instants and distances in milliseconds."""
+    """Stands still inside a gap of ours. Instants and distances in milliseconds.
+
+    Gaps do not overlap; one may begin where another ends.
+    """
 
     def __init__(self, gaps: Iterable[tuple[int, int]] = ()):
         self.gaps = sorted(gaps)
+        self._lost = list(accumulate((stop - start for start, stop in self.gaps), initial=0))
+        """How long all gaps before each one were."""
+        self._starts = [start for start, _ in self.gaps]
+        self._alive = [start - lost for start, lost in zip(self._starts, self._lost, strict=False)]
+        """Alive time at each gap."""
 
     def at(self, instant: int) -> int:
         """Alive time at a wall instant."""
-        return instant - sum(min(instant, stop) - start for start, stop in self.gaps if start < instant)
+        begun = bisect_left(self._starts, instant)
+        inside = self.gap_over(instant)
+        return instant - self._lost[begun] if inside is None else self._alive[begun - 1]
 
     def deadline(self, instant: int, distance: int) -> int:
         """The earliest wall instant at which `distance` has passed since `instant`."""
         target = self.at(instant) + distance
-        return target + sum(stop - start for start, stop in self.gaps if self.at(start) < target)
+        return target + self._lost[bisect_left(self._alive, target)]
 
     def passed(self, instant: int, distance: int, now: int) -> bool:
         return self.at(now) - self.at(instant) >= distance
 
     def edge(self, distance: int, now: int) -> int:
         """The newest wall instant since which `distance` has passed."""
-        instant = self.at(now) - distance
-        for start, stop in self.gaps:
-            if start <= instant:
-                instant += stop - start
-        return instant
+        target = self.at(now) - distance
+        return target + self._lost[bisect_right(self._alive, target)]
 
     def gap_over(self, instant: int) -> tuple[int, int] | None:
         """The gap that covers an instant: its start is still alive, its stop is not."""
-        return next((gap for gap in self.gaps if gap[0] < instant <= gap[1]), None)
+        begun = bisect_left(self._starts, instant)
+        return self.gaps[begun - 1] if begun and instant <= self.gaps[begun - 1][1] else None
