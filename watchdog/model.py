@@ -136,11 +136,11 @@ class Report(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """A rule's verdict about a subject. `bad` None: no evidence either way."""
+    """A rule's verdict about a subject. Where a rule has no evidence, it gives none."""
 
     rule: str
     subject: str
-    bad: bool | None
+    bad: bool
     reason: str = ""
     message: str = ""
 

@@ -15,8 +15,8 @@ BY_TASKS = frozenset({"tool_error", "expectation_failed"})
 
 
 def judge(policy: Policy, result: Result) -> Iterator[Finding]:
-    if result.outcome is Outcome.PASS:
+    explained = result.reason in BY_TASKS and any(f.bad for f in task.judge(policy, result))
+    if result.outcome is Outcome.FAIL and not explained:
+        yield Finding(NAME, "", True, result.reason, result.message)
+    else:
         yield Finding(NAME, "", False)
-    elif result.outcome is Outcome.FAIL:
-        explained = result.reason in BY_TASKS and any(f.bad for f in task.judge(policy, result))
-        yield Finding(NAME, "", not explained, result.reason, result.message)

@@ -72,6 +72,8 @@ def turn(policy: Policy, machines: Machines, slot: int, finding: Finding, out: l
 
 def gone(machines: Machines, result: Result, found: Iterable[Finding]) -> list[Finding]:
     """A good verdict for every subject that the result's listing no longer has."""
+    if result.outcome not in (Outcome.PASS, Outcome.FAIL):
+        return []
     there = {(f.rule, f.subject) for f in found}
     return [
         Finding(rule, subject, False, "gone")
@@ -125,6 +127,7 @@ def fold(
         if row.late:
             continue
         if row.prev is not None and row.prev > cursor and not passed(row.prev):
+            lapse(row.prev)
             return Folded(cursor, row.prev, changed, out)
         lapse(row.slot)
         before = dict(machines)

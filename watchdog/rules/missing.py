@@ -15,6 +15,9 @@ def judge(policy: Policy, result: Result) -> Iterator[Finding]:
     if result.tasks is None:
         return
     for name in policy.task_limits:
-        if name != "*":
-            gone = name not in result.tasks
-            yield Finding(NAME, name, gone, "task_missing", f"task {name} is not in the server's list")
+        if name == "*":
+            continue
+        if name in result.tasks:
+            yield Finding(NAME, name, False)
+        else:
+            yield Finding(NAME, name, True, "task_missing", f"task {name} is not in the server's list")

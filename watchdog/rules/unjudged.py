@@ -12,4 +12,7 @@ STATE = State.UNKNOWN
 
 
 def judge(policy: Policy, result: Result) -> Iterator[Finding]:
-    yield Finding(NAME, "", result.outcome is Outcome.ERROR, result.reason, result.message)
+    if result.outcome is Outcome.ERROR:
+        yield Finding(NAME, "", True, result.reason, result.message)
+    else:
+        yield Finding(NAME, "", False)

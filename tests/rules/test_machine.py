@@ -1,0 +1,220 @@
+"""The one machine for every finding, a sentence per row of its table."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import pytest
+
+from tests.rules.made import PROBE, STEP, history, policy, result, told
+from watchdog.model import Change, Event, Finding, Machine
+from watchdog.rules import STATE_OF, Machines, fold, stale, state_of, turn
+from watchdog.rules.engine import incident_id, step
+
+KEY = ("availability", "")
+OPENED_FOR = incident_id(PROBE, *KEY, STEP)
+
+
+def suspect(bad: int) -> Machine:
+    return Machine(bad, 0, STEP, None, "timeout")
+
+
+def opened(good: int = 0) -> Machine:
+    return Machine(3, good, STEP, OPENED_FOR, "timeout")
+
+
+def name(machine: Machine | None) -> str:
+    if machine is None:
+        return "clear"
+    if machine.incident is None:
+        return "suspect"
+    return "recovering" if machine.good else "open"
+
+
+class Row(NamedTuple):
+    sentence: str
+    before: Machine | None
+    bad: bool
+    becomes: str
+    out: Event | None = None
+    after: int = 3
+    recover: int = 3
+
+
+TABLE = [
+    Row("clear stays clear when good", None, False, "clear"),
+    Row("clear becomes suspect when bad", None, True, "suspect"),
+    Row("clear opens when bad, where one is enough", None, True, "open", Event.OPENED, after=1),
+    Row("suspect is clear when good", suspect(2), False, "clear"),
+    Row("suspect stays suspect when bad, fewer than `after` in a row", suspect(1), True, "suspect"),
+    Row("suspect opens when bad, the `after`th", suspect(2), True, "open", Event.OPENED),
+    Row("suspect opens when bad, with more behind it than `after` asks by now", suspect(5), True, "open", Event.OPENED),
+    Row("open stays open when bad, and tells nothing twice", opened(), True, "open"),
+    Row("open recovers when good, fewer than `recover`", opened(), False, "recovering"),
+    Row("open is clear when good, where one is enough", opened(), False, "clear", Event.RESOLVED, recover=1),
+    Row("recovering is open again when bad", opened(2), True, "open"),
+    Row("recovering goes on when good, fewer than `recover`", opened(1), False, "recovering"),
+    Row("recovering is clear when good, the `recover`th", opened(2), False, "clear", Event.RESOLVED),
+    Row("recovering is clear when good, with more behind it than `recover` asks by now", opened(4), False, "clear",
+        Event.RESOLVED),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: row.sentence)
+def test_table(row: Row) -> None:
+    machines: Machines = {} if row.before is None else {KEY: row.before}
+    out: list[Change] = []
+    finding = Finding(*KEY, row.bad, "refused" if row.bad else "", "connection refused" if row.bad else "")
+    turn(policy(row.after, row.recover), machines, 4 * STEP, finding, out)
+    assert name(machines.get(KEY)) == row.becomes
+    since = STEP if row.before else 4 * STEP
+    change = row.out and Change(
+        row.out, PROBE, *KEY, incident_id(PROBE, *KEY, since), since, 4 * STEP, finding.reason, finding.message
+    )
+    assert out == ([change] if change else [])
+
+
+def test_the_machine_counts_the_bad_ones_and_keeps_the_first_slot_and_the_newest_reason() -> None:
+    machines: Machines = {}
+    for slot, reason in ((1, "timeout"), (2, "refused")):
+        turn(policy(after=3), machines, slot, Finding(*KEY, True, reason), [])
+    assert machines == {KEY: Machine(2, 0, 1, None, "refused")}
+    turn(policy(after=3), machines, 3, Finding(*KEY, True, "dns_failed"), [])
+    assert machines == {KEY: Machine(3, 0, 1, incident_id(PROBE, *KEY, 1), "dns_failed")}
+
+
+def test_an_open_machine_keeps_what_it_opened_with_and_forgets_the_good_when_bad() -> None:
+    machines = {KEY: opened(2)}
+    turn(policy(), machines, 9 * STEP, Finding(*KEY, True, "dns_failed"), [])
+    assert machines == {KEY: opened(0)}
+
+
+def test_a_recovering_machine_counts_the_good_ones() -> None:
+    machines = {KEY: opened(1)}
+    turn(policy(recover=3), machines, 9 * STEP, Finding(*KEY, False), [])
+    assert machines == {KEY: opened(2)}
+
+
+class Course(NamedTuple):
+    sentence: str
+    outcomes: str
+    changes: list[str]
+    after: int = 2
+    recover: int = 2
+
+
+COURSES = [
+    Course("good all along tells nothing", "pppp", []),
+    Course("one bad slot is no incident", "pfpfpf", []),
+    Course("two in a row are", "pff", ["opened availability at 3: unexpected_status"]),
+    Course("going on bad tells nothing more", "ffffff", ["opened availability at 2: unexpected_status"]),
+    Course("one good slot does not end it", "ffpfpf", ["opened availability at 2: unexpected_status"]),
+    Course("a bad slot between sets the good ones back to none", "ffpfppf",
+           ["opened availability at 2: unexpected_status", "resolved availability at 6"]),
+    Course("and it opens anew", "ffppff",
+           ["opened availability at 2: unexpected_status", "resolved availability at 4",
+            "opened availability at 6: unexpected_status"]),
+    Course("an error between two failures neither adds nor forgives", "fef",
+           ["opened availability at 3: unexpected_status"]),
+    Course("an error while open neither heals nor sets back", "ffpep",
+           ["opened availability at 2: unexpected_status", "resolved availability at 5"]),
+    Course("a missed slot between two failures neither adds nor forgives", "fmf",
+           ["opened availability at 3: unexpected_status"]),
+    Course("missed slots while open change nothing", "ffmmmm", ["opened availability at 2: unexpected_status"]),
+    Course("missed slots alone are no evidence", "mmmmmm", []),
+    Course("errors in a row are unjudged, never down", "eep", ["opened unjudged at 2: internal_error"]),
+    Course("a failure is a judgement: it ends unjudged", "eefp", ["opened unjudged at 2: internal_error",
+           "resolved unjudged at 4"]),
+    Course("down goes on while unjudged comes and goes", "ffeepp",
+           ["opened availability at 2: unexpected_status", "opened unjudged at 4: internal_error",
+            "resolved availability at 6", "resolved unjudged at 6"]),
+    Course("one is enough where one is asked for", "fpf",
+           ["opened availability at 1: unexpected_status", "resolved availability at 2",
+            "opened availability at 3: unexpected_status"], after=1, recover=1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("course", COURSES, ids=lambda course: course.sentence)
+def test_courses(course: Course) -> None:
+    done = fold(policy(course.after, course.recover), {}, 0, history(course.outcomes), lambda _: True)
+    assert told(done.changes) == course.changes
+
+
+def test_resolving_names_the_incident_that_was_opened() -> None:
+    opening, resolving = fold(policy(2, 2), {}, 0, history("pffpp"), lambda _: True).changes
+    assert opening.event is Event.OPENED
+    assert resolving.event is Event.RESOLVED
+    assert opening.incident == resolving.incident == incident_id(PROBE, *KEY, 2 * STEP)
+    assert opening.since == resolving.since == 2 * STEP
+    assert (opening.slot, resolving.slot) == (3 * STEP, 5 * STEP)
+    assert (opening.message, resolving.message) == ("got 503", "")
+
+
+def test_an_incident_is_the_same_over_restarts_and_versions() -> None:
+    assert incident_id(7, "task", "sync", 60_000) == "41563045e232fe75b8742b69"
+
+
+@pytest.mark.parametrize(
+    ("sentence", "other"),
+    [
+        ("another probe", (8, "task", "sync", 60_000)),
+        ("another rule", (7, "missing", "sync", 60_000)),
+        ("another subject", (7, "task", "sync2", 60_000)),
+        ("another beginning", (7, "task", "sync", 60_001)),
+        ("the same letters split otherwise", (7, "tasksync", "", 60_000)),
+    ],
+)
+def test_it_is_another_incident(sentence: str, other: tuple[int, str, str, int]) -> None:
+    assert incident_id(*other) != incident_id(7, "task", "sync", 60_000), sentence
+
+
+def test_staleness_opens_and_ends_at_once_whatever_the_policy_asks() -> None:
+    machines: Machines = {}
+    out: list[Change] = []
+    turn(policy(3, 3), machines, STEP, stale.lapsed(300_000), out)
+    step(policy(3, 3), machines, result("f", 9), out)
+    assert told(out) == ["opened stale at 1: silent", "resolved stale at 9"]
+    assert out[0].message == "no result for 5\N{NO-BREAK SPACE}min"
+
+
+@pytest.mark.parametrize(
+    ("sentence", "outcome", "heard"),
+    [
+        ("a pass is heard", "p", True),
+        ("a failure is heard", "f", True),
+        ("an error is heard: somebody ran", "e", True),
+        ("a missed slot is not", "m", False),
+    ],
+)
+def test_what_ends_staleness(sentence: str, outcome: str, heard: bool) -> None:
+    machines: Machines = {}
+    turn(policy(), machines, STEP, stale.lapsed(300_000), [])
+    step(policy(), machines, result(outcome, 9), [])
+    assert (stale.KEY not in machines) is heard, sentence
+
+
+@pytest.mark.parametrize(
+    ("sentence", "rules", "judged", "state"),
+    [
+        ("nothing judged yet is unknown", "", False, "unknown"),
+        ("judged and nothing open is up", "", True, "up"),
+        ("availability is down", "availability", True, "down"),
+        ("a missing task is down", "missing", True, "down"),
+        ("a bad task is degraded", "task", True, "degraded"),
+        ("an unmet preference is degraded", "preference", True, "degraded"),
+        ("stale is unknown", "stale", True, "unknown"),
+        ("unjudged is unknown", "unjudged", True, "unknown"),
+        ("unknown is worse than degraded", "task stale preference", True, "unknown"),
+        ("down is worse than unknown", "unjudged availability stale", True, "down"),
+        ("down is worse than degraded", "task missing", True, "down"),
+        ("an open finding counts before anything was judged", "task", False, "degraded"),
+    ],
+)
+def test_the_state_of_a_probe_is_the_worst_of_its_open_findings(
+    sentence: str, rules: str, judged: bool, state: str
+) -> None:
+    assert state_of(rules.split(), judged=judged) == state, sentence
+
+
+def test_every_rule_has_a_state() -> None:
+    assert set(STATE_OF) == {"availability", "unjudged", "task", "missing", "preference", "stale"}

@@ -1,0 +1,226 @@
+"""What each rule says of one result, a sentence per row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import pytest
+
+from tests.rules.made import FAILED, OK, findings, history, policy, result, told
+from watchdog.model import Change, Finding, Result, Task
+from watchdog.rules import Machines, fold, judge
+from watchdog.rules.engine import step
+
+MIN = 60_000
+NB = "\N{NO-BREAK SPACE}"
+
+
+class Row(NamedTuple):
+    sentence: str
+    result: Result
+    says: list[tuple[Any, ...]]
+    """(subject, bad, reason, message), the last two left out when empty."""
+    tasks: Mapping[str, int] = {}
+
+
+def bad_task(outcome: str, reason: str, listing: Mapping[str, Task] | None) -> Result:
+    return result(outcome, reason=reason, message="said so", tasks=listing)
+
+
+GOOD = [("", False)]
+AVAILABILITY = [
+    Row("a pass is good", result("p"), GOOD),
+    Row("a failure is bad, with its reason", result("f"), [("", True, "unexpected_status", "got 503")]),
+    Row("an error is no evidence", result("e"), []),
+    Row("a missed slot is no evidence", result("m"), []),
+    Row("isError that a failed task explains is the task's to tell",
+        bad_task("f", "tool_error", {"a": OK, "b": FAILED}), GOOD),
+    Row("so is an expectation", bad_task("f", "expectation_failed", {"a": FAILED}), GOOD),
+    Row("a stale task explains it, too",
+        bad_task("f", "tool_error", {"a": Task(ok=True, age=2 * MIN)}), GOOD, tasks={"*": MIN}),
+    Row("isError with every task well is the probe's own",
+        bad_task("f", "tool_error", {"a": OK}), [("", True, "tool_error", "said so")]),
+    Row("isError with no task listed is the probe's own",
+        bad_task("f", "tool_error", {}), [("", True, "tool_error", "said so")]),
+    Row("isError with no listing is the probe's own",
+        bad_task("f", "tool_error", None), [("", True, "tool_error", "said so")]),
+    Row("what no task can cause is not explained by one",
+        bad_task("f", "tool_missing", {"a": FAILED}), [("", True, "tool_missing", "said so")]),
+]  # fmt: skip
+
+UNJUDGED = [
+    Row("an error is bad, with its reason", result("e"), [("", True, "internal_error", "our fault")]),
+    Row("a pass is good", result("p"), GOOD),
+    Row("a failure is good: it was judged", result("f"), GOOD),
+    Row("a missed slot is no evidence", result("m"), []),
+]
+
+
+def listed(**tasks: Task) -> Result:
+    return result("p", tasks=tasks)
+
+
+TASK = [
+    Row("no listing says nothing", result("p"), []),
+    Row("an empty listing says nothing", listed(), []),
+    Row("each task is a subject", listed(a=OK, b=OK), [("a", False), ("b", False)]),
+    Row("a failed one is bad", listed(a=FAILED), [("a", True, "task_failed", "task a failed: no space left")]),
+    Row("a failed one need not say why", listed(a=Task(ok=False)), [("a", True, "task_failed", "task a failed")]),
+    Row("failed comes before stale",
+        listed(a=Task(ok=False, age=9 * MIN)), [("a", True, "task_failed", "task a failed")], tasks={"a": MIN}),
+    Row("without a limit none is stale", listed(a=Task(ok=True, age=10**12)), [("a", False)]),
+    Row("without a limit none has to run", listed(a=Task(ok=True, seen=10**12)), [("a", False)]),
+    Row("at its limit a task is well", listed(a=Task(ok=True, age=MIN)), [("a", False)], tasks={"a": MIN}),
+    Row("past its limit it is stale", listed(a=Task(ok=True, age=MIN + 1)),
+        [("a", True, "task_stale", f"task a is stale: last run 1{NB}min ago, limit 1{NB}min")], tasks={"a": MIN}),
+    Row("the limit of its own name wins over the star", listed(a=Task(ok=True, age=2 * MIN)), [("a", False)],
+        tasks={"*": MIN, "a": 3 * MIN}),
+    Row("the star is every other task's limit", listed(b=Task(ok=True, age=2 * MIN)),
+        [("b", True, "task_stale", f"task b is stale: last run 2{NB}min ago, limit 1{NB}min")],
+        tasks={"*": MIN, "a": 3 * MIN}),
+    Row("one that never ran has one limit of grace", listed(a=Task(ok=True, seen=MIN)), [("a", False)],
+        tasks={"a": MIN}),
+    Row("and is bad past it", listed(a=Task(ok=True, seen=MIN + 1)),
+        [("a", True, "task_never_ran", f"task a never ran: first seen 1{NB}min ago, limit 1{NB}min")],
+        tasks={"a": MIN}),
+    Row("one that never ran and was never seen before is well", listed(a=Task(ok=True)), [("a", False)],
+        tasks={"a": MIN}),
+    Row("a failing probe's listing counts", result("f", tasks={"a": FAILED}),
+        [("a", True, "task_failed", "task a failed: no space left")]),
+    Row("a listing beside an error of ours does not", result("e", tasks={"a": FAILED}), []),
+]  # fmt: skip
+
+MISSING = [
+    Row("no listing says nothing", result("p"), [], tasks={"a": MIN}),
+    Row("a named task that is listed is good, however it fares", listed(a=FAILED), [("a", False)], tasks={"a": MIN}),
+    Row("a named task that is not listed is bad", listed(b=OK),
+        [("a", True, "task_missing", "task a is not in the server's list")], tasks={"a": MIN}),
+    Row("the star names none", listed(), [], tasks={"*": MIN}),
+    Row("names after the star count, too, in the order of the configuration", listed(c=OK),
+        [("b", True, "task_missing", "task b is not in the server's list"), ("c", False)],
+        tasks={"*": MIN, "b": MIN, "c": MIN}),
+    Row("a failing probe's listing counts", result("f", tasks={}),
+        [("a", True, "task_missing", "task a is not in the server's list")], tasks={"a": MIN}),
+    Row("a listing beside an error of ours does not", result("e", tasks={}), [], tasks={"a": MIN}),
+]  # fmt: skip
+
+PREFERENCE = [
+    Row("none evaluated says nothing", result("p"), []),
+    Row("none configured says nothing", result("p", preferences={}), []),
+    Row("each expression is a subject: good when it holds, else bad with what is wrong",
+        result("p", preferences={"x < 1": "", "y < 1": "y < 1 is false: observed 2"}),
+        [("x < 1", False), ("y < 1", True, "preference_failed", "y < 1 is false: observed 2")]),
+    Row("what comes beside an error of ours does not count", result("e", preferences={"x": "x is false"}), []),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("rule", "row"),
+    [
+        pytest.param(rule, row, id=f"{rule}: {row.sentence}")
+        for rule, rows in {
+            "availability": AVAILABILITY,
+            "unjudged": UNJUDGED,
+            "task": TASK,
+            "missing": MISSING,
+            "preference": PREFERENCE,
+        }.items()
+        for row in rows
+    ],
+)
+def test_verdicts(rule: str, row: Row) -> None:
+    assert findings(rule, row.result, tasks=row.tasks) == [Finding(rule, *said) for said in row.says]
+
+
+@pytest.mark.parametrize("outcome", "pfem")
+def test_a_good_verdict_gives_no_reason(outcome: str) -> None:
+    full = result(outcome, tasks={"a": OK, "b": FAILED}, preferences={"x": "", "y": "y is false"})
+    for finding in judge(policy(tasks={"a": MIN, "c": MIN}), full):
+        assert finding.bad or (finding.reason, finding.message) == ("", ""), finding
+        assert not finding.bad or (finding.reason and finding.message), finding
+
+
+def test_one_fault_told_by_a_task_is_one_incident() -> None:
+    row = result("f", reason="tool_error", message="isError", tasks={"a": FAILED, "b": OK})
+    out: list[Change] = []
+    step(policy(), {}, row, out)
+    assert told(out) == ["opened task[a] at 1: task_failed"]
+
+
+def test_availability_recovers_when_a_task_turns_out_to_be_the_cause() -> None:
+    refused, explained = result("f", 1), result("f", 2, reason="tool_error", message="isError", tasks={"a": FAILED})
+    done = fold(policy(), {}, 0, [refused, explained], lambda _: True)
+    assert told(done.changes) == [
+        "opened availability at 1: unexpected_status",
+        "resolved availability at 2",
+        "opened task[a] at 2: task_failed",
+    ]
+
+
+class Gone(NamedTuple):
+    sentence: str
+    after_it: list[Result]
+    changes: list[str]
+    tasks: Mapping[str, int] = {}
+
+
+UNMET = {"x": "x is false"}
+GONE = [
+    Gone("a task that is listed no more is resolved as gone after `recover` slots",
+         [result("p", 2, tasks={}), result("p", 3, tasks={})], ["resolved task[a] at 3: gone"]),
+    Gone("once is not enough", [result("p", 2, tasks={}), result("p", 3, tasks={"a": FAILED})], []),
+    Gone("an answer without a listing says nothing about it", [result("p", 2), result("p", 3), result("p", 4)], []),
+    Gone("nor does a refused connection", [result("f", 2), result("f", 3)],
+         ["opened availability at 3: unexpected_status"]),
+    Gone("nor does what comes beside an error of ours", [result("e", 2, tasks={}), result("e", 3, tasks={})],
+         ["opened unjudged at 3: internal_error"]),
+    Gone("nor does a missed slot", [result("m", 2, tasks={}), result("m", 3, tasks={})], []),
+    Gone("gone counts on from good", [result("p", 2, tasks={"a": OK}), result("p", 3, tasks={})],
+         ["resolved task[a] at 3: gone"]),
+    Gone("good counts on from gone", [result("p", 2, tasks={}), result("p", 3, tasks={"a": OK})],
+         ["resolved task[a] at 3"]),
+    Gone("a failing answer that lists other tasks says it, too",
+         [result("f", 2, tasks={"b": OK}), result("f", 3, tasks={"b": OK})],
+         ["opened availability at 3: unexpected_status", "resolved task[a] at 3: gone"]),
+    Gone("a required one opens missing in its place", [result("p", 2, tasks={}), result("p", 3, tasks={})],
+         ["opened missing[a] at 3: task_missing", "resolved task[a] at 3: gone"], tasks={"a": MIN}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("row", GONE, ids=lambda row: row.sentence)
+def test_gone(row: Gone) -> None:
+    machines: Machines = {}
+    first = [result("p", slot, tasks={"a": FAILED}) for slot in (0, 1)]
+    opening = fold(policy(2, 2, row.tasks), machines, -1, first, lambda _: True)
+    assert told(opening.changes) == ["opened task[a] at 1: task_failed"]
+    done = fold(policy(2, 2, row.tasks), machines, opening.cursor, row.after_it, lambda _: True)
+    assert told(done.changes) == row.changes
+
+
+def test_a_suspicion_of_what_is_gone_is_dropped() -> None:
+    machines: Machines = {}
+    rows = [result("p", 1, tasks={"a": FAILED}), result("p", 2, tasks={})]
+    assert fold(policy(2, 2), machines, 0, rows, lambda _: True).changes == []
+    assert machines == {}
+
+
+def test_a_preference_that_is_no_longer_configured_is_gone() -> None:
+    rows = [result("p", 1, preferences=UNMET), result("p", 2), result("p", 3, preferences={})]
+    done = fold(policy(), {}, 0, rows, lambda _: True)
+    assert told(done.changes) == ["opened preference[x] at 1: preference_failed", "resolved preference[x] at 3: gone"]
+
+
+def test_a_task_that_the_configuration_requires_no_more_is_not_missing() -> None:
+    machines: Machines = {}
+    fold(policy(tasks={"a": MIN}), machines, 0, [result("p", 1, tasks={})], lambda _: True)
+    done = fold(policy(), machines, MIN, [result("p", 2, tasks={})], lambda _: True)
+    assert told(done.changes) == ["resolved missing[a] at 2: gone"]
+    assert machines == {}
+
+
+def test_a_finding_without_a_listing_is_never_gone() -> None:
+    machines: Machines = {}
+    done = fold(policy(), machines, 0, [*history("f"), result("f", 2, tasks={}, preferences={})], lambda _: True)
+    assert told(done.changes) == ["opened availability at 1: unexpected_status"]
+    assert list(machines) == [("availability", "")]
