@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from watchdog.model import ProbeInfo, Severity
@@ -17,7 +17,7 @@ class Match:
     group: str = ""
     kind: str = ""
     probe: str = ""
-    """A probe's key."""
+    """A probe's key or name."""
 
     def misses(self, probe: ProbeInfo) -> str:
         """What keeps the probe from matching, in words; empty when it matches."""
@@ -29,7 +29,7 @@ class Match:
             wanted, has = getattr(self, field), getattr(probe, field)
             if wanted and wanted != has:
                 return f"{field} is {has or 'empty'}, not {wanted}"
-        if self.probe and self.probe != probe.key:
+        if self.probe and self.probe not in (probe.key, probe.name):
             return f"probe is {probe.key}, not {self.probe}"
         return ""
 
@@ -65,21 +65,21 @@ class Routes:
         if not self.routes:
             everyone = tuple(self.receivers)
             return Routing(self._destinations(everyone), (f"no routes: every receiver is told: {', '.join(everyone)}",))
-        told: list[str] = []
+        applied: list[Route] = []
         why: list[str] = []
         for number, route in enumerate(self.routes, 1):
             if miss := route.match.misses(probe):
                 why.append(f"route {number} does not match: {miss}")
                 continue
-            told += route.receivers
-            why.append(f"route {number} matches: {', '.join(route.receivers)} told")
+            applied.append(route)
+            why.append(f"route {number} matches: {', '.join(route.receivers) or 'nobody'} told")
             if not route.go_on:
                 if number < len(self.routes):
                     why.append(f"route {number} does not continue")
                 break
-        if not told:
+        if not applied:
             why.append("no route matches: nobody is told")
-        return Routing(self._destinations(told), tuple(why))
+        return Routing(self._destinations(name for route in applied for name in route.receivers), tuple(why))
 
-    def _destinations(self, receivers: list[str] | tuple[str, ...]) -> tuple[str, ...]:
+    def _destinations(self, receivers: Iterable[str]) -> tuple[str, ...]:
         return tuple(dict.fromkeys(d for name in receivers for d in self.receivers[name]))

@@ -1,0 +1,122 @@
+"""Who is told, and why, a sentence per row."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import pytest
+
+from watchdog.alerts import Match, Route, Routes
+from watchdog.model import ProbeInfo, Severity
+
+API = ProbeInfo(1, "api", "API", "http", group="Core", tags=("prod", "eu"), severity=Severity.CRITICAL)
+RECEIVERS = {"oncall": ("oncall/slack", "oncall/email"), "chat": ("chat/slack",), "pager": ("pager/webhook",)}
+
+
+class Miss(NamedTuple):
+    sentence: str
+    match: Match
+    misses: str = ""
+    """What is said; empty when it matches."""
+    probe: ProbeInfo = API
+
+
+MISSES = [
+    Miss("an empty match matches every probe", Match()),
+    Miss("the severity matches", Match(severity=Severity.CRITICAL)),
+    Miss("another severity does not", Match(severity=Severity.WARNING), "severity is critical, not warning"),
+    Miss("a tag matches", Match(tags=frozenset({"prod"}))),
+    Miss("every tag is needed", Match(tags=frozenset({"prod", "eu"}))),
+    Miss("one tag of two is not enough", Match(tags=frozenset({"prod", "us"})), "without tag us"),
+    Miss("all missing tags are told, in order", Match(tags=frozenset({"z", "prod", "b", "a"})), "without tag a, b, z"),
+    Miss("a probe without tags has none of them", Match(tags=frozenset({"prod"})), "without tag prod",
+         replace(API, tags=())),
+    Miss("the group matches", Match(group="Core")),
+    Miss("another group does not", Match(group="Search"), "group is Core, not Search"),
+    Miss("no group is another group", Match(group="Search"), "group is empty, not Search", replace(API, group="")),
+    Miss("the kind matches", Match(kind="http")),
+    Miss("another kind does not", Match(kind="mcp"), "kind is http, not mcp"),
+    Miss("the probe matches by its key", Match(probe="api")),
+    Miss("the probe matches by its name", Match(probe="API")),
+    Miss("another probe does not", Match(probe="web"), "probe is api, not web"),
+    Miss("everything at once matches",
+         Match(Severity.CRITICAL, frozenset({"eu"}), "Core", "http", "api")),
+    Miss("of many misses the first is told",
+         Match(Severity.INFO, frozenset({"x"}), "y", "z", "w"), "severity is critical, not info"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("row", MISSES, ids=lambda row: row.sentence)
+def test_match(row: Miss) -> None:
+    assert row.match.misses(row.probe) == row.misses
+
+
+YES, NO = Match(kind="http"), Match(kind="mcp")
+
+
+class Row(NamedTuple):
+    sentence: str
+    routes: tuple[Route, ...]
+    destinations: tuple[str, ...]
+    why: tuple[str, ...]
+    receivers: dict[str, tuple[str, ...]] = RECEIVERS
+
+
+EVERYONE = ("oncall/slack", "oncall/email", "chat/slack", "pager/webhook")
+TABLE = [
+    Row("without receivers nobody can be told", (Route(("oncall",)),), (),
+        ("no receivers are configured: nobody is told",), {}),
+    Row("without routes every receiver hears everything", (), EVERYONE,
+        ("no routes: every receiver is told: oncall, chat, pager",)),
+    Row("the one route that matches decides", (Route(("chat",), YES),), ("chat/slack",),
+        ("route 1 matches: chat told",)),
+    Row("each destination of a receiver is told", (Route(("oncall",)),), ("oncall/slack", "oncall/email"),
+        ("route 1 matches: oncall told",)),
+    Row("a route may name several receivers", (Route(("pager", "chat")),), ("pager/webhook", "chat/slack"),
+        ("route 1 matches: pager, chat told",)),
+    Row("the first match decides, and those after it are not looked at",
+        (Route(("chat",), YES), Route(("pager",), YES)), ("chat/slack",),
+        ("route 1 matches: chat told", "route 1 does not continue")),
+    Row("a route that does not match is passed over",
+        (Route(("chat",), NO), Route(("pager",), YES)), ("pager/webhook",),
+        ("route 1 does not match: kind is http, not mcp", "route 2 matches: pager told")),
+    Row("one that says to go on goes on",
+        (Route(("chat",), YES, go_on=True), Route(("pager",), YES)), ("chat/slack", "pager/webhook"),
+        ("route 1 matches: chat told", "route 2 matches: pager told")),
+    Row("until one does not say so",
+        (Route(("chat",), go_on=True), Route(("pager",)), Route(("oncall",))), ("chat/slack", "pager/webhook"),
+        ("route 1 matches: chat told", "route 2 matches: pager told", "route 2 does not continue")),
+    Row("going on from a route that does not match means nothing",
+        (Route(("chat",), NO, go_on=True), Route(("pager",)), Route(("oncall",))), ("pager/webhook",),
+        ("route 1 does not match: kind is http, not mcp", "route 2 matches: pager told", "route 2 does not continue")),
+    Row("going on past the last one is no fault", (Route(("chat",), go_on=True),), ("chat/slack",),
+        ("route 1 matches: chat told",)),
+    Row("going on past routes that do not match leaves what was decided",
+        (Route(("chat",), go_on=True), Route(("pager",), NO)), ("chat/slack",),
+        ("route 1 matches: chat told", "route 2 does not match: kind is http, not mcp")),
+    Row("what two routes tell is told once, where it came first",
+        (Route(("pager", "chat"), go_on=True), Route(("chat", "oncall"))),
+        ("pager/webhook", "chat/slack", "oncall/slack", "oncall/email"),
+        ("route 1 matches: pager, chat told", "route 2 matches: chat, oncall told")),
+    Row("when no route matches nobody is told",
+        (Route(("chat",), NO), Route(("pager",), Match(group="Jobs"))), (),
+        ("route 1 does not match: kind is http, not mcp", "route 2 does not match: group is Core, not Jobs",
+         "no route matches: nobody is told")),
+    Row("a route without receivers keeps silent on purpose",
+        (Route((), YES), Route(("pager",))), (), ("route 1 matches: nobody told", "route 1 does not continue")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: row.sentence)
+def test_routes(row: Row) -> None:
+    decided = Routes(row.receivers, row.routes).decide(API)
+    assert decided.destinations == row.destinations
+    assert decided.why == row.why
+
+
+def test_a_destination_that_wants_no_resolved_hears_what_opens() -> None:
+    routes = Routes(RECEIVERS, (Route(("oncall",)),), quiet=frozenset({"oncall/email"}))
+    assert routes.decide(API).destinations == ("oncall/slack", "oncall/email")
+    assert routes.quiet == {"oncall/email"}
+    assert Routes(RECEIVERS).quiet == frozenset()
