@@ -1,0 +1,161 @@
+"""An MCP server that we start: each fault has a reason of its own, and nothing that it started outlives the run."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.mcp_visits import Visitor, visit
+from watchdog.model import Observation, Outcome
+from watchdog.wire import Wire
+
+SERVER = Path(__file__).parents[1] / "mcp_servers" / "raw_stdio.py"
+
+
+def command(fault: str) -> dict[str, Any]:
+    return {"command": [sys.executable, str(SERVER), fault]}
+
+
+def alive(fault: str) -> list[int]:
+    """Processes of a server, zombies aside."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if str(SERVER).encode() in words and fault.encode() in words:
+            found.append(int(entry.name))
+    return found
+
+
+def run(fault: str, seconds: float = 10) -> tuple[Observation, float]:
+    async def go() -> tuple[Observation, float]:
+        async with Wire() as wire:
+            visitor = Visitor(wire)
+            return await visitor.run(command(fault), seconds=seconds), visitor.took
+
+    seen = asyncio.run(go())
+    assert alive(fault) == []
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason", "message"),
+    [
+        ("exits", "server_exited", "the server exited with code 1"),
+        ("killed", "server_exited", "the server was ended by signal 9: Killed"),
+        ("leaves_at_call", "server_exited", "the server exited with code 3"),
+        ("mutes", "connection_lost", "the server closed its output but runs on while calling the tool"),
+        ("wrong_id", "wrong_id", "replies to request '77', which was never made"),
+        ("flood", "answer_too_large", "answers more than 4 MiB"),
+        ("lines", "not_mcp", "writes more than 1000 lines that are not MCP"),
+    ],
+)
+def test_a_fault_has_its_reason_before_the_deadline(fault: str, reason: str, message: str) -> None:
+    seen, took = run(fault)
+    assert (seen.outcome, seen.reason, seen.message) == (Outcome.FAIL, reason, message)
+    assert took < 10
+
+
+def test_what_it_complained_of_is_evidence() -> None:
+    seen, _ = run("exits")
+    assert seen.evidence.excerpt.strip() == "config.toml: no such file"
+    assert seen.evidence.facts["exit_code"] == 1
+
+
+@pytest.mark.parametrize("fault", ["deaf", "hangs", "stubborn", "forks_and_hangs"])
+def test_a_hang_ends_within_four_seconds_of_the_deadline(fault: str) -> None:
+    seen, took = run(fault, seconds=1)
+    doing = "agreeing on a protocol version" if fault == "deaf" else "calling the tool"
+    assert seen.message == f"timed out while {doing}"
+    assert took < 1 + 4
+    assert sum(seen.phases.values()) == pytest.approx(1000, abs=300)
+
+
+@pytest.mark.parametrize("fault", ["none", "forks", "banner", "leaves", "ignores"])
+def test_a_server_that_works_passes(fault: str) -> None:
+    seen, _ = run(fault, seconds=4)
+    assert (seen.outcome, seen.reason) == (Outcome.PASS, "")
+    assert list(seen.phases) == ["spawn", "negotiate", "list", "call"]
+    assert seen.measurements["tools"] == 1
+
+
+def test_what_it_prints_beside_mcp_is_evidence() -> None:
+    facts = run("banner")[0].evidence.facts
+    assert (facts["strange_lines"], facts["strange_line"]) == (1, "Server started on stdio")
+
+
+def test_one_bad_byte_costs_one_character() -> None:
+    seen, took = run("bad_byte")
+    assert (seen.outcome, seen.evidence.excerpt) == (Outcome.PASS, "caf\N{REPLACEMENT CHARACTER}")
+    assert took < 5
+
+
+@pytest.mark.parametrize(
+    ("mcp", "reason", "message"),
+    [
+        ({"command": ["no-such-command"]}, "command_not_found", "command not found: no-such-command"),
+        (
+            {"command": [sys.executable], "cwd": "/nowhere"},
+            "command_not_found",
+            "working directory not found: /nowhere",
+        ),
+        ({"command": ["/etc/passwd"]}, "command_not_started", "cannot start /etc/passwd: Permission denied"),
+    ],
+)
+def test_what_cannot_be_started_is_our_fault(mcp: dict[str, Any], reason: str, message: str) -> None:
+    seen = asyncio.run(visit(mcp))
+    assert (seen.outcome, seen.reason, seen.message, seen.duration) == (Outcome.ERROR, reason, message, None)
+
+
+def test_it_sees_its_own_variables_and_none_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_PASSWORD", "hunter2")
+    program = "import os, sys; sys.exit(' '.join(f'{k}={v}' for k, v in os.environ.items()))"
+    mcp = {"command": [sys.executable, "-c", program], "env": {"MODE": "probe"}}
+    told = asyncio.run(visit(mcp)).evidence.excerpt
+    assert "MODE=probe" in told
+    assert "PATH=" in told
+    assert "hunter2" not in told
+
+
+def test_it_starts_in_its_folder(tmp_path: Path) -> None:
+    mcp = {"command": [sys.executable, "-c", "import os, sys; sys.exit(os.getcwd())"], "cwd": str(tmp_path)}
+    assert asyncio.run(visit(mcp)).evidence.excerpt.strip() == os.path.realpath(tmp_path)
+
+
+def test_a_run_that_is_cancelled_twice_leaves_nothing_behind() -> None:
+    async def go() -> None:
+        run = asyncio.create_task(visit(command("stubborn")))
+        while not alive("stubborn"):  # noqa: ASYNC110 - a process has no event to wait for
+            await asyncio.sleep(0.02)
+        run.cancel()
+        await asyncio.sleep(0.1)
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+
+    begun = time.monotonic()
+    asyncio.run(go())
+    assert alive("stubborn") == []
+    assert time.monotonic() - begun < 5
+
+
+def test_the_loop_is_not_held_up_by_a_flood() -> None:
+    async def go() -> float:
+        worst = 0.0
+        run = asyncio.create_task(visit(command("lines")))
+        while not run.done():
+            before = time.monotonic()
+            await asyncio.sleep(0.01)
+            worst = max(worst, time.monotonic() - before)
+        return worst
+
+    asyncio.run(visit(command("none")))  # what is loaded once is not to be measured
+    assert asyncio.run(go()) < 0.5
