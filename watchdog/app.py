@@ -8,6 +8,7 @@ import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import structlog
 import uvicorn
@@ -29,6 +30,9 @@ from watchdog.store.migrate import upgrade
 from watchdog.store.outbox import Outbox
 from watchdog.store.timekeeping import Timekeeper
 from watchdog.wire import Wire
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 log = structlog.get_logger()
 
@@ -57,7 +61,7 @@ class App:
 async def running(loaded: Loaded, clock: Clock = wall) -> AsyncIterator[App]:
     """Build everything from a configuration, run it, and stop it in order.
 
-    Raises SchemaError for a database of a newer version, sqlalchemy.exc.SQLAlchemyError for one that is out of reach.
+    Raises SchemaError for a database of a newer version, Away for one that is out of reach.
     """
     config = loaded.config
     database = Database(config.storage.url)
@@ -102,6 +106,26 @@ def destinations(loaded: Loaded) -> dict[str, Notifier]:
     return {name: notifier for key, receiver in receivers for name, notifier in receiver.destinations(key).items()}
 
 
+def faces(app: App) -> FastAPI:
+    """The pages of a running service."""
+    from watchdog.web.access import Key
+    from watchdog.web.app import create_app
+    from watchdog.web.status import Site
+
+    config = app.loaded.config
+    page, show = config.status_page, config.status_page.show.table()
+    site = Site(
+        title=page.title,
+        shown=lambda probe: not show.misses(probe),
+        groups=tuple(page.groups),
+        order=tuple(probe.key for probe in config.probes),
+        history=page.history,
+    )
+    keys = [Key(key.name, key.role, key.key.get_secret_value()) for key in config.access.keys]
+    addresses = {name: notifier.address for name, notifier in destinations(app.loaded).items()}
+    return create_app(read=app.storage.read, now=app.clock, ready=app.ready, site=site, keys=keys, addresses=addresses)
+
+
 class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -111,15 +135,13 @@ class _Server(uvicorn.Server):
 
 async def serve(loaded: Loaded) -> None:
     """Run until SIGTERM or SIGINT: the service and its pages."""
-    from watchdog.web import create_app
-
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stop.set)
     host, port = loaded.config.server.address
     async with running(loaded) as app:
-        pages = create_app(app)
+        pages = faces(app)
         server = _Server(uvicorn.Config(pages, host, port, log_config=None, access_log=False, server_header=False))
         serving = asyncio.create_task(server.serve())
         stopped = asyncio.create_task(stop.wait())

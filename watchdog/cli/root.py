@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from watchdog.cli.about import version
+from watchdog.cli import about, asking, checking, db, demo, probing, running, telling
 
 app = typer.Typer(
     name="watchdog",
@@ -13,10 +13,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-
-@app.callback()
-def _root() -> None:
-    """A lone command would otherwise become the program itself."""
-
-
-app.command()(version)
+for command in (
+    running.run, demo.demo, checking.init, checking.validate, probing.probe, asking.status, asking.incidents,
+    checking.schema,
+):  # fmt: skip
+    app.command()(command)
+app.command("test-alert")(telling.send_test)
+app.add_typer(db.app, name="db")
+app.command()(about.version)

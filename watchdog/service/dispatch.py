@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from watchdog.model import Json, Outcome, Report, Result, Slot
-from watchdog.probes import Probe
+from watchdog.probes.base import Probe
 from watchdog.service.clock import Clock
 from watchdog.service.runner import Runner
 

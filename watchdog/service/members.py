@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from watchdog.model import ProbeInfo
-from watchdog.probes import Probe
+from watchdog.probes.base import Probe
 from watchdog.rules import Policy
 from watchdog.schedule import Cron, Interval, Schedule, phase_of
 from watchdog.store.fleet import Member

@@ -11,8 +11,7 @@ from time import monotonic
 import structlog
 
 from watchdog.model import Evidence, Json, Observation, Outcome, Report, Result, Slot
-from watchdog.probes import Probe
-from watchdog.probes.base import Attempt
+from watchdog.probes.base import Attempt, Probe
 from watchdog.service.clock import Clock
 from watchdog.service.lag import LATE, LagSentinel
 from watchdog.wire import Mask, Trace, Wire, cap, harmless, presentable

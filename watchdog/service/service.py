@@ -11,7 +11,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
 from watchdog.model import Outcome, Report
-from watchdog.probes import Probe
+from watchdog.probes.base import Probe
 from watchdog.service.clock import Clock
 from watchdog.service.delivery import Mailroom
 from watchdog.service.dispatch import Dispatcher

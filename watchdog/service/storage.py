@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import ParamSpec, TypeVar
-
-import sqlalchemy as sa
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from watchdog.store.database import Database
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
 
 P = ParamSpec("P")
 T = TypeVar("T")

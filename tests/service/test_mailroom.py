@@ -1,0 +1,200 @@
+"""From the outbox to the receiver: at least once, in order, with patience where asked for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from tests.store.lab import EVERY, T0, Lab, member, series
+from watchdog.alerts import Routes
+from watchdog.model import Event, Json
+from watchdog.notifiers.base import Delivery, DeliveryError, Notifier
+from watchdog.service import delivery
+from watchdog.service.delivery import FIRST, LONGEST, TRIES, Mailroom, backoff
+from watchdog.service.storage import Storage
+from watchdog.store.tables import outbox
+from watchdog.wire import Mask, Wire
+
+
+class Spy(Notifier):
+    """Answers as it is told: an exception to raise, or a receipt."""
+
+    kind: ClassVar[str] = "spy"
+    script: Any
+
+    @property
+    def address(self) -> str:
+        return "spy"
+
+    async def send(self, delivery: Delivery) -> dict[str, Json]:
+        answer = self.script(delivery)
+        if isinstance(answer, Exception):
+            raise answer
+        return dict(answer or {})
+
+
+class Office:
+    """A mailroom over a store, with a clock that the test turns."""
+
+    def __init__(self, lab: Lab):
+        self.lab, self.now = lab, T0 + 10 * EVERY
+        self.storage = Storage(lab.database)
+        self.heard: list[Delivery] = []
+        self.answers: list[Callable[[], Any]] = []
+        self.mailroom = self.open()
+
+    def open(self) -> Mailroom:
+        spies: dict[str, Notifier] = {"oncall/spy": Spy(script=self.answer)}
+        mask = Mask(["hush-hush"])
+        return Mailroom(self.storage, self.lab.outbox, spies, Wire(), mask, lambda: self.now, "https://status.example")
+
+    def answer(self, told: Delivery) -> Any:
+        self.heard.append(told)
+        return self.answers.pop(0)() if self.answers else {"ts": str(len(self.heard))}
+
+    async def deliver(self) -> None:
+        await self.mailroom.deliver()
+        while self.mailroom._sending:
+            await asyncio.gather(*self.mailroom._sending.values(), return_exceptions=True)
+            await asyncio.sleep(0)
+            await self.mailroom.deliver()
+
+    def rows(self) -> list[dict[str, Any]]:
+        return self.lab.rows(outbox)
+
+
+@pytest.fixture
+def office(tmp_path: Path) -> Iterator[Office]:
+    routes = Routes({"oncall": ("oncall/spy",)})
+    with Lab(f"sqlite:///{tmp_path / 'watchdog.db'}", [member(after=2, recover=1)], routes=routes) as lab:
+        made = Office(lab.without_gaps())
+        yield made
+        made.storage.close()
+
+
+def break_it(office: Office, outcomes: str = "pff") -> None:
+    for seen in series(office.lab.ids[0], outcomes):
+        office.lab.record(seen)
+
+
+async def test_an_incident_is_told_once_and_its_end_with_the_receipt_of_its_opening(office: Office) -> None:
+    break_it(office)
+    await office.deliver()
+    assert [d.notification.event for d in office.heard] == [Event.OPENED]
+    assert office.heard[0].story.link.startswith("https://status.example/incidents/")
+    break_it(office, "pffp")
+    await office.deliver()
+    assert [d.notification.event for d in office.heard] == [Event.OPENED, Event.RESOLVED]
+    assert office.heard[1].receipt == {"ts": "1"}
+    assert [row["state"] for row in office.rows()] == ["sent", "sent"]
+    await office.deliver()
+    assert len(office.heard) == 2
+
+
+async def test_opened_and_resolved_while_unreachable_become_one_message(office: Office) -> None:
+    office.answers = [lambda: DeliveryError("refused", "connection refused")]
+    break_it(office)
+    await office.deliver()
+    break_it(office, "pffp")
+    office.now += FIRST
+    await office.deliver()
+    assert [(d.notification.event, d.story.merged) for d in office.heard] == [
+        (Event.OPENED, False),
+        (Event.RESOLVED, True),
+    ]
+    assert [row["state"] for row in office.rows()] == ["merged", "sent"]
+
+
+async def test_a_failed_delivery_waits_longer_each_time_and_is_given_up_visibly(office: Office) -> None:
+    break_it(office)
+    waits = []
+    for _ in range(TRIES):
+        office.answers = [lambda: DeliveryError("refused", "connection refused by hush-hush")]
+        before = len(office.heard)
+        await office.deliver()
+        assert len(office.heard) == before + 1, "due again, and only then"
+        row = office.rows()[0]
+        if row["state"] == "waiting":
+            waits.append(row["due_at"] - office.now)
+            office.now = row["due_at"]
+    assert waits[:4] == [FIRST, 2 * FIRST, 4 * FIRST, 8 * FIRST]
+    assert max(waits) == LONGEST
+    assert (row["state"], row["attempts"]) == ("dead", TRIES)
+    assert row["detail"] == "connection refused by •••", "no secret reaches a page"
+
+
+async def test_a_permanent_error_is_a_dead_letter_at_once(office: Office) -> None:
+    office.answers = [lambda: DeliveryError("gone", "410 Gone", permanent=True)]
+    break_it(office)
+    await office.deliver()
+    assert (office.rows()[0]["state"], office.rows()[0]["detail"]) == ("dead", "410 Gone")
+
+
+async def test_nothing_goes_to_a_destination_before_the_time_it_named(office: Office) -> None:
+    office.answers = [lambda: DeliveryError("rate_limited", "429", retry_after=90.0)]
+    break_it(office)
+    await office.deliver()
+    break_it(office, "pffp")  # a new notification, due at once, at the same destination
+    office.now += 89_999
+    await office.deliver()
+    assert len(office.heard) == 1
+    office.now += 1
+    await office.deliver()
+    assert len(office.heard) == 2
+
+
+async def test_a_bug_in_a_notifier_is_retried_and_names_no_internals(office: Office) -> None:
+    office.answers = [lambda: KeyError("hush-hush")]
+    break_it(office)
+    await office.deliver()
+    assert (office.rows()[0]["state"], office.rows()[0]["detail"]) == ("waiting", "KeyError inside Watchdog")
+
+
+async def test_a_destination_that_is_no_longer_configured_is_a_dead_letter(office: Office) -> None:
+    office.mailroom.notifiers = {}
+    break_it(office)
+    await office.deliver()
+    assert office.rows()[0]["detail"] == "the destination is no longer configured"
+
+
+async def test_a_receiver_that_never_answers_is_tried_again(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivery, "SEND", 0.01)
+
+    class Silent(Spy):
+        async def send(self, delivery: Delivery) -> dict[str, Json]:
+            await asyncio.Event().wait()
+            return {}
+
+    office.mailroom.notifiers = {"oncall/spy": Silent(script=None)}
+    break_it(office)
+    await office.mailroom.deliver()
+    await asyncio.gather(*office.mailroom._sending.values())
+    assert (office.rows()[0]["state"], office.rows()[0]["detail"]) == ("waiting", "no answer in 0.01 s")
+
+
+async def test_stopping_gives_the_lease_back_so_that_the_next_process_sends_at_once(office: Office) -> None:
+    begun = asyncio.Event()
+
+    class Slow(Spy):
+        async def send(self, delivery: Delivery) -> dict[str, Json]:
+            begun.set()
+            await asyncio.Event().wait()
+            return {}
+
+    office.mailroom.notifiers = {"oncall/spy": Slow(script=None)}
+    break_it(office)
+    await office.mailroom.deliver()
+    await begun.wait()
+    await office.mailroom.stop(grace=0)
+    office.mailroom = office.open()
+    await office.deliver()
+    assert [row["state"] for row in office.rows()] == ["sent"]
+
+
+@pytest.mark.parametrize(("tries", "wait"), [(1, 1_000), (2, 2_000), (10, 512_000), (11, 600_000), (29, 600_000)])
+def test_backoff(tries: int, wait: int) -> None:
+    assert backoff(tries) == wait

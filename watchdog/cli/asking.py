@@ -1,0 +1,128 @@
+"""`watchdog status` and `watchdog incidents`: what the database knows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from watchdog.cli.common import DEFAULT, ConfigFile, Exit, Output, OutputFormat, loaded, print_json, reading
+
+if TYPE_CHECKING:
+    from watchdog.model import Incident
+    from watchdog.store.views import Standing
+
+COLOUR = {"up": "green", "degraded": "yellow", "unknown": "bright_black", "down": "red"}
+
+
+def status(config: ConfigFile = DEFAULT, output: OutputFormat = Output.TABLE) -> None:
+    """Where every probe stands. Exits 1 when one is down, 3 when none is but one could not be judged."""
+    from watchdog.service.clock import wall
+    from watchdog.store.views import standings
+
+    with reading(loaded(config)) as connection:
+        found = standings(connection)
+    if output is Output.JSON:
+        print_json([_standing(standing) for standing in found])
+    else:
+        _table(
+            ("state", "probe", "last result", "open incidents"),
+            [_standing_row(standing, wall()) for standing in found],
+            "no probes are known",
+        )
+    states = {standing.state.value for standing in found}
+    raise typer.Exit(Exit.DOWN if "down" in states else Exit.UNJUDGED if "unknown" in states else Exit.OK)
+
+
+def incidents(
+    config: ConfigFile = DEFAULT,
+    output: OutputFormat = Output.TABLE,
+    still: Annotated[bool, typer.Option("--open", help="Only those that are open.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many, newest first.")] = 100,
+) -> None:
+    """Incidents, newest first."""
+    from watchdog.service.clock import wall
+    from watchdog.store.views import cases
+
+    with reading(loaded(config)) as connection:
+        found = cases(connection, is_open=True if still else None, limit=limit)
+    if output is Output.JSON:
+        print_json([_incident(case.incident, case.probe.key) for case in found])
+        return
+    rows = [_incident_row(case.incident, case.probe.name, wall()) for case in found]
+    _table(("state", "probe", "what", "opened", "id"), rows, "no incidents")
+
+
+def _standing(standing: Standing) -> dict[str, Any]:
+    last = standing.last
+    return {
+        "probe": standing.probe.key,
+        "name": standing.probe.name,
+        "kind": standing.probe.kind,
+        "state": standing.state.value,
+        "last_slot": None if last is None else _iso(last.slot),
+        "outcome": None if last is None else last.outcome.value,
+        "reason": "" if last is None else last.reason,
+        "message": "" if last is None else last.message,
+        "next_due": None if standing.next_due is None else _iso(standing.next_due),
+        "incidents": [incident.id for incident in standing.incidents],
+    }
+
+
+def _incident(incident: Incident, probe: str) -> dict[str, Any]:
+    return {
+        "id": incident.id,
+        "probe": probe,
+        "rule": incident.rule,
+        "subject": incident.subject,
+        "state": incident.state,
+        "severity": incident.severity.value,
+        "reason": incident.reason,
+        "message": incident.message,
+        "since": _iso(incident.since),
+        "opened_at": _iso(incident.opened_at),
+        "resolved_at": None if incident.resolved_at is None else _iso(incident.resolved_at),
+        "resolution": incident.resolution,
+    }
+
+
+def _standing_row(standing: Standing, now: int) -> tuple[str, ...]:
+    from watchdog.words import ago
+
+    last = standing.last
+    state = f"[{COLOUR[standing.state.value]}]{standing.state.value}[/]"
+    seen = "none yet" if last is None else f"{last.outcome.value} {ago(last.slot, now)}"
+    told = "; ".join(incident.message or incident.reason for incident in standing.incidents)
+    return state, _plain(standing.probe.name), seen, _plain(told)
+
+
+def _incident_row(incident: Incident, probe: str, now: int) -> tuple[str, ...]:
+    from watchdog.words import ago
+
+    state = "[red]open[/]" if incident.state == "open" else "resolved"
+    return state, _plain(probe), _plain(incident.message or incident.reason), ago(incident.opened_at, now), incident.id
+
+
+def _plain(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def _table(headings: tuple[str, ...], rows: list[tuple[str, ...]], empty: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    if not rows:
+        print(empty)
+        return
+    table = Table(*headings, box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for row in rows:
+        table.add_row(*row)
+    Console(highlight=False).print(table)
+
+
+def _iso(at: int) -> str:
+    from watchdog.words import utc
+
+    return utc(at).isoformat(timespec="milliseconds").replace("+00:00", "Z")

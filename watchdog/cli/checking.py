@@ -1,0 +1,61 @@
+"""`watchdog validate`, `watchdog schema` and `watchdog init`: around the configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from watchdog.cli.common import DEFAULT, ConfigFile, fail, loaded, print_json
+
+SAMPLE = """\
+# yaml-language-server: $schema=./watchdog.schema.json
+version: 1
+
+probes:
+  - name: Website
+    http: https://example.com/
+    every: 60s
+
+# Who is told. Secrets come from the environment: slack: {webhook: "${SLACK_WEBHOOK_URL}"}
+receivers:
+  console:
+    log: {}
+"""
+
+
+def validate(config: ConfigFile = DEFAULT) -> None:
+    """Check the configuration; every problem on a line of its own."""
+    from watchdog.words import count
+
+    given = loaded(config).config
+    told = f"ok: {count(len(given.probes), 'probe')}, {count(len(given.receivers), 'receiver')}."
+    if given.probes and not given.receivers:
+        told += " Nobody is told when a probe fails: add `receivers`."
+    if not given.probes:
+        told += " Nothing is watched: add `probes`."
+    print(told)
+
+
+def schema() -> None:
+    """Print the JSON Schema of the configuration, for editors."""
+    from watchdog.config import json_schema
+
+    print_json(json_schema())
+
+
+def init(
+    path: Annotated[Path, typer.Argument(help="Where to write it.")] = DEFAULT,
+) -> None:
+    """Write a first configuration, and the schema that lets an editor complete it."""
+    import json
+
+    from watchdog.config import json_schema
+
+    if path.exists():
+        fail(f"{path} exists already; it was left as it is")
+    path.write_text(SAMPLE)
+    beside = path.with_name("watchdog.schema.json")
+    beside.write_text(json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n")
+    print(f"Wrote {path} and {beside}. Next: `watchdog validate -c {path}`, then `watchdog run -c {path}`.")

@@ -1,0 +1,7 @@
+"""`watchdog demo`."""
+
+from __future__ import annotations
+
+
+def demo() -> None:
+    """Watch two sample targets fail and heal."""

@@ -1,0 +1,46 @@
+"""Logs on standard error: readable at a terminal, JSON elsewhere, secrets masked by value in both."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+import structlog
+
+from watchdog.wire import Mask
+
+
+def set_up(mask: Mask, *, debug: bool = False) -> None:
+    def masked(_logger: Any, _method: str, event: Any) -> Any:
+        return mask.deep(event)
+
+    terminal = sys.stderr.isatty()
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="%H:%M:%S" if terminal else "iso", utc=True),
+    ]
+    render: list[Any] = (
+        [structlog.processors.format_exc_info, masked, structlog.dev.ConsoleRenderer()]
+        if terminal
+        else [structlog.processors.format_exc_info, masked, structlog.processors.JSONRenderer(ensure_ascii=False)]
+    )
+    level = logging.DEBUG if debug else logging.INFO
+    structlog.configure(
+        processors=[*shared, *render],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    formatter = structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=[_plain, *render])
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter)
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level if debug else logging.WARNING)
+    logging.getLogger("apscheduler").setLevel(logging.ERROR)  # a tick that is still busy is coalesced, by design
+
+
+def _plain(_logger: Any, _method: str, event: Any) -> Any:
+    return structlog.stdlib.ProcessorFormatter.remove_processors_meta(_logger, _method, event)
