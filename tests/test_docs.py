@@ -10,9 +10,12 @@ from types import ModuleType
 
 import pytest
 
+from tests.test_architecture import PACKAGE, STOREYS, room, trees
 from watchdog.config import load
 from watchdog.model import Outcome
 from watchdog.probes.base import Attempt, Probe
+from watchdog.rules import STATE_OF
+from watchdog.store.tables import metadata
 from watchdog.wire import Wire
 
 ROOT = Path(__file__).parents[1]
@@ -69,3 +72,39 @@ async def test_the_probe_kind_that_we_show_works(listening: bool, reason: str) -
             seen = await probe.observe(Attempt(0, 0, 5.0, "key", {}, wire))
     assert (seen.outcome, seen.reason) == (Outcome.FAIL if reason else Outcome.PASS, reason)
     assert probe.target not in probe.host
+
+
+# --- docs/architecture.md
+
+
+def rows(title: str) -> list[list[str]]:
+    """The cells of every table in a section."""
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    (section,) = re.findall(rf"^## {title}\n(.*?)(?=^## |\Z)", text, flags=re.MULTILINE | re.DOTALL)
+    lines = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in line] for line in lines]
+
+
+def named(cell: str) -> list[str]:
+    return [name.rstrip("/") for name in re.findall(r"`([a-z_/]+)`", cell)]
+
+
+def test_the_rooms_are_those_of_the_package_in_the_order_that_is_enforced() -> None:
+    told = [name for row in rows("Rooms") for name in named(row[0])]
+    there = {room(path) for path, _ in trees(PACKAGE)} - {"__init__"}
+    assert told == [name for storey in STOREYS for name in storey if name in there]
+
+
+def test_the_tables_are_those_of_the_schema() -> None:
+    assert sorted(name for row in rows("Storage") for name in named(row[0])) == sorted(metadata.tables)
+
+
+def test_the_rules_are_those_of_the_engine() -> None:
+    told = {name: row[3] for row in rows("Findings") for name in named(row[0])}
+    assert told == {rule: state.value for rule, state in STATE_OF.items()}
+
+
+def test_the_files_named_exist() -> None:
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    files = re.findall(r"`((?:[a-z_]+/)+(?:[a-z_]+\.py)?)`", text)
+    assert [file for file in files if not ((PACKAGE / file).exists() or (ROOT / file).exists())] == []
