@@ -41,13 +41,14 @@ class Values:
 def faulted(fault: Fault, trace: Trace) -> Observation:
     """The observation of a target that gave no usable answer."""
     phase = {} if fault.phase is None else {"phase": fault.phase}
-    reached = trace.phases.keys() - {"dns", "connect"}
+    phases = trace.phases
+    reached = phases.keys() - {"dns", "connect"}
     return Observation(
         Outcome.ERROR if fault.ours else Outcome.FAIL,
         fault.reason,
         fault.message,
-        duration=sum(trace.phases.values()) if reached else None,
-        phases=trace.phases,
+        duration=sum(phases.values()) if reached else None,
+        phases=phases,
         evidence=Evidence({**phase, **fault.facts}, fault.excerpt),
         retryable=fault.retryable,
     )

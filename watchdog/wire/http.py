@@ -130,6 +130,8 @@ async def exchange(wire: Wire, request: Request) -> Exchange:
 
 
 async def _ask(wire: Wire, request: Request, url: Url) -> Exchange:
+    if url.scheme == "https":
+        wire.context(request.tls)  # files of no use to us are no reason to bother the server
     sock = await wire.dial(url.host, url.port, request.trace, request.egress)
     address = shown_address(sock.getpeername())
     reader, writer = await asyncio.open_connection(sock=sock, limit=CHUNK)

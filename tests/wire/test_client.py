@@ -1,0 +1,48 @@
+"""The client that notifiers post with takes nothing from the environment and not more than it can bear."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.servers import Talk, answer, forever, redirecting, saying, serving
+from watchdog.wire import Wire
+
+
+async def post(talk: Talk, **request: Any) -> tuple[httpx.Response, str]:
+    """The answer, and the head that the server read."""
+    async with serving(talk) as peer, Wire() as wire:
+        return await wire.client.post(peer.url("/hook"), **request), peer.heads[0]
+
+
+def test_a_post_arrives() -> None:
+    response, head = asyncio.run(post(saying(answer(b'{"ok": true}')), json={"text": "hello"}))
+    assert response.json() == {"ok": True}
+    assert head.startswith("POST /hook ")
+    assert "User-Agent: watchdog-monitor\r\n" in head
+    assert "Accept-Encoding: identity\r\n" in head
+
+
+def test_no_redirect_is_followed() -> None:
+    response, _ = asyncio.run(post(redirecting("http://127.0.0.1:1/")))
+    assert response.status_code == 302
+
+
+def test_no_proxy_is_taken_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    response, _ = asyncio.run(post(saying(answer())))
+    assert response.status_code == 200
+
+
+def test_an_endless_answer_is_left() -> None:
+    with pytest.raises(httpx.ReadError, match="longer than 1024 KiB"):
+        asyncio.run(post(forever(b"x" * 65_536, first=b"HTTP/1.1 200 OK\r\n\r\n")))
+
+
+def test_a_compressed_answer_is_refused() -> None:
+    with pytest.raises(httpx.DecodingError, match="compressed"):
+        asyncio.run(post(saying(answer(b"bomb", Content_Encoding="gzip"))))
