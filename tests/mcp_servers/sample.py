@@ -1,12 +1,12 @@
-"""A sample MCP server on the 2.x SDK whose faults are chosen by its first argument.
+"""A sample MCP server on the 2.x SDK, which reports scheduled tasks. Its first argument chooses what is wrong with it.
 
+FAULT: none, hang, is_error, stale, no_health_check.
 usage: sample.py FAULT stdio | sample.py FAULT http PORT | sample.py FAULT sse PORT
 """
 
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from typing import Any
@@ -48,16 +48,8 @@ if FAULT != "no_health_check":
             case "is_error":
                 is_error = True
                 reply["tasks"][0] |= {"ok": False, "last_run_status": "failed", "last_run_error": "upstream said 502"}
-            case "plain_error":
-                return CallToolResult(content=[TextContent(text="database is locked")], is_error=True)
             case "stale":
                 reply["tasks"][0]["last_run_at"] = time.time() - 86_400
-            case "bad_tasks":
-                reply["tasks"] = ["sync", {"ok": True}, {"name": "odd", "last_run_at": "yesterday"}]
-            case "no_tasks":
-                del reply["tasks"]
-            case "unhealthy":
-                reply["healthy"] = False
         return CallToolResult(
             content=[TextContent(text=json.dumps(reply))], structured_content=reply, is_error=is_error
         )
@@ -68,19 +60,7 @@ def report() -> str:
     return json.dumps({"status": "complete", "rows": 3})
 
 
-def fork_grandchildren() -> None:
-    """One in our session, one in a session of its own; both outlive us unless somebody looks for them."""
-    for detach in (False, True):
-        if os.fork() == 0:
-            if detach:
-                os.setsid()
-            time.sleep(600)
-            os._exit(0)
-
-
 if __name__ == "__main__":
-    if FAULT == "forks":
-        fork_grandchildren()
     if TRANSPORT == "stdio":
         server.run("stdio")
     elif TRANSPORT == "sse":

@@ -1,0 +1,386 @@
+"""What an MCP probe makes of a server: verdicts, values, tasks, and what it remembers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.mcp_peers import free_port, listening
+from tests.mcp_servers.raw import Answer, RawServer, raw_server, rpc, tool
+from tests.mcp_visits import Visitor, visit
+from tests.servers import Authority
+from watchdog.model import Observation, Outcome, Task
+from watchdog.wire import Wire
+
+SAMPLE = str(Path(__file__).parents[1] / "mcp_servers" / "sample.py")
+NOW = 1_800_000_000_000
+DAY = 86_400_000
+
+
+def said(text: str = "", structured: Any = None, is_error: bool = False) -> dict[str, Any]:
+    content = [{"type": "text", "text": text}] if text else []
+    told = {"content": content, "isError": is_error}
+    return told if structured is None else told | {"structuredContent": structured}
+
+
+def run(result: Mapping[str, Any], mcp: Mapping[str, Any] | None = None, **options: Any) -> Observation:
+    """A probe of a server whose health check answers with this."""
+
+    async def go() -> Observation:
+        async with raw_server(result=result) as raw:
+            return await visit({"url": raw.url} | dict(mcp or {}), **options)
+
+    return asyncio.run(go())
+
+
+# --- verdicts
+
+
+def test_a_missing_tool_is_named() -> None:
+    seen = run(said("{}"), {"tools": ["fetch", "search"]})
+    assert (seen.reason, seen.message) == ("tool_missing", "tool search is missing: 2\N{NO-BREAK SPACE}tools listed")
+
+
+def test_missing_tools_are_named() -> None:
+    seen = run(said("{}"), {"tools": ["b", "a"], "call": "c"})
+    assert seen.message.startswith("tools b, a, c are missing")
+
+
+def test_tasks_are_read_although_a_tool_is_missing() -> None:
+    seen = run(said('{"tasks": [{"name": "sync", "ok": true, "staleness_ms": 5}]}'), {"tools": ["search"]})
+    assert (seen.reason, list(seen.tasks or {})) == ("tool_missing", ["sync"])
+
+
+@pytest.mark.parametrize(
+    ("result", "words"),
+    [
+        (said("database is\nlocked", is_error=True), "database is locked"),
+        (said('{"healthy": false, "error": "no disk"}', is_error=True), "no disk"),
+        (said('{"tasks": [{"name": "a", "ok": false}, {"name": "b", "ok": true}]}', is_error=True), "a not ok"),
+        (said(is_error=True), "it does not say which"),
+    ],
+)
+def test_an_error_of_the_tool_is_told_in_its_words(result: Mapping[str, Any], words: str) -> None:
+    seen = run(result)
+    expected = (Outcome.FAIL, "tool_error", f"health_check reports an error: {words}")
+    assert (seen.outcome, seen.reason, seen.message) == expected
+    assert not seen.retryable
+
+
+def test_tasks_are_read_although_the_tool_reports_an_error() -> None:
+    task = {"name": "sync", "ok": False, "staleness_ms": 7, "last_run_status": "failed", "last_run_error": "got 502"}
+    seen = run(said(structured={"tasks": [task]}, is_error=True))
+    assert seen.reason == "tool_error"
+    assert seen.tasks == {"sync": Task(False, 7, None, "failed", "got 502")}
+    assert seen.measurements["tasks_failed"] == 1
+    assert seen.evidence.facts["tasks"] == {"sync": task}
+
+
+@pytest.mark.parametrize(
+    ("result", "reason", "message"),
+    [
+        (said('{"healthy": true}'), "tasks_missing", "health_check reports no tasks"),
+        (said("all is well"), "tasks_missing", "health_check reports no tasks"),
+        (
+            said('{"tasks": {"sync": true}}'),
+            "tasks_unreadable",
+            "health_check reports tasks that cannot be read: tasks is an object, not a list",
+        ),
+        (
+            said('{"tasks": ["sync", {}]}'),
+            "tasks_unreadable",
+            "health_check reports tasks that cannot be read: tasks[0] is a text, not an object, and 1 more",
+        ),
+    ],
+)
+def test_limits_for_tasks_want_tasks(result: Mapping[str, Any], reason: str, message: str) -> None:
+    seen = run(result, {"tasks": {"*": "1h"}})
+    assert (seen.reason, seen.message) == (reason, message)
+    assert seen.tasks is None or seen.tasks == {}
+
+
+def test_without_limits_a_list_of_other_things_is_let_be() -> None:
+    seen = run(said('{"tasks": ["buy milk"]}'))
+    assert (seen.outcome, seen.tasks) == (Outcome.PASS, None)
+
+
+def test_an_empty_list_says_that_there_are_no_tasks() -> None:
+    assert run(said('{"tasks": []}'), {"tasks": {"*": "1h"}}).tasks == {}
+
+
+def test_limits_for_tasks_want_the_tool_that_reports_them() -> None:
+    async def go() -> Observation:
+        async with raw_server(tools=[tool("search", "query")]) as raw:
+            return await visit({"url": raw.url, "tasks": {"*": "1h"}})
+
+    assert asyncio.run(go()).message.startswith("tool health_check is missing")
+
+
+# --- which tool is called
+
+
+@pytest.mark.parametrize(
+    ("tools", "mcp", "called"),
+    [
+        ([tool("health_check")], {}, "health_check"),
+        ([tool("health_check", "level")], {}, ""),
+        ([tool("search")], {}, ""),
+        ([tool("health_check")], {"call": "off"}, ""),
+        ([tool("health_check"), tool("ping", "n")], {"call": {"tool": "ping", "arguments": {"n": 1}}}, "ping"),
+        ([tool("health_check")], {"call": "ping"}, ""),
+    ],
+)
+def test_the_tool_that_is_called(tools: Any, mcp: dict[str, Any], called: str) -> None:
+    async def go() -> tuple[Observation, RawServer]:
+        async with raw_server(tools=tools) as raw:
+            return await visit({"url": raw.url} | mcp), raw
+
+    seen, raw = asyncio.run(go())
+    assert seen.evidence.facts.get("called", "") == called
+    assert ("tools/call" in raw.heard) == bool(called)
+    assert ("call" in seen.phases) == bool(called)
+
+
+# --- what expressions look at
+
+ANSWERS: list[tuple[str, dict[str, Any], str]] = [
+    ("JSON in text", said('{"healthy": true, "n": 3}'), "result.healthy && result.n == 3"),
+    ("structured content wins", said('{"healthy": false}', {"healthy": True}), "result.healthy"),
+    ("text that is no JSON", said("all is well"), 'result.contains("well")'),
+    ("text that an SDK wrapped", said('{"n": 3}', {"result": '{"n": 3}'}), "result.n == 3"),
+    ("a list that an SDK wrapped", said("[1, 2]", {"result": [1, 2]}), "result.size() == 2"),
+    ("an object whose field is called so", said('{"result": 5}', {"result": 5}), "result.result == 5"),
+    ("what JSON cannot hold", said("", {"load": None}), "result.load == null"),
+    ("no error", said("fine"), "!is_error"),
+    ("tools", said("fine"), 'tools == ["health_check", "fetch"]'),
+    ("server and protocol", said("fine"), 'server.name == "Raw" && protocol >= "2025"'),
+    ("time", said("fine"), "elapsed_ms >= 0 && elapsed_ms < 10000"),
+]
+
+
+@pytest.mark.parametrize(("result", "expression"), [a[1:] for a in ANSWERS], ids=[a[0] for a in ANSWERS])
+def test_expressions_see(result: dict[str, Any], expression: str) -> None:
+    assert run(result, expect=[expression]).message == ""
+
+
+@pytest.mark.parametrize(
+    ("result", "mcp", "expression", "reason", "message"),
+    [
+        (
+            said('{"healthy": false}'),
+            {},
+            "result.healthy == true",
+            "expectation_failed",
+            "result.healthy == true is false: observed false",
+        ),
+        (
+            said("{}"),
+            {},
+            "result.healthy",
+            "expectation_not_computable",
+            "result.healthy cannot be computed: result has no field 'healthy'",
+        ),
+        (
+            said("{}"),
+            {"call": "ping"},
+            "result.healthy",
+            "tool_missing",
+            "tool ping is missing: 2\N{NO-BREAK SPACE}tools listed",
+        ),
+        (
+            said(json.dumps({"log": "x" * 300_000})),
+            {},
+            "result.log.size() > 1",
+            "expectation_not_computable",
+            "result.log.size() > 1 cannot be computed: the answer is longer than 256 KiB",
+        ),
+    ],
+)
+def test_an_expectation_that_does_not_hold(
+    result: dict[str, Any], mcp: dict[str, Any], expression: str, reason: str, message: str
+) -> None:
+    seen = run(result, mcp, expect=[expression])
+    assert (seen.outcome, seen.reason, seen.message) == (Outcome.FAIL, reason, message)
+
+
+def test_an_expectation_wants_the_tool_to_be_called() -> None:
+    async def go() -> Observation:
+        async with raw_server(tools=[tool("health_check", "level")]) as raw:
+            return await visit({"url": raw.url}, expect=["result.healthy"])
+
+    wanted = "result.healthy cannot be computed: no tool was called: health_check needs arguments"
+    assert asyncio.run(go()).message == wanted
+
+
+def test_preferences_are_told_when_nothing_is_wrong() -> None:
+    seen = run(said('{"queue": 7}'), prefer=["result.queue < 5", "elapsed_ms < 60000"])
+    assert seen.outcome is Outcome.PASS
+    assert seen.preferences == {
+        "result.queue < 5": "result.queue < 5 is false: observed 7",
+        "elapsed_ms < 60000": "",
+    }
+
+
+def test_a_resource_is_read() -> None:
+    contents = {"contents": [{"uri": "job:42", "text": '{"status": "done"}'}]}
+    answers = {"resources/read": Answer(body=rpc(5, contents))}
+
+    async def go() -> Observation:
+        async with raw_server(answers) as raw:
+            return await visit({"url": raw.url, "resource": "job:42"}, expect=['resource.status == "done"'])
+
+    seen = asyncio.run(go())
+    assert (seen.message, list(seen.phases)[-1]) == ("", "read")
+
+
+# --- what is remembered
+
+
+def test_a_task_that_never_ran_is_remembered_until_it_runs() -> None:
+    new, ran = {"name": "new", "ok": True}, {"name": "new", "ok": True, "staleness_ms": 1}
+
+    async def go() -> list[Any]:
+        async with Wire() as wire:
+            visitor, found = Visitor(wire), []
+            for entry, now in ((new, NOW), (new, NOW + DAY), (ran, NOW + 2 * DAY), (ran, NOW + 3 * DAY)):
+                async with raw_server(result=said(json.dumps({"tasks": [entry]}))) as raw:
+                    seen = await visitor.run({"url": raw.url}, now=now)
+                    assert seen.tasks is not None
+                    found.append((seen.tasks["new"].seen, seen.remember.get("first_seen", "unchanged")))
+            return found
+
+    (seen_first, remembered), (seen_later, untouched), *once_it_ran = asyncio.run(go())
+    assert seen_first == 0
+    assert NOW <= remembered["new"] < NOW + 10_000
+    assert seen_later == pytest.approx(DAY, abs=10_000)
+    assert untouched == "unchanged"
+    assert once_it_ran == [(None, None), (None, "unchanged")]
+
+
+class TestTheEra:
+    """`server/discover` or `initialize`: found out once, then taken for granted, then doubted again."""
+
+    @staticmethod
+    async def heard(visitor: Visitor, now: int, **server: Any) -> list[str]:
+        async with raw_server(**server) as raw:
+            visitor.memory.get("mcp_era", {}).update(target=raw.url)
+            await visitor.run({"url": raw.url, "call": "off"}, now=now)
+            return raw.heard
+
+    def test_is_found_out_once_and_looked_at_again_after_a_day(self) -> None:
+        async def go() -> None:
+            async with Wire() as wire:
+                visitor = Visitor(wire)
+                assert "server/discover" in await self.heard(visitor, NOW)
+                assert visitor.memory["mcp_era"]["era"] == "legacy"
+                assert "server/discover" not in await self.heard(visitor, NOW + DAY - 1)
+                assert "server/discover" in await self.heard(visitor, NOW + DAY)
+                assert visitor.memory["mcp_era"]["at"] == NOW + DAY
+
+        asyncio.run(go())
+
+    @pytest.mark.parametrize(
+        ("answer", "kept"), [(Answer(503), True), (Answer(body=b"", length=9), True), (Answer(404), False)]
+    )
+    def test_is_doubted_after_a_fault_of_the_protocol_but_not_of_the_network(self, answer: Answer, kept: bool) -> None:
+        async def go() -> None:
+            async with Wire() as wire:
+                visitor = Visitor(wire)
+                await self.heard(visitor, NOW)
+                await self.heard(visitor, NOW + 1, answers={"*": answer})
+                assert bool(visitor.memory["mcp_era"]) is kept
+
+        asyncio.run(go())
+
+    def test_of_another_target_is_found_out_anew(self) -> None:
+        async def go() -> None:
+            async with Wire() as wire, raw_server() as one, raw_server() as other:
+                visitor = Visitor(wire)
+                await visitor.run({"url": one.url})
+                await visitor.run({"url": other.url})
+                assert "server/discover" in other.heard
+
+        asyncio.run(go())
+
+    def test_is_no_outage(self) -> None:
+        async def go() -> None:
+            async with Wire() as wire:
+                visitor = Visitor(wire)
+                heard = await self.heard(visitor, NOW, answers={"*": Answer(503)})
+                assert heard == ["server/discover"]
+                assert visitor.memory == {}
+
+        asyncio.run(go())
+
+
+# --- over TLS
+
+
+def test_over_tls(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+
+    async def go() -> None:
+        async with raw_server(tls=authority.serve("127.0.0.1")) as raw:
+            seen = await visit({"url": raw.url, "tls": {"ca_file": authority.ca_file}})
+            assert seen.outcome is Outcome.PASS
+            assert list(seen.phases) == ["connect", "tls", "negotiate", "list", "call"]
+            assert raw.connections == 1
+            refused = await visit({"url": raw.url})
+            assert (refused.reason, refused.evidence.facts["phase"]) == ("tls_failed", "tls")
+        async with raw_server(tls=authority.serve("127.0.0.1", begin=-9, end=-3.1)) as raw:
+            expired = await visit({"url": raw.url, "tls": {"ca_file": authority.ca_file}})
+            assert expired.message == "TLS: certificate expired 3\N{NO-BREAK SPACE}days ago"
+
+    asyncio.run(go())
+
+
+# --- a real server on the 2.x SDK
+
+
+@pytest.fixture(scope="module")
+def sample() -> Iterator[str]:
+    port = free_port()
+    with listening([sys.executable, SAMPLE, "is_error", "http", str(port)], port):
+        yield f"http://127.0.0.1:{port}/mcp"
+
+
+def test_the_modern_era_over_http(sample: str) -> None:
+    async def go() -> None:
+        async with Wire() as wire:
+            visitor = Visitor(wire)
+            first = await visitor.run({"url": sample, "resource": "report://today"}, expect=["resource.rows == 3"])
+            assert visitor.memory["mcp_era"]["era"] == "2026-07-28"
+            second = await visitor.run({"url": sample, "tasks": {"*": "2h"}})
+            for seen in (first, second):
+                assert seen.reason == "tool_error"
+                assert seen.message == "health_check reports an error: registry_sync not ok"
+                assert list(seen.phases)[:4] == ["connect", "negotiate", "list", "call"]
+                assert seen.measurements["tools"] == 2
+                assert seen.evidence.facts["server"] == "Sample 7.1"
+                assert seen.tasks is not None
+                assert seen.tasks["registry_sync"].error == "upstream said 502"
+
+    asyncio.run(go())
+
+
+def test_a_stale_task_over_server_sent_events() -> None:
+    port = free_port()
+    with listening([sys.executable, SAMPLE, "stale", "sse", str(port)], port):
+        seen = asyncio.run(visit({"sse": f"http://127.0.0.1:{port}/sse", "tasks": {"*": "2h"}}))
+    assert (seen.outcome, seen.measurements["protocol"]) == (Outcome.PASS, "2025-11-25")
+    assert seen.tasks is not None
+    assert seen.tasks["registry_sync"].age == pytest.approx(DAY, abs=10_000)
+    assert seen.tasks["nightly_report"].seen == 0
+
+
+def test_the_modern_era_over_stdio() -> None:
+    seen = asyncio.run(visit({"command": [sys.executable, SAMPLE, "none", "stdio"], "tasks": {"*": "2h"}}, seconds=20))
+    assert (seen.outcome, seen.measurements["protocol"]) == (Outcome.PASS, "2026-07-28")
+    assert list(seen.phases) == ["spawn", "negotiate", "list", "call"]
+    assert seen.measurements["tasks"] == 3

@@ -1,0 +1,84 @@
+"""What an MCP probe may be told, and what it says to what it may not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from watchdog.probes.mcp import McpProbe
+
+URL = "https://mcp.example/mcp"
+
+
+def made(mcp: Any, **fields: Any) -> McpProbe:
+    return McpProbe.model_validate({"name": "Search", "mcp": mcp, **fields})
+
+
+def problems(mcp: Any, **fields: Any) -> str:
+    with pytest.raises(ValidationError) as caught:
+        made(mcp, **fields)
+    return str(caught.value)
+
+
+def test_a_url_alone_will_do() -> None:
+    probe = made(URL)
+    assert (probe.mcp.url, probe.target, probe.host) == (URL, URL, "mcp.example")
+
+
+def test_a_target_is_safe_to_show() -> None:
+    probe = made("https://user:pass@mcp.example/mcp?key=s3cret")
+    assert probe.target == URL
+
+
+def test_a_command_shows_its_first_word() -> None:
+    probe = made({"command": ["python", "server.py", "--token=x"]})
+    assert (probe.target, probe.host) == ("python", "")
+
+
+def test_limits_of_tasks_are_milliseconds() -> None:
+    probe = made({"url": URL, "tasks": {"sync": "15m", "*": "2h"}})
+    assert probe.task_limits == {"sync": 900_000, "*": 7_200_000}
+
+
+@pytest.mark.parametrize(
+    ("mcp", "complaint"),
+    [
+        ({}, "expected one of url, sse and command"),
+        ({"url": URL, "command": ["x"]}, "expected one of url, sse and command, not url and command"),
+        ({"command": []}, "at least 1 item"),
+        ({"url": "ftp://mcp.example"}, "starts with http:// or https://"),
+        ({"url": URL, "env": {"A": "b"}}, "env goes with command, not with url"),
+        ({"sse": URL, "cwd": "/"}, "cwd goes with command, not with sse"),
+        ({"command": ["x"], "headers": {"A": "b"}}, "headers goes with url or sse, not with command"),
+        ({"command": ["x"], "auth": {"bearer": "t"}}, "auth goes with url or sse, not with command"),
+        ({"url": URL, "headers": {"Not a name": "b"}}, "not a header name"),
+        ({"url": URL, "headers": {"Authorization": "b"}, "auth": {"bearer": "t"}}, "give either auth or"),
+        ({"url": URL, "call": "off", "tasks": {"*": "1h"}}, "`call: off` calls none"),
+        ({"url": URL, "tasks": {"*": "often"}}, "expected a duration"),
+        ({"url": URL, "tols": ["x"]}, "Extra inputs are not permitted"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(mcp: Any, complaint: str) -> None:
+    assert complaint in problems(mcp)
+
+
+@pytest.mark.parametrize(
+    ("mcp", "expression", "complaint"),
+    [
+        ({"url": URL, "call": "off"}, "result.healthy", "result has no value: `call: off` calls no tool"),
+        ({"url": URL}, "resource.rows > 1", "resource has no value: no resource is read"),
+        ({"url": URL}, "tool.size() > 1", "did you mean 'tools'?"),
+        ({"url": URL}, "elapsed_ms", "not true or false"),
+    ],
+)
+def test_an_expression_that_can_never_hold_is_refused(mcp: Any, expression: str, complaint: str) -> None:
+    assert complaint in problems(mcp, expect=[expression])
+    assert complaint in problems(mcp, prefer=[expression])
+
+
+def test_a_call_may_be_a_tool_with_arguments_or_its_name_alone() -> None:
+    assert made({"url": URL, "call": "ping"}).mcp.required == ("ping",)
+    probe = made({"url": URL, "tools": ["a"], "call": {"tool": "b", "arguments": {"n": 1}}})
+    assert probe.mcp.required == ("a", "b")

@@ -1,0 +1,187 @@
+"""How a `tasks` list is read: a sentence per row."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from watchdog.model import Task
+from watchdog.probes.tasks import MOST, read_tasks
+
+NOW = 1_800_000_000_000  # 2027-01-15T08:00:00Z
+HOUR = 3_600_000
+
+
+def read(*entries: Any, first_seen: dict[str, int] | None = None) -> dict[str, Task]:
+    listing = read_tasks({"tasks": list(entries)}, NOW, first_seen or {})
+    assert listing is not None
+    assert listing.problems == ()
+    return dict(listing.tasks)
+
+
+AGES: list[tuple[str, dict[str, Any], int | None]] = [
+    ("epoch seconds", {"last_run_at": NOW / 1000 - 60}, 60_000),
+    ("epoch milliseconds", {"last_run_at": NOW - 60_000}, 60_000),
+    ("ISO 8601 with Z", {"last_run_at": "2027-01-15T07:59:00Z"}, 60_000),
+    ("ISO 8601 with an offset", {"last_run_at": "2027-01-15T13:29:00+05:30"}, 60_000),
+    ("ISO 8601 without a zone is UTC", {"last_run_at": "2027-01-15T07:59:00.5"}, 59_500),
+    ("ISO 8601, the date alone", {"last_run_at": "2027-01-15"}, 8 * HOUR),
+    ("staleness", {"staleness_ms": 90_000.4}, 90_000),
+    ("staleness wins: no clock of ours is in it", {"staleness_ms": 5, "last_run_at": NOW - HOUR}, 5),
+    ("a clock a little ahead of ours", {"last_run_at": NOW + 60_000}, 0),
+    ("staleness below zero", {"staleness_ms": -3}, 0),
+    ("nothing said: never ran", {}, None),
+    ("null: never ran", {"last_run_at": None, "staleness_ms": None}, None),
+    ("the empty time of Go: never ran", {"last_run_at": "0001-01-01T00:00:00Z"}, None),
+    ("epoch zero: never ran", {"last_run_at": 0}, None),
+]
+
+
+@pytest.mark.parametrize(("entry", "age"), [a[1:] for a in AGES], ids=[a[0] for a in AGES])
+def test_when_it_last_ran(entry: dict[str, Any], age: int | None) -> None:
+    assert read({"name": "sync", "ok": True} | entry)["sync"].age == age
+
+
+VERDICTS: list[tuple[str, dict[str, Any], bool]] = [
+    ("ok says so", {"ok": True, "last_run_status": "failed"}, True),
+    ("ok says no", {"ok": False, "last_run_status": "success"}, False),
+    ("the status succeeded", {"last_run_status": "Succeeded"}, True),
+    ("the status failed", {"last_run_status": "FAILED"}, False),
+    ("the status is two words", {"last_run_status": "timed out"}, False),
+    ("it is running", {"last_run_status": "in-progress"}, True),
+    ("no status, but an error", {"last_run_error": "disk full"}, False),
+    ("a good status and an old error", {"last_run_status": "ok", "last_run_error": "disk full"}, True),
+    ("nothing at all", {}, True),
+]
+
+
+@pytest.mark.parametrize(("entry", "ok"), [v[1:] for v in VERDICTS], ids=[v[0] for v in VERDICTS])
+def test_whether_it_is_ok(entry: dict[str, Any], ok: bool) -> None:
+    assert read({"name": "sync", "staleness_ms": 1} | entry)["sync"].ok is ok
+
+
+UNREADABLE: list[tuple[dict[str, Any], str]] = [
+    ({"ok": "yes"}, "ok is a text, not true or false"),
+    ({"last_run_status": "fehlgeschlagen"}, "ok is missing, and last_run_status 'fehlgeschlagen' says neither"),
+    ({"ok": True, "last_run_at": "yesterday"}, "last_run_at 'yesterday' is no ISO 8601 time"),
+    ({"ok": True, "last_run_at": "1800000000"}, "last_run_at '1800000000' is no ISO 8601 time"),
+    ({"ok": True, "last_run_at": True}, "last_run_at is a boolean, not a number"),
+    ({"ok": True, "last_run_at": []}, "last_run_at is a list, not a number"),
+    ({"ok": True, "last_run_at": NOW + 5 * HOUR}, "last_run_at lies 5h in the future"),
+    ({"ok": True, "staleness_ms": "5 min"}, "staleness_ms is a text, not a number"),
+    ({"ok": True, "staleness_ms": float("nan")}, "staleness_ms is out of range"),
+    ({"ok": True, "staleness_ms": 10**400}, "staleness_ms is out of range"),
+]
+
+
+@pytest.mark.parametrize(("entry", "why"), UNREADABLE)
+def test_an_entry_that_cannot_be_read_is_a_task_that_is_not_ok(entry: dict[str, Any], why: str) -> None:
+    task = read({"name": "sync"} | entry)["sync"]
+    assert not task.ok
+    assert task.error.startswith(f"its entry cannot be read: {why}")
+
+
+NAMELESS: list[tuple[Any, str]] = [
+    ("sync", "tasks[0] is a text, not an object"),
+    (None, "tasks[0] is null, not an object"),
+    ({"ok": True}, "tasks[0] has no name"),
+    ({"name": " \n"}, "tasks[0] has no name"),
+    ({"name": 7}, "tasks[0] has no name"),
+]
+
+
+@pytest.mark.parametrize(("entry", "problem"), NAMELESS)
+def test_what_cannot_be_a_subject_is_a_problem(entry: Any, problem: str) -> None:
+    listing = read_tasks({"tasks": [entry, {"name": "sync", "ok": True}]}, NOW, {})
+    assert listing is not None
+    assert (list(listing.tasks), listing.problems) == (["sync"], (problem,))
+
+
+@pytest.mark.parametrize(
+    ("tasks", "problem"), [({}, "tasks is an object, not a list"), (None, "tasks is null, not a list")]
+)
+def test_tasks_that_are_no_list_are_a_problem(tasks: Any, problem: str) -> None:
+    listing = read_tasks({"tasks": tasks}, NOW, {})
+    assert listing is not None
+    assert (listing.tasks, listing.problems) == ({}, (problem,))
+
+
+@pytest.mark.parametrize("reply", [None, "fine", [], {"healthy": True}, 3])
+def test_a_reply_without_tasks_says_nothing_of_them(reply: Any) -> None:
+    assert read_tasks(reply, NOW, {}) is None
+
+
+def test_of_two_entries_with_one_name_the_worse_counts() -> None:
+    entries = [{"name": "sync", "ok": False, "staleness_ms": 1}, {"name": "sync", "ok": True, "staleness_ms": 9}]
+    for order in (entries, entries[::-1]):
+        listing = read_tasks({"tasks": order}, NOW, {})
+        assert listing is not None
+        assert not listing.tasks["sync"].ok
+        assert listing.problems == ("tasks[1] repeats the name 'sync'",)
+
+
+def test_more_tasks_than_we_read_are_a_problem() -> None:
+    listing = read_tasks({"tasks": [{"name": f"t{i}", "ok": True} for i in range(MOST + 1)]}, NOW, {})
+    assert listing is not None
+    assert len(listing.tasks) == MOST
+    assert listing.problems == ("1,001 tasks are listed; only the first 1,000 are read",)
+
+
+def test_names_and_errors_become_one_line_of_bounded_text() -> None:
+    entry = {"name": "nightly\n\x00sync\ud800" + "x" * 500, "ok": False, "last_run_error": "line 1\r\nline 2" * 100}
+    ((name, task),) = read(entry).items()
+    assert name.startswith("nightly sync?xxx")
+    assert len(name) == 120
+    assert task.error.startswith("line 1 line 2line 1")
+    assert len(task.error) == 300
+
+
+def test_extra_fields_stay_with_the_evidence_the_bad_ones_first() -> None:
+    entries = [{"name": f"t{i}", "ok": i != 70, "rows": i} for i in range(80)]
+    listing = read_tasks({"tasks": entries}, NOW, {})
+    assert listing is not None
+    assert len(listing.shown) == 50
+    assert next(iter(listing.shown.items())) == ("t70", {"name": "t70", "ok": False, "rows": 70})
+
+
+class TestATaskThatNeverRan:
+    def test_is_seen_from_now_on(self) -> None:
+        listing = read_tasks({"tasks": [{"name": "new", "ok": True}]}, NOW, {})
+        assert listing is not None
+        assert (listing.tasks["new"].seen, listing.first_seen) == (0, {"new": NOW})
+
+    def test_counts_from_when_it_was_first_seen(self) -> None:
+        listing = read_tasks({"tasks": [{"name": "new", "ok": True}]}, NOW, {"new": NOW - HOUR, "gone": 5})
+        assert listing is not None
+        assert (listing.tasks["new"].seen, listing.first_seen) == (HOUR, {"new": NOW - HOUR})
+
+    def test_is_forgotten_once_it_ran(self) -> None:
+        listing = read_tasks({"tasks": [{"name": "new", "ok": True, "staleness_ms": 1}]}, NOW, {"new": NOW - HOUR})
+        assert listing is not None
+        assert (listing.tasks["new"].seen, listing.first_seen) == (None, {})
+
+    def test_survives_a_clock_that_was_set_back(self) -> None:
+        assert read({"name": "new", "ok": True}, first_seen={"new": NOW + HOUR})["new"].seen == 0
+
+
+ANYTHING = some.recursive(
+    some.none() | some.booleans() | some.integers() | some.floats() | some.text(),
+    lambda inner: some.lists(inner) | some.dictionaries(some.text(), inner),
+    max_leaves=8,
+)
+FIELDS = ("name", "ok", "last_run_at", "staleness_ms", "last_run_status", "last_run_error")
+
+
+@given(some.lists(ANYTHING | some.fixed_dictionaries({}, optional=dict.fromkeys(FIELDS, ANYTHING))))
+def test_no_reply_makes_it_stumble(entries: list[Any]) -> None:
+    listing = read_tasks({"tasks": entries}, NOW, {})
+    assert listing is not None
+    for name, task in listing.tasks.items():
+        assert 0 < len(name) <= 120
+        assert task.age is None or task.age >= 0
+        assert (task.seen is not None) == (task.age is None)
+        json.dumps([name, task.status, task.error]).encode()
