@@ -22,7 +22,6 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
-from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -219,15 +218,22 @@ class MailStandIn:
             assert certificate is not None
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(certificate)
-        self._controller = _Controller(
-            self,
-            hostname="127.0.0.1",
-            port=0,
-            ssl_context=context if security == "tls" else None,
-            tls_context=context if security == "starttls" else None,
-            authenticator=self._authenticate if login else None,
-            auth_require_tls=security == "starttls",
+        self._loop = asyncio.new_event_loop()
+        self._server = self._loop.run_until_complete(
+            self._loop.create_server(
+                lambda: SMTP(
+                    self,
+                    loop=self._loop,
+                    hostname="localhost",
+                    tls_context=context if security == "starttls" else None,
+                    authenticator=self._authenticate if login else None,
+                    auth_require_tls=security == "starttls",
+                ),
+                "127.0.0.1",
+                ssl=context if security == "tls" else None,
+            )
         )
+        self.port: int = self._server.sockets[0].getsockname()[1]
 
     def _authenticate(
         self, server: SMTP, session: Session, envelope: Envelope, mechanism: str, data: Any
@@ -260,26 +266,23 @@ class MailStandIn:
             return self.answers.popleft()[1]
         return ""
 
-    @property
-    def port(self) -> int:
-        server = self._controller.server
-        assert isinstance(server, asyncio.Server)
-        port: int = server.sockets[0].getsockname()[1]
-        return port
-
     def __enter__(self) -> Self:
-        self._controller.start()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._controller.stop()
+        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(5)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(5)
+        self._loop.close()
 
-
-class _Controller(Controller):
-    """Needs no first connection to itself to come up: the port is bound when the loop runs."""
-
-    def _trigger_server(self) -> None:
-        pass
+    async def _stop(self) -> None:
+        self._server.close()
+        talking = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in talking:
+            task.cancel()
+        await asyncio.gather(*talking, return_exceptions=True)
 
 
 def certificate(folder: Path) -> Path:

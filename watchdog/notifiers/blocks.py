@@ -9,7 +9,7 @@ from watchdog.model import Json, State
 from watchdog.notifiers.message import Line, Message
 
 HEADER, URL = 150, 1_000
-"""Slack's limit for a header, and one of ours for a link. The message's own limits keep every other part far below Slack's."""
+"""Slack's limit for a header, and one of ours for a link. All else is far below Slack's limits by the message's own."""
 _ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 _LOOKALIKES = {"*": "\u2217", "_": "\u02cd", "~": "\u223c", "`": "\u02cb"}
 

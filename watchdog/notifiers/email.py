@@ -88,10 +88,12 @@ class EmailServer(Model):
             await client.connect()
             refused, _ = await client.send_message(mail, sender=self.author.addr_spec, recipients=list(to))
             with suppress(aiosmtplib.SMTPException, OSError):
-                await client.quit()  # it has our mail: what happens now changes nothing
+                await client.execute_command(b"QUIT")  # it has our mail: what happens now changes nothing
         except (aiosmtplib.SMTPException, OSError, ValueError) as e:
             raise _failure(e) from None
         finally:
+            if isinstance(client.transport, asyncio.WriteTransport):
+                client.transport.abort()  # a polite end of TLS may take 30 s and tells nothing
             client.close()
         return {one_line(who, 320): _said(answer.code, answer.message) for who, answer in refused.items()}
 
@@ -134,6 +136,14 @@ def _context() -> ssl.SSLContext:
     return context
 
 
+_MISSING = {
+    "AUTH": ("login_missing", "the server offers no login over this connection"),
+    "authentication": ("login_missing", "the server offers no login that we know"),
+    "STARTTLS": ("starttls_missing", "the server offers no STARTTLS, and without it nothing is sent"),
+}
+"""A word of the library's complaint -> what to tell."""
+
+
 def _failure(error: aiosmtplib.SMTPException | OSError | ValueError) -> DeliveryError:
     """No text of the library, which may quote what we sent; of the server's, only what is no answer to a password."""
     import aiosmtplib
@@ -149,12 +159,13 @@ def _failure(error: aiosmtplib.SMTPException | OSError | ValueError) -> Delivery
     if isinstance(error, aiosmtplib.SMTPResponseException):
         permanent = 500 <= error.code < 600
         return DeliveryError(f"smtp_{error.code}", f"got {_said(error.code, error.message)}", permanent=permanent)
-    if isinstance(error, aiosmtplib.SMTPNotSupported):
-        return DeliveryError("not_supported", "the server offers no STARTTLS, or no way to log in that we know")
     if fault := fault_of(error):
         return DeliveryError(fault.reason, str(fault))
     if isinstance(error, aiosmtplib.SMTPException):
-        return DeliveryError("smtp_failed", "the server does not speak SMTP as expected")
+        for word, (reason, message) in _MISSING.items():
+            if word in str(error):
+                return DeliveryError(reason, message)
+        return DeliveryError("smtp_failed", "the server does not speak SMTP as we know it")
     return DeliveryError("bad_request", "the mail cannot be sent as it is configured", permanent=True)
 
 

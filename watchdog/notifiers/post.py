@@ -6,13 +6,26 @@ import math
 from collections.abc import Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
+from pydantic import AfterValidator, WithJsonSchema
+
+from watchdog.fields import FROM_FILE
 from watchdog.notifiers.base import DeliveryError
 from watchdog.wire import fault_of, harmless
+from watchdog.wire.url import parse_url
 
 if TYPE_CHECKING:
     from watchdog.wire import Wire
+
+
+def usable(url: str) -> str:
+    """Raises ValueError, with a message for people, unless it is an absolute http or https URL."""
+    parse_url(url)
+    return url
+
+
+Url = Annotated[str, AfterValidator(usable), WithJsonSchema({"type": "string", "pattern": "^https?://"}), FROM_FILE]
 
 MOST = 64 * 1024
 """Bytes read of an answer."""

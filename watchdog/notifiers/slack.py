@@ -7,14 +7,14 @@ import re
 from collections.abc import Mapping
 from typing import ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from watchdog.fields import Secret
 from watchdog.model import Event, Json
 from watchdog.notifiers.base import Delivery, DeliveryError, Notifier
 from watchdog.notifiers.blocks import blocks, text
 from watchdog.notifiers.message import compose
-from watchdog.notifiers.post import Answer, post, refusal
+from watchdog.notifiers.post import Answer, Url, post, refusal, usable
 
 PERMANENT = {
     "access_denied": "the app may not post",
@@ -60,7 +60,7 @@ class Slack(Notifier):
     """Token of an app with the scope chat:write, together with `channel`."""
     channel: str = ""
     """Name or id of a channel that the app is in."""
-    api_url: str = Field(default="https://slack.com/api/", pattern=r"^https?://\S+$")
+    api_url: Url = "https://slack.com/api/"
     """Where Slack's Web API is."""
 
     @model_validator(mode="after")
@@ -69,8 +69,8 @@ class Slack(Notifier):
             raise ValueError("choose one form: either `webhook`, or `bot_token` with `channel`")
         if self.webhook is None and not (self.bot_token is not None and self.channel):
             raise ValueError("expected either `webhook`, or `bot_token` with `channel`")
-        if self.webhook is not None and not re.fullmatch(r"https?://\S+", self.webhook.get_secret_value()):
-            raise ValueError("`webhook` is not a URL that starts with https://")
+        if self.webhook is not None:
+            usable(self.webhook.get_secret_value())
         return self
 
     @property

@@ -8,15 +8,16 @@ import json
 import re
 from collections.abc import Mapping
 from typing import ClassVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
-from pydantic import Field, field_validator
+from pydantic import field_validator
 
 from watchdog.fields import Secret
 from watchdog.model import Json, Run, Sample, Story
 from watchdog.notifiers.base import Delivery, Notifier
 from watchdog.notifiers.message import compose, plain
-from watchdog.notifiers.post import post, refusal
+from watchdog.notifiers.post import Url, post, refusal
+from watchdog.wire.url import parse_url
 from watchdog.words import utc
 
 VERSION = 1
@@ -29,7 +30,7 @@ OWN = frozenset(
 class Webhook(Notifier):
     kind: ClassVar[str] = "webhook"
 
-    url: str = Field(pattern=r"^https?://[^\s/]+\S*$")
+    url: Url
     secret: Secret | None = None
     """Signs every message with HMAC-SHA256: header `Watchdog-Signature`."""
     headers: Mapping[str, Secret] = {}
@@ -49,7 +50,7 @@ class Webhook(Notifier):
 
     @property
     def address(self) -> str:
-        return urlsplit(self.url).hostname or ""
+        return parse_url(self.url).host
 
     async def send(self, delivery: Delivery) -> dict[str, Json]:
         story, key = delivery.story, delivery.notification.key

@@ -1,0 +1,307 @@
+from __future__ import annotations
+
+import re
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from email.message import EmailMessage
+from email.utils import parsedate_to_datetime
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr, ValidationError
+
+from tests.notifiers import stories
+from tests.notifiers.conftest import Send
+from tests.notifiers.stories import MERGED, NOW, OPENED, PLAIN, RESOLVED, TASK, TEST
+from tests.standins import MailStandIn, certificate
+from watchdog.model import Story
+from watchdog.notifiers.email import Email, EmailServer
+from watchdog.notifiers.email_letter import html_part, message_id, text_part
+from watchdog.notifiers.message import compose
+from watchdog.words import utc
+
+LOGIN = ("watchdog", "pass word of some length")
+
+
+@pytest.fixture(scope="module")
+def pem(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return certificate(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture
+def mail() -> Iterator[MailStandIn]:
+    with MailStandIn() as standin:
+        yield standin
+
+
+def to(
+    mail: MailStandIn, security: str = "none", people: tuple[str, ...] = ("oncall@acme.example",), **more: Any
+) -> Email:
+    server = {"host": "127.0.0.1", "port": mail.port, "security": security, "from": "watchdog@acme.example"} | more
+    return Email(to=people, server=EmailServer.model_validate(server))
+
+
+def part(letter: EmailMessage, kind: str) -> str:
+    body = letter.get_body((kind,))
+    assert body is not None
+    return str(body.get_content()).replace("\r\n", "\n")
+
+
+def test_a_letter_says_what_it_is(mail: MailStandIn, send: Send) -> None:
+    receipt = send(to(mail), OPENED)
+    (heard,) = mail.heard
+    letter = heard.letter
+    assert (heard.sender, heard.to) == ("watchdog@acme.example", ["oncall@acme.example"])
+    assert letter["Subject"] == "[DOWN critical] API: status == 200 is false: observed 503" == receipt["subject"]
+    assert letter["From"] == "Watchdog <watchdog@acme.example>"
+    assert letter["To"] == "oncall@acme.example"
+    assert letter["Message-ID"] == receipt["message_id"]
+    assert parsedate_to_datetime(letter["Date"]) == utc(NOW - NOW % 1_000)
+    assert letter["Auto-Submitted"] == "auto-generated"
+    assert letter["In-Reply-To"] is None
+    assert letter.get_content_type() == "multipart/alternative"
+    assert receipt["refused"] == {}
+
+
+def test_the_text_part_is_complete_by_itself(mail: MailStandIn, send: Send) -> None:
+    send(to(mail), OPENED)
+    assert (
+        part(mail.heard[0].letter, "plain")
+        == f"""\
+✕ Down · API: status == 200 is false: observed 503 · 2 min
+
+Rule: status == 200 · observed 503 · alerts after 3 in a row
+Streak: 3 in a row since 01:48 UTC (2 min ago), last good 01:47 · 182 ms
+Last 20: ▁▁▁▁▁▁▂▁▁▁▁▁▁▂▁▁▁✕✕✕ every 60 s
+Severity: critical
+Group: Core
+Location: eu
+
+Evidence, from the target, untrusted, secrets removed:
+
+    status: 503
+    protocol: HTTP/1.1
+    {stories.BODY}
+
+Details: https://status.acme.example/incidents/5d41402abc4b2a76b9719d91
+Runbook: https://wiki.acme.example/api?a=1&b=2
+Incident: 5d41402abc4b2a76b9719d91
+"""
+    )
+
+
+def test_the_html_part_tells_the_same_with_its_styles_inlined(mail: MailStandIn, send: Send) -> None:
+    send(to(mail), OPENED)
+    html = part(mail.heard[0].letter, "html")
+    shown = re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", " ", html)))
+    for line in (*compose(OPENED).lines, *compose(OPENED).facts):
+        assert re.sub(r"\s+", " ", line.text) in shown
+        assert line.code in shown
+    assert f'href="{OPENED.link}"' in html
+    assert 'href="https://wiki.acme.example/api?a=1&amp;b=2"' in html
+    assert re.search(r'<h1 class="title" style="[^"]*font-size: 22px', html)
+    assert "@media (prefers-color-scheme: dark)" in html
+    assert "<link" not in html
+    assert "src=" not in html
+
+
+def test_a_resolve_answers_the_first_letter(mail: MailStandIn, send: Send) -> None:
+    first = send(to(mail), OPENED)
+    send(to(mail), RESOLVED, first)
+    letter = mail.heard[1].letter
+    assert letter["Subject"] == f"Re: {first['subject']}"
+    assert letter["In-Reply-To"] == letter["References"] == first["message_id"] != letter["Message-ID"]
+    assert part(letter, "plain").startswith("✓ API recovered · down 54 min\n")
+
+
+@pytest.mark.parametrize("story", [MERGED, RESOLVED])
+def test_a_resolve_that_answers_nothing_says_so_in_its_subject(mail: MailStandIn, send: Send, story: Story) -> None:
+    send(to(mail), story)
+    letter = mail.heard[0].letter
+    assert letter["Subject"] == "Resolved: [DOWN critical] API: status == 200 is false: observed 503"
+    assert letter["In-Reply-To"] is None
+
+
+def test_a_second_copy_can_be_recognised(mail: MailStandIn, send: Send) -> None:
+    one, two, other = send(to(mail), OPENED), send(to(mail), OPENED), send(to(mail), RESOLVED)
+    assert one["message_id"] == two["message_id"] != other["message_id"]
+    assert re.fullmatch(r"<[0-9a-f]{32}@acme\.example>", message_id("any\r\nkey é", "acme.example"))
+
+
+def test_a_task_is_named_and_a_test_says_so(mail: MailStandIn, send: Send) -> None:
+    send(to(mail), TASK)
+    send(to(mail), TEST)
+    task, test = (heard.letter["Subject"] for heard in mail.heard)
+    assert task == "[DEGRADED warning] Search MCP: task reindex is stale: last run 57 min ago, limit 15 min"
+    assert test == "[TEST] [DOWN critical] API: got 503"
+
+
+@pytest.mark.parametrize("security", ["starttls", "tls"])
+def test_over_tls_with_a_login(pem: Path, send: Send, monkeypatch: pytest.MonkeyPatch, security: Any) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(pem))
+    with MailStandIn(security, pem, LOGIN) as mail:
+        send(to(mail, security, host="localhost", username=LOGIN[0], password=LOGIN[1]), OPENED)
+        (heard,) = mail.heard
+    assert heard.tls
+    assert heard.user == LOGIN[0]
+
+
+@pytest.mark.parametrize("security", ["starttls", "tls"])
+def test_a_certificate_that_nobody_vouches_for_is_not_spoken_to(pem: Path, fail: Send, security: Any) -> None:
+    with MailStandIn(security, pem) as mail:
+        failed = fail(to(mail, security), OPENED)
+        assert mail.heard == []
+    assert (failed["reason"], failed["permanent"]) == ("tls_failed", False)
+
+
+def test_without_starttls_nothing_is_sent(mail: MailStandIn, fail: Send) -> None:
+    failed = fail(to(mail, "starttls", username=LOGIN[0], password=LOGIN[1]), OPENED)
+    assert (failed["reason"], failed["permanent"], mail.heard) == ("starttls_missing", False, [])
+
+
+def test_a_wrong_password_is_permanent_and_never_quoted(pem: Path, fail: Send, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(pem))
+    with MailStandIn("starttls", pem, LOGIN) as mail:
+        failed = fail(to(mail, "starttls", host="localhost", username="watchdog", password="wrong sesame"), OPENED)
+    assert (failed["reason"], failed["permanent"]) == ("auth_failed", True)
+    assert "sesame" not in str(failed["message"])
+
+
+def test_a_password_is_not_sent_to_who_does_not_ask_for_it(pem: Path, fail: Send) -> None:
+    with MailStandIn("starttls", pem, LOGIN) as mail:
+        failed = fail(to(mail, "none", username=LOGIN[0], password=LOGIN[1]), OPENED)
+        assert mail.heard == []
+    assert (failed["reason"], failed["permanent"]) == ("login_missing", False)
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason", "permanent"),
+    [
+        (("DATA", "451 try later"), "smtp_451", False),
+        (("DATA", "554 no thanks"), "smtp_554", True),
+        (("RCPT", "450 greylisted"), "recipients_refused", False),
+        (("RCPT", "550 no such user"), "recipients_refused", True),
+    ],
+)
+def test_4xx_is_tried_again_and_5xx_is_not(
+    mail: MailStandIn, fail: Send, answer: tuple[str, str], reason: str, permanent: bool
+) -> None:
+    mail.answers.append(answer)
+    failed = fail(to(mail), OPENED)
+    assert (failed["reason"], failed["permanent"]) == (reason, permanent)
+    assert answer[1] in str(failed["message"])
+
+
+def test_who_was_refused_while_others_were_not_is_kept(mail: MailStandIn, send: Send) -> None:
+    mail.answers.append(("RCPT", "550 no such user"))
+    receipt = send(to(mail, people=("gone@acme.example", "oncall@acme.example")), OPENED)
+    assert receipt["refused"] == {"gone@acme.example": "550 no such user"}
+    assert mail.heard[0].to == ["oncall@acme.example"]
+
+
+@contextmanager
+def server(talk: Callable[[socket.socket], None]) -> Iterator[int]:
+    """Whatever it is that listens there, it is no mail server."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def run() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                talk(connection)
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        yield listening.getsockname()[1]
+        thread.join(5)
+
+
+@pytest.mark.parametrize(
+    ("greeting", "permanent"),
+    [(b"", False), (b"421 busy\r\n", False), (b"554 not you\r\n", True), (b"HTTP/1.1 400 Bad Request\r\n\r\n", False)],
+)
+def test_a_greeting_that_is_none(fail: Send, greeting: bytes, permanent: bool) -> None:
+    with server(lambda connection: connection.sendall(greeting)) as port:
+        address = {"host": "127.0.0.1", "port": port, "security": "none", "from": "w@acme.example"}
+        failed = fail(Email(to=("a@b.example",), server=EmailServer.model_validate(address)), OPENED)
+    assert failed["permanent"] is permanent
+
+
+def test_nobody_there(fail: Send) -> None:
+    address = {"host": "127.0.0.1", "port": 9, "security": "none", "from": "w@acme.example"}
+    failed = fail(Email(to=("a@b.example",), server=EmailServer.model_validate(address)), OPENED)
+    assert (failed["reason"], failed["permanent"]) == ("connection_refused", False)
+
+
+def test_a_mail_that_was_taken_is_sent_whatever_follows(send: Send) -> None:
+    def talk(connection: socket.socket) -> None:
+        reader = connection.makefile("rb")
+        connection.sendall(b"220 hello\r\n")
+        for answer in (b"250 hi\r\n", b"250 fine\r\n", b"250 fine\r\n", b"354 go\r\n"):
+            reader.readline()
+            connection.sendall(answer)
+        while reader.readline() not in (b".\r\n", b""):
+            pass
+        connection.sendall(b"250 kept\r\n")
+
+    with server(talk) as port:
+        address = {"host": "127.0.0.1", "port": port, "security": "none", "from": "w@acme.example"}
+        assert send(Email(to=("a@b.example",), server=EmailServer.model_validate(address)), OPENED)["message_id"]
+
+
+def test_without_a_server_it_is_permanent(fail: Send) -> None:
+    failed = fail(Email(to=("a@b.example",)), OPENED)
+    assert (failed["reason"], failed["permanent"]) == ("no_server", True)
+
+
+SERVER = {"host": "smtp.acme.example", "from": "watchdog@acme.example"}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        SERVER | {"host": ""},
+        SERVER | {"from": "nobody"},
+        SERVER | {"from": "Ops <x@y.example>\r\nBcc: z@y.example"},
+        SERVER | {"username": "x"},
+        SERVER | {"password": "x"},
+        SERVER | {"security": "ssl"},
+        SERVER | {"port": 0},
+    ],
+    ids=str,
+)
+def test_a_server_that_cannot_work_is_refused_when_it_is_configured(config: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        EmailServer.model_validate(config)
+
+
+@pytest.mark.parametrize(
+    "people", [(), ("nobody",), ("a@b\r\nRCPT TO:<c@d>",), ("A <a@b.example>",), ("a b@c.example",)]
+)
+def test_an_address_that_is_none_is_refused_when_it_is_configured(people: tuple[str, ...]) -> None:
+    with pytest.raises(ValidationError):
+        Email(to=people)
+
+
+def test_a_sender_may_have_a_name(mail: MailStandIn, send: Send) -> None:
+    sender: dict[str, Any] = {"from": '"Acme, Ops" <ops@acme.example>'}
+    send(to(mail, **sender), PLAIN)
+    assert mail.heard[0].letter["From"] == '"Acme, Ops" <ops@acme.example>'
+    assert mail.heard[0].sender == "ops@acme.example"
+
+
+def test_a_password_is_not_shown() -> None:
+    made = EmailServer.model_validate(SERVER | {"username": "x", "password": SecretStr("open sesame")})
+    assert "sesame" not in repr(made) + str(made.model_dump())
+    assert Email(to=("a@b.example", "c@d.example")).address == "a@b.example, c@d.example"
+
+
+@pytest.mark.parametrize("story", [s for s in vars(stories).values() if isinstance(s, Story)])
+def test_both_parts_can_be_made_of_every_story(story: Story) -> None:
+    message = compose(story)
+    assert message.lead.replace("\u00a0", " ") in text_part(message).splitlines()[0]
+    assert f'class="badge {message.state}"' in html_part(message, message.thread)

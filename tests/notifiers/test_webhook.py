@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from dataclasses import replace
+from email.utils import format_datetime
+from typing import Any
+
+import httpx
+import pytest
+import respx
+from pydantic import SecretStr, ValidationError
+
+from tests.notifiers import stories
+from tests.notifiers.conftest import Send
+from tests.notifiers.stories import NOW, OPENED, PLAIN, RESOLVED, TASK, told
+from tests.standins import Answer, Heard, HookStandIn
+from watchdog.model import Story
+from watchdog.notifiers.webhook import Webhook, document
+from watchdog.words import utc
+
+SECRET = "a secret of some length"
+
+
+def later(when: str) -> Answer:
+    return Answer(429, b"", (("Retry-After", when),))
+
+
+def signed(heard: Heard, secret: str) -> bool:
+    """Verify as docs/webhook.md tells receivers to."""
+    parts = dict(part.split("=", 1) for part in heard.headers["watchdog-signature"].split(","))
+    expected = hmac.new(secret.encode(), parts["t"].encode() + b"." + heard.body, hashlib.sha256).hexdigest()
+    return hmac.compare_digest(expected, parts["v1"]) and parts["t"] == str(NOW // 1_000)
+
+
+def test_a_message_is_signed_and_named(hook: HookStandIn, send: Send) -> None:
+    notifier = Webhook(url=f"{hook.url}alert?token=x", secret=SecretStr(SECRET), headers={"X-Api-Key": SecretStr("k")})
+    assert send(notifier, OPENED) == {}
+    (heard,) = hook.heard
+    assert heard.path == "/alert?token=x"
+    assert heard.headers["content-type"] == "application/json"
+    assert heard.headers["idempotency-key"] == told(OPENED).key
+    assert heard.headers["x-api-key"] == "k"
+    assert signed(heard, SECRET)
+    assert not signed(heard, "another secret")
+    assert not signed(replace(heard, body=heard.body + b" "), SECRET)
+
+
+def test_without_a_secret_nothing_is_signed(hook: HookStandIn, send: Send) -> None:
+    send(Webhook(url=hook.url), OPENED)
+    assert "watchdog-signature" not in hook.heard[0].headers
+
+
+def test_an_opened_incident(hook: HookStandIn, send: Send) -> None:
+    send(Webhook(url=hook.url), TASK)
+    body = hook.heard[0].json
+    recent, evidence = body.pop("recent"), body.pop("evidence")
+    assert body == {
+        "version": 1,
+        "event": "opened",
+        "key": "5d41402abc4b2a76b9719d91:oncall/slack:0",
+        "sent_at": "2026-11-22T01:50:07.000Z",
+        "test": False,
+        "merged": False,
+        "title": "Search MCP: task reindex is stale: last run 57 min ago, limit 15 min",
+        "text": "Degraded · Search MCP: task reindex is stale: last run 57 min ago, limit 15 min · 2 min · warning",
+        "incident": {
+            "id": "5d41402abc4b2a76b9719d91",
+            "state": "open",
+            "rule": "task",
+            "subject": "reindex",
+            "severity": "warning",
+            "reason": "task_stale",
+            "message": "task reindex is stale: last run 57 min ago, limit 15 min",
+            "since": "2026-11-22T01:48:00.000Z",
+            "opened_at": "2026-11-22T01:50:06.700Z",
+            "resolved_at": None,
+            "resolution": "",
+            "bad_results": 3,
+            "needed": 3,
+            "url": "https://status.acme.example/incidents/5d41402abc4b2a76b9719d91",
+        },
+        "probe": {
+            "key": "api",
+            "name": "Search MCP",
+            "kind": "http",
+            "group": "Search",
+            "tags": ["prod"],
+            "target": "https://api.acme.example/health",
+            "cadence": "every 60 s",
+            "location": "eu",
+            "runbook": "https://wiki.acme.example/api?a=1&b=2",
+        },
+        "last_good": {"slot": "2026-11-22T01:47:00.000Z", "outcome": "pass", "duration_ms": 182},
+    }
+    assert len(recent) == 20
+    assert evidence["latest"]["excerpt"].startswith('{"healthy": false')
+    assert evidence["latest"]["facts"] == {"tool": "health_check", "isError": True}
+    assert evidence["first_bad"] is None
+    assert evidence["text"].startswith("tool: health_check\n")
+
+
+def test_a_resolved_incident(hook: HookStandIn, send: Send) -> None:
+    send(Webhook(url=hook.url), RESOLVED)
+    body = hook.heard[0].json
+    assert (body["event"], body["incident"]["state"], body["incident"]["bad_results"]) == ("resolved", "resolved", 54)
+    assert body["incident"]["resolved_at"] == "2026-11-22T02:42:00.000Z"
+    assert body["title"] == "API recovered"
+
+
+def test_what_is_not_there_is_null() -> None:
+    body = document("k", replace(PLAIN, first_bad=None))
+    assert body["last_good"] is body["evidence"]["latest"] is body["evidence"]["first_bad"] is None
+    assert body["incident"]["url"] is body["probe"]["runbook"] is None
+
+
+@pytest.mark.parametrize("story", [s for s in vars(stories).values() if isinstance(s, Story)])
+def test_every_document_has_the_same_fields(story: Story) -> None:
+    def shape(value: Any) -> Any:
+        return {k: shape(v) for k, v in value.items() if k != "facts"} if isinstance(value, dict) else "…"
+
+    sections = ("incident", "probe")
+    here, there = document("k", story), document("k", OPENED)
+    assert here.keys() == there.keys()
+    assert [shape(here[s]) for s in sections] == [shape(there[s]) for s in sections]
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason", "permanent", "retry_after"),
+    [
+        (Answer(400, b"what?\r\nx"), "http_400", True, None),
+        (Answer(401), "http_401", True, None),
+        (Answer(404), "http_404", True, None),
+        (Answer(410), "http_410", True, None),
+        (Answer(408), "http_408", False, None),
+        (Answer(425), "http_425", False, None),
+        (later("12"), "rate_limited", False, 12),
+        (later("0.5"), "rate_limited", False, 0.5),
+        (later(format_datetime(utc(NOW + 90_000), usegmt=True)), "rate_limited", False, 90),
+        (later(format_datetime(utc(NOW - 90_000), usegmt=True)), "rate_limited", False, 0),
+        (later("-5"), "rate_limited", False, 0),
+        (later("99999999"), "rate_limited", False, 3_600),
+        (later("nan"), "rate_limited", False, None),
+        (later("soon"), "rate_limited", False, None),
+        (Answer(503, b"", (("Retry-After", "4"),)), "http_503", False, 4),
+        (Answer(500), "http_500", False, None),
+        (Answer(301, b"", (("Location", "/elsewhere"),)), "http_301", False, None),
+    ],
+)  # fmt: skip
+def test_what_a_refusal_means(
+    hook: HookStandIn, fail: Send, answer: Answer, reason: str, permanent: bool, retry_after: float | None
+) -> None:
+    hook.answers.append(answer)
+    failed = fail(Webhook(url=hook.url), OPENED)
+    assert (failed["reason"], failed["permanent"], failed["retry_after"]) == (reason, permanent, retry_after)
+    assert len(hook.heard) == 1
+    assert "\n" not in str(failed["message"])
+
+
+@pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
+def test_any_2xx_confirms(hook: HookStandIn, send: Send, status: int) -> None:
+    hook.answers.append(Answer(status))
+    send(Webhook(url=hook.url), OPENED)
+
+
+def test_an_endless_answer_is_a_confirmation_all_the_same(hook: HookStandIn, send: Send) -> None:
+    hook.answers.append(Answer(200, b"x" * 3_000_000))
+    send(Webhook(url=hook.url), OPENED)
+
+
+@pytest.mark.parametrize("error", [httpx.ReadTimeout("secret"), httpx.ConnectError("secret"), ConnectionResetError()])
+def test_faults_of_the_network_are_tried_again(fail: Send, error: Exception) -> None:
+    with respx.mock:
+        respx.post("https://events.acme.example/alert").mock(side_effect=error)
+        failed = fail(Webhook(url="https://events.acme.example/alert"), OPENED)
+    assert failed["permanent"] is False
+    assert "secret" not in str(failed["message"])
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        {"url": "events.acme.example"},
+        {"url": "ftp://x/"},
+        {"url": "https://x/", "headers": {"a b": "c"}},
+        {"url": "https://x/", "headers": {"Content-Type": "text/plain"}},
+        {"url": "https://x/", "headers": {"Watchdog-Signature": "x"}},
+        {"url": "https://x/", "headers": {"X-Key": "se\r\ncret"}},
+        {"url": "https://x/", "headers": {"X-Key": "sécret"}},
+        {"url": "https://x/", "method": "PUT"},
+    ],
+    ids=str,
+)
+def test_what_cannot_be_sent_is_refused_when_it_is_configured(config: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError) as caught:
+        Webhook.model_validate(config)
+    assert "cret" not in str(caught.value)
+
+
+def test_a_key_that_no_header_can_carry_is_percent_encoded(hook: HookStandIn, send: Send) -> None:
+    odd = replace(OPENED, incident=replace(OPENED.incident, id="é\r\nx"))
+    send(Webhook(url=hook.url), odd)
+    assert hook.heard[0].headers["idempotency-key"] == "%C3%A9%0D%0Ax:oncall/slack:0"
+    assert json.loads(hook.heard[0].body)["key"] == "é\r\nx:oncall/slack:0"
+
+
+def test_the_address_is_the_host_alone() -> None:
+    assert Webhook(url="https://user:secret@events.acme.example/alert?key=secret").address == "events.acme.example"
