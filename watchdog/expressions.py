@@ -143,6 +143,8 @@ def _fault(text: str, error: str, variables: Mapping[str, str]) -> str:
         return f"{_quoted(text)} {'is nested too deeply' if 'limit' in error else 'is not an expression'}"
     line, column, message = int(found[1]), int(found[2]), found[3]
     start = sum(map(len, text.splitlines(keepends=True)[: line - 1])) + column - 1
+    if dotted := re.match(r"undeclared reference to '(\w+(?:\.\w+)+)'", message):  # the mark is at its last dot
+        start = max(text.rfind(dotted[1], 0, start + len(dotted[1])), 0)
     return f"{_quoted(text)} at character {start + 1}: {_reworded(message, text[max(start, 0) :], text, variables)}"
 
 

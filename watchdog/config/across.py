@@ -66,9 +66,7 @@ def _receivers_are_known(sources: Sources) -> None:
         for item in told.items if told else ():
             if isinstance(item.value, str) and item.value not in sources.receivers and not item.broken:
                 hint = did_you_mean(item.value, sources.receivers)
-                hint = hint or (
-                    f": there are {', '.join(sources.receivers)}" if sources.receivers else ": there are none"
-                )
+                hint = hint or f"; known: {', '.join(sources.receivers) or 'none'}"
                 sources.complain(item.mark, item.path, f"no receiver '{item.written}'{hint}")
 
 
@@ -110,7 +108,7 @@ def _by_key(match: Match, keys: Mapping[str, str], node: Node | None, sources: S
         return match
     if match.probe not in keys:
         names = [name.value for one in sources.probes if (name := one.entries.get("name")) and name.text is None]
-        hint = did_you_mean(match.probe, {*keys} & {*names, *keys.values()})
+        hint = did_you_mean(match.probe, [name for name in keys if name in names])
         sources.complain(probe.mark, probe.path, f"no probe has this key or name{hint}")
         return match
     return match.model_copy(update={"probe": keys[match.probe]})

@@ -132,8 +132,10 @@ def _no_yaml(error: yaml.MarkedYAMLError, text: str, file: str) -> Problem:
     line, column = (mark.line, mark.column) if mark else (0, 0)
     lines = text.splitlines() or [""]
     message = _no_yaml_because(error, lines[line] if line < len(lines) else "", column)
-    if line >= len(lines) and error.context_mark:
-        line, column = error.context_mark.line, error.context_mark.column
+    if line >= len(lines):  # beyond the end: show where it begins, or the end
+        begin = error.context_mark
+        inside = begin is not None and begin.line < len(lines)
+        line, column = (begin.line, begin.column) if begin and inside else (len(lines) - 1, len(lines[-1]))
     return Problem(file, line + 1, column + 1, "", message)
 
 
@@ -161,7 +163,7 @@ _MESSAGES = (
     ("mapping values are not allowed", "a ':' where none may stand: quote the value, or check the indentation"),
     ("block sequence entries are not allowed", "a list begins on a line of its own, one '- ' a line"),
     ("did not find expected key", "the indentation fits no line of the mapping{begun}"),
-    ("expected '-' indicator", "expected '- ' to go on with the list{begun}"),
+    ("expected '-' indicator", "expected '- ' to go on with the list{begun}: check the indentation"),
     ("could not find expected ':'", "expected 'name: value'"),
     ("unexpected end of stream", "a quote{begun} is not closed"),
     ("expected node content", "a value is missing here"),

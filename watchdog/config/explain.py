@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 
 from watchdog.config.document import Node, shown
 from watchdog.config.later import LATER, NOT_YET
-from watchdog.config.problems import Problem, did_you_mean
+from watchdog.config.problems import NOTHING, Problem, did_you_mean, same
 from watchdog.fields import FieldsError, Model, Where, from_files
 
 
@@ -22,7 +22,7 @@ def explain(error: ValidationError, model: type[Model], node: Node, section: str
         for details in error.errors(include_url=False, include_input=False)
         for spotted in _spotted(details, model, node, section)
     ]
-    return [spotted.problem for spotted in _one_reading(found)]
+    return [spotted.problem for spotted in _nearest_reading(found)]
 
 
 def reread(error: ValidationError, node: Node) -> bool:
@@ -37,9 +37,9 @@ def reread(error: ValidationError, node: Node) -> bool:
 
 class _Spotted(NamedTuple):
     problem: Problem
-    target: int
-    reading: tuple[tuple[int, str], ...]
-    """Of a field that may be one thing or another: the value, and as which of them it was read."""
+    kind: str
+    reading: tuple[int, str] | None
+    """Of a value that may be one thing or another: the value's id, and as which of them it was read."""
 
 
 def _spotted(details: ErrorDetails, model: type[Model], node: Node, section: str) -> Iterator[_Spotted]:
@@ -53,50 +53,52 @@ def _spotted(details: ErrorDetails, model: type[Model], node: Node, section: str
     for where, said in wrong:
         path = (*details["loc"], *where)
         missing = str(path[-1]) if kind == "missing" else ""
-        target, left = _locate(node, path[:-1] if missing else path)
+        target, reading = _locate(node, path[:-1] if missing else path)
         if target.broken and kind != "extra_forbidden":
             continue
-        mark = target.key if kind == "extra_forbidden" else target.mark
         if kind == "extra_forbidden":
             message = _unknown(str(path[-1]), model, path[:-1], section)
-        else:
-            message = said if kind == "value_error" else _reworded(kind, context, details["msg"], target)
-        if target.variables:
+            yield _Spotted(Problem(*target.key, target.path, message), kind, reading)
+            continue
+        message = said if kind == "value_error" else _reworded(kind, context, details["msg"], target)
+        if target.variables and not any(value and value in message for value in target.variables.values()):
             message += f" (from {' and '.join(f'${{{name}}}' for name in target.variables)})"
         path_shown = f"{target.path}.{missing}".lstrip(".") if missing else target.path
-        reading = tuple((id(target), part) for part in left)
-        yield _Spotted(Problem(*mark, path_shown, message), id(target), reading)
+        yield _Spotted(Problem(*target.mark, path_shown, message), kind, reading)
 
 
-def _locate(node: Node, path: Iterable[str | int]) -> tuple[Node, list[str]]:
-    """The node that pydantic means, and the parts of its path that are no part of the file."""
-    left = []
+def _locate(node: Node, path: Iterable[str | int]) -> tuple[Node, tuple[int, str] | None]:
+    """The node that pydantic means; and when its path names a reading of a value, that value and the reading."""
+    reading = None
     for part in path:
         if isinstance(part, int) and part < len(node.items):
             node = node.items[part]
         elif (below := node.entries.get(str(part)) or node.entries.get(f"{part}_file")) is not None:
             node = below
         else:
-            left.append(str(part))
-    return node, left
+            reading = reading or (id(node), str(part))
+    return node, reading
 
 
-def _one_reading(found: list[_Spotted]) -> Iterator[_Spotted]:
+def _nearest_reading(found: list[_Spotted]) -> Iterator[_Spotted]:
     """Where a value may be one thing or another, tell what is wrong with it as the thing that it resembles most."""
-    by_target: dict[int, list[_Spotted]] = {}
+    values: dict[int, list[_Spotted]] = {}
     for spotted in found:
-        by_target.setdefault(spotted.target, []).append(spotted)
-    for group in by_target.values():
-        readings = [spotted for spotted in group if spotted.reading]
-        if len(readings) < 2:
-            yield from group
-            continue
-        expected = [s.problem.message for s in readings if s.problem.message.startswith("expected ")]
-        told = readings[0].problem
-        if expected:
-            words = dict.fromkeys(re.sub(r", found .*", "", m).removeprefix("expected ") for m in expected)
-            told = told._replace(message=f"expected {' or '.join(words)}")
-        yield readings[0]._replace(problem=told)
+        if spotted.reading:
+            values.setdefault(spotted.reading[0], []).append(spotted)
+    told = set()
+    for spotted in found:
+        value = spotted.reading[0] if spotted.reading else 0
+        group = values.get(value, [])
+        if len({one.reading for one in group}) < 2:
+            yield spotted
+        elif resembling := [one for one in group if one.kind not in _OF_ANOTHER_KIND]:
+            if spotted in resembling:
+                yield spotted
+        elif value not in told:
+            told.add(value)
+            expected = dict.fromkeys(re.sub(r"^expected |, found .*", "", one.problem.message) for one in group)
+            yield spotted._replace(problem=spotted.problem._replace(message=f"expected {' or '.join(expected)}"))
 
 
 # --- fields that do not exist
@@ -107,11 +109,14 @@ def _unknown(name: str, model: type[Model], path: Where, section: str) -> str:
     if name in LATER.get(holder, ()):
         return NOT_YET
     known = [field for one in models for field in fields(one)]
-    inside = [f"{field}.{name}" for one in models for field, below in _submodels(one) if name in fields(below)]
-    hint = did_you_mean(name, known) or (f"; did you mean '{inside[0]}'?" if inside else "")
+    if name.removesuffix("_file") != name and name.removesuffix("_file") in known:
+        return f"'{name.removesuffix('_file')}' is no secret, and only secrets are read from files"
+    below = [(field, fields(within)) for one in models for field, within in _submodels(one)]
+    inside = next((f"; did you mean '{field}.{near}'?" for field, names in below if (near := same(name, names))), "")
+    hint = inside if inside and not same(name, known) else did_you_mean(name, known)
     if not hint and 0 < len(known) <= 12:
         hint = f": expected {', '.join(known)}"
-    return f"unknown field '{shown(name)}'{hint}"
+    return f"unknown {'field' if holder else 'section'} '{shown(name)}'{hint}"
 
 
 def fields(model: type[Model]) -> list[str]:
@@ -154,6 +159,10 @@ def _noun(node: Node) -> str:
     return next((noun for kind, noun in _NOUNS if isinstance(node.value, kind)), "nothing")
 
 
+_OF_ANOTHER_KIND = (
+    *("string_type", "int_type", "float_type", "bool_type", "tuple_type", "list_type", "dict_type", "mapping_type"),
+    *("model_type", "model_attributes_type", "literal_error", "enum", "none_required"),
+)
 _EXPECTED = {
     "string_type": "text",
     "int_type": "a whole number", "int_parsing": "a whole number", "int_from_float": "a whole number",
@@ -177,7 +186,7 @@ def _reworded(kind: str, context: dict[str, Any], message: str, node: Node) -> s
     if kind == "missing":
         return "is missing"
     if node.value is None:
-        return "nothing is given: fill it in, or leave the field out"
+        return NOTHING
     if kind in _EXPECTED:
         quotes = ": put it in quotes" if kind == "string_type" and isinstance(node.value, int | float) else ""
         return f"expected {_EXPECTED[kind]}, found {_noun(node)}{quotes}"

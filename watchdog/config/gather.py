@@ -9,7 +9,7 @@ from pathlib import Path
 
 from watchdog.config.document import Node, parse
 from watchdog.config.models import Config
-from watchdog.config.problems import Mark, Problem, did_you_mean
+from watchdog.config.problems import NOTHING, Mark, Problem, did_you_mean
 from watchdog.fields import parse_duration
 from watchdog.probes.base import Common
 
@@ -97,25 +97,25 @@ def _tree(text: str, name: str, folder: Path, env: Mapping[str, str], found: Sou
 def _take(tree: Node, chain: tuple[Path, ...], env: Mapping[str, str], found: Sources) -> None:
     """Take the sections that files share, then those of the files that this one includes."""
     for name, taken in (("probes", found.probes), ("routes", found.routes)):
-        if (section := tree.entries.get(name)) is None:
-            continue
-        if isinstance(section.value, list):
-            taken.extend(section.value)
-        elif not section.broken:
-            begin = "'- name: ...'" if name == "probes" else "'- receivers: ...'"
-            found.complain(section.mark, section.path, f"expected a list: each of the {name} begins with {begin}")
-    if (section := tree.entries.get("receivers")) is not None:
-        if not isinstance(section.value, dict) and not section.broken:
-            found.complain(section.mark, section.path, "expected receivers by name: 'oncall: {slack: ...}'")
-        for name, receiver in section.entries.items():
-            if name in found.receivers:
-                first = found.receivers[name].key
-                found.complain(receiver.key, receiver.path, f"there is a receiver '{name}' already, at {first}")
-            else:
-                found.receivers[name] = receiver
+        begin = "'- name: ...'" if name == "probes" else "'- receivers: ...'"
+        section = _section(tree, name, list, f"a list: each of the {name} begins with {begin}", found)
+        taken.extend(section.items if section else ())
+    section = _section(tree, "receivers", dict, "receivers by name: 'oncall: {slack: ...}'", found)
+    for name, receiver in section.entries.items() if section else ():
+        if (first := found.receivers.setdefault(name, receiver)) is not receiver:
+            found.complain(receiver.key, receiver.path, f"there is a receiver '{name}' already, at {first.key}")
     for item in tree.entries["include"].items if "include" in tree.entries else ():
         if isinstance(item.value, str) and not item.broken:
             _include(item, chain, env, found)
+
+
+def _section(
+    tree: Node, name: str, shape: type[list[Node] | dict[str, Node]], told: str, found: Sources
+) -> Node | None:
+    section = tree.entries.get(name)
+    if section is not None and not isinstance(section.value, shape) and not section.broken:
+        found.complain(section.mark, section.path, NOTHING if section.value is None else f"expected {told}")
+    return section
 
 
 def _include(item: Node, chain: tuple[Path, ...], env: Mapping[str, str], found: Sources) -> None:

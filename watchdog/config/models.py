@@ -108,7 +108,7 @@ Receiver: type[_Receiver] = create_model("Receiver", __base__=_Receiver, __doc__
 
 def _kind(name: str) -> str:
     if name not in PROBES:
-        raise ValueError(f"no kind of probe{did_you_mean(name, PROBES) or ': expected ' + ' or '.join(PROBES)}")
+        raise ValueError(f"no such kind of probe{did_you_mean(name, PROBES) or ': expected ' + ' or '.join(PROBES)}")
     return name
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import NamedTuple
 
+NOTHING = "nothing is given: fill it in, or leave it out"
+
 
 class Mark(NamedTuple):
     """A place in a file; lines and columns count from 1. Line 0: the file as a whole."""
@@ -50,11 +52,19 @@ _SYNONYMS = {
 """What other tools call it."""
 
 
+def same(wrong: str, known: Iterable[str]) -> str:
+    """The known word that is the same but for case and hyphens, or is ours for another tool's; empty: there is none."""
+    spelled = {_folded(word): word for word in known}
+    return spelled.get(_folded(wrong)) or spelled.get(_SYNONYMS.get(_folded(wrong), ""), "")
+
+
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:
     """ "; did you mean 'tools'?", or nothing when no known word is near."""
-    spelled = {word.lower().replace("-", "_"): word for word in known}
-    folded = wrong.lower().replace("-", "_").replace(" ", "_")
-    near = get_close_matches(folded, spelled, 1, 0.6)
-    if not near and _SYNONYMS.get(folded) in spelled:
-        near = [_SYNONYMS[folded]]
-    return f"; did you mean '{spelled[near[0]]}'?" if near else ""
+    spelled = {_folded(word): word for word in known}
+    near = get_close_matches(_folded(wrong), spelled, 1, 0.6)
+    word = spelled[near[0]] if near else same(wrong, spelled.values())
+    return f"; did you mean '{word}'?" if word else ""
+
+
+def _folded(word: str) -> str:
+    return word.lower().replace("-", "_").replace(" ", "_")

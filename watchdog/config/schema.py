@@ -56,7 +56,7 @@ def _for_editors(schema: Any) -> Any:
         elif key == "anyOf":
             parts = _for_editors(value)
             plain[key] = [one for part in parts for one in (part["anyOf"] if part.keys() == {"anyOf"} else [part])]
-        elif key not in ("title", "writeOnly") and value != "password":
+        elif key != "title" and (key, value) != ("format", "password"):
             plain[key] = value if key in ("default", "required", "enum", "const") else _for_editors(value)
     return _or_variable(plain)
 

@@ -34,7 +34,8 @@ def veil(sources: Sources, readings: Iterable[Reading]) -> list[Problem]:
     named: dict[str, str] = {}
     for node in _drawn(sources):
         named |= {value: f"${{{name}}}" for name, value in node.variables.items() if value}
-        named.setdefault(str(node.text), str(node.written))
+        if node.text:
+            named.setdefault(node.text, str(node.written))
     mask = Mask(_of_files(sources, readings))
     nodes = {(*node.mark, node.path): node for node in _drawn(sources)}
     order = {file: i for i, file in enumerate(sources.folders)}
