@@ -177,7 +177,7 @@ def _unknown(name: str, text: str, variables: Mapping[str, str]) -> str:
     wanted = name.lower()
     close = [near[k] for k in (*get_close_matches(wanted, near, 1), wanted.rpartition(".")[2]) if k in near]
     hint = f"; did you mean '{close[0]}'?" if close else "" if called else f"; known here: {', '.join(sorted(known))}"
-    return f"unknown {'function' if called else 'name'} {name!r}{hint}"
+    return f"unknown {'function' if called else 'name'} {name[:60]!r}{hint}"
 
 
 def _mismatch(function: str, arguments: str) -> str:

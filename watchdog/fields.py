@@ -115,7 +115,7 @@ def _link(text: str) -> str:
     except ValueError:
         usable = False
     if not usable or re.search(r"[\s\x00-\x1f\x7f]", text):
-        raise ValueError("expected a link that starts with https:// or http://")
+        raise ValueError("expected a link that starts with http:// or https://")
     return text
 
 

@@ -199,6 +199,6 @@ def _reworded(kind: str, context: dict[str, Any], message: str, node: Node) -> s
         return f"expected {context['expected'].replace(chr(39), '')}{hint}"
     if kind == "string_pattern_mismatch":
         if str(context["pattern"]).startswith("^https?://"):
-            return "expected a URL that starts with https:// or http://"
+            return "expected a URL that starts with http:// or https://"
         return f"expected text of the form {context['pattern']}"
     return message[:1].lower() + message[1:]

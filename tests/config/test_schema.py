@@ -1,0 +1,117 @@
+"""The schema that editors read, and the page that people read: both come from the models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from watchdog.config import Config, json_schema, reference
+from watchdog.config.document import parse
+from watchdog.config.explain import fields
+from watchdog.config.later import LATER
+from watchdog.config.models import Receiver, Route
+from watchdog.model import Json
+from watchdog.notifiers import Slack
+from watchdog.probes import KINDS, Alert
+from watchdog.probes.mcp import Mcp
+
+ROOT = Path(__file__).parents[2]
+SCHEMA = json_schema()
+EDITOR = jsonschema.Draft202012Validator(SCHEMA)
+
+
+def read(text: str) -> Json:
+    root, problems = parse(text, "", {})
+    assert root is not None
+    assert [problem for problem in problems if "is not set" not in problem.message] == []
+    return root.as_written()
+
+
+def test_it_is_a_schema() -> None:
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "examples").rglob("*.yaml")), ids=lambda file: file.name)
+def test_the_examples_fit(file: Path) -> None:
+    EDITOR.validate(read(file.read_text()))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "probes: [{name: A, http: https://a.example/}]",
+        "probes: [{name: A, http: '${URL}'}]",
+        "probes: [{name: A, http: {url_file: /run/url}}]",
+        "probes: [{name: A, mcp: {command: [server], call: health_check}}]",
+        "probes: [{name: A, mcp: {url: 'https://a.example/', call: off}}]",
+        "probes: [{name: A, mcp: {url: 'https://a.example/', call: {tool: x}}}]",
+        "probes: [{name: A, http: https://a.example/, retries: '${N}', alert: {after: '${N}'}, every: '${E}'}]",
+        "access: {keys: [{name: a, role: reader, key_file: key.txt}]}",
+        "email: {host: smtp.example, from: a@b.example, port: '${PORT}'}",
+        "routes: [{receivers: [a], continue: true}]",
+    ],
+)
+def test_every_way_of_writing_fits(text: str) -> None:
+    EDITOR.validate(read(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "probes: [{name: A}]",
+        "probes: [{http: https://a.example/}]",
+        "probes: [{name: A, http: https://a.example/, mcp: https://a.example/}]",
+        "probes: [{name: A, http: https://a.example/, every: 5m, schedule: '* * * * *'}]",
+        "probes: [{name: A, http: a.example}]",
+        "probes: [{name: A, http: {}}]",
+        "probes: [{name: A, http: https://a.example/, retries: many}]",
+        "access: {keys: [{name: a, role: reader}]}",
+        "access: {keys: [{name: a, role: reader, key: 0123456789abcdef, key_file: x}]}",
+        "routes: [{receivers: []}]",
+    ],
+)
+def test_what_is_wrong_does_not_fit(text: str) -> None:
+    assert not EDITOR.is_valid(read(text))
+
+
+def test_every_field_of_ours_says_what_it_is() -> None:
+    silent = [
+        f"{name}.{field}"
+        for name, definition in SCHEMA["$defs"].items()
+        for field, about in definition.get("properties", {}).items()
+        if "description" not in about and "$ref" not in about
+    ]
+    assert [name for name in silent if name.split(".")[0] in ("Alert", "Common", "Server", "Storage", "Route")] == []
+
+
+def test_defaults_are_shown_as_they_are_written() -> None:
+    assert SCHEMA["$defs"]["Probe"]["properties"]["timeout"]["default"] == "10s"
+    assert SCHEMA["$defs"]["Storage"]["properties"]["keep_results"]["default"] == "30d"
+
+
+def test_what_comes_later_is_not_here_yet() -> None:
+    here = {
+        "": fields(Config),
+        "probes": [name for kind in KINDS.values() for name in fields(kind)],
+        "alert": fields(Alert),
+        "mcp": fields(Mcp),
+        "receivers": fields(Receiver),
+        "slack": fields(Slack),
+        "routes": fields(Route),
+    }
+    assert here.keys() == LATER.keys()
+    assert {section: LATER[section] & {*names} for section, names in here.items()} == {name: set() for name in LATER}
+
+
+def test_the_reference_page_is_current() -> None:
+    """Else: python -c 'from watchdog.config import reference; print(reference(), end="")' > docs/configuration.md"""
+    assert (ROOT / "docs/configuration.md").read_text() == reference()
+
+
+def test_the_reference_page_names_every_field() -> None:
+    page = reference()
+    for definition in (SCHEMA, *SCHEMA["$defs"].values()):
+        for field in definition.get("properties", {}):
+            assert f"`{field}`" in page or field.endswith("_file")
