@@ -1,7 +1,7 @@
 """docs/reasons.md lists every reason word in the code, and no other.
 
-A reason in the code is what is passed for a parameter or field called `reason`, or the first of a pair whose second is
-its sentence.
+A reason in the code is what is passed for a parameter or field called `reason` (or `resolution`, why an incident
+ended), or the first of a pair whose second is its sentence.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+NAMES = ("reason", "resolution")
 WORD = re.compile(r"[a-z]+(_[a-z0-9]+)*")
 
 
@@ -45,17 +46,20 @@ def sentence(value: ast.expr) -> bool:
 
 def reasons(trees: list[ast.Module]) -> set[str]:
     nodes = [node for tree in trees for node in ast.walk(tree)]
-    places = {name: names.index("reason") for node in nodes for name, names in parameters(node) if "reason" in names}
+    places: dict[str, set[int]] = {}
+    for node in nodes:
+        for name, names in parameters(node):
+            places.setdefault(name, set()).update(names.index(n) for n in NAMES if n in names)
     rows = {id(n.value) for n in nodes if isinstance(n, ast.Yield) and isinstance(n.value, ast.Tuple)}  # of a table
     found: set[str] = set()
     for node in nodes:
         if id(node) in rows:
             continue
         if isinstance(node, ast.Call):
-            place = places.get(ast.unparse(node.func).split(".")[-1])
-            given = [keyword.value for keyword in node.keywords if keyword.arg == "reason"]
-            if place is not None and not any(isinstance(a, ast.Starred) for a in node.args[: place + 1]):
-                given += node.args[place : place + 1]
+            given = [keyword.value for keyword in node.keywords if keyword.arg in NAMES]
+            if not any(isinstance(argument, ast.Starred) for argument in node.args):
+                at = places.get(ast.unparse(node.func).split(".")[-1], set())
+                given += [argument for i, argument in enumerate(node.args) if i in at]
             found.update(word for value in given for word in words(value))
         elif isinstance(node, ast.Tuple) and len(node.elts) > 1 and sentence(node.elts[1]):
             found.update(words(node.elts[0]))
@@ -81,11 +85,13 @@ class Finding:
     rule: str
     reason: str
 def missed(slot, reason): ...
+def end(slot, resolution): ...
 Fault("one", "a sentence")
 Finding("rule", "two")
 replace(finding, reason="three" if x else "four")
 self.missed(slot, "five")
+end(slot, "seven")
 NAMED = {1: ("six", "a sentence"), 2: ("no", "word")}
 reason, message = "", ""
 """
-    assert reasons([ast.parse(code)]) == {"one", "two", "three", "four", "five", "six"}
+    assert reasons([ast.parse(code)]) == {"one", "two", "three", "four", "five", "six", "seven"}
