@@ -19,16 +19,23 @@ class Send(Protocol):
     def __call__(self, notifier: Notifier, story: Story, receipt: Mapping[str, Json] = {}) -> dict[str, Json]: ...
 
 
+@pytest.fixture(scope="session")
+def loop_and_wire() -> Iterator[tuple[asyncio.Runner, Wire]]:
+    """One of each for all deliveries, as in a service."""
+    with asyncio.Runner() as loop:
+        wire = Wire()
+        loop.run(wire.__aenter__())
+        yield loop, wire
+        loop.run(wire.__aexit__(None, None, None))
+
+
 @pytest.fixture
-def send() -> Send:
+def send(loop_and_wire: tuple[asyncio.Runner, Wire]) -> Send:
     """Deliver a story; returns the receipt."""
+    loop, wire = loop_and_wire
 
     def deliver(notifier: Notifier, story: Story, receipt: Mapping[str, Json] = {}) -> dict[str, Json]:
-        async def run() -> dict[str, Json]:
-            async with Wire() as wire:
-                return await notifier.send(Delivery(told(story), story, receipt, wire))
-
-        return asyncio.run(run())
+        return loop.run(notifier.send(Delivery(told(story), story, receipt, wire)))
 
     return deliver
 

@@ -44,9 +44,8 @@ def letter(
 
 
 def subject_of(message: Message) -> str:
-    """For a letter that starts its thread."""
-    word = "" if message.open else "Resolved: "
-    subject = f"{word}{message.thread}"
+    """For a letter that starts its thread. `=?` would start an encoded word, which mail readers decode."""
+    subject = f"{'' if message.open else 'Resolved: '}{message.thread}".replace("=?", "= ?")
     return subject if len(subject) <= SUBJECT else f"{subject[: SUBJECT - 1]}…"
 
 
