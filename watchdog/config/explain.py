@@ -54,7 +54,7 @@ def _spotted(details: ErrorDetails, model: type[Model], node: Node, section: str
         path = (*details["loc"], *where)
         missing = str(path[-1]) if kind == "missing" else ""
         target, reading = _locate(node, path[:-1] if missing else path)
-        if target.broken and kind != "extra_forbidden":
+        if kind != "extra_forbidden" and _follows_from_another(kind, target):
             continue
         if kind == "extra_forbidden":
             message = _unknown(str(path[-1]), model, path[:-1], section)
@@ -65,6 +65,11 @@ def _spotted(details: ErrorDetails, model: type[Model], node: Node, section: str
             message += f" (from {' and '.join(f'${{{name}}}' for name in target.variables)})"
         path_shown = f"{target.path}.{missing}".lstrip(".") if missing else target.path
         yield _Spotted(Problem(*target.mark, path_shown, message), kind, reading)
+
+
+def _follows_from_another(kind: str, target: Node) -> bool:
+    """Whether a value that has been complained about already is what this one is about."""
+    return target.broken or (kind == "value_error" and any(node.broken for node in target.walk()))
 
 
 def _locate(node: Node, path: Iterable[str | int]) -> tuple[Node, tuple[int, str] | None]:

@@ -47,7 +47,8 @@ def veil(sources: Sources, readings: Iterable[Reading]) -> list[Problem]:
         if hidden:
             longest_first = "|".join(map(re.escape, sorted(hidden, key=len, reverse=True)))
             message = re.sub(longest_first, lambda found: named[found[0]], message)
-        return problem._replace(message=mask(message))
+        one_line = "".join(c if c.isprintable() else "�" for c in mask(message))
+        return problem._replace(message=one_line)
 
     ordered = sorted(set(sources.problems), key=lambda p: (order.get(p.file, -1), p.line, p.column))
     return list(dict.fromkeys(map(told, ordered)))
