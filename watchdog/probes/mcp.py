@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -43,7 +46,9 @@ class Call(Model):
     shorthand: ClassVar[str] = "tool"
 
     tool: Line
+    """Its name."""
     arguments: dict[str, Json] = Field(default_factory=dict)
+    """What it is called with."""
 
 
 class Mcp(Model):
@@ -64,7 +69,9 @@ class Mcp(Model):
     headers: dict[str, str] = Field(default_factory=dict)
     """For a URL: sent with every request."""
     auth: Auth | None = None
+    """For a URL: how we show who we are."""
     tls: Tls = Tls()
+    """For a URL: how its certificate is judged, and which one we show."""
     tools: tuple[Line, ...] = ()
     """Tools that must be listed."""
     call: Literal["off"] | Call | None = None
@@ -154,6 +161,7 @@ class McpProbe(Probe):
         return self.mcp.tasks
 
     async def observe(self, attempt: Attempt) -> Observation:
+        await _load()
         from watchdog.wire.mcp import Agenda, Seen, Visit
 
         pinned = self._pinned(attempt)
@@ -256,6 +264,12 @@ class McpProbe(Probe):
                 f"no tool was called: {why} {'needs arguments' if listed else 'is not listed'}",
             )
         return Values(known, unknown)
+
+
+async def _load() -> None:
+    """Half a second of imports, once, in a thread: meanwhile others are probed."""
+    if not hasattr(sys.modules.get("watchdog.wire.mcp"), "Visit"):
+        await asyncio.to_thread(import_module, "watchdog.wire.mcp")
 
 
 def _words(seen: Seen, listing: Listing | None) -> str:

@@ -96,7 +96,7 @@ class _Reply:
         if self.status == 403:
             return Fault("forbidden", "got 403: access is forbidden")
         if self.status == 429:
-            return Fault("rate_limited", "got 429: the server limits how often it is asked", retryable=True)
+            return Fault("rate_limited", "got 429: the server limits how often it is asked")
         if self.status >= 500:
             return Fault("unexpected_status", f"got {self.status}", retryable=True)
         if self.status >= 400 and not self.is_rpc_error:
