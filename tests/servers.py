@@ -128,11 +128,11 @@ class Authority:
         )
 
     def issue(
-        self, *names: str, begin: float = -30, end: float = 90, self_signed: bool = False, of: str = "server"
+        self, *names: str, begin: float = -30, end: float = 90, self_signed: bool = False, password: bytes = b""
     ) -> str:
         """A PEM file with certificate and key, for host names and addresses; `begin` and `end` in days from now."""
         key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, of)])
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "peer")])
         alternatives: list[x509.GeneralName] = []
         for name in names:
             try:
@@ -144,10 +144,9 @@ class Authority:
             builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
         certificate = builder.sign(key if self_signed else self._key, hashes.SHA256())
         file = self.folder / f"{certificate.serial_number:x}.pem"
-        pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
-        file.write_bytes(
-            certificate.public_bytes(pem) + key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain)
-        )
+        pem, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+        lock = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
+        file.write_bytes(certificate.public_bytes(pem) + key.private_bytes(pem, form, lock))
         return str(file)
 
     def serve(self, *names: str, begin: float = -30, end: float = 90, self_signed: bool = False) -> ssl.SSLContext:

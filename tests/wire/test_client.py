@@ -14,7 +14,7 @@ from watchdog.wire import Wire
 
 async def post(talk: Talk, **request: Any) -> tuple[httpx.Response, str]:
     """The answer, and the head that the server read."""
-    async with serving(talk) as peer, Wire() as wire:
+    async with serving(talk) as peer, Wire() as wire, asyncio.timeout(5):
         return await wire.client.post(peer.url("/hook"), **request), peer.heads[0]
 
 

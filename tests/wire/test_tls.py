@@ -142,10 +142,10 @@ def test_a_redirect_to_another_origin_is_shown_no_client_certificate(authority: 
     ("options", "message"),
     [
         ({"ca_file": "none.pem"}, "cannot use ca_file none.pem: no such file or directory"),
-        ({"ca_file": "text.pem"}, "cannot use ca_file text.pem: it is not what it should be"),
+        ({"ca_file": "text.pem"}, "cannot use ca_file text.pem: it does not hold what it should"),
         ({"cert_file": "none.pem"}, "cannot use cert_file none.pem: no such file or directory"),
-        ({"cert_file": "text.pem"}, "cannot use cert_file text.pem: it is not what it should be"),
-        ({"cert_file": "locked.pem"}, "cannot use cert_file locked.pem: it is not what it should be"),
+        ({"cert_file": "text.pem"}, "cannot use cert_file text.pem: it does not hold what it should"),
+        ({"cert_file": "locked.pem"}, "cannot use cert_file locked.pem: its key is locked with a password"),
     ],
 )
 def test_files_of_no_use_are_our_own_fault(
@@ -153,10 +153,7 @@ def test_files_of_no_use_are_our_own_fault(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("text.pem").write_text("no certificate")
-    Path("locked.pem").write_text(
-        Path(authority.ca_file).read_text()
-        + "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n"
-    )
+    Path("locked.pem").write_bytes(Path(authority.issue("watchdog", password=b"open sesame")).read_bytes())
     with pytest.raises(Fault) as caught:
         make_context(Tls(**options))
     assert (caught.value.reason, str(caught.value), caught.value.ours) == ("tls_files_unusable", message, True)

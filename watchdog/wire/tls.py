@@ -51,24 +51,30 @@ def make_context(options: Tls) -> ssl.SSLContext:
         context.verify_mode = ssl.CERT_NONE
     if options.cert_file:
         with _file("cert_file", options.cert_file):
-            context.load_cert_chain(options.cert_file, options.key_file or None, password=lambda: "")
+            context.load_cert_chain(options.cert_file, options.key_file or None, password=_locked)
     return context
+
+
+def _locked() -> str:
+    """Called for a key that needs a password: OpenSSL would ask for it on the terminal."""
+    raise ValueError("its key is locked with a password")
 
 
 @contextmanager
 def _file(option: str, path: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError) as error:
-        why = (
-            "it is not what it should be"
-            if isinstance(error, ssl.SSLError | ValueError)
-            else (error.strerror or str(error)).lower()
-        )
-        raise Fault("tls_files_unusable", f"cannot use {option} {path}: {why}", "tls", ours=True) from None
+        return
+    except ssl.SSLError:
+        why = "it does not hold what it should"
+    except OSError as error:
+        why = (error.strerror or "it cannot be read").lower()
+    except ValueError as error:
+        why = str(error)
+    raise Fault("tls_files_unusable", f"cannot use {option} {path}: {why}", "tls", ours=True)
 
 
 def _has_authorities(context: ssl.SSLContext) -> bool:
     """A directory of authorities is read as needed, so that its contents do not show in the context."""
     directory = ssl.get_default_verify_paths().capath
-    return bool(context.get_ca_certs() or (directory and any(Path(directory).iterdir())))
+    return bool(context.cert_store_stats()["x509_ca"] or (directory and any(Path(directory).iterdir())))
