@@ -134,14 +134,12 @@ def test_a_fault_has_its_reason(answers: dict[str, Any], reason: str, message: s
     assert seen.evidence.facts["phase"] in ("negotiate", "list", "call")
 
 
-@pytest.mark.parametrize(
-    "answers", [{"*": Answer(503)}, {"tools/list": Answer(body=b"{", length=9)}, {"*": Answer(429)}]
-)
+@pytest.mark.parametrize("answers", [{"*": Answer(503)}, {"tools/list": Answer(body=b"{", length=9)}])
 def test_faults_of_transport_and_5xx_may_be_tried_again(answers: dict[str, Any]) -> None:
     assert run(answers)[0].retryable
 
 
-@pytest.mark.parametrize("answers", [{"*": Answer(404)}, {"*": HTML}, {"*": Answer(401)}])
+@pytest.mark.parametrize("answers", [{"*": Answer(404)}, {"*": HTML}, {"*": Answer(401)}, {"*": Answer(429)}])
 def test_other_faults_are_not_tried_again(answers: dict[str, Any]) -> None:
     assert not run(answers)[0].retryable
 
