@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from threading import Thread
 from typing import Any, TypeVar
 
+import httpx
 import sqlalchemy as sa
 import uvicorn
 from fastapi import FastAPI
@@ -77,3 +78,22 @@ def serving(app: FastAPI) -> Iterator[str]:
         finally:
             server.should_exit = True
             thread.join()
+
+
+def ask(
+    app: FastAPI,
+    path: str,
+    method: str = "GET",
+    *,
+    client: str = "127.0.0.1",
+    host: str = "localhost:8080",
+    **options: Any,
+) -> httpx.Response:
+    """One request, without a network."""
+
+    async def run() -> httpx.Response:
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False, client=(client, 50_000))
+        async with httpx.AsyncClient(transport=transport, base_url=f"http://{host}") as http:
+            return await http.request(method, path, **options)
+
+    return asyncio.run(run())

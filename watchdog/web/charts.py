@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple, TypeAlias
 from markupsafe import Markup
 
 from watchdog.model import State
+from watchdog.words import NBSP
 
 Point: TypeAlias = float | None
 """Milliseconds; None: no data, a gap in the line."""
@@ -46,7 +47,7 @@ def bars(days: Sequence[tuple[State, str]], label: str) -> Markup:
         if state in paths:
             paths[state].append(d)
         else:
-            titled.append(Markup('<path class="{}" d="{}"><title>{}</title></path>').format(CLASS[state], d, title))
+            titled.append(Markup('<path class="%s" d="%s"><title>%s</title></path>') % (CLASS[state], d, title))
     out = Markup('<svg viewBox="0 0 {} {}" preserveAspectRatio="none" role="img" aria-label="{}">').format(
         max(1, len(days)) * width, height, label
     )
@@ -54,7 +55,7 @@ def bars(days: Sequence[tuple[State, str]], label: str) -> Markup:
         out += Markup('<path class="d-up" d="{}"/>').format(up)
     if none := "".join(paths[State.UNKNOWN]):
         out += Markup('<path class="d-none" d="{}"><title>No data</title></path>').format(none)
-    return out + Markup("").join(titled) + Markup("</svg>")
+    return out + Markup().join(titled) + Markup("</svg>")
 
 
 def spark(values: Sequence[Spark], width: int = 112, height: int = 22) -> Markup:
@@ -218,7 +219,7 @@ def scale(peak: float) -> tuple[float, float]:
 def tick(value: float, ceiling: float) -> str:
     if value == 0:
         return "0"
-    return f"{value / 1000:g}\u00a0s" if ceiling >= 2000 else f"{value:g}\u00a0ms"
+    return f"{n(value / 1000)}{NBSP}s" if ceiling >= 2000 else f"{n(value)}{NBSP}ms"
 
 
 def phases(parts: Iterable[tuple[int, float]], full: float, *, lost: bool = False) -> Markup:

@@ -43,13 +43,11 @@ class Desk:
         async with asyncio.timeout(PATIENCE):
             return await self.read(query)
 
-    def show(
+    async def show(
         self, request: Request, template: str, here: str, pulse: Pulse, now: int, **context: Any
-    ) -> HTMLResponse:  # fmt: skip
-        visitor = request.state.visitor
-        html = self.pages.render(
-            template, now, here=here, nav=pulse, stopped=stopped(pulse, now), visitor=visitor, **context
-        )
+    ) -> HTMLResponse:
+        context |= {"here": here, "nav": pulse, "stopped": stopped(pulse, now), "visitor": request.state.visitor}
+        html = await asyncio.to_thread(self.pages.render, template, now, **context)
         return HTMLResponse(html, headers=NO_STORE)
 
 
@@ -62,7 +60,7 @@ def operator_router(desk: Desk) -> APIRouter:
     ) -> HTMLResponse:
         now, narrowed = desk.now(), probes.Filter(q[:200], state, kind)
         shown = await desk.ask(lambda c: probes.read(c, narrowed, page, now))
-        return desk.show(request, "probes.j2", "probes", shown.pulse, now, page=shown)
+        return await desk.show(request, "probes.j2", "probes", shown.pulse, now, page=shown)
 
     @router.get("/probes/{key}")
     async def show_probe(request: Request, key: str) -> HTMLResponse:
@@ -70,13 +68,13 @@ def operator_router(desk: Desk) -> APIRouter:
         shown = await desk.ask(lambda c: probe.read(c, key, query, now))
         if shown is None:
             raise NotHereError(f"No probe has the key {key}. It may be gone from the configuration.")
-        return desk.show(request, "probe.j2", "probes", shown.pulse, now, page=shown)
+        return await desk.show(request, "probe.j2", "probes", shown.pulse, now, page=shown)
 
     @router.get("/incidents")
     async def show_incidents(request: Request, state: str = "") -> HTMLResponse:
         now, which = desk.now(), state if state in ("open", "resolved") else ""
         shown = await desk.ask(lambda c: incidents.read(c, which, now))
-        return desk.show(request, "incidents.j2", "incidents", shown.pulse, now, page=shown)
+        return await desk.show(request, "incidents.j2", "incidents", shown.pulse, now, page=shown)
 
     @router.get("/incidents/{id}")
     async def show_incident(request: Request, id: str) -> HTMLResponse:
@@ -84,14 +82,14 @@ def operator_router(desk: Desk) -> APIRouter:
         shown = await desk.ask(lambda c: incident.read(c, id, desk.addresses, now))
         if shown is None:
             raise NotHereError(f"There is no incident {id}. Old ones go when their time is over.")
-        return desk.show(request, "incident.j2", "incidents", shown.pulse, now, page=shown)
+        return await desk.show(request, "incident.j2", "incidents", shown.pulse, now, page=shown)
 
     @router.get("/dead-letters")
     async def show_dead_letters(request: Request) -> HTMLResponse:
         now = desk.now()
         found, pulse = await desk.ask(lambda c: (views.dead_letters(c), views.pulse(c)))
         letters = [(incident.delivery(told, desk.addresses), told, case) for told, case in found]
-        return desk.show(request, "dead_letters.j2", "dead", pulse, now, letters=letters)
+        return await desk.show(request, "dead_letters.j2", "dead", pulse, now, letters=letters)
 
     return router
 

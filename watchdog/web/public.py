@@ -64,10 +64,12 @@ class StatusPages:
             stale = True
         if self._good is None:
             raise NoPageError
-        page = status_page(self._good, self._site)
+        return await asyncio.to_thread(self._draw, self._good, now, stale)
+
+    def _draw(self, good: Snapshot, now: int, stale: bool) -> Rendered:
+        page = status_page(good, self._site)
         template = "status.j2" if page.groups else "unwatched.j2"
-        html = self._pages.render(template, now, page=page, read_at=self._good.at, stale=stale)
-        body = html.encode()
+        body = self._pages.render(template, now, page=page, read_at=good.at, stale=stale).encode()
         return Rendered(now, body, f'"{sha256(body).hexdigest()[:24]}"')
 
 

@@ -83,20 +83,21 @@ def days(spans: Iterable[Span], measured: Collection[int], first: int, now: int,
     on a day without data does not count: nobody looked.
     """
     today = now // DAY
-    flat = flatten(spans, (today - count + 1) * DAY, now)
+    spent: dict[tuple[int, State], int] = {}
+    for span in flatten(spans, (today - count + 1) * DAY, now):
+        for day in range(span.start // DAY, (span.stop - 1) // DAY + 1):
+            inside = min(span.stop, (day + 1) * DAY) - max(span.start, day * DAY)
+            spent[day, span.state] = spent.get((day, span.state), 0) + inside
     out = []
     for day in range(today - count + 1, today + 1):
         start, stop = day * DAY, min((day + 1) * DAY, now)
         if day not in measured:
             out.append(Day(start, State.UNKNOWN, 0, 0, 0))
             continue
-        parts = [
-            Span(s.state, max(s.start, start), min(s.stop, stop)) for s in flat if s.start < stop and s.stop > start
-        ]
-        length = {state: sum(p.length for p in parts if p.state is state) for state in (State.DOWN, State.DEGRADED)}
-        state = next((state for state, n in length.items() if n), State.UP)
+        down, degraded = spent.get((day, State.DOWN), 0), spent.get((day, State.DEGRADED), 0)
+        state = State.DOWN if down else State.DEGRADED if degraded else State.UP
         since = first if start < first < stop else start
-        out.append(Day(start, state, stop - since, length[State.DOWN], length[State.DEGRADED]))
+        out.append(Day(start, state, stop - since, down, degraded))
     return out
 
 

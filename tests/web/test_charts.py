@@ -1,0 +1,107 @@
+"""Charts hold for any numbers and any text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from markupsafe import Markup
+
+from watchdog.model import State
+from watchdog.web import charts
+from watchdog.web.charts import Failures, Limit, Point, Spark
+
+HOSTILE = "\"><script>alert(1)</script>&amp;'<b>"
+
+points = st.lists(st.none() | st.floats(0, 1e9), max_size=50)
+
+
+def drawn(svg: Markup) -> ElementTree.Element:
+    """Well-formed, without a number that SVG cannot read, and without text that became markup."""
+    assert not re.search(r"\bnan\b|\binf\b|e[+-]\d", svg)
+    root = ElementTree.fromstring(svg)
+    assert "script" not in {element.tag for element in root.iter()}
+    return root
+
+
+@given(points, st.none() | st.floats(0.1, 1e9))
+def test_latency_holds_for_any_numbers(values: list[Point], limit: float | None) -> None:
+    higher = [None if v is None else v * 1.5 for v in values]
+    bad = [Failures(0, 0, 1), Failures(0.5, 0.9, 7), Failures(1, 1, 2)]
+    drawn(charts.latency(values, higher, bad, Limit(limit, HOSTILE) if limit else None, [HOSTILE, "now"], HOSTILE))
+
+
+@given(st.lists(st.none() | st.just("x") | st.floats(0, 1e9), max_size=50))
+def test_spark_holds_for_any_runs(values: list[Spark]) -> None:
+    drawn(charts.spark(values))
+
+
+@given(st.lists(st.tuples(st.sampled_from(State), st.text(st.characters(exclude_categories=["C"])))))
+def test_bars_hold_for_any_days(days: list[tuple[State, str]]) -> None:
+    root = drawn(charts.bars(days, HOSTILE))
+    assert root.get("aria-label") == HOSTILE
+
+
+@given(st.lists(st.tuples(st.integers(1, 5), st.floats(0, 1e6))), st.floats(0, 1e6), st.booleans())
+def test_phases_hold_and_stay_inside(parts: list[tuple[int, float]], full: float, lost: bool) -> None:
+    for rect in drawn(charts.phases(parts, full, lost=lost)):
+        assert float(rect.get("x", "").rstrip("%")) <= 102
+
+
+def test_hostile_titles_are_text() -> None:
+    root = drawn(charts.bars([(State.DOWN, HOSTILE)], "x"))
+    assert [e.text for e in root.iter() if e.tag.endswith("title")] == [HOSTILE]
+
+
+def path(svg: Markup, name: str) -> str:
+    return next(e.get("d", "") for e in drawn(svg).iter() if e.get("class") == name)
+
+
+@pytest.mark.parametrize(
+    ("sentence", "values", "strokes"),
+    [
+        ("a line without gaps is one stroke", [1.0, 2.0, 3.0], 1),
+        ("a gap in data is a gap in the line", [1.0, 2.0, None, 3.0, 4.0], 2),
+        ("a trailing gap ends the line", [1.0, 2.0, None], 1),
+        ("one value is a dot", [5.0], 1),
+        ("no value draws nothing", [None, None], 0),
+    ],
+)
+def test_gaps(sentence: str, values: Sequence[Point], strokes: int) -> None:
+    svg = charts.latency(values, values, [], None, ["00:00", "now"], "x")
+    assert path(svg, "p50").count("M") == strokes, sentence
+
+
+def test_the_name_stands_at_the_end_of_its_line_and_the_two_do_not_collide() -> None:
+    svg = charts.latency([10.0, None], [10.5, None], [], None, [], "x")
+    names = {e.text: e for e in drawn(svg).iter() if e.get("class") == "t-data"}
+    assert names["p50"].get("x") == names["p95"].get("x") == "25%"
+    assert float(names["p50"].get("y", "0")) - float(names["p95"].get("y", "0")) >= 12
+
+
+def test_a_line_of_the_grid_makes_room_for_the_limit() -> None:
+    svg = charts.latency([500.0], [560.0], [], Limit(800, "degraded over 800 ms"), [], "x")
+    said = [e.text for e in drawn(svg).iter() if e.tag.endswith("text")]
+    assert "degraded over 800 ms" in said
+    assert "800\u00a0ms" not in said
+    assert said[:3] == ["0", "200\u00a0ms", "400\u00a0ms"]
+
+
+def test_noise_is_never_stretched_to_full_height() -> None:
+    heights = [float(y) for y in re.findall(r"[ML][\d.]+ ([\d.]+)", charts.spark([100.0, 104.0, 98.0, 101.0]))]
+    assert max(heights) - min(heights) < 3
+
+
+def test_three_failures_in_a_row_become_a_thick_line() -> None:
+    svg = charts.spark([1.0, "x", "x", "x", "x"])
+    assert path(svg, "run").count("M") == 2
+    assert path(svg, "x-mark").count("M") == 2
+
+
+def test_a_failure_that_took_far_longer_is_hatched_where_it_leaves_the_scale() -> None:
+    root = drawn(charts.phases([(4, 20.0), (5, 5000.0)], 200))
+    assert [e.get("class") for e in root] == ["ph4", "fail"]

@@ -1,0 +1,331 @@
+"""Every page: in order as HTML, with the headers that keep it so, and saying what the story says."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from html import unescape
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI
+from markupsafe import escape
+
+from tests.web.book import NOW, Book, at
+from tests.web.markup import problems
+from tests.web.serving import app_of, ask, filled
+from tests.web.story import newborn, resolved
+from watchdog.model import Evidence, Outcome, Task
+from watchdog.web.pages import HEADERS
+from watchdog.words import MINUTE, SECOND
+
+PATHS = (
+    "/",
+    "/probes",
+    "/probes?q=group:core+kind:http&state=up&kind=http",
+    "/probes?q=nothing-like-it",
+    "/probes/api",
+    "/probes/api?all",
+    "/probes/api?failed",
+    f"/probes/search-mcp?open={at('01:54:52')}",
+    "/probes/exports",
+    "/incidents",
+    "/incidents?state=open",
+    "/dead-letters",
+    "/nowhere",
+    "/probes/nobody",
+    "/incidents/nothing",
+    "/probes?page=x",
+)
+
+
+LINK = re.compile(r'(?:href|action)="([^"]+)"')
+
+
+def text(html: str) -> str:
+    """What a person reads, in one line."""
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", html)).replace("\u00a0", " ").split())
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_page_is_in_order(app: FastAPI, path: str) -> None:
+    response = ask(app, path)
+    assert response.headers["content-type"] == "text/html; charset=utf-8"
+    assert problems(response.text) == []
+    assert {name: response.headers.get(name) for name in HEADERS} == HEADERS
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_what_is_not_everybody_s_is_not_cached(app: FastAPI, path: str) -> None:
+    assert ask(app, path).headers["cache-control"] == ("public, max-age=5" if path == "/" else "no-store")
+
+
+def test_every_link_leads_somewhere(app: FastAPI) -> None:
+    links: set[str] = set()
+    for path in PATHS:
+        if path != "/nowhere":
+            found = {unescape(link).partition("#")[0] for link in LINK.findall(ask(app, path).text)}
+            links |= {path.partition("?")[0] + link if link.startswith("?") else link for link in found}
+    links = set({re.sub(r"\d+", "0", link): link for link in links}.values())  # one of a kind is enough
+    ours = sorted(
+        link for link in links if link.startswith("/") and not link.startswith(("/probes/nobody", "/incidents/nothing"))
+    )
+    assert len(ours) > 25
+    assert [link for link in ours if ask(app, link).status_code != 200] == []
+
+
+def test_the_list_is_worst_first_and_says_why(app: FastAPI) -> None:
+    said = text(ask(app, "/probes").text)
+    assert "11 probes, 3 need attention" in said
+    order = [
+        said.index(name) for name in ("Needs attention", "API got 503", "Search MCP", "Exports", "Up · 8", "Payments")
+    ]
+    assert order == sorted(order)
+    assert "Last tick 2 s ago" in said
+    assert "1 late" in said
+
+
+@pytest.mark.parametrize(
+    ("sentence", "query", "shown"),
+    [
+        ("a word of the name", "q=sign", ["Sign-in"]),
+        ("a tag", "q=tag:prod", ["API", "Search MCP"]),
+        ("two terms must both match", "q=group:core+s", ["Payments", "Sign-in", "Website"]),
+        ("the kind", "kind=mcp&q=group:search", ["Search MCP", "Document fetch", "Suggestions"]),
+        ("the state", "state=unknown", ["Exports"]),
+        ("a state there is none of", "state=purple", []),
+    ],
+)
+def test_the_list_is_filtered_by_links_and_a_form(app: FastAPI, sentence: str, query: str, shown: list[str]) -> None:
+    rows = re.findall(r'class="rowlink" href="/probes/[^"]+">([^<]+)<', ask(app, f"/probes?{query}").text)
+    assert sorted(rows) == sorted(shown), sentence
+
+
+def test_a_probe_says_how_it_is_now(app: FastAPI) -> None:
+    said = text(ask(app, "/probes/search-mcp").text)
+    assert "Degraded for 42 min" in said
+    assert "Task reindex is stale: last run 57 min ago, limit 15 min" in said
+    assert "next run in 38 s" in said
+    assert "1 431 of 1 437" in said
+    assert "reindex Stale ok: true 01:31:40 57 min 15 min" in said
+    assert "crawl On time ok: true" in said
+    assert "Down 19:10 to 19:17 · 7 min" in said
+    assert "No data 06:12 to 06:15 · 3 min" in said
+    assert 'headers : {Authorization: "Bearer ${MCP_TOKEN}"}' in said
+
+
+def test_results_show_changes_until_asked_for_more(app: FastAPI) -> None:
+    def slots(query: str) -> list[str]:
+        return re.findall(
+            r'<th scope="row"><a class="rowlink"[^>]*><time[^>]*>([^<]+)', ask(app, f"/probes/search-mcp{query}").text
+        )
+
+    changes = slots("")
+    assert changes[:4] == ["02:28:52", "01:56:52", "01:54:52", "01:46:52"]
+    assert len(slots("?all")) == 50
+    assert [s.replace("\u00a0", " ") for s in slots("?failed")] == [
+        "01:55:52", "01:54:52", "21 Nov 19:13:52", "21 Nov 19:12:52", "21 Nov 19:11:52", "21 Nov 19:10:52",
+    ]  # fmt: skip
+    assert slots(f"?all&before={at('02:00')}")[0] == "01:59:52"
+
+
+def test_evidence_opens_by_link_also_when_its_row_was_not_shown(app: FastAPI) -> None:
+    said = text(ask(app, f"/probes/search-mcp?open={at('01:54:52')}").text)
+    assert "Reached" not in said  # capitals are the stylesheet's
+    assert "connect 4 ms, TLS 11 ms, negotiate 39 ms, list 22 ms, call 2.9 s" in said
+    assert "health_check: database pool exhausted (100 of 100 in use), waited 2900 ms" in said
+    quiet = text(ask(app, f"/probes/search-mcp?open={at('02:20:52')}").text)
+    assert "none was kept: it is for failures" in quiet
+    gone = text(ask(app, "/probes/search-mcp?open=12345").text)
+    assert "Kept" not in gone
+
+
+def test_a_phase_that_never_ended_names_its_reason(tmp_path: Path) -> None:
+    book = Book()
+    book.mark(NOW)
+    id = book.probe("Slow")
+    book.result(id, NOW - 2 * MINUTE, took=100, phases={"connect": 5, "first_byte": 90, "body": 5})
+    book.result(
+        id, NOW - MINUTE, Outcome.FAIL, "timed out", "timeout", 10_000, phases={"connect": 5, "first_byte": 9_995}
+    )
+    with filled(f"sqlite:///{tmp_path}/p.db", book) as database:
+        html = ask(app_of(database), "/probes/slow").text
+    assert '<td class="num word is-down">timeout</td>' in html
+
+
+def test_an_incident_says_what_changed_who_was_told_and_why(app: FastAPI, story: Book) -> None:
+    html = ask(app, f"/incidents/{story.named['down']}").text
+    said = text(html)
+    assert "API: got 503 Down for 41 min" in said
+    assert "pager/webhook was not reached: 410 Gone, 8 tries" in said
+    assert "oncall/email, oncall/slack were reached" in said
+    assert '<span class="hl">"pool exhausted: 100 of 100 in use"</span>' in unescape(html)
+    assert "<dd>61</dd>" in html  # 58 before: not worth marking
+    assert "First bad 01:48:00 · local" in said
+    assert "Last good 01:47:00 · local" in said
+    assert "42nd bad result got 503" in said
+    assert "42 runs failed since it began" in said
+    assert "oncall · slack #oncall opened Delivered 01:49:02 · 412 ms" in said
+    assert "chat · slack #chat opened Queued try 2 at 02:29:40 · 429 rate limited" in said
+    assert "8 tries until 02:24:11 · 410 Gone" in said
+    assert "Route 1 matches: oncall, pager, chat told" in said
+    assert "2 bad slots in a row, 2 needed alert.after: 2" in said
+
+
+def test_a_resolved_incident_says_so_first(tmp_path: Path) -> None:
+    book = resolved()
+    with filled(f"sqlite:///{tmp_path}/r.db", book) as database:
+        said = text(ask(app_of(database), f"/incidents/{book.named['down']}").text)
+    assert "Resolved after 13 min" in said
+    assert "Good again since 02:01:00 It lasted 13 min: first bad 01:48:00, opened 01:49:02." in said
+    assert "chat · slack #chat opened Told at the end 02:01:00 · one message told both" in said
+    assert "bad result got 503 · 2" not in said
+
+
+def test_an_incident_that_nobody_heard_of_says_so(tmp_path: Path) -> None:
+    book = Book()
+    id = book.probe("API")
+    route = ("route 1 does not match: without tag prod", "no route matches: nobody is told")
+    incident = book.incident(id, "stale", "no result for 3 min", NOW - 5 * MINUTE, needed=1, route=route)
+    with filled(f"sqlite:///{tmp_path}/n.db", book) as database:
+        said = text(ask(app_of(database), f"/incidents/{incident}").text)
+    assert "Nobody was told Route 1 does not match: without tag prod; no route matches: nobody is told" in said
+    assert "No result of that time is kept any more" in said
+
+
+def test_dead_letters_are_listed_with_their_incident(app: FastAPI) -> None:
+    said = text(ask(app, "/dead-letters").text)
+    assert "1 notification was given up" in said
+    assert "pager · webhook events.acme.example API: got 503 opened 01:49:02 Dead 8 tries" in said
+
+
+def test_the_first_minute_of_a_probe_says_when_it_runs(tmp_path: Path) -> None:
+    with filled(f"sqlite:///{tmp_path}/f.db", newborn()) as database:
+        said = text(ask(app_of(database), "/probes/search-mcp").text)
+    assert "No data yet" in said
+    assert "Nothing has run yet: first run in 12 s" in said
+    assert "None yet. Each run is listed" in said
+
+
+def test_one_result_is_a_page_too(tmp_path: Path) -> None:
+    book = newborn()
+    book.result(1, NOW - 20 * SECOND, took=180, phases={"connect": 4}, tasks={"t": Task(ok=True)})
+    with filled(f"sqlite:///{tmp_path}/o.db", book) as database:
+        response = ask(app_of(database), "/probes/search-mcp")
+    assert problems(response.text) == []
+    said = text(response.text)
+    assert "Latency, last 1 h" in said
+    assert "1 of 1" in said
+    assert "t Not run yet" in said
+
+
+def test_a_watchdog_that_stands_still_says_so_on_every_page(tmp_path: Path) -> None:
+    book = newborn()
+    book.rows["marks"][0]["through"] = NOW - 5 * MINUTE
+    with filled(f"sqlite:///{tmp_path}/s.db", book) as database:
+        said = text(ask(app_of(database), "/probes").text)
+    assert "Watchdog itself stands still" in said
+    assert "Last tick 5 min ago" in said
+
+
+def test_json_tells_the_same(app: FastAPI, story: Book) -> None:
+    probes = {probe["key"]: probe for probe in ask(app, "/api/probes").json()}
+    assert (probes["api"]["state"], probes["api"]["incidents"]) == ("down", [story.named["down"]])
+    assert probes["api"]["last"]["message"] == "got 503"
+    (first, *_) = ask(app, "/api/incidents?state=open&limit=1").json()
+    assert (first["probe"], first["rule"], first["state"]) == ("api", "availability", "open")
+
+
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "\"><img src=x onerror=alert(1)>",
+    "' onmouseover='alert(1)",
+    "</pre></td></table><h1>owned</h1>",
+    "{{ 7 * 7 }}{% for x in y %}",
+    "&lt;b&gt;&amp;amp;",
+    "<!-- <svg><style>@import 'x'</style>",
+    "javascript:alert(1)",
+    "]]><![CDATA[<x/>",
+    "line\r\nSet-Cookie: a=b",
+    "\u202emoc.live\u2066 \u200b\ufeff",
+    "a" * 5_000,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FastAPI]:
+    """One probe for each text, which is everywhere a configuration or a target can put it."""
+    book, addresses = Book(), {}
+    book.mark(NOW)
+    for i, bad in enumerate(HOSTILE):
+        spec = f"name: {bad}\n{bad}: {bad}\n"
+        id = book.probe(f"x{i}", "http", bad, tags=(bad,), target=bad, runbook=bad, cadence=bad, spec=spec)
+        row = book.rows["probes"][-1]
+        row |= {"name": bad, "info": row["info"].replace(f'"name":"x{i}"', '"name":' + json.dumps(bad))}
+        evidence = Evidence({bad: bad, "deep": {bad: [bad]}}, bad)
+        book.result(id, NOW - 2 * MINUTE, evidence=Evidence({bad: "x"}, "x"), phases={bad: 1.0})
+        book.result(
+            id, NOW - MINUTE, Outcome.FAIL, bad, bad, evidence=evidence, phases={bad: 5.0}, preferences={bad: bad},
+            tasks={bad: Task(ok=False, age=5, status=bad, error=bad)}, measurements={bad: bad},
+        )  # fmt: skip
+        incident = book.incident(id, "task", bad, NOW - MINUTE, subject=bad, reason=bad, route=(bad,), after=0)
+        book.told(incident, f"{bad}/{bad}", "dead", created=NOW - MINUTE, done=NOW, detail=bad)
+        addresses[f"{bad}/{bad}"] = bad
+    with filled(f"sqlite:///{tmp_path_factory.mktemp('hostile') / 'h.db'}", book) as database:
+        yield app_of(database, addresses=addresses)
+
+
+@pytest.mark.parametrize("number", range(len(HOSTILE)), ids=[repr(bad[:20]) for bad in HOSTILE])
+def test_text_from_outside_is_text(hostile: FastAPI, number: int) -> None:
+    bad = HOSTILE[number]
+    own = (f"/probes/x{number}?all&open={NOW - MINUTE}", f"/incidents/{number + 1:024x}")
+    for path in (*own, "/", "/probes", "/incidents", "/dead-letters"):
+        response = ask(hostile, path)
+        assert response.status_code == 200, path
+        assert str(escape(bad))[:40] in response.text, path
+        assert path not in own or problems(response.text) == [], path
+        assert "<script" not in response.text
+        assert "alert(1)>" not in response.text
+        assert "set-cookie" not in response.headers
+
+
+@pytest.mark.parametrize("path", ["/", "/probes", "/incidents", "/dead-letters"])
+def test_lists_of_hostile_text_are_in_order(hostile: FastAPI, path: str) -> None:
+    assert problems(ask(hostile, path).text) == []
+
+
+def test_evidence_is_cut_at_300_characters(tmp_path: Path) -> None:
+    book = Book()
+    id = book.probe("x")
+    book.result(id, NOW - MINUTE, Outcome.FAIL, "no", "no", evidence=Evidence({}, "b" * 5_000))
+    with filled(f"sqlite:///{tmp_path}/c.db", book) as database:
+        html = ask(app_of(database), f"/probes/x?open={NOW - MINUTE}").text
+    assert "b" * 299 + "…" in html
+    assert "b" * 300 not in html
+
+
+@pytest.mark.parametrize("path", ["/nowhere", "/probes/nobody", "/incidents/nothing"])
+def test_nothing_here_is_a_page_of_its_own(app: FastAPI, path: str) -> None:
+    response = ask(app, path)
+    assert response.status_code == 404
+    assert "Nothing is here" in response.text
+
+
+def test_a_method_that_is_not_done_says_so(app: FastAPI) -> None:
+    response = ask(app, "/probes", "DELETE")
+    assert response.status_code == 405
+    assert problems(response.text) == []
+
+
+def test_a_failure_of_ours_shows_no_traceback(app: FastAPI) -> None:
+    async def read(_: object) -> None:
+        raise RuntimeError("secret inside")
+
+    broken = app_of(None, read=read)  # type: ignore[arg-type]
+    response = ask(broken, "/probes")
+    assert response.status_code == 500
+    assert "This page failed" in response.text
+    assert "secret inside" not in response.text
+    assert "Traceback" not in response.text
+    assert response.headers["content-security-policy"] == HEADERS["Content-Security-Policy"]
