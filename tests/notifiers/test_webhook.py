@@ -3,8 +3,10 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import re
 from dataclasses import replace
 from email.utils import format_datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -27,11 +29,34 @@ def later(when: str) -> Answer:
     return Answer(429, b"", (("Retry-After", when),))
 
 
-def signed(heard: Heard, secret: str) -> bool:
-    """Verify as docs/webhook.md tells receivers to."""
-    parts = dict(part.split("=", 1) for part in heard.headers["watchdog-signature"].split(","))
-    expected = hmac.new(secret.encode(), parts["t"].encode() + b"." + heard.body, hashlib.sha256).hexdigest()
-    return hmac.compare_digest(expected, parts["v1"]) and parts["t"] == str(NOW // 1_000)
+DOCS = (Path(__file__).parents[2] / "docs/webhook.md").read_text(encoding="utf-8")
+
+
+def signed(heard: Heard, secret: str, now: float = NOW / 1_000) -> bool:
+    """Verify with the very code that the documentation gives to receivers."""
+    code = re.search(r"```python\n(.*?)```", DOCS, re.DOTALL)
+    assert code is not None
+    names: dict[str, Any] = {"hashlib": hashlib, "hmac": hmac}
+    exec(code[1], names)
+    genuine: bool = names["genuine"](secret.encode(), heard.headers["watchdog-signature"], heard.body, now)
+    return genuine
+
+
+def test_every_field_is_documented() -> None:
+    told = document("k", OPENED)
+    rows = [row.split("|")[1] for row in DOCS.partition("## Document")[2].splitlines() if row.startswith("| `")]
+    documented = set()
+    for row in rows:
+        first, *others = re.findall(r"`([^`]+)`", row)
+        documented |= {first, *(first.partition(".")[0] + other for other in others)}
+    fields = {
+        f"{name}.{inner}" if name in ("incident", "probe", "evidence") else name
+        for name, value in told.items()
+        for inner in (value if isinstance(value, dict) else ("",))
+    }
+    assert fields == documented
+    shape = re.findall(r"`([^`]+)`", next(row for row in DOCS.splitlines() if "first_bad" in row).split("|")[2])
+    assert shape == list(told["evidence"]["first_bad"])
 
 
 def test_a_message_is_signed_and_named(hook: HookStandIn, send: Send) -> None:
@@ -44,6 +69,7 @@ def test_a_message_is_signed_and_named(hook: HookStandIn, send: Send) -> None:
     assert heard.headers["x-api-key"] == "k"
     assert signed(heard, SECRET)
     assert not signed(heard, "another secret")
+    assert not signed(heard, SECRET, now=NOW / 1_000 + 301)
     assert not signed(replace(heard, body=heard.body + b" "), SECRET)
 
 
