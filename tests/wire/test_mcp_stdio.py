@@ -167,17 +167,3 @@ def test_a_run_that_is_cancelled_twice_leaves_nothing_behind() -> None:
     asyncio.run(go())
     assert alive("stubborn") == []
     assert time.monotonic() - begun < 5
-
-
-def test_the_loop_is_not_held_up_by_a_flood() -> None:
-    async def go() -> float:
-        worst = 0.0
-        run = asyncio.create_task(visit(command("lines")))
-        while not run.done():
-            before = time.monotonic()
-            await asyncio.sleep(0.01)
-            worst = max(worst, time.monotonic() - before)
-        return worst
-
-    asyncio.run(visit(command("none")))  # what is loaded once is not to be measured
-    assert asyncio.run(go()) < 0.5

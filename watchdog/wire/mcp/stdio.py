@@ -81,7 +81,6 @@ class StdioLine:
     async def _hear(self, out: asyncio.StreamReader) -> None:
         size = 0
         while line := await _line(out):
-            await asyncio.sleep(0)  # a reader that has data returns at once, and others want to run
             size += len(line)
             if size > MOST:
                 raise _too_much()
@@ -92,8 +91,10 @@ class StdioLine:
             except ValueError:
                 self._strange(line)
                 continue
-            with suppress(anyio.BrokenResourceError):
+            try:
                 await self._inbox.send(SessionMessage(message))
+            except anyio.BrokenResourceError:
+                return  # nobody listens any more
         self._inbox.close()
 
     def _strange(self, line: bytes) -> None:
