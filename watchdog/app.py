@@ -126,7 +126,7 @@ def faces(app: App) -> FastAPI:
     return create_app(read=app.storage.read, now=app.clock, ready=app.ready, site=site, keys=keys, addresses=addresses)
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Signals are ours: the service stops before its pages do."""
@@ -142,7 +142,7 @@ async def serve(loaded: Loaded) -> None:
     host, port = loaded.config.server.address
     async with running(loaded) as app:
         pages = faces(app)
-        server = _Server(uvicorn.Config(pages, host, port, log_config=None, access_log=False, server_header=False))
+        server = Server(uvicorn.Config(pages, host, port, log_config=None, access_log=False, server_header=False))
         serving = asyncio.create_task(server.serve())
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait([serving, stopped], return_when=asyncio.FIRST_COMPLETED)

@@ -4,4 +4,18 @@ from __future__ import annotations
 
 
 def demo() -> None:
-    """Watch two sample targets fail and heal."""
+    """Watch sample targets break and heal, with an inbox that shows what people are told. Needs no configuration."""
+    from watchdog.demo.launch import targets
+
+    with targets() as port:
+        import asyncio
+
+        import uvloop
+
+        from watchdog.cli.logs import set_up
+        from watchdog.demo.play import play
+        from watchdog.wire import Mask
+
+        set_up(Mask([]), quiet=True)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(play(port))

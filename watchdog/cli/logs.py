@@ -11,7 +11,9 @@ import structlog
 from watchdog.wire import Mask
 
 
-def set_up(mask: Mask, *, debug: bool = False) -> None:
+def set_up(mask: Mask, *, quiet: bool = False) -> None:
+    """`quiet`: only what goes wrong inside Watchdog itself."""
+
     def masked(_logger: Any, _method: str, event: Any) -> Any:
         return mask.deep(event)
 
@@ -26,7 +28,7 @@ def set_up(mask: Mask, *, debug: bool = False) -> None:
         if terminal
         else [structlog.processors.format_exc_info, masked, structlog.processors.JSONRenderer(ensure_ascii=False)]
     )
-    level = logging.DEBUG if debug else logging.INFO
+    level = logging.ERROR if quiet else logging.INFO
     structlog.configure(
         processors=[*shared, *render],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -38,7 +40,7 @@ def set_up(mask: Mask, *, debug: bool = False) -> None:
     handler.setFormatter(formatter)
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level if debug else logging.WARNING)
+    root.setLevel(max(level, logging.WARNING))
     logging.getLogger("apscheduler").setLevel(logging.ERROR)  # a tick that is still busy is coalesced, by design
 
 

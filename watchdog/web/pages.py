@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
@@ -46,9 +47,9 @@ class Static:
 
 
 class Pages:
-    """`title`: the public page's."""
+    """`title`: the public page's. `also`: another folder of templates, with filters of its own."""
 
-    def __init__(self, title: str):
+    def __init__(self, title: str, *, also: str = "", filters: Mapping[str, Any] = MappingProxyType({})):
         folder = asset("templates") / "pages"
         self.static = {
             static.name: static
@@ -56,7 +57,7 @@ class Pages:
         }
         stylesheet, icon = (static.path for static in self.static.values())
         self._env = Environment(
-            loader=FileSystemLoader(folder),
+            loader=FileSystemLoader([folder, *([asset("templates") / also] if also else [])]),
             autoescape=True,
             undefined=StrictUndefined,
             auto_reload=False,
@@ -67,6 +68,7 @@ class Pages:
         self._env.filters |= {"span": words.span, "about": words.about, "clock": words.clock}
         self._env.filters |= {"iso": iso, "exact": _exact, "moment": _moment, "ago": _ago, "date": _date}
         self._env.filters |= {"is_link": is_link, "cut": cut, "filled": filled, "thousands": thousands}
+        self._env.filters |= filters
 
     def render(self, template: str, now: int, **context: Any) -> str:
         """`now`: the instant against which ages are told."""
