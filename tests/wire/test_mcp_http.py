@@ -40,6 +40,7 @@ FAULTS: list[tuple[str, dict[str, Any], str, str]] = [
     ("out of service", {"*": Answer(503)}, "unexpected_status", "got 503"),
     ("out of service later", {"tools/call": Answer(503)}, "unexpected_status", "got 503"),
     ("broken, and says so", {"tools/list": Answer(500, rpc_error(2, -32603, "boom"))}, "unexpected_status", "got 500"),
+    ("an error nested too deeply", {"*": Answer(400, b"[" * 16_000)}, "unexpected_status", "got 400"),
     ("nothing at this path", {"*": Answer(404)}, "unexpected_status", "got 404"),
     ("a web page", {"*": HTML}, "not_mcp", "answers text/html, not MCP"),
     ("another API", {"*": Answer(body=b'{"status": "ok"}')}, "not_mcp", "answers what is not JSON-RPC"),
@@ -273,6 +274,24 @@ SSE_FAULTS: list[tuple[str, dict[str, Any], str, str]] = [
     ("out of service", {"GET": Answer(503)}, "unexpected_status", "got 503"),
     ("a web page", {"GET": HTML}, "not_mcp", "answers text/html, not MCP"),
     ("another API", {"GET": Answer(body=b"{}")}, "not_mcp", "answers application/json, not MCP"),
+    (
+        "a stream that is over at once",
+        {"GET": Answer(body=b": hello\n\n", content_type="text/event-stream")},
+        "not_mcp",
+        "its event stream is not one of MCP",
+    ),
+    (
+        "an event without end",
+        {"GET": Answer(body=b"data: ", content_type="text/event-stream", endless=b"x" * 65536)},
+        "not_mcp",
+        "its event stream is not one of MCP",
+    ),
+    (
+        "events without end",
+        {"GET": Answer(body=b"", content_type="text/event-stream", endless=b": hello\n\n" * 5000)},
+        "answer_too_large",
+        "answers more than 4 MiB",
+    ),
 ]
 
 

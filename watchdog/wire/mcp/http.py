@@ -72,7 +72,7 @@ class _Reply:
     def is_rpc_error(self) -> bool:
         try:
             body = json.loads(self.head)
-        except ValueError:
+        except (ValueError, RecursionError):
             return False
         return isinstance(body, dict) and isinstance(body.get("error"), dict) and "code" in body["error"]
 
@@ -126,7 +126,7 @@ class HttpLine:
         self.error: Exception | None = None
         """What went wrong below the SDK, which may swallow it on its way up."""
         self.abort: Callable[[], None] = lambda: None
-        """Ends the visit where the SDK would wait on."""
+        """Ends the visit."""
         self.limit: float | None = None
         """The loop's time at which reading and writing end; None: when the caller says so."""
         self._read = 0
@@ -139,6 +139,21 @@ class HttpLine:
     @property
     def turned_away(self) -> bool:
         return self.reply is not None and self.reply.status in _GATEKEEPERS
+
+    def fail(self, error: Exception) -> None:
+        """Over server-sent events the SDK keeps quiet about it and waits on: then the visit ends here."""
+        self.error = error
+        if self.endpoint.sse:
+            self.abort()
+
+    def fault(self, error: Exception) -> Fault | None:
+        """What an exception that got through the SDK stands for; None: a bug."""
+        errors = [error, self.error] if self.error else [error]
+        if fault := fault_of(ExceptionGroup("", errors)) or (self.reply and self.reply.fault()):
+            return fault
+        if self.endpoint.sse and self.reply is not None:  # its stream ended too early, or holds what is no event
+            return self.reply.as_evidence(Fault("not_mcp", "its event stream is not one of MCP"))
+        return None
 
     async def explain(self, error: MCPError) -> Fault | None:
         if self.error is not None and (fault := fault_of(self.error)):
@@ -168,11 +183,10 @@ async def http_line(
             async with _opened(line, context):
                 yield line
         except Exception as error:
-            errors = [error, line.error] if line.error else [error]
-            fault = fault_of(ExceptionGroup("", errors)) or (line.reply and line.reply.fault())
-            if fault:
-                raise fault from error
-            raise
+            fault = line.fault(error)
+            if fault is None:
+                raise
+            raise fault from None
     if line.error is not None and (fault := fault_of(line.error)) and scope.cancelled_caught:
         raise fault
 
@@ -228,13 +242,10 @@ class _Transport(httpx2.AsyncBaseTransport):
                 # The SDK will not read it. But a connection serves again only when it was, and people want to know why.
                 await body.read_head()
         except Exception as error:
-            line.error = error
-            if line.endpoint.sse:
-                line.abort()
+            line.fail(error)
             raise
         if line.endpoint.sse and request.method == "POST" and (fault := reply.fault()):
-            line.error = fault
-            line.abort()
+            line.fail(fault)
         headers = [(k, v) for k, v in response.headers if k.lower() != b"content-encoding"]
         return httpx2.Response(response.status, headers=headers, stream=body, request=request)
 
@@ -278,7 +289,7 @@ class _Body(httpx2.AsyncByteStream):
             chunk = await anext(self._chunks, None)
             data = None if chunk is None else self._decoded(chunk)
         except Exception as error:
-            self._line.error = error
+            self._line.fail(error)
             raise
         if data is not None:
             self._reply.head += data[: CHUNK - len(self._reply.head)]

@@ -168,7 +168,7 @@ async def stdio_line(
     except Exception as error:
         if fault := fault_of(error):
             fault.excerpt = fault.excerpt or line.complaints.decode(errors="replace")
-            raise fault from error
+            raise fault from None
         raise
     finally:
         kill(process, mark)
