@@ -56,6 +56,7 @@ async def _once(given: Loaded, chosen: Probe) -> Report:
     from watchdog.service.runner import Runner
     from watchdog.wire import Wire
 
+    chosen.prepare()
     async with Wire() as wire:
         return await Runner(wire, given.mask, wall, LagSentinel()).run(chosen, Slot(0, wall(), "local", None), {})
 

@@ -21,7 +21,7 @@ from watchdog.web.pages import HEADERS, Pages
 CHANNEL = "C0ONCALL"
 KEPT = 100
 """The newest so many messages and letters are kept."""
-LETTER = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'self'; sandbox"}
+LETTER = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
 """A letter brings its own styles, and nothing else."""
 
 

@@ -164,6 +164,11 @@ class Probe(Common):
         """Task name (or "*") -> how long ago its last run may lie, in ms."""
         return {}
 
+    @classmethod
+    def prepare(cls) -> None:
+        """Load what observing needs, where that takes long: the first slot would otherwise wait for it."""
+        return
+
     @abstractmethod
     async def observe(self, attempt: Attempt) -> Observation:
         """One attempt against the target. Every fault of the target is a returned Observation with a named reason.

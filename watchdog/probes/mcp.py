@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -160,8 +158,11 @@ class McpProbe(Probe):
     def task_limits(self) -> Mapping[str, int]:
         return self.mcp.tasks
 
+    @classmethod
+    def prepare(cls) -> None:
+        import_module("watchdog.wire.mcp")
+
     async def observe(self, attempt: Attempt) -> Observation:
-        await _load()
         from watchdog.wire.mcp import Agenda, Seen, Visit
 
         pinned = self._pinned(attempt)
@@ -264,12 +265,6 @@ class McpProbe(Probe):
                 f"no tool was called: {why} {'needs arguments' if listed else 'is not listed'}",
             )
         return Values(known, unknown)
-
-
-async def _load() -> None:
-    """Half a second of imports, once, in a thread: meanwhile others are probed."""
-    if not hasattr(sys.modules.get("watchdog.wire.mcp"), "Visit"):
-        await asyncio.to_thread(import_module, "watchdog.wire.mcp")
 
 
 def _words(seen: Seen, listing: Listing | None) -> str:

@@ -104,6 +104,11 @@ class Mailroom:
         await self.storage.write(self.outbox.retry, held, now + wait, detail, pause=asked)
         log.warning("not_delivered", retry_in_ms=wait, **facts)
 
+    @property
+    def busy(self) -> bool:
+        """Something is being sent at this moment."""
+        return bool(self._sending)
+
     async def stop(self, grace: float) -> None:
         """Let what is being sent finish within `grace` seconds; the rest waits in the outbox."""
         self._stopping = True

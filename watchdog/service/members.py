@@ -34,6 +34,7 @@ def member_of(probe: Probe, spec: str) -> Member:
     info = ProbeInfo(
         id=0, key=probe.key, name=probe.name, kind=probe.kind, group=probe.group, tags=tuple(probe.tags),
         severity=probe.alert.severity, runbook=probe.runbook, target=probe.target, cadence=plan.text,
+        task_limits=dict(probe.task_limits),
     )  # fmt: skip
     policy = Policy(
         probe=0, silence=silence, after=probe.alert.after, recover=probe.alert.recover, lateness=lateness,

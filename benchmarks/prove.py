@@ -1,0 +1,46 @@
+"""The long, measured checks: each prints its figures against their bounds, and one that falls short fails the whole.
+
+usage: ./dev prove [NAME...]        names: see PROOFS; none means all
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from importlib import import_module
+from typing import TypeAlias
+
+from benchmarks.table import Figure, show
+
+PROOFS = {
+    "latency": "from the deciding result to the message received, for each notifier",
+    "kills": "kill -9 at every named point, on both databases",
+    "load": "500 probes at 10 s on SQLite: lag, CPU, memory",
+    "mutation": "how many faults put into the rules no test notices",
+    "http_exchange": "CPU of a fresh HTTP exchange",
+}
+Proof: TypeAlias = Callable[[], Iterable[Figure]]
+
+
+def main(names: list[str]) -> int:
+    unknown = [name for name in names if name not in PROOFS]
+    if unknown:
+        print(f"no proof is called {unknown[0]!r}; there are {', '.join(PROOFS)}", file=sys.stderr)
+        return 2
+    figures: list[Figure] = []
+    for name in names or PROOFS:
+        print(f"\n{name}: {PROOFS[name]}", flush=True)
+        prove: Proof = import_module(f"benchmarks.{name}").prove
+        found = list(prove())
+        show(found)
+        figures += found
+    short = [figure for figure in figures if not figure.holds]
+    print(
+        f"\n{len(figures) - len(short)} of {len(figures)} figures hold."
+        + "".join(f"\n  short: {f.what}" for f in short)
+    )
+    return 1 if short else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
