@@ -102,14 +102,14 @@ NOW = datetime.now(UTC)
 
 
 class Authority:
-    """Signs certificates for servers and clients; `folder` holds the PEM files."""
+    """Signs certificates for servers and clients; `folder` holds the PEM files. Its own ends `end` days from now."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, end: float = 365) -> None:
         self.folder = folder
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Watchdog test authority")])
         self.ca_file = str(folder / "ca.pem")
-        own = self._builder(self._name, self._name, self._key, -1000, 365).add_extension(
+        own = self._builder(self._name, self._name, self._key, -1000, end).add_extension(
             x509.BasicConstraints(ca=True, path_length=None), critical=True
         )
         Path(self.ca_file).write_bytes(own.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))

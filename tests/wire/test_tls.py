@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import ssl
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -78,6 +79,31 @@ def test_a_bad_certificate_is_refused_in_plain_words(
         run(ask(context, Tls(ca_file=authority.ca_file), host))
     assert str(caught.value).replace(NBSP, " ") == message
     assert (caught.value.reason, caught.value.phase, caught.value.retryable) == ("tls_failed", "tls", False)
+
+
+def test_a_current_certificate_of_an_expired_authority_is_told_apart(tmp_path: Path) -> None:
+    expired = Authority(tmp_path, end=-1)
+    with pytest.raises(Fault, match=r"^TLS: the certificate is current, but one of its authorities' is not$"):
+        asyncio.run(ask(expired.serve("127.0.0.1"), Tls(ca_file=expired.ca_file)))
+
+
+def test_when_no_second_look_is_given_it_has_just_expired(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dials = 0
+
+    async def dial_once(self: Wire, *where: Any) -> socket.socket:
+        nonlocal dials
+        dials += 1
+        if dials > 1:
+            raise Fault("connection_refused", "connection refused")
+        return await dial(self, *where)
+
+    dial = Wire.dial
+    monkeypatch.setattr(Wire, "dial", dial_once)
+    with pytest.raises(Fault, match=r"^TLS: certificate has expired$"):
+        asyncio.run(ask(authority.serve("127.0.0.1", begin=-90, end=-3), Tls(ca_file=authority.ca_file)))
+    assert dials == 2
 
 
 def test_an_unknown_authority_is_told(run: Run, authority: Authority) -> None:

@@ -91,6 +91,7 @@ _SOCKET = {
     errno.ECONNREFUSED: ("connection_refused", "connection refused"),
     errno.ECONNRESET: ("connection_lost", "connection reset by the server"),
     errno.ECONNABORTED: ("connection_lost", "connection aborted"),
+    errno.ENOTCONN: ("connection_lost", "connection closed by the server"),
     errno.EPIPE: ("connection_lost", "connection closed by the server"),
     errno.ETIMEDOUT: ("timeout", "timed out"),
     errno.EHOSTUNREACH: ("unreachable", "no route to the host"),

@@ -133,10 +133,10 @@ async def _ask(wire: Wire, request: Request, url: Url) -> Exchange:
     if url.scheme == "https":
         wire.context(request.tls)  # files of no use to us are no reason to bother the server
     sock = await wire.dial(url.host, url.port, request.trace, request.egress)
-    address = shown_address(sock.getpeername())
-    reader, writer = await asyncio.open_connection(sock=sock, limit=CHUNK)
+    address, cert_days, writer = "", None, None
     try:
-        cert_days = None
+        address = shown_address(sock.getpeername())
+        reader, writer = await asyncio.open_connection(sock=sock, limit=CHUNK)
         if url.scheme == "https":
             cert_days = await secure(wire, writer, url, request)
         connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=MOST_HEADERS)
@@ -148,7 +148,10 @@ async def _ask(wire: Wire, request: Request, url: Url) -> Exchange:
             raise fault from None
         raise
     finally:
-        writer.transport.abort()
+        if writer:
+            writer.transport.abort()
+        else:
+            sock.close()
     return Exchange(
         status=response.status_code,
         phrase=response.reason.decode(errors="replace"),

@@ -34,7 +34,7 @@ class Wire:
 
         self._contexts: dict[Tls, ssl.SSLContext] = {}
         self._dialer = Dialer()
-        self.client = make_client(httpx.AsyncHTTPTransport(verify=self.context(Tls()), trust_env=False))
+        self.client = make_client(httpx.AsyncHTTPTransport(verify=self.context(Tls())))
         return self
 
     async def __aexit__(self, *_: object) -> None:
