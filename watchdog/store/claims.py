@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from watchdog.model import Json, Outcome, Report, Result, Slot
+from watchdog.store.beside import memories
 from watchdog.store.database import Database
 from watchdog.store.fleet import Fleet, Member
 from watchdog.store.journal import Journal
@@ -26,7 +27,7 @@ class Claims:
         self._others: set[int] = set()
         """Probes that are none of ours: another process runs another configuration."""
 
-    def claim(self, now: int, limit: int = 500) -> tuple[list[Slot], dict[int, dict[str, Json]]]:
+    def claim(self, now: int, limit: int = 500) -> tuple[list[Slot], Mapping[int, dict[str, Json]]]:
         """Claim what is due within the next second and move each probe's next slot, in one transaction.
 
         Returns the slots to run, and what their probes remember.
@@ -40,10 +41,10 @@ class Claims:
         with self.database.write() as connection:
             rows = connection.execute(due.with_for_update(skip_locked=True)).all()
             slots = self._claim(connection, rows, now)
-            memories = self.journal.memories(connection, [slot.probe for slot in slots])
+            remembered = memories(connection, [slot.probe for slot in slots])
         if len(rows) < limit:
             self.timekeeper.beat(now, through=True)
-        return slots, memories
+        return slots, remembered
 
     def _claim(self, connection: sa.Connection, rows: Sequence[Any], now: int) -> list[Slot]:
         rows = self._ours(rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -10,9 +11,29 @@ from typing import Any
 from watchdog.model import Json, Outcome, ProbeInfo, Result, Severity, Task
 from watchdog.store.database import RESULT_COLUMNS
 
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+_UNSTORABLE_JSON = re.compile("\\\\u0000|[\ud800-\udfff]")
+
+
+def clean(text: str) -> str:
+    """NUL, which PostgreSQL cannot hold, and lone surrogates, which UTF-8 cannot, become `�`: one of them would keep
+    its whole batch from being stored, again and again."""
+    return _UNSTORABLE.sub("�", text)
+
 
 def dumps(value: Json) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    if _UNSTORABLE_JSON.search(text):
+        text = json.dumps(_cleaned(value), ensure_ascii=False, separators=(",", ":"))
+    return text
+
+
+def _cleaned(value: Json) -> Json:
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, Mapping):
+        return {_cleaned(key): _cleaned(inner) for key, inner in value.items()}
+    return [_cleaned(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def loads(text: str | None) -> Json:
@@ -21,6 +42,7 @@ def loads(text: str | None) -> Json:
 
 def result_row(result: Result, *, late: bool, recorded_at: int) -> dict[str, Any]:
     row: dict[str, Any] = result._asdict()
+    row["message"] = clean(result.message)
     row["phases"] = dumps({k: round(v, 1) for k, v in result.phases.items()}) if result.phases else None
     row["measurements"] = dumps(dict(result.measurements)) if result.measurements else None
     row["tasks"] = None if result.tasks is None else dumps(result.tasks)

@@ -13,11 +13,23 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 
 from watchdog.store.tables import metadata, results
 
 ADVISORY = 7_402
 """The class of our advisory locks: the second half of the key is a probe's id."""
+
+
+Away = OperationalError
+"""Raised by anything here when the database cannot be reached, or not be used."""
+Unprepared = ProgrammingError
+"""Raised by anything here when PostgreSQL has no schema of ours; SQLite raises Away."""
+
+
+def why(error: DBAPIError) -> str:
+    """The driver's own words, in one line; may hold parts of the URL, so mask it."""
+    return str(error.orig).strip().splitlines()[0]
 
 
 class Database:
@@ -66,6 +78,12 @@ class Database:
             return ids
         attempt = "SELECT p FROM unnest(CAST(:p AS int[])) p WHERE pg_try_advisory_xact_lock(:c, p)"
         return list(connection.execute(sa.text(attempt), {"c": ADVISORY, "p": ids}).scalars())
+
+    def alone(self, connection: sa.Connection, key: int) -> None:
+        """Wait up to a minute for whoever else is at the same work. `key`: no probe's id."""
+        if self.postgres:
+            connection.execute(sa.text("SET LOCAL lock_timeout = '60s'"))
+            connection.execute(sa.text("SELECT pg_advisory_xact_lock(:c, :k)"), {"c": ADVISORY, "k": key})
 
     def insert(self, table: sa.Table) -> Any:
         """INSERT with ON CONFLICT, in either dialect."""

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import sqlalchemy as sa
 
-from watchdog.model import Change, Event, ProbeInfo
+from watchdog.model import ProbeInfo
 from watchdog.rules import Policy
 from watchdog.schedule import Schedule
 from watchdog.store.codec import info_text
 from watchdog.store.database import Database
-from watchdog.store.outbox import enqueue_resolved
+from watchdog.store.incidents import end
 from watchdog.store.tables import cursors, findings, incidents, marks, probes
 from watchdog.store.tables import schedule as schedules
+
+REGISTER = 0
+"""The key of the lock under which probes come and go: no probe has this id."""
+CHUNK = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,62 +43,95 @@ def register(
     """Bring the store's probes in line with the configuration; returns them by id.
 
     A new probe begins at `now`. One whose schedule changed goes on from `now`. One that is gone keeps its history; its
-    open incidents are resolved as removed.
+    open incidents are resolved as removed. One that comes back keeps its id and begins anew.
     """
     wanted = {member.info.key: member for member in members}
-    fleet: dict[int, Member] = {}
+    _retire(database, now, quiet)  # what a crash left half done: whoever comes back begins with nothing
     with database.write() as connection:
-        database.lock(connection, [0])
+        database.alone(connection, REGISTER)
         known = {row.key: row for row in connection.execute(sa.select(probes))}
-        for key, member in wanted.items():
-            values = {
-                "name": member.info.name, "kind": member.info.kind, "info": info_text(member.info), "spec": member.spec,
-            }  # fmt: skip
-            row = known.get(key)
-            if row is None or row.removed_at is not None:
-                id = _begin(database, connection, key, values, now)
-            else:
-                id = row.id
-                connection.execute(sa.update(probes).where(probes.c.id == id).values(**values))
-            fleet[id] = replace(member, info=replace(member.info, id=id), policy=replace(member.policy, probe=id))
-            _plan(database, connection, fleet[id], now, location)
-        for key, row in known.items():
-            if key not in wanted and row.removed_at is None:
-                _end(database, connection, row.id, now, quiet)
+        told = {
+            key: {"name": m.info.name, "kind": m.info.kind, "info": info_text(m.info), "spec": m.spec}
+            for key, m in wanted.items()
+        }
+        here = {key for key, row in known.items() if row.removed_at is None}
+        _begin(database, connection, [{"key": key, **told[key]} for key in told if key not in here], now)
+        _renew(connection, [{"id_": known[key].id, **told[key]} for key in told if key in here])
+        ids = {row.key: row.id for row in connection.execute(sa.select(probes.c.key, probes.c.id))}
+        fleet = {id: _identified(wanted[key], id) for key, id in ids.items() if key in wanted}
+        _plan(database, connection, fleet, now, location)
+        _remove(connection, [known[key].id for key in here - wanted.keys()], now)
         mark = database.insert(marks).values(location=location, through=now).on_conflict_do_nothing()
         connection.execute(mark)
+    _retire(database, now, quiet)
+    _look_again(database, sorted(fleet), now)
     return fleet
 
 
-def _begin(database: Database, connection: sa.Connection, key: str, values: dict[str, str], now: int) -> int:
-    insert = database.insert(probes).values(key=key, created_at=now, removed_at=None, **values)
-    again = insert.on_conflict_do_update(index_elements=["key"], set_={**values, "created_at": now, "removed_at": None})
-    id: int = connection.execute(again.returning(probes.c.id)).scalar_one()
-    fresh = {"folded": now, "held": False, "hot": False, "wake_at": now}
-    cursor = database.insert(cursors).values(probe=id, **fresh)
-    connection.execute(cursor.on_conflict_do_update(index_elements=["probe"], set_=fresh))
-    return id
+def _identified(member: Member, id: int) -> Member:
+    return replace(member, info=replace(member.info, id=id), policy=replace(member.policy, probe=id))
 
 
-def _plan(database: Database, connection: sa.Connection, member: Member, now: int, location: str) -> None:
-    plan, due = repr(member.schedule), member.schedule.after(now)
-    insert = database.insert(schedules).values(
-        probe=member.info.id, location=location, plan=plan, next_due=due, last_slot=None, flying="[]"
+def _begin(database: Database, connection: sa.Connection, rows: list[dict[str, Any]], now: int) -> None:
+    """New probes, and those that come back."""
+    if not rows:
+        return
+    insert = database.insert(probes).values(created_at=now, removed_at=None)
+    anew = {name: insert.excluded[name] for name in ("name", "kind", "info", "spec", "created_at", "removed_at")}
+    connection.execute(insert.on_conflict_do_update(index_elements=["key"], set_=anew), rows)
+    without = sa.select(probes.c.id, sa.literal(now), sa.false(), sa.false(), sa.literal(now)).where(
+        probes.c.removed_at.is_(None), probes.c.id.not_in(sa.select(cursors.c.probe))
     )
-    changed = insert.on_conflict_do_update(
-        index_elements=["probe", "location"], set_={"plan": plan, "next_due": due}, where=schedules.c.plan != plan
-    )
-    connection.execute(changed)
+    names = ["probe", "folded", "held", "hot", "wake_at"]
+    connection.execute(sa.insert(cursors).from_select(names, without))
 
 
-def _end(database: Database, connection: sa.Connection, id: int, now: int, quiet: frozenset[str]) -> None:
-    connection.execute(sa.update(probes).where(probes.c.id == id).values(removed_at=now))
-    connection.execute(sa.delete(schedules).where(schedules.c.probe == id))
-    connection.execute(sa.delete(findings).where(findings.c.probe == id))
-    connection.execute(sa.update(cursors).where(cursors.c.probe == id).values(hot=False, held=False, wake_at=None))
-    still = sa.select(incidents).where(incidents.c.probe == id, incidents.c.resolved_at.is_(None))
-    for row in connection.execute(still).all():
-        ended = {"resolved_at": now, "resolved_slot": now, "resolution": "removed"}
-        connection.execute(sa.update(incidents).where(incidents.c.id == row.id).values(**ended))
-        change = Change(Event.RESOLVED, id, row.rule, row.subject, row.id, row.since, now, "removed")
-        enqueue_resolved(connection, [change], now, quiet)
+def _renew(connection: sa.Connection, rows: list[dict[str, Any]]) -> None:
+    if rows:
+        names = ("name", "kind", "info", "spec")
+        these = sa.update(probes).where(probes.c.id == sa.bindparam("id_"))
+        connection.execute(these.values({name: sa.bindparam(name) for name in names}), rows)
+
+
+def _plan(database: Database, connection: sa.Connection, fleet: Fleet, now: int, location: str) -> None:
+    rows = [
+        {"probe": id, "location": location, "plan": repr(m.schedule), "next_due": m.schedule.after(now), "flying": "[]"}
+        for id, m in sorted(fleet.items())
+    ]
+    if rows:
+        insert = database.insert(schedules)
+        anew = {"plan": insert.excluded.plan, "next_due": insert.excluded.next_due}
+        changed = {"set_": anew, "where": schedules.c.plan != insert.excluded.plan}
+        connection.execute(insert.on_conflict_do_update(index_elements=["probe", "location"], **changed), rows)
+
+
+def _remove(connection: sa.Connection, ids: list[int], now: int) -> None:
+    if ids:
+        rows = [{"id_": id} for id in sorted(ids)]
+        connection.execute(sa.delete(schedules).where(schedules.c.probe == sa.bindparam("id_")), rows)
+        connection.execute(sa.update(probes).where(probes.c.id == sa.bindparam("id_")).values(removed_at=now), rows)
+
+
+def _retire(database: Database, now: int, quiet: frozenset[str]) -> None:
+    """End what removed probes left open. A probe without a cursor is judged no more, whoever still runs it."""
+    removed = sa.select(probes.c.id).where(probes.c.removed_at.is_not(None))
+    left = sa.select(cursors.c.probe).where(cursors.c.probe.in_(removed)).limit(CHUNK)
+    more = True
+    while more:
+        with database.write() as connection:
+            database.alone(connection, REGISTER)
+            ids = database.lock(connection, connection.execute(left).scalars())
+            connection.execute(sa.delete(cursors).where(cursors.c.probe.in_(ids)))
+            connection.execute(sa.delete(findings).where(findings.c.probe.in_(ids)))
+            still = incidents.c.probe.in_(ids), incidents.c.resolved_at.is_(None)
+            for incident in connection.execute(sa.select(incidents.c.id).where(*still)).scalars().all():
+                end(connection, incident, now, "removed", now, quiet)
+            more = len(ids) == CHUNK
+
+
+def _look_again(database: Database, ids: list[int], now: int) -> None:
+    """Let every deadline come at once: its probe may have to speak sooner than it had to before."""
+    for i in range(0, len(ids), CHUNK):
+        with database.write() as connection:
+            these = cursors.c.probe.in_(database.lock(connection, ids[i : i + CHUNK]))
+            connection.execute(sa.update(cursors).where(these, cursors.c.wake_at > now).values(wake_at=now))

@@ -6,17 +6,17 @@ A row is waiting until the receiver has confirmed it (`sent`), a later row told 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
 import sqlalchemy as sa
 
-from watchdog.model import Change, Event, Json, Notification
+from watchdog.model import Event, Json, Notification
 from watchdog.store import codec
 from watchdog.store.database import Database
-from watchdog.store.tables import destinations, outbox
+from watchdog.store.tables import destinations, outbox, waiting
 
 OPENED, RESOLVED = 0, 1
 """The sequence of an incident's notifications at one destination."""
@@ -35,22 +35,19 @@ class Held:
     """It tells the opening, too, which this destination has not heard."""
 
 
-def enqueue_opened(connection: sa.Connection, change: Change, told: Sequence[str], now: int) -> None:
-    if told:
-        rows = [_row(change.incident, destination, OPENED, Event.OPENED, now) for destination in told]
+def enqueue_opened(connection: sa.Connection, incident: str, told: Iterable[str], now: int) -> None:
+    rows = [_row(incident, destination, OPENED, Event.OPENED, now) for destination in told]
+    if rows:
         connection.execute(sa.insert(outbox), rows)
 
 
-def enqueue_resolved(
-    connection: sa.Connection, changes: Iterable[Change], now: int, quiet: Collection[str] = frozenset()
-) -> None:
+def enqueue_resolved(connection: sa.Connection, incident: str, now: int, quiet: Collection[str]) -> None:
     """Whoever was told of the opening hears of the end, whatever the routes say by now; `quiet` destinations do not."""
-    for change in changes:
-        heard = sa.select(outbox.c.destination).where(outbox.c.incident == change.incident, outbox.c.seq == OPENED)
-        told = [d for d in connection.execute(heard).scalars() if d not in quiet]
-        if told:
-            rows = [_row(change.incident, destination, RESOLVED, Event.RESOLVED, now) for destination in told]
-            connection.execute(sa.insert(outbox), rows)
+    heard = sa.select(outbox.c.destination).where(outbox.c.incident == incident, outbox.c.seq == OPENED)
+    told = [destination for destination in connection.execute(heard).scalars() if destination not in quiet]
+    if told:
+        rows = [_row(incident, destination, RESOLVED, Event.RESOLVED, now) for destination in told]
+        connection.execute(sa.insert(outbox), rows)
 
 
 def _row(incident: str, destination: str, seq: int, event: Event, now: int) -> dict[str, Any]:
@@ -64,37 +61,37 @@ class Outbox:
     def __init__(self, database: Database):
         self.database = database
 
-    def claim(self, now: int, lease: int, busy: Collection[str] = (), limit: int = 100) -> list[Held]:
-        """Take at most one due notification for each destination that is not busy, for `lease` ms.
+    def claim(self, now: int, lease: int, busy: Collection[str] = ()) -> list[Held]:
+        """Take one due notification for each destination that is not busy and did not ask for a pause, for `lease` ms.
 
-        An incident's `resolved` waits for its `opened`; when both wait, one message tells both.
+        What waits longest goes first. An incident's `resolved` waits for its `opened`; when both wait, one message
+        tells both.
         """
         earlier = outbox.alias()
         blocked = sa.exists().where(
             earlier.c.incident == outbox.c.incident, earlier.c.destination == outbox.c.destination,
             earlier.c.seq < outbox.c.seq, earlier.c.state == "waiting",
         )  # fmt: skip
-        paused = sa.select(destinations.c.name).where(destinations.c.resume_at > now)
         free = outbox.c.leased_until.is_(None) | (outbox.c.leased_until <= now)
-        due = (
+        due = (waiting, outbox.c.due_at <= now, free)
+        paused = sa.select(destinations.c.name).where(destinations.c.resume_at > now)
+        names = sa.select(outbox.c.destination).where(*due, outbox.c.destination.not_in(paused)).distinct()
+        first = (
             sa.select(outbox)
-            .where(outbox.c.state == "waiting", outbox.c.due_at <= now, free, ~blocked)
-            .where(outbox.c.destination.not_in(paused), outbox.c.destination.not_in(list(busy)))
+            .where(*due, ~blocked, outbox.c.destination == sa.bindparam("name"))
             .order_by(outbox.c.due_at, outbox.c.created_at, outbox.c.incident)
-            .limit(limit)
+            .limit(1)
             .with_for_update(skip_locked=True)
         )
         with self.database.write() as connection:
-            first: dict[str, Any] = {}
-            for row in connection.execute(due):
-                first.setdefault(row.destination, row)
-            return [self._take(connection, row, now + lease) for row in first.values()]
+            ready = [name for name in connection.execute(names).scalars() if name not in busy]
+            rows = [connection.execute(first, {"name": name}).first() for name in sorted(ready)]
+            return [self._take(connection, row, now + lease) for row in rows if row is not None]
 
     def _take(self, connection: sa.Connection, row: Any, until: int) -> Held:
         token = uuid4().hex
         pair = (outbox.c.incident == row.incident, outbox.c.destination == row.destination)
-        held = sa.update(outbox).where(*pair, outbox.c.state == "waiting").values(token=token, leased_until=until)
-        connection.execute(held)
+        connection.execute(sa.update(outbox).where(*pair, waiting).values(token=token, leased_until=until))
         told = {other.seq: other for other in connection.execute(sa.select(outbox).where(*pair))}
         last = told[max(told)]
         notification = Notification(row.incident, row.destination, last.seq, Event(last.event))
@@ -104,44 +101,42 @@ class Outbox:
     def sent(self, held: Held, receipt: Mapping[str, Json], now: int) -> None:
         """The receiver has confirmed."""
         with self.database.write() as connection:
-            mine = self._mine(held)
-            values = {"token": None, "leased_until": None, "done_at": now, "attempts": held.attempts + 1, "detail": ""}
             this = outbox.c.seq == held.notification.seq
-            done = sa.update(outbox).where(*mine, this)
-            connection.execute(done.values(state="sent", receipt=codec.dumps(dict(receipt)), **values))
-            connection.execute(sa.update(outbox).where(*self._mine(held), ~this).values(state="merged", **values))
+            told = {"done_at": now, "detail": ""}
+            self._let_go(connection, held, ~this, state="merged", **told)
+            self._let_go(connection, held, this, state="sent", receipt=codec.dumps(dict(receipt)), **told)
 
     def retry(self, held: Held, due: int, detail: str, *, pause: bool = False) -> None:
         """Try again at `due`. `pause`: the receiver itself asked for the wait, so nothing else goes there earlier."""
         with self.database.write() as connection:
-            values = {
-                "token": None,
-                "leased_until": None,
-                "due_at": due,
-                "detail": detail,
-                "attempts": held.attempts + 1,
-            }
-            connection.execute(sa.update(outbox).where(*self._mine(held)).values(**values))
+            self._let_go(connection, held, due_at=due, detail=codec.clean(detail))
             if pause:
                 insert = self.database.insert(destinations).values(name=held.notification.destination, resume_at=due)
-                connection.execute(insert.on_conflict_do_update(index_elements=["name"], set_={"resume_at": due}))
+                longer = {"set_": {"resume_at": due}, "where": destinations.c.resume_at < due}
+                connection.execute(insert.on_conflict_do_update(index_elements=["name"], **longer))
 
     def bury(self, held: Held, detail: str, now: int) -> None:
         """Nothing helps: keep it as a dead letter, with the reason."""
         with self.database.write() as connection:
-            values = {"state": "dead", "token": None, "leased_until": None, "done_at": now, "detail": detail}
-            connection.execute(sa.update(outbox).where(*self._mine(held)).values(attempts=held.attempts + 1, **values))
+            self._let_go(connection, held, state="dead", done_at=now, detail=codec.clean(detail))
 
     def still_held(self, held: Held, connection: sa.Connection) -> bool:
         """Whether the lease is still ours: asked just before sending, since a paused sender may have lost it."""
-        return connection.execute(sa.select(outbox.c.seq).where(*self._mine(held)).limit(1)).first() is not None
+        return connection.execute(sa.select(outbox.c.seq).where(*_of(held)).limit(1)).first() is not None
 
-    def _mine(self, held: Held) -> tuple[sa.ColumnElement[bool], ...]:
-        n = held.notification
-        pair = (outbox.c.incident == n.incident, outbox.c.destination == n.destination)
-        return (*pair, outbox.c.token == held.token, outbox.c.state == "waiting")
+    def _let_go(
+        self, connection: sa.Connection, held: Held, *which: sa.ColumnElement[bool], **values: Json
+    ) -> None:  # fmt: skip
+        """After a try. What another has taken since is no longer ours to mark."""
+        done = {"token": None, "leased_until": None, "attempts": held.attempts + 1, **values}
+        connection.execute(sa.update(outbox).where(*_of(held), *which).values(**done))
 
     def waiting(self) -> int:
         with self.database.read() as connection:
-            count = sa.select(sa.func.count()).select_from(outbox).where(outbox.c.state == "waiting")
-            return connection.execute(count).scalar_one()
+            return connection.execute(sa.select(sa.func.count()).select_from(outbox).where(waiting)).scalar_one()
+
+
+def _of(held: Held) -> tuple[sa.ColumnElement[bool], ...]:
+    """The rows that we hold."""
+    n = held.notification
+    return outbox.c.incident == n.incident, outbox.c.destination == n.destination, outbox.c.token == held.token, waiting
