@@ -87,13 +87,14 @@ def ask(
     *,
     client: str = "127.0.0.1",
     host: str = "localhost:8080",
+    scheme: str = "http",
     **options: Any,
 ) -> httpx.Response:
     """One request, without a network."""
 
     async def run() -> httpx.Response:
         transport = httpx.ASGITransport(app, raise_app_exceptions=False, client=(client, 50_000))
-        async with httpx.AsyncClient(transport=transport, base_url=f"http://{host}") as http:
+        async with httpx.AsyncClient(transport=transport, base_url=f"{scheme}://{host}") as http:
             return await http.request(method, path, **options)
 
     return asyncio.run(run())

@@ -1,0 +1,140 @@
+"""Pages in a real browser: nothing wider than the screen, nothing in the console, nothing that axe finds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.web.book import Book, at
+from tests.web.browser import browsing, chromium
+from tests.web.serving import app_of, filled, serving
+from tests.web.story import newborn, resolved
+from watchdog.store.database import Database
+from watchdog.web import Key
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+INCIDENT = "/incidents/INCIDENT"
+STORY = (
+    "/",
+    "/probes",
+    f"/probes/search-mcp?open={at('01:54:52')}",
+    INCIDENT,
+    "/incidents",
+    "/dead-letters",
+    "/nowhere",
+)
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if chromium() is None:
+        pytest.skip("Chromium or Playwright is missing: apt install chromium, pip install playwright")
+    with browsing() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def axe() -> str:
+    """The source of axe-core, as a package brings it along."""
+    spec = find_spec("axe_playwright_python")
+    if spec is None or spec.origin is None:
+        pytest.skip("axe-core is missing: pip install axe-playwright-python")
+    return (Path(spec.origin).parent / "axe.min.js").read_text()
+
+
+@pytest.fixture(scope="module")
+def site(told_story: Database) -> Iterator[str]:
+    with serving(app_of(told_story)) as address:
+        yield address
+
+
+@pytest.fixture(scope="module", params=["resolved", "newborn", "empty", "sign-in", "stopped"])
+def other(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of one more page, over a database of its own."""
+    book, path = {
+        "resolved": (resolved, INCIDENT), "newborn": (newborn, "/probes/search-mcp"), "empty": (Book, "/"),
+        "sign-in": (Book, "/probes"), "stopped": (Book, "/probes"),
+    }[request.param]  # fmt: skip
+    story = book()
+    keys = (Key("ops", "operator", "0123456789"),) if request.param == "sign-in" else ()
+    url = f"sqlite:///{tmp_path_factory.mktemp('other') / 'o.db'}"
+    with filled(url, story) as database, serving(app_of(database, keys=keys)) as address:
+        yield address + path.replace("INCIDENT", story.named.get("down", ""))
+
+
+def visit(page: Page, address: str) -> list[str]:
+    """Go there; returns what the browser complained of."""
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("requestfailed", lambda request: said.append(f"failed: {request.url}"))
+    page.goto(address)
+    return [line for line in said if "401" not in line and "404" not in line]
+
+
+def seen(page: Page, address: str) -> dict[str, object]:
+    """What is wrong with a page, everything that it hides opened."""
+    complaints = visit(page, address)
+    page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    wider = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    return {"complaints": complaints, "wider": max(0, wider)}
+
+
+def violations(page: Page, axe: str) -> list[str]:
+    page.evaluate(axe)
+    found = page.evaluate("async only => (await axe.run(document, only)).violations", {"runOnly": RULES})
+    return [f"{v['id']}: {node['html'][:120]}" for v in found for node in v["nodes"]]
+
+
+FINE = {"complaints": [], "wider": 0}
+
+
+@pytest.fixture
+def small(browser: Browser) -> Iterator[Page]:
+    page = browser.new_page(viewport={"width": 320, "height": 640}, color_scheme="light")
+    yield page
+    page.close()
+
+
+@pytest.fixture
+def wide(browser: Browser) -> Iterator[Page]:
+    page = browser.new_page(viewport={"width": 1280, "height": 800}, color_scheme="dark")
+    yield page
+    page.close()
+
+
+@pytest.mark.parametrize("path", STORY)
+def test_a_page_of_the_story(small: Page, wide: Page, site: str, story: Book, axe: str, path: str) -> None:
+    address = site + path.replace("INCIDENT", story.named["down"])
+    assert seen(small, address) == FINE
+    assert seen(wide, address) == FINE
+    assert violations(wide, axe) == []
+
+
+def test_one_more_page(small: Page, wide: Page, other: str, axe: str) -> None:
+    assert seen(wide, other) == FINE
+    assert seen(small, other) == FINE
+    assert violations(small, axe) == []
+
+
+def test_signing_in_and_out_without_javascript(browser: Browser, told_story: Database) -> None:
+    keys = (Key("ops", "operator", "0123456789"),)
+    with serving(app_of(told_story, keys=keys)) as address:
+        page = browser.new_context(java_script_enabled=False).new_page()
+        page.goto(f"{address}/probes/api?failed")
+        page.get_by_label("Key").fill("0123456789")
+        page.get_by_role("button", name="Sign in").click()
+        assert page.url == f"{address}/probes/api?failed"
+        assert page.get_by_role("heading", level=1).inner_text() == "API"
+        page.get_by_role("button", name="Sign out ops").click()
+        assert page.url == f"{address}/login"
+        page.goto(f"{address}/probes")
+        assert page.get_by_label("Key").is_visible()
+        page.context.close()

@@ -1,0 +1,39 @@
+"""The one stylesheet has what pages use, and nothing else."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from watchdog.assets import asset
+from watchdog.model import State
+
+PAGES = asset("templates") / "pages"
+CODE = Path(__file__).parents[2] / "watchdog" / "web"
+MADE_UP = {f"is-{state.value}" for state in State} | {f"ph{n}" for n in range(1, 6)}
+"""Classes whose names are put together."""
+
+
+def styled() -> set[str]:
+    css = re.sub(r"/\*.*?\*/|url\(.*?\)", "", (PAGES / "watchdog.css").read_text(), flags=re.DOTALL)
+    selectors = re.findall(r"([^{};]+)\{", css)
+    return {name for selector in selectors for name in re.findall(r"\.([a-zA-Z][\w-]*)", selector)}
+
+
+def sources() -> str:
+    return "".join(path.read_text() for path in [*PAGES.glob("*.j2"), *CODE.glob("*.py")])
+
+
+def test_no_class_is_styled_that_no_page_has() -> None:
+    assert styled() - set(re.findall(r"[\w-]+", sources())) - MADE_UP == set()
+
+
+def test_no_page_has_a_class_that_nothing_styles() -> None:
+    literal = re.findall(r'class="([^"{%]*)[^"]*"', sources())
+    assert {name for names in literal for name in names.split()} - styled() - {"is-", "ph"} == set()
+
+
+def test_every_variable_is_defined() -> None:
+    css = (PAGES / "watchdog.css").read_text()
+    defined = set(re.findall(r"(--[\w-]+):", css))
+    assert set(re.findall(r"var\((--[\w-]+)", css)) == defined
