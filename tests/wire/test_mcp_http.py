@@ -7,6 +7,7 @@ import gzip
 from typing import Any
 
 import pytest
+import uvloop
 
 from tests.mcp_servers.raw import Answer, RawServer, raw_server, rpc, rpc_error, tool
 from tests.mcp_visits import Visitor, visit
@@ -170,8 +171,8 @@ HANGS: list[tuple[str, dict[str, Any], str]] = [
 ]
 
 
-@pytest.fixture(scope="module")
-def hangs() -> dict[str, tuple[Observation, float]]:
+@pytest.fixture(scope="module", params=[asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def hangs(request: pytest.FixtureRequest) -> dict[str, tuple[Observation, float]]:
     """Every hang once, all at the same time: what was seen, and how many seconds it took."""
 
     async def one(wire: Wire, answers: dict[str, Any]) -> tuple[Observation, float]:
@@ -186,7 +187,7 @@ def hangs() -> dict[str, tuple[Observation, float]]:
         assert asyncio.all_tasks() == {asyncio.current_task()}
         return ran
 
-    return dict(zip((name for name, _, _ in HANGS), asyncio.run(all_of_them()), strict=True))
+    return dict(zip((name for name, _, _ in HANGS), request.param(all_of_them()), strict=True))
 
 
 @pytest.mark.parametrize(("name", "doing"), [(name, doing) for name, _, doing in HANGS])

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
 from tests.mcp_visits import Visitor, visit
 from watchdog.model import Observation, Outcome
@@ -59,8 +60,8 @@ class Ran:
     """Processes that outlived the run."""
 
 
-@pytest.fixture(scope="module")
-def runs() -> dict[str, Ran]:
+@pytest.fixture(scope="module", params=[asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def runs(request: pytest.FixtureRequest) -> dict[str, Ran]:
     """Every server once, all at the same time."""
 
     async def one(wire: Wire, fault: str) -> Ran:
@@ -73,7 +74,8 @@ def runs() -> dict[str, Ran]:
         async with Wire() as wire:
             return dict(zip(names, await asyncio.gather(*(one(wire, name) for name in names)), strict=True))
 
-    return asyncio.run(all_of_them())
+    ran: dict[str, Ran] = request.param(all_of_them())
+    return ran
 
 
 @pytest.mark.parametrize("fault", [*BROKEN, *HANGING, *WORKING])

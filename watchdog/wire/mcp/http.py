@@ -322,16 +322,19 @@ class _Backend(httpcore2.AsyncNetworkBackend):
     ) -> httpcore2.AsyncNetworkStream:
         line = self._line
         async with asyncio.timeout_at(line.limit):
-            sock = await line.wire.dial(host, port, line.trace, line.endpoint.egress)
+            trace = Trace() if "address" in line.facts else line.trace  # the phases are those of the first connection
+            sock = await line.wire.dial(host, port, trace, line.endpoint.egress)
             address, number, *_ = sock.getpeername()
             line.facts["address"] = f"[{address}]:{number}" if ":" in address else f"{address}:{number}"
             reader, writer = await asyncio.open_connection(sock=sock, limit=CHUNK)
-        return _Connection(reader, writer, line)
+        return _Connection(reader, writer, line, trace)
 
 
 class _Connection(httpcore2.AsyncNetworkStream):
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, line: HttpLine) -> None:
-        self._reader, self._writer, self._line = reader, writer, line
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, line: HttpLine, trace: Trace
+    ) -> None:
+        self._reader, self._writer, self._line, self._trace = reader, writer, line, trace
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
         async with asyncio.timeout_at(self._line.limit):
@@ -354,7 +357,7 @@ class _Connection(httpcore2.AsyncNetworkStream):
         timeout: float | None = None,  # noqa: ASYNC109
     ) -> httpcore2.AsyncNetworkStream:
         line, endpoint = self._line, self._line.endpoint
-        told = Request(endpoint.url, tls=endpoint.tls, egress=endpoint.egress, trace=line.trace, now=line.now)
+        told = Request(endpoint.url, tls=endpoint.tls, egress=endpoint.egress, trace=self._trace, now=line.now)
         try:
             async with asyncio.timeout_at(line.limit):
                 line.facts["cert_days"] = await secure(line.wire, self._writer, parse_url(endpoint.url), told)

@@ -6,11 +6,11 @@ import asyncio
 import os
 import secrets
 import signal
+import socket
 import subprocess
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import anyio
@@ -51,14 +51,13 @@ class StdioLine:
 
     turned_away = False
 
-    def __init__(self, process: subprocess.Popen[bytes], facts: dict[str, Json]) -> None:
-        self.process, self.facts = process, facts
+    def __init__(self, process: subprocess.Popen[bytes], ends: Sequence[socket.socket], facts: dict[str, Json]) -> None:
+        self.process, self.facts, self._ends = process, facts, ends
         self._inbox, self.incoming = anyio.create_memory_object_stream[SessionMessage | Exception](0)
         self.complaints = b""
         """The end of what it wrote to its standard error."""
-        self._pipes: list[asyncio.BaseTransport] = []
-        self._stdin: asyncio.WriteTransport
         self._silent = asyncio.Event()
+        self._open: list[asyncio.StreamWriter] = []
 
     @property
     def outgoing(self) -> StdioLine:
@@ -66,17 +65,14 @@ class StdioLine:
 
     async def send(self, item: SessionMessage, /) -> None:
         """Never waits: what we say is short, and a server that does not listen must not hold us."""
-        self._stdin.write(item.message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n")
+        self._open[0].write(item.message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n")
 
     async def connect(self, pumps: anyio.abc.TaskGroup) -> None:
-        process, loop = self.process, asyncio.get_running_loop()
-        self._stdin, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, process.stdin)
-        self._pipes.append(self._stdin)
-        for pump, pipe in ((self._hear, process.stdout), (self._overhear, process.stderr)):
-            reader = asyncio.StreamReader(limit=MOST)
-            transport, _ = await loop.connect_read_pipe(partial(asyncio.StreamReaderProtocol, reader), pipe)
-            self._pipes.append(transport)
-            pumps.start_soon(pump, reader)
+        for end, pump in zip(self._ends, (None, self._hear, self._overhear), strict=True):
+            reader, writer = await asyncio.open_unix_connection(sock=end, limit=MOST)
+            self._open.append(writer)
+            if pump:
+                pumps.start_soon(pump, reader)
 
     async def _hear(self, out: asyncio.StreamReader) -> None:
         size = 0
@@ -126,7 +122,7 @@ class StdioLine:
 
     async def dismiss(self, grace: float) -> None:
         """End it as the protocol asks: no more input, then SIGTERM."""
-        self._stdin.close()
+        self._open[0].close()
         if not await _gone(self.process, grace):
             os.killpg(self.process.pid, signal.SIGTERM)
             await _gone(self.process, grace)
@@ -134,11 +130,10 @@ class StdioLine:
     def close(self) -> None:
         self.incoming.close()
         self._inbox.close()
-        for transport in self._pipes:
-            transport.close()
-        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
-            if pipe:
-                pipe.close()
+        for writer in self._open:
+            writer.transport.abort()
+        for end in self._ends[len(self._open) :]:
+            end.close()
 
 
 @asynccontextmanager
@@ -153,8 +148,8 @@ async def stdio_line(
     deadline = loop.time() + timeout
     mark = secrets.token_hex(8)
     with phase(trace, "spawn"):
-        process = _spawn(command, mark)
-    line = StdioLine(process, facts)
+        process, ends = _spawn(command, mark)
+    line = StdioLine(process, ends, facts)
     try:
         async with anyio.create_task_group() as pumps:
             await line.connect(pumps)
@@ -175,24 +170,39 @@ async def stdio_line(
         line.close()
 
 
-def _spawn(command: Command, mark: str) -> subprocess.Popen[bytes]:
+def _spawn(command: Command, mark: str) -> tuple[subprocess.Popen[bytes], list[socket.socket]]:
+    """The process, and our ends of its standard input, output and error. Those are sockets, as other clients give it
+    too: event loops differ in who closes a pipe's descriptor, and agree on sockets.
+    """
     env = {name: os.environ[name] for name in INHERITED if name in os.environ}
+    pairs = [socket.socketpair() for _ in range(3)]
+    ours, (stdin, stdout, stderr) = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     try:
-        return subprocess.Popen(  # noqa: S603 - running what the configuration says is the point
+        process = subprocess.Popen(  # noqa: S603 - running what the configuration says is the point
             list(command.words),
-            bufsize=0,
             env=env | dict(command.env) | {MARK: mark},
             cwd=command.cwd or None,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stdin=stdin.fileno(),
+            stdout=stdout.fileno(),
+            stderr=stderr.fileno(),
             start_new_session=True,
         )
-    except FileNotFoundError as error:
-        what = ("working directory", command.cwd) if error.filename == command.cwd else ("command", command.words[0])
-        raise Fault("command_not_found", f"{what[0]} not found: {what[1]}", ours=True) from None
     except OSError as error:
-        raise Fault("command_not_started", f"cannot start {command.words[0]}: {error.strerror}", ours=True) from None
+        for end in ours:
+            end.close()
+        raise _not_started(command, error) from None
+    finally:
+        for end in (stdin, stdout, stderr):
+            end.close()
+    return process, ours
+
+
+def _not_started(command: Command, error: OSError) -> Fault:
+    if not isinstance(error, FileNotFoundError):
+        return Fault("command_not_started", f"cannot start {command.words[0]}: {error.strerror}", ours=True)
+    if command.cwd and not Path(command.cwd).is_dir():
+        return Fault("command_not_found", f"working directory not found: {command.cwd}", ours=True)
+    return Fault("command_not_found", f"command not found: {command.words[0]}", ours=True)
 
 
 async def _line(reader: asyncio.StreamReader) -> bytes:
