@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from watchdog.config.document import parse
@@ -64,6 +64,7 @@ def test_what_is_quoted_stays_text(text: str, value: object) -> None:
     assert root.entries["a"].plain() == value
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_any_text_resolves_or_is_refused_with_a_reason(text: str) -> None:
     try:

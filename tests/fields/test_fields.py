@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
@@ -55,6 +55,7 @@ def test_what_is_no_duration_is_refused_with_the_reason(value: object, why: str)
         parse_duration(value)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 315_360_000_000))
 def test_a_duration_survives_being_written_and_read(ms: int) -> None:
     assert parse_duration(duration_text(ms)) == ms
