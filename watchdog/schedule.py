@@ -32,6 +32,8 @@ FIELDS = {
 }
 """What each field of a cron expression takes besides stars, lists, ranges and steps; the seconds may be left out."""
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
 
 class ScheduleError(ValueError):
     """A cron expression or time zone that cannot be scheduled."""
@@ -81,7 +83,7 @@ class Cron:
         try:
             ZoneInfo(self.timezone)
         except (KeyError, ValueError, OSError) as e:
-            close = get_close_matches(self.timezone, sorted(available_timezones()), 1, 0.8)
+            close = get_close_matches(self.timezone, sorted(available_timezones()), cutoff=0.8)
             hint = f": did you mean {close[0]}?" if close else ""
             raise ScheduleError(f"unknown time zone {self.timezone!r}{hint}") from e
         if fault := _fault(_plain(self.expression)):
@@ -89,51 +91,50 @@ class Cron:
 
     def before(self, at: int) -> int:
         """The newest slot at or before `at`."""
-        second = at // 1000
-        wall = self._wall(second)
+        wall = self._wall(at)
         first, again = self._readings(wall)
+        slot = wall + timedelta(milliseconds=again - first + 1)
+        slots = CronSim(_plain(self.expression), slot, reverse=True)
         found: list[int] = []
-        for slot in CronSim(_plain(self.expression), wall + timedelta(seconds=again - first + 1), reverse=True):
-            found += [instant for instant in self._instants(slot) if instant <= second]
-            if found and slot <= wall:
-                break
-        return max(found) * 1000
+        while slot > wall or not found:
+            slot = next(slots)
+            found += [instant for instant in self._instants(slot) if instant <= at]
+        return max(found)
 
     def after(self, at: int) -> int:
         """The first slot later than `at`."""
-        second = at // 1000
-        wall = self._wall(second)
+        wall = self._wall(at)
         first, again = self._readings(wall)
+        slot = wall - timedelta(milliseconds=again - first)
+        slots = CronSim(_plain(self.expression), slot)
         found: list[int] = []
-        for slot in CronSim(_plain(self.expression), wall - timedelta(seconds=again - first)):
-            found += [instant for instant in self._instants(slot) if instant > second]
-            if found and slot > wall:
-                break
-        return min(found) * 1000
+        while slot <= wall or not found:
+            slot = next(slots)
+            found += [instant for instant in self._instants(slot) if instant > at]
+        return min(found)
 
     @property
     def text(self) -> str:
         return f"{self.expression} {self.timezone}"
 
-    def _wall(self, second: int) -> datetime:
-        """What a clock on the wall shows, written as if it were UTC: the calendar knows no change of clocks."""
-        return datetime.fromtimestamp(second, ZoneInfo(self.timezone)).replace(tzinfo=UTC, fold=0)
+    def _wall(self, at: int) -> datetime:
+        """What a clock on the wall shows, without its zone: the calendar knows no change of clocks."""
+        return datetime.fromtimestamp(at / 1000, ZoneInfo(self.timezone)).replace(tzinfo=None)
 
     def _readings(self, wall: datetime) -> tuple[int, int]:
-        """When the clock shows `wall`, in seconds: reckoned as before the change of clocks next to it, and as after."""
+        """When the clock shows `wall`: reckoned as before the change of clocks next to it, and as after it."""
         zone = ZoneInfo(self.timezone)
-        first, again = (int(wall.replace(tzinfo=zone, fold=fold).timestamp()) for fold in (0, 1))
+        first, again = (round(wall.replace(tzinfo=zone, fold=fold).timestamp() * 1000) for fold in (0, 1))
         return first, again
 
     def _instants(self, wall: datetime) -> list[int]:
-        """The seconds at which a run is due when the expression names `wall`."""
+        """When a run is due for which the expression names `wall`."""
         first, again = self._readings(wall)
-        if first == again:
-            return [first]
         minute, hour = _plain(self.expression).split()[-5:-3]
-        if minute.startswith("*") or hour.startswith("*"):
-            return [first, again] if first < again else []
-        return [first if first < again else again + bisect_left(range(again, first), wall, key=self._wall)]
+        named = not minute.startswith("*") and not hour.startswith("*")
+        if first <= again:
+            return [first] if named else [first, again]
+        return [again + bisect_left(range(again, first), wall, key=self._wall)] if named else []
 
 
 Schedule: TypeAlias = Interval | Cron
@@ -156,17 +157,16 @@ def _fault(expression: str) -> str:
     if len(fields) not in (5, 6):
         names = ", ".join(list(FIELDS)[1:])
         return f"is not a cron expression: {len(fields)} fields, expected 5 ({names}), or 6 with the second first"
-    new_year = datetime(2026, 1, 1, tzinfo=UTC)
     for place, field in enumerate(fields, 6 - len(fields)):
         name, takes = list(FIELDS.items())[place]
         alone = ["*"] * 6
         alone[place] = field
         try:
-            CronSim(" ".join(alone), new_year)
+            CronSim(" ".join(alone), EPOCH)
         except (CronSimError, ValueError):
             return f"is not a cron expression: {name} is {field!r}, expected {takes}, a list, a range or a step"
     try:
-        next(CronSim(expression, new_year))
+        next(CronSim(expression, EPOCH))
     except (CronSimError, StopIteration):
         return "never comes"
     return ""

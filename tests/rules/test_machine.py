@@ -175,6 +175,7 @@ def test_staleness_opens_and_ends_at_once_whatever_the_policy_asks() -> None:
     step(policy(3, 3), machines, result("f", 9), out)
     assert told(out) == ["opened stale at 1: silent", "resolved stale at 9"]
     assert out[0].message == "no result for 5\N{NO-BREAK SPACE}min"
+    assert stale.heard() == Finding(*stale.KEY, False)
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.rules.made import FAILED, OK, findings, history, policy, result, told
-from watchdog.model import Change, Finding, Result, Task
+from watchdog.model import Change, Finding, Machine, Result, Task
 from watchdog.rules import Machines, fold, judge
-from watchdog.rules.engine import step
+from watchdog.rules.engine import gone, step
 
 MIN = 60_000
 NB = "\N{NO-BREAK SPACE}"
@@ -196,6 +196,13 @@ def test_gone(row: Gone) -> None:
     assert told(opening.changes) == ["opened task[a] at 1: task_failed"]
     done = fold(policy(2, 2, row.tasks), machines, opening.cursor, row.after_it, lambda _: True)
     assert told(done.changes) == row.changes
+
+
+def test_what_is_gone_is_good_once_for_each_subject() -> None:
+    machine = Machine(1, 0, MIN, None)
+    machines = {("task", "a"): machine, ("task", "b"): machine, ("preference", "a"): machine}
+    said = gone(machines, result("p", tasks={"b": OK}), [Finding("task", "b", False)])
+    assert said == [Finding("task", "a", False, "gone")]
 
 
 def test_a_suspicion_of_what_is_gone_is_dropped() -> None:

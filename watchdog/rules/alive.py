@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from itertools import accumulate
+from operator import sub
 
 
 class AliveTime:
@@ -18,7 +19,7 @@ class AliveTime:
         self._lost = list(accumulate((stop - start for start, stop in self.gaps), initial=0))
         """How long all gaps before each one were."""
         self._starts = [start for start, _ in self.gaps]
-        self._alive = [start - lost for start, lost in zip(self._starts, self._lost, strict=False)]
+        self._alive = list(map(sub, self._starts, self._lost))
         """Alive time at each gap."""
 
     def at(self, instant: int) -> int:

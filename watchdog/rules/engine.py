@@ -33,11 +33,8 @@ def incident_id(probe: int, rule: str, subject: str, since: int) -> str:
 def judge(policy: Policy, result: Result) -> list[Finding]:
     """Every verdict that a result gives by itself. `missed` is for accounting and is no evidence; `error` says only
     that we could not judge."""
-    if result.outcome is Outcome.MISSED:
-        return []
-    if result.outcome is Outcome.ERROR:
-        return list(unjudged.judge(policy, result))
-    return [finding for rule in RULES for finding in rule.judge(policy, result)]
+    rules = {Outcome.MISSED: (), Outcome.ERROR: (unjudged,)}.get(result.outcome, RULES)
+    return [finding for rule in rules for finding in rule.judge(policy, result)]
 
 
 def turn(policy: Policy, machines: Machines, slot: int, finding: Finding, out: list[Change]) -> None:
