@@ -185,7 +185,8 @@ def test_included_files_bring_probes_receivers_and_routes(tmp_path: Path) -> Non
 
 
 def test_a_file_that_two_patterns_name_is_read_once(tmp_path: Path) -> None:
-    main = write(tmp_path, main="include: [b.yaml, '[b]*.yaml']\n", b=PROBE)
+    (tmp_path / "other").mkdir()
+    main = write(tmp_path, main="include: [b.yaml, '[b]*.yaml', other/../b.yaml]\n", b=PROBE)
     assert len(load(main).config.probes) == 1
 
 
