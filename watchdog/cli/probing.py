@@ -57,8 +57,8 @@ async def _once(given: Loaded, chosen: Probe) -> Report:
     from watchdog.wire import Wire
 
     chosen.prepare()
-    async with Wire() as wire:
-        return await Runner(wire, given.mask, wall, LagSentinel()).run(chosen, Slot(0, wall(), "local", None), {})
+    async with Wire() as wire, LagSentinel() as lag:
+        return await Runner(wire, given.mask, wall, lag).run(chosen, Slot(0, wall(), "local", None), {})
 
 
 def _told(chosen: Probe, report: Report) -> dict[str, Any]:

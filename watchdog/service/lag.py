@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from time import monotonic
+from typing import Self
 
 PERIOD = 0.1
 LATE = 0.5
@@ -18,8 +19,15 @@ class LagSentinel:
         self._late: deque[tuple[float, float]] = deque(maxlen=100)
         self._expected = monotonic()
 
+    async def __aenter__(self) -> Self:
+        self._watching = asyncio.create_task(self.watch(), name="lag")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._watching.cancel()
+
     async def watch(self) -> None:
-        """Runs until cancelled."""
+        """Runs until cancelled. While it does not, waiting looks like standing still."""
         while True:
             self._expected = monotonic() + PERIOD
             await asyncio.sleep(PERIOD)
