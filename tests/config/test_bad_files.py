@@ -19,7 +19,7 @@ from watchdog.model import Json
 
 BAD = Path(__file__).with_name("bad")
 FILES = sorted(BAD.glob("*.yaml"))
-PLANTED, PIN = "s3cr3t-Pl4nted/value", "4711"
+PLANTED, PIN = "s3cr3t-Pl4nted/value", "471"
 ENV = {"PLANTED": PLANTED, "PIN": PIN, "NUMBER": "3", "EMPTY": ""}
 RIGHT = re.compile(r'^# instead: (".*") => (".*")$', re.MULTILINE)
 SCHEMA = jsonschema.Draft202012Validator(json_schema())
