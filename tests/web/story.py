@@ -9,6 +9,8 @@ from tests.web.book import NOW, Book, at
 from watchdog.model import Evidence, Outcome, Severity, Task
 from watchdog.words import DAY, HOUR, MINUTE, SECOND
 
+NOBODY = ("route 1 does not match: severity is warning, not critical", "no route matches: nobody is told")
+
 API_SPEC = """\
 name: API
 group: Core
@@ -218,7 +220,9 @@ def acme(good: int = NOW) -> Book:
     for hour in range(4):
         book.rolled(exports, at("00:00", 2) + hour * HOUR)
     book.result(exports, silent)
-    book.incident(exports, "stale", "no result for 3 min", silent, after=3 * MINUTE, needed=1, reason="silent")
+    book.incident(
+        exports, "stale", "no result for 3 min", silent, after=3 * MINUTE, needed=1, reason="silent", route=NOBODY
+    )
     book.incident(exports, "preference", "slow", at("08:00", 55), until=at("08:50", 55))
     book.incident(exports, "availability", "got 500", at("06:10", 20), until=at("07:40", 20))
     book.incident(book.probes["Scheduled reports"], "availability", "got 500", at("07:00", 62), until=at("07:38", 62))

@@ -11,9 +11,9 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute
 
-from tests.web.book import NOW
+from tests.web.book import NOW, Book
 from tests.web.markup import problems
-from tests.web.serving import app_of, ask
+from tests.web.serving import app_of, ask, filled
 from watchdog.store.database import Database
 from watchdog.web import Key, Site, create_app
 from watchdog.web.access import COOKIE, SESSION, Access, host_name, is_loopback
@@ -45,13 +45,24 @@ def clock() -> Later:
 
 
 @pytest.fixture(scope="module")
-def keyed(told_story: Database, clock: Later) -> FastAPI:
-    return app_of(told_story, keys=KEYS, now=clock)
+def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    """One probe and one incident."""
+    book = Book()
+    id = book.probe("API")
+    book.runs(id, count=1)
+    book.incident(id, "availability", "got 503", NOW)
+    with filled(f"sqlite:///{tmp_path_factory.mktemp('access') / 'a.db'}", book) as database:
+        yield database
 
 
 @pytest.fixture(scope="module")
-def keyless(told_story: Database) -> FastAPI:
-    return app_of(told_story)
+def keyed(database: Database, clock: Later) -> FastAPI:
+    return app_of(database, keys=KEYS, now=clock)
+
+
+@pytest.fixture(scope="module")
+def keyless(database: Database) -> FastAPI:
+    return app_of(database)
 
 
 def bearer(key: str) -> dict[str, bytes]:
@@ -185,11 +196,11 @@ def test_a_cookie_that_was_changed_opens_nothing(keyed: FastAPI, change: str) ->
     assert ask(keyed, "/probes", headers={"Cookie": f"{COOKIE}={changed}"}).status_code == 401
 
 
-def test_changing_a_key_ends_its_sessions_and_a_restart_does_not(told_story: Database, keyed: FastAPI) -> None:
+def test_changing_a_key_ends_its_sessions_and_a_restart_does_not(database: Database, keyed: FastAPI) -> None:
     cookie = {"Cookie": sign_in(keyed, READER.key).headers["set-cookie"].partition(";")[0]}
-    assert ask(app_of(told_story, keys=KEYS), "/probes", headers=cookie).status_code == 200
+    assert ask(app_of(database, keys=KEYS), "/probes", headers=cookie).status_code == 200
     changed = Key(READER.name, "reader", "another-key")
-    assert ask(app_of(told_story, keys=(changed, OPERATOR)), "/probes", headers=cookie).status_code == 401
+    assert ask(app_of(database, keys=(changed, OPERATOR)), "/probes", headers=cookie).status_code == 401
 
 
 def test_signing_out_forgets_the_cookie(keyed: FastAPI) -> None:

@@ -187,11 +187,29 @@ def test_an_incident_that_nobody_heard_of_says_so(tmp_path: Path) -> None:
     book = Book()
     id = book.probe("API")
     route = ("route 1 does not match: without tag prod", "no route matches: nobody is told")
-    incident = book.incident(id, "stale", "no result for 3 min", NOW - 5 * MINUTE, needed=1, route=route)
+    incident = book.incident(id, "availability", "got 503", NOW - 5 * MINUTE, needed=1, route=route)
     with filled(f"sqlite:///{tmp_path}/n.db", book) as database:
         said = text(ask(app_of(database), f"/incidents/{incident}").text)
     assert "Nobody was told Route 1 does not match: without tag prod; no route matches: nobody is told" in said
     assert "No result of that time is kept any more" in said
+    assert "Nobody was told of this incident" in said
+
+
+def test_an_incident_of_silence_shows_the_last_result_instead(app: FastAPI, story: Book) -> None:
+    (incident,) = (row["id"] for row in story.rows["incidents"] if row["rule"] == "stale")
+    said = text(ask(app, f"/incidents/{incident}").text)
+    assert "No bad result Nothing was stored after the last result" in said
+    assert "Last result 20 Nov 04:10:00 · local" in said
+    assert "First bad" not in said
+    assert "No result for 46 h 19 min" in text(ask(app, "/probes/exports").text)
+
+
+def test_an_incident_of_a_task_says_how_the_task_stood(app: FastAPI, story: Book) -> None:
+    (incident,) = (row["id"] for row in story.rows["incidents"] if row["subject"] == "reindex")
+    html = ask(app, f"/incidents/{incident}").text
+    assert '<dt>last run</dt><dd class="hl">15\u00a0min before</dd>' in html
+    assert "<dt>last run</dt><dd>14\u00a0min before</dd>" in html
+    assert "Evidence of 01:00:52: a sample is kept." in text(html)
 
 
 def test_dead_letters_are_listed_with_their_incident(app: FastAPI) -> None:

@@ -12,6 +12,7 @@ from watchdog.web.pages import cut
 from watchdog.web.results import value_text
 from watchdog.words import moment, span
 
+NONE_KEPT = "No evidence was kept: it is for failures, the first result after a change, and a sample of passes."
 TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\w.+-]+|\s+|.', re.DOTALL)
 
 
@@ -28,45 +29,60 @@ class Side:
 
 
 def compare(
-    state: State, bad: Detail | None, good: Detail | None, shown: Detail | None, now: int
+    state: State, subject: str, bad: Detail | None, good: Detail | None, kept: Detail | None, now: int
 ) -> tuple[Side | None, Side | None]:
-    """First bad, which made the probe `state`, beside last good.
+    """First bad, which made the probe `state`, beside last good. `subject`: the task or preference that it is about.
 
-    `shown`: the newest good result whose evidence was kept, which may be older than `good`.
+    `kept`: the newest good result whose evidence was kept, which may be older than `good`.
     """
-    ours = good if good and good.evidence else shown or good
-    left, right = _facts(bad), _facts(ours)
-    texts = [cut(detail.evidence.excerpt) if detail and detail.evidence else "" for detail in (bad, ours)]
-    marked = differing(texts[0], texts[1])
+    if good and good.evidence:
+        kept = good
+    wrong, fine = bad.evidence if bad else None, kept.evidence if kept else None
+    left, right = _facts(bad, wrong, subject), _facts(good, fine, subject)
     bad_side = good_side = None
     if bad:
-        when = f"{moment(bad.result.slot, now, seconds=True)} · {bad.result.location}"
-        facts = tuple(
+        facts = (
             (label, text, differs(value, right.get(label, (None, ""))[0])) for label, (value, text) in left.items()
         )
-        note = "" if bad.evidence else "No evidence was kept."
-        bad_side = Side("First bad", state, when, facts, marked, note)
-    if ours and good:
-        when = f"{moment(good.result.slot, now, seconds=True)} · {good.result.location}"
-        note = "" if ours.evidence else "No evidence was kept: of passes a sample is."
-        if ours is not good:
-            note = f"As seen at {moment(ours.result.slot, now, seconds=True)}: of passes a sample is kept."
-        facts = tuple((label, text, False) for label, (_, text) in right.items())
-        good_side = Side("Last good", State.UP, when, facts, ((texts[1], False),) if texts[1] else (), note)
+        excerpt = differing(_excerpt(wrong), _excerpt(fine))
+        bad_side = Side("First bad", state, _when(bad, now), tuple(facts), excerpt, "" if wrong else NONE_KEPT)
+    if good:
+        facts = ((label, text, False) for label, (_, text) in right.items())
+        excerpt = ((_excerpt(fine), False),) if _excerpt(fine) else ()
+        older = kept is not None and kept is not good
+        note = f"Evidence of {moment(kept.result.slot, now, seconds=True)}: a sample is kept." if kept and older else ""
+        good_side = Side(
+            "Last good", State.UP, _when(good, now), tuple(facts), excerpt, note or ("" if fine else NONE_KEPT)
+        )
     return bad_side, good_side
 
 
-def _facts(detail: Detail | None) -> dict[str, tuple[Json, str]]:
+def _when(detail: Detail, now: int) -> str:
+    return f"{moment(detail.result.slot, now, seconds=True)} · {detail.result.location}"
+
+
+def _excerpt(evidence: Evidence | None) -> str:
+    return cut(evidence.excerpt) if evidence else ""
+
+
+def _facts(detail: Detail | None, evidence: Evidence | None, subject: str) -> dict[str, tuple[Json, str]]:
     """Label -> (value, in words)."""
     if detail is None:
         return {}
-    result, evidence = detail.result, detail.evidence or Evidence()
+    result = detail.result
     facts: dict[str, tuple[Json, str]] = {"outcome": (result.outcome.value, result.outcome.value)}
     if result.message:
         facts["said"] = (result.message, result.message)
     if result.duration is not None:
         facts["took"] = (result.duration, span(result.duration))
-    for name, value in {**result.measurements, **evidence.facts}.items():
+    if task := (result.tasks or {}).get(subject):
+        facts["task says"] = (task.ok, f"ok: {'true' if task.ok else 'false'}")
+        ran = "never" if task.age is None else f"{span(task.age)} before"
+        facts["last run"] = (ran, ran)
+        facts |= {name: (said, said) for name, said in (("status", task.status), ("error", task.error)) if said}
+    if (wrong := (result.preferences or {}).get(subject)) is not None:
+        facts["preference"] = (bool(wrong), wrong or f"{subject} holds")
+    for name, value in {**result.measurements, **(evidence.facts if evidence else {})}.items():
         facts.setdefault(name.replace("_", " "), (value, value_text(value)))
     return facts
 

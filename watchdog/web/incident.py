@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 from watchdog.model import Event, Notification, Outcome, State, Story
-from watchdog.rules import STATE_OF
+from watchdog.rules import STATE_OF, availability, stale
 from watchdog.store import history, views
-from watchdog.store.history import Detail
 from watchdog.store.story import story
 from watchdog.store.views import Case, Connection, Pulse, Told
 from watchdog.web.compare import Side, compare
 from watchdog.web.probe import Notice, sentence
+from watchdog.web.results import STATE
 from watchdog.web.timeline import STATE_WORDS
-from watchdog.words import about, clock, count, moment, span
+from watchdog.words import DAY, about, clock, count, moment, span
 
 ENDED = {"gone": "its subject is gone", "removed": "the probe was removed", "paused": "the probe was paused"}
 DELIVERY = {"sent": "Delivered", "waiting": "Queued", "merged": "Told at the end", "dead": "Dead"}
@@ -58,6 +58,8 @@ class IncidentPage:
     latest: str
     latest_slot: int | None
     timeline: tuple[Happened, ...]
+    dated: bool
+    """Some of it happened on another day."""
     told: tuple[Delivery, ...]
     told_sum: str
     why: tuple[tuple[str, str], ...]
@@ -69,15 +71,10 @@ def read(connection: Connection, incident: str, addresses: Mapping[str, str], no
     if not found:
         return None
     case = found[0]
-    about_it = story(connection, Notification(incident, "", 0, Event.OPENED), now)
-    probe, since = case.probe.id, case.incident.since
-    good = history.last_good(connection, probe, since)
-    shown = history.last_good_evidence(connection, probe, since)
-    kept = history.details(connection, probe, [slot for slot in (since, good, shown) if slot is not None])
-    bad_side, good_side = compare(
-        STATE_OF[case.incident.rule], kept.get(since), kept.get(good or -1), kept.get(shown or -1), now
-    )
+    told_of = story(connection, Notification(incident, "", 0, Event.OPENED), now)
+    bad, good = _sides(connection, case, now)
     told = views.told(connection, incident)
+    happened = timeline(case, told_of, told, now)
     return IncidentPage(
         case=case,
         pulse=views.pulse(connection),
@@ -85,15 +82,31 @@ def read(connection: Connection, incident: str, addresses: Mapping[str, str], no
         state=state(case),
         word=state_word(case, now),
         notices=notices(case, told, now),
-        bad=bad_side,
-        good=good_side,
-        latest=_latest(case, about_it, now),
-        latest_slot=about_it.latest.slot if about_it.latest else None,
-        timeline=timeline(case, about_it, kept.get(since), told, now),
+        bad=bad,
+        good=good,
+        latest=_latest(case, told_of, now),
+        latest_slot=told_of.latest.slot if told_of.latest else None,
+        timeline=happened,
+        dated=any(h.at // DAY != now // DAY for h in happened),
         told=tuple(delivery(t, addresses) for t in told),
         told_sum=_sum(told),
         why=tuple(_why(case)),
     )
+
+
+def _sides(connection: Connection, case: Case, now: int) -> tuple[Side | None, Side | None]:
+    """First bad beside last good. Where absence is what is wrong, only the last result, whatever it was."""
+    incident = case.incident
+    if incident.rule == stale.NAME:
+        last = history.details(connection, incident.probe, [incident.since]).get(incident.since)
+        _, side = compare(State.UNKNOWN, "", None, last, last, now)
+        return None, replace(side, title="Last result", state=STATE[last.result.outcome]) if side and last else None
+    good = history.last_good(connection, incident.probe, incident.since)
+    sample = history.last_good_evidence(connection, incident.probe, incident.since)
+    slots = [slot for slot in (incident.since, good, sample) if slot is not None]
+    kept = history.details(connection, incident.probe, slots)
+    bad, fine, shown = (kept.get(-1 if slot is None else slot) for slot in (incident.since, good, sample))
+    return compare(STATE_OF[incident.rule], incident.subject, bad, fine, shown, now)
 
 
 def title(case: Case) -> str:
@@ -122,8 +135,8 @@ def notices(case: Case, told: Sequence[Told], now: int) -> tuple[Notice, ...]:
         reached = (
             f"{', '.join(others)} {'was' if len(others) == 1 else 'were'} reached." if others else "Nobody was reached."
         )
-        tries = f"{letter.attempts} {'try' if letter.attempts == 1 else 'tries'}"
-        found.append(Notice(State.DEGRADED, f"{letter.destination} was not reached: {letter.detail}, {tries}", reached))
+        missed = f"{letter.destination} was not reached: {letter.detail}, {_tries(letter)}"
+        found.append(Notice(State.DEGRADED, missed, reached))
     if not told:
         found.append(
             Notice(State.DEGRADED, "Nobody was told", sentence("; ".join(case.route)) or "No receiver is configured.")
@@ -141,61 +154,55 @@ def notices(case: Case, told: Sequence[Told], now: int) -> tuple[Notice, ...]:
 
 
 def _latest(case: Case, told: Story, now: int) -> str:
-    """ "02:29:00 · got 503 · 2.9 s. 42 bad in a row"."""
+    """ "02:29:00 · got 503 · 2.9 s. 42 runs failed since it began."; empty once it is over, or where none comes."""
     latest = told.latest
-    if latest is None or case.incident.resolved_at is not None:
+    if latest is None or case.incident.resolved_at is not None or case.incident.rule == stale.NAME:
         return ""
     said = [exact(latest.slot, now), latest.message or latest.outcome.value]
     said += [span(latest.duration)] if latest.duration is not None else []
-    failed = case.incident.rule == "availability"
+    failed = case.incident.rule == availability.NAME
     return " · ".join(said) + f". {count(told.streak, 'run')} {'failed' if failed else 'judged'} since it began."
 
 
-def timeline(case: Case, told: Story, bad: Detail | None, sent: Iterable[Told], now: int) -> tuple[Happened, ...]:
+def timeline(case: Case, told: Story, sent: Iterable[Told], now: int) -> tuple[Happened, ...]:
     """What happened, newest first."""
-    incident = case.incident
-    worst = STATE_OF[incident.rule]
-    found = []
-    if told.last_good:
-        took = "" if told.last_good.duration is None else span(told.last_good.duration)
-        found.append(Happened(told.last_good.slot, "Last good result", took, State.UP))
-    if bad:
-        shown = " · still shown as before" if case.needed > 1 else ""
-        found.append(
-            Happened(
-                incident.since, "First bad result", (bad.result.message or incident.message) + shown, State.DEGRADED
-            )
-        )
-    opening = f"{case.needed} in a row" if incident.rule != "stale" else incident.message
-    found.append(Happened(incident.opened_at, f"Opened, {incident.severity}", opening, worst))
+    incident, state = case.incident, STATE_OF[case.incident.rule]
+    found = list(_beginning(case, told))
+    opening = incident.message if incident.rule == stale.NAME else f"{case.needed} in a row"
+    found.append(Happened(incident.opened_at, f"Opened, {incident.severity}", opening, state))
     for t in sent:
         if t.done_at is not None and t.state == "sent":
-            found.append(
-                Happened(
-                    t.done_at,
-                    f"{t.destination} told: {t.event}",
-                    f"{span(t.done_at - t.created_at)} later",
-                    icon="send",
-                )
-            )
-        if t.done_at is not None and t.state == "dead":
-            found.append(
-                Happened(
-                    t.done_at,
-                    f"{t.destination} given up",
-                    f"{t.attempts} tries, {t.detail}: a dead letter",
-                    icon="send",
-                )
-            )
+            late = f"{span(t.done_at - t.created_at)} later"
+            found.append(Happened(t.done_at, f"{t.destination} told: {t.event}", late, icon="send"))
+        elif t.done_at is not None and t.state == "dead":
+            why = f"{_tries(t)}, {t.detail}: a dead letter"
+            found.append(Happened(t.done_at, f"{t.destination} given up", why, icon="send"))
     latest = told.latest
     if incident.resolved_at is not None:
-        ended = ENDED.get(incident.resolution, "good again")
-        found.append(Happened(incident.resolved_at, "Resolved", ended, State.UP))
-    elif latest and latest.slot > case.slot and incident.rule == "availability" and latest.outcome is Outcome.FAIL:
+        found.append(Happened(incident.resolved_at, "Resolved", ENDED.get(incident.resolution, "good again"), State.UP))
+    elif latest and latest.slot > case.slot and incident.rule == availability.NAME and latest.outcome is Outcome.FAIL:
         took = f" · {span(latest.duration)}" if latest.duration is not None else ""
-        found.append(Happened(latest.slot, f"{ordinal(told.streak)} bad result", latest.message + took, worst))
+        found.append(Happened(latest.slot, f"{ordinal(told.streak)} bad result", latest.message + took, state))
     order = sorted(enumerate(found), key=lambda pair: (pair[1].at, pair[0]))
     return tuple(happened for _, happened in reversed(order))
+
+
+def _beginning(case: Case, told: Story) -> Iterator[Happened]:
+    """The last good result and the first bad one; where none came any more, the last that did."""
+    good, bad = told.last_good, told.first_bad
+    if case.incident.rule == stale.NAME:
+        if bad:
+            yield Happened(bad.slot, "Last result", bad.message or bad.outcome.value, STATE[bad.outcome])
+        return
+    if good:
+        yield Happened(good.slot, "Last good result", "" if good.duration is None else span(good.duration), State.UP)
+    if bad:
+        said = (bad.message or case.incident.message) + (" · still shown as before" if case.needed > 1 else "")
+        yield Happened(bad.slot, "First bad result", said, State.DEGRADED)
+
+
+def _tries(told: Told) -> str:
+    return f"{told.attempts} {'try' if told.attempts == 1 else 'tries'}"
 
 
 def ordinal(n: int) -> str:
@@ -214,7 +221,7 @@ def delivery(told: Told, addresses: Mapping[str, str]) -> Delivery:
     elif told.state == "waiting":
         detail = f"try {told.attempts + 1} at {at}" + (f" · {told.detail}" if told.detail else "")
     elif told.state == "dead":
-        detail = f"{told.attempts} {'try' if told.attempts == 1 else 'tries'} until {at} · {told.detail}"
+        detail = f"{_tries(told)} until {at} · {told.detail}"
     else:
         detail = f"{at} · one message told both"
     word = DELIVERY[told.state]
@@ -230,7 +237,7 @@ def _sum(told: Sequence[Told]) -> str:
 def _why(case: Case) -> Iterable[tuple[str, str]]:
     """Each step of the decision: (in words, what in the configuration says so)."""
     incident = case.incident
-    if incident.rule == "stale":
+    if incident.rule == stale.NAME:
         yield sentence(incident.message), ""
     else:
         yield f"{count(case.needed, 'bad slot')} in a row, {case.needed} needed", f"alert.after: {case.needed}"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from markupsafe import Markup
 
 from watchdog.model import Incident, Outcome, ProbeInfo, Result, State
-from watchdog.rules import STATE_OF
+from watchdog.rules import STATE_OF, stale
 from watchdog.rules.task import verdict
 from watchdog.store import history, views
 from watchdog.store.views import Case, Connection, Pulse, Seen, Standing
@@ -155,7 +155,9 @@ def notices(standing: Standing, listing: Result | None, now: int) -> tuple[Notic
 
 
 def _by_now(incident: Incident, listing: Result | None, limits: Mapping[str, int], now: int) -> str:
-    """What an incident says, a stale task's age as it is by now."""
+    """What an incident says, with the age of what is stale as it is by now."""
+    if incident.rule == stale.NAME:
+        return stale.lapsed(now - incident.since).message
     task = (listing.tasks or {}).get(incident.subject) if listing and incident.rule == "task" else None
     if listing is None or task is None or task.age is None:
         return incident.message

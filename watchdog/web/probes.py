@@ -12,7 +12,7 @@ from watchdog.model import Outcome, State
 from watchdog.store.history import latest
 from watchdog.store.views import Connection, Pulse, Seen, Standing, incident_counts, pulse, standings
 from watchdog.web import charts
-from watchdog.words import DAY, ago, count, span
+from watchdog.words import DAY, about, ago, count, span
 
 RUNS = 40
 PAGE = 200
@@ -151,18 +151,18 @@ def _row(standing: Standing, runs: Sequence[Seen], incidents: int, now: int) -> 
     probe, last = standing.probe, standing.last
     return Row(
         key=probe.key, name=probe.name, kind=probe.kind, group=probe.group, state=standing.state,
-        why=why(standing), last=outcome_text(last) if last else "no result yet",
+        why=why(standing, now), last=outcome_text(last) if last else "no result yet",
         ago=ago(last.slot, now) if last else "", spark=charts.spark([spark_point(run) for run in runs]),
         spark_text=_spark_text(runs), next=next_text(standing.next_due, now), incidents=incidents,
     )  # fmt: skip
 
 
-def why(standing: Standing) -> str:
-    """The first open incident, and how many more there are."""
+def why(standing: Standing, now: int) -> str:
+    """The first open incident, as it was told when it opened, for how long, and how many more there are."""
     if not standing.incidents:
         return ""
-    more = len(standing.incidents) - 1
-    return standing.incidents[0].message + (f" · and {more} more" if more else "")
+    first, more = standing.incidents[0], len(standing.incidents) - 1
+    return f"{first.message} · for {about(now - first.since)}" + (f" · and {more} more" if more else "")
 
 
 def outcome_text(run: Seen) -> str:

@@ -45,12 +45,15 @@ class StatusPages:
         self._read, self._now, self._site, self._pages = read_, now, site, pages
         self._rendered: Rendered | None = None
         self._good: Snapshot | None = None
+        self._failed_at: int | None = None
         self._lock = asyncio.Lock()
 
     async def current(self) -> Rendered:
         """Raises NoPageError."""
         async with self._lock:
             now = self._now()
+            if self._failed_at is not None and 0 <= now - self._failed_at < FRESH:
+                raise NoPageError  # nobody waits in line for a database that hangs
             if self._rendered is None or not 0 <= now - self._rendered.at < FRESH:
                 self._rendered = await self._render(now)
             return self._rendered
@@ -63,6 +66,7 @@ class StatusPages:
         except (StoreError, TimeoutError):
             stale = True
         if self._good is None:
+            self._failed_at = self._now()
             raise NoPageError
         return await asyncio.to_thread(self._draw, self._good, now, stale)
 
