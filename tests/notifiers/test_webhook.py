@@ -60,7 +60,7 @@ def test_every_field_is_documented() -> None:
 
 
 def test_a_message_is_signed_and_named(hook: HookStandIn, send: Send) -> None:
-    notifier = Webhook(url=f"{hook.url}alert?token=x", secret=SecretStr(SECRET), headers={"X-Api-Key": SecretStr("k")})
+    notifier = Webhook(url=f"{hook.url}alert?token=x", secret=SecretStr(SECRET), headers={"X-Api-Key": "k"})
     assert send(notifier, OPENED) == {}
     (heard,) = hook.heard
     assert heard.path == "/alert?token=x"

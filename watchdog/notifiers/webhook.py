@@ -33,18 +33,18 @@ class Webhook(Notifier):
     url: Url
     secret: Secret | None = None
     """Signs every message with HMAC-SHA256: header `Watchdog-Signature`."""
-    headers: Mapping[str, Secret] = {}
+    headers: Mapping[str, str] = {}
     """Sent along, for receivers that want a token."""
 
     @field_validator("headers")
     @classmethod
-    def _sendable(cls, headers: Mapping[str, Secret]) -> Mapping[str, Secret]:
+    def _sendable(cls, headers: Mapping[str, str]) -> Mapping[str, str]:
         for name, value in headers.items():
             if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
                 raise ValueError(f"{name!r} is not a header's name")
             if name.lower() in OWN:
                 raise ValueError(f"the header {name} is set by Watchdog")
-            if not re.fullmatch(r"[\x21-\x7e]([\t\x20-\x7e]*[\x21-\x7e])?", value.get_secret_value()):
+            if not re.fullmatch(r"[\x21-\x7e]([\t\x20-\x7e]*[\x21-\x7e])?", value):
                 raise ValueError(f"the value of header {name} is not plain printable text")
         return headers
 
@@ -55,7 +55,7 @@ class Webhook(Notifier):
     async def send(self, delivery: Delivery) -> dict[str, Json]:
         story, key = delivery.story, delivery.notification.key
         body = json.dumps(document(key, story)).encode("ascii")
-        headers = {name: value.get_secret_value() for name, value in self.headers.items()}
+        headers = dict(self.headers)
         headers["idempotency-key"] = quote(key, safe=":/")
         if self.secret is not None:
             headers["watchdog-signature"] = signature(self.secret.get_secret_value(), story.now // 1_000, body)
