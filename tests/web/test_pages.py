@@ -233,7 +233,8 @@ def test_one_result_is_a_page_too(tmp_path: Path) -> None:
         response = ask(app_of(database), "/probes/search-mcp")
     assert problems(response.text) == []
     said = text(response.text)
-    assert "Latency, last 1 h" in said
+    assert "Latency, last 5 min" in said
+    assert "State, last 5 min" in said
     assert "1 of 1" in said
     assert "t Not run yet" in said
 

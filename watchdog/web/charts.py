@@ -137,7 +137,8 @@ def latency(
     height: int = 216,
 ) -> Markup:
     """Two lines over time, the space between them tinted. Failed runs are crosses on the baseline."""
-    peak = max([v for v in (*p50, *p95) if v is not None] + [limit.at if limit else 0.0, 1.0])
+    known = [v for v in (*p50, *p95, limit.at if limit else None) if v is not None]
+    peak = max([*known, 1.0]) if known else 100.0
     ceiling, step = scale(peak)
     frame = Frame(height, ceiling, len(p50))
     out = Markup('<svg height="{}" role="img" aria-label="{}">').format(height, label)

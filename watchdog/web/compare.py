@@ -42,7 +42,8 @@ def compare(
     bad_side = good_side = None
     if bad:
         facts = (
-            (label, text, differs(value, right.get(label, (None, ""))[0])) for label, (value, text) in left.items()
+            (label, text, bool(right) and differs(value, right.get(label, (None, ""))[0]))
+            for label, (value, text) in left.items()
         )
         excerpt = differing(_excerpt(wrong), _excerpt(fine))
         bad_side = Side("First bad", state, _when(bad, now), tuple(facts), excerpt, "" if wrong else NONE_KEPT)

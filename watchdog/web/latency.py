@@ -17,9 +17,15 @@ from watchdog.web import charts
 from watchdog.words import DAY, HOUR, MINUTE, SECOND, clock, count, span
 
 LIMIT = re.compile(r"\s*elapsed_ms\s*<=?\s*(\d+)\s*")
-WINDOWS = ((HOUR, 30 * SECOND), (6 * HOUR, 3 * MINUTE), (DAY, 10 * MINUTE))
+WINDOWS = (
+    (5 * MINUTE, 5 * SECOND),
+    (20 * MINUTE, 10 * SECOND),
+    (HOUR, 30 * SECOND),
+    (6 * HOUR, 3 * MINUTE),
+    (DAY, 10 * MINUTE),
+)
 """How much time is shown, and how much of it is one point: the shortest that holds every result, at most a day."""
-STEPS = tuple(n * MINUTE for n in (1, 2, 3, 5, 10, 15, 20, 30, 60, 120, 240))
+STEPS = tuple(n * SECOND for n in (10, 15, 20, 30, 60, 120, 180, 300, 600, 900, 1_200, 1_800, 3_600, 7_200, 14_400))
 BREAKS = frozenset(
     {"timeout", "dns_failed", "connection_refused", "connection_failed", "connection_lost", "unreachable"}
     | {"tls_failed", "protocol_error"}
@@ -157,7 +163,8 @@ def failures(runs: Iterable[Seen], window: Window) -> list[charts.Failures]:
 
 
 def _hours(window: Window) -> list[str]:
-    return [clock(window.start + window.length * i // 6) for i in range(6)] + ["now"]
+    exact = window.length < HOUR
+    return [clock(window.start + window.length * i // 6, seconds=exact) for i in range(6)] + ["now"]
 
 
 def _range(runs: Sequence[Seen]) -> str:

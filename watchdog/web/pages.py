@@ -121,5 +121,7 @@ def filled(values: Mapping[str, object]) -> dict[str, object]:
 
 
 def thousands(ms: float) -> str:
-    """Milliseconds without their unit: "182", "2 914"."""
+    """Milliseconds without their unit: "0.4", "182", "2 914"."""
+    if ms < 10:
+        return f"{ms:.1f}".removesuffix(".0")
     return f"{ms:,.0f}".replace(",", words.NBSP)

@@ -14,7 +14,7 @@ from watchdog.rules.task import verdict
 from watchdog.store import history, views
 from watchdog.store.views import Case, Connection, Pulse, Seen, Standing
 from watchdog.web import charts
-from watchdog.web.latency import Latency, Phases, latency, limit_of, phases, sample
+from watchdog.web.latency import Latency, Phases, latency, limit_of, phases, sample, window_of
 from watchdog.web.results import Query, Results
 from watchdog.web.results import read as read_results
 from watchdog.web.timeline import STATE_WORDS, Span, flatten
@@ -58,8 +58,9 @@ class Tasks:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """The states of the last day."""
+    """The states of the last `length` ms."""
 
+    length: int
     chart: Markup
     told: tuple[tuple[State, str], ...]
 
@@ -112,7 +113,7 @@ def read(connection: Connection, key: str, query: Query, now: int) -> ProbePage 
         tasks=_tasks(listing, probe.task_limits, standing.incidents, now),
         results=read_results(connection, probe.id, query, cases),
         failed=sum(run.outcome is Outcome.FAIL for run in runs),
-        timeline=timeline(runs, cases, now) if runs else None,
+        timeline=timeline(runs, cases, now, window_of(runs, now).length) if runs else None,
         incidents=tuple(c for c in cases if c.incident.opened_at >= now - 30 * DAY)[:10],
         created_at=standing.created_at,
         spec=highlighted(views.spec(connection, probe.id)),
@@ -198,9 +199,9 @@ def _tasks(listing: Result | None, limits: Mapping[str, int], still: Iterable[In
     return Tasks(listing.slot, len(rows), tuple(rows[:TASKS]))
 
 
-def timeline(runs: Sequence[Seen], cases: Iterable[Case], now: int) -> Timeline:
+def timeline(runs: Sequence[Seen], cases: Iterable[Case], now: int, length: int) -> Timeline:
     """Incidents over what the runs say by themselves: up while they were judged, no data while they were not."""
-    start = now - DAY
+    start = now - length
     trouble = flatten(
         (Span(STATE_OF[c.incident.rule], c.incident.since, c.incident.resolved_at or now) for c in cases), start, now
     )
@@ -211,7 +212,7 @@ def timeline(runs: Sequence[Seen], cases: Iterable[Case], now: int) -> Timeline:
         line += [*_clip(base, at, bad.start), bad]
         at = bad.stop
     line += _clip(base, at, now)
-    parts = [(s.state, (s.start - start) / DAY, (s.stop - start) / DAY) for s in line]
+    parts = [(s.state, (s.start - start) / length, (s.stop - start) / length) for s in line]
     told: list[tuple[State, str]] = [
         (s.state, _stretch(s, start, now)) for s in reversed(line) if s.state is not State.UP
     ]
@@ -222,14 +223,15 @@ def timeline(runs: Sequence[Seen], cases: Iterable[Case], now: int) -> Timeline:
     if up:
         shown.append((State.UP, f"the rest · {about(up)}" if told else "all of it"))
     label = ", ".join(f"{'no data' if s is State.UNKNOWN else s.value} {text}" for s, text in shown)
-    return Timeline(charts.states(parts, sentence(label)), tuple(shown))
+    return Timeline(length, charts.states(parts, sentence(label)), tuple(shown))
 
 
 def _base(runs: Sequence[Seen], start: int, now: int) -> list[Span]:
-    """Each run says how it was until the next; before the first of the day nothing is known unless it is close."""
+    """Each run says how it was until the next. Before the first nothing is known, unless that is less than a run ago."""
     line: list[Span] = []
     stops = [run.slot for run in runs[1:]] + [now]
-    first = max(start, runs[0].slot - (stops[0] - runs[0].slot))
+    interval = stops[0] - runs[0].slot
+    first = start if runs[0].slot - start <= interval else runs[0].slot
     edges = [first, *(run.slot for run in runs[1:])]
     if first > start:
         line.append(Span(State.UNKNOWN, start, first))
@@ -248,9 +250,10 @@ def _clip(line: Iterable[Span], start: int, stop: int) -> list[Span]:
 
 
 def _stretch(s: Span, start: int, now: int) -> str:
-    """ "01:47 until now · 42 min", "19:14 to 19:18 · 4 min"."""
-    begin = "before" if s.start == start else clock(s.start)
-    return f"{begin} {'until now' if s.stop == now else f'to {clock(s.stop)}'} · {about(s.length)}"
+    """ "01:47 until now · 42 min", "19:14 to 19:18 · 4 min", "until 06:00 · 3 h"."""
+    if s.start == start:
+        return f"until {'now' if s.stop == now else clock(s.stop)} · {about(s.length)}"
+    return f"{clock(s.start)} {'until now' if s.stop == now else f'to {clock(s.stop)}'} · {about(s.length)}"
 
 
 _YAML_LINE = re.compile(r"(\s*(?:- )?)([\w.\"'*-]+)(:(?:\s.*)?)", re.ASCII)
