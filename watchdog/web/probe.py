@@ -227,7 +227,7 @@ def timeline(runs: Sequence[Seen], cases: Iterable[Case], now: int, length: int)
 
 
 def _base(runs: Sequence[Seen], start: int, now: int) -> list[Span]:
-    """Each run says how it was until the next. Before the first nothing is known, unless that is less than a run ago."""
+    """Each run says how it was until the next; before the first nothing is known, if that is longer than a run."""
     line: list[Span] = []
     stops = [run.slot for run in runs[1:]] + [now]
     interval = stops[0] - runs[0].slot
