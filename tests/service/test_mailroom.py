@@ -176,19 +176,48 @@ async def test_a_receiver_that_never_answers_is_tried_again(office: Office, monk
     assert (office.rows()[0]["state"], office.rows()[0]["detail"]) == ("waiting", "no answer in 0.01 s")
 
 
-async def test_stopping_gives_the_lease_back_so_that_the_next_process_sends_at_once(office: Office) -> None:
-    begun = asyncio.Event()
+class Slow(Spy):
+    """Answers when it is let go; counts how many deliveries it is busy with."""
 
-    class Slow(Spy):
-        async def send(self, delivery: Delivery) -> dict[str, Json]:
-            begun.set()
-            await asyncio.Event().wait()
-            return {}
+    def model_post_init(self, _: Any) -> None:
+        self._begun, self._let_go, self._busy, self._most = asyncio.Event(), asyncio.Event(), 0, 0
 
+    async def send(self, delivery: Delivery) -> dict[str, Json]:
+        self._begun.set()
+        self._busy += 1
+        self._most = max(self._most, self._busy)
+        await self._let_go.wait()
+        self._busy -= 1
+        return {}
+
+
+async def test_a_destination_hears_one_thing_at_a_time_however_many_ask_to_deliver(office: Office) -> None:
+    slow = Slow(script=None)
+    office.mailroom.notifiers = {"oncall/spy": slow}
+    break_it(office, "pffpff")  # two incidents
+    await asyncio.gather(*(office.mailroom.deliver() for _ in range(3)))
+    slow._let_go.set()
+    await office.deliver()
+    assert {row["state"] for row in office.rows()} <= {"sent", "merged"}
+    assert slow._most == 1
+
+
+async def test_what_is_claimed_while_we_stop_is_sent_or_given_back(office: Office) -> None:
     office.mailroom.notifiers = {"oncall/spy": Slow(script=None)}
     break_it(office)
+    claiming = asyncio.create_task(office.mailroom.deliver())
+    await asyncio.sleep(0)  # it has begun
+    await office.mailroom.stop(grace=0)
+    await claiming
+    assert [row["token"] for row in office.rows()] == [None]
+
+
+async def test_stopping_gives_the_lease_back_so_that_the_next_process_sends_at_once(office: Office) -> None:
+    slow = Slow(script=None)
+    office.mailroom.notifiers = {"oncall/spy": slow}
+    break_it(office)
     await office.mailroom.deliver()
-    await begun.wait()
+    await slow._begun.wait()
     await office.mailroom.stop(grace=0)
     office.mailroom = office.open()
     await office.deliver()

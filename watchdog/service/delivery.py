@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 import structlog
 
 from watchdog.notifiers.base import Delivery, DeliveryError, Notifier
 from watchdog.service.clock import Clock
 from watchdog.service.storage import Storage
+from watchdog.store.database import Away
 from watchdog.store.outbox import Held, Outbox
 from watchdog.store.story import story
 from watchdog.wire import Mask, Wire
@@ -43,25 +45,39 @@ class Mailroom:
         self.storage, self.outbox, self.notifiers, self.wire = storage, outbox, notifiers, wire
         self.mask, self.clock, self.public_url = mask, clock, public_url.rstrip("/")
         self._sending: dict[str, asyncio.Task[None]] = {}
+        self._claiming = asyncio.Lock()
+        self._more: set[asyncio.Task[None]] = set()
         self._stopping = False
 
     async def deliver(self) -> None:
         """Take what is due and send it, one notification at a time to each destination, destinations side by side."""
-        if self._stopping:
-            return
-        for held in await self.storage.write(self.outbox.claim, self.clock(), LEASE, tuple(self._sending)):
-            destination = held.notification.destination
-            task = asyncio.create_task(self._send(held), name=f"send {held.notification.key}")
-            self._sending[destination] = task
-            task.add_done_callback(self._next(destination))
+        async with self._claiming:  # two claims at once would not know of each other's destinations
+            if self._stopping:
+                return
+            for held in await self.storage.write(self.outbox.claim, self.clock(), LEASE, tuple(self._sending)):
+                destination = held.notification.destination
+                task = asyncio.create_task(self._send(held), name=f"send {held.notification.key}")
+                self._sending[destination] = task
+                task.add_done_callback(self._next(destination))
 
     def _next(self, destination: str) -> Callable[[asyncio.Task[None]], None]:
         def done(task: asyncio.Task[None]) -> None:
-            self._sending.pop(destination, None)
-            if not task.cancelled() and not task.exception() and not self._stopping:
-                self._more = asyncio.create_task(self.deliver(), name=f"more for {destination}")
+            del self._sending[destination]
+            if task.cancelled():
+                return
+            if fault := task.exception():  # the database is away: the lease runs out, and it is sent again
+                log.warning("not_marked", destination=destination, why=type(fault).__name__)
+            elif not self._stopping:
+                more = asyncio.create_task(self._deliver_more(), name=f"more for {destination}")
+                self._more.add(more)
+                more.add_done_callback(self._more.discard)
 
         return done
+
+    async def _deliver_more(self) -> None:
+        """What cannot be claimed now is claimed by the next tick, which tells why it could not."""
+        with suppress(Away):
+            await self.deliver()
 
     async def _send(self, held: Held) -> None:
         n = held.notification
@@ -112,7 +128,8 @@ class Mailroom:
     async def stop(self, grace: float) -> None:
         """Let what is being sent finish within `grace` seconds; the rest waits in the outbox."""
         self._stopping = True
-        tasks = list(self._sending.values())
+        async with self._claiming:  # what was being claimed is being sent by now
+            tasks = list(self._sending.values())
         if tasks:
             await asyncio.wait(tasks, timeout=grace)
         for task in tasks:
