@@ -45,7 +45,7 @@ def target() -> Iterator[tuple[str, str]]:
             yield "nginx", url
         return
     command = [sys.executable, "-c", SMALL_SERVER]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own code
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         port = process.stdout.readline().strip() if process.stdout else ""
         yield "a small server", f"http://127.0.0.1:{port}"
