@@ -1,0 +1,49 @@
+"""Runs that we stop are recorded as missed, begun or not."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, ClassVar
+
+import pytest
+
+from tests.store.lab import T0
+from watchdog.model import Outcome, Report, Slot
+from watchdog.probes.base import Attempt, Probe
+from watchdog.service.dispatch import Dispatcher
+
+
+class Endless(Probe):
+    kind: ClassVar[str] = "endless"
+
+    @property
+    def target(self) -> str:
+        return "nowhere"
+
+    async def observe(self, attempt: Attempt) -> Any:
+        raise NotImplementedError
+
+
+class Runner:
+    async def run(self, *_: Any) -> Any:
+        await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize(
+    ("what", "ahead", "begun", "reason"),
+    [
+        ("a run in the middle", 0, True, "stopped"),
+        ("a run whose slot is still ahead", 900, True, "not_started"),
+        ("a run that was claimed this very moment", 0, False, "stopped"),
+        ("the same, with its slot still ahead", 900, False, "not_started"),
+    ],
+)
+async def test_what_we_stop_is_missed(what: str, ahead: int, begun: bool, reason: str) -> None:
+    told: list[Report] = []
+    runner: Any = Runner()
+    dispatcher = Dispatcher(runner, lambda: T0, told.append)
+    dispatcher.start(Endless(name="p", key="p"), Slot(1, T0 + ahead, "local", None), {})
+    if begun:
+        await asyncio.sleep(0.01)
+    await dispatcher.stop(grace=0)
+    assert [(r.result.outcome, r.result.reason) for r in told] == [(Outcome.MISSED, reason)], what
