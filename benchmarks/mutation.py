@@ -1,0 +1,141 @@
+"""Do the tests of the pure rooms notice when the code is wrong? Each mutant is the code with one small fault.
+
+`python -m benchmarks.mutation` runs them all over watchdog/rules, watchdog/alerts and watchdog/schedule.py in a copy of
+the tree, against the tests of these rooms alone; a few minutes. It exits with 1 when more than 3% of a room's mutants
+survive, or when the survivors are not exactly those that tests/mutation_survivors.json lists, each with its reason.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+LISTED = ROOT / "tests/mutation_survivors.json"
+BOUND = 3.0
+"""Percent of a room's mutants."""
+ROOMS = {"rules": "watchdog/rules/", "alerts": "watchdog/alerts/", "schedule": "watchdog/schedule.py"}
+TESTS = [f"tests/{room}" for room in ROOMS]
+NOTICED = frozenset({"killed", "timeout"})
+"""A mutant that never ends is noticed: the tests never end with it."""
+
+
+class Mutant(NamedTuple):
+    name: str
+    status: str
+    """As mutmut says it: killed, timeout, survived, no tests, ..."""
+
+    @property
+    def function(self) -> str:
+        """ "watchdog.rules.alive.AliveTime.at"."""
+        module, _, mangled = self.name.rpartition(".")
+        mangled = re.sub(r"__mutmut_\d+$", "", mangled)
+        inner = mangled.split("ǁ")[1:] if mangled.startswith("xǁ") else [mangled.removeprefix("x_")]
+        return ".".join([module, *inner])
+
+    @property
+    def room(self) -> str:
+        return self.name.split(".")[1]
+
+
+class Survivor(NamedTuple):
+    function: str
+    diff: tuple[str, ...]
+    """The lines taken away and put in, "- a" and "+ b", without their indentation."""
+
+
+def survivors_listed(file: Path) -> dict[Survivor, str]:
+    """Survivor -> why it is none that a test could notice."""
+    entries = json.loads(file.read_text(encoding="utf-8"))
+    return {Survivor(entry["function"], tuple(entry["diff"])): entry["reason"] for entry in entries}
+
+
+def complaints(mutants: Iterable[Mutant], survived: Iterable[Survivor], listed: Mapping[Survivor, str]) -> list[str]:
+    """What is wrong with a run, in words."""
+    mutants, survived = list(mutants), set(survived)
+    found = []
+    for room in ROOMS:
+        of_room = [mutant for mutant in mutants if mutant.room == room]
+        alive = sum(mutant.status not in NOTICED for mutant in of_room)
+        if not of_room:
+            found.append(f"{room}: nothing was mutated")
+        elif 100 * alive > BOUND * len(of_room):
+            found.append(f"{room}: {alive} of {len(of_room)} mutants survive, over {BOUND:g}%")
+    for title, which in (("unlisted survivor", survived - listed.keys()), ("stale entry", listed.keys() - survived)):
+        found += ["\n    ".join([f"{title}: {one.function}", *one.diff]) for one in sorted(which)]
+    return found + [f"no reason: {one.function}" for one, reason in listed.items() if not reason.strip()]
+
+
+def table(mutants: Iterable[Mutant]) -> str:
+    mutants = list(mutants)
+    lines = [f"{'room':10}{'mutants':>9}{'killed':>9}{'timeout':>9}{'survived':>10}{'%':>7}{'bound':>7}"]
+    for room in ROOMS:
+        statuses = [mutant.status for mutant in mutants if mutant.room == room]
+        killed, timeout, n = statuses.count("killed"), statuses.count("timeout"), len(statuses)
+        alive = n - killed - timeout
+        lines.append(f"{room:10}{n:9}{killed:9}{timeout:9}{alive:10}{100 * alive / max(n, 1):7.2f}{BOUND:7.2f}")
+    return "\n".join(lines)
+
+
+def copy_tree(to: Path) -> None:
+    """What the run needs, with mutmut's settings: it writes beside what it mutates."""
+    for part in ("watchdog", *TESTS):
+        shutil.copytree(ROOT / part, to / part, ignore=shutil.ignore_patterns("__pycache__"))
+    settings = {
+        "source_paths": list(ROOMS.values()),
+        "also_copy": ["watchdog/"],
+        "pytest_add_cli_args_test_selection": TESTS,
+    }
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    lines = [f"{name} = {json.dumps(value)}" for name, value in settings.items()]
+    (to / "pyproject.toml").write_text("\n".join([project, "[tool.mutmut]", *lines, ""]), encoding="utf-8")
+
+
+def mutmut(tree: Path, *arguments: str) -> str:
+    """The property tests draw the same examples for every mutant (CI=true), so that a run can be repeated."""
+    environment = {**os.environ, "CI": "true", "PYTHONIOENCODING": "utf-8"}
+    command = [sys.executable, "-m", "mutmut", *arguments]
+    ran = subprocess.run(
+        command, cwd=tree, env=environment, check=False, capture_output=True, text=True, encoding="utf-8"
+    )
+    if ran.returncode:
+        raise SystemExit(f"mutmut {' '.join(arguments)} failed:\n{ran.stdout[-4000:]}\n{ran.stderr[-4000:]}")
+    return ran.stdout
+
+
+def run(tree: Path) -> tuple[list[Mutant], list[Survivor]]:
+    mutmut(tree, "run")
+    told = re.findall(r"^\s+(\S+): (.+)$", mutmut(tree, "results", "--all", "true"), re.MULTILINE)
+    mutants = [Mutant(name, status) for name, status in told]
+    survived = [
+        Survivor(mutant.function, changed_lines(mutmut(tree, "show", mutant.name)))
+        for mutant in mutants
+        if mutant.status not in NOTICED
+    ]
+    return mutants, survived
+
+
+def changed_lines(diff: str) -> tuple[str, ...]:
+    return tuple(f"{sign} {line.strip()}" for sign, line in re.findall(r"^([-+])(?!--|\+\+)(.*)$", diff, re.MULTILINE))
+
+
+def main() -> int:
+    with tempfile.TemporaryDirectory(prefix="watchdog-mutation-") as folder:
+        copy_tree(Path(folder))
+        mutants, survived = run(Path(folder))
+    print(table(mutants))
+    found = complaints(mutants, survived, survivors_listed(LISTED))
+    print(*found, sep="\n")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
