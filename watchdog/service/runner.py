@@ -54,12 +54,13 @@ class Runner:
         return replace(seen, measurements={**seen.measurements, "attempts": number + 1}) if number else seen
 
     async def _attempt(self, probe: Probe, attempt: Attempt) -> Observation:
+        deadline = asyncio.timeout(attempt.timeout)
         try:
-            async with asyncio.timeout(attempt.timeout):
+            async with deadline:
                 return await probe.observe(attempt)
-        except TimeoutError:
-            return timed_out(probe.timeout, attempt.trace)
         except Exception as e:
+            if isinstance(e, TimeoutError) and deadline.expired():
+                return timed_out(probe.timeout, attempt.trace)
             log.exception("probe_failed_internally", probe=probe.key)
             text = f"not judged: {type(e).__name__} inside Watchdog; please report it"
             return Observation(Outcome.ERROR, "internal_error", text, phases=attempt.trace.phases)

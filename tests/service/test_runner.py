@@ -1,0 +1,64 @@
+"""Every fault becomes a result, and only the deadline is a timeout."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import pytest
+
+from tests.store.lab import T0
+from watchdog.model import Outcome, Slot
+from watchdog.probes.base import Attempt, Probe
+from watchdog.service.lag import LagSentinel
+from watchdog.service.runner import Runner
+from watchdog.wire import Mask, Wire
+
+
+class Scripted(Probe):
+    kind: ClassVar[str] = "scripted"
+    script: Callable[[], Any]
+
+    @property
+    def target(self) -> str:
+        return "nowhere"
+
+    async def observe(self, attempt: Attempt) -> Any:
+        await asyncio.sleep(0)
+        return await self.script()
+
+
+async def hang() -> None:
+    await asyncio.Event().wait()
+
+
+async def give_up() -> None:
+    raise TimeoutError
+
+
+async def trip_while_clearing_up() -> None:
+    try:
+        await asyncio.Event().wait()
+    finally:
+        raise KeyError("a bug")
+
+
+async def trip() -> None:
+    raise KeyError("a bug")
+
+
+@pytest.mark.parametrize(
+    ("what", "script", "outcome", "reason"),
+    [
+        ("a target that hangs", hang, Outcome.FAIL, "timeout"),
+        ("the same, and then a bug of ours", trip_while_clearing_up, Outcome.ERROR, "internal_error"),
+        ("a timeout of our own making, before the deadline", give_up, Outcome.ERROR, "internal_error"),
+        ("a bug of ours", trip, Outcome.ERROR, "internal_error"),
+    ],
+)
+async def test_what_a_run_comes_to(what: str, script: Any, outcome: Outcome, reason: str) -> None:
+    probe = Scripted(name="p", key="p", timeout="60s" if script in (give_up, trip) else "200ms", script=script)
+    async with LagSentinel() as lag:
+        report = await Runner(Wire(), Mask([]), lambda: T0, lag).run(probe, Slot(1, T0, "local", None), {})
+    assert (report.result.outcome, report.result.reason) == (outcome, reason), what
