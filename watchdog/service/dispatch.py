@@ -15,6 +15,8 @@ from watchdog.service.runner import Runner
 
 AT_ONCE, PER_HOST = 200, 20
 """How many runs go on at the same time, in all and against one host."""
+PATIENCE = 20.0
+"""Seconds a run waits for its place at most: one that began later could end too late to be judged."""
 
 
 class Dispatcher:
@@ -50,19 +52,15 @@ class Dispatcher:
             raise
 
     async def _places(self, places: AsyncExitStack, probe: Probe) -> bool:
-        """Wait for a place among the runs, as long as a run may last; False when none became free."""
+        """Wait for a place among the runs, but no longer than a run may last; False when none became free."""
         limits: list[Any] = [self._all, *([self._hosts[probe.host]] if probe.host else [])]
         try:
-            async with asyncio.timeout(probe.timeout / 1000):
+            async with asyncio.timeout(min(probe.timeout / 1000, PATIENCE)):
                 for limit in reversed(limits):
                     await places.enter_async_context(limit)
         except TimeoutError:
             return False
         return True
-
-    @property
-    def flying(self) -> int:
-        return len(self._runs)
 
     async def stop(self, grace: float) -> None:
         """Let runs that have begun finish within `grace` seconds; what is left is recorded as missed."""
