@@ -49,24 +49,18 @@ def prove() -> Iterator[Figure]:
 
 
 async def _watch(config: Path) -> None:
-    import uvicorn
-
-    from watchdog.app import Server, faces, running
+    from watchdog.app import Server, faces, listen, running
     from watchdog.config import load
 
     loaded = load(config)
     lags: list[int] = []
-    async with running(loaded) as app:
-        server = Server(uvicorn.Config(faces(app), "127.0.0.1", 0, log_config=None))
-        serving = asyncio.create_task(server.serve())
+    async with running(loaded) as app, Server(faces(app), listen("127.0.0.1", 0)):
         await asyncio.sleep(WARM_UP)
         since, before = app.clock(), resource.getrusage(resource.RUSAGE_SELF)
         app.service.dispatcher.lag = lags.append
         await asyncio.sleep(MEASURED)
         app.service.dispatcher.lag = lambda _: None
         after = resource.getrusage(resource.RUSAGE_SELF)
-        server.should_exit = True
-        await serving
     with closing(sqlite3.connect(loaded.config.storage.url.removeprefix("sqlite:///"))) as database:
         query = "SELECT outcome, sum(n) FROM results WHERE slot >= ? AND slot < ? GROUP BY outcome"
         outcomes = dict(database.execute(query, (since, since + MEASURED * 1000)))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import signal
+import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import structlog
 import uvicorn
@@ -30,6 +30,7 @@ from watchdog.store.migrate import upgrade
 from watchdog.store.outbox import Outbox
 from watchdog.store.timekeeping import Timekeeper
 from watchdog.wire import Wire
+from watchdog.words import about
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -40,6 +41,8 @@ LOCATION = "local"
 """Where this process probes from; there is one location."""
 FRESH = 20 * CLAIM * 1000
 """Ready means a claim in so many ms."""
+UNREAD = 1
+"""Seconds that a visitor may take to read what was asked for before we were told to stop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +56,11 @@ class App:
 
     def ready(self) -> str:
         """What keeps it from being ready, in words; empty when it is."""
-        age = self.clock() - self.service.last_claim
-        return f"no slot was claimed for {age / 1000:.0f} s" if age > FRESH else ""
+        last = self.service.last_claim
+        if not last:
+            return "no slot was claimed yet"
+        age = self.clock() - last
+        return f"no slot was claimed for {about(age)}" if age > FRESH else ""
 
 
 @asynccontextmanager
@@ -129,26 +135,59 @@ def faces(app: App) -> FastAPI:
 
 
 class Server(uvicorn.Server):
+    """Serves pages on a socket that is open already, until the block is left."""
+
+    def __init__(self, pages: FastAPI, listening: socket.socket):
+        super().__init__(
+            uvicorn.Config(
+                pages, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=UNREAD
+            )
+        )
+        self._listening = listening
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Signals are ours: the service stops before its pages do."""
+        """Signals are ours."""
         yield
 
+    async def __aenter__(self) -> Self:
+        self._serving = asyncio.create_task(self.serve([self._listening]), name="pages")
+        return self
 
-async def serve(loaded: Loaded) -> None:
-    """Run until SIGTERM or SIGINT: the service and its pages."""
+    async def __aexit__(self, *_: object) -> None:
+        self.should_exit = True
+        await self._serving
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """An open socket to serve pages on; port 0 takes a free one. Raises OSError."""
+    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen(1024)
+    except OSError:
+        listening.close()
+        raise
+    return listening
+
+
+def told_to_stop() -> asyncio.Event:
+    """Set by SIGTERM, SIGINT, and the end of the terminal unless `nohup` had it ignored."""
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, stop.set)
-    host, port = loaded.config.server.address
-    async with running(loaded) as app:
-        pages = faces(app)
-        server = Server(uvicorn.Config(pages, host, port, log_config=None, access_log=False, server_header=False))
-        serving = asyncio.create_task(server.serve())
-        stopped = asyncio.create_task(stop.wait())
-        await asyncio.wait([serving, stopped], return_when=asyncio.FIRST_COMPLETED)
-        server.should_exit = True
-        with contextlib.suppress(SystemExit):
-            await serving
-        stopped.cancel()
+    for name in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(name) is not signal.SIG_IGN or name is not signal.SIGHUP:
+            asyncio.get_running_loop().add_signal_handler(name, stop.set)
+    return stop
+
+
+async def serve(loaded: Loaded, listening: socket.socket) -> None:
+    """Run until we are told to stop: the service, and its pages on this socket."""
+    stop = told_to_stop()
+    async with running(loaded) as app, Server(faces(app), listening):
+        host, port = listening.getsockname()[:2]
+        pages = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+        log.info("started", probes=len(loaded.config.probes), pages=pages)
+        await stop.wait()
+        log.info("stopping")
+    log.info("stopped")

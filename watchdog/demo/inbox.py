@@ -12,7 +12,7 @@ from email.policy import default as policy
 from typing import Any
 
 from fastapi import FastAPI, Request
-from markupsafe import Markup, escape
+from markupsafe import Markup
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from watchdog.assets import asset
@@ -41,7 +41,6 @@ class Post:
 class Letter:
     subject: str
     to: str
-    text: str
     html: str
     at: datetime
 
@@ -95,30 +94,54 @@ class Inbox:
                     await say("502 not here")
                     continue
                 await say("250 fine")
-        except (ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            pass
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError):
+            pass  # it hung up, or sends without end
         finally:
             writer.close()
 
     def _keep(self, data: bytes, recipients: list[str]) -> None:
         raw = data.removesuffix(b".\r\n").replace(b"\r\n..", b"\r\n.")
         letter = message_from_bytes(raw, EmailMessage, policy=policy)
-        plain, rich = letter.get_body(("plain",)), letter.get_body(("html",))
-        text = "" if plain is None else plain.get_content()
+        rich = letter.get_body(("html",))
         html = "" if rich is None else rich.get_content()
-        self.letters.append(Letter(str(letter["subject"]), ", ".join(recipients), text, html, datetime.now(UTC)))
+        self.letters.append(Letter(str(letter["subject"]), ", ".join(recipients), html, datetime.now(UTC)))
         del self.letters[:-KEPT]
 
 
 # ---------------------------------------------------------------------------------------------- as people see it
+_MARKS = re.compile(
+    r"<(?P<token>[^<>]+)>|`(?P<code>[^`\n]+)`|(?<![\w*])\*(?P<bold>[^*\s](?:[^*\n]*[^*\s])?)\*(?![\w*])"
+)
+
+
 def mrkdwn(text: str) -> Markup:
-    """Slack's markup as Slack shows it: bold, code, links and dates; everything else is text."""
-    shown = str(escape(text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")))
-    shown = re.sub(r"&lt;!date\^\d+\^[^|]*\|([^&]*)&gt;", r"\1", shown)
-    shown = re.sub(r"&lt;(https?://[^|&]+(?:&amp;[^|&]+)*)\|([^&]*)&gt;", r'<a href="\1">\2</a>', shown)
-    shown = re.sub(r"`([^`\n]+)`", r"<code>\1</code>", shown)
-    shown = re.sub(r"(?<![\w*])\*([^*\n]+)\*(?![\w*])", r"<b>\1</b>", shown)
-    return Markup(shown.replace("\n", "<br>"))  # noqa: S704 - escaped first, then only these marks are put in
+    """Slack's markup as Slack shows it: bold, code and links; everything else is text."""
+    shown, end = Markup(), 0
+    for found in _MARKS.finditer(text):
+        shown += _text(text[end : found.start()]) + _marked(found)
+        end = found.end()
+    return shown + _text(text[end:])
+
+
+def _marked(found: re.Match[str]) -> Markup:
+    match found.lastgroup:
+        case "code":
+            return Markup("<code>{}</code>").format(_text(found["code"]))
+        case "bold":
+            return Markup("<b>{}</b>").format(_text(found["bold"]))
+    target, _, label = found["token"].partition("|")
+    if target.startswith(("http://", "https://")):
+        return Markup('<a href="{}">{}</a>').format(unescaped(target), _text(label or target))
+    return _text(label or target)
+
+
+def _text(text: str) -> Markup:
+    return Markup("<br>").join(unescaped(text).split("\n"))
+
+
+def unescaped(text: str) -> str:
+    """What Slack shows of text that is escaped for it."""
+    return text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
 
 
 def preformatted(block: dict[str, Any]) -> str:
@@ -128,7 +151,8 @@ def preformatted(block: dict[str, Any]) -> str:
 
 def inbox_app(inbox: Inbox, status: str) -> FastAPI:
     """The inbox's pages, and the Slack that Watchdog posts to. `status`: the URL of the status page."""
-    pages = Pages("Inbox", also="demo", filters={"mrkdwn": mrkdwn, "preformatted": preformatted})
+    filters = {"mrkdwn": mrkdwn, "preformatted": preformatted, "unescaped": unescaped}
+    pages = Pages("Inbox", also="demo", filters=filters)
     style = (asset("templates") / "demo" / "inbox.css").read_bytes()
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     framing = {**HEADERS, "Content-Security-Policy": HEADERS["Content-Security-Policy"] + "; frame-src 'self'"}

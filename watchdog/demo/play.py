@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import signal
+import socket
 import tempfile
 from pathlib import Path
 
-import uvicorn
-
-from watchdog.app import Server, faces, running
+from watchdog.app import Server, faces, listen, running, told_to_stop
 from watchdog.config import load
 from watchdog.demo.inbox import CHANNEL, Inbox, inbox_app
-from watchdog.demo.launch import free_port
 
 CONFIG = """\
 server: {{listen: "127.0.0.1:{port}", public_url: "http://127.0.0.1:{port}"}}
@@ -42,32 +39,30 @@ status_page: {{title: Demo status, groups: [Shop, Search]}}
 
 
 async def play(targets: int) -> None:
-    """Run the demo until SIGINT or SIGTERM. `targets`: the port of the sample targets."""
-    stop = asyncio.Event()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(name, stop.set)
-    port, inbox_port = free_port(8080), free_port(8081)
-    inbox = Inbox()
+    """Run the demo until we are told to stop. `targets`: the port of the sample targets."""
+    stop = told_to_stop()
+    inbox, pages, box = Inbox(), _listen(8080), _listen(8081)
     mail = await asyncio.start_server(inbox.smtp, "127.0.0.1", 0, limit=2**22)
     with tempfile.TemporaryDirectory(prefix="watchdog-demo-") as folder:
-        ports = {"port": port, "inbox": inbox_port, "targets": targets, "mail": mail.sockets[0].getsockname()[1]}
+        ports = {"port": _port(pages), "inbox": _port(box), "targets": targets, "mail": _port(mail.sockets[0])}
         config = load(Path("demo.yaml"), CONFIG.format(folder=folder, channel=CHANNEL, **ports), {})
-        status = f"http://127.0.0.1:{port}/"
-        servers = [Server(uvicorn.Config(inbox_app(inbox, status), "127.0.0.1", inbox_port, log_config=None))]
-        try:
-            await _until_open(targets)
-            async with running(config) as app:
-                servers.append(Server(uvicorn.Config(faces(app), "127.0.0.1", port, log_config=None)))
-                serving = [asyncio.create_task(server.serve()) for server in servers]
-                _introduce(status, inbox_port)
-                stopped = asyncio.create_task(stop.wait())
-                await asyncio.wait([stopped, *serving], return_when=asyncio.FIRST_COMPLETED)
-                for server in servers:
-                    server.should_exit = True
-                await asyncio.gather(*serving)
-                stopped.cancel()
-        finally:
-            mail.close()
+        status = config.config.server.public_url + "/"
+        await _until_open(targets)
+        async with mail, Server(inbox_app(inbox, status), box), running(config) as app, Server(faces(app), pages):
+            _introduce(status, _port(box))
+            await stop.wait()
+
+
+def _listen(wanted: int) -> socket.socket:
+    """On the wanted port, or any free one when it is taken."""
+    try:
+        return listen("127.0.0.1", wanted)
+    except OSError:
+        return listen("127.0.0.1", 0)
+
+
+def _port(listening: socket.socket) -> int:
+    return int(listening.getsockname()[1])
 
 
 async def _until_open(port: int) -> None:

@@ -1,11 +1,13 @@
 """The sample targets, in a process of their own: an HTTP service and an MCP server that reports scheduled tasks.
 
-usage: python -m watchdog.demo.targets PORT
+usage: python -m watchdog.demo.targets PORT      (it ends with its standard input)
 """
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 from time import monotonic, time
 from typing import Any
 
@@ -58,8 +60,16 @@ def health_check() -> CallToolResult:
     return CallToolResult(content=[TextContent(type="text", text="see tasks")], structured_content=answer)
 
 
+def end_with_the_demo() -> None:
+    """The other end of our standard input is held by the demo: it closes however the demo ends."""
+    sys.stdin.read()
+    os._exit(0)
+
+
 def main(port: int) -> None:
     import uvicorn
+
+    threading.Thread(target=end_with_the_demo, daemon=True).start()
 
     app = server.streamable_http_app(session_idle_timeout=60)
     app.add_route("/", website)

@@ -1,0 +1,45 @@
+"""What every command is tried with."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.crash.harness import Target
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands read and write where they are typed; and logs are set up for the whole process, so not here."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("watchdog.cli.logs.set_up", lambda *_, **__: None)
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., Path]:
+    """Write watchdog.yaml with these sections."""
+
+    def written(**sections: Any) -> Path:
+        file = tmp_path / "watchdog.yaml"
+        file.write_text(json.dumps(sections))
+        return file
+
+    return written
+
+
+@pytest.fixture
+def target() -> Iterator[Target]:
+    with Target() as made:
+        yield made
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """A URL that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}/"

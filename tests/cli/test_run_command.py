@@ -1,0 +1,54 @@
+"""`watchdog run`: says where its pages are, stops when told to, and tells what keeps it from starting in one line."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.cli.serving import served
+from tests.cli.terminal import program, typed
+from tests.crash.harness import Target
+
+Write = Callable[..., Path]
+
+
+def test_it_says_where_its_pages_are_and_ends_in_order(write: Write, target: Target) -> None:
+    config = write(server={"listen": "127.0.0.1:0"}, probes=[{"name": "API", "every": "1s", "http": target.url}])
+    with served(config) as run:
+        assert run.get().status_code == 200
+        assert run.get("readyz").json() == {"status": "ready"}
+        with socket.create_connection(("127.0.0.1", int(run.pages.rpartition(":")[2].strip("/")))) as idler:
+            idler.sendall(b"GET / HTTP/1.1\r\nHost: localh")
+            assert run.stop() == 0
+    assert [told["event"] for told in run.log] == ["started", "stopping", "stopped"]
+
+
+def test_a_port_in_use_is_told_before_anything_is_begun(write: Write, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listen = f"127.0.0.1:{taken.getsockname()[1]}"
+        config = write(server={"listen": listen})
+        ran = program("run", "-c", config, cwd=tmp_path)
+    assert (ran.code, ran.out) == (3, "")
+    assert ran.err == f"watchdog: cannot listen on {listen}: Address already in use\n"
+    assert not (tmp_path / "watchdog.db").exists()
+
+
+def test_a_host_that_is_not_ours(write: Write, tmp_path: Path) -> None:
+    write(server={"listen": "192.0.2.1:8080"}, access={"keys": [{"name": "a", "role": "reader", "key": "k" * 20}]})
+    ran = typed("run")
+    assert (ran.code, ran.out) == (3, "")
+    assert ran.err == "watchdog: cannot listen on 192.0.2.1:8080: Cannot assign requested address\n"
+    assert not (tmp_path / "watchdog.db").exists()
+
+
+def test_a_visitor_who_reads_nothing_does_not_keep_it_from_ending(write: Write, target: Target) -> None:
+    config = write(server={"listen": "127.0.0.1:0"}, probes=[{"name": "API", "http": target.url}])
+    with served(config) as run, socket.socket() as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        slow.connect(("127.0.0.1", int(run.pages.rpartition(":")[2].strip("/"))))
+        slow.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" * 200)
+        begun = time.monotonic()
+        assert run.stop() == 0
+        assert time.monotonic() - begun < 10
