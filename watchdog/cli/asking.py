@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from watchdog.cli.common import DEFAULT, ConfigFile, Exit, Output, OutputFormat, loaded, print_json, reading
+from watchdog.cli.common import DEFAULT, ConfigFile, Exit, Output, OutputFormat, console, loaded, print_json, reading
 
 if TYPE_CHECKING:
     from watchdog.model import Incident
@@ -18,19 +19,23 @@ COLOUR = {"up": "green", "degraded": "yellow", "unknown": "bright_black", "down"
 def status(config: ConfigFile = DEFAULT, output: OutputFormat = Output.TABLE) -> None:
     """Where every probe stands. Exits 1 when one is down, 3 when none is but one could not be judged."""
     from watchdog.service.clock import wall
-    from watchdog.store.views import standings
+    from watchdog.store.views import pulse, standings
 
+    now = wall()
     with reading(loaded(config)) as connection:
-        found = standings(connection)
+        found, mark = standings(connection), pulse(connection).watermark
     if output is Output.JSON:
         print_json([_standing(standing) for standing in found])
     else:
         _table(
             ("state", "probe", "last result", "open incidents"),
-            [_standing_row(standing, wall()) for standing in found],
+            [_standing_row(standing, now) for standing in found],
             "no probes are known",
         )
     states = {standing.state.value for standing in found}
+    if stopped := _stopped(mark, now):
+        print(f"watchdog: {stopped}", file=sys.stderr)
+        states.add("unknown")
     raise typer.Exit(Exit.DOWN if "down" in states else Exit.UNJUDGED if "unknown" in states else Exit.OK)
 
 
@@ -51,6 +56,17 @@ def incidents(
         return
     rows = [_incident_row(case.incident, case.probe.name, wall()) for case in found]
     _table(("state", "probe", "what", "opened", "id"), rows, "no incidents")
+
+
+def _stopped(watermark: int | None, now: int) -> str:
+    """That no state is current, in words; empty while Watchdog runs."""
+    from watchdog.web.status import STANDSTILL
+    from watchdog.words import about
+
+    if watermark is None:
+        return "nothing was ever probed: start `watchdog run`"
+    stood = now - watermark
+    return f"nothing was probed for {about(stood)}: is `watchdog run` running?" if stood > STANDSTILL else ""
 
 
 def _standing(standing: Standing) -> dict[str, Any]:
@@ -110,7 +126,6 @@ def _plain(text: str) -> str:
 
 
 def _table(headings: tuple[str, ...], rows: list[tuple[str, ...]], empty: str) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     if not rows:
@@ -119,7 +134,7 @@ def _table(headings: tuple[str, ...], rows: list[tuple[str, ...]], empty: str) -
     table = Table(*headings, box=None, padding=(0, 2, 0, 0), header_style="bold")
     for row in rows:
         table.add_row(*row)
-    Console(highlight=False).print(table)
+    console().print(table)
 
 
 def _iso(at: int) -> str:

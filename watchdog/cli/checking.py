@@ -26,7 +26,7 @@ receivers:
 
 
 def validate(config: ConfigFile = DEFAULT) -> None:
-    """Check the configuration; every problem on a line of its own."""
+    """Check the configuration, every problem on a line."""
     from watchdog.words import count
 
     given = loaded(config).config
@@ -39,7 +39,7 @@ def validate(config: ConfigFile = DEFAULT) -> None:
 
 
 def schema() -> None:
-    """Print the JSON Schema of the configuration, for editors."""
+    """Print the configuration's JSON Schema."""
     from watchdog.config import json_schema
 
     print_json(json_schema())
@@ -48,14 +48,22 @@ def schema() -> None:
 def init(
     path: Annotated[Path, typer.Argument(help="Where to write it.")] = DEFAULT,
 ) -> None:
-    """Write a first configuration, and the schema that lets an editor complete it."""
+    """Write a first configuration.
+
+    Beside it the schema that lets an editor complete it. One that is there is left as it is.
+    """
     import json
 
     from watchdog.config import json_schema
 
-    if path.exists():
+    beside = path.parent / "watchdog.schema.json"
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(SAMPLE)
+        beside.write_text(json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    except FileExistsError:
         fail(f"{path} exists already; it was left as it is")
-    path.write_text(SAMPLE)
-    beside = path.with_name("watchdog.schema.json")
-    beside.write_text(json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n")
-    print(f"Wrote {path} and {beside}. Next: `watchdog validate -c {path}`, then `watchdog run -c {path}`.")
+    except OSError as e:
+        fail(f"cannot write {e.filename}: {e.strerror}")
+    named = "" if path == DEFAULT else f" -c {path}"
+    print(f"Wrote {path} and {beside}. Next: `watchdog validate{named}`, then `watchdog run{named}`.")

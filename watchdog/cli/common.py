@@ -14,9 +14,11 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from rich.console import Console
     from sqlalchemy import Connection
 
     from watchdog.config import Loaded
+    from watchdog.store.database import Away
 
 
 class Exit(IntEnum):
@@ -59,21 +61,45 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
+def console() -> Console:
+    """Standard output for people. Piped, it breaks no line."""
+    from rich.console import Console
+
+    made = Console(highlight=False, emoji=False)
+    if not made.is_terminal:
+        made.width = 10_000
+    return made
+
+
 @contextmanager
 def reading(loaded: Loaded) -> Iterator[Connection]:
     """A reading connection to the configured database; clear lines where there is none to read."""
-    from watchdog.store.database import Away, Database, Unprepared, why
+    from watchdog.store.database import Away, Database, unprepared
 
-    url = loaded.config.storage.url
-    if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).exists():
-        fail("the database does not exist yet: `watchdog run` makes it", Exit.UNJUDGED)
-    database = Database(url)
+    if (file := database_file(loaded)) is not None and not file.exists():
+        fail(loaded.mask(f"there is no database {file} yet: `watchdog run` makes it"), Exit.UNJUDGED)
+    database = Database(loaded.config.storage.url)
     try:
         with database.read() as connection:
             yield connection
-    except Unprepared:
-        fail("the database has no schema of this version: run `watchdog db upgrade`", Exit.UNJUDGED)
     except Away as e:
-        fail(f"the database cannot be used: {loaded.mask(why(e))}", Exit.UNJUDGED)
+        if unprepared(e):
+            fail("the database has no schema of this version: run `watchdog db upgrade`", Exit.UNJUDGED)
+        unusable(loaded, e)
     finally:
         database.close()
+
+
+def unusable(loaded: Loaded, error: Away) -> NoReturn:
+    """What keeps the database from being used, in the driver's words."""
+    from watchdog.store.database import why
+
+    file = database_file(loaded)
+    which = "" if file is None else f" {file}"
+    fail(loaded.mask(f"the database{which} cannot be used: {why(error)}"), Exit.UNJUDGED)
+
+
+def database_file(loaded: Loaded) -> Path | None:
+    """SQLite's; PostgreSQL has none."""
+    scheme, _, path = loaded.config.storage.url.partition(":///")
+    return Path(path) if scheme == "sqlite" else None

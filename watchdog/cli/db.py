@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from watchdog.cli.common import DEFAULT, ConfigFile, Exit, fail, loaded
+from watchdog.cli.common import DEFAULT, ConfigFile, fail, loaded, unusable
 
 app = typer.Typer(help="Look after the database.", no_args_is_help=True)
 
@@ -20,7 +20,7 @@ def upgrade(config: ConfigFile = DEFAULT) -> None:
     given = loaded(config)
 
     from watchdog.assets import asset
-    from watchdog.store.database import Away, Database, why
+    from watchdog.store.database import Away, Database
     from watchdog.store.migrate import SchemaError
     from watchdog.store.migrate import upgrade as migrate
 
@@ -30,7 +30,7 @@ def upgrade(config: ConfigFile = DEFAULT) -> None:
     except SchemaError as e:
         fail(str(e))
     except Away as e:
-        fail(f"the database cannot be reached: {given.mask(why(e))}", Exit.UNJUDGED)
+        unusable(given, e)
     finally:
         database.close()
     print(

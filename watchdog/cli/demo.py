@@ -4,7 +4,10 @@ from __future__ import annotations
 
 
 def demo() -> None:
-    """Watch sample targets break and heal, with an inbox that shows what people are told. Needs no configuration."""
+    """Watch sample targets break and heal.
+
+    An inbox shows what people are told. Needs no configuration, keeps nothing.
+    """
     from watchdog.demo.launch import targets
 
     with targets() as port:

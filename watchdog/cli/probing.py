@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from watchdog.cli.common import DEFAULT, ConfigFile, Exit, Output, OutputFormat, fail, loaded, print_json
+from watchdog.cli.common import DEFAULT, ConfigFile, Exit, Output, OutputFormat, console, fail, loaded, print_json
 
 if TYPE_CHECKING:
     from watchdog.config import Loaded
@@ -91,22 +91,21 @@ def _told(chosen: Probe, report: Report) -> dict[str, Any]:
 
 
 def _show(told: dict[str, Any]) -> None:
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     from watchdog.words import span
 
-    console = Console(highlight=False)
+    screen = console()
     colour = {"pass": "green", "fail": "red"}.get(told["outcome"], "bright_black")
     took = "" if told["duration"] is None else f" · {span(told['duration'])}"
     line = f"[bold {colour}]{told['outcome']}[/] {escape(told['probe'])} ({told['kind']})"
-    console.print(line + (f": {escape(told['message'])}" if told["message"] else "") + took)
+    screen.print(line + (f": {escape(told['message'])}" if told["message"] else "") + took)
     if told["reason"]:
-        console.print(f"reason {told['reason']}")
+        screen.print(f"reason {told['reason']}")
     for finding in told["findings"]:
         if finding["message"] != told["message"]:
-            console.print(f"{finding['rule']}: {escape(finding['message'])}")
+            screen.print(f"{finding['rule']}: {escape(finding['message'])}")
     for title, rows in (
         ("phases", {name: span(ms) for name, ms in told["phases"].items()}),
         ("measurements", told["measurements"]),
@@ -116,7 +115,7 @@ def _show(told: dict[str, Any]) -> None:
             table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 2))
             for name, value in rows.items():
                 table.add_row(escape(str(name)), escape(str(value)))
-            console.print(table)
+            screen.print(table)
     if told["evidence"]["excerpt"]:
-        console.print("the target's own text, untrusted:", style="bright_black")
-        console.print(told["evidence"]["excerpt"], markup=False)
+        screen.print("the target's own text, untrusted:", style="bright_black")
+        screen.print(told["evidence"]["excerpt"], markup=False)

@@ -11,6 +11,7 @@ app = typer.Typer(
     help="Is the service, and the background work behind it, really doing its job?",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
 
 for command in (

@@ -16,7 +16,10 @@ def send_test(
     receiver: Annotated[str, typer.Argument(help="A receiver's name, or one of its destinations: oncall/slack.")],
     config: ConfigFile = DEFAULT,
 ) -> None:
-    """Send an opened and then a resolved alert, both marked as a test. Exits 3 when one did not arrive."""
+    """Tell a receiver something, marked as a test.
+
+    An alert that opens, then its end. Exits 3 when one did not arrive.
+    """
     given = loaded(config)
 
     from watchdog.app import destinations

@@ -13,7 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
+from sqlalchemy.exc import DBAPIError
 
 from watchdog.store.tables import metadata, results
 
@@ -21,15 +21,20 @@ ADVISORY = 7_402
 """The class of our advisory locks: the second half of the key is a probe's id."""
 
 
-Away = OperationalError
+Away = DBAPIError
 """Raised by anything here when the database cannot be reached, or not be used."""
-Unprepared = ProgrammingError
-"""Raised by anything here when PostgreSQL has no schema of ours; SQLite raises Away."""
+NO_TABLE, NO_COLUMN = "42P01", "42703"
 
 
-def why(error: DBAPIError) -> str:
+def why(error: Away) -> str:
     """The driver's own words, in one line; may hold parts of the URL, so mask it."""
-    return str(error.orig).strip().splitlines()[0]
+    return (str(error.orig).strip() or type(error.orig).__name__).splitlines()[0]
+
+
+def unprepared(error: Away) -> bool:
+    """Whether what is wrong with the database is that it has no schema of this version."""
+    known = getattr(error.orig, "sqlstate", None) in (NO_TABLE, NO_COLUMN)
+    return known or str(error.orig).startswith(("no such table", "no such column"))
 
 
 _NOTICE = {"keepalives_idle": 5, "keepalives_interval": 5, "keepalives_count": 2, "tcp_user_timeout": 15_000}
