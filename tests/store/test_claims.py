@@ -173,13 +173,23 @@ def test_the_sweep_records_what_a_crash_left_without_waiting_for_the_next_claim(
     start = lab.row(schedule, schedule.c.probe == lab.id("daily"))["next_due"]
     lab.claim(start)  # we slept until then
     lab.without_gaps()
-    assert lab.claims.sweep(start + 39_999) == 0
+    lab.claims.sweep(start + 39_999)
+    assert lab.rows(results) == []
     lab.record(result(lab.id("often"), start), now=start + 300)
-    assert lab.claims.sweep(start + 40_000) == 1
+    lab.claims.sweep(start + 40_000)
     assert [(row["probe"], row["reason"]) for row in lab.rows(results, results.c.outcome == Outcome.MISSED)] == [
         (lab.id("daily"), "lost")
     ]
-    assert lab.claims.sweep(start + 80_000) == 0
+    lab.claims.sweep(start + 80_000)
+    assert len(lab.rows(results)) == 2
+
+
+def test_all_is_settled_up_to_the_longest_lateness_of_time_that_we_lived(database: Database) -> None:
+    lab = Lab(database, [member("a", lateness=31_000), member("b", lateness=50_000)])
+    assert lab.claims.sweep(T0 + 1_000) == T0 - 49_000
+    assert lab.claims.sweep(T0 + 601_000) == T0 - 50_000, "we stood still from T0"
+    lab.without_gaps()
+    assert lab.claims.sweep(T0 + 661_000) == T0 + 611_000
 
 
 def test_cron_runs_in_its_time_zone_and_goes_on_from_its_newest_slot(database: Database) -> None:
@@ -253,5 +263,6 @@ def test_probes_of_another_configuration_are_left_to_those_who_have_it(databases
     other = Lab(databases.second, [member("z"), *(member(f"new{i}", schedule=sooner) for i in range(5))], new=False)
     taken = [slot for _ in range(4) for slot in ours.claim(SLOT, 2)]
     assert [s.probe for s in taken] == ours.ids
-    assert ours.claims.sweep(SLOT + EVERY) == 1, "its own"
+    ours.claims.sweep(SLOT + EVERY)
+    assert [row["probe"] for row in ours.rows(results)] == ours.ids
     assert len(other.claim(SLOT)) == 5

@@ -165,9 +165,9 @@ class Service:
     async def keep(self) -> None:
         """Roll up whole hours, record what a crash left behind, let go of what is too old."""
         now, database = self.clock(), self.storage.database
-        await self.storage.write(self.claims.sweep, now)
-        lateness = max((member.policy.lateness for member in self.journal.fleet.values()), default=0)
-        await self.storage.write(roll_up, database, now, lateness)
+        settled = await self.storage.write(self.claims.sweep, now)
+        while await self.storage.write(roll_up, database, settled):
+            pass
         while await self.storage.write(expire, database, now, self.retention.results, self.retention.rollups):
             pass
 

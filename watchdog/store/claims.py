@@ -117,14 +117,18 @@ class Claims:
             connection.execute(sooner, [{"p": probe, "due": at} for probe, at in sorted(recheck.items())])
 
     def sweep(self, now: int) -> int:
-        """Record as `missed` what a crash left in the air, before the probe's next claim would; returns how many."""
+        """Record as `missed` what a crash left in the air, before the probe's next claim would.
+
+        Returns the instant up to which all is settled: every result that can still be judged is stored.
+        """
         self.timekeeper.beat(now)
         with self.database.write() as connection:
             rows = self._ours(connection.execute(self._here.where(schedule.c.flying != "[]")).all())
             _, lost = self._settle(connection, rows, now)
             if lost:
                 self.journal.record_in(connection, [Report(result) for result in lost], now)
-        return len(lost)
+        lateness = max((member.policy.lateness for member in self.fleet.values()), default=0)
+        return self.timekeeper.alive.edge(lateness, now)
 
     def _ours(self, rows: Sequence[Any]) -> list[Any]:
         """Without the probes of others, which are not asked for again: they must not fill every batch."""

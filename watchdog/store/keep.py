@@ -1,4 +1,8 @@
-"""What time takes away: roll-ups of whole hours, and retention in small chunks so that no write waits long."""
+"""What time takes away: roll-ups of whole hours, and retention in small chunks so that no write waits long.
+
+Each function does a part of the work and returns how much; call it until it returns 0. Nothing here looks at every
+result: a probe's oldest is found by a seek of its own.
+"""
 
 from __future__ import annotations
 
@@ -9,70 +13,82 @@ from watchdog.store.database import Database
 from watchdog.store.tables import evidence, gaps, incidents, lapses, outbox, probes, results, rollups
 
 HOUR = 3_600_000
+PROBES = 100
+"""How many probes are rolled up in one transaction."""
 CHUNK = 2_000
 """Rows a transaction: one DELETE of everything would block writers for seconds."""
 
 
-def roll_up(database: Database, now: int, lateness: int) -> int:
-    """Sum up each probe's hours that are over and not summed up yet; returns how many rows were written.
+def roll_up(database: Database, settled: int) -> int:
+    """Sum up the hours of some probes that are over and not summed up yet; returns of how many probes.
 
-    An hour is over once `lateness` has passed since its end: nothing judged can be added to it.
+    `settled`: the instant up to which every result that can still be judged is stored.
     """
-    end = (now - lateness) // HOUR * HOUR
-    written = 0
-    with database.read() as connection:
-        done = sa.select(probes.c.id, probes.c.created_at, sa.func.max(rollups.c.hour))
-        per_probe = done.select_from(probes.outerjoin(rollups, rollups.c.probe == probes.c.id)).group_by(probes.c.id)
-        starts = [
-            (id, created // HOUR * HOUR if last is None else last + HOUR)
-            for id, created, last in connection.execute(per_probe)
-        ]
-    for id, start in starts:
-        if start < end:
-            written += _roll_up_probe(database, id, start, end)
-    return written
+    end = settled // HOUR * HOUR
+    rolled = sa.select(sa.func.max(rollups.c.hour) + HOUR).where(rollups.c.probe == probes.c.id)
+    begin = sa.func.coalesce(rolled.correlate(probes).scalar_subquery(), 0)
+    first = sa.select(sa.func.min(results.c.slot)).where(results.c.probe == probes.c.id, results.c.slot >= begin)
+    with database.write() as connection:
+        todo = sa.select(probes.c.id, begin).where(first.scalar_subquery() < end).limit(PROBES)
+        rows = connection.execute(todo).all()
+        for probe, start in rows:
+            insert = database.insert(rollups).from_select([c.name for c in rollups.c], _hours(probe, start, end))
+            connection.execute(insert.on_conflict_do_nothing())
+    return len(rows)
 
 
-def _roll_up_probe(database: Database, id: int, start: int, end: int) -> int:
+def _hours(probe: int, start: int, end: int) -> sa.Select[tuple[object, ...]]:
+    """A probe's results in [start, end) as rows of `rollups`."""
     hour = (results.c.slot - results.c.slot % HOUR).label("hour")
 
     def total(outcome: Outcome, value: sa.ColumnElement[int] | int = 1) -> sa.ColumnElement[int]:
         return sa.func.sum(sa.case((results.c.outcome == outcome, value), else_=0))
 
     timed = sa.case((results.c.outcome == Outcome.PASS, results.c.duration))
-    query = (
+    return (
         sa.select(
             results.c.probe, hour, results.c.location, total(Outcome.PASS), total(Outcome.FAIL), total(Outcome.ERROR),
             total(Outcome.MISSED, results.c.n), sa.func.coalesce(sa.func.sum(timed), 0), sa.func.max(timed),
         )
-        .where(results.c.probe == id, results.c.slot >= start, results.c.slot < end)
+        .where(results.c.probe == probe, results.c.slot >= start, results.c.slot < end)
         .group_by(results.c.probe, hour, results.c.location)
     )  # fmt: skip
-    with database.write() as connection:
-        insert = database.insert(rollups).from_select([c.name for c in rollups.c], query)
-        return connection.execute(insert.on_conflict_do_nothing()).rowcount
 
 
 def expire(database: Database, now: int, keep_results: int, keep_rollups: int) -> int:
-    """Delete one chunk of what is too old from each table; returns how many rows went. Call until it returns 0.
+    """Delete a chunk of what is too old from each table, by whole hours; returns how many rows went.
 
-    Results go only once their hour is rolled up; incidents and what was told of them stay as long as roll-ups.
+    Results go only once their hour is rolled up. Incidents that are over, what was told of them and the first bad
+    result of each incident, with its evidence, stay as long as roll-ups.
     """
-    old, older = now - keep_results, now - keep_rollups
-    rolled = sa.select(sa.func.max(rollups.c.hour)).where(rollups.c.probe == results.c.probe).scalar_subquery()
+    old, older = (now - keep_results) // HOUR * HOUR, (now - keep_rollups) // HOUR * HOUR
+    rolled = sa.select(sa.func.max(rollups.c.hour) + HOUR).where(rollups.c.probe == results.c.probe)
+    seen = _ordinary(evidence) | (evidence.c.slot < older)
+    told = _ordinary(results) & (results.c.slot < rolled.scalar_subquery()) | (results.c.slot < older)
     ended = incidents.c.resolved_at < older
     gone = 0
     for table, which in (
-        (evidence, evidence.c.slot < old),
-        (results, (results.c.slot < old) & (results.c.slot < rolled + HOUR)),
-        (lapses, lapses.c.slot < old),
+        (evidence, _before(evidence.c.probe, evidence.c.slot, old) & seen),
+        (results, _before(results.c.probe, results.c.slot, old) & told),
+        (lapses, _before(lapses.c.probe, lapses.c.slot, old)),
+        (rollups, _before(rollups.c.probe, rollups.c.hour, older)),
         (gaps, gaps.c.stop < old),
-        (rollups, rollups.c.hour < older),
         (outbox, outbox.c.incident.in_(sa.select(incidents.c.id).where(ended))),
-        (incidents, ended),
+        (incidents, ended & incidents.c.id.not_in(sa.select(outbox.c.incident))),
     ):
         key = list(table.primary_key.columns)
         chunk = sa.select(*key).where(which).limit(CHUNK)
         with database.write() as connection:
             gone += connection.execute(sa.delete(table).where(sa.tuple_(*key).in_(chunk))).rowcount
     return gone
+
+
+def _before(probe: sa.Column[int], slot: sa.Column[int], cutoff: int) -> sa.ColumnElement[bool]:
+    """Rows before the cutoff, of the probes that have any."""
+    oldest = sa.select(sa.func.min(slot)).where(probe == probes.c.id).correlate(probes).scalar_subquery()
+    return probe.in_(sa.select(probes.c.id).where(oldest < cutoff)) & (slot < cutoff)
+
+
+def _ordinary(table: sa.Table) -> sa.ColumnElement[bool]:
+    """Rows that no incident began with."""
+    return sa.tuple_(table.c.probe, table.c.slot).not_in(sa.select(incidents.c.probe, incidents.c.since))
