@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from typing import Any
 
@@ -15,6 +16,7 @@ def set_up(mask: Mask, *, quiet: bool = False) -> None:
     """`quiet`: only what goes wrong inside Watchdog itself."""
 
     def masked(_logger: Any, _method: str, event: Any) -> Any:
+        """Before it is rendered each value by itself; afterwards the line, for what only then became text."""
         return mask.deep(event)
 
     terminal = sys.stderr.isatty()
@@ -23,11 +25,10 @@ def set_up(mask: Mask, *, quiet: bool = False) -> None:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="%H:%M:%S" if terminal else "iso", utc=True),
     ]
-    render: list[Any] = (
-        [structlog.processors.format_exc_info, masked, structlog.dev.ConsoleRenderer()]
-        if terminal
-        else [structlog.processors.format_exc_info, masked, structlog.processors.JSONRenderer(ensure_ascii=False)]
-    )
+    people, programs = structlog.dev.ConsoleRenderer, structlog.processors.JSONRenderer
+    colours = not os.environ.get("NO_COLOR")
+    renderer = people(colors=colours) if terminal else programs(ensure_ascii=False)
+    render: list[Any] = [structlog.processors.format_exc_info, masked, renderer, masked]
     level = logging.ERROR if quiet else logging.INFO
     structlog.configure(
         processors=[*shared, *render],

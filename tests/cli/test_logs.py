@@ -1,0 +1,101 @@
+"""Logs: on standard error, one JSON object a line unless a person reads them, and no secret in any of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.cli.terminal import environment
+
+SECRET = 'hush "hush" /+hush'
+TALKING = """
+import asyncio, logging, sys
+from urllib.parse import quote
+import structlog
+from watchdog.cli.logs import set_up
+from watchdog.wire import Mask
+
+secret = sys.argv[1]
+set_up(Mask([secret]), quiet="quiet" in sys.argv)
+
+class Holder:
+    def __repr__(self):
+        return f"Holder({secret})"
+
+log, plain = structlog.get_logger(), logging.getLogger("some.library")
+log.info("told", why=secret, url=f"https://x/?key={quote(secret)}", deep={"a": [secret, {secret: 1}]})
+log.warning(f"in the event {secret}", holder=Holder(), raw=secret.encode(), holders=[Holder()], error=ValueError(secret))
+plain.warning("of a library: %s %r", secret, Holder())
+try:
+    try:
+        raise ValueError(secret)
+    except ValueError as e:
+        raise RuntimeError(f"while handling {secret}") from e
+except RuntimeError:
+    log.exception("internal")
+    plain.exception("internal, of a library")
+plain.info("not shown")
+log.error("the last line")
+
+async def forgotten():
+    async def failing():
+        raise ValueError(secret)
+    task = asyncio.create_task(failing())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    del task
+asyncio.run(forgotten())
+"""
+HIDDEN = ("hush", "aHVza")
+
+
+def told(folder: Path, *words: str) -> list[str]:
+    command = [sys.executable, "-c", TALKING, SECRET, *words]
+    ran = subprocess.run(command, check=True, cwd=folder, env=environment(), capture_output=True, text=True)
+    assert ran.stdout == "", "standard output is for what was asked for"
+    return ran.stderr.splitlines()
+
+
+def test_a_program_gets_an_object_a_line_without_secrets(tmp_path: Path) -> None:
+    lines = told(tmp_path)
+    events = [json.loads(line) for line in lines]
+    assert [event["level"] for event in events] == ["info", "warning", "warning", "error", "error", "error", "error"]
+    assert all(event["timestamp"].endswith("Z") for event in events)
+    assert "while handling •••" in events[3]["exception"]
+    assert "while handling •••" in events[4]["exception"]
+    assert "Task exception was never retrieved" in events[6]["event"]
+    assert not [line for line in lines for hidden in HIDDEN if hidden in line]
+
+
+def test_quiet_is_only_what_goes_wrong_inside(tmp_path: Path) -> None:
+    events = [json.loads(line) for line in told(tmp_path, "quiet")]
+    assert {event["level"] for event in events} == {"error"}
+
+
+def test_a_person_gets_readable_lines_without_secrets(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-c", TALKING, SECRET]
+    env = environment({"NO_COLOR": "1", "TERM": "xterm"})
+    with subprocess.Popen(command, cwd=tmp_path, env=env, stderr=theirs) as talking:
+        os.close(theirs)
+        seen = b""
+        while part := _read(ours):
+            seen += part
+    os.close(ours)
+    assert talking.returncode == 0
+    text = seen.decode()
+    assert "the last line" in text
+    assert "while handling •••" in text
+    assert not [hidden for hidden in HIDDEN if hidden in text]
+    assert "\x1b" not in text, "NO_COLOR is honoured"
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65_536)
+    except OSError:  # the other side is closed
+        return b""
