@@ -25,7 +25,7 @@ from watchdog.wire import Mask, Wire
 
 log = structlog.get_logger()
 
-CLAIM, RECORD, WAKE, DELIVER, KEEP = 0.5, 0.2, 1.0, 1.0, 60.0
+CLAIM, RECORD, WAKE, DELIVER, KEEP = 0.5, 0.5, 1.0, 1.0, 60.0
 """Seconds between ticks. What is urgent does not wait: a bad result is recorded, and a change told, at once."""
 BATCH = 500
 SPOOL = 10_000
