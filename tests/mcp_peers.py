@@ -39,7 +39,8 @@ class Peers:
 def install() -> Peers:
     """Takes about half a minute the first time. Raises OutOfReachError."""
     files = sorted(file for file in LOCKS.iterdir() if file.suffix in (".txt", ".json"))
-    digest = hashlib.sha256(b"".join(file.read_bytes() for file in files) + sys.version.encode()).hexdigest()[:16]
+    place = f"{sys.version} {ROOT}".encode()  # scripts in a virtual environment name where they lie
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in files) + place).hexdigest()[:16]
     home = CACHE / "peers" / digest
     home.mkdir(parents=True, exist_ok=True)
     with (home / "lock").open("w") as lock:

@@ -67,6 +67,10 @@ def runs(request: pytest.FixtureRequest) -> dict[str, Ran]:
     async def one(wire: Wire, fault: str) -> Ran:
         visitor = Visitor(wire)
         seen = await visitor.run(command(fault), seconds=DEADLINE if fault in HANGING else 20)
+        for _ in range(20):  # what was killed still needs a turn of the processor to die
+            if not alive(fault):
+                break
+            await asyncio.sleep(0.1)
         return Ran(seen, visitor.took, alive(fault))
 
     async def all_of_them() -> dict[str, Ran]:
