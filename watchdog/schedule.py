@@ -39,9 +39,14 @@ class ScheduleError(ValueError):
     """A cron expression or time zone that cannot be scheduled."""
 
 
+STEP = 250
+"""Slots of intervals fall on multiples of this many ms: runs that start together cost far less than ones by one."""
+
+
 def phase_of(key: str, every: int) -> int:
-    """Where in its interval a probe runs: the same over restarts, spread evenly over probes."""
-    return int.from_bytes(blake2b(key.encode(), digest_size=8).digest()) % every
+    """Where in its interval of a second or more a probe runs: the same over restarts, spread evenly over probes."""
+    number = int.from_bytes(blake2b(key.encode(), digest_size=8).digest())
+    return number % (every // STEP) * STEP
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from watchdog.schedule import Interval, phase_of
+from watchdog.schedule import STEP, Interval, phase_of
 
 T = 1_700_000_040_000
 
@@ -40,17 +40,22 @@ def test_an_instant_stands_between_its_slots(data: st.DataObject, every: int, at
 
 
 def test_a_phase_is_the_same_for_ever() -> None:
-    assert phase_of("api", 60_000) == 41_844
-    assert phase_of("api", 10_000) == 1_844
+    assert phase_of("api", 60_000) == 21_000
+    assert phase_of("api", 10_000) == 1_000
     assert phase_of("web", 60_000) != phase_of("api", 60_000)
 
 
 @pytest.mark.parametrize("every", [1_000, 10_000, 60_000, 86_400_000])
 def test_phases_spread_a_thousand_probes_evenly(every: int) -> None:
-    tenths = Counter(phase_of(f"probe-{n}", every) * 10 // every for n in range(1_000))
-    assert set(tenths) == set(range(10)), "each within its interval"
-    assert max(tenths.values()) < 140
-    assert min(tenths.values()) > 60
+    parts = min(10, every // STEP)
+    spread = Counter(phase_of(f"probe-{n}", every) * parts // every for n in range(1_000))
+    assert set(spread) == set(range(parts)), "each within its interval"
+    assert max(spread.values()) < 1_400 / parts
+    assert min(spread.values()) > 600 / parts
+
+
+def test_phases_are_whole_steps_so_that_runs_start_together() -> None:
+    assert {phase_of(f"probe-{n}", 10_000) % STEP for n in range(100)} == {0}
 
 
 @pytest.mark.parametrize(

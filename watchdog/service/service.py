@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 import structlog
@@ -19,6 +21,7 @@ from watchdog.service.lag import LagSentinel
 from watchdog.service.runner import Runner
 from watchdog.service.storage import Storage
 from watchdog.store.claims import Claims
+from watchdog.store.database import Away, why
 from watchdog.store.journal import Journal
 from watchdog.store.keep import expire, roll_up
 from watchdog.wire import Mask, Wire
@@ -30,7 +33,7 @@ CLAIM, RECORD, WAKE, DELIVER, KEEP = 0.5, 0.5, 1.0, 1.0, 60.0
 BATCH = 500
 SPOOL = 10_000
 """How many results wait in memory while the database is away; beyond it the oldest are dropped and counted."""
-GRACE = 4.0
+GRACE = 3.0
 """Seconds that runs, and then deliveries, may go on after we were told to stop."""
 
 
@@ -64,11 +67,12 @@ class Service:
         self._spool: list[Report] = []
         self._dropped = 0
         self._bad: set[int] = set()
-        self._recording = asyncio.Lock()
+        self._claiming, self._recording = asyncio.Lock(), asyncio.Lock()
         self._urgent = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._ticks = AsyncIOScheduler(job_defaults={"coalesce": True, "misfire_grace_time": None, "max_instances": 1})
-        self._troubles: set[str] = set()
+        self._troubles: Counter[str] = Counter()
+        """Tick -> how often in a row it failed."""
         self.last_claim = 0
         """The clock at the last claim that succeeded."""
 
@@ -87,27 +91,33 @@ class Service:
         async def run() -> None:
             try:
                 await verb()
+            except asyncio.CancelledError:
+                return  # we were told to stop, and have nothing to tell of it
             except Exception as e:
-                first = name not in self._troubles
-                self._troubles.add(name)
-                (log.exception if first else log.warning)("tick_failed", tick=name, why=type(e).__name__)
+                self._troubles[name] += 1
+                if self._troubles[name] > 1:
+                    return  # told already
+                if isinstance(e, Away):
+                    log.error("database_away", tick=name, why=why(e))
+                else:
+                    log.exception("tick_failed", tick=name)
             else:
-                if name in self._troubles:
-                    self._troubles.discard(name)
-                    log.info("tick_recovered", tick=name)
+                if failures := self._troubles.pop(name, 0):
+                    log.info("tick_recovered", tick=name, failures=failures)
 
         return run
 
     async def claim(self) -> None:
         """Claim what is due within the next second; each run then starts at its slot."""
-        now = self.clock()
-        while True:
-            slots, memories = await self.storage.write(self.claims.claim, now, BATCH)
-            for slot in slots:
-                self.dispatcher.start(self.probes[slot.probe], slot, memories.get(slot.probe, {}))
-            if len(slots) < BATCH:
-                break
-        self.last_claim = now
+        async with self._claiming:
+            now = self.clock()
+            while True:
+                slots, memories = await self.storage.write(self.claims.claim, now, BATCH)
+                for slot in slots:
+                    self.dispatcher.start(self.probes[slot.probe], slot, memories.get(slot.probe, {}))
+                if len(slots) < BATCH:
+                    break
+            self.last_claim = now
 
     def take(self, report: Report) -> None:
         """A run's result, to be recorded with the next batch: at once when it is bad or ends something bad."""
@@ -173,7 +183,10 @@ class Service:
 
     async def stop(self) -> None:
         """No new slots; what flies finishes or is recorded as missed; what is not told waits in the outbox."""
-        self._ticks.shutdown(wait=False)
+        self._ticks.pause()  # what it has begun goes on: a claim that is cancelled would leave its slots to nobody
+        with suppress(TimeoutError):
+            async with asyncio.timeout(1), self._claiming:
+                pass
         await self.dispatcher.stop(GRACE)
         for task in self._tasks:
             task.cancel()
@@ -185,3 +198,4 @@ class Service:
                 log.error("results_dropped", n=before, why="the database was away when we were stopped")
                 break
         await self.mailroom.stop(GRACE)
+        self._ticks.shutdown(wait=False)
