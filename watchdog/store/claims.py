@@ -110,6 +110,8 @@ class Claims:
 
         A probe that has run, or begun to, since that instant has been looked at again already.
         """
+        if not recheck:
+            return
         due: sa.BindParameter[int] = sa.bindparam("due")
         unseen = schedule.c.last_slot.is_(None) | (schedule.c.last_slot < due)
         sooner = self._update.where(schedule.c.next_due > due, unseen).values(next_due=due)

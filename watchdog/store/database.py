@@ -7,8 +7,10 @@ read on the writer would lock writers out). PostgreSQL: READ COMMITTED, one writ
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from time import monotonic, sleep
 from typing import Any
 
 import sqlalchemy as sa
@@ -151,12 +153,27 @@ _PG_INSERT = sa.text(
 )
 
 
+def _into_wal(driver: Any) -> None:
+    """Processes that open a new database at once get in each other's way here, and SQLite does not wait."""
+    patience = monotonic() + 10
+    while True:
+        try:
+            driver.execute("PRAGMA journal_mode=wal")
+        except sqlite3.OperationalError:
+            if monotonic() > patience:
+                raise
+            sleep(0.01)
+        else:
+            return
+
+
 def _prepare_sqlite(engine: sa.Engine, begin: str) -> None:
     @sa.event.listens_for(engine, "connect")
     def connect(driver: Any, _record: Any) -> None:
         driver.isolation_level = None
-        for pragma in ("journal_mode=wal", "synchronous=normal", "busy_timeout=10000", "foreign_keys=on"):
+        for pragma in ("busy_timeout=10000", "synchronous=normal"):
             driver.execute(f"PRAGMA {pragma}")
+        _into_wal(driver)
 
     @sa.event.listens_for(engine, "begin")
     def start(connection: sa.Connection) -> None:

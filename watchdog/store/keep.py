@@ -13,7 +13,7 @@ from watchdog.store.database import Database
 from watchdog.store.tables import evidence, gaps, incidents, lapses, outbox, probes, results, rollups
 
 HOUR = 3_600_000
-PROBES = 100
+PROBES = 25
 """How many probes are rolled up in one transaction."""
 CHUNK = 2_000
 """Rows a transaction: one DELETE of everything would block writers for seconds."""

@@ -6,23 +6,26 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from watchdog.store.database import ADVISORY, Database
+from watchdog.store.database import Database
+from watchdog.store.tables import metadata
 
-LOCK = -1
-"""The advisory lock of migrations: no probe has this id."""
+MIGRATE = -1
+"""The key of the lock under which the schema changes: no probe has this id."""
+VERSION = "watchdog_version"
+"""The table that holds the schema's revision."""
 
 
 class SchemaError(Exception):
-    """The database is newer than this program."""
+    """What is in the database is not for this program: its schema is newer, or its tables are somebody else's."""
 
 
 def upgrade(database: Database, migrations: Path) -> tuple[str, str]:
     """Run what is missing, under a lock and in one transaction; returns the revisions before and after.
 
-    Raises SchemaError when a newer Watchdog has upgraded the database.
+    `migrations`: Alembic's folder. Tables of others are left alone. Raises SchemaError.
     """
+    from alembic import command
     from alembic.config import Config
-    from alembic.runtime.environment import EnvironmentContext
     from alembic.runtime.migration import MigrationContext
     from alembic.script import ScriptDirectory
     from alembic.util import CommandError
@@ -30,23 +33,18 @@ def upgrade(database: Database, migrations: Path) -> tuple[str, str]:
     config = Config()
     config.set_main_option("script_location", str(migrations).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
-    script = ScriptDirectory.from_config(config)
-    head = script.get_current_head() or ""
+    head = ScriptDirectory.from_config(config).get_current_head() or ""
     with database.write() as connection:
-        if database.postgres:
-            connection.execute(sa.text("SET LOCAL lock_timeout = '60s'"))
-            connection.execute(sa.text("SELECT pg_advisory_xact_lock(:c, :l)"), {"c": ADVISORY, "l": LOCK})
-        before = (
-            MigrationContext.configure(connection, opts={"version_table": "watchdog_version"}).get_current_revision()
-            or ""
-        )
-        if before == head:
-            return before, head
-        environment = EnvironmentContext(config, script, fn=lambda rev, _context: script._upgrade_revs(head, rev))
+        database.alone(connection, MIGRATE)
+        before = MigrationContext.configure(connection, opts={"version_table": VERSION}).get_current_revision() or ""
+        if not before and (taken := metadata.tables.keys() & set(sa.inspect(connection).get_table_names())):
+            raise SchemaError(
+                f"the database holds tables that are not Watchdog's: {', '.join(sorted(taken))}; give it a database of"
+                " its own"
+            )
         config.attributes["connection"] = connection
         try:
-            with environment:
-                script.run_env()
+            command.upgrade(config, "head")
         except CommandError as e:
             raise SchemaError(
                 f"the database is at schema {before}, which this version does not know: it was upgraded by a newer"
