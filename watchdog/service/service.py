@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
@@ -25,6 +26,7 @@ from watchdog.store.database import Away, why
 from watchdog.store.journal import Journal
 from watchdog.store.keep import expire, roll_up
 from watchdog.wire import Mask, Wire
+from watchdog.words import span
 
 log = structlog.get_logger()
 
@@ -69,8 +71,10 @@ class Service:
         self._bad: set[int] = set()
         self._claiming, self._recording = asyncio.Lock(), asyncio.Lock()
         self._urgent = asyncio.Event()
+        self._stopping = False
         self._tasks: list[asyncio.Task[None]] = []
-        self._ticks = AsyncIOScheduler(job_defaults={"coalesce": True, "misfire_grace_time": None, "max_instances": 1})
+        defaults = {"coalesce": True, "misfire_grace_time": None, "max_instances": 1}
+        self._ticks = AsyncIOScheduler(timezone=UTC, job_defaults=defaults)
         self._troubles: Counter[str] = Counter()
         """Tick -> how often in a row it failed."""
         self.last_claim = 0
@@ -80,9 +84,10 @@ class Service:
         for verb, seconds in (
             (self.claim, CLAIM), (self.record, RECORD), (self.wake, WAKE), (self.deliver, DELIVER), (self.keep, KEEP),
         ):  # fmt: skip
-            self._ticks.add_job(self._tick(verb), IntervalTrigger(seconds=seconds), id=verb.__name__)
+            self._ticks.add_job(self._tick(verb), IntervalTrigger(seconds=seconds, timezone=UTC), id=verb.__name__)
         self._ticks.start()
-        self._tasks = [asyncio.create_task(self._sentinel.watch()), asyncio.create_task(self._at_once())]
+        background = self._sentinel.watch(), self._mind_the_clock(), self._at_once()
+        self._tasks = [asyncio.create_task(work) for work in background]
         await self._tick(self.claim)()
 
     def _tick(self, verb: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
@@ -111,13 +116,25 @@ class Service:
         """Claim what is due within the next second; each run then starts at its slot."""
         async with self._claiming:
             now = self.clock()
-            while True:
+            while not self._stopping:
                 slots, memories = await self.storage.write(self.claims.claim, now, BATCH)
                 for slot in slots:
                     self.dispatcher.start(self.probes[slot.probe], slot, memories.get(slot.probe, {}))
                 if len(slots) < BATCH:
                     break
             self.last_claim = now
+
+    async def _mind_the_clock(self) -> None:
+        """The scheduler waits by the clock on the wall: put back, every tick would wait until it has caught up."""
+        last = self.clock()
+        while True:
+            await asyncio.sleep(1)
+            now = self.clock()
+            if now < last:
+                log.error("clock_put_back", by=span(last - now), why="no slot runs twice: what ran already is not due")
+                for job in self._ticks.get_jobs():
+                    job.modify(next_run_time=datetime.now(UTC))
+            last = now
 
     def take(self, report: Report) -> None:
         """A run's result, to be recorded with the next batch: at once when it is bad or ends something bad."""
@@ -131,7 +148,7 @@ class Service:
         (self._bad.discard if good else self._bad.add)(probe)
 
     async def _at_once(self) -> None:
-        while True:
+        while not self._stopping:
             await self._urgent.wait()
             self._urgent.clear()
             await self._tick(self.record)()
@@ -183,14 +200,14 @@ class Service:
 
     async def stop(self) -> None:
         """No new slots; what flies finishes or is recorded as missed; what is not told waits in the outbox."""
+        self._stopping = True
         self._ticks.pause()  # what it has begun goes on: a claim that is cancelled would leave its slots to nobody
         with suppress(TimeoutError):
             async with asyncio.timeout(1), self._claiming:
                 pass
         await self.dispatcher.stop(GRACE)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        async with self._recording:  # a batch on its way is stored by now, or in the spool again
+            pass
         while self._spool:
             before = len(self._spool)
             await self._tick(self.record)()
@@ -199,3 +216,6 @@ class Service:
                 break
         await self.mailroom.stop(GRACE)
         self._ticks.shutdown(wait=False)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
