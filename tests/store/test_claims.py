@@ -249,6 +249,17 @@ def test_the_watermark_moves_only_once_all_that_is_due_is_claimed(database: Data
     assert [len(lab.claim(now, 2)), watermark(lab)] == [1, now]
 
 
+def test_slots_that_nobody_may_run_any_more_fill_no_batch(database: Database) -> None:
+    """After an outage most slots are too old: fewer slots than asked for still means that nothing is left."""
+    old, new = Interval(EVERY, 1_000), Interval(EVERY, 58_000)
+    lab = Lab(database, [*(member(f"old{i}", schedule=old) for i in range(5)), member("new", schedule=new)])
+    now = T0 + 59_000
+    lab.mark(now - 1_000)
+    assert [s.probe for s in lab.claim(now, 2)] == [lab.id("new")]
+    assert watermark(lab) == now
+    assert missed(lab) == [(1_000, "skipped", 1)] * 5
+
+
 def test_what_has_waited_longest_is_claimed_first(database: Database) -> None:
     lab = Lab(database, [member(f"p{i}", schedule=Interval(EVERY, 400 * (1 + 7 * i % 10))) for i in range(10)])
     order = [s.at for _ in range(5) for s in lab.claim(T0 + 4_000, 2)]

@@ -85,7 +85,8 @@ def test_an_hour_waits_for_what_can_still_be_judged(database: Database) -> None:
     lab = Lab(database, [member(schedule=Interval(MINUTE))], now=H)
     slot = H + HOUR - MINUTE
     lab.mark(slot - 10_000)
-    assert [s.at for s in lab.claim(slot - 1_000) + lab.claim(slot - 1_000)] == [slot]
+    lab.claim(slot - 1_000)  # those before it are too old
+    assert [s.at for s in lab.claim(slot - 1_000)] == [slot]
     back = slot + 2 * HOUR
     assert drain(database, lab.claims.sweep(back)) == 0
     lab.record(result(lab.ids[0], slot, "fail"), now=back + 300)

@@ -30,19 +30,24 @@ class Claims:
     def claim(self, now: int, limit: int = 500) -> tuple[list[Slot], Mapping[int, dict[str, Json]]]:
         """Claim what is due within the next second and move each probe's next slot, in one transaction.
 
-        Returns the slots to run, and what their probes remember.
+        Returns the slots to run, at most `limit`, and what their probes remember. Fewer: nothing is left to claim, and
+        the watermark has moved to `now`.
 
         Slots that nobody ran become one `missed` row a probe, or none where a gap of ours covers them; a slot that was
-        claimed and never recorded becomes `missed` once its lateness has passed. When nothing is left to claim, the
-        watermark moves to `now`.
+        claimed and never recorded becomes `missed` once its lateness has passed.
         """
         self.timekeeper.beat(now)
-        due = self._here.where(schedule.c.next_due <= now + AHEAD).order_by(schedule.c.next_due).limit(limit)
+        slots: list[Slot] = []
+        drained = False
         with self.database.write() as connection:
-            rows = connection.execute(due.with_for_update(skip_locked=True)).all()
-            slots = self._claim(connection, rows, now)
+            while not drained and len(slots) < limit:
+                due = self._here.where(schedule.c.next_due <= now + AHEAD).order_by(schedule.c.next_due)
+                first = due.limit(limit - len(slots)).with_for_update(skip_locked=True)
+                rows = connection.execute(first).all()
+                drained = len(rows) < limit - len(slots)
+                slots += self._claim(connection, rows, now)
             remembered = memories(connection, [slot.probe for slot in slots])
-        if len(rows) < limit:
+        if drained:
             self.timekeeper.beat(now, through=True)
         return slots, remembered
 
