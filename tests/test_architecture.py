@@ -120,7 +120,7 @@ class Import(NamedTuple):
     """Under `if TYPE_CHECKING`: names a type, uses nothing."""
 
     @property
-    def library(self) -> str:
+    def top(self) -> str:
         return self.target.split(".")[0]
 
     @property
@@ -159,7 +159,7 @@ def misdirected(package: Path) -> list[str]:
     rooms = {room(path) for path, _ in trees(package)} - {"__init__"}
     found = [f"{name} has no storey: give it one in STOREYS" for name in sorted(rooms - storey.keys())]
     for one in imports(package):
-        if one.library != "watchdog":
+        if one.top != "watchdog":
             continue
         here, there = room(one.path), one.target.split(".")[1]
         if here in storey and there in storey and here != there and storey[there] >= storey[here]:
@@ -170,10 +170,10 @@ def misdirected(package: Path) -> list[str]:
 def impure(package: Path) -> list[str]:
     found = []
     for one in imports(package):
-        if (home := room(one.path)) not in PURE or one.library == "watchdog":
+        if (home := room(one.path)) not in PURE or one.top == "watchdog":
             continue
-        if one.library in IMPURE or one.library not in sys.stdlib_module_names | set(PURE[home]):
-            found.append(f"{one.where}: {home} is pure and must not import {one.library}")
+        if one.top in IMPURE or one.top not in sys.stdlib_module_names | set(PURE[home]):
+            found.append(f"{one.where}: {home} is pure and must not import {one.top}")
     for path, tree in trees(package):
         if room(path) not in PURE:
             continue
@@ -187,10 +187,10 @@ def impure(package: Path) -> list[str]:
 
 def trespassing(package: Path) -> list[str]:
     return [
-        f"{one.where}: {one.library} belongs in {' or '.join(wall.places)}: {wall.why}"
+        f"{one.where}: {one.top} belongs in {' or '.join(wall.places)}: {wall.why}"
         for one in imports(package)
         for wall in WALLS
-        if one.library in wall.libraries
+        if one.top in wall.libraries
         and not one.for_types
         and not any(fnmatch(one.path, place) for place in wall.places)
     ]
@@ -268,8 +268,8 @@ def test_every_library_in_use_is_declared_and_every_declared_one_is_used() -> No
     used = {
         COMES_WITH.get(canonicalize_name(owner), canonicalize_name(owner))
         for one in [*imports(PACKAGE), *imports(ROOT / "migrations")]
-        if one.library not in sys.stdlib_module_names | {"watchdog"}
-        for owner in owners.get(one.library, [one.library])
+        if one.top not in sys.stdlib_module_names | {"watchdog"}
+        for owner in owners.get(one.top, [one.top])
     }
     declared = {canonicalize_name(Requirement(line).name) for line in project["dependencies"]}
     optional = {canonicalize_name(Requirement(line).name) for line in project["optional-dependencies"]["postgres"]}
