@@ -161,7 +161,7 @@ def _latest(case: Case, told: Story, now: int) -> str:
     said = [exact(latest.slot, now), latest.message or latest.outcome.value]
     said += [span(latest.duration)] if latest.duration is not None else []
     failed = case.incident.rule == availability.NAME
-    return " · ".join(said) + f". {count(told.streak, 'run')} {'failed' if failed else 'judged'} since it began."
+    return " · ".join(said) + f". {count(told.streak, 'run')} {'failed' if failed else 'were bad'} since it began."
 
 
 def timeline(case: Case, told: Story, sent: Iterable[Told], now: int) -> tuple[Happened, ...]:
