@@ -29,7 +29,7 @@ def probe(
 
     set_up(given.mask)
     report = asyncio.run(_once(given, chosen))
-    told = _told(chosen, report)
+    told = _told(given, chosen, report)
     if output is Output.JSON:
         print_json(told)
     else:
@@ -61,13 +61,13 @@ async def _once(given: Loaded, chosen: Probe) -> Report:
         return await Runner(wire, given.mask, wall, lag).run(chosen, Slot(0, wall(), "local", None), {})
 
 
-def _told(chosen: Probe, report: Report) -> dict[str, Any]:
+def _told(given: Loaded, chosen: Probe, report: Report) -> dict[str, Any]:
     """The result as one object. A finding about a task makes it fail, as it would open an incident."""
     from watchdog.rules import judge
     from watchdog.service.members import member_of
 
     result = report.result
-    findings = [f for f in judge(member_of(chosen, "").policy, result) if f.bad]
+    findings = [f for f in judge(member_of(chosen, "", given.mask).policy, result) if f.bad]
     tasks = [f for f in findings if f.rule in ("task", "missing")]
     explained = tasks and not any(f.rule == "availability" for f in findings)
     outcome, reason, message = result.outcome, result.reason, result.message

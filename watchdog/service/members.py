@@ -6,12 +6,15 @@ from watchdog.model import ProbeInfo
 from watchdog.probes.base import Probe
 from watchdog.rules import Policy
 from watchdog.schedule import Cron, Interval, Schedule, phase_of
+from watchdog.service.runner import NAME
 from watchdog.store.fleet import Member
+from watchdog.wire import Mask, cap, harmless
 
 MARGIN = 30_000
 """A result may be stored this many ms after its run's deadline and still be judged."""
 SILENT = 3
 """So many slots without any result, and the probe is stale."""
+NOTHING = Mask(())
 
 
 def schedule_of(probe: Probe) -> Schedule:
@@ -20,8 +23,11 @@ def schedule_of(probe: Probe) -> Schedule:
     return Interval(probe.every, phase_of(probe.key, probe.every))
 
 
-def member_of(probe: Probe, spec: str) -> Member:
-    """`spec`: the probe's configuration as written, in YAML."""
+def member_of(probe: Probe, spec: str, mask: Mask = NOTHING) -> Member:
+    """`spec`: the probe's configuration as written, in YAML.
+
+    Where it points, and its tasks by name, are masked as they are in results: a limit would otherwise miss its task.
+    """
     plan = schedule_of(probe)
     lateness = probe.timeout + MARGIN
 
@@ -31,13 +37,14 @@ def member_of(probe: Probe, spec: str) -> Member:
             last = plan.after(last)
         return last - slot + lateness
 
+    limits = {cap(harmless(mask(name)), NAME): limit for name, limit in probe.task_limits.items()}
     info = ProbeInfo(
         id=0, key=probe.key, name=probe.name, kind=probe.kind, group=probe.group, tags=tuple(probe.tags),
-        severity=probe.alert.severity, runbook=probe.runbook, target=probe.target, cadence=plan.text,
-        task_limits=dict(probe.task_limits),
+        severity=probe.alert.severity, runbook=probe.runbook, target=mask(probe.target), cadence=plan.text,
+        task_limits=limits,
     )  # fmt: skip
     policy = Policy(
         probe=0, silence=silence, after=probe.alert.after, recover=probe.alert.recover, lateness=lateness,
-        severity=probe.alert.severity, task_limits=dict(probe.task_limits),
+        severity=probe.alert.severity, task_limits=limits,
     )  # fmt: skip
     return Member(info, plan, policy, spec)
