@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+LONGEST = 9
+"""Seconds after which the system ends us where we are: a database or a name server that hangs must not hold us."""
 LOCATION = "local"
 """Where this process probes from; there is one location."""
 FRESH = 20 * CLAIM * 1000
@@ -182,12 +184,13 @@ def told_to_stop() -> asyncio.Event:
 
 
 async def serve(loaded: Loaded, listening: socket.socket) -> None:
-    """Run until we are told to stop: the service, and its pages on this socket."""
+    """Run until we are told to stop: the service, and its pages on this socket. The process ends soon afterwards."""
     stop = told_to_stop()
     async with running(loaded) as app, Server(faces(app), listening):
         host, port = listening.getsockname()[:2]
         pages = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
         log.info("started", probes=len(loaded.config.probes), pages=pages)
         await stop.wait()
+        signal.alarm(LONGEST)
         log.info("stopping")
     log.info("stopped")

@@ -29,9 +29,9 @@ class LagSentinel:
     async def watch(self) -> None:
         """Runs until cancelled. While it does not, waiting looks like standing still."""
         while True:
+            self.note()
             self._expected = monotonic() + PERIOD
             await asyncio.sleep(PERIOD)
-            self.note()
 
     def note(self) -> None:
         """Look now: who runs first after a standstill finds it, whether or not `watch` has come round."""

@@ -75,7 +75,7 @@ class Runner:
             }
         preferences = seen.preferences
         if preferences is not None:
-            preferences = {expression: self._text(told) for expression, told in preferences.items()}
+            preferences = {self.mask(expression): self._text(told) for expression, told in preferences.items()}
         result = Result(
             slot.probe, slot.at, slot.location, seen.outcome, seen.reason, self._text(seen.message),
             None if seen.duration is None else round(seen.duration), seen.phases,
