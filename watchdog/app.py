@@ -98,7 +98,7 @@ async def assemble(loaded: Loaded, storage: Storage, wire: Wire, clock: Clock) -
     )
     receivers = {name: tuple(receiver.destinations(name)) for name, receiver in config.receivers.items()}
     routes = Routes(receivers, tuple(route.table() for route in config.routes), quiet)
-    members = [member_of(probe, loaded.specs[probe.key]) for probe in config.probes]
+    members = [member_of(probe, loaded.specs[probe.key], loaded.mask) for probe in config.probes]
     fleet = await storage.write(register, database, members, clock(), LOCATION, quiet)
     by_key = {probe.key: probe for probe in config.probes}
     probes = {id: by_key[member.info.key] for id, member in fleet.items()}
