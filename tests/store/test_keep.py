@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-import sqlalchemy as sa
 
 from tests.store.lab import EVERY, T0, Lab, fleet_of, member, report, result
 from watchdog.model import Report, Result
@@ -229,29 +228,3 @@ def test_live_state_does_not_depend_on_what_is_old(database: Database) -> None:
     late = H + 30 * DAY
     (change,) = lab.feed(result(probe, late), result(probe, late + EVERY))
     assert change.incident == opened.incident
-
-
-def test_retention_scans_no_table_of_results(database: Database) -> None:
-    if database.postgres:
-        return  # how it reads a table depends on what it knows of it
-    statements: list[tuple[str, object]] = []
-
-    def note(_c: object, _cursor: object, statement: str, values: object, *_: object) -> None:
-        statements.append((statement, values))
-
-    Lab(database, fleet_of(3))
-    sa.event.listen(database.writer, "before_cursor_execute", note)
-    try:
-        roll_up(database, H)
-        expire(database, H, DAY, DAY)
-    finally:
-        sa.event.remove(database.writer, "before_cursor_execute", note)
-    with database.writer.connect() as connection:
-        plan = [
-            row[3]
-            for statement, values in statements if statement.startswith(("SELECT", "DELETE", "INSERT"))
-            for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)  # type: ignore[arg-type]
-        ]  # fmt: skip
-    assert plan
-    scans = [line for line in plan if line.startswith(("SCAN results", "SCAN evidence", "SCAN rollups"))]
-    assert scans == []

@@ -68,9 +68,10 @@ def test_a_target_that_recovered(database: Database) -> None:
     assert (seen.latest.slot, seen.latest.outcome, seen.latest.evidence) == (at(8), PASS, Evidence())
 
 
-def test_what_failed_after_the_end_does_not_count(database: Database) -> None:
+def test_what_failed_after_the_end_or_came_too_late_does_not_count(database: Database) -> None:
     lab = Lab(database, [member(after=2)])
     opened = lab.feed(*series(lab.ids[0], "ffppfff"))[0]
+    lab.record(result(lab.ids[0], at(2) + 1_000, "fail"), now=at(8))
     assert told(lab, opened.incident, Event.RESOLVED).streak == 2
 
 
@@ -152,13 +153,15 @@ def test_a_long_incident_is_counted_without_judging_all_of_it(
 ) -> None:
     monkeypatch.setattr(telling, "COUNTED", 5)
     lab = Lab(database, [member(after=1)])
-    outcome = {"availability": "fail", "preference": "pass", "unjudged": "error"}[rule]
-    made = [
-        result(lab.ids[0], T0 + i * 1_000, outcome, preferences={"x": "not so"} if rule == "preference" else None)
-        for i in range(1, 13)
-    ]
+    bad = {"availability": "fail", "preference": "pass", "unjudged": "error"}[rule]
+    preferences = {"x": "not so"} if rule == "preference" else None
+    made = [result(lab.ids[0], T0 + i * 1_000, bad, preferences=preferences) for i in range(1, 13)]
+    if rule != "preference":
+        made[2] = result(lab.ids[0], T0 + 3_000)
+    made[3] = result(lab.ids[0], T0 + 4_000, "missed")
     (opened,) = lab.record(*made)
-    assert (opened.rule, told(lab, opened.incident).streak) == (rule, 12)
+    assert opened.rule == rule
+    assert told(lab, opened.incident).streak == (11 if rule == "preference" else 10)
 
 
 def test_a_story_outlives_its_probe_and_its_results(database: Database) -> None:

@@ -116,17 +116,17 @@ def _retire(database: Database, now: int, quiet: frozenset[str]) -> None:
     """End what removed probes left open. A probe without a cursor is judged no more, whoever still runs it."""
     removed = sa.select(probes.c.id).where(probes.c.removed_at.is_not(None))
     left = sa.select(cursors.c.probe).where(cursors.c.probe.in_(removed)).limit(CHUNK)
-    more = True
-    while more:
+    while True:
         with database.write() as connection:
             database.alone(connection, REGISTER)
             ids = database.lock(connection, connection.execute(left).scalars())
+            if not ids:
+                return
             connection.execute(sa.delete(cursors).where(cursors.c.probe.in_(ids)))
             connection.execute(sa.delete(findings).where(findings.c.probe.in_(ids)))
             still = incidents.c.probe.in_(ids), incidents.c.resolved_at.is_(None)
             for incident in connection.execute(sa.select(incidents.c.id).where(*still)).scalars().all():
                 end(connection, incident, now, "removed", now, quiet)
-            more = len(ids) == CHUNK
 
 
 def _look_again(database: Database, ids: list[int], now: int) -> None:

@@ -179,7 +179,8 @@ class Journal:
         have moved: so a fold that awaits nothing may start at the later of the two. A probe that was removed in the
         meantime has no cursor and is judged no more. `newest`: where a wake asks, the newest slot heard of.
         """
-        known = {**self._cursors(connection, awake - known.keys(), sa.true()), **known}
+        if cold := awake - known.keys():
+            known = {**self._cursors(connection, cold, sa.true()), **known}
         starts = {
             p: known[p].folded if known[p].held else max(known[p].folded, self._edge(p, now))
             for p in sorted(awake & known.keys())
@@ -187,11 +188,12 @@ class Journal:
         rows: dict[int, list[Result]] = {probe: [] for probe in starts}
         for row in self.database.results_after(connection, starts):
             rows[row[0]].append(codec.result_of(row))
-        before = self._machines(connection, [probe for probe in starts if known[probe].hot])
+        hot = [probe for probe in starts if known[probe].hot]
+        before = self._machines(connection, hot) if hot else {}
         writes = Writes()
         for probe, start in starts.items():
             last = None if newest is None else newest[probe]
-            self._fold(known[probe], start, rows[probe], before[probe], now, last, writes)
+            self._fold(known[probe], start, rows[probe], before.get(probe, {}), now, last, writes)
         self._write(connection, writes, now)
         return writes.changes
 

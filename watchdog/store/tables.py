@@ -163,9 +163,8 @@ outbox = Table(
     Column("receipt", Text),  # JSON kept for the next delivery of this incident to this destination
     Column("done_at", BigInteger),
 )  # fmt: skip
-waiting = outbox.c.state == sa.literal_column("'waiting'")
-"""Spelt out, not bound: only so does SQLite use the index of what is waiting."""
-dead = outbox.c.state == sa.literal_column("'dead'")
+waiting = outbox.c.state == "waiting"
+dead = outbox.c.state == "dead"
 Index("ix_outbox_due", outbox.c.due_at, postgresql_where=waiting, sqlite_where=waiting)
 Index("ix_outbox_dead", outbox.c.created_at, postgresql_where=dead, sqlite_where=dead)
 
