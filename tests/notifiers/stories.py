@@ -54,7 +54,7 @@ def incident(rule: str, message: str, **told: Any) -> Incident:
 
 _BAD = sample(
     SINCE, Outcome.FAIL, "status == 200 is false: observed 503", reason="expectation_failed", excerpt=BODY,
-    facts={"status": 503, "protocol": "HTTP/1.1", "expect": {"status == 200": "status == 200 is false: observed 503"}},
+    facts={"status": 503, "protocol": "HTTP/1.1", "expect": {"status == 200": "is false: observed 503"}},
 )  # fmt: skip
 
 OPENED = Story(

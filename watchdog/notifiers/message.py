@@ -180,8 +180,9 @@ def _expression(story: Story) -> str:
         return one_line(story.incident.subject, CAUSE)
     for sample in (story.first_bad, story.latest):
         told = sample.evidence.facts.get("expect") if sample is not None else None
-        if isinstance(told, dict) and story.incident.message in told.values():
-            return next(one_line(str(text), CAUSE) for text, what in told.items() if what == story.incident.message)
+        for text, what in told.items() if isinstance(told, dict) else ():
+            if story.incident.message.endswith(f"{text} {what}"):
+                return one_line(str(text), CAUSE)
     return ""
 
 
@@ -237,14 +238,18 @@ def _evidence(story: Story) -> str:
     latest = story.latest if story.event is Event.OPENED else None
     if latest is not None and latest.outcome is Outcome.PASS and story.incident.rule == "availability":
         latest = None
-    return next((told for sample in (latest, story.first_bad) if (told := _told(sample))), "")
+    subject = story.incident.subject
+    return next((told for sample in (latest, story.first_bad) if (told := _told(sample, subject))), "")
 
 
-def _told(sample: Sample | None) -> str:
-    """Expectations are left out: the rule's line tells them."""
+def _told(sample: Sample | None, subject: str) -> str:
+    """Expectations are left out: the rule's line tells them. Of tasks, the one that it is about stands for all."""
     if sample is None:
         return ""
     told = {key: value for key, value in sample.evidence.facts.items() if key != "expect" and value not in (None, "")}
+    tasks = told.get("tasks")
+    if isinstance(tasks, dict) and subject in tasks:
+        told = {"task": tasks[subject]} | {key: value for key, value in told.items() if key != "tasks"}
     facts = [f"{key}: {_value(value)}" for key, value in told.items()]
     text = harmless("\n".join([*facts, sample.evidence.excerpt])).strip()
     return text if len(text) <= EXCERPT else f"{text[: EXCERPT - 1]}…"

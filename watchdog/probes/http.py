@@ -13,7 +13,7 @@ from watchdog.fields import FieldsError, Model
 from watchdog.model import Evidence, Json, Observation, Outcome
 from watchdog.probes.access import Auth, HttpUrl, wrong_access
 from watchdog.probes.base import Attempt, Probe
-from watchdog.probes.verdict import Values, faulted
+from watchdog.probes.verdict import Values, faulted, told
 from watchdog.wire.faults import Fault
 from watchdog.wire.redact import shown_url
 from watchdog.wire.tls import Tls
@@ -147,13 +147,13 @@ class HttpProbe(Probe):
     def _judged(self, answer: Exchange, attempt: Attempt) -> Observation:
         values = _values(answer, self._wanted)
         reason, message = "", ""
-        told: dict[str, Json] = {}
+        held: dict[str, Json] = {}
         odd = "" if 200 <= answer.status < 300 else f"got {answer.status}"
         if odd and not self.expect:
             reason, message = "unexpected_status", odd
         for expression in self.expectations:
             why, what = values.judge(expression)
-            told[expression.text] = what.removeprefix(expression.text).strip() or "holds"
+            held[expression.text] = told(expression, what)
             if why and not reason:
                 reason, message = why, what
                 if odd and "status" not in expression.names:
@@ -166,7 +166,7 @@ class HttpProbe(Probe):
             phases=attempt.trace.phases,
             measurements=_measured(answer),
             preferences=values.preferences(self.preferences) if not reason else None,
-            evidence=Evidence(_facts(answer) | ({"expect": told} if told else {}), _excerpt(answer)),
+            evidence=Evidence(_facts(answer) | ({"expect": held} if held else {}), _excerpt(answer)),
             retryable=bool(reason) and answer.status >= 500,
         )
 

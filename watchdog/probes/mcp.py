@@ -16,7 +16,7 @@ from watchdog.model import Evidence, Json, Observation, Outcome, Scalar
 from watchdog.probes.access import Auth, HttpUrl, wrong_access
 from watchdog.probes.base import Attempt, Probe
 from watchdog.probes.tasks import Listing, clean, read_tasks
-from watchdog.probes.verdict import Values, faulted
+from watchdog.probes.verdict import Values, faulted, told
 from watchdog.wire.faults import Fault
 from watchdog.wire.redact import shown_url
 from watchdog.wire.tls import Tls
@@ -208,10 +208,10 @@ class McpProbe(Probe):
             remember[FIRST_SEEN] = listing.first_seen or None
         values = self._values(seen)
         reason, message = self._fault(seen, listing, values)
-        told: dict[str, Json] = {}
+        held: dict[str, Json] = {}
         for expression in self.expectations:
             why, what = values.judge(expression)
-            told[expression.text] = what or "holds"
+            held[expression.text] = told(expression, what)
             reason, message = (reason, message) if reason else (why, what)
         return Observation(
             Outcome.FAIL if reason else Outcome.PASS,
@@ -222,7 +222,7 @@ class McpProbe(Probe):
             measurements=_measured(seen) | _counted(listing),
             tasks=listing.tasks if listing and (listing.tasks or not listing.problems) else None,
             preferences=values.preferences(self.preferences) if not reason else None,
-            evidence=Evidence(_facts(seen) | _told(listing) | ({"expect": told} if told else {}), _excerpt(seen)),
+            evidence=Evidence(_facts(seen) | _told(listing) | ({"expect": held} if held else {}), _excerpt(seen)),
             remember=remember,
         )
 

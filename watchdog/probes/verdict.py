@@ -38,6 +38,11 @@ class Values:
         return {expression.text: self.judge(expression)[1] for expression in expressions}
 
 
+def told(expression: Expression, message: str) -> str:
+    """What the evidence says beside the expression's own text: "holds", or "is false: observed 503"."""
+    return message.removeprefix(expression.text).strip() or "holds"
+
+
 def faulted(fault: Fault, trace: Trace) -> Observation:
     """The observation of a target that gave no usable answer."""
     phase = {} if fault.phase is None else {"phase": fault.phase}
