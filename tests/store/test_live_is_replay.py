@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.store.lab import EVERY, HERE, T0, Databases, Lab, member
 from watchdog.model import Change, Event, Outcome, Report, Result, Task
-from watchdog.rules import Machines, Policy, stale
+from watchdog.rules import AliveTime, Machines, Policy, stale
 from watchdog.rules.engine import step, turn
 from watchdog.store import codec
 from watchdog.store.database import RESULT_COLUMNS
@@ -20,17 +20,34 @@ from watchdog.store.fleet import Member
 from watchdog.store.tables import cursors, incidents, lapses, outbox, results
 
 COMMON: Any = {"deadline": None, "suppress_health_check": list(HealthCheck), "print_blob": False}
-SQLITE = settings(max_examples=150, **COMMON)
-POSTGRES = settings(max_examples=25, **COMMON)
+SQLITE = settings(max_examples=100, **COMMON)
+POSTGRES = settings(max_examples=20, **COMMON)
 
 
 @dataclass(frozen=True)
 class Case:
-    """A generated history: when each result arrives, some twice, some late, some never."""
+    """A generated history: when each result arrives, some twice, some late, some never; and when we stood still."""
 
     member: Member
     arrivals: list[tuple[int, Result]]
     seed: int
+    gaps: list[tuple[int, int]] = field(default_factory=list)
+
+    def known(self, now: int) -> AliveTime:
+        """Our own time, as far as it is known by then: a gap is found once it is over."""
+        return AliveTime(gap for gap in self.gaps if gap[1] <= now)
+
+
+@st.composite
+def pauses(draw: st.DrawFn) -> list[tuple[int, int]]:
+    """When we stood still, one after the other."""
+    gaps: list[tuple[int, int]] = []
+    start = T0
+    for _ in range(draw(st.integers(0, 2))):
+        start += draw(st.integers(1, 10 * EVERY))
+        gaps.append((start, stop := start + draw(st.sampled_from([6_000, 50_000, 400_000, 3_600_000]))))
+        start = stop + 1_000
+    return gaps
 
 
 @st.composite
@@ -38,13 +55,17 @@ def cases(draw: st.DrawFn) -> Case:
     limits = draw(st.sampled_from([{}, {"a": 10_000, "*": 10_000}]))
     lateness = draw(st.sampled_from([40_000, 100_000, 200_000]))
     probe = member(
-        after=draw(st.integers(1, 3)), recover=draw(st.integers(1, 3)), lateness=lateness, silence=420_000,
-        task_limits=limits,
+        after=draw(st.integers(1, 3)), recover=draw(st.integers(1, 3)), lateness=lateness, task_limits=limits,
+        silence=draw(st.sampled_from([lateness + 20_000, 420_000])),
     )  # fmt: skip
+    gaps = draw(pauses())
+    alive = AliveTime(gaps)
     arrivals: list[tuple[int, Result]] = []
     prev = None
     for k in range(1, draw(st.integers(5, 25))):
         slot = T0 + k * EVERY
+        if alive.gap_over(slot):
+            continue
         outcome = draw(
             st.sampled_from([Outcome.PASS, Outcome.PASS, Outcome.FAIL, Outcome.FAIL, Outcome.ERROR, None, None])
         )
@@ -52,7 +73,7 @@ def cases(draw: st.DrawFn) -> Case:
         if outcome is None:  # killed: a sweep records it once its lateness has passed, or never
             if draw(st.booleans()):
                 lost = Result(1, slot, HERE, Outcome.MISSED, "lost")
-                arrivals.append((slot + lateness + draw(st.integers(0, 2 * EVERY)), lost))
+                arrivals.append((alive.deadline(slot, lateness + draw(st.integers(0, 2 * EVERY))), lost))
             continue
         tasks = None
         if limits and outcome is not Outcome.ERROR:
@@ -60,16 +81,16 @@ def cases(draw: st.DrawFn) -> Case:
         preferences = draw(st.sampled_from([None, {"x": ""}, {"x": "x is false"}])) if outcome is Outcome.PASS else None
         reason = draw(st.sampled_from(["tool_error", "unexpected_status"])) if outcome is not Outcome.PASS else ""
         seen = Result(1, slot, HERE, outcome, reason, "x", 100, tasks=tasks, preferences=preferences, prev=before)
-        at = slot + draw(st.integers(0, int(lateness * 1.2)))  # some are too late to be judged
+        at = alive.deadline(slot, draw(st.integers(0, int(lateness * 1.2))))  # some are too late to be judged
         arrivals += [(at, seen)] + [(at + draw(st.integers(0, 2 * EVERY)), seen)] * draw(st.integers(0, 1))
     arrivals.sort(key=lambda arrival: arrival[0])
-    return Case(probe, arrivals, draw(st.integers(0, 2**30)))
+    return Case(probe, arrivals, draw(st.integers(0, 2**30)), gaps)
 
 
 def drive(
     on: Databases, case: Case, *, skew: int = 0, crashes: bool = True, together: int = 4
 ) -> tuple[Lab, list[Change], int]:
-    """Feed a history to two processes in turn, with crashes inside transactions, wakes and another clock."""
+    """Feed a history to two processes in turn, with crashes inside transactions, wakes, gaps and another clock."""
     rnd = random.Random(case.seed)
     first = Lab(on.first, [case.member]).without_gaps()
     labs = [first, Lab(on.second, [case.member], new=False).without_gaps()]
@@ -81,6 +102,7 @@ def drive(
         which = rnd.randrange(2)
         now = chunk[-1][0] + (skew if which else 0)
         lab, reports = labs[which], [Report(result) for _, result in chunk]
+        first.timekeeper.alive = labs[1].timekeeper.alive = case.known(chunk[-1][0])
         if crashes and rnd.random() < 0.2:  # nothing of a transaction that did not commit may remain
             with lab.database.writer.connect() as connection:
                 transaction = connection.begin()
@@ -90,7 +112,9 @@ def drive(
         if rnd.random() < 0.3:
             first.mark(now)
             out += labs[rnd.randrange(2)].journal.wake(now)[1]
-    end = (case.arrivals[-1][0] if case.arrivals else T0) + case.member.policy.lateness + max(skew, 0) + 1
+    last = max([T0, *[at for at, _ in case.arrivals[-1:]], *[stop for _, stop in case.gaps]])
+    end = last + case.member.policy.lateness + max(skew, 0) + 1
+    first.timekeeper.alive = case.known(end)
     first.mark(end)
     out += first.journal.wake(end)[1]
     return first, out, end
