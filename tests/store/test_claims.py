@@ -28,7 +28,7 @@ def missed(lab: Lab) -> list[tuple[int, str, int]]:
     return [(row["slot"] - T0, row["reason"], row["n"]) for row in rows]
 
 
-def ticks(lab: Lab, start: int, stop: int, *, every: int = 500, silent: bool = False) -> list[Slot]:
+def ticks(lab: Lab, start: int, stop: int, *, every: int = 1_000, silent: bool = False) -> list[Slot]:
     """Claim again and again, and record each slot as soon as it ended."""
     taken = []
     for now in range(start, stop, every):
@@ -86,7 +86,7 @@ def test_slots_that_nobody_ran(
 def test_slots_inside_a_gap_of_ours_leave_no_row(database: Database) -> None:
     lab = Lab(database, [member(schedule=Interval(TEN))])
     ticks(lab, T0, T0 + 30_000)
-    stopped = T0 + 29_500
+    stopped = T0 + 29_000
     slots = lab.claim(stopped + 600_000)
     assert missed(lab) == []
     assert [(s.at - T0, (s.prev or 0) - T0) for s in slots] == [(620_000, 30_000)], "only the newest runs"
@@ -150,7 +150,7 @@ def test_a_slot_in_the_air_is_settled_by_its_row_or_by_its_lateness(database: Da
     probe = lab.ids[0]
     ticks(lab, T0, SLOT + 1, silent=True)
     assert lab.row(schedule)["flying"] == f"[{SLOT}]"
-    ticks(lab, SLOT + 500, SLOT + EVERY + 1, silent=True)
+    ticks(lab, SLOT + 1_000, SLOT + EVERY + 1, silent=True)
     assert missed(lab) == [(EVERY, "lost", 1)]
     assert lab.row(schedule)["flying"] == f"[{SLOT + EVERY}]"
     lab.record(result(probe, SLOT + EVERY, prev=SLOT))
@@ -208,7 +208,7 @@ def test_a_recheck_comes_sooner_and_the_probe_is_back_in_phase_after_it(database
     lab = Lab(database, [member()])
     ticks(lab, T0, SLOT + 1)
     lab.claims.hasten({lab.ids[0]: SLOT + 10_000})
-    taken = ticks(lab, SLOT + 500, SLOT + 2 * EVERY + 1)
+    taken = ticks(lab, SLOT + 1_000, SLOT + 2 * EVERY + 1)
     assert [s.at - SLOT for s in taken] == [10_000, EVERY, 2 * EVERY]
     assert [s.prev for s in taken] == [SLOT, SLOT + 10_000, SLOT + EVERY]
     assert missed(lab) == []

@@ -21,6 +21,7 @@ from watchdog.store.tables import cursors, incidents, lapses, outbox, results
 
 COMMON: Any = {"deadline": None, "suppress_health_check": list(HealthCheck), "print_blob": False}
 SQLITE = settings(max_examples=100, **COMMON)
+TWICE = settings(max_examples=40, **COMMON)
 POSTGRES = settings(max_examples=20, **COMMON)
 
 
@@ -180,7 +181,7 @@ def test_live_is_replay_on_postgres(on_postgres: Databases, case: Case, skew: in
     check(on_postgres, case, skew)
 
 
-@SQLITE
+@TWICE
 @given(cases(), st.integers(0, 2**30))
 def test_the_order_of_arrival_does_not_matter_within_lateness(on_sqlite: Databases, case: Case, seed: int) -> None:
     lateness = case.member.policy.lateness

@@ -16,7 +16,7 @@ from watchdog.store.tables import gaps, incidents, results
 
 TEN_MINUTES = 600_000
 SILENCE = 5 * EVERY
-TICK = 2_000
+TICK = 3_000
 MANY = 500
 
 
