@@ -77,6 +77,7 @@ class HttpStandIn:
                 pass
 
         self._lock = threading.Lock()
+
         class Server(ThreadingHTTPServer):
             def handle_error(self, request: Any, client_address: Any) -> None:
                 """A client that was killed takes no answer; anything else is worth a traceback."""
