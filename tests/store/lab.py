@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -171,3 +172,7 @@ def series(probe: int, outcomes: str, start: int = T0, every: int = EVERY) -> li
         made.append(result(probe, slot, words[letter], prev=prev))
         prev = slot
     return made
+
+
+def with_policy(lab: Lab, probe: int, **changes: Any) -> Policy:
+    return replace(lab.fleet[probe].policy, **changes)
