@@ -44,7 +44,7 @@ class Simulated:
             await self.gate.wait()
             return await real(*args)
 
-        service.dispatcher.runner.run = run  # type: ignore[method-assign]
+        service.dispatcher.runner.run = run  # type: ignore[assignment, method-assign]
         service.dispatcher.clock = lambda: self.now + AHEAD
 
     async def landed(self) -> None:

@@ -61,14 +61,14 @@ async def test_restarts_tell_nothing_anew_and_a_recovery_in_between_once(each_wo
 
 async def test_what_could_not_be_told_before_the_end_is_told_after_the_start(world: World) -> None:
     world.target.up = False
-    standins = {kind: ears.standin for kind, ears in world.ears.items()}
-    for kind in ("bot", "webhook", "hook"):
-        standins[kind].answers.extend([Answer(503)] * 100)
+    unwell = [world.ears["bot"], world.ears["webhook"], world.ears["hook"]]
+    for ears in unwell:
+        ears.standin.answers.extend([Answer(503)] * 100)
     async with world.watched() as watchdog:
         await until(lambda: len(watchdog.incidents()) == 1)
-    for kind in ("bot", "webhook", "hook"):
-        standins[kind].answers.clear()
-        world.ears[kind].events.clear()
+    for ears in unwell:
+        ears.standin.answers.clear()
+        ears.events.clear()
     async with world.watched():
         await until(lambda: world.all_heard(OPENED))
 

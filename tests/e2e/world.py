@@ -22,7 +22,8 @@ from watchdog.store.views import cases
 
 KINDS: tuple[Kind, ...] = ("bot", "webhook", "email", "hook")
 OPENED, RESOLVED = Event.OPENED, Event.RESOLVED
-QUICK = {"every": "1s", "timeout": "20s", "alert": {"after": 1, "recover": 1}}
+ALERT = {"after": 1, "recover": 1}
+QUICK = {"every": "1s", "timeout": "20s", "alert": ALERT}
 """A probe that decides with each result, and gives a slow machine time for it."""
 
 
