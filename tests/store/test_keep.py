@@ -171,22 +171,25 @@ def test_roll_ups_go_when_they_are_old(database: Database) -> None:
     drain(database, H + 2 * HOUR)
     clear_out(database, H + HOUR + 90 * DAY, DAY, 90 * DAY)
     assert sorted(hour for _, hour in rolled(lab)) == [1]
+    clear_out(database, H + 900 * DAY, DAY, 90 * DAY)
+    assert sorted(hour for _, hour in rolled(lab)) == [1], "it says how far the probe is summed up"
 
 
 def test_what_an_incident_began_with_stays_as_long_as_the_incident(database: Database) -> None:
     lab = Lab(database, [member(after=2)]).without_gaps()
     probe = lab.ids[0]
     fill(lab, probe, H, "pffpp.", 1_000)
-    fill(lab, probe, H + HOUR, "ff", 1_000)
+    fill(lab, probe, H + HOUR, "fff", 1_000)
     drain(database, H + 2 * HOUR)
     clear_out(database, H + 10 * DAY, DAY, 90 * DAY)
-    first = [H + 1_000, H + HOUR]
-    assert [row["slot"] for row in lab.rows(results)] == first
+    first, last = [H + 1_000, H + HOUR], H + HOUR + 2_000
     assert [row["slot"] for row in lab.rows(evidence)] == first
+    assert [row["slot"] for row in lab.rows(results)] == [*first, last]
     clear_out(database, H + 100 * DAY, DAY, 90 * DAY)
     assert [row["since"] for row in lab.rows(incidents)] == [H + HOUR], "it is still open"
-    assert lab.rows(results) == lab.rows(evidence) == lab.rows(rollups) == []
-    assert drain(database, H + 100 * DAY) == 0
+    assert lab.rows(evidence) == []
+    assert [row["slot"] for row in lab.rows(results)] == [last]
+    assert drain(database, H + 100 * DAY) == 0, "what is left of it is not summed up again"
 
 
 def test_incidents_go_with_all_that_was_told_of_them(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,14 +206,38 @@ def test_incidents_go_with_all_that_was_told_of_them(database: Database, monkeyp
     assert {row["incident"] for row in lab.rows(outbox)} == {left["id"]}
 
 
-def test_lapses_and_gaps_go_with_the_results(database: Database) -> None:
+def test_lapses_go_with_the_results_and_gaps_with_the_roll_ups(database: Database) -> None:
     lab = Lab(database, [member()])
     lab.timekeeper.beat(T0 + 10_000)
     lab.without_gaps().wake(T0 + HOUR)
     assert (len(lab.rows(lapses)), len(lab.rows(gaps))) == (1, 1)
     assert clear_out(database, T0 + DAY, DAY, 90 * DAY) == 0
     clear_out(database, T0 + DAY + 2 * HOUR, DAY, 90 * DAY)
-    assert lab.rows(lapses) == lab.rows(gaps) == []
+    assert (len(lab.rows(lapses)), len(lab.rows(gaps))) == (0, 1)
+    clear_out(database, T0 + 90 * DAY + 2 * HOUR, DAY, 90 * DAY)
+    assert lab.rows(gaps) == []
+
+
+def test_the_last_sign_of_life_stays_while_the_probe_is_configured(database: Database) -> None:
+    """One that runs every other month has been silent for longer than results are kept, and nothing is wrong."""
+    rare = member("rare", schedule=Interval(60 * DAY), silence=180 * DAY)
+    lab = Lab(database, [rare, member("goes")]).without_gaps()
+    a, b = lab.id("rare"), lab.id("goes")
+    for i, outcome in enumerate(["pass", "fail", "pass", "missed"]):
+        lab.record(*[result(probe, H + i * 60 * DAY, outcome) for probe in (a, b)])
+    again = Lab(database, [rare], now=H + 170 * DAY, new=False).without_gaps()
+    drain(database, H + 200 * DAY)
+    clear_out(database, H + 250 * DAY, DAY, 900 * DAY)
+    assert [(row["probe"], row["slot"] - H) for row in lab.rows(results)] == [(a, 120 * DAY), (a, 180 * DAY)]
+    assert again.wake(H + 250 * DAY) == []
+
+
+def test_a_probe_that_never_spoke_keeps_nothing(database: Database) -> None:
+    lab = Lab(database, [member()]).without_gaps()
+    lab.record(result(lab.ids[0], H, "missed"))
+    drain(database, H + HOUR)
+    clear_out(database, H + 9 * DAY, DAY, 90 * DAY)
+    assert lab.rows(results) == []
 
 
 def test_an_empty_database_is_kept(database: Database) -> None:

@@ -269,6 +269,21 @@ def test_a_gap_is_known_at_once_to_who_finds_it(database: Database) -> None:
     assert lab.timekeeper.alive.gaps == [(T0, T0 + GAP + 1_000)]
 
 
+def test_gaps_are_learnt_one_after_the_other(databases: Databases) -> None:
+    first, second = Lab(databases.first, [member()]), Lab(databases.second, [member()], new=False)
+    told = []
+    for now in (T0 + 10_000, T0 + 30_000, T0 + 60_000):
+        first.timekeeper.beat(now)
+        second.timekeeper.beat(now + 1)
+        told.append((len(first.timekeeper.alive.gaps), second.timekeeper.alive.gaps == first.timekeeper.alive.gaps))
+    assert told == [(1, True), (2, True), (3, True)]
+    third = Lab(databases.first, [member()], new=False, now=T0 + 60_001)
+    third.timekeeper.beat(T0 + 60_002)
+    assert third.timekeeper.alive.gaps == [
+        (T0, T0 + 10_000), (T0 + 10_000, T0 + 30_000), (T0 + 30_000, T0 + 60_000)
+    ]  # fmt: skip
+
+
 def test_a_clock_that_is_set_back_makes_no_gap_and_moves_no_watermark(database: Database) -> None:
     lab = Lab(database, [member()])
     for now in (T0 + 3_000, T0 - 3_600_000):

@@ -49,6 +49,8 @@ def register(
     _retire(database, now, quiet)  # what a crash left half done: whoever comes back begins with nothing
     with database.write() as connection:
         database.alone(connection, REGISTER)
+        in_order = sa.select(schedules.c.probe).order_by(schedules.c.probe).with_for_update()
+        connection.execute(in_order)  # as claims and rechecks do: nobody waits in a circle
         known = {row.key: row for row in connection.execute(sa.select(probes))}
         told = {
             key: {"name": m.info.name, "kind": m.info.kind, "info": info_text(m.info), "spec": m.spec}

@@ -58,21 +58,23 @@ def _hours(probe: int, start: int, end: int) -> sa.Select[tuple[object, ...]]:
 def expire(database: Database, now: int, keep_results: int, keep_rollups: int) -> int:
     """Delete a chunk of what is too old from each table, by whole hours; returns how many rows went.
 
-    Results go only once their hour is rolled up. Incidents that are over, what was told of them and the first bad
-    result of each incident, with its evidence, stay as long as roll-ups.
+    Results go only once their hour is rolled up, and never the last sign of life of a probe that is still configured:
+    its next one may be due in months. Incidents that are over, what was told of them and the first bad result of each
+    incident, with its evidence, stay as long as roll-ups; so do gaps, in which all deadlines are measured.
     """
     old, older = (now - keep_results) // HOUR * HOUR, (now - keep_rollups) // HOUR * HOUR
     rolled = sa.select(sa.func.max(rollups.c.hour) + HOUR).where(rollups.c.probe == results.c.probe)
     seen = _ordinary(evidence) | (evidence.c.slot < older)
     told = _ordinary(results) & (results.c.slot < rolled.scalar_subquery()) | (results.c.slot < older)
+    told &= results.c.slot < sa.func.coalesce(_last_heard(), old)
     ended = incidents.c.resolved_at < older
     gone = 0
     for table, which in (
         (evidence, _before(evidence.c.probe, evidence.c.slot, old) & seen),
         (results, _before(results.c.probe, results.c.slot, old) & told),
         (lapses, _before(lapses.c.probe, lapses.c.slot, old)),
-        (rollups, _before(rollups.c.probe, rollups.c.hour, older)),
-        (gaps, gaps.c.stop < old),
+        (rollups, _before(rollups.c.probe, rollups.c.hour, older) & (rollups.c.hour < _last_rolled())),
+        (gaps, gaps.c.stop < older),
         (outbox, outbox.c.incident.in_(sa.select(incidents.c.id).where(ended))),
         (incidents, ended & incidents.c.id.not_in(sa.select(outbox.c.incident))),
     ):
@@ -87,6 +89,20 @@ def _before(probe: sa.Column[int], slot: sa.Column[int], cutoff: int) -> sa.Colu
     """Rows before the cutoff, of the probes that have any."""
     oldest = sa.select(sa.func.min(slot)).where(probe == probes.c.id).correlate(probes).scalar_subquery()
     return probe.in_(sa.select(probes.c.id).where(oldest < cutoff)) & (slot < cutoff)
+
+
+def _last_rolled() -> sa.ScalarSelect[int]:
+    """The newest roll-up of the probe at hand stays: it says how far its results are summed up."""
+    later = rollups.alias()
+    return sa.select(sa.func.max(later.c.hour)).where(later.c.probe == rollups.c.probe).scalar_subquery()
+
+
+def _last_heard() -> sa.ScalarSelect[int]:
+    """The newest judgeable slot of the probe at hand; NULL where there is none, or the probe is gone."""
+    later = results.alias()
+    heard = (later.c.probe == results.c.probe, later.c.outcome != Outcome.MISSED, ~later.c.late)
+    here = sa.exists().where(probes.c.id == later.c.probe, probes.c.removed_at.is_(None))
+    return sa.select(later.c.slot).where(*heard, here).order_by(later.c.slot.desc()).limit(1).scalar_subquery()
 
 
 def _ordinary(table: sa.Table) -> sa.ColumnElement[bool]:

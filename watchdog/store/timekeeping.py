@@ -37,9 +37,16 @@ class Timekeeper:
             if now > mark and (through or stood_still):
                 connection.execute(sa.update(marks).where(here).values(through=now))
             if stood_still or now - self._beaten >= GAP // 2:
-                held = sa.select(gaps.c.start, gaps.c.stop).where(gaps.c.location == self.location)
-                self.alive = AliveTime((start, stop) for start, stop in connection.execute(held))
+                self._learn(connection)
                 self._beaten = now
+
+    def _learn(self, connection: sa.Connection) -> None:
+        """Look for gaps after the last one that we know: there may be years of them."""
+        newer = sa.select(gaps.c.start, gaps.c.stop).where(gaps.c.location == self.location)
+        if self.alive.gaps:
+            newer = newer.where(gaps.c.start > self.alive.gaps[-1][0])
+        if found := connection.execute(newer).all():
+            self.alive = AliveTime([*self.alive.gaps, *((start, stop) for start, stop in found)])
 
     def watermark(self, connection: sa.Connection) -> int:
         """The instant against which absence is judged, never now()."""
