@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -172,7 +171,3 @@ def series(probe: int, outcomes: str, start: int = T0, every: int = EVERY) -> li
         made.append(result(probe, slot, words[letter], prev=prev))
         prev = slot
     return made
-
-
-def with_policy(lab: Lab, probe: int, **changes: Any) -> Policy:
-    return replace(lab.fleet[probe].policy, **changes)
