@@ -107,7 +107,7 @@ class Ears:
             async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802
                 raw = envelope.content
                 assert isinstance(raw, bytes)
-                ears.hear(Event.RESOLVED if b"\nSubject: Re:" in raw.replace(b"\r\n", b"\n") else Event.OPENED)
+                ears.hear(Event.RESOLVED if b"\nIn-Reply-To:" in raw else Event.OPENED)
                 return await super().handle_DATA(server, session, envelope)
 
         def listening(base: type[HttpStandIn]) -> HttpStandIn:
