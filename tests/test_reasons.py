@@ -37,6 +37,8 @@ def words(value: ast.expr) -> Iterator[str]:
 def sentence(value: ast.expr) -> bool:
     if isinstance(value, ast.BinOp):
         return isinstance(value.op, ast.Add) and sentence(value.left)
+    if isinstance(value, ast.IfExp):
+        return sentence(value.body)
     if isinstance(value, ast.BoolOp):
         return sentence(value.values[-1])
     return isinstance(value, ast.JoinedStr) or (

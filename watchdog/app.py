@@ -76,8 +76,7 @@ async def running(loaded: Loaded, clock: Clock = wall) -> AsyncIterator[App]:
     storage = Storage(database)
     try:
         await storage.write(upgrade, database, asset("migrations"))
-        for kind in {type(probe) for probe in config.probes}:
-            await asyncio.to_thread(kind.prepare)
+        await asyncio.to_thread(lambda: [probe.prepare() for probe in config.probes])
         async with Wire() as wire:
             service = await assemble(loaded, storage, wire, clock)
             await service.start()

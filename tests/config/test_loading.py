@@ -384,3 +384,12 @@ def test_loading_imports_nothing_that_only_running_needs() -> None:
     imported = set(ran.stdout.split())
     assert "yaml" in imported
     assert imported & HEAVY == set()
+
+
+def test_defaults_that_mean_nothing_for_a_canary_do_not_reach_it() -> None:
+    text = (
+        "defaults: {timeout: 5s, retries: 2, every: 5m}\n"
+        "probes:\n  - {name: Mail, canary: {bullmq: {redis: 'redis://localhost', queue: mail}, finish_within: 1m}}\n"
+    )
+    (probe,) = config(text).probes
+    assert (probe.deadline, probe.retries, probe.every) == (65_000, 0, 300_000)

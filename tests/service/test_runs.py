@@ -12,9 +12,9 @@ import pytest
 from tests.service.house import BAD, FLAKY, GOOD, Scripted, hang, scripted
 from tests.store.lab import T0
 from watchdog.model import Evidence, Json, Observation, Outcome, Report, Slot, Task
-from watchdog.probes.base import Attempt
+from watchdog.probes.base import Attempt, idempotency_key
 from watchdog.service.lag import LagSentinel
-from watchdog.service.runner import EXCERPT, MESSAGE, NAME, Runner, idempotency_key
+from watchdog.service.runner import EXCERPT, MESSAGE, NAME, Runner
 from watchdog.wire import Mask, Wire
 
 SECRET = "hush-hush"

@@ -11,7 +11,7 @@ from watchdog.config.document import Node, parse
 from watchdog.config.models import Config
 from watchdog.config.problems import NOTHING, Mark, Problem, did_you_mean
 from watchdog.fields import parse_duration
-from watchdog.probes.base import Common
+from watchdog.probes import KINDS, Common
 
 LARGEST = 16 * 1024 * 1024
 SHARED = ("probes", "receivers", "routes", "include", "version")
@@ -166,6 +166,8 @@ def _under(defaults: Node | None, probe: Node) -> Node:
 
 def _yielding(own: Mapping[str, Node], given: Mapping[str, Node]) -> Iterator[str]:
     """Defaults that make way for how a probe says it runs."""
+    for kind in own.keys() & KINDS.keys():
+        yield from KINDS[kind].refuses
     if "schedule" in own:
         yield "every"
     if "every" in own:

@@ -5,7 +5,7 @@ from __future__ import annotations
 LATER = {
     "": {"dispatch", "inhibit", "maintenance", "reference", "heartbeat_out"},
     "probes": {
-        *("canary", "heartbeat", "jobs", "queue", "command", "tcp", "dns"),
+        *("heartbeat", "jobs", "queue", "command", "tcp", "dns"),
         *("remedy", "rules", "locations"),
     },
     "alert": {"remind"},

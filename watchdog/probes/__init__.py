@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from typing import TypeAlias, get_args
 
 from watchdog.probes.base import Alert, Attempt, Common, Probe
+from watchdog.probes.canary import CanaryProbe
 from watchdog.probes.http import HttpProbe
 from watchdog.probes.mcp import McpProbe
 
-AnyProbe: TypeAlias = HttpProbe | McpProbe
+AnyProbe: TypeAlias = HttpProbe | McpProbe | CanaryProbe
 
 KINDS: Mapping[str, type[Probe]] = {probe.kind: probe for probe in get_args(AnyProbe)}
 
-__all__ = ["KINDS", "Alert", "AnyProbe", "Attempt", "Common", "HttpProbe", "McpProbe", "Probe"]
+__all__ = ["KINDS", "Alert", "AnyProbe", "Attempt", "CanaryProbe", "Common", "HttpProbe", "McpProbe", "Probe"]

@@ -7,9 +7,10 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from watchdog.expressions import Expression, ExpressionError, compile_expression
 from watchdog.fields import Duration, FieldsError, Line, Link, Model, Where, between, duration_text, slug
@@ -38,6 +39,13 @@ class Attempt:
     """The shared way to the network."""
     trace: Trace = field(default_factory=Trace)
     """Where the time goes; after a cancellation it tells the phases so far and the one in which time ran out."""
+    prev: int | None = None
+    """The slot before this one."""
+
+
+def idempotency_key(probe: str, slot: int) -> str:
+    """The same for every attempt of a probe's slot, whatever process runs it. `probe`: its key."""
+    return "wd-" + blake2b(f"{probe}\0{slot}".encode(), digest_size=16).hexdigest()
 
 
 class Alert(Model):
@@ -105,6 +113,8 @@ class Probe(Common):
     kind: ClassVar[str]
     variables: ClassVar[Mapping[str, str]] = {}
     """What `expect` and `prefer` may name: variable -> CEL type, as `compile_expression` takes them."""
+    refuses: ClassVar[Mapping[str, str]] = {}
+    """Fields of every probe that mean nothing for this kind -> why. Defaults for them do not apply."""
 
     name: Line
     """What people call it; unique."""
@@ -126,7 +136,9 @@ class Probe(Common):
 
     @field_validator("expect", "prefer")
     @classmethod
-    def _compile(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
+    def _compile(cls, texts: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if info.field_name in cls.refuses:
+            raise ValueError(cls.refuses[info.field_name])
         wrong: list[tuple[Where, str]] = []
         for i, text in enumerate(texts):
             try:
@@ -138,6 +150,17 @@ class Probe(Common):
         if wrong:
             raise FieldsError(wrong)
         return texts
+
+    @model_validator(mode="after")
+    def _fitting(self) -> Self:
+        if wrong := [((name,), why) for name, why in self.refuses.items() if name in self.model_fields_set]:
+            raise FieldsError(wrong)
+        return self
+
+    @property
+    def deadline(self) -> int:
+        """Milliseconds that a whole run may take."""
+        return self.timeout
 
     @cached_property
     def expectations(self) -> tuple[Expression, ...]:
@@ -164,8 +187,7 @@ class Probe(Common):
         """Task name (or "*") -> how long ago its last run may lie, in ms."""
         return {}
 
-    @classmethod
-    def prepare(cls) -> None:
+    def prepare(self) -> None:
         """Load what observing needs, where that takes long: the first slot would otherwise wait for it."""
         return
 

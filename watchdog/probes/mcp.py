@@ -158,8 +158,7 @@ class McpProbe(Probe):
     def task_limits(self) -> Mapping[str, int]:
         return self.mcp.tasks
 
-    @classmethod
-    def prepare(cls) -> None:
+    def prepare(self) -> None:
         import_module("watchdog.wire.mcp")
 
     async def observe(self, attempt: Attempt) -> Observation:

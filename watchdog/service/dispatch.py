@@ -55,7 +55,7 @@ class Dispatcher:
         """Wait for a place among the runs, but no longer than a run may last; False when none became free."""
         limits: list[Any] = [self._all, *([self._hosts[probe.host]] if probe.host else [])]
         try:
-            async with asyncio.timeout(min(probe.timeout / 1000, PATIENCE)):
+            async with asyncio.timeout(min(probe.deadline / 1000, PATIENCE)):
                 for limit in reversed(limits):
                     await places.enter_async_context(limit)
         except TimeoutError:

@@ -29,7 +29,7 @@ def member_of(probe: Probe, spec: str, mask: Mask = NOTHING) -> Member:
     Where it points, and its tasks by name, are masked as they are in results: a limit would otherwise miss its task.
     """
     plan = schedule_of(probe)
-    lateness = probe.timeout + MARGIN
+    lateness = probe.deadline + MARGIN
 
     def silence(slot: int) -> int:
         last = slot

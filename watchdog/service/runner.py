@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
-from hashlib import blake2b
 from time import monotonic
 
 import structlog
 
 from watchdog.model import Evidence, Json, Observation, Outcome, Report, Result, Slot
-from watchdog.probes.base import Attempt, Probe
+from watchdog.probes.base import Attempt, Probe, idempotency_key
 from watchdog.service.clock import Clock
 from watchdog.service.lag import LATE, LagSentinel
 from watchdog.wire import Mask, Trace, Wire, cap, harmless, presentable
@@ -43,9 +42,9 @@ class Runner:
     async def _attempts(self, probe: Probe, slot: Slot, memory: Mapping[str, Json], started: float) -> Observation:
         key = idempotency_key(probe.key, slot.at)
         for number in range(probe.retries + 1):
-            left = probe.timeout / 1000 - (monotonic() - started)
+            left = probe.deadline / 1000 - (monotonic() - started)
             trace = Trace()
-            attempt = Attempt(slot.at, self.clock(), left, key, memory, self.wire, trace)
+            attempt = Attempt(slot.at, self.clock(), left, key, memory, self.wire, trace, slot.prev)
             seen = await self._attempt(probe, attempt)
             pause = PAUSE * 2**number
             if not seen.retryable or number == probe.retries or left - (monotonic() - started) <= pause:
@@ -60,7 +59,7 @@ class Runner:
                 return await probe.observe(attempt)
         except Exception as e:
             if isinstance(e, TimeoutError) and deadline.expired():
-                return timed_out(probe.timeout, attempt.trace)
+                return timed_out(probe.deadline, attempt.trace)
             log.exception("probe_failed_internally", probe=probe.key)
             text = f"not judged: {type(e).__name__} inside Watchdog; please report it"
             return Observation(Outcome.ERROR, "internal_error", text, phases=attempt.trace.phases)
@@ -86,11 +85,6 @@ class Runner:
 
     def _text(self, text: str, limit: int = MESSAGE) -> str:
         return cap(harmless(self.mask(text)), limit) if text else ""
-
-
-def idempotency_key(probe: str, slot: int) -> str:
-    """The same for every attempt of a probe's slot, whatever process runs it."""
-    return "wd-" + blake2b(f"{probe}\0{slot}".encode(), digest_size=16).hexdigest()
 
 
 def timed_out(timeout: int, trace: Trace) -> Observation:

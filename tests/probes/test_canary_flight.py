@@ -1,0 +1,77 @@
+"""When each stage was reached, whatever the clocks of a queue and its workers say."""
+
+from __future__ import annotations
+
+import pytest
+
+from watchdog.probes.canary import Flight
+from watchdog.queues import Look, Stage
+
+SENT = 1_000_000
+HOUR = 3_600_000
+
+
+def flown(*looks: tuple[int, Look]) -> Flight:
+    flight = Flight(SENT, SENT)
+    for after, look in looks:
+        flight.see(look, SENT + after)
+    return flight
+
+
+def running(at: int | None) -> Look:
+    return Look(Stage.RUNNING, at)
+
+
+def done(picked_up: int | None, finished: int | None) -> Look:
+    return Look(Stage.DONE, picked_up, finished)
+
+
+QUEUED = Look(Stage.QUEUED)
+
+
+@pytest.mark.parametrize(
+    ("looks", "phases"),
+    [
+        pytest.param([(50, QUEUED)], {}, id="still waiting"),
+        pytest.param(
+            [(50, QUEUED), (100, running(SENT + 70)), (900, done(SENT + 70, SENT + 800))],
+            {"pick_up": 70, "finish": 730},
+            id="honest clocks are believed to the millisecond",
+        ),
+        pytest.param(
+            [(400, done(SENT + 20, SENT + 350))], {"pick_up": 20, "finish": 330}, id="seen only when it was over"
+        ),
+        pytest.param(
+            [(50, QUEUED), (100, running(SENT - HOUR)), (900, done(SENT - HOUR, SENT - HOUR + 600))],
+            {"pick_up": 50, "finish": 600},
+            id="a worker an hour behind: not before the last look that found it waiting",
+        ),
+        pytest.param(
+            [(50, QUEUED), (100, running(SENT + HOUR)), (900, done(SENT + HOUR, SENT + HOUR + 600))],
+            {"pick_up": 100, "finish": 600},
+            id="a worker an hour ahead: not after the look that found it running",
+        ),
+        pytest.param(
+            [(400, done(SENT + HOUR, SENT + HOUR + 9_000))],
+            {"pick_up": 400, "finish": 0},
+            id="a worker that claims more than there was",
+        ),
+        pytest.param([(400, done(None, SENT + 300))], {"finish": 300}, id="no word of a pick-up is no pick-up"),
+        pytest.param([(400, done(None, None))], {"finish": 400}, id="no times at all: what we saw"),
+        pytest.param(
+            [(100, running(None)), (400, done(None, None))],
+            {"pick_up": 100, "finish": 300},
+            id="no times, both stages seen",
+        ),
+    ],
+)
+def test_phases(looks: list[tuple[int, Look]], phases: dict[str, int]) -> None:
+    assert flown(*looks).phases == phases
+
+
+def test_a_failed_job_has_finished() -> None:
+    assert flown((300, Look(Stage.FAILED, SENT + 10, SENT + 200, "boom"))).phases == {"pick_up": 10, "finish": 190}
+
+
+def test_a_vanished_job_has_not() -> None:
+    assert flown((100, running(SENT + 10)), (300, Look(Stage.LOST))).phases == {"pick_up": 10}

@@ -1,0 +1,33 @@
+"""Canaries as the service runs them, one at a time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from tests.mcp_peers import Peers
+from watchdog.model import Json, Report, Slot
+from watchdog.probes import CanaryProbe
+from watchdog.service.clock import wall
+from watchdog.service.lag import LagSentinel
+from watchdog.service.runner import Runner
+from watchdog.wire import Mask, Wire
+
+
+def canary(job: Mapping[str, Any], **fields: Any) -> CanaryProbe:
+    return CanaryProbe.model_validate({"name": "Pipeline", "every": "5m", "canary": job, **fields})
+
+
+async def run(
+    probe: CanaryProbe, slot: int | None = None, prev: int | None = None, memory: Mapping[str, Json] | None = None
+) -> Report:
+    async with Wire() as wire, LagSentinel() as lag:
+        at = wall() if slot is None else slot
+        return await Runner(wire, Mask(()), wall, lag).run(probe, Slot(1, at, "local", prev), memory or {})
+
+
+def node(peers: Peers, script: str, **env: str) -> tuple[list[str], dict[str, str]]:
+    """Words and environment of a worker of ours on Node.js."""
+    path = f"{os.path.dirname(__file__)}/workers/{script}"  # noqa: PTH120 - what a command line takes
+    return [peers.node, path], {"PATH": os.environ["PATH"], "NODE_PATH": str(peers.modules), **env}

@@ -1,0 +1,25 @@
+// A worker on one queue of BullMQ. What a job does is said by the environment: return, throw, or hang.
+const { Queue, Worker } = require('bullmq');
+
+const { REDIS, QUEUE, DOES, CONCURRENCY } = process.env;
+const url = new URL(REDIS);
+const connection = { host: url.hostname, port: Number(url.port), maxRetriesPerRequest: null };
+
+(async () => {
+  const queue = new Queue(QUEUE, { connection });
+  await queue.waitUntilReady();
+  if (DOES !== 'nothing') {
+    const worker = new Worker(
+      QUEUE,
+      async (job) => {
+        if (DOES === 'throw') throw new Error(`no template for ${job.name}`);
+        if (DOES === 'hang') await new Promise(() => {});
+        await job.updateProgress(50);
+        return { seen: job.data };
+      },
+      { connection, concurrency: Number(CONCURRENCY || 1), lockDuration: 5000 },
+    );
+    await worker.waitUntilReady();
+  }
+  console.log('ready');
+})();

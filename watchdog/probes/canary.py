@@ -1,0 +1,282 @@
+"""Sends a sentinel job through a real queue and times every stage of its way."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from time import monotonic
+from typing import Annotated, Any, ClassVar, Self
+
+from pydantic import Field, create_model, model_validator
+
+from watchdog.fields import Duration, FieldsError, Model, between, duration_text
+from watchdog.model import Evidence, Json, Observation, Outcome, Scalar
+from watchdog.probes.base import Attempt, Probe, idempotency_key
+from watchdog.probes.verdict import faulted
+from watchdog.queues import CANARIES, Backlog, Canary, Look, Reach, Sentinel, Stage, System
+from watchdog.wire.faults import Fault
+from watchdog.words import clock, count, span
+
+MARGIN = 5_000
+"""Milliseconds on top of `finish_within`: for connecting, sending and taking back."""
+PATIENCE = 3.0
+"""Seconds that the system may take for any one answer."""
+TIDYING = 1.0
+"""Seconds for taking a sentinel back."""
+FLIGHT = "flight"
+"""What is remembered: [reference, slot] of a sentinel that could not be taken back."""
+
+
+class _Canary(Model):
+    """One queue system, and how fast a job must go through it."""
+
+    payload: dict[str, Json] = Field(default_factory=lambda: {"sentinel": True})
+    """What the sentinel carries."""
+    start_within: Annotated[Duration, between("100ms", "1h")] | None = None
+    """How soon a worker must have picked it up; default: as `finish_within`."""
+    finish_within: Annotated[Duration, between("1s", "1h")] = 30_000
+    """How soon it must be finished, counted from sending it."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        given = [name for name in CANARIES if getattr(self, name) is not None]
+        if len(given) != 1:
+            found = f", not {' and '.join(given)}" if given else ""
+            raise ValueError(f"expected one of {', '.join(CANARIES)}{found}")
+        if self.start_within is not None and self.start_within > self.finish_within:
+            raise FieldsError(
+                [(("start_within",), f"expected at most finish_within ({duration_text(self.finish_within)})")]
+            )
+        if self.start_within is not None and not self.system.shows_pickup:
+            shown = f"{self.system.name} does not show when a job is picked up: say finish_within alone"
+            raise FieldsError([(("start_within",), shown)])
+        return self
+
+    @property
+    def system(self) -> System:
+        system: System = next(filter(None, (getattr(self, name) for name in CANARIES)))
+        return system
+
+    def limit(self, stage: Stage) -> int:
+        """Milliseconds after it was sent by which a sentinel must have left this stage."""
+        return self.start_within or self.finish_within if stage is Stage.QUEUED else self.finish_within
+
+
+_systems: dict[str, Any] = {name: (system | None, None) for name, system in CANARIES.items()}
+CanaryJob: type[_Canary] = create_model("CanaryJob", __base__=_Canary, __doc__=_Canary.__doc__, **_systems)
+
+
+@dataclass(slots=True)
+class Flight:
+    """What is known of a sentinel, on our own clock: the system's times, held to the looks before and after.
+
+    A worker's clock may be off by any amount; what it says is trusted as far as we saw it.
+    """
+
+    sent: int
+    looked: int
+    """The last look, ms since the epoch."""
+    look: Look = field(default_factory=lambda: Look(Stage.QUEUED))
+    picked_up: int | None = None
+    finished: int | None = None
+
+    def see(self, look: Look, now: int) -> None:
+        self.look = look
+        if look.stage in (Stage.RUNNING, Stage.DONE, Stage.FAILED):
+            over = look.stage is not Stage.RUNNING
+            if self.picked_up is None and (look.picked_up is not None or not over):
+                self.picked_up = _held(look.picked_up, self.looked, now)
+            if over:
+                ended = look.finished
+                if ended is not None and look.picked_up is not None and self.picked_up is not None:
+                    ended = self.picked_up + ended - look.picked_up  # both by one clock: the distance is right
+                self.finished = _held(ended, max(self.looked, self.picked_up or 0), now)
+        self.looked = now
+
+    @property
+    def phases(self) -> dict[str, float]:
+        phases = {} if self.picked_up is None else {"pick_up": float(self.picked_up - self.sent)}
+        if self.finished is not None:
+            phases["finish"] = float(self.finished - (self.sent if self.picked_up is None else self.picked_up))
+        return phases
+
+
+def _held(told: int | None, since: int, until: int) -> int:
+    return until if told is None else min(max(told, since), until)
+
+
+class CanaryProbe(Probe):
+    """Sends a sentinel job through a queue. A sentinel a slot, never two at once."""
+
+    kind: ClassVar[str] = "canary"
+    refuses = {  # noqa: RUF012 - a ClassVar of the base
+        "timeout": "a canary has finish_within, and 5 s on top of it",
+        "retries": "a sentinel is never sent twice",
+        "expect": "a canary is judged by its stages",
+        "prefer": "a canary is judged by its stages",
+    }
+
+    canary: CanaryJob
+    """What is sent, and how soon it must be through."""
+
+    @model_validator(mode="after")
+    def _one_at_a_time(self) -> Self:
+        if self.schedule is None and self.deadline > self.every:
+            raise FieldsError(
+                [
+                    (
+                        ("every",),
+                        f"expected at least finish_within and 5 s ({duration_text(self.deadline)}): never two at once",
+                    )
+                ]
+            )
+        return self
+
+    @property
+    def job(self) -> _Canary:
+        return self.canary
+
+    @property
+    def deadline(self) -> int:
+        return self.job.finish_within + MARGIN
+
+    @property
+    def target(self) -> str:
+        return self.job.system.target
+
+    @property
+    def host(self) -> str:
+        return self.job.system.host
+
+    def prepare(self) -> None:
+        self.job.system.prepare()
+
+    async def observe(self, attempt: Attempt) -> Observation:
+        reach = Reach(attempt.wire, attempt.trace, self.egress, PATIENCE, attempt.started)
+        try:
+            async with self.job.system.canary(reach) as line:
+                return await _Run(self, attempt, line).fly()
+        except Fault as fault:
+            return faulted(fault, attempt.trace)
+
+
+class _Run:
+    """One sentinel's way."""
+
+    def __init__(self, probe: CanaryProbe, attempt: Attempt, line: Canary) -> None:
+        self.probe, self.job, self.attempt, self.line = probe, probe.job, attempt, line
+        self._since = monotonic()
+
+    def _now(self) -> int:
+        return self.attempt.started + round((monotonic() - self._since) * 1000)
+
+    async def fly(self) -> Observation:
+        if left := await self._left_behind():
+            return left
+        sentinel = Sentinel(self.attempt.idempotency_key, self.job.payload, self.probe.deadline + 60_000)
+        self.attempt.trace.begin("enqueue")
+        ref = await self.line.send(sentinel)
+        self.attempt.trace.end("enqueue")
+        flight = Flight(sent := self._now(), sent)
+        await self._follow(ref, flight)
+        backlog = Backlog()
+        if flight.look.stage in (Stage.QUEUED, Stage.RUNNING):
+            with suppress(Fault, TimeoutError):
+                async with asyncio.timeout(TIDYING):
+                    backlog = await self.line.backlog()
+        gone = await self._take_back(ref)
+        return self._told(flight, backlog, ref, gone=gone or flight.finished is not None)
+
+    async def _left_behind(self) -> Observation | None:
+        """What earlier slots left in the queue is taken back; what is still worked on keeps us from sending another."""
+        system, memory, prev = self.job.system, self.attempt.memory, self.attempt.prev
+        known: dict[str, int] = dict([memory[FLIGHT]]) if memory.get(FLIGHT) else {}
+        if prev is not None and system.derives_refs:
+            known.setdefault(system.ref_of(idempotency_key(self.probe.key, prev)), prev)
+        for ref, slot in known.items():
+            look = await self.line.look(ref)
+            if look.stage is not Stage.LOST and not await self.line.cancel(ref):
+                return self._still_flying(ref, slot, look)
+        return None
+
+    def _still_flying(self, ref: str, slot: int, look: Look) -> Observation:
+        what = f"the sentinel of {clock(slot, seconds=True)} is still in flight"
+        seen = Observation(
+            Outcome.FAIL,
+            "not_finished",
+            f"{what}: no other is sent",
+            phases=self.attempt.trace.phases,
+            evidence=Evidence({"sentinel": ref, "stage": str(look.stage)}, look.error),
+            remember={FLIGHT: [ref, slot]},
+        )
+        if slot + self.probe.deadline > self._now():
+            return replace(seen, outcome=Outcome.ERROR, reason="in_flight", message=f"not sent: {what}")
+        return seen
+
+    async def _follow(self, ref: str, flight: Flight) -> None:
+        """Look until it is over or too late."""
+        while True:
+            flight.see(await self.line.look(ref), now := self._now())
+            limit = flight.sent + self.job.limit(flight.look.stage)
+            if flight.look.stage not in (Stage.QUEUED, Stage.RUNNING) or now >= limit:
+                return
+            await asyncio.sleep(min(max((now - flight.sent) / 10, 20), 500, limit - now) / 1000)
+
+    async def _take_back(self, ref: str) -> bool:
+        with suppress(Fault, TimeoutError):
+            async with asyncio.timeout(TIDYING):
+                return await self.line.cancel(ref)
+        return False
+
+    def _told(self, flight: Flight, backlog: Backlog, ref: str, *, gone: bool) -> Observation:
+        reason, message = verdict(self.job, flight, backlog)
+        facts: dict[str, Json] = {"sentinel": ref}
+        if flight.look.progress is not None:
+            facts["progress"] = flight.look.progress
+        if not self.job.system.shows_pickup:
+            facts["picked_up"] = f"{self.job.system.name} does not show it"
+        facts |= {name: value for name, value in backlog._asdict().items() if value not in (None, False)}
+        counted: dict[str, Scalar] = {"waiting": backlog.waiting, "workers": backlog.workers}
+        remember: dict[str, Json] = {FLIGHT: None} if FLIGHT in self.attempt.memory else {}
+        return Observation(
+            Outcome.FAIL if reason else Outcome.PASS,
+            reason,
+            message,
+            duration=None if flight.finished is None else flight.finished - flight.sent,
+            phases={**self.attempt.trace.phases, **flight.phases},
+            measurements={name: value for name, value in counted.items() if value is not None},
+            evidence=Evidence(facts, flight.look.error),
+            remember=remember if gone else {FLIGHT: [ref, self.attempt.slot]},
+        )
+
+
+def verdict(job: _Canary, flight: Flight, backlog: Backlog) -> tuple[str, str]:
+    """Reason and message; both empty when the sentinel was finished in time."""
+    error = flight.look.error.partition("\n")[0]
+    picked_up = "" if flight.picked_up is None else f"picked up after {span(flight.picked_up - flight.sent)}"
+    within = span(job.limit(flight.look.stage))
+    match flight.look.stage:
+        case Stage.LOST:
+            return "job_vanished", f"the sentinel vanished, {picked_up or 'before anybody was seen to pick it up'}"
+        case Stage.FAILED:
+            return "job_failed", f"the job failed: {error}" if error else "the job failed, and nobody says why"
+        case Stage.QUEUED if job.system.shows_pickup:
+            return "not_picked_up", f"not picked up in {within}{_because(backlog)}"
+        case Stage.DONE if flight.finished is not None and flight.finished <= flight.sent + job.finish_within:
+            return "", ""
+    late = f"{picked_up}, not finished in {within}" if picked_up else f"not finished in {within}{_because(backlog)}"
+    return "not_finished", f"{late}: {error}" if error else late
+
+
+def _because(backlog: Backlog) -> str:
+    parts = ["the queue is paused"] if backlog.paused else []
+    if backlog.workers is not None:
+        parts.append(count(backlog.workers, "worker") if backlog.workers else "no worker")
+    if backlog.active:
+        parts.append(f"{backlog.active} active")
+    if backlog.waiting is not None:
+        parts.append(f"{backlog.waiting} waiting")
+    if backlog.oldest is not None:
+        parts.append(f"oldest {span(backlog.oldest)}")
+    return f": {', '.join(parts)}" if parts else ""

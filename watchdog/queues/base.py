@@ -1,0 +1,151 @@
+"""The seam of queue systems: a sentinel is sent, looked at and taken back. Drivers report facts and judge nothing."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib import import_module
+from importlib.util import find_spec
+from typing import ClassVar, NamedTuple, Protocol, Self
+
+from pydantic import model_validator
+
+from watchdog.fields import Model
+from watchdog.model import Json
+from watchdog.wire import Trace, Wire
+from watchdog.wire.address import Egress
+from watchdog.wire.faults import Fault
+
+
+class Stage(StrEnum):
+    """How far a sentinel has come."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    LOST = "lost"
+    """The system does not know it any more."""
+
+
+class Look(NamedTuple):
+    """One look at a sentinel. Times in ms since the epoch by the system's own clocks; None: it does not say."""
+
+    stage: Stage
+    picked_up: int | None = None
+    finished: int | None = None
+    error: str = ""
+    """Why it failed, in the system's words, untrusted; of one that runs: what is wrong with that."""
+    progress: float | None = None
+    """How far the job says it is, in whatever unit it counts."""
+
+
+class Backlog(NamedTuple):
+    """What else is in the queue; None: the system cannot say."""
+
+    waiting: int | None = None
+    oldest: int | None = None
+    """Milliseconds that the oldest waiting job has waited."""
+    active: int | None = None
+    workers: int | None = None
+    paused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Sentinel:
+    """One canary job."""
+
+    id: str
+    """Derived from probe and slot: sending it twice makes one job."""
+    payload: Json
+    lifetime: int
+    """Milliseconds after which the system may forget it, finished or not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """What a driver needs to get to its system."""
+
+    wire: Wire
+    trace: Trace
+    egress: Egress
+    patience: float
+    """Seconds that any one exchange may take."""
+    now: int
+    """The clock at the start, ms since the epoch."""
+
+
+class Canary(Protocol):
+    """An open line to a queue. Every method raises Fault."""
+
+    async def send(self, sentinel: Sentinel) -> str:
+        """Returns by what the system knows the sentinel from now on."""
+
+    async def look(self, ref: str) -> Look: ...
+
+    async def cancel(self, ref: str) -> bool:
+        """Take it back, whether it waits or is finished. False: it is being worked on, or the system cannot."""
+
+    async def backlog(self) -> Backlog: ...
+
+
+class System(Model):
+    """How one queue system is reached, as configured; a subclass a system."""
+
+    name: ClassVar[str]
+    """As people write it: BullMQ, pg-boss."""
+    shows_pickup: ClassVar[bool] = True
+    """Whether a look can tell a waiting job from a running one."""
+    derives_refs: ClassVar[bool] = True
+    """Whether `ref_of` tells the reference of a sentinel that another process may have sent."""
+    needs: ClassVar[tuple[str, ...]] = ()
+    """Modules of optional packages."""
+    extra: ClassVar[str] = ""
+    """What to install for them."""
+
+    @model_validator(mode="after")
+    def _installed(self) -> Self:
+        if missing := [module for module in self.needs if find_spec(module) is None]:
+            install = f"pip install 'watchdog-monitor[{self.extra}]'"
+            raise ValueError(f"{self.name} needs the package {missing[0]}: {install}")
+        return self
+
+    @property
+    @abstractmethod
+    def target(self) -> str:
+        """Where it points, safe to show."""
+
+    @property
+    def host(self) -> str:
+        """What the per-host limit counts; empty: not limited."""
+        return ""
+
+    def prepare(self) -> None:
+        """Load what sending needs, where that takes long."""
+        for module in self.needs:
+            import_module(module)
+
+    @abstractmethod
+    def canary(self, reach: Reach) -> AbstractAsyncContextManager[Canary]: ...
+
+    def ref_of(self, sentinel: str) -> str:
+        return sentinel
+
+
+async def reachable(reach: Reach, host: str, port: int) -> None:
+    """A first knock, with our own address filter, phases and words. Raises Fault."""
+    try:
+        (await reach.wire.dial(host, port, reach.trace, reach.egress)).close()
+    except Fault as fault:
+        if fault.ours or fault.reason == "address_refused":
+            raise
+        raise unreachable(f"{host}:{port}: {fault.message}", fault.facts) from None
+
+
+def unreachable(why: str, facts: Mapping[str, Json] = {}) -> Fault:
+    fault = Fault("broker_unreachable", f"broker unreachable: {why}", "connect", retryable=True)
+    fault.facts |= facts
+    return fault

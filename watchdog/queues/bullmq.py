@@ -1,0 +1,209 @@
+"""BullMQ: jobs in Redis, worked on by Node (or Python). Sent through its own package, read with plain commands."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator
+
+from watchdog.fields import FROM_FILE, Line
+from watchdog.queues.base import Backlog, Canary, Look, Reach, Sentinel, Stage, System, reachable, unreachable
+from watchdog.wire.faults import Fault, fault_of
+from watchdog.wire.redact import cap
+
+if TYPE_CHECKING:
+    from bullmq import Queue
+
+PORT = 6379
+
+
+def _redis_url(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in ("redis", "rediss") and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError("expected redis://host:6379/0, or rediss:// for TLS")
+    return text
+
+
+RedisUrl = Annotated[str, AfterValidator(_redis_url), FROM_FILE]
+
+
+class BullmqQueue(System):
+    """A queue of BullMQ."""
+
+    name: ClassVar[str] = "BullMQ"
+    needs: ClassVar[tuple[str, ...]] = ("redis",)
+    extra: ClassVar[str] = "bullmq"
+
+    redis: RedisUrl
+    """redis://user:password@host:6379/0, or rediss:// for TLS."""
+    queue: Line
+    prefix: Line = "bull"
+    """What the queue's keys begin with."""
+
+    @property
+    def target(self) -> str:
+        return f"{self.host}/{self.queue}"
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.redis).hostname or ""
+
+    @property
+    def port(self) -> int:
+        return urlsplit(self.redis).port or PORT
+
+
+class BullmqCanary(BullmqQueue):
+    """A canary job in a queue of BullMQ."""
+
+    needs: ClassVar[tuple[str, ...]] = ("redis", "bullmq")
+
+    job: Line = "__canary__"
+    """The job's name. Its worker should return at once; a processor that does not know the name may fail it."""
+
+    @asynccontextmanager
+    async def canary(self, reach: Reach) -> AsyncIterator[Canary]:
+        await reachable(reach, self.host, self.port)
+        async with connected(self.redis, reach.patience) as client:
+            yield _Bullmq(self, client)
+
+
+@asynccontextmanager
+async def connected(url: str, patience: float) -> AsyncIterator[Any]:
+    """A client with one connection that tries nothing twice."""
+    import redis.asyncio as redis
+
+    client = redis.Redis.from_url(
+        url, decode_responses=True, socket_timeout=patience, socket_connect_timeout=patience, retry=None,
+        single_connection_client=True,
+    )  # fmt: skip
+    try:
+        with spoken():
+            await client.ping()
+        yield client
+    finally:
+        await client.aclose()
+
+
+@contextmanager
+def spoken() -> Iterator[None]:
+    """Redis' troubles in our words."""
+    import redis.exceptions as refusals
+
+    try:
+        yield
+    except refusals.AuthenticationError:
+        raise unreachable("Redis refuses the password") from None
+    except refusals.AuthorizationError as e:
+        raise Fault("broker_refused", f"Redis does not allow it: {said(e)}") from None
+    except (refusals.ConnectionError, refusals.TimeoutError, OSError) as e:
+        fault = fault_of(e)
+        raise unreachable(fault.message if fault else said(e)) from None
+    except refusals.RedisError as e:
+        raise Fault("broker_refused", f"Redis answers: {said(e)}") from None
+
+
+def said(error: Exception) -> str:
+    return cap(" ".join(str(error).split()), 200)
+
+
+class _Bullmq:
+    def __init__(self, config: BullmqCanary, client: Any) -> None:
+        self.config, self.client = config, client
+        self._queue: Queue | None = None
+
+    def key(self, name: str) -> str:
+        return f"{self.config.prefix}:{self.config.queue}:{name}"
+
+    @property
+    def queue(self) -> Queue:
+        if self._queue is None:
+            from bullmq import Queue
+
+            self._queue = Queue(self.config.queue, {"connection": self.client, "prefix": self.config.prefix})
+        return self._queue
+
+    async def send(self, sentinel: Sentinel) -> str:
+        with spoken():
+            if not await self.client.exists(self.key("meta")):
+                raise Fault("queue_missing", f"no queue {self.config.queue!r} under the prefix {self.config.prefix!r}")
+            options = {
+                "jobId": sentinel.id,
+                "attempts": 1,
+                "removeOnComplete": {"age": sentinel.lifetime // 1000},
+                "removeOnFail": {"age": sentinel.lifetime // 1000},
+            }
+            await self.queue.add(self.config.job, sentinel.payload, options)
+        return sentinel.id
+
+    async def look(self, ref: str) -> Look:
+        with spoken():
+            async with self.client.pipeline(transaction=True) as pipe:
+                pipe.hmget(self.key(ref), "timestamp", "processedOn", "finishedOn", "failedReason", "progress")
+                pipe.exists(self.key(f"{ref}:lock"))
+                told, locked = await pipe.execute()
+        created, picked_up, finished = (_ms(text) for text in told[:3])
+        error, progress = told[3] or "", _progress(told[4])
+        if created is None:
+            return Look(Stage.LOST)
+        if finished is not None:
+            return Look(Stage.FAILED if error else Stage.DONE, picked_up, finished, error)
+        if picked_up is not None:
+            return Look(Stage.RUNNING, picked_up, error="" if locked else "its worker is gone", progress=progress)
+        return Look(Stage.QUEUED)
+
+    async def cancel(self, ref: str) -> bool:
+        with spoken():
+            return not await self.client.exists(self.key(ref)) or bool(await self.queue.remove(ref))
+
+    async def backlog(self) -> Backlog:
+        with spoken():
+            async with self.client.pipeline(transaction=False) as pipe:
+                pipe.llen(self.key("wait"))
+                pipe.zcard(self.key("prioritized"))
+                pipe.llen(self.key("active"))
+                pipe.lindex(self.key("wait"), -1)
+                pipe.hget(self.key("meta"), "paused")
+                pipe.time()
+                wait, prioritized, active, oldest, paused, (seconds, micros) = await pipe.execute()
+            since = _ms(await self.client.hget(self.key(oldest), "timestamp")) if oldest else None
+        now = int(seconds) * 1000 + int(micros) // 1000
+        age = None if since is None else max(now - since, 0)
+        return Backlog(wait + prioritized, age, active, await self._workers(), paused == "1")
+
+    async def _workers(self) -> int | None:
+        """Connections that say by their name that they work on this queue; None: this Redis does not tell."""
+        from redis.exceptions import RedisError
+
+        name = base64.b64encode(self.config.queue.encode()).decode()
+        try:
+            clients: list[dict[str, Any]] = await self.client.client_list()
+        except RedisError:
+            return None
+        own = re.compile(re.escape(f"{self.config.prefix}:{name}") + "(:w:.*)?")
+        return sum(own.fullmatch(client.get("name", "")) is not None for client in clients)
+
+
+def _ms(text: str | None) -> int | None:
+    try:
+        return None if text is None else int(float(text))
+    except ValueError:
+        return None
+
+
+def _progress(text: str | None) -> float | None:
+    try:
+        value = json.loads(text or "null")
+    except ValueError:
+        return None
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
