@@ -62,7 +62,10 @@ class App:
         if not last:
             return "no slot was claimed yet"
         age = self.clock() - last
-        return f"no slot was claimed for {about(age)}" if age > FRESH else ""
+        if age > FRESH:
+            return f"no slot was claimed for {about(age)}"
+        behind = self.service.behind
+        return f"the clock was put back: the store is {about(behind)} ahead of it" if behind else ""
 
 
 @asynccontextmanager

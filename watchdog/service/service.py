@@ -79,6 +79,8 @@ class Service:
         """Tick -> how often in a row it failed."""
         self.last_claim = 0
         """The clock at the last claim that succeeded."""
+        self.behind = 0
+        """How far the store is ahead of our clock, in ms, and nothing is due; 0 unless the clock was put back."""
 
     async def start(self) -> None:
         for verb, seconds in (
@@ -123,6 +125,10 @@ class Service:
                 if len(slots) < BATCH:
                     break
             self.last_claim = now
+            before, self.behind = self.behind, self.claims.timekeeper.behind
+            if self.behind and not before:
+                why = "no slot runs twice: nothing is due until the clock has caught up with the store"
+                log.warning("clock_put_back", by=span(self.behind), why=why)
 
     async def _mind_the_clock(self) -> None:
         """The scheduler waits by the clock on the wall: put back, every tick would wait until it has caught up."""
@@ -131,7 +137,6 @@ class Service:
             await asyncio.sleep(1)
             now = self.clock()
             if now < last:
-                log.error("clock_put_back", by=span(last - now), why="no slot runs twice: what ran already is not due")
                 for job in self._ticks.get_jobs():
                     job.modify(next_run_time=datetime.now(UTC))
             last = now
