@@ -19,6 +19,7 @@ from tests.store.lab import EVERY, HERE, T0, result
 from watchdog.model import Observation, Outcome, Report, Slot
 from watchdog.probes.base import Attempt
 from watchdog.service import service as module
+from watchdog.service.delivery import GIVE_UP
 from watchdog.store.tables import incidents, outbox, results, schedule
 
 __all__ = ["without_ticks"]
@@ -117,7 +118,10 @@ async def test_incidents_come_of_what_is_recorded_and_of_what_is_not(house: Call
             await made.minute()
             await made.service.record()
         assert [row["rule"] for row in made.lab.rows(incidents)] == ["availability"]
-        await until(lambda: {row["state"] for row in made.lab.rows(outbox)} == {"dead"})  # nobody is configured
+        assert {row["state"] for row in made.lab.rows(outbox)} == {"waiting"}, "for a process that knows them"
+        made.now += GIVE_UP + 1
+        await made.service.keep()
+        assert {row["state"] for row in made.lab.rows(outbox)} == {"dead"}
         made.lab.without_gaps()
         made.now += 10 * EVERY
         made.lab.mark(made.now)

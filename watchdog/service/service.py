@@ -197,6 +197,7 @@ class Service:
     async def keep(self) -> None:
         """Roll up whole hours, record what a crash left behind, let go of what is too old."""
         now, database = self.clock(), self.storage.database
+        await self.mailroom.keep()
         settled = await self.storage.write(self.claims.sweep, now)
         while await self.storage.write(roll_up, database, settled):
             pass
