@@ -267,6 +267,14 @@ SERVER = {"host": "smtp.acme.example", "from": "watchdog@acme.example"}
         SERVER | {"host": ""},
         SERVER | {"from": "nobody"},
         SERVER | {"from": "Ops <x@y.example>\r\nBcc: z@y.example"},
+        SERVER | {"from": "Ops\t<x@y.example>"},
+        SERVER | {"from": "Ops <x@y.example>, z@y.example"},
+        SERVER | {"from": "<x@y.example> <z@y.example>"},
+        SERVER | {"from": '"Ops <x@y.example>'},
+        SERVER | {"from": "Ops <x..y@y.example>"},
+        SERVER | {"from": ".x@y.example"},
+        SERVER | {"from": "x@y..example"},
+        SERVER | {"from": ""},
         SERVER | {"username": "x"},
         SERVER | {"password": "x"},
         SERVER | {"security": "ssl"},
@@ -280,17 +288,28 @@ def test_a_server_that_cannot_work_is_refused_when_it_is_configured(config: dict
 
 
 @pytest.mark.parametrize(
-    "people", [(), ("nobody",), ("a@b\r\nRCPT TO:<c@d>",), ("A <a@b.example>",), ("a b@c.example",)]
+    "people", [(), ("nobody",), ("a@b\r\nRCPT TO:<c@d>",), ("A <a@b.example>",), ("a b@c.example",), ("a@b.example\n",)]
 )
 def test_an_address_that_is_none_is_refused_when_it_is_configured(people: tuple[str, ...]) -> None:
     with pytest.raises(ValidationError):
         Email(to=people)
 
 
-def test_a_sender_may_have_a_name(mail: MailStandIn, send: Send) -> None:
-    sender: dict[str, Any] = {"from": '"Acme, Ops" <ops@acme.example>'}
+@pytest.mark.parametrize(
+    ("written", "letter_from"),
+    [
+        ('"Acme, Ops" <ops@acme.example>', '"Acme, Ops" <ops@acme.example>'),
+        ("Acme, Ops <ops@acme.example>", '"Acme, Ops" <ops@acme.example>'),
+        ("Acme<ops@acme.example>", "Acme <ops@acme.example>"),
+        ("Überwachung <ops@acme.example>", "Überwachung <ops@acme.example>"),
+        ("<ops@acme.example>", "Watchdog <ops@acme.example>"),
+        ("ops@acme.example", "Watchdog <ops@acme.example>"),
+    ],
+)
+def test_a_sender_may_have_a_name(mail: MailStandIn, send: Send, written: str, letter_from: str) -> None:
+    sender: dict[str, Any] = {"from": written}
     send(to(mail, **sender), PLAIN)
-    assert mail.heard[0].letter["From"] == '"Acme, Ops" <ops@acme.example>'
+    assert mail.heard[0].letter["From"] == letter_from
     assert mail.heard[0].sender == "ops@acme.example"
 
 

@@ -170,6 +170,7 @@ def test_every_document_has_the_same_fields(story: Story) -> None:
         (later("nan"), "rate_limited", False, None),
         (later("soon"), "rate_limited", False, None),
         (Answer(503, b"", (("Retry-After", "4"),)), "http_503", False, 4),
+        (Answer(503, b"", (("Retry-After", "Mon, 1 Jan 99999999999999999999 10:00:00 GMT"),)), "http_503", False, None),
         (Answer(500), "http_500", False, None),
         (Answer(301, b"", (("Location", "/elsewhere"),)), "http_301", False, None),
     ],

@@ -8,7 +8,6 @@ import socket
 from contextlib import suppress
 from email.headerregistry import Address
 from email.message import EmailMessage
-from email.utils import parseaddr
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -29,7 +28,10 @@ if TYPE_CHECKING:
 TIMEOUT = 10.0
 """Seconds that the server may take for each step."""
 PORT = {"starttls": 587, "tls": 465, "none": 25}
-_ADDRESS = r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9](?:[A-Za-z0-9.-]{0,250}[A-Za-z0-9])?"
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_ADDRESS = rf"(?!\.|[^@]*\.[.@])[A-Za-z0-9.!#$%&'*+/=?^_`{{|}}~-]{{1,64}}@(?:{_LABEL}\.){{0,60}}{_LABEL}"
+_SENDER = re.compile(rf"""(?:"(?P<quoted>[^"\\]*)"|(?P<name>[^"\\<>]*)) *<(?P<address>{_ADDRESS})>|{_ADDRESS}""")
+"""Read by ourselves: what the standard library makes of an odd address differs between patch releases of Python."""
 
 
 def _address(text: str) -> str:
@@ -38,10 +40,17 @@ def _address(text: str) -> str:
     return text
 
 
-def _sender(text: str) -> str:
-    name, address = parseaddr(text)
-    if not re.fullmatch(_ADDRESS, address) or not name.isprintable():
+def _author(sender: str) -> Address:
+    found = _SENDER.fullmatch(sender) if sender.isprintable() else None
+    if found is None:
         raise ValueError("expected an email address, or one with a name: Watchdog <watchdog@acme.example>")
+    name = (found["quoted"] or found["name"] or "").strip()
+    local, _, domain = (found["address"] or sender).rpartition("@")
+    return Address(name or "Watchdog", local, domain)
+
+
+def _sender(text: str) -> str:
+    _author(text)
     return text
 
 
@@ -66,8 +75,7 @@ class EmailServer(Model):
 
     @property
     def author(self) -> Address:
-        name, address = parseaddr(self.sender)
-        return Address(name or "Watchdog", addr_spec=address)
+        return _author(self.sender)
 
     async def deliver(self, mail: EmailMessage, to: tuple[str, ...]) -> dict[str, str]:
         """Returns who was refused while others were not: address -> the server's answer. Raises DeliveryError."""

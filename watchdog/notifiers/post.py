@@ -86,7 +86,7 @@ def _retry_after(value: str | None, now: int) -> float | None:
     except ValueError:
         try:
             then = parsedate_to_datetime(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
         seconds = then.replace(tzinfo=then.tzinfo or UTC).timestamp() - now / 1_000
     return min(max(seconds, 0.0), LONGEST_WAIT) if math.isfinite(seconds) else None
