@@ -234,6 +234,7 @@ def test_nobody_there(fail: Send) -> None:
     address = {"host": "127.0.0.1", "port": 9, "security": "none", "from": "w@acme.example"}
     failed = fail(Email(to=("a@b.example",), server=EmailServer.model_validate(address)), OPENED)
     assert (failed["reason"], failed["permanent"]) == ("connection_refused", False)
+    assert failed["message"] == "connection refused (127.0.0.1:9)"
 
 
 def test_a_mail_that_was_taken_is_sent_whatever_follows(send: Send) -> None:

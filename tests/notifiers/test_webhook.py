@@ -196,6 +196,21 @@ def test_an_endless_answer_is_a_confirmation_all_the_same(hook: HookStandIn, sen
     send(Webhook(url=hook.url), OPENED)
 
 
+@pytest.mark.parametrize(
+    ("url", "reason", "message"),
+    [
+        ("http://user:secret@127.0.0.1:9/secret?secret", "connection_refused", "connection refused (127.0.0.1:9)"),
+        ("http://localhost:9/secret", "connection_refused", "connection refused (localhost:9)"),
+        ("http://[::1]:9/secret", "connection_refused", "connection refused ([::1]:9)"),
+        ("https://nowhere.invalid/secret", "dns_failed", None),
+    ],
+)
+def test_nobody_there_is_said_in_the_words_of_probes(fail: Send, url: str, reason: str, message: str | None) -> None:
+    failed = fail(Webhook(url=url), OPENED)
+    assert (failed["reason"], failed["permanent"]) == (reason, False)
+    assert message in (failed["message"], None)
+
+
 @pytest.mark.parametrize("error", [httpx.ReadTimeout("secret"), httpx.ConnectError("secret"), ConnectionResetError()])
 def test_faults_of_the_network_are_tried_again(fail: Send, error: Exception) -> None:
     with respx.mock:

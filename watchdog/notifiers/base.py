@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 from watchdog.fields import Model
 from watchdog.model import Json, Notification, Story
+from watchdog.wire.dial import shown_address
 
 if TYPE_CHECKING:
-    from watchdog.wire import Wire
+    from watchdog.wire import Fault, Wire
 
 
 class DeliveryError(Exception):
@@ -25,6 +26,11 @@ class DeliveryError(Exception):
     def __init__(self, reason: str, message: str, *, permanent: bool = False, retry_after: float | None = None):
         super().__init__(message)
         self.reason, self.permanent, self.retry_after = reason, permanent, retry_after
+
+
+def unreached(fault: Fault, host: str, port: int) -> DeliveryError:
+    """No usable answer from the receiver there."""
+    return DeliveryError(fault.reason, f"{fault} ({shown_address((host, port))})")
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from watchdog.fields import Model, Secret
 from watchdog.model import Event, Json
-from watchdog.notifiers.base import Delivery, DeliveryError, Notifier
+from watchdog.notifiers.base import Delivery, DeliveryError, Notifier, unreached
 from watchdog.notifiers.email_letter import letter, message_id, subject_of
 from watchdog.notifiers.message import compose, one_line
 from watchdog.wire import fault_of
@@ -81,9 +81,10 @@ class EmailServer(Model):
         """Returns who was refused while others were not: address -> the server's answer. Raises DeliveryError."""
         import aiosmtplib
 
+        port = self.port or PORT[self.security]
         client = aiosmtplib.SMTP(
             hostname=self.host,
-            port=self.port or PORT[self.security],
+            port=port,
             use_tls=self.security == "tls",
             start_tls=self.security == "starttls",
             tls_context=None if self.security == "none" else await asyncio.to_thread(_context),
@@ -98,7 +99,7 @@ class EmailServer(Model):
             with suppress(aiosmtplib.SMTPException, OSError):
                 await client.execute_command(b"QUIT")  # it has our mail: what happens now changes nothing
         except (aiosmtplib.SMTPException, OSError, ValueError) as e:
-            raise _failure(e) from None
+            raise _failure(e, self.host, port) from None
         finally:
             if isinstance(client.transport, asyncio.WriteTransport):
                 client.transport.abort()  # a polite end of TLS may take 30 s and tells nothing
@@ -152,7 +153,7 @@ _MISSING = {
 """A word of the library's complaint -> what to tell."""
 
 
-def _failure(error: aiosmtplib.SMTPException | OSError | ValueError) -> DeliveryError:
+def _failure(error: aiosmtplib.SMTPException | OSError | ValueError, host: str, port: int) -> DeliveryError:
     """No text of the library, which may quote what we sent; of the server's, only what is no answer to a password."""
     import aiosmtplib
 
@@ -168,7 +169,7 @@ def _failure(error: aiosmtplib.SMTPException | OSError | ValueError) -> Delivery
         permanent = 500 <= error.code < 600
         return DeliveryError(f"smtp_{error.code}", f"got {_said(error.code, error.message)}", permanent=permanent)
     if fault := fault_of(error):
-        return DeliveryError(fault.reason, str(fault))
+        return unreached(fault, host, port)
     if isinstance(error, aiosmtplib.SMTPException):
         for word, (reason, message) in _MISSING.items():
             if word in str(error):

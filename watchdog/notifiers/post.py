@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 from pydantic import AfterValidator, WithJsonSchema
 
 from watchdog.fields import FROM_FILE
-from watchdog.notifiers.base import DeliveryError
+from watchdog.notifiers.base import DeliveryError, unreached
 from watchdog.wire import fault_of, harmless
 from watchdog.wire.url import parse_url
 
@@ -59,7 +59,7 @@ async def post(wire: Wire, url: str, body: bytes, headers: Mapping[str, str], *,
         fault = fault_of(e)
         if fault is None:
             raise DeliveryError("bad_request", "the URL or a header cannot be sent", permanent=True) from None
-        raise DeliveryError(fault.reason, str(fault)) from None
+        raise unreached(fault, parse_url(url).host, parse_url(url).port) from None
     text = harmless(read[:MOST].decode("utf-8", "replace"))
     return Answer(response.status_code, text, _retry_after(response.headers.get("retry-after"), now))
 
