@@ -72,7 +72,7 @@ class App:
 async def running(loaded: Loaded, clock: Clock = wall) -> AsyncIterator[App]:
     """Build everything from a configuration, run it, and stop it in order.
 
-    Raises SchemaError for a database of a newer version, Away for one that is out of reach.
+    Raises SchemaError for a database of a newer version, Unusable for one that is out of reach.
     """
     config = loaded.config
     database = Database(config.storage.url)

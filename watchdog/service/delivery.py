@@ -11,7 +11,6 @@ import structlog
 from watchdog.notifiers.base import Delivery, DeliveryError, Notifier
 from watchdog.service.clock import Clock
 from watchdog.service.storage import Storage
-from watchdog.store.database import Away
 from watchdog.store.outbox import Held, Outbox
 from watchdog.store.story import story
 from watchdog.wire import Mask, Wire
@@ -80,7 +79,7 @@ class Mailroom:
 
     async def _deliver_more(self) -> None:
         """What cannot be claimed now is claimed by the next tick, which tells why it could not."""
-        with suppress(Away):
+        with suppress(Exception):
             await self.deliver()
 
     async def _send(self, held: Held) -> None:
