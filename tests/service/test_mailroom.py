@@ -148,10 +148,20 @@ async def test_an_end_that_goes_on_trying_is_as_old_as_itself(office: Office) ->
 
 
 async def test_a_permanent_error_is_a_dead_letter_at_once(office: Office) -> None:
-    office.answers = [lambda: DeliveryError("gone", "410 Gone", permanent=True)]
+    office.answers = [lambda: DeliveryError("gone", "410 Gone", retry_for=0)]
     break_it(office)
     await office.deliver()
     assert (office.rows()[0]["state"], office.rows()[0]["detail"]) == ("dead", "410 Gone")
+
+
+async def test_what_somebody_may_be_mending_is_tried_again_for_as_long_as_that_takes(office: Office) -> None:
+    break_it(office)
+    began = office.rows()[0]["created_at"]
+    for now, state in ((began + 3_599_999, "waiting"), (began + 5_000_000, "dead")):
+        office.now = now
+        office.answers = [lambda: DeliveryError("http_401", "got 401", retry_for=3_600.0)]
+        await office.deliver()
+        assert office.rows()[0]["state"] == state
 
 
 async def test_nothing_goes_to_a_destination_before_the_time_it_named(office: Office) -> None:

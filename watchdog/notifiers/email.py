@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import socket
 from contextlib import suppress
@@ -14,7 +15,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from watchdog.fields import Model, Secret
 from watchdog.model import Event, Json
-from watchdog.notifiers.base import Delivery, DeliveryError, Notifier, unreached
+from watchdog.notifiers.base import MENDING, Delivery, DeliveryError, Notifier, unreached
 from watchdog.notifiers.email_letter import letter, message_id, subject_of
 from watchdog.notifiers.message import compose, one_line
 from watchdog.wire import fault_of
@@ -121,7 +122,7 @@ class Email(Notifier):
     async def send(self, delivery: Delivery) -> dict[str, Json]:
         """The receipt is `message_id` and `subject`, and in `refused` whom the server did not take."""
         if self.server is None:
-            raise DeliveryError("no_server", "the section `email` names no server", permanent=True)
+            raise DeliveryError("no_server", "the section `email` names no server", retry_for=0)
         message, author = compose(delivery.story), self.server.author
         id, subject = message_id(delivery.notification.key, author.domain), subject_of(message)
         first = "" if delivery.notification.event is Event.OPENED else str(delivery.receipt.get("message_id", ""))
@@ -160,14 +161,14 @@ def _failure(error: aiosmtplib.SMTPException | OSError | ValueError, host: str, 
     if isinstance(error, aiosmtplib.SMTPRecipientsRefused):
         codes = [r.code for r in error.recipients]
         told = "; ".join(f"{r.recipient}: {_said(r.code, r.message)}" for r in error.recipients)
-        permanent = all(500 <= code < 600 for code in codes)
-        return DeliveryError("recipients_refused", f"every recipient refused: {told}"[:400], permanent=permanent)
+        lasts = max(_lasts(code) for code in codes)
+        return DeliveryError("recipients_refused", f"every recipient refused: {told}"[:400], retry_for=lasts)
     if isinstance(error, aiosmtplib.SMTPAuthenticationError):
         message = f"got {error.code}: the server does not accept the user name and password"
-        return DeliveryError("auth_failed", message, permanent=error.code >= 500)
+        return DeliveryError("auth_failed", message, retry_for=MENDING if error.code >= 500 else math.inf)
     if isinstance(error, aiosmtplib.SMTPResponseException):
-        permanent = 500 <= error.code < 600
-        return DeliveryError(f"smtp_{error.code}", f"got {_said(error.code, error.message)}", permanent=permanent)
+        told = f"got {_said(error.code, error.message)}"
+        return DeliveryError(f"smtp_{error.code}", told, retry_for=_lasts(error.code))
     if fault := fault_of(error):
         return unreached(fault, host, port)
     if isinstance(error, aiosmtplib.SMTPException):
@@ -175,7 +176,12 @@ def _failure(error: aiosmtplib.SMTPException | OSError | ValueError, host: str, 
             if word in str(error):
                 return DeliveryError(reason, message)
         return DeliveryError("smtp_failed", "the server does not speak SMTP as we know it")
-    return DeliveryError("bad_request", "the mail cannot be sent as it is configured", permanent=True)
+    return DeliveryError("bad_request", "the mail cannot be sent as it is configured", retry_for=0)
+
+
+def _lasts(code: int) -> float:
+    """For how long an answer is worth another try: SMTP's 5xx are final."""
+    return 0 if 500 <= code < 600 else math.inf
 
 
 def _said(code: int, message: str) -> str:

@@ -108,7 +108,7 @@ class Mailroom:
         n, tries, now = held.notification, held.attempts + 1, self.clock()
         detail = self.mask(str(error))
         facts = {"incident": n.incident, "destination": n.destination, "tries": tries, "why": detail}
-        if error.permanent or now - held.created_at >= GIVE_UP:
+        if max(now - held.created_at, 0) >= min(error.retry_for * 1_000, GIVE_UP):
             await self.storage.write(self.outbox.bury, held, detail, now)
             log.error("gave_up", **facts)
             return
