@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 LONGEST = 9
-"""Seconds after which the system ends us where we are: a database or a name server that hangs must not hold us."""
+"""Seconds after which we end where we are: a database or a name server that hangs must not hold us."""
 LOCATION = "local"
 """Where this process probes from; there is one location."""
 FRESH = 20 * CLAIM * 1000
@@ -178,11 +180,22 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def told_to_stop() -> asyncio.Event:
-    """Set by SIGTERM, SIGINT, and the end of the terminal unless `nohup` had it ignored."""
+    """Set by SIGTERM, SIGINT, and the end of the terminal unless `nohup` had it ignored.
+
+    From then on the process ends within LONGEST seconds, whatever holds it.
+    """
     stop = asyncio.Event()
+
+    def told() -> None:
+        if not stop.is_set():
+            stop.set()
+            end = threading.Timer(LONGEST, os._exit, [128 + signal.SIGTERM])
+            end.daemon = True
+            end.start()
+
     for name in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         if signal.getsignal(name) is not signal.SIG_IGN or name is not signal.SIGHUP:
-            asyncio.get_running_loop().add_signal_handler(name, stop.set)
+            asyncio.get_running_loop().add_signal_handler(name, told)
     return stop
 
 
@@ -194,6 +207,5 @@ async def serve(loaded: Loaded, listening: socket.socket) -> None:
         pages = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
         log.info("started", probes=len(loaded.config.probes), pages=pages)
         await stop.wait()
-        signal.alarm(LONGEST)
         log.info("stopping")
     log.info("stopped")
