@@ -43,10 +43,11 @@ def register(
     """Bring the store's probes in line with the configuration; returns them by id.
 
     A new probe begins at `now`. One whose schedule changed goes on from `now`. One that is gone keeps its history; its
-    open incidents are resolved as removed. One that comes back keeps its id and begins anew. If the clock was put back,
-    what begins does so at the watermark, by which its silence is judged.
+    open incidents are resolved as removed. One that comes back keeps its id and begins anew; so does one that is of
+    another kind now. If the clock was put back, what begins does so at the watermark, by which its silence is judged.
     """
     wanted = {member.info.key: member for member in members}
+    _replace(database, wanted, now)
     _retire(database, now, quiet)  # what a crash left half done: whoever comes back begins with nothing
     with database.write() as connection:
         database.alone(connection, REGISTER)
@@ -115,6 +116,20 @@ def _remove(connection: sa.Connection, ids: list[int], now: int) -> None:
         rows = [{"id_": id} for id in sorted(ids)]
         connection.execute(sa.delete(schedules).where(schedules.c.probe == sa.bindparam("id_")), rows)
         connection.execute(sa.update(probes).where(probes.c.id == sa.bindparam("id_")).values(removed_at=now), rows)
+
+
+def _replace(database: Database, wanted: Mapping[str, Member], now: int) -> None:
+    """Remove the probes that are of another kind now: what the former kind found, nothing could find to be over."""
+    another = (
+        probes.c.key == sa.bindparam("k"),
+        probes.c.kind != sa.bindparam("now_kind"),
+        probes.c.removed_at.is_(None),
+    )
+    kinds = [{"k": key, "now_kind": member.info.kind} for key, member in sorted(wanted.items())]
+    if kinds:
+        with database.write() as connection:
+            database.alone(connection, REGISTER)
+            connection.execute(sa.update(probes).where(*another).values(removed_at=now), kinds)
 
 
 def _retire(database: Database, now: int, quiet: frozenset[str]) -> None:
