@@ -76,6 +76,11 @@ def utc(at: int) -> datetime:
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=at)
 
 
+def iso(at: int) -> str:
+    """ "2026-11-22T01:48:07.120Z", for programs."""
+    return utc(at).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 def clock(at: int, *, seconds: bool = False) -> str:
     """ "01:48", for operators "01:48:07"."""
     return f"{utc(at):%H:%M:%S}" if seconds else f"{utc(at):%H:%M}"
