@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 LONGEST = 9
-"""Seconds after which the system ends us where we are: a database or a name server that hangs must not hold us."""
+"""Seconds after which we end where we are: a database or a name server that hangs must not hold us."""
 LOCATION = "local"
 """Where this process probes from; there is one location."""
 FRESH = 20 * CLAIM * 1000
@@ -62,14 +64,17 @@ class App:
         if not last:
             return "no slot was claimed yet"
         age = self.clock() - last
-        return f"no slot was claimed for {about(age)}" if age > FRESH else ""
+        if age > FRESH:
+            return f"no slot was claimed for {about(age)}"
+        behind = self.service.behind
+        return f"the clock was put back: the store is {about(behind)} ahead of it" if behind else ""
 
 
 @asynccontextmanager
 async def running(loaded: Loaded, clock: Clock = wall) -> AsyncIterator[App]:
     """Build everything from a configuration, run it, and stop it in order.
 
-    Raises SchemaError for a database of a newer version, Away for one that is out of reach.
+    Raises SchemaError for a database of a newer version, Unusable for one that is out of reach.
     """
     config = loaded.config
     database = Database(config.storage.url)
@@ -174,11 +179,22 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def told_to_stop() -> asyncio.Event:
-    """Set by SIGTERM, SIGINT, and the end of the terminal unless `nohup` had it ignored."""
+    """Set by SIGTERM, SIGINT, and the end of the terminal unless `nohup` had it ignored.
+
+    From then on the process ends within LONGEST seconds, whatever holds it.
+    """
     stop = asyncio.Event()
+
+    def told() -> None:
+        if not stop.is_set():
+            stop.set()
+            end = threading.Timer(LONGEST, os._exit, [128 + signal.SIGTERM])
+            end.daemon = True
+            end.start()
+
     for name in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         if signal.getsignal(name) is not signal.SIG_IGN or name is not signal.SIGHUP:
-            asyncio.get_running_loop().add_signal_handler(name, stop.set)
+            asyncio.get_running_loop().add_signal_handler(name, told)
     return stop
 
 
@@ -190,6 +206,5 @@ async def serve(loaded: Loaded, listening: socket.socket) -> None:
         pages = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
         log.info("started", probes=len(loaded.config.probes), pages=pages)
         await stop.wait()
-        signal.alarm(LONGEST)
         log.info("stopping")
     log.info("stopped")

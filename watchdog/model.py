@@ -208,7 +208,7 @@ class Incident:
     message: str
     resolved_at: int | None = None
     resolution: str = ""
-    """Why it ended: empty (good again), gone, paused, removed."""
+    """Why it ended: empty (good again), gone, removed."""
 
     @property
     def state(self) -> str:

@@ -42,6 +42,16 @@ def span(ms: float) -> str:
     return _units((days, "days"), (hours % 24 if days < 10 else 0, "h"))
 
 
+def beyond(ms: int, limit: int) -> str:
+    """A duration that exceeds a limit, finely enough to be told from it: "15 min 20 s" beyond 15 min."""
+    if (told := span(ms)) != span(limit):
+        return told
+    minutes, rest = divmod(ms, MINUTE)
+    seconds, rest = divmod(rest, SECOND)
+    parts = (minutes // 60, "h"), (minutes % 60, "min"), (seconds, "s")
+    return _units(*parts) if ms - rest > limit else _units(*parts, (rest, "ms"))
+
+
 def _units(*parts: tuple[int, str]) -> str:
     return " ".join(f"{n}{NBSP}{unit}" for n, unit in parts if n)
 
@@ -64,6 +74,11 @@ def count(n: int, noun: str) -> str:
 
 def utc(at: int) -> datetime:
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=at)
+
+
+def iso(at: int) -> str:
+    """ "2026-11-22T01:48:07.120Z", for programs."""
+    return utc(at).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def clock(at: int, *, seconds: bool = False) -> str:

@@ -22,9 +22,18 @@ class Served:
         self.lines: list[str] = []
         self._started = threading.Event()
         self._reading = threading.Thread(target=self._read, daemon=True)
+
+    def begin(self) -> None:
+        """Wait until its pages are there."""
         self._reading.start()
         assert self._started.wait(60), "it does not start"
         assert self.pages, "".join(self.lines)
+
+    def end(self) -> None:
+        """Read what is left, of a process that has ended."""
+        self._reading.join(10)
+        assert self.process.stderr is not None
+        self.process.stderr.close()
 
     def _read(self) -> None:
         assert self.process.stderr is not None
@@ -62,13 +71,12 @@ def served(config: Path, env: Mapping[str, str] | None = None) -> Iterator[Serve
     process = subprocess.Popen(
         command, cwd=config.parent, env=environment(env), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
     )
+    run = Served(process)
     try:
-        made = Served(process)
-        yield made
+        run.begin()
+        yield run
     finally:
         if process.poll() is None:
             process.kill()
             process.wait()
-        made._reading.join(10)
-        assert process.stderr is not None
-        process.stderr.close()
+        run.end()

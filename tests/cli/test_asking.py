@@ -56,10 +56,11 @@ def test_where_everything_stands_for_programs(lab: Lab) -> None:
     see(lab, "api", "ppff")
     ran = typed("status", "-o", "json")
     told = {row["probe"]: row for row in ran.json}
-    assert (told["api"]["state"], told["api"]["outcome"], told["api"]["message"]) == ("down", "fail", "got 503")
+    last = told["api"]["last"]
+    assert (told["api"]["state"], last["outcome"], last["message"]) == ("down", "fail", "got 503")
     assert len(told["api"]["incidents"]) == 1
-    assert told["api"]["last_slot"].endswith("Z")
-    assert (told["new"]["state"], told["new"]["last_slot"], told["new"]["outcome"]) == ("unknown", None, None)
+    assert last["slot"].endswith("Z")
+    assert (told["new"]["state"], told["new"]["last"]) == ("unknown", None)
 
 
 @pytest.mark.parametrize(

@@ -355,6 +355,35 @@ def test_the_mask_hides_what_is_secret_and_nothing_else(tmp_path: Path) -> None:
         assert given.mask(plain) == plain
 
 
+NAMED = """
+probes:
+  - name: Shop ${TOKEN}
+    http: https://a.example/
+    group: ${TOKEN}
+    tags: [eu, "${TOKEN}"]
+    runbook: https://w/${TOKEN}
+  - {name: Other, http: "https://b.example/"}
+receivers: {shop: {log: {}}}
+routes:
+  - {match: {group: "${TOKEN}", tags: ["${TOKEN}"], probe: "Shop ${TOKEN}"}, receivers: [shop]}
+  - {match: {probe: "shop-${TOKEN}"}, receivers: [shop]}
+status_page: {title: "Acme ${TOKEN}", groups: ["${TOKEN}"], show: {tags: ["${TOKEN}"]}}
+"""
+
+
+def test_what_is_said_of_a_probe_is_masked_and_still_matches() -> None:
+    given = load(None, NAMED, {"TOKEN": "hush-hush"})
+    probe, other = given.config.probes
+    assert (probe.name, probe.group, probe.tags, probe.runbook) == ("Shop •••", "•••", ("eu", "•••"), "https://w/•••")
+    assert (given.config.status_page.title, given.config.status_page.groups) == ("Acme •••", ("•••",))
+    assert (probe.key, other.name) == ("shop-hush-hush", "Other")
+    assert given.config.routes[1].match.probe == "shop-hush-hush", "which is a key"
+    told = ProbeInfo(1, probe.key, probe.name, "http", probe.group, probe.tags)
+    for match in (given.config.routes[0].match, given.config.status_page.show):
+        assert match.table().misses(told) == ""
+        assert "hush" not in match.table().misses(ProbeInfo(2, "other", "Other", "http"))
+
+
 # --- costs
 
 

@@ -69,8 +69,9 @@ def loaded(text: str, **env: str) -> Loaded:
 
 
 def test_structure_never_comes_from_a_variable() -> None:
-    text = 'probes: [{name: "${NAME}", http: "https://a.example/"}]'
-    assert loaded(text, NAME='x"}] # - a: b').config.probes[0].name == 'x"}] # - a: b'
+    text = 'probes: [{name: A, http: {url: "https://a.example/", method: POST, body: "${BODY}"}}]'
+    (probe,) = loaded(text, BODY='x"}] # - a: b').config.probes
+    assert probe.model_dump()["http"]["body"] == 'x"}] # - a: b'
 
 
 @pytest.mark.parametrize("quote", ["", '"'])

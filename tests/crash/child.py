@@ -10,6 +10,8 @@ import functools
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +23,15 @@ from watchdog.notifiers.slack import Slack
 from watchdog.notifiers.webhook import Webhook
 from watchdog.service import delivery, members
 from watchdog.store.claims import Claims
+from watchdog.store.database import Database
 from watchdog.store.journal import Journal
 from watchdog.store.outbox import Outbox
 
-# A dead process holds its lease, and its slot is awaited, for as long as one alive might need: here, not half a minute.
-delivery.SEND, delivery.LEASE = 4.0, 5_000
-members.MARGIN, members.SILENT = 1_000, 60
+
+def hasten() -> None:
+    """A dead process holds its lease, and its slot is awaited, for as long as one alive might need: less here."""
+    delivery.SEND, delivery.LEASE = 4.0, 5_000
+    members.MARGIN, members.SILENT = 1_000, 60
 
 
 def die(marker: Path) -> None:
@@ -64,6 +69,28 @@ def wrap(owner: Any, name: str, marker: Path, *, before: Any = None, after: Any 
     setattr(owner, name, coroutine if asyncio.iscoroutinefunction(original) else function)
 
 
+def wrap_commit(marker: Path, decided: Any) -> None:
+    """Die after the transaction in which something was decided, whatever verb it belongs to."""
+    noted = False
+    advance, write = Journal._advance, Database.write
+
+    def note(*args: Any, **kwargs: Any) -> Any:
+        nonlocal noted
+        changes = advance(*args, **kwargs)
+        noted = noted or decided(changes)
+        return changes
+
+    @contextmanager
+    def commit(database: Database) -> Iterator[Any]:
+        with write(database) as connection:
+            yield connection
+        if noted:
+            die(marker)
+
+    Journal._advance = note  # type: ignore[method-assign]
+    Database.write = commit  # type: ignore[assignment, method-assign]
+
+
 def arm(point: str, event: Event, marker: Path) -> None:
     outcome = {Event.OPENED: "fail", Event.RESOLVED: "pass"}[event]
 
@@ -80,8 +107,7 @@ def arm(point: str, event: Event, marker: Path) -> None:
             "record",
             {"before": lambda _, batch, *__: any(r.result.outcome == outcome for r in batch)},
         ),
-        "before commit": (Journal, "record_in", {"after": decided}),
-        "after commit": (Journal, "record", {"after": decided}),
+        "before commit": (Journal, "_advance", {"after": decided}),
         "after outbox claim": (Outbox, "claim", {"after": lambda answer, *_: any(map(telling, answer))}),
         "before mark": (Outbox, "sent", {"before": lambda _, held, *__: telling(held)}),
         "after mark": (Outbox, "sent", {"after": lambda _, __, held, *___: telling(held)}),
@@ -89,6 +115,8 @@ def arm(point: str, event: Event, marker: Path) -> None:
     if point == "before bytes":
         for notifier in (Slack, Email, Webhook):
             wrap(notifier, "send", marker, before=lambda _, delivery: telling(delivery))
+    elif point == "after commit":
+        wrap_commit(marker, decided)
     elif point in points:
         owner, name, condition = points[point]
         wrap(owner, name, marker, **condition)
@@ -105,5 +133,6 @@ async def main(config: Path) -> None:
 
 
 if __name__ == "__main__":
+    hasten()
     arm(sys.argv[2], Event(sys.argv[3]), Path(sys.argv[4]))
     asyncio.run(main(Path(sys.argv[1])))

@@ -238,13 +238,13 @@ class Bench:
         child.wait()
 
     def unsent(self) -> int:
-        from watchdog.store.database import Away, Database
+        from watchdog.store.database import Database, Unusable
         from watchdog.store.outbox import Outbox
 
         database = Database(self.database)
         try:
             return Outbox(database).waiting()
-        except Away:
+        except Unusable:
             return -1
         finally:
             database.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping
+from math import inf
 from typing import Protocol
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from tests.notifiers.stories import told
 from tests.standins import HookStandIn, SlackStandIn
 from watchdog.model import Json, Story
-from watchdog.notifiers.base import Delivery, DeliveryError, Notifier
+from watchdog.notifiers.base import MENDING, Delivery, DeliveryError, Notifier
 from watchdog.wire import Wire
 
 
@@ -50,7 +51,8 @@ def fail(send: Send) -> Send:
         e = caught.value
         assert e.__cause__ is None, "it may quote a secret"
         assert e.__suppress_context__ or isinstance(e.__context__, DeliveryError | None), "it may quote a secret"
-        return {"reason": e.reason, "permanent": e.permanent, "retry_after": e.retry_after, "message": str(e)}
+        retried = {0: "never", MENDING: "an hour", inf: "always"}[e.retry_for]
+        return {"reason": e.reason, "retried": retried, "retry_after": e.retry_after, "message": str(e)}
 
     return deliver
 

@@ -155,19 +155,21 @@ def test_a_certificate_that_nobody_vouches_for_is_not_spoken_to(pem: Path, fail:
     with MailStandIn(security, pem) as mail:
         failed = fail(to(mail, security), OPENED)
         assert mail.heard == []
-    assert (failed["reason"], failed["permanent"]) == ("tls_failed", False)
+    assert (failed["reason"], failed["retried"]) == ("tls_failed", "always")
 
 
 def test_without_starttls_nothing_is_sent(mail: MailStandIn, fail: Send) -> None:
     failed = fail(to(mail, "starttls", username=LOGIN[0], password=LOGIN[1]), OPENED)
-    assert (failed["reason"], failed["permanent"], mail.heard) == ("starttls_missing", False, [])
+    assert (failed["reason"], failed["retried"], mail.heard) == ("starttls_missing", "always", [])
 
 
-def test_a_wrong_password_is_permanent_and_never_quoted(pem: Path, fail: Send, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_password_may_be_being_changed_and_is_never_quoted(
+    pem: Path, fail: Send, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(pem))
     with MailStandIn("starttls", pem, LOGIN) as mail:
         failed = fail(to(mail, "starttls", host="localhost", username="watchdog", password="wrong sesame"), OPENED)
-    assert (failed["reason"], failed["permanent"]) == ("auth_failed", True)
+    assert (failed["reason"], failed["retried"]) == ("auth_failed", "an hour")
     assert "sesame" not in str(failed["message"])
 
 
@@ -175,24 +177,24 @@ def test_a_password_is_not_sent_to_who_does_not_ask_for_it(pem: Path, fail: Send
     with MailStandIn("starttls", pem, LOGIN) as mail:
         failed = fail(to(mail, "none", username=LOGIN[0], password=LOGIN[1]), OPENED)
         assert mail.heard == []
-    assert (failed["reason"], failed["permanent"]) == ("login_missing", False)
+    assert (failed["reason"], failed["retried"]) == ("login_missing", "always")
 
 
 @pytest.mark.parametrize(
-    ("answer", "reason", "permanent"),
+    ("answer", "reason", "retried"),
     [
-        (("DATA", "451 try later"), "smtp_451", False),
-        (("DATA", "554 no thanks"), "smtp_554", True),
-        (("RCPT", "450 greylisted"), "recipients_refused", False),
-        (("RCPT", "550 no such user"), "recipients_refused", True),
+        (("DATA", "451 try later"), "smtp_451", "always"),
+        (("DATA", "554 no thanks"), "smtp_554", "never"),
+        (("RCPT", "450 greylisted"), "recipients_refused", "always"),
+        (("RCPT", "550 no such user"), "recipients_refused", "never"),
     ],
 )
 def test_4xx_is_tried_again_and_5xx_is_not(
-    mail: MailStandIn, fail: Send, answer: tuple[str, str], reason: str, permanent: bool
+    mail: MailStandIn, fail: Send, answer: tuple[str, str], reason: str, retried: str
 ) -> None:
     mail.answers.append(answer)
     failed = fail(to(mail), OPENED)
-    assert (failed["reason"], failed["permanent"]) == (reason, permanent)
+    assert (failed["reason"], failed["retried"]) == (reason, retried)
     assert answer[1] in str(failed["message"])
 
 
@@ -220,20 +222,26 @@ def server(talk: Callable[[socket.socket], None]) -> Iterator[int]:
 
 
 @pytest.mark.parametrize(
-    ("greeting", "permanent"),
-    [(b"", False), (b"421 busy\r\n", False), (b"554 not you\r\n", True), (b"HTTP/1.1 400 Bad Request\r\n\r\n", False)],
+    ("greeting", "retried"),
+    [
+        (b"", "always"),
+        (b"421 busy\r\n", "always"),
+        (b"554 not you\r\n", "never"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "always"),
+    ],
 )
-def test_a_greeting_that_is_none(fail: Send, greeting: bytes, permanent: bool) -> None:
+def test_a_greeting_that_is_none(fail: Send, greeting: bytes, retried: str) -> None:
     with server(lambda connection: connection.sendall(greeting)) as port:
         address = {"host": "127.0.0.1", "port": port, "security": "none", "from": "w@acme.example"}
         failed = fail(Email(to=("a@b.example",), server=EmailServer.model_validate(address)), OPENED)
-    assert failed["permanent"] is permanent
+    assert failed["retried"] == retried
 
 
 def test_nobody_there(fail: Send) -> None:
     address = {"host": "127.0.0.1", "port": 9, "security": "none", "from": "w@acme.example"}
     failed = fail(Email(to=("a@b.example",), server=EmailServer.model_validate(address)), OPENED)
-    assert (failed["reason"], failed["permanent"]) == ("connection_refused", False)
+    assert (failed["reason"], failed["retried"]) == ("connection_refused", "always")
+    assert failed["message"] == "connection refused (127.0.0.1:9)"
 
 
 def test_a_mail_that_was_taken_is_sent_whatever_follows(send: Send) -> None:
@@ -252,9 +260,9 @@ def test_a_mail_that_was_taken_is_sent_whatever_follows(send: Send) -> None:
         assert send(Email(to=("a@b.example",), server=EmailServer.model_validate(address)), OPENED)["message_id"]
 
 
-def test_without_a_server_it_is_permanent(fail: Send) -> None:
+def test_without_a_server_it_is_not_tried_again(fail: Send) -> None:
     failed = fail(Email(to=("a@b.example",)), OPENED)
-    assert (failed["reason"], failed["permanent"]) == ("no_server", True)
+    assert (failed["reason"], failed["retried"]) == ("no_server", "never")
 
 
 SERVER = {"host": "smtp.acme.example", "from": "watchdog@acme.example"}
@@ -267,6 +275,14 @@ SERVER = {"host": "smtp.acme.example", "from": "watchdog@acme.example"}
         SERVER | {"host": ""},
         SERVER | {"from": "nobody"},
         SERVER | {"from": "Ops <x@y.example>\r\nBcc: z@y.example"},
+        SERVER | {"from": "Ops\t<x@y.example>"},
+        SERVER | {"from": "Ops <x@y.example>, z@y.example"},
+        SERVER | {"from": "<x@y.example> <z@y.example>"},
+        SERVER | {"from": '"Ops <x@y.example>'},
+        SERVER | {"from": "Ops <x..y@y.example>"},
+        SERVER | {"from": ".x@y.example"},
+        SERVER | {"from": "x@y..example"},
+        SERVER | {"from": ""},
         SERVER | {"username": "x"},
         SERVER | {"password": "x"},
         SERVER | {"security": "ssl"},
@@ -280,17 +296,28 @@ def test_a_server_that_cannot_work_is_refused_when_it_is_configured(config: dict
 
 
 @pytest.mark.parametrize(
-    "people", [(), ("nobody",), ("a@b\r\nRCPT TO:<c@d>",), ("A <a@b.example>",), ("a b@c.example",)]
+    "people", [(), ("nobody",), ("a@b\r\nRCPT TO:<c@d>",), ("A <a@b.example>",), ("a b@c.example",), ("a@b.example\n",)]
 )
 def test_an_address_that_is_none_is_refused_when_it_is_configured(people: tuple[str, ...]) -> None:
     with pytest.raises(ValidationError):
         Email(to=people)
 
 
-def test_a_sender_may_have_a_name(mail: MailStandIn, send: Send) -> None:
-    sender: dict[str, Any] = {"from": '"Acme, Ops" <ops@acme.example>'}
+@pytest.mark.parametrize(
+    ("written", "letter_from"),
+    [
+        ('"Acme, Ops" <ops@acme.example>', '"Acme, Ops" <ops@acme.example>'),
+        ("Acme, Ops <ops@acme.example>", '"Acme, Ops" <ops@acme.example>'),
+        ("Acme<ops@acme.example>", "Acme <ops@acme.example>"),
+        ("Überwachung <ops@acme.example>", "Überwachung <ops@acme.example>"),
+        ("<ops@acme.example>", "Watchdog <ops@acme.example>"),
+        ("ops@acme.example", "Watchdog <ops@acme.example>"),
+    ],
+)
+def test_a_sender_may_have_a_name(mail: MailStandIn, send: Send, written: str, letter_from: str) -> None:
+    sender: dict[str, Any] = {"from": written}
     send(to(mail, **sender), PLAIN)
-    assert mail.heard[0].letter["From"] == '"Acme, Ops" <ops@acme.example>'
+    assert mail.heard[0].letter["From"] == letter_from
     assert mail.heard[0].sender == "ops@acme.example"
 
 

@@ -39,7 +39,7 @@ def test_the_first_line_says_state_name_cause_and_duration(story: str, lead: str
     ("rule", "subject", "resolution", "lead"),
     [
         ("availability", "", "", "API recovered · down 12 min"),
-        ("availability", "", "paused", "API is paused · was down 12 min"),
+        ("availability", "", "removed", "API was removed · was down 12 min"),
         ("task", "reindex", "removed", "API was removed · was degraded 12 min"),
         ("missing", "reindex", "", "API: task reindex is back · down 12 min"),
         ("preference", "elapsed_ms <= 800", "", "API: elapsed_ms <= 800 holds again · degraded 12 min"),
@@ -133,9 +133,9 @@ def test_what_is_not_known_is_left_out() -> None:
     assert (message.link, message.runbook, message.note) == ("", "", "")
 
 
-def test_a_paused_probe_is_not_said_to_be_good_again() -> None:
-    paused = replace(RESOLVED, incident=replace(RESOLVED.incident, resolution="paused"))
-    assert [line.label for line in compose(paused).lines] == ["Was", "Time", "Last 20"]
+def test_a_removed_probe_is_not_said_to_be_good_again() -> None:
+    removed = replace(RESOLVED, incident=replace(RESOLVED.incident, resolution="removed"))
+    assert [line.label for line in compose(removed).lines] == ["Was", "Time", "Last 20"]
 
 
 @pytest.mark.parametrize(

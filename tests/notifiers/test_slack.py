@@ -26,7 +26,7 @@ from tests.standins import Answer, SlackStandIn, well_laid_out
 from watchdog.model import Json, Story
 from watchdog.notifiers.blocks import HEADER, blocks, escape, fit
 from watchdog.notifiers.message import compose
-from watchdog.notifiers.slack import NOT_LAID_OUT, PERMANENT, Slack
+from watchdog.notifiers.slack import CONTENT, NOT_LAID_OUT, REMEDY, Slack
 
 TOKEN = "xoxb-1-stand-in"
 WAIT = (("Retry-After", "7"),)
@@ -139,51 +139,52 @@ def test_a_task_is_named(slack: SlackStandIn, send: Send) -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "answer", "reason", "permanent", "retry_after"),
+    ("told", "answer", "reason", "retried", "retry_after"),
     [
-        ("asked to wait", refused("ratelimited")._replace(status=429, headers=WAIT), "ratelimited", False, 7.0),
-        ("asked to wait, in no words", Answer(429, b"", WAIT), "rate_limited", False, 7.0),
-        ("broken for a while", Answer(503, b"<html>"), "http_503", False, None),
-        ("a fault inside Slack", refused("internal_error"), "internal_error", False, None),
-        ("an error of tomorrow", refused("brand_new"), "brand_new", False, None),
-        ("no error named", Answer(200, b'{"ok":false}'), "unreadable_answer", False, None),
-        ("not Slack at all", Answer(200, b"<html>welcome</html>"), "unreadable_answer", False, None),
-        ("not even an object", Answer(200, b"[1]"), "unreadable_answer", False, None),
-        ("a proxy's redirect", Answer(302, b"", (("Location", "http://127.0.0.1:1/"),)), "http_302", False, None),
-        ("a wrong address", Answer(404, b"not here"), "http_404", True, None),
-        *((error, refused(error), error, True, None) for error in PERMANENT if error not in NOT_LAID_OUT),
+        ("asked to wait", refused("ratelimited")._replace(status=429, headers=WAIT), "ratelimited", "always", 7.0),
+        ("asked to wait, in no words", Answer(429, b"", WAIT), "rate_limited", "always", 7.0),
+        ("broken for a while", Answer(503, b"<html>"), "http_503", "always", None),
+        ("a fault inside Slack", refused("internal_error"), "internal_error", "always", None),
+        ("an error of tomorrow", refused("brand_new"), "brand_new", "always", None),
+        ("no error named", Answer(200, b'{"ok":false}'), "unreadable_answer", "always", None),
+        ("not Slack at all", Answer(200, b"<html>welcome</html>"), "unreadable_answer", "always", None),
+        ("not even an object", Answer(200, b"[1]"), "unreadable_answer", "always", None),
+        ("a proxy's redirect", Answer(302, b"", (("Location", "http://127.0.0.1:1/"),)), "http_302", "always", None),
+        ("a wrong address", Answer(404, b"not here"), "http_404", "an hour", None),
+        *((error, refused(error), error, "never", None) for error in CONTENT - NOT_LAID_OUT),
+        *((error, refused(error), error, "an hour", None) for error in REMEDY),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip
 def test_what_the_web_apis_refusals_mean(
-    slack: SlackStandIn, fail: Send, told: str, answer: Answer, reason: str, permanent: bool, retry_after: float | None
+    slack: SlackStandIn, fail: Send, told: str, answer: Answer, reason: str, retried: str, retry_after: float | None
 ) -> None:
     slack.answers.append(answer)
     failed = fail(bot(slack), OPENED)
-    assert (failed["reason"], failed["permanent"], failed["retry_after"]) == (reason, permanent, retry_after)
+    assert (failed["reason"], failed["retried"], failed["retry_after"]) == (reason, retried, retry_after)
     assert slack.token not in str(failed["message"])
 
 
 @pytest.mark.parametrize(
-    ("answer", "reason", "permanent"),
+    ("answer", "reason", "retried"),
     [
-        (Answer(404, b"no_service"), "no_service", True),
-        (Answer(403, b"<html>"), "no_service", True),
-        (Answer(410, b""), "no_service", True),
-        (Answer(403, b"action_prohibited"), "action_prohibited", True),
-        (Answer(410, b"channel_is_archived"), "channel_is_archived", True),
-        (Answer(400, b"no_text"), "no_text", True),
-        (Answer(429, b"", (("Retry-After", "1"),)), "rate_limited", False),
-        (Answer(500, b"rollup_error"), "rollup_error", False),
-        (Answer(502, b""), "http_502", False),
+        (Answer(404, b"no_service"), "no_service", "an hour"),
+        (Answer(403, b"<html>"), "no_service", "an hour"),
+        (Answer(410, b""), "no_service", "an hour"),
+        (Answer(403, b"action_prohibited"), "action_prohibited", "an hour"),
+        (Answer(410, b"channel_is_archived"), "channel_is_archived", "an hour"),
+        (Answer(400, b"no_text"), "no_text", "never"),
+        (Answer(429, b"", (("Retry-After", "1"),)), "rate_limited", "always"),
+        (Answer(500, b"rollup_error"), "rollup_error", "always"),
+        (Answer(502, b""), "http_502", "always"),
     ],
 )
 def test_what_a_webhooks_refusals_mean(
-    slack: SlackStandIn, fail: Send, answer: Answer, reason: str, permanent: bool
+    slack: SlackStandIn, fail: Send, answer: Answer, reason: str, retried: str
 ) -> None:
     slack.answers.append(answer)
     failed = fail(incoming(slack), OPENED)
-    assert (failed["reason"], failed["permanent"]) == (reason, permanent)
+    assert (failed["reason"], failed["retried"]) == (reason, retried)
     assert "/services/" not in str(failed["message"])
 
 
@@ -208,7 +209,7 @@ def test_a_layout_that_slack_refuses_is_told_as_text(slack: SlackStandIn, send: 
 def test_a_text_that_slack_refuses_too_is_given_up(slack: SlackStandIn, fail: Send) -> None:
     slack.answers += [refused("invalid_blocks")] * 2
     failed = fail(bot(slack), OPENED)
-    assert (failed["reason"], failed["permanent"]) == ("invalid_blocks", True)
+    assert (failed["reason"], failed["retried"]) == ("invalid_blocks", "never")
 
 
 def test_an_edit_that_waits_keeps_waiting(slack: SlackStandIn, send: Send, fail: Send) -> None:
@@ -223,8 +224,8 @@ def test_an_edit_that_waits_keeps_waiting(slack: SlackStandIn, send: Send, fail:
 def test_nobody_there_is_a_reason_to_try_again(fail: Send) -> None:
     away = Slack.model_validate({"bot_token": TOKEN, "channel": "#oncall", "api_url": "http://127.0.0.1:9/api"})
     failed = fail(away, OPENED)
-    assert str(failed["reason"]).startswith("connection_")
-    assert failed["permanent"] is False
+    assert (failed["reason"], failed["message"]) == ("connection_refused", "connection refused (127.0.0.1:9)")
+    assert failed["retried"] == "always"
 
 
 def test_a_token_that_no_header_can_carry_is_not_quoted(slack: SlackStandIn, fail: Send) -> None:
@@ -245,7 +246,7 @@ def test_faults_of_the_network_are_tried_again(fail: Send, error: Exception, rea
     with respx.mock(base_url="https://slack.com/api/") as mock:
         mock.post("chat.postMessage").mock(side_effect=error)
         failed = fail(Slack(bot_token=SecretStr(TOKEN), channel="#oncall"), OPENED)
-    assert (failed["reason"], failed["permanent"]) == (reason, False)
+    assert (failed["reason"], failed["retried"]) == (reason, "always")
     assert "secret" not in str(failed["message"])
 
 

@@ -153,33 +153,37 @@ def test_every_document_has_the_same_fields(story: Story) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "reason", "permanent", "retry_after"),
+    ("answer", "reason", "retried", "retry_after"),
     [
-        (Answer(400, b"what?\r\nx"), "http_400", True, None),
-        (Answer(401), "http_401", True, None),
-        (Answer(404), "http_404", True, None),
-        (Answer(410), "http_410", True, None),
-        (Answer(408), "http_408", False, None),
-        (Answer(425), "http_425", False, None),
-        (later("12"), "rate_limited", False, 12),
-        (later("0.5"), "rate_limited", False, 0.5),
-        (later(format_datetime(utc(NOW + 90_000), usegmt=True)), "rate_limited", False, 90),
-        (later(format_datetime(utc(NOW - 90_000), usegmt=True)), "rate_limited", False, 0),
-        (later("-5"), "rate_limited", False, 0),
-        (later("99999999"), "rate_limited", False, 3_600),
-        (later("nan"), "rate_limited", False, None),
-        (later("soon"), "rate_limited", False, None),
-        (Answer(503, b"", (("Retry-After", "4"),)), "http_503", False, 4),
-        (Answer(500), "http_500", False, None),
-        (Answer(301, b"", (("Location", "/elsewhere"),)), "http_301", False, None),
+        (Answer(400, b"what?\r\nx"), "http_400", "never", None),
+        (Answer(413), "http_413", "never", None),
+        (Answer(422), "http_422", "never", None),
+        (Answer(401), "http_401", "an hour", None),
+        (Answer(403), "http_403", "an hour", None),
+        (Answer(404), "http_404", "an hour", None),
+        (Answer(410), "http_410", "an hour", None),
+        (Answer(408), "http_408", "always", None),
+        (Answer(425), "http_425", "always", None),
+        (later("12"), "rate_limited", "always", 12),
+        (later("0.5"), "rate_limited", "always", 0.5),
+        (later(format_datetime(utc(NOW + 90_000), usegmt=True)), "rate_limited", "always", 90),
+        (later(format_datetime(utc(NOW - 90_000), usegmt=True)), "rate_limited", "always", 0),
+        (later("-5"), "rate_limited", "always", 0),
+        (later("99999999"), "rate_limited", "always", 3_600),
+        (later("nan"), "rate_limited", "always", None),
+        (later("soon"), "rate_limited", "always", None),
+        (Answer(503, b"", (("Retry-After", "4"),)), "http_503", "always", 4),
+        (Answer(503, b"", (("Retry-After", "Mon, 1 Jan 99999999999999 10:00:00 GMT"),)), "http_503", "always", None),
+        (Answer(500), "http_500", "always", None),
+        (Answer(301, b"", (("Location", "/elsewhere"),)), "http_301", "always", None),
     ],
 )  # fmt: skip
 def test_what_a_refusal_means(
-    hook: HookStandIn, fail: Send, answer: Answer, reason: str, permanent: bool, retry_after: float | None
+    hook: HookStandIn, fail: Send, answer: Answer, reason: str, retried: str, retry_after: float | None
 ) -> None:
     hook.answers.append(answer)
     failed = fail(Webhook(url=hook.url), OPENED)
-    assert (failed["reason"], failed["permanent"], failed["retry_after"]) == (reason, permanent, retry_after)
+    assert (failed["reason"], failed["retried"], failed["retry_after"]) == (reason, retried, retry_after)
     assert len(hook.heard) == 1
     assert "\n" not in str(failed["message"])
 
@@ -195,12 +199,27 @@ def test_an_endless_answer_is_a_confirmation_all_the_same(hook: HookStandIn, sen
     send(Webhook(url=hook.url), OPENED)
 
 
+@pytest.mark.parametrize(
+    ("url", "reason", "message"),
+    [
+        ("http://user:secret@127.0.0.1:9/secret?secret", "connection_refused", "connection refused (127.0.0.1:9)"),
+        ("http://localhost:9/secret", "connection_refused", "connection refused (localhost:9)"),
+        ("http://[::1]:9/secret", "connection_refused", "connection refused ([::1]:9)"),
+        ("https://nowhere.invalid/secret", "dns_failed", None),
+    ],
+)
+def test_nobody_there_is_said_in_the_words_of_probes(fail: Send, url: str, reason: str, message: str | None) -> None:
+    failed = fail(Webhook(url=url), OPENED)
+    assert (failed["reason"], failed["retried"]) == (reason, "always")
+    assert message in (failed["message"], None)
+
+
 @pytest.mark.parametrize("error", [httpx.ReadTimeout("secret"), httpx.ConnectError("secret"), ConnectionResetError()])
 def test_faults_of_the_network_are_tried_again(fail: Send, error: Exception) -> None:
     with respx.mock:
         respx.post("https://events.acme.example/alert").mock(side_effect=error)
         failed = fail(Webhook(url="https://events.acme.example/alert"), OPENED)
-    assert failed["permanent"] is False
+    assert failed["retried"] == "always"
     assert "secret" not in str(failed["message"])
 
 

@@ -39,6 +39,22 @@ def test_a_duration_is_told_as_people_say_it(ms: float, span: str, about: str) -
     assert words.about(ms).replace(words.NBSP, " ") == about
 
 
+@pytest.mark.parametrize(
+    ("ms", "limit", "told"),
+    [
+        (41 * MINUTE, 15 * MINUTE, "41 min"),
+        (15 * MINUTE + 20 * SECOND, 15 * MINUTE, "15 min 20 s"),
+        (16 * MINUTE + 20 * SECOND, 15 * MINUTE, "16 min"),
+        (2 * HOUR + 5 * SECOND, 2 * HOUR, "2 h 5 s"),
+        (3 * DAY + 5 * MINUTE, 3 * DAY, "72 h 5 min"),
+        (15 * MINUTE + 400, 15 * MINUTE, "15 min 400 ms"),
+        (9_930, 9_920, "9 s 930 ms"),
+    ],
+)
+def test_what_exceeds_a_limit_never_reads_like_it(ms: int, limit: int, told: str) -> None:
+    assert words.beyond(ms, limit).replace(words.NBSP, " ") == told
+
+
 def test_a_number_never_leaves_its_unit() -> None:
     assert words.span(2 * HOUR + 19 * MINUTE) == "2\u00a0h 19\u00a0min"
     assert words.count(2, "probe") == "2\u00a0probes"

@@ -15,6 +15,7 @@ from apscheduler.schedulers import base
 from structlog.testing import capture_logs
 
 from tests.store.lab import Lab, member, result
+from watchdog.app import App
 from watchdog.model import Observation, Outcome, Report
 from watchdog.probes.base import Attempt, Probe
 from watchdog.schedule import Interval
@@ -25,6 +26,7 @@ from watchdog.service.service import Retention, Service
 from watchdog.service.storage import Storage
 from watchdog.store.tables import results
 from watchdog.wire import Mask, Wire
+from watchdog.words import NBSP
 
 
 class Quick(Probe):
@@ -91,12 +93,24 @@ async def test_ticks_go_on_when_the_clock_is_put_back(house: House, monkeypatch:
     monkeypatch.setattr(house.service, "clock", lambda: wall() - round(back.total_seconds() * 1000))
     await house.service.start()
     await until(lambda: house.service.last_claim)
+    app = App(None, house.service, house.storage, house.service.clock)  # type: ignore[arg-type]
+    assert app.ready() == ""
     with capture_logs() as logs:
         back = timedelta(hours=1)
         put_back = wall() - 3_000_000
         await until(lambda: house.service.last_claim < put_back)
+        claimed = house.service.last_claim
+        await until(lambda: house.service.last_claim > claimed)
+        ready = app.ready().replace(NBSP, " ")
+        back = timedelta(0)
+        await until(lambda: house.service.last_claim > put_back)
+        assert app.ready() == "", "by itself, once the clock has caught up"
         await house.service.stop()
-    assert [entry["event"] for entry in logs if entry["log_level"] == "error"] == ["clock_put_back"]
+    assert ready == "the clock was put back: the store is 59 min ahead of it"
+    told = [
+        (entry["log_level"], entry["by"].replace(NBSP, " ")) for entry in logs if entry["event"] == "clock_put_back"
+    ]
+    assert told == [("warning", "59 min")], "once"
 
 
 async def test_a_batch_on_its_way_to_the_database_when_we_are_stopped_is_waited_for(

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.store.lab import EVERY, T0, Lab, member, series
 from watchdog.alerts import Routes
 from watchdog.model import Event, Json
 from watchdog.notifiers.base import Delivery, DeliveryError, Notifier
 from watchdog.service import delivery
-from watchdog.service.delivery import FIRST, LONGEST, TRIES, Mailroom, backoff
+from watchdog.service.delivery import FIRST, GIVE_UP, LONGEST, Mailroom, backoff
 from watchdog.service.storage import Storage
 from watchdog.store.tables import outbox
 from watchdog.wire import Mask, Wire
@@ -109,29 +110,58 @@ async def test_opened_and_resolved_while_unreachable_become_one_message(office: 
     assert [row["state"] for row in office.rows()] == ["merged", "sent"]
 
 
-async def test_a_failed_delivery_waits_longer_each_time_and_is_given_up_visibly(office: Office) -> None:
+async def test_a_failed_delivery_waits_longer_each_time_and_is_given_up_visibly_after_days(office: Office) -> None:
     break_it(office)
-    waits = []
-    for _ in range(TRIES):
+    waits, began = [], office.rows()[0]["created_at"]
+    for _ in range(500):
         office.answers = [lambda: DeliveryError("refused", "connection refused by hush-hush")]
         before = len(office.heard)
         await office.deliver()
         assert len(office.heard) == before + 1, "due again, and only then"
         row = office.rows()[0]
-        if row["state"] == "waiting":
-            waits.append(row["due_at"] - office.now)
-            office.now = row["due_at"]
+        if row["state"] == "dead":
+            break
+        assert office.now - began < GIVE_UP
+        waits.append(row["due_at"] - office.now)
+        office.now = row["due_at"]
     assert waits[:4] == [FIRST, 2 * FIRST, 4 * FIRST, 8 * FIRST]
-    assert max(waits) == LONGEST
-    assert (row["state"], row["attempts"]) == ("dead", TRIES)
+    assert max(waits) == waits[-1] == LONGEST
+    assert row["state"] == "dead"
+    assert GIVE_UP <= row["done_at"] - began <= GIVE_UP + LONGEST
+    assert row["attempts"] == len(waits) + 1
     assert row["detail"] == "connection refused by •••", "no secret reaches a page"
 
 
+async def test_an_end_that_goes_on_trying_is_as_old_as_itself(office: Office) -> None:
+    """Not as old as the opening that it tells, too."""
+    break_it(office)
+    began = office.rows()[0]["created_at"]
+    office.now = began + GIVE_UP - 1
+    office.answers = [lambda: DeliveryError("refused", "connection refused")] * 2
+    await office.deliver()
+    (seen,) = series(office.lab.ids[0], "p", start=office.now)
+    office.lab.record(seen)
+    office.now = seen.slot + EVERY
+    await office.deliver()
+    assert len(office.heard) == 2
+    assert {row["state"] for row in office.rows()} == {"waiting"}
+
+
 async def test_a_permanent_error_is_a_dead_letter_at_once(office: Office) -> None:
-    office.answers = [lambda: DeliveryError("gone", "410 Gone", permanent=True)]
+    office.answers = [lambda: DeliveryError("gone", "410 Gone", retry_for=0)]
     break_it(office)
     await office.deliver()
     assert (office.rows()[0]["state"], office.rows()[0]["detail"]) == ("dead", "410 Gone")
+
+
+async def test_what_somebody_may_be_mending_is_tried_again_for_as_long_as_that_takes(office: Office) -> None:
+    break_it(office)
+    began = office.rows()[0]["created_at"]
+    for now, state in ((began + 3_599_999, "waiting"), (began + 5_000_000, "dead")):
+        office.now = now
+        office.answers = [lambda: DeliveryError("http_401", "got 401", retry_for=3_600.0)]
+        await office.deliver()
+        assert office.rows()[0]["state"] == state
 
 
 async def test_nothing_goes_to_a_destination_before_the_time_it_named(office: Office) -> None:
@@ -154,11 +184,26 @@ async def test_a_bug_in_a_notifier_is_retried_and_names_no_internals(office: Off
     assert (office.rows()[0]["state"], office.rows()[0]["detail"]) == ("waiting", "KeyError inside Watchdog")
 
 
-async def test_a_destination_that_is_no_longer_configured_is_a_dead_letter(office: Office) -> None:
-    office.mailroom.notifiers = {}
+async def test_what_is_for_a_destination_that_is_not_configured_here_waits_and_is_given_up_in_the_end(
+    office: Office,
+) -> None:
+    spies, office.mailroom.notifiers = office.mailroom.notifiers, {}
     break_it(office)
     await office.deliver()
-    assert office.rows()[0]["detail"] == "the destination is no longer configured"
+    await office.mailroom.keep()
+    assert [(row["state"], row["attempts"]) for row in office.rows()] == [("waiting", 0)]
+    office.now += GIVE_UP
+    office.mailroom.notifiers = spies
+    await office.mailroom.keep()
+    assert office.rows()[0]["state"] == "waiting", "who is configured is told, however late"
+    office.mailroom.notifiers = {}
+    with capture_logs() as log:
+        await office.mailroom.keep()
+    assert (office.rows()[0]["state"], office.rows()[0]["detail"]) == (
+        "dead",
+        "the destination is no longer configured",
+    )
+    assert [(told["event"], told["destination"]) for told in log] == [("gave_up", "oncall/spy")]
 
 
 async def test_a_receiver_that_never_answers_is_tried_again(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,6 +44,13 @@ async def trip_while_clearing_up() -> None:
         raise KeyError("a bug")
 
 
+async def let_a_cancellation_out() -> None:
+    inner = asyncio.create_task(hang())
+    await asyncio.sleep(0)
+    inner.cancel()
+    await inner
+
+
 async def trip() -> None:
     raise KeyError("a bug")
 
@@ -54,11 +61,28 @@ async def trip() -> None:
         ("a target that hangs", hang, Outcome.FAIL, "timeout"),
         ("the same, and then a bug of ours", trip_while_clearing_up, Outcome.ERROR, "internal_error"),
         ("a timeout of our own making, before the deadline", give_up, Outcome.ERROR, "internal_error"),
+        ("a cancellation of something inside", let_a_cancellation_out, Outcome.ERROR, "internal_error"),
         ("a bug of ours", trip, Outcome.ERROR, "internal_error"),
     ],
 )
 async def test_what_a_run_comes_to(what: str, script: Any, outcome: Outcome, reason: str) -> None:
-    probe = Scripted(name="p", key="p", timeout="60s" if script in (give_up, trip) else "200ms", script=script)
+    probe = Scripted(
+        name="p",
+        key="p",
+        timeout="60s" if script in (give_up, let_a_cancellation_out, trip) else "200ms",
+        script=script,
+    )
     async with LagSentinel() as lag:
         report = await Runner(Wire(), Mask([]), lambda: T0, lag).run(probe, Slot(1, T0, "local", None), {})
     assert (report.result.outcome, report.result.reason) == (outcome, reason), what
+
+
+async def test_who_cancels_a_run_ends_it() -> None:
+    probe = Scripted(name="p", key="p", timeout="60s", script=hang)
+    async with LagSentinel() as lag:
+        runner = Runner(Wire(), Mask([]), lambda: T0, lag)
+        run = asyncio.create_task(runner.run(probe, Slot(1, T0, "local", None), {}))
+        await asyncio.sleep(0.01)
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from sqlalchemy.exc import OperationalError
@@ -19,6 +20,7 @@ from tests.store.lab import EVERY, HERE, T0, result
 from watchdog.model import Observation, Outcome, Report, Slot
 from watchdog.probes.base import Attempt
 from watchdog.service import service as module
+from watchdog.service.delivery import GIVE_UP
 from watchdog.store.tables import incidents, outbox, results, schedule
 
 __all__ = ["without_ticks"]
@@ -31,8 +33,8 @@ STOPPED, NOT_STARTED = ("missed", "stopped"), ("missed", "not_started")
 def house(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., House]:
     """Open a house with these probes."""
 
-    def opened(*probes: Scripted) -> House:
-        made = House(f"sqlite:///{tmp_path / 'watchdog.db'}", list(probes))
+    def opened(*probes: Scripted, url: str = "") -> House:
+        made = House(url or f"sqlite:///{tmp_path / 'watchdog.db'}", list(probes))
         request.addfinalizer(made.lab.close)
         return made
 
@@ -117,7 +119,10 @@ async def test_incidents_come_of_what_is_recorded_and_of_what_is_not(house: Call
             await made.minute()
             await made.service.record()
         assert [row["rule"] for row in made.lab.rows(incidents)] == ["availability"]
-        await until(lambda: {row["state"] for row in made.lab.rows(outbox)} == {"dead"})  # nobody is configured
+        assert {row["state"] for row in made.lab.rows(outbox)} == {"waiting"}, "for a process that knows them"
+        made.now += GIVE_UP + 1
+        await made.service.keep()
+        assert {row["state"] for row in made.lab.rows(outbox)} == {"dead"}
         made.lab.without_gaps()
         made.now += 10 * EVERY
         made.lab.mark(made.now)
@@ -152,10 +157,74 @@ async def test_results_wait_in_order_while_the_database_is_away(
         assert away.tries == 7
         assert [(told["event"], told["log_level"]) for told in log] == [
             ("database_away", "error"),
+            ("tick_failed_at", "debug"),
             ("tick_recovered", "info"),
         ]
         assert log[0]["why"] == "connection refused"
-        assert log[1]["failures"] == 7
+        assert log[2]["failures"] == 7
+
+
+async def test_one_result_that_cannot_be_stored_takes_no_other_with_it(
+    house: Callable[..., House], database_url: str
+) -> None:
+    """No value may do that. If one does all the same, it is told by name, and not by what it says."""
+    async with house(scripted(), url=database_url) as made:
+        reports = seen(made, 3)
+        poison = reports[1].result._replace(duration=1 << 70, message="hush-hush")
+        for report in (reports[0], reports[1]._replace(result=poison), reports[2]):
+            made.service.take(report)
+        made.now += 4 * EVERY
+        with capture_logs() as log:
+            await made.service.record()
+        assert made.outcomes() == [PASS, ("error", "internal_error"), PASS]
+        (told,) = [line for line in log if line["log_level"] == "error"]
+        assert (told["event"], told["probe"], told["slot"]) == ("result_dropped", "api", poison.slot)
+        assert told["why"] in {"DataError", "OverflowError"}
+        assert made.service._spool == []
+
+
+async def test_results_wait_when_none_can_be_stored(
+    house: Callable[..., House], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not for what they say then."""
+    async with house(scripted()) as made:
+        record = made.lab.journal.record
+        monkeypatch.setattr(made.lab.journal, "record", Mock(side_effect=KeyError("hush-hush")))
+        for report in seen(made, 3):
+            made.service.take(report)
+        with capture_logs() as log:
+            await made.service._tick(made.service.record)()
+        assert [(line["event"], line["why"]) for line in log if line["log_level"] == "error"] == [
+            ("tick_failed", "KeyError")
+        ]
+        monkeypatch.setattr(made.lab.journal, "record", record)
+        made.now += 4 * EVERY
+        await made.service.record()
+        assert made.outcomes() == [PASS] * 3
+
+
+async def test_what_waits_for_a_database_that_went_away_amid_single_results_is_stored_once(
+    house: Callable[..., House], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with house(scripted()) as made:
+        record, calls = made.lab.journal.record, 0
+
+        def flaky(batch: list[Report], now: int) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == 3:
+                raise OperationalError("SELECT", {}, Exception("connection refused"))
+            return record(batch, now)
+
+        monkeypatch.setattr(made.lab.journal, "record", flaky)
+        reports = seen(made, 3)
+        poison = reports[0].result._replace(duration=1 << 70)
+        for report in (reports[0]._replace(result=poison), *reports[1:]):
+            made.service.take(report)
+        made.now += 4 * EVERY
+        await made.service._tick(made.service.record)()
+        await made.service.record()
+        assert made.outcomes() == [("error", "internal_error"), PASS, PASS]
 
 
 async def test_what_waits_is_bounded_and_what_is_dropped_is_counted(
@@ -192,7 +261,7 @@ async def test_every_tick_tells_its_own_trouble_once(
                     await service._tick(verb)()
             away.back = True
             await service._tick(service.claim)()
-        told = [(line["event"], line.get("tick")) for line in log]
+        told = [(line["event"], line["tick"]) for line in log if line["log_level"] != "debug"]
         assert told == [
             ("database_away", "claim"),
             ("database_away", "wake"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,7 +15,7 @@ from watchdog.store.claims import Claims
 from watchdog.store.database import Database
 from watchdog.store.fleet import Member, register
 from watchdog.store.journal import Journal
-from watchdog.store.outbox import Outbox
+from watchdog.store.outbox import Held, Outbox
 from watchdog.store.tables import marks, metadata
 from watchdog.store.timekeeping import Timekeeper
 
@@ -23,6 +23,7 @@ T0 = 1_700_000_040_000
 """A whole minute."""
 EVERY = 60_000
 HERE = "local"
+LEASE = 30_000
 
 
 def member(
@@ -120,6 +121,11 @@ class Lab:
 
     def claim(self, now: int, limit: int = 500) -> list[Slot]:
         return self.claims.claim(now, limit)[0]
+
+    def take(self, now: int, lease: int = LEASE, *, but: Collection[str] = ()) -> list[Held]:
+        """Hold what is due at the destinations of our routes, but for some."""
+        told = {name for names in self.routes.receivers.values() for name in names}
+        return self.outbox.claim(now, lease, told - set(but))
 
     def record(self, *results: Result, now: int | None = None) -> list[Change]:
         """Without `now`: as soon as the newest of them ended."""

@@ -9,7 +9,7 @@ import pytest
 
 from tests.store.lab import EVERY, HERE, T0, Databases, Lab, empty, fleet_of, member, result, series
 from watchdog.alerts import Routes
-from watchdog.model import Event
+from watchdog.model import Event, Task
 from watchdog.schedule import Cron, Interval
 from watchdog.store.database import Database
 from watchdog.store.fleet import Member, register
@@ -180,6 +180,31 @@ def test_a_probe_that_came_back_may_fall_silent(database: Database) -> None:
     (change,) = lab.wake(LATER + EVERY + 300_000)
     assert (change.rule, change.since) == ("stale", LATER + EVERY)
     assert lab.journal.replay(probe, LATER + EVERY + 300_000) == (lab.journal.live(probe), [change])
+
+
+def test_a_probe_of_another_kind_begins_anew(database: Database) -> None:
+    """A task that failed in an MCP server: no HTTP answer could ever say that it is well again."""
+    http = member("api", after=1)
+    mcp = replace(http, info=replace(http.info, kind="mcp"))
+    first = Lab(database, [mcp, member("other", after=1)], routes=Routes({"oncall": ("oncall/slack",)}))
+    probe, other = first.id("api"), first.id("other")
+    failed = {"sync": Task(ok=False)}
+    first.record(result(probe, SLOT, tasks=failed), result(other, SLOT, "fail"))
+    assert [row["rule"] for row in first.rows(findings, findings.c.probe == probe)] == ["task"]
+    again(first, mcp, member("other", after=1), routes=first.routes)
+    assert len(first.rows(incidents, incidents.c.resolved_at.is_(None))) == 2, "nothing changed"
+
+    lab = again(first, http, member("other", after=1), now=LATER + 1_000, routes=first.routes).without_gaps()
+    assert lab.id("api") == probe
+    ended = lab.row(incidents, incidents.c.probe == probe)
+    assert (ended["resolved_at"], ended["resolution"]) == (LATER + 1_000, "removed")
+    assert [r["event"] for r in lab.rows(outbox, outbox.c.incident == ended["id"])] == ["opened", "resolved"]
+    assert lab.row(incidents, incidents.c.probe == other)["resolved_at"] is None
+    row = lab.row(probes, probes.c.id == probe)
+    assert (row["kind"], row["created_at"], row["removed_at"]) == ("http", LATER + 1_000, None)
+    (change,) = lab.record(result(probe, LATER + EVERY, "fail"))
+    assert (change.rule, change.since) == ("availability", LATER + EVERY)
+    assert lab.journal.replay(probe, LATER + EVERY + 300) == (lab.journal.live(probe), [change])
 
 
 # ------------------------------------------------------------------------------------------------------------- at once

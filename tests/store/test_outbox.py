@@ -7,7 +7,7 @@ from threading import Thread
 
 import pytest
 
-from tests.store.lab import EVERY, T0, Databases, Lab, fleet_of, member, result, series
+from tests.store.lab import EVERY, LEASE, T0, Databases, Lab, fleet_of, member, result, series
 from watchdog.alerts import Routes
 from watchdog.model import Event
 from watchdog.store import codec
@@ -16,7 +16,6 @@ from watchdog.store.outbox import OPENED, RESOLVED, Held
 from watchdog.store.tables import destinations, outbox
 
 SLOT = T0 + EVERY
-LEASE = 30_000
 SLACK = Routes({"oncall": ("oncall/slack",)})
 BOTH = Routes({"oncall": ("oncall/email", "oncall/slack")})
 
@@ -34,7 +33,7 @@ def heal(lab: Lab) -> int:
 
 
 def one(lab: Lab, now: int) -> Held:
-    (held,) = lab.outbox.claim(now, LEASE)
+    (held,) = lab.take(now)
     return held
 
 
@@ -45,7 +44,7 @@ def states(lab: Lab) -> list[str]:
 
 def test_every_destination_is_told_for_itself(database: Database) -> None:
     lab = down(database, BOTH)
-    held = lab.outbox.claim(SLOT, LEASE)
+    held = lab.take(SLOT)
     assert [(h.notification.destination, h.notification.seq, h.notification.event) for h in held] == [
         ("oncall/email", OPENED, Event.OPENED), ("oncall/slack", OPENED, Event.OPENED)
     ]  # fmt: skip
@@ -60,7 +59,7 @@ def test_every_destination_is_told_for_itself(database: Database) -> None:
 def test_what_is_told_is_told_once(database: Database) -> None:
     lab = down(database)
     lab.outbox.sent(one(lab, SLOT), {"ts": "1.2"}, SLOT + 100)
-    assert lab.outbox.claim(SLOT + 10 * LEASE, LEASE) == []
+    assert lab.take(SLOT + 10 * LEASE) == []
     row = lab.row(outbox)
     assert (row["state"], row["attempts"], row["done_at"], row["token"]) == ("sent", 1, SLOT + 100, None)
 
@@ -102,14 +101,14 @@ def test_opened_and_resolved_are_merged_when_both_wait(database: Database) -> No
     assert (held.notification.seq, held.notification.event) == (RESOLVED, Event.RESOLVED)
     lab.outbox.sent(held, {"ts": "1"}, now)
     assert states(lab) == ["merged", "sent"]
-    assert lab.outbox.claim(now + LEASE, LEASE) == []
+    assert lab.take(now + LEASE) == []
 
 
 def test_resolved_waits_while_the_opening_is_being_sent(database: Database) -> None:
     lab = down(database)
     held = one(lab, SLOT + EVERY - 1_000)
     now = heal(lab)
-    assert lab.outbox.claim(now, LEASE) == []
+    assert lab.take(now) == []
     lab.outbox.sent(held, {"ts": "1"}, now + 100)
     after = one(lab, now + 100)
     assert (after.notification.seq, after.merged, after.receipt) == (RESOLVED, False, {"ts": "1"})
@@ -119,7 +118,7 @@ def test_resolved_waits_for_an_opening_that_is_to_be_tried_again(database: Datab
     lab = down(database)
     lab.outbox.retry(one(lab, SLOT), SLOT + 10 * EVERY, "got 500")
     now = heal(lab)
-    assert lab.outbox.claim(now, LEASE) == []
+    assert lab.take(now) == []
     held = one(lab, SLOT + 10 * EVERY)
     assert held.merged
     assert held.attempts == 1
@@ -151,7 +150,7 @@ def test_what_cannot_be_told_together_is_buried_together(database: Database) -> 
     now = heal(lab)
     lab.outbox.bury(one(lab, now), "gone", now)
     assert states(lab) == ["dead", "dead"]
-    assert lab.outbox.claim(now + LEASE, LEASE) == []
+    assert lab.take(now + LEASE) == []
 
 
 # ---------------------------------------------------------------------------------------------------- leases and tokens
@@ -160,7 +159,7 @@ def test_what_cannot_be_told_together_is_buried_together(database: Database) -> 
 def test_a_lease_that_has_run_out_is_anyones(database: Database) -> None:
     lab = down(database)
     first = one(lab, SLOT)
-    assert lab.outbox.claim(SLOT + LEASE - 1, LEASE) == []
+    assert lab.take(SLOT + LEASE - 1) == []
     second = one(lab, SLOT + LEASE)
     assert second.notification == first.notification
     assert second.token != first.token
@@ -209,7 +208,7 @@ def test_two_processes_never_hold_one_notification(databases: Databases) -> None
     told: list[list[str]] = [[], []]
 
     def send(i: int) -> None:
-        while held := labs[i].outbox.claim(SLOT + EVERY, LEASE):
+        while held := labs[i].take(SLOT + EVERY):
             for h in held:
                 told[i].append(h.notification.key)
                 labs[i].outbox.sent(h, {}, SLOT + EVERY)
@@ -226,6 +225,39 @@ def test_two_processes_never_hold_one_notification(databases: Databases) -> None
     assert set(states(labs[0])) == {"sent"}
 
 
+# --------------------------------------------------------------------------------- what another configuration addressed
+
+
+def test_a_process_takes_only_what_is_for_destinations_that_it_knows(database: Database) -> None:
+    """While versions change, an older configuration runs beside a newer one."""
+    lab = down(database, BOTH)
+    assert lab.outbox.claim(SLOT, LEASE, []) == []
+    (held,) = lab.outbox.claim(SLOT, LEASE, ["oncall/email", "former/log"])
+    assert held.notification.destination == "oncall/email"
+    (other,) = lab.outbox.claim(SLOT, LEASE, ["oncall/slack"])
+    assert other.notification.destination == "oncall/slack"
+
+
+def test_what_nobody_knows_any_more_is_buried_with_the_reason(database: Database) -> None:
+    lab = down(database, BOTH)
+    incident = lab.rows(outbox)[0]["incident"]
+    assert lab.outbox.abandon(["oncall/email"], SLOT, SLOT + EVERY) == [], "not yet"
+    assert lab.outbox.abandon(["oncall/email", "oncall/slack"], SLOT + 1, SLOT + EVERY) == [], "known, however old"
+    assert lab.outbox.abandon(["oncall/email"], SLOT + 1, SLOT + EVERY) == [(incident, "oncall/slack")]
+    assert states(lab) == ["waiting", "dead"]
+    row = lab.rows(outbox)[1]
+    assert (row["detail"], row["done_at"]) == ("the destination is no longer configured", SLOT + EVERY)
+    assert lab.outbox.abandon(["oncall/email"], SLOT + 1, SLOT + EVERY) == [], "once"
+
+
+def test_what_another_process_is_sending_is_not_buried(database: Database) -> None:
+    lab = down(database)
+    held = one(lab, SLOT + 1)
+    assert lab.outbox.abandon([], SLOT + 1, SLOT + LEASE) == []
+    lab.outbox.sent(held, {}, SLOT + LEASE)
+    assert states(lab) == ["sent"]
+
+
 # ---------------------------------------------------------------------------------------------------- order, and pauses
 
 
@@ -240,7 +272,7 @@ def queue(database: Database, n: int, routes: Routes = SLACK) -> Lab:
 def test_a_destination_is_told_one_thing_after_the_other_in_order(database: Database) -> None:
     lab = queue(database, 100)
     told = []
-    while held := lab.outbox.claim(SLOT + EVERY, LEASE):
+    while held := lab.take(SLOT + EVERY):
         (h,) = held
         told.append(h.notification.incident)
         lab.outbox.sent(h, {}, SLOT + EVERY)
@@ -250,7 +282,7 @@ def test_a_destination_is_told_one_thing_after_the_other_in_order(database: Data
 
 def test_a_busy_destination_keeps_nobody_else_waiting(database: Database) -> None:
     lab = queue(database, 2, BOTH)
-    first = lab.outbox.claim(SLOT + EVERY, LEASE, busy=["oncall/slack"])
+    first = lab.take(SLOT + EVERY, but=["oncall/slack"])
     assert [h.notification.destination for h in first] == ["oncall/email"]
 
 
@@ -258,14 +290,14 @@ def test_a_long_queue_keeps_nobody_else_waiting(database: Database) -> None:
     lab = queue(database, 150, Routes({"slow": ("slow/slack",)}))
     other = Lab(lab.database, [*fleet_of(150), member("api", after=1)], routes=BOTH, new=False)
     other.record(result(other.id("api"), SLOT + EVERY, "fail"), now=SLOT + EVERY)
-    held = lab.outbox.claim(SLOT + EVERY, LEASE)
+    held = lab.outbox.claim(SLOT + EVERY, LEASE, ["oncall/email", "oncall/slack", "slow/slack"])
     assert [h.notification.destination for h in held] == ["oncall/email", "oncall/slack", "slow/slack"]
 
 
 def test_a_retry_is_due_when_it_was_put_off_to(database: Database) -> None:
     lab = down(database)
     lab.outbox.retry(one(lab, SLOT), SLOT + 4_000, "got 500")
-    assert lab.outbox.claim(SLOT + 3_999, LEASE) == []
+    assert lab.take(SLOT + 3_999) == []
     held = one(lab, SLOT + 4_000)
     assert held.attempts == 1
     row = lab.row(outbox)
@@ -275,16 +307,16 @@ def test_a_retry_is_due_when_it_was_put_off_to(database: Database) -> None:
 def test_a_retry_does_not_keep_others_from_the_destination(database: Database) -> None:
     lab = queue(database, 2)
     lab.outbox.retry(one(lab, SLOT + 1_000), SLOT + EVERY, "got 500")
-    assert len(lab.outbox.claim(SLOT + 2_000, LEASE)) == 1
+    assert len(lab.take(SLOT + 2_000)) == 1
 
 
 def test_nothing_goes_to_a_destination_before_it_wants_to_hear_again(database: Database) -> None:
     lab = queue(database, 3, BOTH)
-    held = {h.notification.destination: h for h in lab.outbox.claim(SLOT + 1_000, LEASE)}
+    held = {h.notification.destination: h for h in lab.take(SLOT + 1_000)}
     lab.outbox.retry(held["oncall/slack"], SLOT + 9_000, "ratelimited", pause=True)
     lab.outbox.sent(held["oncall/email"], {}, SLOT + 1_000)
-    assert [h.notification.destination for h in lab.outbox.claim(SLOT + 8_999, LEASE)] == ["oncall/email"]
-    again = [h for h in lab.outbox.claim(SLOT + 9_000, LEASE) if h.notification.destination == "oncall/slack"]
+    assert [h.notification.destination for h in lab.take(SLOT + 8_999)] == ["oncall/email"]
+    again = [h for h in lab.take(SLOT + 9_000) if h.notification.destination == "oncall/slack"]
     assert [h.notification.destination for h in again] == ["oncall/slack"]
 
 
@@ -295,7 +327,7 @@ def test_a_pause_never_gets_shorter(database: Database) -> None:
     lab.outbox.retry(first, SLOT + 60_000, "ratelimited", pause=True)
     lab.outbox.retry(second, SLOT + 2_000, "ratelimited", pause=True)
     assert lab.row(destinations) == {"name": "oncall/slack", "resume_at": SLOT + 60_000}
-    assert lab.outbox.claim(SLOT + 59_999, LEASE) == []
+    assert lab.take(SLOT + 59_999) == []
 
 
 def test_what_a_receiver_answers_may_be_anything(database: Database) -> None:
@@ -312,7 +344,7 @@ def test_an_incident_of_a_removed_probe_is_told_after_its_opening(database: Data
     lab = down(database)
     held = one(lab, SLOT)
     Lab(lab.database, [], routes=SLACK, now=SLOT + 1_000, new=False)
-    assert lab.outbox.claim(SLOT + 1_000, LEASE) == []
+    assert lab.take(SLOT + 1_000) == []
     lab.outbox.sent(held, {}, SLOT + 2_000)
     assert one(lab, SLOT + 2_000).notification.event is Event.RESOLVED
 
@@ -321,7 +353,7 @@ def test_series_of_incidents_are_told_in_turn(database: Database) -> None:
     lab = Lab(database, [member(after=1, recover=1)], routes=SLACK).without_gaps()
     lab.feed(*series(lab.ids[0], "fpfp", every=1_000))
     now, told = T0 + 10_000, []
-    while held := lab.outbox.claim(now, LEASE):
+    while held := lab.take(now):
         told.append((held[0].notification.event, held[0].merged))
         lab.outbox.sent(held[0], {}, now)
     assert told == [(Event.RESOLVED, True), (Event.RESOLVED, True)]

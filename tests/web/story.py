@@ -150,7 +150,7 @@ def search(book: Book) -> None:
     for ago, minutes in ((76, 22), (31, 64), (30, 18), (9, 31)):
         start = at("08:00", ago)
         book.incident(id, "task", "task crawl is stale", start, until=start + minutes * MINUTE, subject="crawl")
-    message = "task reindex is stale: last run 15 min ago, limit 15 min"
+    message = "task reindex is stale: last run 15 min 20 s ago, limit 15 min"
     told = book.incident(id, "task", message, stale, subject="reindex", after=0, needed=1, reason="task_stale")
     book.told(told, "chat/slack", created=stale + 2_000, done=stale + 2_380)
 

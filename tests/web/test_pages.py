@@ -249,11 +249,12 @@ def test_a_watchdog_that_stands_still_says_so_on_every_page(tmp_path: Path) -> N
 
 
 def test_json_tells_the_same(app: FastAPI, story: Book) -> None:
-    probes = {probe["key"]: probe for probe in ask(app, "/api/probes").json()}
+    probes = {probe["probe"]: probe for probe in ask(app, "/api/probes").json()}
     assert (probes["api"]["state"], probes["api"]["incidents"]) == ("down", [story.named["down"]])
     assert probes["api"]["last"]["message"] == "got 503"
     (first, *_) = ask(app, "/api/incidents?state=open&limit=1").json()
     assert (first["probe"], first["rule"], first["state"]) == ("api", "availability", "open")
+    assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", first["opened_at"])
 
 
 HOSTILE = (

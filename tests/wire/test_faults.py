@@ -132,6 +132,14 @@ def test_an_error_that_caused_itself_ends() -> None:
     assert fault_of(error) is None
 
 
+def test_what_httpcore_hides_is_told() -> None:
+    error = httpcore.ConnectError("All connection attempts failed")
+    error.__context__, error.__suppress_context__ = REFUSED, True
+    fault = fault_of(caused(httpx.ConnectError("x"), error))
+    assert fault is not None
+    assert fault.reason == "connection_refused"
+
+
 def test_a_suppressed_context_says_nothing() -> None:
     error = ValueError("a bug")
     error.__context__, error.__suppress_context__ = REFUSED, True

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ import uvloop
 from tests.mcp_visits import Visitor, visit
 from watchdog.model import Observation, Outcome
 from watchdog.wire import Wire
+from watchdog.wire.mcp import stdio
 
 SERVER = Path(__file__).parents[1] / "mcp_servers" / "raw_stdio.py"
 OURS = f"of-{os.getpid()}"
@@ -154,6 +158,43 @@ def test_it_sees_its_own_variables_and_none_of_ours(monkeypatch: pytest.MonkeyPa
 def test_it_starts_in_its_folder(tmp_path: Path) -> None:
     mcp = {"command": [sys.executable, "-c", "import os, sys; sys.exit(os.getcwd())"], "cwd": str(tmp_path)}
     assert asyncio.run(visit(mcp)).evidence.excerpt.strip() == os.path.realpath(tmp_path)
+
+
+def test_what_it_left_behind_is_searched_for_beside_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    searched: list[threading.Thread] = []
+
+    def search(process: subprocess.Popen[bytes], mark: str) -> Iterator[int]:
+        searched.append(threading.current_thread())
+        return relatives(process, mark)
+
+    relatives = stdio._relatives
+    monkeypatch.setattr(stdio, "_relatives", search)
+    assert asyncio.run(visit(command("none"))).outcome is Outcome.PASS
+    assert searched
+    assert threading.main_thread() not in searched
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "mark", "found"),
+    [
+        (None, "other", True),
+        (0, "other", False),
+        (0, "its-own", True),
+        (0, "its", False),
+    ],
+)
+def test_who_took_a_number_that_became_free_is_a_stranger_without_the_mark(
+    exit_code: int | None, mark: str, found: bool
+) -> None:
+    words = [sys.executable, "-c", "input()"]
+    env = {stdio.MARK: "its-own"}
+    with subprocess.Popen(words, env=env, stdin=subprocess.PIPE, start_new_session=True) as process:
+        process.returncode = exit_code
+        try:
+            assert list(stdio._relatives(process, mark)) == [process.pid] * found
+        finally:
+            process.returncode = None
+            process.kill()
 
 
 def test_a_run_that_is_cancelled_twice_leaves_nothing_behind() -> None:

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 
 def main() -> None:
-    """The `watchdog` command. Exits 0 ok, 1 something is down, 2 usage or configuration, 3 could not judge."""
+    """The `watchdog` command. Exits 0 ok, 1 something is down, 2 usage or configuration, 3 could not judge.
+
+    Told to end before it has begun: 130 (SIGINT) or 143 (SIGTERM).
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, leave)
+
     from watchdog.cli.clash import refuse_clash
 
     refuse_clash()
@@ -12,3 +22,9 @@ def main() -> None:
     from watchdog.cli.root import app
 
     app()
+
+
+def leave(number: int, _frame: object) -> None:
+    """At once: an exception may get lost among imports, and nothing is begun yet. A handler, for a container's first
+    process ignores signals that have none."""
+    os._exit(128 + number)

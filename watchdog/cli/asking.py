@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,13 +19,14 @@ COLOUR = {"up": "green", "degraded": "yellow", "unknown": "bright_black", "down"
 def status(config: ConfigFile = DEFAULT, output: OutputFormat = Output.TABLE) -> None:
     """Where every probe stands. Exits 1 when one is down, 3 when none is but one could not be judged."""
     from watchdog.service.clock import wall
+    from watchdog.store.shapes import probe_json
     from watchdog.store.views import pulse, standings
 
     now = wall()
     with reading(loaded(config)) as connection:
         found, mark = standings(connection), pulse(connection).watermark
     if output is Output.JSON:
-        print_json([_standing(standing) for standing in found])
+        print_json([probe_json(standing) for standing in found])
     else:
         _table(
             ("state", "probe", "last result", "open incidents"),
@@ -47,12 +48,13 @@ def incidents(
 ) -> None:
     """Incidents, newest first."""
     from watchdog.service.clock import wall
+    from watchdog.store.shapes import incident_json
     from watchdog.store.views import cases
 
     with reading(loaded(config)) as connection:
         found = cases(connection, is_open=True if still else None, limit=limit)
     if output is Output.JSON:
-        print_json([_incident(case.incident, case.probe.key) for case in found])
+        print_json([incident_json(case) for case in found])
         return
     rows = [_incident_row(case.incident, case.probe.name, wall()) for case in found]
     _table(("state", "probe", "what", "opened", "id"), rows, "no incidents")
@@ -60,46 +62,13 @@ def incidents(
 
 def _stopped(watermark: int | None, now: int) -> str:
     """That no state is current, in words; empty while Watchdog runs."""
-    from watchdog.web.status import STANDSTILL
+    from watchdog.store.views import STANDSTILL
     from watchdog.words import about
 
     if watermark is None:
         return "nothing was ever probed: start `watchdog run`"
     stood = now - watermark
     return f"nothing was probed for {about(stood)}: is `watchdog run` running?" if stood > STANDSTILL else ""
-
-
-def _standing(standing: Standing) -> dict[str, Any]:
-    last = standing.last
-    return {
-        "probe": standing.probe.key,
-        "name": standing.probe.name,
-        "kind": standing.probe.kind,
-        "state": standing.state.value,
-        "last_slot": None if last is None else _iso(last.slot),
-        "outcome": None if last is None else last.outcome.value,
-        "reason": "" if last is None else last.reason,
-        "message": "" if last is None else last.message,
-        "next_due": None if standing.next_due is None else _iso(standing.next_due),
-        "incidents": [incident.id for incident in standing.incidents],
-    }
-
-
-def _incident(incident: Incident, probe: str) -> dict[str, Any]:
-    return {
-        "id": incident.id,
-        "probe": probe,
-        "rule": incident.rule,
-        "subject": incident.subject,
-        "state": incident.state,
-        "severity": incident.severity.value,
-        "reason": incident.reason,
-        "message": incident.message,
-        "since": _iso(incident.since),
-        "opened_at": _iso(incident.opened_at),
-        "resolved_at": None if incident.resolved_at is None else _iso(incident.resolved_at),
-        "resolution": incident.resolution,
-    }
 
 
 def _standing_row(standing: Standing, now: int) -> tuple[str, ...]:
@@ -135,9 +104,3 @@ def _table(headings: tuple[str, ...], rows: list[tuple[str, ...]], empty: str) -
     for row in rows:
         table.add_row(*row)
     console().print(table)
-
-
-def _iso(at: int) -> str:
-    from watchdog.words import utc
-
-    return utc(at).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from watchdog.config import Loaded
-    from watchdog.store.database import Away
+    from watchdog.store.database import Unusable
 
 
 class Exit(IntEnum):
@@ -74,7 +74,7 @@ def console() -> Console:
 @contextmanager
 def reading(loaded: Loaded) -> Iterator[Connection]:
     """A reading connection to the configured database; clear lines where there is none to read."""
-    from watchdog.store.database import Away, Database, unprepared
+    from watchdog.store.database import Database, Unusable, unprepared
 
     if (file := database_file(loaded)) is not None and not file.exists():
         fail(loaded.mask(f"there is no database {file} yet: `watchdog run` makes it"), Exit.UNJUDGED)
@@ -82,7 +82,7 @@ def reading(loaded: Loaded) -> Iterator[Connection]:
     try:
         with database.read() as connection:
             yield connection
-    except Away as e:
+    except Unusable as e:
         if unprepared(e):
             fail("the database has no schema of this version: run `watchdog db upgrade`", Exit.UNJUDGED)
         unusable(loaded, e)
@@ -90,7 +90,7 @@ def reading(loaded: Loaded) -> Iterator[Connection]:
         database.close()
 
 
-def unusable(loaded: Loaded, error: Away) -> NoReturn:
+def unusable(loaded: Loaded, error: Unusable) -> NoReturn:
     """What keeps the database from being used, in the driver's words."""
     from watchdog.store.database import why
 

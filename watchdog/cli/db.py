@@ -20,7 +20,7 @@ def upgrade(config: ConfigFile = DEFAULT) -> None:
     given = loaded(config)
 
     from watchdog.assets import asset
-    from watchdog.store.database import Away, Database
+    from watchdog.store.database import Database, Unusable
     from watchdog.store.migrate import SchemaError
     from watchdog.store.migrate import upgrade as migrate
 
@@ -29,7 +29,7 @@ def upgrade(config: ConfigFile = DEFAULT) -> None:
         before, after = migrate(database, asset("migrations"))
     except SchemaError as e:
         fail(str(e))
-    except Away as e:
+    except Unusable as e:
         unusable(given, e)
     finally:
         database.close()

@@ -24,10 +24,12 @@ def probe(
     chosen = _find(given, name)
 
     import asyncio
+    import signal
 
     from watchdog.cli.logs import set_up
 
     set_up(given.mask)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a server that we started is ended, too
     report = asyncio.run(_once(given, chosen))
     told = _told(given, chosen, report)
     if output is Output.JSON:

@@ -18,7 +18,7 @@ def run(config: ConfigFile = DEFAULT) -> None:
 
     from watchdog.app import listen, serve
     from watchdog.cli.logs import set_up
-    from watchdog.store.database import Away
+    from watchdog.store.database import Unusable
     from watchdog.store.migrate import SchemaError
 
     set_up(given.mask)
@@ -31,5 +31,5 @@ def run(config: ConfigFile = DEFAULT) -> None:
             runner.run(serve(given, listening))
     except SchemaError as e:
         fail(str(e))
-    except Away as e:
+    except Unusable as e:
         unusable(given, e)

@@ -42,6 +42,7 @@ def send_test(
 
 async def _send(given: Loaded, chosen: list[str]) -> int:
     import asyncio
+    from dataclasses import replace
 
     from watchdog.app import destinations
     from watchdog.model import Event, Incident, Json, Notification, Outcome, ProbeInfo, Run, Severity
@@ -65,7 +66,7 @@ async def _send(given: Loaded, chosen: list[str]) -> int:
         "this is a test: nothing is wrong",
     )
     runs = [Run(now - i * minute, Outcome.PASS if i > 2 else Outcome.FAIL, 180 + i) for i in reversed(range(20))]
-    resolved = Incident(**{**{f: getattr(opened, f) for f in opened.__slots__}, "resolved_at": now})
+    resolved = replace(opened, resolved_at=now)
     every = destinations(given)
     async with Wire() as wire:
         for name in chosen:

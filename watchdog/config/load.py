@@ -18,7 +18,7 @@ from watchdog.config.gather import Sources, gather
 from watchdog.config.later import LATER, NOT_YET
 from watchdog.config.models import Config, Receiver, Route
 from watchdog.config.problems import ConfigError, did_you_mean
-from watchdog.config.secrecy import secrets_of, veil
+from watchdog.config.secrecy import conceal, secrets_of, veil
 from watchdog.fields import Model, Reading
 from watchdog.probes import KINDS, Probe
 from watchdog.wire.redact import Mask
@@ -53,7 +53,7 @@ def load(path: Path | None, text: str | None = None, env: Mapping[str, str] = os
         raise ConfigError(veil(sources, reader.readings.values()))
     mask = Mask(secrets_of(sources, reader.readings.values(), config))
     specs = {key: mask(_yaml(node.as_written())) for key, (node, _) in probes.items()}
-    return Loaded(config, specs, mask, tuple(sources.files))
+    return Loaded(conceal(config, mask), specs, mask, tuple(sources.files))
 
 
 def _yaml(spec: Any) -> str:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote
 
 from pydantic import BaseModel, SecretStr
 
 from watchdog.config.document import Node
 from watchdog.config.gather import Sources
-from watchdog.config.models import Config
+from watchdog.config.models import Config, Match
 from watchdog.config.problems import Problem
 from watchdog.fields import Reading
 from watchdog.wire.redact import Mask
+
+M = TypeVar("M", bound=BaseModel)
 
 WORTH_MASKING = 8
 """Characters: what comes from outside is masked from this length on; anything shorter would hide half of every text."""
@@ -27,6 +29,32 @@ def secrets_of(sources: Sources, readings: Iterable[Reading], config: Config) ->
     """Every value to mask: secret fields of any length, and long ones that come from variables and files."""
     yield from _of_models(config)
     yield from _of_files(sources, readings)
+
+
+def conceal(config: Config, mask: Mask) -> Config:
+    """The configuration, masked in what is said of its probes: in them, and in what is matched against them.
+
+    Keys are identities, and stay.
+    """
+
+    def masked(model: M, *fields: str) -> M:
+        told = {field: getattr(model, field) for field in fields}
+        hidden = {name: mask(text) if isinstance(text, str) else tuple(map(mask, text)) for name, text in told.items()}
+        return model if hidden == told else model.model_copy(update=hidden)
+
+    keys = {probe.key for probe in config.probes}
+
+    def matching(match: Match) -> Match:
+        return masked(match, "tags", "group", *(() if match.probe in keys else ("probe",)))
+
+    page = masked(config.status_page, "title", "groups")
+    return config.model_copy(
+        update={
+            "probes": tuple(masked(probe, "name", "group", "tags", "runbook") for probe in config.probes),
+            "routes": tuple(route.model_copy(update={"match": matching(route.match)}) for route in config.routes),
+            "status_page": page.model_copy(update={"show": matching(page.show)}),
+        }
+    )
 
 
 def veil(sources: Sources, readings: Iterable[Reading]) -> list[Problem]:

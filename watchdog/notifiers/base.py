@@ -1,12 +1,14 @@
 """What every notifier shares: its configuration and the seam through which it delivers.
 
-DeliveryError
-├── permanent=False   the outbox tries again (after `retry_after` seconds when the receiver named a time)
-└── permanent=True    the outbox keeps it as a visible dead letter
+A DeliveryError's `retry_for` says for how long the outbox tries again, before it keeps a visible dead letter
+├── by default   for as long as it tries anything
+├── MENDING      what somebody has to mend, and may be mending just now: a key, a channel, a proxy
+└── 0            what stays as it is: they do not take what we send
 """
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,17 +16,30 @@ from typing import TYPE_CHECKING, ClassVar
 
 from watchdog.fields import Model
 from watchdog.model import Json, Notification, Story
+from watchdog.wire.dial import shown_address
 
 if TYPE_CHECKING:
-    from watchdog.wire import Wire
+    from watchdog.wire import Fault, Wire
+
+
+MENDING = 3_600.0
+"""Seconds."""
 
 
 class DeliveryError(Exception):
-    """A delivery that did not succeed. `reason` is a stable snake_case word; the text is safe to show (no secret)."""
+    """A delivery that did not succeed. `reason` is a stable snake_case word; the text is safe to show (no secret).
 
-    def __init__(self, reason: str, message: str, *, permanent: bool = False, retry_after: float | None = None):
+    `retry_for`: seconds since the notification was written. `retry_after`: seconds, when the receiver named a time.
+    """
+
+    def __init__(self, reason: str, message: str, *, retry_for: float = math.inf, retry_after: float | None = None):
         super().__init__(message)
-        self.reason, self.permanent, self.retry_after = reason, permanent, retry_after
+        self.reason, self.retry_for, self.retry_after = reason, retry_for, retry_after
+
+
+def unreached(fault: Fault, host: str, port: int) -> DeliveryError:
+    """No usable answer from the receiver there."""
+    return DeliveryError(fault.reason, f"{fault} ({shown_address((host, port))})")
 
 
 @dataclass(frozen=True, slots=True)

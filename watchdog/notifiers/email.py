@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import socket
 from contextlib import suppress
 from email.headerregistry import Address
 from email.message import EmailMessage
-from email.utils import parseaddr
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
 from watchdog.fields import Model, Secret
 from watchdog.model import Event, Json
-from watchdog.notifiers.base import Delivery, DeliveryError, Notifier
+from watchdog.notifiers.base import MENDING, Delivery, DeliveryError, Notifier, unreached
 from watchdog.notifiers.email_letter import letter, message_id, subject_of
 from watchdog.notifiers.message import compose, one_line
 from watchdog.wire import fault_of
@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 TIMEOUT = 10.0
 """Seconds that the server may take for each step."""
 PORT = {"starttls": 587, "tls": 465, "none": 25}
-_ADDRESS = r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9](?:[A-Za-z0-9.-]{0,250}[A-Za-z0-9])?"
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_ADDRESS = rf"(?!\.|[^@]*\.[.@])[A-Za-z0-9.!#$%&'*+/=?^_`{{|}}~-]{{1,64}}@(?:{_LABEL}\.){{0,60}}{_LABEL}"
+_SENDER = re.compile(rf"""(?:"(?P<quoted>[^"\\]*)"|(?P<name>[^"\\<>]*)) *<(?P<address>{_ADDRESS})>|{_ADDRESS}""")
+"""Read by ourselves: what the standard library makes of an odd address differs between patch releases of Python."""
 
 
 def _address(text: str) -> str:
@@ -38,10 +41,17 @@ def _address(text: str) -> str:
     return text
 
 
-def _sender(text: str) -> str:
-    name, address = parseaddr(text)
-    if not re.fullmatch(_ADDRESS, address) or not name.isprintable():
+def _author(sender: str) -> Address:
+    found = _SENDER.fullmatch(sender) if sender.isprintable() else None
+    if found is None:
         raise ValueError("expected an email address, or one with a name: Watchdog <watchdog@acme.example>")
+    name = (found["quoted"] or found["name"] or "").strip()
+    local, _, domain = (found["address"] or sender).rpartition("@")
+    return Address(name or "Watchdog", local, domain)
+
+
+def _sender(text: str) -> str:
+    _author(text)
     return text
 
 
@@ -66,16 +76,16 @@ class EmailServer(Model):
 
     @property
     def author(self) -> Address:
-        name, address = parseaddr(self.sender)
-        return Address(name or "Watchdog", addr_spec=address)
+        return _author(self.sender)
 
     async def deliver(self, mail: EmailMessage, to: tuple[str, ...]) -> dict[str, str]:
         """Returns who was refused while others were not: address -> the server's answer. Raises DeliveryError."""
         import aiosmtplib
 
+        port = self.port or PORT[self.security]
         client = aiosmtplib.SMTP(
             hostname=self.host,
-            port=self.port or PORT[self.security],
+            port=port,
             use_tls=self.security == "tls",
             start_tls=self.security == "starttls",
             tls_context=None if self.security == "none" else await asyncio.to_thread(_context),
@@ -90,7 +100,7 @@ class EmailServer(Model):
             with suppress(aiosmtplib.SMTPException, OSError):
                 await client.execute_command(b"QUIT")  # it has our mail: what happens now changes nothing
         except (aiosmtplib.SMTPException, OSError, ValueError) as e:
-            raise _failure(e) from None
+            raise _failure(e, self.host, port) from None
         finally:
             if isinstance(client.transport, asyncio.WriteTransport):
                 client.transport.abort()  # a polite end of TLS may take 30 s and tells nothing
@@ -112,7 +122,7 @@ class Email(Notifier):
     async def send(self, delivery: Delivery) -> dict[str, Json]:
         """The receipt is `message_id` and `subject`, and in `refused` whom the server did not take."""
         if self.server is None:
-            raise DeliveryError("no_server", "the section `email` names no server", permanent=True)
+            raise DeliveryError("no_server", "the section `email` names no server", retry_for=0)
         message, author = compose(delivery.story), self.server.author
         id, subject = message_id(delivery.notification.key, author.domain), subject_of(message)
         first = "" if delivery.notification.event is Event.OPENED else str(delivery.receipt.get("message_id", ""))
@@ -144,29 +154,34 @@ _MISSING = {
 """A word of the library's complaint -> what to tell."""
 
 
-def _failure(error: aiosmtplib.SMTPException | OSError | ValueError) -> DeliveryError:
+def _failure(error: aiosmtplib.SMTPException | OSError | ValueError, host: str, port: int) -> DeliveryError:
     """No text of the library, which may quote what we sent; of the server's, only what is no answer to a password."""
     import aiosmtplib
 
     if isinstance(error, aiosmtplib.SMTPRecipientsRefused):
         codes = [r.code for r in error.recipients]
         told = "; ".join(f"{r.recipient}: {_said(r.code, r.message)}" for r in error.recipients)
-        permanent = all(500 <= code < 600 for code in codes)
-        return DeliveryError("recipients_refused", f"every recipient refused: {told}"[:400], permanent=permanent)
+        lasts = max(_lasts(code) for code in codes)
+        return DeliveryError("recipients_refused", f"every recipient refused: {told}"[:400], retry_for=lasts)
     if isinstance(error, aiosmtplib.SMTPAuthenticationError):
         message = f"got {error.code}: the server does not accept the user name and password"
-        return DeliveryError("auth_failed", message, permanent=error.code >= 500)
+        return DeliveryError("auth_failed", message, retry_for=MENDING if error.code >= 500 else math.inf)
     if isinstance(error, aiosmtplib.SMTPResponseException):
-        permanent = 500 <= error.code < 600
-        return DeliveryError(f"smtp_{error.code}", f"got {_said(error.code, error.message)}", permanent=permanent)
+        told = f"got {_said(error.code, error.message)}"
+        return DeliveryError(f"smtp_{error.code}", told, retry_for=_lasts(error.code))
     if fault := fault_of(error):
-        return DeliveryError(fault.reason, str(fault))
+        return unreached(fault, host, port)
     if isinstance(error, aiosmtplib.SMTPException):
         for word, (reason, message) in _MISSING.items():
             if word in str(error):
                 return DeliveryError(reason, message)
         return DeliveryError("smtp_failed", "the server does not speak SMTP as we know it")
-    return DeliveryError("bad_request", "the mail cannot be sent as it is configured", permanent=True)
+    return DeliveryError("bad_request", "the mail cannot be sent as it is configured", retry_for=0)
+
+
+def _lasts(code: int) -> float:
+    """For how long an answer is worth another try: SMTP's 5xx are final."""
+    return 0 if 500 <= code < 600 else math.inf
 
 
 def _said(code: int, message: str) -> str:

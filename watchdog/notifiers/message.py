@@ -20,7 +20,7 @@ _AGAIN = {
     "stale": "reports again",
     "unjudged": "can be judged again",
 }
-_CLOSED = {"gone": "is gone", "paused": "is paused", "removed": "was removed"}
+_CLOSED = {"gone": "is gone", "removed": "was removed"}
 """How an incident ends that nothing healed, by its resolution."""
 
 
@@ -142,7 +142,7 @@ def _lasted(word: str, ms: int, *, healed: bool) -> str:
 
 def _end(name: str, incident: Incident) -> str:
     """Who recovered: the subject by its full name."""
-    if incident.resolution in ("paused", "removed"):
+    if incident.resolution == "removed":
         return f"{name} {_CLOSED[incident.resolution]}"
     kind = "" if incident.rule == "preference" else "task "
     subject = f": {kind}{one_line(incident.subject, NAME)}" if incident.subject else ""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 from pydantic import AfterValidator, WithJsonSchema
 
 from watchdog.fields import FROM_FILE
-from watchdog.notifiers.base import DeliveryError
+from watchdog.notifiers.base import MENDING, DeliveryError, unreached
 from watchdog.wire import fault_of, harmless
 from watchdog.wire.url import parse_url
 
@@ -33,6 +33,8 @@ LONGEST_WAIT = 3_600.0
 """Seconds that a receiver may make us wait."""
 PATIENT = frozenset({408, 425, 429})
 """Refusals that time heals."""
+CONTENT = frozenset({400, 413, 415, 422})
+"""Refusals of what we send, which stays the same. Any other 4xx is about keys, addresses and proxies."""
 
 
 class Answer(NamedTuple):
@@ -58,8 +60,8 @@ async def post(wire: Wire, url: str, body: bytes, headers: Mapping[str, str], *,
         # The exception itself may quote the URL or a header, and so a secret.
         fault = fault_of(e)
         if fault is None:
-            raise DeliveryError("bad_request", "the URL or a header cannot be sent", permanent=True) from None
-        raise DeliveryError(fault.reason, str(fault)) from None
+            raise DeliveryError("bad_request", "the URL or a header cannot be sent", retry_for=0) from None
+        raise unreached(fault, parse_url(url).host, parse_url(url).port) from None
     text = harmless(read[:MOST].decode("utf-8", "replace"))
     return Answer(response.status_code, text, _retry_after(response.headers.get("retry-after"), now))
 
@@ -69,12 +71,12 @@ def refusal(answer: Answer) -> DeliveryError | None:
     status = answer.status
     if 200 <= status < 300:
         return None
-    permanent = 400 <= status < 500 and status not in PATIENT
+    lasts = math.inf if status in PATIENT or not 400 <= status < 500 else 0 if status in CONTENT else MENDING
     what = "redirects are not followed" if 300 <= status < 400 else "try later" if status in PATIENT else ""
     said = " ".join(answer.text.split())[:100]
     message = f"got {status}" + (f" ({what})" if what else "") + (f": {said}" if said else "")
     reason = "rate_limited" if status == 429 else f"http_{status}"
-    return DeliveryError(reason, message, permanent=permanent, retry_after=answer.retry_after)
+    return DeliveryError(reason, message, retry_for=lasts, retry_after=answer.retry_after)
 
 
 def _retry_after(value: str | None, now: int) -> float | None:
@@ -86,7 +88,7 @@ def _retry_after(value: str | None, now: int) -> float | None:
     except ValueError:
         try:
             then = parsedate_to_datetime(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
         seconds = then.replace(tzinfo=then.tzinfo or UTC).timestamp() - now / 1_000
     return min(max(seconds, 0.0), LONGEST_WAIT) if math.isfinite(seconds) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from typing import ClassVar
@@ -11,31 +12,26 @@ from pydantic import model_validator
 
 from watchdog.fields import Secret
 from watchdog.model import Event, Json
-from watchdog.notifiers.base import Delivery, DeliveryError, Notifier
+from watchdog.notifiers.base import MENDING, Delivery, DeliveryError, Notifier
 from watchdog.notifiers.blocks import blocks, text
 from watchdog.notifiers.message import compose
 from watchdog.notifiers.post import Answer, Url, post, refusal, usable
 
-PERMANENT = {
+REMEDY = {
     "access_denied": "the app may not post",
     "account_inactive": "the bot token's app or user was removed",
     "action_prohibited": "an administrator forbids posting to this channel",
     "channel_is_archived": "unarchive the channel or choose another",
     "channel_not_found": "no such channel, or a private one that the app is not in",
     "ekm_access_denied": "an administrator forbids posting",
-    "invalid_arguments": "Slack does not take the message",
     "invalid_auth": "the bot token is not accepted",
-    "invalid_blocks": "Slack does not take the message",
-    "invalid_payload": "Slack does not take the message",
     "invalid_token": "the webhook is not accepted: create another",
     "is_archived": "unarchive the channel or choose another",
     "missing_scope": "the app needs the scope chat:write",
-    "msg_too_long": "Slack does not take the message",
     "no_active_hooks": "the webhook was disabled: create another",
     "no_permission": "the app may not post to this channel",
     "no_service": "the webhook was removed: create another",
     "no_team": "the workspace is gone",
-    "no_text": "Slack does not take the message",
     "not_allowed_token_type": "expected a bot token (xoxb-...)",
     "not_authed": "the bot token is empty",
     "not_in_channel": "invite the app to the channel",
@@ -44,7 +40,9 @@ PERMANENT = {
     "token_expired": "create another bot token",
     "token_revoked": "create another bot token",
 }
-"""Errors that stay until somebody changes something, and what to change. Slack's other errors are tried again."""
+"""Errors that stay until somebody changes something, and what to change."""
+CONTENT = frozenset({"invalid_arguments", "invalid_blocks", "invalid_payload", "msg_too_long", "no_text"})
+"""Slack does not take the message. Its errors that are in neither list are tried again."""
 NOT_LAID_OUT = frozenset({"invalid_blocks", "invalid_blocks_format", "msg_blocks_too_long", "msg_too_long"})
 """Slack refuses the layout: the bare text is better than silence."""
 NO_ROOT = frozenset({"cant_update_message", "edit_window_closed", "message_not_found", "thread_not_found"})
@@ -135,6 +133,7 @@ class Slack(Notifier):
             error = "no_service" if self.webhook is not None and answer.status in (403, 404, 410) else ""
         if not error:
             raise refused or DeliveryError("unreadable_answer", "the answer is not Slack's")
-        remedy = f": {PERMANENT[error]}" if error in PERMANENT else ""
-        permanent = error in PERMANENT or (refused is not None and refused.permanent)
-        raise DeliveryError(error, f"Slack says {error}{remedy}", permanent=permanent, retry_after=answer.retry_after)
+        remedy = "Slack does not take the message" if error in CONTENT else REMEDY.get(error, "")
+        told = f"Slack says {error}" + (f": {remedy}" if remedy else "")
+        lasts = 0 if error in CONTENT else MENDING if error in REMEDY else refused.retry_for if refused else math.inf
+        raise DeliveryError(error, told, retry_for=lasts, retry_after=answer.retry_after)

@@ -137,8 +137,8 @@ class Probe(Common):
     @field_validator("expect", "prefer")
     @classmethod
     def _compile(cls, texts: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        if info.field_name in cls.refuses:
-            raise ValueError(cls.refuses[info.field_name])
+        if why := cls.refuses.get(info.field_name or ""):
+            raise ValueError(why)
         wrong: list[tuple[Where, str]] = []
         for i, text in enumerate(texts):
             try:

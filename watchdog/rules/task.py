@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from watchdog.model import Finding, Result, State, Task
 from watchdog.rules.policy import Policy
-from watchdog.words import span
+from watchdog.words import beyond, span
 
 NAME = "task"
 STATE = State.DEGRADED
@@ -27,8 +27,9 @@ def verdict(name: str, task: Task, limit: int | None) -> tuple[str, str]:
         return "", ""
     if task.age is None:
         if task.seen is not None and task.seen > limit:
-            return "task_never_ran", f"task {name} never ran: first seen {span(task.seen)} ago, limit {span(limit)}"
+            seen = beyond(task.seen, limit)
+            return "task_never_ran", f"task {name} never ran: first seen {seen} ago, limit {span(limit)}"
         return "", ""
     if task.age > limit:
-        return "task_stale", f"task {name} is stale: last run {span(task.age)} ago, limit {span(limit)}"
+        return "task_stale", f"task {name} is stale: last run {beyond(task.age, limit)} ago, limit {span(limit)}"
     return "", ""

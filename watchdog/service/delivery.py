@@ -11,10 +11,10 @@ import structlog
 from watchdog.notifiers.base import Delivery, DeliveryError, Notifier
 from watchdog.service.clock import Clock
 from watchdog.service.storage import Storage
-from watchdog.store.database import Away
 from watchdog.store.outbox import Held, Outbox
 from watchdog.store.story import story
 from watchdog.wire import Mask, Wire
+from watchdog.words import DAY
 
 log = structlog.get_logger()
 
@@ -22,8 +22,10 @@ SEND = 20.0
 """Seconds a delivery may take."""
 LEASE = 30_000
 """Ms that a claimed notification is ours: longer than a delivery may take, so that only a dead sender loses it."""
-FIRST, LONGEST, TRIES = 1_000, 600_000, 30
-"""Ms before the second try, doubled each time up to the longest; after this many tries it is a dead letter."""
+FIRST, LONGEST = 1_000, 600_000
+"""Ms before the second try, doubled each time up to the longest."""
+GIVE_UP = 3 * DAY
+"""What could not be told by then is a dead letter."""
 
 
 def backoff(attempts: int) -> int:
@@ -54,7 +56,8 @@ class Mailroom:
         async with self._claiming:  # two claims at once would not know of each other's destinations
             if self._stopping:
                 return
-            for held in await self.storage.write(self.outbox.claim, self.clock(), LEASE, tuple(self._sending)):
+            idle = [name for name in self.notifiers if name not in self._sending]
+            for held in await self.storage.write(self.outbox.claim, self.clock(), LEASE, idle):
                 destination = held.notification.destination
                 task = asyncio.create_task(self._send(held), name=f"send {held.notification.key}")
                 self._sending[destination] = task
@@ -76,23 +79,17 @@ class Mailroom:
 
     async def _deliver_more(self) -> None:
         """What cannot be claimed now is claimed by the next tick, which tells why it could not."""
-        with suppress(Away):
+        with suppress(Exception):
             await self.deliver()
 
     async def _send(self, held: Held) -> None:
-        n = held.notification
-        notifier = self.notifiers.get(n.destination)
-        if notifier is None:
-            detail = "the destination is no longer configured"
-            await self.storage.write(self.outbox.bury, held, detail, self.clock())
-            return
-        now = self.clock()
+        n, now = held.notification, self.clock()
         try:
             told = await self.storage.read(lambda c: story(c, n, now, link=self.public_url, merged=held.merged))
             if not await self.storage.read(lambda c: self.outbox.still_held(held, c)):
                 return
             async with asyncio.timeout(SEND):
-                receipt = await notifier.send(Delivery(n, told, held.receipt, self.wire))
+                receipt = await self.notifiers[n.destination].send(Delivery(n, told, held.receipt, self.wire))
         except asyncio.CancelledError:
             await self.storage.write(self.outbox.retry, held, now, "stopped while sending")
             raise
@@ -111,7 +108,7 @@ class Mailroom:
         n, tries, now = held.notification, held.attempts + 1, self.clock()
         detail = self.mask(str(error))
         facts = {"incident": n.incident, "destination": n.destination, "tries": tries, "why": detail}
-        if error.permanent or tries >= TRIES:
+        if max(now - held.created_at, 0) >= min(error.retry_for * 1_000, GIVE_UP):
             await self.storage.write(self.outbox.bury, held, detail, now)
             log.error("gave_up", **facts)
             return
@@ -119,6 +116,14 @@ class Mailroom:
         wait = round(error.retry_after * 1000) if error.retry_after is not None else backoff(tries)
         await self.storage.write(self.outbox.retry, held, now + wait, detail, pause=asked)
         log.warning("not_delivered", retry_in_ms=wait, **facts)
+
+    async def keep(self) -> None:
+        """Give up what is for destinations that nobody has configured for long."""
+        now = self.clock()
+        given_up = await self.storage.write(self.outbox.abandon, list(self.notifiers), now - GIVE_UP, now)
+        for incident, destination in given_up:
+            why = "the destination is no longer configured"
+            log.error("gave_up", incident=incident, destination=destination, why=why)
 
     @property
     def busy(self) -> bool:

@@ -57,7 +57,9 @@ class Runner:
         try:
             async with deadline:
                 return await probe.observe(attempt)
-        except Exception as e:
+        except (Exception, asyncio.CancelledError) as e:
+            if isinstance(e, asyncio.CancelledError) and _cancelled():
+                raise
             if isinstance(e, TimeoutError) and deadline.expired():
                 return timed_out(probe.deadline, attempt.trace)
             log.exception("probe_failed_internally", probe=probe.key)
@@ -85,6 +87,12 @@ class Runner:
 
     def _text(self, text: str, limit: int = MESSAGE) -> str:
         return cap(harmless(self.mask(text)), limit) if text else ""
+
+
+def _cancelled() -> bool:
+    """Whether somebody wants this run to end. If not, a cancellation is what a probe let out of its own affairs."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def timed_out(timeout: int, trace: Trace) -> Observation:

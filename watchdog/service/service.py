@@ -13,7 +13,7 @@ import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
-from watchdog.model import Outcome, Report
+from watchdog.model import Change, Outcome, Report, Result
 from watchdog.probes.base import Probe
 from watchdog.service.clock import Clock
 from watchdog.service.delivery import Mailroom
@@ -22,7 +22,7 @@ from watchdog.service.lag import LagSentinel
 from watchdog.service.runner import Runner
 from watchdog.service.storage import Storage
 from watchdog.store.claims import Claims
-from watchdog.store.database import Away, why
+from watchdog.store.database import Unusable, away, why
 from watchdog.store.journal import Journal
 from watchdog.store.keep import expire, roll_up
 from watchdog.wire import Mask, Wire
@@ -79,6 +79,8 @@ class Service:
         """Tick -> how often in a row it failed."""
         self.last_claim = 0
         """The clock at the last claim that succeeded."""
+        self.behind = 0
+        """How far the store is ahead of our clock, in ms, and nothing is due; 0 unless the clock was put back."""
 
     async def start(self) -> None:
         for verb, seconds in (
@@ -102,10 +104,9 @@ class Service:
                 self._troubles[name] += 1
                 if self._troubles[name] > 1:
                     return  # told already
-                if isinstance(e, Away):
-                    log.error("database_away", tick=name, why=why(e))
-                else:
-                    log.exception("tick_failed", tick=name)
+                event = "database_away" if away(e) else "tick_failed"
+                log.error(event, tick=name, why=why(e) if isinstance(e, Unusable) else type(e).__name__)
+                log.debug("tick_failed_at", exc_info=True)
             else:
                 if failures := self._troubles.pop(name, 0):
                     log.info("tick_recovered", tick=name, failures=failures)
@@ -123,6 +124,10 @@ class Service:
                 if len(slots) < BATCH:
                     break
             self.last_claim = now
+            before, self.behind = self.behind, self.claims.timekeeper.behind
+            if self.behind and not before:
+                why = "no slot runs twice: nothing is due until the clock has caught up with the store"
+                log.warning("clock_put_back", by=span(self.behind), why=why)
 
     async def _mind_the_clock(self) -> None:
         """The scheduler waits by the clock on the wall: put back, every tick would wait until it has caught up."""
@@ -131,7 +136,6 @@ class Service:
             await asyncio.sleep(1)
             now = self.clock()
             if now < last:
-                log.error("clock_put_back", by=span(last - now), why="no slot runs twice: what ran already is not due")
                 for job in self._ticks.get_jobs():
                     job.modify(next_run_time=datetime.now(UTC))
             last = now
@@ -160,7 +164,7 @@ class Service:
             if not batch:
                 return
             try:
-                changes = await self.storage.write(self.journal.record, batch, self.clock())
+                changes = await self._store(batch)
             except BaseException:
                 self._spool[:0] = batch
                 raise
@@ -174,6 +178,40 @@ class Service:
             await self.storage.write(self.claims.hasten, recheck)
         if changes:
             await self.deliver()
+
+    async def _store(self, batch: list[Report]) -> list[Change]:
+        """Record a batch; where that fails by what is in it, each result by itself.
+
+        A result that cannot be stored is replaced by an `error`: retried for ever, it would keep all others waiting.
+        If none can be stored, it is not for what they say, and all of them wait.
+        """
+        write, now = self.storage.write, self.clock()
+        try:
+            return await write(self.journal.record, batch, now)
+        except Exception as e:
+            if away(e):
+                raise
+            fault = e
+        changes: list[Change] = []
+        culprits: list[tuple[Result, Exception]] = []
+        stored = False
+        for report in batch:
+            for one in (report, unstorable(report.result)):
+                try:
+                    changes += await write(self.journal.record, [one], now)
+                    stored = True
+                    break
+                except Exception as e:
+                    if away(e):
+                        raise
+                    if one is report:
+                        culprits.append((report.result, e))
+        if not stored:
+            raise fault
+        for result, fault in culprits:
+            key = self.probes[result.probe].key
+            log.error("result_dropped", probe=key, slot=result.slot, why=type(fault).__name__)
+        return changes
 
     def _rechecks(self, batch: list[Report]) -> dict[int, int]:
         failed = [r.result for r in batch if r.result.outcome is Outcome.FAIL]
@@ -192,6 +230,7 @@ class Service:
     async def keep(self) -> None:
         """Roll up whole hours, record what a crash left behind, let go of what is too old."""
         now, database = self.clock(), self.storage.database
+        await self.mailroom.keep()
         settled = await self.storage.write(self.claims.sweep, now)
         while await self.storage.write(roll_up, database, settled):
             pass
@@ -219,3 +258,9 @@ class Service:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def unstorable(result: Result) -> Report:
+    """What is recorded of a result that cannot be."""
+    said = "not judged: its result could not be stored; please report it"
+    return Report(Result(*result[:3], Outcome.ERROR, "internal_error", said, prev=result.prev))

@@ -15,7 +15,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from watchdog.store.tables import metadata, results
 
@@ -23,17 +23,33 @@ ADVISORY = 7_402
 """The class of our advisory locks: the second half of the key is a probe's id."""
 
 
-Away = DBAPIError
-"""Raised by anything here when the database cannot be reached, or not be used."""
+Unusable = DBAPIError
+"""Raised by anything here when the database cannot be used, for whatever reason."""
 NO_TABLE, NO_COLUMN = "42P01", "42703"
+TOO_LARGE = "54"
+"""The class of what exceeds a limit, as a value too long for an index: no later try fares better."""
 
 
-def why(error: Away) -> str:
+def away(error: BaseException) -> bool:
+    """Whether the database cannot be reached, or is busy or full, so that the same may do later. Anything else that is
+    raised here is a fault of the statement or of its values."""
+    if not isinstance(error, DBAPIError):
+        return False
+    if isinstance(error.orig, sqlite3.Error):
+        operational = isinstance(error.orig, sqlite3.OperationalError)
+        return operational and error.orig.sqlite_errorcode != sqlite3.SQLITE_ERROR
+    if error.connection_invalidated:
+        return True
+    too_large = (getattr(error.orig, "sqlstate", None) or "").startswith(TOO_LARGE)
+    return isinstance(error, OperationalError | InterfaceError) and not too_large
+
+
+def why(error: Unusable) -> str:
     """The driver's own words, in one line; may hold parts of the URL, so mask it."""
     return (str(error.orig).strip() or type(error.orig).__name__).splitlines()[0]
 
 
-def unprepared(error: Away) -> bool:
+def unprepared(error: Unusable) -> bool:
     """Whether what is wrong with the database is that it has no schema of this version."""
     known = getattr(error.orig, "sqlstate", None) in (NO_TABLE, NO_COLUMN)
     return known or str(error.orig).startswith(("no such table", "no such column"))
@@ -50,13 +66,14 @@ class Database:
     def __init__(self, url: str):
         self.postgres = url.startswith("postgresql")
         if self.postgres:
-            options = {"pool_size": 5, "max_overflow": 5, "pool_pre_ping": True}
+            options = {"pool_size": 5, "max_overflow": 5, "pool_pre_ping": True, "hide_parameters": True}
             session = "-c idle_in_transaction_session_timeout=5s -c lock_timeout=5s -c timezone=UTC"
             connect = {"options": session, "connect_timeout": 5, "application_name": "watchdog", **_NOTICE}
             self.writer = self.reader = sa.create_engine(url, connect_args=connect, **options)
         else:
-            self.writer = sa.create_engine(url, poolclass=sa.pool.QueuePool, pool_size=1, max_overflow=1)
-            self.reader = sa.create_engine(url, poolclass=sa.pool.QueuePool, pool_size=4, max_overflow=0)
+            file = {"poolclass": sa.pool.QueuePool, "hide_parameters": True}
+            self.writer = sa.create_engine(url, pool_size=1, max_overflow=1, **file)
+            self.reader = sa.create_engine(url, pool_size=4, max_overflow=0, **file)
             _prepare_sqlite(self.writer, "BEGIN IMMEDIATE")
             _prepare_sqlite(self.reader, "BEGIN DEFERRED")
 

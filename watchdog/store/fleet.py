@@ -43,28 +43,32 @@ def register(
     """Bring the store's probes in line with the configuration; returns them by id.
 
     A new probe begins at `now`. One whose schedule changed goes on from `now`. One that is gone keeps its history; its
-    open incidents are resolved as removed. One that comes back keeps its id and begins anew.
+    open incidents are resolved as removed. One that comes back keeps its id and begins anew; so does one that is of
+    another kind now. If the clock was put back, what begins does so at the watermark, by which its silence is judged.
     """
     wanted = {member.info.key: member for member in members}
+    _replace(database, wanted, now)
     _retire(database, now, quiet)  # what a crash left half done: whoever comes back begins with nothing
     with database.write() as connection:
         database.alone(connection, REGISTER)
         in_order = sa.select(schedules.c.probe).order_by(schedules.c.probe).with_for_update()
         connection.execute(in_order)  # as claims and rechecks do: nobody waits in a circle
+        mark = database.insert(marks).values(location=location, through=now).on_conflict_do_nothing()
+        connection.execute(mark)
+        through = connection.execute(sa.select(marks.c.through).where(marks.c.location == location)).scalar_one()
+        begin = max(now, through)
         known = {row.key: row for row in connection.execute(sa.select(probes))}
         told = {
             key: {"name": m.info.name, "kind": m.info.kind, "info": info_text(m.info), "spec": m.spec}
             for key, m in wanted.items()
         }
         here = {key for key, row in known.items() if row.removed_at is None}
-        _begin(database, connection, [{"key": key, **told[key]} for key in told if key not in here], now)
+        _begin(database, connection, [{"key": key, **told[key]} for key in told if key not in here], begin)
         _renew(connection, [{"id_": known[key].id, **told[key]} for key in told if key in here])
         ids = {row.key: row.id for row in connection.execute(sa.select(probes.c.key, probes.c.id))}
         fleet = {id: _identified(wanted[key], id) for key, id in ids.items() if key in wanted}
-        _plan(database, connection, fleet, now, location)
+        _plan(database, connection, fleet, begin, location)
         _remove(connection, [known[key].id for key in here - wanted.keys()], now)
-        mark = database.insert(marks).values(location=location, through=now).on_conflict_do_nothing()
-        connection.execute(mark)
     _retire(database, now, quiet)
     _look_again(database, sorted(fleet), now)
     return fleet
@@ -112,6 +116,20 @@ def _remove(connection: sa.Connection, ids: list[int], now: int) -> None:
         rows = [{"id_": id} for id in sorted(ids)]
         connection.execute(sa.delete(schedules).where(schedules.c.probe == sa.bindparam("id_")), rows)
         connection.execute(sa.update(probes).where(probes.c.id == sa.bindparam("id_")).values(removed_at=now), rows)
+
+
+def _replace(database: Database, wanted: Mapping[str, Member], now: int) -> None:
+    """Remove the probes that are of another kind now: what the former kind found, nothing could find to be over."""
+    another = (
+        probes.c.key == sa.bindparam("k"),
+        probes.c.kind != sa.bindparam("now_kind"),
+        probes.c.removed_at.is_(None),
+    )
+    kinds = [{"k": key, "now_kind": member.info.kind} for key, member in sorted(wanted.items())]
+    if kinds:
+        with database.write() as connection:
+            database.alone(connection, REGISTER)
+            connection.execute(sa.update(probes).where(*another).values(removed_at=now), kinds)
 
 
 def _retire(database: Database, now: int, quiet: frozenset[str]) -> None:

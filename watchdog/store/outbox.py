@@ -31,6 +31,7 @@ class Held:
     attempts: int
     """How often it was tried before."""
     receipt: Mapping[str, Json]
+    created_at: int
     merged: bool = False
     """It tells the opening, too, which this destination has not heard."""
 
@@ -61,11 +62,11 @@ class Outbox:
     def __init__(self, database: Database):
         self.database = database
 
-    def claim(self, now: int, lease: int, busy: Collection[str] = ()) -> list[Held]:
-        """Take one due notification for each destination that is not busy and did not ask for a pause, for `lease` ms.
+    def claim(self, now: int, lease: int, to: Collection[str]) -> list[Held]:
+        """Take one due notification for each of these destinations that did not ask for a pause, for `lease` ms.
 
         What waits longest goes first. An incident's `resolved` waits for its `opened`; when both wait, one message
-        tells both.
+        tells both. What is for others is left to a process that knows them.
         """
         earlier = outbox.alias()
         blocked = sa.exists().where(
@@ -75,7 +76,8 @@ class Outbox:
         free = outbox.c.leased_until.is_(None) | (outbox.c.leased_until <= now)
         due = (waiting, outbox.c.due_at <= now, free)
         paused = sa.select(destinations.c.name).where(destinations.c.resume_at > now)
-        names = sa.select(outbox.c.destination).where(*due, outbox.c.destination.not_in(paused)).distinct()
+        open_ = outbox.c.destination.in_(to), outbox.c.destination.not_in(paused)
+        names = sa.select(outbox.c.destination).where(*due, *open_).distinct()
         first = (
             sa.select(outbox)
             .where(*due, ~blocked, outbox.c.destination == sa.bindparam("name"))
@@ -84,8 +86,8 @@ class Outbox:
             .with_for_update(skip_locked=True)
         )
         with self.database.write() as connection:
-            ready = [name for name in connection.execute(names).scalars() if name not in busy]
-            rows = [connection.execute(first, {"name": name}).first() for name in sorted(ready)]
+            ready = sorted(connection.execute(names).scalars())
+            rows = [connection.execute(first, {"name": name}).first() for name in ready]
             return [self._take(connection, row, now + lease) for row in rows if row is not None]
 
     def _take(self, connection: sa.Connection, row: Any, until: int) -> Held:
@@ -96,7 +98,9 @@ class Outbox:
         last = told[max(told)]
         notification = Notification(row.incident, row.destination, last.seq, Event(last.event))
         unheard = last.seq == RESOLVED and told[OPENED].state != "sent"
-        return Held(notification, token, row.attempts, codec.loads(told[OPENED].receipt) or {}, unheard)
+        return Held(
+            notification, token, row.attempts, codec.loads(told[OPENED].receipt) or {}, last.created_at, unheard
+        )
 
     def sent(self, held: Held, receipt: Mapping[str, Json], now: int) -> None:
         """The receiver has confirmed."""
@@ -119,6 +123,20 @@ class Outbox:
         """Nothing helps: keep it as a dead letter, with the reason."""
         with self.database.write() as connection:
             self._let_go(connection, held, state="dead", done_at=now, detail=codec.clean(detail))
+
+    def abandon(self, known: Collection[str], before: int, now: int) -> list[tuple[str, str]]:
+        """Bury what was written before an instant for destinations that are not among the known.
+
+        Until then another process may know them: an older or a newer configuration runs beside ours. Returns incident
+        and destination of each.
+        """
+        free = outbox.c.leased_until.is_(None) | (outbox.c.leased_until <= now)
+        old = (waiting, outbox.c.created_at < before, outbox.c.destination.not_in(known), free)
+        buried = {"state": "dead", "done_at": now, "detail": "the destination is no longer configured"}
+        update = sa.update(outbox).where(*old).values(token=None, leased_until=None, **buried)
+        with self.database.write() as connection:
+            rows = connection.execute(update.returning(outbox.c.incident, outbox.c.destination))
+            return [(incident, destination) for incident, destination in rows]
 
     def still_held(self, held: Held, connection: sa.Connection) -> bool:
         """Whether the lease is still ours: asked just before sending, since a paused sender may have lost it."""

@@ -18,6 +18,11 @@ class Timekeeper:
     def __init__(self, database: Database, location: str):
         self.database, self.location = database, location
         self.alive = AliveTime()
+        self.behind = 0
+        """How far the store is ahead of our clock, in ms, by the last claim; 0 while that is less than a gap.
+
+        The clock was put back then. What ran already is not due again: nothing is claimed until the clock catches up.
+        """
         self._beaten = 0
 
     def beat(self, now: int, *, through: bool = False) -> None:
@@ -31,6 +36,7 @@ class Timekeeper:
         with self.database.write() as connection:
             mark: int = connection.execute(sa.select(marks.c.through).where(here).with_for_update()).scalar_one()
             stood_still = now - mark > GAP
+            self.behind = mark - now if mark - now > GAP else 0
             if stood_still:
                 gap = self.database.insert(gaps).values(location=self.location, start=mark, stop=now)
                 connection.execute(gap.on_conflict_do_nothing())

@@ -21,11 +21,13 @@ from watchdog.store.story import incident_of
 from watchdog.store.tables import incidents, marks, outbox, probes, results, schedule
 
 __all__ = [
-    "Case", "Connection", "Pulse", "Seen", "Standing", "StoreError", "Told", "cases", "dead_letters", "incident_counts",
-    "pulse", "spec", "standings", "told",
+    "STANDSTILL", "Case", "Connection", "Pulse", "Seen", "Standing", "StoreError", "Told", "cases", "dead_letters",
+    "incident_counts", "pulse", "spec", "standings", "told",
 ]  # fmt: skip
 
 JUDGED = (Outcome.PASS.value, Outcome.FAIL.value)
+STANDSTILL = 60_000
+"""The watermark this far behind: Watchdog itself stands still, and no state is current. In ms."""
 
 
 class Seen(NamedTuple):

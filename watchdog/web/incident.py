@@ -17,7 +17,7 @@ from watchdog.web.results import STATE
 from watchdog.web.timeline import STATE_WORDS
 from watchdog.words import DAY, about, clock, count, moment, span
 
-ENDED = {"gone": "its subject is gone", "removed": "the probe was removed", "paused": "the probe was paused"}
+ENDED = {"gone": "its subject is gone", "removed": "the probe was removed"}
 DELIVERY = {"sent": "Delivered", "waiting": "Queued", "merged": "Told at the end", "dead": "Dead"}
 
 

@@ -12,14 +12,13 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from watchdog.store import views
-from watchdog.store.views import Connection, Pulse
+from watchdog.store.views import STANDSTILL, Connection, Pulse
 from watchdog.web import incident, incidents, probe, probes
 from watchdog.web.access import Access
 from watchdog.web.errors import NotHereError
 from watchdog.web.pages import NO_STORE, Pages
 from watchdog.web.public import PATIENCE, Read, T
 from watchdog.web.results import Query, Which
-from watchdog.web.status import STANDSTILL
 from watchdog.words import ago
 
 

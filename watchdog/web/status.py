@@ -13,13 +13,10 @@ from markupsafe import Markup
 from watchdog.model import ProbeInfo, State
 from watchdog.rules import STATE_OF
 from watchdog.store.history import Past, days_measured, past
-from watchdog.store.views import Connection, Pulse, Standing, pulse, standings
+from watchdog.store.views import STANDSTILL, Connection, Pulse, Standing, pulse, standings
 from watchdog.web import charts
 from watchdog.web.timeline import Day, Span, days, episodes, uptime
 from watchdog.words import DAY, NBSP, about, clock, date, moment, span
-
-STANDSTILL = 60_000
-"""The watermark this far behind: Watchdog itself stands still, and no state is current. In ms."""
 
 PAST, TROUBLE = 10, 200
 """The most entries shown of past incidents, and of days with trouble."""

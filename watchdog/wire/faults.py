@@ -57,7 +57,8 @@ def _unwrapped(error: BaseException, seen: set[int]) -> Iterator[BaseException]:
     if isinstance(error, BaseExceptionGroup):
         for member in error.exceptions:
             yield from _unwrapped(member, seen)
-    inner = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    hidden = error.__suppress_context__ and not _of_a_library(error)  # httpcore hides what its errors stand for
+    inner = error.__cause__ or (None if hidden else error.__context__)
     if inner is not None:
         yield from _unwrapped(inner, seen)
 
@@ -191,9 +192,13 @@ def _of_protocol(said: str) -> Fault:
     return fault
 
 
+def _of_a_library(error: BaseException) -> bool:
+    return type(error).__module__.partition(".")[0] in _LIBRARIES
+
+
 def _of_library(error: BaseException) -> Fault | None:
     kind = type(error)
-    if kind.__module__.partition(".")[0] not in _LIBRARIES:
+    if not _of_a_library(error):
         return None
     if kind.__name__ == "RemoteProtocolError":
         return _of_protocol(str(error))

@@ -80,12 +80,18 @@ def _base64(raw: bytes) -> Iterator[str]:
 
 
 _HARMFUL = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff\ufff9-\ufffb]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u115f\u1160\u17b4\u17b5"
+    "\u180b-\u180f\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164\ud800-\uf8ff\ufe00-\ufe0d\ufeff\uffa0\ufff0-\ufffb"
+    "\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+    "\U000f0000-\U0010ffff]"
+    # joiners belong into emoji and some scripts; alone, in a row or in plain ASCII they only hide
+    "|(?<![^\x00-\x7f\u200c\u200d])[\u200c\u200d]|[\u200c\u200d](?![^\x00-\x7f\u200c\u200d])"
 )
+"""Unicode's categories Cc, Cf, Co, Cs, Zl and Zp, and what is ignorable by default; not the two styles of emoji."""
 
 
 def harmless(text: str) -> str:
-    """Control characters, text-direction overrides and lone surrogates become `�`; tabs and line ends stay."""
+    """What cannot be seen, or changes how the rest is seen, becomes `�`; tabs and line ends stay."""
     return _HARMFUL.sub("�", text.replace("\r\n", "\n"))
 
 

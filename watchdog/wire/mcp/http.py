@@ -22,6 +22,7 @@ from mcp.types import CONNECTION_CLOSED, PARSE_ERROR
 
 from watchdog.model import Json
 from watchdog.wire.address import Egress
+from watchdog.wire.dial import shown_address
 from watchdog.wire.faults import Fault, fault_of
 from watchdog.wire.handshake import secure
 from watchdog.wire.http import Request
@@ -324,8 +325,7 @@ class _Backend(httpcore2.AsyncNetworkBackend):
         async with asyncio.timeout_at(line.limit):
             trace = Trace() if "address" in line.facts else line.trace  # the phases are those of the first connection
             sock = await line.wire.dial(host, port, trace, line.endpoint.egress)
-            address, number, *_ = sock.getpeername()
-            line.facts["address"] = f"[{address}]:{number}" if ":" in address else f"{address}:{number}"
+            line.facts["address"] = shown_address(sock.getpeername())
             reader, writer = await asyncio.open_connection(sock=sock, limit=CHUNK)
         return _Connection(reader, writer, line, trace)
 

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,8 +31,10 @@ INHERITED = ("HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "SHELL", "TERM", "TMPD
 """Of our environment, which holds secrets of other probes, a server gets these alone."""
 MARK = "WATCHDOG_VISIT"
 """An environment variable by which everything that a server started is found again, in whatever session it hides."""
-GRACE = 1.0
+GRACE = 0.5
 """Seconds to leave by itself after its input ended, and once more after SIGTERM."""
+LAST_WORDS = 0.2
+"""Seconds that its standard error may still be on its way after it ended."""
 POLL = 0.01
 STRANGE = 1_000
 """Lines of its output that need not be MCP."""
@@ -110,9 +113,9 @@ class StdioLine:
     async def explain(self, error: MCPError) -> Fault | None:
         if error.code != CONNECTION_CLOSED:
             return None
-        if not await _gone(self.process, GRACE / 2):
+        if not await _gone(self.process, GRACE):
             return Fault("connection_lost", "the server closed its output but runs on")
-        with anyio.move_on_after(GRACE / 5):  # its last words may still be on their way
+        with anyio.move_on_after(LAST_WORDS):
             await self._silent.wait()
         code = self.process.returncode
         how = f"exited with code {code}" if code >= 0 else f"was ended by signal {-code}: {signal.strsignal(-code)}"
@@ -166,8 +169,8 @@ async def stdio_line(
             raise fault from None
         raise
     finally:
-        kill(process, mark)
         line.close()
+        await _end(process, mark)
 
 
 def _spawn(command: Command, mark: str) -> tuple[subprocess.Popen[bytes], list[socket.socket]]:
@@ -225,12 +228,29 @@ async def _gone(process: subprocess.Popen[bytes], seconds: float) -> bool:
     return process.poll() is not None
 
 
-def kill(process: subprocess.Popen[bytes], mark: str) -> None:
-    """The process and all that it started. Waits for nothing, so that no cancellation can leave anything behind."""
+async def _end(process: subprocess.Popen[bytes], mark: str) -> None:
+    """Kill the process and all that it started. However often this is cancelled, it is done before that shows."""
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
+    sweeping = asyncio.get_running_loop().run_in_executor(_SWEEPERS, _sweep, process, mark)
+    cancelled = None
+    with anyio.CancelScope(shield=True):
+        while not sweeping.done():
+            try:
+                await asyncio.shield(sweeping)
+            except asyncio.CancelledError as error:
+                cancelled = error
+    if cancelled is not None:
+        raise cancelled
+
+
+_SWEEPERS = ThreadPoolExecutor(2, "sweep")
+"""Reading all of /proc takes long on a machine with many processes."""
+
+
+def _sweep(process: subprocess.Popen[bytes], mark: str) -> None:
     for _ in range(10):  # what forks while we look is there in the next round
-        relatives = list(_relatives(process.pid, mark))
+        relatives = list(_relatives(process, mark))
         for pid in relatives:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
@@ -240,14 +260,18 @@ def kill(process: subprocess.Popen[bytes], mark: str) -> None:
         process.wait(0.5)
 
 
-def _relatives(session: int, mark: str) -> Iterator[int]:
-    """Who lives in the session, or carries the mark."""
+def _relatives(process: subprocess.Popen[bytes], mark: str) -> Iterator[int]:
+    """Who lives in its session, or carries the mark."""
     marked = f"{MARK}={mark}".encode()
+    taken_again = process.returncode is not None and Path(f"/proc/{process.pid}").exists()
+    session = -1 if taken_again else process.pid  # a session keeps its number from being taken
     for entry in os.scandir("/proc") if Path("/proc/self").exists() else ():
         if entry.name.isdecimal():
             with suppress(OSError):
                 state, _, _, its_session = _read(entry, "stat").rpartition(b")")[2].split()[:4]
-                if state not in b"ZX" and (int(its_session) == session or marked in _read(entry, "environ")):
+                if state not in b"ZX" and (
+                    int(its_session) == session or marked in _read(entry, "environ").split(b"\0")
+                ):
                     yield int(entry.name)
 
 

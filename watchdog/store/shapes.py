@@ -1,0 +1,45 @@
+"""What views.py finds, as JSON: one shape for the command line and for programs. Times are ISO 8601 in UTC."""
+
+from __future__ import annotations
+
+from watchdog.model import Json
+from watchdog.store.views import Case, Seen, Standing
+from watchdog.words import iso
+
+
+def probe_json(standing: Standing) -> Json:
+    info, last, due = standing.probe, standing.last, standing.next_due
+    return {
+        "probe": info.key,
+        "name": info.name,
+        "kind": info.kind,
+        "group": info.group,
+        "tags": list(info.tags),
+        "state": standing.state.value,
+        "incidents": [incident.id for incident in standing.incidents],
+        "last": None if last is None else _seen_json(last),
+        "next_due": None if due is None else iso(due),
+    }
+
+
+def _seen_json(seen: Seen) -> Json:
+    """A `duration` is in ms; `n` is how many slots a missed one stands for."""
+    return {**seen._asdict(), "slot": iso(seen.slot), "recorded_at": iso(seen.recorded_at)}
+
+
+def incident_json(case: Case) -> Json:
+    incident, resolved_at = case.incident, case.incident.resolved_at
+    return {
+        "id": incident.id,
+        "probe": case.probe.key,
+        "rule": incident.rule,
+        "subject": incident.subject,
+        "state": incident.state,
+        "severity": incident.severity.value,
+        "reason": incident.reason,
+        "message": incident.message,
+        "since": iso(incident.since),
+        "opened_at": iso(incident.opened_at),
+        "resolved_at": None if resolved_at is None else iso(resolved_at),
+        "resolution": incident.resolution,
+    }
