@@ -88,6 +88,13 @@ def read_tasks(reply: Json, now: int, first_seen: Mapping[str, int]) -> Listing 
     return Listing(tasks, tuple(problems), seen, {name: raw[name] for name in worst})
 
 
+def lack(reply: Json) -> str:
+    """Why a reply is no listing."""
+    if isinstance(reply, dict):
+        return "its answer has no `tasks`"
+    return "its answer is empty" if reply == "" else f"its answer is {_kind(reply)}, not an object with `tasks`"
+
+
 def _name(entry: Json) -> str:
     if not isinstance(entry, dict):
         raise _UnreadableError(f"is {_kind(entry)}, not an object")
