@@ -16,6 +16,7 @@ from tests.mcp_servers.raw import Answer, RawServer, raw_server, rpc, tool
 from tests.mcp_visits import Visitor, visit
 from tests.servers import Authority
 from watchdog.model import Observation, Outcome, Task
+from watchdog.probes.tasks import digest
 from watchdog.wire import Wire
 
 SAMPLE = str(Path(__file__).parents[1] / "mcp_servers" / "sample.py")
@@ -279,7 +280,7 @@ def test_a_task_that_never_ran_is_remembered_until_it_runs() -> None:
 
     (seen_first, remembered), (seen_later, untouched), *once_it_ran = asyncio.run(go())
     assert seen_first == 0
-    assert NOW <= remembered["new"] < NOW + 10_000
+    assert NOW <= remembered[digest("new")] < NOW + 10_000
     assert seen_later == pytest.approx(DAY, abs=10_000)
     assert untouched == "unchanged"
     assert once_it_ran == [(None, None), (None, "unchanged")]

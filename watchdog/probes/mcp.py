@@ -35,7 +35,7 @@ JUDGED = 256 * 1024
 SETTLED = 24 * HOUR
 """For how long a server's protocol era is taken for granted."""
 ERA, FIRST_SEEN = "mcp_era", "first_seen"
-"""What is remembered: {era, target, at}, and when tasks that never ran were first seen, by name."""
+"""What is remembered: {era, target, at}, and when tasks that never ran were first seen, by digest of name."""
 
 
 class Call(Model):
