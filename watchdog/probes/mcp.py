@@ -15,7 +15,7 @@ from watchdog.fields import Duration, FieldsError, Line, LocalFile, Model
 from watchdog.model import Evidence, Json, Observation, Outcome, Scalar
 from watchdog.probes.access import Auth, HttpUrl, wrong_access
 from watchdog.probes.base import Attempt, Probe
-from watchdog.probes.tasks import Listing, clean, read_tasks
+from watchdog.probes.tasks import Listing, clean, lack, read_tasks
 from watchdog.probes.verdict import Values, faulted, told
 from watchdog.wire.faults import Fault
 from watchdog.wire.redact import shown_url
@@ -35,7 +35,7 @@ JUDGED = 256 * 1024
 SETTLED = 24 * HOUR
 """For how long a server's protocol era is taken for granted."""
 ERA, FIRST_SEEN = "mcp_era", "first_seen"
-"""What is remembered: {era, target, at}, and when tasks that never ran were first seen, by name."""
+"""What is remembered: {era, target, at}, and when tasks that never ran were first seen, by digest of name."""
 
 
 class Call(Model):
@@ -235,7 +235,8 @@ class McpProbe(Probe):
         if seen.is_error:
             return "tool_error", f"{seen.called} reports an error: {_words(seen, listing)}"
         if self.mcp.tasks and listing is None:
-            return "tasks_missing", values.unknown.get("result") or f"{seen.called} reports no tasks"
+            why = f"{seen.called} reports no tasks: {lack(seen.result)}" if seen.called else values.unknown["result"]
+            return "tasks_missing", why
         if self.mcp.tasks and listing and listing.problems:
             more = f", and {len(listing.problems) - 1} more" if len(listing.problems) > 1 else ""
             return "tasks_unreadable", f"{seen.called} reports tasks that cannot be read: {listing.problems[0]}{more}"
