@@ -24,7 +24,7 @@ HEALTHY: dict[str, Any] = {
 }
 FINE = ("", "")
 
-TABLE: list[tuple[str, dict[str, Any], dict[str, Any], tuple[str, str]]] = [
+TABLE: list[tuple[str, dict[str, Any], dict[str, Any], tuple[str, str | None]]] = [
     ("it ran last night", {**NIGHTLY, **HEALTHY}, {}, FINE),
     ("it did not run last night", {**NIGHTLY, "last_start": NOON - 33 * HOUR}, {},
      ("job_overdue", f"backup is overdue: due 03:00, 9{NB}h ago")),
