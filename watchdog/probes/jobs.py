@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
 from pydantic import AfterValidator, Field, StrictInt, create_model, model_validator
@@ -12,13 +13,15 @@ from watchdog.model import Evidence, Json, Observation, Outcome
 from watchdog.probes.base import Attempt, Probe, known_cron, known_zone
 from watchdog.probes.punctual import Known, Limits, Verdict, judge, recall
 from watchdog.probes.verdict import faulted
-from watchdog.queues import JOBS, JobFacts, JobSource, Reach
+from watchdog.queues import JOBS, JobFacts, JobSource, Reach, Snapshot
 from watchdog.schedule import Cron, Interval, Schedule, phase_of
 from watchdog.wire.faults import Fault
-from watchdog.words import count
+from watchdog.words import count, span
 
 PATIENCE = 5.0
 """Seconds that a source may take for any one answer."""
+SILENT = 300_000
+"""A scheduler without a sign of life for so many ms is dead."""
 PREFIX = "job:"
 """What is remembered of a job stands under this and its name."""
 SHOWN = 50
@@ -140,10 +143,12 @@ class JobsProbe(Probe):
             attempt.trace.begin("read")
             snapshot = await self.config.source.snapshot(reach)
             attempt.trace.end("read")
+            _alive(snapshot)
         except Fault as fault:
-            return faulted(fault, attempt.trace)
-        judged = list(self.judged(snapshot.jobs, snapshot.now, attempt.memory))
-        return self._told(judged, attempt)
+            seen = faulted(fault, attempt.trace)
+        else:
+            seen = self._told(list(self.judged(snapshot.jobs, snapshot.now, attempt.memory)), attempt)
+        return replace(seen, evidence=replace(seen.evidence, facts={**seen.evidence.facts, **reach.facts}))
 
     def judged(self, jobs: tuple[JobFacts, ...], now: int, memory: Mapping[str, Json]) -> Iterator[Judged]:
         """A verdict on each job that is watched. One that must be there and is not known to the source is judged by
@@ -184,6 +189,13 @@ class JobsProbe(Probe):
         )
 
 
+def _alive(snapshot: Snapshot) -> None:
+    """One dead scheduler is one incident, however many jobs it keeps from running. Raises Fault."""
+    silent = snapshot.now - snapshot.scheduler if snapshot.jobs and snapshot.scheduler is not None else 0
+    if silent > SILENT:
+        raise Fault("scheduler_dead", f"the scheduler has given no sign of life for {span(silent)}")
+
+
 def _kept(judged: Judged) -> Json:
     return {**judged.known._asdict(), "reason": judged.verdict.reason, "expected": judged.verdict.expected}
 
@@ -191,5 +203,8 @@ def _kept(judged: Judged) -> Json:
 def _shown(judged: Judged) -> Json:
     """What is known of a job, as evidence: what is empty is left out."""
     facts = {k: v for k, v in judged.facts._asdict().items() if v not in (None, "", 0, False) and k != "name"}
-    facts.pop("enabled", None)
+    for meaningless in ("enabled", "since", *(() if judged.facts.cron else ("timezone",))):
+        facts.pop(meaningless, None)
+    if judged.facts.cron and not judged.known.plan:
+        facts["unread"] = "we cannot read this schedule: whether a run is late is not judged"
     return {**facts, **({"wrong": judged.verdict.message} if judged.verdict.reason else {})}

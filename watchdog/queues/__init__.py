@@ -19,6 +19,8 @@ from watchdog.queues.base import (
 )
 from watchdog.queues.bullmq import BullmqCanary, BullmqJobs
 from watchdog.queues.pgboss import PgbossCanary
+from watchdog.queues.pgboss_schedules import PgbossJobs
+from watchdog.queues.sql import SqlJobs
 
 CANARIES: Mapping[str, type[CanarySystem]] = {
     "bullmq": BullmqCanary,
@@ -26,6 +28,8 @@ CANARIES: Mapping[str, type[CanarySystem]] = {
 }
 JOBS: Mapping[str, type[JobSource]] = {
     "bullmq": BullmqJobs,
+    "pgboss": PgbossJobs,
+    "sql": SqlJobs,
 }
 
 __all__ = [
