@@ -65,6 +65,11 @@ class Lab:
         assert report.result.jobs is not None, report.result.message
         return dict(report.result.jobs)
 
+    def known(self, name: str) -> Json:
+        """What is remembered of a job."""
+        [told] = [known for known in self.memory.values() if known["name"] == name]
+        return told
+
 
 @pytest.fixture
 def lab(postgres: Postgres, peers: Peers) -> Iterator[Lab]:
@@ -83,7 +88,7 @@ def test_every_schedule_is_found_and_well(lab: Lab) -> None:
     assert facts[f"{lab.queue}-nightly"] == {"cron": "0 3 * * *", "timezone": "Europe/Berlin"}
     assert facts[lab.queue]["last_ok"] >= facts[lab.queue]["last_start"]
     assert facts[f"{lab.queue}-shared/rule"]["unread"].startswith("we cannot read this schedule")
-    assert lab.memory[f"job:{lab.queue}"]["expected"] is not None
+    assert lab.known(lab.queue)["expected"] is not None
 
 
 def test_a_stopped_process_makes_its_schedules_overdue_within_their_grace_and_then_is_dead_itself(lab: Lab) -> None:
@@ -123,10 +128,10 @@ def test_a_schedule_that_nobody_works_for_is_overdue_from_its_oldest_job(lab: La
 def test_a_monthly_job_whose_runs_are_deleted_is_remembered(lab: Lab) -> None:
     with lab.worker("return"):
         assert lab.wrong() == {}
-    before = lab.memory[f"job:{lab.queue}"]["last_ok"]
+    before = lab.known(lab.queue)["last_ok"]
     lab.sql("DELETE FROM pgboss.job")
     assert lab.wrong() == {}
-    assert lab.memory[f"job:{lab.queue}"]["last_ok"] == before
+    assert lab.known(lab.queue)["last_ok"] == before
 
 
 def test_a_job_that_throws_has_failed(lab: Lab) -> None:

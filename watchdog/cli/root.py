@@ -15,7 +15,7 @@ app = typer.Typer(
 )
 
 for command in (
-    running.run, demo.demo, checking.init, checking.validate, probing.probe, asking.status, asking.incidents,
+    running.run, demo.demo, checking.init, checking.validate, probing.probe, asking.status, asking.incidents, asking.jobs,
     checking.schema,
 ):  # fmt: skip
     app.command()(command)

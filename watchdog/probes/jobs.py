@@ -12,6 +12,7 @@ from watchdog.fields import Duration, FieldsError, Line, Model
 from watchdog.model import Evidence, Json, Observation, Outcome
 from watchdog.probes.base import Attempt, Probe, known_cron, known_zone
 from watchdog.probes.punctual import Known, Limits, Verdict, judge, recall
+from watchdog.probes.tasks import digest
 from watchdog.probes.verdict import faulted
 from watchdog.queues import JOBS, JobFacts, JobSource, Reach, Snapshot
 from watchdog.schedule import Cron, Interval, Schedule, phase_of
@@ -23,7 +24,7 @@ PATIENCE = 5.0
 SILENT = 300_000
 """A scheduler without a sign of life for so many ms is dead."""
 PREFIX = "job:"
-"""What is remembered of a job stands under this and its name."""
+"""What is remembered of a job stands under this and what stands for its name."""
 SHOWN = 50
 """Jobs kept as evidence, those first that are not right."""
 REST = "*"
@@ -159,7 +160,7 @@ class JobsProbe(Probe):
             limits = self.config.limits(found.name)
             if limits is None:
                 continue
-            told = memory.get(PREFIX + found.name)
+            told = memory.get(_key(found.name))
             before = None if told is None else Known(**{k: v for k, v in told.items() if k in Known._fields})
             facts, known = recall(found, limits, before, now)
             verdict = judge(facts, limits, known.since, now)
@@ -172,9 +173,8 @@ class JobsProbe(Probe):
         reason, message = next(iter(bad.values()), ("", ""))
         if len(bad) > 1:
             message = f"{count(len(bad), 'job')} of {len(judged)} are not right: {', '.join(list(bad)[:5])}"
-        remember = {PREFIX + j.facts.name: _kept(j) for j in judged}
-        names = {PREFIX + j.facts.name for j in judged}
-        forget = {key: None for key in attempt.memory if key.startswith(PREFIX) and key not in names}
+        remember = {_key(j.facts.name): _kept(j) for j in judged}
+        forget = {key: None for key in attempt.memory if key.startswith(PREFIX) and key not in remember}
         shown = sorted(judged, key=lambda j: not j.verdict.reason)[:SHOWN]
         return Observation(
             Outcome.FAIL if bad else Outcome.PASS,
@@ -196,8 +196,17 @@ def _alive(snapshot: Snapshot) -> None:
         raise Fault("scheduler_dead", f"the scheduler has given no sign of life for {span(silent)}")
 
 
+def _key(name: str) -> str:
+    return PREFIX + digest(name)
+
+
 def _kept(judged: Judged) -> Json:
-    return {**judged.known._asdict(), "reason": judged.verdict.reason, "expected": judged.verdict.expected}
+    return {
+        "name": judged.facts.name,
+        **judged.known._asdict(),
+        "reason": judged.verdict.reason,
+        "expected": judged.verdict.expected,
+    }
 
 
 def _shown(judged: Judged) -> Json:
