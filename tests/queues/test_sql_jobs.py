@@ -17,6 +17,7 @@ import pytest
 import sqlalchemy as sa
 from pydantic import ValidationError
 
+from tests.mariadb import MariaDb
 from tests.mcp_peers import free_port
 from tests.patience import until
 from tests.postgres import LOCKED, Postgres
@@ -65,7 +66,7 @@ class Shop:
         self.do(f"INSERT INTO scheduled_jobs ({', '.join(told)}) VALUES ({', '.join(f':{k}' for k in told)})", **told)
 
     def source(self, **sql: Any) -> dict[str, Any]:
-        url = self.url.replace("+psycopg", "")
+        url = self.url.replace("+psycopg", "").replace("+pymysql", "")
         return {"url": url, "table": "scheduled_jobs", "columns": COLUMNS, "statuses": STATUSES, **sql}
 
     def look(self, watch: Mapping[str, Mapping[str, Any]] = {}, egress: str = "private", **sql: Any) -> Report:
@@ -494,6 +495,102 @@ def test_a_wrong_password_is_said_without_it(pg: Shop) -> None:
 
 def test_an_address_that_may_not_be_reached(pg: Shop) -> None:
     assert pg.look(egress="public").result.reason == "address_refused"
+
+
+# --- MySQL and MariaDB
+
+
+@pytest.fixture
+def my(mariadb: MariaDb) -> Iterator[Shop]:
+    with mariadb.fresh() as url:
+        shop = Shop(url)
+        shop.do(TABLE.replace("TIMESTAMP WITH TIME ZONE", "DATETIME"))
+        yield shop
+
+
+def test_a_table_of_mariadb(my: Shop) -> None:
+    my.add("daily", "pending", scheduled_at=26 * HOUR)
+    my.add("export", "completed", started_at=3 * HOUR, completed_at=2 * HOUR)
+    my.add("export", "failed", started_at=HOUR, completed_at=HOUR / 2, error="no disk")
+    my.add("ledger", "running", started_at=2 * HOUR, instance_id="app-3")
+    jobs = my.wrong({"*": {"max_runtime": "1h"}})
+    assert {name: reason for name, (reason, _) in jobs.items()} == {
+        "daily": "job_overdue", "export": "job_failed", "ledger": "job_stuck",
+    }  # fmt: skip
+    assert jobs["export"][1] == "export failed: no disk"
+    assert my.look().evidence.facts["writable"] == "root may write, too; SELECT on scheduled_jobs is all it takes"
+
+
+@pytest.mark.parametrize(
+    ("column", "form"),
+    [
+        ("TIMESTAMP NULL", lambda at: f"{at:%Y-%m-%d %H:%M:%S}"),
+        ("DATETIME(3)", lambda at: f"{at.astimezone(BERLIN):%Y-%m-%d %H:%M:%S}"),
+        ("BIGINT", _ms),
+        ("INT UNSIGNED", lambda at: _ms(at) // 1000),
+        ("VARCHAR(40)", lambda at: at.isoformat()),
+    ],
+)
+def test_instants_in_mariadb(my: Shop, column: str, form: Any) -> None:
+    my.do(f"CREATE TABLE jobs (kind TEXT, state ENUM('ok', 'new'), begun {column})")
+    with my.engine.begin() as connection:
+        connection.execute(sa.text("SET time_zone = '+00:00'"))
+        row = "INSERT INTO jobs VALUES ('x', 'ok', :recent), ('old', 'ok', :old)"
+        connection.execute(sa.text(row), {"recent": form(NOW - HOUR), "old": form(NOW - 40 * DAY)})
+    columns = {"type": "kind", "status": "state", "started": "begun"}
+    facts = my.look(table="jobs", columns=columns, statuses={"done": ["ok"]}, timezone="Europe/Berlin").evidence.facts
+    assert set(facts["jobs"]) == {"x"}
+    assert facts["jobs"]["x"]["last_start"] == _ms(NOW - HOUR)
+
+
+def test_nothing_can_be_written_to_mariadb(my: Shop) -> None:
+    there = SqlJobs.model_validate(my.source(url=my.url.replace("+pymysql", ""))).database
+
+    def write() -> None:
+        with there.opened("127.0.0.1") as connection:
+            connection.execute(sa.text("INSERT INTO scheduled_jobs (id, job_type, status) VALUES (1, 'x', 'y')"))
+
+    with pytest.raises(Fault, match="READ ONLY"):
+        write()
+
+
+def test_what_mariadb_refuses(my: Shop, mariadb: MariaDb, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = my.url.replace("+pymysql", "").replace("root@", "reader:hush-hush@")
+    mariadb.do("CREATE USER reader@localhost IDENTIFIED BY 'hush-hush'", "GRANT USAGE ON *.* TO reader@localhost")
+    name = my.url.rpartition("/")[2]
+    try:
+        assert my.look(url=base).result.reason == "broker_unreachable"
+        mariadb.do(f"GRANT SELECT (id) ON {name}.scheduled_jobs TO reader@localhost")
+        refused = my.look(url=base).result
+        assert refused.reason in ("broker_refused", "column_missing")
+        mariadb.do(f"GRANT SELECT ON {name}.scheduled_jobs TO reader@localhost")
+        report = my.look(url=base)
+        assert (report.result.outcome, set(report.evidence.facts)) == (Outcome.PASS, {"jobs"})
+        wrong = my.look(url=base.replace("hush-hush", "hush-hish")).result
+        assert wrong.reason == "broker_unreachable"
+        assert "hush" not in wrong.message
+    finally:
+        mariadb.do("DROP USER reader@localhost")
+
+
+def test_a_statement_that_takes_too_long_in_mariadb(my: Shop) -> None:
+    my.do("CREATE VIEW endless AS SELECT j.*, SLEEP(30) AS s FROM scheduled_jobs j")
+    my.add("x", "failed", completed_at=HOUR)
+    report, took, _ = _watched(my, table="endless", columns={**COLUMNS, "error": "s"})
+    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "query_timeout")
+    assert took < 8
+    with my.engine.connect() as other:
+        other.exec_driver_sql("LOCK TABLES scheduled_jobs WRITE")
+        report, took, _ = _watched(my)
+    assert report.result.reason == "query_timeout"
+    assert took < 8
+
+
+def test_a_table_that_mariadb_does_not_have(my: Shop) -> None:
+    result = my.look(table="scheduled_job").result
+    assert (result.reason, result.message) == (
+        "table_missing", "no table scheduled_job; did you mean scheduled_jobs?",
+    )  # fmt: skip
 
 
 # --- configuration
