@@ -29,7 +29,7 @@ from benchmarks.table import Figure, percentile
 from tests import postgres, redis_server
 from tests.mcp_peers import Peers, install
 from tests.patience import wait
-from tests.queues.runs import canary, node, run
+from tests.queues.runs import canary, node, once
 from watchdog.model import Outcome, Slot
 from watchdog.probes.base import idempotency_key
 from watchdog.queues import Reach, Sentinel
@@ -198,7 +198,7 @@ def _kill(queue: Bullmq | Pgboss, number: int) -> Killed:
         wait(queue.sentinels)
     there = queue.sentinels()
     again = asyncio.run(_sent_again(queue, slot, limits))
-    report = asyncio.run(run(probe, slot + 1, slot))
+    report = asyncio.run(once(probe, slot + 1, slot))
     sent = report.result.outcome is Outcome.FAIL and report.result.reason == "not_picked_up"
     return Killed(
         hit and sent and there == (point is not Point.UNHEARD), bool(there), max(there, again), queue.sentinels()
@@ -271,4 +271,4 @@ class Gate:
 
 
 if __name__ == "__main__":
-    asyncio.run(run(canary(json.loads(sys.argv[1])), int(sys.argv[2])))
+    asyncio.run(once(canary(json.loads(sys.argv[1])), int(sys.argv[2])))

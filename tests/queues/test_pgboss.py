@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from tests.mcp_peers import Peers, free_port
 from tests.patience import until, wait
 from tests.postgres import LOCKED, Postgres
-from tests.queues.runs import canary, node, run
+from tests.queues.runs import canary, node, once
 from tests.redis_server import working
 from watchdog.model import Outcome, Report
 from watchdog.probes import CanaryProbe
@@ -44,7 +44,7 @@ class Lab:
         return canary({"pgboss": system, "start_within": "3s", "finish_within": "5s", **job})
 
     def once(self, pgboss: dict[str, Any] | None = None, **job: Any) -> Report:
-        return asyncio.run(run(self.probe(pgboss, **job)))
+        return asyncio.run(once(self.probe(pgboss, **job)))
 
     def sql(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
         with psycopg.connect(self.url, autocommit=True) as connection:
@@ -151,7 +151,7 @@ def test_a_job_that_hangs_is_not_followed_by_another(lab: Lab) -> None:
 
         async def next_one(since: int) -> Report:
             flight = {"flight": [ref, first.result.slot - since]}
-            return await run(lab.probe(), first.result.slot + 1, first.result.slot, flight)
+            return await once(lab.probe(), first.result.slot + 1, first.result.slot, flight)
 
         soon = asyncio.run(next_one(0))
         assert (soon.result.outcome, soon.result.reason) == (Outcome.ERROR, "in_flight")
@@ -175,7 +175,7 @@ def test_a_job_that_hangs_is_not_followed_by_another(lab: Lab) -> None:
 )
 def test_a_worker_that_dies_at_work_is_said_to_be_gone(lab: Lab, gone: str) -> None:
     async def dying() -> Report:
-        flying = asyncio.create_task(run(lab.probe(start_within="2s", finish_within="2s")))
+        flying = asyncio.create_task(once(lab.probe(start_within="2s", finish_within="2s")))
         await until(lambda: lab.states() == ["active"])
         os.kill(worker.process.pid, signal.SIGKILL)
         lab.touch(gone)
@@ -197,7 +197,7 @@ def test_a_worker_that_dies_at_work_is_said_to_be_gone(lab: Lab, gone: str) -> N
 )
 def test_a_job_that_somebody_meddles_with(lab: Lab, meddle: str, reason: str, message: str) -> None:
     async def meddled() -> Report:
-        flying = asyncio.create_task(run(lab.probe()))
+        flying = asyncio.create_task(once(lab.probe()))
         await until(lab.states)
         lab.sql(f"{meddle} WHERE name = %s", lab.queue)
         return await flying
@@ -218,14 +218,14 @@ def test_a_slot_that_was_claimed_by_a_process_that_died_is_cleared_first(lab: La
     probe = lab.probe(start_within="500ms")
 
     async def dies() -> list[str]:
-        flying = asyncio.create_task(run(probe, 5_000))
+        flying = asyncio.create_task(once(probe, 5_000))
         await until(lab.states)
         flying.cancel()
         await asyncio.gather(flying, return_exceptions=True)
         return lab.states()
 
     assert asyncio.run(dies()) == ["created"]
-    report = asyncio.run(run(probe, 6_000, prev=5_000))
+    report = asyncio.run(once(probe, 6_000, prev=5_000))
     assert report.result.reason == "not_picked_up"
     assert report.result.measurements["waiting"] == 1
     assert lab.states() == []
@@ -238,7 +238,7 @@ def test_sending_a_slot_twice_makes_one_job(lab: Lab) -> None:
 
     async def twice() -> None:
         nonlocal most
-        flying = [asyncio.create_task(run(probe, 5_000)) for _ in range(2)]
+        flying = [asyncio.create_task(once(probe, 5_000)) for _ in range(2)]
         while not all(task.done() for task in flying):
             most = max(most, len(lab.states()))
             await asyncio.sleep(0.02)
@@ -259,7 +259,7 @@ def test_a_sentinel_takes_no_place_of_another_job(lab: Lab, policy: str) -> None
     assert lab.sql(theirs, lab.queue, policy)
 
     async def beside() -> Report:
-        flying = asyncio.create_task(run(lab.probe(start_within="1s")))
+        flying = asyncio.create_task(once(lab.probe(start_within="1s")))
         await until(lambda: len(lab.states()) == 2)
         lab.sql("DELETE FROM pgboss.job WHERE name = %s AND data IS NULL", lab.queue)
         assert lab.sql(theirs, lab.queue, policy)
@@ -338,7 +338,7 @@ def test_other_versions_of_the_tables(
         lab.sql("INSERT INTO pgboss.queue (name, policy) VALUES ('report', 'standard')")
 
         async def worked_on() -> Report:
-            flying = asyncio.create_task(run(lab.probe()))
+            flying = asyncio.create_task(once(lab.probe()))
             await until(lab.states)
             ((limit, keep),) = lab.sql(
                 f"SELECT {'expire_in' if shape == 24 else 'expire_seconds'}, keep_until - created_on FROM pgboss.job"
@@ -475,7 +475,7 @@ def test_a_database_that_stops_answering_is_unreachable_inside_the_deadline(lab:
     ours = "SELECT pid FROM pg_stat_activity WHERE application_name = 'watchdog' AND datname = current_database()"
 
     async def stops() -> tuple[Report, float]:
-        flying = asyncio.create_task(run(lab.probe()))
+        flying = asyncio.create_task(once(lab.probe()))
         await until(lab.states)
         ((pid,),) = lab.sql(ours)
         os.kill(pid, signal.SIGSTOP)
@@ -490,7 +490,7 @@ def test_a_database_that_stops_answering_is_unreachable_inside_the_deadline(lab:
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "broker_unreachable")
     assert report.result.message == "broker unreachable: PostgreSQL gives no answer in 1 s"
     assert took < 3.0
-    again = asyncio.run(run(lab.probe(start_within="100ms"), report.result.slot + 1, report.result.slot))
+    again = asyncio.run(once(lab.probe(start_within="100ms"), report.result.slot + 1, report.result.slot))
     assert again.result.measurements == {"waiting": 1}
     assert lab.states() == []
 
@@ -526,7 +526,7 @@ def test_the_address_that_was_looked_at_is_the_one_that_is_reached(lab: Lab, mon
 
 def test_an_address_that_may_not_be_reached(lab: Lab) -> None:
     job = {"pgboss": {"url": lab.url, "queue": lab.queue}, "finish_within": "2s"}
-    report = asyncio.run(run(canary(job, egress="public")))
+    report = asyncio.run(once(canary(job, egress="public")))
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "address_refused")
 
 
