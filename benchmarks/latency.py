@@ -85,7 +85,7 @@ async def _measure(
             for kind, times in heard.items():
                 if len(times()) > number:
                     taken[kind].append((times()[number] - decided) * 1000)
-            while service.mailroom.busy:
+            while service.mailroom._sending:
                 await asyncio.sleep(0.002)
             await asyncio.sleep(0.01)
     return taken

@@ -204,7 +204,7 @@ async def serve(loaded: Loaded, listening: socket.socket) -> None:
     async with running(loaded) as app, Server(faces(app), listening):
         host, port = listening.getsockname()[:2]
         pages = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
-        log.info("started", probes=len(loaded.config.probes), pages=pages)
+        log.info("started", pages=pages, probes=len(loaded.config.probes), destinations=len(destinations(loaded)))
         await stop.wait()
         log.info("stopping")
     log.info("stopped")

@@ -15,14 +15,17 @@ Write = Callable[..., Path]
 
 
 def test_it_says_where_its_pages_are_and_ends_in_order(write: Write, target: Target) -> None:
-    config = write(server={"listen": "127.0.0.1:0"}, probes=[{"name": "API", "every": "1s", "http": target.url}])
+    probe = {"name": "API", "every": "1s", "http": target.url}
+    told = {"log": {}, "webhook": {"url": target.url}}
+    config = write(server={"listen": "127.0.0.1:0"}, probes=[probe], receivers={"oncall": told})
     with served(config) as run:
         assert run.get().status_code == 200
         assert run.get("readyz").json() == {"status": "ready"}
         with socket.create_connection(("127.0.0.1", int(run.pages.rpartition(":")[2].strip("/")))) as idler:
             idler.sendall(b"GET / HTTP/1.1\r\nHost: localh")
             assert run.stop() == 0
-    assert [told["event"] for told in run.log] == ["started", "stopping", "stopped"]
+    assert [line["event"] for line in run.log] == ["started", "stopping", "stopped"]
+    assert run.log[0] == run.log[0] | {"pages": run.pages, "probes": 1, "destinations": 2}
 
 
 def test_a_port_in_use_is_told_before_anything_is_begun(write: Write, tmp_path: Path) -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, get_args, get_origin
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel, BeforeValidator, Strict
 
 from watchdog.config.document import parse
+from watchdog.config.models import Config
 from watchdog.config.scalars import resolve, tagged
 from watchdog.model import Scalar
 
@@ -72,3 +77,24 @@ def test_any_text_resolves_or_is_refused_with_a_reason(text: str) -> None:
     except ValueError as e:
         value = str(e)
     assert isinstance(value, str | int | float | bool | None)
+
+
+def lax(annotation: Any, metadata: list[Any], seen: set[Any]) -> Iterator[Any]:
+    """Every number or switch that text would do for."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel) and annotation not in seen:
+        seen.add(annotation)
+        for info in annotation.model_fields.values():
+            yield from (f"{annotation.__name__}: {found}" for found in lax(info.annotation, info.metadata, seen))
+    if get_origin(annotation) is Annotated:
+        annotation, *metadata = get_args(annotation)
+    if annotation in (bool, int, float) and not any(isinstance(one, Strict | BeforeValidator) for one in metadata):
+        yield annotation
+    for part in get_args(annotation):
+        if part is not annotation and get_origin(annotation) is not Literal:
+            yield from lax(part, metadata, seen)
+
+
+def test_no_field_takes_text_for_a_number_or_a_switch() -> None:
+    seen = set[Any]()
+    assert list(lax(Config, [], seen)) == []
+    assert {"HttpProbe", "McpProbe", "EmailServer", "Tls"} <= {model.__name__ for model in seen}

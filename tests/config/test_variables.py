@@ -74,8 +74,9 @@ def test_structure_never_comes_from_a_variable() -> None:
     assert probe.model_dump()["http"]["body"] == 'x"}] # - a: b'
 
 
+@pytest.mark.parametrize("follow", ["false", "FALSE", " false\n"])
 @pytest.mark.parametrize("quote", ["", '"'])
-def test_a_number_or_a_switch_may_come_from_a_variable(quote: str) -> None:
+def test_a_number_or_a_switch_may_come_from_a_variable(quote: str, follow: str) -> None:
     text = f"""
 probes:
   - name: A
@@ -85,7 +86,7 @@ probes:
     retries: {quote}${{RETRIES}}{quote}
     timeout: ${{SECONDS}}s
 """
-    probe = loaded(text, RETRIES="2", FOLLOW="false", SECONDS="7").config.probes[0]
+    probe = loaded(text, RETRIES="2", FOLLOW=follow, SECONDS="7").config.probes[0]
     assert (probe.retries, probe.timeout) == (2, 7_000)
     assert probe.model_dump()["http"]["follow_redirects"] is False
 

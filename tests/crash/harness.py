@@ -238,12 +238,18 @@ class Bench:
         child.wait()
 
     def unsent(self) -> int:
+        import sqlalchemy as sa
+
         from watchdog.store.database import Database, Unusable
-        from watchdog.store.outbox import Outbox
+        from watchdog.store.tables import outbox, waiting
 
         database = Database(self.database)
         try:
-            return Outbox(database).waiting()
+            with database.read() as connection:
+                unsent: int = connection.execute(
+                    sa.select(sa.func.count()).select_from(outbox).where(waiting)
+                ).scalar_one()
+                return unsent
         except Unusable:
             return -1
         finally:

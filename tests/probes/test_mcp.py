@@ -16,6 +16,7 @@ from tests.mcp_servers.raw import Answer, RawServer, raw_server, rpc, tool
 from tests.mcp_visits import Visitor, visit
 from tests.servers import Authority
 from watchdog.model import Observation, Outcome, Task
+from watchdog.probes.tasks import digest
 from watchdog.wire import Wire
 
 SAMPLE = str(Path(__file__).parents[1] / "mcp_servers" / "sample.py")
@@ -82,20 +83,32 @@ def test_tasks_are_read_although_the_tool_reports_an_error() -> None:
     assert seen.evidence.facts["tasks"] == {"sync": task}
 
 
+NO_TASKS = "health_check reports no tasks"
+UNREADABLE = "health_check reports tasks that cannot be read"
+
+
 @pytest.mark.parametrize(
     ("result", "reason", "message"),
     [
-        (said('{"healthy": true}'), "tasks_missing", "health_check reports no tasks"),
-        (said("all is well"), "tasks_missing", "health_check reports no tasks"),
+        (said('{"healthy": true}'), "tasks_missing", f"{NO_TASKS}: its answer has no `tasks`"),
+        (said(structured={"result": 1}), "tasks_missing", f"{NO_TASKS}: its answer has no `tasks`"),
+        (said("all is well"), "tasks_missing", f"{NO_TASKS}: its answer is a text, not an object with `tasks`"),
+        (said("x" * 300_000), "tasks_missing", f"{NO_TASKS}: its answer is a text, not an object with `tasks`"),
+        (said('["sync"]'), "tasks_missing", f"{NO_TASKS}: its answer is a list, not an object with `tasks`"),
+        (said("null"), "tasks_missing", f"{NO_TASKS}: its answer is null, not an object with `tasks`"),
+        (said(""), "tasks_missing", f"{NO_TASKS}: its answer is empty"),
+        ({"content": []}, "tasks_missing", f"{NO_TASKS}: its answer is empty"),
+        (said('{"tasks": null}'), "tasks_unreadable", f"{UNREADABLE}: tasks is null, not a list"),
+        (said('{"tasks": [{"ok": true}]}'), "tasks_unreadable", f"{UNREADABLE}: tasks[0] has no name"),
         (
             said('{"tasks": {"sync": true}}'),
             "tasks_unreadable",
-            "health_check reports tasks that cannot be read: tasks is an object, not a list",
+            f"{UNREADABLE}: tasks is an object, not a list",
         ),
         (
             said('{"tasks": ["sync", {}]}'),
             "tasks_unreadable",
-            "health_check reports tasks that cannot be read: tasks[0] is a text, not an object, and 1 more",
+            f"{UNREADABLE}: tasks[0] is a text, not an object, and 1 more",
         ),
     ],
 )
@@ -110,8 +123,18 @@ def test_without_limits_a_list_of_other_things_is_let_be() -> None:
     assert (seen.outcome, seen.tasks) == (Outcome.PASS, None)
 
 
-def test_an_empty_list_says_that_there_are_no_tasks() -> None:
-    assert run(said('{"tasks": []}'), {"tasks": {"*": "1h"}}).tasks == {}
+@pytest.mark.parametrize("name", ["*", "sync"])
+def test_an_empty_list_says_that_there_are_no_tasks(name: str) -> None:
+    """Which the rule `missing` then holds against the tasks that have a name."""
+    seen = run(said('{"tasks": []}'), {"tasks": {name: "1h"}})
+    assert (seen.outcome, seen.tasks) == (Outcome.PASS, {})
+
+
+@pytest.mark.parametrize("text", ["it is broken", "{}", '{"tasks": "?"}', '{"tasks": [{}]}', '{"tasks": []}'])
+def test_an_error_comes_before_what_its_tasks_lack(text: str) -> None:
+    seen = run(said(text, is_error=True), {"tasks": {"sync": "1h"}})
+    assert (seen.outcome, seen.reason) == (Outcome.FAIL, "tool_error")
+    assert seen.tasks == ({} if text == '{"tasks": []}' else None)
 
 
 def test_limits_for_tasks_want_the_tool_that_reports_them() -> None:
@@ -257,7 +280,7 @@ def test_a_task_that_never_ran_is_remembered_until_it_runs() -> None:
 
     (seen_first, remembered), (seen_later, untouched), *once_it_ran = asyncio.run(go())
     assert seen_first == 0
-    assert NOW <= remembered["new"] < NOW + 10_000
+    assert NOW <= remembered[digest("new")] < NOW + 10_000
     assert seen_later == pytest.approx(DAY, abs=10_000)
     assert untouched == "unchanged"
     assert once_it_ran == [(None, None), (None, "unchanged")]

@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from watchdog.model import Task
-from watchdog.probes.tasks import MOST, read_tasks
+from watchdog.probes.tasks import MOST, digest, read_tasks
 
 NOW = 1_800_000_000_000  # 2027-01-15T08:00:00Z
 HOUR = 3_600_000
+NEW = digest("new")
 
 
 def read(*entries: Any, first_seen: dict[str, int] | None = None) -> dict[str, Task]:
@@ -152,20 +153,27 @@ class TestATaskThatNeverRan:
     def test_is_seen_from_now_on(self) -> None:
         listing = read_tasks({"tasks": [{"name": "new", "ok": True}]}, NOW, {})
         assert listing is not None
-        assert (listing.tasks["new"].seen, listing.first_seen) == (0, {"new": NOW})
+        assert (listing.tasks["new"].seen, listing.first_seen) == (0, {NEW: NOW})
 
     def test_counts_from_when_it_was_first_seen(self) -> None:
-        listing = read_tasks({"tasks": [{"name": "new", "ok": True}]}, NOW, {"new": NOW - HOUR, "gone": 5})
+        listing = read_tasks({"tasks": [{"name": "new", "ok": True}]}, NOW, {NEW: NOW - HOUR, "gone": 5})
         assert listing is not None
-        assert (listing.tasks["new"].seen, listing.first_seen) == (HOUR, {"new": NOW - HOUR})
+        assert (listing.tasks["new"].seen, listing.first_seen) == (HOUR, {NEW: NOW - HOUR})
 
     def test_is_forgotten_once_it_ran(self) -> None:
-        listing = read_tasks({"tasks": [{"name": "new", "ok": True, "staleness_ms": 1}]}, NOW, {"new": NOW - HOUR})
+        listing = read_tasks({"tasks": [{"name": "new", "ok": True, "staleness_ms": 1}]}, NOW, {NEW: NOW - HOUR})
         assert listing is not None
         assert (listing.tasks["new"].seen, listing.first_seen) == (None, {})
 
+    def test_costs_little_memory_however_many_there_are(self) -> None:
+        entries = [{"name": f"{i}{'é' * 500}", "ok": True} for i in range(2 * MOST)]
+        listing = read_tasks({"tasks": entries}, NOW, {str(i): 5 for i in range(100_000)})
+        assert listing is not None
+        assert len(listing.first_seen) == MOST
+        assert len(json.dumps(dict(listing.first_seen))) < 32 * MOST
+
     def test_survives_a_clock_that_was_set_back(self) -> None:
-        assert read({"name": "new", "ok": True}, first_seen={"new": NOW + HOUR})["new"].seen == 0
+        assert read({"name": "new", "ok": True}, first_seen={NEW: NOW + HOUR})["new"].seen == 0
 
 
 ANYTHING = some.recursive(

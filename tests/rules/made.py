@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from watchdog.model import Change, Finding, Outcome, Result, Task
+from watchdog.model import Change, Finding, Outcome, ProbeInfo, Result, Task
 from watchdog.rules import Policy, judge
 
 PROBE = 7
@@ -21,7 +21,7 @@ FAILED = Task(ok=False, age=1_000, error="no space left")
 
 
 def policy(after: int = 1, recover: int = 1, tasks: Mapping[str, int] | None = None) -> Policy:
-    return Policy(PROBE, lambda _: 300_000, after, recover, task_limits=tasks or {})
+    return Policy(ProbeInfo(PROBE, "api", "API", "mcp", task_limits=tasks or {}), lambda _: 300_000, after, recover)
 
 
 def result(outcome: str, slot: int = 1, **more: Any) -> Result:

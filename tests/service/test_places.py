@@ -45,9 +45,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_a_run_starts_at_its_slot_and_not_before() -> None:
     runner: Any = Busy()
-    lags: list[int] = []
     dispatcher = Dispatcher(runner, wall, lambda _: None)
-    dispatcher.lag = lags.append
     slot = wall() + 300
     dispatcher.start(scripted(), Slot(1, slot, "here", None), {})
     dispatcher.start(scripted(), Slot(2, slot - 5_000, "here", None), {})
@@ -57,8 +55,6 @@ async def test_a_run_starts_at_its_slot_and_not_before() -> None:
     assert (late, ahead) == (2, 1)
     assert at_once < slot
     assert begun >= slot - 1, "a timer counts whole milliseconds"
-    assert lags[0] >= 4_700
-    assert lags[1] >= -1
 
 
 async def test_limits(few: None) -> None:

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from watchdog.alerts import Routes
 from watchdog.model import Change, Evidence, Outcome, ProbeInfo, Report, Result, Severity, Slot
-from watchdog.rules import Policy
+from watchdog.rules import Machines, Policy
 from watchdog.schedule import Interval, Schedule
 from watchdog.store.claims import Claims
 from watchdog.store.database import Database
@@ -38,9 +38,9 @@ def member(
     severity: Severity = Severity.WARNING,
 ) -> Member:
     limits = dict(task_limits or {})
-    policy = Policy(0, lambda _: silence, after, recover, lateness, severity, limits)
     info = ProbeInfo(0, key, key.title(), "http", severity=severity, cadence="every 60 s", task_limits=limits)
-    return Member(info, schedule or Interval(EVERY), policy, f"name: {key}\n")
+    policy = Policy(info, lambda _: silence, after, recover, lateness)
+    return Member(policy, schedule or Interval(EVERY), f"name: {key}\n")
 
 
 def fleet_of(n: int, every: int = EVERY, **policy: Any) -> list[Member]:
@@ -145,6 +145,11 @@ class Lab:
         """The only one."""
         (found,) = self.rows(table, *where)
         return found
+
+    def live(self, probe: int) -> Machines:
+        """The machines as they stand."""
+        with self.database.read() as connection:
+            return self.journal._machines(connection, [probe])[probe]
 
     def mark(self, now: int) -> None:
         """Move the watermark, as draining claims do."""

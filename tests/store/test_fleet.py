@@ -33,7 +33,7 @@ def test_ids_outlive_restarts(database: Database) -> None:
 
 def test_a_registered_probe_knows_its_id_everywhere(database: Database) -> None:
     lab = Lab(database, [member("a"), member("b")])
-    assert all((m.info.id, m.policy.probe) == (id, id) for id, m in lab.fleet.items())
+    assert all(m.info.id == id for id, m in lab.fleet.items())
     assert [lab.fleet[id].info.key for id in lab.ids] == ["a", "b"], "in the order of the configuration"
 
 
@@ -44,7 +44,11 @@ def test_a_restart_changes_nothing_but_what_is_told(database: Database) -> None:
     tables = (schedule, cursors, findings, incidents, outbox, marks)
     before = {table.name: first.rows(table) for table in tables}
     renamed = member()
-    again(first, replace(renamed, info=replace(renamed.info, name="Other"), spec="new"), now=T0 + 4 * EVERY)
+    again(
+        first,
+        replace(renamed, policy=replace(renamed.policy, probe=replace(renamed.info, name="Other")), spec="new"),
+        now=T0 + 4 * EVERY,
+    )
     assert {table.name: first.rows(table) for table in tables} | {"cursors": None} == before | {"cursors": None}
     row = first.row(probes)
     assert (row["name"], row["spec"], row["created_at"], row["removed_at"]) == ("Other", "new", T0, None)
@@ -138,7 +142,7 @@ def test_what_a_crash_left_of_a_removal_is_finished_by_the_next_start(
     second = again(first, member("goes", after=1), now=LATER + EVERY)
     row = first.row(incidents)
     assert (row["resolved_at"], row["resolution"]) == (LATER + EVERY, "removed")
-    assert second.journal.live(second.ids[0]) == {}
+    assert second.live(second.ids[0]) == {}
 
 
 # -------------------------------------------------------------------------------------------------- and that come back
@@ -159,7 +163,7 @@ def test_a_probe_that_comes_back_begins_anew(database: Database) -> None:
     assert lab.record(result(probe, slots[0], "fail")) == [], "nor is its former failure the first of two"
     (change,) = lab.record(result(probe, slots[1], "fail"))
     assert (change.event, change.since) == (Event.OPENED, slots[0])
-    assert lab.journal.replay(probe, slots[1] + 300) == (lab.journal.live(probe), [change])
+    assert lab.journal.replay(probe, slots[1] + 300) == (lab.live(probe), [change])
 
 
 def test_results_of_its_former_life_are_late_for_a_probe_that_came_back(database: Database) -> None:
@@ -179,13 +183,13 @@ def test_a_probe_that_came_back_may_fall_silent(database: Database) -> None:
     lab.wake(LATER + EVERY)
     (change,) = lab.wake(LATER + EVERY + 300_000)
     assert (change.rule, change.since) == ("stale", LATER + EVERY)
-    assert lab.journal.replay(probe, LATER + EVERY + 300_000) == (lab.journal.live(probe), [change])
+    assert lab.journal.replay(probe, LATER + EVERY + 300_000) == (lab.live(probe), [change])
 
 
 def test_a_probe_of_another_kind_begins_anew(database: Database) -> None:
     """A task that failed in an MCP server: no HTTP answer could ever say that it is well again."""
     http = member("api", after=1)
-    mcp = replace(http, info=replace(http.info, kind="mcp"))
+    mcp = replace(http, policy=replace(http.policy, probe=replace(http.info, kind="mcp")))
     first = Lab(database, [mcp, member("other", after=1)], routes=Routes({"oncall": ("oncall/slack",)}))
     probe, other = first.id("api"), first.id("other")
     failed = {"sync": Task(ok=False)}
@@ -204,7 +208,7 @@ def test_a_probe_of_another_kind_begins_anew(database: Database) -> None:
     assert (row["kind"], row["created_at"], row["removed_at"]) == ("http", LATER + 1_000, None)
     (change,) = lab.record(result(probe, LATER + EVERY, "fail"))
     assert (change.rule, change.since) == ("availability", LATER + EVERY)
-    assert lab.journal.replay(probe, LATER + EVERY + 300) == (lab.journal.live(probe), [change])
+    assert lab.journal.replay(probe, LATER + EVERY + 300) == (lab.live(probe), [change])
 
 
 # ------------------------------------------------------------------------------------------------------------- at once

@@ -148,7 +148,7 @@ def check(on: Databases, case: Case, skew: int) -> None:
     lab, live, end = drive(on, case, skew=skew)
     probe = lab.ids[0]
     machines, replayed = lab.journal.replay(probe, end)
-    assert lab.journal.live(probe) == machines
+    assert lab.live(probe) == machines
     assert by_finding(live) == by_finding(replayed)
     plain = oracle(lab, lab.fleet[probe].policy)
     assert (plain[0], by_finding(plain[1])) == (machines, by_finding(replayed))

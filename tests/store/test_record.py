@@ -147,7 +147,7 @@ def test_what_is_folded_is_not_folded_again(
     slot = T0 + at * second + (0 if "." in before else 500)
     lab.record(result(other, T0 + 8 * second), result(probe, slot, outcome), now=now)
     assert lab.row(results, results.c.probe == probe, results.c.slot == slot)["late"] is late, why
-    live, (replayed, _) = lab.journal.live(probe), lab.journal.replay(probe, now)
+    live, (replayed, _) = lab.live(probe), lab.journal.replay(probe, now)
     assert live == replayed
 
 

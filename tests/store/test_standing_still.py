@@ -61,7 +61,7 @@ def replays_as_it_lived(process: Process) -> bool:
     lab = process.lab
     some = sorted({*lab.ids[::10], *(change.probe for change in process.changes)})
     replayed = {id: lab.journal.replay(id, process.now) for id in some}
-    same = all(lab.journal.live(id) == machines for id, (machines, _) in replayed.items())
+    same = all(lab.live(id) == machines for id, (machines, _) in replayed.items())
     told = sorted(process.changes, key=lambda c: (c.probe, c.slot))
     return same and told == [change for id in some for change in replayed[id][1]]
 

@@ -31,7 +31,7 @@ def test_a_target_that_is_down(database: Database) -> None:
     probe = lab.ids[0]
     for made, excerpt in zip(series(probe, "ppfff"), ("", "", "first", "", "last"), strict=True):
         lab.journal.record([report(made, excerpt)], made.slot + 300)
-    incident = told(lab, lab.journal.live(probe)["availability", ""].incident or "").incident
+    incident = told(lab, lab.live(probe)["availability", ""].incident or "").incident
     seen = told(lab, incident.id, now=at(5) + 400, link="https://status.example")
     assert seen == Story(
         event=Event.OPENED,

@@ -40,7 +40,7 @@ def test_a_new_probe_has_its_silence_to_speak(database: Database) -> None:
     assert (change.event, change.rule, change.slot) == (Event.OPENED, stale.NAME, T0)
     assert change.message == "no result for 5\N{NO-BREAK SPACE}min"
     assert deadline(lab) is None
-    assert lab.journal.replay(probe, T0 + SILENCE) == (lab.journal.live(probe), [change])
+    assert lab.journal.replay(probe, T0 + SILENCE) == (lab.live(probe), [change])
 
 
 def test_the_deadline_is_lazy_early_but_never_late(database: Database) -> None:
@@ -64,7 +64,7 @@ def test_a_probe_that_speaks_again_is_good_at_once(database: Database) -> None:
     (again,) = [c for c in lab.wake(at + SILENCE) if c.rule == stale.NAME]
     assert again.incident != opened.incident
     assert [row["slot"] - T0 for row in lab.rows(lapses)] == [0, 10 * EVERY]
-    live, (replayed, changes) = lab.journal.live(probe), lab.journal.replay(probe, at + SILENCE)
+    live, (replayed, changes) = lab.live(probe), lab.journal.replay(probe, at + SILENCE)
     assert (live, changes) == (replayed, [opened, change, again])
 
 
@@ -150,7 +150,7 @@ def test_a_hold_is_released_by_a_wake_once_lateness_has_passed(database: Databas
     assert change.slot == SLOT + 2_000
     assert lab.row(cursors)["held"] is False
     assert deadline(lab) == EVERY + 2_000 + SILENCE
-    assert lab.journal.replay(probe, at) == (lab.journal.live(probe), [change])
+    assert lab.journal.replay(probe, at) == (lab.live(probe), [change])
 
 
 def test_a_hold_is_released_by_the_account_of_a_lost_run(database: Database) -> None:
@@ -165,7 +165,7 @@ def test_a_hold_does_not_put_staleness_off(database: Database) -> None:
     hold(lab, probe)
     changes = lab.wake(SLOT + 2_000 + SILENCE)
     assert [(c.rule, c.slot - SLOT) for c in changes] == [("availability", 2_000), (stale.NAME, 2_000)]
-    assert lab.journal.replay(probe, SLOT + 2_000 + SILENCE) == (lab.journal.live(probe), changes)
+    assert lab.journal.replay(probe, SLOT + 2_000 + SILENCE) == (lab.live(probe), changes)
 
 
 def test_a_hold_that_is_released_is_judged_against_the_watermark_too(database: Database) -> None:
@@ -185,7 +185,7 @@ def test_what_comes_after_a_lapse_for_a_slot_before_it_is_late(databases: Databa
     ahead.record(result(id, T0 + 2_000))
     (opened,) = ahead.wake(T0 + 5_000 + LATENESS)
     assert behind.record(result(id, T0 + 1_000, "fail"), now=T0 + LATENESS) == []
-    assert ahead.journal.replay(id, T0 + 5_000 + LATENESS) == (ahead.journal.live(id), [opened])
+    assert ahead.journal.replay(id, T0 + 5_000 + LATENESS) == (ahead.live(id), [opened])
 
 
 # ------------------------------------------------------------------------------------------------------- many at once

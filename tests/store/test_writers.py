@@ -57,7 +57,7 @@ def test_eight_writers_of_one_probe(databases: Databases) -> None:
     assert len(lab.rows(results)) == WRITERS * ROUNDS
     assert [row["late"] for row in lab.rows(results)] == [False] * WRITERS * ROUNDS
     machines, replayed = lab.journal.replay(id, end)
-    assert lab.journal.live(id) == machines
+    assert lab.live(id) == machines
     assert sorted(told, key=lambda c: c.slot) == replayed
     assert [(c.event, c.slot - T0) for c in replayed] == [
         (Event.OPENED, 3 * SECOND), (Event.RESOLVED, 22 * SECOND), (Event.OPENED, 42 * SECOND),
@@ -90,7 +90,7 @@ def test_writers_of_the_same_results(databases: Databases) -> None:
     assert len({(c.event, c.incident) for c in told}) == len(told)
     for id in ids:
         machines, replayed = lab.journal.replay(id, slot + 10 * SECOND)
-        assert lab.journal.live(id) == machines
+        assert lab.live(id) == machines
         assert [c for c in sorted(told, key=lambda c: c.slot) if c.probe == id] == replayed
     for database in others:
         database.close()

@@ -17,6 +17,7 @@ from tests.web.serving import app_of, ask, filled
 from watchdog.store.database import Database
 from watchdog.web import Key, Site, create_app
 from watchdog.web.access import COOKIE, SESSION, Access, host_name, is_loopback
+from watchdog.web.guesses import KEPT, TRIES, Guesses
 from watchdog.web.signin import local
 
 READER, OPERATOR = Key("grafana", "reader", "read-me-0123456789"), Key("ops é", "operator", "operate-ü-0123456789")
@@ -39,7 +40,7 @@ class Later:
         return self.now
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def clock() -> Later:
     return Later()
 
@@ -55,7 +56,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
         yield database
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def keyed(database: Database, clock: Later) -> FastAPI:
     return app_of(database, keys=KEYS, now=clock)
 
@@ -207,6 +208,49 @@ def test_signing_out_forgets_the_cookie(keyed: FastAPI) -> None:
     response = ask(keyed, "/logout", "POST")
     assert (response.status_code, response.headers["location"]) == (303, "/login")
     assert f'{COOKIE}=""' in response.headers["set-cookie"]
+
+
+def program(app: FastAPI, key: str, client: str = "203.0.113.9") -> httpx.Response:
+    return ask(app, "/api/probes", headers=bearer(key), client=client)
+
+
+def test_guessing_is_slow(keyed: FastAPI, clock: Later) -> None:
+    """By form or by header, and whatever is tried next."""
+    assert program(keyed, READER.key).status_code == 200
+    for n in range(TRIES):
+        clock.now += 1_000
+        tried = program(keyed, "wrong") if n % 2 else sign_in(keyed, "wrong", client="203.0.113.9")
+        assert tried.status_code == 401
+    refused = sign_in(keyed, OPERATOR.key, client="203.0.113.9")
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "51")
+    assert "Too many wrong keys came from this address. Try again in 51 s." in refused.text
+    assert problems(refused.text) == []
+    refused = program(keyed, "wrong")
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "51")
+    assert refused.json()["error"] == "too_many_tries"
+    assert program(keyed, READER.key).status_code == 200, "known from here before"
+    assert program(keyed, OPERATOR.key, client="203.0.113.10").status_code == 200, "another address"
+    clock.now += 51_000
+    assert program(keyed, OPERATOR.key).status_code == 200
+
+
+def test_right_keys_are_never_counted(keyed: FastAPI) -> None:
+    assert {program(keyed, READER.key).status_code for _ in range(3 * TRIES)} == {200}
+
+
+def test_an_ipv6_network_is_one_address_and_memory_is_bounded(clock: Later) -> None:
+    guesses = Guesses(clock)
+    for n in range(TRIES):
+        guesses.note(f"2001:db8::{n}", None)
+        guesses.note(f"::ffff:192.0.2.{n}", None)
+    assert guesses.wait("2001:db8::ffff:1", None) == 60
+    assert guesses.wait("2001:db8:0:1::1", None) == guesses.wait("192.0.2.1", None) == guesses.wait("", None) == 0
+    clock.now -= 1
+    assert guesses.wait("2001:db8::1", None) == 0, "the clock was put back"
+    for n in range(KEPT + 1):
+        guesses.note(f"10.0.{n // 256}.{n % 256}", None)
+        guesses.note(f"10.0.{n // 256}.{n % 256}", "ci")
+    assert len(guesses._wrong) == len(guesses._right) == KEPT
 
 
 def test_a_wrong_key_says_so(keyed: FastAPI) -> None:

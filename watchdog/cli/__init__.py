@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 
@@ -14,6 +15,8 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, leave)
+
+    gc.set_threshold(50_000)  # a third of the time to load everything went into looking for garbage
 
     from watchdog.cli.clash import refuse_clash
 

@@ -12,7 +12,9 @@ from pydantic_core import ErrorDetails
 from watchdog.config.document import Node, shown
 from watchdog.config.later import LATER, NOT_YET
 from watchdog.config.problems import NOTHING, Problem, did_you_mean, same
+from watchdog.config.scalars import resolve
 from watchdog.fields import FieldsError, Model, Where, from_files
+from watchdog.model import Scalar
 
 
 def explain(error: ValidationError, model: type[Model], node: Node, section: str = "") -> list[Problem]:
@@ -26,13 +28,29 @@ def explain(error: ValidationError, model: type[Model], node: Node, section: str
 
 
 def reread(error: ValidationError, node: Node) -> bool:
-    """Take what a variable holds as text where text is wanted: a password may look like a number. False: no such."""
+    """Take what a variable holds as what is wanted. False: nothing is to be taken otherwise.
+
+    A password may look like a number, and a number or a switch may stand in quotes, as it must inside of { }.
+    """
     changed = False
     for details in error.errors(include_url=False, include_context=False, include_input=False):
         target, _ = _locate(node, details["loc"])
-        if details["type"] == "string_type" and target.text is not None and not isinstance(target.value, str):
-            target.value, changed = target.text, True
+        if target.text is None or (wanted := _WANTED.get(details["type"])) is None:
+            continue
+        value = target.text if wanted is str else _plain(target.text)
+        if isinstance(value, wanted) and not isinstance(target.value, wanted):
+            target.value, changed = value, True
     return changed
+
+
+_WANTED: dict[str, type[str | int]] = {"string_type": str, "int_type": int, "bool_type": bool}
+
+
+def _plain(text: str) -> Scalar:
+    try:
+        return resolve(text.strip())
+    except ValueError:
+        return text
 
 
 class _Spotted(NamedTuple):
@@ -170,9 +188,7 @@ _OF_ANOTHER_KIND = (
 )
 _EXPECTED = {
     "string_type": "text",
-    "int_type": "a whole number", "int_parsing": "a whole number", "int_from_float": "a whole number",
-    "float_type": "a number", "float_parsing": "a number",
-    "bool_type": "true or false", "bool_parsing": "true or false",
+    "int_type": "a whole number", "float_type": "a number", "bool_type": "true or false",
     "tuple_type": "a list, such as [one, two]", "list_type": "a list, such as [one, two]",
     "dict_type": "a mapping, such as {name: value}", "mapping_type": "a mapping, such as {name: value}",
     "model_type": "a mapping of fields", "model_attributes_type": "a mapping of fields",
@@ -187,14 +203,27 @@ _BOUNDS = {
 }  # fmt: skip
 
 
+_MEANT = {**dict.fromkeys(("yes", "on", "y", "true"), "true"), **dict.fromkeys(("no", "off", "n", "false"), "false")}
+
+
+def _remedy(kind: str, node: Node) -> str:
+    """How to write the same as what is wanted."""
+    if kind == "string_type" and isinstance(node.value, int | float):
+        return ": put it in quotes"
+    if node.text is not None or not isinstance(node.value, str):
+        return ""
+    if kind == "bool_type" and (meant := _MEANT.get(node.value.lower())):
+        return f": write {meant}"
+    return ": write it without quotes" if kind == "int_type" and isinstance(_plain(node.value), int) else ""
+
+
 def _reworded(kind: str, context: dict[str, Any], message: str, node: Node) -> str:
     if kind == "missing":
         return "is missing"
     if node.value is None:
         return NOTHING
     if kind in _EXPECTED:
-        quotes = ": put it in quotes" if kind == "string_type" and isinstance(node.value, int | float) else ""
-        return f"expected {_EXPECTED[kind]}, found {_noun(node)}{quotes}"
+        return f"expected {_EXPECTED[kind]}, found {_noun(node)}{_remedy(kind, node)}"
     if kind in _BOUNDS:
         bound = _BOUNDS[kind][0].format(**context)
         return "expected at least one" if bound == "at least 1 of them" else f"expected {bound}"

@@ -8,7 +8,7 @@ from ipaddress import ip_address
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, create_model, model_validator
+from pydantic import AfterValidator, Field, StrictBool, create_model, model_validator
 
 from watchdog import alerts
 from watchdog.config.problems import did_you_mean
@@ -87,7 +87,7 @@ class Storage(Model):
 class _Receiver(Model):
     """People to tell, each kind of notifier at most once."""
 
-    resolve: bool = True
+    resolve: StrictBool = True
     """Whether they hear of the end of an incident, too."""
 
     @model_validator(mode="after")
@@ -136,7 +136,7 @@ class Route(Model):
     """Default: every probe."""
     receivers: Annotated[tuple[str, ...], Field(min_length=1)]
     """Names of receivers."""
-    go_on: bool = Field(default=False, alias="continue")
+    go_on: StrictBool = Field(default=False, alias="continue")
     """Look at the routes below, too."""
 
     def table(self) -> alerts.Route:

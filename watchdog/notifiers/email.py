@@ -11,7 +11,7 @@ from email.headerregistry import Address
 from email.message import EmailMessage
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, StrictInt, model_validator
 
 from watchdog.fields import Model, Secret
 from watchdog.model import Event, Json
@@ -59,7 +59,7 @@ class EmailServer(Model):
     """The SMTP server that takes our mail."""
 
     host: str = Field(min_length=1, pattern=r"^\S+$")
-    port: int | None = Field(default=None, ge=1, le=65_535)
+    port: StrictInt | None = Field(default=None, ge=1, le=65_535)
     """Default: 587 with starttls, 465 with tls, 25 with none."""
     security: Literal["starttls", "tls", "none"] = "starttls"
     """`starttls` and `tls` never fall back to plain text and check the server's certificate."""

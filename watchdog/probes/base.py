@@ -10,7 +10,7 @@ from functools import cached_property
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, StrictInt, ValidationInfo, field_validator, model_validator
 
 from watchdog.expressions import Expression, ExpressionError, compile_expression
 from watchdog.fields import Duration, FieldsError, Line, Link, Model, Where, between, duration_text, slug
@@ -51,9 +51,9 @@ def idempotency_key(probe: str, slot: int) -> str:
 class Alert(Model):
     """When a finding becomes an incident, and how much it matters."""
 
-    after: Annotated[int, Field(ge=1, le=1000)] = 3
+    after: Annotated[StrictInt, Field(ge=1, le=1000)] = 3
     """How many bad slots in a row open an incident."""
-    recover: Annotated[int, Field(ge=1, le=1000)] = 2
+    recover: Annotated[StrictInt, Field(ge=1, le=1000)] = 2
     """How many good slots in a row resolve it."""
     severity: Severity = Severity.WARNING
     """info, warning or critical: what routes look at."""
@@ -88,7 +88,7 @@ class Common(Model):
         Duration, between("100ms", "5m", "a run that takes longer is a job to watch, not to wait for")
     ] = 10_000
     """Bounds the whole run, retries included."""
-    retries: Annotated[int, Field(ge=0, le=10)] = 0
+    retries: Annotated[StrictInt, Field(ge=0, le=10)] = 0
     """How often a run tries again after a transport fault or a 5xx."""
     recheck: Annotated[Duration, between("1s", "366d")] | None = None
     """After a failure the next slots come this soon."""

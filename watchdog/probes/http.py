@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, StrictBool, model_validator
 
 from watchdog.fields import FieldsError, Model
 from watchdog.model import Evidence, Json, Observation, Outcome
@@ -48,7 +48,7 @@ class Http(Model):
     """Sent as JSON, with its Content-Type."""
     auth: Auth | None = None
     tls: Tls = Tls()
-    follow_redirects: bool = True
+    follow_redirects: StrictBool = True
     """Whether a GET or HEAD follows up to 5 redirects; other methods never do."""
 
     @model_validator(mode="after")

@@ -15,7 +15,7 @@ from watchdog.fields import Duration, FieldsError, Line, LocalFile, Model
 from watchdog.model import Evidence, Json, Observation, Outcome, Scalar
 from watchdog.probes.access import Auth, HttpUrl, wrong_access
 from watchdog.probes.base import Attempt, Probe
-from watchdog.probes.tasks import Listing, clean, read_tasks
+from watchdog.probes.tasks import Listing, clean, lack, read_tasks
 from watchdog.probes.verdict import Values, faulted, told
 from watchdog.wire.faults import Fault
 from watchdog.wire.redact import shown_url
@@ -35,7 +35,7 @@ JUDGED = 256 * 1024
 SETTLED = 24 * HOUR
 """For how long a server's protocol era is taken for granted."""
 ERA, FIRST_SEEN = "mcp_era", "first_seen"
-"""What is remembered: {era, target, at}, and when tasks that never ran were first seen, by name."""
+"""What is remembered: {era, target, at}, and when tasks that never ran were first seen, by digest of name."""
 
 
 class Call(Model):
@@ -133,11 +133,11 @@ class McpProbe(Probe):
     def _expressions_have_values(self) -> Self:
         absent = {}
         if self.mcp.call == "off":
-            absent = dict.fromkeys(("result", "is_error"), "and `call: off` calls no tool")
+            absent = dict.fromkeys(("result", "is_error"), "`call: off` calls no tool")
         if not self.mcp.resource:
-            absent["resource"] = "and no resource is read"
+            absent["resource"] = "no resource is read"
         wrong = [
-            ((field, i), f"{name} has no value: {absent[name].removeprefix('and ')}")
+            ((field, i), f"{name} has no value: {absent[name]}")
             for field, expressions in (("expect", self.expectations), ("prefer", self.preferences))
             for i, expression in enumerate(expressions)
             for name in sorted(expression.names & absent.keys())
@@ -235,7 +235,8 @@ class McpProbe(Probe):
         if seen.is_error:
             return "tool_error", f"{seen.called} reports an error: {_words(seen, listing)}"
         if self.mcp.tasks and listing is None:
-            return "tasks_missing", values.unknown.get("result") or f"{seen.called} reports no tasks"
+            why = f"{seen.called} reports no tasks: {lack(seen.result)}" if seen.called else values.unknown["result"]
+            return "tasks_missing", why
         if self.mcp.tasks and listing and listing.problems:
             more = f", and {len(listing.problems) - 1} more" if len(listing.problems) > 1 else ""
             return "tasks_unreadable", f"{seen.called} reports tasks that cannot be read: {listing.problems[0]}{more}"
@@ -257,11 +258,11 @@ class McpProbe(Probe):
             if len(json.dumps(known[name])) > JUDGED
         }
         if not seen.called:
-            why = self.mcp.call.tool if isinstance(self.mcp.call, Call) else HEALTH_CHECK
-            listed = any(tool.name == why for tool in seen.tools)
+            wanted = self.mcp.call.tool if isinstance(self.mcp.call, Call) else HEALTH_CHECK
+            listed = any(tool.name == wanted for tool in seen.tools)
             unknown |= dict.fromkeys(
                 ("result", "is_error"),
-                f"no tool was called: {why} {'needs arguments' if listed else 'is not listed'}",
+                f"no tool was called: {wanted} {'needs arguments' if listed else 'is not listed'}",
             )
         return Values(known, unknown)
 
@@ -279,10 +280,15 @@ def _words(seen: Seen, listing: Listing | None) -> str:
     return clean(seen.text, 200) or "it does not say which"
 
 
+def _listed_twice(seen: Seen) -> dict[str, int]:
+    """Name of a tool -> how often too many it is listed."""
+    return {name: n - 1 for name, n in Counter(tool.name for tool in seen.tools).items() if n > 1}
+
+
 def _measured(seen: Seen) -> dict[str, Scalar]:
     measured: dict[str, Scalar] = {"tools": len(seen.tools)} if seen.pages else {}
-    if repeated := sum(n - 1 for n in Counter(tool.name for tool in seen.tools).values()):
-        measured["duplicate_tools"] = repeated
+    if repeated := _listed_twice(seen):
+        measured["duplicate_tools"] = sum(repeated.values())
     return measured | ({"protocol": seen.protocol} if seen.protocol else {})
 
 
@@ -293,12 +299,11 @@ def _counted(listing: Listing | None) -> dict[str, Scalar]:
 
 
 def _facts(seen: Seen) -> dict[str, Json]:
-    repeated = [name for name, n in Counter(tool.name for tool in seen.tools).items() if n > 1]
     found = {
         "server": f"{seen.server} {seen.version}".strip(),
         "protocol": seen.protocol,
         "tools": [tool.name for tool in seen.tools],
-        "tools_listed_twice": repeated,
+        "tools_listed_twice": [*_listed_twice(seen)],
         "called": seen.called,
     }
     return {name: value for name, value in found.items() if value} | seen.facts

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from hashlib import blake2b
 from typing import Any
 
 from watchdog.fields import duration_text
@@ -45,7 +46,7 @@ class Listing:
     problems: tuple[str, ...] = ()
     """What could not become a task, in words. An unreadable entry that has a name is a task that is not ok instead."""
     first_seen: Mapping[str, int] = field(default_factory=dict)
-    """Name -> when a task that has never run was first seen, ms since the epoch."""
+    """Of tasks that have never run: digest of the name -> when it was first seen, ms since the epoch."""
     shown: Mapping[str, Json] = field(default_factory=dict)
     """Name -> the entry as the server wrote it, for evidence."""
 
@@ -76,16 +77,29 @@ def read_tasks(reply: Json, now: int, first_seen: Mapping[str, int]) -> Listing 
             problems.append(f"tasks[{index}] repeats the name {name!r}")
             if _badness(tasks[name]) >= _badness(task):
                 continue
+        known = digest(name)
         if task.age is None:
-            seen[name] = min(first_seen.get(name, now), now)
-            task = task._replace(seen=now - seen[name])
+            seen[known] = min(first_seen.get(known, now), now)
+            task = task._replace(seen=now - seen[known])
         else:
-            seen.pop(name, None)
+            seen.pop(known, None)
         tasks[name], raw[name] = task, entry
     if len(entries) > MOST:
         problems.append(f"{len(entries):,} tasks are listed; only the first {MOST:,} are read")
     worst = sorted(tasks, key=lambda name: _badness(tasks[name]), reverse=True)[:SHOWN]
     return Listing(tasks, tuple(problems), seen, {name: raw[name] for name in worst})
+
+
+def digest(name: str) -> str:
+    """What stands for a name in memory: short, however long the names are that a server makes up."""
+    return blake2b(name.encode(), digest_size=6).hexdigest()
+
+
+def lack(reply: Json) -> str:
+    """Why a reply is no listing."""
+    if isinstance(reply, dict):
+        return "its answer has no `tasks`"
+    return "its answer is empty" if reply == "" else f"its answer is {_kind(reply)}, not an object with `tasks`"
 
 
 def _name(entry: Json) -> str:

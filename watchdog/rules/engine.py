@@ -44,8 +44,8 @@ def turn(policy: Policy, machines: Machines, slot: int, finding: Finding, out: l
     machine = machines.get(key)
 
     def change(event: Event, since: int) -> str:
-        incident = incident_id(policy.probe, *key, since)
-        out.append(Change(event, policy.probe, *key, incident, since, slot, finding.reason, finding.message))
+        incident = incident_id(policy.probe.id, *key, since)
+        out.append(Change(event, policy.probe.id, *key, incident, since, slot, finding.reason, finding.message))
         return incident
 
     if finding.bad:

@@ -14,7 +14,7 @@ STATE = State.DOWN
 def judge(policy: Policy, result: Result) -> Iterator[Finding]:
     if result.tasks is None:
         return
-    for name in policy.task_limits:
+    for name in policy.probe.task_limits:
         if name == "*":
             continue
         if name in result.tasks:

@@ -13,8 +13,9 @@ STATE = State.DEGRADED
 
 
 def judge(policy: Policy, result: Result) -> Iterator[Finding]:
+    limits = policy.probe.task_limits
     for name, told in (result.tasks or {}).items():
-        limit = policy.task_limits.get(name, policy.task_limits.get("*"))
+        limit = limits.get(name, limits.get("*"))
         reason, message = verdict(name, told, limit)
         yield Finding(NAME, name, bool(reason), reason, message)
 

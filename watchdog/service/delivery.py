@@ -125,11 +125,6 @@ class Mailroom:
             why = "the destination is no longer configured"
             log.error("gave_up", incident=incident, destination=destination, why=why)
 
-    @property
-    def busy(self) -> bool:
-        """Something is being sent at this moment."""
-        return bool(self._sending)
-
     async def stop(self, grace: float) -> None:
         """Let what is being sent finish within `grace` seconds; the rest waits in the outbox."""
         self._stopping = True

@@ -25,8 +25,6 @@ class Dispatcher:
         self._all = asyncio.Semaphore(AT_ONCE)
         self._hosts: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(PER_HOST))
         self._runs: dict[asyncio.Task[None], Slot] = {}
-        self.lag: Callable[[int], None] = lambda ms: None
-        """Told how late each run started, in ms."""
 
     def start(self, probe: Probe, slot: Slot, memory: Mapping[str, Json]) -> None:
         """Run the probe at its slot, which may be up to a second ahead."""
@@ -44,7 +42,6 @@ class Dispatcher:
                     self.deliver(Report(missed(slot, "overloaded")))
                     return
                 started = True
-                self.lag(self.clock() - slot.at)
                 report = await self.runner.run(probe, slot, memory)
             self.deliver(report)
         except asyncio.CancelledError:

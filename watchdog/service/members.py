@@ -43,8 +43,4 @@ def member_of(probe: Probe, spec: str, mask: Mask = NOTHING) -> Member:
         severity=probe.alert.severity, runbook=probe.runbook, target=mask(probe.target), cadence=plan.text,
         task_limits=limits,
     )  # fmt: skip
-    policy = Policy(
-        probe=0, silence=silence, after=probe.alert.after, recover=probe.alert.recover, lateness=lateness,
-        severity=probe.alert.severity, task_limits=limits,
-    )  # fmt: skip
-    return Member(info, plan, policy, spec)
+    return Member(Policy(info, silence, probe.alert.after, probe.alert.recover, lateness), plan, spec)

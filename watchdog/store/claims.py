@@ -24,8 +24,6 @@ class Claims:
     def __init__(self, database: Database, timekeeper: Timekeeper, journal: Journal, fleet: Fleet):
         self.database, self.timekeeper, self.journal, self.fleet = database, timekeeper, journal, fleet
         self.location = timekeeper.location
-        self._others: set[int] = set()
-        """Probes that are none of ours: another process runs another configuration."""
 
     def claim(self, now: int, limit: int = 500) -> tuple[list[Slot], Mapping[int, dict[str, Json]]]:
         """Claim what is due within the next second and move each probe's next slot, in one transaction.
@@ -138,13 +136,12 @@ class Claims:
         return self.timekeeper.alive.edge(lateness, now)
 
     def _ours(self, rows: Sequence[Any]) -> list[Any]:
-        """Without the probes of others, which are not asked for again: they must not fill every batch."""
-        self._others |= {row.probe for row in rows} - self.fleet.keys()
-        return [row for row in rows if row.probe in self.fleet]
+        ours = self.fleet.ours(row.probe for row in rows)
+        return [row for row in rows if row.probe in ours]
 
     @property
     def _here(self) -> sa.Select[Any]:
-        here = schedule.c.location == self.location, schedule.c.probe.not_in(self._others)
+        here = schedule.c.location == self.location, schedule.c.probe.not_in(self.fleet.others)
         return sa.select(schedule).where(*here)
 
     @property

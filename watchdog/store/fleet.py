@@ -24,22 +24,36 @@ CHUNK = 500
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One probe as the service runs it. Before registration its ids are 0."""
+    """One probe as the service runs it. Before registration its id is 0."""
 
-    info: ProbeInfo
-    schedule: Schedule
     policy: Policy
+    schedule: Schedule
     spec: str
     """The configuration as written, uninterpolated, in YAML."""
 
+    @property
+    def info(self) -> ProbeInfo:
+        return self.policy.probe
 
-Fleet = Mapping[int, Member]
-"""Probe id -> member."""
+
+class Fleet(dict[int, Member]):
+    """Probe id -> member."""
+
+    def __init__(self, members: Mapping[int, Member]):
+        super().__init__(members)
+        self.others: set[int] = set()
+        """Probes that turned out to be none of ours: another process runs another configuration."""
+
+    def ours(self, ids: Iterable[int]) -> set[int]:
+        """Without the probes of others, which need not be asked for again: they must not fill every batch."""
+        found = set(ids)
+        self.others |= found - self.keys()
+        return found & self.keys()
 
 
 def register(
     database: Database, members: Iterable[Member], now: int, location: str, quiet: frozenset[str] = frozenset()
-) -> dict[int, Member]:
+) -> Fleet:
     """Bring the store's probes in line with the configuration; returns them by id.
 
     A new probe begins at `now`. One whose schedule changed goes on from `now`. One that is gone keeps its history; its
@@ -66,7 +80,7 @@ def register(
         _begin(database, connection, [{"key": key, **told[key]} for key in told if key not in here], begin)
         _renew(connection, [{"id_": known[key].id, **told[key]} for key in told if key in here])
         ids = {row.key: row.id for row in connection.execute(sa.select(probes.c.key, probes.c.id))}
-        fleet = {id: _identified(wanted[key], id) for key, id in ids.items() if key in wanted}
+        fleet = Fleet({id: _identified(wanted[key], id) for key, id in ids.items() if key in wanted})
         _plan(database, connection, fleet, begin, location)
         _remove(connection, [known[key].id for key in here - wanted.keys()], now)
     _retire(database, now, quiet)
@@ -75,7 +89,7 @@ def register(
 
 
 def _identified(member: Member, id: int) -> Member:
-    return replace(member, info=replace(member.info, id=id), policy=replace(member.policy, probe=id))
+    return replace(member, policy=replace(member.policy, probe=replace(member.info, id=id)))
 
 
 def _begin(database: Database, connection: sa.Connection, rows: list[dict[str, Any]], now: int) -> None:

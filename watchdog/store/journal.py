@@ -49,8 +49,6 @@ class Journal:
     def __init__(self, database: Database, timekeeper: Timekeeper, fleet: Fleet, routes: Routes):
         self.database, self.timekeeper, self.fleet, self.routes = database, timekeeper, fleet, routes
         self._evidence = EvidenceRoom(database)
-        self._others: set[int] = set()
-        """Probes that are none of ours: another process runs another configuration."""
 
     def record(self, reports: Iterable[Report], now: int) -> list[Change]:
         """Store a batch and fold it. Idempotent: a result stored twice is one result."""
@@ -96,10 +94,8 @@ class Journal:
         with self.database.write() as connection:
             mark = self.timekeeper.watermark(connection)
             due = cursors.c.wake_at <= mark
-            first = sa.select(cursors.c.probe).where(due, cursors.c.probe.not_in(self._others))
-            asked = set(connection.execute(first.order_by(cursors.c.wake_at).limit(limit)).scalars())
-            self._others |= asked - self.fleet.keys()
-            ours = asked & self.fleet.keys()
+            first = sa.select(cursors.c.probe).where(due, cursors.c.probe.not_in(self.fleet.others))
+            ours = self.fleet.ours(connection.execute(first.order_by(cursors.c.wake_at).limit(limit)).scalars())
             if not ours:
                 return 0, []
             known = self._cursors(connection, self.database.lock(connection, ours, wait=False), due)
@@ -130,11 +126,6 @@ class Journal:
         machines: Machines = {}
         passed = lambda slot: self.timekeeper.alive.passed(slot, policy.lateness, now)  # noqa: E731 (a named closure)
         return machines, fold(policy, machines, began, rows, passed, decided).changes
-
-    def live(self, probe: int) -> Machines:
-        """The machines as they stand."""
-        with self.database.read() as connection:
-            return self._machines(connection, [probe])[probe]
 
     # ------------------------------------------------------------------------------------------ the fold
     def _edge(self, probe: int, now: int) -> int:
@@ -258,4 +249,4 @@ class Journal:
             member = self.fleet[change.probe]
             needed = 1 if change.rule == stale.NAME else member.policy.after
             routing = self.routes.decide(member.info)
-            incidents.begin(connection, change, member.policy.severity, needed, routing, now)
+            incidents.begin(connection, change, member.info.severity, needed, routing, now)

@@ -149,10 +149,6 @@ class Outbox:
         done = {"token": None, "leased_until": None, "attempts": held.attempts + 1, **values}
         connection.execute(sa.update(outbox).where(*_of(held), *which).values(**done))
 
-    def waiting(self) -> int:
-        with self.database.read() as connection:
-            return connection.execute(sa.select(sa.func.count()).select_from(outbox).where(waiting)).scalar_one()
-
 
 def _of(held: Held) -> tuple[sa.ColumnElement[bool], ...]:
     """The rows that we hold."""

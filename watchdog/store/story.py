@@ -70,7 +70,7 @@ def _streak(connection: sa.Connection, row: Any, probe: ProbeInfo, now: int) -> 
     of_incident = (results.c.probe == row.probe, results.c.slot >= row.since, results.c.slot <= end, ~results.c.late)
     newest = sa.select(*columns).where(*of_incident).order_by(results.c.slot.desc()).limit(COUNTED)
     seen = [codec.result_of(one) for one in connection.execute(newest)]
-    policy = Policy(row.probe, lambda _: 0, task_limits=probe.task_limits)
+    policy = Policy(probe, lambda _: 0)
     key = (row.rule, row.subject)
     bad = sum(any(f.bad and (f.rule, f.subject) == key for f in judge(policy, result)) for result in seen)
     if len(seen) == COUNTED:

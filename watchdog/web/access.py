@@ -13,6 +13,8 @@ from typing import Literal
 from starlette.requests import Request
 from starlette.responses import Response
 
+from watchdog.web.guesses import Guesses
+
 COOKIE = "watchdog_session"
 SESSION = 7 * 24 * 3_600_000
 """How long a sign-in lasts, in ms."""
@@ -30,11 +32,12 @@ class Key:
 
 
 class DeniedError(Exception):
-    """A request that may not see the operators' pages. `reason` is a stable word; the text is for people."""
+    """A request that may not see the operators' pages. `reason` is a stable word; the text is for people. `wait`: so
+    many seconds until another may."""
 
-    def __init__(self, status: int, reason: str, message: str):
+    def __init__(self, status: int, reason: str, message: str, wait: int = 0):
         super().__init__(message)
-        self.status, self.reason = status, reason
+        self.status, self.reason, self.wait = status, reason, wait
 
 
 class Access:
@@ -43,6 +46,7 @@ class Access:
     def __init__(self, keys: Iterable[Key], now: Callable[[], int]):
         self.keys = tuple(keys)
         self._now = now
+        self._guesses = Guesses(now)
 
     def admit(self, request: Request) -> Key | None:
         """Whose request it is; None: this machine's, without keys. Raises DeniedError."""
@@ -52,15 +56,25 @@ class Access:
             return None
         if (given := request.headers.get("authorization")) is not None:
             scheme, _, value = given.partition(" ")
-            key = self.find(value.strip().encode("latin-1")) if scheme.lower() == "bearer" else None
-            if key is None:
-                raise DeniedError(401, "wrong_key", "This key is not known")
-            return key
+            return self.check(request, value.strip().encode("latin-1") if scheme.lower() == "bearer" else b"")
         if (cookie := request.cookies.get(COOKIE)) is not None:
             if key := self._of_session(cookie):
                 return key
             raise DeniedError(401, "session_over", "The sign-in is over")
         raise DeniedError(401, "no_key", "These pages need a key")
+
+    def check(self, request: Request, value: bytes) -> Key:
+        """Whose key it is. Raises DeniedError for a wrong one, and for any after too many wrong ones."""
+        address = request.client.host if request.client else ""
+        key = self.find(value)
+        name = key.name if key else None
+        if wait := self._guesses.wait(address, name):
+            text = f"Too many wrong keys came from this address. Try again in {wait} s"
+            raise DeniedError(429, "too_many_tries", text, wait)
+        self._guesses.note(address, name)
+        if key is None:
+            raise DeniedError(401, "wrong_key", "This key is not known")
+        return key
 
     def find(self, value: bytes) -> Key | None:
         """The key with this value. Takes the same time whichever it is."""

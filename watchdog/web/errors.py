@@ -13,7 +13,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from watchdog.store.views import StoreError
 from watchdog.web.access import DeniedError
 from watchdog.web.pages import HEADERS, NO_STORE, Pages
-from watchdog.web.signin import sign_in_page
+from watchdog.web.signin import retry_after, sign_in_page
 
 AWAY = "Watchdog cannot read what it stored. Probing goes on, and what it sees is kept. Try again soon."
 BROKEN = "That is a fault of Watchdog itself; its log says which. Probing and telling people go on."
@@ -40,11 +40,10 @@ def install(app: FastAPI, pages: Pages, now: Callable[[], int]) -> None:
     async def denied(request: Request, error: DeniedError) -> Response:
         if error.status == 401 and not wants_json(request):
             asked = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-            return sign_in_page(pages, now(), asked, "" if error.reason == "no_key" else str(error), 401)
-        bearer = {"WWW_Authenticate": "Bearer"} if error.status == 401 else {}
-        return answer(
-            request, error.status, error.reason if wants_json(request) else "Not from here", f"{error}.", **bearer
-        )
+            return sign_in_page(pages, now(), asked, error)
+        headers = retry_after(error) | ({"WWW-Authenticate": "Bearer"} if error.status == 401 else {})
+        title = error.reason if wants_json(request) else "Not from here"
+        return answer(request, error.status, title, f"{error}.", **headers)
 
     @app.exception_handler(NotHereError)
     async def not_here(request: Request, error: NotHereError) -> Response:

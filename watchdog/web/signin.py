@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Form
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from watchdog.web.access import Access, same_origin
+from watchdog.web.access import Access, DeniedError, same_origin
 from watchdog.web.pages import NO_STORE, Pages
 
 HOME = "/probes"
@@ -24,15 +24,16 @@ def sign_in_router(now: Callable[[], int], access: Access, pages: Pages) -> APIR
 
     @router.get("/login")
     async def login(next: str = HOME) -> HTMLResponse:
-        return sign_in_page(pages, now(), next, "", 200)
+        return sign_in_page(pages, now(), next)
 
     @router.post("/login")
     async def enter(
         request: Request, key: Annotated[str, Form()] = "", next: Annotated[str, Form()] = HOME
     ) -> Response:
-        found = access.find(key.strip().encode())
-        if found is None:
-            return sign_in_page(pages, now(), next, "This key is not known", 401)
+        try:
+            found = access.check(request, key.strip().encode())
+        except DeniedError as e:
+            return sign_in_page(pages, now(), next, e)
         response = RedirectResponse(local(next), 303, headers=NO_STORE)
         access.sign_in(response, found, secure=request.url.scheme == "https")
         return response
@@ -46,10 +47,15 @@ def sign_in_router(now: Callable[[], int], access: Access, pages: Pages) -> APIR
     return router
 
 
-def sign_in_page(pages: Pages, now: int, next: str, problem: str, status: int) -> HTMLResponse:
-    """`next`: where to go afterwards."""
+def sign_in_page(pages: Pages, now: int, next: str, denied: DeniedError | None = None) -> HTMLResponse:
+    """`next`: where to go afterwards. `denied`: why the last try was in vain."""
+    problem = "" if denied is None or denied.reason == "no_key" else str(denied)
     html = pages.render("login.j2", now, next=local(next), problem=problem)
-    return HTMLResponse(html, status, headers=NO_STORE)
+    return HTMLResponse(html, 200 if denied is None else denied.status, headers={**NO_STORE, **retry_after(denied)})
+
+
+def retry_after(denied: DeniedError | None) -> dict[str, str]:
+    return {"Retry-After": str(denied.wait)} if denied and denied.wait else {}
 
 
 def local(path: str) -> str:

@@ -9,6 +9,7 @@ import ssl
 from collections.abc import Iterator
 
 from watchdog.model import Json
+from watchdog.wire.trace import DOING, Trace
 
 
 class Fault(Exception):  # noqa: N818 - a fault of the target is no error of ours
@@ -36,6 +37,12 @@ class Fault(Exception):  # noqa: N818 - a fault of the target is no error of our
 
     def __str__(self) -> str:
         return self.message
+
+    def locate(self, trace: Trace) -> None:
+        """Say which phase it interrupted."""
+        self.phase = trace.under_way or self.phase
+        if self.reason in ("connection_lost", "timeout") and self.phase in DOING:
+            self.message += f" while {DOING[self.phase]}"
 
 
 def fault_of(error: BaseException) -> Fault | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pydantic import model_validator
+from pydantic import StrictBool, model_validator
 
 from watchdog.fields import FieldsError, LocalFile, Model
 from watchdog.wire.faults import Fault
@@ -16,7 +16,7 @@ from watchdog.wire.faults import Fault
 class Tls(Model):
     """How a server's certificate is judged, and which one we show."""
 
-    verify: bool = True
+    verify: StrictBool = True
     """False: take any certificate."""
     ca_file: LocalFile = ""
     """PEM file of the authorities to trust instead of the system's."""

@@ -61,12 +61,9 @@ class Wire:
         """One HTTP exchange on a fresh connection, redirects included. Raises Fault."""
         from watchdog.wire.faults import Fault
         from watchdog.wire.http import exchange
-        from watchdog.wire.trace import DOING
 
         try:
             return await exchange(self, request)
         except Fault as fault:
-            fault.phase = request.trace.under_way or fault.phase
-            if fault.reason in ("connection_lost", "timeout") and fault.phase in DOING:
-                fault.message += f" while {DOING[fault.phase]}"
+            fault.locate(request.trace)
             raise

@@ -260,10 +260,10 @@ class Dialogue:
     async def _ask(self, method: str, asking: Awaitable[T]) -> T:
         try:
             return await asking
-        except MCPError as error:
-            raise await self._fault(method, error) from error
-        except ValidationError as error:
-            raise _invalid(method, error) from error
+        except (MCPError, ValidationError) as error:
+            fault = await self._fault(method, error) if isinstance(error, MCPError) else _invalid(method, error)
+            fault.facts["method"] = method
+            raise fault from error
 
     async def _fault(self, method: str, error: MCPError) -> Fault:
         fault = await self.line.explain(error)
@@ -273,16 +273,13 @@ class Dialogue:
             fault.facts["code"] = error.code
             if error.data is not None:
                 fault.excerpt = cap(json.dumps(error.data, default=str), SHOWN)
-        fault.facts["method"] = method
         return fault
 
 
 def _invalid(method: str, error: ValidationError) -> Fault:
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     where = ".".join(str(part) for part in first["loc"])
-    fault = Fault("invalid_reply", f"{method} answers what MCP does not allow: {where}: {first['msg']}")
-    fault.facts["method"] = method
-    return fault
+    return Fault("invalid_reply", f"{method} answers what MCP does not allow: {where}: {first['msg']}")
 
 
 def _unsupported(error: RuntimeError) -> Fault:

@@ -11,7 +11,7 @@ from watchdog.wire.faults import Fault
 from watchdog.wire.mcp.dialogue import DISCOVERY, LEGACY, Agenda, Line, Seen, dialogue, phase
 from watchdog.wire.mcp.http import Endpoint, http_line
 from watchdog.wire.mcp.stdio import Command, stdio_line
-from watchdog.wire.trace import DOING, Trace
+from watchdog.wire.trace import Trace
 
 if TYPE_CHECKING:
     from watchdog.wire import Wire
@@ -44,9 +44,7 @@ class Visit:
                     raise
                 await self._once(LEGACY, seen, since)  # some servers leave when they hear `server/discover`
         except Fault as fault:
-            fault.phase = self.trace.under_way or fault.phase
-            if fault.reason == "connection_lost" and fault.phase in DOING:
-                fault.message += f" while {DOING[fault.phase]}"
+            fault.locate(self.trace)
             raise
 
     async def _once(self, era: str, seen: Seen, since: float) -> None:
