@@ -83,6 +83,11 @@ def test_a_probe_that_is_not_there(write: Write) -> None:
 def test_a_receiver_that_is_not_there(write: Write) -> None:
     write(receivers={"oncall": {"log": {}}})
     assert one_line(typed("test-alert", "phone"), 2) == "watchdog: no receiver is called 'phone'; there are oncall"
+    line = one_line(typed("test-alert", "oncall/slack"), 2)
+    assert line == "watchdog: no destination is called 'oncall/slack'; there are oncall/log"
+    write()
+    line = one_line(typed("test-alert", "phone"), 2)
+    assert line == "watchdog: no receiver is called 'phone'; there are none: add `receivers`"
 
 
 @pytest.mark.parametrize("command", ["status", "incidents"])

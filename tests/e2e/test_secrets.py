@@ -23,7 +23,7 @@ from tests.cli.terminal import Ran, program
 from tests.patience import wait
 from tests.standins import HookStandIn, MailStandIn, SlackStandIn
 from watchdog.store.database import Database
-from watchdog.store.tables import memory, metadata
+from watchdog.store.tables import metadata
 
 SECRETS = {f"S{n:02}": f"hush{n:02}-{quote(chr(96 + n) * 3)}X9+/z{n}" for n in range(1, 25)}
 KEY = SECRETS["S18"]
@@ -238,15 +238,12 @@ def _commands(folder: Path, env: Mapping[str, str]) -> Iterator[tuple[str, str]]
 
 
 def _stored(url: str) -> str:
-    """Every row of every table but `memory`: no face reads it, and a task's name stays in it as its server says it."""
+    """Every row of every table."""
     database = Database(url.replace("${S19}", quote(SECRETS["S19"], safe="")))
     try:
         with database.read() as connection:
             return "\n".join(
-                str(tuple(row))
-                for table in metadata.sorted_tables
-                if table is not memory
-                for row in connection.execute(table.select())
+                str(tuple(row)) for table in metadata.sorted_tables for row in connection.execute(table.select())
             )
     finally:
         database.close()

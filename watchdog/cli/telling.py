@@ -27,8 +27,10 @@ def send_test(
     every = destinations(given)
     chosen = [name for name in every if receiver in (name, name.partition("/")[0])]
     if not chosen:
-        known = sorted({name.partition("/")[0] for name in every})
-        fail(f"no receiver is called {receiver!r}; there are {', '.join(known) or 'none'}")
+        called = "destination" if "/" in receiver else "receiver"
+        known = sorted(every if "/" in receiver else {name.partition("/")[0] for name in every})
+        told = f"there are {', '.join(known)}" if known else "there are none: add `receivers`"
+        fail(f"no {called} is called {receiver!r}; {told}")
 
     import asyncio
 

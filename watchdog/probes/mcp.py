@@ -196,8 +196,9 @@ class McpProbe(Probe):
         if seen.is_error:
             return "tool_error", f"{seen.called} reports an error: {_words(seen, listing)}"
         if self.mcp.tasks and listing is None:
-            why = f"{seen.called} reports no tasks: {lack(seen.result)}" if seen.called else values.unknown["result"]
-            return "tasks_missing", why
+            if not seen.called:
+                return "tasks_missing", f"no tasks are known: {values.unknown['result']}"
+            return "tasks_missing", f"{seen.called} reports no tasks: {lack(seen.result)}"
         if self.mcp.tasks and listing and listing.problems:
             more = f", and {len(listing.problems) - 1} more" if len(listing.problems) > 1 else ""
             return "tasks_unreadable", f"{seen.called} reports tasks that cannot be read: {listing.problems[0]}{more}"
