@@ -89,6 +89,8 @@ class Observation:
     preferences: Mapping[str, str] | None = None
     """Each `prefer` expression -> empty when it held, else what is wrong ("elapsed_ms <= 800 is false: observed 1204").
     None: not evaluated."""
+    jobs: Mapping[str, tuple[str, str]] | None = None
+    """Each scheduled job that is not right -> reason and message. None: nobody looked."""
     evidence: Evidence = Evidence()
     remember: Mapping[str, Json] = field(default_factory=dict)
     """Written into the probe's memory with the result and handed to its later runs. A value of None forgets the key."""
@@ -120,6 +122,7 @@ class Result(NamedTuple):
     measurements: Mapping[str, Scalar] = {}
     tasks: Mapping[str, Task] | None = None
     preferences: Mapping[str, str] | None = None
+    jobs: Mapping[str, tuple[str, str]] | None = None
     prev: int | None = None
     n: int = 1
     """How many slots a row of outcome `missed` stands for."""

@@ -144,6 +144,35 @@ class Cron:
 
 Schedule: TypeAlias = Interval | Cron
 
+MOST_UNMET = 100
+"""Slots without a run that are counted."""
+
+
+def unmet(plan: Schedule, now: int, last: int | None, grace: int, since: int) -> list[int]:
+    """The slots for which somebody else's scheduler should have made a run by now and did not, newest first.
+
+    `last`: when the newest known run began; one that began a little early still counts for its slot. `since`: when the
+    schedule was first seen, or changed: what lies before was never owed. `grace`: how late a run may be, in ms. At a
+    change of clocks schedulers differ by as much as the clocks, hence so much more grace there.
+    """
+    slot = plan.before(now)
+    early = min(90_000, (slot - plan.before(slot - 1)) // 10)
+    found: list[int] = []
+    while len(found) < MOST_UNMET and slot >= since and (last is None or last < slot - early):
+        if slot + grace + _shift(plan, slot) <= now:
+            found.append(slot)
+        slot = plan.before(slot - 1)
+    return found
+
+
+def _shift(plan: Schedule, at: int) -> int:
+    """By how many ms clocks change within three hours of an instant."""
+    if isinstance(plan, Interval):
+        return 0
+    zone, near = ZoneInfo(plan.timezone), 3 * 3_600
+    before, after = (datetime.fromtimestamp(at / 1000 + s, zone).utcoffset() for s in (-near, near))
+    return round(abs((after - before).total_seconds()) * 1000) if before is not None and after is not None else 0
+
 
 def _plain(expression: str) -> str:
     """The expression without nickname, and without `?`, which says of a day's field what a star says."""

@@ -1,4 +1,4 @@
-"""Canaries as the service runs them, one at a time."""
+"""Probes as the service runs them, one at a time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.mcp_peers import Peers
 from watchdog.model import Json, Report, Slot
-from watchdog.probes import CanaryProbe
+from watchdog.probes import CanaryProbe, Probe
 from watchdog.service.clock import wall
 from watchdog.service.lag import LagSentinel
 from watchdog.service.runner import Runner
@@ -19,8 +19,8 @@ def canary(job: Mapping[str, Any], **fields: Any) -> CanaryProbe:
     return CanaryProbe.model_validate({"name": "Pipeline", "every": "5m", "canary": job, **fields})
 
 
-async def run(
-    probe: CanaryProbe, slot: int | None = None, prev: int | None = None, memory: Mapping[str, Json] | None = None
+async def once(
+    probe: Probe, slot: int | None = None, prev: int | None = None, memory: Mapping[str, Json] | None = None
 ) -> Report:
     async with Wire() as wire, LagSentinel() as lag:
         at = wall() if slot is None else slot

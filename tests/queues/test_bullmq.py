@@ -14,7 +14,7 @@ import redis
 
 from tests.mcp_peers import Peers
 from tests.patience import until
-from tests.queues.runs import canary, node, run
+from tests.queues.runs import canary, node, once
 from tests.redis_server import Redis, working
 from tests.redis_server import running as redis_running
 from watchdog.model import Outcome, Report
@@ -40,7 +40,7 @@ class Lab:
         return canary({"bullmq": bullmq, "start_within": "1s", "finish_within": "2s", **job})
 
     def once(self, **job: Any) -> Report:
-        return asyncio.run(run(self.probe(**job)))
+        return asyncio.run(once(self.probe(**job)))
 
     def left(self) -> list[str]:
         """Keys of jobs that are still there, and of lists that name them."""
@@ -113,7 +113,7 @@ def test_a_job_that_hangs_is_not_followed_by_another(lab: Lab) -> None:
 
         async def next_one(since: int) -> Report:
             flight = {"flight": [ref, first.result.slot - since]}
-            return await run(lab.probe(), first.result.slot + 1, first.result.slot, flight)
+            return await once(lab.probe(), first.result.slot + 1, first.result.slot, flight)
 
         soon = asyncio.run(next_one(0))
         assert (soon.result.outcome, soon.result.reason) == (Outcome.ERROR, "in_flight")
@@ -133,7 +133,7 @@ def test_a_job_that_hangs_is_not_followed_by_another(lab: Lab) -> None:
 
 def test_a_worker_that_dies_at_work_is_said_to_be_gone(lab: Lab) -> None:
     async def dying() -> Report:
-        flying = asyncio.create_task(run(lab.probe(finish_within="3s")))
+        flying = asyncio.create_task(once(lab.probe(finish_within="3s")))
         await until(lambda: lab.client.llen(f"bull:{lab.queue}:active"))
         os.kill(worker.process.pid, signal.SIGKILL)
         for key in lab.client.keys(f"bull:{lab.queue}:*:lock"):
@@ -148,7 +148,7 @@ def test_a_worker_that_dies_at_work_is_said_to_be_gone(lab: Lab) -> None:
 
 def test_a_job_that_somebody_removes_has_vanished(lab: Lab) -> None:
     async def vanishing() -> Report:
-        flying = asyncio.create_task(run(lab.probe()))
+        flying = asyncio.create_task(once(lab.probe()))
         await until(lambda: lab.client.llen(f"bull:{lab.queue}:wait"))
         (ref,) = lab.client.lrange(f"bull:{lab.queue}:wait", 0, -1)
         lab.client.delete(f"bull:{lab.queue}:{ref}", f"bull:{lab.queue}:wait")
@@ -166,14 +166,14 @@ def test_a_slot_that_was_claimed_by_a_process_that_died_is_cleared_first(lab: La
         probe = lab.probe(start_within="500ms")
 
         async def dies() -> int:
-            flying = asyncio.create_task(run(probe, 5_000))
+            flying = asyncio.create_task(once(probe, 5_000))
             await until(lambda: lab.client.llen(f"bull:{lab.queue}:wait"))
             flying.cancel()
             await asyncio.gather(flying, return_exceptions=True)
             return int(lab.client.llen(f"bull:{lab.queue}:wait"))
 
         assert asyncio.run(dies()) == 1
-        report = asyncio.run(run(probe, 6_000, prev=5_000))
+        report = asyncio.run(once(probe, 6_000, prev=5_000))
         assert report.result.reason == "not_picked_up"
         assert report.result.measurements["waiting"] == 1
     assert lab.left() == []
@@ -184,7 +184,7 @@ def test_sending_a_slot_twice_makes_one_job(lab: Lab) -> None:
         probe = lab.probe(start_within="500ms")
 
         async def twice() -> None:
-            await asyncio.gather(run(probe, 5_000), run(probe, 5_000))
+            await asyncio.gather(once(probe, 5_000), once(probe, 5_000))
 
         asyncio.run(twice())
     assert lab.left() == []
@@ -200,7 +200,7 @@ def test_a_broker_that_is_down_is_unreachable(peers: Peers) -> None:
     with redis_running() as server:
         lab = Lab(server, peers)
         probe = lab.probe()
-    report = asyncio.run(run(probe))
+    report = asyncio.run(once(probe))
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "broker_unreachable")
     assert report.result.message == f"broker unreachable: 127.0.0.1:{server.port}: connection refused"
 
@@ -212,7 +212,7 @@ def test_a_broker_that_hangs_is_unreachable_inside_the_deadline(peers: Peers) ->
         pid = lab.client.info()["process_id"]
         os.kill(pid, signal.SIGSTOP)
         try:
-            report = asyncio.run(run(probe))
+            report = asyncio.run(once(probe))
         finally:
             os.kill(pid, signal.SIGCONT)
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "broker_unreachable")
@@ -221,6 +221,6 @@ def test_a_broker_that_hangs_is_unreachable_inside_the_deadline(peers: Peers) ->
 
 def test_a_wrong_password_is_said_without_it(lab: Lab) -> None:
     url = lab.server.url.replace("127.0.0.1", "someone:hushhush1@127.0.0.1")
-    report = asyncio.run(run(canary({"bullmq": {"redis": url, "queue": lab.queue}})))
+    report = asyncio.run(once(canary({"bullmq": {"redis": url, "queue": lab.queue}})))
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "broker_unreachable")
     assert report.result.message == "broker unreachable: Redis refuses the password"

@@ -203,6 +203,7 @@ def test_what_ends_staleness(sentence: str, outcome: str, heard: bool) -> None:
         ("a missing task is down", "missing", True, "down"),
         ("a bad task is degraded", "task", True, "degraded"),
         ("an unmet preference is degraded", "preference", True, "degraded"),
+        ("a job that is not right is down", "job", True, "down"),
         ("stale is unknown", "stale", True, "unknown"),
         ("unjudged is unknown", "unjudged", True, "unknown"),
         ("unknown is worse than degraded", "task stale preference", True, "unknown"),
@@ -218,4 +219,4 @@ def test_the_state_of_a_probe_is_the_worst_of_its_open_findings(
 
 
 def test_every_rule_has_a_state() -> None:
-    assert set(STATE_OF) == {"availability", "unjudged", "task", "missing", "preference", "stale"}
+    assert set(STATE_OF) == {"availability", "unjudged", "task", "missing", "preference", "job", "stale"}

@@ -45,6 +45,11 @@ AVAILABILITY = [
         bad_task("f", "tool_error", {}), [("", True, "tool_error", "said so")]),
     Row("isError with no listing is the probe's own",
         bad_task("f", "tool_error", None), [("", True, "tool_error", "said so")]),
+    Row("what the jobs' own incidents tell is not told again",
+        result("f", reason="job_overdue", jobs={"a": ("job_overdue", "a is overdue")}), GOOD),
+    Row("a failure with every job well is the probe's own",
+        result("f", reason="broker_unreachable", message="said so", jobs={}),
+        [("", True, "broker_unreachable", "said so")]),
     Row("what no task can cause is not explained by one",
         bad_task("f", "tool_missing", {"a": FAILED}), [("", True, "tool_missing", "said so")]),
 ]  # fmt: skip
@@ -232,3 +237,33 @@ def test_a_finding_without_a_listing_is_never_gone() -> None:
     done = fold(policy(), machines, 0, [*history("f"), result("f", 2, tasks={}, preferences={})], lambda _: True)
     assert told(done.changes) == ["opened availability at 1: unexpected_status"]
     assert list(machines) == [("availability", "")]
+
+
+LATE = {"a": ("job_overdue", "a is overdue")}
+
+
+def test_a_job_opens_and_resolves_at_once_whatever_after_and_recover_say() -> None:
+    rows = [result("f", 1, jobs=LATE), result("f", 2, jobs=LATE), result("p", 3, jobs={})]
+    done = fold(policy(3, 3), {}, 0, rows, lambda _: True)
+    assert told(done.changes) == ["opened job[a] at 1: job_overdue", "resolved job[a] at 3"]
+
+
+def test_each_job_is_told_by_itself() -> None:
+    both = {**LATE, "b": ("job_failed", "b failed")}
+    rows = [result("f", 1, jobs=LATE), result("f", 2, jobs=both), result("f", 3, jobs={"b": both["b"]})]
+    done = fold(policy(), {}, 0, rows, lambda _: True)
+    assert told(done.changes) == [
+        "opened job[a] at 1: job_overdue",
+        "opened job[b] at 2: job_failed",
+        "resolved job[a] at 3",
+    ]
+
+
+def test_a_source_that_cannot_be_read_says_nothing_of_its_jobs() -> None:
+    rows = [result("f", 1, jobs=LATE), result("f", 2, reason="broker_unreachable"), result("e", 3), result("m", 4)]
+    done = fold(policy(), {}, 0, rows, lambda _: True)
+    assert told(done.changes) == [
+        "opened job[a] at 1: job_overdue",
+        "opened availability at 2: broker_unreachable",
+        "opened unjudged at 3: internal_error",
+    ]

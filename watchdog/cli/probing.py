@@ -70,7 +70,7 @@ def _told(given: Loaded, chosen: Probe, report: Report) -> dict[str, Any]:
 
     result = report.result
     findings = [f for f in judge(member_of(chosen, "", given.mask).policy, result) if f.bad]
-    tasks = [f for f in findings if f.rule in ("task", "missing")]
+    tasks = [f for f in findings if f.rule in ("task", "missing", "job")]
     explained = tasks and not any(f.rule == "availability" for f in findings)
     outcome, reason, message = result.outcome, result.reason, result.message
     if explained:

@@ -5,7 +5,7 @@ from __future__ import annotations
 LATER = {
     "": {"dispatch", "inhibit", "maintenance", "reference", "heartbeat_out"},
     "probes": {
-        *("heartbeat", "jobs", "queue", "command", "tcp", "dns"),
+        *("heartbeat", "queue", "command", "tcp", "dns"),
         *("remedy", "rules", "locations"),
     },
     "alert": {"remind"},

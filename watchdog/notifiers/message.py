@@ -144,7 +144,7 @@ def _end(name: str, incident: Incident) -> str:
     """Who recovered: the subject by its full name."""
     if incident.resolution == "removed":
         return f"{name} {_CLOSED[incident.resolution]}"
-    kind = "" if incident.rule == "preference" else "task "
+    kind = {"preference": "", "job": "job "}.get(incident.rule, "task ")
     subject = f": {kind}{one_line(incident.subject, NAME)}" if incident.subject else ""
     return f"{name}{subject} {_CLOSED.get(incident.resolution) or _AGAIN.get(incident.rule, 'recovered')}"
 
@@ -198,6 +198,8 @@ def _expected(story: Story, cause: str) -> tuple[str, str]:
         return f"last run of task {subject} is ok{within}", seen
     if incident.rule == "missing":
         return f"task {subject} is in the server's list", ""
+    if incident.rule == "job":
+        return f"job {subject} runs on time and well", cause.removeprefix(f"{subject} ")
     if incident.rule == "stale":
         return f"a result {one_line(story.probe.cadence, NAME)}".rstrip(), cause
     if incident.rule == "unjudged":

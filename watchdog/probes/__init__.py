@@ -8,10 +8,22 @@ from typing import TypeAlias, get_args
 from watchdog.probes.base import Alert, Attempt, Common, Probe
 from watchdog.probes.canary import CanaryProbe
 from watchdog.probes.http import HttpProbe
+from watchdog.probes.jobs import JobsProbe
 from watchdog.probes.mcp import McpProbe
 
-AnyProbe: TypeAlias = HttpProbe | McpProbe | CanaryProbe
+AnyProbe: TypeAlias = HttpProbe | McpProbe | CanaryProbe | JobsProbe
 
 KINDS: Mapping[str, type[Probe]] = {probe.kind: probe for probe in get_args(AnyProbe)}
 
-__all__ = ["KINDS", "Alert", "AnyProbe", "Attempt", "CanaryProbe", "Common", "HttpProbe", "McpProbe", "Probe"]
+__all__ = [
+    "KINDS",
+    "Alert",
+    "AnyProbe",
+    "Attempt",
+    "CanaryProbe",
+    "Common",
+    "HttpProbe",
+    "JobsProbe",
+    "McpProbe",
+    "Probe",
+]

@@ -59,12 +59,12 @@ class Alert(Model):
     """info, warning or critical: what routes look at."""
 
 
-def _known_zone(name: str) -> str:
+def known_zone(name: str) -> str:
     Cron("* * * * *", name)
     return name
 
 
-def _known_cron(expression: str) -> str:
+def known_cron(expression: str) -> str:
     Cron(expression)
     return expression
 
@@ -80,9 +80,9 @@ class Common(Model):
     """A link for the person who is called."""
     every: Annotated[Duration, between("1s", "366d")] = 60_000
     """How often it runs."""
-    schedule: Annotated[str, AfterValidator(_known_cron)] | None = None
+    schedule: Annotated[str, AfterValidator(known_cron)] | None = None
     """A cron expression, instead of `every`."""
-    timezone: Annotated[str, AfterValidator(_known_zone)] = "UTC"
+    timezone: Annotated[str, AfterValidator(known_zone)] = "UTC"
     """The time zone of `schedule`, such as Europe/Berlin."""
     timeout: Annotated[
         Duration, between("100ms", "5m", "a run that takes longer is a job to watch, not to wait for")

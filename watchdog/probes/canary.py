@@ -14,7 +14,7 @@ from watchdog.fields import Duration, FieldsError, Model, between, duration_text
 from watchdog.model import Evidence, Json, Observation, Outcome, Scalar
 from watchdog.probes.base import Attempt, Probe, idempotency_key
 from watchdog.probes.verdict import faulted
-from watchdog.queues import CANARIES, Backlog, Canary, Look, Reach, Sentinel, Stage, System
+from watchdog.queues import CANARIES, Backlog, Canary, CanarySystem, Look, Reach, Sentinel, Stage
 from watchdog.wire.faults import Fault
 from watchdog.words import clock, count, span
 
@@ -54,8 +54,8 @@ class _Canary(Model):
         return self
 
     @property
-    def system(self) -> System:
-        system: System = next(filter(None, (getattr(self, name) for name in CANARIES)))
+    def system(self) -> CanarySystem:
+        system: CanarySystem = next(filter(None, (getattr(self, name) for name in CANARIES)))
         return system
 
     def limit(self, stage: Stage) -> int:

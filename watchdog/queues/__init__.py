@@ -1,14 +1,32 @@
-"""Queue systems, one a file. A canary driver is one class and one name here; schema and documentation follow."""
+"""Queue systems, one a file. A driver is one class and one name here; schema and documentation follow."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from watchdog.queues.base import Backlog, Canary, Look, Reach, Sentinel, Stage, System
-from watchdog.queues.bullmq import BullmqCanary
+from watchdog.queues.base import (
+    Backlog,
+    Canary,
+    CanarySystem,
+    JobFacts,
+    JobSource,
+    Look,
+    Reach,
+    Sentinel,
+    Snapshot,
+    Stage,
+    System,
+)
+from watchdog.queues.bullmq import BullmqCanary, BullmqJobs
 
-CANARIES: Mapping[str, type[System]] = {
+CANARIES: Mapping[str, type[CanarySystem]] = {
     "bullmq": BullmqCanary,
 }
+JOBS: Mapping[str, type[JobSource]] = {
+    "bullmq": BullmqJobs,
+}
 
-__all__ = ["CANARIES", "Backlog", "Canary", "Look", "Reach", "Sentinel", "Stage", "System"]
+__all__ = [
+    "CANARIES", "JOBS", "Backlog", "Canary", "CanarySystem", "JobFacts", "JobSource", "Look", "Reach", "Sentinel",
+    "Snapshot", "Stage", "System",
+]  # fmt: skip

@@ -54,6 +54,43 @@ class Backlog(NamedTuple):
     paused: bool = False
 
 
+class JobFacts(NamedTuple):
+    """What a source says of one scheduled job. Times in ms since the epoch by the source's clock; None: not known."""
+
+    name: str
+    cron: str = ""
+    every: int | None = None
+    """Milliseconds, in the place of `cron`."""
+    timezone: str = "UTC"
+    enabled: bool = True
+    next_due: int | None = None
+    """When its scheduler means to run it next; in the past: it is late."""
+    last_start: int | None = None
+    last_end: int | None = None
+    """When its newest finished run ended, well or not."""
+    last_ok: int | None = None
+    running_since: int | None = None
+    """When the oldest run that is under way began."""
+    duration: int | None = None
+    """Milliseconds that its newest finished run took."""
+    failures: int = 0
+    """Runs that failed since the last one that did not."""
+    error: str = ""
+    """What the newest failed run said, untrusted."""
+    stalled: bool = False
+    """A run is under way that nobody works on any more."""
+
+
+class Snapshot(NamedTuple):
+    """All that a source says at one instant."""
+
+    now: int
+    """The source's own clock."""
+    jobs: tuple[JobFacts, ...]
+    scheduler: int | None = None
+    """When the scheduler itself gave its last sign of life; None: it gives none."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sentinel:
     """One canary job."""
@@ -97,10 +134,6 @@ class System(Model):
 
     name: ClassVar[str]
     """As people write it: BullMQ, pg-boss."""
-    shows_pickup: ClassVar[bool] = True
-    """Whether a look can tell a waiting job from a running one."""
-    derives_refs: ClassVar[bool] = True
-    """Whether `ref_of` tells the reference of a sentinel that another process may have sent."""
     needs: ClassVar[tuple[str, ...]] = ()
     """Modules of optional packages."""
     extra: ClassVar[str] = ""
@@ -128,11 +161,29 @@ class System(Model):
         for module in self.needs:
             import_module(module)
 
+
+class CanarySystem(System):
+    """A system that canary jobs can be sent through."""
+
+    shows_pickup: ClassVar[bool] = True
+    """Whether a look can tell a waiting job from a running one."""
+    derives_refs: ClassVar[bool] = True
+    """Whether `ref_of` tells the reference of a sentinel that another process may have sent."""
+
     @abstractmethod
-    def canary(self, reach: Reach) -> AbstractAsyncContextManager[Canary]: ...
+    def canary(self, reach: Reach) -> AbstractAsyncContextManager[Canary]:
+        """An open line. Raises Fault."""
 
     def ref_of(self, sentinel: str) -> str:
         return sentinel
+
+
+class JobSource(System):
+    """A system that knows scheduled jobs."""
+
+    @abstractmethod
+    async def snapshot(self, reach: Reach) -> Snapshot:
+        """What it says of every job. Raises Fault."""
 
 
 async def reachable(reach: Reach, host: str, port: int) -> None:

@@ -7,13 +7,28 @@ import json
 import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from itertools import takewhile
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator
 
 from watchdog.fields import FROM_FILE, Line
-from watchdog.queues.base import Backlog, Canary, Look, Reach, Sentinel, Stage, System, reachable, unreachable
+from watchdog.queues.base import (
+    Backlog,
+    Canary,
+    CanarySystem,
+    JobFacts,
+    JobSource,
+    Look,
+    Reach,
+    Sentinel,
+    Snapshot,
+    Stage,
+    System,
+    reachable,
+    unreachable,
+)
 from watchdog.wire.faults import Fault, fault_of
 from watchdog.wire.redact import cap
 
@@ -21,6 +36,10 @@ if TYPE_CHECKING:
     from bullmq import Queue
 
 PORT = 6379
+MOST = 2_000
+"""Job schedulers, and jobs at work, that are read."""
+RECENT = 500
+"""Finished jobs of each end that are looked through for runs of schedulers."""
 
 
 def _redis_url(text: str) -> str:
@@ -63,7 +82,7 @@ class BullmqQueue(System):
         return urlsplit(self.redis).port or PORT
 
 
-class BullmqCanary(BullmqQueue):
+class BullmqCanary(BullmqQueue, CanarySystem):
     """A canary job in a queue of BullMQ."""
 
     needs: ClassVar[tuple[str, ...]] = ("redis", "bullmq")
@@ -76,6 +95,79 @@ class BullmqCanary(BullmqQueue):
         await reachable(reach, self.host, self.port)
         async with connected(self.redis, reach.patience) as client:
             yield _Bullmq(self, client)
+
+
+class BullmqJobs(BullmqQueue, JobSource):
+    """The job schedulers of a queue."""
+
+    async def snapshot(self, reach: Reach) -> Snapshot:
+        await reachable(reach, self.host, self.port)
+        async with connected(self.redis, reach.patience) as client:
+            with spoken():
+                return await self._read(client)
+
+    async def _read(self, client: Any) -> Snapshot:
+        """A run that is due is one job, `repeat:<scheduler>:<slot>`; when it is picked up, the next one is made."""
+        base = f"{self.prefix}:{self.queue}"
+        async with client.pipeline(transaction=True) as pipe:
+            pipe.time()
+            pipe.zrange(f"{base}:repeat", 0, MOST - 1, withscores=True)
+            pipe.lrange(f"{base}:active", 0, MOST - 1)
+            (seconds, micros), planned, active = await pipe.execute()
+        active = [ref for ref in active if ref.startswith("repeat:")]
+        ends = [
+            ref
+            for kind in ("completed", "failed")
+            for ref in await client.zrevrange(f"{base}:{kind}", 0, RECENT - 1)
+            if ref.startswith("repeat:")
+        ]
+        async with client.pipeline(transaction=False) as pipe:
+            for name, _ in planned:
+                pipe.hgetall(f"{base}:repeat:{name}")
+            for ref in [*active, *ends]:
+                pipe.hmget(f"{base}:{ref}", "rjk", "processedOn", "finishedOn", "failedReason")
+            for ref in active:
+                pipe.exists(f"{base}:{ref}:lock")
+            told = await pipe.execute()
+        locks = told[len(told) - len(active) :]
+        runs: dict[str, list[_Run]] = {}
+        for n, (name, begun, ended, error) in enumerate(told[len(planned) : len(told) - len(active)]):
+            if name and _ms(begun) is not None:
+                held = n >= len(active) or bool(locks[n])
+                runs.setdefault(name, []).append(_Run(_ms(begun) or 0, _ms(ended), error or "", held))
+        jobs = tuple(_job(name, int(due), told[n], runs.get(name, [])) for n, (name, due) in enumerate(planned))
+        return Snapshot(int(seconds) * 1000 + int(micros) // 1000, jobs)
+
+
+class _Run(NamedTuple):
+    begun: int
+    ended: int | None
+    error: str
+    held: bool
+    """Somebody works on it."""
+
+
+def _job(name: str, due: int, fields: dict[str, str], runs: list[_Run]) -> JobFacts:
+    """A scheduler. `due`: its next run; that moves on when the run is picked up."""
+    under_way = min((run for run in runs if run.ended is None), default=None)
+    over = sorted((run for run in runs if run.ended is not None), key=lambda run: run.ended or 0, reverse=True)
+    good = next((run for run in over if not run.error), None)
+    newest = over[0] if over else None
+    return JobFacts(
+        name,
+        cron=fields.get("pattern", ""),
+        every=_ms(fields.get("every")),
+        timezone=fields.get("tz") or "UTC",
+        next_due=due,
+        last_start=max((run.begun for run in runs), default=None),
+        last_end=newest.ended if newest else None,
+        last_ok=good.ended if good else None,
+        running_since=under_way.begun if under_way else None,
+        duration=(newest.ended or 0) - newest.begun if newest else None,
+        failures=len(list(takewhile(lambda run: run.error, over))),
+        error=newest.error if newest else "",
+        stalled=under_way is not None and not under_way.held,
+    )
 
 
 @asynccontextmanager

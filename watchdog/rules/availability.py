@@ -15,8 +15,8 @@ BY_TASKS = frozenset({"tool_error", "expectation_failed"})
 
 
 def judge(policy: Policy, result: Result) -> Iterator[Finding]:
-    explained = result.reason in BY_TASKS and any(f.bad for f in task.judge(policy, result))
-    if result.outcome is Outcome.FAIL and not explained:
+    by_tasks = result.reason in BY_TASKS and any(f.bad for f in task.judge(policy, result))
+    if result.outcome is Outcome.FAIL and not by_tasks and not result.jobs:
         yield Finding(NAME, "", True, result.reason, result.message)
     else:
         yield Finding(NAME, "", False)

@@ -5,24 +5,33 @@ Pure: no I/O, no clock, no randomness. docs/architecture.md has the state machin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from hashlib import blake2b
 from typing import NamedTuple
 
 from watchdog.model import Change, Event, Finding, Machine, Outcome, Result, State
-from watchdog.rules import availability, missing, preference, stale, task, unjudged
+from watchdog.rules import availability, job, missing, preference, stale, task, unjudged
 from watchdog.rules.policy import Policy
 
 Machines = dict[tuple[str, str], Machine]
 """(rule, subject) -> machine; a finding that is clear has none."""
 
-RULES = (availability, unjudged, task, missing, preference)
+RULES = (availability, unjudged, task, missing, preference, job)
 """What judges a result; `stale` judges its absence."""
 
 STATE_OF = {rule.NAME: rule.STATE for rule in (*RULES, stale)}
 
-LISTED = {task.NAME: lambda r: r.tasks, missing.NAME: lambda r: r.tasks, preference.NAME: lambda r: r.preferences}
-"""Rules whose subjects come from a listing: a listing without the subject says that it is gone."""
+LISTED: Mapping[str, tuple[Callable[[Result], object], str]] = {
+    task.NAME: (lambda r: r.tasks, "gone"),
+    missing.NAME: (lambda r: r.tasks, "gone"),
+    preference.NAME: (lambda r: r.preferences, "gone"),
+    job.NAME: (lambda r: r.jobs, ""),
+}
+"""Rules whose subjects come from a listing -> the listing, and what it says of a subject that is not in it: that it is
+gone, or, where only what is bad is listed, that it is well."""
+
+AT_ONCE = (stale.NAME, job.NAME)
+"""Rules with patience of their own: `after` and `recover` do not apply to them."""
 
 
 def incident_id(probe: int, rule: str, subject: str, since: int) -> str:
@@ -40,7 +49,7 @@ def judge(policy: Policy, result: Result) -> list[Finding]:
 def turn(policy: Policy, machines: Machines, slot: int, finding: Finding, out: list[Change]) -> None:
     """One step of the one machine."""
     key = (finding.rule, finding.subject)
-    after, recover = (1, 1) if key == stale.KEY else (policy.after, policy.recover)
+    after, recover = (1, 1) if finding.rule in AT_ONCE else (policy.after, policy.recover)
     machine = machines.get(key)
 
     def change(event: Event, since: int) -> str:
@@ -68,14 +77,14 @@ def turn(policy: Policy, machines: Machines, slot: int, finding: Finding, out: l
 
 
 def gone(machines: Machines, result: Result, found: Iterable[Finding]) -> list[Finding]:
-    """A good verdict for every subject that the result's listing no longer has."""
+    """A good verdict for every subject that the result's listing does not have."""
     if result.outcome not in (Outcome.PASS, Outcome.FAIL):
         return []
     there = {(f.rule, f.subject) for f in found}
     return [
-        Finding(rule, subject, False, "gone")
+        Finding(rule, subject, False, LISTED[rule][1])
         for rule, subject in machines
-        if rule in LISTED and LISTED[rule](result) is not None and (rule, subject) not in there
+        if rule in LISTED and LISTED[rule][0](result) is not None and (rule, subject) not in there
     ]
 
 

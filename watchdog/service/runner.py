@@ -77,10 +77,13 @@ class Runner:
         preferences = seen.preferences
         if preferences is not None:
             preferences = {self.mask(expression): self._text(told) for expression, told in preferences.items()}
+        jobs = seen.jobs
+        if jobs is not None:
+            jobs = {self._text(name, NAME): (reason, self._text(said)) for name, (reason, said) in jobs.items()}
         result = Result(
             slot.probe, slot.at, slot.location, seen.outcome, seen.reason, self._text(seen.message),
             None if seen.duration is None else round(seen.duration), seen.phases,
-            presentable(dict(seen.measurements), self.mask, limit=NAME), tasks, preferences, slot.prev,
+            presentable(dict(seen.measurements), self.mask, limit=NAME), tasks, preferences, jobs, slot.prev,
         )  # fmt: skip
         facts = presentable(dict(seen.evidence.facts), self.mask)
         return Report(result, Evidence(facts, self._text(seen.evidence.excerpt, EXCERPT)), seen.remember)

@@ -47,6 +47,7 @@ def result_row(result: Result, *, late: bool, recorded_at: int) -> dict[str, Any
     row["measurements"] = dumps(dict(result.measurements)) if result.measurements else None
     row["tasks"] = None if result.tasks is None else dumps(result.tasks)
     row["preferences"] = None if result.preferences is None else dumps(dict(result.preferences))
+    row["jobs"] = None if result.jobs is None else dumps(dict(result.jobs))
     row["late"], row["recorded_at"] = late, recorded_at
     return row
 
@@ -60,6 +61,9 @@ def result_of(row: Sequence[Any]) -> Result:
     values["measurements"] = loads(values["measurements"]) or {}
     values["tasks"] = None if tasks is None else {name: Task(*told) for name, told in loads(tasks).items()}
     values["preferences"] = loads(preferences)
+    values["jobs"] = (
+        None if values["jobs"] is None else {name: tuple(told) for name, told in loads(values["jobs"]).items()}
+    )
     values["late"] = bool(values["late"])
     return Result(**values)
 

@@ -49,6 +49,7 @@ results = Table(
     Column("measurements", Text),  # JSON {name: scalar}
     Column("tasks", Text),  # JSON {subject: [ok, age, seen, status, error]}
     Column("preferences", Text),  # JSON {expression: what is wrong, empty when it held}
+    Column("jobs", Text),  # JSON {job that is not right: [reason, message]}
     Column("prev", BigInteger),
     Column("n", Integer, nullable=False),
     Column("late", Boolean, nullable=False),

@@ -1,0 +1,106 @@
+"""What the facts of a job mean, a sentence per row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from watchdog.probes.punctual import Known, Limits, judge, recall
+from watchdog.queues import JobFacts
+from watchdog.schedule import Cron
+
+NB = "\N{NO-BREAK SPACE}"
+MIN, HOUR, DAY = 60_000, 3_600_000, 86_400_000
+NOON = 1_777_723_200_000
+"""2 May 2026, 12:00 UTC."""
+SEEN = NOON - 30 * DAY
+NIGHTLY: dict[str, Any] = {"cron": "0 3 * * *"}
+HEALTHY: dict[str, Any] = {
+    "last_start": NOON - 9 * HOUR,
+    "last_end": NOON - 8 * HOUR,
+    "last_ok": NOON - 8 * HOUR,
+    "duration": HOUR,
+}
+FINE = ("", "")
+
+TABLE: list[tuple[str, dict[str, Any], dict[str, Any], tuple[str, str | None]]] = [
+    ("it ran last night", {**NIGHTLY, **HEALTHY}, {}, FINE),
+    ("it did not run last night", {**NIGHTLY, "last_start": NOON - 33 * HOUR}, {},
+     ("job_overdue", f"backup is overdue: due 03:00, 9{NB}h ago")),
+    ("not for three nights", {**NIGHTLY, "last_start": NOON - 81 * HOUR}, {},
+     ("job_overdue", f"backup is overdue: 3 runs missed, the first due 30{NB}Apr 03:00, 2{NB}days 9{NB}h ago")),
+    ("it never ran", NIGHTLY, {}, ("job_never_ran", None)),
+    ("it is switched off", {**NIGHTLY, "enabled": False}, {}, FINE),
+    ("it runs at this moment", {**NIGHTLY, "last_start": NOON - 9 * HOUR, "running_since": NOON - 9 * HOUR}, {}, FINE),
+    ("it runs for too long", {**NIGHTLY, "last_start": NOON - 9 * HOUR, "running_since": NOON - 9 * HOUR},
+     {"max_runtime": 2 * HOUR}, ("job_stuck", f"backup is stuck: running for 9{NB}h, limit 2{NB}h")),
+    ("its worker died at work", {**NIGHTLY, "running_since": NOON - 9 * HOUR, "stalled": True}, {"max_runtime": HOUR},
+     ("job_stalled", f"backup is stalled: begun 9{NB}h ago, and its worker is gone")),
+    ("it failed", {**NIGHTLY, **HEALTHY, "failures": 1, "error": "disk full"}, {},
+     ("job_failed", "backup failed: disk full")),
+    ("it failed, not often enough", {**NIGHTLY, **HEALTHY, "failures": 2}, {"failures": 3}, FINE),
+    ("it failed three times", {**NIGHTLY, **HEALTHY, "failures": 3}, {"failures": 3},
+     ("job_failed", f"backup failed 3{NB}times in a row")),
+    ("it took too long", {**NIGHTLY, **HEALTHY}, {"max_runtime": 10 * MIN},
+     ("job_too_long", f"backup took 1{NB}h, limit 10{NB}min")),
+    ("it was over too soon", {**NIGHTLY, **HEALTHY, "duration": 900}, {"min_runtime": MIN},
+     ("job_too_short", f"backup took 900{NB}ms, at least 1{NB}min is expected")),
+    ("being overdue says more than an old failure", {**NIGHTLY, "last_start": NOON - 33 * HOUR, "failures": 1}, {},
+     ("job_overdue", f"backup is overdue: due 03:00, 9{NB}h ago")),
+    ("the configuration's schedule beats the source's", {**NIGHTLY, **HEALTHY}, {"plan": Cron("0 11 * * *")},
+     ("job_overdue", f"backup is overdue: due 11:00, 1{NB}h ago")),
+    ("its scheduler means to run it later: it has run until then", {**NIGHTLY, "next_due": NOON + 15 * HOUR}, {}, FINE),
+    ("its scheduler meant to run it an hour ago", {"every": DAY, "next_due": NOON - HOUR}, {},
+     ("job_overdue", f"backup is overdue: due 11:00, 1{NB}h ago")),
+    ("every minute, by its scheduler's own word", {"every": MIN, "next_due": NOON - 10 * MIN}, {},
+     ("job_overdue", f"backup is overdue: 10 runs missed, the first due 11:50, 10{NB}min ago")),
+    ("late within its grace", {"every": MIN, "next_due": NOON - 50_000}, {}, FINE),
+    ("no schedule is known", HEALTHY, {}, FINE),
+    ("a schedule that nobody can read", {"cron": "every full moon", **HEALTHY}, {}, FINE),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("facts", "limits", "says"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
+def test_verdicts(facts: dict[str, Any], limits: dict[str, Any], says: tuple[str, str | None]) -> None:
+    verdict = judge(JobFacts("backup", **facts), Limits(**limits), SEEN, NOON)
+    assert verdict.reason == says[0]
+    if says[1] is not None:
+        assert verdict.message == says[1]
+
+
+def test_never_run_waits_for_the_first_slot_since_it_was_seen() -> None:
+    facts, limits = JobFacts("backup", **NIGHTLY), Limits()
+    assert judge(facts, limits, NOON - 8 * HOUR, NOON).reason == ""
+    assert judge(facts, limits, NOON - 10 * HOUR, NOON)[:2] == (
+        "job_never_ran",
+        f"backup never ran: due 03:00, 9{NB}h ago",
+    )
+
+
+def test_the_next_run_is_told() -> None:
+    assert judge(JobFacts("backup", **NIGHTLY), Limits(), NOON, NOON).expected == NOON + 15 * HOUR
+    assert judge(JobFacts("backup", next_due=NOON + MIN), Limits(), NOON, NOON).expected == NOON + MIN
+    assert judge(JobFacts("backup"), Limits(), NOON, NOON).expected is None
+
+
+def test_what_a_source_forgets_is_remembered() -> None:
+    facts, known = recall(JobFacts("backup", **NIGHTLY, **HEALTHY), Limits(), None, NOON)
+    assert known == Known("0 3 * * * UTC", NOON, facts.last_start, facts.last_end, facts.last_ok, HOUR)
+    later, still = recall(JobFacts("backup", **NIGHTLY), Limits(), known, NOON + HOUR)
+    assert still == known
+    assert (later.last_start, later.last_end, later.duration) == (facts.last_start, facts.last_end, HOUR)
+
+
+def test_an_edited_schedule_is_owed_from_then_on() -> None:
+    _, known = recall(JobFacts("backup", **NIGHTLY), Limits(), None, SEEN)
+    facts, edited = recall(JobFacts("backup", cron="0 11 * * *"), Limits(), known, NOON)
+    assert edited.since == NOON
+    assert judge(facts, Limits(), edited.since, NOON).reason == ""
+
+
+def test_an_older_run_does_not_replace_a_newer_one() -> None:
+    _, known = recall(JobFacts("backup", **NIGHTLY, **HEALTHY), Limits(), None, NOON)
+    older = JobFacts("backup", **NIGHTLY, last_start=NOON - 3 * DAY, last_end=NOON - 3 * DAY, duration=5)
+    _, still = recall(older, Limits(), known, NOON)
+    assert still == known

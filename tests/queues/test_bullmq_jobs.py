@@ -1,0 +1,115 @@
+"""Job schedulers of a real BullMQ, watched without a change to them: each fault is named with its job."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import redis
+
+from tests.mcp_peers import Peers
+from tests.patience import wait
+from tests.queues.runs import node, once
+from tests.redis_server import Redis, working
+from watchdog.model import Json, Outcome, Report
+from watchdog.probes import JobsProbe
+
+
+class Lab:
+    """One queue of its own on the shared server."""
+
+    def __init__(self, server: Redis, peers: Peers):
+        self.server, self.peers, self.queue = server, peers, f"mail-{uuid4().hex[:8]}"
+        self.client: Any = redis.Redis.from_url(server.url, decode_responses=True)
+        self.memory: dict[str, Json] = {}
+
+    def worker(self, does: str, **env: str) -> Any:
+        return working(*node(self.peers, "schedulers.cjs", REDIS=self.server.url, QUEUE=self.queue, DOES=does, **env))
+
+    def look(self, grace: str = "1m", **watch: Mapping[str, str | int]) -> Report:
+        """One run; what it asked to remember is there for the next."""
+        limits = {"*" if name == "rest" else name: told for name, told in watch.items()}
+        jobs = {"bullmq": {"redis": self.server.url, "queue": self.queue}, "grace": grace, "watch": limits}
+        probe = JobsProbe.model_validate({"name": "Schedulers", "jobs": jobs})
+        report = asyncio.run(once(probe, memory=self.memory))
+        self.memory |= report.remember
+        return report
+
+
+@pytest.fixture
+def lab(redis_server: Redis, peers: Peers) -> Iterator[Lab]:
+    lab = Lab(redis_server, peers)
+    yield lab
+    lab.client.close()
+
+
+def test_every_scheduler_is_found_and_well(lab: Lab) -> None:
+    with lab.worker("return", KEEP="yes"):
+        report = lab.look()
+    assert (report.result.outcome, report.result.jobs) == (Outcome.PASS, {})
+    assert report.result.measurements == {"jobs": 2, "jobs_bad": 0}
+    nightly = report.evidence.facts["jobs"]["nightly"]
+    assert (nightly["cron"], nightly["timezone"]) == ("0 3 * * *", "Europe/Berlin")
+    assert lab.memory["job:digest"]["last_ok"] is not None
+    assert lab.memory["job:nightly"]["last_ok"] is None
+
+
+def test_a_stopped_worker_makes_its_schedule_overdue_within_its_grace(lab: Lab) -> None:
+    with lab.worker("return"):
+        assert lab.look("1s").result.outcome is Outcome.PASS
+    wait(lambda: lab.look("1s").result.outcome is Outcome.FAIL)
+    report = lab.look("1s")
+    assert set(report.result.jobs or {}) == {"digest"}
+    reason, message = (report.result.jobs or {})["digest"]
+    assert reason == "job_overdue"
+    assert message.startswith("digest is overdue: ")
+    with lab.worker("return"):
+        assert lab.look("5s").result.outcome is Outcome.PASS
+
+
+def test_a_killed_workers_job_is_stalled(lab: Lab) -> None:
+    with lab.worker("hang") as worker:
+        wait(lambda: lab.client.llen(f"bull:{lab.queue}:active"))
+        assert lab.look().result.outcome is Outcome.PASS
+        worker.kill()
+    for key in lab.client.keys(f"bull:{lab.queue}:*:lock"):
+        lab.client.delete(key)
+    reason, message = (lab.look().result.jobs or {})["digest"]
+    assert reason == "job_stalled"
+    assert message.endswith("and its worker is gone")
+
+
+def test_a_job_that_hangs_is_stuck(lab: Lab) -> None:
+    with lab.worker("hang"):
+        wait(lambda: (lab.look(rest={"max_runtime": "1s"}).result.jobs or {}).get("digest", ("",))[0] == "job_stuck")
+
+
+def test_a_job_that_throws_has_failed(lab: Lab) -> None:
+    with lab.worker("throw", KEEP="yes"):
+        reason, message = (lab.look(rest={"failures": 2}).result.jobs or {})["digest"]
+    assert reason == "job_failed"
+    assert message.endswith("in a row: no address book")
+
+
+def test_watch_narrows_and_a_job_that_is_not_there_is_gone(lab: Lab) -> None:
+    with lab.worker("return"):
+        report = lab.look(nightly={"grace": "1h"}, weekly={})
+    assert report.result.measurements == {"jobs": 2, "jobs_bad": 1}
+    assert report.result.jobs == {"weekly": ("job_gone", "weekly is gone: the source does not know it")}
+
+
+def test_what_is_no_longer_there_is_forgotten(lab: Lab) -> None:
+    with lab.worker("return"):
+        lab.look()
+    lab.client.zrem(f"bull:{lab.queue}:repeat", "digest")
+    assert lab.look().remember["job:digest"] is None
+
+
+def test_a_broker_that_is_down_says_nothing_of_its_jobs(lab: Lab) -> None:
+    lab.server = Redis(1)
+    report = lab.look()
+    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "broker_unreachable")
+    assert report.result.jobs is None

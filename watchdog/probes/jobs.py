@@ -1,0 +1,195 @@
+"""Reads what a scheduler says of its jobs, and watches every one of them, without any change to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, ClassVar, NamedTuple, Self
+
+from pydantic import AfterValidator, Field, StrictInt, create_model, model_validator
+
+from watchdog.fields import Duration, FieldsError, Line, Model
+from watchdog.model import Evidence, Json, Observation, Outcome
+from watchdog.probes.base import Attempt, Probe, known_cron, known_zone
+from watchdog.probes.punctual import Known, Limits, Verdict, judge, recall
+from watchdog.probes.verdict import faulted
+from watchdog.queues import JOBS, JobFacts, JobSource, Reach
+from watchdog.schedule import Cron, Interval, Schedule, phase_of
+from watchdog.wire.faults import Fault
+from watchdog.words import count
+
+PATIENCE = 5.0
+"""Seconds that a source may take for any one answer."""
+PREFIX = "job:"
+"""What is remembered of a job stands under this and its name."""
+SHOWN = 50
+"""Jobs kept as evidence, those first that are not right."""
+REST = "*"
+
+
+class Watched(Model):
+    """What is asked of a job, where its source does not know or a limit is wanted."""
+
+    schedule: Annotated[str, AfterValidator(known_cron)] | None = None
+    """When it should run, as a cron expression; default: what the source says."""
+    every: Duration | None = None
+    """How often it should run, instead of `schedule`."""
+    timezone: Annotated[str, AfterValidator(known_zone)] = "UTC"
+    """The time zone of `schedule`."""
+    grace: Duration | None = None
+    """How late a run may begin; default: the grace of all."""
+    max_runtime: Duration | None = None
+    """How long a run may take."""
+    min_runtime: Duration | None = None
+    """How long a run takes at least; one that is over sooner did not do its work."""
+    failures: Annotated[StrictInt, Field(ge=1, le=1000)] = 1
+    """How many failed runs in a row are too many."""
+
+    @model_validator(mode="after")
+    def _one_cadence(self) -> Self:
+        if self.schedule is not None and self.every is not None:
+            raise FieldsError([(("every",), "a job runs on every or on schedule, not on both")])
+        return self
+
+    def plan(self, name: str) -> Schedule | None:
+        if self.schedule is not None:
+            return Cron(self.schedule, self.timezone)
+        return None if self.every is None else Interval(self.every, phase_of(name, self.every))
+
+
+class _Jobs(Model):
+    """One source of scheduled jobs. Every job that it knows is watched."""
+
+    grace: Duration = 60_000
+    """How late a run may begin."""
+    watch: dict[Line, Watched] = Field(default_factory=dict)
+    """Limits by a job's name, `*` for every other. With names and without `*`, no other job is watched."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        given = [name for name in JOBS if getattr(self, name) is not None]
+        if len(given) != 1:
+            found = f", not {' and '.join(given)}" if given else ""
+            raise ValueError(f"expected one of {', '.join(JOBS)}{found}")
+        return self
+
+    @property
+    def source(self) -> JobSource:
+        source: JobSource = next(filter(None, (getattr(self, name) for name in JOBS)))
+        return source
+
+    def limits(self, name: str) -> Limits | None:
+        """None: it is not watched."""
+        watched = self.watch.get(name, self.watch.get(REST))
+        if watched is None:
+            return None if self.watch else Limits(grace=self.grace)
+        return Limits(
+            watched.plan(name),
+            self.grace if watched.grace is None else watched.grace,
+            watched.max_runtime,
+            watched.min_runtime,
+            watched.failures,
+        )
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        return tuple(name for name in self.watch if name != REST)
+
+
+_sources: dict[str, Any] = {name: (source | None, None) for name, source in JOBS.items()}
+Jobs: type[_Jobs] = create_model("Jobs", __base__=_Jobs, __doc__=_Jobs.__doc__, **_sources)
+
+
+class Judged(NamedTuple):
+    """A job after one look."""
+
+    facts: JobFacts
+    known: Known
+    verdict: Verdict
+
+
+class JobsProbe(Probe):
+    """Watches the scheduled jobs of a queue, a table or a scheduler. Each job is told of by itself."""
+
+    kind: ClassVar[str] = "jobs"
+    refuses = {  # noqa: RUF012 - a ClassVar of the base
+        "expect": "jobs are judged by their schedules and limits",
+        "prefer": "jobs are judged by their schedules and limits",
+    }
+
+    jobs: Jobs
+    """Where the jobs are, and what is asked of them."""
+
+    @property
+    def config(self) -> _Jobs:
+        return self.jobs
+
+    @property
+    def target(self) -> str:
+        return self.config.source.target
+
+    @property
+    def host(self) -> str:
+        return self.config.source.host
+
+    def prepare(self) -> None:
+        self.config.source.prepare()
+
+    async def observe(self, attempt: Attempt) -> Observation:
+        reach = Reach(attempt.wire, attempt.trace, self.egress, PATIENCE, attempt.started)
+        try:
+            attempt.trace.begin("read")
+            snapshot = await self.config.source.snapshot(reach)
+            attempt.trace.end("read")
+        except Fault as fault:
+            return faulted(fault, attempt.trace)
+        judged = list(self.judged(snapshot.jobs, snapshot.now, attempt.memory))
+        return self._told(judged, attempt)
+
+    def judged(self, jobs: tuple[JobFacts, ...], now: int, memory: Mapping[str, Json]) -> Iterator[Judged]:
+        """A verdict on each job that is watched. One that must be there and is not known to the source is judged by
+        what is remembered of it."""
+        there = {facts.name for facts in jobs}
+        absent = (JobFacts(name) for name in self.config.required if name not in there)
+        for found in (*jobs, *absent):
+            limits = self.config.limits(found.name)
+            if limits is None:
+                continue
+            told = memory.get(PREFIX + found.name)
+            before = None if told is None else Known(**{k: v for k, v in told.items() if k in Known._fields})
+            facts, known = recall(found, limits, before, now)
+            verdict = judge(facts, limits, known.since, now)
+            if facts.name not in there and not verdict.reason and limits.plan is None:
+                verdict = Verdict("job_gone", f"{facts.name} is gone: the source does not know it", None)
+            yield Judged(facts, known, verdict)
+
+    def _told(self, judged: list[Judged], attempt: Attempt) -> Observation:
+        bad = {j.facts.name: (j.verdict.reason, j.verdict.message) for j in judged if j.verdict.reason}
+        reason, message = next(iter(bad.values()), ("", ""))
+        if len(bad) > 1:
+            message = f"{count(len(bad), 'job')} of {len(judged)} are not right: {', '.join(list(bad)[:5])}"
+        remember = {PREFIX + j.facts.name: _kept(j) for j in judged}
+        names = {PREFIX + j.facts.name for j in judged}
+        forget = {key: None for key in attempt.memory if key.startswith(PREFIX) and key not in names}
+        shown = sorted(judged, key=lambda j: not j.verdict.reason)[:SHOWN]
+        return Observation(
+            Outcome.FAIL if bad else Outcome.PASS,
+            reason,
+            message,
+            duration=sum(attempt.trace.phases.values()),
+            phases=attempt.trace.phases,
+            measurements={"jobs": len(judged), "jobs_bad": len(bad)},
+            jobs=bad,
+            evidence=Evidence({"jobs": {j.facts.name: _shown(j) for j in shown}}),
+            remember={k: v for k, v in (remember | forget).items() if attempt.memory.get(k) != v},
+        )
+
+
+def _kept(judged: Judged) -> Json:
+    return {**judged.known._asdict(), "reason": judged.verdict.reason, "expected": judged.verdict.expected}
+
+
+def _shown(judged: Judged) -> Json:
+    """What is known of a job, as evidence: what is empty is left out."""
+    facts = {k: v for k, v in judged.facts._asdict().items() if v not in (None, "", 0, False) and k != "name"}
+    facts.pop("enabled", None)
+    return {**facts, **({"wrong": judged.verdict.message} if judged.verdict.reason else {})}
