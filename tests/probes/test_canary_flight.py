@@ -12,7 +12,7 @@ HOUR = 3_600_000
 
 
 def flown(*looks: tuple[int, Look]) -> Flight:
-    flight = Flight(SENT, SENT)
+    flight = Flight("job-1", SENT, SENT)
     for after, look in looks:
         flight.see(look, SENT + after)
     return flight
