@@ -21,14 +21,20 @@ RULES = (availability, unjudged, task, missing, preference, job)
 
 STATE_OF = {rule.NAME: rule.STATE for rule in (*RULES, stale)}
 
-LISTED: Mapping[str, tuple[Callable[[Result], object], str]] = {
-    task.NAME: (lambda r: r.tasks, "gone"),
-    missing.NAME: (lambda r: r.tasks, "gone"),
-    preference.NAME: (lambda r: r.preferences, "gone"),
-    job.NAME: (lambda r: r.jobs, ""),
+
+class Listed(NamedTuple):
+    """Where a rule's subjects are listed, and what it says of one that is not: gone; well, where only bad ones are."""
+
+    of: Callable[[Result], object]
+    reason: str
+
+
+LISTED: Mapping[str, Listed] = {
+    task.NAME: Listed(lambda r: r.tasks, "gone"),
+    missing.NAME: Listed(lambda r: r.tasks, "gone"),
+    preference.NAME: Listed(lambda r: r.preferences, "gone"),
+    job.NAME: Listed(lambda r: r.jobs, ""),
 }
-"""Rules whose subjects come from a listing -> the listing, and what it says of a subject that is not in it: that it is
-gone, or, where only what is bad is listed, that it is well."""
 
 AT_ONCE = (stale.NAME, job.NAME)
 """Rules with patience of their own: `after` and `recover` do not apply to them."""
@@ -82,9 +88,9 @@ def gone(machines: Machines, result: Result, found: Iterable[Finding]) -> list[F
         return []
     there = {(f.rule, f.subject) for f in found}
     return [
-        Finding(rule, subject, False, LISTED[rule][1])
+        Finding(rule, subject, False, LISTED[rule].reason)
         for rule, subject in machines
-        if rule in LISTED and LISTED[rule][0](result) is not None and (rule, subject) not in there
+        if rule in LISTED and LISTED[rule].of(result) is not None and (rule, subject) not in there
     ]
 
 
