@@ -442,5 +442,5 @@ def test_what_no_server_can_keep_is_refused() -> None:
     server = {"url": "http://x/mcp", "tool": "export"}
     with pytest.raises(ValidationError, match="MCP does not show when a job is picked up: say finish_within alone, or"):
         canary({"mcp": server, "start_within": "1s"})
-    with pytest.raises(ValidationError, match="MCP sends what arguments says"):
+    with pytest.raises(ValidationError, match="what is sent stands in arguments"):
         canary({"mcp": server, "payload": {"a": 1}})

@@ -50,7 +50,7 @@ class _Canary(Model):
             hidden = f"{self.system.name} does not show when a job is picked up: {self.system.pickup_hint}"
             wrong.append((("start_within",), hidden))
         if self.system.sends and "payload" in self.model_fields_set:
-            wrong.append((("payload",), f"{self.system.name} sends what {self.system.sends} says"))
+            wrong.append((("payload",), f"what is sent stands in {self.system.sends}"))
         if wrong:
             raise FieldsError(wrong)
         return self
