@@ -130,6 +130,14 @@ def test_one_that_ended_meanwhile_lets_the_next_be_sent(api: JobApi) -> None:
         assert run(job(api), memory={"flight": ["job/0", 5]}).result.outcome is Outcome.PASS
 
 
+def test_nothing_is_sent_while_nobody_can_say_how_the_last_one_is(api: JobApi) -> None:
+    api.says["GET"] = deque([Said(503)])
+    report = run(job(api), memory={"flight": ["job/0", wall() - 60_000]})
+    assert told(report) == (Outcome.FAIL, "poll_failed", "poll got 503")
+    assert api.posts() == []
+    assert report.remember == {}
+
+
 def test_a_job_that_fails_tells_why(api: JobApi) -> None:
     api.does = "throw"
     assert told(run(job(api))) == (Outcome.FAIL, "job_failed", "the job failed: no template for noop")

@@ -18,6 +18,7 @@ from watchdog.queues.base import (
     System,
 )
 from watchdog.queues.bullmq import BullmqCanary, BullmqJobs
+<<<<<<< HEAD
 from watchdog.queues.http import HttpCanary
 from watchdog.queues.mcp import McpCanary
 
@@ -25,6 +26,13 @@ CANARIES: Mapping[str, type[CanarySystem]] = {
     "bullmq": BullmqCanary,
     "http": HttpCanary,
     "mcp": McpCanary,
+=======
+from watchdog.queues.pgboss import PgbossCanary
+
+CANARIES: Mapping[str, type[CanarySystem]] = {
+    "bullmq": BullmqCanary,
+    "pgboss": PgbossCanary,
+>>>>>>> canary
 }
 JOBS: Mapping[str, type[JobSource]] = {
     "bullmq": BullmqJobs,

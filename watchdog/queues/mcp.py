@@ -97,7 +97,8 @@ class McpCanary(McpTarget, CanarySystem):
                         await talk.list_tools()
             except TimeoutError:
                 raise Fault("timeout", f"timed out after {span(OPENING * 1000)}", reach.trace.under_way) from None
-            reach.facts["server"] = f"{seen.server} {seen.version}".strip()
+            if seen.server:
+                reach.facts["server"] = f"{seen.server} {seen.version}".strip()
             if all(tool.name != self.tool for tool in seen.tools):
                 listed = count(len(seen.tools), "tool")
                 raise Fault("tool_missing", f"tool {self.tool} is missing: {listed} listed")
