@@ -156,15 +156,9 @@ class CanaryProbe(Probe):
         reach = Reach(attempt.wire, attempt.trace, self.egress, PATIENCE, attempt.started)
         try:
             async with self.job.system.canary(reach) as line:
-<<<<<<< HEAD
                 seen = await run.fly(line)
         except Fault as fault:
             seen = run.broken_off(fault)
-=======
-                seen = await _Run(self, attempt, line).fly()
-        except Fault as fault:
-            seen = faulted(fault, attempt.trace)
->>>>>>> canary
         return replace(seen, evidence=replace(seen.evidence, facts={**seen.evidence.facts, **reach.facts}))
 
 

@@ -18,21 +18,15 @@ from watchdog.queues.base import (
     System,
 )
 from watchdog.queues.bullmq import BullmqCanary, BullmqJobs
-<<<<<<< HEAD
 from watchdog.queues.http import HttpCanary
 from watchdog.queues.mcp import McpCanary
-
-CANARIES: Mapping[str, type[CanarySystem]] = {
-    "bullmq": BullmqCanary,
-    "http": HttpCanary,
-    "mcp": McpCanary,
-=======
 from watchdog.queues.pgboss import PgbossCanary
 
 CANARIES: Mapping[str, type[CanarySystem]] = {
     "bullmq": BullmqCanary,
     "pgboss": PgbossCanary,
->>>>>>> canary
+    "http": HttpCanary,
+    "mcp": McpCanary,
 }
 JOBS: Mapping[str, type[JobSource]] = {
     "bullmq": BullmqJobs,

@@ -87,7 +87,7 @@ class McpCanary(McpTarget, CanarySystem):
 
         from watchdog.wire.mcp import Seen, conversation, phase
 
-        seen = Seen(facts=reach.facts)
+        since, seen = monotonic(), Seen(facts=reach.facts)
         opened = conversation(reach.wire, self.goal(reach.egress), seen, reach.trace, OPENING, reach.now)
         async with AsyncExitStack() as stack:
             try:
@@ -103,7 +103,7 @@ class McpCanary(McpTarget, CanarySystem):
                 listed = count(len(seen.tools), "tool")
                 raise Fault("tool_missing", f"tool {self.tool} is missing: {listed} listed")
             calls = await stack.enter_async_context(anyio.create_task_group())
-            line = _Mcp(self, reach, talk)
+            line = _Mcp(self, reach, talk, since)
             calls.start_soon(line.calls)
             yield line
             calls.cancel_scope.cancel()
@@ -112,9 +112,9 @@ class McpCanary(McpTarget, CanarySystem):
 class _Mcp:
     """Calls the tool at the side, since it may take as long as the job does."""
 
-    def __init__(self, config: McpCanary, reach: Reach, talk: Dialogue) -> None:
-        self.config, self.reach, self.talk = config, reach, talk
-        self._since = monotonic()
+    def __init__(self, config: McpCanary, reach: Reach, talk: Dialogue, since: float) -> None:
+        """`since`: the monotonic clock when ours stood at `reach.now`."""
+        self.config, self.reach, self.talk, self._since = config, reach, talk, since
         self._sent: asyncio.Future[Sentinel] = asyncio.get_running_loop().create_future()
         self._answered = asyncio.Event()
         self._ended = 0
