@@ -127,7 +127,8 @@ def test_one_that_is_said_to_run_for_ever_is_forgotten_after_a_day(api: JobApi) 
 def test_one_that_ended_meanwhile_lets_the_next_be_sent(api: JobApi) -> None:
     for status in ("completed", "failed"):
         api.jobs["job/0"] = {"id": "job/0", "status": status}
-        assert run(job(api), memory={"flight": ["job/0", 5]}).result.outcome is Outcome.PASS
+        assert run(job(api), memory={"flight": ["job/0", wall() - 60_000]}).result.outcome is Outcome.PASS
+        assert api.heard[0].path == "/jobs/job%2F0"
 
 
 def test_nothing_is_sent_while_nobody_can_say_how_the_last_one_is(api: JobApi) -> None:
@@ -236,6 +237,7 @@ def test_a_poll_that_fails_is_tried_again(api: JobApi) -> None:
     [
         (Said(0, cut=True), "poll failed: connection closed by the server while waiting for the first byte"),
         (Said(503, {"error": "busy"}), "poll got 503"),
+        (Said(500, {"status": "failed"}), "poll got 500"),
     ],
 )
 def test_a_poll_that_fails_until_it_is_too_late(api: JobApi, said: Said, message: str) -> None:
@@ -245,6 +247,13 @@ def test_a_poll_that_fails_until_it_is_too_late(api: JobApi, said: Said, message
     assert list(report.result.phases) == ["enqueue"]
     assert report.evidence.facts["sentinel"] == "job/1"
     assert report.remember == {"flight": ["job/1", report.result.slot]}
+
+
+def test_a_poll_that_is_a_post_is_not_answered_from_a_memory_of_keys(api: JobApi) -> None:
+    api.says["POST"] = deque([Said(200, {"id": 7}), Said(200, {"status": "completed"})])
+    poll = {"url": f"{api.url}/jobs/{{job_id}}", "method": "POST"}
+    assert told(run(job(api, poll=poll))) == (Outcome.PASS, "", "")
+    assert ["idempotency-key" in asked.headers for asked in api.posts()] == [True, False]
 
 
 def test_the_status_of_a_poll_may_be_what_tells(api: JobApi) -> None:

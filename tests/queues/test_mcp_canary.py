@@ -393,8 +393,9 @@ def test_a_read_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_job_of_an_earlier_run_that_the_server_does_not_know_holds_up_nothing() -> None:
     answers = [Answer(error=(-32603, "no job 6")), *read({"status": "done"})]
     odd = Odd({"tools/call": said(STARTED), "resources/read": answers})
-    report = odd.run(memory={"flight": ["job:6", 5]})
+    report = odd.run(memory={"flight": ["job:6", wall() - 60_000]})
     assert told(report) == (Outcome.PASS, "", "")
+    assert odd.heard.count("resources/read") == 2
     assert report.remember == {"flight": None}
 
 
