@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Self
 
 import structlog
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from watchdog.alerts import Routes
 from watchdog.assets import asset
@@ -45,6 +46,8 @@ LOCATION = "local"
 """Where this process probes from; there is one location."""
 FRESH = 20 * CLAIM * 1000
 """Ready means a claim in so many ms."""
+VISITS = 256
+"""Connections to the pages at once: a quarter of the files that a process may usually open."""
 UNREAD = 1
 """Seconds that a visitor may take to read what was asked for before we were told to stop."""
 
@@ -140,13 +143,36 @@ def faces(app: App) -> FastAPI:
     return create_app(read=app.storage.read, now=app.clock, ready=app.ready, site=site, keys=keys, addresses=addresses)
 
 
+class Visit(H11Protocol):
+    """A connection to the pages. Visitors, however many, must not take the files that probes need to connect."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > VISITS:
+            idlest = self._idlest()
+            self.connections.discard(idlest)
+            idlest.transport.abort()
+
+    def _idlest(self) -> H11Protocol:
+        """One that has asked for nothing, or has its answer; this one when there is none."""
+        others = (other for other in self.connections if isinstance(other, H11Protocol) and other is not self)
+        return next((other for other in others if other.cycle is None or other.cycle.response_complete), self)
+
+
 class Server(uvicorn.Server):
     """Serves pages on a socket that is open already, until the block is left."""
 
     def __init__(self, pages: FastAPI, listening: socket.socket):
         super().__init__(
             uvicorn.Config(
-                pages, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=UNREAD
+                pages,
+                http=Visit,
+                ws="none",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=UNREAD,
+                backlog=VISITS // 2,
             )
         )
         self._listening = listening

@@ -5,11 +5,13 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from tests.cli.serving import served
 from tests.cli.terminal import program, typed
 from tests.crash.harness import Target
+from watchdog.app import VISITS
 
 Write = Callable[..., Path]
 
@@ -55,3 +57,28 @@ def test_a_visitor_who_reads_nothing_does_not_keep_it_from_ending(write: Write, 
         begun = time.monotonic()
         assert run.stop() == 0
         assert time.monotonic() - begun < 10
+
+
+def test_visitors_who_hold_connections_keep_no_probe_and_no_other_visitor_waiting(write: Write, target: Target) -> None:
+    """Each connection is an open file, of which a process may have few."""
+    config = write(server={"listen": "127.0.0.1:0"}, probes=[{"name": "API", "every": "1s", "http": target.url}])
+    more = 40
+    with served(config) as run, ExitStack() as held:
+        place = ("127.0.0.1", int(run.pages.rpartition(":")[2].strip("/")))
+        idlers = [held.enter_context(socket.create_connection(place, 10)) for _ in range(VISITS + more)]
+        for idler in idlers:
+            with suppress(OSError):
+                idler.sendall(b"GET / HTTP/1.1\r\nHost: localh")
+        assert run.get("healthz").status_code == 200
+        assert sum(map(_is_over, idlers)) > more
+        assert run.stop() == 0
+
+
+def _is_over(connection: socket.socket) -> bool:
+    connection.setblocking(False)
+    try:
+        return connection.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True

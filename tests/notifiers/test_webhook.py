@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import json
@@ -17,9 +18,13 @@ from pydantic import SecretStr, ValidationError
 from tests.notifiers import stories
 from tests.notifiers.conftest import Send
 from tests.notifiers.stories import NOW, OPENED, PLAIN, RESOLVED, TASK, told
+from tests.servers import Talk, answer, forever, saying, serving
 from tests.standins import Answer, Heard, HookStandIn
-from watchdog.model import Story
+from watchdog.model import Json, Story
+from watchdog.notifiers import post
+from watchdog.notifiers.base import Delivery
 from watchdog.notifiers.webhook import Webhook, document
+from watchdog.wire import Wire
 from watchdog.words import utc
 
 SECRET = "a secret of some length"
@@ -197,6 +202,27 @@ def test_any_2xx_confirms(hook: HookStandIn, send: Send, status: int) -> None:
 def test_an_endless_answer_is_a_confirmation_all_the_same(hook: HookStandIn, send: Send) -> None:
     hook.answers.append(Answer(200, b"x" * 3_000_000))
     send(Webhook(url=hook.url), OPENED)
+
+
+@pytest.mark.parametrize(
+    ("talk", "why"),
+    [
+        (saying(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok"), "its text breaks off"),
+        (saying(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"), "its text is garbage"),
+        (saying(b"HTTP/1.1 200 OK\r\n\r\nok", then=60), "its text never ends"),
+        (forever(b"x", every=0.02, first=b"HTTP/1.1 200 OK\r\n\r\n"), "its text comes slowly, for ever"),
+        (saying(answer(b"bomb", Content_Encoding="gzip")), "its text is compressed"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_2xx_confirms_whatever_becomes_of_its_text(monkeypatch: pytest.MonkeyPatch, talk: Talk, why: str) -> None:
+    monkeypatch.setattr(post, "READING", 0.2)
+
+    async def sent() -> dict[str, Json]:
+        async with serving(talk) as peer, Wire() as wire:
+            return await Webhook(url=peer.url()).send(Delivery(told(OPENED), OPENED, {}, wire))
+
+    assert asyncio.run(sent()) == {}
 
 
 @pytest.mark.parametrize(

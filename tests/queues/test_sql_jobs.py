@@ -28,6 +28,7 @@ from watchdog.probes import JobsProbe
 from watchdog.queues import database
 from watchdog.queues.sql import SqlJobs
 from watchdog.wire.faults import Fault
+from watchdog.words import iso
 
 NBSP = "\N{NO-BREAK SPACE}"
 COLUMNS = {
@@ -42,6 +43,14 @@ TABLE = """
 """
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 NOW = datetime.now(UTC).replace(microsecond=0)
+
+
+def _ms(at: datetime) -> int:
+    return round(at.timestamp() * 1000)
+
+
+def _iso(at: datetime) -> str:
+    return iso(_ms(at))
 
 
 class Shop:
@@ -158,12 +167,10 @@ def test_what_the_rows_say_of_a_job(shop: Shop) -> None:
     wrong = f"export failed 3{NBSP}times in a row: no disk 2"
     assert report.result.jobs == {"export": ("job_failed", wrong)}
 
-    def ms(ago: timedelta) -> int:
-        return round((NOW - ago).timestamp() * 1000)
-
     assert facts == {
-        "next_due": ms(-HOUR), "last_start": ms(HOUR / 2), "last_end": ms(3 * HOUR), "last_ok": ms(8 * HOUR),
-        "running_since": ms(HOUR), "failures": 3, "error": "no disk 2", "worker": "app-3", "wrong": wrong,
+        "next": _iso(NOW + HOUR), "next_due": _iso(NOW + HOUR), "last_start": _iso(NOW - HOUR / 2),
+        "last_end": _iso(NOW - 3 * HOUR), "last_ok": _iso(NOW - 8 * HOUR), "running_since": _iso(NOW - HOUR),
+        "failures": 3, "error": "no disk 2", "worker": "app-3",
     }  # fmt: skip
     [(reason, message)] = shop.wrong({"*": {"max_runtime": "10m"}}).values()
     assert reason == "job_stuck"
@@ -201,10 +208,6 @@ def test_an_empty_table_has_no_jobs_and_one_that_is_asked_for_is_gone(shop: Shop
 
 
 # --- tables of every shape
-
-
-def _ms(at: datetime) -> int:
-    return round(at.timestamp() * 1000)
 
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -248,9 +251,9 @@ def test_instants_of_every_form(
         assert report.result.jobs is not None, report.result.message
         facts = report.evidence.facts["jobs"]
         assert set(facts) == {"hourly", "daily"}
-        ok = _ms(done + HOUR / 4)
-        assert facts["hourly"] == {"last_start": _ms(done), "last_end": ok, "last_ok": ok, "duration": 900_000}
-        assert facts["daily"]["next_due"] == _ms(late)
+        ok = _iso(done + HOUR / 4)
+        assert facts["hourly"] == {"last_start": _iso(done), "last_end": ok, "last_ok": ok, "duration": 900_000}
+        assert facts["daily"]["next_due"] == _iso(late)
         assert report.result.jobs["daily"][0] == "job_overdue"
 
 
@@ -260,7 +263,7 @@ def test_naive_times_are_of_the_zone_that_is_configured(shop: Shop) -> None:
     shop.do("INSERT INTO jobs VALUES ('x', 'ok', :at)", at=str(told) if "sqlite" in shop.url else told)
     columns = {"type": "kind", "status": "state", "started": "begun"}
     sql: dict[str, Any] = {"table": "jobs", "columns": columns, "statuses": {"done": ["ok"]}}
-    assert shop.look(timezone="Asia/Tokyo", **sql).evidence.facts["jobs"]["x"]["last_start"] == _ms(NOW - HOUR)
+    assert shop.look(timezone="Asia/Tokyo", **sql).evidence.facts["jobs"]["x"]["last_start"] == _iso(NOW - HOUR)
 
 
 @pytest.mark.parametrize(
@@ -274,7 +277,7 @@ def test_naive_times_are_of_the_zone_that_is_configured(shop: Shop) -> None:
 def test_one_column_of_time_is_enough(shop: Shop, columns: dict[str, str], says: dict[str, timedelta]) -> None:
     shop.add("export", "completed", scheduled_at=3 * HOUR, started_at=2 * HOUR, completed_at=HOUR)
     report = shop.look(columns={"type": "job_type", "status": "status", **columns})
-    assert report.evidence.facts["jobs"]["export"] == {name: _ms(NOW - ago) for name, ago in says.items()}
+    assert report.evidence.facts["jobs"]["export"] == {name: _iso(NOW - ago) for name, ago in says.items()}
 
 
 def test_statuses_of_every_type(pg: Shop) -> None:
@@ -541,7 +544,7 @@ def test_instants_in_mariadb(my: Shop, column: str, form: Any) -> None:
     columns = {"type": "kind", "status": "state", "started": "begun"}
     facts = my.look(table="jobs", columns=columns, statuses={"done": ["ok"]}, timezone="Europe/Berlin").evidence.facts
     assert set(facts["jobs"]) == {"x"}
-    assert facts["jobs"]["x"]["last_start"] == _ms(NOW - HOUR)
+    assert facts["jobs"]["x"]["last_start"] == _iso(NOW - HOUR)
 
 
 def test_nothing_can_be_written_to_mariadb(my: Shop) -> None:

@@ -113,6 +113,27 @@ async def test_ticks_go_on_when_the_clock_is_put_back(house: House, monkeypatch:
     assert told == [("warning", "59 min")], "once"
 
 
+async def test_waiting_for_the_database_while_another_process_claims_is_no_clock_put_back(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim, now = house.lab.claims.claim, wall()
+    monkeypatch.setattr(house.service, "clock", lambda: now)
+
+    def kept_waiting(at: int, most: int) -> Any:
+        nonlocal now
+        now += 9_000
+        claim(now, most)  # the other one does
+        house.lab.timekeeper._beaten = 0
+        return claim(at, most)
+
+    monkeypatch.setattr(house.lab.claims, "claim", kept_waiting)
+    with capture_logs() as logs:
+        await house.service.claim()
+    assert house.lab.timekeeper.behind
+    assert house.service.behind == 0
+    assert [entry for entry in logs if entry["event"] == "clock_put_back"] == []
+
+
 async def test_a_batch_on_its_way_to_the_database_when_we_are_stopped_is_waited_for(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:

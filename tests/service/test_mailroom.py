@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+import sqlalchemy as sa
 from structlog.testing import capture_logs
 
 from tests.store.lab import EVERY, T0, Lab, member, series
@@ -15,7 +17,7 @@ from watchdog.alerts import Routes
 from watchdog.model import Event, Json
 from watchdog.notifiers.base import Delivery, DeliveryError, Notifier
 from watchdog.service import delivery
-from watchdog.service.delivery import FIRST, GIVE_UP, LONGEST, Mailroom, backoff
+from watchdog.service.delivery import FIRST, GIVE_UP, LEASE, LONGEST, Mailroom, backoff
 from watchdog.service.storage import Storage
 from watchdog.store.tables import outbox
 from watchdog.wire import Mask, Wire
@@ -175,6 +177,39 @@ async def test_nothing_goes_to_a_destination_before_the_time_it_named(office: Of
     office.now += 1
     await office.deliver()
     assert len(office.heard) == 2
+
+
+async def test_who_asks_to_be_asked_at_once_is_asked_later_and_later_all_the_same(office: Office) -> None:
+    office.answers = [lambda: DeliveryError("http_503", "got 503", retry_after=0.0)] * 3
+    break_it(office)
+    for heard, wait in ((1, 1_000), (2, 2_000), (3, 4_000)):
+        await office.deliver()
+        assert len(office.heard) == heard
+        assert office.rows()[0]["due_at"] == office.now + wait
+        office.now += wait
+
+
+async def test_what_was_confirmed_while_the_database_is_away_is_not_told_again(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long that takes."""
+    monkeypatch.setattr(delivery, "MARK", 0.0)
+    busy = sqlite3.OperationalError("database is locked")
+    busy.sqlite_errorcode = sqlite3.SQLITE_BUSY
+    sent, faults = office.lab.outbox.sent, [sa.exc.OperationalError("", {}, busy)] * 3
+
+    def away(*values: Any) -> None:
+        office.now += LEASE + 1
+        if faults:
+            raise faults.pop()
+        sent(*values)
+
+    monkeypatch.setattr(office.lab.outbox, "sent", away)
+    break_it(office)
+    await office.deliver()
+    await office.deliver()
+    assert len(office.heard) == 1
+    assert [row["state"] for row in office.rows()] == ["sent"]
 
 
 async def test_a_bug_in_a_notifier_is_retried_and_names_no_internals(office: Office) -> None:

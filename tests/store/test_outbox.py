@@ -312,7 +312,7 @@ def test_a_retry_does_not_keep_others_from_the_destination(database: Database) -
 def test_nothing_goes_to_a_destination_before_it_wants_to_hear_again(database: Database) -> None:
     lab = queue(database, 3, BOTH)
     held = {h.notification.destination: h for h in lab.take(SLOT + 1_000)}
-    lab.outbox.retry(held["oncall/slack"], SLOT + 9_000, "ratelimited", pause=True)
+    lab.outbox.retry(held["oncall/slack"], SLOT + 9_000, "ratelimited", resume=SLOT + 9_000)
     lab.outbox.sent(held["oncall/email"], {}, SLOT + 1_000)
     assert [h.notification.destination for h in lab.take(SLOT + 8_999)] == ["oncall/email"]
     again = [h for h in lab.take(SLOT + 9_000) if h.notification.destination == "oncall/slack"]
@@ -323,8 +323,8 @@ def test_a_pause_never_gets_shorter(database: Database) -> None:
     """Two were sent at once, and the receiver asked one to wait longer."""
     lab = queue(database, 3)
     first, second = one(lab, SLOT + 1_000), one(lab, SLOT + 1_000)
-    lab.outbox.retry(first, SLOT + 60_000, "ratelimited", pause=True)
-    lab.outbox.retry(second, SLOT + 2_000, "ratelimited", pause=True)
+    lab.outbox.retry(first, SLOT + 60_000, "ratelimited", resume=SLOT + 60_000)
+    lab.outbox.retry(second, SLOT + 2_000, "ratelimited", resume=SLOT + 2_000)
     assert lab.row(destinations) == {"name": "oncall/slack", "resume_at": SLOT + 60_000}
     assert lab.take(SLOT + 59_999) == []
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Annotated, NamedTuple
@@ -29,6 +31,8 @@ Url = Annotated[str, AfterValidator(usable), WithJsonSchema({"type": "string", "
 
 MOST = 64 * 1024
 """Bytes read of an answer."""
+READING = 5.0
+"""Seconds that an answer's text may take after its status, which decides by itself."""
 LONGEST_WAIT = 3_600.0
 """Seconds that a receiver may make us wait."""
 PATIENT = frozenset({408, 425, 429})
@@ -52,10 +56,12 @@ async def post(wire: Wire, url: str, body: bytes, headers: Mapping[str, str], *,
     headers = {"content-type": "application/json", "accept-encoding": "identity", **headers}
     try:
         async with wire.client.stream("POST", url, content=body, headers=headers) as response:
-            async for chunk in response.aiter_raw():
-                read += chunk
-                if len(read) >= MOST:
-                    break
+            with suppress(httpx.HTTPError, TimeoutError):  # the receiver has decided: asking again would be a copy
+                async with asyncio.timeout(READING):
+                    async for chunk in response.aiter_raw():
+                        read += chunk
+                        if len(read) >= MOST:
+                            break
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as e:
         # The exception itself may quote the URL or a header, and so a secret.
         fault = fault_of(e)

@@ -17,7 +17,7 @@ from watchdog.probes.verdict import faulted
 from watchdog.queues import JOBS, JobFacts, JobSource, Reach, Snapshot
 from watchdog.schedule import Cron, Interval, Schedule, phase_of
 from watchdog.wire.faults import Fault
-from watchdog.words import count, span
+from watchdog.words import count, iso, span
 
 PATIENCE = 5.0
 """Seconds that a source may take for any one answer."""
@@ -28,6 +28,7 @@ PREFIX = "job:"
 SHOWN = 50
 """Jobs kept as evidence, those first that are not right."""
 REST = "*"
+INSTANTS = ("next", "next_due", "last_start", "last_end", "last_ok", "running_since")
 
 
 class Watched(Model):
@@ -210,10 +211,10 @@ def _kept(judged: Judged) -> Json:
 
 
 def _shown(judged: Judged) -> Json:
-    """What is known of a job, as evidence: what is empty is left out."""
-    facts = {k: v for k, v in judged.facts._asdict().items() if v not in (None, "", 0, False) and k != "name"}
-    for meaningless in ("enabled", "since", *(() if judged.facts.cron else ("timezone",))):
-        facts.pop(meaningless, None)
+    """What is known of a job, as evidence: instants to be read by people, and nothing that is empty."""
+    told = judged.facts._asdict() | {"next": judged.verdict.expected}
+    untold = ("name", "enabled", "since", *(() if judged.facts.cron else ("timezone",)))
+    facts = {k: iso(v) if v and k in INSTANTS else v for k, v in told.items() if k not in untold}
     if judged.facts.cron and not judged.known.plan:
         facts["unread"] = "we cannot read this schedule: whether a run is late is not judged"
-    return {**facts, **({"wrong": judged.verdict.message} if judged.verdict.reason else {})}
+    return {k: v for k, v in facts.items() if v not in (None, "", 0, False)}

@@ -18,6 +18,8 @@ from watchdog.queues.base import (
     System,
 )
 from watchdog.queues.bullmq import BullmqCanary, BullmqJobs
+from watchdog.queues.http import HttpCanary
+from watchdog.queues.mcp import McpCanary
 from watchdog.queues.pgboss import PgbossCanary
 from watchdog.queues.pgboss_schedules import PgbossJobs
 from watchdog.queues.sql import SqlJobs
@@ -25,6 +27,8 @@ from watchdog.queues.sql import SqlJobs
 CANARIES: Mapping[str, type[CanarySystem]] = {
     "bullmq": BullmqCanary,
     "pgboss": PgbossCanary,
+    "http": HttpCanary,
+    "mcp": McpCanary,
 }
 JOBS: Mapping[str, type[JobSource]] = {
     "bullmq": BullmqJobs,

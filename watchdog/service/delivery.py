@@ -8,9 +8,11 @@ from contextlib import suppress
 
 import structlog
 
+from watchdog.model import Json
 from watchdog.notifiers.base import Delivery, DeliveryError, Notifier
 from watchdog.service.clock import Clock
 from watchdog.service.storage import Storage
+from watchdog.store.database import Unusable, away
 from watchdog.store.outbox import Held, Outbox
 from watchdog.store.story import story
 from watchdog.wire import Mask, Wire
@@ -22,6 +24,8 @@ SEND = 20.0
 """Seconds a delivery may take."""
 LEASE = 30_000
 """Ms that a claimed notification is ours: longer than a delivery may take, so that only a dead sender loses it."""
+MARK = 1.0
+"""Seconds between tries to store what a receiver has confirmed."""
 FIRST, LONGEST = 1_000, 600_000
 """Ms before the second try, doubled each time up to the longest."""
 GIVE_UP = 3 * DAY
@@ -101,8 +105,25 @@ class Mailroom:
             log.exception("notifier_failed_internally", destination=n.destination)
             await self._failed(held, DeliveryError("internal_error", f"{type(e).__name__} inside Watchdog"))
         else:
-            await self.storage.write(self.outbox.sent, held, receipt, self.clock())
+            await self._mark(held, receipt)
             log.info("told", incident=n.incident, notified=n.event, destination=n.destination, tries=held.attempts + 1)
+
+    async def _mark(self, held: Held, receipt: Mapping[str, Json]) -> None:
+        """Store that the receiver has confirmed, however long the database is away: forgotten, it would hear it again.
+
+        Nothing else goes there meanwhile.
+        """
+        warned = False
+        while True:
+            try:
+                return await self.storage.write(self.outbox.sent, held, receipt, self.clock())
+            except Unusable as e:
+                if not away(e):
+                    raise
+                if not warned:
+                    log.warning("not_marked", destination=held.notification.destination, why=type(e).__name__)
+                warned = True
+            await asyncio.sleep(MARK)
 
     async def _failed(self, held: Held, error: DeliveryError) -> None:
         n, tries, now = held.notification, held.attempts + 1, self.clock()
@@ -112,9 +133,9 @@ class Mailroom:
             await self.storage.write(self.outbox.bury, held, detail, now)
             log.error("gave_up", **facts)
             return
-        asked = error.retry_after is not None
-        wait = round(error.retry_after * 1000) if error.retry_after is not None else backoff(tries)
-        await self.storage.write(self.outbox.retry, held, now + wait, detail, pause=asked)
+        asked = round((error.retry_after or 0.0) * 1000)
+        wait = max(asked, backoff(tries))  # "at once" is no reason to ask without a break
+        await self.storage.write(self.outbox.retry, held, now + wait, detail, resume=now + asked if asked else None)
         log.warning("not_delivered", retry_in_ms=wait, **facts)
 
     async def keep(self) -> None:

@@ -110,13 +110,13 @@ class Outbox:
             self._let_go(connection, held, ~this, state="merged", **told)
             self._let_go(connection, held, this, state="sent", receipt=codec.dumps(dict(receipt)), **told)
 
-    def retry(self, held: Held, due: int, detail: str, *, pause: bool = False) -> None:
-        """Try again at `due`. `pause`: the receiver itself asked for the wait, so nothing else goes there earlier."""
+    def retry(self, held: Held, due: int, detail: str, *, resume: int | None = None) -> None:
+        """Try again at `due`. `resume`: the receiver itself asked that nothing goes there earlier."""
         with self.database.write() as connection:
             self._let_go(connection, held, due_at=due, detail=codec.clean(detail))
-            if pause:
-                insert = self.database.insert(destinations).values(name=held.notification.destination, resume_at=due)
-                longer = {"set_": {"resume_at": due}, "where": destinations.c.resume_at < due}
+            if resume is not None:
+                insert = self.database.insert(destinations).values(name=held.notification.destination, resume_at=resume)
+                longer = {"set_": {"resume_at": resume}, "where": destinations.c.resume_at < resume}
                 connection.execute(insert.on_conflict_do_update(index_elements=["name"], **longer))
 
     def bury(self, held: Held, detail: str, now: int) -> None:
