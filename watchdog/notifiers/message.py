@@ -82,7 +82,8 @@ def compose(story: Story) -> Message:
     state = STATE_OF.get(incident.rule, State.DOWN)
     word = "No data" if incident.rule == "stale" else STATE_WORD[state]
     name, cause = one_line(story.probe.name, NAME), one_line(incident.message or incident.reason, CAUSE)
-    title = f"{name}: {cause}"
+    itself = incident.rule == "job" and incident.subject == story.probe.name
+    title = cause if itself else f"{name}: {cause}"
     thread = plain(f"{'[TEST] ' if story.test else ''}[{word.upper()} {incident.severity}] {title}")
     lasted = _lasting(incident, story.now)
     lines = _opened(story, cause)
@@ -145,7 +146,8 @@ def _end(name: str, incident: Incident) -> str:
     if incident.resolution == "removed":
         return f"{name} {_CLOSED[incident.resolution]}"
     kind = {"preference": "", "job": "job "}.get(incident.rule, "task ")
-    subject = f": {kind}{one_line(incident.subject, NAME)}" if incident.subject else ""
+    subject = one_line(incident.subject, NAME)
+    subject = f": {kind}{subject}" if subject not in ("", name) else ""
     return f"{name}{subject} {_CLOSED.get(incident.resolution) or _AGAIN.get(incident.rule, 'recovered')}"
 
 
@@ -245,15 +247,17 @@ def _evidence(story: Story) -> str:
 
 
 def _told(sample: Sample | None, subject: str) -> str:
-    """Expectations are left out: the rule's line tells them. Of tasks, the one that it is about stands for all."""
+    """Expectations and jobs are left out: the rule's line tells them. Of tasks, the one that it is about stands for
+    all."""
     if sample is None:
         return ""
-    told = {key: value for key, value in sample.evidence.facts.items() if key != "expect" and value not in (None, "")}
+    facts = sample.evidence.facts.items()
+    told = {key: value for key, value in facts if key not in ("expect", "jobs") and value not in (None, "")}
     tasks = told.get("tasks")
     if isinstance(tasks, dict) and subject in tasks:
         told = {"task": tasks[subject]} | {key: value for key, value in told.items() if key != "tasks"}
-    facts = [f"{key}: {_value(value)}" for key, value in told.items()]
-    text = harmless("\n".join([*facts, sample.evidence.excerpt])).strip()
+    lines = [f"{key}: {_value(value)}" for key, value in told.items()]
+    text = harmless("\n".join([*lines, sample.evidence.excerpt])).strip()
     return text if len(text) <= EXCERPT else f"{text[: EXCERPT - 1]}…"
 
 
