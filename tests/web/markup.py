@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from html import unescape
 from html.parser import HTMLParser
 
 VOID = frozenset({"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"})
@@ -60,3 +61,8 @@ def problems(html: str) -> list[str]:
     found = [*checker.problems, *(f"<{tag}> is never closed" for tag in checker.open)]
     found += [f"id {name!r} twice" for name in set(checker.ids) if checker.ids.count(name) > 1]
     return found + [f"nothing has id {name!r}" for name in checker.wanted if name not in checker.ids]
+
+
+def text(html: str) -> str:
+    """What a person reads, in one line."""
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", html)).replace("\u00a0", " ").split())

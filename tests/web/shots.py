@@ -12,7 +12,7 @@ from playwright.sync_api import ViewportSize
 from tests.web.book import Book, at
 from tests.web.browser import browsing
 from tests.web.serving import app_of, filled, serving
-from tests.web.story import acme, newborn, resolved
+from tests.web.story import acme, newborn, pipeline, resolved
 
 Scheme = Literal["light", "dark"]
 
@@ -32,6 +32,7 @@ def main(folder: Path) -> None:
         (story, "error", "/nowhere", (1280,), ("light",)),
         (resolved(), "incident-resolved", incident, (1280,), ("light", "dark")),
         (newborn(), "probe-first-minute", "/probes/search-mcp", (1280, 320), ("light",)),
+        (pipeline(), "canary", "/probes/email-pipeline", (1280, 320), ("light", "dark")),
         (Book(), "status-empty", "/", (1280,), ("light",)),
     ]
     with browsing() as browser, tempfile.TemporaryDirectory() as scratch:

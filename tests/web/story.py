@@ -242,3 +242,43 @@ def newborn() -> Book:
         since=NOW - 30 * SECOND, next_due=NOW + 12 * SECOND,
     )  # fmt: skip
     return book
+
+
+PIPELINE_SPEC = """\
+name: Email pipeline
+every: 5m
+canary:
+  bullmq: {redis: "${REDIS_URL}", queue: email, job: __canary__}
+  payload: {sentinel: true}
+  start_within: 10s
+  finish_within: 30s
+"""
+
+
+def pipeline() -> Book:
+    """A canary whose last three sentinels nobody picked up."""
+    book = Book()
+    book.mark(NOW)
+    id = book.probe(
+        "Email pipeline", "canary", "Jobs", spec=PIPELINE_SPEC, target="redis.acme.example/email", cadence="every 5 min"
+    )
+    newest = at("02:25")
+    why = "not picked up in 10 s: no worker, 214 waiting, oldest 18 min"
+    for i in range(47, -1, -1):
+        slot = newest - i * 5 * MINUTE
+        if i == 17:
+            continue
+        if i < 3:
+            phases = {"connect": 1, "enqueue": 8}
+            waiting = {"waiting": 214 - i * 60, "workers": 0}
+            told = Evidence({"sentinel": "wd-b7c104e", "workers": 0, "waiting": 214})
+            book.result(
+                id, slot, Outcome.FAIL, why, "not_picked_up", None, phases=phases, measurements=waiting, evidence=told
+            )
+            continue
+        wait = book.random.randint(150, 300) + (6_000 if i == 29 else 0)
+        work = book.random.randint(1_400, 2_000)
+        phases = {"connect": 1, "enqueue": book.random.randint(5, 9), "pick_up": wait, "finish": work}
+        book.result(id, slot, took=wait + work, phases=phases)
+    book.incident(id, "availability", why, newest - 10 * MINUTE, after=10 * MINUTE, reason="not_picked_up")
+    return book

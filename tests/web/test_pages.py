@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from markupsafe import escape
 
 from tests.web.book import NOW, Book, at
-from tests.web.markup import problems
+from tests.web.markup import problems, text
 from tests.web.serving import app_of, ask, filled
 from tests.web.story import newborn, resolved
 from watchdog.model import Evidence, Outcome, Task
@@ -41,11 +41,6 @@ PATHS = (
 
 
 LINK = re.compile(r'(?:href|action)="([^"]+)"')
-
-
-def text(html: str) -> str:
-    """What a person reads, in one line."""
-    return " ".join(unescape(re.sub(r"<[^>]+>", " ", html)).replace("\u00a0", " ").split())
 
 
 @pytest.mark.parametrize("path", PATHS)

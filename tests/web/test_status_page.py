@@ -14,8 +14,8 @@ from fastapi import FastAPI
 from markupsafe import Markup
 
 from tests.web.book import NOW, Book, at
+from tests.web.markup import text
 from tests.web.serving import app_of, ask, filled, reader
-from tests.web.test_pages import text
 from watchdog.model import Evidence, Outcome, ProbeInfo, State
 from watchdog.store.database import Database
 from watchdog.store.views import StoreError

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import codecs
+import errno
 import gc
+import io
 import os
 import signal
+import sys
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG})
+"""What is wrong with where our output goes, and no fault of ours."""
 
 
 def main() -> None:
@@ -24,7 +31,33 @@ def main() -> None:
 
     from watchdog.cli.root import app
 
-    app()
+    speak_what_is_heard()
+    try:
+        try:
+            app()
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except OSError as e:
+        if e.errno not in FULL or e.filename is not None:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left is not tried again at the very end
+        print(f"watchdog: the output cannot be written: {e.strerror}", file=sys.stderr)
+        sys.exit(3)
+
+
+def speak_what_is_heard() -> None:
+    """A terminal or a pipe that is not in UTF-8 gets what it can show, not a traceback."""
+    codecs.register_error("shown", _shown)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and codecs.lookup(stream.encoding).name != "utf-8":
+            stream.reconfigure(errors="shown")
+
+
+def _shown(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(" " if c.isspace() else "?" for c in error.object[error.start : error.end]), error.end
 
 
 def leave(number: int, _frame: object) -> None:

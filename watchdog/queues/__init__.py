@@ -18,9 +18,11 @@ from watchdog.queues.base import (
     System,
 )
 from watchdog.queues.bullmq import BullmqCanary, BullmqJobs
+from watchdog.queues.pgboss import PgbossCanary
 
 CANARIES: Mapping[str, type[CanarySystem]] = {
     "bullmq": BullmqCanary,
+    "pgboss": PgbossCanary,
 }
 JOBS: Mapping[str, type[JobSource]] = {
     "bullmq": BullmqJobs,

@@ -23,7 +23,7 @@ STATE_OF = {rule.NAME: rule.STATE for rule in (*RULES, stale)}
 
 
 class Listed(NamedTuple):
-    """Where a rule's subjects are listed, and what it says of one that is not: gone, or well where only bad ones are."""
+    """Where a rule's subjects are listed, and what it says of one that is not: gone; well, where only bad ones are."""
 
     of: Callable[[Result], object]
     reason: str

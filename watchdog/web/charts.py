@@ -167,6 +167,45 @@ def latency(
     return out + _hours(frame, hours) + Markup("</svg>")
 
 
+class Column(NamedTuple):
+    """One sentinel: ms until it was picked up, and from then (or from being sent) until it was finished."""
+
+    wait: float | None
+    work: float | None
+    failed: bool
+
+
+def stages(columns: Sequence[Column | None], hours: Sequence[str], label: str, height: int = 216) -> Markup:
+    """A column a run, waiting below and working above it; a failed run is hatched. None: no run."""
+    peak = max([*((c.wait or 0) + (c.work or 0) for c in columns if c), 1.0])
+    ceiling, step = scale(peak)
+    frame = Frame(height, ceiling, len(columns))
+    out = Markup('<svg height="{}" role="img" aria-label="{}">').format(height, label) + _grid(frame, step, None)
+    floor_, width = frame.y(0), 68 / max(1, len(columns))
+    for i, column in enumerate(columns):
+        if column is None:
+            continue
+        x, y = frame.x(i) / 10 - width / 2, floor_
+        for name, ms in (("wait", column.wait), ("work", column.work)):
+            if ms:
+                tall = max(floor_ - frame.y(ms), 1)
+                y -= tall
+                out += _rect(name, x, y, width, tall)
+        if column.failed:
+            y = min(y, floor_ - frame.inner * 0.4)
+            out += _rect("fail", x, y, width, floor_ - y)
+            out += Markup(
+                '<svg x="{}%" y="{}" overflow="visible"><path class="x-mark" d="M-3.5 0l7 7m0-7l-7 7"/></svg>'
+            ).format(n(x + width / 2), n(y - 12))
+    return out + _hours(frame, hours) + Markup("</svg>")
+
+
+def _rect(name: str, x: float, y: float, width: float, height: float) -> Markup:
+    return Markup('<rect class="{}" x="{}%" y="{}" width="{}%" height="{}"/>').format(
+        name, n(x), n(y), n(width), n(height)
+    )
+
+
 def _grid(frame: Frame, step: float, limit: Limit | None) -> Markup:
     """Lines at round values; none where the limit has its own."""
     out = Markup()

@@ -17,6 +17,7 @@ from watchdog.web import charts
 from watchdog.web.latency import Latency, Phases, latency, limit_of, phases, sample, window_of
 from watchdog.web.results import Query, Results
 from watchdog.web.results import read as read_results
+from watchdog.web.stages import RUNS, Stages, stages
 from watchdog.web.timeline import STATE_WORDS, Span, flatten
 from watchdog.words import DAY, about, clock, moment
 
@@ -77,6 +78,7 @@ class ProbePage:
     """Nothing has run yet."""
     latency: Latency | None
     phases: Phases | None
+    stages: Stages | None
     tasks: Tasks | None
     results: Results
     failed: int
@@ -108,8 +110,9 @@ def read(connection: Connection, key: str, query: Query, now: int) -> ProbePage 
         next=_next(standing, now),
         notices=notices(standing, listing, now),
         fresh=standing.last is None,
-        latency=latency(runs, limit_of(last), now) if runs else None,
+        latency=latency(runs, limit_of(last), now) if runs and probe.kind != "canary" else None,
         phases=phases({name: kept[slot].result for name, slot in lanes.items() if slot in kept}),
+        stages=_stages(connection, probe, runs),
         tasks=_tasks(listing, probe.task_limits, standing.incidents, now),
         results=read_results(connection, probe.id, query, cases),
         failed=sum(run.outcome is Outcome.FAIL for run in runs),
@@ -170,6 +173,13 @@ def _by_now(incident: Incident, listing: Result | None, limits: Mapping[str, int
 def sentence(text: str) -> str:
     """With a capital, as a title."""
     return text[:1].upper() + text[1:]
+
+
+def _stages(connection: Connection, probe: ProbeInfo, runs: Sequence[Seen]) -> Stages | None:
+    if probe.kind != "canary":
+        return None
+    kept = history.details(connection, probe.id, [run.slot for run in runs[-RUNS:]])
+    return stages([kept[slot].result for slot in sorted(kept)])
 
 
 def _tasks(listing: Result | None, limits: Mapping[str, int], still: Iterable[Incident], now: int) -> Tasks | None:

@@ -1,0 +1,42 @@
+"""Where the output goes: to terminals that know less than UTF-8, and to disks that are full."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.cli.terminal import COMMAND, environment
+
+Write = Callable[..., Path]
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
+def test_a_terminal_without_utf_8_gets_what_it_can_show(write: Write, encoding: str) -> None:
+    probes = [{"name": f"P{i}", "http": "http://127.0.0.1:1/"} for i in range(2)]
+    code, said = validated(write(probes=probes), encoding)
+    assert (code, said.replace("\xa0", " ")[:26]) == (0, "ok: 2 probes, 0 receivers.")
+    code, said = validated(write(probes=[{"name": "\N{SNOWMAN}\u202f", "http": "x"}]), encoding)
+    assert code == 2
+    assert "Traceback" not in said
+
+
+def validated(config: Path, encoding: str) -> tuple[int, str]:
+    env = environment({"PYTHONIOENCODING": encoding})
+    command = [*COMMAND, "validate", "-c", str(config)]
+    ran = subprocess.run(
+        command, check=False, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding=encoding
+    )
+    return ran.returncode, ran.stdout
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
+@pytest.mark.parametrize("words", [["schema"], ["version"]], ids=str)
+def test_a_full_disk_is_told_in_one_line(words: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        ran = subprocess.run(
+            [*COMMAND, *words], check=False, env=environment(), stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert (ran.returncode, ran.stderr) == (3, "watchdog: the output cannot be written: No space left on device\n")
