@@ -10,6 +10,7 @@ from typing import TypeVar
 import pytest
 
 from tests import nginx as nginx_peer
+from tests.check_in_ear import Ear
 from tests.mcp_peers import OutOfReachError, Peers, install
 from tests.postgres import Postgres, installed, running
 from tests.redis_server import Redis
@@ -55,6 +56,13 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
     server: Postgres = request.getfixturevalue("postgres")
     with server.fresh() as url:
         yield url
+
+
+@pytest.fixture
+def ear() -> Iterator[Ear]:
+    """Hears check-ins in the place of Watchdog."""
+    with Ear() as ear:
+        yield ear
 
 
 @pytest.fixture(scope="session")

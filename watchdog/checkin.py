@@ -15,6 +15,7 @@ the program goes on: a check-in that does not arrive is a warning in the log, ne
 from __future__ import annotations
 
 import functools
+import http.client
 import logging
 import os
 import time
@@ -54,7 +55,9 @@ def deliver(url: str, what: str, run: str, ago: float, body: bytes = b"") -> str
         e.close()
         final = "!" if 400 <= e.code < 500 and e.code not in (408, 425, 429) else ""
         return f"{final}Watchdog answered {e.code}"
-    except Exception as e:  # an address that is none, a name that is unknown, a line that broke
+    except (ValueError, http.client.InvalidURL):
+        return "!the address is none"
+    except Exception as e:  # a name that is unknown, a line that broke
         return f"{type(e).__name__}: {getattr(e, 'reason', '') or e}".replace(url, "the address")
 
 
@@ -124,13 +127,13 @@ class check_in:  # noqa: N801 - reads as the verb that it is
 
         await asyncio.shield(asyncio.to_thread(work))
 
-    def _tell(self, what: str, text: str = "", since: float | None = None, tries: int = TRIES) -> bool:
+    def _tell(self, what: str, text: str = "", since: float | None = None, tries: int = 0) -> bool:
         """Whether it arrived, or there is nobody to tell."""
         if not self.url:
             return True
         why, since = "", time.monotonic() if since is None else since
         try:
-            for n in range(tries):
+            for n in range(tries or TRIES):
                 time.sleep(n)
                 why = deliver(self.url, what, self.run, time.monotonic() - since, text.encode("utf-8", "replace"))
                 if not why or why.startswith("!"):
