@@ -22,7 +22,7 @@ FLEET_ENV = {
     name: f"{name.lower()}-0123456789"
     for name in (
         *("API_TOKEN", "GATEWAY_PASSWORD", "MCP_TOKEN", "SLACK_BOT_TOKEN", "WEBHOOK_SECRET", "SMTP_PASSWORD"),
-        *("WATCHDOG_CI_KEY", "WATCHDOG_READ_KEY"),
+        *("WATCHDOG_CI_KEY", "WATCHDOG_READ_KEY", "BACKUP_KEY"),
     )
 } | {"SLACK_WEBHOOK_URL": "https://hooks.slack.example/services/T0/B0/abcdefgh"}
 
@@ -56,6 +56,7 @@ def test_a_whole_fleet_loads() -> None:
     probes = {probe.key: probe for probe in fleet.config.probes}
     assert list(probes) == [
         *("website", "api", "warm-the-cache", "gateway", "search-mcp", "files-mcp", "legacy-mcp"),
+        "nightly-backup",
         "blog",  # from conf.d
     ]
     api = probes["api"]

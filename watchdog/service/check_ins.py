@@ -62,6 +62,7 @@ class Reception:
         await asyncio.gather(self._drain, return_exceptions=True)
         with suppress(Exception):
             async with asyncio.timeout(LAST):
+                await self.drain()  # the file that was being drained
                 await self.drain()
         await asyncio.get_running_loop().run_in_executor(self._disk, self.spool.close)
         self._disk.shutdown()
@@ -129,13 +130,16 @@ class Reception:
                 self._well("check_ins_wait")
 
     async def drain(self) -> None:
-        """Store all that is on disk. Raises what keeps us from it."""
+        """Store what was on disk when this began. Raises what keeps us from it."""
         on_disk = asyncio.get_running_loop().run_in_executor
-        while records := await on_disk(self._disk, self.spool.read, BATCH):
+        more = True
+        while more and (records := await on_disk(self._disk, self.spool.read, BATCH)):
             hot = await self._store([told for record in records if (told := self._told(record))])
-            await on_disk(self._disk, self.spool.settled)
+            more = await on_disk(self._disk, self.spool.settled)
             if hot:  # a run that was claimed ahead may not know of them yet: the next comes after it
                 await self.storage.write(self.claims.hasten, dict.fromkeys(hot, self.clock() + AHEAD + 1))
+        if self.spool.waiting:
+            self._news.set()
 
     def _told(self, record: bytes) -> Told | None:
         probe, id, at, kind, *rest = json.loads(record)

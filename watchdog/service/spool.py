@@ -87,12 +87,19 @@ class Spool:
             self.settled()  # nothing but what a crash left of a line
         return []
 
-    def settled(self) -> None:
-        """What was read last is in the database."""
+    def settled(self) -> bool:
+        """What was read last is in the database. Returns whether more is in the same file: what comes meanwhile is in
+        the other one, and may gather there."""
         self._from = self._read
-        if self._from >= self._draining.size:
-            self._draining.clear()
-            self._from = self._read = 0
+        if self._from < self._draining.size:
+            return True
+        self._draining.clear()
+        self._from = self._read = 0
+        return False
+
+    @property
+    def waiting(self) -> bool:
+        return any(file.size for file in self._files)
 
     def close(self) -> None:
         for file in self._files:
