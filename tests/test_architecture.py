@@ -21,8 +21,8 @@ PACKAGE = ROOT / "watchdog"
 
 STOREYS = (
     ("model",),
-    ("words", "assets"),
-    ("schedule", "rules", "alerts"),
+    ("words", "assets", "checkin"),
+    ("schedule", "rules", "alerts", "beat"),
     ("fields", "expressions"),
     ("wire",),
     ("queues",),
@@ -36,7 +36,7 @@ STOREYS = (
 )
 """A room imports itself and the storeys before its own. Rooms of one storey are siblings and do not meet."""
 
-PURE = {"model": (), "schedule": ("cronsim",), "rules": (), "alerts": (), "words": ()}
+PURE = {"model": (), "schedule": ("cronsim",), "rules": (), "alerts": (), "beat": (), "words": ()}
 """Rooms without I/O, clock or randomness, and the libraries each may use beyond Python's own."""
 
 IMPURE = frozenset(

@@ -8,7 +8,7 @@ import signal
 import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -20,11 +20,15 @@ from watchdog.alerts import Routes
 from watchdog.assets import asset
 from watchdog.config import Loaded
 from watchdog.notifiers.base import Notifier
+from watchdog.probes import HeartbeatProbe
+from watchdog.service.check_ins import Reception
 from watchdog.service.clock import Clock, wall
 from watchdog.service.delivery import Mailroom
 from watchdog.service.members import member_of
 from watchdog.service.service import CLAIM, Retention, Service
+from watchdog.service.spool import Spool
 from watchdog.service.storage import Storage
+from watchdog.store.check_ins import CheckIns
 from watchdog.store.claims import Claims
 from watchdog.store.database import Database
 from watchdog.store.fleet import register
@@ -36,7 +40,7 @@ from watchdog.wire import Wire
 from watchdog.words import about
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
+    from starlette.types import ASGIApp
 
 log = structlog.get_logger()
 
@@ -60,6 +64,8 @@ class App:
     service: Service
     storage: Storage
     clock: Clock
+    reception: Reception | None = None
+    """Takes check-ins; None: no job checks in."""
 
     def ready(self) -> str:
         """What keeps it from being ready, in words; empty when it is."""
@@ -85,11 +91,14 @@ async def running(loaded: Loaded, clock: Clock = wall) -> AsyncIterator[App]:
     try:
         await storage.write(upgrade, database, asset("migrations"))
         await asyncio.to_thread(lambda: [probe.prepare() for probe in config.probes])
-        async with Wire() as wire:
+        async with Wire() as wire, AsyncExitStack() as stack:
             service = await assemble(loaded, storage, wire, clock)
+            reception = receiving(service, loaded)
+            if reception is not None:
+                await stack.enter_async_context(reception)
             await service.start()
             try:
-                yield App(loaded, service, storage, clock)
+                yield App(loaded, service, storage, clock, reception)
             finally:
                 await service.stop()
     finally:
@@ -117,16 +126,27 @@ async def assemble(loaded: Loaded, storage: Storage, wire: Wire, clock: Clock) -
     return Service(probes, storage, claims, journal, mailroom, retention, wire, loaded.mask, clock)
 
 
+def receiving(service: Service, loaded: Loaded) -> Reception | None:
+    """What takes the check-ins of jobs that have a heartbeat; None: none has."""
+    ids = {probe.key: id for id, probe in service.probes.items() if isinstance(probe, HeartbeatProbe)}
+    if not ids:
+        return None
+    store = CheckIns(service.storage.database, service.claims.fleet)
+    spool = Spool(loaded.config.storage.waiting)
+    return Reception(spool, service.storage, store, service.claims, ids, loaded.mask, service.clock)
+
+
 def destinations(loaded: Loaded) -> dict[str, Notifier]:
     """Every destination by name: "oncall/slack"."""
     receivers = loaded.config.receivers.items()
     return {name: notifier for key, receiver in receivers for name, notifier in receiver.destinations(key).items()}
 
 
-def faces(app: App) -> FastAPI:
-    """The pages of a running service."""
+def faces(app: App) -> ASGIApp:
+    """The pages of a running service, and the door at which jobs check in."""
     from watchdog.web.access import Key
     from watchdog.web.app import create_app
+    from watchdog.web.check_ins import Door
     from watchdog.web.status import Site
 
     config = app.loaded.config
@@ -140,7 +160,12 @@ def faces(app: App) -> FastAPI:
     )
     keys = [Key(key.name, key.role, key.key.get_secret_value()) for key in config.access.keys]
     addresses = {name: notifier.address for name, notifier in destinations(app.loaded).items()}
-    return create_app(read=app.storage.read, now=app.clock, ready=app.ready, site=site, keys=keys, addresses=addresses)
+    read, now = app.storage.read, app.clock
+    pages = create_app(read=read, now=now, ready=app.ready, site=site, keys=keys, addresses=addresses)
+    if app.reception is None:
+        return pages
+    jobs = {p.heartbeat.key.get_secret_value(): p.key for p in config.probes if isinstance(p, HeartbeatProbe)}
+    return Door(pages, jobs, app.reception.take, now)
 
 
 class Visit(H11Protocol):
@@ -162,7 +187,7 @@ class Visit(H11Protocol):
 class Server(uvicorn.Server):
     """Serves pages on a socket that is open already, until the block is left."""
 
-    def __init__(self, pages: FastAPI, listening: socket.socket):
+    def __init__(self, pages: ASGIApp, listening: socket.socket):
         super().__init__(
             uvicorn.Config(
                 pages,

@@ -13,6 +13,7 @@ import httpx
 import sqlalchemy as sa
 import uvicorn
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from tests.web.book import NOW, Book
 from watchdog.store.database import Database
@@ -66,10 +67,11 @@ def app_of(database: Database, **options: Any) -> FastAPI:
 
 
 @contextmanager
-def serving(app: FastAPI) -> Iterator[str]:
+def serving(app: FastAPI | ASGIApp) -> Iterator[str]:
     """A real server on a free port of loopback: its address."""
-    with socket.socket() as listener:
+    with socket.socket(proto=socket.IPPROTO_TCP) as listener:  # else asyncio would leave Nagle's algorithm on
         listener.bind(("127.0.0.1", 0))
+        listener.listen()
         server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off"))
         thread = Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
         thread.start()
