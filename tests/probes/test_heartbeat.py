@@ -13,6 +13,7 @@ from watchdog.beat import MEMORY, Beat, CheckIn, Kind, kept_of, step
 from watchdog.model import Json, Observation, Outcome
 from watchdog.probes import HeartbeatProbe
 from watchdog.probes.base import Attempt
+from watchdog.probes.tasks import digest
 from watchdog.wire import Wire
 
 NB = "\N{NO-BREAK SPACE}"
@@ -141,7 +142,7 @@ def test_its_output_is_evidence_and_why_it_failed_is_in_the_message() -> None:
 def test_what_is_remembered_says_when_it_is_due_next() -> None:
     nightly = job(**NIGHTLY)
     nightly.look(LAST_NIGHT + HOUR)
-    kept = nightly.memory["job:Nightly backup"]
+    kept = nightly.memory[f"job:{digest('Nightly backup')}"]
     assert (kept["plan"], kept["since"], kept["expected"]) == ("0 3 * * * UTC", LAST_NIGHT + HOUR, LAST_NIGHT + DAY)
 
 
