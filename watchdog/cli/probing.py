@@ -53,7 +53,6 @@ async def _once(given: Loaded, chosen: Probe) -> dict[str, Any]:
     from watchdog.service.runner import Runner
     from watchdog.wire import Wire
 
-    chosen.prepare()
     async with Wire() as wire, LagSentinel() as lag:
         return await run_once(Runner(wire, given.mask, wall, lag), chosen)
 

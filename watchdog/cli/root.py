@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from watchdog.cli import about, asking, checking, db, demo, probing, running, telling
+from watchdog.cli import about, agents, asking, checking, db, demo, probing, running, telling
 
 app = typer.Typer(
     name="watchdog",
@@ -19,6 +19,7 @@ for command in (
     checking.schema,
 ):  # fmt: skip
     app.command()(command)
+app.command("mcp")(agents.speak)
 app.command("test-alert")(telling.send_test)
 app.add_typer(db.app, name="db")
 app.command()(about.version)

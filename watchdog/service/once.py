@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
@@ -27,6 +28,7 @@ def find(probes: Sequence[Probe], name: str) -> Probe:
 
 async def run_once(runner: Runner, probe: Probe) -> dict[str, Any]:
     """Run it now. The result as one object; a duration is in ms."""
+    await asyncio.to_thread(probe.prepare)
     slot = Slot(0, runner.clock(), "local", None)
     return _told(runner, probe, await runner.run(probe, slot, {}))
 
