@@ -18,11 +18,15 @@ from watchdog.queues.base import (
     System,
 )
 from watchdog.queues.bullmq import BullmqCanary, BullmqJobs
+from watchdog.queues.http import HttpCanary
+from watchdog.queues.mcp import McpCanary
 from watchdog.queues.pgboss import PgbossCanary
 
 CANARIES: Mapping[str, type[CanarySystem]] = {
     "bullmq": BullmqCanary,
     "pgboss": PgbossCanary,
+    "http": HttpCanary,
+    "mcp": McpCanary,
 }
 JOBS: Mapping[str, type[JobSource]] = {
     "bullmq": BullmqJobs,

@@ -164,7 +164,7 @@ class Database:
             if not asking.done():
                 self._hang_up()
                 await asyncio.wait({asking})
-                asking.exception()
+            asking.exception()  # nobody else may come to ask for it
         return asking.result()
 
     async def _ask(self, statement: str, values: Mapping[str, Any], limit: int) -> list[tuple[Any, ...]]:

@@ -14,6 +14,8 @@ from watchdog.words import clock, count, span
 
 RUNS = 48
 """Runs in the chart and its table."""
+BEYOND = ("not_finished", "job_failed", "progress_stalled")
+"""Reasons of a job that was at work, whether or not its queue shows since when."""
 STAGES = {"enqueue": "Enqueued", "pick_up": "Picked up", "finish": "Finished"}
 
 
@@ -70,7 +72,7 @@ def _cards(newest: Result, ran: Sequence[Result]) -> list[StageCard]:
         if took is not None:
             failed = newest.outcome is Outcome.FAIL and name == list(STAGES)[-1]
             cards.append(StageCard(title, State.DOWN if failed else State.UP, span(took), usual))
-        elif newest.outcome is Outcome.PASS:
+        elif newest.outcome is Outcome.PASS or (name == "pick_up" and newest.reason in BEYOND):
             cards.append(StageCard(title, State.UNKNOWN, "not observable", "its queue does not show this"))
         elif broken:
             cards.append(StageCard(title, State.UNKNOWN, "not reached", usual))
@@ -88,9 +90,8 @@ def _hours(ran: Sequence[Result]) -> list[str]:
 def _label(ran: Sequence[Result]) -> str:
     """What the chart comes to, for those who do not see it."""
     told = f"Stage timings of {count(len(ran), 'canary run')}."
-    for name, words in (("pick_up", "picked up after"), ("finish", "finished")):
-        known = [r.phases[name] for r in ran if name in r.phases]
-        if known:
-            told += f" Usually {words} {span(median(known))}{' later' if name == 'finish' else ''}."
+    for name, words in {"pick_up": "picked up after {}", "finish": "finished {} later"}.items():
+        if known := [r.phases[name] for r in ran if name in r.phases]:
+            told += f" Usually {words.format(span(median(known)))}."
     failed = sum(r.outcome is Outcome.FAIL for r in ran)
     return told + (f" {count(failed, 'run')} failed." if failed else "")
