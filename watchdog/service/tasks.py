@@ -44,24 +44,28 @@ class InternalTask:
         """Ms since its last run ended, or since it was first to run."""
         return max(now - (self.since if self.ended is None else self.ended), 0)
 
-    def verdict(self, now: int) -> tuple[str, str]:
-        """success, failed, overdue or never (which is no fault yet), and what is wrong in words."""
-        if (stale := self.staleness(now)) > OVERDUE * self.every:
-            hangs = f"no run has ended for {about(stale)}; one is due every {span(self.every)}"
-            return "overdue", f"{hangs}. {self.error}" if self.error else hangs
-        if self.failures:
-            return "failed", self.error
-        return ("never" if self.ended is None else "success"), ""
+    def status(self, now: int) -> str:
+        """success, failed, overdue or never; the last is no fault yet."""
+        if self.staleness(now) > OVERDUE * self.every:
+            return "overdue"
+        return "failed" if self.failures else "never" if self.ended is None else "success"
+
+    def trouble(self, now: int) -> str:
+        """What is wrong, in words; empty when nothing is."""
+        if self.status(now) != "overdue":
+            return self.error
+        hangs = f"no run has ended for {about(self.staleness(now))}; one is due every {span(self.every)}"
+        return f"{hangs}. {self.error}" if self.error else hangs
 
 
 def task_json(task: InternalTask, now: int) -> Json:
     """As the convention of health_check has it: what `ok` says, and when the last run ended."""
-    status, error = task.verdict(now)
+    status = task.status(now)
     return {
         "name": task.name,
         "ok": status in ("success", "never"),
         "last_run_at": None if task.ended is None else iso(task.ended),
         "staleness_ms": None if task.ended is None else task.staleness(now),
         "last_run_status": status,
-        "last_run_error": error or None,
+        "last_run_error": task.trouble(now) or None,
     }
