@@ -264,6 +264,7 @@ async def test_a_secret_gets_out_of_no_tool(tmp_path: Path, monkeypatch: pytest.
     head = f"HTTP/1.1 503 {secret}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode()
     async with serving(saying(head, body)) as target:
         probe = {**DOWN, "http": {"url": f"http://127.0.0.1:{target.port}/{secret}", "headers": {"X-Key": "${TOKEN}"}}}
+        probe |= {"group": "for ${TOKEN}", "tags": ["${TOKEN}"], "name": "Payments ${TOKEN}", "key": "payments-api"}
         async with with_secret(tmp_path, probe, secret) as (app, url), client(url) as talking:
 
             async def broken() -> None:
@@ -274,9 +275,11 @@ async def test_a_secret_gets_out_of_no_tool(tmp_path: Path, monkeypatch: pytest.
             assert "RuntimeError: cannot log in as •••" in said[0]
             said.append(str(await call(talking, "health_check")))
             assert "cannot log in as •••" in said[1]
-            said.append(str(await call(talking, "run_probe", probe="Payments API")))
+            said.append(str(await call(talking, "run_probe", probe="payments-api")))
             assert "the token ••• is wrong" in said[2]
             said.append(str(await call(talking, "list_probes")))
+            said.append(await refused(talking, "run_probe", probe="nope"))
+            assert said[-1] == "no probe is called 'nope'; there are Payments •••"
             incidents = await call(talking, "list_incidents")
             said += [str(incidents), str(await call(talking, "get_incident", id=incidents["incidents"][0]["id"]))]
             assert "the token ••• is wrong" in said[-1]

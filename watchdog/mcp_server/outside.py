@@ -56,16 +56,18 @@ class Outside:
     async def trigger(self, name: str) -> Json:
         try:
             job = await self._visit("trigger_task", {"task": name})
-            while job["status"] == "running":
+            while job.get("status") == "running":
                 await asyncio.sleep(POLL)
                 job = await self._visit(resource=job["poll_resource"])
         except AwayError as e:
             raise RefusedError(f"tasks run inside `watchdog run`, and {e}") from None
-        if job["status"] == "failed":
-            raise RefusedError(job["error"])
+        if "result" not in job:
+            raise RefusedError(job.get("error", "the answer holds no result"))
         return job["result"]
 
-    async def _visit(self, tool: str = "", arguments: Mapping[str, Json] | None = None, resource: str = "") -> Json:
+    async def _visit(
+        self, tool: str = "", arguments: Mapping[str, Json] | None = None, resource: str = ""
+    ) -> dict[str, Json]:
         """What a tool answers, or a resource holds. Raises AwayError and RefusedError."""
         from watchdog.wire.mcp import Agenda, Endpoint, Seen, Visit
 
@@ -80,4 +82,7 @@ class Outside:
             raise AwayError(f"nothing of use answers at {self._url}: {e or 'timed out'}") from None
         if seen.is_error:
             raise RefusedError(seen.text)
-        return seen.resource if resource else seen.result
+        said = seen.resource if resource else seen.result
+        if not isinstance(said, dict):
+            raise AwayError(f"what answers at {self._url} is no Watchdog")
+        return said

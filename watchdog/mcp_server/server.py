@@ -51,7 +51,7 @@ class Tools:
         try:
             return self._masked(await self._desk.tending.health())
         except RefusedError as e:
-            raise ToolError(str(e)) from None
+            raise self._refusal(e) from None
 
     async def trigger_task(
         self, task: Annotated[str, Field(description="A task that health_check lists, such as keep.")], ctx: Asked
@@ -150,26 +150,29 @@ class Tools:
         try:
             return find(self._desk.probes, name)
         except LookupError as e:
-            raise ToolError(e.args[0]) from None
+            raise self._refusal(e) from None
 
     async def _ask(self, query: Callable[[Connection], Answer]) -> Answer:
         try:
             return self._masked(await self._desk.ask(query))
         except RefusedError as e:
-            raise ToolError(str(e)) from None
+            raise self._refusal(e) from None
 
     async def _job(self, ctx: Asked, what: str, most: float, work: Callable[[], Coroutine[Any, Any, Json]]) -> Answer:
         try:
             job = self._jobs.start(what, most, work)
         except RefusedError as e:
-            raise ToolError(str(e)) from None
+            raise self._refusal(e) from None
         await self._jobs.follow(job, ctx.report_progress)
         if job.error:
-            raise ToolError(self._desk.runner.mask(job.error))
+            raise self._refusal(RefusedError(job.error))
         return self._masked(job.shown())
 
+    def _refusal(self, error: RefusedError | LookupError) -> ToolError:
+        return ToolError(self._desk.runner.mask(str(error.args[0])))
+
     def _masked(self, value: Answer) -> Answer:
-        """What is stored is masked already; what has not been is masked here."""
+        """What is stored is masked already; what a service elsewhere says of itself is not."""
         masked: Answer = self._desk.runner.mask.deep(value)
         return masked
 
