@@ -167,6 +167,17 @@ async def test_a_spool_that_cannot_be_written_takes_nothing_until_it_can(databas
         assert len(house.stored()) == 1
 
 
+async def test_a_full_spool_takes_nothing_until_there_is_room(database_url: str, tmp_path: Path) -> None:
+    async with open_house(database_url, tmp_path) as house:
+        house.spool.most = 50
+        with capture_logs() as logs:
+            assert not await house.take()
+            house.spool.most = 1_000
+            assert await house.take()
+        assert "is full" in next(log["why"] for log in logs if log["event"] == "not_kept")
+        await until(lambda: len(house.stored()) == 1)
+
+
 async def test_told_to_stop_it_stores_what_it_has(database_url: str, tmp_path: Path) -> None:
     async with open_house(database_url, tmp_path) as house:
         await house.take()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from watchdog.service import spool as module
 from watchdog.service.spool import CHUNK, Spool, SpoolError
 
 
@@ -167,3 +168,18 @@ def test_only_we_may_read_it(path: Path) -> None:
     with opened(path) as spool:
         spool.append([b"one"])
         assert filled(path).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_group_is_brought_to_disk_once_before_it_is_taken(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As far as a process can tell: a machine that loses its power is not to be had here."""
+    brought: list[bytes] = []
+
+    def settle(_: int) -> None:
+        brought.append(filled(path).read_bytes())
+
+    monkeypatch.setattr(module, "_settle", settle)
+    with opened(path) as spool:
+        spool.append([b"one", b"two"])
+        assert brought == [filled(path).read_bytes()]
+        spool.append([b"three"])
+        assert len(brought) == 2
