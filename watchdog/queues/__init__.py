@@ -18,9 +18,11 @@ from watchdog.queues.base import (
     System,
 )
 from watchdog.queues.bullmq import BullmqCanary, BullmqJobs
+from watchdog.queues.rq import RqCanary
 
 CANARIES: Mapping[str, type[CanarySystem]] = {
     "bullmq": BullmqCanary,
+    "rq": RqCanary,
 }
 JOBS: Mapping[str, type[JobSource]] = {
     "bullmq": BullmqJobs,
