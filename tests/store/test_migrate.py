@@ -17,11 +17,11 @@ from watchdog.store.database import Database
 from watchdog.store.migrate import VERSION, SchemaError, upgrade
 from watchdog.store.tables import metadata, probes
 
-HEAD = "0001"
-KILLED = """
+HEAD = max(asset("migrations").glob("versions/*.py")).name[:4]
+KILLED = f"""
 import os, signal
 from alembic import op
-revision, down_revision = "0002", "0001"
+revision, down_revision = "9999", "{HEAD}"
 
 def upgrade():
     op.execute("CREATE TABLE half_done (id INTEGER)")
@@ -123,7 +123,7 @@ def test_a_kill_in_the_middle_leaves_nothing_half_done(
 ) -> None:
     longer = tmp_path / "migrations"
     shutil.copytree(asset("migrations"), longer, ignore=shutil.ignore_patterns("__pycache__"))
-    (longer / "versions/0002_killed.py").write_text(KILLED)
+    (longer / "versions/9999_killed.py").write_text(KILLED)
     if before:
         upgrade(fresh, asset("migrations"))
     process = another(database_url, longer)

@@ -156,9 +156,10 @@ class CanaryProbe(Probe):
         reach = Reach(attempt.wire, attempt.trace, self.egress, PATIENCE, attempt.started)
         try:
             async with self.job.system.canary(reach) as line:
-                return await _Run(self, attempt, line).fly()
+                seen = await _Run(self, attempt, line).fly()
         except Fault as fault:
-            return faulted(fault, attempt.trace)
+            seen = faulted(fault, attempt.trace)
+        return replace(seen, evidence=replace(seen.evidence, facts={**seen.evidence.facts, **reach.facts}))
 
 
 class _Run:

@@ -18,10 +18,12 @@ from watchdog.queues.base import (
     System,
 )
 from watchdog.queues.bullmq import BullmqCanary, BullmqJobs
+from watchdog.queues.pgboss import PgbossCanary
 from watchdog.queues.rq import RqCanary
 
 CANARIES: Mapping[str, type[CanarySystem]] = {
     "bullmq": BullmqCanary,
+    "pgboss": PgbossCanary,
     "rq": RqCanary,
 }
 JOBS: Mapping[str, type[JobSource]] = {

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from abc import abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from importlib import import_module
 from importlib.util import find_spec
@@ -18,6 +19,7 @@ from watchdog.model import Json
 from watchdog.wire import Trace, Wire
 from watchdog.wire.address import Egress
 from watchdog.wire.faults import Fault
+from watchdog.wire.trace import DOING
 
 
 class Stage(StrEnum):
@@ -113,6 +115,8 @@ class Reach:
     """Seconds that any one exchange may take."""
     now: int
     """The clock at the start, ms since the epoch."""
+    facts: dict[str, Json] = field(default_factory=dict)
+    """What the driver finds worth knowing about the system: evidence, whatever comes of the run."""
 
 
 class Canary(Protocol):
@@ -186,14 +190,20 @@ class JobSource(System):
         """What it says of every job. Raises Fault."""
 
 
-async def reachable(reach: Reach, host: str, port: int) -> None:
-    """A first knock, with our own address filter, phases and words. Raises Fault."""
+async def reachable(reach: Reach, host: str, port: int) -> str:
+    """A first knock, with our own address filter, phases and words. Returns the address. Raises Fault."""
     try:
-        (await reach.wire.dial(host, port, reach.trace, reach.egress)).close()
+        async with asyncio.timeout(reach.patience):
+            sock = await reach.wire.dial(host, port, reach.trace, reach.egress)
+    except TimeoutError:
+        doing = DOING[reach.trace.under_way or "connect"]
+        raise unreachable(f"{host}:{port}: timed out while {doing}") from None
     except Fault as fault:
         if fault.ours or fault.reason == "address_refused":
             raise
         raise unreachable(f"{host}:{port}: {fault.message}", fault.facts) from None
+    with sock:
+        return str(sock.getpeername()[0])
 
 
 def unreachable(why: str, facts: Mapping[str, Json] = {}) -> Fault:

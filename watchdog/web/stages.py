@@ -88,9 +88,8 @@ def _hours(ran: Sequence[Result]) -> list[str]:
 def _label(ran: Sequence[Result]) -> str:
     """What the chart comes to, for those who do not see it."""
     told = f"Stage timings of {count(len(ran), 'canary run')}."
-    for name, words in (("pick_up", "picked up after"), ("finish", "finished")):
-        known = [r.phases[name] for r in ran if name in r.phases]
-        if known:
-            told += f" Usually {words} {span(median(known))}{' later' if name == 'finish' else ''}."
+    for name, words in {"pick_up": "picked up after {}", "finish": "finished {} later"}.items():
+        if known := [r.phases[name] for r in ran if name in r.phases]:
+            told += f" Usually {words.format(span(median(known)))}."
     failed = sum(r.outcome is Outcome.FAIL for r in ran)
     return told + (f" {count(failed, 'run')} failed." if failed else "")
