@@ -19,11 +19,13 @@ from watchdog.queues.base import (
 )
 from watchdog.queues.bullmq import BullmqCanary, BullmqJobs
 from watchdog.queues.pgboss import PgbossCanary
+from watchdog.queues.procrastinate import ProcrastinateCanary
 from watchdog.queues.rq import RqCanary
 
 CANARIES: Mapping[str, type[CanarySystem]] = {
     "bullmq": BullmqCanary,
     "pgboss": PgbossCanary,
+    "procrastinate": ProcrastinateCanary,
     "rq": RqCanary,
 }
 JOBS: Mapping[str, type[JobSource]] = {

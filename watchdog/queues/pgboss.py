@@ -49,7 +49,7 @@ Columns: TypeAlias = Mapping[str, frozenset[str]]
 # --- configuration
 
 
-def _postgres_url(text: str) -> str:
+def postgres_url(text: str) -> str:
     scheme, _, rest = text.partition(":")
     try:
         parts = urlsplit(text)
@@ -71,21 +71,16 @@ def _schema_name(text: str) -> str:
     return text
 
 
-PostgresUrl = Annotated[str, AfterValidator(_postgres_url), FROM_FILE]
+PostgresUrl = Annotated[str, AfterValidator(postgres_url), FROM_FILE]
 
 
-class PgbossDatabase(System):
-    """A database in which pg-boss keeps its jobs."""
+class PostgresSystem(System):
+    """A system that keeps its jobs in PostgreSQL."""
 
-    name: ClassVar[str] = "pg-boss"
     needs: ClassVar[tuple[str, ...]] = ("psycopg",)
     extra: ClassVar[str] = "postgres"
 
     url: PostgresUrl
-    """postgresql://user:password@host/database, which needs the extra `postgres`. The role needs USAGE on the schema,
-    and SELECT on its tables version, queue and job; a canary also INSERT and DELETE on job."""
-    in_schema: Annotated[str, AfterValidator(_schema_name)] = Field(default="pgboss", alias="schema")
-    """The schema that holds its tables."""
 
     @property
     def host(self) -> str:
@@ -94,6 +89,18 @@ class PgbossDatabase(System):
     @property
     def port(self) -> int:
         return urlsplit(self.url).port or PORT
+
+
+class PgbossDatabase(PostgresSystem):
+    """A database in which pg-boss keeps its jobs."""
+
+    name: ClassVar[str] = "pg-boss"
+
+    url: PostgresUrl
+    """postgresql://user:password@host/database, which needs the extra `postgres`. The role needs USAGE on the schema,
+    and SELECT on its tables version, queue and job; a canary also INSERT and DELETE on job."""
+    in_schema: Annotated[str, AfterValidator(_schema_name)] = Field(default="pgboss", alias="schema")
+    """The schema that holds its tables."""
 
 
 class PgbossCanary(PgbossDatabase, CanarySystem):
@@ -124,8 +131,8 @@ class PgbossCanary(PgbossDatabase, CanarySystem):
 
 
 @asynccontextmanager
-async def connected(system: PgbossDatabase, reach: Reach) -> AsyncIterator[Database]:
-    """One connection, to the address that passed our filter."""
+async def connected(system: PostgresSystem, reach: Reach, rights: str = RIGHTS) -> AsyncIterator[Database]:
+    """One connection, to the address that passed our filter. `rights`: what to grant, should any be missing."""
     import psycopg
 
     address = await reachable(reach, system.host, system.port)
@@ -139,7 +146,7 @@ async def connected(system: PgbossDatabase, reach: Reach) -> AsyncIterator[Datab
         raise unreachable(said(e)) from None
     reach.trace.end("connect")
     try:
-        yield Database(connection, reach.patience)
+        yield Database(connection, reach.patience, rights)
     finally:
         await connection.close()
 
@@ -147,8 +154,8 @@ async def connected(system: PgbossDatabase, reach: Reach) -> AsyncIterator[Datab
 class Database:
     """Statements, each with limits that end with it: a pooler may lend the connection to others in between."""
 
-    def __init__(self, connection: AsyncConnection, patience: float) -> None:
-        self.connection, self.patience = connection, patience
+    def __init__(self, connection: AsyncConnection, patience: float, rights: str) -> None:
+        self.connection, self.patience, self.rights = connection, patience, rights
 
     async def ask(
         self, statement: str, values: Mapping[str, Any] = {}, patience: float | None = None
@@ -178,7 +185,7 @@ class Database:
                     pass
                 return await cursor.fetchall()
         except psycopg.errors.InsufficientPrivilege as e:
-            raise Fault("broker_refused", f"PostgreSQL does not allow it: {said(e)}; {RIGHTS}") from None
+            raise Fault("broker_refused", f"PostgreSQL does not allow it: {said(e)}; {self.rights}") from None
         except psycopg.OperationalError as e:
             raise unreachable(said(e)) from None
         except psycopg.Error as e:
