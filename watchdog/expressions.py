@@ -33,16 +33,23 @@ class Expression:
 
     def evaluate(self, values: Mapping[str, Json]) -> bool:
         """Whether it holds. Raises ExpressionError when that cannot be computed. A value of None is CEL's null."""
+        value = self._computed(values)
+        if (kind := value.type().name()) != "BOOL":
+            raise ExpressionError(f"it is {_noun(kind)}, neither true nor false")
+        return bool(value.value())
+
+    def value(self, values: Mapping[str, Json]) -> Json:
+        """What it gives. Raises ExpressionError when that cannot be computed."""
+        return self._computed(values).plain_value()
+
+    def _computed(self, values: Mapping[str, Json]) -> cel.Value:
         value = _run(self._program, values)
-        kind = value.type().name()
-        if kind == "ERROR":
+        if value.type().name() == "ERROR":
             absent = (name for name in sorted(self.names) if values.get(name) is None and self.variables[name] != "dyn")
             if name := next(absent, None):
                 raise ExpressionError(f"{name} has no value in this run")
             raise ExpressionError(_trouble(str(value.value()), self.text, values))
-        if kind != "BOOL":
-            raise ExpressionError(f"it is {_noun(kind)}, neither true nor false")
-        return bool(value.value())
+        return value
 
     def observed(self, values: Mapping[str, Json]) -> str | None:
         """What a top-level comparison looked at, as text: "503" for `status == 200`. None when that cannot be told."""
@@ -56,11 +63,11 @@ class Expression:
 
 
 @lru_cache(maxsize=4096)
-def _compile(text: str, variables: tuple[tuple[str, str], ...]) -> Expression:
+def _compile(text: str, variables: tuple[tuple[str, str], ...], judges: bool) -> Expression:
     types = dict(variables)
     program = _checked(text, variables)
     kind = program.return_type().name()
-    if kind not in ("BOOL", "DYN"):
+    if judges and kind not in ("BOOL", "DYN"):
         raise ExpressionError(f"{_quoted(text)} gives {_noun(kind)}, not true or false: compare it with something")
     tokens = _tokens(text)
     _try_constants(tokens, variables)
@@ -69,12 +76,13 @@ def _compile(text: str, variables: tuple[tuple[str, str], ...]) -> Expression:
     return Expression(text, frozenset(used), types, program, subject and _checked(subject, variables))
 
 
-def compile_expression(text: str, variables: Mapping[str, str]) -> Expression:
+def compile_expression(text: str, variables: Mapping[str, str], *, judges: bool = True) -> Expression:
     """Compile and type-check. `variables`: name -> CEL type: int, double, string, bool, dyn, list, map(string, string).
+    `judges`: it must be true or false; else any value will do.
 
     Raises ExpressionError that quotes the text, names the character and says what to write instead where it can.
     """
-    return _compile(text, tuple(variables.items()))
+    return _compile(text, tuple(variables.items()), judges)
 
 
 _ANGLED = str.maketrans("()", "<>")

@@ -187,6 +187,25 @@ def test_names_are_the_variables_in_use() -> None:
     assert names == {"body", "cert_days"}
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("status", 503),
+        ("body.queue", {"failed": 3, "last": None}),
+        ("body.state + '-' + string(body.items[1])", "running-2"),
+        ("body.queue.last", None),
+        ("ok", True),
+    ],
+)
+def test_an_expression_may_give_any_value_where_it_judges_nothing(text: str, value: Any) -> None:
+    assert compile_expression(text, VARIABLES, judges=False).value(VALUES) == value
+
+
+def test_a_value_that_cannot_be_computed_says_why() -> None:
+    with pytest.raises(ExpressionError, match="body has no field 'stat'; it has 'state'"):
+        compile_expression("body.stat", VARIABLES, judges=False).value(VALUES)
+
+
 def test_many_threads_share_one_expression() -> None:
     expression = compile_expression("body.n == status", VARIABLES)
     with ThreadPoolExecutor(8) as pool:

@@ -7,7 +7,7 @@ import json
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 
@@ -25,6 +25,15 @@ class Answer:
     """Say nothing more, or nothing at all without a body, and keep the connection open."""
     endless: bytes = b""
     """After the body, this over and over."""
+    result: Any = None
+    """In the place of a body: what JSON-RPC answers to the request, whatever its id."""
+    error: tuple[int, str] | None = None
+    """The same, as an error: its code and message."""
+
+    def to(self, id_: Any) -> Answer:
+        if self.error:
+            return replace(self, body=rpc_error(id_, *self.error))
+        return self if self.result is None else replace(self, body=rpc(id_, self.result))
 
 
 @dataclass
@@ -42,9 +51,9 @@ class RawServer:
     def reply(self, method: str, id_: Any) -> Answer:
         found = self.answers.get(method) or self.answers.get("*")
         if isinstance(found, Answer):
-            return found
+            return found.to(id_)
         if found:
-            return found[min(self.heard.count(method), len(found)) - 1]
+            return found[min(self.heard.count(method), len(found)) - 1].to(id_)
         results: dict[str, Any] = {
             "initialize": {
                 "protocolVersion": "2025-06-18",

@@ -12,7 +12,7 @@ HOUR = 3_600_000
 
 
 def flown(*looks: tuple[int, Look]) -> Flight:
-    flight = Flight(SENT, SENT)
+    flight = Flight("job-1", SENT, SENT)
     for after, look in looks:
         flight.see(look, SENT + after)
     return flight
@@ -75,3 +75,16 @@ def test_a_failed_job_has_finished() -> None:
 
 def test_a_vanished_job_has_not() -> None:
     assert flown((100, running(SENT + 10)), (300, Look(Stage.LOST))).phases == {"pick_up": 10}
+
+
+def test_one_that_was_sent_may_or_may_not_have_been_picked_up() -> None:
+    assert flown((100, Look(Stage.SENT)), (400, done(None, SENT + 300))).phases == {"finish": 300}
+    assert flown((100, Look(Stage.SENT)), (200, running(None)), (400, done(None, None))).phases == {
+        "pick_up": 200,
+        "finish": 200,
+    }
+
+
+def test_by_what_it_is_known_may_come_to_light_later() -> None:
+    flight = flown((100, Look(Stage.SENT, ref="job:7")), (200, QUEUED))
+    assert flight.ref == "job:7"

@@ -15,17 +15,29 @@ from watchdog.service.lag import LagSentinel
 from watchdog.service.runner import Runner
 from watchdog.wire import Mask, Wire
 
+UNMASKED = Mask(())
+
 
 def canary(job: Mapping[str, Any], **fields: Any) -> CanaryProbe:
     return CanaryProbe.model_validate({"name": "Pipeline", "every": "5m", "canary": job, **fields})
 
 
+def brief(job: Mapping[str, Any], ms: int) -> CanaryProbe:
+    """One that must be finished sooner than may be configured: a test's patience is short."""
+    probe = canary({**job, "finish_within": "1s"})
+    return probe.model_copy(update={"canary": probe.job.model_copy(update={"finish_within": ms})})
+
+
 async def once(
-    probe: Probe, slot: int | None = None, prev: int | None = None, memory: Mapping[str, Json] | None = None
+    probe: Probe,
+    slot: int | None = None,
+    prev: int | None = None,
+    memory: Mapping[str, Json] | None = None,
+    mask: Mask = UNMASKED,
 ) -> Report:
     async with Wire() as wire, LagSentinel() as lag:
         at = wall() if slot is None else slot
-        return await Runner(wire, Mask(()), wall, lag).run(probe, Slot(1, at, "local", prev), memory or {})
+        return await Runner(wire, mask, wall, lag).run(probe, Slot(1, at, "local", prev), memory or {})
 
 
 def node(peers: Peers, script: str, **env: str) -> tuple[list[str], dict[str, str]]:

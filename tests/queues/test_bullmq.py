@@ -12,7 +12,7 @@ from uuid import uuid4
 import pytest
 import redis
 
-from tests.mcp_peers import Peers
+from tests.mcp_peers import Peers, free_port
 from tests.patience import until
 from tests.queues.runs import canary, node, once
 from tests.redis_server import Redis, working
@@ -217,6 +217,24 @@ def test_a_broker_that_hangs_is_unreachable_inside_the_deadline(peers: Peers) ->
             os.kill(pid, signal.SIGCONT)
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "broker_unreachable")
     assert "timed out" in report.result.message
+
+
+def test_a_broker_that_dies_under_way_is_asked_again_until_it_is_too_late(peers: Peers) -> None:
+    server = Redis(free_port())
+
+    async def dying() -> Report:
+        with server.running():
+            lab = Lab(server, peers)
+            with lab.worker("nothing"):
+                flying = asyncio.create_task(once(lab.probe(finish_within="2s")))
+                await until(lambda: lab.client.llen(f"bull:{lab.queue}:wait"))
+            lab.client.close()
+        assert not flying.done()
+        return await flying
+
+    report = asyncio.run(dying())
+    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "broker_unreachable")
+    assert report.remember == {"flight": [report.evidence.facts["sentinel"], report.result.slot]}
 
 
 def test_a_wrong_password_is_said_without_it(lab: Lab) -> None:

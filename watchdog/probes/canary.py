@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, create_model, model_validator
 
-from watchdog.fields import Duration, FieldsError, Model, between, duration_text
+from watchdog.fields import Duration, FieldsError, Model, Where, between, duration_text
 from watchdog.model import Evidence, Json, Observation, Outcome, Scalar
 from watchdog.probes.base import Attempt, Probe, idempotency_key
 from watchdog.probes.verdict import faulted
@@ -18,14 +18,13 @@ from watchdog.queues import CANARIES, Backlog, Canary, CanarySystem, Look, Reach
 from watchdog.wire.faults import Fault
 from watchdog.words import clock, count, span
 
-MARGIN = 5_000
-"""Milliseconds on top of `finish_within`: for connecting, sending and taking back."""
 PATIENCE = 3.0
 """Seconds that the system may take for any one answer."""
 TIDYING = 1.0
 """Seconds for taking a sentinel back."""
 FLIGHT = "flight"
 """What is remembered: [reference, slot] of a sentinel that could not be taken back."""
+UNDER_WAY = (Stage.SENT, Stage.QUEUED, Stage.RUNNING)
 
 
 class _Canary(Model):
@@ -44,13 +43,16 @@ class _Canary(Model):
         if len(given) != 1:
             found = f", not {' and '.join(given)}" if given else ""
             raise ValueError(f"expected one of {', '.join(CANARIES)}{found}")
+        wrong: list[tuple[Where, str]] = []
         if self.start_within is not None and self.start_within > self.finish_within:
-            raise FieldsError(
-                [(("start_within",), f"expected at most finish_within ({duration_text(self.finish_within)})")]
-            )
-        if self.start_within is not None and not self.system.shows_pickup:
-            shown = f"{self.system.name} does not show when a job is picked up: say finish_within alone"
-            raise FieldsError([(("start_within",), shown)])
+            wrong.append((("start_within",), f"expected at most finish_within ({duration_text(self.finish_within)})"))
+        elif self.start_within is not None and not self.system.shows_pickup:
+            hidden = f"{self.system.name} does not show when a job is picked up: {self.system.pickup_hint}"
+            wrong.append((("start_within",), hidden))
+        if self.system.sends and "payload" in self.model_fields_set:
+            wrong.append((("payload",), f"what is sent stands in {self.system.sends}"))
+        if wrong:
+            raise FieldsError(wrong)
         return self
 
     @property
@@ -74,6 +76,8 @@ class Flight:
     A worker's clock may be off by any amount; what it says is trusted as far as we saw it.
     """
 
+    ref: str
+    """By what the system knows it."""
     sent: int
     looked: int
     """The last look, ms since the epoch."""
@@ -83,6 +87,7 @@ class Flight:
 
     def see(self, look: Look, now: int) -> None:
         self.look = look
+        self.ref = look.ref or self.ref
         if look.stage in (Stage.RUNNING, Stage.DONE, Stage.FAILED):
             over = look.stage is not Stage.RUNNING
             if self.picked_up is None and (look.picked_up is not None or not over):
@@ -111,7 +116,7 @@ class CanaryProbe(Probe):
 
     kind: ClassVar[str] = "canary"
     refuses = {  # noqa: RUF012 - a ClassVar of the base
-        "timeout": "a canary has finish_within, and 5 s on top of it",
+        "timeout": "a canary has finish_within, and some seconds on top of it",
         "retries": "a sentinel is never sent twice",
         "expect": "a canary is judged by its stages",
         "prefer": "a canary is judged by its stages",
@@ -123,14 +128,8 @@ class CanaryProbe(Probe):
     @model_validator(mode="after")
     def _one_at_a_time(self) -> Self:
         if self.schedule is None and self.deadline > self.every:
-            raise FieldsError(
-                [
-                    (
-                        ("every",),
-                        f"expected at least finish_within and 5 s ({duration_text(self.deadline)}): never two at once",
-                    )
-                ]
-            )
+            sum_ = f"finish_within and {duration_text(self.job.system.margin)} ({duration_text(self.deadline)})"
+            raise FieldsError([(("every",), f"expected at least {sum_}: never two at once")])
         return self
 
     @property
@@ -139,7 +138,7 @@ class CanaryProbe(Probe):
 
     @property
     def deadline(self) -> int:
-        return self.job.finish_within + MARGIN
+        return self.job.finish_within + self.job.system.margin
 
     @property
     def target(self) -> str:
@@ -153,51 +152,68 @@ class CanaryProbe(Probe):
         self.job.system.prepare()
 
     async def observe(self, attempt: Attempt) -> Observation:
+        run = _Run(self, attempt)
         reach = Reach(attempt.wire, attempt.trace, self.egress, PATIENCE, attempt.started)
         try:
             async with self.job.system.canary(reach) as line:
-                seen = await _Run(self, attempt, line).fly()
+                seen = await run.fly(line)
         except Fault as fault:
-            seen = faulted(fault, attempt.trace)
+            seen = run.broken_off(fault)
         return replace(seen, evidence=replace(seen.evidence, facts={**seen.evidence.facts, **reach.facts}))
 
 
 class _Run:
     """One sentinel's way."""
 
-    def __init__(self, probe: CanaryProbe, attempt: Attempt, line: Canary) -> None:
-        self.probe, self.job, self.attempt, self.line = probe, probe.job, attempt, line
+    def __init__(self, probe: CanaryProbe, attempt: Attempt) -> None:
+        self.probe, self.job, self.attempt = probe, probe.job, attempt
+        self.flight: Flight | None = None
         self._since = monotonic()
 
     def _now(self) -> int:
         return self.attempt.started + round((monotonic() - self._since) * 1000)
 
-    async def fly(self) -> Observation:
-        if left := await self._left_behind():
+    async def fly(self, line: Canary) -> Observation:
+        if left := await self._left_behind(line):
             return left
         sentinel = Sentinel(self.attempt.idempotency_key, self.job.payload, self.probe.deadline + 60_000)
         self.attempt.trace.begin("enqueue")
-        ref = await self.line.send(sentinel)
+        ref = await line.send(sentinel)
         self.attempt.trace.end("enqueue")
-        flight = Flight(sent := self._now(), sent)
-        await self._follow(ref, flight)
+        self.flight = flight = Flight(ref, sent := self._now(), sent)
+        await self._follow(line, flight)
         backlog = Backlog()
-        if flight.look.stage in (Stage.QUEUED, Stage.RUNNING):
+        if flight.look.stage in UNDER_WAY:
             with suppress(Fault, TimeoutError):
                 async with asyncio.timeout(TIDYING):
-                    backlog = await self.line.backlog()
-        gone = await self._take_back(ref)
-        return self._told(flight, backlog, ref, gone=gone or flight.finished is not None)
+                    backlog = await line.backlog()
+        gone = await self._take_back(line, flight.ref)
+        return self._told(flight, backlog, gone=gone or flight.finished is not None)
 
-    async def _left_behind(self) -> Observation | None:
+    def broken_off(self, fault: Fault) -> Observation:
+        """What became of it is not known, where it was sent at all."""
+        seen = faulted(fault, self.attempt.trace)
+        if self.flight is None:
+            return seen
+        return replace(
+            seen,
+            duration=None,
+            phases={**seen.phases, **self.flight.phases},
+            evidence=replace(seen.evidence, facts={**self._facts(self.flight), **seen.evidence.facts}),
+            remember=self._remembered(self.flight, gone=False),
+        )
+
+    async def _left_behind(self, line: Canary) -> Observation | None:
         """What earlier slots left in the queue is taken back; what is still worked on keeps us from sending another."""
         system, memory, prev = self.job.system, self.attempt.memory, self.attempt.prev
         known: dict[str, int] = dict([memory[FLIGHT]]) if memory.get(FLIGHT) else {}
         if prev is not None and system.derives_refs:
             known.setdefault(system.ref_of(idempotency_key(self.probe.key, prev)), prev)
         for ref, slot in known.items():
-            look = await self.line.look(ref)
-            if look.stage is not Stage.LOST and not await self.line.cancel(ref):
+            if system.blocks_for is not None and slot + system.blocks_for < self.attempt.slot:
+                continue
+            look = await line.look(ref)
+            if look.stage is not Stage.LOST and not await line.cancel(ref):
                 return self._still_flying(ref, slot, look)
         return None
 
@@ -215,31 +231,36 @@ class _Run:
             return replace(seen, outcome=Outcome.ERROR, reason="in_flight", message=f"not sent: {what}")
         return seen
 
-    async def _follow(self, ref: str, flight: Flight) -> None:
-        """Look until it is over or too late."""
+    async def _follow(self, line: Canary, flight: Flight) -> None:
+        """Look until it is over or too late. A look that fails may do better the next time."""
+        least, most = self.job.system.pace
         while True:
-            flight.see(await self.line.look(ref), now := self._now())
+            trouble: Fault | None = None
+            try:
+                look = await line.look(flight.ref)
+                flight.see(look, now := self._now())
+            except Fault as fault:
+                if not fault.retryable:
+                    raise
+                trouble, now = fault, self._now()
             limit = flight.sent + self.job.limit(flight.look.stage)
-            if flight.look.stage not in (Stage.QUEUED, Stage.RUNNING) or now >= limit:
+            if trouble is not None and now >= limit:
+                raise trouble
+            if trouble is None and (now >= limit or flight.look.stage not in UNDER_WAY):
                 return
-            await asyncio.sleep(min(max((now - flight.sent) / 10, 20), 500, limit - now) / 1000)
+            await asyncio.sleep(min(max((now - flight.sent) / 10, least), most, limit - now) / 1000)
 
-    async def _take_back(self, ref: str) -> bool:
+    async def _take_back(self, line: Canary, ref: str) -> bool:
         with suppress(Fault, TimeoutError):
             async with asyncio.timeout(TIDYING):
-                return await self.line.cancel(ref)
+                return await line.cancel(ref)
         return False
 
-    def _told(self, flight: Flight, backlog: Backlog, ref: str, *, gone: bool) -> Observation:
+    def _told(self, flight: Flight, backlog: Backlog, *, gone: bool) -> Observation:
         reason, message = verdict(self.job, flight, backlog)
-        facts: dict[str, Json] = {"sentinel": ref}
-        if flight.look.progress is not None:
-            facts["progress"] = flight.look.progress
-        if not self.job.system.shows_pickup:
-            facts["picked_up"] = f"{self.job.system.name} does not show it"
+        facts = self._facts(flight)
         facts |= {name: value for name, value in backlog._asdict().items() if value not in (None, False)}
         counted: dict[str, Scalar] = {"waiting": backlog.waiting, "workers": backlog.workers}
-        remember: dict[str, Json] = {FLIGHT: None} if FLIGHT in self.attempt.memory else {}
         return Observation(
             Outcome.FAIL if reason else Outcome.PASS,
             reason,
@@ -248,8 +269,21 @@ class _Run:
             phases={**self.attempt.trace.phases, **flight.phases},
             measurements={name: value for name, value in counted.items() if value is not None},
             evidence=Evidence(facts, flight.look.error),
-            remember=remember if gone else {FLIGHT: [ref, self.attempt.slot]},
+            remember=self._remembered(flight, gone=gone),
         )
+
+    def _facts(self, flight: Flight) -> dict[str, Json]:
+        facts: dict[str, Json] = {"sentinel": flight.ref or self.attempt.idempotency_key}
+        if flight.look.progress is not None:
+            facts["progress"] = flight.look.progress
+        if flight.picked_up is None and (flight.look.stage is Stage.SENT or not self.job.system.shows_pickup):
+            facts["picked_up"] = f"{self.job.system.name} does not show it"
+        return facts
+
+    def _remembered(self, flight: Flight, *, gone: bool) -> dict[str, Json]:
+        if flight.ref and not gone:
+            return {FLIGHT: [flight.ref, self.attempt.slot]}
+        return {FLIGHT: None} if FLIGHT in self.attempt.memory else {}
 
 
 def verdict(job: _Canary, flight: Flight, backlog: Backlog) -> tuple[str, str]:
@@ -262,7 +296,7 @@ def verdict(job: _Canary, flight: Flight, backlog: Backlog) -> tuple[str, str]:
             return "job_vanished", f"the sentinel vanished, {picked_up or 'before anybody was seen to pick it up'}"
         case Stage.FAILED:
             return "job_failed", f"the job failed: {error}" if error else "the job failed, and nobody says why"
-        case Stage.QUEUED if job.system.shows_pickup:
+        case Stage.QUEUED:
             return "not_picked_up", f"not picked up in {within}{_because(backlog)}"
         case Stage.DONE if flight.finished is not None and flight.finished <= flight.sent + job.finish_within:
             return "", ""

@@ -7,24 +7,21 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from watchdog.fields import Duration, FieldsError, Line, LocalFile, Model
+from watchdog.fields import Duration, FieldsError, Line, Model, Where
 from watchdog.model import Evidence, Json, Observation, Outcome, Scalar
-from watchdog.probes.access import Auth, HttpUrl, wrong_access
 from watchdog.probes.base import Attempt, Probe
 from watchdog.probes.tasks import Listing, clean, lack, read_tasks
 from watchdog.probes.verdict import Values, faulted, told
 from watchdog.wire.faults import Fault
-from watchdog.wire.redact import shown_url
-from watchdog.wire.tls import Tls
-from watchdog.wire.url import parse_url
+from watchdog.wire.targets import McpTarget
 from watchdog.words import HOUR, count
 
 if TYPE_CHECKING:
-    from watchdog.wire.mcp import Command, Endpoint, Seen, Tool
+    from watchdog.wire.mcp import Seen, Tool
 
 HEALTH_CHECK = "health_check"
 """The tool that is called without being told to."""
@@ -49,27 +46,11 @@ class Call(Model):
     """What it is called with."""
 
 
-class Mcp(Model):
+class Mcp(McpTarget):
     """A server: one of `url`, `sse` and `command`. The URL alone will do."""
 
     shorthand: ClassVar[str] = "url"
 
-    url: HttpUrl = ""
-    """Where it speaks streamable HTTP."""
-    sse: HttpUrl = ""
-    """Where it speaks the older transport over server-sent events."""
-    command: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    """How to start it, word by word; it speaks over its standard input and output."""
-    env: dict[str, str] = Field(default_factory=dict)
-    """For `command`: variables on top of a bare environment (PATH, HOME and the like)."""
-    cwd: LocalFile = ""
-    """For `command`: the folder to start it in."""
-    headers: dict[str, str] = Field(default_factory=dict)
-    """For a URL: sent with every request."""
-    auth: Auth | None = None
-    """For a URL: how we show who we are."""
-    tls: Tls = Tls()
-    """For a URL: how its certificate is judged, and which one we show."""
     tools: tuple[Line, ...] = ()
     """Tools that must be listed."""
     call: Literal["off"] | Call | None = None
@@ -79,22 +60,11 @@ class Mcp(Model):
     tasks: dict[Line, Duration] = Field(default_factory=dict)
     """How long ago the last run of each scheduled task may lie: by name, `*` for every other."""
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        wrong = wrong_access(self.headers, self.auth)
-        ways = [name for name in ("url", "sse", "command") if getattr(self, name)]
-        if len(ways) != 1:
-            found = f", not {' and '.join(ways)}" if ways else ""
-            raise ValueError(f"expected one of url, sse and command{found}")
-        for names, needs in ((("env", "cwd"), ("command",)), (("headers", "auth", "tls"), ("url", "sse"))):
-            if ways[0] not in needs:
-                given = [name for name in names if name in self.model_fields_set]
-                wrong += [((name,), f"{name} goes with {' or '.join(needs)}, not with {ways[0]}") for name in given]
+    def _wrong(self) -> list[tuple[Where, str]]:
+        wrong = super()._wrong()
         if self.call == "off" and self.tasks:
             wrong.append((("tasks",), "tasks are read from a tool's answer, and `call: off` calls none"))
-        if wrong:
-            raise FieldsError(wrong)
-        return self
+        return wrong
 
     @property
     def required(self) -> tuple[str, ...]:
@@ -148,11 +118,11 @@ class McpProbe(Probe):
 
     @property
     def target(self) -> str:
-        return self.mcp.command[0] if self.mcp.command else shown_url(self.mcp.url or self.mcp.sse)
+        return self.mcp.target
 
     @property
     def host(self) -> str:
-        return "" if self.mcp.command else parse_url(self.mcp.url or self.mcp.sse).host
+        return self.mcp.host
 
     @property
     def task_limits(self) -> Mapping[str, int]:
@@ -167,7 +137,7 @@ class McpProbe(Probe):
         pinned = self._pinned(attempt)
         seen = Seen()
         agenda = Agenda(pinned, self.mcp.choose, self.mcp.resource)
-        visit = Visit(attempt.wire, self._goal(), agenda, attempt.trace, attempt.timeout, attempt.started)
+        visit = Visit(attempt.wire, self.mcp.goal(self.egress), agenda, attempt.trace, attempt.timeout, attempt.started)
         try:
             await visit.make(seen)
         except Fault as fault:
@@ -183,15 +153,6 @@ class McpProbe(Probe):
             )
         found = {"era": seen.era, "target": self.target, "at": attempt.started}
         return self._judged(seen, attempt, {} if pinned else {ERA: found})
-
-    def _goal(self) -> Endpoint | Command:
-        from watchdog.wire.mcp import Command, Endpoint
-
-        mcp = self.mcp
-        if mcp.command:
-            return Command(mcp.command, mcp.env, mcp.cwd)
-        headers = {"Authorization": mcp.auth.header} | mcp.headers if mcp.auth else mcp.headers
-        return Endpoint(mcp.url or mcp.sse, bool(mcp.sse), headers, mcp.tls, self.egress)
 
     def _pinned(self, attempt: Attempt) -> str:
         """The era that the server is known to speak; empty when it is to be found out."""

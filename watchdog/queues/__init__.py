@@ -18,6 +18,8 @@ from watchdog.queues.base import (
     System,
 )
 from watchdog.queues.bullmq import BullmqCanary, BullmqJobs
+from watchdog.queues.http import HttpCanary
+from watchdog.queues.mcp import McpCanary
 from watchdog.queues.pgboss import PgbossCanary
 from watchdog.queues.procrastinate import ProcrastinateCanary
 from watchdog.queues.rq import RqCanary
@@ -27,6 +29,8 @@ CANARIES: Mapping[str, type[CanarySystem]] = {
     "pgboss": PgbossCanary,
     "procrastinate": ProcrastinateCanary,
     "rq": RqCanary,
+    "http": HttpCanary,
+    "mcp": McpCanary,
 }
 JOBS: Mapping[str, type[JobSource]] = {
     "bullmq": BullmqJobs,

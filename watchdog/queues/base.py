@@ -25,6 +25,8 @@ from watchdog.wire.trace import DOING
 class Stage(StrEnum):
     """How far a sentinel has come."""
 
+    SENT = "sent"
+    """Under way. Whether anybody picked it up, the system does not show."""
     QUEUED = "queued"
     RUNNING = "running"
     DONE = "done"
@@ -43,6 +45,8 @@ class Look(NamedTuple):
     """Why it failed, in the system's words, untrusted; of one that runs: what is wrong with that."""
     progress: float | None = None
     """How far the job says it is, in whatever unit it counts."""
+    ref: str = ""
+    """By what the system knows it from now on, if that came to light only after it was sent."""
 
 
 class Backlog(NamedTuple):
@@ -123,9 +127,10 @@ class Canary(Protocol):
     """An open line to a queue. Every method raises Fault."""
 
     async def send(self, sentinel: Sentinel) -> str:
-        """Returns by what the system knows the sentinel from now on."""
+        """Returns by what the system knows the sentinel from now on; empty: only this line does, while it is open."""
 
-    async def look(self, ref: str) -> Look: ...
+    async def look(self, ref: str) -> Look:
+        """A fault that is retryable may be gone at the next look."""
 
     async def cancel(self, ref: str) -> bool:
         """Take it back, whether it waits or is finished. False: it is being worked on, or the system cannot."""
@@ -169,10 +174,26 @@ class System(Model):
 class CanarySystem(System):
     """A system that canary jobs can be sent through."""
 
-    shows_pickup: ClassVar[bool] = True
-    """Whether a look can tell a waiting job from a running one."""
     derives_refs: ClassVar[bool] = True
     """Whether `ref_of` tells the reference of a sentinel that another process may have sent."""
+    margin: ClassVar[int] = 5_000
+    """Milliseconds on top of `finish_within`: for connecting, sending and taking back."""
+    pace: ClassVar[tuple[int, int]] = (20, 500)
+    """Milliseconds between two looks: the least, soon after sending, and the most."""
+    blocks_for: ClassVar[int | None] = None
+    """Milliseconds for which a sentinel that cannot be taken back keeps others from being sent; None: while it lasts.
+
+    For a system that can be asked how a job is, but not whether anybody still works on it.
+    """
+    sends: ClassVar[str] = ""
+    """The field of its own that says what is sent; empty: `payload` does."""
+    pickup_hint: ClassVar[str] = "say finish_within alone"
+    """What to write if it does not show when a job is picked up."""
+
+    @property
+    def shows_pickup(self) -> bool:
+        """Whether a look can tell a waiting job from a running one."""
+        return True
 
     @abstractmethod
     def canary(self, reach: Reach) -> AbstractAsyncContextManager[Canary]:

@@ -1,4 +1,4 @@
-// A worker on one queue of BullMQ. What a job does is said by the environment: return, throw, or hang.
+// A worker on one queue of BullMQ. What a job does is said by the environment: return, throw, hang, or stall at 40 of 100.
 const { Queue, Worker } = require('bullmq');
 
 const { REDIS, QUEUE, DOES, CONCURRENCY } = process.env;
@@ -13,7 +13,8 @@ const connection = { host: url.hostname, port: Number(url.port), maxRetriesPerRe
       QUEUE,
       async (job) => {
         if (DOES === 'throw') throw new Error(`no template for ${job.name}`);
-        if (DOES === 'hang') await new Promise(() => {});
+        if (DOES === 'stall') await job.updateProgress({ progress: 40, total: 100 });
+        if (DOES === 'hang' || DOES === 'stall') await new Promise(() => {});
         await job.updateProgress(50);
         return { seen: job.data };
       },

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 
-from watchdog.wire.mcp.dialogue import Agenda, Seen, Tool
+from watchdog.wire.mcp.dialogue import Agenda, Dialogue, Seen, Tool, phase
 from watchdog.wire.mcp.http import Endpoint
 from watchdog.wire.mcp.stdio import Command
-from watchdog.wire.mcp.visit import Visit
+from watchdog.wire.mcp.visit import Visit, conversation
 
-__all__ = ["Agenda", "Command", "Endpoint", "Seen", "Tool", "Visit"]
+__all__ = ["Agenda", "Command", "Dialogue", "Endpoint", "Seen", "Tool", "Visit", "conversation", "phase"]
 
 # The SDK logs every fault of a target with a traceback, and httpx2 every URL: both come back to us as named faults.
 for _name, _level in (("mcp.client", logging.CRITICAL), ("mcp.shared", logging.CRITICAL), ("httpx2", logging.WARNING)):

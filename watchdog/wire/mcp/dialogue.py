@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import anyio
 from mcp import ClientSession, MCPError
+from mcp.shared.dispatcher import ProgressFnT
 from mcp.shared.message import SessionMessage
 from mcp.types import (
     METHOD_NOT_FOUND,
@@ -236,11 +237,13 @@ class Dialogue:
                 return ListToolsResult(tools=[])  # a server without tools need not know the method
             raise
 
-    async def call(self, tool: str, arguments: Mapping[str, Json]) -> None:
+    async def call(self, tool: str, arguments: Mapping[str, Json], progress: ProgressFnT | None = None) -> None:
+        """`progress` hears how far the tool says it is while it works."""
         # Not session.call_tool(): that throws away an answer which does not fit the tool's own schema.
         request = CallToolRequest(params=CallToolRequestParams(name=tool, arguments=dict(arguments)))
         self.seen.called = tool
-        answer = await self._ask("tools/call", self.session.send_request(request, CallToolResult))
+        asking = self.session.send_request(request, CallToolResult, progress_callback=progress)
+        answer = await self._ask("tools/call", asking)
         self.seen.is_error = answer.is_error
         self.seen.text = "\n".join(block.text for block in answer.content if isinstance(block, TextContent))
         self.seen.result = _result(answer.structured_content, self.seen.text)

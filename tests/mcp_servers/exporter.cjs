@@ -1,0 +1,78 @@
+// An MCP server on the TypeScript SDK whose jobs go through BullMQ. export_data begins one and names it, job:{id} and
+// progress notifications tell how it is; health_check_job begins one, waits for it and answers.
+// Over streamable HTTP on PORT, else over its standard input and output.
+const { randomUUID } = require('node:crypto');
+const http = require('node:http');
+const { Queue } = require('bullmq');
+const { McpServer, ResourceTemplate } = require('@modelcontextprotocol/sdk/server/mcp.js');
+const { StdioServerTransport } = require('@modelcontextprotocol/sdk/server/stdio.js');
+const { StreamableHTTPServerTransport } = require('@modelcontextprotocol/sdk/server/streamableHttp.js');
+const { z } = require('zod');
+
+const url = new URL(process.env.REDIS);
+const connection = { host: url.hostname, port: Number(url.port), maxRetriesPerRequest: 1, retryStrategy: () => 200 };
+const queue = new Queue(process.env.QUEUE, { connection });
+queue.on('error', () => {});
+
+const answer = (said) => ({ content: [{ type: 'text', text: JSON.stringify(said) }], structuredContent: said });
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+// A client of BullMQ waits for its broker for ever.
+async function begin(name, data) {
+  let timer;
+  const late = new Promise((_, reject) => { timer = setTimeout(reject, 1000, new Error('Redis gives no answer')); });
+  return Promise.race([queue.add(name, data), late]).finally(() => clearTimeout(timer));
+}
+
+async function told(id) {
+  const job = await queue.getJob(id);
+  if (!job) throw new Error(`no job ${id}`);
+  return { job_id: id, status: await job.getState(), progress: job.progress, failedReason: job.failedReason };
+}
+
+function made() {
+  const server = new McpServer({ name: 'Exporter', version: '1.0.0' });
+  const format = z.string().default('csv');
+  server.registerTool('export_data', { inputSchema: { format, key: z.string().optional() } }, async ({ format, key }) => {
+    const job = await begin('export', { format, key });
+    return answer({ job_id: job.id, poll_resource: `job:${job.id}` });
+  });
+  server.registerTool('health_check_job', { inputSchema: {} }, async (_, extra) => {
+    const job = await begin('health', {});
+    const progressToken = extra._meta?.progressToken;
+    for (let last; ; await pause(50)) {
+      const now = await told(job.id);
+      if (now.status === 'completed') return answer({ ok: true, job_id: job.id });
+      if (now.status === 'failed') throw new Error(now.failedReason);
+      const far = typeof now.progress === 'object' ? now.progress : { progress: now.progress };
+      if (progressToken !== undefined && now.status === 'active' && JSON.stringify(far) !== last) {
+        await extra.sendNotification({ method: 'notifications/progress', params: { progressToken, ...far } });
+        last = JSON.stringify(far);
+      }
+    }
+  });
+  server.registerResource('job', new ResourceTemplate('job:{id}', { list: undefined }), {}, async (uri, { id }) => ({
+    contents: [{ uri: uri.href, mimeType: 'application/json', text: JSON.stringify(await told(id)) }],
+  }));
+  return server;
+}
+
+const sessions = new Map();
+
+async function serve(request, response) {
+  let transport = sessions.get(request.headers['mcp-session-id']);
+  if (!transport) {
+    transport = new StreamableHTTPServerTransport({
+      sessionIdGenerator: randomUUID,
+      onsessioninitialized: (id) => sessions.set(id, transport),
+    });
+    await made().connect(transport);
+  }
+  await transport.handleRequest(request, response);
+}
+
+if (process.env.PORT) {
+  http.createServer(serve).listen(Number(process.env.PORT), '127.0.0.1', () => console.log('ready'));
+} else {
+  made().connect(new StdioServerTransport());
+}

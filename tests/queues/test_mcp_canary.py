@@ -1,0 +1,447 @@
+"""A sentinel through MCP servers: one whose jobs go through BullMQ, one with jobs of its own, and ones that are odd."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import redis
+from pydantic import ValidationError
+
+from tests.mcp_peers import Peers, free_port, listening
+from tests.mcp_servers.raw import Answer, raw_server, tool
+from tests.queues.runs import UNMASKED, brief, canary, node, once
+from tests.redis_server import Redis, working
+from tests.redis_server import running as redis_running
+from watchdog.config import load
+from watchdog.model import Json, Outcome, Report
+from watchdog.probes.base import idempotency_key
+from watchdog.queues import mcp
+from watchdog.service.clock import wall
+from watchdog.wire import Mask
+
+SERVERS = Path(__file__).parents[1] / "mcp_servers"
+JOBS = [sys.executable, str(SERVERS / "jobs.py")]
+MS = "\N{NO-BREAK SPACE}ms"
+SPOKEN = ["spawn", "negotiate", "list", "enqueue"]
+
+
+def run(
+    mcp: Mapping[str, Any], finish: int = 3_000, *, slot: int | None = None, memory: Any = None, **more: Any
+) -> Report:
+    return asyncio.run(once(brief({"mcp": mcp, **more}, finish), slot, memory=memory))
+
+
+def told(report: Report) -> tuple[Outcome, str, str]:
+    return report.result.outcome, report.result.reason, report.result.message
+
+
+# --- a server on the TypeScript SDK, whose jobs go through a real queue with a real worker
+
+
+class Exporter:
+    """The server, started anew for each run, and the queue behind it."""
+
+    def __init__(self, broker: Redis, peers: Peers):
+        self.broker, self.peers, self.queue = broker, peers, f"export-{uuid4().hex[:8]}"
+        self.client: Any = redis.Redis.from_url(broker.url, decode_responses=True)
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {"REDIS": self.broker.url, "QUEUE": self.queue, "NODE_PATH": str(self.peers.modules)}
+
+    def worker(self, does: str) -> Any:
+        words, env = node(self.peers, "bullmq.cjs", DOES=does, **self.env)
+        return working(words, env)
+
+    def mcp(self, tool: str = "export_data", **fields: Any) -> dict[str, Any]:
+        command = [self.peers.node, str(SERVERS / "exporter.cjs")]
+        return {"command": command, "env": self.env, "tool": tool, **fields}
+
+    def sent(self) -> int:
+        return int(self.client.get(f"bull:{self.queue}:id") or 0)
+
+
+@pytest.fixture
+def exporter(redis_server: Redis, peers: Peers) -> Iterator[Exporter]:
+    exporter = Exporter(redis_server, peers)
+    yield exporter
+    exporter.client.close()
+
+
+def test_a_job_that_is_done_passes_with_its_stages(exporter: Exporter) -> None:
+    with exporter.worker("return"):
+        report = run(exporter.mcp(arguments={"format": "csv", "key": "canary-{nonce}"}))
+    assert told(report) == (Outcome.PASS, "", "")
+    assert list(report.result.phases) in ([*SPOKEN, "finish"], [*SPOKEN, "pick_up", "finish"])
+    assert report.evidence.facts["sentinel"] == "job:1"
+    assert "1.0.0" in report.evidence.facts["server"]
+    data = exporter.client.hget(f"bull:{exporter.queue}:1", "data")
+    assert f"canary-{idempotency_key('pipeline', report.result.slot)}" in data
+    assert report.remember == {}
+
+
+def test_nobody_works(exporter: Exporter) -> None:
+    seen = run(exporter.mcp(resource="job:{job_id}"), start_within="500ms")
+    assert told(seen) == (Outcome.FAIL, "not_picked_up", f"not picked up in 500{MS}")
+    assert seen.remember == {"flight": ["job:1", seen.result.slot]}
+    blocking = run(exporter.mcp("health_check_job"), 500)
+    assert told(blocking) == (Outcome.FAIL, "not_finished", f"not finished in 500{MS}")
+    assert blocking.evidence.facts["picked_up"] == "MCP does not show it"
+    assert blocking.remember == {}
+
+
+def test_a_job_that_throws_tells_why(exporter: Exporter) -> None:
+    with exporter.worker("throw"):
+        failed = Outcome.FAIL, "job_failed"
+        assert told(run(exporter.mcp())) == (*failed, "the job failed: no template for export")
+        assert told(run(exporter.mcp("health_check_job"))) == (*failed, "the job failed: no template for health")
+
+
+def test_a_job_that_hangs_is_not_followed_by_another_until_it_is_gone(exporter: Exporter) -> None:
+    with exporter.worker("hang"):
+        first = run(exporter.mcp(), 600)
+        slot = first.result.slot
+        assert told(first)[:2] == (Outcome.FAIL, "not_finished")
+        assert first.result.message.startswith("picked up after ")
+        assert first.remember == {"flight": ["job:1", slot]}
+        soon = run(exporter.mcp(), 600, slot=slot + 1_000, memory=first.remember)
+        assert told(soon)[:2] == (Outcome.ERROR, "in_flight")
+        late = run(exporter.mcp(), 600, slot=slot, memory={"flight": ["job:1", slot - 3_600_000]})
+        assert told(late)[:2] == (Outcome.FAIL, "not_finished")
+        assert exporter.sent() == 1
+    for key in exporter.client.keys(f"bull:{exporter.queue}:1*"):
+        exporter.client.delete(key)  # the server then answers with an error of its own
+    with exporter.worker("return"):
+        again = run(exporter.mcp(), slot=slot, memory=late.remember)
+        assert told(again) == (Outcome.PASS, "", "")
+        assert again.remember == {"flight": None}
+        assert told(run(exporter.mcp("health_check_job"))) == (Outcome.PASS, "", "")
+
+
+def test_progress_that_stands_still(exporter: Exporter) -> None:
+    with exporter.worker("stall"):
+        read = run(exporter.mcp(progress_within="700ms"))
+    exporter.queue += "-2"
+    with exporter.worker("stall"):
+        notified = run(exporter.mcp("health_check_job", progress_within="700ms"))
+    for report in (read, notified):
+        assert told(report)[:2] == (Outcome.FAIL, "progress_stalled")
+        assert report.result.message.startswith("stuck at 40 of 100 for ")
+        assert report.evidence.facts["progress"] == 40
+    assert (read.remember, notified.remember) == ({"flight": ["job:1", read.result.slot]}, {})
+
+
+def test_the_broker_behind_it_is_down(peers: Peers) -> None:
+    with redis_running() as broker:
+        exporter = Exporter(broker, peers)
+        exporter.client.close()
+    report = run(exporter.mcp())
+    assert told(report)[:2] == (Outcome.FAIL, "job_failed")
+    assert report.result.message == "the job failed: Redis gives no answer"
+
+
+def test_over_http_its_session_lasts_as_long_as_the_job(exporter: Exporter) -> None:
+    port = free_port()
+    words, env = exporter.mcp()["command"], {**exporter.env, "PORT": str(port)}
+    url = f"http://127.0.0.1:{port}/mcp"
+    with exporter.worker("return"), listening(words, port, env):
+        for tool in ("export_data", "health_check_job"):
+            report = run({"url": url, "tool": tool})
+            assert told(report) == (Outcome.PASS, "", "")
+            assert list(report.result.phases)[:4] == ["connect", "negotiate", "list", "enqueue"]
+            assert report.evidence.facts["address"] == f"127.0.0.1:{port}"
+    assert told(run({"url": url, "tool": "export_data"})) == (
+        Outcome.FAIL,
+        "connection_refused",
+        "connection refused",
+    )
+
+
+# --- a server on the SDK of Python, in both eras and over every transport
+
+
+@pytest.mark.parametrize("transport", ["stdio", "http", "sse"])
+def test_every_transport(transport: str) -> None:
+    def passes(where: dict[str, Any]) -> None:
+        job = run({**where, "tool": "export_data", "arguments": {"format": "pdf"}})
+        assert told(job) == (Outcome.PASS, "", "")
+        assert list(job.result.phases)[-2:] == ["pick_up", "finish"]
+        assert 200 <= job.result.phases["pick_up"] < 2_000
+        assert job.evidence.facts["sentinel"] == "job://pdf-1"
+        assert job.evidence.facts["progress"] >= 100
+        waited = run({**where, "tool": "wait", "arguments": {"does": "works"}})
+        assert told(waited) == (Outcome.PASS, "", "")
+        assert 250 <= (waited.result.duration or 0) < 3_000
+        assert "pick_up" not in waited.result.phases
+
+    if transport == "stdio":
+        passes({"command": [*JOBS, "stdio"]})
+        return
+    port = free_port()
+    way, path = ("sse", "sse") if transport == "sse" else ("url", "mcp")
+    with listening([*JOBS, transport, str(port)], port):
+        passes({way: f"http://127.0.0.1:{port}/{path}"})
+
+
+@pytest.mark.parametrize(
+    ("does", "fields", "reason", "message"),
+    [
+        ("goes ill", {}, "job_failed", "the job failed: no disk space"),
+        ("hangs", {}, "not_finished", f"not finished in 900{MS}"),
+        ("stalls", {"progress_within": "500ms"}, "progress_stalled", "stuck at 40 of 100 for "),
+        ("stalls", {}, "not_finished", f"not finished in 900{MS}"),
+    ],
+)
+def test_a_tool_that_answers_when_it_is_done(does: str, fields: dict[str, str], reason: str, message: str) -> None:
+    report = run({"command": [*JOBS, "stdio"], "tool": "wait", "arguments": {"does": does}, **fields}, 900)
+    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, reason)
+    assert report.result.message.startswith(message)
+    assert report.remember == {}
+
+
+def test_a_tool_that_is_missing() -> None:
+    report = run({"command": [*JOBS, "stdio"], "tool": "export"})
+    assert told(report) == (Outcome.FAIL, "tool_missing", "tool export is missing: 2\N{NO-BREAK SPACE}tools listed")
+
+
+def test_a_server_that_cannot_be_started() -> None:
+    report = run({"command": ["/nowhere/server"], "tool": "export"})
+    assert told(report) == (Outcome.ERROR, "command_not_found", "command not found: /nowhere/server")
+
+
+def test_a_server_that_leaves_when_it_hears_the_newer_protocol() -> None:
+    command = [sys.executable, str(SERVERS / "raw_stdio.py")]
+    assert told(run({"command": [*command, "leaves"], "tool": "health_check"})) == (Outcome.PASS, "", "")
+    gone = run({"command": [*command, "leaves_at_call"], "tool": "health_check"})
+    assert told(gone) == (Outcome.FAIL, "server_exited", "the server exited with code 3")
+
+
+# --- odd answers
+
+
+def said(answer: Json, **more: Any) -> Answer:
+    """What tools/call answers, as JSON in a text."""
+    text = answer if isinstance(answer, str) else json.dumps(answer)
+    return Answer(result={"content": [{"type": "text", "text": text}], **more})
+
+
+def read(*resources: Json) -> list[Answer]:
+    """What resources/read answers, one after the other, the last one for good."""
+    return [Answer(result={"contents": [{"uri": "job:7", "text": json.dumps(one)}]}) for one in resources]
+
+
+class Odd:
+    """A run against a server that is made of bytes."""
+
+    def __init__(self, answers: Mapping[str, Answer | Sequence[Answer]]) -> None:
+        self.answers = answers
+        self.heard: list[str] = []
+
+    def run(self, finish: int = 400, *, memory: Any = None, mask: Mask = UNMASKED, **fields: Any) -> Report:
+        async def visit() -> Report:
+            async with raw_server(self.answers, [tool("export")]) as raw:
+                probe = brief({"mcp": {"url": raw.url, "tool": "export", **fields}}, finish)
+                report = await once(probe, memory=memory, mask=mask)
+                self.heard = raw.heard
+                return report
+
+        return asyncio.run(visit())
+
+
+STARTED = {"job_id": 7, "poll_resource": "job:7"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason", "message"),
+    [
+        (said("Exported."), "", ""),
+        (said({"ok": True}), "", ""),
+        (said({"healthy": True, "job_id": 7}), "", ""),
+        (said({"ok": False}), "job_failed", 'the job failed: {"ok": false}'),
+        (said({"ok": False, "error": "no worker\nsince noon"}), "job_failed", "the job failed: no worker since noon"),
+        (said({"healthy": False, "message": "late"}), "job_failed", "the job failed: late"),
+        (said({"status": "failed", "failedReason": "boom"}), "job_failed", "the job failed: boom"),
+        (said("Redis is away", isError=True), "job_failed", "the job failed: Redis is away"),
+        (said("", isError=True), "job_failed", "the job failed, and nobody says why"),
+        (Answer(error=(-32603, "it broke")), "rpc_error", "tools/call answers error -32603: it broke"),
+        (Answer(status=503), "unexpected_status", "got 503"),
+        (Answer(status=401), "unauthorized", "got 401: the server asks for credentials"),
+    ],
+)
+def test_what_the_tool_answers(answer: Answer, reason: str, message: str) -> None:
+    odd = Odd({"tools/call": answer})
+    report = odd.run()
+    assert told(report) == (Outcome.FAIL if reason else Outcome.PASS, reason, message)
+    assert "resources/read" not in odd.heard
+    assert report.remember == {}
+
+
+@pytest.mark.parametrize(
+    ("resource", "fields", "reason", "message"),
+    [
+        ({"status": "completed"}, {}, "", ""),
+        ({"state": "Succeeded"}, {}, "", ""),
+        ("done", {}, "", ""),
+        ({"status": "failed", "failedReason": "boom"}, {}, "job_failed", "the job failed: boom"),
+        ({"status": "error", "error": {"message": "boom"}}, {}, "job_failed", "the job failed: boom"),
+        ({"status": "cancelled"}, {}, "job_failed", 'the job failed: {"status": "cancelled"}'),
+        ({"status": "queued"}, {}, "not_picked_up", f"not picked up in 400{MS}"),
+        ({"status": "in-progress"}, {}, "not_finished", None),
+        ({"status": "on hold"}, {}, "not_finished", f"not finished in 400{MS}: its status is 'on_hold'"),
+        ({"jobs": []}, {}, "not_finished", f"not finished in 400{MS}: it tells no status"),
+        ({"phase": 3}, {"done": "resource.phase == 3"}, "", ""),
+        ({"phase": 4, "message": "x"}, {"failed": "resource.phase == 4"}, "job_failed", "the job failed: x"),
+        ({"phase": 2}, {"started": "resource.phase == 2"}, "not_finished", None),
+        ({"status": "done"}, {"done": "resource.rows > 0"}, "not_finished", None),
+        ({"status": "done", "rows": 3}, {"done": "resource.rows > 0"}, "", ""),
+    ],
+)
+def test_what_the_resource_tells(resource: Json, fields: dict[str, Any], reason: str, message: str | None) -> None:
+    report = Odd({"tools/call": said(STARTED), "resources/read": read(resource)}).run(**fields)
+    result = report.result
+    assert (result.outcome, result.reason) == (Outcome.FAIL if reason else Outcome.PASS, reason)
+    assert message is None or result.message == message
+    assert report.remember == ({"flight": ["job:7", result.slot]} if reason.startswith("not") else {})
+
+
+def test_an_expression_that_cannot_be_computed_says_why() -> None:
+    report = Odd({"tools/call": said(STARTED), "resources/read": read({"rows": 3})}).run(done="resource.row > 0")
+    why = "resource.row > 0 cannot be computed: resource has no field 'row'; it has 'rows'"
+    assert told(report)[2] == f"not finished in 400{MS}: {why}"
+
+
+@pytest.mark.parametrize(
+    ("answer", "fields", "ref"),
+    [
+        ({"job_id": 7}, {}, "job:7"),
+        ({"jobId": "a-7"}, {}, "job:a-7"),
+        ({"job_id": 7, "poll_resource": "exports://{job_id}/state"}, {}, "exports://7/state"),
+        ({"job_id": 7, "poll_resource": "job:8"}, {"resource": "jobs://{job_id}"}, "jobs://7"),
+        ({"ok": True, "job_id": 7}, {"resource": "jobs://{job_id}"}, "jobs://7"),
+    ],
+)
+def test_which_resource_is_read(answer: Json, fields: dict[str, Any], ref: str) -> None:
+    report = Odd({"tools/call": said(answer), "resources/read": read({"status": "done"})}).run(**fields)
+    assert report.result.outcome is Outcome.PASS
+    assert report.evidence.facts["sentinel"] == ref
+
+
+def test_a_job_that_is_named_by_us() -> None:
+    odd = Odd({"tools/call": said("Begun."), "resources/read": read({"status": "done"})})
+    report = odd.run(resource="job:{nonce}")
+    key = idempotency_key("pipeline", report.result.slot)
+    assert (report.result.outcome, report.evidence.facts["sentinel"]) == (Outcome.PASS, f"job:{key}")
+
+
+@pytest.mark.parametrize("answer", ["Export begins.", {"job_id": None}, {"job_id": True}, {"id": 7}, ["7"]])
+def test_an_answer_that_names_no_job(answer: Json) -> None:
+    report = Odd({"tools/call": said(answer)}).run(resource="job:{job_id}")
+    assert told(report) == (Outcome.FAIL, "job_id_missing", "export answers without a job_id")
+    assert report.evidence.excerpt == (answer if isinstance(answer, str) else json.dumps(answer))
+    assert report.remember == {}
+
+
+def test_a_tool_that_does_not_name_its_job_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mcp, "SENDING", 0.2)
+    report = Odd({"tools/call": Answer(hang=True)}).run(resource="job:{job_id}")
+    assert told(report) == (Outcome.FAIL, "timeout", f"export named no job in 200{MS}")
+
+
+def test_a_server_that_never_comes_to_an_agreement(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mcp, "OPENING", 0.3)
+    report = Odd({"*": Answer(hang=True)}).run()
+    assert told(report)[:2] == (Outcome.FAIL, "timeout")
+    assert report.result.message.startswith(f"timed out after 300{MS}")
+
+
+@pytest.mark.parametrize("code", [-32002, -32602])
+def test_a_job_that_is_not_there_any_more_has_vanished(code: int) -> None:
+    gone = [*read({"status": "active"}), Answer(error=(code, "no such resource"))]
+    report = Odd({"tools/call": said(STARTED), "resources/read": gone}).run()
+    assert told(report)[:2] == (Outcome.FAIL, "job_vanished")
+    assert report.result.message.startswith("the sentinel vanished, picked up after ")
+    assert report.remember == {}
+
+
+def test_a_read_that_fails_is_tried_again() -> None:
+    answers = [Answer(error=(-32603, "busy")), Answer(status=503), *read({"status": "done"})]
+    report = Odd({"tools/call": said(STARTED), "resources/read": answers}).run(2_000)
+    assert told(report) == (Outcome.PASS, "", "")
+
+
+def test_a_read_that_fails_until_it_is_too_late() -> None:
+    report = Odd({"tools/call": said(STARTED), "resources/read": Answer(error=(-32603, "busy"))}).run()
+    message = "job:7 cannot be read: resources/read answers error -32603: busy"
+    assert told(report) == (Outcome.FAIL, "poll_failed", message)
+    assert report.remember == {"flight": ["job:7", report.result.slot]}
+
+
+def test_a_read_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("watchdog.probes.canary.PATIENCE", 0.3)
+    report = Odd({"tools/call": said(STARTED), "resources/read": Answer(hang=True)}).run()
+    assert told(report)[:2] == (Outcome.FAIL, "poll_failed")
+    assert report.result.message == f"job:7 cannot be read: timed out after 300{MS}"
+
+
+def test_a_job_of_an_earlier_run_that_the_server_does_not_know_holds_up_nothing() -> None:
+    answers = [Answer(error=(-32603, "no job 6")), *read({"status": "done"})]
+    odd = Odd({"tools/call": said(STARTED), "resources/read": answers})
+    report = odd.run(memory={"flight": ["job:6", wall() - 60_000]})
+    assert told(report) == (Outcome.PASS, "", "")
+    assert odd.heard.count("resources/read") == 2
+    assert report.remember == {"flight": None}
+
+
+def test_one_that_is_said_to_run_for_ever_is_forgotten_after_a_day() -> None:
+    odd = Odd({"tools/call": said({"ok": True}), "resources/read": read({"status": "running"})})
+    hour = 3_600_000
+    assert told(odd.run(memory={"flight": ["job:6", wall() - 23 * hour]}))[1] == "not_finished"
+    assert "tools/call" not in odd.heard
+    assert told(odd.run(memory={"flight": ["job:6", wall() - 25 * hour]})) == (Outcome.PASS, "", "")
+
+
+def test_a_secret_that_comes_back_is_masked() -> None:
+    text = """
+probes:
+  - name: Pipeline
+    every: 5m
+    canary:
+      mcp: {url: "http://127.0.0.1:9/mcp", tool: export, headers: {X-Api-Key: hush-hush-1}, auth: {bearer: s3cret}}
+"""
+    mask = load(None, text, {}).mask
+    odd = Odd({"tools/call": said("neither hush-hush-1 nor s3cret", isError=True)})
+    report = odd.run(mask=mask, headers={"X-Api-Key": "hush-hush-1"}, auth={"bearer": "s3cret"})
+    assert report.result.message == "the job failed: neither ••• nor •••"
+    assert "hush" not in repr(report)
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({"resource": "job:7"}, "expected a URI with either {job_id} or {nonce} in it"),
+        ({"done": "result.ok"}, "unknown name 'result.ok'; known here: resource"),
+        ({"started": "resource.a = 1"}, "write == instead of ="),
+        ({"command": ["x"]}, "expected one of url, sse and command, not url and command"),
+        ({"headers": {"A b": "c"}}, "not a header name"),
+        ({"progress_within": 5}, "a duration needs a unit"),
+    ],
+)
+def test_what_is_refused(fields: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        canary({"mcp": {"url": "http://x/mcp", "tool": "export", **fields}})
+    assert complaint in str(caught.value)
+
+
+def test_what_no_server_can_keep_is_refused() -> None:
+    server = {"url": "http://x/mcp", "tool": "export"}
+    with pytest.raises(ValidationError, match="MCP does not show when a job is picked up: say finish_within alone, or"):
+        canary({"mcp": server, "start_within": "1s"})
+    with pytest.raises(ValidationError, match="what is sent stands in arguments"):
+        canary({"mcp": server, "payload": {"a": 1}})
