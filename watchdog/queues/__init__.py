@@ -18,6 +18,7 @@ from watchdog.queues.base import (
     System,
 )
 from watchdog.queues.bullmq import BullmqCanary, BullmqJobs
+from watchdog.queues.celery import CeleryCanary
 from watchdog.queues.http import HttpCanary
 from watchdog.queues.mcp import McpCanary
 from watchdog.queues.pgboss import PgbossCanary
@@ -27,6 +28,7 @@ from watchdog.queues.rq import RqCanary
 CANARIES: Mapping[str, type[CanarySystem]] = {
     "bullmq": BullmqCanary,
     "pgboss": PgbossCanary,
+    "celery": CeleryCanary,
     "procrastinate": ProcrastinateCanary,
     "rq": RqCanary,
     "http": HttpCanary,
