@@ -24,6 +24,8 @@ PAGES = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md"
 )
 ENVIRONMENT = {
     "DATABASE_URL": "postgresql://watchdog:abcdefgh@localhost/watchdog",
+    "REDIS_URL": "redis://:abcdefgh@localhost:6379/0",
+    "APP_DB_URL": "postgresql://reader:abcdefgh@localhost/app",
     "SLACK_WEBHOOK_URL": "https://hooks.slack.com/services/T0/B0/abcdefgh",
     "WATCHDOG_KEY": "0123456789abcdef0123456789abcdef",
 }

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.terminal import COMMAND, environment
+from tests.patience import wait
 
 LONGEST = 10
 SIGNALS = [signal.SIGTERM, signal.SIGINT]
@@ -39,6 +40,12 @@ def begun(command: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
+def listens(pid: int) -> bool:
+    """Whether it has said what a SIGTERM does."""
+    caught = re.search(r"^SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text(), flags=re.MULTILINE)
+    return caught is not None and bool(int(caught[1], 16) >> (signal.SIGTERM - 1) & 1)
+
+
 def ended(process: subprocess.Popen[str], number: signal.Signals) -> int:
     """The exit code as a shell tells it, once all of it has ended: what it started holds its output, too."""
     out, _ = process.communicate(timeout=LONGEST)
@@ -51,6 +58,7 @@ def ended(process: subprocess.Popen[str], number: signal.Signals) -> int:
 @pytest.mark.parametrize("command", ["run", "demo"])
 def test_at_any_moment_of_its_start(command: str, number: signal.Signals, after: float, tmp_path: Path) -> None:
     with begun(command, tmp_path) as process:
+        wait(lambda: process.poll() is not None or listens(process.pid))  # before that, Python itself is starting
         time.sleep(after)
         process.send_signal(number)
         assert ended(process, number) in (0, SHELL[number])

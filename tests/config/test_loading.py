@@ -24,7 +24,11 @@ FLEET_ENV = {
         *("API_TOKEN", "GATEWAY_PASSWORD", "MCP_TOKEN", "SLACK_BOT_TOKEN", "WEBHOOK_SECRET", "SMTP_PASSWORD"),
         *("WATCHDOG_CI_KEY", "WATCHDOG_READ_KEY"),
     )
-} | {"SLACK_WEBHOOK_URL": "https://hooks.slack.example/services/T0/B0/abcdefgh"}
+} | {
+    "SLACK_WEBHOOK_URL": "https://hooks.slack.example/services/T0/B0/abcdefgh",
+    "REDIS_URL": "redis://:abcdefgh@localhost:6379/0",
+    "APP_DB_URL": "postgresql://reader:abcdefgh@localhost/app",
+}
 
 
 def loaded(text: str, env: Mapping[str, str] | None = None) -> Loaded:
@@ -56,6 +60,8 @@ def test_a_whole_fleet_loads() -> None:
     probes = {probe.key: probe for probe in fleet.config.probes}
     assert list(probes) == [
         *("website", "api", "warm-the-cache", "gateway", "search-mcp", "files-mcp", "legacy-mcp"),
+        *("email-pipeline", "report-pipeline", "export-through-mcp", "thumbnails", "worker-self-test"),
+        "digest-schedulers",
         "blog",  # from conf.d
     ]
     api = probes["api"]

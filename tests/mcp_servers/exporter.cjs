@@ -25,9 +25,10 @@ async function begin(name, data) {
 }
 
 async function told(id) {
+  const status = await queue.getJobState(id); // before the job, which then knows why it came to that
   const job = await queue.getJob(id);
   if (!job) throw new Error(`no job ${id}`);
-  return { job_id: id, status: await job.getState(), progress: job.progress, failedReason: job.failedReason };
+  return { job_id: id, status, progress: job.progress, failedReason: job.failedReason };
 }
 
 function made() {

@@ -6,7 +6,7 @@ import pytest
 
 from tests.notifiers import stories
 from tests.notifiers.stories import MINUTE, NOW, OPENED, PLAIN, RESOLVED, SINCE, STALE, TASK, incident, sample
-from watchdog.model import Event, Outcome, Severity, State, Story
+from watchdog.model import Event, Evidence, Outcome, Severity, State, Story
 from watchdog.notifiers.message import EXCERPT, Message, compose, one_line, plain
 
 
@@ -200,3 +200,12 @@ def test_severity_is_the_incidents() -> None:
 )
 def test_untrusted_text_becomes_one_short_line(text: str, shown: str) -> None:
     assert one_line(text, 10) == shown
+
+
+def test_of_all_jobs_the_one_it_is_about_is_the_evidence() -> None:
+    late = "nightly is overdue: due 03:00, 9 h ago"
+    told = replace(TASK.incident, rule="job", subject="nightly", message=late)
+    seen = replace(GOOD, evidence=Evidence({"jobs": {"nightly": {"cron": "0 3 * * *"}, "digest": {"every": 1_000}}}))
+    message = compose(replace(TASK, incident=told, latest=seen, first_bad=seen))
+    assert message.evidence == 'job: {"cron": "0 3 * * *"}'
+    assert plain(message.lines[0].text).startswith("job nightly runs on time and well · is overdue: due 03:00, 9 h ago")

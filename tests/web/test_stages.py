@@ -32,6 +32,8 @@ def run(slot: int = 0, outcome: Outcome = Outcome.PASS, reason: str = "", **phas
         ("it fails", run(1, Outcome.FAIL, "job_failed", **FULL), ["up 8 ms", "up 200 ms", "down 1.7 s"]),
         ("the broker is away", run(1, Outcome.FAIL, "broker_unreachable", connect=3),
          ["down broker unreachable", "unknown not reached", "unknown not reached"]),
+        ("it fails where no pick-up is shown", run(1, Outcome.FAIL, "job_failed", enqueue=8),
+         ["up 8 ms", "unknown not observable", "down job failed"]),
         ("a queue that shows no pick-up", run(1, enqueue=8, finish=1_900),
          ["up 8 ms", "unknown not observable", "up 1.9 s"]),
     ],

@@ -245,13 +245,14 @@ def _evidence(story: Story) -> str:
 
 
 def _told(sample: Sample | None, subject: str) -> str:
-    """Expectations are left out: the rule's line tells them. Of tasks, the one that it is about stands for all."""
+    """Expectations are left out: the rule's line tells them. Of tasks and jobs, the one it is about stands for all."""
     if sample is None:
         return ""
     told = {key: value for key, value in sample.evidence.facts.items() if key != "expect" and value not in (None, "")}
-    tasks = told.get("tasks")
-    if isinstance(tasks, dict) and subject in tasks:
-        told = {"task": tasks[subject]} | {key: value for key, value in told.items() if key != "tasks"}
+    for one, all_ in (("task", "tasks"), ("job", "jobs")):
+        listed = told.get(all_)
+        if isinstance(listed, dict) and subject in listed:
+            told = {one: listed[subject]} | {key: value for key, value in told.items() if key != all_}
     facts = [f"{key}: {_value(value)}" for key, value in told.items()]
     text = harmless("\n".join([*facts, sample.evidence.excerpt])).strip()
     return text if len(text) <= EXCERPT else f"{text[: EXCERPT - 1]}…"

@@ -18,7 +18,7 @@ from watchdog.notifiers.base import Delivery, Notifier
 from watchdog.notifiers.message import compose, plain
 from watchdog.notifiers.post import Url, post, refusal
 from watchdog.wire.url import parse_url
-from watchdog.words import utc
+from watchdog.words import iso
 
 VERSION = 1
 OWN = frozenset(
@@ -117,7 +117,7 @@ def document(key: str, story: Story) -> dict[str, Json]:
 
 
 def _time(at: int | None) -> str | None:
-    return None if at is None else utc(at).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return None if at is None else iso(at)
 
 
 def _run(run: Run | None) -> Json:

@@ -232,17 +232,19 @@ class _Run:
         return seen
 
     async def _follow(self, line: Canary, flight: Flight) -> None:
-        """Look until it is over or too late. A look that fails may do better the next time."""
+        """Look until it is over or too late. A look that fails may do better the next time; of several that fail in a
+        row the first tells why."""
         least, most = self.job.system.pace
+        trouble: Fault | None = None
         while True:
-            trouble: Fault | None = None
             try:
                 look = await line.look(flight.ref)
                 flight.see(look, now := self._now())
+                trouble = None
             except Fault as fault:
                 if not fault.retryable:
                     raise
-                trouble, now = fault, self._now()
+                trouble, now = trouble or fault, self._now()
             limit = flight.sent + self.job.limit(flight.look.stage)
             if trouble is not None and now >= limit:
                 raise trouble

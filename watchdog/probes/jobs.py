@@ -15,7 +15,7 @@ from watchdog.probes.verdict import faulted
 from watchdog.queues import JOBS, JobFacts, JobSource, Reach
 from watchdog.schedule import Cron, Interval, Schedule, phase_of
 from watchdog.wire.faults import Fault
-from watchdog.words import count
+from watchdog.words import count, iso
 
 PATIENCE = 5.0
 """Seconds that a source may take for any one answer."""
@@ -24,6 +24,7 @@ PREFIX = "job:"
 SHOWN = 50
 """Jobs kept as evidence, those first that are not right."""
 REST = "*"
+INSTANTS = ("next", "next_due", "last_start", "last_end", "last_ok", "running_since")
 
 
 class Watched(Model):
@@ -189,7 +190,7 @@ def _kept(judged: Judged) -> Json:
 
 
 def _shown(judged: Judged) -> Json:
-    """What is known of a job, as evidence: what is empty is left out."""
-    facts = {k: v for k, v in judged.facts._asdict().items() if v not in (None, "", 0, False) and k != "name"}
-    facts.pop("enabled", None)
-    return {**facts, **({"wrong": judged.verdict.message} if judged.verdict.reason else {})}
+    """What is known of a job, as evidence: instants to be read by people, and nothing that is empty."""
+    told = judged.facts._asdict() | {"next": judged.verdict.expected}
+    facts = {k: iso(v) if v and k in INSTANTS else v for k, v in told.items() if k not in ("name", "enabled")}
+    return {k: v for k, v in facts.items() if v not in (None, "", 0, False)}

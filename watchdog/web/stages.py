@@ -14,6 +14,8 @@ from watchdog.words import clock, count, span
 
 RUNS = 48
 """Runs in the chart and its table."""
+BEYOND = ("not_finished", "job_failed", "progress_stalled")
+"""Reasons of a job that was at work, whether or not its queue shows since when."""
 STAGES = {"enqueue": "Enqueued", "pick_up": "Picked up", "finish": "Finished"}
 
 
@@ -70,7 +72,7 @@ def _cards(newest: Result, ran: Sequence[Result]) -> list[StageCard]:
         if took is not None:
             failed = newest.outcome is Outcome.FAIL and name == list(STAGES)[-1]
             cards.append(StageCard(title, State.DOWN if failed else State.UP, span(took), usual))
-        elif newest.outcome is Outcome.PASS:
+        elif newest.outcome is Outcome.PASS or (name == "pick_up" and newest.reason in BEYOND):
             cards.append(StageCard(title, State.UNKNOWN, "not observable", "its queue does not show this"))
         elif broken:
             cards.append(StageCard(title, State.UNKNOWN, "not reached", usual))
