@@ -11,7 +11,7 @@ from threading import BoundedSemaphore, Thread
 from typing import Annotated, Any, ClassVar, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, StrictBool
 
 from watchdog.fields import FROM_FILE, Line
 from watchdog.model import Json
@@ -61,7 +61,7 @@ class CeleryCanary(CanarySystem):
     """The task's name. The default is a part of Celery, so that no worker needs code for it."""
     args: list[Json] = Field(default_factory=list)
     """What the task is called with."""
-    tracks_started: bool = False
+    tracks_started: StrictBool = False
     """The workers have `task_track_started`: only then does anybody know when a job is picked up."""
 
     @property
