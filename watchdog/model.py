@@ -93,7 +93,8 @@ class Observation:
     """Each scheduled job that is not right -> reason and message. None: nobody looked."""
     evidence: Evidence = Evidence()
     remember: Mapping[str, Json] = field(default_factory=dict)
-    """Written into the probe's memory with the result and handed to its later runs. A value of None forgets the key."""
+    """Written into the probe's memory with the result and handed to its later runs. A value of None forgets the key.
+    The `name` of an object is for people, too, and is masked."""
     retryable: bool = False
     """The fault was one of transport or a 5xx: another attempt within the same run may fare better."""
 

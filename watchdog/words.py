@@ -17,6 +17,11 @@ STATE_WORD = {State.UP: "Up", State.DEGRADED: "Degraded", State.UNKNOWN: "Unknow
 STATE_GLYPH = {State.UP: "✓", State.DEGRADED: "▲", State.UNKNOWN: "○", State.DOWN: "✕"}
 """The shapes of the pages' states, for places that have text alone."""
 
+_JOB_WORD = {
+    "job_overdue": "Overdue", "job_never_ran": "Never ran", "job_stuck": "Stuck", "job_stalled": "Stalled",
+    "job_failed": "Failed", "job_too_long": "Too long", "job_too_short": "Too short", "job_gone": "Gone",
+}  # fmt: skip
+
 _RUN_GLYPH = {Outcome.FAIL: "✕", Outcome.ERROR: "?", Outcome.MISSED: "·"}
 _LEVELS = "▁▂▃▄▅▆▇█"
 
@@ -96,6 +101,13 @@ def moment(at: int, now: int, *, seconds: bool = False) -> str:
     """ "01:48" today, "21 Nov 23:58" on any other day."""
     told = clock(at, seconds=seconds)
     return told if utc(at).date() == utc(now).date() else f"{date(at, now)} {told}"
+
+
+def job_word(reason: str, *, ran: bool, planned: bool) -> str:
+    """How a scheduled job does: "Overdue", "On time", "Not run yet"; "Ok" where nobody knows when it should run."""
+    if reason:
+        return _JOB_WORD.get(reason, reason)
+    return ("On time" if planned else "Ok") if ran else "Not run yet"
 
 
 def sparkline(runs: Sequence[Run]) -> str:

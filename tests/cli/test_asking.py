@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,10 +10,13 @@ import pytest
 
 from tests.cli.terminal import typed
 from tests.store.lab import Lab, member, series
+from tests.web.book import Book
 from watchdog.assets import asset
+from watchdog.model import Outcome
 from watchdog.service.clock import wall
 from watchdog.store.database import Database
 from watchdog.store.migrate import upgrade
+from watchdog.words import iso
 
 Write = Callable[..., Path]
 MINUTE = 60_000
@@ -120,6 +124,35 @@ def test_incidents_newest_first(lab: Lab) -> None:
     for_people = typed("incidents").out
     assert shop["id"] in for_people, "no id is cut, however narrow the terminal"
     assert [line.split()[0] for line in for_people.splitlines()] == ["state", "open", "resolved"]
+
+
+def test_every_job_with_its_verdict(write: Write) -> None:
+    write()
+    database = Database("sqlite:///watchdog.db")
+    upgrade(database, asset("migrations"))
+    assert (typed("jobs").code, typed("jobs").out) == (0, "no jobs are known\n")
+    now, late = wall(), "digest is overdue: due 03:00, 9 h ago"
+    book = Book()
+    probe = book.probe("Schedules", "jobs")
+    book.job(probe, "nightly", plan="0 3 * * * UTC", last_start=now - MINUTE, expected=now + MINUTE)
+    book.job(probe, "[red]digest", plan="", reason="job_overdue")
+    book.result(probe, now - MINUTE, Outcome.FAIL, late, "job_overdue", jobs={"[red]digest": ("job_overdue", late)})
+    with database.write() as connection:
+        book.write(connection)
+    ran = typed("jobs")
+    rows = [re.split(" {2,}", line.strip()) for line in ran.out.replace("\N{NO-BREAK SPACE}", " ").splitlines()]
+    assert ran.code == 1
+    assert rows[0] == ["verdict", "job", "probe", "schedule", "last run", "next expected", "what"]
+    assert rows[1] == ["Overdue", "[red]digest", "Schedules", "never", late]
+    assert rows[2][:5] == ["On time", "nightly", "Schedules", "0 3 * * * UTC", "1 min ago"]
+    told = {job["job"]: job for job in typed("jobs", "-o", "json").json}
+    assert told["[red]digest"] == {
+        "probe": "schedules", "job": "[red]digest", "reason": "job_overdue", "message": late, "schedule": "",
+        "duration": None, "last_start": None, "last_end": None, "last_ok": None, "expected": None,
+        "read_at": iso(now - MINUTE),
+    }  # fmt: skip
+    assert (told["nightly"]["reason"], told["nightly"]["expected"]) == ("", iso(now + MINUTE))
+    database.close()
 
 
 def test_names_are_no_markup(write: Write) -> None:

@@ -35,6 +35,9 @@ TABLE: list[tuple[str, dict[str, Any], dict[str, Any], tuple[str, str | None]]] 
     ("it runs at this moment", {**NIGHTLY, "last_start": NOON - 9 * HOUR, "running_since": NOON - 9 * HOUR}, {}, FINE),
     ("it runs for too long", {**NIGHTLY, "last_start": NOON - 9 * HOUR, "running_since": NOON - 9 * HOUR},
      {"max_runtime": 2 * HOUR}, ("job_stuck", f"backup is stuck: running for 9{NB}h, limit 2{NB}h")),
+    ("it runs for too long on a machine that is known",
+     {**NIGHTLY, "last_start": NOON - 9 * HOUR, "running_since": NOON - 9 * HOUR, "worker": "app-3"},
+     {"max_runtime": 2 * HOUR}, ("job_stuck", f"backup is stuck: running for 9{NB}h on app-3, limit 2{NB}h")),
     ("its worker died at work", {**NIGHTLY, "running_since": NOON - 9 * HOUR, "stalled": True}, {"max_runtime": HOUR},
      ("job_stalled", f"backup is stalled: begun 9{NB}h ago, and its worker is gone")),
     ("it failed", {**NIGHTLY, **HEALTHY, "failures": 1, "error": "disk full"}, {},
@@ -97,6 +100,16 @@ def test_an_edited_schedule_is_owed_from_then_on() -> None:
     facts, edited = recall(JobFacts("backup", cron="0 11 * * *"), Limits(), known, NOON)
     assert edited.since == NOON
     assert judge(facts, Limits(), edited.since, NOON).reason == ""
+
+
+def test_a_job_is_owed_its_runs_from_when_its_source_says_so() -> None:
+    facts = JobFacts("backup", **NIGHTLY, last_start=NOON - 33 * HOUR, since=NOON - 33 * HOUR)
+    facts, known = recall(facts, Limits(), None, NOON)
+    assert known.since == NOON - 33 * HOUR
+    assert judge(facts, Limits(), known.since, NOON).reason == "job_overdue"
+    later, edited = recall(facts._replace(cron="0 4 * * *"), Limits(), known, NOON)
+    assert edited.since == NOON
+    assert judge(later, Limits(), edited.since, NOON).reason == ""
 
 
 def test_an_older_run_does_not_replace_a_newer_one() -> None:

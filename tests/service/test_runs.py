@@ -128,6 +128,14 @@ async def test_memory_is_handed_in_and_out() -> None:
     assert report.remember == {"seen": 42}
 
 
+async def test_a_remembered_name_is_what_people_are_told() -> None:
+    async def script(attempt: Attempt) -> Observation:
+        return replace(GOOD, remember={"job:1": {"name": f"sync {SECRET}", "since": 5}, "flight": [SECRET, 5]})
+
+    report = await run(scripted(script=script))
+    assert report.remember == {"job:1": {"name": "sync •••", "since": 5}, "flight": [SECRET, 5]}
+
+
 RAW = f"<b>{SECRET}\0\x1b[31m\ud800 aHVzaC1odXNo \u202e"
 """A secret, and the same in base64; NUL; a terminal's command; half a character; a turn of the reading direction."""
 

@@ -91,6 +91,12 @@ class Book:
             kept = {"facts": json.dumps(dict(evidence.facts)), "excerpt": evidence.excerpt}
             self.rows["evidence"].append({"probe": probe, "slot": slot, "location": "local", **kept})
 
+    def job(self, probe: int, name: str, **known: Any) -> None:
+        """What a probe remembers of a scheduled job."""
+        nothing = dict.fromkeys(("last_start", "last_end", "last_ok", "duration", "expected"))
+        value = json.dumps({"name": name, "plan": "", "since": NOW, "reason": "", **nothing, **known})
+        self.rows["memory"].append({"probe": probe, "key": f"job:{len(self.rows['memory'])}", "value": value})
+
     def runs(self, probe: int, base: int = 180, *, ago: int = 9, count: int = 60, every: int = MINUTE) -> None:
         """Passing results, the newest `ago` seconds ago."""
         for i in range(count):

@@ -18,7 +18,7 @@ from tests.web.serving import app_of, ask, filled
 from tests.web.story import newborn, resolved
 from watchdog.model import Evidence, Outcome, Task
 from watchdog.web.pages import HEADERS
-from watchdog.words import MINUTE, SECOND
+from watchdog.words import DAY, HOUR, MINUTE, SECOND
 
 PATHS = (
     "/",
@@ -232,6 +232,40 @@ def test_one_result_is_a_page_too(tmp_path: Path) -> None:
     assert "State, last 5 min" in said
     assert "1 of 1" in said
     assert "t Not run yet" in said
+
+
+@pytest.fixture
+def scheduled() -> Book:
+    """A probe of jobs: one that is late, one that is stuck, one that is well, and one that has never run."""
+    book = Book()
+    book.mark(NOW - SECOND)
+    jobs = book.probe("Billing jobs", "jobs")
+    other = book.probe("Other", "http")
+    late = ("job_overdue", "retry is overdue: 3 runs missed")
+    book.job(jobs, "usage-rollup", plan="every 10 min", last_start=NOW - MINUTE, last_ok=NOW - SECOND, duration=59_000)
+    book.job(jobs, "retry", plan="0 * * * * UTC", reason=late[0], last_start=NOW - 3 * HOUR, expected=NOW + HOUR)
+    book.job(jobs, "<b>ledger</b>", reason="job_stuck", last_start=NOW - 2 * HOUR)
+    book.job(jobs, "yearly", plan="0 0 1 1 * UTC", expected=NOW + 40 * DAY)
+    book.job(other, "nobody")
+    book.result(jobs, NOW - 2 * MINUTE, jobs={})
+    book.result(jobs, NOW - MINUTE, Outcome.FAIL, late[1], late[0], jobs={"retry": late})
+    book.result(jobs, NOW - SECOND, Outcome.FAIL, "away", "broker_unreachable")
+    return book
+
+
+def test_the_jobs_of_a_source_are_listed_bad_ones_first(tmp_path: Path, scheduled: Book) -> None:
+    with filled(f"sqlite:///{tmp_path}/j.db", scheduled) as database:
+        response = ask(app_of(database), "/probes/billing-jobs")
+        elsewhere = text(ask(app_of(database), "/probes/other").text)
+    assert problems(response.text) == []
+    said = text(response.text).replace("\N{NO-BREAK SPACE}", " ").replace("\N{EN DASH}", "-")
+    assert "Jobs 4 found · read 1 min ago" in said
+    assert "<b>ledger</b> Stuck - 00:29 - - -" in said
+    assert "retry retry is overdue: 3 runs missed Overdue 0 * * * * UTC 21 Nov 23:29 - - 03:29" in said
+    assert "usage-rollup On time every 10 min 02:28 02:29 59 s -" in said
+    assert "yearly Not run yet 0 0 1 1 * UTC never - - 1 Jan 2027 02:29" in said
+    assert said.index("ledger") < said.index("retry") < said.index("usage-rollup") < said.index("yearly")
+    assert "found" not in elsewhere
 
 
 def test_a_watchdog_that_stands_still_says_so_on_every_page(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from tests.web.story import acme
 from watchdog.model import Evidence, Outcome, State, Task
 from watchdog.store import history, views
 from watchdog.store.database import Database
+from watchdog.store.jobs import jobs
 from watchdog.words import DAY, HOUR, MINUTE, SECOND
 
 
@@ -144,6 +145,28 @@ def test_the_last_good_results(connection: sa.Connection) -> None:
     listing = history.last_listing(connection, 1)
     assert listing is not None
     assert listing.tasks == {"t": Task(ok=True, age=5)}
+
+
+def test_jobs_of_the_probes_that_are_there(database: Database) -> None:
+    book = Book()
+    book.probes = {"API": 1, "New": 2, "Gone": 3}
+    shop, gone = book.probe("Shop jobs", "jobs"), book.probe("Gone jobs", "jobs")
+    book.rows["probes"][-1]["removed_at"] = NOW
+    book.job(shop, "b", last_start=NOW - MINUTE)
+    book.job(shop, "a", reason="job_stuck")
+    book.job(gone, "c")
+    book.rows["memory"].append({"probe": shop, "key": "flight", "value": "[1]"})
+    book.result(shop, NOW - MINUTE, Outcome.FAIL, jobs={"a": ("job_stuck", "a is stuck")})
+    with database.write() as connection:
+        book.write(connection)
+    with database.read() as connection:
+        found = jobs(connection)
+        assert jobs(connection, 1) == []
+        assert jobs(connection, shop) == found
+    assert [(job.name, job.message, job.at) for job in found] == [
+        ("a", "a is stuck", NOW - MINUTE),
+        ("b", "", NOW - MINUTE),
+    ]
 
 
 def test_days_with_data_come_from_roll_ups_and_the_last_two_from_results(database: Database) -> None:

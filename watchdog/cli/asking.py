@@ -1,4 +1,4 @@
-"""`watchdog status` and `watchdog incidents`: what the database knows."""
+"""`watchdog status`, `watchdog incidents` and `watchdog jobs`: what the database knows."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from watchdog.cli.common import DEFAULT, ConfigFile, Exit, Output, OutputFormat,
 
 if TYPE_CHECKING:
     from watchdog.model import Incident
+    from watchdog.store.jobs import Job
     from watchdog.store.views import Standing
 
 COLOUR = {"up": "green", "degraded": "yellow", "unknown": "bright_black", "down": "red"}
@@ -60,6 +61,23 @@ def incidents(
     _table(("state", "probe", "what", "opened", "id"), rows, "no incidents")
 
 
+def jobs(config: ConfigFile = DEFAULT, output: OutputFormat = Output.TABLE) -> None:
+    """Every scheduled job that was found, and when it should run next. Exits 1 when one is not right."""
+    from watchdog.service.clock import wall
+    from watchdog.store.jobs import jobs as found_jobs
+    from watchdog.store.shapes import job_json
+
+    now = wall()
+    with reading(loaded(config)) as connection:
+        found = found_jobs(connection)
+    if output is Output.JSON:
+        print_json([job_json(job) for job in found])
+    else:
+        headings = ("verdict", "job", "probe", "schedule", "last run", "next expected", "what")
+        _table(headings, [_job_row(job, now) for job in found], "no jobs are known")
+    raise typer.Exit(Exit.DOWN if any(job.reason for job in found) else Exit.OK)
+
+
 def _stopped(watermark: int | None, now: int) -> str:
     """That no state is current, in words; empty while Watchdog runs."""
     from watchdog.store.views import STANDSTILL
@@ -86,6 +104,17 @@ def _incident_row(incident: Incident, probe: str, now: int) -> tuple[str, ...]:
 
     state = "[red]open[/]" if incident.state == "open" else "resolved"
     return state, _plain(probe), _plain(incident.message or incident.reason), ago(incident.opened_at, now), incident.id
+
+
+def _job_row(job: Job, now: int) -> tuple[str, ...]:
+    from watchdog.words import ago, job_word, moment
+
+    word = job_word(job.reason, ran=job.last_start is not None, planned=bool(job.plan))
+    colour = "red" if job.reason else "bright_black" if job.last_start is None else "green"
+    seen = "never" if job.last_start is None else ago(job.last_start, now)
+    expected = "" if job.expected is None else moment(job.expected, now)
+    names = _plain(job.name), _plain(job.probe.name), _plain(job.plan)
+    return f"[{colour}]{word}[/]", *names, seen, expected, _plain(job.message)
 
 
 def _plain(text: str) -> str:

@@ -16,7 +16,7 @@ app = typer.Typer(
 
 for command in (
     running.run, demo.demo, checking.init, checking.validate, probing.probe, asking.status, asking.incidents,
-    checking.schema,
+    asking.jobs, checking.schema,
 ):  # fmt: skip
     app.command()(command)
 app.command("test-alert")(telling.send_test)

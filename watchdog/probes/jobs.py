@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
 from pydantic import AfterValidator, Field, StrictInt, create_model, model_validator
@@ -11,16 +12,19 @@ from watchdog.fields import Duration, FieldsError, Line, Model
 from watchdog.model import Evidence, Json, Observation, Outcome
 from watchdog.probes.base import Attempt, Probe, known_cron, known_zone
 from watchdog.probes.punctual import Known, Limits, Verdict, judge, recall
+from watchdog.probes.tasks import digest
 from watchdog.probes.verdict import faulted
-from watchdog.queues import JOBS, JobFacts, JobSource, Reach
+from watchdog.queues import JOBS, JobFacts, JobSource, Reach, Snapshot
 from watchdog.schedule import Cron, Interval, Schedule, phase_of
 from watchdog.wire.faults import Fault
-from watchdog.words import count, iso
+from watchdog.words import count, iso, span
 
 PATIENCE = 5.0
 """Seconds that a source may take for any one answer."""
+SILENT = 300_000
+"""A scheduler without a sign of life for so many ms is dead."""
 PREFIX = "job:"
-"""What is remembered of a job stands under this and its name."""
+"""What is remembered of a job stands under this and what stands for its name."""
 SHOWN = 50
 """Jobs kept as evidence, those first that are not right."""
 REST = "*"
@@ -141,10 +145,12 @@ class JobsProbe(Probe):
             attempt.trace.begin("read")
             snapshot = await self.config.source.snapshot(reach)
             attempt.trace.end("read")
+            _alive(snapshot)
         except Fault as fault:
-            return faulted(fault, attempt.trace)
-        judged = list(self.judged(snapshot.jobs, snapshot.now, attempt.memory))
-        return self._told(judged, attempt)
+            seen = faulted(fault, attempt.trace)
+        else:
+            seen = self._told(list(self.judged(snapshot.jobs, snapshot.now, attempt.memory)), attempt)
+        return replace(seen, evidence=replace(seen.evidence, facts={**seen.evidence.facts, **reach.facts}))
 
     def judged(self, jobs: tuple[JobFacts, ...], now: int, memory: Mapping[str, Json]) -> Iterator[Judged]:
         """A verdict on each job that is watched. One that must be there and is not known to the source is judged by
@@ -155,7 +161,7 @@ class JobsProbe(Probe):
             limits = self.config.limits(found.name)
             if limits is None:
                 continue
-            told = memory.get(PREFIX + found.name)
+            told = memory.get(_key(found.name))
             before = None if told is None else Known(**{k: v for k, v in told.items() if k in Known._fields})
             facts, known = recall(found, limits, before, now)
             verdict = judge(facts, limits, known.since, now)
@@ -168,9 +174,8 @@ class JobsProbe(Probe):
         reason, message = next(iter(bad.values()), ("", ""))
         if len(bad) > 1:
             message = f"{count(len(bad), 'job')} of {len(judged)} are not right: {', '.join(list(bad)[:5])}"
-        remember = {PREFIX + j.facts.name: _kept(j) for j in judged}
-        names = {PREFIX + j.facts.name for j in judged}
-        forget = {key: None for key in attempt.memory if key.startswith(PREFIX) and key not in names}
+        remember = {_key(j.facts.name): _kept(j) for j in judged}
+        forget = {key: None for key in attempt.memory if key.startswith(PREFIX) and key not in remember}
         shown = sorted(judged, key=lambda j: not j.verdict.reason)[:SHOWN]
         return Observation(
             Outcome.FAIL if bad else Outcome.PASS,
@@ -185,12 +190,31 @@ class JobsProbe(Probe):
         )
 
 
+def _alive(snapshot: Snapshot) -> None:
+    """One dead scheduler is one incident, however many jobs it keeps from running. Raises Fault."""
+    silent = snapshot.now - snapshot.scheduler if snapshot.jobs and snapshot.scheduler is not None else 0
+    if silent > SILENT:
+        raise Fault("scheduler_dead", f"the scheduler has given no sign of life for {span(silent)}")
+
+
+def _key(name: str) -> str:
+    return PREFIX + digest(name)
+
+
 def _kept(judged: Judged) -> Json:
-    return {**judged.known._asdict(), "reason": judged.verdict.reason, "expected": judged.verdict.expected}
+    return {
+        "name": judged.facts.name,
+        **judged.known._asdict(),
+        "reason": judged.verdict.reason,
+        "expected": judged.verdict.expected,
+    }
 
 
 def _shown(judged: Judged) -> Json:
     """What is known of a job, as evidence: instants to be read by people, and nothing that is empty."""
     told = judged.facts._asdict() | {"next": judged.verdict.expected}
-    facts = {k: iso(v) if v and k in INSTANTS else v for k, v in told.items() if k not in ("name", "enabled")}
+    untold = ("name", "enabled", "since", *(() if judged.facts.cron else ("timezone",)))
+    facts = {k: iso(v) if v and k in INSTANTS else v for k, v in told.items() if k not in untold}
+    if judged.facts.cron and not judged.known.plan:
+        facts["unread"] = "we cannot read this schedule: whether a run is late is not judged"
     return {k: v for k, v in facts.items() if v not in (None, "", 0, False)}

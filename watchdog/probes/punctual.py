@@ -66,7 +66,10 @@ def recall(facts: JobFacts, limits: Limits, known: Known | None, now: int) -> tu
     """The facts with what is remembered of the job, and what to remember from now on."""
     plan = plan_of(facts, limits)
     text = "" if plan is None else plan.text
-    since = known.since if known and known.plan == text else now
+    if known is None:
+        since = now if facts.since is None else facts.since
+    else:
+        since = known.since if known.plan == text else now
     old = known or Known(text, since)
     newer = facts.last_end is not None and facts.last_end >= (old.last_end or 0)
     facts = facts._replace(
@@ -99,7 +102,8 @@ def _wrong(facts: JobFacts, limits: Limits, plan: Schedule | None, since: int, n
         if facts.stalled:
             return "job_stalled", f"{name} is stalled: begun {span(ran)} ago, and its worker is gone"
         if limits.max_runtime is not None and ran > limits.max_runtime:
-            return "job_stuck", f"{name} is stuck: running for {span(ran)}, limit {span(limits.max_runtime)}"
+            on = f" on {facts.worker}" if facts.worker else ""
+            return "job_stuck", f"{name} is stuck: running for {span(ran)}{on}, limit {span(limits.max_runtime)}"
     if found := _overdue(facts, limits, plan, since, now):
         return found
     if facts.failures >= limits.failures:

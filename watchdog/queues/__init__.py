@@ -22,8 +22,10 @@ from watchdog.queues.celery import CeleryCanary
 from watchdog.queues.http import HttpCanary
 from watchdog.queues.mcp import McpCanary
 from watchdog.queues.pgboss import PgbossCanary
+from watchdog.queues.pgboss_schedules import PgbossJobs
 from watchdog.queues.procrastinate import ProcrastinateCanary
 from watchdog.queues.rq import RqCanary
+from watchdog.queues.sql import SqlJobs
 
 CANARIES: Mapping[str, type[CanarySystem]] = {
     "bullmq": BullmqCanary,
@@ -36,6 +38,8 @@ CANARIES: Mapping[str, type[CanarySystem]] = {
 }
 JOBS: Mapping[str, type[JobSource]] = {
     "bullmq": BullmqJobs,
+    "pgboss": PgbossJobs,
+    "sql": SqlJobs,
 }
 
 __all__ = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -85,6 +85,10 @@ class JobFacts(NamedTuple):
     """What the newest failed run said, untrusted."""
     stalled: bool = False
     """A run is under way that nobody works on any more."""
+    worker: str = ""
+    """Who works on the run under way, untrusted."""
+    since: int | None = None
+    """From when on its schedule is surely in force."""
 
 
 class Snapshot(NamedTuple):
@@ -150,9 +154,7 @@ class System(Model):
 
     @model_validator(mode="after")
     def _installed(self) -> Self:
-        if missing := [module for module in self.needs if find_spec(module) is None]:
-            install = f"pip install 'watchdog-monitor[{self.extra}]'"
-            raise ValueError(f"{self.name} needs the package {missing[0]}: {install}")
+        installed(self.name, self.needs, self.extra)
         return self
 
     @property
@@ -169,6 +171,12 @@ class System(Model):
         """Load what sending needs, where that takes long."""
         for module in self.needs:
             import_module(module)
+
+
+def installed(name: str, needs: Iterable[str], extra: str) -> None:
+    """Raises ValueError that says how to get what is missing."""
+    if missing := [module for module in needs if find_spec(module) is None]:
+        raise ValueError(f"{name} needs the package {missing[0]}: pip install 'watchdog-monitor[{extra}]'")
 
 
 class CanarySystem(System):
@@ -211,23 +219,24 @@ class JobSource(System):
         """What it says of every job. Raises Fault."""
 
 
-async def reachable(reach: Reach, host: str, port: int) -> str:
+async def reachable(reach: Reach, host: str, port: int, what: str = "broker") -> str:
     """A first knock, with our own address filter, phases and words. Returns the address. Raises Fault."""
     try:
         async with asyncio.timeout(reach.patience):
             sock = await reach.wire.dial(host, port, reach.trace, reach.egress)
     except TimeoutError:
         doing = DOING[reach.trace.under_way or "connect"]
-        raise unreachable(f"{host}:{port}: timed out while {doing}") from None
+        raise unreachable(f"{host}:{port}: timed out while {doing}", what=what) from None
     except Fault as fault:
         if fault.ours or fault.reason == "address_refused":
             raise
-        raise unreachable(f"{host}:{port}: {fault.message}", fault.facts) from None
+        raise unreachable(f"{host}:{port}: {fault.message}", fault.facts, what) from None
     with sock:
         return str(sock.getpeername()[0])
 
 
-def unreachable(why: str, facts: Mapping[str, Json] = {}) -> Fault:
-    fault = Fault("broker_unreachable", f"broker unreachable: {why}", "connect", retryable=True)
+def unreachable(why: str, facts: Mapping[str, Json] = {}, what: str = "broker") -> Fault:
+    """`what`: how people call the thing that holds the jobs."""
+    fault = Fault("broker_unreachable", f"{what} unreachable: {why}", "connect", retryable=True)
     fault.facts |= facts
     return fault

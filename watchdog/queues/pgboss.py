@@ -222,7 +222,7 @@ COLUMNS = """
     FROM pg_catalog.pg_class c
     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid
-    WHERE n.nspname = %(schema)s AND c.relname IN ('version', 'queue', 'job') AND c.relkind IN ('r', 'p')
+    WHERE n.nspname = %(schema)s AND c.relname IN ('version', 'queue', 'job', 'schedule') AND c.relkind IN ('r', 'p')
       AND a.attnum > 0 AND NOT a.attisdropped
 """
 
@@ -278,8 +278,7 @@ class _Pgboss:
     async def look(self, ref: str) -> Look:
         rows = await self.database.ask(
             f"""
-            SELECT state::text, round(extract(epoch FROM started_on) * 1000)::bigint,
-                round(extract(epoch FROM completed_on) * 1000)::bigint, output, {self._expired}
+            SELECT state::text, {ms("started_on")}, {ms("completed_on")}, output, {given_up(self.columns["job"])}
             FROM "{self.config.in_schema}".job WHERE name = %(queue)s AND id = %(id)s
             """,
             self.values | {"id": ref},
@@ -293,26 +292,17 @@ class _Pgboss:
             case "completed":
                 return Look(Stage.DONE, picked_up, finished)
             case "failed":
-                return Look(Stage.FAILED, picked_up, finished, _error(output))
+                return Look(Stage.FAILED, picked_up, finished, error_of(output))
             case "cancelled":
                 return Look(Stage.FAILED, picked_up, finished, "somebody cancelled it")
         return Look(Stage.QUEUED)
-
-    @property
-    def _expired(self) -> str:
-        """Whether pg-boss itself would give up a job that is worked on: by then its worker has."""
-        job = self.columns["job"]
-        after = "expire_seconds * interval '1 second'" if "expire_seconds" in job else "expire_in"
-        silent = "heartbeat_on + heartbeat_seconds * interval '1 second' < now()"
-        beats = f" OR coalesce({silent}, false)" if {"heartbeat_on", "heartbeat_seconds"} <= job else ""
-        return f"(coalesce(started_on + {after} < now(), false){beats})"
 
     async def cancel(self, ref: str) -> bool:
         ((left,),) = await self.database.ask(
             f"""
             WITH gone AS (
                 DELETE FROM "{self.config.in_schema}".job
-                WHERE name = %(queue)s AND id = %(id)s AND (state <> 'active' OR {self._expired})
+                WHERE name = %(queue)s AND id = %(id)s AND (state <> 'active' OR {given_up(self.columns["job"])})
                 RETURNING id
             )
             SELECT count(*) - (SELECT count(*) FROM gone)
@@ -340,8 +330,21 @@ class _Pgboss:
         return Backlog(waiting, oldest, active)
 
 
-def _error(output: Any) -> str:
+def given_up(job: frozenset[str]) -> str:
+    """Whether pg-boss itself would give up a job that is worked on: by then its worker has. `job`: its columns."""
+    after = "expire_seconds * interval '1 second'" if "expire_seconds" in job else "expire_in"
+    silent = "heartbeat_on + heartbeat_seconds * interval '1 second' < now()"
+    beats = f" OR coalesce({silent}, false)" if {"heartbeat_on", "heartbeat_seconds"} <= job else ""
+    return f"(coalesce(started_on + {after} < now(), false){beats})"
+
+
+def error_of(output: Any) -> str:
     """Errors come as objects, anything else that was thrown inside of one."""
     inner = output.get("value", output) if isinstance(output, dict) else output
     told = inner.get("message", inner) if isinstance(inner, dict) else inner
     return told if isinstance(told, str) else "" if told is None else cap(json.dumps(told), 1_000)
+
+
+def ms(instant: str) -> str:
+    """An instant as we count them."""
+    return f"round(extract(epoch FROM {instant}) * 1000)::bigint"

@@ -86,7 +86,12 @@ class Runner:
             presentable(dict(seen.measurements), self.mask, limit=NAME), tasks, preferences, jobs, slot.prev,
         )  # fmt: skip
         facts = presentable(dict(seen.evidence.facts), self.mask)
-        return Report(result, Evidence(facts, self._text(seen.evidence.excerpt, EXCERPT)), seen.remember)
+        remember = {key: self._named(value) for key, value in seen.remember.items()}
+        return Report(result, Evidence(facts, self._text(seen.evidence.excerpt, EXCERPT)), remember)
+
+    def _named(self, value: Json) -> Json:
+        told = isinstance(value, dict) and isinstance(value.get("name"), str)
+        return {**value, "name": self._text(value["name"], NAME)} if told else value
 
     def _text(self, text: str, limit: int = MESSAGE) -> str:
         return cap(harmless(self.mask(text)), limit) if text else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from watchdog.model import Json
+from watchdog.store.jobs import Job
 from watchdog.store.views import Case, Seen, Standing
 from watchdog.words import iso
 
@@ -25,6 +26,21 @@ def probe_json(standing: Standing) -> Json:
 def _seen_json(seen: Seen) -> Json:
     """A `duration` is in ms; `n` is how many slots a missed one stands for."""
     return {**seen._asdict(), "slot": iso(seen.slot), "recorded_at": iso(seen.recorded_at)}
+
+
+def job_json(job: Job) -> Json:
+    """A `duration` is in ms; an empty `reason` says that nothing is wrong."""
+    times = {"last_start": job.last_start, "last_end": job.last_end, "last_ok": job.last_ok, "expected": job.expected}
+    return {
+        "probe": job.probe.key,
+        "job": job.name,
+        "reason": job.reason,
+        "message": job.message,
+        "schedule": job.plan,
+        "duration": job.duration,
+        **{name: None if at is None else iso(at) for name, at in times.items()},
+        "read_at": None if job.at is None else iso(job.at),
+    }
 
 
 def incident_json(case: Case) -> Json:

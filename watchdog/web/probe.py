@@ -14,6 +14,8 @@ from watchdog.rules.task import verdict
 from watchdog.store import history, views
 from watchdog.store.views import Case, Connection, Pulse, Seen, Standing
 from watchdog.web import charts
+from watchdog.web.jobs import Jobs
+from watchdog.web.jobs import read as read_jobs
 from watchdog.web.latency import Latency, Phases, latency, limit_of, phases, sample, window_of
 from watchdog.web.results import Query, Results
 from watchdog.web.results import read as read_results
@@ -80,6 +82,7 @@ class ProbePage:
     phases: Phases | None
     stages: Stages | None
     tasks: Tasks | None
+    jobs: Jobs | None
     results: Results
     failed: int
     """Failures of the last day."""
@@ -113,6 +116,7 @@ def read(connection: Connection, key: str, query: Query, now: int) -> ProbePage 
         latency=latency(runs, limit_of(last), now) if runs and probe.kind != "canary" else None,
         phases=phases({name: kept[slot].result for name, slot in lanes.items() if slot in kept}),
         stages=_stages(connection, probe, runs),
+        jobs=read_jobs(connection, probe.id) if probe.kind == "jobs" else None,
         tasks=_tasks(listing, probe.task_limits, standing.incidents, now),
         results=read_results(connection, probe.id, query, cases),
         failed=sum(run.outcome is Outcome.FAIL for run in runs),

@@ -1,0 +1,24 @@
+// Schedules of pg-boss and, unless told otherwise, the worker that serves them. Says `ready` after the first run.
+const { PgBoss } = require('pg-boss');
+
+const { DATABASE, QUEUE, DOES } = process.env;
+const options = { retryLimit: 0, expireInSeconds: 5 };
+
+(async () => {
+  const boss = new PgBoss({ connectionString: DATABASE, cronMonitorIntervalSeconds: 1, cronWorkerIntervalSeconds: 1 });
+  boss.on('error', (error) => console.log(error.message));
+  await boss.start();
+  for (const queue of [QUEUE, `${QUEUE}-nightly`, `${QUEUE}-shared`]) await boss.createQueue(queue, options);
+  await boss.schedule(QUEUE, '* * * * *', {});
+  await boss.schedule(`${QUEUE}-nightly`, '0 3 * * *', {}, { tz: 'Europe/Berlin' });
+  await boss.schedule(`${QUEUE}-shared`, '* * * * *', {}, { key: 'often' });
+  await boss.schedule(`${QUEUE}-shared`, 'RRULE:FREQ=YEARLY;BYMONTH=1;BYMONTHDAY=1', {}, { key: 'rule' });
+  if (DOES === 'nothing') return console.log('ready');
+  const polling = { pollingIntervalSeconds: 0.5 };
+  await boss.work(`${QUEUE}-shared`, polling, async () => {});
+  await boss.work(QUEUE, polling, async () => {
+    setTimeout(() => console.log('ready'), 1000);
+    if (DOES === 'throw') throw new Error('no address book');
+    if (DOES === 'hang') await new Promise(() => {});
+  });
+})();
