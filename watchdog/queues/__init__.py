@@ -24,7 +24,7 @@ from watchdog.queues.mcp import McpCanary
 from watchdog.queues.pgboss import PgbossCanary
 from watchdog.queues.pgboss_schedules import PgbossJobs
 from watchdog.queues.procrastinate import ProcrastinateCanary
-from watchdog.queues.rq import RqCanary
+from watchdog.queues.rq import RqCanary, RqJobs
 from watchdog.queues.sql import SqlJobs
 
 CANARIES: Mapping[str, type[CanarySystem]] = {
@@ -39,6 +39,7 @@ CANARIES: Mapping[str, type[CanarySystem]] = {
 JOBS: Mapping[str, type[JobSource]] = {
     "bullmq": BullmqJobs,
     "pgboss": PgbossJobs,
+    "rq": RqJobs,
     "sql": SqlJobs,
 }
 
