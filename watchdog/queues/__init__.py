@@ -23,7 +23,7 @@ from watchdog.queues.http import HttpCanary
 from watchdog.queues.mcp import McpCanary
 from watchdog.queues.pgboss import PgbossCanary
 from watchdog.queues.pgboss_schedules import PgbossJobs
-from watchdog.queues.procrastinate import ProcrastinateCanary
+from watchdog.queues.procrastinate import ProcrastinateCanary, ProcrastinateJobs
 from watchdog.queues.rq import RqCanary, RqJobs
 from watchdog.queues.sql import SqlJobs
 
@@ -39,6 +39,7 @@ CANARIES: Mapping[str, type[CanarySystem]] = {
 JOBS: Mapping[str, type[JobSource]] = {
     "bullmq": BullmqJobs,
     "pgboss": PgbossJobs,
+    "procrastinate": ProcrastinateJobs,
     "rq": RqJobs,
     "sql": SqlJobs,
 }

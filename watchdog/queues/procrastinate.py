@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import json
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import ClassVar
+from itertools import takewhile
+from typing import ClassVar, NamedTuple
 
 from watchdog.fields import Line
 from watchdog.model import Json
-from watchdog.queues.base import Backlog, Canary, CanarySystem, Look, Reach, Sentinel, Stage
+from watchdog.queues.base import (
+    Backlog,
+    Canary,
+    CanarySystem,
+    JobFacts,
+    JobSource,
+    Look,
+    Reach,
+    Sentinel,
+    Snapshot,
+    Stage,
+)
 from watchdog.queues.pgboss import COUNTING, Database, PostgresSystem, PostgresUrl, connected
 from watchdog.wire.faults import Fault
 
@@ -20,6 +33,9 @@ RECENT = 50_000
 """The newest jobs, among which one that is over is looked for: no index leads to it."""
 BEATS = "interval '30 seconds'"
 """A worker gives a sign of life every ten seconds. Procrastinate itself takes one for dead after this."""
+RUNS = 1_000
+"""Runs of periodic tasks that are looked at, all tasks together."""
+READING = "the role needs SELECT on procrastinate_jobs, _events, _workers and _periodic_defers"
 RIGHTS = (
     "the role needs SELECT, INSERT and DELETE on procrastinate_jobs, SELECT and INSERT on procrastinate_events, USAGE "
     "on the sequences of both, SELECT and UPDATE on procrastinate_periodic_defers, SELECT on procrastinate_workers"
@@ -93,12 +109,19 @@ SEND = f"""
     )
     SELECT id FROM found UNION ALL SELECT id FROM sent
 """
+
+
+def at(*events: str) -> str:
+    """When one of these last happened to a job."""
+    kinds = ", ".join(f"'{event}'" for event in events)
+    return f"""(
+        SELECT round(extract(epoch FROM max(at)) * 1000)::bigint FROM procrastinate_events
+        WHERE job_id = j.id AND type IN ({kinds})
+    )"""
+
+
 LOOK = f"""
-    SELECT status::text, attempts, {GONE},
-        (SELECT round(extract(epoch FROM max(at)) * 1000)::bigint FROM procrastinate_events
-         WHERE job_id = j.id AND type = 'started'),
-        (SELECT round(extract(epoch FROM max(at)) * 1000)::bigint FROM procrastinate_events
-         WHERE job_id = j.id AND type IN ('succeeded', 'failed', 'cancelled', 'aborted'))
+    SELECT status::text, attempts, {GONE}, {at("started")}, {at("succeeded", "failed", "cancelled", "aborted")}
     FROM procrastinate_jobs j WHERE id = %(id)s
 """
 CANCEL = f"""
@@ -166,3 +189,77 @@ class _Procrastinate:
 
 
 QUEUED = Look(Stage.QUEUED)
+
+
+class ProcrastinateJobs(ProcrastinateDatabase, JobSource):
+    """The periodic tasks of Procrastinate 3. When they should run stands in the code of the workers alone: `watch`
+    says it, or only runs that wait, fail or never end are told of."""
+
+    @property
+    def target(self) -> str:
+        return self.host
+
+    async def snapshot(self, reach: Reach) -> Snapshot:
+        """A slot is one row, the newest of its task; its run is a job that carries the slot's time."""
+        async with connected(self, reach, READING) as database:
+            await there(database)
+            ((now, alive),) = await database.ask(ALIVE)
+            slots = await database.ask(SLOTS)
+            if slots and alive is None:
+                why = "no worker of Procrastinate is running, and it is the workers that begin periodic tasks"
+                raise Fault("scheduler_dead", why)
+            runs: dict[str, list[_Run]] = defaultdict(list)
+            for task, *told in await database.ask(PERIODIC, {"tasks": sorted({slot[0] for slot in slots})}):
+                runs[task].append(_Run(*told))
+        sharing = Counter(task for task, _, _, _ in slots)
+        jobs = []
+        for task, name, due, id in slots:
+            own = [run for run in runs[task] if sharing[task] == 1 or run.id == id]
+            jobs.append(_periodic(f"{task}/{name}" if name else task, due, id, own))
+        return Snapshot(now, tuple(jobs), alive)
+
+
+class _Run(NamedTuple):
+    id: int
+    status: str
+    gone: bool
+    begun: int | None
+    ended: int | None
+
+
+def _periodic(name: str, due: int, id: int | None, runs: list[_Run]) -> JobFacts:
+    """`runs`: the newest first. One that waits makes the task late."""
+    waits = any(run.id == id and run.status == "todo" for run in runs)
+    at_work = next((run for run in runs if run.status == "doing"), None)
+    over = [run for run in runs if run.status in ("succeeded", "failed")]
+    newest = over[0] if over else None
+    failures = len(list(takewhile(lambda run: run.status == "failed", over)))
+    return JobFacts(
+        name,
+        next_due=due if waits else None,
+        last_start=max((run.begun for run in runs if run.begun is not None), default=None),
+        last_end=newest.ended if newest else None,
+        last_ok=next((run.ended for run in over if run.status == "succeeded"), None),
+        running_since=at_work.begun if at_work else None,
+        duration=newest.ended - newest.begun if newest and newest.ended and newest.begun else None,
+        failures=failures,
+        error="Procrastinate does not keep the reason" if failures else "",
+        stalled=at_work is not None and at_work.gone,
+    )
+
+
+ALIVE = """
+    SELECT (extract(epoch FROM now()) * 1000)::bigint,
+        (SELECT (extract(epoch FROM max(last_heartbeat)) * 1000)::bigint FROM procrastinate_workers)
+"""
+SLOTS = """
+    SELECT DISTINCT ON (task_name, periodic_id) task_name, periodic_id, defer_timestamp * 1000, job_id
+    FROM procrastinate_periodic_defers ORDER BY task_name, periodic_id, defer_timestamp DESC LIMIT 500
+"""
+PERIODIC = f"""
+    SELECT task_name, id, status::text, {GONE}, {at("started")}, {at("succeeded", "failed", "cancelled", "aborted")}
+    FROM procrastinate_jobs j
+    WHERE id > (SELECT max(id) FROM procrastinate_jobs) - {RECENT}
+        AND task_name = ANY(%(tasks)s::text[]) AND args->>'timestamp' IS NOT NULL
+    ORDER BY id DESC LIMIT {RUNS}
+"""

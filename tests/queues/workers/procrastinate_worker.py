@@ -31,13 +31,26 @@ async def whose(name: str) -> str:
     return name
 
 
+if does := os.environ.get("PERIODIC"):
+
+    @app.periodic(cron="* * * * * *")
+    @app.task(name="digest", queue=os.environ["QUEUE"])
+    async def digest(timestamp: int) -> None:
+        if does == "throw":
+            raise ValueError("no address book")
+        if does == "hang":
+            await asyncio.sleep(3600)
+
+
 async def main() -> None:
     async with app.open_async():
         if not await app.check_connection_async():
             await app.schema_manager.apply_schema_async()
         print("ready", flush=True)
         if os.environ.get("DOES") != "nothing":
-            await app.run_worker_async(queues=[os.environ["QUEUE"]], fetch_job_polling_interval=0.5)
+            await app.run_worker_async(
+                queues=[os.environ.get("QUEUE_OF_WORKER", os.environ["QUEUE"])], fetch_job_polling_interval=0.5
+            )
 
 
 if __name__ == "__main__":
