@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from watchdog.queues.apscheduler import ApschedulerJobs
 from watchdog.queues.base import (
     Backlog,
     Canary,
@@ -41,6 +42,7 @@ JOBS: Mapping[str, type[JobSource]] = {
     "pgboss": PgbossJobs,
     "procrastinate": ProcrastinateJobs,
     "rq": RqJobs,
+    "apscheduler": ApschedulerJobs,
     "sql": SqlJobs,
 }
 
