@@ -11,6 +11,7 @@ import pytest
 
 from tests import mariadb as mariadb_peer
 from tests import nginx as nginx_peer
+from tests.check_in_ear import Ear
 from tests.mariadb import MariaDb
 from tests.mcp_peers import OutOfReachError, Peers, install
 from tests.postgres import Postgres, installed, running
@@ -57,6 +58,13 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
     server: Postgres = request.getfixturevalue("postgres")
     with server.fresh() as url:
         yield url
+
+
+@pytest.fixture
+def ear() -> Iterator[Ear]:
+    """Hears check-ins in the place of Watchdog."""
+    with Ear() as ear:
+        yield ear
 
 
 @pytest.fixture(scope="session")

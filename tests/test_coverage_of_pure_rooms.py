@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("rules", "alerts", "schedule")
+ROOMS = ("rules", "alerts", "schedule", "beat")
 
 
-def test_every_branch_of_rules_alerts_and_schedule_is_taken(tmp_path: Path) -> None:
+def test_every_branch_of_the_pure_rooms_is_taken(tmp_path: Path) -> None:
     report = tmp_path / "coverage.json"
     command = [
         *(sys.executable, "-m", "pytest", "--quiet", "-p", "no:cacheprovider", "-m", "not hypothesis"),

@@ -23,10 +23,12 @@ PAGES = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md"
     (ROOT / "docs").glob("*.md")
 )
 ENVIRONMENT = {
+    "BACKUP_KEY": "0123456789abcdef0123456789abcdef01234567",
     "DATABASE_URL": "postgresql://watchdog:abcdefgh@localhost/watchdog",
     "REDIS_URL": "redis://:abcdefgh@localhost:6379/0",
     "APP_DB_URL": "postgresql://reader:abcdefgh@localhost/app",
     "SLACK_WEBHOOK_URL": "https://hooks.slack.com/services/T0/B0/abcdefgh",
+    "SWEEPER_KEY": "76543210fedcba9876543210fedcba9876543210",
     "WATCHDOG_KEY": "0123456789abcdef0123456789abcdef",
 }
 
@@ -47,8 +49,12 @@ def test_links_within_the_project_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [*fenced(ROOT / "README.md", "yaml"), *(p.read_text() for p in [ROOT / "deploy/watchdog.yaml"])],
-    ids=["README.md", "deploy/watchdog.yaml"],
+    [
+        *fenced(ROOT / "README.md", "yaml"),
+        fenced(ROOT / "docs/heartbeats.md", "yaml")[0],
+        (ROOT / "deploy/watchdog.yaml").read_text(),
+    ],
+    ids=["README.md", "docs/heartbeats.md", "deploy/watchdog.yaml"],
 )
 def test_a_configuration_that_we_show_loads(text: str) -> None:
     assert load(None, text, ENVIRONMENT).config.probes

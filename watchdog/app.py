@@ -8,9 +8,10 @@ import signal
 import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
+from urllib.parse import urlsplit
 
 import structlog
 import uvicorn
@@ -20,11 +21,15 @@ from watchdog.alerts import Routes
 from watchdog.assets import asset
 from watchdog.config import Loaded
 from watchdog.notifiers.base import Notifier
+from watchdog.probes import HeartbeatProbe
+from watchdog.service.check_ins import Reception
 from watchdog.service.clock import Clock, wall
 from watchdog.service.delivery import Mailroom
 from watchdog.service.members import member_of
 from watchdog.service.service import CLAIM, Retention, Service
+from watchdog.service.spool import Spool
 from watchdog.service.storage import Storage
+from watchdog.store.check_ins import CheckIns
 from watchdog.store.claims import Claims
 from watchdog.store.database import Database
 from watchdog.store.fleet import register
@@ -36,7 +41,9 @@ from watchdog.wire import Wire
 from watchdog.words import about
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
+    from starlette.types import ASGIApp
+
+    from watchdog.config.models import Server as ListenConfig
 
 log = structlog.get_logger()
 
@@ -48,6 +55,7 @@ FRESH = 20 * CLAIM * 1000
 """Ready means a claim in so many ms."""
 VISITS = 256
 """Connections to the pages at once: a quarter of the files that a process may usually open."""
+LOOPBACK, EVERY = ("localhost", "127.0.0.1", "[::1]"), ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
 UNREAD = 1
 """Seconds that a visitor may take to read what was asked for before we were told to stop."""
 
@@ -60,6 +68,8 @@ class App:
     service: Service
     storage: Storage
     clock: Clock
+    reception: Reception | None = None
+    """Takes check-ins; None: no job checks in."""
 
     def ready(self) -> str:
         """What keeps it from being ready, in words; empty when it is."""
@@ -85,11 +95,14 @@ async def running(loaded: Loaded, clock: Clock = wall) -> AsyncIterator[App]:
     try:
         await storage.write(upgrade, database, asset("migrations"))
         await asyncio.to_thread(lambda: [probe.prepare() for probe in config.probes])
-        async with Wire() as wire:
+        async with Wire() as wire, AsyncExitStack() as stack:
             service = await assemble(loaded, storage, wire, clock)
+            reception = receiving(service, loaded)
+            if reception is not None:
+                await stack.enter_async_context(reception)
             await service.start()
             try:
-                yield App(loaded, service, storage, clock)
+                yield App(loaded, service, storage, clock, reception)
             finally:
                 await service.stop()
     finally:
@@ -117,16 +130,29 @@ async def assemble(loaded: Loaded, storage: Storage, wire: Wire, clock: Clock) -
     return Service(probes, storage, claims, journal, mailroom, retention, wire, loaded.mask, clock)
 
 
+def receiving(service: Service, loaded: Loaded) -> Reception | None:
+    """What takes the check-ins of jobs that have a heartbeat; None: none has."""
+    ids = {probe.key: id for id, probe in service.probes.items() if isinstance(probe, HeartbeatProbe)}
+    if not ids:
+        return None
+    store = CheckIns(service.storage.database, service.claims.fleet)
+    spool = Spool(loaded.config.storage.waiting)
+    return Reception(spool, service.storage, store, service.claims, ids, loaded.mask, service.clock)
+
+
 def destinations(loaded: Loaded) -> dict[str, Notifier]:
     """Every destination by name: "oncall/slack"."""
     receivers = loaded.config.receivers.items()
     return {name: notifier for key, receiver in receivers for name, notifier in receiver.destinations(key).items()}
 
 
-def faces(app: App) -> FastAPI:
-    """The pages of a running service."""
+def faces(app: App) -> ASGIApp:
+    """The pages of a running service, what agents ask of it, and the door at which jobs check in."""
+    from watchdog.mcp_server.desk import Desk, Inside
+    from watchdog.mcp_server.http import Mounted
     from watchdog.web.access import Key
     from watchdog.web.app import create_app
+    from watchdog.web.check_ins import Door
     from watchdog.web.status import Site
 
     config = app.loaded.config
@@ -140,7 +166,29 @@ def faces(app: App) -> FastAPI:
     )
     keys = [Key(key.name, key.role, key.key.get_secret_value()) for key in config.access.keys]
     addresses = {name: notifier.address for name, notifier in destinations(app.loaded).items()}
-    return create_app(read=app.storage.read, now=app.clock, ready=app.ready, site=site, keys=keys, addresses=addresses)
+    read, now, service = app.storage.read, app.clock, app.service
+    desk = Desk(
+        read, service.dispatcher.runner, config.probes, Inside(service, now),
+        lambda request: bool(request.state.may_act),
+    )  # fmt: skip
+    agents = Mounted(desk, *known_as(config.server))
+    pages = create_app(read=read, now=now, ready=app.ready, site=site, keys=keys, addresses=addresses, agents=agents)
+    if app.reception is None:
+        return pages
+    jobs = {p.heartbeat.key.get_secret_value(): p.key for p in config.probes if isinstance(p, HeartbeatProbe)}
+    return Door(pages, jobs, app.reception.take, now)
+
+
+def known_as(server: ListenConfig) -> tuple[list[str], list[str]]:
+    """The hosts that agents may name, and the origins they may come from: this machine's, and those configured."""
+    own = [] if server.address[0] in EVERY else [server.listen.rpartition(":")[0]]
+    hosts = [f"{name}{port}" for name in (*LOOPBACK, *own) for port in ("", ":*")]
+    origins = [f"http://{host}" for host in hosts]
+    if server.public_url:
+        public = urlsplit(server.public_url)
+        hosts.append(public.netloc)
+        origins.append(f"{public.scheme}://{public.netloc}")
+    return hosts, origins
 
 
 class Visit(H11Protocol):
@@ -162,7 +210,7 @@ class Visit(H11Protocol):
 class Server(uvicorn.Server):
     """Serves pages on a socket that is open already, until the block is left."""
 
-    def __init__(self, pages: FastAPI, listening: socket.socket):
+    def __init__(self, pages: ASGIApp, listening: socket.socket):
         super().__init__(
             uvicorn.Config(
                 pages,
@@ -234,3 +282,39 @@ async def serve(loaded: Loaded, listening: socket.socket) -> None:
         await stop.wait()
         log.info("stopping")
     log.info("stopped")
+
+
+async def converse(loaded: Loaded) -> None:
+    """Speak MCP over standard input and output until the client leaves or we are told to stop.
+
+    Beside a running service: it reads the same store, and asks the service what only that knows.
+    """
+    from watchdog.mcp_server.desk import Desk
+    from watchdog.mcp_server.outside import Outside
+    from watchdog.mcp_server.stdio import serve_stdio
+    from watchdog.service.lag import LagSentinel
+    from watchdog.service.runner import Runner
+    from watchdog.store.views import pulse
+
+    config = loaded.config
+    stop = told_to_stop()
+    storage = Storage(Database(config.storage.url))
+    try:
+        async with Wire() as wire, LagSentinel() as lag:
+            host, port = config.server.address
+            near = ("[::1]" if ":" in host else "127.0.0.1") if host in EVERY else f"[{host}]" if ":" in host else host
+            keys = sorted(config.access.keys, key=lambda key: key.role != "operator")
+            tending = Outside(
+                wire,
+                f"http://{near}:{port}/mcp" if port else "",
+                keys[0].key.get_secret_value() if keys else "",
+                lambda: desk.ask(lambda connection: pulse(connection).watermark),
+                wall,
+            )
+            runner = Runner(wire, loaded.mask, wall, lag)
+            desk = Desk(storage.read, runner, config.probes, tending, lambda _: True)
+            ended = await serve_stdio(desk, stop)
+    finally:
+        storage.close()
+    if not ended:
+        os._exit(0)  # a thread waits for input that may never come, and everything else is closed

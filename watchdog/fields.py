@@ -94,6 +94,13 @@ Secret = SecretStr
 """A value that is masked in every output, whatever its length and wherever it came from."""
 
 
+def hard_to_guess(key: Secret) -> Secret:
+    """The key itself. Raises ValueError for a short one."""
+    if len(key.get_secret_value()) < 16:
+        raise ValueError("expected at least 16 characters, for short keys are guessed: try `openssl rand -hex 20`")
+    return key
+
+
 def _line(text: str) -> str:
     if (
         not text.strip()
@@ -259,5 +266,5 @@ def _holds_secret(annotation: Any) -> bool:
 
 __all__ = [
     "FROM_FILE", "PATTERN", "Duration", "FieldsError", "Line", "Link", "LocalFile", "Model", "Reading", "Secret",
-    "between", "duration_text", "from_files", "parse_duration", "slug",
+    "between", "duration_text", "from_files", "hard_to_guess", "parse_duration", "slug",
 ]  # fmt: skip

@@ -22,7 +22,7 @@ FLEET_ENV = {
     name: f"{name.lower()}-0123456789"
     for name in (
         *("API_TOKEN", "GATEWAY_PASSWORD", "MCP_TOKEN", "SLACK_BOT_TOKEN", "WEBHOOK_SECRET", "SMTP_PASSWORD"),
-        *("WATCHDOG_CI_KEY", "WATCHDOG_READ_KEY"),
+        *("WATCHDOG_CI_KEY", "WATCHDOG_READ_KEY", "BACKUP_KEY"),
     )
 } | {
     "SLACK_WEBHOOK_URL": "https://hooks.slack.example/services/T0/B0/abcdefgh",
@@ -62,6 +62,7 @@ def test_a_whole_fleet_loads() -> None:
         *("website", "api", "warm-the-cache", "gateway", "search-mcp", "files-mcp", "legacy-mcp"),
         *("email-pipeline", "report-pipeline", "export-through-mcp", "thumbnails", "worker-self-test"),
         *("digest-schedulers", "report-schedules", "billing-jobs"),
+        "nightly-backup",
         "blog",  # from conf.d
     ]
     api = probes["api"]

@@ -155,7 +155,7 @@ def test_a_job_that_hangs_is_not_followed_by_another_while_a_worker_may_begin_it
         assert again.remember == {"flight": None}
 
 
-def test_a_sentinel_past_its_time_is_put_away_by_a_worker(lab: Lab) -> None:
+def test_a_sentinel_expires(lab: Lab) -> None:
     """It is given no longer than the canary itself, and one minute."""
 
     async def dies() -> float:

@@ -13,12 +13,14 @@ import pytest
 import sqlalchemy as sa
 
 from tests.store.lab import EVERY, T0, Databases, Lab, empty, fleet_of, result
+from watchdog.beat import CheckIn, Kind
 from watchdog.model import Report
+from watchdog.store.check_ins import CheckIns, Told
 from watchdog.store.database import Database
 from watchdog.store.keep import expire, roll_up
 from watchdog.store.story import story
 
-GROWS = ("results", "evidence", "rollups", "outbox", "incidents", "lapses", "memory")
+GROWS = ("results", "evidence", "rollups", "outbox", "incidents", "lapses", "memory", "check_ins")
 SLOT, DAY = T0 + EVERY, 86_400_000
 
 
@@ -80,6 +82,8 @@ def exercise(lab: Lab) -> None:
     lab.wake(now + DAY)
     lab.claims.hasten(dict.fromkeys(lab.ids, now + 1))
     lab.claims.sweep(now + DAY)
+    told = [Told(p, CheckIn("x", now, Kind.FAIL)) for p in lab.ids]
+    assert CheckIns(lab.database, lab.fleet).record(told) == set(lab.ids)
     tell(lab, now + DAY)
     lab.outbox.abandon(["oncall/slack"], now, now + DAY)
     roll_up(lab.database, now + DAY)

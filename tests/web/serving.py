@@ -13,6 +13,9 @@ import httpx
 import sqlalchemy as sa
 import uvicorn
 from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tests.web.book import NOW, Book
 from watchdog.store.database import Database
@@ -48,6 +51,20 @@ def reader(database: Database) -> Callable[[Callable[[sa.Connection], T]], Await
     return read
 
 
+class Agents:
+    """Stands behind the door for agents, and says whether who comes in may act."""
+
+    async def __aenter__(self) -> None:
+        return None
+
+    async def __aexit__(self, *_: object) -> None:
+        return None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        may_act = Request(scope).state.may_act
+        await JSONResponse({"may_act": may_act}, headers={"Cache-Control": "no-store"})(scope, receive, send)
+
+
 ORDER = (
     *("website", "api", "sign-in", "payments", "search-mcp", "document-fetch", "suggestions"),
     *("scheduled-reports", "exports", "thumbnails", "webhooks-out"),
@@ -61,15 +78,17 @@ def app_of(database: Database, **options: Any) -> FastAPI:
     given: dict[str, Any] = {
         "read": reader(database), "now": lambda: NOW, "ready": lambda: "",
         "site": Site("Acme status", groups=("Core", "Search", "Jobs"), order=ORDER), "addresses": ADDRESSES,
+        "agents": Agents(),
     }  # fmt: skip
     return create_app(**given | options)
 
 
 @contextmanager
-def serving(app: FastAPI) -> Iterator[str]:
+def serving(app: FastAPI | ASGIApp) -> Iterator[str]:
     """A real server on a free port of loopback: its address."""
-    with socket.socket() as listener:
+    with socket.socket(proto=socket.IPPROTO_TCP) as listener:  # else asyncio would leave Nagle's algorithm on
         listener.bind(("127.0.0.1", 0))
+        listener.listen()
         server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off"))
         thread = Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
         thread.start()

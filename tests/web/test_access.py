@@ -13,7 +13,7 @@ from starlette.routing import BaseRoute
 
 from tests.web.book import NOW, Book
 from tests.web.markup import problems
-from tests.web.serving import app_of, ask, filled
+from tests.web.serving import Agents, app_of, ask, filled
 from watchdog.store.database import Database
 from watchdog.web import Key, Site, create_app
 from watchdog.web.access import COOKIE, SESSION, Access, host_name, is_loopback
@@ -84,7 +84,7 @@ def routes() -> list[tuple[str, str]]:
     async def read(_: Any) -> Any:
         raise AssertionError
 
-    app = create_app(read=read, now=lambda: NOW, ready=str, site=Site(), keys=KEYS)
+    app = create_app(read=read, now=lambda: NOW, ready=str, site=Site(), keys=KEYS, agents=Agents())
     return [(route.path, method) for route in walk(app.routes) for method in sorted(route.methods or ())]
 
 
@@ -107,6 +107,7 @@ def test_the_router_has_what_is_called_public_and_pages_behind_it() -> None:
         "/dead-letters",
         "/api/probes",
         "/api/incidents",
+        "/mcp",
     }
     assert {path for path, _ in BEHIND} >= behind
 
@@ -330,7 +331,7 @@ def test_without_keys_pages_answer_this_machine_only(
 ) -> None:
     response = ask(keyless, address(path), method, client=client, host=host, headers=headers)
     assert response.status_code == status, sentence
-    if status == 403 and not path.startswith("/api"):
+    if status == 403 and not path.startswith(("/api", "/mcp")):
         assert "Not from here" in response.text
         assert "access.keys" in response.text
         assert problems(response.text) == []

@@ -76,8 +76,7 @@ def reading(loaded: Loaded) -> Iterator[Connection]:
     """A reading connection to the configured database; clear lines where there is none to read."""
     from watchdog.store.database import Database, Unusable, unprepared
 
-    if (file := database_file(loaded)) is not None and not file.exists():
-        fail(loaded.mask(f"there is no database {file} yet: `watchdog run` makes it"), Exit.UNJUDGED)
+    need_database(loaded)
     database = Database(loaded.config.storage.url)
     try:
         with database.read() as connection:
@@ -88,6 +87,12 @@ def reading(loaded: Loaded) -> Iterator[Connection]:
         unusable(loaded, e)
     finally:
         database.close()
+
+
+def need_database(loaded: Loaded) -> None:
+    """To read one must not make one."""
+    if (file := database_file(loaded)) is not None and not file.exists():
+        fail(loaded.mask(f"there is no database {file} yet: `watchdog run` makes it"), Exit.UNJUDGED)
 
 
 def unusable(loaded: Loaded, error: Unusable) -> NoReturn:

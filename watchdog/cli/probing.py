@@ -10,7 +10,6 @@ from watchdog.cli.common import DEFAULT, ConfigFile, Exit, Output, OutputFormat,
 
 if TYPE_CHECKING:
     from watchdog.config import Loaded
-    from watchdog.model import Report
     from watchdog.probes.base import Probe
 
 
@@ -30,8 +29,7 @@ def probe(
 
     set_up(given.mask)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a server that we started is ended, too
-    report = asyncio.run(_once(given, chosen))
-    told = _told(given, chosen, report)
+    told = asyncio.run(_once(given, chosen))
     if output is Output.JSON:
         print_json(told)
     else:
@@ -40,56 +38,23 @@ def probe(
 
 
 def _find(given: Loaded, name: str) -> Probe:
-    for probe in given.config.probes:
-        if name in (probe.name, probe.key):
-            return probe
-    from difflib import get_close_matches
+    from watchdog.service.once import find
 
-    names = [probe.name for probe in given.config.probes]
-    near = get_close_matches(name, names, 1)
-    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}" if names else "there are none"
-    return fail(f"no probe is called {name!r}; {hint}")
+    try:
+        return find(given.config.probes, name)
+    except LookupError as e:
+        return fail(e.args[0])
 
 
-async def _once(given: Loaded, chosen: Probe) -> Report:
-    from watchdog.model import Slot
+async def _once(given: Loaded, chosen: Probe) -> dict[str, Any]:
     from watchdog.service.clock import wall
     from watchdog.service.lag import LagSentinel
+    from watchdog.service.once import run_once
     from watchdog.service.runner import Runner
     from watchdog.wire import Wire
 
-    chosen.prepare()
     async with Wire() as wire, LagSentinel() as lag:
-        return await Runner(wire, given.mask, wall, lag).run(chosen, Slot(0, wall(), "local", None), {})
-
-
-def _told(given: Loaded, chosen: Probe, report: Report) -> dict[str, Any]:
-    """The result as one object. A finding about a task makes it fail, as it would open an incident."""
-    from watchdog.rules import judge
-    from watchdog.service.members import member_of
-
-    result = report.result
-    findings = [f for f in judge(member_of(chosen, "", given.mask).policy, result) if f.bad]
-    tasks = [f for f in findings if f.rule in ("task", "missing", "job")]
-    explained = tasks and not any(f.rule == "availability" for f in findings)
-    outcome, reason, message = result.outcome, result.reason, result.message
-    if explained:
-        outcome, reason, message = "fail", tasks[0].reason, "; ".join(f.message for f in tasks)  # type: ignore[assignment]
-    return {
-        "probe": chosen.key,
-        "kind": chosen.kind,
-        "outcome": str(outcome),
-        "reason": reason,
-        "message": message,
-        "duration": result.duration,
-        "phases": {name: round(ms, 1) for name, ms in result.phases.items()},
-        "measurements": dict(result.measurements),
-        "tasks": {name: task._asdict() for name, task in result.tasks.items()} if result.tasks is not None else None,
-        "findings": [
-            {"rule": f.rule, "subject": f.subject, "reason": f.reason, "message": f.message} for f in findings
-        ],
-        "evidence": {"facts": dict(report.evidence.facts), "excerpt": report.evidence.excerpt},
-    }
+        return await run_once(Runner(wire, given.mask, wall, lag), chosen)
 
 
 def _show(told: dict[str, Any]) -> None:

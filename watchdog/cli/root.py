@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from watchdog.cli import about, asking, checking, db, demo, probing, running, telling
+from watchdog.cli import about, agents, asking, checking, db, demo, probing, running, telling, wrapping
 
 app = typer.Typer(
     name="watchdog",
@@ -19,6 +19,8 @@ for command in (
     asking.jobs, checking.schema,
 ):  # fmt: skip
     app.command()(command)
+app.command("exec", context_settings={"allow_interspersed_args": False})(wrapping.execute)
+app.command("mcp")(agents.speak)
 app.command("test-alert")(telling.send_test)
 app.add_typer(db.app, name="db")
 app.command()(about.version)

@@ -11,6 +11,7 @@ from watchdog.config.gather import Sources
 from watchdog.config.models import Config, Match
 from watchdog.config.problems import did_you_mean
 from watchdog.fields import slug
+from watchdog.probes import HeartbeatProbe
 
 EXTRA = "pip install 'watchdog-monitor[postgres]'"
 
@@ -18,6 +19,7 @@ EXTRA = "pip install 'watchdog-monitor[postgres]'"
 def look_across(config: Config, sources: Sources) -> Config:
     """The configuration with its references resolved. What is wrong goes to the sources' problems."""
     _names_are_distinct(sources)
+    _check_ins_are_told_apart(config, sources)
     _receivers_are_known(sources)
     _pages_are_guarded(config, sources)
     _database_is_reachable(config, sources)
@@ -54,6 +56,18 @@ def _names_are_distinct(sources: Sources) -> None:
             why = f"the key '{value}'" if name.text is None and key.text is None else "its key"
             remedy = "" if key is not name else ": give this one a key of its own"
             sources.complain(key.mark, key.path, f"{why} belongs to the probe '{other}', at {taken.mark}{remedy}")
+
+
+def _check_ins_are_told_apart(config: Config, sources: Sources) -> None:
+    if len(config.probes) != len(sources.probes):
+        return  # some are wrong in themselves, and told to be
+    first: dict[str, Node] = {}
+    for probe, node in zip(config.probes, sources.probes, strict=True):
+        key = _at(node.entries.get(probe.kind), "key", "key_file")
+        if isinstance(probe, HeartbeatProbe) and key is not None:
+            other = first.setdefault(probe.heartbeat.key.get_secret_value(), key)
+            if other is not key:
+                sources.complain(key.mark, key.path, f"another heartbeat has this key, at {other.mark}")
 
 
 def _receivers_are_known(sources: Sources) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 LATER = {
     "": {"dispatch", "inhibit", "maintenance", "reference", "heartbeat_out"},
     "probes": {
-        *("heartbeat", "queue", "command", "tcp", "dns"),
+        *("queue", "command", "tcp", "dns"),
         *("remedy", "rules", "locations"),
     },
     "alert": {"remind"},

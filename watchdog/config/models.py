@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
@@ -12,7 +13,19 @@ from pydantic import AfterValidator, Field, StrictBool, create_model, model_vali
 
 from watchdog import alerts
 from watchdog.config.problems import did_you_mean
-from watchdog.fields import FROM_FILE, Duration, FieldsError, Line, Link, Model, Secret, Where, between
+from watchdog.fields import (
+    FROM_FILE,
+    Duration,
+    FieldsError,
+    Line,
+    Link,
+    LocalFile,
+    Model,
+    Secret,
+    Where,
+    between,
+    hard_to_guess,
+)
 from watchdog.model import Severity
 from watchdog.notifiers import KINDS as NOTIFIERS
 from watchdog.notifiers import EmailServer, Notifier
@@ -79,6 +92,15 @@ class Storage(Model):
     """For how long every single result is kept."""
     keep_rollups: Annotated[Duration, between("1d", "3650d")] = 34_560_000_000
     """For how long hourly summaries are kept."""
+    spool: LocalFile = ""
+    """Where check-ins wait on disk until the database has them; default: beside the SQLite file, or
+    `watchdog-check-ins` in the working directory."""
+
+    @property
+    def waiting(self) -> Path:
+        """`spool`, or its default."""
+        kind, _, file = self.url.partition(":///")
+        return Path(self.spool or (f"{file}-check-ins" if kind == "sqlite" else "watchdog-check-ins"))
 
 
 # --- who is told
@@ -158,10 +180,8 @@ class StatusPage(Model):
     """How far back its bars go."""
 
 
-def _hard_to_guess(key: Secret) -> Secret:
-    value = key.get_secret_value()
-    if len(value) < 16:
-        raise ValueError("expected at least 16 characters, for short keys are guessed: try `openssl rand -hex 20`")
+def _in_a_header(key: Secret) -> Secret:
+    value = hard_to_guess(key).get_secret_value()
     if not value.isascii() or not value.isprintable() or " " in value:
         raise ValueError("expected letters, digits and signs of ASCII, without spaces: it travels in a header")
     return key
@@ -173,7 +193,7 @@ class Key(Model):
     name: Line
     role: Literal["operator", "reader"]
     """A reader sees everything, an operator may also act."""
-    key: Annotated[Secret, AfterValidator(_hard_to_guess)]
+    key: Annotated[Secret, AfterValidator(_in_a_header)]
 
 
 class Access(Model):

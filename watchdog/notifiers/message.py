@@ -82,7 +82,8 @@ def compose(story: Story) -> Message:
     state = STATE_OF.get(incident.rule, State.DOWN)
     word = "No data" if incident.rule == "stale" else STATE_WORD[state]
     name, cause = one_line(story.probe.name, NAME), one_line(incident.message or incident.reason, CAUSE)
-    title = f"{name}: {cause}"
+    itself = incident.rule == "job" and incident.subject == story.probe.name
+    title = cause if itself else f"{name}: {cause}"
     thread = plain(f"{'[TEST] ' if story.test else ''}[{word.upper()} {incident.severity}] {title}")
     lasted = _lasting(incident, story.now)
     lines = _opened(story, cause)
@@ -145,7 +146,8 @@ def _end(name: str, incident: Incident) -> str:
     if incident.resolution == "removed":
         return f"{name} {_CLOSED[incident.resolution]}"
     kind = {"preference": "", "job": "job "}.get(incident.rule, "task ")
-    subject = f": {kind}{one_line(incident.subject, NAME)}" if incident.subject else ""
+    subject = one_line(incident.subject, NAME)
+    subject = f": {kind}{subject}" if subject not in ("", name) else ""
     return f"{name}{subject} {_CLOSED.get(incident.resolution) or _AGAIN.get(incident.rule, 'recovered')}"
 
 

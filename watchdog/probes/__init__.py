@@ -7,11 +7,12 @@ from typing import TypeAlias, get_args
 
 from watchdog.probes.base import Alert, Attempt, Common, Probe
 from watchdog.probes.canary import CanaryProbe
+from watchdog.probes.heartbeat import HeartbeatProbe
 from watchdog.probes.http import HttpProbe
 from watchdog.probes.jobs import JobsProbe
 from watchdog.probes.mcp import McpProbe
 
-AnyProbe: TypeAlias = HttpProbe | McpProbe | CanaryProbe | JobsProbe
+AnyProbe: TypeAlias = HttpProbe | McpProbe | CanaryProbe | HeartbeatProbe | JobsProbe
 
 KINDS: Mapping[str, type[Probe]] = {probe.kind: probe for probe in get_args(AnyProbe)}
 
@@ -22,6 +23,7 @@ __all__ = [
     "Attempt",
     "CanaryProbe",
     "Common",
+    "HeartbeatProbe",
     "HttpProbe",
     "JobsProbe",
     "McpProbe",

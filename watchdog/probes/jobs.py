@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
 from pydantic import AfterValidator, Field, StrictInt, create_model, model_validator
 
-from watchdog.fields import Duration, FieldsError, Line, Model
+from watchdog.fields import Duration, FieldsError, Line, Model, duration_text
 from watchdog.model import Evidence, Json, Observation, Outcome
 from watchdog.probes.base import Attempt, Probe, known_cron, known_zone
 from watchdog.probes.punctual import Known, Limits, Verdict, judge, recall
@@ -53,6 +53,10 @@ class Watched(Model):
     def _one_cadence(self) -> Self:
         if self.schedule is not None and self.every is not None:
             raise FieldsError([(("every",), "a job runs on every or on schedule, not on both")])
+        if self.min_runtime is not None and self.max_runtime is not None and self.min_runtime >= self.max_runtime:
+            raise FieldsError(
+                [(("min_runtime",), f"expected less than max_runtime ({duration_text(self.max_runtime)})")]
+            )
         return self
 
     def plan(self, name: str) -> Schedule | None:
@@ -149,10 +153,10 @@ class JobsProbe(Probe):
         except Fault as fault:
             seen = faulted(fault, attempt.trace)
         else:
-            seen = self._told(list(self.judged(snapshot.jobs, snapshot.now, attempt.memory)), attempt)
+            seen = told(list(self.verdicts(snapshot.jobs, snapshot.now, attempt.memory)), attempt)
         return replace(seen, evidence=replace(seen.evidence, facts={**seen.evidence.facts, **reach.facts}))
 
-    def judged(self, jobs: tuple[JobFacts, ...], now: int, memory: Mapping[str, Json]) -> Iterator[Judged]:
+    def verdicts(self, jobs: tuple[JobFacts, ...], now: int, memory: Mapping[str, Json]) -> Iterator[Judged]:
         """A verdict on each job that is watched. One that must be there and is not known to the source is judged by
         what is remembered of it."""
         there = {facts.name for facts in jobs}
@@ -161,33 +165,41 @@ class JobsProbe(Probe):
             limits = self.config.limits(found.name)
             if limits is None:
                 continue
-            told = memory.get(_key(found.name))
-            before = None if told is None else Known(**{k: v for k, v in told.items() if k in Known._fields})
-            facts, known = recall(found, limits, before, now)
-            verdict = judge(facts, limits, known.since, now)
-            if facts.name not in there and not verdict.reason and limits.plan is None:
-                verdict = Verdict("job_gone", f"{facts.name} is gone: the source does not know it", None)
-            yield Judged(facts, known, verdict)
+            one = judged(found, limits, memory, now)
+            if found.name not in there and not one.verdict.reason and limits.plan is None:
+                gone = Verdict("job_gone", f"{found.name} is gone: the source does not know it", None)
+                one = one._replace(verdict=gone)
+            yield one
 
-    def _told(self, judged: list[Judged], attempt: Attempt) -> Observation:
-        bad = {j.facts.name: (j.verdict.reason, j.verdict.message) for j in judged if j.verdict.reason}
-        reason, message = next(iter(bad.values()), ("", ""))
-        if len(bad) > 1:
-            message = f"{count(len(bad), 'job')} of {len(judged)} are not right: {', '.join(list(bad)[:5])}"
-        remember = {_key(j.facts.name): _kept(j) for j in judged}
-        forget = {key: None for key in attempt.memory if key.startswith(PREFIX) and key not in remember}
-        shown = sorted(judged, key=lambda j: not j.verdict.reason)[:SHOWN]
-        return Observation(
-            Outcome.FAIL if bad else Outcome.PASS,
-            reason,
-            message,
-            duration=sum(attempt.trace.phases.values()),
-            phases=attempt.trace.phases,
-            measurements={"jobs": len(judged), "jobs_bad": len(bad)},
-            jobs=bad,
-            evidence=Evidence({"jobs": {j.facts.name: _shown(j) for j in shown}}),
-            remember={k: v for k, v in (remember | forget).items() if attempt.memory.get(k) != v},
-        )
+
+def judged(facts: JobFacts, limits: Limits, memory: Mapping[str, Json], now: int) -> Judged:
+    """A verdict on one job, with what is remembered of it."""
+    kept = memory.get(_key(facts.name))
+    before = None if kept is None else Known(**{k: v for k, v in kept.items() if k in Known._fields})
+    facts, known = recall(facts, limits, before, now)
+    return Judged(facts, known, judge(facts, limits, known.since, now))
+
+
+def told(jobs: list[Judged], attempt: Attempt) -> Observation:
+    """What a run says of the jobs that it looked at."""
+    bad = {j.facts.name: (j.verdict.reason, j.verdict.message) for j in jobs if j.verdict.reason}
+    reason, message = next(iter(bad.values()), ("", ""))
+    if len(bad) > 1:
+        message = f"{count(len(bad), 'job')} of {len(jobs)} are not right: {', '.join(list(bad)[:5])}"
+    remember = {_key(j.facts.name): _kept(j) for j in jobs}
+    forget = {key: None for key in attempt.memory if key.startswith(PREFIX) and key not in remember}
+    shown = sorted(jobs, key=lambda j: not j.verdict.reason)[:SHOWN]
+    return Observation(
+        Outcome.FAIL if bad else Outcome.PASS,
+        reason,
+        message,
+        duration=sum(attempt.trace.phases.values()),
+        phases=attempt.trace.phases,
+        measurements={"jobs": len(jobs), "jobs_bad": len(bad)},
+        jobs=bad,
+        evidence=Evidence({"jobs": {j.facts.name: _shown(j) for j in shown}}),
+        remember={k: v for k, v in (remember | forget).items() if attempt.memory.get(k) != v},
+    )
 
 
 def _alive(snapshot: Snapshot) -> None:

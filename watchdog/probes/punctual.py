@@ -47,8 +47,9 @@ class Verdict(NamedTuple):
     """The next run, as far as anybody knows."""
 
 
-def plan_of(facts: JobFacts, limits: Limits) -> Schedule | None:
-    """The schedule that a job is held to; None: nobody knows one, or it is none that we can read."""
+def plan_of(facts: JobFacts, limits: Limits, since: int = 0) -> Schedule | None:
+    """The schedule that a job is held to; None: nobody knows one, or it is none that we can read. `since`: when that
+    was first seen; a job that runs every so often is owed first so long after."""
     if limits.plan is not None:
         return limits.plan
     try:
@@ -57,7 +58,8 @@ def plan_of(facts: JobFacts, limits: Limits) -> Schedule | None:
     except ScheduleError:
         return None
     if facts.every:
-        anchor = facts.next_due if facts.next_due is not None else facts.last_start or 0
+        first = facts.last_start if facts.last_start is not None else since - 1
+        anchor = facts.next_due if facts.next_due is not None else first
         return Interval(facts.every, anchor % facts.every)
     return None
 
@@ -87,7 +89,7 @@ def _latest(*instants: int | None) -> int | None:
 
 def judge(facts: JobFacts, limits: Limits, since: int, now: int) -> Verdict:
     """What is wrong with a job, the most telling thing first. `since`: when its schedule was first seen."""
-    plan = plan_of(facts, limits)
+    plan = plan_of(facts, limits, since)
     expected = plan.after(now) if plan is not None else facts.next_due
     if not facts.enabled:
         return Verdict("", "", None)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
@@ -21,11 +21,12 @@ from watchdog.service.dispatch import Dispatcher
 from watchdog.service.lag import LagSentinel
 from watchdog.service.runner import Runner
 from watchdog.service.storage import Storage
+from watchdog.service.tasks import InternalTask
 from watchdog.store.claims import Claims
 from watchdog.store.database import Unusable, away, why
 from watchdog.store.journal import Journal
 from watchdog.store.keep import expire, roll_up
-from watchdog.wire import Mask, Wire
+from watchdog.wire import Mask, Wire, cap, harmless
 from watchdog.words import span
 
 log = structlog.get_logger()
@@ -63,7 +64,7 @@ class Service:
         clock: Clock,
     ):
         self.probes, self.storage, self.claims, self.journal = probes, storage, claims, journal
-        self.mailroom, self.retention, self.clock = mailroom, retention, clock
+        self.mailroom, self.retention, self.mask, self.clock = mailroom, retention, mask, clock
         self._sentinel = LagSentinel()
         self.dispatcher = Dispatcher(Runner(wire, mask, clock, self._sentinel), clock, self.take)
         self._spool: list[Report] = []
@@ -75,25 +76,28 @@ class Service:
         self._tasks: list[asyncio.Task[None]] = []
         defaults = {"coalesce": True, "misfire_grace_time": None, "max_instances": 1}
         self._ticks = AsyncIOScheduler(timezone=UTC, job_defaults=defaults)
-        self._troubles: Counter[str] = Counter()
-        """Tick -> how often in a row it failed."""
+        verbs: tuple[tuple[Callable[[], Awaitable[None]], float], ...] = (
+            (self.claim, CLAIM), (self.record, RECORD), (self.wake, WAKE), (self.deliver, DELIVER), (self.keep, KEEP),
+        )  # fmt: skip
+        self.tasks = {verb.__name__: InternalTask(verb, round(each * 1000), clock()) for verb, each in verbs}
+        """What we do all the time, by name, and how it last went."""
+        self._asked: set[asyncio.Task[None]] = set()
         self.last_claim = 0
         """The clock at the last claim that succeeded."""
         self.behind = 0
         """How far the store is ahead of our clock, in ms, and nothing is due; 0 unless the clock was put back."""
 
     async def start(self) -> None:
-        for verb, seconds in (
-            (self.claim, CLAIM), (self.record, RECORD), (self.wake, WAKE), (self.deliver, DELIVER), (self.keep, KEEP),
-        ):  # fmt: skip
-            self._ticks.add_job(self._tick(verb), IntervalTrigger(seconds=seconds, timezone=UTC), id=verb.__name__)
+        for name, task in self.tasks.items():
+            each = IntervalTrigger(seconds=task.every / 1000, timezone=UTC)
+            self._ticks.add_job(self._tick(task.run), each, id=name)
         self._ticks.start()
         background = self._sentinel.watch(), self._mind_the_clock(), self._at_once()
         self._tasks = [asyncio.create_task(work) for work in background]
         await self._tick(self.claim)()
 
-    def _tick(self, verb: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
-        name = getattr(verb, "__name__", "tick")
+    def _tick(self, verb: Callable[[], Awaitable[None]]) -> Callable[[], Coroutine[Any, Any, None]]:
+        task = self.tasks[verb.__name__]
 
         async def run() -> None:
             try:
@@ -101,17 +105,32 @@ class Service:
             except asyncio.CancelledError:
                 return  # we were told to stop, and have nothing to tell of it
             except Exception as e:
-                self._troubles[name] += 1
-                if self._troubles[name] > 1:
+                task.failed(self.clock(), self._line(e))
+                if task.failures > 1:
                     return  # told already
                 event = "database_away" if away(e) else "tick_failed"
-                log.error(event, tick=name, why=why(e) if isinstance(e, Unusable) else type(e).__name__)
+                log.error(event, tick=task.name, why=why(e) if isinstance(e, Unusable) else type(e).__name__)
                 log.debug("tick_failed_at", exc_info=True)
             else:
-                if failures := self._troubles.pop(name, 0):
-                    log.info("tick_recovered", tick=name, failures=failures)
+                if failures := task.succeeded(self.clock()):
+                    log.info("tick_recovered", tick=task.name, failures=failures)
 
         return run
+
+    def _line(self, error: Exception) -> str:
+        """What an error says, in one line that may be shown."""
+        text = why(error) if isinstance(error, Unusable) else f"{type(error).__name__}: {error}".strip(": ")
+        return cap(" ".join(harmless(self.mask(text)).split()), 300)
+
+    async def trigger(self, name: str) -> None:
+        """Do what comes round anyway, at once; how it went is in `tasks`. Raises KeyError for a name that is none.
+
+        Who waits for it may be cancelled, it is not: a claim half-way would leave its slots to nobody.
+        """
+        asked = asyncio.create_task(self._tick(self.tasks[name].run)(), name=f"asked for: {name}")
+        self._asked.add(asked)
+        asked.add_done_callback(self._asked.discard)
+        await asyncio.shield(asked)
 
     async def claim(self) -> None:
         """Claim what is due within the next second; each run then starts at its slot."""

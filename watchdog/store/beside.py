@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import sqlalchemy as sa
 
@@ -58,10 +58,15 @@ def remember(database: Database, connection: sa.Connection, reports: Iterable[Re
     if drops:
         gone = memory.c.probe == sa.bindparam("p"), memory.c.key == sa.bindparam("k")
         connection.execute(sa.delete(memory).where(*gone), drops)
-    if puts:
+    note(database, connection, puts)
+
+
+def note(database: Database, connection: sa.Connection, rows: Sequence[Mapping[str, object]]) -> None:
+    """Put rows of `memory` in the place of those that are there."""
+    if rows:
         insert = database.insert(memory)
         put = insert.on_conflict_do_update(index_elements=["probe", "key"], set_={"value": insert.excluded.value})
-        connection.execute(put, puts)
+        connection.execute(put, rows)
 
 
 def memories(connection: sa.Connection, probes: Collection[int]) -> Mapping[int, dict[str, Json]]:

@@ -10,6 +10,7 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from time import monotonic, sleep
 from typing import Any
 
@@ -118,12 +119,11 @@ class Database:
         """INSERT with ON CONFLICT, in either dialect."""
         return postgresql.insert(table) if self.postgres else sqlite.insert(table)
 
-    def insert_results(self, connection: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> set[tuple[int, int, str]]:
-        """The keys that were new. PostgreSQL takes one JSON parameter: bound ones cost four times as much."""
+    def insert_new(self, connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> set[Any]:
+        """The primary keys that were new. PostgreSQL takes one JSON parameter: bound ones cost four times as much."""
         if self.postgres:
-            return set(map(tuple, connection.execute(_PG_INSERT, {"j": json.dumps(rows)})))
-        keys = (results.c.probe, results.c.slot, results.c.location)
-        statement = sqlite.insert(results).on_conflict_do_nothing().returning(*keys)
+            return set(map(tuple, connection.execute(_pg_insert(table), {"j": json.dumps(rows)})))
+        statement = sqlite.insert(table).on_conflict_do_nothing().returning(*table.primary_key.columns)
         return set(map(tuple, connection.execute(statement, rows)))
 
     def results_after(self, connection: sa.Connection, starts: Mapping[int, int]) -> Iterator[sa.Row[Any]]:
@@ -163,11 +163,16 @@ _LITE_STORED = sa.text(
     "SELECT r.probe, r.slot FROM json_each(:v) v CROSS JOIN results r"
     " ON r.probe = v.value ->> 0 AND r.slot = v.value ->> 1 AND r.location = :l"
 )
-_PG_INSERT = sa.text(
-    f"INSERT INTO results ({', '.join(results.c.keys())}) SELECT * FROM jsonb_to_recordset(CAST(:j AS jsonb)) AS x("
-    + ", ".join(f"{column.name} {_TYPES.process(column.type)}" for column in results.c)
-    + ") ON CONFLICT DO NOTHING RETURNING probe, slot, location"
-)
+
+
+@cache
+def _pg_insert(table: sa.Table) -> sa.TextClause:
+    typed = ", ".join(f"{column.name} {_TYPES.process(column.type)}" for column in table.c)
+    keys = ", ".join(column.name for column in table.primary_key.columns)
+    return sa.text(
+        f"INSERT INTO {table.name} ({', '.join(table.c.keys())}) SELECT * FROM jsonb_to_recordset(CAST(:j AS jsonb))"
+        f" AS x({typed}) ON CONFLICT DO NOTHING RETURNING {keys}"
+    )
 
 
 def _into_wal(driver: Any) -> None:

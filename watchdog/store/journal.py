@@ -78,7 +78,7 @@ class Journal:
             hot = cursor is not None and cursor.hot
             if not late and (hot or any(f.bad for f in judge(self.fleet[result.probe].policy, result))):
                 suspects.add(key)
-        new = self.database.insert_results(connection, rows)
+        new = self.database.insert_new(connection, results, rows)
         stored = [report for key, report in told.items() if key in new]
         self._evidence.keep(connection, stored, suspects)
         remember(self.database, connection, stored)

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from watchdog.model import Outcome
 from watchdog.store.database import Database
-from watchdog.store.tables import evidence, gaps, incidents, lapses, outbox, probes, results, rollups
+from watchdog.store.tables import check_ins, evidence, gaps, incidents, lapses, outbox, probes, results, rollups
 
 HOUR = 3_600_000
 PROBES = 25
@@ -72,6 +72,7 @@ def expire(database: Database, now: int, keep_results: int, keep_rollups: int) -
     for table, which in (
         (evidence, _before(evidence.c.probe, evidence.c.slot, old) & seen),
         (results, _before(results.c.probe, results.c.slot, old) & told),
+        (check_ins, _before(check_ins.c.probe, check_ins.c.at, old)),
         (lapses, _before(lapses.c.probe, lapses.c.slot, old)),
         (rollups, _before(rollups.c.probe, rollups.c.hour, older) & (rollups.c.hour < _last_rolled())),
         (gaps, gaps.c.stop < older),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from watchdog.model import Json
+from collections.abc import Iterable
+
+from watchdog.model import Json, Sample, Story
 from watchdog.store.jobs import Job
-from watchdog.store.views import Case, Seen, Standing
+from watchdog.store.views import Case, Seen, Standing, Told
 from watchdog.words import iso
 
 
@@ -58,4 +60,44 @@ def incident_json(case: Case) -> Json:
         "opened_at": iso(incident.opened_at),
         "resolved_at": None if resolved_at is None else iso(resolved_at),
         "resolution": incident.resolution,
+    }
+
+
+def detailed_json(case: Case, told_of: Story, told: Iterable[Told]) -> Json:
+    """An incident with what a person needs to believe it. Texts of evidence are the target's own, untrusted."""
+    good = told_of.last_good
+    return incident_json(case) | {
+        "streak": told_of.streak,
+        "needed": case.needed,
+        "last_good": None if good is None else iso(good.slot),
+        "first_bad": _sample_json(told_of.first_bad),
+        "latest": _sample_json(told_of.latest),
+        "notifications": [_told_json(letter) for letter in told],
+        "route": list(case.route),
+        "runbook": case.probe.runbook,
+        "target": case.probe.target,
+    }
+
+
+def _sample_json(sample: Sample | None) -> Json:
+    if sample is None:
+        return None
+    return {
+        "slot": iso(sample.slot),
+        "outcome": sample.outcome.value,
+        "reason": sample.reason,
+        "message": sample.message,
+        "duration": sample.duration,
+        "evidence": {"facts": dict(sample.evidence.facts), "excerpt": sample.evidence.excerpt},
+    }
+
+
+def _told_json(told: Told) -> Json:
+    return {
+        "destination": told.destination,
+        "event": told.event,
+        "state": told.state,
+        "tries": told.attempts,
+        "detail": told.detail,
+        "done_at": None if told.done_at is None else iso(told.done_at),
     }

@@ -123,6 +123,18 @@ memory = Table(
     Column("value", Text, nullable=False),  # JSON
 )  # fmt: skip
 
+check_ins = Table(  # told by a job, folded into what its probe remembers
+    "check_ins", metadata,
+    Column("probe", BigInteger, primary_key=True),
+    Column("at", BigInteger, primary_key=True),
+    Column("id", Text, primary_key=True),
+    Column("kind", Text, nullable=False),  # start | ok | fail | log
+    Column("run", Text, nullable=False),
+    Column("code", Integer),
+    Column("duration", BigInteger),  # of the run that it ended
+    Column("body", Text, nullable=False),
+)  # fmt: skip
+
 incidents = Table(
     "incidents", metadata,
     Column("id", Text, primary_key=True),

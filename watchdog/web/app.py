@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from watchdog.web import errors
 from watchdog.web.access import Access, Key
+from watchdog.web.agents import Face, agent_router
 from watchdog.web.api import api_router
 from watchdog.web.operators import Desk, operator_router
 from watchdog.web.pages import HEADERS, Pages
@@ -27,19 +28,22 @@ def create_app(
     site: Site,
     keys: Iterable[Key] = (),
     addresses: Mapping[str, str] = MappingProxyType({}),
+    agents: Face,
 ) -> FastAPI:
     """Every page of Watchdog.
 
     `read` runs a query on a reading connection. `now`: the clock, ms since the epoch. `ready`: what keeps us from being
     ready, in words; empty when nothing does. Without `keys` the operators' pages answer this machine only. `addresses`:
-    destination ("oncall/slack") -> whom it reaches ("#oncall").
+    destination ("oncall/slack") -> whom it reaches ("#oncall"). `agents`: answers at `/mcp`;
+    it lives as long as the app.
     """
     pages = Pages(site.title)
     desk = Desk(read, now, Access(keys, now), pages, addresses)
-    app = FastAPI(title="Watchdog", docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(title="Watchdog", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lambda _: agents)
     app.include_router(public_router(pages, StatusPages(read, now, site, pages), read, ready))
     app.include_router(operator_router(desk))
     app.include_router(api_router(desk))
+    app.include_router(agent_router(desk, agents))
     app.include_router(sign_in_router(now, desk.access, pages))
     errors.install(app, pages, now)
     app.add_middleware(Guarded)

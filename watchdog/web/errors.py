@@ -75,4 +75,5 @@ def install(app: FastAPI, pages: Pages, now: Callable[[], int]) -> None:
 
 def wants_json(request: Request) -> bool:
     """Programs get JSON, browsers pages."""
-    return request.url.path.startswith("/api/") or "authorization" in request.headers
+    path = request.url.path
+    return path.startswith("/api/") or path == "/mcp" or "authorization" in request.headers

@@ -37,6 +37,7 @@ class Desk:
         """Raises DeniedError."""
         key = self.access.admit(request)
         request.state.visitor = key.name if key else ""
+        request.state.may_act = key is None or key.role == "operator"
 
     async def ask(self, query: Callable[[Connection], T]) -> T:
         async with asyncio.timeout(PATIENCE):

@@ -1,0 +1,253 @@
+"""`watchdog exec` runs what it is told to, as if it were not there, and tells how that went."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.check_in_ear import KEY, Ear, away
+from tests.patience import wait
+from watchdog.cli import unsent
+
+SCRIPT = """
+import sys
+print("copying"); print("no space left", file=sys.stderr); sys.stdout.flush()
+sys.exit(int(sys.argv[1]))
+"""
+
+
+def command(*words: str) -> list[str]:
+    return [sys.executable, "-m", "watchdog.cli", "exec", *words]
+
+
+def environment(folder: Path, url: str = "") -> dict[str, str]:
+    told = {"XDG_STATE_HOME": str(folder / "state"), "WATCHDOG_CHECK_IN_URL": url}
+    return {**os.environ, **{name: value for name, value in told.items() if value}}
+
+
+def run(folder: Path, *words: str, url: str = "", **more: Any) -> subprocess.CompletedProcess[str]:
+    env = environment(folder, url)
+    return subprocess.run(command(*words), env=env, cwd=folder, capture_output=True, text=True, check=False, **more)
+
+
+def script(code: int) -> tuple[str, ...]:
+    return ("--", sys.executable, "-c", SCRIPT, str(code))
+
+
+def test_a_run_is_told_from_its_start_to_its_end(ear: Ear, tmp_path: Path) -> None:
+    ran = run(tmp_path, "Backup", *script(0), url=ear.url)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "copying\n", "no space left\n")
+    start, end = ear.heard
+    assert ear.words() == ["start", "0"]
+    assert start.run == end.run
+    assert len(start.run) == 32
+    assert sorted(end.body.splitlines()) == ["copying", "no space left"]
+
+
+@pytest.mark.parametrize("code", [1, 3, 255])
+def test_the_exit_code_is_passed_on_and_told(ear: Ear, tmp_path: Path, code: int) -> None:
+    ran = run(tmp_path, "Backup", *script(code), url=ear.url)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (code, "copying\n", "no space left\n")
+    assert ear.words() == ["start", str(code)]
+
+
+def test_input_arrives_and_options_are_the_commands_own(ear: Ear, tmp_path: Path) -> None:
+    echo = "import sys; print(sys.argv[1:], sys.stdin.read())"
+    for dashes in ((), ("--",)):
+        words = ("Backup", *dashes, sys.executable, "-c", echo, "--config", "-o", "--", "x")
+        ran = run(tmp_path, *words, url=ear.url, input="hello")
+        assert ran.stdout == "['--config', '-o', '--', 'x'] hello\n"
+
+
+def test_the_end_of_a_long_output_is_told_and_all_of_it_passed_on(ear: Ear, tmp_path: Path) -> None:
+    loud = "print('x' * 3_000_000); print('the end')"
+    ran = run(tmp_path, "Backup", "--", sys.executable, "-c", loud, url=ear.url)
+    assert len(ran.stdout) == 3_000_009
+    assert len(ear.heard[1].body) == 10_240
+    assert ear.heard[1].body.endswith("the end\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (("no-such-command",), 127, "cannot run no-such-command: no such file or directory"),
+        (("/",), 126, "cannot run /: permission denied"),
+    ],
+)
+def test_a_command_that_cannot_be_run(ear: Ear, tmp_path: Path, words: tuple[str, ...], code: int, says: str) -> None:
+    ran = run(tmp_path, "Backup", "--", *words, url=ear.url)
+    assert (ran.returncode, ran.stderr) == (code, f"watchdog: {says}\n")
+    assert [(ear.words(), heard.body) for heard in ear.heard] == [([str(code)], says)]
+
+
+def test_without_a_command_there_is_nothing_to_run(tmp_path: Path) -> None:
+    for words in (("Backup",), ("Backup", "--")):
+        ran = run(tmp_path, *words)
+        assert ran.returncode == 2
+        assert re.search("missing argument|which command", ran.stderr, re.IGNORECASE)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 7), (signal.SIGINT, 7), (signal.SIGUSR1, 138)])
+def test_signals_are_passed_on(ear: Ear, tmp_path: Path, number: signal.Signals, code: int) -> None:
+    """A command that handles one ends as it likes; one that does not ends by it."""
+    tidy = "import signal, sys, time\nfor s in (2, 15): signal.signal(s, lambda *_: sys.exit(7))\n"
+    words = command("Backup", "--", sys.executable, "-c", tidy + "print('up', flush=True)\ntime.sleep(60)")
+    env = environment(tmp_path, ear.url)
+    with subprocess.Popen(words, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "up\n"
+        process.send_signal(number)
+        assert process.wait(60) == code
+    assert ear.words()[-1] == str(code)
+
+
+def test_it_waits_for_what_was_left_in_the_background_but_does_not_count_it(ear: Ear, tmp_path: Path) -> None:
+    ran = run(tmp_path, "Backup", "--", "sh", "-c", "(sleep 2; echo later) & echo now", url=ear.url)
+    assert ran.stdout == "now\nlater\n"
+    assert ear.heard[1].body == "now\n"
+
+
+# --- where it is told
+
+
+def write(folder: Path, port: int, name: str = "Nightly backup", **server: str) -> Path:
+    probe = {"name": name, "heartbeat": {"key": KEY, "every": "1h"}}
+    other = {"name": "Website", "http": "https://a.example/"}
+    file = folder / "watchdog.yaml"
+    file.write_text(json.dumps({"server": {"listen": f"127.0.0.1:{port}", **server}, "probes": [other, probe]}))
+    return file
+
+
+def test_the_configuration_says_where(ear: Ear, tmp_path: Path) -> None:
+    file = write(tmp_path, ear.port)
+    for words in (("Nightly backup",), ("nightly-backup",), ("-c", str(file), "nightly-backup")):
+        assert run(tmp_path, *words, *script(0)).returncode == 0
+    assert ear.words() == ["start", "0"] * 3
+    write(tmp_path, 1, public_url=f"http://127.0.0.1:{ear.port}")
+    assert run(tmp_path, "nightly-backup", *script(0)).returncode == 0
+    assert len(ear.heard) == 8
+
+
+def test_whatever_is_wrong_with_us_the_command_runs(tmp_path: Path) -> None:
+    said = [run(tmp_path, "Backup", *script(3))]
+    write(tmp_path, 1, "Another")
+    said.append(run(tmp_path, "Backup", *script(3)))
+    (tmp_path / "watchdog.yaml").write_text("probes: [")
+    said.append(run(tmp_path, "Backup", *script(3)))
+    said.append(run(tmp_path, "Backup", "--", *script(3)[1:], url="ftp://nowhere"))
+    assert [(ran.returncode, ran.stdout) for ran in said] == [(3, "copying\n")] * 4
+    lines = [[line for line in ran.stderr.splitlines() if line.startswith("watchdog: ")] for ran in said]
+    assert "the configuration is wrong: watchdog.yaml: no such file" in lines[0][0]
+    assert lines[1] == ["watchdog: cannot check in, for no heartbeat is called 'Backup'; there are: Another"]
+    assert "the configuration is wrong: watchdog.yaml:1:" in lines[2][0]
+    assert lines[3] == ["watchdog: the check-in did not arrive: the address is no http:// or https://"] * 2
+    assert not (tmp_path / "state/watchdog/check-ins.jsonl").exists()
+
+
+def test_a_key_that_is_unknown_is_said_and_not_told_again(ear: Ear, tmp_path: Path) -> None:
+    ear.answers = [404, 404]
+    ran = run(tmp_path, "Backup", *script(0), url=ear.url)
+    assert ran.stderr.count("the check-in did not arrive: Watchdog answered 404") == 2
+    assert KEY not in ran.stderr
+    assert run(tmp_path, "Backup", *script(0), url=ear.url).stderr == "no space left\n"
+    assert ear.words() == ["start", "0"]
+
+
+# --- when Watchdog is away
+
+
+def test_what_could_not_be_told_is_told_with_a_later_run_and_when_it_was(ear: Ear, tmp_path: Path) -> None:
+    ran = run(tmp_path, "Backup", *script(3), url=away())
+    assert (ran.returncode, ran.stdout) == (3, "copying\n")
+    assert ran.stderr.splitlines()[-1] == "watchdog: it is told with a later run"
+    kept = tmp_path / "state/watchdog/check-ins.jsonl"
+    assert kept.stat().st_mode & 0o777 == 0o600
+    kept.write_text(kept.read_text().replace(away_port(kept), str(ear.port)))
+    time.sleep(1)
+    assert run(tmp_path, "Backup", *script(0), url=ear.url).stderr == "no space left\n"
+    assert ear.words() == ["start", "0", "start", "3"]
+    newer, older = ear.heard[:2], ear.heard[2:]
+    assert newer[0].run != older[0].run == older[1].run
+    assert older[0].ago >= older[1].ago >= 1_000
+    assert newer[1].ago < 1_000
+    assert "copying" in older[1].body
+    assert kept.read_text() == ""
+
+
+def away_port(kept: Path) -> str:
+    port = urlsplit(json.loads(kept.read_text().splitlines()[0])["url"]).port
+    return str(port)
+
+
+def test_a_start_that_did_not_arrive_is_told_with_the_end(ear: Ear, tmp_path: Path) -> None:
+    ear.answers = [503]
+    ran = run(tmp_path, "Backup", "--", "sleep", "1", url=ear.url)
+    assert ran.stderr == "watchdog: the check-in did not arrive: Watchdog answered 503\n"
+    assert ear.words() == ["start", "0"]
+    assert ear.heard[0].ago - ear.heard[1].ago >= 1_000
+
+
+def test_a_skewed_clock_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two days forward, and two back, between the run and its being told."""
+    word = unsent._instant(5.0)
+    now = time.time()
+    for hours in (-48, 48):
+        monkeypatch.setattr(time, "time", lambda hours=hours: now + hours * 3600)
+        assert 5 <= unsent._ago(word) < 30
+    monkeypatch.setattr(unsent, "_boot", lambda: "another one")
+    monkeypatch.setattr(time, "time", lambda: now + 60)
+    assert 65 <= unsent._ago(word) < 95
+    monkeypatch.setattr(time, "time", lambda: now - 60)
+    assert unsent._ago(word) == 0
+
+
+def test_what_is_kept_is_bounded_and_bears_a_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setattr(unsent, "MOST", 2_000)
+    words = [{"url": "x", "what": str(n), "run": "r", "body": "b" * 100, **unsent._instant(0)} for n in range(50)]
+    old = {**words[0], **unsent._instant(40 * 86_400)}
+    with unsent._kept() as file:
+        unsent._put(file, [old, *words])
+    path = tmp_path / "watchdog/check-ins.jsonl"
+    assert path.stat().st_size <= 2_000
+    path.write_text(json.dumps(old) + "\n" + path.read_text() + '{"url": "cut o')
+    with unsent._kept() as file:
+        kept = [word["what"] for word in unsent._words(file)]
+    assert kept == [str(n) for n in range(50 - len(kept), 50)]
+
+
+@contextmanager
+def hanging() -> Iterator[str]:
+    """Takes connections, and answers nobody."""
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/in/{KEY}"
+
+
+def test_a_watchdog_that_hangs_neither_delays_the_command_nor_counts_as_its_time(tmp_path: Path) -> None:
+    with hanging() as url:
+        words = command("Backup", "--", sys.executable, "-c", "print('up', flush=True)")
+        began = time.monotonic()
+        env = environment(tmp_path, url)
+        with subprocess.Popen(words, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+            assert process.stdout
+            assert process.stdout.readline() == b"up\n"
+            assert time.monotonic() - began < 4.5  # less than our patience with Watchdog
+            kept = tmp_path / "state/watchdog/check-ins.jsonl"
+            wait(lambda: kept.exists() and kept.stat().st_size)
+            start, end = map(json.loads, kept.read_text().splitlines())
+            assert end["clock"] - start["clock"] < 4.5
+            assert process.wait(60) == 0

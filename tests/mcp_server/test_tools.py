@@ -1,0 +1,298 @@
+"""Our tools over HTTP, in both protocol eras: what they answer, and whom they refuse."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from mcp import MCPError
+
+from tests.mcp_server.talking import ERAS, KEYS, OPERATOR, READER, TOOLS, call, client, refused, watchdog
+from tests.patience import until
+from tests.servers import saying, serving
+from watchdog.app import App
+from watchdog.mcp_server import jobs
+from watchdog.model import Event, Notification
+from watchdog.store.shapes import detailed_json, incident_json, probe_json
+from watchdog.store.story import story
+from watchdog.store.views import cases, standings, told
+
+DOWN = {"name": "Payments API", "http": "http://127.0.0.1:1/", "every": "1s", "alert": {"after": 1}}
+IDLE = {"name": "Idle", "http": "http://127.0.0.1:1/", "schedule": "0 0 1 1 *"}
+
+
+@asynccontextmanager
+async def with_incident(folder: Path, **more: Any) -> AsyncIterator[tuple[App, str]]:
+    """A Watchdog that has opened one."""
+    async with watchdog(folder, [DOWN, IDLE], **more) as (app, url):
+
+        def opened() -> object:
+            with app.storage.database.read() as connection:
+                return cases(connection, is_open=True)
+
+        await until(opened)
+        yield app, url
+
+
+@pytest.mark.parametrize("mode", ERAS)
+async def test_every_tool_answers_in_each_era(tmp_path: Path, mode: str) -> None:
+    async with with_incident(tmp_path) as (app, url), client(url, mode=mode) as talking:
+        assert talking.protocol_version == ERAS[mode]
+        tools = (await talking.list_tools()).tools
+        assert [tool.name for tool in tools] == TOOLS
+        acting = [tool.name for tool in tools if tool.annotations and not tool.annotations.read_only_hint]
+        assert acting == ["trigger_task", "run_probe"]
+
+        health = await call(talking, "health_check")
+        assert health["healthy"] is True
+        assert [task["name"] for task in health["tasks"]] == list(app.service.tasks)
+
+        (found,) = (await call(talking, "list_incidents"))["incidents"]
+        detailed = await call(talking, "get_incident", id=found["id"])
+        assert detailed["first_bad"]["evidence"]["facts"]["address"] == "127.0.0.1:1"
+        listed = await call(talking, "list_probes", state="down")
+        assert [probe["probe"] for probe in listed["probes"]] == ["payments-api"]
+        everything = await call(talking, "list_probes", limit=1)
+        assert (everything["total"], len(everything["probes"])) == (2, 1)
+        for state, probe, number in (
+            ("all", None, 1), ("resolved", None, 0), ("open", "Payments API", 1), ("open", "idle", 0),
+        ):  # fmt: skip
+            assert len((await call(talking, "list_incidents", state=state, probe=probe))["incidents"]) == number
+
+        heard: list[tuple[float, float | None]] = []
+
+        async def hear(progress: float, total: float | None, message: str | None) -> None:
+            heard.append((progress, total))
+
+        ran = (await talking.call_tool("run_probe", {"probe": "Idle"}, progress_callback=hear)).structured_content
+        assert ran is not None
+        assert (ran["status"], ran["result"]["reason"]) == ("completed", "connection_refused")
+        assert heard[-1] == (20.0, 20.0)
+        kept = json.loads((await talking.read_resource(ran["poll_resource"])).contents[0].text)  # type: ignore[union-attr]
+        assert kept == {"status": "completed", "progress": 1, "result": ran["result"]}
+
+        kept_at = app.service.tasks["keep"].ended
+        done = await call(talking, "trigger_task", task="keep")
+        assert (done["result"]["name"], done["result"]["last_run_status"]) == ("keep", "success")
+        assert app.service.tasks["keep"].ended != kept_at
+
+
+async def test_shapes_are_those_of_the_command_line(tmp_path: Path) -> None:
+    async with with_incident(tmp_path) as (app, url), client(url) as talking:
+        app.service._ticks.pause()
+        await until(lambda: not (app.service.dispatcher._runs or app.service._spool or app.service._recording.locked()))
+        with app.storage.database.read() as connection:
+            (case,) = cases(connection)
+            of_it = story(connection, Notification(case.incident.id, "", 0, Event.OPENED), app.clock())
+            detailed = detailed_json(case, of_it, told(connection, case.incident.id))
+            probes = [probe_json(standing) for standing in standings(connection)]
+        assert (await call(talking, "list_incidents"))["incidents"] == [incident_json(case)]
+        assert await call(talking, "get_incident", id=case.incident.id) == json.loads(json.dumps(detailed))
+        assert (await call(talking, "list_probes"))["probes"] == probes
+
+
+async def test_what_does_not_exist_is_named_with_what_does(tmp_path: Path) -> None:
+    async with watchdog(tmp_path, [IDLE]) as (_, url), client(url) as talking:
+        assert await refused(talking, "get_incident", id="x") == (
+            "there is no incident 'x': list_incidents gives the ids"
+        )
+        assert await refused(talking, "run_probe", probe="Idel") == "no probe is called 'Idel'; did you mean 'Idle'?"
+        assert await refused(talking, "list_incidents", probe="x") == "no probe is called 'x'; there are Idle"
+        assert await refused(talking, "trigger_task", task="backup") == (
+            "no task is called 'backup'; there are claim, record, wake, deliver, keep"
+        )
+        with pytest.raises(MCPError, match="there is no job 'x': one is kept for 10 min after its end"):
+            await talking.read_resource("job:x")
+
+
+@pytest.mark.parametrize("mode", ERAS)
+async def test_a_reader_reads_and_an_operator_acts(tmp_path: Path, mode: str) -> None:
+    async with watchdog(tmp_path, [IDLE], access=KEYS) as (app, url):
+        async with client(url, READER, mode) as reader:
+            assert (await call(reader, "list_probes"))["total"] == 1
+            for tool, arguments in (("run_probe", {"probe": "Idle"}), ("trigger_task", {"task": "keep"})):
+                told = "this needs a key whose role is operator, and the role of yours is reader"
+                assert await refused(reader, tool, **arguments) == told
+            assert app.service.tasks["keep"].ended is None
+        async with client(url, OPERATOR, mode) as operator:
+            assert (await call(operator, "run_probe", probe="Idle"))["status"] == "completed"
+
+
+DISCOVER = {
+    "jsonrpc": "2.0", "id": 1, "method": "server/discover",
+    "params": {"_meta": {"io.modelcontextprotocol/protocolVersion": "2026-07-28",
+                         "io.modelcontextprotocol/clientCapabilities": {},
+                         "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"}}},
+}  # fmt: skip
+HEADERS = {
+    "Accept": "application/json, text/event-stream", "MCP-Protocol-Version": "2026-07-28",
+    "Mcp-Method": "server/discover",
+}  # fmt: skip
+INITIALIZE = {
+    "jsonrpc": "2.0", "id": 1, "method": "initialize",
+    "params": {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}},
+}  # fmt: skip
+
+LOCAL = {"Host": "localhost:{port}", "Origin": "http://localhost:{port}"}
+PUBLIC = {"Host": "status.example", "Origin": "https://status.example"}
+
+
+@pytest.mark.parametrize("modern", [True, False])
+@pytest.mark.parametrize(
+    ("sentence", "keys", "headers", "status"),
+    [
+        ("this machine, without keys", False, {}, 200),
+        ("a page of this machine's own", False, LOCAL, 200),
+        ("another site, by way of a browser here", False, {"Origin": "https://evil.example"}, 403),
+        ("a name that was pointed at us", False, {"Host": "evil.example"}, 403),
+        ("the public name is no proof of being this machine", False, PUBLIC, 403),
+        ("a proxy, without keys", False, {"X-Forwarded-For": "203.0.113.9"}, 403),
+        ("no key", True, {}, 401),
+        ("a wrong key", True, {"Authorization": "Bearer wrong"}, 401),
+        ("the right key", True, {"Authorization": f"Bearer {READER}"}, 200),
+        ("the right key, at the public name", True, {"Authorization": f"Bearer {READER}", **PUBLIC}, 200),
+        ("the right key, at a name that is not ours", True,
+         {"Authorization": f"Bearer {READER}", "Host": "evil.example"}, 421),
+        ("the right key, from another site", True,
+         {"Authorization": f"Bearer {READER}", "Origin": "https://evil.example"}, 403),
+        ("the right key, from a page without an origin", True,
+         {"Authorization": f"Bearer {READER}", "Origin": "null"}, 403),
+    ],
+)  # fmt: skip
+async def test_who_is_let_in(
+    tmp_path: Path, modern: bool, sentence: str, keys: bool, headers: dict[str, str], status: int
+) -> None:
+    access = KEYS if keys else {}
+    async with watchdog(tmp_path, [IDLE], access=access) as (_, url), httpx.AsyncClient(trust_env=False) as http:
+        port = url.split(":")[2].partition("/")[0]
+        given = {name: value.format(port=port) for name, value in headers.items()}
+        accept = HEADERS if modern else {"Accept": HEADERS["Accept"]}
+        answer = await http.post(url, json=DISCOVER if modern else INITIALIZE, headers={**accept, **given})
+        assert answer.status_code == status, sentence
+        assert ("Watchdog" in answer.text) == (status == 200)
+        if status == 401:
+            assert answer.headers["www-authenticate"] == "Bearer"
+            assert answer.json()["error"] in ("no_key", "wrong_key")
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE", "PUT"])
+async def test_there_are_no_sessions_and_no_streams_to_hold(tmp_path: Path, method: str) -> None:
+    async with watchdog(tmp_path, [IDLE]) as (_, url), httpx.AsyncClient(trust_env=False) as http:
+        answer = await http.request(method, url, headers={"Accept": "text/event-stream"})
+        assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+        begun = await http.post(url, json=INITIALIZE, headers={"Accept": HEADERS["Accept"]})
+        assert "mcp-session-id" not in begun.headers
+
+
+async def test_a_large_request_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    async with watchdog(tmp_path, [IDLE]) as (_, url), httpx.AsyncClient(trust_env=False) as http:
+        huge = {**INITIALIZE, "padding": "x" * 70_000}
+        assert (await http.post(url, json=huge, headers={"Accept": HEADERS["Accept"]})).status_code == 413
+
+
+async def test_a_long_run_is_a_job_that_reports_progress_and_is_read_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "FOLLOWED", 0.3)
+    monkeypatch.setattr(jobs, "STEP", 0.05)
+    async with (
+        serving(saying(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", then=60)) as fast,
+        serving(saying(then=60)) as silent,
+    ):
+        slow = {**IDLE, "http": f"http://127.0.0.1:{silent.port}/", "timeout": "2s"}
+        quick = {**IDLE, "name": "Quick", "http": f"http://127.0.0.1:{fast.port}/"}
+        async with watchdog(tmp_path, [slow, quick]) as (_, url), client(url) as talking:
+            heard: list[float] = []
+
+            async def hear(progress: float, total: float | None, message: str | None) -> None:
+                heard.append(progress)
+                assert message == "run of idle: 0 s of at most 12 s"
+
+            begun = await talking.call_tool("run_probe", {"probe": "Idle"}, progress_callback=hear)
+            job = begun.structured_content
+            assert job is not None
+            assert (job["status"], job["poll_resource"]) == ("running", f"job:{job['job_id']}")
+            assert len(heard) > 1
+            assert heard == sorted(heard)
+            assert (await call(talking, "run_probe", probe="Quick"))["result"]["outcome"] == "pass", "beside it"
+
+            async def state() -> dict[str, Any]:
+                read = await talking.read_resource(job["poll_resource"])
+                said: dict[str, Any] = json.loads(read.contents[0].text)  # type: ignore[union-attr]
+                return said
+
+            first = await state()
+            assert first["status"] == "running"
+            assert 0 <= first["progress"] < 1
+            while (last := await state())["status"] == "running":
+                assert last["progress"] >= first["progress"]
+            assert (last["status"], last["progress"], last["result"]["reason"]) == ("completed", 1, "timeout")
+
+
+async def test_so_many_jobs_at_once_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "FOLLOWED", 0.0)
+    monkeypatch.setattr(jobs, "AT_ONCE", 2)
+    async with serving(saying(then=60)) as silent:
+        slow = {**IDLE, "http": f"http://127.0.0.1:{silent.port}/", "timeout": "30s"}
+        async with watchdog(tmp_path, [slow]) as (_, url), client(url) as talking:
+            for _ in range(2):
+                assert (await call(talking, "run_probe", probe="Idle"))["status"] == "running"
+            assert await refused(talking, "run_probe", probe="Idle") == (
+                "2 jobs are under way (run of idle, run of idle): try again when one has ended"
+            )
+        # and being told to stop while they run takes no longer than it may
+
+
+async def test_a_database_that_does_not_answer_is_said_so(tmp_path: Path) -> None:
+    async with watchdog(tmp_path, [IDLE]) as (app, url), client(url) as talking:
+        with app.storage.database.write() as connection:
+            connection.exec_driver_sql("ALTER TABLE incidents RENAME TO gone")
+        told = await refused(talking, "list_incidents")
+        assert told.startswith("the database does not answer; probing goes on")
+        assert (await call(talking, "health_check"))["tasks"], "it needs no database"
+
+
+async def test_a_secret_gets_out_of_no_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stands in a header and in what the target says, and one of our own tasks stumbles over it."""
+    secret = "hush-hush-0123456789"
+    body = f"the token {secret} is wrong".encode()
+    head = f"HTTP/1.1 503 {secret}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode()
+    async with serving(saying(head, body)) as target:
+        probe = {**DOWN, "http": {"url": f"http://127.0.0.1:{target.port}/{secret}", "headers": {"X-Key": "${TOKEN}"}}}
+        probe |= {"group": "for ${TOKEN}", "tags": ["${TOKEN}"], "name": "Payments ${TOKEN}", "key": "payments-api"}
+        async with with_secret(tmp_path, probe, secret) as (app, url), client(url) as talking:
+
+            async def broken() -> None:
+                raise RuntimeError(f"cannot log in as {secret}")
+
+            monkeypatch.setattr(app.service.mailroom, "deliver", broken)
+            said = [str(await call(talking, "trigger_task", task="deliver"))]
+            assert "RuntimeError: cannot log in as •••" in said[0]
+            said.append(str(await call(talking, "health_check")))
+            assert "cannot log in as •••" in said[1]
+            said.append(str(await call(talking, "run_probe", probe="payments-api")))
+            assert "the token ••• is wrong" in said[2]
+            said.append(str(await call(talking, "list_probes")))
+            said.append(await refused(talking, "run_probe", probe="nope"))
+            assert said[-1] == "no probe is called 'nope'; there are Payments •••"
+            incidents = await call(talking, "list_incidents")
+            said += [str(incidents), str(await call(talking, "get_incident", id=incidents["incidents"][0]["id"]))]
+            assert "the token ••• is wrong" in said[-1]
+            assert [text for text in said if secret in text] == []
+
+
+@asynccontextmanager
+async def with_secret(folder: Path, probe: dict[str, Any], secret: str) -> AsyncIterator[tuple[App, str]]:
+    async with watchdog(folder, [probe], env={"TOKEN": secret}) as (app, url):
+
+        def opened() -> object:
+            with app.storage.database.read() as connection:
+                return cases(connection, is_open=True)
+
+        await until(opened)
+        yield app, url

@@ -1,0 +1,138 @@
+"""The page for authors of MCP servers: its examples run, and what it says of how they are read is so."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.mcp_peers import Peers, free_port, listening
+from tests.mcp_servers.raw import raw_server
+from tests.mcp_visits import visit
+from watchdog.config import load
+from watchdog.model import Finding, Outcome, Slot
+from watchdog.probes.mcp import McpProbe
+from watchdog.rules import judge
+from watchdog.service.clock import wall
+from watchdog.service.lag import LagSentinel
+from watchdog.service.members import member_of
+from watchdog.service.runner import Runner
+from watchdog.wire import Mask, Wire
+
+PAGE = (Path(__file__).parents[2] / "docs" / "health-check.md").read_text(encoding="utf-8")
+
+
+def example(language: str) -> str:
+    (found,) = [part.partition("\n```\n")[0] for part in PAGE.split(f"```{language}\n")[1:]]
+    return found + "\n"
+
+
+@contextmanager
+def in_python(folder: Path, _: Peers) -> Iterator[int]:
+    (folder / "orders.py").write_text(example("python"))
+    port = free_port()
+    with listening([sys.executable, str(folder / "orders.py"), str(port)], port):
+        yield port
+
+
+@contextmanager
+def in_typescript(folder: Path, peers: Peers) -> Iterator[int]:
+    (folder / "orders.mts").write_text(example("typescript"))
+    (folder / "node_modules").symlink_to(peers.modules)
+    port = free_port()
+    with listening([peers.node, "--experimental-strip-types", str(folder / "orders.mts"), str(port)], port):
+        yield port
+
+
+@pytest.mark.parametrize("server", [in_python, in_typescript])
+def test_the_example_is_a_server_whose_failing_task_is_named(tmp_path: Path, peers: Peers, server: Any) -> None:
+    with server(tmp_path, peers) as port:
+        mcp = {"url": f"http://127.0.0.1:{port}/mcp", "tasks": {"sync_stock": "5m", "*": "2h"}}
+        seen = asyncio.run(visit(mcp, seconds=30))
+    assert (seen.outcome, seen.message) == (Outcome.PASS, "")
+    assert seen.tasks is not None
+    stock, report, close = (seen.tasks[name] for name in ("sync_stock", "mail_report", "yearly_close"))
+    assert (stock.ok, stock.status, stock.error) == (True, "success", "")
+    assert stock.age is not None
+    assert stock.age < 60_000
+    assert (report.ok, report.status, report.error) == (False, "failed", "the mail server said 451")
+    assert (close.ok, close.age, close.status) == (True, None, "never")
+
+
+def test_the_answer_that_we_show_is_read_as_it_says() -> None:
+    shown = json.loads(example("json"))
+    found = findings(shown, "*: 2h")
+    assert [(f.subject, f.message) for f in found] == [
+        ("mail_report", "task mail_report failed: the mail server said 451")
+    ]
+
+
+def test_the_configuration_that_we_show_loads() -> None:
+    (probe,) = load(None, example("yaml"), {}).config.probes
+    assert dict(probe.task_limits) == {"sync_stock": 300_000, "yearly_close": 31_968_000_000, "*": 7_200_000}
+
+
+def findings(result: Any, tasks: str, *, is_error: bool = False, ago: int = 0) -> list[Finding]:
+    """What is wrong with an answer, judged as the service would. `ago`: ms since its tasks were first seen."""
+
+    async def run() -> list[Finding]:
+        limits = dict([tasks.split(": ")])
+        answer = {"content": [{"type": "text", "text": json.dumps(result)}], "isError": is_error}
+        async with raw_server(result=answer) as server, Wire() as wire, LagSentinel() as lag:
+            mcp = {"url": server.url, "tasks": limits}
+            probe = McpProbe.model_validate({"name": "Orders", "mcp": mcp, "expect": ["result.healthy"]})
+            first = await Runner(wire, Mask([]), lambda: wall() - ago, lag).run(probe, Slot(1, 0, "here", None), {})
+            memory = {key: value for key, value in first.remember.items() if value is not None}
+            second = await Runner(wire, Mask([]), wall, lag).run(probe, Slot(1, 1, "here", None), memory)
+        return [f for f in judge(member_of(probe, "").policy, second.result) if f.bad]
+
+    return asyncio.run(run())
+
+
+def task(**entry: Any) -> dict[str, Any]:
+    return {"name": "sync", **entry}
+
+
+@pytest.mark.parametrize(
+    ("sentence", "entry", "limit", "reasons"),
+    [
+        ("it is well", task(ok=True, staleness_ms=1_000), "*: 2h", []),
+        ("it failed", task(ok=False, staleness_ms=1_000, last_run_error="no"), "*: 2h", ["task_failed"]),
+        ("without ok, a bad word", task(last_run_status="stalled", staleness_ms=1), "*: 2h", ["task_failed"]),
+        ("without ok, an error and no word", task(last_run_error="no", staleness_ms=1), "*: 2h", ["task_failed"]),
+        ("without ok, a good word", task(last_run_status="success", staleness_ms=1), "*: 2h", []),
+        ("its staleness is beyond the limit", task(ok=True, staleness_ms=7_300_000), "*: 2h", ["task_stale"]),
+        ("its last run is", task(ok=True, last_run_at="2020-01-01T00:00:00Z"), "*: 2h", ["task_stale"]),
+        ("its staleness wins", task(ok=True, last_run_at="2020-01-01T00:00:00Z", staleness_ms=1), "*: 2h", []),
+        ("epoch seconds", task(ok=True, last_run_at=1_577_836_800), "*: 2h", ["task_stale"]),
+        ("epoch milliseconds", task(ok=True, last_run_at=1_577_836_800_000), "*: 2h", ["task_stale"]),
+        ("it never ran, and there is time", task(ok=True, last_run_at=None), "*: 2h", []),
+        ("it never ran, for too long", task(ok=True, last_run_at=None), "*: 1h", ["task_never_ran"]),
+        ("another is named in tasks", task(ok=True, staleness_ms=1), "mail: 2h", ["task_missing"]),
+        ("it cannot be read", task(ok="yes", staleness_ms=1), "*: 2h", ["task_failed"]),
+    ],
+)
+def test_how_a_task_is_read(sentence: str, entry: dict[str, Any], limit: str, reasons: list[str]) -> None:
+    found = findings({"healthy": True, "tasks": [entry]}, limit, ago=5_400_000)
+    assert [f.reason for f in found] == reasons, sentence
+
+
+@pytest.mark.parametrize(
+    ("sentence", "answer", "is_error", "reasons"),
+    [
+        ("isError and a failed task", {"healthy": False, "tasks": [task(ok=False)]}, True, ["task_failed"]),
+        ("isError and every task well", {"healthy": True, "tasks": [task(ok=True)]}, True, ["tool_error"]),
+        ("not healthy and a failed task", {"healthy": False, "tasks": [task(ok=False)]}, False, ["task_failed"]),
+        ("not healthy and every task well", {"healthy": False, "tasks": [task(ok=True)]}, False,
+         ["expectation_failed"]),
+        ("no tasks", {"healthy": True}, False, ["tasks_missing"]),
+    ],
+)  # fmt: skip
+def test_how_an_answer_is_read(sentence: str, answer: Any, is_error: bool, reasons: list[str]) -> None:
+    assert [f.reason for f in findings(answer, "*: 2h", is_error=is_error)] == reasons, sentence

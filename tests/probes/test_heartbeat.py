@@ -1,0 +1,169 @@
+"""A job that checks in is judged as any scheduled job is: by what it told us, against what it should do."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from watchdog.beat import MEMORY, Beat, CheckIn, Kind, kept_of, step
+from watchdog.model import Json, Observation, Outcome
+from watchdog.probes import HeartbeatProbe
+from watchdog.probes.base import Attempt
+from watchdog.probes.tasks import digest
+from watchdog.wire import Wire
+
+NB = "\N{NO-BREAK SPACE}"
+MIN, HOUR, DAY = 60_000, 3_600_000, 86_400_000
+NOON = 1_777_723_200_000
+"""2 May 2026, 12:00 UTC."""
+KEY = "0123456789abcdef"
+
+
+@dataclass
+class Job:
+    """One that checks in, and a watch that looks."""
+
+    probe: HeartbeatProbe
+    beat: Beat = field(default_factory=Beat)
+    memory: dict[str, Json] = field(default_factory=dict)
+
+    def tell(self, at: int, what: str, run: str = "", body: str = "") -> None:
+        code = int(what) if what.isdigit() else None
+        kind = Kind(what) if code is None else Kind.FAIL if code else Kind.OK
+        self.beat = step(self.beat, CheckIn(str(at), at, kind, run, code, body)).beat
+
+    def look(self, at: int) -> Observation:
+        memory = {**self.memory, MEMORY: kept_of(self.beat)}
+        seen = asyncio.run(self.probe.observe(Attempt(at, at, 5.0, "", memory, Wire())))
+        assert MEMORY not in seen.remember
+        self.memory |= seen.remember
+        return seen
+
+    def verdict(self, at: int) -> tuple[str, str]:
+        seen = self.look(at)
+        assert (seen.outcome is Outcome.FAIL) == bool(seen.reason)
+        assert seen.jobs == ({self.probe.name: (seen.reason, seen.message)} if seen.reason else {})
+        return seen.reason, seen.message
+
+
+def job(name: str = "Nightly backup", **asked: Any) -> Job:
+    return Job(HeartbeatProbe.model_validate({"name": name, "heartbeat": {"key": KEY, **asked}}))
+
+
+NIGHTLY: dict[str, Any] = {"schedule": "0 3 * * *", "grace": "30m", "max_runtime": "2h", "min_runtime": "1m"}
+LAST_NIGHT = NOON - 9 * HOUR
+FINE = ("", "")
+
+TABLE: list[tuple[str, list[tuple[int, str]], int, tuple[str, str]]] = [
+    ("it ran last night", [(0, "start"), (20 * MIN, "ok")], 9 * HOUR, FINE),
+    ("it only says when it is done", [(20 * MIN, "ok")], 9 * HOUR, FINE),
+    ("it is late within its grace", [(-DAY, "ok")], 30 * MIN - 1, FINE),
+    ("it is overdue", [(-DAY, "ok")], 2 * HOUR, ("job_overdue", f"Nightly backup is overdue: due 03:00, 2{NB}h ago")),
+    ("it runs", [(0, "start")], 90 * MIN, FINE),
+    ("it runs for too long", [(0, "start")], 3 * HOUR,
+     ("job_stuck", f"Nightly backup is stuck: running for 3{NB}h, limit 2{NB}h")),
+    ("it took too long", [(0, "start"), (3 * HOUR, "ok")], 4 * HOUR,
+     ("job_too_long", f"Nightly backup took 3{NB}h, limit 2{NB}h")),
+    ("it was over too soon", [(0, "start"), (900, "ok")], HOUR,
+     ("job_too_short", f"Nightly backup took 900{NB}ms, at least 1{NB}min is expected")),
+    ("it failed", [(0, "start"), (10 * MIN, "3")], HOUR, ("job_failed", "Nightly backup failed: exit code 3")),
+    ("it failed, and began again", [(0, "fail"), (10 * MIN, "start")], HOUR, ("job_failed", "Nightly backup failed")),
+    ("it failed, then did not", [(0, "fail"), (10 * MIN, "start"), (20 * MIN, "ok")], HOUR, FINE),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("tells", "looked", "says"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
+def test_verdicts(tells: list[tuple[int, str]], looked: int, says: tuple[str, str]) -> None:
+    nightly = job(**NIGHTLY)
+    assert nightly.verdict(LAST_NIGHT - 2 * DAY) == FINE
+    for at, what in tells:
+        nightly.tell(LAST_NIGHT + at, what)
+    assert nightly.verdict(LAST_NIGHT + looked) == says
+
+
+def test_one_that_never_checked_in() -> None:
+    hourly = job(every="1h", grace="5m")
+    assert hourly.verdict(NOON) == FINE
+    assert hourly.verdict(NOON + 65 * MIN - 2) == FINE
+    assert hourly.verdict(NOON + 65 * MIN) == ("job_never_ran", f"Nightly backup never ran: due 12:59, 5{NB}min ago")
+
+
+def test_every_counts_from_the_last_run_whenever_that_was() -> None:
+    hourly = job(every="1h", grace="5m")
+    hourly.look(NOON)
+    hourly.tell(NOON + 10 * MIN, "ok")
+    assert hourly.verdict(NOON + 75 * MIN - 1) == FINE
+    assert hourly.verdict(NOON + 75 * MIN) == ("job_overdue", f"Nightly backup is overdue: due 13:10, 5{NB}min ago")
+    hourly.tell(NOON + 80 * MIN, "ok")
+    assert hourly.verdict(NOON + 144 * MIN) == FINE
+
+
+def test_a_year_of_jobs_that_wander_within_their_grace_is_silent_and_each_miss_is_found() -> None:
+    dice = random.Random(7)
+    for n in range(20):
+        every, grace = dice.choice([(HOUR, 10 * MIN), (DAY, HOUR), (15 * MIN, 3 * MIN)])
+        wanderer = job(every=f"{every}ms", grace=f"{grace}ms")
+        at = NOON + n * 1_234_567
+        wanderer.look(at)
+        for _ in range(min(365 * DAY // every, 150)):
+            at += every + dice.randrange(-grace, grace)
+            assert wanderer.verdict(at - 1) == FINE
+            wanderer.tell(at, dice.choice(["ok", "0"]))
+        assert wanderer.verdict(at + every + grace - 1) == FINE
+        assert wanderer.verdict(at + every + grace)[0] == "job_overdue"
+
+
+def test_a_run_that_nobody_ended_is_told_for_a_day_and_then_lost() -> None:
+    nightly = job(**NIGHTLY)
+    nightly.look(LAST_NIGHT - DAY)
+    nightly.tell(LAST_NIGHT, "start", "a")  # and the machine went down
+    assert nightly.verdict(LAST_NIGHT + 3 * HOUR)[0] == "job_stuck"
+    nightly.tell(LAST_NIGHT + DAY, "start", "b")
+    assert nightly.verdict(LAST_NIGHT + DAY + MIN)[0] == "job_stuck"
+    nightly.tell(LAST_NIGHT + DAY + 20 * MIN, "ok", "b")
+    assert nightly.verdict(LAST_NIGHT + DAY + HOUR) == FINE
+
+
+def test_its_output_is_evidence_and_why_it_failed_is_in_the_message() -> None:
+    nightly = job(**NIGHTLY)
+    nightly.tell(LAST_NIGHT, "start")
+    nightly.tell(LAST_NIGHT + 5 * MIN, "1", body="copying /srv\nrsync: no space left on device\n")
+    seen = nightly.look(LAST_NIGHT + HOUR)
+    assert seen.message == "Nightly backup failed: exit code 1: rsync: no space left on device"
+    assert seen.evidence.excerpt == "copying /srv\nrsync: no space left on device\n"
+    assert seen.evidence.facts["jobs"]["Nightly backup"]["failures"] == 1
+    assert seen.measurements == {"took": 5 * MIN}
+
+
+def test_what_is_remembered_says_when_it_is_due_next() -> None:
+    nightly = job(**NIGHTLY)
+    nightly.look(LAST_NIGHT + HOUR)
+    kept = nightly.memory[f"job:{digest('Nightly backup')}"]
+    assert (kept["plan"], kept["since"], kept["expected"]) == ("0 3 * * * UTC", LAST_NIGHT + HOUR, LAST_NIGHT + DAY)
+
+
+def test_an_edited_schedule_is_owed_from_then_on() -> None:
+    before, edited = job(**NIGHTLY), job(**{**NIGHTLY, "schedule": "0 11 * * *"})
+    before.tell(LAST_NIGHT, "ok")
+    before.look(NOON)
+    edited.beat, edited.memory = before.beat, before.memory
+    assert edited.verdict(NOON) == FINE
+    assert edited.verdict(NOON + DAY)[0] == "job_overdue"
+
+
+@pytest.mark.parametrize(
+    ("asked", "target"),
+    [
+        ({"every": "2h"}, "checks in every 2 h"),
+        ({"schedule": "0 3 * * *", "timezone": "Europe/Berlin"}, "checks in 0 3 * * * Europe/Berlin"),
+    ],
+)
+def test_where_it_points_tells_no_key(asked: dict[str, str], target: str) -> None:
+    probe = job(**asked).probe
+    assert probe.target == target
+    assert KEY not in probe.target
+    assert KEY not in repr(probe)

@@ -1,0 +1,214 @@
+"""From the door to the database: nothing that was taken is lost, and nobody waits for a database."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import psycopg
+import pytest
+from structlog.testing import capture_logs
+
+from tests.patience import until
+from tests.store.lab import T0, Lab, member
+from watchdog.beat import MEMORY, Kind
+from watchdog.service.check_ins import BODY, Reception
+from watchdog.service.spool import Spool, SpoolError
+from watchdog.service.storage import Storage
+from watchdog.store.check_ins import CheckIns
+from watchdog.store.tables import check_ins, findings, memory, schedule
+from watchdog.wire import Mask
+
+SECRET = "hush-hush-hush"
+
+
+class House:
+    """A job called backup, and who takes its check-ins."""
+
+    def __init__(self, url: str, folder: Path, *, new: bool = True):
+        self.lab = Lab(url, [member("backup", after=1)], new=new)
+        self.id = self.lab.id("backup")
+        self.storage = Storage(self.lab.database)
+        self.spool = Spool(folder / "check-ins")
+        self.reception = Reception(
+            self.spool, self.storage, CheckIns(self.lab.database, self.lab.fleet), self.lab.claims,
+            {"backup": self.id}, Mask([SECRET]), lambda: T0,
+        )  # fmt: skip
+
+    async def take(self, kind: Kind = Kind.OK, at: int = T0, body: bytes = b"", probe: str = "backup") -> bool:
+        return await self.reception.take(probe, kind, at, "", 3 if kind is Kind.FAIL else None, body)
+
+    def stored(self) -> list[dict[str, Any]]:
+        return self.lab.rows(check_ins)
+
+    def written(self) -> bytes:
+        """What is on disk and not in the database."""
+        return b"".join(file.read_bytes() for file in self.spool.path.parent.glob("check-ins.*"))
+
+    def due(self) -> int:
+        return int(self.lab.row(schedule)["next_due"])
+
+
+@asynccontextmanager
+async def open_house(url: str, folder: Path, **more: Any) -> AsyncIterator[House]:
+    house = House(url, folder, **more)
+    try:
+        async with house.reception:
+            yield house
+    finally:
+        house.storage.close()
+
+
+async def test_they_are_stored_in_batches_soon_after(database_url: str, tmp_path: Path) -> None:
+    async with open_house(database_url, tmp_path) as house:
+        taken = await asyncio.gather(*(house.take(at=T0 + n) for n in range(600)))
+        assert taken == [True] * 600
+        await until(lambda: len(house.stored()) == 600)
+        await until(lambda: not house.written())
+        (kept,) = house.lab.rows(memory)
+        assert (kept["probe"], kept["key"]) == (house.id, MEMORY)
+        assert len({row["id"] for row in house.stored()}) == 600
+
+
+async def test_what_is_taken_is_on_disk(database_url: str, tmp_path: Path) -> None:
+    """Before anything else happens: the process may be gone in the next moment."""
+    house = House(database_url, tmp_path)
+    assert await house.take(Kind.FAIL, body=b"disk full")
+    with pytest.raises(SpoolError):
+        Spool(tmp_path / "check-ins").read(9)  # it is ours alone
+    house.spool.close()
+    async with open_house(database_url, tmp_path, new=False) as heir:
+        await until(heir.stored)
+        (row,) = heir.stored()
+        assert (row["at"], row["kind"], row["code"], row["body"]) == (T0, "fail", 3, "disk full")
+    house.storage.close()
+
+
+async def test_a_failure_is_looked_at_at_once(database_url: str, tmp_path: Path) -> None:
+    async with open_house(database_url, tmp_path) as house:
+        planned = house.due()
+        assert planned > T0 + 1_001
+        await house.take(Kind.OK)
+        await until(house.stored)
+        assert house.due() == planned
+        await house.take(Kind.FAIL)
+        await until(lambda: house.due() < planned)
+        assert house.due() == T0 + 1_001
+
+
+async def test_any_word_is_when_something_is_wrong(database_url: str, tmp_path: Path) -> None:
+    async with open_house(database_url, tmp_path) as house:
+        planned = house.due()
+        with house.lab.database.write() as connection:
+            wrong = {
+                "probe": house.id,
+                "rule": "job",
+                "subject": "Backup",
+                "bad": 1,
+                "good": 0,
+                "since": T0,
+                "reason": "x",
+            }
+            connection.execute(findings.insert(), wrong)
+        await house.take(Kind.START)
+        await until(lambda: house.due() < planned)
+
+
+async def test_the_end_of_a_long_output_is_kept_without_its_secrets(database_url: str, tmp_path: Path) -> None:
+    async with open_house(database_url, tmp_path) as house:
+        long = b"a" * 5_000 + SECRET.encode() + b"\xff\x1b[31m" + "ü".encode() * 4_000 + SECRET.encode() + b"end"
+        await house.take(body=long)
+        assert SECRET.encode() not in house.written()
+        await until(house.stored)
+        (row,) = house.stored()
+        assert row["body"].startswith("a")
+        assert row["body"].endswith("ü•••end")
+        assert "•••\ufffd\ufffd[31mü" in row["body"]
+        assert BODY - 3 <= len(row["body"].encode()) <= BODY
+
+
+async def test_whose_probe_is_gone_is_dropped_and_said(database_url: str, tmp_path: Path) -> None:
+    async with open_house(database_url, tmp_path) as house:
+        with capture_logs() as logs:
+            await house.take(probe="removed")
+            await house.take()
+            await until(house.stored)
+        assert [(log["event"], log["probe"]) for log in logs if log["event"] == "check_in_dropped"] == [
+            ("check_in_dropped", "removed")
+        ]
+        assert len(house.stored()) == 1
+
+
+async def test_one_that_cannot_be_stored_keeps_no_other_waiting(database_url: str, tmp_path: Path) -> None:
+    async with open_house(database_url, tmp_path) as house:
+        with capture_logs() as logs:
+            await house.take(at=T0 + 1)
+            await house.take(at=1 << 70)
+            await house.take(at=T0 + 2)
+            await until(lambda: len(house.stored()) == 2)
+            await until(lambda: any(log["event"] == "check_ins_dropped" for log in logs))
+        assert [row["at"] for row in house.stored()] == [T0 + 1, T0 + 2]
+
+
+async def test_a_spool_that_cannot_be_written_takes_nothing_until_it_can(database_url: str, tmp_path: Path) -> None:
+    async with open_house(database_url, tmp_path / "none") as house:
+        with capture_logs() as logs:
+            assert [await house.take(), await house.take()] == [False, False]
+            (tmp_path / "none").mkdir()
+            assert await house.take()
+            await until(house.stored)
+        told = [log["event"] for log in logs if log["event"].startswith("not_kept")]
+        assert told == ["not_kept", "not_kept_no_more"]
+        assert len(house.stored()) == 1
+
+
+async def test_told_to_stop_it_stores_what_it_has(database_url: str, tmp_path: Path) -> None:
+    async with open_house(database_url, tmp_path) as house:
+        await house.take()
+    assert not await house.take()
+    async with open_house(database_url, tmp_path, new=False) as heir:
+        assert len(heir.stored()) == 1
+
+
+@contextmanager
+def locked(url: str) -> Iterator[None]:
+    """Somebody else writes to the file."""
+    other = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    finally:
+        other.execute("ROLLBACK")
+        other.close()
+
+
+@contextmanager
+def refused(url: str) -> Iterator[None]:
+    """The server ends every connection to the database, and takes none."""
+    server, _, name = url.replace("+psycopg", "").rpartition("/")
+    with psycopg.connect(f"{server}/postgres", autocommit=True) as admin:
+        admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false".encode())
+        admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
+        try:
+            yield
+        finally:
+            admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true".encode())
+
+
+async def test_nobody_waits_for_a_database_that_is_away(database_url: str, tmp_path: Path) -> None:
+    away = locked if database_url.startswith("sqlite") else refused
+    async with open_house(database_url, tmp_path) as house:
+        await house.take()
+        await until(house.stored)
+        with away(database_url):
+            for n in range(20):
+                began = monotonic()
+                assert await house.take(at=T0 + n, body=b"still here")
+                assert monotonic() - began < 1
+                await asyncio.sleep(0.05)
+        await until(lambda: len(house.stored()) == 21)

@@ -1,0 +1,145 @@
+"""Lets a Python program check in with Watchdog. Needs nothing but Python, and may be copied as it is.
+
+    from watchdog.checkin import check_in
+
+    @check_in("https://status.example/in/KEY")    # or WATCHDOG_CHECK_IN_URL in the environment
+    def nightly(): ...                            # `async def`, too
+
+    with check_in() as run:
+        run.log("half way")
+
+It tells of the start, of the end, of how long it took, and of the exception that ended it. Whatever becomes of that,
+the program goes on: a check-in that does not arrive is a warning in the log, never an exception.
+"""
+
+from __future__ import annotations
+
+import functools
+import http.client
+import logging
+import os
+import time
+import traceback
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, TypeVar
+from urllib.parse import urlencode, urlsplit
+
+VARIABLE = "WATCHDOG_CHECK_IN_URL"
+PATIENCE = 5.0
+"""Seconds that Watchdog may take to answer."""
+TRIES = 3
+"""How often a check-in is tried, a little later each time; the start but once, for the work does not wait."""
+MOST = 10_240
+"""Bytes of output that are kept: the last ones."""
+
+F = TypeVar("F", bound=Callable[..., Any])
+log = logging.getLogger("watchdog.checkin")
+
+
+def deliver(url: str, what: str, run: str, ago: float, body: bytes = b"") -> str:
+    """One check-in of something that was `ago` seconds ago. Returns what went wrong: empty when it was taken; with a
+    leading "!" when another try would fare no better."""
+    address = f"{url.rstrip('/')}/{what}".rstrip("/")
+    query = urlencode({"rid": run, "ago": max(round(ago * 1000), 0)})
+    try:
+        if urlsplit(address).scheme not in ("http", "https"):
+            return "!the address is no http:// or https://"
+        request = urllib.request.Request(f"{address}?{query}", body[-MOST:], method="POST")  # noqa: S310
+        with urllib.request.urlopen(request, timeout=PATIENCE):  # noqa: S310
+            return ""
+    except urllib.error.HTTPError as e:
+        e.close()
+        final = "!" if 400 <= e.code < 500 and e.code not in (408, 425, 429) else ""
+        return f"{final}Watchdog answered {e.code}"
+    except (ValueError, http.client.InvalidURL):
+        return "!the address is none"
+    except Exception as e:  # a name that is unknown, a line that broke
+        return f"{type(e).__name__}: {getattr(e, 'reason', '') or e}".replace(url, "the address")
+
+
+class check_in:  # noqa: N801 - reads as the verb that it is
+    """A decorator of a function, or a context manager. `url`: the check-in address of a heartbeat; without one, that
+    of the environment; without both nothing is told."""
+
+    def __init__(self, url: str = ""):
+        self.url = url or os.environ.get(VARIABLE, "")
+        self.run = uuid.uuid4().hex
+        self._untold: float | None = None
+        """When it began, if nobody could be told of it."""
+
+    def log(self, text: str) -> None:
+        """Something to be seen beside the run."""
+        self._tell("log", text)
+
+    def __enter__(self) -> check_in:
+        began = time.monotonic()
+        self._untold = None if self._tell("start", tries=1) else began
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        ended = time.monotonic()
+        if self._untold is not None:
+            self._tell("start", since=self._untold, tries=1)
+        well = error is None or (isinstance(error, SystemExit) and error.code in (None, 0))
+        text = "" if well else "".join(traceback.format_exception(kind, error, trace))
+        self._tell("" if well else "fail", text, since=ended)
+
+    async def __aenter__(self) -> check_in:
+        await self._aside(self.__enter__)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._aside(functools.partial(self.__exit__, kind, error, trace))
+
+    def __call__(self, function: F) -> F:
+        import inspect
+
+        made: Any
+        if inspect.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def coroutine(*args: Any, **kwargs: Any) -> Any:
+                async with type(self)(self.url):
+                    return await function(*args, **kwargs)
+
+            made = coroutine
+        else:
+
+            @functools.wraps(function)
+            def wrapped(*args: Any, **kwargs: Any) -> Any:
+                with type(self)(self.url):
+                    return function(*args, **kwargs)
+
+            made = wrapped
+        result: F = made
+        return result
+
+    async def _aside(self, work: Callable[[], object]) -> None:
+        import asyncio
+
+        await asyncio.shield(asyncio.to_thread(work))
+
+    def _tell(self, what: str, text: str = "", since: float | None = None, tries: int = 0) -> bool:
+        """Whether it arrived, or there is nobody to tell."""
+        if not self.url:
+            return True
+        why, since = "", time.monotonic() if since is None else since
+        try:
+            for n in range(tries or TRIES):
+                time.sleep(n)
+                why = deliver(self.url, what, self.run, time.monotonic() - since, text.encode("utf-8", "replace"))
+                if not why or why.startswith("!"):
+                    break
+        except Exception as e:
+            why = type(e).__name__
+        if why:
+            log.warning("a check-in did not arrive: %s", why.lstrip("!"))
+        return not why

@@ -1,0 +1,24 @@
+"""Over standard input and output: one client, the one that started us."""
+
+from __future__ import annotations
+
+import asyncio
+
+from watchdog.mcp_server.desk import Desk
+from watchdog.mcp_server.jobs import Jobs
+
+
+async def serve_stdio(desk: Desk, stop: asyncio.Event) -> bool:
+    """Until the client closes our input, or `stop` is set. False: told to stop, and a thread still waits for input."""
+    from watchdog.mcp_server.server import make_server
+
+    async with Jobs() as jobs:
+        server = make_server(desk, jobs)
+        talking = asyncio.create_task(server.run_stdio_async(), name="mcp")
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait({talking, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if talking.done():
+            await talking
+            return True
+        return False

@@ -1,0 +1,141 @@
+"""Check-ins on disk, until the database has them. Two files take turns: one is appended to while the other is drained.
+
+A line is the checksum of a record, a space, and the record. What a crash left of a last line is no record. Synchronous,
+and for one thread.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from zlib import crc32
+
+MOST = 64 * 1024 * 1024
+"""Bytes on disk; beyond it nothing is taken."""
+CHUNK = 1024 * 1024
+"""Bytes looked at for a batch: far more than the longest record."""
+
+_settle = getattr(os, "fdatasync", os.fsync)
+
+
+class SpoolError(Exception):
+    """Nothing can be kept at the moment; the text says why."""
+
+
+class _File:
+    """One of the two."""
+
+    def __init__(self, path: Path):
+        self.path, self.fd, self.size = path, -1, 0
+
+    def open(self) -> None:
+        self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self.size = os.fstat(self.fd).st_size
+
+    def append(self, data: bytes) -> None:
+        """All of it is on disk, or none."""
+        try:
+            written = 0
+            while written < len(data):
+                written += os.pwrite(self.fd, data[written:], self.size + written)
+            _settle(self.fd)
+        except OSError:
+            os.ftruncate(self.fd, self.size)
+            raise
+        self.size += len(data)
+
+    def clear(self) -> None:
+        os.ftruncate(self.fd, 0)
+        self.size = 0
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+        self.fd = -1
+
+
+class Spool:
+    def __init__(self, path: Path, most: int = MOST):
+        self.path, self.most = path, most
+        self._files = tuple(_File(path.with_name(f"{path.name}.{n}")) for n in (0, 1))
+        self._taking, self._draining = self._files
+        self._from = self._read = 0
+        """How much of the one that is drained is in the database, and how much of it was read."""
+
+    def append(self, records: Iterable[bytes]) -> None:
+        """Returns once they are on disk. Raises SpoolError, and then none of them is."""
+        self._open()
+        lines = b"".join(b"%08x %s\n" % (crc32(record), record) for record in records)
+        if sum(file.size for file in self._files) + len(lines) > self.most:
+            raise SpoolError(f"{self.path} is full: {self.most >> 20} MiB wait for the database")
+        try:
+            self._taking.append(lines)
+        except OSError as e:
+            raise SpoolError(f"{self.path} cannot be written: {(e.strerror or str(e)).lower()}") from None
+
+    def read(self, most: int) -> list[bytes]:
+        """The oldest records, at most so many; the same again until they are `settled`. Raises SpoolError."""
+        self._open()
+        while self._draining.size or self._taking.size:
+            if not self._draining.size:
+                self._taking, self._draining = self._draining, self._taking
+            records = self._batch(most)
+            if records:
+                return records
+            self.settled()  # nothing but what a crash left of a line
+        return []
+
+    def settled(self) -> bool:
+        """What was read last is in the database. Returns whether more is in the same file: what comes meanwhile is in
+        the other one, and may gather there."""
+        self._from = self._read
+        if self._from < self._draining.size:
+            return True
+        self._draining.clear()
+        self._from = self._read = 0
+        return False
+
+    @property
+    def waiting(self) -> bool:
+        return any(file.size for file in self._files)
+
+    def close(self) -> None:
+        for file in self._files:
+            file.close()
+
+    def _open(self) -> None:
+        if self._taking.fd >= 0:
+            return
+        try:
+            for file in self._files:
+                file.open()
+            fcntl.flock(self._files[0].fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            folder = os.open(self.path.parent, os.O_RDONLY)
+            os.fsync(folder)
+            os.close(folder)
+            self._draining, self._taking = sorted(self._files, key=lambda f: (not f.size, os.fstat(f.fd).st_mtime_ns))
+            self._from = self._read = 0
+            if self._taking.size:
+                self._taking.append(b"\n")  # what comes must not be joined to a line that a crash cut off
+        except OSError as e:
+            self.close()
+            taken = isinstance(e, BlockingIOError)
+            why = "another Watchdog uses it: give each a storage.spool of its own" if taken else e.strerror or str(e)
+            raise SpoolError(f"{self.path} cannot be used: {why[:1].lower()}{why[1:]}") from None
+
+    def _batch(self, most: int) -> list[bytes]:
+        data = os.pread(self._draining.fd, CHUNK, self._from)
+        lines = data.split(b"\n", most)
+        rest = lines.pop()  # beyond the batch, or what was cut off by a crash or by the end of what we looked at
+        whole = sum(len(line) + 1 for line in lines)
+        self._read = self._from + (whole or len(data))
+        if not lines:
+            lines = [rest]
+        return [record for line in lines if (record := _record(line)) is not None]
+
+
+def _record(line: bytes) -> bytes | None:
+    checksum, _, record = line.partition(b" ")
+    return record if record and checksum == b"%08x" % crc32(record) else None
