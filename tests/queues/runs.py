@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -43,3 +44,9 @@ def node(peers: Peers, script: str, **env: str) -> tuple[list[str], dict[str, st
     """Words and environment of a worker of ours on Node.js."""
     path = f"{os.path.dirname(__file__)}/workers/{script}"  # noqa: PTH120 - what a command line takes
     return [peers.node, path], {"PATH": os.environ["PATH"], "NODE_PATH": str(peers.modules), **env}
+
+
+def python(script: str, **env: str) -> tuple[list[str], dict[str, str]]:
+    """The same in Python. What stands beside the script can be imported by its jobs."""
+    path = f"{os.path.dirname(__file__)}/workers/{script}"  # noqa: PTH120 - what a command line takes
+    return [sys.executable, "-u", path], {"PATH": os.environ["PATH"], **env}

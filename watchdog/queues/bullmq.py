@@ -5,15 +5,12 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from itertools import takewhile
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from pydantic import AfterValidator
-
-from watchdog.fields import FROM_FILE, Line
+from watchdog.fields import Line
 from watchdog.queues.base import (
     Backlog,
     Canary,
@@ -25,46 +22,25 @@ from watchdog.queues.base import (
     Sentinel,
     Snapshot,
     Stage,
-    System,
-    reachable,
-    unreachable,
 )
-from watchdog.wire.faults import Fault, fault_of
-from watchdog.wire.redact import cap
+from watchdog.queues.redis import RedisSystem, spoken
+from watchdog.wire.faults import Fault
 
 if TYPE_CHECKING:
     from bullmq import Queue
 
-PORT = 6379
 MOST = 2_000
 """Job schedulers, and jobs at work, that are read."""
 RECENT = 500
 """Finished jobs of each end that are looked through for runs of schedulers."""
 
 
-def _redis_url(text: str) -> str:
-    try:
-        parts = urlsplit(text)
-        usable = parts.scheme in ("redis", "rediss") and parts.hostname and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable:
-        raise ValueError("expected redis://host:6379/0, or rediss:// for TLS")
-    return text
-
-
-RedisUrl = Annotated[str, AfterValidator(_redis_url), FROM_FILE]
-
-
-class BullmqQueue(System):
+class BullmqQueue(RedisSystem):
     """A queue of BullMQ."""
 
     name: ClassVar[str] = "BullMQ"
-    needs: ClassVar[tuple[str, ...]] = ("redis",)
     extra: ClassVar[str] = "bullmq"
 
-    redis: RedisUrl
-    """redis://user:password@host:6379/0, or rediss:// for TLS."""
     queue: Line
     prefix: Line = "bull"
     """What the queue's keys begin with."""
@@ -72,14 +48,6 @@ class BullmqQueue(System):
     @property
     def target(self) -> str:
         return f"{self.host}/{self.queue}"
-
-    @property
-    def host(self) -> str:
-        return urlsplit(self.redis).hostname or ""
-
-    @property
-    def port(self) -> int:
-        return urlsplit(self.redis).port or PORT
 
 
 class BullmqCanary(BullmqQueue, CanarySystem):
@@ -92,8 +60,7 @@ class BullmqCanary(BullmqQueue, CanarySystem):
 
     @asynccontextmanager
     async def canary(self, reach: Reach) -> AsyncIterator[Canary]:
-        await reachable(reach, self.host, self.port)
-        async with connected(self.redis, reach.patience) as client:
+        async with self.opened(reach) as client:
             yield _Bullmq(self, client)
 
 
@@ -101,8 +68,7 @@ class BullmqJobs(BullmqQueue, JobSource):
     """The job schedulers of a queue."""
 
     async def snapshot(self, reach: Reach) -> Snapshot:
-        await reachable(reach, self.host, self.port)
-        async with connected(self.redis, reach.patience) as client:
+        async with self.opened(reach) as client:
             with spoken():
                 return await self._read(client)
 
@@ -168,45 +134,6 @@ def _job(name: str, due: int, fields: dict[str, str], runs: list[_Run]) -> JobFa
         error=newest.error if newest else "",
         stalled=under_way is not None and not under_way.held,
     )
-
-
-@asynccontextmanager
-async def connected(url: str, patience: float) -> AsyncIterator[Any]:
-    """A client with one connection that tries nothing twice."""
-    import redis.asyncio as redis
-
-    client = redis.Redis.from_url(
-        url, decode_responses=True, socket_timeout=patience, socket_connect_timeout=patience, retry=None,
-        single_connection_client=True,
-    )  # fmt: skip
-    try:
-        with spoken():
-            await client.ping()
-        yield client
-    finally:
-        await client.aclose()
-
-
-@contextmanager
-def spoken() -> Iterator[None]:
-    """Redis' troubles in our words."""
-    import redis.exceptions as refusals
-
-    try:
-        yield
-    except refusals.AuthenticationError:
-        raise unreachable("Redis refuses the password") from None
-    except refusals.AuthorizationError as e:
-        raise Fault("broker_refused", f"Redis does not allow it: {said(e)}") from None
-    except (refusals.ConnectionError, refusals.TimeoutError, OSError) as e:
-        fault = fault_of(e)
-        raise unreachable(fault.message if fault else said(e)) from None
-    except refusals.RedisError as e:
-        raise Fault("broker_refused", f"Redis answers: {said(e)}") from None
-
-
-def said(error: Exception) -> str:
-    return cap(" ".join(str(error).split()), 200)
 
 
 class _Bullmq:

@@ -74,18 +74,13 @@ def _schema_name(text: str) -> str:
 PostgresUrl = Annotated[str, AfterValidator(postgres_url), FROM_FILE]
 
 
-class PgbossDatabase(System):
-    """A database in which pg-boss keeps its jobs."""
+class PostgresSystem(System):
+    """A system that keeps its jobs in PostgreSQL."""
 
-    name: ClassVar[str] = "pg-boss"
     needs: ClassVar[tuple[str, ...]] = ("psycopg",)
     extra: ClassVar[str] = "postgres"
 
     url: PostgresUrl
-    """postgresql://user:password@host/database, which needs the extra `postgres`. The role needs USAGE on the schema,
-    and SELECT on its tables version, queue and job; a canary also INSERT and DELETE on job."""
-    in_schema: Annotated[str, AfterValidator(_schema_name)] = Field(default="pgboss", alias="schema")
-    """The schema that holds its tables."""
 
     @property
     def host(self) -> str:
@@ -94,6 +89,18 @@ class PgbossDatabase(System):
     @property
     def port(self) -> int:
         return urlsplit(self.url).port or PORT
+
+
+class PgbossDatabase(PostgresSystem):
+    """A database in which pg-boss keeps its jobs."""
+
+    name: ClassVar[str] = "pg-boss"
+
+    url: PostgresUrl
+    """postgresql://user:password@host/database, which needs the extra `postgres`. The role needs USAGE on the schema,
+    and SELECT on its tables version, queue and job; a canary also INSERT and DELETE on job."""
+    in_schema: Annotated[str, AfterValidator(_schema_name)] = Field(default="pgboss", alias="schema")
+    """The schema that holds its tables."""
 
 
 class PgbossCanary(PgbossDatabase, CanarySystem):
@@ -124,7 +131,7 @@ class PgbossCanary(PgbossDatabase, CanarySystem):
 
 
 @asynccontextmanager
-async def connected(system: PgbossDatabase, reach: Reach, rights: str = RIGHTS) -> AsyncIterator[Database]:
+async def connected(system: PostgresSystem, reach: Reach, rights: str = RIGHTS) -> AsyncIterator[Database]:
     """One connection, to the address that passed our filter. `rights`: what to grant, should any be missing."""
     import psycopg
 

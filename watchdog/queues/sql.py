@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from importlib import import_module
@@ -36,7 +37,7 @@ def _identifier(text: str) -> str:
     return text
 
 
-def _table(text: str) -> str:
+def table_name(text: str) -> str:
     if not re.fullmatch(r"([^\W\d][\w$]{0,63}\.)?[^\W\d][\w$]{0,63}", text):
         raise ValueError("expected the name of a table, or schema.table: letters, digits and '_'")
     return text
@@ -116,21 +117,13 @@ class Statuses(Model):
         return tuple(status for _, _, status in self._listed())
 
 
-class SqlJobs(JobSource):
-    """Jobs in a table of PostgreSQL, MySQL, MariaDB or SQLite. Whoever reads it needs SELECT on the table, no more."""
-
-    name: ClassVar[str] = "SQL"
+class JobTable(JobSource):
+    """Jobs in a table. Whoever reads it needs SELECT on the table, no more."""
 
     url: DatabaseUrl
     """postgresql://user:password@host/database (extra `postgres`), mysql://... (extra `mysql`), sqlite:///file.db."""
-    table: Annotated[str, AfterValidator(_table)]
+    table: Annotated[str, AfterValidator(table_name)]
     """The table, or schema.table."""
-    columns: Columns
-    statuses: Statuses
-    timezone: Annotated[str, AfterValidator(_zone)] = "UTC"
-    """The time zone of times that carry none."""
-    since: Annotated[Duration, between("1h", "3650d")] = 3_024_000_000
-    """How far back runs are looked at."""
 
     @model_validator(mode="after")
     def _driven(self) -> Self:
@@ -160,8 +153,24 @@ class SqlJobs(JobSource):
         reach.facts.update(facts)
         return snapshot
 
+    @abstractmethod
     def read(self, connection: Connection) -> tuple[Snapshot, dict[str, Json]]:
         """The jobs, and what else is worth knowing. Raises Fault."""
+
+
+class SqlJobs(JobTable):
+    """Jobs in a table of PostgreSQL, MySQL, MariaDB or SQLite. Whoever reads it needs SELECT on the table, no more."""
+
+    name: ClassVar[str] = "SQL"
+
+    columns: Columns
+    statuses: Statuses
+    timezone: Annotated[str, AfterValidator(_zone)] = "UTC"
+    """The time zone of times that carry none."""
+    since: Annotated[Duration, between("1h", "3650d")] = 3_024_000_000
+    """How far back runs are looked at."""
+
+    def read(self, connection: Connection) -> tuple[Snapshot, dict[str, Json]]:
         import sqlalchemy as sa
 
         facts: dict[str, Json] = {}

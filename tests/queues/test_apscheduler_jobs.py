@@ -1,0 +1,59 @@
+"""The job store of a real APScheduler, on SQLite and on PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+import sqlalchemy
+
+from tests.patience import wait
+from tests.queues.runs import once, python
+from tests.redis_server import working
+from watchdog.model import Outcome, Report
+from watchdog.probes import JobsProbe
+
+
+def scheduler(url: str) -> Any:
+    return working(*python("apscheduler_clock.py", DATABASE=url))
+
+
+def look(url: str, grace: str = "1m") -> Report:
+    source = {"url": url.replace("+psycopg", "")}
+    return asyncio.run(
+        once(JobsProbe.model_validate({"name": "Clock", "jobs": {"apscheduler": source, "grace": grace}}))
+    )
+
+
+def test_a_killed_scheduler_makes_its_jobs_overdue(database_url: str) -> None:
+    with scheduler(database_url) as process:
+        alive = look(database_url, "5s")
+        process.kill()
+        wait(lambda: look(database_url, "1s").result.outcome is Outcome.FAIL)
+    assert (alive.result.outcome, alive.result.measurements) == (Outcome.PASS, {"jobs": 3, "jobs_bad": 0})
+    jobs = look(database_url, "1s").result.jobs or {}
+    assert {name: reason for name, (reason, _) in jobs.items()} == {"digest": "job_overdue"}
+    with scheduler(database_url):
+        wait(lambda: look(database_url, "5s").result.outcome is Outcome.PASS)
+
+
+def test_what_is_pickled_is_left_alone(database_url: str) -> None:
+    engine = sqlalchemy.create_engine(database_url)
+    with engine.begin() as connection:
+        blob = "bytea" if connection.dialect.name == "postgresql" else "blob"
+        connection.exec_driver_sql(f"CREATE TABLE apscheduler_jobs (id text, next_run_time float8, job_state {blob})")
+        connection.exec_driver_sql("INSERT INTO apscheduler_jobs VALUES ('digest', 0.5, 'poison')")
+    engine.dispose()
+    report = look(database_url)
+    assert (report.result.jobs or {})["digest"][0] == "job_overdue"
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_database_without_the_table(database_url: str) -> None:
+    engine = sqlalchemy.create_engine(database_url)
+    engine.connect().close()
+    engine.dispose()
+    report = look(database_url)
+    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "table_missing")
+    assert report.result.message == "no table apscheduler_jobs: APScheduler makes it when it starts"

@@ -1,0 +1,102 @@
+"""Periodic tasks of a real Procrastinate, watched without a change to them: each fault is named with its task."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from tests.patience import wait
+from tests.postgres import Postgres
+from tests.queues.runs import once, python
+from tests.redis_server import working
+from watchdog.model import Json, Outcome, Report
+from watchdog.probes import JobsProbe
+
+SECONDLY = {"every": "1s"}
+
+
+class Lab:
+    def __init__(self, url: str):
+        self.url, self.queue = url.replace("+psycopg", ""), f"report-{uuid4().hex[:8]}"
+        self.memory: dict[str, Json] = {}
+
+    def worker(self, does: str = "return", **env: str) -> Any:
+        told = {"DATABASE": self.url, "QUEUE": self.queue, "PERIODIC": does, **env}
+        return working(*python("procrastinate_worker.py", **told))
+
+    def sql(self, statement: str) -> list[tuple[Any, ...]]:
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            cursor = connection.execute(statement.encode())
+            return cursor.fetchall() if cursor.description else []
+
+    def look(self, grace: str = "1m", **watch: Mapping[str, str | int]) -> Report:
+        """One run; what it asked to remember is there for the next."""
+        jobs = {"procrastinate": {"url": self.url}, "grace": grace, "watch": watch}
+        report = asyncio.run(once(JobsProbe.model_validate({"name": "Tasks", "jobs": jobs}), memory=self.memory))
+        self.memory |= report.remember
+        return report
+
+    def reason(self, grace: str = "1m", **watch: Mapping[str, str | int]) -> str:
+        return (self.look(grace, **watch).result.jobs or {}).get("digest", ("", ""))[0]
+
+
+@pytest.fixture
+def lab(postgres: Postgres) -> Iterator[Lab]:
+    with postgres.fresh() as url:
+        lab = Lab(url)
+        with lab.worker(DOES="nothing"):
+            pass
+        yield lab
+
+
+def ran(lab: Lab) -> bool:
+    return "last_ok" in lab.look().evidence.facts["jobs"].get("digest", {})
+
+
+def test_every_task_is_found_and_well(lab: Lab) -> None:
+    with lab.worker():
+        wait(lambda: ran(lab))
+        report = lab.look(digest=SECONDLY)
+    assert (report.result.outcome, report.result.jobs) == (Outcome.PASS, {})
+    assert report.result.measurements == {"jobs": 1, "jobs_bad": 0}
+
+
+def test_a_killed_worker_makes_its_tasks_overdue_and_is_named_once_it_is_surely_dead(lab: Lab) -> None:
+    with lab.worker() as worker:
+        wait(lambda: ran(lab))
+        worker.kill()
+        wait(lambda: lab.reason("1s", digest=SECONDLY) == "job_overdue")
+    lab.sql("UPDATE procrastinate_workers SET last_heartbeat = now() - interval '1 hour'")
+    dead = lab.look(digest=SECONDLY)
+    assert (dead.result.outcome, dead.result.reason) == (Outcome.FAIL, "scheduler_dead")
+    lab.sql("DELETE FROM procrastinate_workers")
+    gone = lab.look(digest=SECONDLY)
+    assert gone.result.reason == "scheduler_dead"
+    assert gone.result.message.startswith("no worker of Procrastinate is running")
+    with lab.worker():
+        wait(lambda: lab.look("10s", digest=SECONDLY).result.outcome is Outcome.PASS)
+
+
+def test_a_run_that_nobody_picks_up_is_overdue(lab: Lab) -> None:
+    with lab.worker(QUEUE_OF_WORKER="another"):
+        wait(lambda: lab.reason("1s") == "job_overdue")
+
+
+def test_a_task_that_throws_has_failed(lab: Lab) -> None:
+    with lab.worker("throw"):
+        wait(lambda: lab.reason(digest={"failures": 2}) == "job_failed")
+        _, message = (lab.look(digest={"failures": 2}).result.jobs or {})["digest"]
+    assert message.endswith("in a row: Procrastinate does not keep the reason")
+
+
+def test_a_task_that_hangs_is_stuck_and_stalled_when_its_worker_is_gone(lab: Lab) -> None:
+    with lab.worker("hang") as worker:
+        wait(lambda: lab.reason("1h", digest={"max_runtime": "1s"}) == "job_stuck")
+        worker.kill()
+        lab.sql("UPDATE procrastinate_workers SET last_heartbeat = now() - interval '1 minute'")
+        assert lab.reason("1h") == "job_stalled"

@@ -1,0 +1,57 @@
+"""A worker on one queue of Procrastinate; with DOES=nothing only its tables are made."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+import procrastinate
+
+connector = procrastinate.PsycopgConnector(conninfo=os.environ["DATABASE"])
+app = procrastinate.App(connector=connector)
+
+
+@app.task(name="throw")
+async def throw() -> None:
+    raise ValueError("no template")
+
+
+@app.task(name="again", retry=procrastinate.RetryStrategy(max_attempts=5, wait=60))
+async def again() -> None:
+    raise ValueError("not yet")
+
+
+@app.task(name="hang")
+async def hang() -> None:
+    await asyncio.sleep(3600)
+
+
+@app.task(name="whose")
+async def whose(name: str) -> str:
+    return name
+
+
+if does := os.environ.get("PERIODIC"):
+
+    @app.periodic(cron="* * * * * *")
+    @app.task(name="digest", queue=os.environ["QUEUE"])
+    async def digest(timestamp: int) -> None:
+        if does == "throw":
+            raise ValueError("no address book")
+        if does == "hang":
+            await asyncio.sleep(3600)
+
+
+async def main() -> None:
+    async with app.open_async():
+        if not await app.check_connection_async():
+            await app.schema_manager.apply_schema_async()
+        print("ready", flush=True)
+        if os.environ.get("DOES") != "nothing":
+            await app.run_worker_async(
+                queues=[os.environ.get("QUEUE_OF_WORKER", os.environ["QUEUE"])], fetch_job_polling_interval=0.5
+            )
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,42 @@
+"""APScheduler 3: jobs in a table of its own. What is pickled there is left alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+from pydantic import AfterValidator
+
+from watchdog.model import Json
+from watchdog.queues.base import JobFacts, Snapshot
+from watchdog.queues.instants import instant
+from watchdog.queues.sql import MOST, JobTable, table_name
+from watchdog.wire.faults import Fault
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+
+class ApschedulerJobs(JobTable):
+    """The job store of APScheduler 3. It tells when each job runs next and nothing of its runs: what is told of are
+    jobs that are late, hence also a scheduler that is dead. Whoever reads it needs SELECT on the table, no more."""
+
+    name: ClassVar[str] = "APScheduler"
+
+    table: Annotated[str, AfterValidator(table_name)] = "apscheduler_jobs"
+    """The table, or schema.table."""
+
+    def read(self, connection: Connection) -> tuple[Snapshot, dict[str, Json]]:
+        """One without a next run is paused."""
+        import sqlalchemy as sa
+
+        schema, _, name = self.table.rpartition(".")
+        if not sa.inspect(connection).has_table(name, schema=schema or None):
+            raise Fault("table_missing", f"no table {self.table}: APScheduler makes it when it starts")
+        jobs = sa.table(name, sa.column("id"), sa.column("next_run_time"), schema=schema or None)
+        rows = connection.execute(sa.select(jobs.c.id, jobs.c.next_run_time).order_by(jobs.c.id).limit(MOST)).all()
+        now = instant(connection.execute(sa.text(self.database.now)).scalar(), "UTC", "the clock") or 0
+        facts = (
+            JobFacts(str(id), enabled=due is not None, next_due=None if due is None else round(due * 1000))
+            for id, due in rows
+        )
+        return Snapshot(now, tuple(facts)), {}

@@ -1,0 +1,273 @@
+"""Celery: jobs in a broker, worked on by Python, their results in Redis. Sent through its own package, off the loop."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
+from threading import BoundedSemaphore, Thread
+from typing import Annotated, Any, ClassVar, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, StrictBool
+
+from watchdog.fields import FROM_FILE, Line
+from watchdog.model import Json
+from watchdog.queues.base import Backlog, Canary, CanarySystem, Look, Reach, Sentinel, Stage, reachable, unreachable
+from watchdog.queues.redis import RedisUrl, connected, said, spoken
+from watchdog.wire.faults import Fault
+
+T = TypeVar("T")
+
+PORTS = {"redis": 6379, "rediss": 6379, "amqp": 5672, "amqps": 5671}
+NEWEST = 500
+"""Waiting messages among which a sentinel of ours is looked for."""
+MOST = 8
+THREADS = BoundedSemaphore(MOST)
+"""What may wait for brokers at a time, calls that were given up included."""
+SLACK = 5_000
+"""Milliseconds by which our clock and that of a worker may differ."""
+
+
+def _broker_url(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in PORTS and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError("expected redis://host:6379/0 or amqp://user:password@host:5672/vhost")
+    return text
+
+
+class CeleryCanary(CanarySystem):
+    """A canary job in a queue of Celery. Its workers must keep their results in Redis, as JSON."""
+
+    name: ClassVar[str] = "Celery"
+    needs: ClassVar[tuple[str, ...]] = ("celery", "redis")
+    extra: ClassVar[str] = "celery"
+    sends: ClassVar[str] = "args"
+    pickup_hint: ClassVar[str] = "say finish_within alone, or tracks_started where the workers have task_track_started"
+    blocks_for: ClassVar[int | None] = 86_400_000
+
+    broker: Annotated[str, AfterValidator(_broker_url), FROM_FILE]
+    """redis://user:password@host:6379/0 or amqp://user:password@host:5672/vhost; rediss:// and amqps:// for TLS."""
+    backend: RedisUrl
+    """Where the workers keep their results: redis://user:password@host:6379/1."""
+    queue: Line = "celery"
+    task: Line = "celery.accumulate"
+    """The task's name. The default is a part of Celery, so that no worker needs code for it."""
+    args: list[Json] = Field(default_factory=list)
+    """What the task is called with."""
+    tracks_started: StrictBool = False
+    """The workers have `task_track_started`: only then does anybody know when a job is picked up."""
+
+    @property
+    def shows_pickup(self) -> bool:
+        return self.tracks_started
+
+    @property
+    def target(self) -> str:
+        return f"{self.host}/{self.queue}"
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.broker).hostname or ""
+
+    @asynccontextmanager
+    async def canary(self, reach: Reach) -> AsyncIterator[Canary]:
+        broker, backend = urlsplit(self.broker), urlsplit(self.backend)
+        await reachable(reach, self.host, broker.port or PORTS[broker.scheme])
+        await reachable(reach, backend.hostname or "", backend.port or PORTS["redis"])
+        async with connected(self.backend, reach.patience) as results:
+            yield _Celery(self, reach, results)
+
+
+class _Celery:
+    """A reference is the job's id, and until when a worker may begin it: what has no state after that never will."""
+
+    def __init__(self, config: CeleryCanary, reach: Reach, results: Any) -> None:
+        self.config, self.reach, self.results = config, reach, results
+        self.sent = ""
+
+    async def send(self, sentinel: Sentinel) -> str:
+        config = self.config
+
+        def publish(app: Any, connection: Any) -> bool:
+            from kombu.entity import Queue
+
+            if not _there(connection, config.queue):
+                return False
+            queue = Queue(config.queue)  # type: ignore[no-untyped-call]
+            app.send_task(
+                config.task, args=config.args, task_id=sentinel.id, queue=queue, declare=[],
+                expires=sentinel.lifetime / 1000, retry=False, connection=connection,
+            )  # fmt: skip
+            return True
+
+        if not await self._aside(publish):
+            raise Fault("queue_missing", f"the broker has no queue {config.queue!r}")
+        self.sent = sentinel.id
+        return f"{sentinel.id}/{self.reach.now + sentinel.lifetime + SLACK}"
+
+    async def look(self, ref: str) -> Look:
+        id, _, until = ref.partition("/")
+        with spoken():
+            try:
+                meta = json.loads(await self.results.get(_key(id)) or "{}")
+            except ValueError:
+                raise Fault(
+                    "broker_refused", "the result is no JSON: the workers need result_serializer json"
+                ) from None
+        told, ended = meta.get("result"), _ms(meta.get("date_done"))
+        match meta.get("status"):
+            case "SUCCESS":
+                return Look(Stage.DONE, finished=ended)
+            case "FAILURE":
+                return Look(Stage.FAILED, finished=ended, error=_error(told))
+            case "REVOKED":
+                return Look(Stage.FAILED, finished=ended, error="a worker put it away: revoked, or past its time")
+            case "STARTED":
+                return Look(Stage.RUNNING)
+            case "RETRY":
+                return Look(Stage.RUNNING, error=f"it waits for another try: {_error(told)}")
+        if id == self.sent:
+            return Look(Stage.QUEUED if self.config.tracks_started else Stage.SENT)
+        if await self._aside(lambda _, connection: _waiting(connection, self.config.queue, id)):
+            return Look(Stage.QUEUED)
+        return Look(Stage.SENT if until and int(until) > self.reach.now else Stage.LOST)
+
+    async def cancel(self, ref: str) -> bool:
+        """What waits can be taken out of Redis; elsewhere it expires."""
+        id = ref.partition("/")[0]
+        look = await self.look(ref)
+        if look.stage in (Stage.DONE, Stage.FAILED):
+            with spoken():
+                await self.results.delete(_key(id))
+        if look.stage in (Stage.QUEUED, Stage.SENT):
+            return await self._aside(lambda _, connection: _take(connection, self.config.queue, id))
+        return look.stage is not Stage.RUNNING
+
+    async def backlog(self) -> Backlog:
+        def count(_: Any, connection: Any) -> Backlog:
+            if _is_redis(connection):
+                return Backlog(connection.default_channel._size(self.config.queue))
+            declared = connection.default_channel.queue_declare(self.config.queue, passive=True)
+            return Backlog(declared.message_count, workers=declared.consumer_count)
+
+        return await self._aside(count)
+
+    async def _aside(self, work: Callable[[Any, Any], T]) -> T:
+        """What `work` finds, given Celery and a connection, on a thread of its own: it waits as long as it likes, we
+        do not. Raises Fault."""
+        patience = self.reach.patience
+        if not THREADS.acquire(blocking=False):
+            raise unreachable("too many earlier calls still wait for an answer")
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[T] = loop.create_future()
+
+        def settle(result: T | None, error: BaseException | None) -> None:
+            if not answer.done():
+                answer.set_exception(error) if error is not None else answer.set_result(result)  # type: ignore[arg-type]
+
+        def run() -> None:
+            result: T | None = None
+            error: BaseException | None = None
+            try:
+                app = _app(self.config.broker, patience)
+                with app.connection_for_write() as connection:
+                    result = work(app, connection)
+            except BaseException as e:
+                error = e
+            finally:
+                THREADS.release()
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(settle, result, error)
+
+        Thread(target=run, name=f"ask {self.config.target}", daemon=True).start()
+        try:
+            async with asyncio.timeout(patience):
+                return await answer
+        except TimeoutError:
+            raise unreachable(f"the broker gives no answer in {patience:g} s") from None
+        except Exception as e:
+            raise unreachable(said(e)) from None
+
+
+def _key(id: str) -> str:
+    return f"celery-task-meta-{id}"
+
+
+def _app(broker: str, patience: float) -> Any:
+    """Celery without any code of the users', and with none of its patience."""
+    from celery import Celery
+
+    app = Celery("watchdog", broker=broker, set_as_current=False)
+    limits = {"socket_timeout": patience, "socket_connect_timeout": patience, "max_retries": 0}
+    app.conf.update(
+        task_serializer="json",
+        accept_content=["json"],
+        broker_connection_timeout=patience,
+        broker_transport_options=limits,
+    )
+    return app
+
+
+# --- on the thread
+
+
+def _is_redis(connection: Any) -> bool:
+    return bool(connection.transport.driver_type == "redis")
+
+
+def _there(connection: Any, queue: str) -> bool:
+    """Redis has no queues, only messages under a name."""
+    if _is_redis(connection):
+        return True
+    try:
+        connection.default_channel.queue_declare(queue, passive=True)
+    except connection.channel_errors as e:
+        if getattr(e, "code", None) != 404:
+            raise
+        return False
+    return True
+
+
+def _found(connection: Any, queue: str, id: str) -> list[tuple[str, bytes]]:
+    if not _is_redis(connection):
+        return []
+    channel = connection.default_channel
+    names = [channel._q_for_pri(queue, priority) for priority in channel.priority_steps]
+    return [(name, raw) for name in names for raw in channel.client.lrange(name, 0, NEWEST - 1) if id.encode() in raw]
+
+
+def _waiting(connection: Any, queue: str, id: str) -> bool:
+    return bool(_found(connection, queue, id))
+
+
+def _take(connection: Any, queue: str, id: str) -> bool:
+    """Whoever takes it out has it: we, or a worker."""
+    taken = [connection.default_channel.client.lrem(name, 1, raw) for name, raw in _found(connection, queue, id)]
+    return any(taken)
+
+
+# --- what the workers left
+
+
+def _ms(told: Any) -> int | None:
+    try:
+        at = datetime.fromisoformat(told)
+    except (TypeError, ValueError):
+        return None
+    return round((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+def _error(told: Any) -> str:
+    """An exception comes as its type and what it was made of."""
+    if not isinstance(told, dict):
+        return told if isinstance(told, str) else ""
+    args = told.get("exc_message")
+    said = ", ".join(map(str, args)) if isinstance(args, list | tuple) else str(args or "")
+    return f"{told.get('exc_type', 'error')}: {said}" if said else str(told.get("exc_type", ""))

@@ -1,0 +1,94 @@
+"""Redis, where several systems keep their jobs: a connection that tries nothing twice, its troubles in our words."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Annotated, Any, ClassVar
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator
+
+from watchdog.fields import FROM_FILE
+from watchdog.queues.base import Reach, System, reachable, unreachable
+from watchdog.wire.faults import Fault, fault_of
+from watchdog.wire.redact import cap
+
+PORT = 6379
+
+
+def _redis_url(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in ("redis", "rediss") and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError("expected redis://host:6379/0, or rediss:// for TLS")
+    return text
+
+
+RedisUrl = Annotated[str, AfterValidator(_redis_url), FROM_FILE]
+
+
+class RedisSystem(System):
+    """A system that keeps its jobs in Redis."""
+
+    needs: ClassVar[tuple[str, ...]] = ("redis",)
+
+    redis: RedisUrl
+    """redis://user:password@host:6379/0, or rediss:// for TLS."""
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.redis).hostname or ""
+
+    @property
+    def port(self) -> int:
+        return urlsplit(self.redis).port or PORT
+
+    @asynccontextmanager
+    async def opened(self, reach: Reach) -> AsyncIterator[Any]:
+        """A client. Raises Fault."""
+        await reachable(reach, self.host, self.port)
+        async with connected(self.redis, reach.patience) as client:
+            yield client
+
+
+@asynccontextmanager
+async def connected(url: str, patience: float) -> AsyncIterator[Any]:
+    """A client with one connection that tries nothing twice."""
+    import redis.asyncio as redis
+
+    client = redis.Redis.from_url(
+        url, decode_responses=True, socket_timeout=patience, socket_connect_timeout=patience, retry=None,
+        single_connection_client=True,
+    )  # fmt: skip
+    try:
+        with spoken():
+            await client.ping()
+        yield client
+    finally:
+        await client.aclose()
+
+
+@contextmanager
+def spoken() -> Iterator[None]:
+    """Redis' troubles in our words."""
+    import redis.exceptions as refusals
+
+    try:
+        yield
+    except refusals.AuthenticationError:
+        raise unreachable("Redis refuses the password") from None
+    except refusals.AuthorizationError as e:
+        raise Fault("broker_refused", f"Redis does not allow it: {said(e)}") from None
+    except (refusals.ConnectionError, refusals.TimeoutError, OSError) as e:
+        fault = fault_of(e)
+        raise unreachable(fault.message if fault else said(e)) from None
+    except refusals.RedisError as e:
+        raise Fault("broker_refused", f"Redis answers: {said(e)}") from None
+
+
+def said(error: Exception) -> str:
+    return cap(" ".join(str(error).split()), 200)

@@ -1,0 +1,315 @@
+"""RQ: jobs in Redis, worked on by Python. Sent and read with plain commands."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import pickle
+import zlib
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
+from itertools import takewhile
+from typing import Any, ClassVar, Literal, NamedTuple
+
+from watchdog.fields import Line
+from watchdog.model import Json
+from watchdog.queues.base import (
+    Backlog,
+    Canary,
+    CanarySystem,
+    JobFacts,
+    JobSource,
+    Look,
+    Reach,
+    Sentinel,
+    Snapshot,
+    Stage,
+)
+from watchdog.queues.redis import RedisSystem, spoken
+from watchdog.wire.faults import Fault
+from watchdog.words import span
+
+OVER = {
+    "finished": Stage.DONE,
+    "failed": Stage.FAILED,
+    "stopped": Stage.FAILED,
+    "canceled": Stage.FAILED,
+}
+MEDDLED = {"stopped": "somebody stopped it", "canceled": "somebody cancelled it"}
+NO_CODE = "operator.index"
+MOST = 500
+"""Cron jobs that are read."""
+RECENT = 10
+"""Runs of each that are looked at."""
+LONGEST = 100_000
+"""Characters of a traceback that are unpacked."""
+
+
+class RqRedis(RedisSystem):
+    """A Redis in which RQ keeps its jobs."""
+
+    name: ClassVar[str] = "RQ"
+    extra: ClassVar[str] = "rq"
+
+    prefix: Line = "rq"
+    """What all keys begin with."""
+
+    def key(self, *parts: str) -> str:
+        return ":".join((self.prefix, *parts))
+
+
+class RqCanary(RqRedis, CanarySystem):
+    """A canary job in a queue of RQ."""
+
+    sends: ClassVar[str] = "args"
+
+    queue: Line
+    function: Line = NO_CODE
+    """What its worker calls. The default is a part of Python, so that no worker needs code for it."""
+    args: list[Json] | None = None
+    """What the function is called with; default: nothing, or what the default function takes."""
+    serializer: Literal["pickle", "json"] = "pickle"
+    """As the workers have it."""
+
+    @property
+    def target(self) -> str:
+        return f"{self.host}/{self.queue}"
+
+    @asynccontextmanager
+    async def canary(self, reach: Reach) -> AsyncIterator[Canary]:
+        async with self.opened(reach) as client:
+            yield _Rq(self, client)
+
+    @property
+    def call(self) -> bytes:
+        args: list[Json] = [7] if self.args is None and self.function == NO_CODE else self.args or []
+        call: list[Json] = [self.function, None, args, {}]
+        return json.dumps(call).encode() if self.serializer == "json" else pickle.dumps(call, protocol=4)
+
+
+class _Rq:
+    def __init__(self, config: RqCanary, client: Any) -> None:
+        self.config, self.client, self.key = config, client, config.key
+        self.queue = self.key("queue", config.queue)
+
+    async def send(self, sentinel: Sentinel) -> str:
+        from redis.exceptions import WatchError
+
+        job, lifetime = self.key("job", sentinel.id), sentinel.lifetime // 1000
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        fields = {
+            "created_at": now, "enqueued_at": now, "origin": self.config.queue, "status": "queued",
+            "description": f"{self.config.function} for a canary", "data": zlib.compress(self.config.call),
+            "timeout": lifetime, "ttl": lifetime, "result_ttl": lifetime, "failure_ttl": lifetime,
+        }  # fmt: skip
+        with spoken():
+            if not await self._there():
+                raise Fault("queue_missing", f"no queue {self.config.queue!r}: nobody has sent to it or works on it")
+            async with self.client.pipeline(transaction=True) as pipe:
+                await pipe.watch(job)
+                if await pipe.exists(job):
+                    return sentinel.id
+                pipe.multi()
+                pipe.hset(job, mapping=fields)
+                pipe.expire(job, lifetime)
+                pipe.rpush(self.queue, sentinel.id)
+                with suppress(WatchError):  # another process has sent the very same
+                    await pipe.execute()
+        return sentinel.id
+
+    async def _there(self) -> bool:
+        async with self.client.pipeline(transaction=False) as pipe:
+            pipe.sismember(self.key("queues"), self.queue)
+            pipe.exists(self.key("workers", self.config.queue))
+            return any(await pipe.execute())
+
+    async def look(self, ref: str) -> Look:
+        with spoken():
+            async with self.client.pipeline(transaction=True) as pipe:
+                pipe.hmget(self.key("job", ref), "status", "started_at", "ended_at", "worker_name")
+                pipe.xrevrange(self.key("results", ref), count=1)
+                (status, started, ended, worker), results = await pipe.execute()
+            if status is None:
+                return Look(Stage.LOST)
+            if status == "started":
+                gone = bool(worker) and not await _alive(self.client, self.config, [worker])
+                return Look(Stage.RUNNING, _ms(started), error="its worker is gone" if gone else "")
+        if (stage := OVER.get(status)) is None:
+            return Look(Stage.QUEUED)
+        error = "" if stage is Stage.DONE else MEDDLED.get(status) or _reason(results)
+        return Look(stage, _ms(started), _ms(ended), error)
+
+    async def cancel(self, ref: str) -> bool:
+        """Whoever takes it out of the queue has it: we, or a worker."""
+        with spoken():
+            ours = await self.client.lrem(self.queue, 0, ref)
+            if not ours:
+                look = await self.look(ref)
+                if look.stage is Stage.QUEUED or (look.stage is Stage.RUNNING and not look.error):
+                    return False
+            await self._delete(ref)
+        return True
+
+    async def _delete(self, ref: str) -> None:
+        runs = [f"{ref}:{run}" for run in await self.client.zrange(self.key("executions", ref), 0, -1)]
+        queue = self.config.queue
+        async with self.client.pipeline(transaction=True) as pipe:
+            for registry in ("finished", "failed", "canceled"):
+                pipe.zrem(self.key(registry, queue), ref)
+            pipe.zrem(self.key("wip", queue), ref, *runs)
+            pipe.lrem(f"{self.queue}:intermediate", 0, ref)
+            pipe.delete(
+                *(self.key(kind, ref) for kind in ("job", "results", "executions")),
+                *(self.key("execution", run) for run in runs),
+            )
+            await pipe.execute()
+
+    async def backlog(self) -> Backlog:
+        queue = self.config.queue
+        with spoken():
+            async with self.client.pipeline(transaction=False) as pipe:
+                pipe.time()
+                pipe.llen(self.queue)
+                pipe.lindex(self.queue, 0)
+                pipe.zcard(self.key("wip", queue))
+                pipe.smembers(self.key("workers", queue))
+                pipe.exists(self.key("suspended"))
+                (seconds, micros), waiting, oldest, active, workers, suspended = await pipe.execute()
+            since = _ms(await self.client.hget(self.key("job", oldest), "enqueued_at")) if oldest else None
+            names = [worker.removeprefix(self.key("worker", "")) for worker in workers]
+            alive = await _alive(self.client, self.config, names)
+        now = int(seconds) * 1000 + int(micros) // 1000
+        age = None if since is None else max(now - since, 0)
+        return Backlog(waiting, age, active, alive, bool(suspended))
+
+
+class RqJobs(RqRedis, JobSource):
+    """The cron jobs of RQ, and the schedulers that queue them."""
+
+    @property
+    def target(self) -> str:
+        return self.host
+
+    async def snapshot(self, reach: Reach) -> Snapshot:
+        async with self.opened(reach) as client:
+            with spoken():
+                return await self._read(client)
+
+    async def _read(self, client: Any) -> Snapshot:
+        """A scheduler writes down what it knows of its jobs, and each job the runs that it queued."""
+        async with client.pipeline(transaction=True) as pipe:
+            pipe.time()
+            pipe.zrange(self.key("cron_schedulers"), 0, -1, withscores=True)
+            pipe.zrange(self.key("cron_jobs"), -1, -1, withscores=True)
+            (seconds, micros), schedulers, newest = await pipe.execute()
+        now = int(seconds) * 1000 + int(micros) // 1000
+        told = [await client.hget(self.key("cron_scheduler", name), "cron_jobs") for name, _ in schedulers]
+        jobs = [job for text in filter(None, told) for job in _listed(text)]
+        if not any(told) and newest:
+            last = max([at for _, at in schedulers], default=newest[0][1])
+            silent = span(max(now - int(last * 1000), 0))
+            raise Fault("scheduler_dead", f"no scheduler of RQ is running: the last sign of one is {silent} old")
+        shared = Counter(_name(job) for job in jobs)
+        facts = [
+            _job(
+                _name(job) if shared[_name(job)] == 1 else f"{_name(job)} {_plan(job)}",
+                job,
+                await self._runs(client, job),
+            )
+            for job in jobs[:MOST]
+        ]
+        return Snapshot(now, tuple(facts), max((int(at * 1000) for _, at in schedulers), default=None))
+
+    async def _runs(self, client: Any, job: Mapping[str, Any]) -> list[_Run]:
+        """The newest first, as far as they are kept."""
+        refs = await client.zrange(self.key("cron_job", _name(job), "jobs"), 0, RECENT - 1, desc=True)
+        async with client.pipeline(transaction=False) as pipe:
+            for ref in refs:
+                pipe.hmget(self.key("job", ref), "status", "enqueued_at", "started_at", "ended_at", "worker_name")
+                pipe.xrevrange(self.key("results", ref), count=1)
+            told = await pipe.execute()
+        runs = []
+        for (status, queued, begun, ended, worker), results in zip(told[::2], told[1::2], strict=True):
+            if status is not None:
+                held = status != "started" or not worker or bool(await _alive(client, self, [worker]))
+                runs.append(_Run(status, _ms(queued), _ms(begun), _ms(ended), _reason(results), held))
+        return runs
+
+
+class _Run(NamedTuple):
+    status: str
+    queued: int | None
+    begun: int | None
+    ended: int | None
+    error: str
+    held: bool
+    """Nobody has left it."""
+
+
+def _listed(text: str) -> list[dict[str, Any]]:
+    try:
+        jobs = json.loads(text)
+    except ValueError:
+        jobs = None
+    if not isinstance(jobs, list) or not all(isinstance(job, dict) for job in jobs):
+        raise Fault("broker_refused", "what a scheduler of RQ wrote down cannot be read")
+    return jobs
+
+
+def _name(job: Mapping[str, Any]) -> str:
+    return str(job.get("name") or job.get("func_name"))
+
+
+def _plan(job: Mapping[str, Any]) -> str:
+    return str(job.get("cron") or f"every {job.get('interval')} s")
+
+
+def _job(name: str, job: Mapping[str, Any], runs: list[_Run]) -> JobFacts:
+    """A cron job. A run that was queued and waits is late; else the next is due when the scheduler says.
+
+    Its expression is left out: it speaks of the local time of a host that we do not know.
+    """
+    waiting = [run.queued for run in runs if run.status not in OVER and run.status != "started" and run.queued]
+    at_work = min((run for run in runs if run.status == "started"), key=lambda run: run.begun or 0, default=None)
+    over = [run for run in runs if run.status in OVER and run.ended is not None]
+    good = next((run.ended for run in over if run.status == "finished"), None)
+    newest = over[0] if over else None
+    return JobFacts(
+        name,
+        every=int(job["interval"]) * 1000 if job.get("interval") else None,
+        next_due=min(waiting, default=_ms(job.get("next_enqueue_time"))),
+        last_start=max((run.begun for run in runs if run.begun is not None), default=None),
+        last_end=newest.ended if newest else None,
+        last_ok=good,
+        running_since=at_work.begun if at_work else None,
+        duration=(newest.ended or 0) - newest.begun if newest and newest.begun is not None else None,
+        failures=len(list(takewhile(lambda run: run.status != "finished", over))),
+        error=newest.error if newest and newest.status != "finished" else "",
+        stalled=at_work is not None and not at_work.held,
+    )
+
+
+async def _alive(client: Any, system: RqRedis, workers: list[str]) -> int:
+    """How many of them listen to commands: a killed one stays on the list for minutes."""
+    channels = [system.key("pubsub", worker) for worker in workers]
+    return sum(heard > 0 for _, heard in await client.pubsub_numsub(*channels)) if channels else 0
+
+
+def _ms(text: str | None) -> int | None:
+    try:
+        return round(datetime.fromisoformat(text).timestamp() * 1000) if text else None
+    except ValueError:
+        return None
+
+
+def _reason(results: list[tuple[str, dict[str, str]]]) -> str:
+    """The last line of the traceback of the newest run."""
+    packed = results[0][1].get("exc_string", "") if results else ""
+    try:
+        text = zlib.decompressobj().decompress(base64.b64decode(packed), LONGEST).decode(errors="replace")
+    except (binascii.Error, zlib.error):
+        return ""
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
