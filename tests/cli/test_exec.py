@@ -99,13 +99,20 @@ def test_without_a_command_there_is_nothing_to_run(tmp_path: Path) -> None:
         assert re.search("missing argument|which command", ran.stderr, re.IGNORECASE)
 
 
+def heeding() -> None:
+    """A shell lets what it starts in the background ignore SIGINT, and everything below would inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 7), (signal.SIGINT, 7), (signal.SIGUSR1, 138)])
 def test_signals_are_passed_on(ear: Ear, tmp_path: Path, number: signal.Signals, code: int) -> None:
     """A command that handles one ends as it likes; one that does not ends by it."""
     tidy = "import signal, sys, time\nfor s in (2, 15): signal.signal(s, lambda *_: sys.exit(7))\n"
     words = command("Backup", "--", sys.executable, "-c", tidy + "print('up', flush=True)\ntime.sleep(60)")
     env = environment(tmp_path, ear.url)
-    with subprocess.Popen(words, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        words, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, preexec_fn=heeding
+    ) as process:
         assert process.stdout
         assert process.stdout.readline() == "up\n"
         process.send_signal(number)

@@ -271,7 +271,10 @@ async def test_a_secret_gets_out_of_no_tool(tmp_path: Path, monkeypatch: pytest.
                 raise RuntimeError(f"cannot log in as {secret}")
 
             monkeypatch.setattr(app.service.mailroom, "deliver", broken)
-            said = [str(await call(talking, "trigger_task", task="deliver"))]
+            for _ in range(20):  # a delivery that was under way may end in between, and end well
+                said = [str(await call(talking, "trigger_task", task="deliver"))]
+                if "RuntimeError" in said[0]:
+                    break
             assert "RuntimeError: cannot log in as •••" in said[0]
             said.append(str(await call(talking, "health_check")))
             assert "cannot log in as •••" in said[1]
