@@ -99,9 +99,8 @@ def test_without_a_command_there_is_nothing_to_run(tmp_path: Path) -> None:
         assert re.search("missing argument|which command", ran.stderr, re.IGNORECASE)
 
 
-def heeding() -> None:
-    """A shell lets what it starts in the background ignore SIGINT, and everything below would inherit that."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+HEEDING = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+"""A shell lets what it starts in the background ignore SIGINT, and everything below would inherit that."""
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 7), (signal.SIGINT, 7), (signal.SIGUSR1, 138)])
@@ -110,9 +109,8 @@ def test_signals_are_passed_on(ear: Ear, tmp_path: Path, number: signal.Signals,
     tidy = "import signal, sys, time\nfor s in (2, 15): signal.signal(s, lambda *_: sys.exit(7))\n"
     words = command("Backup", "--", sys.executable, "-c", tidy + "print('up', flush=True)\ntime.sleep(60)")
     env = environment(tmp_path, ear.url)
-    with subprocess.Popen(
-        words, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, preexec_fn=heeding
-    ) as process:
+    words = [sys.executable, "-c", HEEDING, *words]
+    with subprocess.Popen(words, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         assert process.stdout.readline() == "up\n"
         process.send_signal(number)
