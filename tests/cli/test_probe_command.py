@@ -109,3 +109,10 @@ def test_nothing_is_stored(write: Write, tmp_path: Path, target: Target) -> None
     write(probes=[one(target.url)])
     typed("probe", "API")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["watchdog.yaml"]
+
+
+def test_a_job_that_checks_in_cannot_be_asked(write: Write) -> None:
+    write(probes=[{"name": "Backup", "heartbeat": {"key": "abcdefghij0123456789", "every": "1h"}}])
+    ran = typed("probe", "Backup")
+    said = "watchdog: Backup sees nothing by itself, for its job checks in at the running service: "
+    assert (ran.code, ran.err.strip()) == (2, said + "ask for its status instead")

@@ -38,10 +38,10 @@ def probe(
 
 
 def _find(given: Loaded, name: str) -> Probe:
-    from watchdog.service.once import find
+    from watchdog.service.once import find_to_run
 
     try:
-        return find(given.config.probes, name)
+        return find_to_run(given.config.probes, name)
     except LookupError as e:
         return fail(e.args[0])
 

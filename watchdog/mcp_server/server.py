@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -16,7 +16,7 @@ from watchdog.mcp_server.desk import Desk
 from watchdog.mcp_server.jobs import Jobs, RefusedError
 from watchdog.model import Event, Json, Notification
 from watchdog.probes.base import Probe
-from watchdog.service.once import find, run_once
+from watchdog.service.once import find, find_to_run, run_once
 from watchdog.store import views
 from watchdog.store.shapes import detailed_json, incident_json, probe_json
 from watchdog.store.story import story
@@ -129,7 +129,7 @@ class Tools:
         poll_resource. Needs a key of role operator.
         """
         self._only_operators(ctx)
-        chosen = self._find(probe)
+        chosen = self._find(probe, find_to_run)
         most = chosen.deadline / 1000 + MARGIN
         return await self._job(ctx, f"run of {chosen.key}", most, lambda: run_once(self._desk.runner, chosen))
 
@@ -146,9 +146,9 @@ class Tools:
         if not self._desk.may_act(ctx.request_context.request):
             raise ToolError("this needs a key whose role is operator, and the role of yours is reader")
 
-    def _find(self, name: str) -> Probe:
+    def _find(self, name: str, by: Callable[[Sequence[Probe], str], Probe] = find) -> Probe:
         try:
-            return find(self._desk.probes, name)
+            return by(self._desk.probes, name)
         except LookupError as e:
             raise self._refusal(e) from None
 

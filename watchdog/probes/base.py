@@ -116,6 +116,9 @@ class Probe(Common):
     refuses: ClassVar[Mapping[str, str]] = {}
     """Fields of every probe that mean nothing for this kind -> why. Defaults for them do not apply."""
 
+    told_by: ClassVar[str] = ""
+    """Who tells it what it knows, where that is not the target asked in a run: then a run by itself can see nothing."""
+
     name: Line
     """What people call it; unique."""
     key: Annotated[str, Field(default_factory=lambda fields: slug(fields["name"]), validate_default=True)]

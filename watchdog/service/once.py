@@ -26,6 +26,14 @@ def find(probes: Sequence[Probe], name: str) -> Probe:
     raise LookupError(f"no probe is called {name!r}; {hint}")
 
 
+def find_to_run(probes: Sequence[Probe], name: str) -> Probe:
+    """One that can be run by itself. Raises LookupError, too, when it cannot."""
+    probe = find(probes, name)
+    if probe.told_by:
+        raise LookupError(f"{probe.name} sees nothing by itself, for {probe.told_by}: ask for its status instead")
+    return probe
+
+
 async def run_once(runner: Runner, probe: Probe) -> dict[str, Any]:
     """Run it now. The result as one object; a duration is in ms."""
     await asyncio.to_thread(probe.prepare)
