@@ -267,3 +267,8 @@ def test_a_source_that_cannot_be_read_says_nothing_of_its_jobs() -> None:
         "opened availability at 2: broker_unreachable",
         "opened unjudged at 3: internal_error",
     ]
+
+
+def test_a_job_is_told_in_the_words_of_who_judged_it() -> None:
+    assert findings("job", result("f", jobs=LATE)) == [Finding("job", "a", True, "job_overdue", "a is overdue")]
+    assert findings("job", result("p", jobs={})) == []
