@@ -23,7 +23,7 @@ SIDE_BY_SIDE = 4
 def prove() -> Iterator[Figure]:
     events = (Event.OPENED, Event.RESOLVED)
     cases = [Case(point, event, "hook") for point in STORE for event in events]
-    cases += [Case(point, event, kind) for point in SENDING for event in events for kind in NOTIFIERS]  # type: ignore[arg-type]
+    cases += [Case(point, event, kind) for point in SENDING for event in events for kind in NOTIFIERS]  # type: ignore[arg-type] # the literals of Case
     with postgres.running() as server, ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
         asked = [(case, database) for case in cases for database in ("sqlite", "postgres") for _ in range(TIMES)]
         verdicts = list(pool.map(lambda one: (one[0], _one(one[0], one[1], server)), asked))

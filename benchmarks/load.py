@@ -69,9 +69,9 @@ async def _watch(config: Path) -> None:
             lags.append(app.clock() - slot.at)
             return run(probe, slot, *more)
 
-        runner.run = noted  # type: ignore[assignment, method-assign]
+        runner.run = noted  # type: ignore[assignment, method-assign] # watched from outside
         await asyncio.sleep(MEASURED)
-        runner.run = run  # type: ignore[method-assign]
+        runner.run = run  # type: ignore[method-assign] # put back
         after = resource.getrusage(resource.RUSAGE_SELF)
     with closing(sqlite3.connect(loaded.config.storage.url.removeprefix("sqlite:///"))) as database:
         query = "SELECT outcome, sum(n) FROM results WHERE slot >= ? AND slot < ? GROUP BY outcome"

@@ -194,7 +194,7 @@ def known_as(server: ListenConfig) -> tuple[list[str], list[str]]:
 class Visit(H11Protocol):
     """A connection to the pages. Visitors, however many, must not take the files that probes need to connect."""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in uvicorn
         super().connection_made(transport)
         if len(self.connections) > VISITS:
             idlest = self._idlest()

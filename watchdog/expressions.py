@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from watchdog.model import Json
 
 if TYPE_CHECKING:
-    from cel_expr_python import cel  # type: ignore[import-untyped]
+    from cel_expr_python import cel  # type: ignore[import-untyped] # it ships no types
 
 
 class ExpressionError(ValueError):

@@ -109,7 +109,7 @@ class _Job:
             if handler is not signal.SIG_IGN:
                 signal.signal(number, self._forward)
         try:
-            self._process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # noqa: S603
+            self._process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # noqa: S603 - theirs to say
         except OSError as e:
             missing = isinstance(e, FileNotFoundError)
             return (127 if missing else 126), f"cannot run {words[0]}: {(e.strerror or str(e)).lower()}"

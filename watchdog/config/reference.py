@@ -175,7 +175,8 @@ def _simple_type(field: Schema, definitions: dict[str, Schema]) -> str:
 
 
 def _expressions(name: str) -> Iterator[str]:
-    kind = next((probe for probe in KINDS.values() if probe.model_fields[probe.kind].annotation.__name__ == name), None)  # type: ignore[union-attr]
+    models = {getattr(probe.model_fields[probe.kind].annotation, "__name__", ""): probe for probe in KINDS.values()}
+    kind = models.get(name)
     if kind is not None and kind.variables:
         yield from ("", f"Expressions of `{kind.kind}` probes may use:", "", "| name | type |", "|---|---|")
         yield from (f"| `{variable}` | {type_} |" for variable, type_ in kind.variables.items())

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from threading import BoundedSemaphore, Thread
+from threading import BoundedSemaphore
 from typing import Annotated, Any, ClassVar, TypeVar
 from urllib.parse import urlsplit
 
@@ -17,6 +17,7 @@ from watchdog.fields import FROM_FILE, Line
 from watchdog.model import Json
 from watchdog.queues.base import Backlog, Canary, CanarySystem, Look, Reach, Sentinel, Stage, reachable, unreachable
 from watchdog.queues.redis import RedisUrl, connected, said, spoken
+from watchdog.wire.aside import aside
 from watchdog.wire.faults import Fault
 
 T = TypeVar("T")
@@ -100,7 +101,7 @@ class _Celery:
 
             if not _there(connection, config.queue):
                 return False
-            queue = Queue(config.queue)  # type: ignore[no-untyped-call]
+            queue = Queue(config.queue)  # type: ignore[no-untyped-call] # kombu has no types
             app.send_task(
                 config.task, args=config.args, task_id=sentinel.id, queue=queue, declare=[],
                 expires=sentinel.lifetime / 1000, retry=False, connection=connection,
@@ -165,31 +166,18 @@ class _Celery:
         patience = self.reach.patience
         if not THREADS.acquire(blocking=False):
             raise unreachable("too many earlier calls still wait for an answer")
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[T] = loop.create_future()
 
-        def settle(result: T | None, error: BaseException | None) -> None:
-            if not answer.done():
-                answer.set_exception(error) if error is not None else answer.set_result(result)  # type: ignore[arg-type]
-
-        def run() -> None:
-            result: T | None = None
-            error: BaseException | None = None
+        def run() -> T:
             try:
                 app = _app(self.config.broker, patience)
                 with app.connection_for_write() as connection:
-                    result = work(app, connection)
-            except BaseException as e:
-                error = e
+                    return work(app, connection)
             finally:
                 THREADS.release()
-            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                loop.call_soon_threadsafe(settle, result, error)
 
-        Thread(target=run, name=f"ask {self.config.target}", daemon=True).start()
         try:
             async with asyncio.timeout(patience):
-                return await answer
+                return await aside(run, f"ask {self.config.target}")
         except TimeoutError:
             raise unreachable(f"the broker gives no answer in {patience:g} s") from None
         except Exception as e:

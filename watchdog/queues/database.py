@@ -10,7 +10,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from threading import Thread
 from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
@@ -20,6 +19,7 @@ from pydantic import AfterValidator
 from watchdog.fields import FROM_FILE
 from watchdog.queues.base import Reach, unreachable
 from watchdog.queues.pgboss import postgres_url, said
+from watchdog.wire.aside import aside
 from watchdog.wire.faults import Fault, fault_of
 from watchdog.wire.redact import cap
 
@@ -133,36 +133,23 @@ class Database(ABC):
 
 async def look(database: Database, reach: Reach, address: str, work: Callable[[Connection], T]) -> T:
     """What `work` finds, on a thread of its own: a driver that waits holds up nobody else. Raises Fault."""
-    loop = asyncio.get_running_loop()
-    answer: asyncio.Future[T] = loop.create_future()
     cuts: list[Cut] = []
 
-    def settle(result: T | None, error: BaseException | None) -> None:
-        if not answer.done():
-            answer.set_exception(error) if error is not None else answer.set_result(result)  # type: ignore[arg-type]
-
-    def run() -> None:
-        result: T | None = None
-        error: BaseException | None = None
-        try:
-            with database.opened(address, cuts.append) as connection:
-                result = work(connection)
-        except BaseException as e:
-            error = e
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(settle, result, error)
+    def run() -> T:
+        with database.opened(address, cuts.append) as connection:
+            return work(connection)
 
     reach.trace.begin("query")
-    Thread(target=run, name=f"look at {database.shown}", daemon=True).start()
     try:
-        found = await asyncio.wait_for(answer, WHOLE)
-    except TimeoutError:
-        raise unreachable(f"{database.name} gives no answer in {WHOLE:g} s", what=WHAT) from None
-    finally:
-        if answer.cancelled():
-            for cut in cuts:
-                with suppress(Exception):  # it has just ended
-                    cut()
+        async with asyncio.timeout(WHOLE):
+            found = await aside(run, f"look at {database.shown}")
+    except (TimeoutError, asyncio.CancelledError) as e:
+        for cut in cuts:
+            with suppress(Exception):  # it has just ended
+                cut()
+        if isinstance(e, TimeoutError):
+            raise unreachable(f"{database.name} gives no answer in {WHOLE:g} s", what=WHAT) from None
+        raise
     reach.trace.end("query")
     return found
 
@@ -214,7 +201,7 @@ class Postgres(Database):
         return unreachable(words, what=WHAT) if away else None
 
     def words(self, error: DBAPIError) -> str:
-        return said(error.orig)  # type: ignore[arg-type]
+        return said(error.orig)  # type: ignore[arg-type] # SQLAlchemy does not say that it is the driver's
 
     def writable(self, connection: Connection, table: TableClause) -> bool:
         import sqlalchemy as sa
@@ -257,7 +244,7 @@ class MySql(Database):
         with driver.cursor() as cursor:
             cursor.execute(f"SET SESSION {limit}, time_zone = '+00:00', lock_wait_timeout = 1")
             cursor.execute("SET SESSION TRANSACTION READ ONLY")
-        return driver._force_close  # type: ignore[no-any-return]
+        return driver._force_close  # type: ignore[no-any-return] # any driver's connection, and this one has it
 
     def fault(self, error: DBAPIError) -> Fault | None:
         number, words = _number(error), self.words(error)
@@ -323,7 +310,7 @@ class Sqlite(Database):
     def prepare(self, driver: Any) -> Cut:
         end = monotonic() + STATEMENT
         driver.set_progress_handler(lambda: monotonic() > end, 10_000)
-        return driver.interrupt  # type: ignore[no-any-return]
+        return driver.interrupt  # type: ignore[no-any-return] # any driver's connection, and sqlite3's has it
 
     def fault(self, error: DBAPIError) -> Fault | None:
         kind = getattr(error.orig, "sqlite_errorname", "")

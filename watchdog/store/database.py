@@ -146,7 +146,7 @@ class Database:
 
 RESULT_COLUMNS = tuple(c.name for c in results.c if c.name != "recorded_at")
 _SELECT = ", ".join(f"r.{name}" for name in RESULT_COLUMNS)
-_TYPES = postgresql.dialect().type_compiler_instance  # type: ignore[no-untyped-call]
+_TYPES = postgresql.dialect().type_compiler_instance  # type: ignore[no-untyped-call] # SQLAlchemy's, untyped
 _PG_PAIRS = "unnest(CAST(:p AS bigint[]), CAST(:s AS bigint[])) v(p, s)"
 _PG_AFTER = sa.text(
     f"SELECT {_SELECT} FROM {_PG_PAIRS} JOIN results r ON r.probe = v.p AND r.slot > v.s AND NOT r.late"

@@ -61,4 +61,4 @@ def _job(probe: ProbeInfo, kept: dict[str, object], look: Result | None) -> Job:
     fields = ("name", "plan", "last_start", "last_end", "last_ok", "duration", "expected", "reason")
     told = {field: kept.get(field) for field in fields}
     _, message = ((look.jobs if look else None) or {}).get(str(kept.get("name")), ("", ""))
-    return Job(probe, message=message, at=look.slot if look else None, **told)  # type: ignore[arg-type]
+    return Job(probe, message=message, at=look.slot if look else None, **told)  # type: ignore[arg-type] # JSON of ours

@@ -124,7 +124,7 @@ class Journal:
             lapsed = sa.select(lapses.c.slot, lapses.c.silence).where(lapses.c.probe == probe, lapses.c.slot >= began)
             decided = [(slot, silence) for slot, silence in connection.execute(lapsed)]
         machines: Machines = {}
-        passed = lambda slot: self.timekeeper.alive.passed(slot, policy.lateness, now)  # noqa: E731 (a named closure)
+        passed = lambda slot: self.timekeeper.alive.passed(slot, policy.lateness, now)  # noqa: E731 - a named closure
         return machines, fold(policy, machines, began, rows, passed, decided).changes
 
     # ------------------------------------------------------------------------------------------ the fold

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Sequence
-from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from ipaddress import ip_address
-from threading import Thread
 from typing import Any, TypeAlias
 
 from watchdog.wire.address import Egress, refusal
+from watchdog.wire.aside import aside
 from watchdog.wire.faults import Fault, dns_message, fault_of
 from watchdog.wire.trace import Trace
 
@@ -69,25 +68,8 @@ class Dialer:
         return await asyncio.shield(flying)
 
     async def _ask(self, host: str, port: int) -> list[Address]:
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[list[Address]] = loop.create_future()
-
-        def settle(result: list[Address] | Exception) -> None:
-            if not answer.done():
-                answer.set_exception(result) if isinstance(result, Exception) else answer.set_result(result)
-
-        def ask() -> None:
-            result: list[Address] | Exception
-            try:
-                result = look_up(host, port)
-            except (OSError, UnicodeError) as e:
-                result = e
-            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                loop.call_soon_threadsafe(settle, result)
-
         async with self._free:
-            Thread(target=ask, name=f"look up {host}", daemon=True).start()
-            return await answer
+            return await aside(partial(look_up, host, port), f"look up {host}")
 
 
 def shown_address(address: tuple[Any, ...]) -> str:

@@ -269,7 +269,7 @@ class _Body(httpx2.AsyncByteStream):
         if encoding not in ("identity", "gzip", "x-gzip", "deflate"):
             raise Fault("protocol_error", f"answers encoded as {encoding}, which was not asked for")
         self._decoder = None if encoding == "identity" else zlib.decompressobj(zlib.MAX_WBITS | 32)
-        self._chunks = aiter(response.stream)  # type: ignore[arg-type]
+        self._chunks = aiter(response.stream)  # type: ignore[arg-type] # of an async client
         self._ahead: list[bytes] = []
 
     async def read_head(self) -> None:
@@ -336,13 +336,13 @@ class _Connection(httpcore2.AsyncNetworkStream):
     ) -> None:
         self._reader, self._writer, self._line, self._trace = reader, writer, line, trace
 
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 - httpcore2's seam
         async with asyncio.timeout_at(self._line.limit):
             data = await self._reader.read(min(max_bytes, CHUNK))
         self._line.count(len(data))
         return data
 
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109 - httpcore2's seam
         try:
             async with asyncio.timeout_at(self._line.limit):
                 self._writer.write(buffer)
@@ -354,7 +354,7 @@ class _Connection(httpcore2.AsyncNetworkStream):
         self,
         ssl_context: ssl.SSLContext,
         server_hostname: str | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109
+        timeout: float | None = None,  # noqa: ASYNC109 - httpcore2's seam
     ) -> httpcore2.AsyncNetworkStream:
         line, endpoint = self._line, self._line.endpoint
         told = Request(endpoint.url, tls=endpoint.tls, egress=endpoint.egress, trace=self._trace, now=line.now)
