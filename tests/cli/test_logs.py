@@ -26,7 +26,7 @@ class Holder:
     def __repr__(self):
         return f"Holder({secret})"
 
-log, plain = structlog.get_logger(), logging.getLogger("some.library")
+log, plain = structlog.get_logger(), logging.getLogger("some.package")
 log.info("told", why=secret, url=f"https://x/?key={quote(secret)}", deep={"a": [secret, {secret: 1}]})
 log.warning(f"in the event {secret}", holder=Holder(), raw=secret.encode(), holders=[Holder()], e=ValueError(secret))
 plain.warning("of a library: %s %r", secret, Holder())
