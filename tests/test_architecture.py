@@ -26,6 +26,7 @@ STOREYS = (
     ("fields", "expressions"),
     ("wire",),
     ("queues",),
+    ("remedies",),
     ("probes", "notifiers", "store"),
     ("config",),
     ("service",),

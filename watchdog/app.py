@@ -26,6 +26,7 @@ from watchdog.service.check_ins import Reception
 from watchdog.service.clock import Clock, wall
 from watchdog.service.delivery import Mailroom
 from watchdog.service.members import member_of
+from watchdog.service.remedies import Remedying
 from watchdog.service.service import CLAIM, Retention, Service
 from watchdog.service.spool import Spool
 from watchdog.service.storage import Storage
@@ -36,6 +37,7 @@ from watchdog.store.fleet import register
 from watchdog.store.journal import Journal
 from watchdog.store.migrate import upgrade
 from watchdog.store.outbox import Outbox
+from watchdog.store.remedies import Remedies
 from watchdog.store.timekeeping import Timekeeper
 from watchdog.wire import Wire
 from watchdog.words import about
@@ -94,7 +96,9 @@ async def running(loaded: Loaded, clock: Clock = wall) -> AsyncIterator[App]:
     storage = Storage(database)
     try:
         await storage.write(upgrade, database, asset("migrations"))
-        await asyncio.to_thread(lambda: [probe.prepare() for probe in config.probes])
+        await asyncio.to_thread(
+            lambda: [thing.prepare() for probe in config.probes for thing in (probe, probe.act) if thing]
+        )
         async with Wire() as wire, AsyncExitStack() as stack:
             service = await assemble(loaded, storage, wire, clock)
             reception = receiving(service, loaded)
@@ -127,7 +131,11 @@ async def assemble(loaded: Loaded, storage: Storage, wire: Wire, clock: Clock) -
     claims = Claims(database, timekeeper, journal, fleet)
     mailroom = Mailroom(storage, Outbox(database), notifiers, wire, loaded.mask, clock, config.server.public_url)
     retention = Retention(config.storage.keep_results, config.storage.keep_rollups)
-    return Service(probes, storage, claims, journal, mailroom, retention, wire, loaded.mask, clock)
+    curable = {id: probe for id, probe in probes.items() if probe.remedy is not None}
+    remedying = None
+    if curable:
+        remedying = Remedying(Remedies(database, fleet), storage, curable, wire, loaded.mask, clock)
+    return Service(probes, storage, claims, journal, mailroom, retention, wire, loaded.mask, clock, remedying)
 
 
 def receiving(service: Service, loaded: Loaded) -> Reception | None:

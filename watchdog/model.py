@@ -62,6 +62,15 @@ class Task(NamedTuple):
     error: str = ""
 
 
+class Trouble(NamedTuple):
+    """What is wrong with a scheduled job."""
+
+    reason: str
+    message: str
+    run: str = ""
+    """By what its source knows the run under way; empty: none is, or it does not say."""
+
+
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """What a person needs to believe a verdict: short named values, and the target's own text, untrusted."""
@@ -89,8 +98,8 @@ class Observation:
     preferences: Mapping[str, str] | None = None
     """Each `prefer` expression -> empty when it held, else what is wrong ("elapsed_ms <= 800 is false: observed 1204").
     None: not evaluated."""
-    jobs: Mapping[str, tuple[str, str]] | None = None
-    """Each scheduled job that is not right -> reason and message. None: nobody looked."""
+    jobs: Mapping[str, Trouble] | None = None
+    """Each scheduled job that is not right. None: nobody looked."""
     evidence: Evidence = Evidence()
     remember: Mapping[str, Json] = field(default_factory=dict)
     """Written into the probe's memory with the result and handed to its later runs. A value of None forgets the key.
@@ -123,7 +132,7 @@ class Result(NamedTuple):
     measurements: Mapping[str, Scalar] = {}
     tasks: Mapping[str, Task] | None = None
     preferences: Mapping[str, str] | None = None
-    jobs: Mapping[str, tuple[str, str]] | None = None
+    jobs: Mapping[str, Trouble] | None = None
     prev: int | None = None
     n: int = 1
     """How many slots a row of outcome `missed` stands for."""
@@ -219,6 +228,21 @@ class Incident:
         return "open" if self.resolved_at is None else "resolved"
 
 
+class Tried(NamedTuple):
+    """What was done about an incident by itself, or would have been."""
+
+    what: str
+    """In words."""
+    reason: str
+    run: str
+    state: str
+    """held (there was too much of it already), begun, done, tried (a dry run) or failed."""
+    at: int
+    ended_at: int | None
+    detail: str
+    """What came of it, in words."""
+
+
 class Run(NamedTuple):
     """One past result as a message or a sparkline needs it."""
 
@@ -257,6 +281,8 @@ class Story:
     """Up to 20 newest runs, oldest first."""
     first_bad: Sample | None = None
     latest: Sample | None = None
+    tried: tuple[Tried, ...] = ()
+    """What was done about it by itself, in order."""
     location: str = ""
     link: str = ""
     """The incident's page; empty when no public_url is configured."""

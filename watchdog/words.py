@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from statistics import median
 
-from watchdog.model import Outcome, Run, State
+from watchdog.model import Outcome, Run, State, Tried
 
 NBSP = "\N{NO-BREAK SPACE}"
 """Keeps a number and its unit on one line."""
@@ -21,6 +21,8 @@ _JOB_WORD = {
     "job_overdue": "Overdue", "job_never_ran": "Never ran", "job_stuck": "Stuck", "job_stalled": "Stalled",
     "job_failed": "Failed", "job_too_long": "Too long", "job_too_short": "Too short", "job_gone": "Gone",
 }  # fmt: skip
+
+_REMEDY_WORD = {"held": "held back", "begun": "begun", "done": "done", "tried": "tried without doing it"}
 
 _RUN_GLYPH = {Outcome.FAIL: "✕", Outcome.ERROR: "?", Outcome.MISSED: "·"}
 _LEVELS = "▁▂▃▄▅▆▇█"
@@ -108,6 +110,13 @@ def job_word(reason: str, *, ran: bool, planned: bool) -> str:
     if reason:
         return _JOB_WORD.get(reason, reason)
     return ("On time" if planned else "Ok") if ran else "Not run yet"
+
+
+def remedied(tried: Tried, now: int) -> tuple[str, str]:
+    """What was done by itself, and what came of it: "Remedy done", "SQL: UPDATE ...: changed 1 row"."""
+    unheard = tried.state == "begun" and now - tried.at >= MINUTE
+    said = "how it ended is not known" if unheard else tried.detail
+    return f"Remedy {_REMEDY_WORD.get(tried.state, tried.state)}", f"{tried.what}{said and f' · {said}'}"
 
 
 def sparkline(runs: Sequence[Run]) -> str:

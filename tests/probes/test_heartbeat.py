@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from watchdog.beat import MEMORY, Beat, CheckIn, Kind, kept_of, step
-from watchdog.model import Json, Observation, Outcome
+from watchdog.model import Json, Observation, Outcome, Trouble
 from watchdog.probes import HeartbeatProbe
 from watchdog.probes.base import Attempt
 from watchdog.probes.tasks import digest
@@ -46,7 +46,7 @@ class Job:
     def verdict(self, at: int) -> tuple[str, str]:
         seen = self.look(at)
         assert (seen.outcome is Outcome.FAIL) == bool(seen.reason)
-        assert seen.jobs == ({self.probe.name: (seen.reason, seen.message)} if seen.reason else {})
+        assert seen.jobs == ({self.probe.name: Trouble(seen.reason, seen.message)} if seen.reason else {})
         return seen.reason, seen.message
 
 

@@ -14,7 +14,7 @@ from tests.mcp_peers import Peers
 from tests.patience import wait
 from tests.queues.runs import node, once
 from tests.redis_server import Redis, working
-from watchdog.model import Json, Outcome, Report
+from watchdog.model import Json, Outcome, Report, Trouble
 from watchdog.probes import JobsProbe
 
 
@@ -68,7 +68,7 @@ def test_a_stopped_worker_makes_its_schedule_overdue_within_its_grace(lab: Lab) 
     wait(lambda: lab.look("1s").result.outcome is Outcome.FAIL)
     report = lab.look("1s")
     assert set(report.result.jobs or {}) == {"digest"}
-    reason, message = (report.result.jobs or {})["digest"]
+    reason, message, _ = (report.result.jobs or {})["digest"]
     assert reason == "job_overdue"
     assert message.startswith("digest is overdue: ")
     with lab.worker("return"):
@@ -82,7 +82,7 @@ def test_a_killed_workers_job_is_stalled(lab: Lab) -> None:
         worker.kill()
     for key in lab.client.keys(f"bull:{lab.queue}:*:lock"):
         lab.client.delete(key)
-    reason, message = (lab.look().result.jobs or {})["digest"]
+    reason, message, _ = (lab.look().result.jobs or {})["digest"]
     assert reason == "job_stalled"
     assert message.endswith("and its worker is gone")
 
@@ -94,7 +94,7 @@ def test_a_job_that_hangs_is_stuck(lab: Lab) -> None:
 
 def test_a_job_that_throws_has_failed(lab: Lab) -> None:
     with lab.worker("throw", KEEP="yes"):
-        reason, message = (lab.look(rest={"failures": 2}).result.jobs or {})["digest"]
+        reason, message, _ = (lab.look(rest={"failures": 2}).result.jobs or {})["digest"]
     assert reason == "job_failed"
     assert message.endswith("in a row: no address book")
 
@@ -103,7 +103,7 @@ def test_watch_narrows_and_a_job_that_is_not_there_is_gone(lab: Lab) -> None:
     with lab.worker("return"):
         report = lab.look(nightly={"grace": "1h"}, weekly={})
     assert report.result.measurements == {"jobs": 2, "jobs_bad": 1}
-    assert report.result.jobs == {"weekly": ("job_gone", "weekly is gone: the source does not know it")}
+    assert report.result.jobs == {"weekly": Trouble("job_gone", "weekly is gone: the source does not know it")}
 
 
 def test_what_is_no_longer_there_is_forgotten(lab: Lab) -> None:

@@ -63,7 +63,7 @@ class Lab:
     def wrong(self, **watch: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
         report = self.look(**watch)
         assert report.result.jobs is not None, report.result.message
-        return dict(report.result.jobs)
+        return {name: trouble[:2] for name, trouble in report.result.jobs.items()}
 
     def known(self, name: str) -> Json:
         """What is remembered of a job."""

@@ -90,7 +90,7 @@ def test_a_run_that_nobody_picks_up_is_overdue(lab: Lab) -> None:
 def test_a_task_that_throws_has_failed(lab: Lab) -> None:
     with lab.worker("throw"):
         wait(lambda: lab.reason(digest={"failures": 2}) == "job_failed")
-        _, message = (lab.look(digest={"failures": 2}).result.jobs or {})["digest"]
+        _, message, _ = (lab.look(digest={"failures": 2}).result.jobs or {})["digest"]
     assert message.endswith("in a row: Procrastinate does not keep the reason")
 
 

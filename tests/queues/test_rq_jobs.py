@@ -83,7 +83,7 @@ def test_a_killed_scheduler_makes_its_jobs_overdue_and_is_named_once_it_is_surel
 def test_a_job_that_throws_has_failed(lab: Lab) -> None:
     with lab.scheduler("throw"), lab.worker():
         wait(lambda: lab.reason(rest={"failures": 2}) == "job_failed")
-        _, message = (lab.look(rest={"failures": 2}).result.jobs or {})["digest"]
+        _, message, _ = (lab.look(rest={"failures": 2}).result.jobs or {})["digest"]
     assert message.endswith("in a row: ValueError: no template for digest")
 
 

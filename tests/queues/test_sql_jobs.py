@@ -23,7 +23,7 @@ from tests.patience import until
 from tests.postgres import LOCKED, Postgres
 from tests.queues.runs import once
 from watchdog.config import load
-from watchdog.model import Json, Outcome, Report
+from watchdog.model import Json, Outcome, Report, Trouble
 from watchdog.probes import JobsProbe
 from watchdog.queues import database
 from watchdog.queues.sql import SqlJobs
@@ -89,7 +89,7 @@ class Shop:
     def wrong(self, watch: Mapping[str, Mapping[str, Any]] = {}, **sql: Any) -> dict[str, tuple[str, str]]:
         report = self.look(watch, **sql)
         assert report.result.jobs is not None, report.result.message
-        return dict(report.result.jobs)
+        return {name: trouble[:2] for name, trouble in report.result.jobs.items()}
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ def test_ten_lines_name_the_late_job_and_the_stuck_one(shop: Shop, tmp_path: Pat
     [probe] = load(file).config.probes
     report = asyncio.run(once(probe))
     jobs = report.result.jobs or {}
-    assert {name: reason for name, (reason, _) in jobs.items()} == {
+    assert {name: reason for name, (reason, _, _) in jobs.items()} == {
         "daily-report": "job_overdue",
         "reconcile-ledger": "job_stuck",
     }
@@ -165,7 +165,7 @@ def test_what_the_rows_say_of_a_job(shop: Shop) -> None:
     report = shop.look({"*": {"failures": 3}})
     facts = report.evidence.facts["jobs"]["export"]
     wrong = f"export failed 3{NBSP}times in a row: no disk 2"
-    assert report.result.jobs == {"export": ("job_failed", wrong)}
+    assert report.result.jobs == {"export": Trouble("job_failed", wrong, "5")}
 
     assert facts == {
         "next": _iso(NOW + HOUR), "next_due": _iso(NOW + HOUR), "last_start": _iso(NOW - HOUR / 2),

@@ -115,5 +115,5 @@ class House:
 @pytest.fixture
 def without_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing happens by itself, but what is urgent."""
-    for name in ("CLAIM", "RECORD", "WAKE", "DELIVER", "KEEP"):
+    for name in ("CLAIM", "RECORD", "WAKE", "DELIVER", "REMEDY", "KEEP"):
         monkeypatch.setattr(module, name, 86_400.0)

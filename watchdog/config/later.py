@@ -6,7 +6,7 @@ LATER = {
     "": {"dispatch", "inhibit", "maintenance", "reference", "heartbeat_out"},
     "probes": {
         *("queue", "command", "tcp", "dns"),
-        *("remedy", "rules", "locations"),
+        *("rules", "locations"),
     },
     "alert": {"remind"},
     "mcp": {"drift"},

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from watchdog.model import Event, Incident, Outcome, Sample, State, Story
 from watchdog.rules import STATE_OF
 from watchdog.wire import harmless
-from watchdog.words import NBSP, STATE_GLYPH, STATE_WORD, about, ago, count, moment, span, sparkline
+from watchdog.words import NBSP, STATE_GLYPH, STATE_WORD, about, ago, count, moment, remedied, span, sparkline
 
 NAME, CAUSE, EXCERPT = 80, 240, 300
 """How many characters of a name, of a cause and of evidence are told; the incident's page has the rest."""
@@ -217,6 +217,11 @@ def _resolved(story: Story, cause: str) -> tuple[Line, ...]:
         Line("Was", f"{cause}{bad}"),
         Line("Time", f"{moment(incident.since, story.now)} to {moment(end, story.now)} UTC"),
     ]
+    for one in story.tried[-1:]:
+        word, said = remedied(one, story.now)
+        lines.append(
+            Line("Remedy", one_line(f"{word.removeprefix('Remedy ')} {moment(one.at, story.now)}: {said}", CAUSE))
+        )
     healed = incident.resolution not in _CLOSED
     if healed and latest is not None and latest.outcome is Outcome.PASS and latest.duration is not None:
         lines.append(Line("Now", f"good again · {span(latest.duration)}"))

@@ -15,6 +15,7 @@ from pydantic import AfterValidator, Field, StrictInt, ValidationInfo, field_val
 from watchdog.expressions import Expression, ExpressionError, compile_expression
 from watchdog.fields import Duration, FieldsError, Line, Link, Model, Where, between, duration_text, slug
 from watchdog.model import Json, Observation, Severity
+from watchdog.remedies import RUN, Act, Remedy, SqlRemedy
 from watchdog.schedule import Cron
 from watchdog.wire.trace import Trace
 
@@ -127,6 +128,8 @@ class Probe(Common):
     """Expressions in CEL that must hold; else the run fails."""
     prefer: tuple[str, ...] = ()
     """Expressions in CEL that should hold; else the probe is degraded."""
+    remedy: Remedy | None = None
+    """What is done, by itself, about something that it finds; default: nothing ever is."""
 
     @field_validator("key")
     @classmethod
@@ -159,6 +162,35 @@ class Probe(Common):
         if wrong := [((name,), why) for name, why in self.refuses.items() if name in self.model_fields_set]:
             raise FieldsError(wrong)
         return self
+
+    @model_validator(mode="after")
+    def _curable(self) -> Self:
+        act = None if self.remedy is None else self.remedy.act
+        if isinstance(act, SqlRemedy) and not act.url and not self.database:
+            raise FieldsError([(("remedy", "sql"), "no database: expected {statement: ..., url: ...}")])
+        if act is not None and RUN in act.parameters and not self.names_runs:
+            raise FieldsError(
+                [(("remedy",), "no run has an id here: that takes jobs in a table, and `id` among `columns`")]
+            )
+        return self
+
+    @property
+    def database(self) -> str:
+        """The URL of the one that a remedy means which names none; empty: there is none."""
+        return ""
+
+    @property
+    def names_runs(self) -> bool:
+        """Whether a job that is under way has an id here."""
+        return False
+
+    @property
+    def act(self) -> Act | None:
+        """What its remedy does."""
+        act = None if self.remedy is None else self.remedy.act
+        if isinstance(act, SqlRemedy) and not act.url:
+            return act.model_copy(update={"url": self.database})
+        return act
 
     @property
     def deadline(self) -> int:

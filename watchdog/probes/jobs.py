@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple, Self
 from pydantic import AfterValidator, Field, StrictInt, create_model, model_validator
 
 from watchdog.fields import Duration, FieldsError, Line, Model, duration_text
-from watchdog.model import Evidence, Json, Observation, Outcome
+from watchdog.model import Evidence, Json, Observation, Outcome, Trouble
 from watchdog.probes.base import Attempt, Probe, known_cron, known_zone
 from watchdog.probes.punctual import Known, Limits, Verdict, judge, recall
 from watchdog.probes.tasks import digest
@@ -140,6 +140,14 @@ class JobsProbe(Probe):
     def host(self) -> str:
         return self.config.source.host
 
+    @property
+    def database(self) -> str:
+        return getattr(self.config.source, "url", "")  # what is no database says where else it is
+
+    @property
+    def names_runs(self) -> bool:
+        return self.config.source.names_runs
+
     def prepare(self) -> None:
         self.config.source.prepare()
 
@@ -182,8 +190,8 @@ def judged(facts: JobFacts, limits: Limits, memory: Mapping[str, Json], now: int
 
 def told(jobs: list[Judged], attempt: Attempt) -> Observation:
     """What a run says of the jobs that it looked at."""
-    bad = {j.facts.name: (j.verdict.reason, j.verdict.message) for j in jobs if j.verdict.reason}
-    reason, message = next(iter(bad.values()), ("", ""))
+    bad = {j.facts.name: Trouble(*j.verdict[:2], j.facts.run) for j in jobs if j.verdict.reason}
+    reason, message, _ = next(iter(bad.values()), Trouble("", ""))
     if len(bad) > 1:
         message = f"{count(len(bad), 'job')} of {len(jobs)} are not right: {', '.join(list(bad)[:5])}"
     remember = {_key(j.facts.name): _kept(j) for j in jobs}

@@ -87,6 +87,8 @@ class JobFacts(NamedTuple):
     """A run is under way that nobody works on any more."""
     worker: str = ""
     """Who works on the run under way, untrusted."""
+    run: str = ""
+    """By what the source knows that run."""
     since: int | None = None
     """From when on its schedule is surely in force."""
 
@@ -213,6 +215,11 @@ class CanarySystem(System):
 
 class JobSource(System):
     """A system that knows scheduled jobs."""
+
+    @property
+    def names_runs(self) -> bool:
+        """Whether it says by what it knows a run that is under way."""
+        return False
 
     @abstractmethod
     async def snapshot(self, reach: Reach) -> Snapshot:

@@ -1,4 +1,5 @@
-"""Other people's databases: one connection that cannot write, one short look, and every trouble a named reason."""
+"""Other people's databases: one connection that cannot write unless it has to, one short transaction, and every
+trouble a named reason."""
 
 from __future__ import annotations
 
@@ -53,9 +54,9 @@ class Database(ABC):
     now: ClassVar[str]
     """Asks for its clock: the answer has a zone, or is in UTC."""
 
-    def __init__(self, url: str, table: str) -> None:
-        """`url`: as `DatabaseUrl` gives it. `table`: with or without its schema."""
-        self.url, self.table = url, table
+    def __init__(self, url: str, table: str = "", *, writes: bool = False) -> None:
+        """`url`: as `DatabaseUrl` gives it. `table`: the one that is read, with or without its schema."""
+        self.url, self.table, self.writes = url, table, writes
 
     @property
     def host(self) -> str:
@@ -84,7 +85,7 @@ class Database(ABC):
 
     @abstractmethod
     def prepare(self, driver: Any) -> Cut:
-        """Takes a new connection the means to write and to linger."""
+        """Takes a new connection the means to linger, and to write where it need not."""
 
     @abstractmethod
     def fault(self, error: DBAPIError) -> Fault | None:
@@ -96,7 +97,7 @@ class Database(ABC):
 
     @contextmanager
     def opened(self, address: str = "", hold: Callable[[Cut], None] = lambda _: None) -> Iterator[Connection]:
-        """A transaction that cannot write, on a connection of its own. `hold` is told how to end it. Raises Fault."""
+        """A transaction on a connection of its own. `hold` is told how to end it. Raises Fault."""
         import sqlalchemy as sa
 
         engine = self.engine(address)
@@ -105,7 +106,7 @@ class Database(ABC):
             with engine.connect() as connection, connection.begin():
                 yield connection
         except sa.exc.DBAPIError as e:
-            raise self.fault(e) or Fault("broker_refused", f"{self.name} answers: {self.words(e)}") from None
+            raise self.fault(e) or self.refuses(self.words(e)) from None
         except OSError as e:
             known = fault_of(e)
             raise unreachable(known.message if known else str(e), what=WHAT) from None
@@ -115,17 +116,22 @@ class Database(ABC):
     def words(self, error: DBAPIError) -> str:
         return cap(" ".join(str(error.orig).split()), 200)
 
+    def refuses(self, words: str) -> Fault:
+        return Fault("broker_refused", f"{self.name} answers: {words}")
+
     def refused(self, words: str) -> Fault:
+        if self.writes:
+            return self.refuses(words)
         right = f"USAGE ON SCHEMA {self.schema}" if "for schema" in words else f"SELECT ON {self.table}"
         return Fault(
             "broker_refused", f"{self.name} does not allow it: {words}; all it takes: GRANT {right} TO {self.user}"
         )
 
     def lacks_table(self, words: str) -> Fault:
-        return Fault("table_missing", f"no table {self.table}: {words}")
+        return self.refuses(words) if self.writes else Fault("table_missing", f"no table {self.table}: {words}")
 
     def lacks_column(self, words: str) -> Fault:
-        return Fault("column_missing", f"{self.table} lacks a column: {words}")
+        return self.refuses(words) if self.writes else Fault("column_missing", f"{self.table} lacks a column: {words}")
 
     def slow(self, words: str) -> Fault:
         return Fault("query_timeout", f"{self.name} took too long, limit {STATEMENT:g} s: {words}")
@@ -182,7 +188,7 @@ class Postgres(Database):
         return engine
 
     def prepare(self, driver: Any) -> Cut:
-        driver.read_only = True
+        driver.read_only = not self.writes
         return lambda: _shut(driver.fileno())
 
     def fault(self, error: DBAPIError) -> Fault | None:
@@ -243,7 +249,8 @@ class MySql(Database):
         limit = f"max_statement_time = {STATEMENT:g}" if maria else f"max_execution_time = {STATEMENT * 1000:.0f}"
         with driver.cursor() as cursor:
             cursor.execute(f"SET SESSION {limit}, time_zone = '+00:00', lock_wait_timeout = 1")
-            cursor.execute("SET SESSION TRANSACTION READ ONLY")
+            if not self.writes:
+                cursor.execute("SET SESSION TRANSACTION READ ONLY")
         return driver._force_close  # type: ignore[no-any-return] # any driver's connection, and this one has it
 
     def fault(self, error: DBAPIError) -> Fault | None:
@@ -303,7 +310,7 @@ class Sqlite(Database):
             why = "may not be read" if self.file.exists() else "is not there"
             raise unreachable(f"the file {self.file} {why}", what=WHAT)
         file = f"file:{quote(str(self.file))}"
-        url = sa.URL.create("sqlite", database=file, query={"mode": "ro", "uri": "true"})
+        url = sa.URL.create("sqlite", database=file, query={"mode": "rw" if self.writes else "ro", "uri": "true"})
         patience = {"timeout": LOCK, "check_same_thread": False}
         return sa.create_engine(url, poolclass=sa.pool.NullPool, hide_parameters=True, connect_args=patience)
 
@@ -322,8 +329,8 @@ class Sqlite(Database):
 KINDS: Mapping[str, type[Database]] = {"postgresql": Postgres, "mysql": MySql, "sqlite": Sqlite}
 
 
-def database(url: str, table: str) -> Database:
-    return KINDS[url.partition(":")[0]](url, table)
+def database(url: str, table: str = "", *, writes: bool = False) -> Database:
+    return KINDS[url.partition(":")[0]](url, table, writes=writes)
 
 
 def _number(error: DBAPIError) -> int:

@@ -73,7 +73,7 @@ class Columns(Model):
     error: Column | None = None
     """What a failed run said."""
     id: Column | None = None
-    """What tells one run from another."""
+    """What tells one run from another: a remedy may name it."""
 
     @model_validator(mode="after")
     def _timed(self) -> Self:
@@ -170,6 +170,10 @@ class SqlJobs(JobTable):
     since: Annotated[Duration, between("1h", "3650d")] = 3_024_000_000
     """How far back runs are looked at."""
 
+    @property
+    def names_runs(self) -> bool:
+        return self.columns.id is not None and self.columns.started is not None
+
     def read(self, connection: Connection) -> tuple[Snapshot, dict[str, Json]]:
         import sqlalchemy as sa
 
@@ -224,6 +228,7 @@ class SqlJobs(JobTable):
             failures=int(told["failures"] or 0),
             error=told.get("error") or "",
             worker=told.get("worker") or "",
+            run=told.get("run") or "",
             since=begun,
         )
 
@@ -324,9 +329,11 @@ class _Aggregate:
         if config.error:
             bad = sa.and_(self.among(*statuses.failed), last)
             asked["error"] = sa.func.max(sa.case((bad, sa.func.substr(self.text(config.error), 1, ERROR))))
-        if config.worker and config.started:
+        if config.started:
             here = sa.and_(self.among(*statuses.running), self.table.c[config.started] == newest.c.running_since)
-            asked["worker"] = sa.func.max(sa.case((here, self.text(config.worker))))
+            for name, column in (("worker", config.worker), ("run", config.id)):
+                if column:
+                    asked[name] = sa.func.max(sa.case((here, self.text(column))))
         kind = newest.c.type
         return (
             sa.select(kind, *(what.label(name) for name, what in asked.items()))

@@ -12,5 +12,5 @@ STATE = State.DOWN
 
 
 def judge(policy: Policy, result: Result) -> Iterator[Finding]:
-    for name, (reason, message) in (result.jobs or {}).items():
-        yield Finding(NAME, name, True, reason, message)
+    for name, trouble in (result.jobs or {}).items():
+        yield Finding(NAME, name, True, trouble.reason, trouble.message)

@@ -79,7 +79,12 @@ class Runner:
             preferences = {self.mask(expression): self._text(told) for expression, told in preferences.items()}
         jobs = seen.jobs
         if jobs is not None:
-            jobs = {self._text(name, NAME): (reason, self._text(said)) for name, (reason, said) in jobs.items()}
+            jobs = {
+                self._text(name, NAME): trouble._replace(
+                    message=self._text(trouble.message), run=self._text(trouble.run)
+                )
+                for name, trouble in jobs.items()
+            }
         result = Result(
             slot.probe, slot.at, slot.location, seen.outcome, seen.reason, self._text(seen.message),
             None if seen.duration is None else round(seen.duration), seen.phases,

@@ -19,6 +19,7 @@ from watchdog.service.clock import Clock
 from watchdog.service.delivery import Mailroom
 from watchdog.service.dispatch import Dispatcher
 from watchdog.service.lag import LagSentinel
+from watchdog.service.remedies import Remedying
 from watchdog.service.runner import Runner
 from watchdog.service.storage import Storage
 from watchdog.service.tasks import InternalTask
@@ -31,7 +32,7 @@ from watchdog.words import span
 
 log = structlog.get_logger()
 
-CLAIM, RECORD, WAKE, DELIVER, KEEP = 0.5, 0.5, 1.0, 1.0, 60.0
+CLAIM, RECORD, WAKE, DELIVER, REMEDY, KEEP = 0.5, 0.5, 1.0, 1.0, 2.0, 60.0
 """Seconds between ticks. What is urgent does not wait: a bad result is recorded, and a change told, at once."""
 BATCH = 500
 SPOOL = 10_000
@@ -62,6 +63,7 @@ class Service:
         wire: Wire,
         mask: Mask,
         clock: Clock,
+        remedying: Remedying | None = None,
     ):
         self.probes, self.storage, self.claims, self.journal = probes, storage, claims, journal
         self.mailroom, self.retention, self.mask, self.clock = mailroom, retention, mask, clock
@@ -76,9 +78,11 @@ class Service:
         self._tasks: list[asyncio.Task[None]] = []
         defaults = {"coalesce": True, "misfire_grace_time": None, "max_instances": 1}
         self._ticks = AsyncIOScheduler(timezone=UTC, job_defaults=defaults)
-        verbs: tuple[tuple[Callable[[], Awaitable[None]], float], ...] = (
+        verbs: list[tuple[Callable[[], Awaitable[None]], float]] = [
             (self.claim, CLAIM), (self.record, RECORD), (self.wake, WAKE), (self.deliver, DELIVER), (self.keep, KEEP),
-        )  # fmt: skip
+        ]  # fmt: skip
+        if remedying is not None:
+            verbs.append((remedying.remedy, REMEDY))
         self.tasks = {verb.__name__: InternalTask(verb, round(each * 1000), clock()) for verb, each in verbs}
         """What we do all the time, by name, and how it last went."""
         self._asked: set[asyncio.Task[None]] = set()

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from watchdog.model import Json, Outcome, ProbeInfo, Result, Severity, Task
+from watchdog.model import Json, Outcome, ProbeInfo, Result, Severity, Task, Trouble
 from watchdog.store.database import RESULT_COLUMNS
 
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
@@ -62,7 +62,7 @@ def result_of(row: Sequence[Any]) -> Result:
     values["tasks"] = None if tasks is None else {name: Task(*told) for name, told in loads(tasks).items()}
     values["preferences"] = loads(preferences)
     values["jobs"] = (
-        None if values["jobs"] is None else {name: tuple(told) for name, told in loads(values["jobs"]).items()}
+        None if values["jobs"] is None else {name: Trouble(*told) for name, told in loads(values["jobs"]).items()}
     )
     values["late"] = bool(values["late"])
     return Result(**values)

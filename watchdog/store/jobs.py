@@ -60,5 +60,5 @@ def last_look(connection: Connection, probe: int) -> Result | None:
 def _job(probe: ProbeInfo, kept: dict[str, object], look: Result | None) -> Job:
     fields = ("name", "plan", "last_start", "last_end", "last_ok", "duration", "expected", "reason")
     told = {field: kept.get(field) for field in fields}
-    _, message = ((look.jobs if look else None) or {}).get(str(kept.get("name")), ("", ""))
-    return Job(probe, message=message, at=look.slot if look else None, **told)  # type: ignore[arg-type] # JSON of ours
+    trouble = ((look.jobs if look else None) or {}).get(str(kept.get("name")))
+    return Job(probe, message=trouble.message if trouble else "", at=look.slot if look else None, **told)  # type: ignore[arg-type] # JSON of ours

@@ -10,7 +10,18 @@ import sqlalchemy as sa
 
 from watchdog.model import Outcome
 from watchdog.store.database import Database
-from watchdog.store.tables import check_ins, evidence, gaps, incidents, lapses, outbox, probes, results, rollups
+from watchdog.store.tables import (
+    check_ins,
+    evidence,
+    gaps,
+    incidents,
+    lapses,
+    outbox,
+    probes,
+    remedies,
+    results,
+    rollups,
+)
 
 HOUR = 3_600_000
 PROBES = 25
@@ -76,8 +87,12 @@ def expire(database: Database, now: int, keep_results: int, keep_rollups: int) -
         (lapses, _before(lapses.c.probe, lapses.c.slot, old)),
         (rollups, _before(rollups.c.probe, rollups.c.hour, older) & (rollups.c.hour < _last_rolled())),
         (gaps, gaps.c.stop < older),
+        (remedies, remedies.c.incident.in_(sa.select(incidents.c.id).where(ended))),
         (outbox, outbox.c.incident.in_(sa.select(incidents.c.id).where(ended))),
-        (incidents, ended & incidents.c.id.not_in(sa.select(outbox.c.incident))),
+        (
+            incidents,
+            ended & incidents.c.id.not_in(sa.union(sa.select(outbox.c.incident), sa.select(remedies.c.incident))),
+        ),
     ):
         key = list(table.primary_key.columns)
         chunk = sa.select(*key).where(which).limit(CHUNK)

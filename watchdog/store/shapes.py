@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from watchdog.model import Json, Sample, Story
+from watchdog.model import Json, Sample, Story, Tried
 from watchdog.store.jobs import Job
 from watchdog.store.views import Case, Seen, Standing, Told
 from watchdog.words import iso
@@ -73,6 +73,7 @@ def detailed_json(case: Case, told_of: Story, told: Iterable[Told]) -> Json:
         "first_bad": _sample_json(told_of.first_bad),
         "latest": _sample_json(told_of.latest),
         "notifications": [_told_json(letter) for letter in told],
+        "remedies": [_tried_json(one) for one in told_of.tried],
         "route": list(case.route),
         "runbook": case.probe.runbook,
         "target": case.probe.target,
@@ -90,6 +91,11 @@ def _sample_json(sample: Sample | None) -> Json:
         "duration": sample.duration,
         "evidence": {"facts": dict(sample.evidence.facts), "excerpt": sample.evidence.excerpt},
     }
+
+
+def _tried_json(tried: Tried) -> Json:
+    ended_at = None if tried.ended_at is None else iso(tried.ended_at)
+    return {**tried._asdict(), "at": iso(tried.at), "ended_at": ended_at}
 
 
 def _told_json(told: Told) -> Json:

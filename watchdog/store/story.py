@@ -11,6 +11,7 @@ from watchdog.model import Event, Evidence, Incident, Notification, Outcome, Pro
 from watchdog.rules import Policy, availability, judge, stale, unjudged
 from watchdog.store import codec
 from watchdog.store.database import RESULT_COLUMNS
+from watchdog.store.remedies import tried
 from watchdog.store.tables import evidence, incidents, probes, results
 
 RECENT = 20
@@ -56,6 +57,7 @@ def story(
         recent=tuple(_run(r) for r in reversed(runs)),
         first_bad=sample(connection, connection.execute(newest.where(first).limit(1)).first()),
         latest=sample(connection, runs[0]) if runs else None,
+        tried=tuple(tried(connection, row.id)),
         location=runs[0].location if runs else "",
         link=f"{link}/incidents/{row.id}" if link else "",
         merged=merged,

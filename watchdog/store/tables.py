@@ -49,7 +49,7 @@ results = Table(
     Column("measurements", Text),  # JSON {name: scalar}
     Column("tasks", Text),  # JSON {subject: [ok, age, seen, status, error]}
     Column("preferences", Text),  # JSON {expression: what is wrong, empty when it held}
-    Column("jobs", Text),  # JSON {job that is not right: [reason, message]}
+    Column("jobs", Text),  # JSON {job that is not right: [reason, message, run under way]}
     Column("prev", BigInteger),
     Column("n", Integer, nullable=False),
     Column("late", Boolean, nullable=False),
@@ -180,6 +180,22 @@ waiting = outbox.c.state == "waiting"
 dead = outbox.c.state == "dead"
 Index("ix_outbox_due", outbox.c.due_at, postgresql_where=waiting, sqlite_where=waiting)
 Index("ix_outbox_dead", outbox.c.created_at, postgresql_where=dead, sqlite_where=dead)
+
+remedies = Table(  # what was done about an incident, by itself
+    "remedies", metadata,
+    Column("incident", Text, primary_key=True),
+    Column("reason", Text, primary_key=True),
+    Column("run", Text, primary_key=True),  # of the job; empty: the source names none
+    Column("probe", BigInteger, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("what", Text, nullable=False),  # in words
+    Column("state", Text, nullable=False),  # held | begun | done | tried | failed
+    Column("at", BigInteger, nullable=False),  # when it was held back, or begun
+    Column("ended_at", BigInteger),
+    Column("detail", Text, nullable=False),  # what came of it
+    sqlite_with_rowid=False,
+)  # fmt: skip
+Index("ix_remedies_probe_at", remedies.c.probe, remedies.c.at)
 
 destinations = Table(  # a receiver that asked us to wait
     "destinations", metadata,

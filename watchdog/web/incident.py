@@ -15,7 +15,7 @@ from watchdog.web.compare import Side, compare
 from watchdog.web.probe import Notice, sentence
 from watchdog.web.results import STATE
 from watchdog.web.timeline import STATE_WORDS
-from watchdog.words import DAY, about, clock, count, moment, span
+from watchdog.words import DAY, about, clock, count, moment, remedied, span
 
 ENDED = {"gone": "its subject is gone", "removed": "the probe was removed"}
 DELIVERY = {"sent": "Delivered", "waiting": "Queued", "merged": "Told at the end", "dead": "Dead"}
@@ -177,6 +177,7 @@ def timeline(case: Case, told: Story, sent: Iterable[Told], now: int) -> tuple[H
         elif t.done_at is not None and t.state == "dead":
             why = f"{_tries(t)}, {t.detail}: a dead letter"
             found.append(Happened(t.done_at, f"{t.destination} given up", why, icon="send"))
+    found += [Happened(one.at, *remedied(one, now), icon="act") for one in told.tried]
     latest = told.latest
     if incident.resolved_at is not None:
         found.append(Happened(incident.resolved_at, "Resolved", ENDED.get(incident.resolution, "good again"), State.UP))

@@ -1,0 +1,239 @@
+"""Each way to do something, against the real thing: what it changes, what a dry run leaves alone, and how it fails."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from pydantic import ValidationError
+
+from tests.mariadb import MariaDb
+from tests.mcp_peers import free_port
+from tests.mcp_servers.raw import Answer, raw_server, tool
+from tests.postgres import Postgres
+from tests.standins import Answer as Reply
+from tests.standins import HttpStandIn
+from watchdog.queues import Reach
+from watchdog.remedies import Cause, Remedy
+from watchdog.remedies.sql import SqlRemedy
+from watchdog.wire import Trace, Wire
+from watchdog.wire.faults import Fault
+
+NBSP = "\N{NO-BREAK SPACE}"
+STUCK = Cause("billing", "a1b2", "job_stuck", "ledger", "7")
+RESET = "UPDATE jobs SET status = 'pending' WHERE id = :id AND status = 'running'"
+
+
+def apply(given: dict[str, Any], cause: Cause = STUCK, *, dry: bool = False, patience: float = 10.0) -> str:
+    async def act() -> str:
+        async with Wire() as wire:
+            reach = Reach(wire, Trace(), "private", patience, 1_700_000_000_000)
+            remedy = Remedy.model_validate({"on": "stuck", **given})
+            async with asyncio.timeout(patience):
+                return await remedy.act.apply(cause, reach, dry=dry)
+
+    return asyncio.run(act())
+
+
+# --- statements
+
+
+class Table:
+    """Two hundred jobs that run, one of them the seventh."""
+
+    def __init__(self, url: str, key: str = "INTEGER"):
+        self.url = url.replace("+psycopg", "").replace("+pymysql", "")
+        self.engine = sa.create_engine(url, poolclass=sa.NullPool)
+        self.do(f"CREATE TABLE jobs (id {key} PRIMARY KEY, kind VARCHAR(80), status VARCHAR(20))")
+        if key != "UUID":
+            rows = ", ".join(f"({n}, 'ledger', 'running')" for n in range(1, 201))
+            self.do(f"INSERT INTO jobs VALUES {rows}")
+
+    def do(self, *statements: str) -> None:
+        with self.engine.begin() as connection:
+            for statement in statements:
+                connection.execute(sa.text(statement))
+
+    @property
+    def pending(self) -> list[Any]:
+        with self.engine.begin() as connection:
+            return list(connection.execute(sa.text("SELECT id FROM jobs WHERE status = 'pending'")).scalars())
+
+    def sql(self, statement: str = RESET, **more: str) -> dict[str, Any]:
+        return {"sql": {"statement": statement, "url": self.url, **more}}
+
+
+@pytest.fixture(params=["sqlite", "postgres", "mariadb"])
+def table(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Table]:
+    if request.param == "sqlite":
+        yield Table(f"sqlite:///{tmp_path / 'app.db'}")
+        return
+    server: Postgres | MariaDb = request.getfixturevalue(request.param)
+    with server.fresh() as url:
+        yield Table(url)
+
+
+@pytest.fixture
+def pg(postgres: Postgres) -> Iterator[str]:
+    with postgres.fresh() as url:
+        yield url
+
+
+def test_a_statement_changes_the_one_row(table: Table) -> None:
+    assert apply(table.sql()) == f"changed 1{NBSP}row"
+    assert table.pending == [7]
+    assert apply(table.sql()) == f"changed 0{NBSP}rows"
+
+
+def test_a_dry_run_is_taken_back(table: Table) -> None:
+    assert apply(table.sql(), dry=True) == f"would change 1{NBSP}row"
+    assert table.pending == []
+
+
+def test_a_statement_that_means_too_much_is_taken_back(table: Table) -> None:
+    with pytest.raises(Fault, match=f"changes 200{NBSP}rows, more than 100: taken back") as fault:
+        apply(table.sql("UPDATE jobs SET status = 'pending'"))
+    assert fault.value.reason == "too_many_rows"
+    assert table.pending == []
+
+
+@pytest.mark.parametrize("name", ["x'; DROP TABLE jobs; --", "%s %(id)s :id", "\\'; --", '"'])
+def test_whatever_a_job_is_called_stays_a_value(table: Table, name: str) -> None:
+    renamed = table.sql("UPDATE jobs SET kind = :subject, status = 'pending' WHERE id = :id")
+    assert apply(renamed, STUCK._replace(subject=name)) == f"changed 1{NBSP}row"
+    with table.engine.begin() as connection:
+        assert connection.execute(sa.text("SELECT kind FROM jobs WHERE id = 7")).scalar() == name
+
+
+def test_a_key_may_be_a_uuid(pg: str) -> None:
+    table, key = Table(pg, "UUID"), "0b0e7c1e-6a35-4a1e-9c3f-0f8d6a1f2b3c"
+    table.do(f"INSERT INTO jobs VALUES ('{key}', 'ledger', 'running')")
+    assert apply(table.sql(), STUCK._replace(id=key)) == f"changed 1{NBSP}row"
+    assert [str(one) for one in table.pending] == [key]
+
+
+def test_a_cast_is_no_parameter(pg: str) -> None:
+    cast = "UPDATE jobs SET status = 'pending'::text WHERE id = CAST(:id AS int)"
+    assert apply(Table(pg).sql(cast)) == f"changed 1{NBSP}row"
+    with pytest.raises(ValidationError, match=r"write CAST\(:id AS ...\)"):
+        SqlRemedy(statement="UPDATE jobs SET status = 'pending' WHERE id = :id::int")
+
+
+def test_who_may_not_change_it_hears_so(pg: str) -> None:
+    table = Table(pg)
+    table.do("CREATE ROLE reader LOGIN PASSWORD 'a'", "GRANT SELECT ON jobs TO reader")
+    who = f"reader:a@{table.url.partition('@')[2]}"
+    with pytest.raises(Fault, match="PostgreSQL answers: permission denied for table jobs"):
+        apply({"sql": {"statement": RESET, "url": f"postgresql://{who}"}})
+    table.do("DROP OWNED BY reader", "DROP ROLE reader")
+
+
+def test_a_lock_that_somebody_holds_is_not_waited_for(pg: str) -> None:
+    table = Table(pg)
+    with table.engine.begin() as connection:
+        connection.execute(sa.text("UPDATE jobs SET kind = 'mine' WHERE id = 7"))
+        with pytest.raises(Fault, match="lock timeout") as fault:
+            apply(table.sql())
+    assert fault.value.reason == "query_timeout"
+
+
+def test_a_statement_that_is_none_is_refused_by_the_database(table: Table) -> None:
+    with pytest.raises(Fault, match=" answers: ") as fault:
+        apply(table.sql("UPDATE jobs SET nothing = 1 WHERE id = :id"))
+    assert fault.value.reason == "broker_refused"
+
+
+def test_a_database_that_is_away(tmp_path: Path) -> None:
+    with pytest.raises(Fault, match="database unreachable"):
+        apply({"sql": {"statement": RESET, "url": f"postgresql://me@127.0.0.1:{free_port()}/app"}})
+    with pytest.raises(Fault, match="is not there"):
+        apply({"sql": {"statement": RESET, "url": f"sqlite:///{tmp_path / 'gone.db'}"}})
+    assert not (tmp_path / "gone.db").exists()
+
+
+def test_parameters_are_found_as_the_database_finds_them() -> None:
+    statement = r"UPDATE t SET a = :subject, b = '12\:30', c = now()::text, d = :id WHERE e = ':'"
+    assert SqlRemedy(statement=statement).parameters == {"subject", "id"}
+
+
+# --- requests
+
+
+def test_a_request_carries_the_values_and_nothing_more() -> None:
+    with HttpStandIn() as ops:
+        url = f"{ops.url}/workers/{{subject}}/restart?run={{id}}"
+        given = {"http": {"url": url, "json": {"why": "{reason}", "who": ["{subject}"], "n": 3, "{id}": "{unknown}"}}}
+        assert apply(given, STUCK._replace(subject='a/b?c&"d"')) == "answered 200"
+        [heard] = ops.heard
+    assert heard.path == "/workers/a%2Fb%3Fc%26%22d%22/restart?run=7"
+    assert heard.json == {"why": "job_stuck", "who": ['a/b?c&"d"'], "n": 3, "{id}": "{unknown}"}
+    assert heard.headers["idempotency-key"] == "wd-a1b2-job_stuck-7"
+
+
+def test_a_request_that_is_refused_says_how() -> None:
+    with HttpStandIn() as ops:
+        ops.answers.append(Reply(409, b'{"error": "a restart is under way"}', (("content-type", "application/json"),)))
+        with pytest.raises(Fault, match="answered 409: a restart is under way"):
+            apply({"http": ops.url})
+
+
+def test_a_dry_run_sends_no_request() -> None:
+    with HttpStandIn() as ops:
+        assert apply({"http": ops.url}, dry=True) == "would send it"
+        assert ops.heard == []
+
+
+# --- tools
+
+
+def call(answers: dict[str, Any], *, dry: bool = False, name: str = "trigger_task", **result: Any) -> tuple[str, Any]:
+    """What came of calling a tool, and what its server heard."""
+
+    async def act() -> tuple[str, Any]:
+        async with raw_server(answers, tools=[tool(name)], result=result) as server, Wire() as wire:
+            arguments = {"task": "{subject}"}
+            told = {"on": "stale", "mcp": {"url": server.url, "tool": "trigger_task", "arguments": arguments}}
+            reach = Reach(wire, Trace(), "private", 10.0, 1_700_000_000_000)
+            remedy = Remedy.model_validate(told)
+            return await remedy.act.apply(STUCK._replace(reason="task_stale"), reach, dry=dry), server.heard
+
+    return asyncio.run(act())
+
+
+def test_a_tool_is_called() -> None:
+    said, heard = call({}, content=[{"type": "text", "text": "on its way"}])
+    assert said == "called"
+    assert heard.count("tools/call") == 1
+
+
+def test_a_tool_that_begins_a_job_names_it() -> None:
+    assert call({}, content=[{"type": "text", "text": '{"job_id": 12}'}])[0] == "begun as job 12"
+
+
+def test_a_dry_run_looks_whether_the_tool_is_there() -> None:
+    said, heard = call({}, dry=True)
+    assert said == "would call it: it is listed"
+    assert "tools/call" not in heard
+    with pytest.raises(Fault, match=f"tool trigger_task is missing: 1{NBSP}tool listed"):
+        call({}, dry=True, name="another")
+
+
+def test_a_tool_that_fails_says_why() -> None:
+    with pytest.raises(Fault, match="trigger_task reports an error: no such task"):
+        call({}, isError=True, content=[{"type": "text", "text": "no such task"}])
+    with pytest.raises(Fault, match="no more tonight"):
+        call({"tools/call": Answer(error=(-32000, "no more tonight"))})
+
+
+def test_a_server_may_be_a_command() -> None:
+    server = Path(__file__).parents[1] / "mcp_servers" / "jobs.py"
+    command = [sys.executable, str(server), "stdio"]
+    said = apply(
+        {"mcp": {"command": command, "tool": "export_data", "arguments": {"format": "{subject}"}}}, patience=60
+    )
+    assert said == "begun as job ledger-1"

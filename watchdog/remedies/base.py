@@ -1,0 +1,60 @@
+"""The seam of remedies: what is done about a named finding, once, and how that went. Whether it may be done is decided
+elsewhere."""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from typing import NamedTuple
+
+from watchdog.fields import Model
+from watchdog.model import Json
+from watchdog.queues.base import Reach
+
+RUN = "id"
+"""The parameter that stands for the run under way."""
+
+
+class Cause(NamedTuple):
+    """What a remedy is for: the values of its parameters. Texts of jobs and tasks are untrusted."""
+
+    probe: str
+    """The probe's key."""
+    incident: str
+    reason: str
+    subject: str
+    """The job or the task; empty: the probe itself."""
+    id: str
+    """By what the source knows the run that is under way; empty: there is none."""
+
+
+PARAMETERS = Cause._fields
+
+
+class Act(Model):
+    """One way to do something, as configured; a subclass a kind."""
+
+    @property
+    @abstractmethod
+    def parameters(self) -> frozenset[str]:
+        """Those of PARAMETERS that it names."""
+
+    @property
+    @abstractmethod
+    def shown(self) -> str:
+        """What it does, in words: "POST https://...", safe to show once it is masked."""
+
+    def prepare(self) -> None:
+        """Load what it needs, where that takes long."""
+        return
+
+    @abstractmethod
+    async def apply(self, cause: Cause, reach: Reach, *, dry: bool) -> str:
+        """Do it, once; `dry`: find out what it would do, and leave everything as it is. Returns what came of it, in
+        words. Raises Fault."""
+
+
+def placeholders(template: Json) -> frozenset[str]:
+    """The parameters that stand in a template as `{name}`."""
+    text = json.dumps(template)
+    return frozenset(name for name in PARAMETERS if f"{{{name}}}" in text)
