@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from watchdog.remedies.reasons import REASONS
+
 ROOT = Path(__file__).parents[1]
 NAMES = ("reason", "resolution")
 WORD = re.compile(r"[a-z]+(_[a-z0-9]+)*")
@@ -77,6 +79,13 @@ def test_every_reason_is_explained_and_every_explained_one_exists() -> None:
     found = reasons([ast.parse(p.read_text(encoding="utf-8")) for p in sorted((ROOT / "watchdog").rglob("*.py"))])
     assert found - set(explained) - {"test"} == set()
     assert set(explained) - found == set()
+
+
+def test_a_remedy_may_be_for_every_reason_that_makes_a_finding_bad() -> None:
+    text = (ROOT / "docs/reasons.md").read_text(encoding="utf-8")
+    sections = {part.partition("\n")[0]: part for part in text.split("\n## ")}
+    told = sections["Why a run fails"] + sections["Why an incident opens besides"]
+    assert set(re.findall(r"^\| `([a-z0-9_]+)` \|", told, flags=re.MULTILINE)) - {"silent"} == REASONS
 
 
 def test_reasons_are_found_wherever_they_stand() -> None:

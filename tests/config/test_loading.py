@@ -28,6 +28,7 @@ FLEET_ENV = {
     "SLACK_WEBHOOK_URL": "https://hooks.slack.example/services/T0/B0/abcdefgh",
     "REDIS_URL": "redis://:abcdefgh@localhost:6379/0",
     "APP_DB_URL": "postgresql://reader:abcdefgh@localhost/app",
+    "APP_DB_REMEDY_URL": "postgresql://healer:abcdefgh@localhost/app",
 }
 
 

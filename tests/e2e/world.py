@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -57,9 +57,9 @@ class World:
         return {**top, "probes": self.probes, "receivers": receivers, **self.more}
 
     @asynccontextmanager
-    async def watched(self, clock: Clock = wall) -> AsyncIterator[Watched]:
+    async def watched(self, clock: Clock = wall, env: Mapping[str, str] = {}) -> AsyncIterator[Watched]:
         """Watchdog runs, until the block is left."""
-        loaded = load(self.folder / "watchdog.yaml", json.dumps(self.config()), {})
+        loaded = load(self.folder / "watchdog.yaml", json.dumps(self.config()), env)
         async with running(loaded, clock) as app:
             yield Watched(app)
 

@@ -25,7 +25,7 @@ from watchdog.wire import Trace, Wire
 from watchdog.wire.faults import Fault
 
 NBSP = "\N{NO-BREAK SPACE}"
-STUCK = Cause("billing", "a1b2", "job_stuck", "ledger", "7")
+STUCK = Cause("7", "ledger", "job_stuck", "billing", "a1b2")
 RESET = "UPDATE jobs SET status = 'pending' WHERE id = :id AND status = 'running'"
 
 

@@ -18,14 +18,14 @@ RUN = "id"
 class Cause(NamedTuple):
     """What a remedy is for: the values of its parameters. Texts of jobs and tasks are untrusted."""
 
+    id: str
+    """By what the source knows the run that is under way; empty: there is none."""
+    subject: str
+    """The job or the task; empty: the probe itself."""
+    reason: str
     probe: str
     """The probe's key."""
     incident: str
-    reason: str
-    subject: str
-    """The job or the task; empty: the probe itself."""
-    id: str
-    """By what the source knows the run that is under way; empty: there is none."""
 
 
 PARAMETERS = Cause._fields

@@ -67,7 +67,7 @@ class Remedying:
 
     async def _apply(self, probe: Probe, case: Case, *, dry: bool) -> str:
         act = self._acts[case.probe]
-        cause = Cause(probe.key, case.incident, case.reason, case.subject, case.run)
+        cause = Cause(case.run, case.subject, case.reason, probe.key, case.incident)
         if RUN in act.parameters and not case.run:
             raise Fault("no_run", "no run is under way, or its id is not told: there is nothing to name")
         reach = Reach(self.wire, Trace(), probe.egress, PATIENCE, self.clock())
