@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.rules.made import FAILED, OK, findings, history, policy, result, told
-from watchdog.model import Change, Finding, Machine, Result, Task
+from watchdog.model import Change, Finding, Machine, Result, Task, Trouble
 from watchdog.rules import Machines, fold, judge
 from watchdog.rules.engine import gone, step
 
@@ -46,7 +46,7 @@ AVAILABILITY = [
     Row("isError with no listing is the probe's own",
         bad_task("f", "tool_error", None), [("", True, "tool_error", "said so")]),
     Row("what the jobs' own incidents tell is not told again",
-        result("f", reason="job_overdue", jobs={"a": ("job_overdue", "a is overdue")}), GOOD),
+        result("f", reason="job_overdue", jobs={"a": Trouble("job_overdue", "a is overdue")}), GOOD),
     Row("a failure with every job well is the probe's own",
         result("f", reason="broker_unreachable", message="said so", jobs={}),
         [("", True, "broker_unreachable", "said so")]),
@@ -239,7 +239,7 @@ def test_a_finding_without_a_listing_is_never_gone() -> None:
     assert list(machines) == [("availability", "")]
 
 
-LATE = {"a": ("job_overdue", "a is overdue")}
+LATE = {"a": Trouble("job_overdue", "a is overdue")}
 
 
 def test_a_job_opens_and_resolves_at_once_whatever_after_and_recover_say() -> None:
@@ -249,7 +249,7 @@ def test_a_job_opens_and_resolves_at_once_whatever_after_and_recover_say() -> No
 
 
 def test_each_job_is_told_by_itself() -> None:
-    both = {**LATE, "b": ("job_failed", "b failed")}
+    both = {**LATE, "b": Trouble("job_failed", "b failed")}
     rows = [result("f", 1, jobs=LATE), result("f", 2, jobs=both), result("f", 3, jobs={"b": both["b"]})]
     done = fold(policy(), {}, 0, rows, lambda _: True)
     assert told(done.changes) == [
