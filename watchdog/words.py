@@ -20,6 +20,7 @@ STATE_GLYPH = {State.UP: "✓", State.DEGRADED: "▲", State.UNKNOWN: "○", Sta
 _JOB_WORD = {
     "job_overdue": "Overdue", "job_never_ran": "Never ran", "job_stuck": "Stuck", "job_stalled": "Stalled",
     "job_failed": "Failed", "job_too_long": "Too long", "job_too_short": "Too short", "job_gone": "Gone",
+    "task_failed": "Failed", "task_stale": "Stale", "task_never_ran": "Never ran", "task_missing": "Missing",
 }  # fmt: skip
 
 _REMEDY_WORD = {"held": "held back", "begun": "begun", "done": "done", "tried": "tried without doing it"}
@@ -106,7 +107,7 @@ def moment(at: int, now: int, *, seconds: bool = False) -> str:
 
 
 def job_word(reason: str, *, ran: bool, planned: bool) -> str:
-    """How a scheduled job does: "Overdue", "On time", "Not run yet"; "Ok" where nobody knows when it should run."""
+    """How a job or task does: "Overdue", "On time", "Not run yet"; "Ok" where nobody knows when it should run."""
     if reason:
         return _JOB_WORD.get(reason, reason)
     return ("On time" if planned else "Ok") if ran else "Not run yet"

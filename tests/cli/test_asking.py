@@ -12,11 +12,11 @@ from tests.cli.terminal import typed
 from tests.store.lab import Lab, member, series
 from tests.web.book import Book
 from watchdog.assets import asset
-from watchdog.model import Outcome
+from watchdog.model import Outcome, Task
 from watchdog.service.clock import wall
 from watchdog.store.database import Database
 from watchdog.store.migrate import upgrade
-from watchdog.words import iso
+from watchdog.words import iso, moment
 
 Write = Callable[..., Path]
 MINUTE = 60_000
@@ -137,6 +137,9 @@ def test_every_job_with_its_verdict(write: Write) -> None:
     book.job(probe, "nightly", plan="0 3 * * * UTC", last_start=now - MINUTE, expected=now + MINUTE)
     book.job(probe, "[red]digest", plan="", reason="job_overdue")
     book.result(probe, now - MINUTE, Outcome.FAIL, late, "job_overdue", jobs={"[red]digest": ("job_overdue", late)})
+    away = book.probe("Tools", "mcp")
+    book.result(away, now - MINUTE, tasks={"sweep": Task(ok=True, age=MINUTE)})
+    book.result(away, now, Outcome.FAIL, "got 503")
     with database.write() as connection:
         book.write(connection)
     ran = typed("jobs")
@@ -145,6 +148,7 @@ def test_every_job_with_its_verdict(write: Write) -> None:
     assert rows[0] == ["verdict", "job", "probe", "schedule", "last run", "next expected", "what"]
     assert rows[1] == ["Overdue", "[red]digest", "Schedules", "never", late]
     assert rows[2][:5] == ["On time", "nightly", "Schedules", "0 3 * * * UTC", "1 min ago"]
+    assert rows[3] == ["Ok", "sweep", "Tools", "2 min ago", f"not read since {moment(now - MINUTE, now)}"]
     told = {job["job"]: job for job in typed("jobs", "-o", "json").json}
     assert told["[red]digest"] == {
         "probe": "schedules", "job": "[red]digest", "reason": "job_overdue", "message": late, "schedule": "",

@@ -211,7 +211,8 @@ def _told(run: Served, incidents: int) -> bool:
 def _pages(run: Served) -> Iterator[tuple[str, str]]:
     """Every page that can be reached from those an operator begins with."""
     seen: set[str] = set()
-    todo = ["", "probes", "incidents", "dead-letters", "api/probes", "api/incidents", "readyz", "healthz", "nowhere"]
+    todo = ["", "probes", "incidents", "jobs", "dead-letters", "api/probes", "api/incidents", "api/jobs"]
+    todo += ["readyz", "healthz", "nowhere"]
     while todo:
         path = todo.pop()
         if path in seen or len(seen) > 60:

@@ -97,6 +97,13 @@ class Book:
         value = json.dumps({"name": name, "plan": "", "since": NOW, "reason": "", **nothing, **known})
         self.rows["memory"].append({"probe": probe, "key": f"job:{len(self.rows['memory'])}", "value": value})
 
+    def check_in(
+        self, probe: int, at: int, kind: str, *, run: str = "", code: int | None = None, duration: int | None = None,
+        body: str = "",
+    ) -> None:  # fmt: skip
+        row = {"kind": kind, "run": run, "code": code, "duration": duration, "body": body}
+        self.rows["check_ins"].append({"probe": probe, "at": at, "id": f"{len(self.rows['check_ins']):x}", **row})
+
     def runs(self, probe: int, base: int = 180, *, ago: int = 9, count: int = 60, every: int = MINUTE) -> None:
         """Passing results, the newest `ago` seconds ago."""
         for i in range(count):

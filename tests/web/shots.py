@@ -12,7 +12,7 @@ from playwright.sync_api import ViewportSize
 from tests.web.book import Book, at
 from tests.web.browser import browsing
 from tests.web.serving import app_of, filled, serving
-from tests.web.story import acme, newborn, pipeline, resolved
+from tests.web.story import acme, newborn, pipeline, resolved, scheduled
 
 Scheme = Literal["light", "dark"]
 
@@ -33,6 +33,9 @@ def main(folder: Path) -> None:
         (resolved(), "incident-resolved", incident, (1280,), ("light", "dark")),
         (newborn(), "probe-first-minute", "/probes/search-mcp", (1280, 320), ("light",)),
         (pipeline(), "canary", "/probes/email-pipeline", (1280, 320), ("light", "dark")),
+        (scheduled(), "jobs", "/jobs", (1280, 320), ("light", "dark")),
+        (scheduled(), "heartbeat", "/probes/nightly-backup", (1280, 320), ("light", "dark")),
+        (Book(), "jobs-empty", "/jobs", (1280, 320), ("light",)),
         (Book(), "status-empty", "/", (1280,), ("light",)),
     ]
     with browsing() as browser, tempfile.TemporaryDirectory() as scratch:

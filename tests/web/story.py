@@ -7,7 +7,7 @@ import math
 
 from tests.web.book import NOW, Book, at
 from watchdog.model import Evidence, Outcome, Severity, Task
-from watchdog.words import DAY, HOUR, MINUTE, SECOND
+from watchdog.words import DAY, HOUR, MINUTE, SECOND, span
 
 NOBODY = ("route 1 does not match: severity is warning, not critical", "no route matches: nobody is told")
 
@@ -282,3 +282,88 @@ def pipeline() -> Book:
         book.result(id, slot, took=wait + work, phases=phases)
     book.incident(id, "availability", why, newest - 10 * MINUTE, after=10 * MINUTE, reason="not_picked_up")
     return book
+
+
+BACKUP_SPEC = """\
+name: Nightly backup
+heartbeat: {key: "${BACKUP_KEY}", schedule: "0 3 * * *", timezone: Europe/Berlin, grace: 30m, max_runtime: 2h}
+"""
+BACKUP_LOG = """\
+rotating /var/backups/acme-2026-11-{day}.tar.zst
+copied 214 GB to offsite in 51 min
+{said}
+"""
+
+
+def scheduled() -> Book:
+    """Jobs of every sort of source: five are not right, one source has not been read for a while, one job checks in."""
+    book = Book()
+    book.mark(NOW - 2 * SECOND)
+    billing = book.probe("Billing jobs", "jobs", "Billing", target="db.acme.example/billing, table scheduled_jobs")
+    wrong = {
+        "reconcile-ledger": (
+            "job_stuck",
+            f"reconcile-ledger is stuck: running for {span(255 * MINUTE)} on app-3, limit {span(2 * HOUR)}",
+        ),
+        "retry-payments": (
+            "job_overdue",
+            f"retry-payments is overdue: 3 runs missed, the first due 00:00, {span(149 * MINUTE)} ago",
+        ),
+        "export-ledger": (
+            "job_failed",
+            "export-ledger failed 3 times in a row: relation ledger_2026_11 does not exist",
+        ),
+    }
+    for name, plan, ran, took, due in (
+        ("reconcile-ledger", "0 22 * * * UTC", at("22:14", 1), None, at("22:00")),
+        ("retry-payments", "0 * * * * UTC", at("23:00:02", 1), 41 * SECOND, at("03:00")),
+        ("export-ledger", "*/30 * * * * UTC", at("02:00:01"), 2 * SECOND, at("02:30")),
+        ("nightly-invoices", "0 6 1 * * UTC", at("06:00:04", 21), 41 * MINUTE, at("06:00", -9)),
+        ("usage-rollup", "every 10 min", at("02:20"), 18 * SECOND, at("02:30")),
+    ):
+        reason, _ = wrong.get(name, ("", ""))
+        ended = None if took is None else ran + took
+        well = None if reason else ended
+        known = {"last_start": ran, "last_end": ended, "last_ok": well, "duration": took, "expected": due}
+        book.job(billing, name, plan=plan, reason=reason, **known)
+    says = "3 jobs of 5 are not right: reconcile-ledger, retry-payments, export-ledger"
+    book.result(billing, NOW - 14 * SECOND, Outcome.FAIL, says, "job_stuck", 12, jobs=wrong, phases={"read": 12})
+    for name, (reason, said) in wrong.items():
+        book.incident(billing, "job", said, at("00:30"), subject=name, after=0, needed=1, reason=reason)
+
+    digests = book.probe("Digest schedulers", "jobs", "Mail")
+    late = "trial-ending never ran: due 18 Nov 08:00, 3 days ago"
+    book.job(digests, "digest-daily", plan="0 7 * * * UTC", last_start=at("07:00", 1), duration=3 * MINUTE,
+             expected=at("07:00"))  # fmt: skip
+    book.job(digests, "trial-ending", plan="0 9 * * * Europe/Berlin", reason="job_never_ran", expected=at("08:00"))
+    book.result(
+        digests, at("01:12"), Outcome.FAIL, late, "job_never_ran", 8, jobs={"trial-ending": ("job_never_ran", late)}
+    )
+    for slot in range(at("01:13"), NOW, MINUTE):
+        book.result(digests, slot, Outcome.FAIL, "connection refused", "broker_unreachable", None)
+    book.incident(digests, "availability", "connection refused", at("01:13"), reason="broker_unreachable")
+
+    search(book)
+    backup(book)
+    return book
+
+
+def backup(book: Book) -> None:
+    """A heartbeat: in grace, with a week of check-ins."""
+    id = book.probe("Nightly backup", "heartbeat", "Core", spec=BACKUP_SPEC, target="checks in 0 3 * * * Europe/Berlin")
+    for ago in range(7, 0, -1):
+        start, failed = at("02:00:03", ago), ago == 4
+        took = (54 + ago) * MINUTE + ago * SECOND
+        said = "offsite: No space left on device" if failed else "done: 214 GB, 0 errors"
+        book.check_in(id, start, "start", run=f"backup-{ago}")
+        if failed:
+            book.check_in(id, start + took - MINUTE, "log", run=f"backup-{ago}", body="retrying offsite once")
+        log = BACKUP_LOG.format(day=22 - ago, said=said)
+        end = "fail" if failed else "ok"
+        book.check_in(id, start + took, end, run=f"backup-{ago}", code=28 if failed else 0, duration=took, body=log)
+    ran = at("02:00:03", 1)
+    took = 55 * MINUTE + SECOND
+    known = {"last_start": ran, "last_end": ran + took, "last_ok": ran + took, "duration": took}
+    book.job(id, "Nightly backup", plan="0 3 * * * Europe/Berlin", expected=at("02:00", -1), **known)
+    for i in range(60):
+        book.result(id, NOW - 20 * SECOND - i * MINUTE, took=None, jobs={}, measurements={"took": took})

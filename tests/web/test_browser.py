@@ -12,7 +12,7 @@ import pytest
 from tests.web.book import Book, at
 from tests.web.browser import browsing, chromium
 from tests.web.serving import app_of, filled, serving
-from tests.web.story import newborn, resolved
+from tests.web.story import newborn, resolved, scheduled
 from watchdog.store.database import Database
 from watchdog.web import Key
 
@@ -55,12 +55,15 @@ def site(told_story: Database) -> Iterator[str]:
         yield address
 
 
-@pytest.fixture(scope="module", params=["resolved", "newborn", "empty", "sign-in", "stopped"])
+@pytest.fixture(
+    scope="module", params=["resolved", "newborn", "empty", "sign-in", "stopped", "jobs", "heartbeat", "no-jobs"]
+)
 def other(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of one more page, over a database of its own."""
     book, path = {
         "resolved": (resolved, INCIDENT), "newborn": (newborn, "/probes/search-mcp"), "empty": (Book, "/"),
         "sign-in": (Book, "/probes"), "stopped": (Book, "/probes"),
+        "jobs": (scheduled, "/jobs"), "heartbeat": (scheduled, "/probes/nightly-backup"), "no-jobs": (Book, "/jobs"),
     }[request.param]  # fmt: skip
     story = book()
     keys = (Key("ops", "operator", "0123456789"),) if request.param == "sign-in" else ()

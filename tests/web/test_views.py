@@ -10,11 +10,12 @@ import sqlalchemy as sa
 from tests.web.book import NOW, Book, at
 from tests.web.serving import filled
 from tests.web.story import acme
+from watchdog.beat import CheckIn, Kind
 from watchdog.model import Evidence, Outcome, State, Task
 from watchdog.store import history, views
 from watchdog.store.database import Database
 from watchdog.store.jobs import jobs
-from watchdog.words import DAY, HOUR, MINUTE, SECOND
+from watchdog.words import DAY, HOUR, MINUTE, SECOND, span
 
 
 @pytest.fixture
@@ -142,9 +143,6 @@ def test_the_last_good_results(connection: sa.Connection) -> None:
     assert history.last_good(connection, 1, NOW - 4 * MINUTE) == NOW - 6 * MINUTE
     assert history.last_good(connection, 1, NOW - 10 * MINUTE) is None
     assert history.last_good_evidence(connection, 1, NOW) is None
-    listing = history.last_listing(connection, 1)
-    assert listing is not None
-    assert listing.tasks == {"t": Task(ok=True, age=5)}
 
 
 def test_jobs_of_the_probes_that_are_there(database: Database) -> None:
@@ -152,21 +150,45 @@ def test_jobs_of_the_probes_that_are_there(database: Database) -> None:
     book.probes = {"API": 1, "New": 2, "Gone": 3}
     shop, gone = book.probe("Shop jobs", "jobs"), book.probe("Gone jobs", "jobs")
     book.rows["probes"][-1]["removed_at"] = NOW
+    backup, tools = book.probe("Backup", "heartbeat"), book.probe("Tools", "mcp", task_limits={"t": HOUR, "u": HOUR})
     book.job(shop, "b", last_start=NOW - MINUTE)
     book.job(shop, "a", reason="job_stuck")
     book.job(gone, "c")
+    book.job(backup, "Backup")
     book.rows["memory"].append({"probe": shop, "key": "flight", "value": "[1]"})
     book.result(shop, NOW - MINUTE, Outcome.FAIL, jobs={"a": ("job_stuck", "a is stuck")})
+    book.result(shop, NOW - SECOND, Outcome.FAIL)
+    book.result(tools, NOW - MINUTE, tasks={"t": Task(ok=True, age=2 * HOUR)})
     with database.write() as connection:
         book.write(connection)
     with database.read() as connection:
         found = jobs(connection)
         assert jobs(connection, 1) == []
-        assert jobs(connection, shop) == found
-    assert [(job.name, job.message, job.at) for job in found] == [
-        ("a", "a is stuck", NOW - MINUTE),
-        ("b", "", NOW - MINUTE),
-    ]
+        assert jobs(connection, shop) == [job for job in found if job.probe.id == shop]
+        assert jobs(connection, tools) == [job for job in found if job.probe.id == tools]
+    assert [(job.name, job.word, job.message, job.at, job.unread) for job in found] == [
+        ("a", "Stuck", "a is stuck", NOW - MINUTE, True),
+        ("u", "Missing", "task u is not in the server's list", NOW - MINUTE, False),
+        ("t", "Stale", f"task t is stale: last run {span(2 * HOUR)} ago, limit {span(HOUR)}", NOW - MINUTE, False),
+        ("Backup", "Not run yet", "", None, False),
+        ("b", "Ok", "", NOW - MINUTE, True),
+    ]  # fmt: skip
+    stale = next(job for job in found if job.name == "t")
+    assert (stale.last_start, stale.expected) == (NOW - MINUTE - 2 * HOUR, NOW - MINUTE - HOUR)
+    assert stale.state is State.DEGRADED
+
+
+def test_what_a_job_told_us_newest_first(database: Database) -> None:
+    book = Book()
+    for i, kind in enumerate(("start", "log", "fail")):
+        book.check_in(1, NOW + i, kind, run="r", code=3 if kind == "fail" else None, duration=2 if i == 2 else None)
+    book.check_in(2, NOW, "ok")
+    with database.write() as connection:
+        book.write(connection)
+    with database.read() as connection:
+        (failed, took), (logged, _) = history.last_check_ins(connection, 1, 2)
+    assert (failed, took) == (CheckIn("2", NOW + 2, Kind.FAIL, "r", 3), 2)
+    assert logged.kind is Kind.LOG
 
 
 def test_days_with_data_come_from_roll_ups_and_the_last_two_from_results(database: Database) -> None:

@@ -62,7 +62,7 @@ def incidents(
 
 
 def jobs(config: ConfigFile = DEFAULT, output: OutputFormat = Output.TABLE) -> None:
-    """Every scheduled job that was found, and when it should run next. Exits 1 when one is not right."""
+    """Every scheduled job, heartbeat and task, and when it should run next. Exits 1 when one is not right."""
     from watchdog.service.clock import wall
     from watchdog.store.jobs import jobs as found_jobs
     from watchdog.store.shapes import job_json
@@ -107,14 +107,14 @@ def _incident_row(incident: Incident, probe: str, now: int) -> tuple[str, ...]:
 
 
 def _job_row(job: Job, now: int) -> tuple[str, ...]:
-    from watchdog.words import ago, job_word, moment
+    from watchdog.words import ago, moment
 
-    word = job_word(job.reason, ran=job.last_start is not None, planned=bool(job.plan))
-    colour = "red" if job.reason else "bright_black" if job.last_start is None else "green"
     seen = "never" if job.last_start is None else ago(job.last_start, now)
     expected = "" if job.expected is None else moment(job.expected, now)
     names = _plain(job.name), _plain(job.probe.name), _plain(job.plan)
-    return f"[{colour}]{word}[/]", *names, seen, expected, _plain(job.message)
+    unread = f"not read since {moment(job.at, now)}" if job.unread and job.at is not None else ""
+    what = "; ".join(filter(None, (job.message, unread)))
+    return f"[{COLOUR[job.state.value]}]{job.word}[/]", *names, seen, expected, _plain(what)
 
 
 def _plain(text: str) -> str:

@@ -10,10 +10,11 @@ from typing import NamedTuple
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from watchdog.beat import CheckIn, Kind
 from watchdog.model import Evidence, Outcome, Result
 from watchdog.store.codec import loads, result_of
 from watchdog.store.database import RESULT_COLUMNS
-from watchdog.store.tables import evidence, incidents, probes, results, rollups
+from watchdog.store.tables import check_ins, evidence, incidents, probes, results, rollups
 from watchdog.store.views import JUDGED, SEEN, Seen, seen_of
 from watchdog.words import DAY
 
@@ -133,9 +134,9 @@ def last_good_evidence(connection: Connection, probe: int, slot: int) -> int | N
     return connection.execute(statement).scalar()
 
 
-def last_listing(connection: Connection, probe: int) -> Result | None:
-    """The newest result that saw a list of tasks."""
-    columns = [results.c[name] for name in RESULT_COLUMNS]
-    statement = sa.select(*columns).where(results.c.probe == probe, results.c.tasks.is_not(None))
-    row = connection.execute(statement.order_by(results.c.slot.desc()).limit(1)).first()
-    return None if row is None else result_of(row)
+def last_check_ins(connection: Connection, probe: int, limit: int) -> list[tuple[CheckIn, int | None]]:
+    """What a job told us, newest first, each with how long the run took that it ended, in ms."""
+    columns = [*(check_ins.c[name] for name in CheckIn._fields), check_ins.c.duration]
+    told = sa.select(*columns).where(check_ins.c.probe == probe)
+    newest = told.order_by(check_ins.c.at.desc(), check_ins.c.id.desc()).limit(limit)
+    return [(CheckIn(id, at, Kind(kind), *rest), took) for id, at, kind, *rest, took in connection.execute(newest)]

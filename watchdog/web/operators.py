@@ -1,4 +1,4 @@
-"""What operators see, behind a key: probes, incidents and dead letters, with evidence."""
+"""What operators see, behind a key: probes, incidents, jobs and dead letters, with evidence."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from starlette.responses import HTMLResponse
 
 from watchdog.store import views
 from watchdog.store.views import STANDSTILL, Connection, Pulse
-from watchdog.web import incident, incidents, probe, probes
+from watchdog.web import incident, incidents, jobs, probe, probes
 from watchdog.web.access import Access
 from watchdog.web.errors import NotHereError
 from watchdog.web.pages import NO_STORE, Pages
@@ -83,6 +83,12 @@ def operator_router(desk: Desk) -> APIRouter:
         if shown is None:
             raise NotHereError(f"There is no incident {id}. Old ones go when their time is over.")
         return await desk.show(request, "incident.j2", "incidents", shown.pulse, now, page=shown)
+
+    @router.get("/jobs")
+    async def show_jobs(request: Request, q: str = "", verdict: str = "", page: int = 1) -> HTMLResponse:
+        now, narrowed = desk.now(), jobs.Filter(q[:200], verdict)
+        shown = await desk.ask(lambda c: jobs.read(c, narrowed, page, now))
+        return await desk.show(request, "jobs.j2", "jobs", shown.pulse, now, page=shown)
 
     @router.get("/dead-letters")
     async def show_dead_letters(request: Request) -> HTMLResponse:

@@ -12,22 +12,22 @@ from watchdog.model import Incident, Outcome, ProbeInfo, Result, State
 from watchdog.rules import STATE_OF, stale
 from watchdog.rules.task import verdict
 from watchdog.store import history, views
+from watchdog.store.jobs import Look, looks, tasks
 from watchdog.store.views import Case, Connection, Pulse, Seen, Standing
 from watchdog.web import charts
-from watchdog.web.jobs import Jobs
-from watchdog.web.jobs import read as read_jobs
+from watchdog.web.jobs import JobRow, Jobs, of_source, row
 from watchdog.web.latency import Latency, Phases, latency, limit_of, phases, sample, window_of
 from watchdog.web.results import Query, Results
 from watchdog.web.results import read as read_results
 from watchdog.web.stages import RUNS, Stages, stages
 from watchdog.web.timeline import STATE_WORDS, Span, flatten
+from watchdog.web.told import ToldPage
+from watchdog.web.told import read as read_told
 from watchdog.words import DAY, about, clock, moment
 
 TASKS = 50
 """Tasks shown of one server, bad ones first."""
 SPANS = 6
-
-TASK_WORDS = {"task_failed": "Failed", "task_stale": "Stale", "task_never_ran": "Never ran"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +41,11 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class TaskRow:
-    name: str
-    state: State
-    shape: str
-    word: str
+    row: JobRow
     said: str
-    last_run: int | None
+    """What the server says of it."""
     age: int | None
     limit: int | None
-    bad: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +79,7 @@ class ProbePage:
     stages: Stages | None
     tasks: Tasks | None
     jobs: Jobs | None
+    told: ToldPage | None
     results: Results
     failed: int
     """Failures of the last day."""
@@ -103,7 +100,8 @@ def read(connection: Connection, key: str, query: Query, now: int) -> ProbePage 
     lanes = sample(runs)
     newest = [standing.judged_at] if standing.judged_at is not None else []
     kept = history.details(connection, probe.id, [*lanes.values(), *newest])
-    listing = history.last_listing(connection, probe.id)
+    look = looks(connection, probe.id).get(probe.id)
+    listing = look.result if look else None
     last = kept[newest[0]].result if newest and newest[0] in kept else None
     return ProbePage(
         probe=probe,
@@ -113,11 +111,12 @@ def read(connection: Connection, key: str, query: Query, now: int) -> ProbePage 
         next=_next(standing, now),
         notices=notices(standing, listing, now),
         fresh=standing.last is None,
-        latency=latency(runs, limit_of(last), now) if runs and probe.kind != "canary" else None,
+        latency=latency(runs, limit_of(last), now) if runs and probe.kind not in ("canary", "heartbeat") else None,
         phases=phases({name: kept[slot].result for name, slot in lanes.items() if slot in kept}),
         stages=_stages(connection, probe, runs),
-        jobs=read_jobs(connection, probe.id) if probe.kind == "jobs" else None,
-        tasks=_tasks(listing, probe.task_limits, standing.incidents, now),
+        jobs=of_source(connection, probe.id) if probe.kind == "jobs" else None,
+        told=read_told(connection, probe.id) if probe.kind == "heartbeat" else None,
+        tasks=_tasks(look, now),
         results=read_results(connection, probe.id, query, cases),
         failed=sum(run.outcome is Outcome.FAIL for run in runs),
         timeline=timeline(runs, cases, now, window_of(runs, now).length) if runs else None,
@@ -186,30 +185,17 @@ def _stages(connection: Connection, probe: ProbeInfo, runs: Sequence[Seen]) -> S
     return stages([kept[slot].result for slot in sorted(kept)])
 
 
-def _tasks(listing: Result | None, limits: Mapping[str, int], still: Iterable[Incident], now: int) -> Tasks | None:
-    if listing is None or listing.tasks is None:
+def _tasks(look: Look | None, now: int) -> Tasks | None:
+    listing = look.result if look else None
+    if look is None or listing is None or listing.tasks is None:
         return None
-    missing = [i.subject for i in still if i.rule == "missing"]
-    since = now - listing.slot
     rows = []
-    for name, task in listing.tasks.items():
-        limit = limits.get(name, limits.get("*"))
-        reason, _ = verdict(name, task, limit)
-        said = f"ok: {'true' if task.ok else 'false'}" + (f", {task.status}" if task.status else "")
-        said += f", {task.error}" if task.error else ""
-        last = None if task.age is None else listing.slot - task.age
-        age = None if task.age is None else task.age + since
-        if reason:
-            shape = "late" if reason == "task_stale" else "degraded"
-            rows.append(TaskRow(name, State.DEGRADED, shape, TASK_WORDS[reason], said, last, age, limit, True))
-        elif task.age is None:
-            rows.append(TaskRow(name, State.UNKNOWN, "wait", "Not run yet", said, None, None, limit, False))
-        else:
-            word = "On time" if limit is not None else "Ok"
-            rows.append(TaskRow(name, State.UP, "up", word, said, last, age, limit, False))
-    gone = [TaskRow(n, State.DOWN, "down", "Missing", "not listed", None, None, limits.get(n), True) for n in missing]
-    rows = [*gone, *rows]
-    rows.sort(key=lambda row: not row.bad)
+    for job in sorted(tasks(look), key=lambda job: (not job.reason, job.state is not State.DOWN)):
+        told, limits = listing.tasks.get(job.name), look.probe.task_limits
+        said = "not listed" if told is None else f"ok: {'true' if told.ok else 'false'}"
+        said += "".join(f", {word}" for word in (told.status, told.error) if word) if told else ""
+        age = None if job.last_start is None else now - job.last_start
+        rows.append(TaskRow(row(job), said, age, limits.get(job.name, limits.get("*"))))
     return Tasks(listing.slot, len(rows), tuple(rows[:TASKS]))
 
 
