@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from tests.store.lab import EVERY, T0, Databases, Lab, fleet_of, member, report, result, series
-from watchdog.model import Event, Outcome, Report, Task
+from watchdog.model import Event, Outcome, Report, Task, Trouble
 from watchdog.rules import unjudged
 from watchdog.schedule import Interval
 from watchdog.store import codec
@@ -234,6 +234,14 @@ def test_an_incident_keeps_what_was_decided_and_why(database: Database) -> None:
     )  # fmt: skip
     assert row["route"] == '["no routes: every receiver is told: oncall"]'
     assert (row["resolved_at"], row["resolved_slot"], row["resolution"]) == (None, None, "")
+
+
+def test_a_job_needs_no_second_bad_slot(database: Database) -> None:
+    lab = Lab(database, [member(after=3)])
+    (probe,) = lab.ids
+    lab.record(result(probe, T0 + EVERY, Outcome.FAIL, jobs={"ledger": Trouble("job_stuck", "ledger is stuck")}))
+    row = lab.row(incidents)
+    assert (row["subject"], row["reason"], row["needed"]) == ("ledger", "job_stuck", 1)
 
 
 def test_a_batch_that_does_not_commit_leaves_nothing(database: Database) -> None:

@@ -268,6 +268,30 @@ def test_the_jobs_of_a_source_are_listed_bad_ones_first(tmp_path: Path, schedule
     assert "found" not in elsewhere
 
 
+def test_an_incident_of_a_job_is_about_that_job_alone(tmp_path: Path) -> None:
+    book = Book()
+    book.mark(NOW - SECOND)
+    jobs, since = book.probe("Billing jobs", "jobs"), NOW - 2 * MINUTE
+    wrong = {"retry": ("job_overdue", "retry is overdue"), "ledger": ("job_stuck", "ledger is stuck")}
+    shown = {"retry": {"cron": "0 * * * *"}, "ledger": {"running_since": "2026-11-22T00:29:00.000Z", "run": "7"}}
+    says = "2 jobs of 3 are not right: retry, ledger"
+    measured = {"jobs": 3, "jobs_bad": 2}
+    book.result(
+        jobs, since, Outcome.FAIL, says, "job_overdue", jobs=wrong, measurements=measured,
+        evidence=Evidence({"jobs": shown, "writable": "app may write, too"}),
+    )  # fmt: skip
+    stuck = book.incident(jobs, "job", "ledger is stuck", since, subject="ledger", reason="job_stuck", needed=1)
+    with filled(f"sqlite:///{tmp_path}/j.db", book) as database:
+        said = text(ask(app_of(database), f"/incidents/{stuck}").text)
+    assert "said ledger is stuck took 180 ms writable app may write, too running since 2026-11-22T00:29" in said
+    assert "run 7" in said
+    assert "retry" not in said
+    assert "in a row" not in said
+    assert "alert.after" not in said
+    assert "Opened, warning ledger is stuck" in said
+    assert "First bad result ledger is stuck" in said
+
+
 def test_a_watchdog_that_stands_still_says_so_on_every_page(tmp_path: Path) -> None:
     book = newborn()
     book.rows["marks"][0]["through"] = NOW - 5 * MINUTE

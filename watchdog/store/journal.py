@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from watchdog.alerts import Routes
 from watchdog.model import Change, Event, Machine, Outcome, Report, Result
-from watchdog.rules import Machines, Policy, fold, judge, stale, turn
+from watchdog.rules import AT_ONCE, Machines, Policy, fold, judge, stale, turn
 from watchdog.store import codec, incidents
 from watchdog.store.beside import EvidenceRoom, remember
 from watchdog.store.database import RESULT_COLUMNS, Database
@@ -247,6 +247,6 @@ class Journal:
                 incidents.end(connection, change.incident, change.slot, change.reason, now, self.routes.quiet)
                 continue
             member = self.fleet[change.probe]
-            needed = 1 if change.rule == stale.NAME else member.policy.after
+            needed = 1 if change.rule in AT_ONCE else member.policy.after
             routing = self.routes.decide(member.info)
             incidents.begin(connection, change, member.info.severity, needed, routing, now)

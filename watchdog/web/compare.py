@@ -83,7 +83,13 @@ def _facts(detail: Detail | None, evidence: Evidence | None, subject: str) -> di
         facts |= {name: (said, said) for name, said in (("status", task.status), ("error", task.error)) if said}
     if (wrong := (result.preferences or {}).get(subject)) is not None:
         facts["preference"] = (bool(wrong), wrong or f"{subject} holds")
-    for name, value in {**result.measurements, **(evidence.facts if evidence else {})}.items():
+    told = {**result.measurements, **(evidence.facts if evidence else {})}
+    if isinstance(jobs := told.get("jobs"), dict) and subject in jobs:
+        trouble = (result.jobs or {}).get(subject)
+        own = trouble.message if trouble else "nothing is wrong with it"
+        facts["said"] = (own, own)
+        told = {name: value for name, value in told.items() if name not in ("jobs", "jobs_bad")} | jobs[subject]
+    for name, value in told.items():
         facts.setdefault(name.replace("_", " "), (value, value_text(value)))
     return facts
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from watchdog.model import Event, Notification, Outcome, State, Story
-from watchdog.rules import STATE_OF, availability, stale
+from watchdog.rules import AT_ONCE, STATE_OF, availability, stale
 from watchdog.store import history, views
 from watchdog.store.story import story
 from watchdog.store.views import Case, Connection, Pulse, Told
@@ -158,7 +158,8 @@ def _latest(case: Case, told: Story, now: int) -> str:
     latest = told.latest
     if latest is None or case.incident.resolved_at is not None or case.incident.rule == stale.NAME:
         return ""
-    said = [exact(latest.slot, now), latest.message or latest.outcome.value]
+    own = latest.message if not case.incident.subject else ""  # else it is about others, too
+    said = [exact(latest.slot, now), own or latest.outcome.value]
     said += [span(latest.duration)] if latest.duration is not None else []
     failed = case.incident.rule == availability.NAME
     return " · ".join(said) + f". {count(told.streak, 'run')} {'failed' if failed else 'were bad'} since it began."
@@ -168,7 +169,7 @@ def timeline(case: Case, told: Story, sent: Iterable[Told], now: int) -> tuple[H
     """What happened, newest first."""
     incident, state = case.incident, STATE_OF[case.incident.rule]
     found = list(_beginning(case, told))
-    opening = incident.message if incident.rule == stale.NAME else f"{case.needed} in a row"
+    opening = incident.message if incident.rule in AT_ONCE else f"{case.needed} in a row"
     found.append(Happened(incident.opened_at, f"Opened, {incident.severity}", opening, state))
     for t in sent:
         if t.done_at is not None and t.state == "sent":
@@ -198,7 +199,8 @@ def _beginning(case: Case, told: Story) -> Iterator[Happened]:
     if good:
         yield Happened(good.slot, "Last good result", "" if good.duration is None else span(good.duration), State.UP)
     if bad:
-        said = (bad.message or case.incident.message) + (" · still shown as before" if case.needed > 1 else "")
+        own = bad.message if not case.incident.subject else ""
+        said = (own or case.incident.message) + (" · still shown as before" if case.needed > 1 else "")
         yield Happened(bad.slot, "First bad result", said, State.DEGRADED)
 
 
@@ -238,7 +240,7 @@ def _sum(told: Sequence[Told]) -> str:
 def _why(case: Case) -> Iterable[tuple[str, str]]:
     """Each step of the decision: (in words, what in the configuration says so)."""
     incident = case.incident
-    if incident.rule == stale.NAME:
+    if incident.rule in AT_ONCE:
         yield sentence(incident.message), ""
     else:
         yield f"{count(case.needed, 'bad slot')} in a row, {case.needed} needed", f"alert.after: {case.needed}"
