@@ -205,7 +205,7 @@ def test_a_start_that_did_not_arrive_is_told_with_the_end(ear: Ear, tmp_path: Pa
     ran = run(tmp_path, "Backup", "--", "sleep", "1", url=ear.url)
     assert ran.stderr == "watchdog: the check-in did not arrive: Watchdog answered 503\n"
     assert ear.words() == ["start", "0"]
-    assert ear.heard[0].ago - ear.heard[1].ago >= 1_000
+    assert ear.heard[0].ago - ear.heard[1].ago > 500  # less than it took, by the time between the two calls
 
 
 def test_a_skewed_clock_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

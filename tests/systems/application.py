@@ -38,6 +38,11 @@ class Application:
         given = {"REDIS": self.broker.url, "QUEUE": QUEUE, "DOES": does, **env}
         return working(*node(self.peers, script, **given))
 
+    @property
+    def idle(self) -> bool:
+        """No job waits or is under way."""
+        return not self.redis.exists(f"bull:{QUEUE}:wait", f"bull:{QUEUE}:active")
+
     def forget(self, *patterns: str) -> None:
         """What stands in Redis under these."""
         for pattern in patterns:

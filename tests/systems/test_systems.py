@@ -23,7 +23,7 @@ from tests.patience import until
 from tests.postgres import Postgres
 from tests.redis_server import Redis
 from tests.systems.application import QUEUE, Application
-from tests.systems.watch import DAY, HOUR, MINUTE, SYSTEMS, Wrong, loaded, watching, wrong
+from tests.systems.watch import DAY, HOUR, SYSTEMS, Wrong, loaded, watching, wrong
 from watchdog.app import Server, faces, listen, running
 from watchdog.service.clock import wall
 from watchdog.store.views import standings
@@ -56,7 +56,7 @@ async def test_the_stage_that_a_job_did_not_reach_is_named(application: Applicat
 
         async def mended() -> None:
             with application.worker("return"):
-                await until(lambda: not application.redis.llen(f"bull:{QUEUE}:wait"))
+                await until(lambda: application.idle)
                 assert [await export.look(2), await own.look(2)] == [[], []]
 
         await mended()
@@ -126,7 +126,7 @@ async def test_the_count_that_is_too_high_is_named(application: Application, tmp
         assert found.message == "got 503: body.queue.waiting <= 200 is false: observed 201"
 
         with application.worker("return", CONCURRENCY="20"):
-            await until(lambda: not application.redis.llen(f"bull:{QUEUE}:wait"))
+            await until(lambda: application.idle)
             assert await watch.look(2) == []
 
         with application.worker("throw", CONCURRENCY="20"):
@@ -149,7 +149,7 @@ async def test_repeatable_jobs_are_named_when_their_worker_stops(application: Ap
     async with watching("repeatable", tmp_path, REDIS_URL=application.broker.url) as watch:
         with worker("return"):
             assert await watch.look() == []
-        await until(lambda: wall() - due() > 5_500)
+        await until(lambda: wall() - due() > 4_100)
         (found,) = await watch.look()
         assert found[:3] == ("job", "digest", "job_overdue")
         assert found.message.startswith("digest is overdue: ")
@@ -212,7 +212,7 @@ async def test_jobs_of_cron_that_fail_or_stay_away_are_named(tmp_path: Path, mon
     for name, value in {**env, "XDG_STATE_HOME": str(tmp_path / "state")}.items():
         monkeypatch.setenv(name, value)
     port = free_port()
-    given = loaded("cron", tmp_path, env, server={"listen": f"127.0.0.1:{port}"})
+    given = loaded("cron", tmp_path, env, server={"listen": f"127.0.0.1:{port}"}, defaults={"every": "10s"})
     noon = datetime.now(ZoneInfo("Europe/Berlin")).replace(day=15, hour=12, minute=0, second=0)
     ahead = [round(noon.timestamp() * 1000) - wall()]
 
@@ -234,7 +234,7 @@ async def test_jobs_of_cron_that_fail_or_stay_away_are_named(tmp_path: Path, mon
                 pairs = zip(wrong(watched.incidents()), expected, strict=True)
                 assert all(found.message.startswith(one.message) for found, one in pairs)
 
-            ahead[0] += MINUTE
+            ahead[0] += 10_000
             await until(lambda: all(probe.last for probe in watched.ask(standings)))
             await backup(3)
             failed = "Nightly backup failed: exit code 3: no space left"

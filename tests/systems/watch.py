@@ -22,7 +22,7 @@ from watchdog.store.views import cases
 from watchdog.wire import Wire
 
 SYSTEMS = Path(__file__).parents[2] / "examples/systems"
-MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
+HOUR, DAY = 3_600_000, 86_400_000
 
 
 class Wrong(NamedTuple):
