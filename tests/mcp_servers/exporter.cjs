@@ -1,9 +1,11 @@
 // An MCP server on the TypeScript SDK whose jobs go through BullMQ. export_data begins one and names it, job:{id} and
-// progress notifications tell how it is; health_check_job begins one, waits for it and answers.
-// Over streamable HTTP on PORT, else over its standard input and output.
+// progress notifications tell how it is; health_check_job begins one, waits for it and answers; health_check tells the
+// records of its scheduled tasks, which stand in the hash QUEUE:tasks.
+// Over streamable HTTP on PORT, where /health counts the queue, else over its standard input and output.
 const { randomUUID } = require('node:crypto');
 const http = require('node:http');
 const { Queue } = require('bullmq');
+const { Redis } = require('ioredis');
 const { McpServer, ResourceTemplate } = require('@modelcontextprotocol/sdk/server/mcp.js');
 const { StdioServerTransport } = require('@modelcontextprotocol/sdk/server/stdio.js');
 const { StreamableHTTPServerTransport } = require('@modelcontextprotocol/sdk/server/streamableHttp.js');
@@ -13,6 +15,7 @@ const url = new URL(process.env.REDIS);
 const connection = { host: url.hostname, port: Number(url.port), maxRetriesPerRequest: 1, retryStrategy: () => 200 };
 const queue = new Queue(process.env.QUEUE, { connection });
 queue.on('error', () => {});
+const records = new Redis(process.env.REDIS, { lazyConnect: true });
 
 const answer = (said) => ({ content: [{ type: 'text', text: JSON.stringify(said) }], structuredContent: said });
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
@@ -52,6 +55,12 @@ function made() {
       }
     }
   });
+  server.registerTool('health_check', { inputSchema: {} }, async () => {
+    const tasks = Object.values(await records.hgetall(`${queue.name}:tasks`))
+      .map((record) => JSON.parse(record))
+      .map((task) => ({ ...task, staleness_ms: task.last_run_at && Date.now() - task.last_run_at }));
+    return answer({ healthy: tasks.every((task) => task.ok), tasks });
+  });
   server.registerResource('job', new ResourceTemplate('job:{id}', { list: undefined }), {}, async (uri, { id }) => ({
     contents: [{ uri: uri.href, mimeType: 'application/json', text: JSON.stringify(await told(id)) }],
   }));
@@ -60,7 +69,15 @@ function made() {
 
 const sessions = new Map();
 
+async function health(response) {
+  const { waiting, failed } = await queue.getJobCounts('waiting', 'failed');
+  const well = failed <= 50 && waiting <= 200;
+  response.writeHead(well ? 200 : 503, { 'content-type': 'application/json' });
+  response.end(JSON.stringify({ status: well ? 'ok' : 'overloaded', queue: { waiting, failed } }));
+}
+
 async function serve(request, response) {
+  if (request.url === '/health') return health(response);
   let transport = sessions.get(request.headers['mcp-session-id']);
   if (!transport) {
     transport = new StreamableHTTPServerTransport({

@@ -19,7 +19,8 @@ for command in (
     asking.jobs, checking.schema,
 ):  # fmt: skip
     app.command()(command)
-app.command("exec", context_settings={"allow_interspersed_args": False})(wrapping.execute)
+strict = {"allow_interspersed_args": False}
+app.command("exec", cls=wrapping.NameFirst, context_settings=strict)(wrapping.execute)
 app.command("mcp")(agents.speak)
 app.command("test-alert")(telling.send_test)
 app.add_typer(db.app, name="db")

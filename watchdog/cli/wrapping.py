@@ -9,9 +9,10 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from watchdog.cli.common import DEFAULT, ConfigFile, fail
 
@@ -20,6 +21,17 @@ OF_THE_TERMINAL = (signal.SIGINT, signal.SIGQUIT)
 """What a terminal sends to everybody on it, the command included."""
 LAST_WORDS = 0.5
 """Seconds in which what the command said last may arrive, after its end."""
+
+
+class NameFirst(TyperCommand):
+    """Options may stand behind the name, too. What follows them is the command's own, whatever it begins with."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        known = {word for param in self.params for word in param.opts}
+        n = 1
+        while n < len(args) and (option := args[n].partition("="))[0] in known:
+            n += 1 if option[1] else 2
+        return super().parse_args(ctx, [*args[1:n], *args[:1], *args[n:]])
 
 
 def execute(

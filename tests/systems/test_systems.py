@@ -1,0 +1,252 @@
+"""The systems of examples/systems, each a real one: it is well and nobody is told, it breaks and the incident names the
+task, the job or the stage, it is mended and the incident ends."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from asyncio.subprocess import PIPE
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+import redis.asyncio
+import sqlalchemy as sa
+from bullmq import Queue
+
+from tests.e2e.world import Watched
+from tests.mcp_peers import Peers, free_port
+from tests.patience import until
+from tests.postgres import Postgres
+from tests.redis_server import Redis
+from tests.systems.application import QUEUE, Application
+from tests.systems.watch import DAY, HOUR, SYSTEMS, Wrong, loaded, watching, wrong
+from watchdog.app import Server, faces, listen, running
+from watchdog.service.clock import wall
+from watchdog.store.views import standings
+
+
+@pytest.mark.parametrize("file", sorted(SYSTEMS.iterdir()), ids=lambda file: file.stem)
+def test_ten_lines_are_enough(file: Path) -> None:
+    lines = [line for line in file.read_text().splitlines() if not line.lstrip().startswith("#")]
+    assert len(lines) <= 10
+
+
+@pytest.fixture
+def application(redis_server: Redis, peers: Peers) -> Iterator[Application]:
+    made = Application(redis_server, peers)
+    made.redis.flushall()
+    with made.serving():
+        yield made
+    made.redis.close()
+
+
+# --- jobs behind tools of an MCP server
+
+
+async def test_the_stage_that_a_job_did_not_reach_is_named(application: Application, tmp_path: Path) -> None:
+    url = application.url
+    async with watching("export", tmp_path, APP_URL=url) as export, watching("self-test", tmp_path, APP_URL=url) as own:
+
+        async def look() -> list[Wrong]:
+            return [found for (found,) in await asyncio.gather(export.look(), own.look())]
+
+        async def mended() -> None:
+            with application.worker("return"):
+                await until(lambda: application.idle)
+                assert not any(await asyncio.gather(export.look(2), own.look(2)))
+
+        await mended()
+        assert await look() == [
+            Wrong("availability", "", "not_picked_up", "not picked up in 3 s"),
+            Wrong("availability", "", "not_finished", "not finished in 3 s"),
+        ]
+
+        await mended()
+        with application.worker("stall", CONCURRENCY="2"):
+            found = await look()
+        assert {one.reason for one in found} == {"progress_stalled"}
+        assert all(one.message.startswith("stuck at 40 of 100 for 2") for one in found)
+        application.forget(f"bull:{QUEUE}:*")
+
+        await mended()
+        with application.worker("throw"):
+            assert await look() == [
+                Wrong("availability", "", "job_failed", "the job failed: no template for export"),
+                Wrong("availability", "", "job_failed", "the job failed: no template for health"),
+            ]
+
+
+# --- scheduled tasks inside an MCP server
+
+
+async def test_each_task_that_is_not_right_is_named(application: Application, tmp_path: Path) -> None:
+    def ran(ago: int) -> dict[str, Any]:
+        return {"ok": True, "last_run_at": wall() - ago, "last_run_status": "success"}
+
+    well = {"registry_sync": ran(0), "cleanup": ran(HOUR), "mail": ran(0), "monthly_report": ran(9 * DAY)}
+    never = {"ok": True, "last_run_at": None, "last_run_status": "never"}
+    async with watching("tasks", tmp_path, APP_URL=application.url) as watch:
+        application.record(**well, backfill=never)
+        assert await watch.look(3) == []
+
+        failed = {"ok": False, "last_run_at": wall(), "last_run_error": "the mail server said 451"}
+        application.record(**{**well, "mail": failed, "registry_sync": ran(HOUR)}, backfill=never)
+        never_ran, *others = await watch.look(3, later=27 * HOUR)
+        assert never_ran[:3] == ("task", "backfill", "task_never_ran")
+        assert never_ran.message.startswith("task backfill never ran: first seen 27 h ")
+        assert others == [
+            Wrong("task", "mail", "task_failed", "task mail failed: the mail server said 451"),
+            Wrong("task", "registry_sync", "task_stale", "task registry_sync is stale: last run 1 h ago, limit 15 min"),
+        ]
+
+        application.record(**well, backfill=ran(0))
+        assert await watch.look(2) == []
+
+
+# --- an endpoint that counts its queue
+
+
+async def test_the_count_that_is_too_high_is_named(application: Application, tmp_path: Path) -> None:
+    async def enqueue(n: int) -> None:
+        connection = redis.asyncio.Redis.from_url(application.broker.url, decode_responses=True)
+        queue = Queue(QUEUE, {"connection": connection})
+        await queue.addBulk([{"name": "export", "data": {}} for _ in range(n)])
+        await queue.close()
+
+    async with watching("health", tmp_path, APP_URL=application.url) as watch:
+        await enqueue(200)
+        assert await watch.look(3) == []
+        await enqueue(1)
+        (found,) = await watch.look(3)
+        assert found[:3] == ("availability", "", "expectation_failed")
+        assert found.message == "got 503: body.queue.waiting <= 200 is false: observed 201"
+
+        with application.worker("return", CONCURRENCY="20"):
+            await until(lambda: application.idle)
+            assert await watch.look(2) == []
+
+        with application.worker("throw", CONCURRENCY="20"):
+            await enqueue(51)
+            await until(lambda: application.redis.zcard(f"bull:{QUEUE}:failed") == 51)
+        (found,) = await watch.look(3)
+        assert found.message == "got 503: body.queue.failed <= 50 is false: observed 51"
+
+
+# --- jobs that nobody instrumented
+
+
+async def test_repeatable_jobs_are_named_when_their_worker_stops(application: Application, tmp_path: Path) -> None:
+    def worker(does: str) -> Any:
+        return application.worker(does, "schedulers.cjs", QUEUE="digests", KEEP="yes")
+
+    def due() -> float:
+        return float(application.redis.zscore("bull:digests:repeat", "digest"))
+
+    async with watching("repeatable", tmp_path, REDIS_URL=application.broker.url) as watch:
+        with worker("return"):
+            assert await watch.look() == []
+        await until(lambda: wall() - due() > 4_100)
+        (found,) = await watch.look()
+        assert found[:3] == ("job", "digest", "job_overdue")
+        assert found.message.startswith("digest is overdue: ")
+
+        with worker("hang") as working:
+            await until(lambda: application.redis.llen("bull:digests:active"))
+            assert await watch.look() == []
+            working.kill()
+        application.forget("bull:digests:*:lock")  # which a worker that is gone does not renew
+        (found,) = await watch.look()
+        assert found[:3] == ("job", "digest", "job_stalled")
+        assert found.message.endswith("and its worker is gone")
+
+
+JOBS = """
+    CREATE TABLE scheduled_jobs (
+        id SERIAL, job_type TEXT, status TEXT, instance_id TEXT,
+        scheduled_at TIMESTAMPTZ, started_at TIMESTAMPTZ, completed_at TIMESTAMPTZ);
+    INSERT INTO scheduled_jobs (job_type, status, instance_id, scheduled_at, started_at, completed_at) VALUES
+        ('daily-report', 'completed', 'app-1', now() - interval '9 h', now() - interval '9 h', now() - interval '8 h'),
+        ('daily-report', 'pending', NULL, now() + interval '15 h', NULL, NULL),
+        ('usage-rollup', 'completed', 'app-2', now(), now() - interval '5 min', now()),
+        ('reconcile-ledger', 'running', 'app-3', now(), now() - interval '5 min', NULL);
+"""
+
+
+async def test_jobs_of_a_table_are_named_when_late_or_stuck(postgres: Postgres, tmp_path: Path) -> None:
+    with postgres.fresh() as url:
+        engine = sa.create_engine(url, poolclass=sa.NullPool)
+
+        def do(*statements: str) -> None:
+            with engine.begin() as connection:
+                for statement in statements:
+                    connection.execute(sa.text(statement))
+
+        do(JOBS)
+        async with watching("scheduled-jobs", tmp_path, APP_DB_URL=url.replace("+psycopg", "")) as watch:
+            assert await watch.look() == []
+
+            do(
+                "UPDATE scheduled_jobs SET scheduled_at = now() - interval '26 hours' WHERE status = 'pending'",
+                "UPDATE scheduled_jobs SET started_at = now() - interval '2 hours' WHERE status = 'running'",
+            )
+            late, stuck = await watch.look()
+            assert late[:3] == ("job", "daily-report", "job_overdue")
+            assert late.message.startswith("daily-report is overdue: due ")
+            assert late.message.endswith(", 26 h ago")
+            message = "reconcile-ledger is stuck: running for 2 h on app-3, limit 1 h"
+            assert stuck == Wrong("job", "reconcile-ledger", "job_stuck", message)
+
+            do("UPDATE scheduled_jobs SET status = 'completed', started_at = now(), completed_at = now()")
+            assert await watch.look() == []
+
+
+# --- jobs of cron
+
+
+async def test_jobs_of_cron_that_fail_or_stay_away_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    env = {"BACKUP_KEY": "0123456789abcdef0123", "LEDGER_KEY": "3210fedcba9876543210"}
+    for name, value in {**env, "XDG_STATE_HOME": str(tmp_path / "state")}.items():
+        monkeypatch.setenv(name, value)
+    port = free_port()
+    given = loaded("cron", tmp_path, env, server={"listen": f"127.0.0.1:{port}"}, defaults={"every": "10s"})
+    noon = datetime.now(ZoneInfo("Europe/Berlin")).replace(day=15, hour=12, minute=0, second=0)
+    ahead = [round(noon.timestamp() * 1000) - wall()]
+
+    async def backup(code: int) -> None:
+        """As cron runs it."""
+        words = [sys.executable, "-m", "watchdog.cli", "exec", "Nightly backup", "-c", str(tmp_path / "cron.yaml")]
+        script = f"print('no space left'); raise SystemExit({code})"
+        ran = await asyncio.create_subprocess_exec(*words, "--", sys.executable, "-c", script, stdout=PIPE, stderr=PIPE)
+        assert await ran.communicate() == (b"no space left\n", b"")
+        assert ran.returncode == code
+
+    with listen("127.0.0.1", port) as listening:
+        async with running(given, lambda: wall() + ahead[0]) as app, Server(faces(app), listening):
+            watched = Watched(app)
+
+            async def told(*expected: Wrong) -> None:
+                """So much of each message as is given."""
+                await until(lambda: [one[:3] for one in wrong(watched.incidents())] == [one[:3] for one in expected])
+                pairs = zip(wrong(watched.incidents()), expected, strict=True)
+                assert all(found.message.startswith(one.message) for found, one in pairs)
+
+            ahead[0] += 10_000
+            await until(lambda: all(probe.last for probe in watched.ask(standings)))
+            await backup(3)
+            failed = "Nightly backup failed: exit code 3: no space left"
+            await told(Wrong("job", "Nightly backup", "job_failed", failed))
+            await backup(0)
+            await told()
+
+            ahead[0] += 27 * HOUR
+            due = noon.astimezone(UTC) + timedelta(hours=15)
+            late = f"Nightly backup is overdue: due {due:%H:%M}, 12 h"
+            never = f"Ledger export never ran: due {due + timedelta(hours=1):%H:%M}, 11 h"
+            never_ran = Wrong("job", "Ledger export", "job_never_ran", never)
+            await told(never_ran, Wrong("job", "Nightly backup", "job_overdue", late))
+            await backup(0)
+            await told(never_ran)
