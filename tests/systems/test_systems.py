@@ -176,7 +176,9 @@ JOBS = """
 """
 
 
-async def test_jobs_of_a_table_are_named_when_late_or_stuck(postgres: Postgres, tmp_path: Path) -> None:
+async def test_jobs_of_a_table_are_named_when_late_or_stuck_and_put_back_by_a_remedy(
+    postgres: Postgres, tmp_path: Path
+) -> None:
     with postgres.fresh() as url:
         engine = sa.create_engine(url, poolclass=sa.NullPool)
 
@@ -186,7 +188,8 @@ async def test_jobs_of_a_table_are_named_when_late_or_stuck(postgres: Postgres, 
                     connection.execute(sa.text(statement))
 
         do(JOBS)
-        async with watching("scheduled-jobs", tmp_path, APP_DB_URL=url.replace("+psycopg", "")) as watch:
+        app_db = url.replace("+psycopg", "")
+        async with watching("scheduled-jobs", tmp_path, APP_DB_URL=app_db, APP_DB_REMEDY_URL=app_db) as watch:
             assert await watch.look() == []
 
             do(
@@ -199,6 +202,9 @@ async def test_jobs_of_a_table_are_named_when_late_or_stuck(postgres: Postgres, 
             assert late.message.endswith(", 26 h ago")
             message = "reconcile-ledger is stuck: running for 2 h on app-3, limit 1 h"
             assert stuck == Wrong("job", "reconcile-ledger", "job_stuck", message)
+
+            await watch.service.tasks["remedy"].run()
+            assert [one.subject for one in await watch.look()] == ["daily-report"], "it is put back, and no other"
 
             do("UPDATE scheduled_jobs SET status = 'completed', started_at = now(), completed_at = now()")
             assert await watch.look() == []
