@@ -132,6 +132,9 @@ def test_an_edited_schedule_is_held_to_what_it_says_now(lab: Lab) -> None:
         report = lab.look("1s")
     assert report.result.outcome is Outcome.PASS
     assert report.evidence.facts["jobs"]["digest"]["cron"] == "0 3 * * 5,6,0"
+    lab.save(crontab("0", "3", "mon", "1-7"))  # what cron cannot say is judged by when it is due
+    told = lab.look().evidence.facts["jobs"]["digest"]
+    assert (told["cron"], told["next"], "unread" in told) == ("0 3 1-7 * 1 (both days)", told["next_due"], False)
 
 
 @pytest.mark.parametrize(
