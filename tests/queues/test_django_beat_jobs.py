@@ -46,7 +46,7 @@ class Shop:
     def wrong(self) -> dict[str, str]:
         report = self.look()
         assert report.result.jobs is not None, report.result.message
-        return {name: reason for name, (reason, _) in report.result.jobs.items()}
+        return {name: reason for name, (reason, *_) in report.result.jobs.items()}
 
     def sent(self) -> bool:
         return "last_start" in self.look().evidence.facts["jobs"]["digest"]

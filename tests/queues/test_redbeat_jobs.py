@@ -156,7 +156,7 @@ def test_a_definition_that_cannot_be_read_is_judged_by_when_it_is_due(lab: Lab, 
         lab.client.hset("redbeat:evil", "meta", meta)
         lab.client.zadd("redbeat::schedule", {"redbeat:evil": datetime.now(UTC).timestamp() - 200})
         jobs = lab.look().result.jobs or {}
-        assert {name: reason for name, (reason, _) in jobs.items()} == dict.fromkeys(("digest", "evil"), "job_overdue")
+        assert {name: reason for name, (reason, *_) in jobs.items()} == dict.fromkeys(("digest", "evil"), "job_overdue")
 
 
 def test_what_is_no_schedule_does_no_harm(lab: Lab) -> None:
