@@ -102,6 +102,14 @@ def test_an_edited_schedule_is_owed_from_then_on() -> None:
     assert judge(facts, Limits(), edited.since, NOON).reason == ""
 
 
+def test_a_job_that_was_switched_on_again_is_owed_from_then_on() -> None:
+    _, known = recall(JobFacts("backup", **NIGHTLY, last_start=SEEN), Limits(), None, SEEN)
+    facts, again = recall(JobFacts("backup", **NIGHTLY, since=NOON - HOUR), Limits(), known, NOON)
+    assert (facts.last_start, again.since) == (SEEN, NOON - HOUR)
+    assert judge(facts, Limits(), again.since, NOON).reason == ""
+    assert judge(facts, Limits(), again.since, NOON + DAY).reason == "job_overdue"
+
+
 def test_a_job_is_owed_its_runs_from_when_its_source_says_so() -> None:
     facts = JobFacts("backup", **NIGHTLY, last_start=NOON - 33 * HOUR, since=NOON - 33 * HOUR)
     facts, known = recall(facts, Limits(), None, NOON)

@@ -161,19 +161,20 @@ class JobsProbe(Probe):
         except Fault as fault:
             seen = faulted(fault, attempt.trace)
         else:
-            seen = told(list(self.verdicts(snapshot.jobs, snapshot.now, attempt.memory)), attempt)
+            seen = told(list(self.verdicts(snapshot, attempt.memory)), attempt)
         return replace(seen, evidence=replace(seen.evidence, facts={**seen.evidence.facts, **reach.facts}))
 
-    def verdicts(self, jobs: tuple[JobFacts, ...], now: int, memory: Mapping[str, Json]) -> Iterator[Judged]:
+    def verdicts(self, snapshot: Snapshot, memory: Mapping[str, Json]) -> Iterator[Judged]:
         """A verdict on each job that is watched. One that must be there and is not known to the source is judged by
         what is remembered of it."""
-        there = {facts.name for facts in jobs}
+        there = {facts.name for facts in snapshot.jobs}
         absent = (JobFacts(name) for name in self.config.required if name not in there)
-        for found in (*jobs, *absent):
+        for found in (*snapshot.jobs, *absent):
             limits = self.config.limits(found.name)
             if limits is None:
                 continue
-            one = judged(found, limits, memory, now)
+            limits = replace(limits, grace=limits.grace + snapshot.lag)
+            one = judged(found, limits, memory, snapshot.now)
             if found.name not in there and not one.verdict.reason and limits.plan is None:
                 gone = Verdict("job_gone", f"{found.name} is gone: the source does not know it", None)
                 one = one._replace(verdict=gone)
@@ -235,6 +236,6 @@ def _shown(judged: Judged) -> Json:
     told = judged.facts._asdict() | {"next": judged.verdict.expected}
     untold = ("name", "enabled", "since", *(() if judged.facts.cron else ("timezone",)))
     facts = {k: iso(v) if v and k in INSTANTS else v for k, v in told.items() if k not in untold}
-    if judged.facts.cron and not judged.known.plan:
+    if judged.facts.cron and not judged.known.plan and judged.facts.next_due is None:
         facts["unread"] = "we cannot read this schedule: whether a run is late is not judged"
     return {k: v for k, v in facts.items() if v not in (None, "", 0, False)}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from watchdog.queues import JobFacts
-from watchdog.schedule import MOST_UNMET, Cron, Interval, Schedule, ScheduleError, unmet
+from watchdog.schedule import MOST_UNMET, Schedule, unmet
 from watchdog.words import clock, count, date, span
 
 
@@ -48,20 +48,8 @@ class Verdict(NamedTuple):
 
 
 def plan_of(facts: JobFacts, limits: Limits, since: int = 0) -> Schedule | None:
-    """The schedule that a job is held to; None: nobody knows one, or it is none that we can read. `since`: when that
-    was first seen; a job that runs every so often is owed first so long after."""
-    if limits.plan is not None:
-        return limits.plan
-    try:
-        if facts.cron:
-            return Cron(facts.cron, facts.timezone)
-    except ScheduleError:
-        return None
-    if facts.every:
-        first = facts.last_start if facts.last_start is not None else since - 1
-        anchor = facts.next_due if facts.next_due is not None else first
-        return Interval(facts.every, anchor % facts.every)
-    return None
+    """The schedule that a job is held to; None: nobody knows one that we can read."""
+    return facts.plan(since) if limits.plan is None else limits.plan
 
 
 def recall(facts: JobFacts, limits: Limits, known: Known | None, now: int) -> tuple[JobFacts, Known]:
@@ -71,7 +59,7 @@ def recall(facts: JobFacts, limits: Limits, known: Known | None, now: int) -> tu
     if known is None:
         since = now if facts.since is None else facts.since
     else:
-        since = known.since if known.plan == text else now
+        since = max(known.since, facts.since or 0) if known.plan == text else now
     old = known or Known(text, since)
     newer = facts.last_end is not None and facts.last_end >= (old.last_end or 0)
     facts = facts._replace(

@@ -20,6 +20,7 @@ from watchdog.queues.base import (
 )
 from watchdog.queues.bullmq import BullmqCanary, BullmqJobs
 from watchdog.queues.celery import CeleryCanary
+from watchdog.queues.celery_beat import CeleryJobs
 from watchdog.queues.http import HttpCanary
 from watchdog.queues.mcp import McpCanary
 from watchdog.queues.pgboss import PgbossCanary
@@ -40,6 +41,7 @@ CANARIES: Mapping[str, type[CanarySystem]] = {
 JOBS: Mapping[str, type[JobSource]] = {
     "bullmq": BullmqJobs,
     "pgboss": PgbossJobs,
+    "celery": CeleryJobs,
     "procrastinate": ProcrastinateJobs,
     "rq": RqJobs,
     "apscheduler": ApschedulerJobs,

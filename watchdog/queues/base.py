@@ -16,6 +16,7 @@ from pydantic import model_validator
 
 from watchdog.fields import Model
 from watchdog.model import Json
+from watchdog.schedule import Cron, Interval, Schedule, ScheduleError
 from watchdog.wire import Trace, Wire
 from watchdog.wire.address import Egress
 from watchdog.wire.faults import Fault
@@ -92,6 +93,20 @@ class JobFacts(NamedTuple):
     since: int | None = None
     """From when on its schedule is surely in force."""
 
+    def plan(self, since: int = 0) -> Schedule | None:
+        """Its schedule; None: nobody knows one, or it is none that we can read. `since`: when that was first seen; a
+        job that runs every so often is owed first so long after."""
+        try:
+            if self.cron:
+                return Cron(self.cron, self.timezone)
+        except ScheduleError:
+            return None
+        if self.every:
+            first = self.last_start if self.last_start is not None else since - 1
+            anchor = self.next_due if self.next_due is not None else first
+            return Interval(self.every, anchor % self.every)
+        return None
+
 
 class Snapshot(NamedTuple):
     """All that a source says at one instant."""
@@ -101,6 +116,8 @@ class Snapshot(NamedTuple):
     jobs: tuple[JobFacts, ...]
     scheduler: int | None = None
     """When the scheduler itself gave its last sign of life; None: it gives none."""
+    lag: int = 0
+    """Milliseconds after which a run is surely told of."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, Field, StrictBool
 from watchdog.fields import FROM_FILE, Line
 from watchdog.model import Json
 from watchdog.queues.base import Backlog, Canary, CanarySystem, Look, Reach, Sentinel, Stage, reachable, unreachable
-from watchdog.queues.redis import RedisUrl, connected, said, spoken
+from watchdog.queues.redis import RedisUrl, opened, said, spoken
 from watchdog.wire.aside import aside
 from watchdog.wire.faults import Fault
 
@@ -79,10 +79,9 @@ class CeleryCanary(CanarySystem):
 
     @asynccontextmanager
     async def canary(self, reach: Reach) -> AsyncIterator[Canary]:
-        broker, backend = urlsplit(self.broker), urlsplit(self.backend)
+        broker = urlsplit(self.broker)
         await reachable(reach, self.host, broker.port or PORTS[broker.scheme])
-        await reachable(reach, backend.hostname or "", backend.port or PORTS["redis"])
-        async with connected(self.backend, reach.patience) as results:
+        async with opened(self.backend, reach) as results:
             yield _Celery(self, reach, results)
 
 

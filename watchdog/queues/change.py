@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from watchdog.queues.base import Reach, reachable
-from watchdog.queues.database import WHAT, Database, look
+from watchdog.queues.base import Reach
+from watchdog.queues.database import Database, look
 from watchdog.wire.faults import Fault
 from watchdog.words import count
 
@@ -35,5 +35,4 @@ async def change(
             connection.rollback()
         return changed
 
-    address = await reachable(reach, there.host, there.at, WHAT) if there.host else ""
-    return await look(there, reach, address, work)
+    return await look(there, reach, work)

@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 from pydantic import AfterValidator
 
 from watchdog.fields import FROM_FILE
-from watchdog.queues.base import Reach, unreachable
+from watchdog.queues.base import Reach, reachable, unreachable
 from watchdog.queues.pgboss import postgres_url, said
 from watchdog.wire.aside import aside
 from watchdog.wire.faults import Fault, fault_of
@@ -137,8 +137,9 @@ class Database(ABC):
         return Fault("query_timeout", f"{self.name} took too long, limit {STATEMENT:g} s: {words}")
 
 
-async def look(database: Database, reach: Reach, address: str, work: Callable[[Connection], T]) -> T:
+async def look(database: Database, reach: Reach, work: Callable[[Connection], T]) -> T:
     """What `work` finds, on a thread of its own: a driver that waits holds up nobody else. Raises Fault."""
+    address = await reachable(reach, database.host, database.at, WHAT) if database.host else ""
     cuts: list[Cut] = []
 
     def run() -> T:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import Annotated, Any, ClassVar
 from urllib.parse import urlsplit
 
@@ -41,18 +41,23 @@ class RedisSystem(System):
 
     @property
     def host(self) -> str:
-        return urlsplit(self.redis).hostname or ""
+        return host_of(self.redis)
 
-    @property
-    def port(self) -> int:
-        return urlsplit(self.redis).port or PORT
-
-    @asynccontextmanager
-    async def opened(self, reach: Reach) -> AsyncIterator[Any]:
+    def opened(self, reach: Reach) -> AbstractAsyncContextManager[Any]:
         """A client. Raises Fault."""
-        await reachable(reach, self.host, self.port)
-        async with connected(self.redis, reach.patience) as client:
-            yield client
+        return opened(self.redis, reach)
+
+
+def host_of(url: str) -> str:
+    return urlsplit(url).hostname or ""
+
+
+@asynccontextmanager
+async def opened(url: str, reach: Reach) -> AsyncIterator[Any]:
+    """A client of a Redis that was knocked at first. Raises Fault."""
+    await reachable(reach, host_of(url), urlsplit(url).port or PORT)
+    async with connected(url, reach.patience) as client:
+        yield client
 
 
 @asynccontextmanager
@@ -61,8 +66,8 @@ async def connected(url: str, patience: float) -> AsyncIterator[Any]:
     import redis.asyncio as redis
 
     client = redis.Redis.from_url(
-        url, decode_responses=True, socket_timeout=patience, socket_connect_timeout=patience, retry=None,
-        single_connection_client=True,
+        url, decode_responses=True, encoding_errors="replace", socket_timeout=patience,
+        socket_connect_timeout=patience, retry=None, single_connection_client=True,
     )  # fmt: skip
     try:
         with spoken():

@@ -13,8 +13,8 @@ from pydantic import AfterValidator, BeforeValidator, WithJsonSchema, model_vali
 
 from watchdog.fields import Duration, FieldsError, Line, Model, between
 from watchdog.model import Json
-from watchdog.queues.base import JobFacts, JobSource, Reach, Snapshot, installed, reachable
-from watchdog.queues.database import WHAT, Database, DatabaseUrl, database, look
+from watchdog.queues.base import JobFacts, JobSource, Reach, Snapshot, installed
+from watchdog.queues.database import Database, DatabaseUrl, database, look
 from watchdog.queues.instants import Time, instant
 from watchdog.schedule import Cron
 from watchdog.wire.faults import Fault
@@ -52,6 +52,7 @@ def _status(value: Any) -> Any:
     return str(value).lower() if isinstance(value, bool) else str(value) if isinstance(value, int) else value
 
 
+Zone = Annotated[str, AfterValidator(_zone)]
 Column = Annotated[str, AfterValidator(_identifier)]
 Status = Annotated[
     Line, BeforeValidator(_status), WithJsonSchema({"anyOf": [{"type": t} for t in ("string", "integer", "boolean")]})
@@ -147,9 +148,7 @@ class JobTable(JobSource):
         import_module(self.database.module)
 
     async def snapshot(self, reach: Reach) -> Snapshot:
-        there = self.database
-        address = await reachable(reach, there.host, there.at, WHAT) if there.host else ""
-        snapshot, facts = await look(there, reach, address, self.read)
+        snapshot, facts = await look(self.database, reach, self.read)
         reach.facts.update(facts)
         return snapshot
 
@@ -165,7 +164,7 @@ class SqlJobs(JobTable):
 
     columns: Columns
     statuses: Statuses
-    timezone: Annotated[str, AfterValidator(_zone)] = "UTC"
+    timezone: Zone = "UTC"
     """The time zone of times that carry none."""
     since: Annotated[Duration, between("1h", "3650d")] = 3_024_000_000
     """How far back runs are looked at."""
