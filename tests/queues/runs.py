@@ -35,6 +35,7 @@ async def once(
     memory: Mapping[str, Json] | None = None,
     mask: Mask = UNMASKED,
 ) -> Report:
+    probe.prepare()
     async with Wire() as wire, LagSentinel() as lag:
         at = wall() if slot is None else slot
         return await Runner(wire, mask, wall, lag).run(probe, Slot(1, at, "local", prev), memory or {})

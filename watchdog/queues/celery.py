@@ -77,6 +77,10 @@ class CeleryCanary(CanarySystem):
     def host(self) -> str:
         return urlsplit(self.broker).hostname or ""
 
+    def prepare(self) -> None:
+        super().prepare()
+        _ = _app(self.broker, 1).connection_for_write().transport  # most of Celery is loaded by its first use
+
     @asynccontextmanager
     async def canary(self, reach: Reach) -> AsyncIterator[Canary]:
         broker = urlsplit(self.broker)
