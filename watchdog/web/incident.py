@@ -241,7 +241,7 @@ def _why(case: Case) -> Iterable[tuple[str, str]]:
     """Each step of the decision: (in words, what in the configuration says so)."""
     incident = case.incident
     if incident.rule in AT_ONCE:
-        yield sentence(incident.message), ""
+        yield incident.message if incident.subject else sentence(incident.message), ""
     else:
         yield f"{count(case.needed, 'bad slot')} in a row, {case.needed} needed", f"alert.after: {case.needed}"
     yield f"Severity {incident.severity}, by the probe's own configuration", f"alert.severity: {incident.severity}"
