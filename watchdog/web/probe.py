@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from markupsafe import Markup
 
 from watchdog.model import Incident, Outcome, ProbeInfo, Result, State
-from watchdog.rules import STATE_OF, job, stale
+from watchdog.rules import STATE_OF, stale
 from watchdog.rules.task import verdict
 from watchdog.store import history, views
 from watchdog.store.jobs import Look, looks, tasks
@@ -153,7 +153,7 @@ def notices(standing: Standing, listing: Result | None, now: int) -> tuple[Notic
         since = f"Since {moment(incident.since, now, seconds=True)}"
         said = f"{since} · {incident.severity} · {incident.rule}" + (f" {incident.subject}" if incident.subject else "")
         title = _by_now(incident, listing, standing.probe.task_limits, now)
-        title = title if incident.rule == job.NAME else sentence(title)  # begins with the job's name, as it is written
+        title = title if incident.rule == "job" else sentence(title)  # begins with the job's name, as it is written
         found.append(Notice(STATE_OF[incident.rule], title, said, incident.id))
     if standing.last is None and not found:
         when = _next(standing, now) or "no run is planned"
