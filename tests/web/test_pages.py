@@ -207,7 +207,7 @@ def test_an_incident_of_a_job_tells_of_that_job_alone(tmp_path: Path) -> None:
     assert f"outcome fail said {late} took 180 ms worker app-4 duration 9 s" in told
     assert "app-3" not in told
     assert f"First bad result {late}" in told
-    assert f"Why you were told 1 {late}" in told
+    assert f"Why you were told {late}" in told
     assert "alert.after" not in told
     assert f"{late} Since" in probe
 
