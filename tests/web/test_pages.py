@@ -206,8 +206,9 @@ def test_an_incident_of_a_job_tells_of_that_job_alone(tmp_path: Path) -> None:
         told, probe = (text(ask(pages, path).text) for path in (f"/incidents/{incident}", "/probes/shop"))
     assert f"outcome fail said {late} took 180 ms worker app-4 duration 9 s" in told
     assert "app-3" not in told
+    assert "1 run was bad since it began" in told
     assert f"First bad result {late}" in told
-    assert f"Why you were told {late}" in told
+    assert f"Why nobody was told {late}" in told
     assert "alert.after" not in told
     assert f"{late} Since" in probe
 

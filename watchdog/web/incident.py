@@ -161,8 +161,8 @@ def _latest(case: Case, told: Story, now: int) -> str:
     own = latest.message if not case.incident.subject else ""  # else it is about others, too
     said = [exact(latest.slot, now), own or latest.outcome.value]
     said += [span(latest.duration)] if latest.duration is not None else []
-    failed = case.incident.rule == availability.NAME
-    return " · ".join(said) + f". {count(told.streak, 'run')} {'failed' if failed else 'were bad'} since it began."
+    was = "failed" if case.incident.rule == availability.NAME else "was bad" if told.streak == 1 else "were bad"
+    return " · ".join(said) + f". {count(told.streak, 'run')} {was} since it began."
 
 
 def timeline(case: Case, told: Story, sent: Iterable[Told], now: int) -> tuple[Happened, ...]:
