@@ -8,8 +8,9 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 import httpx
@@ -23,14 +24,15 @@ import sys
 from pathlib import Path
 from watchdog.demo import targets
 targets.age = lambda: float(Path(sys.argv[2]).read_text())
-targets.main(int(sys.argv[1]))
+targets.main(int(sys.argv[1]), Path(sys.argv[3]))
 """
 """The sample targets, with a clock that the test turns."""
 PLAYED = """
 import asyncio, sys
+from pathlib import Path
 from watchdog.demo import play
-play.CONFIG = play.CONFIG.replace("every: 2s, timeout: 2s", "every: 1s, timeout: 10s")
-asyncio.run(play.play(int(sys.argv[1])))
+play.CONFIG = play.CONFIG.replace("every: 2s, timeout: 2s", "every: 1s, timeout: 10s").replace("8s", "4s")
+asyncio.run(play.play(int(sys.argv[1]), Path(sys.argv[2])))
 """
 URL = re.compile(r"(?:Status page|Inbox) +(http://127\.0\.0\.1:\d+/)")
 
@@ -78,11 +80,15 @@ def alive(pid: int) -> bool:
 
 
 def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    """Of every thread, and their children."""
+    lists = [(thread / "children").read_text().split() for thread in Path(f"/proc/{pid}/task").iterdir()]
+    own = [int(child) for child in chain.from_iterable(lists)]
+    return own + [child for one in own for child in children(one)]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-def test_it_runs_beside_others_and_leaves_nothing_running_however_it_ends(tmp_path: Path) -> None:
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_it_runs_beside_others_and_leaves_nothing_behind_however_it_ends(tmp_path: Path, end: signal.Signals) -> None:
     with socket.socket() as other:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -95,38 +101,77 @@ def test_it_runs_beside_others_and_leaves_nothing_running_however_it_ends(tmp_pa
             for page in (stage.status, f"{stage.status}probes", f"{stage.status}readyz", stage.inbox):
                 assert stage.get(page).status_code == 200, page
             assert "Checkout" in stage.get(stage.status).text
-            (targets,) = children(stage.process.pid)
-            stage.process.kill()
-            wait(lambda: not alive(targets))
+            targets, _worker = theirs = children(stage.process.pid)
+            folder = Path(Path(f"/proc/{targets}/cmdline").read_text().split("\0")[-2])
+            assert {"demo.db", "shop.db"} <= {file.name for file in folder.iterdir()}
+            stage.process.send_signal(end)
+            wait(lambda: not any(map(alive, theirs)) and not folder.exists())
     assert (tmp_path / "errors").read_text() == ""
 
 
-def test_both_incidents_open_and_resolve_before_ones_eyes(tmp_path: Path) -> None:
-    age = tmp_path / "age"
-    age.write_text("0")
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_the_worker_does_not_outlive_what_started_it(tmp_path: Path) -> None:
+    with on_stage(tmp_path) as (targets, _, _):
+        wait(lambda: len(children(targets.pid)) == 1)
+        (worker,) = children(targets.pid)
+        targets.kill()
+        wait(lambda: not alive(worker))
+
+
+@contextmanager
+def on_stage(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], int, Callable[[float], None]]]:
+    """The sample targets, their port, and what turns their clock."""
+    age = folder / "age"
+
+    def turn(to: float) -> None:
+        age.with_suffix(".new").write_text(f"{to}")
+        age.with_suffix(".new").replace(age)
+
+    turn(0)
+    (folder / "data").mkdir()
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [sys.executable, "-c", STAGED, str(port), str(age)]
-    targets = subprocess.Popen(command, env=environment(), stdin=subprocess.PIPE, cwd=tmp_path)
+    command = [sys.executable, "-c", STAGED, str(port), str(age), str(folder / "data")]
+    targets = subprocess.Popen(command, env=environment(), stdin=subprocess.PIPE, cwd=folder)
     try:
-        with started([sys.executable, "-c", PLAYED, str(port)], tmp_path) as stage:
-            wait(lambda: [probe["state"] for probe in stage.get(f"{stage.status}api/probes").json()] == ["up"] * 3)
-            assert "Nothing yet: all is well." in stage.get(stage.inbox).text
-            age.write_text("45")
-            wait(lambda: stage.get(stage.inbox).text.count('class="letter"') == 2)
-            broken = stage.get(stage.inbox).text
-            age.write_text("100")
-            wait(lambda: stage.get(stage.inbox).text.count('class="letter"') == 4)
-            wait(lambda: stage.get(stage.inbox).text.count("(edited ") == 2)
-            healed = stage.get(stage.inbox).text
+        yield targets, port, turn
     finally:
-        targets.kill()
         targets.communicate()
-    assert broken.count('<article class="msg">') == healed.count('<article class="msg">') == 2
+
+
+def test_every_incident_opens_and_resolves_before_ones_eyes(tmp_path: Path) -> None:
+    def letters() -> int:
+        return stage.get(stage.inbox).text.count('class="letter"')
+
+    def states() -> list[str]:
+        return [probe["state"] for probe in stage.get(f"{stage.status}api/probes").json()]
+
+    played = [sys.executable, "-c", PLAYED]
+    with (
+        on_stage(tmp_path) as (_, port, turn),
+        started([*played, str(port), str(tmp_path / "data")], tmp_path) as stage,
+    ):
+        wait(lambda: states() == ["up"] * 5)
+        assert "Nothing yet: all is well." in stage.get(stage.inbox).text
+        turn(45)
+        wait(lambda: letters() == 4)
+        broken, jobs = stage.get(stage.inbox).text, stage.get(f"{stage.status}probes/order-jobs").text
+        turn(100)
+        wait(lambda: letters() == 8)
+        wait(lambda: stage.get(stage.inbox).text.count("(edited ") == 4)
+        healed = stage.get(stage.inbox).text
+        wait(lambda: states() == ["up"] * 5)
+    assert broken.count('<article class="msg">') == healed.count('<article class="msg">') == 4
     assert "Checkout: status == 200 is false: observed 503" in broken
     assert "Search: task reindex is stale: last run 19" in broken
     assert "pool exhausted: 100 of 100 in use" in broken
+    assert re.search(r"Order jobs: export_orders is stuck: running for .{1,9} on worker-\d+, limit 4\ss", broken)
+    assert "Order jobs: send_receipts is overdue: due " in broken
+    assert "Stuck</span>" in jobs
+    assert "Overdue</span>" in jobs
     assert "✅ Checkout recovered" in healed
     assert "✅ Search: task reindex recovered" in healed
+    assert "✅ Order jobs: job export_orders recovered" in healed
+    assert "✅ Order jobs: job send_receipts recovered" in healed
     assert stage.process.returncode == 0
     assert (tmp_path / "errors").read_text() == ""

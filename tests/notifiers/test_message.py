@@ -205,7 +205,12 @@ def test_untrusted_text_becomes_one_short_line(text: str, shown: str) -> None:
 def test_of_all_jobs_the_one_it_is_about_is_the_evidence() -> None:
     late = "nightly is overdue: due 03:00, 9 h ago"
     told = replace(TASK.incident, rule="job", subject="nightly", message=late)
-    seen = replace(GOOD, evidence=Evidence({"jobs": {"nightly": {"cron": "0 3 * * *"}, "digest": {"every": 1_000}}}))
+    seen = replace(
+        GOOD,
+        evidence=Evidence(
+            {"jobs": {"digest": {"every": "1 s"}, "nightly": {"cron": "0 3 * * *", "failures": 2}}, "writable": "x"}
+        ),
+    )
     message = compose(replace(TASK, incident=told, latest=seen, first_bad=seen))
-    assert message.evidence == 'job: {"cron": "0 3 * * *"}'
+    assert message.evidence == "job: nightly\ncron: 0 3 * * *\nfailures: 2\nwritable: x"
     assert plain(message.lines[0].text).startswith("job nightly runs on time and well · is overdue: due 03:00, 9 h ago")

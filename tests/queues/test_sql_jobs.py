@@ -252,7 +252,7 @@ def test_instants_of_every_form(
         facts = report.evidence.facts["jobs"]
         assert set(facts) == {"hourly", "daily"}
         ok = _iso(done + HOUR / 4)
-        assert facts["hourly"] == {"last_start": _iso(done), "last_end": ok, "last_ok": ok, "duration": 900_000}
+        assert facts["hourly"] == {"last_start": _iso(done), "last_end": ok, "last_ok": ok, "duration": f"15{NBSP}min"}
         assert facts["daily"]["next_due"] == _iso(late)
         assert report.result.jobs["daily"][0] == "job_overdue"
 

@@ -190,6 +190,29 @@ def test_an_incident_that_nobody_heard_of_says_so(tmp_path: Path) -> None:
     assert "Nobody was told of this incident" in said
 
 
+def test_an_incident_of_a_job_tells_of_that_job_alone(tmp_path: Path) -> None:
+    book = Book()
+    id = book.probe("Shop", "jobs")
+    late, stuck = "cart_sweep is overdue: due 02:20, 9 min ago", "export is stuck: running for 3 h, limit 2 h"
+    both = {"cart_sweep": ("job_overdue", late), "export": ("job_stuck", stuck)}
+    facts = {"export": {"worker": "app-3", "duration": "2 min"}, "cart_sweep": {"worker": "app-4", "duration": "9 s"}}
+    message = "2 jobs of 2 are not right: export, cart_sweep"
+    since, seen = NOW - 5 * MINUTE, Evidence({"jobs": facts})
+    book.result(id, since - MINUTE, evidence=seen, jobs={})
+    book.result(id, since, Outcome.FAIL, message, "job_overdue", evidence=seen, jobs=both)
+    incident = book.incident(id, "job", late, since, subject="cart_sweep", after=0, needed=1)
+    with filled(f"sqlite:///{tmp_path}/j.db", book) as database:
+        pages = app_of(database)
+        told, probe = (text(ask(pages, path).text) for path in (f"/incidents/{incident}", "/probes/shop"))
+    assert f"outcome fail said {late} took 180 ms worker app-4 duration 9 s" in told
+    assert "app-3" not in told
+    assert "1 run was bad since it began" in told
+    assert f"First bad result {late}" in told
+    assert f"Why nobody was told {late}" in told
+    assert "alert.after" not in told
+    assert f"{late} Since" in probe
+
+
 def test_an_incident_of_silence_shows_the_last_result_instead(app: FastAPI, story: Book) -> None:
     (incident,) = (row["id"] for row in story.rows["incidents"] if row["rule"] == "stale")
     said = text(ask(app, f"/incidents/{incident}").text)

@@ -10,7 +10,7 @@ def demo() -> None:
     """
     from watchdog.demo.launch import targets
 
-    with targets() as port:
+    with targets() as (port, folder):
         import asyncio
 
         import uvloop
@@ -21,4 +21,4 @@ def demo() -> None:
 
         set_up(Mask([]), quiet=True)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(play(port))
+            runner.run(play(port, folder))

@@ -1,13 +1,18 @@
-"""The sample targets, in a process of their own: an HTTP service and an MCP server that reports scheduled tasks.
+"""The sample targets, in a process of their own: an HTTP service, an MCP server that reports scheduled tasks, and a
+table of jobs with its worker.
 
-usage: python -m watchdog.demo.targets PORT      (it ends with its standard input)
+usage: python -m watchdog.demo.targets PORT FOLDER      (it ends with its standard input, and removes the folder)
 """
 
 from __future__ import annotations
 
 import os
+import shutil
+import signal
+import subprocess
 import sys
 import threading
+from pathlib import Path
 from time import monotonic, time
 from typing import Any
 
@@ -16,10 +21,14 @@ from mcp.types import CallToolResult, TextContent
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
+from watchdog.demo import worker
+
 BROKEN = (30.0, 75.0)
 """From when to when the checkout is broken, in seconds since the start."""
 STALE = (30.0, 90.0)
 """From when to when the task `reindex` does not run."""
+DEAD = (30.0, 75.0)
+"""From when to when the worker is dead. It dies within its slow job, so a little later."""
 
 server = MCPServer("Demo search", version="4.2.1", log_level="ERROR")
 started = monotonic()
@@ -60,16 +69,40 @@ def health_check() -> CallToolResult:
     return CallToolResult(content=[TextContent(type="text", text="see tasks")], structured_content=answer)
 
 
-def end_with_the_demo() -> None:
-    """The other end of our standard input is held by the demo: it closes however the demo ends."""
-    sys.stdin.read()
-    os._exit(0)
+def direct(folder: Path) -> None:
+    """Let the worker live, die and return, until the demo ends; then leave nothing behind."""
+    running: subprocess.Popen[bytes] | None = None
+    file = folder / worker.FILE
+    try:
+        while not worker.ended(0.2):
+            dead = DEAD[0] <= age() < DEAD[1]
+            if running is None and not dead:
+                command = [sys.executable, "-m", "watchdog.demo.worker", str(file)]
+                running = subprocess.Popen(command, stdin=subprocess.PIPE)  # noqa: S603 - our own
+            elif running is not None and dead:
+                running.send_signal(signal.SIGSTOP)  # else the job that we see could be over when it dies
+                if worker.SLOW in worker.under_way(file):
+                    _end(running)
+                    running = None
+                else:
+                    running.send_signal(signal.SIGCONT)
+        if running is not None:
+            _end(running)
+        shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        os._exit(0)
 
 
-def main(port: int) -> None:
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.communicate()
+
+
+def main(port: int, folder: Path) -> None:
     import uvicorn
 
-    threading.Thread(target=end_with_the_demo, daemon=True).start()
+    worker.create(folder / worker.FILE)
+    threading.Thread(target=direct, args=[folder], daemon=True).start()
 
     app = server.streamable_http_app(session_idle_timeout=60)
     app.add_route("/", website)
@@ -78,4 +111,4 @@ def main(port: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), Path(sys.argv[2]))

@@ -258,8 +258,10 @@ def _told(sample: Sample | None, subject: str) -> str:
     told = {key: value for key, value in sample.evidence.facts.items() if key != "expect" and value not in (None, "")}
     for one, all_ in (("task", "tasks"), ("job", "jobs")):
         listed = told.get(all_)
-        if isinstance(listed, dict) and subject in listed:
-            told = {one: listed[subject]} | {key: value for key, value in told.items() if key != all_}
+        about = listed.get(subject) if isinstance(listed, dict) else None
+        if isinstance(about, dict):
+            rest = {key: value for key, value in told.items() if key != all_}
+            told = {one: subject} | {key: value for key, value in about.items() if key != "name"} | rest
     facts = [f"{key}: {_value(value)}" for key, value in told.items()]
     text = harmless("\n".join([*facts, sample.evidence.excerpt])).strip()
     return text if len(text) <= EXCERPT else f"{text[: EXCERPT - 1]}…"

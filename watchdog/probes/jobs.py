@@ -29,6 +29,7 @@ SHOWN = 50
 """Jobs kept as evidence, those first that are not right."""
 REST = "*"
 INSTANTS = ("next", "next_due", "last_start", "last_end", "last_ok", "running_since")
+DURATIONS = ("every", "duration")
 
 
 class Watched(Model):
@@ -232,10 +233,14 @@ def _kept(judged: Judged) -> Json:
 
 
 def _shown(judged: Judged) -> Json:
-    """What is known of a job, as evidence: instants to be read by people, and nothing that is empty."""
+    """What is known of a job, as evidence: times to be read by people, and nothing that is empty."""
     told = judged.facts._asdict() | {"next": judged.verdict.expected}
     untold = ("name", "enabled", "since", *(() if judged.facts.cron else ("timezone",)))
-    facts = {k: iso(v) if v and k in INSTANTS else v for k, v in told.items() if k not in untold}
+    facts = {
+        k: iso(v) if v and k in INSTANTS else span(v) if v and k in DURATIONS else v
+        for k, v in told.items()
+        if k not in untold
+    }
     if judged.facts.cron and not judged.known.plan and judged.facts.next_due is None:
         facts["unread"] = "we cannot read this schedule: whether a run is late is not judged"
     return {k: v for k, v in facts.items() if v not in (None, "", 0, False)}

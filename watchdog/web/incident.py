@@ -161,8 +161,8 @@ def _latest(case: Case, told: Story, now: int) -> str:
     own = latest.message if not case.incident.subject else ""  # else it is about others, too
     said = [exact(latest.slot, now), own or latest.outcome.value]
     said += [span(latest.duration)] if latest.duration is not None else []
-    failed = case.incident.rule == availability.NAME
-    return " · ".join(said) + f". {count(told.streak, 'run')} {'failed' if failed else 'were bad'} since it began."
+    was = "failed" if case.incident.rule == availability.NAME else "was bad" if told.streak == 1 else "were bad"
+    return " · ".join(said) + f". {count(told.streak, 'run')} {was} since it began."
 
 
 def timeline(case: Case, told: Story, sent: Iterable[Told], now: int) -> tuple[Happened, ...]:
@@ -241,7 +241,7 @@ def _why(case: Case) -> Iterable[tuple[str, str]]:
     """Each step of the decision: (in words, what in the configuration says so)."""
     incident = case.incident
     if incident.rule in AT_ONCE:
-        yield sentence(incident.message), ""
+        yield incident.message if incident.subject else sentence(incident.message), ""
     else:
         yield f"{count(case.needed, 'bad slot')} in a row, {case.needed} needed", f"alert.after: {case.needed}"
     yield f"Severity {incident.severity}, by the probe's own configuration", f"alert.severity: {incident.severity}"

@@ -152,7 +152,8 @@ def notices(standing: Standing, listing: Result | None, now: int) -> tuple[Notic
     for incident in standing.incidents:
         since = f"Since {moment(incident.since, now, seconds=True)}"
         said = f"{since} · {incident.severity} · {incident.rule}" + (f" {incident.subject}" if incident.subject else "")
-        title = sentence(_by_now(incident, listing, standing.probe.task_limits, now))
+        title = _by_now(incident, listing, standing.probe.task_limits, now)
+        title = title if incident.rule == "job" else sentence(title)  # begins with the job's name, as it is written
         found.append(Notice(STATE_OF[incident.rule], title, said, incident.id))
     if standing.last is None and not found:
         when = _next(standing, now) or "no run is planned"

@@ -171,7 +171,7 @@ def value_text(value: Json) -> str:
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "none"}[value]
     if isinstance(value, float):
-        return f"{value:g}"
+        return f"{value:g}" if abs(value) < 1e6 else f"{value:.0f}"
     if isinstance(value, list):
         return ", ".join(map(value_text, value)) or "none"
     if isinstance(value, dict):
