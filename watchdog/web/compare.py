@@ -89,6 +89,8 @@ def _facts(detail: Detail | None, evidence: Evidence | None, subject: str) -> di
         own = trouble.message if trouble else "nothing is wrong with it"
         facts["said"] = (own, own)
         told = {name: value for name, value in told.items() if name not in ("jobs", "jobs_bad")} | jobs[subject]
+    if isinstance(tasks := told.get("tasks"), dict) and subject in tasks:
+        told.pop("tasks")  # what its own entry says stands above
     for name, value in told.items():
         facts.setdefault(name.replace("_", " "), (value, value_text(value)))
     return facts
