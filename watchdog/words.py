@@ -77,7 +77,12 @@ def ago(then: int, now: int) -> str:
 
 def count(n: int, noun: str) -> str:
     """ "1 probe", "24 probes": for nouns that take an s."""
-    return f"{n:,}{NBSP}{noun}{'' if n == 1 else 's'}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+    return f"{number(n)}{NBSP}{noun}{'' if n == 1 else 's'}"
+
+
+def number(n: int) -> str:
+    """ "12 400", its thousands apart."""
+    return f"{n:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
 
 
 def utc(at: int) -> datetime:

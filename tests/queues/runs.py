@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from typing import Any
 
 from tests.mcp_peers import Peers
 from watchdog.model import Json, Report, Slot
-from watchdog.probes import CanaryProbe, Probe
+from watchdog.probes import CanaryProbe, Probe, QueueProbe
 from watchdog.service.clock import wall
 from watchdog.service.lag import LagSentinel
 from watchdog.service.runner import Runner
@@ -26,6 +27,19 @@ def brief(job: Mapping[str, Any], ms: int) -> CanaryProbe:
     """One that must be finished sooner than may be configured: a test's patience is short."""
     probe = canary({**job, "finish_within": "1s"})
     return probe.model_copy(update={"canary": probe.job.model_copy(update={"finish_within": ms})})
+
+
+def queue(system: Mapping[str, Any], rules: Mapping[str, Any] | None = None) -> QueueProbe:
+    fields = {} if rules is None else {"rules": rules}
+    return QueueProbe.model_validate({"name": "Backlog", "queue": system, **fields})
+
+
+def look(
+    system: Mapping[str, Any], rules: Mapping[str, Any] | None = None, after: int = 0, first: Report | None = None
+) -> Report:
+    """One look into a queue, `after` so many ms since the `first`."""
+    slot, memory = (None, {}) if first is None else (first.result.slot + after, first.remember)
+    return asyncio.run(once(queue(system, rules), slot, memory=memory))
 
 
 async def once(

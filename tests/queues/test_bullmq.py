@@ -75,7 +75,7 @@ def test_nobody_works(lab: Lab) -> None:
     result = report.result
     assert (result.outcome, result.reason) == (Outcome.FAIL, "not_picked_up")
     assert result.message.startswith("not picked up in 1\N{NO-BREAK SPACE}s: no worker, 1 waiting, oldest 1")
-    assert result.measurements == {"waiting": 1, "workers": 0}
+    assert result.measurements == {"waiting": 1, "consumers": 0}
     assert lab.left() == []
 
 

@@ -501,8 +501,8 @@ def test_tables_that_somebody_locks_hold_nothing_up(lab: Lab) -> None:
     with psycopg.connect(lab.url) as other:
         other.execute("LOCK TABLE pgboss.job IN ACCESS EXCLUSIVE MODE")
         report = lab.once()
-    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "broker_unreachable")
-    assert report.result.message == "broker unreachable: canceling statement due to lock timeout"
+    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "query_timeout")
+    assert report.result.message == "PostgreSQL took too long: canceling statement due to lock timeout"
     assert lab.states() == []
 
 

@@ -87,7 +87,7 @@ def test_a_killed_worker_then_another(lab: Lab) -> None:
         report = lab.once(start_within="500ms")
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "not_picked_up")
     assert report.result.message.startswith(f"not picked up in 500{NBSP}ms: no worker, 1 waiting, oldest ")
-    assert report.result.measurements == {"waiting": 1, "workers": 0}
+    assert report.result.measurements == {"waiting": 1, "consumers": 0}
     with lab.worker():
         assert lab.once().result.outcome is Outcome.PASS
     wait(lambda: lab.left() == [])

@@ -270,8 +270,8 @@ def pipeline() -> Book:
             continue
         if i < 3:
             phases = {"connect": 1, "enqueue": 8}
-            waiting = {"waiting": 214 - i * 60, "workers": 0}
-            told = Evidence({"sentinel": "wd-b7c104e", "workers": 0, "waiting": 214})
+            waiting = {"waiting": 214 - i * 60, "consumers": 0}
+            told = Evidence({"sentinel": "wd-b7c104e", "consumers": 0, "waiting": 214})
             book.result(
                 id, slot, Outcome.FAIL, why, "not_picked_up", None, phases=phases, measurements=waiting, evidence=told
             )

@@ -5,8 +5,7 @@ from __future__ import annotations
 LATER = {
     "": {"dispatch", "inhibit", "maintenance", "reference", "heartbeat_out"},
     "probes": {
-        *("queue", "command", "tcp", "dns"),
-        *("rules", "locations"),
+        *("command", "tcp", "dns", "locations"),
     },
     "alert": {"remind"},
     "mcp": {"drift"},

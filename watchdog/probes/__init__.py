@@ -11,8 +11,9 @@ from watchdog.probes.heartbeat import HeartbeatProbe
 from watchdog.probes.http import HttpProbe
 from watchdog.probes.jobs import JobsProbe
 from watchdog.probes.mcp import McpProbe
+from watchdog.probes.queue import QueueProbe
 
-AnyProbe: TypeAlias = HttpProbe | McpProbe | CanaryProbe | HeartbeatProbe | JobsProbe
+AnyProbe: TypeAlias = HttpProbe | McpProbe | CanaryProbe | HeartbeatProbe | JobsProbe | QueueProbe
 
 KINDS: Mapping[str, type[Probe]] = {probe.kind: probe for probe in get_args(AnyProbe)}
 
@@ -28,4 +29,5 @@ __all__ = [
     "JobsProbe",
     "McpProbe",
     "Probe",
+    "QueueProbe",
 ]

@@ -14,7 +14,7 @@ from watchdog.fields import Duration, FieldsError, Model, Where, between, durati
 from watchdog.model import Evidence, Json, Observation, Outcome, Scalar
 from watchdog.probes.base import Attempt, Probe, idempotency_key
 from watchdog.probes.verdict import faulted
-from watchdog.queues import CANARIES, Backlog, Canary, CanarySystem, Look, Reach, Sentinel, Stage
+from watchdog.queues import CANARIES, Canary, CanarySystem, Depth, Look, Reach, Sentinel, Stage
 from watchdog.wire.faults import Fault
 from watchdog.words import clock, count, span
 
@@ -182,13 +182,13 @@ class _Run:
         self.attempt.trace.end("enqueue")
         self.flight = flight = Flight(ref, sent := self._now(), sent)
         await self._follow(line, flight)
-        backlog = Backlog()
+        depth = Depth()
         if flight.look.stage in UNDER_WAY:
             with suppress(Fault, TimeoutError):
                 async with asyncio.timeout(TIDYING):
-                    backlog = await line.backlog()
+                    depth = await line.depth()
         gone = await self._take_back(line, flight.ref)
-        return self._told(flight, backlog, gone=gone or flight.finished is not None)
+        return self._told(flight, depth, gone=gone or flight.finished is not None)
 
     def broken_off(self, fault: Fault) -> Observation:
         """What became of it is not known, where it was sent at all."""
@@ -258,11 +258,11 @@ class _Run:
                 return await line.cancel(ref)
         return False
 
-    def _told(self, flight: Flight, backlog: Backlog, *, gone: bool) -> Observation:
-        reason, message = verdict(self.job, flight, backlog)
+    def _told(self, flight: Flight, depth: Depth, *, gone: bool) -> Observation:
+        reason, message = verdict(self.job, flight, depth)
         facts = self._facts(flight)
-        facts |= {name: value for name, value in backlog._asdict().items() if value not in (None, False)}
-        counted: dict[str, Scalar] = {"waiting": backlog.waiting, "workers": backlog.workers}
+        facts |= depth.figures | ({"paused": True} if depth.paused else {})
+        counted: dict[str, Scalar] = {"waiting": depth.waiting, "consumers": depth.consumers}
         return Observation(
             Outcome.FAIL if reason else Outcome.PASS,
             reason,
@@ -288,7 +288,7 @@ class _Run:
         return {FLIGHT: None} if FLIGHT in self.attempt.memory else {}
 
 
-def verdict(job: _Canary, flight: Flight, backlog: Backlog) -> tuple[str, str]:
+def verdict(job: _Canary, flight: Flight, depth: Depth) -> tuple[str, str]:
     """Reason and message; both empty when the sentinel was finished in time."""
     error = flight.look.error.partition("\n")[0]
     picked_up = "" if flight.picked_up is None else f"picked up after {span(flight.picked_up - flight.sent)}"
@@ -299,21 +299,21 @@ def verdict(job: _Canary, flight: Flight, backlog: Backlog) -> tuple[str, str]:
         case Stage.FAILED:
             return "job_failed", f"the job failed: {error}" if error else "the job failed, and nobody says why"
         case Stage.QUEUED:
-            return "not_picked_up", f"not picked up in {within}{_because(backlog)}"
+            return "not_picked_up", f"not picked up in {within}{_because(depth)}"
         case Stage.DONE if flight.finished is not None and flight.finished <= flight.sent + job.finish_within:
             return "", ""
-    late = f"{picked_up}, not finished in {within}" if picked_up else f"not finished in {within}{_because(backlog)}"
+    late = f"{picked_up}, not finished in {within}" if picked_up else f"not finished in {within}{_because(depth)}"
     return "not_finished", f"{late}: {error}" if error else late
 
 
-def _because(backlog: Backlog) -> str:
-    parts = ["the queue is paused"] if backlog.paused else []
-    if backlog.workers is not None:
-        parts.append(count(backlog.workers, "worker") if backlog.workers else "no worker")
-    if backlog.active:
-        parts.append(f"{backlog.active} active")
-    if backlog.waiting is not None:
-        parts.append(f"{backlog.waiting} waiting")
-    if backlog.oldest is not None:
-        parts.append(f"oldest {span(backlog.oldest)}")
+def _because(depth: Depth) -> str:
+    parts = ["the queue is paused"] if depth.paused else []
+    if depth.consumers is not None:
+        parts.append(count(depth.consumers, "worker") if depth.consumers else "no worker")
+    if depth.active:
+        parts.append(f"{depth.active} active")
+    if depth.waiting is not None:
+        parts.append(f"{depth.waiting} waiting")
+    if depth.oldest is not None:
+        parts.append(f"oldest {span(depth.oldest)}")
     return f": {', '.join(parts)}" if parts else ""

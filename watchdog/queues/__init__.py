@@ -6,9 +6,12 @@ from collections.abc import Mapping
 
 from watchdog.queues.apscheduler import ApschedulerJobs
 from watchdog.queues.base import (
-    Backlog,
+    FIGURES,
     Canary,
     CanarySystem,
+    Depth,
+    DepthSystem,
+    Ended,
     JobFacts,
     JobSource,
     Look,
@@ -18,15 +21,17 @@ from watchdog.queues.base import (
     Stage,
     System,
 )
-from watchdog.queues.bullmq import BullmqCanary, BullmqJobs
-from watchdog.queues.celery import CeleryCanary
+from watchdog.queues.bullmq import BullmqCanary, BullmqDepth, BullmqJobs
+from watchdog.queues.celery import CeleryCanary, CeleryDepth
 from watchdog.queues.celery_beat import CeleryJobs
 from watchdog.queues.http import HttpCanary
 from watchdog.queues.mcp import McpCanary
-from watchdog.queues.pgboss import PgbossCanary
+from watchdog.queues.pgboss_canary import PgbossCanary
+from watchdog.queues.pgboss_depth import PgbossDepth
 from watchdog.queues.pgboss_schedules import PgbossJobs
 from watchdog.queues.procrastinate import ProcrastinateCanary, ProcrastinateJobs
-from watchdog.queues.rq import RqCanary, RqJobs
+from watchdog.queues.procrastinate_depth import ProcrastinateDepth
+from watchdog.queues.rq import RqCanary, RqDepth, RqJobs
 from watchdog.queues.sql import SqlJobs
 
 CANARIES: Mapping[str, type[CanarySystem]] = {
@@ -47,8 +52,15 @@ JOBS: Mapping[str, type[JobSource]] = {
     "apscheduler": ApschedulerJobs,
     "sql": SqlJobs,
 }
+QUEUES: Mapping[str, type[DepthSystem]] = {
+    "bullmq": BullmqDepth,
+    "pgboss": PgbossDepth,
+    "celery": CeleryDepth,
+    "procrastinate": ProcrastinateDepth,
+    "rq": RqDepth,
+}
 
 __all__ = [
-    "CANARIES", "JOBS", "Backlog", "Canary", "CanarySystem", "JobFacts", "JobSource", "Look", "Reach", "Sentinel",
-    "Snapshot", "Stage", "System",
+    "CANARIES", "FIGURES", "JOBS", "QUEUES", "Canary", "CanarySystem", "Depth", "DepthSystem", "Ended", "JobFacts",
+    "JobSource", "Look", "Reach", "Sentinel", "Snapshot", "Stage", "System",
 ]  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -50,15 +50,41 @@ class Look(NamedTuple):
     """By what the system knows it from now on, if that came to light only after it was sent."""
 
 
-class Backlog(NamedTuple):
-    """What else is in the queue; None: the system cannot say."""
+class Ended(NamedTuple):
+    """How many jobs came to an end lately."""
+
+    failed: int
+    well: int | None
+    """None: what ended well is not kept."""
+
+
+class Depth(NamedTuple):
+    """What is in a queue; None: the system cannot say, or was not asked."""
 
     waiting: int | None = None
-    oldest: int | None = None
-    """Milliseconds that the oldest waiting job has waited."""
+    """Jobs that somebody could take now."""
     active: int | None = None
-    workers: int | None = None
+    delayed: int | None = None
+    """Jobs whose time has not come."""
+    failed: int | None = None
+    """Failed jobs that are kept."""
+    oldest: int | None = None
+    """Milliseconds for which the oldest waiting job could have been taken."""
+    consumers: int | None = None
+    """Workers that take jobs from this queue."""
     paused: bool = False
+    head: str | None = None
+    """What tells the job that is next to be taken from others."""
+    ended: Ended | None = None
+
+    @property
+    def figures(self) -> dict[str, int]:
+        """What can be said in numbers."""
+        told = {name: getattr(self, name) for name in FIGURES}
+        return {name: n for name, n in told.items() if n is not None}
+
+
+FIGURES = ("waiting", "active", "delayed", "failed", "oldest", "consumers")
 
 
 class JobFacts(NamedTuple):
@@ -158,7 +184,8 @@ class Canary(Protocol):
     async def cancel(self, ref: str) -> bool:
         """Take it back, whether it waits or is finished. False: it is being worked on, or the system cannot."""
 
-    async def backlog(self) -> Backlog: ...
+    async def depth(self) -> Depth:
+        """What else is in the queue, as far as it is cheap to know."""
 
 
 class System(Model):
@@ -228,6 +255,19 @@ class CanarySystem(System):
 
     def ref_of(self, sentinel: str) -> str:
         return sentinel
+
+
+class DepthSystem(System):
+    """A system whose queue can be looked into."""
+
+    @property
+    def hides(self) -> Container[str]:
+        """Figures that it never shows; `failure_ratio` for how jobs ended lately."""
+        return ()
+
+    @abstractmethod
+    async def depth(self, reach: Reach, within: int | None) -> Depth:
+        """What is in the queue, and how jobs ended in the last so many ms. Raises Fault."""
 
 
 class JobSource(System):

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from watchdog.fields import Line
 from watchdog.queues.base import (
-    Backlog,
     Canary,
     CanarySystem,
+    Depth,
+    DepthSystem,
+    Ended,
     JobFacts,
     JobSource,
     Look,
@@ -49,6 +51,14 @@ class BullmqQueue(RedisSystem):
     def target(self) -> str:
         return f"{self.host}/{self.queue}"
 
+    def key(self, name: str) -> str:
+        return f"{self.prefix}:{self.queue}:{name}"
+
+    async def there(self, client: Any) -> None:
+        """Raises Fault where the queue is not."""
+        if not await client.exists(self.key("meta")):
+            raise Fault("queue_missing", f"no queue {self.queue!r} under the prefix {self.prefix!r}")
+
 
 class BullmqCanary(BullmqQueue, CanarySystem):
     """A canary job in a queue of BullMQ."""
@@ -64,6 +74,16 @@ class BullmqCanary(BullmqQueue, CanarySystem):
             yield _Bullmq(self, client)
 
 
+class BullmqDepth(BullmqQueue, DepthSystem):
+    """What is in a queue of BullMQ. How jobs ended is known as far back as completed ones are kept."""
+
+    async def depth(self, reach: Reach, within: int | None) -> Depth:
+        async with self.opened(reach) as client:
+            with spoken():
+                await self.there(client)
+                return await _depth(self, client, within)
+
+
 class BullmqJobs(BullmqQueue, JobSource):
     """The job schedulers of a queue."""
 
@@ -74,26 +94,25 @@ class BullmqJobs(BullmqQueue, JobSource):
 
     async def _read(self, client: Any) -> Snapshot:
         """A run that is due is one job, `repeat:<scheduler>:<slot>`; when it is picked up, the next one is made."""
-        base = f"{self.prefix}:{self.queue}"
         async with client.pipeline(transaction=True) as pipe:
             pipe.time()
-            pipe.zrange(f"{base}:repeat", 0, MOST - 1, withscores=True)
-            pipe.lrange(f"{base}:active", 0, MOST - 1)
+            pipe.zrange(self.key("repeat"), 0, MOST - 1, withscores=True)
+            pipe.lrange(self.key("active"), 0, MOST - 1)
             (seconds, micros), planned, active = await pipe.execute()
         active = [ref for ref in active if ref.startswith("repeat:")]
         ends = [
             ref
             for kind in ("completed", "failed")
-            for ref in await client.zrevrange(f"{base}:{kind}", 0, RECENT - 1)
+            for ref in await client.zrevrange(self.key(kind), 0, RECENT - 1)
             if ref.startswith("repeat:")
         ]
         async with client.pipeline(transaction=False) as pipe:
             for name, _ in planned:
-                pipe.hgetall(f"{base}:repeat:{name}")
+                pipe.hgetall(self.key(f"repeat:{name}"))
             for ref in [*active, *ends]:
-                pipe.hmget(f"{base}:{ref}", "rjk", "processedOn", "finishedOn", "failedReason")
+                pipe.hmget(self.key(ref), "rjk", "processedOn", "finishedOn", "failedReason")
             for ref in active:
-                pipe.exists(f"{base}:{ref}:lock")
+                pipe.exists(self.key(f"{ref}:lock"))
             told = await pipe.execute()
         locks = told[len(told) - len(active) :]
         runs: dict[str, list[_Run]] = {}
@@ -138,11 +157,8 @@ def _job(name: str, due: int, fields: dict[str, str], runs: list[_Run]) -> JobFa
 
 class _Bullmq:
     def __init__(self, config: BullmqCanary, client: Any) -> None:
-        self.config, self.client = config, client
+        self.config, self.client, self.key = config, client, config.key
         self._queue: Queue | None = None
-
-    def key(self, name: str) -> str:
-        return f"{self.config.prefix}:{self.config.queue}:{name}"
 
     @property
     def queue(self) -> Queue:
@@ -154,8 +170,7 @@ class _Bullmq:
 
     async def send(self, sentinel: Sentinel) -> str:
         with spoken():
-            if not await self.client.exists(self.key("meta")):
-                raise Fault("queue_missing", f"no queue {self.config.queue!r} under the prefix {self.config.prefix!r}")
+            await self.config.there(self.client)
             options = {
                 "jobId": sentinel.id,
                 "attempts": 1,
@@ -185,32 +200,74 @@ class _Bullmq:
         with spoken():
             return not await self.client.exists(self.key(ref)) or bool(await self.queue.remove(ref))
 
-    async def backlog(self) -> Backlog:
+    async def depth(self) -> Depth:
         with spoken():
-            async with self.client.pipeline(transaction=False) as pipe:
-                pipe.llen(self.key("wait"))
-                pipe.zcard(self.key("prioritized"))
-                pipe.llen(self.key("active"))
-                pipe.lindex(self.key("wait"), -1)
-                pipe.hget(self.key("meta"), "paused")
-                pipe.time()
-                wait, prioritized, active, oldest, paused, (seconds, micros) = await pipe.execute()
-            since = _ms(await self.client.hget(self.key(oldest), "timestamp")) if oldest else None
-        now = int(seconds) * 1000 + int(micros) // 1000
-        age = None if since is None else max(now - since, 0)
-        return Backlog(wait + prioritized, age, active, await self._workers(), paused == "1")
+            return await _depth(self.config, self.client)
 
-    async def _workers(self) -> int | None:
-        """Connections that say by their name that they work on this queue; None: this Redis does not tell."""
-        from redis.exceptions import RedisError
 
-        name = base64.b64encode(self.config.queue.encode()).decode()
-        try:
-            clients: list[dict[str, Any]] = await self.client.client_list()
-        except RedisError:
-            return None
-        own = re.compile(re.escape(f"{self.config.prefix}:{name}") + "(:w:.*)?")
-        return sum(own.fullmatch(client.get("name", "")) is not None for client in clients)
+async def _depth(config: BullmqQueue, client: Any, within: int | None = None) -> Depth:
+    """The job that is next stands at the end of `wait` (in older versions: of `paused`), or first in `prioritized`."""
+    key = config.key
+    async with client.pipeline(transaction=True) as pipe:
+        pipe.time()
+        pipe.hget(key("meta"), "paused")
+        for name in ("wait", "paused", "active"):
+            pipe.llen(key(name))
+        for name in ("prioritized", "delayed", "failed"):
+            pipe.zcard(key(name))
+        pipe.lindex(key("wait"), -1)
+        pipe.lindex(key("paused"), -1)
+        pipe.zrange(key("prioritized"), 0, 0)
+        told = await pipe.execute()
+    (seconds, micros), paused, wait, halted, active, prioritized, delayed, failed, *heads, first = told
+    now = int(seconds) * 1000 + int(micros) // 1000
+    head = next(filter(None, (*heads, *first)), None)
+    since = head and _ready(await client.hmget(key(head), "timestamp", "processedOn", "opts"))
+    return Depth(
+        wait + halted + prioritized,
+        active,
+        delayed,
+        failed,
+        max(now - since, 0) if since else None,
+        await _consumers(config, client),
+        paused == "1",
+        head,
+        None if within is None else await _ended(config, client, now - within),
+    )
+
+
+def _ready(told: list[str | None]) -> int | None:
+    """Since when a job could be taken: it was made, it was to wait, or it was tried before."""
+    created, tried = _ms(told[0]), _ms(told[1])
+    try:
+        delay = json.loads(told[2] or "{}").get("delay")
+    except (ValueError, AttributeError):
+        delay = None
+    return None if created is None else max(created + (delay if isinstance(delay, int) else 0), tried or 0)
+
+
+async def _ended(config: BullmqQueue, client: Any, since: int) -> Ended:
+    """How jobs ended since then, or since the first completed one that is still kept."""
+    first = await client.zrange(config.key("completed"), 0, 0, withscores=True)
+    since = max(since, *(int(at) for _, at in first), 0)
+    async with client.pipeline(transaction=True) as pipe:
+        for name in ("failed", "completed"):
+            pipe.zcount(config.key(name), since, "+inf")
+        failed, well = await pipe.execute()
+    return Ended(failed, well if first else None)
+
+
+async def _consumers(config: BullmqQueue, client: Any) -> int | None:
+    """Connections that say by their name that they work on this queue; None: this Redis does not tell."""
+    from redis.exceptions import RedisError
+
+    name = base64.b64encode(config.queue.encode()).decode()
+    try:
+        clients: list[dict[str, Any]] = await client.client_list()
+    except RedisError:
+        return None
+    own = re.compile(re.escape(f"{config.prefix}:{name}") + "(:w:.*)?")
+    return sum(own.fullmatch(one.get("name", "")) is not None for one in clients)
 
 
 def _ms(text: str | None) -> int | None:

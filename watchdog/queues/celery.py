@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Container
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from hashlib import blake2b
 from threading import BoundedSemaphore
 from typing import Annotated, Any, ClassVar, TypeVar
 from urllib.parse import urlsplit
@@ -15,7 +16,19 @@ from pydantic import AfterValidator, Field, StrictBool
 
 from watchdog.fields import FROM_FILE, Line
 from watchdog.model import Json
-from watchdog.queues.base import Backlog, Canary, CanarySystem, Look, Reach, Sentinel, Stage, reachable, unreachable
+from watchdog.queues.base import (
+    Canary,
+    CanarySystem,
+    Depth,
+    DepthSystem,
+    Look,
+    Reach,
+    Sentinel,
+    Stage,
+    System,
+    reachable,
+    unreachable,
+)
 from watchdog.queues.redis import RedisUrl, opened, said, spoken
 from watchdog.wire.aside import aside
 from watchdog.wire.faults import Fault
@@ -43,21 +56,86 @@ def _broker_url(text: str) -> str:
     return text
 
 
-class CeleryCanary(CanarySystem):
-    """A canary job in a queue of Celery. Its workers must keep their results in Redis, as JSON."""
+class CeleryQueue(System):
+    """A queue of Celery."""
 
     name: ClassVar[str] = "Celery"
     needs: ClassVar[tuple[str, ...]] = ("celery", "redis")
     extra: ClassVar[str] = "celery"
+
+    broker: Annotated[str, AfterValidator(_broker_url), FROM_FILE]
+    """redis://user:password@host:6379/0 or amqp://user:password@host:5672/vhost; rediss:// and amqps:// for TLS."""
+    queue: Line = "celery"
+
+    @property
+    def target(self) -> str:
+        return f"{self.host}/{self.queue}"
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.broker).hostname or ""
+
+    @property
+    def missing(self) -> Fault:
+        return Fault("queue_missing", f"the broker has no queue {self.queue!r}")
+
+    def prepare(self) -> None:
+        super().prepare()
+        _ = _app(self.broker, 1).connection_for_write().transport  # most of Celery is loaded by its first use
+
+    async def knock(self, reach: Reach) -> None:
+        """Raises Fault where nobody listens."""
+        broker = urlsplit(self.broker)
+        await reachable(reach, self.host, broker.port or PORTS[broker.scheme])
+
+    async def aside(self, patience: float, work: Callable[[Any, Any], T]) -> T:
+        """What `work` finds, given Celery and a connection, on a thread of its own: it waits as long as it likes, we
+        do not. Raises Fault."""
+        if not THREADS.acquire(blocking=False):
+            raise unreachable("too many earlier calls still wait for an answer")
+
+        def run() -> T:
+            try:
+                app = _app(self.broker, patience)
+                with app.connection_for_write() as connection:
+                    return work(app, connection)
+            finally:
+                THREADS.release()
+
+        try:
+            async with asyncio.timeout(patience):
+                return await aside(run, f"ask {self.target}")
+        except TimeoutError:
+            raise unreachable(f"the broker gives no answer in {patience:g} s") from None
+        except Exception as e:
+            raise unreachable(said(e)) from None
+
+
+class CeleryDepth(CeleryQueue, DepthSystem):
+    """What is in a queue of Celery. In Redis, a queue that is empty and one that is not there are the same."""
+
+    @property
+    def hides(self) -> Container[str]:
+        hidden = ("active", "delayed", "failed", "oldest", "failure_ratio")
+        return hidden if urlsplit(self.broker).scheme.startswith("amqp") else (*hidden, "consumers")
+
+    async def depth(self, reach: Reach, within: int | None) -> Depth:
+        await self.knock(reach)
+        depth = await self.aside(reach.patience, lambda _, connection: _depth(connection, self.queue))
+        if depth is None:
+            raise self.missing
+        return depth
+
+
+class CeleryCanary(CeleryQueue, CanarySystem):
+    """A canary job in a queue of Celery. Its workers must keep their results in Redis, as JSON."""
+
     sends: ClassVar[str] = "args"
     pickup_hint: ClassVar[str] = "say finish_within alone, or tracks_started where the workers have task_track_started"
     blocks_for: ClassVar[int | None] = 86_400_000
 
-    broker: Annotated[str, AfterValidator(_broker_url), FROM_FILE]
-    """redis://user:password@host:6379/0 or amqp://user:password@host:5672/vhost; rediss:// and amqps:// for TLS."""
     backend: RedisUrl
     """Where the workers keep their results: redis://user:password@host:6379/1."""
-    queue: Line = "celery"
     task: Line = "celery.accumulate"
     """The task's name. The default is a part of Celery, so that no worker needs code for it."""
     args: list[Json] = Field(default_factory=list)
@@ -69,22 +147,9 @@ class CeleryCanary(CanarySystem):
     def shows_pickup(self) -> bool:
         return self.tracks_started
 
-    @property
-    def target(self) -> str:
-        return f"{self.host}/{self.queue}"
-
-    @property
-    def host(self) -> str:
-        return urlsplit(self.broker).hostname or ""
-
-    def prepare(self) -> None:
-        super().prepare()
-        _ = _app(self.broker, 1).connection_for_write().transport  # most of Celery is loaded by its first use
-
     @asynccontextmanager
     async def canary(self, reach: Reach) -> AsyncIterator[Canary]:
-        broker = urlsplit(self.broker)
-        await reachable(reach, self.host, broker.port or PORTS[broker.scheme])
+        await self.knock(reach)
         async with opened(self.backend, reach) as results:
             yield _Celery(self, reach, results)
 
@@ -102,7 +167,7 @@ class _Celery:
         def publish(app: Any, connection: Any) -> bool:
             from kombu.entity import Queue
 
-            if not _there(connection, config.queue):
+            if _depth(connection, config.queue) is None:
                 return False
             queue = Queue(config.queue)  # type: ignore[no-untyped-call] # kombu has no types
             app.send_task(
@@ -112,7 +177,7 @@ class _Celery:
             return True
 
         if not await self._aside(publish):
-            raise Fault("queue_missing", f"the broker has no queue {config.queue!r}")
+            raise config.missing
         self.sent = sentinel.id
         return f"{sentinel.id}/{self.reach.now + sentinel.lifetime + SLACK}"
 
@@ -154,37 +219,11 @@ class _Celery:
             return await self._aside(lambda _, connection: _take(connection, self.config.queue, id))
         return look.stage is not Stage.RUNNING
 
-    async def backlog(self) -> Backlog:
-        def count(_: Any, connection: Any) -> Backlog:
-            if _is_redis(connection):
-                return Backlog(connection.default_channel._size(self.config.queue))
-            declared = connection.default_channel.queue_declare(self.config.queue, passive=True)
-            return Backlog(declared.message_count, workers=declared.consumer_count)
-
-        return await self._aside(count)
+    async def depth(self) -> Depth:
+        return await self._aside(lambda _, connection: _depth(connection, self.config.queue)) or Depth()
 
     async def _aside(self, work: Callable[[Any, Any], T]) -> T:
-        """What `work` finds, given Celery and a connection, on a thread of its own: it waits as long as it likes, we
-        do not. Raises Fault."""
-        patience = self.reach.patience
-        if not THREADS.acquire(blocking=False):
-            raise unreachable("too many earlier calls still wait for an answer")
-
-        def run() -> T:
-            try:
-                app = _app(self.config.broker, patience)
-                with app.connection_for_write() as connection:
-                    return work(app, connection)
-            finally:
-                THREADS.release()
-
-        try:
-            async with asyncio.timeout(patience):
-                return await aside(run, f"ask {self.config.target}")
-        except TimeoutError:
-            raise unreachable(f"the broker gives no answer in {patience:g} s") from None
-        except Exception as e:
-            raise unreachable(said(e)) from None
+        return await self.config.aside(self.reach.patience, work)
 
 
 def _key(id: str) -> str:
@@ -213,25 +252,38 @@ def _is_redis(connection: Any) -> bool:
     return bool(connection.transport.driver_type == "redis")
 
 
-def _there(connection: Any, queue: str) -> bool:
-    """Redis has no queues, only messages under a name."""
+def _depth(connection: Any, queue: str) -> Depth | None:
+    """None: there is no such queue. Redis has no queues, only messages under a name."""
+    channel = connection.default_channel
     if _is_redis(connection):
-        return True
+        lists = _lists(channel, queue)
+        heads = filter(None, (channel.client.lindex(name, -1) for name in lists))
+        return Depth(sum(channel.client.llen(name) for name in lists), head=_told_apart(next(heads, None)))
     try:
-        connection.default_channel.queue_declare(queue, passive=True)
+        declared = channel.queue_declare(queue, passive=True)
     except connection.channel_errors as e:
         if getattr(e, "code", None) != 404:
             raise
-        return False
-    return True
+        return None
+    return Depth(declared.message_count, consumers=declared.consumer_count)
+
+
+def _told_apart(message: bytes | None) -> str | None:
+    """What no other message has."""
+    return None if message is None else blake2b(message, digest_size=16).hexdigest()
+
+
+def _lists(channel: Any, queue: str) -> list[str]:
+    """Where the messages of each priority wait; those of the first list are taken first."""
+    return [channel._q_for_pri(queue, priority) for priority in channel.priority_steps]
 
 
 def _found(connection: Any, queue: str, id: str) -> list[tuple[str, bytes]]:
     if not _is_redis(connection):
         return []
     channel = connection.default_channel
-    names = [channel._q_for_pri(queue, priority) for priority in channel.priority_steps]
-    return [(name, raw) for name in names for raw in channel.client.lrange(name, 0, NEWEST - 1) if id.encode() in raw]
+    lists = _lists(channel, queue)
+    return [(name, raw) for name in lists for raw in channel.client.lrange(name, 0, NEWEST - 1) if id.encode() in raw]
 
 
 def _waiting(connection: Any, queue: str, id: str) -> bool:

@@ -14,7 +14,7 @@ from pydantic import model_validator
 from watchdog.expressions import Expression, ExpressionError, compile_expression
 from watchdog.fields import FieldsError
 from watchdog.model import Json
-from watchdog.queues.base import Backlog, Canary, CanarySystem, Look, Reach, Sentinel, Stage
+from watchdog.queues.base import Canary, CanarySystem, Depth, Look, Reach, Sentinel, Stage
 from watchdog.queues.told import compiled, expression, filled, identifier, judged, progress_of, why
 from watchdog.wire.answers import body_of, excerpt, facts
 from watchdog.wire.faults import Fault
@@ -164,8 +164,8 @@ class _Http:
         """Nothing can be taken back. Whether it is over."""
         return ref in self._over or (await self.look(ref)).stage in (Stage.DONE, Stage.FAILED, Stage.LOST)
 
-    async def backlog(self) -> Backlog:
-        return Backlog()
+    async def depth(self) -> Depth:
+        return Depth()
 
     async def _ask(self, request: HttpTarget, key: str, seconds: float) -> Exchange:
         reach, trace = self.reach, Trace()

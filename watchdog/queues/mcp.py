@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from watchdog.expressions import Expression
 from watchdog.fields import Duration, FieldsError, Line
 from watchdog.model import Json
-from watchdog.queues.base import Backlog, Canary, CanarySystem, Look, Reach, Sentinel, Stage
+from watchdog.queues.base import Canary, CanarySystem, Depth, Look, Reach, Sentinel, Stage
 from watchdog.queues.told import STAGES, compiled, expression, filled, identifier, judged, progress_of, status, why
 from watchdog.wire.faults import Fault
 from watchdog.wire.targets import McpTarget
@@ -241,5 +241,5 @@ class _Mcp:
         """A call ends with its line. A job cannot be taken back: whether it is over."""
         return not ref or ref in self._over or (await self.look(ref)).stage in OVER
 
-    async def backlog(self) -> Backlog:
-        return Backlog()
+    async def depth(self) -> Depth:
+        return Depth()

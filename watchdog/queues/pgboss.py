@@ -1,4 +1,4 @@
-"""pg-boss: jobs in PostgreSQL, worked on by Node.js. Sent and read with statements of our own on its tables."""
+"""pg-boss: jobs in PostgreSQL, worked on by Node.js. Where its tables are, and a connection to ask them."""
 
 from __future__ import annotations
 
@@ -12,19 +12,12 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeAlias
 from urllib.parse import parse_qsl, urlsplit
-from uuid import NAMESPACE_URL, uuid5
 
 from pydantic import AfterValidator, Field
 
 from watchdog.fields import FROM_FILE, Line
 from watchdog.queues.base import (
-    Backlog,
-    Canary,
-    CanarySystem,
-    Look,
     Reach,
-    Sentinel,
-    Stage,
     System,
     reachable,
     unreachable,
@@ -40,6 +33,8 @@ KNOWN = (24, 26, 46)
 """Versions of its schema that this was made for: those of pg-boss 10, 11 and 12."""
 COUNTING = 0.8
 """Seconds that counting what waits may take: less than we wait for it, so that the connection lives on."""
+COUNTING_ALL = 2.0
+"""The same of all that is kept."""
 RIGHTS = "the role needs USAGE on the schema, SELECT on version, queue and job, INSERT and DELETE on job"
 
 Columns: TypeAlias = Mapping[str, frozenset[str]]
@@ -103,8 +98,8 @@ class PgbossDatabase(PostgresSystem):
     """The schema that holds its tables."""
 
 
-class PgbossCanary(PgbossDatabase, CanarySystem):
-    """A canary job in a queue of pg-boss. The queue's worker should know it by its payload, and return at once."""
+class PgbossQueue(PgbossDatabase):
+    """A queue of pg-boss."""
 
     queue: Line
 
@@ -112,19 +107,9 @@ class PgbossCanary(PgbossDatabase, CanarySystem):
     def target(self) -> str:
         return f"{self.host}/{self.queue}"
 
-    @asynccontextmanager
-    async def canary(self, reach: Reach) -> AsyncIterator[Canary]:
-        async with connected(self, reach) as database:
-            columns = await tables(self, database, reach)
-            ((lacking,),) = await database.ask(LACKING, {"job": f'"{self.in_schema}".job'})
-            if lacking:
-                raise Fault(
-                    "broker_refused", f"PostgreSQL does not allow it: no {', no '.join(lacking)} on job; {RIGHTS}"
-                )
-            yield _Pgboss(self, database, columns)
-
-    def ref_of(self, sentinel: str) -> str:
-        return str(uuid5(NAMESPACE_URL, f"watchdog:{sentinel}"))
+    @property
+    def missing(self) -> Fault:
+        return Fault("queue_missing", f"no queue {self.queue!r} in the schema {self.in_schema!r}")
 
 
 # --- the connection
@@ -186,6 +171,8 @@ class Database:
                 return await cursor.fetchall()
         except psycopg.errors.InsufficientPrivilege as e:
             raise Fault("broker_refused", f"PostgreSQL does not allow it: {said(e)}; {self.rights}") from None
+        except (psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable) as e:
+            raise Fault("query_timeout", f"PostgreSQL took too long: {said(e)}", retryable=True) from None
         except psycopg.OperationalError as e:
             raise unreachable(said(e)) from None
         except psycopg.Error as e:
@@ -195,6 +182,20 @@ class Database:
         """The driver would first ask the server, which gives no answer, to stop."""
         with socket.socket(fileno=os.dup(self.connection.fileno())) as line:
             line.shutdown(socket.SHUT_RDWR)
+
+
+async def counted(
+    database: Database, reach: Reach, statement: str, values: Mapping[str, Any]
+) -> tuple[int, ...] | None:
+    """A row of figures; None where counting takes too long: what is quick to know is told all the same."""
+    try:
+        (row,) = await database.ask(statement, values, COUNTING_ALL)
+    except Fault as fault:
+        if fault.reason != "query_timeout":
+            raise
+        reach.facts["not_counted"] = fault.message
+        return None
+    return row
 
 
 def said(error: Error) -> str:
@@ -226,108 +227,8 @@ COLUMNS = """
       AND a.attnum > 0 AND NOT a.attisdropped
 """
 
-LACKING = """
-    SELECT array(SELECT p FROM unnest(ARRAY['SELECT', 'INSERT', 'DELETE']) p WHERE NOT has_table_privilege(%(job)s, p))
-"""
 
-
-# --- the canary
-
-
-class _Pgboss:
-    def __init__(self, config: PgbossCanary, database: Database, columns: Columns) -> None:
-        self.config, self.database, self.columns = config, database, columns
-        self.values = {"queue": config.queue}
-
-    async def send(self, sentinel: Sentinel) -> str:
-        ref = self.config.ref_of(sentinel.id)
-        data = {"id": ref, "data": json.dumps(sentinel.payload), "lifetime": sentinel.lifetime // 1000}
-        if not await self.database.ask(self._sending(), self.values | data):
-            raise Fault("queue_missing", f"no queue {self.config.queue!r} in the schema {self.config.in_schema!r}")
-        return ref
-
-    def _sending(self) -> str:
-        """Adds the job unless it is there, and wakes who listens instead of looking often. No row: no such queue."""
-        schema, queue = self.config.in_schema, self.columns["queue"]
-        values = {
-            "id": "%(id)s::uuid",
-            "name": "q.name",
-            "data": "%(data)s::jsonb",
-            "policy": "q.policy",
-            "retry_limit": "0",
-            # by a key of its own it takes no other job's place where only one may wait, and none takes its
-            "singleton_key": "CASE WHEN q.policy NOT IN ('standard', 'singleton') THEN %(id)s END",
-            "expire_seconds": "%(lifetime)s",
-            "expire_in": "%(lifetime)s * interval '1 second'",
-            "keep_until": "now() + %(lifetime)s * interval '1 second'",
-            "deletion_seconds": "%(lifetime)s",
-            "heartbeat_seconds": "q.heartbeat_seconds" if "heartbeat_seconds" in queue else "NULL",
-        }
-        known = {column: value for column, value in values.items() if column in self.columns["job"]}
-        channel = schema if re.fullmatch("[a-z0-9_]+", schema) else f'"{schema}"'
-        wakes = f"pg_notify('pgboss_' || left(encode(sha224('{channel}'), 'hex'), 24), name)"
-        return f"""
-            WITH q AS (SELECT * FROM "{schema}".queue WHERE name = %(queue)s),
-            sent AS (
-                INSERT INTO "{schema}".job ({", ".join(known)}) SELECT {", ".join(known.values())} FROM q
-                ON CONFLICT DO NOTHING
-            )
-            SELECT {f"CASE WHEN notify THEN {wakes} END" if "notify" in queue else "NULL"} FROM q
-        """
-
-    async def look(self, ref: str) -> Look:
-        rows = await self.database.ask(
-            f"""
-            SELECT state::text, {ms("started_on")}, {ms("completed_on")}, output, {given_up(self.columns["job"])}
-            FROM "{self.config.in_schema}".job WHERE name = %(queue)s AND id = %(id)s
-            """,
-            self.values | {"id": ref},
-        )
-        if not rows:
-            return Look(Stage.LOST)
-        state, picked_up, finished, output, expired = rows[0]
-        match state:
-            case "active":
-                return Look(Stage.RUNNING, picked_up, error="its worker is gone" if expired else "")
-            case "completed":
-                return Look(Stage.DONE, picked_up, finished)
-            case "failed":
-                return Look(Stage.FAILED, picked_up, finished, error_of(output))
-            case "cancelled":
-                return Look(Stage.FAILED, picked_up, finished, "somebody cancelled it")
-        return Look(Stage.QUEUED)
-
-    async def cancel(self, ref: str) -> bool:
-        ((left,),) = await self.database.ask(
-            f"""
-            WITH gone AS (
-                DELETE FROM "{self.config.in_schema}".job
-                WHERE name = %(queue)s AND id = %(id)s AND (state <> 'active' OR {given_up(self.columns["job"])})
-                RETURNING id
-            )
-            SELECT count(*) - (SELECT count(*) FROM gone)
-            FROM "{self.config.in_schema}".job WHERE name = %(queue)s AND id = %(id)s
-            """,
-            self.values | {"id": ref},
-        )
-        return not left
-
-    async def backlog(self) -> Backlog:
-        ready = "state IN ('created', 'retry') AND start_after <= now()"
-        if "blocked" in self.columns["job"]:
-            ready += " AND NOT blocked"
-        ((waiting, oldest, active),) = await self.database.ask(
-            f"""
-            SELECT count(*) FILTER (WHERE {ready}),
-                (extract(epoch FROM now() - min(start_after) FILTER (WHERE {ready})) * 1000)::bigint,
-                count(*) FILTER (WHERE state = 'active')
-            FROM "{self.config.in_schema}".job
-            WHERE name = %(queue)s AND state IN ('created', 'retry', 'active')
-            """,
-            self.values,
-            COUNTING,
-        )
-        return Backlog(waiting, oldest, active)
+# --- what its columns mean
 
 
 def given_up(job: frozenset[str]) -> str:

@@ -12,9 +12,9 @@ from typing import ClassVar, NamedTuple
 from watchdog.fields import Line
 from watchdog.model import Json
 from watchdog.queues.base import (
-    Backlog,
     Canary,
     CanarySystem,
+    Depth,
     JobFacts,
     JobSource,
     Look,
@@ -52,20 +52,25 @@ class ProcrastinateDatabase(PostgresSystem):
     `?options=-csearch_path%3Djobs`."""
 
 
-class ProcrastinateCanary(ProcrastinateDatabase, CanarySystem):
-    """A canary job in a queue of Procrastinate 3. Its workers must keep what is done, as they do by default."""
-
-    sends: ClassVar[str] = "args"
+class ProcrastinateQueue(ProcrastinateDatabase):
+    """A queue of Procrastinate 3."""
 
     queue: Line
-    task: Line = NO_CODE
-    """The task's name. The default is a part of Procrastinate, so that no worker needs code for it."""
-    args: dict[str, Json] | None = None
-    """What the task is called with; default: nothing, or what makes the default task do nothing."""
 
     @property
     def target(self) -> str:
         return f"{self.host}/{self.queue}"
+
+
+class ProcrastinateCanary(ProcrastinateQueue, CanarySystem):
+    """A canary job in a queue of Procrastinate 3. Its workers must keep what is done, as they do by default."""
+
+    sends: ClassVar[str] = "args"
+
+    task: Line = NO_CODE
+    """The task's name. The default is a part of Procrastinate, so that no worker needs code for it."""
+    args: dict[str, Json] | None = None
+    """What the task is called with; default: nothing, or what makes the default task do nothing."""
 
     @asynccontextmanager
     async def canary(self, reach: Reach) -> AsyncIterator[Canary]:
@@ -129,14 +134,30 @@ CANCEL = f"""
     SELECT count(*) - (SELECT count(*) FROM gone) FROM procrastinate_jobs WHERE id = %(id)s
 """
 COUNT = f"""
-    SELECT count(*) FILTER (WHERE status = 'todo'), count(*) FILTER (WHERE status = 'doing'),
+    WITH jobs AS (
+        SELECT j.*, status = 'todo' AND coalesce(scheduled_at, now()) <= now() AS ready FROM procrastinate_jobs j
+        WHERE queue_name = %(queue)s AND status IN ('todo', 'doing')
+    )
+    SELECT count(*) FILTER (WHERE ready), count(*) FILTER (WHERE status = 'doing'),
+        count(*) FILTER (WHERE status = 'todo' AND NOT ready),
         (extract(epoch FROM now() - min(coalesce(scheduled_at, (
             SELECT min(at) FROM procrastinate_events WHERE job_id = j.id
-        ))) FILTER (WHERE status = 'todo')) * 1000)::bigint,
+        ))) FILTER (WHERE ready)) * 1000)::bigint,
+        (
+            SELECT id::text FROM jobs r
+            WHERE ready AND NOT EXISTS (SELECT 1 FROM procrastinate_jobs WHERE lock = r.lock AND status = 'doing')
+            ORDER BY priority DESC, id LIMIT 1
+        ),
         EXISTS (SELECT 1 FROM procrastinate_workers WHERE last_heartbeat > now() - {BEATS})
-    FROM procrastinate_jobs j
-    WHERE queue_name = %(queue)s AND (status = 'doing' OR status = 'todo' AND coalesce(scheduled_at, now()) <= now())
+    FROM jobs j
 """
+
+
+async def under_way(database: Database, queue: str) -> Depth:
+    """What waits and what is being worked on. Which queues a worker works on is not written anywhere: what is known is
+    whether there is any."""
+    ((waiting, active, delayed, oldest, head, any_worker),) = await database.ask(COUNT, {"queue": queue}, COUNTING)
+    return Depth(waiting, active, delayed, oldest=oldest, consumers=None if any_worker else 0, head=head)
 
 
 class _Procrastinate:
@@ -180,12 +201,8 @@ class _Procrastinate:
         ((left,),) = await self.database.ask(CANCEL, {"id": await self._id(ref)})
         return not left
 
-    async def backlog(self) -> Backlog:
-        """Which queues a worker works on is not written anywhere: what is known is whether there is any."""
-        ((waiting, active, oldest, any_worker),) = await self.database.ask(
-            COUNT, {"queue": self.config.queue}, COUNTING
-        )
-        return Backlog(waiting, oldest, active, None if any_worker else 0)
+    async def depth(self) -> Depth:
+        return await under_way(self.database, self.config.queue)
 
 
 QUEUED = Look(Stage.QUEUED)

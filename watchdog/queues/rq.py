@@ -8,7 +8,7 @@ import json
 import pickle
 import zlib
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Container, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from itertools import takewhile
@@ -17,9 +17,10 @@ from typing import Any, ClassVar, Literal, NamedTuple
 from watchdog.fields import Line
 from watchdog.model import Json
 from watchdog.queues.base import (
-    Backlog,
     Canary,
     CanarySystem,
+    Depth,
+    DepthSystem,
     JobFacts,
     JobSource,
     Look,
@@ -61,22 +62,35 @@ class RqRedis(RedisSystem):
         return ":".join((self.prefix, *parts))
 
 
-class RqCanary(RqRedis, CanarySystem):
+class RqQueue(RqRedis):
+    """A queue of RQ."""
+
+    queue: Line
+
+    @property
+    def target(self) -> str:
+        return f"{self.host}/{self.queue}"
+
+    async def there(self, client: Any) -> None:
+        """Raises Fault where the queue is not."""
+        async with client.pipeline(transaction=False) as pipe:
+            pipe.sismember(self.key("queues"), self.key("queue", self.queue))
+            pipe.exists(self.key("workers", self.queue))
+            if not any(await pipe.execute()):
+                raise Fault("queue_missing", f"no queue {self.queue!r}: nobody has sent to it or works on it")
+
+
+class RqCanary(RqQueue, CanarySystem):
     """A canary job in a queue of RQ."""
 
     sends: ClassVar[str] = "args"
 
-    queue: Line
     function: Line = NO_CODE
     """What its worker calls. The default is a part of Python, so that no worker needs code for it."""
     args: list[Json] | None = None
     """What the function is called with; default: nothing, or what the default function takes."""
     serializer: Literal["pickle", "json"] = "pickle"
     """As the workers have it."""
-
-    @property
-    def target(self) -> str:
-        return f"{self.host}/{self.queue}"
 
     @asynccontextmanager
     async def canary(self, reach: Reach) -> AsyncIterator[Canary]:
@@ -106,8 +120,7 @@ class _Rq:
             "timeout": lifetime, "ttl": lifetime, "result_ttl": lifetime, "failure_ttl": lifetime,
         }  # fmt: skip
         with spoken():
-            if not await self._there():
-                raise Fault("queue_missing", f"no queue {self.config.queue!r}: nobody has sent to it or works on it")
+            await self.config.there(self.client)
             async with self.client.pipeline(transaction=True) as pipe:
                 await pipe.watch(job)
                 if await pipe.exists(job):
@@ -119,12 +132,6 @@ class _Rq:
                 with suppress(WatchError):  # another process has sent the very same
                     await pipe.execute()
         return sentinel.id
-
-    async def _there(self) -> bool:
-        async with self.client.pipeline(transaction=False) as pipe:
-            pipe.sismember(self.key("queues"), self.queue)
-            pipe.exists(self.key("workers", self.config.queue))
-            return any(await pipe.execute())
 
     async def look(self, ref: str) -> Look:
         with spoken():
@@ -167,23 +174,41 @@ class _Rq:
             )
             await pipe.execute()
 
-    async def backlog(self) -> Backlog:
-        queue = self.config.queue
+    async def depth(self) -> Depth:
         with spoken():
-            async with self.client.pipeline(transaction=False) as pipe:
-                pipe.time()
-                pipe.llen(self.queue)
-                pipe.lindex(self.queue, 0)
-                pipe.zcard(self.key("wip", queue))
-                pipe.smembers(self.key("workers", queue))
-                pipe.exists(self.key("suspended"))
-                (seconds, micros), waiting, oldest, active, workers, suspended = await pipe.execute()
-            since = _ms(await self.client.hget(self.key("job", oldest), "enqueued_at")) if oldest else None
-            names = [worker.removeprefix(self.key("worker", "")) for worker in workers]
-            alive = await _alive(self.client, self.config, names)
-        now = int(seconds) * 1000 + int(micros) // 1000
-        age = None if since is None else max(now - since, 0)
-        return Backlog(waiting, age, active, alive, bool(suspended))
+            return await _depth(self.config, self.client)
+
+
+class RqDepth(RqQueue, DepthSystem):
+    """What is in a queue of RQ."""
+
+    @property
+    def hides(self) -> Container[str]:
+        return ("failure_ratio",)
+
+    async def depth(self, reach: Reach, within: int | None) -> Depth:
+        async with self.opened(reach) as client:
+            with spoken():
+                await self.there(client)
+                return await _depth(self, client)
+
+
+async def _depth(config: RqQueue, client: Any) -> Depth:
+    key, queue = config.key, config.queue
+    async with client.pipeline(transaction=True) as pipe:
+        pipe.time()
+        pipe.llen(key("queue", queue))
+        for registry in ("wip", "scheduled", "failed"):
+            pipe.zcard(key(registry, queue))
+        pipe.lindex(key("queue", queue), 0)
+        pipe.smembers(key("workers", queue))
+        pipe.exists(key("suspended"))
+        (seconds, micros), waiting, active, delayed, failed, head, workers, suspended = await pipe.execute()
+    since = _ms(await client.hget(key("job", head), "enqueued_at")) if head else None
+    now = int(seconds) * 1000 + int(micros) // 1000
+    oldest = None if since is None else max(now - since, 0)
+    alive = await _alive(client, config, [worker.removeprefix(key("worker", "")) for worker in workers])
+    return Depth(waiting, active, delayed, failed, oldest, alive, bool(suspended), head)
 
 
 class RqJobs(RqRedis, JobSource):

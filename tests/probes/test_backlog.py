@@ -1,0 +1,145 @@
+"""What the figures of a queue mean, a sentence per row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from watchdog.model import Json
+from watchdog.probes.backlog import Limit, Standing, judge, wrong
+from watchdog.queues import Depth, Ended
+
+NB = "\N{NO-BREAK SPACE}"
+MIN, HOUR = 60_000, 3_600_000
+NOON = 1_777_723_200_000
+
+MANY = Limit("waiting", 200)
+MANY_FOR_LONG = Limit("waiting", 200, lasting=10 * MIN)
+OLD = Limit("oldest", 15 * MIN)
+FEW = Limit("consumers", 1, lasting=5 * MIN)
+STILL = Limit("draining", lasting=10 * MIN)
+FAILING = Limit("failure_ratio", 0.2, within=HOUR, least=20)
+
+
+def looks(limit: Limit, *told: tuple[int, Depth | None]) -> tuple[Standing, Depth, int]:
+    """The last of several looks, as (minutes after noon, what was seen). None: that one failed."""
+    memory: dict[str, Json] = {}
+    stands, depth, now = Standing(limit, None, None), Depth(), NOON
+    for minutes, seen in told:
+        if seen is None:
+            continue
+        depth, now = seen, NOON + minutes * MIN
+        (stands,) = judge([limit], depth, memory, now)
+        memory = {limit.name: stands.kept}
+    return stands, depth, now
+
+
+def waiting(n: int, head: str | None = None) -> Depth:
+    return Depth(n, head=head)
+
+
+def ended(failed: int, well: int | None) -> Depth:
+    return Depth(ended=Ended(failed, well))
+
+
+TABLE: list[tuple[str, Limit, list[tuple[int, Depth | None]], tuple[str, str]]] = [
+    ("no more than may wait", MANY, [(0, waiting(200))], ("", "")),
+    ("one more", MANY, [(0, waiting(201))], ("queue_over", "waiting 201, over 200")),
+    ("none may", Limit("failed", 0), [(0, Depth(failed=1))], ("queue_over", "failed 1, over 0")),
+    ("thousands", Limit("delayed", 9_999), [(0, Depth(delayed=12_400))],
+     ("queue_over", "delayed 12\N{NARROW NO-BREAK SPACE}400, over 9\N{NARROW NO-BREAK SPACE}999")),
+    ("too many, not for long", MANY_FOR_LONG, [(0, waiting(240)), (9, waiting(240))], ("", "")),
+    ("too many for just so long", MANY_FOR_LONG, [(0, waiting(240)), (10, waiting(240))],
+     ("queue_over", f"waiting 240, over 200 for 10{NB}min")),
+    ("too many for longer", MANY_FOR_LONG, [(0, waiting(999)), (5, waiting(201)), (12, waiting(240))],
+     ("queue_over", f"waiting 240, over 200 for 12{NB}min")),
+    ("fewer in between: it begins anew", MANY_FOR_LONG, [(0, waiting(240)), (5, waiting(200)), (12, waiting(240))],
+     ("", "")),
+    ("a look that failed in between says nothing", MANY_FOR_LONG, [(0, waiting(240)), (5, None), (12, waiting(240))],
+     ("queue_over", f"waiting 240, over 200 for 12{NB}min")),
+    ("nor does one that lacks the figure", MANY_FOR_LONG, [(0, waiting(240)), (5, Depth()), (12, waiting(240))],
+     ("queue_over", f"waiting 240, over 200 for 12{NB}min")),
+    ("our clock was put back: it begins anew", MANY_FOR_LONG,
+     [(60, waiting(240)), (0, waiting(240)), (9, waiting(240))], ("", "")),
+    ("and ends", MANY_FOR_LONG, [(60, waiting(240)), (0, waiting(240)), (10, waiting(240))],
+     ("queue_over", f"waiting 240, over 200 for 10{NB}min")),
+    ("as old as may be", OLD, [(0, Depth(1, oldest=15 * MIN))], ("", "")),
+    ("a moment older", OLD, [(0, Depth(1, oldest=15 * MIN + 20_000))],
+     ("queue_over", f"oldest 15{NB}min 20{NB}s, over 15{NB}min")),
+    ("nothing waits, so nothing is old", OLD, [(0, Depth(0))], ("", "")),
+    ("a worker", FEW, [(0, Depth(consumers=1)), (9, Depth(consumers=1))], ("", "")),
+    ("no worker, not for long", FEW, [(0, Depth(consumers=0)), (4, Depth(consumers=0))], ("", "")),
+    ("no worker", FEW, [(0, Depth(consumers=0)), (5, Depth(consumers=0))],
+     ("queue_no_consumers", f"consumers 0, under 1 for 5{NB}min")),
+    ("too few at once", Limit("consumers", 3), [(0, Depth(consumers=2))],
+     ("queue_no_consumers", "consumers 2, under 3")),
+    ("the next job stays the same", STILL, [(0, waiting(3, "a")), (5, waiting(9, "a")), (10, waiting(9, "a"))],
+     ("queue_not_draining", f"not draining for 10{NB}min: 9 waiting")),
+    ("for just less", STILL, [(0, waiting(3, "a")), (9, waiting(3, "a"))], ("", "")),
+    ("ever more wait, and the next is another", STILL,
+     [(0, waiting(3, "a")), (5, waiting(9, "b")), (12, waiting(20, "b"))], ("", "")),
+    ("nothing waited in between", STILL, [(0, waiting(3, "a")), (5, waiting(0)), (10, waiting(3, "a"))], ("", "")),
+    ("a look that failed in between says nothing", STILL, [(0, waiting(3, "a")), (5, None), (10, waiting(3, "a"))],
+     ("queue_not_draining", f"not draining for 10{NB}min: 3 waiting")),
+    ("nor does one that counts nothing", STILL, [(0, waiting(3, "a")), (5, Depth()), (10, waiting(3, "a"))],
+     ("queue_not_draining", f"not draining for 10{NB}min: 3 waiting")),
+    ("the next is not shown: as many wait", STILL, [(0, waiting(3)), (5, waiting(3)), (10, waiting(3))],
+     ("queue_not_draining", f"not draining for 10{NB}min: 3 waiting")),
+    ("the next is not shown: more wait", STILL, [(0, waiting(3)), (5, waiting(9)), (10, waiting(9))],
+     ("queue_not_draining", f"not draining for 10{NB}min: 9 waiting")),
+    ("the next is not shown: fewer wait", STILL, [(0, waiting(9)), (5, waiting(8)), (12, waiting(9))], ("", "")),
+    ("the next is shown no longer", STILL, [(0, waiting(9, "a")), (10, waiting(9))], ("", "")),
+    ("failures within bounds", FAILING, [(0, ended(4, 16))], ("", "")),
+    ("too many failures", FAILING, [(0, ended(5, 15))],
+     ("queue_failing", f"25% of 20{NB}jobs failed within 1{NB}h, over 20%")),
+    ("too few jobs to tell", FAILING, [(0, ended(19, 0))], ("", "")),
+    ("all fail", FAILING, [(0, ended(20, 0))], ("queue_failing", f"100% of 20{NB}jobs failed within 1{NB}h, over 20%")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("sentence", "limit", "told", "expected"), TABLE, ids=[row[0] for row in TABLE])
+def test_what_figures_mean(
+    sentence: str, limit: Limit, told: list[tuple[int, Depth | None]], expected: tuple[str, str]
+) -> None:
+    stands, depth, now = looks(limit, *told)
+    assert (wrong(stands, depth, now) if stands.broken(now) else ("", "")) == expected
+
+
+@pytest.mark.parametrize(
+    ("limit", "depth", "unknown"),
+    [
+        (MANY, Depth(), True),
+        (OLD, Depth(3), True),
+        (OLD, Depth(0), False),
+        (FEW, Depth(3), True),
+        (STILL, Depth(), True),
+        (STILL, Depth(3), False),
+        (FAILING, Depth(), True),
+        (FAILING, ended(3, None), False),
+        (FAILING, ended(20, None), True),
+    ],
+)
+def test_what_cannot_be_known_is_not_made_up(limit: Limit, depth: Depth, unknown: bool) -> None:
+    stands, _, now = looks(limit, (0, depth))
+    assert stands.unknown is unknown
+    assert not stands.broken(now)
+
+
+def test_what_is_beyond_its_limit_is_not_right_again_because_nobody_says_so() -> None:
+    stands, _, now = looks(MANY_FOR_LONG, (0, waiting(240)), (12, Depth()))
+    assert (stands.unknown, stands.broken(now), stands.since) == (True, False, NOON)
+
+
+def test_another_limit_is_owed_anew() -> None:
+    (before,) = judge([Limit("waiting", 100, 10 * MIN)], waiting(240), {}, NOON)
+    (after,) = judge([MANY_FOR_LONG], waiting(240), {"waiting": before.kept}, NOON + 10 * MIN)
+    assert after.since == NOON + 10 * MIN
+
+
+def test_what_is_remembered_is_small_and_plain() -> None:
+    told: dict[str, Any] = looks(STILL, (0, waiting(3, "a job's id" * 100)))[0].kept
+    assert told == {
+        "name": "draining", "at": 0, "lasting": 10 * MIN, "within": 0, "least": 0, "since": NOON, "head": told["head"],
+    }  # fmt: skip
+    assert len(told["head"]) == 12

@@ -1,0 +1,298 @@
+"""Looks into real queues that live in Redis: what is counted, what is missing, and whether anybody works."""
+
+from __future__ import annotations
+
+import asyncio
+import operator
+import time
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import bullmq
+import pytest
+import redis
+import redis.asyncio
+import rq
+from celery import Celery
+from pydantic import ValidationError
+
+from tests.mcp_peers import Peers
+from tests.patience import wait
+from tests.queues.runs import look, node, python, queue
+from tests.redis_server import Redis, working
+from tests.redis_server import running as redis_running
+from watchdog.model import Outcome, Report
+
+NBSP = "\N{NO-BREAK SPACE}"
+MIN = 60_000
+
+
+@pytest.fixture
+def name(redis_server: Redis) -> Iterator[str]:
+    """Of a queue; the server is empty."""
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.flushall()
+        yield f"mail-{uuid4().hex[:8]}"
+
+
+def figures(report: Report) -> dict[str, Any]:
+    """What was counted; ages, which nobody can foretell, are left out."""
+    assert report.result.outcome is Outcome.PASS, report.result.message
+    told = dict(report.result.measurements)
+    assert isinstance(told.pop("oldest", 0), int)
+    return told
+
+
+# --- BullMQ
+
+
+class Bull:
+    def __init__(self, server: Redis, peers: Peers, name: str):
+        self.server, self.peers, self.name = server, peers, name
+        self.system = {"bullmq": {"redis": server.url, "queue": name}}
+        self.client: Any = redis.Redis.from_url(server.url, decode_responses=True)
+
+    def worker(self, does: str) -> Any:
+        return working(*node(self.peers, "bullmq.cjs", REDIS=self.server.url, QUEUE=self.name, DOES=does))
+
+    def using(self, work: Callable[[Any], Coroutine[Any, Any, None]]) -> None:
+        async def run() -> None:
+            async with redis.asyncio.Redis.from_url(self.server.url, decode_responses=True) as client:
+                await work(bullmq.Queue(self.name, {"connection": client}))
+
+        asyncio.run(run())
+
+    def add(self, *jobs: Mapping[str, Any]) -> None:
+        async def work(queue: Any) -> None:
+            for options in jobs:
+                await queue.add("mail", {}, {"attempts": 1, **options})
+
+        self.using(work)
+
+    def count(self, kind: str) -> int:
+        return int(self.client.zcard(f"bull:{self.name}:{kind}"))
+
+
+@pytest.fixture
+def bull(redis_server: Redis, peers: Peers, name: str) -> Iterator[Bull]:
+    bull = Bull(redis_server, peers, name)
+    with bull.worker("nothing"):
+        pass
+    yield bull
+    bull.client.close()
+
+
+def test_bullmq_what_is_there_is_counted(bull: Bull) -> None:
+    with bull.worker("throw"):
+        bull.add({}, {})
+        wait(lambda: bull.count("failed") == 2)
+    with bull.worker("hang"):
+        bull.add({})
+        wait(lambda: bull.client.llen(f"bull:{bull.name}:active") == 1)
+        bull.add({}, {}, {"priority": 3}, {"delay": 3_600_000})
+        counted = {"waiting": 3, "active": 1, "delayed": 1, "failed": 2, "consumers": 1}
+        assert figures(look(bull.system)) == counted
+    bull.using(lambda queue: queue.pause())
+    report = look(bull.system)
+    assert figures(report) == {**counted, "consumers": 0}
+    assert report.evidence.facts["paused"] is True
+
+
+def test_bullmq_a_look_leaves_no_trace(bull: Bull) -> None:
+    bull.add({}, {"delay": 3_600_000})
+    before = sorted(bull.client.keys())
+    look(bull.system)
+    assert sorted(bull.client.keys()) == before
+
+
+def test_bullmq_old_is_what_could_have_been_taken_long_ago(bull: Bull) -> None:
+    now = int(time.time() * 1000)
+    rules = {"oldest": {"over": "15m"}}
+    bull.add({"timestamp": now - 60 * MIN, "delay": 50 * MIN})
+    ((job, _),) = bull.client.zrange(f"bull:{bull.name}:delayed", 0, 0, withscores=True)
+    bull.client.zrem(f"bull:{bull.name}:delayed", job)
+    bull.client.lpush(f"bull:{bull.name}:wait", job)
+    assert look(bull.system, rules).evidence.facts["oldest"].startswith("10")
+    bull.client.hset(f"bull:{bull.name}:{job}", "opts", "{}")
+    report = look(bull.system, rules)
+    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "queue_over")
+    assert report.result.message == f"oldest 1{NBSP}h, over 15{NBSP}min"
+    bull.client.hset(f"bull:{bull.name}:{job}", "processedOn", now)
+    assert look(bull.system, rules).result.outcome is Outcome.PASS
+
+
+def test_bullmq_a_worker_that_stops_and_comes_back(bull: Bull) -> None:
+    bull.add({}, {})
+    first = look(bull.system)
+    assert first.result.outcome is Outcome.PASS
+    assert look(bull.system, after=9 * MIN, first=first).result.outcome is Outcome.PASS
+    later = look(bull.system, after=10 * MIN, first=first)
+    assert (later.result.outcome, later.result.reason) == (Outcome.FAIL, "queue_not_draining")
+    assert later.result.message == f"not draining for 10{NBSP}min: 2 waiting"
+    with bull.worker("hang"):
+        wait(lambda: bull.client.llen(f"bull:{bull.name}:active") == 1)
+        again = look(bull.system, after=20 * MIN, first=first)
+        assert again.result.outcome is Outcome.PASS
+        assert again.remember["queue"]["draining"]["since"] == again.result.slot
+
+
+def test_bullmq_jobs_that_are_prioritized_are_next_in_their_turn(bull: Bull) -> None:
+    bull.add({"priority": 3})
+    first = look(bull.system)
+    bull.add({"priority": 7})
+    later = look(bull.system, after=10 * MIN, first=first)
+    assert later.result.message == f"not draining for 10{NBSP}min: 2 waiting"
+
+
+def test_bullmq_more_than_one_rule_is_one_incident(bull: Bull) -> None:
+    bull.add({}, {}, {})
+    with bull.worker("nothing"):
+        bull.using(lambda queue: queue.pause())
+    rules = {"waiting": {"over": 2}, "oldest": {"over": "1ms"}, "consumers": {"under": 1, "for": "5m"}}
+    first = look(bull.system, rules)
+    assert first.result.reason == "queue_over"
+    later = look(bull.system, rules, after=6 * MIN, first=first)
+    assert (later.result.outcome, later.result.reason) == (Outcome.FAIL, "queue_no_consumers")
+    told = f"consumers 0, under 1 for 6{NBSP}min; waiting 3, over 2; oldest "
+    assert later.result.message.startswith(told)
+    assert later.result.message.endswith("; the queue is paused")
+
+
+def test_bullmq_the_share_of_failures(bull: Bull) -> None:
+    rules = {"failure_ratio": {"over": 0.2, "within": "1h", "least": 4}}
+    with bull.worker("throw"):
+        bull.add({}, {})
+        wait(lambda: bull.count("failed") == 2)
+    assert look(bull.system, rules).result.outcome is Outcome.PASS
+    with bull.worker("throw"):
+        bull.add({}, {})
+        wait(lambda: bull.count("failed") == 4)
+    unknown = look(bull.system, rules)
+    assert (unknown.result.outcome, unknown.result.reason) == (Outcome.ERROR, "figure_unknown")
+    assert unknown.result.message == "not judged: the queue does not say its failure ratio"
+    with bull.worker("return"):
+        bull.add(*[{} for _ in range(6)])
+        wait(lambda: bull.count("completed") == 6)
+    with bull.worker("throw"):
+        bull.add({}, {}, {}, {})
+        wait(lambda: bull.count("failed") == 8)
+    report = look(bull.system, rules)
+    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "queue_failing")
+    assert report.result.message == f"40% of 10{NBSP}jobs failed within 1{NBSP}h, over 20%"
+    assert report.result.measurements["failure_ratio"] == 0.4
+    for kind in ("completed", "failed"):
+        bull.client.zadd(
+            f"bull:{bull.name}:{kind}",
+            dict.fromkeys(bull.client.zrange(f"bull:{bull.name}:{kind}", 0, -1), 1000),
+        )
+    assert look(bull.system, rules).result.outcome is Outcome.PASS
+
+
+def test_bullmq_a_queue_that_is_not_there(redis_server: Redis, name: str) -> None:
+    report = look({"bullmq": {"redis": redis_server.url, "queue": name}})
+    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "queue_missing")
+    assert report.result.message == f"no queue '{name}' under the prefix 'bull'"
+    assert report.remember == {}
+
+
+# --- RQ
+
+
+def rq_system(server: Redis, name: str) -> dict[str, Any]:
+    return {"rq": {"redis": server.url, "queue": name}}
+
+
+def test_rq_what_is_there_is_counted(redis_server: Redis, name: str) -> None:
+    system = rq_system(redis_server, name)
+    with redis.Redis.from_url(redis_server.url) as client:
+        jobs = rq.Queue(name, connection=client)
+        with working(*python("rq_worker.py", REDIS=redis_server.url, QUEUE=name, FORKS="no")) as worker:
+            jobs.enqueue("rq_worker.throw", "mail")
+            wait(lambda: jobs.failed_job_registry.count == 1)
+            jobs.enqueue("rq_worker.hang")
+            wait(lambda: jobs.started_job_registry.count == 1)
+            jobs.enqueue(operator.index, 7)
+            jobs.enqueue(operator.index, 8)
+            jobs.enqueue_in(timedelta(hours=1), operator.index, 9)
+            counted = {"waiting": 2, "active": 1, "delayed": 1, "failed": 1, "consumers": 1}
+            first = look(system)
+            assert figures(first) == counted
+            worker.kill()
+        assert figures(look(system)) == {**counted, "consumers": 0}
+        later = look(system, after=10 * MIN, first=first)
+        assert later.result.message == f"not draining for 10{NBSP}min: 2 waiting"
+        jobs.pop_job_id()
+        assert look(system, after=10 * MIN, first=first).result.outcome is Outcome.PASS
+
+
+def test_rq_a_queue_that_is_not_there(redis_server: Redis, name: str) -> None:
+    assert look(rq_system(redis_server, name)).result.reason == "queue_missing"
+
+
+def test_rq_has_no_share_of_failures(redis_server: Redis) -> None:
+    with pytest.raises(ValidationError, match="RQ does not show this"):
+        queue(rq_system(redis_server, "mail"), {"failure_ratio": {"over": 0.2}})
+
+
+# --- Celery
+
+
+@pytest.fixture
+def celery(redis_server: Redis, name: str) -> Iterator[Celery]:
+    with Celery("shop", broker=redis_server.url, set_as_current=False) as app:
+        app.conf.task_default_queue = name
+        yield app
+
+
+def celery_system(broker: str, name: str) -> dict[str, Any]:
+    return {"celery": {"broker": broker, "queue": name}}
+
+
+def test_celery_what_waits_is_counted_whatever_its_priority(celery: Celery, redis_server: Redis, name: str) -> None:
+    system = celery_system(redis_server.url, name)
+    assert figures(look(system)) == {"waiting": 0}
+    for _ in range(2):
+        celery.send_task("celery.accumulate", priority=9)
+    first = look(system)
+    celery.send_task("celery.accumulate", priority=9)
+    later = look(system, after=10 * MIN, first=first)
+    assert later.result.message == f"not draining for 10{NBSP}min: 3 waiting"
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.rpop(f"{name}\x06\x169")
+        assert look(system, after=20 * MIN, first=first).result.outcome is Outcome.PASS
+        client.lpush(name, client.lindex(f"{name}\x06\x169", 0))
+    assert figures(look(system)) == {"waiting": 3}
+    with working(*python("celery_worker.py", BROKER=redis_server.url, BACKEND=redis_server.url, QUEUE=name)):
+        wait(lambda: look(system).result.measurements == {"waiting": 0})
+
+
+@pytest.mark.parametrize(
+    ("broker", "rule", "told"),
+    [
+        ("redis://127.0.0.1:6379/0", {"consumers": {"under": 1}}, "Celery does not show this"),
+        ("amqp://guest@127.0.0.1:5672/", {"oldest": {"over": "1m"}}, "Celery does not show this"),
+        ("redis://127.0.0.1:6379/0", {"failed": {"over": 1}}, "Celery does not show this"),
+    ],
+)
+def test_celery_what_it_does_not_show_is_refused(broker: str, rule: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValidationError, match=told):
+        queue(celery_system(broker, "mail"), rule)
+
+
+def test_celery_on_rabbitmq_shows_consumers() -> None:
+    queue(celery_system("amqp://guest@127.0.0.1:5672/", "mail"), {"consumers": {"under": 1}})
+
+
+# --- the broker
+
+
+def test_a_broker_that_is_down_says_nothing_and_nothing_is_forgotten() -> None:
+    with redis_running() as server:
+        url = server.url
+    for system in ({"bullmq": {"redis": url, "queue": "mail"}}, rq_system(server, "mail"), celery_system(url, "mail")):
+        report = look(system)
+        assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "broker_unreachable")
+        assert report.result.message == f"broker unreachable: 127.0.0.1:{server.port}: connection refused"
+        assert report.remember == {}
