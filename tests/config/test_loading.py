@@ -62,7 +62,7 @@ def test_a_whole_fleet_loads() -> None:
     assert list(probes) == [
         *("website", "api", "warm-the-cache", "gateway", "search-mcp", "files-mcp", "legacy-mcp"),
         *("email-pipeline", "report-pipeline", "export-through-mcp", "thumbnails", "worker-self-test"),
-        *("digest-schedulers", "report-schedules", "celery-beat", "billing-jobs"),
+        *("digest-schedulers", "report-schedules", "celery-beat", "billing-jobs", "email-backlog"),
         "nightly-backup",
         "blog",  # from conf.d
     ]

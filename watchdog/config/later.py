@@ -5,7 +5,8 @@ from __future__ import annotations
 LATER = {
     "": {"dispatch", "inhibit", "maintenance", "reference", "heartbeat_out"},
     "probes": {
-        *("command", "tcp", "dns", "locations"),
+        *("command", "tcp", "dns"),
+        "locations",
     },
     "alert": {"remind"},
     "mcp": {"drift"},

@@ -31,7 +31,7 @@ class Over(Model):
 
     over: Annotated[StrictInt, Field(ge=0)]
     """More than this many are too many."""
-    lasting: Duration = Field(default=0, alias="for")
+    lasting: Duration | None = Field(default=None, alias="for")
     """For how long it must have been so; default: one look is enough."""
 
 
@@ -40,7 +40,7 @@ class Older(Model):
 
     over: Duration
     """Longer than this is too long."""
-    lasting: Duration = Field(default=0, alias="for")
+    lasting: Duration | None = Field(default=None, alias="for")
     """For how long it must have been so; default: one look is enough."""
 
 
@@ -49,7 +49,7 @@ class Under(Model):
 
     under: Annotated[StrictInt, Field(ge=1)]
     """Fewer than this many are too few."""
-    lasting: Duration = Field(default=0, alias="for")
+    lasting: Duration | None = Field(default=None, alias="for")
     """For how long it must have been so; default: one look is enough."""
 
 
@@ -68,7 +68,7 @@ class Draining(Model):
     """A queue that does not move."""
 
     lasting: Duration = Field(default=600_000, alias="for")
-    """For how long jobs may wait without any of them being taken."""
+    """For how long jobs may wait without any of them being taken: longer than one takes that keeps all workers busy."""
 
 
 class Rules(Model):
@@ -113,10 +113,10 @@ def _limit(name: str, rule: Over | Older | Under | Ratio | Draining) -> Limit:
         case Ratio():
             return Limit(name, rule.over, within=rule.within, least=rule.least)
         case Under():
-            return Limit(name, rule.under, rule.lasting)
+            return Limit(name, rule.under, rule.lasting or 0)
         case Draining():
             return Limit(name, lasting=rule.lasting)
-    return Limit(name, rule.over, rule.lasting)
+    return Limit(name, rule.over, rule.lasting or 0)
 
 
 class _Queue(Model):
@@ -200,16 +200,15 @@ def told(stands: Iterable[Standing], depth: Depth, attempt: Attempt) -> Observat
     now, stands = attempt.slot, tuple(stands)
     broken = [wrong(one, depth, now) for one in stands if one.broken(now)]
     unknown = [one.limit.name.replace("_", " ") for one in stands if one.unknown]
-    outcome, reason, message = Outcome.PASS, "", ""
+    reason, message = "", ""
     if broken:
-        outcome, reason = Outcome.FAIL, broken[0][0]
+        reason = broken[0][0]
         message = "; ".join([words for _, words in broken] + ["the queue is paused"] * depth.paused)
     elif unknown:
-        outcome, reason = Outcome.ERROR, "figure_unknown"
-        message = f"not judged: the queue does not say its {' and '.join(unknown)}"
+        reason, message = "figure_unknown", f"not judged: the queue does not say its {' and '.join(unknown)}"
     kept = {one.limit.name: one.kept for one in stands}
     return Observation(
-        outcome,
+        Outcome.FAIL if broken else Outcome.ERROR if unknown else Outcome.PASS,
         reason,
         message,
         duration=sum(attempt.trace.phases.values()),

@@ -112,7 +112,8 @@ class CeleryQueue(System):
 
 
 class CeleryDepth(CeleryQueue, DepthSystem):
-    """What is in a queue of Celery. In Redis, a queue that is empty and one that is not there are the same."""
+    """How many jobs wait in a queue of Celery, and on RabbitMQ how many consumers it has: more it does not show.
+    In Redis, a queue that is empty and one that is not there are the same."""
 
     @property
     def hides(self) -> Container[str]:

@@ -11,7 +11,7 @@ RIGHTS = "the role needs USAGE on the schema, SELECT on version, queue and job"
 
 
 class PgbossDepth(PgbossQueue, DepthSystem):
-    """What is in a queue of pg-boss. The role needs SELECT, no more."""
+    """What is in a queue of pg-boss. It does not show consumers. The role needs SELECT, no more."""
 
     @property
     def hides(self) -> Container[str]:

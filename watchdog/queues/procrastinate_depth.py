@@ -12,7 +12,8 @@ RIGHTS = "the role needs SELECT on procrastinate_jobs, _events and _workers"
 
 
 class ProcrastinateDepth(ProcrastinateQueue, DepthSystem):
-    """What is in a queue of Procrastinate 3. One that holds no job, and one that is not there, are the same to it."""
+    """What is in a queue of Procrastinate 3. It does not show consumers. A queue that holds no job and one that is not
+    there are the same."""
 
     @property
     def hides(self) -> Container[str]:

@@ -180,7 +180,7 @@ class _Rq:
 
 
 class RqDepth(RqQueue, DepthSystem):
-    """What is in a queue of RQ."""
+    """What is in a queue of RQ. Which share of jobs failed it does not show."""
 
     @property
     def hides(self) -> Container[str]:
