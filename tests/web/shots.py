@@ -9,6 +9,7 @@ from typing import Literal
 
 from playwright.sync_api import ViewportSize
 
+from tests.web.backlog import backlog
 from tests.web.book import Book, at
 from tests.web.browser import browsing
 from tests.web.serving import app_of, filled, serving
@@ -36,6 +37,7 @@ def main(folder: Path) -> None:
         (scheduled(), "jobs", "/jobs", (1280, 320), ("light", "dark")),
         (scheduled(), "heartbeat", "/probes/nightly-backup", (1280, 320), ("light", "dark")),
         (Book(), "jobs-empty", "/jobs", (1280, 320), ("light",)),
+        (backlog(), "queue", "/probes/email-backlog", (1280, 320), ("light", "dark")),
         (Book(), "status-empty", "/", (1280,), ("light",)),
     ]
     with browsing() as browser, tempfile.TemporaryDirectory() as scratch:

@@ -35,6 +35,11 @@ def test_latency_holds_for_any_numbers(values: list[Point], limit: float | None)
     drawn(charts.latency(values, higher, bad, Limit(limit, HOSTILE) if limit else None, [HOSTILE, "now"], HOSTILE))
 
 
+@given(points, st.none() | st.floats(0, 1e9))
+def test_counts_hold_for_any_numbers(values: list[Point], limit: float | None) -> None:
+    drawn(charts.counts(values, None if limit is None else Limit(limit, HOSTILE), [HOSTILE, "now"], HOSTILE))
+
+
 @given(st.lists(st.none() | st.just("x") | st.floats(0, 1e9), max_size=50))
 def test_spark_holds_for_any_runs(values: list[Spark]) -> None:
     drawn(charts.spark(values))

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple, TypeAlias
 from markupsafe import Markup
 
 from watchdog.model import State
-from watchdog.words import NBSP
+from watchdog.words import NBSP, number
 
 Point: TypeAlias = float | None
 """Milliseconds; None: no data, a gap in the line."""
@@ -154,17 +154,30 @@ def latency(
     for name, values in (("p95", p95), ("p50", p50)):
         out += Markup('<path class="{}" d="{}"/>').format(name, _line(values, frame.x, frame.plot_y))
     out += Markup("</svg>") + _ends(frame, p50, p95)
-    if limit:
-        out += Markup(
-            '<line class="limit" x1="0" x2="100%" y1="{y}" y2="{y}"/>'
-            '<text class="t-limit" x="100%" y="{ty}" text-anchor="end">{text}</text>'
-        ).format(y=n(frame.y(limit.at)), ty=n(frame.y(limit.at) - 5), text=limit.text)
+    out += _limit(frame, limit)
     for f in failures:
         out += Markup(
             '<svg x="{}%" y="{}" overflow="visible"><path class="x-mark" d="M-3.5 0l7 7m0-7l-7 7"/>'
             '<text class="t-bad" x="8" y="7">{}</text></svg>'
         ).format(n((f.start + f.width / 2) * 100), frame.top + frame.inner - 12, f.runs)
     return out + _hours(frame, hours) + Markup("</svg>")
+
+
+def counts(values: Sequence[Point], limit: Limit | None, hours: Sequence[str], label: str, height: int = 150) -> Markup:
+    """How many there were over time."""
+    known = [v for v in (*values, limit.at if limit else None) if v is not None]
+    ceiling, step = scale(max([*known, 5.0]))
+    frame = Frame(height, ceiling, len(values))
+    out = Markup('<svg height="{}" role="img" aria-label="{}">').format(height, label)
+    out += _grid(frame, step, limit, lambda value, _: number(round(value)))
+    out += Markup(
+        '<svg class="plot" x="0" y="{}" width="100%" height="{h}" viewBox="0 0 1000 {h}" preserveAspectRatio="none">'
+        '<path class="area" d="{area}"/><path class="p50" d="{line}"/></svg>'
+    ).format(
+        frame.top, h=frame.inner, area=_area([0.0] * len(values), values, frame.x, frame.plot_y),
+        line=_line(values, frame.x, frame.plot_y),
+    )  # fmt: skip
+    return out + _limit(frame, limit) + _hours(frame, hours) + Markup("</svg>")
 
 
 class Column(NamedTuple):
@@ -206,7 +219,16 @@ def _rect(name: str, x: float, y: float, width: float, height: float) -> Markup:
     )
 
 
-def _grid(frame: Frame, step: float, limit: Limit | None) -> Markup:
+def _limit(frame: Frame, limit: Limit | None) -> Markup:
+    if limit is None:
+        return Markup()
+    return Markup(
+        '<line class="limit" x1="0" x2="100%" y1="{y}" y2="{y}"/>'
+        '<text class="t-limit" x="100%" y="{ty}" text-anchor="end">{text}</text>'
+    ).format(y=n(frame.y(limit.at)), ty=n(frame.y(limit.at) - 5), text=limit.text)
+
+
+def _grid(frame: Frame, step: float, limit: Limit | None, say: Callable[[float, float], str] | None = None) -> Markup:
     """Lines at round values; none where the limit has its own."""
     out = Markup()
     for i in range(floor(frame.ceiling / step + 1e-9) + 1):
@@ -215,7 +237,7 @@ def _grid(frame: Frame, step: float, limit: Limit | None) -> Markup:
             out += Markup(
                 '<line class="grid" x1="0" x2="100%" y1="{y}" y2="{y}"/>'
                 '<text x="0" dx="-8" y="{ty}" text-anchor="end">{text}</text>'
-            ).format(y=n(y), ty=n(y + 4), text=tick(i * step, frame.ceiling))
+            ).format(y=n(y), ty=n(y + 4), text=(say or tick)(i * step, frame.ceiling))
     return out
 
 

@@ -127,7 +127,7 @@ def latency(runs: Sequence[Seen], limit: int | None, now: int) -> Latency:
     drawn = limit if limit is not None and (not peak or limit <= 4 * peak) else None
     chart = charts.latency(
         p50, p95, bad, None if drawn is None else charts.Limit(drawn, f"degraded over {span(drawn)}"),
-        _hours(window), _label(window, p50, p95, bad, limit),
+        hours(window), _label(window, p50, p95, bad, limit),
     )  # fmt: skip
     unjudged = [run for run in runs if run.outcome in (Outcome.ERROR, Outcome.MISSED)]
     return Latency(
@@ -162,7 +162,8 @@ def failures(runs: Iterable[Seen], window: Window) -> list[charts.Failures]:
     return found
 
 
-def _hours(window: Window) -> list[str]:
+def hours(window: Window) -> list[str]:
+    """What stands below a chart."""
     exact = window.length < HOUR
     return [clock(window.start + window.length * i // 6, seconds=exact) for i in range(6)] + ["now"]
 

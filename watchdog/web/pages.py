@@ -67,7 +67,13 @@ class Pages:
         self._env.globals |= {"site": title, "stylesheet": stylesheet, "icon": icon, "words": STATE_WORDS}
         self._env.filters |= {"span": words.span, "about": words.about, "clock": words.clock}
         self._env.filters |= {"iso": iso, "exact": _exact, "moment": _moment, "ago": _ago, "date": _date}
-        self._env.filters |= {"is_link": is_link, "cut": cut, "filled": filled, "thousands": thousands}
+        self._env.filters |= {
+            "is_link": is_link,
+            "cut": cut,
+            "filled": filled,
+            "thousands": thousands,
+            "number": words.number,
+        }
         self._env.filters |= filters
 
     def render(self, template: str, now: int, **context: Any) -> str:

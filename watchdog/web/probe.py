@@ -17,6 +17,8 @@ from watchdog.store.views import Case, Connection, Pulse, Seen, Standing
 from watchdog.web import charts
 from watchdog.web.jobs import JobRow, Jobs, of_source, row
 from watchdog.web.latency import Latency, Phases, latency, limit_of, phases, sample, window_of
+from watchdog.web.queue import QueuePage
+from watchdog.web.queue import read as read_queue
 from watchdog.web.results import Query, Results
 from watchdog.web.results import read as read_results
 from watchdog.web.stages import RUNS, Stages, stages
@@ -80,6 +82,7 @@ class ProbePage:
     tasks: Tasks | None
     jobs: Jobs | None
     told: ToldPage | None
+    queue: QueuePage | None
     results: Results
     failed: int
     """Failures of the last day."""
@@ -116,6 +119,7 @@ def read(connection: Connection, key: str, query: Query, now: int) -> ProbePage 
         stages=_stages(connection, probe, runs),
         jobs=of_source(connection, probe.id) if probe.kind == "jobs" else None,
         told=read_told(connection, probe.id) if probe.kind == "heartbeat" else None,
+        queue=read_queue(connection, probe.id, runs, now) if probe.kind == "queue" else None,
         tasks=_tasks(look, now),
         results=read_results(connection, probe.id, query, cases),
         failed=sum(run.outcome is Outcome.FAIL for run in runs),
