@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import Annotated, Any, ClassVar
@@ -79,7 +80,8 @@ async def connected(url: str, patience: float) -> AsyncIterator[Any]:
 
 @contextmanager
 def spoken() -> Iterator[None]:
-    """Redis' troubles in our words."""
+    """Redis' troubles in our words. A cancellation gets out, too: before Python 3.12, redis loses one that comes as its
+    own waiting for a write ends."""
     import redis.exceptions as refusals
 
     try:
@@ -93,6 +95,9 @@ def spoken() -> Iterator[None]:
         raise unreachable(fault.message if fault else said(e)) from None
     except refusals.RedisError as e:
         raise Fault("broker_refused", f"Redis answers: {said(e)}") from None
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def said(error: Exception) -> str:
