@@ -80,7 +80,7 @@ def test_every_schedule_is_found_and_a_stopped_beat_is_named(shop: Shop) -> None
     jobs = shop.look().evidence.facts["jobs"]
     assert set(jobs) == {"digest", "nightly", "rates", "celery.backend_cleanup"}
     assert (jobs["rates"]["cron"], jobs["rates"]["timezone"]) == ("*/15 8-18 * * 1-5", "Europe/Berlin")
-    assert jobs["digest"]["every"] == 1000
+    assert jobs["digest"]["every"] == f"1{NBSP}s"
     shop.change(last_run_at=shop.at(4))
     assert shop.wrong() == {}  # beat may not have written down what it sent since
     shop.change(last_run_at=shop.at(4.6))

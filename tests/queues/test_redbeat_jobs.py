@@ -78,7 +78,7 @@ def test_every_schedule_is_found_and_well(lab: Lab) -> None:
     assert report.result.measurements == {"jobs": 4, "jobs_bad": 0}
     jobs = report.evidence.facts["jobs"]
     assert set(jobs) == {"digest", "nightly", "rates", "celery.backend_cleanup"}
-    assert jobs["digest"]["every"] == 1000
+    assert jobs["digest"]["every"] == f"1{NBSP}s"
     assert (jobs["rates"]["cron"], jobs["rates"]["timezone"]) == ("*/15 8-18 * * 1-5", "Europe/Berlin")
     assert (jobs["nightly"]["next"], jobs["nightly"].get("last_start")) == (jobs["nightly"]["next_due"], None)
     assert str(report.evidence.facts["lock"]).startswith("redbeat::lock is held for another 2")
