@@ -115,7 +115,7 @@ def test_what_happened_before_the_first_look_counts(lab: Lab) -> None:
         pass
     lab.sql(
         "UPDATE pgboss.job SET state = 'completed', completed_on = now() WHERE state = 'active'"
-    )  # the end cut it off
+    )
     lab.later(10, beating=True)
     reason, message = lab.wrong()[lab.queue]
     assert reason == "job_overdue"
