@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
@@ -146,23 +147,43 @@ Schedule: TypeAlias = Interval | Cron
 
 MOST_UNMET = 100
 """Slots without a run that are counted."""
+BRIDGED = 30_000
+"""While we are away for so many ms at most, whoever wants to tell us something tries again until we are back."""
+
+Away: TypeAlias = Iterable[tuple[int, int]]
+"""From when to when nobody could tell us anything, in their order."""
 
 
-def unmet(plan: Schedule, now: int, last: int | None, grace: int, since: int) -> list[int]:
+def unmet(plan: Schedule, now: int, last: int | None, grace: int, since: int, away: Away = ()) -> list[int]:
     """The slots for which somebody else's scheduler should have made a run by now and did not, newest first.
 
     `last`: when the newest known run began; one that began a little early still counts for its slot. `since`: when the
     schedule was first seen, or changed: what lies before was never owed. `grace`: how late a run may be, in ms. At a
     change of clocks schedulers differ by as much as the clocks, hence so much more grace there.
     """
-    slot = plan.before(now)
-    early = min(90_000, (slot - plan.before(slot - 1)) // 10)
     found: list[int] = []
-    while len(found) < MOST_UNMET and slot >= since and (last is None or last < slot - early):
-        if slot + grace + _shift(plan, slot) <= now:
+    slot = plan.before(now - grace)
+    while len(found) < MOST_UNMET and slot >= since:
+        older = plan.before(slot - 1)
+        early = slot - min(90_000, (slot - older) // 10)
+        if last is not None and last >= early:
+            break
+        due = silent_from(early, slot + grace + _shift(plan, slot), away)
+        if due is not None and due <= now:
             found.append(slot)
-        slot = plan.before(slot - 1)
+        slot = older
     return found
+
+
+def silent_from(begin: int, end: int, away: Away) -> int | None:
+    """From when on it means something that nothing was heard from `begin` to `end`; None: it never does, for we were
+    away too long meanwhile."""
+    for start, stop in away:
+        if start <= end and begin <= stop:
+            if stop - start > BRIDGED:
+                return None
+            end = max(end, stop + BRIDGED)
+    return end
 
 
 def _shift(plan: Schedule, at: int) -> int:

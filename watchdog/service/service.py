@@ -68,7 +68,9 @@ class Service:
         self.probes, self.storage, self.claims, self.journal = probes, storage, claims, journal
         self.mailroom, self.retention, self.mask, self.clock = mailroom, retention, mask, clock
         self._sentinel = LagSentinel()
-        self.dispatcher = Dispatcher(Runner(wire, mask, clock, self._sentinel), clock, self.take)
+        self.dispatcher = Dispatcher(
+            Runner(wire, mask, clock, self._sentinel, lambda: claims.timekeeper.alive.gaps), clock, self.take
+        )
         self._spool: list[Report] = []
         self._dropped = 0
         self._bad: set[int] = set()
