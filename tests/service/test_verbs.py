@@ -210,7 +210,7 @@ async def test_results_wait_when_none_can_be_stored(
         with capture_logs() as log:
             await made.service._tick(made.service.record)()
         assert [(line["event"], line["why"]) for line in log if line["log_level"] == "error"] == [
-            ("tick_failed", "KeyError")
+            ("tick_failed", "KeyError: '•••'")
         ]
         monkeypatch.setattr(made.lab.journal, "record", record)
         made.now += 4 * EVERY
