@@ -150,7 +150,8 @@ MOST_UNMET = 100
 BRIDGED = 30_000
 """While we are away for so many ms at most, whoever wants to tell us something tries again until we are back."""
 
-Away: TypeAlias = Iterable[tuple[int, int]]
+Gap: TypeAlias = tuple[int, int]
+Away: TypeAlias = Iterable[Gap]
 """From when to when nobody could tell us anything, in their order."""
 
 
@@ -159,31 +160,36 @@ def unmet(plan: Schedule, now: int, last: int | None, grace: int, since: int, aw
 
     `last`: when the newest known run began; one that began a little early still counts for its slot. `since`: when the
     schedule was first seen, or changed: what lies before was never owed. `grace`: how late a run may be, in ms. At a
-    change of clocks schedulers differ by as much as the clocks, hence so much more grace there.
+    change of clocks schedulers differ by as much as the clocks, hence so much more grace there. `away`: a slot of which
+    nobody could have told us is not among them, unless we heard nothing the next time either, when we were away anew.
     """
     found: list[int] = []
+    excuse: Gap | None = None
     slot = plan.before(now - grace)
     while len(found) < MOST_UNMET and slot >= since:
         older = plan.before(slot - 1)
         early = slot - min(90_000, (slot - older) // 10)
         if last is not None and last >= early:
             break
-        due = silent_from(early, slot + grace + _shift(plan, slot), away)
-        if due is not None and due <= now:
+        due, gap = silence(early, slot + grace + _shift(plan, slot), away)
+        if gap is not None and excuse in (None, gap):
+            excuse = gap
+        elif due <= now:
             found.append(slot)
         slot = older
     return found
 
 
-def silent_from(begin: int, end: int, away: Away) -> int | None:
-    """From when on it means something that nothing was heard from `begin` to `end`; None: it never does, for we were
-    away too long meanwhile."""
-    for start, stop in away:
+def silence(begin: int, end: int, away: Away) -> tuple[int, Gap | None]:
+    """From when on it means something that nothing was heard from `begin` to `end`; and when we were away too long
+    meanwhile, for it to mean anything."""
+    for gap in away:
+        start, stop = gap
         if start <= end and begin <= stop:
             if stop - start > BRIDGED:
-                return None
+                return end, gap
             end = max(end, stop + BRIDGED)
-    return end
+    return end, None
 
 
 def _shift(plan: Schedule, at: int) -> int:

@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from watchdog.schedule import BRIDGED, MOST_UNMET, Cron, Interval, silent_from, unmet
+from watchdog.schedule import BRIDGED, MOST_UNMET, Cron, Gap, Interval, silence, unmet
 
 MIN, HOUR, DAY = 60_000, 3_600_000, 86_400_000
 LONG_AGO = 0
@@ -81,7 +81,10 @@ def test_where_clocks_change_there_is_as_much_more_grace(sentence: str, night: s
     ("plan", "hours", "shift"),
     [
         (Cron("0 0 * * *", "Europe/Berlin"), "within three hours of the change", HOUR),
-        (Cron("55 22 * * *", "Europe/Berlin"), "more than three hours before it", 0),
+        (Cron("0 23 * * *", "Europe/Berlin"), "three hours before it", HOUR),
+        (Cron("59 59 22 * * *", "Europe/Berlin"), "a second more", 0),
+        (Cron("59 59 5 * * *", "Europe/Berlin"), "less than three hours after it", HOUR),
+        (Cron("0 6 * * *", "Europe/Berlin"), "three hours after it", 0),
         (Cron("0 0 * * *", "UTC"), "no clocks change there", 0),
         (Interval(DAY, HOUR // 2), "clocks do not matter", 0),
         (Cron("0 2 * * *", "Australia/Lord_Howe"), "they change by half an hour", HOUR // 2),
@@ -99,10 +102,12 @@ def test_how_much_and_how_near(plan: Cron | Interval, hours: str, shift: int) ->
 def test_how_early_is_on_time_depends_on_the_slot_and_not_on_the_newest() -> None:
     """A tenth of the way from the slot before, and a minute and a half at most."""
     twice, now = Cron("0,1 3 * * *"), at("2026-05-02 12:00")
-    assert walls(unmet(twice, now, at("2026-05-02 02:58:30"), 0, LONG_AGO)) == ["05-02 03:01"]
-    assert walls(unmet(twice, now, at("2026-05-02 02:58:29"), 0, LONG_AGO)) == ["05-02 03:01", "05-02 03:00"]
-    assert walls(unmet(twice, now, at("2026-05-02 03:00:54"), 0, LONG_AGO)) == []
-    assert walls(unmet(twice, now, at("2026-05-02 03:00:53"), 0, LONG_AGO)) == ["05-02 03:01"]
+    early = at("2026-05-02 02:58:30")
+    assert walls(unmet(twice, now, early, 0, LONG_AGO)) == ["05-02 03:01"]
+    assert walls(unmet(twice, now, early - 1, 0, LONG_AGO)) == ["05-02 03:01", "05-02 03:00"]
+    early = at("2026-05-02 03:00:54")
+    assert walls(unmet(twice, now, early, 0, LONG_AGO)) == []
+    assert walls(unmet(twice, now, early - 1, 0, LONG_AGO)) == ["05-02 03:01"]
 
 
 def test_grace_of_a_day_costs_no_day_of_slots() -> None:
@@ -112,25 +117,30 @@ def test_grace_of_a_day_costs_no_day_of_slots() -> None:
 
 
 S = 1_000
-SILENCE: list[tuple[str, list[tuple[int, int]], int | None]] = [
-    ("we were there", [], 200 * S),
-    ("away before it", [(0, 100 * S - 1)], 200 * S),
-    ("away after it", [(200 * S + 1, 900 * S)], 200 * S),
-    ("away for long until it began", [(0, 100 * S)], None),
-    ("away for long from its end on", [(200 * S, 900 * S)], None),
-    ("away for as long as is bridged", [(120 * S, 120 * S + BRIDGED)], 200 * S),
-    ("a little longer", [(120 * S, 120 * S + BRIDGED + 1)], None),
-    ("away shortly before its end: there is time to try again", [(180 * S, 190 * S)], 190 * S + BRIDGED),
-    ("twice", [(180 * S, 190 * S), (215 * S, 225 * S)], 225 * S + BRIDGED),
-    ("shortly, and for long while they tried again", [(180 * S, 190 * S), (215 * S, 900 * S)], None),
-    ("long ago, shortly, and later", [(0, 50 * S), (110 * S, 111 * S), (500 * S, 900 * S)], 200 * S),
+LONG = (120 * S, 120 * S + BRIDGED + 1)
+SILENCE: list[tuple[str, list[Gap], tuple[int, Gap | None]]] = [
+    ("we were there", [], (200 * S, None)),
+    ("away before it", [(0, 100 * S - 1)], (200 * S, None)),
+    ("away after it", [(200 * S + 1, 900 * S)], (200 * S, None)),
+    ("away for long until it began", [(0, 100 * S)], (200 * S, (0, 100 * S))),
+    ("away for long from its end on", [(200 * S, 900 * S)], (200 * S, (200 * S, 900 * S))),
+    ("away for as long as is bridged", [(120 * S, 120 * S + BRIDGED)], (200 * S, None)),
+    ("a little longer", [LONG], (200 * S, LONG)),
+    ("away shortly before its end: there is time to try again", [(180 * S, 190 * S)], (190 * S + BRIDGED, None)),
+    ("twice", [(180 * S, 190 * S), (215 * S, 225 * S)], (225 * S + BRIDGED, None)),
+    (
+        "shortly, and for long while they tried again",
+        [(180 * S, 190 * S), (215 * S, 900 * S)],
+        (190 * S + BRIDGED, (215 * S, 900 * S)),
+    ),
+    ("long ago, shortly, and later", [(0, 50 * S), (110 * S, 111 * S), (500 * S, 900 * S)], (200 * S, None)),
 ]
 
 
 @pytest.mark.parametrize(("away", "says"), [row[1:] for row in SILENCE], ids=[row[0] for row in SILENCE])
-def test_from_when_on_silence_means_something(away: list[tuple[int, int]], says: int | None) -> None:
+def test_from_when_on_silence_means_something(away: list[Gap], says: tuple[int, Gap | None]) -> None:
     """Of something that should have been heard between 100 s and 200 s."""
-    assert silent_from(100 * S, 200 * S, away) == says
+    assert silence(100 * S, 200 * S, away) == says
 
 
 def test_no_run_is_owed_of_which_nobody_could_have_told_us() -> None:
@@ -139,6 +149,9 @@ def test_no_run_is_owed_of_which_nobody_could_have_told_us() -> None:
     before = (night[0] - MIN, night[0] - 1)
     assert walls(unmet(NIGHTLY, now, last, MIN, LONG_AGO, [before])) == ["05-03 03:00", "05-02 03:00"]
     assert walls(unmet(NIGHTLY, now, last, MIN, LONG_AGO, [night])) == ["05-03 03:00"]
+    next_night = (night[0] + DAY, night[1] + DAY)
+    assert walls(unmet(NIGHTLY, now, last, MIN, LONG_AGO, [night, next_night])) == ["05-02 03:00"]
+    assert unmet(NIGHTLY, now, last, MIN, LONG_AGO, [(night[0], next_night[1])]) == []
     restart = (at("2026-05-02 03:00:50"), at("2026-05-02 03:01:00"))
     back = restart[1] + BRIDGED
     assert unmet(NIGHTLY, back - 1, last, MIN, LONG_AGO, [restart]) == []

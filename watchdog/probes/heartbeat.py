@@ -67,7 +67,7 @@ class HeartbeatProbe(Probe):
 
     @property
     def target(self) -> str:
-        plan = owed(JobFacts(self.name), self._limits).plan
+        plan = owed(JobFacts(self.name), self._limits, 0).plan
         return f"checks in {plan.text}" if plan is not None else ""
 
     @property

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from watchdog.queues import JobFacts
-from watchdog.schedule import BRIDGED, MOST_UNMET, Away, Cron, Interval, Schedule, silent_from, unmet
+from watchdog.schedule import BRIDGED, MOST_UNMET, Away, Cron, Interval, Schedule, silence, unmet
 from watchdog.words import clock, count, date, span
 
 
@@ -61,7 +61,7 @@ class Owed(NamedTuple):
     since: int
 
 
-def owed(facts: JobFacts, limits: Limits, since: int = 0, away: Away = ()) -> Owed:
+def owed(facts: JobFacts, limits: Limits, since: int, away: Away = ()) -> Owed:
     every = _counted(facts, limits)
     if every is None:
         return Owed(limits.plan or facts.plan(), facts.last_start, since)
@@ -78,23 +78,25 @@ def _counted(facts: JobFacts, limits: Limits) -> int | None:
 
 def _counts_from(facts: JobFacts, every: int, grace: int, since: int, away: Away) -> int:
     """The last run, or when the schedule was first seen if that was later. Where a run fell into a time when nobody
-    could tell us of it, the end of that: it may have run then, at any time."""
+    could tell us of it, the end of that: it may have run then, at any time. Not twice in a row: then it is silent."""
     begun = since if facts.last_start is None else max(facts.last_start, since)
+    found = [begun]
     for start, stop in away:
-        if stop - start > BRIDGED and start <= begun + every + grace and begun + every <= stop + grace:
-            begun = max(begun, stop)
-    return begun
+        due = found[-1] + every
+        if stop - start > BRIDGED and stop > begun and start <= due + grace and due <= stop + grace:
+            found.append(stop)
+    return found[-1] if len(found) <= 2 else begun
 
 
 def recall(facts: JobFacts, limits: Limits, known: Known | None, now: int) -> tuple[JobFacts, Known]:
     """The facts with what is remembered of the job, and what to remember from now on. What lies in the future was
     remembered by a clock that was wrong."""
-    plan = owed(facts, limits).plan
+    plan = owed(facts, limits, now).plan
     text = plan.text if plan is not None and facts.enabled else ""
     old = known or Known(text, _first_owed(facts, limits, now))
     since = min(max(old.since, facts.since or 0), now) if old.plan == text else now
     start, end, ok = (None if at is None or at > now else at for at in (old.last_start, old.last_end, old.last_ok))
-    newer = facts.last_end is not None and facts.last_end >= (end or 0)
+    newer = facts.last_end is not None and (end is None or facts.last_end >= end)
     facts = facts._replace(
         last_start=_latest(facts.last_start, facts.running_since, start),
         last_end=_latest(facts.last_end, end),
@@ -151,8 +153,8 @@ def _wrong(facts: JobFacts, limits: Limits, due: Owed, now: int, away: Away) -> 
 
 
 def _stuck(begun: int, limit: int, now: int, away: Away) -> bool:
-    late = silent_from(begun, begun + limit, away)
-    return late is not None and late < now
+    late, gap = silence(begun, begun + limit, away)
+    return gap is None and late < now
 
 
 def _overdue(facts: JobFacts, limits: Limits, due: Owed, now: int, away: Away) -> tuple[str, str] | None:
