@@ -197,8 +197,8 @@ def _shift(plan: Schedule, at: int) -> int:
     if isinstance(plan, Interval):
         return 0
     zone, near = ZoneInfo(plan.timezone), 3 * 3_600
-    before, after = (datetime.fromtimestamp(at / 1000 + s, zone).utcoffset() for s in (-near, near))
-    return round(abs((after - before).total_seconds()) * 1000) if before is not None and after is not None else 0
+    offsets = [datetime.fromtimestamp(at / 1000 + s, zone).utcoffset() or timedelta() for s in (-near, near)]
+    return round((max(offsets) - min(offsets)).total_seconds() * 1000)
 
 
 def _plain(expression: str) -> str:

@@ -49,6 +49,8 @@ def test_what_is_owed(plan: Cron | Interval, now: str, last: str, grace: int, ow
 def test_what_lies_before_the_schedule_was_seen_or_edited_was_never_owed() -> None:
     now, seen = at("2026-05-05 12:00"), at("2026-05-04 00:00")
     assert walls(unmet(NIGHTLY, now, None, 0, seen)) == ["05-05 03:00", "05-04 03:00"]
+    assert walls(unmet(NIGHTLY, now, None, 0, at("2026-05-05 03:00"))) == ["05-05 03:00"]
+    assert unmet(NIGHTLY, now, None, 0, at("2026-05-05 03:00") + 1) == []
     assert unmet(NIGHTLY, now, None, 0, now) == []
     assert unmet(NIGHTLY, now, at("2026-04-01 03:00"), 0, now) == []
 
