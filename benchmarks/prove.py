@@ -17,6 +17,7 @@ PROOFS = {
     "kills": "kill -9 at every named point, on both databases",
     "canaries": "1,000 sentinels through each queue, and kill -9 while one is sent: what stays behind",
     "jobs": "one look at a table of 300,000 runs of jobs, on every database there is",
+    "overdue": "a year of 500 jobs: who is called late, and when",
     "check_ins": "CPU of check-ins on both databases, beside a bare route",
     "load": "500 probes at 10 s on SQLite: lag, CPU, memory",
     "mutation": "how many faults put into the rules no test notices",

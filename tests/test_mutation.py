@@ -9,7 +9,8 @@ import pytest
 
 from benchmarks.mutation import LISTED, Mutant, Survivor, changed_lines, complaints, survivors_listed, table
 
-HEALTHY = [Mutant(f"watchdog.{room}.x_f__mutmut_{n}", "killed") for room in ("rules", "alerts") for n in range(100)]
+MODULES = ("rules", "alerts", "beat", "probes.punctual")
+HEALTHY = [Mutant(f"watchdog.{module}.x_f__mutmut_{n}", "killed") for module in MODULES for n in range(100)]
 HEALTHY += [Mutant(f"watchdog.schedule.xǁCronǁafter__mutmut_{n}", "timeout") for n in range(100)]
 ONE = Survivor("watchdog.rules.engine.turn", ("- if a:", "+ if not a:"))
 
@@ -36,7 +37,7 @@ def with_alive(n: int, status: str = "survived") -> list[Mutant]:
          ["rules: 4 of 100 mutants survive, over 3%"]),
         ("what no test reaches survives", with_alive(4, "no tests"), [ONE], {ONE: "the same"},
          ["rules: 4 of 100 mutants survive, over 3%"]),
-        ("a room without mutants proves nothing", HEALTHY[:200], [], {}, ["schedule: nothing was mutated"]),
+        ("a room without mutants proves nothing", HEALTHY[:400], [], {}, ["schedule: nothing was mutated"]),
     ],
 )  # fmt: skip
 def test_complaints(
@@ -51,6 +52,8 @@ def test_the_table() -> None:
         "rules           100       97        0         3   3.00   3.00",
         "alerts          100      100        0         0   0.00   3.00",
         "schedule        100        0      100         0   0.00   3.00",
+        "beat            100      100        0         0   0.00   3.00",
+        "punctual        100      100        0         0   0.00   3.00",
     ]
 
 
@@ -59,6 +62,7 @@ def test_the_table() -> None:
     [
         ("watchdog.rules.engine.x_turn__mutmut_12", "watchdog.rules.engine.turn", "rules"),
         ("watchdog.schedule.x__fault__mutmut_1", "watchdog.schedule._fault", "schedule"),
+        ("watchdog.probes.punctual.x_judge__mutmut_3", "watchdog.probes.punctual.judge", "punctual"),
         ("watchdog.rules.alive.xǁAliveTimeǁ__init____mutmut_16", "watchdog.rules.alive.AliveTime.__init__", "rules"),
     ],
 )

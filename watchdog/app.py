@@ -22,7 +22,7 @@ from watchdog.assets import asset
 from watchdog.config import Loaded
 from watchdog.notifiers.base import Notifier
 from watchdog.probes import HeartbeatProbe
-from watchdog.service.check_ins import Reception
+from watchdog.service.check_ins import DRAIN, Reception
 from watchdog.service.clock import Clock, wall
 from watchdog.service.delivery import Mailroom
 from watchdog.service.members import member_of
@@ -104,6 +104,7 @@ async def running(loaded: Loaded, clock: Clock = wall) -> AsyncIterator[App]:
             reception = receiving(service, loaded)
             if reception is not None:
                 await stack.enter_async_context(reception)
+                service.also(reception.drain, DRAIN)
             await service.start()
             try:
                 yield App(loaded, service, storage, clock, reception)

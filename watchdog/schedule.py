@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
@@ -146,23 +147,49 @@ Schedule: TypeAlias = Interval | Cron
 
 MOST_UNMET = 100
 """Slots without a run that are counted."""
+BRIDGED = 30_000
+"""While we are away for so many ms at most, whoever wants to tell us something tries again until we are back."""
+
+Gap: TypeAlias = tuple[int, int]
+Away: TypeAlias = Iterable[Gap]
+"""From when to when nobody could tell us anything, in their order."""
 
 
-def unmet(plan: Schedule, now: int, last: int | None, grace: int, since: int) -> list[int]:
+def unmet(plan: Schedule, now: int, last: int | None, grace: int, since: int, away: Away = ()) -> list[int]:
     """The slots for which somebody else's scheduler should have made a run by now and did not, newest first.
 
     `last`: when the newest known run began; one that began a little early still counts for its slot. `since`: when the
     schedule was first seen, or changed: what lies before was never owed. `grace`: how late a run may be, in ms. At a
-    change of clocks schedulers differ by as much as the clocks, hence so much more grace there.
+    change of clocks schedulers differ by as much as the clocks, hence so much more grace there. `away`: a slot of which
+    nobody could have told us is not among them, unless we heard nothing the next time either, when we were away anew.
     """
-    slot = plan.before(now)
-    early = min(90_000, (slot - plan.before(slot - 1)) // 10)
     found: list[int] = []
-    while len(found) < MOST_UNMET and slot >= since and (last is None or last < slot - early):
-        if slot + grace + _shift(plan, slot) <= now:
+    excuse: Gap | None = None
+    slot = plan.before(now - grace)
+    while len(found) < MOST_UNMET and slot >= since:
+        older = plan.before(slot - 1)
+        early = slot - min(90_000, (slot - older) // 10)
+        if last is not None and last >= early:
+            break
+        due, gap = silence(early, slot + grace + _shift(plan, slot), away)
+        if gap is not None and excuse in (None, gap):
+            excuse = gap
+        elif due <= now:
             found.append(slot)
-        slot = plan.before(slot - 1)
+        slot = older
     return found
+
+
+def silence(begin: int, end: int, away: Away) -> tuple[int, Gap | None]:
+    """From when on it means something that nothing was heard from `begin` to `end`; and when we were away too long
+    meanwhile, for it to mean anything."""
+    for gap in away:
+        start, stop = gap
+        if start <= end and begin <= stop:
+            if stop - start > BRIDGED:
+                return end, gap
+            end = max(end, stop + BRIDGED)
+    return end, None
 
 
 def _shift(plan: Schedule, at: int) -> int:
@@ -170,8 +197,8 @@ def _shift(plan: Schedule, at: int) -> int:
     if isinstance(plan, Interval):
         return 0
     zone, near = ZoneInfo(plan.timezone), 3 * 3_600
-    before, after = (datetime.fromtimestamp(at / 1000 + s, zone).utcoffset() for s in (-near, near))
-    return round(abs((after - before).total_seconds()) * 1000) if before is not None and after is not None else 0
+    offsets = [datetime.fromtimestamp(at / 1000 + s, zone).utcoffset() or timedelta() for s in (-near, near)]
+    return round((max(offsets) - min(offsets)).total_seconds() * 1000)
 
 
 def _plain(expression: str) -> str:

@@ -44,6 +44,14 @@ TABLE: list[tuple[str, list[str], dict[str, Any]]] = [
     ("twice in a row", ["5 fail", "9 fail"], {"failures": 2}),
     ("then well", ["5 fail", "9 fail", "12 ok"], {"failures": 0, "error": "", "last_ok": 12}),
     ("then not again", ["5 fail", "9 ok", "12 fail"], {"failures": 1, "last_ok": 9}),
+    ("what it failed of is forgotten once it is well", ["5 fail  disk full", "9 ok"], {"failures": 0, "error": ""}),
+    ("well and not, at one instant", ["5 ok", "5 fail"], {"failures": 0, "last_ok": 5}),
+    ("it ended, and begins again", ["5 ok", "9 start"], {"runs": (("", 9),), "last_start": 9}),
+    ("and at once", ["5 ok", "5 start"], {"runs": (("", 5),), "last_start": 5}),
+    ("over in no time", ["5 start", "5 ok"], {"runs": (), "duration": 0}),
+    ("one cut off, and the next over in no time", ["1 start", "5 start", "5 ok"], {"runs": (), "duration": 0}),
+    ("over in no time, and only its start has a name", ["5 start a", "5 ok"], {"runs": (), "duration": 0}),
+    ("the last of two words at one instant", ["5 ok  one", "5 ok  two"], {"output": "two"}),
     # --- runs side by side
     ("two named runs: the oldest counts", ["1 start a", "3 start b"], {"runs": (("a", 1), ("b", 3)), "last_start": 3}),
     ("each ends its own", ["1 start a", "3 start b", "4 ok b"],
@@ -61,6 +69,8 @@ TABLE: list[tuple[str, list[str], dict[str, Any]]] = [
     ("one name for all runs, time after time", ["1 start x", "2 ok x", "61 start x", "65 ok x"],
      {"runs": (), "duration": 4, "last_end": 65}),
     ("one name for all runs, ends only", ["2 ok x", "65 ok x"], {"last_end": 65, "last_start": 65, "duration": None}),
+    ("over in no time, and its end is told first", ["5 ok a", "5 start a"], {"runs": (), "duration": 0}),
+    ("an older start is told later", ["5 start b", "1 start a"], {"runs": (("a", 1), ("b", 5)), "last_start": 5}),
     # --- twice
     ("a start told twice", ["1 start a", "1.1 start a"], {"runs": (("a", 1),), "last_start": 1}),
     ("an end told twice", ["1 start a", "5 ok a", "5.1 ok a"], {"runs": (), "duration": 4, "last_end": 5}),
@@ -129,6 +139,7 @@ def test_how_long_the_run_took_that_a_check_in_ended() -> None:
         ("nothing runs", ["5 ok"], None),
         ("the oldest counts", ["1 start a", "2 start b"], 1),
         ("another run ended well in the meantime: it may still run", ["1 start a", "20 start b", "30 ok b"], 1),
+        ("and after exactly as long as it may", ["1 start a", "20 start b", "61 ok b"], 1),
         ("and long afterwards: it is lost", ["1 start a", "70 start b", "80 ok b"], None),
         ("and long afterwards another one runs", ["1 start a", "70 start b", "80 ok b", "81 start c"], 81),
         ("others fail: nobody knows", ["1 start a", "70 start b", "80 fail b"], 1),
@@ -157,6 +168,12 @@ def test_nothing_grows_for_ever() -> None:
     assert (len(beat.runs), len(beat.over), len(beat.output)) == (MOST, MOST, OUTPUT)
     assert (beat.runs[0][0], beat.over[0][0], beat.output[-1]) == ("r10", "d10", "z")
     assert len(after(f"999 fail  {'y' * 999}", beat=beat).error) == ERROR
+
+
+def test_ends_are_kept_by_when_they_were() -> None:
+    beat = after("9 fail a", "5 ok b")
+    assert [run for run, _, _ in beat.over] == ["b", "a"]
+    assert beat.logged is False
 
 
 def test_an_end_long_after_its_like_is_another_run() -> None:

@@ -18,12 +18,15 @@ from tests.servers import saying, serving
 from watchdog.app import App
 from watchdog.mcp_server import jobs
 from watchdog.model import Event, Notification
+from watchdog.service.spool import SpoolError
 from watchdog.store.shapes import detailed_json, incident_json, probe_json
 from watchdog.store.story import story
 from watchdog.store.views import cases, standings, told
 
 DOWN = {"name": "Payments API", "http": "http://127.0.0.1:1/", "every": "1s", "alert": {"after": 1}}
 IDLE = {"name": "Idle", "http": "http://127.0.0.1:1/", "schedule": "0 0 1 1 *"}
+
+JOB = {"name": "Backup", "heartbeat": {"key": "0123456789abcdef", "every": "1d"}}
 
 
 @asynccontextmanager
@@ -94,6 +97,23 @@ async def test_shapes_are_those_of_the_command_line(tmp_path: Path) -> None:
         assert (await call(talking, "list_incidents"))["incidents"] == [incident_json(case)]
         assert await call(talking, "get_incident", id=case.incident.id) == json.loads(json.dumps(detailed))
         assert (await call(talking, "list_probes"))["probes"] == probes
+
+
+async def test_where_jobs_check_in_the_drain_is_a_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with watchdog(tmp_path, [IDLE, JOB]) as (app, url), client(url) as talking:
+        assert app.reception is not None
+        done = await call(talking, "trigger_task", task="drain")
+        assert (done["result"]["name"], done["result"]["ok"]) == ("drain", True)
+
+        def broken(most: int) -> list[bytes]:
+            raise SpoolError("check-ins.0 cannot be used: no such folder")
+
+        monkeypatch.setattr(app.reception.spool, "read", broken)
+        await call(talking, "trigger_task", task="drain")
+        health = await call(talking, "health_check")
+        (drain,) = (task for task in health["tasks"] if task["name"] == "drain")
+        assert (health["healthy"], drain["ok"], drain["last_run_status"]) == (False, False, "failed")
+        assert drain["last_run_error"] == "SpoolError: check-ins.0 cannot be used: no such folder"
 
 
 async def test_what_does_not_exist_is_named_with_what_does(tmp_path: Path) -> None:

@@ -88,8 +88,8 @@ def test_verdicts(tells: list[tuple[int, str]], looked: int, says: tuple[str, st
 def test_one_that_never_checked_in() -> None:
     hourly = job(every="1h", grace="5m")
     assert hourly.verdict(NOON) == FINE
-    assert hourly.verdict(NOON + 65 * MIN - 2) == FINE
-    assert hourly.verdict(NOON + 65 * MIN) == ("job_never_ran", f"Nightly backup never ran: due 12:59, 5{NB}min ago")
+    assert hourly.verdict(NOON + 65 * MIN - 1) == FINE
+    assert hourly.verdict(NOON + 65 * MIN) == ("job_never_ran", f"Nightly backup never ran: due 13:00, 5{NB}min ago")
 
 
 def test_every_counts_from_the_last_run_whenever_that_was() -> None:

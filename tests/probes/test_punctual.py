@@ -58,7 +58,27 @@ TABLE: list[tuple[str, dict[str, Any], dict[str, Any], tuple[str, str | None]]] 
      ("job_overdue", f"backup is overdue: due 11:00, 1{NB}h ago")),
     ("every minute, by its scheduler's own word", {"every": MIN, "next_due": NOON - 10 * MIN}, {},
      ("job_overdue", f"backup is overdue: 10 runs missed, the first due 11:50, 10{NB}min ago")),
+    ("a scheduler that spreads its runs by seconds meant to run it two nights ago",
+     {**NIGHTLY, "next_due": NOON - 33 * HOUR + 400}, {},
+     ("job_overdue", f"backup is overdue: 2 runs missed, the first due 1{NB}May 03:00, 32{NB}h 59{NB}min ago")),
+    ("it runs every minute, and has not for days", {"every": MIN, "last_start": NOON - DAY}, {},
+     ("job_overdue", f"backup is overdue: over 100 runs missed, the first due 10:20, 1{NB}h 40{NB}min ago")),
     ("late within its grace", {"every": MIN, "next_due": NOON - 50_000}, {}, FINE),
+    ("late by its grace", {"every": MIN, "next_due": NOON - MIN}, {},
+     ("job_overdue", f"backup is overdue: due 11:59, 1{NB}min ago")),
+    ("its scheduler means to run it later, and the configuration earlier",
+     {**NIGHTLY, **HEALTHY, "next_due": NOON + 15 * HOUR}, {"plan": Cron("0 11 * * *")},
+     ("job_overdue", f"backup is overdue: due 11:00, 1{NB}h ago")),
+    ("the same with an interval", {**NIGHTLY, **HEALTHY, "next_due": NOON + 15 * HOUR}, {"every": 8 * HOUR},
+     ("job_overdue", f"backup is overdue: due 11:00, 1{NB}h ago")),
+    ("a cron expression counts more than an interval", {**NIGHTLY, **HEALTHY, "every": HOUR}, {}, FINE),
+    ("due a day ago to the minute", {"cron": "0 12 * * *", "last_start": NOON - 48 * HOUR}, {},
+     ("job_overdue", f"backup is overdue: due 1{NB}May 12:00, 24{NB}h ago")),
+    ("its worker died at once", {"running_since": NOON, "stalled": True}, {},
+     ("job_stalled", f"backup is stalled: begun 0{NB}ms ago, and its worker is gone")),
+    ("it runs for as long as it may", {"running_since": NOON - HOUR}, {"max_runtime": HOUR}, FINE),
+    ("it took as long as it may", {**NIGHTLY, **HEALTHY}, {"max_runtime": HOUR}, FINE),
+    ("it took as long as it must", {**NIGHTLY, **HEALTHY}, {"min_runtime": HOUR}, FINE),
     ("no schedule is known", HEALTHY, {}, FINE),
     ("a schedule that nobody can read", {"cron": "every full moon", **HEALTHY}, {}, FINE),
 ]  # fmt: skip
@@ -83,6 +103,9 @@ def test_never_run_waits_for_the_first_slot_since_it_was_seen() -> None:
 
 def test_the_next_run_is_told() -> None:
     assert judge(JobFacts("backup", **NIGHTLY), Limits(), NOON, NOON).expected == NOON + 15 * HOUR
+    every = JobFacts("backup", every=HOUR, next_due=NOON + 20 * MIN, last_start=NOON - 50 * MIN)
+    assert judge(every, Limits(), NOON, NOON).expected == NOON + 20 * MIN
+    assert judge(every, Limits(every=HOUR), NOON - DAY, NOON).expected == NOON + 10 * MIN
     assert judge(JobFacts("backup", next_due=NOON + MIN), Limits(), NOON, NOON).expected == NOON + MIN
     assert judge(JobFacts("backup"), Limits(), NOON, NOON).expected is None
 
@@ -93,6 +116,22 @@ def test_what_a_source_forgets_is_remembered() -> None:
     later, still = recall(JobFacts("backup", **NIGHTLY), Limits(), known, NOON + HOUR)
     assert still == known
     assert (later.last_start, later.last_end, later.duration) == (facts.last_start, facts.last_end, HOUR)
+
+
+def test_what_is_newer_is_remembered_and_what_is_older_is_kept() -> None:
+    facts, known = recall(JobFacts("backup", running_since=NOON, last_ok=NOON - DAY), Limits(), None, NOON)
+    assert (facts.last_start, known.last_start, known.last_ok) == (NOON, NOON, NOON - DAY)
+    facts, known = recall(JobFacts("backup", last_ok=NOON - 2 * DAY), Limits(), known, NOON)
+    assert (facts.last_start, known.last_start, known.last_ok) == (NOON, NOON, NOON - DAY)
+    _, known = recall(JobFacts("backup", last_ok=NOON, last_end=NOON, duration=5), Limits(), known, NOON)
+    assert (known.last_ok, known.duration) == (NOON, 5)
+    _, known = recall(JobFacts("backup", last_end=NOON, duration=7), Limits(), known, NOON)
+    assert known.duration == 7
+
+
+@pytest.mark.parametrize("facts", [JobFacts("backup"), JobFacts("backup", enabled=False, **NIGHTLY)])
+def test_no_schedule_is_in_force(facts: JobFacts) -> None:
+    assert recall(facts, Limits(), None, NOON)[1].plan == ""
 
 
 def test_an_edited_schedule_is_owed_from_then_on() -> None:

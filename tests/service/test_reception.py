@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -17,6 +17,7 @@ from structlog.testing import capture_logs
 from tests.patience import until
 from tests.store.lab import T0, Lab, member
 from watchdog.beat import MEMORY, Kind
+from watchdog.service import check_ins as module
 from watchdog.service.check_ins import BODY, Reception
 from watchdog.service.spool import Spool, SpoolError
 from watchdog.service.storage import Storage
@@ -43,6 +44,12 @@ class House:
     async def take(self, kind: Kind = Kind.OK, at: int = T0, body: bytes = b"", probe: str = "backup") -> bool:
         return await self.reception.take(probe, kind, at, "", 3 if kind is Kind.FAIL else None, body)
 
+    async def tick(self) -> None:
+        while True:
+            with suppress(Exception):
+                await self.reception.drain()
+            await asyncio.sleep(0.05)
+
     def stored(self) -> list[dict[str, Any]]:
         return self.lab.rows(check_ins)
 
@@ -59,7 +66,9 @@ async def open_house(url: str, folder: Path, **more: Any) -> AsyncIterator[House
     house = House(url, folder, **more)
     try:
         async with house.reception:
+            ticking = asyncio.create_task(house.tick())
             yield house
+            ticking.cancel()
     finally:
         house.storage.close()
 
@@ -83,9 +92,34 @@ async def test_what_is_taken_is_on_disk(database_url: str, tmp_path: Path) -> No
         Spool(tmp_path / "check-ins").read(9)  # it is ours alone
     house.spool.close()
     async with open_house(database_url, tmp_path, new=False) as heir:
-        await until(heir.stored)
-        (row,) = heir.stored()
+        (row,) = heir.stored()  # before it takes anything, and before anything is judged
         assert (row["at"], row["kind"], row["code"], row["body"]) == (T0, "fail", 3, "disk full")
+    house.storage.close()
+
+
+async def test_who_asks_for_a_drain_waits_for_the_one_under_way(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = House(database_url, tmp_path)
+    store, inside, most = house.reception._store, 0, 0
+
+    async def watched(batch: Any) -> set[int]:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        await asyncio.sleep(0)
+        try:
+            return await store(batch)
+        finally:
+            inside -= 1
+
+    monkeypatch.setattr(house.reception, "_store", watched)
+    monkeypatch.setattr(module, "BATCH", 10)
+    async with house.reception:
+        await asyncio.gather(*(house.take(at=T0 + n) for n in range(40)))
+        await asyncio.gather(*(house.reception.drain() for _ in range(4)))
+        assert len(house.stored()) == 40
+    assert most == 1
     house.storage.close()
 
 

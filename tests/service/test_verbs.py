@@ -95,6 +95,21 @@ async def test_more_than_a_batch_is_claimed_at_once(
 
 
 @pytest.mark.usefixtures("without_ticks")
+async def test_a_run_knows_when_we_were_away(house: Callable[..., House]) -> None:
+    gaps: list[list[tuple[int, int]]] = []
+
+    async def look(attempt: Attempt) -> Observation:
+        gaps.append(list(attempt.away))
+        return GOOD
+
+    async with house(scripted("api", look)) as home:
+        await home.minute()
+        left = home.now
+        home.now += 10 * EVERY
+        await home.minute()
+        assert gaps[-1][-1] == (left, home.now)
+
+
 async def test_what_is_bad_or_ends_something_bad_does_not_wait_for_the_tick(house: Callable[..., House]) -> None:
     async with house(scripted()) as made:
         first, second, third, fourth = seen(made, 4)
@@ -195,7 +210,7 @@ async def test_results_wait_when_none_can_be_stored(
         with capture_logs() as log:
             await made.service._tick(made.service.record)()
         assert [(line["event"], line["why"]) for line in log if line["log_level"] == "error"] == [
-            ("tick_failed", "KeyError")
+            ("tick_failed", "KeyError: '•••'")
         ]
         monkeypatch.setattr(made.lab.journal, "record", record)
         made.now += 4 * EVERY

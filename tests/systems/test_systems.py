@@ -26,6 +26,7 @@ from tests.systems.application import QUEUE, Application
 from tests.systems.watch import DAY, HOUR, SYSTEMS, Wrong, loaded, watching, wrong
 from watchdog.app import Server, faces, listen, running
 from watchdog.service.clock import wall
+from watchdog.store import timekeeping
 from watchdog.store.views import standings
 
 
@@ -217,6 +218,7 @@ async def test_jobs_of_cron_that_fail_or_stay_away_are_named(tmp_path: Path, mon
     env = {"BACKUP_KEY": "0123456789abcdef0123", "LEDGER_KEY": "3210fedcba9876543210"}
     for name, value in {**env, "XDG_STATE_HOME": str(tmp_path / "state")}.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr(timekeeping, "GAP", 100 * HOUR)  # time is made to pass: we were not away meanwhile
     port = free_port()
     given = loaded("cron", tmp_path, env, server={"listen": f"127.0.0.1:{port}"}, defaults={"every": "10s"})
     noon = datetime.now(ZoneInfo("Europe/Berlin")).replace(day=15, hour=12, minute=0, second=0)

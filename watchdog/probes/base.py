@@ -16,7 +16,7 @@ from watchdog.expressions import Expression, ExpressionError, compile_expression
 from watchdog.fields import Duration, FieldsError, Line, Link, Model, Where, between, duration_text, slug
 from watchdog.model import Json, Observation, Severity
 from watchdog.remedies import RUN, Act, Remedy, SqlRemedy
-from watchdog.schedule import Cron
+from watchdog.schedule import Away, Cron
 from watchdog.wire.trace import Trace
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ class Attempt:
     """Where the time goes; after a cancellation it tells the phases so far and the one in which time ran out."""
     prev: int | None = None
     """The slot before this one."""
+    away: Away = ()
+    """When nobody could tell us anything."""
 
 
 def idempotency_key(probe: str, slot: int) -> str:

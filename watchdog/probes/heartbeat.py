@@ -13,9 +13,8 @@ from watchdog.fields import Duration, FieldsError, Secret, hard_to_guess, slug
 from watchdog.model import Evidence, Observation
 from watchdog.probes.base import Attempt, Probe, known_cron
 from watchdog.probes.jobs import Watched, judged, told
-from watchdog.probes.punctual import Limits, plan_of
+from watchdog.probes.punctual import Limits, owed
 from watchdog.queues import JobFacts
-from watchdog.schedule import Cron
 from watchdog.words import DAY
 
 
@@ -40,11 +39,6 @@ class Heartbeat(Watched):
         if self.schedule is None and self.every is None:
             raise ValueError("expected schedule or every: without, a job that is silent is a job that is well")
         return self
-
-    @property
-    def limits(self) -> Limits:
-        plan = None if self.schedule is None else Cron(self.schedule, self.timezone)
-        return Limits(plan, self.grace, self.max_runtime, self.min_runtime, self.failures)
 
 
 class HeartbeatProbe(Probe):
@@ -73,16 +67,17 @@ class HeartbeatProbe(Probe):
 
     @property
     def target(self) -> str:
-        plan = plan_of(self._facts, self.heartbeat.limits)
+        plan = owed(JobFacts(self.name), self._limits, 0).plan
         return f"checks in {plan.text}" if plan is not None else ""
 
     @property
-    def _facts(self) -> JobFacts:
-        return JobFacts(self.name, every=self.heartbeat.every)
+    def _limits(self) -> Limits:
+        return self.heartbeat.limits(self.heartbeat.grace)
 
     async def observe(self, attempt: Attempt) -> Observation:
-        beat, limits = beat_of(attempt.memory.get(MEMORY)), self.heartbeat.limits
-        facts = self._facts._replace(
+        beat, limits = beat_of(attempt.memory.get(MEMORY)), self._limits
+        facts = JobFacts(
+            self.name,
             last_start=beat.last_start,
             last_end=beat.last_end,
             last_ok=beat.last_ok,
@@ -91,7 +86,7 @@ class HeartbeatProbe(Probe):
             failures=beat.failures,
             error=beat.error,
         )
-        job = judged(facts, limits, attempt.memory, attempt.started)
+        job = judged(facts, limits, attempt.memory, attempt.started, attempt.away)
         seen = told([job], attempt)
         took = {} if beat.duration is None else {"took": beat.duration}
         evidence = Evidence(seen.evidence.facts, beat.output)

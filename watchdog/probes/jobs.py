@@ -15,7 +15,7 @@ from watchdog.probes.punctual import Known, Limits, Verdict, judge, recall
 from watchdog.probes.tasks import digest
 from watchdog.probes.verdict import faulted
 from watchdog.queues import JOBS, JobFacts, JobSource, Reach, Snapshot
-from watchdog.schedule import Cron, Interval, Schedule, phase_of
+from watchdog.schedule import Away, Cron
 from watchdog.wire.faults import Fault
 from watchdog.words import count, iso, span
 
@@ -38,7 +38,7 @@ class Watched(Model):
     schedule: Annotated[str, AfterValidator(known_cron)] | None = None
     """When it should run, as a cron expression; default: what the source says."""
     every: Duration | None = None
-    """How often it should run, instead of `schedule`."""
+    """How often it should run, instead of `schedule`, counted from its last run."""
     timezone: Annotated[str, AfterValidator(known_zone)] = "UTC"
     """The time zone of `schedule`."""
     grace: Duration | None = None
@@ -60,10 +60,16 @@ class Watched(Model):
             )
         return self
 
-    def plan(self, name: str) -> Schedule | None:
-        if self.schedule is not None:
-            return Cron(self.schedule, self.timezone)
-        return None if self.every is None else Interval(self.every, phase_of(name, self.every))
+    def limits(self, grace: int) -> Limits:
+        """`grace`: that of all."""
+        return Limits(
+            None if self.schedule is None else Cron(self.schedule, self.timezone),
+            self.every,
+            grace if self.grace is None else self.grace,
+            self.max_runtime,
+            self.min_runtime,
+            self.failures,
+        )
 
 
 class _Jobs(Model):
@@ -92,13 +98,7 @@ class _Jobs(Model):
         watched = self.watch.get(name, self.watch.get(REST))
         if watched is None:
             return None if self.watch else Limits(grace=self.grace)
-        return Limits(
-            watched.plan(name),
-            self.grace if watched.grace is None else watched.grace,
-            watched.max_runtime,
-            watched.min_runtime,
-            watched.failures,
-        )
+        return watched.limits(self.grace)
 
     @property
     def required(self) -> tuple[str, ...]:
@@ -176,18 +176,18 @@ class JobsProbe(Probe):
                 continue
             limits = replace(limits, grace=limits.grace + snapshot.lag)
             one = judged(found, limits, memory, snapshot.now)
-            if found.name not in there and not one.verdict.reason and limits.plan is None:
+            if found.name not in there and not one.verdict.reason and not limits.planned:
                 gone = Verdict("job_gone", f"{found.name} is gone: the source does not know it", None)
                 one = one._replace(verdict=gone)
             yield one
 
 
-def judged(facts: JobFacts, limits: Limits, memory: Mapping[str, Json], now: int) -> Judged:
-    """A verdict on one job, with what is remembered of it."""
+def judged(facts: JobFacts, limits: Limits, memory: Mapping[str, Json], now: int, away: Away = ()) -> Judged:
+    """A verdict on one job, with what is remembered of it. `away`: when it could not have told us of a run."""
     kept = memory.get(_key(facts.name))
     before = None if kept is None else Known(**{k: v for k, v in kept.items() if k in Known._fields})
     facts, known = recall(facts, limits, before, now)
-    return Judged(facts, known, judge(facts, limits, known.since, now))
+    return Judged(facts, known, judge(facts, limits, known.since, now, away))
 
 
 def told(jobs: list[Judged], attempt: Attempt) -> Observation:
@@ -241,6 +241,6 @@ def _shown(judged: Judged) -> Json:
         for k, v in told.items()
         if k not in untold
     }
-    if judged.facts.cron and not judged.known.plan and judged.facts.next_due is None:
+    if judged.facts.cron and judged.facts.enabled and not judged.known.plan and judged.facts.next_due is None:
         facts["unread"] = "we cannot read this schedule: whether a run is late is not judged"
     return {k: v for k, v in facts.items() if v not in (None, "", 0, False)}

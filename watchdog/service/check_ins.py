@@ -19,24 +19,22 @@ from watchdog.service.spool import Spool, SpoolError
 from watchdog.service.storage import Storage
 from watchdog.store.check_ins import CheckIns, Told
 from watchdog.store.claims import AHEAD, Claims
-from watchdog.store.database import Unusable, away, why
+from watchdog.store.database import away
 from watchdog.wire import Mask, harmless
 
 log = structlog.get_logger()
 
-PAUSE = 0.3
+DRAIN = 0.5
 """Seconds in which check-ins gather before they are stored together."""
-AGAIN = 1.0
-"""Seconds before what could not be stored is tried again."""
 BATCH = 500
 LAST = 2.0
-"""Seconds that storing may take when we were told to stop; what is left is stored at the next start."""
+"""Seconds that storing may take before we start and after we were told to stop; what is left is stored later."""
 BODY = 10_240
 """Bytes kept of a job's output."""
 
 
 class Reception:
-    """Takes check-ins. `ids`: the probes that may be meant, by key."""
+    """Takes check-ins; whoever runs it calls `drain` every so often. `ids`: the probes that may be meant, by key."""
 
     def __init__(
         self, spool: Spool, storage: Storage, store: CheckIns, claims: Claims, ids: Mapping[str, int], mask: Mask,
@@ -47,23 +45,17 @@ class Reception:
         self._disk = ThreadPoolExecutor(1, "spool")
         self._waiting: list[tuple[bytes, asyncio.Future[None]]] = []
         self._writing = self._stopping = False
-        self._news = asyncio.Event()
+        self._draining = asyncio.Lock()
         self._prefix, self._numbers = token_hex(6), count()
-        self._troubled: set[str] = set()
+        self._troubled = False
 
     async def __aenter__(self) -> Self:
-        self._news.set()  # what an earlier process left
-        self._drain = asyncio.create_task(self._drain_for_ever(), name="check-ins")
+        await self._drain_all()  # what an earlier process left is known before anything is judged
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self._stopping = True
-        self._drain.cancel()
-        await asyncio.gather(self._drain, return_exceptions=True)
-        with suppress(Exception):
-            async with asyncio.timeout(LAST):
-                await self.drain()  # the file that was being drained
-                await self.drain()
+        await self._drain_all()
         await asyncio.get_running_loop().run_in_executor(self._disk, self.spool.close)
         self._disk.shutdown()
 
@@ -81,10 +73,13 @@ class Reception:
         try:
             await done
         except SpoolError as e:
-            self._trouble("not_kept", str(e))
+            if not self._troubled:
+                log.error("not_kept", why=str(e))
+            self._troubled = True
             return False
-        self._well("not_kept")
-        self._news.set()
+        if self._troubled:
+            log.info("not_kept_no_more")
+        self._troubled = False
         return True
 
     def _output(self, body: bytes) -> str:
@@ -115,31 +110,22 @@ class Reception:
 
         wrote.add_done_callback(done)
 
-    async def _drain_for_ever(self) -> None:
-        while True:
-            await self._news.wait()
-            await asyncio.sleep(PAUSE)
-            self._news.clear()
-            try:
-                await self.drain()
-            except Exception as e:
-                self._trouble("check_ins_wait", why(e) if isinstance(e, Unusable) else str(e) or type(e).__name__)
-                self._news.set()
-                await asyncio.sleep(AGAIN)
-            else:
-                self._well("check_ins_wait")
-
     async def drain(self) -> None:
         """Store what was on disk when this began. Raises what keeps us from it."""
         on_disk = asyncio.get_running_loop().run_in_executor
         more = True
-        while more and (records := await on_disk(self._disk, self.spool.read, BATCH)):
-            hot = await self._store([told for record in records if (told := self._told(record))])
-            more = await on_disk(self._disk, self.spool.settled)
-            if hot:  # a run that was claimed ahead may not know of them yet: the next comes after it
-                await self.storage.write(self.claims.hasten, dict.fromkeys(hot, self.clock() + AHEAD + 1))
-        if self.spool.waiting:
-            self._news.set()
+        async with self._draining:
+            while more and (records := await on_disk(self._disk, self.spool.read, BATCH)):
+                hot = await self._store([told for record in records if (told := self._told(record))])
+                more = await on_disk(self._disk, self.spool.settled)
+                if hot:  # a run that was claimed ahead may not know of them yet: the next comes after it
+                    await self.storage.write(self.claims.hasten, dict.fromkeys(hot, self.clock() + AHEAD + 1))
+
+    async def _drain_all(self) -> None:
+        with suppress(Exception):
+            async with asyncio.timeout(LAST):
+                await self.drain()  # the file that was being drained
+                await self.drain()
 
     def _told(self, record: bytes) -> Told | None:
         probe, id, at, kind, *rest = json.loads(record)
@@ -169,13 +155,3 @@ class Reception:
             raise fault
         log.error("check_ins_dropped", n=dropped, why=type(fault).__name__)
         return hot
-
-    def _trouble(self, event: str, why: str) -> None:
-        if event not in self._troubled:
-            self._troubled.add(event)
-            log.error(event, why=why)
-
-    def _well(self, event: str) -> None:
-        if event in self._troubled:
-            self._troubled.discard(event)
-            log.info(f"{event}_no_more")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from time import monotonic
 
@@ -11,6 +11,7 @@ import structlog
 
 from watchdog.model import Evidence, Json, Observation, Outcome, Report, Result, Slot
 from watchdog.probes.base import Attempt, Probe, idempotency_key
+from watchdog.schedule import Away
 from watchdog.service.clock import Clock
 from watchdog.service.lag import LATE, LagSentinel
 from watchdog.wire import Mask, Trace, Wire, cap, harmless, presentable
@@ -26,8 +27,10 @@ PAUSE = 0.2
 
 
 class Runner:
-    def __init__(self, wire: Wire, mask: Mask, clock: Clock, lag: LagSentinel):
-        self.wire, self.mask, self.clock, self.lag = wire, mask, clock, lag
+    """`away`: when we ourselves stood still, for those who are told things and do not ask."""
+
+    def __init__(self, wire: Wire, mask: Mask, clock: Clock, lag: LagSentinel, away: Callable[[], Away] = tuple):
+        self.wire, self.mask, self.clock, self.lag, self.away = wire, mask, clock, lag, away
 
     async def run(self, probe: Probe, slot: Slot, memory: Mapping[str, Json]) -> Report:
         """Run a probe for a slot. Returns a result whatever happens; only its own cancellation gets out."""
@@ -44,7 +47,7 @@ class Runner:
         for number in range(probe.retries + 1):
             left = probe.deadline / 1000 - (monotonic() - started)
             trace = Trace()
-            attempt = Attempt(slot.at, self.clock(), left, key, memory, self.wire, trace, slot.prev)
+            attempt = Attempt(slot.at, self.clock(), left, key, memory, self.wire, trace, slot.prev, self.away())
             seen = await self._attempt(probe, attempt)
             pause = PAUSE * 2**number
             if not seen.retryable or number == probe.retries or left - (monotonic() - started) <= pause:

@@ -68,7 +68,9 @@ class Service:
         self.probes, self.storage, self.claims, self.journal = probes, storage, claims, journal
         self.mailroom, self.retention, self.mask, self.clock = mailroom, retention, mask, clock
         self._sentinel = LagSentinel()
-        self.dispatcher = Dispatcher(Runner(wire, mask, clock, self._sentinel), clock, self.take)
+        self.dispatcher = Dispatcher(
+            Runner(wire, mask, clock, self._sentinel, lambda: claims.timekeeper.alive.gaps), clock, self.take
+        )
         self._spool: list[Report] = []
         self._dropped = 0
         self._bad: set[int] = set()
@@ -83,13 +85,19 @@ class Service:
         ]  # fmt: skip
         if remedying is not None:
             verbs.append((remedying.remedy, REMEDY))
-        self.tasks = {verb.__name__: InternalTask(verb, round(each * 1000), clock()) for verb, each in verbs}
+        self.tasks: dict[str, InternalTask] = {}
         """What we do all the time, by name, and how it last went."""
+        for verb, each in verbs:
+            self.also(verb, each)
         self._asked: set[asyncio.Task[None]] = set()
         self.last_claim = 0
         """The clock at the last claim that succeeded."""
         self.behind = 0
         """How far the store is ahead of our clock, in ms, and nothing is due; 0 unless the clock was put back."""
+
+    def also(self, verb: Callable[[], Awaitable[None]], each: float) -> None:
+        """From `start()` on, do this every so many seconds, too."""
+        self.tasks[verb.__name__] = InternalTask(verb, round(each * 1000), self.clock())
 
     async def start(self) -> None:
         for name, task in self.tasks.items():
@@ -113,7 +121,7 @@ class Service:
                 if task.failures > 1:
                     return  # told already
                 event = "database_away" if away(e) else "tick_failed"
-                log.error(event, tick=task.name, why=why(e) if isinstance(e, Unusable) else type(e).__name__)
+                log.error(event, tick=task.name, why=task.error)
                 log.debug("tick_failed_at", exc_info=True)
             else:
                 if failures := task.succeeded(self.clock()):

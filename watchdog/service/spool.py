@@ -97,10 +97,6 @@ class Spool:
         self._from = self._read = 0
         return False
 
-    @property
-    def waiting(self) -> bool:
-        return any(file.size for file in self._files)
-
     def close(self) -> None:
         for file in self._files:
             file.close()

@@ -1,0 +1,13 @@
+"""Over a year nobody is called late who is not, and whoever is late is named in the minute after."""
+
+from __future__ import annotations
+
+from benchmarks.overdue import simulate
+
+
+def test_a_year_of_jobs_without_one_false_word() -> None:
+    """The same with 500 jobs is one of the proofs."""
+    tally = simulate(15)
+    assert tally.runs > 1_500
+    assert tally.left_out > 15
+    assert (tally.false, tally.unfound) == (0, 0)
