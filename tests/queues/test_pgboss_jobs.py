@@ -113,9 +113,7 @@ def test_a_stopped_process_makes_its_schedules_overdue_within_their_grace_and_th
 def test_what_happened_before_the_first_look_counts(lab: Lab) -> None:
     with lab.worker("return"):
         pass
-    lab.sql(
-        "UPDATE pgboss.job SET state = 'completed', completed_on = now() WHERE state = 'active'"
-    )
+    lab.sql("UPDATE pgboss.job SET state = 'completed', completed_on = now() WHERE state = 'active'")
     lab.later(10, beating=True)
     reason, message = lab.wrong()[lab.queue]
     assert reason == "job_overdue"
