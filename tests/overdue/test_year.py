@@ -7,7 +7,7 @@ from benchmarks.overdue import simulate
 
 def test_a_year_of_jobs_without_one_false_word() -> None:
     """The same with 500 jobs is one of the proofs."""
-    tally = simulate(15)
+    tally = simulate(range(15), whole=False)
     assert tally.runs > 1_500
     assert tally.left_out > 15
     assert (tally.false, tally.unfound) == (0, 0)
