@@ -17,7 +17,9 @@ from watchdog.wire import Wire
 
 
 class Send(Protocol):
-    def __call__(self, notifier: Notifier, story: Story, receipt: Mapping[str, Json] = {}) -> dict[str, Json]: ...
+    def __call__(
+        self, notifier: Notifier, story: Story, receipt: Mapping[str, Json] = {}, partly: Mapping[str, Json] = {}
+    ) -> dict[str, Json]: ...
 
 
 @pytest.fixture(scope="session")
@@ -35,8 +37,10 @@ def send(loop_and_wire: tuple[asyncio.Runner, Wire]) -> Send:
     """Deliver a story; returns the receipt."""
     loop, wire = loop_and_wire
 
-    def deliver(notifier: Notifier, story: Story, receipt: Mapping[str, Json] = {}) -> dict[str, Json]:
-        return loop.run(notifier.send(Delivery(told(story), story, receipt, wire)))
+    def deliver(
+        notifier: Notifier, story: Story, receipt: Mapping[str, Json] = {}, partly: Mapping[str, Json] = {}
+    ) -> dict[str, Json]:
+        return loop.run(notifier.send(Delivery(told(story), story, receipt, wire, partly)))
 
     return deliver
 
@@ -45,9 +49,11 @@ def send(loop_and_wire: tuple[asyncio.Runner, Wire]) -> Send:
 def fail(send: Send) -> Send:
     """Deliver a story in vain; returns what the outbox needs to know of the failure."""
 
-    def deliver(notifier: Notifier, story: Story, receipt: Mapping[str, Json] = {}) -> dict[str, Json]:
+    def deliver(
+        notifier: Notifier, story: Story, receipt: Mapping[str, Json] = {}, partly: Mapping[str, Json] = {}
+    ) -> dict[str, Json]:
         with pytest.raises(DeliveryError) as caught:
-            send(notifier, story, receipt)
+            send(notifier, story, receipt, partly)
         e = caught.value
         assert e.__cause__ is None, "it may quote a secret"
         assert e.__suppress_context__ or isinstance(e.__context__, DeliveryError | None), "it may quote a secret"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import re
 import socket
 import threading
@@ -19,6 +20,7 @@ from tests.notifiers.conftest import Send
 from tests.notifiers.stories import MERGED, NOW, OPENED, PLAIN, RESOLVED, TASK, TEST
 from tests.standins import MailStandIn, certificate
 from watchdog.model import Story
+from watchdog.notifiers.base import DeliveryError
 from watchdog.notifiers.email import Email, EmailServer
 from watchdog.notifiers.email_letter import html_part, message_id, text_part
 from watchdog.notifiers.message import compose
@@ -203,6 +205,32 @@ def test_who_was_refused_while_others_were_not_is_kept(mail: MailStandIn, send: 
     receipt = send(to(mail, people=("gone@acme.example", "oncall@acme.example")), OPENED)
     assert receipt["refused"] == {"gone@acme.example": "550 no such user"}
     assert mail.heard[0].to == ["oncall@acme.example"]
+
+
+def test_who_is_not_taken_yet_hears_of_it_later_and_nobody_twice(mail: MailStandIn, send: Send) -> None:
+    people = ("gone@acme.example", "later@acme.example", "ann@acme.example")
+    email = to(mail, people=people)
+    mail.answers += [("RCPT", "550 no such user"), ("RCPT", "450 greylisted")]
+    with pytest.raises(DeliveryError, match=r"not taken yet: later@acme\.example: 450 greylisted") as first:
+        send(email, OPENED)
+    assert math.isinf(first.value.retry_for)
+    assert mail.heard[0].to == ["ann@acme.example"]
+    mail.answers.append(("RCPT", "450 greylisted"))
+    with pytest.raises(DeliveryError) as second:
+        send(email, OPENED, partly=first.value.partly)
+    receipt = send(email, OPENED, partly={**first.value.partly, **second.value.partly})
+    assert [heard.to for heard in mail.heard] == [["ann@acme.example"], ["later@acme.example"]]
+    assert receipt["refused"] == {"gone@acme.example": "550 no such user"}
+
+
+def test_who_is_not_taken_in_the_end_makes_no_dead_letter_of_one_that_others_have(
+    mail: MailStandIn, send: Send
+) -> None:
+    email = to(mail, people=("ann@acme.example", "later@acme.example"))
+    mail.answers.append(("RCPT", "550 no such user"))
+    receipt = send(email, OPENED, partly={"settled": ["ann@acme.example"], "refused": {}})
+    assert set(receipt["refused"]) == {"later@acme.example"}
+    assert mail.heard == []
 
 
 @contextmanager

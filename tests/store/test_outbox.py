@@ -303,6 +303,22 @@ def test_a_retry_is_due_when_it_was_put_off_to(database: Database) -> None:
     assert (row["detail"], row["attempts"]) == ("got 500", 1)
 
 
+def test_what_a_try_came_to_is_known_to_the_next_and_to_no_other(database: Database) -> None:
+    lab = Lab(database, [member(after=1, recover=1)])
+    lab.feed(*series(lab.ids[0], "f"))
+    now = T0 + EVERY + 1_000
+    held = next(held for held in lab.take(now) if held.notification.destination == "oncall/email")
+    lab.outbox.retry(held, now, "not taken yet", partly={"settled": ["ann"]})
+    lab.outbox.retry(again := lab.take(now)[0], now, "connection refused")
+    assert again.partly == {"settled": ["ann"]}
+    once_more = lab.take(now)[0]
+    assert (once_more.partly, once_more.receipt) == ({"settled": ["ann"]}, {})
+    lab.outbox.sent(once_more, {"message_id": "a"}, now)
+    lab.feed(*series(lab.ids[0], "p", T0 + EVERY))
+    resolved = next(held for held in lab.take(now + EVERY) if held.notification.destination == "oncall/email")
+    assert (resolved.partly, resolved.receipt) == ({}, {"message_id": "a"})
+
+
 def test_a_retry_does_not_keep_others_from_the_destination(database: Database) -> None:
     lab = queue(database, 2)
     lab.outbox.retry(one(lab, SLOT + 1_000), SLOT + EVERY, "got 500")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from watchdog.fields import Model
@@ -30,11 +30,15 @@ class DeliveryError(Exception):
     """A delivery that did not succeed. `reason` is a stable snake_case word; the text is safe to show (no secret).
 
     `retry_for`: seconds since the notification was written. `retry_after`: seconds, when the receiver named a time.
+    `partly`: what it came to nevertheless, for the next try to know.
     """
 
-    def __init__(self, reason: str, message: str, *, retry_for: float = math.inf, retry_after: float | None = None):
+    def __init__(
+        self, reason: str, message: str, *, retry_for: float = math.inf, retry_after: float | None = None,
+        partly: Mapping[str, Json] = {},
+    ):  # fmt: skip
         super().__init__(message)
-        self.reason, self.retry_for, self.retry_after = reason, retry_for, retry_after
+        self.reason, self.retry_for, self.retry_after, self.partly = reason, retry_for, retry_after, partly
 
 
 def unreached(fault: Fault, host: str, port: int) -> DeliveryError:
@@ -51,6 +55,8 @@ class Delivery:
     receipt: Mapping[str, Json]
     """What the incident's earlier delivery here returned (a Slack channel and ts, a Message-ID); empty at first."""
     wire: Wire
+    partly: Mapping[str, Json] = field(default_factory=dict)
+    """What an earlier try of this very notification came to."""
 
 
 class Notifier(Model):

@@ -78,8 +78,9 @@ class EmailServer(Model):
     def author(self) -> Address:
         return _author(self.sender)
 
-    async def deliver(self, mail: EmailMessage, to: tuple[str, ...]) -> dict[str, str]:
-        """Returns who was refused while others were not: address -> the server's answer. Raises DeliveryError."""
+    async def deliver(self, mail: EmailMessage, to: tuple[str, ...]) -> dict[str, tuple[int, str]]:
+        """Returns who was refused while others were not: address -> the server's answer, its code first. Raises
+        DeliveryError."""
         import aiosmtplib
 
         port = self.port or PORT[self.security]
@@ -105,7 +106,7 @@ class EmailServer(Model):
             if isinstance(client.transport, asyncio.WriteTransport):
                 client.transport.abort()  # a polite end of TLS may take 30 s and tells nothing
             client.close()
-        return {one_line(who, 320): _said(answer.code, answer.message) for who, answer in refused.items()}
+        return {who: (answer.code, _said(answer.code, answer.message)) for who, answer in refused.items()}
 
 
 class Email(Notifier):
@@ -120,7 +121,8 @@ class Email(Notifier):
         return ", ".join(self.to)
 
     async def send(self, delivery: Delivery) -> dict[str, Json]:
-        """The receipt is `message_id` and `subject`, and in `refused` whom the server did not take."""
+        """The receipt is `message_id` and `subject`, and in `refused` whom the server did not take. Whom it does not
+        take yet hears of it later, and nobody twice: `settled` says who needs no further try."""
         if self.server is None:
             raise DeliveryError("no_server", "the section `email` names no server", retry_for=0)
         message, author = compose(delivery.story), self.server.author
@@ -129,12 +131,32 @@ class Email(Notifier):
         if first:
             subject = f"Re: {delivery.receipt.get('subject') or message.thread}"
         mail = letter(message, sender=author, to=self.to, id=id, subject=subject, answers=first, now=delivery.story.now)
-        refused = await self.server.deliver(mail, self.to)
+        settled, refused = set(delivery.partly.get("settled", ())), dict(delivery.partly.get("refused", {}))
+        to = tuple(who for who in self.to if who not in settled)
+        answers = await _deliver(self.server, mail, to, others=bool(settled)) if to else {}
+        later = {who: said for who, (code, said) in answers.items() if _lasts(code)}
+        refused |= {who: said for who, (_, said) in answers.items() if who not in later}
+        if later:
+            told = "; ".join(f"{who}: {said}" for who, said in later.items())
+            known = {"settled": [who for who in self.to if who not in later], "refused": refused}
+            raise DeliveryError("recipients_refused", f"not taken yet: {told}"[:400], partly=known)
         if refused:
             import structlog
 
             structlog.get_logger().warning("recipients_refused", incident=message.incident, refused=refused)
         return {"message_id": id, "subject": subject, "refused": refused}
+
+
+async def _deliver(
+    server: EmailServer, mail: EmailMessage, to: tuple[str, ...], *, others: bool
+) -> dict[str, tuple[int, str]]:
+    """`others`: it has reached somebody before, so that it is no failure if nobody else can be reached."""
+    try:
+        return await server.deliver(mail, to)
+    except DeliveryError as e:
+        if not others or e.reason != "recipients_refused" or e.retry_for:
+            raise
+        return {who: (550, str(e)) for who in to}
 
 
 def _context() -> ssl.SSLContext:

@@ -93,7 +93,9 @@ class Mailroom:
             if not await self.storage.read(lambda c: self.outbox.still_held(held, c)):
                 return
             async with asyncio.timeout(SEND):
-                receipt = await self.notifiers[n.destination].send(Delivery(n, told, held.receipt, self.wire))
+                receipt = await self.notifiers[n.destination].send(
+                    Delivery(n, told, held.receipt, self.wire, held.partly)
+                )
         except asyncio.CancelledError:
             await self.storage.write(self.outbox.retry, held, now, "stopped while sending")
             raise
@@ -135,7 +137,8 @@ class Mailroom:
             return
         asked = round((error.retry_after or 0.0) * 1000)
         wait = max(asked, backoff(tries))  # "at once" is no reason to ask without a break
-        await self.storage.write(self.outbox.retry, held, now + wait, detail, resume=now + asked if asked else None)
+        resume = now + asked if asked else None
+        await self.storage.write(self.outbox.retry, held, now + wait, detail, partly=error.partly, resume=resume)
         log.warning("not_delivered", retry_in_ms=wait, **facts)
 
     async def keep(self) -> None:

@@ -31,6 +31,9 @@ class Held:
     attempts: int
     """How often it was tried before."""
     receipt: Mapping[str, Json]
+    """What the opening's delivery returned."""
+    partly: Mapping[str, Json]
+    """What the last try came to, of one that came to something."""
     created_at: int
     merged: bool = False
     """It tells the opening, too, which this destination has not heard."""
@@ -98,9 +101,9 @@ class Outbox:
         last = told[max(told)]
         notification = Notification(row.incident, row.destination, last.seq, Event(last.event))
         unheard = last.seq == RESOLVED and told[OPENED].state != "sent"
-        return Held(
-            notification, token, row.attempts, codec.loads(told[OPENED].receipt) or {}, last.created_at, unheard
-        )
+        opened = codec.loads(told[OPENED].receipt) if told[OPENED].state == "sent" else None
+        partly = codec.loads(last.receipt)
+        return Held(notification, token, row.attempts, opened or {}, partly or {}, last.created_at, unheard)
 
     def sent(self, held: Held, receipt: Mapping[str, Json], now: int) -> None:
         """The receiver has confirmed."""
@@ -110,10 +113,15 @@ class Outbox:
             self._let_go(connection, held, ~this, state="merged", **told)
             self._let_go(connection, held, this, state="sent", receipt=codec.dumps(dict(receipt)), **told)
 
-    def retry(self, held: Held, due: int, detail: str, *, resume: int | None = None) -> None:
-        """Try again at `due`. `resume`: the receiver itself asked that nothing goes there earlier."""
+    def retry(
+        self, held: Held, due: int, detail: str, *, partly: Mapping[str, Json] = {}, resume: int | None = None
+    ) -> None:
+        """Try again at `due`. `partly`: what this try came to, for the next one to know. `resume`: the receiver itself
+        asked that nothing goes there earlier."""
         with self.database.write() as connection:
-            self._let_go(connection, held, due_at=due, detail=codec.clean(detail))
+            kept = {**held.partly, **partly}
+            receipt = codec.dumps(kept) if kept else None
+            self._let_go(connection, held, due_at=due, detail=codec.clean(detail), receipt=receipt)
             if resume is not None:
                 insert = self.database.insert(destinations).values(name=held.notification.destination, resume_at=resume)
                 longer = {"set_": {"resume_at": resume}, "where": destinations.c.resume_at < resume}
