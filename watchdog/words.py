@@ -23,7 +23,7 @@ _JOB_WORD = {
     "task_failed": "Failed", "task_stale": "Stale", "task_never_ran": "Never ran", "task_missing": "Missing",
 }  # fmt: skip
 
-_REMEDY_WORD = {"held": "held back", "begun": "begun", "done": "done", "tried": "tried without doing it"}
+_REMEDY_WORD = {"held": "held back", "begun": "begun", "done": "done", "tried": "dry run", "failed": "failed"}
 
 _RUN_GLYPH = {Outcome.FAIL: "✕", Outcome.ERROR: "?", Outcome.MISSED: "·"}
 _LEVELS = "▁▂▃▄▅▆▇█"
@@ -119,10 +119,10 @@ def job_word(reason: str, *, ran: bool, planned: bool) -> str:
 
 
 def remedied(tried: Tried, now: int) -> tuple[str, str]:
-    """What was done by itself, and what came of it: "Remedy done", "SQL: UPDATE ...: changed 1 row"."""
+    """How it went with what was done by itself, and what that was: "done", "UPDATE jobs · changed 1 row"."""
     unheard = tried.state == "begun" and now - tried.at >= MINUTE
     said = "how it ended is not known" if unheard else tried.detail
-    return f"Remedy {_REMEDY_WORD.get(tried.state, tried.state)}", f"{tried.what}{said and f' · {said}'}"
+    return _REMEDY_WORD[tried.state], f"{tried.what}{said and f' · {said}'}"
 
 
 def sparkline(runs: Sequence[Run]) -> str:

@@ -92,6 +92,11 @@ def test_a_command_that_cannot_be_run(ear: Ear, tmp_path: Path, words: tuple[str
     assert [(ear.words(), heard.body) for heard in ear.heard] == [([str(code)], says)]
 
 
+def test_a_command_may_be_called_like_an_argument_of_ours(ear: Ear, tmp_path: Path) -> None:
+    ran = run(tmp_path, "Backup", "name", "it", url=ear.url)
+    assert (ran.returncode, ran.stderr) == (127, "watchdog: cannot run name: no such file or directory\n")
+
+
 def test_without_a_command_there_is_nothing_to_run(tmp_path: Path) -> None:
     for words in (("Backup",), ("Backup", "--")):
         ran = run(tmp_path, *words)

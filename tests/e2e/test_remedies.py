@@ -67,7 +67,7 @@ async def test_a_stuck_job_is_put_back_once_and_everybody_sees_it(each_world: Wo
             page = await visitor.get(f"http://127.0.0.1:{listening.getsockname()[1]}/incidents/{incident.id}")
         assert done(watchdog) == [("done", "changed 1\N{NO-BREAK SPACE}row")]
     assert (incident.subject, incident.reason) == ("ledger", "job_stuck")
-    assert "Remedy done" in page.text
+    assert "Remedy: done" in page.text
     assert "changed 1\N{NO-BREAK SPACE}row" in page.text
     _, last = letters(world)
     assert "Remedy: done " in last.replace("\N{NO-BREAK SPACE}", " ")

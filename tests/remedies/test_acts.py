@@ -156,6 +156,41 @@ def test_a_database_that_is_away(tmp_path: Path) -> None:
     assert not (tmp_path / "gone.db").exists()
 
 
+@pytest.mark.parametrize(
+    ("statement", "why"),
+    [
+        ("WITH x AS (SELECT 1) UPDATE jobs SET status = 'pending'", "expected UPDATE, INSERT, DELETE or MERGE"),
+        ("SELECT pg_terminate_backend(1)", "expected UPDATE, INSERT, DELETE or MERGE"),
+        ("CALL reset(:id)", "expected UPDATE, INSERT, DELETE or MERGE"),
+        ("UPDATE jobs SET status = 'pending'; COMMIT", "one statement, without ';'"),
+        ("UPDATE jobs SET status = 'pending' RETURNING id", "nobody reads what RETURNING gives"),
+    ],
+)
+def test_what_could_not_be_counted_and_taken_back_is_refused(statement: str, why: str) -> None:
+    with pytest.raises(ValidationError, match=why):
+        SqlRemedy(statement=statement)
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"http": "https://ops.example/{job}"}, r"no parameter \{job\}; there are \{id\}"),
+        ({"http": {"url": "https://ops.example/", "json": {"a": ["{job}"]}}}, r"no parameter \{job\}"),
+        ({"http": {"url": "https://ops.example/", "body": "{id}"}}, "in the URL and in json alone"),
+        ({"http": {"url": "https://ops.example/", "headers": {"X-Job": "{subject}"}}}, "in the URL and in json alone"),
+        ({"mcp": {"url": "https://a.example/", "tool": "t", "arguments": {"a": "{name}"}}}, r"no parameter \{name\}"),
+    ],
+)
+def test_a_parameter_that_stands_for_nothing_is_refused(given: dict[str, Any], why: str) -> None:
+    with pytest.raises(ValidationError, match=why):
+        Remedy.model_validate({"on": "stuck", **given})
+
+
+def test_people_hear_what_it_does_and_not_with_what() -> None:
+    assert SqlRemedy(statement="  update billing.jobs set token = 'hush' where id = :id").shown == "UPDATE billing.jobs"
+    assert SqlRemedy(statement="INSERT INTO wakes(id) VALUES (:id)").shown == "INSERT INTO wakes"
+
+
 def test_parameters_are_found_as_the_database_finds_them() -> None:
     statement = r"UPDATE t SET a = :subject, b = '12\:30', c = now()::text, d = :id WHERE e = ':'"
     assert SqlRemedy(statement=statement).parameters == {"subject", "id"}
@@ -167,11 +202,13 @@ def test_parameters_are_found_as_the_database_finds_them() -> None:
 def test_a_request_carries_the_values_and_nothing_more() -> None:
     with HttpStandIn() as ops:
         url = f"{ops.url}/workers/{{subject}}/restart?run={{id}}"
-        given = {"http": {"url": url, "json": {"why": "{reason}", "who": ["{subject}"], "n": 3, "{id}": "{unknown}"}}}
-        assert apply(given, STUCK._replace(subject='a/b?c&"d"')) == "answered 200"
+        given = {
+            "http": {"url": url, "json": {"why": "{reason}", "who": ["{subject}"], "n": 3, "{id}": "{subject} {id}"}}
+        }
+        assert apply(given, STUCK._replace(subject='a/b?c&"d" {id}')) == "answered 200"
         [heard] = ops.heard
-    assert heard.path == "/workers/a%2Fb%3Fc%26%22d%22/restart?run=7"
-    assert heard.json == {"why": "job_stuck", "who": ['a/b?c&"d"'], "n": 3, "{id}": "{unknown}"}
+    assert heard.path == "/workers/a%2Fb%3Fc%26%22d%22%20%7Bid%7D/restart?run=7"
+    assert heard.json == {"why": "job_stuck", "who": ['a/b?c&"d" {id}'], "n": 3, "{id}": 'a/b?c&"d" {id} 7'}
     assert heard.headers["idempotency-key"] == "wd-a1b2-job_stuck-7"
 
 

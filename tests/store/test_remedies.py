@@ -8,7 +8,7 @@ from tests.store.lab import EVERY, T0, Lab, member, result
 from watchdog.model import Outcome, Result, Tried, Trouble
 from watchdog.store.database import Database
 from watchdog.store.keep import expire
-from watchdog.store.remedies import Case, Remedies, Wanted, tried
+from watchdog.store.remedies import Need, Remedies, Wanted, tried
 from watchdog.store.tables import remedies
 
 HOUR, DAY = 3_600_000, 86_400_000
@@ -23,15 +23,18 @@ class Ward:
         self.lab = Lab(database, [member("jobs", after=1), member("api", after=1)]).without_gaps()
         self.jobs, self.api = self.lab.id("jobs"), self.lab.id("api")
         self.store = Remedies(database, self.lab.fleet)
-        self.wanted = {self.jobs: Wanted("SQL: UPDATE", frozenset({"job_stuck"}), 3, HOUR)}
+        self.wanted = {self.jobs: Wanted("UPDATE jobs", frozenset({"job_stuck"}), 3, HOUR)}
 
     def look(self, at: int = SLOT, **wrong: tuple[str, str]) -> None:
         """A look at the jobs: each that is wrong, with its reason and its run."""
         jobs = {name: Trouble(reason, f"{name} is wrong", run) for name, (reason, run) in wrong.items()}
         self.lab.record(result(self.jobs, at, Outcome.FAIL if jobs else Outcome.PASS, jobs=jobs))
 
-    def begin(self, now: int = SLOT + 1_000) -> Case | None:
-        return self.store.begin(self.wanted, now)
+    def begin(self, now: int = SLOT + 1_000, store: Remedies | None = None) -> Need | None:
+        """The next thing to be done, as a service comes to it."""
+        store = store or self.store
+        begun = (store.begin(probe, self.wanted[probe], now) for probe in store.waiting(self.wanted, now))
+        return next(filter(None, begun), None)
 
     def states(self) -> list[tuple[str, str]]:
         return [(row["run"], row["state"]) for row in self.lab.rows(remedies)]
@@ -61,11 +64,11 @@ def test_what_was_begun_is_never_begun_again_whoever_was_killed(ward: Ward) -> N
     ward.look(ledger=("job_stuck", "7"))
     case = ward.begin()
     another = Remedies(ward.lab.database, ward.lab.fleet)
-    assert another.begin(ward.wanted, SLOT + 100_000) is None
+    assert ward.begin(SLOT + 100_000, another) is None
     assert case is not None
     with ward.lab.database.read() as connection:
         [kept] = tried(connection, case.incident)
-    assert kept == Tried("SQL: UPDATE", "job_stuck", "7", "begun", SLOT + 1_000, None, "")
+    assert kept == Tried("UPDATE jobs", "job_stuck", "7", "begun", SLOT + 1_000, None, "")
 
 
 @pytest.mark.parametrize(
@@ -124,7 +127,7 @@ def test_a_probe_that_is_down_is_seen_to_like_a_job(ward: Ward) -> None:
 
 
 def test_the_limit_holds_back_and_lets_go(ward: Ward) -> None:
-    ward.wanted = {ward.jobs: Wanted("SQL: UPDATE", frozenset({"job_stuck"}), 2, HOUR)}
+    ward.wanted = {ward.jobs: Wanted("UPDATE jobs", frozenset({"job_stuck"}), 2, HOUR)}
     ward.look(a=("job_stuck", "1"), b=("job_stuck", "2"), c=("job_stuck", "3"))
     begun = [ward.begin(), ward.begin(), ward.begin()]
     assert [case.run if case else None for case in begun] == ["1", "2", None]
@@ -141,9 +144,41 @@ def test_the_limit_holds_back_and_lets_go(ward: Ward) -> None:
     assert ward.lab.rows(remedies, remedies.c.run == "3")[0]["detail"] == ""
 
 
+def test_what_was_a_dry_run_is_done_once_it_is_meant(ward: Ward) -> None:
+    meant = ward.wanted[ward.jobs]._replace(most=1)
+    ward.wanted = {ward.jobs: meant._replace(dry=True)}
+    ward.look(ledger=("job_stuck", "7"))
+    need = ward.begin()
+    assert need is not None
+    ward.store.end(need, "tried", "would change 1 row", SLOT + 1_000)
+    assert ward.begin(SLOT + 2_000) is None
+    ward.wanted = {ward.jobs: meant}
+    assert ward.begin(SLOT + 3_000) == need
+    assert ward.begin(SLOT + 4_000) is None
+    [row] = ward.lab.rows(remedies)
+    assert (row["state"], row["at"], row["ended_at"], row["detail"]) == ("begun", SLOT + 3_000, None, "")
+
+
+def test_what_is_about_a_run_is_not_done_where_none_is_under_way(ward: Ward) -> None:
+    reasons = frozenset({"job_stuck", "job_overdue"})
+    ward.wanted = {ward.jobs: Wanted("UPDATE jobs", reasons, 1, HOUR, names_run=True)}
+    ward.look(a=("job_overdue", ""), b=("job_overdue", ""), c=("job_stuck", "3"))
+    need = ward.begin()
+    assert need is not None
+    assert need.run == "3"
+    assert ward.states() == [("3", "begun")]
+
+
+def test_nobody_waits_to_write_who_has_nothing_to_do(ward: Ward) -> None:
+    ward.look(ledger=("job_stuck", "7"))
+    assert ward.store.waiting(ward.wanted, SLOT + 1_000) == [ward.jobs]
+    assert ward.begin() is not None
+    assert ward.store.waiting(ward.wanted, SLOT + 1_000) == []
+
+
 def test_the_limit_of_one_probe_is_not_that_of_another(ward: Ward) -> None:
     ward.wanted = {
-        ward.jobs: Wanted("SQL: UPDATE", frozenset({"job_stuck"}), 1, HOUR),
+        ward.jobs: Wanted("UPDATE jobs", frozenset({"job_stuck"}), 1, HOUR),
         ward.api: Wanted("POST", frozenset({"unexpected_status"}), 1, HOUR),
     }
     ward.look(a=("job_stuck", "1"))

@@ -27,7 +27,7 @@ class NameFirst(TyperCommand):
     """Options may stand behind the name, too. What follows them is the command's own, whatever it begins with."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        known = {word for param in self.params for word in param.opts}
+        known = {word for param in self.params for word in param.opts if word.startswith("-")}
         n = 1
         while n < len(args) and (option := args[n].partition("="))[0] in known:
             n += 1 if option[1] else 2

@@ -217,11 +217,9 @@ def _resolved(story: Story, cause: str) -> tuple[Line, ...]:
         Line("Was", f"{cause}{bad}"),
         Line("Time", f"{moment(incident.since, story.now)} to {moment(end, story.now)} UTC"),
     ]
-    for one in story.tried[-1:]:
+    for one in sorted(story.tried, key=lambda one: (one.state != "held", one.at))[-1:]:
         word, said = remedied(one, story.now)
-        lines.append(
-            Line("Remedy", one_line(f"{word.removeprefix('Remedy ')} {moment(one.at, story.now)}: {said}", CAUSE))
-        )
+        lines.append(Line("Remedy", one_line(f"{word} {moment(one.at, story.now)}: {said}", CAUSE)))
     healed = incident.resolution not in _CLOSED
     if healed and latest is not None and latest.outcome is Outcome.PASS and latest.duration is not None:
         lines.append(Line("Now", f"good again · {span(latest.duration)}"))

@@ -250,8 +250,7 @@ class MySql(Database):
         limit = f"max_statement_time = {STATEMENT:g}" if maria else f"max_execution_time = {STATEMENT * 1000:.0f}"
         with driver.cursor() as cursor:
             cursor.execute(f"SET SESSION {limit}, time_zone = '+00:00', lock_wait_timeout = 1")
-            if not self.writes:
-                cursor.execute("SET SESSION TRANSACTION READ ONLY")
+            cursor.execute("SET innodb_lock_wait_timeout = 1" if self.writes else "SET SESSION TRANSACTION READ ONLY")
         return driver._force_close  # type: ignore[no-any-return] # any driver's connection, and this one has it
 
     def fault(self, error: DBAPIError) -> Fault | None:

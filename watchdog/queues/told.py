@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 
 from pydantic import AfterValidator
@@ -97,9 +98,10 @@ def _number(value: Json) -> float | None:
 def filled(template: Json, **values: str) -> Json:
     """The same with every `{name}` in its texts replaced."""
     if isinstance(template, str):
-        for name, value in values.items():
-            template = template.replace(f"{{{name}}}", value)
-        return template
+        names = "|".join(map(re.escape, values))
+        return re.sub(
+            f"{{({names})}}", lambda found: values[found[1]], template
+        )  # at once: a value may look like a name
     if isinstance(template, dict):
         return {key: filled(below, **values) for key, below in template.items()}
     if isinstance(template, list | tuple):

@@ -3,11 +3,11 @@ elsewhere."""
 
 from __future__ import annotations
 
-import json
+import re
 from abc import abstractmethod
 from typing import NamedTuple
 
-from watchdog.fields import Model
+from watchdog.fields import Model, Where
 from watchdog.model import Json
 from watchdog.queues.base import Reach
 
@@ -55,6 +55,15 @@ class Act(Model):
 
 
 def placeholders(template: Json) -> frozenset[str]:
-    """The parameters that stand in a template as `{name}`."""
-    text = json.dumps(template)
-    return frozenset(name for name in PARAMETERS if f"{{{name}}}" in text)
+    """The names that stand in the texts of a template as `{name}`, those of keys left out."""
+    if isinstance(template, str):
+        return frozenset(re.findall(r"{([a-z_]+)}", template))
+    below = template.values() if isinstance(template, dict) else template if isinstance(template, list) else ()
+    return frozenset(name for one in below for name in placeholders(one))
+
+
+def known(template: Json, *where: str) -> list[tuple[Where, str]]:
+    """What is wrong with the placeholders of a field, as FieldsError takes it."""
+    unknown = sorted(placeholders(template) - set(PARAMETERS))
+    there = ", ".join(f"{{{name}}}" for name in PARAMETERS)
+    return [(where, f"no parameter {{{name}}}; there are {there}") for name in unknown[:1]]

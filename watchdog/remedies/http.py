@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+from typing import Self
 from urllib.parse import quote
 
+from pydantic import model_validator
+
+from watchdog.fields import FieldsError
 from watchdog.model import Json
 from watchdog.queues.base import Reach
 from watchdog.queues.told import filled, why
-from watchdog.remedies.base import Act, Cause, placeholders
+from watchdog.remedies.base import PARAMETERS, Act, Cause, known, placeholders
 from watchdog.wire.answers import body_of
 from watchdog.wire.faults import Fault
 from watchdog.wire.targets import HttpTarget, Method
 
 
 class HttpRemedy(HttpTarget, Act):
-    """A request, with an Idempotency-Key. A 2xx is expected. In its URL and in `json`, parameters stand as `{id}`."""
+    """A request. A 2xx is expected. In its URL and in the texts of `json`, parameters stand as `{id}`; a POST or PATCH
+    has an Idempotency-Key."""
 
     method: Method = "POST"
+
+    @model_validator(mode="after")
+    def _filled_where_it_is_safe(self) -> Self:
+        wrong = [*known(self.url, "url"), *known(self.json_body, "json")]
+        for name, text in (("body", self.body), ("headers", list(self.headers.values()))):
+            if placeholders(text) & set(PARAMETERS):
+                wrong.append(((name,), "parameters stand in the URL and in json alone, where they stay values"))
+        if wrong:
+            raise FieldsError(wrong)
+        return self
 
     @property
     def parameters(self) -> frozenset[str]:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from watchdog.fields import Line
+from watchdog.fields import FieldsError, Line
 from watchdog.model import Json
 from watchdog.queues.base import Reach
 from watchdog.queues.told import filled, identifier, why
-from watchdog.remedies.base import Act, Cause, placeholders
+from watchdog.remedies.base import Act, Cause, known, placeholders
 from watchdog.wire.faults import Fault
 from watchdog.wire.targets import McpTarget
 from watchdog.words import count
@@ -28,6 +28,12 @@ class McpRemedy(McpTarget, Act):
     """The tool to call."""
     arguments: dict[str, Json] = Field(default_factory=dict)
     """What it is called with."""
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        if wrong := known(self.arguments, "arguments"):
+            raise FieldsError(wrong)
+        return self
 
     @property
     def parameters(self) -> frozenset[str]:

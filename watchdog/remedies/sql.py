@@ -19,9 +19,15 @@ ROWS = 100
 _PARAMETER = re.compile(r"(?<![:\w\\]):(\w+)")
 
 
+_WHAT = re.compile(r"\s*(update|insert\s+into|delete\s+from|merge\s+into)\s+([^\s(]+)", re.IGNORECASE)
+
+
 def _statement(text: str) -> str:
-    if not re.match(r"\s*(update|insert|delete|call|select|with|merge)\b", text, re.IGNORECASE):
-        raise ValueError("expected a statement, such as UPDATE ... WHERE id = :id")
+    if not _WHAT.match(text):
+        raise ValueError("expected UPDATE, INSERT, DELETE or MERGE, such as UPDATE ... WHERE id = :id")
+    for word, why in ((r";", "one statement, without ';'"), (r"\breturning\b", "nobody reads what RETURNING gives")):
+        if re.search(word, text, re.IGNORECASE):
+            raise ValueError(f"{why}: what it changes is counted, and taken back if it is too much")
     if unknown := [name for name in _PARAMETER.findall(text) if name not in PARAMETERS]:
         known = ", ".join(f":{name}" for name in PARAMETERS)
         raise ValueError(f"no parameter :{unknown[0]}; there are {known}; a colon that is none is written \\:")
@@ -56,7 +62,9 @@ class SqlRemedy(Act):
 
     @property
     def shown(self) -> str:
-        return f"SQL: {' '.join(self.statement.split())}"
+        """Without the rest, which may hold what is for few eyes."""
+        told = _WHAT.match(self.statement)
+        return " ".join(f"{told[1].upper()} {told[2]}".split()) if told else "SQL"
 
     def prepare(self) -> None:
         import_module("sqlalchemy")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 
 import structlog
 
@@ -12,9 +13,10 @@ from watchdog.queues import Reach
 from watchdog.remedies import RUN, Cause
 from watchdog.service.clock import Clock
 from watchdog.service.storage import Storage
-from watchdog.store.remedies import Case, Remedies, Wanted
+from watchdog.store.remedies import Need, Remedies, Wanted
 from watchdog.wire import Mask, Trace, Wire, cap, harmless
 from watchdog.wire.faults import Fault, fault_of
+from watchdog.wire.redact import MASKED
 from watchdog.words import span
 
 log = structlog.get_logger()
@@ -23,6 +25,8 @@ PATIENCE = 10.0
 """Seconds that a remedy may take."""
 DETAIL = 300
 """Characters that are kept of what came of it."""
+ALTERED = (MASKED, "\N{REPLACEMENT CHARACTER}", "… cut after ")
+"""What a text holds that is not as its source has it."""
 
 
 class Remedying:
@@ -34,27 +38,46 @@ class Remedying:
         self.wire, self.mask, self.clock = wire, mask, clock
         self._acts = {id: probe.act for id, probe in probes.items() if probe.act is not None}
         self._wanted = {
-            id: Wanted(self._text(act.shown), r.reasons, r.most, r.every)
+            id: Wanted(self._text(act.shown), r.reasons, r.most, r.every, r.dry_run, RUN in act.parameters)
             for id, act in self._acts.items()
             if (r := probes[id].remedy) is not None
         }
+        self._busy = asyncio.Lock()
+        self._stopping = False
 
     async def remedy(self) -> None:
-        """Do what is to be done, one thing after another. What we are stopped in is not done again."""
-        while case := await self.storage.write(self.store.begin, self._wanted, self.clock()):
-            probe = self.probes[case.probe]
-            told = {"probe": probe.key, "subject": case.subject, "reason": case.reason, "incident": case.incident}
-            log.info("remedy_begun", what=self._wanted[case.probe].what, **told)
-            detail, state = await self._try(probe, case)
-            await self.storage.write(self.store.end, case, state, detail, self.clock())
-            log.info("remedy_ended", state=state, detail=detail, **told)
+        """Do one thing about each probe that needs it, side by side. What we are killed in is not done again."""
+        async with self._busy:
+            if self._stopping:
+                return
+            probes = await self.storage.write(self.store.waiting, self._wanted, self.clock())
+            ended = await asyncio.gather(*map(self._see_to, probes), return_exceptions=True)
+        for fault in filter(None, ended):
+            raise fault
 
-    async def _try(self, probe: Probe, case: Case) -> tuple[str, str]:
+    async def stop(self, grace: float) -> None:
+        """Begin nothing more; what is being done may end within so many seconds."""
+        self._stopping = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(grace), self._busy:
+                pass
+
+    async def _see_to(self, id: int) -> None:
+        probe, wanted = self.probes[id], self._wanted[id]
+        need = await self.storage.write(self.store.begin, id, wanted, self.clock())
+        if need is None:
+            return
+        told = {"probe": probe.key, "subject": need.subject, "reason": need.reason, "incident": need.incident}
+        log.info("remedy_begun", what=wanted.what, **told)
+        detail, state = await self._try(probe, need, dry=wanted.dry)
+        await self.storage.write(self.store.end, need, state, detail, self.clock())
+        log.info("remedy_ended", state=state, detail=detail, **told)
+
+    async def _try(self, probe: Probe, need: Need, *, dry: bool) -> tuple[str, str]:
         """What came of it, and how it ended."""
-        dry = probe.remedy is not None and probe.remedy.dry_run
         try:
             async with asyncio.timeout(PATIENCE):
-                said = await self._apply(probe, case, dry=dry)
+                said = await self._apply(probe, need, dry=dry)
         except TimeoutError:
             return f"no end within {span(PATIENCE * 1000)}: what came of it is not known", "failed"
         except Exception as e:
@@ -65,11 +88,14 @@ class Remedying:
             return self._text(said), "failed"
         return self._text(said), "tried" if dry else "done"
 
-    async def _apply(self, probe: Probe, case: Case, *, dry: bool) -> str:
-        act = self._acts[case.probe]
-        cause = Cause(case.run, case.subject, case.reason, probe.key, case.incident)
-        if RUN in act.parameters and not case.run:
-            raise Fault("no_run", "no run is under way, or its id is not told: there is nothing to name")
+    async def _apply(self, probe: Probe, need: Need, *, dry: bool) -> str:
+        act = self._acts[need.probe]
+        cause = Cause(need.run, need.subject, need.reason, probe.key, need.incident)
+        for name in act.parameters:
+            if any(sign in getattr(cause, name) for sign in ALTERED):
+                raise Fault(
+                    "not_exact", f"{name} is not known to the letter: it is too long, or holds what is not shown"
+                )
         reach = Reach(self.wire, Trace(), probe.egress, PATIENCE, self.clock())
         return await act.apply(cause, reach, dry=dry)
 

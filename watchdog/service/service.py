@@ -67,7 +67,7 @@ class Service:
     ):
         self.probes, self.storage, self.claims, self.journal = probes, storage, claims, journal
         self.mailroom, self.retention, self.mask, self.clock = mailroom, retention, mask, clock
-        self._sentinel = LagSentinel()
+        self._sentinel, self._remedying = LagSentinel(), remedying
         self.dispatcher = Dispatcher(
             Runner(wire, mask, clock, self._sentinel, lambda: claims.timekeeper.alive.gaps), clock, self.take
         )
@@ -276,6 +276,8 @@ class Service:
         with suppress(TimeoutError):
             async with asyncio.timeout(1), self._claiming:
                 pass
+        if self._remedying is not None:
+            await self._remedying.stop(GRACE)
         await self.dispatcher.stop(GRACE)
         async with self._recording:  # a batch on its way is stored by now, or in the spool again
             pass

@@ -19,7 +19,7 @@ from watchdog.store.fleet import Fleet
 from watchdog.store.tables import incidents, remedies, results
 from watchdog.words import count, span
 
-HELD, BEGUN = "held", "begun"
+HELD, BEGUN, TRIED = "held", "begun", "tried"
 
 
 class Wanted(NamedTuple):
@@ -31,9 +31,18 @@ class Wanted(NamedTuple):
     most: int
     every: int
     """Milliseconds in which it may be used `most` times."""
+    dry: bool = False
+    """It is to change nothing."""
+    names_run: bool = False
+    """It is about the run under way, and nothing where there is none."""
+
+    @property
+    def again(self) -> tuple[str | None, ...]:
+        """States in which it may yet be begun; None: it has none."""
+        return (None, HELD) if self.dry else (None, HELD, TRIED)
 
 
-class Case(NamedTuple):
+class Need(NamedTuple):
     """What a remedy is for. The first three are its identity."""
 
     incident: str
@@ -51,25 +60,26 @@ class Remedies:
     def __init__(self, database: Database, fleet: Fleet):
         self.database, self.fleet = database, fleet
 
-    def begin(self, wanted: Mapping[int, Wanted], now: int) -> Case | None:
-        """The next thing to be done, written down as begun: whoever gets it has it alone. None: there is none.
-
-        What is wrong is read from each probe's newest result, unless that is too old to go by.
-        """
+    def waiting(self, wanted: Mapping[int, Wanted], now: int) -> list[int]:
+        """The probes about which something may be to be done."""
         still = sa.select(incidents.c.probe).where(
             incidents.c.resolved_at.is_(None), incidents.c.probe.in_(list(wanted))
         )
         with self.database.read() as connection:
-            if not (probes := set(connection.execute(still).scalars())):
-                return None
-        with self.database.write() as connection:
-            self.database.lock(connection, probes)
-            found = (
-                case for probe in sorted(probes) for case in self._cases(connection, probe, wanted[probe].reasons, now)
-            )
-            return next((case for case in found if self._admit(connection, case, wanted[case.probe], now)), None)
+            ill = sorted(set(connection.execute(still).scalars()))
+            return [probe for probe in ill if any(self._needs(connection, probe, wanted[probe], now))]
 
-    def _cases(self, connection: sa.Connection, probe: int, reasons: frozenset[str], now: int) -> Iterator[Case]:
+    def begin(self, probe: int, remedy: Wanted, now: int) -> Need | None:
+        """What is to be done next about a probe, written down as begun: whoever gets it has it alone. None: nothing.
+
+        What is wrong is read from its newest result, unless that is too old to go by.
+        """
+        with self.database.write() as connection:
+            self.database.lock(connection, [probe])
+            found = self._needs(connection, probe, remedy, now)
+            return next((need for need in found if self._admit(connection, need, remedy, now)), None)
+
+    def _needs(self, connection: sa.Connection, probe: int, remedy: Wanted, now: int) -> Iterator[Need]:
         columns = [results.c[name] for name in RESULT_COLUMNS]
         newest = sa.select(*columns).where(results.c.probe == probe).order_by(results.c.slot.desc()).limit(1)
         row = connection.execute(newest).first()
@@ -78,39 +88,41 @@ class Remedies:
         result, policy = codec.result_of(row), self.fleet[probe].policy
         if now - result.slot > policy.silence(result.slot) + policy.lateness:
             return
-        bad = {(f.rule, f.subject): f.reason for f in judge(policy, result) if f.bad and f.reason in reasons}
+        bad = {(f.rule, f.subject): f.reason for f in judge(policy, result) if f.bad and f.reason in remedy.reasons}
         of_probe = sa.select(incidents).where(incidents.c.probe == probe, incidents.c.resolved_at.is_(None))
-        for incident in connection.execute(of_probe.order_by(incidents.c.opened_at, incidents.c.subject)):
+        still = connection.execute(of_probe.order_by(incidents.c.opened_at, incidents.c.subject)).all()
+        for incident in still:
             if reason := bad.get((incident.rule, incident.subject)):
                 trouble = (result.jobs or {}).get(incident.subject)
-                yield Case(incident.id, reason, trouble.run if trouble else "", probe, incident.subject)
+                need = Need(incident.id, reason, trouble.run if trouble else "", probe, incident.subject)
+                if (need.run or not remedy.names_run) and self._state(connection, need) in remedy.again:
+                    yield need
 
-    def _admit(self, connection: sa.Connection, case: Case, remedy: Wanted, now: int) -> bool:
+    def _state(self, connection: sa.Connection, need: Need) -> str | None:
+        state: str | None = connection.execute(sa.select(remedies.c.state).where(*need.row)).scalar()
+        return state
+
+    def _admit(self, connection: sa.Connection, need: Need, remedy: Wanted, now: int) -> bool:
         """Whether it is to be done; what the limit holds back is written down, too."""
-        known = connection.execute(sa.select(remedies.c.state).where(*case.row)).scalar()
-        if known not in (None, HELD):
-            return False
+        idle = (HELD,) if remedy.dry else (HELD, TRIED)
         used = sa.select(sa.func.count()).where(
-            remedies.c.probe == case.probe, remedies.c.state != HELD, remedies.c.at > now - remedy.every
+            remedies.c.probe == need.probe, remedies.c.state.not_in(idle), remedies.c.at > now - remedy.every
         )
         free = connection.execute(used).scalar_one() < remedy.most
-        row = case._asdict() | {
-            "what": remedy.what,
-            "state": BEGUN if free else HELD,
-            "at": now,
-            "detail": "" if free else f"{count(remedy.most, 'time')} within {span(remedy.every)} is the most",
-        }
-        if known is None:
-            connection.execute(sa.insert(remedies).values(**row))
-        elif free:
-            connection.execute(sa.update(remedies).where(*case.row).values(**row))
+        known = self._state(connection, need)
+        if free or known is None:
+            held = f"{count(remedy.most, 'time')} within {span(remedy.every)} is the most"
+            told = {"what": remedy.what, "state": BEGUN if free else HELD, "at": now, "detail": "" if free else held}
+            insert = self.database.insert(remedies).values(**need._asdict(), **told)
+            anew = {**told, "ended_at": None}
+            connection.execute(insert.on_conflict_do_update(index_elements=["incident", "reason", "run"], set_=anew))
         return free
 
-    def end(self, case: Case, state: str, detail: str, now: int) -> None:
+    def end(self, need: Need, state: str, detail: str, now: int) -> None:
         """`state`: done, tried (a dry run) or failed. `detail`: what came of it."""
         told = {"state": state, "detail": codec.clean(detail), "ended_at": now}
         with self.database.write() as connection:
-            connection.execute(sa.update(remedies).where(*case.row, remedies.c.state == BEGUN).values(**told))
+            connection.execute(sa.update(remedies).where(*need.row, remedies.c.state == BEGUN).values(**told))
 
 
 def tried(connection: sa.Connection, incident: str) -> list[Tried]:

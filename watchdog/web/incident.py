@@ -178,7 +178,9 @@ def timeline(case: Case, told: Story, sent: Iterable[Told], now: int) -> tuple[H
         elif t.done_at is not None and t.state == "dead":
             why = f"{_tries(t)}, {t.detail}: a dead letter"
             found.append(Happened(t.done_at, f"{t.destination} given up", why, icon="send"))
-    found += [Happened(one.at, *remedied(one, now), icon="act") for one in told.tried]
+    for one in told.tried:
+        word, said = remedied(one, now)
+        found.append(Happened(one.at, f"Remedy: {word}", said, icon="act"))
     latest = told.latest
     if incident.resolved_at is not None:
         found.append(Happened(incident.resolved_at, "Resolved", ENDED.get(incident.resolution, "good again"), State.UP))
