@@ -143,12 +143,13 @@ def write(folder: Path, port: int, name: str = "Nightly backup", **server: str) 
 def test_the_configuration_says_where(ear: Ear, tmp_path: Path) -> None:
     file = write(tmp_path, ear.port)
     config, ours = ("-c", str(file)), ("nightly-backup",)
-    for words in (("Nightly backup",), ours, (*config, *ours), (*ours, *config), (*ours, f"--config={file}")):
+    behind = (config, (f"--config={file}",), (f"-c{file}",))
+    for words in (("Nightly backup",), ours, (*config, *ours), *((*ours, *option) for option in behind)):
         assert run(tmp_path, *words, *script(0)).returncode == 0
-    assert ear.words() == ["start", "0"] * 5
+    assert ear.words() == ["start", "0"] * 6
     write(tmp_path, 1, public_url=f"http://127.0.0.1:{ear.port}")
     assert run(tmp_path, "nightly-backup", *script(0)).returncode == 0
-    assert len(ear.heard) == 12
+    assert len(ear.heard) == 14
 
 
 def test_whatever_is_wrong_with_us_the_command_runs(tmp_path: Path) -> None:

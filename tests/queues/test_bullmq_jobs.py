@@ -119,3 +119,14 @@ def test_a_broker_that_is_down_says_nothing_of_its_jobs(lab: Lab) -> None:
     report = lab.look()
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "broker_unreachable")
     assert report.result.jobs is None
+
+
+@pytest.mark.parametrize(("due", "every"), [("inf", "60000"), ("-inf", "1e300"), ("1e18", "-5"), ("1", "inf")])
+def test_numbers_that_mean_nothing_do_no_harm(redis_server: Redis, due: str, every: str) -> None:
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.flushall()
+        client.execute_command("ZADD", "bull:mail:repeat", due, "digest")
+        client.hset("bull:mail:repeat:digest", "every", every)
+    jobs = {"bullmq": {"redis": redis_server.url, "queue": "mail"}}
+    report = asyncio.run(once(JobsProbe.model_validate({"name": "Mail", "jobs": jobs})))
+    assert report.result.reason in ("", "job_overdue")

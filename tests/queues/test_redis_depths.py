@@ -190,6 +190,20 @@ def test_bullmq_the_share_of_failures(bull: Bull) -> None:
     assert look(bull.system, rules).result.outcome is Outcome.PASS
 
 
+@pytest.mark.parametrize(
+    ("since", "options"),
+    [("inf", "{}"), ("9" * 400, "{}"), ("-1e300", "{}"), ("1700000000000", "[" * 100_000), ("1", '{"delay": 1e400}')],
+)
+def test_bullmq_numbers_that_mean_nothing_do_no_harm(redis_server: Redis, name: str, since: str, options: str) -> None:
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.hset(f"bull:{name}:meta", "opts", "{}")
+        client.lpush(f"bull:{name}:wait", "1")
+        client.hset(f"bull:{name}:1", mapping={"timestamp": since, "opts": options})
+        client.execute_command("ZADD", f"bull:{name}:completed", "-inf", "0")
+    report = look({"bullmq": {"redis": redis_server.url, "queue": name}}, {"failure_ratio": {"over": 0.5}})
+    assert (report.result.reason, report.result.measurements["waiting"]) == ("", 1)
+
+
 def test_bullmq_a_queue_that_is_not_there(redis_server: Redis, name: str) -> None:
     report = look({"bullmq": {"redis": redis_server.url, "queue": name}})
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "queue_missing")

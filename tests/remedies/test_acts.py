@@ -18,8 +18,10 @@ from tests.mcp_servers.raw import Answer, raw_server, tool
 from tests.postgres import Postgres
 from tests.standins import Answer as Reply
 from tests.standins import HttpStandIn
+from watchdog.probes import JobsProbe
 from watchdog.queues import Reach
 from watchdog.remedies import Cause, Remedy
+from watchdog.remedies.reasons import reasons_meant
 from watchdog.remedies.sql import SqlRemedy
 from watchdog.wire import Trace, Wire
 from watchdog.wire.faults import Fault
@@ -212,6 +214,14 @@ def test_a_request_carries_the_values_and_nothing_more() -> None:
     assert heard.headers["idempotency-key"] == "wd-a1b2-job_stuck-7"
 
 
+@pytest.mark.parametrize("name", [".", ".."])
+def test_a_name_that_leads_elsewhere_is_not_put_into_a_url(name: str) -> None:
+    with HttpStandIn() as ops:
+        with pytest.raises(Fault, match="would lead to another URL"):
+            apply({"http": f"{ops.url}/workers/{{subject}}/restart"}, STUCK._replace(subject=name))
+        assert ops.heard == []
+
+
 def test_a_request_that_is_refused_says_how() -> None:
     with HttpStandIn() as ops:
         ops.answers.append(Reply(409, b'{"error": "a restart is under way"}', (("content-type", "application/json"),)))
@@ -274,3 +284,27 @@ def test_a_server_may_be_a_command() -> None:
         {"mcp": {"command": command, "tool": "export_data", "arguments": {"format": "{subject}"}}}, patience=60
     )
     assert said == "begun as job ledger-1"
+
+
+def test_a_parameter_in_braces_is_refused_in_a_statement() -> None:
+    with pytest.raises(ValidationError, match=r"write :id in the place of \{id\}"):
+        SqlRemedy(statement="UPDATE jobs SET status = 'x' WHERE id = {id}")
+
+
+def test_a_remedy_of_celery_beats_schedules_is_for_the_database_that_they_are_in() -> None:
+    celery = {"database": "postgresql://beat@db/shop"}
+    remedy = {"on": "overdue", "sql": "DELETE FROM locks"}
+    probe = JobsProbe.model_validate({"name": "Beat", "jobs": {"celery": celery}, "remedy": remedy})
+    assert isinstance(probe.act, SqlRemedy)
+    assert probe.act.url == "postgresql://beat@db/shop"
+
+
+@pytest.mark.parametrize(("word", "meant"), [("over", "queue_over"), ("not_draining", "queue_not_draining")])
+def test_reasons_of_queues_may_be_short(word: str, meant: str) -> None:
+    assert reasons_meant(word) == (meant,)
+
+
+def test_whatever_is_suggested_for_a_reason_is_one() -> None:
+    with pytest.raises(ValueError, match="did you mean not_draining") as error:
+        reasons_meant("Not draining")
+    assert reasons_meant(str(error.value).rpartition("did you mean ")[2].rstrip("?"))

@@ -29,8 +29,8 @@ class NameFirst(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         known = {word for param in self.params for word in param.opts if word.startswith("-")}
         n = 1
-        while n < len(args) and (option := args[n].partition("="))[0] in known:
-            n += 1 if option[1] else 2
+        while n < len(args) and (args[n].partition("=")[0] in known or args[n][:2] in known):  # -cFILE, too
+            n += 2 if args[n] in known else 1
         return super().parse_args(ctx, [*args[1:n], *args[:1], *args[n:]])
 
 

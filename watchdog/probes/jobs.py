@@ -143,7 +143,7 @@ class JobsProbe(Probe):
 
     @property
     def database(self) -> str:
-        return getattr(self.config.source, "url", "")  # what is no database says where else it is
+        return self.config.source.database_url
 
     @property
     def names_runs(self) -> bool:
@@ -170,7 +170,7 @@ class JobsProbe(Probe):
         what is remembered of it."""
         there = {facts.name for facts in snapshot.jobs}
         absent = (JobFacts(name) for name in self.config.required if name not in there)
-        for found in (*snapshot.jobs, *absent):
+        for found in (*(facts.credible for facts in snapshot.jobs), *absent):
             limits = self.config.limits(found.name)
             if limits is None:
                 continue

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from importlib import import_module
 from importlib.util import find_spec
-from typing import ClassVar, NamedTuple, Protocol, Self
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 from pydantic import model_validator
 
@@ -87,6 +87,20 @@ class Depth(NamedTuple):
 FIGURES = ("waiting", "active", "delayed", "failed", "oldest", "consumers")
 
 
+LAST = 100_000_000_000_000
+"""Milliseconds since the epoch that are a time."""
+CENTURY = 36_525 * 86_400_000
+
+
+def ms(told: str | float | None) -> int | None:
+    """Milliseconds as somebody else wrote them down; None where no clock shows so many."""
+    try:
+        found = int(float(told or "x"))
+    except (ValueError, OverflowError):
+        return None
+    return found if 0 <= found < LAST else None
+
+
 class JobFacts(NamedTuple):
     """What a source says of one scheduled job. Times in ms since the epoch by the source's clock; None: not known."""
 
@@ -118,6 +132,17 @@ class JobFacts(NamedTuple):
     """By what the source knows that run."""
     since: int | None = None
     """From when on its schedule is surely in force."""
+
+    @property
+    def credible(self) -> JobFacts:
+        """The same without times that no clock shows and intervals that mean nothing: anybody may have written them."""
+        times = ("next_due", "last_start", "last_end", "last_ok", "running_since", "since")
+        bounds = dict.fromkeys(times, LAST) | {"every": CENTURY, "duration": CENTURY}
+        told = {name: getattr(self, name) for name in bounds}
+        odd: dict[str, Any] = {
+            name: None for name, n in told.items() if n is not None and not (name == "every") <= n < bounds[name]
+        }
+        return self._replace(**odd)
 
     def plan(self, since: int = 0) -> Schedule | None:
         """Its schedule; None: nobody knows one, or it is none that we can read. `since`: when that was first seen; a
@@ -277,6 +302,11 @@ class JobSource(System):
     def names_runs(self) -> bool:
         """Whether it says by what it knows a run that is under way."""
         return False
+
+    @property
+    def database_url(self) -> str:
+        """Of the database that it reads; empty: it reads none."""
+        return getattr(self, "url", "")  # what is no database says where else it is
 
     @abstractmethod
     async def snapshot(self, reach: Reach) -> Snapshot:

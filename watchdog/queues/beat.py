@@ -6,14 +6,13 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from watchdog.queues.base import JobFacts
+from watchdog.queues.base import CENTURY, JobFacts
 from watchdog.schedule import unmet
 
 MOST = 2_000
 """Schedules that are read."""
 LONGEST = 600
 """Characters of a cron expression: more than all minutes, hours and days, one by one."""
-CENTURY = 36_525 * 86_400_000
 NAMES = {
     name: number
     for names, first in (("sun mon tue wed thu fri sat", 0), ("jan feb mar apr may jun jul aug sep oct nov dec", 1))

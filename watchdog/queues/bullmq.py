@@ -24,6 +24,7 @@ from watchdog.queues.base import (
     Sentinel,
     Snapshot,
     Stage,
+    ms,
 )
 from watchdog.queues.redis import RedisSystem, spoken
 from watchdog.wire.faults import Fault
@@ -117,10 +118,10 @@ class BullmqJobs(BullmqQueue, JobSource):
         locks = told[len(told) - len(active) :]
         runs: dict[str, list[_Run]] = {}
         for n, (name, begun, ended, error) in enumerate(told[len(planned) : len(told) - len(active)]):
-            if name and _ms(begun) is not None:
+            if name and ms(begun) is not None:
                 held = n >= len(active) or bool(locks[n])
-                runs.setdefault(name, []).append(_Run(_ms(begun) or 0, _ms(ended), error or "", held))
-        jobs = tuple(_job(name, int(due), told[n], runs.get(name, [])) for n, (name, due) in enumerate(planned))
+                runs.setdefault(name, []).append(_Run(ms(begun) or 0, ms(ended), error or "", held))
+        jobs = tuple(_job(name, ms(due), told[n], runs.get(name, [])) for n, (name, due) in enumerate(planned))
         return Snapshot(int(seconds) * 1000 + int(micros) // 1000, jobs)
 
 
@@ -132,7 +133,7 @@ class _Run(NamedTuple):
     """Somebody works on it."""
 
 
-def _job(name: str, due: int, fields: dict[str, str], runs: list[_Run]) -> JobFacts:
+def _job(name: str, due: int | None, fields: dict[str, str], runs: list[_Run]) -> JobFacts:
     """A scheduler. `due`: its next run; that moves on when the run is picked up."""
     under_way = min((run for run in runs if run.ended is None), default=None)
     over = sorted((run for run in runs if run.ended is not None), key=lambda run: run.ended or 0, reverse=True)
@@ -141,7 +142,7 @@ def _job(name: str, due: int, fields: dict[str, str], runs: list[_Run]) -> JobFa
     return JobFacts(
         name,
         cron=fields.get("pattern", ""),
-        every=_ms(fields.get("every")),
+        every=ms(fields.get("every")),
         timezone=fields.get("tz") or "UTC",
         next_due=due,
         last_start=max((run.begun for run in runs), default=None),
@@ -186,7 +187,7 @@ class _Bullmq:
                 pipe.hmget(self.key(ref), "timestamp", "processedOn", "finishedOn", "failedReason", "progress")
                 pipe.exists(self.key(f"{ref}:lock"))
                 told, locked = await pipe.execute()
-        created, picked_up, finished = (_ms(text) for text in told[:3])
+        created, picked_up, finished = (ms(text) for text in told[:3])
         error, progress = told[3] or "", _progress(told[4])
         if created is None:
             return Look(Stage.LOST)
@@ -238,18 +239,19 @@ async def _depth(config: BullmqQueue, client: Any, within: int | None = None) ->
 
 def _ready(told: list[str | None]) -> int | None:
     """Since when a job could be taken: it was made, it was to wait, or it was tried before."""
-    created, tried = _ms(told[0]), _ms(told[1])
+    created, tried = ms(told[0]), ms(told[1])
     try:
         delay = json.loads(told[2] or "{}").get("delay")
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         delay = None
-    return None if created is None else max(created + (delay if isinstance(delay, int) else 0), tried or 0)
+    delay = ms(delay) if isinstance(delay, int) else None
+    return None if created is None else max(created + (delay or 0), tried or 0)
 
 
 async def _ended(config: BullmqQueue, client: Any, since: int) -> Ended:
     """How jobs ended since then, or since the first completed one that is still kept."""
     first = await client.zrange(config.key("completed"), 0, 0, withscores=True)
-    since = max(since, *(int(at) for _, at in first), 0)
+    since = max(since, *(ms(at) or 0 for _, at in first), 0)
     async with client.pipeline(transaction=True) as pipe:
         for name in ("failed", "completed"):
             pipe.zcount(config.key(name), since, "+inf")
@@ -270,16 +272,9 @@ async def _consumers(config: BullmqQueue, client: Any) -> int | None:
     return sum(own.fullmatch(one.get("name", "")) is not None for one in clients)
 
 
-def _ms(text: str | None) -> int | None:
-    try:
-        return None if text is None else int(float(text))
-    except ValueError:
-        return None
-
-
 def _progress(text: str | None) -> float | None:
     try:
         value = json.loads(text or "null")
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

@@ -48,6 +48,10 @@ class CeleryJobs(JobSource):
         return None if self.database is None else database(self.database, django_beat.TABLE)
 
     @property
+    def database_url(self) -> str:
+        return self.database or ""
+
+    @property
     def target(self) -> str:
         return self.there.shown if self.there else self.host
 

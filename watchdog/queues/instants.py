@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from math import isfinite
 from typing import TYPE_CHECKING, Any, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -67,6 +68,8 @@ def instant(value: Any, zone: str, column: str) -> int | None:
     if value is None or isinstance(value, bool):
         return None
     if isinstance(value, int | float | Decimal):
+        if not isfinite(value):
+            raise Fault("column_unreadable", f"column {column} holds {value}, which is no time")
         return None if value <= 0 else int(value * 1000) if value < IN_MS else int(value)
     if isinstance(value, str):
         value = _read(value.strip(), column)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import pickle
 import zlib
@@ -28,6 +27,7 @@ from watchdog.queues.base import (
     Sentinel,
     Snapshot,
     Stage,
+    ms,
 )
 from watchdog.queues.redis import RedisSystem, spoken
 from watchdog.wire.faults import Fault
@@ -234,8 +234,8 @@ class RqJobs(RqRedis, JobSource):
         told = [await client.hget(self.key("cron_scheduler", name), "cron_jobs") for name, _ in schedulers]
         jobs = [job for text in filter(None, told) for job in _listed(text)]
         if not any(told) and newest:
-            last = max([at for _, at in schedulers], default=newest[0][1])
-            silent = span(max(now - int(last * 1000), 0))
+            last = ms(max([at for _, at in schedulers], default=newest[0][1]) * 1000)
+            silent = span(max(now - (last or now), 0))
             raise Fault("scheduler_dead", f"no scheduler of RQ is running: the last sign of one is {silent} old")
         shared = Counter(_name(job) for job in jobs)
         facts = [
@@ -246,7 +246,7 @@ class RqJobs(RqRedis, JobSource):
             )
             for job in jobs[:MOST]
         ]
-        return Snapshot(now, tuple(facts), max((int(at * 1000) for _, at in schedulers), default=None))
+        return Snapshot(now, tuple(facts), max((ms(at * 1000) or 0 for _, at in schedulers), default=None))
 
     async def _runs(self, client: Any, job: Mapping[str, Any]) -> list[_Run]:
         """The newest first, as far as they are kept."""
@@ -277,7 +277,7 @@ class _Run(NamedTuple):
 def _listed(text: str) -> list[dict[str, Any]]:
     try:
         jobs = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         jobs = None
     if not isinstance(jobs, list) or not all(isinstance(job, dict) for job in jobs):
         raise Fault("broker_refused", "what a scheduler of RQ wrote down cannot be read")
@@ -297,6 +297,7 @@ def _job(name: str, job: Mapping[str, Any], runs: list[_Run]) -> JobFacts:
 
     Its expression is left out: it speaks of the local time of a host that we do not know.
     """
+    every = job.get("interval")
     waiting = [run.queued for run in runs if run.status not in OVER and run.status != "started" and run.queued]
     at_work = min((run for run in runs if run.status == "started"), key=lambda run: run.begun or 0, default=None)
     over = [run for run in runs if run.status in OVER and run.ended is not None]
@@ -304,7 +305,7 @@ def _job(name: str, job: Mapping[str, Any], runs: list[_Run]) -> JobFacts:
     newest = over[0] if over else None
     return JobFacts(
         name,
-        every=int(job["interval"]) * 1000 if job.get("interval") else None,
+        every=ms(every * 1000) if isinstance(every, int | float) else None,
         next_due=min(waiting, default=_ms(job.get("next_enqueue_time"))),
         last_start=max((run.begun for run in runs if run.begun is not None), default=None),
         last_end=newest.ended if newest else None,
@@ -323,10 +324,10 @@ async def _alive(client: Any, system: RqRedis, workers: list[str]) -> int:
     return sum(heard > 0 for _, heard in await client.pubsub_numsub(*channels)) if channels else 0
 
 
-def _ms(text: str | None) -> int | None:
+def _ms(text: Any) -> int | None:
     try:
         return round(datetime.fromisoformat(text).timestamp() * 1000) if text else None
-    except ValueError:
+    except (TypeError, ValueError, OverflowError, OSError):
         return None
 
 
@@ -335,6 +336,6 @@ def _reason(results: list[tuple[str, dict[str, str]]]) -> str:
     packed = results[0][1].get("exc_string", "") if results else ""
     try:
         text = zlib.decompressobj().decompress(base64.b64decode(packed), LONGEST).decode(errors="replace")
-    except (binascii.Error, zlib.error):
+    except (ValueError, zlib.error):
         return ""
     return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")

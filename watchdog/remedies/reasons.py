@@ -17,14 +17,17 @@ REASONS = frozenset({
     "tasks_unreadable", "timeout", "tls_failed", "too_many_pages", "too_many_redirects", "tool_error",
     "tool_missing", "unauthorized", "unexpected_status", "unreachable", "wrong_id",
 })  # fmt: skip
-OF_SUBJECTS = ("job", "task")
+SHORT = ("job", "task", "queue")
+"""What need not be said: a probe tells of one of them."""
 
 
 def reasons_meant(word: str) -> tuple[str, ...]:
-    """The reasons that a word stands for: itself, or short for those of jobs and tasks ("stuck"). Raises ValueError."""
+    """The reasons that a word stands for: itself, or short for those of jobs, tasks and queues ("stuck"). Raises
+    ValueError."""
     if word in REASONS:
         return (word,)
-    if meant := tuple(reason for kind in OF_SUBJECTS if (reason := f"{kind}_{word}") in REASONS):
+    if meant := tuple(reason for kind in SHORT if (reason := f"{kind}_{word}") in REASONS):
         return meant
-    near = get_close_matches(word, {*REASONS, *(reason.partition("_")[2] for reason in REASONS)}, 1)
+    short = {reason.partition("_")[2] for reason in REASONS if reason.startswith(SHORT)}
+    near = get_close_matches(word, {*REASONS, *short}, 1)
     raise ValueError(f"no such reason{f'; did you mean {near[0]}?' if near else ': docs/reasons.md lists them'}")

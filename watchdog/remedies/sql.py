@@ -28,6 +28,8 @@ def _statement(text: str) -> str:
     for word, why in ((r";", "one statement, without ';'"), (r"\breturning\b", "nobody reads what RETURNING gives")):
         if re.search(word, text, re.IGNORECASE):
             raise ValueError(f"{why}: what it changes is counted, and taken back if it is too much")
+    if braced := re.search(rf"{{({'|'.join(PARAMETERS)})}}", text):
+        raise ValueError(f"write :{braced[1]} in the place of {braced[0]}")
     if unknown := [name for name in _PARAMETER.findall(text) if name not in PARAMETERS]:
         known = ", ".join(f":{name}" for name in PARAMETERS)
         raise ValueError(f"no parameter :{unknown[0]}; there are {known}; a colon that is none is written \\:")
