@@ -16,7 +16,7 @@ from watchdog.model import Outcome, Task
 from watchdog.service.clock import wall
 from watchdog.store.database import Database
 from watchdog.store.migrate import upgrade
-from watchdog.words import iso, moment
+from watchdog.words import DAY, iso, moment
 
 Write = Callable[..., Path]
 MINUTE = 60_000
@@ -140,6 +140,10 @@ def test_every_job_with_its_verdict(write: Write) -> None:
     away = book.probe("Tools", "mcp")
     book.result(away, now - MINUTE, tasks={"sweep": Task(ok=True, age=MINUTE)})
     book.result(away, now, Outcome.FAIL, "got 503")
+    silent = book.probe("Vault", "jobs")
+    book.job(silent, "purge", last_start=now - 3 * DAY)
+    book.result(silent, now - 3 * DAY, jobs={})
+    book.result(silent, now, Outcome.FAIL, "got 503")
     with database.write() as connection:
         book.write(connection)
     ran = typed("jobs")
@@ -149,6 +153,7 @@ def test_every_job_with_its_verdict(write: Write) -> None:
     assert rows[1] == ["Overdue", "[red]digest", "Schedules", "never", late]
     assert rows[2][:5] == ["On time", "nightly", "Schedules", "0 3 * * * UTC", "1 min ago"]
     assert rows[3] == ["Ok", "sweep", "Tools", "2 min ago", f"not read since {moment(now - MINUTE, now)}"]
+    assert rows[4] == ["Ok", "purge", "Vault", "3 days ago", "not read for over 2 days"]
     told = {job["job"]: job for job in typed("jobs", "-o", "json").json}
     assert told["[red]digest"] == {
         "probe": "schedules", "job": "[red]digest", "reason": "job_overdue", "message": late, "schedule": "",

@@ -19,7 +19,7 @@ from tests.web.markup import problems, text
 from tests.web.serving import app_of, ask, filled
 from tests.web.story import scheduled
 from tests.web.test_pages import HOSTILE, LINK
-from watchdog.model import Task
+from watchdog.model import Outcome, Task
 from watchdog.store.jobs import jobs
 from watchdog.web.jobs import PAGE, row
 from watchdog.words import DAY, HOUR, MINUTE
@@ -275,3 +275,14 @@ def test_a_server_without_tasks_is_not_searched_for_ever(tmp_path: Path) -> None
         book.result(id, NOW)
     with filled(f"sqlite:///{tmp_path}/l.db", book) as database, database.read() as connection:
         assert [(job.probe.name, job.unread) for job in jobs(connection)] == [("Of late", True)]
+
+
+def test_a_source_that_is_silent_for_days_is_said_to_be(tmp_path: Path) -> None:
+    book = Book()
+    id = book.probe("Silent", "jobs")
+    book.job(id, "digest", plan="every 1 h", last_start=NOW - 3 * DAY, reason="job_stuck")
+    book.result(id, NOW - 2 * DAY - HOUR, Outcome.FAIL, jobs={"digest": ("job_stuck", "digest is stuck")})
+    book.result(id, NOW, Outcome.FAIL, "broker unreachable", "broker_unreachable")
+    with showing(tmp_path, book) as app:
+        assert "Stuck digest Silent not read for over 2 days" in said(app, "/jobs")
+        assert "1 found · not read for over 2 days" in said(app, "/probes/silent")

@@ -112,8 +112,8 @@ def _job_row(job: Job, now: int) -> tuple[str, ...]:
     seen = "never" if job.last_start is None else ago(job.last_start, now)
     expected = "" if job.expected is None else moment(job.expected, now)
     names = _plain(job.name), _plain(job.probe.name), _plain(job.plan)
-    unread = f"not read since {moment(job.at, now)}" if job.unread and job.at is not None else ""
-    what = "; ".join(filter(None, (job.message, unread)))
+    since = f"since {moment(job.at, now)}" if job.at is not None else f"for {job.unread_for}"
+    what = "; ".join(filter(None, (job.message, f"not read {since}" if job.unread else "")))
     return f"[{COLOUR[job.state.value]}]{job.word}[/]", *names, seen, expected, _plain(what)
 
 

@@ -44,7 +44,7 @@ class Job:
     message: str
     """The same in words."""
     at: int | None
-    """When its source last told of it."""
+    """When its source last told of it; None: not lately."""
     unread: bool = False
     """The source has been asked since, and did not tell."""
     rule: str = job.NAME
@@ -54,6 +54,11 @@ class Job:
     def word(self) -> str:
         """How it does, in a word or two: "Overdue", "On time"."""
         return job_word(self.reason, ran=self.last_start is not None, planned=bool(self.plan))
+
+    @property
+    def unread_for(self) -> str:
+        """How long its source has not told of it, where nobody looks back to when it did."""
+        return f"over {span(BACK)}" if self.unread and self.at is None else ""
 
     @property
     def state(self) -> State:
