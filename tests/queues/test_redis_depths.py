@@ -300,6 +300,14 @@ def test_celery_on_rabbitmq_shows_consumers() -> None:
     queue(celery_system("amqp://guest@127.0.0.1:5672/", "mail"), {"consumers": {"under": 1}})
 
 
+def test_celery_on_rabbitmq_needs_rules() -> None:
+    """Five that wait at every look may be ever others."""
+    system = celery_system("amqp://guest@127.0.0.1:5672/", "mail")
+    with pytest.raises(ValidationError, match="Celery does not show on this broker which job is next"):
+        queue(system)
+    queue(system, {"draining": {"for": "10m"}})
+
+
 # --- the broker
 
 

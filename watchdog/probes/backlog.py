@@ -33,7 +33,7 @@ class Standing(NamedTuple):
     figure: float | None
     """None: the system does not say, or it says too little."""
     since: int | None
-    """From when on it is seen beyond its limit; of `draining`: that the same job is the next."""
+    """From when on it is seen beyond its limit; of `draining`: that the same job is the next, or no fewer wait."""
     head: str | int | None = None
     """What tells the job that is next to be taken from others, or how many wait."""
     unknown: bool = False
@@ -41,6 +41,11 @@ class Standing(NamedTuple):
 
     def broken(self, now: int) -> bool:
         return not self.unknown and self.since is not None and now - self.since >= self.limit.lasting
+
+    @property
+    def counted(self) -> bool:
+        """Which job is next is not shown, only how many wait."""
+        return isinstance(self.head, int)
 
     @property
     def kept(self) -> dict[str, Json]:
@@ -105,7 +110,8 @@ def wrong(stands: Standing, depth: Depth, now: int) -> tuple[str, str]:
         case "consumers":
             return "queue_no_consumers", f"consumers {figure:g}, under {limit.at:g}{so_long}"
         case "draining":
-            return "queue_not_draining", f"not draining for {span(lasted)}: {number(round(figure))} waiting"
+            still = "no shorter" if stands.counted else "not draining"
+            return "queue_not_draining", f"{still} for {span(lasted)}: {number(round(figure))} waiting"
         case "failure_ratio":
             ended = sum(n or 0 for n in depth.ended or ())
             share = f"{figure:.0%} of {count(ended, 'job')} failed within {span(limit.within)}"

@@ -68,7 +68,8 @@ class Draining(Model):
     """A queue that does not move."""
 
     lasting: Duration = Field(default=600_000, alias="for")
-    """For how long jobs may wait without any of them being taken: longer than one takes that keeps all workers busy."""
+    """For how long jobs may wait without any of them being taken: longer than one takes that keeps all workers busy.
+    Where only their number is shown: for how long it may not fall, however many are taken."""
 
 
 class Rules(Model):
@@ -155,10 +156,14 @@ class QueueProbe(Probe):
     queue: Queue
     """Where the queue is."""
     rules: Rules = Rules(draining=Draining())
-    """When it is not right; default: `draining: {for: 10m}`."""
+    """When it is not right; default: `draining: {for: 10m}`. Needed where a system does not show which job is next: how
+    many wait does not tell whether any was taken."""
 
     @model_validator(mode="after")
     def _shown(self) -> Self:
+        if "head" in self.system.hides and "rules" not in self.model_fields_set:
+            why = f"{self.system.name} does not show on this broker which job is next, which the default rule asks"
+            raise ValueError(f"expected rules, such as {{consumers: {{under: 1, for: 5m}}}}: {why}")
         hidden = [limit.name for limit in self.rules.limits if limit.name in self.system.hides]
         if hidden:
             why = f"{self.system.name} does not show this"

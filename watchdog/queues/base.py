@@ -287,7 +287,7 @@ class DepthSystem(System):
 
     @property
     def hides(self) -> Container[str]:
-        """Figures that it never shows; `failure_ratio` for how jobs ended lately."""
+        """What it never shows: figures, `failure_ratio` for how jobs ended lately, `head` for which job is next."""
         return ()
 
     @abstractmethod

@@ -118,7 +118,7 @@ class CeleryDepth(CeleryQueue, DepthSystem):
     @property
     def hides(self) -> Container[str]:
         hidden = ("active", "delayed", "failed", "oldest", "failure_ratio")
-        return hidden if urlsplit(self.broker).scheme.startswith("amqp") else (*hidden, "consumers")
+        return (*hidden, "head" if urlsplit(self.broker).scheme.startswith("amqp") else "consumers")
 
     async def depth(self, reach: Reach, within: int | None) -> Depth:
         await self.knock(reach)

@@ -110,4 +110,6 @@ def _draining(kept: Mapping[str, Any], at: int) -> Figure:
         return Figure("Draining", "empty", (limit,), False)
     stood = at - since
     bad = stood >= kept["lasting"]
+    if isinstance(kept.get("head"), int):
+        return Figure("Getting shorter", "no" if bad else "yes", (limit, f"as many or more for {about(stood)}"), bad)
     return Figure("Draining", "no" if bad else "yes", (limit, f"same job next for {about(stood)}"), bad)
