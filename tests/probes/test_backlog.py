@@ -8,7 +8,9 @@ import pytest
 
 from watchdog.model import Json
 from watchdog.probes.backlog import Limit, Standing, judge, wrong
+from watchdog.probes.tasks import digest
 from watchdog.queues import Depth, Ended
+from watchdog.schedule import Away
 
 NB = "\N{NO-BREAK SPACE}"
 MIN, HOUR = 60_000, 3_600_000
@@ -143,3 +145,34 @@ def test_what_is_remembered_is_small_and_plain() -> None:
         "name": "draining", "at": 0, "lasting": 10 * MIN, "within": 0, "least": 0, "since": NOON, "head": told["head"],
     }  # fmt: skip
     assert len(told["head"]) == 12
+
+
+A_DAY = tuple((NOON + from_ * MIN, NOON + to * MIN) for from_, to in ((-60, -50), (3, 123), (200, 201)))
+"""When nobody looked: two hours among them, that began three minutes after noon."""
+BARELY = ((NOON + 3 * MIN, NOON + 3 * MIN + 30_000),)
+
+
+@pytest.mark.parametrize(
+    ("sentence", "limit", "kept", "depth", "at", "away", "since"),
+    [
+        ("too many, and nobody looked for two hours", MANY_FOR_LONG, {}, waiting(250), 123, A_DAY, 123),
+        ("too many for long enough before", Limit("waiting", 200, 3 * MIN), {}, waiting(250), 123, A_DAY, 0),
+        ("too many at once", MANY, {}, waiting(250), 123, A_DAY, 0),
+        ("we were away before it began", MANY_FOR_LONG, {"since": NOON + 123 * MIN}, waiting(250), 140, A_DAY, 123),
+        ("we were away in the middle of that look", MANY_FOR_LONG, {"since": NOON + 3 * MIN}, waiting(250), 123, A_DAY,
+         123),
+        ("we were away for a moment", MANY_FOR_LONG, {}, waiting(250), 9, BARELY, 0),
+        ("the source could not be read", MANY_FOR_LONG, {}, waiting(250), 123, (), 0),
+        ("and says nothing now", MANY_FOR_LONG, {}, Depth(), 123, A_DAY, None),
+        ("the same job next", STILL, {"at": 0, "head": digest("a")}, waiting(3, "a"), 123, A_DAY, 123),
+        ("as many wait", STILL, {"at": 0, "head": 3}, waiting(3), 123, A_DAY, 123),
+        ("the same job next, for long enough before", Limit("draining", lasting=3 * MIN),
+         {"at": 0, "head": digest("a")}, waiting(3, "a"), 123, A_DAY, 0),
+    ],
+)  # fmt: skip
+def test_what_is_known_after_nobody_looked(
+    sentence: str, limit: Limit, kept: dict[str, Json], depth: Depth, at: int, away: Away, since: int | None
+) -> None:
+    memory = {limit.name: {"at": 200, "since": NOON} | kept}
+    (stands,) = judge([limit], depth, memory, NOON + at * MIN, away)
+    assert stands.since == (None if since is None else NOON + since * MIN), sentence

@@ -11,6 +11,7 @@ from typing import Any
 from tests.mcp_peers import Peers
 from watchdog.model import Json, Report, Slot
 from watchdog.probes import CanaryProbe, Probe, QueueProbe
+from watchdog.schedule import Away
 from watchdog.service.clock import wall
 from watchdog.service.lag import LagSentinel
 from watchdog.service.runner import Runner
@@ -35,11 +36,15 @@ def queue(system: Mapping[str, Any], rules: Mapping[str, Any] | None = None) -> 
 
 
 def look(
-    system: Mapping[str, Any], rules: Mapping[str, Any] | None = None, after: int = 0, first: Report | None = None
+    system: Mapping[str, Any],
+    rules: Mapping[str, Any] | None = None,
+    after: int = 0,
+    first: Report | None = None,
+    away: Away = (),
 ) -> Report:
     """One look into a queue, `after` so many ms since the `first`."""
     slot, memory = (None, {}) if first is None else (first.result.slot + after, first.remember)
-    return asyncio.run(once(queue(system, rules), slot, memory=memory))
+    return asyncio.run(once(queue(system, rules), slot, memory=memory, away=away))
 
 
 async def once(
@@ -48,11 +53,12 @@ async def once(
     prev: int | None = None,
     memory: Mapping[str, Json] | None = None,
     mask: Mask = UNMASKED,
+    away: Away = (),
 ) -> Report:
     probe.prepare()
     async with Wire() as wire, LagSentinel() as lag:
         at = wall() if slot is None else slot
-        return await Runner(wire, mask, wall, lag).run(probe, Slot(1, at, "local", prev), memory or {})
+        return await Runner(wire, mask, wall, lag, lambda: away).run(probe, Slot(1, at, "local", prev), memory or {})
 
 
 def node(peers: Peers, script: str, **env: str) -> tuple[list[str], dict[str, str]]:

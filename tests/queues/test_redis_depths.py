@@ -138,6 +138,14 @@ def test_bullmq_a_worker_that_stops_and_comes_back(bull: Bull) -> None:
         assert again.remember["queue"]["draining"]["since"] == again.result.slot
 
 
+def test_bullmq_nobody_looked_for_a_while(bull: Bull) -> None:
+    bull.add({})
+    first = look(bull.system)
+    slot = first.result.slot
+    later = look(bull.system, after=10 * MIN, first=first, away=[(slot + MIN, slot + 9 * MIN)])
+    assert later.result.outcome is Outcome.PASS
+
+
 def test_bullmq_jobs_that_are_prioritized_are_next_in_their_turn(bull: Bull) -> None:
     bull.add({"priority": 3})
     first = look(bull.system)

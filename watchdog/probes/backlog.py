@@ -8,6 +8,7 @@ from typing import NamedTuple
 from watchdog.model import Json
 from watchdog.probes.tasks import digest
 from watchdog.queues import Depth
+from watchdog.schedule import BRIDGED, Away
 from watchdog.words import beyond, count, number, span
 
 
@@ -54,14 +55,16 @@ class Standing(NamedTuple):
         return {name: value for name, value in told.items() if value is not None}
 
 
-def judge(limits: Iterable[Limit], depth: Depth, memory: Mapping[str, Json], now: int) -> list[Standing]:
-    """`memory`: figure -> what was kept of it. A look that failed says nothing, and changes nothing."""
-    return [_stands(limit, depth, memory.get(limit.name) or {}, now) for limit in limits]
+def judge(
+    limits: Iterable[Limit], depth: Depth, memory: Mapping[str, Json], now: int, away: Away = ()
+) -> list[Standing]:
+    """`memory`: figure -> what was kept of it. A look that failed says nothing, and changes nothing. `away`: when
+    nobody looked."""
+    return [_stands(limit, depth, memory.get(limit.name) or {}, now, away) for limit in limits]
 
 
-def _stands(limit: Limit, depth: Depth, kept: Mapping[str, Json], now: int) -> Standing:
-    since = kept.get("since") if kept.get("at") == limit.at else None
-    since = None if since is None else min(since, now)
+def _stands(limit: Limit, depth: Depth, kept: Mapping[str, Json], now: int, away: Away) -> Standing:
+    since = _since(limit, kept, now, away)
     if limit.name == "draining":
         return _drains(limit, depth, kept.get("head"), since, now)
     figure, known = figure_of(limit, depth)
@@ -69,6 +72,16 @@ def _stands(limit: Limit, depth: Depth, kept: Mapping[str, Json], now: int) -> S
         return Standing(limit, None, since, unknown=True)
     over = figure is not None and (figure < limit.at if limit.name == "consumers" else figure > limit.at)
     return Standing(limit, figure, (now if since is None else since) if over else None)
+
+
+def _since(limit: Limit, kept: Mapping[str, Json], now: int, away: Away) -> int | None:
+    """From when on it is known to be beyond its limit. What was not so for long enough by the time when nobody looked
+    any more begins anew; what was is not right again because nobody looked."""
+    if kept.get("since") is None or kept.get("at") != limit.at:
+        return None
+    since = min(int(kept["since"]), now)
+    unseen = any(stop - start > BRIDGED and since <= start < since + limit.lasting for start, stop in away)
+    return None if unseen else since
 
 
 def _drains(limit: Limit, depth: Depth, before: str | int | None, since: int | None, now: int) -> Standing:

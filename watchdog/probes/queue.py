@@ -195,7 +195,8 @@ class QueueProbe(Probe):
         except Fault as fault:
             seen = faulted(fault, attempt.trace)
         else:
-            stands = judge(self.rules.limits, depth, attempt.memory.get(MEMORY) or {}, attempt.slot)
+            memory = attempt.memory.get(MEMORY) or {}
+            stands = judge(self.rules.limits, depth, memory, attempt.slot, attempt.away)
             seen = told(stands, depth, attempt)
         return replace(seen, evidence=replace(seen.evidence, facts={**seen.evidence.facts, **reach.facts}))
 
