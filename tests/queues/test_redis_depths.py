@@ -123,6 +123,12 @@ def test_bullmq_old_is_what_could_have_been_taken_long_ago(bull: Bull) -> None:
     assert look(bull.system, rules).result.outcome is Outcome.PASS
 
 
+def test_bullmq_jobs_that_are_prioritized_starve_behind_others(bull: Bull) -> None:
+    bull.add({"timestamp": int(time.time() * 1000) - 60 * MIN, "priority": 1}, {})
+    report = look(bull.system, {"oldest": {"over": "15m"}})
+    assert report.result.message == f"oldest 1{NBSP}h, over 15{NBSP}min"
+
+
 def test_bullmq_a_worker_that_stops_and_comes_back(bull: Bull) -> None:
     bull.add({}, {})
     first = look(bull.system)

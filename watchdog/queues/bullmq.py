@@ -76,7 +76,8 @@ class BullmqCanary(BullmqQueue, CanarySystem):
 
 
 class BullmqDepth(BullmqQueue, DepthSystem):
-    """What is in a queue of BullMQ. How jobs ended is known as far back as completed ones are kept."""
+    """What is in a queue of BullMQ. How jobs ended is known as far back as completed ones are kept. The oldest is
+    the older of two: the next of the jobs without a priority, and of those with one."""
 
     async def depth(self, reach: Reach, within: int | None) -> Depth:
         async with self.opened(reach) as client:
@@ -207,7 +208,8 @@ class _Bullmq:
 
 
 async def _depth(config: BullmqQueue, client: Any, within: int | None = None) -> Depth:
-    """The job that is next stands at the end of `wait` (in older versions: of `paused`), or first in `prioritized`."""
+    """The job that is next stands at the end of `wait` (in older versions: of `paused`), or first in `prioritized`,
+    which is not looked at while others wait."""
     key = config.key
     async with client.pipeline(transaction=True) as pipe:
         pipe.time()
@@ -222,17 +224,20 @@ async def _depth(config: BullmqQueue, client: Any, within: int | None = None) ->
         told = await pipe.execute()
     (seconds, micros), paused, wait, halted, active, prioritized, delayed, failed, *heads, first = told
     now = int(seconds) * 1000 + int(micros) // 1000
-    head = next(filter(None, (*heads, *first)), None)
-    since = head and _ready(await client.hmget(key(head), "timestamp", "processedOn", "opts"))
+    heads = [head for head in (*heads, *first) if head]
+    async with client.pipeline(transaction=False) as pipe:
+        for head in heads:
+            pipe.hmget(key(head), "timestamp", "processedOn", "opts")
+        ready = [at for told in await pipe.execute() if (at := _ready(told)) is not None]
     return Depth(
         wait + halted + prioritized,
         active,
         delayed,
         failed,
-        max(now - since, 0) if since else None,
+        max(now - min(ready), 0) if ready else None,
         await _consumers(config, client),
         paused == "1",
-        head,
+        heads[0] if heads else None,
         None if within is None else await _ended(config, client, now - within),
     )
 
