@@ -268,6 +268,7 @@ def test_procrastinate_the_share_of_failures(crast: Crast) -> None:
 
 
 def test_procrastinate_does_not_show_consumers(crast: Crast) -> None:
+    assert "consumers" not in look(crast.system).result.measurements
     with pytest.raises(ValidationError, match="Procrastinate does not show this"):
         queue(crast.system, {"consumers": {"under": 1}})
 

@@ -22,7 +22,7 @@ class ProcrastinateDepth(ProcrastinateQueue, DepthSystem):
     async def depth(self, reach: Reach, within: int | None) -> Depth:
         async with connected(self, reach, RIGHTS) as database:
             await there(database)
-            depth = await under_way(database, self.queue)
+            depth = (await under_way(database, self.queue))._replace(consumers=None)  # of any queue, hence not of this
             if told := await counted(database, reach, FAILED, {"queue": self.queue}):
                 depth = depth._replace(failed=told[0])
             if within is None:
