@@ -65,7 +65,7 @@ WALLS = (
         ("store/*", "queues/*", "demo/worker.py"),
         "SQL of ours has one home",
     ),
-    Wall(("redis", "bullmq", "celery", "kombu"), ("queues/*",), "each queue system has one file"),
+    Wall(("redis", "bullmq", "celery", "kombu"), ("queues/*",), "brokers are reached from one room"),
     Wall(("cel_expr_python",), ("expressions.py",), "CEL's surprises are met once"),
     Wall(("apscheduler",), ("service/*",), "only the ticks are its business"),
     Wall(("cronsim",), ("schedule.py",), "cron means the same everywhere"),

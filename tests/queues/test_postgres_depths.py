@@ -164,7 +164,7 @@ def test_pgboss_what_takes_too_long_to_count_is_left_out(boss: Boss, monkeypatch
     boss.make()
     boss.add(1)
     monkeypatch.setattr("watchdog.queues.pgboss_depth.OVER", "SELECT pg_sleep(60), %(queue)s, %(within)s")
-    monkeypatch.setattr("watchdog.queues.pgboss.COUNTING_ALL", 0.2)
+    monkeypatch.setattr("watchdog.queues.postgres.COUNTING_ALL", 0.2)
     report = look(boss.system)
     assert figures(report) == {"waiting": 1, "active": 0, "delayed": 0}
     told = "PostgreSQL took too long: canceling statement due to statement timeout"

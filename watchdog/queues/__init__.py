@@ -1,4 +1,5 @@
-"""Queue systems, one a file. A driver is one class and one name here; schema and documentation follow."""
+"""Queue systems. A driver is one class, for canaries, scheduled jobs or depths, and one name here; schema and
+documentation follow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The seam of queue systems: a sentinel is sent, looked at and taken back. Drivers report facts and judge nothing."""
+"""The seam of queue systems: a sentinel is sent, looked at and taken back, scheduled jobs are told of, a queue is
+looked into. Drivers report facts and judge nothing."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from pydantic import AfterValidator
 
 from watchdog.fields import FROM_FILE
 from watchdog.queues.base import Reach, reachable, unreachable
-from watchdog.queues.pgboss import postgres_url, said
+from watchdog.queues.postgres import postgres_url, said
 from watchdog.wire.aside import aside
 from watchdog.wire.faults import Fault, fault_of
 from watchdog.wire.redact import cap

@@ -1,40 +1,23 @@
-"""pg-boss: jobs in PostgreSQL, worked on by Node.js. Where its tables are, and a connection to ask them."""
+"""pg-boss: jobs in PostgreSQL, worked on by Node.js. Where its tables are, and what their columns mean."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
 import re
-import socket
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeAlias
-from urllib.parse import parse_qsl, urlsplit
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, TypeAlias
 
 from pydantic import AfterValidator, Field
 
-from watchdog.fields import FROM_FILE, Line
-from watchdog.queues.base import (
-    Reach,
-    System,
-    reachable,
-    unreachable,
-)
+from watchdog.fields import Line
+from watchdog.queues.base import Reach
+from watchdog.queues.postgres import PostgresSystem, PostgresUrl, Session
 from watchdog.wire.faults import Fault
 from watchdog.wire.redact import cap
 
-if TYPE_CHECKING:
-    from psycopg import AsyncConnection, Error
-
-PORT = 5432
 KNOWN = (24, 26, 46)
 """Versions of its schema that this was made for: those of pg-boss 10, 11 and 12."""
-COUNTING = 0.8
-"""Seconds that counting what waits may take: less than we wait for it, so that the connection lives on."""
-COUNTING_ALL = 2.0
-"""The same of all that is kept."""
 RIGHTS = "the role needs USAGE on the schema, SELECT on version, queue and job, INSERT and DELETE on job"
 
 Columns: TypeAlias = Mapping[str, frozenset[str]]
@@ -44,46 +27,10 @@ Columns: TypeAlias = Mapping[str, frozenset[str]]
 # --- configuration
 
 
-def postgres_url(text: str) -> str:
-    scheme, _, rest = text.partition(":")
-    try:
-        parts = urlsplit(text)
-        usable = scheme in ("postgres", "postgresql", "postgresql+psycopg") and parts.hostname and parts.port != 0
-        usable = usable and not re.search("%(?![0-9a-fA-F]{2})", text)
-    except ValueError:
-        usable = False
-    if not usable:
-        raise ValueError("expected postgresql://user:password@host/database; encode : / @ % in its password")
-    for name, _ in parse_qsl(parts.query, keep_blank_values=True):
-        if name in ("host", "hostaddr", "port", "password", "service"):
-            raise ValueError(f"{name} has no place after the '?': postgresql://user:password@host:port/database")
-    return f"postgresql:{rest}"
-
-
 def _schema_name(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]{0,62}", text):
         raise ValueError("expected the name of a schema: letters, digits, '_' and '-'")
     return text
-
-
-PostgresUrl = Annotated[str, AfterValidator(postgres_url), FROM_FILE]
-
-
-class PostgresSystem(System):
-    """A system that keeps its jobs in PostgreSQL."""
-
-    needs: ClassVar[tuple[str, ...]] = ("psycopg",)
-    extra: ClassVar[str] = "postgres"
-
-    url: PostgresUrl
-
-    @property
-    def host(self) -> str:
-        return urlsplit(self.url).hostname or ""
-
-    @property
-    def port(self) -> int:
-        return urlsplit(self.url).port or PORT
 
 
 class PgbossDatabase(PostgresSystem):
@@ -112,107 +59,18 @@ class PgbossQueue(PgbossDatabase):
         return Fault("queue_missing", f"no queue {self.queue!r} in the schema {self.in_schema!r}")
 
 
-# --- the connection
+# --- what it has
 
 
-@asynccontextmanager
-async def connected(system: PostgresSystem, reach: Reach, rights: str = RIGHTS) -> AsyncIterator[Database]:
-    """One connection, to the address that passed our filter. `rights`: what to grant, should any be missing."""
-    import psycopg
-
-    address = await reachable(reach, system.host, system.port)
-    reach.trace.begin("connect")
-    try:
-        connection = await psycopg.AsyncConnection.connect(
-            system.url, hostaddr=address, connect_timeout=round(reach.patience), fallback_application_name="watchdog",
-            autocommit=True, prepare_threshold=None, cursor_factory=psycopg.AsyncClientCursor,
-        )  # fmt: skip
-    except psycopg.Error as e:
-        raise unreachable(said(e)) from None
-    reach.trace.end("connect")
-    try:
-        yield Database(connection, reach.patience, rights)
-    finally:
-        await connection.close()
-
-
-class Database:
-    """Statements, each with limits that end with it: a pooler may lend the connection to others in between."""
-
-    def __init__(self, connection: AsyncConnection, patience: float, rights: str) -> None:
-        self.connection, self.patience, self.rights = connection, patience, rights
-
-    async def ask(
-        self, statement: str, values: Mapping[str, Any] = {}, patience: float | None = None
-    ) -> list[tuple[Any, ...]]:
-        """The rows that come back. Raises Fault, also when none come in time."""
-        limit = self.patience if patience is None else patience
-        asking = asyncio.create_task(self._ask(statement, values, round(limit * 1000)))
-        try:
-            await asyncio.wait({asking}, timeout=self.patience)
-            if not asking.done():
-                raise unreachable(f"PostgreSQL gives no answer in {self.patience:g} s")
-        finally:
-            if not asking.done():
-                self._hang_up()
-                await asyncio.wait({asking})
-            asking.exception()  # nobody else may come to ask for it
-        return asking.result()
-
-    async def _ask(self, statement: str, values: Mapping[str, Any], limit: int) -> list[tuple[Any, ...]]:
-        import psycopg
-
-        limits = f"SET LOCAL statement_timeout = {limit}; SET LOCAL lock_timeout = {limit // 2}; "
-        try:
-            async with self.connection.cursor() as cursor:
-                await cursor.execute((limits + statement).encode(), values)  # one message, hence one transaction
-                while cursor.nextset():
-                    pass
-                return await cursor.fetchall()
-        except psycopg.errors.InsufficientPrivilege as e:
-            raise Fault("broker_refused", f"PostgreSQL does not allow it: {said(e)}; {self.rights}") from None
-        except (psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable) as e:
-            raise Fault("query_timeout", f"PostgreSQL took too long: {said(e)}", retryable=True) from None
-        except psycopg.OperationalError as e:
-            raise unreachable(said(e)) from None
-        except psycopg.Error as e:
-            raise Fault("broker_refused", f"PostgreSQL answers: {said(e)}") from None
-
-    def _hang_up(self) -> None:
-        """The driver would first ask the server, which gives no answer, to stop."""
-        with socket.socket(fileno=os.dup(self.connection.fileno())) as line:
-            line.shutdown(socket.SHUT_RDWR)
-
-
-async def counted(
-    database: Database, reach: Reach, statement: str, values: Mapping[str, Any]
-) -> tuple[int, ...] | None:
-    """A row of figures; None where counting takes too long: what is quick to know is told all the same."""
-    try:
-        (row,) = await database.ask(statement, values, COUNTING_ALL)
-    except Fault as fault:
-        if fault.reason != "query_timeout":
-            raise
-        reach.facts["not_counted"] = fault.message
-        return None
-    return row
-
-
-def said(error: Error) -> str:
-    """PostgreSQL's own words, without where the driver met them."""
-    lines = (error.diag.message_primary or str(error)).strip().splitlines() or [type(error).__name__]
-    return cap(re.sub(r"^.* failed: ", "", lines[-1]).removeprefix("FATAL:").strip(), 200)
-
-
-async def tables(system: PgbossDatabase, database: Database, reach: Reach) -> Columns:
+async def tables(system: PgbossDatabase, session: Session, reach: Reach) -> Columns:
     """What pg-boss has there. Raises Fault."""
     columns: dict[str, set[str]] = defaultdict(set)
-    for table, column in await database.ask(COLUMNS, {"schema": system.in_schema}):
+    for table, column in await session.ask(COLUMNS, {"schema": system.in_schema}):
         columns[table].add(column)
     if missing := [table for table in ("version", "queue", "job") if table not in columns]:
         where = f"no pg-boss in the schema {system.in_schema!r}"
         raise Fault("queue_missing", f"{where}: {f'it has no table {missing[0]}' if columns else 'no such tables'}")
-    ((version,),) = await database.ask(f'SELECT max(version) FROM "{system.in_schema}".version')
+    ((version,),) = await session.ask(f'SELECT max(version) FROM "{system.in_schema}".version')
     if version not in KNOWN:
         reach.facts["schema_version"] = f"{version} is none of {', '.join(map(str, KNOWN))}, which we know"
     return {table: frozenset(names) for table, names in columns.items()}

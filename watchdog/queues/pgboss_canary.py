@@ -9,8 +9,9 @@ from contextlib import asynccontextmanager
 from uuid import NAMESPACE_URL, uuid5
 
 from watchdog.queues.base import Canary, CanarySystem, Depth, Look, Reach, Sentinel, Stage
-from watchdog.queues.pgboss import RIGHTS, Columns, Database, PgbossQueue, connected, error_of, given_up, ms, tables
+from watchdog.queues.pgboss import RIGHTS, Columns, PgbossQueue, error_of, given_up, ms, tables
 from watchdog.queues.pgboss_depth import under_way
+from watchdog.queues.postgres import Session, connected
 from watchdog.wire.faults import Fault
 
 LACKING = """
@@ -23,28 +24,28 @@ class PgbossCanary(PgbossQueue, CanarySystem):
 
     @asynccontextmanager
     async def canary(self, reach: Reach) -> AsyncIterator[Canary]:
-        async with connected(self, reach) as database:
-            columns = await tables(self, database, reach)
-            ((lacking,),) = await database.ask(LACKING, {"job": f'"{self.in_schema}".job'})
+        async with connected(self, reach, RIGHTS) as session:
+            columns = await tables(self, session, reach)
+            ((lacking,),) = await session.ask(LACKING, {"job": f'"{self.in_schema}".job'})
             if lacking:
                 raise Fault(
                     "broker_refused", f"PostgreSQL does not allow it: no {', no '.join(lacking)} on job; {RIGHTS}"
                 )
-            yield _Pgboss(self, database, columns)
+            yield _Pgboss(self, session, columns)
 
     def ref_of(self, sentinel: str) -> str:
         return str(uuid5(NAMESPACE_URL, f"watchdog:{sentinel}"))
 
 
 class _Pgboss:
-    def __init__(self, config: PgbossCanary, database: Database, columns: Columns) -> None:
-        self.config, self.database, self.columns = config, database, columns
+    def __init__(self, config: PgbossCanary, session: Session, columns: Columns) -> None:
+        self.config, self.session, self.columns = config, session, columns
         self.values = {"queue": config.queue}
 
     async def send(self, sentinel: Sentinel) -> str:
         ref = self.config.ref_of(sentinel.id)
         data = {"id": ref, "data": json.dumps(sentinel.payload), "lifetime": sentinel.lifetime // 1000}
-        if not await self.database.ask(self._sending(), self.values | data):
+        if not await self.session.ask(self._sending(), self.values | data):
             raise self.config.missing
         return ref
 
@@ -78,7 +79,7 @@ class _Pgboss:
         """
 
     async def look(self, ref: str) -> Look:
-        rows = await self.database.ask(
+        rows = await self.session.ask(
             f"""
             SELECT state::text, {ms("started_on")}, {ms("completed_on")}, output, {given_up(self.columns["job"])}
             FROM "{self.config.in_schema}".job WHERE name = %(queue)s AND id = %(id)s
@@ -100,7 +101,7 @@ class _Pgboss:
         return Look(Stage.QUEUED)
 
     async def cancel(self, ref: str) -> bool:
-        ((left,),) = await self.database.ask(
+        ((left,),) = await self.session.ask(
             f"""
             WITH gone AS (
                 DELETE FROM "{self.config.in_schema}".job
@@ -115,4 +116,4 @@ class _Pgboss:
         return not left
 
     async def depth(self) -> Depth:
-        return await under_way(self.config, self.database, self.columns)
+        return await under_way(self.config, self.session, self.columns)

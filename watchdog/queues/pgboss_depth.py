@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Container
 
 from watchdog.queues.base import Depth, DepthSystem, Ended, Reach
-from watchdog.queues.pgboss import COUNTING, Columns, Database, PgbossQueue, connected, counted, tables
+from watchdog.queues.pgboss import Columns, PgbossQueue, tables
+from watchdog.queues.postgres import COUNTING, Session, connected, counted
 
 RIGHTS = "the role needs USAGE on the schema, SELECT on version, queue and job"
 
@@ -18,25 +19,25 @@ class PgbossDepth(PgbossQueue, DepthSystem):
         return ("consumers",)
 
     async def depth(self, reach: Reach, within: int | None) -> Depth:
-        async with connected(self, reach, RIGHTS) as database:
-            columns = await tables(self, database, reach)
+        async with connected(self, reach, RIGHTS) as session:
+            columns = await tables(self, session, reach)
             found = f'SELECT 1 FROM "{self.in_schema}".queue WHERE name = %(queue)s'
-            if not await database.ask(found, {"queue": self.queue}):
+            if not await session.ask(found, {"queue": self.queue}):
                 raise self.missing
-            depth = await under_way(self, database, columns)
+            depth = await under_way(self, session, columns)
             values = {"queue": self.queue, "within": within or 0}
-            if told := await counted(database, reach, OVER.format(self.in_schema), values):
+            if told := await counted(session, reach, OVER.format(self.in_schema), values):
                 failed, lately, well = told
                 depth = depth._replace(failed=failed, ended=None if within is None else Ended(lately, well))
             return depth
 
 
-async def under_way(config: PgbossQueue, database: Database, columns: Columns) -> Depth:
+async def under_way(config: PgbossQueue, session: Session, columns: Columns) -> Depth:
     """What waits and what is being worked on."""
     ready = "state IN ('created', 'retry') AND start_after <= now()"
     if "blocked" in columns["job"]:
         ready += " AND NOT blocked"
-    ((waiting, oldest, active, delayed, head),) = await database.ask(
+    ((waiting, oldest, active, delayed, head),) = await session.ask(
         f"""
         SELECT count(*) FILTER (WHERE {ready}),
             (extract(epoch FROM now() - min(start_after) FILTER (WHERE {ready})) * 1000)::bigint,

@@ -7,7 +7,8 @@ from itertools import takewhile
 from typing import Any, NamedTuple
 
 from watchdog.queues.base import JobFacts, JobSource, Reach, Snapshot
-from watchdog.queues.pgboss import Columns, Database, PgbossDatabase, connected, error_of, given_up, ms, tables
+from watchdog.queues.pgboss import Columns, PgbossDatabase, error_of, given_up, ms, tables
+from watchdog.queues.postgres import Session, connected
 from watchdog.wire.faults import Fault
 
 MOST = 2_000
@@ -25,11 +26,11 @@ class PgbossJobs(PgbossDatabase, JobSource):
         return f"{self.host}/{self.in_schema}"
 
     async def snapshot(self, reach: Reach) -> Snapshot:
-        async with connected(self, reach, RIGHTS) as database:
-            columns = await tables(self, database, reach)
+        async with connected(self, reach, RIGHTS) as session:
+            columns = await tables(self, session, reach)
             if "schedule" not in columns:
                 raise Fault("queue_missing", f"no schedules in the schema {self.in_schema!r}: it has no such table")
-            return await _schedules(self.in_schema, database, columns, reach)
+            return await _schedules(self.in_schema, session, columns, reach)
 
 
 class _Run(NamedTuple):
@@ -46,16 +47,16 @@ class _Run(NamedTuple):
     """Its worker is."""
 
 
-async def _schedules(schema: str, database: Database, columns: Columns, reach: Reach) -> Snapshot:
+async def _schedules(schema: str, session: Session, columns: Columns, reach: Reach) -> Snapshot:
     """Every schedule, by the newest jobs of its queue.
 
     A job does not say which schedule made it: where a queue has several, only the one that each names as its last is
     surely its own, and older versions name none.
     """
     beats = f'(SELECT {ms("max(cron_on)")} FROM "{schema}".version)' if "cron_on" in columns["version"] else "NULL"
-    ((now, alive),) = await database.ask(f"SELECT {ms('now()')}, {beats}")
+    ((now, alive),) = await session.ask(f"SELECT {ms('now()')}, {beats}")
     key, last = (name if name in columns["schedule"] else "NULL" for name in ("key", "last_job_id"))
-    schedules = await database.ask(
+    schedules = await session.ask(
         f"""
         SELECT name, coalesce({key}, ''), cron, coalesce(timezone, 'UTC'), {ms("updated_on")}, {last}::text
         FROM "{schema}".schedule ORDER BY 1, 2 LIMIT {MOST}
@@ -67,7 +68,7 @@ async def _schedules(schema: str, database: Database, columns: Columns, reach: R
             state = 'active' AND {given_up(columns["job"])}
         FROM "{schema}".job
     """
-    rows = await database.ask(
+    rows = await session.ask(
         f"""
         SELECT r.* FROM unnest(%(queues)s::text[]) AS q (queue),
             LATERAL ({job} WHERE name = q.queue ORDER BY created_on DESC LIMIT {RECENT}) r

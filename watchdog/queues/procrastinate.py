@@ -23,7 +23,7 @@ from watchdog.queues.base import (
     Snapshot,
     Stage,
 )
-from watchdog.queues.pgboss import COUNTING, Database, PostgresSystem, PostgresUrl, connected
+from watchdog.queues.postgres import COUNTING, PostgresSystem, PostgresUrl, Session, connected
 from watchdog.wire.faults import Fault
 
 NO_CODE = "builtin:procrastinate.builtin_tasks.remove_old_jobs"
@@ -74,18 +74,18 @@ class ProcrastinateCanary(ProcrastinateQueue, CanarySystem):
 
     @asynccontextmanager
     async def canary(self, reach: Reach) -> AsyncIterator[Canary]:
-        async with connected(self, reach, RIGHTS) as database:
-            await there(database)
-            yield _Procrastinate(self, database)
+        async with connected(self, reach, RIGHTS) as session:
+            await there(session)
+            yield _Procrastinate(self, session)
 
     @property
     def call(self) -> dict[str, Json]:
         return HARMLESS if self.args is None and self.task == NO_CODE else self.args or {}
 
 
-async def there(database: Database) -> None:
+async def there(session: Session) -> None:
     """Raises Fault where there is no Procrastinate, or one that is too old."""
-    ((jobs, workers),) = await database.ask(
+    ((jobs, workers),) = await session.ask(
         "SELECT to_regclass('procrastinate_jobs') IS NOT NULL, to_regclass('procrastinate_workers') IS NOT NULL"
     )
     if not jobs:
@@ -153,36 +153,36 @@ COUNT = f"""
 """
 
 
-async def under_way(database: Database, queue: str) -> Depth:
+async def under_way(session: Session, queue: str) -> Depth:
     """What waits and what is being worked on. Which queues a worker works on is not written anywhere: what is known is
     whether there is any."""
-    ((waiting, active, delayed, oldest, head, any_worker),) = await database.ask(COUNT, {"queue": queue}, COUNTING)
+    ((waiting, active, delayed, oldest, head, any_worker),) = await session.ask(COUNT, {"queue": queue}, COUNTING)
     return Depth(waiting, active, delayed, oldest=oldest, consumers=None if any_worker else 0, head=head)
 
 
 class _Procrastinate:
     """A sentinel has its id as both of its locks: nobody else has that one, and an index leads to it."""
 
-    def __init__(self, config: ProcrastinateCanary, database: Database) -> None:
-        self.config, self.database = config, database
+    def __init__(self, config: ProcrastinateCanary, session: Session) -> None:
+        self.config, self.session = config, session
         self._ids: dict[str, int] = {}
 
     async def send(self, sentinel: Sentinel) -> str:
         config = self.config
         values = {"queue": config.queue, "task": config.task, "args": json.dumps(config.call)}
-        for (id,) in await self.database.ask(SEND, {"ref": sentinel.id, **values}):
+        for (id,) in await self.session.ask(SEND, {"ref": sentinel.id, **values}):
             self._ids[sentinel.id] = id
         return sentinel.id
 
     async def _id(self, ref: str) -> int:
         """0: it is not there."""
         if ref not in self._ids:
-            for (id,) in await self.database.ask(FIND, {"ref": ref}):
+            for (id,) in await self.session.ask(FIND, {"ref": ref}):
                 self._ids[ref] = id
         return self._ids.get(ref, 0)
 
     async def look(self, ref: str) -> Look:
-        rows = await self.database.ask(LOOK, {"id": await self._id(ref)})
+        rows = await self.session.ask(LOOK, {"id": await self._id(ref)})
         if not rows:
             return Look(Stage.LOST)
         status, attempts, gone, started, ended = rows[0]
@@ -198,11 +198,11 @@ class _Procrastinate:
         return Look(Stage.RUNNING, started, error="it failed, and waits for another try") if attempts else QUEUED
 
     async def cancel(self, ref: str) -> bool:
-        ((left,),) = await self.database.ask(CANCEL, {"id": await self._id(ref)})
+        ((left,),) = await self.session.ask(CANCEL, {"id": await self._id(ref)})
         return not left
 
     async def depth(self) -> Depth:
-        return await under_way(self.database, self.config.queue)
+        return await under_way(self.session, self.config.queue)
 
 
 QUEUED = Look(Stage.QUEUED)
@@ -218,15 +218,15 @@ class ProcrastinateJobs(ProcrastinateDatabase, JobSource):
 
     async def snapshot(self, reach: Reach) -> Snapshot:
         """A slot is one row, the newest of its task; its run is a job that carries the slot's time."""
-        async with connected(self, reach, READING) as database:
-            await there(database)
-            ((now, alive),) = await database.ask(ALIVE)
-            slots = await database.ask(SLOTS)
+        async with connected(self, reach, READING) as session:
+            await there(session)
+            ((now, alive),) = await session.ask(ALIVE)
+            slots = await session.ask(SLOTS)
             if slots and alive is None:
                 why = "no worker of Procrastinate is running, and it is the workers that begin periodic tasks"
                 raise Fault("scheduler_dead", why)
             runs: dict[str, list[_Run]] = defaultdict(list)
-            for task, *told in await database.ask(PERIODIC, {"tasks": sorted({slot[0] for slot in slots})}):
+            for task, *told in await session.ask(PERIODIC, {"tasks": sorted({slot[0] for slot in slots})}):
                 runs[task].append(_Run(*told))
         sharing = Counter(task for task, _, _, _ in slots)
         jobs = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container
 
 from watchdog.queues.base import Depth, DepthSystem, Ended, Reach
-from watchdog.queues.pgboss import connected, counted
+from watchdog.queues.postgres import connected, counted
 from watchdog.queues.procrastinate import RECENT, ProcrastinateQueue, at, there, under_way
 
 RIGHTS = "the role needs SELECT on procrastinate_jobs, _events and _workers"
@@ -20,14 +20,14 @@ class ProcrastinateDepth(ProcrastinateQueue, DepthSystem):
         return ("consumers",)
 
     async def depth(self, reach: Reach, within: int | None) -> Depth:
-        async with connected(self, reach, RIGHTS) as database:
-            await there(database)
-            depth = (await under_way(database, self.queue))._replace(consumers=None)  # of any queue, hence not of this
-            if told := await counted(database, reach, FAILED, {"queue": self.queue}):
+        async with connected(self, reach, RIGHTS) as session:
+            await there(session)
+            depth = (await under_way(session, self.queue))._replace(consumers=None)  # of any queue, hence not of this
+            if told := await counted(session, reach, FAILED, {"queue": self.queue}):
                 depth = depth._replace(failed=told[0])
             if within is None:
                 return depth
-            if told := await counted(database, reach, ENDED, {"queue": self.queue, "within": within}):
+            if told := await counted(session, reach, ENDED, {"queue": self.queue, "within": within}):
                 failed, well, kept = told
                 depth = depth._replace(ended=Ended(failed, well if kept else None))
             return depth
