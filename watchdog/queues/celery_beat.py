@@ -10,7 +10,8 @@ from pydantic import model_validator
 from watchdog.fields import FROM_FILE, Line
 from watchdog.queues import django_beat, redbeat
 from watchdog.queues.base import JobSource, Reach, Snapshot, installed
-from watchdog.queues.database import Database, DatabaseUrl, database, look
+from watchdog.queues.database import Database, look
+from watchdog.queues.database_kinds import DatabaseUrl, database
 from watchdog.queues.redis import RedisUrl, host_of, opened, spoken
 from watchdog.queues.sql import Zone
 

@@ -14,7 +14,8 @@ from pydantic import AfterValidator, BeforeValidator, WithJsonSchema, model_vali
 from watchdog.fields import Duration, FieldsError, Line, Model, between
 from watchdog.model import Json
 from watchdog.queues.base import JobFacts, JobSource, Reach, Snapshot, installed
-from watchdog.queues.database import Database, DatabaseUrl, database, look
+from watchdog.queues.database import Database, look
+from watchdog.queues.database_kinds import DatabaseUrl, database
 from watchdog.queues.instants import Time, instant
 from watchdog.schedule import Cron
 from watchdog.wire.faults import Fault

@@ -10,7 +10,8 @@ from pydantic import AfterValidator, model_validator
 
 from watchdog.queues.base import Reach, installed
 from watchdog.queues.change import change
-from watchdog.queues.database import Database, DatabaseUrl, database
+from watchdog.queues.database import Database
+from watchdog.queues.database_kinds import DatabaseUrl, database
 from watchdog.remedies.base import PARAMETERS, Act, Cause
 from watchdog.words import count
 
