@@ -15,6 +15,11 @@ Json: TypeAlias = Any
 
 Scalar: TypeAlias = str | int | float | bool | None
 
+JOB_MEMORY = "job:"
+"""A probe remembers a scheduled job under this and what stands for its name."""
+QUEUE_MEMORY = "queue"
+"""What a probe remembers of a queue: figure -> its limit, and since when it is beyond."""
+
 
 class Outcome(StrEnum):
     """What one run came to.

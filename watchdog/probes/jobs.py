@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple, Self
 from pydantic import AfterValidator, Field, StrictInt, create_model, model_validator
 
 from watchdog.fields import Duration, FieldsError, Line, Model, duration_text
-from watchdog.model import Evidence, Json, Observation, Outcome, Trouble
+from watchdog.model import JOB_MEMORY, Evidence, Json, Observation, Outcome, Trouble
 from watchdog.probes.base import Attempt, Probe, known_cron, known_zone
 from watchdog.probes.punctual import Known, Limits, Verdict, judge, recall
 from watchdog.probes.tasks import digest
@@ -23,8 +23,6 @@ PATIENCE = 5.0
 """Seconds that a source may take for any one answer."""
 SILENT = 300_000
 """A scheduler without a sign of life for so many ms is dead."""
-PREFIX = "job:"
-"""What is remembered of a job stands under this and what stands for its name."""
 SHOWN = 50
 """Jobs kept as evidence, those first that are not right."""
 REST = "*"
@@ -197,7 +195,7 @@ def told(jobs: list[Judged], attempt: Attempt) -> Observation:
     if len(bad) > 1:
         message = f"{count(len(bad), 'job')} of {len(jobs)} are not right: {', '.join(list(bad)[:5])}"
     remember = {_key(j.facts.name): _kept(j) for j in jobs}
-    forget = {key: None for key in attempt.memory if key.startswith(PREFIX) and key not in remember}
+    forget = {key: None for key in attempt.memory if key.startswith(JOB_MEMORY) and key not in remember}
     shown = sorted(jobs, key=lambda j: not j.verdict.reason)[:SHOWN]
     return Observation(
         Outcome.FAIL if bad else Outcome.PASS,
@@ -220,7 +218,7 @@ def _alive(snapshot: Snapshot) -> None:
 
 
 def _key(name: str) -> str:
-    return PREFIX + digest(name)
+    return JOB_MEMORY + digest(name)
 
 
 def _kept(judged: Judged) -> Json:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import Field, StrictFloat, StrictInt, create_model, model_validator
 
 from watchdog.fields import Duration, FieldsError, Model, between
-from watchdog.model import Evidence, Json, Observation, Outcome, Scalar
+from watchdog.model import QUEUE_MEMORY, Evidence, Json, Observation, Outcome, Scalar
 from watchdog.probes.backlog import Limit, Standing, judge, wrong
 from watchdog.probes.base import Attempt, Probe
 from watchdog.probes.verdict import faulted
@@ -19,8 +19,6 @@ from watchdog.words import span
 
 PATIENCE = 5.0
 """Seconds that the system may take for any one answer."""
-MEMORY = "queue"
-"""What is remembered: figure -> its limit, and since when it is beyond."""
 
 
 # --- what is asked
@@ -195,7 +193,7 @@ class QueueProbe(Probe):
         except Fault as fault:
             seen = faulted(fault, attempt.trace)
         else:
-            memory = attempt.memory.get(MEMORY) or {}
+            memory = attempt.memory.get(QUEUE_MEMORY) or {}
             stands = judge(self.rules.limits, depth, memory, attempt.slot, attempt.away)
             seen = told(stands, depth, attempt)
         return replace(seen, evidence=replace(seen.evidence, facts={**seen.evidence.facts, **reach.facts}))
@@ -221,7 +219,7 @@ def told(stands: Iterable[Standing], depth: Depth, attempt: Attempt) -> Observat
         phases=attempt.trace.phases,
         measurements=_measured(stands, depth),
         evidence=Evidence(_facts(stands, depth)),
-        remember={MEMORY: kept} if attempt.memory.get(MEMORY) != kept else {},
+        remember={QUEUE_MEMORY: kept} if attempt.memory.get(QUEUE_MEMORY) != kept else {},
     )
 
 

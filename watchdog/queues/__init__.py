@@ -7,7 +7,6 @@ from collections.abc import Mapping
 
 from watchdog.queues.apscheduler import ApschedulerJobs
 from watchdog.queues.base import (
-    FIGURES,
     Canary,
     CanarySystem,
     Depth,
@@ -62,6 +61,6 @@ QUEUES: Mapping[str, type[DepthSystem]] = {
 }
 
 __all__ = [
-    "CANARIES", "FIGURES", "JOBS", "QUEUES", "Canary", "CanarySystem", "Depth", "DepthSystem", "Ended", "JobFacts",
+    "CANARIES", "JOBS", "QUEUES", "Canary", "CanarySystem", "Depth", "DepthSystem", "Ended", "JobFacts",
     "JobSource", "Look", "Reach", "Sentinel", "Snapshot", "Stage", "System",
 ]  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from watchdog.model import Scalar
+from watchdog.model import QUEUE_MEMORY, Scalar
 from watchdog.store.codec import loads
 from watchdog.store.tables import memory, results
 
@@ -27,5 +27,5 @@ def looks(connection: Connection, probe: int, start: int) -> list[Looked]:
 
 def limits(connection: Connection, probe: int) -> dict[str, dict[str, Any]]:
     """Figure -> its limit, and since when it is beyond, as its probe remembers them."""
-    kept = sa.select(memory.c.value).where(memory.c.probe == probe, memory.c.key == "queue")
+    kept = sa.select(memory.c.value).where(memory.c.probe == probe, memory.c.key == QUEUE_MEMORY)
     return loads(connection.execute(kept).scalar()) or {}

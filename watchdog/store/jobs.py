@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from watchdog.model import Json, ProbeInfo, Result, State
+from watchdog.model import JOB_MEMORY, Json, ProbeInfo, Result, State
 from watchdog.rules import STATE_OF, job, missing, task
 from watchdog.store.codec import info_of, loads, result_of
 from watchdog.store.database import RESULT_COLUMNS
@@ -83,7 +83,7 @@ def jobs(connection: Connection, probe: int | None = None) -> list[Job]:
     """Every job that is watched, or those of one probe: first what is wrong, the worst first, then by name."""
     seen = looks(connection, probe)
     found = [one for look in seen.values() for one in tasks(look)]
-    kept = sa.select(memory.c.probe, memory.c.value).where(memory.c.key.startswith("job:", autoescape=True))
+    kept = sa.select(memory.c.probe, memory.c.value).where(memory.c.key.startswith(JOB_MEMORY, autoescape=True))
     there = sa.select(probes.c.id).where(probes.c.removed_at.is_(None), probes.c.kind.in_(KINDS))
     kept = kept.where(memory.c.probe.in_(there) if probe is None else memory.c.probe == probe)
     found += [_job(seen[row.probe], loads(row.value)) for row in connection.execute(kept) if row.probe in seen]
