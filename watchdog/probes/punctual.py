@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from watchdog.queues import JobFacts
 from watchdog.schedule import BRIDGED, MOST_UNMET, Away, Cron, Interval, Schedule, silence, unmet
-from watchdog.words import clock, count, date, span
+from watchdog.words import DAY, clock, count, date, span
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,4 +180,4 @@ def _overdue(facts: JobFacts, limits: Limits, due: Owed, now: int, away: Away) -
 
 
 def _when(at: int, now: int) -> str:
-    return clock(at) if now - at < 86_400_000 else f"{date(at, now)} {clock(at)}"
+    return clock(at) if now - at < DAY else f"{date(at, now)} {clock(at)}"

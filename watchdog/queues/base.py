@@ -22,6 +22,7 @@ from watchdog.wire import Trace, Wire
 from watchdog.wire.address import Egress
 from watchdog.wire.faults import Fault
 from watchdog.wire.trace import DOING
+from watchdog.words import DAY
 
 
 class Stage(StrEnum):
@@ -90,7 +91,7 @@ FIGURES = ("waiting", "active", "delayed", "failed", "oldest", "consumers")
 
 LAST = 100_000_000_000_000
 """Milliseconds since the epoch that are a time."""
-CENTURY = 36_525 * 86_400_000
+CENTURY = 36_525 * DAY
 
 
 def ms(told: str | float | None) -> int | None:

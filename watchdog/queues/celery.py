@@ -32,6 +32,7 @@ from watchdog.queues.base import (
 from watchdog.queues.redis import RedisUrl, opened, said, spoken
 from watchdog.wire.aside import aside
 from watchdog.wire.faults import Fault
+from watchdog.words import DAY
 
 T = TypeVar("T")
 
@@ -133,7 +134,7 @@ class CeleryCanary(CeleryQueue, CanarySystem):
 
     sends: ClassVar[str] = "args"
     pickup_hint: ClassVar[str] = "say finish_within alone, or tracks_started where the workers have task_track_started"
-    blocks_for: ClassVar[int | None] = 86_400_000
+    blocks_for: ClassVar[int | None] = DAY
 
     backend: RedisUrl
     """Where the workers keep their results: redis://user:password@host:6379/1."""

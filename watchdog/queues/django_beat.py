@@ -8,11 +8,12 @@ from watchdog.queues.base import JobFacts, Snapshot
 from watchdog.queues.beat import MOST, cron, idle_since, interval
 from watchdog.queues.instants import instant
 from watchdog.wire.faults import Fault
+from watchdog.words import DAY, HOUR, MINUTE, SECOND
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Row, Select
 
-PERIODS = {"days": 86_400_000, "hours": 3_600_000, "minutes": 60_000, "seconds": 1_000, "microseconds": 0.001}
+PERIODS = {"days": DAY, "hours": HOUR, "minutes": MINUTE, "seconds": SECOND, "microseconds": 0.001}
 LAG = 190_000
 """Beat writes down every 180 s what it has sent, at the end of a round of 5 s."""
 TABLE = "django_celery_beat_periodictask"

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from watchdog.beat import Kind
 from watchdog.web.guesses import Guesses
+from watchdog.words import DAY
 
 UNDER = "/in/"
 KEPT = 12_288
@@ -20,7 +21,7 @@ PATIENCE = 30.0
 """Seconds that a body may take; then what came of it is all there is."""
 OFTEN, WINDOW = 600, 60_000
 """So many check-ins of one job in so many ms; beyond it something runs wild."""
-LONGEST = 31 * 86_400_000
+LONGEST = 31 * DAY
 """How late, in ms, a check-in may be told."""
 _RUN = re.compile(r"[A-Za-z0-9._:~-]{0,64}")
 _WORDS = {"": Kind.OK, **{kind.value: kind for kind in (Kind.START, Kind.FAIL, Kind.LOG)}}
