@@ -7,6 +7,9 @@ from contextlib import suppress
 
 import pytest
 
+from tests.queues.runs import once
+from watchdog.model import Outcome, Report
+from watchdog.probes import JobsProbe
 from watchdog.queues.redis import spoken
 
 
@@ -26,6 +29,30 @@ def test_a_cancellation_that_the_client_loses_gets_out_yet() -> None:
 
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(look())
+
+
+@pytest.mark.parametrize("answer", [b":x\r\n", b"$abc\r\n", b"+" + b"a" * 100_000 + b"\r\n"])
+def test_what_is_no_redis_is_named(answer: bytes) -> None:
+    talks: list[asyncio.Task[None] | None] = []
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        talks.append(asyncio.current_task())
+        if await reader.read(1):
+            writer.write(answer)
+            await reader.read()
+        writer.close()
+
+    async def look() -> Report:
+        async with await asyncio.start_server(talk, "127.0.0.1") as server:
+            port = server.sockets[0].getsockname()[1]
+            jobs = {"bullmq": {"redis": f"redis://127.0.0.1:{port}", "queue": "mail"}}
+            report = await once(JobsProbe.model_validate({"name": "Mail", "jobs": jobs}))
+            await asyncio.gather(*filter(None, talks))
+            return report
+
+    report = asyncio.run(look())
+    assert report.result.outcome is Outcome.FAIL, report.result.message
+    assert report.result.reason in ("broker_refused", "broker_unreachable")
 
 
 def test_a_deadline_that_the_client_loses_is_one_yet() -> None:

@@ -95,6 +95,8 @@ def spoken() -> Iterator[None]:
         raise unreachable(fault.message if fault else said(e)) from None
     except refusals.RedisError as e:
         raise Fault("broker_refused", f"Redis answers: {said(e)}") from None
+    except ValueError:  # what the client says of an answer that it cannot read
+        raise Fault("broker_refused", "what answers does not speak the protocol of Redis") from None
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError
