@@ -23,7 +23,7 @@ from watchdog.cli import unsent
 
 SCRIPT = """
 import sys
-print("copying"); print("no space left", file=sys.stderr); sys.stdout.flush()
+print("copying", flush=True); sys.stderr.write("no space left\\n"); sys.stderr.flush()
 sys.exit(int(sys.argv[1]))
 """
 

@@ -62,7 +62,10 @@ def incidents(
 
 
 def jobs(config: ConfigFile = DEFAULT, output: OutputFormat = Output.TABLE) -> None:
-    """Every scheduled job, heartbeat and task, and when it should run next. Exits 1 when one is not right."""
+    """Every job, heartbeat and task, and how it does.
+
+    With when it should run next. Exits 1 when one is not right.
+    """
     from watchdog.service.clock import wall
     from watchdog.store.jobs import jobs as found_jobs
     from watchdog.store.shapes import job_json
