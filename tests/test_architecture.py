@@ -102,6 +102,7 @@ HEAVY = frozenset(
 
 
 USED_UNNAMED = {
+    "httptools": "uvicorn reads requests with it",
     "python-multipart": "FastAPI reads forms with it",
     "sniffio": "httpcore looks for it on every request, and finds it faster when it is there",
     "tzdata": "time zones on machines that have none",

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import structlog
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from watchdog.alerts import Routes
 from watchdog.assets import asset
@@ -57,6 +57,8 @@ FRESH = 20 * CLAIM * 1000
 """Ready means a claim in so many ms."""
 VISITS = 256
 """Connections to the pages at once: a quarter of the files that a process may usually open."""
+HEAD = 65_536
+"""Bytes that the head of a request may have."""
 LOOPBACK, EVERY = ("localhost", "127.0.0.1", "[::1]"), ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
 UNREAD = 1
 """Seconds that a visitor may take to read what was asked for before we were told to stop."""
@@ -200,8 +202,11 @@ def known_as(server: ListenConfig) -> tuple[list[str], list[str]]:
     return hosts, origins
 
 
-class Visit(H11Protocol):
+class Visit(HttpToolsProtocol):
     """A connection to the pages. Visitors, however many, must not take the files that probes need to connect."""
+
+    _heading, _head = False, 0
+    """Whether the head of a request is under way, and how many bytes came since it began."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in uvicorn
         super().connection_made(transport)
@@ -210,9 +215,26 @@ class Visit(H11Protocol):
             self.connections.discard(idlest)
             idlest.transport.abort()
 
-    def _idlest(self) -> H11Protocol:
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._heading, self._head = True, 0
+
+    def on_headers_complete(self) -> None:
+        self._heading = False
+        super().on_headers_complete()
+
+    def data_received(self, data: bytes) -> None:
+        """The parser itself would take a head without an end."""
+        super().data_received(data)
+        if self._heading:
+            self._head += len(data)
+            if self._head > HEAD:
+                self._heading = False
+                self.send_400_response("The head of the request is too long.")
+
+    def _idlest(self) -> HttpToolsProtocol:
         """One that has asked for nothing, or has its answer; this one when there is none."""
-        others = (other for other in self.connections if isinstance(other, H11Protocol) and other is not self)
+        others = (other for other in self.connections if isinstance(other, HttpToolsProtocol) and other is not self)
         return next((other for other in others if other.cycle is None or other.cycle.response_complete), self)
 
 

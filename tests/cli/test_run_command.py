@@ -74,6 +74,23 @@ def test_visitors_who_hold_connections_keep_no_probe_and_no_other_visitor_waitin
         assert run.stop() == 0
 
 
+def test_a_request_whose_head_does_not_end_is_refused(write: Write) -> None:
+    with served(write(server={"listen": "127.0.0.1:0"})) as run:
+        place = ("127.0.0.1", int(run.pages.rpartition(":")[2].strip("/")))
+        with socket.create_connection(place, 10) as visitor:
+            visitor.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n")
+            with suppress(ConnectionError):  # it is over while we still speak
+                for n in range(1_000):
+                    visitor.sendall(b"X-%d: %s\r\n" % (n, b"x" * 1_000))
+                assert visitor.recv(100).startswith(b"HTTP/1.1 400 ")
+        with socket.create_connection(place, 30) as visitor:
+            cookie = b"Cookie: a=" + b"x" * 60_000
+            body = b"POST /nowhere HTTP/1.1\r\nHost: localhost\r\n%s\r\nContent-Length: 200000\r\n\r\n" % cookie
+            visitor.sendall(body + b"x" * 200_000)
+            assert not visitor.recv(100).startswith(b"HTTP/1.1 400 "), "what follows the head is not counted"
+        assert run.get("healthz").status_code == 200
+
+
 def _is_over(connection: socket.socket) -> bool:
     connection.setblocking(False)
     try:
