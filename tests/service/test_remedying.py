@@ -6,11 +6,12 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from tests.patience import until
-from tests.service.house import scripted
+from tests.service.house import House, scripted
 from tests.standins import Answer, HttpStandIn
 from tests.store.lab import EVERY, T0, Lab, member, result
 from watchdog.model import Outcome, Trouble
@@ -91,6 +92,23 @@ async def test_told_to_stop_it_ends_what_it_does_and_begins_nothing(tmp_path: Pa
             ward.lab.record(result(probe, SLOT + 1, Outcome.FAIL, jobs={"ledger": Trouble("job_stuck", "", "8")}))
         await ward.remedying.remedy()
     assert len(ops.heard) == 2
+
+
+async def test_a_remedy_that_hangs_and_a_run_that_hangs_are_waited_for_side_by_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with House(f"sqlite:///{tmp_path / 'watchdog.db'}", [scripted("a")]) as house:
+        met = asyncio.Barrier(2)
+
+        async def meets(_: float) -> None:
+            await met.wait()
+
+        monkeypatch.setattr(house.dispatcher, "stop", meets)
+        monkeypatch.setattr(house.service, "_remedying", SimpleNamespace(stop=meets))
+        await house.service.start()
+        async with asyncio.timeout(60):
+            await house.service.stop()
+        monkeypatch.undo()
 
 
 async def test_a_name_that_is_masked_is_nothing_to_act_on(tmp_path: Path, ops: HttpStandIn) -> None:

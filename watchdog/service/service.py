@@ -276,9 +276,8 @@ class Service:
         with suppress(TimeoutError):
             async with asyncio.timeout(1), self._claiming:
                 pass
-        if self._remedying is not None:
-            await self._remedying.stop(GRACE)
-        await self.dispatcher.stop(GRACE)
+        remedying = [self._remedying.stop(GRACE)] if self._remedying is not None else []
+        await asyncio.gather(self.dispatcher.stop(GRACE), *remedying)  # side by side: ending has a bound
         async with self._recording:  # a batch on its way is stored by now, or in the spool again
             pass
         while self._spool:
