@@ -6,8 +6,10 @@ import asyncio
 from contextlib import suppress
 
 import pytest
+import redis
 
-from tests.queues.runs import once
+from tests.queues.runs import canary, once
+from tests.redis_server import Redis
 from watchdog.model import Outcome, Report
 from watchdog.probes import JobsProbe
 from watchdog.queues.redis import spoken
@@ -63,3 +65,29 @@ def test_a_deadline_that_the_client_loses_is_one_yet() -> None:
 
     with pytest.raises(TimeoutError):
         asyncio.run(look())
+
+
+@pytest.mark.parametrize(("system", "where"), [("bullmq", "redis"), ("celery", "broker"), ("rq", "redis")])
+def test_a_user_without_the_right_to_a_command(redis_server: Redis, system: str, where: str) -> None:
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.acl_setuser("sender", True, passwords=["+pw"], keys=["*"], commands=["+@connection", "+info"])
+        url = redis_server.url.replace("//", "//sender:pw@")
+        job = {system: {where: url, "queue": "mail", **({"backend": url} if system == "celery" else {})}}
+        try:
+            result = asyncio.run(once(canary(job))).result
+        finally:
+            client.acl_deluser("sender")
+    assert (result.outcome, result.reason) == (Outcome.FAIL, "broker_refused")
+    assert result.message.startswith("Redis does not allow it: ")
+
+
+def test_a_user_of_celery_who_may_look_and_not_send(redis_server: Redis) -> None:
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.acl_setuser("sender", True, passwords=["+pw"], keys=["*"], commands=["+@all", "-lpush"])
+        url = redis_server.url.replace("//", "//sender:pw@")
+        try:
+            result = asyncio.run(once(canary({"celery": {"broker": url, "backend": url}}))).result
+        finally:
+            client.acl_deluser("sender")
+    assert (result.outcome, result.reason) == (Outcome.FAIL, "broker_refused")
+    assert "'lpush'" in result.message

@@ -18,7 +18,7 @@ from tests.mcp_servers.raw import Answer, raw_server, tool
 from tests.postgres import Postgres
 from tests.standins import Answer as Reply
 from tests.standins import HttpStandIn
-from watchdog.probes import JobsProbe
+from watchdog.probes import KINDS, JobsProbe, Probe
 from watchdog.queues import Reach
 from watchdog.remedies import Cause, Remedy
 from watchdog.remedies.reasons import reasons_meant
@@ -308,3 +308,24 @@ def test_whatever_is_suggested_for_a_reason_is_one() -> None:
     with pytest.raises(ValueError, match="did you mean not_draining") as error:
         reasons_meant("Not draining")
     assert reasons_meant(str(error.value).rpartition("did you mean ")[2].rstrip("?"))
+
+
+@pytest.mark.parametrize(
+    ("probe", "found", "never"),
+    [
+        ({"http": "https://api.example/"}, "unexpected_status", "stuck"),
+        ({"mcp": "https://api.example/mcp"}, "stale", "job_overdue"),
+        ({"jobs": {"apscheduler": {"url": "sqlite:////jobs.db"}}}, "overdue", "not_draining"),
+        ({"queue": {"bullmq": {"redis": "redis://redis", "queue": "mail"}}}, "no_consumers", "task_failed"),
+        ({"canary": {"bullmq": {"redis": "redis://redis", "queue": "mail"}}}, "job_failed", "job_stuck"),
+        ({"heartbeat": {"key": "k" * 22, "every": "1h"}}, "too_long", "queue_over"),
+    ],
+)
+def test_a_remedy_for_what_its_probe_never_finds_is_refused(probe: dict[str, Any], found: str, never: str) -> None:
+    def configured(*on: str) -> Probe:
+        remedy = {"on": on, "http": "https://ops.example/restart"}
+        return KINDS[next(iter(probe))].model_validate({"name": "A", "every": "5m", **probe, "remedy": remedy})
+
+    assert configured(found, "timeout").remedy
+    with pytest.raises(ValidationError, match=f"never finds that: {never}"):
+        configured(found, never)

@@ -42,6 +42,7 @@ async def hang(_: Attempt) -> Observation:
 
 class Scripted(Probe):
     kind: ClassVar[str] = "scripted"
+    finds: ClassVar[tuple[str, ...]] = ("job_", "task_", "queue_")
     script: Any = good
     at: str = ""
     """Its host."""

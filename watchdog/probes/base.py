@@ -118,7 +118,8 @@ class Probe(Common):
     """What `expect` and `prefer` may name: variable -> CEL type, as `compile_expression` takes them."""
     refuses: ClassVar[Mapping[str, str]] = {}
     """Fields of every probe that mean nothing for this kind -> why. Defaults for them do not apply."""
-
+    finds: ClassVar[tuple[str, ...]] = ()
+    """Its reasons that are about jobs, tasks and queues, or how they begin."""
     told_by: ClassVar[str] = ""
     """Who tells it what it knows, where that is not the target asked in a run: then a run by itself can see nothing."""
 
@@ -174,6 +175,8 @@ class Probe(Common):
             raise FieldsError(
                 [(("remedy",), "no run has an id here: that takes jobs in a table, and `id` among `columns`")]
             )
+        if never := [] if self.remedy is None else self.remedy.strange(self.finds):
+            raise FieldsError([(("remedy", "on"), f"a probe of kind {self.kind} never finds that: {', '.join(never)}")])
         return self
 
     @property

@@ -115,6 +115,7 @@ class CanaryProbe(Probe):
     """Sends a sentinel job through a queue. A sentinel a slot, never two at once."""
 
     kind: ClassVar[str] = "canary"
+    finds: ClassVar[tuple[str, ...]] = ("job_failed", "job_vanished", "job_id_missing", "queue_missing")
     refuses = {  # noqa: RUF012 - a ClassVar of the base
         "timeout": "a canary has finish_within, and some seconds on top of it",
         "retries": "a sentinel is never sent twice",

@@ -45,6 +45,7 @@ class HeartbeatProbe(Probe):
     """Looks at what a job's check-ins add up to. `every` is how often."""
 
     kind: ClassVar[str] = "heartbeat"
+    finds: ClassVar[tuple[str, ...]] = ("job_",)
     told_by: ClassVar[str] = "its job checks in at the running service"
     refuses = {  # noqa: RUF012 - a ClassVar of the base
         "schedule": "the job's schedule stands under heartbeat; every says how often it is looked at",

@@ -119,6 +119,7 @@ class JobsProbe(Probe):
     """Watches the scheduled jobs of a queue, a table or a scheduler. Each job is told of by itself."""
 
     kind: ClassVar[str] = "jobs"
+    finds: ClassVar[tuple[str, ...]] = ("job_", "queue_missing")
     refuses = {  # noqa: RUF012 - a ClassVar of the base
         "expect": "jobs are judged by their schedules and limits",
         "prefer": "jobs are judged by their schedules and limits",

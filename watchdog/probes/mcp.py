@@ -87,6 +87,7 @@ class McpProbe(Probe):
     """Visits an MCP server. Without `expect`, it must answer, list the required tools and report no error."""
 
     kind: ClassVar[str] = "mcp"
+    finds: ClassVar[tuple[str, ...]] = ("task",)
     variables: ClassVar[Mapping[str, str]] = {
         "result": "dyn",
         "is_error": "bool",

@@ -146,6 +146,7 @@ class QueueProbe(Probe):
     """Looks into a queue, and changes nothing in it."""
 
     kind: ClassVar[str] = "queue"
+    finds: ClassVar[tuple[str, ...]] = ("queue_",)
     refuses = {  # noqa: RUF012 - a ClassVar of the base
         "expect": "a queue is judged by its rules",
         "prefer": "a queue is judged by its rules",

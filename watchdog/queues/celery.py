@@ -92,6 +92,8 @@ class CeleryQueue(System):
     async def aside(self, patience: float, work: Callable[[Any, Any], T]) -> T:
         """What `work` finds, given Celery and a connection, on a thread of its own: it waits as long as it likes, we
         do not. Raises Fault."""
+        from kombu.exceptions import OperationalError
+
         if not THREADS.acquire(blocking=False):
             raise unreachable("too many earlier calls still wait for an answer")
 
@@ -100,14 +102,19 @@ class CeleryQueue(System):
                 app = _app(self.broker, patience)
                 with app.connection_for_write() as connection:
                     return work(app, connection)
+            except OperationalError as e:  # whatever goes wrong as something is sent
+                raise e.__cause__ or e from None
             finally:
                 THREADS.release()
 
         try:
             async with asyncio.timeout(patience):
-                return await aside(run, f"ask {self.target}")
+                with spoken():
+                    return await aside(run, f"ask {self.target}")
         except TimeoutError:
             raise unreachable(f"the broker gives no answer in {patience:g} s") from None
+        except Fault:
+            raise
         except Exception as e:
             raise unreachable(said(e)) from None
 

@@ -88,7 +88,7 @@ def spoken() -> Iterator[None]:
         yield
     except refusals.AuthenticationError:
         raise unreachable("Redis refuses the password") from None
-    except refusals.AuthorizationError as e:
+    except refusals.NoPermissionError as e:
         raise Fault("broker_refused", f"Redis does not allow it: {said(e)}") from None
     except (refusals.ConnectionError, refusals.TimeoutError, OSError) as e:
         fault = fault_of(e)

@@ -20,7 +20,7 @@ from watchdog.fields import Duration, Model
 from watchdog.remedies.base import RUN, Act, Cause
 from watchdog.remedies.http import HttpRemedy
 from watchdog.remedies.mcp import McpRemedy
-from watchdog.remedies.reasons import reasons_meant
+from watchdog.remedies.reasons import may_be_found, reasons_meant
 from watchdog.remedies.sql import SqlRemedy
 
 KINDS: Mapping[str, type[Act]] = {"sql": SqlRemedy, "http": HttpRemedy, "mcp": McpRemedy}
@@ -63,6 +63,11 @@ class _Remedy(Model):
     def act(self) -> Act:
         act: Act = next(filter(None, (getattr(self, name) for name in KINDS)))
         return act
+
+    def strange(self, finds: tuple[str, ...]) -> list[str]:
+        """The words of `on` that stand for nothing which is found. `finds`: how the reasons begin that are about jobs,
+        tasks and queues."""
+        return [word for word in self.on if not any(may_be_found(reason, finds) for reason in reasons_meant(word))]
 
     @property
     def reasons(self) -> frozenset[str]:

@@ -21,6 +21,11 @@ SHORT = ("job", "task", "queue")
 """What need not be said: a probe tells of one of them."""
 
 
+def may_be_found(reason: str, finds: tuple[str, ...]) -> bool:
+    """`finds`: how the reasons begin that are about jobs, tasks and queues; any other may come of anything."""
+    return reason.startswith(finds) or not reason.startswith(SHORT)
+
+
 def reasons_meant(word: str) -> tuple[str, ...]:
     """The reasons that a word stands for: itself, or short for those of jobs, tasks and queues ("stuck"). Raises
     ValueError."""
