@@ -26,7 +26,7 @@ from watchdog.queues.base import (
     Stage,
     ms,
 )
-from watchdog.queues.redis import RedisSystem, spoken
+from watchdog.queues.redis import RedisSystem, instant, spoken
 from watchdog.wire.faults import Fault
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class BullmqJobs(BullmqQueue, JobSource):
             pipe.time()
             pipe.zrange(self.key("repeat"), 0, MOST - 1, withscores=True)
             pipe.lrange(self.key("active"), 0, MOST - 1)
-            (seconds, micros), planned, active = await pipe.execute()
+            time, planned, active = await pipe.execute()
         active = [ref for ref in active if ref.startswith("repeat:")]
         ends = [
             ref
@@ -123,7 +123,7 @@ class BullmqJobs(BullmqQueue, JobSource):
                 held = n >= len(active) or bool(locks[n])
                 runs.setdefault(name, []).append(_Run(ms(begun) or 0, ms(ended), error or "", held))
         jobs = tuple(_job(name, ms(due), told[n], runs.get(name, [])) for n, (name, due) in enumerate(planned))
-        return Snapshot(int(seconds) * 1000 + int(micros) // 1000, jobs)
+        return Snapshot(instant(time), jobs)
 
 
 class _Run(NamedTuple):
@@ -222,8 +222,8 @@ async def _depth(config: BullmqQueue, client: Any, within: int | None = None) ->
         pipe.lindex(key("paused"), -1)
         pipe.zrange(key("prioritized"), 0, 0)
         told = await pipe.execute()
-    (seconds, micros), paused, wait, halted, active, prioritized, delayed, failed, *heads, first = told
-    now = int(seconds) * 1000 + int(micros) // 1000
+    time, paused, wait, halted, active, prioritized, delayed, failed, *heads, first = told
+    now = instant(time)
     heads = [head for head in (*heads, *first) if head]
     async with client.pipeline(transaction=False) as pipe:
         for head in heads:

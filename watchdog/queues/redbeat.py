@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 from watchdog.model import Json
 from watchdog.queues.base import JobFacts, Snapshot
 from watchdog.queues.beat import MOST, cron, idle_since, interval
+from watchdog.queues.redis import instant
 from watchdog.words import span
 
 LONGEST = 20_000
@@ -32,8 +33,8 @@ async def read(client: Any, prefix: str, facts: dict[str, Json]) -> Snapshot:
         pipe.time()
         pipe.zrange(f"{prefix}:schedule", 0, MOST - 1, withscores=True)
         pipe.pttl(lock)
-        (seconds, micros), entries, held = await pipe.execute()
-    now = int(seconds) * 1000 + int(micros) // 1000
+        time, entries, held = await pipe.execute()
+    now = instant(time)
     told = [one for at in range(0, len(entries), SOME) for one in await _told(client, entries[at : at + SOME])]
     runs = [_instant(meta.get("last_run_at")) for _, meta in told]
     zone = max((run for run in runs if run.zone), default=NEVER).zone

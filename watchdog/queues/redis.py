@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import Annotated, Any, ClassVar
 from urllib.parse import urlsplit
@@ -100,6 +100,12 @@ def spoken() -> Iterator[None]:
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError
+
+
+def instant(time: Sequence[int | str]) -> int:
+    """What the server's clock says, of an answer to TIME, in ms."""
+    seconds, micros = map(int, time)
+    return seconds * 1000 + micros // 1000
 
 
 def said(error: Exception) -> str:

@@ -29,7 +29,7 @@ from watchdog.queues.base import (
     Stage,
     ms,
 )
-from watchdog.queues.redis import RedisSystem, spoken
+from watchdog.queues.redis import RedisSystem, instant, spoken
 from watchdog.wire.faults import Fault
 from watchdog.words import span
 
@@ -203,9 +203,9 @@ async def _depth(config: RqQueue, client: Any) -> Depth:
         pipe.lindex(key("queue", queue), 0)
         pipe.smembers(key("workers", queue))
         pipe.exists(key("suspended"))
-        (seconds, micros), waiting, active, delayed, failed, head, workers, suspended = await pipe.execute()
+        time, waiting, active, delayed, failed, head, workers, suspended = await pipe.execute()
     since = _ms(await client.hget(key("job", head), "enqueued_at")) if head else None
-    now = int(seconds) * 1000 + int(micros) // 1000
+    now = instant(time)
     oldest = None if since is None else max(now - since, 0)
     alive = await _alive(client, config, [worker.removeprefix(key("worker", "")) for worker in workers])
     return Depth(waiting, active, delayed, failed, oldest, alive, bool(suspended), head)
@@ -229,8 +229,8 @@ class RqJobs(RqRedis, JobSource):
             pipe.time()
             pipe.zrange(self.key("cron_schedulers"), 0, -1, withscores=True)
             pipe.zrange(self.key("cron_jobs"), -1, -1, withscores=True)
-            (seconds, micros), schedulers, newest = await pipe.execute()
-        now = int(seconds) * 1000 + int(micros) // 1000
+            time, schedulers, newest = await pipe.execute()
+        now = instant(time)
         told = [await client.hget(self.key("cron_scheduler", name), "cron_jobs") for name, _ in schedulers]
         jobs = [job for text in filter(None, told) for job in _listed(text)]
         if not any(told) and newest:
