@@ -160,6 +160,16 @@ def test_a_task_is_a_job_that(
     assert (shown.state, shown.shape, shown.word, job.message) == told, sentence
 
 
+def test_a_job_that_its_source_expects_is_on_time_without_a_schedule(tmp_path: Path) -> None:
+    book = Book()
+    table = book.probe("Table", "jobs")
+    book.result(table, NOW, jobs={})
+    book.job(table, "expected", plan="", last_start=NOW, expected=NOW + HOUR)
+    book.job(table, "whenever", plan="", last_start=NOW, expected=None)
+    with filled(f"sqlite:///{tmp_path}/t.db", book) as database, database.read() as connection:
+        assert [(job.name, job.word) for job in jobs(connection)] == [("expected", "On time"), ("whenever", "Ok")]
+
+
 def test_what_a_job_told_us_is_on_the_page_of_its_heartbeat(app: FastAPI) -> None:
     told = said(app, "/probes/nightly-backup")
     assert "Check-ins judged 20 s ago" in told

@@ -53,7 +53,12 @@ class Job:
     @property
     def word(self) -> str:
         """How it does, in a word or two: "Overdue", "On time"."""
-        return job_word(self.reason, ran=self.last_start is not None, planned=bool(self.plan))
+        return job_word(self.reason, ran=self.last_start is not None, planned=self.judged)
+
+    @property
+    def judged(self) -> bool:
+        """Somebody knows when it should run: its schedule, or the source that has written down its next run."""
+        return bool(self.plan) or self.expected is not None
 
     @property
     def unread_for(self) -> str:
