@@ -12,7 +12,9 @@ from tests.queues.runs import canary, once
 from tests.redis_server import Redis
 from watchdog.model import Outcome, Report
 from watchdog.probes import JobsProbe
-from watchdog.queues.redis import spoken
+from watchdog.queues import redis_bound
+from watchdog.queues.redis import instant, spoken
+from watchdog.wire.faults import Fault
 
 
 async def _loses_a_cancellation() -> None:
@@ -33,28 +35,78 @@ def test_a_cancellation_that_the_client_loses_gets_out_yet() -> None:
         asyncio.run(look())
 
 
-@pytest.mark.parametrize("answer", [b":x\r\n", b"$abc\r\n", b"+" + b"a" * 100_000 + b"\r\n"])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b":x\r\n",
+        b"$abc\r\n",
+        b"$-7\r\n",
+        b"$2000000000\r\n",
+        b"+" + b"a" * 100_000 + b"\r\n",
+        b"*1\r\n" * 100_000,
+        b">1\r\n:1\r\n" * 100_000,
+    ],
+)
 def test_what_is_no_redis_is_named(answer: bytes) -> None:
+    report = asyncio.run(_told(answer))
+    assert report.result.outcome is Outcome.FAIL, report.result.message
+    assert report.result.reason in ("broker_refused", "broker_unreachable")
+
+
+@pytest.mark.parametrize("begin", [b"*2000000000\r\n", b"~2000000000\r\n"])
+def test_what_has_no_end_is_read_no_further_than_a_bound(begin: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redis_bound, "MOST", 1_000_000)
+    report = asyncio.run(_told(begin + b":1\r\n" * 10_000))
+    assert report.result.reason == "broker_refused"
+    assert "more than" in report.result.message
+
+
+def test_others_have_a_turn_while_a_long_answer_is_read() -> None:
+    async def look() -> int:
+        stream = asyncio.StreamReader()
+        stream.feed_data(b":1\r\n" * 100_000)
+        reader = redis_bound.BoundedReader(stream)
+        turns = 0
+
+        async def others() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        waiting = asyncio.create_task(others())
+        for _ in range(100_000):
+            await reader.readline()
+        waiting.cancel()
+        return turns
+
+    assert asyncio.run(look()) >= 100
+
+
+def test_a_clock_that_shows_no_time_is_an_answer_that_cannot_be_read() -> None:
+    assert instant((1_700_000_000, 5_000)) == 1_700_000_000_005
+    with pytest.raises(Fault), spoken():
+        instant((10**18, 0))
+
+
+async def _told(answer: bytes) -> Report:
+    """What is said of somebody who answers so."""
     talks: list[asyncio.Task[None] | None] = []
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         talks.append(asyncio.current_task())
         if await reader.read(1):
             writer.write(answer)
-            await reader.read()
+            with suppress(ConnectionError):  # we hang up on what it still says
+                await reader.read()
         writer.close()
 
-    async def look() -> Report:
-        async with await asyncio.start_server(talk, "127.0.0.1") as server:
-            port = server.sockets[0].getsockname()[1]
-            jobs = {"bullmq": {"redis": f"redis://127.0.0.1:{port}", "queue": "mail"}}
-            report = await once(JobsProbe.model_validate({"name": "Mail", "jobs": jobs}))
-            await asyncio.gather(*filter(None, talks))
-            return report
-
-    report = asyncio.run(look())
-    assert report.result.outcome is Outcome.FAIL, report.result.message
-    assert report.result.reason in ("broker_refused", "broker_unreachable")
+    async with await asyncio.start_server(talk, "127.0.0.1") as server:
+        port = server.sockets[0].getsockname()[1]
+        jobs = {"bullmq": {"redis": f"redis://127.0.0.1:{port}", "queue": "mail"}}
+        report = await once(JobsProbe.model_validate({"name": "Mail", "jobs": jobs}))
+        await asyncio.gather(*filter(None, talks))
+        return report
 
 
 def test_a_deadline_that_the_client_loses_is_one_yet() -> None:

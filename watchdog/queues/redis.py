@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator
 
 from watchdog.fields import FROM_FILE
-from watchdog.queues.base import Reach, System, reachable, unreachable
+from watchdog.queues.base import LAST, Reach, System, reachable, unreachable
+from watchdog.queues.redis_bound import bound
 from watchdog.wire.faults import Fault, fault_of
 from watchdog.wire.redact import cap
 
@@ -68,7 +69,7 @@ async def connected(url: str, patience: float) -> AsyncIterator[Any]:
 
     client = redis.Redis.from_url(
         url, decode_responses=True, encoding_errors="replace", socket_timeout=patience,
-        socket_connect_timeout=patience, retry=None, single_connection_client=True,
+        socket_connect_timeout=patience, retry=None, single_connection_client=True, redis_connect_func=bound,
     )  # fmt: skip
     try:
         with spoken():
@@ -95,7 +96,7 @@ def spoken() -> Iterator[None]:
         raise unreachable(fault.message if fault else said(e)) from None
     except refusals.RedisError as e:
         raise Fault("broker_refused", f"Redis answers: {said(e)}") from None
-    except ValueError:  # what the client says of an answer that it cannot read
+    except (ValueError, RecursionError):  # what an answer leads to that nobody can read
         raise Fault("broker_refused", "what answers does not speak the protocol of Redis") from None
     task = asyncio.current_task()
     if task is not None and task.cancelling():
@@ -103,9 +104,12 @@ def spoken() -> Iterator[None]:
 
 
 def instant(time: Sequence[int | str]) -> int:
-    """What the server's clock says, of an answer to TIME, in ms."""
+    """What the server's clock says, of an answer to TIME, in ms. Raises ValueError where no clock shows that."""
     seconds, micros = map(int, time)
-    return seconds * 1000 + micros // 1000
+    now = seconds * 1000 + micros // 1000
+    if not 0 <= now < LAST:
+        raise ValueError(now)
+    return now
 
 
 def said(error: Exception) -> str:
