@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
+from functools import cache, lru_cache
 from hashlib import blake2b
 from typing import TypeAlias
 from zoneinfo import ZoneInfo, available_timezones
@@ -33,6 +35,8 @@ FIELDS = {
 }
 """What each field of a cron expression takes besides stars, lists, ranges and steps; the seconds may be left out."""
 
+LONGEST = 80
+"""Characters of somebody's text that are quoted, and of a time zone's name."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -86,14 +90,10 @@ class Cron:
     timezone: str = "UTC"
 
     def __post_init__(self) -> None:
-        try:
-            ZoneInfo(self.timezone)
-        except (KeyError, ValueError, OSError) as e:
-            close = get_close_matches(self.timezone, sorted(available_timezones()), cutoff=0.8)
-            hint = f": did you mean {close[0]}?" if close else ""
-            raise ScheduleError(f"unknown time zone {self.timezone!r}{hint}") from e
+        if fault := _odd_zone(self.timezone[: LONGEST + 1]):
+            raise ScheduleError(fault)
         if fault := _fault(_plain(self.expression)):
-            raise ScheduleError(f"{self.expression!r} {fault}")
+            raise ScheduleError(f"{_quoted(self.expression)} {fault}")
 
     def before(self, at: int) -> int:
         """The newest slot at or before `at`."""
@@ -210,6 +210,26 @@ def _plain(expression: str) -> str:
     return " ".join(fields)
 
 
+@lru_cache(1000)
+def _odd_zone(name: str) -> str:
+    """What is wrong with a time zone; empty when nothing is. A source may name the same wrong one for all its jobs."""
+    if len(name) <= LONGEST:  # what is longer would be looked for package by package, as deep as it goes
+        with suppress(KeyError, ValueError, OSError):
+            ZoneInfo(name)
+            return ""
+    close = get_close_matches(name, _zones(), cutoff=0.8)
+    return f"unknown time zone {_quoted(name)}" + (f": did you mean {close[0]}?" if close else "")
+
+
+@cache
+def _zones() -> list[str]:
+    return sorted(available_timezones())
+
+
+def _quoted(text: str) -> str:
+    return repr(text if len(text) <= LONGEST else f"{text[:LONGEST]}\N{HORIZONTAL ELLIPSIS}")
+
+
 def _fault(expression: str) -> str:
     """What is wrong with a plain expression; empty when nothing is."""
     fields = expression.split()
@@ -225,7 +245,7 @@ def _fault(expression: str) -> str:
         try:
             CronSim(" ".join(alone), EPOCH)
         except (CronSimError, ValueError):
-            return f"is not a cron expression: {name} is {field!r}, expected {takes}, a list, a range or a step"
+            return f"is not a cron expression: {name} is {_quoted(field)}, expected {takes}, a list, a range or a step"
     try:
         next(CronSim(expression, EPOCH))
     except (CronSimError, StopIteration):

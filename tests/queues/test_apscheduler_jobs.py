@@ -50,6 +50,17 @@ def test_what_is_pickled_is_left_alone(database_url: str) -> None:
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("told", ["'soon'", "9e999"])
+def test_what_is_no_time_is_named(database_url: str, told: str) -> None:
+    engine = sqlalchemy.create_engine(database_url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE apscheduler_jobs (id text, next_run_time, job_state blob)")
+        connection.exec_driver_sql(f"INSERT INTO apscheduler_jobs VALUES ('digest', {told}, '')")
+    engine.dispose()
+    assert look(database_url).result.reason == "column_unreadable"
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_a_database_without_the_table(database_url: str) -> None:
     engine = sqlalchemy.create_engine(database_url)
     engine.connect().close()

@@ -152,7 +152,13 @@ def test_a_definition_that_cannot_be_read_is_judged_by_when_it_is_due(lab: Lab, 
     lab.save(schedule(3600.0))
     lab.age(4)
     lab.client.hset("redbeat:evil", "definition", definition)
-    for meta in ("{", '{"last_run_at": 7}', '{"last_run_at": {"year": 99999999999999999999, "timezone": "../etc"}}'):
+    deep = json.dumps({"last_run_at": {"timezone": "a." * 2_000}})
+    for meta in (
+        deep,
+        "{",
+        '{"last_run_at": 7}',
+        '{"last_run_at": {"year": 99999999999999999999, "timezone": "../etc"}}',
+    ):
         lab.client.hset("redbeat:evil", "meta", meta)
         lab.client.zadd("redbeat::schedule", {"redbeat:evil": datetime.now(UTC).timestamp() - 200})
         jobs = lab.look().result.jobs or {}

@@ -36,7 +36,7 @@ class ApschedulerJobs(JobTable):
         rows = connection.execute(sa.select(jobs.c.id, jobs.c.next_run_time).order_by(jobs.c.id).limit(MOST)).all()
         now = instant(connection.execute(sa.text(self.database.now)).scalar(), "UTC", "the clock") or 0
         facts = (
-            JobFacts(str(id), enabled=due is not None, next_due=None if due is None else round(due * 1000))
+            JobFacts(str(id), enabled=due is not None, next_due=instant(due, "UTC", "next_run_time"))
             for id, due in rows
         )
         return Snapshot(now, tuple(facts)), {}

@@ -52,7 +52,7 @@ def _schedules() -> Select[Any]:
 def _job(row: Row[Any], zone: str, now: int) -> JobFacts:
     """Beat reckons from the last run, or from the last change where there was none: after one was disabled, too."""
     last, start, expires, changed, clocked = (instant(getattr(row, name), zone, name) for name in TIMES)
-    over = (row.one_off and row.total_run_count > 0) or (expires is not None and expires <= now)
+    over = (row.one_off and row.total_run_count) or (expires is not None and expires <= now)
     days = (row.minute, row.hour, row.day_of_month, row.month_of_year, row.day_of_week)
     return JobFacts(
         str(row.name)[:200],

@@ -119,6 +119,6 @@ def _instant(told: Any) -> _Run:
         zone: tzinfo = ZoneInfo(name) if isinstance(name, str) else timezone(timedelta(seconds=name))
         year, month, day, hour, minute, second = (told[part] for part in PARTS)
         at = datetime(year, month, day, hour, minute, second, tzinfo=zone).astimezone(UTC)
-    except (KeyError, TypeError, ValueError, OverflowError, OSError):
+    except (KeyError, TypeError, ValueError, OverflowError, OSError, RecursionError):
         return NEVER
     return _Run(max(round(at.timestamp() * 1000), 0), name if isinstance(name, str) else "" if name else "UTC")
