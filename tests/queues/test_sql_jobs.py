@@ -486,6 +486,20 @@ def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     assert (result.reason, result.message) == ("broker_refused", "SQLite answers: file is not a database")
 
 
+def test_a_text_that_is_none_keeps_no_other_job_from_being_judged(tmp_path: Path) -> None:
+    shop = Shop(f"sqlite:///{tmp_path / 'app.db'}")
+    shop.do(TABLE)
+    for kind in ("digest", "export"):
+        shop.add(kind, "failed", started_at=HOUR, completed_at=HOUR, error="no space")
+    shop.do("UPDATE scheduled_jobs SET error = CAST(x'ff6e6f' AS TEXT) WHERE job_type = 'export'")
+    wrong = shop.wrong(columns=COLUMNS | {"error": "error"})
+    assert {name: message for name, (_, message) in wrong.items()} == {
+        "digest": "digest failed: no space",
+        "export": "export failed: \N{REPLACEMENT CHARACTER}no",
+    }
+    shop.engine.dispose()
+
+
 def test_a_wrong_password_is_said_without_it(pg: Shop) -> None:
     pg.do(f"CREATE ROLE {LOCKED} LOGIN PASSWORD 'right'")
     try:

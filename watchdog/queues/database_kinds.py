@@ -177,6 +177,7 @@ class Sqlite(Database):
 
     def prepare(self, driver: Any) -> Cut:
         end = monotonic() + STATEMENT
+        driver.text_factory = lambda raw: raw.decode(errors="replace")  # any bytes may be a text here
         driver.set_progress_handler(lambda: monotonic() > end, 10_000)
         return driver.interrupt  # type: ignore[no-any-return] # any driver's connection, and sqlite3's has it
 
