@@ -1,113 +1,36 @@
-"""A sentinel through a real queue of pg-boss, with real workers on Node.js: every stage, and every way to fail."""
+"""What is particular to canaries through pg-boss: queues of every kind, other versions, rights, its database."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
 from uuid import uuid4
 
 import psycopg
 import pytest
 from pydantic import ValidationError
 
-from tests.mcp_peers import Peers, free_port
+from tests.mcp_peers import Peers
 from tests.patience import until, wait
-from tests.postgres import LOCKED, Postgres
-from tests.queues.runs import canary, node, once
-from tests.redis_server import working
+from tests.postgres import Postgres
+from tests.queues.lab import NBSP
+from tests.queues.labs import PgbossLab
+from tests.queues.runs import canary, once
 from watchdog.model import Outcome, Report
-from watchdog.probes import CanaryProbe
-from watchdog.probes.base import idempotency_key
-
-SCRIPT = "pgboss.cjs"
-NBSP = "\N{NO-BREAK SPACE}"
-
-
-class Lab:
-    """One queue of its own in a database where pg-boss keeps its jobs."""
-
-    def __init__(self, url: str, peers: Peers):
-        self.url, self.peers, self.queue = url.replace("+psycopg", ""), peers, f"report-{uuid4().hex[:8]}"
-
-    def worker(self, does: str, **env: str) -> Any:
-        told = {"DATABASE": self.url, "QUEUE": self.queue, "DOES": does, **env}
-        return working(*node(self.peers, SCRIPT, **told))
-
-    def probe(self, pgboss: dict[str, Any] | None = None, **job: Any) -> CanaryProbe:
-        system = {"url": self.url, "queue": self.queue, **(pgboss or {})}
-        return canary({"pgboss": system, "start_within": "3s", "finish_within": "5s", **job})
-
-    def once(self, pgboss: dict[str, Any] | None = None, **job: Any) -> Report:
-        return asyncio.run(once(self.probe(pgboss, **job)))
-
-    def sql(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
-        with psycopg.connect(self.url, autocommit=True) as connection:
-            cursor = connection.execute(statement.encode(), values)
-            return cursor.fetchall() if cursor.description else []
-
-    def make(self, options: str = '{"policy": "standard"}') -> None:
-        """The queue, as an application makes it when it starts."""
-        self.sql("SELECT pgboss.create_queue(%s, %s::jsonb)", self.queue, options)
-
-    def states(self) -> list[str]:
-        """Of the jobs in the queue."""
-        return [state for (state,) in self.sql("SELECT state::text FROM pgboss.job WHERE name = %s", self.queue)]
-
-    def touch(self, change: str) -> None:
-        self.sql(f"UPDATE pgboss.job SET {change} WHERE name = %s", self.queue)
 
 
 @pytest.fixture(scope="module")
-def database(postgres: Postgres, peers: Peers) -> Iterator[str]:
-    """A database in which pg-boss has made its tables."""
-    with postgres.fresh() as url:
-        with Lab(url, peers).worker("nothing"):
-            pass
-        yield url
-
-
-@pytest.fixture
-def lab(database: str, peers: Peers) -> Lab:
-    return Lab(database, peers)
+def system() -> type[PgbossLab]:
+    return PgbossLab
 
 
 # --- the stages
 
 
-def test_a_job_that_is_done_passes_with_its_stages_and_leaves_nothing(lab: Lab) -> None:
-    with lab.worker("return"):
-        report = lab.once(payload={"nonce": 7})
-    result = report.result
-    assert (result.outcome, result.reason, result.message) == (Outcome.PASS, "", "")
-    assert list(result.phases) == ["connect", "enqueue", "pick_up", "finish"]
-    assert 0 <= (result.duration or -1) < 2_000
-    assert report.evidence.facts == {
-        "sentinel": lab.probe().job.system.ref_of(idempotency_key("pipeline", result.slot))
-    }
-    assert not report.remember
-    assert lab.states() == []
-
-
-def test_nobody_works(lab: Lab) -> None:
-    lab.make()
-    since = time.monotonic()
-    report = lab.once(start_within="500ms")
-    took = time.monotonic() - since
-    result = report.result
-    assert (result.outcome, result.reason) == (Outcome.FAIL, "not_picked_up")
-    assert result.message.startswith(f"not picked up in 500{NBSP}ms: 1 waiting, oldest ")
-    assert result.measurements == {"waiting": 1}
-    assert took < 1.5
-    assert lab.states() == []
-
-
-def test_what_waits_is_told(lab: Lab) -> None:
+def test_what_waits_is_told(lab: PgbossLab) -> None:
     """Neither what waits for its time nor what waits for another job is in anybody's way."""
     lab.make()
     row = "INSERT INTO pgboss.job (name, policy, start_after, state, blocked) VALUES (%s, 'standard', "
@@ -119,132 +42,23 @@ def test_what_waits_is_told(lab: Lab) -> None:
     assert message == f"not picked up in 100{NBSP}ms: 1 active, 2 waiting, oldest 1{NBSP}h"
 
 
-def test_a_killed_worker_then_another(lab: Lab) -> None:
-    with lab.worker("return") as worker:
-        assert lab.once().result.outcome is Outcome.PASS
-        worker.kill()
-        assert lab.once(start_within="100ms").result.reason == "not_picked_up"
-    with lab.worker("return"):
-        assert lab.once().result.outcome is Outcome.PASS
-    assert lab.states() == []
-
-
-@pytest.mark.parametrize(
-    ("does", "error"),
-    [("throw", 'no template for {"sentinel":true}'), ("refuse", '{"code": 7}')],
-)
-def test_a_job_that_throws_tells_why(lab: Lab, does: str, error: str) -> None:
-    with lab.worker(does):
+def test_a_job_that_throws_no_error_tells_what(lab: PgbossLab) -> None:
+    with lab.worker("refuse"):
         report = lab.once()
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "job_failed")
-    assert report.result.message == f"the job failed: {error}"
+    assert report.result.message == 'the job failed: {"code": 7}'
     assert lab.states() == []
 
 
-def test_a_job_that_hangs_is_not_followed_by_another(lab: Lab) -> None:
-    with lab.worker("hang") as worker:
-        first = lab.once(start_within="2s", finish_within="2s")
-        assert (first.result.outcome, first.result.reason) == (Outcome.FAIL, "not_finished")
-        assert first.result.message.startswith("picked up after ")
-        ref = first.evidence.facts["sentinel"]
-        assert first.remember == {"flight": [ref, first.result.slot]}
-
-        async def next_one(since: int) -> Report:
-            flight = {"flight": [ref, first.result.slot - since]}
-            return await once(lab.probe(), first.result.slot + 1, first.result.slot, flight)
-
-        soon = asyncio.run(next_one(0))
-        assert (soon.result.outcome, soon.result.reason) == (Outcome.ERROR, "in_flight")
-        late = asyncio.run(next_one(60_000))
-        assert (late.result.outcome, late.result.reason) == (Outcome.FAIL, "not_finished")
-        assert late.remember == {"flight": [ref, first.result.slot - 60_000]}
-        assert lab.states() == ["active"]
+def test_a_worker_whose_heart_stops_is_gone_before_its_time_is_over(lab: PgbossLab) -> None:
+    def stops() -> None:
         worker.kill()
-        lab.touch("started_on = now() - interval '1 hour'")  # what its expiry comes to
-    with lab.worker("return"):
-        again = asyncio.run(next_one(60_000))
-        assert again.result.outcome is Outcome.PASS
-        assert again.remember == {"flight": None}
-    assert lab.states() == []
-
-
-@pytest.mark.parametrize(
-    "gone",
-    ["started_on = now() - interval '1 hour'", "heartbeat_on = now() - interval '1 hour'"],
-    ids=["its time is over", "its heart stopped"],
-)
-def test_a_worker_that_dies_at_work_is_said_to_be_gone(lab: Lab, gone: str) -> None:
-    async def dying() -> Report:
-        flying = asyncio.create_task(once(lab.probe(start_within="2s", finish_within="2s")))
-        await until(lambda: lab.states() == ["active"])
-        os.kill(worker.process.pid, signal.SIGKILL)
-        lab.touch(gone)
-        return await flying
+        lab.touch("heartbeat_on = now() - interval '1 hour'")
 
     with lab.worker("hang", OPTIONS='{"heartbeatSeconds": 10}') as worker:
-        report = asyncio.run(dying())
+        report = lab.once_when(lab.active, stops, start_within="2s", finish_within="2s")
     assert report.result.reason == "not_finished"
     assert report.result.message.endswith(f"not finished in 2{NBSP}s: its worker is gone")
-    assert lab.states() == []
-
-
-@pytest.mark.parametrize(
-    ("meddle", "reason", "message"),
-    [
-        ("DELETE FROM pgboss.job", "job_vanished", "the sentinel vanished, before anybody was seen to pick it up"),
-        ("UPDATE pgboss.job SET state = 'cancelled'", "job_failed", "the job failed: somebody cancelled it"),
-    ],
-)
-def test_a_job_that_somebody_meddles_with(lab: Lab, meddle: str, reason: str, message: str) -> None:
-    async def meddled() -> Report:
-        flying = asyncio.create_task(once(lab.probe()))
-        await until(lab.states)
-        lab.sql(f"{meddle} WHERE name = %s", lab.queue)
-        return await flying
-
-    lab.make()
-    report = asyncio.run(meddled())
-    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, reason)
-    assert report.result.message == message
-    assert lab.states() == []
-
-
-# --- one sentinel a slot
-
-
-def test_a_slot_that_was_claimed_by_a_process_that_died_is_cleared_first(lab: Lab) -> None:
-    """The sentinel of the slot before waits in the queue: sent by somebody who could not remember it."""
-    lab.make()
-    probe = lab.probe(start_within="500ms")
-
-    async def dies() -> list[str]:
-        flying = asyncio.create_task(once(probe, 5_000))
-        await until(lab.states)
-        flying.cancel()
-        await asyncio.gather(flying, return_exceptions=True)
-        return lab.states()
-
-    assert asyncio.run(dies()) == ["created"]
-    report = asyncio.run(once(probe, 6_000, prev=5_000))
-    assert report.result.reason == "not_picked_up"
-    assert report.result.measurements["waiting"] == 1
-    assert lab.states() == []
-
-
-def test_sending_a_slot_twice_makes_one_job(lab: Lab) -> None:
-    lab.make()
-    probe = lab.probe(start_within="500ms")
-    most = 0
-
-    async def twice() -> None:
-        nonlocal most
-        flying = [asyncio.create_task(once(probe, 5_000)) for _ in range(2)]
-        while not all(task.done() for task in flying):
-            most = max(most, len(lab.states()))
-            await asyncio.sleep(0.02)
-
-    asyncio.run(twice())
-    assert most == 1
     assert lab.states() == []
 
 
@@ -252,24 +66,22 @@ def test_sending_a_slot_twice_makes_one_job(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("policy", ["standard", "short", "singleton", "stately", "exclusive"])
-def test_a_sentinel_takes_no_place_of_another_job(lab: Lab, policy: str) -> None:
+def test_a_sentinel_takes_no_place_of_another_job(lab: PgbossLab, policy: str) -> None:
     """Where only one job may wait, ours is sent beside it, and theirs beside ours."""
     lab.make(f'{{"policy": "{policy}"}}')
     theirs = "INSERT INTO pgboss.job (name, policy) VALUES (%s, %s) ON CONFLICT DO NOTHING RETURNING id"
     assert lab.sql(theirs, lab.queue, policy)
 
-    async def beside() -> Report:
-        flying = asyncio.create_task(once(lab.probe(start_within="1s")))
-        await until(lambda: len(lab.states()) == 2)
+    def again() -> None:
         lab.sql("DELETE FROM pgboss.job WHERE name = %s AND data IS NULL", lab.queue)
         assert lab.sql(theirs, lab.queue, policy)
-        return await flying
 
-    assert asyncio.run(beside()).result.measurements["waiting"] == 2
+    report = lab.once_when(lambda: len(lab.states()) == 2, again, start_within="1s")
+    assert report.result.measurements["waiting"] == 2
     assert lab.states() == ["created"]
 
 
-def test_where_one_job_runs_at_a_time_a_sentinel_waits_in_line(lab: Lab) -> None:
+def test_where_one_job_runs_at_a_time_a_sentinel_waits_in_line(lab: PgbossLab) -> None:
     """Its own key would let it pass by the job that holds everybody up."""
     with lab.worker("hang", CONCURRENCY="2", OPTIONS='{"policy": "singleton"}'):
         lab.sql("INSERT INTO pgboss.job (name, policy) VALUES (%s, 'singleton')", lab.queue)
@@ -278,7 +90,7 @@ def test_where_one_job_runs_at_a_time_a_sentinel_waits_in_line(lab: Lab) -> None
     assert message.startswith(f"not picked up in 900{NBSP}ms: 1 active, 1 waiting")
 
 
-def test_workers_that_wait_to_be_told_are_told(lab: Lab) -> None:
+def test_workers_that_wait_to_be_told_are_told(lab: PgbossLab) -> None:
     """They look only every 30 s by themselves."""
     with lab.worker("return", LISTENS="1", OPTIONS='{"notify": true}'):
         assert [lab.once().result.outcome for _ in range(2)] == [Outcome.PASS] * 2
@@ -286,7 +98,7 @@ def test_workers_that_wait_to_be_told_are_told(lab: Lab) -> None:
 
 def test_a_schema_of_another_name(postgres: Postgres, peers: Peers) -> None:
     with postgres.fresh() as url:
-        lab = Lab(url, peers)
+        lab = PgbossLab(url, peers)
         with lab.worker("return", SCHEMA='"Jobs-2"', LISTENS="1", OPTIONS='{"notify": true}'):
             assert lab.once({"schema": "Jobs-2"}).result.outcome is Outcome.PASS
 
@@ -331,7 +143,7 @@ def test_other_versions_of_the_tables(
 ) -> None:
     states = "'created', 'retry', 'active', 'completed', 'cancelled', 'failed'"
     with postgres.fresh() as url:
-        lab = Lab(url, peers)
+        lab = PgbossLab(url, peers)
         lab.queue = "report"
         lab.sql(f"CREATE SCHEMA pgboss; CREATE TYPE pgboss.job_state AS ENUM ({states}); {OLDER[shape]}")
         lab.sql(f"CREATE TABLE pgboss.version (version int PRIMARY KEY); INSERT INTO pgboss.version VALUES ({version})")
@@ -361,27 +173,20 @@ def test_other_versions_of_the_tables(
 # --- what is not there, and what is not allowed
 
 
-def test_a_queue_that_is_not_there_is_not_made(lab: Lab) -> None:
-    report = lab.once()
-    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "queue_missing")
-    assert report.result.message == f"no queue '{lab.queue}' in the schema 'pgboss'"
-    assert lab.sql("SELECT name FROM pgboss.queue WHERE name = %s", lab.queue) == []
-
-
-def test_a_schema_without_pgboss(lab: Lab) -> None:
+def test_a_schema_without_pgboss(lab: PgbossLab) -> None:
     report = lab.once({"schema": "elsewhere"})
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "queue_missing")
     assert report.result.message == "no pg-boss in the schema 'elsewhere': no such tables"
 
 
-def test_tables_of_something_else(lab: Lab) -> None:
+def test_tables_of_something_else(lab: PgbossLab) -> None:
     lab.sql("CREATE SCHEMA IF NOT EXISTS other")
     lab.sql("CREATE TABLE IF NOT EXISTS other.job (id int)")
     assert lab.once({"schema": "other"}).result.message == ("no pg-boss in the schema 'other': it has no table version")
 
 
 @contextmanager
-def role(lab: Lab, *grants: str) -> Iterator[str]:
+def role(lab: PgbossLab, *grants: str) -> Iterator[str]:
     """The URL of somebody who may do this and nothing else."""
     name = f"watcher_{uuid4().hex[:8]}"
     lab.sql(f"CREATE ROLE {name} LOGIN")
@@ -401,7 +206,7 @@ LEAST = (
 )
 
 
-def test_the_least_rights_suffice(lab: Lab) -> None:
+def test_the_least_rights_suffice(lab: PgbossLab) -> None:
     with role(lab, *LEAST) as url, lab.worker("return", OPTIONS='{"notify": true, "partition": true}'):
         assert lab.once({"url": url}).result.message == ""
 
@@ -416,7 +221,7 @@ def test_the_least_rights_suffice(lab: Lab) -> None:
         (LEAST[:2], "no INSERT, no DELETE on job"),
     ],
 )
-def test_a_role_without_rights_is_told_what_it_needs(lab: Lab, grants: tuple[str, ...], denied: str) -> None:
+def test_a_role_without_rights_is_told_what_it_needs(lab: PgbossLab, grants: tuple[str, ...], denied: str) -> None:
     lab.make()
     with role(lab, *grants) as url:
         report = lab.once({"url": url})
@@ -428,7 +233,7 @@ def test_a_role_without_rights_is_told_what_it_needs(lab: Lab, grants: tuple[str
     assert lab.states() == []
 
 
-def test_a_database_that_only_reads_refuses(lab: Lab) -> None:
+def test_a_database_that_only_reads_refuses(lab: PgbossLab) -> None:
     lab.make()
     report = lab.once({"url": f"{lab.url}?options=-cdefault_transaction_read_only%3Don"})
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "broker_refused")
@@ -438,65 +243,23 @@ def test_a_database_that_only_reads_refuses(lab: Lab) -> None:
 # --- a database in trouble
 
 
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The system may take a second for any one answer; connecting still has two, the least that libpq knows."""
-    monkeypatch.setattr("watchdog.probes.canary.PATIENCE", 1.0)
-
-
-def test_a_database_that_is_down_is_unreachable(lab: Lab) -> None:
-    port = free_port()
-    report = lab.once({"url": f"postgresql://postgres@127.0.0.1:{port}/app"})
-    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "broker_unreachable")
-    assert report.result.message == f"broker unreachable: 127.0.0.1:{port}: connection refused"
-
-
-@pytest.mark.parametrize(
-    ("full", "message"), [(True, "timed out while connecting"), (False, "connection timeout expired")]
-)
 @pytest.mark.usefixtures("impatient")
-def test_a_database_that_does_not_answer_is_unreachable(lab: Lab, full: bool, message: str) -> None:
-    with ExitStack() as stack, socket.create_server(("127.0.0.1", 0), backlog=0 if full else 10) as deaf:
-        for _ in range(3 if full else 0):
+def test_a_database_that_takes_no_more_connections_is_unreachable(lab: PgbossLab) -> None:
+    with ExitStack() as stack, socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        for _ in range(3):
             client = stack.enter_context(socket.socket())
             client.setblocking(False)
-            client.connect_ex(deaf.getsockname())
+            client.connect_ex(full.getsockname())
         since = time.monotonic()
-        report = lab.once({"url": f"postgresql://postgres@127.0.0.1:{deaf.getsockname()[1]}/app"})
+        report = lab.once({"url": f"postgresql://postgres@127.0.0.1:{full.getsockname()[1]}/app"})
         took = time.monotonic() - since
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "broker_unreachable")
-    assert report.result.message.endswith(message)
+    assert report.result.message.endswith("timed out while connecting")
     assert took < 4.0
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_database_that_stops_answering_is_unreachable_inside_the_deadline(lab: Lab) -> None:
-    """Its process stands still while the connection is up: no limit of the server's own helps."""
-    ours = "SELECT pid FROM pg_stat_activity WHERE application_name = 'watchdog' AND datname = current_database()"
-
-    async def stops() -> tuple[Report, float]:
-        flying = asyncio.create_task(once(lab.probe()))
-        await until(lab.states)
-        ((pid,),) = lab.sql(ours)
-        os.kill(pid, signal.SIGSTOP)
-        since = time.monotonic()
-        try:
-            return await flying, time.monotonic() - since
-        finally:
-            os.kill(pid, signal.SIGCONT)
-
-    lab.make()
-    report, took = asyncio.run(stops())
-    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "broker_unreachable")
-    assert report.result.message == "broker unreachable: PostgreSQL gives no answer in 1 s"
-    assert took < 3.0
-    again = asyncio.run(once(lab.probe(start_within="100ms"), report.result.slot + 1, report.result.slot))
-    assert again.result.measurements == {"waiting": 1}
-    assert lab.states() == []
-
-
-@pytest.mark.usefixtures("impatient")
-def test_tables_that_somebody_locks_hold_nothing_up(lab: Lab) -> None:
+def test_tables_that_somebody_locks_hold_nothing_up(lab: PgbossLab) -> None:
     lab.make()
     with psycopg.connect(lab.url) as other:
         other.execute("LOCK TABLE pgboss.job IN ACCESS EXCLUSIVE MODE")
@@ -506,28 +269,13 @@ def test_tables_that_somebody_locks_hold_nothing_up(lab: Lab) -> None:
     assert lab.states() == []
 
 
-def test_a_wrong_password_is_said_without_it(lab: Lab) -> None:
-    lab.sql(f"CREATE ROLE {LOCKED} LOGIN PASSWORD 'right'")
-    try:
-        report = lab.once({"url": lab.url.replace("postgres@", f"{LOCKED}:hushhush1@")})
-    finally:
-        lab.sql(f"DROP ROLE {LOCKED}")
-    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "broker_unreachable")
-    assert report.result.message == 'broker unreachable: password authentication failed for user "locked"'
-    assert "hushhush1" not in str(report)
-
-
-def test_the_address_that_was_looked_at_is_the_one_that_is_reached(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_address_that_was_looked_at_is_the_one_that_is_reached(
+    lab: PgbossLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A second look-up could lead elsewhere."""
     monkeypatch.setattr("watchdog.wire.dial.look_up", lambda _, port: [(socket.AF_INET, ("127.0.0.1", port))])
     report = lab.once({"url": lab.url.replace("127.0.0.1", "db.invalid")})
     assert report.result.reason == "queue_missing"
-
-
-def test_an_address_that_may_not_be_reached(lab: Lab) -> None:
-    job = {"pgboss": {"url": lab.url, "queue": lab.queue}, "finish_within": "2s"}
-    report = asyncio.run(once(canary(job, egress="public")))
-    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "address_refused")
 
 
 # --- configuration
