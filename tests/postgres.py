@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -97,7 +98,7 @@ def running() -> Iterator[Postgres]:
             _until_it_answers(server, port, log)
             yield Postgres(port)
         finally:
-            server.terminate()
+            server.send_signal(signal.SIGINT)  # does not wait for clients, of which one may never have said a word
             server.wait(30)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
