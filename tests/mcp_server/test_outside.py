@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,7 +11,8 @@ import pytest
 from mcp import Client
 
 from tests.mcp_server.talking import call, refused
-from tests.mcp_servers.raw import raw_server, tool
+from tests.mcp_servers.raw import Answer, raw_server, tool
+from watchdog.mcp_server import outside
 from watchdog.mcp_server.desk import Desk
 from watchdog.mcp_server.jobs import Jobs
 from watchdog.mcp_server.outside import Outside
@@ -72,6 +74,23 @@ async def test_somebody_else_who_answers_there_and_repeats_our_key_does_not_get_
             assert await refused(client, "health_check") == "who is •••?"
             server.result = {"content": [], "structuredContent": {"healthy": True, "tasks": [], "for": KEY}}
             assert await call(client, "health_check") == {"healthy": True, "tasks": [], "for": "•••"}
+
+
+async def test_a_task_that_takes_long_is_read_until_it_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outside, "POLL", 0.01)
+    running = {"status": "running", "progress": 0.3}
+    reads = [running, running, {"status": "completed", "progress": 1, "result": {"name": "keep", "ok": True}}]
+    answers = {"resources/read": [Answer(result=held(state)) for state in reads]}
+    async with raw_server(answers, tools=[tool("trigger_task")]) as server, talking(server.url) as client:
+        begun = {"job_id": "7", "poll_resource": "job:7", **running}
+        server.result = {"content": [], "structuredContent": begun}
+        assert (await call(client, "trigger_task", task="keep"))["result"] == {"name": "keep", "ok": True}
+        assert server.heard.count("resources/read") == 3
+
+
+def held(state: dict[str, Any]) -> dict[str, Any]:
+    """What a resource holds."""
+    return {"contents": [{"uri": "job:7", "mimeType": "application/json", "text": json.dumps(state)}]}
 
 
 async def test_somebody_else_who_answers_there_with_anything_is_no_watchdog() -> None:

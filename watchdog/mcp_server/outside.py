@@ -55,10 +55,10 @@ class Outside:
 
     async def trigger(self, name: str) -> Json:
         try:
-            job = await self._visit("trigger_task", {"task": name})
-            while job.get("status") == "running":
+            job = begun = await self._visit("trigger_task", {"task": name})
+            while job.get("status") == "running" and begun.get("poll_resource"):
                 await asyncio.sleep(POLL)
-                job = await self._visit(resource=job["poll_resource"])
+                job = await self._visit(resource=begun["poll_resource"])
         except AwayError as e:
             raise RefusedError(f"tasks run inside `watchdog run`, and {e}") from None
         if "result" not in job:
