@@ -67,7 +67,7 @@ class check_in:  # noqa: N801 - reads as the verb that it is
 
     def __init__(self, url: str = ""):
         self.url = url or os.environ.get(VARIABLE, "")
-        self.run = uuid.uuid4().hex
+        self.run = ""
         self._untold: float | None = None
         """When it began, if nobody could be told of it."""
 
@@ -76,7 +76,7 @@ class check_in:  # noqa: N801 - reads as the verb that it is
         self._tell("log", text)
 
     def __enter__(self) -> check_in:
-        began = time.monotonic()
+        began, self.run = time.monotonic(), uuid.uuid4().hex
         self._untold = None if self._tell("start", tries=1) else began
         return self
 

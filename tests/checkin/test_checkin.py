@@ -35,6 +35,16 @@ def test_a_decorated_function_tells_of_each_run(ear: Ear) -> None:
     assert [heard.run for heard in ear.heard][::2] == [heard.run for heard in ear.heard][1::2]
 
 
+def test_each_time_that_it_is_entered_is_a_run_of_its_own(ear: Ear) -> None:
+    """Watchdog takes an end that comes twice within seconds for one."""
+    nightly = check_in(ear.url)
+    for _ in range(2):
+        with nightly:
+            pass
+    first, second = ear.heard[:2], ear.heard[2:]
+    assert first[0].run == first[1].run != second[0].run == second[1].run
+
+
 def test_an_exception_is_told_and_goes_on_its_way(ear: Ear) -> None:
     with pytest.raises(ZeroDivisionError), check_in(ear.url):
         _ = 1 // 0
