@@ -201,6 +201,18 @@ def test_what_could_not_be_told_is_told_with_a_later_run_and_when_it_was(ear: Ea
     assert kept.read_text() == ""
 
 
+def test_an_address_that_does_not_answer_keeps_only_its_own_words_waiting(ear: Ear, tmp_path: Path) -> None:
+    assert run(tmp_path, "Retired", *script(1), url=away()).returncode == 1
+    assert run(tmp_path, "Backup", *script(3), url=away()).returncode == 3
+    kept = tmp_path / "state/watchdog/check-ins.jsonl"
+    retired, back = kept.read_text().splitlines()[:2], kept.read_text().splitlines()[2:]
+    here = [json.dumps(json.loads(line) | {"url": ear.url}) for line in back]
+    kept.write_text("".join(f"{line}\n" for line in (*retired, *here)))
+    run(tmp_path, "Backup", *script(0), url=ear.url)
+    assert ear.words() == ["start", "0", "start", "3"]
+    assert kept.read_text().splitlines() == retired
+
+
 def away_port(kept: Path) -> str:
     port = urlsplit(json.loads(kept.read_text().splitlines()[0])["url"]).port
     return str(port)

@@ -79,16 +79,23 @@ class Reporter:
 
 
 def _tell_earlier() -> None:
-    """Until one does not arrive, or it takes too long."""
+    """Until it takes too long. An address that does not answer keeps its own words waiting, and in their order, but
+    not those for others."""
     if not _file().exists():
         return
     with _kept() as file:
-        words, end = list(_words(file)), time.monotonic() + PATIENCE
-        while words and time.monotonic() < end:
-            if (why := _deliver(words[0])) and not why.startswith("!"):
-                break
-            del words[0]
-        _put(file, words)
+        left: list[Word] = []
+        silent: set[str] = set()
+        end = time.monotonic() + PATIENCE
+        for word in list(_words(file)):
+            url = word["url"]
+            if url not in silent and time.monotonic() < end:
+                why = _deliver(word)
+                if not why or why.startswith("!"):
+                    continue
+                silent.add(url)
+            left.append(word)
+        _put(file, left)
 
 
 def _deliver(word: Word) -> str:
