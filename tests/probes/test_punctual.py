@@ -129,6 +129,32 @@ def test_what_is_newer_is_remembered_and_what_is_older_is_kept() -> None:
     assert known.duration == 7
 
 
+FAILED: dict[str, Any] = {"last_end": NOON - DAY, "failures": 2, "error": "disk full"}
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "says"),
+    [
+        pytest.param(FAILED, FAILED, (2, "disk full"), id="the source knows as much as we do"),
+        pytest.param(FAILED, {}, (2, ""), id="it forgot the run that failed: nothing has mended it"),
+        pytest.param(FAILED, {"last_end": NOON - 2 * DAY}, (2, ""), id="it knows older runs only"),
+        pytest.param(FAILED, {"last_end": NOON, "failures": 3, "error": "x"}, (3, "x"), id="it failed again"),
+        pytest.param(FAILED, {"last_end": NOON, "last_ok": NOON}, (0, ""), id="it ended well since"),
+        pytest.param({"last_end": NOON, "last_ok": NOON}, FAILED, (0, ""),
+                     id="it forgot a good run, and keeps the failed ones before it"),
+        pytest.param({}, {"failures": 1, "error": "x"}, (1, "x"), id="it never says when a run ended"),
+        pytest.param({"failures": 1, "error": "x"}, {}, (0, ""), id="nor does it when it is well again"),
+    ],
+)  # fmt: skip
+def test_failures_are_those_before_the_newest_end_that_is_known(
+    first: dict[str, Any], then: dict[str, Any], says: tuple[int, str]
+) -> None:
+    _, known = recall(JobFacts("backup", **first), Limits(), None, NOON)
+    facts, still = recall(JobFacts("backup", **then), Limits(), known, NOON)
+    assert (facts.failures, facts.error) == says
+    assert still.failures == says[0]
+
+
 @pytest.mark.parametrize("facts", [JobFacts("backup"), JobFacts("backup", enabled=False, **NIGHTLY)])
 def test_no_schedule_is_in_force(facts: JobFacts) -> None:
     assert recall(facts, Limits(), None, NOON)[1].plan == ""

@@ -42,6 +42,7 @@ class Known(NamedTuple):
     last_end: int | None = None
     last_ok: int | None = None
     duration: int | None = None
+    failures: int = 0
 
 
 class Verdict(NamedTuple):
@@ -97,13 +98,16 @@ def recall(facts: JobFacts, limits: Limits, known: Known | None, now: int) -> tu
     since = min(max(old.since, facts.since or 0), now) if old.plan == text else now
     start, end, ok = (None if at is None or at > now else at for at in (old.last_start, old.last_end, old.last_ok))
     newer = facts.last_end is not None and (end is None or facts.last_end >= end)
+    failures = facts.failures if newer or end is None else old.failures
     facts = facts._replace(
         last_start=_latest(facts.last_start, facts.running_since, start),
         last_end=_latest(facts.last_end, end),
         last_ok=_latest(facts.last_ok, ok),
         duration=facts.duration if newer else old.duration,
+        failures=failures,
+        error=facts.error if failures else "",
     )
-    return facts, Known(text, since, facts.last_start, facts.last_end, facts.last_ok, facts.duration)
+    return facts, Known(text, since, facts.last_start, facts.last_end, facts.last_ok, facts.duration, failures)
 
 
 def _first_owed(facts: JobFacts, limits: Limits, now: int) -> int:
