@@ -87,6 +87,16 @@ def test_a_job_that_throws_has_failed(lab: Lab) -> None:
     assert message.endswith("in a row: ValueError: no template for digest")
 
 
+def test_a_failed_run_is_kept_for_longer_than_the_good_ones_after_it(lab: Lab) -> None:
+    with lab.scheduler("throw"), lab.worker():
+        wait(lambda: lab.reason() == "job_failed")
+    newest = lab.client.zrevrange("rq:cron_job:digest:jobs", 0, 0)[0]
+    lab.memory = {}
+    assert lab.reason("1h") == "job_failed"
+    lab.client.zadd("rq:cron_job:digest:jobs", {"forgotten": lab.client.zscore("rq:cron_job:digest:jobs", newest) + 1})
+    assert lab.reason("1h") == ""
+
+
 def test_a_killed_workers_job_is_stalled(lab: Lab) -> None:
     with lab.scheduler("hang"), lab.worker() as worker:
         wait(lambda: lab.client.zcard(f"rq:wip:{lab.queue}"))

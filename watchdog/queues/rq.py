@@ -39,6 +39,8 @@ OVER = {
     "stopped": Stage.FAILED,
     "canceled": Stage.FAILED,
 }
+GONE = "gone"
+"""Of a run that is no longer kept: it ended well, for those that fail are kept for longer, a year mostly."""
 MEDDLED = {"stopped": "somebody stopped it", "canceled": "somebody cancelled it"}
 NO_CODE = "operator.index"
 MOST = 500
@@ -258,9 +260,8 @@ class RqJobs(RqRedis, JobSource):
             told = await pipe.execute()
         runs = []
         for (status, queued, begun, ended, worker), results in zip(told[::2], told[1::2], strict=True):
-            if status is not None:
-                held = status != "started" or not worker or bool(await _alive(client, self, [worker]))
-                runs.append(_Run(status, _ms(queued), _ms(begun), _ms(ended), _reason(results), held))
+            held = status != "started" or not worker or bool(await _alive(client, self, [worker]))
+            runs.append(_Run(status or GONE, _ms(queued), _ms(begun), _ms(ended), _reason(results), held))
         return runs
 
 
@@ -303,6 +304,8 @@ def _job(name: str, job: Mapping[str, Any], runs: list[_Run]) -> JobFacts:
     over = [run for run in runs if run.status in OVER and run.ended is not None]
     good = next((run.ended for run in over if run.status == "finished"), None)
     newest = over[0] if over else None
+    ended = [run for run in runs if run.status in (*OVER, GONE)]
+    failed = list(takewhile(lambda run: run.status not in ("finished", GONE), ended))
     return JobFacts(
         name,
         every=ms(every * 1000) if isinstance(every, int | float) else None,
@@ -312,8 +315,8 @@ def _job(name: str, job: Mapping[str, Any], runs: list[_Run]) -> JobFacts:
         last_ok=good,
         running_since=at_work.begun if at_work else None,
         duration=(newest.ended or 0) - newest.begun if newest and newest.begun is not None else None,
-        failures=len(list(takewhile(lambda run: run.status != "finished", over))),
-        error=newest.error if newest and newest.status != "finished" else "",
+        failures=len(failed),
+        error=failed[0].error if failed else "",
         stalled=at_work is not None and not at_work.held,
     )
 
