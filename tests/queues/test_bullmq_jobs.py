@@ -99,6 +99,24 @@ def test_a_job_that_throws_has_failed(lab: Lab) -> None:
     assert message.endswith("in a row: no address book")
 
 
+def test_a_failed_run_that_is_kept_is_mended_by_a_good_one_that_is_not(lab: Lab) -> None:
+    with lab.worker("throw", KEEP="failed"):
+        assert (lab.look().result.jobs or {})["digest"].reason == "job_failed"
+    assert (lab.look("1h").result.jobs or {})["digest"].reason == "job_failed"
+    lab.memory = {}
+    with lab.worker("return", KEEP="failed"):
+        assert lab.look("1h").result.jobs == {}
+        assert lab.client.zcard(f"bull:{lab.queue}:completed") == 0 < lab.client.zcard(f"bull:{lab.queue}:failed")
+
+
+def test_a_run_under_way_does_not_bring_an_old_failure_back(lab: Lab) -> None:
+    with lab.worker("throw", KEEP="failed"):
+        pass
+    with lab.worker("hang", KEEP="failed"):
+        assert lab.client.llen(f"bull:{lab.queue}:active") == 1
+        assert lab.look("1h").result.jobs == {}
+
+
 def test_watch_narrows_and_a_job_that_is_not_there_is_gone(lab: Lab) -> None:
     with lab.worker("return"):
         report = lab.look(nightly={"grace": "1h"}, weekly={})

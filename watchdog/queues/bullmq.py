@@ -121,9 +121,21 @@ class BullmqJobs(BullmqQueue, JobSource):
         for n, (name, begun, ended, error) in enumerate(told[len(planned) : len(told) - len(active)]):
             if name and ms(begun) is not None:
                 held = n >= len(active) or bool(locks[n])
-                runs.setdefault(name, []).append(_Run(ms(begun) or 0, ms(ended), error or "", held))
-        jobs = tuple(_job(name, ms(due), told[n], runs.get(name, [])) for n, (name, due) in enumerate(planned))
-        return Snapshot(instant(time), jobs)
+                slot = ms([*active, *ends][n].rpartition(":")[2])
+                runs.setdefault(name, []).append(_Run(ms(begun) or 0, ms(ended), error or "", held, slot))
+        jobs = [_job(name, ms(due), told[n], runs.get(name, [])) for n, (name, due) in enumerate(planned)]
+        return Snapshot(instant(time), tuple(await self._mended(client, jobs, runs)))
+
+    async def _mended(self, client: Any, jobs: list[JobFacts], runs: dict[str, list[_Run]]) -> list[JobFacts]:
+        """Runs that end well are often removed at once, and failed ones kept: one that was due after the newest that
+        failed, and has left no trace, ended well."""
+        slots = {job.name: slot for job in jobs if (slot := _later(job.credible, runs.get(job.name, []))) is not None}
+        async with client.pipeline(transaction=False) as pipe:
+            for name, slot in slots.items():
+                pipe.exists(self.key(f"repeat:{name}:{slot}"))
+            there = await pipe.execute()
+        well = {name for name, found in zip(slots, there, strict=True) if not found}
+        return [job._replace(failures=0, error="") if job.name in well else job for job in jobs]
 
 
 class _Run(NamedTuple):
@@ -132,6 +144,8 @@ class _Run(NamedTuple):
     error: str
     held: bool
     """Somebody works on it."""
+    slot: int | None
+    """When it was due."""
 
 
 def _job(name: str, due: int | None, fields: dict[str, str], runs: list[_Run]) -> JobFacts:
@@ -155,6 +169,17 @@ def _job(name: str, due: int | None, fields: dict[str, str], runs: list[_Run]) -
         error=newest.error if newest else "",
         stalled=under_way is not None and not under_way.held,
     )
+
+
+def _later(job: JobFacts, runs: list[_Run]) -> int | None:
+    """When the last run was due that was picked up after the newest that failed, and that we do not see; None: there
+    is none. The next one is made when a run is picked up."""
+    until = min((run.slot for run in runs if run.ended is None and run.slot is not None), default=job.next_due)
+    plan = job.plan()
+    if not job.failures or plan is None or until is None:
+        return None
+    failed = max(run.begun for run in runs if run.ended is not None)
+    return plan.before(until - 1) if plan.after(failed) < until else None
 
 
 class _Bullmq:

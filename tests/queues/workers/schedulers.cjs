@@ -4,7 +4,7 @@ const { Queue, Worker } = require('bullmq');
 const { REDIS, QUEUE, DOES, KEEP } = process.env;
 const url = new URL(REDIS);
 const connection = { host: url.hostname, port: Number(url.port), maxRetriesPerRequest: null };
-const opts = { removeOnComplete: KEEP !== 'yes', removeOnFail: KEEP !== 'yes' };
+const opts = { removeOnComplete: KEEP !== 'yes', removeOnFail: !KEEP }; // KEEP: 'yes', 'failed', or nothing
 
 (async () => {
   const queue = new Queue(QUEUE, { connection });
