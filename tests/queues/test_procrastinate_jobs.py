@@ -94,6 +94,17 @@ def test_a_task_that_throws_has_failed(lab: Lab) -> None:
     assert message.endswith("in a row: Procrastinate does not keep the reason")
 
 
+def test_a_failed_run_that_is_kept_is_mended_by_a_good_one_that_is_not(lab: Lab) -> None:
+    with lab.worker("throw"):
+        wait(lambda: lab.reason("1h") == "job_failed")
+    with lab.worker(DELETES="successful"):
+        newest = "SELECT 1 FROM procrastinate_periodic_defers WHERE job_id IS NULL"
+        wait(lambda: lab.sql(newest))
+    lab.sql("UPDATE procrastinate_periodic_defers SET job_id = NULL")  # whatever was begun in between
+    assert lab.sql("SELECT 1 FROM procrastinate_jobs WHERE status = 'failed'")
+    assert lab.reason("1h") == ""
+
+
 def test_a_task_that_hangs_is_stuck_and_stalled_when_its_worker_is_gone(lab: Lab) -> None:
     with lab.worker("hang") as worker:
         wait(lambda: lab.reason("1h", digest={"max_runtime": "1s"}) == "job_stuck")

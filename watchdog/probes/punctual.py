@@ -98,7 +98,8 @@ def recall(facts: JobFacts, limits: Limits, known: Known | None, now: int) -> tu
     since = min(max(old.since, facts.since or 0), now) if old.plan == text else now
     start, end, ok = (None if at is None or at > now else at for at in (old.last_start, old.last_end, old.last_ok))
     newer = facts.last_end is not None and (end is None or facts.last_end >= end)
-    failures = facts.failures if newer or end is None else old.failures
+    under_way = facts.running_since is not None and facts.last_end == end  # hence nothing has ended since
+    failures = facts.failures if end is None or (newer and not under_way) else old.failures
     facts = facts._replace(
         last_start=_latest(facts.last_start, facts.running_since, start),
         last_end=_latest(facts.last_end, end),

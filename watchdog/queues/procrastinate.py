@@ -245,12 +245,13 @@ class _Run(NamedTuple):
 
 
 def _periodic(name: str, due: int, id: int | None, runs: list[_Run]) -> JobFacts:
-    """`runs`: the newest first. One that waits makes the task late."""
+    """`id`: of the newest run; None: it was deleted, as workers may be told to do with those that end well. `runs`: the
+    newest first. One that waits makes the task late."""
     waits = any(run.id == id and run.status == "todo" for run in runs)
     at_work = next((run for run in runs if run.status == "doing"), None)
     over = [run for run in runs if run.status in ("succeeded", "failed")]
     newest = over[0] if over else None
-    failures = len(list(takewhile(lambda run: run.status == "failed", over)))
+    failures = 0 if id is None else len(list(takewhile(lambda run: run.status == "failed", over)))
     return JobFacts(
         name,
         next_due=due if waits else None,

@@ -49,8 +49,9 @@ async def main() -> None:
         print("ready", flush=True)
         if os.environ.get("DOES") != "nothing":
             await app.run_worker_async(
-                queues=[os.environ.get("QUEUE_OF_WORKER", os.environ["QUEUE"])], fetch_job_polling_interval=0.5
-            )
+                queues=[os.environ.get("QUEUE_OF_WORKER", os.environ["QUEUE"])], fetch_job_polling_interval=0.5,
+                delete_jobs=os.environ.get("DELETES", "never"),
+            )  # fmt: skip
 
 
 if __name__ == "__main__":
