@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -244,6 +244,15 @@ class Model(BaseModel):
         return reference
 
 
+def the_one(model: BaseModel, names: Collection[str]) -> Any:
+    """The value of the one of these fields that is given. Raises ValueError where none is, or several are."""
+    given = [name for name in names if getattr(model, name) is not None]
+    if len(given) != 1:
+        found = f", not {' and '.join(given)}" if given else ""
+        raise ValueError(f"expected one of {', '.join(names)}{found}")
+    return getattr(model, given[0])
+
+
 def _alone(name: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in schema["properties"][name].items() if k not in ("title", "default")}
 
@@ -266,5 +275,5 @@ def _holds_secret(annotation: Any) -> bool:
 
 __all__ = [
     "FROM_FILE", "PATTERN", "Duration", "FieldsError", "Line", "Link", "LocalFile", "Model", "Reading", "Secret",
-    "between", "duration_text", "from_files", "hard_to_guess", "parse_duration", "slug",
+    "between", "duration_text", "from_files", "hard_to_guess", "parse_duration", "slug", "the_one",
 ]  # fmt: skip

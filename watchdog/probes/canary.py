@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, create_model, model_validator
 
-from watchdog.fields import Duration, FieldsError, Model, Where, between, duration_text
+from watchdog.fields import Duration, FieldsError, Model, Where, between, duration_text, the_one
 from watchdog.model import Evidence, Json, Observation, Outcome, Scalar
 from watchdog.probes.base import Attempt, Probe, idempotency_key
 from watchdog.probes.verdict import faulted
@@ -39,10 +39,7 @@ class _Canary(Model):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        given = [name for name in CANARIES if getattr(self, name) is not None]
-        if len(given) != 1:
-            found = f", not {' and '.join(given)}" if given else ""
-            raise ValueError(f"expected one of {', '.join(CANARIES)}{found}")
+        the_one(self, CANARIES)
         wrong: list[tuple[Where, str]] = []
         if self.start_within is not None and self.start_within > self.finish_within:
             wrong.append((("start_within",), f"expected at most finish_within ({duration_text(self.finish_within)})"))
@@ -57,7 +54,7 @@ class _Canary(Model):
 
     @property
     def system(self) -> CanarySystem:
-        system: CanarySystem = next(filter(None, (getattr(self, name) for name in CANARIES)))
+        system: CanarySystem = the_one(self, CANARIES)
         return system
 
     def limit(self, stage: Stage) -> int:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
 from pydantic import AfterValidator, Field, StrictInt, create_model, model_validator
 
-from watchdog.fields import Duration, FieldsError, Line, Model, duration_text
+from watchdog.fields import Duration, FieldsError, Line, Model, duration_text, the_one
 from watchdog.model import JOB_MEMORY, Evidence, Json, Observation, Outcome, Trouble
 from watchdog.probes.base import Attempt, Probe, known_cron, known_zone
 from watchdog.probes.punctual import Known, Limits, Verdict, judge, recall
@@ -80,15 +80,12 @@ class _Jobs(Model):
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        given = [name for name in JOBS if getattr(self, name) is not None]
-        if len(given) != 1:
-            found = f", not {' and '.join(given)}" if given else ""
-            raise ValueError(f"expected one of {', '.join(JOBS)}{found}")
+        the_one(self, JOBS)
         return self
 
     @property
     def source(self) -> JobSource:
-        source: JobSource = next(filter(None, (getattr(self, name) for name in JOBS)))
+        source: JobSource = the_one(self, JOBS)
         return source
 
     def limits(self, name: str) -> Limits | None:

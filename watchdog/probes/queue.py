@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, StrictFloat, StrictInt, create_model, model_validator
 
-from watchdog.fields import Duration, FieldsError, Model, between
+from watchdog.fields import Duration, FieldsError, Model, between, the_one
 from watchdog.model import QUEUE_MEMORY, Evidence, Json, Observation, Outcome, Scalar
 from watchdog.probes.backlog import Limit, Standing, judge, wrong
 from watchdog.probes.base import Attempt, Probe
@@ -123,15 +123,12 @@ class _Queue(Model):
 
     @model_validator(mode="after")
     def _one_system(self) -> Self:
-        given = [name for name in QUEUES if getattr(self, name) is not None]
-        if len(given) != 1:
-            found = f", not {' and '.join(given)}" if given else ""
-            raise ValueError(f"expected one of {', '.join(QUEUES)}{found}")
+        the_one(self, QUEUES)
         return self
 
     @property
     def system(self) -> DepthSystem:
-        system: DepthSystem = next(filter(None, (getattr(self, name) for name in QUEUES)))
+        system: DepthSystem = the_one(self, QUEUES)
         return system
 
 

@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from watchdog.fields import Duration, Model
+from watchdog.fields import Duration, Model, the_one
 from watchdog.remedies.base import RUN, Act, Cause
 from watchdog.remedies.http import HttpRemedy
 from watchdog.remedies.mcp import McpRemedy
@@ -53,15 +53,12 @@ class _Remedy(Model):
 
     @model_validator(mode="after")
     def _one_act(self) -> Self:
-        given = [name for name in KINDS if getattr(self, name) is not None]
-        if len(given) != 1:
-            found = f", not {' and '.join(given)}" if given else ""
-            raise ValueError(f"expected one of {', '.join(KINDS)}{found}")
+        the_one(self, KINDS)
         return self
 
     @property
     def act(self) -> Act:
-        act: Act = next(filter(None, (getattr(self, name) for name in KINDS)))
+        act: Act = the_one(self, KINDS)
         return act
 
     def strange(self, finds: tuple[str, ...]) -> list[str]:
