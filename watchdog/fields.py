@@ -23,6 +23,8 @@ from pydantic import (
     model_validator,
 )
 
+from watchdog.schedule import Cron
+
 # --- what is wrong
 
 Where: TypeAlias = tuple[str | int, ...]
@@ -128,6 +130,21 @@ def _link(text: str) -> str:
 
 Link = Annotated[str, AfterValidator(_link), WithJsonSchema({"type": "string", "pattern": "^https?://"})]
 """An address that people open."""
+
+
+def _cron(expression: str) -> str:
+    Cron(expression)
+    return expression
+
+
+def _zone(name: str) -> str:
+    Cron("* * * * *", name)
+    return name
+
+
+CronExpression = Annotated[str, AfterValidator(_cron)]
+Zone = Annotated[str, AfterValidator(_zone)]
+"""The name of a time zone: Europe/Berlin."""
 
 
 def slug(text: str) -> str:
@@ -274,6 +291,6 @@ def _holds_secret(annotation: Any) -> bool:
 
 
 __all__ = [
-    "FROM_FILE", "PATTERN", "Duration", "FieldsError", "Line", "Link", "LocalFile", "Model", "Reading", "Secret",
-    "between", "duration_text", "from_files", "hard_to_guess", "parse_duration", "slug", "the_one",
+    "FROM_FILE", "PATTERN", "CronExpression", "Duration", "FieldsError", "Line", "Link", "LocalFile", "Model",
+    "Reading", "Secret", "Zone", "between", "duration_text", "from_files", "hard_to_guess", "parse_duration", "slug", "the_one",
 ]  # fmt: skip

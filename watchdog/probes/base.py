@@ -10,13 +10,25 @@ from functools import cached_property
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, StrictInt, ValidationInfo, field_validator, model_validator
+from pydantic import Field, StrictInt, ValidationInfo, field_validator, model_validator
 
 from watchdog.expressions import Expression, ExpressionError, compile_expression
-from watchdog.fields import Duration, FieldsError, Line, Link, Model, Where, between, duration_text, slug
+from watchdog.fields import (
+    CronExpression,
+    Duration,
+    FieldsError,
+    Line,
+    Link,
+    Model,
+    Where,
+    Zone,
+    between,
+    duration_text,
+    slug,
+)
 from watchdog.model import Json, Observation, Severity
 from watchdog.remedies import RUN, Act, Remedy, SqlRemedy
-from watchdog.schedule import Away, Cron
+from watchdog.schedule import Away
 from watchdog.wire.trace import Trace
 
 if TYPE_CHECKING:
@@ -62,16 +74,6 @@ class Alert(Model):
     """info, warning or critical: what routes look at."""
 
 
-def known_zone(name: str) -> str:
-    Cron("* * * * *", name)
-    return name
-
-
-def known_cron(expression: str) -> str:
-    Cron(expression)
-    return expression
-
-
 class Common(Model):
     """What every probe may say, and `defaults` for all of them."""
 
@@ -83,9 +85,9 @@ class Common(Model):
     """A link for the person who is called."""
     every: Annotated[Duration, between("1s", "366d")] = 60_000
     """How often it runs."""
-    schedule: Annotated[str, AfterValidator(known_cron)] | None = None
+    schedule: CronExpression | None = None
     """A cron expression, instead of `every`."""
-    timezone: Annotated[str, AfterValidator(known_zone)] = "UTC"
+    timezone: Zone = "UTC"
     """The time zone of `schedule`, such as Europe/Berlin."""
     timeout: Annotated[
         Duration, between("100ms", "5m", "a run that takes longer is a job to watch, not to wait for")

@@ -9,9 +9,9 @@ from typing import Annotated, ClassVar, Self
 from pydantic import AfterValidator, model_validator
 
 from watchdog.beat import MEMORY, beat_of
-from watchdog.fields import Duration, FieldsError, Secret, hard_to_guess, slug
+from watchdog.fields import CronExpression, Duration, FieldsError, Secret, hard_to_guess, slug
 from watchdog.model import Evidence, Observation
-from watchdog.probes.base import Attempt, Probe, known_cron
+from watchdog.probes.base import Attempt, Probe
 from watchdog.probes.jobs import Watched, judged, told
 from watchdog.probes.punctual import Limits, owed
 from watchdog.queues import JobFacts
@@ -29,7 +29,7 @@ class Heartbeat(Watched):
 
     key: Annotated[Secret, AfterValidator(_in_an_address)]
     """The secret in the address of its check-ins: 16 or more letters, digits, `-` and `_`."""
-    schedule: Annotated[str, AfterValidator(known_cron)] | None = None
+    schedule: CronExpression | None = None
     """When it runs, as a cron expression."""
     grace: Duration = 60_000
     """How late a run may begin."""

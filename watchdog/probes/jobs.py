@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
-from pydantic import AfterValidator, Field, StrictInt, create_model, model_validator
+from pydantic import Field, StrictInt, create_model, model_validator
 
-from watchdog.fields import Duration, FieldsError, Line, Model, duration_text, the_one
+from watchdog.fields import CronExpression, Duration, FieldsError, Line, Model, Zone, duration_text, the_one
 from watchdog.model import JOB_MEMORY, Evidence, Json, Observation, Outcome, Trouble
-from watchdog.probes.base import Attempt, Probe, known_cron, known_zone
+from watchdog.probes.base import Attempt, Probe
 from watchdog.probes.punctual import Known, Limits, Verdict, judge, recall
 from watchdog.probes.tasks import digest
 from watchdog.probes.verdict import faulted
@@ -33,11 +33,11 @@ DURATIONS = ("every", "duration")
 class Watched(Model):
     """What is asked of a job, where its source does not know or a limit is wanted."""
 
-    schedule: Annotated[str, AfterValidator(known_cron)] | None = None
+    schedule: CronExpression | None = None
     """When it should run, as a cron expression; default: what the source says."""
     every: Duration | None = None
     """How often it should run, instead of `schedule`, counted from its last run."""
-    timezone: Annotated[str, AfterValidator(known_zone)] = "UTC"
+    timezone: Zone = "UTC"
     """The time zone of `schedule`."""
     grace: Duration | None = None
     """How late a run may begin; default: the grace of all."""

@@ -7,13 +7,12 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import model_validator
 
-from watchdog.fields import FROM_FILE, Line
+from watchdog.fields import FROM_FILE, Line, Zone
 from watchdog.queues import django_beat, redbeat
 from watchdog.queues.base import JobSource, Reach, Snapshot, installed
 from watchdog.queues.database import Database, look
 from watchdog.queues.database_kinds import DatabaseUrl, database
 from watchdog.queues.redis import RedisUrl, host_of, opened, spoken
-from watchdog.queues.sql import Zone
 
 
 class CeleryJobs(JobSource):

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from pydantic import AfterValidator, BeforeValidator, WithJsonSchema, model_validator
 
-from watchdog.fields import Duration, FieldsError, Line, Model, between
+from watchdog.fields import Duration, FieldsError, Line, Model, Zone, between
 from watchdog.model import Json
 from watchdog.queues.base import JobFacts, JobSource, Reach, Snapshot, installed
 from watchdog.queues.database import Database, look
 from watchdog.queues.database_kinds import DatabaseUrl, database
 from watchdog.queues.instants import Time, instant
-from watchdog.schedule import Cron
 from watchdog.wire.faults import Fault
 
 if TYPE_CHECKING:
@@ -44,16 +43,10 @@ def table_name(text: str) -> str:
     return text
 
 
-def _zone(name: str) -> str:
-    Cron("* * * * *", name)
-    return name
-
-
 def _status(value: Any) -> Any:
     return str(value).lower() if isinstance(value, bool) else str(value) if isinstance(value, int) else value
 
 
-Zone = Annotated[str, AfterValidator(_zone)]
 Column = Annotated[str, AfterValidator(_identifier)]
 Status = Annotated[
     Line, BeforeValidator(_status), WithJsonSchema({"anyOf": [{"type": t} for t in ("string", "integer", "boolean")]})
