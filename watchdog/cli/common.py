@@ -45,7 +45,7 @@ def fail(message: str, code: Exit = Exit.USAGE) -> NoReturn:
 
 
 def loaded(path: Path) -> Loaded:
-    """The configuration, with logs set up to mask its secrets; every problem of a bad one on a line of its own."""
+    """The configuration; every problem of a bad one on a line of its own, and the end."""
     from watchdog.config import ConfigError, load
 
     if path == DEFAULT and not path.exists():
