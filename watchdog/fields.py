@@ -292,5 +292,6 @@ def _holds_secret(annotation: Any) -> bool:
 
 __all__ = [
     "FROM_FILE", "PATTERN", "CronExpression", "Duration", "FieldsError", "Line", "Link", "LocalFile", "Model",
-    "Reading", "Secret", "Zone", "between", "duration_text", "from_files", "hard_to_guess", "parse_duration", "slug", "the_one",
+    "Reading", "Secret", "Zone", "between", "duration_text", "from_files", "hard_to_guess", "parse_duration", "slug",
+    "the_one",
 ]  # fmt: skip

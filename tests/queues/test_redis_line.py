@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import redis
 
 from tests.queues.runs import canary, once
 from tests.redis_server import Redis
+from tests.servers import Authority, serving
 from watchdog.model import Outcome, Report
 from watchdog.probes import JobsProbe
 from watchdog.queues import redis_bound
 from watchdog.queues.redis import instant, spoken
+from watchdog.wire import dial
+from watchdog.wire.dial import Address
 from watchdog.wire.faults import Fault
 
 
@@ -117,6 +122,37 @@ def test_a_deadline_that_the_client_loses_is_one_yet() -> None:
 
     with pytest.raises(TimeoutError):
         asyncio.run(look())
+
+
+def _known_to_us_alone(host: str, port: int) -> list[Address]:
+    assert host == "queue.example"
+    return [(socket.AF_INET, ("127.0.0.1", port))]
+
+
+def test_a_name_is_looked_up_once_and_what_passed_the_filter_is_connected_to(
+    redis_server: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dial, "look_up", _known_to_us_alone)
+    jobs = {"rq": {"redis": redis_server.url.replace("127.0.0.1", "queue.example")}}
+    result = asyncio.run(once(JobsProbe.model_validate({"name": "Cron", "jobs": jobs}))).result
+    assert result.outcome is Outcome.PASS, result.message
+
+
+def test_tls_is_about_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dial, "look_up", _known_to_us_alone)
+    authority, agreed = Authority(tmp_path), list[str]()
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        agreed.append(writer.get_extra_info("ssl_object").version())
+
+    async def look() -> None:
+        for name in ("queue.example", "another.example"):
+            async with serving(talk, authority.serve(name), listen=False) as peer:
+                url = f"rediss://queue.example:{peer.port}/0?ssl_ca_certs={authority.ca_file}"
+                await once(JobsProbe.model_validate({"name": "Cron", "jobs": {"rq": {"redis": url}}}))
+
+    asyncio.run(look())
+    assert len(agreed) == 1
 
 
 @pytest.mark.parametrize(("system", "where"), [("bullmq", "redis"), ("celery", "broker"), ("rq", "redis")])

@@ -56,27 +56,34 @@ def host_of(url: str) -> str:
 
 @asynccontextmanager
 async def opened(url: str, reach: Reach) -> AsyncIterator[Any]:
-    """A client of a Redis that was knocked at first. Raises Fault."""
-    await reachable(reach, host_of(url), urlsplit(url).port or PORT)
-    async with connected(url, reach.patience) as client:
-        yield client
-
-
-@asynccontextmanager
-async def connected(url: str, patience: float) -> AsyncIterator[Any]:
-    """A client with one connection that tries nothing twice."""
+    """A client of a Redis, with one connection, to the address that passed our filter, that tries nothing twice. Raises
+    Fault."""
     import redis.asyncio as redis
 
+    address = await reachable(reach, host_of(url), urlsplit(url).port or PORT)
     client = redis.Redis.from_url(
-        url, decode_responses=True, encoding_errors="replace", socket_timeout=patience,
-        socket_connect_timeout=patience, retry=None, single_connection_client=True, redis_connect_func=bound,
+        url, decode_responses=True, encoding_errors="replace", socket_timeout=reach.patience,
+        socket_connect_timeout=reach.patience, retry=None, single_connection_client=True, redis_connect_func=bound,
     )  # fmt: skip
+    client.connection_pool.connection_class = _led(client.connection_pool.connection_class, address)
     try:
         with spoken():
             await client.ping()
         yield client
     finally:
         await client.aclose()
+
+
+def _led(kind: Any, address: str) -> Any:
+    """A kind of connection that asks nobody again where its host is."""
+
+    class Led(kind):  # type: ignore[misc] # of whichever kind
+        def _connection_arguments(self) -> dict[str, Any]:
+            told = super()._connection_arguments()
+            name = {"server_hostname": told["host"]} if "ssl" in told else {}  # TLS is about the name
+            return {**told, **name, "host": address}
+
+    return Led
 
 
 @contextmanager
