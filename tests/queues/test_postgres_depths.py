@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
@@ -16,6 +17,11 @@ from tests.postgres import Postgres
 from tests.queues.runs import look, node, python, queue
 from tests.redis_server import working
 from watchdog.model import Outcome, Report
+from watchdog.queues import Reach
+from watchdog.queues.pgboss_depth import PgbossDepth
+from watchdog.queues.postgres import connected
+from watchdog.wire import Trace, Wire
+from watchdog.wire.faults import Fault
 
 NBSP = "\N{NO-BREAK SPACE}"
 MIN = 60_000
@@ -38,6 +44,22 @@ def figures(report: Report) -> dict[str, Any]:
     told = dict(report.result.measurements)
     assert isinstance(told.pop("oldest", 0), int)
     return told
+
+
+async def asked(url: str, statement: str) -> None:
+    system = PgbossDepth.model_validate({"url": url, "queue": "report"})
+    async with Wire() as wire, connected(system, Reach(wire, Trace(), "private", 3.0, 0), "") as session:
+        await session.ask(statement)
+
+
+@pytest.mark.parametrize("statement", ["INSERT INTO jobs VALUES (1)", "DELETE FROM jobs"])
+def test_who_only_looks_cannot_write(postgres: Postgres, statement: str) -> None:
+    with postgres.fresh() as url:
+        lab = Lab(url)
+        lab.sql("CREATE TABLE jobs AS SELECT 0 AS id")
+        with pytest.raises(Fault, match="in a read-only transaction"):
+            asyncio.run(asked(lab.url, statement))
+        assert lab.sql("SELECT id FROM jobs") == [(0,)]
 
 
 # --- pg-boss

@@ -24,7 +24,7 @@ class PgbossCanary(PgbossQueue, CanarySystem):
 
     @asynccontextmanager
     async def canary(self, reach: Reach) -> AsyncIterator[Canary]:
-        async with connected(self, reach, RIGHTS) as session:
+        async with connected(self, reach, RIGHTS, writes=True) as session:
             columns = await tables(self, session, reach)
             ((lacking,),) = await session.ask(LACKING, {"job": f'"{self.in_schema}".job'})
             if lacking:

@@ -71,7 +71,9 @@ class PostgresSystem(System):
 
 
 @asynccontextmanager
-async def connected(system: PostgresSystem, reach: Reach, rights: str) -> AsyncIterator[Session]:
+async def connected(
+    system: PostgresSystem, reach: Reach, rights: str, *, writes: bool = False
+) -> AsyncIterator[Session]:
     """One connection, to the address that passed our filter. `rights`: what to grant, should any be missing."""
     import psycopg
 
@@ -86,7 +88,7 @@ async def connected(system: PostgresSystem, reach: Reach, rights: str) -> AsyncI
         raise unreachable(said(e)) from None
     reach.trace.end("connect")
     try:
-        yield Session(connection, reach.patience, rights)
+        yield Session(connection, reach.patience, rights, writes)
     finally:
         await connection.close()
 
@@ -94,8 +96,9 @@ async def connected(system: PostgresSystem, reach: Reach, rights: str) -> AsyncI
 class Session:
     """Statements, each with limits that end with it: a pooler may lend the connection to others in between."""
 
-    def __init__(self, connection: AsyncConnection, patience: float, rights: str) -> None:
+    def __init__(self, connection: AsyncConnection, patience: float, rights: str, writes: bool) -> None:
         self.connection, self.patience, self.rights = connection, patience, rights
+        self._access = "" if writes else "SET LOCAL transaction_read_only = on; "
 
     async def ask(
         self, statement: str, values: Mapping[str, Any] = {}, patience: float | None = None
@@ -120,7 +123,9 @@ class Session:
         limits = f"SET LOCAL statement_timeout = {limit}; SET LOCAL lock_timeout = {limit // 2}; "
         try:
             async with self.connection.cursor() as cursor:
-                await cursor.execute((limits + statement).encode(), values)  # one message, hence one transaction
+                await cursor.execute(
+                    (self._access + limits + statement).encode(), values
+                )  # one message, hence one transaction
                 while cursor.nextset():
                     pass
                 return await cursor.fetchall()

@@ -74,7 +74,7 @@ class ProcrastinateCanary(ProcrastinateQueue, CanarySystem):
 
     @asynccontextmanager
     async def canary(self, reach: Reach) -> AsyncIterator[Canary]:
-        async with connected(self, reach, RIGHTS) as session:
+        async with connected(self, reach, RIGHTS, writes=True) as session:
             await there(session)
             yield _Procrastinate(self, session)
 
