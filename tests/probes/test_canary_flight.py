@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from watchdog.probes.canary import Flight
-from watchdog.queues import Look, Stage
+from watchdog.probes.canary import PATIENCE, TIDYING, Flight
+from watchdog.queues import CANARIES, Look, Stage, http, mcp
 
 SENT = 1_000_000
 HOUR = 3_600_000
@@ -88,3 +88,11 @@ def test_one_that_was_sent_may_or_may_not_have_been_picked_up() -> None:
 def test_by_what_it_is_known_may_come_to_light_later() -> None:
     flight = flown((100, Look(Stage.SENT, ref="job:7")), (200, QUEUED))
     assert flight.ref == "job:7"
+
+
+def test_a_run_that_must_remember_its_sentinel_is_not_cut_off() -> None:
+    """However slow all is: what an earlier slot left, opening and sending, the last look, and taking back."""
+    slowest = {"http": http.SENDING, "mcp": mcp.OPENING + mcp.SENDING}
+    assert slowest.keys() == {name for name, system in CANARIES.items() if not system.derives_refs}
+    for name, seconds in slowest.items():
+        assert CANARIES[name].margin >= (PATIENCE + seconds + PATIENCE + TIDYING) * 1_000, name

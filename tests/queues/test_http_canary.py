@@ -317,5 +317,5 @@ def test_what_no_job_api_can_keep_is_refused(api: JobApi) -> None:
         canary({"http": job(api), "start_within": "1s"})
     with pytest.raises(ValidationError, match="what is sent stands in enqueue"):
         canary({"http": job(api), "payload": {"a": 1}})
-    with pytest.raises(ValidationError, match=r"at least finish_within and 15s \(45s\)"):
+    with pytest.raises(ValidationError, match=r"at least finish_within and 18s \(48s\)"):
         canary({"http": job(api)}, every="40s")

@@ -41,7 +41,7 @@ class HttpCanary(CanarySystem):
 
     name: ClassVar[str] = "HTTP"
     derives_refs: ClassVar[bool] = False
-    margin: ClassVar[int] = 15_000
+    margin: ClassVar[int] = 18_000
     pace: ClassVar[tuple[int, int]] = (250, 2_000)
     blocks_for: ClassVar[int | None] = DAY
     sends: ClassVar[str] = "enqueue"

@@ -42,7 +42,7 @@ class McpCanary(McpTarget, CanarySystem):
 
     name: ClassVar[str] = "MCP"
     derives_refs: ClassVar[bool] = False
-    margin: ClassVar[int] = 20_000
+    margin: ClassVar[int] = 23_000
     pace: ClassVar[tuple[int, int]] = (100, 2_000)
     blocks_for: ClassVar[int | None] = DAY
     sends: ClassVar[str] = "arguments"
