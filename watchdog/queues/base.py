@@ -258,8 +258,8 @@ class CanarySystem(System):
     derives_refs: ClassVar[bool] = True
     """Whether `ref_of` tells the reference of a sentinel that another process may have sent."""
     margin: ClassVar[int] = 5_000
-    """Milliseconds on top of `finish_within`: for connecting, sending and taking back. Where `ref_of` tells nothing, for
-    the slowest of it: a run that is cut off remembers no sentinel."""
+    """Milliseconds on top of `finish_within`: for connecting, sending and taking back. Where `ref_of` tells nothing,
+    for the slowest of it: a run that is cut off remembers no sentinel."""
     pace: ClassVar[tuple[int, int]] = (20, 500)
     """Milliseconds between two looks: the least, soon after sending, and the most."""
     blocks_for: ClassVar[int | None] = None

@@ -146,6 +146,12 @@ class JobTable(JobSource):
         reach.facts.update(facts)
         return snapshot
 
+    def rights(self, connection: Connection, table: TableClause) -> dict[str, Json]:
+        """What is to be told of a role that could write."""
+        if not self.database.writable(connection, table):
+            return {}
+        return {"writable": f"{self.database.user} may write, too; SELECT on {self.table} is all it takes"}
+
     @abstractmethod
     def read(self, connection: Connection) -> tuple[Snapshot, dict[str, Json]]:
         """The jobs, and what else is worth knowing. Raises Fault."""
@@ -170,11 +176,9 @@ class SqlJobs(JobTable):
     def read(self, connection: Connection) -> tuple[Snapshot, dict[str, Json]]:
         import sqlalchemy as sa
 
-        facts: dict[str, Json] = {}
         table, times = self._found(connection)
+        facts = self.rights(connection, table)
         now = instant(connection.execute(sa.text(self.database.now)).scalar(), "UTC", "the clock") or 0
-        if self.database.writable(connection, table):
-            facts["writable"] = f"{self.database.user} may write, too; SELECT on {self.table} is all it takes"
         rows = connection.execute(_Aggregate(self, table, times, now).statement).all()
         if len(rows) > MOST:
             many = f"{self.columns.type} holds over {MOST:,} different values: is that the type of a job?"
