@@ -48,8 +48,6 @@ class Lab(ABC):
     phases: ClassVar[tuple[str, ...]] = ("connect", "enqueue", "pick_up", "finish")
     facts: ClassVar[Mapping[str, Any]] = {}
     """Evidence beside the sentinel."""
-    ref_ends: ClassVar[str] = ""
-    """What a reference has after the part that is derived."""
     idle: ClassVar[tuple[str, str]] = (
         "not_picked_up",
         f"not picked up in 500{NBSP}ms: no worker, 1 waiting, oldest [0-9].+",
@@ -111,9 +109,8 @@ class Lab(ABC):
 
         asyncio.run(dies())
 
-    def later(self, ref: str) -> str:
-        """The reference of a sentinel that hangs, as if it were sent long ago."""
-        return ref
+    def later(self) -> None:
+        """What the time that a worker has to begin a sentinel comes to when it is over."""
 
     # --- the queue
 

@@ -194,7 +194,6 @@ class CeleryLab(RedisLab):
     sends = {"throw": {"task": "throw", "args": ["__canary__"]}, "hang": {"task": "hang"}}
     phases = ("connect", "enqueue", "finish")
     facts = {"picked_up": "Celery does not show it"}
-    ref_ends = "/[0-9]+"
     idle = ("not_finished", f"not finished in 1{NBSP}s: 1 waiting")
     counts = {"waiting": 1}
     throws = "ValueError: no template for __canary__"
@@ -219,11 +218,13 @@ class CeleryLab(RedisLab):
     def active(self) -> None: ...
 
     def left(self) -> list[str]:
-        return [*self.results.keys("celery-task-meta-*"), *self.client.lrange(self.queue, 0, -1)]
+        kept = [key for names in ("celery-task-meta-*", "watchdog-*") for key in self.results.keys(names)]
+        return [*kept, *self.client.lrange(self.queue, 0, -1)]
 
-    def later(self, ref: str) -> str:
-        """The time is over in which a worker may begin it."""
-        return f"{ref.partition('/')[0]}/1"
+    def later(self) -> None:
+        """The time is over in which a worker may begin what was sent."""
+        for key in self.results.keys("watchdog-*"):
+            self.results.delete(key)
 
 
 class RqLab(RedisLab):

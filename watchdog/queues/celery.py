@@ -42,8 +42,8 @@ NEWEST = 500
 MOST = 8
 THREADS = BoundedSemaphore(MOST)
 """What may wait for brokers at a time, calls that were given up included."""
-SLACK = 5_000
-"""Milliseconds by which our clock and that of a worker may differ."""
+SLACK = 10_000
+"""Milliseconds that sending may take, and by which our clock and that of a worker may differ."""
 
 
 def _broker_url(text: str) -> str:
@@ -164,7 +164,8 @@ class CeleryCanary(CeleryQueue, CanarySystem):
 
 
 class _Celery:
-    """A reference is the job's id, and until when a worker may begin it: what has no state after that never will."""
+    """What a worker has begun shows no state. A mark beside the results, which goes when the sentinel does or when no
+    worker may begin it any more, says that there may be one: whoever sent it."""
 
     def __init__(self, config: CeleryCanary, reach: Reach, results: Any) -> None:
         self.config, self.reach, self.results = config, reach, results
@@ -173,28 +174,31 @@ class _Celery:
     async def send(self, sentinel: Sentinel) -> str:
         config = self.config
 
-        def publish(app: Any, connection: Any) -> bool:
+        def publish(app: Any, connection: Any) -> None:
             from kombu.entity import Queue
 
             if _depth(connection, config.queue) is None:
-                return False
+                raise config.missing
             queue = Queue(config.queue)  # type: ignore[no-untyped-call] # kombu has no types
             app.send_task(
                 config.task, args=config.args, task_id=sentinel.id, queue=queue, declare=[],
                 expires=sentinel.lifetime / 1000, retry=False, connection=connection,
             )  # fmt: skip
-            return True
 
-        if not await self._aside(publish):
-            raise config.missing
+        with spoken():
+            await self.results.set(_mark(sentinel.id), "", px=sentinel.lifetime + SLACK)
+        try:
+            await self._aside(publish)
+        except Fault:
+            await self._forget(sentinel.id)
+            raise
         self.sent = sentinel.id
-        return f"{sentinel.id}/{self.reach.now + sentinel.lifetime + SLACK}"
+        return sentinel.id
 
     async def look(self, ref: str) -> Look:
-        id, _, until = ref.partition("/")
         with spoken():
             try:
-                meta = json.loads(await self.results.get(_key(id)) or "{}")
+                meta = json.loads(await self.results.get(_key(ref)) or "{}")
             except ValueError:
                 raise Fault(
                     "broker_refused", "the result is no JSON: the workers need result_serializer json"
@@ -211,22 +215,26 @@ class _Celery:
                 return Look(Stage.RUNNING)
             case "RETRY":
                 return Look(Stage.RUNNING, error=f"it waits for another try: {_error(told)}")
-        if id == self.sent:
+        if ref == self.sent:
             return Look(Stage.QUEUED if self.config.tracks_started else Stage.SENT)
-        if await self._aside(lambda _, connection: _waiting(connection, self.config.queue, id)):
+        if await self._aside(lambda _, connection: _waiting(connection, self.config.queue, ref)):
             return Look(Stage.QUEUED)
-        return Look(Stage.SENT if until and int(until) > self.reach.now else Stage.LOST)
+        with spoken():
+            return Look(Stage.SENT if await self.results.exists(_mark(ref)) else Stage.LOST)
 
     async def cancel(self, ref: str) -> bool:
         """What waits can be taken out of Redis; elsewhere it expires."""
-        id = ref.partition("/")[0]
-        look = await self.look(ref)
-        if look.stage in (Stage.DONE, Stage.FAILED):
-            with spoken():
-                await self.results.delete(_key(id))
-        if look.stage in (Stage.QUEUED, Stage.SENT):
-            return await self._aside(lambda _, connection: _take(connection, self.config.queue, id))
-        return look.stage is not Stage.RUNNING
+        stage = (await self.look(ref)).stage
+        gone = stage is not Stage.RUNNING
+        if stage in (Stage.QUEUED, Stage.SENT):
+            gone = await self._aside(lambda _, connection: _take(connection, self.config.queue, ref))
+        if gone:
+            await self._forget(ref)
+        return gone
+
+    async def _forget(self, id: str) -> None:
+        with spoken():
+            await self.results.delete(_key(id), _mark(id))
 
     async def depth(self) -> Depth:
         return await self._aside(lambda _, connection: _depth(connection, self.config.queue)) or Depth()
@@ -237,6 +245,10 @@ class _Celery:
 
 def _key(id: str) -> str:
     return f"celery-task-meta-{id}"
+
+
+def _mark(id: str) -> str:
+    return f"watchdog-canary-{id}"
 
 
 def _app(broker: str, patience: float) -> Any:
