@@ -138,6 +138,13 @@ def test_a_name_is_looked_up_once_and_what_passed_the_filter_is_connected_to(
     assert result.outcome is Outcome.PASS, result.message
 
 
+def test_so_is_the_name_of_a_broker_of_celery(redis_server: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dial, "look_up", _known_to_us_alone)
+    url = redis_server.url.replace("127.0.0.1", ":@queue.example")
+    result = asyncio.run(once(canary({"celery": {"broker": url, "backend": url}, "finish_within": "1s"}))).result
+    assert (result.reason, result.message) == ("not_finished", "not finished in 1\N{NO-BREAK SPACE}s: 1 waiting")
+
+
 def test_tls_is_about_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dial, "look_up", _known_to_us_alone)
     authority, agreed = Authority(tmp_path), list[str]()

@@ -46,7 +46,7 @@ class Watched(Model):
     min_runtime: Duration | None = None
     """How long a run takes at least; one that is over sooner did not do its work."""
     failures: Annotated[StrictInt, Field(ge=1, le=1000)] = 1
-    """How many failed runs in a row are too many."""
+    """How many failed runs in a row are too many; more than the source keeps are never seen."""
 
     @model_validator(mode="after")
     def _one_cadence(self) -> Self:

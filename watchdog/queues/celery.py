@@ -84,14 +84,20 @@ class CeleryQueue(System):
         super().prepare()
         _ = _app(self.broker, 1).connection_for_write().transport  # most of Celery is loaded by its first use
 
-    async def knock(self, reach: Reach) -> None:
-        """Raises Fault where nobody listens."""
+    async def knock(self, reach: Reach) -> str:
+        """The broker's URL, with the address that passed our filter; TLS is about the name. Raises Fault where nobody
+        listens."""
         broker = urlsplit(self.broker)
-        await reachable(reach, self.host, broker.port or PORTS[broker.scheme])
+        address = await reachable(reach, self.host, broker.port or PORTS[broker.scheme])
+        if broker.scheme in ("rediss", "amqps"):
+            return self.broker
+        user, at, _ = broker.netloc.rpartition("@")
+        shown = f"[{address}]" if ":" in address else address
+        return broker._replace(netloc=f"{user}{at}{shown}:{broker.port or PORTS[broker.scheme]}").geturl()
 
-    async def aside(self, patience: float, work: Callable[[Any, Any], T]) -> T:
-        """What `work` finds, given Celery and a connection, on a thread of its own: it waits as long as it likes, we
-        do not. Raises Fault."""
+    async def aside(self, url: str, patience: float, work: Callable[[Any, Any], T]) -> T:
+        """What `work` finds, given Celery and a connection to that URL, on a thread of its own: it waits as long as it
+        likes, we do not. Raises Fault."""
         from kombu.exceptions import OperationalError
 
         if not THREADS.acquire(blocking=False):
@@ -99,7 +105,7 @@ class CeleryQueue(System):
 
         def run() -> T:
             try:
-                app = _app(self.broker, patience)
+                app = _app(url, patience)
                 with app.connection_for_write() as connection:
                     return work(app, connection)
             except OperationalError as e:  # whatever goes wrong as something is sent
@@ -129,8 +135,8 @@ class CeleryDepth(CeleryQueue, DepthSystem):
         return (*hidden, "head" if urlsplit(self.broker).scheme.startswith("amqp") else "consumers")
 
     async def depth(self, reach: Reach, within: int | None) -> Depth:
-        await self.knock(reach)
-        depth = await self.aside(reach.patience, lambda _, connection: _depth(connection, self.queue))
+        url = await self.knock(reach)
+        depth = await self.aside(url, reach.patience, lambda _, connection: _depth(connection, self.queue))
         if depth is None:
             raise self.missing
         return depth
@@ -158,17 +164,17 @@ class CeleryCanary(CeleryQueue, CanarySystem):
 
     @asynccontextmanager
     async def canary(self, reach: Reach) -> AsyncIterator[Canary]:
-        await self.knock(reach)
+        url = await self.knock(reach)
         async with opened(self.backend, reach) as results:
-            yield _Celery(self, reach, results)
+            yield _Celery(self, url, reach.patience, results)
 
 
 class _Celery:
     """What a worker has begun shows no state. A mark beside the results, which goes when the sentinel does or when no
     worker may begin it any more, says that there may be one: whoever sent it."""
 
-    def __init__(self, config: CeleryCanary, reach: Reach, results: Any) -> None:
-        self.config, self.reach, self.results = config, reach, results
+    def __init__(self, config: CeleryCanary, url: str, patience: float, results: Any) -> None:
+        self.config, self.url, self.patience, self.results = config, url, patience, results
         self.sent = ""
 
     async def send(self, sentinel: Sentinel) -> str:
@@ -240,7 +246,7 @@ class _Celery:
         return await self._aside(lambda _, connection: _depth(connection, self.config.queue)) or Depth()
 
     async def _aside(self, work: Callable[[Any, Any], T]) -> T:
-        return await self.config.aside(self.reach.patience, work)
+        return await self.config.aside(self.url, self.patience, work)
 
 
 def _key(id: str) -> str:
