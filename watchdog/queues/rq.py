@@ -57,11 +57,9 @@ class RqRedis(RedisSystem):
     name: ClassVar[str] = "RQ"
     extra: ClassVar[str] = "rq"
 
-    prefix: Line = "rq"
-    """What all keys begin with."""
-
-    def key(self, *parts: str) -> str:
-        return ":".join((self.prefix, *parts))
+    @staticmethod
+    def key(*parts: str) -> str:
+        return ":".join(("rq", *parts))
 
 
 class RqQueue(RqRedis):
