@@ -170,6 +170,8 @@ def test_what_is_long_is_not_told_in_full() -> None:
         Cron("x" * 1_000_000)
     with pytest.raises(ScheduleError, match=r"minute is '9{80}…', expected 0 to 59"):
         Cron("9" * 5_000 + " * * * *")
+    with pytest.raises(ScheduleError, match=r"^'x{80}' is not a cron expression"):
+        Cron("x" * 80)
 
 
 @given(st.lists(st.text("0123456789*/,-?LW#@ MONJAN", max_size=6), max_size=7).map(" ".join) | st.text(max_size=20))
