@@ -57,8 +57,12 @@ class Mounted:
                 begun.set()
                 await self._end.wait()
 
-        self._life = asyncio.create_task(live(), name="mcp")
+        life = asyncio.create_task(live(), name="mcp")
+        life.add_done_callback(lambda _: begun.set())  # or a beginning that failed would be waited for
         await begun.wait()
+        if life.done():
+            life.result()
+        self._life = life
         return manager
 
     def _build(self) -> StreamableHTTPSessionManager:
