@@ -178,6 +178,20 @@ async def test_whose_probe_is_gone_is_dropped_and_said(database_url: str, tmp_pa
         assert len(house.stored()) == 1
 
 
+@pytest.mark.parametrize(
+    "record",
+    [b'["backup", "x-1", 1, "pause"]', b'["backup", "x-1", 1, "ok", "", 0, "", "new"]', b'["backup"]', b"7", b"?"],
+)
+async def test_one_of_another_version_keeps_no_other_waiting(database_url: str, tmp_path: Path, record: bytes) -> None:
+    async with open_house(database_url, tmp_path) as house:
+        with capture_logs() as logs:
+            house.spool.append([record])
+            await house.take()
+            await until(house.stored)
+        assert [log["log_level"] for log in logs if log["event"] == "check_in_dropped"] == ["error"]
+        assert len(house.stored()) == 1
+
+
 async def test_one_that_cannot_be_stored_keeps_no_other_waiting(database_url: str, tmp_path: Path) -> None:
     async with open_house(database_url, tmp_path) as house:
         with capture_logs() as logs:

@@ -128,11 +128,16 @@ class Reception:
                 await self.drain()
 
     def _told(self, record: bytes) -> Told | None:
-        probe, id, at, kind, *rest = json.loads(record)
+        try:
+            probe, id, at, kind, *rest = json.loads(record)
+            told = CheckIn(id, at, Kind(kind), *rest)
+        except (TypeError, ValueError):
+            log.error("check_in_dropped", why="another version of Watchdog kept it, and this one cannot read it")
+            return None
         if probe not in self.ids:
             log.warning("check_in_dropped", probe=probe, why="it is no longer configured")
             return None
-        return Told(self.ids[probe], CheckIn(id, at, Kind(kind), *rest))
+        return Told(self.ids[probe], told)
 
     async def _store(self, batch: Sequence[Told]) -> set[int]:
         """Where a batch cannot be stored by what is in it, each check-in is by itself; one that cannot be is dropped,
