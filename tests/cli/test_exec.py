@@ -71,6 +71,12 @@ def test_input_arrives_and_options_are_the_commands_own(ear: Ear, tmp_path: Path
         assert ran.stdout == "['--config', '-o', '--', 'x'] hello\n"
 
 
+def test_a_command_that_would_check_in_by_itself_does_not_count_the_run_twice(ear: Ear, tmp_path: Path) -> None:
+    program = "from watchdog.checkin import check_in\nwith check_in(): print('done')"
+    ran = run(tmp_path, "Backup", "--", sys.executable, "-P", "-c", program, url=ear.url)
+    assert (ran.returncode, ran.stdout, ear.words()) == (0, "done\n", ["start", "0"])
+
+
 def test_the_end_of_a_long_output_is_told_and_all_of_it_passed_on(ear: Ear, tmp_path: Path) -> None:
     loud = "print('x' * 3_000_000); print('the end')"
     ran = run(tmp_path, "Backup", "--", sys.executable, "-c", loud, url=ear.url)

@@ -17,6 +17,7 @@ from typer.core import TyperCommand
 from watchdog.cli.common import DEFAULT, ConfigFile, fail
 
 FORWARDED = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
+VARIABLE = "WATCHDOG_CHECK_IN_URL"
 OF_THE_TERMINAL = (signal.SIGINT, signal.SIGQUIT)
 """What a terminal sends to everybody on it, the command included."""
 LAST_WORDS = 0.5
@@ -40,7 +41,7 @@ def execute(
     config: ConfigFile = DEFAULT,
     url: Annotated[
         str,
-        typer.Option(envvar="WATCHDOG_CHECK_IN_URL", help="The check-in address, in the place of the configuration."),
+        typer.Option(envvar=VARIABLE, help="The check-in address, in the place of the configuration."),
     ] = "",
 ) -> None:
     """Run a command, and check in for it.
@@ -121,7 +122,10 @@ class _Job:
             if handler is not signal.SIG_IGN:
                 signal.signal(number, self._forward)
         try:
-            self._process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # noqa: S603 - theirs to say
+            self._process = subprocess.Popen(  # noqa: S603 - theirs to say
+                words, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                env={name: value for name, value in os.environ.items() if name != VARIABLE},  # or it checks in, too
+            )  # fmt: skip
         except OSError as e:
             missing = isinstance(e, FileNotFoundError)
             return (127 if missing else 126), f"cannot run {words[0]}: {(e.strerror or str(e)).lower()}"
