@@ -47,7 +47,7 @@ def test_what_is_pickled_is_left_alone(database_url: str) -> None:
     engine.dispose()
     report = look(database_url)
     assert (report.result.jobs or {})["digest"][0] == "job_overdue"
-    told = "postgres may write, too; SELECT on apscheduler_jobs is all it takes"
+    told = "postgres may write to apscheduler_jobs, too; SELECT is all it takes"
     assert report.evidence.facts.get("writable") == (None if database_url.startswith("sqlite") else told)
 
 

@@ -188,7 +188,7 @@ def test_other_versions_of_the_tables(lab: Lab, version: int) -> None:
     lab.sql(done)
     report = lab.look()
     assert (report.result.outcome, report.result.jobs) == (Outcome.PASS, {})
-    assert set(report.evidence.facts) == {"jobs"}
+    assert set(report.evidence.facts) == {"jobs", "writable"}
     lab.later(3, beating=True)
     assert lab.wrong()["report"][0] == "job_overdue"
     lab.sql(done)
@@ -220,15 +220,28 @@ def test_a_schema_without_schedules(lab: Lab) -> None:
     assert lab.look({"schema": "elsewhere"}).result.reason == "queue_missing"
 
 
-def test_a_role_that_may_not_read(lab: Lab) -> None:
+def test_a_role_is_told_what_it_lacks_and_what_it_need_not_have(lab: Lab) -> None:
     lab.sql(OLDER[26])
+    lab.sql("INSERT INTO pgboss.version VALUES (26, NULL)")
     lab.sql("CREATE ROLE looker LOGIN")
+    looker = {"url": lab.url.replace("postgres@", "looker@")}
     try:
-        result = lab.look({"url": lab.url.replace("postgres@", "looker@")}).result
+        result = lab.look(looker).result
+        lab.sql("GRANT USAGE ON SCHEMA pgboss TO looker")
+        lab.sql("GRANT SELECT ON pgboss.version, pgboss.queue, pgboss.schedule, pgboss.job TO looker")
+        facts = [lab.look(looker).evidence.facts]
+        for table in ("schedule", "job"):
+            lab.sql(f"GRANT INSERT ON pgboss.{table} TO looker")
+            facts.append(lab.look(looker).evidence.facts)
+            lab.sql(f"REVOKE INSERT ON pgboss.{table} FROM looker")
     finally:
+        lab.sql("DROP OWNED BY looker")
         lab.sql("DROP ROLE looker")
+    rights = "the role needs USAGE on the schema, SELECT on version, queue, schedule and job"
     assert result.reason == "broker_refused"
-    assert result.message.endswith("the role needs USAGE on the schema, SELECT on version, queue, schedule and job")
+    assert result.message.endswith(rights)
+    told = f"looker may write, too; {rights}, no more"
+    assert [fact.get("writable") for fact in facts] == [None, told, told]
 
 
 def test_a_database_that_is_down_says_nothing_of_its_jobs(lab: Lab) -> None:

@@ -111,3 +111,20 @@ def test_a_task_that_hangs_is_stuck_and_stalled_when_its_worker_is_gone(lab: Lab
         worker.kill()
         lab.sql("UPDATE procrastinate_workers SET last_heartbeat = now() - interval '1 minute'")
         assert lab.reason("1h") == "job_stalled"
+
+
+def test_a_role_that_could_write_is_told_of_and_one_that_could_not_is_not(lab: Lab) -> None:
+    tables = [f"procrastinate_{name}" for name in ("jobs", "events", "workers", "periodic_defers")]
+    admin, lab.url = lab.url, lab.url.replace("postgres@", "looker@")
+    told = []
+    with psycopg.connect(admin, autocommit=True) as connection:
+        connection.execute("CREATE ROLE looker LOGIN")
+        try:
+            for right in (f"SELECT ON {', '.join(tables)}", f"UPDATE ON {tables[3]}", f"DELETE ON {tables[0]}"):
+                connection.execute(f"GRANT {right} TO looker".encode())
+                told.append(lab.look().evidence.facts.get("writable"))
+                connection.execute("REVOKE UPDATE, DELETE ON ALL TABLES IN SCHEMA public FROM looker")
+        finally:
+            connection.execute("DROP OWNED BY looker; DROP ROLE looker")
+    rights = "the role needs SELECT on procrastinate_jobs, _events, _workers and _periodic_defers"
+    assert told == [None, *[f"looker may write, too; {rights}, no more"] * 2]

@@ -384,7 +384,7 @@ def test_a_role_that_could_write_is_told_of_and_one_that_could_not_is_not(pg: Sh
     pg.do(TABLE, "DROP ROLE IF EXISTS reader", "CREATE ROLE reader LOGIN")
     try:
         told = pg.look().evidence.facts["writable"]
-        assert told == "postgres may write, too; SELECT on scheduled_jobs is all it takes"
+        assert told == "postgres may write to scheduled_jobs, too; SELECT is all it takes"
         as_reader = pg.url.replace("+psycopg", "").replace("postgres@", "reader@")
         refused = pg.look(url=as_reader).result
         assert (refused.outcome, refused.reason) == (Outcome.FAIL, "broker_refused")
@@ -536,7 +536,7 @@ def test_a_table_of_mariadb(my: Shop) -> None:
         "daily": "job_overdue", "export": "job_failed", "ledger": "job_stuck",
     }  # fmt: skip
     assert jobs["export"][1] == "export failed: no disk"
-    assert my.look().evidence.facts["writable"] == "root may write, too; SELECT on scheduled_jobs is all it takes"
+    assert my.look().evidence.facts["writable"] == "root may write to scheduled_jobs, too; SELECT is all it takes"
 
 
 @pytest.mark.parametrize(

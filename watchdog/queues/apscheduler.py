@@ -39,4 +39,4 @@ class ApschedulerJobs(JobTable):
             JobFacts(str(id), enabled=due is not None, next_due=instant(due, "UTC", "next_run_time"))
             for id, due in rows
         )
-        return Snapshot(now, tuple(facts)), self.rights(connection, jobs)
+        return Snapshot(now, tuple(facts)), self.database.rights(connection, jobs)

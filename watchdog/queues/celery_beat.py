@@ -66,7 +66,9 @@ class CeleryJobs(JobSource):
     async def snapshot(self, reach: Reach) -> Snapshot:
         there = self.there
         if there is not None:
-            return await look(there, reach, lambda connection: django_beat.read(connection, there.now, self.timezone))
+            snapshot, facts = await look(there, reach, lambda line: django_beat.read(line, there, self.timezone))
+            reach.facts.update(facts)
+            return snapshot
         async with opened(self.redbeat or "", reach) as client:
             with spoken():
                 return await redbeat.read(client, self.prefix, reach.facts)

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from urllib.parse import unquote, urlsplit
 
+from watchdog.model import Json
 from watchdog.queues.base import Reach, reachable, unreachable
 from watchdog.wire.aside import aside
 from watchdog.wire.faults import Fault, fault_of
@@ -85,6 +86,12 @@ class Database(ABC):
     def writable(self, connection: Connection, table: TableClause) -> bool:
         """Whether who we come as could write to the table, had we not refused to."""
         return False
+
+    def rights(self, connection: Connection, table: TableClause) -> dict[str, Json]:
+        """What is to be told of a role that could write."""
+        if not self.writable(connection, table):
+            return {}
+        return {"writable": f"{self.user} may write to {table.name}, too; SELECT is all it takes"}
 
     @contextmanager
     def opened(self, address: str = "", hold: Callable[[Cut], None] = lambda _: None) -> Iterator[Connection]:

@@ -16,7 +16,7 @@ from pydantic import AfterValidator
 from watchdog.fields import FROM_FILE
 from watchdog.queues.base import unreachable
 from watchdog.queues.database import CONNECT, LOCK, STATEMENT, WHAT, Cut, Database
-from watchdog.queues.postgres import postgres_url, said
+from watchdog.queues.postgres import may_write, postgres_url, said
 from watchdog.wire.faults import Fault
 from watchdog.wire.redact import cap
 
@@ -75,8 +75,7 @@ class Postgres(Database):
         import sqlalchemy as sa
 
         name = connection.dialect.identifier_preparer.format_table(table)
-        asked = "SELECT has_table_privilege(:name, 'INSERT, UPDATE, DELETE, TRUNCATE') AND NOT pg_is_in_recovery()"
-        return bool(connection.execute(sa.text(asked), {"name": name}).scalar())
+        return bool(connection.execute(sa.text(f"SELECT {may_write(':name')}"), {"name": name}).scalar())
 
 
 class MySql(Database):

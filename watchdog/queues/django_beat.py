@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from watchdog.model import Json
 from watchdog.queues.base import JobFacts, Snapshot
 from watchdog.queues.beat import MOST, cron, idle_since, interval
 from watchdog.queues.instants import instant
@@ -13,6 +14,8 @@ from watchdog.words import DAY, HOUR, MINUTE, SECOND
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Row, Select
 
+    from watchdog.queues.database import Database
+
 PERIODS = {"days": DAY, "hours": HOUR, "minutes": MINUTE, "seconds": SECOND, "microseconds": 0.001}
 LAG = 190_000
 """Beat writes down every 180 s what it has sent, at the end of a round of 5 s."""
@@ -20,15 +23,15 @@ TABLE = "django_celery_beat_periodictask"
 TIMES = ("last_run_at", "start_time", "expires", "date_changed", "clocked_time")
 
 
-def read(connection: Connection, clock: str, zone: str) -> Snapshot:
-    """`clock`: asks for the database's. `zone`: that of times that carry none. Raises Fault."""
+def read(connection: Connection, there: Database, zone: str) -> tuple[Snapshot, dict[str, Json]]:
+    """The jobs, and what else is worth knowing. `zone`: that of times that carry none. Raises Fault."""
     import sqlalchemy as sa
 
     if not sa.inspect(connection).has_table(TABLE):
         raise Fault("table_missing", f"no table {TABLE}: django-celery-beat makes it when the application is migrated")
-    now = instant(connection.execute(sa.text(clock)).scalar(), "UTC", "the clock") or 0
+    now = instant(connection.execute(sa.text(there.now)).scalar(), "UTC", "the clock") or 0
     jobs = tuple(_job(row, zone, now) for row in connection.execute(_schedules()))
-    return Snapshot(now, jobs, idle_since(jobs, now), LAG)
+    return Snapshot(now, jobs, idle_since(jobs, now), LAG), there.rights(connection, sa.table(TABLE))
 
 
 def _schedules() -> Select[Any]:

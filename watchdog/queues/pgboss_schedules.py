@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from watchdog.queues.base import JobFacts, JobSource, Reach, Snapshot
 from watchdog.queues.pgboss import Columns, PgbossDatabase, error_of, given_up, ms, tables
-from watchdog.queues.postgres import Session, connected
+from watchdog.queues.postgres import Session, connected, may_write
 from watchdog.wire.faults import Fault
 
 MOST = 2_000
@@ -54,7 +54,10 @@ async def _schedules(schema: str, session: Session, columns: Columns, reach: Rea
     surely its own, and older versions name none.
     """
     beats = f'(SELECT {ms("max(cron_on)")} FROM "{schema}".version)' if "cron_on" in columns["version"] else "NULL"
-    ((now, alive),) = await session.ask(f"SELECT {ms('now()')}, {beats}")
+    writable = may_write(*(f"""'"{schema}".{table}'""" for table in ("schedule", "job")))
+    ((now, alive, writes),) = await session.ask(f"SELECT {ms('now()')}, {beats}, {writable}")
+    if writes:
+        reach.facts["writable"] = session.writable
     key, last = (name if name in columns["schedule"] else "NULL" for name in ("key", "last_job_id"))
     schedules = await session.ask(
         f"""

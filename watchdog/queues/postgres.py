@@ -100,6 +100,11 @@ class Session:
         self.connection, self.patience, self.rights = connection, patience, rights
         self._access = "" if writes else "SET LOCAL transaction_read_only = on; "
 
+    @property
+    def writable(self) -> str:
+        """What is to be told of a role that could write."""
+        return f"{self.connection.info.user} may write, too; {self.rights}, no more"
+
     async def ask(
         self, statement: str, values: Mapping[str, Any] = {}, patience: float | None = None
     ) -> list[tuple[Any, ...]]:
@@ -142,6 +147,12 @@ class Session:
         """The driver would first ask the server, which gives no answer, to stop."""
         with socket.socket(fileno=os.dup(self.connection.fileno())) as line:
             line.shutdown(socket.SHUT_RDWR)
+
+
+def may_write(*tables: str) -> str:
+    """Asks whether who we come as could write to one of them, had we not refused to. `tables`: their names, in SQL."""
+    may = " OR ".join(f"has_table_privilege({table}, 'INSERT, UPDATE, DELETE, TRUNCATE')" for table in tables)
+    return f"({may}) AND NOT pg_is_in_recovery()"
 
 
 async def counted(session: Session, reach: Reach, statement: str, values: Mapping[str, Any]) -> tuple[int, ...] | None:

@@ -23,7 +23,7 @@ from watchdog.queues.base import (
     Snapshot,
     Stage,
 )
-from watchdog.queues.postgres import COUNTING, PostgresSystem, PostgresUrl, Session, connected
+from watchdog.queues.postgres import COUNTING, PostgresSystem, PostgresUrl, Session, connected, may_write
 from watchdog.wire.faults import Fault
 
 NO_CODE = "builtin:procrastinate.builtin_tasks.remove_old_jobs"
@@ -220,7 +220,9 @@ class ProcrastinateJobs(ProcrastinateDatabase, JobSource):
         """A slot is one row, the newest of its task; its run is a job that carries the slot's time."""
         async with connected(self, reach, READING) as session:
             await there(session)
-            ((now, alive),) = await session.ask(ALIVE)
+            ((now, alive, writes),) = await session.ask(ALIVE)
+            if writes:
+                reach.facts["writable"] = session.writable
             slots = await session.ask(SLOTS)
             if slots and alive is None:
                 why = "no worker of Procrastinate is running, and it is the workers that begin periodic tasks"
@@ -266,9 +268,10 @@ def _periodic(name: str, due: int, id: int | None, runs: list[_Run]) -> JobFacts
     )
 
 
-ALIVE = """
+ALIVE = f"""
     SELECT (extract(epoch FROM now()) * 1000)::bigint,
-        (SELECT (extract(epoch FROM max(last_heartbeat)) * 1000)::bigint FROM procrastinate_workers)
+        (SELECT (extract(epoch FROM max(last_heartbeat)) * 1000)::bigint FROM procrastinate_workers),
+        {may_write("'procrastinate_jobs'", "'procrastinate_periodic_defers'")}
 """
 SLOTS = """
     SELECT DISTINCT ON (task_name, periodic_id) task_name, periodic_id, defer_timestamp * 1000, job_id

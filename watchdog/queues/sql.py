@@ -146,12 +146,6 @@ class JobTable(JobSource):
         reach.facts.update(facts)
         return snapshot
 
-    def rights(self, connection: Connection, table: TableClause) -> dict[str, Json]:
-        """What is to be told of a role that could write."""
-        if not self.database.writable(connection, table):
-            return {}
-        return {"writable": f"{self.database.user} may write, too; SELECT on {self.table} is all it takes"}
-
     @abstractmethod
     def read(self, connection: Connection) -> tuple[Snapshot, dict[str, Json]]:
         """The jobs, and what else is worth knowing. Raises Fault."""
@@ -177,7 +171,7 @@ class SqlJobs(JobTable):
         import sqlalchemy as sa
 
         table, times = self._found(connection)
-        facts = self.rights(connection, table)
+        facts = self.database.rights(connection, table)
         now = instant(connection.execute(sa.text(self.database.now)).scalar(), "UTC", "the clock") or 0
         rows = connection.execute(_Aggregate(self, table, times, now).statement).all()
         if len(rows) > MOST:
