@@ -16,6 +16,7 @@ PROOFS = {
     "latency": "from the deciding result to the message received, for each notifier",
     "kills": "kill -9 at every named point, on both databases",
     "canaries": "1,000 sentinels through each queue, and kill -9 while one is sent: what stays behind",
+    "faults": "how soon a killed worker, and a broker that hangs or is down, is named with each queue system",
     "jobs": "one look at a table of 300,000 runs of jobs, on every database there is",
     "overdue": "a year of 500 jobs: who is called late, and when",
     "check_ins": "CPU of check-ins on both databases, beside a bare route",
