@@ -3,7 +3,7 @@ FROM python:3.13-slim-bookworm AS build
 WORKDIR /src
 RUN python -m venv /opt/watchdog
 COPY requirements/run.txt requirements/
-RUN /opt/watchdog/bin/pip install --no-cache-dir --require-hashes -r requirements/run.txt
+RUN /opt/watchdog/bin/pip install --no-cache-dir --no-deps --only-binary :all: --require-hashes -r requirements/run.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY watchdog watchdog
 COPY migrations migrations

@@ -60,7 +60,8 @@ def install() -> Peers:
 
 def _install(home: Path) -> None:
     _run(sys.executable, "-m", "venv", "--clear", str(home / "venv"))
-    pip = [str(home / "venv/bin/python"), "-m", "pip", "install", "--quiet", "--require-hashes"]
+    pip = [str(home / "venv/bin/python"), "-m", "pip", "install", "--quiet", "--no-deps"]
+    pip += ["--only-binary", ":all:", "--require-hashes"]
     _run(*pip, "-r", str(LOCKS / "requirements.txt"))
     if not (shutil.which("npm") and _new_enough(shutil.which("node"))):
         _run(*pip, "-r", str(LOCKS / "node.txt"))
