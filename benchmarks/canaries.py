@@ -199,7 +199,7 @@ def _kill(queue: Bullmq | Pgboss, number: int) -> Killed:
     there = queue.sentinels()
     again = asyncio.run(_sent_again(queue, slot, limits))
     report = asyncio.run(once(probe, slot + 1, slot))
-    sent = report.result.outcome is Outcome.FAIL and report.result.reason == "not_picked_up"
+    sent = report.result.outcome is Outcome.FAIL and report.result.reason == "canary.not_picked_up"
     return Killed(
         hit and sent and there == (point is not Point.UNHEARD), bool(there), max(there, again), queue.sentinels()
     )

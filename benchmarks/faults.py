@@ -34,12 +34,12 @@ def _named(lab: Lab) -> Iterator[Figure]:
     late = [_after_a_kill(lab) - limit for _ in range(TIMES)]
     yield Figure(f"{lab.kind}: a killed worker is named after its limit by", max(late), "ms", 1_000)
     with standing_still(lab.pid()):
-        hangs = [_until("broker_unreachable", lab.once) for _ in range(TIMES)]
+        hangs = [_until("broker.unreachable", lab.once) for _ in range(TIMES)]
     yield Figure(f"{lab.kind}: a broker that hangs is named in", max(hangs), "ms", patient.deadline)
     mute = [_stopped_under_way(lab) for _ in range(TIMES)]
     yield Figure(f"{lab.kind}: a broker that stops answering is named in", max(mute), "ms", patient.deadline)
     lab.url = re.sub(r":\d+/", f":{free_port()}/", lab.url)
-    down = [_until("broker_unreachable", lab.once) for _ in range(TIMES)]
+    down = [_until("broker.unreachable", lab.once) for _ in range(TIMES)]
     yield Figure(f"{lab.kind}: a broker that is down is named in", max(down), "ms", patient.deadline)
 
 
@@ -57,7 +57,7 @@ def _stopped_under_way(lab: Lab) -> float:
     lab.make()
     with ExitStack() as stopped:
         return _until(
-            "broker_unreachable",
+            "broker.unreachable",
             lambda: lab.once_when(lab.waiting, lambda: stopped.enter_context(standing_still(lab.pid_under_way()))),
         )
 

@@ -87,7 +87,7 @@ def _follow(made: random.Random, stretch: Stretch) -> Tally:
         nonlocal known
         told = JobFacts("job", cron=plan.expression, timezone=plan.timezone, last_start=last)
         facts, known = recall(told, limits, known, now)
-        return judge(facts, limits, known.since, now).reason == "job_overdue"
+        return judge(facts, limits, known.since, now).reason == "job.overdue"
 
     late(stretch.begin)
     while due < stretch.end:

@@ -37,7 +37,7 @@ class Visitor:
                 seen = await probe.observe(attempt)
         except TimeoutError:
             message = f"timed out while {DOING[trace.under_way or '']}"
-            seen = Observation(Outcome.FAIL, "timeout", message, phases=trace.phases)
+            seen = Observation(Outcome.FAIL, "timeout.exceeded", message, phases=trace.phases)
         self.took = time.monotonic() - begun
         self.memory |= seen.remember
         return seen

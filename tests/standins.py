@@ -130,9 +130,9 @@ class SlackStandIn(HttpStandIn):
 
     def reply(self, heard: Heard) -> Answer:
         if heard.path.startswith("/services/"):
-            error = "" if heard.path.endswith("/hook") else "no_service"
+            error = "" if heard.path.endswith("/hook") else "slack.no_service"
             error = error or self._do("chat.postMessage", {"channel": self.channel, **heard.json}).get("error", "")
-            return Answer(404 if error == "no_service" else 400 if error else 200, (error or "ok").encode())
+            return Answer(404 if error == "slack.no_service" else 400 if error else 200, (error or "ok").encode())
         said = {"ok": False, "error": "invalid_auth"}
         if heard.headers.get("authorization") == f"Bearer {self.token}":
             said = self._do(heard.path.removeprefix("/api/"), heard.json)

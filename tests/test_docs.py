@@ -70,7 +70,7 @@ def the_contributed_kind() -> type[Probe]:
     return kind
 
 
-@pytest.mark.parametrize(("listening", "reason"), [(True, ""), (False, "connection_refused")])
+@pytest.mark.parametrize(("listening", "reason"), [(True, ""), (False, "connection.refused")])
 async def test_the_probe_kind_that_we_show_works(listening: bool, reason: str) -> None:
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))

@@ -18,9 +18,9 @@ STATE_GLYPH = {State.UP: "✓", State.DEGRADED: "▲", State.UNKNOWN: "○", Sta
 """The shapes of the pages' states, for places that have text alone."""
 
 _JOB_WORD = {
-    "job_overdue": "Overdue", "job_never_ran": "Never ran", "job_stuck": "Stuck", "job_stalled": "Stalled",
-    "job_failed": "Failed", "job_too_long": "Too long", "job_too_short": "Too short", "job_gone": "Gone",
-    "task_failed": "Failed", "task_stale": "Stale", "task_never_ran": "Never ran", "task_missing": "Missing",
+    "job.overdue": "Overdue", "job.never_ran": "Never ran", "job.stuck": "Stuck", "job.stalled": "Stalled",
+    "job.failed": "Failed", "job.max_runtime": "Too long", "job.min_runtime": "Too short", "job.gone": "Gone",
+    "task.failed": "Failed", "task.stale": "Stale", "task.never_ran": "Never ran", "task.missing": "Missing",
 }  # fmt: skip
 
 _REMEDY_WORD = {"held": "held back", "begun": "begun", "done": "done", "tried": "dry run", "failed": "failed"}

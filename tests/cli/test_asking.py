@@ -135,8 +135,8 @@ def test_every_job_with_its_verdict(write: Write) -> None:
     book = Book()
     probe = book.probe("Schedules", "jobs")
     book.job(probe, "nightly", plan="0 3 * * * UTC", last_start=now - MINUTE, expected=now + MINUTE)
-    book.job(probe, "[red]digest", plan="", reason="job_overdue")
-    book.result(probe, now - MINUTE, Outcome.FAIL, late, "job_overdue", jobs={"[red]digest": ("job_overdue", late)})
+    book.job(probe, "[red]digest", plan="", reason="job.overdue")
+    book.result(probe, now - MINUTE, Outcome.FAIL, late, "job.overdue", jobs={"[red]digest": ("job.overdue", late)})
     away = book.probe("Tools", "mcp")
     book.result(away, now - MINUTE, tasks={"sweep": Task(ok=True, age=MINUTE)})
     book.result(away, now, Outcome.FAIL, "got 503")
@@ -156,7 +156,7 @@ def test_every_job_with_its_verdict(write: Write) -> None:
     assert rows[4] == ["Ok", "purge", "Vault", "3 days ago", "not read for over 2 days"]
     told = {job["job"]: job for job in typed("jobs", "-o", "json").json}
     assert told["[red]digest"] == {
-        "probe": "schedules", "job": "[red]digest", "reason": "job_overdue", "message": late, "schedule": "",
+        "probe": "schedules", "job": "[red]digest", "reason": "job.overdue", "message": late, "schedule": "",
         "duration": None, "last_start": None, "last_end": None, "last_ok": None, "expected": None,
         "read_at": iso(now - MINUTE),
     }  # fmt: skip

@@ -37,21 +37,21 @@ def test_a_target_that_is_not_right(write: Write, target: Target) -> None:
     write(probes=[one(target.url)])
     target.up = False
     ran = typed("probe", "api", "-o", "json")
-    assert (ran.code, ran.json["outcome"], ran.json["reason"]) == (1, "fail", "unexpected_status")
+    assert (ran.code, ran.json["outcome"], ran.json["reason"]) == (1, "fail", "http.status")
     assert ran.json["message"] == "got 503"
 
 
 def test_a_target_that_hangs_is_the_targets_fault(write: Write, silent: str) -> None:
     write(probes=[one(silent, timeout="1s")])
     ran = typed("probe", "API", "-o", "json")
-    assert (ran.code, ran.json["outcome"], ran.json["reason"]) == (1, "fail", "timeout")
+    assert (ran.code, ran.json["outcome"], ran.json["reason"]) == (1, "fail", "timeout.exceeded")
     assert ran.json["message"] == "timed out after 1\N{NO-BREAK SPACE}s while waiting for the first byte"
 
 
 def test_what_cannot_be_judged_is_neither_pass_nor_fail(write: Write) -> None:
     write(probes=[{"name": "MCP", "mcp": {"command": ["no-such-command"]}}])
     ran = typed("probe", "MCP", "-o", "json")
-    assert (ran.code, ran.json["outcome"], ran.json["reason"]) == (3, "error", "command_not_found")
+    assert (ran.code, ran.json["outcome"], ran.json["reason"]) == (3, "error", "command.not_found")
 
 
 def test_what_is_preferred_and_does_not_hold_is_told_and_passes(write: Write, target: Target) -> None:
@@ -65,8 +65,8 @@ def test_what_is_preferred_and_does_not_hold_is_told_and_passes(write: Write, ta
     ("fault", "code", "outcome", "reason", "message"),
     [
         ("none", 0, "pass", "", ""),
-        ("stale", 1, "fail", "task_stale", "task registry_sync is stale: last run 24 h ago, limit 15 min"),
-        ("is_error", 1, "fail", "task_failed", "task registry_sync failed: upstream said 502"),
+        ("stale", 1, "fail", "task.stale", "task registry_sync is stale: last run 24 h ago, limit 15 min"),
+        ("is_error", 1, "fail", "task.failed", "task registry_sync failed: upstream said 502"),
     ],
 )
 def test_a_scheduled_task_that_is_not_right_fails_the_probe(

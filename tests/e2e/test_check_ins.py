@@ -109,7 +109,7 @@ async def test_a_failure_is_told_within_seconds_and_so_is_its_end(database_url: 
         assert (await client.post(f"/in/{key}/3", content="rsync: no space left")).text == "ok\n"
         await until(lambda: [i for i in watchdog.incidents() if i.state == "open"])
         (incident,) = watchdog.incidents()
-        assert (incident.rule, incident.subject, incident.reason) == ("job", "Job 2", "job_failed")
+        assert (incident.rule, incident.subject, incident.reason) == ("job", "Job 2", "job.failed")
         assert incident.message == "Job 2 failed: exit code 3: rsync: no space left"
         await client.get(f"/in/{key}")
         await until(lambda: watchdog.incidents()[0].state == "resolved")
@@ -129,7 +129,7 @@ async def test_a_job_that_stays_away_is_told_of(database_url: str, tmp_path: Pat
         await client.get(f"/in/{KEYS['Job 1']}")
         await until(lambda: len(watchdog.incidents()) == len(KEYS))
         reasons = {i.subject: i.reason for i in watchdog.incidents()}
-        assert reasons == {**dict.fromkeys(KEYS, "job_never_ran"), "Job 1": "job_overdue"}
+        assert reasons == {**dict.fromkeys(KEYS, "job.never_ran"), "Job 1": "job.overdue"}
         await client.get(f"/in/{KEYS['Job 0']}")
         await until(lambda: any(i.subject == "Job 0" and i.state == "resolved" for i in watchdog.incidents()))
 

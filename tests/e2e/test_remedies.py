@@ -66,7 +66,7 @@ async def test_a_stuck_job_is_put_back_once_and_everybody_sees_it(each_world: Wo
         async with Server(faces(watchdog.app), listening), httpx.AsyncClient() as visitor:
             page = await visitor.get(f"http://127.0.0.1:{listening.getsockname()[1]}/incidents/{incident.id}")
         assert done(watchdog) == [("done", "changed 1\N{NO-BREAK SPACE}row")]
-    assert (incident.subject, incident.reason) == ("ledger", "job_stuck")
+    assert (incident.subject, incident.reason) == ("ledger", "job.stuck")
     assert "Remedy: done" in page.text
     assert "changed 1\N{NO-BREAK SPACE}row" in page.text
     _, last = letters(world)

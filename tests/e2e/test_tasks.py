@@ -37,7 +37,7 @@ async def test_a_stale_task_is_one_incident_and_no_outage(each_world: World) -> 
             server.result = says()
             await until(lambda: world.all_heard(OPENED, RESOLVED))
             (incident,) = watchdog.incidents()
-    assert (incident.rule, incident.subject, incident.reason) == ("task", "registry_sync", "task_stale")
+    assert (incident.rule, incident.subject, incident.reason) == ("task", "registry_sync", "task.stale")
     assert (
         world.ears["webhook"]
         .standin.posts[0]["text"]

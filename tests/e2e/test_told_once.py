@@ -21,7 +21,7 @@ async def test_a_target_breaks_and_heals(each_world: World) -> None:
         await watchdog.sees("pass", 2)
         await until(lambda: world.all_heard(OPENED, RESOLVED))
         (incident,) = watchdog.incidents()
-    assert (incident.rule, incident.reason, incident.message) == ("availability", "unexpected_status", "got 503")
+    assert (incident.rule, incident.reason, incident.message) == ("availability", "http.status", "got 503")
 
     (post,) = world.ears["bot"].standin.roots
     assert post["edited"]
@@ -84,7 +84,7 @@ async def test_a_probe_that_is_taken_out_ends_its_incident(each_world: World) ->
         await until(lambda: world.all_heard(OPENED) or not watchdog.unsent())
         await until(lambda: all(len(events) == 2 for events in world.heard().values()))
         (incident,) = watchdog.incidents()
-    assert (incident.state, incident.resolution) == ("resolved", "removed")
+    assert (incident.state, incident.resolution) == ("resolved", "probe.removed")
     assert world.ears["webhook"].standin.posts[-1]["text"].startswith("○ API was removed")
     assert [text.splitlines()[0] for text in letters(world)][-1].startswith("○ API was removed")
     assert world.ears["hook"].events == [OPENED, RESOLVED]

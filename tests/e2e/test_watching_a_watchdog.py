@@ -55,7 +55,7 @@ async def test_a_stopped_task_of_a_watchdog_is_named_by_another(
                 breaks(watched, patch)
                 await until(lambda: world.all_heard(OPENED))
                 (incident,) = watching.incidents()
-                assert (incident.rule, incident.subject, incident.reason) == ("task", "keep", "task_failed")
+                assert (incident.rule, incident.subject, incident.reason) == ("task", "keep", "task.failed")
                 assert incident.message.startswith(message)
             if breaks is fails:
                 await until(lambda: world.all_heard(OPENED, RESOLVED))
@@ -72,6 +72,6 @@ async def test_a_watchdog_that_is_gone_is_down_whatever_its_tasks_were(world: Wo
     try:
         await until(lambda: world.all_heard(OPENED))
         (incident,) = watching.incidents()
-        assert (incident.rule, incident.reason) == ("availability", "connection_refused")
+        assert (incident.rule, incident.reason) == ("availability", "connection.refused")
     finally:
         await running.__aexit__(None, None, None)

@@ -121,7 +121,7 @@ async def everything(talking: Client, mode: str) -> None:
     assert [task["name"] for task in health["tasks"]] == ["claim", "record", "wake", "deliver", "keep"]
     (incident,) = (await call(talking, "list_incidents"))["incidents"]
     detailed = await call(talking, "get_incident", id=incident["id"])
-    assert detailed["first_bad"]["reason"] == "connection_refused"
+    assert detailed["first_bad"]["reason"] == "connection.refused"
     ran = await call(talking, "run_probe", probe="Idle")
     assert ran["result"]["outcome"] == "fail"
     done = await call(talking, "trigger_task", task="keep")
@@ -154,7 +154,7 @@ async def test_what_the_service_alone_knows_is_said_to_be_unknown_while_it_does_
         assert health["note"].endswith("connection refused")
         assert (await refused(talking, "trigger_task", task="keep")).startswith("tasks run inside `watchdog run`, and")
         assert (await call(talking, "list_probes")) == {"total": 0, "probes": []}
-        assert (await call(talking, "run_probe", probe="idle"))["result"]["reason"] == "connection_refused"
+        assert (await call(talking, "run_probe", probe="idle"))["result"]["reason"] == "connection.refused"
 
 
 def test_standard_output_carries_the_protocol_alone_and_the_end_of_input_ends_it(alone: Path) -> None:

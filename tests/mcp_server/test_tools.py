@@ -75,7 +75,7 @@ async def test_every_tool_answers_in_each_era(tmp_path: Path, mode: str) -> None
 
         ran = (await talking.call_tool("run_probe", {"probe": "Idle"}, progress_callback=hear)).structured_content
         assert ran is not None
-        assert (ran["status"], ran["result"]["reason"]) == ("completed", "connection_refused")
+        assert (ran["status"], ran["result"]["reason"]) == ("completed", "connection.refused")
         assert heard[-1] == (20.0, 20.0)
         kept = json.loads((await talking.read_resource(ran["poll_resource"])).contents[0].text)  # type: ignore[union-attr]
         assert kept == {"status": "completed", "progress": 1, "result": ran["result"]}
@@ -198,7 +198,7 @@ async def test_who_is_let_in(
         assert ("Watchdog" in answer.text) == (status == 200)
         if status == 401:
             assert answer.headers["www-authenticate"] == "Bearer"
-            assert answer.json()["error"] in ("no_key", "wrong_key")
+            assert answer.json()["error"] in ("access.missing_key", "access.invalid_key")
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE", "PUT"])
@@ -253,7 +253,7 @@ async def test_a_long_run_is_a_job_that_reports_progress_and_is_read_later(
             assert 0 <= first["progress"] < 1
             while (last := await state())["status"] == "running":
                 assert last["progress"] >= first["progress"]
-            assert (last["status"], last["progress"], last["result"]["reason"]) == ("completed", 1, "timeout")
+            assert (last["status"], last["progress"], last["result"]["reason"]) == ("completed", 1, "timeout.exceeded")
 
 
 async def test_so_many_jobs_at_once_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,13 +47,13 @@ def sample(slot: int, outcome: Outcome, message: str, **told: Any) -> Sample:
 
 
 def incident(rule: str, message: str, **told: Any) -> Incident:
-    reason = told.pop("reason", "unexpected_status")
+    reason = told.pop("reason", "http.status")
     made = Incident("5d41402abc4b2a76b9719d91", 1, rule, "", Severity.CRITICAL, SINCE, NOW - 300, reason, message)
     return replace(made, **told)
 
 
 _BAD = sample(
-    SINCE, Outcome.FAIL, "status == 200 is false: observed 503", reason="expectation_failed", excerpt=BODY,
+    SINCE, Outcome.FAIL, "status == 200 is false: observed 503", reason="expectation.failed", excerpt=BODY,
     facts={"status": 503, "protocol": "HTTP/1.1", "expect": {"status == 200": "is false: observed 503"}},
 )  # fmt: skip
 
@@ -88,7 +88,7 @@ TASK = replace(
         "task",
         f"task reindex is stale: last run {span(57 * MINUTE)} ago, limit {span(15 * MINUTE)}",
         subject="reindex",
-        reason="task_stale",
+        reason="task.stale",
         severity=Severity.WARNING,
     ),
     recent=runs("01000120010002010010"),
@@ -102,12 +102,12 @@ TASK = replace(
     ),
 )  # fmt: skip
 TASK_RESOLVED = replace(TASK, event=Event.RESOLVED, incident=replace(TASK.incident, resolved_at=SINCE + 12 * MINUTE))
-TASK_GONE = replace(TASK_RESOLVED, incident=replace(TASK_RESOLVED.incident, resolution="gone"))
+TASK_GONE = replace(TASK_RESOLVED, incident=replace(TASK_RESOLVED.incident, resolution="subject.no_longer_listed"))
 PREFERENCE = replace(
     OPENED,
     incident=incident(
         "preference", "elapsed_ms <= 800 is false: observed 1204", subject="elapsed_ms <= 800",
-        reason="preference_failed", severity=Severity.WARNING,
+        reason="preference.failed", severity=Severity.WARNING,
     ),
     recent=runs("0100012001000201") + runs("9999"),
     first_bad=None,
@@ -115,7 +115,7 @@ PREFERENCE = replace(
 )  # fmt: skip
 STALE = replace(
     OPENED,
-    incident=incident("stale", "no result for 5 min", reason="silent", severity=Severity.WARNING),
+    incident=incident("stale", "no result for 5 min", reason="no_data", severity=Severity.WARNING),
     recent=runs("0100012001", last=SINCE - 5 * MINUTE),
     first_bad=None,
     latest=sample(SINCE - 5 * MINUTE, Outcome.PASS, ""),
@@ -124,7 +124,7 @@ STALE = replace(
 )
 UNJUDGED = replace(
     OPENED,
-    incident=incident("unjudged", "command not found: ./replication.py", reason="command_not_found"),
+    incident=incident("unjudged", "command not found: ./replication.py", reason="command.not_found"),
     recent=runs("0100012001????"),
     first_bad=sample(SINCE, Outcome.ERROR, "command not found", facts={"command": "./replication.py"}),
     latest=None,

@@ -157,12 +157,12 @@ def test_a_certificate_that_nobody_vouches_for_is_not_spoken_to(pem: Path, fail:
     with MailStandIn(security, pem) as mail:
         failed = fail(to(mail, security), OPENED)
         assert mail.heard == []
-    assert (failed["reason"], failed["retried"]) == ("tls_failed", "always")
+    assert (failed["reason"], failed["retried"]) == ("tls.failed", "always")
 
 
 def test_without_starttls_nothing_is_sent(mail: MailStandIn, fail: Send) -> None:
     failed = fail(to(mail, "starttls", username=LOGIN[0], password=LOGIN[1]), OPENED)
-    assert (failed["reason"], failed["retried"], mail.heard) == ("starttls_missing", "always", [])
+    assert (failed["reason"], failed["retried"], mail.heard) == ("smtp.starttls_missing", "always", [])
 
 
 def test_a_wrong_password_may_be_being_changed_and_is_never_quoted(
@@ -171,7 +171,7 @@ def test_a_wrong_password_may_be_being_changed_and_is_never_quoted(
     monkeypatch.setenv("SSL_CERT_FILE", str(pem))
     with MailStandIn("starttls", pem, LOGIN) as mail:
         failed = fail(to(mail, "starttls", host="localhost", username="watchdog", password="wrong sesame"), OPENED)
-    assert (failed["reason"], failed["retried"]) == ("auth_failed", "an hour")
+    assert (failed["reason"], failed["retried"]) == ("smtp.auth_failed", "an hour")
     assert "sesame" not in str(failed["message"])
 
 
@@ -179,7 +179,7 @@ def test_a_password_is_not_sent_to_who_does_not_ask_for_it(pem: Path, fail: Send
     with MailStandIn("starttls", pem, LOGIN) as mail:
         failed = fail(to(mail, "none", username=LOGIN[0], password=LOGIN[1]), OPENED)
         assert mail.heard == []
-    assert (failed["reason"], failed["retried"]) == ("login_missing", "always")
+    assert (failed["reason"], failed["retried"]) == ("smtp.auth_unavailable", "always")
 
 
 @pytest.mark.parametrize(
@@ -187,8 +187,8 @@ def test_a_password_is_not_sent_to_who_does_not_ask_for_it(pem: Path, fail: Send
     [
         (("DATA", "451 try later"), "smtp_451", "always"),
         (("DATA", "554 no thanks"), "smtp_554", "never"),
-        (("RCPT", "450 greylisted"), "recipients_refused", "always"),
-        (("RCPT", "550 no such user"), "recipients_refused", "never"),
+        (("RCPT", "450 greylisted"), "smtp.recipients_refused", "always"),
+        (("RCPT", "550 no such user"), "smtp.recipients_refused", "never"),
     ],
 )
 def test_4xx_is_tried_again_and_5xx_is_not(
@@ -268,7 +268,7 @@ def test_a_greeting_that_is_none(fail: Send, greeting: bytes, retried: str) -> N
 def test_nobody_there(fail: Send) -> None:
     address = {"host": "127.0.0.1", "port": 9, "security": "none", "from": "w@acme.example"}
     failed = fail(Email(to=("a@b.example",), server=EmailServer.model_validate(address)), OPENED)
-    assert (failed["reason"], failed["retried"]) == ("connection_refused", "always")
+    assert (failed["reason"], failed["retried"]) == ("connection.refused", "always")
     assert failed["message"] == "connection refused (127.0.0.1:9)"
 
 
@@ -290,7 +290,7 @@ def test_a_mail_that_was_taken_is_sent_whatever_follows(send: Send) -> None:
 
 def test_without_a_server_it_is_not_tried_again(fail: Send) -> None:
     failed = fail(Email(to=("a@b.example",)), OPENED)
-    assert (failed["reason"], failed["retried"]) == ("no_server", "never")
+    assert (failed["reason"], failed["retried"]) == ("smtp.not_configured", "never")
 
 
 SERVER = {"host": "smtp.acme.example", "from": "watchdog@acme.example"}

@@ -39,8 +39,8 @@ def test_the_first_line_says_state_name_cause_and_duration(story: str, lead: str
     ("rule", "subject", "resolution", "lead"),
     [
         ("availability", "", "", "API recovered · down 12 min"),
-        ("availability", "", "removed", "API was removed · was down 12 min"),
-        ("task", "reindex", "removed", "API was removed · was degraded 12 min"),
+        ("availability", "", "probe.removed", "API was removed · was down 12 min"),
+        ("task", "reindex", "probe.removed", "API was removed · was degraded 12 min"),
         ("missing", "reindex", "", "API: task reindex is back · down 12 min"),
         ("preference", "elapsed_ms <= 800", "", "API: elapsed_ms <= 800 holds again · degraded 12 min"),
         ("stale", "", "", "API reports again · no data for 12 min"),
@@ -78,11 +78,11 @@ def test_the_rule_is_told_with_what_was_seen_against_what_should_be(story: str, 
 @pytest.mark.parametrize(
     ("rule", "subject", "reason", "cause", "limits", "told"),
     [
-        ("availability", "", "connection_refused", "connection refused", {}, "every run passes · connection refused"),
-        ("task", "reindex", "task_failed", "task reindex failed: x", {}, "last run of task reindex is ok · failed: x"),
-        ("missing", "reindex", "task_missing", "task reindex is not there", {}, "task reindex is in the server's list"),
+        ("availability", "", "connection.refused", "connection refused", {}, "every run passes · connection refused"),
+        ("task", "reindex", "task.failed", "task reindex failed: x", {}, "last run of task reindex is ok · failed: x"),
+        ("missing", "reindex", "task.missing", "task reindex is not there", {}, "task reindex is in the server's list"),
         (
-            "task", "reindex", "task_failed", "task reindex failed", {"*": MINUTE},
+            "task", "reindex", "task.failed", "task reindex failed", {"*": MINUTE},
             "last run of task reindex is ok, at most 1 min ago · failed",
         ),
     ],
@@ -134,7 +134,7 @@ def test_what_is_not_known_is_left_out() -> None:
 
 
 def test_a_removed_probe_is_not_said_to_be_good_again() -> None:
-    removed = replace(RESOLVED, incident=replace(RESOLVED.incident, resolution="removed"))
+    removed = replace(RESOLVED, incident=replace(RESOLVED.incident, resolution="probe.removed"))
     assert [line.label for line in compose(removed).lines] == ["Was", "Time", "Last 20"]
 
 

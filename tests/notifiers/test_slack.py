@@ -142,13 +142,13 @@ def test_a_task_is_named(slack: SlackStandIn, send: Send) -> None:
     ("told", "answer", "reason", "retried", "retry_after"),
     [
         ("asked to wait", refused("ratelimited")._replace(status=429, headers=WAIT), "ratelimited", "always", 7.0),
-        ("asked to wait, in no words", Answer(429, b"", WAIT), "rate_limited", "always", 7.0),
+        ("asked to wait, in no words", Answer(429, b"", WAIT), "http.429", "always", 7.0),
         ("broken for a while", Answer(503, b"<html>"), "http_503", "always", None),
         ("a fault inside Slack", refused("internal_error"), "internal_error", "always", None),
         ("an error of tomorrow", refused("brand_new"), "brand_new", "always", None),
-        ("no error named", Answer(200, b'{"ok":false}'), "unreadable_answer", "always", None),
-        ("not Slack at all", Answer(200, b"<html>welcome</html>"), "unreadable_answer", "always", None),
-        ("not even an object", Answer(200, b"[1]"), "unreadable_answer", "always", None),
+        ("no error named", Answer(200, b'{"ok":false}'), "delivery.invalid_response", "always", None),
+        ("not Slack at all", Answer(200, b"<html>welcome</html>"), "delivery.invalid_response", "always", None),
+        ("not even an object", Answer(200, b"[1]"), "delivery.invalid_response", "always", None),
         ("a proxy's redirect", Answer(302, b"", (("Location", "http://127.0.0.1:1/"),)), "http_302", "always", None),
         ("a wrong address", Answer(404, b"not here"), "http_404", "an hour", None),
         *((error, refused(error), error, "never", None) for error in sorted(CONTENT - NOT_LAID_OUT)),
@@ -168,13 +168,13 @@ def test_what_the_web_apis_refusals_mean(
 @pytest.mark.parametrize(
     ("answer", "reason", "retried"),
     [
-        (Answer(404, b"no_service"), "no_service", "an hour"),
-        (Answer(403, b"<html>"), "no_service", "an hour"),
-        (Answer(410, b""), "no_service", "an hour"),
+        (Answer(404, b"no_service"), "slack.no_service", "an hour"),
+        (Answer(403, b"<html>"), "slack.no_service", "an hour"),
+        (Answer(410, b""), "slack.no_service", "an hour"),
         (Answer(403, b"action_prohibited"), "action_prohibited", "an hour"),
         (Answer(410, b"channel_is_archived"), "channel_is_archived", "an hour"),
         (Answer(400, b"no_text"), "no_text", "never"),
-        (Answer(429, b"", (("Retry-After", "1"),)), "rate_limited", "always"),
+        (Answer(429, b"", (("Retry-After", "1"),)), "http.429", "always"),
         (Answer(500, b"rollup_error"), "rollup_error", "always"),
         (Answer(502, b""), "http_502", "always"),
     ],
@@ -224,7 +224,7 @@ def test_an_edit_that_waits_keeps_waiting(slack: SlackStandIn, send: Send, fail:
 def test_nobody_there_is_a_reason_to_try_again(fail: Send) -> None:
     away = Slack.model_validate({"bot_token": TOKEN, "channel": "#oncall", "api_url": "http://127.0.0.1:9/api"})
     failed = fail(away, OPENED)
-    assert (failed["reason"], failed["message"]) == ("connection_refused", "connection refused (127.0.0.1:9)")
+    assert (failed["reason"], failed["message"]) == ("connection.refused", "connection refused (127.0.0.1:9)")
     assert failed["retried"] == "always"
 
 
@@ -237,9 +237,9 @@ def test_a_token_that_no_header_can_carry_is_not_quoted(slack: SlackStandIn, fai
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        (httpx.ReadTimeout("secret"), "timeout"),
-        (httpx.ConnectError("secret"), "connection_failed"),
-        (httpx.RemoteProtocolError("secret"), "protocol_error"),
+        (httpx.ReadTimeout("secret"), "timeout.exceeded"),
+        (httpx.ConnectError("secret"), "connection.failed"),
+        (httpx.RemoteProtocolError("secret"), "protocol.error"),
     ],
 )
 def test_faults_of_the_network_are_tried_again(fail: Send, error: Exception, reason: str) -> None:

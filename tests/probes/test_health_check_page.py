@@ -103,19 +103,19 @@ def task(**entry: Any) -> dict[str, Any]:
     ("sentence", "entry", "limit", "reasons"),
     [
         ("it is well", task(ok=True, staleness_ms=1_000), "*: 2h", []),
-        ("it failed", task(ok=False, staleness_ms=1_000, last_run_error="no"), "*: 2h", ["task_failed"]),
-        ("without ok, a bad word", task(last_run_status="stalled", staleness_ms=1), "*: 2h", ["task_failed"]),
-        ("without ok, an error and no word", task(last_run_error="no", staleness_ms=1), "*: 2h", ["task_failed"]),
+        ("it failed", task(ok=False, staleness_ms=1_000, last_run_error="no"), "*: 2h", ["task.failed"]),
+        ("without ok, a bad word", task(last_run_status="stalled", staleness_ms=1), "*: 2h", ["task.failed"]),
+        ("without ok, an error and no word", task(last_run_error="no", staleness_ms=1), "*: 2h", ["task.failed"]),
         ("without ok, a good word", task(last_run_status="success", staleness_ms=1), "*: 2h", []),
-        ("its staleness is beyond the limit", task(ok=True, staleness_ms=7_300_000), "*: 2h", ["task_stale"]),
-        ("its last run is", task(ok=True, last_run_at="2020-01-01T00:00:00Z"), "*: 2h", ["task_stale"]),
+        ("its staleness is beyond the limit", task(ok=True, staleness_ms=7_300_000), "*: 2h", ["task.stale"]),
+        ("its last run is", task(ok=True, last_run_at="2020-01-01T00:00:00Z"), "*: 2h", ["task.stale"]),
         ("its staleness wins", task(ok=True, last_run_at="2020-01-01T00:00:00Z", staleness_ms=1), "*: 2h", []),
-        ("epoch seconds", task(ok=True, last_run_at=1_577_836_800), "*: 2h", ["task_stale"]),
-        ("epoch milliseconds", task(ok=True, last_run_at=1_577_836_800_000), "*: 2h", ["task_stale"]),
+        ("epoch seconds", task(ok=True, last_run_at=1_577_836_800), "*: 2h", ["task.stale"]),
+        ("epoch milliseconds", task(ok=True, last_run_at=1_577_836_800_000), "*: 2h", ["task.stale"]),
         ("it never ran, and there is time", task(ok=True, last_run_at=None), "*: 2h", []),
-        ("it never ran, for too long", task(ok=True, last_run_at=None), "*: 1h", ["task_never_ran"]),
-        ("another is named in tasks", task(ok=True, staleness_ms=1), "mail: 2h", ["task_missing"]),
-        ("it cannot be read", task(ok="yes", staleness_ms=1), "*: 2h", ["task_failed"]),
+        ("it never ran, for too long", task(ok=True, last_run_at=None), "*: 1h", ["task.never_ran"]),
+        ("another is named in tasks", task(ok=True, staleness_ms=1), "mail: 2h", ["task.missing"]),
+        ("it cannot be read", task(ok="yes", staleness_ms=1), "*: 2h", ["task.failed"]),
     ],
 )
 def test_how_a_task_is_read(sentence: str, entry: dict[str, Any], limit: str, reasons: list[str]) -> None:
@@ -126,12 +126,12 @@ def test_how_a_task_is_read(sentence: str, entry: dict[str, Any], limit: str, re
 @pytest.mark.parametrize(
     ("sentence", "answer", "is_error", "reasons"),
     [
-        ("isError and a failed task", {"healthy": False, "tasks": [task(ok=False)]}, True, ["task_failed"]),
-        ("isError and every task well", {"healthy": True, "tasks": [task(ok=True)]}, True, ["tool_error"]),
-        ("not healthy and a failed task", {"healthy": False, "tasks": [task(ok=False)]}, False, ["task_failed"]),
+        ("isError and a failed task", {"healthy": False, "tasks": [task(ok=False)]}, True, ["task.failed"]),
+        ("isError and every task well", {"healthy": True, "tasks": [task(ok=True)]}, True, ["mcp.tool_error"]),
+        ("not healthy and a failed task", {"healthy": False, "tasks": [task(ok=False)]}, False, ["task.failed"]),
         ("not healthy and every task well", {"healthy": False, "tasks": [task(ok=True)]}, False,
-         ["expectation_failed"]),
-        ("no tasks", {"healthy": True}, False, ["tasks_missing"]),
+         ["expectation.failed"]),
+        ("no tasks", {"healthy": True}, False, ["task.list_missing"]),
     ],
 )  # fmt: skip
 def test_how_an_answer_is_read(sentence: str, answer: Any, is_error: bool, reasons: list[str]) -> None:

@@ -62,16 +62,16 @@ TABLE: list[tuple[str, list[tuple[int, str]], int, tuple[str, str]]] = [
     ("it ran last night", [(0, "start"), (20 * MIN, "ok")], 9 * HOUR, FINE),
     ("it only says when it is done", [(20 * MIN, "ok")], 9 * HOUR, FINE),
     ("it is late within its grace", [(-DAY, "ok")], 30 * MIN - 1, FINE),
-    ("it is overdue", [(-DAY, "ok")], 2 * HOUR, ("job_overdue", f"Nightly backup is overdue: due 03:00, 2{NB}h ago")),
+    ("it is overdue", [(-DAY, "ok")], 2 * HOUR, ("job.overdue", f"Nightly backup is overdue: due 03:00, 2{NB}h ago")),
     ("it runs", [(0, "start")], 90 * MIN, FINE),
     ("it runs for too long", [(0, "start")], 3 * HOUR,
-     ("job_stuck", f"Nightly backup is stuck: running for 3{NB}h, limit 2{NB}h")),
+     ("job.stuck", f"Nightly backup is stuck: running for 3{NB}h, limit 2{NB}h")),
     ("it took too long", [(0, "start"), (3 * HOUR, "ok")], 4 * HOUR,
-     ("job_too_long", f"Nightly backup took 3{NB}h, limit 2{NB}h")),
+     ("job.max_runtime", f"Nightly backup took 3{NB}h, limit 2{NB}h")),
     ("it was over too soon", [(0, "start"), (900, "ok")], HOUR,
-     ("job_too_short", f"Nightly backup took 900{NB}ms, at least 1{NB}min is expected")),
-    ("it failed", [(0, "start"), (10 * MIN, "3")], HOUR, ("job_failed", "Nightly backup failed: exit code 3")),
-    ("it failed, and began again", [(0, "fail"), (10 * MIN, "start")], HOUR, ("job_failed", "Nightly backup failed")),
+     ("job.min_runtime", f"Nightly backup took 900{NB}ms, at least 1{NB}min is expected")),
+    ("it failed", [(0, "start"), (10 * MIN, "3")], HOUR, ("job.failed", "Nightly backup failed: exit code 3")),
+    ("it failed, and began again", [(0, "fail"), (10 * MIN, "start")], HOUR, ("job.failed", "Nightly backup failed")),
     ("it failed, then did not", [(0, "fail"), (10 * MIN, "start"), (20 * MIN, "ok")], HOUR, FINE),
 ]  # fmt: skip
 
@@ -89,7 +89,7 @@ def test_one_that_never_checked_in() -> None:
     hourly = job(every="1h", grace="5m")
     assert hourly.verdict(NOON) == FINE
     assert hourly.verdict(NOON + 65 * MIN - 1) == FINE
-    assert hourly.verdict(NOON + 65 * MIN) == ("job_never_ran", f"Nightly backup never ran: due 13:00, 5{NB}min ago")
+    assert hourly.verdict(NOON + 65 * MIN) == ("job.never_ran", f"Nightly backup never ran: due 13:00, 5{NB}min ago")
 
 
 def test_every_counts_from_the_last_run_whenever_that_was() -> None:
@@ -97,7 +97,7 @@ def test_every_counts_from_the_last_run_whenever_that_was() -> None:
     hourly.look(NOON)
     hourly.tell(NOON + 10 * MIN, "ok")
     assert hourly.verdict(NOON + 75 * MIN - 1) == FINE
-    assert hourly.verdict(NOON + 75 * MIN) == ("job_overdue", f"Nightly backup is overdue: due 13:10, 5{NB}min ago")
+    assert hourly.verdict(NOON + 75 * MIN) == ("job.overdue", f"Nightly backup is overdue: due 13:10, 5{NB}min ago")
     hourly.tell(NOON + 80 * MIN, "ok")
     assert hourly.verdict(NOON + 144 * MIN) == FINE
 
@@ -114,16 +114,16 @@ def test_a_year_of_jobs_that_wander_within_their_grace_is_silent_and_each_miss_i
             assert wanderer.verdict(at - 1) == FINE
             wanderer.tell(at, dice.choice(["ok", "0"]))
         assert wanderer.verdict(at + every + grace - 1) == FINE
-        assert wanderer.verdict(at + every + grace)[0] == "job_overdue"
+        assert wanderer.verdict(at + every + grace)[0] == "job.overdue"
 
 
 def test_a_run_that_nobody_ended_is_told_for_a_day_and_then_lost() -> None:
     nightly = job(**NIGHTLY)
     nightly.look(LAST_NIGHT - DAY)
     nightly.tell(LAST_NIGHT, "start", "a")  # and the machine went down
-    assert nightly.verdict(LAST_NIGHT + 3 * HOUR)[0] == "job_stuck"
+    assert nightly.verdict(LAST_NIGHT + 3 * HOUR)[0] == "job.stuck"
     nightly.tell(LAST_NIGHT + DAY, "start", "b")
-    assert nightly.verdict(LAST_NIGHT + DAY + MIN)[0] == "job_stuck"
+    assert nightly.verdict(LAST_NIGHT + DAY + MIN)[0] == "job.stuck"
     nightly.tell(LAST_NIGHT + DAY + 20 * MIN, "ok", "b")
     assert nightly.verdict(LAST_NIGHT + DAY + HOUR) == FINE
 
@@ -152,7 +152,7 @@ def test_an_edited_schedule_is_owed_from_then_on() -> None:
     before.look(NOON)
     edited.beat, edited.memory = before.beat, before.memory
     assert edited.verdict(NOON) == FINE
-    assert edited.verdict(NOON + DAY)[0] == "job_overdue"
+    assert edited.verdict(NOON + DAY)[0] == "job.overdue"
 
 
 @pytest.mark.parametrize(

@@ -58,45 +58,45 @@ JSON = {"Content_Type": "application/json"}
         # without expectations, 2xx is good and nothing else
         ("200 OK", [], "pass", "", ""),
         ("204 No Content", [], "pass", "", ""),
-        ("301 Moved", [], "fail", "unexpected_status", "got 301"),
-        ("404 Not Found", [], "fail", "unexpected_status", "got 404"),
-        ("503 Unavailable", [], "fail", "unexpected_status", "got 503"),
+        ("301 Moved", [], "fail", "http.status", "got 301"),
+        ("404 Not Found", [], "fail", "http.status", "got 404"),
+        ("503 Unavailable", [], "fail", "http.status", "got 503"),
         # with expectations, they alone decide
         ("503 Unavailable", ["status == 503"], "pass", "", ""),
         ("503 Unavailable", ["body.ok"], "pass", "", ""),
-        ("200 OK", ["status == 204"], "fail", "expectation_failed", "status == 204 is false: observed 200"),
+        ("200 OK", ["status == 204"], "fail", "expectation.failed", "status == 204 is false: observed 200"),
         (
             "200 OK",
             ["body.ok", "body.queue.failed <= 50", "status == 1"],
-            *("fail", "expectation_failed", "body.queue.failed <= 50 is false: observed 61"),
+            *("fail", "expectation.failed", "body.queue.failed <= 50 is false: observed 61"),
         ),
         (
             "200 OK",
             ["'c' in body.names"],
-            *("fail", "expectation_failed", "'c' in body.names is false"),
+            *("fail", "expectation.failed", "'c' in body.names is false"),
         ),
         # a status nobody asked about is told before the expression that it spoils
         (
             "500 Oops",
             ["body.queue.failed <= 50"],
-            *("fail", "expectation_failed", "got 500: body.queue.failed <= 50 is false: observed 61"),
+            *("fail", "expectation.failed", "got 500: body.queue.failed <= 50 is false: observed 61"),
         ),
         (
             "502 Bad Gateway",
             ["body.health == 'good'"],
-            *("fail", "expectation_not_computable", "got 502: body.health == 'good' cannot be computed: "),
+            *("fail", "expectation.evaluation_failed", "got 502: body.health == 'good' cannot be computed: "),
         ),
-        ("500 Oops", ["status == 200"], "fail", "expectation_failed", "status == 200 is false: observed 500"),
+        ("500 Oops", ["status == 200"], "fail", "expectation.failed", "status == 200 is false: observed 500"),
         # what cannot be computed is a failure of its own kind
         (
             "200 OK",
             ["body.queue.paused == 0"],
-            *("fail", "expectation_not_computable", "body.queue.paused == 0 cannot be computed: "),
+            *("fail", "expectation.evaluation_failed", "body.queue.paused == 0 cannot be computed: "),
         ),
         (
             "200 OK",
             ["headers['x-none'] == ''"],
-            *("fail", "expectation_not_computable", "headers['x-none'] == '' cannot be computed: "),
+            *("fail", "expectation.evaluation_failed", "headers['x-none'] == '' cannot be computed: "),
         ),
         ("200 OK", ["headers['content-type'] == 'application/json'"], "pass", "", ""),
         ("200 OK", ["elapsed_ms < 5000 && elapsed_ms >= 0"], "pass", "", ""),
@@ -144,7 +144,7 @@ def test_a_body_that_was_not_read_whole_decides_nothing(talk: Talk, why: str) ->
     assert observe(talk).outcome is Outcome.PASS
     assert observe(talk, expect=["status == 200"]).outcome is Outcome.PASS
     seen = observe(talk, expect=["status == 200", "body.a == ''"])
-    assert seen.reason == "expectation_not_computable"
+    assert seen.reason == "expectation.evaluation_failed"
     assert seen.message == f"body.a == '' cannot be computed: {why}"
     assert seen.evidence.facts["body"] == why
 
@@ -191,24 +191,24 @@ def test_a_location_is_shown_without_its_query() -> None:
     seen = observe(
         saying(answer(status="302 Found", Location="https://u:p@x.example/login?token=1")), {"method": "POST"}
     )
-    assert (seen.reason, seen.message) == ("unexpected_status", "got 302")
+    assert (seen.reason, seen.message) == ("http.status", "got 302")
     assert "location: https://x.example/login\n" in seen.evidence.excerpt + "\n"
     assert "token" not in seen.evidence.excerpt
 
 
 def test_a_fault_is_an_observation() -> None:
     seen = asyncio.run(observed(probe("http://127.0.0.1:1/")))
-    assert (seen.outcome, seen.reason, seen.message) == (Outcome.FAIL, "connection_refused", "connection refused")
+    assert (seen.outcome, seen.reason, seen.message) == (Outcome.FAIL, "connection.refused", "connection refused")
     assert (seen.duration, seen.retryable) == (None, True)
     assert seen.evidence.facts == {"phase": "connect", "address": "127.0.0.1:1"}
     closed = observe(saying(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc"))
-    assert closed.reason == "connection_lost"
+    assert closed.reason == "connection.lost"
     assert closed.duration is not None
 
 
 def test_our_own_fault_is_no_failure_of_the_target() -> None:
     seen = asyncio.run(observed(probe({"url": "https://127.0.0.1:1/", "tls": {"ca_file": "/none.pem"}})))
-    assert (seen.outcome, seen.reason) == (Outcome.ERROR, "tls_files_unusable")
+    assert (seen.outcome, seen.reason) == (Outcome.ERROR, "tls.invalid_file")
 
 
 PLANTED = {
@@ -330,7 +330,7 @@ def test_nginx_compresses_and_we_read_it(nginx: str) -> None:
 
 def test_nginx_in_maintenance_fails_with_its_answer_as_evidence(nginx: str) -> None:
     seen = asyncio.run(observed(probe(f"{nginx}/down")))
-    assert (seen.outcome, seen.reason, seen.message) == (Outcome.FAIL, "unexpected_status", "got 503")
+    assert (seen.outcome, seen.reason, seen.message) == (Outcome.FAIL, "http.status", "got 503")
     assert seen.retryable
     assert '"why": "maintenance"' in seen.evidence.excerpt
 

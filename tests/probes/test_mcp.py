@@ -45,7 +45,7 @@ def run(result: Mapping[str, Any], mcp: Mapping[str, Any] | None = None, **optio
 
 def test_a_missing_tool_is_named() -> None:
     seen = run(said("{}"), {"tools": ["fetch", "search"]})
-    assert (seen.reason, seen.message) == ("tool_missing", "tool search is missing: 2\N{NO-BREAK SPACE}tools listed")
+    assert (seen.reason, seen.message) == ("mcp.tool_missing", "tool search is missing: 2\N{NO-BREAK SPACE}tools listed")
 
 
 def test_missing_tools_are_named() -> None:
@@ -55,7 +55,7 @@ def test_missing_tools_are_named() -> None:
 
 def test_tasks_are_read_although_a_tool_is_missing() -> None:
     seen = run(said('{"tasks": [{"name": "sync", "ok": true, "staleness_ms": 5}]}'), {"tools": ["search"]})
-    assert (seen.reason, list(seen.tasks or {})) == ("tool_missing", ["sync"])
+    assert (seen.reason, list(seen.tasks or {})) == ("mcp.tool_missing", ["sync"])
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_tasks_are_read_although_a_tool_is_missing() -> None:
 )
 def test_an_error_of_the_tool_is_told_in_its_words(result: Mapping[str, Any], words: str) -> None:
     seen = run(result)
-    expected = (Outcome.FAIL, "tool_error", f"health_check reports an error: {words}")
+    expected = (Outcome.FAIL, "mcp.tool_error", f"health_check reports an error: {words}")
     assert (seen.outcome, seen.reason, seen.message) == expected
     assert not seen.retryable
 
@@ -77,7 +77,7 @@ def test_an_error_of_the_tool_is_told_in_its_words(result: Mapping[str, Any], wo
 def test_tasks_are_read_although_the_tool_reports_an_error() -> None:
     task = {"name": "sync", "ok": False, "staleness_ms": 7, "last_run_status": "failed", "last_run_error": "got 502"}
     seen = run(said(structured={"tasks": [task]}, is_error=True))
-    assert seen.reason == "tool_error"
+    assert seen.reason == "mcp.tool_error"
     assert seen.tasks == {"sync": Task(False, 7, None, "failed", "got 502")}
     assert seen.measurements["tasks_failed"] == 1
     assert seen.evidence.facts["tasks"] == {"sync": task}
@@ -90,24 +90,24 @@ UNREADABLE = "health_check reports tasks that cannot be read"
 @pytest.mark.parametrize(
     ("result", "reason", "message"),
     [
-        (said('{"healthy": true}'), "tasks_missing", f"{NO_TASKS}: its answer has no `tasks`"),
-        (said(structured={"result": 1}), "tasks_missing", f"{NO_TASKS}: its answer has no `tasks`"),
-        (said("all is well"), "tasks_missing", f"{NO_TASKS}: its answer is a text, not an object with `tasks`"),
-        (said("x" * 300_000), "tasks_missing", f"{NO_TASKS}: its answer is a text, not an object with `tasks`"),
-        (said('["sync"]'), "tasks_missing", f"{NO_TASKS}: its answer is a list, not an object with `tasks`"),
-        (said("null"), "tasks_missing", f"{NO_TASKS}: its answer is null, not an object with `tasks`"),
-        (said(""), "tasks_missing", f"{NO_TASKS}: its answer is empty"),
-        ({"content": []}, "tasks_missing", f"{NO_TASKS}: its answer is empty"),
-        (said('{"tasks": null}'), "tasks_unreadable", f"{UNREADABLE}: tasks is null, not a list"),
-        (said('{"tasks": [{"ok": true}]}'), "tasks_unreadable", f"{UNREADABLE}: tasks[0] has no name"),
+        (said('{"healthy": true}'), "task.list_missing", f"{NO_TASKS}: its answer has no `tasks`"),
+        (said(structured={"result": 1}), "task.list_missing", f"{NO_TASKS}: its answer has no `tasks`"),
+        (said("all is well"), "task.list_missing", f"{NO_TASKS}: its answer is a text, not an object with `tasks`"),
+        (said("x" * 300_000), "task.list_missing", f"{NO_TASKS}: its answer is a text, not an object with `tasks`"),
+        (said('["sync"]'), "task.list_missing", f"{NO_TASKS}: its answer is a list, not an object with `tasks`"),
+        (said("null"), "task.list_missing", f"{NO_TASKS}: its answer is null, not an object with `tasks`"),
+        (said(""), "task.list_missing", f"{NO_TASKS}: its answer is empty"),
+        ({"content": []}, "task.list_missing", f"{NO_TASKS}: its answer is empty"),
+        (said('{"tasks": null}'), "task.list_invalid", f"{UNREADABLE}: tasks is null, not a list"),
+        (said('{"tasks": [{"ok": true}]}'), "task.list_invalid", f"{UNREADABLE}: tasks[0] has no name"),
         (
             said('{"tasks": {"sync": true}}'),
-            "tasks_unreadable",
+            "task.list_invalid",
             f"{UNREADABLE}: tasks is an object, not a list",
         ),
         (
             said('{"tasks": ["sync", {}]}'),
-            "tasks_unreadable",
+            "task.list_invalid",
             f"{UNREADABLE}: tasks[0] is a text, not an object, and 1 more",
         ),
     ],
@@ -133,7 +133,7 @@ def test_an_empty_list_says_that_there_are_no_tasks(name: str) -> None:
 @pytest.mark.parametrize("text", ["it is broken", "{}", '{"tasks": "?"}', '{"tasks": [{}]}', '{"tasks": []}'])
 def test_an_error_comes_before_what_its_tasks_lack(text: str) -> None:
     seen = run(said(text, is_error=True), {"tasks": {"sync": "1h"}})
-    assert (seen.outcome, seen.reason) == (Outcome.FAIL, "tool_error")
+    assert (seen.outcome, seen.reason) == (Outcome.FAIL, "mcp.tool_error")
     assert seen.tasks == ({} if text == '{"tasks": []}' else None)
 
 
@@ -199,28 +199,28 @@ def test_expressions_see(result: dict[str, Any], expression: str) -> None:
             said('{"healthy": false}'),
             {},
             "result.healthy == true",
-            "expectation_failed",
+            "expectation.failed",
             "result.healthy == true is false: observed false",
         ),
         (
             said("{}"),
             {},
             "result.healthy",
-            "expectation_not_computable",
+            "expectation.evaluation_failed",
             "result.healthy cannot be computed: result has no field 'healthy'",
         ),
         (
             said("{}"),
             {"call": "ping"},
             "result.healthy",
-            "tool_missing",
+            "mcp.tool_missing",
             "tool ping is missing: 2\N{NO-BREAK SPACE}tools listed",
         ),
         (
             said(json.dumps({"log": "x" * 300_000})),
             {},
             "result.log.size() > 1",
-            "expectation_not_computable",
+            "expectation.evaluation_failed",
             "result.log.size() > 1 cannot be computed: the answer is longer than 256 KiB",
         ),
     ],
@@ -355,7 +355,7 @@ def test_over_tls(tmp_path: Path) -> None:
             assert list(seen.phases) == ["connect", "tls", "negotiate", "list", "call"]
             assert raw.connections == 1
             refused = await visit({"url": raw.url})
-            assert (refused.reason, refused.evidence.facts["phase"]) == ("tls_failed", "tls")
+            assert (refused.reason, refused.evidence.facts["phase"]) == ("tls.failed", "tls")
         async with raw_server(tls=authority.serve("127.0.0.1", begin=-9, end=-3.1)) as raw:
             expired = await visit({"url": raw.url, "tls": {"ca_file": authority.ca_file}})
             assert expired.message == "TLS: certificate expired 3\N{NO-BREAK SPACE}days ago"
@@ -381,7 +381,7 @@ def test_the_modern_era_over_http(sample: str) -> None:
             assert visitor.memory["mcp_era"]["era"] == "2026-07-28"
             second = await visitor.run({"url": sample, "tasks": {"*": "2h"}})
             for seen in (first, second):
-                assert seen.reason == "tool_error"
+                assert seen.reason == "mcp.tool_error"
                 assert seen.message == "health_check reports an error: registry_sync not ok"
                 assert list(seen.phases)[:4] == ["connect", "negotiate", "list", "call"]
                 assert seen.measurements["tools"] == 2

@@ -64,7 +64,7 @@ def test_time_over_stdio(peers: Peers) -> None:
 def test_time_reports_an_error_of_its_own(peers: Peers) -> None:
     call = {"tool": "get_current_time", "arguments": {"timezone": "Atlantis/Centre"}}
     seen = asyncio.run(visit({"command": [str(peers.time)], "call": call}, seconds=30))
-    assert (seen.outcome, seen.reason) == (Outcome.FAIL, "tool_error")
+    assert (seen.outcome, seen.reason) == (Outcome.FAIL, "mcp.tool_error")
     assert "Atlantis/Centre" in seen.message
 
 
@@ -78,6 +78,6 @@ def test_a_server_on_the_older_sdk(peers: Peers, transport: str, path: str) -> N
         assert seen.tasks is not None
         assert seen.tasks["sync"].age == 1_000
         missing = asyncio.run(visit({**where, "tools": ["search"]}, seconds=30))
-        assert (missing.reason, missing.message[:22]) == ("tool_missing", "tool search is missing")
+        assert (missing.reason, missing.message[:22]) == ("mcp.tool_missing", "tool search is missing")
     refused = asyncio.run(visit(where))
-    assert (refused.reason, refused.message) == ("connection_refused", "connection refused")
+    assert (refused.reason, refused.message) == ("connection.refused", "connection refused")

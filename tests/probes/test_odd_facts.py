@@ -18,7 +18,7 @@ def reason(facts: JobFacts) -> str:
 
 @pytest.mark.parametrize("every", [-5, 0, 10**300])
 def test_an_interval_that_means_nothing_is_none(every: int) -> None:
-    assert reason(JobFacts("digest", every=every, next_due=NOW - 3_600_000)) == "job_overdue"
+    assert reason(JobFacts("digest", every=every, next_due=NOW - 3_600_000)) == "job.overdue"
     assert reason(JobFacts("digest", every=every, last_start=NOW - 3_600_000)) == ""
 
 

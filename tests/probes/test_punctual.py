@@ -27,55 +27,55 @@ FINE = ("", "")
 TABLE: list[tuple[str, dict[str, Any], dict[str, Any], tuple[str, str | None]]] = [
     ("it ran last night", {**NIGHTLY, **HEALTHY}, {}, FINE),
     ("it did not run last night", {**NIGHTLY, "last_start": NOON - 33 * HOUR}, {},
-     ("job_overdue", f"backup is overdue: due 03:00, 9{NB}h ago")),
+     ("job.overdue", f"backup is overdue: due 03:00, 9{NB}h ago")),
     ("not for three nights", {**NIGHTLY, "last_start": NOON - 81 * HOUR}, {},
-     ("job_overdue", f"backup is overdue: 3 runs missed, the first due 30{NB}Apr 03:00, 2{NB}days 9{NB}h ago")),
-    ("it never ran", NIGHTLY, {}, ("job_never_ran", None)),
+     ("job.overdue", f"backup is overdue: 3 runs missed, the first due 30{NB}Apr 03:00, 2{NB}days 9{NB}h ago")),
+    ("it never ran", NIGHTLY, {}, ("job.never_ran", None)),
     ("it is switched off", {**NIGHTLY, "enabled": False}, {}, FINE),
     ("it runs at this moment", {**NIGHTLY, "last_start": NOON - 9 * HOUR, "running_since": NOON - 9 * HOUR}, {}, FINE),
     ("it runs for too long", {**NIGHTLY, "last_start": NOON - 9 * HOUR, "running_since": NOON - 9 * HOUR},
-     {"max_runtime": 2 * HOUR}, ("job_stuck", f"backup is stuck: running for 9{NB}h, limit 2{NB}h")),
+     {"max_runtime": 2 * HOUR}, ("job.stuck", f"backup is stuck: running for 9{NB}h, limit 2{NB}h")),
     ("it runs for too long on a machine that is known",
      {**NIGHTLY, "last_start": NOON - 9 * HOUR, "running_since": NOON - 9 * HOUR, "worker": "app-3"},
-     {"max_runtime": 2 * HOUR}, ("job_stuck", f"backup is stuck: running for 9{NB}h on app-3, limit 2{NB}h")),
+     {"max_runtime": 2 * HOUR}, ("job.stuck", f"backup is stuck: running for 9{NB}h on app-3, limit 2{NB}h")),
     ("its worker died at work", {**NIGHTLY, "running_since": NOON - 9 * HOUR, "stalled": True}, {"max_runtime": HOUR},
-     ("job_stalled", f"backup is stalled: begun 9{NB}h ago, and its worker is gone")),
+     ("job.stalled", f"backup is stalled: begun 9{NB}h ago, and its worker is gone")),
     ("it failed", {**NIGHTLY, **HEALTHY, "failures": 1, "error": "disk full"}, {},
-     ("job_failed", "backup failed: disk full")),
+     ("job.failed", "backup failed: disk full")),
     ("it failed, not often enough", {**NIGHTLY, **HEALTHY, "failures": 2}, {"failures": 3}, FINE),
     ("it failed three times", {**NIGHTLY, **HEALTHY, "failures": 3}, {"failures": 3},
-     ("job_failed", f"backup failed 3{NB}times in a row")),
+     ("job.failed", f"backup failed 3{NB}times in a row")),
     ("it took too long", {**NIGHTLY, **HEALTHY}, {"max_runtime": 10 * MIN},
-     ("job_too_long", f"backup took 1{NB}h, limit 10{NB}min")),
+     ("job.max_runtime", f"backup took 1{NB}h, limit 10{NB}min")),
     ("it was over too soon", {**NIGHTLY, **HEALTHY, "duration": 900}, {"min_runtime": MIN},
-     ("job_too_short", f"backup took 900{NB}ms, at least 1{NB}min is expected")),
+     ("job.min_runtime", f"backup took 900{NB}ms, at least 1{NB}min is expected")),
     ("being overdue says more than an old failure", {**NIGHTLY, "last_start": NOON - 33 * HOUR, "failures": 1}, {},
-     ("job_overdue", f"backup is overdue: due 03:00, 9{NB}h ago")),
+     ("job.overdue", f"backup is overdue: due 03:00, 9{NB}h ago")),
     ("the configuration's schedule beats the source's", {**NIGHTLY, **HEALTHY}, {"plan": Cron("0 11 * * *")},
-     ("job_overdue", f"backup is overdue: due 11:00, 1{NB}h ago")),
+     ("job.overdue", f"backup is overdue: due 11:00, 1{NB}h ago")),
     ("its scheduler means to run it later: it has run until then", {**NIGHTLY, "next_due": NOON + 15 * HOUR}, {}, FINE),
     ("its scheduler meant to run it an hour ago", {"every": DAY, "next_due": NOON - HOUR}, {},
-     ("job_overdue", f"backup is overdue: due 11:00, 1{NB}h ago")),
+     ("job.overdue", f"backup is overdue: due 11:00, 1{NB}h ago")),
     ("every minute, by its scheduler's own word", {"every": MIN, "next_due": NOON - 10 * MIN}, {},
-     ("job_overdue", f"backup is overdue: 10 runs missed, the first due 11:50, 10{NB}min ago")),
+     ("job.overdue", f"backup is overdue: 10 runs missed, the first due 11:50, 10{NB}min ago")),
     ("a scheduler that spreads its runs by seconds meant to run it two nights ago",
      {**NIGHTLY, "next_due": NOON - 33 * HOUR + 400}, {},
-     ("job_overdue", f"backup is overdue: 2 runs missed, the first due 1{NB}May 03:00, 32{NB}h 59{NB}min ago")),
+     ("job.overdue", f"backup is overdue: 2 runs missed, the first due 1{NB}May 03:00, 32{NB}h 59{NB}min ago")),
     ("it runs every minute, and has not for days", {"every": MIN, "last_start": NOON - DAY}, {},
-     ("job_overdue", f"backup is overdue: over 100 runs missed, the first due 10:20, 1{NB}h 40{NB}min ago")),
+     ("job.overdue", f"backup is overdue: over 100 runs missed, the first due 10:20, 1{NB}h 40{NB}min ago")),
     ("late within its grace", {"every": MIN, "next_due": NOON - 50_000}, {}, FINE),
     ("late by its grace", {"every": MIN, "next_due": NOON - MIN}, {},
-     ("job_overdue", f"backup is overdue: due 11:59, 1{NB}min ago")),
+     ("job.overdue", f"backup is overdue: due 11:59, 1{NB}min ago")),
     ("its scheduler means to run it later, and the configuration earlier",
      {**NIGHTLY, **HEALTHY, "next_due": NOON + 15 * HOUR}, {"plan": Cron("0 11 * * *")},
-     ("job_overdue", f"backup is overdue: due 11:00, 1{NB}h ago")),
+     ("job.overdue", f"backup is overdue: due 11:00, 1{NB}h ago")),
     ("the same with an interval", {**NIGHTLY, **HEALTHY, "next_due": NOON + 15 * HOUR}, {"every": 8 * HOUR},
-     ("job_overdue", f"backup is overdue: due 11:00, 1{NB}h ago")),
+     ("job.overdue", f"backup is overdue: due 11:00, 1{NB}h ago")),
     ("a cron expression counts more than an interval", {**NIGHTLY, **HEALTHY, "every": HOUR}, {}, FINE),
     ("due a day ago to the minute", {"cron": "0 12 * * *", "last_start": NOON - 48 * HOUR}, {},
-     ("job_overdue", f"backup is overdue: due 1{NB}May 12:00, 24{NB}h ago")),
+     ("job.overdue", f"backup is overdue: due 1{NB}May 12:00, 24{NB}h ago")),
     ("its worker died at once", {"running_since": NOON, "stalled": True}, {},
-     ("job_stalled", f"backup is stalled: begun 0{NB}ms ago, and its worker is gone")),
+     ("job.stalled", f"backup is stalled: begun 0{NB}ms ago, and its worker is gone")),
     ("it runs for as long as it may", {"running_since": NOON - HOUR}, {"max_runtime": HOUR}, FINE),
     ("it took as long as it may", {**NIGHTLY, **HEALTHY}, {"max_runtime": HOUR}, FINE),
     ("it took as long as it must", {**NIGHTLY, **HEALTHY}, {"min_runtime": HOUR}, FINE),
@@ -96,7 +96,7 @@ def test_never_run_waits_for_the_first_slot_since_it_was_seen() -> None:
     facts, limits = JobFacts("backup", **NIGHTLY), Limits()
     assert judge(facts, limits, NOON - 8 * HOUR, NOON).reason == ""
     assert judge(facts, limits, NOON - 10 * HOUR, NOON)[:2] == (
-        "job_never_ran",
+        "job.never_ran",
         f"backup never ran: due 03:00, 9{NB}h ago",
     )
 
@@ -176,14 +176,14 @@ def test_a_job_that_was_switched_on_again_is_owed_from_then_on() -> None:
     facts, again = recall(JobFacts("backup", **NIGHTLY, since=NOON - HOUR), Limits(), known, NOON)
     assert (facts.last_start, again.since) == (SEEN, NOON - HOUR)
     assert judge(facts, Limits(), again.since, NOON).reason == ""
-    assert judge(facts, Limits(), again.since, NOON + DAY).reason == "job_overdue"
+    assert judge(facts, Limits(), again.since, NOON + DAY).reason == "job.overdue"
 
 
 def test_a_job_is_owed_its_runs_from_when_its_source_says_so() -> None:
     facts = JobFacts("backup", **NIGHTLY, last_start=NOON - 33 * HOUR, since=NOON - 33 * HOUR)
     facts, known = recall(facts, Limits(), None, NOON)
     assert known.since == NOON - 33 * HOUR
-    assert judge(facts, Limits(), known.since, NOON).reason == "job_overdue"
+    assert judge(facts, Limits(), known.since, NOON).reason == "job.overdue"
     later, edited = recall(facts._replace(cron="0 4 * * *"), Limits(), known, NOON)
     assert edited.since == NOON
     assert judge(later, Limits(), edited.since, NOON).reason == ""

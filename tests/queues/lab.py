@@ -49,7 +49,7 @@ class Lab(ABC):
     facts: ClassVar[Mapping[str, Any]] = {}
     """Evidence beside the sentinel."""
     idle: ClassVar[tuple[str, str]] = (
-        "not_picked_up",
+        "canary.not_picked_up",
         f"not picked up in 500{NBSP}ms: no worker, 1 waiting, oldest [0-9].+",
     )
     """Reason and message where nobody works; this message and the next are regular expressions."""

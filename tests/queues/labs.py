@@ -194,7 +194,7 @@ class CeleryLab(RedisLab):
     sends = {"throw": {"task": "throw", "args": ["__canary__"]}, "hang": {"task": "hang"}}
     phases = ("connect", "enqueue", "finish")
     facts = {"picked_up": "Celery does not show it"}
-    idle = ("not_finished", f"not finished in 1{NBSP}s: 1 waiting")
+    idle = ("canary.not_finished", f"not finished in 1{NBSP}s: 1 waiting")
     counts = {"waiting": 1}
     throws = "ValueError: no template for __canary__"
     hangs = f"not finished in 3{NBSP}s: 0 waiting"
@@ -274,7 +274,7 @@ class PgbossLab(PostgresLab):
     on_node = True
     cannot_be = {"paused": "pg-boss knows no such thing: workers stop by themselves"}
     carries = {"payload": {"nonce": 7}}
-    idle = ("not_picked_up", f"not picked up in 500{NBSP}ms: 1 waiting, oldest [0-9].+")
+    idle = ("canary.not_picked_up", f"not picked up in 500{NBSP}ms: 1 waiting, oldest [0-9].+")
     counts = {"waiting": 1}
     throws = 'no template for {"sentinel":true}'
     missing = "no queue '{queue}' in the schema 'pgboss'"

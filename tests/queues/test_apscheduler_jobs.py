@@ -33,7 +33,7 @@ def test_a_killed_scheduler_makes_its_jobs_overdue(database_url: str) -> None:
         wait(lambda: look(database_url, "1s").result.outcome is Outcome.FAIL)
     assert (alive.result.outcome, alive.result.measurements) == (Outcome.PASS, {"jobs": 3, "jobs_bad": 0})
     jobs = look(database_url, "1s").result.jobs or {}
-    assert {name: reason for name, (reason, _, _) in jobs.items()} == {"digest": "job_overdue"}
+    assert {name: reason for name, (reason, _, _) in jobs.items()} == {"digest": "job.overdue"}
     with scheduler(database_url):
         wait(lambda: look(database_url, "5s").result.outcome is Outcome.PASS)
 
@@ -46,7 +46,7 @@ def test_what_is_pickled_is_left_alone(database_url: str) -> None:
         connection.exec_driver_sql("INSERT INTO apscheduler_jobs VALUES ('digest', 0.5, 'poison')")
     engine.dispose()
     report = look(database_url)
-    assert (report.result.jobs or {})["digest"][0] == "job_overdue"
+    assert (report.result.jobs or {})["digest"][0] == "job.overdue"
     told = "postgres may write to apscheduler_jobs, too; SELECT is all it takes"
     assert report.evidence.facts.get("writable") == (None if database_url.startswith("sqlite") else told)
 
@@ -59,7 +59,7 @@ def test_what_is_no_time_is_named(database_url: str, told: str) -> None:
         connection.exec_driver_sql("CREATE TABLE apscheduler_jobs (id text, next_run_time, job_state blob)")
         connection.exec_driver_sql(f"INSERT INTO apscheduler_jobs VALUES ('digest', {told}, '')")
     engine.dispose()
-    assert look(database_url).result.reason == "column_unreadable"
+    assert look(database_url).result.reason == "database.column_invalid"
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -68,5 +68,5 @@ def test_a_database_without_the_table(database_url: str) -> None:
     engine.connect().close()
     engine.dispose()
     report = look(database_url)
-    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "table_missing")
+    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "database.table_missing")
     assert report.result.message == "no table apscheduler_jobs: APScheduler makes it when it starts"

@@ -69,7 +69,7 @@ def test_a_stopped_worker_makes_its_schedule_overdue_within_its_grace(lab: Lab) 
     report = lab.look("1s")
     assert set(report.result.jobs or {}) == {"digest"}
     reason, message, _ = (report.result.jobs or {})["digest"]
-    assert reason == "job_overdue"
+    assert reason == "job.overdue"
     assert message.startswith("digest is overdue: ")
     with lab.worker("return"):
         assert lab.look("5s").result.outcome is Outcome.PASS
@@ -83,26 +83,26 @@ def test_a_killed_workers_job_is_stalled(lab: Lab) -> None:
     for key in lab.client.keys(f"bull:{lab.queue}:*:lock"):
         lab.client.delete(key)
     reason, message, _ = (lab.look().result.jobs or {})["digest"]
-    assert reason == "job_stalled"
+    assert reason == "job.stalled"
     assert message.endswith("and its worker is gone")
 
 
 def test_a_job_that_hangs_is_stuck(lab: Lab) -> None:
     with lab.worker("hang"):
-        wait(lambda: (lab.look(rest={"max_runtime": "1s"}).result.jobs or {}).get("digest", ("",))[0] == "job_stuck")
+        wait(lambda: (lab.look(rest={"max_runtime": "1s"}).result.jobs or {}).get("digest", ("",))[0] == "job.stuck")
 
 
 def test_a_job_that_throws_has_failed(lab: Lab) -> None:
     with lab.worker("throw", KEEP="yes"):
         reason, message, _ = (lab.look(rest={"failures": 2}).result.jobs or {})["digest"]
-    assert reason == "job_failed"
+    assert reason == "job.failed"
     assert message.endswith("in a row: no address book")
 
 
 def test_a_failed_run_that_is_kept_is_mended_by_a_good_one_that_is_not(lab: Lab) -> None:
     with lab.worker("throw", KEEP="failed"):
-        assert (lab.look().result.jobs or {})["digest"].reason == "job_failed"
-    assert (lab.look("1h").result.jobs or {})["digest"].reason == "job_failed"
+        assert (lab.look().result.jobs or {})["digest"].reason == "job.failed"
+    assert (lab.look("1h").result.jobs or {})["digest"].reason == "job.failed"
     lab.memory = {}
     with lab.worker("return", KEEP="failed"):
         assert lab.look("1h").result.jobs == {}
@@ -121,7 +121,7 @@ def test_watch_narrows_and_a_job_that_is_not_there_is_gone(lab: Lab) -> None:
     with lab.worker("return"):
         report = lab.look(nightly={"grace": "1h"}, weekly={})
     assert report.result.measurements == {"jobs": 2, "jobs_bad": 1}
-    assert report.result.jobs == {"weekly": Trouble("job_gone", "weekly is gone: the source does not know it")}
+    assert report.result.jobs == {"weekly": Trouble("job.gone", "weekly is gone: the source does not know it")}
 
 
 def test_what_is_no_longer_there_is_forgotten(lab: Lab) -> None:
@@ -135,7 +135,7 @@ def test_what_is_no_longer_there_is_forgotten(lab: Lab) -> None:
 def test_a_broker_that_is_down_says_nothing_of_its_jobs(lab: Lab) -> None:
     lab.server = Redis(1)
     report = lab.look()
-    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "broker_unreachable")
+    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "broker.unreachable")
     assert report.result.jobs is None
 
 
@@ -147,4 +147,4 @@ def test_numbers_that_mean_nothing_do_no_harm(redis_server: Redis, due: str, eve
         client.hset("bull:mail:repeat:digest", "every", every)
     jobs = {"bullmq": {"redis": redis_server.url, "queue": "mail"}}
     report = asyncio.run(once(JobsProbe.model_validate({"name": "Mail", "jobs": jobs})))
-    assert report.result.reason in ("", "job_overdue")
+    assert report.result.reason in ("", "job.overdue")

@@ -87,14 +87,14 @@ def test_a_killed_worker_then_another(lab: Lab) -> None:
 def test_a_job_that_throws_tells_why(lab: Lab) -> None:
     with lab.worker("throw"):
         report = lab.once()
-    assert verdict(report) == (Outcome.FAIL, "job_failed", f"the job failed: {lab.throws}")
+    assert verdict(report) == (Outcome.FAIL, "job.failed", f"the job failed: {lab.throws}")
     assert lab.left() == []
 
 
 def test_a_job_that_hangs_is_not_followed_by_another(lab: Lab) -> None:
     with lab.worker("hang") as worker:
         first = lab.once(finish_within="3s")
-        assert_failed(first, "not_finished", lab.hangs)
+        assert_failed(first, "canary.not_finished", lab.hangs)
         ref, slot = str(first.evidence.facts["sentinel"]), first.result.slot
         assert first.remember == {"flight": [ref, slot]}
 
@@ -102,8 +102,8 @@ def test_a_job_that_hangs_is_not_followed_by_another(lab: Lab) -> None:
             return asyncio.run(once(lab.probe(), slot + 1, slot, {"flight": [ref, slot - since]}))
 
         soon, late = next_one(0), next_one(60_000)
-        assert (soon.result.outcome, soon.result.reason) == (Outcome.ERROR, "in_flight")
-        assert (late.result.outcome, late.result.reason) == (Outcome.FAIL, "not_finished")
+        assert (soon.result.outcome, soon.result.reason) == (Outcome.ERROR, "canary.in_flight")
+        assert (late.result.outcome, late.result.reason) == (Outcome.FAIL, "canary.not_finished")
         assert late.remember == {"flight": [ref, slot - 60_000]}
         assert lab.waiting() == 0
         assert lab.active() in (1, None)
@@ -125,7 +125,7 @@ def test_a_worker_that_dies_at_work_is_said_to_be_gone(lab: Lab) -> None:
 
     with lab.worker("hang") as worker:
         report = lab.once_when(lab.active, dies, finish_within="3s")
-    assert_failed(report, "not_finished", f"{lab.hangs}: its worker is gone")
+    assert_failed(report, "canary.not_finished", f"{lab.hangs}: its worker is gone")
     assert lab.left() == []
 
 
@@ -137,7 +137,7 @@ def test_a_job_that_somebody_removes_has_vanished(lab: Lab) -> None:
     lab.make()
     report = lab.once_when(lab.waiting, lab.remove)
     message = "the sentinel vanished, before anybody was seen to pick it up"
-    assert verdict(report) == (Outcome.FAIL, "job_vanished", message)
+    assert verdict(report) == (Outcome.FAIL, "canary.lost", message)
     assert lab.left() == []
 
 
@@ -145,7 +145,7 @@ def test_a_job_that_somebody_removes_has_vanished(lab: Lab) -> None:
 def test_a_job_that_somebody_cancels_has_failed(lab: Lab) -> None:
     lab.make()
     report = lab.once_when(lab.waiting, lab.cancel)
-    assert verdict(report) == (Outcome.FAIL, "job_failed", "the job failed: somebody cancelled it")
+    assert verdict(report) == (Outcome.FAIL, "job.failed", "the job failed: somebody cancelled it")
     assert lab.left() == []
 
 
@@ -170,7 +170,7 @@ def test_what_a_worker_has_of_a_process_that_died_keeps_another_from_being_sent(
     with lab.worker("hang") as worker:
         wait(lambda: lab.waiting() == 0)
         report = asyncio.run(once(lab.probe(), 6_000, prev=5_000))
-        assert_failed(report, "not_finished", "the sentinel of .*00:00:05 is still in flight: no other is sent")
+        assert_failed(report, "canary.not_finished", "the sentinel of .*00:00:05 is still in flight: no other is sent")
         assert lab.waiting() == 0
         worker.kill()
         lab.worker_is_gone()
@@ -199,7 +199,7 @@ def test_sending_a_slot_twice_makes_one_job(lab: Lab) -> None:
 
 @can_be("missing")
 def test_a_queue_that_is_not_there_is_not_made(lab: Lab) -> None:
-    assert verdict(lab.once()) == (Outcome.FAIL, "queue_missing", lab.missing.format(queue=lab.queue))
+    assert verdict(lab.once()) == (Outcome.FAIL, "queue.missing", lab.missing.format(queue=lab.queue))
     assert not lab.exists()
     assert lab.left() == []
 
@@ -211,14 +211,14 @@ def test_a_broker_that_is_down_is_unreachable(lab: Lab) -> None:
     port = free_port()
     lab.url = re.sub(r":\d+/", f":{port}/", lab.url)
     message = f"broker unreachable: 127.0.0.1:{port}: connection refused"
-    assert verdict(lab.once()) == (Outcome.FAIL, "broker_unreachable", message)
+    assert verdict(lab.once()) == (Outcome.FAIL, "broker.unreachable", message)
 
 
 @pytest.mark.usefixtures("impatient")
 def test_a_broker_that_hangs_is_unreachable_inside_the_deadline(lab: Lab) -> None:
     with standing_still(lab.pid()):
         report = lab.once()
-    assert verdict(report) == (Outcome.FAIL, "broker_unreachable", f"broker unreachable: {lab.deaf}")
+    assert verdict(report) == (Outcome.FAIL, "broker.unreachable", f"broker unreachable: {lab.deaf}")
 
 
 @pytest.mark.usefixtures("impatient")
@@ -229,7 +229,7 @@ def test_a_broker_that_stops_answering_is_unreachable_inside_the_deadline(lab: L
         still = lab.once_when(
             lab.waiting, lambda: stopped.enter_context(standing_still(lab.pid_under_way())), finish_within="3s"
         )
-    assert verdict(still) == (Outcome.FAIL, "broker_unreachable", f"broker unreachable: {lab.mute}")
+    assert verdict(still) == (Outcome.FAIL, "broker.unreachable", f"broker unreachable: {lab.mute}")
     assert still.remember == {"flight": [still.evidence.facts["sentinel"], still.result.slot]}
     again = asyncio.run(once(lab.probe(**lab.brief), still.result.slot + 1, still.result.slot))
     assert again.result.measurements == lab.counts
@@ -242,7 +242,7 @@ def test_a_broker_that_dies_under_way_is_asked_again_until_it_is_too_late(lab: L
         since = time.monotonic()
         report = lonely.once_when(lonely.waiting, lonely.die, finish_within="3s")
         took = time.monotonic() - since
-    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "broker_unreachable")
+    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "broker.unreachable")
     assert report.remember == {"flight": [report.evidence.facts["sentinel"], report.result.slot]}
     assert took >= 3.0
 
@@ -250,10 +250,10 @@ def test_a_broker_that_dies_under_way_is_asked_again_until_it_is_too_late(lab: L
 def test_a_wrong_password_is_said_without_it(lab: Lab) -> None:
     with lab.lock_out() as lab.url:
         report = lab.once()
-    assert verdict(report) == (Outcome.FAIL, "broker_unreachable", f"broker unreachable: {lab.locked}")
+    assert verdict(report) == (Outcome.FAIL, "broker.unreachable", f"broker unreachable: {lab.locked}")
     assert "hushhush1" not in str(report)
 
 
 def test_an_address_that_may_not_be_reached(lab: Lab) -> None:
     report = asyncio.run(once(canary({lab.kind: lab.system, **lab.limits}, egress="public")))
-    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "address_refused")
+    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "connection.address_blocked")

@@ -30,10 +30,10 @@ def test_workers_that_track_what_they_start_show_it(lab: CeleryLab) -> None:
         hung = lab.once({**tracked, "task": "hang"}, start_within="2s", finish_within="2s")
         worker.kill()
     assert passed.result.outcome is Outcome.PASS
-    assert hung.result.reason == "not_finished"
+    assert hung.result.reason == "canary.not_finished"
     assert hung.result.message.startswith("picked up after ")
     idle = lab.once(tracked, start_within="500ms")
-    assert idle.result.reason == "not_picked_up"
+    assert idle.result.reason == "canary.not_picked_up"
     assert idle.result.message == f"not picked up in 500{NBSP}ms: 1 waiting"
 
 
@@ -45,7 +45,7 @@ def test_without_that_start_within_is_refused(lab: CeleryLab) -> None:
 def test_a_task_that_no_worker_knows_has_failed(lab: CeleryLab) -> None:
     with lab.worker():
         report = lab.once({"task": "nowhere"})
-    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "job_failed")
+    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "job.failed")
     assert report.result.message == "the job failed: NotRegistered: nowhere"
     assert lab.left() == []
 
@@ -53,7 +53,7 @@ def test_a_task_that_no_worker_knows_has_failed(lab: CeleryLab) -> None:
 def test_a_job_that_is_to_be_tried_again_is_not_finished(lab: CeleryLab) -> None:
     with lab.worker():
         report = lab.once({"task": "again"}, finish_within="1s")
-    assert report.result.reason == "not_finished"
+    assert report.result.reason == "canary.not_finished"
     assert report.result.message.endswith(f"not finished in 1{NBSP}s: it waits for another try: ValueError: not yet")
 
 
@@ -68,7 +68,7 @@ def test_a_sentinel_expires(lab: CeleryLab) -> None:
 def test_results_that_are_no_json_are_never_unpacked(lab: CeleryLab) -> None:
     lab.results.set(f"celery-task-meta-{idempotency_key('pipeline', 5_000)}", pickle.dumps({"status": "SUCCESS"}))
     report = asyncio.run(once(lab.probe(), 6_000, prev=5_000))
-    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "broker_refused")
+    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "broker.refused")
     assert report.result.message == "the result is no JSON: the workers need result_serializer json"
 
 
@@ -77,7 +77,7 @@ def test_a_broker_that_hangs_is_unreachable_inside_the_deadline_where_results_ar
         since = time.monotonic()
         report = lab.once({"broker": other.url})
         took = time.monotonic() - since
-    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "broker_unreachable")
+    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "broker.unreachable")
     assert "in 3 s" in report.result.message or "imed out" in report.result.message
     assert took < 5 + 5 + 1
 
@@ -90,6 +90,6 @@ def test_calls_that_hang_are_bounded_and_end_by_themselves(lab: CeleryLab) -> No
     finally:
         for _ in range(MOST):
             THREADS.release()
-    assert report.result.reason == "broker_unreachable"
+    assert report.result.reason == "broker.unreachable"
     assert report.result.message == "broker unreachable: too many earlier calls still wait for an answer"
-    assert lab.once(finish_within="1s").result.reason == "not_finished"
+    assert lab.once(finish_within="1s").result.reason == "canary.not_finished"

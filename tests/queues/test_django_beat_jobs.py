@@ -86,10 +86,10 @@ def test_every_schedule_is_found_and_a_stopped_beat_is_named(shop: Shop) -> None
     shop.change(last_run_at=shop.at(4))
     assert shop.wrong() == {}  # beat may not have written down what it sent since
     shop.change(last_run_at=shop.at(4.6))
-    assert shop.wrong() == {"digest": "job_overdue"}
+    assert shop.wrong() == {"digest": "job.overdue"}
     shop.change(last_run_at=shop.at(10))
     report = shop.look()
-    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "scheduler_dead")
+    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "job.scheduler_dead")
     assert report.result.message == f"the scheduler has given no sign of life for 9{NBSP}min 59{NBSP}s"
     with shop.beat():
         wait(lambda: shop.look().result.outcome is Outcome.PASS)
@@ -107,7 +107,7 @@ def test_what_is_over_or_has_not_begun_is_not_judged(shop: Shop) -> None:
         shop.change(**late, **why)
         assert shop.wrong() == {}, why
         shop.change(enabled=True, one_off=False, expires=None, start_time=None)
-        assert shop.wrong() == {"digest": "job_overdue"}, why
+        assert shop.wrong() == {"digest": "job.overdue"}, why
 
 
 def test_a_schedule_that_was_enabled_again_is_owed_anew(shop: Shop) -> None:
@@ -118,13 +118,13 @@ def test_a_schedule_that_was_enabled_again_is_owed_anew(shop: Shop) -> None:
     assert shop.wrong() == {}
     shop.change(date_changed=shop.at(4.6))
     shop.memory = {key: {**told, "since": 0} for key, told in shop.memory.items()}
-    assert shop.wrong() == {"digest": "job_overdue"}
+    assert shop.wrong() == {"digest": "job.overdue"}
 
 
 def test_a_clocked_schedule_is_due_once(shop: Shop) -> None:
     shop.do("INSERT INTO django_celery_beat_clockedschedule (id, clocked_time) VALUES (1, :at)", at=shop.at(4.6))
     shop.change(last_run_at=None, interval_id=None, clocked_id=1, one_off=True, total_run_count=0)
-    assert shop.wrong() == {"digest": "job_overdue"}
+    assert shop.wrong() == {"digest": "job.overdue"}
     shop.change(last_run_at=shop.at(4.5))
     assert shop.wrong() == {}
 
@@ -141,12 +141,12 @@ def test_a_database_without_the_table(database_url: str) -> None:
     engine.connect().close()
     engine.dispose()
     report = look(database_url)
-    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "table_missing")
+    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "database.table_missing")
     assert report.result.message == f"no table {TASK}: django-celery-beat makes it when the application is migrated"
 
 
 def test_a_database_that_is_away() -> None:
     port = free_port()
     report = look(f"postgresql://shop@127.0.0.1:{port}/shop")
-    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "broker_unreachable")
+    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "broker.unreachable")
     assert report.result.message == f"database unreachable: 127.0.0.1:{port}: connection refused"

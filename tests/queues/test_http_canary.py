@@ -85,9 +85,9 @@ def test_a_stage_that_is_not_shown_is_not_made_up(api: JobApi) -> None:
 def test_nobody_works(api: JobApi) -> None:
     api.does = "nothing"
     seen = run(job(api, started=STARTED), start_within="500ms")
-    assert told(seen) == (Outcome.FAIL, "not_picked_up", f"not picked up in 500{MS}")
+    assert told(seen) == (Outcome.FAIL, "canary.not_picked_up", f"not picked up in 500{MS}")
     unseen = run(job(api), 600)
-    assert told(unseen) == (Outcome.FAIL, "not_finished", f"not finished in 600{MS}")
+    assert told(unseen) == (Outcome.FAIL, "canary.not_finished", f"not finished in 600{MS}")
     assert unseen.remember == {"flight": ["job/2", unseen.result.slot]}
 
 
@@ -95,15 +95,15 @@ def test_a_job_that_hangs_is_not_followed_by_another_until_it_is_gone(api: JobAp
     api.does = "hang"
     first = run(job(api, started=STARTED), 600)
     slot = first.result.slot
-    assert told(first)[1:] == ("not_finished", first.result.message)
+    assert told(first)[1:] == ("canary.not_finished", first.result.message)
     assert first.result.message.startswith("picked up after ")
     assert first.evidence.facts["progress"] == 50
     assert first.remember == {"flight": ["job/1", slot]}
 
     soon = run(job(api), 600, slot=slot + 1_000, memory=first.remember)
-    assert told(soon)[:2] == (Outcome.ERROR, "in_flight")
+    assert told(soon)[:2] == (Outcome.ERROR, "canary.in_flight")
     late = run(job(api), 600, slot=slot, memory={"flight": ["job/1", slot - 3_600_000]})
-    assert told(late)[:2] == (Outcome.FAIL, "not_finished")
+    assert told(late)[:2] == (Outcome.FAIL, "canary.not_finished")
     assert late.result.message.endswith("still in flight: no other is sent")
     assert late.remember == {"flight": ["job/1", slot - 3_600_000]}
     assert len(api.posts()) == 1
@@ -119,7 +119,7 @@ def test_one_that_is_said_to_run_for_ever_is_forgotten_after_a_day(api: JobApi) 
     api.jobs["job/0"] = {"id": "job/0", "status": "running"}
     slot, day = wall(), 86_400_000
     blocked = run(job(api), slot=slot, memory={"flight": ["job/0", slot - day]})
-    assert told(blocked)[1] == "not_finished"
+    assert told(blocked)[1] == "canary.not_finished"
     assert api.posts() == []
     assert run(job(api), slot=slot, memory={"flight": ["job/0", slot - day - 1]}).result.outcome is Outcome.PASS
 
@@ -134,16 +134,16 @@ def test_one_that_ended_meanwhile_lets_the_next_be_sent(api: JobApi) -> None:
 def test_nothing_is_sent_while_nobody_can_say_how_the_last_one_is(api: JobApi) -> None:
     api.says["GET"] = deque([Said(503)])
     report = run(job(api), memory={"flight": ["job/0", wall() - 60_000]})
-    assert told(report) == (Outcome.FAIL, "poll_failed", "poll got 503")
+    assert told(report) == (Outcome.FAIL, "canary.poll_failed", "poll got 503")
     assert api.posts() == []
     assert report.remember == {}
 
 
 def test_a_job_that_fails_tells_why(api: JobApi) -> None:
     api.does = "throw"
-    assert told(run(job(api))) == (Outcome.FAIL, "job_failed", "the job failed: no template for noop")
+    assert told(run(job(api))) == (Outcome.FAIL, "job.failed", "the job failed: no template for noop")
     own = run(job(api, error="'code ' + string(body.error.code)"))
-    assert told(own) == (Outcome.FAIL, "job_failed", "the job failed: code 7")
+    assert told(own) == (Outcome.FAIL, "job.failed", "the job failed: code 7")
     wrong = run(job(api, error="body.errors"))
     assert told(wrong)[2].startswith("the job failed: body.errors cannot be computed: body has no field 'errors'")
 
@@ -158,7 +158,7 @@ def test_a_job_that_fails_tells_why(api: JobApi) -> None:
 def test_a_job_that_is_not_taken(api: JobApi, said: Said, message: str) -> None:
     api.says["POST"] = deque([said])
     report = run(job(api))
-    assert told(report) == (Outcome.FAIL, "enqueue_failed", message)
+    assert told(report) == (Outcome.FAIL, "canary.enqueue_failed", message)
     assert report.evidence.facts["status"] == said.status
     assert report.evidence.excerpt.startswith(f"HTTP/1.0 {said.status} ")
     assert report.remember == {}
@@ -166,14 +166,14 @@ def test_a_job_that_is_not_taken(api: JobApi, said: Said, message: str) -> None:
 
 def test_a_server_that_is_down(api: JobApi) -> None:
     enqueue = {"url": f"http://127.0.0.1:{free_port()}/jobs"}
-    assert told(run(job(api, enqueue=enqueue))) == (Outcome.FAIL, "connection_refused", "connection refused")
+    assert told(run(job(api, enqueue=enqueue))) == (Outcome.FAIL, "connection.refused", "connection refused")
 
 
 def test_a_server_that_takes_too_long(api: JobApi, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "SENDING", 0.2)
     api.says["POST"] = deque([Said(202, hang=0.5)])
     report = run(job(api))
-    assert told(report)[:2] == (Outcome.FAIL, "timeout")
+    assert told(report)[:2] == (Outcome.FAIL, "timeout.exceeded")
     assert report.result.message.endswith(" while waiting for the first byte")
 
 
@@ -191,7 +191,7 @@ def test_a_server_that_takes_too_long(api: JobApi, monkeypatch: pytest.MonkeyPat
 def test_an_answer_that_names_no_job(api: JobApi, fields: dict[str, str], answer: Json, why: str) -> None:
     api.says["POST"] = deque([Said(200, answer)])
     message = f"the answer to enqueue names no job: {why}"
-    assert told(run(job(api, **fields))) == (Outcome.FAIL, "job_id_missing", message)
+    assert told(run(job(api, **fields))) == (Outcome.FAIL, "canary.job_id_missing", message)
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_a_job_that_is_not_there_any_more_has_vanished(api: JobApi) -> None:
     api.says["GET"] = deque([Said(200, {"status": "queued"}), Said(404)])
     message = "the sentinel vanished, before anybody was seen to pick it up"
     report = run(job(api))
-    assert told(report) == (Outcome.FAIL, "job_vanished", message)
+    assert told(report) == (Outcome.FAIL, "canary.lost", message)
     assert report.remember == {}
 
 
@@ -243,7 +243,7 @@ def test_a_poll_that_fails_is_tried_again(api: JobApi) -> None:
 def test_a_poll_that_fails_until_it_is_too_late(api: JobApi, said: Said, message: str) -> None:
     api.says["GET"] = deque([said])
     report = run(job(api), 600)
-    assert told(report) == (Outcome.FAIL, "poll_failed", message)
+    assert told(report) == (Outcome.FAIL, "canary.poll_failed", message)
     assert list(report.result.phases) == ["enqueue"]
     assert report.evidence.facts["sentinel"] == "job/1"
     assert report.remember == {"flight": ["job/1", report.result.slot]}
@@ -261,13 +261,13 @@ def test_the_status_of_a_poll_may_be_what_tells(api: JobApi) -> None:
     gone = job(api, done="status == 410", failed="status == 500", started="status == 404")
     assert told(run(gone)) == (Outcome.PASS, "", "")
     api.says["GET"] = deque([Said(500, {"message": "out of paper"})])
-    assert told(run(gone)) == (Outcome.FAIL, "job_failed", "the job failed: out of paper")
+    assert told(run(gone)) == (Outcome.FAIL, "job.failed", "the job failed: out of paper")
 
 
 def test_an_expression_that_cannot_be_computed_says_why(api: JobApi) -> None:
     report = run(job(api, done="body.state == 'completed'"), 600)
     why = "body.state == 'completed' cannot be computed: body has no field 'state'; it has 'status'"
-    assert told(report) == (Outcome.FAIL, "not_finished", f"not finished in 600{MS}: {why}")
+    assert told(report) == (Outcome.FAIL, "canary.not_finished", f"not finished in 600{MS}: {why}")
 
 
 def test_a_secret_that_comes_back_is_masked(api: JobApi) -> None:

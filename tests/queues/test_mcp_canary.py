@@ -89,17 +89,17 @@ def test_a_job_that_is_done_passes_with_its_stages(exporter: Exporter) -> None:
 
 def test_nobody_works(exporter: Exporter) -> None:
     seen = run(exporter.mcp(resource="job:{job_id}"), start_within="500ms")
-    assert told(seen) == (Outcome.FAIL, "not_picked_up", f"not picked up in 500{MS}")
+    assert told(seen) == (Outcome.FAIL, "canary.not_picked_up", f"not picked up in 500{MS}")
     assert seen.remember == {"flight": ["job:1", seen.result.slot]}
     blocking = run(exporter.mcp("health_check_job"), 500)
-    assert told(blocking) == (Outcome.FAIL, "not_finished", f"not finished in 500{MS}")
+    assert told(blocking) == (Outcome.FAIL, "canary.not_finished", f"not finished in 500{MS}")
     assert blocking.evidence.facts["picked_up"] == "MCP does not show it"
     assert blocking.remember == {}
 
 
 def test_a_job_that_throws_tells_why(exporter: Exporter) -> None:
     with exporter.worker("throw"):
-        failed = Outcome.FAIL, "job_failed"
+        failed = Outcome.FAIL, "job.failed"
         assert told(run(exporter.mcp())) == (*failed, "the job failed: no template for export")
         assert told(run(exporter.mcp("health_check_job"))) == (*failed, "the job failed: no template for health")
 
@@ -108,13 +108,13 @@ def test_a_job_that_hangs_is_not_followed_by_another_until_it_is_gone(exporter: 
     with exporter.worker("hang"):
         first = run(exporter.mcp(), 600)
         slot = first.result.slot
-        assert told(first)[:2] == (Outcome.FAIL, "not_finished")
+        assert told(first)[:2] == (Outcome.FAIL, "canary.not_finished")
         assert first.result.message.startswith("picked up after ")
         assert first.remember == {"flight": ["job:1", slot]}
         soon = run(exporter.mcp(), 600, slot=slot + 1_000, memory=first.remember)
-        assert told(soon)[:2] == (Outcome.ERROR, "in_flight")
+        assert told(soon)[:2] == (Outcome.ERROR, "canary.in_flight")
         late = run(exporter.mcp(), 600, slot=slot, memory={"flight": ["job:1", slot - 3_600_000]})
-        assert told(late)[:2] == (Outcome.FAIL, "not_finished")
+        assert told(late)[:2] == (Outcome.FAIL, "canary.not_finished")
         assert exporter.sent() == 1
     for key in exporter.client.keys(f"bull:{exporter.queue}:1*"):
         exporter.client.delete(key)  # the server then answers with an error of its own
@@ -132,7 +132,7 @@ def test_progress_that_stands_still(exporter: Exporter) -> None:
     with exporter.worker("stall"):
         notified = run(exporter.mcp("health_check_job", progress_within="700ms"))
     for report in (read, notified):
-        assert told(report)[:2] == (Outcome.FAIL, "progress_stalled")
+        assert told(report)[:2] == (Outcome.FAIL, "canary.progress_stalled")
         assert report.result.message.startswith("stuck at 40 of 100 for ")
         assert report.evidence.facts["progress"] == 40
     assert (read.remember, notified.remember) == ({"flight": ["job:1", read.result.slot]}, {})
@@ -143,7 +143,7 @@ def test_the_broker_behind_it_is_down(peers: Peers) -> None:
         exporter = Exporter(broker, peers)
         exporter.client.close()
     report = run(exporter.mcp())
-    assert told(report)[:2] == (Outcome.FAIL, "job_failed")
+    assert told(report)[:2] == (Outcome.FAIL, "job.failed")
     assert report.result.message == "the job failed: Redis gives no answer"
 
 
@@ -159,7 +159,7 @@ def test_over_http_its_session_lasts_as_long_as_the_job(exporter: Exporter) -> N
             assert report.evidence.facts["address"] == f"127.0.0.1:{port}"
     assert told(run({"url": url, "tool": "export_data"})) == (
         Outcome.FAIL,
-        "connection_refused",
+        "connection.refused",
         "connection refused",
     )
 
@@ -193,10 +193,10 @@ def test_every_transport(transport: str) -> None:
 @pytest.mark.parametrize(
     ("does", "fields", "reason", "message"),
     [
-        ("goes ill", {}, "job_failed", "the job failed: no disk space"),
-        ("hangs", {}, "not_finished", f"not finished in 900{MS}"),
-        ("stalls", {"progress_within": "500ms"}, "progress_stalled", "stuck at 40 of 100 for "),
-        ("stalls", {}, "not_finished", f"not finished in 900{MS}"),
+        ("goes ill", {}, "job.failed", "the job failed: no disk space"),
+        ("hangs", {}, "canary.not_finished", f"not finished in 900{MS}"),
+        ("stalls", {"progress_within": "500ms"}, "canary.progress_stalled", "stuck at 40 of 100 for "),
+        ("stalls", {}, "canary.not_finished", f"not finished in 900{MS}"),
     ],
 )
 def test_a_tool_that_answers_when_it_is_done(does: str, fields: dict[str, str], reason: str, message: str) -> None:
@@ -208,19 +208,19 @@ def test_a_tool_that_answers_when_it_is_done(does: str, fields: dict[str, str], 
 
 def test_a_tool_that_is_missing() -> None:
     report = run({"command": [*JOBS, "stdio"], "tool": "export"})
-    assert told(report) == (Outcome.FAIL, "tool_missing", "tool export is missing: 2\N{NO-BREAK SPACE}tools listed")
+    assert told(report) == (Outcome.FAIL, "mcp.tool_missing", "tool export is missing: 2\N{NO-BREAK SPACE}tools listed")
 
 
 def test_a_server_that_cannot_be_started() -> None:
     report = run({"command": ["/nowhere/server"], "tool": "export"})
-    assert told(report) == (Outcome.ERROR, "command_not_found", "command not found: /nowhere/server")
+    assert told(report) == (Outcome.ERROR, "command.not_found", "command not found: /nowhere/server")
 
 
 def test_a_server_that_leaves_when_it_hears_the_newer_protocol() -> None:
     command = [sys.executable, str(SERVERS / "raw_stdio.py")]
     assert told(run({"command": [*command, "leaves"], "tool": "health_check"})) == (Outcome.PASS, "", "")
     gone = run({"command": [*command, "leaves_at_call"], "tool": "health_check"})
-    assert told(gone) == (Outcome.FAIL, "server_exited", "the server exited with code 3")
+    assert told(gone) == (Outcome.FAIL, "mcp.server_exited", "the server exited with code 3")
 
 
 # --- odd answers
@@ -264,15 +264,15 @@ STARTED = {"job_id": 7, "poll_resource": "job:7"}
         (said("Exported."), "", ""),
         (said({"ok": True}), "", ""),
         (said({"healthy": True, "job_id": 7}), "", ""),
-        (said({"ok": False}), "job_failed", 'the job failed: {"ok": false}'),
-        (said({"ok": False, "error": "no worker\nsince noon"}), "job_failed", "the job failed: no worker since noon"),
-        (said({"healthy": False, "message": "late"}), "job_failed", "the job failed: late"),
-        (said({"status": "failed", "failedReason": "boom"}), "job_failed", "the job failed: boom"),
-        (said("Redis is away", isError=True), "job_failed", "the job failed: Redis is away"),
-        (said("", isError=True), "job_failed", "the job failed, and nobody says why"),
-        (Answer(error=(-32603, "it broke")), "rpc_error", "tools/call answers error -32603: it broke"),
-        (Answer(status=503), "unexpected_status", "got 503"),
-        (Answer(status=401), "unauthorized", "got 401: the server asks for credentials"),
+        (said({"ok": False}), "job.failed", 'the job failed: {"ok": false}'),
+        (said({"ok": False, "error": "no worker\nsince noon"}), "job.failed", "the job failed: no worker since noon"),
+        (said({"healthy": False, "message": "late"}), "job.failed", "the job failed: late"),
+        (said({"status": "failed", "failedReason": "boom"}), "job.failed", "the job failed: boom"),
+        (said("Redis is away", isError=True), "job.failed", "the job failed: Redis is away"),
+        (said("", isError=True), "job.failed", "the job failed, and nobody says why"),
+        (Answer(error=(-32603, "it broke")), "mcp.rpc_error", "tools/call answers error -32603: it broke"),
+        (Answer(status=503), "http.status", "got 503"),
+        (Answer(status=401), "http.401", "got 401: the server asks for credentials"),
     ],
 )
 def test_what_the_tool_answers(answer: Answer, reason: str, message: str) -> None:
@@ -289,17 +289,17 @@ def test_what_the_tool_answers(answer: Answer, reason: str, message: str) -> Non
         ({"status": "completed"}, {}, "", ""),
         ({"state": "Succeeded"}, {}, "", ""),
         ("done", {}, "", ""),
-        ({"status": "failed", "failedReason": "boom"}, {}, "job_failed", "the job failed: boom"),
-        ({"status": "error", "error": {"message": "boom"}}, {}, "job_failed", "the job failed: boom"),
-        ({"status": "cancelled"}, {}, "job_failed", 'the job failed: {"status": "cancelled"}'),
-        ({"status": "queued"}, {}, "not_picked_up", f"not picked up in 400{MS}"),
-        ({"status": "in-progress"}, {}, "not_finished", None),
-        ({"status": "on hold"}, {}, "not_finished", f"not finished in 400{MS}: its status is 'on_hold'"),
-        ({"jobs": []}, {}, "not_finished", f"not finished in 400{MS}: it tells no status"),
+        ({"status": "failed", "failedReason": "boom"}, {}, "job.failed", "the job failed: boom"),
+        ({"status": "error", "error": {"message": "boom"}}, {}, "job.failed", "the job failed: boom"),
+        ({"status": "cancelled"}, {}, "job.failed", 'the job failed: {"status": "cancelled"}'),
+        ({"status": "queued"}, {}, "canary.not_picked_up", f"not picked up in 400{MS}"),
+        ({"status": "in-progress"}, {}, "canary.not_finished", None),
+        ({"status": "on hold"}, {}, "canary.not_finished", f"not finished in 400{MS}: its status is 'on_hold'"),
+        ({"jobs": []}, {}, "canary.not_finished", f"not finished in 400{MS}: it tells no status"),
         ({"phase": 3}, {"done": "resource.phase == 3"}, "", ""),
-        ({"phase": 4, "message": "x"}, {"failed": "resource.phase == 4"}, "job_failed", "the job failed: x"),
-        ({"phase": 2}, {"started": "resource.phase == 2"}, "not_finished", None),
-        ({"status": "done"}, {"done": "resource.rows > 0"}, "not_finished", None),
+        ({"phase": 4, "message": "x"}, {"failed": "resource.phase == 4"}, "job.failed", "the job failed: x"),
+        ({"phase": 2}, {"started": "resource.phase == 2"}, "canary.not_finished", None),
+        ({"status": "done"}, {"done": "resource.rows > 0"}, "canary.not_finished", None),
         ({"status": "done", "rows": 3}, {"done": "resource.rows > 0"}, "", ""),
     ],
 )
@@ -343,7 +343,7 @@ def test_a_job_that_is_named_by_us() -> None:
 @pytest.mark.parametrize("answer", ["Export begins.", {"job_id": None}, {"job_id": True}, {"id": 7}, ["7"]])
 def test_an_answer_that_names_no_job(answer: Json) -> None:
     report = Odd({"tools/call": said(answer)}).run(resource="job:{job_id}")
-    assert told(report) == (Outcome.FAIL, "job_id_missing", "export answers without a job_id")
+    assert told(report) == (Outcome.FAIL, "canary.job_id_missing", "export answers without a job_id")
     assert report.evidence.excerpt == (answer if isinstance(answer, str) else json.dumps(answer))
     assert report.remember == {}
 
@@ -351,13 +351,13 @@ def test_an_answer_that_names_no_job(answer: Json) -> None:
 def test_a_tool_that_does_not_name_its_job_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mcp, "SENDING", 0.2)
     report = Odd({"tools/call": Answer(hang=True)}).run(resource="job:{job_id}")
-    assert told(report) == (Outcome.FAIL, "timeout", f"export named no job in 200{MS}")
+    assert told(report) == (Outcome.FAIL, "timeout.exceeded", f"export named no job in 200{MS}")
 
 
 def test_a_server_that_never_comes_to_an_agreement(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mcp, "OPENING", 0.3)
     report = Odd({"*": Answer(hang=True)}).run()
-    assert told(report)[:2] == (Outcome.FAIL, "timeout")
+    assert told(report)[:2] == (Outcome.FAIL, "timeout.exceeded")
     assert report.result.message.startswith(f"timed out after 300{MS}")
 
 
@@ -365,7 +365,7 @@ def test_a_server_that_never_comes_to_an_agreement(monkeypatch: pytest.MonkeyPat
 def test_a_job_that_is_not_there_any_more_has_vanished(code: int) -> None:
     gone = [*read({"status": "active"}), Answer(error=(code, "no such resource"))]
     report = Odd({"tools/call": said(STARTED), "resources/read": gone}).run()
-    assert told(report)[:2] == (Outcome.FAIL, "job_vanished")
+    assert told(report)[:2] == (Outcome.FAIL, "canary.lost")
     assert report.result.message.startswith("the sentinel vanished, picked up after ")
     assert report.remember == {}
 
@@ -379,14 +379,14 @@ def test_a_read_that_fails_is_tried_again() -> None:
 def test_a_read_that_fails_until_it_is_too_late() -> None:
     report = Odd({"tools/call": said(STARTED), "resources/read": Answer(error=(-32603, "busy"))}).run()
     message = "job:7 cannot be read: resources/read answers error -32603: busy"
-    assert told(report) == (Outcome.FAIL, "poll_failed", message)
+    assert told(report) == (Outcome.FAIL, "canary.poll_failed", message)
     assert report.remember == {"flight": ["job:7", report.result.slot]}
 
 
 def test_a_read_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("watchdog.probes.canary.PATIENCE", 0.3)
     report = Odd({"tools/call": said(STARTED), "resources/read": Answer(hang=True)}).run()
-    assert told(report)[:2] == (Outcome.FAIL, "poll_failed")
+    assert told(report)[:2] == (Outcome.FAIL, "canary.poll_failed")
     assert report.result.message == f"job:7 cannot be read: timed out after 300{MS}"
 
 
@@ -402,7 +402,7 @@ def test_a_job_of_an_earlier_run_that_the_server_does_not_know_holds_up_nothing(
 def test_one_that_is_said_to_run_for_ever_is_forgotten_after_a_day() -> None:
     odd = Odd({"tools/call": said({"ok": True}), "resources/read": read({"status": "running"})})
     hour = 3_600_000
-    assert told(odd.run(memory={"flight": ["job:6", wall() - 23 * hour]}))[1] == "not_finished"
+    assert told(odd.run(memory={"flight": ["job:6", wall() - 23 * hour]}))[1] == "canary.not_finished"
     assert "tools/call" not in odd.heard
     assert told(odd.run(memory={"flight": ["job:6", wall() - 25 * hour]})) == (Outcome.PASS, "", "")
 

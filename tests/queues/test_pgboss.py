@@ -45,7 +45,7 @@ def test_what_waits_is_told(lab: PgbossLab) -> None:
 def test_a_job_that_throws_no_error_tells_what(lab: PgbossLab) -> None:
     with lab.worker("refuse"):
         report = lab.once()
-    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "job_failed")
+    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "job.failed")
     assert report.result.message == 'the job failed: {"code": 7}'
     assert lab.states() == []
 
@@ -57,7 +57,7 @@ def test_a_worker_whose_heart_stops_is_gone_before_its_time_is_over(lab: PgbossL
 
     with lab.worker("hang", OPTIONS='{"heartbeatSeconds": 10}') as worker:
         report = lab.once_when(lab.active, stops, start_within="2s", finish_within="2s")
-    assert report.result.reason == "not_finished"
+    assert report.result.reason == "canary.not_finished"
     assert report.result.message.endswith(f"not finished in 2{NBSP}s: its worker is gone")
     assert lab.states() == []
 
@@ -166,7 +166,7 @@ def test_other_versions_of_the_tables(
         assert report.evidence.facts == {"sentinel": report.evidence.facts["sentinel"], **facts}
         assert "pick_up" in report.result.phases
         assert lab.states() == []
-        assert lab.once(start_within="100ms").result.reason == "not_picked_up"
+        assert lab.once(start_within="100ms").result.reason == "canary.not_picked_up"
         assert lab.states() == []
 
 
@@ -175,7 +175,7 @@ def test_other_versions_of_the_tables(
 
 def test_a_schema_without_pgboss(lab: PgbossLab) -> None:
     report = lab.once({"schema": "elsewhere"})
-    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "queue_missing")
+    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "queue.missing")
     assert report.result.message == "no pg-boss in the schema 'elsewhere': no such tables"
 
 
@@ -225,7 +225,7 @@ def test_a_role_without_rights_is_told_what_it_needs(lab: PgbossLab, grants: tup
     lab.make()
     with role(lab, *grants) as url:
         report = lab.once({"url": url})
-    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "broker_refused")
+    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "broker.refused")
     assert report.result.message == (
         f"PostgreSQL does not allow it: {denied}; the role needs USAGE on the schema, "
         "SELECT on version, queue and job, INSERT and DELETE on job"
@@ -236,7 +236,7 @@ def test_a_role_without_rights_is_told_what_it_needs(lab: PgbossLab, grants: tup
 def test_a_database_that_only_reads_refuses(lab: PgbossLab) -> None:
     lab.make()
     report = lab.once({"url": f"{lab.url}?options=-cdefault_transaction_read_only%3Don"})
-    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "broker_refused")
+    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "broker.refused")
     assert report.result.message == "PostgreSQL answers: cannot execute SELECT in a read-only transaction"
 
 
@@ -253,7 +253,7 @@ def test_a_database_that_takes_no_more_connections_is_unreachable(lab: PgbossLab
         since = time.monotonic()
         report = lab.once({"url": f"postgresql://postgres@127.0.0.1:{full.getsockname()[1]}/app"})
         took = time.monotonic() - since
-    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "broker_unreachable")
+    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "broker.unreachable")
     assert report.result.message.endswith("timed out while connecting")
     assert took < 4.0
 
@@ -264,7 +264,7 @@ def test_tables_that_somebody_locks_hold_nothing_up(lab: PgbossLab) -> None:
     with psycopg.connect(lab.url) as other:
         other.execute("LOCK TABLE pgboss.job IN ACCESS EXCLUSIVE MODE")
         report = lab.once()
-    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "query_timeout")
+    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "database.query_timeout")
     assert report.result.message == "PostgreSQL took too long: canceling statement due to lock timeout"
     assert lab.states() == []
 
@@ -275,7 +275,7 @@ def test_the_address_that_was_looked_at_is_the_one_that_is_reached(
     """A second look-up could lead elsewhere."""
     monkeypatch.setattr("watchdog.wire.dial.look_up", lambda _, port: [(socket.AF_INET, ("127.0.0.1", port))])
     report = lab.once({"url": lab.url.replace("127.0.0.1", "db.invalid")})
-    assert report.result.reason == "queue_missing"
+    assert report.result.reason == "queue.missing"
 
 
 # --- configuration

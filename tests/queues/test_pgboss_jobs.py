@@ -99,11 +99,11 @@ def test_a_stopped_process_makes_its_schedules_overdue_within_their_grace_and_th
         assert lab.wrong() == {}
     lab.later(3)
     wrong = lab.wrong()
-    assert wrong[lab.queue][0] == "job_overdue"
+    assert wrong[lab.queue][0] == "job.overdue"
     assert set(wrong) <= {lab.queue, f"{lab.queue}-shared/often"}
     lab.later(4)
     report = lab.look()
-    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "scheduler_dead")
+    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "job.scheduler_dead")
     assert report.result.message.startswith("the scheduler has given no sign of life for 7")
     assert report.result.jobs is None
     with lab.worker("return"):
@@ -116,7 +116,7 @@ def test_what_happened_before_the_first_look_counts(lab: Lab) -> None:
     lab.sql("UPDATE pgboss.job SET state = 'completed', completed_on = now() WHERE state = 'active'")
     lab.later(10, beating=True)
     reason, message = lab.wrong()[lab.queue]
-    assert reason == "job_overdue"
+    assert reason == "job.overdue"
     assert message.startswith(f"{lab.queue} is overdue: ")
 
 
@@ -126,7 +126,7 @@ def test_a_schedule_that_nobody_works_for_is_overdue_from_its_oldest_job(lab: La
         wait(lambda: lab.sql(made, lab.queue)[0][0])
         assert lab.wrong() == {}
         lab.later(3, beating=True)
-        assert lab.wrong()[lab.queue][0] == "job_overdue"
+        assert lab.wrong()[lab.queue][0] == "job.overdue"
 
 
 def test_a_monthly_job_whose_runs_are_deleted_is_remembered(lab: Lab) -> None:
@@ -142,17 +142,17 @@ def test_a_job_that_throws_has_failed(lab: Lab) -> None:
     told: dict[str, tuple[str, str]] = {}
     with lab.worker("throw"):
         wait(lambda: told.update(lab.wrong()) or lab.queue in told)  # by the next minute it has failed twice
-    assert told[lab.queue] == ("job_failed", f"{lab.queue} failed: no address book")
+    assert told[lab.queue] == ("job.failed", f"{lab.queue} failed: no address book")
 
 
 def test_a_killed_workers_job_is_stalled(lab: Lab) -> None:
     with lab.worker("hang") as worker:
         assert lab.wrong() == {}
-        assert lab.wrong(rest={"max_runtime": "1ms"})[lab.queue][0] == "job_stuck"
+        assert lab.wrong(rest={"max_runtime": "1ms"})[lab.queue][0] == "job.stuck"
         worker.kill()
     lab.later(1, beating=True)
     reason, message = lab.wrong()[lab.queue]
-    assert reason == "job_stalled"
+    assert reason == "job.stalled"
     assert message.endswith("and its worker is gone")
 
 
@@ -191,7 +191,7 @@ def test_other_versions_of_the_tables(lab: Lab, version: int) -> None:
     assert (report.result.outcome, report.result.jobs) == (Outcome.PASS, {})
     assert set(report.evidence.facts) == {"jobs", "writable"}
     lab.later(3, beating=True)
-    assert lab.wrong()["report"][0] == "job_overdue"
+    assert lab.wrong()["report"][0] == "job.overdue"
     lab.sql(done)
     assert lab.wrong() == {}
 
@@ -216,9 +216,9 @@ def test_a_schema_without_schedules(lab: Lab) -> None:
     lab.sql("DROP TABLE pgboss.schedule")
     result = lab.look().result
     assert (result.reason, result.message) == (
-        "queue_missing", "no schedules in the schema 'pgboss': it has no such table",
+        "queue.missing", "no schedules in the schema 'pgboss': it has no such table",
     )  # fmt: skip
-    assert lab.look({"schema": "elsewhere"}).result.reason == "queue_missing"
+    assert lab.look({"schema": "elsewhere"}).result.reason == "queue.missing"
 
 
 def test_a_role_is_told_what_it_lacks_and_what_it_need_not_have(lab: Lab) -> None:
@@ -239,7 +239,7 @@ def test_a_role_is_told_what_it_lacks_and_what_it_need_not_have(lab: Lab) -> Non
         lab.sql("DROP OWNED BY looker")
         lab.sql("DROP ROLE looker")
     rights = "the role needs USAGE on the schema, SELECT on version, queue, schedule and job"
-    assert result.reason == "broker_refused"
+    assert result.reason == "broker.refused"
     assert result.message.endswith(rights)
     told = f"looker may write, too; {rights}, no more"
     assert [fact.get("writable") for fact in facts] == [None, told, told]
@@ -247,4 +247,4 @@ def test_a_role_is_told_what_it_lacks_and_what_it_need_not_have(lab: Lab) -> Non
 
 def test_a_database_that_is_down_says_nothing_of_its_jobs(lab: Lab) -> None:
     result = lab.look({"url": f"postgresql://u@127.0.0.1:{free_port()}/app"}).result
-    assert (result.outcome, result.reason, result.jobs) == (Outcome.FAIL, "broker_unreachable", None)
+    assert (result.outcome, result.reason, result.jobs) == (Outcome.FAIL, "broker.unreachable", None)

@@ -118,7 +118,7 @@ def test_pgboss_what_is_there_is_counted(boss: Boss) -> None:
         first = look(boss.system)
         assert figures(first) == {"waiting": 3, "active": 1, "delayed": 1, "failed": 2}
     later = look(boss.system, after=10 * MIN, first=first)
-    assert (later.result.outcome, later.result.reason) == (Outcome.FAIL, "queue_not_draining")
+    assert (later.result.outcome, later.result.reason) == (Outcome.FAIL, "queue.stalled")
     assert later.result.message == f"not draining for 10{NBSP}min: 3 waiting"
     with boss.worker("return"):
         wait(lambda: boss.count("created") == 1)
@@ -156,13 +156,13 @@ def test_pgboss_the_share_of_failures(boss: Boss) -> None:
     assert look(boss.system, SHARE).result.outcome is Outcome.PASS
     boss.add(1, state="failed", ended="now()")
     report = look(boss.system, SHARE)
-    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "queue_failing")
+    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "queue.failure_ratio")
     assert report.result.message == f"25% of 4{NBSP}jobs failed within 1{NBSP}h, over 20%"
 
 
 def test_pgboss_a_queue_that_is_not_there(boss: Boss) -> None:
     report = look(boss.system)
-    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "queue_missing")
+    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "queue.missing")
     assert report.result.message == f"no queue '{boss.name}' in the schema 'pgboss'"
 
 
@@ -191,7 +191,7 @@ def test_pgboss_what_takes_too_long_to_count_is_left_out(boss: Boss, monkeypatch
     assert figures(report) == {"waiting": 1, "active": 0, "delayed": 0}
     told = "PostgreSQL took too long: canceling statement due to statement timeout"
     assert report.evidence.facts["not_counted"] == told
-    assert look(boss.system, {"failed": {"over": 50}}).result.reason == "figure_unknown"
+    assert look(boss.system, {"failed": {"over": 50}}).result.reason == "queue.metric_unavailable"
 
 
 # --- Procrastinate
@@ -251,7 +251,7 @@ def test_procrastinate_what_is_there_is_counted(crast: Crast) -> None:
         first = look(crast.system)
         assert figures(first) == {"waiting": 3, "active": 1, "delayed": 1, "failed": 2}
     later = look(crast.system, after=10 * MIN, first=first)
-    assert (later.result.outcome, later.result.reason) == (Outcome.FAIL, "queue_not_draining")
+    assert (later.result.outcome, later.result.reason) == (Outcome.FAIL, "queue.stalled")
     assert later.result.message == f"not draining for 10{NBSP}min: 3 waiting"
     with crast.worker():
         wait(lambda: crast.count("todo") == 1)
@@ -273,14 +273,14 @@ def test_procrastinate_a_job_that_waits_for_a_lock_holds_no_queue_up(crast: Cras
         crast.name,
     )
     assert look(crast.system, after=10 * MIN, first=first).result.outcome is Outcome.PASS
-    assert look(crast.system, after=10 * MIN, first=look(crast.system)).result.reason == "queue_not_draining"
+    assert look(crast.system, after=10 * MIN, first=look(crast.system)).result.reason == "queue.stalled"
 
 
 def test_procrastinate_the_share_of_failures(crast: Crast) -> None:
     with crast.worker():
         crast.add("throw", 4)
         wait(lambda: crast.count("failed") == 4)
-        assert look(crast.system, SHARE).result.reason == "figure_unknown"
+        assert look(crast.system, SHARE).result.reason == "queue.metric_unavailable"
         crast.add("whose", 12, args='{"name": "report"}')
         wait(lambda: crast.count("succeeded") == 12)
     report = look(crast.system, SHARE)
@@ -298,12 +298,12 @@ def test_procrastinate_does_not_show_consumers(crast: Crast) -> None:
 def test_procrastinate_that_is_not_there(postgres: Postgres) -> None:
     with postgres.fresh() as url:
         report = look({"procrastinate": {"url": url.replace("+psycopg", ""), "queue": "report"}})
-    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "queue_missing")
+    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "queue.missing")
 
 
 def test_a_server_that_is_down() -> None:
     url = f"postgresql://127.0.0.1:{free_port()}/app"
     for system in ("pgboss", "procrastinate"):
         report = look({system: {"url": url, "queue": "report"}})
-        assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "broker_unreachable")
+        assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "broker.unreachable")
         assert report.result.message.endswith("connection refused")

@@ -31,7 +31,7 @@ def test_what_waits_is_told(lab: ProcrastinateLab) -> None:
 def test_a_job_that_is_to_be_tried_again_is_not_finished(lab: ProcrastinateLab) -> None:
     with lab.worker():
         report = lab.once({"task": "again"}, finish_within="3s")
-    assert report.result.reason == "not_finished"
+    assert report.result.reason == "canary.not_finished"
     assert report.result.message.endswith(f"not finished in 3{NBSP}s: it failed, and waits for another try")
     assert lab.states() == []
 
@@ -41,7 +41,7 @@ def test_what_a_process_that_died_had_sent_is_cleared_also_when_it_is_over(lab: 
     lab.abandon(5_000)
     lab.sql("UPDATE procrastinate_jobs SET status = %s WHERE queue_name = %s", became, lab.queue)
     report = asyncio.run(once(lab.probe(**lab.brief), 6_000, prev=5_000))
-    assert report.result.reason == "not_picked_up"
+    assert report.result.reason == "canary.not_picked_up"
     assert report.result.measurements["waiting"] == 1
     assert lab.states() == []
 
@@ -49,7 +49,7 @@ def test_what_a_process_that_died_had_sent_is_cleared_also_when_it_is_over(lab: 
 def test_a_database_without_procrastinate(postgres: Postgres) -> None:
     with postgres.fresh() as url:
         report = ProcrastinateLab(url).once()
-    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "queue_missing")
+    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "queue.missing")
     assert report.result.message == "no Procrastinate in this database: it has no table procrastinate_jobs"
 
 
@@ -72,7 +72,7 @@ def test_a_role_with_few_rights(lab: ProcrastinateLab) -> None:
             allowed = lab.once(few)
     finally:
         lab.sql("DROP OWNED BY monitor; DROP ROLE monitor")
-    assert (refused.result.outcome, refused.result.reason) == (Outcome.FAIL, "broker_refused")
+    assert (refused.result.outcome, refused.result.reason) == (Outcome.FAIL, "broker.refused")
     assert "the role needs SELECT, INSERT and DELETE on procrastinate_jobs" in refused.result.message
     assert allowed.result.outcome is Outcome.PASS
     assert lab.states() == []

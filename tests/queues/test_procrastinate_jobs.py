@@ -70,13 +70,13 @@ def test_a_killed_worker_makes_its_tasks_overdue_and_is_named_once_it_is_surely_
     with lab.worker() as worker:
         wait(lambda: ran(lab))
         worker.kill()
-        wait(lambda: lab.reason("1s", digest=SECONDLY) == "job_overdue")
+        wait(lambda: lab.reason("1s", digest=SECONDLY) == "job.overdue")
     lab.sql("UPDATE procrastinate_workers SET last_heartbeat = now() - interval '1 hour'")
     dead = lab.look(digest=SECONDLY)
-    assert (dead.result.outcome, dead.result.reason) == (Outcome.FAIL, "scheduler_dead")
+    assert (dead.result.outcome, dead.result.reason) == (Outcome.FAIL, "job.scheduler_dead")
     lab.sql("DELETE FROM procrastinate_workers")
     gone = lab.look(digest=SECONDLY)
-    assert gone.result.reason == "scheduler_dead"
+    assert gone.result.reason == "job.scheduler_dead"
     assert gone.result.message.startswith("no worker of Procrastinate is running")
     with lab.worker():
         wait(lambda: lab.look("10s", digest=SECONDLY).result.outcome is Outcome.PASS)
@@ -84,19 +84,19 @@ def test_a_killed_worker_makes_its_tasks_overdue_and_is_named_once_it_is_surely_
 
 def test_a_run_that_nobody_picks_up_is_overdue(lab: Lab) -> None:
     with lab.worker(QUEUE_OF_WORKER="another"):
-        wait(lambda: lab.reason("1s") == "job_overdue")
+        wait(lambda: lab.reason("1s") == "job.overdue")
 
 
 def test_a_task_that_throws_has_failed(lab: Lab) -> None:
     with lab.worker("throw"):
-        wait(lambda: lab.reason(digest={"failures": 2}) == "job_failed")
+        wait(lambda: lab.reason(digest={"failures": 2}) == "job.failed")
         _, message, _ = (lab.look(digest={"failures": 2}).result.jobs or {})["digest"]
     assert message.endswith("in a row: Procrastinate does not keep the reason")
 
 
 def test_a_failed_run_that_is_kept_is_mended_by_a_good_one_that_is_not(lab: Lab) -> None:
     with lab.worker("throw"):
-        wait(lambda: lab.reason("1h") == "job_failed")
+        wait(lambda: lab.reason("1h") == "job.failed")
     with lab.worker(DELETES="successful"):
         newest = "SELECT 1 FROM procrastinate_periodic_defers WHERE job_id IS NULL"
         wait(lambda: lab.sql(newest))
@@ -107,10 +107,10 @@ def test_a_failed_run_that_is_kept_is_mended_by_a_good_one_that_is_not(lab: Lab)
 
 def test_a_task_that_hangs_is_stuck_and_stalled_when_its_worker_is_gone(lab: Lab) -> None:
     with lab.worker("hang") as worker:
-        wait(lambda: lab.reason("1h", digest={"max_runtime": "1s"}) == "job_stuck")
+        wait(lambda: lab.reason("1h", digest={"max_runtime": "1s"}) == "job.stuck")
         worker.kill()
         lab.sql("UPDATE procrastinate_workers SET last_heartbeat = now() - interval '1 minute'")
-        assert lab.reason("1h") == "job_stalled"
+        assert lab.reason("1h") == "job.stalled"
 
 
 def test_a_role_that_could_write_is_told_of_and_one_that_could_not_is_not(lab: Lab) -> None:

@@ -90,7 +90,7 @@ def test_a_stopped_beat_makes_its_jobs_overdue_within_their_grace(lab: Lab) -> N
         wait(lab.sent)
         beat.process.terminate()
         beat.process.wait(30)
-        wait(lambda: lab.reason("1s") == "job_overdue")
+        wait(lambda: lab.reason("1s") == "job.overdue")
     assert lab.look("1s").evidence.facts["lock"] == "nobody holds redbeat::lock"
     with lab.beat():
         wait(lambda: lab.reason("5s") == "")
@@ -102,15 +102,15 @@ def test_a_killed_beat_is_named_once_for_all_its_jobs(lab: Lab) -> None:
         wait(lab.sent)
         beat.kill()
     lab.age(6)
-    assert lab.reason() == "job_overdue"
+    assert lab.reason() == "job.overdue"
     lab.age(11)
     report = lab.look()
-    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "scheduler_dead")
+    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "job.scheduler_dead")
     assert report.result.message == f"the scheduler has given no sign of life for 5{NBSP}min 59{NBSP}s"
     assert not report.remember
     lab.client.delete("redbeat::lock")
     lab.age(6)
-    assert lab.look().result.reason == "scheduler_dead"
+    assert lab.look().result.reason == "job.scheduler_dead"
     with lab.beat():
         wait(lambda: lab.look("5s").result.outcome is Outcome.PASS)
 
@@ -122,7 +122,7 @@ def test_a_disabled_schedule_is_known_and_not_judged(lab: Lab) -> None:
     assert (report.result.outcome, report.result.measurements["jobs"]) == (Outcome.PASS, 1)
     lab.save(schedule(1.0))
     lab.age(4)
-    assert lab.reason() == "job_overdue"
+    assert lab.reason() == "job.overdue"
 
 
 def test_an_edited_schedule_is_held_to_what_it_says_now(lab: Lab) -> None:
@@ -162,7 +162,7 @@ def test_a_definition_that_cannot_be_read_is_judged_by_when_it_is_due(lab: Lab, 
         lab.client.hset("redbeat:evil", "meta", meta)
         lab.client.zadd("redbeat::schedule", {"redbeat:evil": datetime.now(UTC).timestamp() - 200})
         jobs = lab.look().result.jobs or {}
-        assert {name: reason for name, (reason, *_) in jobs.items()} == dict.fromkeys(("digest", "evil"), "job_overdue")
+        assert {name: reason for name, (reason, *_) in jobs.items()} == dict.fromkeys(("digest", "evil"), "job.overdue")
 
 
 def test_what_is_no_schedule_does_no_harm(lab: Lab) -> None:
@@ -184,7 +184,7 @@ def test_another_prefix(lab: Lab) -> None:
 def test_redis_is_away(lab: Lab) -> None:
     port = free_port()
     report = lab.look(redbeat=f"redis://127.0.0.1:{port}/0")
-    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "broker_unreachable")
+    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "broker.unreachable")
     assert report.result.message == f"broker unreachable: 127.0.0.1:{port}: connection refused"
 
 
@@ -195,4 +195,4 @@ def test_redis_does_not_allow_it(lab: Lab) -> None:
         report = lab.look(redbeat=lab.server.url.replace("//", "//reader:pw@"))
     finally:
         lab.client.acl_deluser("reader")
-    assert report.result.reason == "broker_refused"
+    assert report.result.reason == "broker.refused"

@@ -117,7 +117,7 @@ def test_bullmq_old_is_what_could_have_been_taken_long_ago(bull: Bull) -> None:
     assert look(bull.system, rules).evidence.facts["oldest"].startswith("10")
     bull.client.hset(f"bull:{bull.name}:{job}", "opts", "{}")
     report = look(bull.system, rules)
-    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "queue_over")
+    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "queue.threshold")
     assert report.result.message == f"oldest 1{NBSP}h, over 15{NBSP}min"
     bull.client.hset(f"bull:{bull.name}:{job}", "processedOn", now)
     assert look(bull.system, rules).result.outcome is Outcome.PASS
@@ -135,7 +135,7 @@ def test_bullmq_a_worker_that_stops_and_comes_back(bull: Bull) -> None:
     assert first.result.outcome is Outcome.PASS
     assert look(bull.system, after=9 * MIN, first=first).result.outcome is Outcome.PASS
     later = look(bull.system, after=10 * MIN, first=first)
-    assert (later.result.outcome, later.result.reason) == (Outcome.FAIL, "queue_not_draining")
+    assert (later.result.outcome, later.result.reason) == (Outcome.FAIL, "queue.stalled")
     assert later.result.message == f"not draining for 10{NBSP}min: 2 waiting"
     with bull.worker("hang"):
         wait(lambda: bull.client.llen(f"bull:{bull.name}:active") == 1)
@@ -166,9 +166,9 @@ def test_bullmq_more_than_one_rule_is_one_incident(bull: Bull) -> None:
         bull.using(lambda queue: queue.pause())
     rules = {"waiting": {"over": 2}, "oldest": {"over": "1ms"}, "consumers": {"under": 1, "for": "5m"}}
     first = look(bull.system, rules)
-    assert first.result.reason == "queue_over"
+    assert first.result.reason == "queue.threshold"
     later = look(bull.system, rules, after=6 * MIN, first=first)
-    assert (later.result.outcome, later.result.reason) == (Outcome.FAIL, "queue_no_consumers")
+    assert (later.result.outcome, later.result.reason) == (Outcome.FAIL, "queue.no_consumers")
     told = f"consumers 0, under 1 for 6{NBSP}min; waiting 3, over 2; oldest "
     assert later.result.message.startswith(told)
     assert later.result.message.endswith("; the queue is paused")
@@ -184,7 +184,7 @@ def test_bullmq_the_share_of_failures(bull: Bull) -> None:
         bull.add({}, {})
         wait(lambda: bull.count("failed") == 4)
     unknown = look(bull.system, rules)
-    assert (unknown.result.outcome, unknown.result.reason) == (Outcome.ERROR, "figure_unknown")
+    assert (unknown.result.outcome, unknown.result.reason) == (Outcome.ERROR, "queue.metric_unavailable")
     assert unknown.result.message == "not judged: the queue does not say its failure ratio"
     with bull.worker("return"):
         bull.add(*[{} for _ in range(6)])
@@ -193,7 +193,7 @@ def test_bullmq_the_share_of_failures(bull: Bull) -> None:
         bull.add({}, {}, {}, {})
         wait(lambda: bull.count("failed") == 8)
     report = look(bull.system, rules)
-    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "queue_failing")
+    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "queue.failure_ratio")
     assert report.result.message == f"40% of 10{NBSP}jobs failed within 1{NBSP}h, over 20%"
     assert report.result.measurements["failure_ratio"] == 0.4
     for kind in ("completed", "failed"):
@@ -220,7 +220,7 @@ def test_bullmq_numbers_that_mean_nothing_do_no_harm(redis_server: Redis, name: 
 
 def test_bullmq_a_queue_that_is_not_there(redis_server: Redis, name: str) -> None:
     report = look({"bullmq": {"redis": redis_server.url, "queue": name}})
-    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "queue_missing")
+    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "queue.missing")
     assert report.result.message == f"no queue '{name}' under the prefix 'bull'"
     assert report.remember == {}
 
@@ -257,7 +257,7 @@ def test_rq_what_is_there_is_counted(redis_server: Redis, name: str) -> None:
 
 
 def test_rq_a_queue_that_is_not_there(redis_server: Redis, name: str) -> None:
-    assert look(rq_system(redis_server, name)).result.reason == "queue_missing"
+    assert look(rq_system(redis_server, name)).result.reason == "queue.missing"
 
 
 def test_rq_has_no_share_of_failures(redis_server: Redis) -> None:
@@ -330,6 +330,6 @@ def test_a_broker_that_is_down_says_nothing_and_nothing_is_forgotten() -> None:
         url = server.url
     for system in ({"bullmq": {"redis": url, "queue": "mail"}}, rq_system(server, "mail"), celery_system(url, "mail")):
         report = look(system)
-        assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "broker_unreachable")
+        assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "broker.unreachable")
         assert report.result.message == f"broker unreachable: 127.0.0.1:{server.port}: connection refused"
         assert report.remember == {}

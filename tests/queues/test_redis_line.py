@@ -55,14 +55,14 @@ def test_a_cancellation_that_the_client_loses_gets_out_yet() -> None:
 def test_what_is_no_redis_is_named(answer: bytes) -> None:
     report = asyncio.run(_told(answer))
     assert report.result.outcome is Outcome.FAIL, report.result.message
-    assert report.result.reason in ("broker_refused", "broker_unreachable")
+    assert report.result.reason in ("broker.refused", "broker.unreachable")
 
 
 @pytest.mark.parametrize("begin", [b"*2000000000\r\n", b"~2000000000\r\n"])
 def test_what_has_no_end_is_read_no_further_than_a_bound(begin: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(redis_bound, "MOST", 1_000_000)
     report = asyncio.run(_told(begin + b":1\r\n" * 10_000))
-    assert report.result.reason == "broker_refused"
+    assert report.result.reason == "broker.refused"
     assert "more than" in report.result.message
 
 
@@ -142,7 +142,7 @@ def test_so_is_the_name_of_a_broker_of_celery(redis_server: Redis, monkeypatch: 
     monkeypatch.setattr(dial, "look_up", _known_to_us_alone)
     url = redis_server.url.replace("127.0.0.1", ":@queue.example")
     result = asyncio.run(once(canary({"celery": {"broker": url, "backend": url}, "finish_within": "1s"}))).result
-    assert (result.reason, result.message) == ("not_finished", "not finished in 1\N{NO-BREAK SPACE}s: 1 waiting")
+    assert (result.reason, result.message) == ("canary.not_finished", "not finished in 1\N{NO-BREAK SPACE}s: 1 waiting")
 
 
 def test_tls_is_about_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,7 +172,7 @@ def test_a_user_without_the_right_to_a_command(redis_server: Redis, system: str,
             result = asyncio.run(once(canary(job))).result
         finally:
             client.acl_deluser("sender")
-    assert (result.outcome, result.reason) == (Outcome.FAIL, "broker_refused")
+    assert (result.outcome, result.reason) == (Outcome.FAIL, "broker.refused")
     assert result.message.startswith("Redis does not allow it: ")
 
 
@@ -184,5 +184,5 @@ def test_a_user_of_celery_who_may_look_and_not_send(redis_server: Redis) -> None
             result = asyncio.run(once(canary({"celery": {"broker": url, "backend": url}}))).result
         finally:
             client.acl_deluser("sender")
-    assert (result.outcome, result.reason) == (Outcome.FAIL, "broker_refused")
+    assert (result.outcome, result.reason) == (Outcome.FAIL, "broker.refused")
     assert "'lpush'" in result.message

@@ -62,7 +62,7 @@ def test_a_stopped_worker_makes_its_jobs_overdue_within_their_grace(lab: Lab) ->
     with lab.scheduler("return"):
         with lab.worker():
             assert lab.reason("5s") == ""
-        wait(lambda: lab.reason("1s") == "job_overdue")
+        wait(lambda: lab.reason("1s") == "job.overdue")
         with lab.worker():
             wait(lambda: lab.reason("5s") == "")
 
@@ -71,28 +71,28 @@ def test_a_killed_scheduler_makes_its_jobs_overdue_and_is_named_once_it_is_surel
     with lab.worker(), lab.scheduler("return") as scheduler:
         wait(lambda: "last_ok" in lab.look().evidence.facts["jobs"]["digest"])
         scheduler.kill()
-        wait(lambda: lab.reason("1s") == "job_overdue")
+        wait(lambda: lab.reason("1s") == "job.overdue")
     for key in lab.client.keys("rq:cron_scheduler:*"):
         lab.client.delete(key)  # what two minutes come to
     report = lab.look("1s")
-    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "scheduler_dead")
+    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "job.scheduler_dead")
     assert report.result.message.startswith("no scheduler of RQ is running: the last sign of one is ")
     assert not report.remember
 
 
 def test_a_job_that_throws_has_failed(lab: Lab) -> None:
     with lab.scheduler("throw"), lab.worker():
-        wait(lambda: lab.reason(rest={"failures": 2}) == "job_failed")
+        wait(lambda: lab.reason(rest={"failures": 2}) == "job.failed")
         _, message, _ = (lab.look(rest={"failures": 2}).result.jobs or {})["digest"]
     assert message.endswith("in a row: ValueError: no template for digest")
 
 
 def test_a_failed_run_is_kept_for_longer_than_the_good_ones_after_it(lab: Lab) -> None:
     with lab.scheduler("throw"), lab.worker():
-        wait(lambda: lab.reason() == "job_failed")
+        wait(lambda: lab.reason() == "job.failed")
     newest = lab.client.zrevrange("rq:cron_job:digest:jobs", 0, 0)[0]
     lab.memory = {}
-    assert lab.reason("1h") == "job_failed"
+    assert lab.reason("1h") == "job.failed"
     lab.client.zadd("rq:cron_job:digest:jobs", {"forgotten": lab.client.zscore("rq:cron_job:digest:jobs", newest) + 1})
     assert lab.reason("1h") == ""
 
@@ -100,9 +100,9 @@ def test_a_failed_run_is_kept_for_longer_than_the_good_ones_after_it(lab: Lab) -
 def test_a_killed_workers_job_is_stalled(lab: Lab) -> None:
     with lab.scheduler("hang"), lab.worker() as worker:
         wait(lambda: lab.client.zcard(f"rq:wip:{lab.queue}"))
-        wait(lambda: lab.reason("1h", rest={"max_runtime": "1s"}) == "job_stuck")
+        wait(lambda: lab.reason("1h", rest={"max_runtime": "1s"}) == "job.stuck")
         worker.kill()
-        wait(lambda: lab.reason("1h") == "job_stalled")
+        wait(lambda: lab.reason("1h") == "job.stalled")
 
 
 def test_where_nothing_is_scheduled_there_is_nothing_to_say(lab: Lab) -> None:

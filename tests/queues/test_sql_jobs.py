@@ -134,8 +134,8 @@ def test_ten_lines_name_the_late_job_and_the_stuck_one(shop: Shop, tmp_path: Pat
     report = asyncio.run(once(probe))
     jobs = report.result.jobs or {}
     assert {name: reason for name, (reason, _, _) in jobs.items()} == {
-        "daily-report": "job_overdue",
-        "reconcile-ledger": "job_stuck",
+        "daily-report": "job.overdue",
+        "reconcile-ledger": "job.stuck",
     }
     due = NOW - 26 * HOUR
     assert jobs["daily-report"][1].startswith(f"daily-report is overdue: due {due.day}{NBSP}{due:%b %H:%M}, 26{NBSP}h")
@@ -149,7 +149,7 @@ def test_a_schedule_of_our_own_is_held_against_the_runs_that_are_known(shop: Sho
     at = NOW - 2 * HOUR
     plan = {"daily": {"schedule": f"{at.minute} {at.hour} * * *", "grace": "1h"}}
     [(reason, message)] = shop.wrong(plan).values()
-    assert reason == "job_overdue"
+    assert reason == "job.overdue"
     assert message.startswith(f"daily is overdue: due {at:%H:%M}, 2{NBSP}h")
     shop.add("daily", "running", started_at=HOUR)
     assert shop.wrong(plan) == {}
@@ -165,7 +165,7 @@ def test_what_the_rows_say_of_a_job(shop: Shop) -> None:
     report = shop.look({"*": {"failures": 3}})
     facts = report.evidence.facts["jobs"]["export"]
     wrong = f"export failed 3{NBSP}times in a row: no disk 2"
-    assert report.result.jobs == {"export": Trouble("job_failed", wrong, "5")}
+    assert report.result.jobs == {"export": Trouble("job.failed", wrong, "5")}
 
     assert facts == {
         "next": _iso(NOW + HOUR), "next_due": _iso(NOW + HOUR), "last_start": _iso(NOW - HOUR / 2),
@@ -173,14 +173,14 @@ def test_what_the_rows_say_of_a_job(shop: Shop) -> None:
         "failures": 3, "error": "no disk 2", "worker": "app-3", "run": "5",
     }  # fmt: skip
     [(reason, message)] = shop.wrong({"*": {"max_runtime": "10m"}}).values()
-    assert reason == "job_stuck"
+    assert reason == "job.stuck"
     assert message.endswith(" on app-3, limit 10\N{NO-BREAK SPACE}min")
 
 
 def test_a_failed_run_without_an_end_counts_from_its_start(shop: Shop) -> None:
     shop.add("export", "completed", started_at=3 * HOUR, completed_at=2 * HOUR)
     shop.add("export", "failed", started_at=HOUR)
-    assert shop.wrong() == {"export": ("job_failed", "export failed")}
+    assert shop.wrong() == {"export": ("job.failed", "export failed")}
     shop.add("export", "completed", started_at=HOUR / 2, completed_at=HOUR / 4)
     assert shop.wrong() == {}
 
@@ -204,7 +204,7 @@ def test_a_status_that_stands_for_nothing_is_told(shop: Shop) -> None:
 
 def test_an_empty_table_has_no_jobs_and_one_that_is_asked_for_is_gone(shop: Shop) -> None:
     assert shop.look().result.measurements == {"jobs": 0, "jobs_bad": 0}
-    assert shop.wrong({"export": {}})["export"][0] == "job_gone"
+    assert shop.wrong({"export": {}})["export"][0] == "job.gone"
 
 
 # --- tables of every shape
@@ -254,7 +254,7 @@ def test_instants_of_every_form(
         ok = _iso(done + HOUR / 4)
         assert facts["hourly"] == {"last_start": _iso(done), "last_end": ok, "last_ok": ok, "duration": f"15{NBSP}min"}
         assert facts["daily"]["next_due"] == _iso(late)
-        assert report.result.jobs["daily"][0] == "job_overdue"
+        assert report.result.jobs["daily"][0] == "job.overdue"
 
 
 def test_naive_times_are_of_the_zone_that_is_configured(shop: Shop) -> None:
@@ -290,7 +290,7 @@ def test_statuses_of_every_type(pg: Shop) -> None:
     for column, failed in (("n", [1]), ("mood", ["broken"]), ("ok", [False])):
         columns = {"type": "kind", "status": column, "finished": "at", "error": "said", "worker": "who"}
         assert pg.wrong(table="jobs", columns=columns, statuses={"failed": failed}) == {
-            "fine": ("job_failed", 'fine failed: {"message": "no disk"}')
+            "fine": ("job.failed", 'fine failed: {"message": "no disk"}')
         }
 
 
@@ -302,13 +302,13 @@ def test_names_that_need_quotes_and_a_schema(pg: Shop) -> None:
     )
     columns = {"type": "select", "status": "Status", "finished": "größe"}
     sql: dict[str, Any] = {"table": "Ops.Order", "columns": columns, "statuses": {"failed": ["bad"]}}
-    assert pg.wrong(**sql) == {"x": ("job_failed", "x failed")}
+    assert pg.wrong(**sql) == {"x": ("job.failed", "x failed")}
 
 
 def test_a_view_will_do(shop: Shop) -> None:
     shop.add("export", "failed", completed_at=HOUR)
     shop.do("CREATE VIEW seen AS SELECT * FROM scheduled_jobs")
-    assert shop.wrong(table="seen") == {"export": ("job_failed", "export failed")}
+    assert shop.wrong(table="seen") == {"export": ("job.failed", "export failed")}
 
 
 # --- what is not there, and what is not allowed
@@ -317,14 +317,14 @@ def test_a_view_will_do(shop: Shop) -> None:
 @pytest.mark.parametrize(
     ("sql", "reason", "message"),
     [
-        ({"table": "scheduled_job"}, "table_missing", "no table scheduled_job; did you mean scheduled_jobs?"),
-        ({"table": "nowhere"}, "table_missing", "no table nowhere"),
+        ({"table": "scheduled_job"}, "database.table_missing", "no table scheduled_job; did you mean scheduled_jobs?"),
+        ({"table": "nowhere"}, "database.table_missing", "no table nowhere"),
         (
             {"columns": {**COLUMNS, "status": "Status"}},
-            "column_missing",
+            "database.column_missing",
             "scheduled_jobs has no column Status; did you mean status?",
         ),
-        ({"columns": {**COLUMNS, "error": "zzz"}}, "column_missing", "scheduled_jobs has no column zzz"),
+        ({"columns": {**COLUMNS, "error": "zzz"}}, "database.column_missing", "scheduled_jobs has no column zzz"),
     ],
 )
 def test_what_the_catalogue_does_not_have(shop: Shop, sql: dict[str, Any], reason: str, message: str) -> None:
@@ -337,7 +337,7 @@ def test_what_is_no_time_is_told(shop: Shop) -> None:
     shop.add("export", "failed", completed_at=HOUR, error="2999, or so")
     result = shop.look(columns={**COLUMNS, "finished": "error"}).result
     assert (result.reason, result.message) == (
-        "column_unreadable",
+        "database.column_invalid",
         "column error holds '2999, or so', which is no time",
     )
 
@@ -346,7 +346,7 @@ def test_a_column_of_a_type_that_is_no_time(pg: Shop) -> None:
     pg.do(TABLE.replace("completed_at TIMESTAMP WITH TIME ZONE", "completed_at jsonb"))
     result = pg.look().result
     assert (result.reason, result.message) == (
-        "column_unreadable",
+        "database.column_invalid",
         "column completed_at is of type JSONB: expected a time",
     )
 
@@ -356,7 +356,7 @@ def test_a_column_that_is_no_type_of_job(shop: Shop) -> None:
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2001)"
         " INSERT INTO scheduled_jobs (id, job_type, status) SELECT i, 'job-' || i, 'pending' FROM n"
     )
-    assert shop.look().result.reason == "column_unreadable"
+    assert shop.look().result.reason == "database.column_invalid"
 
 
 @pytest.mark.parametrize(
@@ -387,7 +387,7 @@ def test_a_role_that_could_write_is_told_of_and_one_that_could_not_is_not(pg: Sh
         assert told == "postgres may write to scheduled_jobs, too; SELECT is all it takes"
         as_reader = pg.url.replace("+psycopg", "").replace("postgres@", "reader@")
         refused = pg.look(url=as_reader).result
-        assert (refused.outcome, refused.reason) == (Outcome.FAIL, "broker_refused")
+        assert (refused.outcome, refused.reason) == (Outcome.FAIL, "broker.refused")
         assert refused.message == (
             "PostgreSQL does not allow it: permission denied for table scheduled_jobs;"
             " all it takes: GRANT SELECT ON scheduled_jobs TO reader"
@@ -423,7 +423,7 @@ def test_a_statement_that_takes_too_long_ends_and_holds_nothing_up(shop: Shop) -
     shop.do(f"CREATE VIEW endless AS {endless}")
     columns = {"type": "job_type", "status": "status", "finished": "completed_at"}
     report, took, worst = _watched(shop, table="endless", columns=columns)
-    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "query_timeout")
+    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "database.query_timeout")
     assert report.result.message.split(":")[0].endswith("took too long, limit 2 s")
     assert took < 8
     assert worst < 1.5
@@ -434,7 +434,7 @@ def test_a_table_that_somebody_locks_holds_nothing_up(shop: Shop) -> None:
     with shop.engine.connect() as other:
         other.exec_driver_sql(lock)
         report, took, _ = _watched(shop)
-    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "query_timeout")
+    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "database.query_timeout")
     assert took < 6
 
 
@@ -462,7 +462,7 @@ def test_a_server_that_stops_answering_is_unreachable(pg: Shop, monkeypatch: pyt
             os.kill(pid, signal.SIGCONT)
 
     result = asyncio.run(stops()).result
-    assert (result.outcome, result.reason) == (Outcome.FAIL, "broker_unreachable")
+    assert (result.outcome, result.reason) == (Outcome.FAIL, "broker.unreachable")
     assert result.message == "database unreachable: PostgreSQL gives no answer in 2 s"
 
 
@@ -476,14 +476,14 @@ def test_a_database_that_is_not_there(shop: Shop) -> None:
         missing = {f"{there}/nowhere": 'database unreachable: database "nowhere" does not exist'}
     for url, message in missing.items():
         result = shop.look(url=url).result
-        assert (result.outcome, result.reason) == (Outcome.FAIL, "broker_unreachable")
+        assert (result.outcome, result.reason) == (Outcome.FAIL, "broker.unreachable")
         assert message in result.message
 
 
 def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     (tmp_path / "app.db").write_text("not a database at all, whatever it is called" * 50)
     result = Shop(f"sqlite:///{tmp_path / 'app.db'}").look().result
-    assert (result.reason, result.message) == ("broker_refused", "SQLite answers: file is not a database")
+    assert (result.reason, result.message) == ("broker.refused", "SQLite answers: file is not a database")
 
 
 def test_a_text_that_is_none_keeps_no_other_job_from_being_judged(tmp_path: Path) -> None:
@@ -506,13 +506,13 @@ def test_a_wrong_password_is_said_without_it(pg: Shop) -> None:
         report = pg.look(url=pg.url.replace("+psycopg", "").replace("postgres@", f"{LOCKED}:hushhush1@"))
     finally:
         pg.do(f"DROP ROLE {LOCKED}")
-    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "broker_unreachable")
+    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "broker.unreachable")
     assert report.result.message == 'database unreachable: password authentication failed for user "locked"'
     assert "hushhush1" not in str(report)
 
 
 def test_an_address_that_may_not_be_reached(pg: Shop) -> None:
-    assert pg.look(egress="public").result.reason == "address_refused"
+    assert pg.look(egress="public").result.reason == "connection.address_blocked"
 
 
 # --- MySQL and MariaDB
@@ -533,7 +533,7 @@ def test_a_table_of_mariadb(my: Shop) -> None:
     my.add("ledger", "running", started_at=2 * HOUR, instance_id="app-3")
     jobs = my.wrong({"*": {"max_runtime": "1h"}})
     assert {name: reason for name, (reason, _) in jobs.items()} == {
-        "daily": "job_overdue", "export": "job_failed", "ledger": "job_stuck",
+        "daily": "job.overdue", "export": "job.failed", "ledger": "job.stuck",
     }  # fmt: skip
     assert jobs["export"][1] == "export failed: no disk"
     assert my.look().evidence.facts["writable"] == "root may write to scheduled_jobs, too; SELECT is all it takes"
@@ -577,15 +577,15 @@ def test_what_mariadb_refuses(my: Shop, mariadb: MariaDb, monkeypatch: pytest.Mo
     mariadb.do("CREATE USER reader@localhost IDENTIFIED BY 'hush-hush'", "GRANT USAGE ON *.* TO reader@localhost")
     name = my.url.rpartition("/")[2]
     try:
-        assert my.look(url=base).result.reason == "broker_unreachable"
+        assert my.look(url=base).result.reason == "broker.unreachable"
         mariadb.do(f"GRANT SELECT (id) ON {name}.scheduled_jobs TO reader@localhost")
         refused = my.look(url=base).result
-        assert refused.reason in ("broker_refused", "column_missing")
+        assert refused.reason in ("broker.refused", "database.column_missing")
         mariadb.do(f"GRANT SELECT ON {name}.scheduled_jobs TO reader@localhost")
         report = my.look(url=base)
         assert (report.result.outcome, set(report.evidence.facts)) == (Outcome.PASS, {"jobs"})
         wrong = my.look(url=base.replace("hush-hush", "hush-hish")).result
-        assert wrong.reason == "broker_unreachable"
+        assert wrong.reason == "broker.unreachable"
         assert "hush" not in wrong.message
     finally:
         mariadb.do("DROP USER reader@localhost")
@@ -595,19 +595,19 @@ def test_a_statement_that_takes_too_long_in_mariadb(my: Shop) -> None:
     my.do("CREATE VIEW endless AS SELECT j.*, SLEEP(30) AS s FROM scheduled_jobs j")
     my.add("x", "failed", completed_at=HOUR)
     report, took, _ = _watched(my, table="endless", columns={**COLUMNS, "error": "s"})
-    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "query_timeout")
+    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "database.query_timeout")
     assert took < 8
     with my.engine.connect() as other:
         other.exec_driver_sql("LOCK TABLES scheduled_jobs WRITE")
         report, took, _ = _watched(my)
-    assert report.result.reason == "query_timeout"
+    assert report.result.reason == "database.query_timeout"
     assert took < 8
 
 
 def test_a_table_that_mariadb_does_not_have(my: Shop) -> None:
     result = my.look(table="scheduled_job").result
     assert (result.reason, result.message) == (
-        "table_missing", "no table scheduled_job; did you mean scheduled_jobs?",
+        "database.table_missing", "no table scheduled_job; did you mean scheduled_jobs?",
     )  # fmt: skip
 
 

@@ -27,7 +27,7 @@ from watchdog.wire import Trace, Wire
 from watchdog.wire.faults import Fault
 
 NBSP = "\N{NO-BREAK SPACE}"
-STUCK = Cause("7", "ledger", "job_stuck", "billing", "a1b2")
+STUCK = Cause("7", "ledger", "job.stuck", "billing", "a1b2")
 RESET = "UPDATE jobs SET status = 'pending' WHERE id = :id AND status = 'running'"
 
 
@@ -100,7 +100,7 @@ def test_a_dry_run_is_taken_back(table: Table) -> None:
 def test_a_statement_that_means_too_much_is_taken_back(table: Table) -> None:
     with pytest.raises(Fault, match=f"changes 200{NBSP}rows, more than 100: taken back") as fault:
         apply(table.sql("UPDATE jobs SET status = 'pending'"))
-    assert fault.value.reason == "too_many_rows"
+    assert fault.value.reason == "remediation.too_many_rows"
     assert table.pending == []
 
 
@@ -141,13 +141,13 @@ def test_a_lock_that_somebody_holds_is_not_waited_for(pg: str) -> None:
         connection.execute(sa.text("UPDATE jobs SET kind = 'mine' WHERE id = 7"))
         with pytest.raises(Fault, match="lock timeout") as fault:
             apply(table.sql())
-    assert fault.value.reason == "query_timeout"
+    assert fault.value.reason == "database.query_timeout"
 
 
 def test_a_statement_that_is_none_is_refused_by_the_database(table: Table) -> None:
     with pytest.raises(Fault, match=" answers: ") as fault:
         apply(table.sql("UPDATE jobs SET nothing = 1 WHERE id = :id"))
-    assert fault.value.reason == "broker_refused"
+    assert fault.value.reason == "broker.refused"
 
 
 def test_a_database_that_is_away(tmp_path: Path) -> None:
@@ -210,7 +210,7 @@ def test_a_request_carries_the_values_and_nothing_more() -> None:
         assert apply(given, STUCK._replace(subject='a/b?c&"d" {id}')) == "answered 200"
         [heard] = ops.heard
     assert heard.path == "/workers/a%2Fb%3Fc%26%22d%22%20%7Bid%7D/restart?run=7"
-    assert heard.json == {"why": "job_stuck", "who": ['a/b?c&"d" {id}'], "n": 3, "{id}": 'a/b?c&"d" {id} 7'}
+    assert heard.json == {"why": "job.stuck", "who": ['a/b?c&"d" {id}'], "n": 3, "{id}": 'a/b?c&"d" {id} 7'}
     assert heard.headers["idempotency-key"] == "wd-a1b2-job_stuck-7"
 
 
@@ -247,7 +247,7 @@ def call(answers: dict[str, Any], *, dry: bool = False, name: str = "trigger_tas
             told = {"on": "stale", "mcp": {"url": server.url, "tool": "trigger_task", "arguments": arguments}}
             reach = Reach(wire, Trace(), "private", 10.0, 1_700_000_000_000)
             remedy = Remedy.model_validate(told)
-            return await remedy.act.apply(STUCK._replace(reason="task_stale"), reach, dry=dry), server.heard
+            return await remedy.act.apply(STUCK._replace(reason="task.stale"), reach, dry=dry), server.heard
 
     return asyncio.run(act())
 
@@ -299,7 +299,7 @@ def test_a_remedy_of_celery_beats_schedules_is_for_the_database_that_they_are_in
     assert probe.act.url == "postgresql://beat@db/shop"
 
 
-@pytest.mark.parametrize(("word", "meant"), [("over", "queue_over"), ("not_draining", "queue_not_draining")])
+@pytest.mark.parametrize(("word", "meant"), [("over", "queue.threshold"), ("not_draining", "queue.stalled")])
 def test_reasons_of_queues_may_be_short(word: str, meant: str) -> None:
     assert reasons_meant(word) == (meant,)
 
@@ -313,12 +313,12 @@ def test_whatever_is_suggested_for_a_reason_is_one() -> None:
 @pytest.mark.parametrize(
     ("probe", "found", "never"),
     [
-        ({"http": "https://api.example/"}, "unexpected_status", "stuck"),
-        ({"mcp": "https://api.example/mcp"}, "stale", "job_overdue"),
+        ({"http": "https://api.example/"}, "http.status", "stuck"),
+        ({"mcp": "https://api.example/mcp"}, "stale", "job.overdue"),
         ({"jobs": {"apscheduler": {"url": "sqlite:////jobs.db"}}}, "overdue", "not_draining"),
-        ({"queue": {"bullmq": {"redis": "redis://redis", "queue": "mail"}}}, "no_consumers", "task_failed"),
-        ({"canary": {"bullmq": {"redis": "redis://redis", "queue": "mail"}}}, "job_failed", "job_stuck"),
-        ({"heartbeat": {"key": "k" * 22, "every": "1h"}}, "too_long", "queue_over"),
+        ({"queue": {"bullmq": {"redis": "redis://redis", "queue": "mail"}}}, "no_consumers", "task.failed"),
+        ({"canary": {"bullmq": {"redis": "redis://redis", "queue": "mail"}}}, "job.failed", "job.stuck"),
+        ({"heartbeat": {"key": "k" * 22, "every": "1h"}}, "too_long", "queue.threshold"),
     ],
 )
 def test_a_remedy_for_what_its_probe_never_finds_is_refused(probe: dict[str, Any], found: str, never: str) -> None:
@@ -326,6 +326,6 @@ def test_a_remedy_for_what_its_probe_never_finds_is_refused(probe: dict[str, Any
         remedy = {"on": on, "http": "https://ops.example/restart"}
         return KINDS[next(iter(probe))].model_validate({"name": "A", "every": "5m", **probe, "remedy": remedy})
 
-    assert configured(found, "timeout").remedy
+    assert configured(found, "timeout.exceeded").remedy
     with pytest.raises(ValidationError, match=f"never finds that: {never}"):
         configured(found, never)

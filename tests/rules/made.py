@@ -13,7 +13,7 @@ STEP = 60_000
 """A slot a minute: slot n stands for n minutes."""
 
 OUTCOME = {"p": Outcome.PASS, "f": Outcome.FAIL, "e": Outcome.ERROR, "m": Outcome.MISSED}
-REASON = {Outcome.FAIL: "unexpected_status", Outcome.ERROR: "internal_error"}
+REASON = {Outcome.FAIL: "http.status", Outcome.ERROR: "watchdog.internal_error"}
 MESSAGE = {Outcome.FAIL: "got 503", Outcome.ERROR: "our fault"}
 
 OK = Task(ok=True, age=1_000)

@@ -16,11 +16,11 @@ OPENED_FOR = incident_id(PROBE, *KEY, STEP)
 
 
 def suspect(bad: int) -> Machine:
-    return Machine(bad, 0, STEP, None, "timeout")
+    return Machine(bad, 0, STEP, None, "timeout.exceeded")
 
 
 def opened(good: int = 0) -> Machine:
-    return Machine(3, good, STEP, OPENED_FOR, "timeout")
+    return Machine(3, good, STEP, OPENED_FOR, "timeout.exceeded")
 
 
 def name(machine: Machine | None) -> str:
@@ -76,16 +76,16 @@ def test_table(row: Row) -> None:
 
 def test_the_machine_counts_the_bad_ones_and_keeps_the_first_slot_and_the_newest_reason() -> None:
     machines: Machines = {}
-    for slot, reason in ((1, "timeout"), (2, "refused")):
+    for slot, reason in ((1, "timeout.exceeded"), (2, "refused")):
         turn(policy(after=3), machines, slot, Finding(*KEY, True, reason), [])
     assert machines == {KEY: Machine(2, 0, 1, None, "refused")}
-    turn(policy(after=3), machines, 3, Finding(*KEY, True, "dns_failed"), [])
-    assert machines == {KEY: Machine(3, 0, 1, incident_id(PROBE, *KEY, 1), "dns_failed")}
+    turn(policy(after=3), machines, 3, Finding(*KEY, True, "dns.failed"), [])
+    assert machines == {KEY: Machine(3, 0, 1, incident_id(PROBE, *KEY, 1), "dns.failed")}
 
 
 def test_an_open_machine_keeps_what_it_opened_with_and_forgets_the_good_when_bad() -> None:
     machines = {KEY: opened(2)}
-    turn(policy(), machines, 9 * STEP, Finding(*KEY, True, "dns_failed"), [])
+    turn(policy(), machines, 9 * STEP, Finding(*KEY, True, "dns.failed"), [])
     assert machines == {KEY: opened(0)}
 
 

@@ -31,31 +31,31 @@ def bad_task(outcome: str, reason: str, listing: Mapping[str, Task] | None) -> R
 GOOD = [("", False)]
 AVAILABILITY = [
     Row("a pass is good", result("p"), GOOD),
-    Row("a failure is bad, with its reason", result("f"), [("", True, "unexpected_status", "got 503")]),
+    Row("a failure is bad, with its reason", result("f"), [("", True, "http.status", "got 503")]),
     Row("an error is no evidence", result("e"), []),
     Row("a missed slot is no evidence", result("m"), []),
     Row("isError that a failed task explains is the task's to tell",
-        bad_task("f", "tool_error", {"a": OK, "b": FAILED}), GOOD),
-    Row("so is an expectation", bad_task("f", "expectation_failed", {"a": FAILED}), GOOD),
+        bad_task("f", "mcp.tool_error", {"a": OK, "b": FAILED}), GOOD),
+    Row("so is an expectation", bad_task("f", "expectation.failed", {"a": FAILED}), GOOD),
     Row("a stale task explains it, too",
-        bad_task("f", "tool_error", {"a": Task(ok=True, age=2 * MIN)}), GOOD, tasks={"*": MIN}),
+        bad_task("f", "mcp.tool_error", {"a": Task(ok=True, age=2 * MIN)}), GOOD, tasks={"*": MIN}),
     Row("isError with every task well is the probe's own",
-        bad_task("f", "tool_error", {"a": OK}), [("", True, "tool_error", "said so")]),
+        bad_task("f", "mcp.tool_error", {"a": OK}), [("", True, "mcp.tool_error", "said so")]),
     Row("isError with no task listed is the probe's own",
-        bad_task("f", "tool_error", {}), [("", True, "tool_error", "said so")]),
+        bad_task("f", "mcp.tool_error", {}), [("", True, "mcp.tool_error", "said so")]),
     Row("isError with no listing is the probe's own",
-        bad_task("f", "tool_error", None), [("", True, "tool_error", "said so")]),
+        bad_task("f", "mcp.tool_error", None), [("", True, "mcp.tool_error", "said so")]),
     Row("what the jobs' own incidents tell is not told again",
-        result("f", reason="job_overdue", jobs={"a": Trouble("job_overdue", "a is overdue")}), GOOD),
+        result("f", reason="job.overdue", jobs={"a": Trouble("job.overdue", "a is overdue")}), GOOD),
     Row("a failure with every job well is the probe's own",
-        result("f", reason="broker_unreachable", message="said so", jobs={}),
-        [("", True, "broker_unreachable", "said so")]),
+        result("f", reason="broker.unreachable", message="said so", jobs={}),
+        [("", True, "broker.unreachable", "said so")]),
     Row("what no task can cause is not explained by one",
-        bad_task("f", "tool_missing", {"a": FAILED}), [("", True, "tool_missing", "said so")]),
+        bad_task("f", "mcp.tool_missing", {"a": FAILED}), [("", True, "mcp.tool_missing", "said so")]),
 ]  # fmt: skip
 
 UNJUDGED = [
-    Row("an error is bad, with its reason", result("e"), [("", True, "internal_error", "our fault")]),
+    Row("an error is bad, with its reason", result("e"), [("", True, "watchdog.internal_error", "our fault")]),
     Row("a pass is good", result("p"), GOOD),
     Row("a failure is good: it was judged", result("f"), GOOD),
     Row("a missed slot is no evidence", result("m"), []),
@@ -70,30 +70,30 @@ TASK = [
     Row("no listing says nothing", result("p"), []),
     Row("an empty listing says nothing", listed(), []),
     Row("each task is a subject", listed(a=OK, b=OK), [("a", False), ("b", False)]),
-    Row("a failed one is bad", listed(a=FAILED), [("a", True, "task_failed", "task a failed: no space left")]),
-    Row("a failed one need not say why", listed(a=Task(ok=False)), [("a", True, "task_failed", "task a failed")]),
+    Row("a failed one is bad", listed(a=FAILED), [("a", True, "task.failed", "task a failed: no space left")]),
+    Row("a failed one need not say why", listed(a=Task(ok=False)), [("a", True, "task.failed", "task a failed")]),
     Row("failed comes before stale",
-        listed(a=Task(ok=False, age=9 * MIN)), [("a", True, "task_failed", "task a failed")], tasks={"a": MIN}),
+        listed(a=Task(ok=False, age=9 * MIN)), [("a", True, "task.failed", "task a failed")], tasks={"a": MIN}),
     Row("without a limit none is stale", listed(a=Task(ok=True, age=10**12)), [("a", False)]),
     Row("without a limit none has to run", listed(a=Task(ok=True, seen=10**12)), [("a", False)]),
     Row("at its limit a task is well", listed(a=Task(ok=True, age=MIN)), [("a", False)], tasks={"a": MIN}),
     Row("past its limit it is stale", listed(a=Task(ok=True, age=MIN + 1)),
-        [("a", True, "task_stale", f"task a is stale: last run 1{NB}min 1{NB}ms ago, limit 1{NB}min")],
+        [("a", True, "task.stale", f"task a is stale: last run 1{NB}min 1{NB}ms ago, limit 1{NB}min")],
         tasks={"a": MIN}),
     Row("the limit of its own name wins over the star", listed(a=Task(ok=True, age=2 * MIN)), [("a", False)],
         tasks={"*": MIN, "a": 3 * MIN}),
     Row("the star is every other task's limit", listed(b=Task(ok=True, age=2 * MIN)),
-        [("b", True, "task_stale", f"task b is stale: last run 2{NB}min ago, limit 1{NB}min")],
+        [("b", True, "task.stale", f"task b is stale: last run 2{NB}min ago, limit 1{NB}min")],
         tasks={"*": MIN, "a": 3 * MIN}),
     Row("one that never ran has one limit of grace", listed(a=Task(ok=True, seen=MIN)), [("a", False)],
         tasks={"a": MIN}),
     Row("and is bad past it", listed(a=Task(ok=True, seen=MIN + 1)),
-        [("a", True, "task_never_ran", f"task a never ran: first seen 1{NB}min 1{NB}ms ago, limit 1{NB}min")],
+        [("a", True, "task.never_ran", f"task a never ran: first seen 1{NB}min 1{NB}ms ago, limit 1{NB}min")],
         tasks={"a": MIN}),
     Row("one that never ran and was never seen before is well", listed(a=Task(ok=True)), [("a", False)],
         tasks={"a": MIN}),
     Row("a failing probe's listing counts", result("f", tasks={"a": FAILED}),
-        [("a", True, "task_failed", "task a failed: no space left")]),
+        [("a", True, "task.failed", "task a failed: no space left")]),
     Row("a listing beside an error of ours does not", result("e", tasks={"a": FAILED}), []),
 ]  # fmt: skip
 
@@ -101,13 +101,13 @@ MISSING = [
     Row("no listing says nothing", result("p"), [], tasks={"a": MIN}),
     Row("a named task that is listed is good, however it fares", listed(a=FAILED), [("a", False)], tasks={"a": MIN}),
     Row("a named task that is not listed is bad", listed(b=OK),
-        [("a", True, "task_missing", "task a is not in the server's list")], tasks={"a": MIN}),
+        [("a", True, "task.missing", "task a is not in the server's list")], tasks={"a": MIN}),
     Row("the star names none", listed(), [], tasks={"*": MIN}),
     Row("names after the star count, too, in the order of the configuration", listed(c=OK),
-        [("b", True, "task_missing", "task b is not in the server's list"), ("c", False)],
+        [("b", True, "task.missing", "task b is not in the server's list"), ("c", False)],
         tasks={"*": MIN, "b": MIN, "c": MIN}),
     Row("a failing probe's listing counts", result("f", tasks={}),
-        [("a", True, "task_missing", "task a is not in the server's list")], tasks={"a": MIN}),
+        [("a", True, "task.missing", "task a is not in the server's list")], tasks={"a": MIN}),
     Row("a listing beside an error of ours does not", result("e", tasks={}), [], tasks={"a": MIN}),
 ]  # fmt: skip
 
@@ -116,7 +116,7 @@ PREFERENCE = [
     Row("none configured says nothing", result("p", preferences={}), []),
     Row("each expression is a subject: good when it holds, else bad with what is wrong",
         result("p", preferences={"x < 1": "", "y < 1": "y < 1 is false: observed 2"}),
-        [("x < 1", False), ("y < 1", True, "preference_failed", "y < 1 is false: observed 2")]),
+        [("x < 1", False), ("y < 1", True, "preference.failed", "y < 1 is false: observed 2")]),
     Row("what comes beside an error of ours does not count", result("e", preferences={"x": "x is false"}), []),
 ]  # fmt: skip
 
@@ -148,14 +148,14 @@ def test_a_good_verdict_gives_no_reason(outcome: str) -> None:
 
 
 def test_one_fault_told_by_a_task_is_one_incident() -> None:
-    row = result("f", reason="tool_error", message="isError", tasks={"a": FAILED, "b": OK})
+    row = result("f", reason="mcp.tool_error", message="isError", tasks={"a": FAILED, "b": OK})
     out: list[Change] = []
     step(policy(), {}, row, out)
     assert told(out) == ["opened task[a] at 1: task_failed"]
 
 
 def test_availability_recovers_when_a_task_turns_out_to_be_the_cause() -> None:
-    refused, explained = result("f", 1), result("f", 2, reason="tool_error", message="isError", tasks={"a": FAILED})
+    refused, explained = result("f", 1), result("f", 2, reason="mcp.tool_error", message="isError", tasks={"a": FAILED})
     done = fold(policy(), {}, 0, [refused, explained], lambda _: True)
     assert told(done.changes) == [
         "opened availability at 1: unexpected_status",
@@ -208,7 +208,7 @@ def test_what_is_gone_is_good_once_for_each_subject() -> None:
     machine = Machine(1, 0, MIN, None)
     machines = {("task", "a"): machine, ("task", "b"): machine, ("preference", "a"): machine}
     said = gone(machines, result("p", tasks={"b": OK}), [Finding("task", "b", False)])
-    assert said == [Finding("task", "a", False, "gone")]
+    assert said == [Finding("task", "a", False, "subject.no_longer_listed")]
 
 
 def test_a_suspicion_of_what_is_gone_is_dropped() -> None:
@@ -239,7 +239,7 @@ def test_a_finding_without_a_listing_is_never_gone() -> None:
     assert list(machines) == [("availability", "")]
 
 
-LATE = {"a": Trouble("job_overdue", "a is overdue")}
+LATE = {"a": Trouble("job.overdue", "a is overdue")}
 
 
 def test_a_job_opens_and_resolves_at_once_whatever_after_and_recover_say() -> None:
@@ -249,7 +249,7 @@ def test_a_job_opens_and_resolves_at_once_whatever_after_and_recover_say() -> No
 
 
 def test_each_job_is_told_by_itself() -> None:
-    both = {**LATE, "b": Trouble("job_failed", "b failed")}
+    both = {**LATE, "b": Trouble("job.failed", "b failed")}
     rows = [result("f", 1, jobs=LATE), result("f", 2, jobs=both), result("f", 3, jobs={"b": both["b"]})]
     done = fold(policy(), {}, 0, rows, lambda _: True)
     assert told(done.changes) == [
@@ -260,7 +260,7 @@ def test_each_job_is_told_by_itself() -> None:
 
 
 def test_a_source_that_cannot_be_read_says_nothing_of_its_jobs() -> None:
-    rows = [result("f", 1, jobs=LATE), result("f", 2, reason="broker_unreachable"), result("e", 3), result("m", 4)]
+    rows = [result("f", 1, jobs=LATE), result("f", 2, reason="broker.unreachable"), result("e", 3), result("m", 4)]
     done = fold(policy(), {}, 0, rows, lambda _: True)
     assert told(done.changes) == [
         "opened job[a] at 1: job_overdue",
@@ -270,5 +270,5 @@ def test_a_source_that_cannot_be_read_says_nothing_of_its_jobs() -> None:
 
 
 def test_a_job_is_told_in_the_words_of_who_judged_it() -> None:
-    assert findings("job", result("f", jobs=LATE)) == [Finding("job", "a", True, "job_overdue", "a is overdue")]
+    assert findings("job", result("f", jobs=LATE)) == [Finding("job", "a", True, "job.overdue", "a is overdue")]
     assert findings("job", result("p", jobs={})) == []

@@ -23,8 +23,8 @@ from watchdog.wire import Mask, Wire
 
 Script = Callable[[Attempt], Awaitable[Observation]]
 GOOD = Observation(Outcome.PASS, duration=12.0)
-BAD = Observation(Outcome.FAIL, "unexpected_status", "got 503", duration=8.0)
-FLAKY = Observation(Outcome.FAIL, "connection_lost", "connection lost", retryable=True)
+BAD = Observation(Outcome.FAIL, "http.status", "got 503", duration=8.0)
+FLAKY = Observation(Outcome.FAIL, "connection.lost", "connection lost", retryable=True)
 
 
 async def good(_: Attempt) -> Observation:

@@ -33,10 +33,10 @@ class Runner:
 @pytest.mark.parametrize(
     ("what", "ahead", "begun", "reason"),
     [
-        ("a run in the middle", 0, True, "stopped"),
-        ("a run whose slot is still ahead", 900, True, "not_started"),
-        ("a run that was claimed this very moment", 0, False, "stopped"),
-        ("the same, with its slot still ahead", 900, False, "not_started"),
+        ("a run in the middle", 0, True, "missed.shutdown_during_run"),
+        ("a run whose slot is still ahead", 900, True, "missed.shutdown_before_run"),
+        ("a run that was claimed this very moment", 0, False, "missed.shutdown_during_run"),
+        ("the same, with its slot still ahead", 900, False, "missed.shutdown_before_run"),
     ],
 )
 async def test_what_we_stop_is_missed(what: str, ahead: int, begun: bool, reason: str) -> None:
@@ -66,5 +66,5 @@ async def test_a_run_that_finds_no_place_in_time_to_be_judged_is_missed(monkeypa
         dispatcher.start(Hosted(name="p", key="p", timeout="5m"), Slot(number, T0, "local", None), {})
     async with asyncio.timeout(20):
         missed = await told.get()
-    assert (missed.result.probe, missed.result.reason) == (2, "overloaded")
+    assert (missed.result.probe, missed.result.reason) == (2, "missed.overloaded")
     await dispatcher.stop(grace=0)

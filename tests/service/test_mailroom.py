@@ -167,7 +167,7 @@ async def test_what_somebody_may_be_mending_is_tried_again_for_as_long_as_that_t
 
 
 async def test_nothing_goes_to_a_destination_before_the_time_it_named(office: Office) -> None:
-    office.answers = [lambda: DeliveryError("rate_limited", "429", retry_after=90.0)]
+    office.answers = [lambda: DeliveryError("http.429", "429", retry_after=90.0)]
     break_it(office)
     await office.deliver()
     break_it(office, "pffp")  # a new notification, due at once, at the same destination

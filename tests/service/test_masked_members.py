@@ -38,7 +38,7 @@ def test_a_masked_value_in_a_task_keeps_its_limit_and_shows_in_no_target(
     seen = Observation(Outcome.PASS, tasks={"production-backup": Task(True, age=3_600_001)})
     report = Runner(Wire(), given.mask, wall, LagSentinel()).report(Slot(1, T0, "local", None), seen)
     bad = [(f.rule, f.subject, f.reason) for f in judge(member.policy, report.result) if f.bad]
-    assert bad == [("task", "•••-backup", "task_stale")]
+    assert bad == [("task", "•••-backup", "task.stale")]
 
 
 async def test_what_runs_shows_no_masked_value_in_a_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

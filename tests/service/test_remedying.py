@@ -39,7 +39,7 @@ class Ward:
         self.wire = Wire()
         store = Remedies(self.lab.database, self.lab.fleet)
         self.remedying = Remedying(store, self.storage, probes, self.wire, self.mask, lambda: SLOT + 1_000)
-        wrong = {self.mask(subject): Trouble("job_stuck", "it is stuck", "7")}
+        wrong = {self.mask(subject): Trouble("job.stuck", "it is stuck", "7")}
         for probe in probes:
             self.lab.record(result(probe, SLOT, Outcome.FAIL, jobs=wrong))
 
@@ -89,7 +89,7 @@ async def test_told_to_stop_it_ends_what_it_does_and_begins_nothing(tmp_path: Pa
         assert ward.states() == ["done", "done"]
         await busy
         for probe in ward.lab.ids:
-            ward.lab.record(result(probe, SLOT + 1, Outcome.FAIL, jobs={"ledger": Trouble("job_stuck", "", "8")}))
+            ward.lab.record(result(probe, SLOT + 1, Outcome.FAIL, jobs={"ledger": Trouble("job.stuck", "", "8")}))
         await ward.remedying.remedy()
     assert len(ops.heard) == 2
 

@@ -58,11 +58,11 @@ async def trip() -> None:
 @pytest.mark.parametrize(
     ("what", "script", "outcome", "reason"),
     [
-        ("a target that hangs", hang, Outcome.FAIL, "timeout"),
-        ("the same, and then a bug of ours", trip_while_clearing_up, Outcome.ERROR, "internal_error"),
-        ("a timeout of our own making, before the deadline", give_up, Outcome.ERROR, "internal_error"),
-        ("a cancellation of something inside", let_a_cancellation_out, Outcome.ERROR, "internal_error"),
-        ("a bug of ours", trip, Outcome.ERROR, "internal_error"),
+        ("a target that hangs", hang, Outcome.FAIL, "timeout.exceeded"),
+        ("the same, and then a bug of ours", trip_while_clearing_up, Outcome.ERROR, "watchdog.internal_error"),
+        ("a timeout of our own making, before the deadline", give_up, Outcome.ERROR, "watchdog.internal_error"),
+        ("a cancellation of something inside", let_a_cancellation_out, Outcome.ERROR, "watchdog.internal_error"),
+        ("a bug of ours", trip, Outcome.ERROR, "watchdog.internal_error"),
     ],
 )
 async def test_what_a_run_comes_to(what: str, script: Any, outcome: Outcome, reason: str) -> None:

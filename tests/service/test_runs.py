@@ -69,7 +69,7 @@ async def test_all_attempts_share_one_deadline_and_one_key() -> None:
     assert 1 < len(left) < 4, "0.2 s and 0.4 s are waited in between; 0.8 s more would be too long"
     assert sorted(left, reverse=True) == left
     assert 0 < left[-1] < left[0] <= 1
-    assert result.reason == "connection_lost"
+    assert result.reason == "connection.lost"
     assert {attempt.idempotency_key for attempt in target.attempts} == {idempotency_key("api", T0)}
     assert {(attempt.slot, attempt.started) for attempt in target.attempts} == {(T0, T0 + 5)}
 
@@ -90,15 +90,15 @@ async def test_a_hang_in_the_last_attempt_is_a_timeout_within_the_deadline() -> 
 
     result = (await run(scripted(script=script, retries=5, timeout="700ms"))).result
     assert time.monotonic() - begun < 1.7
-    assert (result.outcome, result.reason, result.duration) == (Outcome.FAIL, "timeout", 700)
+    assert (result.outcome, result.reason, result.duration) == (Outcome.FAIL, "timeout.exceeded", 700)
     assert result.measurements["attempts"] == 2
 
 
 @pytest.mark.parametrize(
     ("what", "after", "reason"),
     [
-        ("a timeout while our own loop stood still says nothing of the target", hang, "loop_late"),
-        ("what the target did say still counts", Target(BAD), "unexpected_status"),
+        ("a timeout while our own loop stood still says nothing of the target", hang, "watchdog.loop_late"),
+        ("what the target did say still counts", Target(BAD), "http.status"),
     ],
 )
 async def test_our_own_standstill(what: str, after: object, reason: str) -> None:
@@ -109,7 +109,7 @@ async def test_our_own_standstill(what: str, after: object, reason: str) -> None
 
     result = (await run(scripted(script=script, timeout="1s"))).result
     assert result.reason == reason, what
-    assert result.outcome is (Outcome.ERROR if reason == "loop_late" else Outcome.FAIL)
+    assert result.outcome is (Outcome.ERROR if reason == "watchdog.loop_late" else Outcome.FAIL)
 
 
 async def test_its_own_cancellation_gets_out() -> None:
@@ -143,7 +143,7 @@ RAW = f"<b>{SECRET}\0\x1b[31m\ud800 aHVzaC1odXNo \u202e"
 async def test_nothing_raw_gets_further() -> None:
     seen = Observation(
         Outcome.FAIL,
-        "expectation_failed",
+        "expectation.failed",
         RAW * 100,
         measurements={"server": RAW * 100, "n": 3},
         tasks={RAW * 100: Task(False, status=RAW * 100, error=RAW * 100)},

@@ -25,8 +25,8 @@ from watchdog.store.tables import incidents, outbox, results, schedule
 
 __all__ = ["without_ticks"]
 
-FAIL, PASS = ("fail", "unexpected_status"), ("pass", "")
-STOPPED, NOT_STARTED = ("missed", "stopped"), ("missed", "not_started")
+FAIL, PASS = ("fail", "http.status"), ("pass", "")
+STOPPED, NOT_STARTED = ("missed", "missed.shutdown_during_run"), ("missed", "missed.shutdown_before_run")
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ async def test_what_is_bad_or_ends_something_bad_does_not_wait_for_the_tick(hous
         made.service.take(first)
         await asyncio.sleep(0.05)
         assert made.outcomes() == []
-        made.service.take(second._replace(result=second.result._replace(outcome=Outcome.FAIL, reason="timeout")))
+        made.service.take(second._replace(result=second.result._replace(outcome=Outcome.FAIL, reason="timeout.exceeded")))
         await until(lambda: len(made.outcomes()) == 2)
         made.service.take(third)
         await until(lambda: len(made.outcomes()) == 3)
@@ -191,7 +191,7 @@ async def test_one_result_that_cannot_be_stored_takes_no_other_with_it(
         made.now += 4 * EVERY
         with capture_logs() as log:
             await made.service.record()
-        assert made.outcomes() == [PASS, ("error", "internal_error"), PASS]
+        assert made.outcomes() == [PASS, ("error", "watchdog.internal_error"), PASS]
         (told,) = [line for line in log if line["log_level"] == "error"]
         assert (told["event"], told["probe"], told["slot"]) == ("result_dropped", "api", poison.slot)
         assert told["why"] in {"DataError", "OverflowError"}
@@ -239,7 +239,7 @@ async def test_what_waits_for_a_database_that_went_away_amid_single_results_is_s
         made.now += 4 * EVERY
         await made.service._tick(made.service.record)()
         await made.service.record()
-        assert made.outcomes() == [("error", "internal_error"), PASS, PASS]
+        assert made.outcomes() == [("error", "watchdog.internal_error"), PASS, PASS]
 
 
 async def test_what_waits_is_bounded_and_what_is_dropped_is_counted(

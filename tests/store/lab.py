@@ -164,7 +164,7 @@ class Lab:
 
 def result(probe: int, slot: int, outcome: str | Outcome = Outcome.PASS, **more: Any) -> Result:
     told = Outcome(outcome)
-    reason = {"fail": "unexpected_status", "error": "internal_error"}.get(told, "")
+    reason = {"fail": "http.status", "error": "watchdog.internal_error"}.get(told, "")
     made = Result(probe, slot, HERE, told, reason, "got 503" if told is Outcome.FAIL else "", 182)
     return made._replace(**more)
 

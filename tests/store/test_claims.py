@@ -68,9 +68,9 @@ def test_what_a_probe_remembers_comes_with_its_slot(database: Database) -> None:
     [
         (0, [EVERY], []),
         (40_000, [EVERY], []),  # lateness has just not passed: run it, late as it is
-        (40_001, [], [(EVERY, "skipped", 1)]),  # it could not be judged any more
-        (EVERY, [2 * EVERY], [(EVERY, "skipped", 1)]),  # the newest only: no burst
-        (4 * EVERY + 41_000, [], [(EVERY, "skipped", 5)]),  # one row for all of them
+        (40_001, [], [(EVERY, "missed.skipped", 1)]),  # it could not be judged any more
+        (EVERY, [2 * EVERY], [(EVERY, "missed.skipped", 1)]),  # the newest only: no burst
+        (4 * EVERY + 41_000, [], [(EVERY, "missed.skipped", 5)]),  # one row for all of them
     ],
 )
 def test_slots_that_nobody_ran(
@@ -99,7 +99,7 @@ def test_slots_on_either_side_of_a_gap_are_counted(database: Database) -> None:
     lab.timekeeper.beat(T0 + 75_000)
     lab.mark(T0 + 98_000)
     assert lab.claim(T0 + 98_000) == [], "90 is 8 s late, 100 is 2 s ahead"
-    assert missed(lab) == [(10_000, "skipped", 4)], "10, 20, 80 and 90; 30 to 70 were in the gap"
+    assert missed(lab) == [(10_000, "missed.skipped", 4)], "10, 20, 80 and 90; 30 to 70 were in the gap"
 
 
 def test_a_row_of_skipped_slots_waits_for_the_run_before_it(database: Database) -> None:
@@ -110,7 +110,7 @@ def test_a_row_of_skipped_slots_waits_for_the_run_before_it(database: Database) 
     lab.feed(*series(probe, "f", T0, TEN))  # hot: every row is folded from here on
     lab.claim(T0 + 20_000)  # flying
     (last,) = lab.claim(T0 + 45_000)  # 30 was skipped
-    assert missed(lab) == [(30_000, "skipped", 1)]
+    assert missed(lab) == [(30_000, "missed.skipped", 1)]
     assert lab.record(result(probe, last.at, "fail", prev=last.prev), now=T0 + 46_000) == [], "20 is still awaited"
     (change,) = lab.record(result(probe, T0 + 20_000, "fail", prev=T0 + 10_000), now=T0 + 47_000)
     assert change.slot == T0 + 20_000
@@ -151,7 +151,7 @@ def test_a_slot_in_the_air_is_settled_by_its_row_or_by_its_lateness(database: Da
     ticks(lab, T0, SLOT + 1, silent=True)
     assert lab.row(schedule)["flying"] == f"[{SLOT}]"
     ticks(lab, SLOT + 1_000, SLOT + EVERY + 1, silent=True)
-    assert missed(lab) == [(EVERY, "lost", 1)]
+    assert missed(lab) == [(EVERY, "missed.result_lost", 1)]
     assert lab.row(schedule)["flying"] == f"[{SLOT + EVERY}]"
     lab.record(result(probe, SLOT + EVERY, prev=SLOT))
     ticks(lab, SLOT + EVERY + 500, SLOT + 2 * EVERY + 1, silent=True)
@@ -164,7 +164,7 @@ def test_runs_that_overlap_all_stay_in_the_air(database: Database) -> None:
     ticks(lab, T0, T0 + 50_001, silent=True)
     assert lab.row(schedule)["flying"] == str([T0 + k * TEN for k in (1, 2, 3, 4, 5)])
     ticks(lab, T0 + 50_500, T0 + 60_001, silent=True)
-    assert missed(lab) == [(10_000, "lost", 1)]
+    assert missed(lab) == [(10_000, "missed.result_lost", 1)]
 
 
 def test_the_sweep_records_what_a_crash_left_without_waiting_for_the_next_claim(database: Database) -> None:
@@ -178,7 +178,7 @@ def test_the_sweep_records_what_a_crash_left_without_waiting_for_the_next_claim(
     lab.record(result(lab.id("often"), start), now=start + 300)
     lab.claims.sweep(start + 40_000)
     assert [(row["probe"], row["reason"]) for row in lab.rows(results, results.c.outcome == Outcome.MISSED)] == [
-        (lab.id("daily"), "lost")
+        (lab.id("daily"), "missed.result_lost")
     ]
     lab.claims.sweep(start + 80_000)
     assert len(lab.rows(results)) == 2
@@ -198,7 +198,7 @@ def test_cron_runs_in_its_time_zone_and_goes_on_from_its_newest_slot(database: D
     first = (T0 // five + 1) * five
     assert [s.at for s in lab.claim(first - 1_000)] == [first]
     assert [s.at for s in lab.claim(first + 3 * five + 10_000)] == [first + 3 * five]
-    assert missed(lab) == [(first - T0, "lost", 1), (first + five - T0, "skipped", 2)]
+    assert missed(lab) == [(first - T0, "missed.result_lost", 1), (first + five - T0, "missed.skipped", 2)]
 
 
 # ------------------------------------------------------------------------------------------------ looking again sooner
@@ -228,7 +228,7 @@ def test_no_recheck_where_a_later_run_has_begun_already(database: Database) -> N
     lab.claims.hasten({lab.ids[0]: T0 + 10_000 + 5_000})
     taken = ticks(lab, T0 + 30_500, T0 + 50_001)
     assert [s.at - T0 for s in taken] == [40_000, 50_000], "no slot twice"
-    assert [row for row in missed(lab) if row[1] == "skipped"] == []
+    assert [row for row in missed(lab) if row[1] == "missed.skipped"] == []
 
 
 def test_rechecks_of_probes_that_are_not_planned_are_ignored(database: Database) -> None:
@@ -257,7 +257,7 @@ def test_slots_that_nobody_may_run_any_more_fill_no_batch(database: Database) ->
     lab.mark(now - 1_000)
     assert [s.probe for s in lab.claim(now, 2)] == [lab.id("new")]
     assert watermark(lab) == now
-    assert missed(lab) == [(1_000, "skipped", 1)] * 5
+    assert missed(lab) == [(1_000, "missed.skipped", 1)] * 5
 
 
 def test_what_has_waited_longest_is_claimed_first(database: Database) -> None:

@@ -94,7 +94,7 @@ def test_what_a_removed_probe_left_open_is_resolved_and_told_to_whoever_was_told
     others = Routes({"new": ("new/slack",)}, quiet=routes.quiet)
     second = again(first, member("stays", after=1), routes=others)
     row = second.row(incidents, incidents.c.id == opened.incident)
-    assert (row["resolved_at"], row["resolved_slot"], row["resolution"]) == (LATER, LATER, "removed")
+    assert (row["resolved_at"], row["resolved_slot"], row["resolution"]) == (LATER, LATER, "probe.removed")
     assert [r["probe"] for r in second.rows(incidents, incidents.c.resolved_at.is_(None))] == [stays]
     told = [(r["destination"], r["event"]) for r in second.rows(outbox, outbox.c.incident == opened.incident)]
     assert told == [("oncall/email", "opened"), ("oncall/slack", "opened"), ("oncall/slack", "resolved")]
@@ -127,7 +127,7 @@ def test_more_probes_go_than_fit_into_one_step(database: Database) -> None:
     first.record(*[result(p, SLOT, "fail") for p in first.ids[:600]])
     again(first)
     assert first.rows(cursors) == first.rows(incidents, incidents.c.resolved_at.is_(None)) == []
-    assert len(first.rows(incidents, incidents.c.resolution == "removed")) == 600
+    assert len(first.rows(incidents, incidents.c.resolution == "probe.removed")) == 600
 
 
 def test_what_a_crash_left_of_a_removal_is_finished_by_the_next_start(
@@ -141,7 +141,7 @@ def test_what_a_crash_left_of_a_removal_is_finished_by_the_next_start(
     assert first.row(incidents)["resolved_at"] is None
     second = again(first, member("goes", after=1), now=LATER + EVERY)
     row = first.row(incidents)
-    assert (row["resolved_at"], row["resolution"]) == (LATER + EVERY, "removed")
+    assert (row["resolved_at"], row["resolution"]) == (LATER + EVERY, "probe.removed")
     assert second.live(second.ids[0]) == {}
 
 
@@ -201,7 +201,7 @@ def test_a_probe_of_another_kind_begins_anew(database: Database) -> None:
     lab = again(first, http, member("other", after=1), now=LATER + 1_000, routes=first.routes).without_gaps()
     assert lab.id("api") == probe
     ended = lab.row(incidents, incidents.c.probe == probe)
-    assert (ended["resolved_at"], ended["resolution"]) == (LATER + 1_000, "removed")
+    assert (ended["resolved_at"], ended["resolution"]) == (LATER + 1_000, "probe.removed")
     assert [r["event"] for r in lab.rows(outbox, outbox.c.incident == ended["id"])] == ["opened", "resolved"]
     assert lab.row(incidents, incidents.c.probe == other)["resolved_at"] is None
     row = lab.row(probes, probes.c.id == probe)

@@ -61,7 +61,7 @@ def test_an_hour_is_summed_up_whole(database: Database) -> None:
     a, b = lab.ids
     fill(lab, a, H, "ppfemp" + "pp....")
     fill(lab, b, H, "ffffff")
-    lab.record(Result(b, H + 1, "local", result(b, H, "missed").outcome, "skipped", n=41), now=H + HOUR)
+    lab.record(Result(b, H + 1, "local", result(b, H, "missed").outcome, "missed.skipped", n=41), now=H + HOUR)
     assert drain(database, H + HOUR) == 2
     assert rolled(lab)[a, 0] == (3, 1, 1, 1, 100 + 101 + 105, 105)
     assert rolled(lab)[b, 0] == (0, 6, 0, 41, 0, None)

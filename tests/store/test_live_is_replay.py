@@ -73,14 +73,14 @@ def cases(draw: st.DrawFn) -> Case:
         before, prev = prev, slot
         if outcome is None:  # killed: a sweep records it once its lateness has passed, or never
             if draw(st.booleans()):
-                lost = Result(1, slot, HERE, Outcome.MISSED, "lost")
+                lost = Result(1, slot, HERE, Outcome.MISSED, "missed.result_lost")
                 arrivals.append((alive.deadline(slot, lateness + draw(st.integers(0, 2 * EVERY))), lost))
             continue
         tasks = None
         if limits and outcome is not Outcome.ERROR:
             tasks = {n: Task(draw(st.booleans()), 5_000) for n in draw(st.sampled_from(["ab", "a", ""]))}
         preferences = draw(st.sampled_from([None, {"x": ""}, {"x": "x is false"}])) if outcome is Outcome.PASS else None
-        reason = draw(st.sampled_from(["tool_error", "unexpected_status"])) if outcome is not Outcome.PASS else ""
+        reason = draw(st.sampled_from(["mcp.tool_error", "http.status"])) if outcome is not Outcome.PASS else ""
         seen = Result(1, slot, HERE, outcome, reason, "x", 100, tasks=tasks, preferences=preferences, prev=before)
         at = alive.deadline(slot, draw(st.integers(0, int(lateness * 1.2))))  # some are too late to be judged
         arrivals += [(at, seen)] + [(at + draw(st.integers(0, 2 * EVERY)), seen)] * draw(st.integers(0, 1))

@@ -74,7 +74,7 @@ def test_everything_of_a_result_comes_back(database: Database) -> None:
         lab.ids[0], SLOT, phases={"dns": 1.2, "connect": 3.4}, measurements={"n": 4, "ok": True, "x": None, "f": 1.5},
         tasks=tasks, preferences={"elapsed_ms <= 800": ""}, prev=T0, message="fine",
     )  # fmt: skip
-    bare = result(lab.ids[0], SLOT + EVERY, "missed", reason="lost", n=7, duration=None)
+    bare = result(lab.ids[0], SLOT + EVERY, "missed", reason="missed.result_lost", n=7, duration=None)
     listed = result(lab.ids[0], SLOT + 2 * EVERY, tasks={}, preferences={})
     lab.record(full, bare, listed, now=SLOT + 300)
     with lab.database.read() as connection:
@@ -212,7 +212,7 @@ def test_rules_of_one_probe_open_each_for_itself(database: Database) -> None:
     well = {"nightly": Task(True, 1), "a": Task(True, 1), "c": Task(True, 1)}
     changes = lab.record(result(probe, SLOT + EVERY, tasks=well, preferences={}))
     assert sorted((c.subject, c.reason) for c in changes) == [
-        ("a", ""), ("b", "gone"), ("elapsed_ms <= 1", "gone"), ("nightly", "")
+        ("a", ""), ("b", "subject.no_longer_listed"), ("elapsed_ms <= 1", "subject.no_longer_listed"), ("nightly", "")
     ]  # fmt: skip
     assert lab.rows(findings) == []
 
@@ -230,7 +230,7 @@ def test_an_incident_keeps_what_was_decided_and_why(database: Database) -> None:
     assert row["id"] == change.incident
     assert (row["since"], row["slot"], row["opened_at"]) == (SLOT, SLOT + EVERY, SLOT + EVERY + 300)
     assert (row["reason"], row["message"], row["needed"], row["severity"]) == (
-        "unexpected_status", "got 503", 2, "warning"
+        "http.status", "got 503", 2, "warning"
     )  # fmt: skip
     assert row["route"] == '["no routes: every receiver is told: oncall"]'
     assert (row["resolved_at"], row["resolved_slot"], row["resolution"]) == (None, None, "")
@@ -239,9 +239,9 @@ def test_an_incident_keeps_what_was_decided_and_why(database: Database) -> None:
 def test_a_job_needs_no_second_bad_slot(database: Database) -> None:
     lab = Lab(database, [member(after=3)])
     (probe,) = lab.ids
-    lab.record(result(probe, T0 + EVERY, Outcome.FAIL, jobs={"ledger": Trouble("job_stuck", "ledger is stuck")}))
+    lab.record(result(probe, T0 + EVERY, Outcome.FAIL, jobs={"ledger": Trouble("job.stuck", "ledger is stuck")}))
     row = lab.row(incidents)
-    assert (row["subject"], row["reason"], row["needed"]) == ("ledger", "job_stuck", 1)
+    assert (row["subject"], row["reason"], row["needed"]) == ("ledger", "job.stuck", 1)
 
 
 def test_a_batch_that_does_not_commit_leaves_nothing(database: Database) -> None:

@@ -98,7 +98,7 @@ def test_what_the_pause_killed_is_missed(database: Database) -> None:
     process.run(process.now + 130_000)
     assert process.changes == []
     assert missed(lab) == (in_the_air, in_the_air)
-    assert {r["reason"] for r in lab.rows(results, results.c.outcome == Outcome.MISSED)} == {"lost"}
+    assert {r["reason"] for r in lab.rows(results, results.c.outcome == Outcome.MISSED)} == {"missed.result_lost"}
 
 
 def test_one_probe_that_falls_silent_is_stale_once(database: Database) -> None:

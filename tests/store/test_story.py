@@ -36,7 +36,7 @@ def test_a_target_that_is_down(database: Database) -> None:
     assert seen == Story(
         event=Event.OPENED,
         incident=Incident(
-            incident.id, probe, "availability", "", Severity.CRITICAL, at(3), at(5) + 300, "unexpected_status", GOT
+            incident.id, probe, "availability", "", Severity.CRITICAL, at(3), at(5) + 300, "http.status", GOT
         ),
         probe=lab.fleet[probe].info,
         now=at(5) + 400,
@@ -45,9 +45,9 @@ def test_a_target_that_is_down(database: Database) -> None:
         last_good=Run(at(2), PASS, 182),
         recent=tuple(Run(at(i), o, 182) for i, o in enumerate([PASS, PASS, FAIL, FAIL, FAIL], 1)),
         first_bad=Sample(
-            at(3), HERE, FAIL, "unexpected_status", GOT, 182, Evidence({"status": 503}, "first")
+            at(3), HERE, FAIL, "http.status", GOT, 182, Evidence({"status": 503}, "first")
         ),
-        latest=Sample(at(5), HERE, FAIL, "unexpected_status", GOT, 182, Evidence({"status": 503}, "last")),
+        latest=Sample(at(5), HERE, FAIL, "http.status", GOT, 182, Evidence({"status": 503}, "last")),
         location=HERE,
         link=f"https://status.example/incidents/{incident.id}",
     )  # fmt: skip
@@ -87,7 +87,7 @@ def test_a_task_that_fails(database: Database, outcome: str) -> None:
     """Its server answers, and may call that an error: only the results in which the task was bad are counted."""
     lab = Lab(database, [member(after=2, task_limits={"*": 60_000})])
     well, stale, failed = Task(True, 1_000), Task(True, 90_000), Task(False, 1_000, None, "", "boom")
-    reason = "" if outcome == "pass" else "tool_error"
+    reason = "" if outcome == "pass" else "mcp.tool_error"
     changes = []
     for i, nightly in enumerate([well, failed, stale, well, failed, well, well], 1):
         good = nightly is well
@@ -100,7 +100,7 @@ def test_a_task_that_fails(database: Database, outcome: str) -> None:
     seen = told(lab, changes[0].incident)
     assert (seen.incident.rule, seen.incident.subject, seen.incident.since) == ("task", "nightly", at(2))
     assert seen.incident.message.startswith("task nightly is stale: last run 1")
-    assert seen.incident.reason == "task_stale"
+    assert seen.incident.reason == "task.stale"
     assert seen.probe.task_limits == {"*": 60_000}
     assert (seen.streak, seen.needed) == (3, 2)
     assert seen.last_good == Run(at(1), PASS, 182)
@@ -135,7 +135,7 @@ def test_what_we_could_not_judge(database: Database) -> None:
     lab = Lab(database, [member(after=2)])
     (opened,) = lab.feed(*series(lab.ids[0], "peeme"))
     seen = told(lab, opened.incident)
-    assert (seen.incident.rule, seen.incident.reason, seen.streak) == ("unjudged", "internal_error", 3)
+    assert (seen.incident.rule, seen.incident.reason, seen.streak) == ("unjudged", "watchdog.internal_error", 3)
 
 
 def test_recent_runs_are_the_newest_without_slots_that_nobody_ran(database: Database) -> None:
@@ -172,7 +172,7 @@ def test_a_story_outlives_its_probe_and_its_results(database: Database) -> None:
         connection.execute(sa.delete(results))
         connection.execute(sa.delete(evidence))
     seen = told(lab, opened.incident, Event.RESOLVED)
-    assert (seen.incident.resolution, seen.probe.key) == ("removed", "api")
+    assert (seen.incident.resolution, seen.probe.key) == ("probe.removed", "api")
     assert (seen.first_bad, seen.latest, seen.last_good, seen.recent, seen.streak) == (None, None, None, (), 0)
 
 

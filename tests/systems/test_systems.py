@@ -62,22 +62,22 @@ async def test_the_stage_that_a_job_did_not_reach_is_named(application: Applicat
 
         await mended()
         assert await look() == [
-            Wrong("availability", "", "not_picked_up", "not picked up in 3 s"),
-            Wrong("availability", "", "not_finished", "not finished in 3 s"),
+            Wrong("availability", "", "canary.not_picked_up", "not picked up in 3 s"),
+            Wrong("availability", "", "canary.not_finished", "not finished in 3 s"),
         ]
 
         await mended()
         with application.worker("stall", CONCURRENCY="2"):
             found = await look()
-        assert {one.reason for one in found} == {"progress_stalled"}
+        assert {one.reason for one in found} == {"canary.progress_stalled"}
         assert all(one.message.startswith("stuck at 40 of 100 for 2") for one in found)
         application.forget(f"bull:{QUEUE}:*")
 
         await mended()
         with application.worker("throw"):
             assert await look() == [
-                Wrong("availability", "", "job_failed", "the job failed: no template for export"),
-                Wrong("availability", "", "job_failed", "the job failed: no template for health"),
+                Wrong("availability", "", "job.failed", "the job failed: no template for export"),
+                Wrong("availability", "", "job.failed", "the job failed: no template for health"),
             ]
 
 
@@ -97,11 +97,11 @@ async def test_each_task_that_is_not_right_is_named(application: Application, tm
         failed = {"ok": False, "last_run_at": wall(), "last_run_error": "the mail server said 451"}
         application.record(**{**well, "mail": failed, "registry_sync": ran(HOUR)}, backfill=never)
         never_ran, *others = await watch.look(3, later=27 * HOUR)
-        assert never_ran[:3] == ("task", "backfill", "task_never_ran")
+        assert never_ran[:3] == ("task", "backfill", "task.never_ran")
         assert never_ran.message.startswith("task backfill never ran: first seen 27 h ")
         assert others == [
-            Wrong("task", "mail", "task_failed", "task mail failed: the mail server said 451"),
-            Wrong("task", "registry_sync", "task_stale", "task registry_sync is stale: last run 1 h ago, limit 15 min"),
+            Wrong("task", "mail", "task.failed", "task mail failed: the mail server said 451"),
+            Wrong("task", "registry_sync", "task.stale", "task registry_sync is stale: last run 1 h ago, limit 15 min"),
         ]
 
         application.record(**well, backfill=ran(0))
@@ -123,7 +123,7 @@ async def test_the_count_that_is_too_high_is_named(application: Application, tmp
         assert await watch.look(3) == []
         await enqueue(1)
         (found,) = await watch.look(3)
-        assert found[:3] == ("availability", "", "expectation_failed")
+        assert found[:3] == ("availability", "", "expectation.failed")
         assert found.message == "got 503: body.queue.waiting <= 200 is false: observed 201"
 
         with application.worker("return", CONCURRENCY="20"):
@@ -152,7 +152,7 @@ async def test_repeatable_jobs_are_named_when_their_worker_stops(application: Ap
             assert await watch.look() == []
         await until(lambda: wall() - due() > 4_100)
         (found,) = await watch.look()
-        assert found[:3] == ("job", "digest", "job_overdue")
+        assert found[:3] == ("job", "digest", "job.overdue")
         assert found.message.startswith("digest is overdue: ")
 
         with worker("hang") as working:
@@ -161,7 +161,7 @@ async def test_repeatable_jobs_are_named_when_their_worker_stops(application: Ap
             working.kill()
         application.forget("bull:digests:*:lock")  # which a worker that is gone does not renew
         (found,) = await watch.look()
-        assert found[:3] == ("job", "digest", "job_stalled")
+        assert found[:3] == ("job", "digest", "job.stalled")
         assert found.message.endswith("and its worker is gone")
 
 
@@ -198,11 +198,11 @@ async def test_jobs_of_a_table_are_named_when_late_or_stuck_and_put_back_by_a_re
                 "UPDATE scheduled_jobs SET started_at = now() - interval '2 hours' WHERE status = 'running'",
             )
             late, stuck = await watch.look()
-            assert late[:3] == ("job", "daily-report", "job_overdue")
+            assert late[:3] == ("job", "daily-report", "job.overdue")
             assert late.message.startswith("daily-report is overdue: due ")
             assert late.message.endswith(", 26 h ago")
             message = "reconcile-ledger is stuck: running for 2 h on app-3, limit 1 h"
-            assert stuck == Wrong("job", "reconcile-ledger", "job_stuck", message)
+            assert stuck == Wrong("job", "reconcile-ledger", "job.stuck", message)
 
             await watch.service.tasks["remedy"].run()
             assert [one.subject for one in await watch.look()] == ["daily-report"], "it is put back, and no other"
@@ -246,7 +246,7 @@ async def test_jobs_of_cron_that_fail_or_stay_away_are_named(tmp_path: Path, mon
             await until(lambda: all(probe.last for probe in watched.ask(standings)))
             await backup(3)
             failed = "Nightly backup failed: exit code 3: no space left"
-            await told(Wrong("job", "Nightly backup", "job_failed", failed))
+            await told(Wrong("job", "Nightly backup", "job.failed", failed))
             await backup(0)
             await told()
 
@@ -254,7 +254,7 @@ async def test_jobs_of_cron_that_fail_or_stay_away_are_named(tmp_path: Path, mon
             due = noon.astimezone(UTC) + timedelta(hours=15)
             late = f"Nightly backup is overdue: due {due:%H:%M}, 12 h"
             never = f"Ledger export never ran: due {due + timedelta(hours=1):%H:%M}, 11 h"
-            never_ran = Wrong("job", "Ledger export", "job_never_ran", never)
-            await told(never_ran, Wrong("job", "Nightly backup", "job_overdue", late))
+            never_ran = Wrong("job", "Ledger export", "job.never_ran", never)
+            await told(never_ran, Wrong("job", "Nightly backup", "job.overdue", late))
             await backup(0)
             await told(never_ran)

@@ -31,11 +31,11 @@ def backlog() -> Book:
         told = {"waiting": waiting, "active": 4, "delayed": 1_240, "failed": 12, "consumers": 2, "oldest": 22 * MINUTE}
         slot = newest - ago * MINUTE
         if ago < 5:
-            book.result(id, slot, Outcome.FAIL, WHY, "queue_over", 6, measurements=told, phases={"read": 6})
+            book.result(id, slot, Outcome.FAIL, WHY, "queue.threshold", 6, measurements=told, phases={"read": 6})
         elif ago != 60:
             book.result(id, slot, took=5, measurements=told, phases={"read": 5})
         else:
-            book.result(id, slot, Outcome.FAIL, "broker unreachable", "broker_unreachable", None)
+            book.result(id, slot, Outcome.FAIL, "broker unreachable", "broker.unreachable", None)
     limits = {
         "waiting": {"at": 200, "lasting": 10 * MINUTE, "since": newest - 14 * MINUTE},
         "failed": {"at": 50, "lasting": 0},
@@ -43,5 +43,5 @@ def backlog() -> Book:
         "draining": {"at": 0, "lasting": 10 * MINUTE, "since": newest - 3 * MINUTE, "head": "b7c1"},
     }
     book.rows["memory"].append({"probe": id, "key": "queue", "value": json.dumps(limits)})
-    book.incident(id, "availability", WHY, newest - 4 * MINUTE, reason="queue_over")
+    book.incident(id, "availability", WHY, newest - 4 * MINUTE, reason="queue.threshold")
     return book

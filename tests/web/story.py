@@ -83,15 +83,15 @@ def api(book: Book, good: int = NOW) -> None:
         }
         kept = Evidence(facts, BAD_BODY if bad else GOOD_BODY) if bad or slot in (down - MINUTE, good) else None
         preferences = {"elapsed_ms <= 800": f"elapsed_ms <= 800 is false: observed {took}" if bad else ""}
-        said = (Outcome.FAIL, "got 503", "expectation_failed") if bad else (Outcome.PASS, "", "")
+        said = (Outcome.FAIL, "got 503", "expectation.failed") if bad else (Outcome.PASS, "", "")
         book.result(id, slot, *said, took, evidence=kept, phases=phases, preferences=preferences)
-    book.incident(id, "availability", "got 503", at("09:02", 9), until=at("09:16", 9), reason="expectation_failed")
+    book.incident(id, "availability", "got 503", at("09:02", 9), until=at("09:16", 9), reason="expectation.failed")
     book.incident(id, "preference", "elapsed_ms <= 800 is false", at("12:00", 76), until=at("12:22", 76))
     book.incident(id, "availability", "timed out", at("10:00", 48), until=at("10:09", 48))
     route = ("route 1 matches: oncall, pager, chat told", "route 1 does not continue")
     incident = book.incident(
         id, "availability", "got 503", down, after=MINUTE, needed=2, severity=Severity.CRITICAL,
-        reason="expectation_failed", route=route, until=good + MINUTE if over else None,
+        reason="expectation.failed", route=route, until=good + MINUTE if over else None,
     )  # fmt: skip
     book.named["down"] = incident
     opened = at("01:49:02")
@@ -118,7 +118,7 @@ def search(book: Book) -> None:
     newest, stale = at("02:28:52"), at("01:46:52")
     for slot in range(newest - DAY + MINUTE, newest + 1, MINUTE):
         if at("06:12", 1) <= slot < at("06:15", 1):
-            book.result(id, slot, Outcome.ERROR, "not judged: our event loop ran 4 s late", "loop_late", None)
+            book.result(id, slot, Outcome.ERROR, "not judged: our event loop ran 4 s late", "watchdog.loop_late", None)
         elif at("19:10", 1) <= slot < at("19:14", 1):
             evidence = Evidence({"protocol": "2025-06-18", "server": "acme-search 4.2.0"})
             phases = {**PHASES, "call": 9924.0}
@@ -127,7 +127,7 @@ def search(book: Book) -> None:
                 slot,
                 Outcome.FAIL,
                 "timed out after 10 s in call",
-                "timeout",
+                "timeout.exceeded",
                 10_000,
                 evidence=evidence,
                 phases=phases,
@@ -135,7 +135,7 @@ def search(book: Book) -> None:
         elif at("01:54") <= slot < at("01:56"):
             phases = {**PHASES, "call": 2914}
             book.result(
-                id, slot, Outcome.FAIL, "health_check: database pool exhausted", "tool_error", 2988, evidence=EXHAUSTED,
+                id, slot, Outcome.FAIL, "health_check: database pool exhausted", "mcp.tool_error", 2988, evidence=EXHAUSTED,
                 phases=phases, tasks=_tasks(slot),
             )  # fmt: skip
         else:
@@ -145,13 +145,13 @@ def search(book: Book) -> None:
             prefer = {"elapsed_ms <= 800": ""}
             book.result(id, slot, took=took, phases=phases, tasks=_tasks(slot), preferences=prefer, evidence=kept)
     book.incident(
-        id, "availability", "timed out after 10 s in call", at("19:10:52", 1), until=at("19:17:52", 1), reason="timeout"
+        id, "availability", "timed out after 10 s in call", at("19:10:52", 1), until=at("19:17:52", 1), reason="timeout.exceeded"
     )
     for ago, minutes in ((76, 22), (31, 64), (30, 18), (9, 31)):
         start = at("08:00", ago)
         book.incident(id, "task", "task crawl is stale", start, until=start + minutes * MINUTE, subject="crawl")
     message = "task reindex is stale: last run 15 min 20 s ago, limit 15 min"
-    told = book.incident(id, "task", message, stale, subject="reindex", after=0, needed=1, reason="task_stale")
+    told = book.incident(id, "task", message, stale, subject="reindex", after=0, needed=1, reason="task.stale")
     book.told(told, "chat/slack", created=stale + 2_000, done=stale + 2_380)
 
 
@@ -221,7 +221,7 @@ def acme(good: int = NOW) -> Book:
         book.rolled(exports, at("00:00", 2) + hour * HOUR)
     book.result(exports, silent)
     book.incident(
-        exports, "stale", "no result for 3 min", silent, after=3 * MINUTE, needed=1, reason="silent", route=NOBODY
+        exports, "stale", "no result for 3 min", silent, after=3 * MINUTE, needed=1, reason="no_data", route=NOBODY
     )
     book.incident(exports, "preference", "slow", at("08:00", 55), until=at("08:50", 55))
     book.incident(exports, "availability", "got 500", at("06:10", 20), until=at("07:40", 20))
@@ -273,14 +273,14 @@ def pipeline() -> Book:
             waiting = {"waiting": 214 - i * 60, "consumers": 0}
             told = Evidence({"sentinel": "wd-b7c104e", "consumers": 0, "waiting": 214})
             book.result(
-                id, slot, Outcome.FAIL, why, "not_picked_up", None, phases=phases, measurements=waiting, evidence=told
+                id, slot, Outcome.FAIL, why, "canary.not_picked_up", None, phases=phases, measurements=waiting, evidence=told
             )
             continue
         wait = book.random.randint(150, 300) + (6_000 if i == 29 else 0)
         work = book.random.randint(1_400, 2_000)
         phases = {"connect": 1, "enqueue": book.random.randint(5, 9), "pick_up": wait, "finish": work}
         book.result(id, slot, took=wait + work, phases=phases)
-    book.incident(id, "availability", why, newest - 10 * MINUTE, after=10 * MINUTE, reason="not_picked_up")
+    book.incident(id, "availability", why, newest - 10 * MINUTE, after=10 * MINUTE, reason="canary.not_picked_up")
     return book
 
 
@@ -302,15 +302,15 @@ def scheduled() -> Book:
     billing = book.probe("Billing jobs", "jobs", "Billing", target="db.acme.example/billing, table scheduled_jobs")
     wrong = {
         "reconcile-ledger": (
-            "job_stuck",
+            "job.stuck",
             f"reconcile-ledger is stuck: running for {span(255 * MINUTE)} on app-3, limit {span(2 * HOUR)}",
         ),
         "retry-payments": (
-            "job_overdue",
+            "job.overdue",
             f"retry-payments is overdue: 3 runs missed, the first due 00:00, {span(149 * MINUTE)} ago",
         ),
         "export-ledger": (
-            "job_failed",
+            "job.failed",
             "export-ledger failed 3 times in a row: relation ledger_2026_11 does not exist",
         ),
     }
@@ -327,7 +327,7 @@ def scheduled() -> Book:
         known = {"last_start": ran, "last_end": ended, "last_ok": well, "duration": took, "expected": due}
         book.job(billing, name, plan=plan, reason=reason, **known)
     says = "3 jobs of 5 are not right: reconcile-ledger, retry-payments, export-ledger"
-    book.result(billing, NOW - 14 * SECOND, Outcome.FAIL, says, "job_stuck", 12, jobs=wrong, phases={"read": 12})
+    book.result(billing, NOW - 14 * SECOND, Outcome.FAIL, says, "job.stuck", 12, jobs=wrong, phases={"read": 12})
     for name, (reason, said) in wrong.items():
         book.incident(billing, "job", said, at("00:30"), subject=name, after=0, needed=1, reason=reason)
 
@@ -335,13 +335,13 @@ def scheduled() -> Book:
     late = "trial-ending never ran: due 18 Nov 08:00, 3 days ago"
     book.job(digests, "digest-daily", plan="0 7 * * * UTC", last_start=at("07:00", 1), duration=3 * MINUTE,
              expected=at("07:00"))  # fmt: skip
-    book.job(digests, "trial-ending", plan="0 9 * * * Europe/Berlin", reason="job_never_ran", expected=at("08:00"))
+    book.job(digests, "trial-ending", plan="0 9 * * * Europe/Berlin", reason="job.never_ran", expected=at("08:00"))
     book.result(
-        digests, at("01:12"), Outcome.FAIL, late, "job_never_ran", 8, jobs={"trial-ending": ("job_never_ran", late)}
+        digests, at("01:12"), Outcome.FAIL, late, "job.never_ran", 8, jobs={"trial-ending": ("job.never_ran", late)}
     )
     for slot in range(at("01:13"), NOW, MINUTE):
-        book.result(digests, slot, Outcome.FAIL, "connection refused", "broker_unreachable", None)
-    book.incident(digests, "availability", "connection refused", at("01:13"), reason="broker_unreachable")
+        book.result(digests, slot, Outcome.FAIL, "connection refused", "broker.unreachable", None)
+    book.incident(digests, "availability", "connection refused", at("01:13"), reason="broker.unreachable")
 
     search(book)
     backup(book)

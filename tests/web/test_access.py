@@ -154,7 +154,7 @@ def test_every_route_with_every_key(
 def test_a_program_without_a_key_gets_json_and_a_person_a_form(keyed: FastAPI) -> None:
     program = ask(keyed, "/api/probes")
     assert program.headers["www-authenticate"] == "Bearer"
-    assert program.json() == {"error": "no_key", "message": "These pages need a key."}
+    assert program.json() == {"error": "access.missing_key", "message": "These pages need a key."}
     person = ask(keyed, "/probes?state=down")
     assert person.status_code == 401
     assert '<input type="hidden" name="next" value="/probes?state=down">' in person.text
@@ -230,7 +230,7 @@ def test_guessing_is_slow(keyed: FastAPI, clock: Later) -> None:
     assert problems(refused.text) == []
     refused = program(keyed, "wrong")
     assert (refused.status_code, refused.headers["retry-after"]) == (429, "51")
-    assert refused.json()["error"] == "too_many_tries"
+    assert refused.json()["error"] == "access.too_many_attempts"
     assert program(keyed, READER.key).status_code == 200, "known from here before"
     assert program(keyed, OPERATOR.key, client="203.0.113.10").status_code == 200, "another address"
     clock.now += 51_000

@@ -129,7 +129,7 @@ def test_a_long_list_has_pages(tmp_path: Path) -> None:
     book = Book()
     id = book.probe("Many", "jobs")
     for i in range(PAGE + 1):
-        book.job(id, f"job-{i:03}", reason="job_stuck" if i == PAGE else "")
+        book.job(id, f"job-{i:03}", reason="job.stuck" if i == PAGE else "")
     with showing(tmp_path, book) as app:
         first, last = names(app), names(app, "?page=2")
         assert "Nothing wrong · 200" in said(app, "/jobs?page=2")
@@ -230,8 +230,8 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FastAPI]:
     book = Book()
     for i, bad in enumerate(HOSTILE):
         source = book.probe(f"s{i}", "jobs")
-        book.job(source, bad, plan=bad, reason="job_failed", last_start=NOW)
-        book.result(source, NOW - MINUTE, jobs={bad: ("job_failed", f"{bad} failed: {bad}")})
+        book.job(source, bad, plan=bad, reason="job.failed", last_start=NOW)
+        book.result(source, NOW - MINUTE, jobs={bad: ("job.failed", f"{bad} failed: {bad}")})
         beat = book.probe(f"b{i}", "heartbeat")
         book.check_in(beat, NOW, "fail", run=bad, code=1, body=f"{bad}\n{bad}")
         book.check_in(beat, NOW - 1, "log", body=bad[:90])
@@ -290,9 +290,9 @@ def test_a_server_without_tasks_is_not_searched_for_ever(tmp_path: Path) -> None
 def test_a_source_that_is_silent_for_days_is_said_to_be(tmp_path: Path) -> None:
     book = Book()
     id = book.probe("Silent", "jobs")
-    book.job(id, "digest", plan="every 1 h", last_start=NOW - 3 * DAY, reason="job_stuck")
-    book.result(id, NOW - 2 * DAY - HOUR, Outcome.FAIL, jobs={"digest": ("job_stuck", "digest is stuck")})
-    book.result(id, NOW, Outcome.FAIL, "broker unreachable", "broker_unreachable")
+    book.job(id, "digest", plan="every 1 h", last_start=NOW - 3 * DAY, reason="job.stuck")
+    book.result(id, NOW - 2 * DAY - HOUR, Outcome.FAIL, jobs={"digest": ("job.stuck", "digest is stuck")})
+    book.result(id, NOW, Outcome.FAIL, "broker unreachable", "broker.unreachable")
     with showing(tmp_path, book) as app:
         assert "Stuck digest Silent not read for over 2 days" in said(app, "/jobs")
         assert "1 found · not read for over 2 days" in said(app, "/probes/silent")

@@ -142,7 +142,7 @@ def test_a_phase_that_never_ended_names_its_reason(tmp_path: Path) -> None:
     id = book.probe("Slow")
     book.result(id, NOW - 2 * MINUTE, took=100, phases={"connect": 5, "first_byte": 90, "body": 5})
     book.result(
-        id, NOW - MINUTE, Outcome.FAIL, "timed out", "timeout", 10_000, phases={"connect": 5, "first_byte": 9_995}
+        id, NOW - MINUTE, Outcome.FAIL, "timed out", "timeout.exceeded", 10_000, phases={"connect": 5, "first_byte": 9_995}
     )
     with filled(f"sqlite:///{tmp_path}/p.db", book) as database:
         html = ask(app_of(database), "/probes/slow").text
@@ -194,12 +194,12 @@ def test_an_incident_of_a_job_tells_of_that_job_alone(tmp_path: Path) -> None:
     book = Book()
     id = book.probe("Shop", "jobs")
     late, stuck = "cart_sweep is overdue: due 02:20, 9 min ago", "export is stuck: running for 3 h, limit 2 h"
-    both = {"cart_sweep": ("job_overdue", late), "export": ("job_stuck", stuck)}
+    both = {"cart_sweep": ("job.overdue", late), "export": ("job.stuck", stuck)}
     facts = {"export": {"worker": "app-3", "duration": "2 min"}, "cart_sweep": {"worker": "app-4", "duration": "9 s"}}
     message = "2 jobs of 2 are not right: export, cart_sweep"
     since, seen = NOW - 5 * MINUTE, Evidence({"jobs": facts})
     book.result(id, since - MINUTE, evidence=seen, jobs={})
-    book.result(id, since, Outcome.FAIL, message, "job_overdue", evidence=seen, jobs=both)
+    book.result(id, since, Outcome.FAIL, message, "job.overdue", evidence=seen, jobs=both)
     incident = book.incident(id, "job", late, since, subject="cart_sweep", after=0, needed=1)
     with filled(f"sqlite:///{tmp_path}/j.db", book) as database:
         pages = app_of(database)
@@ -264,15 +264,15 @@ def scheduled() -> Book:
     book.mark(NOW - SECOND)
     jobs = book.probe("Billing jobs", "jobs")
     other = book.probe("Other", "http")
-    late = ("job_overdue", "retry is overdue: 3 runs missed")
+    late = ("job.overdue", "retry is overdue: 3 runs missed")
     book.job(jobs, "usage-rollup", plan="every 10 min", last_start=NOW - MINUTE, last_ok=NOW - SECOND, duration=59_000)
     book.job(jobs, "retry", plan="0 * * * * UTC", reason=late[0], last_start=NOW - 3 * HOUR, expected=NOW + HOUR)
-    book.job(jobs, "<b>ledger</b>", reason="job_stuck", last_start=NOW - 2 * HOUR)
+    book.job(jobs, "<b>ledger</b>", reason="job.stuck", last_start=NOW - 2 * HOUR)
     book.job(jobs, "yearly", plan="0 0 1 1 * UTC", expected=NOW + 40 * DAY)
     book.job(other, "nobody")
     book.result(jobs, NOW - 2 * MINUTE, jobs={})
     book.result(jobs, NOW - MINUTE, Outcome.FAIL, late[1], late[0], jobs={"retry": late})
-    book.result(jobs, NOW - SECOND, Outcome.FAIL, "away", "broker_unreachable")
+    book.result(jobs, NOW - SECOND, Outcome.FAIL, "away", "broker.unreachable")
     return book
 
 
@@ -295,15 +295,15 @@ def test_an_incident_of_a_job_is_about_that_job_alone(tmp_path: Path) -> None:
     book = Book()
     book.mark(NOW - SECOND)
     jobs, since = book.probe("Billing jobs", "jobs"), NOW - 2 * MINUTE
-    wrong = {"retry": ("job_overdue", "retry is overdue"), "ledger": ("job_stuck", "ledger is stuck")}
+    wrong = {"retry": ("job.overdue", "retry is overdue"), "ledger": ("job.stuck", "ledger is stuck")}
     shown = {"retry": {"cron": "0 * * * *"}, "ledger": {"running_since": "2026-11-22T00:29:00.000Z", "run": "7"}}
     says = "2 jobs of 3 are not right: retry, ledger"
     measured = {"jobs": 3, "jobs_bad": 2}
     book.result(
-        jobs, since, Outcome.FAIL, says, "job_overdue", jobs=wrong, measurements=measured,
+        jobs, since, Outcome.FAIL, says, "job.overdue", jobs=wrong, measurements=measured,
         evidence=Evidence({"jobs": shown, "writable": "app may write, too"}),
     )  # fmt: skip
-    stuck = book.incident(jobs, "job", "ledger is stuck", since, subject="ledger", reason="job_stuck", needed=1)
+    stuck = book.incident(jobs, "job", "ledger is stuck", since, subject="ledger", reason="job.stuck", needed=1)
     with filled(f"sqlite:///{tmp_path}/j.db", book) as database:
         said = text(ask(app_of(database), f"/incidents/{stuck}").text)
     assert "said ledger is stuck took 180 ms writable app may write, too running since 2026-11-22T00:29" in said

@@ -25,14 +25,14 @@ def run(slot: int = 0, outcome: Outcome = Outcome.PASS, reason: str = "", **phas
     ("sentence", "newest", "told"),
     [
         ("all is well", run(1, **FULL), ["up 8 ms", "up 200 ms", "up 1.7 s"]),
-        ("nobody picks it up", run(1, Outcome.FAIL, "not_picked_up", connect=1, enqueue=8),
+        ("nobody picks it up", run(1, Outcome.FAIL, "canary.not_picked_up", connect=1, enqueue=8),
          ["up 8 ms", "down not picked up", "unknown not reached"]),
-        ("nobody finishes it", run(1, Outcome.FAIL, "not_finished", enqueue=8, pick_up=200),
+        ("nobody finishes it", run(1, Outcome.FAIL, "canary.not_finished", enqueue=8, pick_up=200),
          ["up 8 ms", "up 200 ms", "down not finished"]),
-        ("it fails", run(1, Outcome.FAIL, "job_failed", **FULL), ["up 8 ms", "up 200 ms", "down 1.7 s"]),
-        ("the broker is away", run(1, Outcome.FAIL, "broker_unreachable", connect=3),
+        ("it fails", run(1, Outcome.FAIL, "job.failed", **FULL), ["up 8 ms", "up 200 ms", "down 1.7 s"]),
+        ("the broker is away", run(1, Outcome.FAIL, "broker.unreachable", connect=3),
          ["down broker unreachable", "unknown not reached", "unknown not reached"]),
-        ("it fails where no pick-up is shown", run(1, Outcome.FAIL, "job_failed", enqueue=8),
+        ("it fails where no pick-up is shown", run(1, Outcome.FAIL, "job.failed", enqueue=8),
          ["up 8 ms", "unknown not observable", "down job failed"]),
         ("a queue that shows no pick-up", run(1, enqueue=8, finish=1_900),
          ["up 8 ms", "unknown not observable", "up 1.9 s"]),
@@ -51,7 +51,7 @@ def test_what_is_usual_leaves_the_newest_run_out() -> None:
 
 
 def test_missed_slots_are_no_runs_and_the_chart_comes_to_an_end() -> None:
-    assert stages([run(0, Outcome.MISSED, "skipped")]) is None
+    assert stages([run(0, Outcome.MISSED, "missed.skipped")]) is None
     seen = stages([run(i, **FULL) for i in range(RUNS + 5)])
     assert seen is not None
     assert len(seen.rows) == RUNS

@@ -36,16 +36,16 @@ def book() -> Book:
         NOW - 4 * MINUTE,
         Outcome.FAIL,
         "got 503",
-        "expectation_failed",
+        "expectation.failed",
         20,
         evidence=Evidence({"status": 503}, "no"),
     )
-    book.result(api, NOW - 3 * MINUTE, Outcome.ERROR, "loop late", "loop_late", None)
-    book.result(api, NOW - 2 * MINUTE, Outcome.MISSED, "", "skipped", None, n=2)
+    book.result(api, NOW - 3 * MINUTE, Outcome.ERROR, "loop late", "watchdog.loop_late", None)
+    book.result(api, NOW - 2 * MINUTE, Outcome.MISSED, "", "missed.skipped", None, n=2)
     book.incident(api, "preference", "slow", NOW - HOUR, until=NOW - HOUR + MINUTE)
     book.named["down"] = book.incident(api, "availability", "got 503", NOW - 4 * MINUTE, after=0, needed=1)
     book.incident(api, "preference", "slow", NOW - 5 * MINUTE, after=0)
-    book.incident(gone, "availability", "got 500", NOW - 2 * DAY, until=NOW - DAY, resolution="removed")
+    book.incident(gone, "availability", "got 500", NOW - 2 * DAY, until=NOW - DAY, resolution="probe.removed")
     book.told(book.named["down"], "chat/log", created=NOW - 4 * MINUTE, done=NOW - 4 * MINUTE + 20)
     book.told(book.named["down"], "pager/webhook", "dead", created=NOW - 4 * MINUTE, done=NOW, attempts=8, detail="410")
     return book
@@ -69,7 +69,7 @@ def test_standings_tell_state_newest_result_and_next_run(connection: sa.Connecti
     assert api.state is State.DOWN
     assert [i.rule for i in api.incidents] == ["availability", "preference"]
     assert api.last is not None
-    assert (api.last.outcome, api.last.n, api.last.reason) == (Outcome.MISSED, 2, "skipped")
+    assert (api.last.outcome, api.last.n, api.last.reason) == (Outcome.MISSED, 2, "missed.skipped")
     assert api.judged_at == NOW - 4 * MINUTE
     assert (new.probe.name, new.state, new.last, new.judged_at) == ("New", State.UNKNOWN, None, None)
     assert new.next_due == NOW + 12 * SECOND
@@ -152,11 +152,11 @@ def test_jobs_of_the_probes_that_are_there(database: Database) -> None:
     book.rows["probes"][-1]["removed_at"] = NOW
     backup, tools = book.probe("Backup", "heartbeat"), book.probe("Tools", "mcp", task_limits={"t": HOUR, "u": HOUR})
     book.job(shop, "b", last_start=NOW - MINUTE)
-    book.job(shop, "a", reason="job_stuck")
+    book.job(shop, "a", reason="job.stuck")
     book.job(gone, "c")
     book.job(backup, "Backup")
     book.rows["memory"].append({"probe": shop, "key": "flight", "value": "[1]"})
-    book.result(shop, NOW - MINUTE, Outcome.FAIL, jobs={"a": ("job_stuck", "a is stuck")})
+    book.result(shop, NOW - MINUTE, Outcome.FAIL, jobs={"a": ("job.stuck", "a is stuck")})
     book.result(shop, NOW - SECOND, Outcome.FAIL)
     book.result(tools, NOW - MINUTE, tasks={"t": Task(ok=True, age=2 * HOUR)})
     with database.write() as connection:

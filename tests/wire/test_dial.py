@@ -100,7 +100,7 @@ def test_no_spelling_of_a_metadata_address_is_connected_to(network: Network, url
     network.names["metadata.acme.example"] = [["169.254.169.254"]]
     reason = asyncio.run(_exchange(url, egress=egress))
     assert network.connected == []
-    assert reason == "address_refused" or (reason == "dns_failed" and url == "http://169.254.169.254./")
+    assert reason == "connection.address_blocked" or (reason == "dns.failed" and url == "http://169.254.169.254./")
 
 
 def test_no_redirect_leads_there(network: Network) -> None:
@@ -116,7 +116,7 @@ def test_no_redirect_leads_there(network: Network) -> None:
     reasons = asyncio.run(scene())
     assert set(network.connected) == {"127.0.0.1"}
     assert len(network.connected) == len(SPELLINGS)
-    assert set(reasons) <= {"address_refused", "dns_failed", "bad_redirect"}
+    assert set(reasons) <= {"connection.address_blocked", "dns.failed", "http.invalid_redirect"}
 
 
 def test_a_name_that_moves_to_a_refused_address_is_not_followed_there(network: Network) -> None:
@@ -126,7 +126,7 @@ def test_a_name_that_moves_to_a_refused_address_is_not_followed_there(network: N
             url = peer.url(host="rebinding.example")
             return [await _exchange(url) for _ in range(3)]
 
-    assert asyncio.run(scene()) == ["", "address_refused", ""]
+    assert asyncio.run(scene()) == ["", "connection.address_blocked", ""]
     assert network.connected == ["127.0.0.1", "127.0.0.1"]
 
 
@@ -269,8 +269,8 @@ def test_a_name_server_that_hangs_holds_up_nothing_else(network: Network, monkey
 
 def test_a_name_is_asked_for_anew_each_time(network: Network) -> None:
     network.names["moving.example"] = [["127.0.0.3"], ["127.0.0.4"]]
-    assert asyncio.run(_exchange("http://moving.example:1/")) == "connection_refused"
-    assert asyncio.run(_exchange("http://moving.example:1/")) == "connection_refused"
+    assert asyncio.run(_exchange("http://moving.example:1/")) == "connection.refused"
+    assert asyncio.run(_exchange("http://moving.example:1/")) == "connection.refused"
     assert network.connected == ["127.0.0.3", "127.0.0.4"]
 
 

@@ -116,70 +116,70 @@ def test_the_deadline_ends_it_and_the_trace_says_where(run: Run, temper: str) ->
 FAULTS = {
     "it closes at once": (
         saying(),
-        "connection_lost",
+        "connection.lost",
         "connection closed by the server while waiting for the first byte",
     ),
     "it closes in the body": (
         saying(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc"),
-        *("connection_lost", "connection closed by the server while reading the answer"),
+        *("connection.lost", "connection closed by the server while reading the answer"),
     ),
     "it closes in a chunk": (
         saying(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab"),
-        *("connection_lost", "connection closed by the server while reading the answer"),
+        *("connection.lost", "connection closed by the server while reading the answer"),
     ),
     "it closes in the headers": (
         saying(b"HTTP/1.1 200 OK\r\nX: y"),
-        *("connection_lost", "connection closed by the server while reading the answer"),
+        *("connection.lost", "connection closed by the server while reading the answer"),
     ),
-    "it speaks SSH": (saying(b"SSH-2.0-OpenSSH_9.2p1\r\n\r\n"), "protocol_error", "the answer is not proper HTTP"),
-    "it speaks TLS": (saying(b"\x15\x03\x01\0\x02\x02\x50"), "protocol_error", "the answer is not proper HTTP"),
+    "it speaks SSH": (saying(b"SSH-2.0-OpenSSH_9.2p1\r\n\r\n"), "protocol.error", "the answer is not proper HTTP"),
+    "it speaks TLS": (saying(b"\x15\x03\x01\0\x02\x02\x50"), "protocol.error", "the answer is not proper HTTP"),
     "its length is no number": (
         saying(b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n"),
-        *("protocol_error", "the answer is not proper HTTP"),
+        *("protocol.error", "the answer is not proper HTTP"),
     ),
     "its lengths contradict": (
         saying(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab"),
-        *("protocol_error", "the answer is not proper HTTP"),
+        *("protocol.error", "the answer is not proper HTTP"),
     ),
     "its chunk has no size": (
         saying(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"),
-        *("protocol_error", "the answer is not proper HTTP"),
+        *("protocol.error", "the answer is not proper HTTP"),
     ),
     "it switches protocols": (
         saying(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", then=60),
-        *("protocol_error", "the server switches to another protocol (101), which was not asked for"),
+        *("protocol.error", "the server switches to another protocol (101), which was not asked for"),
     ),
     "its headers never end": (
         forever(b"X-A: b\r\n" * 1_000, first=b"HTTP/1.1 200 OK\r\n"),
-        *("protocol_error", "the answer's headers are too long"),
+        *("protocol.error", "the answer's headers are too long"),
     ),
     "its header never ends": (
         forever(b"x" * 10_000, first=b"HTTP/1.1 200 OK\r\nX: "),
-        *("protocol_error", "the answer's headers are too long"),
+        *("protocol.error", "the answer's headers are too long"),
     ),
     "it says 100 Continue for ever": (
         forever(b"HTTP/1.1 100 Continue\r\n\r\n"),
-        *("protocol_error", "more than 20 interim answers and no real one"),
+        *("protocol.error", "more than 20 interim answers and no real one"),
     ),
     "its gzip is none": (
         saying(gzipped(b"hello")),
-        *("protocol_error", "the body says that it is gzip, but it is not"),
+        *("protocol.error", "the body says that it is gzip, but it is not"),
     ),
     "its gzip is cut": (
         saying(gzipped(gzip.compress(b"hello" * 1_000, mtime=0)[:30])),
-        *("protocol_error", "the compressed body ends in the middle"),
+        *("protocol.error", "the compressed body ends in the middle"),
     ),
     "it redirects in a circle": (
         saying(answer(status="302 Found", Location="/again")),
-        *("too_many_redirects", "more than 5 redirects, the last to http://127.0.0.1:PORT/again"),
+        *("http.too_many_redirects", "more than 5 redirects, the last to http://127.0.0.1:PORT/again"),
     ),
     "it redirects to another protocol": (
         saying(answer(status="302 Found", Location="gopher://x/?secret")),
-        *("bad_redirect", "redirected to gopher://x/, which cannot be followed"),
+        *("http.invalid_redirect", "redirected to gopher://x/, which cannot be followed"),
     ),
     "it redirects to nonsense": (
         saying(answer(status="302 Found", Location="http://[")),
-        *("bad_redirect", "redirected to an unreadable URL, which cannot be followed"),
+        *("http.invalid_redirect", "redirected to an unreadable URL, which cannot be followed"),
     ),
 }
 
@@ -200,7 +200,7 @@ def test_a_reset_is_told_from_a_close(run: Run) -> None:
         writer.transport.abort()
 
     seen = run(ask(reset))
-    assert seen.wrong.reason == "connection_lost"
+    assert seen.wrong.reason == "connection.lost"
     assert str(seen.wrong) == "connection reset by the server while waiting for the first byte"
     assert seen.wrong.retryable
 
@@ -220,14 +220,14 @@ async def _asked_nobody(url: str, **request: Any) -> Seen:
 @pytest.mark.parametrize(
     ("url", "reason", "message", "phase"),
     [
-        ("http://127.0.0.1:1/", "connection_refused", "connection refused", "connect"),
-        ("http://[::1]:1/", "connection_refused", "connection refused", "connect"),
-        ("http://nobody.invalid/", "dns_failed", "name not found: nobody.invalid", "dns"),
+        ("http://127.0.0.1:1/", "connection.refused", "connection refused", "connect"),
+        ("http://[::1]:1/", "connection.refused", "connection refused", "connect"),
+        ("http://nobody.invalid/", "dns.failed", "name not found: nobody.invalid", "dns"),
     ],
 )
 def test_nobody_answers(run: Run, url: str, reason: str, message: str, phase: str) -> None:
     seen = run(_asked_nobody(url))
-    if seen.wrong.reason == "unreachable" and "[" in url:
+    if seen.wrong.reason == "connection.unreachable" and "[" in url:
         pytest.skip("IPv6 is missing: a loopback address ::1")
     assert (seen.wrong.reason, str(seen.wrong), seen.wrong.phase) == (reason, message, phase)
     assert seen.wrong.retryable
@@ -235,7 +235,7 @@ def test_nobody_answers(run: Run, url: str, reason: str, message: str, phase: st
 
 def test_a_fault_behind_a_redirect_says_so(run: Run) -> None:
     seen = run(ask(saying(answer(status="302 Found", Location="http://127.0.0.1:1/x?token=1")), follow=True))
-    assert seen.wrong.reason == "connection_refused"
+    assert seen.wrong.reason == "connection.refused"
     assert seen.wrong.facts == {"address": "127.0.0.1:1", "redirected_to": "http://127.0.0.1:1/x"}
 
 

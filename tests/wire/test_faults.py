@@ -49,50 +49,50 @@ REQUEST2 = httpx2.Request("GET", "http://h/")
 @pytest.mark.parametrize(
     ("error", "reason", "message", "retryable"),
     [
-        (REFUSED, "connection_refused", "connection refused", True),
-        (RESET, "connection_lost", "connection reset by the server", True),
-        (ConnectionResetError(), "connection_lost", "connection lost", True),
-        (BrokenPipeError(errno.EPIPE, "pipe"), "connection_lost", "connection closed by the server", True),
-        (os_error(errno.EHOSTUNREACH), "unreachable", "no route to the host", True),
-        (os_error(errno.ENETUNREACH), "unreachable", "network unreachable", True),
-        (os_error(errno.ETIMEDOUT), "timeout", "timed out", True),
-        (TimeoutError(), "timeout", "timed out", True),
-        (socket.gaierror(socket.EAI_NONAME, "?"), "dns_failed", "name not found", True),
-        (socket.gaierror(socket.EAI_AGAIN, "?"), "dns_failed", "the name server does not answer", True),
-        (socket.gaierror(-4, "Broken"), "dns_failed", "the name cannot be looked up (Broken)", True),
-        (refused_certificate(10, "certificate has expired"), "tls_failed", "TLS: certificate has expired", False),
-        (refused_certificate(18, "x"), "tls_failed", "TLS: certificate is self-signed", False),
-        (refused_certificate(20, "x"), "tls_failed", "TLS: certificate comes from an unknown authority", False),
+        (REFUSED, "connection.refused", "connection refused", True),
+        (RESET, "connection.lost", "connection reset by the server", True),
+        (ConnectionResetError(), "connection.lost", "connection lost", True),
+        (BrokenPipeError(errno.EPIPE, "pipe"), "connection.lost", "connection closed by the server", True),
+        (os_error(errno.EHOSTUNREACH), "connection.unreachable", "no route to the host", True),
+        (os_error(errno.ENETUNREACH), "connection.unreachable", "network unreachable", True),
+        (os_error(errno.ETIMEDOUT), "timeout.exceeded", "timed out", True),
+        (TimeoutError(), "timeout.exceeded", "timed out", True),
+        (socket.gaierror(socket.EAI_NONAME, "?"), "dns.failed", "name not found", True),
+        (socket.gaierror(socket.EAI_AGAIN, "?"), "dns.failed", "the name server does not answer", True),
+        (socket.gaierror(-4, "Broken"), "dns.failed", "the name cannot be looked up (Broken)", True),
+        (refused_certificate(10, "certificate has expired"), "tls.failed", "TLS: certificate has expired", False),
+        (refused_certificate(18, "x"), "tls.failed", "TLS: certificate is self-signed", False),
+        (refused_certificate(20, "x"), "tls.failed", "TLS: certificate comes from an unknown authority", False),
         (
             refused_certificate(62, "Hostname mismatch, certificate is not valid for 'api.example'."),
-            *("tls_failed", "TLS: certificate is not valid for api.example", False),
+            *("tls.failed", "TLS: certificate is not valid for api.example", False),
         ),
-        (refused_certificate(99, "odd"), "tls_failed", "TLS: odd", False),
-        (tls_error("WRONG_VERSION_NUMBER"), "tls_failed", "TLS: the server does not speak TLS on this port", False),
+        (refused_certificate(99, "odd"), "tls.failed", "TLS: odd", False),
+        (tls_error("WRONG_VERSION_NUMBER"), "tls.failed", "TLS: the server does not speak TLS on this port", False),
         (
             tls_error("TLSV13_ALERT_CERTIFICATE_REQUIRED"),
-            *("tls_failed", "TLS: the server asks for a client certificate", False),
+            *("tls.failed", "TLS: the server asks for a client certificate", False),
         ),
-        (tls_error("SSLV3_ALERT_HANDSHAKE_FAILURE"), "tls_failed", "TLS: the server refuses the handshake", False),
+        (tls_error("SSLV3_ALERT_HANDSHAKE_FAILURE"), "tls.failed", "TLS: the server refuses the handshake", False),
         (
             tls_error("UNEXPECTED_EOF_WHILE_READING"),
-            *("tls_failed", "TLS: connection closed by the server", True),
+            *("tls.failed", "TLS: connection closed by the server", True),
         ),
-        (tls_error("SOMETHING_NEW"), "tls_failed", "TLS: something new", False),
-        (httpx.ConnectError("x"), "connection_failed", "connection failed", True),
-        (caused(httpx.ConnectError("x"), caused(httpcore.ConnectError(), REFUSED)), "connection_refused", None, True),
-        (httpx.ReadTimeout("x"), "timeout", "timed out while waiting for an answer", True),
-        (httpx.RemoteProtocolError("Server disconnected"), "connection_lost", "connection closed by the server", True),
-        (h11.RemoteProtocolError("Receive buffer too long"), "protocol_error", None, False),
-        (h11.RemoteProtocolError("illegal status line"), "protocol_error", "the answer is not proper HTTP", True),
-        (httpx2.ConnectError("x", request=REQUEST2), "connection_failed", "connection failed", True),
-        (httpx2.TooManyRedirects("x", request=REQUEST2), "too_many_redirects", "too many redirects", False),
-        (anyio.EndOfStream(), "connection_lost", "connection closed by the server", True),
-        (ExceptionGroup("g", [ExceptionGroup("g", [REFUSED])]), "connection_refused", None, True),
-        (ExceptionGroup("g", [httpx2.ReadTimeout("x"), RESET]), "connection_lost", None, True),
-        (ExceptionGroup("g", [ValueError("ours"), REFUSED]), "connection_refused", None, True),
-        (while_handling(RuntimeError("x"), TimeoutError()), "timeout", "timed out", True),
-        (Fault("task_missing", "no such task"), "task_missing", "no such task", False),
+        (tls_error("SOMETHING_NEW"), "tls.failed", "TLS: something new", False),
+        (httpx.ConnectError("x"), "connection.failed", "connection failed", True),
+        (caused(httpx.ConnectError("x"), caused(httpcore.ConnectError(), REFUSED)), "connection.refused", None, True),
+        (httpx.ReadTimeout("x"), "timeout.exceeded", "timed out while waiting for an answer", True),
+        (httpx.RemoteProtocolError("Server disconnected"), "connection.lost", "connection closed by the server", True),
+        (h11.RemoteProtocolError("Receive buffer too long"), "protocol.error", None, False),
+        (h11.RemoteProtocolError("illegal status line"), "protocol.error", "the answer is not proper HTTP", True),
+        (httpx2.ConnectError("x", request=REQUEST2), "connection.failed", "connection failed", True),
+        (httpx2.TooManyRedirects("x", request=REQUEST2), "http.too_many_redirects", "too many redirects", False),
+        (anyio.EndOfStream(), "connection.lost", "connection closed by the server", True),
+        (ExceptionGroup("g", [ExceptionGroup("g", [REFUSED])]), "connection.refused", None, True),
+        (ExceptionGroup("g", [httpx2.ReadTimeout("x"), RESET]), "connection.lost", None, True),
+        (ExceptionGroup("g", [ValueError("ours"), REFUSED]), "connection.refused", None, True),
+        (while_handling(RuntimeError("x"), TimeoutError()), "timeout.exceeded", "timed out", True),
+        (Fault("task.missing", "no such task"), "task.missing", "no such task", False),
     ],
     ids=str,
 )  # fmt: skip
@@ -107,7 +107,7 @@ def test_a_fault_of_the_target(error: BaseException, reason: str, message: str |
 def test_when_this_machine_is_out_of_something_the_target_is_not_to_blame(number: int) -> None:
     fault = fault_of(caused(httpx.ConnectError("x"), os_error(number)))
     assert fault is not None
-    assert (fault.reason, fault.ours) == ("out_of_resources", True)
+    assert (fault.reason, fault.ours) == ("watchdog.out_of_resources", True)
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_what_httpcore_hides_is_told() -> None:
     error.__context__, error.__suppress_context__ = REFUSED, True
     fault = fault_of(caused(httpx.ConnectError("x"), error))
     assert fault is not None
-    assert fault.reason == "connection_refused"
+    assert fault.reason == "connection.refused"
 
 
 def test_a_suppressed_context_says_nothing() -> None:

@@ -35,94 +35,94 @@ def run(answers: dict[str, Any], seconds: float = 5, **server: Any) -> tuple[Obs
 
 
 FAULTS: list[tuple[str, dict[str, Any], str, str]] = [
-    ("no credentials", {"*": Answer(401)}, "unauthorized", "got 401: the server asks for credentials"),
-    ("access denied", {"*": Answer(403)}, "forbidden", "got 403: access is forbidden"),
-    ("asked too often", {"*": Answer(429)}, "rate_limited", "got 429: the server limits how often it is asked"),
-    ("out of service", {"*": Answer(503)}, "unexpected_status", "got 503"),
-    ("out of service later", {"tools/call": Answer(503)}, "unexpected_status", "got 503"),
-    ("broken, and says so", {"tools/list": Answer(500, rpc_error(2, -32603, "boom"))}, "unexpected_status", "got 500"),
-    ("an error nested too deeply", {"*": Answer(400, b"[" * 16_000)}, "unexpected_status", "got 400"),
-    ("nothing at this path", {"*": Answer(404)}, "unexpected_status", "got 404"),
-    ("a web page", {"*": HTML}, "not_mcp", "answers text/html, not MCP"),
-    ("another API", {"*": Answer(body=b'{"status": "ok"}')}, "not_mcp", "answers what is not JSON-RPC"),
-    ("half a document", {"tools/list": Answer(body=b'{"jsonrpc":')}, "not_mcp", "answers what is not JSON-RPC"),
+    ("no credentials", {"*": Answer(401)}, "http.401", "got 401: the server asks for credentials"),
+    ("access denied", {"*": Answer(403)}, "http.403", "got 403: access is forbidden"),
+    ("asked too often", {"*": Answer(429)}, "http.429", "got 429: the server limits how often it is asked"),
+    ("out of service", {"*": Answer(503)}, "http.status", "got 503"),
+    ("out of service later", {"tools/call": Answer(503)}, "http.status", "got 503"),
+    ("broken, and says so", {"tools/list": Answer(500, rpc_error(2, -32603, "boom"))}, "http.status", "got 500"),
+    ("an error nested too deeply", {"*": Answer(400, b"[" * 16_000)}, "http.status", "got 400"),
+    ("nothing at this path", {"*": Answer(404)}, "http.status", "got 404"),
+    ("a web page", {"*": HTML}, "mcp.not_mcp", "answers text/html, not MCP"),
+    ("another API", {"*": Answer(body=b'{"status": "ok"}')}, "mcp.not_mcp", "answers what is not JSON-RPC"),
+    ("half a document", {"tools/list": Answer(body=b'{"jsonrpc":')}, "mcp.not_mcp", "answers what is not JSON-RPC"),
     (
         "a login page elsewhere",
         {"*": Answer(302, headers={"Location": "https://login.example/?state=secret"})},
-        "redirected",
+        "http.redirect_not_followed",
         "got 302: redirects to https://login.example/, which is not followed",
     ),
     (
         "a reply to nobody",
         {"tools/list": Answer(body=rpc(99, {"tools": []}))},
-        "wrong_id",
+        "mcp.unexpected_id",
         "replies to request '99', which was never made",
     ),
-    ("no reply promised", {"tools/list": Answer(202)}, "invalid_reply", "got 202, which promises no reply"),
+    ("no reply promised", {"tools/list": Answer(202)}, "mcp.invalid_response", "got 202, which promises no reply"),
     (
         "cut in the middle",
         {"tools/list": Answer(body=b'{"jsonrpc":', length=500)},
-        "connection_lost",
+        "connection.lost",
         "connection closed by the server while listing the tools",
     ),
     (
         "a stream that ends early",
         {"tools/list": Answer(body=b": hello\n\n", content_type="text/event-stream")},
-        "connection_lost",
+        "connection.lost",
         "connection closed before the reply came while listing the tools",
     ),
     (
         "no end of bytes",
         {"tools/list": Answer(body=b'{"jsonrpc":"', endless=b"x" * 65536)},
-        "answer_too_large",
+        "body.too_large",
         "answers more than 4 MiB",
     ),
     (
         "a gzip bomb",
         {"tools/list": Answer(body=gzip.compress(b"x" * 20_000_000), headers={"Content-Encoding": "gzip"})},
-        "answer_too_large",
+        "body.too_large",
         "answers more than 4 MiB",
     ),
     (
         "a code we did not ask for",
         {"tools/list": Answer(body=b"?", headers={"Content-Encoding": "br"})},
-        "protocol_error",
+        "protocol.error",
         "answers encoded as br, which was not asked for",
     ),
     (
         "an error of JSON-RPC",
         {"tools/list": Answer(body=rpc_error(3, -32603, "no such table:\n tools"))},
-        "rpc_error",
+        "mcp.rpc_error",
         "tools/list answers error -32603: no such table: tools",
     ),
     (
         "an error of the call",
         {"tools/call": Answer(body=rpc_error(4, -32602, "Invalid arguments"))},
-        "rpc_error",
+        "mcp.rpc_error",
         "tools/call answers error -32602: Invalid arguments",
     ),
     (
         "an unknown protocol version",
         {"initialize": Answer(body=rpc(2, NEGOTIATED | {"protocolVersion": "1999-01-01"}))},
-        "protocol_unsupported",
+        "mcp.unsupported_version",
         "speaks no version of MCP that we know (1999-01-01)",
     ),
     (
         "a reply that lacks a field",
         {"tools/list": Answer(body=rpc(3, {"tools": [{"name": "search"}]}))},
-        "invalid_reply",
+        "mcp.invalid_response",
         "tools/list answers what MCP does not allow: tools.0.inputSchema: Field required",
     ),
     (
         "pages in a circle",
         {"tools/list": pages("a", "b", "a")},
-        "cursor_loop",
+        "mcp.cursor_loop",
         "tools/list goes round in circles: page 3 repeats a cursor",
     ),
     (
         "pages without end",
         {"tools/list": pages(*map(str, range(200)))},
-        "too_many_pages",
+        "mcp.too_many_pages",
         "tools/list has more than 100 pages",
     ),
 ]
@@ -259,11 +259,11 @@ def test_headers_and_credentials_go_with_every_request() -> None:
 @pytest.mark.parametrize(
     ("url", "egress", "reason"),
     [
-        ("http://127.0.0.1:9/mcp", "private", "connection_refused"),
-        ("http://nowhere.invalid/mcp", "private", "dns_failed"),
-        ("http://127.0.0.1:9/mcp", "public", "address_refused"),
-        ("http://169.254.169.254/mcp", "private", "address_refused"),
-        ("http://[::ffff:169.254.169.254]/mcp", "private", "address_refused"),
+        ("http://127.0.0.1:9/mcp", "private", "connection.refused"),
+        ("http://nowhere.invalid/mcp", "private", "dns.failed"),
+        ("http://127.0.0.1:9/mcp", "public", "connection.address_blocked"),
+        ("http://169.254.169.254/mcp", "private", "connection.address_blocked"),
+        ("http://[::ffff:169.254.169.254]/mcp", "private", "connection.address_blocked"),
     ],
 )
 def test_a_server_that_is_not_reached(url: str, egress: str, reason: str) -> None:
@@ -272,25 +272,25 @@ def test_a_server_that_is_not_reached(url: str, egress: str, reason: str) -> Non
 
 
 SSE_FAULTS: list[tuple[str, dict[str, Any], str, str]] = [
-    ("out of service", {"GET": Answer(503)}, "unexpected_status", "got 503"),
-    ("a web page", {"GET": HTML}, "not_mcp", "answers text/html, not MCP"),
-    ("another API", {"GET": Answer(body=b"{}")}, "not_mcp", "answers application/json, not MCP"),
+    ("out of service", {"GET": Answer(503)}, "http.status", "got 503"),
+    ("a web page", {"GET": HTML}, "mcp.not_mcp", "answers text/html, not MCP"),
+    ("another API", {"GET": Answer(body=b"{}")}, "mcp.not_mcp", "answers application/json, not MCP"),
     (
         "a stream that is over at once",
         {"GET": Answer(body=b": hello\n\n", content_type="text/event-stream")},
-        "not_mcp",
+        "mcp.not_mcp",
         "its event stream is not one of MCP",
     ),
     (
         "an event without end",
         {"GET": Answer(body=b"data: ", content_type="text/event-stream", endless=b"x" * 65536)},
-        "not_mcp",
+        "mcp.not_mcp",
         "its event stream is not one of MCP",
     ),
     (
         "events without end",
         {"GET": Answer(body=b"", content_type="text/event-stream", endless=b": hello\n\n" * 5000)},
-        "answer_too_large",
+        "body.too_large",
         "answers more than 4 MiB",
     ),
 ]
@@ -313,7 +313,7 @@ def test_an_event_stream_whose_posts_are_refused_does_not_wait_for_the_deadline(
         async with Wire() as wire, raw_server({"GET": stream, "initialize": Answer(503, b"no workers")}) as raw:
             visitor = Visitor(wire)
             seen = await visitor.run({"sse": raw.url})
-            assert (seen.reason, seen.message, seen.evidence.excerpt) == ("unexpected_status", "got 503", "no workers")
+            assert (seen.reason, seen.message, seen.evidence.excerpt) == ("http.status", "got 503", "no workers")
             assert visitor.took < 5
 
     asyncio.run(go())

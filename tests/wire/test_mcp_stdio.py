@@ -44,13 +44,13 @@ def alive(fault: str) -> list[int]:
 
 
 BROKEN = {
-    "exits": ("server_exited", "the server exited with code 1"),
-    "killed": ("server_exited", "the server was ended by signal 9: Killed"),
-    "leaves_at_call": ("server_exited", "the server exited with code 3"),
-    "mutes": ("connection_lost", "the server closed its output but runs on while calling the tool"),
-    "wrong_id": ("wrong_id", "replies to request '77', which was never made"),
-    "flood": ("answer_too_large", "answers more than 4 MiB"),
-    "lines": ("not_mcp", "writes more than 1000 lines that are not MCP"),
+    "exits": ("mcp.server_exited", "the server exited with code 1"),
+    "killed": ("mcp.server_exited", "the server was ended by signal 9: Killed"),
+    "leaves_at_call": ("mcp.server_exited", "the server exited with code 3"),
+    "mutes": ("connection.lost", "the server closed its output but runs on while calling the tool"),
+    "wrong_id": ("mcp.unexpected_id", "replies to request '77', which was never made"),
+    "flood": ("body.too_large", "answers more than 4 MiB"),
+    "lines": ("mcp.not_mcp", "writes more than 1000 lines that are not MCP"),
 }
 HANGING = ("deaf", "hangs", "stubborn", "forks_and_hangs")
 WORKING = ("none", "forks", "banner", "leaves", "ignores", "bad_byte")
@@ -131,13 +131,13 @@ def test_one_bad_byte_costs_one_character(runs: dict[str, Ran]) -> None:
 @pytest.mark.parametrize(
     ("mcp", "reason", "message"),
     [
-        ({"command": ["no-such-command"]}, "command_not_found", "command not found: no-such-command"),
+        ({"command": ["no-such-command"]}, "command.not_found", "command not found: no-such-command"),
         (
             {"command": [sys.executable], "cwd": "/nowhere"},
-            "command_not_found",
+            "command.not_found",
             "working directory not found: /nowhere",
         ),
-        ({"command": ["/etc/passwd"]}, "command_not_started", "cannot start /etc/passwd: Permission denied"),
+        ({"command": ["/etc/passwd"]}, "command.start_failed", "cannot start /etc/passwd: Permission denied"),
     ],
 )
 def test_what_cannot_be_started_is_our_fault(mcp: dict[str, Any], reason: str, message: str) -> None:

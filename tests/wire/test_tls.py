@@ -78,7 +78,7 @@ def test_a_bad_certificate_is_refused_in_plain_words(
     with pytest.raises(Fault) as caught:
         run(ask(context, Tls(ca_file=authority.ca_file), host))
     assert str(caught.value).replace(NBSP, " ") == message
-    assert (caught.value.reason, caught.value.phase, caught.value.retryable) == ("tls_failed", "tls", False)
+    assert (caught.value.reason, caught.value.phase, caught.value.retryable) == ("tls.failed", "tls", False)
 
 
 def test_a_current_certificate_of_an_expired_authority_is_told_apart(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_when_no_second_look_is_given_it_has_just_expired(
         nonlocal dials
         dials += 1
         if dials > 1:
-            raise Fault("connection_refused", "connection refused")
+            raise Fault("connection.refused", "connection refused")
         return await dial(self, *where)
 
     dial = Wire.dial
@@ -137,7 +137,7 @@ def test_a_client_certificate_opens_the_door(run: Run, authority: Authority) -> 
     assert got.status == 200
     with pytest.raises(Fault) as caught:
         run(ask(demanding(authority), Tls(ca_file=authority.ca_file)))
-    assert caught.value.reason in ("connection_lost", "tls_failed")
+    assert caught.value.reason in ("connection.lost", "tls.failed")
 
 
 def test_a_redirect_to_another_origin_is_shown_no_client_certificate(authority: Authority) -> None:
@@ -182,7 +182,7 @@ def test_files_of_no_use_are_our_own_fault(
     Path("locked.pem").write_bytes(Path(authority.issue("watchdog", password=b"open sesame")).read_bytes())
     with pytest.raises(Fault) as caught:
         make_context(Tls(**options))
-    assert (caught.value.reason, str(caught.value), caught.value.ours) == ("tls_files_unusable", message, True)
+    assert (caught.value.reason, str(caught.value), caught.value.ours) == ("tls.invalid_file", message, True)
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ def test_a_server_that_hangs_up_during_the_handshake(run: Run) -> None:
 
     with pytest.raises(Fault, match=r"while negotiating TLS$") as caught:
         run(plainly(hang_up))
-    assert (caught.value.reason, caught.value.retryable) == ("connection_lost", True)
+    assert (caught.value.reason, caught.value.retryable) == ("connection.lost", True)
 
 
 @pytest.mark.skipif(not DESCRIPTORS.exists(), reason="/proc is missing: open descriptors cannot be counted")

@@ -64,7 +64,7 @@ async def _send(given: Loaded, chosen: list[str]) -> int:
         Severity.INFO,
         now - 2 * minute,
         now,
-        "test",
+        "delivery.test",
         "this is a test: nothing is wrong",
     )
     runs = [Run(now - i * minute, Outcome.PASS if i > 2 else Outcome.FAIL, 180 + i) for i in reversed(range(20))]

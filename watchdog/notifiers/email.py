@@ -124,7 +124,7 @@ class Email(Notifier):
         """The receipt is `message_id` and `subject`, and in `refused` whom the server did not take. Whom it does not
         take yet hears of it later, and nobody twice: `settled` says who needs no further try."""
         if self.server is None:
-            raise DeliveryError("no_server", "the section `email` names no server", retry_for=0)
+            raise DeliveryError("smtp.not_configured", "the section `email` names no server", retry_for=0)
         message, author = compose(delivery.story), self.server.author
         id, subject = message_id(delivery.notification.key, author.domain), subject_of(message)
         first = "" if delivery.notification.event is Event.OPENED else str(delivery.receipt.get("message_id", ""))
@@ -139,7 +139,7 @@ class Email(Notifier):
         if later:
             told = "; ".join(f"{who}: {said}" for who, said in later.items())
             known = {"settled": [who for who in self.to if who not in later], "refused": refused}
-            raise DeliveryError("recipients_refused", f"not taken yet: {told}"[:400], partly=known)
+            raise DeliveryError("smtp.recipients_refused", f"not taken yet: {told}"[:400], partly=known)
         if refused:
             import structlog
 
@@ -154,7 +154,7 @@ async def _deliver(
     try:
         return await server.deliver(mail, to)
     except DeliveryError as e:
-        if not others or e.reason != "recipients_refused" or e.retry_for:
+        if not others or e.reason != "smtp.recipients_refused" or e.retry_for:
             raise
         return {who: (550, str(e)) for who in to}
 
@@ -169,9 +169,9 @@ def _context() -> ssl.SSLContext:
 
 
 _MISSING = {
-    "AUTH": ("login_missing", "the server offers no login over this connection"),
-    "authentication": ("login_missing", "the server offers no login that we know"),
-    "STARTTLS": ("starttls_missing", "the server offers no STARTTLS, and without it nothing is sent"),
+    "AUTH": ("smtp.auth_unavailable", "the server offers no login over this connection"),
+    "authentication": ("smtp.auth_unavailable", "the server offers no login that we know"),
+    "STARTTLS": ("smtp.starttls_missing", "the server offers no STARTTLS, and without it nothing is sent"),
 }
 """A word of the library's complaint -> what to tell."""
 
@@ -184,10 +184,10 @@ def _failure(error: aiosmtplib.SMTPException | OSError | ValueError, host: str, 
         codes = [r.code for r in error.recipients]
         told = "; ".join(f"{r.recipient}: {_said(r.code, r.message)}" for r in error.recipients)
         lasts = max(_lasts(code) for code in codes)
-        return DeliveryError("recipients_refused", f"every recipient refused: {told}"[:400], retry_for=lasts)
+        return DeliveryError("smtp.recipients_refused", f"every recipient refused: {told}"[:400], retry_for=lasts)
     if isinstance(error, aiosmtplib.SMTPAuthenticationError):
         message = f"got {error.code}: the server does not accept the user name and password"
-        return DeliveryError("auth_failed", message, retry_for=MENDING if error.code >= 500 else math.inf)
+        return DeliveryError("smtp.auth_failed", message, retry_for=MENDING if error.code >= 500 else math.inf)
     if isinstance(error, aiosmtplib.SMTPResponseException):
         told = f"got {_said(error.code, error.message)}"
         return DeliveryError(f"smtp_{error.code}", told, retry_for=_lasts(error.code))
@@ -197,8 +197,8 @@ def _failure(error: aiosmtplib.SMTPException | OSError | ValueError, host: str, 
         for word, (reason, message) in _MISSING.items():
             if word in str(error):
                 return DeliveryError(reason, message)
-        return DeliveryError("smtp_failed", "the server does not speak SMTP as we know it")
-    return DeliveryError("bad_request", "the mail cannot be sent as it is configured", retry_for=0)
+        return DeliveryError("smtp.protocol_error", "the server does not speak SMTP as we know it")
+    return DeliveryError("delivery.invalid_request", "the mail cannot be sent as it is configured", retry_for=0)
 
 
 def _lasts(code: int) -> float:

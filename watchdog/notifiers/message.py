@@ -20,7 +20,7 @@ _AGAIN = {
     "stale": "reports again",
     "unjudged": "can be judged again",
 }
-_CLOSED = {"gone": "is gone", "removed": "was removed"}
+_CLOSED = {"subject.no_longer_listed": "is gone", "probe.removed": "was removed"}
 """How an incident ends that nothing healed, by its resolution."""
 
 
@@ -143,7 +143,7 @@ def _lasted(word: str, ms: int, *, healed: bool) -> str:
 
 def _end(name: str, incident: Incident) -> str:
     """Who recovered: the subject by its full name."""
-    if incident.resolution == "removed":
+    if incident.resolution == "probe.removed":
         return f"{name} {_CLOSED[incident.resolution]}"
     kind = {"preference": "", "job": "job "}.get(incident.rule, "task ")
     subject = one_line(incident.subject, NAME)
@@ -206,7 +206,7 @@ def _expected(story: Story, cause: str) -> tuple[str, str]:
         return f"a result {one_line(story.probe.cadence, NAME)}".rstrip(), cause
     if incident.rule == "unjudged":
         return "every run can be judged", cause
-    return "a status of 2xx" if incident.reason == "unexpected_status" else "every run passes", cause
+    return "a status of 2xx" if incident.reason == "http.status" else "every run passes", cause
 
 
 def _resolved(story: Story, cause: str) -> tuple[Line, ...]:

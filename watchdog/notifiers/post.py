@@ -66,7 +66,7 @@ async def post(wire: Wire, url: str, body: bytes, headers: Mapping[str, str], *,
         # The exception itself may quote the URL or a header, and so a secret.
         fault = fault_of(e)
         if fault is None:
-            raise DeliveryError("bad_request", "the URL or a header cannot be sent", retry_for=0) from None
+            raise DeliveryError("delivery.invalid_request", "the URL or a header cannot be sent", retry_for=0) from None
         raise unreached(fault, parse_url(url).host, parse_url(url).port) from None
     text = harmless(read[:MOST].decode("utf-8", "replace"))
     return Answer(response.status_code, text, _retry_after(response.headers.get("retry-after"), now))
@@ -81,7 +81,7 @@ def refusal(answer: Answer) -> DeliveryError | None:
     what = "redirects are not followed" if 300 <= status < 400 else "try later" if status in PATIENT else ""
     said = " ".join(answer.text.split())[:100]
     message = f"got {status}" + (f" ({what})" if what else "") + (f": {said}" if said else "")
-    reason = "rate_limited" if status == 429 else f"http_{status}"
+    reason = "http.429" if status == 429 else f"http_{status}"
     return DeliveryError(reason, message, retry_for=lasts, retry_after=answer.retry_after)
 
 

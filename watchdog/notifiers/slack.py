@@ -132,7 +132,7 @@ class Slack(Notifier):
         if not re.fullmatch(r"[a-z][a-z_]{2,60}", error):
             error = "no_service" if self.webhook is not None and answer.status in (403, 404, 410) else ""
         if not error:
-            raise refused or DeliveryError("unreadable_answer", "the answer is not Slack's")
+            raise refused or DeliveryError("delivery.invalid_response", "the answer is not Slack's")
         remedy = "Slack does not take the message" if error in CONTENT else REMEDY.get(error, "")
         told = f"Slack says {error}" + (f": {remedy}" if remedy else "")
         lasts = 0 if error in CONTENT else MENDING if error in REMEDY else refused.retry_for if refused else math.inf

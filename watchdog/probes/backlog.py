@@ -121,16 +121,16 @@ def wrong(stands: Standing, depth: Depth, now: int) -> tuple[str, str]:
     so_long = f" for {span(lasted)}" if limit.lasting else ""
     match limit.name:
         case "consumers":
-            return "queue_no_consumers", f"consumers {figure:g}, under {limit.at:g}{so_long}"
+            return "queue.no_consumers", f"consumers {figure:g}, under {limit.at:g}{so_long}"
         case "draining":
             still = "no shorter" if stands.counted else "not draining"
-            return "queue_not_draining", f"{still} for {span(lasted)}: {number(round(figure))} waiting"
+            return "queue.stalled", f"{still} for {span(lasted)}: {number(round(figure))} waiting"
         case "failure_ratio":
             ended = sum(n or 0 for n in depth.ended or ())
             share = f"{figure:.0%} of {count(ended, 'job')} failed within {span(limit.within)}"
-            return "queue_failing", f"{share}, over {limit.at:.0%}"
+            return "queue.failure_ratio", f"{share}, over {limit.at:.0%}"
         case "oldest":
             told = f"{beyond(round(figure), round(limit.at))}, over {span(limit.at)}"
         case _:
             told = f"{number(round(figure))}, over {number(round(limit.at))}"
-    return "queue_over", f"{limit.name} {told}{so_long}"
+    return "queue.threshold", f"{limit.name} {told}{so_long}"

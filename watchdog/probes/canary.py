@@ -112,7 +112,7 @@ class CanaryProbe(Probe):
     """Sends a sentinel job through a queue. A sentinel a slot, never two at once."""
 
     kind: ClassVar[str] = "canary"
-    finds: ClassVar[tuple[str, ...]] = ("job_failed", "job_vanished", "job_id_missing", "queue_missing")
+    finds: ClassVar[tuple[str, ...]] = ("job.failed", "canary.lost", "canary.job_id_missing", "queue.missing")
     refuses = {  # noqa: RUF012 - a ClassVar of the base
         "timeout": "a canary has finish_within, and some seconds on top of it",
         "retries": "a sentinel is never sent twice",
@@ -219,14 +219,14 @@ class _Run:
         what = f"the sentinel of {clock(slot, seconds=True)} is still in flight"
         seen = Observation(
             Outcome.FAIL,
-            "not_finished",
+            "canary.not_finished",
             f"{what}: no other is sent",
             phases=self.attempt.trace.phases,
             evidence=Evidence({"sentinel": ref, "stage": str(look.stage)}, look.error),
             remember={FLIGHT: [ref, slot]},
         )
         if slot + self.probe.deadline > self._now():
-            return replace(seen, outcome=Outcome.ERROR, reason="in_flight", message=f"not sent: {what}")
+            return replace(seen, outcome=Outcome.ERROR, reason="canary.in_flight", message=f"not sent: {what}")
         return seen
 
     async def _follow(self, line: Canary, flight: Flight) -> None:
@@ -293,15 +293,15 @@ def verdict(job: _Canary, flight: Flight, depth: Depth) -> tuple[str, str]:
     within = span(job.limit(flight.look.stage))
     match flight.look.stage:
         case Stage.LOST:
-            return "job_vanished", f"the sentinel vanished, {picked_up or 'before anybody was seen to pick it up'}"
+            return "canary.lost", f"the sentinel vanished, {picked_up or 'before anybody was seen to pick it up'}"
         case Stage.FAILED:
-            return "job_failed", f"the job failed: {error}" if error else "the job failed, and nobody says why"
+            return "job.failed", f"the job failed: {error}" if error else "the job failed, and nobody says why"
         case Stage.QUEUED:
-            return "not_picked_up", f"not picked up in {within}{_because(depth)}"
+            return "canary.not_picked_up", f"not picked up in {within}{_because(depth)}"
         case Stage.DONE if flight.finished is not None and flight.finished <= flight.sent + job.finish_within:
             return "", ""
     late = f"{picked_up}, not finished in {within}" if picked_up else f"not finished in {within}{_because(depth)}"
-    return "not_finished", f"{late}: {error}" if error else late
+    return "canary.not_finished", f"{late}: {error}" if error else late
 
 
 def _because(depth: Depth) -> str:

@@ -74,7 +74,7 @@ class HttpProbe(Probe):
         held: dict[str, Json] = {}
         odd = "" if 200 <= answer.status < 300 else f"got {answer.status}"
         if odd and not self.expect:
-            reason, message = "unexpected_status", odd
+            reason, message = "http.status", odd
         for expression in self.expectations:
             why, what = values.judge(expression)
             held[expression.text] = told(expression, what)

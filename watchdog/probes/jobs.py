@@ -116,7 +116,7 @@ class JobsProbe(Probe):
     """Watches the scheduled jobs of a queue, a table or a scheduler. Each job is told of by itself."""
 
     kind: ClassVar[str] = "jobs"
-    finds: ClassVar[tuple[str, ...]] = ("job_", "queue_missing")
+    finds: ClassVar[tuple[str, ...]] = ("job_", "queue.missing")
     refuses = {  # noqa: RUF012 - a ClassVar of the base
         "expect": "jobs are judged by their schedules and limits",
         "prefer": "jobs are judged by their schedules and limits",
@@ -173,7 +173,7 @@ class JobsProbe(Probe):
             limits = replace(limits, grace=limits.grace + snapshot.lag)
             one = judged(found, limits, memory, snapshot.now)
             if found.name not in there and not one.verdict.reason and not limits.planned:
-                gone = Verdict("job_gone", f"{found.name} is gone: the source does not know it", None)
+                gone = Verdict("job.gone", f"{found.name} is gone: the source does not know it", None)
                 one = one._replace(verdict=gone)
             yield one
 
@@ -212,7 +212,7 @@ def _alive(snapshot: Snapshot) -> None:
     """One dead scheduler is one incident, however many jobs it keeps from running. Raises Fault."""
     silent = snapshot.now - snapshot.scheduler if snapshot.jobs and snapshot.scheduler is not None else 0
     if silent > SILENT:
-        raise Fault("scheduler_dead", f"the scheduler has given no sign of life for {span(silent)}")
+        raise Fault("job.scheduler_dead", f"the scheduler has given no sign of life for {span(silent)}")
 
 
 def _key(name: str) -> str:

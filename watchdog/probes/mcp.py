@@ -193,16 +193,16 @@ class McpProbe(Probe):
         missing = [name for name in dict.fromkeys(self.mcp.required) if name not in names]
         if missing:
             what = f"tool {missing[0]} is" if len(missing) == 1 else f"tools {', '.join(missing)} are"
-            return "tool_missing", f"{what} missing: {count(len(names), 'tool')} listed"
+            return "mcp.tool_missing", f"{what} missing: {count(len(names), 'tool')} listed"
         if seen.is_error:
-            return "tool_error", f"{seen.called} reports an error: {_words(seen, listing)}"
+            return "mcp.tool_error", f"{seen.called} reports an error: {_words(seen, listing)}"
         if self.mcp.tasks and listing is None:
             if not seen.called:
-                return "tasks_missing", f"no tasks are known: {values.unknown['result']}"
-            return "tasks_missing", f"{seen.called} reports no tasks: {lack(seen.result)}"
+                return "task.list_missing", f"no tasks are known: {values.unknown['result']}"
+            return "task.list_missing", f"{seen.called} reports no tasks: {lack(seen.result)}"
         if self.mcp.tasks and listing and listing.problems:
             more = f", and {len(listing.problems) - 1} more" if len(listing.problems) > 1 else ""
-            return "tasks_unreadable", f"{seen.called} reports tasks that cannot be read: {listing.problems[0]}{more}"
+            return "task.list_invalid", f"{seen.called} reports tasks that cannot be read: {listing.problems[0]}{more}"
         return "", ""
 
     def _values(self, seen: Seen) -> Values:

@@ -139,21 +139,21 @@ def _wrong(facts: JobFacts, limits: Limits, due: Owed, now: int, away: Away) -> 
     if facts.running_since is not None:
         ran = max(now - facts.running_since, 0)
         if facts.stalled:
-            return "job_stalled", f"{name} is stalled: begun {span(ran)} ago, and its worker is gone"
+            return "job.stalled", f"{name} is stalled: begun {span(ran)} ago, and its worker is gone"
         if limits.max_runtime is not None and _stuck(facts.running_since, limits.max_runtime, now, away):
             on = f" on {facts.worker}" if facts.worker else ""
-            return "job_stuck", f"{name} is stuck: running for {span(ran)}{on}, limit {span(limits.max_runtime)}"
+            return "job.stuck", f"{name} is stuck: running for {span(ran)}{on}, limit {span(limits.max_runtime)}"
     if found := _overdue(facts, limits, due, now, away):
         return found
     if facts.failures >= limits.failures:
         times = "" if facts.failures == 1 else f" {count(facts.failures, 'time')} in a row"
-        return "job_failed", f"{name} failed{times}" + (f": {facts.error}" if facts.error else "")
+        return "job.failed", f"{name} failed{times}" + (f": {facts.error}" if facts.error else "")
     if facts.duration is not None and facts.running_since is None:
         if limits.max_runtime is not None and facts.duration > limits.max_runtime:
-            return "job_too_long", f"{name} took {span(facts.duration)}, limit {span(limits.max_runtime)}"
+            return "job.max_runtime", f"{name} took {span(facts.duration)}, limit {span(limits.max_runtime)}"
         if limits.min_runtime is not None and facts.duration < limits.min_runtime and not facts.failures:
             least = span(limits.min_runtime)
-            return "job_too_short", f"{name} took {span(facts.duration)}, at least {least} is expected"
+            return "job.min_runtime", f"{name} took {span(facts.duration)}, at least {least} is expected"
     return "", ""
 
 
@@ -177,11 +177,11 @@ def _overdue(facts: JobFacts, limits: Limits, due: Owed, now: int, away: Away) -
     first = missed[-1]
     late = f"due {_when(first, now)}, {span(now - first)} ago"
     if own is None and facts.last_start is None and facts.last_end is None:
-        return "job_never_ran", f"{facts.name} never ran: {late}"
+        return "job.never_ran", f"{facts.name} never ran: {late}"
     if len(missed) == 1:
-        return "job_overdue", f"{facts.name} is overdue: {late}"
+        return "job.overdue", f"{facts.name} is overdue: {late}"
     many = f"over {MOST_UNMET}" if len(missed) >= MOST_UNMET else len(missed)
-    return "job_overdue", f"{facts.name} is overdue: {many} runs missed, the first {late}"
+    return "job.overdue", f"{facts.name} is overdue: {many} runs missed, the first {late}"
 
 
 def _when(at: int, now: int) -> str:

@@ -207,7 +207,7 @@ def told(stands: Iterable[Standing], depth: Depth, attempt: Attempt) -> Observat
         reason = broken[0][0]
         message = "; ".join([words for _, words in broken] + ["the queue is paused"] * depth.paused)
     elif unknown:
-        reason, message = "figure_unknown", f"not judged: the queue does not say its {' and '.join(unknown)}"
+        reason, message = "queue.metric_unavailable", f"not judged: the queue does not say its {' and '.join(unknown)}"
     kept = {one.limit.name: one.kept for one in stands}
     return Observation(
         Outcome.FAIL if broken else Outcome.ERROR if unknown else Outcome.PASS,

@@ -28,10 +28,10 @@ class Values:
         except ExpressionError as error:
             why = str(error)
         if why:
-            return "expectation_not_computable", f"{expression.text} cannot be computed: {why}"
+            return "expectation.evaluation_failed", f"{expression.text} cannot be computed: {why}"
         observed = expression.observed(self.known)
         seen = "" if observed is None else f": observed {observed}"
-        return "expectation_failed", f"{expression.text} is false{seen}"
+        return "expectation.failed", f"{expression.text} is false{seen}"
 
     def preferences(self, expressions: Iterable[Expression]) -> dict[str, str]:
         """Text of each expression -> what is wrong; empty when it holds."""

@@ -31,7 +31,7 @@ class ApschedulerJobs(JobTable):
 
         schema, _, name = self.table.rpartition(".")
         if not sa.inspect(connection).has_table(name, schema=schema or None):
-            raise Fault("table_missing", f"no table {self.table}: APScheduler makes it when it starts")
+            raise Fault("database.table_missing", f"no table {self.table}: APScheduler makes it when it starts")
         jobs = sa.table(name, sa.column("id"), sa.column("next_run_time"), schema=schema or None)
         rows = connection.execute(sa.select(jobs.c.id, jobs.c.next_run_time).order_by(jobs.c.id).limit(MOST)).all()
         now = instant(connection.execute(sa.text(self.database.now)).scalar(), "UTC", "the clock") or 0

@@ -325,7 +325,7 @@ async def reachable(reach: Reach, host: str, port: int, what: str = "broker") ->
         doing = DOING[reach.trace.under_way or "connect"]
         raise unreachable(f"{host}:{port}: timed out while {doing}", what=what) from None
     except Fault as fault:
-        if fault.ours or fault.reason == "address_refused":
+        if fault.ours or fault.reason == "connection.address_blocked":
             raise
         raise unreachable(f"{host}:{port}: {fault.message}", fault.facts, what) from None
     with sock:
@@ -334,6 +334,6 @@ async def reachable(reach: Reach, host: str, port: int, what: str = "broker") ->
 
 def unreachable(why: str, facts: Mapping[str, Json] = {}, what: str = "broker") -> Fault:
     """`what`: how people call the thing that holds the jobs."""
-    fault = Fault("broker_unreachable", f"{what} unreachable: {why}", "connect", retryable=True)
+    fault = Fault("broker.unreachable", f"{what} unreachable: {why}", "connect", retryable=True)
     fault.facts |= facts
     return fault

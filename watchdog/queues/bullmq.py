@@ -58,7 +58,7 @@ class BullmqQueue(RedisSystem):
     async def there(self, client: Any) -> None:
         """Raises Fault where the queue is not."""
         if not await client.exists(self.key("meta")):
-            raise Fault("queue_missing", f"no queue {self.queue!r} under the prefix {self.prefix!r}")
+            raise Fault("queue.missing", f"no queue {self.queue!r} under the prefix {self.prefix!r}")
 
 
 class BullmqCanary(BullmqQueue, CanarySystem):

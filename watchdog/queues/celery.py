@@ -78,7 +78,7 @@ class CeleryQueue(System):
 
     @property
     def missing(self) -> Fault:
-        return Fault("queue_missing", f"the broker has no queue {self.queue!r}")
+        return Fault("queue.missing", f"the broker has no queue {self.queue!r}")
 
     def prepare(self) -> None:
         super().prepare()
@@ -207,7 +207,7 @@ class _Celery:
                 meta = json.loads(await self.results.get(_key(ref)) or "{}")
             except ValueError:
                 raise Fault(
-                    "broker_refused", "the result is no JSON: the workers need result_serializer json"
+                    "broker.refused", "the result is no JSON: the workers need result_serializer json"
                 ) from None
         told, ended = meta.get("result"), _ms(meta.get("date_done"))
         match meta.get("status"):

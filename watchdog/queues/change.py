@@ -30,7 +30,7 @@ async def change(
     def work(connection: Connection) -> int:
         changed = max(connection.execute(prepared).rowcount, 0)
         if changed > most:
-            raise Fault("too_many_rows", f"it changes {count(changed, 'row')}, more than {most}: taken back")
+            raise Fault("remediation.too_many_rows", f"it changes {count(changed, 'row')}, more than {most}: taken back")
         if dry:
             connection.rollback()
         return changed

@@ -115,24 +115,24 @@ class Database(ABC):
         return cap(" ".join(str(error.orig).split()), 200)
 
     def refuses(self, words: str) -> Fault:
-        return Fault("broker_refused", f"{self.name} answers: {words}")
+        return Fault("broker.refused", f"{self.name} answers: {words}")
 
     def refused(self, words: str) -> Fault:
         if self.writes:
             return self.refuses(words)
         right = f"USAGE ON SCHEMA {self.schema}" if "for schema" in words else f"SELECT ON {self.table}"
         return Fault(
-            "broker_refused", f"{self.name} does not allow it: {words}; all it takes: GRANT {right} TO {self.user}"
+            "broker.refused", f"{self.name} does not allow it: {words}; all it takes: GRANT {right} TO {self.user}"
         )
 
     def lacks_table(self, words: str) -> Fault:
-        return self.refuses(words) if self.writes else Fault("table_missing", f"no table {self.table}: {words}")
+        return self.refuses(words) if self.writes else Fault("database.table_missing", f"no table {self.table}: {words}")
 
     def lacks_column(self, words: str) -> Fault:
-        return self.refuses(words) if self.writes else Fault("column_missing", f"{self.table} lacks a column: {words}")
+        return self.refuses(words) if self.writes else Fault("database.column_missing", f"{self.table} lacks a column: {words}")
 
     def slow(self, words: str) -> Fault:
-        return Fault("query_timeout", f"{self.name} took too long, limit {STATEMENT:g} s: {words}")
+        return Fault("database.query_timeout", f"{self.name} took too long, limit {STATEMENT:g} s: {words}")
 
 
 async def look(database: Database, reach: Reach, work: Callable[[Connection], T]) -> T:

@@ -28,7 +28,7 @@ def read(connection: Connection, there: Database, zone: str) -> tuple[Snapshot, 
     import sqlalchemy as sa
 
     if not sa.inspect(connection).has_table(TABLE):
-        raise Fault("table_missing", f"no table {TABLE}: django-celery-beat makes it when the application is migrated")
+        raise Fault("database.table_missing", f"no table {TABLE}: django-celery-beat makes it when the application is migrated")
     now = instant(connection.execute(sa.text(there.now)).scalar(), "UTC", "the clock") or 0
     jobs = tuple(_job(row, zone, now) for row in connection.execute(_schedules()))
     return Snapshot(now, jobs, idle_since(jobs, now), LAG), there.rights(connection, sa.table(TABLE))

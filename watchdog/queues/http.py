@@ -102,7 +102,7 @@ class _Http:
         self.reach.facts["address"] = answer.address
         if not 200 <= answer.status < 300:
             said = why(body_of(answer)) if "json" in answer.headers.get("content-type", "") else ""
-            raise _told(Fault("enqueue_failed", f"enqueue got {answer.status}{said and f': {said}'}"), answer)
+            raise _told(Fault("canary.enqueue_failed", f"enqueue got {answer.status}{said and f': {said}'}"), answer)
         return sentinel.id if "{nonce}" in self.config.poll.url else self._job_id(answer)
 
     def _job_id(self, answer: Exchange) -> str:
@@ -117,7 +117,7 @@ class _Http:
             found, missing = [], f"{self.config.job_id} cannot be computed: {error}"
         if job_id := next(filter(None, map(identifier, found)), ""):
             return job_id
-        raise _told(Fault("job_id_missing", f"the answer to enqueue names no job: {missing}"), answer)
+        raise _told(Fault("canary.job_id_missing", f"the answer to enqueue names no job: {missing}"), answer)
 
     async def look(self, ref: str) -> Look:
         poll, id_ = self.config.poll, quote(ref, safe="")
@@ -127,7 +127,7 @@ class _Http:
         except Fault as fault:
             if fault.ours:
                 raise
-            failed = Fault("poll_failed", f"poll failed: {fault.message}", fault.phase, retryable=True)
+            failed = Fault("canary.poll_failed", f"poll failed: {fault.message}", fault.phase, retryable=True)
             failed.facts, failed.excerpt = fault.facts, fault.excerpt
             raise failed from None
         look = self._read(answer)
@@ -143,7 +143,7 @@ class _Http:
         if stage is None and answer.status in (404, 410):
             return Look(Stage.LOST)
         if stage is None and odd:
-            raise _told(Fault("poll_failed", f"poll got {answer.status}", retryable=True), answer)
+            raise _told(Fault("canary.poll_failed", f"poll got {answer.status}", retryable=True), answer)
         body = body_of(answer)
         done = progress_of(body)
         if stage is None:
@@ -173,7 +173,7 @@ class _Http:
             async with asyncio.timeout(seconds):
                 return await reach.wire.exchange(request.request(key, reach.egress, trace, reach.now))
         except TimeoutError:
-            fault = Fault("timeout", f"timed out after {span(seconds * 1000)}", retryable=True)
+            fault = Fault("timeout.exceeded", f"timed out after {span(seconds * 1000)}", retryable=True)
             fault.locate(trace)
             raise fault from None
 

@@ -44,7 +44,7 @@ class Time(NamedTuple):
             return cls("number", zone)
         if isinstance(kind, sa.String):
             return cls("text", zone)
-        raise Fault("column_unreadable", f"column {column} is of type {kind}: expected a time")
+        raise Fault("database.column_invalid", f"column {column} is of type {kind}: expected a time")
 
     def recent(self, column: ColumnElement[Any], since: int) -> ColumnElement[bool]:
         """Whether an instant is not older than this."""
@@ -69,7 +69,7 @@ def instant(value: Any, zone: str, column: str) -> int | None:
         return None
     if isinstance(value, int | float | Decimal):
         if not isfinite(value):
-            raise Fault("column_unreadable", f"column {column} holds {value}, which is no time")
+            raise Fault("database.column_invalid", f"column {column} holds {value}, which is no time")
         return None if value <= 0 else int(value * 1000) if value < IN_MS else int(value)
     if isinstance(value, str):
         value = _read(value.strip(), column)
@@ -78,7 +78,7 @@ def instant(value: Any, zone: str, column: str) -> int | None:
     if isinstance(value, date) and not isinstance(value, datetime):
         value = datetime(value.year, value.month, value.day)  # noqa: DTZ001 - the zone follows
     if not isinstance(value, datetime):
-        raise Fault("column_unreadable", f"column {column} holds {type(value).__name__}, which is no time")
+        raise Fault("database.column_invalid", f"column {column} holds {type(value).__name__}, which is no time")
     aware = value if value.tzinfo is not None else value.replace(tzinfo=ZoneInfo(zone))
     return round((aware - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() * 1000)
 
@@ -89,4 +89,4 @@ def _read(text: str, column: str) -> datetime | float | None:
     try:
         return float(text) if re.fullmatch(r"\d+(\.\d+)?", text) else datetime.fromisoformat(text)
     except ValueError:
-        raise Fault("column_unreadable", f"column {column} holds {text[:40]!r}, which is no time") from None
+        raise Fault("database.column_invalid", f"column {column} holds {text[:40]!r}, which is no time") from None

@@ -96,12 +96,12 @@ class McpCanary(McpTarget, CanarySystem):
                     with phase(reach.trace, "list"):
                         await talk.list_tools()
             except TimeoutError:
-                raise Fault("timeout", f"timed out after {span(OPENING * 1000)}", reach.trace.under_way) from None
+                raise Fault("timeout.exceeded", f"timed out after {span(OPENING * 1000)}", reach.trace.under_way) from None
             if seen.server:
                 reach.facts["server"] = f"{seen.server} {seen.version}".strip()
             if all(tool.name != self.tool for tool in seen.tools):
                 listed = count(len(seen.tools), "tool")
-                raise Fault("tool_missing", f"tool {self.tool} is missing: {listed} listed")
+                raise Fault("mcp.tool_missing", f"tool {self.tool} is missing: {listed} listed")
             calls = await stack.enter_async_context(anyio.create_task_group())
             line = _Mcp(self, reach, talk, since)
             calls.start_soon(line.calls)
@@ -145,7 +145,7 @@ class _Mcp:
                 async with asyncio.timeout(SENDING):
                     await self._answered.wait()
             except TimeoutError:
-                raise Fault("timeout", f"{self.config.tool} named no job in {span(SENDING * 1000)}") from None
+                raise Fault("timeout.exceeded", f"{self.config.tool} named no job in {span(SENDING * 1000)}") from None
         return ""
 
     async def look(self, ref: str) -> Look:
@@ -178,7 +178,7 @@ class _Mcp:
         given = {"nonce": self._sent.result().id} | ({"job_id": job_id} if job_id else {})
         if template := self.config.resource:
             if "{job_id}" in template and not job_id:
-                fault = Fault("job_id_missing", f"{self.config.tool} answers without a job_id")
+                fault = Fault("canary.job_id_missing", f"{self.config.tool} answers without a job_id")
                 fault.excerpt = self.talk.seen.text
                 raise fault
             return str(filled(template, **given))
@@ -192,14 +192,14 @@ class _Mcp:
                 await self.talk.read(uri)
         except TimeoutError:
             after = span(self.reach.patience * 1000)
-            raise Fault("poll_failed", f"{uri} cannot be read: timed out after {after}", retryable=True) from None
+            raise Fault("canary.poll_failed", f"{uri} cannot be read: timed out after {after}", retryable=True) from None
         except Fault as fault:
             code = fault.facts.get("code")
             if code in _UNKNOWN or (code is not None and uri != self._own):  # an earlier run's: nothing to wait for
                 return Look(Stage.LOST)
-            if fault.ours or fault.reason == "server_exited":
+            if fault.ours or fault.reason == "mcp.server_exited":
                 raise
-            failed = Fault("poll_failed", f"{uri} cannot be read: {fault.message}", retryable=True)
+            failed = Fault("canary.poll_failed", f"{uri} cannot be read: {fault.message}", retryable=True)
             failed.facts, failed.excerpt = fault.facts, fault.excerpt
             raise failed from None
         return self._told(self.talk.seen.resource)
@@ -234,7 +234,7 @@ class _Mcp:
         stood, limit = (monotonic() - self._moved) * 1000, self.config.progress_within
         if limit is not None and stood >= limit:
             of = "" if total is None else f" of {total:g}"
-            raise Fault("progress_stalled", f"stuck at {done:g}{of} for {span(stood)}")
+            raise Fault("canary.progress_stalled", f"stuck at {done:g}{of} for {span(stood)}")
         return done
 
     async def cancel(self, ref: str) -> bool:

@@ -56,7 +56,7 @@ class PgbossQueue(PgbossDatabase):
 
     @property
     def missing(self) -> Fault:
-        return Fault("queue_missing", f"no queue {self.queue!r} in the schema {self.in_schema!r}")
+        return Fault("queue.missing", f"no queue {self.queue!r} in the schema {self.in_schema!r}")
 
 
 # --- what it has
@@ -69,7 +69,7 @@ async def tables(system: PgbossDatabase, session: Session, reach: Reach) -> Colu
         columns[table].add(column)
     if missing := [table for table in ("version", "queue", "job") if table not in columns]:
         where = f"no pg-boss in the schema {system.in_schema!r}"
-        raise Fault("queue_missing", f"{where}: {f'it has no table {missing[0]}' if columns else 'no such tables'}")
+        raise Fault("queue.missing", f"{where}: {f'it has no table {missing[0]}' if columns else 'no such tables'}")
     ((version,),) = await session.ask(f'SELECT max(version) FROM "{system.in_schema}".version')
     if version not in KNOWN:
         reach.facts["schema_version"] = f"{version} is none of {', '.join(map(str, KNOWN))}, which we know"

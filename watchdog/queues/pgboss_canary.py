@@ -29,7 +29,7 @@ class PgbossCanary(PgbossQueue, CanarySystem):
             ((lacking,),) = await session.ask(LACKING, {"job": f'"{self.in_schema}".job'})
             if lacking:
                 raise Fault(
-                    "broker_refused", f"PostgreSQL does not allow it: no {', no '.join(lacking)} on job; {RIGHTS}"
+                    "broker.refused", f"PostgreSQL does not allow it: no {', no '.join(lacking)} on job; {RIGHTS}"
                 )
             yield _Pgboss(self, session, columns)
 

@@ -29,7 +29,7 @@ class PgbossJobs(PgbossDatabase, JobSource):
         async with connected(self, reach, RIGHTS) as session:
             columns = await tables(self, session, reach)
             if "schedule" not in columns:
-                raise Fault("queue_missing", f"no schedules in the schema {self.in_schema!r}: it has no such table")
+                raise Fault("queue.missing", f"no schedules in the schema {self.in_schema!r}: it has no such table")
             return await _schedules(self.in_schema, session, columns, reach)
 
 

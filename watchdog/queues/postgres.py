@@ -135,13 +135,13 @@ class Session:
                     pass
                 return await cursor.fetchall()
         except psycopg.errors.InsufficientPrivilege as e:
-            raise Fault("broker_refused", f"PostgreSQL does not allow it: {said(e)}; {self.rights}") from None
+            raise Fault("broker.refused", f"PostgreSQL does not allow it: {said(e)}; {self.rights}") from None
         except (psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable) as e:
-            raise Fault("query_timeout", f"PostgreSQL took too long: {said(e)}", retryable=True) from None
+            raise Fault("database.query_timeout", f"PostgreSQL took too long: {said(e)}", retryable=True) from None
         except psycopg.OperationalError as e:
             raise unreachable(said(e)) from None
         except psycopg.Error as e:
-            raise Fault("broker_refused", f"PostgreSQL answers: {said(e)}") from None
+            raise Fault("broker.refused", f"PostgreSQL answers: {said(e)}") from None
 
     def _hang_up(self) -> None:
         """The driver would first ask the server, which gives no answer, to stop."""
@@ -160,7 +160,7 @@ async def counted(session: Session, reach: Reach, statement: str, values: Mappin
     try:
         (row,) = await session.ask(statement, values, COUNTING_ALL)
     except Fault as fault:
-        if fault.reason != "query_timeout":
+        if fault.reason != "database.query_timeout":
             raise
         reach.facts["not_counted"] = fault.message
         return None

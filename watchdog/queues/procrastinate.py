@@ -89,9 +89,9 @@ async def there(session: Session) -> None:
         "SELECT to_regclass('procrastinate_jobs') IS NOT NULL, to_regclass('procrastinate_workers') IS NOT NULL"
     )
     if not jobs:
-        raise Fault("queue_missing", "no Procrastinate in this database: it has no table procrastinate_jobs")
+        raise Fault("queue.missing", "no Procrastinate in this database: it has no table procrastinate_jobs")
     if not workers:
-        raise Fault("queue_missing", "Procrastinate 3 is needed: there is no table procrastinate_workers")
+        raise Fault("queue.missing", "Procrastinate 3 is needed: there is no table procrastinate_workers")
 
 
 GONE = f"""
@@ -226,7 +226,7 @@ class ProcrastinateJobs(ProcrastinateDatabase, JobSource):
             slots = await session.ask(SLOTS)
             if slots and alive is None:
                 why = "no worker of Procrastinate is running, and it is the workers that begin periodic tasks"
-                raise Fault("scheduler_dead", why)
+                raise Fault("job.scheduler_dead", why)
             runs: dict[str, list[_Run]] = defaultdict(list)
             for task, *told in await session.ask(PERIODIC, {"tasks": sorted({slot[0] for slot in slots})}):
                 runs[task].append(_Run(*told))

@@ -97,14 +97,14 @@ def spoken() -> Iterator[None]:
     except refusals.AuthenticationError:
         raise unreachable("Redis refuses the password") from None
     except refusals.NoPermissionError as e:
-        raise Fault("broker_refused", f"Redis does not allow it: {said(e)}") from None
+        raise Fault("broker.refused", f"Redis does not allow it: {said(e)}") from None
     except (refusals.ConnectionError, refusals.TimeoutError, OSError) as e:
         fault = fault_of(e)
         raise unreachable(fault.message if fault else said(e)) from None
     except refusals.RedisError as e:
-        raise Fault("broker_refused", f"Redis answers: {said(e)}") from None
+        raise Fault("broker.refused", f"Redis answers: {said(e)}") from None
     except (ValueError, RecursionError):  # what an answer leads to that nobody can read
-        raise Fault("broker_refused", "what answers does not speak the protocol of Redis") from None
+        raise Fault("broker.refused", "what answers does not speak the protocol of Redis") from None
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError

@@ -48,7 +48,7 @@ class BoundedReader:
 
 
 def _too_much() -> Fault:
-    return Fault("broker_refused", f"Redis says more than {MOST // 1024**2} MB: no more is read")
+    return Fault("broker.refused", f"Redis says more than {MOST // 1024**2} MB: no more is read")
 
 
 async def bound(connection: Any) -> None:

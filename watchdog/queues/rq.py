@@ -77,7 +77,7 @@ class RqQueue(RqRedis):
             pipe.sismember(self.key("queues"), self.key("queue", self.queue))
             pipe.exists(self.key("workers", self.queue))
             if not any(await pipe.execute()):
-                raise Fault("queue_missing", f"no queue {self.queue!r}: nobody has sent to it or works on it")
+                raise Fault("queue.missing", f"no queue {self.queue!r}: nobody has sent to it or works on it")
 
 
 class RqCanary(RqQueue, CanarySystem):
@@ -236,7 +236,7 @@ class RqJobs(RqRedis, JobSource):
         if not any(told) and newest:
             last = ms(max([at for _, at in schedulers], default=newest[0][1]) * 1000)
             silent = span(max(now - (last or now), 0))
-            raise Fault("scheduler_dead", f"no scheduler of RQ is running: the last sign of one is {silent} old")
+            raise Fault("job.scheduler_dead", f"no scheduler of RQ is running: the last sign of one is {silent} old")
         shared = Counter(_name(job) for job in jobs)
         facts = [
             _job(
@@ -279,7 +279,7 @@ def _listed(text: str) -> list[dict[str, Any]]:
     except (ValueError, RecursionError):
         jobs = None
     if not isinstance(jobs, list) or not all(isinstance(job, dict) for job in jobs):
-        raise Fault("broker_refused", "what a scheduler of RQ wrote down cannot be read")
+        raise Fault("broker.refused", "what a scheduler of RQ wrote down cannot be read")
     return jobs
 
 

@@ -176,7 +176,7 @@ class SqlJobs(JobTable):
         rows = connection.execute(_Aggregate(self, table, times, now).statement).all()
         if len(rows) > MOST:
             many = f"{self.columns.type} holds over {MOST:,} different values: is that the type of a job?"
-            raise Fault("column_unreadable", many)
+            raise Fault("database.column_invalid", many)
         if unknown := sorted({row.unknown for row in rows if row.unknown is not None}):
             facts["unmapped"] = f"statuses that stand for nothing: {', '.join(unknown[:5])}"
         return Snapshot(now, tuple(self._job(row, times) for row in rows)), facts
@@ -191,10 +191,10 @@ class SqlJobs(JobTable):
             found = {column["name"]: column["type"] for column in catalogue.get_columns(name, schema or None)}
         except sa.exc.NoSuchTableError:
             near = get_close_matches(name, catalogue.get_table_names(schema or None), 1)
-            raise Fault("table_missing", f"no table {self.table}{_hint(near)}") from None
+            raise Fault("database.table_missing", f"no table {self.table}{_hint(near)}") from None
         if missing := [column for column in self.columns.all if column not in found]:
             near = [n for n in found if n.lower() == missing[0].lower()] or get_close_matches(missing[0], found, 1)
-            raise Fault("column_missing", f"{self.table} has no column {missing[0]}{_hint(near)}")
+            raise Fault("database.column_missing", f"{self.table} has no column {missing[0]}{_hint(near)}")
         dialect = connection.dialect.name
         columns = [sa.column(column, None if dialect == "sqlite" else found[column]) for column in self.columns.all]
         times = {column: Time.of(found[column], column, dialect, self.timezone) for column in self.columns.times}

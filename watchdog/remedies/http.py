@@ -51,14 +51,14 @@ class HttpRemedy(HttpTarget, Act):
         said = why(body_of(answer)) if "json" in answer.headers.get("content-type", "") else ""
         told = f"answered {answer.status}{said and f': {said}'}"
         if not 200 <= answer.status < 300:
-            raise Fault("unexpected_status", told)
+            raise Fault("http.status", told)
         return told
 
     def _filled(self, cause: Cause) -> HttpRemedy:
         """Values are quoted in the URL and stay text in JSON: whatever a job is called, it cannot become more."""
         values = cause._asdict()
         if odd := [name for name in placeholders(self.url) if values[name] in (".", "..")]:
-            raise Fault("not_exact", f"{{{odd[0]}}} is {values[odd[0]]!r}, which would lead to another URL")
+            raise Fault("remediation.parameter_truncated", f"{{{odd[0]}}} is {values[odd[0]]!r}, which would lead to another URL")
         told: dict[str, Json] = {"url": filled(self.url, **{name: quote(v, safe="") for name, v in values.items()})}
         if "json_body" in self.model_fields_set:
             told["json_body"] = filled(self.json_body, **values)

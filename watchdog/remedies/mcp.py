@@ -52,7 +52,7 @@ class McpRemedy(McpTarget, Act):
 
         def choose(tools: Sequence[Tool]) -> tuple[str, Mapping[str, Json]] | None:
             if all(tool.name != self.tool for tool in tools):
-                raise Fault("tool_missing", f"tool {self.tool} is missing: {count(len(tools), 'tool')} listed")
+                raise Fault("mcp.tool_missing", f"tool {self.tool} is missing: {count(len(tools), 'tool')} listed")
             return None if dry else (self.tool, filled(self.arguments, **cause._asdict()))
 
         seen, goal = Seen(), self.goal(reach.egress)
@@ -60,6 +60,6 @@ class McpRemedy(McpTarget, Act):
         if dry:
             return "would call it: it is listed"
         if seen.is_error:
-            raise Fault("tool_error", f"{self.tool} reports an error: {why(seen.result)}")
+            raise Fault("mcp.tool_error", f"{self.tool} reports an error: {why(seen.result)}")
         job = identifier(seen.result.get("job_id")) if isinstance(seen.result, dict) else ""
         return f"begun as job {job}" if job else "called"

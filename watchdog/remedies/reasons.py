@@ -5,17 +5,17 @@ from __future__ import annotations
 from difflib import get_close_matches
 
 REASONS = frozenset({
-    "address_refused", "answer_too_large", "bad_redirect", "broker_refused", "broker_unreachable", "column_missing",
-    "column_unreadable", "connection_failed", "connection_lost", "connection_refused", "cursor_loop", "dns_failed",
-    "enqueue_failed", "expectation_failed", "expectation_not_computable", "forbidden", "invalid_reply",
-    "job_failed", "job_gone", "job_id_missing", "job_never_ran", "job_overdue", "job_stalled", "job_stuck",
-    "job_too_long", "job_too_short", "job_vanished", "not_finished", "not_mcp", "not_picked_up", "poll_failed",
-    "preference_failed", "progress_stalled", "protocol_error", "protocol_unsupported", "query_timeout",
-    "queue_failing", "queue_missing", "queue_no_consumers", "queue_not_draining", "queue_over",
-    "rate_limited", "redirected", "resource_empty", "rpc_error", "scheduler_dead", "server_exited",
-    "table_missing", "task_failed", "task_missing", "task_never_ran", "task_stale", "tasks_missing",
-    "tasks_unreadable", "timeout", "tls_failed", "too_many_pages", "too_many_redirects", "tool_error",
-    "tool_missing", "unauthorized", "unexpected_status", "unreachable", "wrong_id",
+    "connection.address_blocked", "body.too_large", "http.invalid_redirect", "broker.refused", "broker.unreachable", "database.column_missing",
+    "database.column_invalid", "connection.failed", "connection.lost", "connection.refused", "mcp.cursor_loop", "dns.failed",
+    "canary.enqueue_failed", "expectation.failed", "expectation.evaluation_failed", "http.403", "mcp.invalid_response",
+    "job.failed", "job.gone", "canary.job_id_missing", "job.never_ran", "job.overdue", "job.stalled", "job.stuck",
+    "job.max_runtime", "job.min_runtime", "canary.lost", "canary.not_finished", "mcp.not_mcp", "canary.not_picked_up", "canary.poll_failed",
+    "preference.failed", "canary.progress_stalled", "protocol.error", "mcp.unsupported_version", "database.query_timeout",
+    "queue.failure_ratio", "queue.missing", "queue.no_consumers", "queue.stalled", "queue.threshold",
+    "http.429", "http.redirect_not_followed", "mcp.resource_empty", "mcp.rpc_error", "job.scheduler_dead", "mcp.server_exited",
+    "database.table_missing", "task.failed", "task.missing", "task.never_ran", "task.stale", "task.list_missing",
+    "task.list_invalid", "timeout.exceeded", "tls.failed", "mcp.too_many_pages", "http.too_many_redirects", "mcp.tool_error",
+    "mcp.tool_missing", "http.401", "http.status", "connection.unreachable", "mcp.unexpected_id",
 })  # fmt: skip
 SHORT = ("job", "task", "queue")
 """What need not be said: a probe tells of one of them."""

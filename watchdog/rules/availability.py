@@ -10,7 +10,7 @@ from watchdog.rules.policy import Policy
 
 NAME = "availability"
 STATE = State.DOWN
-BY_TASKS = frozenset({"tool_error", "expectation_failed"})
+BY_TASKS = frozenset({"mcp.tool_error", "expectation.failed"})
 """Failures that a failed task may be the whole cause of: then the task's incident tells it, once."""
 
 

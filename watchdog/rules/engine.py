@@ -30,9 +30,9 @@ class Listed(NamedTuple):
 
 
 LISTED: Mapping[str, Listed] = {
-    task.NAME: Listed(lambda r: r.tasks, "gone"),
-    missing.NAME: Listed(lambda r: r.tasks, "gone"),
-    preference.NAME: Listed(lambda r: r.preferences, "gone"),
+    task.NAME: Listed(lambda r: r.tasks, "subject.no_longer_listed"),
+    missing.NAME: Listed(lambda r: r.tasks, "subject.no_longer_listed"),
+    preference.NAME: Listed(lambda r: r.preferences, "subject.no_longer_listed"),
     job.NAME: Listed(lambda r: r.jobs, ""),
 }
 

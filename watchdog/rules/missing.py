@@ -29,4 +29,4 @@ def absent(limits: Iterable[str], listed: Collection[str]) -> list[str]:
 
 def verdict(name: str) -> tuple[str, str]:
     """The reason and message of a task that is missing."""
-    return "task_missing", f"task {name} is not in the server's list"
+    return "task.missing", f"task {name} is not in the server's list"

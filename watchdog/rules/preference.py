@@ -13,4 +13,4 @@ STATE = State.DEGRADED
 
 def judge(policy: Policy, result: Result) -> Iterator[Finding]:
     for expression, told in (result.preferences or {}).items():
-        yield Finding(NAME, expression, bool(told), "preference_failed" if told else "", told)
+        yield Finding(NAME, expression, bool(told), "preference.failed" if told else "", told)

@@ -11,7 +11,7 @@ KEY = (NAME, "")
 
 
 def lapsed(silence: int) -> Finding:
-    return Finding(NAME, "", True, "silent", f"no result for {span(silence)}")
+    return Finding(NAME, "", True, "no_data", f"no result for {span(silence)}")
 
 
 def heard() -> Finding:

@@ -23,14 +23,14 @@ def judge(policy: Policy, result: Result) -> Iterator[Finding]:
 def verdict(name: str, task: Task, limit: int | None) -> tuple[str, str]:
     """The reason and message of what is wrong with a task; empty when nothing is."""
     if not task.ok:
-        return "task_failed", f"task {name} failed" + (f": {task.error}" if task.error else "")
+        return "task.failed", f"task {name} failed" + (f": {task.error}" if task.error else "")
     if limit is None:
         return "", ""
     if task.age is None:
         if task.seen is not None and task.seen > limit:
             seen = beyond(task.seen, limit)
-            return "task_never_ran", f"task {name} never ran: first seen {seen} ago, limit {span(limit)}"
+            return "task.never_ran", f"task {name} never ran: first seen {seen} ago, limit {span(limit)}"
         return "", ""
     if task.age > limit:
-        return "task_stale", f"task {name} is stale: last run {beyond(task.age, limit)} ago, limit {span(limit)}"
+        return "task.stale", f"task {name} is stale: last run {beyond(task.age, limit)} ago, limit {span(limit)}"
     return "", ""

@@ -102,10 +102,10 @@ class Mailroom:
         except DeliveryError as e:
             await self._failed(held, e)
         except TimeoutError:
-            await self._failed(held, DeliveryError("timeout", f"no answer in {SEND:g} s"))
+            await self._failed(held, DeliveryError("timeout.exceeded", f"no answer in {SEND:g} s"))
         except Exception as e:
             log.exception("notifier_failed_internally", destination=n.destination)
-            await self._failed(held, DeliveryError("internal_error", f"{type(e).__name__} inside Watchdog"))
+            await self._failed(held, DeliveryError("watchdog.internal_error", f"{type(e).__name__} inside Watchdog"))
         else:
             await self._mark(held, receipt)
             log.info("told", incident=n.incident, notified=n.event, destination=n.destination, tries=held.attempts + 1)

@@ -39,13 +39,13 @@ class Dispatcher:
                 await asyncio.sleep(wait / 1000)
             async with AsyncExitStack() as places:
                 if not await self._places(places, probe):
-                    self.deliver(Report(missed(slot, "overloaded")))
+                    self.deliver(Report(missed(slot, "missed.overloaded")))
                     return
                 started = True
                 report = await self.runner.run(probe, slot, memory)
             self.deliver(report)
         except asyncio.CancelledError:
-            self.deliver(Report(missed(slot, "stopped" if started else "not_started")))
+            self.deliver(Report(missed(slot, "missed.shutdown_during_run" if started else "missed.shutdown_before_run")))
             raise
 
     async def _places(self, places: AsyncExitStack, probe: Probe) -> bool:

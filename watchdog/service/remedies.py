@@ -94,7 +94,7 @@ class Remedying:
         for name in act.parameters:
             if any(sign in getattr(cause, name) for sign in ALTERED):
                 raise Fault(
-                    "not_exact", f"{name} is not known to the letter: it is too long, or holds what is not shown"
+                    "remediation.parameter_truncated", f"{name} is not known to the letter: it is too long, or holds what is not shown"
                 )
         reach = Reach(self.wire, Trace(), probe.egress, PATIENCE, self.clock())
         return await act.apply(cause, reach, dry=dry)

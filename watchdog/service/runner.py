@@ -37,9 +37,9 @@ class Runner:
         started = monotonic()
         seen = await self._attempts(probe, slot, memory, started)
         late = self.lag.worst_since(started)
-        if late > LATE and seen.reason == "timeout":
+        if late > LATE and seen.reason == "timeout.exceeded":
             message = f"not judged: our own loop stood still for {span(round(late * 1000))}"
-            seen = replace(seen, outcome=Outcome.ERROR, reason="loop_late", message=message)
+            seen = replace(seen, outcome=Outcome.ERROR, reason="watchdog.loop_late", message=message)
         return self.report(slot, seen)
 
     async def _attempts(self, probe: Probe, slot: Slot, memory: Mapping[str, Json], started: float) -> Observation:
@@ -67,7 +67,7 @@ class Runner:
                 return timed_out(probe.deadline, attempt.trace)
             log.exception("probe_failed_internally", probe=probe.key)
             text = f"not judged: {type(e).__name__} inside Watchdog; please report it"
-            return Observation(Outcome.ERROR, "internal_error", text, phases=attempt.trace.phases)
+            return Observation(Outcome.ERROR, "watchdog.internal_error", text, phases=attempt.trace.phases)
 
     def report(self, slot: Slot, seen: Observation) -> Report:
         """Give an observation its identity, with everything masked, harmless and capped: nothing raw goes further."""
@@ -117,4 +117,4 @@ def timed_out(timeout: int, trace: Trace) -> Observation:
     doing = "" if phase is None else f" while {DOING.get(phase, f'in {phase}')}"
     message = f"timed out after {span(timeout)}{doing}"
     evidence = Evidence({"timeout": span(timeout), **({} if phase is None else {"phase": phase})})
-    return Observation(Outcome.FAIL, "timeout", message, duration=timeout, phases=trace.phases, evidence=evidence)
+    return Observation(Outcome.FAIL, "timeout.exceeded", message, duration=timeout, phases=trace.phases, evidence=evidence)

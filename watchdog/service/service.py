@@ -296,4 +296,4 @@ class Service:
 def unstorable(result: Result) -> Report:
     """What is recorded of a result that cannot be."""
     said = "not judged: its result could not be stored; please report it"
-    return Report(Result(*result[:3], Outcome.ERROR, "internal_error", said, prev=result.prev))
+    return Report(Result(*result[:3], Outcome.ERROR, "watchdog.internal_error", said, prev=result.prev))

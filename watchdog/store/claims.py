@@ -84,7 +84,7 @@ class Claims:
         ]
         done = stored | set(lost)
         still = {probe: [at for at in slots if (probe, at) not in done] for probe, slots in flying.items()}
-        return still, [self._missed(probe, at, "lost") for probe, at in lost]
+        return still, [self._missed(probe, at, "missed.result_lost") for probe, at in lost]
 
     def _due(self, row: Any, now: int) -> tuple[int | None, list[Result], int]:
         """The slot to run, if any; the rows for those skipped; the next slot."""
@@ -93,7 +93,7 @@ class Claims:
         run = newest if now - newest <= member.policy.lateness else None
         end = run if run is not None else newest + 1
         skipped = list(self._alive_slots(member, first, end))
-        rows = [self._missed(row.probe, skipped[0], "skipped", len(skipped), row.last_slot)] if skipped else []
+        rows = [self._missed(row.probe, skipped[0], "missed.skipped", len(skipped), row.last_slot)] if skipped else []
         return run, rows, member.schedule.after(newest)
 
     def _alive_slots(self, member: Member, first: int, end: int) -> Iterator[int]:

@@ -160,7 +160,7 @@ def _retire(database: Database, now: int, quiet: frozenset[str]) -> None:
             connection.execute(sa.delete(findings).where(findings.c.probe.in_(ids)))
             still = incidents.c.probe.in_(ids), incidents.c.resolved_at.is_(None)
             for incident in connection.execute(sa.select(incidents.c.id).where(*still)).scalars().all():
-                end(connection, incident, now, "removed", now, quiet)
+                end(connection, incident, now, "probe.removed", now, quiet)
 
 
 def _look_again(database: Database, ids: list[int], now: int) -> None:

@@ -52,7 +52,7 @@ class Access:
         """Whose request it is; None: this machine's, without keys. Raises DeniedError."""
         if not self.keys:
             if reason := beyond_loopback(request):
-                raise DeniedError(403, "loopback_only", f"{reason}. Add `access.keys` to open these pages to others")
+                raise DeniedError(403, "access.loopback_only", f"{reason}. Add `access.keys` to open these pages to others")
             return None
         if (given := request.headers.get("authorization")) is not None:
             scheme, _, value = given.partition(" ")
@@ -60,8 +60,8 @@ class Access:
         if (cookie := request.cookies.get(COOKIE)) is not None:
             if key := self._of_session(cookie):
                 return key
-            raise DeniedError(401, "session_over", "The sign-in is over")
-        raise DeniedError(401, "no_key", "These pages need a key")
+            raise DeniedError(401, "access.session_expired", "The sign-in is over")
+        raise DeniedError(401, "access.missing_key", "These pages need a key")
 
     def check(self, request: Request, value: bytes) -> Key:
         """Whose key it is. Raises DeniedError for a wrong one, and for any after too many wrong ones."""
@@ -70,10 +70,10 @@ class Access:
         name = key.name if key else None
         if wait := self._guesses.wait(address, name):
             text = f"Too many wrong keys came from this address. Try again in {wait} s"
-            raise DeniedError(429, "too_many_tries", text, wait)
+            raise DeniedError(429, "access.too_many_attempts", text, wait)
         self._guesses.note(address, name)
         if key is None:
-            raise DeniedError(401, "wrong_key", "This key is not known")
+            raise DeniedError(401, "access.invalid_key", "This key is not known")
         return key
 
     def find(self, value: bytes) -> Key | None:
@@ -136,7 +136,7 @@ def same_origin(request: Request) -> None:
     else:
         foreign = origin is not None and origin.partition("://")[2] != request.headers.get("host", "")
     if foreign:
-        raise DeniedError(403, "foreign_form", "This form was sent by another site")
+        raise DeniedError(403, "access.cross_origin_form", "This form was sent by another site")
 
 
 def host_name(host: str) -> str:

@@ -17,7 +17,7 @@ from watchdog.web.results import STATE
 from watchdog.web.timeline import STATE_WORDS
 from watchdog.words import DAY, about, clock, count, moment, remedied, span
 
-ENDED = {"gone": "its subject is gone", "removed": "the probe was removed"}
+ENDED = {"subject.no_longer_listed": "its subject is gone", "probe.removed": "the probe was removed"}
 DELIVERY = {"sent": "Delivered", "waiting": "Queued", "merged": "Told at the end", "dead": "Dead"}
 
 

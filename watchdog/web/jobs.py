@@ -18,11 +18,11 @@ PAGE = 200
 BANDS = ("Needs attention", "Nothing wrong")
 
 _SHAPES = {
-    "job_overdue": "late",
-    "job_never_ran": "late",
-    "task_stale": "late",
-    "job_stuck": "stuck",
-    "job_stalled": "stuck",
+    "job.overdue": "late",
+    "job.never_ran": "late",
+    "task.stale": "late",
+    "job.stuck": "stuck",
+    "job.stalled": "stuck",
 }
 
 

@@ -27,8 +27,8 @@ WINDOWS = (
 """How much time is shown, and how much of it is one point: the shortest that holds every result, at most a day."""
 STEPS = tuple(n * SECOND for n in (10, 15, 20, 30, 60, 120, 180, 300, 600, 900, 1_200, 1_800, 3_600, 7_200, 14_400))
 BREAKS = frozenset(
-    {"timeout", "dns_failed", "connection_refused", "connection_failed", "connection_lost", "unreachable"}
-    | {"tls_failed", "protocol_error"}
+    {"timeout.exceeded", "dns.failed", "connection.refused", "connection.failed", "connection.lost", "connection.unreachable"}
+    | {"tls.failed", "protocol.error"}
 )
 """Reasons that cut a run short in the middle of a phase."""
 NEAR = 0.04

@@ -49,7 +49,7 @@ def sign_in_router(now: Callable[[], int], access: Access, pages: Pages) -> APIR
 
 def sign_in_page(pages: Pages, now: int, next: str, denied: DeniedError | None = None) -> HTMLResponse:
     """`next`: where to go afterwards. `denied`: why the last try was in vain."""
-    problem = "" if denied is None or denied.reason == "no_key" else str(denied)
+    problem = "" if denied is None or denied.reason == "access.missing_key" else str(denied)
     html = pages.render("login.j2", now, next=local(next), problem=problem)
     return HTMLResponse(html, 200 if denied is None else denied.status, headers={**NO_STORE, **retry_after(denied)})
 

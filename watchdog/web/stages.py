@@ -14,7 +14,7 @@ from watchdog.words import clock, count, span
 
 RUNS = 48
 """Runs in the chart and its table."""
-BEYOND = ("not_finished", "job_failed", "progress_stalled")
+BEYOND = ("canary.not_finished", "job.failed", "canary.progress_stalled")
 """Reasons of a job that was at work, whether or not its queue shows since when."""
 STAGES = {"enqueue": "Enqueued", "pick_up": "Picked up", "finish": "Finished"}
 

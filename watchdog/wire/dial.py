@@ -38,7 +38,7 @@ class Dialer:
             try:
                 addresses = await self._look_up(host, port)
             except socket.gaierror as e:
-                raise Fault("dns_failed", f"{dns_message(e)}: {host}", retryable=True) from None
+                raise Fault("dns.failed", f"{dns_message(e)}: {host}", retryable=True) from None
             trace.end("dns")
         allowed = [(family, address) for family, address in addresses if not refusal(address[0], egress)]
         if not allowed:
@@ -107,7 +107,7 @@ def _refused(address: str, egress: Egress) -> Fault:
     always = refusal(address, "private")
     rule = "never reached" if always else "not reached with `egress: public`"
     what = _KINDS[always or refusal(address, egress) or ""]
-    return Fault("address_refused", f"address refused: {address} is {what}, {rule}")
+    return Fault("connection.address_blocked", f"address refused: {address} is {what}, {rule}")
 
 
 async def _first(addresses: Sequence[Address]) -> socket.socket:

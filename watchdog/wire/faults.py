@@ -41,7 +41,7 @@ class Fault(Exception):  # noqa: N818 - a fault of the target is no error of our
     def locate(self, trace: Trace) -> None:
         """Say which phase it interrupted."""
         self.phase = trace.under_way or self.phase
-        if self.reason in ("connection_lost", "timeout") and self.phase in DOING:
+        if self.reason in ("connection.lost", "timeout.exceeded") and self.phase in DOING:
             self.message += f" while {DOING[self.phase]}"
 
 
@@ -72,7 +72,7 @@ def _unwrapped(error: BaseException, seen: set[int]) -> Iterator[BaseException]:
 
 def _vagueness(fault: Fault) -> int:
     """A timeout often comes along with what caused it, and libraries wrap errors that say more."""
-    return {"connection_failed": 1, "connection_lost": 2, "timeout": 3}.get(fault.reason, 0)
+    return {"connection.failed": 1, "connection.lost": 2, "timeout.exceeded": 3}.get(fault.reason, 0)
 
 
 def _fault(error: BaseException) -> Fault | None:
@@ -81,7 +81,7 @@ def _fault(error: BaseException) -> Fault | None:
     if isinstance(error, ssl.SSLError):
         return _of_tls(error)
     if isinstance(error, socket.gaierror):
-        return Fault("dns_failed", dns_message(error), "dns", retryable=True)
+        return Fault("dns.failed", dns_message(error), "dns", retryable=True)
     if isinstance(error, OSError):
         return _of_socket(error)
     return _of_library(error)
@@ -96,15 +96,15 @@ def dns_message(error: socket.gaierror) -> str:
 
 
 _SOCKET = {
-    errno.ECONNREFUSED: ("connection_refused", "connection refused"),
-    errno.ECONNRESET: ("connection_lost", "connection reset by the server"),
-    errno.ECONNABORTED: ("connection_lost", "connection aborted"),
-    errno.ENOTCONN: ("connection_lost", "connection closed by the server"),
-    errno.EPIPE: ("connection_lost", "connection closed by the server"),
-    errno.ETIMEDOUT: ("timeout", "timed out"),
-    errno.EHOSTUNREACH: ("unreachable", "no route to the host"),
-    errno.ENETUNREACH: ("unreachable", "network unreachable"),
-    errno.EADDRNOTAVAIL: ("unreachable", "no such address here"),
+    errno.ECONNREFUSED: ("connection.refused", "connection refused"),
+    errno.ECONNRESET: ("connection.lost", "connection reset by the server"),
+    errno.ECONNABORTED: ("connection.lost", "connection aborted"),
+    errno.ENOTCONN: ("connection.lost", "connection closed by the server"),
+    errno.EPIPE: ("connection.lost", "connection closed by the server"),
+    errno.ETIMEDOUT: ("timeout.exceeded", "timed out"),
+    errno.EHOSTUNREACH: ("connection.unreachable", "no route to the host"),
+    errno.ENETUNREACH: ("connection.unreachable", "network unreachable"),
+    errno.EADDRNOTAVAIL: ("connection.unreachable", "no such address here"),
 }
 _OURS = {
     errno.EMFILE: "we have too many files open",
@@ -116,13 +116,13 @@ _OURS = {
 
 def _of_socket(error: OSError) -> Fault | None:
     if error.errno in _OURS:
-        return Fault("out_of_resources", _OURS[error.errno], ours=True)
+        return Fault("watchdog.out_of_resources", _OURS[error.errno], ours=True)
     if error.errno in _SOCKET:
         return Fault(*_SOCKET[error.errno], retryable=True)
     if isinstance(error, TimeoutError):
-        return Fault("timeout", "timed out", retryable=True)
+        return Fault("timeout.exceeded", "timed out", retryable=True)
     if isinstance(error, ConnectionError):
-        return Fault("connection_lost", "connection lost", retryable=True)
+        return Fault("connection.lost", "connection lost", retryable=True)
     return None
 
 
@@ -157,44 +157,44 @@ def _of_tls(error: ssl.SSLError) -> Fault:
         message = _CERTIFICATE.get(error.verify_code, error.verify_message)
         if wrong := re.search(r"not valid for '(.+)'", error.verify_message):
             message = f"certificate is not valid for {wrong[1]}"
-        return Fault("tls_failed", f"TLS: {message}", "tls")
+        return Fault("tls.failed", f"TLS: {message}", "tls")
     detail = error.reason or str(error.strerror or "")
     if "UNEXPECTED_EOF" in detail or isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
-        return Fault("tls_failed", "TLS: connection closed by the server", "tls", retryable=True)
+        return Fault("tls.failed", "TLS: connection closed by the server", "tls", retryable=True)
     for word, message in _HANDSHAKE:
         if word in detail:
-            return Fault("tls_failed", f"TLS: {message}", "tls")
-    return Fault("tls_failed", f"TLS: {detail.lower().replace('_', ' ')}", "tls")
+            return Fault("tls.failed", f"TLS: {message}", "tls")
+    return Fault("tls.failed", f"TLS: {detail.lower().replace('_', ' ')}", "tls")
 
 
 _LIBRARIES = {"httpx", "httpx2", "httpcore", "httpcore2", "h11", "anyio"}
 _NAMED = {
-    "ConnectTimeout": ("timeout", "timed out while connecting", "connect"),
-    "ReadTimeout": ("timeout", "timed out while waiting for an answer", "first_byte"),
-    "WriteTimeout": ("timeout", "timed out while sending the request", "first_byte"),
-    "PoolTimeout": ("timeout", "timed out", None),
-    "ConnectError": ("connection_failed", "connection failed", "connect"),
-    "ReadError": ("connection_lost", "connection lost", None),
-    "WriteError": ("connection_lost", "connection lost", None),
-    "CloseError": ("connection_lost", "connection lost", None),
-    "BrokenResourceError": ("connection_lost", "connection lost", None),
-    "EndOfStream": ("connection_lost", "connection closed by the server", None),
-    "DecodingError": ("protocol_error", "the body cannot be decoded", "body"),
-    "TooManyRedirects": ("too_many_redirects", "too many redirects", None),
-    "UnsupportedProtocol": ("protocol_error", "the URL is neither http nor https", None),
-    "InvalidURL": ("protocol_error", "the URL cannot be read", None),
+    "ConnectTimeout": ("timeout.exceeded", "timed out while connecting", "connect"),
+    "ReadTimeout": ("timeout.exceeded", "timed out while waiting for an answer", "first_byte"),
+    "WriteTimeout": ("timeout.exceeded", "timed out while sending the request", "first_byte"),
+    "PoolTimeout": ("timeout.exceeded", "timed out", None),
+    "ConnectError": ("connection.failed", "connection failed", "connect"),
+    "ReadError": ("connection.lost", "connection lost", None),
+    "WriteError": ("connection.lost", "connection lost", None),
+    "CloseError": ("connection.lost", "connection lost", None),
+    "BrokenResourceError": ("connection.lost", "connection lost", None),
+    "EndOfStream": ("connection.lost", "connection closed by the server", None),
+    "DecodingError": ("protocol.error", "the body cannot be decoded", "body"),
+    "TooManyRedirects": ("http.too_many_redirects", "too many redirects", None),
+    "UnsupportedProtocol": ("protocol.error", "the URL is neither http nor https", None),
+    "InvalidURL": ("protocol.error", "the URL cannot be read", None),
 }
 
 
 def _of_protocol(said: str) -> Fault:
     """What h11 says, on its own or through httpx."""
     if "disconnected" in said or "closed connection" in said:
-        return Fault("connection_lost", "connection closed by the server", retryable=True)
+        return Fault("connection.lost", "connection closed by the server", retryable=True)
     if "too long" in said:
-        return Fault("protocol_error", "the answer's headers are too long")
+        return Fault("protocol.error", "the answer's headers are too long")
     if "SWITCH_UPGRADE" in said:
-        return Fault("protocol_error", "the server switches to another protocol (101), which was not asked for")
-    fault = Fault("protocol_error", "the answer is not proper HTTP", retryable=True)
+        return Fault("protocol.error", "the server switches to another protocol (101), which was not asked for")
+    fault = Fault("protocol.error", "the answer is not proper HTTP", retryable=True)
     fault.facts["detail"] = said
     return fault
 
@@ -212,4 +212,4 @@ def _of_library(error: BaseException) -> Fault | None:
     if kind.__name__ not in _NAMED:
         return None
     reason, message, phase = _NAMED[kind.__name__]
-    return Fault(reason, message, phase, retryable=reason in ("timeout", "connection_failed", "connection_lost"))
+    return Fault(reason, message, phase, retryable=reason in ("timeout.exceeded", "connection.failed", "connection.lost"))

@@ -120,12 +120,12 @@ async def exchange(wire: Wire, request: Request) -> Exchange:
             target = url.join(location)
         except ValueError:
             where = shown_url(location)
-            raise Fault("bad_redirect", f"redirected to {cap(where, 80)}, which cannot be followed") from None
+            raise Fault("http.invalid_redirect", f"redirected to {cap(where, 80)}, which cannot be followed") from None
         if target.origin != url.origin:
             request = replace(request, headers={}, tls=Tls(verify=request.tls.verify, ca_file=request.tls.ca_file))
         url = target
     raise Fault(
-        "too_many_redirects", f"more than {MOST_REDIRECTS} redirects, the last to {cap(shown_url(url.text), 80)}"
+        "http.too_many_redirects", f"more than {MOST_REDIRECTS} redirects, the last to {cap(shown_url(url.text), 80)}"
     )
 
 
@@ -206,7 +206,7 @@ class _Listener:
             event = await self._next()
             if isinstance(event, h11.Response):
                 return event
-        raise Fault("protocol_error", f"more than {MOST_INTERIM} interim answers and no real one")
+        raise Fault("protocol.error", f"more than {MOST_INTERIM} interim answers and no real one")
 
     async def _body(self, encoding: str) -> _Body:
         body = _Body(encoding)
@@ -225,7 +225,7 @@ class _Listener:
             data = await self._reader.read(CHUNK)
             if not self._raw:
                 if not data:
-                    raise Fault("connection_lost", "connection closed by the server", retryable=True)
+                    raise Fault("connection.lost", "connection closed by the server", retryable=True)
                 self._trace.end("first_byte")
                 self._trace.begin("body")
                 self._beginning = data[:200]
@@ -234,7 +234,7 @@ class _Listener:
         return event
 
     def _malformed(self, error: h11.RemoteProtocolError) -> Fault:
-        fault = fault_of(error) or Fault("protocol_error", "the answer is not proper HTTP")
+        fault = fault_of(error) or Fault("protocol.error", "the answer is not proper HTTP")
         fault.excerpt = self._beginning.decode(errors="replace")
         return fault
 
@@ -260,14 +260,14 @@ class _Body:
         try:
             self.kept += self._gzip.decompress(data, MOST_BODY + 1 - len(self.kept)) if self._gzip else data
         except zlib.error:
-            raise Fault("protocol_error", "the body says that it is gzip, but it is not") from None
+            raise Fault("protocol.error", "the body says that it is gzip, but it is not") from None
         if len(self.kept) > MOST_BODY:
             del self.kept[MOST_BODY:]
             self.unread = _TOO_LONG
 
     def finish(self) -> None:
         if self._gzip and self.size and not self.unread and not self._gzip.eof:
-            raise Fault("protocol_error", "the compressed body ends in the middle")
+            raise Fault("protocol.error", "the compressed body ends in the middle")
 
 
 def _joined(response: h11.Response) -> dict[str, str]:

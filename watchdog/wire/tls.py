@@ -71,7 +71,7 @@ def _file(option: str, path: str) -> Iterator[None]:
         why = (error.strerror or "it cannot be read").lower()
     except ValueError as error:
         why = str(error)
-    raise Fault("tls_files_unusable", f"cannot use {option} {path}: {why}", "tls", ours=True)
+    raise Fault("tls.invalid_file", f"cannot use {option} {path}: {why}", "tls", ours=True)
 
 
 def _has_authorities(context: ssl.SSLContext) -> bool:

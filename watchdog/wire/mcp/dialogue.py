@@ -164,7 +164,7 @@ def _check_id(item: SessionMessage, made: set[str]) -> None:
     if isinstance(item.message, JSONRPCResponse | JSONRPCError):
         given = item.message.id
         if given is not None and str(given) not in made:  # an error without an id answers what could not be read
-            raise Fault("wrong_id", f"replies to request {str(given)[:40]!r}, which was never made")
+            raise Fault("mcp.unexpected_id", f"replies to request {str(given)[:40]!r}, which was never made")
 
 
 class Dialogue:
@@ -223,9 +223,9 @@ class Dialogue:
             if cursor is None:
                 return
             if cursor in cursors:
-                raise Fault("cursor_loop", f"tools/list goes round in circles: page {seen.pages} repeats a cursor")
+                raise Fault("mcp.cursor_loop", f"tools/list goes round in circles: page {seen.pages} repeats a cursor")
             if seen.pages == PAGES:
-                raise Fault("too_many_pages", f"tools/list has more than {PAGES} pages")
+                raise Fault("mcp.too_many_pages", f"tools/list has more than {PAGES} pages")
             cursors.add(cursor)
 
     async def _page(self, cursor: str | None) -> ListToolsResult:
@@ -258,7 +258,7 @@ class Dialogue:
                 case BlobResourceContents():
                     self.seen.resource = part.blob
         if not answer.contents:
-            raise Fault("resource_empty", f"resource {uri} has no contents")
+            raise Fault("mcp.resource_empty", f"resource {uri} has no contents")
 
     async def _ask(self, method: str, asking: Awaitable[T]) -> T:
         try:
@@ -272,7 +272,7 @@ class Dialogue:
         fault = await self.line.explain(error)
         if fault is None:
             words = cap(" ".join(error.message.split()), 200)
-            fault = Fault("rpc_error", f"{method} answers error {error.code}: {words}")
+            fault = Fault("mcp.rpc_error", f"{method} answers error {error.code}: {words}")
             fault.facts["code"] = error.code
             if error.data is not None:
                 fault.excerpt = cap(json.dumps(error.data, default=str), SHOWN)
@@ -282,12 +282,12 @@ class Dialogue:
 def _invalid(method: str, error: ValidationError) -> Fault:
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     where = ".".join(str(part) for part in first["loc"])
-    return Fault("invalid_reply", f"{method} answers what MCP does not allow: {where}: {first['msg']}")
+    return Fault("mcp.invalid_response", f"{method} answers what MCP does not allow: {where}: {first['msg']}")
 
 
 def _unsupported(error: RuntimeError) -> Fault:
     versions = cap(str(error).rpartition(": ")[2], 60)
-    return Fault("protocol_unsupported", f"speaks no version of MCP that we know ({versions})")
+    return Fault("mcp.unsupported_version", f"speaks no version of MCP that we know ({versions})")
 
 
 def _result(structured: Any, text: str) -> Json:

@@ -93,18 +93,18 @@ class _Reply:
     def _status_fault(self) -> Fault | None:
         if self.status == 401:
             why = "does not accept our" if "authorization" in self.request.headers else "asks for"
-            return Fault("unauthorized", f"got 401: the server {why} credentials")
+            return Fault("http.401", f"got 401: the server {why} credentials")
         if self.status == 403:
-            return Fault("forbidden", "got 403: access is forbidden")
+            return Fault("http.403", "got 403: access is forbidden")
         if self.status == 429:
-            return Fault("rate_limited", "got 429: the server limits how often it is asked")
+            return Fault("http.429", "got 429: the server limits how often it is asked")
         if self.status >= 500:
-            return Fault("unexpected_status", f"got {self.status}", retryable=True)
+            return Fault("http.status", f"got {self.status}", retryable=True)
         if self.status >= 400 and not self.is_rpc_error:
-            return Fault("unexpected_status", f"got {self.status}")
+            return Fault("http.status", f"got {self.status}")
         if 300 <= self.status < 400:
             to = shown_url(str(self.request.url.join(self.headers.get("location", ""))))
-            return Fault("redirected", f"got {self.status}: redirects to {to}, which is not followed")
+            return Fault("http.redirect_not_followed", f"got {self.status}: redirects to {to}, which is not followed")
         return None
 
     def _content_fault(self) -> Fault | None:
@@ -113,7 +113,7 @@ class _Reply:
             self.request.method != "GET" and (self.status == 202 or self.content_type == "application/json")
         ):
             return None
-        return Fault("not_mcp", f"answers {self.content_type or 'nothing'}, not MCP")
+        return Fault("mcp.not_mcp", f"answers {self.content_type or 'nothing'}, not MCP")
 
 
 class HttpLine:
@@ -135,7 +135,7 @@ class HttpLine:
     def count(self, size: int) -> None:
         self._read += size
         if self._read > MOST:
-            raise Fault("answer_too_large", f"answers more than {MOST >> 20} MiB")
+            raise Fault("body.too_large", f"answers more than {MOST >> 20} MiB")
 
     @property
     def turned_away(self) -> bool:
@@ -153,7 +153,7 @@ class HttpLine:
         if fault := fault_of(ExceptionGroup("", errors)) or (self.reply and self.reply.fault()):
             return fault
         if self.endpoint.sse and self.reply is not None:  # its stream ended too early, or holds what is no event
-            return self.reply.as_evidence(Fault("not_mcp", "its event stream is not one of MCP"))
+            return self.reply.as_evidence(Fault("mcp.not_mcp", "its event stream is not one of MCP"))
         return None
 
     async def explain(self, error: MCPError) -> Fault | None:
@@ -163,11 +163,11 @@ class HttpLine:
             if fault := self.reply.fault():
                 return fault
             if self.reply.status == 202:
-                return Fault("invalid_reply", "got 202, which promises no reply")
+                return Fault("mcp.invalid_response", "got 202, which promises no reply")
             if error.code == PARSE_ERROR:
-                return self.reply.as_evidence(Fault("not_mcp", "answers what is not JSON-RPC"))
+                return self.reply.as_evidence(Fault("mcp.not_mcp", "answers what is not JSON-RPC"))
         if error.code == CONNECTION_CLOSED and not (self.reply and self.reply.is_rpc_error):
-            return Fault("connection_lost", "connection closed before the reply came", retryable=True)
+            return Fault("connection.lost", "connection closed before the reply came", retryable=True)
         return None
 
 
@@ -267,7 +267,7 @@ class _Body(httpx2.AsyncByteStream):
         self._response, self._reply, self._line = response, reply, line
         encoding = str(reply.headers.get("content-encoding", "identity")).strip().lower()
         if encoding not in ("identity", "gzip", "x-gzip", "deflate"):
-            raise Fault("protocol_error", f"answers encoded as {encoding}, which was not asked for")
+            raise Fault("protocol.error", f"answers encoded as {encoding}, which was not asked for")
         self._decoder = None if encoding == "identity" else zlib.decompressobj(zlib.MAX_WBITS | 32)
         self._chunks = aiter(response.stream)  # type: ignore[arg-type] # of an async client
         self._ahead: list[bytes] = []
@@ -302,7 +302,7 @@ class _Body(httpx2.AsyncByteStream):
         try:
             data = self._decoder.decompress(chunk, MOST + 1)
         except zlib.error:
-            raise Fault("protocol_error", "the body says that it is compressed, but it is not") from None
+            raise Fault("protocol.error", "the body says that it is compressed, but it is not") from None
         self._line.count(len(data))
         return data
 

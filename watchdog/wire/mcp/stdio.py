@@ -103,7 +103,7 @@ class StdioLine:
         self.facts["strange_lines"] = self.facts.get("strange_lines", 0) + 1
         self.facts.setdefault("strange_line", line[:200].decode(errors="replace").strip())
         if self.facts["strange_lines"] > STRANGE:
-            raise Fault("not_mcp", f"writes more than {STRANGE} lines that are not MCP")
+            raise Fault("mcp.not_mcp", f"writes more than {STRANGE} lines that are not MCP")
 
     async def _overhear(self, err: asyncio.StreamReader) -> None:
         while data := await err.read(4096):
@@ -114,12 +114,12 @@ class StdioLine:
         if error.code != CONNECTION_CLOSED:
             return None
         if not await _gone(self.process, GRACE):
-            return Fault("connection_lost", "the server closed its output but runs on")
+            return Fault("connection.lost", "the server closed its output but runs on")
         with anyio.move_on_after(LAST_WORDS):
             await self._silent.wait()
         code = self.process.returncode
         how = f"exited with code {code}" if code >= 0 else f"was ended by signal {-code}: {signal.strsignal(-code)}"
-        fault = Fault("server_exited", f"the server {how}")
+        fault = Fault("mcp.server_exited", f"the server {how}")
         fault.facts["exit_code"] = code
         return fault
 
@@ -202,10 +202,10 @@ def _spawn(command: Command, mark: str) -> tuple[subprocess.Popen[bytes], list[s
 
 def _not_started(command: Command, error: OSError) -> Fault:
     if not isinstance(error, FileNotFoundError):
-        return Fault("command_not_started", f"cannot start {command.words[0]}: {error.strerror}", ours=True)
+        return Fault("command.start_failed", f"cannot start {command.words[0]}: {error.strerror}", ours=True)
     if command.cwd and not Path(command.cwd).is_dir():
-        return Fault("command_not_found", f"working directory not found: {command.cwd}", ours=True)
-    return Fault("command_not_found", f"command not found: {command.words[0]}", ours=True)
+        return Fault("command.not_found", f"working directory not found: {command.cwd}", ours=True)
+    return Fault("command.not_found", f"command not found: {command.words[0]}", ours=True)
 
 
 async def _line(reader: asyncio.StreamReader) -> bytes:
@@ -216,7 +216,7 @@ async def _line(reader: asyncio.StreamReader) -> bytes:
 
 
 def _too_much() -> Fault:
-    return Fault("answer_too_large", f"answers more than {MOST >> 20} MiB")
+    return Fault("body.too_large", f"answers more than {MOST >> 20} MiB")
 
 
 async def _gone(process: subprocess.Popen[bytes], seconds: float) -> bool:

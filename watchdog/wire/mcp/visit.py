@@ -76,7 +76,7 @@ async def conversation(
             try:
                 talk = await stack.enter_async_context(agreed(era))
             except Fault as fault:
-                if era or fault.reason != "server_exited":
+                if era or fault.reason != "mcp.server_exited":
                     raise
                 talk = await stack.enter_async_context(agreed(LEGACY))  # some leave when they hear `server/discover`
             yield talk
