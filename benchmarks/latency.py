@@ -15,77 +15,82 @@ from pathlib import Path
 
 import structlog
 
-from benchmarks.table import Figure, percentile
-from tests.crash.harness import Target
-from tests.standins import HookStandIn, MailStandIn, SlackStandIn
-from watchdog.app import running
-from watchdog.config import load
-from watchdog.model import Report, Slot
+from benchmarks.table import Measurement, percentile
+from tests.support.crash_harness import FakeHttpTarget
+from tests.support.fakes import FakeMailServer, FakeSlack, FakeWebhookReceiver
+from watchdog.app import run_app
+from watchdog.config import load_config
+from watchdog.domain.model import ClaimedSlot, RecordedResult
 
-INCIDENTS = 200
-BOUND = 250.0
+INCIDENT_COUNT = 200
+MAX_P99_MS = 250.0
 """Ms at the 99th percentile."""
 
 
-def prove() -> Iterator[Figure]:
+def prove() -> Iterator[Measurement]:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     with (
-        tempfile.TemporaryDirectory() as folder, Target() as target, SlackStandIn() as bot, SlackStandIn() as hook,
-        MailStandIn() as mail, HookStandIn() as web,
+        tempfile.TemporaryDirectory() as folder, FakeHttpTarget() as target, FakeSlack() as bot, FakeSlack() as hook,
+        FakeMailServer() as mail, FakeWebhookReceiver() as web,
     ):  # fmt: skip
-        taken = asyncio.run(_measure(Path(folder), target, bot, hook, mail, web))
+        taken = asyncio.run(_measure_latencies(Path(folder), target, bot, hook, mail, web))
     for kind, samples in taken.items():
-        yield Figure(f"{kind}: messages heard, {2 * INCIDENTS} sent", float(len(samples)))
-        yield Figure(f"{kind}: messages missing or too many", float(abs(len(samples) - 2 * INCIDENTS)), "", 0)
-        yield Figure(f"{kind}: deciding result to message, p50", percentile(samples, 50), "ms")
-        yield Figure(f"{kind}: deciding result to message, p99", percentile(samples, 99), "ms", BOUND)
+        yield Measurement(f"{kind}: messages heard, {2 * INCIDENT_COUNT} sent", float(len(samples)))
+        yield Measurement(f"{kind}: messages missing or too many", float(abs(len(samples) - 2 * INCIDENT_COUNT)), "", 0)
+        yield Measurement(f"{kind}: deciding result to message, p50", percentile(samples, 50), "ms")
+        yield Measurement(f"{kind}: deciding result to message, p99", percentile(samples, 99), "ms", MAX_P99_MS)
 
 
-async def _measure(
-    folder: Path, target: Target, bot: SlackStandIn, hook: SlackStandIn, mail: MailStandIn, web: HookStandIn
+async def _measure_latencies(
+    folder: Path,
+    target: FakeHttpTarget,
+    slack_bot: FakeSlack,
+    slack_webhook: FakeSlack,
+    mail_server: FakeMailServer,
+    webhook: FakeWebhookReceiver,
 ) -> dict[str, list[float]]:
     heard: dict[str, Callable[[], list[float]]] = {
-        "slack bot": lambda: [h.at for h in bot.heard if not h.path.endswith("chat.update")],
-        "slack webhook": lambda: [h.at for h in hook.heard],
-        "email": lambda: [m.at for m in mail.heard],
-        "webhook": lambda: [h.at for h in web.heard],
+        "slack bot": lambda: [h.received_at for h in slack_bot.received if not h.path.endswith("chat.update")],
+        "slack webhook": lambda: [h.received_at for h in slack_webhook.received],
+        "email": lambda: [m.received_at for m in mail_server.received],
+        "webhook": lambda: [h.received_at for h in webhook.received],
     }
     receivers = {
-        "a": {"slack": {"bot_token": bot.token, "channel": bot.channel, "api_url": bot.url}},
-        "b": {"slack": {"webhook": hook.webhook}, "webhook": {"url": web.url}},
+        "a": {"slack": {"bot_token": slack_bot.token, "channel": slack_bot.channel, "api_url": slack_bot.url}},
+        "b": {"slack": {"webhook": slack_webhook.webhook}, "webhook": {"url": webhook.url}},
         "c": {"email": {"to": ["oncall@acme.example"]}},
     }
     config = {
         "storage": {"url": f"sqlite:///{folder / 'watchdog.db'}"},
         "probes": [{"name": "API", "every": "1h", "http": target.url, "alert": {"after": 1, "recover": 1}}],
         "receivers": receivers,
-        "email": {"host": "127.0.0.1", "port": mail.port, "security": "none", "from": "watchdog@acme.example"},
+        "email": {"host": "127.0.0.1", "port": mail_server.port, "security": "none", "from": "watchdog@acme.example"},
     }
     taken: dict[str, list[float]] = {kind: [] for kind in heard}
-    async with running(load(folder / "watchdog.yaml", json.dumps(config), {})) as app:
+    async with run_app(load_config(folder / "watchdog.yaml", json.dumps(config), {})) as app:
         service = app.service
         decided = 0.0
 
-        def take(report: Report) -> None:
+        def take(report: RecordedResult) -> None:
             nonlocal decided
             decided = time.monotonic()
-            service.take(report)
+            service.accept_result(report)
 
-        service.dispatcher.deliver = take
+        service.run_executor.on_result = take
         probe_id, probe = next(iter(service.probes.items()))
         prev = None
-        for number in range(2 * INCIDENTS):
+        for number in range(2 * INCIDENT_COUNT):
             target.up = number % 2 == 1
-            slot = Slot(probe_id, app.clock(), "local", prev)
-            prev = slot.at
-            service.dispatcher.start(probe, slot, {})
+            slot = ClaimedSlot(probe_id, app.clock(), "local", prev)
+            prev = slot.slot
+            service.run_executor.start_run(probe, slot, {})
             end = time.monotonic() + 10
             while any(len(times()) <= number for times in heard.values()) and time.monotonic() < end:
                 await asyncio.sleep(0.002)
             for kind, times in heard.items():
                 if len(times()) > number:
                     taken[kind].append((times()[number] - decided) * 1000)
-            while service.mailroom._sending:
+            while service.notification_sender._tasks_by_destination:
                 await asyncio.sleep(0.002)
             await asyncio.sleep(0.01)
     return taken

@@ -17,65 +17,70 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.table import Figure, percentile
-from tests import nginx
+from benchmarks.table import Measurement, percentile
+from tests.support import nginx
 
 if TYPE_CHECKING:
-    from watchdog.model import Report, Slot
+    from watchdog.domain.model import ClaimedSlot, RecordedResult
     from watchdog.probes.base import Probe
 
-PROBES, EVERY = 500, 10
-WARM_UP, MEASURED = 20, 120
+PROBE_COUNT, PROBE_INTERVAL_S = 500, 10
+WARM_UP_S, MEASUREMENT_S = 20, 120
 """Seconds."""
 
 
-def prove() -> Iterator[Figure]:
-    if nginx.installed() is None:
+def prove() -> Iterator[Measurement]:
+    if nginx.find_nginx() is None:
         raise SystemExit("nginx is missing: apt-get install nginx-light")
-    with tempfile.TemporaryDirectory() as folder, nginx.running() as url:
+    with tempfile.TemporaryDirectory() as folder, nginx.running_nginx() as url:
         config = Path(folder, "watchdog.yaml")
-        probes = [{"name": f"Probe {n}", "every": f"{EVERY}s", "http": f"{url}/"} for n in range(PROBES)]
+        probes = [
+            {"name": f"Probe {n}", "every": f"{PROBE_INTERVAL_S}s", "http": f"{url}/"} for n in range(PROBE_COUNT)
+        ]
         config.write_text(json.dumps({"storage": {"url": f"sqlite:///{folder}/watchdog.db"}, "probes": probes}))
         command = [sys.executable, "-m", "benchmarks.load", str(config)]
         ran = subprocess.run(command, capture_output=True, text=True, check=True)
     found = json.loads(ran.stdout)
     runs = len(found["lags"])
-    yield Figure(f"runs in {MEASURED} s", runs)
-    yield Figure(
-        "runs that were due and are not there", max(0, PROBES * MEASURED // EVERY - runs - PROBES // 100), "", 0
+    yield Measurement(f"runs in {MEASUREMENT_S} s", runs)
+    yield Measurement(
+        "runs that were due and are not there",
+        max(0, PROBE_COUNT * MEASUREMENT_S // PROBE_INTERVAL_S - runs - PROBE_COUNT // 100),
+        "",
+        0,
     )
-    yield Figure("slots missed", found["missed"], "", 0)
-    yield Figure("runs that did not pass", found["bad"], "", 0)
-    yield Figure("lag p50", percentile(found["lags"], 50), "ms")
-    yield Figure("lag p99", percentile(found["lags"], 99), "ms", 100)
-    yield Figure("lag, worst", max(found["lags"]), "ms")
-    yield Figure("CPU per 1,000 checks, everything included", found["cpu"] / runs * 1000, "s", 1.2)
-    yield Figure("RSS, peak", found["rss"], "MiB", 250)
+    yield Measurement("slots missed", found["missed"], "", 0)
+    yield Measurement("runs that did not pass", found["bad"], "", 0)
+    yield Measurement("lag p50", percentile(found["lags"], 50), "ms")
+    yield Measurement("lag p99", percentile(found["lags"], 99), "ms", 100)
+    yield Measurement("lag, worst", max(found["lags"]), "ms")
+    yield Measurement("CPU per 1,000 checks, everything included", found["cpu"] / runs * 1000, "s", 1.2)
+    yield Measurement("RSS, peak", found["rss"], "MiB", 250)
 
 
-async def _watch(config: Path) -> None:
-    from watchdog.app import Server, faces, listen, running
-    from watchdog.config import load
+async def _run_and_measure(config: Path) -> None:
+    from watchdog.app import WebServer, create_asgi_app, open_listen_socket, run_app
+    from watchdog.config import load_config
 
-    loaded = load(config)
+    loaded = load_config(config)
     lags: list[int] = []
-    async with running(loaded) as app, Server(faces(app), listen("127.0.0.1", 0)):
-        await asyncio.sleep(WARM_UP)
+    async with run_app(loaded) as app, WebServer(create_asgi_app(app), open_listen_socket("127.0.0.1", 0)):
+        await asyncio.sleep(WARM_UP_S)
         since, before = app.clock(), resource.getrusage(resource.RUSAGE_SELF)
-        runner = app.service.dispatcher.runner
+        runner = app.service.run_executor.runner
         run = runner.run
 
-        def noted(probe: Probe, slot: Slot, *more: Any) -> Coroutine[Any, Any, Report]:
-            lags.append(app.clock() - slot.at)
+        def noted(probe: Probe, slot: ClaimedSlot, *more: Any) -> Coroutine[Any, Any, RecordedResult]:
+            lags.append(app.clock() - slot.slot)
             return run(probe, slot, *more)
 
         runner.run = noted  # type: ignore[assignment, method-assign] # watched from outside
-        await asyncio.sleep(MEASURED)
+        await asyncio.sleep(MEASUREMENT_S)
         runner.run = run  # type: ignore[method-assign] # put back
         after = resource.getrusage(resource.RUSAGE_SELF)
     with closing(sqlite3.connect(loaded.config.storage.url.removeprefix("sqlite:///"))) as database:
         query = "SELECT outcome, sum(n) FROM results WHERE slot >= ? AND slot < ? GROUP BY outcome"
-        outcomes = dict(database.execute(query, (since, since + MEASURED * 1000)))
+        outcomes = dict(database.execute(query, (since, since + MEASUREMENT_S * 1000)))
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     missed = outcomes.pop("missed", 0)
     bad = sum(outcomes.values()) - outcomes.get("pass", 0)
@@ -86,4 +91,4 @@ if __name__ == "__main__":
     import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_watch(Path(sys.argv[1])))
+        runner.run(_run_and_measure(Path(sys.argv[1])))

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable
 from importlib import import_module
 from typing import TypeAlias
 
-from benchmarks.table import Figure, show
+from benchmarks.table import Measurement, print_measurements
 
-PROOFS = {
+BENCHMARKS = {
     "latency": "from the deciding result to the message received, for each notifier",
     "kills": "kill -9 at every named point, on both databases",
     "canaries": "1,000 sentinels through each queue, and kill -9 while one is sent: what stays behind",
@@ -24,25 +24,25 @@ PROOFS = {
     "mutation": "how many faults put into the rules no test notices",
     "http_exchange": "CPU of a fresh HTTP exchange",
 }
-Proof: TypeAlias = Callable[[], Iterable[Figure]]
+BenchmarkFunction: TypeAlias = Callable[[], Iterable[Measurement]]
 
 
 def main(names: list[str]) -> int:
-    unknown = [name for name in names if name not in PROOFS]
+    unknown = [name for name in names if name not in BENCHMARKS]
     if unknown:
-        print(f"no proof is called {unknown[0]!r}; there are {', '.join(PROOFS)}", file=sys.stderr)
+        print(f"no proof is called {unknown[0]!r}; there are {', '.join(BENCHMARKS)}", file=sys.stderr)
         return 2
-    figures: list[Figure] = []
-    for name in names or PROOFS:
-        print(f"\n{name}: {PROOFS[name]}", flush=True)
-        prove: Proof = import_module(f"benchmarks.{name}").prove
+    figures: list[Measurement] = []
+    for name in names or BENCHMARKS:
+        print(f"\n{name}: {BENCHMARKS[name]}", flush=True)
+        prove: BenchmarkFunction = import_module(f"benchmarks.{name}").prove
         found = list(prove())
-        show(found)
+        print_measurements(found)
         figures += found
-    short = [figure for figure in figures if not figure.holds]
+    short = [figure for figure in figures if not figure.within_bound]
     print(
         f"\n{len(figures) - len(short)} of {len(figures)} figures hold."
-        + "".join(f"\n  short: {f.what}" for f in short)
+        + "".join(f"\n  short: {f.name}" for f in short)
     )
     return 1 if short else 0
 

@@ -7,28 +7,28 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Figure:
+class Measurement:
     """One measured figure. `most`: the bound, inclusive; None: told for information."""
 
-    what: str
+    name: str
     value: float
     unit: str = ""
-    most: float | None = None
+    max_value: float | None = None
 
     @property
-    def holds(self) -> bool:
-        return self.most is None or self.value <= self.most
+    def within_bound(self) -> bool:
+        return self.max_value is None or self.value <= self.max_value
 
 
-def show(figures: Iterable[Figure]) -> None:
-    for figure in figures:
-        bound = "" if figure.most is None else f"at most {figure.most:g} {figure.unit}".rstrip()
-        verdict = "" if figure.most is None else "holds" if figure.holds else "SHORT"
+def print_measurements(measurements: Iterable[Measurement]) -> None:
+    for figure in measurements:
+        bound = "" if figure.max_value is None else f"at most {figure.max_value:g} {figure.unit}".rstrip()
+        verdict = "" if figure.max_value is None else "holds" if figure.within_bound else "SHORT"
         value = f"{figure.value:.4g} {figure.unit}".rstrip()
-        print(f"  {figure.what:<58} {value:>16}   {bound:<20} {verdict}", flush=True)
+        print(f"  {figure.name:<58} {value:>16}   {bound:<20} {verdict}", flush=True)
 
 
-def percentile(samples: Sequence[float], q: float) -> float:
+def percentile(samples: Sequence[float], percent: float) -> float:
     """The smallest sample that is at least as large as `q` per cent of them."""
     ordered = sorted(samples)
-    return ordered[max(0, -(-len(ordered) * round(q * 100) // 10_000) - 1)]
+    return ordered[max(0, -(-len(ordered) * round(percent * 100) // 10_000) - 1)]

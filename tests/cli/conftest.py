@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from tests.crash.harness import Target
+from tests.support.crash_harness import FakeHttpTarget
 
 
 @pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _isolated_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands read and write where they are typed; and logs are set up for the whole process, so not here."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("watchdog.cli.logs.set_up", lambda *_, **__: None)
+    monkeypatch.setattr("watchdog.cli.logs.configure_logging", lambda *_, **__: None)
 
 
 @pytest.fixture
@@ -33,8 +33,8 @@ def write(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def target() -> Iterator[Target]:
-    with Target() as made:
+def target() -> Iterator[FakeHttpTarget]:
+    with FakeHttpTarget() as made:
         yield made
 
 

@@ -17,9 +17,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.check_in_ear import KEY, Ear, away
-from tests.patience import wait
-from watchdog.cli import unsent
+from tests.support.check_in_receiver import HEARTBEAT_TOKEN, FakeCheckInReceiver, unreachable_url
+from tests.support.polling import wait_until
+from watchdog.cli import exec_queue
 
 SCRIPT = """
 import sys
@@ -46,24 +46,24 @@ def script(code: int) -> tuple[str, ...]:
     return ("--", sys.executable, "-c", SCRIPT, str(code))
 
 
-def test_a_run_is_told_from_its_start_to_its_end(ear: Ear, tmp_path: Path) -> None:
+def test_a_run_is_told_from_its_start_to_its_end(ear: FakeCheckInReceiver, tmp_path: Path) -> None:
     ran = run(tmp_path, "Backup", *script(0), url=ear.url)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "copying\n", "no space left\n")
-    start, end = ear.heard
-    assert ear.words() == ["start", "0"]
-    assert start.run == end.run
-    assert len(start.run) == 32
+    start, end = ear.received
+    assert ear.received_signals() == ["start", "0"]
+    assert start.run_id == end.run_id
+    assert len(start.run_id) == 32
     assert sorted(end.body.splitlines()) == ["copying", "no space left"]
 
 
 @pytest.mark.parametrize("code", [1, 3, 255])
-def test_the_exit_code_is_passed_on_and_told(ear: Ear, tmp_path: Path, code: int) -> None:
+def test_the_exit_code_is_passed_on_and_told(ear: FakeCheckInReceiver, tmp_path: Path, code: int) -> None:
     ran = run(tmp_path, "Backup", *script(code), url=ear.url)
     assert (ran.returncode, ran.stdout, ran.stderr) == (code, "copying\n", "no space left\n")
-    assert ear.words() == ["start", str(code)]
+    assert ear.received_signals() == ["start", str(code)]
 
 
-def test_input_arrives_and_options_are_the_commands_own(ear: Ear, tmp_path: Path) -> None:
+def test_input_arrives_and_options_are_the_commands_own(ear: FakeCheckInReceiver, tmp_path: Path) -> None:
     echo = "import sys; print(sys.argv[1:], sys.stdin.read())"
     for dashes in ((), ("--",)):
         words = ("Backup", *dashes, sys.executable, "-c", echo, "--config", "-o", "--", "x")
@@ -71,18 +71,20 @@ def test_input_arrives_and_options_are_the_commands_own(ear: Ear, tmp_path: Path
         assert ran.stdout == "['--config', '-o', '--', 'x'] hello\n"
 
 
-def test_a_command_that_would_check_in_by_itself_does_not_count_the_run_twice(ear: Ear, tmp_path: Path) -> None:
+def test_a_command_that_would_check_in_by_itself_does_not_count_the_run_twice(
+    ear: FakeCheckInReceiver, tmp_path: Path
+) -> None:
     program = "from watchdog.checkin import check_in\nwith check_in(): print('done')"
     ran = run(tmp_path, "Backup", "--", sys.executable, "-P", "-c", program, url=ear.url)
-    assert (ran.returncode, ran.stdout, ear.words()) == (0, "done\n", ["start", "0"])
+    assert (ran.returncode, ran.stdout, ear.received_signals()) == (0, "done\n", ["start", "0"])
 
 
-def test_the_end_of_a_long_output_is_told_and_all_of_it_passed_on(ear: Ear, tmp_path: Path) -> None:
+def test_the_end_of_a_long_output_is_told_and_all_of_it_passed_on(ear: FakeCheckInReceiver, tmp_path: Path) -> None:
     loud = "print('x' * 3_000_000); print('the end')"
     ran = run(tmp_path, "Backup", "--", sys.executable, "-c", loud, url=ear.url)
     assert len(ran.stdout) == 3_000_009
-    assert len(ear.heard[1].body) == 10_240
-    assert ear.heard[1].body.endswith("the end\n")
+    assert len(ear.received[1].body) == 10_240
+    assert ear.received[1].body.endswith("the end\n")
 
 
 @pytest.mark.parametrize(
@@ -92,13 +94,15 @@ def test_the_end_of_a_long_output_is_told_and_all_of_it_passed_on(ear: Ear, tmp_
         (("/",), 126, "cannot run /: permission denied"),
     ],
 )
-def test_a_command_that_cannot_be_run(ear: Ear, tmp_path: Path, words: tuple[str, ...], code: int, says: str) -> None:
+def test_a_command_that_cannot_be_run(
+    ear: FakeCheckInReceiver, tmp_path: Path, words: tuple[str, ...], code: int, says: str
+) -> None:
     ran = run(tmp_path, "Backup", "--", *words, url=ear.url)
     assert (ran.returncode, ran.stderr) == (code, f"watchdog: {says}\n")
-    assert [(ear.words(), heard.body) for heard in ear.heard] == [([str(code)], says)]
+    assert [(ear.received_signals(), heard.body) for heard in ear.received] == [([str(code)], says)]
 
 
-def test_a_command_may_be_called_like_an_argument_of_ours(ear: Ear, tmp_path: Path) -> None:
+def test_a_command_may_be_called_like_an_argument_of_ours(ear: FakeCheckInReceiver, tmp_path: Path) -> None:
     ran = run(tmp_path, "Backup", "name", "it", url=ear.url)
     assert (ran.returncode, ran.stderr) == (127, "watchdog: cannot run name: no such file or directory\n")
 
@@ -115,7 +119,7 @@ HEEDING = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL);
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 7), (signal.SIGINT, 7), (signal.SIGUSR1, 138)])
-def test_signals_are_passed_on(ear: Ear, tmp_path: Path, number: signal.Signals, code: int) -> None:
+def test_signals_are_passed_on(ear: FakeCheckInReceiver, tmp_path: Path, number: signal.Signals, code: int) -> None:
     """A command that handles one ends as it likes; one that does not ends by it."""
     tidy = "import signal, sys, time\nfor s in (2, 15): signal.signal(s, lambda *_: sys.exit(7))\n"
     words = command("Backup", "--", sys.executable, "-c", tidy + "print('up', flush=True)\ntime.sleep(60)")
@@ -126,36 +130,38 @@ def test_signals_are_passed_on(ear: Ear, tmp_path: Path, number: signal.Signals,
         assert process.stdout.readline() == "up\n"
         process.send_signal(number)
         assert process.wait(60) == code
-    assert ear.words()[-1] == str(code)
+    assert ear.received_signals()[-1] == str(code)
 
 
-def test_it_waits_for_what_was_left_in_the_background_but_does_not_count_it(ear: Ear, tmp_path: Path) -> None:
+def test_it_waits_for_what_was_left_in_the_background_but_does_not_count_it(
+    ear: FakeCheckInReceiver, tmp_path: Path
+) -> None:
     ran = run(tmp_path, "Backup", "--", "sh", "-c", "(sleep 2; echo later) & echo now", url=ear.url)
     assert ran.stdout == "now\nlater\n"
-    assert ear.heard[1].body == "now\n"
+    assert ear.received[1].body == "now\n"
 
 
 # --- where it is told
 
 
 def write(folder: Path, port: int, name: str = "Nightly backup", **server: str) -> Path:
-    probe = {"name": name, "heartbeat": {"key": KEY, "every": "1h"}}
+    probe = {"name": name, "heartbeat": {"key": HEARTBEAT_TOKEN, "every": "1h"}}
     other = {"name": "Website", "http": "https://a.example/"}
     file = folder / "watchdog.yaml"
     file.write_text(json.dumps({"server": {"listen": f"127.0.0.1:{port}", **server}, "probes": [other, probe]}))
     return file
 
 
-def test_the_configuration_says_where(ear: Ear, tmp_path: Path) -> None:
+def test_the_configuration_says_where(ear: FakeCheckInReceiver, tmp_path: Path) -> None:
     file = write(tmp_path, ear.port)
     config, ours = ("-c", str(file)), ("nightly-backup",)
     behind = (config, (f"--config={file}",), (f"-c{file}",))
     for words in (("Nightly backup",), ours, (*config, *ours), *((*ours, *option) for option in behind)):
         assert run(tmp_path, *words, *script(0)).returncode == 0
-    assert ear.words() == ["start", "0"] * 6
+    assert ear.received_signals() == ["start", "0"] * 6
     write(tmp_path, 1, public_url=f"http://127.0.0.1:{ear.port}")
     assert run(tmp_path, "nightly-backup", *script(0)).returncode == 0
-    assert len(ear.heard) == 14
+    assert len(ear.received) == 14
 
 
 def test_whatever_is_wrong_with_us_the_command_runs(tmp_path: Path) -> None:
@@ -174,20 +180,22 @@ def test_whatever_is_wrong_with_us_the_command_runs(tmp_path: Path) -> None:
     assert not (tmp_path / "state/watchdog/check-ins.jsonl").exists()
 
 
-def test_a_key_that_is_unknown_is_said_and_not_told_again(ear: Ear, tmp_path: Path) -> None:
-    ear.answers = [404, 404]
+def test_a_key_that_is_unknown_is_said_and_not_told_again(ear: FakeCheckInReceiver, tmp_path: Path) -> None:
+    ear.status_codes = [404, 404]
     ran = run(tmp_path, "Backup", *script(0), url=ear.url)
     assert ran.stderr.count("the check-in did not arrive: Watchdog answered 404") == 2
-    assert KEY not in ran.stderr
+    assert HEARTBEAT_TOKEN not in ran.stderr
     assert run(tmp_path, "Backup", *script(0), url=ear.url).stderr == "no space left\n"
-    assert ear.words() == ["start", "0"]
+    assert ear.received_signals() == ["start", "0"]
 
 
 # --- when Watchdog is away
 
 
-def test_what_could_not_be_told_is_told_with_a_later_run_and_when_it_was(ear: Ear, tmp_path: Path) -> None:
-    ran = run(tmp_path, "Backup", *script(3), url=away())
+def test_what_could_not_be_told_is_told_with_a_later_run_and_when_it_was(
+    ear: FakeCheckInReceiver, tmp_path: Path
+) -> None:
+    ran = run(tmp_path, "Backup", *script(3), url=unreachable_url())
     assert (ran.returncode, ran.stdout) == (3, "copying\n")
     assert ran.stderr.splitlines()[-1] == "watchdog: it is told with a later run"
     kept = tmp_path / "state/watchdog/check-ins.jsonl"
@@ -198,24 +206,26 @@ def test_what_could_not_be_told_is_told_with_a_later_run_and_when_it_was(ear: Ea
     begun = time.monotonic()
     assert run(tmp_path, "Backup", *script(0), url=ear.url).stderr == "no space left\n"
     took = (time.monotonic() - begun) * 1_000
-    assert ear.words() == ["start", "0", "start", "3"]
-    newer, older = ear.heard[:2], ear.heard[2:]
-    assert newer[0].run != older[0].run == older[1].run
-    assert older[0].ago >= older[1].ago >= 3_600_000
-    assert newer[1].ago <= took
+    assert ear.received_signals() == ["start", "0", "start", "3"]
+    newer, older = ear.received[:2], ear.received[2:]
+    assert newer[0].run_id != older[0].run_id == older[1].run_id
+    assert older[0].ago_ms >= older[1].ago_ms >= 3_600_000
+    assert newer[1].ago_ms <= took
     assert "copying" in older[1].body
     assert kept.read_text() == ""
 
 
-def test_an_address_that_does_not_answer_keeps_only_its_own_words_waiting(ear: Ear, tmp_path: Path) -> None:
-    assert run(tmp_path, "Retired", *script(1), url=away()).returncode == 1
-    assert run(tmp_path, "Backup", *script(3), url=away()).returncode == 3
+def test_an_address_that_does_not_answer_keeps_only_its_own_words_waiting(
+    ear: FakeCheckInReceiver, tmp_path: Path
+) -> None:
+    assert run(tmp_path, "Retired", *script(1), url=unreachable_url()).returncode == 1
+    assert run(tmp_path, "Backup", *script(3), url=unreachable_url()).returncode == 3
     kept = tmp_path / "state/watchdog/check-ins.jsonl"
     retired, back = kept.read_text().splitlines()[:2], kept.read_text().splitlines()[2:]
     here = [json.dumps(json.loads(line) | {"url": ear.url}) for line in back]
     kept.write_text("".join(f"{line}\n" for line in (*retired, *here)))
     run(tmp_path, "Backup", *script(0), url=ear.url)
-    assert ear.words() == ["start", "0", "start", "3"]
+    assert ear.received_signals() == ["start", "0", "start", "3"]
     assert kept.read_text().splitlines() == retired
 
 
@@ -224,40 +234,42 @@ def away_port(kept: Path) -> str:
     return str(port)
 
 
-def test_a_start_that_did_not_arrive_is_told_with_the_end(ear: Ear, tmp_path: Path) -> None:
-    ear.answers = [503]
+def test_a_start_that_did_not_arrive_is_told_with_the_end(ear: FakeCheckInReceiver, tmp_path: Path) -> None:
+    ear.status_codes = [503]
     ran = run(tmp_path, "Backup", "--", "sleep", "1", url=ear.url)
     assert ran.stderr == "watchdog: the check-in did not arrive: Watchdog answered 503\n"
-    assert ear.words() == ["start", "0"]
-    assert ear.heard[0].ago - ear.heard[1].ago > 500  # less than it took, by the time between the two calls
+    assert ear.received_signals() == ["start", "0"]
+    assert ear.received[0].ago_ms - ear.received[1].ago_ms > 500  # less than it took, by the time between the two calls
 
 
 def test_a_skewed_clock_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two days forward, and two back, between the run and its being told."""
-    word = unsent._instant(5.0)
+    word = exec_queue._clock_readings(5.0)
     now = time.time()
     for hours in (-48, 48):
         monkeypatch.setattr(time, "time", lambda hours=hours: now + hours * 3600)
-        assert 5 <= unsent._ago(word) < 30
-    monkeypatch.setattr(unsent, "_boot", lambda: "another one")
+        assert 5 <= exec_queue._age_s(word) < 30
+    monkeypatch.setattr(exec_queue, "_boot_id", lambda: "another one")
     monkeypatch.setattr(time, "time", lambda: now + 60)
-    assert 65 <= unsent._ago(word) < 95
+    assert 65 <= exec_queue._age_s(word) < 95
     monkeypatch.setattr(time, "time", lambda: now - 60)
-    assert unsent._ago(word) == 0
+    assert exec_queue._age_s(word) == 0
 
 
 def test_what_is_kept_is_bounded_and_bears_a_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    monkeypatch.setattr(unsent, "MOST", 2_000)
-    words = [{"url": "x", "what": str(n), "run": "r", "body": "b" * 100, **unsent._instant(0)} for n in range(50)]
-    old = {**words[0], **unsent._instant(40 * 86_400)}
-    with unsent._kept() as file:
-        unsent._put(file, [old, *words])
+    monkeypatch.setattr(exec_queue, "MAX_QUEUE_BYTES", 2_000)
+    words = [
+        {"url": "x", "what": str(n), "run": "r", "body": "b" * 100, **exec_queue._clock_readings(0)} for n in range(50)
+    ]
+    old = {**words[0], **exec_queue._clock_readings(40 * 86_400)}
+    with exec_queue._open_locked_queue() as file:
+        exec_queue._write_queue(file, [old, *words])
     path = tmp_path / "watchdog/check-ins.jsonl"
     assert path.stat().st_size <= 2_000
     path.write_text(json.dumps(old) + "\n" + path.read_text() + '{"url": "cut o')
-    with unsent._kept() as file:
-        kept = [word["what"] for word in unsent._words(file)]
+    with exec_queue._open_locked_queue() as file:
+        kept = [word["what"] for word in exec_queue._read_queue(file)]
     assert kept == [str(n) for n in range(50 - len(kept), 50)]
 
 
@@ -267,7 +279,7 @@ def hanging() -> Iterator[str]:
     import socket
 
     with socket.create_server(("127.0.0.1", 0)) as server:
-        yield f"http://127.0.0.1:{server.getsockname()[1]}/in/{KEY}"
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/in/{HEARTBEAT_TOKEN}"
 
 
 def test_a_watchdog_that_hangs_neither_delays_the_command_nor_counts_as_its_time(tmp_path: Path) -> None:
@@ -280,7 +292,7 @@ def test_a_watchdog_that_hangs_neither_delays_the_command_nor_counts_as_its_time
             assert process.stdout.readline() == b"up\n"
             assert time.monotonic() - began < 4.5  # less than our patience with Watchdog
             kept = tmp_path / "state/watchdog/check-ins.jsonl"
-            wait(lambda: kept.exists() and kept.stat().st_size)
+            wait_until(lambda: kept.exists() and kept.stat().st_size)
             start, end = map(json.loads, kept.read_text().splitlines())
             assert end["clock"] - start["clock"] < 4.5
             assert process.wait(60) == 0

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.cli.terminal import environment
+from tests.support.command_line import subprocess_env
 
 SECRET = 'hush "hush" /+hush'
 TALKING = """
@@ -55,7 +55,7 @@ HIDDEN = ("hush", "aHVza")
 
 def told(folder: Path, *words: str) -> list[str]:
     command = [sys.executable, "-c", TALKING, SECRET, *words]
-    ran = subprocess.run(command, check=True, cwd=folder, env=environment(), capture_output=True, text=True)
+    ran = subprocess.run(command, check=True, cwd=folder, env=subprocess_env(), capture_output=True, text=True)
     assert ran.stdout == "", "standard output is for what was asked for"
     return ran.stderr.splitlines()
 
@@ -79,7 +79,7 @@ def test_quiet_is_only_what_goes_wrong_inside(tmp_path: Path) -> None:
 def test_a_person_gets_readable_lines_without_secrets(tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     command = [sys.executable, "-c", TALKING, SECRET]
-    env = environment({"NO_COLOR": "1", "TERM": "xterm"})
+    env = subprocess_env({"NO_COLOR": "1", "TERM": "xterm"})
     with subprocess.Popen(command, cwd=tmp_path, env=env, stderr=theirs) as talking:
         os.close(theirs)
         seen = b""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.terminal import COMMAND, environment
+from tests.support.command_line import WATCHDOG_COMMAND, subprocess_env
 
 Write = Callable[..., Path]
 
@@ -24,8 +24,8 @@ def test_a_terminal_without_utf_8_gets_what_it_can_show(write: Write, encoding: 
 
 
 def validated(config: Path, encoding: str) -> tuple[int, str]:
-    env = environment({"PYTHONIOENCODING": encoding})
-    command = [*COMMAND, "validate", "-c", str(config)]
+    env = subprocess_env({"PYTHONIOENCODING": encoding})
+    command = [*WATCHDOG_COMMAND, "validate", "-c", str(config)]
     ran = subprocess.run(
         command, check=False, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding=encoding
     )
@@ -37,6 +37,11 @@ def validated(config: Path, encoding: str) -> tuple[int, str]:
 def test_a_full_disk_is_told_in_one_line(words: list[str]) -> None:
     with Path("/dev/full").open("w") as full:
         ran = subprocess.run(
-            [*COMMAND, *words], check=False, env=environment(), stdout=full, stderr=subprocess.PIPE, text=True
+            [*WATCHDOG_COMMAND, *words],
+            check=False,
+            env=subprocess_env(),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
         )
     assert (ran.returncode, ran.stderr) == (3, "watchdog: the output cannot be written: No space left on device\n")

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, BeforeValidator, Strict
 
-from watchdog.config.document import parse
 from watchdog.config.models import Config
-from watchdog.config.scalars import resolve, tagged
-from watchdog.model import Scalar
+from watchdog.config.scalars import parse_plain_scalar, parse_tagged_scalar
+from watchdog.config.yaml_tree import parse_yaml
+from watchdog.domain.model import Scalar
 
 
 @pytest.mark.parametrize(
@@ -29,14 +29,14 @@ from watchdog.model import Scalar
     ],
 )  # fmt: skip
 def test_a_plain_scalar_means(text: str, value: Scalar) -> None:
-    read = resolve(text)
+    read = parse_plain_scalar(text)
     assert (type(read), read) == (type(value), value)
 
 
 @pytest.mark.parametrize("text", [".nan", ".NaN", ".inf", "-.Inf", "+.INF", "1e999", "9" * 41])
 def test_numbers_without_an_end_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="number"):
-        resolve(text)
+        parse_plain_scalar(text)
 
 
 @pytest.mark.parametrize(
@@ -44,14 +44,14 @@ def test_numbers_without_an_end_are_refused(text: str) -> None:
     [("str", "12", "12"), ("int", "12", 12), ("float", "12", 12.0), ("bool", "true", True), ("null", "", None)],
 )
 def test_a_tag_of_the_core_schema_decides(tag: str, text: str, value: Scalar) -> None:
-    read = tagged(tag, text)
+    read = parse_tagged_scalar(tag, text)
     assert (type(read), read) == (type(value), value)
 
 
 @pytest.mark.parametrize(("tag", "text"), [("int", "x"), ("int", "1.5"), ("bool", "no"), ("null", "x"), ("float", "x")])
 def test_a_tag_that_does_not_fit_is_refused(tag: str, text: str) -> None:
     with pytest.raises(ValueError, match=f"expected {tag}"):
-        tagged(tag, text)
+        parse_tagged_scalar(tag, text)
 
 
 @pytest.mark.parametrize(
@@ -63,17 +63,17 @@ def test_a_tag_that_does_not_fit_is_refused(tag: str, text: str) -> None:
     ],
 )  # fmt: skip
 def test_what_is_quoted_stays_text(text: str, value: object) -> None:
-    root, problems = parse(text, "f", {})
+    root, problems = parse_yaml(text, "f", {})
     assert problems == []
     assert root is not None
-    assert root.entries["a"].plain() == value
+    assert root.entries["a"].to_python() == value
 
 
 @settings(deadline=None)
 @given(st.text())
 def test_any_text_resolves_or_is_refused_with_a_reason(text: str) -> None:
     try:
-        value = resolve(text)
+        value = parse_plain_scalar(text)
     except ValueError as e:
         value = str(e)
     assert isinstance(value, str | int | float | bool | None)

@@ -12,22 +12,22 @@ import aiosmtplib
 import httpx
 import pytest
 
-from watchdog.demo.inbox import CHANNEL, KEPT, Inbox, inbox_app, mrkdwn
-from watchdog.notifiers.blocks import escape
+from watchdog.demo.inbox import MAX_KEPT_MESSAGES, SLACK_CHANNEL_ID, DemoInbox, create_inbox_app, render_mrkdwn
+from watchdog.notifiers.blocks import escape_mrkdwn
 
 HOSTILE = "<script>alert(\"1\")</script> & <https://evil.example|click> *bold* `code` <!channel> 'x'"
 
 
 @asynccontextmanager
-async def visitor(inbox: Inbox) -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(inbox_app(inbox, "http://127.0.0.1:8080/"))
+async def visitor(inbox: DemoInbox) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(create_inbox_app(inbox, "http://127.0.0.1:8080/"))
     async with httpx.AsyncClient(transport=transport, base_url="http://inbox") as client:
         yield client
 
 
 @asynccontextmanager
-async def post_office(inbox: Inbox) -> AsyncIterator[int]:
-    async with await asyncio.start_server(inbox.smtp, "127.0.0.1", 0, limit=2**16) as server:
+async def post_office(inbox: DemoInbox) -> AsyncIterator[int]:
+    async with await asyncio.start_server(inbox.handle_smtp_connection, "127.0.0.1", 0, limit=2**16) as server:
         yield server.sockets[0].getsockname()[1]
 
 
@@ -62,26 +62,30 @@ def section(text: str) -> dict[str, Any]:
     ],
 )
 def test_slacks_markup_as_slack_shows_it(written: str, shown: str) -> None:
-    assert mrkdwn(written) == shown
+    assert render_mrkdwn(written) == shown
 
 
 def test_what_is_escaped_for_slack_is_shown_as_it_was() -> None:
-    shown = mrkdwn(escape(HOSTILE))
+    shown = render_mrkdwn(escape_mrkdwn(HOSTILE))
     assert "<" not in shown.replace("<br>", "")
     assert "https://evil.example|click" in shown
     assert "&lt;script&gt;" in shown
 
 
 async def test_hostile_text_is_text_wherever_the_page_shows_it() -> None:
-    inbox = Inbox()
-    head = {"type": "header", "text": {"type": "plain_text", "text": escape(HOSTILE)}}
+    inbox = DemoInbox()
+    head = {"type": "header", "text": {"type": "plain_text", "text": escape_mrkdwn(HOSTILE)}}
     code = {"type": "rich_text", "elements": [{"elements": [{"type": "text", "text": HOSTILE}]}]}
-    foot = {"type": "context", "elements": [{"type": "mrkdwn", "text": escape(HOSTILE)}]}
-    facts = {"type": "section", "fields": [{"type": "mrkdwn", "text": escape(HOSTILE)}]}
-    body = {"channel": CHANNEL, "text": "x", "blocks": [head, section(escape(HOSTILE)), facts, code, foot]}
+    foot = {"type": "context", "elements": [{"type": "mrkdwn", "text": escape_mrkdwn(HOSTILE)}]}
+    facts = {"type": "section", "fields": [{"type": "mrkdwn", "text": escape_mrkdwn(HOSTILE)}]}
+    body = {
+        "channel": SLACK_CHANNEL_ID,
+        "text": "x",
+        "blocks": [head, section(escape_mrkdwn(HOSTILE)), facts, code, foot],
+    }
     async with visitor(inbox) as client:
         root = (await client.post("/api/chat.postMessage", json=body)).json()
-        reply = {"channel": CHANNEL, "thread_ts": root["ts"], "text": escape(HOSTILE)}
+        reply = {"channel": SLACK_CHANNEL_ID, "thread_ts": root["ts"], "text": escape_mrkdwn(HOSTILE)}
         assert (await client.post("/api/chat.postMessage", json=reply)).json()["ok"]
         page = await client.get("/")
     assert page.text.count("&lt;script&gt;") == 6
@@ -93,11 +97,11 @@ async def test_hostile_text_is_text_wherever_the_page_shows_it() -> None:
 
 
 async def test_a_message_is_edited_in_place_and_its_thread_hangs_below_it() -> None:
-    inbox = Inbox()
+    inbox = DemoInbox()
     async with visitor(inbox) as client:
         assert "Nothing yet: all is well." in (await client.get("/")).text
         sent = (await client.post("/api/chat.postMessage", json={"text": "x", "blocks": [section("it broke")]})).json()
-        edit = {"channel": CHANNEL, "ts": sent["ts"], "text": "y", "blocks": [section("it recovered")]}
+        edit = {"channel": SLACK_CHANNEL_ID, "ts": sent["ts"], "text": "y", "blocks": [section("it recovered")]}
         assert (await client.post("/api/chat.update", json=edit)).json() == {
             "ok": True,
             **{k: sent[k] for k in ("channel", "ts")},
@@ -116,21 +120,21 @@ async def test_a_message_is_edited_in_place_and_its_thread_hangs_below_it() -> N
 
 
 async def test_letters_are_kept_as_they_were_written() -> None:
-    inbox = Inbox()
+    inbox = DemoInbox()
     html = f"<p>.a line that begins with a dot</p>\n.\n..\n<p>{'x' * 3_000}</p>"
     async with post_office(inbox) as port, aiosmtplib.SMTP(hostname="127.0.0.1", port=port, start_tls=False) as client:
         await client.send_message(
             letter("[DOWN] API: got 503 ✕", html), recipients=["a@demo.example", "b@demo.example"]
         )
         await client.send_message(letter("Re: second", "<p>on the same connection</p>"))
-    first, second = inbox.letters
+    first, second = inbox.emails
     assert (first.subject, first.to) == ("[DOWN] API: got 503 ✕", "a@demo.example, b@demo.example")
     assert first.html.split() == html.split()
     assert (second.subject, second.to) == ("Re: second", "oncall@demo.example")
 
 
 async def test_a_letter_is_shown_in_a_frame_that_runs_nothing() -> None:
-    inbox = Inbox()
+    inbox = DemoInbox()
     async with post_office(inbox) as port, aiosmtplib.SMTP(hostname="127.0.0.1", port=port, start_tls=False) as client:
         await client.send_message(letter(f"Hi {HOSTILE}", "<p style='color:red'>hello</p><script>alert(1)</script>"))
     async with visitor(inbox) as client:
@@ -157,7 +161,7 @@ async def test_a_letter_is_shown_in_a_frame_that_runs_nothing() -> None:
     ids=["at once", "after a greeting", "within a letter", "after a line without an end", "after what is no text"],
 )
 async def test_a_client_that_hangs_up_harms_nobody(said: bytes) -> None:
-    inbox, troubles = Inbox(), list[Any]()
+    inbox, troubles = DemoInbox(), list[Any]()
     asyncio.get_running_loop().set_exception_handler(lambda _, context: troubles.append(context))
     async with post_office(inbox) as port:
         _, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -167,12 +171,15 @@ async def test_a_client_that_hangs_up_harms_nobody(said: bytes) -> None:
         writer.close()
         async with aiosmtplib.SMTP(hostname="127.0.0.1", port=port, start_tls=False) as client:
             await client.send_message(letter("still here", "<p>yes</p>"))
-    assert [kept.subject for kept in inbox.letters] == ["still here"]
+    assert [kept.subject for kept in inbox.emails] == ["still here"]
     assert not troubles
 
 
 async def test_only_the_newest_are_kept() -> None:
-    inbox = Inbox()
-    for number in range(KEPT + 5):
-        inbox.slack("chat.postMessage", {"text": f"message {number}"})
-    assert [post.text for post in inbox.posts][:: KEPT - 1] == ["message 5", f"message {KEPT + 4}"]
+    inbox = DemoInbox()
+    for number in range(MAX_KEPT_MESSAGES + 5):
+        inbox.handle_slack_call("chat.postMessage", {"text": f"message {number}"})
+    assert [post.text for post in inbox.messages][:: MAX_KEPT_MESSAGES - 1] == [
+        "message 5",
+        f"message {MAX_KEPT_MESSAGES + 4}",
+    ]

@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.world import World
+from tests.support.end_to_end import EndToEndHarness
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
+def world(tmp_path: Path) -> Iterator[EndToEndHarness]:
     """On SQLite."""
-    with World(tmp_path, f"sqlite:///{tmp_path / 'watchdog.db'}") as made:
+    with EndToEndHarness(tmp_path, f"sqlite:///{tmp_path / 'watchdog.db'}") as made:
         yield made
 
 
 @pytest.fixture
-def each_world(tmp_path: Path, database_url: str) -> Iterator[World]:
+def each_world(tmp_path: Path, database_url: str) -> Iterator[EndToEndHarness]:
     """One on each database: a test that asks for this runs on both."""
-    with World(tmp_path, database_url) as made:
+    with EndToEndHarness(tmp_path, database_url) as made:
         yield made

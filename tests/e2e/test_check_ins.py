@@ -20,10 +20,10 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
-from tests.e2e.world import Watched
-from tests.patience import until, wait
-from watchdog.app import Server, faces, listen, running
-from watchdog.config import load
+from tests.support.end_to_end import RunningWatchdog
+from tests.support.polling import wait_until, wait_until_async
+from watchdog.app import WebServer, create_asgi_app, open_listen_socket, run_app
+from watchdog.config import load_config
 from watchdog.store.tables import check_ins
 
 KEYS = {f"Job {n}": f"0123456789abcdef-{n}" for n in range(4)}
@@ -39,16 +39,20 @@ def config(folder: Path, url: str, port: int = 0, **more: Any) -> Path:
 
 
 @asynccontextmanager
-async def watched(file: Path) -> AsyncIterator[tuple[Watched, httpx.AsyncClient]]:
-    loaded = load(file, env={})
-    with listen("127.0.0.1", 0) as listening:
+async def watched(file: Path) -> AsyncIterator[tuple[RunningWatchdog, httpx.AsyncClient]]:
+    loaded = load_config(file, env={})
+    with open_listen_socket("127.0.0.1", 0) as listening:
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        async with running(loaded) as app, Server(faces(app), listening), httpx.AsyncClient(base_url=url) as client:
-            yield Watched(app), client
+        async with (
+            run_app(loaded) as app,
+            WebServer(create_asgi_app(app), listening),
+            httpx.AsyncClient(base_url=url) as client,
+        ):
+            yield RunningWatchdog(app), client
 
 
-def runs(watched: Watched) -> list[str]:
-    found: list[str] = watched.ask(lambda c: c.execute(sa.select(check_ins.c.run)).scalars().all())
+def runs(watched: RunningWatchdog) -> list[str]:
+    found: list[str] = watched.query_store(lambda c: c.execute(sa.select(check_ins.c.run)).scalars().all())
     return found
 
 
@@ -87,7 +91,7 @@ def told_until_killed(file: Path, numbers: Iterator[int], enough: int) -> set[st
 
         for key in [*KEYS.values()] * 2:
             pool.submit(tell, key)
-        wait(lambda: len(yes) >= enough)
+        wait_until(lambda: len(yes) >= enough)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         over.set()
@@ -99,7 +103,7 @@ async def test_nothing_is_lost_that_was_answered_before_a_kill(database_url: str
     for enough in (1, 60, 200):
         yes |= await asyncio.to_thread(told_until_killed, file, numbers, enough)
     async with watched(file) as (watchdog, _):
-        await until(lambda: yes <= set(runs(watchdog)))
+        await wait_until_async(lambda: yes <= set(runs(watchdog)))
         assert len(runs(watchdog)) == len(set(runs(watchdog)))
 
 
@@ -107,12 +111,12 @@ async def test_a_failure_is_told_within_seconds_and_so_is_its_end(database_url: 
     async with watched(config(tmp_path, database_url)) as (watchdog, client):
         key = KEYS["Job 2"]
         assert (await client.post(f"/in/{key}/3", content="rsync: no space left")).text == "ok\n"
-        await until(lambda: [i for i in watchdog.incidents() if i.state == "open"])
-        (incident,) = watchdog.incidents()
+        await wait_until_async(lambda: [i for i in watchdog.list_incidents() if i.state == "open"])
+        (incident,) = watchdog.list_incidents()
         assert (incident.rule, incident.subject, incident.reason) == ("job", "Job 2", "job.failed")
         assert incident.message == "Job 2 failed: exit code 3: rsync: no space left"
         await client.get(f"/in/{key}")
-        await until(lambda: watchdog.incidents()[0].state == "resolved")
+        await wait_until_async(lambda: watchdog.list_incidents()[0].state == "resolved")
         page = await client.get("/", headers={"host": "localhost"})
         assert page.status_code == 200
         assert key not in page.text
@@ -127,11 +131,13 @@ async def test_a_job_that_stays_away_is_told_of(database_url: str, tmp_path: Pat
     file.write_text(json.dumps(told))
     async with watched(file) as (watchdog, client):
         await client.get(f"/in/{KEYS['Job 1']}")
-        await until(lambda: len(watchdog.incidents()) == len(KEYS))
-        reasons = {i.subject: i.reason for i in watchdog.incidents()}
+        await wait_until_async(lambda: len(watchdog.list_incidents()) == len(KEYS))
+        reasons = {i.subject: i.reason for i in watchdog.list_incidents()}
         assert reasons == {**dict.fromkeys(KEYS, "job.never_ran"), "Job 1": "job.overdue"}
         await client.get(f"/in/{KEYS['Job 0']}")
-        await until(lambda: any(i.subject == "Job 0" and i.state == "resolved" for i in watchdog.incidents()))
+        await wait_until_async(
+            lambda: any(i.subject == "Job 0" and i.state == "resolved" for i in watchdog.list_incidents())
+        )
 
 
 def spooled(folder: Path) -> list[Path]:

@@ -18,10 +18,10 @@ from urllib.parse import quote, unquote
 
 import pytest
 
-from tests.cli.serving import Served, served
-from tests.cli.terminal import Ran, program
-from tests.patience import wait
-from tests.standins import HookStandIn, MailStandIn, SlackStandIn
+from tests.support.command_line import CommandResult, run_command
+from tests.support.fakes import FakeMailServer, FakeSlack, FakeWebhookReceiver
+from tests.support.polling import wait_until
+from tests.support.watchdog_process import WatchdogProcess, run_watchdog
 from watchdog.store.database import Database
 from watchdog.store.tables import metadata
 
@@ -96,7 +96,9 @@ for line in sys.stdin:
 """
 
 
-def config(folder: Path, url: str, gossip: int, slack: SlackStandIn, hook: HookStandIn, mail: MailStandIn) -> Path:
+def config(
+    folder: Path, url: str, gossip: int, slack: FakeSlack, hook: FakeWebhookReceiver, mail: FakeMailServer
+) -> Path:
     base = f"127.0.0.1:{gossip}"
     (folder / "talkative.py").write_text(TALKATIVE)
     (folder / "reporting.py").write_text(REPORTING.replace("SECRET", SECRETS["S12"]))
@@ -174,20 +176,22 @@ def test_no_secret_gets_out(tmp_path: Path, url: str) -> None:
     env = {**secrets, "S19": quote(SECRETS["S19"], safe="")}
     with ExitStack() as stack:
         gossip = stack.enter_context(Gossip(secrets))
-        slack = stack.enter_context(SlackStandIn(SECRETS["S13"]))
-        hook, mail = stack.enter_context(HookStandIn()), stack.enter_context(MailStandIn())
+        slack = stack.enter_context(FakeSlack(SECRETS["S13"]))
+        hook, mail = stack.enter_context(FakeWebhookReceiver()), stack.enter_context(FakeMailServer())
         file = config(tmp_path, url, gossip.port, slack, hook, mail)
         outputs: dict[str, str] = {}
-        with served(file, env) as run:
-            wait(lambda: _told(run, 7) and len(hook.heard) >= 7 and len(mail.heard) >= 7 and len(slack.posts) >= 14)
+        with run_watchdog(file, env) as run:
+            wait_until(
+                lambda: _told(run, 7) and len(hook.received) >= 7 and len(mail.received) >= 7 and len(slack.posts) >= 14
+            )
             outputs |= dict(_pages(run))
             run.stop()
-            outputs["log"] = "".join(run.lines)
-        outputs |= {f"hook {i}": heard.body.decode() for i, heard in enumerate(hook.heard)}
-        outputs |= {f"slack {i}": heard.body.decode() for i, heard in enumerate(slack.heard)}
-        for i, one in enumerate(mail.heard):
-            outputs[f"mail {i}"] = one.raw.decode()
-            outputs |= {f"mail {i} {part.get_content_type()}": part.get_content() for part in one.letter.iter_parts()}
+            outputs["log"] = "".join(run.stderr_lines)
+        outputs |= {f"hook {i}": heard.body.decode() for i, heard in enumerate(hook.received)}
+        outputs |= {f"slack {i}": heard.body.decode() for i, heard in enumerate(slack.received)}
+        for i, one in enumerate(mail.received):
+            outputs[f"mail {i}"] = one.raw_message.decode()
+            outputs |= {f"mail {i} {part.get_content_type()}": part.get_content() for part in one.message.iter_parts()}
         outputs |= dict(_commands(tmp_path, env))
         outputs["database"] = _stored(url)
     assert len(outputs) > 60
@@ -204,11 +208,11 @@ def test_no_secret_gets_out(tmp_path: Path, url: str) -> None:
     assert not found, "\n".join(found[:20])
 
 
-def _told(run: Served, incidents: int) -> bool:
+def _told(run: WatchdogProcess, incidents: int) -> bool:
     return len(run.get("api/incidents", authorization=f"Bearer {KEY}").json()) >= incidents
 
 
-def _pages(run: Served) -> Iterator[tuple[str, str]]:
+def _pages(run: WatchdogProcess) -> Iterator[tuple[str, str]]:
     """Every page that can be reached from those an operator begins with."""
     seen: set[str] = set()
     todo = ["", "probes", "incidents", "jobs", "dead-letters", "api/probes", "api/incidents", "api/jobs"]
@@ -229,20 +233,20 @@ def _commands(folder: Path, env: Mapping[str, str]) -> Iterator[tuple[str, str]]
     typed = ["validate", "status", "status -o json", "incidents", "incidents -o json", "db upgrade", "probe nothing"]
     typed += ["test-alert unwell", "test-alert hook", "probe Headers -o json", "probe Process", "probe Tasks -o json"]
 
-    def run(line: str) -> Ran:
-        return program(*line.split(), cwd=folder, env=env)
+    def run(line: str) -> CommandResult:
+        return run_command(*line.split(), cwd=folder, env=env)
 
     with ThreadPoolExecutor(2) as pool:
         for line, ran in zip(typed, pool.map(run, typed), strict=True):
-            assert "Traceback" not in ran.err
-            yield line, ran.said
+            assert "Traceback" not in ran.stderr
+            yield line, ran.output
 
 
 def _stored(url: str) -> str:
     """Every row of every table."""
     database = Database(url.replace("${S19}", quote(SECRETS["S19"], safe="")))
     try:
-        with database.read() as connection:
+        with database.read_transaction() as connection:
             return "\n".join(
                 str(tuple(row)) for table in metadata.sorted_tables for row in connection.execute(table.select())
             )
@@ -252,8 +256,8 @@ def _stored(url: str) -> str:
 
 def test_a_value_that_cannot_be_used_is_told_by_its_variable(tmp_path: Path) -> None:
     (tmp_path / "watchdog.yaml").write_text('probes: [{name: A, http: "${S01}", every: "${S02}"}]')
-    ran = program("validate", cwd=tmp_path, env=SECRETS)
-    assert ran.code == 2
-    assert len(ran.err.splitlines()) == 2
-    assert not [secret for secret in SECRETS.values() if secret in ran.said]
-    assert "${S0" in ran.err
+    ran = run_command("validate", cwd=tmp_path, env=SECRETS)
+    assert ran.exit_code == 2
+    assert len(ran.stderr.splitlines()) == 2
+    assert not [secret for secret in SECRETS.values() if secret in ran.output]
+    assert "${S0" in ran.stderr

@@ -15,16 +15,25 @@ import pytest
 from mcp import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 
-from tests.cli.serving import Served, served
-from tests.cli.terminal import COMMAND, environment, program
-from tests.mcp_peers import Peers, free_port
-from tests.mcp_server.talking import ERAS, KEYS, OPERATOR, READER, TOOLS, call, client, refused
-from tests.patience import wait
-from watchdog.assets import asset
+from tests.support.command_line import WATCHDOG_COMMAND, run_command, subprocess_env
+from tests.support.mcp_clients import (
+    ACCESS_CONFIG,
+    OPERATOR_KEY,
+    PROTOCOL_VERSION_BY_MODE,
+    READER_KEY,
+    TOOL_NAMES,
+    call_tool,
+    call_tool_error,
+    connected_client,
+)
+from tests.support.polling import wait_until
+from tests.support.third_party import ThirdPartyServers, find_free_port
+from tests.support.watchdog_process import WatchdogProcess, run_watchdog
+from watchdog.resources import resource_path
 from watchdog.store.database import Database
-from watchdog.store.migrate import upgrade
+from watchdog.store.migrate import upgrade_schema
 
-OLDER = str(Path(__file__).parents[1] / "mcp_servers" / "older_client.py")
+OLDER = str(Path(__file__).parents[1] / "support/mcp_servers" / "older_client.py")
 SECRET = "hush-hush-0123456789"
 PROBES = [
     {"name": "Payments API", "http": {"url": "http://127.0.0.1:1/", "headers": {"X-Key": "${TOKEN}"}}, "every": "1s",
@@ -39,7 +48,7 @@ def written(folder: Path, port: int, **more: Any) -> Path:
         "server": {"listen": f"127.0.0.1:{port}"},
         "storage": {"url": f"sqlite:///{folder}/watchdog.db"},
         "probes": PROBES,
-        "access": KEYS,
+        "access": ACCESS_CONFIG,
         **more,
     }
     path = folder / "watchdog.yaml"
@@ -49,27 +58,31 @@ def written(folder: Path, port: int, **more: Any) -> Path:
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return written(tmp_path_factory.mktemp("run"), free_port())
+    return written(tmp_path_factory.mktemp("run"), find_free_port())
 
 
 @pytest.fixture(scope="module")
-def run(config: Path) -> Iterator[Served]:
+def run(config: Path) -> Iterator[WatchdogProcess]:
     """With an open incident."""
-    with served(config, ENV) as running:
-        wait(lambda: any(line["event"] == "incident" for line in running.log))
+    with run_watchdog(config, ENV) as running:
+        wait_until(lambda: any(line["event"] == "incident" for line in running.log_entries))
         yield running
 
 
 def speaking(config: Path) -> list[str]:
     """`watchdog mcp`, in an environment of its own."""
-    env = [f"{name}={value}" for name, value in environment(ENV).items()]
-    return ["env", "-i", *env, *COMMAND, "mcp", "-c", str(config)]
+    env = [f"{name}={value}" for name, value in subprocess_env(ENV).items()]
+    return ["env", "-i", *env, *WATCHDOG_COMMAND, "mcp", "-c", str(config)]
 
 
-def older(peers: Peers, where: str, how: str, *steps: str) -> dict[str, Any]:
+def older(peers: ThirdPartyServers, where: str, how: str, *steps: str) -> dict[str, Any]:
     """What the 1.x client saw."""
     ran = subprocess.run(
-        [str(peers.python), OLDER, where, how, *steps], check=False, capture_output=True, text=True, timeout=120
+        [str(peers.python_with_mcp_1x), OLDER, where, how, *steps],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert ran.returncode == 0, ran.stderr
     told: dict[str, Any] = json.loads(ran.stdout)
@@ -77,11 +90,13 @@ def older(peers: Peers, where: str, how: str, *steps: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("transport", ["http", "stdio"])
-def test_a_client_of_the_1x_sdk_lists_and_calls(peers: Peers, run: Served, config: Path, transport: str) -> None:
-    where = (run.pages + "mcp", OPERATOR) if transport == "http" else ("-", json.dumps(speaking(config)))
+def test_a_client_of_the_1x_sdk_lists_and_calls(
+    peers: ThirdPartyServers, run: WatchdogProcess, config: Path, transport: str
+) -> None:
+    where = (run.base_url + "mcp", OPERATOR_KEY) if transport == "http" else ("-", json.dumps(speaking(config)))
     acting = ('run_probe:{"probe": "idle"}', "job:{job}", 'trigger_task:{"task": "keep"}')
     told = older(peers, *where, "health_check", "list_probes", "list_incidents", *acting)
-    assert (told["server"], told["protocol"], told["tools"]) == ("Watchdog", "2025-11-25", TOOLS)
+    assert (told["server"], told["protocol"], told["tools"]) == ("Watchdog", "2025-11-25", TOOL_NAMES)
     steps: list[dict[str, Any]] = told["steps"]
     health, probes, incidents, ran, read, triggered = steps
     assert [task["name"] for task in health["tasks"]] == ["claim", "record", "wake", "deliver", "keep"]
@@ -93,40 +108,40 @@ def test_a_client_of_the_1x_sdk_lists_and_calls(peers: Peers, run: Served, confi
     assert not any(step.get("is_error") for step in told["steps"])
 
 
-def test_a_client_of_the_1x_sdk_with_a_readers_key(peers: Peers, run: Served) -> None:
-    reads, acts = older(peers, run.pages + "mcp", READER, "list_probes", 'run_probe:{"probe": "idle"}')["steps"]
+def test_a_client_of_the_1x_sdk_with_a_readers_key(peers: ThirdPartyServers, run: WatchdogProcess) -> None:
+    reads, acts = older(peers, run.base_url + "mcp", READER_KEY, "list_probes", 'run_probe:{"probe": "idle"}')["steps"]
     assert (reads["total"], acts["is_error"]) == (2, True)
     assert "needs a key whose role is operator" in acts["error"]
 
 
-@pytest.mark.parametrize("mode", ERAS)
-async def test_todays_client_over_http(run: Served, mode: str) -> None:
-    async with client(run.pages + "mcp", OPERATOR, mode) as talking:
+@pytest.mark.parametrize("mode", PROTOCOL_VERSION_BY_MODE)
+async def test_todays_client_over_http(run: WatchdogProcess, mode: str) -> None:
+    async with connected_client(run.base_url + "mcp", OPERATOR_KEY, mode) as talking:
         await everything(talking, mode)
 
 
-@pytest.mark.parametrize("mode", ERAS)
-async def test_todays_client_over_stdio(run: Served, config: Path, mode: str) -> None:
+@pytest.mark.parametrize("mode", PROTOCOL_VERSION_BY_MODE)
+async def test_todays_client_over_stdio(run: WatchdogProcess, config: Path, mode: str) -> None:
     command, *words = speaking(config)
     async with Client(stdio_client(StdioServerParameters(command=command, args=words)), mode=mode) as talking:
         await everything(talking, mode)
 
 
 async def everything(talking: Client, mode: str) -> None:
-    assert talking.protocol_version == ERAS[mode]
-    assert [tool.name for tool in (await talking.list_tools()).tools] == TOOLS
-    health = await call(talking, "health_check")
+    assert talking.protocol_version == PROTOCOL_VERSION_BY_MODE[mode]
+    assert [tool.name for tool in (await talking.list_tools()).tools] == TOOL_NAMES
+    health = await call_tool(talking, "health_check")
     assert health["healthy"] is True
     assert "note" not in health
     assert [task["name"] for task in health["tasks"]] == ["claim", "record", "wake", "deliver", "keep"]
-    (incident,) = (await call(talking, "list_incidents"))["incidents"]
-    detailed = await call(talking, "get_incident", id=incident["id"])
+    (incident,) = (await call_tool(talking, "list_incidents"))["incidents"]
+    detailed = await call_tool(talking, "get_incident", id=incident["id"])
     assert detailed["first_bad"]["reason"] == "connection.refused"
-    ran = await call(talking, "run_probe", probe="Idle")
+    ran = await call_tool(talking, "run_probe", probe="Idle")
     assert ran["result"]["outcome"] == "fail"
-    done = await call(talking, "trigger_task", task="keep")
+    done = await call_tool(talking, "trigger_task", task="keep")
     assert (done["status"], done["result"]["ok"]) == ("completed", True)
-    assert (await refused(talking, "trigger_task", task="nope")).endswith(
+    assert (await call_tool_error(talking, "trigger_task", task="nope")).endswith(
         "no task is called 'nope'; there are claim, record, wake, deliver, keep"
     )
 
@@ -138,23 +153,25 @@ async def everything(talking: Client, mode: str) -> None:
 def alone(tmp_path: Path) -> Path:
     """A configuration whose database is there, and nothing runs."""
     database = Database(f"sqlite:///{tmp_path}/watchdog.db")
-    upgrade(database, asset("migrations"))
+    upgrade_schema(database, resource_path("migrations"))
     database.close()
-    return written(tmp_path, free_port(), access={})
+    return written(tmp_path, find_free_port(), access={})
 
 
 async def test_what_the_service_alone_knows_is_said_to_be_unknown_while_it_does_not_run(alone: Path) -> None:
     command, *words = speaking(alone)
     async with Client(stdio_client(StdioServerParameters(command=command, args=words))) as talking:
-        health = await call(talking, "health_check")
+        health = await call_tool(talking, "health_check")
         assert health["healthy"] is False
         (claim,) = health["tasks"]
         assert (claim["name"], claim["ok"]) == ("claim", False)
         assert claim["last_run_error"] == "nothing was ever probed: start `watchdog run`"
         assert health["note"].endswith("connection refused")
-        assert (await refused(talking, "trigger_task", task="keep")).startswith("tasks run inside `watchdog run`, and")
-        assert (await call(talking, "list_probes")) == {"total": 0, "probes": []}
-        assert (await call(talking, "run_probe", probe="idle"))["result"]["reason"] == "connection.refused"
+        assert (await call_tool_error(talking, "trigger_task", task="keep")).startswith(
+            "tasks run inside `watchdog run`, and"
+        )
+        assert (await call_tool(talking, "list_probes")) == {"total": 0, "probes": []}
+        assert (await call_tool(talking, "run_probe", probe="idle"))["result"]["reason"] == "connection.refused"
 
 
 def test_standard_output_carries_the_protocol_alone_and_the_end_of_input_ends_it(alone: Path) -> None:
@@ -199,9 +216,9 @@ def test_being_told_to_end_ends_it_though_its_input_stays_open(alone: Path, numb
 
 
 def test_without_a_database_it_says_so_in_one_line(tmp_path: Path) -> None:
-    ran = program("mcp", "-c", written(tmp_path, 0), cwd=tmp_path, env=ENV)
-    assert (ran.code, ran.out) == (3, "")
-    assert ran.err == f"watchdog: there is no database {tmp_path}/watchdog.db yet: `watchdog run` makes it\n"
+    ran = run_command("mcp", "-c", written(tmp_path, 0), cwd=tmp_path, env=ENV)
+    assert (ran.exit_code, ran.stdout) == (3, "")
+    assert ran.stderr == f"watchdog: there is no database {tmp_path}/watchdog.db yet: `watchdog run` makes it\n"
 
 
 # --- what it costs
@@ -229,5 +246,5 @@ asyncio.run(main())
 
 def test_neither_the_service_nor_its_pages_load_the_sdk_before_an_agent_asks(config: Path) -> None:
     words = [sys.executable, "-c", LOOK, str(config.parent / "look.db")]
-    ran = subprocess.run(words, env=environment(), check=False, capture_output=True, text=True, timeout=120)
+    ran = subprocess.run(words, env=subprocess_env(), check=False, capture_output=True, text=True, timeout=120)
     assert ran.stdout.split()[-2:] == ["False", "True"], ran.stderr

@@ -9,67 +9,67 @@ from typing import Protocol
 
 import pytest
 
-from tests.notifiers.stories import told
-from tests.standins import HookStandIn, SlackStandIn
-from watchdog.model import Json, Story
-from watchdog.notifiers.base import MENDING, Delivery, DeliveryError, Notifier
-from watchdog.wire import Wire
+from tests.support.alert_contexts import notification_for
+from tests.support.fakes import FakeSlack, FakeWebhookReceiver
+from watchdog.domain.model import AlertContext, Json
+from watchdog.net import Network
+from watchdog.notifiers.base import CONFIG_ERROR_RETRY_S, DeliveryError, DeliveryRequest, Notifier
 
 
-class Send(Protocol):
+class SendFixture(Protocol):
     def __call__(
-        self, notifier: Notifier, story: Story, receipt: Mapping[str, Json] = {}, partly: Mapping[str, Json] = {}
+        self, notifier: Notifier, story: AlertContext, receipt: Mapping[str, Json] = {}, partly: Mapping[str, Json] = {}
     ) -> dict[str, Json]: ...
 
 
 @pytest.fixture(scope="session")
-def loop_and_wire() -> Iterator[tuple[asyncio.Runner, Wire]]:
+def loop_and_wire() -> Iterator[tuple[asyncio.Runner, Network]]:
     """One of each for all deliveries, as in a service."""
     with asyncio.Runner() as loop:
-        wire = Wire()
+        wire = Network()
         loop.run(wire.__aenter__())
         yield loop, wire
         loop.run(wire.__aexit__(None, None, None))
 
 
 @pytest.fixture
-def send(loop_and_wire: tuple[asyncio.Runner, Wire]) -> Send:
+def send(loop_and_wire: tuple[asyncio.Runner, Network]) -> SendFixture:
     """Deliver a story; returns the receipt."""
     loop, wire = loop_and_wire
 
     def deliver(
-        notifier: Notifier, story: Story, receipt: Mapping[str, Json] = {}, partly: Mapping[str, Json] = {}
+        notifier: Notifier, story: AlertContext, receipt: Mapping[str, Json] = {}, partly: Mapping[str, Json] = {}
     ) -> dict[str, Json]:
-        return loop.run(notifier.send(Delivery(told(story), story, receipt, wire, partly)))
+        return loop.run(notifier.send(DeliveryRequest(notification_for(story), story, receipt, wire, partly)))
 
     return deliver
 
 
 @pytest.fixture
-def fail(send: Send) -> Send:
+def fail(send: SendFixture) -> SendFixture:
     """Deliver a story in vain; returns what the outbox needs to know of the failure."""
 
     def deliver(
-        notifier: Notifier, story: Story, receipt: Mapping[str, Json] = {}, partly: Mapping[str, Json] = {}
+        notifier: Notifier, story: AlertContext, receipt: Mapping[str, Json] = {}, partly: Mapping[str, Json] = {}
     ) -> dict[str, Json]:
         with pytest.raises(DeliveryError) as caught:
             send(notifier, story, receipt, partly)
         e = caught.value
         assert e.__cause__ is None, "it may quote a secret"
         assert e.__suppress_context__ or isinstance(e.__context__, DeliveryError | None), "it may quote a secret"
-        retried = {0: "never", MENDING: "an hour", inf: "always"}[e.retry_for]
-        return {"reason": e.reason, "retried": retried, "retry_after": e.retry_after, "message": str(e)}
+        retried = {0: "never", CONFIG_ERROR_RETRY_S: "an hour", inf: "always"}[e.retry_for_s]
+        return {"reason": e.reason, "retried": retried, "retry_after": e.retry_after_s, "message": str(e)}
 
     return deliver
 
 
 @pytest.fixture
-def slack() -> Iterator[SlackStandIn]:
-    with SlackStandIn() as standin:
+def slack() -> Iterator[FakeSlack]:
+    with FakeSlack() as standin:
         yield standin
 
 
 @pytest.fixture
-def hook() -> Iterator[HookStandIn]:
-    with HookStandIn() as standin:
+def hook() -> Iterator[FakeWebhookReceiver]:
+    with FakeWebhookReceiver() as standin:
         yield standin

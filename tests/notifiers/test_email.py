@@ -15,36 +15,44 @@ from typing import Any
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from tests.notifiers import stories
-from tests.notifiers.conftest import Send
-from tests.notifiers.stories import MERGED, NOW, OPENED, PLAIN, RESOLVED, TASK, TEST
-from tests.standins import MailStandIn, certificate
-from watchdog.model import Story
+from tests.notifiers.conftest import SendFixture
+from tests.support import alert_contexts
+from tests.support.alert_contexts import (
+    MERGED_ALERT,
+    MINIMAL_ALERT,
+    NOW,
+    OPENED_ALERT,
+    RESOLVED_ALERT,
+    TASK_ALERT,
+    TEST_ALERT,
+)
+from tests.support.fakes import FakeMailServer, make_certificate
+from watchdog.domain.formatting import utc_datetime
+from watchdog.domain.model import AlertContext
 from watchdog.notifiers.base import DeliveryError
-from watchdog.notifiers.email import Email, EmailServer
-from watchdog.notifiers.email_letter import html_part, message_id, text_part
-from watchdog.notifiers.message import compose
-from watchdog.words import utc
+from watchdog.notifiers.email import EmailNotifier, SmtpServerSettings
+from watchdog.notifiers.email_letter import derive_message_id, render_html_part, render_text_part
+from watchdog.notifiers.message import compose_message
 
 LOGIN = ("watchdog", "pass word of some length")
 
 
 @pytest.fixture(scope="module")
 def pem(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return certificate(tmp_path_factory.mktemp("tls"))
+    return make_certificate(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture
-def mail() -> Iterator[MailStandIn]:
-    with MailStandIn() as standin:
+def mail() -> Iterator[FakeMailServer]:
+    with FakeMailServer() as standin:
         yield standin
 
 
 def to(
-    mail: MailStandIn, security: str = "none", people: tuple[str, ...] = ("oncall@acme.example",), **more: Any
-) -> Email:
+    mail: FakeMailServer, security: str = "none", people: tuple[str, ...] = ("oncall@acme.example",), **more: Any
+) -> EmailNotifier:
     server = {"host": "127.0.0.1", "port": mail.port, "security": security, "from": "watchdog@acme.example"} | more
-    return Email(to=people, server=EmailServer.model_validate(server))
+    return EmailNotifier(to=people, server=SmtpServerSettings.model_validate(server))
 
 
 def part(letter: EmailMessage, kind: str) -> str:
@@ -53,26 +61,26 @@ def part(letter: EmailMessage, kind: str) -> str:
     return str(body.get_content()).replace("\r\n", "\n")
 
 
-def test_a_letter_says_what_it_is(mail: MailStandIn, send: Send) -> None:
-    receipt = send(to(mail), OPENED)
-    (heard,) = mail.heard
-    letter = heard.letter
-    assert (heard.sender, heard.to) == ("watchdog@acme.example", ["oncall@acme.example"])
+def test_a_letter_says_what_it_is(mail: FakeMailServer, send: SendFixture) -> None:
+    receipt = send(to(mail), OPENED_ALERT)
+    (heard,) = mail.received
+    letter = heard.message
+    assert (heard.sender, heard.recipients) == ("watchdog@acme.example", ["oncall@acme.example"])
     assert letter["Subject"] == "[DOWN critical] API: status == 200 is false: observed 503" == receipt["subject"]
     assert letter["From"] == "Watchdog <watchdog@acme.example>"
     assert letter["To"] == "oncall@acme.example"
     assert letter["Message-ID"] == receipt["message_id"]
-    assert parsedate_to_datetime(letter["Date"]) == utc(NOW - NOW % 1_000)
+    assert parsedate_to_datetime(letter["Date"]) == utc_datetime(NOW - NOW % 1_000)
     assert letter["Auto-Submitted"] == "auto-generated"
     assert letter["In-Reply-To"] is None
     assert letter.get_content_type() == "multipart/alternative"
     assert receipt["refused"] == {}
 
 
-def test_the_text_part_is_complete_by_itself(mail: MailStandIn, send: Send) -> None:
-    send(to(mail), OPENED)
+def test_the_text_part_is_complete_by_itself(mail: FakeMailServer, send: SendFixture) -> None:
+    send(to(mail), OPENED_ALERT)
     assert (
-        part(mail.heard[0].letter, "plain")
+        part(mail.received[0].message, "plain")
         == f"""\
 ✕ Down · API: status == 200 is false: observed 503 · 2 min
 
@@ -87,7 +95,7 @@ Evidence, from the target, untrusted, secrets removed:
 
     status: 503
     protocol: HTTP/1.1
-    {stories.BODY}
+    {alert_contexts.RESPONSE_BODY}
 
 Details: https://status.acme.example/incidents/5d41402abc4b2a76b9719d91
 Runbook: https://wiki.acme.example/api?a=1&b=2
@@ -96,14 +104,14 @@ Incident: 5d41402abc4b2a76b9719d91
     )
 
 
-def test_the_html_part_tells_the_same_with_its_styles_inlined(mail: MailStandIn, send: Send) -> None:
-    send(to(mail), OPENED)
-    html = part(mail.heard[0].letter, "html")
+def test_the_html_part_tells_the_same_with_its_styles_inlined(mail: FakeMailServer, send: SendFixture) -> None:
+    send(to(mail), OPENED_ALERT)
+    html = part(mail.received[0].message, "html")
     shown = re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", " ", html)))
-    for line in (*compose(OPENED).lines, *compose(OPENED).facts):
+    for line in (*compose_message(OPENED_ALERT).main_fields, *compose_message(OPENED_ALERT).attribute_fields):
         assert re.sub(r"\s+", " ", line.text) in shown
         assert line.code in shown
-    assert f'href="{OPENED.link}"' in html
+    assert f'href="{OPENED_ALERT.incident_url}"' in html
     assert 'href="https://wiki.acme.example/api?a=1&amp;b=2"' in html
     assert re.search(r'<h1 class="title" style="[^"]*font-size: 22px', html)
     assert "@media (prefers-color-scheme: dark)" in html
@@ -111,74 +119,78 @@ def test_the_html_part_tells_the_same_with_its_styles_inlined(mail: MailStandIn,
     assert "src=" not in html
 
 
-def test_a_resolve_answers_the_first_letter(mail: MailStandIn, send: Send) -> None:
-    first = send(to(mail), OPENED)
-    send(to(mail), RESOLVED, first)
-    letter = mail.heard[1].letter
+def test_a_resolve_answers_the_first_letter(mail: FakeMailServer, send: SendFixture) -> None:
+    first = send(to(mail), OPENED_ALERT)
+    send(to(mail), RESOLVED_ALERT, first)
+    letter = mail.received[1].message
     assert letter["Subject"] == f"Re: {first['subject']}"
     assert letter["In-Reply-To"] == letter["References"] == first["message_id"] != letter["Message-ID"]
     assert part(letter, "plain").startswith("✓ API recovered · down 54 min\n")
 
 
-@pytest.mark.parametrize("story", [MERGED, RESOLVED])
-def test_a_resolve_that_answers_nothing_says_so_in_its_subject(mail: MailStandIn, send: Send, story: Story) -> None:
+@pytest.mark.parametrize("story", [MERGED_ALERT, RESOLVED_ALERT])
+def test_a_resolve_that_answers_nothing_says_so_in_its_subject(
+    mail: FakeMailServer, send: SendFixture, story: AlertContext
+) -> None:
     send(to(mail), story)
-    letter = mail.heard[0].letter
+    letter = mail.received[0].message
     assert letter["Subject"] == "Resolved: [DOWN critical] API: status == 200 is false: observed 503"
     assert letter["In-Reply-To"] is None
 
 
-def test_a_second_copy_can_be_recognised(mail: MailStandIn, send: Send) -> None:
-    one, two, other = send(to(mail), OPENED), send(to(mail), OPENED), send(to(mail), RESOLVED)
+def test_a_second_copy_can_be_recognised(mail: FakeMailServer, send: SendFixture) -> None:
+    one, two, other = send(to(mail), OPENED_ALERT), send(to(mail), OPENED_ALERT), send(to(mail), RESOLVED_ALERT)
     assert one["message_id"] == two["message_id"] != other["message_id"]
-    assert re.fullmatch(r"<[0-9a-f]{32}@acme\.example>", message_id("any\r\nkey é", "acme.example"))
+    assert re.fullmatch(r"<[0-9a-f]{32}@acme\.example>", derive_message_id("any\r\nkey é", "acme.example"))
 
 
-def test_a_task_is_named_and_a_test_says_so(mail: MailStandIn, send: Send) -> None:
-    send(to(mail), TASK)
-    send(to(mail), TEST)
-    task, test = (heard.letter["Subject"] for heard in mail.heard)
+def test_a_task_is_named_and_a_test_says_so(mail: FakeMailServer, send: SendFixture) -> None:
+    send(to(mail), TASK_ALERT)
+    send(to(mail), TEST_ALERT)
+    task, test = (heard.message["Subject"] for heard in mail.received)
     assert task == "[DEGRADED warning] Search MCP: task reindex is stale: last run 57 min ago, limit 15 min"
     assert test == "[TEST] [DOWN critical] API: got 503"
 
 
 @pytest.mark.parametrize("security", ["starttls", "tls"])
-def test_over_tls_with_a_login(pem: Path, send: Send, monkeypatch: pytest.MonkeyPatch, security: Any) -> None:
+def test_over_tls_with_a_login(pem: Path, send: SendFixture, monkeypatch: pytest.MonkeyPatch, security: Any) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(pem))
-    with MailStandIn(security, pem, LOGIN) as mail:
-        send(to(mail, security, host="localhost", username=LOGIN[0], password=LOGIN[1]), OPENED)
-        (heard,) = mail.heard
+    with FakeMailServer(security, pem, LOGIN) as mail:
+        send(to(mail, security, host="localhost", username=LOGIN[0], password=LOGIN[1]), OPENED_ALERT)
+        (heard,) = mail.received
     assert heard.tls
-    assert heard.user == LOGIN[0]
+    assert heard.login_user == LOGIN[0]
 
 
 @pytest.mark.parametrize("security", ["starttls", "tls"])
-def test_a_certificate_that_nobody_vouches_for_is_not_spoken_to(pem: Path, fail: Send, security: Any) -> None:
-    with MailStandIn(security, pem) as mail:
-        failed = fail(to(mail, security), OPENED)
-        assert mail.heard == []
+def test_a_certificate_that_nobody_vouches_for_is_not_spoken_to(pem: Path, fail: SendFixture, security: Any) -> None:
+    with FakeMailServer(security, pem) as mail:
+        failed = fail(to(mail, security), OPENED_ALERT)
+        assert mail.received == []
     assert (failed["reason"], failed["retried"]) == ("tls.failed", "always")
 
 
-def test_without_starttls_nothing_is_sent(mail: MailStandIn, fail: Send) -> None:
-    failed = fail(to(mail, "starttls", username=LOGIN[0], password=LOGIN[1]), OPENED)
-    assert (failed["reason"], failed["retried"], mail.heard) == ("smtp.starttls_missing", "always", [])
+def test_without_starttls_nothing_is_sent(mail: FakeMailServer, fail: SendFixture) -> None:
+    failed = fail(to(mail, "starttls", username=LOGIN[0], password=LOGIN[1]), OPENED_ALERT)
+    assert (failed["reason"], failed["retried"], mail.received) == ("smtp.starttls_missing", "always", [])
 
 
 def test_a_wrong_password_may_be_being_changed_and_is_never_quoted(
-    pem: Path, fail: Send, monkeypatch: pytest.MonkeyPatch
+    pem: Path, fail: SendFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(pem))
-    with MailStandIn("starttls", pem, LOGIN) as mail:
-        failed = fail(to(mail, "starttls", host="localhost", username="watchdog", password="wrong sesame"), OPENED)
+    with FakeMailServer("starttls", pem, LOGIN) as mail:
+        failed = fail(
+            to(mail, "starttls", host="localhost", username="watchdog", password="wrong sesame"), OPENED_ALERT
+        )
     assert (failed["reason"], failed["retried"]) == ("smtp.auth_failed", "an hour")
     assert "sesame" not in str(failed["message"])
 
 
-def test_a_password_is_not_sent_to_who_does_not_ask_for_it(pem: Path, fail: Send) -> None:
-    with MailStandIn("starttls", pem, LOGIN) as mail:
-        failed = fail(to(mail, "none", username=LOGIN[0], password=LOGIN[1]), OPENED)
-        assert mail.heard == []
+def test_a_password_is_not_sent_to_who_does_not_ask_for_it(pem: Path, fail: SendFixture) -> None:
+    with FakeMailServer("starttls", pem, LOGIN) as mail:
+        failed = fail(to(mail, "none", username=LOGIN[0], password=LOGIN[1]), OPENED_ALERT)
+        assert mail.received == []
     assert (failed["reason"], failed["retried"]) == ("smtp.auth_unavailable", "always")
 
 
@@ -192,45 +204,45 @@ def test_a_password_is_not_sent_to_who_does_not_ask_for_it(pem: Path, fail: Send
     ],
 )
 def test_4xx_is_tried_again_and_5xx_is_not(
-    mail: MailStandIn, fail: Send, answer: tuple[str, str], reason: str, retried: str
+    mail: FakeMailServer, fail: SendFixture, answer: tuple[str, str], reason: str, retried: str
 ) -> None:
-    mail.answers.append(answer)
-    failed = fail(to(mail), OPENED)
+    mail.canned_responses.append(answer)
+    failed = fail(to(mail), OPENED_ALERT)
     assert (failed["reason"], failed["retried"]) == (reason, retried)
     assert answer[1] in str(failed["message"])
 
 
-def test_who_was_refused_while_others_were_not_is_kept(mail: MailStandIn, send: Send) -> None:
-    mail.answers.append(("RCPT", "550 no such user"))
-    receipt = send(to(mail, people=("gone@acme.example", "oncall@acme.example")), OPENED)
+def test_who_was_refused_while_others_were_not_is_kept(mail: FakeMailServer, send: SendFixture) -> None:
+    mail.canned_responses.append(("RCPT", "550 no such user"))
+    receipt = send(to(mail, people=("gone@acme.example", "oncall@acme.example")), OPENED_ALERT)
     assert receipt["refused"] == {"gone@acme.example": "550 no such user"}
-    assert mail.heard[0].to == ["oncall@acme.example"]
+    assert mail.received[0].recipients == ["oncall@acme.example"]
 
 
-def test_who_is_not_taken_yet_hears_of_it_later_and_nobody_twice(mail: MailStandIn, send: Send) -> None:
+def test_who_is_not_taken_yet_hears_of_it_later_and_nobody_twice(mail: FakeMailServer, send: SendFixture) -> None:
     people = ("gone@acme.example", "later@acme.example", "ann@acme.example")
     email = to(mail, people=people)
-    mail.answers += [("RCPT", "550 no such user"), ("RCPT", "450 greylisted")]
+    mail.canned_responses += [("RCPT", "550 no such user"), ("RCPT", "450 greylisted")]
     with pytest.raises(DeliveryError, match=r"not taken yet: later@acme\.example: 450 greylisted") as first:
-        send(email, OPENED)
-    assert math.isinf(first.value.retry_for)
-    assert mail.heard[0].to == ["ann@acme.example"]
-    mail.answers.append(("RCPT", "450 greylisted"))
+        send(email, OPENED_ALERT)
+    assert math.isinf(first.value.retry_for_s)
+    assert mail.received[0].recipients == ["ann@acme.example"]
+    mail.canned_responses.append(("RCPT", "450 greylisted"))
     with pytest.raises(DeliveryError) as second:
-        send(email, OPENED, partly=first.value.partly)
-    receipt = send(email, OPENED, partly={**first.value.partly, **second.value.partly})
-    assert [heard.to for heard in mail.heard] == [["ann@acme.example"], ["later@acme.example"]]
+        send(email, OPENED_ALERT, partly=first.value.partial_receipt)
+    receipt = send(email, OPENED_ALERT, partly={**first.value.partial_receipt, **second.value.partial_receipt})
+    assert [heard.recipients for heard in mail.received] == [["ann@acme.example"], ["later@acme.example"]]
     assert receipt["refused"] == {"gone@acme.example": "550 no such user"}
 
 
 def test_who_is_not_taken_in_the_end_makes_no_dead_letter_of_one_that_others_have(
-    mail: MailStandIn, send: Send
+    mail: FakeMailServer, send: SendFixture
 ) -> None:
     email = to(mail, people=("ann@acme.example", "later@acme.example"))
-    mail.answers.append(("RCPT", "550 no such user"))
-    receipt = send(email, OPENED, partly={"settled": ["ann@acme.example"], "refused": {}})
+    mail.canned_responses.append(("RCPT", "550 no such user"))
+    receipt = send(email, OPENED_ALERT, partly={"settled": ["ann@acme.example"], "refused": {}})
     assert set(receipt["refused"]) == {"later@acme.example"}
-    assert mail.heard == []
+    assert mail.received == []
 
 
 @contextmanager
@@ -258,21 +270,23 @@ def server(talk: Callable[[socket.socket], None]) -> Iterator[int]:
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", "always"),
     ],
 )
-def test_a_greeting_that_is_none(fail: Send, greeting: bytes, retried: str) -> None:
+def test_a_greeting_that_is_none(fail: SendFixture, greeting: bytes, retried: str) -> None:
     with server(lambda connection: connection.sendall(greeting)) as port:
         address = {"host": "127.0.0.1", "port": port, "security": "none", "from": "w@acme.example"}
-        failed = fail(Email(to=("a@b.example",), server=EmailServer.model_validate(address)), OPENED)
+        failed = fail(
+            EmailNotifier(to=("a@b.example",), server=SmtpServerSettings.model_validate(address)), OPENED_ALERT
+        )
     assert failed["retried"] == retried
 
 
-def test_nobody_there(fail: Send) -> None:
+def test_nobody_there(fail: SendFixture) -> None:
     address = {"host": "127.0.0.1", "port": 9, "security": "none", "from": "w@acme.example"}
-    failed = fail(Email(to=("a@b.example",), server=EmailServer.model_validate(address)), OPENED)
+    failed = fail(EmailNotifier(to=("a@b.example",), server=SmtpServerSettings.model_validate(address)), OPENED_ALERT)
     assert (failed["reason"], failed["retried"]) == ("connection.refused", "always")
     assert failed["message"] == "connection refused (127.0.0.1:9)"
 
 
-def test_a_mail_that_was_taken_is_sent_whatever_follows(send: Send) -> None:
+def test_a_mail_that_was_taken_is_sent_whatever_follows(send: SendFixture) -> None:
     def talk(connection: socket.socket) -> None:
         reader = connection.makefile("rb")
         connection.sendall(b"220 hello\r\n")
@@ -285,11 +299,13 @@ def test_a_mail_that_was_taken_is_sent_whatever_follows(send: Send) -> None:
 
     with server(talk) as port:
         address = {"host": "127.0.0.1", "port": port, "security": "none", "from": "w@acme.example"}
-        assert send(Email(to=("a@b.example",), server=EmailServer.model_validate(address)), OPENED)["message_id"]
+        assert send(
+            EmailNotifier(to=("a@b.example",), server=SmtpServerSettings.model_validate(address)), OPENED_ALERT
+        )["message_id"]
 
 
-def test_without_a_server_it_is_not_tried_again(fail: Send) -> None:
-    failed = fail(Email(to=("a@b.example",)), OPENED)
+def test_without_a_server_it_is_not_tried_again(fail: SendFixture) -> None:
+    failed = fail(EmailNotifier(to=("a@b.example",)), OPENED_ALERT)
     assert (failed["reason"], failed["retried"]) == ("smtp.not_configured", "never")
 
 
@@ -320,7 +336,7 @@ SERVER = {"host": "smtp.acme.example", "from": "watchdog@acme.example"}
 )
 def test_a_server_that_cannot_work_is_refused_when_it_is_configured(config: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
-        EmailServer.model_validate(config)
+        SmtpServerSettings.model_validate(config)
 
 
 @pytest.mark.parametrize(
@@ -328,7 +344,7 @@ def test_a_server_that_cannot_work_is_refused_when_it_is_configured(config: dict
 )
 def test_an_address_that_is_none_is_refused_when_it_is_configured(people: tuple[str, ...]) -> None:
     with pytest.raises(ValidationError):
-        Email(to=people)
+        EmailNotifier(to=people)
 
 
 @pytest.mark.parametrize(
@@ -342,21 +358,21 @@ def test_an_address_that_is_none_is_refused_when_it_is_configured(people: tuple[
         ("ops@acme.example", "Watchdog <ops@acme.example>"),
     ],
 )
-def test_a_sender_may_have_a_name(mail: MailStandIn, send: Send, written: str, letter_from: str) -> None:
+def test_a_sender_may_have_a_name(mail: FakeMailServer, send: SendFixture, written: str, letter_from: str) -> None:
     sender: dict[str, Any] = {"from": written}
-    send(to(mail, **sender), PLAIN)
-    assert mail.heard[0].letter["From"] == letter_from
-    assert mail.heard[0].sender == "ops@acme.example"
+    send(to(mail, **sender), MINIMAL_ALERT)
+    assert mail.received[0].message["From"] == letter_from
+    assert mail.received[0].sender == "ops@acme.example"
 
 
 def test_a_password_is_not_shown() -> None:
-    made = EmailServer.model_validate(SERVER | {"username": "x", "password": SecretStr("open sesame")})
+    made = SmtpServerSettings.model_validate(SERVER | {"username": "x", "password": SecretStr("open sesame")})
     assert "sesame" not in repr(made) + str(made.model_dump())
-    assert Email(to=("a@b.example", "c@d.example")).address == "a@b.example, c@d.example"
+    assert EmailNotifier(to=("a@b.example", "c@d.example")).recipient == "a@b.example, c@d.example"
 
 
-@pytest.mark.parametrize("story", [s for s in vars(stories).values() if isinstance(s, Story)])
-def test_both_parts_can_be_made_of_every_story(story: Story) -> None:
-    message = compose(story)
-    assert message.lead.replace("\u00a0", " ") in text_part(message).splitlines()[0]
-    assert f'class="badge {message.state}"' in html_part(message, message.thread)
+@pytest.mark.parametrize("story", [s for s in vars(alert_contexts).values() if isinstance(s, AlertContext)])
+def test_both_parts_can_be_made_of_every_story(story: AlertContext) -> None:
+    message = compose_message(story)
+    assert message.headline.replace("\u00a0", " ") in render_text_part(message).splitlines()[0]
+    assert f'class="badge {message.state}"' in render_html_part(message, message.thread_subject)

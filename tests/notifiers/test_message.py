@@ -4,15 +4,26 @@ from dataclasses import replace
 
 import pytest
 
-from tests.notifiers import stories
-from tests.notifiers.stories import MINUTE, NOW, OPENED, PLAIN, RESOLVED, SINCE, STALE, TASK, incident, sample
-from watchdog.model import Event, Evidence, Outcome, Severity, State, Story
-from watchdog.notifiers.message import EXCERPT, Message, compose, one_line, plain
+from tests.support import alert_contexts
+from tests.support.alert_contexts import (
+    INCIDENT_SINCE,
+    MINIMAL_ALERT,
+    MINUTE_MS,
+    NOW,
+    OPENED_ALERT,
+    RESOLVED_ALERT,
+    STALE_ALERT,
+    TASK_ALERT,
+    make_incident,
+    result_with_evidence,
+)
+from watchdog.domain.model import AlertContext, Evidence, HealthState, IncidentEvent, Outcome, Severity
+from watchdog.notifiers.message import MAX_EXCERPT_CHARS, AlertMessage, compose_message, replace_nbsp, to_single_line
 
 
-def line(message: Message, label: str) -> str:
-    found = next(line for line in (*message.lines, *message.facts) if line.label == label)
-    return plain(" ".join(part for part in (found.code, found.text) if part))
+def line(message: AlertMessage, label: str) -> str:
+    found = next(line for line in (*message.main_fields, *message.attribute_fields) if line.label == label)
+    return replace_nbsp(" ".join(part for part in (found.code, found.text) if part))
 
 
 @pytest.mark.parametrize(
@@ -32,7 +43,7 @@ def line(message: Message, label: str) -> str:
     ],
 )
 def test_the_first_line_says_state_name_cause_and_duration(story: str, lead: str) -> None:
-    assert plain(compose(getattr(stories, story)).lead) == lead
+    assert replace_nbsp(compose_message(getattr(alert_contexts, story)).headline) == lead
 
 
 @pytest.mark.parametrize(
@@ -51,10 +62,12 @@ def test_the_first_line_says_state_name_cause_and_duration(story: str, lead: str
 def test_the_end_of_every_incident_is_told_in_its_own_words(
     rule: str, subject: str, resolution: str, lead: str
 ) -> None:
-    ended = incident(rule, "x", subject=subject, resolution=resolution, resolved_at=SINCE + 12 * MINUTE)
-    message = compose(replace(RESOLVED, incident=ended))
-    assert plain(message.lead) == lead
-    assert message.state is (State.UNKNOWN if resolution else State.UP)
+    ended = make_incident(
+        rule, "x", subject=subject, resolution=resolution, resolved_at=INCIDENT_SINCE + 12 * MINUTE_MS
+    )
+    message = compose_message(replace(RESOLVED_ALERT, incident=ended))
+    assert replace_nbsp(message.headline) == lead
+    assert message.state is (HealthState.UNKNOWN if resolution else HealthState.UP)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +85,7 @@ def test_the_end_of_every_incident_is_told_in_its_own_words(
     ],
 )
 def test_the_rule_is_told_with_what_was_seen_against_what_should_be(story: str, rule: str) -> None:
-    assert line(compose(getattr(stories, story)), "Rule") == rule
+    assert line(compose_message(getattr(alert_contexts, story)), "Rule") == rule
 
 
 @pytest.mark.parametrize(
@@ -82,7 +95,7 @@ def test_the_rule_is_told_with_what_was_seen_against_what_should_be(story: str, 
         ("task", "reindex", "task.failed", "task reindex failed: x", {}, "last run of task reindex is ok · failed: x"),
         ("missing", "reindex", "task.missing", "task reindex is not there", {}, "task reindex is in the server's list"),
         (
-            "task", "reindex", "task.failed", "task reindex failed", {"*": MINUTE},
+            "task", "reindex", "task.failed", "task reindex failed", {"*": MINUTE_MS},
             "last run of task reindex is ok, at most 1 min ago · failed",
         ),
     ],
@@ -90,35 +103,35 @@ def test_the_rule_is_told_with_what_was_seen_against_what_should_be(story: str, 
 def test_the_rule_of_every_kind_of_finding(
     rule: str, subject: str, reason: str, cause: str, limits: dict[str, int], told: str
 ) -> None:
-    happened = incident(rule, cause, subject=subject, reason=reason)
-    probe = replace(PLAIN.probe, task_limits=limits)
-    assert line(compose(replace(PLAIN, incident=happened, probe=probe, needed=1)), "Rule") == told
+    happened = make_incident(rule, cause, subject=subject, reason=reason)
+    probe = replace(MINIMAL_ALERT.probe, task_limits=limits)
+    assert line(compose_message(replace(MINIMAL_ALERT, incident=happened, probe=probe, threshold=1)), "Rule") == told
 
 
 @pytest.mark.parametrize(
     ("story", "told"),
     [
-        (OPENED, "3 in a row since 01:48 UTC (2 min ago), last good 01:47 · 182 ms"),
-        (PLAIN, "3 in a row since 01:48 UTC (2 min ago), no good result before"),
+        (OPENED_ALERT, "3 in a row since 01:48 UTC (2 min ago), last good 01:47 · 182 ms"),
+        (MINIMAL_ALERT, "3 in a row since 01:48 UTC (2 min ago), no good result before"),
         (
-            replace(OPENED, now=NOW + 24 * 60 * MINUTE),
+            replace(OPENED_ALERT, now=NOW + 24 * 60 * MINUTE_MS),
             "3 in a row since 22 Nov 01:48 UTC (24 h 2 min ago), last good 22 Nov 01:47 · 182 ms",
         ),
     ],
 )
-def test_the_streak(story: Story, told: str) -> None:
-    assert line(compose(story), "Streak") == told
+def test_the_streak(story: AlertContext, told: str) -> None:
+    assert line(compose_message(story), "Streak") == told
 
 
 def test_silence_is_no_streak() -> None:
-    assert line(compose(STALE), "Silent") == "since 01:48 UTC (2 min ago), last good 01:47 · 182 ms"
+    assert line(compose_message(STALE_ALERT), "Silent") == "since 01:48 UTC (2 min ago), last good 01:47 · 182 ms"
 
 
 def test_the_order_is_the_same_for_every_reader() -> None:
-    opened, resolved = compose(OPENED), compose(RESOLVED)
-    labels = [line.label for line in (*opened.lines, *opened.facts)]
+    opened, resolved = compose_message(OPENED_ALERT), compose_message(RESOLVED_ALERT)
+    labels = [line.label for line in (*opened.main_fields, *opened.attribute_fields)]
     assert labels == ["Rule", "Streak", "Last 20", "Severity", "Group", "Location"]
-    labels = [line.label for line in (*resolved.lines, *resolved.facts)]
+    labels = [line.label for line in (*resolved.main_fields, *resolved.attribute_fields)]
     assert labels == ["Was", "Time", "Now", "Last 20", "Severity", "Group", "Location"]
     assert line(opened, "Last 20") == "▁▁▁▁▁▁▂▁▁▁▁▁▁▂▁▁▁✕✕✕ every 60 s"
     assert line(resolved, "Was") == "status == 200 is false: observed 503 · 54 bad results"
@@ -128,14 +141,14 @@ def test_the_order_is_the_same_for_every_reader() -> None:
 
 
 def test_what_is_not_known_is_left_out() -> None:
-    message = compose(replace(PLAIN, recent=(), location=""))
-    assert [line.label for line in (*message.lines, *message.facts)] == ["Rule", "Streak", "Severity"]
-    assert (message.link, message.runbook, message.note) == ("", "", "")
+    message = compose_message(replace(MINIMAL_ALERT, recent_runs=(), location=""))
+    assert [line.label for line in (*message.main_fields, *message.attribute_fields)] == ["Rule", "Streak", "Severity"]
+    assert (message.incident_url, message.runbook_url, message.notice) == ("", "", "")
 
 
 def test_a_removed_probe_is_not_said_to_be_good_again() -> None:
-    removed = replace(RESOLVED, incident=replace(RESOLVED.incident, resolution="probe.removed"))
-    assert [line.label for line in compose(removed).lines] == ["Was", "Time", "Last 20"]
+    removed = replace(RESOLVED_ALERT, incident=replace(RESOLVED_ALERT.incident, resolution="probe.removed"))
+    assert [line.label for line in compose_message(removed).main_fields] == ["Was", "Time", "Last 20"]
 
 
 @pytest.mark.parametrize(
@@ -148,41 +161,43 @@ def test_a_removed_probe_is_not_said_to_be_good_again() -> None:
     ],
 )
 def test_the_subject_stays_the_same_for_the_incidents_whole_life(story: str, thread: str) -> None:
-    assert compose(getattr(stories, story)).thread == thread
+    assert compose_message(getattr(alert_contexts, story)).thread_subject == thread
 
 
 def test_special_messages_say_what_is_special() -> None:
-    assert "one message tells both" in compose(stories.MERGED).note
-    assert "test" in compose(stories.TEST).note
+    assert "one message tells both" in compose_message(alert_contexts.MERGED_ALERT).notice
+    assert "test" in compose_message(alert_contexts.TEST_ALERT).notice
 
 
-SEEN = f"status: 503\nprotocol: HTTP/1.1\n{stories.BODY}"
-GOOD = sample(SINCE, Outcome.PASS, "", excerpt="all fine")
+SEEN = f"status: 503\nprotocol: HTTP/1.1\n{alert_contexts.RESPONSE_BODY}"
+GOOD = result_with_evidence(INCIDENT_SINCE, Outcome.PASS, "", excerpt="all fine")
 
 
 @pytest.mark.parametrize(
     ("told", "story", "evidence"),
     [
-        ("the newest bad result", OPENED, SEEN),
-        ("the first one, once the newest is good", replace(OPENED, latest=GOOD), SEEN),
-        ("the first one, when the newest has none", replace(OPENED, latest=None), SEEN),
-        ("a passing run's, when a task is what is wrong with it", replace(TASK, latest=GOOD), "all fine"),
-        ("never that of a recovery", replace(RESOLVED, first_bad=None, latest=GOOD), ""),
-        ("nor of a task's recovery", replace(TASK, event=Event.RESOLVED, latest=GOOD), ""),
+        ("the newest bad result", OPENED_ALERT, SEEN),
+        ("the first one, once the newest is good", replace(OPENED_ALERT, latest=GOOD), SEEN),
+        ("the first one, when the newest has none", replace(OPENED_ALERT, latest=None), SEEN),
+        ("a passing run's, when a task is what is wrong with it", replace(TASK_ALERT, latest=GOOD), "all fine"),
+        ("never that of a recovery", replace(RESOLVED_ALERT, first_bad=None, latest=GOOD), ""),
+        ("nor of a task's recovery", replace(TASK_ALERT, event=IncidentEvent.RESOLVED, latest=GOOD), ""),
     ],
     ids=lambda value: value if isinstance(value, str) and " " in value and "\n" not in value else "",
 )  # fmt: skip
-def test_whose_evidence_is_told(told: str, story: Story, evidence: str) -> None:
-    assert compose(story).evidence == evidence
+def test_whose_evidence_is_told(told: str, story: AlertContext, evidence: str) -> None:
+    assert compose_message(story).evidence == evidence
 
 
 def test_evidence_is_cut() -> None:
-    long = replace(OPENED, latest=sample(SINCE, Outcome.FAIL, "x", excerpt="y" * 10_000))
-    assert compose(long).evidence == "y" * (EXCERPT - 1) + "…"
+    long = replace(OPENED_ALERT, latest=result_with_evidence(INCIDENT_SINCE, Outcome.FAIL, "x", excerpt="y" * 10_000))
+    assert compose_message(long).evidence == "y" * (MAX_EXCERPT_CHARS - 1) + "…"
 
 
 def test_severity_is_the_incidents() -> None:
-    assert compose(replace(PLAIN, incident=replace(PLAIN.incident, severity=Severity.INFO))).text.endswith(" · info")
+    assert compose_message(
+        replace(MINIMAL_ALERT, incident=replace(MINIMAL_ALERT.incident, severity=Severity.INFO))
+    ).summary_text.endswith(" · info")
 
 
 @pytest.mark.parametrize(
@@ -199,18 +214,20 @@ def test_severity_is_the_incidents() -> None:
     ],
 )
 def test_untrusted_text_becomes_one_short_line(text: str, shown: str) -> None:
-    assert one_line(text, 10) == shown
+    assert to_single_line(text, 10) == shown
 
 
 def test_of_all_jobs_the_one_it_is_about_is_the_evidence() -> None:
     late = "nightly is overdue: due 03:00, 9 h ago"
-    told = replace(TASK.incident, rule="job", subject="nightly", message=late)
+    told = replace(TASK_ALERT.incident, rule="job", subject="nightly", message=late)
     seen = replace(
         GOOD,
         evidence=Evidence(
             {"jobs": {"digest": {"every": "1 s"}, "nightly": {"cron": "0 3 * * *", "failures": 2}}, "writable": "x"}
         ),
     )
-    message = compose(replace(TASK, incident=told, latest=seen, first_bad=seen))
+    message = compose_message(replace(TASK_ALERT, incident=told, latest=seen, first_bad=seen))
     assert message.evidence == "job: nightly\ncron: 0 3 * * *\nfailures: 2\nwritable: x"
-    assert plain(message.lines[0].text).startswith("job nightly runs on time and well · is overdue: due 03:00, 9 h ago")
+    assert replace_nbsp(message.main_fields[0].text).startswith(
+        "job nightly runs on time and well · is overdue: due 03:00, 9 h ago"
+    )

@@ -19,38 +19,48 @@ from slack_sdk.models.blocks import (
     SectionBlock,
 )
 
-from tests.notifiers import stories
-from tests.notifiers.conftest import Send
-from tests.notifiers.stories import MERGED, NOW, OPENED, PLAIN, RESOLVED, TASK, hostile
-from tests.standins import Answer, SlackStandIn, well_laid_out
-from watchdog.model import Json, Story
-from watchdog.notifiers.blocks import HEADER, blocks, escape, fit
-from watchdog.notifiers.message import compose
-from watchdog.notifiers.slack import CONTENT, NOT_LAID_OUT, REMEDY, Slack
+from tests.notifiers.conftest import SendFixture
+from tests.support import alert_contexts
+from tests.support.alert_contexts import (
+    MERGED_ALERT,
+    MINIMAL_ALERT,
+    NOW,
+    OPENED_ALERT,
+    RESOLVED_ALERT,
+    TASK_ALERT,
+    hostile_alert,
+)
+from tests.support.fakes import CannedResponse, FakeSlack, are_blocks_valid
+from watchdog.domain.model import AlertContext, Json
+from watchdog.notifiers.blocks import MAX_HEADER_CHARS, build_blocks, escape_and_truncate, escape_mrkdwn
+from watchdog.notifiers.message import compose_message
+from watchdog.notifiers.slack import ERROR_ADVICE, LAYOUT_ERRORS, REJECTED_CONTENT_ERRORS, SlackNotifier
 
 TOKEN = "xoxb-1-stand-in"
 WAIT = (("Retry-After", "7"),)
 FORMS = "either `webhook`, or `bot_token` with `channel`"
 
 
-def refused(error: str) -> Answer:
-    return Answer(200, json.dumps({"ok": False, "error": error}).encode())
+def refused(error: str) -> CannedResponse:
+    return CannedResponse(200, json.dumps({"ok": False, "error": error}).encode())
 
 
-def bot(slack: SlackStandIn, **changed: Any) -> Slack:
-    return Slack.model_validate({"bot_token": slack.token, "channel": "#oncall", "api_url": slack.url} | changed)
+def bot(slack: FakeSlack, **changed: Any) -> SlackNotifier:
+    return SlackNotifier.model_validate(
+        {"bot_token": slack.token, "channel": "#oncall", "api_url": slack.url} | changed
+    )
 
 
-def incoming(slack: SlackStandIn) -> Slack:
-    return Slack(webhook=SecretStr(slack.webhook))
+def incoming(slack: FakeSlack) -> SlackNotifier:
+    return SlackNotifier(webhook=SecretStr(slack.webhook))
 
 
 def block(post: dict[str, Any], id: str) -> Any:
     return next((b for b in post["blocks"] if b.get("block_id") == id), None)
 
 
-def test_an_app_posts_one_message_and_keeps_where_it_stands(slack: SlackStandIn, send: Send) -> None:
-    receipt = send(bot(slack), OPENED)
+def test_an_app_posts_one_message_and_keeps_where_it_stands(slack: FakeSlack, send: SendFixture) -> None:
+    receipt = send(bot(slack), OPENED_ALERT)
     (post,) = slack.posts
     assert receipt == {"channel": slack.channel, "ts": post["ts"]}
     assert post["text"] == "✕ Down · API: status == 200 is false: observed 503 · 2 min · critical"
@@ -67,43 +77,45 @@ def test_an_app_posts_one_message_and_keeps_where_it_stands(slack: SlackStandIn,
     ]
     (evidence,) = block(post, "evidence")["elements"]
     assert evidence["type"] == "rich_text_preformatted"
-    assert stories.BODY in evidence["elements"][0]["text"]
+    assert alert_contexts.RESPONSE_BODY in evidence["elements"][0]["text"]
     (details,) = block(post, "act")["elements"]
-    assert (details["text"]["text"], details["url"]) == ("Details", OPENED.link)
+    assert (details["text"]["text"], details["url"]) == ("Details", OPENED_ALERT.incident_url)
     assert block(post, "foot")["elements"][0]["text"] == (
         "<https://wiki.acme.example/api?a=1&amp;b=2|Runbook> · incident `5d41402abc4b2a76b9719d91`"
     )
     assert post["unfurl_links"] is post["unfurl_media"] is False
 
 
-def test_a_resolve_edits_that_message_and_is_broadcast_from_its_thread(slack: SlackStandIn, send: Send) -> None:
-    receipt = send(bot(slack), OPENED)
-    assert send(bot(slack), RESOLVED, receipt) == receipt
+def test_a_resolve_edits_that_message_and_is_broadcast_from_its_thread(slack: FakeSlack, send: SendFixture) -> None:
+    receipt = send(bot(slack), OPENED_ALERT)
+    assert send(bot(slack), RESOLVED_ALERT, receipt) == receipt
     root, reply = slack.posts
     assert root["edited"]
     assert root["text"] == "✅ API recovered · down 54 min · was critical"
     assert block(root, "head")["text"]["text"] == "✅ API recovered · down 54\u00a0min"
     assert block(root, "act") is None, "the buttons are gone"
-    assert block(root, "foot")["elements"][0]["text"].startswith(f"<{RESOLVED.link}|Details> · ")
+    assert block(root, "foot")["elements"][0]["text"].startswith(f"<{RESOLVED_ALERT.incident_url}|Details> · ")
     assert block(root, "evidence")
     assert (reply["thread_ts"], reply["reply_broadcast"]) == (receipt["ts"], True)
     assert reply["text"] == root["text"]
-    assert [heard.path for heard in slack.heard] == [
+    assert [heard.path for heard in slack.received] == [
         "/api/chat.postMessage",
         "/api/chat.update",
         "/api/chat.postMessage",
     ]
 
 
-def test_sending_a_resolve_again_edits_again_and_starts_nothing_new(slack: SlackStandIn, send: Send) -> None:
-    receipt = send(bot(slack), OPENED)
+def test_sending_a_resolve_again_edits_again_and_starts_nothing_new(slack: FakeSlack, send: SendFixture) -> None:
+    receipt = send(bot(slack), OPENED_ALERT)
     for _ in range(2):
-        send(bot(slack), RESOLVED, receipt)
-    assert len(slack.roots) == 1
+        send(bot(slack), RESOLVED_ALERT, receipt)
+    assert len(slack.thread_roots) == 1
 
 
-@pytest.mark.parametrize("story", [MERGED, RESOLVED])
-def test_a_resolve_without_a_message_to_edit_is_a_message(slack: SlackStandIn, send: Send, story: Story) -> None:
+@pytest.mark.parametrize("story", [MERGED_ALERT, RESOLVED_ALERT])
+def test_a_resolve_without_a_message_to_edit_is_a_message(
+    slack: FakeSlack, send: SendFixture, story: AlertContext
+) -> None:
     receipt = send(bot(slack), story)
     (post,) = slack.posts
     assert receipt["ts"] == post["ts"]
@@ -111,28 +123,28 @@ def test_a_resolve_without_a_message_to_edit_is_a_message(slack: SlackStandIn, s
     assert (block(post, "note") is not None) == story.merged
 
 
-def test_a_message_that_somebody_deleted_is_told_anew(slack: SlackStandIn, send: Send) -> None:
-    receipt = send(bot(slack), RESOLVED, {"channel": slack.channel, "ts": "1.1"})
+def test_a_message_that_somebody_deleted_is_told_anew(slack: FakeSlack, send: SendFixture) -> None:
+    receipt = send(bot(slack), RESOLVED_ALERT, {"channel": slack.channel, "ts": "1.1"})
     (post,) = slack.posts
     assert receipt["ts"] == post["ts"] != "1.1"
 
 
-def test_a_webhook_tells_the_same_and_resolves_with_a_message_of_its_own(slack: SlackStandIn, send: Send) -> None:
-    assert send(incoming(slack), OPENED) == {}
-    assert send(incoming(slack), RESOLVED) == {}
+def test_a_webhook_tells_the_same_and_resolves_with_a_message_of_its_own(slack: FakeSlack, send: SendFixture) -> None:
+    assert send(incoming(slack), OPENED_ALERT) == {}
+    assert send(incoming(slack), RESOLVED_ALERT) == {}
     opened, resolved = slack.posts
-    assert opened["blocks"] == blocks(compose(OPENED))
-    assert resolved["blocks"] == blocks(compose(RESOLVED))
-    assert "authorization" not in slack.heard[0].headers
+    assert opened["blocks"] == build_blocks(compose_message(OPENED_ALERT))
+    assert resolved["blocks"] == build_blocks(compose_message(RESOLVED_ALERT))
+    assert "authorization" not in slack.received[0].headers
 
 
-def test_without_a_public_page_there_is_nothing_to_press(slack: SlackStandIn, send: Send) -> None:
-    send(bot(slack), PLAIN)
+def test_without_a_public_page_there_is_nothing_to_press(slack: FakeSlack, send: SendFixture) -> None:
+    send(bot(slack), MINIMAL_ALERT)
     assert block(slack.posts[0], "act") is None
 
 
-def test_a_task_is_named(slack: SlackStandIn, send: Send) -> None:
-    send(bot(slack), TASK)
+def test_a_task_is_named(slack: FakeSlack, send: SendFixture) -> None:
+    send(bot(slack), TASK_ALERT)
     assert slack.posts[0]["text"].startswith(
         "▲ Degraded · Search MCP: task reindex is stale: last run 57 min ago, limit 15 min"
     )
@@ -142,25 +154,37 @@ def test_a_task_is_named(slack: SlackStandIn, send: Send) -> None:
     ("told", "answer", "reason", "retried", "retry_after"),
     [
         ("asked to wait", refused("ratelimited")._replace(status=429, headers=WAIT), "ratelimited", "always", 7.0),
-        ("asked to wait, in no words", Answer(429, b"", WAIT), "http.429", "always", 7.0),
-        ("broken for a while", Answer(503, b"<html>"), "http_503", "always", None),
+        ("asked to wait, in no words", CannedResponse(429, b"", WAIT), "http.429", "always", 7.0),
+        ("broken for a while", CannedResponse(503, b"<html>"), "http_503", "always", None),
         ("a fault inside Slack", refused("internal_error"), "internal_error", "always", None),
         ("an error of tomorrow", refused("brand_new"), "brand_new", "always", None),
-        ("no error named", Answer(200, b'{"ok":false}'), "delivery.invalid_response", "always", None),
-        ("not Slack at all", Answer(200, b"<html>welcome</html>"), "delivery.invalid_response", "always", None),
-        ("not even an object", Answer(200, b"[1]"), "delivery.invalid_response", "always", None),
-        ("a proxy's redirect", Answer(302, b"", (("Location", "http://127.0.0.1:1/"),)), "http_302", "always", None),
-        ("a wrong address", Answer(404, b"not here"), "http_404", "an hour", None),
-        *((error, refused(error), error, "never", None) for error in sorted(CONTENT - NOT_LAID_OUT)),
-        *((error, refused(error), error, "an hour", None) for error in REMEDY),
+        ("no error named", CannedResponse(200, b'{"ok":false}'), "delivery.invalid_response", "always", None),
+        ("not Slack at all", CannedResponse(200, b"<html>welcome</html>"), "delivery.invalid_response", "always", None),
+        ("not even an object", CannedResponse(200, b"[1]"), "delivery.invalid_response", "always", None),
+        (
+            "a proxy's redirect",
+            CannedResponse(302, b"", (("Location", "http://127.0.0.1:1/"),)),
+            "http_302",
+            "always",
+            None,
+        ),
+        ("a wrong address", CannedResponse(404, b"not here"), "http_404", "an hour", None),
+        *((error, refused(error), error, "never", None) for error in sorted(REJECTED_CONTENT_ERRORS - LAYOUT_ERRORS)),
+        *((error, refused(error), error, "an hour", None) for error in ERROR_ADVICE),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
-)  # fmt: skip
+)
 def test_what_the_web_apis_refusals_mean(
-    slack: SlackStandIn, fail: Send, told: str, answer: Answer, reason: str, retried: str, retry_after: float | None
+    slack: FakeSlack,
+    fail: SendFixture,
+    told: str,
+    answer: CannedResponse,
+    reason: str,
+    retried: str,
+    retry_after: float | None,
 ) -> None:
-    slack.answers.append(answer)
-    failed = fail(bot(slack), OPENED)
+    slack.canned_responses.append(answer)
+    failed = fail(bot(slack), OPENED_ALERT)
     assert (failed["reason"], failed["retried"], failed["retry_after"]) == (reason, retried, retry_after)
     assert slack.token not in str(failed["message"])
 
@@ -168,69 +192,69 @@ def test_what_the_web_apis_refusals_mean(
 @pytest.mark.parametrize(
     ("answer", "reason", "retried"),
     [
-        (Answer(404, b"no_service"), "slack.no_service", "an hour"),
-        (Answer(403, b"<html>"), "slack.no_service", "an hour"),
-        (Answer(410, b""), "slack.no_service", "an hour"),
-        (Answer(403, b"action_prohibited"), "action_prohibited", "an hour"),
-        (Answer(410, b"channel_is_archived"), "channel_is_archived", "an hour"),
-        (Answer(400, b"no_text"), "no_text", "never"),
-        (Answer(429, b"", (("Retry-After", "1"),)), "http.429", "always"),
-        (Answer(500, b"rollup_error"), "rollup_error", "always"),
-        (Answer(502, b""), "http_502", "always"),
+        (CannedResponse(404, b"no_service"), "slack.no_service", "an hour"),
+        (CannedResponse(403, b"<html>"), "slack.no_service", "an hour"),
+        (CannedResponse(410, b""), "slack.no_service", "an hour"),
+        (CannedResponse(403, b"action_prohibited"), "action_prohibited", "an hour"),
+        (CannedResponse(410, b"channel_is_archived"), "channel_is_archived", "an hour"),
+        (CannedResponse(400, b"no_text"), "no_text", "never"),
+        (CannedResponse(429, b"", (("Retry-After", "1"),)), "http.429", "always"),
+        (CannedResponse(500, b"rollup_error"), "rollup_error", "always"),
+        (CannedResponse(502, b""), "http_502", "always"),
     ],
 )
 def test_what_a_webhooks_refusals_mean(
-    slack: SlackStandIn, fail: Send, answer: Answer, reason: str, retried: str
+    slack: FakeSlack, fail: SendFixture, answer: CannedResponse, reason: str, retried: str
 ) -> None:
-    slack.answers.append(answer)
-    failed = fail(incoming(slack), OPENED)
+    slack.canned_responses.append(answer)
+    failed = fail(incoming(slack), OPENED_ALERT)
     assert (failed["reason"], failed["retried"]) == (reason, retried)
     assert "/services/" not in str(failed["message"])
 
 
-def test_a_remedy_is_told(slack: SlackStandIn, fail: Send) -> None:
-    slack.answers.append(refused("not_in_channel"))
-    assert fail(bot(slack), OPENED)["message"] == "Slack says not_in_channel: invite the app to the channel"
+def test_a_remedy_is_told(slack: FakeSlack, fail: SendFixture) -> None:
+    slack.canned_responses.append(refused("not_in_channel"))
+    assert fail(bot(slack), OPENED_ALERT)["message"] == "Slack says not_in_channel: invite the app to the channel"
 
 
-def test_a_wrong_token_and_a_wrong_channel(slack: SlackStandIn, fail: Send) -> None:
-    assert fail(bot(slack, bot_token="xoxb-wrong"), OPENED)["reason"] == "invalid_auth"
-    assert fail(bot(slack, channel="#nowhere"), OPENED)["reason"] == "channel_not_found"
+def test_a_wrong_token_and_a_wrong_channel(slack: FakeSlack, fail: SendFixture) -> None:
+    assert fail(bot(slack, bot_token="xoxb-wrong"), OPENED_ALERT)["reason"] == "invalid_auth"
+    assert fail(bot(slack, channel="#nowhere"), OPENED_ALERT)["reason"] == "channel_not_found"
 
 
-def test_a_layout_that_slack_refuses_is_told_as_text(slack: SlackStandIn, send: Send) -> None:
-    slack.answers.append(refused("invalid_blocks"))
-    send(bot(slack), OPENED)
+def test_a_layout_that_slack_refuses_is_told_as_text(slack: FakeSlack, send: SendFixture) -> None:
+    slack.canned_responses.append(refused("invalid_blocks"))
+    send(bot(slack), OPENED_ALERT)
     (post,) = slack.posts
     assert "blocks" not in post
     assert post["text"].startswith("✕ Down · API")
 
 
-def test_a_text_that_slack_refuses_too_is_given_up(slack: SlackStandIn, fail: Send) -> None:
-    slack.answers += [refused("invalid_blocks")] * 2
-    failed = fail(bot(slack), OPENED)
+def test_a_text_that_slack_refuses_too_is_given_up(slack: FakeSlack, fail: SendFixture) -> None:
+    slack.canned_responses += [refused("invalid_blocks")] * 2
+    failed = fail(bot(slack), OPENED_ALERT)
     assert (failed["reason"], failed["retried"]) == ("invalid_blocks", "never")
 
 
-def test_an_edit_that_waits_keeps_waiting(slack: SlackStandIn, send: Send, fail: Send) -> None:
-    receipt = send(bot(slack), OPENED)
-    slack.answers.append(Answer(429, b"", (("Retry-After", "3"),)))
-    assert fail(bot(slack), RESOLVED, receipt)["retry_after"] == 3
+def test_an_edit_that_waits_keeps_waiting(slack: FakeSlack, send: SendFixture, fail: SendFixture) -> None:
+    receipt = send(bot(slack), OPENED_ALERT)
+    slack.canned_responses.append(CannedResponse(429, b"", (("Retry-After", "3"),)))
+    assert fail(bot(slack), RESOLVED_ALERT, receipt)["retry_after"] == 3
     assert len(slack.posts) == 1
-    send(bot(slack), RESOLVED, receipt)
+    send(bot(slack), RESOLVED_ALERT, receipt)
     assert len(slack.posts) == 2
 
 
-def test_nobody_there_is_a_reason_to_try_again(fail: Send) -> None:
-    away = Slack.model_validate({"bot_token": TOKEN, "channel": "#oncall", "api_url": "http://127.0.0.1:9/api"})
-    failed = fail(away, OPENED)
+def test_nobody_there_is_a_reason_to_try_again(fail: SendFixture) -> None:
+    away = SlackNotifier.model_validate({"bot_token": TOKEN, "channel": "#oncall", "api_url": "http://127.0.0.1:9/api"})
+    failed = fail(away, OPENED_ALERT)
     assert (failed["reason"], failed["message"]) == ("connection.refused", "connection refused (127.0.0.1:9)")
     assert failed["retried"] == "always"
 
 
-def test_a_token_that_no_header_can_carry_is_not_quoted(slack: SlackStandIn, fail: Send) -> None:
+def test_a_token_that_no_header_can_carry_is_not_quoted(slack: FakeSlack, fail: SendFixture) -> None:
     for token in ("xoxb-\nsecret", "xoxb-sécret"):
-        failed = fail(bot(slack, bot_token=token), OPENED)
+        failed = fail(bot(slack, bot_token=token), OPENED_ALERT)
         assert "cret" not in str(failed["message"])
 
 
@@ -242,10 +266,10 @@ def test_a_token_that_no_header_can_carry_is_not_quoted(slack: SlackStandIn, fai
         (httpx.RemoteProtocolError("secret"), "protocol.error"),
     ],
 )
-def test_faults_of_the_network_are_tried_again(fail: Send, error: Exception, reason: str) -> None:
+def test_faults_of_the_network_are_tried_again(fail: SendFixture, error: Exception, reason: str) -> None:
     with respx.mock(base_url="https://slack.com/api/") as mock:
         mock.post("chat.postMessage").mock(side_effect=error)
-        failed = fail(Slack(bot_token=SecretStr(TOKEN), channel="#oncall"), OPENED)
+        failed = fail(SlackNotifier(bot_token=SecretStr(TOKEN), channel="#oncall"), OPENED_ALERT)
     assert (failed["reason"], failed["retried"]) == (reason, "always")
     assert "secret" not in str(failed["message"])
 
@@ -264,24 +288,28 @@ def test_faults_of_the_network_are_tried_again(fail: Send, error: Exception, rea
 )  # fmt: skip
 def test_exactly_one_form_is_configured(config: dict[str, str], complaint: str) -> None:
     with pytest.raises(ValidationError, match=re.escape(complaint)):
-        Slack.model_validate(config)
+        SlackNotifier.model_validate(config)
 
 
 def test_addresses_are_safe_to_show() -> None:
-    assert Slack(bot_token=SecretStr(TOKEN), channel="#oncall").address == "#oncall"
-    assert Slack(webhook=SecretStr("https://hooks.slack.com/services/T/B/secret")).address == "incoming webhook"
-    assert "secret" not in repr(Slack(webhook=SecretStr("https://hooks.slack.com/services/T/B/secret")))
+    assert SlackNotifier(bot_token=SecretStr(TOKEN), channel="#oncall").recipient == "#oncall"
+    assert (
+        SlackNotifier(webhook=SecretStr("https://hooks.slack.com/services/T/B/secret")).recipient == "incoming webhook"
+    )
+    assert "secret" not in repr(SlackNotifier(webhook=SecretStr("https://hooks.slack.com/services/T/B/secret")))
 
 
-def all_stories() -> list[Story]:
-    told = [story for story in vars(stories).values() if isinstance(story, Story)]
-    return told + [hostile(text, resolved=over) for text in stories.HOSTILE_TEXTS for over in (False, True)]
+def all_stories() -> list[AlertContext]:
+    told = [story for story in vars(alert_contexts).values() if isinstance(story, AlertContext)]
+    return told + [
+        hostile_alert(text, resolved=over) for text in alert_contexts.HOSTILE_TEXTS for over in (False, True)
+    ]
 
 
 @pytest.mark.parametrize("story", all_stories())
-def test_every_message_is_within_slacks_limits(story: Story) -> None:
-    made = blocks(compose(story))
-    assert well_laid_out(made)
+def test_every_message_is_within_slacks_limits(story: AlertContext) -> None:
+    made = build_blocks(compose_message(story))
+    assert are_blocks_valid(made)
     for told in made:
         parsed = Block.parse(told)
         assert parsed is not None
@@ -289,9 +317,9 @@ def test_every_message_is_within_slacks_limits(story: Story) -> None:
 
 
 def test_slacks_own_models_know_every_block() -> None:
-    kinds = {type(Block.parse(told)) for told in blocks(compose(OPENED))}
+    kinds = {type(Block.parse(told)) for told in build_blocks(compose_message(OPENED_ALERT))}
     assert kinds == {HeaderBlock, SectionBlock, RichTextBlock, ActionsBlock, ContextBlock}
-    (act,) = [b for b in blocks(compose(OPENED)) if b["type"] == "actions"]
+    (act,) = [b for b in build_blocks(compose_message(OPENED_ALERT)) if b["type"] == "actions"]
     actions = ActionsBlock.parse(act)
     assert isinstance(actions, ActionsBlock)
     assert isinstance(actions.elements[0], ButtonElement)
@@ -308,18 +336,18 @@ def test_slacks_own_models_know_every_block() -> None:
     ],
 )
 def test_the_escaper(text: str, shown: str) -> None:
-    assert escape(text) == shown
+    assert escape_mrkdwn(text) == shown
 
 
 @pytest.mark.parametrize("text", ["&" * 500, "🚨" * 500, "a" * 150, "a" * 151, "a" * 149 + "<"])
 def test_a_header_fits_however_slack_counts(text: str) -> None:
-    shown: Json = fit(text, HEADER)
-    assert len(shown.encode("utf-16-le")) // 2 <= HEADER
-    assert shown == escape(text) or shown.endswith("…")
+    shown: Json = escape_and_truncate(text, MAX_HEADER_CHARS)
+    assert len(shown.encode("utf-16-le")) // 2 <= MAX_HEADER_CHARS
+    assert shown == escape_mrkdwn(text) or shown.endswith("…")
 
 
-def test_a_cut_header_loses_nothing(slack: SlackStandIn, send: Send) -> None:
+def test_a_cut_header_loses_nothing(slack: FakeSlack, send: SendFixture) -> None:
     cause = "the answer is long: " + "word " * 40
-    send(bot(slack), replace(PLAIN, incident=replace(PLAIN.incident, message=cause), now=NOW))
+    send(bot(slack), replace(MINIMAL_ALERT, incident=replace(MINIMAL_ALERT.incident, message=cause), now=NOW))
     assert block(slack.posts[0], "head")["text"]["text"].endswith("…")
     assert cause.strip() in block(slack.posts[0], "title")["text"]["text"]

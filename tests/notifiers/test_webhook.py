@@ -15,29 +15,29 @@ import pytest
 import respx
 from pydantic import SecretStr, ValidationError
 
-from tests.notifiers import stories
-from tests.notifiers.conftest import Send
-from tests.notifiers.stories import NOW, OPENED, PLAIN, RESOLVED, TASK, told
-from tests.servers import Talk, answer, forever, saying, serving
-from tests.standins import Answer, Heard, HookStandIn
-from watchdog.model import Json, Story
+from tests.notifiers.conftest import SendFixture
+from tests.support import alert_contexts
+from tests.support.alert_contexts import MINIMAL_ALERT, NOW, OPENED_ALERT, RESOLVED_ALERT, TASK_ALERT, notification_for
+from tests.support.fakes import CannedResponse, FakeWebhookReceiver, ReceivedRequest
+from tests.support.scripted_servers import ConnectionHandler, http_response, running_server, send_forever, send_parts
+from watchdog.domain.formatting import utc_datetime
+from watchdog.domain.model import AlertContext, Json
+from watchdog.net import Network
 from watchdog.notifiers import post
-from watchdog.notifiers.base import Delivery
-from watchdog.notifiers.webhook import Webhook, document
-from watchdog.wire import Wire
-from watchdog.words import utc
+from watchdog.notifiers.base import DeliveryRequest
+from watchdog.notifiers.webhook import WebhookNotifier, build_payload
 
 SECRET = "a secret of some length"
 
 
-def later(when: str) -> Answer:
-    return Answer(429, b"", (("Retry-After", when),))
+def later(when: str) -> CannedResponse:
+    return CannedResponse(429, b"", (("Retry-After", when),))
 
 
 DOCS = (Path(__file__).parents[2] / "docs/webhook.md").read_text(encoding="utf-8")
 
 
-def signed(heard: Heard, secret: str, now: float = NOW / 1_000) -> bool:
+def signed(heard: ReceivedRequest, secret: str, now: float = NOW / 1_000) -> bool:
     """Verify with the very code that the documentation gives to receivers."""
     code = re.search(r"```python\n(.*?)```", DOCS, re.DOTALL)
     assert code is not None
@@ -48,7 +48,7 @@ def signed(heard: Heard, secret: str, now: float = NOW / 1_000) -> bool:
 
 
 def test_every_field_is_documented() -> None:
-    told = document("k", OPENED)
+    told = build_payload("k", OPENED_ALERT)
     rows = [row.split("|")[1] for row in DOCS.partition("## Document")[2].splitlines() if row.startswith("| `")]
     documented = set()
     for row in rows:
@@ -64,13 +64,13 @@ def test_every_field_is_documented() -> None:
     assert shape == list(told["evidence"]["first_bad"])
 
 
-def test_a_message_is_signed_and_named(hook: HookStandIn, send: Send) -> None:
-    notifier = Webhook(url=f"{hook.url}alert?token=x", secret=SecretStr(SECRET), headers={"X-Api-Key": "k"})
-    assert send(notifier, OPENED) == {}
-    (heard,) = hook.heard
+def test_a_message_is_signed_and_named(hook: FakeWebhookReceiver, send: SendFixture) -> None:
+    notifier = WebhookNotifier(url=f"{hook.url}alert?token=x", secret=SecretStr(SECRET), headers={"X-Api-Key": "k"})
+    assert send(notifier, OPENED_ALERT) == {}
+    (heard,) = hook.received
     assert heard.path == "/alert?token=x"
     assert heard.headers["content-type"] == "application/json"
-    assert heard.headers["idempotency-key"] == told(OPENED).key
+    assert heard.headers["idempotency-key"] == notification_for(OPENED_ALERT).idempotency_key
     assert heard.headers["x-api-key"] == "k"
     assert signed(heard, SECRET)
     assert not signed(heard, "another secret")
@@ -78,14 +78,14 @@ def test_a_message_is_signed_and_named(hook: HookStandIn, send: Send) -> None:
     assert not signed(replace(heard, body=heard.body + b" "), SECRET)
 
 
-def test_without_a_secret_nothing_is_signed(hook: HookStandIn, send: Send) -> None:
-    send(Webhook(url=hook.url), OPENED)
-    assert "watchdog-signature" not in hook.heard[0].headers
+def test_without_a_secret_nothing_is_signed(hook: FakeWebhookReceiver, send: SendFixture) -> None:
+    send(WebhookNotifier(url=hook.url), OPENED_ALERT)
+    assert "watchdog-signature" not in hook.received[0].headers
 
 
-def test_an_opened_incident(hook: HookStandIn, send: Send) -> None:
-    send(Webhook(url=hook.url), TASK)
-    body = hook.heard[0].json
+def test_an_opened_incident(hook: FakeWebhookReceiver, send: SendFixture) -> None:
+    send(WebhookNotifier(url=hook.url), TASK_ALERT)
+    body = hook.received[0].json
     recent, evidence = body.pop("recent"), body.pop("evidence")
     assert body == {
         "version": 1,
@@ -132,27 +132,27 @@ def test_an_opened_incident(hook: HookStandIn, send: Send) -> None:
     assert evidence["text"].startswith("tool: health_check\n")
 
 
-def test_a_resolved_incident(hook: HookStandIn, send: Send) -> None:
-    send(Webhook(url=hook.url), RESOLVED)
-    body = hook.heard[0].json
+def test_a_resolved_incident(hook: FakeWebhookReceiver, send: SendFixture) -> None:
+    send(WebhookNotifier(url=hook.url), RESOLVED_ALERT)
+    body = hook.received[0].json
     assert (body["event"], body["incident"]["state"], body["incident"]["bad_results"]) == ("resolved", "resolved", 54)
     assert body["incident"]["resolved_at"] == "2026-11-22T02:42:00.000Z"
     assert body["title"] == "API recovered"
 
 
 def test_what_is_not_there_is_null() -> None:
-    body = document("k", replace(PLAIN, first_bad=None))
+    body = build_payload("k", replace(MINIMAL_ALERT, first_bad=None))
     assert body["last_good"] is body["evidence"]["latest"] is body["evidence"]["first_bad"] is None
     assert body["incident"]["url"] is body["probe"]["runbook"] is None
 
 
-@pytest.mark.parametrize("story", [s for s in vars(stories).values() if isinstance(s, Story)])
-def test_every_document_has_the_same_fields(story: Story) -> None:
+@pytest.mark.parametrize("story", [s for s in vars(alert_contexts).values() if isinstance(s, AlertContext)])
+def test_every_document_has_the_same_fields(story: AlertContext) -> None:
     def shape(value: Any) -> Any:
         return {k: shape(v) for k, v in value.items() if k != "facts"} if isinstance(value, dict) else "…"
 
     sections = ("incident", "probe")
-    here, there = document("k", story), document("k", OPENED)
+    here, there = build_payload("k", story), build_payload("k", OPENED_ALERT)
     assert here.keys() == there.keys()
     assert [shape(here[s]) for s in sections] == [shape(there[s]) for s in sections]
 
@@ -160,67 +160,81 @@ def test_every_document_has_the_same_fields(story: Story) -> None:
 @pytest.mark.parametrize(
     ("answer", "reason", "retried", "retry_after"),
     [
-        (Answer(400, b"what?\r\nx"), "http_400", "never", None),
-        (Answer(413), "http_413", "never", None),
-        (Answer(422), "http_422", "never", None),
-        (Answer(401), "http_401", "an hour", None),
-        (Answer(403), "http_403", "an hour", None),
-        (Answer(404), "http_404", "an hour", None),
-        (Answer(410), "http_410", "an hour", None),
-        (Answer(408), "http_408", "always", None),
-        (Answer(425), "http_425", "always", None),
+        (CannedResponse(400, b"what?\r\nx"), "http_400", "never", None),
+        (CannedResponse(413), "http_413", "never", None),
+        (CannedResponse(422), "http_422", "never", None),
+        (CannedResponse(401), "http_401", "an hour", None),
+        (CannedResponse(403), "http_403", "an hour", None),
+        (CannedResponse(404), "http_404", "an hour", None),
+        (CannedResponse(410), "http_410", "an hour", None),
+        (CannedResponse(408), "http_408", "always", None),
+        (CannedResponse(425), "http_425", "always", None),
         (later("12"), "http.429", "always", 12),
         (later("0.5"), "http.429", "always", 0.5),
-        (later(format_datetime(utc(NOW + 90_000), usegmt=True)), "http.429", "always", 90),
-        (later(format_datetime(utc(NOW - 90_000), usegmt=True)), "http.429", "always", 0),
+        (later(format_datetime(utc_datetime(NOW + 90_000), usegmt=True)), "http.429", "always", 90),
+        (later(format_datetime(utc_datetime(NOW - 90_000), usegmt=True)), "http.429", "always", 0),
         (later("-5"), "http.429", "always", 0),
         (later("99999999"), "http.429", "always", 3_600),
         (later("nan"), "http.429", "always", None),
         (later("soon"), "http.429", "always", None),
-        (Answer(503, b"", (("Retry-After", "4"),)), "http_503", "always", 4),
-        (Answer(503, b"", (("Retry-After", "Mon, 1 Jan 99999999999999 10:00:00 GMT"),)), "http_503", "always", None),
-        (Answer(500), "http_500", "always", None),
-        (Answer(301, b"", (("Location", "/elsewhere"),)), "http_301", "always", None),
+        (CannedResponse(503, b"", (("Retry-After", "4"),)), "http_503", "always", 4),
+        (
+            CannedResponse(503, b"", (("Retry-After", "Mon, 1 Jan 99999999999999 10:00:00 GMT"),)),
+            "http_503",
+            "always",
+            None,
+        ),
+        (CannedResponse(500), "http_500", "always", None),
+        (CannedResponse(301, b"", (("Location", "/elsewhere"),)), "http_301", "always", None),
     ],
-)  # fmt: skip
+)
 def test_what_a_refusal_means(
-    hook: HookStandIn, fail: Send, answer: Answer, reason: str, retried: str, retry_after: float | None
+    hook: FakeWebhookReceiver,
+    fail: SendFixture,
+    answer: CannedResponse,
+    reason: str,
+    retried: str,
+    retry_after: float | None,
 ) -> None:
-    hook.answers.append(answer)
-    failed = fail(Webhook(url=hook.url), OPENED)
+    hook.canned_responses.append(answer)
+    failed = fail(WebhookNotifier(url=hook.url), OPENED_ALERT)
     assert (failed["reason"], failed["retried"], failed["retry_after"]) == (reason, retried, retry_after)
-    assert len(hook.heard) == 1
+    assert len(hook.received) == 1
     assert "\n" not in str(failed["message"])
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
-def test_any_2xx_confirms(hook: HookStandIn, send: Send, status: int) -> None:
-    hook.answers.append(Answer(status))
-    send(Webhook(url=hook.url), OPENED)
+def test_any_2xx_confirms(hook: FakeWebhookReceiver, send: SendFixture, status: int) -> None:
+    hook.canned_responses.append(CannedResponse(status))
+    send(WebhookNotifier(url=hook.url), OPENED_ALERT)
 
 
-def test_an_endless_answer_is_a_confirmation_all_the_same(hook: HookStandIn, send: Send) -> None:
-    hook.answers.append(Answer(200, b"x" * 3_000_000))
-    send(Webhook(url=hook.url), OPENED)
+def test_an_endless_answer_is_a_confirmation_all_the_same(hook: FakeWebhookReceiver, send: SendFixture) -> None:
+    hook.canned_responses.append(CannedResponse(200, b"x" * 3_000_000))
+    send(WebhookNotifier(url=hook.url), OPENED_ALERT)
 
 
 @pytest.mark.parametrize(
     ("talk", "why"),
     [
-        (saying(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok"), "its text breaks off"),
-        (saying(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"), "its text is garbage"),
-        (saying(b"HTTP/1.1 200 OK\r\n\r\nok", then=60), "its text never ends"),
-        (forever(b"x", every=0.02, first=b"HTTP/1.1 200 OK\r\n\r\n"), "its text comes slowly, for ever"),
-        (saying(answer(b"bomb", Content_Encoding="gzip")), "its text is compressed"),
+        (send_parts(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok"), "its text breaks off"),
+        (send_parts(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"), "its text is garbage"),
+        (send_parts(b"HTTP/1.1 200 OK\r\n\r\nok", delay_s=60), "its text never ends"),
+        (send_forever(b"x", interval_s=0.02, first=b"HTTP/1.1 200 OK\r\n\r\n"), "its text comes slowly, for ever"),
+        (send_parts(http_response(b"bomb", Content_Encoding="gzip")), "its text is compressed"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_2xx_confirms_whatever_becomes_of_its_text(monkeypatch: pytest.MonkeyPatch, talk: Talk, why: str) -> None:
-    monkeypatch.setattr(post, "READING", 0.2)
+def test_a_2xx_confirms_whatever_becomes_of_its_text(
+    monkeypatch: pytest.MonkeyPatch, talk: ConnectionHandler, why: str
+) -> None:
+    monkeypatch.setattr(post, "BODY_TIMEOUT_S", 0.2)
 
     async def sent() -> dict[str, Json]:
-        async with serving(talk) as peer, Wire() as wire:
-            return await Webhook(url=peer.url()).send(Delivery(told(OPENED), OPENED, {}, wire))
+        async with running_server(talk) as peer, Network() as wire:
+            return await WebhookNotifier(url=peer.url_of()).send(
+                DeliveryRequest(notification_for(OPENED_ALERT), OPENED_ALERT, {}, wire)
+            )
 
     assert asyncio.run(sent()) == {}
 
@@ -234,17 +248,19 @@ def test_a_2xx_confirms_whatever_becomes_of_its_text(monkeypatch: pytest.MonkeyP
         ("https://nowhere.invalid/secret", "dns.failed", None),
     ],
 )
-def test_nobody_there_is_said_in_the_words_of_probes(fail: Send, url: str, reason: str, message: str | None) -> None:
-    failed = fail(Webhook(url=url), OPENED)
+def test_nobody_there_is_said_in_the_words_of_probes(
+    fail: SendFixture, url: str, reason: str, message: str | None
+) -> None:
+    failed = fail(WebhookNotifier(url=url), OPENED_ALERT)
     assert (failed["reason"], failed["retried"]) == (reason, "always")
     assert message in (failed["message"], None)
 
 
 @pytest.mark.parametrize("error", [httpx.ReadTimeout("secret"), httpx.ConnectError("secret"), ConnectionResetError()])
-def test_faults_of_the_network_are_tried_again(fail: Send, error: Exception) -> None:
+def test_faults_of_the_network_are_tried_again(fail: SendFixture, error: Exception) -> None:
     with respx.mock:
         respx.post("https://events.acme.example/alert").mock(side_effect=error)
-        failed = fail(Webhook(url="https://events.acme.example/alert"), OPENED)
+        failed = fail(WebhookNotifier(url="https://events.acme.example/alert"), OPENED_ALERT)
     assert failed["retried"] == "always"
     assert "secret" not in str(failed["message"])
 
@@ -266,16 +282,19 @@ def test_faults_of_the_network_are_tried_again(fail: Send, error: Exception) -> 
 )
 def test_what_cannot_be_sent_is_refused_when_it_is_configured(config: dict[str, Any]) -> None:
     with pytest.raises(ValidationError) as caught:
-        Webhook.model_validate(config)
+        WebhookNotifier.model_validate(config)
     assert "cret" not in str(caught.value)
 
 
-def test_a_key_that_no_header_can_carry_is_percent_encoded(hook: HookStandIn, send: Send) -> None:
-    odd = replace(OPENED, incident=replace(OPENED.incident, id="é\r\nx"))
-    send(Webhook(url=hook.url), odd)
-    assert hook.heard[0].headers["idempotency-key"] == "%C3%A9%0D%0Ax:oncall/slack:0"
-    assert json.loads(hook.heard[0].body)["key"] == "é\r\nx:oncall/slack:0"
+def test_a_key_that_no_header_can_carry_is_percent_encoded(hook: FakeWebhookReceiver, send: SendFixture) -> None:
+    odd = replace(OPENED_ALERT, incident=replace(OPENED_ALERT.incident, id="é\r\nx"))
+    send(WebhookNotifier(url=hook.url), odd)
+    assert hook.received[0].headers["idempotency-key"] == "%C3%A9%0D%0Ax:oncall/slack:0"
+    assert json.loads(hook.received[0].body)["key"] == "é\r\nx:oncall/slack:0"
 
 
 def test_the_address_is_the_host_alone() -> None:
-    assert Webhook(url="https://user:secret@events.acme.example/alert?key=secret").address == "events.acme.example"
+    assert (
+        WebhookNotifier(url="https://user:secret@events.acme.example/alert?key=secret").recipient
+        == "events.acme.example"
+    )

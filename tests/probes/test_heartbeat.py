@@ -9,12 +9,19 @@ from typing import Any
 
 import pytest
 
-from watchdog.beat import MEMORY, Beat, CheckIn, Kind, kept_of, step
-from watchdog.model import Json, Observation, Outcome, Trouble
+from watchdog.domain.heartbeat import (
+    HEARTBEAT_STATE_KEY,
+    CheckIn,
+    CheckInKind,
+    HeartbeatState,
+    apply_check_in,
+    heartbeat_state_to_json,
+)
+from watchdog.domain.model import JobProblem, Json, Observation, Outcome
+from watchdog.net import Network
 from watchdog.probes import HeartbeatProbe
-from watchdog.probes.base import Attempt
-from watchdog.probes.tasks import digest
-from watchdog.wire import Wire
+from watchdog.probes.base import RunContext
+from watchdog.probes.mcp_tasks import short_digest
 
 NB = "\N{NO-BREAK SPACE}"
 MIN, HOUR, DAY = 60_000, 3_600_000, 86_400_000
@@ -28,25 +35,25 @@ class Job:
     """One that checks in, and a watch that looks."""
 
     probe: HeartbeatProbe
-    beat: Beat = field(default_factory=Beat)
+    beat: HeartbeatState = field(default_factory=HeartbeatState)
     memory: dict[str, Json] = field(default_factory=dict)
 
     def tell(self, at: int, what: str, run: str = "", body: str = "") -> None:
         code = int(what) if what.isdigit() else None
-        kind = Kind(what) if code is None else Kind.FAIL if code else Kind.OK
-        self.beat = step(self.beat, CheckIn(str(at), at, kind, run, code, body)).beat
+        kind = CheckInKind(what) if code is None else CheckInKind.FAIL if code else CheckInKind.OK
+        self.beat = apply_check_in(self.beat, CheckIn(str(at), at, kind, run, code, body)).state
 
     def look(self, at: int) -> Observation:
-        memory = {**self.memory, MEMORY: kept_of(self.beat)}
-        seen = asyncio.run(self.probe.observe(Attempt(at, at, 5.0, "", memory, Wire())))
-        assert MEMORY not in seen.remember
-        self.memory |= seen.remember
+        memory = {**self.memory, HEARTBEAT_STATE_KEY: heartbeat_state_to_json(self.beat)}
+        seen = asyncio.run(self.probe.observe(RunContext(at, at, 5.0, "", memory, Network())))
+        assert HEARTBEAT_STATE_KEY not in seen.state_updates
+        self.memory |= seen.state_updates
         return seen
 
     def verdict(self, at: int) -> tuple[str, str]:
         seen = self.look(at)
         assert (seen.outcome is Outcome.FAIL) == bool(seen.reason)
-        assert seen.jobs == ({self.probe.name: Trouble(seen.reason, seen.message)} if seen.reason else {})
+        assert seen.jobs == ({self.probe.name: JobProblem(seen.reason, seen.message)} if seen.reason else {})
         return seen.reason, seen.message
 
 
@@ -142,7 +149,7 @@ def test_its_output_is_evidence_and_why_it_failed_is_in_the_message() -> None:
 def test_what_is_remembered_says_when_it_is_due_next() -> None:
     nightly = job(**NIGHTLY)
     nightly.look(LAST_NIGHT + HOUR)
-    kept = nightly.memory[f"job:{digest('Nightly backup')}"]
+    kept = nightly.memory[f"job:{short_digest('Nightly backup')}"]
     assert (kept["plan"], kept["since"], kept["expected"]) == ("0 3 * * * UTC", LAST_NIGHT + HOUR, LAST_NIGHT + DAY)
 
 

@@ -11,15 +11,21 @@ from typing import Any
 
 import pytest
 
-from tests.mcp_peers import free_port, listening
-from tests.mcp_servers.raw import Answer, RawServer, raw_server, rpc, tool
-from tests.mcp_visits import Visitor, visit
-from tests.servers import Authority
-from watchdog.model import Observation, Outcome, Task
-from watchdog.probes.tasks import digest
-from watchdog.wire import Wire
+from tests.support.mcp_probe_runs import McpProbeRunner, run_mcp_probe
+from tests.support.mcp_servers.raw_http import (
+    RawMcpResponse,
+    RawMcpServer,
+    rpc_result,
+    running_raw_server,
+    tool_definition,
+)
+from tests.support.scripted_servers import CertificateAuthority
+from tests.support.third_party import find_free_port, listening_process
+from watchdog.domain.model import Observation, Outcome, ReportedTask
+from watchdog.net import Network
+from watchdog.probes.mcp_tasks import short_digest
 
-SAMPLE = str(Path(__file__).parents[1] / "mcp_servers" / "sample.py")
+SAMPLE = str(Path(__file__).parents[1] / "support/mcp_servers" / "sample.py")
 NOW = 1_800_000_000_000
 DAY = 86_400_000
 
@@ -34,8 +40,8 @@ def run(result: Mapping[str, Any], mcp: Mapping[str, Any] | None = None, **optio
     """A probe of a server whose health check answers with this."""
 
     async def go() -> Observation:
-        async with raw_server(result=result) as raw:
-            return await visit({"url": raw.url} | dict(mcp or {}), **options)
+        async with running_raw_server(result=result) as raw:
+            return await run_mcp_probe({"url": raw.url} | dict(mcp or {}), **options)
 
     return asyncio.run(go())
 
@@ -45,7 +51,10 @@ def run(result: Mapping[str, Any], mcp: Mapping[str, Any] | None = None, **optio
 
 def test_a_missing_tool_is_named() -> None:
     seen = run(said("{}"), {"tools": ["fetch", "search"]})
-    assert (seen.reason, seen.message) == ("mcp.tool_missing", "tool search is missing: 2\N{NO-BREAK SPACE}tools listed")
+    assert (seen.reason, seen.message) == (
+        "mcp.tool_missing",
+        "tool search is missing: 2\N{NO-BREAK SPACE}tools listed",
+    )
 
 
 def test_missing_tools_are_named() -> None:
@@ -78,7 +87,7 @@ def test_tasks_are_read_although_the_tool_reports_an_error() -> None:
     task = {"name": "sync", "ok": False, "staleness_ms": 7, "last_run_status": "failed", "last_run_error": "got 502"}
     seen = run(said(structured={"tasks": [task]}, is_error=True))
     assert seen.reason == "mcp.tool_error"
-    assert seen.tasks == {"sync": Task(False, 7, None, "failed", "got 502")}
+    assert seen.tasks == {"sync": ReportedTask(False, 7, None, "failed", "got 502")}
     assert seen.measurements["tasks_failed"] == 1
     assert seen.evidence.facts["tasks"] == {"sync": task}
 
@@ -139,8 +148,8 @@ def test_an_error_comes_before_what_its_tasks_lack(text: str) -> None:
 
 def test_limits_for_tasks_want_the_tool_that_reports_them() -> None:
     async def go() -> Observation:
-        async with raw_server(tools=[tool("search", "query")]) as raw:
-            return await visit({"url": raw.url, "tasks": {"*": "1h"}})
+        async with running_raw_server(tools=[tool_definition("search", "query")]) as raw:
+            return await run_mcp_probe({"url": raw.url, "tasks": {"*": "1h"}})
 
     assert asyncio.run(go()).message.startswith("tool health_check is missing")
 
@@ -151,22 +160,26 @@ def test_limits_for_tasks_want_the_tool_that_reports_them() -> None:
 @pytest.mark.parametrize(
     ("tools", "mcp", "called"),
     [
-        ([tool("health_check")], {}, "health_check"),
-        ([tool("health_check", "level")], {}, ""),
-        ([tool("search")], {}, ""),
-        ([tool("health_check")], {"call": "off"}, ""),
-        ([tool("health_check"), tool("ping", "n")], {"call": {"tool": "ping", "arguments": {"n": 1}}}, "ping"),
-        ([tool("health_check")], {"call": "ping"}, ""),
+        ([tool_definition("health_check")], {}, "health_check"),
+        ([tool_definition("health_check", "level")], {}, ""),
+        ([tool_definition("search")], {}, ""),
+        ([tool_definition("health_check")], {"call": "off"}, ""),
+        (
+            [tool_definition("health_check"), tool_definition("ping", "n")],
+            {"call": {"tool": "ping", "arguments": {"n": 1}}},
+            "ping",
+        ),
+        ([tool_definition("health_check")], {"call": "ping"}, ""),
     ],
 )
 def test_the_tool_that_is_called(tools: Any, mcp: dict[str, Any], called: str) -> None:
-    async def go() -> tuple[Observation, RawServer]:
-        async with raw_server(tools=tools) as raw:
-            return await visit({"url": raw.url} | mcp), raw
+    async def go() -> tuple[Observation, RawMcpServer]:
+        async with running_raw_server(tools=tools) as raw:
+            return await run_mcp_probe({"url": raw.url} | mcp), raw
 
     seen, raw = asyncio.run(go())
     assert seen.evidence.facts.get("called", "") == called
-    assert ("tools/call" in raw.heard) == bool(called)
+    assert ("tools/call" in raw.received_methods) == bool(called)
     assert ("call" in seen.phases) == bool(called)
 
 
@@ -234,8 +247,8 @@ def test_an_expectation_that_does_not_hold(
 
 def test_an_expectation_wants_the_tool_to_be_called() -> None:
     async def go() -> Observation:
-        async with raw_server(tools=[tool("health_check", "level")]) as raw:
-            return await visit({"url": raw.url}, expect=["result.healthy"])
+        async with running_raw_server(tools=[tool_definition("health_check", "level")]) as raw:
+            return await run_mcp_probe({"url": raw.url}, expect=["result.healthy"])
 
     wanted = "result.healthy cannot be computed: no tool was called: health_check needs arguments"
     assert asyncio.run(go()).message == wanted
@@ -252,11 +265,11 @@ def test_preferences_are_told_when_nothing_is_wrong() -> None:
 
 def test_a_resource_is_read() -> None:
     contents = {"contents": [{"uri": "job:42", "text": '{"status": "done"}'}]}
-    answers = {"resources/read": Answer(body=rpc(5, contents))}
+    answers = {"resources/read": RawMcpResponse(body=rpc_result(5, contents))}
 
     async def go() -> Observation:
-        async with raw_server(answers) as raw:
-            return await visit({"url": raw.url, "resource": "job:42"}, expect=['resource.status == "done"'])
+        async with running_raw_server(answers) as raw:
+            return await run_mcp_probe({"url": raw.url, "resource": "job:42"}, expect=['resource.status == "done"'])
 
     seen = asyncio.run(go())
     assert (seen.message, list(seen.phases)[-1]) == ("", "read")
@@ -269,18 +282,18 @@ def test_a_task_that_never_ran_is_remembered_until_it_runs() -> None:
     new, ran = {"name": "new", "ok": True}, {"name": "new", "ok": True, "staleness_ms": 1}
 
     async def go() -> list[Any]:
-        async with Wire() as wire:
-            visitor, found = Visitor(wire), []
+        async with Network() as wire:
+            visitor, found = McpProbeRunner(wire), []
             for entry, now in ((new, NOW), (new, NOW + DAY), (ran, NOW + 2 * DAY), (ran, NOW + 3 * DAY)):
-                async with raw_server(result=said(json.dumps({"tasks": [entry]}))) as raw:
-                    seen = await visitor.run({"url": raw.url}, now=now)
+                async with running_raw_server(result=said(json.dumps({"tasks": [entry]}))) as raw:
+                    seen = await visitor.run_probe({"url": raw.url}, now=now)
                     assert seen.tasks is not None
-                    found.append((seen.tasks["new"].seen, seen.remember.get("first_seen", "unchanged")))
+                    found.append((seen.tasks["new"].first_seen_age, seen.state_updates.get("first_seen", "unchanged")))
             return found
 
     (seen_first, remembered), (seen_later, untouched), *once_it_ran = asyncio.run(go())
     assert seen_first == 0
-    assert NOW <= remembered[digest("new")] < NOW + 10_000
+    assert NOW <= remembered[short_digest("new")] < NOW + 10_000
     assert seen_later == pytest.approx(DAY, abs=10_000)
     assert untouched == "unchanged"
     assert once_it_ran == [(None, None), (None, "unchanged")]
@@ -290,54 +303,57 @@ class TestTheEra:
     """`server/discover` or `initialize`: found out once, then taken for granted, then doubted again."""
 
     @staticmethod
-    async def heard(visitor: Visitor, now: int, **server: Any) -> list[str]:
-        async with raw_server(**server) as raw:
-            visitor.memory.get("mcp_era", {}).update(target=raw.url)
-            await visitor.run({"url": raw.url, "call": "off"}, now=now)
-            return raw.heard
+    async def heard(visitor: McpProbeRunner, now: int, **server: Any) -> list[str]:
+        async with running_raw_server(**server) as raw:
+            visitor.probe_state.get("mcp_era", {}).update(target=raw.url)
+            await visitor.run_probe({"url": raw.url, "call": "off"}, now=now)
+            return raw.received_methods
 
     def test_is_found_out_once_and_looked_at_again_after_a_day(self) -> None:
         async def go() -> None:
-            async with Wire() as wire:
-                visitor = Visitor(wire)
+            async with Network() as wire:
+                visitor = McpProbeRunner(wire)
                 assert "server/discover" in await self.heard(visitor, NOW)
-                assert visitor.memory["mcp_era"]["era"] == "legacy"
+                assert visitor.probe_state["mcp_era"]["era"] == "legacy"
                 assert "server/discover" not in await self.heard(visitor, NOW + DAY - 1)
                 assert "server/discover" in await self.heard(visitor, NOW + DAY)
-                assert visitor.memory["mcp_era"]["at"] == NOW + DAY
+                assert visitor.probe_state["mcp_era"]["at"] == NOW + DAY
 
         asyncio.run(go())
 
     @pytest.mark.parametrize(
-        ("answer", "kept"), [(Answer(503), True), (Answer(body=b"", length=9), True), (Answer(404), False)]
+        ("answer", "kept"),
+        [(RawMcpResponse(503), True), (RawMcpResponse(body=b"", content_length=9), True), (RawMcpResponse(404), False)],
     )
-    def test_is_doubted_after_a_fault_of_the_protocol_but_not_of_the_network(self, answer: Answer, kept: bool) -> None:
+    def test_is_doubted_after_a_fault_of_the_protocol_but_not_of_the_network(
+        self, answer: RawMcpResponse, kept: bool
+    ) -> None:
         async def go() -> None:
-            async with Wire() as wire:
-                visitor = Visitor(wire)
+            async with Network() as wire:
+                visitor = McpProbeRunner(wire)
                 await self.heard(visitor, NOW)
                 await self.heard(visitor, NOW + 1, answers={"*": answer})
-                assert bool(visitor.memory["mcp_era"]) is kept
+                assert bool(visitor.probe_state["mcp_era"]) is kept
 
         asyncio.run(go())
 
     def test_of_another_target_is_found_out_anew(self) -> None:
         async def go() -> None:
-            async with Wire() as wire, raw_server() as one, raw_server() as other:
-                visitor = Visitor(wire)
-                await visitor.run({"url": one.url})
-                await visitor.run({"url": other.url})
-                assert "server/discover" in other.heard
+            async with Network() as wire, running_raw_server() as one, running_raw_server() as other:
+                visitor = McpProbeRunner(wire)
+                await visitor.run_probe({"url": one.url})
+                await visitor.run_probe({"url": other.url})
+                assert "server/discover" in other.received_methods
 
         asyncio.run(go())
 
     def test_is_no_outage(self) -> None:
         async def go() -> None:
-            async with Wire() as wire:
-                visitor = Visitor(wire)
-                heard = await self.heard(visitor, NOW, answers={"*": Answer(503)})
+            async with Network() as wire:
+                visitor = McpProbeRunner(wire)
+                heard = await self.heard(visitor, NOW, answers={"*": RawMcpResponse(503)})
                 assert heard == ["server/discover"]
-                assert visitor.memory == {}
+                assert visitor.probe_state == {}
 
         asyncio.run(go())
 
@@ -346,18 +362,18 @@ class TestTheEra:
 
 
 def test_over_tls(tmp_path: Path) -> None:
-    authority = Authority(tmp_path)
+    authority = CertificateAuthority(tmp_path)
 
     async def go() -> None:
-        async with raw_server(tls=authority.serve("127.0.0.1")) as raw:
-            seen = await visit({"url": raw.url, "tls": {"ca_file": authority.ca_file}})
+        async with running_raw_server(tls=authority.server_tls_context("127.0.0.1")) as raw:
+            seen = await run_mcp_probe({"url": raw.url, "tls": {"ca_file": authority.ca_file}})
             assert seen.outcome is Outcome.PASS
             assert list(seen.phases) == ["connect", "tls", "negotiate", "list", "call"]
             assert raw.connections == 1
-            refused = await visit({"url": raw.url})
+            refused = await run_mcp_probe({"url": raw.url})
             assert (refused.reason, refused.evidence.facts["phase"]) == ("tls.failed", "tls")
-        async with raw_server(tls=authority.serve("127.0.0.1", begin=-9, end=-3.1)) as raw:
-            expired = await visit({"url": raw.url, "tls": {"ca_file": authority.ca_file}})
+        async with running_raw_server(tls=authority.server_tls_context("127.0.0.1", begin=-9, end=-3.1)) as raw:
+            expired = await run_mcp_probe({"url": raw.url, "tls": {"ca_file": authority.ca_file}})
             assert expired.message == "TLS: certificate expired 3\N{NO-BREAK SPACE}days ago"
 
     asyncio.run(go())
@@ -368,18 +384,20 @@ def test_over_tls(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def sample() -> Iterator[str]:
-    port = free_port()
-    with listening([sys.executable, SAMPLE, "is_error", "http", str(port)], port):
+    port = find_free_port()
+    with listening_process([sys.executable, SAMPLE, "is_error", "http", str(port)], port):
         yield f"http://127.0.0.1:{port}/mcp"
 
 
 def test_the_modern_era_over_http(sample: str) -> None:
     async def go() -> None:
-        async with Wire() as wire:
-            visitor = Visitor(wire)
-            first = await visitor.run({"url": sample, "resource": "report://today"}, expect=["resource.rows == 3"])
-            assert visitor.memory["mcp_era"]["era"] == "2026-07-28"
-            second = await visitor.run({"url": sample, "tasks": {"*": "2h"}})
+        async with Network() as wire:
+            visitor = McpProbeRunner(wire)
+            first = await visitor.run_probe(
+                {"url": sample, "resource": "report://today"}, expect=["resource.rows == 3"]
+            )
+            assert visitor.probe_state["mcp_era"]["era"] == "2026-07-28"
+            second = await visitor.run_probe({"url": sample, "tasks": {"*": "2h"}})
             for seen in (first, second):
                 assert seen.reason == "mcp.tool_error"
                 assert seen.message == "health_check reports an error: registry_sync not ok"
@@ -393,17 +411,19 @@ def test_the_modern_era_over_http(sample: str) -> None:
 
 
 def test_a_stale_task_over_server_sent_events() -> None:
-    port = free_port()
-    with listening([sys.executable, SAMPLE, "stale", "sse", str(port)], port):
-        seen = asyncio.run(visit({"sse": f"http://127.0.0.1:{port}/sse", "tasks": {"*": "2h"}}))
+    port = find_free_port()
+    with listening_process([sys.executable, SAMPLE, "stale", "sse", str(port)], port):
+        seen = asyncio.run(run_mcp_probe({"sse": f"http://127.0.0.1:{port}/sse", "tasks": {"*": "2h"}}))
     assert (seen.outcome, seen.measurements["protocol"]) == (Outcome.PASS, "2025-11-25")
     assert seen.tasks is not None
-    assert seen.tasks["registry_sync"].age == pytest.approx(DAY, abs=10_000)
-    assert seen.tasks["nightly_report"].seen == 0
+    assert seen.tasks["registry_sync"].last_run_age == pytest.approx(DAY, abs=10_000)
+    assert seen.tasks["nightly_report"].first_seen_age == 0
 
 
 def test_the_modern_era_over_stdio() -> None:
-    seen = asyncio.run(visit({"command": [sys.executable, SAMPLE, "none", "stdio"], "tasks": {"*": "2h"}}, seconds=20))
+    seen = asyncio.run(
+        run_mcp_probe({"command": [sys.executable, SAMPLE, "none", "stdio"], "tasks": {"*": "2h"}}, seconds=20)
+    )
     assert (seen.outcome, seen.measurements["protocol"]) == (Outcome.PASS, "2026-07-28")
     assert list(seen.phases) == ["spawn", "negotiate", "list", "call"]
     assert seen.measurements["tasks"] == 3

@@ -79,6 +79,6 @@ def test_an_expression_that_can_never_hold_is_refused(mcp: Any, expression: str,
 
 
 def test_a_call_may_be_a_tool_with_arguments_or_its_name_alone() -> None:
-    assert made({"url": URL, "call": "ping"}).mcp.required == ("ping",)
+    assert made({"url": URL, "call": "ping"}).mcp.required_tools == ("ping",)
     probe = made({"url": URL, "tools": ["a"], "call": {"tool": "b", "arguments": {"n": 1}}})
-    assert probe.mcp.required == ("a", "b")
+    assert probe.mcp.required_tools == ("a", "b")

@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from watchdog.model import Task
-from watchdog.probes.tasks import MOST, digest, read_tasks
+from watchdog.domain.model import ReportedTask
+from watchdog.probes.mcp_tasks import MAX_TASKS, parse_task_list, short_digest
 
 NOW = 1_800_000_000_000  # 2027-01-15T08:00:00Z
 HOUR = 3_600_000
-NEW = digest("new")
+NEW = short_digest("new")
 
 
-def read(*entries: Any, first_seen: dict[str, int] | None = None) -> dict[str, Task]:
-    listing = read_tasks({"tasks": list(entries)}, NOW, first_seen or {})
+def read(*entries: Any, first_seen: dict[str, int] | None = None) -> dict[str, ReportedTask]:
+    listing = parse_task_list({"tasks": list(entries)}, NOW, first_seen or {})
     assert listing is not None
     assert listing.problems == ()
     return dict(listing.tasks)
@@ -44,7 +44,7 @@ AGES: list[tuple[str, dict[str, Any], int | None]] = [
 
 @pytest.mark.parametrize(("entry", "age"), [a[1:] for a in AGES], ids=[a[0] for a in AGES])
 def test_when_it_last_ran(entry: dict[str, Any], age: int | None) -> None:
-    assert read({"name": "sync", "ok": True} | entry)["sync"].age == age
+    assert read({"name": "sync", "ok": True} | entry)["sync"].last_run_age == age
 
 
 VERDICTS: list[tuple[str, dict[str, Any], bool]] = [
@@ -97,7 +97,7 @@ NAMELESS: list[tuple[Any, str]] = [
 
 @pytest.mark.parametrize(("entry", "problem"), NAMELESS)
 def test_what_cannot_be_a_subject_is_a_problem(entry: Any, problem: str) -> None:
-    listing = read_tasks({"tasks": [entry, {"name": "sync", "ok": True}]}, NOW, {})
+    listing = parse_task_list({"tasks": [entry, {"name": "sync", "ok": True}]}, NOW, {})
     assert listing is not None
     assert (list(listing.tasks), listing.problems) == (["sync"], (problem,))
 
@@ -106,29 +106,29 @@ def test_what_cannot_be_a_subject_is_a_problem(entry: Any, problem: str) -> None
     ("tasks", "problem"), [({}, "tasks is an object, not a list"), (None, "tasks is null, not a list")]
 )
 def test_tasks_that_are_no_list_are_a_problem(tasks: Any, problem: str) -> None:
-    listing = read_tasks({"tasks": tasks}, NOW, {})
+    listing = parse_task_list({"tasks": tasks}, NOW, {})
     assert listing is not None
     assert (listing.tasks, listing.problems) == ({}, (problem,))
 
 
 @pytest.mark.parametrize("reply", [None, "fine", [], {"healthy": True}, 3])
 def test_a_reply_without_tasks_says_nothing_of_them(reply: Any) -> None:
-    assert read_tasks(reply, NOW, {}) is None
+    assert parse_task_list(reply, NOW, {}) is None
 
 
 def test_of_two_entries_with_one_name_the_worse_counts() -> None:
     entries = [{"name": "sync", "ok": False, "staleness_ms": 1}, {"name": "sync", "ok": True, "staleness_ms": 9}]
     for order in (entries, entries[::-1]):
-        listing = read_tasks({"tasks": order}, NOW, {})
+        listing = parse_task_list({"tasks": order}, NOW, {})
         assert listing is not None
         assert not listing.tasks["sync"].ok
         assert listing.problems == ("tasks[1] repeats the name 'sync'",)
 
 
 def test_more_tasks_than_we_read_are_a_problem() -> None:
-    listing = read_tasks({"tasks": [{"name": f"t{i}", "ok": True} for i in range(MOST + 1)]}, NOW, {})
+    listing = parse_task_list({"tasks": [{"name": f"t{i}", "ok": True} for i in range(MAX_TASKS + 1)]}, NOW, {})
     assert listing is not None
-    assert len(listing.tasks) == MOST
+    assert len(listing.tasks) == MAX_TASKS
     assert listing.problems == ("1,001 tasks are listed; only the first 1,000 are read",)
 
 
@@ -143,37 +143,37 @@ def test_names_and_errors_become_one_line_of_bounded_text() -> None:
 
 def test_extra_fields_stay_with_the_evidence_the_bad_ones_first() -> None:
     entries = [{"name": f"t{i}", "ok": i != 70, "rows": i} for i in range(80)]
-    listing = read_tasks({"tasks": entries}, NOW, {})
+    listing = parse_task_list({"tasks": entries}, NOW, {})
     assert listing is not None
-    assert len(listing.shown) == 50
-    assert next(iter(listing.shown.items())) == ("t70", {"name": "t70", "ok": False, "rows": 70})
+    assert len(listing.raw_entries) == 50
+    assert next(iter(listing.raw_entries.items())) == ("t70", {"name": "t70", "ok": False, "rows": 70})
 
 
 class TestATaskThatNeverRan:
     def test_is_seen_from_now_on(self) -> None:
-        listing = read_tasks({"tasks": [{"name": "new", "ok": True}]}, NOW, {})
+        listing = parse_task_list({"tasks": [{"name": "new", "ok": True}]}, NOW, {})
         assert listing is not None
-        assert (listing.tasks["new"].seen, listing.first_seen) == (0, {NEW: NOW})
+        assert (listing.tasks["new"].first_seen_age, listing.first_seen_at) == (0, {NEW: NOW})
 
     def test_counts_from_when_it_was_first_seen(self) -> None:
-        listing = read_tasks({"tasks": [{"name": "new", "ok": True}]}, NOW, {NEW: NOW - HOUR, "gone": 5})
+        listing = parse_task_list({"tasks": [{"name": "new", "ok": True}]}, NOW, {NEW: NOW - HOUR, "gone": 5})
         assert listing is not None
-        assert (listing.tasks["new"].seen, listing.first_seen) == (HOUR, {NEW: NOW - HOUR})
+        assert (listing.tasks["new"].first_seen_age, listing.first_seen_at) == (HOUR, {NEW: NOW - HOUR})
 
     def test_is_forgotten_once_it_ran(self) -> None:
-        listing = read_tasks({"tasks": [{"name": "new", "ok": True, "staleness_ms": 1}]}, NOW, {NEW: NOW - HOUR})
+        listing = parse_task_list({"tasks": [{"name": "new", "ok": True, "staleness_ms": 1}]}, NOW, {NEW: NOW - HOUR})
         assert listing is not None
-        assert (listing.tasks["new"].seen, listing.first_seen) == (None, {})
+        assert (listing.tasks["new"].first_seen_age, listing.first_seen_at) == (None, {})
 
     def test_costs_little_memory_however_many_there_are(self) -> None:
-        entries = [{"name": f"{i}{'é' * 500}", "ok": True} for i in range(2 * MOST)]
-        listing = read_tasks({"tasks": entries}, NOW, {str(i): 5 for i in range(100_000)})
+        entries = [{"name": f"{i}{'é' * 500}", "ok": True} for i in range(2 * MAX_TASKS)]
+        listing = parse_task_list({"tasks": entries}, NOW, {str(i): 5 for i in range(100_000)})
         assert listing is not None
-        assert len(listing.first_seen) == MOST
-        assert len(json.dumps(dict(listing.first_seen))) < 32 * MOST
+        assert len(listing.first_seen_at) == MAX_TASKS
+        assert len(json.dumps(dict(listing.first_seen_at))) < 32 * MAX_TASKS
 
     def test_survives_a_clock_that_was_set_back(self) -> None:
-        assert read({"name": "new", "ok": True}, first_seen={NEW: NOW + HOUR})["new"].seen == 0
+        assert read({"name": "new", "ok": True}, first_seen={NEW: NOW + HOUR})["new"].first_seen_age == 0
 
 
 ANYTHING = some.recursive(
@@ -186,10 +186,10 @@ FIELDS = ("name", "ok", "last_run_at", "staleness_ms", "last_run_status", "last_
 
 @given(some.lists(ANYTHING | some.fixed_dictionaries({}, optional=dict.fromkeys(FIELDS, ANYTHING))))
 def test_no_reply_makes_it_stumble(entries: list[Any]) -> None:
-    listing = read_tasks({"tasks": entries}, NOW, {})
+    listing = parse_task_list({"tasks": entries}, NOW, {})
     assert listing is not None
     for name, task in listing.tasks.items():
         assert 0 < len(name) <= 120
-        assert task.age is None or task.age >= 0
-        assert (task.seen is not None) == (task.age is None)
+        assert task.last_run_age is None or task.last_run_age >= 0
+        assert (task.first_seen_age is not None) == (task.last_run_age is None)
         json.dumps([name, task.status, task.error]).encode()

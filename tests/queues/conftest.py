@@ -6,37 +6,39 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.mcp_peers import Peers
-from tests.queues.lab import Lab
-from tests.queues.labs import LABS
+from tests.support.queue_lab import QueueLab
+from tests.support.queue_labs import QUEUE_LABS
+from tests.support.third_party import ThirdPartyServers
 
 
-@pytest.fixture(scope="module", params=LABS, ids=lambda lab: lab.kind)
-def system(request: pytest.FixtureRequest) -> type[Lab]:
-    kind: type[Lab] = request.param
+@pytest.fixture(scope="module", params=QUEUE_LABS, ids=lambda lab: lab.kind)
+def system(request: pytest.FixtureRequest) -> type[QueueLab]:
+    kind: type[QueueLab] = request.param
     return kind
 
 
 @pytest.fixture(scope="module")
-def node_peers(system: type[Lab], request: pytest.FixtureRequest) -> Peers | None:
-    return request.getfixturevalue("peers") if system.on_node else None
+def node_peers(system: type[QueueLab], request: pytest.FixtureRequest) -> ThirdPartyServers | None:
+    return request.getfixturevalue("peers") if system.uses_node else None
 
 
 @pytest.fixture(scope="module")
-def place(system: type[Lab], node_peers: Peers | None, request: pytest.FixtureRequest) -> Iterator[str]:
-    with system.furnished(request.getfixturevalue(system.server), node_peers) as url:
+def place(
+    system: type[QueueLab], node_peers: ThirdPartyServers | None, request: pytest.FixtureRequest
+) -> Iterator[str]:
+    with system.prepared_broker(request.getfixturevalue(system.server_fixture), node_peers) as url:
         yield url
 
 
 @pytest.fixture
-def lab(system: type[Lab], node_peers: Peers | None, place: str) -> Iterator[Lab]:
+def lab(system: type[QueueLab], node_peers: ThirdPartyServers | None, place: str) -> Iterator[QueueLab]:
     lab = system(place, node_peers)
-    lab.clean()
+    lab.clean_up()
     yield lab
-    lab.clean()
+    lab.clean_up()
 
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """The system may take a second for any one answer; connecting still has two, the least that libpq knows."""
-    monkeypatch.setattr("watchdog.probes.canary.PATIENCE", 1.0)
+    monkeypatch.setattr("watchdog.probes.canary.BROKER_CALL_TIMEOUT_S", 1.0)

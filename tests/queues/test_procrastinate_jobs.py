@@ -10,11 +10,11 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from tests.patience import wait
-from tests.postgres import Postgres
-from tests.queues.runs import once, python
-from tests.redis_server import working
-from watchdog.model import Json, Outcome, Report
+from tests.support.polling import wait_until
+from tests.support.postgres import PostgresServer
+from tests.support.probe_runs import python_worker_command, run_probe
+from tests.support.redis_server import running_worker
+from watchdog.domain.model import Json, Outcome, RecordedResult
 from watchdog.probes import JobsProbe
 
 SECONDLY = {"every": "1s"}
@@ -27,18 +27,20 @@ class Lab:
 
     def worker(self, does: str = "return", **env: str) -> Any:
         told = {"DATABASE": self.url, "QUEUE": self.queue, "PERIODIC": does, **env}
-        return working(*python("procrastinate_worker.py", **told))
+        return running_worker(*python_worker_command("procrastinate_worker.py", **told))
 
     def sql(self, statement: str) -> list[tuple[Any, ...]]:
         with psycopg.connect(self.url, autocommit=True) as connection:
             cursor = connection.execute(statement.encode())
             return cursor.fetchall() if cursor.description else []
 
-    def look(self, grace: str = "1m", **watch: Mapping[str, str | int]) -> Report:
+    def look(self, grace: str = "1m", **watch: Mapping[str, str | int]) -> RecordedResult:
         """One run; what it asked to remember is there for the next."""
         jobs = {"procrastinate": {"url": self.url}, "grace": grace, "watch": watch}
-        report = asyncio.run(once(JobsProbe.model_validate({"name": "Tasks", "jobs": jobs}), memory=self.memory))
-        self.memory |= report.remember
+        report = asyncio.run(
+            run_probe(JobsProbe.model_validate({"name": "Tasks", "jobs": jobs}), probe_state=self.memory)
+        )
+        self.memory |= report.state_updates
         return report
 
     def reason(self, grace: str = "1m", **watch: Mapping[str, str | int]) -> str:
@@ -46,8 +48,8 @@ class Lab:
 
 
 @pytest.fixture
-def lab(postgres: Postgres) -> Iterator[Lab]:
-    with postgres.fresh() as url:
+def lab(postgres: PostgresServer) -> Iterator[Lab]:
+    with postgres.temporary_database() as url:
         lab = Lab(url)
         with lab.worker(DOES="nothing"):
             pass
@@ -60,7 +62,7 @@ def ran(lab: Lab) -> bool:
 
 def test_every_task_is_found_and_well(lab: Lab) -> None:
     with lab.worker():
-        wait(lambda: ran(lab))
+        wait_until(lambda: ran(lab))
         report = lab.look(digest=SECONDLY)
     assert (report.result.outcome, report.result.jobs) == (Outcome.PASS, {})
     assert report.result.measurements == {"jobs": 1, "jobs_bad": 0}
@@ -68,9 +70,9 @@ def test_every_task_is_found_and_well(lab: Lab) -> None:
 
 def test_a_killed_worker_makes_its_tasks_overdue_and_is_named_once_it_is_surely_dead(lab: Lab) -> None:
     with lab.worker() as worker:
-        wait(lambda: ran(lab))
+        wait_until(lambda: ran(lab))
         worker.kill()
-        wait(lambda: lab.reason("1s", digest=SECONDLY) == "job.overdue")
+        wait_until(lambda: lab.reason("1s", digest=SECONDLY) == "job.overdue")
     lab.sql("UPDATE procrastinate_workers SET last_heartbeat = now() - interval '1 hour'")
     dead = lab.look(digest=SECONDLY)
     assert (dead.result.outcome, dead.result.reason) == (Outcome.FAIL, "job.scheduler_dead")
@@ -79,27 +81,27 @@ def test_a_killed_worker_makes_its_tasks_overdue_and_is_named_once_it_is_surely_
     assert gone.result.reason == "job.scheduler_dead"
     assert gone.result.message.startswith("no worker of Procrastinate is running")
     with lab.worker():
-        wait(lambda: lab.look("10s", digest=SECONDLY).result.outcome is Outcome.PASS)
+        wait_until(lambda: lab.look("10s", digest=SECONDLY).result.outcome is Outcome.PASS)
 
 
 def test_a_run_that_nobody_picks_up_is_overdue(lab: Lab) -> None:
     with lab.worker(QUEUE_OF_WORKER="another"):
-        wait(lambda: lab.reason("1s") == "job.overdue")
+        wait_until(lambda: lab.reason("1s") == "job.overdue")
 
 
 def test_a_task_that_throws_has_failed(lab: Lab) -> None:
     with lab.worker("throw"):
-        wait(lambda: lab.reason(digest={"failures": 2}) == "job.failed")
+        wait_until(lambda: lab.reason(digest={"failures": 2}) == "job.failed")
         _, message, _ = (lab.look(digest={"failures": 2}).result.jobs or {})["digest"]
     assert message.endswith("in a row: Procrastinate does not keep the reason")
 
 
 def test_a_failed_run_that_is_kept_is_mended_by_a_good_one_that_is_not(lab: Lab) -> None:
     with lab.worker("throw"):
-        wait(lambda: lab.reason("1h") == "job.failed")
+        wait_until(lambda: lab.reason("1h") == "job.failed")
     with lab.worker(DELETES="successful"):
         newest = "SELECT 1 FROM procrastinate_periodic_defers WHERE job_id IS NULL"
-        wait(lambda: lab.sql(newest))
+        wait_until(lambda: lab.sql(newest))
     lab.sql("UPDATE procrastinate_periodic_defers SET job_id = NULL")  # whatever was begun in between
     assert lab.sql("SELECT 1 FROM procrastinate_jobs WHERE status = 'failed'")
     assert lab.reason("1h") == ""
@@ -107,7 +109,7 @@ def test_a_failed_run_that_is_kept_is_mended_by_a_good_one_that_is_not(lab: Lab)
 
 def test_a_task_that_hangs_is_stuck_and_stalled_when_its_worker_is_gone(lab: Lab) -> None:
     with lab.worker("hang") as worker:
-        wait(lambda: lab.reason("1h", digest={"max_runtime": "1s"}) == "job.stuck")
+        wait_until(lambda: lab.reason("1h", digest={"max_runtime": "1s"}) == "job.stuck")
         worker.kill()
         lab.sql("UPDATE procrastinate_workers SET last_heartbeat = now() - interval '1 minute'")
         assert lab.reason("1h") == "job.stalled"

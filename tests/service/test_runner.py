@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 
 import pytest
 
-from tests.store.lab import T0
-from watchdog.model import Outcome, Slot
-from watchdog.probes.base import Attempt, Probe
-from watchdog.service.lag import LagSentinel
-from watchdog.service.runner import Runner
-from watchdog.wire import Mask, Wire
+from tests.support.store import START_AT
+from watchdog.domain.model import ClaimedSlot, Outcome
+from watchdog.net import Network, SecretMask
+from watchdog.probes.base import Probe, RunContext
+from watchdog.service.event_loop_lag import EventLoopLagMonitor
+from watchdog.service.runner import ProbeRunner
 
 
 class Scripted(Probe):
@@ -24,7 +24,7 @@ class Scripted(Probe):
     def target(self) -> str:
         return "nowhere"
 
-    async def observe(self, attempt: Attempt) -> Any:
+    async def observe(self, attempt: RunContext) -> Any:
         await asyncio.sleep(0)
         return await self.script()
 
@@ -72,16 +72,18 @@ async def test_what_a_run_comes_to(what: str, script: Any, outcome: Outcome, rea
         timeout="60s" if script in (give_up, let_a_cancellation_out, trip) else "200ms",
         script=script,
     )
-    async with LagSentinel() as lag:
-        report = await Runner(Wire(), Mask([]), lambda: T0, lag).run(probe, Slot(1, T0, "local", None), {})
+    async with EventLoopLagMonitor() as lag:
+        report = await ProbeRunner(Network(), SecretMask([]), lambda: START_AT, lag).run(
+            probe, ClaimedSlot(1, START_AT, "local", None), {}
+        )
     assert (report.result.outcome, report.result.reason) == (outcome, reason), what
 
 
 async def test_who_cancels_a_run_ends_it() -> None:
     probe = Scripted(name="p", key="p", timeout="60s", script=hang)
-    async with LagSentinel() as lag:
-        runner = Runner(Wire(), Mask([]), lambda: T0, lag)
-        run = asyncio.create_task(runner.run(probe, Slot(1, T0, "local", None), {}))
+    async with EventLoopLagMonitor() as lag:
+        runner = ProbeRunner(Network(), SecretMask([]), lambda: START_AT, lag)
+        run = asyncio.create_task(runner.run(probe, ClaimedSlot(1, START_AT, "local", None), {}))
         await asyncio.sleep(0.01)
         run.cancel()
         with pytest.raises(asyncio.CancelledError):

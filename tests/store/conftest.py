@@ -9,36 +9,36 @@ from pathlib import Path
 
 import pytest
 
-from tests.postgres import Postgres
-from tests.store.lab import Databases, empty
+from tests.support.postgres import PostgresServer
+from tests.support.store import DatabasePair, delete_all_rows
 from watchdog.store.database import Database
 
 
 @pytest.fixture(scope="session")
-def on_sqlite() -> Iterator[Databases]:
+def on_sqlite() -> Iterator[DatabasePair]:
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
-        databases = Databases(f"sqlite:///{folder}/watchdog.db")
+        databases = DatabasePair(f"sqlite:///{folder}/watchdog.db")
         yield databases
         databases.close()
 
 
 @pytest.fixture(scope="session")
-def on_postgres(postgres: Postgres) -> Iterator[Databases]:
+def on_postgres(postgres: PostgresServer) -> Iterator[DatabasePair]:
     with ExitStack() as stack:
-        databases = Databases(stack.enter_context(postgres.fresh()))
+        databases = DatabasePair(stack.enter_context(postgres.temporary_database()))
         stack.callback(databases.close)
         yield databases
 
 
 @pytest.fixture(params=["on_sqlite", "on_postgres"])
-def databases(request: pytest.FixtureRequest) -> Databases:
+def databases(request: pytest.FixtureRequest) -> DatabasePair:
     """An empty database of each kind, opened twice."""
-    found: Databases = request.getfixturevalue(request.param)
-    empty(found.first)
+    found: DatabasePair = request.getfixturevalue(request.param)
+    delete_all_rows(found.first)
     return found
 
 
 @pytest.fixture
-def database(databases: Databases) -> Database:
+def database(databases: DatabasePair) -> Database:
     """An empty database of each kind: a test that asks for this runs on both."""
     return databases.first

@@ -7,23 +7,23 @@ from collections.abc import Iterator
 import pytest
 from fastapi import FastAPI
 
-from tests.web.book import Book
-from tests.web.serving import app_of, filled
-from tests.web.story import acme
+from tests.support.fixture_rows import FixtureRows
+from tests.support.fixtures import acme_rows
+from tests.support.web import create_test_app, filled_database
 from watchdog.store.database import Database
 
 
 @pytest.fixture(scope="session")
-def story() -> Book:
-    return acme()
+def story() -> FixtureRows:
+    return acme_rows()
 
 
 @pytest.fixture(scope="session")
-def told_story(story: Book, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
-    with filled(f"sqlite:///{tmp_path_factory.mktemp('story') / 'watchdog.db'}", story) as database:
+def told_story(story: FixtureRows, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    with filled_database(f"sqlite:///{tmp_path_factory.mktemp('story') / 'watchdog.db'}", story) as database:
         yield database
 
 
 @pytest.fixture(scope="session")
 def app(told_story: Database) -> FastAPI:
-    return app_of(told_story)
+    return create_test_app(told_story)

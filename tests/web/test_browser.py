@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.web.book import Book, at
-from tests.web.browser import browsing, chromium
-from tests.web.serving import app_of, filled, serving
-from tests.web.story import newborn, resolved, scheduled
+from tests.support.browser import find_chromium, running_browser
+from tests.support.fixture_rows import FixtureRows, epoch_ms
+from tests.support.fixtures import acme_rows_after_recovery, new_probe_rows, scheduled_jobs_rows
+from tests.support.web import create_test_app, filled_database, running_app
 from watchdog.store.database import Database
-from watchdog.web import Key
+from watchdog.web import ApiKey
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -23,7 +23,7 @@ INCIDENT = "/incidents/INCIDENT"
 STORY = (
     "/",
     "/probes",
-    f"/probes/search-mcp?open={at('01:54:52')}",
+    f"/probes/search-mcp?open={epoch_ms('01:54:52')}",
     INCIDENT,
     "/incidents",
     "/dead-letters",
@@ -34,9 +34,9 @@ RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    if chromium() is None:
+    if find_chromium() is None:
         pytest.skip("Chromium or Playwright is missing: apt install chromium, pip install playwright")
-    with browsing() as browser:
+    with running_browser() as browser:
         yield browser
 
 
@@ -51,7 +51,7 @@ def axe() -> str:
 
 @pytest.fixture(scope="module")
 def site(told_story: Database) -> Iterator[str]:
-    with serving(app_of(told_story)) as address:
+    with running_app(create_test_app(told_story)) as address:
         yield address
 
 
@@ -61,15 +61,20 @@ def site(told_story: Database) -> Iterator[str]:
 def other(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of one more page, over a database of its own."""
     book, path = {
-        "resolved": (resolved, INCIDENT), "newborn": (newborn, "/probes/search-mcp"), "empty": (Book, "/"),
-        "sign-in": (Book, "/probes"), "stopped": (Book, "/probes"),
-        "jobs": (scheduled, "/jobs"), "heartbeat": (scheduled, "/probes/nightly-backup"), "no-jobs": (Book, "/jobs"),
-    }[request.param]  # fmt: skip
+        "resolved": (acme_rows_after_recovery, INCIDENT),
+        "newborn": (new_probe_rows, "/probes/search-mcp"),
+        "empty": (FixtureRows, "/"),
+        "sign-in": (FixtureRows, "/probes"),
+        "stopped": (FixtureRows, "/probes"),
+        "jobs": (scheduled_jobs_rows, "/jobs"),
+        "heartbeat": (scheduled_jobs_rows, "/probes/nightly-backup"),
+        "no-jobs": (FixtureRows, "/jobs"),
+    }[request.param]
     story = book()
-    keys = (Key("ops", "operator", "0123456789"),) if request.param == "sign-in" else ()
+    keys = (ApiKey("ops", "operator", "0123456789"),) if request.param == "sign-in" else ()
     url = f"sqlite:///{tmp_path_factory.mktemp('other') / 'o.db'}"
-    with filled(url, story) as database, serving(app_of(database, keys=keys)) as address:
-        yield address + path.replace("INCIDENT", story.named.get("down", ""))
+    with filled_database(url, story) as database, running_app(create_test_app(database, keys=keys)) as address:
+        yield address + path.replace("INCIDENT", story.incident_by_name.get("down", ""))
 
 
 def visit(page: Page, address: str) -> list[str]:
@@ -114,8 +119,8 @@ def wide(browser: Browser) -> Iterator[Page]:
 
 
 @pytest.mark.parametrize("path", STORY)
-def test_a_page_of_the_story(small: Page, wide: Page, site: str, story: Book, axe: str, path: str) -> None:
-    address = site + path.replace("INCIDENT", story.named["down"])
+def test_a_page_of_the_story(small: Page, wide: Page, site: str, story: FixtureRows, axe: str, path: str) -> None:
+    address = site + path.replace("INCIDENT", story.incident_by_name["down"])
     assert seen(small, address) == FINE
     assert seen(wide, address) == FINE
     assert violations(wide, axe) == []
@@ -128,8 +133,8 @@ def test_one_more_page(small: Page, wide: Page, other: str, axe: str) -> None:
 
 
 def test_signing_in_and_out_without_javascript(browser: Browser, told_story: Database) -> None:
-    keys = (Key("ops", "operator", "0123456789"),)
-    with serving(app_of(told_story, keys=keys)) as address:
+    keys = (ApiKey("ops", "operator", "0123456789"),)
+    with running_app(create_test_app(told_story, keys=keys)) as address:
         page = browser.new_context(java_script_enabled=False).new_page()
         page.goto(f"{address}/probes/api?failed")
         page.get_by_label("Key").fill("0123456789")

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import Markup
 
-from watchdog.model import State
+from watchdog.domain.model import HealthState
 from watchdog.web import charts
-from watchdog.web.charts import Failures, Limit, Point, Spark
+from watchdog.web.charts import ChartValue, FailureCluster, LimitLine, SparklineValue
 
 HOSTILE = "\"><script>alert(1)</script>&amp;'<b>"
 
@@ -29,36 +29,44 @@ def drawn(svg: Markup) -> ElementTree.Element:
 
 
 @given(points, st.none() | st.floats(0.1, 1e9))
-def test_latency_holds_for_any_numbers(values: list[Point], limit: float | None) -> None:
+def test_latency_holds_for_any_numbers(values: list[ChartValue], limit: float | None) -> None:
     higher = [None if v is None else v * 1.5 for v in values]
-    bad = [Failures(0, 0, 1), Failures(0.5, 0.9, 7), Failures(1, 1, 2)]
-    drawn(charts.latency(values, higher, bad, Limit(limit, HOSTILE) if limit else None, [HOSTILE, "now"], HOSTILE))
+    bad = [FailureCluster(0, 0, 1), FailureCluster(0.5, 0.9, 7), FailureCluster(1, 1, 2)]
+    drawn(
+        charts.render_latency_chart(
+            values, higher, bad, LimitLine(limit, HOSTILE) if limit else None, [HOSTILE, "now"], HOSTILE
+        )
+    )
 
 
 @given(points, st.none() | st.floats(0, 1e9))
-def test_counts_hold_for_any_numbers(values: list[Point], limit: float | None) -> None:
-    drawn(charts.counts(values, None if limit is None else Limit(limit, HOSTILE), [HOSTILE, "now"], HOSTILE))
+def test_counts_hold_for_any_numbers(values: list[ChartValue], limit: float | None) -> None:
+    drawn(
+        charts.render_count_chart(
+            values, None if limit is None else LimitLine(limit, HOSTILE), [HOSTILE, "now"], HOSTILE
+        )
+    )
 
 
 @given(st.lists(st.none() | st.just("x") | st.floats(0, 1e9), max_size=50))
-def test_spark_holds_for_any_runs(values: list[Spark]) -> None:
-    drawn(charts.spark(values))
+def test_spark_holds_for_any_runs(values: list[SparklineValue]) -> None:
+    drawn(charts.render_sparkline(values))
 
 
-@given(st.lists(st.tuples(st.sampled_from(State), st.text(st.characters(exclude_categories=["C"])))))
-def test_bars_hold_for_any_days(days: list[tuple[State, str]]) -> None:
-    root = drawn(charts.bars(days, HOSTILE))
+@given(st.lists(st.tuples(st.sampled_from(HealthState), st.text(st.characters(exclude_categories=["C"])))))
+def test_bars_hold_for_any_days(days: list[tuple[HealthState, str]]) -> None:
+    root = drawn(charts.render_day_bars(days, HOSTILE))
     assert root.get("aria-label") == HOSTILE
 
 
 @given(st.lists(st.tuples(st.integers(1, 5), st.floats(0, 1e6))), st.floats(0, 1e6), st.booleans())
 def test_phases_hold_and_stay_inside(parts: list[tuple[int, float]], full: float, lost: bool) -> None:
-    for rect in drawn(charts.phases(parts, full, lost=lost)):
+    for rect in drawn(charts.render_phase_bar(parts, full, incomplete=lost)):
         assert float(rect.get("x", "").rstrip("%")) <= 102
 
 
 def test_hostile_titles_are_text() -> None:
-    root = drawn(charts.bars([(State.DOWN, HOSTILE)], "x"))
+    root = drawn(charts.render_day_bars([(HealthState.DOWN, HOSTILE)], "x"))
     assert [e.text for e in root.iter() if e.tag.endswith("title")] == [HOSTILE]
 
 
@@ -76,20 +84,20 @@ def path(svg: Markup, name: str) -> str:
         ("no value draws nothing", [None, None], 0),
     ],
 )
-def test_gaps(sentence: str, values: Sequence[Point], strokes: int) -> None:
-    svg = charts.latency(values, values, [], None, ["00:00", "now"], "x")
+def test_gaps(sentence: str, values: Sequence[ChartValue], strokes: int) -> None:
+    svg = charts.render_latency_chart(values, values, [], None, ["00:00", "now"], "x")
     assert path(svg, "p50").count("M") == strokes, sentence
 
 
 def test_the_name_stands_at_the_end_of_its_line_and_the_two_do_not_collide() -> None:
-    svg = charts.latency([10.0, None], [10.5, None], [], None, [], "x")
+    svg = charts.render_latency_chart([10.0, None], [10.5, None], [], None, [], "x")
     names = {e.text: e for e in drawn(svg).iter() if e.get("class") == "t-data"}
     assert names["p50"].get("x") == names["p95"].get("x") == "25%"
     assert float(names["p50"].get("y", "0")) - float(names["p95"].get("y", "0")) >= 12
 
 
 def test_a_line_of_the_grid_makes_room_for_the_limit() -> None:
-    svg = charts.latency([500.0], [560.0], [], Limit(800, "degraded over 800 ms"), [], "x")
+    svg = charts.render_latency_chart([500.0], [560.0], [], LimitLine(800, "degraded over 800 ms"), [], "x")
     said = [e.text for e in drawn(svg).iter() if e.tag.endswith("text")]
     assert "degraded over 800 ms" in said
     assert "800\u00a0ms" not in said
@@ -97,16 +105,18 @@ def test_a_line_of_the_grid_makes_room_for_the_limit() -> None:
 
 
 def test_noise_is_never_stretched_to_full_height() -> None:
-    heights = [float(y) for y in re.findall(r"[ML][\d.]+ ([\d.]+)", charts.spark([100.0, 104.0, 98.0, 101.0]))]
+    heights = [
+        float(y) for y in re.findall(r"[ML][\d.]+ ([\d.]+)", charts.render_sparkline([100.0, 104.0, 98.0, 101.0]))
+    ]
     assert max(heights) - min(heights) < 3
 
 
 def test_three_failures_in_a_row_become_a_thick_line() -> None:
-    svg = charts.spark([1.0, "x", "x", "x", "x"])
+    svg = charts.render_sparkline([1.0, "x", "x", "x", "x"])
     assert path(svg, "run").count("M") == 2
     assert path(svg, "x-mark").count("M") == 2
 
 
 def test_a_failure_that_took_far_longer_is_hatched_where_it_leaves_the_scale() -> None:
-    root = drawn(charts.phases([(4, 20.0), (5, 5000.0)], 200))
+    root = drawn(charts.render_phase_bar([(4, 20.0), (5, 5000.0)], 200))
     assert [e.get("class") for e in root] == ["ph4", "fail"]

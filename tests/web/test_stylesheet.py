@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from watchdog.assets import asset
-from watchdog.model import State
+from watchdog.domain.model import HealthState
+from watchdog.resources import resource_path
 
-PAGES = asset("templates") / "pages"
+PAGES = resource_path("templates") / "pages"
 CODE = Path(__file__).parents[2] / "watchdog" / "web"
-MADE_UP = {f"is-{state.value}" for state in State} | {f"ph{n}" for n in range(1, 6)}
+MADE_UP = {f"is-{state.value}" for state in HealthState} | {f"ph{n}" for n in range(1, 6)}
 """Classes whose names are put together."""
 
 

@@ -17,51 +17,53 @@ if TYPE_CHECKING:
     from rich.console import Console
     from sqlalchemy import Connection
 
-    from watchdog.config import Loaded
-    from watchdog.store.database import Unusable
+    from watchdog.config import LoadedConfig
+    from watchdog.store.database import StoreError
 
 
-class Exit(IntEnum):
+class ExitCode(IntEnum):
     OK = 0
     DOWN = 1
-    USAGE = 2
-    UNJUDGED = 3
+    USAGE_ERROR = 2
+    UNKNOWN = 3
 
 
-class Output(StrEnum):
+class OutputFormat(StrEnum):
     TABLE = "table"
     JSON = "json"
 
 
-ConfigFile = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="The configuration.")]
-OutputFormat = Annotated[Output, typer.Option("--output", "-o", help="For people or for programs.")]
-DEFAULT = Path("watchdog.yaml")
+ConfigFileOption = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="The configuration.")]
+OutputFormatOption = Annotated[OutputFormat, typer.Option("--output", "-o", help="For people or for programs.")]
+DEFAULT_CONFIG_PATH = Path("watchdog.yaml")
 
 
-def fail(message: str, code: Exit = Exit.USAGE) -> NoReturn:
+def exit_with_error(message: str, code: ExitCode = ExitCode.USAGE_ERROR) -> NoReturn:
     """One clear line on standard error, and the exit code."""
     print(f"watchdog: {message}", file=sys.stderr)
     raise typer.Exit(code)
 
 
-def loaded(path: Path) -> Loaded:
+def load_config_or_exit(path: Path) -> LoadedConfig:
     """The configuration; every problem of a bad one on a line of its own, and the end."""
-    from watchdog.config import ConfigError, load
+    from watchdog.config import ConfigError, load_config
 
-    if path == DEFAULT and not path.exists():
-        fail(f"there is no {DEFAULT} here; write one with `watchdog init`, or name yours with -c FILE")
+    if path == DEFAULT_CONFIG_PATH and not path.exists():
+        exit_with_error(
+            f"there is no {DEFAULT_CONFIG_PATH} here; write one with `watchdog init`, or name yours with -c FILE"
+        )
     try:
-        return load(path)
+        return load_config(path)
     except ConfigError as e:
         print(e, file=sys.stderr)
-        raise typer.Exit(Exit.USAGE) from None
+        raise typer.Exit(ExitCode.USAGE_ERROR) from None
 
 
 def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def console() -> Console:
+def create_console() -> Console:
     """Standard output for people. Piped, it breaks no line."""
     from rich.console import Console
 
@@ -72,39 +74,43 @@ def console() -> Console:
 
 
 @contextmanager
-def reading(loaded: Loaded) -> Iterator[Connection]:
+def open_read_connection(loaded_config: LoadedConfig) -> Iterator[Connection]:
     """A reading connection to the configured database; clear lines where there is none to read."""
-    from watchdog.store.database import Database, Unusable, unprepared
+    from watchdog.store.database import Database, StoreError, is_schema_missing
 
-    need_database(loaded)
-    database = Database(loaded.config.storage.url)
+    require_database_file(loaded_config)
+    database = Database(loaded_config.config.storage.url)
     try:
-        with database.read() as connection:
+        with database.read_transaction() as connection:
             yield connection
-    except Unusable as e:
-        if unprepared(e):
-            fail("the database has no schema of this version: run `watchdog db upgrade`", Exit.UNJUDGED)
-        unusable(loaded, e)
+    except StoreError as e:
+        if is_schema_missing(e):
+            exit_with_error("the database has no schema of this version: run `watchdog db upgrade`", ExitCode.UNKNOWN)
+        exit_database_unavailable(loaded_config, e)
     finally:
         database.close()
 
 
-def need_database(loaded: Loaded) -> None:
+def require_database_file(loaded_config: LoadedConfig) -> None:
     """To read one must not make one."""
-    if (file := database_file(loaded)) is not None and not file.exists():
-        fail(loaded.mask(f"there is no database {file} yet: `watchdog run` makes it"), Exit.UNJUDGED)
+    if (file := sqlite_file(loaded_config)) is not None and not file.exists():
+        exit_with_error(
+            loaded_config.mask(f"there is no database {file} yet: `watchdog run` makes it"), ExitCode.UNKNOWN
+        )
 
 
-def unusable(loaded: Loaded, error: Unusable) -> NoReturn:
+def exit_database_unavailable(loaded_config: LoadedConfig, error: StoreError) -> NoReturn:
     """What keeps the database from being used, in the driver's words."""
-    from watchdog.store.database import why
+    from watchdog.store.database import driver_message
 
-    file = database_file(loaded)
+    file = sqlite_file(loaded_config)
     which = "" if file is None else f" {file}"
-    fail(loaded.mask(f"the database{which} cannot be used: {why(error)}"), Exit.UNJUDGED)
+    exit_with_error(
+        loaded_config.mask(f"the database{which} cannot be used: {driver_message(error)}"), ExitCode.UNKNOWN
+    )
 
 
-def database_file(loaded: Loaded) -> Path | None:
+def sqlite_file(loaded_config: LoadedConfig) -> Path | None:
     """SQLite's; PostgreSQL has none."""
-    scheme, _, path = loaded.config.storage.url.partition(":///")
+    scheme, _, path = loaded_config.config.storage.url.partition(":///")
     return Path(path) if scheme == "sqlite" else None

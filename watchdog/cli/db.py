@@ -4,33 +4,39 @@ from __future__ import annotations
 
 import typer
 
-from watchdog.cli.common import DEFAULT, ConfigFile, fail, loaded, unusable
+from watchdog.cli.common import (
+    DEFAULT_CONFIG_PATH,
+    ConfigFileOption,
+    exit_database_unavailable,
+    exit_with_error,
+    load_config_or_exit,
+)
 
-app = typer.Typer(help="Look after the database.", no_args_is_help=True)
+db_app = typer.Typer(help="Look after the database.", no_args_is_help=True)
 
 
-@app.callback()
-def _root() -> None:
+@db_app.callback()
+def _db_group() -> None:
     """A lone command would otherwise stand for the group."""
 
 
-@app.command()
-def upgrade(config: ConfigFile = DEFAULT) -> None:
+@db_app.command("upgrade")
+def db_upgrade_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
     """Bring the schema up to date. `watchdog run` does the same when it starts."""
-    given = loaded(config)
+    given = load_config_or_exit(config)
 
-    from watchdog.assets import asset
-    from watchdog.store.database import Database, Unusable
+    from watchdog.resources import resource_path
+    from watchdog.store.database import Database, StoreError
     from watchdog.store.migrate import SchemaError
-    from watchdog.store.migrate import upgrade as migrate
+    from watchdog.store.migrate import upgrade_schema as migrate
 
     database = Database(given.config.storage.url)
     try:
-        before, after = migrate(database, asset("migrations"))
+        before, after = migrate(database, resource_path("migrations"))
     except SchemaError as e:
-        fail(str(e))
-    except Unusable as e:
-        unusable(given, e)
+        exit_with_error(str(e))
+    except StoreError as e:
+        exit_database_unavailable(given, e)
     finally:
         database.close()
     print(

@@ -9,15 +9,15 @@ from typing import Any
 
 import structlog
 
-from watchdog.wire import Mask
+from watchdog.net import SecretMask
 
 
-def set_up(mask: Mask, *, quiet: bool = False) -> None:
+def configure_logging(mask: SecretMask, *, quiet: bool = False) -> None:
     """`quiet`: only what goes wrong inside Watchdog itself."""
 
     def masked(_logger: Any, _method: str, event: Any) -> Any:
         """Before it is rendered each value by itself; afterwards the line, for what only then became text."""
-        return mask.deep(event)
+        return mask.mask_json(event)
 
     terminal = sys.stderr.isatty()
     shared: list[Any] = [
@@ -36,7 +36,9 @@ def set_up(mask: Mask, *, quiet: bool = False) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
-    formatter = structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=[_plain, *render])
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=shared, processors=[_drop_processor_metadata, *render]
+    )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
     root = logging.getLogger()
@@ -45,5 +47,5 @@ def set_up(mask: Mask, *, quiet: bool = False) -> None:
     logging.getLogger("apscheduler").setLevel(logging.ERROR)  # a tick that is still busy is coalesced, by design
 
 
-def _plain(_logger: Any, _method: str, event: Any) -> Any:
+def _drop_processor_metadata(_logger: Any, _method: str, event: Any) -> Any:
     return structlog.stdlib.ProcessorFormatter.remove_processors_meta(_logger, _method, event)

@@ -1,12 +1,33 @@
 """A configuration in YAML 1.2 becomes models: `load()`. What is wrong becomes one line a problem: `ConfigError`."""
 
-from watchdog.config.load import Loaded, load
-from watchdog.config.models import Access, Config, Match, Receiver, Route, Server, StatusPage, Storage
-from watchdog.config.problems import ConfigError, Problem
-from watchdog.config.reference import reference
+from watchdog.config.load import LoadedConfig, load_config
+from watchdog.config.models import (
+    AccessSettings,
+    Config,
+    MatchSettings,
+    Receiver,
+    RouteSettings,
+    ServerSettings,
+    StatusPageSettings,
+    StorageSettings,
+)
+from watchdog.config.problems import ConfigError, ConfigProblem
+from watchdog.config.reference import render_reference
 from watchdog.config.schema import json_schema
 
 __all__ = [
-    "Access", "Config", "ConfigError", "Loaded", "Match", "Problem", "Receiver", "Route", "Server", "StatusPage",
-    "Storage", "json_schema", "load", "reference",
-]  # fmt: skip
+    "AccessSettings",
+    "Config",
+    "ConfigError",
+    "ConfigProblem",
+    "LoadedConfig",
+    "MatchSettings",
+    "Receiver",
+    "RouteSettings",
+    "ServerSettings",
+    "StatusPageSettings",
+    "StorageSettings",
+    "json_schema",
+    "load_config",
+    "render_reference",
+]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-LATER = {
+PLANNED_FIELDS = {
     "": {"dispatch", "inhibit", "maintenance", "reference", "heartbeat_out"},
     "probes": {
         *("command", "tcp", "dns"),
@@ -16,4 +16,4 @@ LATER = {
 }
 """Field that holds a model -> that model's fields to come. Empty: the file itself."""
 
-NOT_YET = "not in this version"
+NOT_SUPPORTED_MESSAGE = "not in this version"

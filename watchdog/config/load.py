@@ -11,112 +11,126 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
-from watchdog.config.across import look_across
-from watchdog.config.document import Node, shown
-from watchdog.config.explain import explain, fields, reread
-from watchdog.config.gather import Sources, gather
-from watchdog.config.later import LATER, NOT_YET
-from watchdog.config.models import Config, Receiver, Route
+from watchdog.config.cross_checks import cross_validate
+from watchdog.config.error_messages import coerce_variables, field_names, translate_errors
+from watchdog.config.later import NOT_SUPPORTED_MESSAGE, PLANNED_FIELDS
+from watchdog.config.models import Config, Receiver, RouteSettings
 from watchdog.config.problems import ConfigError, did_you_mean
-from watchdog.config.secrecy import conceal, secrets_of, veil
-from watchdog.fields import Model, Reading
-from watchdog.probes import KINDS, Probe
-from watchdog.wire.redact import Mask
+from watchdog.config.secrets import collect_secrets, mask_config, redact_problems
+from watchdog.config.sources import MergedSources, load_sources
+from watchdog.config.yaml_tree import YamlNode, format_key
+from watchdog.config_types import ConfigModel, LoadContext
+from watchdog.net.redact import SecretMask
+from watchdog.probes import PROBE_KINDS, Probe
 
-M = TypeVar("M", bound=Model)
+ModelT = TypeVar("ModelT", bound=ConfigModel)
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class LoadedConfig:
     """A configuration, ready to be run."""
 
     config: Config
-    specs: Mapping[str, str]
+    probe_yaml: Mapping[str, str]
     """Probe key -> its configuration as written, in YAML: variables not filled in, defaults merged."""
-    mask: Mask
+    mask: SecretMask
     """Hides every secret that the configuration holds."""
-    files: tuple[Path, ...]
+    source_files: tuple[Path, ...]
     """What was read."""
 
 
-def load(path: Path | None, text: str | None = None, env: Mapping[str, str] = os.environ) -> Loaded:
+def load_config(path: Path | None, text: str | None = None, env: Mapping[str, str] = os.environ) -> LoadedConfig:
     """Read a file, or the text in its stead (`path` then names it). Raises ConfigError with all that is wrong."""
-    sources = gather(path, text, env)
-    reader = _Reader(sources)
-    probes = {probe.key: (node, probe) for node in sources.probes if (probe := reader.probe(node)) is not None}
-    sections = {name: value for name in sources.root if (value := reader.section(name)) is not None}
+    sources = load_sources(path, text, env)
+    reader = _ModelBuilder(sources)
+    probes = {probe.key: (node, probe) for node in sources.probes if (probe := reader.build_probe(node)) is not None}
+    sections = {name: value for name in sources.root if (value := reader.build_section(name)) is not None}
     sections["probes"] = tuple(probe for _, probe in probes.values())
-    sections["receivers"] = {name: value for name in sources.receivers if (value := reader.receiver(name)) is not None}
-    sections["routes"] = tuple(route for node in sources.routes if (route := reader.model(Route, node, "routes")))
-    config = look_across(Config.model_construct(**sections), sources)
+    sections["receivers"] = {
+        name: value for name in sources.receivers if (value := reader.build_receiver(name)) is not None
+    }
+    sections["routes"] = tuple(
+        route for node in sources.routes if (route := reader.build_model(RouteSettings, node, "routes"))
+    )
+    config = cross_validate(Config.model_construct(**sections), sources)
     if sources.problems:
-        raise ConfigError(veil(sources, reader.readings.values()))
-    mask = Mask(secrets_of(sources, reader.readings.values(), config))
-    specs = {key: mask(_yaml(node.as_written())) for key, (node, _) in probes.items()}
-    return Loaded(conceal(config, mask), specs, mask, tuple(sources.files))
+        raise ConfigError(redact_problems(sources, reader.load_contexts.values()))
+    mask = SecretMask(collect_secrets(sources, reader.load_contexts.values(), config))
+    specs = {key: mask(_dump_yaml(node.to_raw_python())) for key, (node, _) in probes.items()}
+    return LoadedConfig(mask_config(config, mask), specs, mask, tuple(sources.files))
 
 
-def _yaml(spec: Any) -> str:
-    return str(yaml.dump(spec, Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True, width=120))
+def _dump_yaml(tree: Any) -> str:
+    return str(yaml.dump(tree, Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True, width=120))
 
 
-class _Reader:
+class _ModelBuilder:
     """Makes models of trees, and keeps what is wrong with them."""
 
-    def __init__(self, sources: Sources):
+    def __init__(self, sources: MergedSources):
         self.sources = sources
-        self.readings = {file: Reading(folder) for file, folder in sources.folders.items()}
+        self.load_contexts = {file: LoadContext(folder) for file, folder in sources.base_folders.items()}
 
-    def model(self, model: type[M], node: Node, section: str) -> M | None:
+    def build_model(self, model: type[ModelT], node: YamlNode, section: str) -> ModelT | None:
         """`section`: the field that holds such models."""
         while True:
             try:
-                return model.model_validate(node.plain(), context=self.readings[node.mark.file])
+                return model.model_validate(node.to_python(), context=self.load_contexts[node.location.file])
             except ValidationError as e:
-                if not reread(e, node):
-                    self.sources.problems += explain(e, model, node, section)
+                if not coerce_variables(e, node):
+                    self.sources.problems += translate_errors(e, model, node, section)
                     return None
 
-    def section(self, name: str) -> Any:
+    def build_section(self, name: str) -> Any:
         """The value of one of the main file's sections; those that files share come from elsewhere."""
         if name in ("probes", "receivers", "routes"):
             return None
         node = self.sources.root[name]
-        config = self.model(Config, Node({name: node}, node.key, "", node.key), "")
+        config = self.build_model(Config, YamlNode({name: node}, node.key_location, "", node.key_location), "")
         return config and getattr(config, name)
 
-    def receiver(self, name: str) -> Any:
-        return self.model(Receiver, self.sources.receivers[name], "receivers")
+    def build_receiver(self, name: str) -> Any:
+        return self.build_model(Receiver, self.sources.receivers[name], "receivers")
 
-    def probe(self, node: Node) -> Probe | None:
+    def build_probe(self, node: YamlNode) -> Probe | None:
         if not isinstance(node.value, dict):
-            if not node.broken:
-                self.sources.complain(node.mark, node.path, "expected a probe: a mapping with a name and a kind")
+            if not node.invalid:
+                self.sources.add_problem(node.location, node.path, "expected a probe: a mapping with a name and a kind")
             return None
-        kinds = [kind for kind in KINDS if kind in node.entries]
+        kinds = [kind for kind in PROBE_KINDS if kind in node.entries]
         if len(kinds) == 1:
-            return self.model(KINDS[kinds[0]], node, "probes")
+            return self.build_model(PROBE_KINDS[kinds[0]], node, "probes")
         if kinds:
             second = node.entries[kinds[1]]
-            self.sources.complain(second.key, second.path, f"a probe has one kind; this one is {kinds[0]} already")
+            self.sources.add_problem(
+                second.key_location, second.path, f"a probe has one kind; this one is {kinds[0]} already"
+            )
         else:
-            self.without_kind(node)
+            self.report_missing_kind(node)
         return None
 
-    def without_kind(self, node: Node) -> None:
+    def report_missing_kind(self, node: YamlNode) -> None:
         """Say what is missing, and still check the fields that every kind has."""
-        common = fields(Probe)
+        common = field_names(Probe)
         strangers = [name for name in node.entries if name not in common]
         for name in strangers:
             found = node.entries[name]
-            hint = did_you_mean(name, [*common, *KINDS]) or f"; the kinds of probes are {' and '.join(KINDS)}"
-            message = NOT_YET if name in LATER["probes"] else f"unknown field '{shown(name)}'{hint}"
-            self.sources.complain(found.key, found.path, message)
+            hint = (
+                did_you_mean(name, [*common, *PROBE_KINDS]) or f"; the kinds of probes are {' and '.join(PROBE_KINDS)}"
+            )
+            message = (
+                NOT_SUPPORTED_MESSAGE
+                if name in PLANNED_FIELDS["probes"]
+                else f"unknown field '{format_key(name)}'{hint}"
+            )
+            self.sources.add_problem(found.key_location, found.path, message)
         if not strangers:
-            self.sources.complain(node.mark, node.path, f"no kind: add {' or '.join(f'{kind}:' for kind in KINDS)}")
-        kind, model = next(iter(KINDS.items()))
+            self.sources.add_problem(
+                node.location, node.path, f"no kind: add {' or '.join(f'{kind}:' for kind in PROBE_KINDS)}"
+            )
+        kind, model = next(iter(PROBE_KINDS.items()))
         judged = {name: below for name, below in node.entries.items() if name in {*common} - {"expect", "prefer"}}
         ours = f"{node.path}.{kind}"
         before = len(self.sources.problems)
-        self.model(model, Node(judged, node.mark, node.path, node.key), "probes")
+        self.build_model(model, YamlNode(judged, node.location, node.path, node.key_location), "probes")
         self.sources.problems[before:] = [p for p in self.sources.problems[before:] if p.path != ours]

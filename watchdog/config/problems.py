@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import NamedTuple
 
-NOTHING = "nothing is given: fill it in, or leave it out"
+EMPTY_VALUE_MESSAGE = "nothing is given: fill it in, or leave it out"
 
 
-class Mark(NamedTuple):
+class SourceLocation(NamedTuple):
     """A place in a file; lines and columns count from 1. Line 0: the file as a whole."""
 
     file: str
@@ -20,7 +20,7 @@ class Mark(NamedTuple):
         return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
 
 
-class Problem(NamedTuple):
+class ConfigProblem(NamedTuple):
     """One thing that is wrong. Free of secrets."""
 
     file: str
@@ -31,19 +31,19 @@ class Problem(NamedTuple):
     message: str
 
     def __str__(self) -> str:
-        place = Mark(self.file, self.line, self.column)
+        place = SourceLocation(self.file, self.line, self.column)
         return f"{place}: {self.path}: {self.message}" if self.path else f"{place}: {self.message}"
 
 
 class ConfigError(Exception):
     """A configuration that cannot be used. Its text is every problem, one a line."""
 
-    def __init__(self, problems: Iterable[Problem]):
+    def __init__(self, problems: Iterable[ConfigProblem]):
         self.problems = list(problems)
         super().__init__("\n".join(map(str, self.problems)))
 
 
-_SYNONYMS = {
+_FIELD_SYNONYMS = {
     "interval": "every", "period": "every", "frequency": "every", "cron": "schedule", "tz": "timezone",
     "labels": "tags", "assert": "expect", "assertions": "expect", "checks": "probes", "monitors": "probes",
     "endpoints": "probes", "contacts": "receivers", "notifiers": "receivers", "id": "key", "docs": "runbook",
@@ -52,19 +52,19 @@ _SYNONYMS = {
 """What other tools call it."""
 
 
-def same(wrong: str, known: Iterable[str]) -> str:
+def equivalent_name(name: str, valid_names: Iterable[str]) -> str:
     """The known word that is the same but for case and hyphens, or is ours for another tool's; empty: there is none."""
-    spelled = {_folded(word): word for word in known}
-    return spelled.get(_folded(wrong)) or spelled.get(_SYNONYMS.get(_folded(wrong), ""), "")
+    spelled = {_normalize_name(word): word for word in valid_names}
+    return spelled.get(_normalize_name(name)) or spelled.get(_FIELD_SYNONYMS.get(_normalize_name(name), ""), "")
 
 
-def did_you_mean(wrong: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, valid_names: Iterable[str]) -> str:
     """ "; did you mean 'tools'?", or nothing when no known word is near."""
-    spelled = {_folded(word): word for word in known}
-    near = get_close_matches(_folded(wrong), spelled, 1, 0.6)
-    word = spelled[near[0]] if near else same(wrong, spelled.values())
+    spelled = {_normalize_name(word): word for word in valid_names}
+    near = get_close_matches(_normalize_name(name), spelled, 1, 0.6)
+    word = spelled[near[0]] if near else equivalent_name(name, spelled.values())
     return f"; did you mean '{word}'?" if word else ""
 
 
-def _folded(word: str) -> str:
+def _normalize_name(word: str) -> str:
     return word.lower().replace("-", "_").replace(" ", "_")

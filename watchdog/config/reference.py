@@ -6,12 +6,12 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from watchdog.config.later import LATER
-from watchdog.config.schema import VARIABLE, Schema, json_schema
-from watchdog.fields import PATTERN
-from watchdog.probes import KINDS
+from watchdog.config.later import PLANNED_FIELDS
+from watchdog.config.schema import VARIABLE_SCHEMA, JsonSchema, json_schema
+from watchdog.config_types import DURATION_PATTERN
+from watchdog.probes import PROBE_KINDS
 
-_BEGINNING = """\
+_INTRODUCTION = """\
 # Configuration
 
 One YAML file says what is watched, who is told and who may look. Three lines are enough:
@@ -71,32 +71,32 @@ should hold, or the probe is degraded. Examples: `status in [200, 204]`, `body.q
 """
 
 
-def reference() -> str:
+def render_reference() -> str:
     """The page."""
     schema = json_schema()
-    definitions: dict[str, Schema] = schema["$defs"]
-    parts = [_BEGINNING.rstrip(), *_table(schema, definitions)]
-    for name in _in_order(schema, definitions):
-        mapping = _mapping(definitions[name]) or {}
+    definitions: dict[str, JsonSchema] = schema["$defs"]
+    parts = [_INTRODUCTION.rstrip(), *_render_field_table(schema, definitions)]
+    for name in _ordered_definitions(schema, definitions):
+        mapping = _object_schema(definitions[name]) or {}
         parts += ["", f"### {name}"]
-        if text := _text(mapping):
+        if text := _format_description(mapping):
             parts += ["", text]
         if name == "Probe":
             parts += ["", "Besides these it may have every field of [Common](#common)."]
             common = definitions["Common"]["properties"]
             mapping = {**mapping, "properties": {k: v for k, v in mapping["properties"].items() if k not in common}}
-        parts += _table(mapping, definitions)
-        parts += _expressions(name)
-    return "\n".join([*parts, "", *_not_yet(), ""])
+        parts += _render_field_table(mapping, definitions)
+        parts += _render_expression_variables(name)
+    return "\n".join([*parts, "", *_render_planned_fields(), ""])
 
 
-def _in_order(schema: Schema, definitions: dict[str, Schema]) -> list[str]:
+def _ordered_definitions(schema: JsonSchema, definitions: dict[str, JsonSchema]) -> list[str]:
     """Definitions with fields, in the order in which a reader meets them."""
     found: list[str] = []
 
     def visit(part: Any) -> None:
-        for name in _references(part):
-            if name not in found and _mapping(definitions[name]):
+        for name in _referenced_definitions(part):
+            if name not in found and _object_schema(definitions[name]):
                 found.append(name)
                 visit(definitions[name])
 
@@ -104,69 +104,76 @@ def _in_order(schema: Schema, definitions: dict[str, Schema]) -> list[str]:
     return found
 
 
-def _references(part: Any) -> Iterator[str]:
-    if isinstance(part, dict):
-        if isinstance(reference := part.get("$ref"), str):
+def _referenced_definitions(schema: Any) -> Iterator[str]:
+    if isinstance(schema, dict):
+        if isinstance(reference := schema.get("$ref"), str):
             yield reference.rpartition("/")[2]
-        for below in part.values():
-            yield from _references(below)
-    elif isinstance(part, list):
-        for below in part:
-            yield from _references(below)
+        for below in schema.values():
+            yield from _referenced_definitions(below)
+    elif isinstance(schema, list):
+        for below in schema:
+            yield from _referenced_definitions(below)
 
 
-def _mapping(definition: Schema) -> Schema | None:
+def _object_schema(definition: JsonSchema) -> JsonSchema | None:
     """The part of a definition that has fields: all of it, or the longer of two ways of writing."""
     return next((part for part in (definition, *definition.get("anyOf", ())) if "properties" in part), None)
 
 
-def _table(mapping: Schema, definitions: dict[str, Schema]) -> Iterator[str]:
-    if not (properties := mapping.get("properties")):
+def _render_field_table(object_schema: JsonSchema, definitions: dict[str, JsonSchema]) -> Iterator[str]:
+    if not (properties := object_schema.get("properties")):
         return
     yield from ("", "| field | | default | |", "|---|---|---|---|")
-    required = [*mapping.get("required", ()), *(way["oneOf"][0]["required"][0] for way in mapping.get("allOf", ()))]
+    required = [
+        *object_schema.get("required", ()),
+        *(way["oneOf"][0]["required"][0] for way in object_schema.get("allOf", ())),
+    ]
     for name, field in properties.items():
         if name.removesuffix("_file") in properties and name.endswith("_file") and "holds `" in field["description"]:
             continue
-        default = "required" if name in required else _default(field)
-        yield f"| `{name}` | {_type(field, definitions)} | {default} | {_text(field)} |"
+        default = "required" if name in required else _format_default(field)
+        yield f"| `{name}` | {_format_type(field, definitions)} | {default} | {_format_description(field)} |"
 
 
-def _default(field: Schema) -> str:
+def _format_default(field: JsonSchema) -> str:
     value = field.get("default")
     if value in (None, "", [], {}) or isinstance(value, dict):
         return ""
     return f"`{value if isinstance(value, str) else json.dumps(value)}`"
 
 
-def _text(field: Schema) -> str:
+def _format_description(field: JsonSchema) -> str:
     return " ".join(str(field.get("description", "")).split()).replace("|", "\\|")
 
 
-def _type(field: Schema, definitions: dict[str, Schema]) -> str:
+def _format_type(field: JsonSchema, definitions: dict[str, JsonSchema]) -> str:
     if "$ref" in field:
         name = field["$ref"].rpartition("/")[2]
         target = definitions[name]
-        return f"[{name}](#{name.lower()})" if _mapping(target) else _type(target, definitions)
+        return f"[{name}](#{name.lower()})" if _object_schema(target) else _format_type(target, definitions)
     if "anyOf" in field:
-        ways = [_type(way, definitions) for way in field["anyOf"] if way != VARIABLE and way.get("type") != "null"]
+        ways = [
+            _format_type(way, definitions)
+            for way in field["anyOf"]
+            if way != VARIABLE_SCHEMA and way.get("type") != "null"
+        ]
         return " or ".join(dict.fromkeys(ways))
     if "enum" in field:
         return ", ".join(f"`{value}`" for value in field["enum"])
     if "const" in field:
         return f"`{field['const']}`"
-    return _simple_type(field, definitions)
+    return _format_simple_type(field, definitions)
 
 
-def _simple_type(field: Schema, definitions: dict[str, Schema]) -> str:
+def _format_simple_type(field: JsonSchema, definitions: dict[str, JsonSchema]) -> str:
     kind, below = field.get("type"), field.get("additionalProperties")
     if kind == "array":
-        return f"list of {_type(field.get('items', {}), definitions)}"
+        return f"list of {_format_type(field.get('items', {}), definitions)}"
     if kind == "object":
-        return f"name → {_type(below, definitions)}" if isinstance(below, dict) else "mapping"
+        return f"name → {_format_type(below, definitions)}" if isinstance(below, dict) else "mapping"
     if field.get("writeOnly"):
         return "secret"
-    if field.get("pattern") == PATTERN:
+    if field.get("pattern") == DURATION_PATTERN:
         return "duration"
     if str(field.get("pattern", "")).startswith("^https?://"):
         return "URL"
@@ -174,18 +181,20 @@ def _simple_type(field: Schema, definitions: dict[str, Schema]) -> str:
     return names.get(str(kind), "anything")
 
 
-def _expressions(name: str) -> Iterator[str]:
-    models = {getattr(probe.model_fields[probe.kind].annotation, "__name__", ""): probe for probe in KINDS.values()}
+def _render_expression_variables(name: str) -> Iterator[str]:
+    models = {
+        getattr(probe.model_fields[probe.kind].annotation, "__name__", ""): probe for probe in PROBE_KINDS.values()
+    }
     kind = models.get(name)
-    if kind is not None and kind.variables:
+    if kind is not None and kind.expression_variables:
         yield from ("", f"Expressions of `{kind.kind}` probes may use:", "", "| name | type |", "|---|---|")
-        yield from (f"| `{variable}` | {type_} |" for variable, type_ in kind.variables.items())
+        yield from (f"| `{variable}` | {type_} |" for variable, type_ in kind.expression_variables.items())
 
 
-def _not_yet() -> Iterator[str]:
+def _render_planned_fields() -> Iterator[str]:
     yield "## Not in this version"
     yield ""
     yield "The format has a place for these; using one is an error that says so."
     yield ""
-    for section, names in LATER.items():
+    for section, names in PLANNED_FIELDS.items():
         yield f"- {f'`{section}`' if section else 'the file'}: {', '.join(f'`{name}`' for name in sorted(names))}"

@@ -4,43 +4,43 @@ from __future__ import annotations
 
 import re
 
-from watchdog.model import Scalar
+from watchdog.domain.model import Scalar
 
-_INTEGER = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
-_WORDS: dict[str, Scalar] = {
+_INTEGER_PATTERN = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
+_FLOAT_PATTERN = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_SCALAR_KEYWORDS: dict[str, Scalar] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL")),
     **dict.fromkeys(("true", "True", "TRUE"), True),
     **dict.fromkeys(("false", "False", "FALSE"), False),
 }
-_NEVER = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_INF_OR_NAN_PATTERN = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 
 
-def resolve(text: str) -> Scalar:
+def parse_plain_scalar(text: str) -> Scalar:
     """The value of a plain scalar. Raises ValueError for numbers that nothing here can use, such as .inf and .nan."""
-    if text in _WORDS:
-        return _WORDS[text]
+    if text in _SCALAR_KEYWORDS:
+        return _SCALAR_KEYWORDS[text]
     if text[0] not in "-+.0123456789":
         return text
-    if _INTEGER.fullmatch(text):
+    if _INTEGER_PATTERN.fullmatch(text):
         if len(text) > 40:
             raise ValueError("the number is too large; put it in quotes if it is text")
         return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
-    if _FLOAT.fullmatch(text):
+    if _FLOAT_PATTERN.fullmatch(text):
         number = float(text)
         if number in (float("inf"), float("-inf")):
             raise ValueError("the number is too large; put it in quotes if it is text")
         return number
-    if _NEVER.fullmatch(text):
+    if _INF_OR_NAN_PATTERN.fullmatch(text):
         raise ValueError(f"{text} is no number to work with; put it in quotes if it is text")
     return text
 
 
-def tagged(tag: str, text: str) -> Scalar:
+def parse_tagged_scalar(tag: str, text: str) -> Scalar:
     """The value of a scalar with one of the core schema's tags, such as !!int. Raises ValueError when it is none."""
     if tag == "str":
         return text
-    value = resolve(text)
+    value = parse_plain_scalar(text)
     fits = {"null": value is None, "bool": isinstance(value, bool), "int": type(value) is int}
     if tag == "float" and type(value) in (int, float):
         return float(str(value))

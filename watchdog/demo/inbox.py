@@ -15,61 +15,61 @@ from fastapi import FastAPI, Request
 from markupsafe import Markup
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
-from watchdog.assets import asset
-from watchdog.web.pages import HEADERS, Pages
+from watchdog.resources import resource_path
+from watchdog.web.templating import SECURITY_HEADERS, TemplateRenderer
 
-CHANNEL = "C0ONCALL"
-KEPT = 100
+SLACK_CHANNEL_ID = "C0ONCALL"
+MAX_KEPT_MESSAGES = 100
 """The newest so many messages and letters are kept."""
-LETTER = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
+EMAIL_PAGE_HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
 """A letter brings its own styles, and nothing else."""
 
 
 @dataclass
-class Post:
+class SlackMessage:
     """A message in the channel, with its thread."""
 
     ts: str
     text: str
     blocks: list[dict[str, Any]]
-    at: datetime
-    edited: datetime | None = None
-    replies: list[Post] = field(default_factory=list)
+    posted_at: datetime
+    edited_at: datetime | None = None
+    replies: list[SlackMessage] = field(default_factory=list)
 
 
 @dataclass
-class Letter:
+class ReceivedEmail:
     subject: str
     to: str
     html: str
-    at: datetime
+    received_at: datetime
 
 
-class Inbox:
+class DemoInbox:
     def __init__(self) -> None:
-        self.posts: list[Post] = []
-        self.letters: list[Letter] = []
+        self.messages: list[SlackMessage] = []
+        self.emails: list[ReceivedEmail] = []
 
     # ------------------------------------------------------------------------------------------ Slack
-    def slack(self, method: str, body: dict[str, Any]) -> dict[str, Any]:
+    def handle_slack_call(self, method: str, body: dict[str, Any]) -> dict[str, Any]:
         """chat.postMessage and chat.update, as far as Watchdog uses them."""
         now = datetime.now(UTC)
         if method == "chat.update":
-            for post in self.posts:
+            for post in self.messages:
                 if post.ts == body.get("ts"):
-                    post.text, post.blocks, post.edited = body.get("text", ""), body.get("blocks", []), now
-                    return {"ok": True, "channel": CHANNEL, "ts": post.ts}
+                    post.text, post.blocks, post.edited_at = body.get("text", ""), body.get("blocks", []), now
+                    return {"ok": True, "channel": SLACK_CHANNEL_ID, "ts": post.ts}
             return {"ok": False, "error": "message_not_found"}
         if method != "chat.postMessage":
             return {"ok": False, "error": "unknown_method"}
-        made = Post(f"{now.timestamp():.6f}", body.get("text", ""), body.get("blocks", []), now)
-        root = next((post for post in self.posts if post.ts == body.get("thread_ts")), None)
-        (self.posts if root is None else root.replies).append(made)
-        del self.posts[:-KEPT]
-        return {"ok": True, "channel": CHANNEL, "ts": made.ts}
+        made = SlackMessage(f"{now.timestamp():.6f}", body.get("text", ""), body.get("blocks", []), now)
+        root = next((post for post in self.messages if post.ts == body.get("thread_ts")), None)
+        (self.messages if root is None else root.replies).append(made)
+        del self.messages[:-MAX_KEPT_MESSAGES]
+        return {"ok": True, "channel": SLACK_CHANNEL_ID, "ts": made.ts}
 
     # ------------------------------------------------------------------------------------------ mail
-    async def smtp(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def handle_smtp_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One conversation in as much SMTP as a client needs that trusts this machine."""
         recipients: list[str] = []
 
@@ -86,7 +86,7 @@ class Inbox:
                     break
                 if verb == "DATA":
                     await say("354 go on")
-                    self._keep(await reader.readuntil(b"\r\n.\r\n"), recipients)
+                    self._store_email(await reader.readuntil(b"\r\n.\r\n"), recipients)
                     recipients = []
                 elif verb == "RCPT":
                     recipients.append(line.partition("<")[2].partition(">")[0])
@@ -99,76 +99,79 @@ class Inbox:
         finally:
             writer.close()
 
-    def _keep(self, data: bytes, recipients: list[str]) -> None:
+    def _store_email(self, data: bytes, recipients: list[str]) -> None:
         raw = data.removesuffix(b".\r\n").replace(b"\r\n..", b"\r\n.")
         letter = message_from_bytes(raw, EmailMessage, policy=policy)
         rich = letter.get_body(("html",))
         html = "" if rich is None else rich.get_content()
-        self.letters.append(Letter(str(letter["subject"]), ", ".join(recipients), html, datetime.now(UTC)))
-        del self.letters[:-KEPT]
+        self.emails.append(ReceivedEmail(str(letter["subject"]), ", ".join(recipients), html, datetime.now(UTC)))
+        del self.emails[:-MAX_KEPT_MESSAGES]
 
 
 # ---------------------------------------------------------------------------------------------- as people see it
-_MARKS = re.compile(
+_MRKDWN_PATTERN = re.compile(
     r"<(?P<token>[^<>]+)>|`(?P<code>[^`\n]+)`|(?<![\w*])\*(?P<bold>[^*\s](?:[^*\n]*[^*\s])?)\*(?![\w*])"
 )
 
 
-def mrkdwn(text: str) -> Markup:
+def render_mrkdwn(text: str) -> Markup:
     """Slack's markup as Slack shows it: bold, code and links; everything else is text."""
     shown, end = Markup(), 0
-    for found in _MARKS.finditer(text):
-        shown += _text(text[end : found.start()]) + _marked(found)
+    for found in _MRKDWN_PATTERN.finditer(text):
+        shown += _render_plain_text(text[end : found.start()]) + _render_mrkdwn_match(found)
         end = found.end()
-    return shown + _text(text[end:])
+    return shown + _render_plain_text(text[end:])
 
 
-def _marked(found: re.Match[str]) -> Markup:
-    match found.lastgroup:
+def _render_mrkdwn_match(markup_match: re.Match[str]) -> Markup:
+    match markup_match.lastgroup:
         case "code":
-            return Markup("<code>{}</code>").format(_text(found["code"]))
+            return Markup("<code>{}</code>").format(_render_plain_text(markup_match["code"]))
         case "bold":
-            return Markup("<b>{}</b>").format(_text(found["bold"]))
-    target, _, label = found["token"].partition("|")
+            return Markup("<b>{}</b>").format(_render_plain_text(markup_match["bold"]))
+    target, _, label = markup_match["token"].partition("|")
     if target.startswith(("http://", "https://")):
-        return Markup('<a href="{}">{}</a>').format(unescaped(target), _text(label or target))
-    return _text(label or target)
+        return Markup('<a href="{}">{}</a>').format(unescape_slack_text(target), _render_plain_text(label or target))
+    return _render_plain_text(label or target)
 
 
-def _text(text: str) -> Markup:
-    return Markup("<br>").join(unescaped(text).split("\n"))
+def _render_plain_text(text: str) -> Markup:
+    return Markup("<br>").join(unescape_slack_text(text).split("\n"))
 
 
-def unescaped(text: str) -> str:
+def unescape_slack_text(text: str) -> str:
     """What Slack shows of text that is escaped for it."""
     return text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
 
 
-def preformatted(block: dict[str, Any]) -> str:
+def rich_text_content(block: dict[str, Any]) -> str:
     """The text of a rich_text block."""
     return "".join(run["text"] for element in block["elements"] for run in element["elements"] if "text" in run)
 
 
-def inbox_app(inbox: Inbox, status: str) -> FastAPI:
+def create_inbox_app(inbox: DemoInbox, status_url: str) -> FastAPI:
     """The inbox's pages, and the Slack that Watchdog posts to. `status`: the URL of the status page."""
-    filters = {"mrkdwn": mrkdwn, "preformatted": preformatted, "unescaped": unescaped}
-    pages = Pages("Inbox", also="demo", filters=filters)
-    style = (asset("templates") / "demo" / "inbox.css").read_bytes()
+    filters = {"mrkdwn": render_mrkdwn, "preformatted": rich_text_content, "unescaped": unescape_slack_text}
+    pages = TemplateRenderer("Inbox", extra_folder="demo", filters=filters)
+    style = (resource_path("templates") / "demo" / "inbox.css").read_bytes()
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    framing = {**HEADERS, "Content-Security-Policy": HEADERS["Content-Security-Policy"] + "; frame-src 'self'"}
+    framing = {
+        **SECURITY_HEADERS,
+        "Content-Security-Policy": SECURITY_HEADERS["Content-Security-Policy"] + "; frame-src 'self'",
+    }
 
     @app.get("/")
     async def page() -> Response:
         now = datetime.now(UTC)
-        told = {"posts": list(reversed(inbox.posts)), "letters": list(reversed(list(enumerate(inbox.letters))))}
-        page = pages.render("inbox.j2", round(now.timestamp() * 1000), status=status, clock_time=now, **told)
+        told = {"posts": list(reversed(inbox.messages)), "letters": list(reversed(list(enumerate(inbox.emails))))}
+        page = pages.render("inbox.j2", round(now.timestamp() * 1000), status=status_url, clock_time=now, **told)
         return HTMLResponse(page, headers={**framing, "Refresh": "5"})
 
     @app.get("/letters/{number}")
     async def letter(number: int) -> Response:
-        if not 0 <= number < len(inbox.letters):
+        if not 0 <= number < len(inbox.emails):
             return HTMLResponse("This letter is no longer kept.", 404)
-        return HTMLResponse(inbox.letters[number].html, headers=LETTER)
+        return HTMLResponse(inbox.emails[number].html, headers=EMAIL_PAGE_HEADERS)
 
     @app.get("/static/{name}")
     async def static(name: str) -> Response:
@@ -179,6 +182,6 @@ def inbox_app(inbox: Inbox, status: str) -> FastAPI:
 
     @app.post("/api/{method}")
     async def slack(method: str, request: Request) -> Response:
-        return JSONResponse(inbox.slack(method, await request.json()))
+        return JSONResponse(inbox.handle_slack_call(method, await request.json()))
 
     return app

@@ -23,27 +23,27 @@ from starlette.responses import JSONResponse
 
 from watchdog.demo import worker
 
-BROKEN = (30.0, 75.0)
+CHECKOUT_OUTAGE_WINDOW_S = (30.0, 75.0)
 """From when to when the checkout is broken, in seconds since the start."""
-STALE = (30.0, 90.0)
+REINDEX_STALE_WINDOW_S = (30.0, 90.0)
 """From when to when the task `reindex` does not run."""
-DEAD = (30.0, 75.0)
+WORKER_OUTAGE_WINDOW_S = (30.0, 75.0)
 """From when to when the worker is dead. It dies within its slow job, so a little later."""
 
-server = MCPServer("Demo search", version="4.2.1", log_level="ERROR")
-started = monotonic()
+mcp_server = MCPServer("Demo search", version="4.2.1", log_level="ERROR")
+started_monotonic_s = monotonic()
 
 
-def age() -> float:
-    return monotonic() - started
+def uptime_s() -> float:
+    return monotonic() - started_monotonic_s
 
 
-async def website(_: Request) -> JSONResponse:
+async def website_endpoint(_: Request) -> JSONResponse:
     return JSONResponse({"status": "ok"})
 
 
-async def checkout(_: Request) -> JSONResponse:
-    if BROKEN[0] <= age() < BROKEN[1]:
+async def checkout_health_endpoint(_: Request) -> JSONResponse:
+    if CHECKOUT_OUTAGE_WINDOW_S[0] <= uptime_s() < CHECKOUT_OUTAGE_WINDOW_S[1]:
         why = {
             "status": "unavailable",
             "db": "pool exhausted: 100 of 100 in use",
@@ -53,47 +53,52 @@ async def checkout(_: Request) -> JSONResponse:
     return JSONResponse({"status": "ok", "db": "9 of 100 in use", "queue": {"failed": 0, "waiting": 3}})
 
 
-@server.tool()
+@mcp_server.tool()
 def search(query: str) -> str:
     """Search the demo's empty index."""
     return f"nothing found for {query}"
 
 
-@server.tool()
+@mcp_server.tool()
 def health_check() -> CallToolResult:
     """Every scheduled task of this server, with its last run."""
-    now, stalled = time(), age() - STALE[0] if STALE[0] <= age() < STALE[1] else 0.0
+    now, stalled = (
+        time(),
+        uptime_s() - REINDEX_STALE_WINDOW_S[0]
+        if REINDEX_STALE_WINDOW_S[0] <= uptime_s() < REINDEX_STALE_WINDOW_S[1]
+        else 0.0,
+    )
     runs = {"reindex": now - 4 - stalled, "registry_sync": now - 2, "session_cleanup": now - 3_000}
     tasks = [{"name": name, "ok": True, "last_run_at": at, "last_run_status": "success"} for name, at in runs.items()]
     answer: dict[str, Any] = {"healthy": True, "tasks": tasks}
     return CallToolResult(content=[TextContent(type="text", text="see tasks")], structured_content=answer)
 
 
-def direct(folder: Path) -> None:
+def supervise_worker(folder: Path) -> None:
     """Let the worker live, die and return, until the demo ends; then leave nothing behind."""
     running: subprocess.Popen[bytes] | None = None
-    file = folder / worker.FILE
+    file = folder / worker.DATABASE_FILENAME
     try:
-        while not worker.ended(0.2):
-            dead = DEAD[0] <= age() < DEAD[1]
+        while not worker.stdin_closed_within(0.2):
+            dead = WORKER_OUTAGE_WINDOW_S[0] <= uptime_s() < WORKER_OUTAGE_WINDOW_S[1]
             if running is None and not dead:
                 command = [sys.executable, "-m", "watchdog.demo.worker", str(file)]
                 running = subprocess.Popen(command, stdin=subprocess.PIPE)  # noqa: S603 - our own
             elif running is not None and dead:
                 running.send_signal(signal.SIGSTOP)  # else the job that we see could be over when it dies
-                if worker.SLOW in worker.under_way(file):
-                    _end(running)
+                if worker.SLOW_JOB_NAME in worker.jobs_in_progress(file):
+                    _kill_process(running)
                     running = None
                 else:
                     running.send_signal(signal.SIGCONT)
         if running is not None:
-            _end(running)
+            _kill_process(running)
         shutil.rmtree(folder, ignore_errors=True)
     finally:
         os._exit(0)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _kill_process(process: subprocess.Popen[bytes]) -> None:
     process.kill()
     process.communicate()
 
@@ -101,12 +106,12 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def main(port: int, folder: Path) -> None:
     import uvicorn
 
-    worker.create(folder / worker.FILE)
-    threading.Thread(target=direct, args=[folder], daemon=True).start()
+    worker.create_job_table(folder / worker.DATABASE_FILENAME)
+    threading.Thread(target=supervise_worker, args=[folder], daemon=True).start()
 
-    app = server.streamable_http_app(session_idle_timeout=60)
-    app.add_route("/", website)
-    app.add_route("/checkout/health", checkout)
+    app = mcp_server.streamable_http_app(session_idle_timeout=60)
+    app.add_route("/", website_endpoint)
+    app.add_route("/checkout/health", checkout_health_endpoint)
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="error", access_log=False)
 
 

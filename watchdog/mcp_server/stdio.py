@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 
-from watchdog.mcp_server.desk import Desk
-from watchdog.mcp_server.jobs import Jobs
+from watchdog.mcp_server.context import ToolContext
+from watchdog.mcp_server.tool_jobs import ToolJobRunner
 
 
-async def serve_stdio(desk: Desk, stop: asyncio.Event) -> bool:
+async def serve_mcp_stdio(context: ToolContext, stop: asyncio.Event) -> bool:
     """Until the client closes our input, or `stop` is set. False: told to stop, and a thread still waits for input."""
-    from watchdog.mcp_server.server import make_server
+    from watchdog.mcp_server.server import create_mcp_server
 
-    async with Jobs() as jobs:
-        server = make_server(desk, jobs)
+    async with ToolJobRunner() as jobs:
+        server = create_mcp_server(context, jobs)
         talking = asyncio.create_task(server.run_stdio_async(), name="mcp")
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({talking, stopping}, return_when=asyncio.FIRST_COMPLETED)

@@ -5,16 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeAlias, get_args
 
-from watchdog.notifiers.base import Delivery, DeliveryError, Notifier
-from watchdog.notifiers.email import Email, EmailServer
-from watchdog.notifiers.log import Log
-from watchdog.notifiers.slack import Slack
-from watchdog.notifiers.webhook import Webhook
+from watchdog.notifiers.base import DeliveryError, DeliveryRequest, Notifier
+from watchdog.notifiers.email import EmailNotifier, SmtpServerSettings
+from watchdog.notifiers.log import LogNotifier
+from watchdog.notifiers.slack import SlackNotifier
+from watchdog.notifiers.webhook import WebhookNotifier
 
-AnyNotifier: TypeAlias = Slack | Email | Webhook | Log
+AnyNotifier: TypeAlias = SlackNotifier | EmailNotifier | WebhookNotifier | LogNotifier
 
-KINDS: Mapping[str, type[Notifier]] = {notifier.kind: notifier for notifier in get_args(AnyNotifier)}
+NOTIFIER_KINDS: Mapping[str, type[Notifier]] = {notifier.kind: notifier for notifier in get_args(AnyNotifier)}
 
 __all__ = [
-    "KINDS", "AnyNotifier", "Delivery", "DeliveryError", "Email", "EmailServer", "Log", "Notifier", "Slack", "Webhook",
-]  # fmt: skip
+    "NOTIFIER_KINDS",
+    "AnyNotifier",
+    "DeliveryError",
+    "DeliveryRequest",
+    "EmailNotifier",
+    "LogNotifier",
+    "Notifier",
+    "SlackNotifier",
+    "SmtpServerSettings",
+    "WebhookNotifier",
+]

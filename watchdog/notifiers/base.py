@@ -14,15 +14,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
-from watchdog.fields import Model
-from watchdog.model import Json, Notification, Story
-from watchdog.wire.dial import shown_address
+from watchdog.config_types import ConfigModel
+from watchdog.domain.model import AlertContext, Json, Notification
+from watchdog.net.connector import format_socket_address
 
 if TYPE_CHECKING:
-    from watchdog.wire import Fault, Wire
+    from watchdog.net import Network, ProbeError
 
 
-MENDING = 3_600.0
+CONFIG_ERROR_RETRY_S = 3_600.0
 """Seconds."""
 
 
@@ -34,43 +34,48 @@ class DeliveryError(Exception):
     """
 
     def __init__(
-        self, reason: str, message: str, *, retry_for: float = math.inf, retry_after: float | None = None,
-        partly: Mapping[str, Json] = {},
+        self, reason: str, message: str, *, retry_for_s: float = math.inf, retry_after_s: float | None = None,
+        partial_receipt: Mapping[str, Json] = {},
     ):  # fmt: skip
         super().__init__(message)
-        self.reason, self.retry_for, self.retry_after, self.partly = reason, retry_for, retry_after, partly
+        self.reason, self.retry_for_s, self.retry_after_s, self.partial_receipt = (
+            reason,
+            retry_for_s,
+            retry_after_s,
+            partial_receipt,
+        )
 
 
-def unreached(fault: Fault, host: str, port: int) -> DeliveryError:
+def unreachable_error(error: ProbeError, host: str, port: int) -> DeliveryError:
     """No usable answer from the receiver there."""
-    return DeliveryError(fault.reason, f"{fault} ({shown_address((host, port))})")
+    return DeliveryError(error.reason, f"{error} ({format_socket_address((host, port))})")
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
+class DeliveryRequest:
     """One notification on its way out."""
 
     notification: Notification
-    story: Story
-    receipt: Mapping[str, Json]
+    alert_context: AlertContext
+    previous_receipt: Mapping[str, Json]
     """What the incident's earlier delivery here returned (a Slack channel and ts, a Message-ID); empty at first."""
-    wire: Wire
-    partly: Mapping[str, Json] = field(default_factory=dict)
+    network: Network
+    partial_receipt: Mapping[str, Json] = field(default_factory=dict)
     """What an earlier try of this very notification came to."""
 
 
-class Notifier(Model):
+class Notifier(ConfigModel):
     """One way to tell people. A kind adds its fields and `send()`."""
 
     kind: ClassVar[str]
 
     @property
     @abstractmethod
-    def address(self) -> str:
+    def recipient(self) -> str:
         """Whom it reaches, safe to show: "#oncall", "oncall@acme.example", a host name."""
 
     @abstractmethod
-    async def send(self, delivery: Delivery) -> dict[str, Json]:
+    async def send(self, request: DeliveryRequest) -> dict[str, Json]:
         """Deliver; returns the receipt to keep for the incident's next delivery to this destination.
 
         Returns only once the receiver has confirmed (a 2xx, SMTP's 250). Raises DeliveryError otherwise. The caller

@@ -11,72 +11,79 @@ from email.utils import format_datetime
 from functools import cache
 from hashlib import blake2b
 
-from watchdog.assets import asset
-from watchdog.notifiers.message import Line, Message, plain
-from watchdog.words import utc
+from watchdog.domain.formatting import utc_datetime
+from watchdog.notifiers.message import AlertMessage, MessageField, replace_nbsp
+from watchdog.resources import resource_path
 
-SUBJECT = 200
+MAX_SUBJECT_CHARS = 200
 """Characters of a subject that are told."""
 
 
-def message_id(key: str, domain: str) -> str:
+def derive_message_id(idempotency_key: str, domain: str) -> str:
     """Stable over retries: mail readers show one of two copies."""
-    return f"<{blake2b(key.encode(), digest_size=16).hexdigest()}@{domain}>"
+    return f"<{blake2b(idempotency_key.encode(), digest_size=16).hexdigest()}@{domain}>"
 
 
-def letter(
-    message: Message, *, sender: Address, to: tuple[str, ...], id: str, subject: str, answers: str, now: int
+def build_email(
+    message: AlertMessage,
+    *,
+    sender: Address,
+    recipients: tuple[str, ...],
+    message_id: str,
+    subject: str,
+    in_reply_to: str,
+    sent_at: int,
 ) -> EmailMessage:
     """`answers`: the Message-ID of the letter that this one follows, or empty."""
     mail = EmailMessage(policy=SMTP)
     mail["From"] = sender
-    mail["To"] = ", ".join(to)
+    mail["To"] = ", ".join(recipients)
     mail["Subject"] = subject
-    mail["Date"] = format_datetime(utc(now))
-    mail["Message-ID"] = id
-    if answers:
-        mail["In-Reply-To"] = mail["References"] = answers
+    mail["Date"] = format_datetime(utc_datetime(sent_at))
+    mail["Message-ID"] = message_id
+    if in_reply_to:
+        mail["In-Reply-To"] = mail["References"] = in_reply_to
     mail["Auto-Submitted"] = "auto-generated"
     mail["X-Auto-Response-Suppress"] = "All"
-    mail.set_content(text_part(message), cte="quoted-printable")
-    mail.add_alternative(html_part(message, subject), subtype="html", cte="quoted-printable")
+    mail.set_content(render_text_part(message), cte="quoted-printable")
+    mail.add_alternative(render_html_part(message, subject), subtype="html", cte="quoted-printable")
     return mail
 
 
-def subject_of(message: Message) -> str:
+def email_subject(message: AlertMessage) -> str:
     """For a letter that starts its thread. `=?` would start an encoded word, which mail readers decode."""
-    subject = f"{'' if message.open else 'Resolved: '}{message.thread}".replace("=?", "= ?")
-    return subject if len(subject) <= SUBJECT else f"{subject[: SUBJECT - 1]}…"
+    subject = f"{'' if message.is_open else 'Resolved: '}{message.thread_subject}".replace("=?", "= ?")
+    return subject if len(subject) <= MAX_SUBJECT_CHARS else f"{subject[: MAX_SUBJECT_CHARS - 1]}…"
 
 
-def text_part(message: Message) -> str:
-    parts = [f"{message.glyph} {message.lead}", message.note]
-    parts.append("\n".join(map(_line, (*message.lines, *message.facts))))
+def render_text_part(message: AlertMessage) -> str:
+    parts = [f"{message.state_symbol} {message.headline}", message.notice]
+    parts.append("\n".join(map(_format_field, (*message.main_fields, *message.attribute_fields))))
     if message.evidence:
         indented = "\n".join(f"    {line}" for line in message.evidence.splitlines())
         parts.append(f"Evidence, from the target, untrusted, secrets removed:\n\n{indented}")
-    links = (("Details", message.link), ("Runbook", message.runbook), ("Incident", message.incident))
+    links = (("Details", message.incident_url), ("Runbook", message.runbook_url), ("Incident", message.incident_id))
     parts.append("\n".join(f"{label}: {value}" for label, value in links if value))
-    return plain("\n\n".join(part for part in parts if part) + "\n")
+    return replace_nbsp("\n\n".join(part for part in parts if part) + "\n")
 
 
-def _line(line: Line) -> str:
-    return f"{line.label}: {' '.join(part for part in (line.code, line.text) if part)}"
+def _format_field(field: MessageField) -> str:
+    return f"{field.label}: {' '.join(part for part in (field.code, field.text) if part)}"
 
 
-def html_part(message: Message, subject: str) -> str:
-    preview = message.lines[1 if message.open else 0].text
-    link, runbook = (url if re.match(r"https?://", url) else "" for url in (message.link, message.runbook))
-    return _renderer()(message=message, subject=subject, preview=preview, link=link, runbook=runbook)
+def render_html_part(message: AlertMessage, subject: str) -> str:
+    preview = message.main_fields[1 if message.is_open else 0].text
+    link, runbook = (url if re.match(r"https?://", url) else "" for url in (message.incident_url, message.runbook_url))
+    return _html_renderer()(message=message, subject=subject, preview=preview, link=link, runbook=runbook)
 
 
 @cache
-def _renderer() -> Callable[..., str]:
+def _html_renderer() -> Callable[..., str]:
     import css_inline
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(asset("templates") / "email"),
+        loader=jinja2.FileSystemLoader(resource_path("templates") / "email"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

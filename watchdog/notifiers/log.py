@@ -4,36 +4,38 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from watchdog.model import Event, Json
-from watchdog.notifiers.base import Delivery, Notifier
-from watchdog.notifiers.message import NAME, compose, one_line, plain
+from watchdog.domain.model import IncidentEvent, Json
+from watchdog.notifiers.base import DeliveryRequest, Notifier
+from watchdog.notifiers.message import MAX_NAME_CHARS, compose_message, replace_nbsp, to_single_line
 
 
-class Log(Notifier):
+class LogNotifier(Notifier):
     kind: ClassVar[str] = "log"
 
     @property
-    def address(self) -> str:
+    def recipient(self) -> str:
         return "log"
 
-    async def send(self, delivery: Delivery) -> dict[str, Json]:
+    async def send(self, request: DeliveryRequest) -> dict[str, Json]:
         import structlog
 
-        story, message = delivery.story, compose(delivery.story)
-        opened = story.event is Event.OPENED
+        story, message = request.alert_context, compose_message(request.alert_context)
+        opened = story.event is IncidentEvent.OPENED
         facts = {
-            "incident": message.incident,
-            "probe": one_line(story.probe.name, NAME),
+            "incident": message.incident_id,
+            "probe": to_single_line(story.probe.name, MAX_NAME_CHARS),
             "rule": story.incident.rule,
-            "subject": one_line(story.incident.subject, NAME),
+            "subject": to_single_line(story.incident.subject, MAX_NAME_CHARS),
             "severity": story.incident.severity.value,
-            "text": message.text,
-            "evidence": one_line(message.evidence, len(message.evidence)),
-            "link": message.link,
-            "key": one_line(delivery.notification.key, 300),
-            "test": story.test,
+            "text": message.summary_text,
+            "evidence": to_single_line(message.evidence, len(message.evidence)),
+            "link": message.incident_url,
+            "key": to_single_line(request.notification.idempotency_key, 300),
+            "test": story.is_test,
         }
-        told = {name: plain(value) if isinstance(value, str) else value for name, value in facts.items() if value}
+        told = {
+            name: replace_nbsp(value) if isinstance(value, str) else value for name, value in facts.items() if value
+        }
         log = structlog.get_logger()
         (log.warning if opened else log.info)(f"incident_{story.event}", **told)
         return {}

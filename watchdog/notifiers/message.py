@@ -6,26 +6,37 @@ import json
 import re
 from dataclasses import dataclass
 
-from watchdog.model import Event, Incident, Outcome, Sample, State, Story
-from watchdog.rules import STATE_OF
-from watchdog.wire import harmless
-from watchdog.words import NBSP, STATE_GLYPH, STATE_WORD, about, ago, count, moment, remedied, span, sparkline
+from watchdog.domain.formatting import (
+    HEALTH_STATE_LABELS,
+    HEALTH_STATE_SYMBOLS,
+    NBSP,
+    format_count,
+    format_duration,
+    format_duration_rounded,
+    format_remediation,
+    format_time_ago,
+    format_timestamp,
+    sparkline,
+)
+from watchdog.domain.model import AlertContext, HealthState, Incident, IncidentEvent, Outcome, ResultWithEvidence
+from watchdog.domain.rules import HEALTH_STATE_BY_RULE
+from watchdog.net import strip_control_characters
 
-NAME, CAUSE, EXCERPT = 80, 240, 300
+MAX_NAME_CHARS, MAX_CAUSE_CHARS, MAX_EXCERPT_CHARS = 80, 240, 300
 """How many characters of a name, of a cause and of evidence are told; the incident's page has the rest."""
 
-_AGAIN = {
+_RECOVERED_PHRASES = {
     "missing": "is back",
     "preference": "holds again",
     "stale": "reports again",
     "unjudged": "can be judged again",
 }
-_CLOSED = {"subject.no_longer_listed": "is gone", "probe.removed": "was removed"}
+_CLOSED_PHRASES = {"subject.no_longer_listed": "is gone", "probe.removed": "was removed"}
 """How an incident ends that nothing healed, by its resolution."""
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class MessageField:
     """A labelled line: `code` is to be set in code, `text` follows it."""
 
     label: str
@@ -34,168 +45,179 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class AlertMessage:
     """All single lines but `evidence`, none with control characters. Untrusted: every part is to be escaped."""
 
-    open: bool
-    test: bool
-    state: State
+    is_open: bool
+    is_test: bool
+    state: HealthState
     """What to colour it as: UP when all is well again."""
-    word: str
+    state_label: str
     """ "Down", "No data", "Up", "Closed"."""
     title: str
     """Name and cause: "API: got 503"; at the end "API recovered"."""
-    lasted: str
+    duration_text: str
     """ "2 min", "just now"; at the end "down 12 min"."""
-    thread: str
+    thread_subject: str
     """An email's subject, the same one for the incident's whole life."""
-    note: str
+    notice: str
     """What is special about this message, in a sentence; mostly empty."""
-    lines: tuple[Line, ...]
+    main_fields: tuple[MessageField, ...]
     """The rule with observed against threshold, since when, the last results."""
-    facts: tuple[Line, ...]
+    attribute_fields: tuple[MessageField, ...]
     """Severity, group, location."""
     evidence: str
     """Several lines of the target's own text."""
-    link: str
-    runbook: str
-    incident: str
+    incident_url: str
+    runbook_url: str
+    incident_id: str
 
     @property
-    def glyph(self) -> str:
-        return STATE_GLYPH[self.state]
+    def state_symbol(self) -> str:
+        return HEALTH_STATE_SYMBOLS[self.state]
 
     @property
-    def lead(self) -> str:
+    def headline(self) -> str:
         """The line for a lock screen: state, name, cause, duration."""
-        parts = ["Test"] * self.test + [self.word] * self.open + [self.title, self.lasted]
+        parts = ["Test"] * self.is_test + [self.state_label] * self.is_open + [self.title, self.duration_text]
         return " · ".join(parts)
 
     @property
-    def text(self) -> str:
+    def summary_text(self) -> str:
         """Complete by itself, in one line, without any markup."""
-        return plain(f"{self.lead} · {self.facts[0].text}")
+        return replace_nbsp(f"{self.headline} · {self.attribute_fields[0].text}")
 
 
-def compose(story: Story) -> Message:
-    incident, opened = story.incident, story.event is Event.OPENED
-    state = STATE_OF.get(incident.rule, State.DOWN)
-    word = "No data" if incident.rule == "stale" else STATE_WORD[state]
-    name, cause = one_line(story.probe.name, NAME), one_line(incident.message or incident.reason, CAUSE)
-    itself = incident.rule == "job" and incident.subject == story.probe.name
+def compose_message(context: AlertContext) -> AlertMessage:
+    incident, opened = context.incident, context.event is IncidentEvent.OPENED
+    state = HEALTH_STATE_BY_RULE.get(incident.rule, HealthState.DOWN)
+    word = "No data" if incident.rule == "stale" else HEALTH_STATE_LABELS[state]
+    name, cause = (
+        to_single_line(context.probe.name, MAX_NAME_CHARS),
+        to_single_line(incident.message or incident.reason, MAX_CAUSE_CHARS),
+    )
+    itself = incident.rule == "job" and incident.subject == context.probe.name
     title = cause if itself else f"{name}: {cause}"
-    thread = plain(f"{'[TEST] ' if story.test else ''}[{word.upper()} {incident.severity}] {title}")
-    lasted = _lasting(incident, story.now)
-    lines = _opened(story, cause)
+    thread = replace_nbsp(f"{'[TEST] ' if context.is_test else ''}[{word.upper()} {incident.severity}] {title}")
+    lasted = _open_duration_text(incident, context.now)
+    lines = _opened_fields(context, cause)
     if not opened:
-        healed = incident.resolution not in _CLOSED
-        lasted = _lasted(word, (incident.resolved_at or story.now) - incident.since, healed=healed)
-        state, word = (State.UP, "Up") if healed else (State.UNKNOWN, "Closed")
-        title, lines = _end(name, incident), _resolved(story, cause)
+        healed = incident.resolution not in _CLOSED_PHRASES
+        lasted = _total_duration_text(word, (incident.resolved_at or context.now) - incident.since, recovered=healed)
+        state, word = (HealthState.UP, "Up") if healed else (HealthState.UNKNOWN, "Closed")
+        title, lines = _closing_title(name, incident), _resolved_fields(context, cause)
     facts = (
-        Line("Severity", incident.severity if opened else f"was {incident.severity}"),
-        Line("Group", one_line(story.probe.group, NAME)),
-        Line("Location", one_line(story.location, NAME)),
+        MessageField("Severity", incident.severity if opened else f"was {incident.severity}"),
+        MessageField("Group", to_single_line(context.probe.group, MAX_NAME_CHARS)),
+        MessageField("Location", to_single_line(context.location, MAX_NAME_CHARS)),
     )
-    return Message(
-        open=opened,
-        test=story.test,
+    return AlertMessage(
+        is_open=opened,
+        is_test=context.is_test,
         state=state,
-        word=word,
+        state_label=word,
         title=title,
-        lasted=lasted,
-        thread=thread,
-        note=_note(story),
-        lines=lines,
-        facts=tuple(fact for fact in facts if fact.text),
-        evidence=_evidence(story),
-        link=story.link,
-        runbook=one_line(story.probe.runbook, 2_000),
-        incident=incident.id,
+        duration_text=lasted,
+        thread_subject=thread,
+        notice=_notice_text(context),
+        main_fields=lines,
+        attribute_fields=tuple(fact for fact in facts if fact.text),
+        evidence=_evidence_text(context),
+        incident_url=context.incident_url,
+        runbook_url=to_single_line(context.probe.runbook, 2_000),
+        incident_id=incident.id,
     )
 
 
-def one_line(text: str, limit: int) -> str:
+def to_single_line(text: str, max_chars: int) -> str:
     """Untrusted text for the middle of a sentence: no line breaks, no control characters, at most `limit` long."""
-    text = harmless(re.sub(r"[\s\x00\x85\u2028\u2029]+", _blank, text)).strip()
-    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+    text = strip_control_characters(re.sub(r"[\s\x00\x85\u2028\u2029]+", _replacement_blank, text)).strip()
+    return text if len(text) <= max_chars else f"{text[: max_chars - 1]}…"
 
 
-def _blank(found: re.Match[str]) -> str:
-    return NBSP if found[0] == NBSP else " "
+def _replacement_blank(match: re.Match[str]) -> str:
+    return NBSP if match[0] == NBSP else " "
 
 
-def plain(text: str) -> str:
+def replace_nbsp(text: str) -> str:
     """For places where a no-break space is more than it is worth: subjects, JSON, logs, text to search in."""
     return text.replace(NBSP, " ")
 
 
-def _lasting(incident: Incident, now: int) -> str:
+def _open_duration_text(incident: Incident, now: int) -> str:
     if incident.rule == "stale":  # its cause tells a duration already, counted from the last result
-        return f"since {moment(incident.since, now)} UTC"
-    return about(now - incident.since) if now - incident.since >= 1_000 else "just now"
+        return f"since {format_timestamp(incident.since, now)} UTC"
+    return format_duration_rounded(now - incident.since) if now - incident.since >= 1_000 else "just now"
 
 
-def _lasted(word: str, ms: int, *, healed: bool) -> str:
-    between = " for " if word in ("No data", "Unknown") else " "
-    return f"{'' if healed else 'was '}{word.lower()}{between}{about(ms)}"
+def _total_duration_text(state_label: str, duration: int, *, recovered: bool) -> str:
+    between = " for " if state_label in ("No data", "Unknown") else " "
+    return f"{'' if recovered else 'was '}{state_label.lower()}{between}{format_duration_rounded(duration)}"
 
 
-def _end(name: str, incident: Incident) -> str:
+def _closing_title(probe_name: str, incident: Incident) -> str:
     """Who recovered: the subject by its full name."""
     if incident.resolution == "probe.removed":
-        return f"{name} {_CLOSED[incident.resolution]}"
+        return f"{probe_name} {_CLOSED_PHRASES[incident.resolution]}"
     kind = {"preference": "", "job": "job "}.get(incident.rule, "task ")
-    subject = one_line(incident.subject, NAME)
-    subject = f": {kind}{subject}" if subject not in ("", name) else ""
-    return f"{name}{subject} {_CLOSED.get(incident.resolution) or _AGAIN.get(incident.rule, 'recovered')}"
+    subject = to_single_line(incident.subject, MAX_NAME_CHARS)
+    subject = f": {kind}{subject}" if subject not in ("", probe_name) else ""
+    recovered = _RECOVERED_PHRASES.get(incident.rule, "recovered")
+    return f"{probe_name}{subject} {_CLOSED_PHRASES.get(incident.resolution) or recovered}"
 
 
-def _opened(story: Story, cause: str) -> tuple[Line, ...]:
-    incident = story.incident
-    counted = story.streak and incident.rule != "stale"
-    streak = f"{story.streak} in a row since" if counted else "since"
-    since = f"{streak} {moment(incident.since, story.now)} UTC ({ago(incident.since, story.now)}), {_last_good(story)}"
-    return (_rule(story, cause), Line("Streak" if counted else "Silent", since), *_history(story))
+def _opened_fields(context: AlertContext, cause: str) -> tuple[MessageField, ...]:
+    incident = context.incident
+    counted = context.bad_count and incident.rule != "stale"
+    streak = f"{context.bad_count} in a row since" if counted else "since"
+    first_bad = f"{format_timestamp(incident.since, context.now)} UTC ({format_time_ago(incident.since, context.now)})"
+    since = f"{streak} {first_bad}, {_last_good_text(context)}"
+    return (
+        _rule_field(context, cause),
+        MessageField("Streak" if counted else "Silent", since),
+        *_history_fields(context),
+    )
 
 
-def _last_good(story: Story) -> str:
-    good = story.last_good
+def _last_good_text(context: AlertContext) -> str:
+    good = context.last_good
     if good is None:
         return "no good result before"
-    took = "" if good.duration is None else f" · {span(good.duration)}"
-    return f"last good {moment(good.slot, story.now)}{took}"
+    took = "" if good.duration is None else f" · {format_duration(good.duration)}"
+    return f"last good {format_timestamp(good.slot, context.now)}{took}"
 
 
-def _rule(story: Story, cause: str) -> Line:
+def _rule_field(context: AlertContext, cause: str) -> MessageField:
     """What should be, what was seen instead, and how much of it alerts."""
-    expression = _expression(story)
-    expected, seen = ("", cause.removeprefix(f"{expression} is false: ")) if expression else _expected(story, cause)
-    alerts = f"alerts after {story.needed} in a row" if story.needed > 1 else ""
+    expression = _failed_expression(context)
+    expected, seen = (
+        ("", cause.removeprefix(f"{expression} is false: ")) if expression else _expected_and_observed(context, cause)
+    )
+    alerts = f"alerts after {context.threshold} in a row" if context.threshold > 1 else ""
     told = " · ".join(part for part in (expected, seen, alerts) if part)
-    return Line("Rule", f"· {told}" if expression else told, expression)
+    return MessageField("Rule", f"· {told}" if expression else told, expression)
 
 
-def _expression(story: Story) -> str:
+def _failed_expression(context: AlertContext) -> str:
     """The expectation or preference that does not hold; empty when something else is wrong."""
-    if story.incident.rule == "preference":
-        return one_line(story.incident.subject, CAUSE)
-    for sample in (story.first_bad, story.latest):
+    if context.incident.rule == "preference":
+        return to_single_line(context.incident.subject, MAX_CAUSE_CHARS)
+    for sample in (context.first_bad, context.latest):
         told = sample.evidence.facts.get("expect") if sample is not None else None
         for text, what in told.items() if isinstance(told, dict) else ():
-            if story.incident.message.endswith(f"{text} {what}"):
-                return one_line(str(text), CAUSE)
+            if context.incident.message.endswith(f"{text} {what}"):
+                return to_single_line(str(text), MAX_CAUSE_CHARS)
     return ""
 
 
-def _expected(story: Story, cause: str) -> tuple[str, str]:
+def _expected_and_observed(context: AlertContext, cause: str) -> tuple[str, str]:
     """What should be, and what was seen instead, without what the former says already."""
-    incident, limits = story.incident, story.probe.task_limits
-    subject = one_line(incident.subject, NAME)
+    incident, limits = context.incident, context.probe.task_limits
+    subject = to_single_line(incident.subject, MAX_NAME_CHARS)
     if incident.rule == "task":
         limit = limits.get(incident.subject, limits.get("*"))
-        within = "" if limit is None else f", at most {span(limit)} ago"
-        told = "" if limit is None else f", limit {span(limit)}"
+        within = "" if limit is None else f", at most {format_duration(limit)} ago"
+        told = "" if limit is None else f", limit {format_duration(limit)}"
         seen = cause.removeprefix(f"task {subject} ").removeprefix("is ").removesuffix(told)
         return f"last run of task {subject} is ok{within}", seen
     if incident.rule == "missing":
@@ -203,67 +225,80 @@ def _expected(story: Story, cause: str) -> tuple[str, str]:
     if incident.rule == "job":
         return f"job {subject} runs on time and well", cause.removeprefix(f"{subject} ")
     if incident.rule == "stale":
-        return f"a result {one_line(story.probe.cadence, NAME)}".rstrip(), cause
+        return f"a result {to_single_line(context.probe.cadence, MAX_NAME_CHARS)}".rstrip(), cause
     if incident.rule == "unjudged":
         return "every run can be judged", cause
     return "a status of 2xx" if incident.reason == "http.status" else "every run passes", cause
 
 
-def _resolved(story: Story, cause: str) -> tuple[Line, ...]:
-    incident, latest = story.incident, story.latest
-    end = incident.resolved_at or story.now
-    bad = f" · {count(story.streak, 'bad result')}" if story.streak else ""
+def _resolved_fields(context: AlertContext, cause: str) -> tuple[MessageField, ...]:
+    incident, latest = context.incident, context.latest
+    end = incident.resolved_at or context.now
+    bad = f" · {format_count(context.bad_count, 'bad result')}" if context.bad_count else ""
     lines = [
-        Line("Was", f"{cause}{bad}"),
-        Line("Time", f"{moment(incident.since, story.now)} to {moment(end, story.now)} UTC"),
+        MessageField("Was", f"{cause}{bad}"),
+        MessageField(
+            "Time", f"{format_timestamp(incident.since, context.now)} to {format_timestamp(end, context.now)} UTC"
+        ),
     ]
-    for one in sorted(story.tried, key=lambda one: (one.state != "held", one.at))[-1:]:
-        word, said = remedied(one, story.now)
-        lines.append(Line("Remedy", one_line(f"{word} {moment(one.at, story.now)}: {said}", CAUSE)))
-    healed = incident.resolution not in _CLOSED
+    for one in sorted(context.remediation_attempts, key=lambda one: (one.state != "held", one.started_at))[-1:]:
+        word, said = format_remediation(one, context.now)
+        lines.append(
+            MessageField(
+                "Remedy",
+                to_single_line(f"{word} {format_timestamp(one.started_at, context.now)}: {said}", MAX_CAUSE_CHARS),
+            )
+        )
+    healed = incident.resolution not in _CLOSED_PHRASES
     if healed and latest is not None and latest.outcome is Outcome.PASS and latest.duration is not None:
-        lines.append(Line("Now", f"good again · {span(latest.duration)}"))
-    return (*lines, *_history(story))
+        lines.append(MessageField("Now", f"good again · {format_duration(latest.duration)}"))
+    return (*lines, *_history_fields(context))
 
 
-def _history(story: Story) -> tuple[Line, ...]:
-    if not story.recent:
+def _history_fields(context: AlertContext) -> tuple[MessageField, ...]:
+    if not context.recent_runs:
         return ()
-    return (Line(f"Last {len(story.recent)}", one_line(story.probe.cadence, NAME), sparkline(story.recent)),)
+    return (
+        MessageField(
+            f"Last {len(context.recent_runs)}",
+            to_single_line(context.probe.cadence, MAX_NAME_CHARS),
+            sparkline(context.recent_runs),
+        ),
+    )
 
 
-def _note(story: Story) -> str:
-    if story.test:
+def _notice_text(context: AlertContext) -> str:
+    if context.is_test:
         return "This is a test, sent by hand. Nothing is wrong."
-    if story.merged:
+    if context.merged:
         return "It opened and resolved before this could be delivered: one message tells both."
     return ""
 
 
-def _evidence(story: Story) -> str:
+def _evidence_text(context: AlertContext) -> str:
     """Of the newest bad result, else of the first."""
-    latest = story.latest if story.event is Event.OPENED else None
-    if latest is not None and latest.outcome is Outcome.PASS and story.incident.rule == "availability":
+    latest = context.latest if context.event is IncidentEvent.OPENED else None
+    if latest is not None and latest.outcome is Outcome.PASS and context.incident.rule == "availability":
         latest = None
-    subject = story.incident.subject
-    return next((told for sample in (latest, story.first_bad) if (told := _told(sample, subject))), "")
+    subject = context.incident.subject
+    return next((told for sample in (latest, context.first_bad) if (told := _format_evidence(sample, subject))), "")
 
 
-def _told(sample: Sample | None, subject: str) -> str:
+def _format_evidence(result: ResultWithEvidence | None, subject: str) -> str:
     """Expectations are left out: the rule's line tells them. Of tasks and jobs, the one it is about stands for all."""
-    if sample is None:
+    if result is None:
         return ""
-    told = {key: value for key, value in sample.evidence.facts.items() if key != "expect" and value not in (None, "")}
+    told = {key: value for key, value in result.evidence.facts.items() if key != "expect" and value not in (None, "")}
     for one, all_ in (("task", "tasks"), ("job", "jobs")):
         listed = told.get(all_)
         about = listed.get(subject) if isinstance(listed, dict) else None
         if isinstance(about, dict):
             rest = {key: value for key, value in told.items() if key != all_}
             told = {one: subject} | {key: value for key, value in about.items() if key != "name"} | rest
-    facts = [f"{key}: {_value(value)}" for key, value in told.items()]
-    text = harmless("\n".join([*facts, sample.evidence.excerpt])).strip()
-    return text if len(text) <= EXCERPT else f"{text[: EXCERPT - 1]}…"
+    facts = [f"{key}: {_format_value(value)}" for key, value in told.items()]
+    text = strip_control_characters("\n".join([*facts, result.evidence.excerpt])).strip()
+    return text if len(text) <= MAX_EXCERPT_CHARS else f"{text[: MAX_EXCERPT_CHARS - 1]}…"
 
 
-def _value(value: object) -> str:
+def _format_value(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

@@ -12,80 +12,92 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 from pydantic import AfterValidator, WithJsonSchema
 
-from watchdog.fields import FROM_FILE
-from watchdog.notifiers.base import MENDING, DeliveryError, unreached
-from watchdog.wire import fault_of, harmless
-from watchdog.wire.url import parse_url
+from watchdog.config_types import ALLOW_FROM_FILE
+from watchdog.net import error_from_exception, strip_control_characters
+from watchdog.net.url import parse_url
+from watchdog.notifiers.base import CONFIG_ERROR_RETRY_S, DeliveryError, unreachable_error
 
 if TYPE_CHECKING:
-    from watchdog.wire import Wire
+    from watchdog.net import Network
 
 
-def usable(url: str) -> str:
+def validate_url(url: str) -> str:
     """Raises ValueError, with a message for people, unless it is an absolute http or https URL."""
     parse_url(url)
     return url
 
 
-Url = Annotated[str, AfterValidator(usable), WithJsonSchema({"type": "string", "pattern": "^https?://"}), FROM_FILE]
+HttpUrl = Annotated[
+    str, AfterValidator(validate_url), WithJsonSchema({"type": "string", "pattern": "^https?://"}), ALLOW_FROM_FILE
+]
 
-MOST = 64 * 1024
+MAX_RESPONSE_BYTES = 64 * 1024
 """Bytes read of an answer."""
-READING = 5.0
+BODY_TIMEOUT_S = 5.0
 """Seconds that an answer's text may take after its status, which decides by itself."""
-LONGEST_WAIT = 3_600.0
+MAX_RETRY_AFTER_S = 3_600.0
 """Seconds that a receiver may make us wait."""
-PATIENT = frozenset({408, 425, 429})
+TRANSIENT_STATUSES = frozenset({408, 425, 429})
 """Refusals that time heals."""
-CONTENT = frozenset({400, 413, 415, 422})
+REJECTED_CONTENT_STATUSES = frozenset({400, 413, 415, 422})
 """Refusals of what we send, which stays the same. Any other 4xx is about keys, addresses and proxies."""
 
 
-class Answer(NamedTuple):
+class ReceiverResponse(NamedTuple):
     status: int
-    text: str
-    retry_after: float | None
+    body_text: str
+    retry_after_s: float | None
     """Seconds."""
 
 
-async def post(wire: Wire, url: str, body: bytes, headers: Mapping[str, str], *, now: int) -> Answer:
+async def post_json(
+    network: Network, url: str, body: bytes, headers: Mapping[str, str], *, now: int
+) -> ReceiverResponse:
     """Raises DeliveryError when no answer came. `now`: epoch ms, which a dated Retry-After is measured from."""
     import httpx
 
     read = bytearray()
     headers = {"content-type": "application/json", "accept-encoding": "identity", **headers}
     try:
-        async with wire.client.stream("POST", url, content=body, headers=headers) as response:
+        async with network.notifier_http_client.stream("POST", url, content=body, headers=headers) as response:
             with suppress(httpx.HTTPError, TimeoutError):  # the receiver has decided: asking again would be a copy
-                async with asyncio.timeout(READING):
+                async with asyncio.timeout(BODY_TIMEOUT_S):
                     async for chunk in response.aiter_raw():
                         read += chunk
-                        if len(read) >= MOST:
+                        if len(read) >= MAX_RESPONSE_BYTES:
                             break
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as e:
         # The exception itself may quote the URL or a header, and so a secret.
-        fault = fault_of(e)
+        fault = error_from_exception(e)
         if fault is None:
-            raise DeliveryError("delivery.invalid_request", "the URL or a header cannot be sent", retry_for=0) from None
-        raise unreached(fault, parse_url(url).host, parse_url(url).port) from None
-    text = harmless(read[:MOST].decode("utf-8", "replace"))
-    return Answer(response.status_code, text, _retry_after(response.headers.get("retry-after"), now))
+            raise DeliveryError(
+                "delivery.invalid_request", "the URL or a header cannot be sent", retry_for_s=0
+            ) from None
+        raise unreachable_error(fault, parse_url(url).host, parse_url(url).port) from None
+    text = strip_control_characters(read[:MAX_RESPONSE_BYTES].decode("utf-8", "replace"))
+    return ReceiverResponse(response.status_code, text, _parse_retry_after(response.headers.get("retry-after"), now))
 
 
-def refusal(answer: Answer) -> DeliveryError | None:
+def error_from_status(response: ReceiverResponse) -> DeliveryError | None:
     """The error that the answer's status stands for; None for a 2xx."""
-    status = answer.status
+    status = response.status
     if 200 <= status < 300:
         return None
-    lasts = math.inf if status in PATIENT or not 400 <= status < 500 else 0 if status in CONTENT else MENDING
-    what = "redirects are not followed" if 300 <= status < 400 else "try later" if status in PATIENT else ""
-    said = " ".join(answer.text.split())[:100]
+    lasts = (
+        math.inf
+        if status in TRANSIENT_STATUSES or not 400 <= status < 500
+        else 0
+        if status in REJECTED_CONTENT_STATUSES
+        else CONFIG_ERROR_RETRY_S
+    )
+    what = "redirects are not followed" if 300 <= status < 400 else "try later" if status in TRANSIENT_STATUSES else ""
+    said = " ".join(response.body_text.split())[:100]
     message = f"got {status}" + (f" ({what})" if what else "") + (f": {said}" if said else "")
     reason = "http.429" if status == 429 else f"http_{status}"
-    return DeliveryError(reason, message, retry_for=lasts, retry_after=answer.retry_after)
+    return DeliveryError(reason, message, retry_for_s=lasts, retry_after_s=response.retry_after_s)
 
 
-def _retry_after(value: str | None, now: int) -> float | None:
+def _parse_retry_after(value: str | None, now: int) -> float | None:
     """Seconds or a date -> seconds; None when there is none, or none that can be read."""
     if value is None:
         return None
@@ -97,4 +109,4 @@ def _retry_after(value: str | None, now: int) -> float | None:
         except (ValueError, OverflowError):
             return None
         seconds = then.replace(tzinfo=then.tzinfo or UTC).timestamp() - now / 1_000
-    return min(max(seconds, 0.0), LONGEST_WAIT) if math.isfinite(seconds) else None
+    return min(max(seconds, 0.0), MAX_RETRY_AFTER_S) if math.isfinite(seconds) else None

@@ -10,14 +10,14 @@ from typing import ClassVar
 
 from pydantic import model_validator
 
-from watchdog.fields import Secret
-from watchdog.model import Event, Json
-from watchdog.notifiers.base import MENDING, Delivery, DeliveryError, Notifier
-from watchdog.notifiers.blocks import blocks, text
-from watchdog.notifiers.message import compose
-from watchdog.notifiers.post import Answer, Url, post, refusal, usable
+from watchdog.config_types import Secret
+from watchdog.domain.model import IncidentEvent, Json
+from watchdog.notifiers.base import CONFIG_ERROR_RETRY_S, DeliveryError, DeliveryRequest, Notifier
+from watchdog.notifiers.blocks import build_blocks, fallback_text
+from watchdog.notifiers.message import compose_message
+from watchdog.notifiers.post import HttpUrl, ReceiverResponse, error_from_status, post_json, validate_url
 
-REMEDY = {
+ERROR_ADVICE = {
     "access_denied": "the app may not post",
     "account_inactive": "the bot token's app or user was removed",
     "action_prohibited": "an administrator forbids posting to this channel",
@@ -41,15 +41,19 @@ REMEDY = {
     "token_revoked": "create another bot token",
 }
 """Errors that stay until somebody changes something, and what to change."""
-CONTENT = frozenset({"invalid_arguments", "invalid_blocks", "invalid_payload", "msg_too_long", "no_text"})
+REJECTED_CONTENT_ERRORS = frozenset(
+    {"invalid_arguments", "invalid_blocks", "invalid_payload", "msg_too_long", "no_text"}
+)
 """Slack does not take the message. Its errors that are in neither list are tried again."""
-NOT_LAID_OUT = frozenset({"invalid_blocks", "invalid_blocks_format", "msg_blocks_too_long", "msg_too_long"})
+LAYOUT_ERRORS = frozenset({"invalid_blocks", "invalid_blocks_format", "msg_blocks_too_long", "msg_too_long"})
 """Slack refuses the layout: the bare text is better than silence."""
-NO_ROOT = frozenset({"cant_update_message", "edit_window_closed", "message_not_found", "thread_not_found"})
+MISSING_MESSAGE_ERRORS = frozenset(
+    {"cant_update_message", "edit_window_closed", "message_not_found", "thread_not_found"}
+)
 """The incident's message was deleted or cannot be edited any more: a new one tells."""
 
 
-class Slack(Notifier):
+class SlackNotifier(Notifier):
     kind: ClassVar[str] = "slack"
 
     webhook: Secret | None = None
@@ -58,82 +62,92 @@ class Slack(Notifier):
     """Token of an app with the scope chat:write, together with `channel`."""
     channel: str = ""
     """Name or id of a channel that the app is in."""
-    api_url: Url = "https://slack.com/api/"
+    api_url: HttpUrl = "https://slack.com/api/"
     """Where Slack's Web API is."""
 
     @model_validator(mode="after")
-    def _one_form(self) -> Slack:
+    def _require_webhook_or_bot(self) -> SlackNotifier:
         if self.webhook is not None and (self.bot_token is not None or self.channel):
             raise ValueError("choose one form: either `webhook`, or `bot_token` with `channel`")
         if self.webhook is None and not (self.bot_token is not None and self.channel):
             raise ValueError("expected either `webhook`, or `bot_token` with `channel`")
         if self.webhook is not None:
-            usable(self.webhook.get_secret_value())
+            validate_url(self.webhook.get_secret_value())
         return self
 
     @property
-    def address(self) -> str:
+    def recipient(self) -> str:
         return self.channel or "incoming webhook"
 
-    async def send(self, delivery: Delivery) -> dict[str, Json]:
+    async def send(self, request: DeliveryRequest) -> dict[str, Json]:
         """The receipt of a bot's message is its `channel` and `ts`."""
-        message = compose(delivery.story)
-        body = {"text": text(message), "blocks": blocks(message)}
-        root = {key: delivery.receipt.get(key, "") for key in ("channel", "ts")}
-        if self.webhook is not None or delivery.notification.event is Event.OPENED or not all(root.values()):
-            return await self._post(delivery, body)
+        message = compose_message(request.alert_context)
+        body = {"text": fallback_text(message), "blocks": build_blocks(message)}
+        root = {key: request.previous_receipt.get(key, "") for key in ("channel", "ts")}
+        if self.webhook is not None or request.notification.event is IncidentEvent.OPENED or not all(root.values()):
+            return await self._post_message(request, body)
         try:
-            await self._call(delivery, "chat.update", body | root)
+            await self._call_api(request, "chat.update", body | root)
             reply = {"channel": root["channel"], "thread_ts": root["ts"], "reply_broadcast": True}
-            await self._call(delivery, "chat.postMessage", reply | {"text": body["text"]})
+            await self._call_api(request, "chat.postMessage", reply | {"text": body["text"]})
         except DeliveryError as e:
-            if e.reason not in NO_ROOT:
+            if e.reason not in MISSING_MESSAGE_ERRORS:
                 raise
-            return await self._post(delivery, body)
+            return await self._post_message(request, body)
         return root
 
-    async def _post(self, delivery: Delivery, body: Mapping[str, Json]) -> dict[str, Json]:
+    async def _post_message(self, request: DeliveryRequest, body: Mapping[str, Json]) -> dict[str, Json]:
         quiet = {"unfurl_links": False, "unfurl_media": False}
         if self.webhook is not None:
-            await self._call(delivery, "", {**body, **quiet})
+            await self._call_api(request, "", {**body, **quiet})
             return {}
-        answer = await self._call(delivery, "chat.postMessage", {"channel": self.channel, **body, **quiet})
+        answer = await self._call_api(request, "chat.postMessage", {"channel": self.channel, **body, **quiet})
         return {"channel": answer.get("channel", self.channel), "ts": answer.get("ts", "")}
 
-    async def _call(self, delivery: Delivery, method: str, body: Mapping[str, Json]) -> dict[str, Json]:
+    async def _call_api(self, request: DeliveryRequest, method: str, body: Mapping[str, Json]) -> dict[str, Json]:
         """`method`: of the Web API; unused with an incoming webhook. Returns Slack's answer."""
         url, headers = f"{self.api_url.rstrip('/')}/{method}", {}
         if self.webhook is not None:
             url = self.webhook.get_secret_value()
         elif self.bot_token is not None:
             headers = {"authorization": f"Bearer {self.bot_token.get_secret_value()}"}
-        answer = await post(delivery.wire, url, json.dumps(body).encode(), headers, now=delivery.story.now)
+        answer = await post_json(
+            request.network, url, json.dumps(body).encode(), headers, now=request.alert_context.now
+        )
         try:
-            return self._read(answer)
+            return self._parse_response(answer)
         except DeliveryError as e:
-            if e.reason in NOT_LAID_OUT and "blocks" in body:
-                return await self._call(delivery, method, {k: v for k, v in body.items() if k != "blocks"})
+            if e.reason in LAYOUT_ERRORS and "blocks" in body:
+                return await self._call_api(request, method, {k: v for k, v in body.items() if k != "blocks"})
             raise
 
-    def _read(self, answer: Answer) -> dict[str, Json]:
+    def _parse_response(self, response: ReceiverResponse) -> dict[str, Json]:
         """Slack's answer, once it is a confirmation. Raises DeliveryError."""
-        refused = refusal(answer)
+        refused = error_from_status(response)
         if self.webhook is not None and refused is None:
             return {}
         try:
-            told = json.loads(answer.text)
+            told = json.loads(response.body_text)
         except ValueError:
-            told = {"error": answer.text.strip()}
+            told = {"error": response.body_text.strip()}
         if not isinstance(told, dict):
             told = {}
         if refused is None and told.get("ok") is True:
             return told
         error = str(told.get("error", ""))
         if not re.fullmatch(r"[a-z][a-z_]{2,60}", error):
-            error = "no_service" if self.webhook is not None and answer.status in (403, 404, 410) else ""
+            error = "no_service" if self.webhook is not None and response.status in (403, 404, 410) else ""
         if not error:
             raise refused or DeliveryError("delivery.invalid_response", "the answer is not Slack's")
-        remedy = "Slack does not take the message" if error in CONTENT else REMEDY.get(error, "")
+        remedy = "Slack does not take the message" if error in REJECTED_CONTENT_ERRORS else ERROR_ADVICE.get(error, "")
         told = f"Slack says {error}" + (f": {remedy}" if remedy else "")
-        lasts = 0 if error in CONTENT else MENDING if error in REMEDY else refused.retry_for if refused else math.inf
-        raise DeliveryError(error, told, retry_for=lasts, retry_after=answer.retry_after)
+        lasts = (
+            0
+            if error in REJECTED_CONTENT_ERRORS
+            else CONFIG_ERROR_RETRY_S
+            if error in ERROR_ADVICE
+            else refused.retry_for_s
+            if refused
+            else math.inf
+        )
+        raise DeliveryError(error, told, retry_for_s=lasts, retry_after_s=response.retry_after_s)

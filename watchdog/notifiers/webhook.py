@@ -12,25 +12,25 @@ from urllib.parse import quote
 
 from pydantic import field_validator
 
-from watchdog.fields import Secret
-from watchdog.model import Json, Run, Sample, Story
-from watchdog.notifiers.base import Delivery, Notifier
-from watchdog.notifiers.message import compose, plain
-from watchdog.notifiers.post import Url, post, refusal
-from watchdog.wire.url import parse_url
-from watchdog.words import iso
+from watchdog.config_types import Secret
+from watchdog.domain.formatting import format_iso8601
+from watchdog.domain.model import AlertContext, Json, ResultWithEvidence, RunSummary
+from watchdog.net.url import parse_url
+from watchdog.notifiers.base import DeliveryRequest, Notifier
+from watchdog.notifiers.message import compose_message, replace_nbsp
+from watchdog.notifiers.post import HttpUrl, error_from_status, post_json
 
-VERSION = 1
-OWN = frozenset(
+PAYLOAD_VERSION = 1
+RESERVED_HEADERS = frozenset(
     {"content-length", "content-type", "host", "idempotency-key", "transfer-encoding", "watchdog-signature"}
 )
 """Headers that are ours to set."""
 
 
-class Webhook(Notifier):
+class WebhookNotifier(Notifier):
     kind: ClassVar[str] = "webhook"
 
-    url: Url
+    url: HttpUrl
     secret: Secret | None = None
     """Signs every message with HMAC-SHA256: header `Watchdog-Signature`."""
     headers: Mapping[str, str] = {}
@@ -38,51 +38,51 @@ class Webhook(Notifier):
 
     @field_validator("headers")
     @classmethod
-    def _sendable(cls, headers: Mapping[str, str]) -> Mapping[str, str]:
+    def _validate_headers(cls, headers: Mapping[str, str]) -> Mapping[str, str]:
         for name, value in headers.items():
             if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
                 raise ValueError(f"{name!r} is not a header's name")
-            if name.lower() in OWN:
+            if name.lower() in RESERVED_HEADERS:
                 raise ValueError(f"the header {name} is set by Watchdog")
             if not re.fullmatch(r"[\x21-\x7e]([\t\x20-\x7e]*[\x21-\x7e])?", value):
                 raise ValueError(f"the value of header {name} is not plain printable text")
         return headers
 
     @property
-    def address(self) -> str:
+    def recipient(self) -> str:
         return parse_url(self.url).host
 
-    async def send(self, delivery: Delivery) -> dict[str, Json]:
-        story, key = delivery.story, delivery.notification.key
-        body = json.dumps(document(key, story)).encode("ascii")
+    async def send(self, request: DeliveryRequest) -> dict[str, Json]:
+        story, key = request.alert_context, request.notification.idempotency_key
+        body = json.dumps(build_payload(key, story)).encode("ascii")
         headers = dict(self.headers)
         headers["idempotency-key"] = quote(key, safe=":/")
         if self.secret is not None:
-            headers["watchdog-signature"] = signature(self.secret.get_secret_value(), story.now // 1_000, body)
-        refused = refusal(await post(delivery.wire, self.url, body, headers, now=story.now))
+            headers["watchdog-signature"] = sign_payload(self.secret.get_secret_value(), story.now // 1_000, body)
+        refused = error_from_status(await post_json(request.network, self.url, body, headers, now=story.now))
         if refused is not None:
             raise refused
         return {}
 
 
-def signature(secret: str, at: int, body: bytes) -> str:
+def sign_payload(secret: str, signed_at_s: int, body: bytes) -> str:
     """ "t=1795312172,v1=<hex>": HMAC-SHA256 over "<t>.<body>". `at`: epoch seconds."""
-    mac = hmac.new(secret.encode(), f"{at}.".encode() + body, hashlib.sha256)
-    return f"t={at},v1={mac.hexdigest()}"
+    mac = hmac.new(secret.encode(), f"{signed_at_s}.".encode() + body, hashlib.sha256)
+    return f"t={signed_at_s},v1={mac.hexdigest()}"
 
 
-def document(key: str, story: Story) -> dict[str, Json]:
+def build_payload(idempotency_key: str, context: AlertContext) -> dict[str, Json]:
     """What is posted. Fields are only ever added within a version."""
-    incident, probe, message = story.incident, story.probe, compose(story)
+    incident, probe, message = context.incident, context.probe, compose_message(context)
     return {
-        "version": VERSION,
-        "event": story.event,
-        "key": key,
-        "sent_at": _time(story.now),
-        "test": story.test,
-        "merged": story.merged,
-        "title": plain(message.title),
-        "text": message.text,
+        "version": PAYLOAD_VERSION,
+        "event": context.event,
+        "key": idempotency_key,
+        "sent_at": _format_optional_time(context.now),
+        "test": context.is_test,
+        "merged": context.merged,
+        "title": replace_nbsp(message.title),
+        "text": message.summary_text,
         "incident": {
             "id": incident.id,
             "state": incident.state,
@@ -90,50 +90,58 @@ def document(key: str, story: Story) -> dict[str, Json]:
             "subject": incident.subject,
             "severity": incident.severity,
             "reason": incident.reason,
-            "message": plain(incident.message),
-            "since": _time(incident.since),
-            "opened_at": _time(incident.opened_at),
-            "resolved_at": _time(incident.resolved_at),
+            "message": replace_nbsp(incident.message),
+            "since": _format_optional_time(incident.since),
+            "opened_at": _format_optional_time(incident.opened_at),
+            "resolved_at": _format_optional_time(incident.resolved_at),
             "resolution": incident.resolution,
-            "bad_results": story.streak,
-            "needed": story.needed,
-            "url": story.link or None,
+            "bad_results": context.bad_count,
+            "needed": context.threshold,
+            "url": context.incident_url or None,
         },
         "probe": {
-            "key": probe.key,
+            "key": probe.id,
             "name": probe.name,
             "kind": probe.kind,
             "group": probe.group,
             "tags": list(probe.tags),
             "target": probe.target,
             "cadence": probe.cadence,
-            "location": story.location,
+            "location": context.location,
             "runbook": probe.runbook or None,
         },
-        "last_good": _run(story.last_good),
-        "recent": [_run(run) for run in story.recent],
-        "evidence": {"text": message.evidence, "first_bad": _sample(story.first_bad), "latest": _sample(story.latest)},
+        "last_good": _run_json(context.last_good),
+        "recent": [_run_json(run) for run in context.recent_runs],
+        "evidence": {
+            "text": message.evidence,
+            "first_bad": _result_json(context.first_bad),
+            "latest": _result_json(context.latest),
+        },
     }
 
 
-def _time(at: int | None) -> str | None:
-    return None if at is None else iso(at)
+def _format_optional_time(at: int | None) -> str | None:
+    return None if at is None else format_iso8601(at)
 
 
-def _run(run: Run | None) -> Json:
-    return None if run is None else {"slot": _time(run.slot), "outcome": run.outcome, "duration_ms": run.duration}
+def _run_json(run: RunSummary | None) -> Json:
+    return (
+        None
+        if run is None
+        else {"slot": _format_optional_time(run.slot), "outcome": run.outcome, "duration_ms": run.duration}
+    )
 
 
-def _sample(sample: Sample | None) -> Json:
-    if sample is None:
+def _result_json(result: ResultWithEvidence | None) -> Json:
+    if result is None:
         return None
     return {
-        "slot": _time(sample.slot),
-        "location": sample.location,
-        "outcome": sample.outcome,
-        "reason": sample.reason,
-        "message": plain(sample.message),
-        "duration_ms": sample.duration,
-        "facts": dict(sample.evidence.facts),
-        "excerpt": sample.evidence.excerpt,
+        "slot": _format_optional_time(result.slot),
+        "location": result.location,
+        "outcome": result.outcome,
+        "reason": result.reason,
+        "message": replace_nbsp(result.message),
+        "duration_ms": result.duration,
+        "facts": dict(result.evidence.facts),
+        "excerpt": result.evidence.excerpt,
     }

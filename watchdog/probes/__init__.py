@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeAlias, get_args
 
-from watchdog.probes.base import Alert, Attempt, Common, Probe
+from watchdog.probes.base import AlertSettings, Probe, ProbeDefaults, RunContext
 from watchdog.probes.canary import CanaryProbe
 from watchdog.probes.heartbeat import HeartbeatProbe
 from watchdog.probes.http import HttpProbe
@@ -15,19 +15,19 @@ from watchdog.probes.queue import QueueProbe
 
 AnyProbe: TypeAlias = HttpProbe | McpProbe | CanaryProbe | HeartbeatProbe | JobsProbe | QueueProbe
 
-KINDS: Mapping[str, type[Probe]] = {probe.kind: probe for probe in get_args(AnyProbe)}
+PROBE_KINDS: Mapping[str, type[Probe]] = {probe.kind: probe for probe in get_args(AnyProbe)}
 
 __all__ = [
-    "KINDS",
-    "Alert",
+    "PROBE_KINDS",
+    "AlertSettings",
     "AnyProbe",
-    "Attempt",
     "CanaryProbe",
-    "Common",
     "HeartbeatProbe",
     "HttpProbe",
     "JobsProbe",
     "McpProbe",
     "Probe",
+    "ProbeDefaults",
     "QueueProbe",
+    "RunContext",
 ]

@@ -12,58 +12,58 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, StrictInt, ValidationInfo, field_validator, model_validator
 
-from watchdog.expressions import Expression, ExpressionError, compile_expression
-from watchdog.fields import (
+from watchdog.config_types import (
+    ConfigModel,
     CronExpression,
     Duration,
-    FieldsError,
-    Line,
-    Link,
-    Model,
-    Where,
-    Zone,
-    between,
-    duration_text,
-    slug,
+    FieldPath,
+    FieldValidationError,
+    HttpLink,
+    SingleLineText,
+    TimezoneName,
+    duration_bounds,
+    format_config_duration,
+    slugify,
 )
-from watchdog.model import Json, Observation, Severity
-from watchdog.remedies import RUN, Act, Remedy, SqlRemedy
-from watchdog.schedule import Away
-from watchdog.wire.trace import Trace
+from watchdog.domain.model import Json, Observation, Severity
+from watchdog.domain.schedule import Gaps
+from watchdog.expressions import Expression, ExpressionError, compile_expression
+from watchdog.net.phases import PhaseTimer
+from watchdog.remediations import RUN_ID_PARAMETER, RemediationAction, RemediationSettings, SqlRemediation
 
 if TYPE_CHECKING:
-    from watchdog.wire import Wire
+    from watchdog.net import Network
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class RunContext:
     """One attempt of one run: what a probe may know about its circumstances."""
 
     slot: int
-    started: int
+    started_at: int
     """The clock at the start of the attempt, ms since the epoch: ages are measured against it."""
-    timeout: float
+    remaining_s: float
     """Seconds left of the run's deadline. The caller enforces it; a probe may use it to say where time ran out."""
     idempotency_key: str
     """The same for every attempt of this probe and slot."""
-    memory: Mapping[str, Json]
+    probe_state: Mapping[str, Json]
     """What earlier runs of this probe asked to remember."""
-    wire: Wire
+    network: Network
     """The shared way to the network."""
-    trace: Trace = field(default_factory=Trace)
+    phase_timer: PhaseTimer = field(default_factory=PhaseTimer)
     """Where the time goes; after a cancellation it tells the phases so far and the one in which time ran out."""
-    prev: int | None = None
+    previous_slot: int | None = None
     """The slot before this one."""
-    away: Away = ()
+    gaps: Gaps = ()
     """When nobody could tell us anything."""
 
 
-def idempotency_key(probe: str, slot: int) -> str:
+def derive_idempotency_key(probe_id: str, slot: int) -> str:
     """The same for every attempt of a probe's slot, whatever process runs it. `probe`: its key."""
-    return "wd-" + blake2b(f"{probe}\0{slot}".encode(), digest_size=16).hexdigest()
+    return "wd-" + blake2b(f"{probe_id}\0{slot}".encode(), digest_size=16).hexdigest()
 
 
-class Alert(Model):
+class AlertSettings(ConfigModel):
     """When a finding becomes an incident, and how much it matters."""
 
     after: Annotated[StrictInt, Field(ge=1, le=1000)] = 3
@@ -74,145 +74,147 @@ class Alert(Model):
     """info, warning or critical: what routes look at."""
 
 
-class Common(Model):
+class ProbeDefaults(ConfigModel):
     """What every probe may say, and `defaults` for all of them."""
 
-    group: Line = ""
+    group: SingleLineText = ""
     """The heading it stands under on the status page."""
-    tags: tuple[Line, ...] = ()
+    tags: tuple[SingleLineText, ...] = ()
     """Words to match by; a match needs all of the tags it names."""
-    runbook: Link = ""
+    runbook: HttpLink = ""
     """A link for the person who is called."""
-    every: Annotated[Duration, between("1s", "366d")] = 60_000
+    every: Annotated[Duration, duration_bounds("1s", "366d")] = 60_000
     """How often it runs."""
     schedule: CronExpression | None = None
     """A cron expression, instead of `every`."""
-    timezone: Zone = "UTC"
+    timezone: TimezoneName = "UTC"
     """The time zone of `schedule`, such as Europe/Berlin."""
     timeout: Annotated[
-        Duration, between("100ms", "5m", "a run that takes longer is a job to watch, not to wait for")
+        Duration, duration_bounds("100ms", "5m", "a run that takes longer is a job to watch, not to wait for")
     ] = 10_000
     """Bounds the whole run, retries included."""
     retries: Annotated[StrictInt, Field(ge=0, le=10)] = 0
     """How often a run tries again after a transport fault or a 5xx."""
-    recheck: Annotated[Duration, between("1s", "366d")] | None = None
+    recheck: Annotated[Duration, duration_bounds("1s", "366d")] | None = None
     """After a failure the next slots come this soon."""
-    alert: Alert = Alert()
+    alert: AlertSettings = AlertSettings()
     """When an incident opens and resolves, and how severe it is."""
     egress: Literal["public", "private"] = "private"
     """public: refuse targets on private addresses. Link-local and metadata addresses are always refused."""
 
     @model_validator(mode="after")
-    def _one_cadence(self) -> Self:
+    def _validate_schedule(self) -> Self:
         if self.schedule is not None and "every" in self.model_fields_set:
-            raise FieldsError([(("schedule",), "a probe runs on every or on schedule, not on both")])
+            raise FieldValidationError([(("schedule",), "a probe runs on every or on schedule, not on both")])
         if self.schedule is None and self.recheck is not None and self.recheck > self.every:
-            slower = f"expected at most every ({duration_text(self.every)}): it is there to look again sooner"
-            raise FieldsError([(("recheck",), slower)])
+            slower = f"expected at most every ({format_config_duration(self.every)}): it is there to look again sooner"
+            raise FieldValidationError([(("recheck",), slower)])
         return self
 
 
-class Probe(Common):
+class Probe(ProbeDefaults):
     """The fields of every probe, whatever its kind. A kind adds one field named like the kind and `observe()`."""
 
     kind: ClassVar[str]
-    variables: ClassVar[Mapping[str, str]] = {}
+    expression_variables: ClassVar[Mapping[str, str]] = {}
     """What `expect` and `prefer` may name: variable -> CEL type, as `compile_expression` takes them."""
-    refuses: ClassVar[Mapping[str, str]] = {}
+    unsupported_fields: ClassVar[Mapping[str, str]] = {}
     """Fields of every probe that mean nothing for this kind -> why. Defaults for them do not apply."""
-    finds: ClassVar[tuple[str, ...]] = ()
+    reason_prefixes: ClassVar[tuple[str, ...]] = ()
     """Its reasons that are about jobs, tasks and queues, or how they begin."""
-    told_by: ClassVar[str] = ""
+    passive_source: ClassVar[str] = ""
     """Who tells it what it knows, where that is not the target asked in a run: then a run by itself can see nothing."""
 
-    name: Line
+    name: SingleLineText
     """What people call it; unique."""
-    key: Annotated[str, Field(default_factory=lambda fields: slug(fields["name"]), validate_default=True)]
+    key: Annotated[str, Field(default_factory=lambda fields: slugify(fields["name"]), validate_default=True)]
     """A stable identity: letters, digits, `-`, `_` and `.`; default: a slug of the name. A new key is a new probe."""
     expect: tuple[str, ...] = ()
     """Expressions in CEL that must hold; else the run fails."""
     prefer: tuple[str, ...] = ()
     """Expressions in CEL that should hold; else the probe is degraded."""
-    remedy: Remedy | None = None
+    remedy: RemediationSettings | None = None
     """What is done, by itself, about something that it finds; default: nothing ever is."""
 
     @field_validator("key")
     @classmethod
-    def _usable(cls, key: str) -> str:
-        if not key:
+    def _validate_id(cls, id: str) -> str:
+        if not id:
             raise ValueError("the name holds no letter or digit to make a key of: give the probe a key of its own")
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", key):
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", id):
             raise ValueError("expected up to 64 letters, digits, '-', '_' and '.', a letter or digit first")
-        return key
+        return id
 
     @field_validator("expect", "prefer")
     @classmethod
-    def _compile(cls, texts: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        if why := cls.refuses.get(info.field_name or ""):
+    def _validate_expressions(cls, expressions: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if why := cls.unsupported_fields.get(info.field_name or ""):
             raise ValueError(why)
-        wrong: list[tuple[Where, str]] = []
-        for i, text in enumerate(texts):
+        wrong: list[tuple[FieldPath, str]] = []
+        for i, text in enumerate(expressions):
             try:
-                compile_expression(text, cls.variables)
+                compile_expression(text, cls.expression_variables)
             except ExpressionError as e:
                 wrong.append(((i,), str(e)))
-            if text in texts[:i]:
+            if text in expressions[:i]:
                 wrong.append(((i,), "the same expression again"))
         if wrong:
-            raise FieldsError(wrong)
-        return texts
+            raise FieldValidationError(wrong)
+        return expressions
 
     @model_validator(mode="after")
-    def _fitting(self) -> Self:
-        if wrong := [((name,), why) for name, why in self.refuses.items() if name in self.model_fields_set]:
-            raise FieldsError(wrong)
+    def _reject_unsupported_fields(self) -> Self:
+        if wrong := [((name,), why) for name, why in self.unsupported_fields.items() if name in self.model_fields_set]:
+            raise FieldValidationError(wrong)
         return self
 
     @model_validator(mode="after")
-    def _curable(self) -> Self:
-        act = None if self.remedy is None else self.remedy.act
-        if isinstance(act, SqlRemedy) and not act.url and not self.database:
-            raise FieldsError([(("remedy", "sql"), "no database: expected {statement: ..., url: ...}")])
-        if act is not None and RUN in act.parameters and not self.names_runs:
-            raise FieldsError(
+    def _validate_remediation(self) -> Self:
+        act = None if self.remedy is None else self.remedy.action
+        if isinstance(act, SqlRemediation) and not act.url and not self.database_url:
+            raise FieldValidationError([(("remedy", "sql"), "no database: expected {statement: ..., url: ...}")])
+        if act is not None and RUN_ID_PARAMETER in act.used_parameters and not self.exposes_run_id:
+            raise FieldValidationError(
                 [(("remedy",), "no run has an id here: that takes jobs in a table, and `id` among `columns`")]
             )
-        if never := [] if self.remedy is None else self.remedy.strange(self.finds):
-            raise FieldsError([(("remedy", "on"), f"a probe of kind {self.kind} never finds that: {', '.join(never)}")])
+        if never := [] if self.remedy is None else self.remedy.unsupported_reasons(self.reason_prefixes):
+            raise FieldValidationError(
+                [(("remedy", "on"), f"a probe of kind {self.kind} never finds that: {', '.join(never)}")]
+            )
         return self
 
     @property
-    def database(self) -> str:
+    def database_url(self) -> str:
         """The URL of the one that a remedy means which names none; empty: there is none."""
         return ""
 
     @property
-    def names_runs(self) -> bool:
+    def exposes_run_id(self) -> bool:
         """Whether a job that is under way has an id here."""
         return False
 
     @property
-    def act(self) -> Act | None:
+    def remediation_action(self) -> RemediationAction | None:
         """What its remedy does."""
-        act = None if self.remedy is None else self.remedy.act
-        if isinstance(act, SqlRemedy) and not act.url:
-            return act.model_copy(update={"url": self.database})
+        act = None if self.remedy is None else self.remedy.action
+        if isinstance(act, SqlRemediation) and not act.url:
+            return act.model_copy(update={"url": self.database_url})
         return act
 
     @property
-    def deadline(self) -> int:
+    def deadline_ms(self) -> int:
         """Milliseconds that a whole run may take."""
         return self.timeout
 
     @cached_property
     def expectations(self) -> tuple[Expression, ...]:
         """`expect`, compiled."""
-        return tuple(compile_expression(text, self.variables) for text in self.expect)
+        return tuple(compile_expression(text, self.expression_variables) for text in self.expect)
 
     @cached_property
     def preferences(self) -> tuple[Expression, ...]:
         """`prefer`, compiled."""
-        return tuple(compile_expression(text, self.variables) for text in self.prefer)
+        return tuple(compile_expression(text, self.expression_variables) for text in self.prefer)
 
     @property
     @abstractmethod
@@ -234,7 +236,7 @@ class Probe(Common):
         return
 
     @abstractmethod
-    async def observe(self, attempt: Attempt) -> Observation:
+    async def observe(self, context: RunContext) -> Observation:
         """One attempt against the target. Every fault of the target is a returned Observation with a named reason.
 
         The caller cancels it at the deadline and records `timeout`; what it raises otherwise is our own bug and is

@@ -10,308 +10,344 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, create_model, model_validator
 
-from watchdog.fields import Duration, FieldsError, Model, Where, between, duration_text, the_one
-from watchdog.model import Evidence, Json, Observation, Outcome, Scalar
-from watchdog.probes.base import Attempt, Probe, idempotency_key
-from watchdog.probes.verdict import faulted
-from watchdog.queues import CANARIES, Canary, CanarySystem, Depth, Look, Reach, Sentinel, Stage
-from watchdog.wire.faults import Fault
-from watchdog.words import clock, count, span
+from watchdog.config_types import (
+    ConfigModel,
+    Duration,
+    FieldPath,
+    FieldValidationError,
+    duration_bounds,
+    exactly_one_of,
+    format_config_duration,
+)
+from watchdog.domain.formatting import format_count, format_duration, format_time_of_day
+from watchdog.domain.model import Evidence, Json, Observation, Outcome, Scalar
+from watchdog.net.errors import ProbeError
+from watchdog.probes.base import Probe, RunContext, derive_idempotency_key
+from watchdog.probes.expectations import observation_from_error
+from watchdog.queues import (
+    CANARY_DRIVERS,
+    CanaryConnection,
+    CanaryDriver,
+    ConnectContext,
+    JobStage,
+    JobStatus,
+    QueueStats,
+    SentinelJob,
+)
 
-PATIENCE = 3.0
+BROKER_CALL_TIMEOUT_S = 3.0
 """Seconds that the system may take for any one answer."""
-TIDYING = 1.0
+CLEANUP_TIMEOUT_S = 1.0
 """Seconds for taking a sentinel back."""
-FLIGHT = "flight"
+SENTINEL_STATE_KEY = "flight"
 """What is remembered: [reference, slot] of a sentinel that could not be taken back."""
-UNDER_WAY = (Stage.SENT, Stage.QUEUED, Stage.RUNNING)
+IN_PROGRESS_STAGES = (JobStage.SENT, JobStage.QUEUED, JobStage.RUNNING)
 
 
-class _Canary(Model):
+class _CanarySettings(ConfigModel):
     """One queue system, and how fast a job must go through it."""
 
     payload: dict[str, Json] = Field(default_factory=lambda: {"sentinel": True})
     """What the sentinel carries."""
-    start_within: Annotated[Duration, between("100ms", "1h")] | None = None
+    start_within: Annotated[Duration, duration_bounds("100ms", "1h")] | None = None
     """How soon a worker must have picked it up; default: as `finish_within`."""
-    finish_within: Annotated[Duration, between("1s", "1h")] = 30_000
+    finish_within: Annotated[Duration, duration_bounds("1s", "1h")] = 30_000
     """How soon it must be finished, counted from sending it."""
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        the_one(self, CANARIES)
-        wrong: list[tuple[Where, str]] = []
+    def _validate_limits(self) -> Self:
+        exactly_one_of(self, CANARY_DRIVERS)
+        wrong: list[tuple[FieldPath, str]] = []
         if self.start_within is not None and self.start_within > self.finish_within:
-            wrong.append((("start_within",), f"expected at most finish_within ({duration_text(self.finish_within)})"))
-        elif self.start_within is not None and not self.system.shows_pickup:
-            hidden = f"{self.system.name} does not show when a job is picked up: {self.system.pickup_hint}"
+            wrong.append(
+                (("start_within",), f"expected at most finish_within ({format_config_duration(self.finish_within)})")
+            )
+        elif self.start_within is not None and not self.queue_driver.exposes_pickup:
+            hidden = f"{self.queue_driver.name} does not show when a job is picked up: {self.queue_driver.pickup_hint}"
             wrong.append((("start_within",), hidden))
-        if self.system.sends and "payload" in self.model_fields_set:
-            wrong.append((("payload",), f"what is sent stands in {self.system.sends}"))
+        if self.queue_driver.payload_field and "payload" in self.model_fields_set:
+            wrong.append((("payload",), f"what is sent stands in {self.queue_driver.payload_field}"))
         if wrong:
-            raise FieldsError(wrong)
+            raise FieldValidationError(wrong)
         return self
 
     @property
-    def system(self) -> CanarySystem:
-        system: CanarySystem = the_one(self, CANARIES)
+    def queue_driver(self) -> CanaryDriver:
+        system: CanaryDriver = exactly_one_of(self, CANARY_DRIVERS)
         return system
 
-    def limit(self, stage: Stage) -> int:
+    def stage_limit_ms(self, stage: JobStage) -> int:
         """Milliseconds after it was sent by which a sentinel must have left this stage."""
-        return self.start_within or self.finish_within if stage is Stage.QUEUED else self.finish_within
+        return self.start_within or self.finish_within if stage is JobStage.QUEUED else self.finish_within
 
 
-_systems: dict[str, Any] = {name: (system | None, None) for name, system in CANARIES.items()}
-CanaryJob: type[_Canary] = create_model("CanaryJob", __base__=_Canary, __doc__=_Canary.__doc__, **_systems)
+_driver_fields: dict[str, Any] = {name: (system | None, None) for name, system in CANARY_DRIVERS.items()}
+CanarySettings: type[_CanarySettings] = create_model(
+    "CanaryJob", __base__=_CanarySettings, __doc__=_CanarySettings.__doc__, **_driver_fields
+)
 
 
 @dataclass(slots=True)
-class Flight:
+class SentinelTracker:
     """What is known of a sentinel, on our own clock: the system's times, held to the looks before and after.
 
     A worker's clock may be off by any amount; what it says is trusted as far as we saw it.
     """
 
-    ref: str
+    job_id: str
     """By what the system knows it."""
-    sent: int
-    looked: int
+    sent_at: int
+    polled_at: int
     """The last look, ms since the epoch."""
-    look: Look = field(default_factory=lambda: Look(Stage.QUEUED))
-    picked_up: int | None = None
-    finished: int | None = None
+    job_status: JobStatus = field(default_factory=lambda: JobStatus(JobStage.QUEUED))
+    picked_up_at: int | None = None
+    finished_at: int | None = None
 
-    def see(self, look: Look, now: int) -> None:
-        self.look = look
-        self.ref = look.ref or self.ref
-        if look.stage in (Stage.RUNNING, Stage.DONE, Stage.FAILED):
-            over = look.stage is not Stage.RUNNING
-            if self.picked_up is None and (look.picked_up is not None or not over):
-                self.picked_up = _held(look.picked_up, self.looked, now)
+    def update_status(self, status: JobStatus, now: int) -> None:
+        self.job_status = status
+        self.job_id = status.job_id or self.job_id
+        if status.stage in (JobStage.RUNNING, JobStage.DONE, JobStage.FAILED):
+            over = status.stage is not JobStage.RUNNING
+            if self.picked_up_at is None and (status.picked_up_at is not None or not over):
+                self.picked_up_at = _clamp_time(status.picked_up_at, self.polled_at, now)
             if over:
-                ended = look.finished
-                if ended is not None and look.picked_up is not None and self.picked_up is not None:
-                    ended = self.picked_up + ended - look.picked_up  # both by one clock: the distance is right
-                self.finished = _held(ended, max(self.looked, self.picked_up or 0), now)
-        self.looked = now
+                ended = status.finished_at
+                if ended is not None and status.picked_up_at is not None and self.picked_up_at is not None:
+                    ended = self.picked_up_at + ended - status.picked_up_at  # both by one clock: the distance is right
+                self.finished_at = _clamp_time(ended, max(self.polled_at, self.picked_up_at or 0), now)
+        self.polled_at = now
 
     @property
-    def phases(self) -> dict[str, float]:
-        phases = {} if self.picked_up is None else {"pick_up": float(self.picked_up - self.sent)}
-        if self.finished is not None:
-            phases["finish"] = float(self.finished - (self.sent if self.picked_up is None else self.picked_up))
+    def phase_durations_ms(self) -> dict[str, float]:
+        phases = {} if self.picked_up_at is None else {"pick_up": float(self.picked_up_at - self.sent_at)}
+        if self.finished_at is not None:
+            phases["finish"] = float(
+                self.finished_at - (self.sent_at if self.picked_up_at is None else self.picked_up_at)
+            )
         return phases
 
 
-def _held(told: int | None, since: int, until: int) -> int:
-    return until if told is None else min(max(told, since), until)
+def _clamp_time(reported_at: int | None, earliest: int, latest: int) -> int:
+    return latest if reported_at is None else min(max(reported_at, earliest), latest)
 
 
 class CanaryProbe(Probe):
     """Sends a sentinel job through a queue. A sentinel a slot, never two at once."""
 
     kind: ClassVar[str] = "canary"
-    finds: ClassVar[tuple[str, ...]] = ("job.failed", "canary.lost", "canary.job_id_missing", "queue.missing")
-    refuses = {  # noqa: RUF012 - a ClassVar of the base
+    reason_prefixes: ClassVar[tuple[str, ...]] = ("job.failed", "canary.lost", "canary.job_id_missing", "queue.missing")
+    unsupported_fields = {  # noqa: RUF012 - a ClassVar of the base
         "timeout": "a canary has finish_within, and some seconds on top of it",
         "retries": "a sentinel is never sent twice",
         "expect": "a canary is judged by its stages",
         "prefer": "a canary is judged by its stages",
     }
 
-    canary: CanaryJob
+    canary: CanarySettings
     """What is sent, and how soon it must be through."""
 
     @model_validator(mode="after")
-    def _one_at_a_time(self) -> Self:
-        if self.schedule is None and self.deadline > self.every:
-            sum_ = f"finish_within and {duration_text(self.job.system.margin)} ({duration_text(self.deadline)})"
-            raise FieldsError([(("every",), f"expected at least {sum_}: never two at once")])
+    def _validate_interval(self) -> Self:
+        if self.schedule is None and self.deadline_ms > self.every:
+            margin = format_config_duration(self.settings.queue_driver.deadline_margin_ms)
+            sum_ = f"finish_within and {margin} ({format_config_duration(self.deadline_ms)})"
+            raise FieldValidationError([(("every",), f"expected at least {sum_}: never two at once")])
         return self
 
     @property
-    def job(self) -> _Canary:
+    def settings(self) -> _CanarySettings:
         return self.canary
 
     @property
-    def deadline(self) -> int:
-        return self.job.finish_within + self.job.system.margin
+    def deadline_ms(self) -> int:
+        return self.settings.finish_within + self.settings.queue_driver.deadline_margin_ms
 
     @property
     def target(self) -> str:
-        return self.job.system.target
+        return self.settings.queue_driver.target
 
     @property
     def host(self) -> str:
-        return self.job.system.host
+        return self.settings.queue_driver.host
 
     def prepare(self) -> None:
-        self.job.system.prepare()
+        self.settings.queue_driver.prepare()
 
-    async def observe(self, attempt: Attempt) -> Observation:
-        run = _Run(self, attempt)
-        reach = Reach(attempt.wire, attempt.trace, self.egress, PATIENCE, attempt.started)
+    async def observe(self, context: RunContext) -> Observation:
+        run = _CanaryRun(self, context)
+        reach = ConnectContext(
+            context.network, context.phase_timer, self.egress, BROKER_CALL_TIMEOUT_S, context.started_at
+        )
         try:
-            async with self.job.system.canary(reach) as line:
-                seen = await run.fly(line)
-        except Fault as fault:
-            seen = run.broken_off(fault)
+            async with self.settings.queue_driver.connect(reach) as line:
+                seen = await run.run(line)
+        except ProbeError as fault:
+            seen = run.aborted_observation(fault)
         return replace(seen, evidence=replace(seen.evidence, facts={**seen.evidence.facts, **reach.facts}))
 
 
-class _Run:
+class _CanaryRun:
     """One sentinel's way."""
 
-    def __init__(self, probe: CanaryProbe, attempt: Attempt) -> None:
-        self.probe, self.job, self.attempt = probe, probe.job, attempt
-        self.flight: Flight | None = None
-        self._since = monotonic()
+    def __init__(self, probe: CanaryProbe, context: RunContext) -> None:
+        self.probe, self.settings, self.context = probe, probe.settings, context
+        self.tracker: SentinelTracker | None = None
+        self._started_monotonic = monotonic()
 
     def _now(self) -> int:
-        return self.attempt.started + round((monotonic() - self._since) * 1000)
+        return self.context.started_at + round((monotonic() - self._started_monotonic) * 1000)
 
-    async def fly(self, line: Canary) -> Observation:
-        if left := await self._left_behind(line):
+    async def run(self, connection: CanaryConnection) -> Observation:
+        if left := await self._cancel_earlier_sentinels(connection):
             return left
-        sentinel = Sentinel(self.attempt.idempotency_key, self.job.payload, self.probe.deadline + 60_000)
-        self.attempt.trace.begin("enqueue")
-        ref = await line.send(sentinel)
-        self.attempt.trace.end("enqueue")
-        self.flight = flight = Flight(ref, sent := self._now(), sent)
-        await self._follow(line, flight)
-        depth = Depth()
-        if flight.look.stage in UNDER_WAY:
-            with suppress(Fault, TimeoutError):
-                async with asyncio.timeout(TIDYING):
-                    depth = await line.depth()
-        gone = await self._take_back(line, flight.ref)
-        return self._told(flight, depth, gone=gone or flight.finished is not None)
+        sentinel = SentinelJob(self.context.idempotency_key, self.settings.payload, self.probe.deadline_ms + 60_000)
+        self.context.phase_timer.start_phase("enqueue")
+        ref = await connection.send(sentinel)
+        self.context.phase_timer.end_phase("enqueue")
+        self.tracker = flight = SentinelTracker(ref, sent := self._now(), sent)
+        await self._poll_until_finished(connection, flight)
+        depth = QueueStats()
+        if flight.job_status.stage in IN_PROGRESS_STAGES:
+            with suppress(ProbeError, TimeoutError):
+                async with asyncio.timeout(CLEANUP_TIMEOUT_S):
+                    depth = await connection.fetch_queue_stats()
+        gone = await self._cancel_sentinel(connection, flight.job_id)
+        return self._final_observation(flight, depth, removed=gone or flight.finished_at is not None)
 
-    def broken_off(self, fault: Fault) -> Observation:
+    def aborted_observation(self, error: ProbeError) -> Observation:
         """What became of it is not known, where it was sent at all."""
-        seen = faulted(fault, self.attempt.trace)
-        if self.flight is None:
+        seen = observation_from_error(error, self.context.phase_timer)
+        if self.tracker is None:
             return seen
         return replace(
             seen,
             duration=None,
-            phases={**seen.phases, **self.flight.phases},
-            evidence=replace(seen.evidence, facts={**self._facts(self.flight), **seen.evidence.facts}),
-            remember=self._remembered(self.flight, gone=False),
+            phases={**seen.phases, **self.tracker.phase_durations_ms},
+            evidence=replace(seen.evidence, facts={**self._evidence_facts(self.tracker), **seen.evidence.facts}),
+            state_updates=self._state_updates(self.tracker, removed=False),
         )
 
-    async def _left_behind(self, line: Canary) -> Observation | None:
+    async def _cancel_earlier_sentinels(self, connection: CanaryConnection) -> Observation | None:
         """What earlier slots left in the queue is taken back; what is still worked on keeps us from sending another."""
-        system, memory, prev = self.job.system, self.attempt.memory, self.attempt.prev
-        known: dict[str, int] = dict([memory[FLIGHT]]) if memory.get(FLIGHT) else {}
-        if prev is not None and system.derives_refs:
-            known.setdefault(system.ref_of(idempotency_key(self.probe.key, prev)), prev)
+        system, memory, prev = self.settings.queue_driver, self.context.probe_state, self.context.previous_slot
+        known: dict[str, int] = dict([memory[SENTINEL_STATE_KEY]]) if memory.get(SENTINEL_STATE_KEY) else {}
+        if prev is not None and system.deterministic_id:
+            known.setdefault(system.derive_job_id(derive_idempotency_key(self.probe.key, prev)), prev)
         for ref, slot in known.items():
-            if system.blocks_for is not None and slot + system.blocks_for < self.attempt.slot:
+            if system.blocking_period_ms is not None and slot + system.blocking_period_ms < self.context.slot:
                 continue
-            look = await line.look(ref)
-            if look.stage is not Stage.LOST and not await line.cancel(ref):
-                return self._still_flying(ref, slot, look)
+            look = await connection.poll(ref)
+            if look.stage is not JobStage.LOST and not await connection.cancel(ref):
+                return self._in_flight_observation(ref, slot, look)
         return None
 
-    def _still_flying(self, ref: str, slot: int, look: Look) -> Observation:
-        what = f"the sentinel of {clock(slot, seconds=True)} is still in flight"
+    def _in_flight_observation(self, job_id: str, slot: int, status: JobStatus) -> Observation:
+        what = f"the sentinel of {format_time_of_day(slot, seconds=True)} is still in flight"
         seen = Observation(
             Outcome.FAIL,
             "canary.not_finished",
             f"{what}: no other is sent",
-            phases=self.attempt.trace.phases,
-            evidence=Evidence({"sentinel": ref, "stage": str(look.stage)}, look.error),
-            remember={FLIGHT: [ref, slot]},
+            phases=self.context.phase_timer.phase_durations_ms,
+            evidence=Evidence({"sentinel": job_id, "stage": str(status.stage)}, status.error),
+            state_updates={SENTINEL_STATE_KEY: [job_id, slot]},
         )
-        if slot + self.probe.deadline > self._now():
+        if slot + self.probe.deadline_ms > self._now():
             return replace(seen, outcome=Outcome.ERROR, reason="canary.in_flight", message=f"not sent: {what}")
         return seen
 
-    async def _follow(self, line: Canary, flight: Flight) -> None:
+    async def _poll_until_finished(self, connection: CanaryConnection, tracker: SentinelTracker) -> None:
         """Look until it is over or too late. A look that fails may do better the next time; of several that fail in a
         row the first tells why."""
-        least, most = self.job.system.pace
-        trouble: Fault | None = None
+        least, most = self.settings.queue_driver.poll_interval_range_ms
+        trouble: ProbeError | None = None
         while True:
             try:
-                look = await line.look(flight.ref)
-                flight.see(look, now := self._now())
+                look = await connection.poll(tracker.job_id)
+                tracker.update_status(look, now := self._now())
                 trouble = None
-            except Fault as fault:
+            except ProbeError as fault:
                 if not fault.retryable:
                     raise
                 trouble, now = trouble or fault, self._now()
-            limit = flight.sent + self.job.limit(flight.look.stage)
+            limit = tracker.sent_at + self.settings.stage_limit_ms(tracker.job_status.stage)
             if trouble is not None and now >= limit:
                 raise trouble
-            if trouble is None and (now >= limit or flight.look.stage not in UNDER_WAY):
+            if trouble is None and (now >= limit or tracker.job_status.stage not in IN_PROGRESS_STAGES):
                 return
-            await asyncio.sleep(min(max((now - flight.sent) / 10, least), most, limit - now) / 1000)
+            await asyncio.sleep(min(max((now - tracker.sent_at) / 10, least), most, limit - now) / 1000)
 
-    async def _take_back(self, line: Canary, ref: str) -> bool:
-        with suppress(Fault, TimeoutError):
-            async with asyncio.timeout(TIDYING):
-                return await line.cancel(ref)
+    async def _cancel_sentinel(self, connection: CanaryConnection, job_id: str) -> bool:
+        with suppress(ProbeError, TimeoutError):
+            async with asyncio.timeout(CLEANUP_TIMEOUT_S):
+                return await connection.cancel(job_id)
         return False
 
-    def _told(self, flight: Flight, depth: Depth, *, gone: bool) -> Observation:
-        reason, message = verdict(self.job, flight, depth)
-        facts = self._facts(flight)
-        facts |= depth.figures | ({"paused": True} if depth.paused else {})
-        counted: dict[str, Scalar] = {"waiting": depth.waiting, "consumers": depth.consumers}
+    def _final_observation(self, tracker: SentinelTracker, stats: QueueStats, *, removed: bool) -> Observation:
+        reason, message = canary_failure_reason(self.settings, tracker, stats)
+        facts = self._evidence_facts(tracker)
+        facts |= stats.metrics | ({"paused": True} if stats.paused else {})
+        counted: dict[str, Scalar] = {"waiting": stats.waiting, "consumers": stats.consumers}
         return Observation(
             Outcome.FAIL if reason else Outcome.PASS,
             reason,
             message,
-            duration=None if flight.finished is None else flight.finished - flight.sent,
-            phases={**self.attempt.trace.phases, **flight.phases},
+            duration=None if tracker.finished_at is None else tracker.finished_at - tracker.sent_at,
+            phases={**self.context.phase_timer.phase_durations_ms, **tracker.phase_durations_ms},
             measurements={name: value for name, value in counted.items() if value is not None},
-            evidence=Evidence(facts, flight.look.error),
-            remember=self._remembered(flight, gone=gone),
+            evidence=Evidence(facts, tracker.job_status.error),
+            state_updates=self._state_updates(tracker, removed=removed),
         )
 
-    def _facts(self, flight: Flight) -> dict[str, Json]:
-        facts: dict[str, Json] = {"sentinel": flight.ref or self.attempt.idempotency_key}
-        if flight.look.progress is not None:
-            facts["progress"] = flight.look.progress
-        if flight.picked_up is None and (flight.look.stage is Stage.SENT or not self.job.system.shows_pickup):
-            facts["picked_up"] = f"{self.job.system.name} does not show it"
+    def _evidence_facts(self, tracker: SentinelTracker) -> dict[str, Json]:
+        facts: dict[str, Json] = {"sentinel": tracker.job_id or self.context.idempotency_key}
+        if tracker.job_status.progress is not None:
+            facts["progress"] = tracker.job_status.progress
+        if tracker.picked_up_at is None and (
+            tracker.job_status.stage is JobStage.SENT or not self.settings.queue_driver.exposes_pickup
+        ):
+            facts["picked_up"] = f"{self.settings.queue_driver.name} does not show it"
         return facts
 
-    def _remembered(self, flight: Flight, *, gone: bool) -> dict[str, Json]:
-        if flight.ref and not gone:
-            return {FLIGHT: [flight.ref, self.attempt.slot]}
-        return {FLIGHT: None} if FLIGHT in self.attempt.memory else {}
+    def _state_updates(self, tracker: SentinelTracker, *, removed: bool) -> dict[str, Json]:
+        if tracker.job_id and not removed:
+            return {SENTINEL_STATE_KEY: [tracker.job_id, self.context.slot]}
+        return {SENTINEL_STATE_KEY: None} if SENTINEL_STATE_KEY in self.context.probe_state else {}
 
 
-def verdict(job: _Canary, flight: Flight, depth: Depth) -> tuple[str, str]:
+def canary_failure_reason(settings: _CanarySettings, tracker: SentinelTracker, stats: QueueStats) -> tuple[str, str]:
     """Reason and message; both empty when the sentinel was finished in time."""
-    error = flight.look.error.partition("\n")[0]
-    picked_up = "" if flight.picked_up is None else f"picked up after {span(flight.picked_up - flight.sent)}"
-    within = span(job.limit(flight.look.stage))
-    match flight.look.stage:
-        case Stage.LOST:
+    error = tracker.job_status.error.partition("\n")[0]
+    picked_up = (
+        ""
+        if tracker.picked_up_at is None
+        else f"picked up after {format_duration(tracker.picked_up_at - tracker.sent_at)}"
+    )
+    within = format_duration(settings.stage_limit_ms(tracker.job_status.stage))
+    match tracker.job_status.stage:
+        case JobStage.LOST:
             return "canary.lost", f"the sentinel vanished, {picked_up or 'before anybody was seen to pick it up'}"
-        case Stage.FAILED:
+        case JobStage.FAILED:
             return "job.failed", f"the job failed: {error}" if error else "the job failed, and nobody says why"
-        case Stage.QUEUED:
-            return "canary.not_picked_up", f"not picked up in {within}{_because(depth)}"
-        case Stage.DONE if flight.finished is not None and flight.finished <= flight.sent + job.finish_within:
+        case JobStage.QUEUED:
+            return "canary.not_picked_up", f"not picked up in {within}{_describe_queue(stats)}"
+        case JobStage.DONE if (
+            tracker.finished_at is not None and tracker.finished_at <= tracker.sent_at + settings.finish_within
+        ):
             return "", ""
-    late = f"{picked_up}, not finished in {within}" if picked_up else f"not finished in {within}{_because(depth)}"
+    late = (
+        f"{picked_up}, not finished in {within}" if picked_up else f"not finished in {within}{_describe_queue(stats)}"
+    )
     return "canary.not_finished", f"{late}: {error}" if error else late
 
 
-def _because(depth: Depth) -> str:
-    parts = ["the queue is paused"] if depth.paused else []
-    if depth.consumers is not None:
-        parts.append(count(depth.consumers, "worker") if depth.consumers else "no worker")
-    if depth.active:
-        parts.append(f"{depth.active} active")
-    if depth.waiting is not None:
-        parts.append(f"{depth.waiting} waiting")
-    if depth.oldest is not None:
-        parts.append(f"oldest {span(depth.oldest)}")
+def _describe_queue(stats: QueueStats) -> str:
+    parts = ["the queue is paused"] if stats.paused else []
+    if stats.consumers is not None:
+        parts.append(format_count(stats.consumers, "worker") if stats.consumers else "no worker")
+    if stats.active:
+        parts.append(f"{stats.active} active")
+    if stats.waiting is not None:
+        parts.append(f"{stats.waiting} waiting")
+    if stats.oldest is not None:
+        parts.append(f"oldest {format_duration(stats.oldest)}")
     return f": {', '.join(parts)}" if parts else ""

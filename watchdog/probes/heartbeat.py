@@ -8,26 +8,33 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import AfterValidator, model_validator
 
-from watchdog.beat import MEMORY, beat_of
-from watchdog.fields import CronExpression, Duration, FieldsError, Secret, hard_to_guess, slug
-from watchdog.model import Evidence, Observation
-from watchdog.probes.base import Attempt, Probe
-from watchdog.probes.jobs import Watched, judged, told
-from watchdog.probes.punctual import Limits, owed
+from watchdog.config_types import (
+    CronExpression,
+    Duration,
+    FieldValidationError,
+    Secret,
+    slugify,
+    validate_secret_length,
+)
+from watchdog.domain.formatting import DAY_MS
+from watchdog.domain.heartbeat import HEARTBEAT_STATE_KEY, heartbeat_state_from_json
+from watchdog.domain.model import Evidence, Observation
+from watchdog.probes.base import Probe, RunContext
+from watchdog.probes.job_rules import JobLimits, expected_runs
+from watchdog.probes.jobs import JobOptions, evaluate_job, jobs_observation
 from watchdog.queues import JobFacts
-from watchdog.words import DAY
 
 
-def _in_an_address(key: Secret) -> Secret:
-    if not re.fullmatch(r"[A-Za-z0-9_-]+", hard_to_guess(key).get_secret_value()):
+def _validate_token(token: Secret) -> Secret:
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", validate_secret_length(token).get_secret_value()):
         raise ValueError("expected letters, digits, '-' and '_': it stands in an address")
-    return key
+    return token
 
 
-class Heartbeat(Watched):
+class HeartbeatSettings(JobOptions):
     """A job that calls `/in/<key>` when it is done."""
 
-    key: Annotated[Secret, AfterValidator(_in_an_address)]
+    key: Annotated[Secret, AfterValidator(_validate_token)]
     """The secret in the address of its check-ins: 16 or more letters, digits, `-` and `_`."""
     schedule: CronExpression | None = None
     """When it runs, as a cron expression."""
@@ -35,7 +42,7 @@ class Heartbeat(Watched):
     """How late a run may begin."""
 
     @model_validator(mode="after")
-    def _cadence(self) -> Self:
+    def _require_schedule(self) -> Self:
         if self.schedule is None and self.every is None:
             raise ValueError("expected schedule or every: without, a job that is silent is a job that is well")
         return self
@@ -45,9 +52,9 @@ class HeartbeatProbe(Probe):
     """Looks at what a job's check-ins add up to. `every` is how often."""
 
     kind: ClassVar[str] = "heartbeat"
-    finds: ClassVar[tuple[str, ...]] = ("job_",)
-    told_by: ClassVar[str] = "its job checks in at the running service"
-    refuses = {  # noqa: RUF012 - a ClassVar of the base
+    reason_prefixes: ClassVar[tuple[str, ...]] = ("job_",)
+    passive_source: ClassVar[str] = "its job checks in at the running service"
+    unsupported_fields = {  # noqa: RUF012 - a ClassVar of the base
         "schedule": "the job's schedule stands under heartbeat; every says how often it is looked at",
         "timezone": "the job's time zone stands under heartbeat",
         "timeout": "the job calls us: there is nothing to wait for",
@@ -57,38 +64,40 @@ class HeartbeatProbe(Probe):
         "prefer": "a heartbeat is judged by its schedule and limits",
     }
 
-    heartbeat: Heartbeat
+    heartbeat: HeartbeatSettings
     """By which address a job checks in, and what is asked of it."""
 
     @model_validator(mode="after")
-    def _no_name(self) -> Self:
-        if slug(self.heartbeat.key.get_secret_value()) in (slug(self.name), slug(self.key)):
-            raise FieldsError([(("heartbeat", "key"), "everybody can guess the name: try `openssl rand -hex 20`")])
+    def _reject_guessable_token(self) -> Self:
+        if slugify(self.heartbeat.key.get_secret_value()) in (slugify(self.name), slugify(self.key)):
+            raise FieldValidationError(
+                [(("heartbeat", "key"), "everybody can guess the name: try `openssl rand -hex 20`")]
+            )
         return self
 
     @property
     def target(self) -> str:
-        plan = owed(JobFacts(self.name), self._limits, 0).plan
-        return f"checks in {plan.text}" if plan is not None else ""
+        plan = expected_runs(JobFacts(self.name), self._job_limits, 0).schedule
+        return f"checks in {plan.description}" if plan is not None else ""
 
     @property
-    def _limits(self) -> Limits:
-        return self.heartbeat.limits(self.heartbeat.grace)
+    def _job_limits(self) -> JobLimits:
+        return self.heartbeat.to_job_limits(self.heartbeat.grace)
 
-    async def observe(self, attempt: Attempt) -> Observation:
-        beat, limits = beat_of(attempt.memory.get(MEMORY)), self._limits
+    async def observe(self, context: RunContext) -> Observation:
+        beat, limits = heartbeat_state_from_json(context.probe_state.get(HEARTBEAT_STATE_KEY)), self._job_limits
         facts = JobFacts(
             self.name,
             last_start=beat.last_start,
             last_end=beat.last_end,
             last_ok=beat.last_ok,
-            running_since=beat.under_way_since(max(DAY, 2 * (limits.max_runtime or 0))),
+            running_since=beat.running_since(max(DAY_MS, 2 * (limits.max_runtime or 0))),
             duration=beat.duration,
-            failures=beat.failures,
+            failures=beat.failure_count,
             error=beat.error,
         )
-        job = judged(facts, limits, attempt.memory, attempt.started, attempt.away)
-        seen = told([job], attempt)
+        job = evaluate_job(facts, limits, context.probe_state, context.started_at, context.gaps)
+        seen = jobs_observation([job], context)
         took = {} if beat.duration is None else {"took": beat.duration}
         evidence = Evidence(seen.evidence.facts, beat.output)
         return replace(seen, duration=None, measurements=took, evidence=evidence)

@@ -8,23 +8,23 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 from pydantic import model_validator
 
-from watchdog.fields import FieldsError
-from watchdog.model import Evidence, Json, Observation, Outcome
-from watchdog.probes.base import Attempt, Probe
-from watchdog.probes.verdict import Values, faulted, told
-from watchdog.wire.answers import body_of, excerpt, facts
-from watchdog.wire.faults import Fault
-from watchdog.wire.targets import HttpTarget
+from watchdog.config_types import FieldValidationError
+from watchdog.domain.model import Evidence, Json, Observation, Outcome
+from watchdog.net.errors import ProbeError
+from watchdog.net.http_evidence import parse_response_body, response_excerpt, response_facts
+from watchdog.net.targets import HttpTarget
+from watchdog.probes.base import Probe, RunContext
+from watchdog.probes.expectations import ExpressionContext, describe_expectation_result, observation_from_error
 
 if TYPE_CHECKING:
-    from watchdog.wire.http import Exchange
+    from watchdog.net.http import HttpResponse
 
 
 class HttpProbe(Probe):
     """Asks an HTTP endpoint. Without `expect`, an answer of 2xx is what is expected."""
 
     kind: ClassVar[str] = "http"
-    variables: ClassVar[Mapping[str, str]] = {
+    expression_variables: ClassVar[Mapping[str, str]] = {
         "status": "int",
         "headers": "map(string, string)",
         "body": "dyn",
@@ -35,16 +35,16 @@ class HttpProbe(Probe):
     http: HttpTarget
 
     @model_validator(mode="after")
-    def _certificates_need_tls(self) -> Self:
+    def _require_https_for_cert_days(self) -> Self:
         if self.http.url.startswith("http://"):
             wrong = [
                 ((field, i), "cert_days needs an https:// URL")
                 for field, expressions in (("expect", self.expectations), ("prefer", self.preferences))
                 for i, expression in enumerate(expressions)
-                if "cert_days" in expression.names
+                if "cert_days" in expression.used_variables
             ]
             if wrong:
-                raise FieldsError(wrong)
+                raise FieldValidationError(wrong)
         return self
 
     @property
@@ -56,63 +56,65 @@ class HttpProbe(Probe):
         return self.http.host
 
     @cached_property
-    def _wanted(self) -> frozenset[str]:
+    def _used_variables(self) -> frozenset[str]:
         """The variables that any expression uses."""
-        return frozenset().union(*(e.names for e in (*self.expectations, *self.preferences)))
+        return frozenset().union(*(e.used_variables for e in (*self.expectations, *self.preferences)))
 
-    async def observe(self, attempt: Attempt) -> Observation:
-        request = self.http.request(attempt.idempotency_key, self.egress, attempt.trace, attempt.started)
+    async def observe(self, context: RunContext) -> Observation:
+        request = self.http.build_request(context.idempotency_key, self.egress, context.phase_timer, context.started_at)
         try:
-            answer = await attempt.wire.exchange(request)
-        except Fault as fault:
-            return faulted(fault, attempt.trace)
-        return self._judged(answer, attempt)
+            answer = await context.network.send_http_request(request)
+        except ProbeError as fault:
+            return observation_from_error(fault, context.phase_timer)
+        return self._evaluate_response(answer, context)
 
-    def _judged(self, answer: Exchange, attempt: Attempt) -> Observation:
-        values = _values(answer, self._wanted)
+    def _evaluate_response(self, response: HttpResponse, context: RunContext) -> Observation:
+        values = _build_expression_context(response, self._used_variables)
         reason, message = "", ""
         held: dict[str, Json] = {}
-        odd = "" if 200 <= answer.status < 300 else f"got {answer.status}"
+        odd = "" if 200 <= response.status < 300 else f"got {response.status}"
         if odd and not self.expect:
             reason, message = "http.status", odd
         for expression in self.expectations:
-            why, what = values.judge(expression)
-            held[expression.text] = told(expression, what)
+            why, what = values.evaluate_expectation(expression)
+            held[expression.text] = describe_expectation_result(expression, what)
             if why and not reason:
                 reason, message = why, what
-                if odd and "status" not in expression.names:
+                if odd and "status" not in expression.used_variables:
                     message = f"{odd}: {what}"
         return Observation(
             Outcome.FAIL if reason else Outcome.PASS,
             reason,
             message,
-            duration=answer.elapsed,
-            phases=attempt.trace.phases,
-            measurements=_measured(answer),
-            preferences=values.preferences(self.preferences) if not reason else None,
-            evidence=Evidence(facts(answer) | ({"expect": held} if held else {}), excerpt(answer)),
-            retryable=bool(reason) and answer.status >= 500,
+            duration=response.elapsed_ms,
+            phases=context.phase_timer.phase_durations_ms,
+            measurements=_measurements(response),
+            preferences=values.evaluate_preferences(self.preferences) if not reason else None,
+            evidence=Evidence(
+                response_facts(response) | ({"expect": held} if held else {}), response_excerpt(response)
+            ),
+            retryable=bool(reason) and response.status >= 500,
         )
 
 
-def _values(answer: Exchange, wanted: frozenset[str]) -> Values:
+def _build_expression_context(response: HttpResponse, used_variables: frozenset[str]) -> ExpressionContext:
     known: dict[str, Json] = {
-        "status": answer.status,
-        "headers": answer.headers,
-        "elapsed_ms": round(answer.elapsed),
-        "cert_days": answer.cert_days,
+        "status": response.status,
+        "headers": response.headers,
+        "elapsed_ms": round(response.elapsed_ms),
+        "cert_days": response.cert_days,
     }
-    if answer.unread:
-        return Values(known, {"body": answer.unread})
-    if "body" in wanted:
-        known["body"] = body_of(answer)
-    return Values(known)
+    if response.body_incomplete_reason:
+        return ExpressionContext(known, {"body": response.body_incomplete_reason})
+    if "body" in used_variables:
+        known["body"] = parse_response_body(response)
+    return ExpressionContext(known)
 
 
-def _measured(answer: Exchange) -> dict[str, str | int]:
-    measured: dict[str, str | int] = {"status": answer.status, "size": answer.size}
-    if answer.redirects:
-        measured["redirects"] = answer.redirects
-    if answer.cert_days is not None:
-        measured["cert_days"] = answer.cert_days
-    return measured | {"http_version": answer.http_version}
+def _measurements(response: HttpResponse) -> dict[str, str | int]:
+    measured: dict[str, str | int] = {"status": response.status, "size": response.encoded_body_bytes}
+    if response.redirect_count:
+        measured["redirects"] = response.redirect_count
+    if response.cert_days is not None:
+        measured["cert_days"] = response.cert_days
+    return measured | {"http_version": response.http_version}

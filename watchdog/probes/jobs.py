@@ -8,36 +8,45 @@ from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
 from pydantic import Field, StrictInt, create_model, model_validator
 
-from watchdog.fields import CronExpression, Duration, FieldsError, Line, Model, Zone, duration_text, the_one
-from watchdog.model import JOB_MEMORY, Evidence, Json, Observation, Outcome, Trouble
-from watchdog.probes.base import Attempt, Probe
-from watchdog.probes.punctual import Known, Limits, Verdict, judge, recall
-from watchdog.probes.tasks import digest
-from watchdog.probes.verdict import faulted
-from watchdog.queues import JOBS, JobFacts, JobSource, Reach, Snapshot
-from watchdog.schedule import Away, Cron
-from watchdog.wire.faults import Fault
-from watchdog.words import count, iso, span
+from watchdog.config_types import (
+    ConfigModel,
+    CronExpression,
+    Duration,
+    FieldValidationError,
+    SingleLineText,
+    TimezoneName,
+    exactly_one_of,
+    format_config_duration,
+)
+from watchdog.domain.formatting import format_count, format_duration, format_iso8601
+from watchdog.domain.model import JOB_STATE_KEY_PREFIX, Evidence, JobProblem, Json, Observation, Outcome
+from watchdog.domain.schedule import CronSchedule, Gaps
+from watchdog.net.errors import ProbeError
+from watchdog.probes.base import Probe, RunContext
+from watchdog.probes.expectations import observation_from_error
+from watchdog.probes.job_rules import JobLimits, JobState, JobVerdict, evaluate_job_facts, merge_job_state
+from watchdog.probes.mcp_tasks import short_digest
+from watchdog.queues import JOB_SOURCES, ConnectContext, JobFacts, JobSource, JobSourceSnapshot
 
-PATIENCE = 5.0
+SOURCE_CALL_TIMEOUT_S = 5.0
 """Seconds that a source may take for any one answer."""
-SILENT = 300_000
+SCHEDULER_DEAD_AFTER_MS = 300_000
 """A scheduler without a sign of life for so many ms is dead."""
-SHOWN = 50
+MAX_EVIDENCE_JOBS = 50
 """Jobs kept as evidence, those first that are not right."""
-REST = "*"
-INSTANTS = ("next", "next_due", "last_start", "last_end", "last_ok", "running_since")
-DURATIONS = ("every", "duration")
+OTHER_JOBS_KEY = "*"
+TIMESTAMP_FIELDS = ("next", "next_due", "last_start", "last_end", "last_ok", "running_since")
+DURATION_FIELDS = ("every", "duration")
 
 
-class Watched(Model):
+class JobOptions(ConfigModel):
     """What is asked of a job, where its source does not know or a limit is wanted."""
 
     schedule: CronExpression | None = None
     """When it should run, as a cron expression; default: what the source says."""
     every: Duration | None = None
     """How often it should run, instead of `schedule`, counted from its last run."""
-    timezone: Zone = "UTC"
+    timezone: TimezoneName = "UTC"
     """The time zone of `schedule`."""
     grace: Duration | None = None
     """How late a run may begin; default: the grace of all."""
@@ -49,194 +58,204 @@ class Watched(Model):
     """How many failed runs in a row are too many; more than the source keeps are never seen."""
 
     @model_validator(mode="after")
-    def _one_cadence(self) -> Self:
+    def _validate_schedule_and_runtimes(self) -> Self:
         if self.schedule is not None and self.every is not None:
-            raise FieldsError([(("every",), "a job runs on every or on schedule, not on both")])
+            raise FieldValidationError([(("every",), "a job runs on every or on schedule, not on both")])
         if self.min_runtime is not None and self.max_runtime is not None and self.min_runtime >= self.max_runtime:
-            raise FieldsError(
-                [(("min_runtime",), f"expected less than max_runtime ({duration_text(self.max_runtime)})")]
+            raise FieldValidationError(
+                [(("min_runtime",), f"expected less than max_runtime ({format_config_duration(self.max_runtime)})")]
             )
         return self
 
-    def limits(self, grace: int) -> Limits:
+    def to_job_limits(self, default_grace: int) -> JobLimits:
         """`grace`: that of all."""
-        return Limits(
-            None if self.schedule is None else Cron(self.schedule, self.timezone),
+        return JobLimits(
+            None if self.schedule is None else CronSchedule(self.schedule, self.timezone),
             self.every,
-            grace if self.grace is None else self.grace,
+            default_grace if self.grace is None else self.grace,
             self.max_runtime,
             self.min_runtime,
             self.failures,
         )
 
 
-class _Jobs(Model):
+class _JobsSettings(ConfigModel):
     """One source of scheduled jobs. Every job that it knows is watched."""
 
     grace: Duration = 60_000
     """How late a run may begin."""
-    watch: dict[Line, Watched] = Field(default_factory=dict)
+    watch: dict[SingleLineText, JobOptions] = Field(default_factory=dict)
     """Limits by a job's name, `*` for every other. With names and without `*`, no other job is watched."""
 
     @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        the_one(self, JOBS)
+    def _require_one_source(self) -> Self:
+        exactly_one_of(self, JOB_SOURCES)
         return self
 
     @property
-    def source(self) -> JobSource:
-        source: JobSource = the_one(self, JOBS)
+    def job_source(self) -> JobSource:
+        source: JobSource = exactly_one_of(self, JOB_SOURCES)
         return source
 
-    def limits(self, name: str) -> Limits | None:
+    def limits_for_job(self, job_name: str) -> JobLimits | None:
         """None: it is not watched."""
-        watched = self.watch.get(name, self.watch.get(REST))
+        watched = self.watch.get(job_name, self.watch.get(OTHER_JOBS_KEY))
         if watched is None:
-            return None if self.watch else Limits(grace=self.grace)
-        return watched.limits(self.grace)
+            return None if self.watch else JobLimits(grace=self.grace)
+        return watched.to_job_limits(self.grace)
 
     @property
-    def required(self) -> tuple[str, ...]:
-        return tuple(name for name in self.watch if name != REST)
+    def required_jobs(self) -> tuple[str, ...]:
+        return tuple(name for name in self.watch if name != OTHER_JOBS_KEY)
 
 
-_sources: dict[str, Any] = {name: (source | None, None) for name, source in JOBS.items()}
-Jobs: type[_Jobs] = create_model("Jobs", __base__=_Jobs, __doc__=_Jobs.__doc__, **_sources)
+_source_fields: dict[str, Any] = {name: (source | None, None) for name, source in JOB_SOURCES.items()}
+JobsSettings: type[_JobsSettings] = create_model(
+    "Jobs", __base__=_JobsSettings, __doc__=_JobsSettings.__doc__, **_source_fields
+)
 
 
-class Judged(NamedTuple):
+class EvaluatedJob(NamedTuple):
     """A job after one look."""
 
     facts: JobFacts
-    known: Known
-    verdict: Verdict
+    state: JobState
+    verdict: JobVerdict
 
 
 class JobsProbe(Probe):
     """Watches the scheduled jobs of a queue, a table or a scheduler. Each job is told of by itself."""
 
     kind: ClassVar[str] = "jobs"
-    finds: ClassVar[tuple[str, ...]] = ("job_", "queue.missing")
-    refuses = {  # noqa: RUF012 - a ClassVar of the base
+    reason_prefixes: ClassVar[tuple[str, ...]] = ("job_", "queue.missing")
+    unsupported_fields = {  # noqa: RUF012 - a ClassVar of the base
         "expect": "jobs are judged by their schedules and limits",
         "prefer": "jobs are judged by their schedules and limits",
     }
 
-    jobs: Jobs
+    jobs: JobsSettings
     """Where the jobs are, and what is asked of them."""
 
     @property
-    def config(self) -> _Jobs:
+    def settings(self) -> _JobsSettings:
         return self.jobs
 
     @property
     def target(self) -> str:
-        return self.config.source.target
+        return self.settings.job_source.target
 
     @property
     def host(self) -> str:
-        return self.config.source.host
+        return self.settings.job_source.host
 
     @property
-    def database(self) -> str:
-        return self.config.source.database_url
+    def database_url(self) -> str:
+        return self.settings.job_source.database_url
 
     @property
-    def names_runs(self) -> bool:
-        return self.config.source.names_runs
+    def exposes_run_id(self) -> bool:
+        return self.settings.job_source.exposes_run_id
 
     def prepare(self) -> None:
-        self.config.source.prepare()
+        self.settings.job_source.prepare()
 
-    async def observe(self, attempt: Attempt) -> Observation:
-        reach = Reach(attempt.wire, attempt.trace, self.egress, PATIENCE, attempt.started)
+    async def observe(self, context: RunContext) -> Observation:
+        reach = ConnectContext(
+            context.network, context.phase_timer, self.egress, SOURCE_CALL_TIMEOUT_S, context.started_at
+        )
         try:
-            attempt.trace.begin("read")
-            snapshot = await self.config.source.snapshot(reach)
-            attempt.trace.end("read")
-            _alive(snapshot)
-        except Fault as fault:
-            seen = faulted(fault, attempt.trace)
+            context.phase_timer.start_phase("read")
+            snapshot = await self.settings.job_source.fetch_snapshot(reach)
+            context.phase_timer.end_phase("read")
+            _require_live_scheduler(snapshot)
+        except ProbeError as fault:
+            seen = observation_from_error(fault, context.phase_timer)
         else:
-            seen = told(list(self.verdicts(snapshot, attempt.memory)), attempt)
+            seen = jobs_observation(list(self.evaluate_jobs(snapshot, context.probe_state)), context)
         return replace(seen, evidence=replace(seen.evidence, facts={**seen.evidence.facts, **reach.facts}))
 
-    def verdicts(self, snapshot: Snapshot, memory: Mapping[str, Json]) -> Iterator[Judged]:
+    def evaluate_jobs(self, snapshot: JobSourceSnapshot, probe_state: Mapping[str, Json]) -> Iterator[EvaluatedJob]:
         """A verdict on each job that is watched. One that must be there and is not known to the source is judged by
         what is remembered of it."""
         there = {facts.name for facts in snapshot.jobs}
-        absent = (JobFacts(name) for name in self.config.required if name not in there)
-        for found in (*(facts.credible for facts in snapshot.jobs), *absent):
-            limits = self.config.limits(found.name)
+        absent = (JobFacts(name) for name in self.settings.required_jobs if name not in there)
+        for found in (*(facts.sanitized for facts in snapshot.jobs), *absent):
+            limits = self.settings.limits_for_job(found.name)
             if limits is None:
                 continue
-            limits = replace(limits, grace=limits.grace + snapshot.lag)
-            one = judged(found, limits, memory, snapshot.now)
-            if found.name not in there and not one.verdict.reason and not limits.planned:
-                gone = Verdict("job.gone", f"{found.name} is gone: the source does not know it", None)
+            limits = replace(limits, grace=limits.grace + snapshot.reporting_lag)
+            one = evaluate_job(found, limits, probe_state, snapshot.taken_at)
+            if found.name not in there and not one.verdict.reason and not limits.overrides_schedule:
+                gone = JobVerdict("job.gone", f"{found.name} is gone: the source does not know it", None)
                 one = one._replace(verdict=gone)
             yield one
 
 
-def judged(facts: JobFacts, limits: Limits, memory: Mapping[str, Json], now: int, away: Away = ()) -> Judged:
+def evaluate_job(
+    facts: JobFacts, limits: JobLimits, probe_state: Mapping[str, Json], now: int, gaps: Gaps = ()
+) -> EvaluatedJob:
     """A verdict on one job, with what is remembered of it. `away`: when it could not have told us of a run."""
-    kept = memory.get(_key(facts.name))
-    before = None if kept is None else Known(**{k: v for k, v in kept.items() if k in Known._fields})
-    facts, known = recall(facts, limits, before, now)
-    return Judged(facts, known, judge(facts, limits, known.since, now, away))
+    kept = probe_state.get(_job_state_key(facts.name))
+    before = None if kept is None else JobState(**{k: v for k, v in kept.items() if k in JobState._fields})
+    facts, known = merge_job_state(facts, limits, before, now)
+    return EvaluatedJob(facts, known, evaluate_job_facts(facts, limits, known.expected_from, now, gaps))
 
 
-def told(jobs: list[Judged], attempt: Attempt) -> Observation:
+def jobs_observation(jobs: list[EvaluatedJob], context: RunContext) -> Observation:
     """What a run says of the jobs that it looked at."""
-    bad = {j.facts.name: Trouble(*j.verdict[:2], j.facts.run) for j in jobs if j.verdict.reason}
-    reason, message, _ = next(iter(bad.values()), Trouble("", ""))
+    bad = {j.facts.name: JobProblem(*j.verdict[:2], j.facts.run_id) for j in jobs if j.verdict.reason}
+    reason, message, _ = next(iter(bad.values()), JobProblem("", ""))
     if len(bad) > 1:
-        message = f"{count(len(bad), 'job')} of {len(jobs)} are not right: {', '.join(list(bad)[:5])}"
-    remember = {_key(j.facts.name): _kept(j) for j in jobs}
-    forget = {key: None for key in attempt.memory if key.startswith(JOB_MEMORY) and key not in remember}
-    shown = sorted(jobs, key=lambda j: not j.verdict.reason)[:SHOWN]
+        message = f"{format_count(len(bad), 'job')} of {len(jobs)} are not right: {', '.join(list(bad)[:5])}"
+    remember = {_job_state_key(j.facts.name): _job_state_to_json(j) for j in jobs}
+    forget = {key: None for key in context.probe_state if key.startswith(JOB_STATE_KEY_PREFIX) and key not in remember}
+    shown = sorted(jobs, key=lambda j: not j.verdict.reason)[:MAX_EVIDENCE_JOBS]
     return Observation(
         Outcome.FAIL if bad else Outcome.PASS,
         reason,
         message,
-        duration=sum(attempt.trace.phases.values()),
-        phases=attempt.trace.phases,
+        duration=sum(context.phase_timer.phase_durations_ms.values()),
+        phases=context.phase_timer.phase_durations_ms,
         measurements={"jobs": len(jobs), "jobs_bad": len(bad)},
         jobs=bad,
-        evidence=Evidence({"jobs": {j.facts.name: _shown(j) for j in shown}}),
-        remember={k: v for k, v in (remember | forget).items() if attempt.memory.get(k) != v},
+        evidence=Evidence({"jobs": {j.facts.name: _job_evidence(j) for j in shown}}),
+        state_updates={k: v for k, v in (remember | forget).items() if context.probe_state.get(k) != v},
     )
 
 
-def _alive(snapshot: Snapshot) -> None:
+def _require_live_scheduler(snapshot: JobSourceSnapshot) -> None:
     """One dead scheduler is one incident, however many jobs it keeps from running. Raises Fault."""
-    silent = snapshot.now - snapshot.scheduler if snapshot.jobs and snapshot.scheduler is not None else 0
-    if silent > SILENT:
-        raise Fault("job.scheduler_dead", f"the scheduler has given no sign of life for {span(silent)}")
+    silent = (
+        snapshot.taken_at - snapshot.scheduler_heartbeat_at
+        if snapshot.jobs and snapshot.scheduler_heartbeat_at is not None
+        else 0
+    )
+    if silent > SCHEDULER_DEAD_AFTER_MS:
+        raise ProbeError("job.scheduler_dead", f"the scheduler has given no sign of life for {format_duration(silent)}")
 
 
-def _key(name: str) -> str:
-    return JOB_MEMORY + digest(name)
+def _job_state_key(job_name: str) -> str:
+    return JOB_STATE_KEY_PREFIX + short_digest(job_name)
 
 
-def _kept(judged: Judged) -> Json:
+def _job_state_to_json(job: EvaluatedJob) -> Json:
     return {
-        "name": judged.facts.name,
-        **judged.known._asdict(),
-        "reason": judged.verdict.reason,
-        "expected": judged.verdict.expected,
+        "name": job.facts.name,
+        **job.state._asdict(),
+        "reason": job.verdict.reason,
+        "expected": job.verdict.next_expected_at,
     }
 
 
-def _shown(judged: Judged) -> Json:
+def _job_evidence(job: EvaluatedJob) -> Json:
     """What is known of a job, as evidence: times to be read by people, and nothing that is empty."""
-    told = judged.facts._asdict() | {"next": judged.verdict.expected}
-    untold = ("name", "enabled", "since", *(() if judged.facts.cron else ("timezone",)))
+    told = job.facts._asdict() | {"next": job.verdict.next_expected_at}
+    untold = ("name", "enabled", "since", *(() if job.facts.cron else ("timezone",)))
     facts = {
-        k: iso(v) if v and k in INSTANTS else span(v) if v and k in DURATIONS else v
+        k: format_iso8601(v) if v and k in TIMESTAMP_FIELDS else format_duration(v) if v and k in DURATION_FIELDS else v
         for k, v in told.items()
         if k not in untold
     }
-    if judged.facts.cron and judged.facts.enabled and not judged.known.plan and judged.facts.next_due is None:
+    if job.facts.cron and job.facts.enabled and not job.state.schedule_text and job.facts.next_due is None:
         facts["unread"] = "we cannot read this schedule: whether a run is late is not judged"
     return {k: v for k, v in facts.items() if v not in (None, "", 0, False)}

@@ -11,74 +11,74 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from watchdog.fields import Duration, FieldsError, Line, Model, Where
-from watchdog.model import Evidence, Json, Observation, Outcome, Scalar
-from watchdog.probes.base import Attempt, Probe
-from watchdog.probes.tasks import Listing, clean, lack, read_tasks
-from watchdog.probes.verdict import Values, faulted, told
-from watchdog.wire.faults import Fault
-from watchdog.wire.targets import McpTarget
-from watchdog.words import HOUR, count
+from watchdog.config_types import ConfigModel, Duration, FieldPath, FieldValidationError, SingleLineText
+from watchdog.domain.formatting import HOUR_MS, format_count
+from watchdog.domain.model import Evidence, Json, Observation, Outcome, Scalar
+from watchdog.net.errors import ProbeError
+from watchdog.net.targets import McpTarget
+from watchdog.probes.base import Probe, RunContext
+from watchdog.probes.expectations import ExpressionContext, describe_expectation_result, observation_from_error
+from watchdog.probes.mcp_tasks import TaskList, clean_text, describe_missing_task_list, parse_task_list
 
 if TYPE_CHECKING:
-    from watchdog.wire.mcp import Seen, Tool
+    from watchdog.net.mcp import McpTool, SessionResult
 
-HEALTH_CHECK = "health_check"
+HEALTH_CHECK_TOOL = "health_check"
 """The tool that is called without being told to."""
-SHOWN = 8_000
+MAX_EXCERPT_CHARS = 8_000
 """Characters of an answer that go into the evidence: masked first, then cut."""
-JUDGED = 256 * 1024
+MAX_EXPRESSION_INPUT_CHARS = 256 * 1024
 """Characters of an answer that expressions may look at."""
-SETTLED = 24 * HOUR
+PROTOCOL_ERA_TTL_MS = 24 * HOUR_MS
 """For how long a server's protocol era is taken for granted."""
-ERA, FIRST_SEEN = "mcp_era", "first_seen"
+PROTOCOL_ERA_STATE_KEY, FIRST_SEEN_STATE_KEY = "mcp_era", "first_seen"
 """What is remembered: {era, target, at}, and when tasks that never ran were first seen, by digest of name."""
 
 
-class Call(Model):
+class ToolCallSettings(ConfigModel):
     """A tool to call."""
 
-    shorthand: ClassVar[str] = "tool"
+    shorthand_field: ClassVar[str] = "tool"
 
-    tool: Line
+    tool: SingleLineText
     """Its name."""
     arguments: dict[str, Json] = Field(default_factory=dict)
     """What it is called with."""
 
 
-class Mcp(McpTarget):
+class McpSettings(McpTarget):
     """A server: one of `url`, `sse` and `command`. The URL alone will do."""
 
-    shorthand: ClassVar[str] = "url"
+    shorthand_field: ClassVar[str] = "url"
 
-    tools: tuple[Line, ...] = ()
+    tools: tuple[SingleLineText, ...] = ()
     """Tools that must be listed."""
-    call: Literal["off"] | Call | None = None
+    call: Literal["off"] | ToolCallSettings | None = None
     """The tool to call; default: `health_check` when it is listed and needs no argument."""
     resource: str = ""
     """The URI of a resource to read."""
-    tasks: dict[Line, Duration] = Field(default_factory=dict)
+    tasks: dict[SingleLineText, Duration] = Field(default_factory=dict)
     """How long ago the last run of each scheduled task may lie: by name, `*` for every other."""
 
-    def _wrong(self) -> list[tuple[Where, str]]:
-        wrong = super()._wrong()
+    def _find_problems(self) -> list[tuple[FieldPath, str]]:
+        wrong = super()._find_problems()
         if self.call == "off" and self.tasks:
             wrong.append((("tasks",), "tasks are read from a tool's answer, and `call: off` calls none"))
         return wrong
 
     @property
-    def required(self) -> tuple[str, ...]:
+    def required_tools(self) -> tuple[str, ...]:
         """Tools without which the server is not right."""
-        if isinstance(self.call, Call):
+        if isinstance(self.call, ToolCallSettings):
             return (*self.tools, self.call.tool)
-        return (*self.tools, HEALTH_CHECK) if self.tasks else self.tools
+        return (*self.tools, HEALTH_CHECK_TOOL) if self.tasks else self.tools
 
-    def choose(self, tools: Sequence[Tool]) -> tuple[str, Mapping[str, Json]] | None:
+    def choose_tool_call(self, listed_tools: Sequence[McpTool]) -> tuple[str, Mapping[str, Json]] | None:
         """The tool to call, given what is listed."""
         if self.call is None:
-            callable_ = any(tool.name == HEALTH_CHECK and not tool.needs_arguments for tool in tools)
-            return (HEALTH_CHECK, {}) if callable_ else None
-        if self.call == "off" or all(tool.name != self.call.tool for tool in tools):
+            callable_ = any(tool.name == HEALTH_CHECK_TOOL and not tool.needs_arguments for tool in listed_tools)
+            return (HEALTH_CHECK_TOOL, {}) if callable_ else None
+        if self.call == "off" or all(tool.name != self.call.tool for tool in listed_tools):
             return None
         return self.call.tool, self.call.arguments
 
@@ -87,8 +87,8 @@ class McpProbe(Probe):
     """Visits an MCP server. Without `expect`, it must answer, list the required tools and report no error."""
 
     kind: ClassVar[str] = "mcp"
-    finds: ClassVar[tuple[str, ...]] = ("task",)
-    variables: ClassVar[Mapping[str, str]] = {
+    reason_prefixes: ClassVar[tuple[str, ...]] = ("task",)
+    expression_variables: ClassVar[Mapping[str, str]] = {
         "result": "dyn",
         "is_error": "bool",
         "tools": "list(string)",
@@ -98,10 +98,10 @@ class McpProbe(Probe):
         "elapsed_ms": "int",
     }
 
-    mcp: Mcp
+    mcp: McpSettings
 
     @model_validator(mode="after")
-    def _expressions_have_values(self) -> Self:
+    def _reject_unavailable_variables(self) -> Self:
         absent = {}
         if self.mcp.call == "off":
             absent = dict.fromkeys(("result", "is_error"), "`call: off` calls no tool")
@@ -111,10 +111,10 @@ class McpProbe(Probe):
             ((field, i), f"{name} has no value: {absent[name]}")
             for field, expressions in (("expect", self.expectations), ("prefer", self.preferences))
             for i, expression in enumerate(expressions)
-            for name in sorted(expression.names & absent.keys())
+            for name in sorted(expression.used_variables & absent.keys())
         ]
         if wrong:
-            raise FieldsError(wrong)
+            raise FieldValidationError(wrong)
         return self
 
     @property
@@ -130,153 +130,177 @@ class McpProbe(Probe):
         return self.mcp.tasks
 
     def prepare(self) -> None:
-        import_module("watchdog.wire.mcp")
+        import_module("watchdog.net.mcp")
 
-    async def observe(self, attempt: Attempt) -> Observation:
-        from watchdog.wire.mcp import Agenda, Seen, Visit
+    async def observe(self, context: RunContext) -> Observation:
+        from watchdog.net.mcp import McpSession, SessionPlan, SessionResult
 
-        pinned = self._pinned(attempt)
-        seen = Seen()
-        agenda = Agenda(pinned, self.mcp.choose, self.mcp.resource)
-        visit = Visit(attempt.wire, self.mcp.goal(self.egress), agenda, attempt.trace, attempt.timeout, attempt.started)
+        pinned = self._cached_protocol_era(context)
+        seen = SessionResult()
+        agenda = SessionPlan(pinned, self.mcp.choose_tool_call, self.mcp.resource)
+        visit = McpSession(
+            context.network,
+            self.mcp.build_session_target(self.egress),
+            agenda,
+            context.phase_timer,
+            context.remaining_s,
+            context.started_at,
+        )
         try:
-            await visit.make(seen)
-        except Fault as fault:
-            observation = faulted(fault, attempt.trace)
-            doubtful = pinned and not fault.retryable and not fault.ours
-            reached = "address" in seen.facts or (self.mcp.command and not fault.ours)
+            await visit.run(seen)
+        except ProbeError as fault:
+            observation = observation_from_error(fault, context.phase_timer)
+            doubtful = pinned and not fault.retryable and not fault.is_internal
+            reached = "address" in seen.facts or (self.mcp.command and not fault.is_internal)
             return replace(
                 observation,
                 duration=observation.duration if reached else None,
-                measurements=_measured(seen),
-                evidence=replace(observation.evidence, facts=_facts(seen) | dict(observation.evidence.facts)),
-                remember={ERA: None} if doubtful else {},
+                measurements=_measurements(seen),
+                evidence=replace(observation.evidence, facts=_evidence_facts(seen) | dict(observation.evidence.facts)),
+                state_updates={PROTOCOL_ERA_STATE_KEY: None} if doubtful else {},
             )
-        found = {"era": seen.era, "target": self.target, "at": attempt.started}
-        return self._judged(seen, attempt, {} if pinned else {ERA: found})
+        found = {"era": seen.protocol_era, "target": self.target, "at": context.started_at}
+        return self._evaluate_session(seen, context, {} if pinned else {PROTOCOL_ERA_STATE_KEY: found})
 
-    def _pinned(self, attempt: Attempt) -> str:
+    def _cached_protocol_era(self, context: RunContext) -> str:
         """The era that the server is known to speak; empty when it is to be found out."""
-        known = attempt.memory.get(ERA) or {}
-        fresh = known.get("target") == self.target and 0 <= attempt.started - known["at"] < SETTLED
+        known = context.probe_state.get(PROTOCOL_ERA_STATE_KEY) or {}
+        fresh = known.get("target") == self.target and 0 <= context.started_at - known["at"] < PROTOCOL_ERA_TTL_MS
         return known["era"] if fresh else ""
 
-    def _judged(self, seen: Seen, attempt: Attempt, remember: dict[str, Json]) -> Observation:
-        known = attempt.memory.get(FIRST_SEEN) or {}
-        answered = attempt.started + round(seen.elapsed or 0)
-        listing = read_tasks(seen.result, answered, known) if seen.called else None
-        if listing is not None and listing.first_seen != known:
-            remember[FIRST_SEEN] = listing.first_seen or None
-        values = self._values(seen)
-        reason, message = self._fault(seen, listing, values)
+    def _evaluate_session(
+        self, session: SessionResult, context: RunContext, state_updates: dict[str, Json]
+    ) -> Observation:
+        known = context.probe_state.get(FIRST_SEEN_STATE_KEY) or {}
+        answered = context.started_at + round(session.elapsed_ms or 0)
+        listing = parse_task_list(session.tool_result, answered, known) if session.called_tool else None
+        if listing is not None and listing.first_seen_at != known:
+            state_updates[FIRST_SEEN_STATE_KEY] = listing.first_seen_at or None
+        values = self._build_expression_context(session)
+        reason, message = self._find_failure(session, listing, values)
         held: dict[str, Json] = {}
         for expression in self.expectations:
-            why, what = values.judge(expression)
-            held[expression.text] = told(expression, what)
+            why, what = values.evaluate_expectation(expression)
+            held[expression.text] = describe_expectation_result(expression, what)
             reason, message = (reason, message) if reason else (why, what)
         return Observation(
             Outcome.FAIL if reason else Outcome.PASS,
             reason,
             message,
-            duration=seen.elapsed,
-            phases=attempt.trace.phases,
-            measurements=_measured(seen) | _counted(listing),
+            duration=session.elapsed_ms,
+            phases=context.phase_timer.phase_durations_ms,
+            measurements=_measurements(session) | _task_measurements(listing),
             tasks=listing.tasks if listing and (listing.tasks or not listing.problems) else None,
-            preferences=values.preferences(self.preferences) if not reason else None,
-            evidence=Evidence(_facts(seen) | _told(listing) | ({"expect": held} if held else {}), _excerpt(seen)),
-            remember=remember,
+            preferences=values.evaluate_preferences(self.preferences) if not reason else None,
+            evidence=Evidence(
+                _evidence_facts(session) | _task_evidence(listing) | ({"expect": held} if held else {}),
+                _excerpt(session),
+            ),
+            state_updates=state_updates,
         )
 
-    def _fault(self, seen: Seen, listing: Listing | None, values: Values) -> tuple[str, str]:
+    def _find_failure(
+        self, session: SessionResult, task_list: TaskList | None, expression_context: ExpressionContext
+    ) -> tuple[str, str]:
         """Reason and message of what is wrong before any expectation; empty when nothing is."""
-        names = {tool.name for tool in seen.tools}
-        missing = [name for name in dict.fromkeys(self.mcp.required) if name not in names]
+        names = {tool.name for tool in session.tools}
+        missing = [name for name in dict.fromkeys(self.mcp.required_tools) if name not in names]
         if missing:
             what = f"tool {missing[0]} is" if len(missing) == 1 else f"tools {', '.join(missing)} are"
-            return "mcp.tool_missing", f"{what} missing: {count(len(names), 'tool')} listed"
-        if seen.is_error:
-            return "mcp.tool_error", f"{seen.called} reports an error: {_words(seen, listing)}"
-        if self.mcp.tasks and listing is None:
-            if not seen.called:
-                return "task.list_missing", f"no tasks are known: {values.unknown['result']}"
-            return "task.list_missing", f"{seen.called} reports no tasks: {lack(seen.result)}"
-        if self.mcp.tasks and listing and listing.problems:
-            more = f", and {len(listing.problems) - 1} more" if len(listing.problems) > 1 else ""
-            return "task.list_invalid", f"{seen.called} reports tasks that cannot be read: {listing.problems[0]}{more}"
+            return "mcp.tool_missing", f"{what} missing: {format_count(len(names), 'tool')} listed"
+        if session.tool_is_error:
+            return "mcp.tool_error", f"{session.called_tool} reports an error: {_server_error_text(session, task_list)}"
+        if self.mcp.tasks and task_list is None:
+            if not session.called_tool:
+                return "task.list_missing", f"no tasks are known: {expression_context.unavailable_variables['result']}"
+            return (
+                "task.list_missing",
+                f"{session.called_tool} reports no tasks: {describe_missing_task_list(session.tool_result)}",
+            )
+        if self.mcp.tasks and task_list and task_list.problems:
+            more = f", and {len(task_list.problems) - 1} more" if len(task_list.problems) > 1 else ""
+            return (
+                "task.list_invalid",
+                f"{session.called_tool} reports tasks that cannot be read: {task_list.problems[0]}{more}",
+            )
         return "", ""
 
-    def _values(self, seen: Seen) -> Values:
+    def _build_expression_context(self, session: SessionResult) -> ExpressionContext:
         known = {
-            "result": seen.result,
-            "is_error": seen.is_error,
-            "tools": [tool.name for tool in seen.tools],
-            "resource": seen.resource,
-            "server": {"name": seen.server, "version": seen.version},
-            "protocol": seen.protocol,
-            "elapsed_ms": round(seen.elapsed or 0),
+            "result": session.tool_result,
+            "is_error": session.tool_is_error,
+            "tools": [tool.name for tool in session.tools],
+            "resource": session.resource_content,
+            "server": {"name": session.server_name, "version": session.server_version},
+            "protocol": session.protocol_version,
+            "elapsed_ms": round(session.elapsed_ms or 0),
         }
         unknown = {
-            name: f"the answer is longer than {JUDGED // 1024} KiB"
+            name: f"the answer is longer than {MAX_EXPRESSION_INPUT_CHARS // 1024} KiB"
             for name in ("result", "resource")
-            if len(json.dumps(known[name])) > JUDGED
+            if len(json.dumps(known[name])) > MAX_EXPRESSION_INPUT_CHARS
         }
-        if not seen.called:
-            wanted = self.mcp.call.tool if isinstance(self.mcp.call, Call) else HEALTH_CHECK
-            listed = any(tool.name == wanted for tool in seen.tools)
+        if not session.called_tool:
+            wanted = self.mcp.call.tool if isinstance(self.mcp.call, ToolCallSettings) else HEALTH_CHECK_TOOL
+            listed = any(tool.name == wanted for tool in session.tools)
             unknown |= dict.fromkeys(
                 ("result", "is_error"),
                 f"no tool was called: {wanted} {'needs arguments' if listed else 'is not listed'}",
             )
-        return Values(known, unknown)
+        return ExpressionContext(known, unknown)
 
 
-def _words(seen: Seen, listing: Listing | None) -> str:
+def _server_error_text(session: SessionResult, task_list: TaskList | None) -> str:
     """What the server says about its error, as short as it can be told."""
-    said = seen.result
+    said = session.tool_result
     if isinstance(said, dict):
         said = next((said[k] for k in ("error", "message", "reason") if isinstance(said.get(k), str)), None)
-    if isinstance(said, str) and (text := clean(said, 200)):
+    if isinstance(said, str) and (text := clean_text(said, 200)):
         return text
-    failed = [name for name, task in (listing.tasks if listing else {}).items() if not task.ok]
+    failed = [name for name, task in (task_list.tasks if task_list else {}).items() if not task.ok]
     if failed:
         return f"{', '.join(failed[:5])} not ok"
-    return clean(seen.text, 200) or "it does not say which"
+    return clean_text(session.tool_result_text, 200) or "it does not say which"
 
 
-def _listed_twice(seen: Seen) -> dict[str, int]:
+def _duplicate_tools(session: SessionResult) -> dict[str, int]:
     """Name of a tool -> how often too many it is listed."""
-    return {name: n - 1 for name, n in Counter(tool.name for tool in seen.tools).items() if n > 1}
+    return {name: n - 1 for name, n in Counter(tool.name for tool in session.tools).items() if n > 1}
 
 
-def _measured(seen: Seen) -> dict[str, Scalar]:
-    measured: dict[str, Scalar] = {"tools": len(seen.tools)} if seen.pages else {}
-    if repeated := _listed_twice(seen):
+def _measurements(session: SessionResult) -> dict[str, Scalar]:
+    measured: dict[str, Scalar] = {"tools": len(session.tools)} if session.tool_page_count else {}
+    if repeated := _duplicate_tools(session):
         measured["duplicate_tools"] = sum(repeated.values())
-    return measured | ({"protocol": seen.protocol} if seen.protocol else {})
+    return measured | ({"protocol": session.protocol_version} if session.protocol_version else {})
 
 
-def _counted(listing: Listing | None) -> dict[str, Scalar]:
-    if listing is None:
+def _task_measurements(task_list: TaskList | None) -> dict[str, Scalar]:
+    if task_list is None:
         return {}
-    return {"tasks": len(listing.tasks), "tasks_failed": sum(not task.ok for task in listing.tasks.values())}
+    return {"tasks": len(task_list.tasks), "tasks_failed": sum(not task.ok for task in task_list.tasks.values())}
 
 
-def _facts(seen: Seen) -> dict[str, Json]:
+def _evidence_facts(session: SessionResult) -> dict[str, Json]:
     found = {
-        "server": f"{seen.server} {seen.version}".strip(),
-        "protocol": seen.protocol,
-        "tools": [tool.name for tool in seen.tools],
-        "tools_listed_twice": [*_listed_twice(seen)],
-        "called": seen.called,
+        "server": f"{session.server_name} {session.server_version}".strip(),
+        "protocol": session.protocol_version,
+        "tools": [tool.name for tool in session.tools],
+        "tools_listed_twice": [*_duplicate_tools(session)],
+        "called": session.called_tool,
     }
-    return {name: value for name, value in found.items() if value} | seen.facts
+    return {name: value for name, value in found.items() if value} | session.facts
 
 
-def _told(listing: Listing | None) -> dict[str, Json]:
-    if listing is None:
+def _task_evidence(task_list: TaskList | None) -> dict[str, Json]:
+    if task_list is None:
         return {}
-    return {"tasks": dict(listing.shown)} | ({"unreadable": list(listing.problems[:20])} if listing.problems else {})
+    return {"tasks": dict(task_list.raw_entries)} | (
+        {"unreadable": list(task_list.problems[:20])} if task_list.problems else {}
+    )
 
 
-def _excerpt(seen: Seen) -> str:
-    return (seen.text or ("" if seen.result is None else json.dumps(seen.result)))[:SHOWN]
+def _excerpt(session: SessionResult) -> str:
+    return (session.tool_result_text or ("" if session.tool_result is None else json.dumps(session.tool_result)))[
+        :MAX_EXCERPT_CHARS
+    ]

@@ -8,132 +8,136 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, StrictFloat, StrictInt, create_model, model_validator
 
-from watchdog.fields import Duration, FieldsError, Model, between, the_one
-from watchdog.model import QUEUE_MEMORY, Evidence, Json, Observation, Outcome, Scalar
-from watchdog.probes.backlog import Limit, Standing, judge, wrong
-from watchdog.probes.base import Attempt, Probe
-from watchdog.probes.verdict import faulted
-from watchdog.queues import QUEUES, Depth, DepthSystem, Reach
-from watchdog.wire.faults import Fault
-from watchdog.words import span
+from watchdog.config_types import ConfigModel, Duration, FieldValidationError, duration_bounds, exactly_one_of
+from watchdog.domain.formatting import format_duration
+from watchdog.domain.model import QUEUE_STATE_KEY, Evidence, Json, Observation, Outcome, Scalar
+from watchdog.net.errors import ProbeError
+from watchdog.probes.base import Probe, RunContext
+from watchdog.probes.expectations import observation_from_error
+from watchdog.probes.queue_rules import QueueThreshold, ThresholdState, describe_breach, evaluate_thresholds
+from watchdog.queues import QUEUE_STATS_SOURCES, ConnectContext, QueueStats, QueueStatsSource
 
-PATIENCE = 5.0
+QUEUE_CALL_TIMEOUT_S = 5.0
 """Seconds that the system may take for any one answer."""
 
 
 # --- what is asked
 
 
-class Over(Model):
+class AboveThreshold(ConfigModel):
     """A number that is too high."""
 
     over: Annotated[StrictInt, Field(ge=0)]
     """More than this many are too many."""
-    lasting: Duration | None = Field(default=None, alias="for")
+    for_ms: Duration | None = Field(default=None, alias="for")
     """For how long it must have been so; default: one look is enough."""
 
 
-class Older(Model):
+class AgeThreshold(ConfigModel):
     """An age that is too high."""
 
     over: Duration
     """Longer than this is too long."""
-    lasting: Duration | None = Field(default=None, alias="for")
+    for_ms: Duration | None = Field(default=None, alias="for")
     """For how long it must have been so; default: one look is enough."""
 
 
-class Under(Model):
+class BelowThreshold(ConfigModel):
     """A number that is too low."""
 
     under: Annotated[StrictInt, Field(ge=1)]
     """Fewer than this many are too few."""
-    lasting: Duration | None = Field(default=None, alias="for")
+    for_ms: Duration | None = Field(default=None, alias="for")
     """For how long it must have been so; default: one look is enough."""
 
 
-class Ratio(Model):
+class FailureRatioThreshold(ConfigModel):
     """A share that is too high."""
 
     over: Annotated[StrictFloat, Field(ge=0, lt=1)]
     """More than this share is too much: 0.2 is 20%."""
-    within: Annotated[Duration, between("1m", "1d")] = 3_600_000
+    within: Annotated[Duration, duration_bounds("1m", "1d")] = 3_600_000
     """How far back is looked."""
     least: Annotated[StrictInt, Field(ge=1)] = 20
     """How many jobs must have ended in that time; of fewer nothing is concluded."""
 
 
-class Draining(Model):
+class StalledThreshold(ConfigModel):
     """A queue that does not move."""
 
-    lasting: Duration = Field(default=600_000, alias="for")
+    for_ms: Duration = Field(default=600_000, alias="for")
     """For how long jobs may wait without any of them being taken: longer than one takes that keeps all workers busy.
     Where only their number is shown: for how long it may not fall, however many are taken."""
 
 
-class Rules(Model):
+class QueueRules(ConfigModel):
     """When a queue is not right. All of its broken rules are one incident."""
 
-    waiting: Over | None = None
+    waiting: AboveThreshold | None = None
     """Jobs that wait."""
-    active: Over | None = None
+    active: AboveThreshold | None = None
     """Jobs that are being worked on."""
-    delayed: Over | None = None
+    delayed: AboveThreshold | None = None
     """Jobs whose time has not come."""
-    failed: Over | None = None
+    failed: AboveThreshold | None = None
     """Failed jobs that are kept."""
-    oldest: Older | None = None
+    oldest: AgeThreshold | None = None
     """How long the oldest waiting job has waited."""
-    consumers: Under | None = None
+    consumers: BelowThreshold | None = None
     """Workers that take jobs from it."""
-    failure_ratio: Ratio | None = None
+    failure_ratio: FailureRatioThreshold | None = None
     """Which share of the jobs that ended lately failed."""
-    draining: Draining | None = None
+    draining: StalledThreshold | None = None
     """Jobs wait, and the one that is next to be taken stays the same; where a system does not show which one that is:
     the number of those that wait does not fall."""
 
     @model_validator(mode="after")
-    def _any(self) -> Self:
-        if not self.limits:
+    def _require_any_rule(self) -> Self:
+        if not self.thresholds:
             raise ValueError(f"expected at least one of {', '.join(type(self).model_fields)}")
         return self
 
     @property
-    def limits(self) -> tuple[Limit, ...]:
+    def thresholds(self) -> tuple[QueueThreshold, ...]:
         """The most telling first."""
-        rules = {name: getattr(self, name) for name in ORDER}
-        return tuple(_limit(name, rule) for name, rule in rules.items() if rule is not None)
+        rules = {name: getattr(self, name) for name in RULE_PRIORITY}
+        return tuple(_to_queue_threshold(name, rule) for name, rule in rules.items() if rule is not None)
 
 
-ORDER = ("consumers", "draining", "failure_ratio", "waiting", "active", "delayed", "failed", "oldest")
+RULE_PRIORITY = ("consumers", "draining", "failure_ratio", "waiting", "active", "delayed", "failed", "oldest")
 
 
-def _limit(name: str, rule: Over | Older | Under | Ratio | Draining) -> Limit:
+def _to_queue_threshold(
+    name: str, rule: AboveThreshold | AgeThreshold | BelowThreshold | FailureRatioThreshold | StalledThreshold
+) -> QueueThreshold:
     match rule:
-        case Ratio():
-            return Limit(name, rule.over, within=rule.within, least=rule.least)
-        case Under():
-            return Limit(name, rule.under, rule.lasting or 0)
-        case Draining():
-            return Limit(name, lasting=rule.lasting)
-    return Limit(name, rule.over, rule.lasting or 0)
+        case FailureRatioThreshold():
+            return QueueThreshold(name, rule.over, window_ms=rule.within, min_samples=rule.least)
+        case BelowThreshold():
+            return QueueThreshold(name, rule.under, rule.for_ms or 0)
+        case StalledThreshold():
+            return QueueThreshold(name, for_ms=rule.for_ms)
+    return QueueThreshold(name, rule.over, rule.for_ms or 0)
 
 
-class _Queue(Model):
+class _QueueSettings(ConfigModel):
     """One queue."""
 
     @model_validator(mode="after")
-    def _one_system(self) -> Self:
-        the_one(self, QUEUES)
+    def _require_one_driver(self) -> Self:
+        exactly_one_of(self, QUEUE_STATS_SOURCES)
         return self
 
     @property
-    def system(self) -> DepthSystem:
-        system: DepthSystem = the_one(self, QUEUES)
+    def queue_driver(self) -> QueueStatsSource:
+        system: QueueStatsSource = exactly_one_of(self, QUEUE_STATS_SOURCES)
         return system
 
 
-_systems: dict[str, Any] = {name: (system | None, None) for name, system in QUEUES.items()}
-Queue: type[_Queue] = create_model("Queue", __base__=_Queue, __doc__=_Queue.__doc__, **_systems)
+_driver_fields: dict[str, Any] = {name: (system | None, None) for name, system in QUEUE_STATS_SOURCES.items()}
+QueueSettings: type[_QueueSettings] = create_model(
+    "Queue", __base__=_QueueSettings, __doc__=_QueueSettings.__doc__, **_driver_fields
+)
 
 
 # --- the probe
@@ -143,94 +147,104 @@ class QueueProbe(Probe):
     """Looks into a queue, and changes nothing in it."""
 
     kind: ClassVar[str] = "queue"
-    finds: ClassVar[tuple[str, ...]] = ("queue_",)
-    refuses = {  # noqa: RUF012 - a ClassVar of the base
+    reason_prefixes: ClassVar[tuple[str, ...]] = ("queue_",)
+    unsupported_fields = {  # noqa: RUF012 - a ClassVar of the base
         "expect": "a queue is judged by its rules",
         "prefer": "a queue is judged by its rules",
     }
 
-    queue: Queue
+    queue: QueueSettings
     """Where the queue is."""
-    rules: Rules = Rules(draining=Draining())
+    rules: QueueRules = QueueRules(draining=StalledThreshold())
     """When it is not right; default: `draining: {for: 10m}`. Needed where a system does not show which job is next: how
     many wait does not tell whether any was taken."""
 
     @model_validator(mode="after")
-    def _shown(self) -> Self:
-        if "head" in self.system.hides and "rules" not in self.model_fields_set:
-            why = f"{self.system.name} does not show on this broker which job is next, which the default rule asks"
+    def _validate_supported_metrics(self) -> Self:
+        if "head" in self.queue_driver.unsupported_metrics and "rules" not in self.model_fields_set:
+            why = (
+                f"{self.queue_driver.name} does not show on this broker which job is next, which the default rule asks"
+            )
             raise ValueError(f"expected rules, such as {{consumers: {{under: 1, for: 5m}}}}: {why}")
-        hidden = [limit.name for limit in self.rules.limits if limit.name in self.system.hides]
+        hidden = [
+            limit.metric for limit in self.rules.thresholds if limit.metric in self.queue_driver.unsupported_metrics
+        ]
         if hidden:
-            why = f"{self.system.name} does not show this"
-            raise FieldsError([(("rules", name), why) for name in hidden])
+            why = f"{self.queue_driver.name} does not show this"
+            raise FieldValidationError([(("rules", name), why) for name in hidden])
         return self
 
     @property
-    def system(self) -> DepthSystem:
-        return self.queue.system
+    def queue_driver(self) -> QueueStatsSource:
+        return self.queue.queue_driver
 
     @property
     def target(self) -> str:
-        return self.system.target
+        return self.queue_driver.target
 
     @property
     def host(self) -> str:
-        return self.system.host
+        return self.queue_driver.host
 
     def prepare(self) -> None:
-        self.system.prepare()
+        self.queue_driver.prepare()
 
-    async def observe(self, attempt: Attempt) -> Observation:
-        reach = Reach(attempt.wire, attempt.trace, self.egress, PATIENCE, attempt.started)
-        within = next((limit.within for limit in self.rules.limits if limit.within), None)
+    async def observe(self, context: RunContext) -> Observation:
+        reach = ConnectContext(
+            context.network, context.phase_timer, self.egress, QUEUE_CALL_TIMEOUT_S, context.started_at
+        )
+        within = next((limit.window_ms for limit in self.rules.thresholds if limit.window_ms), None)
         try:
-            attempt.trace.begin("read")
-            depth = await self.system.depth(reach, within)
-            attempt.trace.end("read")
-        except Fault as fault:
-            seen = faulted(fault, attempt.trace)
+            context.phase_timer.start_phase("read")
+            depth = await self.queue_driver.fetch_queue_stats(reach, within)
+            context.phase_timer.end_phase("read")
+        except ProbeError as fault:
+            seen = observation_from_error(fault, context.phase_timer)
         else:
-            memory = attempt.memory.get(QUEUE_MEMORY) or {}
-            stands = judge(self.rules.limits, depth, memory, attempt.slot, attempt.away)
-            seen = told(stands, depth, attempt)
+            memory = context.probe_state.get(QUEUE_STATE_KEY) or {}
+            stands = evaluate_thresholds(self.rules.thresholds, depth, memory, context.slot, context.gaps)
+            seen = queue_observation(stands, depth, context)
         return replace(seen, evidence=replace(seen.evidence, facts={**seen.evidence.facts, **reach.facts}))
 
 
-def told(stands: Iterable[Standing], depth: Depth, attempt: Attempt) -> Observation:
+def queue_observation(
+    threshold_states: Iterable[ThresholdState], stats: QueueStats, context: RunContext
+) -> Observation:
     """What a run says of the queue that it looked into."""
-    now, stands = attempt.slot, tuple(stands)
-    broken = [wrong(one, depth, now) for one in stands if one.broken(now)]
-    unknown = [one.limit.name.replace("_", " ") for one in stands if one.unknown]
+    now, threshold_states = context.slot, tuple(threshold_states)
+    broken = [describe_breach(one, stats, now) for one in threshold_states if one.is_breached(now)]
+    unknown = [one.threshold.metric.replace("_", " ") for one in threshold_states if one.unavailable]
     reason, message = "", ""
     if broken:
         reason = broken[0][0]
-        message = "; ".join([words for _, words in broken] + ["the queue is paused"] * depth.paused)
+        message = "; ".join([words for _, words in broken] + ["the queue is paused"] * stats.paused)
     elif unknown:
         reason, message = "queue.metric_unavailable", f"not judged: the queue does not say its {' and '.join(unknown)}"
-    kept = {one.limit.name: one.kept for one in stands}
+    kept = {one.threshold.metric: one.stored_state for one in threshold_states}
     return Observation(
         Outcome.FAIL if broken else Outcome.ERROR if unknown else Outcome.PASS,
         reason,
         message,
-        duration=sum(attempt.trace.phases.values()),
-        phases=attempt.trace.phases,
-        measurements=_measured(stands, depth),
-        evidence=Evidence(_facts(stands, depth)),
-        remember={QUEUE_MEMORY: kept} if attempt.memory.get(QUEUE_MEMORY) != kept else {},
+        duration=sum(context.phase_timer.phase_durations_ms.values()),
+        phases=context.phase_timer.phase_durations_ms,
+        measurements=_measurements(threshold_states, stats),
+        evidence=Evidence(_evidence_facts(threshold_states, stats)),
+        state_updates={QUEUE_STATE_KEY: kept} if context.probe_state.get(QUEUE_STATE_KEY) != kept else {},
     )
 
 
-def _measured(stands: Iterable[Standing], depth: Depth) -> Mapping[str, Scalar]:
-    ratio = {one.limit.name: one.figure for one in stands if one.limit.within and one.figure is not None}
-    return {**depth.figures, **ratio}
+def _measurements(threshold_states: Iterable[ThresholdState], stats: QueueStats) -> Mapping[str, Scalar]:
+    ratio = {
+        one.threshold.metric: one.value for one in threshold_states if one.threshold.window_ms and one.value is not None
+    }
+    return {**stats.metrics, **ratio}
 
 
-def _facts(stands: Iterable[Standing], depth: Depth) -> dict[str, Json]:
+def _evidence_facts(threshold_states: Iterable[ThresholdState], stats: QueueStats) -> dict[str, Json]:
     """The figures as people read them."""
-    facts: dict[str, Json] = dict(depth.figures)
-    if depth.oldest is not None:
-        facts["oldest"] = span(depth.oldest)
-    if depth.ended is not None:
-        facts["ended"] = f"{depth.ended.failed} failed, {depth.ended.well} well"
-    return {**facts, "paused": True} if depth.paused else facts
+    facts: dict[str, Json] = dict(stats.metrics)
+    if stats.oldest is not None:
+        facts["oldest"] = format_duration(stats.oldest)
+    if stats.completed is not None:
+        facts["ended"] = f"{stats.completed.failed} failed, {stats.completed.succeeded} well"
+    return {**facts, "paused": True} if stats.paused else facts

@@ -5,36 +5,36 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from watchdog.queues.apscheduler import ApschedulerJobs
+from watchdog.queues.apscheduler import ApschedulerJobSource
 from watchdog.queues.base import (
-    Canary,
-    CanarySystem,
-    Depth,
-    DepthSystem,
-    Ended,
+    CanaryConnection,
+    CanaryDriver,
+    CompletedCounts,
+    ConnectContext,
     JobFacts,
     JobSource,
-    Look,
-    Reach,
-    Sentinel,
-    Snapshot,
-    Stage,
-    System,
+    JobSourceSnapshot,
+    JobStage,
+    JobStatus,
+    QueueDriver,
+    QueueStats,
+    QueueStatsSource,
+    SentinelJob,
 )
-from watchdog.queues.bullmq import BullmqCanary, BullmqDepth, BullmqJobs
-from watchdog.queues.celery import CeleryCanary, CeleryDepth
-from watchdog.queues.celery_beat import CeleryJobs
+from watchdog.queues.bullmq import BullmqCanary, BullmqJobSource, BullmqStatsSource
+from watchdog.queues.celery.canary import CeleryCanary, CeleryStatsSource
+from watchdog.queues.celery.schedules import CeleryJobSource
 from watchdog.queues.http import HttpCanary
 from watchdog.queues.mcp import McpCanary
-from watchdog.queues.pgboss_canary import PgbossCanary
-from watchdog.queues.pgboss_depth import PgbossDepth
-from watchdog.queues.pgboss_schedules import PgbossJobs
-from watchdog.queues.procrastinate import ProcrastinateCanary, ProcrastinateJobs
-from watchdog.queues.procrastinate_depth import ProcrastinateDepth
-from watchdog.queues.rq import RqCanary, RqDepth, RqJobs
-from watchdog.queues.sql import SqlJobs
+from watchdog.queues.pgboss.canary import PgbossCanary
+from watchdog.queues.pgboss.schedules import PgbossJobSource
+from watchdog.queues.pgboss.stats import PgbossStatsSource
+from watchdog.queues.procrastinate.jobs import ProcrastinateCanary, ProcrastinateJobSource
+from watchdog.queues.procrastinate.stats import ProcrastinateStatsSource
+from watchdog.queues.rq import RqCanary, RqJobSource, RqStatsSource
+from watchdog.queues.sql import SqlJobSource
 
-CANARIES: Mapping[str, type[CanarySystem]] = {
+CANARY_DRIVERS: Mapping[str, type[CanaryDriver]] = {
     "bullmq": BullmqCanary,
     "pgboss": PgbossCanary,
     "celery": CeleryCanary,
@@ -43,24 +43,38 @@ CANARIES: Mapping[str, type[CanarySystem]] = {
     "http": HttpCanary,
     "mcp": McpCanary,
 }
-JOBS: Mapping[str, type[JobSource]] = {
-    "bullmq": BullmqJobs,
-    "pgboss": PgbossJobs,
-    "celery": CeleryJobs,
-    "procrastinate": ProcrastinateJobs,
-    "rq": RqJobs,
-    "apscheduler": ApschedulerJobs,
-    "sql": SqlJobs,
+JOB_SOURCES: Mapping[str, type[JobSource]] = {
+    "bullmq": BullmqJobSource,
+    "pgboss": PgbossJobSource,
+    "celery": CeleryJobSource,
+    "procrastinate": ProcrastinateJobSource,
+    "rq": RqJobSource,
+    "apscheduler": ApschedulerJobSource,
+    "sql": SqlJobSource,
 }
-QUEUES: Mapping[str, type[DepthSystem]] = {
-    "bullmq": BullmqDepth,
-    "pgboss": PgbossDepth,
-    "celery": CeleryDepth,
-    "procrastinate": ProcrastinateDepth,
-    "rq": RqDepth,
+QUEUE_STATS_SOURCES: Mapping[str, type[QueueStatsSource]] = {
+    "bullmq": BullmqStatsSource,
+    "pgboss": PgbossStatsSource,
+    "celery": CeleryStatsSource,
+    "procrastinate": ProcrastinateStatsSource,
+    "rq": RqStatsSource,
 }
 
 __all__ = [
-    "CANARIES", "JOBS", "QUEUES", "Canary", "CanarySystem", "Depth", "DepthSystem", "Ended", "JobFacts",
-    "JobSource", "Look", "Reach", "Sentinel", "Snapshot", "Stage", "System",
-]  # fmt: skip
+    "CANARY_DRIVERS",
+    "JOB_SOURCES",
+    "QUEUE_STATS_SOURCES",
+    "CanaryConnection",
+    "CanaryDriver",
+    "CompletedCounts",
+    "ConnectContext",
+    "JobFacts",
+    "JobSource",
+    "JobSourceSnapshot",
+    "JobStage",
+    "JobStatus",
+    "QueueDriver",
+    "QueueStats",
+    "QueueStatsSource",
+    "SentinelJob",
+]

@@ -6,37 +6,40 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import AfterValidator
 
-from watchdog.model import Json
-from watchdog.queues.base import JobFacts, Snapshot
-from watchdog.queues.instants import instant
-from watchdog.queues.sql import MOST, JobTable, table_name
-from watchdog.wire.faults import Fault
+from watchdog.domain.model import Json
+from watchdog.net.errors import ProbeError
+from watchdog.queues.base import JobFacts, JobSourceSnapshot
+from watchdog.queues.clients.timestamps import parse_timestamp_ms
+from watchdog.queues.sql import MAX_JOBS, TableJobSource, validate_table_name
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 
-class ApschedulerJobs(JobTable):
+class ApschedulerJobSource(TableJobSource):
     """The job store of APScheduler 3. It tells when each job runs next and nothing of its runs: what is told of are
     jobs that are late, hence also a scheduler that is dead. Whoever reads it needs SELECT on the table, no more."""
 
     name: ClassVar[str] = "APScheduler"
 
-    table: Annotated[str, AfterValidator(table_name)] = "apscheduler_jobs"
+    table: Annotated[str, AfterValidator(validate_table_name)] = "apscheduler_jobs"
     """The table, or schema.table."""
 
-    def read(self, connection: Connection) -> tuple[Snapshot, dict[str, Json]]:
+    def read_snapshot(self, connection: Connection) -> tuple[JobSourceSnapshot, dict[str, Json]]:
         """One without a next run is paused."""
         import sqlalchemy as sa
 
         schema, _, name = self.table.rpartition(".")
         if not sa.inspect(connection).has_table(name, schema=schema or None):
-            raise Fault("database.table_missing", f"no table {self.table}: APScheduler makes it when it starts")
+            raise ProbeError("database.table_missing", f"no table {self.table}: APScheduler makes it when it starts")
         jobs = sa.table(name, sa.column("id"), sa.column("next_run_time"), schema=schema or None)
-        rows = connection.execute(sa.select(jobs.c.id, jobs.c.next_run_time).order_by(jobs.c.id).limit(MOST)).all()
-        now = instant(connection.execute(sa.text(self.database.now)).scalar(), "UTC", "the clock") or 0
+        rows = connection.execute(sa.select(jobs.c.id, jobs.c.next_run_time).order_by(jobs.c.id).limit(MAX_JOBS)).all()
+        now = (
+            parse_timestamp_ms(connection.execute(sa.text(self.database.current_time_sql)).scalar(), "UTC", "the clock")
+            or 0
+        )
         facts = (
-            JobFacts(str(id), enabled=due is not None, next_due=instant(due, "UTC", "next_run_time"))
+            JobFacts(str(id), enabled=due is not None, next_due=parse_timestamp_ms(due, "UTC", "next_run_time"))
             for id, due in rows
         )
-        return Snapshot(now, tuple(facts)), self.database.rights(connection, jobs)
+        return JobSourceSnapshot(now, tuple(facts)), self.database.write_access_evidence(connection, jobs)

@@ -15,17 +15,17 @@ from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 from pydantic import model_validator
 
-from watchdog.fields import Model
-from watchdog.model import Json
-from watchdog.schedule import Cron, Interval, Schedule, ScheduleError
-from watchdog.wire import Trace, Wire
-from watchdog.wire.address import Egress
-from watchdog.wire.faults import Fault
-from watchdog.wire.trace import DOING
-from watchdog.words import DAY
+from watchdog.config_types import ConfigModel
+from watchdog.domain.formatting import DAY_MS
+from watchdog.domain.model import Json
+from watchdog.domain.schedule import CronSchedule, IntervalSchedule, Schedule, ScheduleError
+from watchdog.net import Network, PhaseTimer
+from watchdog.net.address_filter import Egress
+from watchdog.net.errors import ProbeError
+from watchdog.net.phases import PHASE_DESCRIPTIONS
 
 
-class Stage(StrEnum):
+class JobStage(StrEnum):
     """How far a sentinel has come."""
 
     SENT = "sent"
@@ -38,29 +38,29 @@ class Stage(StrEnum):
     """The system does not know it any more."""
 
 
-class Look(NamedTuple):
+class JobStatus(NamedTuple):
     """One look at a sentinel. Times in ms since the epoch by the system's own clocks; None: it does not say."""
 
-    stage: Stage
-    picked_up: int | None = None
-    finished: int | None = None
+    stage: JobStage
+    picked_up_at: int | None = None
+    finished_at: int | None = None
     error: str = ""
     """Why it failed, in the system's words, untrusted; of one that runs: what is wrong with that."""
     progress: float | None = None
     """How far the job says it is, in whatever unit it counts."""
-    ref: str = ""
+    job_id: str = ""
     """By what the system knows it from now on, if that came to light only after it was sent."""
 
 
-class Ended(NamedTuple):
+class CompletedCounts(NamedTuple):
     """How many jobs came to an end lately."""
 
     failed: int
-    well: int | None
+    succeeded: int | None
     """None: what ended well is not kept."""
 
 
-class Depth(NamedTuple):
+class QueueStats(NamedTuple):
     """What is in a queue; None: the system cannot say, or was not asked."""
 
     waiting: int | None = None
@@ -77,30 +77,30 @@ class Depth(NamedTuple):
     paused: bool = False
     head: str | None = None
     """What tells the job that is next to be taken from others."""
-    ended: Ended | None = None
+    completed: CompletedCounts | None = None
 
     @property
-    def figures(self) -> dict[str, int]:
+    def metrics(self) -> dict[str, int]:
         """What can be said in numbers."""
-        told = {name: getattr(self, name) for name in FIGURES}
+        told = {name: getattr(self, name) for name in QUEUE_METRIC_NAMES}
         return {name: n for name, n in told.items() if n is not None}
 
 
-FIGURES = ("waiting", "active", "delayed", "failed", "oldest", "consumers")
+QUEUE_METRIC_NAMES = ("waiting", "active", "delayed", "failed", "oldest", "consumers")
 
 
-LAST = 100_000_000_000_000
+MAX_EPOCH_MS = 100_000_000_000_000
 """Milliseconds since the epoch that are a time."""
-CENTURY = 36_525 * DAY
+MAX_INTERVAL_MS = 36_525 * DAY_MS
 
 
-def ms(told: str | float | None) -> int | None:
+def parse_milliseconds(value: str | float | None) -> int | None:
     """Milliseconds as somebody else wrote them down; None where no clock shows so many."""
     try:
-        found = int(float(told or "x"))
+        found = int(float(value or "x"))
     except (ValueError, OverflowError):
         return None
-    return found if 0 <= found < LAST else None
+    return found if 0 <= found < MAX_EPOCH_MS else None
 
 
 class JobFacts(NamedTuple):
@@ -130,104 +130,104 @@ class JobFacts(NamedTuple):
     """A run is under way that nobody works on any more."""
     worker: str = ""
     """Who works on the run under way, untrusted."""
-    run: str = ""
+    run_id: str = ""
     """By what the source knows that run."""
-    since: int | None = None
+    schedule_since: int | None = None
     """From when on its schedule is surely in force."""
 
     @property
-    def credible(self) -> JobFacts:
+    def sanitized(self) -> JobFacts:
         """The same without times that no clock shows and intervals that mean nothing: anybody may have written them."""
         times = ("next_due", "last_start", "last_end", "last_ok", "running_since", "since")
-        bounds = dict.fromkeys(times, LAST) | {"every": CENTURY, "duration": CENTURY}
+        bounds = dict.fromkeys(times, MAX_EPOCH_MS) | {"every": MAX_INTERVAL_MS, "duration": MAX_INTERVAL_MS}
         told = {name: getattr(self, name) for name in bounds}
         odd: dict[str, Any] = {
             name: None for name, n in told.items() if n is not None and not (name == "every") <= n < bounds[name]
         }
         return self._replace(**odd)
 
-    def plan(self, since: int = 0) -> Schedule | None:
+    def build_schedule(self, first_seen_at: int = 0) -> Schedule | None:
         """Its schedule; None: nobody knows one, or it is none that we can read. `since`: when that was first seen; a
         job that runs every so often is owed first so long after."""
         try:
             if self.cron:
-                return Cron(self.cron, self.timezone)
+                return CronSchedule(self.cron, self.timezone)
         except ScheduleError:
             return None
         if self.every:
-            first = self.last_start if self.last_start is not None else since - 1
+            first = self.last_start if self.last_start is not None else first_seen_at - 1
             anchor = self.next_due if self.next_due is not None else first
-            return Interval(self.every, anchor % self.every)
+            return IntervalSchedule(self.every, anchor % self.every)
         return None
 
 
-class Snapshot(NamedTuple):
+class JobSourceSnapshot(NamedTuple):
     """All that a source says at one instant."""
 
-    now: int
+    taken_at: int
     """The source's own clock."""
     jobs: tuple[JobFacts, ...]
-    scheduler: int | None = None
+    scheduler_heartbeat_at: int | None = None
     """When the scheduler itself gave its last sign of life; None: it gives none."""
-    lag: int = 0
+    reporting_lag: int = 0
     """Milliseconds after which a run is surely told of."""
 
 
 @dataclass(frozen=True, slots=True)
-class Sentinel:
+class SentinelJob:
     """One canary job."""
 
     id: str
     """Derived from probe and slot: sending it twice makes one job."""
     payload: Json
-    lifetime: int
+    ttl_ms: int
     """Milliseconds after which the system may forget it, finished or not."""
 
 
 @dataclass(frozen=True, slots=True)
-class Reach:
+class ConnectContext:
     """What a driver needs to get to its system."""
 
-    wire: Wire
-    trace: Trace
+    network: Network
+    trace: PhaseTimer
     egress: Egress
-    patience: float
+    timeout_s: float
     """Seconds that any one exchange may take."""
-    now: int
+    started_at: int
     """The clock at the start, ms since the epoch."""
     facts: dict[str, Json] = field(default_factory=dict)
     """What the driver finds worth knowing about the system: evidence, whatever comes of the run."""
 
 
-class Canary(Protocol):
+class CanaryConnection(Protocol):
     """An open line to a queue. Every method raises Fault."""
 
-    async def send(self, sentinel: Sentinel) -> str:
+    async def send(self, sentinel: SentinelJob) -> str:
         """Returns by what the system knows the sentinel from now on; empty: only this line does, while it is open."""
 
-    async def look(self, ref: str) -> Look:
+    async def poll(self, job_id: str) -> JobStatus:
         """A fault that is retryable may be gone at the next look."""
 
-    async def cancel(self, ref: str) -> bool:
+    async def cancel(self, job_id: str) -> bool:
         """Take it back, whether it waits or is finished. False: it is being worked on, or the system cannot."""
 
-    async def depth(self) -> Depth:
+    async def fetch_queue_stats(self) -> QueueStats:
         """What else is in the queue, as far as it is cheap to know."""
 
 
-class System(Model):
+class QueueDriver(ConfigModel):
     """How one queue system is reached, as configured; a subclass a system."""
 
     name: ClassVar[str]
     """As people write it: BullMQ, pg-boss."""
-    needs: ClassVar[tuple[str, ...]] = ()
+    required_modules: ClassVar[tuple[str, ...]] = ()
     """Modules of optional packages."""
-    extra: ClassVar[str] = ""
+    pip_extra: ClassVar[str] = ""
     """What to install for them."""
 
     @model_validator(mode="after")
-    def _installed(self) -> Self:
-        installed(self.name, self.needs, self.extra)
+    def _require_modules(self) -> Self:
+        require_modules(self.name, self.required_modules, self.pip_extra)
         return self
 
     @property
@@ -242,67 +242,67 @@ class System(Model):
 
     def prepare(self) -> None:
         """Load what sending needs, where that takes long."""
-        for module in self.needs:
+        for module in self.required_modules:
             import_module(module)
 
 
-def installed(name: str, needs: Iterable[str], extra: str) -> None:
+def require_modules(name: str, modules: Iterable[str], pip_extra: str) -> None:
     """Raises ValueError that says how to get what is missing."""
-    if missing := [module for module in needs if find_spec(module) is None]:
-        raise ValueError(f"{name} needs the package {missing[0]}: pip install 'watchdog-monitor[{extra}]'")
+    if missing := [module for module in modules if find_spec(module) is None]:
+        raise ValueError(f"{name} needs the package {missing[0]}: pip install 'watchdog-monitor[{pip_extra}]'")
 
 
-class CanarySystem(System):
+class CanaryDriver(QueueDriver):
     """A system that canary jobs can be sent through."""
 
-    derives_refs: ClassVar[bool] = True
+    deterministic_id: ClassVar[bool] = True
     """Whether `ref_of` tells the reference of a sentinel that another process may have sent."""
-    margin: ClassVar[int] = 5_000
+    deadline_margin_ms: ClassVar[int] = 5_000
     """Milliseconds on top of `finish_within`: for connecting, sending and taking back. Where `ref_of` tells nothing,
     for the slowest of it: a run that is cut off remembers no sentinel."""
-    pace: ClassVar[tuple[int, int]] = (20, 500)
+    poll_interval_range_ms: ClassVar[tuple[int, int]] = (20, 500)
     """Milliseconds between two looks: the least, soon after sending, and the most."""
-    blocks_for: ClassVar[int | None] = None
+    blocking_period_ms: ClassVar[int | None] = None
     """Milliseconds for which a sentinel that cannot be taken back keeps others from being sent; None: while it lasts.
 
     For a system that can be asked how a job is, but not whether anybody still works on it.
     """
-    sends: ClassVar[str] = ""
+    payload_field: ClassVar[str] = ""
     """The field of its own that says what is sent; empty: `payload` does."""
     pickup_hint: ClassVar[str] = "say finish_within alone"
     """What to write if it does not show when a job is picked up."""
 
     @property
-    def shows_pickup(self) -> bool:
+    def exposes_pickup(self) -> bool:
         """Whether a look can tell a waiting job from a running one."""
         return True
 
     @abstractmethod
-    def canary(self, reach: Reach) -> AbstractAsyncContextManager[Canary]:
+    def connect(self, context: ConnectContext) -> AbstractAsyncContextManager[CanaryConnection]:
         """An open line. Raises Fault."""
 
-    def ref_of(self, sentinel: str) -> str:
-        return sentinel
+    def derive_job_id(self, sentinel_id: str) -> str:
+        return sentinel_id
 
 
-class DepthSystem(System):
+class QueueStatsSource(QueueDriver):
     """A system whose queue can be looked into."""
 
     @property
-    def hides(self) -> Container[str]:
+    def unsupported_metrics(self) -> Container[str]:
         """What it never shows: figures, `failure_ratio` for how jobs ended lately, `head` for which job is next."""
         return ()
 
     @abstractmethod
-    async def depth(self, reach: Reach, within: int | None) -> Depth:
+    async def fetch_queue_stats(self, context: ConnectContext, window_ms: int | None) -> QueueStats:
         """What is in the queue, and how jobs ended in the last so many ms. Raises Fault."""
 
 
-class JobSource(System):
+class JobSource(QueueDriver):
     """A system that knows scheduled jobs."""
 
     @property
-    def names_runs(self) -> bool:
+    def exposes_run_id(self) -> bool:
         """Whether it says by what it knows a run that is under way."""
         return False
 
@@ -312,28 +312,28 @@ class JobSource(System):
         return getattr(self, "url", "")  # what is no database says where else it is
 
     @abstractmethod
-    async def snapshot(self, reach: Reach) -> Snapshot:
+    async def fetch_snapshot(self, context: ConnectContext) -> JobSourceSnapshot:
         """What it says of every job. Raises Fault."""
 
 
-async def reachable(reach: Reach, host: str, port: int, what: str = "broker") -> str:
+async def resolve_reachable_address(context: ConnectContext, host: str, port: int, label: str = "broker") -> str:
     """A first knock, with our own address filter, phases and words. Returns the address. Raises Fault."""
     try:
-        async with asyncio.timeout(reach.patience):
-            sock = await reach.wire.dial(host, port, reach.trace, reach.egress)
+        async with asyncio.timeout(context.timeout_s):
+            sock = await context.network.connect(host, port, context.trace, context.egress)
     except TimeoutError:
-        doing = DOING[reach.trace.under_way or "connect"]
-        raise unreachable(f"{host}:{port}: timed out while {doing}", what=what) from None
-    except Fault as fault:
-        if fault.ours or fault.reason == "connection.address_blocked":
+        doing = PHASE_DESCRIPTIONS[context.trace.current_phase or "connect"]
+        raise broker_unreachable_error(f"{host}:{port}: timed out while {doing}", label=label) from None
+    except ProbeError as fault:
+        if fault.is_internal or fault.reason == "connection.address_blocked":
             raise
-        raise unreachable(f"{host}:{port}: {fault.message}", fault.facts, what) from None
+        raise broker_unreachable_error(f"{host}:{port}: {fault.message}", fault.facts, label) from None
     with sock:
         return str(sock.getpeername()[0])
 
 
-def unreachable(why: str, facts: Mapping[str, Json] = {}, what: str = "broker") -> Fault:
+def broker_unreachable_error(detail: str, facts: Mapping[str, Json] = {}, label: str = "broker") -> ProbeError:
     """`what`: how people call the thing that holds the jobs."""
-    fault = Fault("broker.unreachable", f"{what} unreachable: {why}", "connect", retryable=True)
+    fault = ProbeError("broker.unreachable", f"{label} unreachable: {detail}", "connect", retryable=True)
     fault.facts |= facts
     return fault

@@ -10,181 +10,198 @@ from contextlib import asynccontextmanager
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from watchdog.fields import Line
+from watchdog.config_types import SingleLineText
+from watchdog.net.errors import ProbeError
 from watchdog.queues.base import (
-    Canary,
-    CanarySystem,
-    Depth,
-    DepthSystem,
-    Ended,
+    CanaryConnection,
+    CanaryDriver,
+    CompletedCounts,
+    ConnectContext,
     JobFacts,
     JobSource,
-    Look,
-    Reach,
-    Sentinel,
-    Snapshot,
-    Stage,
-    ms,
+    JobSourceSnapshot,
+    JobStage,
+    JobStatus,
+    QueueStats,
+    QueueStatsSource,
+    SentinelJob,
+    parse_milliseconds,
 )
-from watchdog.queues.redis import RedisSystem, instant, spoken
-from watchdog.wire.faults import Fault
+from watchdog.queues.clients.redis import RedisQueueDriver, map_redis_errors, parse_redis_time_ms
 
 if TYPE_CHECKING:
     from bullmq import Queue
 
-MOST = 2_000
+MAX_JOBS_READ = 2_000
 """Job schedulers, and jobs at work, that are read."""
-RECENT = 500
+MAX_FINISHED_JOBS_READ = 500
 """Finished jobs of each end that are looked through for runs of schedulers."""
 
 
-class BullmqQueue(RedisSystem):
+class BullmqQueue(RedisQueueDriver):
     """A queue of BullMQ."""
 
     name: ClassVar[str] = "BullMQ"
-    extra: ClassVar[str] = "bullmq"
+    pip_extra: ClassVar[str] = "bullmq"
 
-    queue: Line
-    prefix: Line = "bull"
+    queue: SingleLineText
+    prefix: SingleLineText = "bull"
     """What the queue's keys begin with."""
 
     @property
     def target(self) -> str:
         return f"{self.host}/{self.queue}"
 
-    def key(self, name: str) -> str:
+    def redis_key(self, name: str) -> str:
         return f"{self.prefix}:{self.queue}:{name}"
 
-    async def there(self, client: Any) -> None:
+    async def require_queue_exists(self, client: Any) -> None:
         """Raises Fault where the queue is not."""
-        if not await client.exists(self.key("meta")):
-            raise Fault("queue.missing", f"no queue {self.queue!r} under the prefix {self.prefix!r}")
+        if not await client.exists(self.redis_key("meta")):
+            raise ProbeError("queue.missing", f"no queue {self.queue!r} under the prefix {self.prefix!r}")
 
 
-class BullmqCanary(BullmqQueue, CanarySystem):
+class BullmqCanary(BullmqQueue, CanaryDriver):
     """A canary job in a queue of BullMQ."""
 
-    needs: ClassVar[tuple[str, ...]] = ("redis", "bullmq")
+    required_modules: ClassVar[tuple[str, ...]] = ("redis", "bullmq")
 
-    job: Line = "__canary__"
+    job: SingleLineText = "__canary__"
     """The job's name. Its worker should return at once; a processor that does not know the name may fail it."""
 
     @asynccontextmanager
-    async def canary(self, reach: Reach) -> AsyncIterator[Canary]:
-        async with self.opened(reach) as client:
-            yield _Bullmq(self, client)
+    async def connect(self, context: ConnectContext) -> AsyncIterator[CanaryConnection]:
+        async with self.open_client(context) as client:
+            yield _BullmqCanaryConnection(self, client)
 
 
-class BullmqDepth(BullmqQueue, DepthSystem):
+class BullmqStatsSource(BullmqQueue, QueueStatsSource):
     """What is in a queue of BullMQ. How jobs ended is known as far back as completed ones are kept. The oldest is
     the older of two: the next of the jobs without a priority, and of those with one."""
 
-    async def depth(self, reach: Reach, within: int | None) -> Depth:
-        async with self.opened(reach) as client:
-            with spoken():
-                await self.there(client)
-                return await _depth(self, client, within)
+    async def fetch_queue_stats(self, context: ConnectContext, window_ms: int | None) -> QueueStats:
+        async with self.open_client(context) as client:
+            with map_redis_errors():
+                await self.require_queue_exists(client)
+                return await _fetch_queue_stats(self, client, window_ms)
 
 
-class BullmqJobs(BullmqQueue, JobSource):
+class BullmqJobSource(BullmqQueue, JobSource):
     """The job schedulers of a queue."""
 
-    async def snapshot(self, reach: Reach) -> Snapshot:
-        async with self.opened(reach) as client:
-            with spoken():
-                return await self._read(client)
+    async def fetch_snapshot(self, context: ConnectContext) -> JobSourceSnapshot:
+        async with self.open_client(context) as client:
+            with map_redis_errors():
+                return await self._read_snapshot(client)
 
-    async def _read(self, client: Any) -> Snapshot:
+    async def _read_snapshot(self, client: Any) -> JobSourceSnapshot:
         """A run that is due is one job, `repeat:<scheduler>:<slot>`; when it is picked up, the next one is made."""
         async with client.pipeline(transaction=True) as pipe:
             pipe.time()
-            pipe.zrange(self.key("repeat"), 0, MOST - 1, withscores=True)
-            pipe.lrange(self.key("active"), 0, MOST - 1)
+            pipe.zrange(self.redis_key("repeat"), 0, MAX_JOBS_READ - 1, withscores=True)
+            pipe.lrange(self.redis_key("active"), 0, MAX_JOBS_READ - 1)
             time, planned, active = await pipe.execute()
         active = [ref for ref in active if ref.startswith("repeat:")]
         ends = [
             ref
             for kind in ("completed", "failed")
-            for ref in await client.zrevrange(self.key(kind), 0, RECENT - 1)
+            for ref in await client.zrevrange(self.redis_key(kind), 0, MAX_FINISHED_JOBS_READ - 1)
             if ref.startswith("repeat:")
         ]
         async with client.pipeline(transaction=False) as pipe:
             for name, _ in planned:
-                pipe.hgetall(self.key(f"repeat:{name}"))
+                pipe.hgetall(self.redis_key(f"repeat:{name}"))
             for ref in [*active, *ends]:
-                pipe.hmget(self.key(ref), "rjk", "processedOn", "finishedOn", "failedReason")
+                pipe.hmget(self.redis_key(ref), "rjk", "processedOn", "finishedOn", "failedReason")
             for ref in active:
-                pipe.exists(self.key(f"{ref}:lock"))
+                pipe.exists(self.redis_key(f"{ref}:lock"))
             told = await pipe.execute()
         locks = told[len(told) - len(active) :]
-        runs: dict[str, list[_Run]] = {}
+        runs: dict[str, list[_BullmqRun]] = {}
         for n, (name, begun, ended, error) in enumerate(told[len(planned) : len(told) - len(active)]):
-            if name and ms(begun) is not None:
+            if name and parse_milliseconds(begun) is not None:
                 held = n >= len(active) or bool(locks[n])
-                slot = ms([*active, *ends][n].rpartition(":")[2])
-                runs.setdefault(name, []).append(_Run(ms(begun) or 0, ms(ended), error or "", held, slot))
-        jobs = [_job(name, ms(due), told[n], runs.get(name, [])) for n, (name, due) in enumerate(planned)]
-        return Snapshot(instant(time), tuple(await self._mended(client, jobs, runs)))
+                slot = parse_milliseconds([*active, *ends][n].rpartition(":")[2])
+                runs.setdefault(name, []).append(
+                    _BullmqRun(parse_milliseconds(begun) or 0, parse_milliseconds(ended), error or "", held, slot)
+                )
+        jobs = [
+            _job_facts(name, parse_milliseconds(due), told[n], runs.get(name, []))
+            for n, (name, due) in enumerate(planned)
+        ]
+        return JobSourceSnapshot(
+            parse_redis_time_ms(time), tuple(await self._clear_recovered_failures(client, jobs, runs))
+        )
 
-    async def _mended(self, client: Any, jobs: list[JobFacts], runs: dict[str, list[_Run]]) -> list[JobFacts]:
+    async def _clear_recovered_failures(
+        self, client: Any, jobs: list[JobFacts], runs: dict[str, list[_BullmqRun]]
+    ) -> list[JobFacts]:
         """Runs that end well are often removed at once, and failed ones kept: one that was due after the newest that
         failed, and has left no trace, ended well."""
-        slots = {job.name: slot for job in jobs if (slot := _later(job.credible, runs.get(job.name, []))) is not None}
+        slots = {
+            job.name: slot
+            for job in jobs
+            if (slot := _last_due_after_failure(job.sanitized, runs.get(job.name, []))) is not None
+        }
         async with client.pipeline(transaction=False) as pipe:
             for name, slot in slots.items():
-                pipe.exists(self.key(f"repeat:{name}:{slot}"))
+                pipe.exists(self.redis_key(f"repeat:{name}:{slot}"))
             there = await pipe.execute()
         well = {name for name, found in zip(slots, there, strict=True) if not found}
         return [job._replace(failures=0, error="") if job.name in well else job for job in jobs]
 
 
-class _Run(NamedTuple):
-    begun: int
-    ended: int | None
+class _BullmqRun(NamedTuple):
+    started_at: int
+    finished_at: int | None
     error: str
-    held: bool
+    has_worker: bool
     """Somebody works on it."""
-    slot: int | None
+    due_at: int | None
     """When it was due."""
 
 
-def _job(name: str, due: int | None, fields: dict[str, str], runs: list[_Run]) -> JobFacts:
+def _job_facts(name: str, next_due: int | None, fields: dict[str, str], runs: list[_BullmqRun]) -> JobFacts:
     """A scheduler. `due`: its next run; that moves on when the run is picked up."""
-    under_way = min((run for run in runs if run.ended is None), default=None)
-    over = sorted((run for run in runs if run.ended is not None), key=lambda run: run.ended or 0, reverse=True)
+    under_way = min((run for run in runs if run.finished_at is None), default=None)
+    over = sorted(
+        (run for run in runs if run.finished_at is not None), key=lambda run: run.finished_at or 0, reverse=True
+    )
     good = next((run for run in over if not run.error), None)
     newest = over[0] if over else None
     return JobFacts(
         name,
         cron=fields.get("pattern", ""),
-        every=ms(fields.get("every")),
+        every=parse_milliseconds(fields.get("every")),
         timezone=fields.get("tz") or "UTC",
-        next_due=due,
-        last_start=max((run.begun for run in runs), default=None),
-        last_end=newest.ended if newest else None,
-        last_ok=good.ended if good else None,
-        running_since=under_way.begun if under_way else None,
-        duration=(newest.ended or 0) - newest.begun if newest else None,
+        next_due=next_due,
+        last_start=max((run.started_at for run in runs), default=None),
+        last_end=newest.finished_at if newest else None,
+        last_ok=good.finished_at if good else None,
+        running_since=under_way.started_at if under_way else None,
+        duration=(newest.finished_at or 0) - newest.started_at if newest else None,
         failures=len(list(takewhile(lambda run: run.error, over))),
         error=newest.error if newest else "",
-        stalled=under_way is not None and not under_way.held,
+        stalled=under_way is not None and not under_way.has_worker,
     )
 
 
-def _later(job: JobFacts, runs: list[_Run]) -> int | None:
+def _last_due_after_failure(facts: JobFacts, runs: list[_BullmqRun]) -> int | None:
     """When the last run was due that was picked up after the newest that failed, and that we do not see; None: there
     is none. The next one is made when a run is picked up."""
-    until = min((run.slot for run in runs if run.ended is None and run.slot is not None), default=job.next_due)
-    plan = job.plan()
-    if not job.failures or plan is None or until is None:
+    until = min(
+        (run.due_at for run in runs if run.finished_at is None and run.due_at is not None), default=facts.next_due
+    )
+    plan = facts.build_schedule()
+    if not facts.failures or plan is None or until is None:
         return None
-    failed = max(run.begun for run in runs if run.ended is not None)
-    return plan.before(until - 1) if plan.after(failed) < until else None
+    failed = max(run.started_at for run in runs if run.finished_at is not None)
+    return plan.latest_slot_until(until - 1) if plan.next_slot_after(failed) < until else None
 
 
-class _Bullmq:
+class _BullmqCanaryConnection:
     def __init__(self, config: BullmqCanary, client: Any) -> None:
-        self.config, self.client, self.key = config, client, config.key
+        self.config, self.client, self.redis_key = config, client, config.redis_key
         self._queue: Queue | None = None
 
     @property
@@ -195,47 +212,49 @@ class _Bullmq:
             self._queue = Queue(self.config.queue, {"connection": self.client, "prefix": self.config.prefix})
         return self._queue
 
-    async def send(self, sentinel: Sentinel) -> str:
-        with spoken():
-            await self.config.there(self.client)
+    async def send(self, sentinel: SentinelJob) -> str:
+        with map_redis_errors():
+            await self.config.require_queue_exists(self.client)
             options = {
                 "jobId": sentinel.id,
                 "attempts": 1,
-                "removeOnComplete": {"age": sentinel.lifetime // 1000},
-                "removeOnFail": {"age": sentinel.lifetime // 1000},
+                "removeOnComplete": {"age": sentinel.ttl_ms // 1000},
+                "removeOnFail": {"age": sentinel.ttl_ms // 1000},
             }
             await self.queue.add(self.config.job, sentinel.payload, options)
         return sentinel.id
 
-    async def look(self, ref: str) -> Look:
-        with spoken():
+    async def poll(self, job_id: str) -> JobStatus:
+        with map_redis_errors():
             async with self.client.pipeline(transaction=True) as pipe:
-                pipe.hmget(self.key(ref), "timestamp", "processedOn", "finishedOn", "failedReason", "progress")
-                pipe.exists(self.key(f"{ref}:lock"))
+                pipe.hmget(self.redis_key(job_id), "timestamp", "processedOn", "finishedOn", "failedReason", "progress")
+                pipe.exists(self.redis_key(f"{job_id}:lock"))
                 told, locked = await pipe.execute()
-        created, picked_up, finished = (ms(text) for text in told[:3])
-        error, progress = told[3] or "", _progress(told[4])
+        created, picked_up, finished = (parse_milliseconds(text) for text in told[:3])
+        error, progress = told[3] or "", _parse_progress(told[4])
         if created is None:
-            return Look(Stage.LOST)
+            return JobStatus(JobStage.LOST)
         if finished is not None:
-            return Look(Stage.FAILED if error else Stage.DONE, picked_up, finished, error)
+            return JobStatus(JobStage.FAILED if error else JobStage.DONE, picked_up, finished, error)
         if picked_up is not None:
-            return Look(Stage.RUNNING, picked_up, error="" if locked else "its worker is gone", progress=progress)
-        return Look(Stage.QUEUED)
+            return JobStatus(
+                JobStage.RUNNING, picked_up, error="" if locked else "its worker is gone", progress=progress
+            )
+        return JobStatus(JobStage.QUEUED)
 
-    async def cancel(self, ref: str) -> bool:
-        with spoken():
-            return not await self.client.exists(self.key(ref)) or bool(await self.queue.remove(ref))
+    async def cancel(self, job_id: str) -> bool:
+        with map_redis_errors():
+            return not await self.client.exists(self.redis_key(job_id)) or bool(await self.queue.remove(job_id))
 
-    async def depth(self) -> Depth:
-        with spoken():
-            return await _depth(self.config, self.client)
+    async def fetch_queue_stats(self) -> QueueStats:
+        with map_redis_errors():
+            return await _fetch_queue_stats(self.config, self.client)
 
 
-async def _depth(config: BullmqQueue, client: Any, within: int | None = None) -> Depth:
+async def _fetch_queue_stats(config: BullmqQueue, client: Any, window_ms: int | None = None) -> QueueStats:
     """The job that is next stands at the end of `wait` (in older versions: of `paused`), or first in `prioritized`,
     which is not looked at while others wait."""
-    key = config.key
+    key = config.redis_key
     async with client.pipeline(transaction=True) as pipe:
         pipe.time()
         pipe.hget(key("meta"), "paused")
@@ -248,48 +267,48 @@ async def _depth(config: BullmqQueue, client: Any, within: int | None = None) ->
         pipe.zrange(key("prioritized"), 0, 0)
         told = await pipe.execute()
     time, paused, wait, halted, active, prioritized, delayed, failed, *heads, first = told
-    now = instant(time)
+    now = parse_redis_time_ms(time)
     heads = [head for head in (*heads, *first) if head]
     async with client.pipeline(transaction=False) as pipe:
         for head in heads:
             pipe.hmget(key(head), "timestamp", "processedOn", "opts")
-        ready = [at for told in await pipe.execute() if (at := _ready(told)) is not None]
-    return Depth(
+        ready = [at for told in await pipe.execute() if (at := _ready_since(told)) is not None]
+    return QueueStats(
         wait + halted + prioritized,
         active,
         delayed,
         failed,
         max(now - min(ready), 0) if ready else None,
-        await _consumers(config, client),
+        await _count_consumers(config, client),
         paused == "1",
         heads[0] if heads else None,
-        None if within is None else await _ended(config, client, now - within),
+        None if window_ms is None else await _count_completed(config, client, now - window_ms),
     )
 
 
-def _ready(told: list[str | None]) -> int | None:
+def _ready_since(fields: list[str | None]) -> int | None:
     """Since when a job could be taken: it was made, it was to wait, or it was tried before."""
-    created, tried = ms(told[0]), ms(told[1])
+    created, tried = parse_milliseconds(fields[0]), parse_milliseconds(fields[1])
     try:
-        delay = json.loads(told[2] or "{}").get("delay")
+        delay = json.loads(fields[2] or "{}").get("delay")
     except (ValueError, AttributeError, RecursionError):
         delay = None
-    delay = ms(delay) if isinstance(delay, int) else None
+    delay = parse_milliseconds(delay) if isinstance(delay, int) else None
     return None if created is None else max(created + (delay or 0), tried or 0)
 
 
-async def _ended(config: BullmqQueue, client: Any, since: int) -> Ended:
+async def _count_completed(config: BullmqQueue, client: Any, since: int) -> CompletedCounts:
     """How jobs ended since then, or since the first completed one that is still kept."""
-    first = await client.zrange(config.key("completed"), 0, 0, withscores=True)
-    since = max(since, *(ms(at) or 0 for _, at in first), 0)
+    first = await client.zrange(config.redis_key("completed"), 0, 0, withscores=True)
+    since = max(since, *(parse_milliseconds(at) or 0 for _, at in first), 0)
     async with client.pipeline(transaction=True) as pipe:
         for name in ("failed", "completed"):
-            pipe.zcount(config.key(name), since, "+inf")
+            pipe.zcount(config.redis_key(name), since, "+inf")
         failed, well = await pipe.execute()
-    return Ended(failed, well if first else None)
+    return CompletedCounts(failed, well if first else None)
 
 
-async def _consumers(config: BullmqQueue, client: Any) -> int | None:
+async def _count_consumers(config: BullmqQueue, client: Any) -> int | None:
     """Connections that say by their name that they work on this queue; None: this Redis does not tell."""
     from redis.exceptions import RedisError
 
@@ -302,7 +321,7 @@ async def _consumers(config: BullmqQueue, client: Any) -> int | None:
     return sum(own.fullmatch(one.get("name", "")) is not None for one in clients)
 
 
-def _progress(text: str | None) -> float | None:
+def _parse_progress(text: str | None) -> float | None:
     try:
         value = json.loads(text or "null")
     except (ValueError, RecursionError):

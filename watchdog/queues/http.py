@@ -11,65 +11,86 @@ from urllib.parse import quote
 
 from pydantic import model_validator
 
+from watchdog.config_types import FieldValidationError
+from watchdog.domain.formatting import DAY_MS, format_duration
+from watchdog.domain.model import Json
 from watchdog.expressions import Expression, ExpressionError, compile_expression
-from watchdog.fields import FieldsError
-from watchdog.model import Json
-from watchdog.queues.base import Canary, CanarySystem, Depth, Look, Reach, Sentinel, Stage
-from watchdog.queues.told import compiled, expression, filled, identifier, judged, progress_of, why
-from watchdog.wire.answers import body_of, excerpt, facts
-from watchdog.wire.faults import Fault
-from watchdog.wire.targets import HttpTarget, Method
-from watchdog.wire.trace import Trace
-from watchdog.words import DAY, span
+from watchdog.net.errors import ProbeError
+from watchdog.net.http_evidence import parse_response_body, response_excerpt, response_facts
+from watchdog.net.phases import PhaseTimer
+from watchdog.net.targets import HttpMethod, HttpTarget
+from watchdog.queues.base import (
+    CanaryConnection,
+    CanaryDriver,
+    ConnectContext,
+    JobStage,
+    JobStatus,
+    QueueStats,
+    SentinelJob,
+)
+from watchdog.queues.job_status import (
+    compile_stage_expressions,
+    error_message,
+    evaluate_stage,
+    expression_validator,
+    parse_job_id,
+    parse_progress,
+    substitute_placeholders,
+)
 
 if TYPE_CHECKING:
-    from watchdog.wire.http import Exchange
+    from watchdog.net.http import HttpResponse
 
-SENDING = 10.0
+ENQUEUE_TIMEOUT_S = 10.0
 """Seconds that the first request may take."""
-VARIABLES: Mapping[str, str] = {"status": "int", "headers": "map(string, string)", "body": "dyn", "elapsed_ms": "int"}
+EXPRESSION_VARIABLES: Mapping[str, str] = {
+    "status": "int",
+    "headers": "map(string, string)",
+    "body": "dyn",
+    "elapsed_ms": "int",
+}
 
 
-class Enqueue(HttpTarget):
+class EnqueueRequest(HttpTarget):
     """The request that begins a job. `{nonce}` in its URL, headers and body stands for the sentinel's own id."""
 
-    method: Method = "POST"
+    method: HttpMethod = "POST"
 
 
-class HttpCanary(CanarySystem):
+class HttpCanary(CanaryDriver):
     """A job that one request begins and another asks for. Expressions may use status, headers, body and elapsed_ms."""
 
     name: ClassVar[str] = "HTTP"
-    derives_refs: ClassVar[bool] = False
-    margin: ClassVar[int] = 18_000
-    pace: ClassVar[tuple[int, int]] = (250, 2_000)
-    blocks_for: ClassVar[int | None] = DAY
-    sends: ClassVar[str] = "enqueue"
+    deterministic_id: ClassVar[bool] = False
+    deadline_margin_ms: ClassVar[int] = 18_000
+    poll_interval_range_ms: ClassVar[tuple[int, int]] = (250, 2_000)
+    blocking_period_ms: ClassVar[int | None] = DAY_MS
+    payload_field: ClassVar[str] = "enqueue"
     pickup_hint: ClassVar[str] = "say finish_within alone, or in `started` how to tell"
 
-    enqueue: Enqueue
+    enqueue: EnqueueRequest
     """Begins the job, with a header Idempotency-Key. A 2xx is expected."""
     poll: HttpTarget
     """Asks for it. `{job_id}` stands in its URL, or `{nonce}` where the sentinel's own id names the job."""
-    done: Annotated[str, expression(VARIABLES)]
+    done: Annotated[str, expression_validator(EXPRESSION_VARIABLES)]
     """Holds when the job is finished: `body.status == 'completed'`."""
-    failed: Annotated[str, expression(VARIABLES)] = ""
+    failed: Annotated[str, expression_validator(EXPRESSION_VARIABLES)] = ""
     """Holds when it failed."""
-    started: Annotated[str, expression(VARIABLES)] = ""
+    started: Annotated[str, expression_validator(EXPRESSION_VARIABLES)] = ""
     """Holds when somebody has picked it up. Without it nobody can tell."""
-    job_id: Annotated[str, expression(VARIABLES, judges=False)] = ""
+    job_id: Annotated[str, expression_validator(EXPRESSION_VARIABLES, must_be_bool=False)] = ""
     """The job's id, from the answer to `enqueue`; default: body.job_id or body.id."""
-    error: Annotated[str, expression(VARIABLES, judges=False)] = ""
+    error: Annotated[str, expression_validator(EXPRESSION_VARIABLES, must_be_bool=False)] = ""
     """Why it failed, from the answer to `poll`; default: what stands under a name such as error or message."""
 
     @model_validator(mode="after")
-    def _names_the_job(self) -> Self:
+    def _validate_poll_url(self) -> Self:
         if ("{job_id}" in self.poll.url) == ("{nonce}" in self.poll.url):
-            raise FieldsError([(("poll",), "expected a URL with either {job_id} or {nonce} in it")])
+            raise FieldValidationError([(("poll",), "expected a URL with either {job_id} or {nonce} in it")])
         return self
 
     @property
-    def shows_pickup(self) -> bool:
+    def exposes_pickup(self) -> bool:
         return bool(self.started)
 
     @property
@@ -81,114 +102,141 @@ class HttpCanary(CanarySystem):
         return self.enqueue.host
 
     @cached_property
-    def stages(self) -> tuple[tuple[Stage, Expression], ...]:
-        return compiled(VARIABLES, self.failed, self.done, self.started)
+    def stage_expressions(self) -> tuple[tuple[JobStage, Expression], ...]:
+        return compile_stage_expressions(EXPRESSION_VARIABLES, self.failed, self.done, self.started)
 
     @asynccontextmanager
-    async def canary(self, reach: Reach) -> AsyncIterator[Canary]:
-        yield _Http(self, reach)
+    async def connect(self, context: ConnectContext) -> AsyncIterator[CanaryConnection]:
+        yield _HttpCanaryConnection(self, context)
 
 
-class _Http:
-    def __init__(self, config: HttpCanary, reach: Reach) -> None:
-        self.config, self.reach = config, reach
-        self._over: set[str] = set()
+class _HttpCanaryConnection:
+    def __init__(self, config: HttpCanary, context: ConnectContext) -> None:
+        self.config, self.context = config, context
+        self._finished_job_ids: set[str] = set()
 
-    async def send(self, sentinel: Sentinel) -> str:
+    async def send(self, sentinel: SentinelJob) -> str:
         enqueue, nonce = self.config.enqueue, {"nonce": sentinel.id}
         texts = enqueue.model_fields_set & {"url", "headers", "body", "json_body"}
-        request = enqueue.model_copy(update={name: filled(getattr(enqueue, name), **nonce) for name in texts})
-        answer = await self._ask(request, sentinel.id, SENDING)
-        self.reach.facts["address"] = answer.address
+        request = enqueue.model_copy(
+            update={name: substitute_placeholders(getattr(enqueue, name), **nonce) for name in texts}
+        )
+        answer = await self._send_request(request, sentinel.id, ENQUEUE_TIMEOUT_S)
+        self.context.facts["address"] = answer.peer_address
         if not 200 <= answer.status < 300:
-            said = why(body_of(answer)) if "json" in answer.headers.get("content-type", "") else ""
-            raise _told(Fault("canary.enqueue_failed", f"enqueue got {answer.status}{said and f': {said}'}"), answer)
-        return sentinel.id if "{nonce}" in self.config.poll.url else self._job_id(answer)
+            said = (
+                error_message(parse_response_body(answer)) if "json" in answer.headers.get("content-type", "") else ""
+            )
+            raise _with_response_evidence(
+                ProbeError("canary.enqueue_failed", f"enqueue got {answer.status}{said and f': {said}'}"), answer
+            )
+        return sentinel.id if "{nonce}" in self.config.poll.url else self._extract_job_id(answer)
 
-    def _job_id(self, answer: Exchange) -> str:
-        body, missing = body_of(answer), "neither job_id nor id in its body"
+    def _extract_job_id(self, response: HttpResponse) -> str:
+        body, missing = parse_response_body(response), "neither job_id nor id in its body"
         try:
             if self.config.job_id:
                 missing = f"{self.config.job_id} gives none"
-                found = [compile_expression(self.config.job_id, VARIABLES, judges=False).value(_values(answer))]
+                found = [
+                    compile_expression(self.config.job_id, EXPRESSION_VARIABLES, must_be_bool=False).evaluate_value(
+                        _expression_values(response)
+                    )
+                ]
             else:
                 found = [body.get("job_id"), body.get("id")] if isinstance(body, dict) else []
         except ExpressionError as error:
             found, missing = [], f"{self.config.job_id} cannot be computed: {error}"
-        if job_id := next(filter(None, map(identifier, found)), ""):
+        if job_id := next(filter(None, map(parse_job_id, found)), ""):
             return job_id
-        raise _told(Fault("canary.job_id_missing", f"the answer to enqueue names no job: {missing}"), answer)
+        raise _with_response_evidence(
+            ProbeError("canary.job_id_missing", f"the answer to enqueue names no job: {missing}"), response
+        )
 
-    async def look(self, ref: str) -> Look:
-        poll, id_ = self.config.poll, quote(ref, safe="")
-        request = poll.model_copy(update={"url": filled(poll.url, job_id=id_, nonce=id_)})
+    async def poll(self, job_id: str) -> JobStatus:
+        poll, id_ = self.config.poll, quote(job_id, safe="")
+        request = poll.model_copy(update={"url": substitute_placeholders(poll.url, job_id=id_, nonce=id_)})
         try:
-            answer = await self._ask(request, "", self.reach.patience)
-        except Fault as fault:
-            if fault.ours:
+            answer = await self._send_request(request, "", self.context.timeout_s)
+        except ProbeError as fault:
+            if fault.is_internal:
                 raise
-            failed = Fault("canary.poll_failed", f"poll failed: {fault.message}", fault.phase, retryable=True)
+            failed = ProbeError("canary.poll_failed", f"poll failed: {fault.message}", fault.phase, retryable=True)
             failed.facts, failed.excerpt = fault.facts, fault.excerpt
             raise failed from None
-        look = self._read(answer)
-        if look.stage in (Stage.DONE, Stage.FAILED, Stage.LOST):
-            self._over.add(ref)
+        look = self._parse_status(answer)
+        if look.stage in (JobStage.DONE, JobStage.FAILED, JobStage.LOST):
+            self._finished_job_ids.add(job_id)
         return look
 
-    def _read(self, answer: Exchange) -> Look:
-        values, odd = _values(answer), not 200 <= answer.status < 300
-        stage, trouble = judged(
-            [(stage, one) for stage, one in self.config.stages if not odd or "status" in one.names], values
+    def _parse_status(self, response: HttpResponse) -> JobStatus:
+        values, odd = _expression_values(response), not 200 <= response.status < 300
+        stage, trouble = evaluate_stage(
+            [(stage, one) for stage, one in self.config.stage_expressions if not odd or "status" in one.used_variables],
+            values,
         )
-        if stage is None and answer.status in (404, 410):
-            return Look(Stage.LOST)
+        if stage is None and response.status in (404, 410):
+            return JobStatus(JobStage.LOST)
         if stage is None and odd:
-            raise _told(Fault("canary.poll_failed", f"poll got {answer.status}", retryable=True), answer)
-        body = body_of(answer)
-        done = progress_of(body)
+            raise _with_response_evidence(
+                ProbeError("canary.poll_failed", f"poll got {response.status}", retryable=True), response
+            )
+        body = parse_response_body(response)
+        done = parse_progress(body)
         if stage is None:
-            stage = Stage.QUEUED if self.config.started else Stage.SENT
-        elif stage is Stage.FAILED:
-            trouble = self._why(values, body)
-        return Look(stage, error=trouble, progress=done and done[0])
+            stage = JobStage.QUEUED if self.config.started else JobStage.SENT
+        elif stage is JobStage.FAILED:
+            trouble = self._failure_message(values, body)
+        return JobStatus(stage, error=trouble, progress=done and done[0])
 
-    def _why(self, values: Mapping[str, Json], body: Json) -> str:
+    def _failure_message(self, values: Mapping[str, Json], body: Json) -> str:
         if self.config.error:
             try:
-                return why(compile_expression(self.config.error, VARIABLES, judges=False).value(values))
+                return error_message(
+                    compile_expression(self.config.error, EXPRESSION_VARIABLES, must_be_bool=False).evaluate_value(
+                        values
+                    )
+                )
             except ExpressionError as error:
                 return f"{self.config.error} cannot be computed: {error}"
-        return why(body)
+        return error_message(body)
 
-    async def cancel(self, ref: str) -> bool:
+    async def cancel(self, job_id: str) -> bool:
         """Nothing can be taken back. Whether it is over."""
-        return ref in self._over or (await self.look(ref)).stage in (Stage.DONE, Stage.FAILED, Stage.LOST)
+        return job_id in self._finished_job_ids or (await self.poll(job_id)).stage in (
+            JobStage.DONE,
+            JobStage.FAILED,
+            JobStage.LOST,
+        )
 
-    async def depth(self) -> Depth:
-        return Depth()
+    async def fetch_queue_stats(self) -> QueueStats:
+        return QueueStats()
 
-    async def _ask(self, request: HttpTarget, key: str, seconds: float) -> Exchange:
-        reach, trace = self.reach, Trace()
+    async def _send_request(self, request: HttpTarget, idempotency_key: str, timeout_s: float) -> HttpResponse:
+        reach, trace = self.context, PhaseTimer()
         try:
-            async with asyncio.timeout(seconds):
-                return await reach.wire.exchange(request.request(key, reach.egress, trace, reach.now))
+            async with asyncio.timeout(timeout_s):
+                return await reach.network.send_http_request(
+                    request.build_request(idempotency_key, reach.egress, trace, reach.started_at)
+                )
         except TimeoutError:
-            fault = Fault("timeout.exceeded", f"timed out after {span(seconds * 1000)}", retryable=True)
-            fault.locate(trace)
+            fault = ProbeError(
+                "timeout.exceeded", f"timed out after {format_duration(timeout_s * 1000)}", retryable=True
+            )
+            fault.record_phase(trace)
             raise fault from None
 
 
-def _values(answer: Exchange) -> dict[str, Json]:
-    body = None if answer.unread else body_of(answer)
+def _expression_values(response: HttpResponse) -> dict[str, Json]:
+    body = None if response.body_incomplete_reason else parse_response_body(response)
     return {
-        "status": answer.status,
-        "headers": answer.headers,
+        "status": response.status,
+        "headers": response.headers,
         "body": body,
-        "elapsed_ms": round(answer.elapsed),
+        "elapsed_ms": round(response.elapsed_ms),
     }
 
 
-def _told(fault: Fault, answer: Exchange) -> Fault:
-    fault.facts |= facts(answer)
-    fault.excerpt = excerpt(answer)
+def _with_response_evidence(fault: ProbeError, response: HttpResponse) -> ProbeError:
+    fault.facts |= response_facts(response)
+    fault.excerpt = response_excerpt(response)
     return fault

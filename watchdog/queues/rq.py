@@ -13,79 +13,79 @@ from datetime import UTC, datetime
 from itertools import takewhile
 from typing import Any, ClassVar, Literal, NamedTuple
 
-from watchdog.fields import Line
-from watchdog.model import Json
+from watchdog.config_types import SingleLineText
+from watchdog.domain.formatting import format_duration
+from watchdog.domain.model import Json
+from watchdog.net.errors import ProbeError
 from watchdog.queues.base import (
-    Canary,
-    CanarySystem,
-    Depth,
-    DepthSystem,
+    CanaryConnection,
+    CanaryDriver,
+    ConnectContext,
     JobFacts,
     JobSource,
-    Look,
-    Reach,
-    Sentinel,
-    Snapshot,
-    Stage,
-    ms,
+    JobSourceSnapshot,
+    JobStage,
+    JobStatus,
+    QueueStats,
+    QueueStatsSource,
+    SentinelJob,
+    parse_milliseconds,
 )
-from watchdog.queues.redis import RedisSystem, instant, spoken
-from watchdog.wire.faults import Fault
-from watchdog.words import span
+from watchdog.queues.clients.redis import RedisQueueDriver, map_redis_errors, parse_redis_time_ms
 
-OVER = {
-    "finished": Stage.DONE,
-    "failed": Stage.FAILED,
-    "stopped": Stage.FAILED,
-    "canceled": Stage.FAILED,
+STAGE_BY_FINAL_STATUS = {
+    "finished": JobStage.DONE,
+    "failed": JobStage.FAILED,
+    "stopped": JobStage.FAILED,
+    "canceled": JobStage.FAILED,
 }
-GONE = "gone"
+EXPIRED_RUN_STATUS = "gone"
 """Of a run that is no longer kept: it ended well, for those that fail are kept for longer, a year mostly."""
-MEDDLED = {"stopped": "somebody stopped it", "canceled": "somebody cancelled it"}
-NO_CODE = "operator.index"
-MOST = 500
+INTERVENTION_MESSAGES = {"stopped": "somebody stopped it", "canceled": "somebody cancelled it"}
+DEFAULT_FUNCTION = "operator.index"
+MAX_CRON_JOBS = 500
 """Cron jobs that are read."""
-RECENT = 10
+MAX_RUNS_PER_JOB = 10
 """Runs of each that are looked at."""
-LONGEST = 100_000
+MAX_TRACEBACK_CHARS = 100_000
 """Characters of a traceback that are unpacked."""
 
 
-class RqRedis(RedisSystem):
+class RqRedis(RedisQueueDriver):
     """A Redis in which RQ keeps its jobs."""
 
     name: ClassVar[str] = "RQ"
-    extra: ClassVar[str] = "rq"
+    pip_extra: ClassVar[str] = "rq"
 
     @staticmethod
-    def key(*parts: str) -> str:
+    def redis_key(*parts: str) -> str:
         return ":".join(("rq", *parts))
 
 
 class RqQueue(RqRedis):
     """A queue of RQ."""
 
-    queue: Line
+    queue: SingleLineText
 
     @property
     def target(self) -> str:
         return f"{self.host}/{self.queue}"
 
-    async def there(self, client: Any) -> None:
+    async def require_queue_exists(self, client: Any) -> None:
         """Raises Fault where the queue is not."""
         async with client.pipeline(transaction=False) as pipe:
-            pipe.sismember(self.key("queues"), self.key("queue", self.queue))
-            pipe.exists(self.key("workers", self.queue))
+            pipe.sismember(self.redis_key("queues"), self.redis_key("queue", self.queue))
+            pipe.exists(self.redis_key("workers", self.queue))
             if not any(await pipe.execute()):
-                raise Fault("queue.missing", f"no queue {self.queue!r}: nobody has sent to it or works on it")
+                raise ProbeError("queue.missing", f"no queue {self.queue!r}: nobody has sent to it or works on it")
 
 
-class RqCanary(RqQueue, CanarySystem):
+class RqCanary(RqQueue, CanaryDriver):
     """A canary job in a queue of RQ."""
 
-    sends: ClassVar[str] = "args"
+    payload_field: ClassVar[str] = "args"
 
-    function: Line = NO_CODE
+    function: SingleLineText = DEFAULT_FUNCTION
     """What its worker calls. The default is a part of Python, so that no worker needs code for it."""
     args: list[Json] | None = None
     """What the function is called with; default: nothing, or what the default function takes."""
@@ -93,34 +93,34 @@ class RqCanary(RqQueue, CanarySystem):
     """As the workers have it."""
 
     @asynccontextmanager
-    async def canary(self, reach: Reach) -> AsyncIterator[Canary]:
-        async with self.opened(reach) as client:
-            yield _Rq(self, client)
+    async def connect(self, context: ConnectContext) -> AsyncIterator[CanaryConnection]:
+        async with self.open_client(context) as client:
+            yield _RqCanaryConnection(self, client)
 
     @property
-    def call(self) -> bytes:
-        args: list[Json] = [7] if self.args is None and self.function == NO_CODE else self.args or []
+    def serialized_call(self) -> bytes:
+        args: list[Json] = [7] if self.args is None and self.function == DEFAULT_FUNCTION else self.args or []
         call: list[Json] = [self.function, None, args, {}]
         return json.dumps(call).encode() if self.serializer == "json" else pickle.dumps(call, protocol=4)
 
 
-class _Rq:
+class _RqCanaryConnection:
     def __init__(self, config: RqCanary, client: Any) -> None:
-        self.config, self.client, self.key = config, client, config.key
-        self.queue = self.key("queue", config.queue)
+        self.config, self.client, self.redis_key = config, client, config.redis_key
+        self.queue = self.redis_key("queue", config.queue)
 
-    async def send(self, sentinel: Sentinel) -> str:
+    async def send(self, sentinel: SentinelJob) -> str:
         from redis.exceptions import WatchError
 
-        job, lifetime = self.key("job", sentinel.id), sentinel.lifetime // 1000
+        job, lifetime = self.redis_key("job", sentinel.id), sentinel.ttl_ms // 1000
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         fields = {
             "created_at": now, "enqueued_at": now, "origin": self.config.queue, "status": "queued",
-            "description": f"{self.config.function} for a canary", "data": zlib.compress(self.config.call),
+            "description": f"{self.config.function} for a canary", "data": zlib.compress(self.config.serialized_call),
             "timeout": lifetime, "ttl": lifetime, "result_ttl": lifetime, "failure_ttl": lifetime,
         }  # fmt: skip
-        with spoken():
-            await self.config.there(self.client)
+        with map_redis_errors():
+            await self.config.require_queue_exists(self.client)
             async with self.client.pipeline(transaction=True) as pipe:
                 await pipe.watch(job)
                 if await pipe.exists(job):
@@ -133,68 +133,68 @@ class _Rq:
                     await pipe.execute()
         return sentinel.id
 
-    async def look(self, ref: str) -> Look:
-        with spoken():
+    async def poll(self, job_id: str) -> JobStatus:
+        with map_redis_errors():
             async with self.client.pipeline(transaction=True) as pipe:
-                pipe.hmget(self.key("job", ref), "status", "started_at", "ended_at", "worker_name")
-                pipe.xrevrange(self.key("results", ref), count=1)
+                pipe.hmget(self.redis_key("job", job_id), "status", "started_at", "ended_at", "worker_name")
+                pipe.xrevrange(self.redis_key("results", job_id), count=1)
                 (status, started, ended, worker), results = await pipe.execute()
             if status is None:
-                return Look(Stage.LOST)
+                return JobStatus(JobStage.LOST)
             if status == "started":
-                gone = bool(worker) and not await _alive(self.client, self.config, [worker])
-                return Look(Stage.RUNNING, _ms(started), error="its worker is gone" if gone else "")
-        if (stage := OVER.get(status)) is None:
-            return Look(Stage.QUEUED)
-        error = "" if stage is Stage.DONE else MEDDLED.get(status) or _reason(results)
-        return Look(stage, _ms(started), _ms(ended), error)
+                gone = bool(worker) and not await _count_live_workers(self.client, self.config, [worker])
+                return JobStatus(JobStage.RUNNING, _parse_iso_ms(started), error="its worker is gone" if gone else "")
+        if (stage := STAGE_BY_FINAL_STATUS.get(status)) is None:
+            return JobStatus(JobStage.QUEUED)
+        error = "" if stage is JobStage.DONE else INTERVENTION_MESSAGES.get(status) or _last_traceback_line(results)
+        return JobStatus(stage, _parse_iso_ms(started), _parse_iso_ms(ended), error)
 
-    async def cancel(self, ref: str) -> bool:
+    async def cancel(self, job_id: str) -> bool:
         """Whoever takes it out of the queue has it: we, or a worker."""
-        with spoken():
-            ours = await self.client.lrem(self.queue, 0, ref)
+        with map_redis_errors():
+            ours = await self.client.lrem(self.queue, 0, job_id)
             if not ours:
-                look = await self.look(ref)
-                if look.stage is Stage.QUEUED or (look.stage is Stage.RUNNING and not look.error):
+                look = await self.poll(job_id)
+                if look.stage is JobStage.QUEUED or (look.stage is JobStage.RUNNING and not look.error):
                     return False
-            await self._delete(ref)
+            await self._delete_job(job_id)
         return True
 
-    async def _delete(self, ref: str) -> None:
-        runs = [f"{ref}:{run}" for run in await self.client.zrange(self.key("executions", ref), 0, -1)]
+    async def _delete_job(self, job_id: str) -> None:
+        runs = [f"{job_id}:{run}" for run in await self.client.zrange(self.redis_key("executions", job_id), 0, -1)]
         queue = self.config.queue
         async with self.client.pipeline(transaction=True) as pipe:
             for registry in ("finished", "failed", "canceled"):
-                pipe.zrem(self.key(registry, queue), ref)
-            pipe.zrem(self.key("wip", queue), ref, *runs)
-            pipe.lrem(f"{self.queue}:intermediate", 0, ref)
+                pipe.zrem(self.redis_key(registry, queue), job_id)
+            pipe.zrem(self.redis_key("wip", queue), job_id, *runs)
+            pipe.lrem(f"{self.queue}:intermediate", 0, job_id)
             pipe.delete(
-                *(self.key(kind, ref) for kind in ("job", "results", "executions")),
-                *(self.key("execution", run) for run in runs),
+                *(self.redis_key(kind, job_id) for kind in ("job", "results", "executions")),
+                *(self.redis_key("execution", run) for run in runs),
             )
             await pipe.execute()
 
-    async def depth(self) -> Depth:
-        with spoken():
-            return await _depth(self.config, self.client)
+    async def fetch_queue_stats(self) -> QueueStats:
+        with map_redis_errors():
+            return await _fetch_queue_stats(self.config, self.client)
 
 
-class RqDepth(RqQueue, DepthSystem):
+class RqStatsSource(RqQueue, QueueStatsSource):
     """What is in a queue of RQ. Which share of jobs failed it does not show."""
 
     @property
-    def hides(self) -> Container[str]:
+    def unsupported_metrics(self) -> Container[str]:
         return ("failure_ratio",)
 
-    async def depth(self, reach: Reach, within: int | None) -> Depth:
-        async with self.opened(reach) as client:
-            with spoken():
-                await self.there(client)
-                return await _depth(self, client)
+    async def fetch_queue_stats(self, context: ConnectContext, window_ms: int | None) -> QueueStats:
+        async with self.open_client(context) as client:
+            with map_redis_errors():
+                await self.require_queue_exists(client)
+                return await _fetch_queue_stats(self, client)
 
 
-async def _depth(config: RqQueue, client: Any) -> Depth:
-    key, queue = config.key, config.queue
+async def _fetch_queue_stats(config: RqQueue, client: Any) -> QueueStats:
+    key, queue = config.redis_key, config.queue
     async with client.pipeline(transaction=True) as pipe:
         pipe.time()
         pipe.llen(key("queue", queue))
@@ -204,139 +204,158 @@ async def _depth(config: RqQueue, client: Any) -> Depth:
         pipe.smembers(key("workers", queue))
         pipe.exists(key("suspended"))
         time, waiting, active, delayed, failed, head, workers, suspended = await pipe.execute()
-    since = _ms(await client.hget(key("job", head), "enqueued_at")) if head else None
-    now = instant(time)
+    since = _parse_iso_ms(await client.hget(key("job", head), "enqueued_at")) if head else None
+    now = parse_redis_time_ms(time)
     oldest = None if since is None else max(now - since, 0)
-    alive = await _alive(client, config, [worker.removeprefix(key("worker", "")) for worker in workers])
-    return Depth(waiting, active, delayed, failed, oldest, alive, bool(suspended), head)
+    alive = await _count_live_workers(client, config, [worker.removeprefix(key("worker", "")) for worker in workers])
+    return QueueStats(waiting, active, delayed, failed, oldest, alive, bool(suspended), head)
 
 
-class RqJobs(RqRedis, JobSource):
+class RqJobSource(RqRedis, JobSource):
     """The cron jobs of RQ, and the schedulers that queue them."""
 
     @property
     def target(self) -> str:
         return self.host
 
-    async def snapshot(self, reach: Reach) -> Snapshot:
-        async with self.opened(reach) as client:
-            with spoken():
-                return await self._read(client)
+    async def fetch_snapshot(self, context: ConnectContext) -> JobSourceSnapshot:
+        async with self.open_client(context) as client:
+            with map_redis_errors():
+                return await self._read_snapshot(client)
 
-    async def _read(self, client: Any) -> Snapshot:
+    async def _read_snapshot(self, client: Any) -> JobSourceSnapshot:
         """A scheduler writes down what it knows of its jobs, and each job the runs that it queued."""
         async with client.pipeline(transaction=True) as pipe:
             pipe.time()
-            pipe.zrange(self.key("cron_schedulers"), 0, -1, withscores=True)
-            pipe.zrange(self.key("cron_jobs"), -1, -1, withscores=True)
+            pipe.zrange(self.redis_key("cron_schedulers"), 0, -1, withscores=True)
+            pipe.zrange(self.redis_key("cron_jobs"), -1, -1, withscores=True)
             time, schedulers, newest = await pipe.execute()
-        now = instant(time)
-        told = [await client.hget(self.key("cron_scheduler", name), "cron_jobs") for name, _ in schedulers]
-        jobs = [job for text in filter(None, told) for job in _listed(text)]
+        now = parse_redis_time_ms(time)
+        told = [await client.hget(self.redis_key("cron_scheduler", name), "cron_jobs") for name, _ in schedulers]
+        jobs = [job for text in filter(None, told) for job in _parse_job_list(text)]
         if not any(told) and newest:
-            last = ms(max([at for _, at in schedulers], default=newest[0][1]) * 1000)
-            silent = span(max(now - (last or now), 0))
-            raise Fault("job.scheduler_dead", f"no scheduler of RQ is running: the last sign of one is {silent} old")
-        shared = Counter(_name(job) for job in jobs)
-        facts = [
-            _job(
-                _name(job) if shared[_name(job)] == 1 else f"{_name(job)} {_plan(job)}",
-                job,
-                await self._runs(client, job),
+            last = parse_milliseconds(max([at for _, at in schedulers], default=newest[0][1]) * 1000)
+            silent = format_duration(max(now - (last or now), 0))
+            raise ProbeError(
+                "job.scheduler_dead", f"no scheduler of RQ is running: the last sign of one is {silent} old"
             )
-            for job in jobs[:MOST]
+        shared = Counter(_job_name(job) for job in jobs)
+        facts = [
+            _job_facts(
+                _job_name(job) if shared[_job_name(job)] == 1 else f"{_job_name(job)} {_describe_schedule(job)}",
+                job,
+                await self._read_runs(client, job),
+            )
+            for job in jobs[:MAX_CRON_JOBS]
         ]
-        return Snapshot(now, tuple(facts), max((ms(at * 1000) or 0 for _, at in schedulers), default=None))
+        return JobSourceSnapshot(
+            now, tuple(facts), max((parse_milliseconds(at * 1000) or 0 for _, at in schedulers), default=None)
+        )
 
-    async def _runs(self, client: Any, job: Mapping[str, Any]) -> list[_Run]:
+    async def _read_runs(self, client: Any, job: Mapping[str, Any]) -> list[_RqRun]:
         """The newest first, as far as they are kept."""
-        refs = await client.zrange(self.key("cron_job", _name(job), "jobs"), 0, RECENT - 1, desc=True)
+        refs = await client.zrange(
+            self.redis_key("cron_job", _job_name(job), "jobs"), 0, MAX_RUNS_PER_JOB - 1, desc=True
+        )
         async with client.pipeline(transaction=False) as pipe:
             for ref in refs:
-                pipe.hmget(self.key("job", ref), "status", "enqueued_at", "started_at", "ended_at", "worker_name")
-                pipe.xrevrange(self.key("results", ref), count=1)
+                pipe.hmget(self.redis_key("job", ref), "status", "enqueued_at", "started_at", "ended_at", "worker_name")
+                pipe.xrevrange(self.redis_key("results", ref), count=1)
             told = await pipe.execute()
         runs = []
         for (status, queued, begun, ended, worker), results in zip(told[::2], told[1::2], strict=True):
-            held = status != "started" or not worker or bool(await _alive(client, self, [worker]))
-            runs.append(_Run(status or GONE, _ms(queued), _ms(begun), _ms(ended), _reason(results), held))
+            held = status != "started" or not worker or bool(await _count_live_workers(client, self, [worker]))
+            runs.append(
+                _RqRun(
+                    status or EXPIRED_RUN_STATUS,
+                    _parse_iso_ms(queued),
+                    _parse_iso_ms(begun),
+                    _parse_iso_ms(ended),
+                    _last_traceback_line(results),
+                    held,
+                )
+            )
         return runs
 
 
-class _Run(NamedTuple):
+class _RqRun(NamedTuple):
     status: str
-    queued: int | None
-    begun: int | None
-    ended: int | None
+    queued_at: int | None
+    started_at: int | None
+    finished_at: int | None
     error: str
-    held: bool
+    has_worker: bool
     """Nobody has left it."""
 
 
-def _listed(text: str) -> list[dict[str, Any]]:
+def _parse_job_list(text: str) -> list[dict[str, Any]]:
     try:
         jobs = json.loads(text)
     except (ValueError, RecursionError):
         jobs = None
     if not isinstance(jobs, list) or not all(isinstance(job, dict) for job in jobs):
-        raise Fault("broker.refused", "what a scheduler of RQ wrote down cannot be read")
+        raise ProbeError("broker.refused", "what a scheduler of RQ wrote down cannot be read")
     return jobs
 
 
-def _name(job: Mapping[str, Any]) -> str:
+def _job_name(job: Mapping[str, Any]) -> str:
     return str(job.get("name") or job.get("func_name"))
 
 
-def _plan(job: Mapping[str, Any]) -> str:
+def _describe_schedule(job: Mapping[str, Any]) -> str:
     return str(job.get("cron") or f"every {job.get('interval')} s")
 
 
-def _job(name: str, job: Mapping[str, Any], runs: list[_Run]) -> JobFacts:
+def _job_facts(name: str, job: Mapping[str, Any], runs: list[_RqRun]) -> JobFacts:
     """A cron job. A run that was queued and waits is late; else the next is due when the scheduler says.
 
     Its expression is left out: it speaks of the local time of a host that we do not know.
     """
     every = job.get("interval")
-    waiting = [run.queued for run in runs if run.status not in OVER and run.status != "started" and run.queued]
-    at_work = min((run for run in runs if run.status == "started"), key=lambda run: run.begun or 0, default=None)
-    over = [run for run in runs if run.status in OVER and run.ended is not None]
-    good = next((run.ended for run in over if run.status == "finished"), None)
+    waiting = [
+        run.queued_at
+        for run in runs
+        if run.status not in STAGE_BY_FINAL_STATUS and run.status != "started" and run.queued_at
+    ]
+    at_work = min((run for run in runs if run.status == "started"), key=lambda run: run.started_at or 0, default=None)
+    over = [run for run in runs if run.status in STAGE_BY_FINAL_STATUS and run.finished_at is not None]
+    good = next((run.finished_at for run in over if run.status == "finished"), None)
     newest = over[0] if over else None
-    ended = [run for run in runs if run.status in (*OVER, GONE)]
-    failed = list(takewhile(lambda run: run.status not in ("finished", GONE), ended))
+    ended = [run for run in runs if run.status in (*STAGE_BY_FINAL_STATUS, EXPIRED_RUN_STATUS)]
+    failed = list(takewhile(lambda run: run.status not in ("finished", EXPIRED_RUN_STATUS), ended))
     return JobFacts(
         name,
-        every=ms(every * 1000) if isinstance(every, int | float) else None,
-        next_due=min(waiting, default=_ms(job.get("next_enqueue_time"))),
-        last_start=max((run.begun for run in runs if run.begun is not None), default=None),
-        last_end=newest.ended if newest else None,
+        every=parse_milliseconds(every * 1000) if isinstance(every, int | float) else None,
+        next_due=min(waiting, default=_parse_iso_ms(job.get("next_enqueue_time"))),
+        last_start=max((run.started_at for run in runs if run.started_at is not None), default=None),
+        last_end=newest.finished_at if newest else None,
         last_ok=good,
-        running_since=at_work.begun if at_work else None,
-        duration=(newest.ended or 0) - newest.begun if newest and newest.begun is not None else None,
+        running_since=at_work.started_at if at_work else None,
+        duration=(newest.finished_at or 0) - newest.started_at if newest and newest.started_at is not None else None,
         failures=len(failed),
         error=failed[0].error if failed else "",
-        stalled=at_work is not None and not at_work.held,
+        stalled=at_work is not None and not at_work.has_worker,
     )
 
 
-async def _alive(client: Any, system: RqRedis, workers: list[str]) -> int:
+async def _count_live_workers(client: Any, driver: RqRedis, workers: list[str]) -> int:
     """How many of them listen to commands: a killed one stays on the list for minutes."""
-    channels = [system.key("pubsub", worker) for worker in workers]
+    channels = [driver.redis_key("pubsub", worker) for worker in workers]
     return sum(heard > 0 for _, heard in await client.pubsub_numsub(*channels)) if channels else 0
 
 
-def _ms(text: Any) -> int | None:
+def _parse_iso_ms(text: Any) -> int | None:
     try:
         return round(datetime.fromisoformat(text).timestamp() * 1000) if text else None
     except (TypeError, ValueError, OverflowError, OSError):
         return None
 
 
-def _reason(results: list[tuple[str, dict[str, str]]]) -> str:
+def _last_traceback_line(results: list[tuple[str, dict[str, str]]]) -> str:
     """The last line of the traceback of the newest run."""
     packed = results[0][1].get("exc_string", "") if results else ""
     try:
-        text = zlib.decompressobj().decompress(base64.b64decode(packed), LONGEST).decode(errors="replace")
+        text = zlib.decompressobj().decompress(base64.b64decode(packed), MAX_TRACEBACK_CHARS).decode(errors="replace")
     except (ValueError, zlib.error):
         return ""
     return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")

@@ -11,127 +11,136 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from pydantic import AfterValidator, BeforeValidator, WithJsonSchema, model_validator
 
-from watchdog.fields import Duration, FieldsError, Line, Model, Zone, between
-from watchdog.model import Json
-from watchdog.queues.base import JobFacts, JobSource, Reach, Snapshot, installed
-from watchdog.queues.database import Database, look
-from watchdog.queues.database_kinds import DatabaseUrl, database
-from watchdog.queues.instants import Time, instant
-from watchdog.wire.faults import Fault
+from watchdog.config_types import (
+    ConfigModel,
+    Duration,
+    FieldValidationError,
+    SingleLineText,
+    TimezoneName,
+    duration_bounds,
+)
+from watchdog.domain.model import Json
+from watchdog.net.errors import ProbeError
+from watchdog.queues.base import ConnectContext, JobFacts, JobSource, JobSourceSnapshot, require_modules
+from watchdog.queues.clients.dialects import DatabaseUrl, database_from_url
+from watchdog.queues.clients.external_database import ExternalDatabase, run_transaction
+from watchdog.queues.clients.timestamps import TimestampFormat, parse_timestamp_ms
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection, Row, Select, TableClause
 
-MOST = 2_000
+MAX_JOBS = 2_000
 """Job types that are read."""
-ERROR = 500
+MAX_ERROR_CHARS = 500
 """Characters of an error that are read."""
 
 
 # --- configuration
 
 
-def _identifier(text: str) -> str:
+def _validate_column_name(text: str) -> str:
     if not re.fullmatch(r"[^\W\d][\w$]{0,63}", text):
         raise ValueError("expected the name of a column: letters, digits and '_'")
     return text
 
 
-def table_name(text: str) -> str:
+def validate_table_name(text: str) -> str:
     if not re.fullmatch(r"([^\W\d][\w$]{0,63}\.)?[^\W\d][\w$]{0,63}", text):
         raise ValueError("expected the name of a table, or schema.table: letters, digits and '_'")
     return text
 
 
-def _status(value: Any) -> Any:
+def _coerce_status_to_text(value: Any) -> Any:
     return str(value).lower() if isinstance(value, bool) else str(value) if isinstance(value, int) else value
 
 
-Column = Annotated[str, AfterValidator(_identifier)]
-Status = Annotated[
-    Line, BeforeValidator(_status), WithJsonSchema({"anyOf": [{"type": t} for t in ("string", "integer", "boolean")]})
+ColumnName = Annotated[str, AfterValidator(_validate_column_name)]
+StatusValue = Annotated[
+    SingleLineText,
+    BeforeValidator(_coerce_status_to_text),
+    WithJsonSchema({"anyOf": [{"type": t} for t in ("string", "integer", "boolean")]}),
 ]
 
 
-class Columns(Model):
+class ColumnMapping(ConfigModel):
     """Which column holds what. Times may be timestamps, epoch seconds or milliseconds, or ISO 8601 in text."""
 
-    type: Column
+    type: ColumnName
     """What people call the job: each of its values is watched as one job."""
-    status: Column
-    scheduled: Column | None = None
+    status: ColumnName
+    scheduled: ColumnName | None = None
     """When a run is due."""
-    started: Column | None = None
-    finished: Column | None = None
-    worker: Column | None = None
+    started: ColumnName | None = None
+    finished: ColumnName | None = None
+    worker: ColumnName | None = None
     """Who works on a run."""
-    error: Column | None = None
+    error: ColumnName | None = None
     """What a failed run said."""
-    id: Column | None = None
+    id: ColumnName | None = None
     """What tells one run from another: a remedy may name it."""
 
     @model_validator(mode="after")
-    def _timed(self) -> Self:
-        if not self.times:
+    def _require_time_column(self) -> Self:
+        if not self.time_columns:
             raise ValueError("expected at least one of scheduled, started and finished")
         return self
 
     @property
-    def times(self) -> tuple[str, ...]:
+    def time_columns(self) -> tuple[str, ...]:
         return tuple(filter(None, (self.scheduled, self.started, self.finished)))
 
     @property
-    def all(self) -> tuple[str, ...]:
+    def all_columns(self) -> tuple[str, ...]:
         return tuple(filter(None, self.__dict__.values()))
 
 
-class Statuses(Model):
+class StatusMapping(ConfigModel):
     """What the status column holds of a run that waits, that is under way, that ended well, that failed."""
 
-    waiting: tuple[Status, ...] = ()
-    running: tuple[Status, ...] = ()
-    done: tuple[Status, ...] = ()
-    failed: tuple[Status, ...] = ()
+    waiting: tuple[StatusValue, ...] = ()
+    running: tuple[StatusValue, ...] = ()
+    done: tuple[StatusValue, ...] = ()
+    failed: tuple[StatusValue, ...] = ()
 
     @model_validator(mode="after")
-    def _told_apart(self) -> Self:
-        if not self.all:
+    def _require_distinct_statuses(self) -> Self:
+        if not self.all_statuses:
             raise ValueError("expected at least one status")
-        twice = [(name, i) for name, i, status in self._listed() if self.all.count(status) > 1]
+        twice = [(name, i) for name, i, status in self._iter_statuses() if self.all_statuses.count(status) > 1]
         if twice:
-            raise FieldsError([(twice[-1], "this status has another meaning already")])
+            raise FieldValidationError([(twice[-1], "this status has another meaning already")])
         return self
 
-    def _listed(self) -> Iterator[tuple[str, int, str]]:
+    def _iter_statuses(self) -> Iterator[tuple[str, int, str]]:
         for name, statuses in self.__dict__.items():
             for i, status in enumerate(statuses):
                 yield name, i, status
 
     @property
-    def all(self) -> tuple[str, ...]:
-        return tuple(status for _, _, status in self._listed())
+    def all_statuses(self) -> tuple[str, ...]:
+        return tuple(status for _, _, status in self._iter_statuses())
 
 
-class JobTable(JobSource):
+class TableJobSource(JobSource):
     """Jobs in a table. Whoever reads it needs SELECT on the table, no more."""
 
     url: DatabaseUrl
     """postgresql://user:password@host/database (extra `postgres`), mysql://... (extra `mysql`), sqlite:///file.db."""
-    table: Annotated[str, AfterValidator(table_name)]
+    table: Annotated[str, AfterValidator(validate_table_name)]
     """The table, or schema.table."""
 
     @model_validator(mode="after")
-    def _driven(self) -> Self:
-        installed(self.database.name, [self.database.module], self.database.extra)
+    def _require_driver(self) -> Self:
+        require_modules(self.database.name, [self.database.driver_module], self.database.pip_extra)
         return self
 
     @property
-    def database(self) -> Database:
-        return database(self.url, self.table)
+    def database(self) -> ExternalDatabase:
+        return database_from_url(self.url, self.table)
 
     @property
     def target(self) -> str:
-        return f"{self.database.shown}/{self.table}"
+        return f"{self.database.display_name}/{self.table}"
 
     @property
     def host(self) -> str:
@@ -139,49 +148,52 @@ class JobTable(JobSource):
 
     def prepare(self) -> None:
         import_module("sqlalchemy")
-        import_module(self.database.module)
+        import_module(self.database.driver_module)
 
-    async def snapshot(self, reach: Reach) -> Snapshot:
-        snapshot, facts = await look(self.database, reach, self.read)
-        reach.facts.update(facts)
+    async def fetch_snapshot(self, context: ConnectContext) -> JobSourceSnapshot:
+        snapshot, facts = await run_transaction(self.database, context, self.read_snapshot)
+        context.facts.update(facts)
         return snapshot
 
     @abstractmethod
-    def read(self, connection: Connection) -> tuple[Snapshot, dict[str, Json]]:
+    def read_snapshot(self, connection: Connection) -> tuple[JobSourceSnapshot, dict[str, Json]]:
         """The jobs, and what else is worth knowing. Raises Fault."""
 
 
-class SqlJobs(JobTable):
+class SqlJobSource(TableJobSource):
     """Jobs in a table of PostgreSQL, MySQL, MariaDB or SQLite. Whoever reads it needs SELECT on the table, no more."""
 
     name: ClassVar[str] = "SQL"
 
-    columns: Columns
-    statuses: Statuses
-    timezone: Zone = "UTC"
+    columns: ColumnMapping
+    statuses: StatusMapping
+    timezone: TimezoneName = "UTC"
     """The time zone of times that carry none."""
-    since: Annotated[Duration, between("1h", "3650d")] = 3_024_000_000
+    since: Annotated[Duration, duration_bounds("1h", "3650d")] = 3_024_000_000
     """How far back runs are looked at."""
 
     @property
-    def names_runs(self) -> bool:
+    def exposes_run_id(self) -> bool:
         return self.columns.id is not None and self.columns.started is not None
 
-    def read(self, connection: Connection) -> tuple[Snapshot, dict[str, Json]]:
+    def read_snapshot(self, connection: Connection) -> tuple[JobSourceSnapshot, dict[str, Json]]:
         import sqlalchemy as sa
 
-        table, times = self._found(connection)
-        facts = self.database.rights(connection, table)
-        now = instant(connection.execute(sa.text(self.database.now)).scalar(), "UTC", "the clock") or 0
-        rows = connection.execute(_Aggregate(self, table, times, now).statement).all()
-        if len(rows) > MOST:
-            many = f"{self.columns.type} holds over {MOST:,} different values: is that the type of a job?"
-            raise Fault("database.column_invalid", many)
+        table, times = self._inspect_table(connection)
+        facts = self.database.write_access_evidence(connection, table)
+        now = (
+            parse_timestamp_ms(connection.execute(sa.text(self.database.current_time_sql)).scalar(), "UTC", "the clock")
+            or 0
+        )
+        rows = connection.execute(_JobAggregateQuery(self, table, times, now).statement).all()
+        if len(rows) > MAX_JOBS:
+            many = f"{self.columns.type} holds over {MAX_JOBS:,} different values: is that the type of a job?"
+            raise ProbeError("database.column_invalid", many)
         if unknown := sorted({row.unknown for row in rows if row.unknown is not None}):
             facts["unmapped"] = f"statuses that stand for nothing: {', '.join(unknown[:5])}"
-        return Snapshot(now, tuple(self._job(row, times) for row in rows)), facts
+        return JobSourceSnapshot(now, tuple(self._job_facts(row, times) for row in rows)), facts
 
-    def _found(self, connection: Connection) -> tuple[TableClause, dict[str, Time]]:
+    def _inspect_table(self, connection: Connection) -> tuple[TableClause, dict[str, TimestampFormat]]:
         """The table and the columns that hold times, as the database's own catalogue has them. Raises Fault."""
         import sqlalchemy as sa
 
@@ -191,20 +203,25 @@ class SqlJobs(JobTable):
             found = {column["name"]: column["type"] for column in catalogue.get_columns(name, schema or None)}
         except sa.exc.NoSuchTableError:
             near = get_close_matches(name, catalogue.get_table_names(schema or None), 1)
-            raise Fault("database.table_missing", f"no table {self.table}{_hint(near)}") from None
-        if missing := [column for column in self.columns.all if column not in found]:
+            raise ProbeError("database.table_missing", f"no table {self.table}{_did_you_mean(near)}") from None
+        if missing := [column for column in self.columns.all_columns if column not in found]:
             near = [n for n in found if n.lower() == missing[0].lower()] or get_close_matches(missing[0], found, 1)
-            raise Fault("database.column_missing", f"{self.table} has no column {missing[0]}{_hint(near)}")
+            raise ProbeError("database.column_missing", f"{self.table} has no column {missing[0]}{_did_you_mean(near)}")
         dialect = connection.dialect.name
-        columns = [sa.column(column, None if dialect == "sqlite" else found[column]) for column in self.columns.all]
-        times = {column: Time.of(found[column], column, dialect, self.timezone) for column in self.columns.times}
+        columns = [
+            sa.column(column, None if dialect == "sqlite" else found[column]) for column in self.columns.all_columns
+        ]
+        times = {
+            column: TimestampFormat.from_column_type(found[column], column, dialect, self.timezone)
+            for column in self.columns.time_columns
+        }
         return sa.table(name, *columns, schema=schema or None), times
 
-    def _job(self, row: Row[Any], times: Mapping[str, Time]) -> JobFacts:
+    def _job_facts(self, row: Row[Any], time_formats: Mapping[str, TimestampFormat]) -> JobFacts:
         told = row._mapping
         at = {
-            name: instant(told[name], times[column].zone, column)
-            for name, column in self._holds() if name in told
+            name: parse_timestamp_ms(told[name], time_formats[column].default_zone, column)
+            for name, column in self._iter_time_fields() if name in told
         }  # fmt: skip
         begun = at.get("last_start") or at.get("last_due") or at.get("last_end")
         took = at.get("newest_start"), at.get("newest_end")
@@ -219,11 +236,11 @@ class SqlJobs(JobTable):
             failures=int(told["failures"] or 0),
             error=told.get("error") or "",
             worker=told.get("worker") or "",
-            run=told.get("run") or "",
-            since=begun,
+            run_id=told.get("run") or "",
+            schedule_since=begun,
         )
 
-    def _holds(self) -> Iterator[tuple[str, str]]:
+    def _iter_time_fields(self) -> Iterator[tuple[str, str]]:
         """Instant in a row of the aggregate -> the column whose form it has."""
         columns = self.columns
         ended = columns.finished or columns.started or columns.scheduled or ""
@@ -233,102 +250,110 @@ class SqlJobs(JobTable):
         yield "newest_end", columns.finished or ""
 
 
-def _hint(near: Iterable[str]) -> str:
-    return "".join(f"; did you mean {name}?" for name in near)
+def _did_you_mean(suggestions: Iterable[str]) -> str:
+    return "".join(f"; did you mean {name}?" for name in suggestions)
 
 
 # --- the aggregate
 
 
-class _Aggregate:
+class _JobAggregateQuery:
     """One statement: the newest instants of each type, and beside them what the rows at those instants say."""
 
-    def __init__(self, config: SqlJobs, table: TableClause, times: Mapping[str, Time], now: int) -> None:
-        self.config, self.columns, self.table, self.times, self.now = config, config.columns, table, times, now
+    def __init__(
+        self, config: SqlJobSource, table: TableClause, time_formats: Mapping[str, TimestampFormat], now: int
+    ) -> None:
+        self.config, self.columns, self.table, self.time_formats, self.now = (
+            config,
+            config.columns,
+            table,
+            time_formats,
+            now,
+        )
 
-    def text(self, name: str) -> ColumnElement[str]:
+    def as_text(self, column_name: str) -> ColumnElement[str]:
         """A column as text: statuses may be an enum, a number, a switch; errors JSON."""
         import sqlalchemy as sa
 
-        column = self.table.c[name]
+        column = self.table.c[column_name]
         plain = isinstance(column.type, sa.String) and not isinstance(column.type, sa.Enum)
         return column if plain else sa.cast(column, sa.String)
 
-    def among(self, *statuses: str) -> ColumnElement[bool]:
+    def status_in(self, *statuses: str) -> ColumnElement[bool]:
         import sqlalchemy as sa
 
-        return self.text(self.columns.status).in_(statuses) if statuses else sa.false()
+        return self.as_text(self.columns.status).in_(statuses) if statuses else sa.false()
 
     @property
-    def ended(self) -> ColumnElement[Any]:
+    def finished_at(self) -> ColumnElement[Any]:
         """When a run ended, as well as it is known: failed ones often lack their end."""
         import sqlalchemy as sa
 
         names = [name for name in (self.columns.finished, self.columns.started, self.columns.scheduled) if name]
-        alike = [self.table.c[name] for name in names if self.times[name] == self.times[names[0]]]
+        alike = [self.table.c[name] for name in names if self.time_formats[name] == self.time_formats[names[0]]]
         return alike[0] if len(alike) == 1 else sa.func.coalesce(*alike)
 
     @property
-    def recent(self) -> ColumnElement[bool]:
+    def is_recent(self) -> ColumnElement[bool]:
         """What is looked at: runs that are not old, and those that are not over."""
         import sqlalchemy as sa
 
         since, statuses = self.now - self.config.since, self.config.statuses
-        recent = [time.recent(self.table.c[name], since) for name, time in self.times.items()]
-        return sa.or_(self.among(*statuses.waiting, *statuses.running), *recent)
+        recent = [time.not_older_than(self.table.c[name], since) for name, time in self.time_formats.items()]
+        return sa.or_(self.status_in(*statuses.waiting, *statuses.running), *recent)
 
-    def newest(self) -> Select[Any]:
+    def newest_per_type(self) -> Select[Any]:
         """Of each type."""
         import sqlalchemy as sa
 
         config, statuses = self.columns, self.config.statuses
-        over, status = self.among(*statuses.done, *statuses.failed), self.text(config.status)
+        over, status = self.status_in(*statuses.done, *statuses.failed), self.as_text(config.status)
         asked: dict[str, ColumnElement[Any]] = {
-            "last_end": sa.func.max(sa.case((over, self.ended))),
-            "last_ok": sa.func.max(sa.case((self.among(*statuses.done), self.ended))),
-            "unknown": sa.func.min(sa.case((status.not_in(statuses.all), status))),
+            "last_end": sa.func.max(sa.case((over, self.finished_at))),
+            "last_ok": sa.func.max(sa.case((self.status_in(*statuses.done), self.finished_at))),
+            "unknown": sa.func.min(sa.case((status.not_in(statuses.all_statuses), status))),
         }
         if config.started:
             started = self.table.c[config.started]
             asked["last_start"] = sa.func.max(started)
-            asked["running_since"] = sa.func.min(sa.case((self.among(*statuses.running), started)))
+            asked["running_since"] = sa.func.min(sa.case((self.status_in(*statuses.running), started)))
         if config.scheduled:
             scheduled = self.table.c[config.scheduled]
-            asked["last_due"] = sa.func.max(sa.case((~self.among(*statuses.waiting), scheduled)))
-            asked["next_due"] = sa.func.min(sa.case((self.among(*statuses.waiting), scheduled)))
+            asked["last_due"] = sa.func.max(sa.case((~self.status_in(*statuses.waiting), scheduled)))
+            asked["next_due"] = sa.func.min(sa.case((self.status_in(*statuses.waiting), scheduled)))
         kind = self.table.c[config.type]
         columns = [kind.label("type"), *(what.label(name) for name, what in asked.items())]
-        return sa.select(*columns).where(self.recent, kind.is_not(None)).group_by(kind).limit(MOST + 1)
+        return sa.select(*columns).where(self.is_recent, kind.is_not(None)).group_by(kind).limit(MAX_JOBS + 1)
 
     @property
     def statement(self) -> Select[Any]:
         import sqlalchemy as sa
 
         config, statuses = self.columns, self.config.statuses
-        newest = self.newest().subquery("newest")
-        over = self.among(*statuses.done, *statuses.failed)
-        last = sa.and_(over, self.ended == newest.c.last_end)
-        later = sa.or_(newest.c.last_ok.is_(None), self.ended > newest.c.last_ok)
+        newest = self.newest_per_type().subquery("newest")
+        over = self.status_in(*statuses.done, *statuses.failed)
+        last = sa.and_(over, self.finished_at == newest.c.last_end)
+        later = sa.or_(newest.c.last_ok.is_(None), self.finished_at > newest.c.last_ok)
         asked: dict[str, ColumnElement[Any]] = {
             name: sa.func.max(column) for name, column in newest.c.items() if name != "type"
         }
-        asked["failures"] = sa.func.sum(sa.case((sa.and_(self.among(*statuses.failed), later), 1), else_=0))
+        asked["failures"] = sa.func.sum(sa.case((sa.and_(self.status_in(*statuses.failed), later), 1), else_=0))
         if config.started:
             asked["newest_start"] = sa.func.max(sa.case((last, self.table.c[config.started])))
         if config.finished:
             asked["newest_end"] = sa.func.max(sa.case((last, self.table.c[config.finished])))
         if config.error:
-            bad = sa.and_(self.among(*statuses.failed), last)
-            asked["error"] = sa.func.max(sa.case((bad, sa.func.substr(self.text(config.error), 1, ERROR))))
+            bad = sa.and_(self.status_in(*statuses.failed), last)
+            asked["error"] = sa.func.max(sa.case((bad, sa.func.substr(self.as_text(config.error), 1, MAX_ERROR_CHARS))))
         if config.started:
-            here = sa.and_(self.among(*statuses.running), self.table.c[config.started] == newest.c.running_since)
+            here = sa.and_(self.status_in(*statuses.running), self.table.c[config.started] == newest.c.running_since)
             for name, column in (("worker", config.worker), ("run", config.id)):
                 if column:
-                    asked[name] = sa.func.max(sa.case((here, self.text(column))))
+                    asked[name] = sa.func.max(sa.case((here, self.as_text(column))))
         kind = newest.c.type
         return (
             sa.select(kind, *(what.label(name) for name, what in asked.items()))
             .join_from(self.table, newest, self.table.c[config.type] == kind, isouter=True)  # keeps SQLite from n*m
-            .where(self.recent, sa.or_(~over, newest.c.last_ok.is_(None), self.ended >= newest.c.last_ok))
+            .where(self.is_recent, sa.or_(~over, newest.c.last_ok.is_(None), self.finished_at >= newest.c.last_ok))
             .group_by(kind)
         )

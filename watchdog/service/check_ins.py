@@ -13,87 +13,107 @@ from typing import Self
 
 import structlog
 
-from watchdog.beat import CheckIn, Kind
+from watchdog.domain.heartbeat import CheckIn, CheckInKind
+from watchdog.net import SecretMask, strip_control_characters
+from watchdog.service.check_in_log import CheckInLog, CheckInLogError
 from watchdog.service.clock import Clock
-from watchdog.service.spool import Spool, SpoolError
-from watchdog.service.storage import Storage
-from watchdog.store.check_ins import CheckIns, Told
-from watchdog.store.claims import AHEAD, Claims
-from watchdog.store.database import away
-from watchdog.wire import Mask, harmless
+from watchdog.service.store_executor import StoreExecutor
+from watchdog.store.database import is_unavailable
+from watchdog.store.write.check_ins import CheckInStore, ProbeCheckIn
+from watchdog.store.write.claims import CLAIM_AHEAD_MS, SlotClaimer
 
 log = structlog.get_logger()
 
-DRAIN = 0.5
+CHECK_IN_FLUSH_INTERVAL_S = 0.5
 """Seconds in which check-ins gather before they are stored together."""
-BATCH = 500
-LAST = 2.0
+CHECK_IN_BATCH_SIZE = 500
+CHECK_IN_FLUSH_TIMEOUT_S = 2.0
 """Seconds that storing may take before we start and after we were told to stop; what is left is stored later."""
-BODY = 10_240
+MAX_OUTPUT_BYTES = 10_240
 """Bytes kept of a job's output."""
 
 
-class Reception:
+class CheckInReceiver:
     """Takes check-ins; whoever runs it calls `drain` every so often. `ids`: the probes that may be meant, by key."""
 
     def __init__(
-        self, spool: Spool, storage: Storage, store: CheckIns, claims: Claims, ids: Mapping[str, int], mask: Mask,
+        self,
+        check_in_log: CheckInLog,
+        store_executor: StoreExecutor,
+        check_in_store: CheckInStore,
+        claims: SlotClaimer,
+        probe_by_id: Mapping[str, int],
+        mask: SecretMask,
         clock: Clock,
-    ):  # fmt: skip
-        self.spool, self.storage, self.store, self.claims = spool, storage, store, claims
-        self.ids, self.mask, self.clock = ids, mask, clock
-        self._disk = ThreadPoolExecutor(1, "spool")
-        self._waiting: list[tuple[bytes, asyncio.Future[None]]] = []
+    ):
+        self.check_in_log, self.store_executor, self.check_in_store, self.claims = (
+            check_in_log,
+            store_executor,
+            check_in_store,
+            claims,
+        )
+        self.probe_by_id, self.mask, self.clock = probe_by_id, mask, clock
+        self._disk_executor = ThreadPoolExecutor(1, "spool")
+        self._pending: list[tuple[bytes, asyncio.Future[None]]] = []
         self._writing = self._stopping = False
-        self._draining = asyncio.Lock()
-        self._prefix, self._numbers = token_hex(6), count()
-        self._troubled = False
+        self._flush_lock = asyncio.Lock()
+        self._id_prefix, self._id_counter = token_hex(6), count()
+        self._log_unavailable = False
 
     async def __aenter__(self) -> Self:
-        await self._drain_all()  # what an earlier process left is known before anything is judged
+        await self._flush_all()  # what an earlier process left is known before anything is judged
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self._stopping = True
-        await self._drain_all()
-        await asyncio.get_running_loop().run_in_executor(self._disk, self.spool.close)
-        self._disk.shutdown()
+        await self._flush_all()
+        await asyncio.get_running_loop().run_in_executor(self._disk_executor, self.check_in_log.close)
+        self._disk_executor.shutdown()
 
-    async def take(self, probe: str, kind: Kind, at: int, run: str, code: int | None, body: bytes) -> bool:
+    async def accept_check_in(
+        self, probe_id: str, kind: CheckInKind, occurred_at: int, run_id: str, exit_code: int | None, output: bytes
+    ) -> bool:
         """Keep a check-in. False: it cannot be kept at the moment. It happened `at`; `body` is masked before it is
         written anywhere."""
         if self._stopping:
             return False
-        told = CheckIn(f"{self._prefix}-{next(self._numbers):x}", at, kind, run, code, self._output(body))
-        record = json.dumps([probe, *told], ensure_ascii=False).encode("utf-8", "replace")
+        told = CheckIn(
+            f"{self._id_prefix}-{next(self._id_counter):x}",
+            occurred_at,
+            kind,
+            run_id,
+            exit_code,
+            self._sanitize_output(output),
+        )
+        record = json.dumps([probe_id, *told], ensure_ascii=False).encode("utf-8", "replace")
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((record, done))
+        self._pending.append((record, done))
         if not self._writing:
-            self._write()
+            self._write_pending()
         try:
             await done
-        except SpoolError as e:
-            if not self._troubled:
+        except CheckInLogError as e:
+            if not self._log_unavailable:
                 log.error("not_kept", why=str(e))
-            self._troubled = True
+            self._log_unavailable = True
             return False
-        if self._troubled:
+        if self._log_unavailable:
             log.info("not_kept_no_more")
-        self._troubled = False
+        self._log_unavailable = False
         return True
 
-    def _output(self, body: bytes) -> str:
-        if not body:
+    def _sanitize_output(self, output: bytes) -> str:
+        if not output:
             return ""
-        text = harmless(self.mask(body.decode("utf-8", "replace")))
-        return text.encode("utf-8", "replace")[-BODY:].decode("utf-8", "ignore")
+        text = strip_control_characters(self.mask(output.decode("utf-8", "replace")))
+        return text.encode("utf-8", "replace")[-MAX_OUTPUT_BYTES:].decode("utf-8", "ignore")
 
-    def _write(self) -> None:
+    def _write_pending(self) -> None:
         """All that came in while the disk was busy, in one go."""
-        group, self._waiting = self._waiting, []
+        group, self._pending = self._pending, []
         records = [record for record, _ in group]
         self._writing = True
-        wrote = asyncio.get_running_loop().run_in_executor(self._disk, self.spool.append, records)
+        wrote = asyncio.get_running_loop().run_in_executor(self._disk_executor, self.check_in_log.append, records)
 
         def done(wrote: asyncio.Future[None]) -> None:
             fault = wrote.exception()
@@ -105,55 +125,59 @@ class Reception:
                 else:
                     waiter.set_exception(fault)
             self._writing = False
-            if self._waiting:
-                self._write()
+            if self._pending:
+                self._write_pending()
 
         wrote.add_done_callback(done)
 
-    async def drain(self) -> None:
+    async def flush_check_ins(self) -> None:
         """Store what was on disk when this began. Raises what keeps us from it."""
         on_disk = asyncio.get_running_loop().run_in_executor
         more = True
-        async with self._draining:
-            while more and (records := await on_disk(self._disk, self.spool.read, BATCH)):
-                hot = await self._store([told for record in records if (told := self._told(record))])
-                more = await on_disk(self._disk, self.spool.settled)
+        async with self._flush_lock:
+            while more and (
+                records := await on_disk(self._disk_executor, self.check_in_log.read_batch, CHECK_IN_BATCH_SIZE)
+            ):
+                hot = await self._store_batch([told for record in records if (told := self._parse_record(record))])
+                more = await on_disk(self._disk_executor, self.check_in_log.acknowledge)
                 if hot:  # a run that was claimed ahead may not know of them yet: the next comes after it
-                    await self.storage.write(self.claims.hasten, dict.fromkeys(hot, self.clock() + AHEAD + 1))
+                    await self.store_executor.run_write(
+                        self.claims.reschedule_sooner, dict.fromkeys(hot, self.clock() + CLAIM_AHEAD_MS + 1)
+                    )
 
-    async def _drain_all(self) -> None:
+    async def _flush_all(self) -> None:
         with suppress(Exception):
-            async with asyncio.timeout(LAST):
-                await self.drain()  # the file that was being drained
-                await self.drain()
+            async with asyncio.timeout(CHECK_IN_FLUSH_TIMEOUT_S):
+                await self.flush_check_ins()  # the file that was being drained
+                await self.flush_check_ins()
 
-    def _told(self, record: bytes) -> Told | None:
+    def _parse_record(self, record: bytes) -> ProbeCheckIn | None:
         try:
             probe, id, at, kind, *rest = json.loads(record)
-            told = CheckIn(id, at, Kind(kind), *rest)
+            told = CheckIn(id, at, CheckInKind(kind), *rest)
         except (TypeError, ValueError):
             log.error("check_in_dropped", why="another version of Watchdog kept it, and this one cannot read it")
             return None
-        if probe not in self.ids:
+        if probe not in self.probe_by_id:
             log.warning("check_in_dropped", probe=probe, why="it is no longer configured")
             return None
-        return Told(self.ids[probe], told)
+        return ProbeCheckIn(self.probe_by_id[probe], told)
 
-    async def _store(self, batch: Sequence[Told]) -> set[int]:
+    async def _store_batch(self, batch: Sequence[ProbeCheckIn]) -> set[int]:
         """Where a batch cannot be stored by what is in it, each check-in is by itself; one that cannot be is dropped,
         unless none can: then it is not for what they say, and all of them wait."""
         try:
-            return await self.storage.write(self.store.record, batch)
+            return await self.store_executor.run_write(self.check_in_store.save_check_ins, batch)
         except Exception as e:
-            if away(e) or len(batch) == 1:
+            if is_unavailable(e) or len(batch) == 1:
                 raise
             fault = e
         hot, dropped = set(), 0
         for told in batch:
             try:
-                hot |= await self.storage.write(self.store.record, [told])
+                hot |= await self.store_executor.run_write(self.check_in_store.save_check_ins, [told])
             except Exception as e:
-                if away(e):
+                if is_unavailable(e):
                     raise
                 dropped += 1
         if dropped == len(batch):

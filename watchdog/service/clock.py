@@ -10,5 +10,5 @@ Clock: TypeAlias = Callable[[], int]
 """-> milliseconds since the epoch."""
 
 
-def wall() -> int:
+def wall_clock_ms() -> int:
     return time.time_ns() // 1_000_000

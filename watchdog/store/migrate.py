@@ -9,9 +9,9 @@ import sqlalchemy as sa
 from watchdog.store.database import Database
 from watchdog.store.tables import metadata
 
-MIGRATE = -1
+MIGRATION_LOCK_KEY = -1
 """The key of the lock under which the schema changes: no probe has this id."""
-VERSION = "watchdog_version"
+SCHEMA_VERSION_TABLE = "watchdog_version"
 """The table that holds the schema's revision."""
 
 
@@ -19,7 +19,7 @@ class SchemaError(Exception):
     """What is in the database is not for this program: its schema is newer, or its tables are somebody else's."""
 
 
-def upgrade(database: Database, migrations: Path) -> tuple[str, str]:
+def upgrade_schema(database: Database, migrations: Path) -> tuple[str, str]:
     """Run what is missing, under a lock and in one transaction; returns the revisions before and after.
 
     `migrations`: Alembic's folder. Tables of others are left alone. Raises SchemaError.
@@ -34,9 +34,12 @@ def upgrade(database: Database, migrations: Path) -> tuple[str, str]:
     config.set_main_option("script_location", str(migrations).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     head = ScriptDirectory.from_config(config).get_current_head() or ""
-    with database.write() as connection:
-        database.alone(connection, MIGRATE)
-        before = MigrationContext.configure(connection, opts={"version_table": VERSION}).get_current_revision() or ""
+    with database.write_transaction() as connection:
+        database.acquire_advisory_lock(connection, MIGRATION_LOCK_KEY)
+        before = (
+            MigrationContext.configure(connection, opts={"version_table": SCHEMA_VERSION_TABLE}).get_current_revision()
+            or ""
+        )
         if not before and (taken := metadata.tables.keys() & set(sa.inspect(connection).get_table_names())):
             raise SchemaError(
                 f"the database holds tables that are not Watchdog's: {', '.join(sorted(taken))}; give it a database of"

@@ -12,11 +12,11 @@ metadata = MetaData(
         "pk": "pk_%(table_name)s",
     }
 )
-_id = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+_AUTO_ID_TYPE = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 probes = Table(
     "probes", metadata,
-    Column("id", _id, primary_key=True, autoincrement=True),
+    Column("id", _AUTO_ID_TYPE, primary_key=True, autoincrement=True),
     Column("key", Text, nullable=False, unique=True),
     Column("name", Text, nullable=False),
     Column("kind", Text, nullable=False),
@@ -66,7 +66,7 @@ evidence = Table(
     Column("excerpt", Text, nullable=False),
 )  # fmt: skip
 
-findings = Table(  # a row only while not clear
+alert_states = Table(  # a row only while not clear
     "findings", metadata,
     Column("probe", BigInteger, primary_key=True),
     Column("rule", Text, primary_key=True),
@@ -79,7 +79,7 @@ findings = Table(  # a row only while not clear
     sqlite_with_rowid=False,
 )  # fmt: skip
 
-cursors = Table(  # one row a probe; a result that changes nothing never touches it
+evaluation_cursors = Table(  # one row a probe; a result that changes nothing never touches it
     "cursors", metadata,
     Column("probe", BigInteger, primary_key=True),
     Column("folded", BigInteger, nullable=False),
@@ -90,12 +90,12 @@ cursors = Table(  # one row a probe; a result that changes nothing never touches
 )  # fmt: skip
 Index(
     "ix_cursors_wake",
-    cursors.c.wake_at,
-    postgresql_where=cursors.c.wake_at.is_not(None),
-    sqlite_where=cursors.c.wake_at.is_not(None),
+    evaluation_cursors.c.wake_at,
+    postgresql_where=evaluation_cursors.c.wake_at.is_not(None),
+    sqlite_where=evaluation_cursors.c.wake_at.is_not(None),
 )
 
-lapses = Table(  # a stored event: a wake found nothing after this slot
+staleness_events = Table(  # a stored event: a wake found nothing after this slot
     "lapses", metadata,
     Column("probe", BigInteger, primary_key=True),
     Column("slot", BigInteger, primary_key=True),
@@ -103,20 +103,20 @@ lapses = Table(  # a stored event: a wake found nothing after this slot
     Column("at", BigInteger, nullable=False),
 )  # fmt: skip
 
-gaps = Table(  # when we ourselves stood still
+downtime = Table(  # when we ourselves stood still
     "gaps", metadata,
     Column("location", Text, primary_key=True),
     Column("start", BigInteger, primary_key=True),
     Column("stop", BigInteger, nullable=False),
 )  # fmt: skip
 
-marks = Table(  # the watermark: every slot due by then is claimed, every lost one recorded
+watermarks = Table(  # the watermark: every slot due by then is claimed, every lost one recorded
     "marks", metadata,
     Column("location", Text, primary_key=True),
     Column("through", BigInteger, nullable=False),
 )  # fmt: skip
 
-memory = Table(
+probe_state = Table(
     "memory", metadata,
     Column("probe", BigInteger, primary_key=True),
     Column("key", Text, primary_key=True),
@@ -176,12 +176,12 @@ outbox = Table(
     Column("receipt", Text),  # JSON kept for the next delivery of this incident to this destination
     Column("done_at", BigInteger),
 )  # fmt: skip
-waiting = outbox.c.state == "waiting"
-dead = outbox.c.state == "dead"
-Index("ix_outbox_due", outbox.c.due_at, postgresql_where=waiting, sqlite_where=waiting)
-Index("ix_outbox_dead", outbox.c.created_at, postgresql_where=dead, sqlite_where=dead)
+outbox_is_waiting = outbox.c.state == "waiting"
+outbox_is_dead = outbox.c.state == "dead"
+Index("ix_outbox_due", outbox.c.due_at, postgresql_where=outbox_is_waiting, sqlite_where=outbox_is_waiting)
+Index("ix_outbox_dead", outbox.c.created_at, postgresql_where=outbox_is_dead, sqlite_where=outbox_is_dead)
 
-remedies = Table(  # what was done about an incident, by itself
+remediations = Table(  # what was done about an incident, by itself
     "remedies", metadata,
     Column("incident", Text, primary_key=True),
     Column("reason", Text, primary_key=True),
@@ -195,9 +195,9 @@ remedies = Table(  # what was done about an incident, by itself
     Column("detail", Text, nullable=False),  # what came of it
     sqlite_with_rowid=False,
 )  # fmt: skip
-Index("ix_remedies_probe_at", remedies.c.probe, remedies.c.at)
+Index("ix_remedies_probe_at", remediations.c.probe, remediations.c.at)
 
-destinations = Table(  # a receiver that asked us to wait
+destination_backoff = Table(  # a receiver that asked us to wait
     "destinations", metadata,
     Column("name", Text, primary_key=True),
     Column("resume_at", BigInteger, nullable=False),

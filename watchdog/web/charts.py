@@ -13,67 +13,76 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from markupsafe import Markup
 
-from watchdog.model import State
-from watchdog.words import NBSP, number
+from watchdog.domain.formatting import NBSP, format_number
+from watchdog.domain.model import HealthState
 
-Point: TypeAlias = float | None
+ChartValue: TypeAlias = float | None
 """Milliseconds; None: no data, a gap in the line."""
 
-Spark: TypeAlias = float | Literal["x"] | None
+SparklineValue: TypeAlias = float | Literal["x"] | None
 """Milliseconds; "x": a failed run; None: no run."""
 
-Axis: TypeAlias = Callable[[float], float]
+AxisMapping: TypeAlias = Callable[[float], float]
 """From a value (or an index) to its place."""
 
-BAR = {State.UP: 18, State.DEGRADED: 25, State.DOWN: 32, State.UNKNOWN: 3}
+DAY_BAR_HEIGHTS = {HealthState.UP: 18, HealthState.DEGRADED: 25, HealthState.DOWN: 32, HealthState.UNKNOWN: 3}
 """Height of a day's bar: the worse the day, the taller; no data is a stub."""
 
-CLASS = {State.UP: "d-up", State.DEGRADED: "d-degraded", State.DOWN: "d-down", State.UNKNOWN: "d-none"}
+STATE_CSS_CLASSES = {
+    HealthState.UP: "d-up",
+    HealthState.DEGRADED: "d-degraded",
+    HealthState.DOWN: "d-down",
+    HealthState.UNKNOWN: "d-none",
+}
 
 
-def n(x: float) -> str:
+def format_svg_number(value: float) -> str:
     """A number as SVG takes it, no longer than it needs to be."""
-    return f"{x:.2f}".rstrip("0").rstrip(".")
+    return f"{value:.2f}".rstrip("0").rstrip(".")
 
 
-def bars(days: Sequence[tuple[State, str]], label: str) -> Markup:
+def render_day_bars(days: Sequence[tuple[HealthState, str]], label: str) -> Markup:
     """One bar a day, as (state, title). Good days share a path, days without data too; each other day has its own."""
-    width, gap, height = 10, 2.4, BAR[State.DOWN]
-    paths: dict[State, list[str]] = {State.UP: [], State.UNKNOWN: []}
+    width, gap, height = 10, 2.4, DAY_BAR_HEIGHTS[HealthState.DOWN]
+    paths: dict[HealthState, list[str]] = {HealthState.UP: [], HealthState.UNKNOWN: []}
     titled: list[Markup] = []
     for i, (state, title) in enumerate(days):
-        h, w = BAR[state], n(width - gap)
-        d = f"M{n(i * width + gap / 2)} {height - h}h{w}v{h}h-{w}z"
+        h, w = DAY_BAR_HEIGHTS[state], format_svg_number(width - gap)
+        d = f"M{format_svg_number(i * width + gap / 2)} {height - h}h{w}v{h}h-{w}z"
         if state in paths:
             paths[state].append(d)
         else:
-            titled.append(Markup('<path class="%s" d="%s"><title>%s</title></path>') % (CLASS[state], d, title))
+            titled.append(
+                Markup('<path class="%s" d="%s"><title>%s</title></path>') % (STATE_CSS_CLASSES[state], d, title)
+            )
     out = Markup('<svg viewBox="0 0 {} {}" preserveAspectRatio="none" role="img" aria-label="{}">').format(
         max(1, len(days)) * width, height, label
     )
-    if up := "".join(paths[State.UP]):
+    if up := "".join(paths[HealthState.UP]):
         out += Markup('<path class="d-up" d="{}"/>').format(up)
-    if none := "".join(paths[State.UNKNOWN]):
+    if none := "".join(paths[HealthState.UNKNOWN]):
         out += Markup('<path class="d-none" d="{}"><title>No data</title></path>').format(none)
     return out + Markup().join(titled) + Markup("</svg>")
 
 
-def spark(values: Sequence[Spark], width: int = 112, height: int = 22) -> Markup:
+def render_sparkline(values: Sequence[SparklineValue], width: int = 112, height: int = 22) -> Markup:
     """The last runs, oldest first, on their own scale. Crosses sit on the baseline; a quiet line stays quiet."""
     numbers = [v for v in values if v is not None and v != "x"]
     low, high = (min(numbers), max(numbers)) if numbers else (0.0, 1.0)
     high = high if high > low * 1.6 else low * 1.6 + 1  # noise is never stretched to full height
     low = min(low, high * 0.2)
     step = (width - 6) / max(1, len(values) - 1)
-    line = _line([None if v == "x" else v for v in values], lambda i: 3 + i * step,
+    line = _line_path([None if v == "x" else v for v in values], lambda i: 3 + i * step,
                  lambda v: height - 4 - (v - low) / (high - low) * (height - 8))  # fmt: skip
     crosses, runs = [], []
     for i, v in enumerate(values):
         x = 3 + i * step
         if v == "x" and list(values[max(0, i - 2) : i]) == ["x", "x"]:
-            runs.append(f"M{n(x - step)} {height - 5}h{n(step)}")  # three or more in a row: one thick line
+            runs.append(
+                f"M{format_svg_number(x - step)} {height - 5}h{format_svg_number(step)}"
+            )  # three or more in a row: one thick line
         elif v == "x":
-            crosses.append(f"M{n(x - 2)} {height - 7}l4 4m0-4l-4 4")
+            crosses.append(f"M{format_svg_number(x - 2)} {height - 7}l4 4m0-4l-4 4")
     out = Markup('<svg class="spark" viewBox="0 0 {} {}" aria-hidden="true" focusable="false">').format(width, height)
     if line:
         out += Markup('<path d="{}"/>').format(line)
@@ -85,192 +94,215 @@ def spark(values: Sequence[Spark], width: int = 112, height: int = 22) -> Markup
     return out + Markup("</svg>")
 
 
-class Failures(NamedTuple):
+class FailureCluster(NamedTuple):
     """Failed runs close together; `start` and `stop` as fractions of the chart's width."""
 
     start: float
     stop: float
-    runs: int
+    run_count: int
 
     @property
     def width(self) -> float:
         return max(self.stop - self.start, 0.004)
 
 
-class Limit(NamedTuple):
-    at: float
-    text: str
+class LimitLine(NamedTuple):
+    value: float
+    label: str
 
 
 @dataclass(frozen=True)
-class Frame:
+class ChartScale:
     """Where values lie in a latency chart: a margin above, the hours below."""
 
     height: int
-    ceiling: float
-    count: int
-    top: int = 12
-    bottom: int = 22
+    max_value: float
+    point_count: int
+    top_margin: int = 12
+    bottom_margin: int = 22
 
     @property
-    def inner(self) -> int:
-        return self.height - self.top - self.bottom
+    def plot_height(self) -> int:
+        return self.height - self.top_margin - self.bottom_margin
 
-    def y(self, value: float) -> float:
-        return self.top + self.inner * (1 - value / self.ceiling)
+    def y_position(self, value: float) -> float:
+        return self.top_margin + self.plot_height * (1 - value / self.max_value)
 
-    def plot_y(self, value: float) -> float:
-        return self.y(value) - self.top
+    def plot_y_position(self, value: float) -> float:
+        return self.y_position(value) - self.top_margin
 
-    def x(self, index: float) -> float:
+    def x_position(self, index: float) -> float:
         """0 to 1000: a value stands in the middle of its share of the width."""
-        return (index + 0.5) / max(1, self.count) * 1000
+        return (index + 0.5) / max(1, self.point_count) * 1000
 
 
-def latency(
-    p50: Sequence[Point],
-    p95: Sequence[Point],
-    failures: Sequence[Failures],
-    limit: Limit | None,
-    hours: Sequence[str],
+def render_latency_chart(
+    p50: Sequence[ChartValue],
+    p95: Sequence[ChartValue],
+    failures: Sequence[FailureCluster],
+    limit: LimitLine | None,
+    time_labels: Sequence[str],
     label: str,
     height: int = 216,
 ) -> Markup:
     """Two lines over time, the space between them tinted. Failed runs are crosses on the baseline."""
-    known = [v for v in (*p50, *p95, limit.at if limit else None) if v is not None]
+    known = [v for v in (*p50, *p95, limit.value if limit else None) if v is not None]
     peak = max([*known, 1.0]) if known else 100.0
-    ceiling, step = scale(peak)
-    frame = Frame(height, ceiling, len(p50))
+    ceiling, step = choose_axis_scale(peak)
+    frame = ChartScale(height, ceiling, len(p50))
     out = Markup('<svg height="{}" role="img" aria-label="{}">').format(height, label)
-    out += _grid(frame, step, limit)
+    out += _render_grid(frame, step, limit)
     for f in failures:
         out += Markup('<rect class="badspan" x="{}%" y="{}" width="{}%" height="{}"/>').format(
-            n(f.start * 100), frame.top, n(f.width * 100), frame.inner
+            format_svg_number(f.start * 100), frame.top_margin, format_svg_number(f.width * 100), frame.plot_height
         )
     out += Markup(
         '<svg class="plot" x="0" y="{}" width="100%" height="{h}" viewBox="0 0 1000 {h}" preserveAspectRatio="none">'
-    ).format(frame.top, h=frame.inner)
-    out += Markup('<path class="area" d="{}"/>').format(_area(p50, p95, frame.x, frame.plot_y))
+    ).format(frame.top_margin, h=frame.plot_height)
+    out += Markup('<path class="area" d="{}"/>').format(_area_path(p50, p95, frame.x_position, frame.plot_y_position))
     for name, values in (("p95", p95), ("p50", p50)):
-        out += Markup('<path class="{}" d="{}"/>').format(name, _line(values, frame.x, frame.plot_y))
-    out += Markup("</svg>") + _ends(frame, p50, p95)
-    out += _limit(frame, limit)
+        out += Markup('<path class="{}" d="{}"/>').format(
+            name, _line_path(values, frame.x_position, frame.plot_y_position)
+        )
+    out += Markup("</svg>") + _render_line_labels(frame, p50, p95)
+    out += _render_limit_line(frame, limit)
     for f in failures:
         out += Markup(
             '<svg x="{}%" y="{}" overflow="visible"><path class="x-mark" d="M-3.5 0l7 7m0-7l-7 7"/>'
             '<text class="t-bad" x="8" y="7">{}</text></svg>'
-        ).format(n((f.start + f.width / 2) * 100), frame.top + frame.inner - 12, f.runs)
-    return out + _hours(frame, hours) + Markup("</svg>")
+        ).format(
+            format_svg_number((f.start + f.width / 2) * 100), frame.top_margin + frame.plot_height - 12, f.run_count
+        )
+    return out + _render_time_axis(frame, time_labels) + Markup("</svg>")
 
 
-def counts(values: Sequence[Point], limit: Limit | None, hours: Sequence[str], label: str, height: int = 150) -> Markup:
+def render_count_chart(
+    values: Sequence[ChartValue], limit: LimitLine | None, time_labels: Sequence[str], label: str, height: int = 150
+) -> Markup:
     """How many there were over time."""
-    known = [v for v in (*values, limit.at if limit else None) if v is not None]
-    ceiling, step = scale(max([*known, 5.0]))
-    frame = Frame(height, ceiling, len(values))
+    known = [v for v in (*values, limit.value if limit else None) if v is not None]
+    ceiling, step = choose_axis_scale(max([*known, 5.0]))
+    frame = ChartScale(height, ceiling, len(values))
     out = Markup('<svg height="{}" role="img" aria-label="{}">').format(height, label)
-    out += _grid(frame, step, limit, lambda value, _: number(round(value)))
+    out += _render_grid(frame, step, limit, lambda value, _: format_number(round(value)))
     out += Markup(
         '<svg class="plot" x="0" y="{}" width="100%" height="{h}" viewBox="0 0 1000 {h}" preserveAspectRatio="none">'
         '<path class="area" d="{area}"/><path class="p50" d="{line}"/></svg>'
     ).format(
-        frame.top, h=frame.inner, area=_area([0.0] * len(values), values, frame.x, frame.plot_y),
-        line=_line(values, frame.x, frame.plot_y),
-    )  # fmt: skip
-    return out + _limit(frame, limit) + _hours(frame, hours) + Markup("</svg>")
+        frame.top_margin,
+        h=frame.plot_height,
+        area=_area_path([0.0] * len(values), values, frame.x_position, frame.plot_y_position),
+        line=_line_path(values, frame.x_position, frame.plot_y_position),
+    )
+    return out + _render_limit_line(frame, limit) + _render_time_axis(frame, time_labels) + Markup("</svg>")
 
 
-class Column(NamedTuple):
+class CanaryTiming(NamedTuple):
     """One sentinel: ms until it was picked up, and from then (or from being sent) until it was finished."""
 
-    wait: float | None
-    work: float | None
+    pick_up_ms: float | None
+    processing_ms: float | None
     failed: bool
 
 
-def stages(columns: Sequence[Column | None], hours: Sequence[str], label: str, height: int = 216) -> Markup:
+def render_canary_chart(
+    timings: Sequence[CanaryTiming | None], time_labels: Sequence[str], label: str, height: int = 216
+) -> Markup:
     """A column a run, waiting below and working above it; a failed run is hatched. None: no run."""
-    peak = max([*((c.wait or 0) + (c.work or 0) for c in columns if c), 1.0])
-    ceiling, step = scale(peak)
-    frame = Frame(height, ceiling, len(columns))
-    out = Markup('<svg height="{}" role="img" aria-label="{}">').format(height, label) + _grid(frame, step, None)
-    floor_, width = frame.y(0), 68 / max(1, len(columns))
-    for i, column in enumerate(columns):
+    peak = max([*((c.pick_up_ms or 0) + (c.processing_ms or 0) for c in timings if c), 1.0])
+    ceiling, step = choose_axis_scale(peak)
+    frame = ChartScale(height, ceiling, len(timings))
+    out = Markup('<svg height="{}" role="img" aria-label="{}">').format(height, label) + _render_grid(frame, step, None)
+    floor_, width = frame.y_position(0), 68 / max(1, len(timings))
+    for i, column in enumerate(timings):
         if column is None:
             continue
-        x, y = frame.x(i) / 10 - width / 2, floor_
-        for name, ms in (("wait", column.wait), ("work", column.work)):
+        x, y = frame.x_position(i) / 10 - width / 2, floor_
+        for name, ms in (("wait", column.pick_up_ms), ("work", column.processing_ms)):
             if ms:
-                tall = max(floor_ - frame.y(ms), 1)
+                tall = max(floor_ - frame.y_position(ms), 1)
                 y -= tall
-                out += _rect(name, x, y, width, tall)
+                out += _svg_rect(name, x, y, width, tall)
         if column.failed:
-            y = min(y, floor_ - frame.inner * 0.4)
-            out += _rect("fail", x, y, width, floor_ - y)
+            y = min(y, floor_ - frame.plot_height * 0.4)
+            out += _svg_rect("fail", x, y, width, floor_ - y)
             out += Markup(
                 '<svg x="{}%" y="{}" overflow="visible"><path class="x-mark" d="M-3.5 0l7 7m0-7l-7 7"/></svg>'
-            ).format(n(x + width / 2), n(y - 12))
-    return out + _hours(frame, hours) + Markup("</svg>")
+            ).format(format_svg_number(x + width / 2), format_svg_number(y - 12))
+    return out + _render_time_axis(frame, time_labels) + Markup("</svg>")
 
 
-def _rect(name: str, x: float, y: float, width: float, height: float) -> Markup:
+def _svg_rect(css_class: str, x: float, y: float, width: float, height: float) -> Markup:
     return Markup('<rect class="{}" x="{}%" y="{}" width="{}%" height="{}"/>').format(
-        name, n(x), n(y), n(width), n(height)
+        css_class, format_svg_number(x), format_svg_number(y), format_svg_number(width), format_svg_number(height)
     )
 
 
-def _limit(frame: Frame, limit: Limit | None) -> Markup:
+def _render_limit_line(scale: ChartScale, limit: LimitLine | None) -> Markup:
     if limit is None:
         return Markup()
     return Markup(
         '<line class="limit" x1="0" x2="100%" y1="{y}" y2="{y}"/>'
         '<text class="t-limit" x="100%" y="{ty}" text-anchor="end">{text}</text>'
-    ).format(y=n(frame.y(limit.at)), ty=n(frame.y(limit.at) - 5), text=limit.text)
+    ).format(
+        y=format_svg_number(scale.y_position(limit.value)),
+        ty=format_svg_number(scale.y_position(limit.value) - 5),
+        text=limit.label,
+    )
 
 
-def _grid(frame: Frame, step: float, limit: Limit | None, say: Callable[[float, float], str] | None = None) -> Markup:
+def _render_grid(
+    scale: ChartScale, step: float, limit: LimitLine | None, format_tick: Callable[[float, float], str] | None = None
+) -> Markup:
     """Lines at round values; none where the limit has its own."""
     out = Markup()
-    for i in range(floor(frame.ceiling / step + 1e-9) + 1):
-        y = frame.y(i * step)
-        if limit is None or abs(y - frame.y(limit.at)) >= 14:
+    for i in range(floor(scale.max_value / step + 1e-9) + 1):
+        y = scale.y_position(i * step)
+        if limit is None or abs(y - scale.y_position(limit.value)) >= 14:
             out += Markup(
                 '<line class="grid" x1="0" x2="100%" y1="{y}" y2="{y}"/>'
                 '<text x="0" dx="-8" y="{ty}" text-anchor="end">{text}</text>'
-            ).format(y=n(y), ty=n(y + 4), text=(say or tick)(i * step, frame.ceiling))
+            ).format(
+                y=format_svg_number(y),
+                ty=format_svg_number(y + 4),
+                text=(format_tick or format_duration_tick)(i * step, scale.max_value),
+            )
     return out
 
 
-def _ends(frame: Frame, p50: Sequence[Point], p95: Sequence[Point]) -> Markup:
+def _render_line_labels(scale: ChartScale, p50: Sequence[ChartValue], p95: Sequence[ChartValue]) -> Markup:
     """The names at the ends of the lines, kept apart."""
     ends: list[tuple[str, float, float]] = []
     for name, values in (("p95", p95), ("p50", p50)):
         if known := [(i, v) for i, v in enumerate(values) if v is not None]:
             index, value = known[-1]
-            ends.append((name, frame.x(index) / 10, frame.y(value) + 4))
+            ends.append((name, scale.x_position(index) / 10, scale.y_position(value) + 4))
     if len(ends) == 2 and ends[1][2] - ends[0][2] < 12:
         middle = (ends[0][2] + ends[1][2]) / 2
         ends = [(name, x, middle + shift) for (name, x, _), shift in zip(ends, (-6, 6), strict=True)]
     return Markup().join(
-        Markup('<text class="t-data" x="{}%" dx="6" y="{}">{}</text>').format(n(x), n(y), name) for name, x, y in ends
+        Markup('<text class="t-data" x="{}%" dx="6" y="{}">{}</text>').format(
+            format_svg_number(x), format_svg_number(y), name
+        )
+        for name, x, y in ends
     )
 
 
-def _hours(frame: Frame, hours: Sequence[str]) -> Markup:
+def _render_time_axis(scale: ChartScale, time_labels: Sequence[str]) -> Markup:
     out = Markup()
-    for i, text in enumerate(hours):
-        anchor = "start" if i == 0 else "end" if i == len(hours) - 1 else "middle"
+    for i, text in enumerate(time_labels):
+        anchor = "start" if i == 0 else "end" if i == len(time_labels) - 1 else "middle"
         out += Markup('<text{} x="{}%" y="{}" text-anchor="{}">{}</text>').format(
             Markup(' class="wide-only"') if i % 2 else "",
-            n(i / max(1, len(hours) - 1) * 100),
-            frame.height - 4,
+            format_svg_number(i / max(1, len(time_labels) - 1) * 100),
+            scale.height - 4,
             anchor,
             text,
         )
     return out
 
 
-def scale(peak: float) -> tuple[float, float]:
+def choose_axis_scale(peak: float) -> tuple[float, float]:
     """A ceiling above the peak, and a round step with two to six lines below it."""
     rough = peak * 1.05 / 5
     power = 10.0 ** floor(log10(rough))
@@ -278,45 +310,51 @@ def scale(peak: float) -> tuple[float, float]:
     return ceil(peak * 1.05 / (step / 2)) * step / 2, step
 
 
-def tick(value: float, ceiling: float) -> str:
+def format_duration_tick(value: float, max_value: float) -> str:
     if value == 0:
         return "0"
-    return f"{n(value / 1000)}{NBSP}s" if ceiling >= 2000 else f"{n(value)}{NBSP}ms"
+    return f"{format_svg_number(value / 1000)}{NBSP}s" if max_value >= 2000 else f"{format_svg_number(value)}{NBSP}ms"
 
 
-def phases(parts: Iterable[tuple[int, float]], full: float, *, lost: bool = False) -> Markup:
+def render_phase_bar(parts: Iterable[tuple[int, float]], full_scale_ms: float, *, incomplete: bool = False) -> Markup:
     """One run's phases in a row, as (colour 1-5, ms) on a shared scale of `full` ms.
 
     Hatched up to the end: the phase that never ended (`lost`), or the one that goes beyond the scale.
     """
     at, out = 0.0, Markup()
     for colour, ms in parts:
-        width = ms / full * 100 if full > 0 else 0
+        width = ms / full_scale_ms * 100 if full_scale_ms > 0 else 0
         if at + width > 101:
-            lost = True
+            incomplete = True
             break
         out += Markup('<rect class="ph{}" x="{}%" y="2" width="{}%" height="14"/>').format(
-            colour, n(at), n(max(width - 0.25, 0.35))
+            colour, format_svg_number(at), format_svg_number(max(width - 0.25, 0.35))
         )
         at += width
-    if lost:
-        out += Markup('<rect class="fail" x="{}%" y="2.5" width="{}%" height="13"/>').format(n(at), n(max(100 - at, 1)))
+    if incomplete:
+        out += Markup('<rect class="fail" x="{}%" y="2.5" width="{}%" height="13"/>').format(
+            format_svg_number(at), format_svg_number(max(100 - at, 1))
+        )
     return Markup('<svg aria-hidden="true" focusable="false">{}</svg>').format(out)
 
 
-def states(parts: Iterable[tuple[State, float, float]], label: str) -> Markup:
+def render_state_timeline(parts: Iterable[tuple[HealthState, float, float]], label: str) -> Markup:
     """A line of time, as (state, from, to) in fractions of its width."""
-    heights = {State.UP: 9, State.DEGRADED: 14, State.DOWN: 18, State.UNKNOWN: 3}
+    heights = {HealthState.UP: 9, HealthState.DEGRADED: 14, HealthState.DOWN: 18, HealthState.UNKNOWN: 3}
     out = Markup('<svg class="tl" role="img" aria-label="{}">').format(label)
     for state, start, stop in parts:
         h = heights[state]
         out += Markup('<rect class="{}" x="{}%" y="{}" width="{}%" height="{}"/>').format(
-            CLASS[state], n(start * 100), 18 - h, n(max((stop - start) * 100 - 0.1, 0.3)), h
+            STATE_CSS_CLASSES[state],
+            format_svg_number(start * 100),
+            18 - h,
+            format_svg_number(max((stop - start) * 100 - 0.1, 0.3)),
+            h,
         )
     return out + Markup("</svg>")
 
 
-def _runs(values: Sequence[Point]) -> Iterator[list[tuple[int, float]]]:
+def _split_at_gaps(values: Sequence[ChartValue]) -> Iterator[list[tuple[int, float]]]:
     """Stretches without a gap."""
     run: list[tuple[int, float]] = []
     for i, v in enumerate(values):
@@ -329,20 +367,26 @@ def _runs(values: Sequence[Point]) -> Iterator[list[tuple[int, float]]]:
         yield run
 
 
-def _line(values: Sequence[Point], x: Axis, y: Axis) -> str:
+def _line_path(values: Sequence[ChartValue], x: AxisMapping, y: AxisMapping) -> str:
     """A lone value is a dot: a line of no length with round ends."""
     return "".join(
-        "M" + "L".join(f"{n(x(i))} {n(y(v))}" for i, v in run) + ("h.01" if len(run) == 1 else "")
-        for run in _runs(values)
+        "M"
+        + "L".join(f"{format_svg_number(x(i))} {format_svg_number(y(v))}" for i, v in run)
+        + ("h.01" if len(run) == 1 else "")
+        for run in _split_at_gaps(values)
     )
 
 
-def _area(low: Sequence[Point], high: Sequence[Point], x: Axis, y: Axis) -> str:
+def _area_path(low: Sequence[ChartValue], high: Sequence[ChartValue], x: AxisMapping, y: AxisMapping) -> str:
     """Between two lines, where both have a value."""
-    both: list[Point] = [None if a is None or b is None else b for a, b in zip(low, high, strict=True)]
+    both: list[ChartValue] = [None if a is None or b is None else b for a, b in zip(low, high, strict=True)]
     out = []
-    for run in _runs(both):
-        there = [f"{n(x(i))} {n(y(v))}" for i, v in run]
-        back = [f"{n(x(i))} {n(y(v))}" for i, v in reversed([(i, low[i]) for i, _ in run]) if v is not None]
+    for run in _split_at_gaps(both):
+        there = [f"{format_svg_number(x(i))} {format_svg_number(y(v))}" for i, v in run]
+        back = [
+            f"{format_svg_number(x(i))} {format_svg_number(y(v))}"
+            for i, v in reversed([(i, low[i]) for i, _ in run])
+            if v is not None
+        ]
         out.append("M" + "L".join([*there, *back]) + "z")
     return "".join(out)

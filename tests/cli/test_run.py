@@ -1,0 +1,103 @@
+"""`watchdog run`: says where its pages are, stops when told to, and tells what keeps it from starting in one line."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+from tests.support.command_line import invoke_command, run_command
+from tests.support.crash_harness import FakeHttpTarget
+from tests.support.watchdog_process import run_watchdog
+from watchdog.app import MAX_HTTP_CONNECTIONS
+
+Write = Callable[..., Path]
+
+
+def test_it_says_where_its_pages_are_and_ends_in_order(write: Write, target: FakeHttpTarget) -> None:
+    probe = {"name": "API", "every": "1s", "http": target.url}
+    told = {"log": {}, "webhook": {"url": target.url}}
+    config = write(server={"listen": "127.0.0.1:0"}, probes=[probe], receivers={"oncall": told})
+    with run_watchdog(config) as run:
+        assert run.get().status_code == 200
+        assert run.get("readyz").json() == {"status": "ready"}
+        with socket.create_connection(("127.0.0.1", int(run.base_url.rpartition(":")[2].strip("/")))) as idler:
+            idler.sendall(b"GET / HTTP/1.1\r\nHost: localh")
+            assert run.stop() == 0
+    assert [line["event"] for line in run.log_entries] == ["started", "stopping", "stopped"]
+    assert run.log_entries[0] == run.log_entries[0] | {"pages": run.base_url, "probes": 1, "destinations": 2}
+
+
+def test_a_port_in_use_is_told_before_anything_is_begun(write: Write, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listen = f"127.0.0.1:{taken.getsockname()[1]}"
+        config = write(server={"listen": listen})
+        ran = run_command("run", "-c", config, cwd=tmp_path)
+    assert (ran.exit_code, ran.stdout) == (3, "")
+    assert ran.stderr == f"watchdog: cannot listen on {listen}: Address already in use\n"
+    assert not (tmp_path / "watchdog.db").exists()
+
+
+def test_a_host_that_is_not_ours(write: Write, tmp_path: Path) -> None:
+    write(server={"listen": "192.0.2.1:8080"}, access={"keys": [{"name": "a", "role": "reader", "key": "k" * 20}]})
+    ran = invoke_command("run")
+    assert (ran.exit_code, ran.stdout) == (3, "")
+    assert ran.stderr == "watchdog: cannot listen on 192.0.2.1:8080: Cannot assign requested address\n"
+    assert not (tmp_path / "watchdog.db").exists()
+
+
+def test_a_visitor_who_reads_nothing_does_not_keep_it_from_ending(write: Write, target: FakeHttpTarget) -> None:
+    config = write(server={"listen": "127.0.0.1:0"}, probes=[{"name": "API", "http": target.url}])
+    with run_watchdog(config) as run, socket.socket() as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        slow.connect(("127.0.0.1", int(run.base_url.rpartition(":")[2].strip("/"))))
+        slow.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" * 200)
+        begun = time.monotonic()
+        assert run.stop() == 0
+        assert time.monotonic() - begun < 10
+
+
+def test_visitors_who_hold_connections_keep_no_probe_and_no_other_visitor_waiting(
+    write: Write, target: FakeHttpTarget
+) -> None:
+    """Each connection is an open file, of which a process may have few."""
+    config = write(server={"listen": "127.0.0.1:0"}, probes=[{"name": "API", "every": "1s", "http": target.url}])
+    more = 40
+    with run_watchdog(config) as run, ExitStack() as held:
+        place = ("127.0.0.1", int(run.base_url.rpartition(":")[2].strip("/")))
+        idlers = [held.enter_context(socket.create_connection(place, 10)) for _ in range(MAX_HTTP_CONNECTIONS + more)]
+        for idler in idlers:
+            with suppress(OSError):
+                idler.sendall(b"GET / HTTP/1.1\r\nHost: localh")
+        assert run.get("healthz").status_code == 200
+        assert sum(map(_is_over, idlers)) > more
+        assert run.stop() == 0
+
+
+def test_a_request_whose_head_does_not_end_is_refused(write: Write) -> None:
+    with run_watchdog(write(server={"listen": "127.0.0.1:0"})) as run:
+        place = ("127.0.0.1", int(run.base_url.rpartition(":")[2].strip("/")))
+        with socket.create_connection(place, 10) as visitor:
+            visitor.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n")
+            with suppress(ConnectionError):  # it is over while we still speak
+                for n in range(1_000):
+                    visitor.sendall(b"X-%d: %s\r\n" % (n, b"x" * 1_000))
+                assert visitor.recv(100).startswith(b"HTTP/1.1 400 ")
+        with socket.create_connection(place, 30) as visitor:
+            cookie = b"Cookie: a=" + b"x" * 60_000
+            body = b"POST /nowhere HTTP/1.1\r\nHost: localhost\r\n%s\r\nContent-Length: 200000\r\n\r\n" % cookie
+            visitor.sendall(body + b"x" * 200_000)
+            assert not visitor.recv(100).startswith(b"HTTP/1.1 400 "), "what follows the head is not counted"
+        assert run.get("healthz").status_code == 200
+
+
+def _is_over(connection: socket.socket) -> bool:
+    connection.setblocking(False)
+    try:
+        return connection.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True

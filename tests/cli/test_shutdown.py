@@ -1,0 +1,110 @@
+"""`watchdog run` and `watchdog demo` end when they are told to: at any moment, whoever holds on to them."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support.command_line import WATCHDOG_COMMAND, subprocess_env
+from tests.support.polling import wait_until
+
+LONGEST = 10
+SIGNALS = [signal.SIGTERM, signal.SIGINT]
+SHELL = {signal.SIGTERM: 143, signal.SIGINT: 130}
+ADDRESS = re.compile(r"http://127\.0\.0\.1:(\d+)/")
+
+
+@contextmanager
+def begun(command: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
+    probe = {"name": "A", "every": "1s", "http": "http://127.0.0.1:1/"}
+    (folder / "watchdog.yaml").write_text(json.dumps({"server": {"listen": "127.0.0.1:0"}, "probes": [probe]}))
+    process = subprocess.Popen(
+        [*WATCHDOG_COMMAND, command], cwd=folder, env=subprocess_env(), text=True, start_new_session=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def listens(pid: int) -> bool:
+    """Whether it has said what a SIGTERM does."""
+    caught = re.search(r"^SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text(), flags=re.MULTILINE)
+    return caught is not None and bool(int(caught[1], 16) >> (signal.SIGTERM - 1) & 1)
+
+
+def ended(process: subprocess.Popen[str], number: signal.Signals) -> int:
+    """The exit code as a shell tells it, once all of it has ended: what it started holds its output, too."""
+    out, _ = process.communicate(timeout=LONGEST)
+    assert process.returncode == -number or "Traceback" not in out, out
+    return SHELL[number] if process.returncode == -number else process.returncode
+
+
+@pytest.mark.parametrize("after", [0, 0.3, 1.0])
+@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
+@pytest.mark.parametrize("command", ["run", "demo"])
+def test_at_any_moment_of_its_start(command: str, number: signal.Signals, after: float, tmp_path: Path) -> None:
+    with begun(command, tmp_path) as process:
+        wait_until(lambda: process.poll() is not None or listens(process.pid))  # before that, Python itself is starting
+        time.sleep(after)
+        process.send_signal(number)
+        assert ended(process, number) in (0, SHELL[number])
+
+
+@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
+@pytest.mark.parametrize("command", ["run", "demo"])
+def test_while_a_browser_holds_its_connections_and_somebody_insists(
+    command: str, number: signal.Signals, tmp_path: Path
+) -> None:
+    with begun(command, tmp_path) as process, ExitStack() as held:
+        assert process.stdout is not None
+        told = ""
+        while not ('"started"' in told or "Ctrl-C" in told):
+            line = process.stdout.readline()
+            assert line, told
+            told += line
+        for port in set(map(int, ADDRESS.findall(told))):
+            for sent in (b"", b"GET / HTT", b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: keep-alive\r\n\r\n"):
+                browser = held.enter_context(socket.create_connection(("127.0.0.1", port)))
+                browser.sendall(sent)
+                if sent.endswith(b"\n"):
+                    assert browser.recv(15) == b"HTTP/1.1 200 OK"
+        process.send_signal(number)
+        time.sleep(0.05)
+        process.send_signal(number)
+        assert ended(process, number) == 0
+
+
+STUCK = """
+import asyncio, time
+from watchdog import app
+app.LONGEST = 0.1
+async def main():
+    stop = app.told_to_stop()
+    print("begun", flush=True)
+    await stop.wait()
+    time.sleep(60)
+asyncio.run(main())
+"""
+
+
+def test_whatever_holds_it_does_so_for_a_limited_time(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", STUCK]
+    with subprocess.Popen(command, cwd=tmp_path, env=subprocess_env(), stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        process.terminate()
+        assert process.wait(LONGEST) == 143

@@ -1,0 +1,173 @@
+"""`watchdog status` and `watchdog incidents`: what the database knows, for people and for programs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.command_line import invoke_command
+from tests.support.fixture_rows import FixtureRows
+from tests.support.store import StoreHarness, make_registered_probe, make_results
+from watchdog.domain.formatting import DAY_MS, format_iso8601, format_timestamp
+from watchdog.domain.model import Outcome, ReportedTask
+from watchdog.resources import resource_path
+from watchdog.service.clock import wall_clock_ms
+from watchdog.store.database import Database
+from watchdog.store.migrate import upgrade_schema
+
+Write = Callable[..., Path]
+MINUTE = 60_000
+
+
+@pytest.fixture
+def lab(write: Write) -> Iterator[StoreHarness]:
+    """Three probes that began an hour ago, and a Watchdog whose last tick was just now."""
+    write()
+    now = wall_clock_ms()
+    database = Database("sqlite:///watchdog.db")
+    upgrade_schema(database, resource_path("migrations"))
+    members = [make_registered_probe(key, failure_threshold=2, success_threshold=1) for key in ("api", "shop", "new")]
+    with StoreHarness(database, members, now=now - 60 * MINUTE, create_schema=False) as made:
+        made.without_downtime()
+        made.advance_watermark(now)
+        yield made
+        database.close()
+
+
+def see(lab: StoreHarness, key: str, outcomes: str) -> None:
+    """Results of the last minutes, a minute apart."""
+    lab.record_each(*make_results(lab.database_id(key), outcomes, wall_clock_ms() - (len(outcomes) + 1) * MINUTE))
+
+
+def test_where_everything_stands(lab: StoreHarness) -> None:
+    see(lab, "api", "ppff")
+    see(lab, "shop", "pppp")
+    ran = invoke_command("status")
+    rows = [line.split() for line in ran.stdout.splitlines()]
+    assert rows == [
+        ["state", "probe", "last", "result", "open", "incidents"],
+        ["down", "Api", "fail", "1", "min", "ago", "got", "503"],
+        ["unknown", "New", "none", "yet"],
+        ["up", "Shop", "pass", "1", "min", "ago"],
+    ]
+    assert (ran.exit_code, ran.stderr) == (1, "")
+
+
+def test_where_everything_stands_for_programs(lab: StoreHarness) -> None:
+    see(lab, "api", "ppff")
+    ran = invoke_command("status", "-o", "json")
+    told = {row["probe"]: row for row in ran.json}
+    last = told["api"]["last"]
+    assert (told["api"]["state"], last["outcome"], last["message"]) == ("down", "fail", "got 503")
+    assert len(told["api"]["incidents"]) == 1
+    assert last["slot"].endswith("Z")
+    assert (told["new"]["state"], told["new"]["last"]) == ("unknown", None)
+
+
+@pytest.mark.parametrize(
+    ("seen", "code"),
+    [({"api": "pp", "shop": "pp", "new": "pp"}, 0), ({"api": "pp", "shop": "pp"}, 3), ({"api": "ff", "shop": "pp"}, 1)],
+    ids=["all is up", "one was never judged", "one is down, another never judged"],
+)
+def test_the_exit_code_is_the_worst(lab: StoreHarness, seen: dict[str, str], code: int) -> None:
+    for key, outcomes in seen.items():
+        see(lab, key, outcomes)
+    assert invoke_command("status").exit_code == invoke_command("status", "-o", "json").exit_code == code
+
+
+def test_a_watchdog_that_does_not_run_vouches_for_nothing(lab: StoreHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    for key in ("api", "shop", "new"):
+        see(lab, key, "pp")
+    now = wall_clock_ms()
+    monkeypatch.setattr("watchdog.service.clock.wall_clock_ms", lambda: now + 3 * 60 * MINUTE)
+    ran = invoke_command("status", "-o", "json")
+    assert (ran.exit_code, len(ran.json)) == (3, 3)
+    assert ran.stderr.replace("\N{NO-BREAK SPACE}", " ") == (
+        "watchdog: nothing was probed for 3 h: is `watchdog run` running?\n"
+    )
+
+
+def test_what_was_down_when_watchdog_stopped_counts_as_down(lab: StoreHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    see(lab, "api", "ff")
+    now = wall_clock_ms()
+    monkeypatch.setattr("watchdog.service.clock.wall_clock_ms", lambda: now + 3 * 60 * MINUTE)
+    ran = invoke_command("status")
+    assert (ran.exit_code, "nothing was probed" in ran.stderr) == (1, True)
+
+
+def test_a_database_that_nobody_has_used(write: Write) -> None:
+    write(probes=[{"name": "API", "http": "http://127.0.0.1:1/"}])
+    assert invoke_command("db", "upgrade").exit_code == 0
+    ran = invoke_command("status")
+    assert (ran.exit_code, ran.stdout, ran.stderr) == (
+        3, "no probes are known\n", "watchdog: nothing was ever probed: start `watchdog run`\n",
+    )  # fmt: skip
+    ran = invoke_command("incidents")
+    assert (ran.exit_code, ran.stdout, ran.stderr) == (0, "no incidents\n", "")
+
+
+def test_incidents_newest_first(lab: StoreHarness) -> None:
+    see(lab, "api", "ffp")
+    see(lab, "shop", "pff")
+    ran = invoke_command("incidents", "-o", "json")
+    assert ran.exit_code == 0
+    shop, api = ran.json
+    assert api.keys() >= {"id", "probe", "rule", "subject", "state", "opened_at", "resolved_at"}
+    assert (api["probe"], api["rule"], api["subject"], api["state"]) == ("api", "availability", "", "resolved")
+    assert (shop["probe"], shop["state"], shop["resolved_at"]) == ("shop", "open", None)
+    assert api["opened_at"] < api["resolved_at"] < shop["opened_at"]
+    assert invoke_command("incidents", "--open", "-o", "json").json == [shop]
+    assert invoke_command("incidents", "--limit", "1", "-o", "json").json == [shop]
+    for_people = invoke_command("incidents").stdout
+    assert shop["id"] in for_people, "no id is cut, however narrow the terminal"
+    assert [line.split()[0] for line in for_people.splitlines()] == ["state", "open", "resolved"]
+
+
+def test_every_job_with_its_verdict(write: Write) -> None:
+    write()
+    database = Database("sqlite:///watchdog.db")
+    upgrade_schema(database, resource_path("migrations"))
+    assert (invoke_command("jobs").exit_code, invoke_command("jobs").stdout) == (0, "no jobs are known\n")
+    now, late = wall_clock_ms(), "digest is overdue: due 03:00, 9 h ago"
+    book = FixtureRows()
+    probe = book.add_probe("Schedules", "jobs")
+    book.add_job_state(probe, "nightly", plan="0 3 * * * UTC", last_start=now - MINUTE, expected=now + MINUTE)
+    book.add_job_state(probe, "[red]digest", plan="", reason="job.overdue")
+    book.add_result(probe, now - MINUTE, Outcome.FAIL, late, "job.overdue", jobs={"[red]digest": ("job.overdue", late)})
+    away = book.add_probe("Tools", "mcp")
+    book.add_result(away, now - MINUTE, tasks={"sweep": ReportedTask(ok=True, last_run_age=MINUTE)})
+    book.add_result(away, now, Outcome.FAIL, "got 503")
+    silent = book.add_probe("Vault", "jobs")
+    book.add_job_state(silent, "purge", last_start=now - 3 * DAY_MS)
+    book.add_result(silent, now - 3 * DAY_MS, jobs={})
+    book.add_result(silent, now, Outcome.FAIL, "got 503")
+    with database.write_transaction() as connection:
+        book.insert_into(connection)
+    ran = invoke_command("jobs")
+    rows = [re.split(" {2,}", line.strip()) for line in ran.stdout.replace("\N{NO-BREAK SPACE}", " ").splitlines()]
+    assert ran.exit_code == 1
+    assert rows[0] == ["verdict", "job", "probe", "schedule", "last run", "next expected", "what"]
+    assert rows[1] == ["Overdue", "[red]digest", "Schedules", "never", late]
+    assert rows[2][:5] == ["On time", "nightly", "Schedules", "0 3 * * * UTC", "1 min ago"]
+    assert rows[3] == ["Ok", "sweep", "Tools", "2 min ago", f"not read since {format_timestamp(now - MINUTE, now)}"]
+    assert rows[4] == ["Ok", "purge", "Vault", "3 days ago", "not read for over 2 days"]
+    told = {job["job"]: job for job in invoke_command("jobs", "-o", "json").json}
+    assert told["[red]digest"] == {
+        "probe": "schedules", "job": "[red]digest", "reason": "job.overdue", "message": late, "schedule": "",
+        "duration": None, "last_start": None, "last_end": None, "last_ok": None, "expected": None,
+        "read_at": format_iso8601(now - MINUTE),
+    }  # fmt: skip
+    assert (told["nightly"]["reason"], told["nightly"]["expected"]) == ("", format_iso8601(now + MINUTE))
+    database.close()
+
+
+def test_names_are_no_markup(write: Write) -> None:
+    write()
+    database = Database("sqlite:///watchdog.db")
+    upgrade_schema(database, resource_path("migrations"))
+    with StoreHarness(database, [make_registered_probe("[red]x[/] :smile:")], create_schema=False):
+        assert "[Red]X[/] :Smile:" in invoke_command("status").stdout
+    database.close()

@@ -1,0 +1,241 @@
+"""What a person gets who mistypes, forgets or is early: one clear line on standard error and the right exit code."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.command_line import CommandResult, invoke_command, run_command
+from tests.support.postgres import PostgresServer
+from watchdog.resources import resource_path
+from watchdog.store.database import Database
+from watchdog.store.migrate import upgrade_schema
+
+Write = Callable[..., Path]
+API = {"name": "API", "http": "http://127.0.0.1:1/"}
+PASSWORD = "hush:hush/hush@9"
+ENCODED = "hush%3Ahush%2Fhush%409"
+
+
+def one_line(ran: CommandResult, code: int) -> str:
+    """The line, given that there is no other and nothing on standard output."""
+    assert (ran.exit_code, ran.stdout) == (code, "")
+    (line,) = ran.stderr.splitlines()
+    return line
+
+
+@pytest.mark.parametrize(
+    "command", ["run", "validate", "status", "incidents", "db upgrade", "probe API", "test-alert x"]
+)
+def test_no_configuration_here(command: str) -> None:
+    line = one_line(invoke_command(*command.split()), 2)
+    assert line == (
+        "watchdog: there is no watchdog.yaml here; write one with `watchdog init`, or name yours with -c FILE"
+    )
+
+
+def test_a_file_that_is_not_there() -> None:
+    assert (
+        one_line(invoke_command("validate", "-c", "x.yaml"), 2)
+        == "x.yaml: no such file or directory; 'watchdog init' writes one"
+    )
+
+
+def test_a_folder_in_place_of_a_file(tmp_path: Path) -> None:
+    assert one_line(invoke_command("validate", "-c", tmp_path), 2) == f"{tmp_path}: is a directory"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("probes: [", "watchdog.yaml:1:10: "),
+        ("- 1", "watchdog.yaml:1:1: "),
+        ("probs: []", "watchdog.yaml:1:1: probs: unknown section 'probs'; did you mean 'probes'?"),
+        ('probes: [{name: A, http: "${SOME_URL}"}]', "watchdog.yaml:1:26: probes.0.http: variable SOME_URL is not set"),
+        ("server: {listen: '0.0.0.0:80'}", "watchdog.yaml:1:18: server.listen: beyond this machine"),
+        ("\0", "watchdog.yaml"),
+    ],
+)
+def test_what_cannot_be_used(tmp_path: Path, text: str, told: str) -> None:
+    (tmp_path / "watchdog.yaml").write_text(text)
+    for command in ("validate", "run", "status"):
+        assert one_line(invoke_command(command), 2).startswith(told)
+
+
+def test_every_mistake_has_a_line(write: Write) -> None:
+    write(probes=[{"name": "A"}, {"name": "B", "http": "ftp://x"}, {**API, "every": "1 parsec"}])
+    ran = invoke_command("validate")
+    assert (ran.exit_code, ran.stdout, len(ran.stderr.splitlines())) == (2, "", 3)
+
+
+def test_a_probe_that_is_not_there(write: Write) -> None:
+    write(probes=[API, {"name": "Search MCP", "http": "http://127.0.0.1:1/"}])
+    assert (
+        one_line(invoke_command("probe", "Serch"), 2)
+        == "watchdog: no probe is called 'Serch'; did you mean 'Search MCP'?"
+    )
+    assert one_line(invoke_command("probe", "x"), 2) == "watchdog: no probe is called 'x'; there are API, Search MCP"
+    write()
+    assert one_line(invoke_command("probe", "x"), 2) == "watchdog: no probe is called 'x'; there are none"
+
+
+def test_a_receiver_that_is_not_there(write: Write) -> None:
+    write(receivers={"oncall": {"log": {}}})
+    assert (
+        one_line(invoke_command("test-alert", "phone"), 2)
+        == "watchdog: no receiver is called 'phone'; there are oncall"
+    )
+    line = one_line(invoke_command("test-alert", "oncall/slack"), 2)
+    assert line == "watchdog: no destination is called 'oncall/slack'; there are oncall/log"
+    write()
+    line = one_line(invoke_command("test-alert", "phone"), 2)
+    assert line == "watchdog: no receiver is called 'phone'; there are none: add `receivers`"
+
+
+@pytest.mark.parametrize("command", ["status", "incidents"])
+class TestADatabase:
+    """Asked before it is of use."""
+
+    def test_that_is_not_there_yet(self, write: Write, command: str, tmp_path: Path) -> None:
+        write(probes=[API])
+        line = one_line(invoke_command(command), 3)
+        assert line == "watchdog: there is no database watchdog.db yet: `watchdog run` makes it"
+        assert not (tmp_path / "watchdog.db").exists(), "asking makes nothing"
+
+    def test_that_is_empty(self, write: Write, command: str, tmp_path: Path) -> None:
+        write(probes=[API])
+        (tmp_path / "watchdog.db").touch()
+        line = one_line(invoke_command(command), 3)
+        assert line == "watchdog: the database has no schema of this version: run `watchdog db upgrade`"
+
+    def test_that_is_none(self, write: Write, command: str, tmp_path: Path) -> None:
+        write(probes=[API])
+        (tmp_path / "watchdog.db").write_text("To whom it may concern" * 100)
+        assert (
+            one_line(invoke_command(command), 3)
+            == "watchdog: the database watchdog.db cannot be used: file is not a database"
+        )
+
+    def test_that_is_a_folder(self, write: Write, command: str, tmp_path: Path) -> None:
+        write(probes=[API])
+        (tmp_path / "watchdog.db").mkdir()
+        line = one_line(invoke_command(command), 3)
+        assert line == "watchdog: the database watchdog.db cannot be used: unable to open database file"
+
+    def test_that_is_of_an_older_version(self, write: Write, command: str, tmp_path: Path) -> None:
+        write(probes=[API])
+        made = Database("sqlite:///watchdog.db")
+        upgrade_schema(made, resource_path("migrations"))
+        made.close()
+        with sqlite3.connect(tmp_path / "watchdog.db") as connection:
+            connection.execute("ALTER TABLE incidents DROP COLUMN route")
+        connection.close()
+        line = one_line(invoke_command(command), 3)
+        assert line == "watchdog: the database has no schema of this version: run `watchdog db upgrade`"
+
+
+def test_a_postgres_without_our_schema(write: Write, postgres: PostgresServer) -> None:
+    with postgres.temporary_database() as url:
+        write(storage={"url": url})
+        line = one_line(invoke_command("status"), 3)
+    assert line == "watchdog: the database has no schema of this version: run `watchdog db upgrade`"
+
+
+UNREACHABLE = {
+    "storage": {"url": "${DATABASE_URL}"},
+    "server": {"listen": "127.0.0.1:0"},
+}
+
+
+@pytest.mark.parametrize("command", ["run", "db upgrade", "status", "incidents"])
+def test_a_postgres_that_is_not_there(write: Write, command: str) -> None:
+    write(**UNREACHABLE)
+    url = f"postgresql://watchdog:{ENCODED}@127.0.0.1:1/watchdog"
+    line = one_line(invoke_command(*command.split(), env={"DATABASE_URL": url}), 3)
+    assert line.startswith("watchdog: the database cannot be used: connection failed: ")
+    assert "127.0.0.1" in line
+    assert "hush" not in line
+
+
+def test_a_postgres_that_does_not_know_us(write: Write, postgres: PostgresServer) -> None:
+    with postgres.temporary_database() as url:
+        there = url.replace("postgres@", f"nobody-of-this-name:{ENCODED}@")
+        write(storage={"url": there})
+        line = one_line(invoke_command("db", "upgrade"), 3)
+    assert "nobody-of-this-name" in line
+    assert "hush" not in line
+
+
+@pytest.mark.parametrize("command", ["run", "db upgrade"])
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [("no/such/folder/x.db", "unable to open"), (".", "unable to open"), ("text", "file is not a database")],
+)
+def test_a_file_that_cannot_become_a_database(write: Write, tmp_path: Path, command: str, path: str, why: str) -> None:
+    (tmp_path / "text").write_text("To whom it may concern" * 100)
+    write(storage={"url": f"sqlite:///{path}"}, server={"listen": "127.0.0.1:0"})
+    line = one_line(invoke_command(*command.split()), 3)
+    assert line.startswith(f"watchdog: the database {path} cannot be used: {why}")
+
+
+@pytest.mark.parametrize("command", ["run", "db upgrade"])
+def test_a_database_of_a_newer_version(write: Write, command: str, tmp_path: Path) -> None:
+    write(server={"listen": "127.0.0.1:0"})
+    assert re.fullmatch(r"Upgraded from nothing to \d{4}\.\n", invoke_command("db", "upgrade").stdout)
+    with sqlite3.connect(tmp_path / "watchdog.db") as connection:
+        connection.execute("UPDATE watchdog_version SET version_num = '9999'")
+    connection.close()
+    line = one_line(invoke_command(*command.split()), 2)
+    assert line == (
+        "watchdog: the database is at schema 9999, which this version does not know: it was upgraded by a newer"
+        " Watchdog; run that version or newer"
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        (".", ". exists already; it was left as it is"),
+        ("there.yaml", "there.yaml exists already; it was left as it is"),
+        ("no/such/folder.yaml", "cannot write no/such/folder.yaml: No such file or directory"),
+        ("there.yaml/below.yaml", "cannot write there.yaml/below.yaml: Not a directory"),
+    ],
+)
+def test_init_writes_over_nothing(tmp_path: Path, path: str, why: str) -> None:
+    (tmp_path / "there.yaml").write_text("mine")
+    assert one_line(invoke_command("init", path), 2) == f"watchdog: {why}"
+    assert (tmp_path / "there.yaml").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("nonsense", "No such command 'nonsense'."),
+        ("stats", "No such command 'stats'. Did you mean 'status'?"),
+        ("status --nonsense", "No such option: --nonsense"),
+        ("status -o xml", "'xml' is not one of 'table', 'json'."),
+        ("run -c", "Option '-c' requires an argument."),
+        ("probe", "Missing argument 'name'."),
+        ("incidents --limit 0", "Input should be greater than or equal to 1"),
+        ("db nonsense", "No such command 'nonsense'."),
+    ],
+)
+def test_usage(words: str, told: str) -> None:
+    ran = invoke_command(*words.split())
+    assert (ran.exit_code, ran.stdout) == (2, "")
+    last = ran.stderr.splitlines()[-1]
+    assert last.startswith("Error: ")
+    assert last.endswith(told)
+
+
+def test_a_process_tells_the_same(write: Write, tmp_path: Path) -> None:
+    """No traceback, and nothing on standard output, where no test stands between."""
+    write(**UNREACHABLE)
+    env: dict[str, Any] = {"DATABASE_URL": f"postgresql://watchdog:{ENCODED}@127.0.0.1:1/watchdog"}
+    line = one_line(run_command("run", cwd=tmp_path, env=env), 3)
+    assert line.startswith("watchdog: the database cannot be used: connection failed: ")

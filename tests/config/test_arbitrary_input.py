@@ -1,0 +1,108 @@
+"""Whatever is in a file: it loads, or it is refused with lines that a person can act on. Nothing else ever happens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from watchdog.config import Config, ConfigError, load_config
+from watchdog.config.error_messages import field_names
+from watchdog.config.later import PLANNED_FIELDS
+from watchdog.config.models import ApiKeySettings
+from watchdog.probes import PROBE_KINDS
+
+SECRET = "s3cr3t-0123456789"
+ENV = {"SECRET": SECRET, "N": "5", "E": ""}
+FULL = (Path(__file__).parents[2] / "examples/full.yaml").read_text().replace("include:", "tags:")
+
+
+def refusal(path: Path | None, text: str | None = None) -> ConfigError | None:
+    try:
+        load_config(path, text, ENV)
+    except ConfigError as e:
+        return e
+    return None
+
+
+def survives(text: str) -> None:
+    if error := refusal(None, text):
+        assert error.problems
+        for problem in error.problems:
+            assert problem.message
+            assert str(problem).isprintable()
+        assert SECRET not in str(error)
+
+
+@settings(deadline=None)
+@given(st.text())
+def test_any_text(text: str) -> None:
+    survives(text)
+
+
+@settings(deadline=None)
+@given(st.binary())
+def test_any_bytes(tmp_path_factory: object, content: bytes) -> None:
+    assert hasattr(tmp_path_factory, "getbasetemp")
+    path = tmp_path_factory.getbasetemp() / "any.yaml"
+    path.write_bytes(content)
+    error = refusal(path)
+    assert error is None or error.problems
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.sampled_from(
+    [*"{}[]:,-?&*!|>'\"%@`#$\n \t", "- ", ": ", "\n  ", "probes", "name", "http", "mcp", "receivers", "routes",
+     "defaults", "every", "${SECRET}", "${N}", "${U}", "<<", "&a ", "*a", "!!int ", "null", "0x1", "5m", "https://a.b/"]
+)))  # fmt: skip
+def test_any_pieces_of_yaml(pieces: list[str]) -> None:
+    survives("".join(pieces))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_any_damage_to_a_good_file(data: st.DataObject) -> None:
+    start = data.draw(st.integers(0, len(FULL)))
+    stop = data.draw(st.integers(start, min(start + 30, len(FULL))))
+    survives(FULL[:start] + data.draw(st.text(max_size=5)) + FULL[stop:])
+
+
+NAMES = sorted(
+    {
+        *field_names(Config),
+        *field_names(ApiKeySettings),
+        *PROBE_KINDS,
+        *(name for kind in PROBE_KINDS.values() for name in field_names(kind)),
+    }
+    | {name for names in PLANNED_FIELDS.values() for name in names}
+    | {"url", "tool", "call", "tasks", "slack", "email", "webhook", "log", "severity", "after", "listen", "x", "*"}
+)
+LEAVES = (
+    st.none() | st.booleans() | st.integers(-5, 5) | st.floats(allow_nan=False, allow_infinity=False)
+    | st.sampled_from(["", "a", "5m", "https://a.example/", "${SECRET}", "x${SECRET}y", "${N}", "${E}", "${U}", "$$",
+                       "off", "status == 200", "* * * * *", "oncall", "0.0.0.0:80", "postgresql://w:${SECRET}@db/x"])
+)  # fmt: skip
+TREES = st.recursive(
+    LEAVES,
+    lambda below: st.lists(below, max_size=3) | st.dictionaries(st.sampled_from(NAMES), below, max_size=4),
+    max_leaves=12,
+)
+PROBES = st.dictionaries(
+    st.sampled_from(["name", "key", *PROBE_KINDS, "every", "schedule", "alert", "expect", "x"]), TREES
+)
+FILES = st.fixed_dictionaries(
+    {},
+    optional={
+        **{name: TREES for name in field_names(Config) if name != "include"},
+        "probes": st.lists(PROBES, max_size=3) | TREES,
+        "receivers": st.dictionaries(st.sampled_from(["oncall", "chat", "a/b"]), TREES) | TREES,
+    },
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(FILES)
+def test_any_tree_of_known_fields(tree: object) -> None:
+    survives(yaml.safe_dump(tree))

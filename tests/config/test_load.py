@@ -1,0 +1,435 @@
+"""What a good configuration becomes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from watchdog.config import Config, ConfigError, LoadedConfig, load_config
+from watchdog.config_types import format_config_duration
+from watchdog.domain.model import ProbeInfo, Severity
+from watchdog.domain.routing import RoutingTable
+from watchdog.notifiers import EmailNotifier
+
+ROOT = Path(__file__).parents[2]
+FLEET_ENV = {
+    name: f"{name.lower()}-0123456789"
+    for name in (
+        *("API_TOKEN", "GATEWAY_PASSWORD", "MCP_TOKEN", "SLACK_BOT_TOKEN", "WEBHOOK_SECRET", "SMTP_PASSWORD"),
+        *("WATCHDOG_CI_KEY", "WATCHDOG_READ_KEY", "BACKUP_KEY"),
+    )
+} | {
+    "SLACK_WEBHOOK_URL": "https://hooks.slack.example/services/T0/B0/abcdefgh",
+    "REDIS_URL": "redis://:abcdefgh@localhost:6379/0",
+    "APP_DB_URL": "postgresql://reader:abcdefgh@localhost/app",
+    "APP_DB_REMEDY_URL": "postgresql://healer:abcdefgh@localhost/app",
+}
+
+
+def loaded(text: str, env: Mapping[str, str] | None = None) -> LoadedConfig:
+    return load_config(None, text, env or {})
+
+
+def config(text: str, env: Mapping[str, str] | None = None) -> Config:
+    return loaded(text, env).config
+
+
+def refusal(text: str, env: Mapping[str, str] | None = None) -> str:
+    with pytest.raises(ConfigError) as error:
+        load_config(None, text, env or {})
+    return str(error.value)
+
+
+# --- the examples
+
+
+def test_three_lines_are_enough() -> None:
+    (probe,) = load_config(ROOT / "examples/minimal.yaml").config.probes
+    assert (probe.name, probe.key, probe.kind, probe.target) == ("Website", "website", "http", "https://example.com/")
+    assert (probe.every, probe.timeout, probe.schedule, probe.retries) == (60_000, 10_000, None, 0)
+    assert (probe.alert.after, probe.alert.recover, probe.alert.severity) == (3, 2, Severity.WARNING)
+
+
+def test_a_whole_fleet_loads() -> None:
+    fleet = load_config(ROOT / "examples/full.yaml", env=FLEET_ENV)
+    probes = {probe.key: probe for probe in fleet.config.probes}
+    assert list(probes) == [
+        *("website", "api", "warm-the-cache", "gateway", "search-mcp", "files-mcp", "legacy-mcp"),
+        *("email-pipeline", "report-pipeline", "export-through-mcp", "thumbnails", "worker-self-test"),
+        *("digest-schedulers", "report-schedules", "celery-beat", "billing-jobs", "email-backlog"),
+        "nightly-backup",
+        "blog",  # from conf.d
+    ]
+    api = probes["api"]
+    assert (api.alert.after, api.alert.recover, api.alert.severity) == (2, 2, Severity.CRITICAL)
+    assert [expression.text for expression in api.expectations] == list(api.expect)
+    assert [expression.text for expression in api.preferences] == ["elapsed_ms <= 800", "cert_days >= 14"]
+    assert api.recheck == 10_000
+    assert probes["warm-the-cache"].schedule == "*/5 * * * *"
+    assert probes["search-mcp"].task_limits == {"registry_sync": 900_000, "session_cleanup": 93_600_000, "*": 7_200_000}
+    assert fleet.config.server.bind_address == ("127.0.0.1", 8080)
+    assert fleet.config.status_page.groups == ("Core", "Search", "Jobs")
+    assert [key.role for key in fleet.config.access.keys] == ["operator", "reader"]
+    assert fleet.source_files == (ROOT / "examples/full.yaml", ROOT / "examples/conf.d/blog.yaml")
+
+
+def test_the_mail_server_reaches_every_email_notifier() -> None:
+    fleet = load_config(ROOT / "examples/full.yaml", env=FLEET_ENV).config
+    destinations = fleet.receivers["oncall"].notifiers_by_destination("oncall")
+    assert list(destinations) == ["oncall/slack", "oncall/email"]
+    email = destinations["oncall/email"]
+    assert isinstance(email, EmailNotifier)
+    assert email.server == fleet.email
+
+
+def test_routes_become_the_table_that_decides() -> None:
+    fleet = load_config(ROOT / "examples/full.yaml", env=FLEET_ENV).config
+    receivers = {name: tuple(receiver.notifiers_by_destination(name)) for name, receiver in fleet.receivers.items()}
+    table = RoutingTable(receivers, tuple(route.to_route() for route in fleet.routes))
+    gateway = ProbeInfo(1, "gateway", "Partner gateway", "http")
+    assert table.decide_routing(gateway).destinations == ("journal/log", "oncall/slack", "oncall/email")
+    assert table.decide_routing(ProbeInfo(2, "blog", "Blog", "http")).destinations == ("journal/log", "chat/slack")
+
+
+# --- defaults
+
+PROBE = "probes:\n  - name: A\n    http: https://a.example/\n"
+
+
+@pytest.mark.parametrize(
+    ("defaults", "own", "every", "schedule"),
+    [
+        ("every: 5m", "", 300_000, None),
+        ("every: 5m", "every: 10s", 10_000, None),
+        ("every: 5m", 'schedule: "@hourly"', 60_000, "@hourly"),
+        ('schedule: "0 * * * *"', "", 60_000, "0 * * * *"),
+        ('schedule: "0 * * * *"', "every: 10s", 10_000, None),
+    ],
+)
+def test_how_a_probe_says_it_runs_beats_the_default(defaults: str, own: str, every: int, schedule: str | None) -> None:
+    (probe,) = config(f"defaults: {{{defaults}}}\n{PROBE}    {own}\n").probes
+    assert (probe.every, probe.schedule) == (every, schedule)
+
+
+def test_alert_is_merged_field_by_field_and_the_rest_replaced() -> None:
+    text = (
+        f"defaults: {{tags: [a, b], alert: {{after: 5, recover: 4}}}}\n{PROBE}    tags: [c]\n    alert: {{after: 1}}\n"
+    )
+    (probe,) = config(text).probes
+    assert probe.tags == ("c",)
+    assert (probe.alert.after, probe.alert.recover) == (1, 4)
+
+
+def test_a_default_recheck_makes_way_for_a_faster_probe() -> None:
+    (probe,) = config(f"defaults: {{recheck: 10s}}\n{PROBE}    every: 5s\n").probes
+    assert (probe.every, probe.recheck) == (5_000, None)
+
+
+def test_a_fault_of_the_defaults_is_told_once_and_where_it_stands() -> None:
+    text = "defaults: {every: 5}\nprobes:\n" + "".join(
+        f"  - {{name: P{i}, http: https://a.example/}}\n" for i in range(9)
+    )
+    assert refusal(text) == "configuration:1:19: defaults.every: a duration needs a unit, such as 5s or 5m"
+
+
+# --- specs: what was written
+
+SPEC = """
+defaults: {timeout: 5s, alert: {after: 2}}
+probes:
+  - name: Übung
+    http: {url: "https://a.example/?q=${TERM}", headers: {Authorization: Bearer literal-token-1}}
+    retries: ${RETRIES}
+    alert: {severity: critical}
+"""
+
+
+def test_a_spec_is_what_was_written_with_the_defaults_and_without_secrets() -> None:
+    given = loaded(SPEC, {"TERM": "top-secret-term", "RETRIES": "2"})
+    assert given.probe_yaml["ubung"] == (
+        "name: Übung\nhttp:\n  url: https://a.example/?q=${TERM}\n  headers:\n    Authorization: •••\n"
+        "retries: ${RETRIES}\nalert:\n  after: 2\n  severity: critical\ntimeout: 5s\n"
+    )
+
+
+# --- several files
+
+
+def write(folder: Path, **files: str) -> Path:
+    for name, text in files.items():
+        (folder / f"{name}.yaml").write_text(text)
+    return folder / "main.yaml"
+
+
+MAIN = """
+include: ["conf.d/*.yaml", "*.none"]
+defaults: {every: 7s}
+probes: [{name: A, http: https://a.example/}]
+receivers: {a: {log: {}}}
+routes: [{receivers: [a]}]
+"""
+
+
+def test_included_files_bring_probes_receivers_and_routes(tmp_path: Path) -> None:
+    (tmp_path / "conf.d/deeper").mkdir(parents=True)
+    main = write(tmp_path, main=MAIN)
+    write(
+        tmp_path / "conf.d",
+        b="probes: [{name: B, http: https://b.example/}]\nreceivers: {b: {log: {}}}\nroutes: [{receivers: [b]}]\n",
+        c="include: [deeper/d.yaml]\nprobes: [{name: C, http: https://c.example/}]\n",
+    )
+    write(tmp_path / "conf.d/deeper", d="probes: [{name: D, http: https://d.example/}]\n")
+    given = load_config(main)
+    assert [(probe.name, probe.every) for probe in given.config.probes] == [(n, 7_000) for n in "ABCD"]
+    assert list(given.config.receivers) == ["a", "b"]
+    assert [route.receivers for route in given.config.routes] == [("a",), ("b",)]
+    assert [file.name for file in given.source_files] == ["main.yaml", "b.yaml", "c.yaml", "d.yaml"]
+
+
+def test_a_file_that_two_patterns_name_is_read_once(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    main = write(tmp_path, main="include: [b.yaml, '[b]*.yaml', other/../b.yaml]\n", b=PROBE)
+    assert len(load_config(main).config.probes) == 1
+
+
+@pytest.mark.parametrize(
+    ("main", "other", "told"),
+    [
+        ("include: [b.yaml]", "include: [main.yaml]", "b.yaml:1:11: include.0: a file includes itself: "),
+        ("include: ['*.yaml']", "", "main.yaml:1:11: include.0: a file includes itself: "),
+        ("include: [b.yaml]", "server: {}", "b.yaml:1:1: server: 'server' belongs in the main file; "),
+        ("include: [b.yaml]", "defaults: {}", "b.yaml:1:1: defaults: 'defaults' belongs in the main file; "),
+        ("include: [b.yaml]", "probs: []", "b.yaml:1:1: probs: unknown section; did you mean 'probes'?"),
+        ("include: [b.yaml]", "version: 2", "b.yaml:1:10: version: expected 1"),
+        ("include: [b.yaml]", "probes: [{name: B}]", "b.yaml:1:10: probes.0: no kind: "),
+        ("include: [b.yaml]", "probes: {", "b.yaml:1:10: a value is missing here"),
+        (
+            "receivers: {a: {log: {}}}\ninclude: [b.yaml]",
+            "receivers: {a: {log: {}}}",
+            "there is a receiver 'a' already",
+        ),
+        (f"{PROBE}include: [b.yaml]", PROBE, "b.yaml:2:11: probes.0.name: another probe has this name, at "),
+        ("include: ['${UNSET}']", "", "main.yaml:1:11: include.0: variable UNSET is not set"),
+    ],
+)
+def test_faults_of_included_files_are_told_where_they_stand(tmp_path: Path, main: str, other: str, told: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_config(write(tmp_path, main=main, b=other or PROBE), env={})
+    assert told in str(error.value).replace(f"{tmp_path}/", "")
+    assert len(error.value.problems) == 1
+
+
+def test_problems_of_several_files_come_in_the_order_of_reading(tmp_path: Path) -> None:
+    main = write(
+        tmp_path, main="include: [b.yaml]\nroutes: [{receivers: [x]}]\nserver: {listen: x}\n", b="probes: [1, 2]\n"
+    )
+    with pytest.raises(ConfigError) as error:
+        load_config(main)
+    assert [(Path(p.file).name, p.line) for p in error.value.problems] == [
+        *(("main.yaml", 2), ("main.yaml", 3), ("b.yaml", 1), ("b.yaml", 1))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"\xff\xfe", "watchdog.yaml:1:1: not text in UTF-8"),
+        (b"probes: []\na: \xc3(", "watchdog.yaml:2:4: not text in UTF-8"),
+        (None, "watchdog.yaml: no such file or directory; 'watchdog init' writes one"),
+    ],
+)
+def test_a_file_that_cannot_be_read_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None, told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if content is not None:
+        Path("watchdog.yaml").write_bytes(content)
+    with pytest.raises(ConfigError) as error:
+        load_config(Path("watchdog.yaml"))
+    assert str(error.value) == told
+
+
+# --- sections
+
+
+@pytest.mark.parametrize(
+    ("written", "kept"),
+    [
+        ("sqlite:///watchdog.db", "sqlite:///watchdog.db"),
+        ("sqlite:////var/lib/watchdog.db", "sqlite:////var/lib/watchdog.db"),
+        ("sqlite:watchdog.db", "sqlite:///watchdog.db"),
+        ("sqlite:/var/lib/watchdog.db", "sqlite:////var/lib/watchdog.db"),
+        ("postgres://w:p@db/watchdog", "postgresql+psycopg://w:p@db/watchdog"),
+        (
+            "postgresql://w:p@db:5432/watchdog?sslmode=require",
+            "postgresql+psycopg://w:p@db:5432/watchdog?sslmode=require",
+        ),
+        ("postgresql+psycopg://db/watchdog", "postgresql+psycopg://db/watchdog"),
+    ],
+)
+def test_database_urls_are_normalised(written: str, kept: str) -> None:
+    assert config(f'storage: {{url: "{written}"}}').storage.url == kept
+
+
+def test_without_the_extra_postgresql_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("watchdog.config.cross_checks.find_spec", lambda name: None)
+    assert refusal('storage: {url: "postgresql://db/watchdog"}') == (
+        "configuration:1:16: storage.url: PostgreSQL needs an extra: pip install 'watchdog-monitor[postgres]'"
+    )
+
+
+@pytest.mark.parametrize(
+    ("listen", "address", "beyond"),
+    [
+        ("127.0.0.1:8080", ("127.0.0.1", 8080), False),
+        ("127.9.9.9:1", ("127.9.9.9", 1), False),
+        ("localhost:0", ("localhost", 0), False),
+        ("[::1]:8080", ("::1", 8080), False),
+        (":8080", ("0.0.0.0", 8080), True),
+        ("0.0.0.0:80", ("0.0.0.0", 80), True),
+        ("[::]:80", ("::", 80), True),
+        ("192.168.1.2:80", ("192.168.1.2", 80), True),
+        ("status.acme.example:80", ("status.acme.example", 80), True),
+    ],
+)
+def test_beyond_this_machine_only_with_a_key(listen: str, address: tuple[str, int], beyond: bool) -> None:
+    text = f'server: {{listen: "{listen}"}}\n'
+    guarded = config(text + "access: {keys: [{name: a, role: reader, key: 0123456789abcdefx}]}").server
+    assert (guarded.bind_address, guarded.listens_beyond_loopback) == (address, beyond)
+    if beyond:
+        assert refusal(text).startswith("configuration:1:18: server.listen: beyond this machine ")
+    else:
+        assert config(text).server == guarded
+
+
+def test_what_is_left_out_has_its_defaults() -> None:
+    given = config("version: 1")
+    assert (given.probes, given.receivers, given.routes, given.email) == ((), {}, (), None)
+    assert (format_config_duration(given.storage.keep_results), format_config_duration(given.storage.keep_rollups)) == (
+        "30d",
+        "400d",
+    )
+    assert (given.status_page.title, format_config_duration(given.status_page.history)) == ("Status", "90d")
+
+
+def test_a_match_names_a_probe_by_name_or_by_key() -> None:
+    text = """
+probes: [{name: The API, key: api, http: https://a.example/}]
+receivers: {a: {log: {}}}
+routes: [{match: {probe: The API}, receivers: [a]}, {match: {probe: api}, receivers: [a]}]
+status_page: {show: {probe: The API}}
+"""
+    given = config(text)
+    assert [route.match.probe for route in given.routes] == ["api", "api"]
+    assert given.status_page.show.to_matcher().probe == "api"
+
+
+# --- secrets
+
+SECRETS = """
+probes:
+  - name: A
+    http:
+      url: "https://user:url-passw0rd@a.example/?k=${LONG}"
+      headers: {X-Api-Key: literal-api-key, Accept: application/json}
+      auth: {basic: {username: watchdog, password: pw}}
+    runbook: "https://wiki.example/${SHORT}/${UNSET:-the-default-page}"
+access: {keys: [{name: ci, role: reader, key_file: key.txt}]}
+storage: {url: "postgresql://w:${DB}@db/watchdog"}
+"""
+
+
+def test_the_mask_hides_what_is_secret_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "key.txt").write_text("0123456789abcdef-from-file\n")
+    (tmp_path / "main.yaml").write_text(SECRETS)
+    given = load_config(tmp_path / "main.yaml", env={"LONG": "eight888", "SHORT": "seven77", "DB": "p%40ss-w0rd"})
+    assert given.config.access.keys[0].key.get_secret_value() == "0123456789abcdef-from-file"
+    for secret in (
+        *(
+            "eight888",
+            "url-passw0rd",
+            "literal-api-key",
+            "pw",
+            "0123456789abcdef-from-file",
+            "p%40ss-w0rd",
+            "p@ss-w0rd",
+        ),
+    ):
+        assert given.mask(f"<{secret}>") == "<•••>"
+    for plain in ("seven77", "the-default-page", "application/json", "watchdog", "user", "a.example"):
+        assert given.mask(plain) == plain
+
+
+NAMED = """
+probes:
+  - name: Shop ${TOKEN}
+    http: https://a.example/
+    group: ${TOKEN}
+    tags: [eu, "${TOKEN}"]
+    runbook: https://w/${TOKEN}
+  - {name: Other, http: "https://b.example/"}
+receivers: {shop: {log: {}}}
+routes:
+  - {match: {group: "${TOKEN}", tags: ["${TOKEN}"], probe: "Shop ${TOKEN}"}, receivers: [shop]}
+  - {match: {probe: "shop-${TOKEN}"}, receivers: [shop]}
+status_page: {title: "Acme ${TOKEN}", groups: ["${TOKEN}"], show: {tags: ["${TOKEN}"]}}
+"""
+
+
+def test_what_is_said_of_a_probe_is_masked_and_still_matches() -> None:
+    given = load_config(None, NAMED, {"TOKEN": "hush-hush"})
+    probe, other = given.config.probes
+    assert (probe.name, probe.group, probe.tags, probe.runbook) == ("Shop •••", "•••", ("eu", "•••"), "https://w/•••")
+    assert (given.config.status_page.title, given.config.status_page.groups) == ("Acme •••", ("•••",))
+    assert (probe.key, other.name) == ("shop-hush-hush", "Other")
+    assert given.config.routes[1].match.probe == "shop-hush-hush", "which is a key"
+    told = ProbeInfo(1, probe.key, probe.name, "http", probe.group, probe.tags)
+    for match in (given.config.routes[0].match, given.config.status_page.show):
+        assert match.to_matcher().describe_mismatch(told) == ""
+        assert "hush" not in match.to_matcher().describe_mismatch(ProbeInfo(2, "other", "Other", "http"))
+
+
+# --- costs
+
+
+def test_a_large_fleet_loads_in_no_time() -> None:
+    probes = "".join(
+        f"  - name: API {i}\n    group: Core\n    tags: [prod, eu]\n"
+        f'    http: {{url: "https://api{i}.acme.example/", headers: {{Authorization: "Bearer ${{API_TOKEN}}"}}}}\n'
+        f'    expect: ["status == 200", "body.queue.failed <= {i}"]\n    prefer: ["elapsed_ms <= 800"]\n'
+        for i in range(500)
+    )
+    began = time.process_time()
+    assert len(config(f"defaults: {{every: 10s}}\nprobes:\n{probes}", {"API_TOKEN": "0123456789"}).probes) == 500
+    assert time.process_time() - began < 1
+
+
+HEAVY = {"aiosmtplib", "cryptography", "css_inline", "fastapi", "httpx", "httpx2", "mcp", "psycopg", "sqlalchemy"}
+
+
+def test_loading_imports_nothing_that_only_running_needs() -> None:
+    program = (
+        "import sys, json; from pathlib import Path; from watchdog.config import json_schema, load\n"
+        "load(Path('examples/full.yaml'), env=json.loads(sys.argv[1])); json_schema()\n"
+        "print(*{name.split('.')[0] for name in sys.modules})"
+    )
+    command = [sys.executable, "-c", program, json.dumps(FLEET_ENV)]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    imported = set(ran.stdout.split())
+    assert "yaml" in imported
+    assert imported & HEAVY == set()
+
+
+def test_defaults_that_mean_nothing_for_a_canary_do_not_reach_it() -> None:
+    text = (
+        "defaults: {timeout: 5s, retries: 2, every: 5m}\n"
+        "probes:\n  - {name: Mail, canary: {bullmq: {redis: 'redis://localhost', queue: mail}, finish_within: 1m}}\n"
+    )
+    (probe,) = config(text).probes
+    assert (probe.deadline_ms, probe.retries, probe.every) == (65_000, 0, 300_000)

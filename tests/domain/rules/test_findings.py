@@ -1,0 +1,370 @@
+"""What each rule says of one result, a sentence per row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import pytest
+
+from tests.support.builders import (
+    FAILED_TASK,
+    OK_TASK,
+    alert_policy,
+    describe_transitions,
+    findings_of_rule,
+    make_result,
+    make_results,
+)
+from watchdog.domain.model import AlertState, Finding, IncidentTransition, JobProblem, ReportedTask, Result
+from watchdog.domain.rules import AlertStates, evaluate_rules, fold_results
+from watchdog.domain.rules.engine import apply_result, vanished_subject_findings
+
+MIN = 60_000
+NB = "\N{NO-BREAK SPACE}"
+
+
+class Row(NamedTuple):
+    sentence: str
+    result: Result
+    says: list[tuple[Any, ...]]
+    """(subject, bad, reason, message), the last two left out when empty."""
+    tasks: Mapping[str, int] = {}
+
+
+def bad_task(outcome: str, reason: str, listing: Mapping[str, ReportedTask] | None) -> Result:
+    return make_result(outcome, reason=reason, message="said so", tasks=listing)
+
+
+GOOD = [("", False)]
+AVAILABILITY = [
+    Row("a pass is good", make_result("p"), GOOD),
+    Row("a failure is bad, with its reason", make_result("f"), [("", True, "http.status", "got 503")]),
+    Row("an error is no evidence", make_result("e"), []),
+    Row("a missed slot is no evidence", make_result("m"), []),
+    Row("isError that a failed task explains is the task's to tell",
+        bad_task("f", "mcp.tool_error", {"a": OK_TASK, "b": FAILED_TASK}), GOOD),
+    Row("so is an expectation", bad_task("f", "expectation.failed", {"a": FAILED_TASK}), GOOD),
+    Row("a stale task explains it, too",
+        bad_task("f", "mcp.tool_error", {"a": ReportedTask(ok=True, last_run_age=2 * MIN)}), GOOD, tasks={"*": MIN}),
+    Row("isError with every task well is the probe's own",
+        bad_task("f", "mcp.tool_error", {"a": OK_TASK}), [("", True, "mcp.tool_error", "said so")]),
+    Row("isError with no task listed is the probe's own",
+        bad_task("f", "mcp.tool_error", {}), [("", True, "mcp.tool_error", "said so")]),
+    Row("isError with no listing is the probe's own",
+        bad_task("f", "mcp.tool_error", None), [("", True, "mcp.tool_error", "said so")]),
+    Row("what the jobs' own incidents tell is not told again",
+        make_result("f", reason="job.overdue", jobs={"a": JobProblem("job.overdue", "a is overdue")}), GOOD),
+    Row("a failure with every job well is the probe's own",
+        make_result("f", reason="broker.unreachable", message="said so", jobs={}),
+        [("", True, "broker.unreachable", "said so")]),
+    Row("what no task can cause is not explained by one",
+        bad_task("f", "mcp.tool_missing", {"a": FAILED_TASK}), [("", True, "mcp.tool_missing", "said so")]),
+]  # fmt: skip
+
+UNJUDGED = [
+    Row("an error is bad, with its reason", make_result("e"), [("", True, "watchdog.internal_error", "our fault")]),
+    Row("a pass is good", make_result("p"), GOOD),
+    Row("a failure is good: it was judged", make_result("f"), GOOD),
+    Row("a missed slot is no evidence", make_result("m"), []),
+]
+
+
+def listed(**tasks: ReportedTask) -> Result:
+    return make_result("p", tasks=tasks)
+
+
+TASK = [
+    Row("no listing says nothing", make_result("p"), []),
+    Row("an empty listing says nothing", listed(), []),
+    Row("each task is a subject", listed(a=OK_TASK, b=OK_TASK), [("a", False), ("b", False)]),
+    Row("a failed one is bad", listed(a=FAILED_TASK), [("a", True, "task.failed", "task a failed: no space left")]),
+    Row(
+        "a failed one need not say why", listed(a=ReportedTask(ok=False)), [("a", True, "task.failed", "task a failed")]
+    ),
+    Row(
+        "failed comes before stale",
+        listed(a=ReportedTask(ok=False, last_run_age=9 * MIN)),
+        [("a", True, "task.failed", "task a failed")],
+        tasks={"a": MIN},
+    ),
+    Row("without a limit none is stale", listed(a=ReportedTask(ok=True, last_run_age=10**12)), [("a", False)]),
+    Row("without a limit none has to run", listed(a=ReportedTask(ok=True, first_seen_age=10**12)), [("a", False)]),
+    Row(
+        "at its limit a task is well",
+        listed(a=ReportedTask(ok=True, last_run_age=MIN)),
+        [("a", False)],
+        tasks={"a": MIN},
+    ),
+    Row(
+        "past its limit it is stale",
+        listed(a=ReportedTask(ok=True, last_run_age=MIN + 1)),
+        [("a", True, "task.stale", f"task a is stale: last run 1{NB}min 1{NB}ms ago, limit 1{NB}min")],
+        tasks={"a": MIN},
+    ),
+    Row(
+        "the limit of its own name wins over the star",
+        listed(a=ReportedTask(ok=True, last_run_age=2 * MIN)),
+        [("a", False)],
+        tasks={"*": MIN, "a": 3 * MIN},
+    ),
+    Row(
+        "the star is every other task's limit",
+        listed(b=ReportedTask(ok=True, last_run_age=2 * MIN)),
+        [("b", True, "task.stale", f"task b is stale: last run 2{NB}min ago, limit 1{NB}min")],
+        tasks={"*": MIN, "a": 3 * MIN},
+    ),
+    Row(
+        "one that never ran has one limit of grace",
+        listed(a=ReportedTask(ok=True, first_seen_age=MIN)),
+        [("a", False)],
+        tasks={"a": MIN},
+    ),
+    Row(
+        "and is bad past it",
+        listed(a=ReportedTask(ok=True, first_seen_age=MIN + 1)),
+        [("a", True, "task.never_ran", f"task a never ran: first seen 1{NB}min 1{NB}ms ago, limit 1{NB}min")],
+        tasks={"a": MIN},
+    ),
+    Row(
+        "one that never ran and was never seen before is well",
+        listed(a=ReportedTask(ok=True)),
+        [("a", False)],
+        tasks={"a": MIN},
+    ),
+    Row(
+        "a failing probe's listing counts",
+        make_result("f", tasks={"a": FAILED_TASK}),
+        [("a", True, "task.failed", "task a failed: no space left")],
+    ),
+    Row("a listing beside an error of ours does not", make_result("e", tasks={"a": FAILED_TASK}), []),
+]
+
+MISSING = [
+    Row("no listing says nothing", make_result("p"), [], tasks={"a": MIN}),
+    Row(
+        "a named task that is listed is good, however it fares", listed(a=FAILED_TASK), [("a", False)], tasks={"a": MIN}
+    ),
+    Row(
+        "a named task that is not listed is bad",
+        listed(b=OK_TASK),
+        [("a", True, "task.missing", "task a is not in the server's list")],
+        tasks={"a": MIN},
+    ),
+    Row("the star names none", listed(), [], tasks={"*": MIN}),
+    Row(
+        "names after the star count, too, in the order of the configuration",
+        listed(c=OK_TASK),
+        [("b", True, "task.missing", "task b is not in the server's list"), ("c", False)],
+        tasks={"*": MIN, "b": MIN, "c": MIN},
+    ),
+    Row(
+        "a failing probe's listing counts",
+        make_result("f", tasks={}),
+        [("a", True, "task.missing", "task a is not in the server's list")],
+        tasks={"a": MIN},
+    ),
+    Row("a listing beside an error of ours does not", make_result("e", tasks={}), [], tasks={"a": MIN}),
+]
+
+PREFERENCE = [
+    Row("none evaluated says nothing", make_result("p"), []),
+    Row("none configured says nothing", make_result("p", preferences={}), []),
+    Row("each expression is a subject: good when it holds, else bad with what is wrong",
+        make_result("p", preferences={"x < 1": "", "y < 1": "y < 1 is false: observed 2"}),
+        [("x < 1", False), ("y < 1", True, "preference.failed", "y < 1 is false: observed 2")]),
+    Row("what comes beside an error of ours does not count", make_result("e", preferences={"x": "x is false"}), []),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("rule", "row"),
+    [
+        pytest.param(rule, row, id=f"{rule}: {row.sentence}")
+        for rule, rows in {
+            "availability": AVAILABILITY,
+            "unjudged": UNJUDGED,
+            "task": TASK,
+            "missing": MISSING,
+            "preference": PREFERENCE,
+        }.items()
+        for row in rows
+    ],
+)
+def test_verdicts(rule: str, row: Row) -> None:
+    assert findings_of_rule(rule, row.result, tasks=row.tasks) == [Finding(rule, *said) for said in row.says]
+
+
+@pytest.mark.parametrize("outcome", "pfem")
+def test_a_good_verdict_gives_no_reason(outcome: str) -> None:
+    full = make_result(outcome, tasks={"a": OK_TASK, "b": FAILED_TASK}, preferences={"x": "", "y": "y is false"})
+    for finding in evaluate_rules(alert_policy(tasks={"a": MIN, "c": MIN}), full):
+        assert finding.bad or (finding.reason, finding.message) == ("", ""), finding
+        assert not finding.bad or (finding.reason and finding.message), finding
+
+
+def test_one_fault_told_by_a_task_is_one_incident() -> None:
+    row = make_result("f", reason="mcp.tool_error", message="isError", tasks={"a": FAILED_TASK, "b": OK_TASK})
+    out: list[IncidentTransition] = []
+    apply_result(alert_policy(), {}, row, out)
+    assert describe_transitions(out) == ["opened task[a] at 1: task_failed"]
+
+
+def test_availability_recovers_when_a_task_turns_out_to_be_the_cause() -> None:
+    refused, explained = (
+        make_result("f", 1),
+        make_result("f", 2, reason="mcp.tool_error", message="isError", tasks={"a": FAILED_TASK}),
+    )
+    done = fold_results(alert_policy(), {}, 0, [refused, explained], lambda _: True)
+    assert describe_transitions(done.transitions) == [
+        "opened availability at 1: unexpected_status",
+        "resolved availability at 2",
+        "opened task[a] at 2: task_failed",
+    ]
+
+
+class Gone(NamedTuple):
+    sentence: str
+    after_it: list[Result]
+    changes: list[str]
+    tasks: Mapping[str, int] = {}
+
+
+UNMET = {"x": "x is false"}
+GONE = [
+    Gone(
+        "a task that is listed no more is resolved as gone after `recover` slots",
+        [make_result("p", 2, tasks={}), make_result("p", 3, tasks={})],
+        ["resolved task[a] at 3: gone"],
+    ),
+    Gone("once is not enough", [make_result("p", 2, tasks={}), make_result("p", 3, tasks={"a": FAILED_TASK})], []),
+    Gone(
+        "an answer without a listing says nothing about it",
+        [make_result("p", 2), make_result("p", 3), make_result("p", 4)],
+        [],
+    ),
+    Gone(
+        "nor does a refused connection",
+        [make_result("f", 2), make_result("f", 3)],
+        ["opened availability at 3: unexpected_status"],
+    ),
+    Gone(
+        "nor does what comes beside an error of ours",
+        [make_result("e", 2, tasks={}), make_result("e", 3, tasks={})],
+        ["opened unjudged at 3: internal_error"],
+    ),
+    Gone("nor does a missed slot", [make_result("m", 2, tasks={}), make_result("m", 3, tasks={})], []),
+    Gone(
+        "gone counts on from good",
+        [make_result("p", 2, tasks={"a": OK_TASK}), make_result("p", 3, tasks={})],
+        ["resolved task[a] at 3: gone"],
+    ),
+    Gone(
+        "good counts on from gone",
+        [make_result("p", 2, tasks={}), make_result("p", 3, tasks={"a": OK_TASK})],
+        ["resolved task[a] at 3"],
+    ),
+    Gone(
+        "a failing answer that lists other tasks says it, too",
+        [make_result("f", 2, tasks={"b": OK_TASK}), make_result("f", 3, tasks={"b": OK_TASK})],
+        ["opened availability at 3: unexpected_status", "resolved task[a] at 3: gone"],
+    ),
+    Gone(
+        "a required one opens missing in its place",
+        [make_result("p", 2, tasks={}), make_result("p", 3, tasks={})],
+        ["opened missing[a] at 3: task_missing", "resolved task[a] at 3: gone"],
+        tasks={"a": MIN},
+    ),
+]
+
+
+@pytest.mark.parametrize("row", GONE, ids=lambda row: row.sentence)
+def test_gone(row: Gone) -> None:
+    machines: AlertStates = {}
+    first = [make_result("p", slot, tasks={"a": FAILED_TASK}) for slot in (0, 1)]
+    opening = fold_results(alert_policy(2, 2, row.tasks), machines, -1, first, lambda _: True)
+    assert describe_transitions(opening.transitions) == ["opened task[a] at 1: task_failed"]
+    done = fold_results(alert_policy(2, 2, row.tasks), machines, opening.evaluated_until, row.after_it, lambda _: True)
+    assert describe_transitions(done.transitions) == row.changes
+
+
+def test_what_is_gone_is_good_once_for_each_subject() -> None:
+    machine = AlertState(1, 0, MIN, None)
+    machines = {("task", "a"): machine, ("task", "b"): machine, ("preference", "a"): machine}
+    said = vanished_subject_findings(machines, make_result("p", tasks={"b": OK_TASK}), [Finding("task", "b", False)])
+    assert said == [Finding("task", "a", False, "subject.no_longer_listed")]
+
+
+def test_a_suspicion_of_what_is_gone_is_dropped() -> None:
+    machines: AlertStates = {}
+    rows = [make_result("p", 1, tasks={"a": FAILED_TASK}), make_result("p", 2, tasks={})]
+    assert fold_results(alert_policy(2, 2), machines, 0, rows, lambda _: True).transitions == []
+    assert machines == {}
+
+
+def test_a_preference_that_is_no_longer_configured_is_gone() -> None:
+    rows = [make_result("p", 1, preferences=UNMET), make_result("p", 2), make_result("p", 3, preferences={})]
+    done = fold_results(alert_policy(), {}, 0, rows, lambda _: True)
+    assert describe_transitions(done.transitions) == [
+        "opened preference[x] at 1: preference_failed",
+        "resolved preference[x] at 3: gone",
+    ]
+
+
+def test_a_task_that_the_configuration_requires_no_more_is_not_missing() -> None:
+    machines: AlertStates = {}
+    fold_results(alert_policy(tasks={"a": MIN}), machines, 0, [make_result("p", 1, tasks={})], lambda _: True)
+    done = fold_results(alert_policy(), machines, MIN, [make_result("p", 2, tasks={})], lambda _: True)
+    assert describe_transitions(done.transitions) == ["resolved missing[a] at 2: gone"]
+    assert machines == {}
+
+
+def test_a_finding_without_a_listing_is_never_gone() -> None:
+    machines: AlertStates = {}
+    done = fold_results(
+        alert_policy(), machines, 0, [*make_results("f"), make_result("f", 2, tasks={}, preferences={})], lambda _: True
+    )
+    assert describe_transitions(done.transitions) == ["opened availability at 1: unexpected_status"]
+    assert list(machines) == [("availability", "")]
+
+
+LATE = {"a": JobProblem("job.overdue", "a is overdue")}
+
+
+def test_a_job_opens_and_resolves_at_once_whatever_after_and_recover_say() -> None:
+    rows = [make_result("f", 1, jobs=LATE), make_result("f", 2, jobs=LATE), make_result("p", 3, jobs={})]
+    done = fold_results(alert_policy(3, 3), {}, 0, rows, lambda _: True)
+    assert describe_transitions(done.transitions) == ["opened job[a] at 1: job_overdue", "resolved job[a] at 3"]
+
+
+def test_each_job_is_told_by_itself() -> None:
+    both = {**LATE, "b": JobProblem("job.failed", "b failed")}
+    rows = [make_result("f", 1, jobs=LATE), make_result("f", 2, jobs=both), make_result("f", 3, jobs={"b": both["b"]})]
+    done = fold_results(alert_policy(), {}, 0, rows, lambda _: True)
+    assert describe_transitions(done.transitions) == [
+        "opened job[a] at 1: job_overdue",
+        "opened job[b] at 2: job_failed",
+        "resolved job[a] at 3",
+    ]
+
+
+def test_a_source_that_cannot_be_read_says_nothing_of_its_jobs() -> None:
+    rows = [
+        make_result("f", 1, jobs=LATE),
+        make_result("f", 2, reason="broker.unreachable"),
+        make_result("e", 3),
+        make_result("m", 4),
+    ]
+    done = fold_results(alert_policy(), {}, 0, rows, lambda _: True)
+    assert describe_transitions(done.transitions) == [
+        "opened job[a] at 1: job_overdue",
+        "opened availability at 2: broker_unreachable",
+        "opened unjudged at 3: internal_error",
+    ]
+
+
+def test_a_job_is_told_in_the_words_of_who_judged_it() -> None:
+    assert findings_of_rule("job", make_result("f", jobs=LATE)) == [
+        Finding("job", "a", True, "job.overdue", "a is overdue")
+    ]
+    assert findings_of_rule("job", make_result("p", jobs={})) == []

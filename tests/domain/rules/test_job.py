@@ -1,0 +1,201 @@
+"""What the facts of a job mean, a sentence per row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from watchdog.domain.schedule import CronSchedule
+from watchdog.probes.job_rules import JobLimits, JobState, evaluate_job_facts, merge_job_state
+from watchdog.queues import JobFacts
+
+NB = "\N{NO-BREAK SPACE}"
+MIN, HOUR, DAY = 60_000, 3_600_000, 86_400_000
+NOON = 1_777_723_200_000
+"""2 May 2026, 12:00 UTC."""
+SEEN = NOON - 30 * DAY
+NIGHTLY: dict[str, Any] = {"cron": "0 3 * * *"}
+HEALTHY: dict[str, Any] = {
+    "last_start": NOON - 9 * HOUR,
+    "last_end": NOON - 8 * HOUR,
+    "last_ok": NOON - 8 * HOUR,
+    "duration": HOUR,
+}
+FINE = ("", "")
+
+TABLE: list[tuple[str, dict[str, Any], dict[str, Any], tuple[str, str | None]]] = [
+    ("it ran last night", {**NIGHTLY, **HEALTHY}, {}, FINE),
+    ("it did not run last night", {**NIGHTLY, "last_start": NOON - 33 * HOUR}, {},
+     ("job.overdue", f"backup is overdue: due 03:00, 9{NB}h ago")),
+    ("not for three nights", {**NIGHTLY, "last_start": NOON - 81 * HOUR}, {},
+     ("job.overdue", f"backup is overdue: 3 runs missed, the first due 30{NB}Apr 03:00, 2{NB}days 9{NB}h ago")),
+    ("it never ran", NIGHTLY, {}, ("job.never_ran", None)),
+    ("it is switched off", {**NIGHTLY, "enabled": False}, {}, FINE),
+    ("it runs at this moment", {**NIGHTLY, "last_start": NOON - 9 * HOUR, "running_since": NOON - 9 * HOUR}, {}, FINE),
+    ("it runs for too long", {**NIGHTLY, "last_start": NOON - 9 * HOUR, "running_since": NOON - 9 * HOUR},
+     {"max_runtime": 2 * HOUR}, ("job.stuck", f"backup is stuck: running for 9{NB}h, limit 2{NB}h")),
+    ("it runs for too long on a machine that is known",
+     {**NIGHTLY, "last_start": NOON - 9 * HOUR, "running_since": NOON - 9 * HOUR, "worker": "app-3"},
+     {"max_runtime": 2 * HOUR}, ("job.stuck", f"backup is stuck: running for 9{NB}h on app-3, limit 2{NB}h")),
+    ("its worker died at work", {**NIGHTLY, "running_since": NOON - 9 * HOUR, "stalled": True}, {"max_runtime": HOUR},
+     ("job.stalled", f"backup is stalled: begun 9{NB}h ago, and its worker is gone")),
+    ("it failed", {**NIGHTLY, **HEALTHY, "failures": 1, "error": "disk full"}, {},
+     ("job.failed", "backup failed: disk full")),
+    ("it failed, not often enough", {**NIGHTLY, **HEALTHY, "failures": 2}, {"failures": 3}, FINE),
+    ("it failed three times", {**NIGHTLY, **HEALTHY, "failures": 3}, {"failures": 3},
+     ("job.failed", f"backup failed 3{NB}times in a row")),
+    ("it took too long", {**NIGHTLY, **HEALTHY}, {"max_runtime": 10 * MIN},
+     ("job.max_runtime", f"backup took 1{NB}h, limit 10{NB}min")),
+    ("it was over too soon", {**NIGHTLY, **HEALTHY, "duration": 900}, {"min_runtime": MIN},
+     ("job.min_runtime", f"backup took 900{NB}ms, at least 1{NB}min is expected")),
+    ("being overdue says more than an old failure", {**NIGHTLY, "last_start": NOON - 33 * HOUR, "failures": 1}, {},
+     ("job.overdue", f"backup is overdue: due 03:00, 9{NB}h ago")),
+    ("the configuration's schedule beats the source's", {**NIGHTLY, **HEALTHY}, {"plan": CronSchedule("0 11 * * *")},
+     ("job.overdue", f"backup is overdue: due 11:00, 1{NB}h ago")),
+    ("its scheduler means to run it later: it has run until then", {**NIGHTLY, "next_due": NOON + 15 * HOUR}, {}, FINE),
+    ("its scheduler meant to run it an hour ago", {"every": DAY, "next_due": NOON - HOUR}, {},
+     ("job.overdue", f"backup is overdue: due 11:00, 1{NB}h ago")),
+    ("every minute, by its scheduler's own word", {"every": MIN, "next_due": NOON - 10 * MIN}, {},
+     ("job.overdue", f"backup is overdue: 10 runs missed, the first due 11:50, 10{NB}min ago")),
+    ("a scheduler that spreads its runs by seconds meant to run it two nights ago",
+     {**NIGHTLY, "next_due": NOON - 33 * HOUR + 400}, {},
+     ("job.overdue", f"backup is overdue: 2 runs missed, the first due 1{NB}May 03:00, 32{NB}h 59{NB}min ago")),
+    ("it runs every minute, and has not for days", {"every": MIN, "last_start": NOON - DAY}, {},
+     ("job.overdue", f"backup is overdue: over 100 runs missed, the first due 10:20, 1{NB}h 40{NB}min ago")),
+    ("late within its grace", {"every": MIN, "next_due": NOON - 50_000}, {}, FINE),
+    ("late by its grace", {"every": MIN, "next_due": NOON - MIN}, {},
+     ("job.overdue", f"backup is overdue: due 11:59, 1{NB}min ago")),
+    ("its scheduler means to run it later, and the configuration earlier",
+     {**NIGHTLY, **HEALTHY, "next_due": NOON + 15 * HOUR}, {"plan": CronSchedule("0 11 * * *")},
+     ("job.overdue", f"backup is overdue: due 11:00, 1{NB}h ago")),
+    ("the same with an interval", {**NIGHTLY, **HEALTHY, "next_due": NOON + 15 * HOUR}, {"every": 8 * HOUR},
+     ("job.overdue", f"backup is overdue: due 11:00, 1{NB}h ago")),
+    ("a cron expression counts more than an interval", {**NIGHTLY, **HEALTHY, "every": HOUR}, {}, FINE),
+    ("due a day ago to the minute", {"cron": "0 12 * * *", "last_start": NOON - 48 * HOUR}, {},
+     ("job.overdue", f"backup is overdue: due 1{NB}May 12:00, 24{NB}h ago")),
+    ("its worker died at once", {"running_since": NOON, "stalled": True}, {},
+     ("job.stalled", f"backup is stalled: begun 0{NB}ms ago, and its worker is gone")),
+    ("it runs for as long as it may", {"running_since": NOON - HOUR}, {"max_runtime": HOUR}, FINE),
+    ("it took as long as it may", {**NIGHTLY, **HEALTHY}, {"max_runtime": HOUR}, FINE),
+    ("it took as long as it must", {**NIGHTLY, **HEALTHY}, {"min_runtime": HOUR}, FINE),
+    ("no schedule is known", HEALTHY, {}, FINE),
+    ("a schedule that nobody can read", {"cron": "every full moon", **HEALTHY}, {}, FINE),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("facts", "limits", "says"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
+def test_verdicts(facts: dict[str, Any], limits: dict[str, Any], says: tuple[str, str | None]) -> None:
+    verdict = evaluate_job_facts(JobFacts("backup", **facts), JobLimits(**limits), SEEN, NOON)
+    assert verdict.reason == says[0]
+    if says[1] is not None:
+        assert verdict.message == says[1]
+
+
+def test_never_run_waits_for_the_first_slot_since_it_was_seen() -> None:
+    facts, limits = JobFacts("backup", **NIGHTLY), JobLimits()
+    assert evaluate_job_facts(facts, limits, NOON - 8 * HOUR, NOON).reason == ""
+    assert evaluate_job_facts(facts, limits, NOON - 10 * HOUR, NOON)[:2] == (
+        "job.never_ran",
+        f"backup never ran: due 03:00, 9{NB}h ago",
+    )
+
+
+def test_the_next_run_is_told() -> None:
+    assert (
+        evaluate_job_facts(JobFacts("backup", **NIGHTLY), JobLimits(), NOON, NOON).next_expected_at == NOON + 15 * HOUR
+    )
+    every = JobFacts("backup", every=HOUR, next_due=NOON + 20 * MIN, last_start=NOON - 50 * MIN)
+    assert evaluate_job_facts(every, JobLimits(), NOON, NOON).next_expected_at == NOON + 20 * MIN
+    assert evaluate_job_facts(every, JobLimits(interval=HOUR), NOON - DAY, NOON).next_expected_at == NOON + 10 * MIN
+    assert (
+        evaluate_job_facts(JobFacts("backup", next_due=NOON + MIN), JobLimits(), NOON, NOON).next_expected_at
+        == NOON + MIN
+    )
+    assert evaluate_job_facts(JobFacts("backup"), JobLimits(), NOON, NOON).next_expected_at is None
+
+
+def test_what_a_source_forgets_is_remembered() -> None:
+    facts, known = merge_job_state(JobFacts("backup", **NIGHTLY, **HEALTHY), JobLimits(), None, NOON)
+    assert known == JobState("0 3 * * * UTC", NOON, facts.last_start, facts.last_end, facts.last_ok, HOUR)
+    later, still = merge_job_state(JobFacts("backup", **NIGHTLY), JobLimits(), known, NOON + HOUR)
+    assert still == known
+    assert (later.last_start, later.last_end, later.duration) == (facts.last_start, facts.last_end, HOUR)
+
+
+def test_what_is_newer_is_remembered_and_what_is_older_is_kept() -> None:
+    facts, known = merge_job_state(JobFacts("backup", running_since=NOON, last_ok=NOON - DAY), JobLimits(), None, NOON)
+    assert (facts.last_start, known.last_started_at, known.last_succeeded_at) == (NOON, NOON, NOON - DAY)
+    facts, known = merge_job_state(JobFacts("backup", last_ok=NOON - 2 * DAY), JobLimits(), known, NOON)
+    assert (facts.last_start, known.last_started_at, known.last_succeeded_at) == (NOON, NOON, NOON - DAY)
+    _, known = merge_job_state(JobFacts("backup", last_ok=NOON, last_end=NOON, duration=5), JobLimits(), known, NOON)
+    assert (known.last_succeeded_at, known.last_duration) == (NOON, 5)
+    _, known = merge_job_state(JobFacts("backup", last_end=NOON, duration=7), JobLimits(), known, NOON)
+    assert known.last_duration == 7
+
+
+FAILED: dict[str, Any] = {"last_end": NOON - DAY, "failures": 2, "error": "disk full"}
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "says"),
+    [
+        pytest.param(FAILED, FAILED, (2, "disk full"), id="the source knows as much as we do"),
+        pytest.param(FAILED, {}, (2, ""), id="it forgot the run that failed: nothing has mended it"),
+        pytest.param(FAILED, {"last_end": NOON - 2 * DAY}, (2, ""), id="it knows older runs only"),
+        pytest.param(FAILED, {"last_end": NOON, "failures": 3, "error": "x"}, (3, "x"), id="it failed again"),
+        pytest.param(FAILED, {"last_end": NOON, "last_ok": NOON}, (0, ""), id="it ended well since"),
+        pytest.param({"last_end": NOON, "last_ok": NOON}, FAILED, (0, ""),
+                     id="it forgot a good run, and keeps the failed ones before it"),
+        pytest.param({**FAILED, "failures": 0}, {**FAILED, "running_since": NOON}, (0, ""),
+                     id="a run is under way, and none has ended since it was mended"),
+        pytest.param(FAILED, {"last_end": NOON, "failures": 3, "error": "x", "running_since": NOON}, (3, "x"),
+                     id="a run is under way, and one has failed since"),
+        pytest.param({}, {"failures": 1, "error": "x"}, (1, "x"), id="it never says when a run ended"),
+        pytest.param({"failures": 1, "error": "x"}, {}, (0, ""), id="nor does it when it is well again"),
+    ],
+)  # fmt: skip
+def test_failures_are_those_before_the_newest_end_that_is_known(
+    first: dict[str, Any], then: dict[str, Any], says: tuple[int, str]
+) -> None:
+    _, known = merge_job_state(JobFacts("backup", **first), JobLimits(), None, NOON)
+    facts, still = merge_job_state(JobFacts("backup", **then), JobLimits(), known, NOON)
+    assert (facts.failures, facts.error) == says
+    assert still.consecutive_failures == says[0]
+
+
+@pytest.mark.parametrize("facts", [JobFacts("backup"), JobFacts("backup", enabled=False, **NIGHTLY)])
+def test_no_schedule_is_in_force(facts: JobFacts) -> None:
+    assert merge_job_state(facts, JobLimits(), None, NOON)[1].schedule_text == ""
+
+
+def test_an_edited_schedule_is_owed_from_then_on() -> None:
+    _, known = merge_job_state(JobFacts("backup", **NIGHTLY), JobLimits(), None, SEEN)
+    facts, edited = merge_job_state(JobFacts("backup", cron="0 11 * * *"), JobLimits(), known, NOON)
+    assert edited.expected_from == NOON
+    assert evaluate_job_facts(facts, JobLimits(), edited.expected_from, NOON).reason == ""
+
+
+def test_a_job_that_was_switched_on_again_is_owed_from_then_on() -> None:
+    _, known = merge_job_state(JobFacts("backup", **NIGHTLY, last_start=SEEN), JobLimits(), None, SEEN)
+    facts, again = merge_job_state(JobFacts("backup", **NIGHTLY, schedule_since=NOON - HOUR), JobLimits(), known, NOON)
+    assert (facts.last_start, again.expected_from) == (SEEN, NOON - HOUR)
+    assert evaluate_job_facts(facts, JobLimits(), again.expected_from, NOON).reason == ""
+    assert evaluate_job_facts(facts, JobLimits(), again.expected_from, NOON + DAY).reason == "job.overdue"
+
+
+def test_a_job_is_owed_its_runs_from_when_its_source_says_so() -> None:
+    facts = JobFacts("backup", **NIGHTLY, last_start=NOON - 33 * HOUR, schedule_since=NOON - 33 * HOUR)
+    facts, known = merge_job_state(facts, JobLimits(), None, NOON)
+    assert known.expected_from == NOON - 33 * HOUR
+    assert evaluate_job_facts(facts, JobLimits(), known.expected_from, NOON).reason == "job.overdue"
+    later, edited = merge_job_state(facts._replace(cron="0 4 * * *"), JobLimits(), known, NOON)
+    assert edited.expected_from == NOON
+    assert evaluate_job_facts(later, JobLimits(), edited.expected_from, NOON).reason == ""
+
+
+def test_an_older_run_does_not_replace_a_newer_one() -> None:
+    _, known = merge_job_state(JobFacts("backup", **NIGHTLY, **HEALTHY), JobLimits(), None, NOON)
+    older = JobFacts("backup", **NIGHTLY, last_start=NOON - 3 * DAY, last_end=NOON - 3 * DAY, duration=5)
+    _, still = merge_job_state(older, JobLimits(), known, NOON)
+    assert still == known

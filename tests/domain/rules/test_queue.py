@@ -1,0 +1,261 @@
+"""What the figures of a queue mean, a sentence per row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from watchdog.domain.model import Json
+from watchdog.domain.schedule import Gaps
+from watchdog.probes.mcp_tasks import short_digest
+from watchdog.probes.queue_rules import QueueThreshold, ThresholdState, describe_breach, evaluate_thresholds
+from watchdog.queues import CompletedCounts, QueueStats
+
+NB = "\N{NO-BREAK SPACE}"
+MIN, HOUR = 60_000, 3_600_000
+NOON = 1_777_723_200_000
+
+MANY = QueueThreshold("waiting", 200)
+MANY_FOR_LONG = QueueThreshold("waiting", 200, for_ms=10 * MIN)
+OLD = QueueThreshold("oldest", 15 * MIN)
+FEW = QueueThreshold("consumers", 1, for_ms=5 * MIN)
+STILL = QueueThreshold("draining", for_ms=10 * MIN)
+FAILING = QueueThreshold("failure_ratio", 0.2, window_ms=HOUR, min_samples=20)
+
+
+def looks(limit: QueueThreshold, *told: tuple[int, QueueStats | None]) -> tuple[ThresholdState, QueueStats, int]:
+    """The last of several looks, as (minutes after noon, what was seen). None: that one failed."""
+    memory: dict[str, Json] = {}
+    stands, depth, now = ThresholdState(limit, None, None), QueueStats(), NOON
+    for minutes, seen in told:
+        if seen is None:
+            continue
+        depth, now = seen, NOON + minutes * MIN
+        (stands,) = evaluate_thresholds([limit], depth, memory, now)
+        memory = {limit.metric: stands.stored_state}
+    return stands, depth, now
+
+
+def waiting(n: int, head: str | None = None) -> QueueStats:
+    return QueueStats(n, head=head)
+
+
+def ended(failed: int, well: int | None) -> QueueStats:
+    return QueueStats(completed=CompletedCounts(failed, well))
+
+
+TABLE: list[tuple[str, QueueThreshold, list[tuple[int, QueueStats | None]], tuple[str, str]]] = [
+    ("no more than may wait", MANY, [(0, waiting(200))], ("", "")),
+    ("one more", MANY, [(0, waiting(201))], ("queue.threshold", "waiting 201, over 200")),
+    ("none may", QueueThreshold("failed", 0), [(0, QueueStats(failed=1))], ("queue.threshold", "failed 1, over 0")),
+    (
+        "thousands",
+        QueueThreshold("delayed", 9_999),
+        [(0, QueueStats(delayed=12_400))],
+        ("queue.threshold", "delayed 12\N{NARROW NO-BREAK SPACE}400, over 9\N{NARROW NO-BREAK SPACE}999"),
+    ),
+    ("too many, not for long", MANY_FOR_LONG, [(0, waiting(240)), (9, waiting(240))], ("", "")),
+    (
+        "too many for just so long",
+        MANY_FOR_LONG,
+        [(0, waiting(240)), (10, waiting(240))],
+        ("queue.threshold", f"waiting 240, over 200 for 10{NB}min"),
+    ),
+    (
+        "too many for longer",
+        MANY_FOR_LONG,
+        [(0, waiting(999)), (5, waiting(201)), (12, waiting(240))],
+        ("queue.threshold", f"waiting 240, over 200 for 12{NB}min"),
+    ),
+    (
+        "fewer in between: it begins anew",
+        MANY_FOR_LONG,
+        [(0, waiting(240)), (5, waiting(200)), (12, waiting(240))],
+        ("", ""),
+    ),
+    (
+        "a look that failed in between says nothing",
+        MANY_FOR_LONG,
+        [(0, waiting(240)), (5, None), (12, waiting(240))],
+        ("queue.threshold", f"waiting 240, over 200 for 12{NB}min"),
+    ),
+    (
+        "nor does one that lacks the figure",
+        MANY_FOR_LONG,
+        [(0, waiting(240)), (5, QueueStats()), (12, waiting(240))],
+        ("queue.threshold", f"waiting 240, over 200 for 12{NB}min"),
+    ),
+    (
+        "our clock was put back: it begins anew",
+        MANY_FOR_LONG,
+        [(60, waiting(240)), (0, waiting(240)), (9, waiting(240))],
+        ("", ""),
+    ),
+    (
+        "and ends",
+        MANY_FOR_LONG,
+        [(60, waiting(240)), (0, waiting(240)), (10, waiting(240))],
+        ("queue.threshold", f"waiting 240, over 200 for 10{NB}min"),
+    ),
+    ("as old as may be", OLD, [(0, QueueStats(1, oldest=15 * MIN))], ("", "")),
+    (
+        "a moment older",
+        OLD,
+        [(0, QueueStats(1, oldest=15 * MIN + 20_000))],
+        ("queue.threshold", f"oldest 15{NB}min 20{NB}s, over 15{NB}min"),
+    ),
+    ("nothing waits, so nothing is old", OLD, [(0, QueueStats(0))], ("", "")),
+    ("a worker", FEW, [(0, QueueStats(consumers=1)), (9, QueueStats(consumers=1))], ("", "")),
+    ("no worker, not for long", FEW, [(0, QueueStats(consumers=0)), (4, QueueStats(consumers=0))], ("", "")),
+    (
+        "no worker",
+        FEW,
+        [(0, QueueStats(consumers=0)), (5, QueueStats(consumers=0))],
+        ("queue.no_consumers", f"consumers 0, under 1 for 5{NB}min"),
+    ),
+    (
+        "too few at once",
+        QueueThreshold("consumers", 3),
+        [(0, QueueStats(consumers=2))],
+        ("queue.no_consumers", "consumers 2, under 3"),
+    ),
+    (
+        "the next job stays the same",
+        STILL,
+        [(0, waiting(3, "a")), (5, waiting(9, "a")), (10, waiting(9, "a"))],
+        ("queue.stalled", f"not draining for 10{NB}min: 9 waiting"),
+    ),
+    ("for just less", STILL, [(0, waiting(3, "a")), (9, waiting(3, "a"))], ("", "")),
+    (
+        "ever more wait, and the next is another",
+        STILL,
+        [(0, waiting(3, "a")), (5, waiting(9, "b")), (12, waiting(20, "b"))],
+        ("", ""),
+    ),
+    ("nothing waited in between", STILL, [(0, waiting(3, "a")), (5, waiting(0)), (10, waiting(3, "a"))], ("", "")),
+    (
+        "a look that failed in between says nothing",
+        STILL,
+        [(0, waiting(3, "a")), (5, None), (10, waiting(3, "a"))],
+        ("queue.stalled", f"not draining for 10{NB}min: 3 waiting"),
+    ),
+    (
+        "nor does one that counts nothing",
+        STILL,
+        [(0, waiting(3, "a")), (5, QueueStats()), (10, waiting(3, "a"))],
+        ("queue.stalled", f"not draining for 10{NB}min: 3 waiting"),
+    ),
+    (
+        "the next is not shown: as many wait",
+        STILL,
+        [(0, waiting(3)), (5, waiting(3)), (10, waiting(3))],
+        ("queue.stalled", f"no shorter for 10{NB}min: 3 waiting"),
+    ),
+    (
+        "the next is not shown: more wait",
+        STILL,
+        [(0, waiting(3)), (5, waiting(9)), (10, waiting(9))],
+        ("queue.stalled", f"no shorter for 10{NB}min: 9 waiting"),
+    ),
+    ("the next is not shown: fewer wait", STILL, [(0, waiting(9)), (5, waiting(8)), (12, waiting(9))], ("", "")),
+    ("the next is shown no longer", STILL, [(0, waiting(9, "a")), (10, waiting(9))], ("", "")),
+    ("failures within bounds", FAILING, [(0, ended(4, 16))], ("", "")),
+    (
+        "too many failures",
+        FAILING,
+        [(0, ended(5, 15))],
+        ("queue.failure_ratio", f"25% of 20{NB}jobs failed within 1{NB}h, over 20%"),
+    ),
+    ("too few jobs to tell", FAILING, [(0, ended(19, 0))], ("", "")),
+    (
+        "all fail",
+        FAILING,
+        [(0, ended(20, 0))],
+        ("queue.failure_ratio", f"100% of 20{NB}jobs failed within 1{NB}h, over 20%"),
+    ),
+]
+
+
+@pytest.mark.parametrize(("sentence", "limit", "told", "expected"), TABLE, ids=[row[0] for row in TABLE])
+def test_what_figures_mean(
+    sentence: str, limit: QueueThreshold, told: list[tuple[int, QueueStats | None]], expected: tuple[str, str]
+) -> None:
+    stands, depth, now = looks(limit, *told)
+    assert (describe_breach(stands, depth, now) if stands.is_breached(now) else ("", "")) == expected
+
+
+@pytest.mark.parametrize(
+    ("limit", "depth", "unknown"),
+    [
+        (MANY, QueueStats(), True),
+        (OLD, QueueStats(3), True),
+        (OLD, QueueStats(0), False),
+        (FEW, QueueStats(3), True),
+        (STILL, QueueStats(), True),
+        (STILL, QueueStats(3), False),
+        (FAILING, QueueStats(), True),
+        (FAILING, ended(3, None), False),
+        (FAILING, ended(20, None), True),
+    ],
+)
+def test_what_cannot_be_known_is_not_made_up(limit: QueueThreshold, depth: QueueStats, unknown: bool) -> None:
+    stands, _, now = looks(limit, (0, depth))
+    assert stands.unavailable is unknown
+    assert not stands.is_breached(now)
+
+
+def test_what_is_beyond_its_limit_is_not_right_again_because_nobody_says_so() -> None:
+    stands, _, now = looks(MANY_FOR_LONG, (0, waiting(240)), (12, QueueStats()))
+    assert (stands.unavailable, stands.is_breached(now), stands.breached_since) == (True, False, NOON)
+
+
+def test_another_limit_is_owed_anew() -> None:
+    (before,) = evaluate_thresholds([QueueThreshold("waiting", 100, 10 * MIN)], waiting(240), {}, NOON)
+    (after,) = evaluate_thresholds([MANY_FOR_LONG], waiting(240), {"waiting": before.stored_state}, NOON + 10 * MIN)
+    assert after.breached_since == NOON + 10 * MIN
+
+
+def test_what_is_remembered_is_small_and_plain() -> None:
+    told: dict[str, Any] = looks(STILL, (0, waiting(3, "a job's id" * 100)))[0].stored_state
+    assert told == {
+        "name": "draining", "at": 0, "lasting": 10 * MIN, "within": 0, "least": 0, "since": NOON, "head": told["head"],
+    }  # fmt: skip
+    assert len(told["head"]) == 12
+
+
+A_DAY = tuple((NOON + from_ * MIN, NOON + to * MIN) for from_, to in ((-60, -50), (3, 123), (200, 201)))
+"""When nobody looked: two hours among them, that began three minutes after noon."""
+BARELY = ((NOON + 3 * MIN, NOON + 3 * MIN + 30_000),)
+
+
+@pytest.mark.parametrize(
+    ("sentence", "limit", "kept", "depth", "at", "away", "since"),
+    [
+        ("too many, and nobody looked for two hours", MANY_FOR_LONG, {}, waiting(250), 123, A_DAY, 123),
+        ("too many for long enough before", QueueThreshold("waiting", 200, 3 * MIN), {}, waiting(250), 123, A_DAY, 0),
+        ("too many at once", MANY, {}, waiting(250), 123, A_DAY, 0),
+        ("we were away before it began", MANY_FOR_LONG, {"since": NOON + 123 * MIN}, waiting(250), 140, A_DAY, 123),
+        ("we were away in the middle of that look", MANY_FOR_LONG, {"since": NOON + 3 * MIN}, waiting(250), 123, A_DAY,
+         123),
+        ("we were away for a moment", MANY_FOR_LONG, {}, waiting(250), 9, BARELY, 0),
+        ("the source could not be read", MANY_FOR_LONG, {}, waiting(250), 123, (), 0),
+        ("and says nothing now", MANY_FOR_LONG, {}, QueueStats(), 123, A_DAY, None),
+        ("the same job next", STILL, {"at": 0, "head": short_digest("a")}, waiting(3, "a"), 123, A_DAY, 123),
+        ("as many wait", STILL, {"at": 0, "head": 3}, waiting(3), 123, A_DAY, 123),
+        ("the same job next, for long enough before", QueueThreshold("draining", for_ms=3 * MIN),
+         {"at": 0, "head": short_digest("a")}, waiting(3, "a"), 123, A_DAY, 0),
+    ],
+)  # fmt: skip
+def test_what_is_known_after_nobody_looked(
+    sentence: str,
+    limit: QueueThreshold,
+    kept: dict[str, Json],
+    depth: QueueStats,
+    at: int,
+    away: Gaps,
+    since: int | None,
+) -> None:
+    memory = {limit.metric: {"at": 200, "since": NOON} | kept}
+    (stands,) = evaluate_thresholds([limit], depth, memory, NOON + at * MIN, away)
+    assert stands.breached_since == (None if since is None else NOON + since * MIN), sentence

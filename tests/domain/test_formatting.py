@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.support.alert_contexts import MINUTE_MS, NOW, run_summaries
+from watchdog.domain import formatting
+from watchdog.domain.model import HealthState, Outcome, RunSummary
+
+SECOND, HOUR, DAY = 1_000, 60 * MINUTE_MS, 24 * 60 * MINUTE_MS
+
+
+@pytest.mark.parametrize(
+    ("ms", "span", "about"),
+    [
+        (-5, "0 ms", "0 ms"),
+        (0.4, "0 ms", "0 ms"),
+        (181.6, "182 ms", "181 ms"),
+        (999.4, "999 ms", "999 ms"),
+        (999.6, "1 s", "999 ms"),
+        (1_900, "1.9 s", "1 s"),
+        (9_949, "9.9 s", "9 s"),
+        (9_960, "10 s", "9 s"),
+        (45_600, "45 s", "45 s"),
+        (MINUTE_MS - 1, "59 s", "59 s"),
+        (MINUTE_MS, "1 min", "1 min"),
+        (92 * SECOND, "1 min 32 s", "1 min"),
+        (10 * MINUTE_MS + SECOND, "10 min", "10 min"),
+        (41 * MINUTE_MS, "41 min", "41 min"),
+        (2 * HOUR, "2 h", "2 h"),
+        (2 * HOUR + 19 * MINUTE_MS, "2 h 19 min", "2 h 19 min"),
+        (26 * HOUR, "26 h", "26 h"),
+        (3 * DAY, "3 days", "3 days"),
+        (50 * HOUR, "2 days 2 h", "2 days"),
+        (30 * DAY + HOUR, "30 days", "30 days"),
+    ],
+)
+def test_a_duration_is_told_as_people_say_it(ms: float, span: str, about: str) -> None:
+    assert formatting.format_duration(ms).replace(formatting.NBSP, " ") == span
+    assert formatting.format_duration_rounded(ms).replace(formatting.NBSP, " ") == about
+
+
+@pytest.mark.parametrize(
+    ("ms", "limit", "told"),
+    [
+        (41 * MINUTE_MS, 15 * MINUTE_MS, "41 min"),
+        (15 * MINUTE_MS + 20 * SECOND, 15 * MINUTE_MS, "15 min 20 s"),
+        (16 * MINUTE_MS + 20 * SECOND, 15 * MINUTE_MS, "16 min"),
+        (2 * HOUR + 5 * SECOND, 2 * HOUR, "2 h 5 s"),
+        (3 * DAY + 5 * MINUTE_MS, 3 * DAY, "72 h 5 min"),
+        (15 * MINUTE_MS + 400, 15 * MINUTE_MS, "15 min 400 ms"),
+        (9_930, 9_920, "9 s 930 ms"),
+    ],
+)
+def test_what_exceeds_a_limit_never_reads_like_it(ms: int, limit: int, told: str) -> None:
+    assert formatting.format_duration_over_limit(ms, limit).replace(formatting.NBSP, " ") == told
+
+
+def test_a_number_never_leaves_its_unit() -> None:
+    assert formatting.format_duration(2 * HOUR + 19 * MINUTE_MS) == "2\u00a0h 19\u00a0min"
+    assert formatting.format_count(2, "probe") == "2\u00a0probes"
+
+
+@pytest.mark.parametrize(
+    ("then", "told"),
+    [
+        (NOW, "just now"),
+        (NOW - 999, "just now"),
+        (NOW - 20 * SECOND, "20 s ago"),
+        (NOW - 2 * MINUTE_MS - 59 * SECOND, "2 min ago"),
+        (NOW + HOUR, "just now"),
+    ],
+)
+def test_ago(then: int, told: str) -> None:
+    assert formatting.format_time_ago(then, NOW).replace(formatting.NBSP, " ") == told
+
+
+@pytest.mark.parametrize(
+    ("at", "told"),
+    [
+        (NOW, "01:50"),
+        (NOW - HOUR, "00:50"),
+        (NOW - 2 * HOUR, "21 Nov 23:50"),
+        (NOW - 365 * DAY, "22 Nov 2025 01:50"),
+        (NOW + DAY, "23 Nov 01:50"),
+    ],
+)
+def test_a_moment_names_the_day_when_it_is_another(at: int, told: str) -> None:
+    assert formatting.format_timestamp(at, NOW).replace(formatting.NBSP, " ") == told
+
+
+def test_operators_see_seconds() -> None:
+    assert formatting.format_time_of_day(NOW, seconds=True) == "01:50:07"
+    assert formatting.format_timestamp(NOW, NOW, seconds=True) == "01:50:07"
+
+
+def test_counts() -> None:
+    told = [formatting.format_count(n, "result").replace(formatting.NBSP, " ") for n in (0, 1, 2, 12_345)]
+    assert told == ["0 results", "1 result", "2 results", "12\u202f345 results"]
+
+
+def test_every_state_has_a_word_and_a_shape_of_its_own() -> None:
+    for shown in (formatting.HEALTH_STATE_LABELS, formatting.HEALTH_STATE_SYMBOLS):
+        assert shown.keys() == set(HealthState)
+        assert len(set(shown.values())) == len(HealthState)
+
+
+@pytest.mark.parametrize(
+    ("durations", "line"),
+    [
+        ([], ""),
+        ([0], "▁"),
+        ([None], "▁"),
+        ([180, 182, 178, 185], "▁▁▁▁"),
+        ([180, 180, 180, 720], "▁▁▁▄"),
+        ([180, 180, 180, 1_440], "▁▁▁█"),
+        ([180, 180, 180, 90_000], "▁▁▁█"),
+    ],
+    ids=str,
+)
+def test_a_sparkline_shows_what_stands_out_and_leaves_noise_flat(durations: list[int | None], line: str) -> None:
+    assert formatting.sparkline([RunSummary(i, Outcome.PASS, ms) for i, ms in enumerate(durations)]) == line
+
+
+def test_a_sparkline_tells_outcomes_apart() -> None:
+    told = [*run_summaries("00x?"), RunSummary(NOW, Outcome.MISSED, None)]
+    assert formatting.sparkline(told) == "▁▁✕?·"

@@ -1,0 +1,183 @@
+"""Cron expressions: what they mean, what is refused and how it is said."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from watchdog.domain.schedule import CronSchedule, ScheduleError
+
+BERLIN = "Europe/Berlin"
+
+
+def ms(text: str, zone: str = "UTC") -> int:
+    """ "2026-03-01 02:30" in a zone -> epoch milliseconds."""
+    return int(datetime.fromisoformat(text).replace(tzinfo=ZoneInfo(zone)).timestamp() * 1000)
+
+
+def told(at: int, zone: str = "UTC") -> str:
+    return f"{datetime.fromtimestamp(at / 1000, ZoneInfo(zone)):%Y-%m-%d %H:%M:%S}".removesuffix(":00")
+
+
+def slots(plan: CronSchedule, start: str, count: int) -> list[str]:
+    at, found = ms(start, plan.timezone) - 1, []
+    for _ in range(count):
+        at = plan.next_slot_after(at)
+        found.append(told(at, plan.timezone))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("sentence", "expression", "expected"),
+    [
+        ("every five minutes", "*/5 * * * *", ["2026-07-01 00:00", "2026-07-01 00:05", "2026-07-01 00:10"]),
+        ("weekday 1 is Monday", "0 9 * * 1", ["2026-07-06 09:00", "2026-07-13 09:00", "2026-07-20 09:00"]),
+        ("weekday 0 is Sunday", "0 9 * * 0", ["2026-07-05 09:00", "2026-07-12 09:00", "2026-07-19 09:00"]),
+        ("weekday 7 is Sunday, too", "0 9 * * 7", ["2026-07-05 09:00", "2026-07-12 09:00", "2026-07-19 09:00"]),
+        ("names of days", "0 9 * * mon-wed", ["2026-07-01 09:00", "2026-07-06 09:00", "2026-07-07 09:00"]),
+        ("names of months", "0 0 1 AUG *", ["2026-08-01 00:00", "2027-08-01 00:00", "2028-08-01 00:00"]),
+        ("day of the month or day of the week", "0 0 10 * MON",
+         ["2026-07-06 00:00", "2026-07-10 00:00", "2026-07-13 00:00"]),
+        ("a star in either asks for both", "0 0 */10 * MON",
+         ["2026-08-31 00:00", "2026-09-21 00:00", "2026-12-21 00:00"]),
+        ("the last day of the month", "0 0 L * *", ["2026-07-31 00:00", "2026-08-31 00:00", "2026-09-30 00:00"]),
+        ("the first Monday", "0 0 * * MON#1", ["2026-07-06 00:00", "2026-08-03 00:00", "2026-09-07 00:00"]),
+        ("six fields begin with the seconds", "*/20 0 * * * *",
+         ["2026-07-01 00:00", "2026-07-01 00:00:20", "2026-07-01 00:00:40"]),
+        ("29 February", "0 0 29 2 *", ["2028-02-29 00:00", "2032-02-29 00:00", "2036-02-29 00:00"]),
+        ("spaces do not matter", "  0   12 *  * * ", ["2026-07-01 12:00", "2026-07-02 12:00", "2026-07-03 12:00"]),
+        ("? in the day of the month is a star", "0 9 ? * MON",
+         ["2026-07-06 09:00", "2026-07-13 09:00", "2026-07-20 09:00"]),
+        ("? in the day of the week is a star", "0 9 1 * ?",
+         ["2026-07-01 09:00", "2026-08-01 09:00", "2026-09-01 09:00"]),
+        ("? with the seconds first", "0 0 9 ? * MON", ["2026-07-06 09:00", "2026-07-13 09:00", "2026-07-20 09:00"]),
+        ("hourly", "@hourly", ["2026-07-01 00:00", "2026-07-01 01:00", "2026-07-01 02:00"]),
+        ("daily", "@daily", ["2026-07-01 00:00", "2026-07-02 00:00", "2026-07-03 00:00"]),
+        ("midnight", "@midnight", ["2026-07-01 00:00", "2026-07-02 00:00", "2026-07-03 00:00"]),
+        ("weekly is on Sunday", "@weekly", ["2026-07-05 00:00", "2026-07-12 00:00", "2026-07-19 00:00"]),
+        ("monthly", "@monthly", ["2026-07-01 00:00", "2026-08-01 00:00", "2026-09-01 00:00"]),
+        ("yearly", "@yearly", ["2027-01-01 00:00", "2028-01-01 00:00", "2029-01-01 00:00"]),
+        ("annually", "@annually", ["2027-01-01 00:00", "2028-01-01 00:00", "2029-01-01 00:00"]),
+        ("nicknames in any case", " @Daily ", ["2026-07-01 00:00", "2026-07-02 00:00", "2026-07-03 00:00"]),
+    ],
+)  # fmt: skip
+def test_meaning(sentence: str, expression: str, expected: list[str]) -> None:
+    assert slots(CronSchedule(expression), "2026-07-01 00:00", 3) == expected, sentence
+
+
+@pytest.mark.parametrize(
+    ("sentence", "at", "before", "after"),
+    [
+        ("between two slots", "2026-07-01 00:02", "2026-07-01 00:00", "2026-07-01 00:05"),
+        ("on a slot", "2026-07-01 00:05", "2026-07-01 00:05", "2026-07-01 00:10"),
+        ("a millisecond before a slot", "2026-07-01 00:04:59.999", "2026-07-01 00:00", "2026-07-01 00:05"),
+        ("a millisecond after a slot", "2026-07-01 00:05:00.001", "2026-07-01 00:05", "2026-07-01 00:10"),
+        ("a second before a slot", "2026-07-01 00:04:59", "2026-07-01 00:00", "2026-07-01 00:05"),
+        ("late in the second of a slot", "2026-07-01 00:05:00.999", "2026-07-01 00:05", "2026-07-01 00:10"),
+    ],
+)
+def test_an_instant_between_its_slots(sentence: str, at: str, before: str, after: str) -> None:
+    plan = CronSchedule("*/5 * * * *")
+    assert (told(plan.latest_slot_until(ms(at))), told(plan.next_slot_after(ms(at)))) == (before, after), sentence
+    assert plan.latest_slot_until(ms(at)) % 1000 == plan.next_slot_after(ms(at)) % 1000 == 0
+
+
+def test_a_zone_says_when_a_day_begins() -> None:
+    assert told(CronSchedule("0 0 * * *", "Asia/Tokyo").next_slot_after(ms("2026-07-01 12:00"))) == "2026-07-01 15:00"
+    assert told(CronSchedule("0 0 * * *", BERLIN).next_slot_after(ms("2026-07-01 12:00"))) == "2026-07-01 22:00"
+    assert (
+        told(CronSchedule("0 0 * * *", "Asia/Kolkata").latest_slot_until(ms("2026-07-01 12:00"))) == "2026-06-30 18:30"
+    )
+
+
+def test_in_words() -> None:
+    assert CronSchedule("*/5 * * * *").description == "*/5 * * * * UTC"
+    assert CronSchedule("@daily", BERLIN).description == "@daily Europe/Berlin"
+    assert repr(CronSchedule("@daily", BERLIN)) == "Cron(expression='@daily', timezone='Europe/Berlin')"
+
+
+FIVE = "minute, hour, day of the month, month, day of the week"
+
+
+@pytest.mark.parametrize(
+    ("expression", "message"),
+    [
+        ("60 * * * *", "minute is '60', expected 0 to 59, a list, a range or a step"),
+        ("* 24 * * *", "hour is '24', expected 0 to 23, a list, a range or a step"),
+        ("0 0 0 * *", "day of the month is '0', expected 1 to 31, L, LW, a list, a range or a step"),
+        ("0 0 32 * *", "day of the month is '32', expected 1 to 31, L, LW, a list, a range or a step"),
+        ("0 0 1 13 *", "month is '13', expected 1 to 12, JAN to DEC, a list, a range or a step"),
+        ("0 0 * * 8", "day of the week is '8', expected 0 to 7, SUN to SAT, MON#1, 5L, a list, a range or a step"),
+        ("0 0 * * FUNDAY",
+         "day of the week is 'FUNDAY', expected 0 to 7, SUN to SAT, MON#1, 5L, a list, a range or a step"),
+        ("60 * * * * *", "second is '60', expected 0 to 59, a list, a range or a step"),
+        ("* 60 * * * *", "minute is '60', expected 0 to 59, a list, a range or a step"),
+        ("? * * * *", "minute is '?', expected 0 to 59, a list, a range or a step"),
+        ("0 0 * ? *", "month is '?', expected 1 to 12, JAN to DEC, a list, a range or a step"),
+        ("*/0 * * * *", "minute is '*/0', expected 0 to 59, a list, a range or a step"),
+        ("30-10 * * * *", "minute is '30-10', expected 0 to 59, a list, a range or a step"),
+        ("", f"0 fields, expected 5 ({FIVE}), or 6 with the second first"),
+        ("* * * *", f"4 fields, expected 5 ({FIVE}), or 6 with the second first"),
+        ("* * * * * * *", f"7 fields, expected 5 ({FIVE}), or 6 with the second first"),
+        ("?", f"1 fields, expected 5 ({FIVE}), or 6 with the second first"),
+        ("@reboot",
+         "expected @yearly, @annually, @monthly, @weekly, @daily, @midnight, @hourly or five fields"),
+    ],
+)  # fmt: skip
+def test_what_is_no_cron_expression(expression: str, message: str) -> None:
+    with pytest.raises(ScheduleError) as caught:
+        CronSchedule(expression)
+    assert str(caught.value) == f"{expression!r} is not a cron expression: {message}"
+
+
+@pytest.mark.parametrize(
+    ("sentence", "expression"),
+    [
+        ("no February has 31 days", "0 0 31 2 *"),
+        ("no April either", "0 0 31 4 *"),
+        ("the last working day is no Sunday", "0 0 LW * */7"),
+    ],
+)
+def test_what_never_comes(sentence: str, expression: str) -> None:
+    with pytest.raises(ScheduleError) as caught:
+        CronSchedule(expression)
+    assert str(caught.value) == f"{expression!r} never comes", sentence
+
+
+@pytest.mark.parametrize(
+    ("zone", "message"),
+    [
+        ("Europe/Berln", "unknown time zone 'Europe/Berln': did you mean Europe/Berlin?"),
+        ("europe/berlin", "unknown time zone 'europe/berlin': did you mean Europe/Berlin?"),
+        ("Mars/Base", "unknown time zone 'Mars/Base'"),
+        ("", "unknown time zone ''"),
+        ("Europe", "unknown time zone 'Europe'"),
+        ("../UTC", "unknown time zone '../UTC'"),
+        ("a." * 1000, f"unknown time zone '{'a.' * 40}…'"),
+    ],
+)
+def test_unknown_zones(zone: str, message: str) -> None:
+    with pytest.raises(ScheduleError) as caught:
+        CronSchedule("* * * * *", zone)
+    assert str(caught.value) == message
+
+
+def test_what_is_long_is_not_told_in_full() -> None:
+    with pytest.raises(ScheduleError, match=r"^'x{80}…' is not a cron expression: 1 fields"):
+        CronSchedule("x" * 1_000_000)
+    with pytest.raises(ScheduleError, match=r"minute is '9{80}…', expected 0 to 59"):
+        CronSchedule("9" * 5_000 + " * * * *")
+    with pytest.raises(ScheduleError, match=r"^'x{80}' is not a cron expression"):
+        CronSchedule("x" * 80)
+
+
+@given(st.lists(st.text("0123456789*/,-?LW#@ MONJAN", max_size=6), max_size=7).map(" ".join) | st.text(max_size=20))
+def test_whatever_is_written_is_a_schedule_or_a_schedule_error(expression: str) -> None:
+    with suppress(ScheduleError):
+        plan = CronSchedule(expression)
+        assert plan.latest_slot_until(ms("2026-07-01")) <= ms("2026-07-01") < plan.next_slot_after(ms("2026-07-01"))

@@ -1,0 +1,94 @@
+"""Alive time against its definition: a clock that is counted tick by tick and stands still inside a gap."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from watchdog.domain.rules import UptimeClock
+
+END = 60
+
+
+@st.composite
+def gap_lists(draw: st.DrawFn) -> list[tuple[int, int]]:
+    """Up to five gaps that do not overlap, in any order; some begin where another ends."""
+    edges = sorted(draw(st.lists(st.integers(0, END), max_size=10, unique=True)))
+    gaps = list(zip(edges[::2], edges[1::2], strict=False))
+    if len(gaps) > 1 and draw(st.booleans()):
+        gaps[1] = (gaps[0][1], gaps[1][1])
+    return draw(st.permutations(gaps))
+
+
+instants = st.integers(-5, END + 5)
+distances = st.integers(0, END)
+
+
+def counted(gaps: list[tuple[int, int]], instant: int) -> int:
+    """The definition: a tick (t, t + 1] counts unless a gap covers it."""
+    origin = -100
+    return origin + sum(not any(start <= t < stop for start, stop in gaps) for t in range(origin, instant))
+
+
+@given(gap_lists(), instants)
+def test_at_counts_the_ticks_outside_gaps(gaps: list[tuple[int, int]], instant: int) -> None:
+    assert UptimeClock(gaps).uptime_at(instant) == counted(gaps, instant)
+
+
+@given(gap_lists(), instants, distances, instants)
+def test_passed_is_a_distance_in_alive_time(gaps: list[tuple[int, int]], instant: int, distance: int, now: int) -> None:
+    passed = counted(gaps, now) - counted(gaps, instant) >= distance
+    assert UptimeClock(gaps).has_elapsed(instant, distance, now) is passed
+
+
+@given(gap_lists(), instants, distances)
+def test_a_deadline_is_the_first_instant_at_which_it_has_passed(
+    gaps: list[tuple[int, int]], instant: int, distance: int
+) -> None:
+    alive = UptimeClock(gaps)
+    due = alive.deadline_after(instant, distance)
+    assert alive.has_elapsed(instant, distance, due)
+    assert not alive.has_elapsed(instant, distance, due - 1)
+
+
+@given(gap_lists(), distances, instants)
+def test_the_edge_is_the_last_instant_since_which_it_has_passed(
+    gaps: list[tuple[int, int]], distance: int, now: int
+) -> None:
+    alive = UptimeClock(gaps)
+    edge = alive.elapsed_cutoff(distance, now)
+    assert alive.has_elapsed(edge, distance, now)
+    assert not alive.has_elapsed(edge + 1, distance, now)
+
+
+@given(gap_lists(), instants)
+def test_a_gap_lies_over_what_follows_its_start_up_to_its_stop(gaps: list[tuple[int, int]], instant: int) -> None:
+    found = UptimeClock(gaps).gap_at(instant)
+    assert ([] if found is None else [found]) == [gap for gap in gaps if gap[0] < instant <= gap[1]]
+
+
+def test_without_gaps_it_is_wall_time() -> None:
+    alive = UptimeClock()
+    assert (alive.uptime_at(7), alive.deadline_after(7, 5), alive.elapsed_cutoff(5, 7), alive.gap_at(7)) == (
+        7,
+        12,
+        2,
+        None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("sentence", "instant", "distance", "now", "passed"),
+    [
+        ("before the gap it runs", 0, 10, 10, True),
+        ("one tick short is not passed", 0, 10, 9, False),
+        ("the gap does not count", 0, 20, 119, False),
+        ("what is left of it counts after the gap", 0, 20, 120, True),
+        ("a deadline that falls on the start of the gap is met there", 0, 10, 10, True),
+        ("a whole distance inside the gap passes nothing", 20, 1, 100, False),
+        ("it goes on where the gap stops", 20, 1, 111, True),
+    ],
+)
+def test_an_hour_of_ours(sentence: str, instant: int, distance: int, now: int, passed: bool) -> None:
+    assert UptimeClock([(10, 110)]).has_elapsed(instant, distance, now) is passed, sentence

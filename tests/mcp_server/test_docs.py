@@ -1,0 +1,28 @@
+"""docs/mcp.md says what there is."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from tests.support.mcp_clients import TOOL_NAMES
+from watchdog.config import load_config
+
+PAGE = (Path(__file__).parents[2] / "docs" / "mcp.md").read_text(encoding="utf-8")
+
+
+def fenced(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
+
+
+def test_the_tools_are_those_that_are_listed() -> None:
+    rows = dict(re.findall(r"^\| `(\w+)` \|.*\| (\w+) \|$", PAGE, flags=re.MULTILINE))
+    assert list(rows) == TOOL_NAMES
+    assert [name for name, role in rows.items() if role == "operator"] == ["trigger_task", "run_probe"]
+
+
+def test_the_configurations_can_be_read() -> None:
+    assert [next(iter(json.loads(text)["mcpServers"])) for text in fenced("json")] == ["watchdog", "watchdog"]
+    (text,) = fenced("yaml")
+    assert load_config(None, text, {"WATCHDOG_KEY": "0123456789abcdef"}).config.probes[0].task_limits == {"*": 600_000}

@@ -1,0 +1,32 @@
+"""The application at `/mcp`, which the first request builds."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+from unittest.mock import Mock
+
+import httpx
+import pytest
+from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+
+from tests.support.polling import wait_until_async
+from watchdog.mcp_server.http import LazyMcpApp
+
+
+async def test_a_beginning_that_failed_is_said_and_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    begin, begun = StreamableHTTPSessionManager.run, []
+
+    def run(self: StreamableHTTPSessionManager) -> Any:
+        begun.append(self)
+        if len(begun) < 3:
+            raise OSError("too many open files")
+        return begin(self)
+
+    monkeypatch.setattr(StreamableHTTPSessionManager, "run", run)
+    mounted = LazyMcpApp(Mock(), ["watchdog"], [])
+    async with mounted, httpx.AsyncClient(transport=httpx.ASGITransport(mounted)) as client:
+        asked = asyncio.gather(*(client.post("http://watchdog/mcp") for _ in range(3)), return_exceptions=True)
+        await wait_until_async(asked.done)
+        told = ["too many open files", "too many open files", "<Response [400 Bad Request]>"]
+        assert [str(answer) for answer in asked.result()] == told

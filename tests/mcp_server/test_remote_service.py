@@ -1,0 +1,106 @@
+"""What `watchdog mcp` learns of a service in another process, whoever it is that answers there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from mcp import Client
+
+from tests.support.mcp_clients import call_tool, call_tool_error
+from tests.support.mcp_servers.raw_http import RawMcpResponse, running_raw_server, tool_definition
+from watchdog.mcp_server import remote_service
+from watchdog.mcp_server.context import ToolContext
+from watchdog.mcp_server.remote_service import RemoteService
+from watchdog.mcp_server.server import create_mcp_server
+from watchdog.mcp_server.tool_jobs import ToolJobRunner
+from watchdog.net import Network, SecretMask
+from watchdog.service.event_loop_lag import EventLoopLagMonitor
+from watchdog.service.runner import ProbeRunner
+
+NOW = 1_800_000_000_000
+KEY = "hush-hush-0123456789"
+
+
+@asynccontextmanager
+async def talking(url: str, through: int | None = NOW) -> AsyncIterator[Client]:
+    """With our tools, which ask there; the store says that slots were claimed up to `through`."""
+
+    async def watermark() -> int | None:
+        return through
+
+    async def nothing(_: Callable[[Any], Any]) -> Any:
+        raise AssertionError
+
+    async with Network() as wire, EventLoopLagMonitor() as lag, ToolJobRunner() as jobs:
+        tending = RemoteService(wire, url, KEY, watermark, lambda: NOW)
+        desk = ToolContext(nothing, ProbeRunner(wire, SecretMask([KEY]), lambda: NOW, lag), (), tending, lambda _: True)
+        async with Client(create_mcp_server(desk, jobs)) as client:
+            yield client
+
+
+@pytest.mark.parametrize(
+    ("sentence", "through", "healthy", "error"),
+    [
+        ("slots were claimed a moment ago, wherever", NOW - 1_000, True, None),
+        ("they were, an hour ago", NOW - 3_600_000, False, "nothing was probed for 1 h: is `watchdog run` running?"),
+        ("they never were", None, False, "nothing was ever probed: start `watchdog run`"),
+    ],
+)
+async def test_where_nobody_answers_the_store_is_asked(
+    sentence: str, through: int | None, healthy: bool, error: str | None
+) -> None:
+    async with talking("http://127.0.0.1:1/mcp", through) as client:
+        health = await call_tool(client, "health_check")
+    (claim,) = health["tasks"]
+    told = claim["last_run_error"]
+    assert (health["healthy"], claim["ok"], told and told.replace("\xa0", " ")) == (healthy, healthy, error), sentence
+    assert health["note"].endswith("nothing of use answers at http://127.0.0.1:1/mcp: connection refused")
+
+
+async def test_a_port_that_is_taken_at_the_start_is_not_known() -> None:
+    async with talking("") as client:
+        assert "give `server.listen` one" in (await call_tool(client, "health_check"))["note"]
+        assert "give `server.listen` one" in await call_tool_error(client, "trigger_task", task="keep")
+
+
+async def test_somebody_else_who_answers_there_and_repeats_our_key_does_not_get_it_out() -> None:
+    async with running_raw_server(tools=[tool_definition("health_check")]) as server:
+        server.result = {"content": [{"type": "text", "text": f"who is {KEY}?"}], "isError": True}
+        async with talking(server.url) as client:
+            assert await call_tool_error(client, "health_check") == "who is •••?"
+            server.result = {"content": [], "structuredContent": {"healthy": True, "tasks": [], "for": KEY}}
+            assert await call_tool(client, "health_check") == {"healthy": True, "tasks": [], "for": "•••"}
+
+
+async def test_a_task_that_takes_long_is_read_until_it_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_service, "POLL_INTERVAL_S", 0.01)
+    running = {"status": "running", "progress": 0.3}
+    reads = [running, running, {"status": "completed", "progress": 1, "result": {"name": "keep", "ok": True}}]
+    answers = {"resources/read": [RawMcpResponse(result=held(state)) for state in reads]}
+    async with (
+        running_raw_server(answers, tools=[tool_definition("trigger_task")]) as server,
+        talking(server.url) as client,
+    ):
+        begun = {"job_id": "7", "poll_resource": "job:7", **running}
+        server.result = {"content": [], "structuredContent": begun}
+        assert (await call_tool(client, "trigger_task", task="keep"))["result"] == {"name": "keep", "ok": True}
+        assert server.received_methods.count("resources/read") == 3
+
+
+def held(state: dict[str, Any]) -> dict[str, Any]:
+    """What a resource holds."""
+    return {"contents": [{"uri": "job:7", "mimeType": "application/json", "text": json.dumps(state)}]}
+
+
+async def test_somebody_else_who_answers_there_with_anything_is_no_watchdog() -> None:
+    tools = [tool_definition("health_check"), tool_definition("trigger_task")]
+    async with running_raw_server(tools=tools) as server, talking(server.url) as client:
+        server.result = {"content": [{"type": "text", "text": "hello"}]}
+        assert (await call_tool(client, "health_check"))["note"].endswith("is no Watchdog")
+        assert (await call_tool_error(client, "trigger_task", task="keep")).endswith("is no Watchdog")
+        server.result = {"content": [], "structuredContent": {}}
+        assert await call_tool_error(client, "trigger_task", task="keep") == "the answer holds no result"

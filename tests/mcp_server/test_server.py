@@ -1,0 +1,349 @@
+"""Our tools over HTTP, in both protocol eras: what they answer, and whom they refuse."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from mcp import MCPError
+
+from tests.support.mcp_clients import (
+    ACCESS_CONFIG,
+    OPERATOR_KEY,
+    PROTOCOL_VERSION_BY_MODE,
+    READER_KEY,
+    TOOL_NAMES,
+    call_tool,
+    call_tool_error,
+    connected_client,
+    running_watchdog,
+)
+from tests.support.polling import wait_until_async
+from tests.support.scripted_servers import running_server, send_parts
+from watchdog.api.serializers import incident_detail_json, incident_json, probe_json
+from watchdog.app import RunningApp
+from watchdog.domain.model import IncidentEvent, Notification
+from watchdog.mcp_server import tool_jobs
+from watchdog.service.check_in_log import CheckInLogError
+from watchdog.store.read.alert_context import load_alert_context
+from watchdog.store.read.status import list_deliveries, list_incidents, list_probe_statuses
+
+DOWN = {"name": "Payments API", "http": "http://127.0.0.1:1/", "every": "1s", "alert": {"after": 1}}
+IDLE = {"name": "Idle", "http": "http://127.0.0.1:1/", "schedule": "0 0 1 1 *"}
+
+JOB = {"name": "Backup", "heartbeat": {"key": "0123456789abcdef", "every": "1d"}}
+
+
+@asynccontextmanager
+async def with_incident(folder: Path, **more: Any) -> AsyncIterator[tuple[RunningApp, str]]:
+    """A Watchdog that has opened one."""
+    async with running_watchdog(folder, [DOWN, IDLE], **more) as (app, url):
+
+        def opened() -> object:
+            with app.store_executor.database.read_transaction() as connection:
+                return list_incidents(connection, is_open=True)
+
+        await wait_until_async(opened)
+        yield app, url
+
+
+@pytest.mark.parametrize("mode", PROTOCOL_VERSION_BY_MODE)
+async def test_every_tool_answers_in_each_era(tmp_path: Path, mode: str) -> None:
+    async with with_incident(tmp_path) as (app, url), connected_client(url, mode=mode) as talking:
+        assert talking.protocol_version == PROTOCOL_VERSION_BY_MODE[mode]
+        tools = (await talking.list_tools()).tools
+        assert [tool.name for tool in tools] == TOOL_NAMES
+        acting = [tool.name for tool in tools if tool.annotations and not tool.annotations.read_only_hint]
+        assert acting == ["trigger_task", "run_probe"]
+
+        health = await call_tool(talking, "health_check")
+        assert health["healthy"] is True
+        assert [task["name"] for task in health["tasks"]] == list(app.service.tasks)
+
+        (found,) = (await call_tool(talking, "list_incidents"))["incidents"]
+        detailed = await call_tool(talking, "get_incident", id=found["id"])
+        assert detailed["first_bad"]["evidence"]["facts"]["address"] == "127.0.0.1:1"
+        listed = await call_tool(talking, "list_probes", state="down")
+        assert [probe["probe"] for probe in listed["probes"]] == ["payments-api"]
+        everything = await call_tool(talking, "list_probes", limit=1)
+        assert (everything["total"], len(everything["probes"])) == (2, 1)
+        for state, probe, number in (
+            ("all", None, 1), ("resolved", None, 0), ("open", "Payments API", 1), ("open", "idle", 0),
+        ):  # fmt: skip
+            assert len((await call_tool(talking, "list_incidents", state=state, probe=probe))["incidents"]) == number
+
+        heard: list[tuple[float, float | None]] = []
+
+        async def hear(progress: float, total: float | None, message: str | None) -> None:
+            heard.append((progress, total))
+
+        ran = (await talking.call_tool("run_probe", {"probe": "Idle"}, progress_callback=hear)).structured_content
+        assert ran is not None
+        assert (ran["status"], ran["result"]["reason"]) == ("completed", "connection.refused")
+        assert heard[-1] == (20.0, 20.0)
+        kept = json.loads((await talking.read_resource(ran["poll_resource"])).contents[0].text)  # type: ignore[union-attr]
+        assert kept == {"status": "completed", "progress": 1, "result": ran["result"]}
+
+        kept_at = app.service.tasks["keep"].last_ended_at
+        done = await call_tool(talking, "trigger_task", task="keep")
+        assert (done["result"]["name"], done["result"]["last_run_status"]) == ("keep", "success")
+        assert app.service.tasks["keep"].last_ended_at != kept_at
+
+
+async def test_shapes_are_those_of_the_command_line(tmp_path: Path) -> None:
+    async with with_incident(tmp_path) as (app, url), connected_client(url) as talking:
+        app.service._scheduler.pause()
+        await wait_until_async(
+            lambda: (
+                not (
+                    app.service.run_executor._slot_by_task
+                    or app.service._result_buffer
+                    or app.service._record_lock.locked()
+                )
+            )
+        )
+        with app.store_executor.database.read_transaction() as connection:
+            (case,) = list_incidents(connection)
+            of_it = load_alert_context(
+                connection, Notification(case.incident.id, "", 0, IncidentEvent.OPENED), app.clock()
+            )
+            detailed = incident_detail_json(case, of_it, list_deliveries(connection, case.incident.id))
+            probes = [probe_json(standing) for standing in list_probe_statuses(connection)]
+        assert (await call_tool(talking, "list_incidents"))["incidents"] == [incident_json(case)]
+        assert await call_tool(talking, "get_incident", id=case.incident.id) == json.loads(json.dumps(detailed))
+        assert (await call_tool(talking, "list_probes"))["probes"] == probes
+
+
+async def test_where_jobs_check_in_the_drain_is_a_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running_watchdog(tmp_path, [IDLE, JOB]) as (app, url), connected_client(url) as talking:
+        assert app.check_in_receiver is not None
+        done = await call_tool(talking, "trigger_task", task="drain")
+        assert (done["result"]["name"], done["result"]["ok"]) == ("drain", True)
+
+        def broken(most: int) -> list[bytes]:
+            raise CheckInLogError("check-ins.0 cannot be used: no such folder")
+
+        monkeypatch.setattr(app.check_in_receiver.check_in_log, "read_batch", broken)
+        await call_tool(talking, "trigger_task", task="drain")
+        health = await call_tool(talking, "health_check")
+        (drain,) = (task for task in health["tasks"] if task["name"] == "drain")
+        assert (health["healthy"], drain["ok"], drain["last_run_status"]) == (False, False, "failed")
+        assert drain["last_run_error"] == "SpoolError: check-ins.0 cannot be used: no such folder"
+
+
+async def test_what_does_not_exist_is_named_with_what_does(tmp_path: Path) -> None:
+    async with running_watchdog(tmp_path, [IDLE]) as (_, url), connected_client(url) as talking:
+        assert await call_tool_error(talking, "get_incident", id="x") == (
+            "there is no incident 'x': list_incidents gives the ids"
+        )
+        assert (
+            await call_tool_error(talking, "run_probe", probe="Idel")
+            == "no probe is called 'Idel'; did you mean 'Idle'?"
+        )
+        assert await call_tool_error(talking, "list_incidents", probe="x") == "no probe is called 'x'; there are Idle"
+        assert await call_tool_error(talking, "trigger_task", task="backup") == (
+            "no task is called 'backup'; there are claim, record, wake, deliver, keep"
+        )
+        with pytest.raises(MCPError, match="there is no job 'x': one is kept for 10 min after its end"):
+            await talking.read_resource("job:x")
+
+
+@pytest.mark.parametrize("mode", PROTOCOL_VERSION_BY_MODE)
+async def test_a_reader_reads_and_an_operator_acts(tmp_path: Path, mode: str) -> None:
+    async with running_watchdog(tmp_path, [IDLE], access=ACCESS_CONFIG) as (app, url):
+        async with connected_client(url, READER_KEY, mode) as reader:
+            assert (await call_tool(reader, "list_probes"))["total"] == 1
+            for tool, arguments in (("run_probe", {"probe": "Idle"}), ("trigger_task", {"task": "keep"})):
+                told = "this needs a key whose role is operator, and the role of yours is reader"
+                assert await call_tool_error(reader, tool, **arguments) == told
+            assert app.service.tasks["keep"].last_ended_at is None
+        async with connected_client(url, OPERATOR_KEY, mode) as operator:
+            assert (await call_tool(operator, "run_probe", probe="Idle"))["status"] == "completed"
+
+
+DISCOVER = {
+    "jsonrpc": "2.0", "id": 1, "method": "server/discover",
+    "params": {"_meta": {"io.modelcontextprotocol/protocolVersion": "2026-07-28",
+                         "io.modelcontextprotocol/clientCapabilities": {},
+                         "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"}}},
+}  # fmt: skip
+HEADERS = {
+    "Accept": "application/json, text/event-stream", "MCP-Protocol-Version": "2026-07-28",
+    "Mcp-Method": "server/discover",
+}  # fmt: skip
+INITIALIZE = {
+    "jsonrpc": "2.0", "id": 1, "method": "initialize",
+    "params": {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}},
+}  # fmt: skip
+
+LOCAL = {"Host": "localhost:{port}", "Origin": "http://localhost:{port}"}
+PUBLIC = {"Host": "status.example", "Origin": "https://status.example"}
+
+
+@pytest.mark.parametrize("modern", [True, False])
+@pytest.mark.parametrize(
+    ("sentence", "keys", "headers", "status"),
+    [
+        ("this machine, without keys", False, {}, 200),
+        ("a page of this machine's own", False, LOCAL, 200),
+        ("another site, by way of a browser here", False, {"Origin": "https://evil.example"}, 403),
+        ("a name that was pointed at us", False, {"Host": "evil.example"}, 403),
+        ("the public name is no proof of being this machine", False, PUBLIC, 403),
+        ("a proxy, without keys", False, {"X-Forwarded-For": "203.0.113.9"}, 403),
+        ("no key", True, {}, 401),
+        ("a wrong key", True, {"Authorization": "Bearer wrong"}, 401),
+        ("the right key", True, {"Authorization": f"Bearer {READER_KEY}"}, 200),
+        ("the right key, at the public name", True, {"Authorization": f"Bearer {READER_KEY}", **PUBLIC}, 200),
+        ("the right key, at a name that is not ours", True,
+         {"Authorization": f"Bearer {READER_KEY}", "Host": "evil.example"}, 421),
+        ("the right key, from another site", True,
+         {"Authorization": f"Bearer {READER_KEY}", "Origin": "https://evil.example"}, 403),
+        ("the right key, from a page without an origin", True,
+         {"Authorization": f"Bearer {READER_KEY}", "Origin": "null"}, 403),
+    ],
+)  # fmt: skip
+async def test_who_is_let_in(
+    tmp_path: Path, modern: bool, sentence: str, keys: bool, headers: dict[str, str], status: int
+) -> None:
+    access = ACCESS_CONFIG if keys else {}
+    async with (
+        running_watchdog(tmp_path, [IDLE], access=access) as (_, url),
+        httpx.AsyncClient(trust_env=False) as http,
+    ):
+        port = url.split(":")[2].partition("/")[0]
+        given = {name: value.format(port=port) for name, value in headers.items()}
+        accept = HEADERS if modern else {"Accept": HEADERS["Accept"]}
+        answer = await http.post(url, json=DISCOVER if modern else INITIALIZE, headers={**accept, **given})
+        assert answer.status_code == status, sentence
+        assert ("Watchdog" in answer.text) == (status == 200)
+        if status == 401:
+            assert answer.headers["www-authenticate"] == "Bearer"
+            assert answer.json()["error"] in ("access.missing_key", "access.invalid_key")
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE", "PUT"])
+async def test_there_are_no_sessions_and_no_streams_to_hold(tmp_path: Path, method: str) -> None:
+    async with running_watchdog(tmp_path, [IDLE]) as (_, url), httpx.AsyncClient(trust_env=False) as http:
+        answer = await http.request(method, url, headers={"Accept": "text/event-stream"})
+        assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+        begun = await http.post(url, json=INITIALIZE, headers={"Accept": HEADERS["Accept"]})
+        assert "mcp-session-id" not in begun.headers
+
+
+async def test_a_large_request_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    async with running_watchdog(tmp_path, [IDLE]) as (_, url), httpx.AsyncClient(trust_env=False) as http:
+        huge = {**INITIALIZE, "padding": "x" * 70_000}
+        assert (await http.post(url, json=huge, headers={"Accept": HEADERS["Accept"]})).status_code == 413
+
+
+async def test_a_long_run_is_a_job_that_reports_progress_and_is_read_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tool_jobs, "MAX_CALL_WAIT_S", 1.5)
+    monkeypatch.setattr(tool_jobs, "PROGRESS_INTERVAL_S", 0.05)
+    async with (
+        running_server(send_parts(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", delay_s=60)) as fast,
+        running_server(send_parts(delay_s=60)) as silent,
+    ):
+        slow = {**IDLE, "http": f"http://127.0.0.1:{silent.port}/", "timeout": "4s"}
+        quick = {**IDLE, "name": "Quick", "http": f"http://127.0.0.1:{fast.port}/"}
+        async with running_watchdog(tmp_path, [slow, quick]) as (_, url), connected_client(url) as talking:
+            heard: list[float] = []
+
+            async def hear(progress: float, total: float | None, message: str | None) -> None:
+                heard.append(progress)
+                assert message is not None
+                assert re.fullmatch("run of idle: [0-9] s of at most 14 s", message)
+
+            begun = await talking.call_tool("run_probe", {"probe": "Idle"}, progress_callback=hear)
+            job = begun.structured_content
+            assert job is not None
+            assert (job["status"], job["poll_resource"]) == ("running", f"job:{job['job_id']}")
+            assert len(heard) > 1
+            assert heard == sorted(heard)
+            assert (await call_tool(talking, "run_probe", probe="Quick"))["result"]["outcome"] == "pass", "beside it"
+
+            async def state() -> dict[str, Any]:
+                read = await talking.read_resource(job["poll_resource"])
+                said: dict[str, Any] = json.loads(read.contents[0].text)  # type: ignore[union-attr]
+                return said
+
+            first = await state()
+            assert first["status"] == "running"
+            assert 0 <= first["progress"] < 1
+            while (last := await state())["status"] == "running":
+                assert last["progress"] >= first["progress"]
+            assert (last["status"], last["progress"], last["result"]["reason"]) == ("completed", 1, "timeout.exceeded")
+
+
+async def test_so_many_jobs_at_once_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tool_jobs, "MAX_CALL_WAIT_S", 0.0)
+    monkeypatch.setattr(tool_jobs, "MAX_CONCURRENT_JOBS", 2)
+    async with running_server(send_parts(delay_s=60)) as silent:
+        slow = {**IDLE, "http": f"http://127.0.0.1:{silent.port}/", "timeout": "30s"}
+        async with running_watchdog(tmp_path, [slow]) as (_, url), connected_client(url) as talking:
+            for _ in range(2):
+                assert (await call_tool(talking, "run_probe", probe="Idle"))["status"] == "running"
+            assert await call_tool_error(talking, "run_probe", probe="Idle") == (
+                "2 jobs are under way (run of idle, run of idle): try again when one has ended"
+            )
+        # and being told to stop while they run takes no longer than it may
+
+
+async def test_a_database_that_does_not_answer_is_said_so(tmp_path: Path) -> None:
+    async with running_watchdog(tmp_path, [IDLE]) as (app, url), connected_client(url) as talking:
+        with app.store_executor.database.write_transaction() as connection:
+            connection.exec_driver_sql("ALTER TABLE incidents RENAME TO gone")
+        told = await call_tool_error(talking, "list_incidents")
+        assert told.startswith("the database does not answer; probing goes on")
+        assert (await call_tool(talking, "health_check"))["tasks"], "it needs no database"
+
+
+async def test_a_secret_gets_out_of_no_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stands in a header and in what the target says, and one of our own tasks stumbles over it."""
+    secret = "hush-hush-0123456789"
+    body = f"the token {secret} is wrong".encode()
+    head = f"HTTP/1.1 503 {secret}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode()
+    async with running_server(send_parts(head, body)) as target:
+        probe = {**DOWN, "http": {"url": f"http://127.0.0.1:{target.port}/{secret}", "headers": {"X-Key": "${TOKEN}"}}}
+        probe |= {"group": "for ${TOKEN}", "tags": ["${TOKEN}"], "name": "Payments ${TOKEN}", "key": "payments-api"}
+        async with with_secret(tmp_path, probe, secret) as (app, url), connected_client(url) as talking:
+
+            async def broken() -> None:
+                raise RuntimeError(f"cannot log in as {secret}")
+
+            monkeypatch.setattr(app.service.notification_sender, "send_due_notifications", broken)
+            for _ in range(20):  # a delivery that was under way may end in between, and end well
+                said = [str(await call_tool(talking, "trigger_task", task="deliver"))]
+                if "RuntimeError" in said[0]:
+                    break
+            assert "RuntimeError: cannot log in as •••" in said[0]
+            said.append(str(await call_tool(talking, "health_check")))
+            assert "cannot log in as •••" in said[1]
+            said.append(str(await call_tool(talking, "run_probe", probe="payments-api")))
+            assert "the token ••• is wrong" in said[2]
+            said.append(str(await call_tool(talking, "list_probes")))
+            said.append(await call_tool_error(talking, "run_probe", probe="nope"))
+            assert said[-1] == "no probe is called 'nope'; there are Payments •••"
+            incidents = await call_tool(talking, "list_incidents")
+            said += [str(incidents), str(await call_tool(talking, "get_incident", id=incidents["incidents"][0]["id"]))]
+            assert "the token ••• is wrong" in said[-1]
+            assert [text for text in said if secret in text] == []
+
+
+@asynccontextmanager
+async def with_secret(folder: Path, probe: dict[str, Any], secret: str) -> AsyncIterator[tuple[RunningApp, str]]:
+    async with running_watchdog(folder, [probe], env={"TOKEN": secret}) as (app, url):
+
+        def opened() -> object:
+            with app.store_executor.database.read_transaction() as connection:
+                return list_incidents(connection, is_open=True)
+
+        await wait_until_async(opened)
+        yield app, url

@@ -1,0 +1,357 @@
+"""What can go wrong between us and an MCP server behind a URL: each fault has a reason of its own, in time."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+from typing import Any
+
+import pytest
+import uvloop
+
+from tests.support.mcp_probe_runs import McpProbeRunner, run_mcp_probe
+from tests.support.mcp_servers.raw_http import (
+    RawMcpResponse,
+    RawMcpServer,
+    rpc_error,
+    rpc_result,
+    running_raw_server,
+    tool_definition,
+)
+from watchdog.domain.model import Observation, Outcome
+from watchdog.net import Network
+
+SESSION = {"Mcp-Session-Id": "abc"}
+HTML = RawMcpResponse(body=b"<html>Welcome to nginx</html>", content_type="text/html")
+NEGOTIATED = {"protocolVersion": "2025-06-18", "capabilities": {}, "serverInfo": {"name": "Raw", "version": "0.1"}}
+
+
+def pages(*cursors: str | None) -> list[RawMcpResponse]:
+    return [
+        RawMcpResponse(
+            body=rpc_result(3 + i, {"tools": [tool_definition(f"t{i}")]} | ({"nextCursor": cursor} if cursor else {}))
+        )
+        for i, cursor in enumerate(cursors)
+    ]
+
+
+def run(answers: dict[str, Any], seconds: float = 5, **server: Any) -> tuple[Observation, RawMcpServer]:
+    async def go() -> tuple[Observation, RawMcpServer]:
+        async with running_raw_server(answers, **server) as raw:
+            return await run_mcp_probe({"url": raw.url}, seconds=seconds), raw
+
+    return asyncio.run(go())
+
+
+FAULTS: list[tuple[str, dict[str, Any], str, str]] = [
+    ("no credentials", {"*": RawMcpResponse(401)}, "http.401", "got 401: the server asks for credentials"),
+    ("access denied", {"*": RawMcpResponse(403)}, "http.403", "got 403: access is forbidden"),
+    ("asked too often", {"*": RawMcpResponse(429)}, "http.429", "got 429: the server limits how often it is asked"),
+    ("out of service", {"*": RawMcpResponse(503)}, "http.status", "got 503"),
+    ("out of service later", {"tools/call": RawMcpResponse(503)}, "http.status", "got 503"),
+    (
+        "broken, and says so",
+        {"tools/list": RawMcpResponse(500, rpc_error(2, -32603, "boom"))},
+        "http.status",
+        "got 500",
+    ),
+    ("an error nested too deeply", {"*": RawMcpResponse(400, b"[" * 16_000)}, "http.status", "got 400"),
+    ("nothing at this path", {"*": RawMcpResponse(404)}, "http.status", "got 404"),
+    ("a web page", {"*": HTML}, "mcp.not_mcp", "answers text/html, not MCP"),
+    ("another API", {"*": RawMcpResponse(body=b'{"status": "ok"}')}, "mcp.not_mcp", "answers what is not JSON-RPC"),
+    (
+        "half a document",
+        {"tools/list": RawMcpResponse(body=b'{"jsonrpc":')},
+        "mcp.not_mcp",
+        "answers what is not JSON-RPC",
+    ),
+    (
+        "a login page elsewhere",
+        {"*": RawMcpResponse(302, headers={"Location": "https://login.example/?state=secret"})},
+        "http.redirect_not_followed",
+        "got 302: redirects to https://login.example/, which is not followed",
+    ),
+    (
+        "a reply to nobody",
+        {"tools/list": RawMcpResponse(body=rpc_result(99, {"tools": []}))},
+        "mcp.unexpected_id",
+        "replies to request '99', which was never made",
+    ),
+    (
+        "no reply promised",
+        {"tools/list": RawMcpResponse(202)},
+        "mcp.invalid_response",
+        "got 202, which promises no reply",
+    ),
+    (
+        "cut in the middle",
+        {"tools/list": RawMcpResponse(body=b'{"jsonrpc":', content_length=500)},
+        "connection.lost",
+        "connection closed by the server while listing the tools",
+    ),
+    (
+        "a stream that ends early",
+        {"tools/list": RawMcpResponse(body=b": hello\n\n", content_type="text/event-stream")},
+        "connection.lost",
+        "connection closed before the reply came while listing the tools",
+    ),
+    (
+        "no end of bytes",
+        {"tools/list": RawMcpResponse(body=b'{"jsonrpc":"', endless_chunk=b"x" * 65536)},
+        "body.too_large",
+        "answers more than 4 MiB",
+    ),
+    (
+        "a gzip bomb",
+        {"tools/list": RawMcpResponse(body=gzip.compress(b"x" * 20_000_000), headers={"Content-Encoding": "gzip"})},
+        "body.too_large",
+        "answers more than 4 MiB",
+    ),
+    (
+        "a code we did not ask for",
+        {"tools/list": RawMcpResponse(body=b"?", headers={"Content-Encoding": "br"})},
+        "protocol.error",
+        "answers encoded as br, which was not asked for",
+    ),
+    (
+        "an error of JSON-RPC",
+        {"tools/list": RawMcpResponse(body=rpc_error(3, -32603, "no such table:\n tools"))},
+        "mcp.rpc_error",
+        "tools/list answers error -32603: no such table: tools",
+    ),
+    (
+        "an error of the call",
+        {"tools/call": RawMcpResponse(body=rpc_error(4, -32602, "Invalid arguments"))},
+        "mcp.rpc_error",
+        "tools/call answers error -32602: Invalid arguments",
+    ),
+    (
+        "an unknown protocol version",
+        {"initialize": RawMcpResponse(body=rpc_result(2, NEGOTIATED | {"protocolVersion": "1999-01-01"}))},
+        "mcp.unsupported_version",
+        "speaks no version of MCP that we know (1999-01-01)",
+    ),
+    (
+        "a reply that lacks a field",
+        {"tools/list": RawMcpResponse(body=rpc_result(3, {"tools": [{"name": "search"}]}))},
+        "mcp.invalid_response",
+        "tools/list answers what MCP does not allow: tools.0.inputSchema: Field required",
+    ),
+    (
+        "pages in a circle",
+        {"tools/list": pages("a", "b", "a")},
+        "mcp.cursor_loop",
+        "tools/list goes round in circles: page 3 repeats a cursor",
+    ),
+    (
+        "pages without end",
+        {"tools/list": pages(*map(str, range(200)))},
+        "mcp.too_many_pages",
+        "tools/list has more than 100 pages",
+    ),
+]
+
+
+@pytest.mark.parametrize(("answers", "reason", "message"), [f[1:] for f in FAULTS], ids=[f[0] for f in FAULTS])
+def test_a_fault_has_its_reason(answers: dict[str, Any], reason: str, message: str) -> None:
+    seen, _ = run(answers)
+    assert (seen.outcome, seen.reason, seen.message) == (Outcome.FAIL, reason, message)
+    assert seen.evidence.facts["address"].startswith("127.0.0.1:")
+    assert seen.evidence.facts["phase"] in ("negotiate", "list", "call")
+
+
+@pytest.mark.parametrize(
+    "answers", [{"*": RawMcpResponse(503)}, {"tools/list": RawMcpResponse(body=b"{", content_length=9)}]
+)
+def test_faults_of_transport_and_5xx_may_be_tried_again(answers: dict[str, Any]) -> None:
+    assert run(answers)[0].retryable
+
+
+@pytest.mark.parametrize(
+    "answers", [{"*": RawMcpResponse(404)}, {"*": HTML}, {"*": RawMcpResponse(401)}, {"*": RawMcpResponse(429)}]
+)
+def test_other_faults_are_not_tried_again(answers: dict[str, Any]) -> None:
+    assert not run(answers)[0].retryable
+
+
+def test_the_server_is_quoted() -> None:
+    told = {"WWW-Authenticate": 'Bearer error="invalid_token"', "Retry-After": "30"}
+    seen, _ = run({"*": RawMcpResponse(401, b'{"error": "the token has expired"}', headers=told)})
+    assert seen.evidence.excerpt == '{"error": "the token has expired"}'
+    assert seen.evidence.facts["www_authenticate"] == 'Bearer error="invalid_token"'
+    assert seen.evidence.facts["retry_after"] == "30"
+
+
+HANGS: list[tuple[str, dict[str, Any], str]] = [
+    ("from the start", {"*": RawMcpResponse(hang=True)}, "agreeing on a protocol version"),
+    ("when it lists", {"tools/list": RawMcpResponse(hang=True)}, "listing the tools"),
+    (
+        "when it is told that we are ready",
+        {"notifications/initialized": RawMcpResponse(hang=True)},
+        "listing the tools",
+    ),
+    ("when it works", {"tools/call": RawMcpResponse(hang=True)}, "calling the tool"),
+    (
+        "when it works, and again when we leave",
+        {
+            "initialize": RawMcpResponse(body=rpc_result(2, NEGOTIATED), headers=SESSION),
+            "tools/call": RawMcpResponse(hang=True),
+            "DELETE": RawMcpResponse(hang=True),
+        },
+        "calling the tool",
+    ),
+]
+
+
+@pytest.fixture(scope="module", params=[asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def hangs(request: pytest.FixtureRequest) -> dict[str, tuple[Observation, float]]:
+    """Every hang once, all at the same time: what was seen, and how many seconds it took."""
+
+    async def one(wire: Network, answers: dict[str, Any]) -> tuple[Observation, float]:
+        async with running_raw_server(answers) as raw:
+            visitor = McpProbeRunner(wire)
+            return await visitor.run_probe({"url": raw.url}, timeout_s=1.5), visitor.duration_s
+
+    async def all_of_them() -> list[tuple[Observation, float]]:
+        async with Network() as wire, running_raw_server() as raw:
+            await run_mcp_probe({"url": raw.url})  # what is loaded once is not to be measured
+            ran = await asyncio.gather(*(one(wire, answers) for _, answers, _ in HANGS))
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        return ran
+
+    return dict(zip((name for name, _, _ in HANGS), request.param(all_of_them()), strict=True))
+
+
+@pytest.mark.parametrize(("name", "doing"), [(name, doing) for name, _, doing in HANGS])
+def test_a_hang_ends_with_the_deadline(hangs: dict[str, tuple[Observation, float]], name: str, doing: str) -> None:
+    seen, took = hangs[name]
+    assert seen.message == f"timed out while {doing}"
+    assert took < 1.5 + 1
+    assert sum(seen.phases.values()) < 2000
+
+
+def test_a_server_that_hangs_only_when_we_leave_passes() -> None:
+    answers = {
+        "initialize": RawMcpResponse(body=rpc_result(2, NEGOTIATED), headers=SESSION),
+        "DELETE": RawMcpResponse(hang=True),
+    }
+    seen, raw = run(answers)
+    assert seen.outcome is Outcome.PASS
+    assert raw.received_methods[-1] == "DELETE"
+
+
+def test_phases_are_timed_in_order() -> None:
+    seen, _ = run({})
+    assert seen.outcome is Outcome.PASS
+    assert list(seen.phases) == ["connect", "negotiate", "list", "call"]
+    assert all(took > 0 for took in seen.phases.values())
+    assert seen.duration is not None
+    assert sum(seen.phases.values()) <= seen.duration + 50
+
+
+def test_one_visit_needs_one_connection() -> None:
+    _, raw = run({})
+    assert raw.connections == 1
+
+
+def test_all_pages_are_read() -> None:
+    seen, _ = run({"tools/list": pages("a", "b", None)})
+    assert seen.measurements["tools"] == 3
+
+
+def test_tools_listed_twice_are_counted() -> None:
+    seen, _ = run({}, tools=[tool_definition("a"), tool_definition("b"), tool_definition("a")])
+    assert seen.measurements["duplicate_tools"] == 1
+    assert seen.evidence.facts["tools_listed_twice"] == ["a"]
+
+
+def test_a_server_without_tools_passes() -> None:
+    seen, _ = run({"tools/list": RawMcpResponse(body=rpc_error(3, -32601, "Method not found"))})
+    assert (seen.outcome, seen.measurements["tools"]) == (Outcome.PASS, 0)
+
+
+def test_a_compressed_answer_is_read() -> None:
+    packed = gzip.compress(rpc_result(3, {"tools": [tool_definition("a"), tool_definition("b")]}))
+    seen, _ = run({"tools/list": RawMcpResponse(body=packed, headers={"Content-Encoding": "gzip"})})
+    assert seen.measurements["tools"] == 2
+
+
+def test_the_stream_for_what_is_said_unasked_is_never_opened() -> None:
+    _, raw = run({"initialize": RawMcpResponse(body=rpc_result(2, NEGOTIATED), headers=SESSION)})
+    assert "GET" not in raw.received_methods
+
+
+def test_headers_and_credentials_go_with_every_request() -> None:
+    async def go() -> None:
+        async with running_raw_server() as raw:
+            await run_mcp_probe({"url": raw.url, "headers": {"X-Team": "a"}, "auth": {"bearer": "s3cret"}})
+            assert {h["authorization"] for h in raw.headers} == {"Bearer s3cret"}
+            assert {h["x-team"] for h in raw.headers} == {"a"}
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize(
+    ("url", "egress", "reason"),
+    [
+        ("http://127.0.0.1:9/mcp", "private", "connection.refused"),
+        ("http://nowhere.invalid/mcp", "private", "dns.failed"),
+        ("http://127.0.0.1:9/mcp", "public", "connection.address_blocked"),
+        ("http://169.254.169.254/mcp", "private", "connection.address_blocked"),
+        ("http://[::ffff:169.254.169.254]/mcp", "private", "connection.address_blocked"),
+    ],
+)
+def test_a_server_that_is_not_reached(url: str, egress: str, reason: str) -> None:
+    seen = asyncio.run(run_mcp_probe({"url": url}, egress=egress))
+    assert (seen.outcome, seen.reason, seen.duration) == (Outcome.FAIL, reason, None)
+
+
+SSE_FAULTS: list[tuple[str, dict[str, Any], str, str]] = [
+    ("out of service", {"GET": RawMcpResponse(503)}, "http.status", "got 503"),
+    ("a web page", {"GET": HTML}, "mcp.not_mcp", "answers text/html, not MCP"),
+    ("another API", {"GET": RawMcpResponse(body=b"{}")}, "mcp.not_mcp", "answers application/json, not MCP"),
+    (
+        "a stream that is over at once",
+        {"GET": RawMcpResponse(body=b": hello\n\n", content_type="text/event-stream")},
+        "mcp.not_mcp",
+        "its event stream is not one of MCP",
+    ),
+    (
+        "an event without end",
+        {"GET": RawMcpResponse(body=b"data: ", content_type="text/event-stream", endless_chunk=b"x" * 65536)},
+        "mcp.not_mcp",
+        "its event stream is not one of MCP",
+    ),
+    (
+        "events without end",
+        {"GET": RawMcpResponse(body=b"", content_type="text/event-stream", endless_chunk=b": hello\n\n" * 5000)},
+        "body.too_large",
+        "answers more than 4 MiB",
+    ),
+]
+
+
+@pytest.mark.parametrize(("answers", "reason", "message"), [f[1:] for f in SSE_FAULTS], ids=[f[0] for f in SSE_FAULTS])
+def test_a_fault_over_server_sent_events(answers: dict[str, Any], reason: str, message: str) -> None:
+    async def go() -> None:
+        async with running_raw_server(answers) as raw:
+            seen = await run_mcp_probe({"sse": raw.url}, seconds=5)
+            assert (seen.reason, seen.message) == (reason, message)
+
+    asyncio.run(go())
+
+
+def test_an_event_stream_whose_posts_are_refused_does_not_wait_for_the_deadline() -> None:
+    stream = RawMcpResponse(body=b"event: endpoint\r\ndata: /mcp\r\n\r\n", content_type="text/event-stream", hang=True)
+
+    async def go() -> None:
+        async with (
+            Network() as wire,
+            running_raw_server({"GET": stream, "initialize": RawMcpResponse(503, b"no workers")}) as raw,
+        ):
+            visitor = McpProbeRunner(wire)
+            seen = await visitor.run_probe({"sse": raw.url})
+            assert (seen.reason, seen.message, seen.evidence.excerpt) == ("http.status", "got 503", "no workers")
+            assert visitor.duration_s < 5
+
+    asyncio.run(go())

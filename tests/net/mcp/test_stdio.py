@@ -1,0 +1,214 @@
+"""An MCP server that we start: each fault has a reason of its own, and nothing that it started outlives the run."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvloop
+
+from tests.support.mcp_probe_runs import McpProbeRunner, run_mcp_probe
+from watchdog.domain.model import Observation, Outcome
+from watchdog.net import Network
+from watchdog.net.mcp import stdio
+
+SERVER = Path(__file__).parents[2] / "support/mcp_servers" / "raw_stdio.py"
+OURS = f"of-{os.getpid()}"
+"""Sets our servers apart from those that another worker runs at the same time."""
+
+
+def command(fault: str) -> dict[str, Any]:
+    return {"command": [sys.executable, str(SERVER), fault, OURS]}
+
+
+def alive(fault: str) -> list[int]:
+    """Processes of a server that this process started, zombies aside."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if {str(SERVER).encode(), fault.encode(), OURS.encode()} <= set(words):
+            found.append(int(entry.name))
+    return found
+
+
+BROKEN = {
+    "exits": ("mcp.server_exited", "the server exited with code 1"),
+    "killed": ("mcp.server_exited", "the server was ended by signal 9: Killed"),
+    "leaves_at_call": ("mcp.server_exited", "the server exited with code 3"),
+    "mutes": ("connection.lost", "the server closed its output but runs on while calling the tool"),
+    "wrong_id": ("mcp.unexpected_id", "replies to request '77', which was never made"),
+    "flood": ("body.too_large", "answers more than 4 MiB"),
+    "lines": ("mcp.not_mcp", "writes more than 1000 lines that are not MCP"),
+}
+HANGING = ("deaf", "hangs", "stubborn", "forks_and_hangs")
+WORKING = ("none", "forks", "banner", "leaves", "ignores", "bad_byte")
+DEADLINE = 3.0
+"""Seconds for those that hang; the others have plenty."""
+
+
+@dataclass(frozen=True)
+class Ran:
+    seen: Observation
+    took: float
+    left: list[int]
+    """Processes that outlived the run."""
+
+
+@pytest.fixture(scope="module", params=[asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def runs(request: pytest.FixtureRequest) -> dict[str, Ran]:
+    """Every server once, all at the same time."""
+
+    async def one(wire: Network, fault: str) -> Ran:
+        visitor = McpProbeRunner(wire)
+        seen = await visitor.run_probe(command(fault), timeout_s=DEADLINE if fault in HANGING else 20)
+        return Ran(seen, visitor.duration_s, alive(fault))
+
+    async def all_of_them() -> dict[str, Ran]:
+        names = [*BROKEN, *HANGING, *WORKING]
+        async with Network() as wire:
+            return dict(zip(names, await asyncio.gather(*(one(wire, name) for name in names)), strict=True))
+
+    ran: dict[str, Ran] = request.param(all_of_them())
+    return ran
+
+
+@pytest.mark.parametrize("fault", [*BROKEN, *HANGING, *WORKING])
+def test_nothing_that_it_started_outlives_the_run(runs: dict[str, Ran], fault: str) -> None:
+    assert runs[fault].left == []
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_a_fault_has_its_reason_before_the_deadline(runs: dict[str, Ran], fault: str) -> None:
+    seen = runs[fault].seen
+    assert (seen.outcome, seen.reason, seen.message) == (Outcome.FAIL, *BROKEN[fault])
+    assert runs[fault].took < 20
+
+
+def test_what_it_complained_of_is_evidence(runs: dict[str, Ran]) -> None:
+    evidence = runs["exits"].seen.evidence
+    assert evidence.excerpt.strip() == "config.toml: no such file"
+    assert evidence.facts["exit_code"] == 1
+
+
+@pytest.mark.parametrize("fault", HANGING)
+def test_a_hang_ends_within_four_seconds_of_the_deadline(runs: dict[str, Ran], fault: str) -> None:
+    seen = runs[fault].seen
+    doing = "agreeing on a protocol version" if fault == "deaf" else "calling the tool"
+    assert seen.message == f"timed out while {doing}"
+    assert runs[fault].took < DEADLINE + 4
+    assert sum(seen.phases.values()) < DEADLINE * 1000 + 500
+
+
+@pytest.mark.parametrize("fault", WORKING)
+def test_a_server_that_works_passes(runs: dict[str, Ran], fault: str) -> None:
+    seen = runs[fault].seen
+    assert (seen.outcome, seen.reason) == (Outcome.PASS, "")
+    assert list(seen.phases) == ["spawn", "negotiate", "list", "call"]
+    assert seen.measurements["tools"] == 1
+
+
+def test_what_it_prints_beside_mcp_is_evidence(runs: dict[str, Ran]) -> None:
+    facts = runs["banner"].seen.evidence.facts
+    assert (facts["strange_lines"], facts["strange_line"]) == (1, "Server started on stdio")
+
+
+def test_one_bad_byte_costs_one_character(runs: dict[str, Ran]) -> None:
+    assert runs["bad_byte"].seen.evidence.excerpt == "caf\N{REPLACEMENT CHARACTER}"
+
+
+@pytest.mark.parametrize(
+    ("mcp", "reason", "message"),
+    [
+        ({"command": ["no-such-command"]}, "command.not_found", "command not found: no-such-command"),
+        (
+            {"command": [sys.executable], "cwd": "/nowhere"},
+            "command.not_found",
+            "working directory not found: /nowhere",
+        ),
+        ({"command": ["/etc/passwd"]}, "command.start_failed", "cannot start /etc/passwd: Permission denied"),
+    ],
+)
+def test_what_cannot_be_started_is_our_fault(mcp: dict[str, Any], reason: str, message: str) -> None:
+    seen = asyncio.run(run_mcp_probe(mcp))
+    assert (seen.outcome, seen.reason, seen.message, seen.duration) == (Outcome.ERROR, reason, message, None)
+
+
+def test_it_sees_its_own_variables_and_none_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_PASSWORD", "hunter2")
+    program = "import os, sys; sys.exit(' '.join(f'{k}={v}' for k, v in os.environ.items()))"
+    mcp = {"command": [sys.executable, "-c", program], "env": {"MODE": "probe"}}
+    told = asyncio.run(run_mcp_probe(mcp)).evidence.excerpt
+    assert "MODE=probe" in told
+    assert "PATH=" in told
+    assert "hunter2" not in told
+
+
+def test_it_starts_in_its_folder(tmp_path: Path) -> None:
+    mcp = {"command": [sys.executable, "-c", "import os, sys; sys.exit(os.getcwd())"], "cwd": str(tmp_path)}
+    assert asyncio.run(run_mcp_probe(mcp)).evidence.excerpt.strip() == os.path.realpath(tmp_path)
+
+
+def test_what_it_left_behind_is_searched_for_beside_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    searched: list[threading.Thread] = []
+
+    def search(process: subprocess.Popen[bytes], mark: str) -> Iterator[int]:
+        searched.append(threading.current_thread())
+        return relatives(process, mark)
+
+    relatives = stdio._find_descendant_pids
+    monkeypatch.setattr(stdio, "_find_descendant_pids", search)
+    assert asyncio.run(run_mcp_probe(command("none"))).outcome is Outcome.PASS
+    assert searched
+    assert threading.main_thread() not in searched
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "mark", "found"),
+    [
+        (None, "other", True),
+        (0, "other", False),
+        (0, "its-own", True),
+        (0, "its", False),
+    ],
+)
+def test_who_took_a_number_that_became_free_is_a_stranger_without_the_mark(
+    exit_code: int | None, mark: str, found: bool
+) -> None:
+    words = [sys.executable, "-c", "input()"]
+    env = {stdio.SESSION_ID_ENV_VAR: "its-own"}
+    with subprocess.Popen(words, env=env, stdin=subprocess.PIPE, start_new_session=True) as process:
+        process.returncode = exit_code
+        try:
+            assert list(stdio._find_descendant_pids(process, mark)) == [process.pid] * found
+        finally:
+            process.returncode = None
+            process.kill()
+
+
+def test_a_run_that_is_cancelled_twice_leaves_nothing_behind() -> None:
+    async def go() -> None:
+        run = asyncio.create_task(run_mcp_probe(command("stubborn")))
+        while not alive("stubborn"):  # noqa: ASYNC110 - a process has no event to wait for
+            await asyncio.sleep(0.02)
+        run.cancel()
+        await asyncio.sleep(0.1)
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+
+    begun = time.monotonic()
+    asyncio.run(go())
+    assert alive("stubborn") == []
+    assert time.monotonic() - begun < 5

@@ -1,0 +1,301 @@
+"""From a name to a socket: only to addresses that may be reached, past dead ones, never held up by a name server."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator
+from time import monotonic
+from typing import Any
+
+import pytest
+
+from tests.support.scripted_servers import http_response, redirect_to, running_server, send_parts
+from watchdog.net import Network, PhaseTimer, ProbeError, connector
+from watchdog.net.address_filter import Egress
+from watchdog.net.connector import MAX_CONCURRENT_DNS_LOOKUPS, SocketAddress
+from watchdog.net.http import HttpRequest
+
+SPELLINGS = (
+    "http://169.254.169.254/latest/meta-data/",
+    "http://user@169.254.169.254/",
+    "http://acme.example@169.254.169.254/",
+    "http://169.254.169.254:80/",
+    "http://169.254.169.254./",
+    "http://2852039166/",
+    "http://0xa9fea9fe/",
+    "http://0xA9FEA9FE:80/",
+    "http://025177524776/",
+    "http://0251.0376.0251.0376/",
+    "http://0xa9.0xfe.0xa9.0xfe/",
+    "http://169.254.43518/",
+    "http://169.16689662/",
+    "http://0251.254.0xa9.254/",
+    "http://①⑥⑨.②⑤④.①⑥⑨.②⑤④/",
+    "http://169。254。169。254/",
+    "http://[::ffff:169.254.169.254]/",
+    "http://[0:0:0:0:0:ffff:a9fe:a9fe]/",
+    "http://[::169.254.169.254]/",
+    "http://[::ffff:0:a9fe:a9fe]/",
+    "http://[64:ff9b::a9fe:a9fe]/",
+    "http://[64:ff9b:1::169.254.169.254]/",
+    "http://[2002:a9fe:a9fe::1]/",
+    "http://[2001:0:a9fe:a9fe::1]/",
+    "http://[fe80::a9fe:a9fe]/",
+    "http://[fd00:ec2::254]/",
+    "http://metadata.acme.example/",
+)
+
+
+class FakeNetwork:
+    """A made-up name server, and a list of the addresses that were connected to."""
+
+    def __init__(self) -> None:
+        self.names: dict[str, list[list[str]]] = {}
+        """Name -> the addresses it has, one list for each time that it is asked; the last one stays."""
+        self.asked: list[str] = []
+        self.connected: list[str] = []
+
+    def look_up(self, host: str, port: int) -> list[SocketAddress]:
+        self.asked.append(host)
+        if host not in self.names:
+            return dial_look_up(host, port)
+        turns = self.names[host]
+        addresses = turns.pop(0) if len(turns) > 1 else turns[0]
+        return [(socket.AF_INET6 if ":" in a else socket.AF_INET, (a, port)) for a in addresses]
+
+    async def connect(self, address: SocketAddress) -> socket.socket:
+        self.connected.append(address[1][0])
+        return await dial_connect(address)
+
+
+dial_look_up, dial_connect = connector.resolve_host, connector.connect_socket
+
+
+@pytest.fixture
+def network(monkeypatch: pytest.MonkeyPatch) -> FakeNetwork:
+    network = FakeNetwork()
+    monkeypatch.setattr(connector, "resolve_host", network.look_up)
+    monkeypatch.setattr(connector, "connect_socket", network.connect)
+    return network
+
+
+async def _exchange(url: str, **request: Any) -> str:
+    """The reason of the fault, or of the refusal to read the URL; empty when there was an answer."""
+    async with Network() as wire:
+        try:
+            async with asyncio.timeout(5):
+                await wire.send_http_request(HttpRequest(url, **request))
+        except ProbeError as fault:
+            return fault.reason
+        except ValueError:
+            return "not_a_url"
+    return ""
+
+
+@pytest.mark.parametrize("egress", ["private", "public"])
+@pytest.mark.parametrize("url", SPELLINGS)
+def test_no_spelling_of_a_metadata_address_is_connected_to(network: FakeNetwork, url: str, egress: Egress) -> None:
+    network.names["metadata.acme.example"] = [["169.254.169.254"]]
+    reason = asyncio.run(_exchange(url, egress=egress))
+    assert network.connected == []
+    assert reason == "connection.address_blocked" or (reason == "dns.failed" and url == "http://169.254.169.254./")
+
+
+def test_no_redirect_leads_there(network: FakeNetwork) -> None:
+    network.names["metadata.acme.example"] = [["169.254.169.254"]]
+
+    async def scene() -> list[str]:
+        reasons = []
+        for url in SPELLINGS:
+            async with running_server(redirect_to(url)) as peer:
+                reasons.append(await _exchange(peer.url_of(), follow=True))
+        return reasons
+
+    reasons = asyncio.run(scene())
+    assert set(network.connected) == {"127.0.0.1"}
+    assert len(network.connected) == len(SPELLINGS)
+    assert set(reasons) <= {"connection.address_blocked", "dns.failed", "http.invalid_redirect"}
+
+
+def test_a_name_that_moves_to_a_refused_address_is_not_followed_there(network: FakeNetwork) -> None:
+    async def scene() -> list[str]:
+        async with running_server(send_parts(http_response())) as peer:
+            network.names["rebinding.example"] = [["127.0.0.1"], ["169.254.169.254"], ["127.0.0.1"]]
+            url = peer.url_of(host="rebinding.example")
+            return [await _exchange(url) for _ in range(3)]
+
+    assert asyncio.run(scene()) == ["", "connection.address_blocked", ""]
+    assert network.connected == ["127.0.0.1", "127.0.0.1"]
+
+
+def test_of_a_name_s_addresses_only_the_permitted_are_tried(network: FakeNetwork) -> None:
+    async def scene() -> str:
+        async with running_server(send_parts(http_response())) as peer:
+            network.names["mixed.example"] = [["169.254.169.254", "::ffff:a9fe:a9fe", "127.0.0.1"]]
+            return await _exchange(peer.url_of(host="mixed.example"))
+
+    assert asyncio.run(scene()) == ""
+    assert network.connected == ["127.0.0.1"]
+
+
+@pytest.mark.parametrize(
+    ("host", "message"),
+    [
+        ("169.254.169.254", "address refused: 169.254.169.254 is a cloud's metadata address, never reached"),
+        ("fe80::1", "address refused: fe80::1 is a link-local address, never reached"),
+        ("10.1.2.3", "address refused: 10.1.2.3 is a private address, not reached with `egress: public`"),
+        ("127.0.0.1", "address refused: 127.0.0.1 is an address of this machine, not reached with `egress: public`"),
+    ],
+)
+def test_a_refusal_names_the_address_and_the_rule(network: FakeNetwork, host: str, message: str) -> None:
+    async def scene() -> None:
+        async with Network() as wire:
+            await wire.connect(host, 80, PhaseTimer(), "public")
+
+    with pytest.raises(ProbeError, match="^" + message) as caught:
+        asyncio.run(scene())
+    assert not caught.value.retryable
+    assert network.connected == []
+
+
+# --- several addresses
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """An address that never answers: a listener whose queue is full."""
+    with socket.create_server(("127.0.0.2", 0), backlog=0) as full:
+        port = full.getsockname()[1]
+        fillers = []
+        for _ in range(3):
+            filler = socket.socket()
+            filler.setblocking(False)
+            filler.connect_ex(("127.0.0.2", port))
+            fillers.append(filler)
+        yield f"127.0.0.2:{port}"
+        for filler in fillers:
+            filler.close()
+
+
+async def _reached(port: int) -> str:
+    async with Network() as wire:
+        async with asyncio.timeout(5):
+            sock = await wire.connect("several.example", port, PhaseTimer(), "private")
+        with sock:
+            return str(sock.getpeername()[0])
+
+
+def test_a_refusing_address_is_passed_at_once(network: FakeNetwork) -> None:
+    async def scene() -> tuple[str, float]:
+        async with running_server(send_parts(http_response())) as peer:
+            network.names["several.example"] = [["127.0.0.3", "127.0.0.4", "127.0.0.1"]]
+            started = monotonic()
+            return await _reached(peer.port), monotonic() - started
+
+    reached, seconds = asyncio.run(scene())
+    assert reached == "127.0.0.1"
+    assert seconds < 1
+
+
+def test_a_silent_address_loses_to_the_next(network: FakeNetwork, silent: str) -> None:
+    host, _, port = silent.partition(":")
+
+    async def scene() -> tuple[str, float]:
+        server = await asyncio.start_server(lambda _, w: w.close(), "127.0.0.1", int(port))
+        async with server:
+            network.names["several.example"] = [[host, "127.0.0.1"]]
+            started = monotonic()
+            return await _reached(int(port)), monotonic() - started
+
+    reached, seconds = asyncio.run(scene())
+    assert reached == "127.0.0.1"
+    assert seconds < 1.5
+    assert network.connected == [host, "127.0.0.1"]
+
+
+def test_when_all_addresses_refuse_the_fault_names_them(network: FakeNetwork) -> None:
+    network.names["several.example"] = [["127.0.0.1", "127.0.0.2"]]
+
+    async def scene() -> None:
+        async with Network() as wire:
+            await wire.connect("several.example", 1, PhaseTimer(), "private")
+
+    with pytest.raises(ProbeError, match=r"^connection refused$") as caught:
+        asyncio.run(scene())
+    assert caught.value.facts == {"address": "127.0.0.1:1, 127.0.0.2:1"}
+
+
+# --- name servers
+
+
+def test_a_name_server_that_hangs_holds_up_nothing_else(network: FakeNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
+    released = threading.Event()
+
+    def look_up(host: str, port: int) -> list[SocketAddress]:
+        if host == "hanging.example":
+            network.asked.append(host)
+            released.wait(10)
+        return [(socket.AF_INET, ("127.0.0.1", port))]
+
+    monkeypatch.setattr(connector, "resolve_host", look_up)
+
+    async def hang(wire: Network, port: int) -> str:
+        trace = PhaseTimer()
+        try:
+            async with asyncio.timeout(0.2):
+                await wire.connect("hanging.example", port, trace, "private")
+        except TimeoutError:
+            return trace.current_phase or ""
+        return "connected"
+
+    async def scene() -> list[str]:
+        async with running_server(send_parts(http_response())) as peer:
+            async with Network() as wire:
+                hanging = await asyncio.gather(*(hang(wire, peer.port) for _ in range(2 * MAX_CONCURRENT_DNS_LOOKUPS)))
+                async with asyncio.timeout(5):
+                    (await wire.connect("quick.example", peer.port, PhaseTimer(), "private")).close()
+            return hanging
+
+    started = monotonic()
+    try:
+        assert asyncio.run(scene()) == ["dns"] * 2 * MAX_CONCURRENT_DNS_LOOKUPS
+        assert network.asked == ["hanging.example"]
+        assert monotonic() - started < 3
+    finally:
+        released.set()
+
+
+def test_a_name_is_asked_for_anew_each_time(network: FakeNetwork) -> None:
+    network.names["moving.example"] = [["127.0.0.3"], ["127.0.0.4"]]
+    assert asyncio.run(_exchange("http://moving.example:1/")) == "connection.refused"
+    assert asyncio.run(_exchange("http://moving.example:1/")) == "connection.refused"
+    assert network.connected == ["127.0.0.3", "127.0.0.4"]
+
+
+def test_a_failed_lookup_is_not_remembered(network: FakeNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
+    replies: list[Exception | list[SocketAddress]] = [
+        socket.gaierror(socket.EAI_AGAIN, "?"),
+        [(socket.AF_INET, ("127.0.0.1", 1))],
+    ]
+
+    def look_up(host: str, port: int) -> list[SocketAddress]:
+        reply = replies.pop(0)
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+    monkeypatch.setattr(connector, "resolve_host", look_up)
+
+    async def scene() -> list[str]:
+        reasons = []
+        async with Network() as wire:
+            for _ in range(2):
+                try:
+                    await wire.connect("flaky.example", 1, PhaseTimer(), "private")
+                except ProbeError as fault:
+                    reasons.append(str(fault))
+        return reasons
+
+    assert asyncio.run(scene()) == ["the name server does not answer: flaky.example", "connection refused"]

@@ -1,0 +1,146 @@
+"""Every exception of the network is one fault with a stable reason; what is not the network's is none."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import ssl
+
+import anyio
+import h11
+import httpcore
+import httpx
+import httpx2
+import pytest
+
+from watchdog.net.errors import ProbeError, error_from_exception
+
+
+def os_error(number: int) -> OSError:
+    return OSError(number, "as the system says")
+
+
+def tls_error(reason: str) -> ssl.SSLError:
+    error = ssl.SSLError(1, f"[SSL: {reason}]")
+    error.reason = reason
+    return error
+
+
+def refused_certificate(code: int, message: str) -> ssl.SSLCertVerificationError:
+    error = ssl.SSLCertVerificationError(1, "certificate verify failed")
+    error.verify_code, error.verify_message = code, message
+    return error
+
+
+def caused(outer: BaseException, inner: BaseException) -> BaseException:
+    outer.__cause__ = inner
+    return outer
+
+
+def while_handling(outer: BaseException, inner: BaseException) -> BaseException:
+    outer.__context__ = inner
+    return outer
+
+
+REFUSED, RESET = ConnectionRefusedError(errno.ECONNREFUSED, "refused"), ConnectionResetError(errno.ECONNRESET, "reset")
+REQUEST2 = httpx2.Request("GET", "http://h/")
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "message", "retryable"),
+    [
+        (REFUSED, "connection.refused", "connection refused", True),
+        (RESET, "connection.lost", "connection reset by the server", True),
+        (ConnectionResetError(), "connection.lost", "connection lost", True),
+        (BrokenPipeError(errno.EPIPE, "pipe"), "connection.lost", "connection closed by the server", True),
+        (os_error(errno.EHOSTUNREACH), "connection.unreachable", "no route to the host", True),
+        (os_error(errno.ENETUNREACH), "connection.unreachable", "network unreachable", True),
+        (os_error(errno.ETIMEDOUT), "timeout.exceeded", "timed out", True),
+        (TimeoutError(), "timeout.exceeded", "timed out", True),
+        (socket.gaierror(socket.EAI_NONAME, "?"), "dns.failed", "name not found", True),
+        (socket.gaierror(socket.EAI_AGAIN, "?"), "dns.failed", "the name server does not answer", True),
+        (socket.gaierror(-4, "Broken"), "dns.failed", "the name cannot be looked up (Broken)", True),
+        (refused_certificate(10, "certificate has expired"), "tls.failed", "TLS: certificate has expired", False),
+        (refused_certificate(18, "x"), "tls.failed", "TLS: certificate is self-signed", False),
+        (refused_certificate(20, "x"), "tls.failed", "TLS: certificate comes from an unknown authority", False),
+        (
+            refused_certificate(62, "Hostname mismatch, certificate is not valid for 'api.example'."),
+            *("tls.failed", "TLS: certificate is not valid for api.example", False),
+        ),
+        (refused_certificate(99, "odd"), "tls.failed", "TLS: odd", False),
+        (tls_error("WRONG_VERSION_NUMBER"), "tls.failed", "TLS: the server does not speak TLS on this port", False),
+        (
+            tls_error("TLSV13_ALERT_CERTIFICATE_REQUIRED"),
+            *("tls.failed", "TLS: the server asks for a client certificate", False),
+        ),
+        (tls_error("SSLV3_ALERT_HANDSHAKE_FAILURE"), "tls.failed", "TLS: the server refuses the handshake", False),
+        (
+            tls_error("UNEXPECTED_EOF_WHILE_READING"),
+            *("tls.failed", "TLS: connection closed by the server", True),
+        ),
+        (tls_error("SOMETHING_NEW"), "tls.failed", "TLS: something new", False),
+        (httpx.ConnectError("x"), "connection.failed", "connection failed", True),
+        (caused(httpx.ConnectError("x"), caused(httpcore.ConnectError(), REFUSED)), "connection.refused", None, True),
+        (httpx.ReadTimeout("x"), "timeout.exceeded", "timed out while waiting for an answer", True),
+        (httpx.RemoteProtocolError("Server disconnected"), "connection.lost", "connection closed by the server", True),
+        (h11.RemoteProtocolError("Receive buffer too long"), "protocol.error", None, False),
+        (h11.RemoteProtocolError("illegal status line"), "protocol.error", "the answer is not proper HTTP", True),
+        (httpx2.ConnectError("x", request=REQUEST2), "connection.failed", "connection failed", True),
+        (httpx2.TooManyRedirects("x", request=REQUEST2), "http.too_many_redirects", "too many redirects", False),
+        (anyio.EndOfStream(), "connection.lost", "connection closed by the server", True),
+        (ExceptionGroup("g", [ExceptionGroup("g", [REFUSED])]), "connection.refused", None, True),
+        (ExceptionGroup("g", [httpx2.ReadTimeout("x"), RESET]), "connection.lost", None, True),
+        (ExceptionGroup("g", [ValueError("ours"), REFUSED]), "connection.refused", None, True),
+        (while_handling(RuntimeError("x"), TimeoutError()), "timeout.exceeded", "timed out", True),
+        (ProbeError("task.missing", "no such task"), "task.missing", "no such task", False),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_fault_of_the_target(error: BaseException, reason: str, message: str | None, retryable: bool) -> None:
+    fault = error_from_exception(error)
+    assert fault is not None
+    assert (fault.reason, fault.retryable, fault.is_internal) == (reason, retryable, False)
+    assert message is None or str(fault) == message
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS])
+def test_when_this_machine_is_out_of_something_the_target_is_not_to_blame(number: int) -> None:
+    fault = error_from_exception(caused(httpx.ConnectError("x"), os_error(number)))
+    assert fault is not None
+    assert (fault.reason, fault.is_internal) == ("watchdog.out_of_resources", True)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("a bug"),
+        KeyError("a bug"),
+        FileNotFoundError(errno.ENOENT, "no such file"),
+        h11.LocalProtocolError("we said something wrong"),
+        ExceptionGroup("g", [ValueError("a bug")]),
+    ],
+    ids=str,
+)
+def test_what_is_none_of_the_network_is_no_fault(error: BaseException) -> None:
+    assert error_from_exception(error) is None
+
+
+def test_an_error_that_caused_itself_ends() -> None:
+    error = ValueError("round")
+    error.__context__ = RuntimeError("and round")
+    error.__context__.__context__ = error
+    assert error_from_exception(error) is None
+
+
+def test_what_httpcore_hides_is_told() -> None:
+    error = httpcore.ConnectError("All connection attempts failed")
+    error.__context__, error.__suppress_context__ = REFUSED, True
+    fault = error_from_exception(caused(httpx.ConnectError("x"), error))
+    assert fault is not None
+    assert fault.reason == "connection.refused"
+
+
+def test_a_suppressed_context_says_nothing() -> None:
+    error = ValueError("a bug")
+    error.__context__, error.__suppress_context__ = REFUSED, True
+    assert error_from_exception(error) is None

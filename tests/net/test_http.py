@@ -1,0 +1,501 @@
+"""One exchange with servers of every temper: each ends in time, in bounds, and says what was wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import os
+import socket
+import struct
+import tracemalloc
+import zlib
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import pytest
+import uvloop
+
+from tests.support.scripted_servers import (
+    ConnectionHandler,
+    ScriptedServer,
+    http_response,
+    redirect_to,
+    running_server,
+    send_forever,
+    send_parts,
+)
+from watchdog.net import Network, PhaseTimer, ProbeError
+from watchdog.net.http import MAX_BODY_BYTES, MAX_RAW_RESPONSE_BYTES, HttpRequest, HttpResponse
+
+DEADLINE = 0.3
+Run = Callable[[Coroutine[Any, Any, "Seen"]], "Seen"]
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest) -> Run:
+    """What holds, holds on both event loops."""
+    return uvloop.run if request.param == "uvloop" else asyncio.run
+
+
+@dataclass
+class Seen:
+    """What became of one exchange: an answer, a fault or, when time ran out, neither."""
+
+    exchange: HttpResponse | None = None
+    fault: ProbeError | None = None
+    trace: PhaseTimer = field(default_factory=PhaseTimer)
+    seconds: float = 0.0
+    heads: list[str] = field(default_factory=list)
+    """The request heads that the server read."""
+
+    @property
+    def answer(self) -> HttpResponse:
+        assert self.exchange is not None, (self.fault, self.trace.phase_durations_ms)
+        return self.exchange
+
+    @property
+    def wrong(self) -> ProbeError:
+        assert self.fault is not None, (self.exchange, self.trace.phase_durations_ms)
+        return self.fault
+
+
+async def ask(talk: ConnectionHandler, deadline: float = DEADLINE, **request: Any) -> Seen:
+    async with running_server(talk) as peer, Network() as wire:
+        return await exchanged(wire, peer, peer.url_of(), deadline, **request)
+
+
+async def exchanged(wire: Network, peer: ScriptedServer, url: str, deadline: float = 5.0, **request: Any) -> Seen:
+    seen = Seen(heads=peer.request_heads)
+    started = monotonic()
+    try:
+        async with asyncio.timeout(deadline):
+            seen.exchange = await wire.send_http_request(HttpRequest(url, phase_timer=seen.trace, **request))
+    except ProbeError as fault:
+        seen.fault = fault
+    except TimeoutError:
+        pass
+    seen.seconds = monotonic() - started
+    return seen
+
+
+def bomb(megabytes: int) -> bytes:
+    squeeze = zlib.compressobj(wbits=31)
+    parts = [squeeze.compress(b"\0" * 1_000_000) for _ in range(megabytes)]
+    return b"".join([*parts, squeeze.flush()])
+
+
+def gzipped(body: bytes) -> bytes:
+    return http_response(body, Content_Encoding="gzip")
+
+
+# --- time
+
+ENDLESS = {
+    "nothing comes": (send_parts(delay_s=60), "first_byte"),
+    "half a status line comes": (send_parts(b"HTTP/1.1 2", delay_s=60), "body"),
+    "headers drip": (send_forever(b"x", 0.01, first=b"HTTP/1.1 200 OK\r\nX: "), "body"),
+    "a body drips": (send_forever(b"x", 0.01, first=b"HTTP/1.1 200 OK\r\n\r\n"), "body"),
+    "chunks drip": (
+        send_forever(b"1\r\nx\r\n", 0.01, first=b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"),
+        "body",
+    ),
+    "a body stops half-way": (send_parts(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc", delay_s=60), "body"),
+    "interim answers drip": (send_forever(b"HTTP/1.1 103 Early Hints\r\n\r\n", 0.1), "body"),
+    "a database answers": (send_parts(b"J\0\0\0\n8.0.36\0", delay_s=60), "body"),
+}
+
+
+@pytest.mark.parametrize("temper", ENDLESS)
+def test_the_deadline_ends_it_and_the_trace_says_where(run: Run, temper: str) -> None:
+    talk, phase = ENDLESS[temper]
+    seen = run(ask(talk))
+    assert (seen.exchange, seen.fault) == (None, None)
+    assert seen.seconds < DEADLINE + 1
+    assert seen.trace.current_phase == phase
+    assert sum(seen.trace.phase_durations_ms.values()) == pytest.approx(DEADLINE * 1000, rel=0.5)
+
+
+# --- faults
+
+FAULTS = {
+    "it closes at once": (
+        send_parts(),
+        "connection.lost",
+        "connection closed by the server while waiting for the first byte",
+    ),
+    "it closes in the body": (
+        send_parts(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc"),
+        *("connection.lost", "connection closed by the server while reading the answer"),
+    ),
+    "it closes in a chunk": (
+        send_parts(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab"),
+        *("connection.lost", "connection closed by the server while reading the answer"),
+    ),
+    "it closes in the headers": (
+        send_parts(b"HTTP/1.1 200 OK\r\nX: y"),
+        *("connection.lost", "connection closed by the server while reading the answer"),
+    ),
+    "it speaks SSH": (send_parts(b"SSH-2.0-OpenSSH_9.2p1\r\n\r\n"), "protocol.error", "the answer is not proper HTTP"),
+    "it speaks TLS": (send_parts(b"\x15\x03\x01\0\x02\x02\x50"), "protocol.error", "the answer is not proper HTTP"),
+    "its length is no number": (
+        send_parts(b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n"),
+        *("protocol.error", "the answer is not proper HTTP"),
+    ),
+    "its lengths contradict": (
+        send_parts(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab"),
+        *("protocol.error", "the answer is not proper HTTP"),
+    ),
+    "its chunk has no size": (
+        send_parts(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"),
+        *("protocol.error", "the answer is not proper HTTP"),
+    ),
+    "it switches protocols": (
+        send_parts(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", delay_s=60),
+        *("protocol.error", "the server switches to another protocol (101), which was not asked for"),
+    ),
+    "its headers never end": (
+        send_forever(b"X-A: b\r\n" * 1_000, first=b"HTTP/1.1 200 OK\r\n"),
+        *("protocol.error", "the answer's headers are too long"),
+    ),
+    "its header never ends": (
+        send_forever(b"x" * 10_000, first=b"HTTP/1.1 200 OK\r\nX: "),
+        *("protocol.error", "the answer's headers are too long"),
+    ),
+    "it says 100 Continue for ever": (
+        send_forever(b"HTTP/1.1 100 Continue\r\n\r\n"),
+        *("protocol.error", "more than 20 interim answers and no real one"),
+    ),
+    "its gzip is none": (
+        send_parts(gzipped(b"hello")),
+        *("protocol.error", "the body says that it is gzip, but it is not"),
+    ),
+    "its gzip is cut": (
+        send_parts(gzipped(gzip.compress(b"hello" * 1_000, mtime=0)[:30])),
+        *("protocol.error", "the compressed body ends in the middle"),
+    ),
+    "it redirects in a circle": (
+        send_parts(http_response(status="302 Found", Location="/again")),
+        *("http.too_many_redirects", "more than 5 redirects, the last to http://127.0.0.1:PORT/again"),
+    ),
+    "it redirects to another protocol": (
+        send_parts(http_response(status="302 Found", Location="gopher://x/?secret")),
+        *("http.invalid_redirect", "redirected to gopher://x/, which cannot be followed"),
+    ),
+    "it redirects to nonsense": (
+        send_parts(http_response(status="302 Found", Location="http://[")),
+        *("http.invalid_redirect", "redirected to an unreadable URL, which cannot be followed"),
+    ),
+}
+
+
+@pytest.mark.parametrize("temper", FAULTS)
+def test_a_fault_has_a_reason_and_a_plain_message(run: Run, temper: str) -> None:
+    talk, reason, message = FAULTS[temper]
+    seen = run(ask(talk, deadline=5.0, follow=True))
+    port = seen.heads[0].partition("127.0.0.1:")[2].partition("\r\n")[0]
+    assert (seen.wrong.reason, str(seen.wrong)) == (reason, message.replace("PORT", port))
+    assert seen.seconds < 1
+
+
+def test_a_reset_is_told_from_a_close(run: Run) -> None:
+    async def reset(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        sock = writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+
+    seen = run(ask(reset))
+    assert seen.wrong.reason == "connection.lost"
+    assert str(seen.wrong) == "connection reset by the server while waiting for the first byte"
+    assert seen.wrong.retryable
+
+
+def test_what_is_not_http_is_shown_as_evidence(run: Run) -> None:
+    seen = run(ask(send_parts(b"SSH-2.0-OpenSSH_9.2p1\r\n\r\n")))
+    assert seen.wrong.excerpt.startswith("SSH-2.0-OpenSSH_9.2p1")
+    assert "illegal status line" in seen.wrong.facts["detail"]
+    assert seen.wrong.facts["address"].startswith("127.0.0.1:")
+
+
+async def _asked_nobody(url: str, **request: Any) -> Seen:
+    async with Network() as wire:
+        return await exchanged(wire, ScriptedServer(), url, **request)
+
+
+@pytest.mark.parametrize(
+    ("url", "reason", "message", "phase"),
+    [
+        ("http://127.0.0.1:1/", "connection.refused", "connection refused", "connect"),
+        ("http://[::1]:1/", "connection.refused", "connection refused", "connect"),
+        ("http://nobody.invalid/", "dns.failed", "name not found: nobody.invalid", "dns"),
+    ],
+)
+def test_nobody_answers(run: Run, url: str, reason: str, message: str, phase: str) -> None:
+    seen = run(_asked_nobody(url))
+    if seen.wrong.reason == "connection.unreachable" and "[" in url:
+        pytest.skip("IPv6 is missing: a loopback address ::1")
+    assert (seen.wrong.reason, str(seen.wrong), seen.wrong.phase) == (reason, message, phase)
+    assert seen.wrong.retryable
+
+
+def test_a_fault_behind_a_redirect_says_so(run: Run) -> None:
+    seen = run(ask(send_parts(http_response(status="302 Found", Location="http://127.0.0.1:1/x?token=1")), follow=True))
+    assert seen.wrong.reason == "connection.refused"
+    assert seen.wrong.facts == {"address": "127.0.0.1:1", "redirected_to": "http://127.0.0.1:1/x"}
+
+
+# --- bounds
+
+
+def test_a_long_body_is_read_to_its_end_and_kept_to_the_limit(run: Run) -> None:
+    seen = run(ask(send_parts(http_response(b"x" * 700_000)), deadline=5.0))
+    assert seen.answer.encoded_body_bytes == 700_000
+    assert len(seen.answer.body) == MAX_BODY_BYTES
+    assert seen.answer.body_incomplete_reason == "the body is longer than 256 KiB"
+
+
+def test_a_body_of_just_the_limit_is_whole(run: Run) -> None:
+    seen = run(ask(send_parts(http_response(b"x" * MAX_BODY_BYTES)), deadline=5.0))
+    assert (len(seen.answer.body), seen.answer.body_incomplete_reason) == (MAX_BODY_BYTES, "")
+
+
+def test_an_endless_body_is_left_at_the_limit(run: Run) -> None:
+    seen = run(ask(send_forever(b"x" * 65_536, first=b"HTTP/1.1 200 OK\r\n\r\n"), deadline=5.0))
+    assert MAX_RAW_RESPONSE_BYTES - 1_000 < seen.answer.encoded_body_bytes <= MAX_RAW_RESPONSE_BYTES + 65_536
+    assert seen.answer.body_incomplete_reason
+    assert seen.seconds < 1
+
+
+def test_a_bomb_stays_small(run: Run) -> None:
+    payload = gzipped(bomb(50))
+    tracemalloc.start()
+    try:
+        seen = run(ask(send_parts(payload), deadline=5.0))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 10_000_000
+    assert seen.answer.body_incomplete_reason == "the body is longer than 256 KiB"
+    assert seen.answer.body == b"\0" * MAX_BODY_BYTES
+
+
+def test_an_encoding_that_was_not_asked_for_is_left_alone(run: Run) -> None:
+    seen = run(ask(send_parts(http_response(b"\x8b\x02\x80bomb\x03", Content_Encoding="br"))))
+    assert seen.answer.body_incomplete_reason == "the body is encoded as br, which is not read here"
+    assert "accept-encoding: gzip\r\n" in seen.heads[0].lower()
+
+
+# --- answers
+
+
+def test_an_answer_as_it_should_be() -> None:
+    body = '{"ü": 1}'.encode()
+    seen = uvloop.run(ask(send_parts(http_response(body, "503 Service Unavailable", X_Tag="a", Set_Cookie="b=c"))))
+    got = seen.answer
+    assert (got.status, got.reason_phrase, got.http_version) == (503, "Service Unavailable", "1.1")
+    assert got.headers == {"content-length": "9", "x-tag": "a", "set-cookie": "b=c"}
+    assert (got.body, got.text, got.encoded_body_bytes, got.body_incomplete_reason) == (body, '{"ü": 1}', 9, "")
+    assert (got.redirect_count, got.cert_days) == (0, None)
+    assert list(seen.trace.phase_durations_ms) == ["connect", "first_byte", "body"]
+    assert sum(seen.trace.phase_durations_ms.values()) <= got.elapsed_ms
+    assert seen.trace.current_phase is None
+
+
+def test_repeated_headers_are_joined() -> None:
+    seen = uvloop.run(ask(send_parts(b"HTTP/1.1 200 OK\r\nVia: a\r\nContent-Length: 0\r\nvia: b\r\n\r\n")))
+    assert seen.answer.headers["via"] == "a, b"
+
+
+@pytest.mark.parametrize(
+    ("said", "body"),
+    [
+        (http_response(gzip.compress(b"zipped", mtime=0)), gzip.compress(b"zipped", mtime=0)),
+        (gzipped(gzip.compress(b"zipped", mtime=0)), b"zipped"),
+        (gzipped(b""), b""),
+        (b"HTTP/1.0 200 OK\r\n\r\nuntil the end", b"until the end"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\n\r\n", b"abc"),
+        (b"HTTP/1.1 100 Continue\r\n\r\n" + http_response(b"after an interim one"), b"after an interim one"),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", b""),
+        (b"HTTP/1.1 200 OK\n\nbare line ends", b"bare line ends"),
+    ],
+)
+def test_bodies_of_every_framing(said: bytes, body: bytes) -> None:
+    assert uvloop.run(ask(send_parts(said))).answer.body == body
+
+
+def test_a_head_has_no_body() -> None:
+    said = http_response(b"not sent", Content_Encoding="gzip").removesuffix(b"not sent")
+    assert uvloop.run(ask(send_parts(said), method="HEAD")).answer.body == b""
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "text"),
+    [
+        ("grüß".encode(), "text/plain", "grüß"),
+        ("grüß".encode("latin-1"), "text/plain; charset=ISO-8859-1", "grüß"),
+        ("grüß".encode("cp1252"), 'text/plain; charset="windows-1252"', "grüß"),
+        ("日本".encode("shift_jis"), "text/plain;charset=Shift_JIS", "日本"),
+        ("grüß".encode("latin-1"), "text/plain", "gr��"),
+        (b"xn--\xff", "text/plain; charset=punycode", "xn--�"),
+        (b"\xff", "text/plain; charset=iso-8859-99", "�"),
+    ],
+)
+def test_text_of_every_charset(body: bytes, content_type: str, text: str) -> None:
+    got = HttpResponse(200, "OK", {"content-type": content_type}, body, "", len(body), 1.0, "1.1", "", "", 0, None)
+    assert got.text == text
+
+
+# --- requests
+
+
+def test_what_is_sent() -> None:
+    got: list[bytes] = []
+
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        got.append(await reader.readexactly(7))
+        writer.write(http_response())
+
+    seen = uvloop.run(ask(echo, method="POST", body=b'{"a":1}', headers={"X-Tag": "ü", "user-agent": "mine"}))
+    lines = seen.heads[0].encode().decode().split("\r\n")
+    assert seen.answer.status == 200
+    assert lines[0] == "POST / HTTP/1.1"
+    assert lines[1].startswith("Host: 127.0.0.1:")
+    assert lines[2:-2] == [
+        "Accept: */*",
+        "Accept-Encoding: gzip",
+        "Content-Length: 7",
+        "X-Tag: ü",
+        "user-agent: mine",
+        "Connection: close",
+    ]
+    assert got == [b'{"a":1}']
+
+
+def test_a_server_may_answer_before_it_has_read_the_request() -> None:
+    seen = uvloop.run(
+        ask(send_parts(http_response(status="413 Too Large"), delay_s=0.2), method="POST", body=b"x" * 5_000_000)
+    )
+    assert seen.answer.status == 413
+
+
+def test_credentials_in_the_url_are_sent_as_basic_authorization() -> None:
+    async def scene() -> Seen:
+        async with running_server(send_parts(http_response())) as peer, Network() as wire:
+            return await exchanged(wire, peer, f"http://user:pa%3Ass@127.0.0.1:{peer.port}/")
+
+    assert "Authorization: Basic dXNlcjpwYTpzcw==\r\n" in uvloop.run(scene()).heads[0]
+
+
+# --- redirects
+
+
+@asynccontextmanager
+async def _two(
+    location: Callable[[ScriptedServer], str],
+) -> AsyncIterator[tuple[ScriptedServer, ScriptedServer, Network]]:
+    """A server that redirects to wherever `location` says, seen from the second one."""
+    async with (
+        running_server(send_parts(http_response(b"arrived"))) as second,
+        running_server(redirect_to(location(second))) as first,
+        Network() as wire,
+    ):
+        yield first, second, wire
+
+
+SECRET_HEADERS = {
+    "Authorization": "Bearer t0ken-1",
+    "X-API-Key": "t0ken-2",
+    "Cookie": "t0ken-3",
+    "X-Anything": "t0ken-4",
+}
+
+
+def test_another_origin_gets_none_of_the_configured_headers() -> None:
+    async def scene() -> Seen:
+        async with _two(lambda second: second.url_of("/there")) as (first, second, wire):
+            seen = await exchanged(wire, first, first.url_of(), headers=SECRET_HEADERS, follow=True)
+            seen.heads = first.request_heads + second.request_heads
+            return seen
+
+    seen = uvloop.run(scene())
+    assert (seen.answer.body, seen.answer.redirect_count) == (b"arrived", 1)
+    assert seen.answer.url.endswith("/there")
+    assert all(value in seen.heads[0] for value in SECRET_HEADERS.values())
+    assert "t0ken" not in seen.heads[1]
+
+
+def test_the_same_host_under_another_name_is_another_origin() -> None:
+    async def scene() -> Seen:
+        async with _two(lambda second: second.url_of("/", host="localhost")) as (first, second, wire):
+            seen = await exchanged(wire, first, f"http://user:t0ken@127.0.0.1:{first.port}/", follow=True)
+            seen.heads = first.request_heads + second.request_heads
+            return seen
+
+    seen = uvloop.run(scene())
+    assert "Authorization: Basic" in seen.heads[0]
+    assert "Authorization" not in seen.heads[1]
+
+
+def test_the_same_origin_keeps_them() -> None:
+    replies = iter([http_response(status="307 Temporary Redirect", Location="/b"), http_response(b"here")])
+
+    async def talk(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(next(replies))
+
+    seen = uvloop.run(ask(talk, headers=SECRET_HEADERS, follow=True))
+    assert seen.answer.body == b"here"
+    assert seen.heads[1].startswith("GET /b ")
+    assert all(value in seen.heads[1] for value in SECRET_HEADERS.values())
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "followed"),
+    [
+        ({"follow": True}, "301 Moved", True),
+        ({"follow": True, "method": "HEAD"}, "308 Moved", True),
+        ({"follow": True}, "300 Choices", False),
+        ({"follow": True}, "304 Not Modified", False),
+        ({"follow": False}, "301 Moved", False),
+        ({"follow": True, "method": "POST"}, "301 Moved", False),
+        ({"follow": True, "method": "DELETE"}, "307 Moved", False),
+    ],
+)
+def test_when_a_redirect_is_followed(request_: dict[str, Any], status: str, followed: bool) -> None:
+    seen = uvloop.run(ask(send_parts(http_response(status=status, Location="http://127.0.0.1:1/")), **request_))
+    assert (seen.fault is not None) == followed
+    assert followed or seen.answer.status == int(status[:3])
+
+
+def test_a_redirect_without_a_location_is_an_answer() -> None:
+    assert uvloop.run(ask(send_parts(http_response(status="302 Found")), follow=True)).answer.status == 302
+
+
+# --- leftovers
+
+
+DESCRIPTORS = Path("/proc/self/fd")
+
+
+@pytest.mark.skipif(not DESCRIPTORS.exists(), reason="/proc is missing: open descriptors cannot be counted")
+def test_nothing_is_left_open_after_faults_and_cancellations(run: Run) -> None:
+    async def scene() -> Seen:
+        talks = (
+            [send_parts(http_response())]
+            + [talk for talk, _ in ENDLESS.values()]
+            + [talk for talk, _, _ in FAULTS.values()]
+        )
+        async with Network() as wire:
+            descriptors = []
+            for talk in talks:
+                async with running_server(talk) as peer:
+                    await exchanged(wire, peer, peer.url_of(), 0.05, follow=True)
+                await asyncio.sleep(0.01)
+                descriptors.append(len(os.listdir(DESCRIPTORS)))  # noqa: PTH208
+            assert descriptors[-1] == descriptors[0]
+            assert [t for t in asyncio.all_tasks() if t is not asyncio.current_task()] == []
+        return Seen()
+
+    run(scene())

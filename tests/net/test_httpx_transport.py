@@ -1,0 +1,50 @@
+"""The client that notifiers post with takes nothing from the environment and not more than it can bear."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support.scripted_servers import (
+    ConnectionHandler,
+    http_response,
+    redirect_to,
+    running_server,
+    send_forever,
+    send_parts,
+)
+from watchdog.net import Network
+
+
+async def post(talk: ConnectionHandler, **request: Any) -> tuple[httpx.Response, str]:
+    """The answer, and the head that the server read."""
+    async with running_server(talk) as peer, Network() as wire, asyncio.timeout(5):
+        return await wire.notifier_http_client.post(peer.url_of("/hook"), **request), peer.request_heads[0]
+
+
+def test_a_post_arrives() -> None:
+    response, head = asyncio.run(post(send_parts(http_response(b'{"ok": true}')), json={"text": "hello"}))
+    assert response.json() == {"ok": True}
+    assert head.startswith("POST /hook ")
+    assert "User-Agent: watchdog-monitor\r\n" in head
+    assert "Accept-Encoding: identity\r\n" in head
+
+
+def test_no_redirect_is_followed() -> None:
+    response, _ = asyncio.run(post(redirect_to("http://127.0.0.1:1/")))
+    assert response.status_code == 302
+
+
+def test_no_proxy_is_taken_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    response, _ = asyncio.run(post(send_parts(http_response())))
+    assert response.status_code == 200
+
+
+def test_an_endless_answer_is_left() -> None:
+    with pytest.raises(httpx.ReadError, match="longer than 1024 KiB"):
+        asyncio.run(post(send_forever(b"x" * 65_536, first=b"HTTP/1.1 200 OK\r\n\r\n")))

@@ -1,0 +1,170 @@
+"""Nothing secret and nothing harmful gets into what people see."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import re
+import unicodedata
+from collections.abc import Callable
+from urllib.parse import quote, quote_plus, urlencode
+
+import pytest
+
+from watchdog.net import SecretMask, redact_url, sanitize_json, strip_control_characters, truncate
+
+SECRETS = (
+    "hunter2hunter2",
+    "p@ss w0rd/with+all&of<it>\"'",
+    "mot-de-passe-très-secret",
+    "line one\nline two\ttabbed",
+    "back\\slash-and-$(dollar)",
+    "xoxb-1234567890-ABCdef",
+    "密码密码密码密码",
+    "a%20b%2Fc-already",
+)
+
+SPELLINGS: dict[str, Callable[[str], str]] = {
+    "as it is": str,
+    "in a path": quote,
+    "in a path, no slash": lambda s: quote(s, safe=""),
+    "in a query": quote_plus,
+    "in a form": lambda s: urlencode({"password": s}),
+    "percent, lower case": lambda s: re.sub("%..", lambda m: m[0].lower(), quote(s, safe="")),
+    "in JSON": lambda s: json.dumps({"k": s}),
+    "in JSON, not ASCII": lambda s: json.dumps({"k": s}, ensure_ascii=False),
+    "in JSON by PHP": lambda s: json.dumps({"k": s}).replace("/", "\\/"),
+    "in HTML": html.escape,
+    "in base64": lambda s: base64.b64encode(s.encode()).decode(),
+    "in URL-safe base64": lambda s: base64.urlsafe_b64encode(s.encode()).decode(),
+    "as Basic authorization": lambda s: base64.b64encode(f"watchdog:{s}".encode()).decode(),
+    "as Basic authorization of a": lambda s: base64.b64encode(f"a:{s}".encode()).decode(),
+    "as Basic authorization of ab": lambda s: base64.b64encode(f"ab:{s}:more".encode()).decode(),
+}
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_a_secret_is_masked_however_it_is_spelled(secret: str, spelling: str) -> None:
+    spelled = SPELLINGS[spelling](secret)
+    masked = SecretMask(SECRETS)(f"before {spelled} after")
+    assert "•••" in masked
+    assert masked.startswith("before ")
+    assert masked.endswith(" after")
+    assert secret not in masked
+    left_over = masked.replace("•••", "").removeprefix("before ").removesuffix(" after")
+    assert len(left_over) <= 18, left_over  # what stood around the secret: `{"k": ""}`, the user's name
+
+
+def test_the_longest_secret_wins_where_one_contains_another() -> None:
+    assert SecretMask(["secret-key", "secret-key-of-production"])("x secret-key-of-production y") == "x ••• y"
+
+
+def test_masking_goes_deep_and_leaves_the_rest_as_it_is() -> None:
+    value = {"token hunter22": ["hunter22", 1, None, {"a": "is hunter22!"}], "n": 1.5, "t": ("hunter22",), "ok": True}
+    assert SecretMask(["hunter22"]).mask_json(value) == {
+        "token •••": ["•••", 1, None, {"a": "is •••!"}],
+        "n": 1.5,
+        "t": ["•••"],
+        "ok": True,
+    }
+
+
+@pytest.mark.parametrize("values", [(), ("",)])
+def test_without_secrets_nothing_is_masked(values: tuple[str, ...]) -> None:
+    assert SecretMask(values)("anything at all") == "anything at all"
+
+
+def test_a_short_secret_is_masked_itself_and_nothing_that_merely_resembles_it() -> None:
+    mask = SecretMask(["ab1"])
+    assert mask("the ab1 and YWIx") == "the ••• and YWIx"
+    assert mask("a dull sentence about base64 text") == "a dull sentence about base64 text"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain\ttext\nof two lines", "plain\ttext\nof two lines"),
+        ("windows\r\nlines", "windows\nlines"),
+        ("\x1b[31mred\x1b[0m", "�[31mred�[0m"),
+        ("bell\x07 null\x00 delete\x7f", "bell� null� delete�"),
+        ("over\u202egnp.exe", "over�gnp.exe"),
+        ("zero\u200bwidth \ufeffmark", "zero�width �mark"),
+        ("lone \ud800 surrogate", "lone � surrogate"),
+        ("c1 \x9b31m", "c1 �31m"),
+        ("line\u2028separator", "line�separator"),
+        ("emoji 🐕 and accents é", "emoji 🐕 and accents é"),
+        ("letter\u061cmark", "letter�mark"),
+        ("tags\U000e0041\U000e007f", "tags��"),
+        ("soft\xadhyphen", "soft�hyphen"),
+        ("filled\u3164\u115f", "filled��"),
+        ("hidden\ufe00\U000e0101", "hidden��"),
+        ("private \ue000 \U0010fffd", "private � �"),
+        ("a family 👨\u200d👩\u200d👧, a heart ❤\ufe0f\u200d🔥, 1\ufe0f\u20e3", None),
+        ("क्\u200dष and क्\u200cष", None),
+        ("ad\u200dmin\u200c é\u200c\u200dé\u200d", "ad�min� é��é�"),
+        ("no-break\xa0space, thin\u2009space", None),
+    ],
+)
+def test_harmful_characters_become_visible(text: str, shown: str | None) -> None:
+    assert strip_control_characters(text) == (text if shown is None else shown)
+
+
+IGNORABLE = (
+    *("ad", "34f", "61c", "115f-1160", "17b4-17b5", "180b-180f", "200b-200f", "202a-202e", "2060-206f", "3164"),
+    *("fe00-fe0f", "feff", "ffa0", "fff0-fff8", "1bca0-1bca3", "1d173-1d17a", "e0000-e0fff"),
+)
+"""Unicode's property Default_Ignorable_Code_Point."""
+
+
+def test_every_character_is_judged_by_its_category() -> None:
+    ignorable = set[int]()
+    for span in IGNORABLE:
+        first, _, last = span.partition("-")
+        ignorable |= set(range(int(first, 16), int(last or first, 16) + 1))
+    kept = {*b"\t\n", 0xFE0E, 0xFE0F}
+    wrong = []
+    for code in range(0x110000):
+        category = unicodedata.category(chr(code))
+        harmful = (category in ("Cc", "Cf", "Co", "Cs", "Zl", "Zp") or code in ignorable) and code not in kept
+        if (strip_control_characters(chr(code)) == "�") != (harmful or code == 0xFFFD) and category != "Cn":
+            wrong.append(f"{code:x} {category}")
+    assert wrong == []
+
+
+def test_a_cut_is_visible() -> None:
+    assert truncate("abcdef", 6) == "abcdef"
+    assert truncate("abcdefg", 6) == "abcdef… cut after 6 characters"
+
+
+def test_json_of_a_target_becomes_presentable() -> None:
+    deep: list[object] = []
+    for _ in range(50):
+        deep = [deep]
+    value = {"a": "x" * 3_000, "hunter22": "\x00hunter22", "many": list(range(150)), "deep": deep, 7: {"k": None}}
+    shown = sanitize_json(value, SecretMask(["hunter22"]), max_chars=100)
+    assert shown["a"] == "x" * 100 + "… cut after 100 characters"
+    assert shown["•••"] == "�•••"
+    assert shown["many"][99:] == [99, "… cut, 150 entries in all"]
+    assert "nested too deeply" in str(shown["deep"])
+    assert shown["7"] == {"k": None}
+    assert sanitize_json({str(i): i for i in range(101)}, SecretMask(()))["…"] == "cut, 101 entries in all"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://api.example/health", "https://api.example/health"),
+        ("https://user:password@api.example:8443/a/b?token=1#part", "https://api.example:8443/a/b"),
+        ("http://[2001:db8::1]:80/x?y", "http://[2001:db8::1]:80/x"),
+        ("redis://:password@cache:6379/0", "redis://cache:6379/0"),
+        ("/relative?secret=1", "/relative"),
+        ("http://[broken", "an unreadable URL"),
+        ("http://host:99999/", "an unreadable URL"),
+        ("http://host/\x1b[31m", "http://host/�[31m"),
+        ("", ""),
+    ],
+)
+def test_a_url_is_shown_without_what_may_be_secret(url: str, shown: str) -> None:
+    assert redact_url(url) == shown

@@ -1,0 +1,30 @@
+"""Blocking calls hold up nobody: not who waits for others, not who has given up, not our exit."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from tests.support.polling import wait_until_async
+from watchdog.net.threads import run_in_daemon_thread
+
+
+async def test_what_it_returns_and_what_it_raises_comes_back() -> None:
+    assert await run_in_daemon_thread(lambda: threading.current_thread().name, "look up x") == "look up x"
+    with pytest.raises(ZeroDivisionError):
+        await run_in_daemon_thread(lambda: 1 / 0, "divide")
+
+
+async def test_who_gives_up_goes_on_and_the_thread_ends_by_itself() -> None:
+    let_go = threading.Event()
+    asking = asyncio.create_task(run_in_daemon_thread(let_go.wait, "waits"))
+    await asyncio.sleep(0)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    (thread,) = [thread for thread in threading.enumerate() if thread.name == "waits"]
+    assert thread.daemon
+    let_go.set()
+    await wait_until_async(lambda: not thread.is_alive())

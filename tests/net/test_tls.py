@@ -1,0 +1,289 @@
+"""Certificates of every kind, and what is said of them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import ssl
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvloop
+from pydantic import ValidationError
+
+from tests.support import scripted_servers
+from tests.support.scripted_servers import (
+    CertificateAuthority,
+    ConnectionHandler,
+    http_response,
+    redirect_to,
+    running_server,
+    send_parts,
+)
+from watchdog.domain.formatting import NBSP
+from watchdog.net import Network, PhaseTimer, ProbeError
+from watchdog.net.http import HttpRequest, HttpResponse
+from watchdog.net.tls import TlsConfig, create_ssl_context
+
+Run = Callable[[Coroutine[Any, Any, HttpResponse]], HttpResponse]
+NOW = round(scripted_servers.NOW.timestamp() * 1000)
+DESCRIPTORS = Path("/proc/self/fd")
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
+    return CertificateAuthority(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest) -> Run:
+    return uvloop.run if request.param == "uvloop" else asyncio.run
+
+
+async def ask(
+    context: ssl.SSLContext,
+    tls: TlsConfig,
+    host: str = "127.0.0.1",
+    talk: ConnectionHandler | None = None,
+    trace: PhaseTimer | None = None,
+) -> HttpResponse:
+    async with running_server(talk or send_parts(http_response(b"hello")), context) as peer, Network() as wire:
+        request = HttpRequest(
+            peer.url_of(scheme="https", host=host),
+            tls=tls,
+            phase_timer=trace or PhaseTimer(),
+            now=NOW,
+            follow_redirects=True,
+        )
+        async with asyncio.timeout(5):
+            return await wire.send_http_request(request)
+
+
+def test_a_good_certificate_is_taken_and_its_days_are_counted(run: Run, authority: CertificateAuthority) -> None:
+    trace = PhaseTimer()
+    got = run(
+        ask(authority.server_tls_context("127.0.0.1", end=90.5), TlsConfig(ca_file=authority.ca_file), trace=trace)
+    )
+    assert (got.body, got.cert_days) == (b"hello", 90)
+    assert list(trace.phase_durations_ms) == ["connect", "tls", "first_byte", "body"]
+
+
+@pytest.mark.parametrize(
+    ("names", "begin", "end", "self_signed", "host", "message"),
+    [
+        (["127.0.0.1"], -90, -3.5, False, "127.0.0.1", "TLS: certificate expired 3 days ago"),
+        (["127.0.0.1"], -90, -0.1, False, "127.0.0.1", "TLS: certificate expired 2 h 24 min ago"),
+        (["127.0.0.1"], 5.5, 90, False, "127.0.0.1", "TLS: certificate becomes valid in 5 days"),
+        (["127.0.0.1"], -90, 90, True, "127.0.0.1", "TLS: certificate is self-signed"),
+        (["acme.example"], -90, 90, False, "127.0.0.1", "TLS: certificate is not valid for 127.0.0.1"),
+        (["acme.example"], -90, 90, False, "localhost", "TLS: certificate is not valid for localhost"),
+    ],
+)  # fmt: skip
+def test_a_bad_certificate_is_refused_in_plain_words(
+    run: Run,
+    authority: CertificateAuthority,
+    names: list[str],
+    begin: float,
+    end: float,
+    self_signed: bool,
+    host: str,
+    message: str,
+) -> None:
+    context = authority.server_tls_context(*names, begin=begin, end=end, self_signed=self_signed)
+    with pytest.raises(ProbeError) as caught:
+        run(ask(context, TlsConfig(ca_file=authority.ca_file), host))
+    assert str(caught.value).replace(NBSP, " ") == message
+    assert (caught.value.reason, caught.value.phase, caught.value.retryable) == ("tls.failed", "tls", False)
+
+
+def test_a_current_certificate_of_an_expired_authority_is_told_apart(tmp_path: Path) -> None:
+    expired = CertificateAuthority(tmp_path, end=-1)
+    with pytest.raises(ProbeError, match=r"^TLS: the certificate is current, but one of its authorities' is not$"):
+        asyncio.run(ask(expired.server_tls_context("127.0.0.1"), TlsConfig(ca_file=expired.ca_file)))
+
+
+def test_when_no_second_look_is_given_it_has_just_expired(
+    authority: CertificateAuthority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dials = 0
+
+    async def dial_once(self: Network, *where: Any) -> socket.socket:
+        nonlocal dials
+        dials += 1
+        if dials > 1:
+            raise ProbeError("connection.refused", "connection refused")
+        return await dial(self, *where)
+
+    dial = Network.connect
+    monkeypatch.setattr(Network, "connect", dial_once)
+    with pytest.raises(ProbeError, match=r"^TLS: certificate has expired$"):
+        asyncio.run(
+            ask(authority.server_tls_context("127.0.0.1", begin=-90, end=-3), TlsConfig(ca_file=authority.ca_file))
+        )
+    assert dials == 2
+
+
+def test_an_unknown_authority_is_told(run: Run, authority: CertificateAuthority) -> None:
+    with pytest.raises(ProbeError, match=r"^TLS: certificate comes from an unknown authority$"):
+        run(ask(authority.server_tls_context("127.0.0.1"), TlsConfig()))
+
+
+@pytest.mark.parametrize(("end", "days"), [(3.5, 3), (0.5, 0), (-0.5, -1), (-3.5, -4)])
+def test_without_verification_any_certificate_is_taken_and_its_days_still_count(
+    run: Run, authority: CertificateAuthority, end: float, days: int
+) -> None:
+    context = authority.server_tls_context("acme.example", begin=-90, end=end, self_signed=True)
+    assert run(ask(context, TlsConfig(verify=False))).cert_days == days
+
+
+def test_another_name_may_be_expected(run: Run, authority: CertificateAuthority) -> None:
+    tls = TlsConfig(ca_file=authority.ca_file, server_name="acme.example")
+    assert run(ask(authority.server_tls_context("acme.example"), tls)).status == 200
+
+
+def demanding(authority: CertificateAuthority) -> ssl.SSLContext:
+    context = authority.server_tls_context("127.0.0.1")
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(authority.ca_file)
+    return context
+
+
+def test_a_client_certificate_opens_the_door(run: Run, authority: CertificateAuthority) -> None:
+    ours = authority.issue_certificate("watchdog")
+    got = run(ask(demanding(authority), TlsConfig(ca_file=authority.ca_file, cert_file=ours)))
+    assert got.status == 200
+    with pytest.raises(ProbeError) as caught:
+        run(ask(demanding(authority), TlsConfig(ca_file=authority.ca_file)))
+    assert caught.value.reason in ("connection.lost", "tls.failed")
+
+
+def test_a_redirect_to_another_origin_is_shown_no_client_certificate(authority: CertificateAuthority) -> None:
+    shown: list[object] = []
+
+    async def look(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        shown.append(writer.get_extra_info("ssl_object").getpeercert(binary_form=True))
+        writer.write(http_response())
+
+    context = demanding(authority)
+    context.verify_mode = ssl.CERT_OPTIONAL
+    tls = TlsConfig(
+        ca_file=authority.ca_file, cert_file=authority.issue_certificate("watchdog"), server_name="127.0.0.1"
+    )
+
+    async def scene(redirected: bool) -> HttpResponse:
+        async with running_server(look, context) as second:
+            there = second.url_of(scheme="https")
+            return (
+                await ask(context, tls, talk=redirect_to(there)) if redirected else await ask(context, tls, talk=look)
+            )
+
+    asyncio.run(scene(redirected=False))
+    assert shown.pop() is not None
+    asyncio.run(scene(redirected=True))
+    assert shown == [None]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"ca_file": "none.pem"}, "cannot use ca_file none.pem: no such file or directory"),
+        ({"ca_file": "text.pem"}, "cannot use ca_file text.pem: it does not hold what it should"),
+        ({"cert_file": "none.pem"}, "cannot use cert_file none.pem: no such file or directory"),
+        ({"cert_file": "text.pem"}, "cannot use cert_file text.pem: it does not hold what it should"),
+        ({"cert_file": "locked.pem"}, "cannot use cert_file locked.pem: its key is locked with a password"),
+    ],
+)
+def test_files_of_no_use_are_our_own_fault(
+    options: dict[str, str],
+    message: str,
+    tmp_path: Path,
+    authority: CertificateAuthority,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("text.pem").write_text("no certificate")
+    Path("locked.pem").write_bytes(Path(authority.issue_certificate("watchdog", password=b"open sesame")).read_bytes())
+    with pytest.raises(ProbeError) as caught:
+        create_ssl_context(TlsConfig(**options))
+    assert (caught.value.reason, str(caught.value), caught.value.is_internal) == ("tls.invalid_file", message, True)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"key_file": "key.pem"}, "expected a cert_file beside it"),
+        ({"verify": False, "ca_file": "ca.pem"}, "names whom to trust, while verify: false trusts everybody"),
+        ({"verfy": True}, "Extra inputs are not permitted"),
+    ],
+)
+def test_options_that_contradict_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        TlsConfig.model_validate(options)
+
+
+def test_one_context_serves_all_who_ask_for_the_same(authority: CertificateAuthority) -> None:
+    async def scene() -> None:
+        async with Network() as wire:
+            one = wire.ssl_context(TlsConfig(ca_file=authority.ca_file))
+            assert wire.ssl_context(TlsConfig(ca_file=authority.ca_file)) is one
+            assert wire.ssl_context(TlsConfig(ca_file=authority.ca_file, server_name="x")) is one
+            assert wire.ssl_context(TlsConfig()) is not one
+            assert not wire.ssl_context(TlsConfig(verify=False)).check_hostname
+
+    asyncio.run(scene())
+
+
+def test_without_authorities_of_the_system_the_bundled_ones_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", "/nonexistent/certificates.pem")
+    monkeypatch.setenv("SSL_CERT_DIR", "/nonexistent")
+    assert len(create_ssl_context(TlsConfig()).get_ca_certs()) > 50
+
+
+async def plainly(talk: ConnectionHandler) -> HttpResponse:
+    async with running_server(talk, read_request=False) as peer, Network() as wire:
+        return await wire.send_http_request(HttpRequest(peer.url_of(scheme="https")))
+
+
+def test_a_server_that_does_not_speak_tls(run: Run) -> None:
+    async def complain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(10)
+        await send_parts(b"HTTP/1.1 400 Bad Request\r\n\r\n", delay_s=5)(reader, writer)
+
+    with pytest.raises(ProbeError, match=r"^TLS: the server does not speak TLS on this port$"):
+        run(plainly(complain))
+
+
+def test_a_server_that_hangs_up_during_the_handshake(run: Run) -> None:
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(10)
+
+    with pytest.raises(ProbeError, match=r"while negotiating TLS$") as caught:
+        run(plainly(hang_up))
+    assert (caught.value.reason, caught.value.retryable) == ("connection.lost", True)
+
+
+@pytest.mark.skipif(not DESCRIPTORS.exists(), reason="/proc is missing: open descriptors cannot be counted")
+def test_nothing_is_left_open_after_a_failed_handshake(run: Run, authority: CertificateAuthority) -> None:
+    async def scene() -> HttpResponse:
+        expired = authority.server_tls_context("127.0.0.1", begin=-90, end=-1)
+        async with (
+            Network() as wire,
+            running_server(send_parts(http_response(b"hello")), expired) as peer,
+            running_server(send_parts(delay_s=60)) as deaf,
+        ):
+            counts = []
+            for server in (peer, deaf) * 3:
+                request = HttpRequest(server.url_of(scheme="https"), tls=TlsConfig(ca_file=authority.ca_file), now=NOW)
+                with suppress(ProbeError, TimeoutError):
+                    async with asyncio.timeout(0.1):
+                        await wire.send_http_request(request)
+                await asyncio.sleep(0.02)
+                counts.append(len(os.listdir(DESCRIPTORS)))  # noqa: PTH208
+            assert counts[2::2] == counts[:1] * 2
+            return await wire.send_http_request(HttpRequest(peer.url_of(scheme="https"), tls=TlsConfig(verify=False)))
+
+    run(scene())

@@ -1,0 +1,229 @@
+"""Text from targets and configurations, as bad as it gets: in no channel does it become more than text."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import re
+from collections.abc import Iterator
+from functools import cache
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+import structlog
+from pydantic import SecretStr
+
+from tests.notifiers.conftest import SendFixture
+from tests.support import alert_contexts
+from tests.support.alert_contexts import HOSTILE_TEXTS, OPENED_ALERT, RESOLVED_ALERT, hostile_alert
+from tests.support.fakes import FakeMailServer, FakeSlack, FakeWebhookReceiver
+from watchdog.domain.model import AlertContext
+from watchdog.notifiers.blocks import build_blocks, fallback_text
+from watchdog.notifiers.email import EmailNotifier, SmtpServerSettings
+from watchdog.notifiers.email_letter import email_subject, render_html_part, render_text_part
+from watchdog.notifiers.log import LogNotifier
+from watchdog.notifiers.message import AlertMessage, compose_message
+from watchdog.notifiers.slack import SlackNotifier
+from watchdog.notifiers.webhook import WebhookNotifier
+
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
+
+EVERY = pytest.mark.parametrize(
+    "story",
+    [hostile_alert(text, resolved=over) for text in HOSTILE_TEXTS for over in (False, True)],
+    ids=[f"{i}-{'resolved' if over else 'opened'}" for i in range(len(HOSTILE_TEXTS)) for over in (False, True)],
+)
+
+
+def strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield str(key)
+            yield from strings(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from strings(inner)
+
+
+def parsed(value: Any) -> Iterator[str]:
+    """Every text that Slack looks for markup in."""
+    if isinstance(value, dict):
+        if value.get("type") in ("mrkdwn", "plain_text"):
+            yield value["text"]
+        for inner in value.values():
+            yield from parsed(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from parsed(inner)
+
+
+@EVERY
+def test_slack(story: AlertContext) -> None:
+    message = compose_message(story)
+    made = build_blocks(message)
+    ours = {f"<{story.incident_url}|Details>", "Runbook>"}
+    for shown in (fallback_text(message), *parsed(made)):
+        links = re.findall(r"<[^>]*>?", shown)
+        assert all(link in ours or link.startswith("<https://") for link in links)
+        assert shown.count("<") == shown.count(">") == len(links) <= 2
+        assert re.sub("&(amp|lt|gt);", "", shown).count("&") == 0
+        assert "```" not in shown
+    assert all("|" in one or "<" not in one for one in parsed(made))
+    assert not any(CONTROL.search(one) for one in strings(made))
+    assert all(block.get("elements", [{}])[0].get("verbatim", True) for block in made)
+
+
+@EVERY
+def test_slack_hears_it(slack: FakeSlack, send: SendFixture, story: AlertContext) -> None:
+    send(SlackNotifier(bot_token=SecretStr(slack.token), channel="#oncall", api_url=slack.url), story)
+    assert len(slack.posts) == 1
+    assert "blocks" in slack.posts[0], "the layout was not refused"
+
+
+class Tags(HTMLParser):
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: set[tuple[str, tuple[str, ...]]] = set()
+        self.links: set[str] = set()
+        self.words = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add((tag, tuple(sorted(name for name, _ in attrs))))
+        self.links |= {value or "" for name, value in attrs if name in ("href", "src")}
+
+    def handle_data(self, data: str) -> None:
+        self.words += data
+
+
+@cache
+def tags_of_ours() -> set[tuple[str, tuple[str, ...]]]:
+    told = [story for story in vars(alert_contexts).values() if isinstance(story, AlertContext)]
+    return set().union(*(Tags(render_html_part(m, m.thread_subject)).tags for m in map(compose_message, told)))
+
+
+@EVERY
+def test_html(story: AlertContext) -> None:
+    message = compose_message(story)
+    page = Tags(render_html_part(message, email_subject(message)))
+    assert page.tags <= tags_of_ours()
+    assert page.links <= {story.incident_url, message.runbook_url}
+    assert all(link.startswith("https://") for link in page.links)
+    assert not CONTROL.search(page.words)
+    for part in shown(message):
+        assert squeezed(part) in squeezed(page.words)
+
+
+def shown(message: AlertMessage) -> list[str]:
+    return [
+        message.title,
+        message.duration_text,
+        message.evidence,
+        *(part for line in message.main_fields for part in (line.text, line.code)),
+    ]
+
+
+def squeezed(text: str) -> str:
+    return re.sub(r"\s+", "", text)
+
+
+@EVERY
+def test_text(story: AlertContext) -> None:
+    message = compose_message(story)
+    told = render_text_part(message)
+    assert not CONTROL.search(told)
+    assert told.splitlines()[0].endswith(message.duration_text.replace("\u00a0", " "))
+    assert all(squeezed(part) in squeezed(told) for part in shown(message))
+
+
+@pytest.fixture(scope="module")
+def mail() -> Iterator[FakeMailServer]:
+    with FakeMailServer() as standin:
+        yield standin
+
+
+HEADERS = {
+    "From", "To", "Subject", "Date", "Message-ID", "Auto-Submitted", "X-Auto-Response-Suppress", "MIME-Version",
+    "Content-Type",
+}  # fmt: skip
+
+
+@EVERY
+def test_mail(mail: FakeMailServer, send: SendFixture, story: AlertContext) -> None:
+    mail.received.clear()
+    server = SmtpServerSettings.model_validate(
+        {"host": "127.0.0.1", "port": mail.port, "security": "none", "from": "w@a.example"}
+    )
+    send(EmailNotifier(to=("oncall@acme.example",), server=server), story)
+    (heard,) = mail.received
+    assert set(heard.message.keys()) == HEADERS
+    assert len(heard.message.keys()) == len(HEADERS)
+    assert (heard.sender, heard.recipients) == ("w@a.example", ["oncall@acme.example"])
+    assert squeezed(heard.message["Subject"]) == squeezed(email_subject(compose_message(story)))
+    assert len(email_subject(compose_message(story))) <= 200
+    assert [part.get_content_type() for part in heard.message.iter_parts()] == ["text/plain", "text/html"]
+    assert max(map(len, heard.raw_message.split(b"\r\n"))) <= 998
+
+
+@EVERY
+def test_webhook(hook: FakeWebhookReceiver, send: SendFixture, story: AlertContext) -> None:
+    send(WebhookNotifier(url=hook.url), story)
+    (heard,) = hook.received
+    assert heard.body.isascii()
+    assert b"\n" not in heard.body
+    assert heard.json["probe"]["name"] == story.probe.name
+    assert heard.json["evidence"]["first_bad"]["excerpt"] == story.probe.name
+    assert not CONTROL.search(heard.json["text"] + heard.json["title"] + heard.json["evidence"]["text"])
+
+
+@pytest.fixture
+def logged() -> Iterator[io.StringIO]:
+    out = io.StringIO()
+    structlog.configure(
+        processors=[structlog.processors.add_log_level, structlog.processors.JSONRenderer()],
+        logger_factory=structlog.PrintLoggerFactory(out),
+        cache_logger_on_first_use=False,
+    )
+    yield out
+    structlog.reset_defaults()
+
+
+@EVERY
+def test_log(logged: io.StringIO, send: SendFixture, story: AlertContext) -> None:
+    assert send(LogNotifier(), story) == {}
+    (line,) = logged.getvalue().splitlines()
+    assert not any(CONTROL.search(one) or "\n" in one for one in strings(json.loads(line)))
+    assert len(line) < 8_000
+
+
+def test_a_log_line_is_a_record_of_facts(logged: io.StringIO, send: SendFixture) -> None:
+    send(LogNotifier(), OPENED_ALERT)
+    send(LogNotifier(), RESOLVED_ALERT)
+    opened, resolved = map(json.loads, logged.getvalue().splitlines())
+    assert (opened["event"], opened["level"], resolved["event"], resolved["level"]) == (
+        "incident_opened", "warning", "incident_resolved", "info",
+    )  # fmt: skip
+    assert opened["incident"] == resolved["incident"] == OPENED_ALERT.incident.id
+    assert opened["text"] == "Down · API: status == 200 is false: observed 503 · 2 min · critical"
+    assert opened["probe"] == "API"
+    assert "subject" not in opened
+    assert LogNotifier().recipient == "log"
+
+
+def test_a_log_line_reaches_the_standard_library_too(caplog: pytest.LogCaptureFixture, send: SendFixture) -> None:
+    structlog.configure(
+        processors=[structlog.stdlib.render_to_log_kwargs], logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger, cache_logger_on_first_use=False,
+    )  # fmt: skip
+    try:
+        with caplog.at_level(logging.INFO):
+            send(LogNotifier(), OPENED_ALERT)
+    finally:
+        structlog.reset_defaults()
+    assert [record.message for record in caplog.records if record.message.startswith("incident_")] == [
+        "incident_opened"
+    ]

@@ -1,0 +1,394 @@
+"""What an HTTP probe sends, and what it makes of the answer."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from tests.support.scripted_servers import ConnectionHandler, http_response, running_server, send_parts
+from watchdog.domain.model import Observation, Outcome
+from watchdog.net import Network, SecretMask, sanitize_json
+from watchdog.probes.base import RunContext
+from watchdog.probes.http import HttpProbe
+
+
+def probe(http: Any, **fields: Any) -> HttpProbe:
+    return HttpProbe.model_validate({"name": "API", "http": http, **fields})
+
+
+async def observed(watched: HttpProbe) -> Observation:
+    async with Network() as wire:
+        attempt = RunContext(0, 1_800_000_000_000, 10.0, "wd-key", {}, wire)
+        seen = await asyncio.wait_for(watched.observe(attempt), 5)
+        assert list(seen.phases) == list(attempt.phase_timer.phase_durations_ms)
+        return seen
+
+
+async def _observe(
+    talk: ConnectionHandler, http: Mapping[str, Any], fields: Mapping[str, Any]
+) -> tuple[Observation, str]:
+    async with running_server(talk) as peer:
+        seen = await observed(probe({"url": peer.url_of("/health?key=of-query")} | dict(http), **fields))
+        return seen, peer.request_heads[0]
+
+
+def observe(talk: ConnectionHandler, http: Mapping[str, Any] | None = None, **fields: Any) -> Observation:
+    return asyncio.run(_observe(talk, http or {}, fields))[0]
+
+
+def sent(http: Mapping[str, Any]) -> str:
+    """The head of the request."""
+    return asyncio.run(_observe(send_parts(http_response()), http, {}))[1]
+
+
+HEALTH = json.dumps({"ok": True, "queue": {"failed": 61, "waiting": 3}, "names": ["a", "b"]}).encode()
+JSON = {"Content_Type": "application/json"}
+
+
+# --- verdicts
+
+
+@pytest.mark.parametrize(
+    ("status", "expect", "outcome", "reason", "message"),
+    [
+        # without expectations, 2xx is good and nothing else
+        ("200 OK", [], "pass", "", ""),
+        ("204 No Content", [], "pass", "", ""),
+        ("301 Moved", [], "fail", "http.status", "got 301"),
+        ("404 Not Found", [], "fail", "http.status", "got 404"),
+        ("503 Unavailable", [], "fail", "http.status", "got 503"),
+        # with expectations, they alone decide
+        ("503 Unavailable", ["status == 503"], "pass", "", ""),
+        ("503 Unavailable", ["body.ok"], "pass", "", ""),
+        ("200 OK", ["status == 204"], "fail", "expectation.failed", "status == 204 is false: observed 200"),
+        (
+            "200 OK",
+            ["body.ok", "body.queue.failed <= 50", "status == 1"],
+            *("fail", "expectation.failed", "body.queue.failed <= 50 is false: observed 61"),
+        ),
+        (
+            "200 OK",
+            ["'c' in body.names"],
+            *("fail", "expectation.failed", "'c' in body.names is false"),
+        ),
+        # a status nobody asked about is told before the expression that it spoils
+        (
+            "500 Oops",
+            ["body.queue.failed <= 50"],
+            *("fail", "expectation.failed", "got 500: body.queue.failed <= 50 is false: observed 61"),
+        ),
+        (
+            "502 Bad Gateway",
+            ["body.health == 'good'"],
+            *("fail", "expectation.evaluation_failed", "got 502: body.health == 'good' cannot be computed: "),
+        ),
+        ("500 Oops", ["status == 200"], "fail", "expectation.failed", "status == 200 is false: observed 500"),
+        # what cannot be computed is a failure of its own kind
+        (
+            "200 OK",
+            ["body.queue.paused == 0"],
+            *("fail", "expectation.evaluation_failed", "body.queue.paused == 0 cannot be computed: "),
+        ),
+        (
+            "200 OK",
+            ["headers['x-none'] == ''"],
+            *("fail", "expectation.evaluation_failed", "headers['x-none'] == '' cannot be computed: "),
+        ),
+        ("200 OK", ["headers['content-type'] == 'application/json'"], "pass", "", ""),
+        ("200 OK", ["elapsed_ms < 5000 && elapsed_ms >= 0"], "pass", "", ""),
+        ("200 OK", ["body.names.size() == 2 && body.queue.waiting in [1, 2, 3]"], "pass", "", ""),
+    ],
+)
+def test_the_verdict(status: str, expect: list[str], outcome: str, reason: str, message: str) -> None:
+    seen = observe(send_parts(http_response(HEALTH, status, **JSON)), expect=expect)
+    assert (seen.outcome, seen.reason) == (outcome, reason)
+    assert seen.message.startswith(message)
+    assert bool(seen.message) == bool(message)
+    assert seen.retryable == (outcome == "fail" and status.startswith("5"))
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "expression"),
+    [
+        (b'{"a": 1}', "text/plain", "body.a == 1"),
+        (b" [1, 2]", "text/plain", "body[1] == 2"),
+        (b'"word"', "application/json", "body == 'word'"),
+        (b"17", "application/problem+json", "body == 17"),
+        (b"17", "text/plain", "body == '17'"),
+        (b"all is well", "text/html", "body.contains('well')"),
+        (b"{not json", "application/json", "body == '{not json'"),
+        (b"[" * 100_000, "application/json", "body.startsWith('[[')"),
+        (b"", "application/json", "body == ''"),
+        (b'{"n": null}', "application/json", "body.n == null"),
+    ],
+)
+def test_the_body_is_json_when_it_says_or_looks_so_and_text_otherwise(
+    body: bytes, content_type: str, expression: str
+) -> None:
+    seen = observe(send_parts(http_response(body, Content_Type=content_type)), expect=[expression])
+    assert (seen.outcome, seen.message) == (Outcome.PASS, "")
+
+
+@pytest.mark.parametrize(
+    ("talk", "why"),
+    [
+        (send_parts(http_response(b'{"a": "' + b"x" * 300_000 + b'"}')), "the body is longer than 256 KiB"),
+        (
+            send_parts(http_response(b"\x8b", Content_Encoding="br")),
+            "the body is encoded as br, which is not read here",
+        ),
+    ],
+)
+def test_a_body_that_was_not_read_whole_decides_nothing(talk: ConnectionHandler, why: str) -> None:
+    assert observe(talk).outcome is Outcome.PASS
+    assert observe(talk, expect=["status == 200"]).outcome is Outcome.PASS
+    seen = observe(talk, expect=["status == 200", "body.a == ''"])
+    assert seen.reason == "expectation.evaluation_failed"
+    assert seen.message == f"body.a == '' cannot be computed: {why}"
+    assert seen.evidence.facts["body"] == why
+
+
+def test_preferences_are_told_only_of_a_good_answer() -> None:
+    prefer = ["body.queue.failed <= 50", "status == 200", "body.none == 1"]
+    good = observe(send_parts(http_response(HEALTH)), prefer=prefer)
+    assert good.outcome is Outcome.PASS
+    assert good.preferences is not None
+    assert good.preferences["body.queue.failed <= 50"] == "body.queue.failed <= 50 is false: observed 61"
+    assert good.preferences["status == 200"] == ""
+    assert good.preferences["body.none == 1"].startswith("body.none == 1 cannot be computed: ")
+    assert observe(send_parts(http_response(HEALTH, "500 Oops")), prefer=prefer).preferences is None
+    assert observe(send_parts(), prefer=prefer).preferences is None
+
+
+# --- what is told
+
+
+def test_measurements_and_evidence_of_an_answer() -> None:
+    headers = {**JSON, "Retry_After": "30", "Set_Cookie": "session=s3cr3t", "X_Internal": "10.0.0.1"}
+    seen = observe(
+        send_parts(http_response(HEALTH, "503 Service Unavailable", **headers)), expect=["status == 200", "body.ok"]
+    )
+    assert seen.measurements == {"status": 503, "size": len(HEALTH), "http_version": "1.1"}
+    assert seen.duration is not None
+    assert seen.duration >= sum(seen.phases.values())
+    assert list(seen.phases) == ["connect", "first_byte", "body"]
+    facts = dict(seen.evidence.facts)
+    assert facts.pop("address").startswith("127.0.0.1:")
+    assert facts.pop("elapsed_ms") == round(seen.duration)
+    assert facts == {"status": 503, "expect": {"status == 200": "is false: observed 503", "body.ok": "holds"}}
+    assert seen.evidence.excerpt == (
+        "HTTP/1.1 503 Service Unavailable\ncontent-type: application/json\nretry-after: 30\n\n" + HEALTH.decode()
+    )
+
+
+def test_what_is_no_text_is_not_shown() -> None:
+    seen = observe(send_parts(http_response(b"\x89PNG", Content_Type="image/png")))
+    assert seen.evidence.excerpt.endswith("\n\n(4 bytes of image/png)")
+    seen = observe(send_parts(http_response(b"\0" * 9)))
+    assert seen.evidence.excerpt.endswith("\n\n(9 bytes of something that is no text)")
+
+
+def test_a_location_is_shown_without_its_query() -> None:
+    seen = observe(
+        send_parts(http_response(status="302 Found", Location="https://u:p@x.example/login?token=1")),
+        {"method": "POST"},
+    )
+    assert (seen.reason, seen.message) == ("http.status", "got 302")
+    assert "location: https://x.example/login\n" in seen.evidence.excerpt + "\n"
+    assert "token" not in seen.evidence.excerpt
+
+
+def test_a_fault_is_an_observation() -> None:
+    seen = asyncio.run(observed(probe("http://127.0.0.1:1/")))
+    assert (seen.outcome, seen.reason, seen.message) == (Outcome.FAIL, "connection.refused", "connection refused")
+    assert (seen.duration, seen.retryable) == (None, True)
+    assert seen.evidence.facts == {"phase": "connect", "address": "127.0.0.1:1"}
+    closed = observe(send_parts(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc"))
+    assert closed.reason == "connection.lost"
+    assert closed.duration is not None
+
+
+def test_our_own_fault_is_no_failure_of_the_target() -> None:
+    seen = asyncio.run(observed(probe({"url": "https://127.0.0.1:1/", "tls": {"ca_file": "/none.pem"}})))
+    assert (seen.outcome, seen.reason) == (Outcome.ERROR, "tls.invalid_file")
+
+
+PLANTED = {
+    "in_header": "s3cret-header-value",
+    "in_bearer": "s3cret-bearer-token",
+    "in_body": "s3cret&body=value",
+    "in_query": "s3cret-query/value",
+    "in_path": "s3cret-path-segment",
+    "in_user": "s3cret-url-password",
+}
+
+
+@pytest.mark.parametrize("status", ["200 OK", "500 Oops"])
+def test_planted_secrets_do_not_come_back_even_when_the_server_repeats_them(status: str) -> None:
+    async def repeat(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = heads[-1]
+        length = re.search(r"Content-Length: (\d+)", head)
+        everything = head.encode() + await reader.readexactly(int(length[1]) if length else 0)
+        tag = head.replace("\r\n", " ").strip()
+        writer.write(http_response(everything, status, Server=tag, Location=f"/{PLANTED['in_path']}"))
+
+    heads: list[str] = []
+
+    async def scene(http: dict[str, Any]) -> Observation:
+        async with running_server(repeat) as peer:
+            peer.request_heads = heads
+            url = f"http://user:{PLANTED['in_user']}@127.0.0.1:{peer.port}/{PLANTED['in_path']}"
+            return await observed(
+                probe({"url": f"{url}?q={PLANTED['in_query']}", **http}, expect=["status == 200", "body == ''"])
+            )
+
+    mask = SecretMask(PLANTED.values())
+    for http in (
+        {"headers": {"X-Key": PLANTED["in_header"]}},
+        {"auth": {"bearer": PLANTED["in_bearer"]}},
+        {"auth": {"basic": {"username": "u", "password": PLANTED["in_bearer"]}}},
+        {"method": "POST", "body": PLANTED["in_body"]},
+        {"method": "POST", "json": {"k": PLANTED["in_body"]}},
+    ):
+        seen = asyncio.run(scene(http))
+        assert seen.reason
+        told = json.dumps(
+            [mask(seen.message), mask(seen.evidence.excerpt), sanitize_json(dict(seen.evidence.facts), mask)]
+        )
+        assert "s3cret" not in told
+        assert "czNjcmV0" not in told  # the same in base64
+        assert "•••" in json.loads(told)[1]
+        facts_unmasked = json.dumps({k: v for k, v in seen.evidence.facts.items() if k != "expect"})
+        assert "s3cret" not in facts_unmasked
+
+
+# --- requests
+
+
+def test_a_post_carries_json_and_a_key_that_makes_repeats_harmless() -> None:
+    head = sent({"method": "POST", "json": {"pool": "puzzles"}})
+    assert head.startswith("POST /health?key=of-query HTTP/1.1\r\n")
+    assert "Content-Type: application/json\r\n" in head
+    assert "Content-Length: 19\r\n" in head
+    assert "Idempotency-Key: wd-key\r\n" in head
+
+
+@pytest.mark.parametrize(
+    ("http", "present", "absent"),
+    [
+        ({}, [], ["idempotency-key", "authorization", "content-type", "content-length"]),
+        ({"method": "PATCH"}, ["Idempotency-Key: wd-key"], []),
+        ({"method": "PUT"}, ["Content-Length: 0"], ["idempotency-key"]),
+        ({"method": "DELETE"}, [], ["idempotency-key"]),
+        ({"method": "POST", "headers": {"idempotency-key": "mine"}}, ["idempotency-key: mine"], ["wd-key"]),
+        ({"method": "POST", "json": None}, ["Content-Length: 4"], []),
+        (
+            {"method": "POST", "json": [], "headers": {"content-type": "application/vnd.x+json"}},
+            *(["content-type: application/vnd.x+json"], ["Content-Type: application/json"]),
+        ),
+        ({"method": "POST", "body": "a=1"}, ["Content-Length: 3"], ["content-type"]),
+        ({"auth": {"bearer": "t0ken"}}, ["Authorization: Bearer t0ken"], []),
+        ({"auth": {"basic": {"username": "u", "password": "pä"}}}, ["Authorization: Basic dTpww6Q="], []),
+        ({"headers": {"Host": "other.example"}}, ["Host: other.example"], ["host: 127"]),
+        ({"headers": {"Accept-Encoding": "identity"}}, ["Accept-Encoding: identity"], ["gzip"]),
+    ],
+)
+def test_headers_that_are_sent(http: dict[str, Any], present: list[str], absent: list[str]) -> None:
+    head = sent(http)
+    assert all(f"\r\n{line}\r\n" in head for line in present)
+    assert not any(line.lower() in head.lower() for line in absent if line.islower())
+    assert not any(line in head for line in absent)
+
+
+def test_redirects_are_followed_unless_told_otherwise(nginx: str) -> None:
+    followed = asyncio.run(observed(probe(f"{nginx}/old")))
+    assert (followed.outcome, followed.measurements["redirects"]) == (Outcome.PASS, 1)
+    assert followed.evidence.facts["redirected_to"] == f"{nginx}/new"
+    kept = asyncio.run(observed(probe({"url": f"{nginx}/old", "follow_redirects": False}, expect=["status == 301"])))
+    assert (kept.outcome, kept.measurements["status"]) == (Outcome.PASS, 301)
+
+
+# --- against nginx
+
+
+def test_nginx_passes_with_its_phases_timed(nginx: str) -> None:
+    seen = asyncio.run(observed(probe(nginx, expect=["status == 200", "body.queue.failed == 61"])))
+    assert (seen.outcome, seen.message) == (Outcome.PASS, "")
+    assert list(seen.phases) == ["connect", "first_byte", "body"]
+    assert all(ms > 0 for ms in seen.phases.values())
+
+
+def test_nginx_by_name_times_the_lookup_too(nginx: str) -> None:
+    seen = asyncio.run(observed(probe(nginx.replace("127.0.0.1", "localhost"))))
+    assert (seen.outcome, next(iter(seen.phases))) == (Outcome.PASS, "dns")
+
+
+def test_nginx_compresses_and_we_read_it(nginx: str) -> None:
+    seen = asyncio.run(observed(probe(f"{nginx}/zipped", expect=["body.zipped.size() == 5000"])))
+    assert (seen.outcome, seen.message) == (Outcome.PASS, "")
+    assert isinstance(seen.measurements["size"], int)
+    assert seen.measurements["size"] < 500
+
+
+def test_nginx_in_maintenance_fails_with_its_answer_as_evidence(nginx: str) -> None:
+    seen = asyncio.run(observed(probe(f"{nginx}/down")))
+    assert (seen.outcome, seen.reason, seen.message) == (Outcome.FAIL, "http.status", "got 503")
+    assert seen.retryable
+    assert '"why": "maintenance"' in seen.evidence.excerpt
+
+
+# --- configuration
+
+
+def test_a_url_alone_will_do() -> None:
+    assert probe("https://acme.example/").http == probe({"url": "https://acme.example/"}).http
+
+
+def test_what_is_shown_and_counted_of_a_url() -> None:
+    watched = probe("https://user:secret@API.acme.example:8443/health?key=secret")
+    assert watched.target == "https://api.acme.example:8443/health"
+    assert watched.host == "api.acme.example"
+
+
+@pytest.mark.parametrize(
+    ("http", "fields", "message"),
+    [
+        ("acme.example", {}, "expected a URL that starts with http:// or https://"),
+        ({}, {}, "Field required"),
+        ({"url": "https://h/", "method": "FETCH"}, {}, "Input should be 'GET', 'HEAD'"),
+        ({"url": "https://h/", "body": "x"}, {}, "a GET carries no body: say which method does, such as POST"),
+        ({"url": "https://h/", "json": {}, "method": "HEAD"}, {}, "a HEAD carries no body"),
+        ({"url": "https://h/", "method": "POST", "json": {}, "body": ""}, {}, "give either body or json, not both"),
+        ({"url": "https://h/", "json_body": {}}, {}, "Extra inputs are not permitted"),
+        ({"url": "https://h/", "headers": {"a b": "c"}}, {}, "not a header name"),
+        ({"url": "https://h/", "headers": {"a": "b\r\nc: d"}}, {}, "no line ends in it and no spaces around it"),
+        ({"url": "https://h/", "headers": {"a": " b"}}, {}, "no line ends in it and no spaces around it"),
+        ({"url": "https://h/", "headers": {"Content-Length": "1"}}, {}, "we set this header ourselves"),
+        ({"url": "https://h/", "auth": {}}, {}, "expected either basic or bearer"),
+        (
+            {"url": "https://h/", "auth": {"bearer": "x", "basic": {"username": "u", "password": "p"}}},
+            *({}, "expected either basic or bearer"),
+        ),
+        (
+            {"url": "https://h/", "auth": {"bearer": "x"}, "headers": {"authorization": "y"}},
+            *({}, "give either auth or an Authorization header, not both"),
+        ),
+        ("http://h/", {"expect": ["cert_days > 14"]}, "cert_days needs an https:// URL"),
+        ("http://h/", {"prefer": ["status == 200", "cert_days > 14"]}, "cert_days needs an https:// URL"),
+        ("https://h/", {"expect": ["stauts == 200"]}, "stauts"),
+    ],
+)
+def test_a_configuration_that_cannot_be_meant_is_refused(http: Any, fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        probe(http, **fields)
+    assert message in str(caught.value)
+
+
+def test_over_https_cert_days_may_be_named() -> None:
+    assert probe("https://h/", prefer=["cert_days >= 14"]).preferences[0].used_variables == {"cert_days"}

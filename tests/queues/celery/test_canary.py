@@ -1,0 +1,97 @@
+"""What is particular to canaries through Celery: what it shows of the stages, and where it keeps results."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import time
+
+import pytest
+from pydantic import ValidationError
+
+from tests.support.polling import wait_until
+from tests.support.probe_runs import run_probe
+from tests.support.queue_lab import NBSP, suspended_process
+from tests.support.queue_labs import CeleryLab
+from watchdog.domain.model import Outcome
+from watchdog.probes.base import derive_idempotency_key
+from watchdog.queues.celery.canary import BROKER_THREAD_SEMAPHORE, MAX_BROKER_THREADS
+
+
+@pytest.fixture(scope="module")
+def system() -> type[CeleryLab]:
+    return CeleryLab
+
+
+def test_workers_that_track_what_they_start_show_it(lab: CeleryLab) -> None:
+    tracked = {"tracks_started": True}
+    with lab.running_worker(TRACKS="yes") as worker:
+        passed = lab.run_probe(tracked, start_within="3s")
+        hung = lab.run_probe({**tracked, "task": "hang"}, start_within="2s", finish_within="2s")
+        worker.kill()
+    assert passed.result.outcome is Outcome.PASS
+    assert hung.result.reason == "canary.not_finished"
+    assert hung.result.message.startswith("picked up after ")
+    idle = lab.run_probe(tracked, start_within="500ms")
+    assert idle.result.reason == "canary.not_picked_up"
+    assert idle.result.message == f"not picked up in 500{NBSP}ms: 1 waiting"
+
+
+def test_without_that_start_within_is_refused(lab: CeleryLab) -> None:
+    with pytest.raises(ValidationError, match="Celery does not show when a job is picked up: say finish_within alone"):
+        lab.build_probe(start_within="1s")
+
+
+def test_a_task_that_no_worker_knows_has_failed(lab: CeleryLab) -> None:
+    with lab.running_worker():
+        report = lab.run_probe({"task": "nowhere"})
+    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "job.failed")
+    assert report.result.message == "the job failed: NotRegistered: nowhere"
+    assert lab.list_leftovers() == []
+
+
+def test_a_job_that_is_to_be_tried_again_is_not_finished(lab: CeleryLab) -> None:
+    with lab.running_worker():
+        report = lab.run_probe({"task": "again"}, finish_within="1s")
+    assert report.result.reason == "canary.not_finished"
+    assert report.result.message.endswith(f"not finished in 1{NBSP}s: it waits for another try: ValueError: not yet")
+
+
+def test_a_sentinel_expires(lab: CeleryLab) -> None:
+    """It is given no longer than the canary itself, and one minute."""
+    lab.abandon_sentinel(5_000)
+    message, sent = lab.client.lindex(lab.queue_name, 0), time.time()
+    expires = message.partition('"expires": "')[2][:19]
+    assert 60 < time.mktime(time.strptime(expires, "%Y-%m-%dT%H:%M:%S")) - time.timezone - sent < 75
+
+
+def test_results_that_are_no_json_are_never_unpacked(lab: CeleryLab) -> None:
+    lab.results.set(
+        f"celery-task-meta-{derive_idempotency_key('pipeline', 5_000)}", pickle.dumps({"status": "SUCCESS"})
+    )
+    report = asyncio.run(run_probe(lab.build_probe(), 6_000, previous_slot=5_000))
+    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "broker.refused")
+    assert report.result.message == "the result is no JSON: the workers need result_serializer json"
+
+
+def test_a_broker_that_hangs_is_unreachable_inside_the_deadline_where_results_are_elsewhere(lab: CeleryLab) -> None:
+    with lab.dedicated_broker() as other, suspended_process(other.broker_pid()):
+        since = time.monotonic()
+        report = lab.run_probe({"broker": other.probed_url})
+        took = time.monotonic() - since
+    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "broker.unreachable")
+    assert "in 3 s" in report.result.message or "imed out" in report.result.message
+    assert took < 5 + 5 + 1
+
+
+def test_calls_that_hang_are_bounded_and_end_by_themselves(lab: CeleryLab) -> None:
+    for _ in range(MAX_BROKER_THREADS):
+        wait_until(lambda: BROKER_THREAD_SEMAPHORE.acquire(blocking=False))
+    try:
+        report = lab.run_probe()
+    finally:
+        for _ in range(MAX_BROKER_THREADS):
+            BROKER_THREAD_SEMAPHORE.release()
+    assert report.result.reason == "broker.unreachable"
+    assert report.result.message == "broker unreachable: too many earlier calls still wait for an answer"
+    assert lab.run_probe(finish_within="1s").result.reason == "canary.not_finished"

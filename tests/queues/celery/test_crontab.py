@@ -1,0 +1,87 @@
+"""Crontabs of Celery as cron expressions: both find the same runs."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from celery.schedules import crontab
+
+from watchdog.domain.schedule import CronSchedule, ScheduleError
+from watchdog.queues import JobFacts
+from watchdog.queues.celery.crontab import MAX_CRON_CHARS, crontab_to_cron, scheduler_idle_since, validate_interval
+
+NOW = 1_777_723_200_000
+MIN = 60_000
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        (("*", "*", "*", "*", "*"), "* * * * *"),
+        (("*/15", "8-18", "*", "*", "mon-fri"), "*/15 8-18 * * 1-5"),
+        ((0, 3, "*", "*", "*"), "0 3 * * *"),
+        (("0", "3", "*", "*", "Sunday, wednesday"), "0 3 * * 0,3"),
+        (("0", "3", "*", "*", "fri-mon"), "0 3 * * 5,6,0,1"),
+        (("30", "22-4/2", "*", "*", "*"), "30 22,0,2,4 * * *"),
+        (("0", "0", "*/10", "*/2", "*"), "0 0 */10 */2 *"),
+        (("0", "0", "28-2", "nov-feb", "*"), "0 0 28,29,30,31,1,2 11,12,1,2 *"),
+        (([0, 30], [6], "*", "*", [1, 3, 5]), "0,30 6 * * 1,3,5"),
+        (("0", "6", "*/2", "*", "1"), "0 6 */2 * 1"),
+        (("1,13,30-45/5", "0", "*", "*", "*/3"), "1,13,30-45/5 0 * * */3"),
+    ],
+)
+def test_a_crontab_finds_the_same_runs(fields: tuple[Any, ...], text: str) -> None:
+    minute, hour, day, month, weekday = fields
+    assert crontab_to_cron(*fields) == text
+    plan, at = CronSchedule(text), datetime(2026, 1, 1, tzinfo=UTC)
+    theirs = crontab(minute, hour, weekday.replace(" ", "") if isinstance(weekday, str) else weekday, day, month)
+    for _ in range(40):
+        theirs.nowfun = lambda at=at: at
+        following = at + theirs.remaining_estimate(at)
+        ours = plan.next_slot_after(round(at.timestamp() * 1000))
+        assert ours == round(following.timestamp() * 1000)
+        at = following + timedelta(seconds=1)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        ("0", "6", "1-7", "*", "1"),
+        ("0", "6", "*", "*", "someday"),
+        ("0", "6", "*", "*", {"__type__": "weekday"}),
+        ("0 0", "6\t1", "32", "*", "*"),
+        ("0", "99-98", "*", "*", "*"),
+        ("0", "9-8/0", "*", "*", "*"),
+        ("0," * MAX_CRON_CHARS, "6", "*", "*", "*"),
+    ],
+)
+def test_what_no_expression_says_is_not_guessed(fields: tuple[Any, ...]) -> None:
+    """The first Monday of a month: cron would take any of the first seven days, and any Monday."""
+    with pytest.raises(ScheduleError):
+        CronSchedule(crontab_to_cron(*fields))
+
+
+@pytest.mark.parametrize(("ms", "told"), [(1500.0, 1500), (0.5, None), (1e300, None), (float("nan"), None)])
+def test_an_interval_is_one_that_comes(ms: float, told: int | None) -> None:
+    assert validate_interval(ms) == told
+
+
+@pytest.mark.parametrize(
+    ("why", "jobs", "idle"),
+    [
+        ("nothing is due", [{"next_due": NOW + MIN}], None),
+        ("one is due, and nothing was sent since", [{"next_due": NOW - MIN, "last_start": NOW - 2 * MIN}], NOW - MIN),
+        ("one was passed over, others are sent", [{"next_due": NOW - 9 * MIN}, {"last_start": NOW - MIN}], None),
+        ("it is disabled", [{"next_due": NOW - MIN, "enabled": False}], None),
+        ("every minute, since five", [{"every": MIN, "last_start": NOW - 5 * MIN}], NOW - 4 * MIN),
+        ("every second, for an hour", [{"every": 1000, "last_start": NOW - 60 * MIN}], NOW - 60 * MIN + 1000),
+        ("every hour, since five minutes", [{"every": 60 * MIN, "last_start": NOW - 5 * MIN}], None),
+        ("it never ran, at three", [{"cron": "0 3 * * *", "since": NOW - 600 * MIN}], NOW - 540 * MIN),
+        ("nobody can read it", [{"cron": "full moon", "last_start": NOW - 600 * MIN}], None),
+        ("the first counts", [{"next_due": NOW - MIN}, {"next_due": NOW - 3 * MIN}], NOW - 3 * MIN),
+    ],
+)
+def test_since_when_beat_is_idle(why: str, jobs: list[dict[str, Any]], idle: int | None) -> None:
+    assert scheduler_idle_since([JobFacts("digest", **job) for job in jobs], NOW) == idle

@@ -1,0 +1,72 @@
+"""The job store of a real APScheduler, on SQLite and on PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+import sqlalchemy
+
+from tests.support.polling import wait_until
+from tests.support.probe_runs import python_worker_command, run_probe
+from tests.support.redis_server import running_worker
+from watchdog.domain.model import Outcome, RecordedResult
+from watchdog.probes import JobsProbe
+
+
+def scheduler(url: str) -> Any:
+    return running_worker(*python_worker_command("apscheduler_clock.py", DATABASE=url))
+
+
+def look(url: str, grace: str = "1m") -> RecordedResult:
+    source = {"url": url.replace("+psycopg", "")}
+    return asyncio.run(
+        run_probe(JobsProbe.model_validate({"name": "Clock", "jobs": {"apscheduler": source, "grace": grace}}))
+    )
+
+
+def test_a_killed_scheduler_makes_its_jobs_overdue(database_url: str) -> None:
+    with scheduler(database_url) as process:
+        alive = look(database_url, "5s")
+        process.kill()
+        wait_until(lambda: look(database_url, "1s").result.outcome is Outcome.FAIL)
+    assert (alive.result.outcome, alive.result.measurements) == (Outcome.PASS, {"jobs": 3, "jobs_bad": 0})
+    jobs = look(database_url, "1s").result.jobs or {}
+    assert {name: reason for name, (reason, _, _) in jobs.items()} == {"digest": "job.overdue"}
+    with scheduler(database_url):
+        wait_until(lambda: look(database_url, "5s").result.outcome is Outcome.PASS)
+
+
+def test_what_is_pickled_is_left_alone(database_url: str) -> None:
+    engine = sqlalchemy.create_engine(database_url)
+    with engine.begin() as connection:
+        blob = "bytea" if connection.dialect.name == "postgresql" else "blob"
+        connection.exec_driver_sql(f"CREATE TABLE apscheduler_jobs (id text, next_run_time float8, job_state {blob})")
+        connection.exec_driver_sql("INSERT INTO apscheduler_jobs VALUES ('digest', 0.5, 'poison')")
+    engine.dispose()
+    report = look(database_url)
+    assert (report.result.jobs or {})["digest"][0] == "job.overdue"
+    told = "postgres may write to apscheduler_jobs, too; SELECT is all it takes"
+    assert report.evidence.facts.get("writable") == (None if database_url.startswith("sqlite") else told)
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("told", ["'soon'", "9e999"])
+def test_what_is_no_time_is_named(database_url: str, told: str) -> None:
+    engine = sqlalchemy.create_engine(database_url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE apscheduler_jobs (id text, next_run_time, job_state blob)")
+        connection.exec_driver_sql(f"INSERT INTO apscheduler_jobs VALUES ('digest', {told}, '')")
+    engine.dispose()
+    assert look(database_url).result.reason == "database.column_invalid"
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_database_without_the_table(database_url: str) -> None:
+    engine = sqlalchemy.create_engine(database_url)
+    engine.connect().close()
+    engine.dispose()
+    report = look(database_url)
+    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "database.table_missing")
+    assert report.result.message == "no table apscheduler_jobs: APScheduler makes it when it starts"

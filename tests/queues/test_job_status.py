@@ -1,0 +1,110 @@
+"""What is read out of what applications say of their jobs."""
+
+from __future__ import annotations
+
+import pytest
+
+from watchdog.domain.model import Json
+from watchdog.queues.base import JobStage
+from watchdog.queues.job_status import (
+    STAGE_BY_STATUS_WORD,
+    compile_stage_expressions,
+    error_message,
+    evaluate_stage,
+    normalize_status,
+    parse_job_id,
+    parse_progress,
+    substitute_placeholders,
+)
+
+
+@pytest.mark.parametrize(
+    ("said", "stage"),
+    [
+        ({"status": "waiting"}, JobStage.QUEUED),
+        ({"state": "PENDING"}, JobStage.QUEUED),
+        ({"status": "in progress"}, JobStage.RUNNING),
+        ({"state": "In-Progress"}, JobStage.RUNNING),
+        ({"status": 3, "state": "active"}, JobStage.RUNNING),
+        ("success\n", JobStage.DONE),
+        ({"status": "canceled"}, JobStage.FAILED),
+        ({"status": "weird"}, None),
+        ({"status": {"a": 1}}, None),
+        ({}, None),
+        (["done"], None),
+        (None, None),
+    ],
+)
+def test_a_status_word(said: Json, stage: JobStage | None) -> None:
+    assert STAGE_BY_STATUS_WORD.get(normalize_status(said)) is stage
+
+
+@pytest.mark.parametrize(
+    ("said", "text"),
+    [(7, "7"), (0, "0"), (" a/b ", "a/b"), ("", ""), (None, ""), (True, ""), (7.5, ""), (["7"], ""), ("7" * 501, "")],
+)
+def test_an_id(said: Json, text: str) -> None:
+    assert parse_job_id(said) == text
+
+
+@pytest.mark.parametrize(
+    ("said", "text"),
+    [
+        ("boom\n at line 3", "boom at line 3"),
+        ({"error": "boom", "message": "x"}, "boom"),
+        ({"error": {"code": 7, "message": "boom"}}, "boom"),
+        ({"error": None, "failedReason": "boom"}, "boom"),
+        ({"error": "", "reason": "boom"}, "boom"),
+        ({"error": {"code": 7}}, '{"error": {"code": 7}}'),
+        ({"ok": False}, '{"ok": false}'),
+        ({}, ""),
+        (None, ""),
+        ("x" * 300, "x" * 200 + "… cut after 200 characters"),
+    ],
+)
+def test_why_it_failed(said: Json, text: str) -> None:
+    assert error_message(said) == text
+
+
+@pytest.mark.parametrize(
+    ("said", "far"),
+    [
+        ({"progress": 40}, (40.0, None)),
+        ({"progress": 0.5}, (0.5, None)),
+        ({"progress": {"progress": 40, "total": 100}}, (40.0, 100.0)),
+        ({"progress": {"progress": 40, "total": "all"}}, (40.0, None)),
+        ({"progress": {"step": "x"}}, None),
+        ({"progress": True}, None),
+        ({"progress": "40 %"}, None),
+        ({}, None),
+        ("40", None),
+    ],
+)
+def test_how_far_it_is(said: Json, far: tuple[float, float | None] | None) -> None:
+    assert parse_progress(said) == far
+
+
+def test_templates_are_filled_at_every_depth_and_in_texts_alone() -> None:
+    template = {"{nonce}": ["{nonce}-{nonce}", 7, None, {"a": "{other}"}]}
+    assert substitute_placeholders(template, nonce="n") == {"{nonce}": ["n-n", 7, None, {"a": "{other}"}]}
+
+
+@pytest.mark.parametrize(
+    ("values", "stage", "trouble"),
+    [
+        ({"x": 1, "y": 1}, JobStage.FAILED, ""),
+        ({"x": 0, "y": 1}, JobStage.DONE, ""),
+        ({"x": 0, "y": 0, "z": 1}, JobStage.RUNNING, ""),
+        ({"x": 0, "y": 0, "z": 0}, None, ""),
+        ({"x": 0, "y": 0}, None, ""),
+        ({"y": 1}, JobStage.DONE, ""),
+        ({"x": 0, "z": 0}, None, "v.y == 1 cannot be computed: v has no field 'y'; it has 'x'"),
+        ({"y": 0}, None, "v.x == 1 cannot be computed: v has no field 'x'; it has 'y'"),
+        ({"x": 0, "y": "1"}, None, ""),
+    ],
+)
+def test_expressions_are_asked_in_order(values: Json, stage: JobStage | None, trouble: str) -> None:
+    stages = compile_stage_expressions({"v": "dyn"}, failed="v.x == 1", done="v.y == 1", started="v.z == 1")
+    found, why_not = evaluate_stage(stages, {"v": values})
+    assert found is stage
+    assert why_not.partition("; it has")[0] == trouble.partition("; it has")[0]

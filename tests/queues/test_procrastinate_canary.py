@@ -1,0 +1,78 @@
+"""What is particular to canaries through Procrastinate."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.support.postgres import PostgresServer
+from tests.support.probe_runs import run_probe
+from tests.support.queue_lab import NBSP
+from tests.support.queue_labs import ProcrastinateLab
+from watchdog.domain.model import Outcome
+
+
+@pytest.fixture(scope="module")
+def system() -> type[ProcrastinateLab]:
+    return ProcrastinateLab
+
+
+def test_what_waits_is_told(lab: ProcrastinateLab) -> None:
+    row = "INSERT INTO procrastinate_jobs (queue_name, task_name, scheduled_at, status) VALUES (%s, 'x', "
+    lab.execute(f"{row} now() - interval '1 hour', 'todo')", lab.queue_name)
+    lab.execute(f"{row} now() + interval '1 hour', 'todo')", lab.queue_name)
+    lab.execute(f"{row} now() - interval '2 hours', 'doing')", lab.queue_name)
+    lab.execute("INSERT INTO procrastinate_workers DEFAULT VALUES")
+    message = lab.run_probe(start_within="100ms").result.message
+    assert message == f"not picked up in 100{NBSP}ms: 1 active, 2 waiting, oldest 1{NBSP}h"
+
+
+def test_a_job_that_is_to_be_tried_again_is_not_finished(lab: ProcrastinateLab) -> None:
+    with lab.running_worker():
+        report = lab.run_probe({"task": "again"}, finish_within="3s")
+    assert report.result.reason == "canary.not_finished"
+    assert report.result.message.endswith(f"not finished in 3{NBSP}s: it failed, and waits for another try")
+    assert lab.job_states() == []
+
+
+@pytest.mark.parametrize("became", ["succeeded", "failed"])
+def test_what_a_process_that_died_had_sent_is_cleared_also_when_it_is_over(lab: ProcrastinateLab, became: str) -> None:
+    lab.abandon_sentinel(5_000)
+    lab.execute("UPDATE procrastinate_jobs SET status = %s WHERE queue_name = %s", became, lab.queue_name)
+    report = asyncio.run(run_probe(lab.build_probe(**lab.short_limits), 6_000, previous_slot=5_000))
+    assert report.result.reason == "canary.not_picked_up"
+    assert report.result.measurements["waiting"] == 1
+    assert lab.job_states() == []
+
+
+def test_a_database_without_procrastinate(postgres: PostgresServer) -> None:
+    with postgres.temporary_database() as url:
+        report = ProcrastinateLab(url).run_probe()
+    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "queue.missing")
+    assert report.result.message == "no Procrastinate in this database: it has no table procrastinate_jobs"
+
+
+RIGHTS = """
+    GRANT SELECT, INSERT, DELETE ON procrastinate_jobs TO monitor;
+    GRANT SELECT, INSERT ON procrastinate_events TO monitor;
+    GRANT USAGE ON SEQUENCE procrastinate_jobs_id_seq, procrastinate_events_id_seq TO monitor;
+    GRANT SELECT, UPDATE ON procrastinate_periodic_defers TO monitor;
+    GRANT SELECT ON procrastinate_workers TO monitor;
+"""
+
+
+def test_a_role_with_few_rights(lab: ProcrastinateLab) -> None:
+    few = {"url": lab.probed_url.replace("postgres@", "monitor@")}
+    lab.execute("CREATE ROLE monitor LOGIN")
+    try:
+        refused = lab.run_probe(few)
+        lab.execute(RIGHTS)
+        with lab.running_worker():
+            allowed = lab.run_probe(few)
+    finally:
+        lab.execute("DROP OWNED BY monitor; DROP ROLE monitor")
+    assert (refused.result.outcome, refused.result.reason) == (Outcome.FAIL, "broker.refused")
+    assert "the role needs SELECT, INSERT and DELETE on procrastinate_jobs" in refused.result.message
+    assert allowed.result.outcome is Outcome.PASS
+    assert lab.job_states() == []

@@ -1,0 +1,343 @@
+"""Each way to do something, against the real thing: what it changes, what a dry run leaves alone, and how it fails."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from pydantic import ValidationError
+
+from tests.support.fakes import CannedResponse as Reply
+from tests.support.fakes import FakeHttpReceiver
+from tests.support.mariadb import MariaDbServer
+from tests.support.mcp_servers.raw_http import RawMcpResponse, running_raw_server, tool_definition
+from tests.support.postgres import PostgresServer
+from tests.support.third_party import find_free_port
+from watchdog.net import Network, PhaseTimer
+from watchdog.net.errors import ProbeError
+from watchdog.probes import PROBE_KINDS, JobsProbe, Probe
+from watchdog.queues import ConnectContext
+from watchdog.remediations import RemediationContext, RemediationSettings
+from watchdog.remediations.reasons import expand_reason
+from watchdog.remediations.sql import SqlRemediation
+
+NBSP = "\N{NO-BREAK SPACE}"
+STUCK = RemediationContext("7", "ledger", "job.stuck", "billing", "a1b2")
+RESET = "UPDATE jobs SET status = 'pending' WHERE id = :id AND status = 'running'"
+
+
+def apply(
+    given: dict[str, Any], cause: RemediationContext = STUCK, *, dry: bool = False, patience: float = 10.0
+) -> str:
+    async def act() -> str:
+        async with Network() as wire:
+            reach = ConnectContext(wire, PhaseTimer(), "private", patience, 1_700_000_000_000)
+            remedy = RemediationSettings.model_validate({"on": "stuck", **given})
+            async with asyncio.timeout(patience):
+                return await remedy.action.execute(cause, reach, dry_run=dry)
+
+    return asyncio.run(act())
+
+
+# --- statements
+
+
+class Table:
+    """Two hundred jobs that run, one of them the seventh."""
+
+    def __init__(self, url: str, key: str = "INTEGER"):
+        self.url = url.replace("+psycopg", "").replace("+pymysql", "")
+        self.engine = sa.create_engine(url, poolclass=sa.NullPool)
+        self.do(f"CREATE TABLE jobs (id {key} PRIMARY KEY, kind VARCHAR(80), status VARCHAR(20))")
+        if key != "UUID":
+            rows = ", ".join(f"({n}, 'ledger', 'running')" for n in range(1, 201))
+            self.do(f"INSERT INTO jobs VALUES {rows}")
+
+    def do(self, *statements: str) -> None:
+        with self.engine.begin() as connection:
+            for statement in statements:
+                connection.execute(sa.text(statement))
+
+    @property
+    def pending(self) -> list[Any]:
+        with self.engine.begin() as connection:
+            return list(connection.execute(sa.text("SELECT id FROM jobs WHERE status = 'pending'")).scalars())
+
+    def sql(self, statement: str = RESET, **more: str) -> dict[str, Any]:
+        return {"sql": {"statement": statement, "url": self.url, **more}}
+
+
+@pytest.fixture(params=["sqlite", "postgres", "mariadb"])
+def table(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Table]:
+    if request.param == "sqlite":
+        yield Table(f"sqlite:///{tmp_path / 'app.db'}")
+        return
+    server: PostgresServer | MariaDbServer = request.getfixturevalue(request.param)
+    with server.temporary_database() as url:
+        yield Table(url)
+
+
+@pytest.fixture
+def pg(postgres: PostgresServer) -> Iterator[str]:
+    with postgres.temporary_database() as url:
+        yield url
+
+
+def test_a_statement_changes_the_one_row(table: Table) -> None:
+    assert apply(table.sql()) == f"changed 1{NBSP}row"
+    assert table.pending == [7]
+    assert apply(table.sql()) == f"changed 0{NBSP}rows"
+
+
+def test_a_dry_run_is_taken_back(table: Table) -> None:
+    assert apply(table.sql(), dry=True) == f"would change 1{NBSP}row"
+    assert table.pending == []
+
+
+def test_a_statement_that_means_too_much_is_taken_back(table: Table) -> None:
+    with pytest.raises(ProbeError, match=f"changes 200{NBSP}rows, more than 100: taken back") as fault:
+        apply(table.sql("UPDATE jobs SET status = 'pending'"))
+    assert fault.value.reason == "remediation.too_many_rows"
+    assert table.pending == []
+
+
+@pytest.mark.parametrize("name", ["x'; DROP TABLE jobs; --", "%s %(id)s :id", "\\'; --", '"'])
+def test_whatever_a_job_is_called_stays_a_value(table: Table, name: str) -> None:
+    renamed = table.sql("UPDATE jobs SET kind = :subject, status = 'pending' WHERE id = :id")
+    assert apply(renamed, STUCK._replace(subject=name)) == f"changed 1{NBSP}row"
+    with table.engine.begin() as connection:
+        assert connection.execute(sa.text("SELECT kind FROM jobs WHERE id = 7")).scalar() == name
+
+
+def test_a_key_may_be_a_uuid(pg: str) -> None:
+    table, key = Table(pg, "UUID"), "0b0e7c1e-6a35-4a1e-9c3f-0f8d6a1f2b3c"
+    table.do(f"INSERT INTO jobs VALUES ('{key}', 'ledger', 'running')")
+    assert apply(table.sql(), STUCK._replace(id=key)) == f"changed 1{NBSP}row"
+    assert [str(one) for one in table.pending] == [key]
+
+
+def test_a_cast_is_no_parameter(pg: str) -> None:
+    cast = "UPDATE jobs SET status = 'pending'::text WHERE id = CAST(:id AS int)"
+    assert apply(Table(pg).sql(cast)) == f"changed 1{NBSP}row"
+    with pytest.raises(ValidationError, match=r"write CAST\(:id AS ...\)"):
+        SqlRemediation(statement="UPDATE jobs SET status = 'pending' WHERE id = :id::int")
+
+
+def test_who_may_not_change_it_hears_so(pg: str) -> None:
+    table = Table(pg)
+    table.do("CREATE ROLE reader LOGIN PASSWORD 'a'", "GRANT SELECT ON jobs TO reader")
+    who = f"reader:a@{table.url.partition('@')[2]}"
+    with pytest.raises(ProbeError, match="PostgreSQL answers: permission denied for table jobs"):
+        apply({"sql": {"statement": RESET, "url": f"postgresql://{who}"}})
+    table.do("DROP OWNED BY reader", "DROP ROLE reader")
+
+
+def test_a_lock_that_somebody_holds_is_not_waited_for(pg: str) -> None:
+    table = Table(pg)
+    with table.engine.begin() as connection:
+        connection.execute(sa.text("UPDATE jobs SET kind = 'mine' WHERE id = 7"))
+        with pytest.raises(ProbeError, match="lock timeout") as fault:
+            apply(table.sql())
+    assert fault.value.reason == "database.query_timeout"
+
+
+def test_a_statement_that_is_none_is_refused_by_the_database(table: Table) -> None:
+    with pytest.raises(ProbeError, match=" answers: ") as fault:
+        apply(table.sql("UPDATE jobs SET nothing = 1 WHERE id = :id"))
+    assert fault.value.reason == "broker.refused"
+
+
+def test_a_database_that_is_away(tmp_path: Path) -> None:
+    with pytest.raises(ProbeError, match="database unreachable"):
+        apply({"sql": {"statement": RESET, "url": f"postgresql://me@127.0.0.1:{find_free_port()}/app"}})
+    with pytest.raises(ProbeError, match="is not there"):
+        apply({"sql": {"statement": RESET, "url": f"sqlite:///{tmp_path / 'gone.db'}"}})
+    assert not (tmp_path / "gone.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("statement", "why"),
+    [
+        ("WITH x AS (SELECT 1) UPDATE jobs SET status = 'pending'", "expected UPDATE, INSERT, DELETE or MERGE"),
+        ("SELECT pg_terminate_backend(1)", "expected UPDATE, INSERT, DELETE or MERGE"),
+        ("CALL reset(:id)", "expected UPDATE, INSERT, DELETE or MERGE"),
+        ("UPDATE jobs SET status = 'pending'; COMMIT", "one statement, without ';'"),
+        ("UPDATE jobs SET status = 'pending' RETURNING id", "nobody reads what RETURNING gives"),
+    ],
+)
+def test_what_could_not_be_counted_and_taken_back_is_refused(statement: str, why: str) -> None:
+    with pytest.raises(ValidationError, match=why):
+        SqlRemediation(statement=statement)
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"http": "https://ops.example/{job}"}, r"no parameter \{job\}; there are \{id\}"),
+        ({"http": {"url": "https://ops.example/", "json": {"a": ["{job}"]}}}, r"no parameter \{job\}"),
+        ({"http": {"url": "https://ops.example/", "body": "{id}"}}, "in the URL and in json alone"),
+        ({"http": {"url": "https://ops.example/", "headers": {"X-Job": "{subject}"}}}, "in the URL and in json alone"),
+        ({"mcp": {"url": "https://a.example/", "tool": "t", "arguments": {"a": "{name}"}}}, r"no parameter \{name\}"),
+    ],
+)
+def test_a_parameter_that_stands_for_nothing_is_refused(given: dict[str, Any], why: str) -> None:
+    with pytest.raises(ValidationError, match=why):
+        RemediationSettings.model_validate({"on": "stuck", **given})
+
+
+def test_people_hear_what_it_does_and_not_with_what() -> None:
+    assert (
+        SqlRemediation(statement="  update billing.jobs set token = 'hush' where id = :id").description
+        == "UPDATE billing.jobs"
+    )
+    assert SqlRemediation(statement="INSERT INTO wakes(id) VALUES (:id)").description == "INSERT INTO wakes"
+
+
+def test_parameters_are_found_as_the_database_finds_them() -> None:
+    statement = r"UPDATE t SET a = :subject, b = '12\:30', c = now()::text, d = :id WHERE e = ':'"
+    assert SqlRemediation(statement=statement).used_parameters == {"subject", "id"}
+
+
+# --- requests
+
+
+def test_a_request_carries_the_values_and_nothing_more() -> None:
+    with FakeHttpReceiver() as ops:
+        url = f"{ops.url}/workers/{{subject}}/restart?run={{id}}"
+        given = {
+            "http": {"url": url, "json": {"why": "{reason}", "who": ["{subject}"], "n": 3, "{id}": "{subject} {id}"}}
+        }
+        assert apply(given, STUCK._replace(subject='a/b?c&"d" {id}')) == "answered 200"
+        [heard] = ops.received
+    assert heard.path == "/workers/a%2Fb%3Fc%26%22d%22%20%7Bid%7D/restart?run=7"
+    assert heard.json == {"why": "job.stuck", "who": ['a/b?c&"d" {id}'], "n": 3, "{id}": 'a/b?c&"d" {id} 7'}
+    assert heard.headers["idempotency-key"] == "wd-a1b2-job_stuck-7"
+
+
+@pytest.mark.parametrize("name", [".", ".."])
+def test_a_name_that_leads_elsewhere_is_not_put_into_a_url(name: str) -> None:
+    with FakeHttpReceiver() as ops:
+        with pytest.raises(ProbeError, match="would lead to another URL"):
+            apply({"http": f"{ops.url}/workers/{{subject}}/restart"}, STUCK._replace(subject=name))
+        assert ops.received == []
+
+
+def test_a_request_that_is_refused_says_how() -> None:
+    with FakeHttpReceiver() as ops:
+        ops.canned_responses.append(
+            Reply(409, b'{"error": "a restart is under way"}', (("content-type", "application/json"),))
+        )
+        with pytest.raises(ProbeError, match="answered 409: a restart is under way"):
+            apply({"http": ops.url})
+
+
+def test_a_dry_run_sends_no_request() -> None:
+    with FakeHttpReceiver() as ops:
+        assert apply({"http": ops.url}, dry=True) == "would send it"
+        assert ops.received == []
+
+
+# --- tools
+
+
+def call(answers: dict[str, Any], *, dry: bool = False, name: str = "trigger_task", **result: Any) -> tuple[str, Any]:
+    """What came of calling a tool, and what its server heard."""
+
+    async def act() -> tuple[str, Any]:
+        async with (
+            running_raw_server(answers, tools=[tool_definition(name)], result=result) as server,
+            Network() as wire,
+        ):
+            arguments = {"task": "{subject}"}
+            told = {"on": "stale", "mcp": {"url": server.url, "tool": "trigger_task", "arguments": arguments}}
+            reach = ConnectContext(wire, PhaseTimer(), "private", 10.0, 1_700_000_000_000)
+            remedy = RemediationSettings.model_validate(told)
+            return await remedy.action.execute(
+                STUCK._replace(reason="task.stale"), reach, dry_run=dry
+            ), server.received_methods
+
+    return asyncio.run(act())
+
+
+def test_a_tool_is_called() -> None:
+    said, heard = call({}, content=[{"type": "text", "text": "on its way"}])
+    assert said == "called"
+    assert heard.count("tools/call") == 1
+
+
+def test_a_tool_that_begins_a_job_names_it() -> None:
+    assert call({}, content=[{"type": "text", "text": '{"job_id": 12}'}])[0] == "begun as job 12"
+
+
+def test_a_dry_run_looks_whether_the_tool_is_there() -> None:
+    said, heard = call({}, dry=True)
+    assert said == "would call it: it is listed"
+    assert "tools/call" not in heard
+    with pytest.raises(ProbeError, match=f"tool trigger_task is missing: 1{NBSP}tool listed"):
+        call({}, dry=True, name="another")
+
+
+def test_a_tool_that_fails_says_why() -> None:
+    with pytest.raises(ProbeError, match="trigger_task reports an error: no such task"):
+        call({}, isError=True, content=[{"type": "text", "text": "no such task"}])
+    with pytest.raises(ProbeError, match="no more tonight"):
+        call({"tools/call": RawMcpResponse(error=(-32000, "no more tonight"))})
+
+
+def test_a_server_may_be_a_command() -> None:
+    server = Path(__file__).parents[1] / "support/mcp_servers" / "jobs.py"
+    command = [sys.executable, str(server), "stdio"]
+    said = apply(
+        {"mcp": {"command": command, "tool": "export_data", "arguments": {"format": "{subject}"}}}, patience=60
+    )
+    assert said == "begun as job ledger-1"
+
+
+def test_a_parameter_in_braces_is_refused_in_a_statement() -> None:
+    with pytest.raises(ValidationError, match=r"write :id in the place of \{id\}"):
+        SqlRemediation(statement="UPDATE jobs SET status = 'x' WHERE id = {id}")
+
+
+def test_a_remedy_of_celery_beats_schedules_is_for_the_database_that_they_are_in() -> None:
+    celery = {"database": "postgresql://beat@db/shop"}
+    remedy = {"on": "overdue", "sql": "DELETE FROM locks"}
+    probe = JobsProbe.model_validate({"name": "Beat", "jobs": {"celery": celery}, "remedy": remedy})
+    assert isinstance(probe.remediation_action, SqlRemediation)
+    assert probe.remediation_action.url == "postgresql://beat@db/shop"
+
+
+@pytest.mark.parametrize(("word", "meant"), [("over", "queue.threshold"), ("not_draining", "queue.stalled")])
+def test_reasons_of_queues_may_be_short(word: str, meant: str) -> None:
+    assert expand_reason(word) == (meant,)
+
+
+def test_whatever_is_suggested_for_a_reason_is_one() -> None:
+    with pytest.raises(ValueError, match="did you mean not_draining") as error:
+        expand_reason("Not draining")
+    assert expand_reason(str(error.value).rpartition("did you mean ")[2].rstrip("?"))
+
+
+@pytest.mark.parametrize(
+    ("probe", "found", "never"),
+    [
+        ({"http": "https://api.example/"}, "http.status", "stuck"),
+        ({"mcp": "https://api.example/mcp"}, "stale", "job.overdue"),
+        ({"jobs": {"apscheduler": {"url": "sqlite:////jobs.db"}}}, "overdue", "not_draining"),
+        ({"queue": {"bullmq": {"redis": "redis://redis", "queue": "mail"}}}, "no_consumers", "task.failed"),
+        ({"canary": {"bullmq": {"redis": "redis://redis", "queue": "mail"}}}, "job.failed", "job.stuck"),
+        ({"heartbeat": {"key": "k" * 22, "every": "1h"}}, "too_long", "queue.threshold"),
+    ],
+)
+def test_a_remedy_for_what_its_probe_never_finds_is_refused(probe: dict[str, Any], found: str, never: str) -> None:
+    def configured(*on: str) -> Probe:
+        remedy = {"on": on, "http": "https://ops.example/restart"}
+        return PROBE_KINDS[next(iter(probe))].model_validate({"name": "A", "every": "5m", **probe, "remedy": remedy})
+
+    assert configured(found, "timeout.exceeded").remedy
+    with pytest.raises(ValidationError, match=f"never finds that: {never}"):
+        configured(found, never)

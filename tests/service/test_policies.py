@@ -1,0 +1,72 @@
+"""From a configured probe to what the store runs it by."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from tests.support.service import ScriptedProbe, scripted_probe
+from watchdog.domain.model import Severity
+from watchdog.service.policies import LATE_RESULT_MARGIN_MS, STALE_AFTER_SLOTS, build_registered_probe, build_schedule
+
+SECOND, MINUTE, HOUR, DAY = 1_000, 60_000, 3_600_000, 86_400_000
+
+
+def at(text: str) -> int:
+    return round(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp() * 1000)
+
+
+def test_a_probe_is_told_by_its_configuration() -> None:
+    probe = scripted_probe(
+        "api", group="Core", tags=["prod"], runbook="https://wiki.example/", every="30s", timeout="5s"
+    )
+    made = build_registered_probe(probe, "name: Api\n")
+    info = made.info
+    assert (info.id, info.name, info.kind, info.group, info.tags) == ("api", "Api", "scripted", "Core", ("prod",))
+    assert (info.target, info.runbook, info.severity) == ("nowhere", "https://wiki.example/", Severity.WARNING)
+    assert info.cadence.replace("\N{NO-BREAK SPACE}", " ") == "every 30 s"
+    assert (made.policy.max_lateness, made.policy.failure_threshold, made.policy.success_threshold) == (
+        5 * SECOND + LATE_RESULT_MARGIN_MS,
+        3,
+        2,
+    )
+    assert made.config_yaml == "name: Api\n"
+
+
+def test_probes_of_one_cadence_are_spread_over_it_and_keep_their_place() -> None:
+    slots = [build_schedule(scripted_probe(f"p{i}")).next_slot_after(0) for i in range(600)]
+    assert all(50 < sum(slot // 10_000 == tenth for slot in slots) < 150 for tenth in range(6))
+    assert build_schedule(scripted_probe("p7")) == build_schedule(scripted_probe("p7"))
+
+
+@pytest.mark.parametrize(
+    ("what", "probe", "slot", "silence"),
+    [
+        ("every minute", scripted_probe(every="60s", timeout="10s"), "", STALE_AFTER_SLOTS * MINUTE),
+        (
+            "every hour",
+            scripted_probe(schedule="0 * * * *", timeout="10s"),
+            "2026-11-22T10:00:00",
+            STALE_AFTER_SLOTS * HOUR,
+        ),
+        ("over the weekend", scripted_probe(schedule="0 6 * * MON-FRI", timeout="10s"), "2026-11-19T06:00:00", 5 * DAY),
+        (
+            "over the night in which clocks go back",
+            scripted_probe(schedule="0 6 * * *", timezone="Europe/Berlin", timeout="10s"),
+            "2026-10-24T04:00:00",
+            3 * DAY + HOUR,
+        ),
+    ],
+)
+def test_a_probe_may_be_silent_for_three_of_its_slots(what: str, probe: ScriptedProbe, slot: str, silence: int) -> None:
+    made = build_registered_probe(probe, "")
+    one = at(slot) if slot else made.schedule.next_slot_after(0)
+    assert made.policy.staleness_threshold(one) == silence + 10 * SECOND + LATE_RESULT_MARGIN_MS, what
+
+
+def test_one_slot_more_than_lateness_is_never_stale() -> None:
+    """Every slot is stored or recorded as missed before its probe could be called silent."""
+    for every in ("1s", "10s", "60s", "1h"):
+        made = build_registered_probe(scripted_probe(every=every, timeout="5m"), "")
+        assert made.policy.staleness_threshold(at("2026-11-22T10:00:00")) > made.policy.max_lateness

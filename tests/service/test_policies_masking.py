@@ -1,0 +1,52 @@
+"""Masked values in what the store is told of a probe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.store import START_AT
+from watchdog.app import run_app
+from watchdog.config import load_config
+from watchdog.domain.model import ClaimedSlot, Observation, Outcome, ReportedTask
+from watchdog.domain.rules import evaluate_rules
+from watchdog.net import Network
+from watchdog.service.clock import wall_clock_ms
+from watchdog.service.event_loop_lag import EventLoopLagMonitor
+from watchdog.service.policies import build_registered_probe
+from watchdog.service.runner import ProbeRunner
+from watchdog.store.read.status import list_probe_statuses
+
+CONFIG = """\
+version: 1
+probes:
+  - name: Jobs
+    mcp: {url: "http://127.0.0.1/${PLACE}/mcp", tasks: {production-backup: 1h}}
+"""
+
+
+def test_a_masked_value_in_a_task_keeps_its_limit_and_shows_in_no_target(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PLACE", "production")
+    (tmp_path / "watchdog.yaml").write_text(CONFIG)
+    given = load_config(tmp_path / "watchdog.yaml")
+    (probe,) = given.config.probes
+    member = build_registered_probe(probe, "", given.mask)
+    assert member.info.target == "http://127.0.0.1/•••/mcp"
+    seen = Observation(Outcome.PASS, tasks={"production-backup": ReportedTask(True, last_run_age=3_600_001)})
+    report = ProbeRunner(Network(), given.mask, wall_clock_ms, EventLoopLagMonitor()).build_recorded_result(
+        ClaimedSlot(1, START_AT, "local", None), seen
+    )
+    bad = [(f.rule, f.subject, f.reason) for f in evaluate_rules(member.policy, report.result) if f.bad]
+    assert bad == [("task", "•••-backup", "task.stale")]
+
+
+async def test_what_runs_shows_no_masked_value_in_a_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLACE", "production")
+    (tmp_path / "watchdog.yaml").write_text(CONFIG + f"storage: {{url: 'sqlite:///{tmp_path / 'watchdog.db'}'}}\n")
+    async with run_app(load_config(tmp_path / "watchdog.yaml")) as app:
+        (standing,) = await app.store_executor.run_read_query(list_probe_statuses)
+    assert standing.probe.target == "http://127.0.0.1/•••/mcp"
+    assert list(standing.probe.task_limits) == ["•••-backup"]

@@ -1,0 +1,195 @@
+"""One run: its attempts share one deadline, its faults are told apart, and nothing raw of the target gets further."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+
+from tests.support.service import (
+    FAILING_OBSERVATION,
+    PASSING_OBSERVATION,
+    RETRYABLE_OBSERVATION,
+    ScriptedProbe,
+    observe_forever,
+    scripted_probe,
+)
+from tests.support.store import START_AT
+from watchdog.domain.model import ClaimedSlot, Evidence, Json, Observation, Outcome, RecordedResult, ReportedTask
+from watchdog.net import Network, SecretMask
+from watchdog.probes.base import RunContext, derive_idempotency_key
+from watchdog.service.event_loop_lag import EventLoopLagMonitor
+from watchdog.service.runner import MAX_EXCERPT_CHARS, MAX_MESSAGE_CHARS, MAX_NAME_CHARS, ProbeRunner
+
+SECRET = "hush-hush"
+
+
+async def run(probe: ScriptedProbe, at: int = START_AT, memory: Mapping[str, Json] | None = None) -> RecordedResult:
+    async with EventLoopLagMonitor() as lag:
+        return await ProbeRunner(Network(), SecretMask([SECRET]), lambda: START_AT + 5, lag).run(
+            probe, ClaimedSlot(7, at, "here", START_AT - 60_000), memory or {}
+        )
+
+
+class Target:
+    """Gives these answers one after the other, the last one again and again."""
+
+    def __init__(self, *answers: Observation):
+        self.answers, self.attempts = list(answers), list[RunContext]()
+
+    async def __call__(self, attempt: RunContext) -> Observation:
+        self.attempts.append(attempt)
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+
+async def test_a_result_has_the_identity_of_its_slot() -> None:
+    result = (await run(scripted_probe())).result
+    assert (result.probe, result.slot, result.location, result.previous_slot) == (
+        7,
+        START_AT,
+        "here",
+        START_AT - 60_000,
+    )
+    assert (result.outcome, result.duration, result.measurements) == (Outcome.PASS, 12, {})
+
+
+@pytest.mark.parametrize(
+    ("what", "answers", "retries", "attempts", "outcome"),
+    [
+        ("a good answer is asked for once", [PASSING_OBSERVATION], 3, 1, Outcome.PASS),
+        ("no retries are configured", [RETRYABLE_OBSERVATION], 0, 1, Outcome.FAIL),
+        ("a verdict is not tried again", [FAILING_OBSERVATION], 3, 1, Outcome.FAIL),
+        ("a fault of transport is, until it is gone", [RETRYABLE_OBSERVATION, PASSING_OBSERVATION], 3, 2, Outcome.PASS),
+        ("or is no fault of transport any more", [RETRYABLE_OBSERVATION, FAILING_OBSERVATION], 3, 2, Outcome.FAIL),
+        ("or the retries are used up", [RETRYABLE_OBSERVATION], 2, 3, Outcome.FAIL),
+    ],
+)
+async def test_retries(what: str, answers: list[Observation], retries: int, attempts: int, outcome: Outcome) -> None:
+    target = Target(*answers)
+    result = (await run(scripted_probe(observe_function=target, retries=retries, timeout="60s"))).result
+    assert (len(target.attempts), result.outcome) == (attempts, outcome), what
+    assert result.measurements.get("attempts", 1) == attempts
+
+
+async def test_all_attempts_share_one_deadline_and_one_key() -> None:
+    target = Target(RETRYABLE_OBSERVATION)
+    result = (await run(scripted_probe(observe_function=target, retries=10, timeout="1s"))).result
+    left = [attempt.remaining_s for attempt in target.attempts]
+    assert 1 < len(left) < 4, "0.2 s and 0.4 s are waited in between; 0.8 s more would be too long"
+    assert sorted(left, reverse=True) == left
+    assert 0 < left[-1] < left[0] <= 1
+    assert result.reason == "connection.lost"
+    assert {attempt.idempotency_key for attempt in target.attempts} == {derive_idempotency_key("api", START_AT)}
+    assert {(attempt.slot, attempt.started_at) for attempt in target.attempts} == {(START_AT, START_AT + 5)}
+
+
+def test_the_key_is_of_the_probe_and_the_slot_alone() -> None:
+    keys = {derive_idempotency_key(probe, slot) for probe in ("api", "api2") for slot in (START_AT, START_AT + 1)}
+    assert len(keys) == 4
+    assert derive_idempotency_key("api", START_AT) == "wd-" + derive_idempotency_key("api", START_AT)[3:]
+    assert derive_idempotency_key("a", 11) != derive_idempotency_key("a1", 1)
+
+
+async def test_a_hang_in_the_last_attempt_is_a_timeout_within_the_deadline() -> None:
+    begun = time.monotonic()
+    answers = iter([RETRYABLE_OBSERVATION])
+
+    async def script(attempt: RunContext) -> Observation:
+        return next(answers, None) or await observe_forever(attempt)
+
+    result = (await run(scripted_probe(observe_function=script, retries=5, timeout="700ms"))).result
+    assert time.monotonic() - begun < 1.7
+    assert (result.outcome, result.reason, result.duration) == (Outcome.FAIL, "timeout.exceeded", 700)
+    assert result.measurements["attempts"] == 2
+
+
+@pytest.mark.parametrize(
+    ("what", "after", "reason"),
+    [
+        ("a timeout while our own loop stood still says nothing of the target", observe_forever, "watchdog.loop_late"),
+        ("what the target did say still counts", Target(FAILING_OBSERVATION), "http.status"),
+    ],
+)
+async def test_our_own_standstill(what: str, after: object, reason: str) -> None:
+    async def script(attempt: RunContext) -> Observation:
+        time.sleep(0.9)  # noqa: ASYNC251 - it is the loop that is to stand still
+        seen: Observation = await after(attempt)  # type: ignore[operator]
+        return seen
+
+    result = (await run(scripted_probe(observe_function=script, timeout="1s"))).result
+    assert result.reason == reason, what
+    assert result.outcome is (Outcome.ERROR if reason == "watchdog.loop_late" else Outcome.FAIL)
+
+
+async def test_its_own_cancellation_gets_out() -> None:
+    running = asyncio.create_task(run(scripted_probe(observe_function=observe_forever)))
+    await asyncio.sleep(0.01)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+
+async def test_memory_is_handed_in_and_out() -> None:
+    async def script(attempt: RunContext) -> Observation:
+        return replace(PASSING_OBSERVATION, state_updates={"seen": attempt.probe_state["seen"] + 1})
+
+    report = await run(scripted_probe(observe_function=script), memory={"seen": 41})
+    assert report.state_updates == {"seen": 42}
+
+
+async def test_a_remembered_name_is_what_people_are_told() -> None:
+    async def script(attempt: RunContext) -> Observation:
+        return replace(
+            PASSING_OBSERVATION, state_updates={"job:1": {"name": f"sync {SECRET}", "since": 5}, "flight": [SECRET, 5]}
+        )
+
+    report = await run(scripted_probe(observe_function=script))
+    assert report.state_updates == {"job:1": {"name": "sync •••", "since": 5}, "flight": [SECRET, 5]}
+
+
+RAW = f"<b>{SECRET}\0\x1b[31m\ud800 aHVzaC1odXNo \u202e"
+"""A secret, and the same in base64; NUL; a terminal's command; half a character; a turn of the reading direction."""
+
+
+async def test_nothing_raw_gets_further() -> None:
+    seen = Observation(
+        Outcome.FAIL,
+        "expectation.failed",
+        RAW * 100,
+        measurements={"server": RAW * 100, "n": 3},
+        tasks={RAW * 100: ReportedTask(False, status=RAW * 100, error=RAW * 100)},
+        preferences={f"body.key == '{SECRET}'": RAW * 100},
+        evidence=Evidence({RAW: {"deep": [RAW] * 500}}, RAW * 1_000),
+    )
+    report = await run(scripted_probe(observe_function=Target(seen)))
+    result = report.result
+    assert result.tasks is not None
+    assert result.preferences is not None
+    ((name, task),) = result.tasks.items()
+    kept: list[tuple[str, int]] = [
+        (result.message, MAX_MESSAGE_CHARS),
+        (str(result.measurements["server"]), MAX_NAME_CHARS),
+        (name, MAX_NAME_CHARS),
+        (task.status, MAX_MESSAGE_CHARS),
+        (task.error, MAX_MESSAGE_CHARS),
+        (report.evidence.excerpt, MAX_EXCERPT_CHARS),
+        (result.preferences["body.key == '•••'"], MAX_MESSAGE_CHARS),
+        *[(text, 2_000) for text in _texts(report.evidence.facts)],
+        *[(text, 100) for text in result.preferences],
+    ]
+    for text, limit in kept:
+        assert len(text) <= limit + 30
+        assert SECRET not in text
+        assert "aHVzaC1o" not in text
+        assert not {*text} & {"\0", "\x1b", "\ud800", "\u202e"}
+        assert "•••" in text or text == "deep" or text.startswith("…")
+    assert len(_texts(report.evidence.facts)) < 110
+
+
+def _texts(value: Json) -> list[str]:
+    if isinstance(value, dict):
+        return [text for pair in value.items() for inner in pair for text in _texts(inner)]
+    return [text for inner in value for text in _texts(inner)] if isinstance(value, list) else [value]

@@ -1,0 +1,268 @@
+"""What pages read, on both databases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import sqlalchemy as sa
+
+from tests.support.fixture_rows import NOW, FixtureRows, epoch_ms
+from tests.support.fixtures import acme_rows
+from tests.support.web import filled_database
+from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, format_duration
+from watchdog.domain.heartbeat import CheckIn, CheckInKind
+from watchdog.domain.model import Evidence, HealthState, Outcome, ReportedTask
+from watchdog.store.database import Database
+from watchdog.store.read import history, status
+from watchdog.store.read.jobs import list_jobs
+
+
+@pytest.fixture
+def book() -> FixtureRows:
+    """Three probes: one that failed, one that has never run, one that is gone from the configuration."""
+    book = FixtureRows()
+    book.add_watermark(NOW - SECOND_MS)
+    api = book.add_probe("API", "http", "Core", tags=("prod",), task_limits={"*": HOUR_MS})
+    book.add_probe("New", "mcp", created_at=NOW - SECOND_MS, next_due=NOW + 12 * SECOND_MS)
+    gone = book.add_probe("Gone")
+    book.rows["probes"][-1]["removed_at"] = NOW - DAY_MS
+    for i in range(5):
+        book.add_result(
+            api,
+            NOW - (10 - i) * MINUTE_MS,
+            duration_ms=100 + i,
+            phases={"connect": 1.5},
+            tasks={"t": ReportedTask(ok=True, last_run_age=5)},
+        )
+    book.add_result(
+        api,
+        NOW - 4 * MINUTE_MS,
+        Outcome.FAIL,
+        "got 503",
+        "expectation.failed",
+        20,
+        evidence=Evidence({"status": 503}, "no"),
+    )
+    book.add_result(api, NOW - 3 * MINUTE_MS, Outcome.ERROR, "loop late", "watchdog.loop_late", None)
+    book.add_result(api, NOW - 2 * MINUTE_MS, Outcome.MISSED, "", "missed.skipped", None, n=2)
+    book.add_incident(api, "preference", "slow", NOW - HOUR_MS, resolved_at=NOW - HOUR_MS + MINUTE_MS)
+    book.incident_by_name["down"] = book.add_incident(
+        api, "availability", "got 503", NOW - 4 * MINUTE_MS, opened_after_ms=0, threshold=1
+    )
+    book.add_incident(api, "preference", "slow", NOW - 5 * MINUTE_MS, opened_after_ms=0)
+    book.add_incident(
+        gone, "availability", "got 500", NOW - 2 * DAY_MS, resolved_at=NOW - DAY_MS, resolution="probe.removed"
+    )
+    book.add_notification(
+        book.incident_by_name["down"], "chat/log", created_at=NOW - 4 * MINUTE_MS, done_at=NOW - 4 * MINUTE_MS + 20
+    )
+    book.add_notification(
+        book.incident_by_name["down"],
+        "pager/webhook",
+        "dead",
+        created_at=NOW - 4 * MINUTE_MS,
+        done_at=NOW,
+        attempts=8,
+        detail="410",
+    )
+    return book
+
+
+@pytest.fixture
+def database(database_url: str, book: FixtureRows) -> Iterator[Database]:
+    with filled_database(database_url, book) as database:
+        yield database
+
+
+@pytest.fixture
+def connection(database: Database) -> Iterator[sa.Connection]:
+    with database.read_transaction() as connection:
+        yield connection
+
+
+def test_standings_tell_state_newest_result_and_next_run(connection: sa.Connection) -> None:
+    api, new = status.list_probe_statuses(connection)
+    assert (api.probe.name, api.probe.tags, api.probe.task_limits) == ("API", ("prod",), {"*": HOUR_MS})
+    assert api.state is HealthState.DOWN
+    assert [i.rule for i in api.open_incidents] == ["availability", "preference"]
+    assert api.latest_result is not None
+    assert (api.latest_result.outcome, api.latest_result.slot_count, api.latest_result.reason) == (
+        Outcome.MISSED,
+        2,
+        "missed.skipped",
+    )
+    assert api.last_judged_slot == NOW - 4 * MINUTE_MS
+    assert (new.probe.name, new.state, new.latest_result, new.last_judged_slot) == (
+        "New",
+        HealthState.UNKNOWN,
+        None,
+        None,
+    )
+    assert new.next_due == NOW + 12 * SECOND_MS
+
+
+def test_one_standing_by_key(connection: sa.Connection) -> None:
+    assert [s.probe.name for s in status.list_probe_statuses(connection, "new")] == ["New"]
+    assert [len(s.open_incidents) for s in status.list_probe_statuses(connection, "api")] == [2]
+    assert status.list_probe_statuses(connection, "gone") == []
+    assert status.list_probe_statuses(connection, "no-such") == []
+
+
+def test_the_pulse_counts_what_is_open_and_what_is_dead(connection: sa.Connection) -> None:
+    assert status.load_service_status(connection) == status.ServiceStatus(NOW - SECOND_MS, 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("sentence", "asked", "messages"),
+    [
+        ("all of them, newest first", {}, ["got 503", "slow", "slow", "got 500"]),
+        ("open ones", {"is_open": True}, ["got 503", "slow"]),
+        ("resolved ones", {"is_open": False}, ["slow", "got 500"]),
+        ("of one probe", {"probe": 3}, ["got 500"]),
+        ("since an instant", {"since": NOW - 30 * MINUTE_MS}, ["got 503", "slow"]),
+        ("not more than asked", {"limit": 1}, ["got 503"]),
+        ("an unknown one", {"incident": "no-such"}, []),
+    ],
+)
+def test_cases(connection: sa.Connection, sentence: str, asked: dict[str, int], messages: list[str]) -> None:
+    assert [case.incident.message for case in status.list_incidents(connection, **asked)] == messages, sentence  # type: ignore[arg-type]
+
+
+def test_who_was_told_and_what_died(connection: sa.Connection, book: FixtureRows) -> None:
+    told = status.list_deliveries(connection, book.incident_by_name["down"])
+    assert [(t.destination, t.state, t.attempts) for t in told] == [
+        ("chat/log", "sent", 1),
+        ("pager/webhook", "dead", 8),
+    ]
+    ((letter, case),) = status.list_dead_letters(connection)
+    assert (letter.detail, case.probe.name, case.incident.id) == ("410", "API", book.incident_by_name["down"])
+
+
+def test_incidents_are_counted_by_probe(connection: sa.Connection) -> None:
+    assert status.count_incidents_by_probe(connection, NOW - HOUR_MS) == {1: 3}
+
+
+def test_the_last_runs_come_oldest_first_and_no_more_than_asked(connection: sa.Connection) -> None:
+    runs = history.load_latest_results(connection, [1, 2], 3)
+    assert [run.outcome for run in runs[1]] == [Outcome.FAIL, Outcome.ERROR, Outcome.MISSED]
+    assert runs[2] == []
+    assert len(history.load_latest_results(connection, [1], 40)[1]) == 8
+
+
+def test_results_page_by_slot_and_by_outcome(connection: sa.Connection) -> None:
+    newest = history.list_results_before(connection, 1, limit=2)
+    assert [run.slot for run in newest] == [NOW - 2 * MINUTE_MS, NOW - 3 * MINUTE_MS]
+    assert history.list_results_before(connection, 1, newest[-1].slot, limit=1)[0].slot == NOW - 4 * MINUTE_MS
+    assert [run.message for run in history.list_results_before(connection, 1, outcome=Outcome.FAIL)] == ["got 503"]
+    assert len(history.list_results_between(connection, 1, NOW - 8 * MINUTE_MS, NOW - 3 * MINUTE_MS)) == 4
+
+
+def test_details_carry_evidence_where_some_was_kept(connection: sa.Connection) -> None:
+    found = history.load_result_details(connection, 1, [NOW - 4 * MINUTE_MS, NOW - 10 * MINUTE_MS, 5])
+    assert sorted(found) == [NOW - 10 * MINUTE_MS, NOW - 4 * MINUTE_MS]
+    assert found[NOW - 4 * MINUTE_MS].evidence == Evidence({"status": 503}, "no")
+    assert found[NOW - 10 * MINUTE_MS].evidence is None
+    assert found[NOW - 10 * MINUTE_MS].result.phases == {"connect": 1.5}
+
+
+def test_the_last_good_results(connection: sa.Connection) -> None:
+    assert history.load_last_good_slot(connection, 1, NOW - 4 * MINUTE_MS) == NOW - 6 * MINUTE_MS
+    assert history.load_last_good_slot(connection, 1, NOW - 10 * MINUTE_MS) is None
+    assert history.load_last_good_slot_with_evidence(connection, 1, NOW) is None
+
+
+def test_jobs_of_the_probes_that_are_there(database: Database) -> None:
+    book = FixtureRows()
+    book.probe_by_name = {"API": 1, "New": 2, "Gone": 3}
+    shop, gone = book.add_probe("Shop jobs", "jobs"), book.add_probe("Gone jobs", "jobs")
+    book.rows["probes"][-1]["removed_at"] = NOW
+    backup, tools = (
+        book.add_probe("Backup", "heartbeat"),
+        book.add_probe("Tools", "mcp", task_limits={"t": HOUR_MS, "u": HOUR_MS}),
+    )
+    book.add_job_state(shop, "b", last_start=NOW - MINUTE_MS)
+    book.add_job_state(shop, "a", reason="job.stuck")
+    book.add_job_state(gone, "c")
+    book.add_job_state(backup, "Backup")
+    book.rows["memory"].append({"probe": shop, "key": "flight", "value": "[1]"})
+    book.add_result(shop, NOW - MINUTE_MS, Outcome.FAIL, jobs={"a": ("job.stuck", "a is stuck")})
+    book.add_result(shop, NOW - SECOND_MS, Outcome.FAIL)
+    book.add_result(tools, NOW - MINUTE_MS, tasks={"t": ReportedTask(ok=True, last_run_age=2 * HOUR_MS)})
+    with database.write_transaction() as connection:
+        book.insert_into(connection)
+    with database.read_transaction() as connection:
+        found = list_jobs(connection)
+        assert list_jobs(connection, 1) == []
+        assert list_jobs(connection, shop) == [job for job in found if job.probe.database_id == shop]
+        assert list_jobs(connection, tools) == [job for job in found if job.probe.database_id == tools]
+    assert [(job.name, job.status_label, job.message, job.read_at, job.outdated) for job in found] == [
+        ("a", "Stuck", "a is stuck", NOW - MINUTE_MS, True),
+        ("u", "Missing", "task u is not in the server's list", NOW - MINUTE_MS, False),
+        (
+            "t",
+            "Stale",
+            f"task t is stale: last run {format_duration(2 * HOUR_MS)} ago, limit {format_duration(HOUR_MS)}",
+            NOW - MINUTE_MS,
+            False,
+        ),
+        ("Backup", "Not run yet", "", None, False),
+        ("b", "Ok", "", NOW - MINUTE_MS, True),
+    ]
+    stale = next(job for job in found if job.name == "t")
+    assert (stale.last_start, stale.next_expected_at) == (NOW - MINUTE_MS - 2 * HOUR_MS, NOW - MINUTE_MS - HOUR_MS)
+    assert stale.state is HealthState.DEGRADED
+
+
+def test_what_a_job_told_us_newest_first(database: Database) -> None:
+    book = FixtureRows()
+    for i, kind in enumerate(("start", "log", "fail")):
+        book.add_check_in(1, NOW + i, kind, run="r", code=3 if kind == "fail" else None, duration=2 if i == 2 else None)
+    book.add_check_in(2, NOW, "ok")
+    with database.write_transaction() as connection:
+        book.insert_into(connection)
+    with database.read_transaction() as connection:
+        (failed, took), (logged, _) = history.list_last_check_ins(connection, 1, 2)
+    assert (failed, took) == (CheckIn("2", NOW + 2, CheckInKind.FAIL, "r", 3), 2)
+    assert logged.kind is CheckInKind.LOG
+
+
+def test_days_with_data_come_from_roll_ups_and_the_last_two_from_results(database: Database) -> None:
+    today = NOW // DAY_MS
+    book = FixtureRows()
+    book.probe_by_name = {"API": 1, "New": 2, "Gone": 3}
+    book.add_rollup_history(2, days=4, skip_days=(2,))
+    book.add_result(2, epoch_ms("23:50", 1))
+    book.add_result(2, epoch_ms("00:01", 3), Outcome.FAIL)
+    with database.write_transaction() as connection:
+        book.insert_into(connection)
+    with database.read_transaction() as connection:
+        found = history.load_days_with_data(connection, [1, 2], (today - 89) * DAY_MS, NOW)
+    assert found == {1: {today}, 2: {today - 3, today - 1}}
+
+
+def test_an_hour_that_nothing_was_judged_in_is_no_data(database: Database) -> None:
+    book = FixtureRows()
+    book.add_passing_rollup(2, epoch_ms("05:00", 5))
+    book.rows["rollups"][0] |= {"passed": 0, "unjudged": 30, "missed": 30}
+    with database.write_transaction() as connection:
+        book.insert_into(connection)
+    with database.read_transaction() as connection:
+        assert history.load_days_with_data(connection, [2], NOW - 90 * DAY_MS, NOW) == {2: set()}
+
+
+def test_past_incidents_reach_in_from_before(connection: sa.Connection) -> None:
+    assert {p.since for p in history.list_incident_intervals(connection, NOW - HOUR_MS)} == {
+        NOW - HOUR_MS,
+        NOW - 5 * MINUTE_MS,
+        NOW - 4 * MINUTE_MS,
+    }
+    assert len(history.list_incident_intervals(connection, NOW - DAY_MS - HOUR_MS)) == 4
+
+
+def test_the_story_stands_alike_on_both_databases(database_url: str) -> None:
+    with filled_database(database_url, acme_rows()) as database, database.read_transaction() as connection:
+        states = {s.probe.name: s.state for s in status.list_probe_statuses(connection)}
+        assert {name: state for name, state in states.items() if state is not HealthState.UP} == {
+            "API": HealthState.DOWN, "Search MCP": HealthState.DEGRADED, "Exports": HealthState.UNKNOWN,
+        }  # fmt: skip

@@ -1,0 +1,63 @@
+"""Stands in for Watchdog where jobs check in, and says what it heard."""
+
+from __future__ import annotations
+
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import NamedTuple, Self
+from urllib.parse import parse_qs, urlsplit
+
+HEARTBEAT_TOKEN = "0123456789abcdef-backup"
+
+
+class ReceivedCheckIn(NamedTuple):
+    path: str
+    run_id: str
+    ago_ms: int
+    body: str
+
+
+class FakeCheckInReceiver:
+    """Where check-ins are heard."""
+
+    def __init__(self) -> None:
+        self.received: list[ReceivedCheckIn] = []
+        self.status_codes: list[int] = []
+        """Statuses to answer with, before 200."""
+        ear = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"])).decode()
+                status = ear.status_codes.pop(0) if ear.status_codes else 200
+                if status == 200:
+                    asked = urlsplit(self.path)
+                    query = parse_qs(asked.query)
+                    ear.received.append(ReceivedCheckIn(asked.path, query["rid"][0], int(query["ago"][0]), body))
+                self.send_response(status)
+                self.send_header("content-length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                """Says nothing."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port = self.server.server_port
+        self.url = f"http://127.0.0.1:{self.port}/in/{HEARTBEAT_TOKEN}"
+
+    def received_signals(self) -> list[str]:
+        return [heard.path.removeprefix(f"/in/{HEARTBEAT_TOKEN}").lstrip("/") for heard in self.received]
+
+    def __enter__(self) -> Self:
+        Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+def unreachable_url() -> str:
+    """An address at which nobody listens."""
+    with FakeCheckInReceiver().server as server:
+        return f"http://127.0.0.1:{server.server_port}/in/{HEARTBEAT_TOKEN}"

@@ -1,0 +1,112 @@
+"""A target, everybody who is told of it, and a real Watchdog between them."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import sqlalchemy as sa
+
+from tests.support.crash_harness import FakeHttpTarget, ReceiverKind, RecordingReceiver
+from tests.support.polling import wait_until_async
+from watchdog.app import RunningApp, run_app
+from watchdog.config import load_config
+from watchdog.domain.model import Incident, IncidentEvent
+from watchdog.service.clock import Clock, wall_clock_ms
+from watchdog.store.read.status import list_incidents
+from watchdog.store.tables import outbox, outbox_is_waiting, results
+
+RECEIVER_KINDS: tuple[ReceiverKind, ...] = ("bot", "webhook", "email", "hook")
+OPENED, RESOLVED = IncidentEvent.OPENED, IncidentEvent.RESOLVED
+IMMEDIATE_ALERT = {"after": 1, "recover": 1}
+FAST_PROBE = {"every": "1s", "timeout": "20s", "alert": IMMEDIATE_ALERT}
+"""A probe that decides with each result, and gives a slow machine time for it."""
+
+
+class EndToEndHarness:
+    """`url`: of the database. One receiver for each way to tell people, all of which hear everything."""
+
+    def __init__(self, folder: Path, url: str):
+        self.folder, self.database_url = folder, url
+        self.target = FakeHttpTarget()
+        self.receivers = {kind: RecordingReceiver(kind) for kind in RECEIVER_KINDS}
+        self.probes: list[dict[str, Any]] = [{"name": "API", "http": self.target.url, **FAST_PROBE}]
+        self.extra_config: dict[str, Any] = {}
+
+    def __enter__(self) -> Self:
+        self._stack = ExitStack()
+        self._stack.enter_context(self.target)
+        for ears in self.receivers.values():
+            self._stack.enter_context(ears.fake)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def config(self) -> dict[str, Any]:
+        receivers: dict[str, Any] = {}
+        top: dict[str, Any] = {"storage": {"url": self.database_url}, "server": {"public_url": "http://status.example"}}
+        for kind, ears in self.receivers.items():
+            section = ears.receiver_config()
+            receivers[kind] = section.pop("receivers")["oncall"]
+            top |= section
+        return {**top, "probes": self.probes, "receivers": receivers, **self.extra_config}
+
+    @asynccontextmanager
+    async def running_watchdog(
+        self, clock: Clock = wall_clock_ms, env: Mapping[str, str] = {}
+    ) -> AsyncIterator[RunningWatchdog]:
+        """Watchdog runs, until the block is left."""
+        loaded = load_config(self.folder / "watchdog.yaml", json.dumps(self.config()), env)
+        async with run_app(loaded, clock) as app:
+            yield RunningWatchdog(app)
+
+    def received_events(self) -> dict[str, list[IncidentEvent]]:
+        """What each heard, in order."""
+        return {kind: list(ears.events) for kind, ears in self.receivers.items()}
+
+    def all_received(self, *events: IncidentEvent) -> bool:
+        return all(told == list(events) for told in self.received_events().values())
+
+
+class RunningWatchdog:
+    """A running Watchdog, and what it has stored."""
+
+    def __init__(self, app: RunningApp):
+        self.app = app
+
+    def query_store(self, query: Callable[[sa.Connection], Any]) -> Any:
+        with self.app.store_executor.database.read_transaction() as connection:
+            return query(connection)
+
+    def list_incidents(self) -> list[Incident]:
+        """Newest first."""
+        return [case.incident for case in self.query_store(list_incidents)]
+
+    def count_outcomes(self) -> Counter[str]:
+        counted = sa.select(results.c.outcome, sa.func.sum(results.c.n)).group_by(results.c.outcome)
+        return Counter(dict(map(tuple, self.query_store(lambda c: c.execute(counted).all()))))
+
+    def count_unsent(self) -> int:
+        return int(
+            self.query_store(
+                lambda c: c.execute(sa.select(sa.func.count()).select_from(outbox).where(outbox_is_waiting)).scalar()
+            )
+        )
+
+    async def wait_for_results(self, outcome: str, count: int = 1) -> None:
+        """So many more results of an outcome are stored, and all that they decide is told."""
+        before = self.count_outcomes()[outcome]
+        await wait_until_async(lambda: self.count_outcomes()[outcome] >= before + count)
+        await wait_until_async(lambda: not self.count_unsent())
+
+
+def email_texts(harness: EndToEndHarness) -> Iterator[str]:
+    """The text of each email, in the order in which they came."""
+    for mail in harness.receivers["email"].fake.heard:
+        part = mail.letter.get_body(("plain",))
+        yield part.get_content()

@@ -1,0 +1,318 @@
+"""Receivers of ours to send to, on free ports of loopback: a Slack, a mail server, and whoever takes webhooks.
+
+Each is a context manager with what it heard in `heard`, oldest first, and `answers`: queued, each replaces one answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.message import EmailMessage
+from email.parser import BytesParser
+from email.policy import SMTP as MAIL
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Self
+
+from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+
+class CannedResponse(NamedTuple):
+    status: int = 200
+    body: bytes = b""
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class ReceivedRequest:
+    """One request as it came. `at`: seconds of the monotonic clock."""
+
+    path: str
+    headers: dict[str, str]
+    """Names in lower case."""
+    body: bytes
+    received_at: float
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class FakeHttpReceiver:
+    """Takes every POST: 200 unless `reply` or a queued answer says otherwise."""
+
+    def __init__(self) -> None:
+        self.received: list[ReceivedRequest] = []
+        self.canned_responses: deque[CannedResponse | Callable[[], CannedResponse]] = deque()
+        standin = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers.get("content-length", 0)))
+                names = {name.lower(): value for name, value in self.headers.items()}
+                answer = standin._respond(ReceivedRequest(self.path, names, body, time.monotonic()))
+                self.send_response(answer.status)
+                self.send_header("content-length", str(len(answer.body)))
+                for name, value in answer.headers:
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(answer.body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._lock = threading.Lock()
+
+        class Server(ThreadingHTTPServer):
+            def handle_error(self, request: Any, client_address: Any) -> None:
+                """A client that was killed takes no answer; anything else is worth a traceback."""
+                if not isinstance(sys.exception(), ConnectionError):
+                    super().handle_error(request, client_address)
+
+        self._server = Server(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.port: int = self._server.server_address[1]
+        self.url = f"http://127.0.0.1:{self.port}/"
+
+    def _respond(self, request: ReceivedRequest) -> CannedResponse:
+        with self._lock:
+            self.received.append(request)
+            answer = self.canned_responses.popleft() if self.canned_responses else self.default_response(request)
+        return answer() if callable(answer) else answer
+
+    def default_response(self, request: ReceivedRequest) -> CannedResponse:
+        return CannedResponse()
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class FakeWebhookReceiver(FakeHttpReceiver):
+    """Whoever takes webhooks."""
+
+
+class FakeSlack(FakeHttpReceiver):
+    """Slack's chat.postMessage, chat.update and incoming webhooks, as strict about blocks as Slack is.
+
+    `url` is the API's base, `webhook` an incoming webhook; `posts` are the messages as they stand in the channel.
+    """
+
+    def __init__(self, token: str = "xoxb-1-stand-in", channel: str = "C0ONCALL") -> None:
+        super().__init__()
+        self.token, self.channel = token, channel
+        self.webhook = f"{self.url}services/T0/B0/hook"
+        self.url += "api/"
+        self.posts: list[dict[str, Any]] = []
+
+    @property
+    def thread_roots(self) -> list[dict[str, Any]]:
+        return [post for post in self.posts if "thread_ts" not in post]
+
+    def default_response(self, request: ReceivedRequest) -> CannedResponse:
+        if request.path.startswith("/services/"):
+            error = "" if request.path.endswith("/hook") else "slack.no_service"
+            error = error or self._call_api_method("chat.postMessage", {"channel": self.channel, **request.json}).get(
+                "error", ""
+            )
+            return CannedResponse(
+                404 if error == "slack.no_service" else 400 if error else 200, (error or "ok").encode()
+            )
+        said = {"ok": False, "error": "invalid_auth"}
+        if request.headers.get("authorization") == f"Bearer {self.token}":
+            said = self._call_api_method(request.path.removeprefix("/api/"), request.json)
+        return CannedResponse(200, json.dumps(said).encode(), (("content-type", "application/json"),))
+
+    def _call_api_method(self, method: str, body: dict[str, Any]) -> dict[str, Any]:
+        error = self._find_error(method, body)
+        if error:
+            return {"ok": False, "error": error}
+        if method == "chat.update":
+            post = next(post for post in self.posts if post["ts"] == body["ts"])
+            post.update(body, edited=True)
+        else:
+            ts = f"{1_795_312_000 + len(self.posts)}.000100"
+            post = {**body, "channel": self.channel, "ts": ts}
+            self.posts.append(post)
+        return {"ok": True, "channel": self.channel, "ts": post["ts"], "message": {"text": body["text"]}}
+
+    def _find_error(self, method: str, body: dict[str, Any]) -> str:
+        if method not in ("chat.postMessage", "chat.update"):
+            return "unknown_method"
+        if body.get("channel") not in (self.channel, "#oncall"):
+            return "channel_not_found"
+        known = {post["ts"] for post in self.posts}
+        if method == "chat.update" and (body.get("ts") not in known or body["channel"] != self.channel):
+            return "message_not_found"
+        if "thread_ts" in body and body["thread_ts"] not in known:
+            return "thread_not_found"
+        if not body.get("text"):
+            return "no_text"
+        return "" if are_blocks_valid(body.get("blocks", [])) else "invalid_blocks"
+
+
+def are_blocks_valid(blocks: list[dict[str, Any]]) -> bool:
+    """Whether the blocks stay within Slack's documented limits."""
+    ids = [block.get("block_id", i) for i, block in enumerate(blocks)]
+    return len(blocks) <= 50 and len(set(ids)) == len(ids) and all(map(_is_block_valid, blocks))
+
+
+def _is_block_valid(block: dict[str, Any]) -> bool:
+    def text(of: dict[str, Any], most: int, *kinds: str) -> bool:
+        return of["type"] in kinds and 0 < len(of["text"]) <= most
+
+    match block["type"]:
+        case "header":
+            return text(block["text"], 150, "plain_text")
+        case "section":
+            fields = block.get("fields", [])
+            whole = "text" not in block or text(block["text"], 3_000, "mrkdwn", "plain_text")
+            return whole and len(fields) <= 10 and all(text(f, 2_000, "mrkdwn", "plain_text") for f in fields)
+        case "context":
+            elements = block["elements"]
+            return 0 < len(elements) <= 10 and all(text(e, 3_000, "mrkdwn", "plain_text") for e in elements)
+        case "actions":
+            buttons = block["elements"]
+            return 0 < len(buttons) <= 25 and all(
+                text(b["text"], 75, "plain_text") and 0 < len(b["url"]) <= 3_000 for b in buttons
+            )
+        case "rich_text":
+            return all(text(t, 3_000, "text") for element in block["elements"] for t in element["elements"])
+    return False
+
+
+@dataclass
+class ReceivedMail:
+    """A letter with the envelope it came in, and whether that was over TLS."""
+
+    sender: str
+    recipients: list[str]
+    message: EmailMessage
+    raw_message: bytes
+    tls: bool
+    login_user: str = ""
+    received_at: float = field(default_factory=time.monotonic)
+
+
+class FakeMailServer:
+    """An SMTP server. `answers`: ("RCPT" | "DATA", "451 later"), each replaces one answer to that command."""
+
+    def __init__(
+        self,
+        security: Literal["none", "starttls", "tls"] = "none",
+        certificate: Path | None = None,
+        login: tuple[str, str] | None = None,
+    ) -> None:
+        self.received: list[ReceivedMail] = []
+        self.canned_responses: deque[tuple[str, str]] = deque()
+        self.login = login
+        context = None
+        if security != "none":
+            assert certificate is not None
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+        self._loop = asyncio.new_event_loop()
+        self._server = self._loop.run_until_complete(
+            self._loop.create_server(
+                lambda: SMTP(
+                    self,
+                    loop=self._loop,
+                    hostname="localhost",
+                    tls_context=context if security == "starttls" else None,
+                    authenticator=self._authenticate if login else None,
+                    auth_require_tls=security == "starttls",
+                ),
+                "127.0.0.1",
+                ssl=context if security == "tls" else None,
+            )
+        )
+        self.port: int = self._server.sockets[0].getsockname()[1]
+
+    def _authenticate(
+        self, server: SMTP, session: Session, envelope: Envelope, mechanism: str, data: Any
+    ) -> AuthResult:
+        right = isinstance(data, LoginPassword) and (data.login.decode(), data.password.decode()) == self.login
+        return AuthResult(success=right, handled=False, auth_data=data)
+
+    async def handle_RCPT(  # noqa: N802 - aiosmtpd looks for this name
+        self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        if answer := self._next_canned_response("RCPT"):
+            return answer
+        envelope.rcpt_tos.append(address)
+        return "250 fine"
+
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802
+        if answer := self._next_canned_response("DATA"):
+            return answer
+        raw = envelope.content
+        assert isinstance(raw, bytes)
+        letter = BytesParser(EmailMessage, policy=MAIL).parsebytes(raw)
+        user = session.auth_data.login.decode() if isinstance(session.auth_data, LoginPassword) else ""
+        assert server.transport is not None
+        tls = session.ssl is not None or server.transport.get_extra_info("sslcontext") is not None
+        self.received.append(ReceivedMail(envelope.mail_from or "", list(envelope.rcpt_tos), letter, raw, tls, user))
+        return "250 kept"
+
+    def _next_canned_response(self, command: str) -> str:
+        if self.canned_responses and self.canned_responses[0][0] == command:
+            return self.canned_responses.popleft()[1]
+        return ""
+
+    def __enter__(self) -> Self:
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        asyncio.run_coroutine_threadsafe(self._stop_server(), self._loop).result(5)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(5)
+        self._loop.close()
+
+    async def _stop_server(self) -> None:
+        self._server.close()
+        talking = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in talking:
+            task.cancel()
+        await asyncio.gather(*talking, return_exceptions=True)
+
+
+def make_certificate(folder: Path) -> Path:
+    """A PEM file with a key and its self-signed certificate, for localhost and 127.0.0.1."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    names = x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(IPv4Address("127.0.0.1"))])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=30))
+        .add_extension(names, critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    file = folder / "localhost.pem"
+    file.write_bytes(secret + made.public_bytes(pem))
+    return file

@@ -1,0 +1,197 @@
+"""Rows of a story on their way into a database, and the clock that the stories share."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
+from watchdog.domain.model import Evidence, Outcome, ProbeInfo, Result, Severity
+from watchdog.store import codec, tables
+
+NOW = int(datetime(2026, 11, 22, 2, 29, 14, tzinfo=UTC).timestamp() * 1000)
+
+
+def epoch_ms(time_of_day: str, days_ago: int = 0) -> int:
+    """The instant of "01:48" or "01:48:30", today or some days ago."""
+    h, m, s = (*map(int, time_of_day.split(":")), 0)[:3]
+    return NOW // DAY_MS * DAY_MS + (h * 3600 + m * 60 + s) * 1000 - days_ago * DAY_MS
+
+
+class FixtureRows:
+    """Rows on their way into a database."""
+
+    def __init__(self, seed: int = 7) -> None:
+        self.rows: dict[str, list[dict[str, Any]]] = {table.name: [] for table in tables.metadata.sorted_tables}
+        self.random = random.Random(seed)
+        self.probe_by_name: dict[str, int] = {}
+        self.incident_by_name: dict[str, str] = {}
+        """Incidents that tests ask for by name."""
+
+    def insert_into(self, connection: sa.Connection) -> None:
+        for table in tables.metadata.sorted_tables:
+            if self.rows[table.name]:
+                connection.execute(sa.insert(table), self.rows[table.name])
+
+    def add_watermark(self, claimed_until: int) -> None:
+        self.rows["marks"].append({"location": "local", "through": claimed_until})
+
+    def add_probe(
+        self, name: str, kind: str = "http", group: str = "", *, spec: str = "", created_at: int = NOW - 200 * DAY_MS,
+        next_due: int | None = None, **info: Any,
+    ) -> int:  # fmt: skip
+        id, key = len(self.probe_by_name) + 1, name.lower().replace(" ", "-")
+        self.probe_by_name[name] = id
+        told = ProbeInfo(id, key, name, kind, group, **{"cadence": "every 60 s", **info})
+        self.rows["probes"].append(
+            {
+                "id": id,
+                "key": key,
+                "name": name,
+                "kind": kind,
+                "info": codec.probe_info_to_json(told),
+                "created_at": created_at,
+                "spec": spec or f"name: {name}\n{kind}: https://acme.example/\n",
+                "removed_at": None,
+            }
+        )
+        due = NOW + 46 * SECOND_MS if next_due is None else next_due
+        plan = {"plan": "", "last_slot": None, "flying": "[]"}
+        self.rows["schedule"].append({"probe": id, "location": "local", "next_due": due, **plan})
+        return id
+
+    def add_rollup_history(self, probe: int, days: int = 90, skip_days: tuple[int, ...] = ()) -> None:
+        """Roll-ups of every hour of the days before today; `skip`: days ago without any."""
+        for ago in range(1, days):
+            if ago in skip_days:
+                continue
+            start = NOW // DAY_MS * DAY_MS - ago * DAY_MS
+            for hour in range(24):
+                self.add_passing_rollup(probe, start + hour * HOUR_MS)
+
+    def add_passing_rollup(self, probe: int, hour: int) -> None:
+        """One hour in which everything passed."""
+        sums = {"passed": 60, "failed": 0, "unjudged": 0, "missed": 0, "duration_sum": 10_800, "duration_max": 300}
+        self.rows["rollups"].append({"probe": probe, "hour": hour, "location": "local", **sums})
+
+    def add_result(
+        self,
+        probe: int,
+        slot: int,
+        outcome: Outcome = Outcome.PASS,
+        message: str = "",
+        reason: str = "",
+        duration_ms: int | None = 180,
+        *,
+        evidence: Evidence | None = None,
+        phases: Mapping[str, float] | None = None,
+        **more: Any,
+    ) -> None:
+        result = Result(probe, slot, "local", outcome, reason, message, duration_ms, phases or {}, **more)
+        row = codec.result_to_row(result, late=False, recorded_at=slot + (duration_ms or 0) + 40)
+        self.rows["results"].append(row)
+        if evidence is not None:
+            kept = {"facts": json.dumps(dict(evidence.facts)), "excerpt": evidence.excerpt}
+            self.rows["evidence"].append({"probe": probe, "slot": slot, "location": "local", **kept})
+
+    def add_job_state(self, probe: int, name: str, **known: Any) -> None:
+        """What a probe remembers of a scheduled job."""
+        nothing = dict.fromkeys(("last_start", "last_end", "last_ok", "duration", "expected"))
+        value = json.dumps({"name": name, "plan": "", "since": NOW, "reason": "", **nothing, **known})
+        self.rows["memory"].append({"probe": probe, "key": f"job:{len(self.rows['memory'])}", "value": value})
+
+    def add_check_in(
+        self, probe: int, at: int, kind: str, *, run: str = "", code: int | None = None, duration: int | None = None,
+        body: str = "",
+    ) -> None:  # fmt: skip
+        row = {"kind": kind, "run": run, "code": code, "duration": duration, "body": body}
+        self.rows["check_ins"].append({"probe": probe, "at": at, "id": f"{len(self.rows['check_ins']):x}", **row})
+
+    def add_passing_results(
+        self,
+        probe: int,
+        mean_duration_ms: int = 180,
+        *,
+        newest_ago_s: int = 9,
+        count: int = 60,
+        interval_ms: int = MINUTE_MS,
+    ) -> None:
+        """Passing results, the newest `ago` seconds ago."""
+        for i in range(count):
+            took = max(1, round(mean_duration_ms * (1 + self.random.gauss(0, 0.12))))
+            self.add_result(probe, NOW - newest_ago_s * SECOND_MS - i * interval_ms, duration_ms=took)
+
+    def add_incident(
+        self,
+        probe: int,
+        rule: str,
+        message: str,
+        since: int,
+        *,
+        subject: str = "",
+        resolved_at: int | None = None,
+        opened_after_ms: int = 2 * MINUTE_MS,
+        reason: str = "",
+        severity: Severity = Severity.WARNING,
+        threshold: int = 3,
+        routing_log: tuple[str, ...] = ("no routes: every receiver is told: oncall",),
+        resolution: str = "",
+    ) -> str:
+        id = f"{len(self.rows['incidents']) + 1:024x}"
+        self.rows["incidents"].append(
+            {
+                "id": id,
+                "probe": probe,
+                "rule": rule,
+                "subject": subject,
+                "severity": severity,
+                "since": since,
+                "slot": since + opened_after_ms,
+                "opened_at": since + opened_after_ms + 2 * SECOND_MS,
+                "reason": reason,
+                "message": message,
+                "needed": threshold,
+                "route": json.dumps(routing_log),
+                "resolved_slot": resolved_at,
+                "resolved_at": resolved_at,
+                "resolution": resolution,
+            }
+        )
+        return id
+
+    def add_notification(
+        self,
+        incident: str,
+        destination: str,
+        state: str = "sent",
+        *,
+        created_at: int,
+        seq: int = 0,
+        event: str = "opened",
+        done_at: int | None = None,
+        due_at: int | None = None,
+        attempts: int = 1,
+        detail: str = "",
+    ) -> None:
+        self.rows["outbox"].append(
+            {
+                "incident": incident,
+                "destination": destination,
+                "seq": seq,
+                "event": event,
+                "state": state,
+                "created_at": created_at,
+                "due_at": created_at if due_at is None else due_at,
+                "token": None,
+                "leased_until": None,
+                "attempts": attempts,
+                "detail": detail,
+                "receipt": None,
+                "done_at": done_at,
+            }
+        )

@@ -1,0 +1,499 @@
+"""One story for tests and pictures: Acme's services at 02:29:14 UTC on 22 November 2026, when the API has been down for
+41 minutes and a scheduled task of Search has gone stale."""
+
+from __future__ import annotations
+
+import math
+
+from tests.support.fixture_rows import NOW, FixtureRows, epoch_ms
+from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, format_duration
+from watchdog.domain.model import Evidence, Outcome, ReportedTask, Severity
+
+UNROUTED_LOG = ("route 1 does not match: severity is warning, not critical", "no route matches: nobody is told")
+
+API_PROBE_SPEC = """\
+name: API
+group: Core
+tags: [prod]
+http:
+  url: https://api.acme.example/health
+  headers: {Authorization: "Bearer ${API_TOKEN}"}
+expect:
+  - status == 200
+  - body.queue.failed <= 50
+prefer:
+  - elapsed_ms <= 800
+alert: {severity: critical, after: 2}
+runbook: https://wiki.acme.example/api
+"""
+
+MCP_PROBE_SPEC = """\
+name: Search MCP
+group: Search
+tags: [prod, mcp]
+every: 60s
+timeout: 10s
+mcp:
+  url: https://mcp.acme.example/mcp
+  headers: {Authorization: "Bearer ${MCP_TOKEN}"}
+  tools: [search, fetch]
+  call: {tool: health_check}
+  tasks: {"*": 15m}
+expect:
+  - result.healthy
+prefer:
+  - elapsed_ms <= 800
+alert: {after: 3, recover: 2, severity: warning}
+"""
+
+FAILED_RESPONSE = """HTTP/1.1 503 Service Unavailable
+server: acme-edge
+retry-after: 30
+
+{"status": "unavailable",
+ "db": "pool exhausted: 100 of 100 in use",
+ "queue": {"failed": 12, "waiting": 61}}"""
+HEALTHY_RESPONSE = """HTTP/1.1 200 OK
+server: acme-edge
+
+{"status": "ok",
+ "db": "91 of 100 in use",
+ "queue": {"failed": 12, "waiting": 58}}"""
+
+
+def add_api_probe(rows: FixtureRows, recovered_at: int = NOW) -> None:
+    """Down since 01:48; good again at `good`, if that has come."""
+    id = rows.add_probe(
+        "API", "http", "Core", spec=API_PROBE_SPEC, tags=("prod",), severity=Severity.CRITICAL,
+        runbook="https://wiki.acme.example/api", target="https://api.acme.example/health",
+    )  # fmt: skip
+    rows.add_rollup_history(id)
+    down, over = epoch_ms("01:48"), recovered_at < NOW
+    for slot in range(down - 22 * HOUR_MS, NOW, MINUTE_MS):
+        bad = down <= slot < recovered_at
+        took = rows.random.randint(2860, 2930) if bad else rows.random.randint(160, 210)
+        took = {down: 2914, down - MINUTE_MS: 182}.get(slot, took)
+        phases = {"dns": 2, "connect": 4, "tls": 11, "first_byte": took - 18, "body": 1}
+        expectation = "status == 200" if bad else "all 2 hold"
+        facts = {
+            "status": 503 if bad else 200,
+            "expectation": expectation,
+            "waiting": 61 if bad else 58,
+            "certificate days left": 58,
+        }
+        kept = (
+            Evidence(facts, FAILED_RESPONSE if bad else HEALTHY_RESPONSE)
+            if bad or slot in (down - MINUTE_MS, recovered_at)
+            else None
+        )
+        preferences = {"elapsed_ms <= 800": f"elapsed_ms <= 800 is false: observed {took}" if bad else ""}
+        said = (Outcome.FAIL, "got 503", "expectation.failed") if bad else (Outcome.PASS, "", "")
+        rows.add_result(id, slot, *said, took, evidence=kept, phases=phases, preferences=preferences)
+    rows.add_incident(
+        id,
+        "availability",
+        "got 503",
+        epoch_ms("09:02", 9),
+        resolved_at=epoch_ms("09:16", 9),
+        reason="expectation.failed",
+    )
+    rows.add_incident(
+        id, "preference", "elapsed_ms <= 800 is false", epoch_ms("12:00", 76), resolved_at=epoch_ms("12:22", 76)
+    )
+    rows.add_incident(id, "availability", "timed out", epoch_ms("10:00", 48), resolved_at=epoch_ms("10:09", 48))
+    route = ("route 1 matches: oncall, pager, chat told", "route 1 does not continue")
+    incident = rows.add_incident(
+        id, "availability", "got 503", down, opened_after_ms=MINUTE_MS, threshold=2, severity=Severity.CRITICAL,
+        reason="expectation.failed", routing_log=route, resolved_at=recovered_at + MINUTE_MS if over else None,
+    )  # fmt: skip
+    rows.incident_by_name["down"] = incident
+    opened = epoch_ms("01:49:02")
+    rows.add_notification(incident, "oncall/slack", created_at=opened, done_at=opened + 412)
+    rows.add_notification(incident, "oncall/email", created_at=opened, done_at=opened + 930)
+    if over:
+        ended = recovered_at + MINUTE_MS
+        for destination in ("oncall/slack", "oncall/email"):
+            rows.add_notification(incident, destination, created_at=ended, done_at=ended + 388, seq=1, event="resolved")
+        rows.add_notification(incident, "chat/slack", "merged", created_at=opened, done_at=ended + 505)
+        rows.add_notification(incident, "chat/slack", created_at=ended, done_at=ended + 505, seq=1, event="resolved")
+    else:
+        rows.add_notification(
+            incident, "chat/slack", "waiting", created_at=opened, due_at=epoch_ms("02:29:40"), detail="429 rate limited"
+        )
+        rows.add_notification(
+            incident,
+            "pager/webhook",
+            "dead",
+            created_at=opened,
+            done_at=epoch_ms("02:24:11"),
+            attempts=8,
+            detail="410 Gone",
+        )
+
+
+def add_mcp_probe(rows: FixtureRows) -> None:
+    """An MCP server whose task `reindex` has been stale since 01:46:52, and that failed for a while last evening."""
+    id = rows.add_probe(
+        "Search MCP", "mcp", "Search", spec=MCP_PROBE_SPEC, tags=("prod", "mcp"), target="https://mcp.acme.example/mcp",
+        task_limits={"*": 15 * MINUTE_MS}, next_due=NOW + 38 * SECOND_MS,
+    )  # fmt: skip
+    rows.add_rollup_history(id)
+    newest, stale = epoch_ms("02:28:52"), epoch_ms("01:46:52")
+    for slot in range(newest - DAY_MS + MINUTE_MS, newest + 1, MINUTE_MS):
+        if epoch_ms("06:12", 1) <= slot < epoch_ms("06:15", 1):
+            rows.add_result(
+                id, slot, Outcome.ERROR, "not judged: our event loop ran 4 s late", "watchdog.loop_late", None
+            )
+        elif epoch_ms("19:10", 1) <= slot < epoch_ms("19:14", 1):
+            evidence = Evidence({"protocol": "2025-06-18", "server": "acme-search 4.2.0"})
+            phases = {**MCP_PHASES_MS, "call": 9924.0}
+            rows.add_result(
+                id,
+                slot,
+                Outcome.FAIL,
+                "timed out after 10 s in call",
+                "timeout.exceeded",
+                10_000,
+                evidence=evidence,
+                phases=phases,
+            )
+        elif epoch_ms("01:54") <= slot < epoch_ms("01:56"):
+            phases = {**MCP_PHASES_MS, "call": 2914}
+            rows.add_result(
+                id,
+                slot,
+                Outcome.FAIL,
+                "health_check: database pool exhausted",
+                "mcp.tool_error",
+                2988,
+                evidence=POOL_EXHAUSTED_EVIDENCE,
+                phases=phases,
+                tasks=_task_results(slot),
+            )
+        else:
+            took = 182 if slot == newest else _synthetic_latency_ms(rows, slot)
+            phases = {**MCP_PHASES_MS, "call": took - sum(MCP_PHASES_MS.values())}
+            kept = Evidence(MCP_SERVER_FACTS, '{"healthy": true}') if slot % HOUR_MS < MINUTE_MS else None
+            prefer = {"elapsed_ms <= 800": ""}
+            rows.add_result(
+                id, slot, duration_ms=took, phases=phases, tasks=_task_results(slot), preferences=prefer, evidence=kept
+            )
+    rows.add_incident(
+        id,
+        "availability",
+        "timed out after 10 s in call",
+        epoch_ms("19:10:52", 1),
+        resolved_at=epoch_ms("19:17:52", 1),
+        reason="timeout.exceeded",
+    )
+    for ago, minutes in ((76, 22), (31, 64), (30, 18), (9, 31)):
+        start = epoch_ms("08:00", ago)
+        rows.add_incident(
+            id, "task", "task crawl is stale", start, resolved_at=start + minutes * MINUTE_MS, subject="crawl"
+        )
+    message = "task reindex is stale: last run 15 min 20 s ago, limit 15 min"
+    told = rows.add_incident(
+        id, "task", message, stale, subject="reindex", opened_after_ms=0, threshold=1, reason="task.stale"
+    )
+    rows.add_notification(told, "chat/slack", created_at=stale + 2_000, done_at=stale + 2_380)
+
+
+MCP_PHASES_MS = {"connect": 4.0, "tls": 11.0, "negotiate": 39.0, "list": 22.0}
+MCP_SERVER_FACTS = {"protocol": "2025-06-18", "server": "acme-search 4.2.1"}
+POOL_EXHAUSTED_EVIDENCE = Evidence(
+    {"expectation": "result.healthy", **MCP_SERVER_FACTS},
+    """{
+  "isError": true,
+  "content": [{"type": "text", "text": "health_check: database pool exhausted (100 of 100 in use), waited 2900 ms"}],
+  "_meta": {"request": "•••", "host": "search-2"}
+}""",
+)
+
+
+def _task_results(slot: int) -> dict[str, ReportedTask]:
+    """As the server tells them: `reindex` last ran at 01:31:40."""
+    ages = {"crawl": 110, "refresh_embeddings": 521, "prune_sessions": 232, "sync_permissions": 22, "rotate_keys": 832,
+            "flush_metrics": 1}  # fmt: skip
+    ran = epoch_ms("01:31:40")
+    reindex = ReportedTask(ok=True, last_run_age=slot - ran if slot >= ran else 5 * MINUTE_MS)
+    return {
+        "reindex": reindex,
+        **{name: ReportedTask(ok=True, last_run_age=age * SECOND_MS) for name, age in ages.items()},
+    }
+
+
+def _synthetic_latency_ms(rows: FixtureRows, slot: int) -> int:
+    """A day's wave, some noise, a few slow runs, and a slow hour in the evening."""
+    r, hour = rows.random, slot / HOUR_MS % 24
+    took = 150 + 34 * math.sin((hour - 9) / 12 * math.pi) + r.gauss(0, 16)
+    if r.random() < 0.1:
+        took += abs(r.gauss(0, 90))
+    if 18.6 < hour < 19.6 and r.random() < 0.3:
+        took *= 1.9
+    return max(90, round(took))
+
+
+def acme_rows_after_recovery() -> FixtureRows:
+    """The same, with the API good again since 02:00."""
+    return acme_rows(epoch_ms("02:00"))
+
+
+def acme_rows(recovered_at: int = NOW) -> FixtureRows:
+    """The whole story; `good`: when the API is good again."""
+    book = FixtureRows()
+    book.add_watermark(NOW - 2 * SECOND_MS)
+    for name, group, base in (("Website", "Core", 84), ("Sign-in", "Core", 131), ("Payments", "Core", 212)):
+        id = book.add_probe(name, "http", group)
+        book.add_rollup_history(id)
+        book.add_passing_results(id, base, newest_ago_s=12)
+    book.add_incident(
+        book.probe_by_name["Website"],
+        "preference",
+        "elapsed_ms",
+        epoch_ms("10:00", 48),
+        resolved_at=epoch_ms("10:06", 48),
+    )
+    book.add_incident(
+        book.probe_by_name["Sign-in"],
+        "availability",
+        "got 502",
+        epoch_ms("10:00", 48),
+        resolved_at=epoch_ms("10:03", 48),
+    )
+    add_api_probe(book, recovered_at)
+    add_mcp_probe(book)
+    for name, days in (("Document fetch", 90), ("Suggestions", 34)):
+        id = book.add_probe(name, "mcp", "Search", created_at=NOW - days * DAY_MS)
+        book.add_rollup_history(id, days)
+        book.add_passing_results(id, 240 if days == 90 else 46, newest_ago_s=27)
+    book.add_incident(
+        book.probe_by_name["Document fetch"],
+        "preference",
+        "slow",
+        epoch_ms("13:00", 31),
+        resolved_at=epoch_ms("13:40", 31),
+    )
+    book.add_incident(
+        book.probe_by_name["Document fetch"],
+        "availability",
+        "got 500",
+        epoch_ms("23:48", 30),
+        resolved_at=epoch_ms("00:01", 29),
+    )
+    for name in ("Scheduled reports", "Exports", "Thumbnails", "Webhooks out"):
+        id = book.add_probe(name, "http", "Jobs", next_due=NOW - 2 * DAY_MS if name == "Exports" else None)
+        book.add_rollup_history(id, skip_days=(1, 2) if name == "Exports" else ())
+        if name != "Exports":
+            book.add_passing_results(id, 1900, newest_ago_s=14)
+    silent = epoch_ms("04:10", 2)
+    exports = book.probe_by_name["Exports"]
+    for hour in range(4):
+        book.add_passing_rollup(exports, epoch_ms("00:00", 2) + hour * HOUR_MS)
+    book.add_result(exports, silent)
+    book.add_incident(
+        exports,
+        "stale",
+        "no result for 3 min",
+        silent,
+        opened_after_ms=3 * MINUTE_MS,
+        threshold=1,
+        reason="no_data",
+        routing_log=UNROUTED_LOG,
+    )
+    book.add_incident(exports, "preference", "slow", epoch_ms("08:00", 55), resolved_at=epoch_ms("08:50", 55))
+    book.add_incident(exports, "availability", "got 500", epoch_ms("06:10", 20), resolved_at=epoch_ms("07:40", 20))
+    book.add_incident(
+        book.probe_by_name["Scheduled reports"],
+        "availability",
+        "got 500",
+        epoch_ms("07:00", 62),
+        resolved_at=epoch_ms("07:38", 62),
+    )
+    book.add_incident(
+        book.probe_by_name["Scheduled reports"],
+        "task",
+        "stale",
+        epoch_ms("07:00", 61),
+        resolved_at=epoch_ms("09:00", 61),
+        subject="mail",
+    )
+    book.add_incident(
+        book.probe_by_name["Thumbnails"],
+        "availability",
+        "got 500",
+        epoch_ms("17:40", 13),
+        resolved_at=epoch_ms("17:52", 13),
+    )
+    return book
+
+
+def new_probe_rows() -> FixtureRows:
+    """A probe whose first run is 12 seconds away."""
+    book = FixtureRows()
+    book.add_watermark(NOW - SECOND_MS)
+    book.add_probe(
+        "Search MCP", "mcp", "Search", spec=MCP_PROBE_SPEC, tags=("prod", "mcp"), target="https://mcp.acme.example/mcp",
+        created_at=NOW - 30 * SECOND_MS, next_due=NOW + 12 * SECOND_MS,
+    )  # fmt: skip
+    return book
+
+
+CANARY_PROBE_SPEC = """\
+name: Email pipeline
+every: 5m
+canary:
+  bullmq: {redis: "${REDIS_URL}", queue: email, job: __canary__}
+  payload: {sentinel: true}
+  start_within: 10s
+  finish_within: 30s
+"""
+
+
+def canary_rows() -> FixtureRows:
+    """A canary whose last three sentinels nobody picked up."""
+    book = FixtureRows()
+    book.add_watermark(NOW)
+    id = book.add_probe(
+        "Email pipeline",
+        "canary",
+        "Jobs",
+        spec=CANARY_PROBE_SPEC,
+        target="redis.acme.example/email",
+        cadence="every 5 min",
+    )
+    newest = epoch_ms("02:25")
+    why = "not picked up in 10 s: no worker, 214 waiting, oldest 18 min"
+    for i in range(47, -1, -1):
+        slot = newest - i * 5 * MINUTE_MS
+        if i == 17:
+            continue
+        if i < 3:
+            phases = {"connect": 1, "enqueue": 8}
+            waiting = {"waiting": 214 - i * 60, "consumers": 0}
+            told = Evidence({"sentinel": "wd-b7c104e", "consumers": 0, "waiting": 214})
+            book.add_result(
+                id,
+                slot,
+                Outcome.FAIL,
+                why,
+                "canary.not_picked_up",
+                None,
+                phases=phases,
+                measurements=waiting,
+                evidence=told,
+            )
+            continue
+        wait = book.random.randint(150, 300) + (6_000 if i == 29 else 0)
+        work = book.random.randint(1_400, 2_000)
+        phases = {"connect": 1, "enqueue": book.random.randint(5, 9), "pick_up": wait, "finish": work}
+        book.add_result(id, slot, duration_ms=wait + work, phases=phases)
+    book.add_incident(
+        id, "availability", why, newest - 10 * MINUTE_MS, opened_after_ms=10 * MINUTE_MS, reason="canary.not_picked_up"
+    )
+    return book
+
+
+HEARTBEAT_PROBE_SPEC = """\
+name: Nightly backup
+heartbeat: {key: "${BACKUP_KEY}", schedule: "0 3 * * *", timezone: Europe/Berlin, grace: 30m, max_runtime: 2h}
+"""
+BACKUP_OUTPUT = """\
+rotating /var/backups/acme-2026-11-{day}.tar.zst
+copied 214 GB to offsite in 51 min
+{said}
+"""
+
+
+def scheduled_jobs_rows() -> FixtureRows:
+    """Jobs of every sort of source: five are not right, one source has not been read for a while, one job checks in."""
+    book = FixtureRows()
+    book.add_watermark(NOW - 2 * SECOND_MS)
+    billing = book.add_probe("Billing jobs", "jobs", "Billing", target="db.acme.example/billing, table scheduled_jobs")
+    wrong = {
+        "reconcile-ledger": (
+            "job.stuck",
+            f"reconcile-ledger is stuck: running for {format_duration(255 * MINUTE_MS)} on app-3, "
+            f"limit {format_duration(2 * HOUR_MS)}",
+        ),
+        "retry-payments": (
+            "job.overdue",
+            f"retry-payments is overdue: 3 runs missed, the first due 00:00, {format_duration(149 * MINUTE_MS)} ago",
+        ),
+        "export-ledger": (
+            "job.failed",
+            "export-ledger failed 3 times in a row: relation ledger_2026_11 does not exist",
+        ),
+    }
+    for name, plan, ran, took, due in (
+        ("reconcile-ledger", "0 22 * * * UTC", epoch_ms("22:14", 1), None, epoch_ms("22:00")),
+        ("retry-payments", "0 * * * * UTC", epoch_ms("23:00:02", 1), 41 * SECOND_MS, epoch_ms("03:00")),
+        ("export-ledger", "*/30 * * * * UTC", epoch_ms("02:00:01"), 2 * SECOND_MS, epoch_ms("02:30")),
+        ("nightly-invoices", "0 6 1 * * UTC", epoch_ms("06:00:04", 21), 41 * MINUTE_MS, epoch_ms("06:00", -9)),
+        ("usage-rollup", "every 10 min", epoch_ms("02:20"), 18 * SECOND_MS, epoch_ms("02:30")),
+    ):
+        reason, _ = wrong.get(name, ("", ""))
+        ended = None if took is None else ran + took
+        well = None if reason else ended
+        known = {"last_start": ran, "last_end": ended, "last_ok": well, "duration": took, "expected": due}
+        book.add_job_state(billing, name, plan=plan, reason=reason, **known)
+    says = "3 jobs of 5 are not right: reconcile-ledger, retry-payments, export-ledger"
+    book.add_result(billing, NOW - 14 * SECOND_MS, Outcome.FAIL, says, "job.stuck", 12, jobs=wrong, phases={"read": 12})
+    for name, (reason, said) in wrong.items():
+        book.add_incident(
+            billing, "job", said, epoch_ms("00:30"), subject=name, opened_after_ms=0, threshold=1, reason=reason
+        )
+
+    digests = book.add_probe("Digest schedulers", "jobs", "Mail")
+    late = "trial-ending never ran: due 18 Nov 08:00, 3 days ago"
+    book.add_job_state(
+        digests,
+        "digest-daily",
+        plan="0 7 * * * UTC",
+        last_start=epoch_ms("07:00", 1),
+        duration=3 * MINUTE_MS,
+        expected=epoch_ms("07:00"),
+    )
+    book.add_job_state(
+        digests, "trial-ending", plan="0 9 * * * Europe/Berlin", reason="job.never_ran", expected=epoch_ms("08:00")
+    )
+    book.add_result(
+        digests,
+        epoch_ms("01:12"),
+        Outcome.FAIL,
+        late,
+        "job.never_ran",
+        8,
+        jobs={"trial-ending": ("job.never_ran", late)},
+    )
+    for slot in range(epoch_ms("01:13"), NOW, MINUTE_MS):
+        book.add_result(digests, slot, Outcome.FAIL, "connection refused", "broker.unreachable", None)
+    book.add_incident(digests, "availability", "connection refused", epoch_ms("01:13"), reason="broker.unreachable")
+
+    add_mcp_probe(book)
+    add_heartbeat_probe(book)
+    return book
+
+
+def add_heartbeat_probe(rows: FixtureRows) -> None:
+    """A heartbeat: in grace, with a week of check-ins."""
+    id = rows.add_probe(
+        "Nightly backup", "heartbeat", "Core", spec=HEARTBEAT_PROBE_SPEC, target="checks in 0 3 * * * Europe/Berlin"
+    )
+    for ago in range(7, 0, -1):
+        start, failed = epoch_ms("02:00:03", ago), ago == 4
+        took = (54 + ago) * MINUTE_MS + ago * SECOND_MS
+        said = "offsite: No space left on device" if failed else "done: 214 GB, 0 errors"
+        rows.add_check_in(id, start, "start", run=f"backup-{ago}")
+        if failed:
+            rows.add_check_in(id, start + took - MINUTE_MS, "log", run=f"backup-{ago}", body="retrying offsite once")
+        log = BACKUP_OUTPUT.format(day=22 - ago, said=said)
+        end = "fail" if failed else "ok"
+        rows.add_check_in(id, start + took, end, run=f"backup-{ago}", code=28 if failed else 0, duration=took, body=log)
+    ran = epoch_ms("02:00:03", 1)
+    took = 55 * MINUTE_MS + SECOND_MS
+    known = {"last_start": ran, "last_end": ran + took, "last_ok": ran + took, "duration": took}
+    rows.add_job_state(id, "Nightly backup", plan="0 3 * * * Europe/Berlin", expected=epoch_ms("02:00", -1), **known)
+    for i in range(60):
+        rows.add_result(
+            id, NOW - 20 * SECOND_MS - i * MINUTE_MS, duration_ms=None, jobs={}, measurements={"took": took}
+        )

@@ -1,0 +1,116 @@
+"""A job API on a free port: POST /jobs begins a job, GET /jobs/ID tells how it is, a thread works on them."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import deque
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from queue import Queue
+from typing import Any, NamedTuple, Self
+from urllib.parse import unquote
+
+
+class JobApiRequest(NamedTuple):
+    method: str
+    path: str
+    headers: dict[str, str]
+    """Names in lower case."""
+    json: Any
+
+
+class ScriptedResponse(NamedTuple):
+    status: int
+    json: Any = None
+    delay_s: float = 0.0
+    """Seconds before it is said."""
+    drop_connection: bool = False
+    """The connection ends instead."""
+
+
+class FakeJobApi:
+    """`does`: what the worker does with a job: return, throw, hang or nothing; `says` replaces answers, by method, the
+    last one for good.
+    """
+
+    def __init__(self, worker_behavior: str = "return") -> None:
+        self.worker_behavior = worker_behavior
+        self.jobs: dict[str, dict[str, Any]] = {}
+        self.received: list[JobApiRequest] = []
+        self.scripted_responses: dict[str, deque[ScriptedResponse]] = {}
+        self._work: Queue[dict[str, Any] | None] = Queue()
+        api = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers.get("content-length", 0)))
+                self._say(JobApiRequest("POST", self.path, self._names(), json.loads(body or b"null")))
+
+            def do_GET(self) -> None:
+                self._say(JobApiRequest("GET", self.path, self._names(), None))
+
+            def _names(self) -> dict[str, str]:
+                return {name.lower(): value for name, value in self.headers.items()}
+
+            def _say(self, asked: JobApiRequest) -> None:
+                said = api.respond(asked)
+                time.sleep(said.delay_s)
+                if said.drop_connection:
+                    self.close_connection = True
+                    self.connection.close()
+                    return
+                body = b"" if said.json is None else json.dumps(said.json).encode()
+                self.send_response(said.status)
+                self.send_header("content-type", "application/json")
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+
+            def handle_error(self, request: Any, client_address: Any) -> None:
+                """Whoever hung up takes no answer."""
+
+        self._server = Server(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def respond(self, request: JobApiRequest) -> ScriptedResponse:
+        self.received.append(request)
+        if says := self.scripted_responses.get(request.method):
+            return says.popleft() if len(says) > 1 else says[0]
+        if request.method == "POST":
+            job = {"id": f"job/{len(self.jobs) + 1}", "status": "queued"}
+            self.jobs[job["id"]] = job
+            self._work.put(job)
+            return ScriptedResponse(202, job)
+        job = self.jobs.get(unquote(request.path.rpartition("/")[2]), {})
+        return ScriptedResponse(200, job) if job else ScriptedResponse(404, {"error": "no such job"})
+
+    def _work_loop(self) -> None:
+        while (job := self._work.get()) is not None:
+            if self.worker_behavior == "nothing":
+                continue
+            job |= {"status": "running", "progress": 50}
+            if self.worker_behavior == "throw":
+                job |= {"status": "failed", "error": {"code": 7, "message": "no template\nfor noop"}}
+            elif self.worker_behavior == "return":
+                time.sleep(0.4)
+                job |= {"status": "completed"}
+
+    def received_posts(self) -> list[JobApiRequest]:
+        return [asked for asked in self.received if asked.method == "POST"]
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+        threading.Thread(target=self._work_loop, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._work.put(None)
+        self._server.shutdown()
+        self._server.server_close()

@@ -1,0 +1,78 @@
+"""A real MariaDB for the tests, where its server is installed, on a free port of loopback."""
+
+from __future__ import annotations
+
+import getpass
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+
+import pymysql
+
+from tests.support.third_party import find_free_port, listening_process
+
+SYSTEM_TABLE_SCRIPTS = ("mysql_system_tables.sql", "mysql_system_tables_data.sql")
+
+
+def find_mariadb() -> Path | None:
+    """Where its program is."""
+    found = shutil.which("mariadbd") or shutil.which("mariadbd", path="/usr/sbin:/usr/local/sbin")
+    return Path(found) if found else None
+
+
+class MariaDbServer:
+    """A running server. `fresh()` makes an empty database in it; root has no password."""
+
+    def __init__(self, port: int):
+        self.port = port
+        self._numbers = count(1)
+
+    def execute(self, *statements: str) -> None:
+        connection = pymysql.connect(host="127.0.0.1", port=self.port, user="root", autocommit=True)
+        with connection, connection.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+
+    @contextmanager
+    def temporary_database(self) -> Iterator[str]:
+        """An SQLAlchemy URL of an empty database, dropped afterwards."""
+        name = f"t{next(self._numbers)}"
+        self.execute(f"CREATE DATABASE {name}")
+        try:
+            yield f"mysql+pymysql://root@127.0.0.1:{self.port}/{name}"
+        finally:
+            self.execute(f"DROP DATABASE {name}")
+
+
+@contextmanager
+def running_mariadb() -> Iterator[MariaDbServer]:
+    """Start a server of its own and stop it afterwards."""
+    program = find_mariadb()
+    assert program is not None
+    base, folder = program.parent.parent, Path(tempfile.mkdtemp(prefix="watchdog-mariadb-"))
+    try:
+        data = folder / "data"
+        data.mkdir()
+        words = [
+            str(program), "--no-defaults", f"--basedir={base}", f"--datadir={data}", f"--user={getpass.getuser()}",
+            "--innodb-buffer-pool-size=16M", "--innodb-log-file-size=8M", "--innodb-flush-log-at-trx-commit=0",
+        ]  # fmt: skip
+        scripts = [(base / "share/mysql" / name).read_text() for name in SYSTEM_TABLE_SCRIPTS]
+        first = "\n".join(["CREATE DATABASE mysql;", "USE mysql;", "SET @auth_root_socket = NULL;", *scripts])
+        made = subprocess.run([*words, "--bootstrap"], check=False, input=first, capture_output=True, text=True)
+        assert made.returncode == 0, made.stderr
+        port = find_free_port()
+        listen = [
+            f"--port={port}",
+            "--bind-address=127.0.0.1",
+            f"--socket={folder / 's'}",
+            f"--pid-file={folder / 'p'}",
+        ]
+        with listening_process([*words, *listen], port):
+            yield MariaDbServer(port)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,67 @@
+"""A Watchdog that serves its tools in this process, and clients of today's SDK."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
+
+from watchdog.app import RunningApp, WebServer, create_asgi_app, open_listen_socket, run_app
+from watchdog.config import load_config
+
+READER_KEY, OPERATOR_KEY = "read-me-0123456789", "operate-me-0123456789"
+ACCESS_CONFIG = {
+    "keys": [
+        {"name": "grafana", "role": "reader", "key": READER_KEY},
+        {"name": "ops", "role": "operator", "key": OPERATOR_KEY},
+    ]
+}
+TOOL_NAMES = ["health_check", "trigger_task", "list_probes", "list_incidents", "get_incident", "run_probe"]
+PROTOCOL_VERSION_BY_MODE = {"legacy": "2025-11-25", "auto": "2026-07-28"}
+"""How a client begins -> what is spoken then."""
+
+
+@asynccontextmanager
+async def running_watchdog(
+    folder: Path, probes: list[dict[str, Any]], env: Mapping[str, str] | None = None, **more: Any
+) -> AsyncIterator[tuple[RunningApp, str]]:
+    """A running Watchdog, and the address at which it speaks MCP."""
+    with open_listen_socket("127.0.0.1", 0) as listening:
+        port = listening.getsockname()[1]
+        server = {"listen": f"127.0.0.1:{port}", "public_url": "https://status.example"}
+        config = {"server": server, "storage": {"url": f"sqlite:///{folder}/watchdog.db"}, "probes": probes, **more}
+        loaded = load_config(folder / "watchdog.yaml", json.dumps(config), dict(env or {}))
+        async with run_app(loaded) as app, WebServer(create_asgi_app(app), listening):
+            yield app, f"http://127.0.0.1:{port}/mcp"
+
+
+@asynccontextmanager
+async def connected_client(url: str, key: str = "", mode: str = "auto") -> AsyncIterator[Client]:
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    async with (
+        httpx2.AsyncClient(headers=headers, trust_env=False, timeout=30) as http,
+        Client(streamable_http_client(url, http_client=http), mode=mode) as talking,
+    ):
+        yield talking
+
+
+async def call_tool(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
+    """What a tool answers. Raises AssertionError when that is an error."""
+    answer = await client.call_tool(tool, arguments)
+    assert not answer.is_error, answer.content
+    content: dict[str, Any] = answer.structured_content or {}
+    return content
+
+
+async def call_tool_error(client: Client, tool: str, **arguments: Any) -> str:
+    """The error that a tool answers."""
+    answer = await client.call_tool(tool, arguments)
+    assert answer.is_error
+    text: str = answer.content[0].text  # type: ignore[union-attr]
+    return text.removeprefix(f"Error executing tool {tool}: ")

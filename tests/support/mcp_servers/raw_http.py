@@ -1,0 +1,144 @@
+"""An MCP server made of nothing but bytes, so that it can do what no SDK would: on loopback, inside the test's loop."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+
+@dataclass(frozen=True)
+class RawMcpResponse:
+    """What to say to one request, byte by byte."""
+
+    status: int = 200
+    body: bytes = b""
+    content_type: str = "application/json"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    content_length: int | None = None
+    """Announced instead of the true length: the connection ends before it is reached."""
+    hang: bool = False
+    """Say nothing more, or nothing at all without a body, and keep the connection open."""
+    endless_chunk: bytes = b""
+    """After the body, this over and over."""
+    result: Any = None
+    """In the place of a body: what JSON-RPC answers to the request, whatever its id."""
+    error: tuple[int, str] | None = None
+    """The same, as an error: its code and message."""
+
+    def to_json(self, id_: Any) -> RawMcpResponse:
+        if self.error:
+            return replace(self, body=rpc_error(id_, *self.error))
+        return self if self.result is None else replace(self, body=rpc_result(id_, self.result))
+
+
+@dataclass
+class RawMcpServer:
+    """Speaks the handshake era; `answers` says otherwise by JSON-RPC method, HTTP method, or `*` for all."""
+
+    answers: Mapping[str, RawMcpResponse | Sequence[RawMcpResponse]]
+    tools: Sequence[Mapping[str, Any]]
+    result: Mapping[str, Any]
+    url: str = ""
+    received_methods: list[str] = field(default_factory=list)
+    headers: list[Mapping[str, str]] = field(default_factory=list)
+    connections: int = 0
+
+    def reply(self, method: str, id_: Any) -> RawMcpResponse:
+        found = self.answers.get(method) or self.answers.get("*")
+        if isinstance(found, RawMcpResponse):
+            return found.to_json(id_)
+        if found:
+            return found[min(self.received_methods.count(method), len(found)) - 1].to_json(id_)
+        results: dict[str, Any] = {
+            "initialize": {
+                "protocolVersion": "2025-06-18",
+                "capabilities": {"tools": {}},
+                "serverInfo": {"name": "Raw", "version": "0.1"},
+            },
+            "tools/list": {"tools": list(self.tools)},
+            "tools/call": self.result,
+        }
+        if method in results:
+            return RawMcpResponse(body=rpc_result(id_, results[method]))
+        if id_ is None:
+            return RawMcpResponse(status=202)
+        return RawMcpResponse(status=400, body=rpc_error(id_, -32600, "Bad Request: missing session id"))
+
+
+def tool_definition(name: str, *required: str) -> dict[str, Any]:
+    return {"name": name, "inputSchema": {"type": "object", "required": list(required)}}
+
+
+def rpc_result(id_: Any, result: Any) -> bytes:
+    return json.dumps({"jsonrpc": "2.0", "id": id_, "result": result}).encode()
+
+
+def rpc_error(id_: Any, code: int, message: str) -> bytes:
+    return json.dumps({"jsonrpc": "2.0", "id": id_, "error": {"code": code, "message": message}}).encode()
+
+
+HEALTHY_RESULT: Mapping[str, Any] = {"content": [{"type": "text", "text": '{"healthy": true}'}]}
+
+
+@asynccontextmanager
+async def running_raw_server(
+    answers: Mapping[str, RawMcpResponse | Sequence[RawMcpResponse]] | None = None,
+    tools: Sequence[Mapping[str, Any]] = (tool_definition("health_check"), tool_definition("fetch", "url")),
+    result: Mapping[str, Any] = HEALTHY_RESULT,
+    tls: ssl.SSLContext | None = None,
+) -> AsyncIterator[RawMcpServer]:
+    raw = RawMcpServer(answers or {}, tools, result)
+    open_ones: set[asyncio.StreamWriter] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        raw.connections += 1
+        open_ones.add(writer)
+        try:
+            while await _handle_connection(raw, reader, writer):
+                pass
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.transport.abort()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
+    port = server.sockets[0].getsockname()[1]
+    raw.url = f"{'https' if tls else 'http'}://127.0.0.1:{port}/mcp"
+    try:
+        yield raw
+    finally:
+        server.close()
+        for writer in open_ones:
+            writer.transport.abort()
+        await server.wait_closed()
+
+
+async def _handle_connection(server: RawMcpServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    head = (await reader.readuntil(b"\r\n\r\n")).decode()
+    first, *lines = head.strip().split("\r\n")
+    headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in lines)}
+    message = json.loads(await reader.readexactly(int(headers.get("content-length", 0))) or b"{}")
+    method = message.get("method") or first.split()[0]
+    server.received_methods.append(method)
+    server.headers.append(headers)
+    answer = server.reply(method, message.get("id"))
+    if answer.hang and not answer.body:
+        await reader.read()
+        return False
+    told = {"Content-Type": answer.content_type, **answer.headers}
+    if not answer.endless_chunk and not answer.hang:
+        told["Content-Length"] = str(len(answer.body) if answer.content_length is None else answer.content_length)
+    lines = [f"HTTP/1.1 {answer.status} Status", *(f"{k}: {v}" for k, v in told.items()), "", ""]
+    writer.write("\r\n".join(lines).encode() + answer.body)
+    await writer.drain()
+    if answer.hang:
+        await reader.read()
+    while answer.endless_chunk:
+        writer.write(answer.endless_chunk)
+        await writer.drain()
+    return answer.content_length is None and not answer.hang

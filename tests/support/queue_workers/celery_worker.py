@@ -1,0 +1,38 @@
+"""A worker on one queue of Celery, in one process. What it may do stands here, beside what Celery brings."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+from celery import Celery
+from celery.signals import worker_ready
+
+app = Celery("shop", broker=os.environ["BROKER"], backend=os.environ["BACKEND"])
+app.conf.task_track_started = os.environ.get("TRACKS") == "yes"
+app.conf.task_default_queue = os.environ["QUEUE"]
+
+
+@app.task(name="throw")  # type: ignore[untyped-decorator]
+def throw(name: str) -> None:
+    raise ValueError(f"no template for {name}")
+
+
+@app.task(name="again", bind=True)  # type: ignore[untyped-decorator]
+def again(self: Any) -> None:
+    raise self.retry(exc=ValueError("not yet"), countdown=60)
+
+
+@app.task(name="hang")  # type: ignore[untyped-decorator]
+def hang() -> None:
+    time.sleep(3600)
+
+
+@worker_ready.connect  # type: ignore[untyped-decorator]
+def announce_ready(**_: Any) -> None:
+    os.write(1, b"ready\n")  # Celery makes log lines of what is printed
+
+
+if __name__ == "__main__":
+    app.worker_main(["worker", "--pool=solo", "--loglevel=ERROR", "--without-gossip", "--without-mingle"])

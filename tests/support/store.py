@@ -1,0 +1,198 @@
+"""A store on an empty database, with injected time: what the store's and the service's tests are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+import sqlalchemy as sa
+
+from watchdog.domain.model import (
+    ClaimedSlot,
+    Evidence,
+    IncidentTransition,
+    Outcome,
+    ProbeInfo,
+    RecordedResult,
+    Result,
+    Severity,
+)
+from watchdog.domain.routing import RoutingTable
+from watchdog.domain.rules import AlertPolicy, AlertStates
+from watchdog.domain.schedule import IntervalSchedule, Schedule
+from watchdog.store.database import Database
+from watchdog.store.tables import metadata, watermarks
+from watchdog.store.write.claims import SlotClaimer
+from watchdog.store.write.outbox import LeasedNotification, Outbox
+from watchdog.store.write.probe_registry import RegisteredProbe, register_probes
+from watchdog.store.write.recorder import ResultRecorder
+from watchdog.store.write.watermark import Watermark
+
+START_AT = 1_700_000_040_000
+"""A whole minute."""
+INTERVAL_MS = 60_000
+LOCATION = "local"
+LEASE_MS = 30_000
+
+
+def make_registered_probe(
+    probe_id: str = "api",
+    *,
+    schedule: Schedule | None = None,
+    failure_threshold: int = 3,
+    success_threshold: int = 2,
+    lateness_ms: int = 40_000,
+    staleness_threshold: int = 300_000,
+    task_limits: Mapping[str, int] | None = None,
+    severity: Severity = Severity.WARNING,
+) -> RegisteredProbe:
+    limits = dict(task_limits or {})
+    info = ProbeInfo(0, probe_id, probe_id.title(), "http", severity=severity, cadence="every 60 s", task_limits=limits)
+    policy = AlertPolicy(info, lambda _: staleness_threshold, failure_threshold, success_threshold, lateness_ms)
+    return RegisteredProbe(policy, schedule or IntervalSchedule(INTERVAL_MS), f"name: {probe_id}\n")
+
+
+def make_registered_probes(count: int, interval_ms: int = INTERVAL_MS, **policy: Any) -> list[RegisteredProbe]:
+    """Many probes, their slots spread evenly over the interval."""
+    return [
+        make_registered_probe(f"p{i:05}", schedule=IntervalSchedule(interval_ms, i * interval_ms // count), **policy)
+        for i in range(count)
+    ]
+
+
+def delete_all_rows(database: Database) -> None:
+    """Take every row out of a database with the schema."""
+    with database.write_transaction() as connection:
+        for table in metadata.sorted_tables:
+            connection.execute(sa.delete(table))
+
+
+class DatabasePair:
+    """Two doors to one database, as two processes have them."""
+
+    def __init__(self, url: str):
+        self.url = url
+        self.first, self.second = Database(url), Database(url)
+        metadata.create_all(self.first.writer)
+
+    def close(self) -> None:
+        self.first.close()
+        self.second.close()
+
+
+class StoreHarness:
+    """One process's view of a database. Two labs on one database are two processes."""
+
+    def __init__(
+        self,
+        database: str | Database,
+        probes: Iterable[RegisteredProbe] = (),
+        *,
+        now: int = START_AT,
+        routes: RoutingTable | None = None,
+        create_schema: bool = True,
+    ):
+        """`on`: a URL, or an open database, which stays open. `new`: make the schema and begin with nothing in it."""
+        self._owns_database = isinstance(database, str)
+        self.database = Database(database) if isinstance(database, str) else database
+        self.routes = routes or RoutingTable({"oncall": ("oncall/slack", "oncall/email")})
+        if create_schema:
+            if self._owns_database:
+                metadata.create_all(self.database.writer)
+            delete_all_rows(self.database)
+        self.registry = register_probes(self.database, probes, now, LOCATION, self.routes.without_resolved)
+        self.watermark = Watermark(self.database, LOCATION)
+        self.recorder = ResultRecorder(self.database, self.watermark, self.registry, self.routes)
+        self.slot_claimer = SlotClaimer(self.database, self.watermark, self.recorder, self.registry)
+        self.outbox = Outbox(self.database)
+
+    def without_downtime(self) -> StoreHarness:
+        """Time is only what the test says: standing still is no gap."""
+
+        def beat(now: int, *, advance: bool = False) -> None: ...
+
+        self.watermark.detect_gap = beat  # type: ignore[method-assign]
+        return self
+
+    def close(self) -> None:
+        if self._owns_database:
+            self.database.close()
+
+    def __enter__(self) -> StoreHarness:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def database_ids(self) -> list[int]:
+        return sorted(self.registry)
+
+    def database_id(self, probe_id: str) -> int:
+        return next(id for id, member in self.registry.items() if member.info.id == probe_id)
+
+    def claim_slots(self, now: int, limit: int = 500) -> list[ClaimedSlot]:
+        return self.slot_claimer.claim_due_slots(now, limit)[0]
+
+    def lease_notifications(
+        self, now: int, lease: int = LEASE_MS, *, except_destinations: Collection[str] = ()
+    ) -> list[LeasedNotification]:
+        """Hold what is due at the destinations of our routes, but for some."""
+        told = {name for names in self.routes.receivers.values() for name in names}
+        return self.outbox.lease_due_notifications(now, lease, told - set(except_destinations))
+
+    def record_results(self, *results: Result, now: int | None = None) -> list[IncidentTransition]:
+        """Without `now`: as soon as the newest of them ended."""
+        at = max(r.slot for r in results) + 300 if now is None else now
+        return self.recorder.record_results([RecordedResult(r) for r in results], at)
+
+    def record_each(self, *results: Result) -> list[IncidentTransition]:
+        """Record one after the other, each as soon as it ended."""
+        return [change for r in results for change in self.record_results(r)]
+
+    def select_rows(self, table: sa.Table, *where: Any) -> list[dict[str, Any]]:
+        with self.database.read_transaction() as connection:
+            query = sa.select(table).where(*where).order_by(*table.primary_key.columns)
+            return [dict(row) for row in connection.execute(query).mappings()]
+
+    def select_row(self, table: sa.Table, *where: Any) -> dict[str, Any]:
+        """The only one."""
+        (found,) = self.select_rows(table, *where)
+        return found
+
+    def load_alert_states(self, probe: int) -> AlertStates:
+        """The machines as they stand."""
+        with self.database.read_transaction() as connection:
+            return self.recorder._load_alert_states(connection, [probe])[probe]
+
+    def advance_watermark(self, now: int) -> None:
+        """Move the watermark, as draining claims do."""
+        with self.database.write_transaction() as connection:
+            connection.execute(sa.update(watermarks).where(watermarks.c.through < now).values(through=now))
+
+    def evaluate_deadlines(self, now: int) -> list[IncidentTransition]:
+        """Everything due by then is claimed; then look at the deadlines that have come."""
+        self.advance_watermark(now)
+        return self.recorder.evaluate_deadlines(now)[1]
+
+
+def make_result(probe: int, slot: int, outcome: str | Outcome = Outcome.PASS, **more: Any) -> Result:
+    told = Outcome(outcome)
+    reason = {"fail": "http.status", "error": "watchdog.internal_error"}.get(told, "")
+    made = Result(probe, slot, LOCATION, told, reason, "got 503" if told is Outcome.FAIL else "", 182)
+    return made._replace(**more)
+
+
+def make_recorded_result(result: Result, excerpt: str = "", **remember: Any) -> RecordedResult:
+    return RecordedResult(result, Evidence({"status": 503}, excerpt) if excerpt else Evidence(), remember)
+
+
+def make_results(probe: int, outcomes: str, start: int = START_AT, interval_ms: int = INTERVAL_MS) -> list[Result]:
+    """ "ppff" -> four results in a row, each naming the slot before it."""
+    words = {"p": Outcome.PASS, "f": Outcome.FAIL, "e": Outcome.ERROR, "m": Outcome.MISSED}
+    made, prev = [], None
+    for i, letter in enumerate(outcomes, 1):
+        slot = start + i * interval_ms
+        made.append(make_result(probe, slot, words[letter], prev=prev))
+        prev = slot
+    return made

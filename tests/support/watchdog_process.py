@@ -1,0 +1,87 @@
+"""`watchdog run` as a process: where its pages are, what it logged, and how it ended."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.support.command_line import WATCHDOG_COMMAND, subprocess_env
+
+
+class WatchdogProcess:
+    def __init__(self, process: subprocess.Popen[str]):
+        self.process = process
+        self.stderr_lines: list[str] = []
+        self._started = threading.Event()
+        self._reader_thread = threading.Thread(target=self._read_stderr, daemon=True)
+
+    def wait_until_started(self) -> None:
+        """Wait until its pages are there."""
+        self._reader_thread.start()
+        assert self._started.wait(60), "it does not start"
+        assert self.base_url, "".join(self.stderr_lines)
+
+    def close(self) -> None:
+        """Read what is left, of a process that has ended."""
+        self._reader_thread.join(10)
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+
+    def _read_stderr(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.stderr_lines.append(line)
+            if '"event": "started"' in line:
+                self._started.set()
+        self._started.set()
+
+    @property
+    def log_entries(self) -> list[dict[str, Any]]:
+        """What it logged so far; every line is JSON."""
+        return [json.loads(line) for line in self.stderr_lines]
+
+    @property
+    def base_url(self) -> str:
+        """The base URL, with a slash at the end."""
+        return next((told["pages"] for told in self.log_entries if told["event"] == "started"), "")
+
+    def get(self, path: str = "", **headers: str) -> httpx.Response:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return httpx.get(self.base_url + path, headers=named, timeout=30, trust_env=False)
+
+    def stop(self) -> int:
+        """Returns the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        code = self.process.wait(60)
+        self._reader_thread.join(10)
+        return code
+
+
+@contextmanager
+def run_watchdog(config: Path, env: Mapping[str, str] | None = None) -> Iterator[WatchdogProcess]:
+    command = [*WATCHDOG_COMMAND, "run", "-c", str(config)]
+    process = subprocess.Popen(
+        command,
+        cwd=config.parent,
+        env=subprocess_env(env),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    run = WatchdogProcess(process)
+    try:
+        run.wait_until_started()
+        yield run
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+        run.close()

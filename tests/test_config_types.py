@@ -1,0 +1,190 @@
+"""Durations, secrets from files, and what every model shares."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
+
+from watchdog.config_types import (
+    ALLOW_FROM_FILE,
+    ConfigModel,
+    Duration,
+    HttpLink,
+    LoadContext,
+    LocalFilePath,
+    Secret,
+    SingleLineText,
+    duration_bounds,
+    format_config_duration,
+    parse_duration,
+    slugify,
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "ms"),
+    [
+        ("250ms", 250), ("30s", 30_000), ("5m", 300_000), ("1h30m", 5_400_000), ("2d", 172_800_000), ("1.5s", 1_500),
+        ("0.5d", 43_200_000), ("90m", 5_400_000), ("3650d", 315_360_000_000), ("1d2h3m4s5ms", 93_784_005),
+    ],
+)  # fmt: skip
+def test_a_duration_means(text: str, ms: int) -> None:
+    assert parse_duration(text) == ms
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        (30, "needs a unit, such as 30s or 30m"),
+        (1.5, "needs a unit, such as 1.5s or 1.5m"),
+        *((text, "expected a duration such as") for text in ("", "30", "s", "5 m", "-5m", "5M", "1:30", "٣s", "5m\n")),
+        *((value, "expected a duration such as") for value in (None, True, ["5m"], {"m": 5})),
+        ("0s", "longer than zero"),
+        ("0.0001ms", "longer than zero"),
+        ("3651d", "at most ten years"),
+        ("9" * 400 + "d", "at most ten years"),
+    ],
+)
+def test_what_is_no_duration_is_refused_with_the_reason(value: object, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        parse_duration(value)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 315_360_000_000))
+def test_a_duration_survives_being_written_and_read(ms: int) -> None:
+    assert parse_duration(format_config_duration(ms)) == ms
+
+
+@pytest.mark.parametrize(("ms", "text"), [(0, "0s"), (1_000, "1s"), (5_400_000, "1h30m"), (86_400_001, "1d1ms")])
+def test_a_duration_is_written(ms: int, text: str) -> None:
+    assert format_config_duration(ms) == text
+
+
+def test_bounds_say_why() -> None:
+    bounded = TypeAdapter[int](Annotated[Duration, duration_bounds("1s", "5m", "nobody waits longer")])
+    assert bounded.validate_python("1s") == 1_000
+    assert bounded.validate_python("5m") == 300_000
+    with pytest.raises(ValidationError, match="expected at least 1s: nobody waits longer"):
+        bounded.validate_python("999ms")
+    with pytest.raises(ValidationError, match="expected at most 5m: nobody waits longer"):
+        bounded.validate_python("301s")
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("Warm the cache!", "warm-the-cache"), ("API (EU)", "api-eu"), ("Übung Straße", "ubung-strae"), ("検索", ""),
+        ("--a--", "a"), ("a" * 80, "a" * 64), ("1", "1"),
+    ],
+)  # fmt: skip
+def test_a_name_becomes_a_key(name: str, key: str) -> None:
+    assert slugify(name) == key
+
+
+@pytest.mark.parametrize("text", ["", "  ", "a\nb", "a\tb", "a\x1bb", "a\u202eb", "a\u2028b", "a\u200bb", "x" * 201])
+def test_a_line_is_visible_text_on_one_line(text: str) -> None:
+    with pytest.raises(ValidationError, match="one line of visible text"):
+        TypeAdapter(SingleLineText).validate_python(text)
+
+
+def test_a_line_loses_the_spaces_around_it() -> None:
+    assert TypeAdapter(SingleLineText).validate_python(" Café ☕ ") == "Café ☕"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "a.example", "ftp://a.example", "https://", "https:///x", "javascript:alert(1)", "https://a.example/ x"],
+)
+def test_a_link_leads_to_a_page(text: str) -> None:
+    with pytest.raises(ValidationError, match="expected a link"):
+        TypeAdapter(HttpLink).validate_python(text)
+
+
+class Door(ConfigModel):
+    shorthand_field: ClassVar[str] = "url"
+
+    url: Annotated[str, ALLOW_FROM_FILE]
+    password: Secret | None = None
+    pin: Secret = Secret("0000")
+    tls_file: LocalFilePath = ""
+    tls: Secret | None = None
+
+
+def door(folder: Path, **given: object) -> tuple[Door, LoadContext]:
+    reading = LoadContext(folder)
+    return Door.model_validate({"url": "u", **given}, context=reading), reading
+
+
+def test_a_model_with_a_shorthand_may_be_written_as_one_value() -> None:
+    assert Door.model_validate("https://a.example/").url == "https://a.example/"
+
+
+@pytest.mark.parametrize(
+    ("content", "secret"),
+    [
+        (b"abc", "abc"),
+        (b"abc\n", "abc"),
+        (b"abc\r\n", "abc"),
+        (b"abc\n\n", "abc\n"),
+        (b" a b ", " a b "),
+        ("é".encode(), "é"),
+    ],
+)
+def test_a_secret_comes_from_a_file_without_its_last_line_end(tmp_path: Path, content: bytes, secret: str) -> None:
+    (tmp_path / "pw").write_bytes(content)
+    given, reading = door(tmp_path, password_file="pw")
+    assert given.password is not None
+    assert given.password.get_secret_value() == secret
+    assert reading.secrets == [secret]
+
+
+def test_an_absolute_path_is_taken_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "pin").write_text("1234")
+    assert door(Path("/nowhere"), pin_file=str(tmp_path / "pin"))[0].pin.get_secret_value() == "1234"
+
+
+def test_a_marked_field_comes_from_a_file_too(tmp_path: Path) -> None:
+    (tmp_path / "url").write_text("https://a.example/")
+    assert Door.model_validate({"url_file": "url"}, context=LoadContext(tmp_path)).url == "https://a.example/"
+
+
+def test_a_field_of_its_own_is_no_file_to_read(tmp_path: Path) -> None:
+    assert door(tmp_path, tls_file="ca.pem")[0].tls_file == str(tmp_path / "ca.pem")
+    assert Door(url="u").tls_file == ""
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"password_file": "none"}, "cannot read .*none: no such file"),
+        ({"password_file": "."}, "cannot read .*: is a directory"),
+        ({"password_file": "empty"}, "empty is empty"),
+        ({"password_file": "line"}, "line is empty"),
+        ({"password_file": "large"}, "larger than 64 KiB"),
+        ({"password_file": "binary"}, "not text in UTF-8"),
+        ({"password_file": 5}, "expected the path of a file"),
+        ({"password_file": ""}, "expected the path of a file"),
+        ({"password_file": "line", "password": "x"}, "give either password or password_file, not both"),
+        ({"url_file": "line"}, "give either url or url_file, not both"),
+        ({"nothing_file": "line"}, "Extra inputs"),
+    ],
+)
+def test_a_file_that_gives_no_secret_is_refused(tmp_path: Path, given: dict[str, object], why: str) -> None:
+    for name, content in {"empty": b"", "line": b"\n", "large": b"x" * 65_537, "binary": b"\xff\xfe"}.items():
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValidationError, match=why):
+        door(tmp_path, **given)
+
+
+def test_a_model_is_frozen_and_takes_no_unknown_field() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Door(url="u").url = "v"  # type: ignore[misc]
+    with pytest.raises(ValidationError, match="Extra inputs") as error:
+        Door.model_validate({"url": "u", "hidden": "s3cr3t"})
+    assert "s3cr3t" not in str(error.value)

@@ -1,0 +1,242 @@
+"""Expressions: what compiles, what is refused with which words, and what a run can tell of them."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from watchdog.expressions import ExpressionError, compile_expression
+
+VARIABLES = {
+    "status": "int", "body": "dyn", "headers": "map(string, string)", "elapsed_ms": "int", "cert_days": "int",
+    "ratio": "double", "server": "string", "ok": "bool", "tools": "list(string)",
+}  # fmt: skip
+VALUES: dict[str, Any] = {
+    "status": 503, "elapsed_ms": 12, "cert_days": None, "ratio": 0.5, "server": "nginx", "ok": True,
+    "headers": {"content-type": "text/html"}, "tools": ["search", "fetch"],
+    "body": {"queue": {"failed": 3, "last": None}, "items": [1, 2], "state": "running", "on": True, "in": 1},
+}  # fmt: skip
+
+
+def evaluate(text: str, **values: Any) -> bool:
+    return compile_expression(text, VARIABLES).evaluate_bool({**VALUES, **values})
+
+
+@pytest.mark.parametrize(
+    ("text", "holds"),
+    [
+        ("status == 503", True), ("status in [200, 204]", False), ("body.queue.failed <= 50", True),
+        ("body.queue.failed <= 2.5", False), ("body.on", True), ("!body.on", False), ("ratio < 0.6", True),
+        ('headers["content-type"].startsWith("text/")', True), ("headers.server == 'x' || ok", True),
+        ("size(body.items) == 2", True), ("body.items.all(i, i > 0)", True), ("body.items.exists(i, i > 2)", False),
+        ("has(body.error)", False), ("!has(body.error) && status > 500", True), ("body.queue.last == null", True),
+        ("'search' in tools", True), ("server.matches('^ng.nx$')", True), ("body['in'] == 1", True),
+        ("ok ? status == 503 : false", True), ("status == 503 // the usual", True), ("server == r'nginx'", True),
+        ("duration('90m') > duration('1h')", True), ("ok || cert_days > 14", True),
+    ],
+)  # fmt: skip
+def test_an_expression_holds_or_not(text: str, holds: bool) -> None:
+    assert evaluate(text) is holds
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("statu == 200", "'statu == 200' at character 1: unknown name 'statu'; did you mean 'status'?"),
+        ("Status == 200", "unknown name 'Status'; did you mean 'status'?"),
+        ("response.status == 200", "at character 1: unknown name 'response.status'; did you mean 'status'?"),
+        ("uptime > 5", "unknown name 'uptime'; known here: body, cert_days, elapsed_ms, headers, ok, ratio, server, "),
+        ("status == 'a'", "at character 8: == does not work with a whole number and text"),
+        ("status == null", "== does not work with a whole number and null"),
+        ("elapsed_ms <= 800.5", "<= does not work with a whole number and a decimal number; use a whole number"),
+        ("ratio < 1", "< does not work with a decimal number and a whole number; give the number a decimal point"),
+        ("200 <= status < 300", "with a true/false value and a whole number; join two comparisons with &&"),
+        ("status && ok", "&& does not work with a whole number and a true/false value"),
+        ("server ? ok : ok", "the condition before ? is text, not true or false"),
+        ("status in 200", "in needs a list on its right, not a whole number"),
+        ("status.code == 1", "a whole number has no fields"),
+        ("-server == 1", "- does not work with text"),
+        ("status", "'status' gives a whole number, not true or false: compare it with something"),
+        ("body.items.map(i, i)", "gives a list, not true or false"),
+        ("status = 200", "at character 8: write == instead of ="),
+        ("status === 200", "write == instead of ==="),
+        ("status => 200", "write >= instead of =>"),
+        ("status <> 200", "write != instead of <>"),
+        ("status == 200 and ok", "at character 15: write && instead of and"),
+        ("status == 200 or ok", "write || instead of or"),
+        ("not ok", "write ! instead of not"),
+        ("ok & ok", "write && instead of &"),
+        ("ok == True", "write true instead of True"),
+        ("body.x == None", "write null instead of None"),
+        ("len(tools) > 1", "write size instead of len"),
+        ("server == “nginx”", 'write " instead of “'),
+        ("server.startswith('n')", "unknown function 'startswith'; did you mean 'startsWith'?"),
+        ("frob(status)", "unknown function 'frob'"),
+        ("has(body)", "has needs a field, as in has(body.items)"),
+        ("elapsed_ms < 800ms", "at character 17: unexpected 'ms'"),
+        ("server == 'nginx", "a quote is not closed"),
+        ("(status == 200", "a ) is missing at the end"),
+        ("body.items[0", "a ] is missing at the end"),
+        ("status ==", "it ends too early"),
+        ("status == 200)", "unexpected ')'"),
+        ("body.x == 9223372036854775808", "the number is too large"),
+        ("", "an expression is empty"),
+        ("  \n", "an expression is empty"),
+        ("status == 200\n  && nope", "at character 20: unknown name 'nope'"),
+        ("duration('14d') > duration('1s')", "duration('14d') can never be computed: use h, m, s and ms"),
+        ("timestamp('today') > timestamp(server)", "timestamp('today') can never be computed"),
+        ("server.matches('(')", "matches('(') can never be computed: it is not a regular expression"),
+        ("(" * 300 + "ok" + ")" * 300, "is nested too deeply"),
+        ("x" * 5000, "…'"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_right_is_refused_when_it_is_read(text: str, why: str) -> None:
+    with pytest.raises(ExpressionError) as error:
+        compile_expression(text, VARIABLES)
+    assert why in str(error.value)
+    assert len(str(error.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("body.qeue.failed <= 50", "body has no field 'qeue'; it has 'queue'"),
+        ("body.queue.zzz <= 50", "body.queue has no field 'zzz'"),
+        ("body.queue.failed.x == 1", "body.queue.failed is a number, so it has no field 'x'"),
+        ("body.state.x == 1", "body.state is text, so it has no field 'x'"),
+        ("body.items.x == 1", "body.items is a list, so it has no field 'x'"),
+        ("body.on.x == 1", "body.on is true or false, so it has no field 'x'"),
+        ("body.queue.last.x == 1", "body.queue.last is null, so it has no field 'x'"),
+        ("body.queue.last <= 50", "<= does not work with null and a whole number"),
+        ("body.state <= 50", "<= does not work with text and a whole number"),
+        ("body['nope'] == 1", 'no field "nope"'),
+        ("body.items[7] == 1", "no element 7: the list holds 2"),
+        ("body.queue", "it is an object, neither true nor false"),
+        ("body.state", "it is text, neither true nor false"),
+        ("!body.state", "a value is of the wrong type"),
+        ("body.items.all(i, i.ok)", "a field is read from a value that has none"),
+        ("cert_days >= 14", "cert_days has no value in this run"),
+        ("1 / (status - 503) == 1", "divide by zero"),
+        ("int(server) > 3", "cannot convert string to int"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_computed_says_why(text: str, why: str) -> None:
+    with pytest.raises(ExpressionError) as error:
+        evaluate(text)
+    assert str(error.value) == why
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        ("<html>", "body is text, so it has no field 'a'"),
+        (None, "body is null, so it has no field 'a'"),
+        ({"a": 2**70}, "a number is too large"),
+        ({"a": "\ud800"}, "the values cannot be read"),
+        ({"a": {1, 2}}, None),
+    ],
+)
+def test_no_answer_of_a_target_does_more_than_that(body: Any, why: str | None) -> None:
+    with pytest.raises(ExpressionError) as error:
+        evaluate("body.a == 'x'", body=body)
+    assert why is None or str(error.value) == why
+
+
+def test_work_without_an_end_is_given_up() -> None:
+    with pytest.raises(ExpressionError, match="goes through too many entries"):
+        evaluate("body.all(i, body.all(j, i + j >= 0))", body=list(range(5000)))
+
+
+@pytest.mark.parametrize(
+    ("text", "seen"),
+    [
+        ("status == 200", "503"), ("200 == status", "503"), ("status in [200, 204]", "503"), ("status != 503", "503"),
+        ("body.queue.failed <= 2", "3"), ("body.queue.failed + 1 <= 2", "4"), ("server == 'x'", "'nginx'"),
+        ("size(body.items) > 3", "2"), ("headers['content-type'] == 'a == b'", "'text/html'"),
+        ("body.items == 1", "a list of 2"),
+        ("body.queue == 1", "an object of 2"), ("body.queue.last != null", "null"), ("ratio > 0.7", "0.5"),
+        ("body.on == false", "true"), ("(status) == (200)", "503"), ("body.items.exists(i, i == 7) == true", "false"),
+        ("body.state == '''it's''' // == x", "'running'"),
+    ],
+)  # fmt: skip
+def test_a_comparison_tells_what_was_observed(text: str, seen: str) -> None:
+    assert compile_expression(text, VARIABLES).observed_value_text(VALUES) == seen
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "body.on", "!body.on", "status == 200 && ok", "status == 200 || ok", "ok ? status == 1 : ok",
+        "body.items.all(i, i > 1)", "1 == 2", "'a == b'.contains(server)", "body.nope == 1", "cert_days > 1",
+    ],
+)  # fmt: skip
+def test_where_there_is_no_one_value_nothing_is_told(text: str) -> None:
+    assert compile_expression(text, VARIABLES).observed_value_text(VALUES) is None
+
+
+def test_a_long_value_is_cut() -> None:
+    assert compile_expression("server == 'x'", VARIABLES).observed_value_text({"server": "y" * 500}) == f"'{'y' * 80}…'"
+
+
+def test_names_are_the_variables_in_use() -> None:
+    names = compile_expression("body.status == 'server' && cert_days > 1 // ok", VARIABLES).used_variables
+    assert names == {"body", "cert_days"}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("status", 503),
+        ("body.queue", {"failed": 3, "last": None}),
+        ("body.state + '-' + string(body.items[1])", "running-2"),
+        ("body.queue.last", None),
+        ("ok", True),
+    ],
+)
+def test_an_expression_may_give_any_value_where_it_judges_nothing(text: str, value: Any) -> None:
+    assert compile_expression(text, VARIABLES, must_be_bool=False).evaluate_value(VALUES) == value
+
+
+def test_a_value_that_cannot_be_computed_says_why() -> None:
+    with pytest.raises(ExpressionError, match="body has no field 'stat'; it has 'state'"):
+        compile_expression("body.stat", VARIABLES, must_be_bool=False).evaluate_value(VALUES)
+
+
+def test_many_threads_share_one_expression() -> None:
+    expression = compile_expression("body.n == status", VARIABLES)
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(lambda n: expression.evaluate_bool({"body": {"n": n}, "status": n}), range(500)))
+    assert all(results)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda below: st.lists(below) | st.dictionaries(st.text(), below),
+)
+
+
+@settings(deadline=None)
+@given(JSON)
+def test_any_body_is_judged_or_refused_in_words(body: Any) -> None:
+    for text in ("body.a.b <= 5", "body.all(x, x == 1)", "body['a'][0] == 'x'", "body == 1", "body.contains('x')"):
+        expression = compile_expression(text, VARIABLES)
+        expression.observed_value_text({"body": body})
+        try:
+            result: object = expression.evaluate_bool({"body": body})
+        except ExpressionError as e:
+            result = str(e)
+        assert result in (True, False) or result
+
+
+@settings(deadline=None)
+@given(st.text() | st.text("status body.()[]=<>&|!'\" 0123456789_+-*/?:,{}\n"))
+def test_any_text_compiles_or_is_refused_in_words(text: str) -> None:
+    try:
+        result: object = compile_expression(text, VARIABLES)
+    except ExpressionError as e:
+        result = str(e)
+    assert result

@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from watchdog import resources
+from watchdog.resources import resource_path
+
+
+def test_a_checkout_has_templates_beside_the_package() -> None:
+    assert (resource_path("templates") / "email/incident.html.j2").is_file()
+
+
+def test_an_installed_package_has_them_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resources, "_PACKAGE_DIR", tmp_path / "watchdog")
+    beside, inside = tmp_path / "templates", tmp_path / "watchdog/_data/templates"
+    beside.mkdir()
+    assert resource_path("templates") == beside
+    inside.mkdir(parents=True)
+    assert resource_path("templates") == inside
+
+
+def test_what_is_missing_is_named() -> None:
+    with pytest.raises(FileNotFoundError, match="hats is missing: reinstall watchdog-monitor"):
+        resource_path("hats")

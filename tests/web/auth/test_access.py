@@ -1,0 +1,398 @@
+"""Who may see what: every route, from the router itself, with every kind of key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from starlette.routing import BaseRoute
+
+from tests.support.fixture_rows import NOW, FixtureRows
+from tests.support.html_checks import find_html_problems
+from tests.support.web import FakeMcpApp, create_test_app, filled_database, request_page
+from watchdog.store.database import Database
+from watchdog.web import ApiKey, StatusPageConfig, create_app
+from watchdog.web.auth.access import (
+    SESSION_COOKIE_NAME,
+    SESSION_LIFETIME_MS,
+    Authenticator,
+    host_without_port,
+    is_loopback_host,
+)
+from watchdog.web.auth.login_throttle import MAX_FAILED_ATTEMPTS, MAX_TRACKED_ADDRESSES, LoginThrottle
+from watchdog.web.routes.sign_in import safe_redirect_path
+
+READER, OPERATOR = (
+    ApiKey("grafana", "reader", "read-me-0123456789"),
+    ApiKey("ops é", "operator", "operate-ü-0123456789"),
+)
+KEYS = (READER, OPERATOR)
+
+PUBLIC = {
+    *((path, method) for path in ("/", "/healthz", "/readyz") for method in ("GET", "HEAD")),
+    *(("/static/{name}", "GET"), ("/login", "GET"), ("/login", "POST"), ("/logout", "POST")),
+}
+"""Everything else needs a key. Whoever adds a public route says so here."""
+
+
+class Later:
+    """The clock, movable."""
+
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> int:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Later:
+    return Later()
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    """One probe and one incident."""
+    book = FixtureRows()
+    id = book.add_probe("API")
+    book.add_passing_results(id, count=1)
+    book.add_incident(id, "availability", "got 503", NOW)
+    with filled_database(f"sqlite:///{tmp_path_factory.mktemp('access') / 'a.db'}", book) as database:
+        yield database
+
+
+@pytest.fixture
+def keyed(database: Database, clock: Later) -> FastAPI:
+    return create_test_app(database, keys=KEYS, now=clock)
+
+
+@pytest.fixture(scope="module")
+def keyless(database: Database) -> FastAPI:
+    return create_test_app(database)
+
+
+def bearer(key: str) -> dict[str, bytes]:
+    """As bytes, whatever letters the key has."""
+    return {"Authorization": b"Bearer " + key.encode()}
+
+
+def routes() -> list[tuple[str, str]]:
+    """Every (path, method), as the app's own routers have them."""
+
+    def walk(found: Iterable[BaseRoute]) -> Iterator[APIRoute]:
+        for route in found:
+            if isinstance(route, APIRoute):
+                yield route
+            elif (inner := getattr(route, "original_router", None)) is not None:
+                yield from walk(inner.routes)
+
+    async def read(_: Any) -> Any:
+        raise AssertionError
+
+    app = create_app(
+        run_read_query=read,
+        clock=lambda: NOW,
+        not_ready_reason=str,
+        status_page=StatusPageConfig(),
+        api_keys=KEYS,
+        mcp_app=FakeMcpApp(),
+    )
+    return [(route.path, method) for route in walk(app.routes) for method in sorted(route.methods or ())]
+
+
+ROUTES = routes()
+BEHIND = [route for route in ROUTES if route not in PUBLIC]
+
+
+def address(path: str) -> str:
+    """A path that exists in the story."""
+    return path.replace("{key}", "api").replace("{id}", f"{1:024x}").replace("{name}", "none.css")
+
+
+def test_the_router_has_what_is_called_public_and_pages_behind_it() -> None:
+    assert set(ROUTES) >= PUBLIC
+    behind = {
+        "/probes",
+        "/probes/{key}",
+        "/incidents",
+        "/incidents/{id}",
+        "/jobs",
+        "/dead-letters",
+        "/api/jobs",
+        "/api/probes",
+        "/api/incidents",
+        "/mcp",
+    }
+    assert {path for path, _ in BEHIND} >= behind
+
+
+@pytest.mark.parametrize(("path", "method"), sorted(PUBLIC))
+def test_public_routes_answer_anybody(keyed: FastAPI, path: str, method: str) -> None:
+    response = request_page(keyed, address(path), method, client="203.0.113.9", host="status.acme.example")
+    assert response.status_code in ({401} if (path, method) == ("/login", "POST") else {200, 303, 404})
+    if path.startswith("/static"):
+        assert response.status_code == 404
+
+
+@pytest.mark.parametrize(("path", "method"), BEHIND)
+@pytest.mark.parametrize(
+    ("sentence", "headers", "status"),
+    [
+        ("no key", {}, 401),
+        ("a wrong key", bearer("wrong"), 401),
+        ("the empty key", bearer(""), 401),
+        ("part of a key", bearer(READER.secret[:-1]), 401),
+        ("a key with letters after it", bearer(READER.secret + "x"), 401),
+        ("a key under another scheme", {"Authorization": f"Basic {READER.secret}"}, 401),
+        ("a key without its scheme", {"Authorization": READER.secret}, 401),
+        ("a session that nobody signed", {"Cookie": f"{SESSION_COOKIE_NAME}=b3Bz.99999999999999.00"}, 401),
+        ("a cookie that is none", {"Cookie": SESSION_COOKIE_NAME.encode() + b"=\xff.1.x"}, 401),
+        ("a cookie whose name is no text", {"Cookie": f"{SESSION_COOKIE_NAME}=_w==.1.x"}, 401),
+        ("the reader's key", bearer(READER.secret), 200),
+        ("the operator's key", bearer(OPERATOR.secret), 200),
+    ],
+)
+def test_every_route_with_every_key(
+    keyed: FastAPI, path: str, method: str, sentence: str, headers: dict[str, Any], status: int
+) -> None:
+    response = request_page(
+        keyed, address(path), method, headers=headers, client="203.0.113.9", host="status.acme.example"
+    )
+    assert response.status_code == status, sentence
+    assert response.headers["cache-control"] == "no-store"
+    if status == 401:
+        assert "API" not in response.text.replace("JSON", "")
+        assert READER.secret not in response.text
+
+
+def test_a_program_without_a_key_gets_json_and_a_person_a_form(keyed: FastAPI) -> None:
+    program = request_page(keyed, "/api/probes")
+    assert program.headers["www-authenticate"] == "Bearer"
+    assert program.json() == {"error": "access.missing_key", "message": "These pages need a key."}
+    person = request_page(keyed, "/probes?state=down")
+    assert person.status_code == 401
+    assert '<input type="hidden" name="next" value="/probes?state=down">' in person.text
+    assert find_html_problems(person.text) == []
+
+
+def sign_in(app: FastAPI, key: str, **options: Any) -> httpx.Response:
+    return request_page(app, "/login", "POST", data={"key": key, **options.pop("data", {})}, **options)
+
+
+def test_signing_in_sets_a_cookie_that_opens_pages_until_it_is_over(keyed: FastAPI, clock: Later) -> None:
+    response = sign_in(keyed, OPERATOR.secret, data={"next": "/incidents?state=open"})
+    assert (response.status_code, response.headers["location"]) == (303, "/incidents?state=open")
+    set_cookie = response.headers["set-cookie"]
+    assert all(
+        part in set_cookie
+        for part in ("HttpOnly", "SameSite=strict", f"Max-Age={SESSION_LIFETIME_MS // 1000}", "Path=/")
+    )
+    assert OPERATOR.secret not in set_cookie
+    cookie = {"Cookie": set_cookie.partition(";")[0]}
+    page = request_page(keyed, "/probes", headers=cookie)
+    assert page.status_code == 200
+    assert "Sign out ops é" in page.text
+    clock.now += SESSION_LIFETIME_MS
+    assert request_page(keyed, "/probes", headers=cookie).status_code == 401
+    clock.now = NOW
+
+
+@pytest.mark.parametrize(("scheme", "secure"), [("http", False), ("https", True)])
+def test_the_cookie_is_secure_where_the_request_was(keyed: FastAPI, scheme: str, secure: bool) -> None:
+    response = sign_in(keyed, OPERATOR.secret, host="localhost", scheme=scheme)
+    assert ("secure" in response.headers["set-cookie"].lower()) is secure
+
+
+@pytest.mark.parametrize("change", ["name", "until", "seal", "parts"])
+def test_a_cookie_that_was_changed_opens_nothing(keyed: FastAPI, change: str) -> None:
+    value = sign_in(keyed, READER.secret).headers["set-cookie"].partition(";")[0].partition("=")[2]
+    name, until, seal = value.split(".")
+    changed = {
+        "name": f"b3BzIMOp.{until}.{seal}",
+        "until": f"{name}.{int(until) + 1}.{seal}",
+        "seal": f"{name}.{until}.{seal[:-1]}{'0' if seal[-1] != '0' else '1'}",
+        "parts": f"{name}.{until}",
+    }[change]
+    assert request_page(keyed, "/probes", headers={"Cookie": f"{SESSION_COOKIE_NAME}={value}"}).status_code == 200
+    assert request_page(keyed, "/probes", headers={"Cookie": f"{SESSION_COOKIE_NAME}={changed}"}).status_code == 401
+
+
+def test_changing_a_key_ends_its_sessions_and_a_restart_does_not(database: Database, keyed: FastAPI) -> None:
+    cookie = {"Cookie": sign_in(keyed, READER.secret).headers["set-cookie"].partition(";")[0]}
+    assert request_page(create_test_app(database, keys=KEYS), "/probes", headers=cookie).status_code == 200
+    changed = ApiKey(READER.name, "reader", "another-key")
+    assert (
+        request_page(create_test_app(database, keys=(changed, OPERATOR)), "/probes", headers=cookie).status_code == 401
+    )
+
+
+def test_signing_out_forgets_the_cookie(keyed: FastAPI) -> None:
+    response = request_page(keyed, "/logout", "POST")
+    assert (response.status_code, response.headers["location"]) == (303, "/login")
+    assert f'{SESSION_COOKIE_NAME}=""' in response.headers["set-cookie"]
+
+
+def program(app: FastAPI, key: str, client: str = "203.0.113.9") -> httpx.Response:
+    return request_page(app, "/api/probes", headers=bearer(key), client=client)
+
+
+def test_guessing_is_slow(keyed: FastAPI, clock: Later) -> None:
+    """By form or by header, and whatever is tried next."""
+    assert program(keyed, READER.secret).status_code == 200
+    for n in range(MAX_FAILED_ATTEMPTS):
+        clock.now += 1_000
+        tried = program(keyed, "wrong") if n % 2 else sign_in(keyed, "wrong", client="203.0.113.9")
+        assert tried.status_code == 401
+    refused = sign_in(keyed, OPERATOR.secret, client="203.0.113.9")
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "51")
+    assert "Too many wrong keys came from this address. Try again in 51 s." in refused.text
+    assert find_html_problems(refused.text) == []
+    refused = program(keyed, "wrong")
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "51")
+    assert refused.json()["error"] == "access.too_many_attempts"
+    assert program(keyed, READER.secret).status_code == 200, "known from here before"
+    assert program(keyed, OPERATOR.secret, client="203.0.113.10").status_code == 200, "another address"
+    clock.now += 51_000
+    assert program(keyed, OPERATOR.secret).status_code == 200
+
+
+def test_right_keys_are_never_counted(keyed: FastAPI) -> None:
+    assert {program(keyed, READER.secret).status_code for _ in range(3 * MAX_FAILED_ATTEMPTS)} == {200}
+
+
+def test_an_ipv6_network_is_one_address_and_memory_is_bounded(clock: Later) -> None:
+    guesses = LoginThrottle(clock)
+    for n in range(MAX_FAILED_ATTEMPTS):
+        guesses.record_attempt(f"2001:db8::{n}", None)
+        guesses.record_attempt(f"::ffff:192.0.2.{n}", None)
+    assert guesses.retry_after_s("2001:db8::ffff:1", None) == 60
+    assert (
+        guesses.retry_after_s("2001:db8:0:1::1", None)
+        == guesses.retry_after_s("192.0.2.1", None)
+        == guesses.retry_after_s("", None)
+        == 0
+    )
+    clock.now -= 1
+    assert guesses.retry_after_s("2001:db8::1", None) == 0, "the clock was put back"
+    for n in range(MAX_TRACKED_ADDRESSES + 1):
+        guesses.record_attempt(f"10.0.{n // 256}.{n % 256}", None)
+        guesses.record_attempt(f"10.0.{n // 256}.{n % 256}", "ci")
+    assert len(guesses._wrong) == len(guesses._right) == MAX_TRACKED_ADDRESSES
+
+
+def test_a_wrong_key_says_so(keyed: FastAPI) -> None:
+    response = sign_in(keyed, "wrong <b>")
+    assert response.status_code == 401
+    assert "This key is not known." in response.text
+    assert "wrong <b>" not in response.text
+    assert "set-cookie" not in response.headers
+
+
+@pytest.mark.parametrize(
+    ("asked", "led"),
+    [
+        ("/probes?q=a", "/probes?q=a"),
+        ("https://evil.example/", "/probes"),
+        ("//evil.example/", "/probes"),
+        ("/\\evil.example", "/probes"),
+        ("\\/evil.example", "/probes"),
+        ("/a\r\nSet-Cookie: x=y", "/probes"),
+        ("javascript:alert(1)", "/probes"),
+        ("", "/probes"),
+        ("/probes/ü", "/probes/%C3%BC"),
+    ],
+)
+def test_signing_in_never_leads_to_another_site(asked: str, led: str) -> None:
+    assert safe_redirect_path(asked) == led
+
+
+@pytest.mark.parametrize(
+    ("sentence", "headers", "refused"),
+    [
+        ("our own form", {"Origin": "http://localhost:8080"}, False),
+        (
+            "our own form, as browsers say it",
+            {"Sec-Fetch-Site": "same-origin", "Origin": "http://localhost:8080"},
+            False,
+        ),
+        ("typed by hand", {}, False),
+        ("another site's form", {"Origin": "https://evil.example"}, True),
+        ("a page without an origin", {"Origin": "null"}, True),
+        ("another site, as browsers say it", {"Sec-Fetch-Site": "cross-site"}, True),
+        ("a neighbour of the same site", {"Sec-Fetch-Site": "same-site"}, True),
+    ],
+)
+def test_forms_of_other_sites_are_refused(
+    keyed: FastAPI, sentence: str, headers: dict[str, str], refused: bool
+) -> None:
+    response = sign_in(keyed, OPERATOR.secret, headers=headers)
+    assert response.status_code == (403 if refused else 303), sentence
+
+
+@pytest.mark.parametrize(("path", "method"), BEHIND)
+@pytest.mark.parametrize(
+    ("sentence", "client", "host", "headers", "status"),
+    [
+        ("this machine by its name", "127.0.0.1", "localhost:8080", {}, 200),
+        ("this machine by its address", "127.0.0.1", "127.0.0.1:8080", {}, 200),
+        ("this machine over IPv6", "::1", "[::1]:8080", {}, 200),
+        ("this machine over IPv4 in IPv6", "::ffff:127.0.0.1", "localhost", {}, 200),
+        ("another machine", "192.168.1.5", "localhost:8080", {}, 403),
+        ("a name that was pointed at us", "127.0.0.1", "evil.example:8080", {}, 403),
+        ("an address that was pointed at us", "127.0.0.1", "192.168.1.5:8080", {}, 403),
+        ("a name that begins like ours", "127.0.0.1", "localhost.evil.example", {}, 403),
+        ("somebody behind a proxy here", "127.0.0.1", "127.0.0.1:8080", {"X-Forwarded-For": "203.0.113.9"}, 403),
+        ("somebody behind a proxy that says so", "127.0.0.1", "localhost", {"Forwarded": "for=203.0.113.9"}, 403),
+    ],
+)
+def test_without_keys_pages_answer_this_machine_only(
+    keyless: FastAPI,
+    path: str,
+    method: str,
+    sentence: str,
+    client: str,
+    host: str,
+    headers: dict[str, str],
+    status: int,
+) -> None:
+    response = request_page(keyless, address(path), method, client=client, host=host, headers=headers)
+    assert response.status_code == status, sentence
+    if status == 403 and not path.startswith(("/api", "/mcp")):
+        assert "Not from here" in response.text
+        assert "access.keys" in response.text
+        assert find_html_problems(response.text) == []
+
+
+def test_without_keys_there_is_nothing_to_sign_in_to(keyless: FastAPI) -> None:
+    assert request_page(keyless, "/login").status_code == 404
+
+
+def test_a_key_is_compared_as_bytes_whatever_its_letters() -> None:
+    access = Authenticator(KEYS, lambda: NOW)
+    assert access.find_key("operate-ü-0123456789".encode()) is OPERATOR
+    assert access.find_key(b"\xff\xfe") is None
+    assert repr(OPERATOR) == "Key(name='ops é', role='operator')"
+
+
+@pytest.mark.parametrize(
+    ("header", "name", "loopback"),
+    [
+        ("localhost", "localhost", True),
+        ("LOCALHOST:80", "LOCALHOST", True),
+        ("localhost.", "localhost.", True),
+        ("127.1.2.3:1", "127.1.2.3", True),
+        ("[::1]:8080", "::1", True),
+        ("[::1]", "::1", True),
+        ("0.0.0.0:80", "0.0.0.0", False),
+        ("2130706433", "2130706433", False),
+        ("", "", False),
+        ("acme.example:8080", "acme.example", False),
+        ("[::ffff:10.0.0.1]", "::ffff:10.0.0.1", False),
+    ],
+)
+def test_names_in_a_host_header(header: str, name: str, loopback: bool) -> None:
+    assert (host_without_port(header), is_loopback_host(name)) == (name, loopback)

@@ -1,0 +1,72 @@
+"""A canary's way: which stage broke, and what was never shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.fixtures import canary_rows
+from tests.support.html_checks import find_html_problems, visible_text
+from tests.support.web import create_test_app, filled_database, request_page
+from watchdog.domain.formatting import MINUTE_MS, NBSP
+from watchdog.domain.model import Outcome, Result
+from watchdog.web.cards.canary import MAX_CANARY_RUNS, build_canary_card
+
+FULL: dict[str, Any] = {"connect": 1.0, "enqueue": 8.0, "pick_up": 200.0, "finish": 1_700.0}
+
+
+def run(slot: int = 0, outcome: Outcome = Outcome.PASS, reason: str = "", **phases: float) -> Result:
+    return Result(1, slot * MINUTE_MS, "local", outcome, reason, phases=phases)
+
+
+@pytest.mark.parametrize(
+    ("sentence", "newest", "told"),
+    [
+        ("all is well", run(1, **FULL), ["up 8 ms", "up 200 ms", "up 1.7 s"]),
+        ("nobody picks it up", run(1, Outcome.FAIL, "canary.not_picked_up", connect=1, enqueue=8),
+         ["up 8 ms", "down not picked up", "unknown not reached"]),
+        ("nobody finishes it", run(1, Outcome.FAIL, "canary.not_finished", enqueue=8, pick_up=200),
+         ["up 8 ms", "up 200 ms", "down not finished"]),
+        ("it fails", run(1, Outcome.FAIL, "job.failed", **FULL), ["up 8 ms", "up 200 ms", "down 1.7 s"]),
+        ("the broker is away", run(1, Outcome.FAIL, "broker.unreachable", connect=3),
+         ["down broker unreachable", "unknown not reached", "unknown not reached"]),
+        ("it fails where no pick-up is shown", run(1, Outcome.FAIL, "job.failed", enqueue=8),
+         ["up 8 ms", "unknown not observable", "down job failed"]),
+        ("a queue that shows no pick-up", run(1, enqueue=8, finish=1_900),
+         ["up 8 ms", "unknown not observable", "up 1.9 s"]),
+    ],
+)  # fmt: skip
+def test_the_newest_run_stage_by_stage(sentence: str, newest: Result, told: list[str]) -> None:
+    seen = build_canary_card([run(0, **FULL), newest])
+    assert seen is not None
+    assert [f"{card.state} {card.text.replace(NBSP, ' ')}" for card in seen.stage_cards] == told, sentence
+
+
+def test_what_is_usual_leaves_the_newest_run_out() -> None:
+    seen = build_canary_card([run(0, **FULL), run(1, enqueue=900, pick_up=900, finish=900)])
+    assert seen is not None
+    assert seen.stage_cards[1].detail == f"usually 200{NBSP}ms"
+
+
+def test_missed_slots_are_no_runs_and_the_chart_comes_to_an_end() -> None:
+    assert build_canary_card([run(0, Outcome.MISSED, "missed.skipped")]) is None
+    seen = build_canary_card([run(i, **FULL) for i in range(MAX_CANARY_RUNS + 5)])
+    assert seen is not None
+    assert len(seen.table_rows) == MAX_CANARY_RUNS
+    assert seen.table_rows[0][0].slot > seen.table_rows[1][0].slot
+
+
+def test_the_page_shows_the_stages(tmp_path: Path) -> None:
+    with filled_database(f"sqlite:///{tmp_path}/p.db", canary_rows()) as database:
+        response: Any = request_page(create_test_app(database), "/probes/email-pipeline")
+    assert find_html_problems(response.text) == []
+    said = visible_text(response.text)
+    assert "Latest run, 02:25:00" in said
+    assert "Picked up not picked up usually" in said
+    assert "Finished not reached" in said
+    assert "Stages, last 3 h 55 min" in said
+    assert "Latency" not in said
+    assert response.text.count('class="x-mark" d="M-3.5') == 3
+    assert "47 canary runs. Usually picked up after" in response.text.replace(NBSP, " ")

@@ -1,0 +1,354 @@
+"""The public page: what it says, what it never says, and what it does while the database is away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import sqlalchemy as sa
+from fastapi import FastAPI
+from markupsafe import Markup
+
+from tests.support.fixture_rows import NOW, FixtureRows, epoch_ms
+from tests.support.html_checks import visible_text
+from tests.support.web import create_test_app, filled_database, make_read_function, request_page
+from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
+from watchdog.domain.model import Evidence, HealthState, Outcome, ProbeInfo
+from watchdog.store.database import Database
+from watchdog.store.read.status import StoreError
+from watchdog.web import StatusPageConfig
+from watchdog.web.pages.status import (
+    ServiceRow,
+    build_status_page,
+    format_status_headline,
+    load_status_snapshot,
+    overall_state,
+)
+
+UP, DEGRADED, UNKNOWN, DOWN = HealthState
+NONE = "\N{EN DASH}"
+
+
+def test_the_story_in_public_words(app: FastAPI) -> None:
+    said = visible_text(request_page(app, "/").text)
+    assert "API is down, Search MCP is degraded 8 of 11 services work. 1 sent no data. Checked 11 s ago ." in said
+    assert "API is down Down since 01:48 · 41 min API does not work as it should." in said
+    assert "Search MCP is degraded Degraded since 01:46 · 42 min Search MCP works, though" in said
+    order = [
+        said.index(f" {name} ") for name in ("Core 1 of 4 down", "Search 1 of 3 degraded", "Jobs 1 of 4 without data")
+    ]
+    assert order == sorted(order)
+    assert "Exports No data since 20 Nov" in said
+    assert "100 % uptime 34 of 90 days" in said
+    assert "13 Nov API was down 14 min, 09:02 to 09:16." in said
+    assert "23 Oct Document fetch was down 13 min, 23:48 to 00:01." in said
+    assert "90 days ago 60 days ago 30 days ago today" in said
+
+
+def test_bars_say_what_each_bad_day_was(app: FastAPI) -> None:
+    html = request_page(app, "/").text
+    assert "<title>22\u00a0Nov: down 41\u00a0min so far</title>" in html
+    assert "<title>13\u00a0Nov: down 14\u00a0min</title>" in html
+    assert 'aria-label="API, last 90 days: 86 days up, 1 day degraded, 3 days with downtime"' in html
+    said = visible_text(html)
+    assert f"21 Nov to 22 Nov Exports No data {NONE} {NONE}" in said
+    assert f"13 Nov API Down 14 min {NONE}" in said
+
+
+SECRETS = ("internal-host", "10.1.2.3", "X-Secret", "hunter2", "ECONNREFUSED", "got 503", "runbook.internal", "sk-live")
+
+
+def test_it_leaks_nothing(tmp_path: Path) -> None:
+    """No target, tag, runbook, spec, message, reason, subject, evidence, route or receiver is public."""
+    book = FixtureRows()
+    book.add_watermark(NOW)
+    planted = " ".join(SECRETS)
+    id = book.add_probe(
+        "API", "http", "Core", tags=(planted,), target=planted, runbook=planted, cadence=planted, spec=planted
+    )
+    evidence = Evidence({planted: planted}, planted)
+    book.add_result(
+        id, NOW - MINUTE_MS, Outcome.FAIL, planted, planted, evidence=evidence, measurements={planted: planted}
+    )
+    for rule, until in (("availability", None), ("task", None), ("preference", NOW - HOUR_MS)):
+        start = NOW - MINUTE_MS if until is None else NOW - 2 * HOUR_MS
+        incident = book.add_incident(
+            id, rule, planted, start, subject=planted, reason=planted, routing_log=(planted,), resolved_at=until
+        )
+        book.add_notification(incident, planted, "dead", created_at=start, done_at=NOW, detail=planted)
+    with filled_database(f"sqlite:///{tmp_path}/l.db", book) as database:
+        app = create_test_app(database, addresses={planted: planted})
+        for path in ("/", "/healthz", "/readyz", "/nowhere", "/login"):
+            response = request_page(app, path)
+            for secret in SECRETS:
+                assert secret not in response.text, path
+                assert secret not in str(response.headers), path
+        assert "hunter2" in request_page(app, "/probes").text  # planted where operators do see it
+
+
+def service(name: str, state: HealthState, group: str = "") -> ServiceRow:
+    return ServiceRow(name, state, "", group, (), Markup(), "", "")
+
+
+@pytest.mark.parametrize(
+    ("services", "state", "line"),
+    [
+        ([("A", UP), ("B", UP)], UP, "Everything works"),
+        ([("A", DOWN), ("B", UP)], DOWN, "A is down"),
+        ([("A", DOWN), ("B", DEGRADED), ("C", UP)], DOWN, "A is down, B is degraded"),
+        ([("A", DEGRADED), ("B", DEGRADED), ("C", UP)], DEGRADED, "A and B are degraded"),
+        ([("A", DOWN), ("B", DOWN), ("C", DOWN), ("D", UP)], DOWN, "3 of 4 services are down"),
+        ([("A", UNKNOWN), ("B", UP)], UNKNOWN, "No data from A"),
+        ([("A", UNKNOWN), ("B", UNKNOWN), ("C", UNKNOWN), ("D", UP)], UNKNOWN, "No data from 3 services"),
+        ([("A", DOWN), ("B", UNKNOWN)], DOWN, "A is down"),
+        ([("A", UNKNOWN)], UNKNOWN, "No data yet"),
+    ],
+)
+def test_the_headline_names_the_wrong_thing(
+    services: list[tuple[str, HealthState]], state: HealthState, line: str
+) -> None:
+    shown = [service(*s) for s in services]
+    assert (overall_state(shown), format_status_headline(shown)) == (state, line)
+
+
+def page_of(tmp_path: Path, book: FixtureRows, site: StatusPageConfig | None = None) -> Any:
+    with filled_database(f"sqlite:///{tmp_path}/p.db", book) as database, database.read_transaction() as connection:
+        site = site or StatusPageConfig()
+        return build_status_page(load_status_snapshot(connection, site, NOW), site)
+
+
+def test_two_findings_of_one_probe_are_one_entry_with_both_steps(tmp_path: Path) -> None:
+    book = FixtureRows()
+    book.add_watermark(NOW)
+    id = book.add_probe("API")
+    book.add_passing_results(id)
+    book.add_incident(id, "task", "task a is stale", NOW - 30 * MINUTE_MS, subject="a")
+    book.add_incident(id, "task", "task b is stale", NOW - 20 * MINUTE_MS, subject="b")
+    book.add_incident(id, "availability", "got 503", NOW - 10 * MINUTE_MS)
+    (entry,) = page_of(tmp_path, book).open
+    assert (entry.title, entry.since) == ("API is down", NOW - 10 * MINUTE_MS)
+    assert [(state, at_) for state, at_, _ in entry.steps] == [
+        (DOWN, NOW - 10 * MINUTE_MS),
+        (DEGRADED, NOW - 30 * MINUTE_MS),
+    ]
+
+
+def test_incidents_that_overlap_are_one_past_entry(tmp_path: Path) -> None:
+    book = FixtureRows()
+    id = book.add_probe("API")
+    book.add_incident(id, "task", "a", epoch_ms("10:00", 1), resolved_at=epoch_ms("10:20", 1), subject="a")
+    book.add_incident(id, "availability", "b", epoch_ms("10:10", 1), resolved_at=epoch_ms("10:30", 1))
+    assert [(over.what, over.took) for over in page_of(tmp_path, book).past] == [
+        ("API was down", "30\u00a0min, 10:00 to 10:30")
+    ]
+
+
+def test_a_long_one_is_told_with_its_dates(tmp_path: Path) -> None:
+    book = FixtureRows()
+    book.add_incident(book.add_probe("API"), "task", "a", epoch_ms("10:00", 4), resolved_at=epoch_ms("11:00", 1))
+    assert page_of(tmp_path, book).past[0].took == "3\u00a0days 1\u00a0h, 18\u00a0Nov 10:00 to 21\u00a0Nov 11:00"
+
+
+def test_what_has_never_run_is_no_data(tmp_path: Path) -> None:
+    book = FixtureRows()
+    book.add_watermark(NOW)
+    book.add_probe("API", created_at=NOW - SECOND_MS)
+    page = page_of(tmp_path, book)
+    assert (page.state, page.headline, page.checked_at) == (UNKNOWN, "No data yet", None)
+    assert page.groups[0].services[0].word == "No data yet"
+    assert page.groups[0].services[0].uptime == ""
+
+
+def test_a_watchdog_that_stands_still_calls_nothing_up(tmp_path: Path) -> None:
+    book = FixtureRows()
+    book.add_watermark(NOW - 2 * MINUTE_MS)
+    book.add_passing_results(book.add_probe("API"), newest_ago_s=125)
+    book.add_incident(book.add_probe("Web"), "availability", "down", NOW - HOUR_MS)
+    page = page_of(tmp_path, book)
+    assert (page.state, page.headline) == (UNKNOWN, "No current data")
+    assert [s.word for g in page.groups for s in g.services] == ["No data since 02:27", "No data yet"]
+    assert page.open == ()
+
+
+def test_only_what_is_to_be_shown_is_shown_in_the_configured_order(tmp_path: Path) -> None:
+    book = FixtureRows()
+    book.add_watermark(NOW)
+    for name, group, tag in (
+        ("B", "Jobs", "prod"),
+        ("A", "Jobs", "prod"),
+        ("C", "Zoo", "prod"),
+        ("D", "", "prod"),
+        ("E", "Core", ""),
+    ):
+        book.add_passing_results(book.add_probe(name, "http", group, tags=(tag,)))
+
+    def shown(info: ProbeInfo) -> bool:
+        return "prod" in info.tags
+
+    page = page_of(
+        tmp_path,
+        book,
+        StatusPageConfig(
+            includes_probe=shown, group_order=("Zoo", "Jobs", "Core"), probe_order=("b", "a", "c", "d", "e")
+        ),
+    )
+    assert [(g.name, [s.name for s in g.services]) for g in page.groups] == [
+        ("Zoo", ["C"]),
+        ("Jobs", ["B", "A"]),
+        ("Other", ["D"]),
+    ]
+    assert page.sub == "All 4 services are up."
+
+
+def test_an_empty_page_says_how_to_fill_it(tmp_path: Path) -> None:
+    with filled_database(f"sqlite:///{tmp_path}/e.db", FixtureRows()) as database:
+        response = request_page(create_test_app(database), "/")
+    assert response.status_code == 200
+    assert "Nothing is watched yet" in response.text
+
+
+def test_a_short_history_has_its_own_axis(told_story: Database) -> None:
+    said = visible_text(
+        request_page(create_test_app(told_story, site=StatusPageConfig("Acme", history_ms=30 * DAY_MS)), "/").text
+    )
+    assert "30 days ago 20 days ago 10 days ago today" in said
+
+
+# --- caching, and a database that is away
+
+
+class Flaky:
+    """A reader that can be told to fail; counts."""
+
+    def __init__(self, database: Database):
+        self._read, self.reads = make_read_function(database), 0
+        self.error: Exception | None = None
+
+    async def __call__(self, query: Callable[[sa.Connection], Any]) -> Any:
+        self.reads += 1
+        if self.error is not None:
+            raise self.error
+        return await self._read(query)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> int:
+        return self.now
+
+
+@pytest.fixture
+def flaky(told_story: Database) -> Flaky:
+    return Flaky(told_story)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def watched(told_story: Database, flaky: Flaky, clock: Clock) -> FastAPI:
+    return create_test_app(told_story, read=flaky, now=clock)
+
+
+def test_an_unchanged_page_is_not_sent_again(watched: FastAPI) -> None:
+    first = request_page(watched, "/")
+    again = request_page(watched, "/", headers={"If-None-Match": first.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    assert again.headers["etag"] == first.headers["etag"]
+    assert request_page(watched, "/", headers={"If-None-Match": '"other"'}).status_code == 200
+
+
+def test_many_visitors_cost_one_read(watched: FastAPI, flaky: Flaky, clock: Clock) -> None:
+    for _ in range(3):
+        request_page(watched, "/")
+    assert flaky.reads == 1
+    clock.now += 5 * SECOND_MS
+    first, later = request_page(watched, "/"), request_page(watched, "/")
+    assert flaky.reads == 2
+    assert "16\u00a0s ago" in first.text
+    assert first.headers["etag"] == later.headers["etag"]
+
+
+@pytest.mark.parametrize("error", [StoreError("gone"), TimeoutError()])
+def test_the_last_good_page_shows_with_its_age(watched: FastAPI, flaky: Flaky, clock: Clock, error: Exception) -> None:
+    request_page(watched, "/")
+    flaky.error = error
+    clock.now += 3 * MINUTE_MS
+    response = request_page(watched, "/")
+    said = visible_text(response.text)
+    assert response.status_code == 200
+    assert "This page is from 3 min ago" in said
+    assert "The states below are those of 02:29" in said
+    assert "API is down, Search MCP is degraded" in said
+    assert "Checked 3 min ago" in said
+    flaky.error = None
+    clock.now += 5 * SECOND_MS
+    assert "This page is from" not in request_page(watched, "/").text
+
+
+def test_without_a_last_good_page_it_says_so_and_fails(watched: FastAPI, flaky: Flaky) -> None:
+    flaky.error = StoreError("password authentication failed for user hunter2")
+    response = request_page(watched, "/")
+    assert response.status_code == 503
+    assert response.headers["retry-after"] == "10"
+    assert "The database does not answer" in response.text
+    assert "hunter2" not in response.text
+
+
+def test_operators_are_told_that_the_database_is_away(watched: FastAPI, flaky: Flaky) -> None:
+    flaky.error = StoreError("gone")
+    assert request_page(watched, "/probes").status_code == 503
+    assert request_page(watched, "/api/probes").json()["error"] == "The database does not answer"
+
+
+def test_visitors_at_once_wait_for_one_render(told_story: Database, flaky: Flaky) -> None:
+    app = create_test_app(told_story, read=flaky)
+
+    async def crowd() -> list[int]:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as http:
+            requests: list[Awaitable[httpx.Response]] = [http.get("/") for _ in range(8)]
+            return [response.status_code for response in await asyncio.gather(*requests)]
+
+    assert asyncio.run(crowd()) == [200] * 8
+    assert flaky.reads == 1
+
+
+def test_health_and_readiness(told_story: Database, flaky: Flaky) -> None:
+    fine = create_test_app(told_story, read=flaky)
+    assert request_page(fine, "/healthz").json() == {"status": "ok"}
+    assert request_page(fine, "/readyz").json() == {"status": "ready"}
+    late = create_test_app(told_story, read=flaky, ready=lambda: "no slot was claimed for 12 s")
+    assert (request_page(late, "/readyz").status_code, request_page(late, "/readyz").json()["reason"]) == (
+        503,
+        "no slot was claimed for 12 s",
+    )
+    flaky.error = StoreError("gone")
+    assert request_page(fine, "/healthz").status_code == 200
+    assert (request_page(fine, "/readyz").status_code, request_page(fine, "/readyz").json()["reason"]) == (
+        503,
+        "the database does not answer",
+    )
+
+
+def test_the_stylesheet_is_cached_for_ever_under_a_name_of_its_content(app: FastAPI) -> None:
+    html = request_page(app, "/").text
+    path = html.partition('rel="stylesheet" href="')[2].partition('"')[0]
+    response = request_page(app, path)
+    assert response.headers["content-type"] == "text/css; charset=utf-8"
+    assert response.headers["cache-control"] == "public, max-age=31536000, immutable"
+    assert request_page(app, "/static/watchdog.css").status_code == 404
+    assert request_page(app, "/static/..%2f..%2fpyproject.toml").status_code == 404
+
+
+def test_a_head_request_is_answered_without_a_body(app: FastAPI) -> None:
+    response = request_page(app, "/", "HEAD")
+    assert response.status_code == 200
+    assert response.headers["etag"]

@@ -1,0 +1,1 @@
+"""JSON shapes that the command line, the pages and the MCP server share."""

@@ -1,0 +1,14 @@
+"""`watchdog version`."""
+
+from __future__ import annotations
+
+
+def version_command() -> None:
+    """Print the installed version."""
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as installed
+
+    try:
+        print(installed("watchdog-monitor"))
+    except PackageNotFoundError:
+        print("not installed: running from source")

@@ -1,0 +1,207 @@
+"""From a file and what it includes to one set of trees, `defaults` put under every probe."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from watchdog.config.models import Config
+from watchdog.config.problems import EMPTY_VALUE_MESSAGE, ConfigProblem, SourceLocation, did_you_mean
+from watchdog.config.yaml_tree import YamlNode, parse_yaml
+from watchdog.config_types import parse_duration
+from watchdog.probes import PROBE_KINDS, ProbeDefaults
+
+MAX_FILE_BYTES = 16 * 1024 * 1024
+INCLUDABLE_SECTIONS = ("probes", "receivers", "routes", "include", "version")
+"""Sections that an included file may hold."""
+
+
+@dataclass
+class MergedSources:
+    """Everything that was read. What stood in included files comes after what stood in the including one."""
+
+    root: Mapping[str, YamlNode] = field(default_factory=dict)
+    """The main file's sections."""
+    location: SourceLocation = field(default_factory=lambda: SourceLocation(""))
+    probes: list[YamlNode] = field(default_factory=list)
+    receivers: dict[str, YamlNode] = field(default_factory=dict)
+    routes: list[YamlNode] = field(default_factory=list)
+    trees: list[YamlNode] = field(default_factory=list)
+    """Every file's whole tree."""
+    base_folders: dict[str, Path] = field(default_factory=dict)
+    """File, as problems name it -> the folder at which its relative paths start. In the order of reading."""
+    files: list[Path] = field(default_factory=list)
+    problems: list[ConfigProblem] = field(default_factory=list)
+
+    def add_problem(self, location: SourceLocation, path: str, message: str) -> None:
+        self.problems.append(ConfigProblem(*location, path, message))
+
+
+def load_sources(path: Path | None, text: str | None, env: Mapping[str, str]) -> MergedSources:
+    """Read the main file, or the text in its stead, and all that it includes."""
+    found = MergedSources()
+    name = "configuration" if path is None else str(path)
+    folder = Path() if path is None else path.parent
+    if path is not None:
+        found.files.append(path)
+    if text is None:
+        text = _read_text(path, SourceLocation(name), "", found) if path is not None else ""
+    if text is not None:
+        tree = _parse_file(text, name, folder, env, found)
+        found.location = SourceLocation(name)
+        if tree is not None:
+            found.root = tree.entries
+            _merge_sections(tree, (path,) if path else (), env, found)
+            found.probes = [_apply_defaults(found.root.get("defaults"), probe) for probe in found.probes]
+    return found
+
+
+def _read_text(path: Path, location: SourceLocation, problem_path: str, sources: MergedSources) -> str | None:
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+    except OSError as e:
+        reason = (e.strerror or "not a file").lower()
+        hint = "; 'watchdog init' writes one" if isinstance(e, FileNotFoundError) and not problem_path else ""
+        sources.add_problem(
+            location, problem_path, f"cannot read {path}: {reason}{hint}" if problem_path else f"{reason}{hint}"
+        )
+        return None
+    if len(content) > MAX_FILE_BYTES:
+        sources.add_problem(location, problem_path, "larger than 16 MiB")
+        return None
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as e:
+        before = content[: e.start]
+        line = before.count(b"\n") + 1
+        column = len(before[before.rfind(b"\n") + 1 :].decode()) + 1
+        sources.add_problem(SourceLocation(str(path), line, column), "", "not text in UTF-8")
+        return None
+
+
+def _parse_file(text: str, name: str, folder: Path, env: Mapping[str, str], sources: MergedSources) -> YamlNode | None:
+    sources.base_folders[name] = folder
+    tree, problems = parse_yaml(text, name, env)
+    sources.problems += problems
+    if tree is None:
+        return None
+    sources.trees.append(tree)
+    if not isinstance(tree.value, dict):
+        if not tree.invalid:
+            sources.add_problem(tree.location, "", "expected sections such as 'probes:', each at the start of a line")
+        return None
+    return tree
+
+
+def _merge_sections(
+    tree: YamlNode, include_chain: tuple[Path, ...], env: Mapping[str, str], sources: MergedSources
+) -> None:
+    """Take the sections that files share, then those of the files that this one includes."""
+    for name, taken in (("probes", sources.probes), ("routes", sources.routes)):
+        begin = "'- name: ...'" if name == "probes" else "'- receivers: ...'"
+        section = _section_of_type(tree, name, list, f"a list: each of the {name} begins with {begin}", sources)
+        taken.extend(section.items if section else ())
+    section = _section_of_type(tree, "receivers", dict, "receivers by name: 'oncall: {slack: ...}'", sources)
+    for name, receiver in section.entries.items() if section else ():
+        if (first := sources.receivers.setdefault(name, receiver)) is not receiver:
+            sources.add_problem(
+                receiver.key_location, receiver.path, f"there is a receiver '{name}' already, at {first.key_location}"
+            )
+    for item in tree.entries["include"].items if "include" in tree.entries else ():
+        if isinstance(item.value, str) and not item.invalid:
+            _load_include(item, include_chain, env, sources)
+
+
+def _section_of_type(
+    tree: YamlNode,
+    name: str,
+    value_type: type[list[YamlNode] | dict[str, YamlNode]],
+    expected: str,
+    sources: MergedSources,
+) -> YamlNode | None:
+    section = tree.entries.get(name)
+    if section is not None and not isinstance(section.value, value_type) and not section.invalid:
+        sources.add_problem(
+            section.location, section.path, EMPTY_VALUE_MESSAGE if section.value is None else f"expected {expected}"
+        )
+    return section
+
+
+def _load_include(
+    item: YamlNode, include_chain: tuple[Path, ...], env: Mapping[str, str], sources: MergedSources
+) -> None:
+    folder, pattern = sources.base_folders[item.location.file], str(item.value)
+    matches = glob.glob(str(folder / pattern), recursive=True)  # noqa: PTH207 - Path.glob takes no absolute patterns
+    paths = sorted(path for path in map(Path, matches) if not path.is_dir())
+    if not paths and not glob.has_magic(pattern):
+        sources.add_problem(
+            item.location, item.path, f"no file '{item.raw_value}'; paths start at the folder of {item.location.file}"
+        )
+    for path in paths:
+        if path.resolve() in {file.resolve() for file in include_chain}:
+            way = " -> ".join(str(file) for file in (*include_chain, path))
+            sources.add_problem(item.location, item.path, f"a file includes itself: {way}")
+        elif path.resolve() not in {file.resolve() for file in sources.files}:
+            sources.files.append(path)
+            text = _read_text(path, item.location, item.path, sources)
+            tree = None if text is None else _parse_file(text, str(path), path.parent, env, sources)
+            if tree is not None:
+                _reject_main_file_sections(tree, sources)
+                _merge_sections(tree, (*include_chain, path), env, sources)
+
+
+def _reject_main_file_sections(tree: YamlNode, sources: MergedSources) -> None:
+    """An included file holds shared sections only."""
+    for name, node in tree.entries.items():
+        if name in Config.model_fields and name not in INCLUDABLE_SECTIONS:
+            sources.add_problem(
+                node.key_location, node.path, f"'{name}' belongs in the main file; here stand probes, receivers, routes"
+            )
+        elif name not in INCLUDABLE_SECTIONS:
+            sources.add_problem(
+                node.key_location, node.path, f"unknown section{did_you_mean(name, INCLUDABLE_SECTIONS)}"
+            )
+        elif name == "version" and node.value != 1:
+            sources.add_problem(node.location, node.path, "expected 1")
+
+
+def _apply_defaults(defaults: YamlNode | None, probe: YamlNode) -> YamlNode:
+    """The probe with the defaults for what it does not say itself."""
+    own = probe.value
+    if defaults is None or not isinstance(own, dict):
+        return probe
+    given = {name: node for name, node in defaults.entries.items() if name in ProbeDefaults.model_fields}
+    for name in _overridden_defaults(own, given):
+        given.pop(name, None)
+    merged = {**own, **{name: node for name, node in given.items() if name not in own}}
+    if "alert" in own and "alert" in given and isinstance(own["alert"].value, dict):
+        merged["alert"] = replace(own["alert"], value={**given["alert"].entries, **own["alert"].value})
+    return replace(probe, value=merged)
+
+
+def _overridden_defaults(
+    probe_entries: Mapping[str, YamlNode], default_entries: Mapping[str, YamlNode]
+) -> Iterator[str]:
+    """Defaults that make way for how a probe says it runs."""
+    for kind in probe_entries.keys() & PROBE_KINDS.keys():
+        yield from PROBE_KINDS[kind].unsupported_fields
+    if "schedule" in probe_entries:
+        yield "every"
+    if "every" in probe_entries:
+        yield "schedule"
+        if (
+            "recheck" in default_entries
+            and "recheck" not in probe_entries
+            and _duration_ms(default_entries["recheck"]) > _duration_ms(probe_entries["every"])
+        ):
+            yield "recheck"
+
+
+def _duration_ms(node: YamlNode) -> int:
+    try:
+        return parse_duration(node.value)
+    except ValueError:
+        return 0

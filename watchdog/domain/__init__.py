@@ -1,0 +1,1 @@
+"""What results mean: pure code without I/O, clock or randomness."""

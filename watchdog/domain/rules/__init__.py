@@ -1,0 +1,27 @@
+"""Verdicts about subjects, and when they become incidents. Pure."""
+
+from watchdog.domain.rules.engine import (
+    HEALTH_STATE_BY_RULE,
+    IMMEDIATE_RULES,
+    AlertStates,
+    FoldResult,
+    apply_finding,
+    derive_health_state,
+    evaluate_rules,
+    fold_results,
+)
+from watchdog.domain.rules.policy import AlertPolicy
+from watchdog.domain.uptime_clock import UptimeClock
+
+__all__ = [
+    "HEALTH_STATE_BY_RULE",
+    "IMMEDIATE_RULES",
+    "AlertPolicy",
+    "AlertStates",
+    "FoldResult",
+    "UptimeClock",
+    "apply_finding",
+    "derive_health_state",
+    "evaluate_rules",
+    "fold_results",
+]

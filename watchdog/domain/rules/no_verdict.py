@@ -1,0 +1,18 @@
+"""unjudged: we could not judge, run after run. Our own fault is never the target's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from watchdog.domain.model import Finding, HealthState, Outcome, Result
+from watchdog.domain.rules.policy import AlertPolicy
+
+RULE_NAME = "unjudged"
+HEALTH_STATE = HealthState.UNKNOWN
+
+
+def evaluate_result(policy: AlertPolicy, result: Result) -> Iterator[Finding]:
+    if result.outcome is Outcome.ERROR:
+        yield Finding(RULE_NAME, "", True, result.reason, result.message)
+    else:
+        yield Finding(RULE_NAME, "", False)

@@ -1,0 +1,283 @@
+"""A line to a child process over its standard input and output, which ends with everything that the child started."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import signal
+import socket
+import subprocess
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import anyio
+import anyio.abc
+from mcp import MCPError
+from mcp.shared.message import SessionMessage
+from mcp.types import CONNECTION_CLOSED, jsonrpc_message_adapter
+
+from watchdog.domain.model import Json
+from watchdog.net.errors import ProbeError, error_from_exception
+from watchdog.net.mcp.client import MAX_ERROR_EXCERPT_CHARS, measure_phase
+from watchdog.net.phases import PhaseTimer
+
+MAX_SESSION_STDOUT_BYTES = 4 << 20
+"""Bytes that a server may write in one visit."""
+INHERITED_ENV_VARS = ("HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "USER")
+"""Of our environment, which holds secrets of other probes, a server gets these alone."""
+SESSION_ID_ENV_VAR = "WATCHDOG_VISIT"
+"""An environment variable by which everything that a server started is found again, in whatever session it hides."""
+PROCESS_EXIT_TIMEOUT_S = 0.5
+"""Seconds to leave by itself after its input ended, and once more after SIGTERM."""
+STDERR_DRAIN_TIMEOUT_S = 0.2
+"""Seconds that its standard error may still be on its way after it ended."""
+EXIT_POLL_INTERVAL_S = 0.01
+MAX_NON_MCP_LINES = 1_000
+"""Lines of its output that need not be MCP."""
+
+
+@dataclass(frozen=True, slots=True)
+class McpServerCommand:
+    """An MCP server to start."""
+
+    argv: Sequence[str]
+    env: Mapping[str, str] = field(default_factory=dict)
+    cwd: str = ""
+
+
+class StdioTransport:
+    """A running server, its pipes pumped into streams of messages."""
+
+    rejected_by_gateway = False
+
+    def __init__(
+        self, process: subprocess.Popen[bytes], sockets: Sequence[socket.socket], facts: dict[str, Json]
+    ) -> None:
+        self.process, self.facts, self._sockets = process, facts, sockets
+        self._incoming_sender, self.incoming = anyio.create_memory_object_stream[SessionMessage | Exception](0)
+        self.stderr_tail = b""
+        """The end of what it wrote to its standard error."""
+        self._stderr_closed = asyncio.Event()
+        self._writers: list[asyncio.StreamWriter] = []
+
+    @property
+    def outgoing(self) -> StdioTransport:
+        return self
+
+    async def send(self, item: SessionMessage, /) -> None:
+        """Never waits: what we say is short, and a server that does not listen must not hold us."""
+        self._writers[0].write(item.message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n")
+
+    async def open_streams(self, task_group: anyio.abc.TaskGroup) -> None:
+        for end, pump in zip(self._sockets, (None, self._read_messages, self._read_stderr), strict=True):
+            reader, writer = await asyncio.open_unix_connection(sock=end, limit=MAX_SESSION_STDOUT_BYTES)
+            self._writers.append(writer)
+            if pump:
+                task_group.start_soon(pump, reader)
+
+    async def _read_messages(self, stdout: asyncio.StreamReader) -> None:
+        size = 0
+        while line := await _read_line(stdout):
+            size += len(line)
+            if size > MAX_SESSION_STDOUT_BYTES:
+                raise _output_too_large_error()
+            try:
+                if not line.lstrip().startswith(b"{"):
+                    raise ValueError
+                message = jsonrpc_message_adapter.validate_json(line.decode(errors="replace"), by_name=False)
+            except ValueError:
+                self._record_non_mcp_line(line)
+                continue
+            try:
+                await self._incoming_sender.send(SessionMessage(message))
+            except anyio.BrokenResourceError:
+                return  # nobody listens any more
+        self._incoming_sender.close()
+
+    def _record_non_mcp_line(self, line: bytes) -> None:
+        """A server should keep its output for MCP. A banner does no harm, but may explain a lot."""
+        if line.isspace():
+            return
+        self.facts["strange_lines"] = self.facts.get("strange_lines", 0) + 1
+        self.facts.setdefault("strange_line", line[:200].decode(errors="replace").strip())
+        if self.facts["strange_lines"] > MAX_NON_MCP_LINES:
+            raise ProbeError("mcp.not_mcp", f"writes more than {MAX_NON_MCP_LINES} lines that are not MCP")
+
+    async def _read_stderr(self, stderr: asyncio.StreamReader) -> None:
+        while data := await stderr.read(4096):
+            self.stderr_tail = (self.stderr_tail + data)[-MAX_ERROR_EXCERPT_CHARS:]
+        self._stderr_closed.set()
+
+    async def translate_error(self, error: MCPError) -> ProbeError | None:
+        if error.code != CONNECTION_CLOSED:
+            return None
+        if not await _wait_for_exit(self.process, PROCESS_EXIT_TIMEOUT_S):
+            return ProbeError("connection.lost", "the server closed its output but runs on")
+        with anyio.move_on_after(STDERR_DRAIN_TIMEOUT_S):
+            await self._stderr_closed.wait()
+        code = self.process.returncode
+        how = f"exited with code {code}" if code >= 0 else f"was ended by signal {-code}: {signal.strsignal(-code)}"
+        fault = ProbeError("mcp.server_exited", f"the server {how}")
+        fault.facts["exit_code"] = code
+        return fault
+
+    async def shutdown(self, exit_timeout_s: float) -> None:
+        """End it as the protocol asks: no more input, then SIGTERM."""
+        self._writers[0].close()
+        if not await _wait_for_exit(self.process, exit_timeout_s):
+            os.killpg(self.process.pid, signal.SIGTERM)
+            await _wait_for_exit(self.process, exit_timeout_s)
+
+    def close(self) -> None:
+        self.incoming.close()
+        self._incoming_sender.close()
+        for writer in self._writers:
+            writer.transport.abort()
+        for end in self._sockets[len(self._writers) :]:
+            end.close()
+
+
+@asynccontextmanager
+async def open_stdio_transport(
+    command: McpServerCommand,
+    phase_timer: PhaseTimer,
+    facts: dict[str, Json],
+    timeout: float,  # noqa: ASYNC109 - the caller's, to know of
+) -> AsyncIterator[StdioTransport]:
+    """`timeout`: seconds until the caller's deadline. Raises Fault, also inside groups."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout
+    mark = secrets.token_hex(8)
+    with measure_phase(phase_timer, "spawn"):
+        process, ends = _spawn_process(command, mark)
+    line = StdioTransport(process, ends, facts)
+    try:
+        async with anyio.create_task_group() as pumps:
+            await line.open_streams(pumps)
+            try:
+                yield line
+            finally:
+                with anyio.CancelScope(shield=True):
+                    left = deadline - loop.time()
+                    await line.shutdown(
+                        min(PROCESS_EXIT_TIMEOUT_S, max(left / 3, 0.05)) if left > 0 else PROCESS_EXIT_TIMEOUT_S
+                    )
+                pumps.cancel_scope.cancel()
+    except Exception as error:
+        if fault := error_from_exception(error):
+            fault.excerpt = fault.excerpt or line.stderr_tail.decode(errors="replace")
+            raise fault from None
+        raise
+    finally:
+        line.close()
+        await _kill_process_tree(process, mark)
+
+
+def _spawn_process(command: McpServerCommand, session_id: str) -> tuple[subprocess.Popen[bytes], list[socket.socket]]:
+    """The process, and our ends of its standard input, output and error. Those are sockets, as other clients give it
+    too: event loops differ in who closes a pipe's descriptor, and agree on sockets.
+    """
+    env = {name: os.environ[name] for name in INHERITED_ENV_VARS if name in os.environ}
+    pairs = [socket.socketpair() for _ in range(3)]
+    ours, (stdin, stdout, stderr) = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    try:
+        process = subprocess.Popen(  # noqa: S603 - running what the configuration says is the point
+            list(command.argv),
+            env=env | dict(command.env) | {SESSION_ID_ENV_VAR: session_id},
+            cwd=command.cwd or None,
+            stdin=stdin.fileno(),
+            stdout=stdout.fileno(),
+            stderr=stderr.fileno(),
+            start_new_session=True,
+        )
+    except OSError as error:
+        for end in ours:
+            end.close()
+        raise _spawn_error(command, error) from None
+    finally:
+        for end in (stdin, stdout, stderr):
+            end.close()
+    return process, ours
+
+
+def _spawn_error(command: McpServerCommand, error: OSError) -> ProbeError:
+    if not isinstance(error, FileNotFoundError):
+        return ProbeError("command.start_failed", f"cannot start {command.argv[0]}: {error.strerror}", is_internal=True)
+    if command.cwd and not Path(command.cwd).is_dir():
+        return ProbeError("command.not_found", f"working directory not found: {command.cwd}", is_internal=True)
+    return ProbeError("command.not_found", f"command not found: {command.argv[0]}", is_internal=True)
+
+
+async def _read_line(reader: asyncio.StreamReader) -> bytes:
+    try:
+        return await reader.readline()
+    except ValueError:  # longer than the reader's limit
+        raise _output_too_large_error() from None
+
+
+def _output_too_large_error() -> ProbeError:
+    return ProbeError("body.too_large", f"answers more than {MAX_SESSION_STDOUT_BYTES >> 20} MiB")
+
+
+async def _wait_for_exit(process: subprocess.Popen[bytes], timeout_s: float) -> bool:
+    """Whether it ended within that time. Asked again and again, for asyncio's own wait also waits for grandchildren."""
+    for _ in range(round(timeout_s / EXIT_POLL_INTERVAL_S)):
+        if process.poll() is not None:
+            return True
+        await asyncio.sleep(EXIT_POLL_INTERVAL_S)
+    return process.poll() is not None
+
+
+async def _kill_process_tree(process: subprocess.Popen[bytes], session_id: str) -> None:
+    """Kill the process and all that it started. However often this is cancelled, it is done before that shows."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    sweeping = asyncio.get_running_loop().run_in_executor(_KILL_EXECUTOR, _kill_descendants, process, session_id)
+    cancelled = None
+    with anyio.CancelScope(shield=True):
+        while not sweeping.done():
+            try:
+                await asyncio.shield(sweeping)
+            except asyncio.CancelledError as error:
+                cancelled = error
+    if cancelled is not None:
+        raise cancelled
+
+
+_KILL_EXECUTOR = ThreadPoolExecutor(2, "sweep")
+"""Reading all of /proc takes long on a machine with many processes."""
+
+
+def _kill_descendants(process: subprocess.Popen[bytes], session_id: str) -> None:
+    for _ in range(10):  # what forks while we look is there in the next round
+        relatives = list(_find_descendant_pids(process, session_id))
+        for pid in relatives:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        if not relatives:
+            break
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(0.5)
+
+
+def _find_descendant_pids(process: subprocess.Popen[bytes], session_id: str) -> Iterator[int]:
+    """Who lives in its session, or carries the mark."""
+    marked = f"{SESSION_ID_ENV_VAR}={session_id}".encode()
+    taken_again = process.returncode is not None and Path(f"/proc/{process.pid}").exists()
+    session = -1 if taken_again else process.pid  # a session keeps its number from being taken
+    for entry in os.scandir("/proc") if Path("/proc/self").exists() else ():
+        if entry.name.isdecimal():
+            with suppress(OSError):
+                state, _, _, its_session = _read_proc_file(entry, "stat").rpartition(b")")[2].split()[:4]
+                if state not in b"ZX" and (
+                    int(its_session) == session or marked in _read_proc_file(entry, "environ").split(b"\0")
+                ):
+                    yield int(entry.name)
+
+
+def _read_proc_file(entry: os.DirEntry[str], file_name: str) -> bytes:
+    return Path(entry.path, file_name).read_bytes()

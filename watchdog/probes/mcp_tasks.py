@@ -1,0 +1,205 @@
+"""Reads the `tasks` list in which an MCP server reports its scheduled work.
+
+An entry: {name, ok, last_run_at (ISO 8601, or epoch seconds or milliseconds) or staleness_ms, last_run_status,
+last_run_error}, and whatever else the server adds. What it means for anybody is not decided here.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from hashlib import blake2b
+from typing import Any
+
+from watchdog.config_types import format_config_duration
+from watchdog.domain.model import Json, ReportedTask
+
+MAX_TASKS = 1_000
+"""Tasks of one server that are read."""
+MAX_EVIDENCE_TASKS = 50
+"""Entries kept as evidence, the bad ones first."""
+MAX_NAME_CHARS = 120
+MAX_TEXT_CHARS = 300
+
+_FAILED_STATUS_PATTERN = re.compile(
+    "abandoned|abort|aborted|cancelled|canceled|crashed|dead|error|errored|expired|fail|failed|failing|failure|fatal|"
+    "killed|lost|missed|overdue|rejected|stalled|stuck|terminated|timed_out|timeout|unhealthy"
+)
+_OK_STATUS_PATTERN = re.compile(
+    "complete|completed|disabled|done|finished|healthy|idle|in_progress|never|never_run|new|none|ok|pass|passed|paused|"
+    "pending|queued|ready|running|scheduled|skipped|started|succeeded|success|successful|unknown|waiting"
+)
+_MAX_EPOCH_SECONDS = 10**11
+"""An epoch number below this counts seconds (until the year 5138), else milliseconds (since 1973)."""
+_MAX_CLOCK_SKEW_MS = 5 * 60_000
+"""How far two honest clocks may be apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskList:
+    """What a `tasks` list says."""
+
+    tasks: Mapping[str, ReportedTask]
+    problems: tuple[str, ...] = ()
+    """What could not become a task, in words. An unreadable entry that has a name is a task that is not ok instead."""
+    first_seen_at: Mapping[str, int] = field(default_factory=dict)
+    """Of tasks that have never run: digest of the name -> when it was first seen, ms since the epoch."""
+    raw_entries: Mapping[str, Json] = field(default_factory=dict)
+    """Name -> the entry as the server wrote it, for evidence."""
+
+
+class _InvalidTaskEntryError(ValueError):
+    pass
+
+
+def parse_task_list(tool_result: Json, now: int, first_seen_at: Mapping[str, int]) -> TaskList | None:
+    """The listing in a tool's reply; None when the reply has no `tasks`. Never raises, whatever the reply is."""
+    if not isinstance(tool_result, dict) or "tasks" not in tool_result:
+        return None
+    entries = tool_result["tasks"]
+    if not isinstance(entries, list):
+        return TaskList({}, (f"tasks is {_json_type_name(entries)}, not a list",))
+    tasks: dict[str, ReportedTask] = {}
+    raw: dict[str, Json] = {}
+    seen: dict[str, int] = {}
+    problems = []
+    for index, entry in enumerate(entries[:MAX_TASKS]):
+        try:
+            name = _parse_task_name(entry)
+        except _InvalidTaskEntryError as error:
+            problems.append(f"tasks[{index}] {error}")
+            continue
+        task = _parse_task(entry, now)
+        if name in tasks:
+            problems.append(f"tasks[{index}] repeats the name {name!r}")
+            if _badness_sort_key(tasks[name]) >= _badness_sort_key(task):
+                continue
+        known = short_digest(name)
+        if task.last_run_age is None:
+            seen[known] = min(first_seen_at.get(known, now), now)
+            task = task._replace(first_seen_age=now - seen[known])
+        else:
+            seen.pop(known, None)
+        tasks[name], raw[name] = task, entry
+    if len(entries) > MAX_TASKS:
+        problems.append(f"{len(entries):,} tasks are listed; only the first {MAX_TASKS:,} are read")
+    worst = sorted(tasks, key=lambda name: _badness_sort_key(tasks[name]), reverse=True)[:MAX_EVIDENCE_TASKS]
+    return TaskList(tasks, tuple(problems), seen, {name: raw[name] for name in worst})
+
+
+def short_digest(name: str) -> str:
+    """What stands for a name in memory: short, however long the names are that a server makes up."""
+    return blake2b(name.encode(), digest_size=6).hexdigest()
+
+
+def describe_missing_task_list(tool_result: Json) -> str:
+    """Why a reply is no listing."""
+    if isinstance(tool_result, dict):
+        return "its answer has no `tasks`"
+    return (
+        "its answer is empty"
+        if tool_result == ""
+        else f"its answer is {_json_type_name(tool_result)}, not an object with `tasks`"
+    )
+
+
+def _parse_task_name(entry: Json) -> str:
+    if not isinstance(entry, dict):
+        raise _InvalidTaskEntryError(f"is {_json_type_name(entry)}, not an object")
+    name = entry.get("name")
+    if not isinstance(name, str) or not clean_text(name):
+        raise _InvalidTaskEntryError("has no name")
+    return clean_text(name, MAX_NAME_CHARS)
+
+
+def _parse_task(entry: dict[str, Json], now: int) -> ReportedTask:
+    status, error = clean_text(entry.get("last_run_status")), clean_text(entry.get("last_run_error"))
+    try:
+        return ReportedTask(
+            _parse_task_ok(entry.get("ok"), status, error), _parse_last_run_age(entry, now), None, status, error
+        )
+    except _InvalidTaskEntryError as why:
+        return ReportedTask(False, None, None, status, f"its entry cannot be read: {why}")
+
+
+def _parse_task_ok(value: Json, status: str, error: str) -> bool:
+    if value is True or value is False:
+        return value
+    if value is not None:
+        raise _InvalidTaskEntryError(f"ok is {_json_type_name(value)}, not true or false")
+    word = status.lower().replace(" ", "_").replace("-", "_")
+    if _FAILED_STATUS_PATTERN.fullmatch(word):
+        return False
+    if word and not _OK_STATUS_PATTERN.fullmatch(word):
+        raise _InvalidTaskEntryError(f"ok is missing, and last_run_status {status!r} says neither good nor bad")
+    return bool(word) or not error
+
+
+def _parse_last_run_age(entry: dict[str, Json], now: int) -> int | None:
+    """Milliseconds since the last run; None: it never ran. The server's own reckoning wins: it knows no clock skew."""
+    staleness = entry.get("staleness_ms")
+    if staleness is not None:
+        return max(round(_parse_number(staleness, "staleness_ms")), 0)
+    at = entry.get("last_run_at")
+    if at is None:
+        return None
+    ran = _parse_timestamp(at)
+    if ran <= 0:  # what a language's empty time looks like: year 1, or epoch zero
+        return None
+    if ran > now + _MAX_CLOCK_SKEW_MS:
+        raise _InvalidTaskEntryError(
+            f"last_run_at lies {format_config_duration((ran - now) // 1_000 * 1_000)} in the future"
+        )
+    return max(now - ran, 0)
+
+
+def _parse_timestamp(value: Json) -> int:
+    if isinstance(value, str):
+        try:
+            at = datetime.fromisoformat(value.strip())
+            return round((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1_000)
+        except (ValueError, OverflowError):
+            raise _InvalidTaskEntryError(f"last_run_at {clean_text(value, 60)!r} is no ISO 8601 time") from None
+    number = _parse_number(value, "last_run_at")
+    return round(number * 1_000 if number < _MAX_EPOCH_SECONDS else number)
+
+
+def _parse_number(value: Json, field_name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _InvalidTaskEntryError(f"{field_name} is {_json_type_name(value)}, not a number")
+    if (isinstance(value, float) and not math.isfinite(value)) or abs(value) > 10**15:
+        raise _InvalidTaskEntryError(f"{field_name} is out of range")
+    return value
+
+
+def _badness_sort_key(task: ReportedTask) -> tuple[bool, int]:
+    return (not task.ok, -1 if task.last_run_age is None else task.last_run_age)
+
+
+def clean_text(value: Any, max_chars: int = MAX_TEXT_CHARS) -> str:
+    """A foreign value as one line of text that every store and channel can hold."""
+    if value is None:
+        return ""
+    text = value if isinstance(value, str) else str(value)
+    text = text[: max_chars * 4].encode("utf-8", "replace").decode()
+    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return text if len(text) <= max_chars else text[: max_chars - 1] + "…"
+
+
+def _json_type_name(value: Json) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "a boolean"
+        case int() | float():
+            return "a number"
+        case str():
+            return "a text"
+        case list():
+            return "a list"
+        case _:
+            return "an object"

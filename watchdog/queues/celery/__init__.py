@@ -1,0 +1,1 @@
+"""Celery: canary jobs, and the schedules of RedBeat and django-celery-beat."""

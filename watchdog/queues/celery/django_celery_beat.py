@@ -1,0 +1,78 @@
+"""django-celery-beat: the schedules of Celery beat in the database of a Django application."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
+from watchdog.domain.model import Json
+from watchdog.net.errors import ProbeError
+from watchdog.queues.base import JobFacts, JobSourceSnapshot
+from watchdog.queues.celery.crontab import MAX_SCHEDULES, crontab_to_cron, scheduler_idle_since, validate_interval
+from watchdog.queues.clients.timestamps import parse_timestamp_ms
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Row, Select
+
+    from watchdog.queues.clients.external_database import ExternalDatabase
+
+PERIOD_MS = {"days": DAY_MS, "hours": HOUR_MS, "minutes": MINUTE_MS, "seconds": SECOND_MS, "microseconds": 0.001}
+REPORTING_LAG_MS = 190_000
+"""Beat writes down every 180 s what it has sent, at the end of a round of 5 s."""
+PERIODIC_TASK_TABLE = "django_celery_beat_periodictask"
+TIME_COLUMNS = ("last_run_at", "start_time", "expires", "date_changed", "clocked_time")
+
+
+def read_snapshot(
+    connection: Connection, database: ExternalDatabase, default_zone: str
+) -> tuple[JobSourceSnapshot, dict[str, Json]]:
+    """The jobs, and what else is worth knowing. `zone`: that of times that carry none. Raises Fault."""
+    import sqlalchemy as sa
+
+    if not sa.inspect(connection).has_table(PERIODIC_TASK_TABLE):
+        raise ProbeError(
+            "database.table_missing",
+            f"no table {PERIODIC_TASK_TABLE}: django-celery-beat makes it when the application is migrated",
+        )
+    now = parse_timestamp_ms(connection.execute(sa.text(database.current_time_sql)).scalar(), "UTC", "the clock") or 0
+    jobs = tuple(_job_facts(row, default_zone, now) for row in connection.execute(_select_schedules()))
+    return JobSourceSnapshot(
+        now, jobs, scheduler_idle_since(jobs, now), REPORTING_LAG_MS
+    ), database.write_access_evidence(connection, sa.table(PERIODIC_TASK_TABLE))
+
+
+def _select_schedules() -> Select[Any]:
+    import sqlalchemy as sa
+
+    own = ("name", "enabled", "one_off", "total_run_count", "last_run_at", "start_time", "expires", "date_changed")
+    others = {
+        "interval": ("every", "period"),
+        "crontab": ("minute", "hour", "day_of_month", "month_of_year", "day_of_week", "timezone"),
+        "clocked": ("clocked_time",),
+    }
+    task = sa.table(PERIODIC_TASK_TABLE, *map(sa.column, (*own, *(f"{kind}_id" for kind in others))))
+    asked, joined = [task.c[name] for name in own], task
+    for kind, names in others.items():
+        other = sa.table(f"django_celery_beat_{kind}schedule", *map(sa.column, ("id", *names)))
+        joined = joined.outerjoin(other, task.c[f"{kind}_id"] == other.c.id)  # type: ignore[assignment] # a join is one
+        asked += [other.c[name] for name in names]
+    return sa.select(*asked).select_from(joined).order_by(task.c.name).limit(MAX_SCHEDULES)
+
+
+def _job_facts(row: Row[Any], default_zone: str, now: int) -> JobFacts:
+    """Beat reckons from the last run, or from the last change where there was none: after one was disabled, too."""
+    last, start, expires, changed, clocked = (
+        parse_timestamp_ms(getattr(row, name), default_zone, name) for name in TIME_COLUMNS
+    )
+    over = (row.one_off and row.total_run_count) or (expires is not None and expires <= now)
+    days = (row.minute, row.hour, row.day_of_month, row.month_of_year, row.day_of_week)
+    return JobFacts(
+        str(row.name)[:200],
+        cron="" if row.minute is None else crontab_to_cron(*days),
+        every=validate_interval(row.every * PERIOD_MS.get(row.period, 0)) if isinstance(row.every, int) else None,
+        timezone=str(row.timezone or "UTC"),
+        enabled=bool(row.enabled) and not over,
+        next_due=clocked if clocked is not None and (last is None or last < clocked) else None,
+        last_start=last,
+        schedule_since=min(max(last or changed or 0, start or 0), now),
+    )

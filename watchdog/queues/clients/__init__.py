@@ -1,0 +1,1 @@
+"""Connections to Redis, PostgreSQL and other people's databases."""

@@ -1,0 +1,266 @@
+"""The kinds of databases that can be looked into: how each is reached and kept short, and what its errors stand for."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import parse_qsl, quote, urlsplit
+
+from pydantic import AfterValidator
+
+from watchdog.config_types import ALLOW_FROM_FILE
+from watchdog.net.errors import ProbeError
+from watchdog.net.redact import truncate
+from watchdog.queues.base import broker_unreachable_error
+from watchdog.queues.clients.external_database import (
+    CONNECT_TIMEOUT_S,
+    DATABASE_LABEL,
+    LOCK_TIMEOUT_S,
+    STATEMENT_TIMEOUT_S,
+    ConnectionAborter,
+    ExternalDatabase,
+)
+from watchdog.queues.clients.postgres import has_write_access_sql, postgres_error_message, validate_postgres_url
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine, TableClause
+    from sqlalchemy.exc import DBAPIError
+
+
+class PostgresDatabase(ExternalDatabase):
+    name = "PostgreSQL"
+    driver_module, pip_extra = "psycopg", "postgres"
+    default_port = 5432
+    current_time_sql = "SELECT now()"
+
+    def create_engine(self, address: str) -> Engine:
+        import sqlalchemy as sa
+
+        connect = {"hostaddr": address, "connect_timeout": CONNECT_TIMEOUT_S, "prepare_threshold": None}
+        engine = sa.create_engine(
+            f"postgresql+psycopg:{self.url.partition(':')[2]}", poolclass=sa.pool.NullPool, hide_parameters=True,
+            use_native_hstore=False, connect_args={"fallback_application_name": "watchdog", **connect},
+        )  # fmt: skip
+
+        @sa.event.listens_for(engine, "begin")
+        def limit(connection: Connection) -> None:  # for the transaction alone: a pooler may lend the session to others
+            limits = {
+                "statement_timeout": f"{STATEMENT_TIMEOUT_S * 1000:.0f}",
+                "lock_timeout": f"{LOCK_TIMEOUT_S * 1000:.0f}",
+                "timezone": "UTC",
+            }
+            connection.exec_driver_sql("; ".join(f"SET LOCAL {name} = '{value}'" for name, value in limits.items()))
+
+        return engine
+
+    def restrict_connection(self, dbapi_connection: Any) -> ConnectionAborter:
+        dbapi_connection.read_only = not self.read_write
+        return lambda: _shutdown_socket(dbapi_connection.fileno())
+
+    def translate_error(self, error: DBAPIError) -> ProbeError | None:
+        from sqlalchemy.exc import OperationalError
+
+        state, words = getattr(error.orig, "sqlstate", None) or "", self.error_message(error)
+        if state in ("57014", "55P03"):
+            return self.query_timeout_error(words)
+        if state == "42501":
+            return self.permission_denied_error(words)
+        if state in ("42P01", "3F000"):
+            return self.missing_table_error(words)
+        if state == "42703":
+            return self.missing_column_error(words)
+        away = state[:2] in ("08", "28", "3D", "53", "57") or (not state and isinstance(error, OperationalError))
+        return broker_unreachable_error(words, label=DATABASE_LABEL) if away else None
+
+    def error_message(self, error: DBAPIError) -> str:
+        return postgres_error_message(error.orig)  # type: ignore[arg-type] # SQLAlchemy does not say that it is the driver's
+
+    def has_write_access(self, connection: Connection, table: TableClause) -> bool:
+        import sqlalchemy as sa
+
+        name = connection.dialect.identifier_preparer.format_table(table)
+        return bool(connection.execute(sa.text(f"SELECT {has_write_access_sql(':name')}"), {"name": name}).scalar())
+
+
+class MySqlDatabase(ExternalDatabase):
+    name = "MySQL"
+    driver_module, pip_extra = "pymysql", "mysql"
+    default_port = 3306
+    current_time_sql = "SELECT utc_timestamp(3)"
+
+    TIMEOUT_ERROR_CODES = (1205, 1317, 1969, 3024)
+    PERMISSION_ERROR_CODES = (1142, 1143, 1227)
+    UNAVAILABLE_ERROR_CODES = (1040, 1044, 1045, 1049, 1053, 1129, 1130, 1203, 1226, 1698, 2002, 2003, 2005, 2006, 2013)
+
+    def create_engine(self, address: str) -> Engine:
+        import sqlalchemy as sa
+
+        patience = {
+            "connect_timeout": CONNECT_TIMEOUT_S,
+            "read_timeout": 2 * STATEMENT_TIMEOUT_S,
+            "write_timeout": 2 * STATEMENT_TIMEOUT_S,
+        }
+        engine = sa.create_engine(
+            f"mysql+pymysql:{self.url.partition(':')[2]}", poolclass=sa.pool.NullPool, hide_parameters=True,
+            connect_args={**patience, "defer_connect": True, "program_name": "watchdog"},
+        )  # fmt: skip
+
+        @sa.event.listens_for(engine, "do_connect")
+        def connect(dialect: Any, _record: Any, args: Any, options: Any) -> Any:
+            driver = dialect.connect(*args, **options)  # keeps the name, which TLS is about, for the address we found
+            driver.connect(socket.create_connection((address, self.connect_port), CONNECT_TIMEOUT_S))
+            return driver
+
+        return engine
+
+    def restrict_connection(self, dbapi_connection: Any) -> ConnectionAborter:
+        maria = "maria" in dbapi_connection.get_server_info().lower()
+        limit = (
+            f"max_statement_time = {STATEMENT_TIMEOUT_S:g}"
+            if maria
+            else f"max_execution_time = {STATEMENT_TIMEOUT_S * 1000:.0f}"
+        )
+        with dbapi_connection.cursor() as cursor:
+            cursor.execute(f"SET SESSION {limit}, time_zone = '+00:00', lock_wait_timeout = 1")
+            cursor.execute(
+                "SET innodb_lock_wait_timeout = 1" if self.read_write else "SET SESSION TRANSACTION READ ONLY"
+            )
+        return dbapi_connection._force_close  # type: ignore[no-any-return] # any driver's connection, and this one has it
+
+    def translate_error(self, error: DBAPIError) -> ProbeError | None:
+        number, words = _mysql_error_code(error), self.error_message(error)
+        if number in self.TIMEOUT_ERROR_CODES:
+            return self.query_timeout_error(words)
+        if number in self.PERMISSION_ERROR_CODES:
+            return self.permission_denied_error(words)
+        if number == 1146:
+            return self.missing_table_error(words)
+        if number == 1054:
+            return self.missing_column_error(words)
+        return broker_unreachable_error(words, label=DATABASE_LABEL) if number in self.UNAVAILABLE_ERROR_CODES else None
+
+    def error_message(self, error: DBAPIError) -> str:
+        told = [part for part in getattr(error.orig, "args", ()) if isinstance(part, str)]
+        return truncate(" ".join(" ".join(told).split()), 200) or super().error_message(error)
+
+    def has_write_access(self, connection: Connection, table: TableClause) -> bool:
+        import sqlalchemy as sa
+
+        views = {
+            "user_privileges": "TRUE", "schema_privileges": "table_schema = :schema",
+            "table_privileges": "table_schema = :schema AND table_name = :table",
+        }  # fmt: skip
+        may = "privilege_type IN ('INSERT', 'UPDATE', 'DELETE', 'DROP')"
+        asked = " UNION ALL ".join(
+            f"SELECT 1 FROM information_schema.{view} WHERE {may} AND {place}" for view, place in views.items()
+        )
+        values = {"schema": table.schema or urlsplit(self.url).path.strip("/"), "table": table.name}
+        return connection.execute(sa.text(asked), values).first() is not None
+
+
+class SqliteDatabase(ExternalDatabase):
+    name = "SQLite"
+    driver_module = "sqlite3"
+    current_time_sql = "SELECT strftime('%Y-%m-%d %H:%M:%f', 'now')"
+
+    TIMEOUT_ERROR_NAMES = ("SQLITE_INTERRUPT", "SQLITE_BUSY", "SQLITE_LOCKED")
+
+    @property
+    def file_path(self) -> Path:
+        return Path(self.url.removeprefix("sqlite:///"))
+
+    @property
+    def host(self) -> str:
+        return ""
+
+    @property
+    def display_name(self) -> str:
+        return self.file_path.name
+
+    def create_engine(self, address: str) -> Engine:
+        import sqlalchemy as sa
+
+        if not os.access(self.file_path, os.R_OK):
+            why = "may not be read" if self.file_path.exists() else "is not there"
+            raise broker_unreachable_error(f"the file {self.file_path} {why}", label=DATABASE_LABEL)
+        file = f"file:{quote(str(self.file_path))}"
+        url = sa.URL.create("sqlite", database=file, query={"mode": "rw" if self.read_write else "ro", "uri": "true"})
+        patience = {"timeout": LOCK_TIMEOUT_S, "check_same_thread": False}
+        return sa.create_engine(url, poolclass=sa.pool.NullPool, hide_parameters=True, connect_args=patience)
+
+    def restrict_connection(self, dbapi_connection: Any) -> ConnectionAborter:
+        end = monotonic() + STATEMENT_TIMEOUT_S
+        dbapi_connection.text_factory = lambda raw: raw.decode(errors="replace")  # any bytes may be a text here
+        dbapi_connection.set_progress_handler(lambda: monotonic() > end, 10_000)
+        return dbapi_connection.interrupt  # type: ignore[no-any-return] # any driver's connection, and sqlite3's has it
+
+    def translate_error(self, error: DBAPIError) -> ProbeError | None:
+        kind = getattr(error.orig, "sqlite_errorname", "")
+        if kind.startswith(self.TIMEOUT_ERROR_NAMES):
+            return self.query_timeout_error(self.error_message(error))
+        return (
+            broker_unreachable_error(self.error_message(error), label=DATABASE_LABEL)
+            if kind.startswith("SQLITE_CANTOPEN")
+            else None
+        )
+
+
+DATABASE_CLASS_BY_SCHEME: Mapping[str, type[ExternalDatabase]] = {
+    "postgresql": PostgresDatabase,
+    "mysql": MySqlDatabase,
+    "sqlite": SqliteDatabase,
+}
+
+
+def database_from_url(url: str, table: str = "", *, read_write: bool = False) -> ExternalDatabase:
+    return DATABASE_CLASS_BY_SCHEME[url.partition(":")[0]](url, table, read_write=read_write)
+
+
+def _mysql_error_code(error: DBAPIError) -> int:
+    first = next(iter(getattr(error.orig, "args", ())), 0)
+    return first if isinstance(first, int) else 0
+
+
+def _shutdown_socket(fileno: int) -> None:
+    """The driver would first ask the server, which gives no answer, to stop."""
+    with socket.socket(fileno=os.dup(fileno)) as line:
+        line.shutdown(socket.SHUT_RDWR)
+
+
+# --- configuration
+
+
+def _validate_database_url(text: str) -> str:
+    scheme, _, rest = text.partition(":")
+    if scheme == "sqlite":
+        if not rest.startswith("///") or not rest[3:] or "?" in rest or ":memory:" in rest:
+            raise ValueError("expected the path of a file: sqlite:///app.db, or sqlite:////var/lib/app.db")
+        return text
+    if scheme.partition("+")[0] in ("mysql", "mariadb"):
+        return f"mysql:{_validate_mysql_url(rest)}"
+    if scheme.startswith("postgres"):
+        return validate_postgres_url(text)
+    raise ValueError("expected postgresql:// or mysql://user:password@host/database, or sqlite:///file.db")
+
+
+def _validate_mysql_url(url_without_scheme: str) -> str:
+    try:
+        parts = urlsplit(url_without_scheme)
+        usable = bool(parts.hostname and parts.port != 0 and parts.path.strip("/"))
+        usable = usable and not re.search("%(?![0-9a-fA-F]{2})", url_without_scheme)
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError("expected mysql://user:password@host/database; encode : / @ % in its password")
+    for name, _ in parse_qsl(parts.query, keep_blank_values=True):
+        if name not in ("charset", "ssl_ca", "ssl_cert", "ssl_key", "ssl_check_hostname"):
+            raise ValueError(f"{name} has no place after the '?': charset and ssl_ca have, ssl_cert, ssl_key, ...")
+    return url_without_scheme
+
+
+DatabaseUrl = Annotated[str, AfterValidator(_validate_database_url), ALLOW_FROM_FILE]

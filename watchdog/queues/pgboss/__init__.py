@@ -1,0 +1,1 @@
+"""pg-boss: canary jobs, schedules and queue statistics."""

@@ -1,0 +1,66 @@
+"""What is in a queue of pg-boss."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+
+from watchdog.queues.base import CompletedCounts, ConnectContext, QueueStats, QueueStatsSource
+from watchdog.queues.clients.postgres import COUNT_TIMEOUT_S, PostgresSession, fetch_counts, open_postgres_session
+from watchdog.queues.pgboss.schema import PgbossQueue, TableColumns, load_table_columns
+
+STATS_PRIVILEGES_HINT = "the role needs USAGE on the schema, SELECT on version, queue and job"
+
+
+class PgbossStatsSource(PgbossQueue, QueueStatsSource):
+    """What is in a queue of pg-boss. It does not show consumers. The role needs SELECT, no more."""
+
+    @property
+    def unsupported_metrics(self) -> Container[str]:
+        return ("consumers",)
+
+    async def fetch_queue_stats(self, context: ConnectContext, window_ms: int | None) -> QueueStats:
+        async with open_postgres_session(self, context, STATS_PRIVILEGES_HINT) as session:
+            columns = await load_table_columns(self, session, context)
+            found = f'SELECT 1 FROM "{self.schema_name}".queue WHERE name = %(queue)s'
+            if not await session.fetch_all(found, {"queue": self.queue}):
+                raise self.queue_missing_error
+            depth = await fetch_unfinished_stats(self, session, columns)
+            values = {"queue": self.queue, "within": window_ms or 0}
+            if told := await fetch_counts(session, context, FINISHED_COUNTS_SQL.format(self.schema_name), values):
+                failed, lately, well = told
+                depth = depth._replace(
+                    failed=failed, completed=None if window_ms is None else CompletedCounts(lately, well)
+                )
+            return depth
+
+
+async def fetch_unfinished_stats(config: PgbossQueue, session: PostgresSession, columns: TableColumns) -> QueueStats:
+    """What waits and what is being worked on."""
+    ready = "state IN ('created', 'retry') AND start_after <= now()"
+    if "blocked" in columns["job"]:
+        ready += " AND NOT blocked"
+    ((waiting, oldest, active, delayed, head),) = await session.fetch_all(
+        f"""
+        SELECT count(*) FILTER (WHERE {ready}),
+            (extract(epoch FROM now() - min(start_after) FILTER (WHERE {ready})) * 1000)::bigint,
+            count(*) FILTER (WHERE state = 'active'),
+            count(*) FILTER (WHERE state <> 'active' AND start_after > now()),
+            (
+                SELECT id::text FROM "{config.schema_name}".job WHERE name = %(queue)s AND {ready}
+                ORDER BY priority DESC, created_on, id LIMIT 1
+            )
+        FROM "{config.schema_name}".job
+        WHERE name = %(queue)s AND state IN ('created', 'retry', 'active')
+        """,
+        {"queue": config.queue},
+        COUNT_TIMEOUT_S,
+    )
+    return QueueStats(waiting, active, delayed, oldest=oldest, head=head)
+
+
+FINISHED_COUNTS_SQL = """
+    SELECT count(*) FILTER (WHERE state = 'failed'),
+        count(*) FILTER (WHERE state = 'failed' AND completed_on > now() - %(within)s * interval '1 ms'),
+        count(*) FILTER (WHERE state = 'completed' AND completed_on > now() - %(within)s * interval '1 ms')
+    FROM "{}".job WHERE name = %(queue)s AND state IN ('completed', 'failed')
+"""

@@ -1,0 +1,1 @@
+"""Procrastinate: canary jobs, periodic tasks and queue statistics."""

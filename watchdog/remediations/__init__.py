@@ -1,0 +1,94 @@
+"""Remedies by kind, and when one may be used. A kind is one class and one name here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Self
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    StrictBool,
+    StrictInt,
+    WithJsonSchema,
+    create_model,
+    model_validator,
+)
+
+from watchdog.config_types import ConfigModel, Duration, exactly_one_of
+from watchdog.remediations.base import RUN_ID_PARAMETER, RemediationAction, RemediationContext
+from watchdog.remediations.http import HttpRemediation
+from watchdog.remediations.mcp import McpRemediation
+from watchdog.remediations.reasons import can_report, expand_reason
+from watchdog.remediations.sql import SqlRemediation
+
+REMEDIATION_KINDS: Mapping[str, type[RemediationAction]] = {
+    "sql": SqlRemediation,
+    "http": HttpRemediation,
+    "mcp": McpRemediation,
+}
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+def _validate_reason(reason: str) -> str:
+    expand_reason(reason)
+    return reason
+
+
+RemediationReason = Annotated[str, AfterValidator(_validate_reason)]
+_STRING_OR_LIST_SCHEMA = WithJsonSchema(
+    {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
+)
+
+
+class _RemediationSettings(ConfigModel):
+    """What is done, by itself, when the probe finds something wrong: at most once an incident and run of a job."""
+
+    on: Annotated[tuple[RemediationReason, ...], BeforeValidator(_as_list), Field(min_length=1), _STRING_OR_LIST_SCHEMA]
+    """The reasons for which it is done, one or a list: `stuck`, `job_stuck`, `not_picked_up`, ..."""
+    most: Annotated[StrictInt, Field(ge=1, le=1000)] = 3
+    """How often, at most, within `every`, whatever it is done for."""
+    every: Duration = 3_600_000
+    """The time that `most` is about."""
+    dry_run: StrictBool = False
+    """Find out and tell what it would do, and leave everything as it is."""
+
+    @model_validator(mode="after")
+    def _require_one_action(self) -> Self:
+        exactly_one_of(self, REMEDIATION_KINDS)
+        return self
+
+    @property
+    def action(self) -> RemediationAction:
+        act: RemediationAction = exactly_one_of(self, REMEDIATION_KINDS)
+        return act
+
+    def unsupported_reasons(self, reason_prefixes: tuple[str, ...]) -> list[str]:
+        """The words of `on` that stand for nothing which is found. `finds`: how the reasons begin that are about jobs,
+        tasks and queues."""
+        return [
+            word for word in self.on if not any(can_report(reason, reason_prefixes) for reason in expand_reason(word))
+        ]
+
+    @property
+    def expanded_reasons(self) -> frozenset[str]:
+        return frozenset(reason for word in self.on for reason in expand_reason(word))
+
+
+_action_fields: dict[str, Any] = {name: (act | None, None) for name, act in REMEDIATION_KINDS.items()}
+RemediationSettings: type[_RemediationSettings] = create_model(
+    "Remedy", __base__=_RemediationSettings, __doc__=_RemediationSettings.__doc__, **_action_fields
+)
+
+__all__ = [
+    "REMEDIATION_KINDS",
+    "RUN_ID_PARAMETER",
+    "RemediationAction",
+    "RemediationContext",
+    "RemediationSettings",
+    "SqlRemediation",
+]

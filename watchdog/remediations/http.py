@@ -1,0 +1,79 @@
+"""A remedy behind HTTP: one request."""
+
+from __future__ import annotations
+
+from typing import Self
+from urllib.parse import quote
+
+from pydantic import model_validator
+
+from watchdog.config_types import FieldValidationError
+from watchdog.domain.model import Json
+from watchdog.net.errors import ProbeError
+from watchdog.net.http_evidence import parse_response_body
+from watchdog.net.targets import HttpMethod, HttpTarget
+from watchdog.queues.base import ConnectContext
+from watchdog.queues.job_status import error_message, substitute_placeholders
+from watchdog.remediations.base import (
+    PARAMETER_NAMES,
+    RemediationAction,
+    RemediationContext,
+    find_placeholders,
+    validate_placeholders,
+)
+
+
+class HttpRemediation(HttpTarget, RemediationAction):
+    """A request. A 2xx is expected. In its URL and in the texts of `json`, parameters stand as `{id}`; a POST or PATCH
+    has an Idempotency-Key."""
+
+    method: HttpMethod = "POST"
+
+    @model_validator(mode="after")
+    def _validate_placeholder_positions(self) -> Self:
+        wrong = [*validate_placeholders(self.url, "url"), *validate_placeholders(self.json_body, "json")]
+        for name, text in (("body", self.body), ("headers", list(self.headers.values()))):
+            if find_placeholders(text) & set(PARAMETER_NAMES):
+                wrong.append(((name,), "parameters stand in the URL and in json alone, where they stay values"))
+        if wrong:
+            raise FieldValidationError(wrong)
+        return self
+
+    @property
+    def used_parameters(self) -> frozenset[str]:
+        return find_placeholders([self.url, self.json_body])
+
+    @property
+    def description(self) -> str:
+        return f"{self.method} {self.target}"
+
+    async def execute(self, context: RemediationContext, connect_context: ConnectContext, *, dry_run: bool) -> str:
+        if dry_run:
+            return "would send it"
+        request = self._substitute_parameters(context).build_request(
+            f"wd-{context.incident}-{context.reason}-{quote(context.id)}",
+            connect_context.egress,
+            connect_context.trace,
+            connect_context.started_at,
+        )
+        answer = await connect_context.network.send_http_request(request)
+        said = error_message(parse_response_body(answer)) if "json" in answer.headers.get("content-type", "") else ""
+        told = f"answered {answer.status}{said and f': {said}'}"
+        if not 200 <= answer.status < 300:
+            raise ProbeError("http.status", told)
+        return told
+
+    def _substitute_parameters(self, context: RemediationContext) -> HttpRemediation:
+        """Values are quoted in the URL and stay text in JSON: whatever a job is called, it cannot become more."""
+        values = context._asdict()
+        if odd := [name for name in find_placeholders(self.url) if values[name] in (".", "..")]:
+            raise ProbeError(
+                "remediation.parameter_truncated",
+                f"{{{odd[0]}}} is {values[odd[0]]!r}, which would lead to another URL",
+            )
+        told: dict[str, Json] = {
+            "url": substitute_placeholders(self.url, **{name: quote(v, safe="") for name, v in values.items()})
+        }
+        if "json_body" in self.model_fields_set:
+            told["json_body"] = substitute_placeholders(self.json_body, **values)
+        return self.model_copy(update=told)

@@ -1,0 +1,74 @@
+"""A remedy behind an MCP server: one call of a tool, such as `trigger_task`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, Self
+
+from pydantic import Field, model_validator
+
+from watchdog.config_types import FieldValidationError, SingleLineText
+from watchdog.domain.formatting import format_count
+from watchdog.domain.model import Json
+from watchdog.net.errors import ProbeError
+from watchdog.net.targets import McpTarget
+from watchdog.queues.base import ConnectContext
+from watchdog.queues.job_status import error_message, parse_job_id, substitute_placeholders
+from watchdog.remediations.base import RemediationAction, RemediationContext, find_placeholders, validate_placeholders
+
+if TYPE_CHECKING:
+    from watchdog.net.mcp import McpTool
+
+
+class McpRemediation(McpTarget, RemediationAction):
+    """A tool's call. In the texts of `arguments` parameters stand as `{subject}`."""
+
+    tool: SingleLineText
+    """The tool to call."""
+    arguments: dict[str, Json] = Field(default_factory=dict)
+    """What it is called with."""
+
+    @model_validator(mode="after")
+    def _validate_placeholders(self) -> Self:
+        if wrong := validate_placeholders(self.arguments, "arguments"):
+            raise FieldValidationError(wrong)
+        return self
+
+    @property
+    def used_parameters(self) -> frozenset[str]:
+        return find_placeholders(self.arguments)
+
+    @property
+    def description(self) -> str:
+        return f"tool {self.tool} of {self.target}"
+
+    def prepare(self) -> None:
+        import_module("watchdog.net.mcp")
+
+    async def execute(self, context: RemediationContext, connect_context: ConnectContext, *, dry_run: bool) -> str:
+        """A dry run visits the server, and looks whether the tool is listed."""
+        from watchdog.net.mcp import McpSession, SessionPlan, SessionResult
+
+        def choose(tools: Sequence[McpTool]) -> tuple[str, Mapping[str, Json]] | None:
+            if all(tool.name != self.tool for tool in tools):
+                raise ProbeError(
+                    "mcp.tool_missing", f"tool {self.tool} is missing: {format_count(len(tools), 'tool')} listed"
+                )
+            return None if dry_run else (self.tool, substitute_placeholders(self.arguments, **context._asdict()))
+
+        seen, goal = SessionResult(), self.build_session_target(connect_context.egress)
+        await McpSession(
+            connect_context.network,
+            goal,
+            SessionPlan(choose_tool_call=choose),
+            connect_context.trace,
+            connect_context.timeout_s,
+            connect_context.started_at,
+        ).run(seen)
+        if dry_run:
+            return "would call it: it is listed"
+        if seen.tool_is_error:
+            raise ProbeError("mcp.tool_error", f"{self.tool} reports an error: {error_message(seen.tool_result)}")
+        job = parse_job_id(seen.tool_result.get("job_id")) if isinstance(seen.tool_result, dict) else ""
+        return f"begun as job {job}" if job else "called"

@@ -1,0 +1,84 @@
+"""A remedy in a database: one statement."""
+
+from __future__ import annotations
+
+import re
+from importlib import import_module
+from typing import Annotated, ClassVar, Self
+
+from pydantic import AfterValidator, model_validator
+
+from watchdog.domain.formatting import format_count
+from watchdog.queues.base import ConnectContext, require_modules
+from watchdog.queues.clients.change import execute_update
+from watchdog.queues.clients.dialects import DatabaseUrl, database_from_url
+from watchdog.queues.clients.external_database import ExternalDatabase
+from watchdog.remediations.base import PARAMETER_NAMES, RemediationAction, RemediationContext
+
+MAX_CHANGED_ROWS = 100
+"""A statement that changes more rows is taken back: its WHERE is not what was meant."""
+_PARAMETER_PATTERN = re.compile(r"(?<![:\w\\]):(\w+)")
+
+
+_STATEMENT_PATTERN = re.compile(r"\s*(update|insert\s+into|delete\s+from|merge\s+into)\s+([^\s(]+)", re.IGNORECASE)
+
+
+def _validate_statement(text: str) -> str:
+    if not _STATEMENT_PATTERN.match(text):
+        raise ValueError("expected UPDATE, INSERT, DELETE or MERGE, such as UPDATE ... WHERE id = :id")
+    for word, why in ((r";", "one statement, without ';'"), (r"\breturning\b", "nobody reads what RETURNING gives")):
+        if re.search(word, text, re.IGNORECASE):
+            raise ValueError(f"{why}: what it changes is counted, and taken back if it is too much")
+    if braced := re.search(rf"{{({'|'.join(PARAMETER_NAMES)})}}", text):
+        raise ValueError(f"write :{braced[1]} in the place of {braced[0]}")
+    if unknown := [name for name in _PARAMETER_PATTERN.findall(text) if name not in PARAMETER_NAMES]:
+        known = ", ".join(f":{name}" for name in PARAMETER_NAMES)
+        raise ValueError(f"no parameter :{unknown[0]}; there are {known}; a colon that is none is written \\:")
+    if cast := re.search(r"(?<!:):\w+(?=::)", text):
+        raise ValueError(f"write CAST({cast[0]} AS ...): a parameter cannot be cast by ::")
+    return text
+
+
+class SqlRemediation(RemediationAction):
+    """A statement, in a transaction of its own. A job's name or id comes in as a parameter: `:id`, never as text."""
+
+    shorthand_field: ClassVar[str] = "statement"
+
+    statement: Annotated[str, AfterValidator(_validate_statement)]
+    """At most 100 rows may change, else it is taken back."""
+    url: DatabaseUrl = ""
+    """Where, and as whom: a role that may do this and no more; default: the database that the jobs are read from."""
+
+    @model_validator(mode="after")
+    def _require_database_driver(self) -> Self:
+        if self.url:
+            require_modules(self.database.name, [self.database.driver_module], self.database.pip_extra)
+        return self
+
+    @property
+    def database(self) -> ExternalDatabase:
+        return database_from_url(self.url, read_write=True)
+
+    @property
+    def used_parameters(self) -> frozenset[str]:
+        return frozenset(_PARAMETER_PATTERN.findall(self.statement))
+
+    @property
+    def description(self) -> str:
+        """Without the rest, which may hold what is for few eyes."""
+        told = _STATEMENT_PATTERN.match(self.statement)
+        return " ".join(f"{told[1].upper()} {told[2]}".split()) if told else "SQL"
+
+    def prepare(self) -> None:
+        import_module("sqlalchemy")
+
+    async def execute(self, context: RemediationContext, connect_context: ConnectContext, *, dry_run: bool) -> str:
+        """A dry run is taken back."""
+        values = {name: getattr(context, name) for name in self.used_parameters}
+        changed = format_count(
+            await execute_update(
+                self.database, connect_context, self.statement, values, MAX_CHANGED_ROWS, dry_run=dry_run
+            ),
+            "row",
+        )
+        return f"would change {changed}" if dry_run else f"changed {changed}"

@@ -1,0 +1,15 @@
+"""Where templates and migrations are: inside an installed package, beside it in a checkout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_PACKAGE_DIR = Path(__file__).parent
+
+
+def resource_path(name: str) -> Path:
+    """The folder or file called `name` ("templates", "migrations"). Raises FileNotFoundError."""
+    for place in (_PACKAGE_DIR / "_data" / name, _PACKAGE_DIR.parent / name):
+        if place.exists():
+            return place
+    raise FileNotFoundError(f"{name} is missing: reinstall watchdog-monitor")

@@ -1,0 +1,69 @@
+"""One run of one probe on demand: judged like any other, and nothing of it is stored."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from watchdog.domain.model import ClaimedSlot, RecordedResult
+from watchdog.domain.rules import evaluate_rules
+from watchdog.probes.base import Probe
+from watchdog.service.policies import build_registered_probe
+from watchdog.service.runner import ProbeRunner
+
+
+def find_probe(probes: Sequence[Probe], name_or_id: str) -> Probe:
+    """By name or key. Raises LookupError, whose text is for people."""
+    for probe in probes:
+        if name_or_id in (probe.name, probe.key):
+            return probe
+    names = [probe.name for probe in probes]
+    near = get_close_matches(name_or_id, names, 1)
+    some = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+    hint = f"did you mean {near[0]!r}?" if near else f"there are {some}" if names else "there are none"
+    raise LookupError(f"no probe is called {name_or_id!r}; {hint}")
+
+
+def find_runnable_probe(probes: Sequence[Probe], name_or_id: str) -> Probe:
+    """One that can be run by itself. Raises LookupError, too, when it cannot."""
+    probe = find_probe(probes, name_or_id)
+    if probe.passive_source:
+        raise LookupError(
+            f"{probe.name} sees nothing by itself, for {probe.passive_source}: ask for its status instead"
+        )
+    return probe
+
+
+async def run_once(runner: ProbeRunner, probe: Probe) -> dict[str, Any]:
+    """Run it now. The result as one object; a duration is in ms."""
+    await asyncio.to_thread(probe.prepare)
+    slot = ClaimedSlot(0, runner.clock(), "local", None)
+    return _recorded_result_to_json(runner, probe, await runner.run(probe, slot, {}))
+
+
+def _recorded_result_to_json(runner: ProbeRunner, probe: Probe, recorded_result: RecordedResult) -> dict[str, Any]:
+    """A finding about a task makes it fail, as it would open an incident."""
+    result = recorded_result.result
+    findings = [f for f in evaluate_rules(build_registered_probe(probe, "", runner.mask).policy, result) if f.bad]
+    tasks = [f for f in findings if f.rule in ("task", "missing", "job")]
+    explained = tasks and not any(f.rule == "availability" for f in findings)
+    outcome, reason, message = str(result.outcome), result.reason, result.message
+    if explained:
+        outcome, reason, message = "fail", tasks[0].reason, "; ".join(f.message for f in tasks)
+    return {
+        "probe": probe.key,
+        "kind": probe.kind,
+        "outcome": outcome,
+        "reason": reason,
+        "message": message,
+        "duration": result.duration,
+        "phases": {name: round(ms, 1) for name, ms in result.phases.items()},
+        "measurements": dict(result.measurements),
+        "tasks": {name: task._asdict() for name, task in result.tasks.items()} if result.tasks is not None else None,
+        "findings": [
+            {"rule": f.rule, "subject": f.subject, "reason": f.reason, "message": f.message} for f in findings
+        ],
+        "evidence": {"facts": dict(recorded_result.evidence.facts), "excerpt": recorded_result.evidence.excerpt},
+    }

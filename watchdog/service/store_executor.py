@@ -1,0 +1,41 @@
+"""The store's own threads: one that writes, a few that read. The loop never waits for a database."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+from watchdog.store.database import Database
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+CallP = ParamSpec("CallP")
+ResultT = TypeVar("ResultT")
+
+
+class StoreExecutor:
+    def __init__(self, database: Database):
+        self.database = database
+        self._writer = ThreadPoolExecutor(1, "store-write")
+        self._readers = ThreadPoolExecutor(4, "store-read")
+
+    async def run_write(self, func: Callable[CallP, ResultT], *args: CallP.args, **kwargs: CallP.kwargs) -> ResultT:
+        """Run one of the store's verbs in the writing thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._writer, lambda: func(*args, **kwargs))
+
+    async def run_read_query(self, query: Callable[[sa.Connection], ResultT]) -> ResultT:
+        """Run a query on a reading connection."""
+
+        def run() -> ResultT:
+            with self.database.read_transaction() as connection:
+                return query(connection)
+
+        return await asyncio.get_running_loop().run_in_executor(self._readers, run)
+
+    def close(self) -> None:
+        self._writer.shutdown()
+        self._readers.shutdown()
+        self.database.close()

@@ -1,0 +1,1 @@
+"""Everything that changes the database: recording, claiming, delivering, retention."""

@@ -1,0 +1,56 @@
+"""An incident begins and ends: its row, and with it what is to be told."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import sqlalchemy as sa
+
+from watchdog.domain.model import IncidentTransition, Severity
+from watchdog.domain.routing import RoutingDecision
+from watchdog.store import codec
+from watchdog.store.tables import incidents
+from watchdog.store.write.outbox import enqueue_opened, enqueue_resolved
+
+
+def open_incident(
+    connection: sa.Connection,
+    transition: IncidentTransition,
+    severity: Severity,
+    threshold: int,
+    routing: RoutingDecision,
+    now: int,
+) -> None:
+    """`needed`: how many bad slots in a row it took."""
+    connection.execute(
+        sa.insert(incidents).values(
+            id=transition.incident,
+            probe=transition.probe,
+            rule=transition.rule,
+            subject=transition.subject,
+            severity=severity,
+            since=transition.first_bad_slot,
+            slot=transition.slot,
+            opened_at=now,
+            reason=transition.reason,
+            message=transition.message,
+            needed=threshold,
+            route=codec.dumps(list(routing.routing_log)),
+            resolution="",
+        )
+    )
+    enqueue_opened(connection, transition.incident, routing.destinations, now)
+
+
+def resolve_incident(
+    connection: sa.Connection,
+    incident: str,
+    slot: int,
+    resolution: str,
+    now: int,
+    destinations_without_resolved: Collection[str],
+) -> None:
+    """`resolution`: why, in a word; empty when it is good again. `quiet`: destinations that hear of no end."""
+    ended = {"resolved_at": now, "resolved_slot": slot, "resolution": resolution}
+    connection.execute(sa.update(incidents).where(incidents.c.id == incident).values(**ended))
+    enqueue_resolved(connection, incident, now, destinations_without_resolved)

@@ -1,0 +1,1 @@
+"""A probe kind's own section of its page."""

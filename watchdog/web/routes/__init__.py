@@ -1,0 +1,1 @@
+"""HTTP routes: they parse requests, read the store and render pages."""

@@ -1,0 +1,33 @@
+"""The operators' pages as JSON, for programs with a key. Its shapes are those of the command line."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Depends
+from starlette.responses import JSONResponse
+
+from watchdog.api.serializers import incident_json, job_json, probe_json
+from watchdog.store.read import jobs, status
+from watchdog.web.routes.operators import OperatorContext
+from watchdog.web.templating import NO_STORE_HEADERS
+
+
+def create_api_router(context: OperatorContext) -> APIRouter:
+    router = APIRouter(prefix="/api", dependencies=[Depends(context.authenticate)])
+
+    @router.get("/probes")
+    async def list_probes() -> JSONResponse:
+        found = await context.run_query(status.list_probe_statuses)
+        return JSONResponse([probe_json(standing) for standing in found], headers=NO_STORE_HEADERS)
+
+    @router.get("/incidents")
+    async def list_incidents(state: str = "", limit: int = 200) -> JSONResponse:
+        is_open, most = {"open": True, "resolved": False}.get(state), min(max(limit, 1), 1_000)
+        found = await context.run_query(lambda c: status.list_incidents(c, is_open=is_open, limit=most))
+        return JSONResponse([incident_json(case) for case in found], headers=NO_STORE_HEADERS)
+
+    @router.get("/jobs")
+    async def list_jobs() -> JSONResponse:
+        found = await context.run_query(jobs.list_jobs)
+        return JSONResponse([job_json(job) for job in found], headers=NO_STORE_HEADERS)
+
+    return router
