@@ -6,10 +6,10 @@ import re
 from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, StrictBool, create_model, model_validator
+from pydantic import AfterValidator, Field, StrictBool, model_validator
 
 from watchdog.config.problems import did_you_mean
 from watchdog.config_types import (
@@ -27,10 +27,8 @@ from watchdog.config_types import (
 )
 from watchdog.domain import routing
 from watchdog.domain.model import Severity
-from watchdog.notifiers import NOTIFIER_KINDS as NOTIFIERS
-from watchdog.notifiers import Notifier, SmtpServerSettings
-from watchdog.probes import PROBE_KINDS as PROBES
-from watchdog.probes import AnyProbe, ProbeDefaults
+from watchdog.notifiers import NOTIFIER_KINDS, Notifier, SmtpServerSettings
+from watchdog.probes import PROBE_KINDS, AnyProbe, ProbeDefaults
 
 # --- server, storage
 
@@ -106,7 +104,8 @@ class StorageSettings(ConfigModel):
 # --- who is told
 
 
-class _ReceiverBase(ConfigModel):
+@NOTIFIER_KINDS.add_fields
+class Receiver(ConfigModel):
     """People to tell, each kind of notifier at most once."""
 
     resolve: StrictBool = True
@@ -114,25 +113,20 @@ class _ReceiverBase(ConfigModel):
 
     @model_validator(mode="after")
     def _require_notifier(self) -> Self:
-        if not any(getattr(self, kind) is not None for kind in NOTIFIERS):
-            raise ValueError(f"nobody is reached: add at least one of {', '.join(NOTIFIERS)}")
+        if not NOTIFIER_KINDS.chosen(self):
+            raise ValueError(f"nobody is reached: add at least one of {', '.join(NOTIFIER_KINDS)}")
         return self
 
     def notifiers_by_destination(self, receiver_name: str) -> dict[str, Notifier]:
         """Each notifier under its destination's name: "oncall/slack"."""
-        given = {f"{receiver_name}/{kind}": getattr(self, kind) for kind in NOTIFIERS}
-        return {destination: notifier for destination, notifier in given.items() if notifier is not None}
-
-
-_notifier_fields: dict[str, Any] = {kind: (notifier | None, None) for kind, notifier in NOTIFIERS.items()}
-Receiver: type[_ReceiverBase] = create_model(
-    "Receiver", __base__=_ReceiverBase, __doc__=_ReceiverBase.__doc__, **_notifier_fields
-)
+        return {f"{receiver_name}/{kind}": notifier for kind, notifier in NOTIFIER_KINDS.chosen(self).items()}
 
 
 def _validate_probe_kind(name: str) -> str:
-    if name not in PROBES:
-        raise ValueError(f"no such kind of probe{did_you_mean(name, PROBES) or ': expected ' + ' or '.join(PROBES)}")
+    if name not in PROBE_KINDS:
+        raise ValueError(
+            f"no such kind of probe{did_you_mean(name, PROBE_KINDS) or ': expected ' + ' or '.join(PROBE_KINDS)}"
+        )
     return name
 
 
@@ -144,7 +138,9 @@ class MatchSettings(ConfigModel):
     tags: tuple[SingleLineText, ...] = ()
     """All of these."""
     group: SingleLineText = ""
-    kind: Annotated[str, AfterValidator(_validate_probe_kind), Field(json_schema_extra={"enum": list(PROBES)})] = ""
+    kind: Annotated[str, AfterValidator(_validate_probe_kind), Field(json_schema_extra={"enum": list(PROBE_KINDS)})] = (
+        ""
+    )
     """http, mcp ..."""
     probe: SingleLineText = ""
     """One probe, by key or by name."""

@@ -1,9 +1,8 @@
-"""Probes by kind. A new kind is one file and one name in the union: schema, errors and documentation follow from it."""
+"""Probes by kind. A new kind is one file and one name in `PROBE_KINDS`; schema, errors and documentation follow."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TypeAlias, get_args
+from typing import Annotated, TypeAlias
 
 from watchdog.probes.base import AlertSettings, Probe, ProbeDefaults, RunContext
 from watchdog.probes.canary import CanaryProbe
@@ -12,10 +11,12 @@ from watchdog.probes.http import HttpProbe
 from watchdog.probes.jobs import JobsProbe
 from watchdog.probes.mcp import McpProbe
 from watchdog.probes.queue import QueueProbe
+from watchdog.registry import Registry
 
-AnyProbe: TypeAlias = HttpProbe | McpProbe | CanaryProbe | HeartbeatProbe | JobsProbe | QueueProbe
+PROBE_KINDS: Registry[Probe] = Registry(HttpProbe, McpProbe, CanaryProbe, HeartbeatProbe, JobsProbe, QueueProbe)
 
-PROBE_KINDS: Mapping[str, type[Probe]] = {probe.kind: probe for probe in get_args(AnyProbe)}
+AnyProbe: TypeAlias = Annotated[Probe, PROBE_KINDS]
+"""A probe of any of these kinds."""
 
 __all__ = [
     "PROBE_KINDS",

@@ -6,9 +6,9 @@ import asyncio
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from time import monotonic
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, ClassVar, Self
 
-from pydantic import Field, create_model, model_validator
+from pydantic import Field, model_validator
 
 from watchdog.config_types import (
     ConfigModel,
@@ -16,7 +16,6 @@ from watchdog.config_types import (
     FieldPath,
     FieldValidationError,
     duration_bounds,
-    exactly_one_of,
     format_config_duration,
 )
 from watchdog.domain.formatting import format_count, format_duration, format_time_of_day
@@ -44,7 +43,8 @@ SENTINEL_STATE_KEY = "flight"
 IN_PROGRESS_STAGES = (JobStage.SENT, JobStage.QUEUED, JobStage.RUNNING)
 
 
-class _CanarySettings(ConfigModel):
+@CANARY_DRIVERS.add_fields
+class CanarySettings(ConfigModel):
     """One queue system, and how fast a job must go through it."""
 
     payload: dict[str, Json] = Field(default_factory=lambda: {"sentinel": True})
@@ -56,7 +56,7 @@ class _CanarySettings(ConfigModel):
 
     @model_validator(mode="after")
     def _validate_limits(self) -> Self:
-        exactly_one_of(self, CANARY_DRIVERS)
+        CANARY_DRIVERS.exactly_one(self)
         wrong: list[tuple[FieldPath, str]] = []
         if self.start_within is not None and self.start_within > self.finish_within:
             wrong.append(
@@ -73,18 +73,11 @@ class _CanarySettings(ConfigModel):
 
     @property
     def queue_driver(self) -> CanaryDriver:
-        system: CanaryDriver = exactly_one_of(self, CANARY_DRIVERS)
-        return system
+        return CANARY_DRIVERS.exactly_one(self)
 
     def stage_limit_ms(self, stage: JobStage) -> int:
         """Milliseconds after it was sent by which a sentinel must have left this stage."""
         return self.start_within or self.finish_within if stage is JobStage.QUEUED else self.finish_within
-
-
-_driver_fields: dict[str, Any] = {name: (system | None, None) for name, system in CANARY_DRIVERS.items()}
-CanarySettings: type[_CanarySettings] = create_model(
-    "CanaryJob", __base__=_CanarySettings, __doc__=_CanarySettings.__doc__, **_driver_fields
-)
 
 
 @dataclass(slots=True)
@@ -155,7 +148,7 @@ class CanaryProbe(Probe):
         return self
 
     @property
-    def settings(self) -> _CanarySettings:
+    def settings(self) -> CanarySettings:
         return self.canary
 
     @property
@@ -314,7 +307,7 @@ class _CanaryRun:
         return {SENTINEL_STATE_KEY: None} if SENTINEL_STATE_KEY in self.context.probe_state else {}
 
 
-def canary_failure_reason(settings: _CanarySettings, tracker: SentinelTracker, stats: QueueStats) -> tuple[str, str]:
+def canary_failure_reason(settings: CanarySettings, tracker: SentinelTracker, stats: QueueStats) -> tuple[str, str]:
     """Reason and message; both empty when the sentinel was finished in time."""
     error = tracker.job_status.error.partition("\n")[0]
     picked_up = (

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, NamedTuple, Self
+from typing import Annotated, ClassVar, NamedTuple, Self
 
-from pydantic import Field, StrictInt, create_model, model_validator
+from pydantic import Field, StrictInt, model_validator
 
 from watchdog.config_types import (
     ConfigModel,
@@ -15,7 +15,6 @@ from watchdog.config_types import (
     FieldValidationError,
     SingleLineText,
     TimezoneName,
-    exactly_one_of,
     format_config_duration,
 )
 from watchdog.domain.formatting import format_count, format_duration, format_iso8601
@@ -79,7 +78,8 @@ class JobOptions(ConfigModel):
         )
 
 
-class _JobsSettings(ConfigModel):
+@JOB_SOURCES.add_fields
+class JobsSettings(ConfigModel):
     """One source of scheduled jobs. Every job that it knows is watched."""
 
     grace: Duration = 60_000
@@ -89,13 +89,12 @@ class _JobsSettings(ConfigModel):
 
     @model_validator(mode="after")
     def _require_one_source(self) -> Self:
-        exactly_one_of(self, JOB_SOURCES)
+        JOB_SOURCES.exactly_one(self)
         return self
 
     @property
     def job_source(self) -> JobSource:
-        source: JobSource = exactly_one_of(self, JOB_SOURCES)
-        return source
+        return JOB_SOURCES.exactly_one(self)
 
     def limits_for_job(self, job_name: str) -> JobLimits | None:
         """None: it is not watched."""
@@ -107,12 +106,6 @@ class _JobsSettings(ConfigModel):
     @property
     def required_jobs(self) -> tuple[str, ...]:
         return tuple(name for name in self.watch if name != OTHER_JOBS_KEY)
-
-
-_source_fields: dict[str, Any] = {name: (source | None, None) for name, source in JOB_SOURCES.items()}
-JobsSettings: type[_JobsSettings] = create_model(
-    "Jobs", __base__=_JobsSettings, __doc__=_JobsSettings.__doc__, **_source_fields
-)
 
 
 class EvaluatedJob(NamedTuple):
@@ -137,7 +130,7 @@ class JobsProbe(Probe):
     """Where the jobs are, and what is asked of them."""
 
     @property
-    def settings(self) -> _JobsSettings:
+    def settings(self) -> JobsSettings:
         return self.jobs
 
     @property

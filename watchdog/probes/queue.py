@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, ClassVar, Self
 
-from pydantic import Field, StrictFloat, StrictInt, create_model, model_validator
+from pydantic import Field, StrictFloat, StrictInt, model_validator
 
-from watchdog.config_types import ConfigModel, Duration, FieldValidationError, duration_bounds, exactly_one_of
+from watchdog.config_types import ConfigModel, Duration, FieldValidationError, duration_bounds
 from watchdog.domain.formatting import format_duration
 from watchdog.domain.model import QUEUE_STATE_KEY, Evidence, Json, Observation, Outcome, Scalar
 from watchdog.net.errors import ProbeError
@@ -120,24 +120,18 @@ def _to_queue_threshold(
     return QueueThreshold(name, rule.over, rule.for_ms or 0)
 
 
-class _QueueSettings(ConfigModel):
+@QUEUE_STATS_SOURCES.add_fields
+class QueueSettings(ConfigModel):
     """One queue."""
 
     @model_validator(mode="after")
     def _require_one_driver(self) -> Self:
-        exactly_one_of(self, QUEUE_STATS_SOURCES)
+        QUEUE_STATS_SOURCES.exactly_one(self)
         return self
 
     @property
     def queue_driver(self) -> QueueStatsSource:
-        system: QueueStatsSource = exactly_one_of(self, QUEUE_STATS_SOURCES)
-        return system
-
-
-_driver_fields: dict[str, Any] = {name: (system | None, None) for name, system in QUEUE_STATS_SOURCES.items()}
-QueueSettings: type[_QueueSettings] = create_model(
-    "Queue", __base__=_QueueSettings, __doc__=_QueueSettings.__doc__, **_driver_fields
-)
+        return QUEUE_STATS_SOURCES.exactly_one(self)
 
 
 # --- the probe

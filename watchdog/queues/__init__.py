@@ -3,8 +3,6 @@ documentation follow."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from watchdog.queues.apscheduler import ApschedulerJobSource
 from watchdog.queues.base import (
     CanaryConnection,
@@ -33,32 +31,23 @@ from watchdog.queues.procrastinate.jobs import ProcrastinateCanary, Procrastinat
 from watchdog.queues.procrastinate.stats import ProcrastinateStatsSource
 from watchdog.queues.rq import RqCanary, RqJobSource, RqStatsSource
 from watchdog.queues.sql import SqlJobSource
+from watchdog.registry import Registry
 
-CANARY_DRIVERS: Mapping[str, type[CanaryDriver]] = {
-    "bullmq": BullmqCanary,
-    "pgboss": PgbossCanary,
-    "celery": CeleryCanary,
-    "procrastinate": ProcrastinateCanary,
-    "rq": RqCanary,
-    "http": HttpCanary,
-    "mcp": McpCanary,
-}
-JOB_SOURCES: Mapping[str, type[JobSource]] = {
-    "bullmq": BullmqJobSource,
-    "pgboss": PgbossJobSource,
-    "celery": CeleryJobSource,
-    "procrastinate": ProcrastinateJobSource,
-    "rq": RqJobSource,
-    "apscheduler": ApschedulerJobSource,
-    "sql": SqlJobSource,
-}
-QUEUE_STATS_SOURCES: Mapping[str, type[QueueStatsSource]] = {
-    "bullmq": BullmqStatsSource,
-    "pgboss": PgbossStatsSource,
-    "celery": CeleryStatsSource,
-    "procrastinate": ProcrastinateStatsSource,
-    "rq": RqStatsSource,
-}
+CANARY_DRIVERS: Registry[CanaryDriver] = Registry(
+    BullmqCanary, PgbossCanary, CeleryCanary, ProcrastinateCanary, RqCanary, HttpCanary, McpCanary
+)
+JOB_SOURCES: Registry[JobSource] = Registry(
+    BullmqJobSource,
+    PgbossJobSource,
+    CeleryJobSource,
+    ProcrastinateJobSource,
+    RqJobSource,
+    ApschedulerJobSource,
+    SqlJobSource,
+)
+QUEUE_STATS_SOURCES: Registry[QueueStatsSource] = Registry(
+    BullmqStatsSource, PgbossStatsSource, CeleryStatsSource, ProcrastinateStatsSource, RqStatsSource
+)
 
 __all__ = [
     "CANARY_DRIVERS",

@@ -20,6 +20,7 @@ class ApschedulerJobSource(TableJobSource):
     """The job store of APScheduler 3. It tells when each job runs next and nothing of its runs: what is told of are
     jobs that are late, hence also a scheduler that is dead. Whoever reads it needs SELECT on the table, no more."""
 
+    kind: ClassVar[str] = "apscheduler"
     name: ClassVar[str] = "APScheduler"
 
     table: Annotated[str, AfterValidator(validate_table_name)] = "apscheduler_jobs"

@@ -218,6 +218,8 @@ class CanaryConnection(Protocol):
 class QueueDriver(ConfigModel):
     """How one queue system is reached, as configured; a subclass a system."""
 
+    kind: ClassVar[str]
+    """Its key in the configuration: `bullmq`, `pgboss`."""
     name: ClassVar[str]
     """As people write it: BullMQ, pg-boss."""
     required_modules: ClassVar[tuple[str, ...]] = ()

@@ -41,6 +41,7 @@ MAX_FINISHED_JOBS_READ = 500
 class BullmqQueue(RedisQueueDriver):
     """A queue of BullMQ."""
 
+    kind: ClassVar[str] = "bullmq"
     name: ClassVar[str] = "BullMQ"
     pip_extra: ClassVar[str] = "bullmq"
 

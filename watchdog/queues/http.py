@@ -60,6 +60,7 @@ class EnqueueRequest(HttpTarget):
 class HttpCanary(CanaryDriver):
     """A job that one request begins and another asks for. Expressions may use status, headers, body and elapsed_ms."""
 
+    kind: ClassVar[str] = "http"
     name: ClassVar[str] = "HTTP"
     deterministic_id: ClassVar[bool] = False
     deadline_margin_ms: ClassVar[int] = 18_000

@@ -58,6 +58,7 @@ class McpCanary(McpTarget, CanaryDriver):
     An answer with `job_id` and `poll_resource` is followed by reading that resource.
     """
 
+    kind: ClassVar[str] = "mcp"
     name: ClassVar[str] = "MCP"
     deterministic_id: ClassVar[bool] = False
     deadline_margin_ms: ClassVar[int] = 23_000

@@ -54,6 +54,7 @@ MAX_TRACEBACK_CHARS = 100_000
 class RqRedis(RedisQueueDriver):
     """A Redis in which RQ keeps its jobs."""
 
+    kind: ClassVar[str] = "rq"
     name: ClassVar[str] = "RQ"
     pip_extra: ClassVar[str] = "rq"
 

@@ -163,6 +163,7 @@ class TableJobSource(JobSource):
 class SqlJobSource(TableJobSource):
     """Jobs in a table of PostgreSQL, MySQL, MariaDB or SQLite. Whoever reads it needs SELECT on the table, no more."""
 
+    kind: ClassVar[str] = "sql"
     name: ClassVar[str] = "SQL"
 
     columns: ColumnMapping

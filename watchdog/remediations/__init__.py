@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
 from pydantic import (
@@ -12,22 +11,18 @@ from pydantic import (
     StrictBool,
     StrictInt,
     WithJsonSchema,
-    create_model,
     model_validator,
 )
 
-from watchdog.config_types import ConfigModel, Duration, exactly_one_of
+from watchdog.config_types import ConfigModel, Duration
+from watchdog.registry import Registry
 from watchdog.remediations.base import RUN_ID_PARAMETER, RemediationAction, RemediationContext
 from watchdog.remediations.http import HttpRemediation
 from watchdog.remediations.mcp import McpRemediation
 from watchdog.remediations.reasons import can_report, expand_reason
 from watchdog.remediations.sql import SqlRemediation
 
-REMEDIATION_KINDS: Mapping[str, type[RemediationAction]] = {
-    "sql": SqlRemediation,
-    "http": HttpRemediation,
-    "mcp": McpRemediation,
-}
+REMEDIATION_KINDS: Registry[RemediationAction] = Registry(SqlRemediation, HttpRemediation, McpRemediation)
 
 
 def _as_list(value: Any) -> Any:
@@ -45,7 +40,8 @@ _STRING_OR_LIST_SCHEMA = WithJsonSchema(
 )
 
 
-class _RemediationSettings(ConfigModel):
+@REMEDIATION_KINDS.add_fields
+class RemediationSettings(ConfigModel):
     """What is done, by itself, when the probe finds something wrong: at most once an incident and run of a job."""
 
     on: Annotated[tuple[RemediationReason, ...], BeforeValidator(_as_list), Field(min_length=1), _STRING_OR_LIST_SCHEMA]
@@ -59,13 +55,12 @@ class _RemediationSettings(ConfigModel):
 
     @model_validator(mode="after")
     def _require_one_action(self) -> Self:
-        exactly_one_of(self, REMEDIATION_KINDS)
+        REMEDIATION_KINDS.exactly_one(self)
         return self
 
     @property
     def action(self) -> RemediationAction:
-        act: RemediationAction = exactly_one_of(self, REMEDIATION_KINDS)
-        return act
+        return REMEDIATION_KINDS.exactly_one(self)
 
     def unsupported_reasons(self, reason_prefixes: tuple[str, ...]) -> list[str]:
         """The words of `on` that stand for nothing which is found. `finds`: how the reasons begin that are about jobs,
@@ -78,11 +73,6 @@ class _RemediationSettings(ConfigModel):
     def expanded_reasons(self) -> frozenset[str]:
         return frozenset(reason for word in self.on for reason in expand_reason(word))
 
-
-_action_fields: dict[str, Any] = {name: (act | None, None) for name, act in REMEDIATION_KINDS.items()}
-RemediationSettings: type[_RemediationSettings] = create_model(
-    "Remedy", __base__=_RemediationSettings, __doc__=_RemediationSettings.__doc__, **_action_fields
-)
 
 __all__ = [
     "REMEDIATION_KINDS",

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from watchdog.config_types import ConfigModel, FieldPath
 from watchdog.domain.model import Json
@@ -33,6 +33,8 @@ PARAMETER_NAMES = RemediationContext._fields
 
 class RemediationAction(ConfigModel):
     """One way to do something, as configured; a subclass a kind."""
+
+    kind: ClassVar[str]
 
     @property
     @abstractmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import ClassVar, Self
 from urllib.parse import quote
 
 from pydantic import model_validator
@@ -26,6 +26,8 @@ from watchdog.remediations.base import (
 class HttpRemediation(HttpTarget, RemediationAction):
     """A request. A 2xx is expected. In its URL and in the texts of `json`, parameters stand as `{id}`; a POST or PATCH
     has an Idempotency-Key."""
+
+    kind: ClassVar[str] = "http"
 
     method: HttpMethod = "POST"
 

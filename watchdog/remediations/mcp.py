@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from pydantic import Field, model_validator
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 class McpRemediation(McpTarget, RemediationAction):
     """A tool's call. In the texts of `arguments` parameters stand as `{subject}`."""
+
+    kind: ClassVar[str] = "mcp"
 
     tool: SingleLineText
     """The tool to call."""

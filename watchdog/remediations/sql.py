@@ -42,6 +42,8 @@ def _validate_statement(text: str) -> str:
 class SqlRemediation(RemediationAction):
     """A statement, in a transaction of its own. A job's name or id comes in as a parameter: `:id`, never as text."""
 
+    kind: ClassVar[str] = "sql"
+
     shorthand_field: ClassVar[str] = "statement"
 
     statement: Annotated[str, AfterValidator(_validate_statement)]

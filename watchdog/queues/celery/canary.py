@@ -60,6 +60,7 @@ def _validate_broker_url(text: str) -> str:
 class CeleryQueue(QueueDriver):
     """A queue of Celery."""
 
+    kind: ClassVar[str] = "celery"
     name: ClassVar[str] = "Celery"
     required_modules: ClassVar[tuple[str, ...]] = ("celery", "redis")
     pip_extra: ClassVar[str] = "celery"

@@ -20,6 +20,7 @@ class CeleryJobSource(JobSource):
     did it, a canary tells. Solar ones of django-celery-beat are judged by `watch` alone. A plain beat keeps its
     schedules in a file of its own: let one of its tasks check in (docs/heartbeats.md)."""
 
+    kind: ClassVar[str] = "celery"
     name: ClassVar[str] = "Celery"
 
     redbeat: Annotated[RedisUrl | None, ALLOW_FROM_FILE] = None

@@ -38,6 +38,7 @@ def _validate_schema_name(text: str) -> str:
 class PgbossDatabase(PostgresQueueDriver):
     """A database in which pg-boss keeps its jobs."""
 
+    kind: ClassVar[str] = "pgboss"
     name: ClassVar[str] = "pg-boss"
 
     url: PostgresUrl

@@ -52,6 +52,7 @@ CANARY_PRIVILEGES_HINT = (
 class ProcrastinateDatabase(PostgresQueueDriver):
     """A database in which Procrastinate keeps its jobs."""
 
+    kind: ClassVar[str] = "procrastinate"
     name: ClassVar[str] = "Procrastinate"
 
     url: PostgresUrl
