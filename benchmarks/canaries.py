@@ -189,7 +189,7 @@ def _kill_while_sending(queue: BullmqBenchmarkQueue | PgbossBenchmarkQueue, numb
     slot = 1_000_000 * (number + 1)
     limits = {"start_within": "200ms", "finish_within": "1s"}
     probe = canary_probe({**queue.system_config(), **limits})
-    mark = probe.settings.queue_driver.derive_job_id(derive_idempotency_key(probe.key, slot))
+    mark = probe.settings.queue_driver.derive_job_id(derive_idempotency_key(probe.id, slot))
     point = KillPoint(number % len(KillPoint))
     with KillingProxy(urlsplit(queue.url).port or 0, mark.encode(), point).running() as gate:
         words = [
@@ -226,7 +226,7 @@ async def _resend_sentinel(
             ConnectContext(wire, PhaseTimer(), "private", 3.0, wall_clock_ms())
         ) as line,
     ):
-        await line.send(SentinelJob(derive_idempotency_key(probe.key, slot), {}, 60_000))
+        await line.send(SentinelJob(derive_idempotency_key(probe.id, slot), {}, 60_000))
     return queue.count_sentinels()
 
 

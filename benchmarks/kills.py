@@ -32,7 +32,9 @@ def prove() -> Iterator[Measurement]:
     cases = [KillCase(point, event, "hook") for point in STORE_KILL_POINTS for event in events]
     cases += [
         KillCase(point, event, kind)  # type: ignore[arg-type] # the literals of KillCase
-        for point in SENDING_KILL_POINTS for event in events for kind in NOTIFIER_KINDS
+        for point in SENDING_KILL_POINTS
+        for event in events
+        for kind in NOTIFIER_KINDS
     ]
     with postgres.running_postgres() as server, ThreadPoolExecutor(CONCURRENCY) as pool:
         asked = [(case, database) for case in cases for database in ("sqlite", "postgres") for _ in range(REPETITIONS)]

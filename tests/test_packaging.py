@@ -230,7 +230,9 @@ def test_a_lock_satisfies_the_project_and_what_builds_it(lock: str, extras: list
 
 
 @pytest.mark.parametrize(
-    "lock", [*ROOT.glob("requirements/*.txt"), *ROOT.glob("tests/support/third_party_locks/*.txt")], ids=lambda p: str(p.relative_to(ROOT))
+    "lock",
+    [*ROOT.glob("requirements/*.txt"), *ROOT.glob("tests/support/third_party_locks/*.txt")],
+    ids=lambda p: str(p.relative_to(ROOT)),
 )
 def test_a_lock_names_hashes_and_no_addresses(lock: Path) -> None:
     text = lock.read_text(encoding="utf-8")

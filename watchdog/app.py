@@ -125,17 +125,16 @@ async def build_service(
     quiet = frozenset(
         name
         for receiver, told in config.receivers.items()
-        if not told.resolve
+        if not told.send_resolved
         for name in told.notifiers_by_destination(receiver)
     )
     receivers = {name: tuple(receiver.notifiers_by_destination(name)) for name, receiver in config.receivers.items()}
     routes = RoutingTable(receivers, tuple(route.to_route() for route in config.routes), quiet)
     members = [
-        build_registered_probe(probe, loaded_config.probe_yaml[probe.key], loaded_config.mask)
-        for probe in config.probes
+        build_registered_probe(probe, loaded_config.probe_yaml[probe.id], loaded_config.mask) for probe in config.probes
     ]
     fleet = await store_executor.run_write(register_probes, database, members, clock(), LOCAL_LOCATION, quiet)
-    by_key = {probe.key: probe for probe in config.probes}
+    by_key = {probe.id: probe for probe in config.probes}
     probes = {id: by_key[member.info.id] for id, member in fleet.items()}
     timekeeper = Watermark(database, LOCAL_LOCATION)
     journal = ResultRecorder(database, timekeeper, fleet, routes)
@@ -144,7 +143,7 @@ async def build_service(
         store_executor, Outbox(database), notifiers, network, loaded_config.mask, clock, config.server.public_url
     )
     retention = RetentionPolicy(config.storage.keep_results, config.storage.keep_rollups)
-    curable = {id: probe for id, probe in probes.items() if probe.remedy is not None}
+    curable = {id: probe for id, probe in probes.items() if probe.remediation is not None}
     remedying = None
     if curable:
         remedying = RemediationRunner(
@@ -157,7 +156,7 @@ async def build_service(
 
 def build_check_in_receiver(service: MonitoringService, loaded_config: LoadedConfig) -> CheckInReceiver | None:
     """What takes the check-ins of jobs that have a heartbeat; None: none has."""
-    ids = {probe.key: id for id, probe in service.probes.items() if isinstance(probe, HeartbeatProbe)}
+    ids = {probe.id: id for id, probe in service.probes.items() if isinstance(probe, HeartbeatProbe)}
     if not ids:
         return None
     store = CheckInStore(service.store_executor.database, service.claims.registry)
@@ -185,15 +184,15 @@ def create_asgi_app(app: RunningApp) -> ASGIApp:
     from watchdog.web.routes.check_ins import CheckInEndpoint
 
     config = app.loaded_config.config
-    page, show = config.status_page, config.status_page.show.to_matcher()
+    page, show = config.status_page, config.status_page.match.to_matcher()
     site = StatusPageConfig(
         title=page.title,
         includes_probe=lambda probe: not show.describe_mismatch(probe),
         group_order=tuple(page.groups),
-        probe_order=tuple(probe.key for probe in config.probes),
+        probe_order=tuple(probe.id for probe in config.probes),
         history_ms=page.history,
     )
-    keys = [ApiKey(key.name, key.role, key.key.get_secret_value()) for key in config.access.keys]
+    keys = [ApiKey(key.name, key.role, key.key.get_secret_value()) for key in config.access.api_keys]
     addresses = {name: notifier.recipient for name, notifier in notifiers_by_destination(app.loaded_config).items()}
     read, now, service = app.store_executor.run_read_query, app.clock, app.service
     desk = ToolContext(
@@ -212,7 +211,7 @@ def create_asgi_app(app: RunningApp) -> ASGIApp:
     )
     if app.check_in_receiver is None:
         return pages
-    jobs = {p.heartbeat.key.get_secret_value(): p.key for p in config.probes if isinstance(p, HeartbeatProbe)}
+    jobs = {p.heartbeat.token.get_secret_value(): p.id for p in config.probes if isinstance(p, HeartbeatProbe)}
     return CheckInEndpoint(pages, jobs, app.check_in_receiver.accept_check_in, now)
 
 
@@ -371,7 +370,7 @@ async def run_mcp_stdio(loaded_config: LoadedConfig) -> None:
                 if ":" in host
                 else host
             )
-            keys = sorted(config.access.keys, key=lambda key: key.role != "operator")
+            keys = sorted(config.access.api_keys, key=lambda key: key.role != "operator")
             tending = RemoteService(
                 wire,
                 f"http://{near}:{port}/mcp" if port else "",

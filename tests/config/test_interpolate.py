@@ -105,7 +105,7 @@ access:
     assert config.email.password is not None
     assert config.email.username == "0123"
     assert config.email.password.get_secret_value() == "007"
-    assert config.access.keys[0].key.get_secret_value() == "0x00112233445566"
+    assert config.access.api_keys[0].key.get_secret_value() == "0x00112233445566"
 
 
 def test_in_data_without_a_type_a_plain_variable_is_what_it_looks_like() -> None:

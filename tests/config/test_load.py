@@ -51,14 +51,18 @@ def refusal(text: str, env: Mapping[str, str] | None = None) -> str:
 
 def test_three_lines_are_enough() -> None:
     (probe,) = load_config(ROOT / "examples/minimal.yaml").config.probes
-    assert (probe.name, probe.key, probe.kind, probe.target) == ("Website", "website", "http", "https://example.com/")
+    assert (probe.name, probe.id, probe.kind, probe.target) == ("Website", "website", "http", "https://example.com/")
     assert (probe.every, probe.timeout, probe.schedule, probe.retries) == (60_000, 10_000, None, 0)
-    assert (probe.alert.after, probe.alert.recover, probe.alert.severity) == (3, 2, Severity.WARNING)
+    assert (probe.alert.failure_threshold, probe.alert.success_threshold, probe.alert.severity) == (
+        3,
+        2,
+        Severity.WARNING,
+    )
 
 
 def test_a_whole_fleet_loads() -> None:
     fleet = load_config(ROOT / "examples/full.yaml", env=FLEET_ENV)
-    probes = {probe.key: probe for probe in fleet.config.probes}
+    probes = {probe.id: probe for probe in fleet.config.probes}
     assert list(probes) == [
         *("website", "api", "warm-the-cache", "gateway", "search-mcp", "files-mcp", "legacy-mcp"),
         *("email-pipeline", "report-pipeline", "export-through-mcp", "thumbnails", "worker-self-test"),
@@ -67,15 +71,15 @@ def test_a_whole_fleet_loads() -> None:
         "blog",  # from conf.d
     ]
     api = probes["api"]
-    assert (api.alert.after, api.alert.recover, api.alert.severity) == (2, 2, Severity.CRITICAL)
+    assert (api.alert.failure_threshold, api.alert.success_threshold, api.alert.severity) == (2, 2, Severity.CRITICAL)
     assert [expression.text for expression in api.expectations] == list(api.expect)
     assert [expression.text for expression in api.preferences] == ["elapsed_ms <= 800", "cert_days >= 14"]
-    assert api.recheck == 10_000
+    assert api.retry_interval == 10_000
     assert probes["warm-the-cache"].schedule == "*/5 * * * *"
     assert probes["search-mcp"].task_limits == {"registry_sync": 900_000, "session_cleanup": 93_600_000, "*": 7_200_000}
     assert fleet.config.server.bind_address == ("127.0.0.1", 8080)
     assert fleet.config.status_page.groups == ("Core", "Search", "Jobs")
-    assert [key.role for key in fleet.config.access.keys] == ["operator", "reader"]
+    assert [key.role for key in fleet.config.access.api_keys] == ["operator", "reader"]
     assert fleet.source_files == (ROOT / "examples/full.yaml", ROOT / "examples/conf.d/blog.yaml")
 
 
@@ -123,12 +127,12 @@ def test_alert_is_merged_field_by_field_and_the_rest_replaced() -> None:
     )
     (probe,) = config(text).probes
     assert probe.tags == ("c",)
-    assert (probe.alert.after, probe.alert.recover) == (1, 4)
+    assert (probe.alert.failure_threshold, probe.alert.success_threshold) == (1, 4)
 
 
 def test_a_default_recheck_makes_way_for_a_faster_probe() -> None:
     (probe,) = config(f"defaults: {{recheck: 10s}}\n{PROBE}    every: 5s\n").probes
-    assert (probe.every, probe.recheck) == (5_000, None)
+    assert (probe.every, probe.retry_interval) == (5_000, None)
 
 
 def test_a_fault_of_the_defaults_is_told_once_and_where_it_stands() -> None:
@@ -327,7 +331,7 @@ status_page: {show: {probe: The API}}
 """
     given = config(text)
     assert [route.match.probe for route in given.routes] == ["api", "api"]
-    assert given.status_page.show.to_matcher().probe == "api"
+    assert given.status_page.match.to_matcher().probe == "api"
 
 
 # --- secrets
@@ -349,7 +353,7 @@ def test_the_mask_hides_what_is_secret_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "key.txt").write_text("0123456789abcdef-from-file\n")
     (tmp_path / "main.yaml").write_text(SECRETS)
     given = load_config(tmp_path / "main.yaml", env={"LONG": "eight888", "SHORT": "seven77", "DB": "p%40ss-w0rd"})
-    assert given.config.access.keys[0].key.get_secret_value() == "0123456789abcdef-from-file"
+    assert given.config.access.api_keys[0].key.get_secret_value() == "0123456789abcdef-from-file"
     for secret in (
         *(
             "eight888",
@@ -387,10 +391,10 @@ def test_what_is_said_of_a_probe_is_masked_and_still_matches() -> None:
     probe, other = given.config.probes
     assert (probe.name, probe.group, probe.tags, probe.runbook) == ("Shop •••", "•••", ("eu", "•••"), "https://w/•••")
     assert (given.config.status_page.title, given.config.status_page.groups) == ("Acme •••", ("•••",))
-    assert (probe.key, other.name) == ("shop-hush-hush", "Other")
+    assert (probe.id, other.name) == ("shop-hush-hush", "Other")
     assert given.config.routes[1].match.probe == "shop-hush-hush", "which is a key"
-    told = ProbeInfo(1, probe.key, probe.name, "http", probe.group, probe.tags)
-    for match in (given.config.routes[0].match, given.config.status_page.show):
+    told = ProbeInfo(1, probe.id, probe.name, "http", probe.group, probe.tags)
+    for match in (given.config.routes[0].match, given.config.status_page.match):
         assert match.to_matcher().describe_mismatch(told) == ""
         assert "hush" not in match.to_matcher().describe_mismatch(ProbeInfo(2, "other", "Other", "http"))
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ("domain")
+ROOMS = "domain"
 
 
 def test_every_branch_of_the_pure_rooms_is_taken(tmp_path: Path) -> None:

@@ -338,6 +338,6 @@ def test_a_remedy_for_what_its_probe_never_finds_is_refused(probe: dict[str, Any
         remedy = {"on": on, "http": "https://ops.example/restart"}
         return PROBE_KINDS[next(iter(probe))].model_validate({"name": "A", "every": "5m", **probe, "remedy": remedy})
 
-    assert configured(found, "timeout.exceeded").remedy
+    assert configured(found, "timeout.exceeded").remediation
     with pytest.raises(ValidationError, match=f"never finds that: {never}"):
         configured(found, never)

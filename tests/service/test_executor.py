@@ -43,7 +43,7 @@ async def test_what_we_stop_is_missed(what: str, ahead: int, begun: bool, reason
     told: list[RecordedResult] = []
     runner: Any = Runner()
     dispatcher = RunExecutor(runner, lambda: START_AT, told.append)
-    dispatcher.start_run(Endless(name="p", key="p"), ClaimedSlot(1, START_AT + ahead, "local", None), {})
+    dispatcher.start_run(Endless(name="p", id="p"), ClaimedSlot(1, START_AT + ahead, "local", None), {})
     if begun:
         await asyncio.sleep(0.01)
     await dispatcher.stop(grace_s=0)
@@ -63,7 +63,7 @@ async def test_a_run_that_finds_no_place_in_time_to_be_judged_is_missed(monkeypa
     runner: Any = Runner()
     dispatcher = RunExecutor(runner, lambda: START_AT, told.put_nowait)
     for number in (1, 2):
-        dispatcher.start_run(Hosted(name="p", key="p", timeout="5m"), ClaimedSlot(number, START_AT, "local", None), {})
+        dispatcher.start_run(Hosted(name="p", id="p", timeout="5m"), ClaimedSlot(number, START_AT, "local", None), {})
     async with asyncio.timeout(20):
         missed = await told.get()
     assert (missed.result.probe, missed.result.reason) == (2, "missed.overloaded")

@@ -68,7 +68,7 @@ async def trip() -> None:
 async def test_what_a_run_comes_to(what: str, script: Any, outcome: Outcome, reason: str) -> None:
     probe = Scripted(
         name="p",
-        key="p",
+        id="p",
         timeout="60s" if script in (give_up, let_a_cancellation_out, trip) else "200ms",
         script=script,
     )
@@ -80,7 +80,7 @@ async def test_what_a_run_comes_to(what: str, script: Any, outcome: Outcome, rea
 
 
 async def test_who_cancels_a_run_ends_it() -> None:
-    probe = Scripted(name="p", key="p", timeout="60s", script=hang)
+    probe = Scripted(name="p", id="p", timeout="60s", script=hang)
     async with EventLoopLagMonitor() as lag:
         runner = ProbeRunner(Network(), SecretMask([]), lambda: START_AT, lag)
         run = asyncio.create_task(runner.run(probe, ClaimedSlot(1, START_AT, "local", None), {}))

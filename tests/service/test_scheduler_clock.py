@@ -50,7 +50,7 @@ class House:
             now=wall_clock_ms(),
         )
         self.storage = StoreExecutor(self.lab.database)
-        probes: dict[int, Probe] = {id: Quick(name="p", key="p") for id in self.lab.database_ids}
+        probes: dict[int, Probe] = {id: Quick(name="p", id="p") for id in self.lab.database_ids}
         wire, mask = Network(), SecretMask([])
         mailroom = NotificationSender(self.storage, self.lab.outbox, {}, wire, mask, wall_clock_ms)
         keep = RetentionPolicy(86_400_000, 86_400_000)

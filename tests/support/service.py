@@ -72,10 +72,10 @@ class ServiceHarness:
     def __init__(self, url: str, probes: list[ScriptedProbe], notifiers: Mapping[str, Notifier] | None = None):
         self.now = START_AT
         told = tuple(notifiers or {})
-        members = [make_registered_probe(p.key, failure_threshold=2, success_threshold=1) for p in probes]
+        members = [make_registered_probe(p.id, failure_threshold=2, success_threshold=1) for p in probes]
         self.store = StoreHarness(url, members, routes=RoutingTable({"oncall": told}) if told else None)
         self.store_executor = StoreExecutor(self.store.database)
-        by_key = {probe.key: probe for probe in probes}
+        by_key = {probe.id: probe for probe in probes}
         wire, mask = Network(), SecretMask(["hush-hush"])
         self.service = MonitoringService(
             {id: by_key[one.info.id] for id, one in self.store.registry.items()},

@@ -89,14 +89,14 @@ def _heartbeat_url(name: str, config: Path) -> str:
     except ConfigError as e:
         raise LookupError(f"cannot check in, for the configuration is wrong: {str(e).splitlines()[0]}") from None
     jobs = [probe for probe in given.probes if isinstance(probe, HeartbeatProbe)]
-    chosen = next((probe for probe in jobs if name in (probe.name, probe.key)), None)
+    chosen = next((probe for probe in jobs if name in (probe.name, probe.id)), None)
     if chosen is None:
         known = ", ".join(probe.name for probe in jobs) or "none"
         raise LookupError(f"cannot check in, for no heartbeat is called {name!r}; there are: {known}")
     host, port = given.server.bind_address
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - where we listen, not what we call
     base = given.server.public_url or f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    return f"{base}/in/{chosen.heartbeat.key.get_secret_value()}"
+    return f"{base}/in/{chosen.heartbeat.token.get_secret_value()}"
 
 
 class _ChildProcess:

@@ -23,7 +23,7 @@ def cross_validate(config: Config, sources: MergedSources) -> Config:
     _check_receivers_exist(sources)
     _check_access_keys_required(config, sources)
     _check_postgres_driver_installed(config, sources)
-    keys = {probe.name: probe.key for probe in config.probes} | {probe.key: probe.key for probe in config.probes}
+    keys = {probe.name: probe.id for probe in config.probes} | {probe.id: probe.id for probe in config.probes}
     routes = config.routes
     if len(routes) == len(sources.routes):
         routes = tuple(
@@ -33,7 +33,7 @@ def cross_validate(config: Config, sources: MergedSources) -> Config:
             for route, node in zip(routes, sources.routes, strict=True)
         )
     show = _resolve_probe_reference(
-        config.status_page.show, keys, _find_entry(sources.root.get("status_page"), "show"), sources
+        config.status_page.match, keys, _find_entry(sources.root.get("status_page"), "show"), sources
     )
     resolved: dict[str, Any] = {
         "receivers": _apply_default_mail_server(config, sources),
@@ -73,7 +73,7 @@ def _check_unique_heartbeat_tokens(config: Config, sources: MergedSources) -> No
     for probe, node in zip(config.probes, sources.probes, strict=True):
         key = _find_entry(node.entries.get(probe.kind), "key", "key_file")
         if isinstance(probe, HeartbeatProbe) and key is not None:
-            other = first.setdefault(probe.heartbeat.key.get_secret_value(), key)
+            other = first.setdefault(probe.heartbeat.token.get_secret_value(), key)
             if other is not key:
                 sources.add_problem(key.location, key.path, f"another heartbeat has this key, at {other.location}")
 
@@ -109,7 +109,7 @@ def _apply_default_mail_server(config: Config, sources: MergedSources) -> Mappin
 
 
 def _check_access_keys_required(config: Config, sources: MergedSources) -> None:
-    if not config.server.listens_beyond_loopback or config.access.keys or "access" in sources.root:
+    if not config.server.listens_beyond_loopback or config.access.api_keys or "access" in sources.root:
         return
     listen = _find_entry(sources.root.get("server"), "listen")
     if listen is not None:

@@ -43,7 +43,7 @@ def load_config(path: Path | None, text: str | None = None, env: Mapping[str, st
     """Read a file, or the text in its stead (`path` then names it). Raises ConfigError with all that is wrong."""
     sources = load_sources(path, text, env)
     reader = _ModelBuilder(sources)
-    probes = {probe.key: (node, probe) for node in sources.probes if (probe := reader.build_probe(node)) is not None}
+    probes = {probe.id: (node, probe) for node in sources.probes if (probe := reader.build_probe(node)) is not None}
     sections = {name: value for name in sources.root if (value := reader.build_section(name)) is not None}
     sections["probes"] = tuple(probe for _, probe in probes.values())
     sections["receivers"] = {

@@ -90,7 +90,7 @@ class StorageSettings(ConfigModel):
     """For how long every single result is kept."""
     keep_rollups: Annotated[Duration, duration_bounds("1d", "3650d")] = 34_560_000_000
     """For how long hourly summaries are kept."""
-    spool: LocalFilePath = ""
+    check_in_log: LocalFilePath = ""
     """Where check-ins wait on disk until the database has them; default: beside the SQLite file, or
     `watchdog-check-ins` in the working directory."""
 
@@ -98,7 +98,7 @@ class StorageSettings(ConfigModel):
     def check_in_log_path(self) -> Path:
         """`spool`, or its default."""
         kind, _, file = self.url.partition(":///")
-        return Path(self.spool or (f"{file}-check-ins" if kind == "sqlite" else "watchdog-check-ins"))
+        return Path(self.check_in_log or (f"{file}-check-ins" if kind == "sqlite" else "watchdog-check-ins"))
 
 
 # --- who is told
@@ -108,7 +108,7 @@ class StorageSettings(ConfigModel):
 class Receiver(ConfigModel):
     """People to tell, each kind of notifier at most once."""
 
-    resolve: StrictBool = True
+    send_resolved: StrictBool = True
     """Whether they hear of the end of an incident, too."""
 
     @model_validator(mode="after")
@@ -170,7 +170,7 @@ class StatusPageSettings(ConfigModel):
     """The public page."""
 
     title: SingleLineText = "Status"
-    show: MatchSettings = MatchSettings()
+    match: MatchSettings = MatchSettings()
     """Which probes stand on it; default: all."""
     groups: tuple[SingleLineText, ...] = ()
     """The order of the groups; those not named follow."""
@@ -197,15 +197,15 @@ class ApiKeySettings(ConfigModel):
 class AccessSettings(ConfigModel):
     """Who may see the operators' pages. Without keys: this machine alone."""
 
-    keys: tuple[ApiKeySettings, ...] = ()
+    api_keys: tuple[ApiKeySettings, ...] = ()
 
     @model_validator(mode="after")
     def _require_distinct_keys(self) -> Self:
         wrong: list[tuple[FieldPath, str]] = []
-        for i, key in enumerate(self.keys):
-            if key.name in (other.name for other in self.keys[:i]):
+        for i, key in enumerate(self.api_keys):
+            if key.name in (other.name for other in self.api_keys[:i]):
                 wrong.append((("keys", i, "name"), "another key has this name"))
-            if key.key in (other.key for other in self.keys[:i]):
+            if key.key in (other.key for other in self.api_keys[:i]):
                 wrong.append((("keys", i, "key"), "another entry has the same key"))
         if wrong:
             raise FieldValidationError(wrong)

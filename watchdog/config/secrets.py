@@ -42,7 +42,7 @@ def mask_config(config: Config, mask: SecretMask) -> Config:
         hidden = {name: mask(text) if isinstance(text, str) else tuple(map(mask, text)) for name, text in told.items()}
         return model if hidden == told else model.model_copy(update=hidden)
 
-    keys = {probe.key for probe in config.probes}
+    keys = {probe.id for probe in config.probes}
 
     def matching(match: MatchSettings) -> MatchSettings:
         return masked(match, "tags", "group", *(() if match.probe in keys else ("probe",)))
@@ -52,7 +52,7 @@ def mask_config(config: Config, mask: SecretMask) -> Config:
         update={
             "probes": tuple(masked(probe, "name", "group", "tags", "runbook") for probe in config.probes),
             "routes": tuple(route.model_copy(update={"match": matching(route.match)}) for route in config.routes),
-            "status_page": page.model_copy(update={"show": matching(page.show)}),
+            "status_page": page.model_copy(update={"show": matching(page.match)}),
         }
     )
 

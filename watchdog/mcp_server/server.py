@@ -94,7 +94,7 @@ class McpTools:
         opened_at, resolved_at, resolution}]}. since: the first bad result; opened_at: when there had been enough of
         them to tell people. subject: which task or job, if it is about one.
         """
-        key = None if probe is None else self._find_probe(probe).key
+        key = None if probe is None else self._find_probe(probe).id
         is_open = {"open": True, "resolved": False}.get(state)
 
         def query(connection: Connection) -> ToolResult:
@@ -136,7 +136,7 @@ class McpTools:
         self._require_operator(ctx)
         chosen = self._find_probe(probe, find_runnable_probe)
         most = chosen.deadline_ms / 1000 + RUN_TIMEOUT_MARGIN_S
-        return await self._run_as_job(ctx, f"run of {chosen.key}", most, lambda: run_once(self._desk.runner, chosen))
+        return await self._run_as_job(ctx, f"run of {chosen.id}", most, lambda: run_once(self._desk.runner, chosen))
 
     async def get_job(self, id: str) -> ToolResult:
         """A job that run_probe or trigger_task began: {status, progress, result or error}. status: running, completed

@@ -55,11 +55,18 @@ _ISATAP_INTERFACE_IDS = (0x0000_5EFE, 0x0200_5EFE)
 
 
 @lru_cache(4096)
-def blocked_address_category(address: str, egress: Egress) -> str | None:
+def blocked_address_category(address: str, allow_private_addresses: Egress) -> str | None:
     """Why it may not be reached: metadata, link_local, multicast, loopback, private or reserved. None: it may."""
     ip = ip_address(address.partition("%")[0])
     forms = (ip, *_embedded_ipv4_addresses(ip))
-    return next((kind for kind, network in _BLOCKED_NETWORKS[egress] if any(form in network for form in forms)), None)
+    return next(
+        (
+            kind
+            for kind, network in _BLOCKED_NETWORKS[allow_private_addresses]
+            if any(form in network for form in forms)
+        ),
+        None,
+    )
 
 
 def _embedded_ipv4_addresses(ip: IPv4Address | IPv6Address) -> tuple[IPv4Address, ...]:

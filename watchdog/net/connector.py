@@ -30,7 +30,9 @@ class Connector:
         self._lookup_semaphore = asyncio.Semaphore(MAX_CONCURRENT_DNS_LOOKUPS)
         self._pending_lookups: dict[tuple[str, int], asyncio.Future[list[SocketAddress]]] = {}
 
-    async def connect(self, host: str, port: int, phase_timer: PhaseTimer, egress: Egress) -> socket.socket:
+    async def connect(
+        self, host: str, port: int, phase_timer: PhaseTimer, allow_private_addresses: Egress
+    ) -> socket.socket:
         """A connected, non-blocking socket. Counts the phases `dns` and `connect`. Raises Fault."""
         addresses = _parse_ip_literal(host, port)
         if not addresses:
@@ -41,10 +43,12 @@ class Connector:
                 raise ProbeError("dns.failed", f"{describe_dns_error(e)}: {host}", retryable=True) from None
             phase_timer.end_phase("dns")
         allowed = [
-            (family, address) for family, address in addresses if not blocked_address_category(address[0], egress)
+            (family, address)
+            for family, address in addresses
+            if not blocked_address_category(address[0], allow_private_addresses)
         ]
         if not allowed:
-            raise _address_blocked_error(addresses[0][1][0], egress)
+            raise _address_blocked_error(addresses[0][1][0], allow_private_addresses)
         phase_timer.start_phase("connect")
         try:
             sock = await _connect_happy_eyeballs(allowed)
@@ -107,10 +111,10 @@ _BLOCKED_CATEGORY_DESCRIPTIONS = {
 }
 
 
-def _address_blocked_error(address: str, egress: Egress) -> ProbeError:
+def _address_blocked_error(address: str, allow_private_addresses: Egress) -> ProbeError:
     always = blocked_address_category(address, "private")
     rule = "never reached" if always else "not reached with `egress: public`"
-    what = _BLOCKED_CATEGORY_DESCRIPTIONS[always or blocked_address_category(address, egress) or ""]
+    what = _BLOCKED_CATEGORY_DESCRIPTIONS[always or blocked_address_category(address, allow_private_addresses) or ""]
     return ProbeError("connection.address_blocked", f"address refused: {address} is {what}, {rule}")
 
 

@@ -49,7 +49,7 @@ async def _add_validity_dates(error: ProbeError, network: Network, url: Url, req
     certificate = None
     with suppress(OSError, ProbeError):  # a second look only words it better; TimeoutError is an OSError
         async with asyncio.timeout(CERTIFICATE_RECHECK_TIMEOUT_S):
-            sock = await network.connect(url.host, url.port, PhaseTimer(), request.egress)
+            sock = await network.connect(url.host, url.port, PhaseTimer(), request.allow_private_addresses)
             _, writer = await asyncio.open_connection(sock=sock)
             try:
                 blind = network.ssl_context(request.tls.model_copy(update={"verify": False, "ca_file": ""}))

@@ -48,7 +48,7 @@ class HttpRequest:
     tls: TlsConfig = field(default_factory=TlsConfig)
     follow_redirects: bool = False
     """Follow up to 5 redirects of a GET or HEAD. Headers and client certificate are for the first origin alone."""
-    egress: Egress = "private"
+    allow_private_addresses: Egress = "private"
     phase_timer: PhaseTimer = field(default_factory=PhaseTimer)
     now: int = 0
     """The clock, ms since the epoch: certificates are judged against it."""
@@ -139,7 +139,7 @@ async def send_http_request(network: Network, request: HttpRequest) -> HttpRespo
 async def _send_single_request(network: Network, request: HttpRequest, url: Url) -> HttpResponse:
     if url.scheme == "https":
         network.ssl_context(request.tls)  # files of no use to us are no reason to bother the server
-    sock = await network.connect(url.host, url.port, request.phase_timer, request.egress)
+    sock = await network.connect(url.host, url.port, request.phase_timer, request.allow_private_addresses)
     address, cert_days, writer = "", None, None
     try:
         address = format_socket_address(sock.getpeername())

@@ -52,12 +52,14 @@ class Network:
             self._ssl_contexts[tls] = create_ssl_context(tls)
         return self._ssl_contexts[tls]
 
-    async def connect(self, host: str, port: int, phase_timer: PhaseTimer, egress: Egress) -> socket.socket:
+    async def connect(
+        self, host: str, port: int, phase_timer: PhaseTimer, allow_private_addresses: Egress
+    ) -> socket.socket:
         """A new TCP connection (non-blocking socket) to the first address of `host` that answers and may be reached.
 
         Counts the phases `dns` and `connect`. Raises Fault.
         """
-        return await self._connector.connect(host, port, phase_timer, egress)
+        return await self._connector.connect(host, port, phase_timer, allow_private_addresses)
 
     async def send_http_request(self, request: HttpRequest) -> HttpResponse:
         """One HTTP exchange on a fresh connection, redirects included. Raises Fault."""

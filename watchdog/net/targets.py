@@ -64,13 +64,23 @@ class HttpTarget(ConfigModel):
     def host(self) -> str:
         return parse_url(self.url).host
 
-    def build_request(self, idempotency_key: str, egress: Egress, phase_timer: PhaseTimer, now: int) -> HttpRequest:
+    def build_request(
+        self, idempotency_key: str, allow_private_addresses: Egress, phase_timer: PhaseTimer, now: int
+    ) -> HttpRequest:
         """An empty key is not sent. `now`: the clock, ms since the epoch."""
         from watchdog.net.http import HttpRequest
 
         headers, content = self.build_request_headers(idempotency_key), self.encoded_body
         return HttpRequest(
-            self.url, self.method, headers, content, self.tls, self.follow_redirects, egress, phase_timer, now
+            self.url,
+            self.method,
+            headers,
+            content,
+            self.tls,
+            self.follow_redirects,
+            allow_private_addresses,
+            phase_timer,
+            now,
         )
 
     def build_request_headers(self, idempotency_key: str) -> dict[str, str]:
@@ -140,7 +150,7 @@ class McpTarget(ConfigModel):
     def host(self) -> str:
         return "" if self.command else parse_url(self.url or self.sse).host
 
-    def build_session_target(self, egress: Egress) -> McpHttpEndpoint | McpServerCommand:
+    def build_session_target(self, allow_private_addresses: Egress) -> McpHttpEndpoint | McpServerCommand:
         from watchdog.net.mcp import McpHttpEndpoint, McpServerCommand
 
         if self.command:
@@ -148,4 +158,4 @@ class McpTarget(ConfigModel):
         headers: Mapping[str, str] = self.headers
         if self.auth:
             headers = {"Authorization": self.auth.authorization_header} | self.headers
-        return McpHttpEndpoint(self.url or self.sse, bool(self.sse), headers, self.tls, egress)
+        return McpHttpEndpoint(self.url or self.sse, bool(self.sse), headers, self.tls, allow_private_addresses)

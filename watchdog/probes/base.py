@@ -66,9 +66,9 @@ def derive_idempotency_key(probe_id: str, slot: int) -> str:
 class AlertSettings(ConfigModel):
     """When a finding becomes an incident, and how much it matters."""
 
-    after: Annotated[StrictInt, Field(ge=1, le=1000)] = 3
+    failure_threshold: Annotated[StrictInt, Field(ge=1, le=1000)] = 3
     """How many bad slots in a row open an incident."""
-    recover: Annotated[StrictInt, Field(ge=1, le=1000)] = 2
+    success_threshold: Annotated[StrictInt, Field(ge=1, le=1000)] = 2
     """How many good slots in a row resolve it."""
     severity: Severity = Severity.WARNING
     """info, warning or critical: what routes look at."""
@@ -95,18 +95,18 @@ class ProbeDefaults(ConfigModel):
     """Bounds the whole run, retries included."""
     retries: Annotated[StrictInt, Field(ge=0, le=10)] = 0
     """How often a run tries again after a transport fault or a 5xx."""
-    recheck: Annotated[Duration, duration_bounds("1s", "366d")] | None = None
+    retry_interval: Annotated[Duration, duration_bounds("1s", "366d")] | None = None
     """After a failure the next slots come this soon."""
     alert: AlertSettings = AlertSettings()
     """When an incident opens and resolves, and how severe it is."""
-    egress: Literal["public", "private"] = "private"
+    allow_private_addresses: Literal["public", "private"] = "private"
     """public: refuse targets on private addresses. Link-local and metadata addresses are always refused."""
 
     @model_validator(mode="after")
     def _validate_schedule(self) -> Self:
         if self.schedule is not None and "every" in self.model_fields_set:
             raise FieldValidationError([(("schedule",), "a probe runs on every or on schedule, not on both")])
-        if self.schedule is None and self.recheck is not None and self.recheck > self.every:
+        if self.schedule is None and self.retry_interval is not None and self.retry_interval > self.every:
             slower = f"expected at most every ({format_config_duration(self.every)}): it is there to look again sooner"
             raise FieldValidationError([(("recheck",), slower)])
         return self
@@ -127,13 +127,13 @@ class Probe(ProbeDefaults):
 
     name: SingleLineText
     """What people call it; unique."""
-    key: Annotated[str, Field(default_factory=lambda fields: slugify(fields["name"]), validate_default=True)]
+    id: Annotated[str, Field(default_factory=lambda fields: slugify(fields["name"]), validate_default=True)]
     """A stable identity: letters, digits, `-`, `_` and `.`; default: a slug of the name. A new key is a new probe."""
     expect: tuple[str, ...] = ()
     """Expressions in CEL that must hold; else the run fails."""
     prefer: tuple[str, ...] = ()
     """Expressions in CEL that should hold; else the probe is degraded."""
-    remedy: RemediationSettings | None = None
+    remediation: RemediationSettings | None = None
     """What is done, by itself, about something that it finds; default: nothing ever is."""
 
     @field_validator("key")
@@ -170,14 +170,14 @@ class Probe(ProbeDefaults):
 
     @model_validator(mode="after")
     def _validate_remediation(self) -> Self:
-        act = None if self.remedy is None else self.remedy.action
+        act = None if self.remediation is None else self.remediation.action
         if isinstance(act, SqlRemediation) and not act.url and not self.database_url:
             raise FieldValidationError([(("remedy", "sql"), "no database: expected {statement: ..., url: ...}")])
         if act is not None and RUN_ID_PARAMETER in act.used_parameters and not self.exposes_run_id:
             raise FieldValidationError(
                 [(("remedy",), "no run has an id here: that takes jobs in a table, and `id` among `columns`")]
             )
-        if never := [] if self.remedy is None else self.remedy.unsupported_reasons(self.reason_prefixes):
+        if never := [] if self.remediation is None else self.remediation.unsupported_reasons(self.reason_prefixes):
             raise FieldValidationError(
                 [(("remedy", "on"), f"a probe of kind {self.kind} never finds that: {', '.join(never)}")]
             )
@@ -196,7 +196,7 @@ class Probe(ProbeDefaults):
     @property
     def remediation_action(self) -> RemediationAction | None:
         """What its remedy does."""
-        act = None if self.remedy is None else self.remedy.action
+        act = None if self.remediation is None else self.remediation.action
         if isinstance(act, SqlRemediation) and not act.url:
             return act.model_copy(update={"url": self.database_url})
         return act

@@ -169,7 +169,11 @@ class CanaryProbe(Probe):
     async def observe(self, context: RunContext) -> Observation:
         run = _CanaryRun(self, context)
         reach = ConnectContext(
-            context.network, context.phase_timer, self.egress, BROKER_CALL_TIMEOUT_S, context.started_at
+            context.network,
+            context.phase_timer,
+            self.allow_private_addresses,
+            BROKER_CALL_TIMEOUT_S,
+            context.started_at,
         )
         try:
             async with self.settings.queue_driver.connect(reach) as line:
@@ -225,7 +229,7 @@ class _CanaryRun:
         system, memory, prev = self.settings.queue_driver, self.context.probe_state, self.context.previous_slot
         known: dict[str, int] = dict([memory[SENTINEL_STATE_KEY]]) if memory.get(SENTINEL_STATE_KEY) else {}
         if prev is not None and system.deterministic_id:
-            known.setdefault(system.derive_job_id(derive_idempotency_key(self.probe.key, prev)), prev)
+            known.setdefault(system.derive_job_id(derive_idempotency_key(self.probe.id, prev)), prev)
         for ref, slot in known.items():
             if system.blocking_period_ms is not None and slot + system.blocking_period_ms < self.context.slot:
                 continue

@@ -34,7 +34,7 @@ def _validate_token(token: Secret) -> Secret:
 class HeartbeatSettings(JobOptions):
     """A job that calls `/in/<key>` when it is done."""
 
-    key: Annotated[Secret, AfterValidator(_validate_token)]
+    token: Annotated[Secret, AfterValidator(_validate_token)]
     """The secret in the address of its check-ins: 16 or more letters, digits, `-` and `_`."""
     schedule: CronExpression | None = None
     """When it runs, as a cron expression."""
@@ -69,7 +69,7 @@ class HeartbeatProbe(Probe):
 
     @model_validator(mode="after")
     def _reject_guessable_token(self) -> Self:
-        if slugify(self.heartbeat.key.get_secret_value()) in (slugify(self.name), slugify(self.key)):
+        if slugify(self.heartbeat.token.get_secret_value()) in (slugify(self.name), slugify(self.id)):
             raise FieldValidationError(
                 [(("heartbeat", "key"), "everybody can guess the name: try `openssl rand -hex 20`")]
             )

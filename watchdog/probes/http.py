@@ -61,7 +61,9 @@ class HttpProbe(Probe):
         return frozenset().union(*(e.used_variables for e in (*self.expectations, *self.preferences)))
 
     async def observe(self, context: RunContext) -> Observation:
-        request = self.http.build_request(context.idempotency_key, self.egress, context.phase_timer, context.started_at)
+        request = self.http.build_request(
+            context.idempotency_key, self.allow_private_addresses, context.phase_timer, context.started_at
+        )
         try:
             answer = await context.network.send_http_request(request)
         except ProbeError as fault:

@@ -154,7 +154,11 @@ class JobsProbe(Probe):
 
     async def observe(self, context: RunContext) -> Observation:
         reach = ConnectContext(
-            context.network, context.phase_timer, self.egress, SOURCE_CALL_TIMEOUT_S, context.started_at
+            context.network,
+            context.phase_timer,
+            self.allow_private_addresses,
+            SOURCE_CALL_TIMEOUT_S,
+            context.started_at,
         )
         try:
             context.phase_timer.start_phase("read")

@@ -140,7 +140,7 @@ class McpProbe(Probe):
         agenda = SessionPlan(pinned, self.mcp.choose_tool_call, self.mcp.resource)
         visit = McpSession(
             context.network,
-            self.mcp.build_session_target(self.egress),
+            self.mcp.build_session_target(self.allow_private_addresses),
             agenda,
             context.phase_timer,
             context.remaining_s,

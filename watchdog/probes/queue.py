@@ -58,7 +58,7 @@ class FailureRatioThreshold(ConfigModel):
     """More than this share is too much: 0.2 is 20%."""
     within: Annotated[Duration, duration_bounds("1m", "1d")] = 3_600_000
     """How far back is looked."""
-    least: Annotated[StrictInt, Field(ge=1)] = 20
+    min_samples: Annotated[StrictInt, Field(ge=1)] = 20
     """How many jobs must have ended in that time; of fewer nothing is concluded."""
 
 
@@ -87,7 +87,7 @@ class QueueRules(ConfigModel):
     """Workers that take jobs from it."""
     failure_ratio: FailureRatioThreshold | None = None
     """Which share of the jobs that ended lately failed."""
-    draining: StalledThreshold | None = None
+    stalled: StalledThreshold | None = None
     """Jobs wait, and the one that is next to be taken stays the same; where a system does not show which one that is:
     the number of those that wait does not fall."""
 
@@ -112,7 +112,7 @@ def _to_queue_threshold(
 ) -> QueueThreshold:
     match rule:
         case FailureRatioThreshold():
-            return QueueThreshold(name, rule.over, window_ms=rule.within, min_samples=rule.least)
+            return QueueThreshold(name, rule.over, window_ms=rule.within, min_samples=rule.min_samples)
         case BelowThreshold():
             return QueueThreshold(name, rule.under, rule.for_ms or 0)
         case StalledThreshold():
@@ -149,7 +149,7 @@ class QueueProbe(Probe):
 
     queue: QueueSettings
     """Where the queue is."""
-    rules: QueueRules = QueueRules(draining=StalledThreshold())
+    rules: QueueRules = QueueRules(stalled=StalledThreshold())
     """When it is not right; default: `draining: {for: 10m}`. Needed where a system does not show which job is next: how
     many wait does not tell whether any was taken."""
 
@@ -185,7 +185,7 @@ class QueueProbe(Probe):
 
     async def observe(self, context: RunContext) -> Observation:
         reach = ConnectContext(
-            context.network, context.phase_timer, self.egress, QUEUE_CALL_TIMEOUT_S, context.started_at
+            context.network, context.phase_timer, self.allow_private_addresses, QUEUE_CALL_TIMEOUT_S, context.started_at
         )
         within = next((limit.window_ms for limit in self.rules.thresholds if limit.window_ms), None)
         try:

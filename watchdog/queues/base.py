@@ -190,7 +190,7 @@ class ConnectContext:
 
     network: Network
     trace: PhaseTimer
-    egress: Egress
+    allow_private_addresses: Egress
     timeout_s: float
     """Seconds that any one exchange may take."""
     started_at: int
@@ -322,7 +322,7 @@ async def resolve_reachable_address(context: ConnectContext, host: str, port: in
     """A first knock, with our own address filter, phases and words. Returns the address. Raises Fault."""
     try:
         async with asyncio.timeout(context.timeout_s):
-            sock = await context.network.connect(host, port, context.trace, context.egress)
+            sock = await context.network.connect(host, port, context.trace, context.allow_private_addresses)
     except TimeoutError:
         doing = PHASE_DESCRIPTIONS[context.trace.current_phase or "connect"]
         raise broker_unreachable_error(f"{host}:{port}: timed out while {doing}", label=label) from None

@@ -217,7 +217,7 @@ class _HttpCanaryConnection:
         try:
             async with asyncio.timeout(timeout_s):
                 return await reach.network.send_http_request(
-                    request.build_request(idempotency_key, reach.egress, trace, reach.started_at)
+                    request.build_request(idempotency_key, reach.allow_private_addresses, trace, reach.started_at)
                 )
         except TimeoutError:
             fault = ProbeError(

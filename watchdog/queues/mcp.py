@@ -109,7 +109,7 @@ class McpCanary(McpTarget, CanaryDriver):
         since, seen = monotonic(), SessionResult(facts=context.facts)
         opened = connect_mcp_client(
             context.network,
-            self.build_session_target(context.egress),
+            self.build_session_target(context.allow_private_addresses),
             seen,
             context.trace,
             CONNECT_TIMEOUT_S,

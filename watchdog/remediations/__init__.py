@@ -46,9 +46,9 @@ class RemediationSettings(ConfigModel):
 
     on: Annotated[tuple[RemediationReason, ...], BeforeValidator(_as_list), Field(min_length=1), _STRING_OR_LIST_SCHEMA]
     """The reasons for which it is done, one or a list: `stuck`, `job_stuck`, `not_picked_up`, ..."""
-    most: Annotated[StrictInt, Field(ge=1, le=1000)] = 3
+    max_runs: Annotated[StrictInt, Field(ge=1, le=1000)] = 3
     """How often, at most, within `every`, whatever it is done for."""
-    every: Duration = 3_600_000
+    per: Duration = 3_600_000
     """The time that `most` is about."""
     dry_run: StrictBool = False
     """Find out and tell what it would do, and leave everything as it is."""

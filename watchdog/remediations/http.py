@@ -54,7 +54,7 @@ class HttpRemediation(HttpTarget, RemediationAction):
             return "would send it"
         request = self._substitute_parameters(context).build_request(
             f"wd-{context.incident}-{context.reason}-{quote(context.id)}",
-            connect_context.egress,
+            connect_context.allow_private_addresses,
             connect_context.trace,
             connect_context.started_at,
         )

@@ -59,7 +59,7 @@ class McpRemediation(McpTarget, RemediationAction):
                 )
             return None if dry_run else (self.tool, substitute_placeholders(self.arguments, **context._asdict()))
 
-        seen, goal = SessionResult(), self.build_session_target(connect_context.egress)
+        seen, goal = SessionResult(), self.build_session_target(connect_context.allow_private_addresses)
         await McpSession(
             connect_context.network,
             goal,

@@ -30,7 +30,7 @@ class RunExecutor:
 
     def start_run(self, probe: Probe, slot: ClaimedSlot, probe_state: Mapping[str, Json]) -> None:
         """Run the probe at its slot, which may be up to a second ahead."""
-        task = asyncio.create_task(self._run_at_slot(probe, slot, probe_state), name=f"run {probe.key}")
+        task = asyncio.create_task(self._run_at_slot(probe, slot, probe_state), name=f"run {probe.id}")
         self._slot_by_task[task] = slot
         task.add_done_callback(lambda done: self._slot_by_task.pop(done, None))
 

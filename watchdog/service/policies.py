@@ -20,7 +20,7 @@ EMPTY_MASK = SecretMask(())
 def build_schedule(probe: Probe) -> Schedule:
     if probe.schedule is not None:
         return CronSchedule(probe.schedule, probe.timezone)
-    return IntervalSchedule(probe.every, interval_phase(probe.key, probe.every))
+    return IntervalSchedule(probe.every, interval_phase(probe.id, probe.every))
 
 
 def build_registered_probe(probe: Probe, config_yaml: str, mask: SecretMask = EMPTY_MASK) -> RegisteredProbe:
@@ -42,10 +42,12 @@ def build_registered_probe(probe: Probe, config_yaml: str, mask: SecretMask = EM
         for name, limit in probe.task_limits.items()
     }
     info = ProbeInfo(
-        database_id=0, id=probe.key, name=probe.name, kind=probe.kind, group=probe.group, tags=tuple(probe.tags),
+        database_id=0, id=probe.id, name=probe.name, kind=probe.kind, group=probe.group, tags=tuple(probe.tags),
         severity=probe.alert.severity, runbook=probe.runbook, target=mask(probe.target), cadence=plan.description,
         task_limits=limits,
     )  # fmt: skip
     return RegisteredProbe(
-        AlertPolicy(info, silence, probe.alert.after, probe.alert.recover, lateness), plan, config_yaml
+        AlertPolicy(info, silence, probe.alert.failure_threshold, probe.alert.success_threshold, lateness),
+        plan,
+        config_yaml,
     )

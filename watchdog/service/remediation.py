@@ -49,13 +49,13 @@ class RemediationRunner:
             id: RemediationSpec(
                 self._sanitize_text(act.description),
                 r.expanded_reasons,
-                r.most,
-                r.every,
+                r.max_runs,
+                r.per,
                 r.dry_run,
                 RUN_ID_PARAMETER in act.used_parameters,
             )
             for id, act in self._actions.items()
-            if (r := probes[id].remedy) is not None
+            if (r := probes[id].remediation) is not None
         }
         self._lock = asyncio.Lock()
         self._stopping = False
@@ -82,7 +82,7 @@ class RemediationRunner:
         need = await self.store_executor.run_write(self.store.start_next_remediation, database_id, wanted, self.clock())
         if need is None:
             return
-        told = {"probe": probe.key, "subject": need.subject, "reason": need.reason, "incident": need.incident}
+        told = {"probe": probe.id, "subject": need.subject, "reason": need.reason, "incident": need.incident}
         log.info("remedy_begun", what=wanted.action, **told)
         detail, state = await self._run_action(probe, need, dry_run=wanted.dry_run)
         await self.store_executor.run_write(self.store.finish_remediation, need, state, detail, self.clock())
@@ -101,21 +101,23 @@ class RemediationRunner:
         except Exception as e:
             fault = error_from_exception(e)
             if fault is None:
-                log.exception("remedy_failed_internally", probe=probe.key)
+                log.exception("remedy_failed_internally", probe=probe.id)
             said = fault.message if fault else f"{type(e).__name__} inside Watchdog; please report it"
             return self._sanitize_text(said), "failed"
         return self._sanitize_text(said), "tried" if dry_run else "done"
 
     async def _apply_action(self, probe: Probe, pending: PendingRemediation, *, dry_run: bool) -> str:
         act = self._actions[pending.probe]
-        cause = RemediationContext(pending.run_id, pending.subject, pending.reason, probe.key, pending.incident)
+        cause = RemediationContext(pending.run_id, pending.subject, pending.reason, probe.id, pending.incident)
         for name in act.used_parameters:
             if any(sign in getattr(cause, name) for sign in ALTERED_TEXT_MARKERS):
                 raise ProbeError(
                     "remediation.parameter_truncated",
                     f"{name} is not known to the letter: it is too long, or holds what is not shown",
                 )
-        reach = ConnectContext(self.network, PhaseTimer(), probe.egress, REMEDIATION_TIMEOUT_S, self.clock())
+        reach = ConnectContext(
+            self.network, PhaseTimer(), probe.allow_private_addresses, REMEDIATION_TIMEOUT_S, self.clock()
+        )
         return await act.execute(cause, reach, dry_run=dry_run)
 
     def _sanitize_text(self, text: str) -> str:

@@ -17,7 +17,7 @@ from watchdog.service.runner import ProbeRunner
 def find_probe(probes: Sequence[Probe], name_or_id: str) -> Probe:
     """By name or key. Raises LookupError, whose text is for people."""
     for probe in probes:
-        if name_or_id in (probe.name, probe.key):
+        if name_or_id in (probe.name, probe.id):
             return probe
     names = [probe.name for probe in probes]
     near = get_close_matches(name_or_id, names, 1)
@@ -53,7 +53,7 @@ def _recorded_result_to_json(runner: ProbeRunner, probe: Probe, recorded_result:
     if explained:
         outcome, reason, message = "fail", tasks[0].reason, "; ".join(f.message for f in tasks)
     return {
-        "probe": probe.key,
+        "probe": probe.id,
         "kind": probe.kind,
         "outcome": outcome,
         "reason": reason,

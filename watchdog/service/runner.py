@@ -52,7 +52,7 @@ class ProbeRunner:
     async def _run_with_retries(
         self, probe: Probe, slot: ClaimedSlot, probe_state: Mapping[str, Json], started_monotonic: float
     ) -> Observation:
-        key = derive_idempotency_key(probe.key, slot.slot)
+        key = derive_idempotency_key(probe.id, slot.slot)
         for number in range(probe.retries + 1):
             left = probe.deadline_ms / 1000 - (monotonic() - started_monotonic)
             trace = PhaseTimer()
@@ -76,7 +76,7 @@ class ProbeRunner:
                 raise
             if isinstance(e, TimeoutError) and deadline.expired():
                 return timeout_observation(probe.deadline_ms, context.phase_timer)
-            log.exception("probe_failed_internally", probe=probe.key)
+            log.exception("probe_failed_internally", probe=probe.id)
             text = f"not judged: {type(e).__name__} inside Watchdog; please report it"
             return Observation(
                 Outcome.ERROR, "watchdog.internal_error", text, phases=context.phase_timer.phase_durations_ms

@@ -219,7 +219,7 @@ class MonitoringService:
             log.error("results_dropped", n=self._dropped_count, why="the database was away for too long")
             self._dropped_count = 0
         for change in changes:
-            log.info("incident", happened=change.event, probe=self.probes[change.probe].key, rule=change.rule,
+            log.info("incident", happened=change.event, probe=self.probes[change.probe].id, rule=change.rule,
                      subject=change.subject, why=change.message or change.reason)  # fmt: skip
         if recheck := self._retry_times(batch):
             await self.store_executor.run_write(self.claims.reschedule_sooner, recheck)
@@ -256,13 +256,13 @@ class MonitoringService:
         if not stored:
             raise fault
         for result, fault in culprits:
-            key = self.probes[result.probe].key
+            key = self.probes[result.probe].id
             log.error("result_dropped", probe=key, slot=result.slot, why=type(fault).__name__)
         return changes
 
     def _retry_times(self, batch: list[RecordedResult]) -> dict[int, int]:
         failed = [r.result for r in batch if r.result.outcome is Outcome.FAIL]
-        again = ((r.probe, r.slot, self.probes[r.probe].recheck) for r in failed if r.probe in self.probes)
+        again = ((r.probe, r.slot, self.probes[r.probe].retry_interval) for r in failed if r.probe in self.probes)
         return {probe: slot + recheck for probe, slot, recheck in again if recheck is not None}
 
     async def evaluate_deadlines(self) -> None:

@@ -52,7 +52,7 @@ class McpHttpEndpoint:
     """The transport before streamable HTTP."""
     headers: Mapping[str, str] = field(default_factory=dict)
     tls: TlsConfig = field(default_factory=TlsConfig)
-    egress: Egress = "private"
+    allow_private_addresses: Egress = "private"
 
 
 @dataclass(slots=True)
@@ -343,7 +343,7 @@ class _NetworkBackend(httpcore2.AsyncNetworkBackend):
             trace = (
                 PhaseTimer() if "address" in line.facts else line.phase_timer
             )  # the phases are those of the first connection
-            sock = await line.network.connect(host, port, trace, line.endpoint.egress)
+            sock = await line.network.connect(host, port, trace, line.endpoint.allow_private_addresses)
             line.facts["address"] = format_socket_address(sock.getpeername())
             reader, writer = await asyncio.open_connection(sock=sock, limit=READ_CHUNK_BYTES)
         return _NetworkStream(reader, writer, line, trace)
@@ -381,7 +381,11 @@ class _NetworkStream(httpcore2.AsyncNetworkStream):
     ) -> httpcore2.AsyncNetworkStream:
         line, endpoint = self._transport, self._transport.endpoint
         told = HttpRequest(
-            endpoint.url, tls=endpoint.tls, egress=endpoint.egress, phase_timer=self._phase_timer, now=line.now
+            endpoint.url,
+            tls=endpoint.tls,
+            allow_private_addresses=endpoint.allow_private_addresses,
+            phase_timer=self._phase_timer,
+            now=line.now,
         )
         try:
             async with asyncio.timeout_at(line.io_deadline):
