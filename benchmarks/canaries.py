@@ -222,9 +222,7 @@ async def _resend_sentinel(
     probe = canary_probe({**queue.system_config(), **limits})
     async with (
         Network() as wire,
-        probe.settings.queue_driver.connect(
-            ConnectContext(wire, PhaseTimer(), "private", 3.0, wall_clock_ms())
-        ) as line,
+        probe.settings.queue_driver.connect(ConnectContext(wire, PhaseTimer(), True, 3.0, wall_clock_ms())) as line,
     ):
         await line.send(SentinelJob(derive_idempotency_key(probe.id, slot), {}, 60_000))
     return queue.count_sentinels()

@@ -45,9 +45,10 @@ def prove() -> Iterator[Measurement]:
         for name, url in urls.items():
             config = folder / f"{name}.yaml"
             probes = [
-                {"name": f"Job {n}", "heartbeat": {"key": heartbeat_token(n), "every": "1h"}} for n in range(JOB_COUNT)
+                {"name": f"Job {n}", "heartbeat": {"token": heartbeat_token(n), "every": "1h"}}
+                for n in range(JOB_COUNT)
             ]
-            storage = {"url": url, "spool": f"{folder}/{name}"}
+            storage = {"url": url, "check_in_log": f"{folder}/{name}"}
             config.write_text(json.dumps({"storage": storage, "probes": probes}))
             cpu, times, stored = measure_server(str(config))
             yield Measurement(f"{name}: told and not stored", 2 * (RUN_COUNT + WARM_UP_RUNS) - stored, "", 0)

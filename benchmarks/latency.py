@@ -62,7 +62,14 @@ async def _measure_latencies(
     }
     config = {
         "storage": {"url": f"sqlite:///{folder / 'watchdog.db'}"},
-        "probes": [{"name": "API", "every": "1h", "http": target.url, "alert": {"after": 1, "recover": 1}}],
+        "probes": [
+            {
+                "name": "API",
+                "every": "1h",
+                "http": target.url,
+                "alert": {"failure_threshold": 1, "success_threshold": 1},
+            }
+        ],
         "receivers": receivers,
         "email": {"host": "127.0.0.1", "port": mail_server.port, "security": "none", "from": "watchdog@acme.example"},
     }

@@ -23,11 +23,11 @@ PAGES = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md"
     (ROOT / "docs").glob("*.md")
 )
 ENVIRONMENT = {
-    "BACKUP_KEY": "0123456789abcdef0123456789abcdef01234567",
+    "BACKUP_CHECKIN_TOKEN": "0123456789abcdef0123456789abcdef01234567",
     "DATABASE_URL": "postgresql://watchdog:abcdefgh@localhost/watchdog",
     "REDIS_URL": "redis://:abcdefgh@localhost:6379/0",
     "APP_DB_URL": "postgresql://reader:abcdefgh@localhost/app",
-    "APP_DB_REMEDY_URL": "postgresql://healer:abcdefgh@localhost/app",
+    "APP_DB_REMEDIATION_URL": "postgresql://healer:abcdefgh@localhost/app",
     "SLACK_WEBHOOK_URL": "https://hooks.slack.com/services/T0/B0/abcdefgh",
     "SWEEPER_KEY": "76543210fedcba9876543210fedcba9876543210",
     "WATCHDOG_KEY": "0123456789abcdef0123456789abcdef",

@@ -28,7 +28,7 @@ from watchdog.domain.schedule import CronSchedule
 # --- what is wrong
 
 FieldPath: TypeAlias = tuple[str | int, ...]
-"""The way from a model to one of its fields: ("alert", "after"), ("expect", 0)."""
+"""The way from a model to one of its fields: ("alert", "severity"), ("expect", 0)."""
 
 
 class FieldValidationError(ValueError):

@@ -145,7 +145,7 @@ def test_it_waits_for_what_was_left_in_the_background_but_does_not_count_it(
 
 
 def write(folder: Path, port: int, name: str = "Nightly backup", **server: str) -> Path:
-    probe = {"name": name, "heartbeat": {"key": HEARTBEAT_TOKEN, "every": "1h"}}
+    probe = {"name": name, "heartbeat": {"token": HEARTBEAT_TOKEN, "every": "1h"}}
     other = {"name": "Website", "http": "https://a.example/"}
     file = folder / "watchdog.yaml"
     file.write_text(json.dumps({"server": {"listen": f"127.0.0.1:{port}", **server}, "probes": [other, probe]}))

@@ -112,7 +112,7 @@ def test_nothing_is_stored(write: Write, tmp_path: Path, target: FakeHttpTarget)
 
 
 def test_a_job_that_checks_in_cannot_be_asked(write: Write) -> None:
-    write(probes=[{"name": "Backup", "heartbeat": {"key": "abcdefghij0123456789", "every": "1h"}}])
+    write(probes=[{"name": "Backup", "heartbeat": {"token": "abcdefghij0123456789", "every": "1h"}}])
     ran = invoke_command("probe", "Backup")
     said = "watchdog: Backup sees nothing by itself, for its job checks in at the running service: "
     assert (ran.exit_code, ran.stderr.strip()) == (2, said + "ask for its status instead")

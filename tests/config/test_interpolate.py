@@ -95,7 +95,7 @@ def test_a_password_that_looks_like_a_number_stays_as_it_is() -> None:
     text = """
 email: {host: smtp.acme.example, from: w@acme.example, username: "${USER}", password: "${PASSWORD}"}
 access:
-  keys:
+  api_keys:
     - name: ci
       role: reader
       key: ${KEY}

@@ -22,13 +22,13 @@ FLEET_ENV = {
     name: f"{name.lower()}-0123456789"
     for name in (
         *("API_TOKEN", "GATEWAY_PASSWORD", "MCP_TOKEN", "SLACK_BOT_TOKEN", "WEBHOOK_SECRET", "SMTP_PASSWORD"),
-        *("WATCHDOG_CI_KEY", "WATCHDOG_READ_KEY", "BACKUP_KEY"),
+        *("WATCHDOG_CI_KEY", "WATCHDOG_READ_KEY", "BACKUP_CHECKIN_TOKEN"),
     )
 } | {
     "SLACK_WEBHOOK_URL": "https://hooks.slack.example/services/T0/B0/abcdefgh",
     "REDIS_URL": "redis://:abcdefgh@localhost:6379/0",
     "APP_DB_URL": "postgresql://reader:abcdefgh@localhost/app",
-    "APP_DB_REMEDY_URL": "postgresql://healer:abcdefgh@localhost/app",
+    "APP_DB_REMEDIATION_URL": "postgresql://healer:abcdefgh@localhost/app",
 }
 
 
@@ -123,15 +123,16 @@ def test_how_a_probe_says_it_runs_beats_the_default(defaults: str, own: str, eve
 
 def test_alert_is_merged_field_by_field_and_the_rest_replaced() -> None:
     text = (
-        f"defaults: {{tags: [a, b], alert: {{after: 5, recover: 4}}}}\n{PROBE}    tags: [c]\n    alert: {{after: 1}}\n"
+        "defaults: {tags: [a, b], alert: {failure_threshold: 5, success_threshold: 4}}\n"
+        f"{PROBE}    tags: [c]\n    alert: {{failure_threshold: 1}}\n"
     )
     (probe,) = config(text).probes
     assert probe.tags == ("c",)
     assert (probe.alert.failure_threshold, probe.alert.success_threshold) == (1, 4)
 
 
-def test_a_default_recheck_makes_way_for_a_faster_probe() -> None:
-    (probe,) = config(f"defaults: {{recheck: 10s}}\n{PROBE}    every: 5s\n").probes
+def test_a_default_retry_interval_makes_way_for_a_faster_probe() -> None:
+    (probe,) = config(f"defaults: {{retry_interval: 10s}}\n{PROBE}    every: 5s\n").probes
     assert (probe.every, probe.retry_interval) == (5_000, None)
 
 
@@ -145,7 +146,7 @@ def test_a_fault_of_the_defaults_is_told_once_and_where_it_stands() -> None:
 # --- specs: what was written
 
 SPEC = """
-defaults: {timeout: 5s, alert: {after: 2}}
+defaults: {timeout: 5s, alert: {failure_threshold: 2}}
 probes:
   - name: Übung
     http: {url: "https://a.example/?q=${TERM}", headers: {Authorization: Bearer literal-token-1}}
@@ -158,7 +159,7 @@ def test_a_spec_is_what_was_written_with_the_defaults_and_without_secrets() -> N
     given = loaded(SPEC, {"TERM": "top-secret-term", "RETRIES": "2"})
     assert given.probe_yaml["ubung"] == (
         "name: Übung\nhttp:\n  url: https://a.example/?q=${TERM}\n  headers:\n    Authorization: •••\n"
-        "retries: ${RETRIES}\nalert:\n  after: 2\n  severity: critical\ntimeout: 5s\n"
+        "retries: ${RETRIES}\nalert:\n  failure_threshold: 2\n  severity: critical\ntimeout: 5s\n"
     )
 
 
@@ -304,7 +305,7 @@ def test_without_the_extra_postgresql_is_refused_in_one_line(monkeypatch: pytest
 )
 def test_beyond_this_machine_only_with_a_key(listen: str, address: tuple[str, int], beyond: bool) -> None:
     text = f'server: {{listen: "{listen}"}}\n'
-    guarded = config(text + "access: {keys: [{name: a, role: reader, key: 0123456789abcdefx}]}").server
+    guarded = config(text + "access: {api_keys: [{name: a, role: reader, key: 0123456789abcdefx}]}").server
     assert (guarded.bind_address, guarded.listens_beyond_loopback) == (address, beyond)
     if beyond:
         assert refusal(text).startswith("configuration:1:18: server.listen: beyond this machine ")
@@ -324,10 +325,10 @@ def test_what_is_left_out_has_its_defaults() -> None:
 
 def test_a_match_names_a_probe_by_name_or_by_key() -> None:
     text = """
-probes: [{name: The API, key: api, http: https://a.example/}]
+probes: [{name: The API, id: api, http: https://a.example/}]
 receivers: {a: {log: {}}}
 routes: [{match: {probe: The API}, receivers: [a]}, {match: {probe: api}, receivers: [a]}]
-status_page: {show: {probe: The API}}
+status_page: {match: {probe: The API}}
 """
     given = config(text)
     assert [route.match.probe for route in given.routes] == ["api", "api"]
@@ -344,7 +345,7 @@ probes:
       headers: {X-Api-Key: literal-api-key, Accept: application/json}
       auth: {basic: {username: watchdog, password: pw}}
     runbook: "https://wiki.example/${SHORT}/${UNSET:-the-default-page}"
-access: {keys: [{name: ci, role: reader, key_file: key.txt}]}
+access: {api_keys: [{name: ci, role: reader, key_file: key.txt}]}
 storage: {url: "postgresql://w:${DB}@db/watchdog"}
 """
 
@@ -382,7 +383,7 @@ receivers: {shop: {log: {}}}
 routes:
   - {match: {group: "${TOKEN}", tags: ["${TOKEN}"], probe: "Shop ${TOKEN}"}, receivers: [shop]}
   - {match: {probe: "shop-${TOKEN}"}, receivers: [shop]}
-status_page: {title: "Acme ${TOKEN}", groups: ["${TOKEN}"], show: {tags: ["${TOKEN}"]}}
+status_page: {title: "Acme ${TOKEN}", groups: ["${TOKEN}"], match: {tags: ["${TOKEN}"]}}
 """
 
 

@@ -30,9 +30,9 @@ KEYS = {f"Job {n}": f"0123456789abcdef-{n}" for n in range(4)}
 
 
 def config(folder: Path, url: str, port: int = 0, **more: Any) -> Path:
-    probes = [{"name": name, "heartbeat": {"key": key, "every": "1h", **more}} for name, key in KEYS.items()]
+    probes = [{"name": name, "heartbeat": {"token": key, "every": "1h", **more}} for name, key in KEYS.items()]
     spool = str(folder / "check-ins")
-    told = {"storage": {"url": url, "spool": spool}, "server": {"listen": f"127.0.0.1:{port}"}, "probes": probes}
+    told = {"storage": {"url": url, "check_in_log": spool}, "server": {"listen": f"127.0.0.1:{port}"}, "probes": probes}
     file = folder / "watchdog.yaml"
     file.write_text(json.dumps(told))
     return file

@@ -205,7 +205,9 @@ async def test_jobs_of_a_table_are_named_when_late_or_stuck_and_put_back_by_a_re
 
         do(JOBS)
         app_db = url.replace("+psycopg", "")
-        async with running_example("scheduled-jobs", tmp_path, APP_DB_URL=app_db, APP_DB_REMEDY_URL=app_db) as watch:
+        async with running_example(
+            "scheduled-jobs", tmp_path, APP_DB_URL=app_db, APP_DB_REMEDIATION_URL=app_db
+        ) as watch:
             assert await watch.run_slots() == []
 
             do(
@@ -230,7 +232,7 @@ async def test_jobs_of_a_table_are_named_when_late_or_stuck_and_put_back_by_a_re
 
 
 async def test_jobs_of_cron_that_fail_or_stay_away_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    env = {"BACKUP_KEY": "0123456789abcdef0123", "LEDGER_KEY": "3210fedcba9876543210"}
+    env = {"BACKUP_CHECKIN_TOKEN": "0123456789abcdef0123", "LEDGER_CHECKIN_TOKEN": "3210fedcba9876543210"}
     for name, value in {**env, "XDG_STATE_HOME": str(tmp_path / "state")}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(watermark, "MIN_GAP_MS", 100 * HOUR_MS)  # time is made to pass: we were not away meanwhile

@@ -68,7 +68,13 @@ class Simulated:
 @asynccontextmanager
 async def simulated(url: str, target: str) -> AsyncIterator[Simulated]:
     probes = [
-        {"name": f"P{i}", "http": target, "every": "10s", "timeout": "5s", "alert": {"after": 1, "recover": 1}}
+        {
+            "name": f"P{i}",
+            "http": target,
+            "every": "10s",
+            "timeout": "5s",
+            "alert": {"failure_threshold": 1, "success_threshold": 1},
+        }
         for i in range(PROBES)
     ]
     text = json.dumps({"storage": {"url": url}, "probes": probes, "receivers": {"oncall": {"log": {}}}})

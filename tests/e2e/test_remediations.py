@@ -42,7 +42,7 @@ class Table:
         sql = {"url": self.url, "table": "scheduled_jobs", "columns": COLUMNS, "statuses": STATUSES}
         watch = {"*": {"max_runtime": "1h"}}
         told = {"on": "stuck", "sql": RESET, **remedy}
-        return {"name": "Billing jobs", "jobs": {"sql": sql, "watch": watch}, "remedy": told, **FAST_PROBE}
+        return {"name": "Billing jobs", "jobs": {"sql": sql, "watch": watch}, "remediation": told, **FAST_PROBE}
 
 
 @pytest.fixture
@@ -105,10 +105,10 @@ async def test_what_fails_is_told_without_a_secret_and_not_done_again(world: End
 
 async def test_nothing_is_done_without_a_remedy(world: EndToEndHarness, table: Table) -> None:
     probe = table.probe()
-    del probe["remedy"]
+    del probe["remediation"]
     world.probes = [probe]
     async with world.running_watchdog() as watchdog:
         await wait_until_async(lambda: world.all_received(OPENED))
         await watchdog.wait_for_results("fail", 2)
-        assert "remedy" not in watchdog.app.service.tasks
+        assert "remediation" not in watchdog.app.service.tasks
         assert table.status == "running"

@@ -25,7 +25,9 @@ async def test_routes_decide_who_hears_what(world: EndToEndHarness) -> None:
     world.probes = [probe(world, "Checkout", "critical", group="Core"), probe(world, "Search", "warning", group="Core")]
     world.probes += [probe(world, "Blog", "critical"), probe(world, "Wiki", "info")]
     world.extra_config = {
-        "receivers": {name: {"webhook": {"url": f"{hook.url}{name}"}, "resolve": name != "quiet"} for name in names},
+        "receivers": {
+            name: {"webhook": {"url": f"{hook.url}{name}"}, "send_resolved": name != "quiet"} for name in names
+        },
         "routes": [
             {"match": {"severity": "critical"}, "receivers": ["pager"], "continue": True},
             {"match": {"group": "Core"}, "receivers": ["core", "quiet"]},

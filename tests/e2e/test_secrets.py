@@ -105,7 +105,7 @@ def config(
     common = {
         "every": "1s",
         "timeout": "20s",
-        "alert": {"after": 1},
+        "alert": {"failure_threshold": 1},
         "group": "Core ${S22}",
         "tags": ["prod", "${S23}"],
         "runbook": "https://wiki.example/${S24}",
@@ -157,8 +157,8 @@ def config(
             "console": {"log": {}},
         },
         "routes": [{"match": {"tags": ["${S23}"], "group": "Core ${S22}"}, "receivers": RECEIVERS}],
-        "status_page": {"groups": ["Core ${S22}"], "show": {"group": "Core ${S22}"}},
-        "access": {"keys": [{"name": "ci", "role": "operator", "key": "${S18}"}]},
+        "status_page": {"groups": ["Core ${S22}"], "match": {"group": "Core ${S22}"}},
+        "access": {"api_keys": [{"name": "ci", "role": "operator", "key": "${S18}"}]},
     }  # fmt: skip
     file = folder / "watchdog.yaml"
     file.write_text(json.dumps(told))

@@ -37,7 +37,7 @@ OLDER = str(Path(__file__).parents[1] / "support/mcp_servers" / "older_client.py
 SECRET = "hush-hush-0123456789"
 PROBES = [
     {"name": "Payments API", "http": {"url": "http://127.0.0.1:1/", "headers": {"X-Key": "${TOKEN}"}}, "every": "1s",
-     "alert": {"after": 1}},
+     "alert": {"failure_threshold": 1}},
     {"name": "Idle", "http": "http://127.0.0.1:1/", "schedule": "0 0 1 1 *"},
 ]  # fmt: skip
 ENV = {"TOKEN": SECRET}

@@ -34,10 +34,10 @@ from watchdog.service.check_in_log import CheckInLogError
 from watchdog.store.read.alert_context import load_alert_context
 from watchdog.store.read.status import list_deliveries, list_incidents, list_probe_statuses
 
-DOWN = {"name": "Payments API", "http": "http://127.0.0.1:1/", "every": "1s", "alert": {"after": 1}}
+DOWN = {"name": "Payments API", "http": "http://127.0.0.1:1/", "every": "1s", "alert": {"failure_threshold": 1}}
 IDLE = {"name": "Idle", "http": "http://127.0.0.1:1/", "schedule": "0 0 1 1 *"}
 
-JOB = {"name": "Backup", "heartbeat": {"key": "0123456789abcdef", "every": "1d"}}
+JOB = {"name": "Backup", "heartbeat": {"token": "0123456789abcdef", "every": "1d"}}
 
 
 @asynccontextmanager
@@ -312,7 +312,7 @@ async def test_a_secret_gets_out_of_no_tool(tmp_path: Path, monkeypatch: pytest.
     head = f"HTTP/1.1 503 {secret}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode()
     async with running_server(send_parts(head, body)) as target:
         probe = {**DOWN, "http": {"url": f"http://127.0.0.1:{target.port}/{secret}", "headers": {"X-Key": "${TOKEN}"}}}
-        probe |= {"group": "for ${TOKEN}", "tags": ["${TOKEN}"], "name": "Payments ${TOKEN}", "key": "payments-api"}
+        probe |= {"group": "for ${TOKEN}", "tags": ["${TOKEN}"], "name": "Payments ${TOKEN}", "id": "payments-api"}
         async with with_secret(tmp_path, probe, secret) as (app, url), connected_client(url) as talking:
 
             async def broken() -> None:

@@ -32,17 +32,17 @@ PUBLIC = (
 
 @pytest.mark.parametrize(("why", "address"), [(why, a) for why, group in ALWAYS.items() for a in group])
 def test_these_are_never_reached(why: str, address: str) -> None:
-    assert blocked_address_category(address, "private") == why
-    assert blocked_address_category(address, "public") == why
+    assert blocked_address_category(address, allow_private_addresses=True) == why
+    assert blocked_address_category(address, allow_private_addresses=False) == why
 
 
 @pytest.mark.parametrize(("why", "address"), [(why, a) for why, group in NOT_PUBLIC.items() for a in group])
-def test_these_are_reached_unless_egress_is_public(why: str, address: str) -> None:
-    assert blocked_address_category(address, "private") is None
-    assert blocked_address_category(address, "public") == why
+def test_these_are_reached_unless_private_addresses_are_refused(why: str, address: str) -> None:
+    assert blocked_address_category(address, allow_private_addresses=True) is None
+    assert blocked_address_category(address, allow_private_addresses=False) == why
 
 
 @pytest.mark.parametrize("address", PUBLIC)
 def test_these_are_always_reached(address: str) -> None:
-    assert blocked_address_category(address, "public") is None
-    assert blocked_address_category(address, "private") is None
+    assert blocked_address_category(address, allow_private_addresses=False) is None
+    assert blocked_address_category(address, allow_private_addresses=True) is None

@@ -13,7 +13,6 @@ import pytest
 
 from tests.support.scripted_servers import http_response, redirect_to, running_server, send_parts
 from watchdog.net import Network, PhaseTimer, ProbeError, connector
-from watchdog.net.address_filter import Egress
 from watchdog.net.connector import MAX_CONCURRENT_DNS_LOOKUPS, SocketAddress
 from watchdog.net.http import HttpRequest
 
@@ -94,11 +93,13 @@ async def _exchange(url: str, **request: Any) -> str:
     return ""
 
 
-@pytest.mark.parametrize("egress", ["private", "public"])
+@pytest.mark.parametrize("allow_private_addresses", [True, False])
 @pytest.mark.parametrize("url", SPELLINGS)
-def test_no_spelling_of_a_metadata_address_is_connected_to(network: FakeNetwork, url: str, egress: Egress) -> None:
+def test_no_spelling_of_a_metadata_address_is_connected_to(
+    network: FakeNetwork, url: str, allow_private_addresses: bool
+) -> None:
     network.names["metadata.acme.example"] = [["169.254.169.254"]]
-    reason = asyncio.run(_exchange(url, egress=egress))
+    reason = asyncio.run(_exchange(url, allow_private_addresses=allow_private_addresses))
     assert network.connected == []
     assert reason == "connection.address_blocked" or (reason == "dns.failed" and url == "http://169.254.169.254./")
 
@@ -145,14 +146,21 @@ def test_of_a_name_s_addresses_only_the_permitted_are_tried(network: FakeNetwork
     [
         ("169.254.169.254", "address refused: 169.254.169.254 is a cloud's metadata address, never reached"),
         ("fe80::1", "address refused: fe80::1 is a link-local address, never reached"),
-        ("10.1.2.3", "address refused: 10.1.2.3 is a private address, not reached with `egress: public`"),
-        ("127.0.0.1", "address refused: 127.0.0.1 is an address of this machine, not reached with `egress: public`"),
+        (
+            "10.1.2.3",
+            "address refused: 10.1.2.3 is a private address, not reached with `allow_private_addresses: false`",
+        ),
+        (
+            "127.0.0.1",
+            "address refused: 127.0.0.1 is an address of this machine, "
+            "not reached with `allow_private_addresses: false`",
+        ),
     ],
 )
 def test_a_refusal_names_the_address_and_the_rule(network: FakeNetwork, host: str, message: str) -> None:
     async def scene() -> None:
         async with Network() as wire:
-            await wire.connect(host, 80, PhaseTimer(), "public")
+            await wire.connect(host, 80, PhaseTimer(), allow_private_addresses=False)
 
     with pytest.raises(ProbeError, match="^" + message) as caught:
         asyncio.run(scene())
@@ -182,7 +190,7 @@ def silent() -> Iterator[str]:
 async def _reached(port: int) -> str:
     async with Network() as wire:
         async with asyncio.timeout(5):
-            sock = await wire.connect("several.example", port, PhaseTimer(), "private")
+            sock = await wire.connect("several.example", port, PhaseTimer(), allow_private_addresses=True)
         with sock:
             return str(sock.getpeername()[0])
 
@@ -220,7 +228,7 @@ def test_when_all_addresses_refuse_the_fault_names_them(network: FakeNetwork) ->
 
     async def scene() -> None:
         async with Network() as wire:
-            await wire.connect("several.example", 1, PhaseTimer(), "private")
+            await wire.connect("several.example", 1, PhaseTimer(), allow_private_addresses=True)
 
     with pytest.raises(ProbeError, match=r"^connection refused$") as caught:
         asyncio.run(scene())
@@ -245,7 +253,7 @@ def test_a_name_server_that_hangs_holds_up_nothing_else(network: FakeNetwork, mo
         trace = PhaseTimer()
         try:
             async with asyncio.timeout(0.2):
-                await wire.connect("hanging.example", port, trace, "private")
+                await wire.connect("hanging.example", port, trace, allow_private_addresses=True)
         except TimeoutError:
             return trace.current_phase or ""
         return "connected"
@@ -255,7 +263,7 @@ def test_a_name_server_that_hangs_holds_up_nothing_else(network: FakeNetwork, mo
             async with Network() as wire:
                 hanging = await asyncio.gather(*(hang(wire, peer.port) for _ in range(2 * MAX_CONCURRENT_DNS_LOOKUPS)))
                 async with asyncio.timeout(5):
-                    (await wire.connect("quick.example", peer.port, PhaseTimer(), "private")).close()
+                    (await wire.connect("quick.example", peer.port, PhaseTimer(), allow_private_addresses=True)).close()
             return hanging
 
     started = monotonic()
@@ -293,7 +301,7 @@ def test_a_failed_lookup_is_not_remembered(network: FakeNetwork, monkeypatch: py
         async with Network() as wire:
             for _ in range(2):
                 try:
-                    await wire.connect("flaky.example", 1, PhaseTimer(), "private")
+                    await wire.connect("flaky.example", 1, PhaseTimer(), allow_private_addresses=True)
                 except ProbeError as fault:
                     reasons.append(str(fault))
         return reasons

@@ -58,7 +58,7 @@ class Job:
 
 
 def job(name: str = "Nightly backup", **asked: Any) -> Job:
-    return Job(HeartbeatProbe.model_validate({"name": name, "heartbeat": {"key": KEY, **asked}}))
+    return Job(HeartbeatProbe.model_validate({"name": name, "heartbeat": {"token": KEY, **asked}}))
 
 
 NIGHTLY: dict[str, Any] = {"schedule": "0 3 * * *", "grace": "30m", "max_runtime": "2h", "min_runtime": "1m"}

@@ -265,5 +265,7 @@ def test_a_wrong_password_is_said_without_it(lab: QueueLab) -> None:
 
 
 def test_an_address_that_may_not_be_reached(lab: QueueLab) -> None:
-    report = asyncio.run(run_probe(canary_probe({lab.kind: lab.system_config, **lab.default_limits}, egress="public")))
+    report = asyncio.run(
+        run_probe(canary_probe({lab.kind: lab.system_config, **lab.default_limits}, allow_private_addresses=False))
+    )
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "connection.address_blocked")

@@ -25,7 +25,7 @@ from watchdog.queues.pgboss.stats import PgbossStatsSource
 
 NBSP = "\N{NO-BREAK SPACE}"
 MIN = 60_000
-SHARE = {"failure_ratio": {"over": 0.2, "within": "1h", "least": 4}}
+SHARE = {"failure_ratio": {"over": 0.2, "within": "1h", "min_samples": 4}}
 
 
 class Lab:
@@ -50,7 +50,7 @@ async def asked(url: str, statement: str) -> None:
     system = PgbossStatsSource.model_validate({"url": url, "queue": "report"})
     async with (
         Network() as wire,
-        open_postgres_session(system, ConnectContext(wire, PhaseTimer(), "private", 3.0, 0), "") as session,
+        open_postgres_session(system, ConnectContext(wire, PhaseTimer(), True, 3.0, 0), "") as session,
     ):
         await session.fetch_all(statement)
 

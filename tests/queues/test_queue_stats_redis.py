@@ -177,7 +177,7 @@ def test_bullmq_more_than_one_rule_is_one_incident(bull: Bull) -> None:
 
 
 def test_bullmq_the_share_of_failures(bull: Bull) -> None:
-    rules = {"failure_ratio": {"over": 0.2, "within": "1h", "least": 4}}
+    rules = {"failure_ratio": {"over": 0.2, "within": "1h", "min_samples": 4}}
     with bull.worker("throw"):
         bull.add({}, {})
         wait_until(lambda: bull.count("failed") == 2)
@@ -329,7 +329,7 @@ def test_celery_on_rabbitmq_needs_rules() -> None:
     system = celery_system("amqp://guest@127.0.0.1:5672/", "mail")
     with pytest.raises(ValidationError, match="Celery does not show on this broker which job is next"):
         queue_probe(system)
-    queue_probe(system, {"draining": {"for": "10m"}})
+    queue_probe(system, {"stalled": {"for": "10m"}})
 
 
 # --- the broker

@@ -78,10 +78,14 @@ class Shop:
         url = self.url.replace("+psycopg", "").replace("+pymysql", "")
         return {"url": url, "table": "scheduled_jobs", "columns": COLUMNS, "statuses": STATUSES, **sql}
 
-    def look(self, watch: Mapping[str, Mapping[str, Any]] = {}, egress: str = "private", **sql: Any) -> RecordedResult:
+    def look(
+        self, watch: Mapping[str, Mapping[str, Any]] = {}, allow_private_addresses: bool = True, **sql: Any
+    ) -> RecordedResult:
         """One run; what it asked to remember is there for the next."""
         jobs = {"sql": self.source(**sql), "watch": watch}
-        probe = JobsProbe.model_validate({"name": "Billing jobs", "jobs": jobs, "egress": egress})
+        probe = JobsProbe.model_validate(
+            {"name": "Billing jobs", "jobs": jobs, "allow_private_addresses": allow_private_addresses}
+        )
         report = asyncio.run(run_probe(probe, probe_state=self.memory))
         self.memory |= report.state_updates
         return report
@@ -512,7 +516,7 @@ def test_a_wrong_password_is_said_without_it(pg: Shop) -> None:
 
 
 def test_an_address_that_may_not_be_reached(pg: Shop) -> None:
-    assert pg.look(egress="public").result.reason == "connection.address_blocked"
+    assert pg.look(allow_private_addresses=False).result.reason == "connection.address_blocked"
 
 
 # --- MySQL and MariaDB

@@ -36,7 +36,7 @@ def apply(
 ) -> str:
     async def act() -> str:
         async with Network() as wire:
-            reach = ConnectContext(wire, PhaseTimer(), "private", patience, 1_700_000_000_000)
+            reach = ConnectContext(wire, PhaseTimer(), True, patience, 1_700_000_000_000)
             remedy = RemediationSettings.model_validate({"on": "stuck", **given})
             async with asyncio.timeout(patience):
                 return await remedy.action.execute(cause, reach, dry_run=dry)
@@ -255,7 +255,7 @@ def call(answers: dict[str, Any], *, dry: bool = False, name: str = "trigger_tas
         ):
             arguments = {"task": "{subject}"}
             told = {"on": "stale", "mcp": {"url": server.url, "tool": "trigger_task", "arguments": arguments}}
-            reach = ConnectContext(wire, PhaseTimer(), "private", 10.0, 1_700_000_000_000)
+            reach = ConnectContext(wire, PhaseTimer(), True, 10.0, 1_700_000_000_000)
             remedy = RemediationSettings.model_validate(told)
             return await remedy.action.execute(
                 STUCK._replace(reason="task.stale"), reach, dry_run=dry
@@ -306,7 +306,7 @@ def test_a_parameter_in_braces_is_refused_in_a_statement() -> None:
 def test_a_remedy_of_celery_beats_schedules_is_for_the_database_that_they_are_in() -> None:
     celery = {"database": "postgresql://beat@db/shop"}
     remedy = {"on": "overdue", "sql": "DELETE FROM locks"}
-    probe = JobsProbe.model_validate({"name": "Beat", "jobs": {"celery": celery}, "remedy": remedy})
+    probe = JobsProbe.model_validate({"name": "Beat", "jobs": {"celery": celery}, "remediation": remedy})
     assert isinstance(probe.remediation_action, SqlRemediation)
     assert probe.remediation_action.url == "postgresql://beat@db/shop"
 
@@ -330,13 +330,15 @@ def test_whatever_is_suggested_for_a_reason_is_one() -> None:
         ({"jobs": {"apscheduler": {"url": "sqlite:////jobs.db"}}}, "overdue", "not_draining"),
         ({"queue": {"bullmq": {"redis": "redis://redis", "queue": "mail"}}}, "no_consumers", "task.failed"),
         ({"canary": {"bullmq": {"redis": "redis://redis", "queue": "mail"}}}, "job.failed", "job.stuck"),
-        ({"heartbeat": {"key": "k" * 22, "every": "1h"}}, "too_long", "queue.threshold"),
+        ({"heartbeat": {"token": "k" * 22, "every": "1h"}}, "too_long", "queue.threshold"),
     ],
 )
 def test_a_remedy_for_what_its_probe_never_finds_is_refused(probe: dict[str, Any], found: str, never: str) -> None:
     def configured(*on: str) -> Probe:
         remedy = {"on": on, "http": "https://ops.example/restart"}
-        return PROBE_KINDS[next(iter(probe))].model_validate({"name": "A", "every": "5m", **probe, "remedy": remedy})
+        return PROBE_KINDS[next(iter(probe))].model_validate(
+            {"name": "A", "every": "5m", **probe, "remediation": remedy}
+        )
 
     assert configured(found, "timeout.exceeded").remediation
     with pytest.raises(ValidationError, match=f"never finds that: {never}"):

@@ -46,8 +46,8 @@ def test_what_was_begun_is_not_done_again(tmp_path: Path) -> None:
             "name": "API",
             "http": f"http://127.0.0.1:{find_free_port()}/",
             "every": "1s",
-            "alert": {"after": 1},
-            "remedy": {"on": "connection.refused", "http": ops.url, "most": 1000},
+            "alert": {"failure_threshold": 1},
+            "remediation": {"on": "connection.refused", "http": ops.url, "max_runs": 1000},
         }
         told = {"storage": {"url": url}, "server": {"listen": "127.0.0.1:0"}, "probes": [probe]}
         (tmp_path / "watchdog.yaml").write_text(json.dumps(told))

@@ -34,7 +34,7 @@ class Ward:
         ).without_downtime()
         self.storage = StoreExecutor(self.lab.database)
         told = {"on": "stuck", "http": {"url": ops.url + "{subject}", "json": {"probe": "{probe}"}}}
-        by_key = {key: scripted_probe(key, remedy=told) for key in "ab"}
+        by_key = {key: scripted_probe(key, remediation=told) for key in "ab"}
         probes = {id: by_key[one.info.id] for id, one in self.lab.registry.items()}
         self.mask = SecretMask(["hush-hush"])
         self.wire = Network()

@@ -161,12 +161,12 @@ async def test_incidents_come_of_what_is_recorded_and_of_what_is_not(house: Call
 
 
 @pytest.mark.parametrize(
-    ("recheck", "next_slot"), [("10s", START_AT + INTERVAL_MS + 10_000), (None, START_AT + 2 * INTERVAL_MS)]
+    ("retry_interval", "next_slot"), [("10s", START_AT + INTERVAL_MS + 10_000), (None, START_AT + 2 * INTERVAL_MS)]
 )
 async def test_a_failure_hastens_the_next_slot(
-    house: Callable[..., ServiceHarness], recheck: str | None, next_slot: int
+    house: Callable[..., ServiceHarness], retry_interval: str | None, next_slot: int
 ) -> None:
-    async with house(scripted_probe(observe_function=observe_failure, recheck=recheck)) as made:
+    async with house(scripted_probe(observe_function=observe_failure, retry_interval=retry_interval)) as made:
         await made.run_next_minute()
         await made.service.record_results()
         assert made.store.select_row(schedule)["next_due"] == next_slot

@@ -177,7 +177,7 @@ class CrashHarness:
             "every": "1s",
             "timeout": "1s",
             "http": self.target.url,
-            "alert": {"after": 1, "recover": 1},
+            "alert": {"failure_threshold": 1, "success_threshold": 1},
         }
         self.config_file.write_text(
             json.dumps({"storage": {"url": self.database_url}, "probes": [probe], **self.receiver.receiver_config()})

@@ -22,7 +22,7 @@ from watchdog.store.tables import outbox, outbox_is_waiting, results
 
 RECEIVER_KINDS: tuple[ReceiverKind, ...] = ("bot", "webhook", "email", "hook")
 OPENED, RESOLVED = IncidentEvent.OPENED, IncidentEvent.RESOLVED
-IMMEDIATE_ALERT = {"after": 1, "recover": 1}
+IMMEDIATE_ALERT = {"failure_threshold": 1, "success_threshold": 1}
 FAST_PROBE = {"every": "1s", "timeout": "20s", "alert": IMMEDIATE_ALERT}
 """A probe that decides with each result, and gives a slow machine time for it."""
 

@@ -23,7 +23,7 @@ expect:
   - body.queue.failed <= 50
 prefer:
   - elapsed_ms <= 800
-alert: {severity: critical, after: 2}
+alert: {severity: critical, failure_threshold: 2}
 runbook: https://wiki.acme.example/api
 """
 
@@ -43,7 +43,7 @@ expect:
   - result.healthy
 prefer:
   - elapsed_ms <= 800
-alert: {after: 3, recover: 2, severity: warning}
+alert: {failure_threshold: 3, success_threshold: 2, severity: warning}
 """
 
 FAILED_RESPONSE = """HTTP/1.1 503 Service Unavailable
@@ -395,7 +395,7 @@ def canary_rows() -> FixtureRows:
 
 HEARTBEAT_PROBE_SPEC = """\
 name: Nightly backup
-heartbeat: {key: "${BACKUP_KEY}", schedule: "0 3 * * *", timezone: Europe/Berlin, grace: 30m, max_runtime: 2h}
+heartbeat: {token: "${BACKUP_TOKEN}", schedule: "0 3 * * *", timezone: Europe/Berlin, grace: 30m, max_runtime: 2h}
 """
 BACKUP_OUTPUT = """\
 rotating /var/backups/acme-2026-11-{day}.tar.zst

@@ -16,7 +16,7 @@ rules:
   waiting: {over: 200, for: 10m}
   failed: {over: 50}
   oldest: {over: 15m}
-  draining: {for: 10m}
+  stalled: {for: 10m}
 """
 BACKLOG_MESSAGE = "waiting 212, over 200 for 14 min; oldest 22 min, over 15 min"
 
@@ -49,7 +49,7 @@ def queue_backlog_rows() -> FixtureRows:
         "waiting": {"at": 200, "lasting": 10 * MINUTE_MS, "since": newest - 14 * MINUTE_MS},
         "failed": {"at": 50, "lasting": 0},
         "oldest": {"at": 15 * MINUTE_MS, "lasting": 0, "since": newest - 7 * MINUTE_MS},
-        "draining": {"at": 0, "lasting": 10 * MINUTE_MS, "since": newest - 3 * MINUTE_MS, "head": "b7c1"},
+        "stalled": {"at": 0, "lasting": 10 * MINUTE_MS, "since": newest - 3 * MINUTE_MS, "head": "b7c1"},
     }
     book.rows["memory"].append({"probe": id, "key": "queue", "value": json.dumps(limits)})
     book.add_incident(id, "availability", BACKLOG_MESSAGE, newest - 4 * MINUTE_MS, reason="queue.threshold")

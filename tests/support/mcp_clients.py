@@ -17,7 +17,7 @@ from watchdog.config import load_config
 
 READER_KEY, OPERATOR_KEY = "read-me-0123456789", "operate-me-0123456789"
 ACCESS_CONFIG = {
-    "keys": [
+    "api_keys": [
         {"name": "grafana", "role": "reader", "key": READER_KEY},
         {"name": "ops", "role": "operator", "key": OPERATOR_KEY},
     ]

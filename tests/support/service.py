@@ -63,7 +63,7 @@ class ScriptedProbe(Probe):
 def scripted_probe(
     probe_id: str = "api", observe_function: ObserveFunction = observe_pass, **more: Any
 ) -> ScriptedProbe:
-    return ScriptedProbe.model_validate({"name": probe_id.title(), "key": probe_id, "script": observe_function, **more})
+    return ScriptedProbe.model_validate({"name": probe_id.title(), "id": probe_id, "script": observe_function, **more})
 
 
 class ServiceHarness:

@@ -36,7 +36,7 @@ class InterspersedCommand(TyperCommand):
 
 
 def exec_command(
-    name: Annotated[str, typer.Argument(help="The name or key of a heartbeat.")],
+    name: Annotated[str, typer.Argument(help="The name or id of a heartbeat.")],
     command: Annotated[list[str], typer.Argument(help="The command, after `--`.")],
     config: ConfigFileOption = DEFAULT_CONFIG_PATH,
     check_in_url: Annotated[

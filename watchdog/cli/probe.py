@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def probe_command(
-    name: Annotated[str, typer.Argument(help="A probe's name or key.")],
+    name: Annotated[str, typer.Argument(help="A probe's name or id.")],
     config: ConfigFileOption = DEFAULT_CONFIG_PATH,
     output: OutputFormatOption = OutputFormat.TABLE,
 ) -> None:

@@ -32,13 +32,13 @@ def cross_validate(config: Config, sources: MergedSources) -> Config:
             )
             for route, node in zip(routes, sources.routes, strict=True)
         )
-    show = _resolve_probe_reference(
-        config.status_page.match, keys, _find_entry(sources.root.get("status_page"), "show"), sources
+    match = _resolve_probe_reference(
+        config.status_page.match, keys, _find_entry(sources.root.get("status_page"), "match"), sources
     )
     resolved: dict[str, Any] = {
         "receivers": _apply_default_mail_server(config, sources),
         "routes": routes,
-        "status_page": config.status_page.model_copy(update={"show": show}),
+        "status_page": config.status_page.model_copy(update={"match": match}),
     }
     return config.model_copy(update=resolved)
 
@@ -53,14 +53,12 @@ def _check_unique_probe_names_and_ids(sources: MergedSources) -> None:
         if (first := names.setdefault(name.value, name)) is not name:
             sources.add_problem(name.location, name.path, f"another probe has this name, at {first.location}")
             continue
-        key = probe.entries.get("key", name)
+        key = probe.entries.get("id", name)
         value = str(key.value) if key is not name else slugify(name.value)
         other, taken = keys.setdefault(value, (str(name.raw_value), key))
         if taken is not key and value:
-            why = (
-                f"the key '{value}'" if name.interpolated_text is None and key.interpolated_text is None else "its key"
-            )
-            remedy = "" if key is not name else ": give this one a key of its own"
+            why = f"the id '{value}'" if name.interpolated_text is None and key.interpolated_text is None else "its id"
+            remedy = "" if key is not name else ": give this one an id of its own"
             sources.add_problem(
                 key.location, key.path, f"{why} belongs to the probe '{other}', at {taken.location}{remedy}"
             )
@@ -71,11 +69,11 @@ def _check_unique_heartbeat_tokens(config: Config, sources: MergedSources) -> No
         return  # some are wrong in themselves, and told to be
     first: dict[str, YamlNode] = {}
     for probe, node in zip(config.probes, sources.probes, strict=True):
-        key = _find_entry(node.entries.get(probe.kind), "key", "key_file")
+        key = _find_entry(node.entries.get(probe.kind), "token", "token_file")
         if isinstance(probe, HeartbeatProbe) and key is not None:
             other = first.setdefault(probe.heartbeat.token.get_secret_value(), key)
             if other is not key:
-                sources.add_problem(key.location, key.path, f"another heartbeat has this key, at {other.location}")
+                sources.add_problem(key.location, key.path, f"another heartbeat has this token, at {other.location}")
 
 
 def _check_receivers_exist(sources: MergedSources) -> None:
@@ -113,7 +111,7 @@ def _check_access_keys_required(config: Config, sources: MergedSources) -> None:
         return
     listen = _find_entry(sources.root.get("server"), "listen")
     if listen is not None:
-        why = "beyond this machine the operators' pages need access.keys: add one, or listen on 127.0.0.1:8080"
+        why = "beyond this machine the operators' pages need access.api_keys: add one, or listen on 127.0.0.1:8080"
         sources.add_problem(listen.location, listen.path, why)
 
 
@@ -135,7 +133,7 @@ def _resolve_probe_reference(
             name.value for one in sources.probes if (name := one.entries.get("name")) and name.interpolated_text is None
         ]
         hint = did_you_mean(match.probe, [name for name in probe_ids if name in names])
-        sources.add_problem(probe.location, probe.path, f"no probe has this key or name{hint}")
+        sources.add_problem(probe.location, probe.path, f"no probe has this id or name{hint}")
         return match
     return match.model_copy(update={"probe": probe_ids[match.probe]})
 

@@ -46,7 +46,7 @@ class ServerSettings(ConfigModel):
     """Where the pages are served."""
 
     listen: Annotated[str, AfterValidator(_validate_listen_address)] = "127.0.0.1:8080"
-    """host:port; port 0 takes a free one. Beyond this machine only together with `access.keys`."""
+    """host:port; port 0 takes a free one. Beyond this machine only together with `access.api_keys`."""
     public_url: Annotated[HttpLink, AfterValidator(lambda url: url.rstrip("/"))] = ""
     """How people reach the pages: messages link there."""
 
@@ -96,7 +96,7 @@ class StorageSettings(ConfigModel):
 
     @property
     def check_in_log_path(self) -> Path:
-        """`spool`, or its default."""
+        """`check_in_log`, or its default."""
         kind, _, file = self.url.partition(":///")
         return Path(self.check_in_log or (f"{file}-check-ins" if kind == "sqlite" else "watchdog-check-ins"))
 
@@ -143,7 +143,7 @@ class MatchSettings(ConfigModel):
     )
     """http, mcp ..."""
     probe: SingleLineText = ""
-    """One probe, by key or by name."""
+    """One probe, by id or by name."""
 
     def to_matcher(self) -> routing.ProbeMatcher:
         return routing.ProbeMatcher(self.severity, frozenset(self.tags), self.group, self.kind, self.probe)
@@ -204,9 +204,9 @@ class AccessSettings(ConfigModel):
         wrong: list[tuple[FieldPath, str]] = []
         for i, key in enumerate(self.api_keys):
             if key.name in (other.name for other in self.api_keys[:i]):
-                wrong.append((("keys", i, "name"), "another key has this name"))
+                wrong.append((("api_keys", i, "name"), "another key has this name"))
             if key.key in (other.key for other in self.api_keys[:i]):
-                wrong.append((("keys", i, "key"), "another entry has the same key"))
+                wrong.append((("api_keys", i, "key"), "another entry has the same key"))
         if wrong:
             raise FieldValidationError(wrong)
         return self

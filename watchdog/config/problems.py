@@ -46,8 +46,9 @@ class ConfigError(Exception):
 _FIELD_SYNONYMS = {
     "interval": "every", "period": "every", "frequency": "every", "cron": "schedule", "tz": "timezone",
     "labels": "tags", "assert": "expect", "assertions": "expect", "checks": "probes", "monitors": "probes",
-    "endpoints": "probes", "contacts": "receivers", "notifiers": "receivers", "id": "key", "docs": "runbook",
-    "database": "storage", "failures": "after", "threshold": "after", "successes": "recover",
+    "endpoints": "probes", "contacts": "receivers", "notifiers": "receivers", "key": "id", "docs": "runbook",
+    "database": "storage", "failures": "failure_threshold", "threshold": "failure_threshold",
+    "successes": "success_threshold",
 }  # fmt: skip
 """What other tools call it."""
 

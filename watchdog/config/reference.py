@@ -52,7 +52,7 @@ taken without its last line end. Relative paths start at the folder of the file 
 
 **What is masked.** Secret fields, whatever their length; values of 8 characters or more that come from variables and
 files; passwords in URLs; headers and variables with telling names, such as `Authorization` or `API_KEY`. They appear
-as `•••` in every message, page, log line and stored result, in names and tags as well; a probe's `key` alone, which
+as `•••` in every message, page, log line and stored result, in names and tags as well; a probe's `id` alone, which
 stands in addresses, is shown as it is. A default (`:-`) is no secret.
 
 **More files.** `include` takes paths and patterns. An included file holds `probes`, `receivers`, `routes` and further

@@ -52,7 +52,7 @@ def mask_config(config: Config, mask: SecretMask) -> Config:
         update={
             "probes": tuple(masked(probe, "name", "group", "tags", "runbook") for probe in config.probes),
             "routes": tuple(route.model_copy(update={"match": matching(route.match)}) for route in config.routes),
-            "status_page": page.model_copy(update={"show": matching(page.match)}),
+            "status_page": page.model_copy(update={"match": matching(page.match)}),
         }
     )
 

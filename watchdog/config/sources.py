@@ -193,11 +193,11 @@ def _overridden_defaults(
     if "every" in probe_entries:
         yield "schedule"
         if (
-            "recheck" in default_entries
-            and "recheck" not in probe_entries
-            and _duration_ms(default_entries["recheck"]) > _duration_ms(probe_entries["every"])
+            "retry_interval" in default_entries
+            and "retry_interval" not in probe_entries
+            and _duration_ms(default_entries["retry_interval"]) > _duration_ms(probe_entries["every"])
         ):
-            yield "recheck"
+            yield "retry_interval"
 
 
 def _duration_ms(node: YamlNode) -> int:

@@ -18,7 +18,7 @@ from watchdog.demo.worker import DATABASE_FILENAME
 DEMO_CONFIG = """\
 server: {{listen: "127.0.0.1:{port}", public_url: "http://127.0.0.1:{port}"}}
 storage: {{url: "sqlite:///{folder}/demo.db"}}
-defaults: {{every: 2s, timeout: 2s, alert: {{after: 2, recover: 2}}}}
+defaults: {{every: 2s, timeout: 2s, alert: {{failure_threshold: 2, success_threshold: 2}}}}
 probes:
   - {{name: Website, group: Shop, http: "http://127.0.0.1:{targets}/"}}
   - name: Checkout
@@ -45,7 +45,7 @@ probes:
         statuses: {{waiting: [pending], running: [running], done: [completed]}}
       grace: 5s
       watch: {{"*": {{max_runtime: 8s}}}}
-  - {{name: Backup, group: Jobs, heartbeat: {{key: "{key}", every: 10s, grace: 10s}}}}
+  - {{name: Backup, group: Jobs, heartbeat: {{token: "{key}", every: 10s, grace: 10s}}}}
 receivers:
   oncall:
     slack: {{bot_token: xoxb-demo, channel: "{channel}", api_url: "http://127.0.0.1:{inbox}/api/"}}

@@ -17,7 +17,7 @@ class ProbeMatcher:
     group: str = ""
     kind: str = ""
     probe: str = ""
-    """A probe's key or name."""
+    """A probe's id or name."""
 
     def describe_mismatch(self, probe: ProbeInfo) -> str:
         """What keeps the probe from matching, in words; empty when it matches."""

@@ -35,7 +35,7 @@ RUN_TIMEOUT_MARGIN_S = 10.0
 ToolResult: TypeAlias = dict[str, Any]
 McpRequestContext: TypeAlias = Context[Any, Any]
 ListLimit = Annotated[int, Field(ge=1, le=1_000, description="At most so many.")]
-ProbeName = Annotated[str, Field(description="A probe's key or name, as list_probes gives it.")]
+ProbeName = Annotated[str, Field(description="A probe's id or name, as list_probes gives it.")]
 
 
 class McpTools:

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Literal, TypeAlias
-
-Egress: TypeAlias = Literal["public", "private"]
-"""`private`: anything but what is always refused. `public`: the public internet only."""
 
 _ALWAYS_BLOCKED_NETWORKS = {
     "metadata": (
@@ -37,10 +33,10 @@ _NON_PUBLIC_NETWORKS = {
     ),
 }
 _BLOCKED_NETWORKS = {
-    egress: [(kind, ip_network(network)) for kind, networks in kinds.items() for network in networks]
-    for egress, kinds in (
-        ("private", _ALWAYS_BLOCKED_NETWORKS),
-        ("public", _ALWAYS_BLOCKED_NETWORKS | _NON_PUBLIC_NETWORKS),
+    allow_private: [(kind, ip_network(network)) for kind, networks in kinds.items() for network in networks]
+    for allow_private, kinds in (
+        (True, _ALWAYS_BLOCKED_NETWORKS),
+        (False, _ALWAYS_BLOCKED_NETWORKS | _NON_PUBLIC_NETWORKS),
     )
 }
 _IPV4_EMBEDDING_NETWORKS = [  # IPv6 networks that carry an IPv4 address, and how many bits follow it
@@ -55,7 +51,7 @@ _ISATAP_INTERFACE_IDS = (0x0000_5EFE, 0x0200_5EFE)
 
 
 @lru_cache(4096)
-def blocked_address_category(address: str, allow_private_addresses: Egress) -> str | None:
+def blocked_address_category(address: str, allow_private_addresses: bool) -> str | None:
     """Why it may not be reached: metadata, link_local, multicast, loopback, private or reserved. None: it may."""
     ip = ip_address(address.partition("%")[0])
     forms = (ip, *_embedded_ipv4_addresses(ip))

@@ -9,7 +9,7 @@ from functools import lru_cache, partial
 from ipaddress import ip_address
 from typing import Any, TypeAlias
 
-from watchdog.net.address_filter import Egress, blocked_address_category
+from watchdog.net.address_filter import blocked_address_category
 from watchdog.net.errors import ProbeError, describe_dns_error, error_from_exception
 from watchdog.net.phases import PhaseTimer
 from watchdog.net.threads import run_in_daemon_thread
@@ -31,7 +31,7 @@ class Connector:
         self._pending_lookups: dict[tuple[str, int], asyncio.Future[list[SocketAddress]]] = {}
 
     async def connect(
-        self, host: str, port: int, phase_timer: PhaseTimer, allow_private_addresses: Egress
+        self, host: str, port: int, phase_timer: PhaseTimer, allow_private_addresses: bool
     ) -> socket.socket:
         """A connected, non-blocking socket. Counts the phases `dns` and `connect`. Raises Fault."""
         addresses = _parse_ip_literal(host, port)
@@ -111,9 +111,9 @@ _BLOCKED_CATEGORY_DESCRIPTIONS = {
 }
 
 
-def _address_blocked_error(address: str, allow_private_addresses: Egress) -> ProbeError:
-    always = blocked_address_category(address, "private")
-    rule = "never reached" if always else "not reached with `egress: public`"
+def _address_blocked_error(address: str, allow_private_addresses: bool) -> ProbeError:
+    always = blocked_address_category(address, True)
+    rule = "never reached" if always else "not reached with `allow_private_addresses: false`"
     what = _BLOCKED_CATEGORY_DESCRIPTIONS[always or blocked_address_category(address, allow_private_addresses) or ""]
     return ProbeError("connection.address_blocked", f"address refused: {address} is {what}, {rule}")
 

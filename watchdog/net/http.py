@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import h11
 
-from watchdog.net.address_filter import Egress
 from watchdog.net.connector import format_socket_address
 from watchdog.net.errors import ProbeError, error_from_exception
 from watchdog.net.handshake import perform_tls_handshake
@@ -48,7 +47,7 @@ class HttpRequest:
     tls: TlsConfig = field(default_factory=TlsConfig)
     follow_redirects: bool = False
     """Follow up to 5 redirects of a GET or HEAD. Headers and client certificate are for the first origin alone."""
-    allow_private_addresses: Egress = "private"
+    allow_private_addresses: bool = True
     phase_timer: PhaseTimer = field(default_factory=PhaseTimer)
     now: int = 0
     """The clock, ms since the epoch: certificates are judged against it."""

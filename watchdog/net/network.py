@@ -10,7 +10,6 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from watchdog.net.address_filter import Egress
     from watchdog.net.http import HttpRequest, HttpResponse
     from watchdog.net.phases import PhaseTimer
     from watchdog.net.tls import TlsConfig
@@ -53,7 +52,7 @@ class Network:
         return self._ssl_contexts[tls]
 
     async def connect(
-        self, host: str, port: int, phase_timer: PhaseTimer, allow_private_addresses: Egress
+        self, host: str, port: int, phase_timer: PhaseTimer, allow_private_addresses: bool
     ) -> socket.socket:
         """A new TCP connection (non-blocking socket) to the first address of `host` that answers and may be reached.
 

@@ -10,7 +10,6 @@ from pydantic import Field, StrictBool, model_validator
 
 from watchdog.config_types import ConfigModel, FieldPath, FieldValidationError, LocalFilePath
 from watchdog.domain.model import Json
-from watchdog.net.address_filter import Egress
 from watchdog.net.auth import Auth, HttpUrl, find_header_and_auth_problems
 from watchdog.net.phases import PhaseTimer
 from watchdog.net.redact import redact_url
@@ -65,7 +64,7 @@ class HttpTarget(ConfigModel):
         return parse_url(self.url).host
 
     def build_request(
-        self, idempotency_key: str, allow_private_addresses: Egress, phase_timer: PhaseTimer, now: int
+        self, idempotency_key: str, allow_private_addresses: bool, phase_timer: PhaseTimer, now: int
     ) -> HttpRequest:
         """An empty key is not sent. `now`: the clock, ms since the epoch."""
         from watchdog.net.http import HttpRequest
@@ -150,7 +149,7 @@ class McpTarget(ConfigModel):
     def host(self) -> str:
         return "" if self.command else parse_url(self.url or self.sse).host
 
-    def build_session_target(self, allow_private_addresses: Egress) -> McpHttpEndpoint | McpServerCommand:
+    def build_session_target(self, allow_private_addresses: bool) -> McpHttpEndpoint | McpServerCommand:
         from watchdog.net.mcp import McpHttpEndpoint, McpServerCommand
 
         if self.command:

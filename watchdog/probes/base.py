@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Self
 
-from pydantic import Field, StrictInt, ValidationInfo, field_validator, model_validator
+from pydantic import Field, StrictBool, StrictInt, ValidationInfo, field_validator, model_validator
 
 from watchdog.config_types import (
     ConfigModel,
@@ -99,8 +99,8 @@ class ProbeDefaults(ConfigModel):
     """After a failure the next slots come this soon."""
     alert: AlertSettings = AlertSettings()
     """When an incident opens and resolves, and how severe it is."""
-    allow_private_addresses: Literal["public", "private"] = "private"
-    """public: refuse targets on private addresses. Link-local and metadata addresses are always refused."""
+    allow_private_addresses: StrictBool = True
+    """Whether targets on private addresses are reached. Link-local and metadata addresses are always refused."""
 
     @model_validator(mode="after")
     def _validate_schedule(self) -> Self:
@@ -108,7 +108,7 @@ class ProbeDefaults(ConfigModel):
             raise FieldValidationError([(("schedule",), "a probe runs on every or on schedule, not on both")])
         if self.schedule is None and self.retry_interval is not None and self.retry_interval > self.every:
             slower = f"expected at most every ({format_config_duration(self.every)}): it is there to look again sooner"
-            raise FieldValidationError([(("recheck",), slower)])
+            raise FieldValidationError([(("retry_interval",), slower)])
         return self
 
 
@@ -128,7 +128,7 @@ class Probe(ProbeDefaults):
     name: SingleLineText
     """What people call it; unique."""
     id: Annotated[str, Field(default_factory=lambda fields: slugify(fields["name"]), validate_default=True)]
-    """A stable identity: letters, digits, `-`, `_` and `.`; default: a slug of the name. A new key is a new probe."""
+    """A stable identity: letters, digits, `-`, `_` and `.`; default: a slug of the name. A new id is a new probe."""
     expect: tuple[str, ...] = ()
     """Expressions in CEL that must hold; else the run fails."""
     prefer: tuple[str, ...] = ()
@@ -136,11 +136,11 @@ class Probe(ProbeDefaults):
     remediation: RemediationSettings | None = None
     """What is done, by itself, about something that it finds; default: nothing ever is."""
 
-    @field_validator("key")
+    @field_validator("id")
     @classmethod
     def _validate_id(cls, id: str) -> str:
         if not id:
-            raise ValueError("the name holds no letter or digit to make a key of: give the probe a key of its own")
+            raise ValueError("the name holds no letter or digit to make an id of: give the probe an id of its own")
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", id):
             raise ValueError("expected up to 64 letters, digits, '-', '_' and '.', a letter or digit first")
         return id
@@ -172,14 +172,14 @@ class Probe(ProbeDefaults):
     def _validate_remediation(self) -> Self:
         act = None if self.remediation is None else self.remediation.action
         if isinstance(act, SqlRemediation) and not act.url and not self.database_url:
-            raise FieldValidationError([(("remedy", "sql"), "no database: expected {statement: ..., url: ...}")])
+            raise FieldValidationError([(("remediation", "sql"), "no database: expected {statement: ..., url: ...}")])
         if act is not None and RUN_ID_PARAMETER in act.used_parameters and not self.exposes_run_id:
             raise FieldValidationError(
-                [(("remedy",), "no run has an id here: that takes jobs in a table, and `id` among `columns`")]
+                [(("remediation",), "no run has an id here: that takes jobs in a table, and `id` among `columns`")]
             )
         if never := [] if self.remediation is None else self.remediation.unsupported_reasons(self.reason_prefixes):
             raise FieldValidationError(
-                [(("remedy", "on"), f"a probe of kind {self.kind} never finds that: {', '.join(never)}")]
+                [(("remediation", "on"), f"a probe of kind {self.kind} never finds that: {', '.join(never)}")]
             )
         return self
 

@@ -32,7 +32,7 @@ def _validate_token(token: Secret) -> Secret:
 
 
 class HeartbeatSettings(JobOptions):
-    """A job that calls `/in/<key>` when it is done."""
+    """A job that calls `/in/<token>` when it is done."""
 
     token: Annotated[Secret, AfterValidator(_validate_token)]
     """The secret in the address of its check-ins: 16 or more letters, digits, `-` and `_`."""
@@ -59,7 +59,7 @@ class HeartbeatProbe(Probe):
         "timezone": "the job's time zone stands under heartbeat",
         "timeout": "the job calls us: there is nothing to wait for",
         "retries": "the job calls us: there is nothing to try again",
-        "recheck": "a failure that is checked in is looked at at once",
+        "retry_interval": "a failure that is checked in is looked at at once",
         "expect": "a heartbeat is judged by its schedule and limits",
         "prefer": "a heartbeat is judged by its schedule and limits",
     }
@@ -71,7 +71,7 @@ class HeartbeatProbe(Probe):
     def _reject_guessable_token(self) -> Self:
         if slugify(self.heartbeat.token.get_secret_value()) in (slugify(self.name), slugify(self.id)):
             raise FieldValidationError(
-                [(("heartbeat", "key"), "everybody can guess the name: try `openssl rand -hex 20`")]
+                [(("heartbeat", "token"), "everybody can guess the name: try `openssl rand -hex 20`")]
             )
         return self
 

@@ -104,7 +104,7 @@ class QueueRules(ConfigModel):
         return tuple(_to_queue_threshold(name, rule) for name, rule in rules.items() if rule is not None)
 
 
-RULE_PRIORITY = ("consumers", "draining", "failure_ratio", "waiting", "active", "delayed", "failed", "oldest")
+RULE_PRIORITY = ("consumers", "stalled", "failure_ratio", "waiting", "active", "delayed", "failed", "oldest")
 
 
 def _to_queue_threshold(
@@ -150,7 +150,7 @@ class QueueProbe(Probe):
     queue: QueueSettings
     """Where the queue is."""
     rules: QueueRules = QueueRules(stalled=StalledThreshold())
-    """When it is not right; default: `draining: {for: 10m}`. Needed where a system does not show which job is next: how
+    """When it is not right; default: `stalled: {for: 10m}`. Needed where a system does not show which job is next: how
     many wait does not tell whether any was taken."""
 
     @model_validator(mode="after")

@@ -16,7 +16,7 @@ class QueueThreshold(NamedTuple):
     """What is asked of one figure. Durations in milliseconds."""
 
     metric: str
-    """The figure; `draining`: that jobs which wait are taken, one after the other."""
+    """The figure; `stalled`: that jobs which wait are taken, one after the other."""
     value: float = 0
     """More than that is too much; of consumers, fewer are too few."""
     for_ms: int = 0
@@ -34,7 +34,7 @@ class ThresholdState(NamedTuple):
     value: float | None
     """None: the system does not say, or it says too little."""
     breached_since: int | None
-    """From when on it is seen beyond its limit; of `draining`: that the same job is the next, or no fewer wait."""
+    """From when on it is seen beyond its limit; of `stalled`: that the same job is the next, or no fewer wait."""
     head_marker: str | int | None = None
     """What tells the job that is next to be taken from others, or how many wait."""
     unavailable: bool = False
@@ -71,7 +71,7 @@ def _evaluate_threshold(
     threshold: QueueThreshold, stats: QueueStats, saved_state: Mapping[str, Json], now: int, gaps: Gaps
 ) -> ThresholdState:
     since = _breached_since(threshold, saved_state, now, gaps)
-    if threshold.metric == "draining":
+    if threshold.metric == "stalled":
         return _evaluate_stalled(threshold, stats, saved_state.get("head"), since, now)
     figure, known = metric_value(threshold, stats)
     if not known:
@@ -134,7 +134,7 @@ def describe_breach(state: ThresholdState, stats: QueueStats, now: int) -> tuple
     match limit.metric:
         case "consumers":
             return "queue.no_consumers", f"consumers {figure:g}, under {limit.value:g}{so_long}"
-        case "draining":
+        case "stalled":
             still = "no shorter" if state.head_is_count else "not draining"
             return "queue.stalled", f"{still} for {format_duration(lasted)}: {format_number(round(figure))} waiting"
         case "failure_ratio":

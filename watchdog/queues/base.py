@@ -20,7 +20,6 @@ from watchdog.domain.formatting import DAY_MS
 from watchdog.domain.model import Json
 from watchdog.domain.schedule import CronSchedule, IntervalSchedule, Schedule, ScheduleError
 from watchdog.net import Network, PhaseTimer
-from watchdog.net.address_filter import Egress
 from watchdog.net.errors import ProbeError
 from watchdog.net.phases import PHASE_DESCRIPTIONS
 
@@ -190,7 +189,7 @@ class ConnectContext:
 
     network: Network
     trace: PhaseTimer
-    allow_private_addresses: Egress
+    allow_private_addresses: bool
     timeout_s: float
     """Seconds that any one exchange may take."""
     started_at: int

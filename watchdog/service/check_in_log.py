@@ -120,7 +120,11 @@ class CheckInLog:
         except OSError as e:
             self.close()
             taken = isinstance(e, BlockingIOError)
-            why = "another Watchdog uses it: give each a storage.spool of its own" if taken else e.strerror or str(e)
+            why = (
+                "another Watchdog uses it: give each a storage.check_in_log of its own"
+                if taken
+                else e.strerror or str(e)
+            )
             raise CheckInLogError(f"{self.path} cannot be used: {why[:1].lower()}{why[1:]}") from None
 
     def _read_records(self, max_records: int) -> list[bytes]:

@@ -15,7 +15,7 @@ from watchdog.service.runner import ProbeRunner
 
 
 def find_probe(probes: Sequence[Probe], name_or_id: str) -> Probe:
-    """By name or key. Raises LookupError, whose text is for people."""
+    """By name or id. Raises LookupError, whose text is for people."""
     for probe in probes:
         if name_or_id in (probe.name, probe.id):
             return probe

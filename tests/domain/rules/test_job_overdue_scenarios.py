@@ -99,7 +99,7 @@ class Watch:
         )
         asked = {name: value for name, value in self.asked.items() if value}
         if self.face == HEARTBEAT:
-            probe = {"name": "backup", "heartbeat": {"key": "0123456789abcdef", **asked}}
+            probe = {"name": "backup", "heartbeat": {"token": "0123456789abcdef", **asked}}
             seen = asyncio.run(HeartbeatProbe.model_validate(probe).observe(attempt))
         else:
             facts, plan = self.facts, JobOptions.model_validate(asked)

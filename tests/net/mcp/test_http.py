@@ -292,17 +292,17 @@ def test_headers_and_credentials_go_with_every_request() -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "egress", "reason"),
+    ("url", "allow_private_addresses", "reason"),
     [
-        ("http://127.0.0.1:9/mcp", "private", "connection.refused"),
-        ("http://nowhere.invalid/mcp", "private", "dns.failed"),
-        ("http://127.0.0.1:9/mcp", "public", "connection.address_blocked"),
-        ("http://169.254.169.254/mcp", "private", "connection.address_blocked"),
-        ("http://[::ffff:169.254.169.254]/mcp", "private", "connection.address_blocked"),
+        ("http://127.0.0.1:9/mcp", True, "connection.refused"),
+        ("http://nowhere.invalid/mcp", True, "dns.failed"),
+        ("http://127.0.0.1:9/mcp", False, "connection.address_blocked"),
+        ("http://169.254.169.254/mcp", True, "connection.address_blocked"),
+        ("http://[::ffff:169.254.169.254]/mcp", True, "connection.address_blocked"),
     ],
 )
-def test_a_server_that_is_not_reached(url: str, egress: str, reason: str) -> None:
-    seen = asyncio.run(run_mcp_probe({"url": url}, egress=egress))
+def test_a_server_that_is_not_reached(url: str, allow_private_addresses: bool, reason: str) -> None:
+    seen = asyncio.run(run_mcp_probe({"url": url}, allow_private_addresses=allow_private_addresses))
     assert (seen.outcome, seen.reason, seen.duration) == (Outcome.FAIL, reason, None)
 
 

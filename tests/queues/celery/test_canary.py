@@ -24,7 +24,7 @@ def system() -> type[CeleryLab]:
 
 
 def test_workers_that_track_what_they_start_show_it(lab: CeleryLab) -> None:
-    tracked = {"tracks_started": True}
+    tracked = {"task_track_started": True}
     with lab.running_worker(TRACKS="yes") as worker:
         passed = lab.run_probe(tracked, start_within="3s")
         hung = lab.run_probe({**tracked, "task": "hang"}, start_within="2s", finish_within="2s")

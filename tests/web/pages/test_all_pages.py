@@ -172,7 +172,7 @@ def test_an_incident_says_what_changed_who_was_told_and_why(app: FastAPI, story:
     assert "chat · slack #chat opened Queued try 2 at 02:29:40 · 429 rate limited" in said
     assert "8 tries until 02:24:11 · 410 Gone" in said
     assert "Route 1 matches: oncall, pager, chat told" in said
-    assert "2 bad slots in a row, 2 needed alert.after: 2" in said
+    assert "2 bad slots in a row, 2 needed alert.failure_threshold: 2" in said
 
 
 def test_a_resolved_incident_says_so_first(tmp_path: Path) -> None:

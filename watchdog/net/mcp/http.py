@@ -21,7 +21,6 @@ from mcp.shared.message import SessionMessage
 from mcp.types import CONNECTION_CLOSED, PARSE_ERROR
 
 from watchdog.domain.model import Json
-from watchdog.net.address_filter import Egress
 from watchdog.net.connector import format_socket_address
 from watchdog.net.errors import ProbeError, error_from_exception
 from watchdog.net.handshake import perform_tls_handshake
@@ -52,7 +51,7 @@ class McpHttpEndpoint:
     """The transport before streamable HTTP."""
     headers: Mapping[str, str] = field(default_factory=dict)
     tls: TlsConfig = field(default_factory=TlsConfig)
-    allow_private_addresses: Egress = "private"
+    allow_private_addresses: bool = True
 
 
 @dataclass(slots=True)

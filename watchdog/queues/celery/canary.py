@@ -153,7 +153,9 @@ class CeleryCanary(CeleryQueue, CanaryDriver):
     """A canary job in a queue of Celery. Its workers must keep their results in Redis, as JSON."""
 
     payload_field: ClassVar[str] = "args"
-    pickup_hint: ClassVar[str] = "say finish_within alone, or tracks_started where the workers have task_track_started"
+    pickup_hint: ClassVar[str] = (
+        "say finish_within alone, or task_track_started where the workers have task_track_started"
+    )
     blocking_period_ms: ClassVar[int | None] = DAY_MS
 
     backend: RedisUrl

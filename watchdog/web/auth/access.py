@@ -53,7 +53,7 @@ class Authenticator:
         if not self.keys:
             if reason := describe_non_local_request(request):
                 raise AccessDeniedError(
-                    403, "access.loopback_only", f"{reason}. Add `access.keys` to open these pages to others"
+                    403, "access.loopback_only", f"{reason}. Add `access.api_keys` to open these pages to others"
                 )
             return None
         if (given := request.headers.get("authorization")) is not None:

@@ -94,7 +94,7 @@ def build_queue_card(
     figures = [
         _build_queue_metric(name, newest[name], limits.get(name), at) for name in QUEUE_METRIC_FORMATS if name in newest
     ]
-    if kept := limits.get("draining"):
+    if kept := limits.get("stalled"):
         figures.insert(1, _build_stalled_metric(kept, at))
     rows = ((window.start + i * window.step, n) for i, n in enumerate(waited) if n is not None)
     return QueueCard(at, tuple(figures), window.length, window.step, chart, tuple(rows)[::-1])

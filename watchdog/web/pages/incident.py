@@ -315,7 +315,7 @@ def _decision_steps(record: IncidentRecord) -> Iterable[tuple[str, str]]:
     else:
         yield (
             f"{format_count(record.threshold, 'bad slot')} in a row, {record.threshold} needed",
-            f"alert.after: {record.threshold}",
+            f"alert.failure_threshold: {record.threshold}",
         )
     yield f"Severity {incident.severity}, by the probe's own configuration", f"alert.severity: {incident.severity}"
     for step in record.routing_log:

@@ -47,10 +47,10 @@ class CheckInResponse(NamedTuple):
 
 
 OK_RESPONSE = CheckInResponse(200, "ok")
-UNKNOWN_TOKEN_RESPONSE = CheckInResponse(404, "no job has this key")
+UNKNOWN_TOKEN_RESPONSE = CheckInResponse(404, "no job has this token")
 UNAVAILABLE_RESPONSE = CheckInResponse(503, "this cannot be kept now", 10)
 UNKNOWN_ACTION_RESPONSE = CheckInResponse(
-    404, "expected nothing after the key, or start, fail, log, or an exit code from 0 to 255"
+    404, "expected nothing after the token, or start, fail, log, or an exit code from 0 to 255"
 )
 METHOD_NOT_ALLOWED_RESPONSE = CheckInResponse(405, "expected GET, HEAD or POST", send_allow_header=True)
 
