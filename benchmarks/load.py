@@ -79,7 +79,7 @@ async def _run_and_measure(config: Path) -> None:
         runner.run = run  # type: ignore[method-assign] # put back
         after = resource.getrusage(resource.RUSAGE_SELF)
     with closing(sqlite3.connect(loaded.config.storage.url.removeprefix("sqlite:///"))) as database:
-        query = "SELECT outcome, sum(n) FROM results WHERE slot >= ? AND slot < ? GROUP BY outcome"
+        query = "SELECT outcome, sum(slot_count) FROM results WHERE slot >= ? AND slot < ? GROUP BY outcome"
         outcomes = dict(database.execute(query, (since, since + MEASUREMENT_S * 1000)))
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     missed = outcomes.pop("missed", 0)

@@ -52,7 +52,7 @@ async def watched(file: Path) -> AsyncIterator[tuple[RunningWatchdog, httpx.Asyn
 
 
 def runs(watched: RunningWatchdog) -> list[str]:
-    found: list[str] = watched.query_store(lambda c: c.execute(sa.select(check_ins.c.run)).scalars().all())
+    found: list[str] = watched.query_store(lambda c: c.execute(sa.select(check_ins.c.run_id)).scalars().all())
     return found
 
 

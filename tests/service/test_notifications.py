@@ -147,7 +147,7 @@ async def test_a_failed_delivery_waits_longer_each_time_and_is_given_up_visibly_
     ]
     assert max(waits) == waits[-1] == MAX_RETRY_DELAY_MS
     assert row["state"] == "dead"
-    assert MAX_NOTIFICATION_AGE_MS <= row["done_at"] - began <= MAX_NOTIFICATION_AGE_MS + MAX_RETRY_DELAY_MS
+    assert MAX_NOTIFICATION_AGE_MS <= row["finished_at"] - began <= MAX_NOTIFICATION_AGE_MS + MAX_RETRY_DELAY_MS
     assert row["attempts"] == len(waits) + 1
     assert row["detail"] == "connection refused by •••", "no secret reaches a page"
 
@@ -307,7 +307,7 @@ async def test_what_is_claimed_while_we_stop_is_sent_or_given_back(office: Offic
     await asyncio.sleep(0)  # it has begun
     await office.mailroom.stop(grace_s=0)
     await claiming
-    assert [row["token"] for row in office.rows()] == [None]
+    assert [row["lease_token"] for row in office.rows()] == [None]
 
 
 async def test_stopping_gives_the_lease_back_so_that_the_next_process_sends_at_once(office: Office) -> None:

@@ -62,7 +62,9 @@ def test_eight_writers_of_one_probe(databases: DatabasePair) -> None:
         for k in range(ROUNDS):
             n = k * WRITERS + i + 1
             outcome = "fail" if n // 20 % 2 == 0 else "pass"
-            made = make_result(id, START_AT + n * SECOND, outcome, prev=START_AT + (n - 1) * SECOND if n > 1 else None)
+            made = make_result(
+                id, START_AT + n * SECOND, outcome, previous_slot=START_AT + (n - 1) * SECOND if n > 1 else None
+            )
             told.extend(labs[i].recorder.record_results([RecordedResult(made)], end))
 
     at_once(*[lambda i=i: write(i) for i in range(WRITERS)])
@@ -118,7 +120,8 @@ def test_every_verb_at_once(databases: DatabasePair) -> None:
         for now in range(START_AT, START_AT + 60 * SECOND, 2 * SECOND):
             slots = lab.claim_slots(now, 10)
             made = [
-                make_result(s.probe, s.slot, "fail" if s.probe % 3 else "pass", prev=s.previous_slot) for s in slots
+                make_result(s.probe, s.slot, "fail" if s.probe % 3 else "pass", previous_slot=s.previous_slot)
+                for s in slots
             ]
             lab.recorder.record_results([RecordedResult(r) for r in made], now + 300)
             lab.slot_claimer.reschedule_sooner({r.probe: r.slot + 3 * SECOND for r in reversed(made)})

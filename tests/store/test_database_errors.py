@@ -45,7 +45,7 @@ def test_values_that_fit_no_column_are_no_absence(databases: DatabasePair) -> No
 
 def test_an_error_tells_no_values(database: Database) -> None:
     with pytest.raises(DBAPIError) as caught, database.write_transaction() as connection:
-        connection.execute(sa.insert(watermarks).values(location="hush-hush", through=None))
+        connection.execute(sa.insert(watermarks).values(location="hush-hush", claimed_until=None))
     assert "hush-hush" not in str(caught.value).split("DETAIL")[0]
 
 

@@ -28,7 +28,7 @@ from watchdog.store.read.alert_context import load_alert_context
 from watchdog.store.write.check_ins import CheckInStore, ProbeCheckIn
 from watchdog.store.write.retention import delete_expired_rows, roll_up_hours
 
-GROWS = ("results", "evidence", "rollups", "outbox", "incidents", "lapses", "memory", "check_ins")
+GROWS = ("results", "evidence", "rollups", "outbox", "incidents", "staleness_events", "probe_state", "check_ins")
 SLOT, DAY = START_AT + INTERVAL_MS, 86_400_000
 
 

@@ -47,7 +47,7 @@ def make_result(outcome: str, slot: int = 1, **more: Any) -> Result:
 def make_results(outcomes: str, start: int = 1) -> list[Result]:
     """ "pff" -> three results in a row, each naming the slot before it."""
     return [
-        make_result(letter, slot, prev=(slot - 1) * SLOT_INTERVAL_MS if slot > start else None)
+        make_result(letter, slot, previous_slot=(slot - 1) * SLOT_INTERVAL_MS if slot > start else None)
         for slot, letter in enumerate(outcomes, start)
     ]
 

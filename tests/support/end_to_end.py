@@ -88,7 +88,7 @@ class RunningWatchdog:
         return [case.incident for case in self.query_store(list_incidents)]
 
     def count_outcomes(self) -> Counter[str]:
-        counted = sa.select(results.c.outcome, sa.func.sum(results.c.n)).group_by(results.c.outcome)
+        counted = sa.select(results.c.outcome, sa.func.sum(results.c.slot_count)).group_by(results.c.outcome)
         return Counter(dict(map(tuple, self.query_store(lambda c: c.execute(counted).all()))))
 
     def count_unsent(self) -> int:

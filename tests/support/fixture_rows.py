@@ -39,29 +39,29 @@ class FixtureRows:
                 connection.execute(sa.insert(table), self.rows[table.name])
 
     def add_watermark(self, claimed_until: int) -> None:
-        self.rows["marks"].append({"location": "local", "through": claimed_until})
+        self.rows["watermarks"].append({"location": "local", "claimed_until": claimed_until})
 
     def add_probe(
-        self, name: str, kind: str = "http", group: str = "", *, spec: str = "", created_at: int = NOW - 200 * DAY_MS,
+        self, name: str, kind: str = "http", group: str = "", *, config_yaml: str = "", created_at: int = NOW - 200 * DAY_MS,
         next_due: int | None = None, **info: Any,
     ) -> int:  # fmt: skip
-        id, key = len(self.probe_by_name) + 1, name.lower().replace(" ", "-")
+        id, probe_id = len(self.probe_by_name) + 1, name.lower().replace(" ", "-")
         self.probe_by_name[name] = id
-        told = ProbeInfo(id, key, name, kind, group, **{"cadence": "every 60 s", **info})
+        told = ProbeInfo(id, probe_id, name, kind, group, **{"cadence": "every 60 s", **info})
         self.rows["probes"].append(
             {
                 "id": id,
-                "key": key,
+                "probe_id": probe_id,
                 "name": name,
                 "kind": kind,
                 "info": codec.probe_info_to_json(told),
                 "created_at": created_at,
-                "spec": spec or f"name: {name}\n{kind}: https://acme.example/\n",
+                "config_yaml": config_yaml or f"name: {name}\n{kind}: https://acme.example/\n",
                 "removed_at": None,
             }
         )
         due = NOW + 46 * SECOND_MS if next_due is None else next_due
-        plan = {"plan": "", "last_slot": None, "flying": "[]"}
+        plan = {"definition": "", "last_slot": None, "in_flight": "[]"}
         self.rows["schedule"].append({"probe": id, "location": "local", "next_due": due, **plan})
         return id
 
@@ -76,7 +76,7 @@ class FixtureRows:
 
     def add_passing_rollup(self, probe: int, hour: int) -> None:
         """One hour in which everything passed."""
-        sums = {"passed": 60, "failed": 0, "unjudged": 0, "missed": 0, "duration_sum": 10_800, "duration_max": 300}
+        sums = {"passed": 60, "failed": 0, "errors": 0, "missed": 0, "duration_sum": 10_800, "duration_max": 300}
         self.rows["rollups"].append({"probe": probe, "hour": hour, "location": "local", **sums})
 
     def add_result(
@@ -101,16 +101,20 @@ class FixtureRows:
 
     def add_job_state(self, probe: int, name: str, **known: Any) -> None:
         """What a probe remembers of a scheduled job."""
-        nothing = dict.fromkeys(("last_start", "last_end", "last_ok", "duration", "expected"))
-        value = json.dumps({"name": name, "plan": "", "since": NOW, "reason": "", **nothing, **known})
-        self.rows["memory"].append({"probe": probe, "key": f"job:{len(self.rows['memory'])}", "value": value})
+        nothing = dict.fromkeys(
+            ("last_started_at", "last_finished_at", "last_succeeded_at", "last_duration", "next_expected_at")
+        )
+        value = json.dumps({"name": name, "schedule_text": "", "expected_from": NOW, "reason": "", **nothing, **known})
+        self.rows["probe_state"].append({"probe": probe, "key": f"job:{len(self.rows['probe_state'])}", "value": value})
 
     def add_check_in(
-        self, probe: int, at: int, kind: str, *, run: str = "", code: int | None = None, duration: int | None = None,
-        body: str = "",
+        self, probe: int, at: int, kind: str, *, run_id: str = "", exit_code: int | None = None,
+        duration: int | None = None, output: str = "",
     ) -> None:  # fmt: skip
-        row = {"kind": kind, "run": run, "code": code, "duration": duration, "body": body}
-        self.rows["check_ins"].append({"probe": probe, "at": at, "id": f"{len(self.rows['check_ins']):x}", **row})
+        row = {"kind": kind, "run_id": run_id, "exit_code": exit_code, "duration": duration, "output": output}
+        self.rows["check_ins"].append(
+            {"probe": probe, "occurred_at": at, "id": f"{len(self.rows['check_ins']):x}", **row}
+        )
 
     def add_passing_results(
         self,
@@ -151,12 +155,12 @@ class FixtureRows:
                 "subject": subject,
                 "severity": severity,
                 "since": since,
-                "slot": since + opened_after_ms,
+                "opened_slot": since + opened_after_ms,
                 "opened_at": since + opened_after_ms + 2 * SECOND_MS,
                 "reason": reason,
                 "message": message,
-                "needed": threshold,
-                "route": json.dumps(routing_log),
+                "threshold": threshold,
+                "routing_log": json.dumps(routing_log),
                 "resolved_slot": resolved_at,
                 "resolved_at": resolved_at,
                 "resolution": resolution,
@@ -173,7 +177,7 @@ class FixtureRows:
         created_at: int,
         seq: int = 0,
         event: str = "opened",
-        done_at: int | None = None,
+        finished_at: int | None = None,
         due_at: int | None = None,
         attempts: int = 1,
         detail: str = "",
@@ -187,11 +191,11 @@ class FixtureRows:
                 "state": state,
                 "created_at": created_at,
                 "due_at": created_at if due_at is None else due_at,
-                "token": None,
+                "lease_token": None,
                 "leased_until": None,
                 "attempts": attempts,
                 "detail": detail,
                 "receipt": None,
-                "done_at": done_at,
+                "finished_at": finished_at,
             }
         )

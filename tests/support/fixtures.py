@@ -64,7 +64,7 @@ server: acme-edge
 def add_api_probe(rows: FixtureRows, recovered_at: int = NOW) -> None:
     """Down since 01:48; good again at `good`, if that has come."""
     id = rows.add_probe(
-        "API", "http", "Core", spec=API_PROBE_SPEC, tags=("prod",), severity=Severity.CRITICAL,
+        "API", "http", "Core", config_yaml=API_PROBE_SPEC, tags=("prod",), severity=Severity.CRITICAL,
         runbook="https://wiki.acme.example/api", target="https://api.acme.example/health",
     )  # fmt: skip
     rows.add_rollup_history(id)
@@ -108,14 +108,18 @@ def add_api_probe(rows: FixtureRows, recovered_at: int = NOW) -> None:
     )  # fmt: skip
     rows.incident_by_name["down"] = incident
     opened = epoch_ms("01:49:02")
-    rows.add_notification(incident, "oncall/slack", created_at=opened, done_at=opened + 412)
-    rows.add_notification(incident, "oncall/email", created_at=opened, done_at=opened + 930)
+    rows.add_notification(incident, "oncall/slack", created_at=opened, finished_at=opened + 412)
+    rows.add_notification(incident, "oncall/email", created_at=opened, finished_at=opened + 930)
     if over:
         ended = recovered_at + MINUTE_MS
         for destination in ("oncall/slack", "oncall/email"):
-            rows.add_notification(incident, destination, created_at=ended, done_at=ended + 388, seq=1, event="resolved")
-        rows.add_notification(incident, "chat/slack", "merged", created_at=opened, done_at=ended + 505)
-        rows.add_notification(incident, "chat/slack", created_at=ended, done_at=ended + 505, seq=1, event="resolved")
+            rows.add_notification(
+                incident, destination, created_at=ended, finished_at=ended + 388, seq=1, event="resolved"
+            )
+        rows.add_notification(incident, "chat/slack", "merged", created_at=opened, finished_at=ended + 505)
+        rows.add_notification(
+            incident, "chat/slack", created_at=ended, finished_at=ended + 505, seq=1, event="resolved"
+        )
     else:
         rows.add_notification(
             incident, "chat/slack", "waiting", created_at=opened, due_at=epoch_ms("02:29:40"), detail="429 rate limited"
@@ -125,7 +129,7 @@ def add_api_probe(rows: FixtureRows, recovered_at: int = NOW) -> None:
             "pager/webhook",
             "dead",
             created_at=opened,
-            done_at=epoch_ms("02:24:11"),
+            finished_at=epoch_ms("02:24:11"),
             attempts=8,
             detail="410 Gone",
         )
@@ -134,7 +138,7 @@ def add_api_probe(rows: FixtureRows, recovered_at: int = NOW) -> None:
 def add_mcp_probe(rows: FixtureRows) -> None:
     """An MCP server whose task `reindex` has been stale since 01:46:52, and that failed for a while last evening."""
     id = rows.add_probe(
-        "Search MCP", "mcp", "Search", spec=MCP_PROBE_SPEC, tags=("prod", "mcp"), target="https://mcp.acme.example/mcp",
+        "Search MCP", "mcp", "Search", config_yaml=MCP_PROBE_SPEC, tags=("prod", "mcp"), target="https://mcp.acme.example/mcp",
         task_limits={"*": 15 * MINUTE_MS}, next_due=NOW + 38 * SECOND_MS,
     )  # fmt: skip
     rows.add_rollup_history(id)
@@ -195,7 +199,7 @@ def add_mcp_probe(rows: FixtureRows) -> None:
     told = rows.add_incident(
         id, "task", message, stale, subject="reindex", opened_after_ms=0, threshold=1, reason="task.stale"
     )
-    rows.add_notification(told, "chat/slack", created_at=stale + 2_000, done_at=stale + 2_380)
+    rows.add_notification(told, "chat/slack", created_at=stale + 2_000, finished_at=stale + 2_380)
 
 
 MCP_PHASES_MS = {"connect": 4.0, "tls": 11.0, "negotiate": 39.0, "list": 22.0}
@@ -332,7 +336,7 @@ def new_probe_rows() -> FixtureRows:
     book = FixtureRows()
     book.add_watermark(NOW - SECOND_MS)
     book.add_probe(
-        "Search MCP", "mcp", "Search", spec=MCP_PROBE_SPEC, tags=("prod", "mcp"), target="https://mcp.acme.example/mcp",
+        "Search MCP", "mcp", "Search", config_yaml=MCP_PROBE_SPEC, tags=("prod", "mcp"), target="https://mcp.acme.example/mcp",
         created_at=NOW - 30 * SECOND_MS, next_due=NOW + 12 * SECOND_MS,
     )  # fmt: skip
     return book
@@ -357,7 +361,7 @@ def canary_rows() -> FixtureRows:
         "Email pipeline",
         "canary",
         "Jobs",
-        spec=CANARY_PROBE_SPEC,
+        config_yaml=CANARY_PROBE_SPEC,
         target="redis.acme.example/email",
         cadence="every 5 min",
     )
@@ -424,7 +428,7 @@ def scheduled_jobs_rows() -> FixtureRows:
             "export-ledger failed 3 times in a row: relation ledger_2026_11 does not exist",
         ),
     }
-    for name, plan, ran, took, due in (
+    for name, schedule_text, ran, took, due in (
         ("reconcile-ledger", "0 22 * * * UTC", epoch_ms("22:14", 1), None, epoch_ms("22:00")),
         ("retry-payments", "0 * * * * UTC", epoch_ms("23:00:02", 1), 41 * SECOND_MS, epoch_ms("03:00")),
         ("export-ledger", "*/30 * * * * UTC", epoch_ms("02:00:01"), 2 * SECOND_MS, epoch_ms("02:30")),
@@ -434,8 +438,14 @@ def scheduled_jobs_rows() -> FixtureRows:
         reason, _ = wrong.get(name, ("", ""))
         ended = None if took is None else ran + took
         well = None if reason else ended
-        known = {"last_start": ran, "last_end": ended, "last_ok": well, "duration": took, "expected": due}
-        book.add_job_state(billing, name, plan=plan, reason=reason, **known)
+        known = {
+            "last_started_at": ran,
+            "last_finished_at": ended,
+            "last_succeeded_at": well,
+            "last_duration": took,
+            "next_expected_at": due,
+        }
+        book.add_job_state(billing, name, schedule_text=schedule_text, reason=reason, **known)
     says = "3 jobs of 5 are not right: reconcile-ledger, retry-payments, export-ledger"
     book.add_result(billing, NOW - 14 * SECOND_MS, Outcome.FAIL, says, "job.stuck", 12, jobs=wrong, phases={"read": 12})
     for name, (reason, said) in wrong.items():
@@ -448,13 +458,17 @@ def scheduled_jobs_rows() -> FixtureRows:
     book.add_job_state(
         digests,
         "digest-daily",
-        plan="0 7 * * * UTC",
-        last_start=epoch_ms("07:00", 1),
-        duration=3 * MINUTE_MS,
-        expected=epoch_ms("07:00"),
+        schedule_text="0 7 * * * UTC",
+        last_started_at=epoch_ms("07:00", 1),
+        last_duration=3 * MINUTE_MS,
+        next_expected_at=epoch_ms("07:00"),
     )
     book.add_job_state(
-        digests, "trial-ending", plan="0 9 * * * Europe/Berlin", reason="job.never_ran", expected=epoch_ms("08:00")
+        digests,
+        "trial-ending",
+        schedule_text="0 9 * * * Europe/Berlin",
+        reason="job.never_ran",
+        next_expected_at=epoch_ms("08:00"),
     )
     book.add_result(
         digests,
@@ -477,22 +491,37 @@ def scheduled_jobs_rows() -> FixtureRows:
 def add_heartbeat_probe(rows: FixtureRows) -> None:
     """A heartbeat: in grace, with a week of check-ins."""
     id = rows.add_probe(
-        "Nightly backup", "heartbeat", "Core", spec=HEARTBEAT_PROBE_SPEC, target="checks in 0 3 * * * Europe/Berlin"
+        "Nightly backup",
+        "heartbeat",
+        "Core",
+        config_yaml=HEARTBEAT_PROBE_SPEC,
+        target="checks in 0 3 * * * Europe/Berlin",
     )
     for ago in range(7, 0, -1):
         start, failed = epoch_ms("02:00:03", ago), ago == 4
         took = (54 + ago) * MINUTE_MS + ago * SECOND_MS
         said = "offsite: No space left on device" if failed else "done: 214 GB, 0 errors"
-        rows.add_check_in(id, start, "start", run=f"backup-{ago}")
+        rows.add_check_in(id, start, "start", run_id=f"backup-{ago}")
         if failed:
-            rows.add_check_in(id, start + took - MINUTE_MS, "log", run=f"backup-{ago}", body="retrying offsite once")
+            rows.add_check_in(
+                id, start + took - MINUTE_MS, "log", run_id=f"backup-{ago}", output="retrying offsite once"
+            )
         log = BACKUP_OUTPUT.format(day=22 - ago, said=said)
         end = "fail" if failed else "ok"
-        rows.add_check_in(id, start + took, end, run=f"backup-{ago}", code=28 if failed else 0, duration=took, body=log)
+        rows.add_check_in(
+            id, start + took, end, run_id=f"backup-{ago}", exit_code=28 if failed else 0, duration=took, output=log
+        )
     ran = epoch_ms("02:00:03", 1)
     took = 55 * MINUTE_MS + SECOND_MS
-    known = {"last_start": ran, "last_end": ran + took, "last_ok": ran + took, "duration": took}
-    rows.add_job_state(id, "Nightly backup", plan="0 3 * * * Europe/Berlin", expected=epoch_ms("02:00", -1), **known)
+    known = {
+        "last_started_at": ran,
+        "last_finished_at": ran + took,
+        "last_succeeded_at": ran + took,
+        "last_duration": took,
+    }
+    rows.add_job_state(
+        id, "Nightly backup", schedule_text="0 3 * * * Europe/Berlin", next_expected_at=epoch_ms("02:00", -1), **known
+    )
     for i in range(60):
         rows.add_result(
             id, NOW - 20 * SECOND_MS - i * MINUTE_MS, duration_ms=None, jobs={}, measurements={"took": took}

@@ -24,7 +24,9 @@ BACKLOG_MESSAGE = "waiting 212, over 200 for 14 min; oldest 22 min, over 15 min"
 def queue_backlog_rows() -> FixtureRows:
     book = FixtureRows()
     book.add_watermark(NOW)
-    id = book.add_probe("Email backlog", "queue", "Jobs", spec=QUEUE_PROBE_SPEC, target="redis.acme.example/email")
+    id = book.add_probe(
+        "Email backlog", "queue", "Jobs", config_yaml=QUEUE_PROBE_SPEC, target="redis.acme.example/email"
+    )
     newest = NOW - 14 * SECOND_MS
     for ago in range(300, -1, -1):
         waiting = 8 + book.random.randint(0, 6) if ago > 110 else 212 - round(ago * 1.8)
@@ -51,6 +53,6 @@ def queue_backlog_rows() -> FixtureRows:
         "oldest": {"at": 15 * MINUTE_MS, "lasting": 0, "since": newest - 7 * MINUTE_MS},
         "stalled": {"at": 0, "lasting": 10 * MINUTE_MS, "since": newest - 3 * MINUTE_MS, "head": "b7c1"},
     }
-    book.rows["memory"].append({"probe": id, "key": "queue", "value": json.dumps(limits)})
+    book.rows["probe_state"].append({"probe": id, "key": "queue", "value": json.dumps(limits)})
     book.add_incident(id, "availability", BACKLOG_MESSAGE, newest - 4 * MINUTE_MS, reason="queue.threshold")
     return book

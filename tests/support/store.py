@@ -168,7 +168,7 @@ class StoreHarness:
     def advance_watermark(self, now: int) -> None:
         """Move the watermark, as draining claims do."""
         with self.database.write_transaction() as connection:
-            connection.execute(sa.update(watermarks).where(watermarks.c.through < now).values(through=now))
+            connection.execute(sa.update(watermarks).where(watermarks.c.claimed_until < now).values(claimed_until=now))
 
     def evaluate_deadlines(self, now: int) -> list[IncidentTransition]:
         """Everything due by then is claimed; then look at the deadlines that have come."""
@@ -190,9 +190,9 @@ def make_recorded_result(result: Result, excerpt: str = "", **remember: Any) -> 
 def make_results(probe: int, outcomes: str, start: int = START_AT, interval_ms: int = INTERVAL_MS) -> list[Result]:
     """ "ppff" -> four results in a row, each naming the slot before it."""
     words = {"p": Outcome.PASS, "f": Outcome.FAIL, "e": Outcome.ERROR, "m": Outcome.MISSED}
-    made, prev = [], None
+    made, previous_slot = [], None
     for i, letter in enumerate(outcomes, 1):
         slot = start + i * interval_ms
-        made.append(make_result(probe, slot, words[letter], prev=prev))
-        prev = slot
+        made.append(make_result(probe, slot, words[letter], previous_slot=previous_slot))
+        previous_slot = slot
     return made

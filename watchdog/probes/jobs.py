@@ -240,7 +240,7 @@ def _job_state_to_json(job: EvaluatedJob) -> Json:
         "name": job.facts.name,
         **job.state._asdict(),
         "reason": job.verdict.reason,
-        "expected": job.verdict.next_expected_at,
+        "next_expected_at": job.verdict.next_expected_at,
     }
 
 

@@ -154,7 +154,7 @@ class NotificationSender:
             now + wait,
             detail,
             partial_receipt=error.partial_receipt,
-            retry_after=resume,
+            retry_at=resume,
         )
         log.warning("not_delivered", retry_in_ms=wait, **facts)
 

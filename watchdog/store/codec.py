@@ -69,9 +69,16 @@ def result_from_row(row: Sequence[Any]) -> Result:
 
 
 def probe_info_to_json(info: ProbeInfo) -> str:
-    return dumps({k: v for k, v in asdict(info).items() if k != "id"})
+    return dumps({k: v for k, v in asdict(info).items() if k != "database_id"})
 
 
-def probe_info_from_json(id: int, text: str) -> ProbeInfo:
+def probe_info_from_json(database_id: int, text: str) -> ProbeInfo:
     values: Mapping[str, Any] = loads(text)
-    return ProbeInfo(**{**values, "id": id, "tags": tuple(values["tags"]), "severity": Severity(values["severity"])})
+    return ProbeInfo(
+        **{
+            **values,
+            "database_id": database_id,
+            "tags": tuple(values["tags"]),
+            "severity": Severity(values["severity"]),
+        }
+    )

@@ -17,11 +17,11 @@ _AUTO_ID_TYPE = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 probes = Table(
     "probes", metadata,
     Column("id", _AUTO_ID_TYPE, primary_key=True, autoincrement=True),
-    Column("key", Text, nullable=False, unique=True),
+    Column("probe_id", Text, nullable=False, unique=True),
     Column("name", Text, nullable=False),
     Column("kind", Text, nullable=False),
     Column("info", Text, nullable=False),  # ProbeInfo without id, as JSON: what pages and messages show
-    Column("spec", Text, nullable=False),  # the configuration as written, uninterpolated, YAML
+    Column("config_yaml", Text, nullable=False),  # the configuration as written, uninterpolated, YAML
     Column("created_at", BigInteger, nullable=False),  # the fold begins after this instant
     Column("removed_at", BigInteger),
 )  # fmt: skip
@@ -30,10 +30,10 @@ schedule = Table(
     "schedule", metadata,
     Column("probe", BigInteger, primary_key=True),
     Column("location", Text, primary_key=True),
-    Column("plan", Text, nullable=False),  # the schedule in words: when it changes, next_due is computed anew
+    Column("definition", Text, nullable=False),  # the schedule in words: when it changes, next_due is computed anew
     Column("next_due", BigInteger, nullable=False, index=True),
     Column("last_slot", BigInteger),
-    Column("flying", Text, nullable=False),  # JSON list of slots claimed and not known to be recorded
+    Column("in_flight", Text, nullable=False),  # JSON list of slots claimed and not known to be recorded
 )  # fmt: skip
 
 results = Table(
@@ -50,8 +50,8 @@ results = Table(
     Column("tasks", Text),  # JSON {subject: [ok, age, seen, status, error]}
     Column("preferences", Text),  # JSON {expression: what is wrong, empty when it held}
     Column("jobs", Text),  # JSON {job that is not right: [reason, message, run under way]}
-    Column("prev", BigInteger),
-    Column("n", Integer, nullable=False),
+    Column("previous_slot", BigInteger),
+    Column("slot_count", Integer, nullable=False),
     Column("late", Boolean, nullable=False),
     Column("recorded_at", BigInteger, nullable=False),
     sqlite_with_rowid=False,
@@ -67,57 +67,57 @@ evidence = Table(
 )  # fmt: skip
 
 alert_states = Table(  # a row only while not clear
-    "findings", metadata,
+    "alert_states", metadata,
     Column("probe", BigInteger, primary_key=True),
     Column("rule", Text, primary_key=True),
     Column("subject", Text, primary_key=True),
-    Column("bad", Integer, nullable=False),
-    Column("good", Integer, nullable=False),
-    Column("since", BigInteger, nullable=False),
+    Column("bad_count", Integer, nullable=False),
+    Column("good_count", Integer, nullable=False),
+    Column("first_bad_slot", BigInteger, nullable=False),
     Column("incident", Text),
     Column("reason", Text, nullable=False),
     sqlite_with_rowid=False,
 )  # fmt: skip
 
 evaluation_cursors = Table(  # one row a probe; a result that changes nothing never touches it
-    "cursors", metadata,
+    "evaluation_cursors", metadata,
     Column("probe", BigInteger, primary_key=True),
-    Column("folded", BigInteger, nullable=False),
-    Column("held", Boolean, nullable=False),
-    Column("hot", Boolean, nullable=False),
+    Column("evaluated_until", BigInteger, nullable=False),
+    Column("awaiting_slot", Boolean, nullable=False),
+    Column("active", Boolean, nullable=False),
     Column("wake_at", BigInteger),
     sqlite_with_rowid=False,
 )  # fmt: skip
 Index(
-    "ix_cursors_wake",
+    "ix_evaluation_cursors_wake_at",
     evaluation_cursors.c.wake_at,
     postgresql_where=evaluation_cursors.c.wake_at.is_not(None),
     sqlite_where=evaluation_cursors.c.wake_at.is_not(None),
 )
 
 staleness_events = Table(  # a stored event: a wake found nothing after this slot
-    "lapses", metadata,
+    "staleness_events", metadata,
     Column("probe", BigInteger, primary_key=True),
-    Column("slot", BigInteger, primary_key=True),
-    Column("silence", BigInteger, nullable=False),
-    Column("at", BigInteger, nullable=False),
+    Column("last_result_slot", BigInteger, primary_key=True),
+    Column("threshold_ms", BigInteger, nullable=False),
+    Column("detected_at", BigInteger, nullable=False),
 )  # fmt: skip
 
 downtime = Table(  # when we ourselves stood still
-    "gaps", metadata,
+    "downtime", metadata,
     Column("location", Text, primary_key=True),
-    Column("start", BigInteger, primary_key=True),
-    Column("stop", BigInteger, nullable=False),
+    Column("started_at", BigInteger, primary_key=True),
+    Column("ended_at", BigInteger, nullable=False),
 )  # fmt: skip
 
 watermarks = Table(  # the watermark: every slot due by then is claimed, every lost one recorded
-    "marks", metadata,
+    "watermarks", metadata,
     Column("location", Text, primary_key=True),
-    Column("through", BigInteger, nullable=False),
+    Column("claimed_until", BigInteger, nullable=False),
 )  # fmt: skip
 
 probe_state = Table(
-    "memory", metadata,
+    "probe_state", metadata,
     Column("probe", BigInteger, primary_key=True),
     Column("key", Text, primary_key=True),
     Column("value", Text, nullable=False),  # JSON
@@ -126,13 +126,13 @@ probe_state = Table(
 check_ins = Table(  # told by a job, folded into what its probe remembers
     "check_ins", metadata,
     Column("probe", BigInteger, primary_key=True),
-    Column("at", BigInteger, primary_key=True),
+    Column("occurred_at", BigInteger, primary_key=True),
     Column("id", Text, primary_key=True),
     Column("kind", Text, nullable=False),  # start | ok | fail | log
-    Column("run", Text, nullable=False),
-    Column("code", Integer),
+    Column("run_id", Text, nullable=False),
+    Column("exit_code", Integer),
     Column("duration", BigInteger),  # of the run that it ended
-    Column("body", Text, nullable=False),
+    Column("output", Text, nullable=False),
 )  # fmt: skip
 
 incidents = Table(
@@ -143,12 +143,12 @@ incidents = Table(
     Column("subject", Text, nullable=False),
     Column("severity", Text, nullable=False),
     Column("since", BigInteger, nullable=False),
-    Column("slot", BigInteger, nullable=False),  # the slot that opened it
+    Column("opened_slot", BigInteger, nullable=False),  # the slot that opened it
     Column("opened_at", BigInteger, nullable=False),
     Column("reason", Text, nullable=False),
     Column("message", Text, nullable=False),
-    Column("needed", Integer, nullable=False),  # bad slots in a row that were needed
-    Column("route", Text, nullable=False),  # why these destinations were told, in words (JSON list)
+    Column("threshold", Integer, nullable=False),  # bad slots in a row that were needed
+    Column("routing_log", Text, nullable=False),  # why these destinations were told, in words (JSON list)
     Column("resolved_slot", BigInteger),
     Column("resolved_at", BigInteger),
     Column("resolution", Text, nullable=False),
@@ -169,12 +169,12 @@ outbox = Table(
     Column("state", Text, nullable=False),  # waiting | sent | merged | dead
     Column("created_at", BigInteger, nullable=False),
     Column("due_at", BigInteger, nullable=False),
-    Column("token", Text),  # who holds it; a lease that has run out is anyone's
+    Column("lease_token", Text),  # who holds it; a lease that has run out is anyone's
     Column("leased_until", BigInteger),
     Column("attempts", Integer, nullable=False),
     Column("detail", Text, nullable=False),  # the last error, or what the receiver answered
     Column("receipt", Text),  # JSON kept for the next delivery of this incident to this destination
-    Column("done_at", BigInteger),
+    Column("finished_at", BigInteger),
 )  # fmt: skip
 outbox_is_waiting = outbox.c.state == "waiting"
 outbox_is_dead = outbox.c.state == "dead"
@@ -182,25 +182,25 @@ Index("ix_outbox_due", outbox.c.due_at, postgresql_where=outbox_is_waiting, sqli
 Index("ix_outbox_dead", outbox.c.created_at, postgresql_where=outbox_is_dead, sqlite_where=outbox_is_dead)
 
 remediations = Table(  # what was done about an incident, by itself
-    "remedies", metadata,
+    "remediations", metadata,
     Column("incident", Text, primary_key=True),
     Column("reason", Text, primary_key=True),
-    Column("run", Text, primary_key=True),  # of the job; empty: the source names none
+    Column("run_id", Text, primary_key=True),  # of the job; empty: the source names none
     Column("probe", BigInteger, nullable=False),
     Column("subject", Text, nullable=False),
-    Column("what", Text, nullable=False),  # in words
-    Column("state", Text, nullable=False),  # held | begun | done | tried | failed
-    Column("at", BigInteger, nullable=False),  # when it was held back, or begun
+    Column("action", Text, nullable=False),  # in words
+    Column("state", Text, nullable=False),  # rate_limited | started | succeeded | dry_run | failed
+    Column("started_at", BigInteger, nullable=False),  # when it was held back, or begun
     Column("ended_at", BigInteger),
     Column("detail", Text, nullable=False),  # what came of it
     sqlite_with_rowid=False,
 )  # fmt: skip
-Index("ix_remedies_probe_at", remediations.c.probe, remediations.c.at)
+Index("ix_remediations_probe_started_at", remediations.c.probe, remediations.c.started_at)
 
 destination_backoff = Table(  # a receiver that asked us to wait
-    "destinations", metadata,
-    Column("name", Text, primary_key=True),
-    Column("resume_at", BigInteger, nullable=False),
+    "destination_backoff", metadata,
+    Column("destination", Text, primary_key=True),
+    Column("retry_at", BigInteger, nullable=False),
 )  # fmt: skip
 
 rollups = Table(  # one hour of one probe
@@ -210,7 +210,7 @@ rollups = Table(  # one hour of one probe
     Column("location", Text, primary_key=True),
     Column("passed", Integer, nullable=False),
     Column("failed", Integer, nullable=False),
-    Column("unjudged", Integer, nullable=False),
+    Column("errors", Integer, nullable=False),
     Column("missed", Integer, nullable=False),
     Column("duration_sum", BigInteger, nullable=False),
     Column("duration_max", Integer),

@@ -19,7 +19,8 @@ ALWAYS: Callable[[int], bool] = lambda _: True  # noqa: E731
 def chain(*rows: tuple[int, int | None, str]) -> list[Result]:
     """(slot, the slot claimed before it, outcome), in minutes."""
     return [
-        make_result(letter, slot, prev=None if prev is None else prev * SLOT_INTERVAL_MS) for slot, prev, letter in rows
+        make_result(letter, slot, previous_slot=None if prev is None else prev * SLOT_INTERVAL_MS)
+        for slot, prev, letter in rows
     ]
 
 
@@ -47,20 +48,20 @@ TABLE = [
     Row("nor is one before it", chain((4, 0, "f")), 1, 4),
     Row(
         "a late row is not judged",
-        [*chain((2, 1, "f")), make_result("f", 3, prev=2 * SLOT_INTERVAL_MS, late=True)],
+        [*chain((2, 1, "f")), make_result("f", 3, previous_slot=2 * SLOT_INTERVAL_MS, late=True)],
         1,
         2,
     ),
     Row(
         "a late row does not fill a hole",
-        [make_result("f", 2, prev=SLOT_INTERVAL_MS, late=True), *chain((3, 2, "f"))],
+        [make_result("f", 2, previous_slot=SLOT_INTERVAL_MS, late=True), *chain((3, 2, "f"))],
         0,
         1,
         hold=2,
     ),
     Row(
         "a late row awaits nothing",
-        [make_result("f", 3, prev=2 * SLOT_INTERVAL_MS, late=True), *chain((4, 1, "f"))],
+        [make_result("f", 3, previous_slot=2 * SLOT_INTERVAL_MS, late=True), *chain((4, 1, "f"))],
         1,
         4,
     ),

@@ -45,7 +45,7 @@ def book() -> FixtureRows:
         evidence=Evidence({"status": 503}, "no"),
     )
     book.add_result(api, NOW - 3 * MINUTE_MS, Outcome.ERROR, "loop late", "watchdog.loop_late", None)
-    book.add_result(api, NOW - 2 * MINUTE_MS, Outcome.MISSED, "", "missed.skipped", None, n=2)
+    book.add_result(api, NOW - 2 * MINUTE_MS, Outcome.MISSED, "", "missed.skipped", None, slot_count=2)
     book.add_incident(api, "preference", "slow", NOW - HOUR_MS, resolved_at=NOW - HOUR_MS + MINUTE_MS)
     book.incident_by_name["down"] = book.add_incident(
         api, "availability", "got 503", NOW - 4 * MINUTE_MS, opened_after_ms=0, threshold=1
@@ -55,14 +55,14 @@ def book() -> FixtureRows:
         gone, "availability", "got 500", NOW - 2 * DAY_MS, resolved_at=NOW - DAY_MS, resolution="probe.removed"
     )
     book.add_notification(
-        book.incident_by_name["down"], "chat/log", created_at=NOW - 4 * MINUTE_MS, done_at=NOW - 4 * MINUTE_MS + 20
+        book.incident_by_name["down"], "chat/log", created_at=NOW - 4 * MINUTE_MS, finished_at=NOW - 4 * MINUTE_MS + 20
     )
     book.add_notification(
         book.incident_by_name["down"],
         "pager/webhook",
         "dead",
         created_at=NOW - 4 * MINUTE_MS,
-        done_at=NOW,
+        finished_at=NOW,
         attempts=8,
         detail="410",
     )
@@ -185,7 +185,7 @@ def test_jobs_of_the_probes_that_are_there(database: Database) -> None:
     book.add_job_state(shop, "a", reason="job.stuck")
     book.add_job_state(gone, "c")
     book.add_job_state(backup, "Backup")
-    book.rows["memory"].append({"probe": shop, "key": "flight", "value": "[1]"})
+    book.rows["probe_state"].append({"probe": shop, "key": "flight", "value": "[1]"})
     book.add_result(shop, NOW - MINUTE_MS, Outcome.FAIL, jobs={"a": ("job.stuck", "a is stuck")})
     book.add_result(shop, NOW - SECOND_MS, Outcome.FAIL)
     book.add_result(tools, NOW - MINUTE_MS, tasks={"t": ReportedTask(ok=True, last_run_age=2 * HOUR_MS)})
@@ -244,7 +244,7 @@ def test_days_with_data_come_from_roll_ups_and_the_last_two_from_results(databas
 def test_an_hour_that_nothing_was_judged_in_is_no_data(database: Database) -> None:
     book = FixtureRows()
     book.add_passing_rollup(2, epoch_ms("05:00", 5))
-    book.rows["rollups"][0] |= {"passed": 0, "unjudged": 30, "missed": 30}
+    book.rows["rollups"][0] |= {"passed": 0, "errors": 30, "missed": 30}
     with database.write_transaction() as connection:
         book.insert_into(connection)
     with database.read_transaction() as connection:

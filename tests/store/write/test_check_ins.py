@@ -115,7 +115,7 @@ def test_other_memories_are_left_alone_and_those_of_strangers_are_not_made(desk:
 
 def test_what_no_database_can_hold_is_stored_without_it(desk: Desk) -> None:
     desk.store.save_check_ins([told(desk.backup, "a", 0, CheckInKind.FAIL, body="one\0two\ud800")])
-    assert desk.lab.select_row(check_ins)["body"] == "one�two�"
+    assert desk.lab.select_row(check_ins)["output"] == "one�two�"
     assert desk.beat(desk.backup).output == "one�two�"
 
 

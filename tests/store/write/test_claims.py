@@ -30,7 +30,7 @@ TEN = 10_000
 
 
 def watermark(lab: StoreHarness) -> int:
-    found: int = lab.select_row(watermarks)["through"]
+    found: int = lab.select_row(watermarks)["claimed_until"]
     return found
 
 
@@ -46,7 +46,9 @@ def ticks(lab: StoreHarness, start: int, stop: int, *, every: int = 1_000, silen
         slots = lab.claim_slots(now)
         taken += slots
         if slots and not silent:
-            lab.record_results(*[make_result(s.probe, s.slot, prev=s.previous_slot) for s in slots], now=now + 300)
+            lab.record_results(
+                *[make_result(s.probe, s.slot, previous_slot=s.previous_slot) for s in slots], now=now + 300
+            )
     return taken
 
 
@@ -109,7 +111,7 @@ def test_slots_inside_a_gap_of_ours_leave_no_row(database: Database) -> None:
     assert [(s.slot - START_AT, (s.previous_slot or 0) - START_AT) for s in slots] == [(620_000, 30_000)], (
         "only the newest runs"
     )
-    assert [(row["start"], row["stop"]) for row in lab.select_rows(downtime)] == [(stopped, stopped + 600_000)]
+    assert [(row["started_at"], row["ended_at"]) for row in lab.select_rows(downtime)] == [(stopped, stopped + 600_000)]
 
 
 def test_slots_on_either_side_of_a_gap_are_counted(database: Database) -> None:
@@ -133,10 +135,13 @@ def test_a_row_of_skipped_slots_waits_for_the_run_before_it(database: Database) 
     (last,) = lab.claim_slots(START_AT + 45_000)  # 30 was skipped
     assert missed(lab) == [(30_000, "missed.skipped", 1)]
     assert (
-        lab.record_results(make_result(probe, last.slot, "fail", prev=last.previous_slot), now=START_AT + 46_000) == []
+        lab.record_results(
+            make_result(probe, last.slot, "fail", previous_slot=last.previous_slot), now=START_AT + 46_000
+        )
+        == []
     ), "20 is still awaited"
     (change,) = lab.record_results(
-        make_result(probe, START_AT + 20_000, "fail", prev=START_AT + 10_000), now=START_AT + 47_000
+        make_result(probe, START_AT + 20_000, "fail", previous_slot=START_AT + 10_000), now=START_AT + 47_000
     )
     assert change.slot == START_AT + 20_000
     assert not any(row["late"] for row in lab.select_rows(results))
@@ -154,7 +159,7 @@ def test_two_processes_never_claim_one_slot(databases: DatabasePair) -> None:
             while slots := labs[i].claim_slots(now, 7):
                 taken[i] += slots
                 labs[i].record_results(
-                    *[make_result(s.probe, s.slot, prev=s.previous_slot) for s in slots], now=now + 300
+                    *[make_result(s.probe, s.slot, previous_slot=s.previous_slot) for s in slots], now=now + 300
                 )
 
     threads = [Thread(target=run, args=(i,)) for i in range(2)]
@@ -180,20 +185,20 @@ def test_a_slot_in_the_air_is_settled_by_its_row_or_by_its_lateness(database: Da
     lab = StoreHarness(database, [make_registered_probe()])
     probe = lab.database_ids[0]
     ticks(lab, START_AT, SLOT + 1, silent=True)
-    assert lab.select_row(schedule)["flying"] == f"[{SLOT}]"
+    assert lab.select_row(schedule)["in_flight"] == f"[{SLOT}]"
     ticks(lab, SLOT + 1_000, SLOT + INTERVAL_MS + 1, silent=True)
     assert missed(lab) == [(INTERVAL_MS, "missed.result_lost", 1)]
-    assert lab.select_row(schedule)["flying"] == f"[{SLOT + INTERVAL_MS}]"
-    lab.record_results(make_result(probe, SLOT + INTERVAL_MS, prev=SLOT))
+    assert lab.select_row(schedule)["in_flight"] == f"[{SLOT + INTERVAL_MS}]"
+    lab.record_results(make_result(probe, SLOT + INTERVAL_MS, previous_slot=SLOT))
     ticks(lab, SLOT + INTERVAL_MS + 500, SLOT + 2 * INTERVAL_MS + 1, silent=True)
-    assert lab.select_row(schedule)["flying"] == f"[{SLOT + 2 * INTERVAL_MS}]"
+    assert lab.select_row(schedule)["in_flight"] == f"[{SLOT + 2 * INTERVAL_MS}]"
     assert len(missed(lab)) == 1
 
 
 def test_runs_that_overlap_all_stay_in_the_air(database: Database) -> None:
     lab = StoreHarness(database, [make_registered_probe(schedule=IntervalSchedule(TEN), lateness_ms=45_000)])
     ticks(lab, START_AT, START_AT + 50_001, silent=True)
-    assert lab.select_row(schedule)["flying"] == str([START_AT + k * TEN for k in (1, 2, 3, 4, 5)])
+    assert lab.select_row(schedule)["in_flight"] == str([START_AT + k * TEN for k in (1, 2, 3, 4, 5)])
     ticks(lab, START_AT + 50_500, START_AT + 60_001, silent=True)
     assert missed(lab) == [(10_000, "missed.result_lost", 1)]
 

@@ -60,7 +60,7 @@ def test_what_begins_meanwhile_begins_where_the_others_are(database: Database) -
     )
     new = lab.database_id("new")
     assert lab.select_row(probes, probes.c.id == new)["created_at"] == START_AT
-    assert lab.select_row(evaluation_cursors, evaluation_cursors.c.probe == new)["folded"] == START_AT
+    assert lab.select_row(evaluation_cursors, evaluation_cursors.c.probe == new)["evaluated_until"] == START_AT
     assert lab.select_row(schedule, schedule.c.probe == new)["next_due"] == START_AT + INTERVAL_MS
     process = Process(lab, START_AT - BACK)
     process.run(START_AT + 130_000)

@@ -72,7 +72,7 @@ def test_what_is_told_is_told_once(database: Database) -> None:
     lab.outbox.mark_sent(one(lab, SLOT), {"ts": "1.2"}, SLOT + 100)
     assert lab.lease_notifications(SLOT + 10 * LEASE_MS) == []
     row = lab.select_row(outbox)
-    assert (row["state"], row["attempts"], row["done_at"], row["token"]) == ("sent", 1, SLOT + 100, None)
+    assert (row["state"], row["attempts"], row["finished_at"], row["lease_token"]) == ("sent", 1, SLOT + 100, None)
 
 
 def test_who_was_told_of_the_opening_hears_of_the_end_with_what_was_kept_of_it(database: Database) -> None:
@@ -143,7 +143,7 @@ def test_the_end_of_what_could_not_be_told_tells_both(database: Database) -> Non
     lab = down(database)
     lab.outbox.mark_dead(one(lab, SLOT), "channel_not_found", SLOT + 100)
     row = lab.select_row(outbox)
-    assert (row["state"], row["detail"], row["done_at"], row["attempts"]) == (
+    assert (row["state"], row["detail"], row["finished_at"], row["attempts"]) == (
         "dead",
         "channel_not_found",
         SLOT + 100,
@@ -261,7 +261,7 @@ def test_what_nobody_knows_any_more_is_buried_with_the_reason(database: Database
     ]
     assert states(lab) == ["waiting", "dead"]
     row = lab.select_rows(outbox)[1]
-    assert (row["detail"], row["done_at"]) == ("the destination is no longer configured", SLOT + INTERVAL_MS)
+    assert (row["detail"], row["finished_at"]) == ("the destination is no longer configured", SLOT + INTERVAL_MS)
     assert lab.outbox.expire_unknown_destinations(["oncall/email"], SLOT + 1, SLOT + INTERVAL_MS) == [], "once"
 
 
@@ -353,7 +353,7 @@ def test_a_retry_does_not_keep_others_from_the_destination(database: Database) -
 def test_nothing_goes_to_a_destination_before_it_wants_to_hear_again(database: Database) -> None:
     lab = queue(database, 3, BOTH)
     held = {h.notification.destination: h for h in lab.lease_notifications(SLOT + 1_000)}
-    lab.outbox.schedule_retry(held["oncall/slack"], SLOT + 9_000, "ratelimited", retry_after=SLOT + 9_000)
+    lab.outbox.schedule_retry(held["oncall/slack"], SLOT + 9_000, "ratelimited", retry_at=SLOT + 9_000)
     lab.outbox.mark_sent(held["oncall/email"], {}, SLOT + 1_000)
     assert [h.notification.destination for h in lab.lease_notifications(SLOT + 8_999)] == ["oncall/email"]
     again = [h for h in lab.lease_notifications(SLOT + 9_000) if h.notification.destination == "oncall/slack"]
@@ -364,9 +364,9 @@ def test_a_pause_never_gets_shorter(database: Database) -> None:
     """Two were sent at once, and the receiver asked one to wait longer."""
     lab = queue(database, 3)
     first, second = one(lab, SLOT + 1_000), one(lab, SLOT + 1_000)
-    lab.outbox.schedule_retry(first, SLOT + 60_000, "ratelimited", retry_after=SLOT + 60_000)
-    lab.outbox.schedule_retry(second, SLOT + 2_000, "ratelimited", retry_after=SLOT + 2_000)
-    assert lab.select_row(destination_backoff) == {"name": "oncall/slack", "resume_at": SLOT + 60_000}
+    lab.outbox.schedule_retry(first, SLOT + 60_000, "ratelimited", retry_at=SLOT + 60_000)
+    lab.outbox.schedule_retry(second, SLOT + 2_000, "ratelimited", retry_at=SLOT + 2_000)
+    assert lab.select_row(destination_backoff) == {"destination": "oncall/slack", "retry_at": SLOT + 60_000}
     assert lab.lease_notifications(SLOT + 59_999) == []
 
 

@@ -89,11 +89,11 @@ def test_everything_of_a_result_comes_back(database: Database) -> None:
         measurements={"n": 4, "ok": True, "x": None, "f": 1.5},
         tasks=tasks,
         preferences={"elapsed_ms <= 800": ""},
-        prev=START_AT,
+        previous_slot=START_AT,
         message="fine",
     )
     bare = make_result(
-        lab.database_ids[0], SLOT + INTERVAL_MS, "missed", reason="missed.result_lost", n=7, duration=None
+        lab.database_ids[0], SLOT + INTERVAL_MS, "missed", reason="missed.result_lost", slot_count=7, duration=None
     )
     listed = make_result(lab.database_ids[0], SLOT + 2 * INTERVAL_MS, tasks={}, preferences={})
     lab.record_results(full, bare, listed, now=SLOT + 300)
@@ -271,10 +271,10 @@ def test_an_incident_keeps_what_was_decided_and_why(database: Database) -> None:
     row = lab.select_row(incidents)
     assert row["id"] == change.incident
     assert (row["since"], row["slot"], row["opened_at"]) == (SLOT, SLOT + INTERVAL_MS, SLOT + INTERVAL_MS + 300)
-    assert (row["reason"], row["message"], row["needed"], row["severity"]) == (
+    assert (row["reason"], row["message"], row["threshold"], row["severity"]) == (
         "http.status", "got 503", 2, "warning"
     )  # fmt: skip
-    assert row["route"] == '["no routes: every receiver is told: oncall"]'
+    assert row["routing_log"] == '["no routes: every receiver is told: oncall"]'
     assert (row["resolved_at"], row["resolved_slot"], row["resolution"]) == (None, None, "")
 
 
@@ -287,7 +287,7 @@ def test_a_job_needs_no_second_bad_slot(database: Database) -> None:
         )
     )
     row = lab.select_row(incidents)
-    assert (row["subject"], row["reason"], row["needed"]) == ("ledger", "job.stuck", 1)
+    assert (row["subject"], row["reason"], row["threshold"]) == ("ledger", "job.stuck", 1)
 
 
 def test_a_batch_that_does_not_commit_leaves_nothing(database: Database) -> None:
@@ -403,7 +403,7 @@ def test_of_passes_the_first_of_each_hour_is_kept(database: Database) -> None:
 def test_the_last_good_evidence_is_kept_though_the_database_failed_once(database: Database) -> None:
     lab = StoreHarness(database, [make_registered_probe()])
     see(lab, "pp", "ab", HOUR, 1_000)
-    bad = make_recorded_result(make_result(lab.database_ids[0], HOUR + 3_000, "fail", prev=HOUR + 2_000), "c")
+    bad = make_recorded_result(make_result(lab.database_ids[0], HOUR + 3_000, "fail", previous_slot=HOUR + 2_000), "c")
     with lab.database.writer.connect() as connection, connection.begin() as transaction:
         lab.recorder.record_results_in_transaction(connection, [bad], HOUR + 3_300)
         transaction.rollback()

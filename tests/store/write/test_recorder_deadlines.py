@@ -96,7 +96,9 @@ def test_a_missed_slot_after_the_first_sign_of_life_puts_nothing_off(database: D
     lab, probe = alone(database)
     lab.evaluate_deadlines(START_AT + SILENCE)
     at = START_AT + 10 * INTERVAL_MS
-    lab.record_results(make_result(probe, at), make_result(probe, at + 2_000, "missed", prev=at), now=at + 2_300)
+    lab.record_results(
+        make_result(probe, at), make_result(probe, at + 2_000, "missed", previous_slot=at), now=at + 2_300
+    )
     assert deadline(lab) == 10 * INTERVAL_MS + SILENCE
     assert [c.slot for c in lab.evaluate_deadlines(at + SILENCE)] == [at]
 
@@ -143,16 +145,18 @@ def test_a_silence_that_grew_shorter_counts_from_the_start(databases: DatabasePa
 def hold(lab: StoreHarness, probe: int) -> None:
     """The third slot fails while the second is still awaited."""
     lab.record_each(make_result(probe, SLOT, "fail"))
-    assert lab.record_results(make_result(probe, SLOT + 2_000, "fail", prev=SLOT + 1_000), now=SLOT + 2_300) == []
-    assert lab.select_row(evaluation_cursors)["held"] is True
+    assert (
+        lab.record_results(make_result(probe, SLOT + 2_000, "fail", previous_slot=SLOT + 1_000), now=SLOT + 2_300) == []
+    )
+    assert lab.select_row(evaluation_cursors)["awaiting_slot"] is True
 
 
 def test_a_hold_is_released_by_what_it_awaits(database: Database) -> None:
     lab, probe = alone(database)
     hold(lab, probe)
-    (change,) = lab.record_results(make_result(probe, SLOT + 1_000, "fail", prev=SLOT), now=SLOT + 3_000)
+    (change,) = lab.record_results(make_result(probe, SLOT + 1_000, "fail", previous_slot=SLOT), now=SLOT + 3_000)
     assert change.slot == SLOT + 1_000
-    assert lab.select_row(evaluation_cursors)["held"] is False
+    assert lab.select_row(evaluation_cursors)["awaiting_slot"] is False
 
 
 def test_a_hold_is_released_by_a_wake_once_lateness_has_passed(database: Database) -> None:
@@ -163,7 +167,7 @@ def test_a_hold_is_released_by_a_wake_once_lateness_has_passed(database: Databas
     assert lab.evaluate_deadlines(at - 1) == []
     (change,) = lab.evaluate_deadlines(at)
     assert change.slot == SLOT + 2_000
-    assert lab.select_row(evaluation_cursors)["held"] is False
+    assert lab.select_row(evaluation_cursors)["awaiting_slot"] is False
     assert deadline(lab) == INTERVAL_MS + 2_000 + SILENCE
     assert lab.recorder.replay_probe(probe, at) == (lab.load_alert_states(probe), [change])
 
@@ -272,9 +276,9 @@ def test_deadlines_of_another_configuration_fill_no_batch(databases: DatabasePai
 def test_the_watermark_standing_still_is_a_gap(database: Database, stood: int, is_gap: bool) -> None:
     lab = StoreHarness(database, [make_registered_probe()])
     lab.watermark.detect_gap(START_AT + stood)
-    found = [(row["start"] - START_AT, row["stop"] - START_AT) for row in lab.select_rows(downtime)]
+    found = [(row["started_at"] - START_AT, row["ended_at"] - START_AT) for row in lab.select_rows(downtime)]
     assert found == ([(0, stood)] if is_gap else [])
-    assert lab.select_row(watermarks)["through"] == (START_AT + stood if is_gap else START_AT)
+    assert lab.select_row(watermarks)["claimed_until"] == (START_AT + stood if is_gap else START_AT)
 
 
 def test_another_process_hears_of_a_gap_within_half_of_one(databases: DatabasePair) -> None:
@@ -326,5 +330,5 @@ def test_a_clock_that_is_set_back_makes_no_gap_and_moves_no_watermark(database: 
     lab = StoreHarness(database, [make_registered_probe()])
     for now in (START_AT + 3_000, START_AT - 3_600_000):
         lab.watermark.detect_gap(now, advance=True)
-    assert lab.select_row(watermarks)["through"] == START_AT + 3_000
+    assert lab.select_row(watermarks)["claimed_until"] == START_AT + 3_000
     assert lab.select_rows(downtime) == []

@@ -134,7 +134,9 @@ def oracle(lab: StoreHarness, policy: AlertPolicy) -> tuple[AlertStates, list[In
         rows = {row.slot: row for row in map(codec.result_from_row, connection.execute(judged))}
         lapsed = {
             slot + 0.5: silence
-            for slot, silence in connection.execute(sa.select(staleness_events.c.slot, staleness_events.c.silence))
+            for slot, silence in connection.execute(
+                sa.select(staleness_events.c.last_result_slot, staleness_events.c.threshold_ms)
+            )
         }
     machines: AlertStates = {}
     out: list[IncidentTransition] = []
@@ -158,7 +160,9 @@ def check(on: DatabasePair, case: Case, skew: int) -> None:
     assert by_finding(live) == by_finding(replayed)
     plain = oracle(lab, lab.registry[probe].policy)
     assert (plain[0], by_finding(plain[1])) == (machines, by_finding(replayed))
-    assert [row["held"] for row in lab.select_rows(evaluation_cursors)] == [False], "nothing is awaited for ever"
+    assert [row["awaiting_slot"] for row in lab.select_rows(evaluation_cursors)] == [False], (
+        "nothing is awaited for ever"
+    )
     opened = [change for change in replayed if change.event is IncidentEvent.OPENED]
     assert {row["id"] for row in lab.select_rows(incidents)} == {change.incident for change in opened}
     assert len(lab.select_rows(outbox)) == 2 * len(replayed), "two destinations hear of every change, once"

@@ -71,9 +71,11 @@ def test_a_restart_changes_nothing_but_what_is_told(database: Database) -> None:
         replace(renamed, policy=replace(renamed.policy, probe=replace(renamed.info, name="Other")), config_yaml="new"),
         now=START_AT + 4 * INTERVAL_MS,
     )
-    assert {table.name: first.select_rows(table) for table in tables} | {"cursors": None} == before | {"cursors": None}
+    assert {table.name: first.select_rows(table) for table in tables} | {"evaluation_cursors": None} == before | {
+        "evaluation_cursors": None
+    }
     row = first.select_row(probes)
-    assert (row["name"], row["spec"], row["created_at"], row["removed_at"]) == ("Other", "new", START_AT, None)
+    assert (row["name"], row["config_yaml"], row["created_at"], row["removed_at"]) == ("Other", "new", START_AT, None)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +100,7 @@ def test_a_changed_schedule_keeps_what_is_in_the_air(database: Database) -> None
     first.claim_slots(SLOT)
     again(first, make_registered_probe(schedule=IntervalSchedule(INTERVAL_MS, 5_000)))
     row = first.select_row(schedule)
-    assert (row["last_slot"], row["flying"]) == (SLOT, f"[{SLOT}]")
+    assert (row["last_slot"], row["in_flight"]) == (SLOT, f"[{SLOT}]")
 
 
 def test_the_watermark_begins_with_the_first_start(database: Database) -> None:

@@ -152,7 +152,7 @@ def test_the_limit_holds_back_and_lets_go(ward: Ward) -> None:
     assert freed is not None
     assert freed.run_id == "3"
     assert ("3", "begun") in ward.states()
-    assert ward.lab.select_rows(remediations, remediations.c.run == "3")[0]["detail"] == ""
+    assert ward.lab.select_rows(remediations, remediations.c.run_id == "3")[0]["detail"] == ""
 
 
 def test_what_was_a_dry_run_is_done_once_it_is_meant(ward: Ward) -> None:

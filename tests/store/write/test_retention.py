@@ -39,7 +39,7 @@ def fill(lab: StoreHarness, probe: int, start: int, outcomes: str, every: int = 
 
 def rolled(lab: StoreHarness) -> dict[tuple[int, int], tuple[int | None, ...]]:
     """(probe, hour from H) -> passed, failed, unjudged, missed, sum and maximum of durations."""
-    columns = ("passed", "failed", "unjudged", "missed", "duration_sum", "duration_max")
+    columns = ("passed", "failed", "errors", "missed", "duration_sum", "duration_max")
     return {(r["probe"], (r["hour"] - H) // HOUR_MS): tuple(r[c] for c in columns) for r in lab.select_rows(rollups)}
 
 

@@ -35,7 +35,7 @@ class Process:
             self.flying = [(at, made) for at, made in self.flying if at > self.now]
             while slots := self.lab.claim_slots(self.now):
                 self.flying += [
-                    (self.now + self.takes, make_result(s.probe, s.slot, prev=s.previous_slot))
+                    (self.now + self.takes, make_result(s.probe, s.slot, previous_slot=s.previous_slot))
                     for s in slots if s.probe not in self.silent
                 ]  # fmt: skip
             self.changes += self.lab.recorder.evaluate_deadlines(self.now)[1]
@@ -80,7 +80,7 @@ def test_a_pause_of_ten_minutes_is_one_gap_and_no_incident(database: Database) -
     assert process.changes == []
     assert lab.select_rows(incidents) == []
     gap = lab.select_row(downtime)
-    assert TEN_MINUTES <= gap["stop"] - gap["start"] <= TEN_MINUTES + 2 * TICK
+    assert TEN_MINUTES <= gap["ended_at"] - gap["started_at"] <= TEN_MINUTES + 2 * TICK
     assert missed(lab) == (0, 0), "the gap says it for all of them"
     assert lab.select_rows(results, results.c.late) == [], "ten minutes of ours made nothing late"
     assert replays_as_it_lived(process)

@@ -381,7 +381,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FastAPI]:
         incident = book.add_incident(
             id, "task", bad, NOW - MINUTE_MS, subject=bad, reason=bad, routing_log=(bad,), opened_after_ms=0
         )
-        book.add_notification(incident, f"{bad}/{bad}", "dead", created_at=NOW - MINUTE_MS, done_at=NOW, detail=bad)
+        book.add_notification(incident, f"{bad}/{bad}", "dead", created_at=NOW - MINUTE_MS, finished_at=NOW, detail=bad)
         addresses[f"{bad}/{bad}"] = bad
     with filled_database(f"sqlite:///{tmp_path_factory.mktemp('hostile') / 'h.db'}", book) as database:
         yield create_test_app(database, addresses=addresses)

@@ -79,7 +79,7 @@ def test_it_leaks_nothing(tmp_path: Path) -> None:
         incident = book.add_incident(
             id, rule, planted, start, subject=planted, reason=planted, routing_log=(planted,), resolved_at=until
         )
-        book.add_notification(incident, planted, "dead", created_at=start, done_at=NOW, detail=planted)
+        book.add_notification(incident, planted, "dead", created_at=start, finished_at=NOW, detail=planted)
     with filled_database(f"sqlite:///{tmp_path}/l.db", book) as database:
         app = create_test_app(database, addresses={planted: planted})
         for path in ("/", "/healthz", "/readyz", "/nowhere", "/login"):

@@ -67,7 +67,7 @@ def load_alert_context(
         probe=probe,
         now=now,
         bad_count=_count_bad_results(connection, row, probe, now),
-        threshold=row.needed,
+        threshold=row.threshold,
         last_good=None if last_good is None else _run_summary_from_row(last_good),
         recent_runs=tuple(_run_summary_from_row(r) for r in reversed(runs)),
         first_bad=load_result_with_evidence(connection, connection.execute(newest.where(first).limit(1)).first()),

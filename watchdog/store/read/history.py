@@ -145,7 +145,7 @@ def list_last_check_ins(connection: Connection, probe: int, limit: int) -> list[
     """What a job told us, newest first, each with how long the run took that it ended, in ms."""
     columns = [*(check_ins.c[name] for name in CheckIn._fields), check_ins.c.duration]
     told = sa.select(*columns).where(check_ins.c.probe == probe)
-    newest = told.order_by(check_ins.c.at.desc(), check_ins.c.id.desc()).limit(limit)
+    newest = told.order_by(check_ins.c.occurred_at.desc(), check_ins.c.id.desc()).limit(limit)
     return [
         (CheckIn(id, at, CheckInKind(kind), *rest), took) for id, at, kind, *rest, took in connection.execute(newest)
     ]

@@ -170,8 +170,19 @@ def jobs_from_tasks(source_listing: SourceListing) -> Iterator[JobSummary]:
 
 
 def _job_from_state(source_listing: SourceListing, state: Mapping[str, Json]) -> JobSummary:
-    fields = ("name", "plan", "last_start", "last_end", "last_ok", "duration", "expected", "reason")
-    told = {field: state.get(field) for field in fields}
-    trouble = ((source_listing.result.jobs if source_listing.result else None) or {}).get(str(state.get("name")))
-    message, at = trouble.message if trouble else "", source_listing.result.slot if source_listing.result else None
-    return JobSummary(source_listing.probe, message=message, read_at=at, outdated=source_listing.outdated, **told)  # type: ignore[arg-type] # JSON of ours
+    listing = source_listing.result
+    problem = ((listing.jobs if listing else None) or {}).get(str(state.get("name")))
+    return JobSummary(
+        probe=source_listing.probe,
+        name=state["name"],
+        schedule_text=state["schedule_text"],
+        last_start=state.get("last_started_at"),
+        last_end=state.get("last_finished_at"),
+        last_ok=state.get("last_succeeded_at"),
+        duration=state.get("last_duration"),
+        next_expected_at=state.get("next_expected_at"),
+        reason=state["reason"],
+        message=problem.message if problem else "",
+        read_at=listing.slot if listing else None,
+        outdated=source_listing.outdated,
+    )

@@ -129,7 +129,7 @@ def result_row_from_columns(row: Sequence[Any]) -> ResultRow:
 def load_service_status(connection: Connection) -> ServiceStatus:
     open_, dead = incidents.c.resolved_at.is_(None), outbox.c.state == "dead"
     counts = sa.select(
-        sa.select(sa.func.min(watermarks.c.through)).scalar_subquery(),
+        sa.select(sa.func.min(watermarks.c.claimed_until)).scalar_subquery(),
         sa.select(sa.func.count()).select_from(incidents).where(open_).scalar_subquery(),
         sa.select(sa.func.count()).select_from(outbox).where(dead).scalar_subquery(),
     )
@@ -150,7 +150,7 @@ def list_probe_statuses(connection: Connection, probe_id: str | None = None) -> 
         .order_by(probes.c.name, probes.c.id)
     )
     if probe_id is not None:
-        statement = statement.where(probes.c.key == probe_id)
+        statement = statement.where(probes.c.probe_id == probe_id)
     rows = {row[0]: row for row in connection.execute(statement)}  # one a probe, also where locations share a slot
     still: dict[int, list[Incident]] = {}
     for case in list_incidents(connection, is_open=True, probe=None if probe_id is None else next(iter(rows), None)):
@@ -168,7 +168,7 @@ def _probe_status_from_row(row: Sequence[Any], open_incidents: Iterable[Incident
 
 def load_probe_config_yaml(connection: Connection, probe: int) -> str:
     """The probe's configuration as written, without the values of variables."""
-    text: str = connection.execute(sa.select(probes.c.spec).where(probes.c.id == probe)).scalar_one()
+    text: str = connection.execute(sa.select(probes.c.config_yaml).where(probes.c.id == probe)).scalar_one()
     return text
 
 
@@ -194,8 +194,8 @@ _INCIDENTS_QUERY = sa.select(incidents, probes.c.info).join_from(incidents, prob
 
 
 def _incident_record_from_row(row: sa.Row[Any]) -> IncidentRecord:
-    probe, route = probe_info_from_json(row.probe, row.info), tuple(loads(row.route))
-    return IncidentRecord(incident_from_row(row), probe, row.slot, row.needed, route, row.resolved_slot)
+    probe, routing_log = probe_info_from_json(row.probe, row.info), tuple(loads(row.routing_log))
+    return IncidentRecord(incident_from_row(row), probe, row.opened_slot, row.threshold, routing_log, row.resolved_slot)
 
 
 def count_incidents_by_probe(connection: Connection, since: int) -> dict[int, int]:

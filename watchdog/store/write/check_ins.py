@@ -81,7 +81,7 @@ class CheckInStore:
     def _update_durations(
         self, connection: sa.Connection, probe_check_ins: Sequence[ProbeCheckIn], durations: Sequence[int | None]
     ) -> None:
-        binds = {"p": check_ins.c.probe, "a": check_ins.c.at, "i": check_ins.c.id}
+        binds = {"p": check_ins.c.probe, "a": check_ins.c.occurred_at, "i": check_ins.c.id}
         this = [column == sa.bindparam(bind) for bind, column in binds.items()]
         rows = [
             dict(zip(binds, o.primary_key, strict=True)) | {"took": d}
@@ -105,4 +105,4 @@ def _fold_check_ins(
 
 def _check_in_to_row(probe_check_in: ProbeCheckIn, duration: int | None) -> dict[str, Any]:
     row = {"probe": probe_check_in.probe, **probe_check_in.check_in._asdict(), "duration": duration}
-    return row | {"body": codec.replace_unstorable_characters(probe_check_in.check_in.output)}
+    return row | {"output": codec.replace_unstorable_characters(probe_check_in.check_in.output)}

@@ -62,10 +62,10 @@ class SlotClaimer:
                 claimed.append(ClaimedSlot(row.probe, slot, self.location, row.last_slot))
                 flying[row.probe].append(slot)
             last, still = row.last_slot if slot is None else slot, json.dumps(flying[row.probe])
-            moved.append({"p": row.probe, "due": next_due, "last": last, "still": still})
+            moved.append({"p": row.probe, "due": next_due, "last": last, "in_flight": still})
         if moved:
             move = self._schedule_update.values(
-                next_due=sa.bindparam("due"), last_slot=sa.bindparam("last"), flying=sa.bindparam("still")
+                next_due=sa.bindparam("due"), last_slot=sa.bindparam("last"), in_flight=sa.bindparam("in_flight")
             )
             connection.execute(move, moved)
         if missed:
@@ -76,7 +76,7 @@ class SlotClaimer:
         self, connection: sa.Connection, rows: list[Any], now: int
     ) -> tuple[dict[int, list[int]], list[Result]]:
         """What of the slots in the air still is, by probe, and rows for those whose lateness has passed unrecorded."""
-        flying: dict[int, list[int]] = {row.probe: json.loads(row.flying) for row in rows}
+        flying: dict[int, list[int]] = {row.probe: json.loads(row.in_flight) for row in rows}
         keys = [(probe, at) for probe, slots in flying.items() for at in slots]
         stored = self.database.load_recorded_slots(connection, keys, self.location)
         lost = [
@@ -140,7 +140,7 @@ class SlotClaimer:
         self.watermark.detect_gap(now)
         with self.database.write_transaction() as connection:
             rows = self._registered_rows(
-                connection.execute(self._schedule_query.where(schedule.c.flying != "[]")).all()
+                connection.execute(self._schedule_query.where(schedule.c.in_flight != "[]")).all()
             )
             _, lost = self._resolve_in_flight(connection, rows, now)
             if lost:

@@ -30,12 +30,12 @@ def open_incident(
             subject=transition.subject,
             severity=severity,
             since=transition.first_bad_slot,
-            slot=transition.slot,
+            opened_slot=transition.slot,
             opened_at=now,
             reason=transition.reason,
             message=transition.message,
-            needed=threshold,
-            route=codec.dumps(list(routing.routing_log)),
+            threshold=threshold,
+            routing_log=codec.dumps(list(routing.routing_log)),
             resolution="",
         )
     )

@@ -89,7 +89,7 @@ class Outbox:
         )  # fmt: skip
         free = outbox.c.leased_until.is_(None) | (outbox.c.leased_until <= now)
         due = (outbox_is_waiting, outbox.c.due_at <= now, free)
-        paused = sa.select(destination_backoff.c.name).where(destination_backoff.c.resume_at > now)
+        paused = sa.select(destination_backoff.c.destination).where(destination_backoff.c.retry_at > now)
         open_ = outbox.c.destination.in_(allowed_destinations), outbox.c.destination.not_in(paused)
         names = sa.select(outbox.c.destination).where(*due, *open_).distinct()
         first = (
@@ -108,7 +108,7 @@ class Outbox:
         token = uuid4().hex
         pair = (outbox.c.incident == row.incident, outbox.c.destination == row.destination)
         connection.execute(
-            sa.update(outbox).where(*pair, outbox_is_waiting).values(token=token, leased_until=leased_until)
+            sa.update(outbox).where(*pair, outbox_is_waiting).values(lease_token=token, leased_until=leased_until)
         )
         told = {other.seq: other for other in connection.execute(sa.select(outbox).where(*pair))}
         last = told[max(told)]
@@ -124,7 +124,7 @@ class Outbox:
         """The receiver has confirmed."""
         with self.database.write_transaction() as connection:
             this = outbox.c.seq == leased.notification.seq
-            told = {"done_at": now, "detail": ""}
+            told = {"finished_at": now, "detail": ""}
             self._release(connection, leased, ~this, state="merged", **told)
             self._release(connection, leased, this, state="sent", receipt=codec.dumps(dict(receipt)), **told)
 
@@ -135,7 +135,7 @@ class Outbox:
         detail: str,
         *,
         partial_receipt: Mapping[str, Json] = {},
-        retry_after: int | None = None,
+        retry_at: int | None = None,
     ) -> None:
         """Try again at `due`. `partly`: what this try came to, for the next one to know. `resume`: the receiver itself
         asked that nothing goes there earlier."""
@@ -145,18 +145,18 @@ class Outbox:
             self._release(
                 connection, leased, due_at=due_at, detail=codec.replace_unstorable_characters(detail), receipt=receipt
             )
-            if retry_after is not None:
+            if retry_at is not None:
                 insert = self.database.insert_statement(destination_backoff).values(
-                    name=leased.notification.destination, resume_at=retry_after
+                    destination=leased.notification.destination, retry_at=retry_at
                 )
-                longer = {"set_": {"resume_at": retry_after}, "where": destination_backoff.c.resume_at < retry_after}
-                connection.execute(insert.on_conflict_do_update(index_elements=["name"], **longer))
+                longer = {"set_": {"retry_at": retry_at}, "where": destination_backoff.c.retry_at < retry_at}
+                connection.execute(insert.on_conflict_do_update(index_elements=["destination"], **longer))
 
     def mark_dead(self, leased: LeasedNotification, detail: str, now: int) -> None:
         """Nothing helps: keep it as a dead letter, with the reason."""
         with self.database.write_transaction() as connection:
             self._release(
-                connection, leased, state="dead", done_at=now, detail=codec.replace_unstorable_characters(detail)
+                connection, leased, state="dead", finished_at=now, detail=codec.replace_unstorable_characters(detail)
             )
 
     def expire_unknown_destinations(
@@ -174,8 +174,8 @@ class Outbox:
             outbox.c.destination.not_in(known_destinations),
             free,
         )
-        buried = {"state": "dead", "done_at": now, "detail": "the destination is no longer configured"}
-        update = sa.update(outbox).where(*old).values(token=None, leased_until=None, **buried)
+        buried = {"state": "dead", "finished_at": now, "detail": "the destination is no longer configured"}
+        update = sa.update(outbox).where(*old).values(lease_token=None, leased_until=None, **buried)
         with self.database.write_transaction() as connection:
             rows = connection.execute(update.returning(outbox.c.incident, outbox.c.destination))
             return [(incident, destination) for incident, destination in rows]
@@ -190,7 +190,7 @@ class Outbox:
         self, connection: sa.Connection, leased: LeasedNotification, *which: sa.ColumnElement[bool], **values: Json
     ) -> None:  # fmt: skip
         """After a try. What another has taken since is no longer ours to mark."""
-        done = {"token": None, "leased_until": None, "attempts": leased.attempts + 1, **values}
+        done = {"lease_token": None, "leased_until": None, "attempts": leased.attempts + 1, **values}
         connection.execute(sa.update(outbox).where(*_leased_rows_filter(leased), *which).values(**done))
 
 
@@ -200,6 +200,6 @@ def _leased_rows_filter(leased: LeasedNotification) -> tuple[sa.ColumnElement[bo
     return (
         outbox.c.incident == n.incident,
         outbox.c.destination == n.destination,
-        outbox.c.token == leased.lease_token,
+        outbox.c.lease_token == leased.lease_token,
         outbox_is_waiting,
     )

@@ -73,21 +73,28 @@ def register_probes(
         database.acquire_advisory_lock(connection, REGISTRATION_LOCK_KEY)
         in_order = sa.select(schedules.c.probe).order_by(schedules.c.probe).with_for_update()
         connection.execute(in_order)  # as claims and rechecks do: nobody waits in a circle
-        mark = database.insert_statement(watermarks).values(location=location, through=now).on_conflict_do_nothing()
+        mark = (
+            database.insert_statement(watermarks).values(location=location, claimed_until=now).on_conflict_do_nothing()
+        )
         connection.execute(mark)
         through = connection.execute(
-            sa.select(watermarks.c.through).where(watermarks.c.location == location)
+            sa.select(watermarks.c.claimed_until).where(watermarks.c.location == location)
         ).scalar_one()
         begin = max(now, through)
-        known = {row.key: row for row in connection.execute(sa.select(probes))}
+        known = {row.probe_id: row for row in connection.execute(sa.select(probes))}
         told = {
-            key: {"name": m.info.name, "kind": m.info.kind, "info": probe_info_to_json(m.info), "spec": m.config_yaml}
+            key: {
+                "name": m.info.name,
+                "kind": m.info.kind,
+                "info": probe_info_to_json(m.info),
+                "config_yaml": m.config_yaml,
+            }
             for key, m in wanted.items()
         }
         here = {key for key, row in known.items() if row.removed_at is None}
-        _insert_probes(database, connection, [{"key": key, **told[key]} for key in told if key not in here], begin)
+        _insert_probes(database, connection, [{"probe_id": key, **told[key]} for key in told if key not in here], begin)
         _update_probes(connection, [{"id_": known[key].id, **told[key]} for key in told if key in here])
-        ids = {row.key: row.id for row in connection.execute(sa.select(probes.c.key, probes.c.id))}
+        ids = {row.probe_id: row.id for row in connection.execute(sa.select(probes.c.probe_id, probes.c.id))}
         fleet = ProbeRegistry({id: _with_id(wanted[key], id) for key, id in ids.items() if key in wanted})
         _upsert_schedules(database, connection, fleet, begin, location)
         _mark_removed(connection, [known[key].id for key in here - wanted.keys()], now)
@@ -107,18 +114,18 @@ def _insert_probes(database: Database, connection: sa.Connection, rows: list[dic
     if not rows:
         return
     insert = database.insert_statement(probes).values(created_at=now, removed_at=None)
-    anew = {name: insert.excluded[name] for name in ("name", "kind", "info", "spec", "created_at", "removed_at")}
-    connection.execute(insert.on_conflict_do_update(index_elements=["key"], set_=anew), rows)
+    anew = {name: insert.excluded[name] for name in ("name", "kind", "info", "config_yaml", "created_at", "removed_at")}
+    connection.execute(insert.on_conflict_do_update(index_elements=["probe_id"], set_=anew), rows)
     without = sa.select(probes.c.id, sa.literal(now), sa.false(), sa.false(), sa.literal(now)).where(
         probes.c.removed_at.is_(None), probes.c.id.not_in(sa.select(evaluation_cursors.c.probe))
     )
-    names = ["probe", "folded", "held", "hot", "wake_at"]
+    names = ["probe", "evaluated_until", "awaiting_slot", "active", "wake_at"]
     connection.execute(sa.insert(evaluation_cursors).from_select(names, without))
 
 
 def _update_probes(connection: sa.Connection, rows: list[dict[str, Any]]) -> None:
     if rows:
-        names = ("name", "kind", "info", "spec")
+        names = ("name", "kind", "info", "config_yaml")
         these = sa.update(probes).where(probes.c.id == sa.bindparam("id_"))
         connection.execute(these.values({name: sa.bindparam(name) for name in names}), rows)
 
@@ -130,16 +137,16 @@ def _upsert_schedules(
         {
             "probe": id,
             "location": location,
-            "plan": repr(m.schedule),
+            "definition": repr(m.schedule),
             "next_due": m.schedule.next_slot_after(now),
-            "flying": "[]",
+            "in_flight": "[]",
         }
         for id, m in sorted(registry.items())
     ]
     if rows:
         insert = database.insert_statement(schedules)
-        anew = {"plan": insert.excluded.plan, "next_due": insert.excluded.next_due}
-        changed = {"set_": anew, "where": schedules.c.plan != insert.excluded.plan}
+        anew = {"definition": insert.excluded.definition, "next_due": insert.excluded.next_due}
+        changed = {"set_": anew, "where": schedules.c.definition != insert.excluded.definition}
         connection.execute(insert.on_conflict_do_update(index_elements=["probe", "location"], **changed), rows)
 
 
@@ -155,7 +162,7 @@ def _remove_probes_of_changed_kind(
 ) -> None:
     """Remove the probes that are of another kind now: what the former kind found, nothing could find to be over."""
     another = (
-        probes.c.key == sa.bindparam("k"),
+        probes.c.probe_id == sa.bindparam("k"),
         probes.c.kind != sa.bindparam("now_kind"),
         probes.c.removed_at.is_(None),
     )

@@ -79,7 +79,7 @@ class ResultRecorder:
         self.database.lock_probes(connection, ids)
         edges = {probe: self._newest_settled_slot(probe, now) for probe in ids}
         known = self._load_cursors(
-            connection, ids, evaluation_cursors.c.hot | (evaluation_cursors.c.folded > min(edges.values()))
+            connection, ids, evaluation_cursors.c.active | (evaluation_cursors.c.evaluated_until > min(edges.values()))
         )
         rows, suspects = [], set()
         for key, (result, _, _) in told.items():
@@ -142,8 +142,8 @@ class ResultRecorder:
             of_probe = sa.select(*columns).where(results.c.probe == probe, results.c.slot > began)
             stored = connection.execute(of_probe.order_by(results.c.slot, results.c.location))
             rows = [codec.result_from_row(row) for row in stored]
-            lapsed = sa.select(staleness_events.c.slot, staleness_events.c.silence).where(
-                staleness_events.c.probe == probe, staleness_events.c.slot >= began
+            lapsed = sa.select(staleness_events.c.last_result_slot, staleness_events.c.threshold_ms).where(
+                staleness_events.c.probe == probe, staleness_events.c.last_result_slot >= began
             )
             decided = [(slot, silence) for slot, silence in connection.execute(lapsed)]
         machines: AlertStates = {}
@@ -166,7 +166,9 @@ class ResultRecorder:
     def _load_alert_states(self, connection: sa.Connection, ids: Iterable[int]) -> dict[int, AlertStates]:
         found: dict[int, AlertStates] = defaultdict(dict)
         for row in connection.execute(sa.select(alert_states).where(alert_states.c.probe.in_(list(ids)))):
-            found[row.probe][row.rule, row.subject] = AlertState(row.bad, row.good, row.since, row.incident, row.reason)
+            found[row.probe][row.rule, row.subject] = AlertState(
+                row.bad_count, row.good_count, row.first_bad_slot, row.incident, row.reason
+            )
         return found
 
     def _load_newest_slots(self, connection: sa.Connection, ids: Iterable[int]) -> dict[int, int]:
@@ -238,7 +240,9 @@ class ResultRecorder:
         if last_slot is not None and stale.ALERT_STATE_KEY not in machines:
             silence = policy.staleness_threshold(last_slot)
             if alive.has_elapsed(last_slot, silence, now):
-                writes.staleness_events.append({"probe": probe, "slot": last_slot, "silence": silence, "at": now})
+                writes.staleness_events.append(
+                    {"probe": probe, "last_result_slot": last_slot, "threshold_ms": silence, "detected_at": now}
+                )
                 apply_finding(policy, machines, last_slot, stale.stale_finding(silence), done.transitions)
                 changed = True
         hold = None if done.awaited_slot is None else alive.deadline_after(done.awaited_slot, policy.max_lateness)
@@ -254,7 +258,7 @@ class ResultRecorder:
         hot = bool(machines) or held
         if changed or (held, hot, wake) != (cursor.awaiting_slot, cursor.active, cursor.wake_at):
             at = done.evaluated_until if changed or held else cursor.evaluated_until
-            writes.cursor_updates.append({"p": probe, "folded": at, "held": held, "hot": hot, "wake": wake})
+            writes.cursor_updates.append({"p": probe, "until": at, "awaiting": held, "active": hot, "wake": wake})
         for (rule, subject), machine in machines.items():
             if states_before.get((rule, subject)) != machine:
                 writes.alert_states.append({"probe": probe, "rule": rule, "subject": subject, **machine._asdict()})
@@ -282,7 +286,7 @@ class ResultRecorder:
             connection.execute(put, writes.alert_states)
         if writes.cursor_updates:
             move = sa.update(evaluation_cursors).where(evaluation_cursors.c.probe == sa.bindparam("p"))
-            binds = {"folded": "folded", "held": "held", "hot": "hot", "wake_at": "wake"}
+            binds = {"evaluated_until": "until", "awaiting_slot": "awaiting", "active": "active", "wake_at": "wake"}
             connection.execute(
                 move.values({name: sa.bindparam(bind) for name, bind in binds.items()}), writes.cursor_updates
             )

@@ -53,7 +53,7 @@ class PendingRemediation(NamedTuple):
 
     @property
     def primary_key_filter(self) -> tuple[sa.ColumnElement[bool], ...]:
-        return tuple(remediations.c[name] == getattr(self, name) for name in ("incident", "reason", "run"))
+        return tuple(remediations.c[name] == getattr(self, name) for name in ("incident", "reason", "run_id"))
 
 
 class RemediationStore:
@@ -122,21 +122,21 @@ class RemediationStore:
         used = sa.select(sa.func.count()).where(
             remediations.c.probe == pending.probe,
             remediations.c.state.not_in(idle),
-            remediations.c.at > now - spec.per_ms,
+            remediations.c.started_at > now - spec.per_ms,
         )
         free = connection.execute(used).scalar_one() < spec.max_runs
         known = self._load_remediation_state(connection, pending)
         if free or known is None:
             held = f"{format_count(spec.max_runs, 'time')} within {format_duration(spec.per_ms)} is the most"
             told = {
-                "what": spec.action,
+                "action": spec.action,
                 "state": STARTED if free else RATE_LIMITED,
-                "at": now,
+                "started_at": now,
                 "detail": "" if free else held,
             }
             insert = self.database.insert_statement(remediations).values(**pending._asdict(), **told)
             anew = {**told, "ended_at": None}
-            connection.execute(insert.on_conflict_do_update(index_elements=["incident", "reason", "run"], set_=anew))
+            connection.execute(insert.on_conflict_do_update(index_elements=["incident", "reason", "run_id"], set_=anew))
         return free
 
     def finish_remediation(self, pending: PendingRemediation, state: str, detail: str, now: int) -> None:
@@ -155,5 +155,5 @@ def list_remediation_attempts(connection: sa.Connection, incident: str) -> list[
     of_it = sa.select(*[remediations.c[name] for name in RemediationAttempt._fields]).where(
         remediations.c.incident == incident
     )
-    rows: list[Any] = list(connection.execute(of_it.order_by(remediations.c.at, remediations.c.run)))
+    rows: list[Any] = list(connection.execute(of_it.order_by(remediations.c.started_at, remediations.c.run_id)))
     return [RemediationAttempt(*row) for row in rows]

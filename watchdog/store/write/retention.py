@@ -61,7 +61,7 @@ def _hourly_rollups_query(probe: int, start: int, end: int) -> sa.Select[tuple[o
     return (
         sa.select(
             results.c.probe, hour, results.c.location, total(Outcome.PASS), total(Outcome.FAIL), total(Outcome.ERROR),
-            total(Outcome.MISSED, results.c.n), sa.func.coalesce(sa.func.sum(timed), 0), sa.func.max(timed),
+            total(Outcome.MISSED, results.c.slot_count), sa.func.coalesce(sa.func.sum(timed), 0), sa.func.max(timed),
         )
         .where(results.c.probe == probe, results.c.slot >= start, results.c.slot < end)
         .group_by(results.c.probe, hour, results.c.location)
@@ -85,10 +85,10 @@ def delete_expired_rows(database: Database, now: int, results_retention_ms: int,
     for table, which in (
         (evidence, _older_than(evidence.c.probe, evidence.c.slot, old) & seen),
         (results, _older_than(results.c.probe, results.c.slot, old) & told),
-        (check_ins, _older_than(check_ins.c.probe, check_ins.c.at, old)),
-        (staleness_events, _older_than(staleness_events.c.probe, staleness_events.c.slot, old)),
+        (check_ins, _older_than(check_ins.c.probe, check_ins.c.occurred_at, old)),
+        (staleness_events, _older_than(staleness_events.c.probe, staleness_events.c.last_result_slot, old)),
         (rollups, _older_than(rollups.c.probe, rollups.c.hour, older) & (rollups.c.hour < _newest_rollup_hour())),
-        (downtime, downtime.c.stop < older),
+        (downtime, downtime.c.ended_at < older),
         (remediations, remediations.c.incident.in_(sa.select(incidents.c.id).where(ended))),
         (outbox, outbox.c.incident.in_(sa.select(incidents.c.id).where(ended))),
         (

@@ -34,28 +34,32 @@ class Watermark:
             return
         here = watermarks.c.location == self.location
         with self.database.write_transaction() as connection:
-            mark: int = connection.execute(sa.select(watermarks.c.through).where(here).with_for_update()).scalar_one()
+            mark: int = connection.execute(
+                sa.select(watermarks.c.claimed_until).where(here).with_for_update()
+            ).scalar_one()
             stood_still = now - mark > MIN_GAP_MS
             self.clock_behind_ms = mark - now if mark - now > MIN_GAP_MS else 0
             if stood_still:
-                gap = self.database.insert_statement(downtime).values(location=self.location, start=mark, stop=now)
+                gap = self.database.insert_statement(downtime).values(
+                    location=self.location, started_at=mark, ended_at=now
+                )
                 connection.execute(gap.on_conflict_do_nothing())
             if now > mark and (advance or stood_still):
-                connection.execute(sa.update(watermarks).where(here).values(through=now))
+                connection.execute(sa.update(watermarks).where(here).values(claimed_until=now))
             if stood_still or now - self._gap_checked_at >= MIN_GAP_MS // 2:
                 self._load_new_gaps(connection)
                 self._gap_checked_at = now
 
     def _load_new_gaps(self, connection: sa.Connection) -> None:
         """Look for gaps after the last one that we know: there may be years of them."""
-        newer = sa.select(downtime.c.start, downtime.c.stop).where(downtime.c.location == self.location)
+        newer = sa.select(downtime.c.started_at, downtime.c.ended_at).where(downtime.c.location == self.location)
         if self.uptime_clock.gaps:
-            newer = newer.where(downtime.c.start > self.uptime_clock.gaps[-1][0])
+            newer = newer.where(downtime.c.started_at > self.uptime_clock.gaps[-1][0])
         if found := connection.execute(newer).all():
             self.uptime_clock = UptimeClock([*self.uptime_clock.gaps, *((start, stop) for start, stop in found)])
 
     def load_claimed_until(self, connection: sa.Connection) -> int:
         """The instant against which absence is judged, never now()."""
-        here = sa.select(watermarks.c.through).where(watermarks.c.location == self.location)
+        here = sa.select(watermarks.c.claimed_until).where(watermarks.c.location == self.location)
         through: int = connection.execute(here).scalar_one()
         return through
