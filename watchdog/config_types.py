@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import re
+import sys
 import unicodedata
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeAlias, get_args
 from urllib.parse import urlsplit
@@ -213,7 +217,7 @@ class ConfigModel(BaseModel):
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True
+        defer_build=True, extra="forbid", frozen=True, hide_input_in_errors=True
     )
     shorthand_field: ClassVar[str] = ""
 
@@ -248,6 +252,9 @@ class ConfigModel(BaseModel):
         """The schema, with both ways of writing that pydantic does not know of."""
         reference = handler(core_schema)
         schema = handler.resolve_ref_schema(reference)
+        for name, text in _field_docstrings(cls).items():
+            if field := schema["properties"].get(cls.model_fields[name].alias or name):
+                field.setdefault("description", text)
         names = file_backed_fields(cls)
         schema["properties"] |= {
             f"{name}_file": {"type": "string", "description": f"The path of a file that holds `{name}`."}
@@ -272,6 +279,25 @@ def exactly_one_of(model: BaseModel, names: Collection[str]) -> Any:
         found = f", not {' and '.join(given)}" if given else ""
         raise ValueError(f"expected one of {', '.join(names)}{found}")
     return getattr(model, given[0])
+
+
+def _field_docstrings(model: type[BaseModel]) -> dict[str, str]:
+    """Field name -> the docstring below its declaration. Only the JSON Schema needs them; pydantic's own option for
+    this, `use_attribute_docstrings`, reads the source of every model at every start."""
+    docstrings: dict[str, str] = {}
+    for cls in reversed(model.__mro__):
+        body = _class_bodies(cls.__module__).get(cls.__name__, ()) if issubclass(cls, ConfigModel) else ()
+        for declaration, text in pairwise(body):
+            match declaration, text:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(docstring))):
+                    docstrings[name] = inspect.cleandoc(docstring)
+    return {name: docstrings[name] for name in model.model_fields if name in docstrings}
+
+
+@cache
+def _class_bodies(module: str) -> dict[str, list[ast.stmt]]:
+    tree = ast.parse(inspect.getsource(sys.modules[module]))
+    return {node.name: node.body for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
 
 
 def _field_schema(name: str, schema: dict[str, Any]) -> dict[str, Any]:
