@@ -111,7 +111,7 @@ def test_no_redirect_leads_there(network: FakeNetwork) -> None:
         reasons = []
         for url in SPELLINGS:
             async with running_server(redirect_to(url)) as peer:
-                reasons.append(await _exchange(peer.url_of(), follow=True))
+                reasons.append(await _exchange(peer.url_of(), follow_redirects=True))
         return reasons
 
     reasons = asyncio.run(scene())

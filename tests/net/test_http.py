@@ -195,7 +195,7 @@ FAULTS = {
 @pytest.mark.parametrize("temper", FAULTS)
 def test_a_fault_has_a_reason_and_a_plain_message(run: Run, temper: str) -> None:
     talk, reason, message = FAULTS[temper]
-    seen = run(ask(talk, deadline=5.0, follow=True))
+    seen = run(ask(talk, deadline=5.0, follow_redirects=True))
     port = seen.heads[0].partition("127.0.0.1:")[2].partition("\r\n")[0]
     assert (seen.wrong.reason, str(seen.wrong)) == (reason, message.replace("PORT", port))
     assert seen.seconds < 1
@@ -242,7 +242,7 @@ def test_nobody_answers(run: Run, url: str, reason: str, message: str, phase: st
 
 
 def test_a_fault_behind_a_redirect_says_so(run: Run) -> None:
-    seen = run(ask(send_parts(http_response(status="302 Found", Location="http://127.0.0.1:1/x?token=1")), follow=True))
+    seen = run(ask(send_parts(http_response(status="302 Found", Location="http://127.0.0.1:1/x?token=1")), follow_redirects=True))
     assert seen.wrong.reason == "connection.refused"
     assert seen.wrong.facts == {"address": "127.0.0.1:1", "redirected_to": "http://127.0.0.1:1/x"}
 
@@ -416,7 +416,7 @@ SECRET_HEADERS = {
 def test_another_origin_gets_none_of_the_configured_headers() -> None:
     async def scene() -> Seen:
         async with _two(lambda second: second.url_of("/there")) as (first, second, wire):
-            seen = await exchanged(wire, first, first.url_of(), headers=SECRET_HEADERS, follow=True)
+            seen = await exchanged(wire, first, first.url_of(), headers=SECRET_HEADERS, follow_redirects=True)
             seen.heads = first.request_heads + second.request_heads
             return seen
 
@@ -430,7 +430,7 @@ def test_another_origin_gets_none_of_the_configured_headers() -> None:
 def test_the_same_host_under_another_name_is_another_origin() -> None:
     async def scene() -> Seen:
         async with _two(lambda second: second.url_of("/", host="localhost")) as (first, second, wire):
-            seen = await exchanged(wire, first, f"http://user:t0ken@127.0.0.1:{first.port}/", follow=True)
+            seen = await exchanged(wire, first, f"http://user:t0ken@127.0.0.1:{first.port}/", follow_redirects=True)
             seen.heads = first.request_heads + second.request_heads
             return seen
 
@@ -445,7 +445,7 @@ def test_the_same_origin_keeps_them() -> None:
     async def talk(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(next(replies))
 
-    seen = uvloop.run(ask(talk, headers=SECRET_HEADERS, follow=True))
+    seen = uvloop.run(ask(talk, headers=SECRET_HEADERS, follow_redirects=True))
     assert seen.answer.body == b"here"
     assert seen.heads[1].startswith("GET /b ")
     assert all(value in seen.heads[1] for value in SECRET_HEADERS.values())
@@ -454,13 +454,13 @@ def test_the_same_origin_keeps_them() -> None:
 @pytest.mark.parametrize(
     ("request_", "status", "followed"),
     [
-        ({"follow": True}, "301 Moved", True),
-        ({"follow": True, "method": "HEAD"}, "308 Moved", True),
-        ({"follow": True}, "300 Choices", False),
-        ({"follow": True}, "304 Not Modified", False),
-        ({"follow": False}, "301 Moved", False),
-        ({"follow": True, "method": "POST"}, "301 Moved", False),
-        ({"follow": True, "method": "DELETE"}, "307 Moved", False),
+        ({"follow_redirects": True}, "301 Moved", True),
+        ({"follow_redirects": True, "method": "HEAD"}, "308 Moved", True),
+        ({"follow_redirects": True}, "300 Choices", False),
+        ({"follow_redirects": True}, "304 Not Modified", False),
+        ({"follow_redirects": False}, "301 Moved", False),
+        ({"follow_redirects": True, "method": "POST"}, "301 Moved", False),
+        ({"follow_redirects": True, "method": "DELETE"}, "307 Moved", False),
     ],
 )
 def test_when_a_redirect_is_followed(request_: dict[str, Any], status: str, followed: bool) -> None:
@@ -470,7 +470,7 @@ def test_when_a_redirect_is_followed(request_: dict[str, Any], status: str, foll
 
 
 def test_a_redirect_without_a_location_is_an_answer() -> None:
-    assert uvloop.run(ask(send_parts(http_response(status="302 Found")), follow=True)).answer.status == 302
+    assert uvloop.run(ask(send_parts(http_response(status="302 Found")), follow_redirects=True)).answer.status == 302
 
 
 # --- leftovers
@@ -491,7 +491,7 @@ def test_nothing_is_left_open_after_faults_and_cancellations(run: Run) -> None:
             descriptors = []
             for talk in talks:
                 async with running_server(talk) as peer:
-                    await exchanged(wire, peer, peer.url_of(), 0.05, follow=True)
+                    await exchanged(wire, peer, peer.url_of(), 0.05, follow_redirects=True)
                 await asyncio.sleep(0.01)
                 descriptors.append(len(os.listdir(DESCRIPTORS)))  # noqa: PTH208
             assert descriptors[-1] == descriptors[0]

@@ -197,8 +197,8 @@ def test_a_password_is_not_sent_to_who_does_not_ask_for_it(pem: Path, fail: Send
 @pytest.mark.parametrize(
     ("answer", "reason", "retried"),
     [
-        (("DATA", "451 try later"), "smtp_451", "always"),
-        (("DATA", "554 no thanks"), "smtp_554", "never"),
+        (("DATA", "451 try later"), "smtp.451", "always"),
+        (("DATA", "554 no thanks"), "smtp.554", "never"),
         (("RCPT", "450 greylisted"), "smtp.recipients_refused", "always"),
         (("RCPT", "550 no such user"), "smtp.recipients_refused", "never"),
     ],

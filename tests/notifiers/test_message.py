@@ -30,20 +30,20 @@ def line(message: AlertMessage, label: str) -> str:
     ("story", "lead"),
     [
         ("OPENED", "Down · API: status == 200 is false: observed 503 · 2 min"),
-        ("PLAIN", "Down · API: got 503 · 2 min"),
+        ("MINIMAL", "Down · API: got 503 · 2 min"),
         ("TASK", "Degraded · Search MCP: task reindex is stale: last run 57 min ago, limit 15 min · 2 min"),
         ("PREFERENCE", "Degraded · API: elapsed_ms <= 800 is false: observed 1204 · 2 min"),
         ("STALE", "No data · API: no result for 5 min · since 01:48 UTC"),
-        ("UNJUDGED", "Unknown · API: command not found: ./replication.py · 2 min"),
+        ("NO_VERDICT", "Unknown · API: command not found: ./replication.py · 2 min"),
         ("TEST", "Test · Down · API: got 503 · 2 min"),
         ("RESOLVED", "API recovered · down 54 min"),
         ("MERGED", "API recovered · down 54 min"),
         ("TASK_RESOLVED", "Search MCP: task reindex recovered · degraded 12 min"),
-        ("TASK_GONE", "Search MCP: task reindex is gone · was degraded 12 min"),
+        ("TASK_VANISHED", "Search MCP: task reindex is gone · was degraded 12 min"),
     ],
 )
 def test_the_first_line_says_state_name_cause_and_duration(story: str, lead: str) -> None:
-    assert replace_nbsp(compose_message(getattr(alert_contexts, story)).headline) == lead
+    assert replace_nbsp(compose_message(getattr(alert_contexts, f"{story}_ALERT")).headline) == lead
 
 
 @pytest.mark.parametrize(
@@ -74,18 +74,18 @@ def test_the_end_of_every_incident_is_told_in_its_own_words(
     ("story", "rule"),
     [
         ("OPENED", "status == 200 · observed 503 · alerts after 3 in a row"),
-        ("PLAIN", "a status of 2xx · got 503 · alerts after 3 in a row"),
+        ("MINIMAL", "a status of 2xx · got 503 · alerts after 3 in a row"),
         (
             "TASK",
             "last run of task reindex is ok, at most 15 min ago · stale: last run 57 min ago · alerts after 3 in a row",
         ),
         ("PREFERENCE", "elapsed_ms <= 800 · observed 1204 · alerts after 3 in a row"),
         ("STALE", "a result every 60 s · no result for 5 min"),
-        ("UNJUDGED", "every run can be judged · command not found: ./replication.py · alerts after 3 in a row"),
+        ("NO_VERDICT", "every run can be judged · command not found: ./replication.py · alerts after 3 in a row"),
     ],
 )
 def test_the_rule_is_told_with_what_was_seen_against_what_should_be(story: str, rule: str) -> None:
-    assert line(compose_message(getattr(alert_contexts, story)), "Rule") == rule
+    assert line(compose_message(getattr(alert_contexts, f"{story}_ALERT")), "Rule") == rule
 
 
 @pytest.mark.parametrize(
@@ -154,14 +154,14 @@ def test_a_removed_probe_is_not_said_to_be_good_again() -> None:
 @pytest.mark.parametrize(
     ("story", "thread"),
     [
-        ("PLAIN", "[DOWN critical] API: got 503"),
+        ("MINIMAL", "[DOWN critical] API: got 503"),
         ("RESOLVED", "[DOWN critical] API: status == 200 is false: observed 503"),
         ("STALE", "[NO DATA warning] API: no result for 5 min"),
         ("TEST", "[TEST] [DOWN critical] API: got 503"),
     ],
 )
 def test_the_subject_stays_the_same_for_the_incidents_whole_life(story: str, thread: str) -> None:
-    assert compose_message(getattr(alert_contexts, story)).thread_subject == thread
+    assert compose_message(getattr(alert_contexts, f"{story}_ALERT")).thread_subject == thread
 
 
 def test_special_messages_say_what_is_special() -> None:

@@ -153,24 +153,24 @@ def test_a_task_is_named(slack: FakeSlack, send: SendFixture) -> None:
 @pytest.mark.parametrize(
     ("told", "answer", "reason", "retried", "retry_after"),
     [
-        ("asked to wait", refused("ratelimited")._replace(status=429, headers=WAIT), "ratelimited", "always", 7.0),
+        ("asked to wait", refused("ratelimited")._replace(status=429, headers=WAIT), "slack.ratelimited", "always", 7.0),
         ("asked to wait, in no words", CannedResponse(429, b"", WAIT), "http.429", "always", 7.0),
-        ("broken for a while", CannedResponse(503, b"<html>"), "http_503", "always", None),
-        ("a fault inside Slack", refused("internal_error"), "internal_error", "always", None),
-        ("an error of tomorrow", refused("brand_new"), "brand_new", "always", None),
+        ("broken for a while", CannedResponse(503, b"<html>"), "http.503", "always", None),
+        ("a fault inside Slack", refused("internal_error"), "slack.internal_error", "always", None),
+        ("an error of tomorrow", refused("brand_new"), "slack.brand_new", "always", None),
         ("no error named", CannedResponse(200, b'{"ok":false}'), "delivery.invalid_response", "always", None),
         ("not Slack at all", CannedResponse(200, b"<html>welcome</html>"), "delivery.invalid_response", "always", None),
         ("not even an object", CannedResponse(200, b"[1]"), "delivery.invalid_response", "always", None),
         (
             "a proxy's redirect",
             CannedResponse(302, b"", (("Location", "http://127.0.0.1:1/"),)),
-            "http_302",
+            "http.302",
             "always",
             None,
         ),
-        ("a wrong address", CannedResponse(404, b"not here"), "http_404", "an hour", None),
-        *((error, refused(error), error, "never", None) for error in sorted(REJECTED_CONTENT_ERRORS - LAYOUT_ERRORS)),
-        *((error, refused(error), error, "an hour", None) for error in ERROR_ADVICE),
+        ("a wrong address", CannedResponse(404, b"not here"), "http.404", "an hour", None),
+        *((error, refused(error), f"slack.{error}", "never", None) for error in sorted(REJECTED_CONTENT_ERRORS - LAYOUT_ERRORS)),
+        *((error, refused(error), f"slack.{error}", "an hour", None) for error in ERROR_ADVICE),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -195,12 +195,12 @@ def test_what_the_web_apis_refusals_mean(
         (CannedResponse(404, b"no_service"), "slack.no_service", "an hour"),
         (CannedResponse(403, b"<html>"), "slack.no_service", "an hour"),
         (CannedResponse(410, b""), "slack.no_service", "an hour"),
-        (CannedResponse(403, b"action_prohibited"), "action_prohibited", "an hour"),
-        (CannedResponse(410, b"channel_is_archived"), "channel_is_archived", "an hour"),
-        (CannedResponse(400, b"no_text"), "no_text", "never"),
+        (CannedResponse(403, b"action_prohibited"), "slack.action_prohibited", "an hour"),
+        (CannedResponse(410, b"channel_is_archived"), "slack.channel_is_archived", "an hour"),
+        (CannedResponse(400, b"no_text"), "slack.no_text", "never"),
         (CannedResponse(429, b"", (("Retry-After", "1"),)), "http.429", "always"),
-        (CannedResponse(500, b"rollup_error"), "rollup_error", "always"),
-        (CannedResponse(502, b""), "http_502", "always"),
+        (CannedResponse(500, b"rollup_error"), "slack.rollup_error", "always"),
+        (CannedResponse(502, b""), "http.502", "always"),
     ],
 )
 def test_what_a_webhooks_refusals_mean(
@@ -218,8 +218,8 @@ def test_a_remedy_is_told(slack: FakeSlack, fail: SendFixture) -> None:
 
 
 def test_a_wrong_token_and_a_wrong_channel(slack: FakeSlack, fail: SendFixture) -> None:
-    assert fail(bot(slack, bot_token="xoxb-wrong"), OPENED_ALERT)["reason"] == "invalid_auth"
-    assert fail(bot(slack, channel="#nowhere"), OPENED_ALERT)["reason"] == "channel_not_found"
+    assert fail(bot(slack, bot_token="xoxb-wrong"), OPENED_ALERT)["reason"] == "slack.invalid_auth"
+    assert fail(bot(slack, channel="#nowhere"), OPENED_ALERT)["reason"] == "slack.channel_not_found"
 
 
 def test_a_layout_that_slack_refuses_is_told_as_text(slack: FakeSlack, send: SendFixture) -> None:
@@ -233,7 +233,7 @@ def test_a_layout_that_slack_refuses_is_told_as_text(slack: FakeSlack, send: Sen
 def test_a_text_that_slack_refuses_too_is_given_up(slack: FakeSlack, fail: SendFixture) -> None:
     slack.canned_responses += [refused("invalid_blocks")] * 2
     failed = fail(bot(slack), OPENED_ALERT)
-    assert (failed["reason"], failed["retried"]) == ("invalid_blocks", "never")
+    assert (failed["reason"], failed["retried"]) == ("slack.invalid_blocks", "never")
 
 
 def test_an_edit_that_waits_keeps_waiting(slack: FakeSlack, send: SendFixture, fail: SendFixture) -> None:

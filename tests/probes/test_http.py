@@ -151,7 +151,7 @@ def test_a_body_that_was_not_read_whole_decides_nothing(talk: ConnectionHandler,
     seen = observe(talk, expect=["status == 200", "body.a == ''"])
     assert seen.reason == "expectation.evaluation_failed"
     assert seen.message == f"body.a == '' cannot be computed: {why}"
-    assert seen.evidence.facts["body"] == why
+    assert seen.evidence.facts["body_incomplete"] == why
 
 
 def test_preferences_are_told_only_of_a_good_answer() -> None:

@@ -49,7 +49,7 @@ def response_facts(response: HttpResponse) -> dict[str, Json]:
     if response.redirect_count:
         facts["redirected_to"] = redact_url(response.url)
     if response.body_incomplete_reason:
-        facts["body"] = response.body_incomplete_reason
+        facts["body_incomplete"] = response.body_incomplete_reason
     return facts
 
 

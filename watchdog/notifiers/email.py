@@ -213,7 +213,7 @@ def _delivery_error_from(error: aiosmtplib.SMTPException | OSError | ValueError,
         )
     if isinstance(error, aiosmtplib.SMTPResponseException):
         told = f"got {_format_smtp_reply(error.code, error.message)}"
-        return DeliveryError(f"smtp_{error.code}", told, retry_for_s=_retry_duration_s(error.code))
+        return DeliveryError(f"smtp.{error.code}", told, retry_for_s=_retry_duration_s(error.code))
     if fault := error_from_exception(error):
         return unreachable_error(fault, host, port)
     if isinstance(error, aiosmtplib.SMTPException):

@@ -73,8 +73,12 @@ def _format_field(field: MessageField) -> str:
 
 def render_html_part(message: AlertMessage, subject: str) -> str:
     preview = message.main_fields[1 if message.is_open else 0].text
-    link, runbook = (url if re.match(r"https?://", url) else "" for url in (message.incident_url, message.runbook_url))
-    return _html_renderer()(message=message, subject=subject, preview=preview, link=link, runbook=runbook)
+    incident_url, runbook_url = (
+        url if re.match(r"https?://", url) else "" for url in (message.incident_url, message.runbook_url)
+    )
+    return _html_renderer()(
+        message=message, subject=subject, preview=preview, incident_url=incident_url, runbook_url=runbook_url
+    )
 
 
 @cache
@@ -91,4 +95,4 @@ def _html_renderer() -> Callable[..., str]:
     )
     template = environment.get_template("incident.html.j2")
     inliner = css_inline.CSSInliner(keep_at_rules=True, load_remote_stylesheets=False)
-    return lambda **told: inliner.inline(template.render(told))
+    return lambda **context: inliner.inline(template.render(context))

@@ -93,8 +93,7 @@ def error_from_status(response: ReceiverResponse) -> DeliveryError | None:
     what = "redirects are not followed" if 300 <= status < 400 else "try later" if status in TRANSIENT_STATUSES else ""
     said = " ".join(response.body_text.split())[:100]
     message = f"got {status}" + (f" ({what})" if what else "") + (f": {said}" if said else "")
-    reason = "http.429" if status == 429 else f"http_{status}"
-    return DeliveryError(reason, message, retry_for_s=lasts, retry_after_s=response.retry_after_s)
+    return DeliveryError(f"http.{status}", message, retry_for_s=lasts, retry_after_s=response.retry_after_s)
 
 
 def _parse_retry_after(value: str | None, now: int) -> float | None:

@@ -91,7 +91,7 @@ class SlackNotifier(Notifier):
             reply = {"channel": root["channel"], "thread_ts": root["ts"], "reply_broadcast": True}
             await self._call_api(request, "chat.postMessage", reply | {"text": body["text"]})
         except DeliveryError as e:
-            if e.reason not in MISSING_MESSAGE_ERRORS:
+            if e.reason.removeprefix("slack.") not in MISSING_MESSAGE_ERRORS:
                 raise
             return await self._post_message(request, body)
         return root
@@ -117,7 +117,7 @@ class SlackNotifier(Notifier):
         try:
             return self._parse_response(answer)
         except DeliveryError as e:
-            if e.reason in LAYOUT_ERRORS and "blocks" in body:
+            if e.reason.removeprefix("slack.") in LAYOUT_ERRORS and "blocks" in body:
                 return await self._call_api(request, method, {k: v for k, v in body.items() if k != "blocks"})
             raise
 
@@ -150,4 +150,4 @@ class SlackNotifier(Notifier):
             if refused
             else math.inf
         )
-        raise DeliveryError(error, told, retry_for_s=lasts, retry_after_s=response.retry_after_s)
+        raise DeliveryError(f"slack.{error}", told, retry_for_s=lasts, retry_after_s=response.retry_after_s)

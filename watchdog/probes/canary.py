@@ -128,7 +128,7 @@ class CanaryProbe(Probe):
     """Sends a sentinel job through a queue. A sentinel a slot, never two at once."""
 
     kind: ClassVar[str] = "canary"
-    reason_prefixes: ClassVar[tuple[str, ...]] = ("job.failed", "canary.lost", "canary.job_id_missing", "queue.missing")
+    reason_prefixes: ClassVar[tuple[str, ...]] = ("canary.", "job.failed", "queue.missing")
     unsupported_fields = {  # noqa: RUF012 - a ClassVar of the base
         "timeout": "a canary has finish_within, and some seconds on top of it",
         "retries": "a sentinel is never sent twice",

@@ -52,7 +52,7 @@ class HeartbeatProbe(Probe):
     """Looks at what a job's check-ins add up to. `every` is how often."""
 
     kind: ClassVar[str] = "heartbeat"
-    reason_prefixes: ClassVar[tuple[str, ...]] = ("job_",)
+    reason_prefixes: ClassVar[tuple[str, ...]] = ("job.",)
     passive_source: ClassVar[str] = "its job checks in at the running service"
     unsupported_fields = {  # noqa: RUF012 - a ClassVar of the base
         "schedule": "the job's schedule stands under heartbeat; every says how often it is looked at",

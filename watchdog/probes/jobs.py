@@ -120,7 +120,7 @@ class JobsProbe(Probe):
     """Watches the scheduled jobs of a queue, a table or a scheduler. Each job is told of by itself."""
 
     kind: ClassVar[str] = "jobs"
-    reason_prefixes: ClassVar[tuple[str, ...]] = ("job_", "queue.missing")
+    reason_prefixes: ClassVar[tuple[str, ...]] = ("job.", "queue.missing")
     unsupported_fields = {  # noqa: RUF012 - a ClassVar of the base
         "expect": "jobs are judged by their schedules and limits",
         "prefer": "jobs are judged by their schedules and limits",

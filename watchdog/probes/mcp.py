@@ -60,8 +60,8 @@ class McpSettings(McpTarget):
     tasks: dict[SingleLineText, Duration] = Field(default_factory=dict)
     """How long ago the last run of each scheduled task may lie: by name, `*` for every other."""
 
-    def _find_problems(self) -> list[tuple[FieldPath, str]]:
-        wrong = super()._find_problems()
+    def _validation_errors(self) -> list[tuple[FieldPath, str]]:
+        wrong = super()._validation_errors()
         if self.call == "off" and self.tasks:
             wrong.append((("tasks",), "tasks are read from a tool's answer, and `call: off` calls none"))
         return wrong
@@ -87,7 +87,7 @@ class McpProbe(Probe):
     """Visits an MCP server. Without `expect`, it must answer, list the required tools and report no error."""
 
     kind: ClassVar[str] = "mcp"
-    reason_prefixes: ClassVar[tuple[str, ...]] = ("task",)
+    reason_prefixes: ClassVar[tuple[str, ...]] = ("task.",)
     expression_variables: ClassVar[Mapping[str, str]] = {
         "result": "dyn",
         "is_error": "bool",

@@ -141,7 +141,7 @@ class QueueProbe(Probe):
     """Looks into a queue, and changes nothing in it."""
 
     kind: ClassVar[str] = "queue"
-    reason_prefixes: ClassVar[tuple[str, ...]] = ("queue_",)
+    reason_prefixes: ClassVar[tuple[str, ...]] = ("queue.",)
     unsupported_fields = {  # noqa: RUF012 - a ClassVar of the base
         "expect": "a queue is judged by its rules",
         "prefer": "a queue is judged by its rules",

@@ -232,7 +232,7 @@ class _McpCanaryConnection:
                 "canary.poll_failed", f"{uri} cannot be read: timed out after {after}", retryable=True
             ) from None
         except ProbeError as fault:
-            code = fault.facts.get("code")
+            code = fault.facts.get("rpc_error_code")
             if code in _RESOURCE_NOT_FOUND_CODES or (
                 code is not None and uri != self._started_job_uri
             ):  # an earlier run's: nothing to wait for

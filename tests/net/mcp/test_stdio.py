@@ -121,7 +121,7 @@ def test_a_server_that_works_passes(runs: dict[str, Ran], fault: str) -> None:
 
 def test_what_it_prints_beside_mcp_is_evidence(runs: dict[str, Ran]) -> None:
     facts = runs["banner"].seen.evidence.facts
-    assert (facts["strange_lines"], facts["strange_line"]) == (1, "Server started on stdio")
+    assert (facts["non_mcp_line_count"], facts["first_non_mcp_line"]) == (1, "Server started on stdio")
 
 
 def test_one_bad_byte_costs_one_character(runs: dict[str, Ran]) -> None:

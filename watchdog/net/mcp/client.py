@@ -208,7 +208,7 @@ class McpClient:
         try:
             await self._await_response("initialize", self.session.initialize())
         except ProbeError as fault:
-            if fault.facts.get("code") != UNSUPPORTED_PROTOCOL_VERSION:
+            if fault.facts.get("rpc_error_code") != UNSUPPORTED_PROTOCOL_VERSION:
                 raise
             await self._discover()  # a slow starter had heard the question after all, and that settled the era
         except RuntimeError as error:
@@ -237,7 +237,7 @@ class McpClient:
         try:
             return await self._await_response("tools/list", self.session.list_tools(params=params))
         except ProbeError as fault:
-            if fault.facts.get("code") == METHOD_NOT_FOUND and cursor is None:
+            if fault.facts.get("rpc_error_code") == METHOD_NOT_FOUND and cursor is None:
                 return ListToolsResult(tools=[])  # a server without tools need not know the method
             raise
 
@@ -275,7 +275,7 @@ class McpClient:
                 if isinstance(error, MCPError)
                 else _invalid_reply_error(method, error)
             )
-            fault.facts["method"] = method
+            fault.facts["rpc_method"] = method
             raise fault from error
 
     async def _error_from_mcp_error(self, method: str, error: MCPError) -> ProbeError:
@@ -283,7 +283,7 @@ class McpClient:
         if fault is None:
             words = truncate(" ".join(error.message.split()), 200)
             fault = ProbeError("mcp.rpc_error", f"{method} answers error {error.code}: {words}")
-            fault.facts["code"] = error.code
+            fault.facts["rpc_error_code"] = error.code
             if error.data is not None:
                 fault.excerpt = truncate(json.dumps(error.data, default=str), MAX_ERROR_EXCERPT_CHARS)
         return fault

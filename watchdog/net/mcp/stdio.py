@@ -29,7 +29,7 @@ MAX_SESSION_STDOUT_BYTES = 4 << 20
 """Bytes that a server may write in one visit."""
 INHERITED_ENV_VARS = ("HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "USER")
 """Of our environment, which holds secrets of other probes, a server gets these alone."""
-SESSION_ID_ENV_VAR = "WATCHDOG_VISIT"
+SESSION_ID_ENV_VAR = "WATCHDOG_SESSION_ID"
 """An environment variable by which everything that a server started is found again, in whatever session it hides."""
 PROCESS_EXIT_TIMEOUT_S = 0.5
 """Seconds to leave by itself after its input ended, and once more after SIGTERM."""
@@ -102,9 +102,9 @@ class StdioTransport:
         """A server should keep its output for MCP. A banner does no harm, but may explain a lot."""
         if line.isspace():
             return
-        self.facts["strange_lines"] = self.facts.get("strange_lines", 0) + 1
-        self.facts.setdefault("strange_line", line[:200].decode(errors="replace").strip())
-        if self.facts["strange_lines"] > MAX_NON_MCP_LINES:
+        self.facts["non_mcp_line_count"] = self.facts.get("non_mcp_line_count", 0) + 1
+        self.facts.setdefault("first_non_mcp_line", line[:200].decode(errors="replace").strip())
+        if self.facts["non_mcp_line_count"] > MAX_NON_MCP_LINES:
             raise ProbeError("mcp.not_mcp", f"writes more than {MAX_NON_MCP_LINES} lines that are not MCP")
 
     async def _read_stderr(self, stderr: asyncio.StreamReader) -> None:
@@ -248,7 +248,7 @@ async def _kill_process_tree(process: subprocess.Popen[bytes], session_id: str) 
         raise cancelled
 
 
-_KILL_EXECUTOR = ThreadPoolExecutor(2, "sweep")
+_KILL_EXECUTOR = ThreadPoolExecutor(2, "mcp-kill")
 """Reading all of /proc takes long on a machine with many processes."""
 
 
