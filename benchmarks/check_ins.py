@@ -172,7 +172,7 @@ async def watchdog_server(config: Path, stack: AsyncExitStack) -> BenchmarkedSer
     import sqlalchemy as sa
 
     from watchdog.app import create_asgi_app, run_app
-    from watchdog.config import load_config
+    from watchdog.config.load import load_config
     from watchdog.store.tables import check_ins
 
     app = await stack.enter_async_context(run_app(load_config(config)))

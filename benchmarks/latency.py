@@ -19,7 +19,7 @@ from benchmarks.table import Measurement, percentile
 from tests.support.crash_harness import FakeHttpTarget
 from tests.support.fakes import FakeMailServer, FakeSlack, FakeWebhookReceiver
 from watchdog.app import run_app
-from watchdog.config import load_config
+from watchdog.config.load import load_config
 from watchdog.domain.model import ClaimedSlot, RecordedResult
 
 INCIDENT_COUNT = 200

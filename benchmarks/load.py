@@ -60,7 +60,7 @@ def prove() -> Iterator[Measurement]:
 
 async def _run_and_measure(config: Path) -> None:
     from watchdog.app import WebServer, create_asgi_app, open_listen_socket, run_app
-    from watchdog.config import load_config
+    from watchdog.config.load import load_config
 
     loaded = load_config(config)
     lags: list[int] = []

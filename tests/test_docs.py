@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 
 from tests.test_architecture import PACKAGE, STOREYS, room, trees
-from watchdog.config import load_config
+from watchdog.config.load import load_config
 from watchdog.domain.model import Outcome
 from watchdog.domain.rules import HEALTH_STATE_BY_RULE
 from watchdog.net import Network

@@ -17,7 +17,7 @@ import structlog
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from watchdog.config import LoadedConfig
+from watchdog.config.load import LoadedConfig
 from watchdog.domain.formatting import format_duration_rounded
 from watchdog.domain.routing import RoutingTable
 from watchdog.net import Network

@@ -8,10 +8,11 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from watchdog.config import Config, ConfigError, load_config
 from watchdog.config.error_messages import field_names
 from watchdog.config.later import PLANNED_FIELDS
-from watchdog.config.models import ApiKeySettings
+from watchdog.config.load import load_config
+from watchdog.config.models import ApiKeySettings, Config
+from watchdog.config.problems import ConfigError
 from watchdog.probes import PROBE_KINDS
 
 SECRET = "s3cr3t-0123456789"

@@ -13,7 +13,9 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from watchdog.config import ConfigError, json_schema, load_config
+from watchdog.config.load import load_config
+from watchdog.config.problems import ConfigError
+from watchdog.config.schema import json_schema
 from watchdog.config.yaml_tree import parse_yaml
 from watchdog.domain.model import Json
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from watchdog.config import ConfigError, LoadedConfig, load_config
+from watchdog.config.load import LoadedConfig, load_config
+from watchdog.config.problems import ConfigError
 from watchdog.config.references import interpolate
 
 ENV = {"SET": "value", "EMPTY": "", "NUMBER": "8080", "DOLLAR": "a$b${SET}", "_x9": "odd"}

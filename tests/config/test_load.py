@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from watchdog.config import Config, ConfigError, LoadedConfig, load_config
+from watchdog.config.load import LoadedConfig, load_config
+from watchdog.config.models import Config
+from watchdog.config.problems import ConfigError
 from watchdog.config_types import format_config_duration
 from watchdog.domain.model import ProbeInfo, Severity
 from watchdog.domain.routing import RoutingTable
@@ -420,8 +422,9 @@ HEAVY = {"aiosmtplib", "cryptography", "css_inline", "fastapi", "httpx", "httpx2
 
 def test_loading_imports_nothing_that_only_running_needs() -> None:
     program = (
-        "import sys, json; from pathlib import Path; from watchdog.config import json_schema, load\n"
-        "load(Path('examples/full.yaml'), env=json.loads(sys.argv[1])); json_schema()\n"
+        "import sys, json; from pathlib import Path\n"
+        "from watchdog.config.load import load_config; from watchdog.config.schema import json_schema\n"
+        "load_config(Path('examples/full.yaml'), env=json.loads(sys.argv[1])); json_schema()\n"
         "print(*{name.split('.')[0] for name in sys.modules})"
     )
     command = [sys.executable, "-c", program, json.dumps(FLEET_ENV)]

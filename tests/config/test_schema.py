@@ -7,10 +7,11 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from watchdog.config import Config, json_schema, render_reference
 from watchdog.config.error_messages import field_names
 from watchdog.config.later import PLANNED_FIELDS
-from watchdog.config.models import Receiver, RouteSettings
+from watchdog.config.models import Config, Receiver, RouteSettings
+from watchdog.config.reference import render_reference
+from watchdog.config.schema import json_schema
 from watchdog.config.yaml_tree import parse_yaml
 from watchdog.domain.model import Json
 from watchdog.notifiers import SlackNotifier
@@ -109,7 +110,7 @@ def test_what_comes_later_is_not_here_yet() -> None:
 
 
 def test_the_reference_page_is_current() -> None:
-    """Else: python -c 'from watchdog.config import reference; print(reference(), end="")' > docs/configuration.md"""
+    """Else: python -c 'from watchdog.config.reference import *; print(render_reference(), end="")' >docs/configuration.md"""
     assert (ROOT / "docs/configuration.md").read_text() == render_reference()
 
 

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from tests.support.crash_harness import FakeHttpTarget
 from tests.support.polling import wait_until_async
 from watchdog.app import build_service
-from watchdog.config import load_config
+from watchdog.config.load import load_config
 from watchdog.domain.model import Outcome
 from watchdog.net import Network
 from watchdog.resources import resource_path

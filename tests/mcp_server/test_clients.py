@@ -227,7 +227,7 @@ LOOK = """
 import asyncio, json, sys
 import httpx
 from watchdog.app import Server, faces, listen, running
-from watchdog.config import load
+from watchdog.config.models import load
 
 async def main():
     loaded = load(None, json.dumps({"storage": {"url": "sqlite:///" + sys.argv[1]}}), {})

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from tests.support.mcp_clients import TOOL_NAMES
-from watchdog.config import load_config
+from watchdog.config.load import load_config
 
 PAGE = (Path(__file__).parents[2] / "docs" / "mcp.md").read_text(encoding="utf-8")
 

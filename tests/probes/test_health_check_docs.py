@@ -15,7 +15,7 @@ import pytest
 from tests.support.mcp_probe_runs import run_mcp_probe
 from tests.support.mcp_servers.raw_http import running_raw_server
 from tests.support.third_party import ThirdPartyServers, find_free_port, listening_process
-from watchdog.config import load_config
+from watchdog.config.load import load_config
 from watchdog.domain.model import ClaimedSlot, Finding, Outcome
 from watchdog.domain.rules import evaluate_rules
 from watchdog.net import Network, SecretMask

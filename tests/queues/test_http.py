@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from tests.support.job_api import FakeJobApi, ScriptedResponse
 from tests.support.probe_runs import canary_probe, run_probe, short_canary_probe
 from tests.support.third_party import find_free_port
-from watchdog.config import load_config
+from watchdog.config.load import load_config
 from watchdog.domain.model import Json, Outcome, RecordedResult
 from watchdog.probes.base import derive_idempotency_key
 from watchdog.queues import http

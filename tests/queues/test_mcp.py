@@ -19,7 +19,7 @@ from tests.support.probe_runs import EMPTY_MASK, canary_probe, node_worker_comma
 from tests.support.redis_server import RedisServer, running_worker
 from tests.support.redis_server import running_redis as redis_running
 from tests.support.third_party import ThirdPartyServers, find_free_port, listening_process
-from watchdog.config import load_config
+from watchdog.config.load import load_config
 from watchdog.domain.model import Json, Outcome, RecordedResult
 from watchdog.net import SecretMask
 from watchdog.probes.base import derive_idempotency_key

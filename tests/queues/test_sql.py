@@ -22,7 +22,7 @@ from tests.support.polling import wait_until_async
 from tests.support.postgres import PASSWORD_ROLE, PostgresServer
 from tests.support.probe_runs import run_probe
 from tests.support.third_party import find_free_port
-from watchdog.config import load_config
+from watchdog.config.load import load_config
 from watchdog.domain.formatting import format_iso8601
 from watchdog.domain.model import JobProblem, Json, Outcome, RecordedResult
 from watchdog.net.errors import ProbeError

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.store import START_AT
 from watchdog.app import run_app
-from watchdog.config import load_config
+from watchdog.config.load import load_config
 from watchdog.domain.model import ClaimedSlot, Observation, Outcome, ReportedTask
 from watchdog.domain.rules import evaluate_rules
 from watchdog.net import Network

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from watchdog.app import run_app
-from watchdog.config import load_config
+from watchdog.config.load import load_config
 from watchdog.domain.model import IncidentEvent
 from watchdog.notifiers.email import EmailNotifier
 from watchdog.notifiers.slack import SlackNotifier

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from tests.support.crash_harness import FakeHttpTarget, ReceiverKind, RecordingReceiver
 from tests.support.polling import wait_until_async
 from watchdog.app import RunningApp, run_app
-from watchdog.config import load_config
+from watchdog.config.load import load_config
 from watchdog.domain.model import Incident, IncidentEvent
 from watchdog.service.clock import Clock, wall_clock_ms
 from watchdog.store.read.status import list_incidents

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from watchdog.app import build_service
-from watchdog.config import LoadedConfig, load_config
+from watchdog.config.load import LoadedConfig, load_config
 from watchdog.domain.model import Incident
 from watchdog.net import Network
 from watchdog.resources import resource_path

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from sqlalchemy import Connection
 
-    from watchdog.config import LoadedConfig
+    from watchdog.config.load import LoadedConfig
     from watchdog.store.database import StoreError
 
 
@@ -46,7 +46,8 @@ def exit_with_error(message: str, code: ExitCode = ExitCode.USAGE_ERROR) -> NoRe
 
 def load_config_or_exit(path: Path) -> LoadedConfig:
     """The configuration; every problem of a bad one on a line of its own, and the end."""
-    from watchdog.config import ConfigError, load_config
+    from watchdog.config.load import load_config
+    from watchdog.config.problems import ConfigError
 
     if path == DEFAULT_CONFIG_PATH and not path.exists():
         exit_with_error(

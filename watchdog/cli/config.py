@@ -40,7 +40,7 @@ def validate_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
 
 def schema_command() -> None:
     """Print the configuration's JSON Schema."""
-    from watchdog.config import json_schema
+    from watchdog.config.schema import json_schema
 
     print_json(json_schema())
 
@@ -54,7 +54,7 @@ def init_command(
     """
     import json
 
-    from watchdog.config import json_schema
+    from watchdog.config.schema import json_schema
 
     beside = path.parent / "watchdog.schema.json"
     try:

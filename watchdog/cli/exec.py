@@ -81,7 +81,8 @@ def _print_warning(message: str) -> None:
 
 def _heartbeat_url(name: str, config: Path) -> str:
     """Where a heartbeat of the configuration checks in. Raises LookupError that says what is missing."""
-    from watchdog.config import ConfigError, load_config
+    from watchdog.config.load import load_config
+    from watchdog.config.problems import ConfigError
     from watchdog.probes import HeartbeatProbe
 
     try:

@@ -19,7 +19,7 @@ from watchdog.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from watchdog.config import LoadedConfig
+    from watchdog.config.load import LoadedConfig
     from watchdog.probes.base import Probe
 
 

@@ -9,7 +9,7 @@ import typer
 from watchdog.cli.common import DEFAULT_CONFIG_PATH, ConfigFileOption, ExitCode, exit_with_error, load_config_or_exit
 
 if TYPE_CHECKING:
-    from watchdog.config import LoadedConfig
+    from watchdog.config.load import LoadedConfig
 
 
 def send_test_alert(

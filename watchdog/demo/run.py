@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 
 from watchdog.app import WebServer, create_asgi_app, install_shutdown_event, open_listen_socket, run_app
-from watchdog.config import load_config
+from watchdog.config.load import load_config
 from watchdog.demo.inbox import SLACK_CHANNEL_ID, DemoInbox, create_inbox_app
 from watchdog.demo.worker import DATABASE_FILENAME
 
