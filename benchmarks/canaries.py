@@ -59,7 +59,7 @@ class BullmqBenchmarkQueue:
 
     url: str
     name: ClassVar[str] = "bullmq"
-    worker_script: ClassVar[str] = "bullmq.cjs"
+    worker_script: ClassVar[str] = "bullmq_worker.cjs"
     redis_client: Any = field(init=False)
 
     def __post_init__(self) -> None:
@@ -86,7 +86,7 @@ class PgbossBenchmarkQueue:
 
     url: str
     name: ClassVar[str] = "pgboss"
-    worker_script: ClassVar[str] = "pgboss.cjs"
+    worker_script: ClassVar[str] = "pgboss_worker.cjs"
 
     def system_config(self, port: int | None = None) -> dict[str, Any]:
         here = f"127.0.0.1:{urlsplit(self.url).port}"

@@ -157,7 +157,7 @@ async def test_repeatable_jobs_are_named_when_their_worker_stops(
     application: BullmqApplication, tmp_path: Path
 ) -> None:
     def worker(does: str) -> Any:
-        return application.running_worker(does, "schedulers.cjs", QUEUE="digests", KEEP="yes")
+        return application.running_worker(does, "bullmq_schedulers.cjs", QUEUE="digests", KEEP="yes")
 
     def due() -> float:
         return float(application.redis.zscore("bull:digests:repeat", "digest"))

@@ -223,7 +223,7 @@ def test_of_all_jobs_the_one_it_is_about_is_the_evidence() -> None:
     seen = replace(
         GOOD,
         evidence=Evidence(
-            {"jobs": {"digest": {"every": "1 s"}, "nightly": {"cron": "0 3 * * *", "failures": 2}}, "writable": "x"}
+            {"jobs": {"digest": {"every": "1 s"}, "nightly": {"cron": "0 3 * * *", "failures": 2}}, "write_access": "x"}
         ),
     )
     message = compose_message(replace(TASK_ALERT, incident=told, latest=seen, first_bad=seen))

@@ -16,7 +16,7 @@ from watchdog.probes import JobsProbe
 
 
 def scheduler(url: str) -> Any:
-    return running_worker(*python_worker_command("apscheduler_clock.py", DATABASE=url))
+    return running_worker(*python_worker_command("apscheduler_scheduler.py", DATABASE=url))
 
 
 def look(url: str, grace: str = "1m") -> RecordedResult:
@@ -48,7 +48,7 @@ def test_what_is_pickled_is_left_alone(database_url: str) -> None:
     report = look(database_url)
     assert (report.result.jobs or {})["digest"][0] == "job.overdue"
     told = "postgres may write to apscheduler_jobs, too; SELECT is all it takes"
-    assert report.evidence.facts.get("writable") == (None if database_url.startswith("sqlite") else told)
+    assert report.evidence.facts.get("write_access") == (None if database_url.startswith("sqlite") else told)
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

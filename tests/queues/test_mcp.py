@@ -57,7 +57,7 @@ class Exporter:
         return {"REDIS": self.broker.url, "QUEUE": self.queue, "NODE_PATH": str(self.peers.node_modules)}
 
     def worker(self, does: str) -> Any:
-        words, env = node_worker_command(self.peers, "bullmq.cjs", DOES=does, **self.env)
+        words, env = node_worker_command(self.peers, "bullmq_worker.cjs", DOES=does, **self.env)
         return running_worker(words, env)
 
     def mcp(self, tool: str = "export_data", **fields: Any) -> dict[str, Any]:

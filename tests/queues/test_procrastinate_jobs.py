@@ -124,7 +124,7 @@ def test_a_role_that_could_write_is_told_of_and_one_that_could_not_is_not(lab: L
         try:
             for right in (f"SELECT ON {', '.join(tables)}", f"UPDATE ON {tables[3]}", f"DELETE ON {tables[0]}"):
                 connection.execute(f"GRANT {right} TO looker".encode())
-                told.append(lab.look().evidence.facts.get("writable"))
+                told.append(lab.look().evidence.facts.get("write_access"))
                 connection.execute("REVOKE UPDATE, DELETE ON ALL TABLES IN SCHEMA public FROM looker")
         finally:
             connection.execute("DROP OWNED BY looker; DROP ROLE looker")

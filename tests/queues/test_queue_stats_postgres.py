@@ -75,7 +75,7 @@ class Boss(Lab):
 
     def worker(self, does: str) -> Any:
         told = {"DATABASE": self.url, "QUEUE": self.name, "DOES": does, "OPTIONS": '{"retryLimit": 0}'}
-        return running_worker(*node_worker_command(self.peers, "pgboss.cjs", **told))
+        return running_worker(*node_worker_command(self.peers, "pgboss_worker.cjs", **told))
 
     def make(self) -> None:
         self.sql("SELECT pgboss.create_queue(%s, %s::jsonb)", self.name, '{"policy": "standard"}')
@@ -195,7 +195,7 @@ def test_pgboss_what_takes_too_long_to_count_is_left_out(boss: Boss, monkeypatch
     report = poll_queue(boss.system)
     assert figures(report) == {"waiting": 1, "active": 0, "delayed": 0}
     told = "PostgreSQL took too long: canceling statement due to statement timeout"
-    assert report.evidence.facts["not_counted"] == told
+    assert report.evidence.facts["counts_unavailable"] == told
     assert poll_queue(boss.system, {"failed": {"over": 50}}).result.reason == "queue.metric_unavailable"
 
 

@@ -202,7 +202,7 @@ def test_old_runs_are_not_looked_at_but_what_waits_or_runs_is(shop: Shop) -> Non
 def test_a_status_that_stands_for_nothing_is_told(shop: Shop) -> None:
     shop.add("export", "archived", started_at=HOUR)
     report = shop.look()
-    assert report.evidence.facts["unmapped"] == "statuses that stand for nothing: archived"
+    assert report.evidence.facts["unmapped_statuses"] == "statuses that stand for nothing: archived"
     assert report.evidence.facts["jobs"]["export"]["last_start"]
 
 
@@ -240,7 +240,7 @@ def test_instants_of_every_form(
 ) -> None:
     with ExitStack() as stack:
         server = None if kind == "sqlite" else request.getfixturevalue("postgres")
-        shop = Shop(f"sqlite:///{tmp_path / 'app.db'}" if server is None else stack.enter_context(server.fresh()))
+        shop = Shop(f"sqlite:///{tmp_path / 'app.db'}" if server is None else stack.enter_context(server.temporary_database()))
         shop.do(f"CREATE TABLE jobs (kind TEXT, state TEXT, due {column}, begun {column}, over {column})")
         row = "INSERT INTO jobs VALUES (:kind, :state, :due, :begun, :over)"
         done, late, old = NOW - HOUR, NOW - 26 * HOUR, NOW - 40 * DAY
@@ -387,7 +387,7 @@ def test_nothing_can_be_written_through_our_connection(shop: Shop, statement: st
 def test_a_role_that_could_write_is_told_of_and_one_that_could_not_is_not(pg: Shop) -> None:
     pg.do(TABLE, "DROP ROLE IF EXISTS reader", "CREATE ROLE reader LOGIN")
     try:
-        told = pg.look().evidence.facts["writable"]
+        told = pg.look().evidence.facts["write_access"]
         assert told == "postgres may write to scheduled_jobs, too; SELECT is all it takes"
         as_reader = pg.url.replace("+psycopg", "").replace("postgres@", "reader@")
         refused = pg.look(url=as_reader).result
@@ -399,7 +399,7 @@ def test_a_role_that_could_write_is_told_of_and_one_that_could_not_is_not(pg: Sh
         pg.do("GRANT SELECT ON scheduled_jobs TO reader")
         report = pg.look(url=as_reader)
         assert report.result.outcome is Outcome.PASS
-        assert "writable" not in report.evidence.facts
+        assert "write_access" not in report.evidence.facts
     finally:
         pg.do("DROP OWNED BY reader", "DROP ROLE reader")
 
@@ -540,7 +540,7 @@ def test_a_table_of_mariadb(my: Shop) -> None:
         "daily": "job.overdue", "export": "job.failed", "ledger": "job.stuck",
     }  # fmt: skip
     assert jobs["export"][1] == "export failed: no disk"
-    assert my.look().evidence.facts["writable"] == "root may write to scheduled_jobs, too; SELECT is all it takes"
+    assert my.look().evidence.facts["write_access"] == "root may write to scheduled_jobs, too; SELECT is all it takes"
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ class BullmqApplication:
             yield
 
     def running_worker(
-        self, behavior: str, script: str = "bullmq.cjs", **env: str
+        self, behavior: str, script: str = "bullmq_worker.cjs", **env: str
     ) -> AbstractContextManager[WorkerProcess]:
         """One of those in tests/queues/workers; `does`: what it does with each job."""
         given = {"REDIS": self.broker.url, "QUEUE": QUEUE_NAME, "DOES": behavior, **env}

@@ -67,11 +67,11 @@ async def run_probe(
 
 def node_worker_command(peers: ThirdPartyServers, script: str, **env: str) -> tuple[list[str], dict[str, str]]:
     """Words and environment of a worker of ours on Node.js."""
-    path = f"{os.path.dirname(__file__)}/workers/{script}"  # noqa: PTH120 - what a command line takes
+    path = f"{os.path.dirname(__file__)}/queue_workers/{script}"  # noqa: PTH120 - what a command line takes
     return [peers.node, path], {"PATH": os.environ["PATH"], "NODE_PATH": str(peers.node_modules), **env}
 
 
 def python_worker_command(script: str, **env: str) -> tuple[list[str], dict[str, str]]:
     """The same in Python. What stands beside the script can be imported by its jobs."""
-    path = f"{os.path.dirname(__file__)}/workers/{script}"  # noqa: PTH120 - what a command line takes
+    path = f"{os.path.dirname(__file__)}/queue_workers/{script}"  # noqa: PTH120 - what a command line takes
     return [sys.executable, "-u", path], {"PATH": os.environ["PATH"], **env}

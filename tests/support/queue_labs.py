@@ -144,7 +144,7 @@ class BullmqLab(RedisLab):
         assert self.peers
         return running_worker(
             *node_worker_command(
-                self.peers, "bullmq.cjs", REDIS=self.broker_url, QUEUE=self.queue_name, DOES=behavior, **env
+                self.peers, "bullmq_worker.cjs", REDIS=self.broker_url, QUEUE=self.queue_name, DOES=behavior, **env
             )
         )
 
@@ -297,7 +297,7 @@ class PgbossLab(PostgresLab):
         assert self.peers
         return running_worker(
             *node_worker_command(
-                self.peers, "pgboss.cjs", DATABASE=self.broker_url, QUEUE=self.queue_name, DOES=behavior, **env
+                self.peers, "pgboss_worker.cjs", DATABASE=self.broker_url, QUEUE=self.queue_name, DOES=behavior, **env
             )
         )
 

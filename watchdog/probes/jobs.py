@@ -247,12 +247,12 @@ def _job_state_to_json(job: EvaluatedJob) -> Json:
 def _job_evidence(job: EvaluatedJob) -> Json:
     """What is known of a job, as evidence: times to be read by people, and nothing that is empty."""
     told = job.facts._asdict() | {"next": job.verdict.next_expected_at}
-    untold = ("name", "enabled", "since", *(() if job.facts.cron else ("timezone",)))
+    untold = ("name", "enabled", "schedule_since", *(() if job.facts.cron else ("timezone",)))
     facts = {
         k: format_iso8601(v) if v and k in TIMESTAMP_FIELDS else format_duration(v) if v and k in DURATION_FIELDS else v
         for k, v in told.items()
         if k not in untold
     }
     if job.facts.cron and job.facts.enabled and not job.state.schedule_text and job.facts.next_due is None:
-        facts["unread"] = "we cannot read this schedule: whether a run is late is not judged"
+        facts["unreadable_schedule"] = "we cannot read this schedule: whether a run is late is not judged"
     return {k: v for k, v in facts.items() if v not in (None, "", 0, False)}

@@ -240,5 +240,5 @@ def _evidence_facts(threshold_states: Iterable[ThresholdState], stats: QueueStat
     if stats.oldest is not None:
         facts["oldest"] = format_duration(stats.oldest)
     if stats.completed is not None:
-        facts["ended"] = f"{stats.completed.failed} failed, {stats.completed.succeeded} well"
+        facts["completed"] = f"{stats.completed.failed} failed, {stats.completed.succeeded} well"
     return {**facts, "paused": True} if stats.paused else facts

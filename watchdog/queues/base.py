@@ -137,7 +137,7 @@ class JobFacts(NamedTuple):
     @property
     def sanitized(self) -> JobFacts:
         """The same without times that no clock shows and intervals that mean nothing: anybody may have written them."""
-        times = ("next_due", "last_start", "last_end", "last_ok", "running_since", "since")
+        times = ("next_due", "last_start", "last_end", "last_ok", "running_since", "schedule_since")
         bounds = dict.fromkeys(times, MAX_EPOCH_MS) | {"every": MAX_INTERVAL_MS, "duration": MAX_INTERVAL_MS}
         told = {name: getattr(self, name) for name in bounds}
         odd: dict[str, Any] = {

@@ -191,7 +191,7 @@ class SqlJobSource(TableJobSource):
             many = f"{self.columns.type} holds over {MAX_JOBS:,} different values: is that the type of a job?"
             raise ProbeError("database.column_invalid", many)
         if unknown := sorted({row.unknown for row in rows if row.unknown is not None}):
-            facts["unmapped"] = f"statuses that stand for nothing: {', '.join(unknown[:5])}"
+            facts["unmapped_statuses"] = f"statuses that stand for nothing: {', '.join(unknown[:5])}"
         return JobSourceSnapshot(now, tuple(self._job_facts(row, times) for row in rows)), facts
 
     def _inspect_table(self, connection: Connection) -> tuple[TableClause, dict[str, TimestampFormat]]:

@@ -92,7 +92,7 @@ def test_every_schedule_is_found_and_well(lab: Lab) -> None:
         {"cron", "timezone", "next"}, "0 3 * * *", "Europe/Berlin",
     )  # fmt: skip
     assert facts[lab.queue]["last_ok"] >= facts[lab.queue]["last_start"]
-    assert facts[f"{lab.queue}-shared/rule"]["unread"].startswith("we cannot read this schedule")
+    assert facts[f"{lab.queue}-shared/rule"]["unreadable_schedule"].startswith("we cannot read this schedule")
     assert lab.known(lab.queue)["expected"] is not None
 
 
@@ -191,7 +191,7 @@ def test_other_versions_of_the_tables(lab: Lab, version: int) -> None:
     lab.sql(done)
     report = lab.look()
     assert (report.result.outcome, report.result.jobs) == (Outcome.PASS, {})
-    assert set(report.evidence.facts) == {"jobs", "writable"}
+    assert set(report.evidence.facts) == {"jobs", "write_access"}
     lab.later(3, beating=True)
     assert lab.wrong()["report"][0] == "job.overdue"
     lab.sql(done)
@@ -204,7 +204,7 @@ def test_schedules_that_are_not_told_apart_are_said_to_be_so(lab: Lab) -> None:
     lab.sql("INSERT INTO pgboss.schedule (name, key, cron) VALUES ('r', 'a', '0 3 * * *'), ('r', 'b', '0 4 * * *')")
     facts = lab.look().evidence.facts
     assert set(facts["jobs"]) == {"r/a", "r/b"}
-    assert facts["shared"] == "schedules of one queue are not told apart before pg-boss 12: r"
+    assert facts["shared_queues"] == "schedules of one queue are not told apart before pg-boss 12: r"
 
 
 def test_a_scheduler_without_schedules_may_be_silent(lab: Lab) -> None:
@@ -244,7 +244,7 @@ def test_a_role_is_told_what_it_lacks_and_what_it_need_not_have(lab: Lab) -> Non
     assert result.reason == "broker.refused"
     assert result.message.endswith(rights)
     told = f"looker may write, too; {rights}, no more"
-    assert [fact.get("writable") for fact in facts] == [None, told, told]
+    assert [fact.get("write_access") for fact in facts] == [None, told, told]
 
 
 def test_a_database_that_is_down_says_nothing_of_its_jobs(lab: Lab) -> None:

@@ -314,7 +314,7 @@ def test_an_incident_of_a_job_is_about_that_job_alone(tmp_path: Path) -> None:
     measured = {"jobs": 3, "jobs_bad": 2}
     book.add_result(
         jobs, since, Outcome.FAIL, says, "job.overdue", jobs=wrong, measurements=measured,
-        evidence=Evidence({"jobs": shown, "writable": "app may write, too"}),
+        evidence=Evidence({"jobs": shown, "write_access": "app may write, too"}),
     )  # fmt: skip
     stuck = book.add_incident(jobs, "job", "ledger is stuck", since, subject="ledger", reason="job.stuck", threshold=1)
     with filled_database(f"sqlite:///{tmp_path}/j.db", book) as database:

@@ -51,7 +51,7 @@ async def read_snapshot(client: Any, prefix: str, facts: dict[str, Json]) -> Job
     if entries:
         facts["lock"] = f"{lock} is held for another {format_duration(held)}" if held >= 0 else f"nobody holds {lock}"
     if unread:
-        facts["unread"] = f"definitions that cannot be read: {', '.join(unread[:5])}"
+        facts["unreadable_definitions"] = f"definitions that cannot be read: {', '.join(unread[:5])}"
     idle = scheduler_idle_since(jobs, now)
     return JobSourceSnapshot(
         now, jobs, idle if idle is None or held < 0 else min(idle + BEAT_MAX_LOOP_INTERVAL_MS, now)

@@ -91,7 +91,7 @@ class ExternalDatabase(ABC):
         """What is to be told of a role that could write."""
         if not self.has_write_access(connection, table):
             return {}
-        return {"writable": f"{self.role_name} may write to {table.name}, too; SELECT is all it takes"}
+        return {"write_access": f"{self.role_name} may write to {table.name}, too; SELECT is all it takes"}
 
     @contextmanager
     def open_transaction(

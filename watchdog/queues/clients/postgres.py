@@ -173,7 +173,7 @@ async def fetch_counts(
     except ProbeError as fault:
         if fault.reason != "database.query_timeout":
             raise
-        context.facts["not_counted"] = fault.message
+        context.facts["counts_unavailable"] = fault.message
         return None
     return row
 

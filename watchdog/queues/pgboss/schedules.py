@@ -72,7 +72,7 @@ async def _read_snapshot(
     writable = has_write_access_sql(*(f"""'"{schema}".{table}'""" for table in ("schedule", "job")))
     ((now, alive, writes),) = await session.fetch_all(f"SELECT {epoch_ms_sql('now()')}, {beats}, {writable}")
     if writes:
-        context.facts["writable"] = session.write_access_warning
+        context.facts["write_access"] = session.write_access_warning
     key, last = (name if name in columns["schedule"] else "NULL" for name in ("key", "last_job_id"))
     schedules = await session.fetch_all(
         f"""
@@ -99,7 +99,7 @@ async def _read_snapshot(
         runs[run.queue][run.id] = run
     sharing = Counter(row[0] for row in schedules)
     if shared := [queue for queue, n in sharing.items() if n > 1 and last == "NULL"]:
-        context.facts["shared"] = (
+        context.facts["shared_queues"] = (
             f"schedules of one queue are not told apart before pg-boss 12: {', '.join(shared[:5])}"
         )
     jobs = []

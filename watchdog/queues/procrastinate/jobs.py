@@ -239,7 +239,7 @@ class ProcrastinateJobSource(ProcrastinateDatabase, JobSource):
             await require_procrastinate_tables(session)
             ((now, alive, writes),) = await session.fetch_all(CLOCK_AND_WORKER_HEARTBEAT_SQL)
             if writes:
-                context.facts["writable"] = session.write_access_warning
+                context.facts["write_access"] = session.write_access_warning
             slots = await session.fetch_all(LATEST_PERIODIC_DEFERS_SQL)
             if slots and alive is None:
                 why = "no worker of Procrastinate is running, and it is the workers that begin periodic tasks"
