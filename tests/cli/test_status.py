@@ -60,11 +60,11 @@ def test_where_everything_stands_for_programs(lab: StoreHarness) -> None:
     see(lab, "api", "ppff")
     ran = invoke_command("status", "-o", "json")
     told = {row["probe"]: row for row in ran.json}
-    last = told["api"]["last"]
+    last = told["api"]["latest"]
     assert (told["api"]["state"], last["outcome"], last["message"]) == ("down", "fail", "got 503")
     assert len(told["api"]["incidents"]) == 1
     assert last["slot"].endswith("Z")
-    assert (told["new"]["state"], told["new"]["last"]) == ("unknown", None)
+    assert (told["new"]["state"], told["new"]["latest"]) == ("unknown", None)
 
 
 @pytest.mark.parametrize(
@@ -134,14 +134,16 @@ def test_every_job_with_its_verdict(write: Write) -> None:
     now, late = wall_clock_ms(), "digest is overdue: due 03:00, 9 h ago"
     book = FixtureRows()
     probe = book.add_probe("Schedules", "jobs")
-    book.add_job_state(probe, "nightly", plan="0 3 * * * UTC", last_start=now - MINUTE, expected=now + MINUTE)
-    book.add_job_state(probe, "[red]digest", plan="", reason="job.overdue")
+    book.add_job_state(
+        probe, "nightly", schedule_text="0 3 * * * UTC", last_started_at=now - MINUTE, next_expected_at=now + MINUTE
+    )
+    book.add_job_state(probe, "[red]digest", schedule_text="", reason="job.overdue")
     book.add_result(probe, now - MINUTE, Outcome.FAIL, late, "job.overdue", jobs={"[red]digest": ("job.overdue", late)})
     away = book.add_probe("Tools", "mcp")
     book.add_result(away, now - MINUTE, tasks={"sweep": ReportedTask(ok=True, last_run_age=MINUTE)})
     book.add_result(away, now, Outcome.FAIL, "got 503")
     silent = book.add_probe("Vault", "jobs")
-    book.add_job_state(silent, "purge", last_start=now - 3 * DAY_MS)
+    book.add_job_state(silent, "purge", last_started_at=now - 3 * DAY_MS)
     book.add_result(silent, now - 3 * DAY_MS, jobs={})
     book.add_result(silent, now, Outcome.FAIL, "got 503")
     with database.write_transaction() as connection:
@@ -157,10 +159,10 @@ def test_every_job_with_its_verdict(write: Write) -> None:
     told = {job["job"]: job for job in invoke_command("jobs", "-o", "json").json}
     assert told["[red]digest"] == {
         "probe": "schedules", "job": "[red]digest", "reason": "job.overdue", "message": late, "schedule": "",
-        "duration": None, "last_start": None, "last_end": None, "last_ok": None, "expected": None,
+        "duration": None, "last_start": None, "last_end": None, "last_ok": None, "next_expected_at": None,
         "read_at": format_iso8601(now - MINUTE),
     }  # fmt: skip
-    assert (told["nightly"]["reason"], told["nightly"]["expected"]) == ("", format_iso8601(now + MINUTE))
+    assert (told["nightly"]["reason"], told["nightly"]["next_expected_at"]) == ("", format_iso8601(now + MINUTE))
     database.close()
 
 

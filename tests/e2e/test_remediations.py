@@ -67,7 +67,7 @@ async def test_a_stuck_job_is_put_back_once_and_everybody_sees_it(each_world: En
         listening = open_listen_socket("127.0.0.1", 0)
         async with WebServer(create_asgi_app(watchdog.app), listening), httpx.AsyncClient() as visitor:
             page = await visitor.get(f"http://127.0.0.1:{listening.getsockname()[1]}/incidents/{incident.id}")
-        assert done(watchdog) == [("done", "changed 1\N{NO-BREAK SPACE}row")]
+        assert done(watchdog) == [("succeeded", "changed 1\N{NO-BREAK SPACE}row")]
     assert (incident.subject, incident.reason) == ("ledger", "job.stuck")
     assert "Remedy: done" in page.text
     assert "changed 1\N{NO-BREAK SPACE}row" in page.text
@@ -80,7 +80,7 @@ async def test_a_dry_run_tells_and_changes_nothing(world: EndToEndHarness, table
     world.probes = [table.probe(dry_run=True)]
     async with world.running_watchdog() as watchdog:
         await wait_until_async(lambda: world.all_received(OPENED))
-        await wait_until_async(lambda: done(watchdog) == [("tried", "would change 1\N{NO-BREAK SPACE}row")])
+        await wait_until_async(lambda: done(watchdog) == [("dry_run", "would change 1\N{NO-BREAK SPACE}row")])
         await watchdog.wait_for_results("fail", 2)
         assert len(done(watchdog)) == 1
         assert table.status == "running"
@@ -92,7 +92,7 @@ async def test_what_fails_is_told_without_a_secret_and_not_done_again(world: End
     world.probes = [table.probe(sql={"statement": "${STATEMENT}", "url": table.url})]
     async with world.running_watchdog(env={"STATEMENT": statement}) as watchdog:
         await wait_until_async(
-            lambda: world.all_received(OPENED) and bool(done(watchdog)) and done(watchdog)[0][0] != "begun"
+            lambda: world.all_received(OPENED) and bool(done(watchdog)) and done(watchdog)[0][0] != "started"
         )
         await watchdog.wait_for_results("fail", 2)
         [(state, detail)] = done(watchdog)

@@ -55,7 +55,7 @@ def test_the_first_line_says_state_name_cause_and_duration(story: str, lead: str
         ("missing", "reindex", "", "API: task reindex is back · down 12 min"),
         ("preference", "elapsed_ms <= 800", "", "API: elapsed_ms <= 800 holds again · degraded 12 min"),
         ("stale", "", "", "API reports again · no data for 12 min"),
-        ("unjudged", "", "", "API can be judged again · unknown for 12 min"),
+        ("no_verdict", "", "", "API can be judged again · unknown for 12 min"),
         ("a rule of tomorrow", "", "", "API recovered · down 12 min"),
     ],
 )

@@ -66,5 +66,5 @@ def test_what_was_begun_is_not_done_again(tmp_path: Path) -> None:
         never.set()
         assert len(ops.received) == 1
     with database.read_transaction() as connection:
-        assert [row.state for row in connection.execute(sa.select(remediations))] == ["begun"]
+        assert [row.state for row in connection.execute(sa.select(remediations))] == ["started"]
     database.close()

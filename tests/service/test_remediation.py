@@ -65,10 +65,10 @@ async def test_who_gives_no_answer_keeps_nobody_else_waiting(tmp_path: Path, ops
     ward = Ward(tmp_path, ops)
     async with ward.wire:
         busy = asyncio.create_task(ward.remedying.run_remediations())
-        await wait_until_async(lambda: ward.states() == ["begun", "done"])
+        await wait_until_async(lambda: ward.states() == ["started", "succeeded"])
         answer.set()
         await busy
-    assert ward.states() == ["done", "done"]
+    assert ward.states() == ["succeeded", "succeeded"]
     assert {heard.json["probe"] for heard in ops.received} == {"a", "b"}
 
 
@@ -87,7 +87,7 @@ async def test_told_to_stop_it_ends_what_it_does_and_begins_nothing(tmp_path: Pa
         stopping = asyncio.create_task(ward.remedying.stop(60))
         answer.set()
         await stopping
-        assert ward.states() == ["done", "done"]
+        assert ward.states() == ["succeeded", "succeeded"]
         await busy
         for probe in ward.lab.database_ids:
             ward.lab.record_results(

@@ -67,8 +67,8 @@ def test_with_fifty_runs_in_flight_nothing_is_lost(tmp_path: Path) -> None:
         with closing(sqlite3.connect(tmp_path / "watchdog.db")) as database:
             claimed = {
                 (probe, at)
-                for probe, flying in database.execute("SELECT probe, flying FROM schedule")
-                for at in json.loads(flying)
+                for probe, in_flight in database.execute("SELECT probe, in_flight FROM schedule")
+                for at in json.loads(in_flight)
             }
             stored = {
                 (probe, slot): reason
@@ -100,7 +100,7 @@ def test_with_a_database_that_hangs(tmp_path: Path, postgres: PostgresServer) ->
     with FakeHttpTarget() as target, postgres.temporary_database() as url:
         config = write(tmp_path, url, f"- {{name: API, every: 1s, http: '{target.url}'}}\n")
         with run_watchdog(config) as run:
-            wait_until(lambda: run.get("api/probes").json()[0]["last"])
+            wait_until(lambda: run.get("api/probes").json()[0]["latest"])
             with frozen(url):
                 time.sleep(1)
                 told = time.monotonic()

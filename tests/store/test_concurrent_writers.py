@@ -86,7 +86,7 @@ def test_eight_writers_of_one_probe(databases: DatabasePair) -> None:
 
 def test_writers_of_the_same_results(databases: DatabasePair) -> None:
     """Delivered to everyone, in batches of several probes: stored once, decided once, and nobody waits in a circle."""
-    probes = make_registered_probes(20, after=1)
+    probes = make_registered_probes(20, failure_threshold=1)
     StoreHarness(databases.first, probes)
     others = [Database(databases.url) for _ in range(4)]
     labs = [StoreHarness(database, probes, create_schema=False).without_downtime() for database in others]
@@ -113,7 +113,7 @@ def test_writers_of_the_same_results(databases: DatabasePair) -> None:
 
 def test_every_verb_at_once(databases: DatabasePair) -> None:
     """Claims, records, wakes, sweeps, rechecks and starts of two processes get past one another."""
-    probes = make_registered_probes(30, 10 * SECOND, after=1, silence=41 * SECOND)
+    probes = make_registered_probes(30, 10 * SECOND, failure_threshold=1, staleness_threshold=41 * SECOND)
     labs = [StoreHarness(databases.first, probes), StoreHarness(databases.second, probes, create_schema=False)]
 
     def process(lab: StoreHarness) -> None:

@@ -14,7 +14,7 @@ TEN = 10_000
 
 
 def test_what_the_verbs_cost(databases: DatabasePair) -> None:
-    lab = StoreHarness(databases.first, make_registered_probes(BATCH, TEN, after=2)).without_downtime()
+    lab = StoreHarness(databases.first, make_registered_probes(BATCH, TEN, failure_threshold=2)).without_downtime()
     figures: list[str] = []
     begun = 0
 

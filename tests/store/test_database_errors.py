@@ -29,7 +29,7 @@ def fault(database: Database, *statements: str, pause: float = 0) -> DBAPIError:
 
 
 def test_faults_of_our_own_are_no_absence(database: Database) -> None:
-    empty = "INSERT INTO marks (location, through) VALUES (NULL, 1)"
+    empty = "INSERT INTO watermarks (location, claimed_until) VALUES (NULL, 1)"
     assert not is_unavailable(fault(database, empty)), "an integrity error"
     assert not is_unavailable(fault(database, "SELECT nothing FROM nowhere"))
     assert not is_unavailable(fault(database, "SELEC 1"))
@@ -52,7 +52,7 @@ def test_an_error_tells_no_values(database: Database) -> None:
 def test_a_row_too_large_for_its_index_is_no_absence(on_postgres: DatabasePair) -> None:
     """PostgreSQL's driver calls it operational; no later try fares better."""
     key = "SELECT 1, string_agg(md5(i::text), ''), 'x' FROM generate_series(1, 2000) i"
-    error = fault(on_postgres.first, f"INSERT INTO memory (probe, key, value) {key}")
+    error = fault(on_postgres.first, f"INSERT INTO probe_state (probe, key, value) {key}")
     assert isinstance(error, OperationalError)
     assert not is_unavailable(error)
 

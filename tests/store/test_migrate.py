@@ -32,12 +32,12 @@ RUN = """
 import sys
 from pathlib import Path
 from watchdog.store.database import Database
-from watchdog.store.migrate import upgrade
+from watchdog.store.migrate import upgrade_schema
 import alembic.command
 database = Database(sys.argv[1])
 print("ready", flush=True)
 sys.stdin.readline()
-print(*upgrade(database, Path(sys.argv[2])))
+print(*upgrade_schema(database, Path(sys.argv[2])))
 """
 
 
@@ -65,7 +65,9 @@ def test_upgrade_from_nothing_and_again(fresh: Database) -> None:
     assert upgrade_schema(fresh, resource_path("migrations")) == ("", HEAD)
     assert tables(fresh) == {*metadata.tables, SCHEMA_VERSION_TABLE}
     with fresh.write_transaction() as connection:
-        connection.execute(sa.insert(probes).values(key="a", name="", kind="", info="", spec="", created_at=1))
+        connection.execute(
+            sa.insert(probes).values(probe_id="a", name="", kind="", info="", config_yaml="", created_at=1)
+        )
     assert upgrade_schema(fresh, resource_path("migrations")) == (HEAD, HEAD)
     with fresh.read_transaction() as connection:
         assert connection.execute(sa.select(sa.func.count()).select_from(probes)).scalar() == 1

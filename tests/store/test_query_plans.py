@@ -65,7 +65,7 @@ def plans(database: Database, statements: list[tuple[str, Any]]) -> list[tuple[s
 def lab(on_sqlite: DatabasePair) -> StoreHarness:
     """Two incidents, told of, and results that are good and bad."""
     delete_all_rows(on_sqlite.first)
-    lab = StoreHarness(on_sqlite.first, make_registered_probes(6, after=1)).without_downtime()
+    lab = StoreHarness(on_sqlite.first, make_registered_probes(6, failure_threshold=1)).without_downtime()
     lab.claim_slots(SLOT)
     lab.record_results(
         *[make_result(p, SLOT + INTERVAL_MS, "fail" if p % 3 == 0 else "pass") for p in lab.database_ids]
@@ -108,7 +108,7 @@ def test_no_verb_scans_what_grows(lab: StoreHarness) -> None:
     assert [(line, said) for line, said in scans if not any(part in said for part in allowed)] == []
 
 
-@pytest.mark.parametrize("index", ["ix_schedule_next_due", "ix_cursors_wake", "ix_outbox_due"])
+@pytest.mark.parametrize("index", ["ix_schedule_next_due", "ix_evaluation_cursors_wake_at", "ix_outbox_due"])
 def test_the_indexes_are_used(lab: StoreHarness, index: str) -> None:
     with noted(lab.database) as statements:
         exercise(lab)

@@ -148,7 +148,7 @@ STALE_ALERT = replace(
 )
 NO_VERDICT_ALERT = replace(
     OPENED_ALERT,
-    incident=make_incident("unjudged", "command not found: ./replication.py", reason="command.not_found"),
+    incident=make_incident("no_verdict", "command not found: ./replication.py", reason="command.not_found"),
     recent_runs=run_summaries("0100012001????"),
     first_bad=result_with_evidence(
         INCIDENT_SINCE, Outcome.ERROR, "command not found", facts={"command": "./replication.py"}

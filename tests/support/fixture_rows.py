@@ -99,13 +99,33 @@ class FixtureRows:
             kept = {"facts": json.dumps(dict(evidence.facts)), "excerpt": evidence.excerpt}
             self.rows["evidence"].append({"probe": probe, "slot": slot, "location": "local", **kept})
 
-    def add_job_state(self, probe: int, name: str, **known: Any) -> None:
+    def add_job_state(
+        self,
+        probe: int,
+        name: str,
+        *,
+        schedule_text: str = "",
+        reason: str = "",
+        last_started_at: int | None = None,
+        last_finished_at: int | None = None,
+        last_succeeded_at: int | None = None,
+        last_duration: int | None = None,
+        next_expected_at: int | None = None,
+    ) -> None:
         """What a probe remembers of a scheduled job."""
-        nothing = dict.fromkeys(
-            ("last_started_at", "last_finished_at", "last_succeeded_at", "last_duration", "next_expected_at")
-        )
-        value = json.dumps({"name": name, "schedule_text": "", "expected_from": NOW, "reason": "", **nothing, **known})
-        self.rows["probe_state"].append({"probe": probe, "key": f"job:{len(self.rows['probe_state'])}", "value": value})
+        state = {
+            "name": name,
+            "schedule_text": schedule_text,
+            "expected_from": NOW,
+            "last_started_at": last_started_at,
+            "last_finished_at": last_finished_at,
+            "last_succeeded_at": last_succeeded_at,
+            "last_duration": last_duration,
+            "reason": reason,
+            "next_expected_at": next_expected_at,
+        }
+        rows = self.rows["probe_state"]
+        rows.append({"probe": probe, "key": f"job:{len(rows)}", "value": json.dumps(state)})
 
     def add_check_in(
         self, probe: int, at: int, kind: str, *, run_id: str = "", exit_code: int | None = None,

@@ -513,14 +513,15 @@ def add_heartbeat_probe(rows: FixtureRows) -> None:
         )
     ran = epoch_ms("02:00:03", 1)
     took = 55 * MINUTE_MS + SECOND_MS
-    known = {
-        "last_started_at": ran,
-        "last_finished_at": ran + took,
-        "last_succeeded_at": ran + took,
-        "last_duration": took,
-    }
     rows.add_job_state(
-        id, "Nightly backup", schedule_text="0 3 * * * Europe/Berlin", next_expected_at=epoch_ms("02:00", -1), **known
+        id,
+        "Nightly backup",
+        schedule_text="0 3 * * * Europe/Berlin",
+        last_started_at=ran,
+        last_finished_at=ran + took,
+        last_succeeded_at=ran + took,
+        last_duration=took,
+        next_expected_at=epoch_ms("02:00", -1),
     )
     for i in range(60):
         rows.add_result(

@@ -20,13 +20,13 @@ def probe_json(status: ProbeStatus) -> Json:
         "tags": list(info.tags),
         "state": status.state.value,
         "incidents": [incident.id for incident in status.open_incidents],
-        "last": None if last is None else _result_row_json(last),
+        "latest": None if last is None else _result_row_json(last),
         "next_due": None if due is None else format_iso8601(due),
     }
 
 
 def _result_row_json(row: ResultRow) -> Json:
-    """A `duration` is in ms; `n` is how many slots a missed one stands for."""
+    """A `duration` is in ms; `slot_count` is how many slots a missed one stands for."""
     return {**row._asdict(), "slot": format_iso8601(row.slot), "recorded_at": format_iso8601(row.recorded_at)}
 
 
@@ -36,7 +36,7 @@ def job_json(job: JobSummary) -> Json:
         "last_start": job.last_start,
         "last_end": job.last_end,
         "last_ok": job.last_ok,
-        "expected": job.next_expected_at,
+        "next_expected_at": job.next_expected_at,
     }
     return {
         "probe": job.probe.id,
@@ -72,14 +72,14 @@ def incident_detail_json(record: IncidentRecord, context: AlertContext, deliveri
     """An incident with what a person needs to believe it. Texts of evidence are the target's own, untrusted."""
     good = context.last_good
     return incident_json(record) | {
-        "streak": context.bad_count,
-        "needed": record.threshold,
+        "bad_count": context.bad_count,
+        "threshold": record.threshold,
         "last_good": None if good is None else format_iso8601(good.slot),
         "first_bad": _result_with_evidence_json(context.first_bad),
         "latest": _result_with_evidence_json(context.latest),
         "notifications": [_delivery_status_json(letter) for letter in deliveries],
-        "remedies": [_remediation_attempt_json(one) for one in context.remediation_attempts],
-        "route": list(record.routing_log),
+        "remediations": [_remediation_attempt_json(one) for one in context.remediation_attempts],
+        "routing_log": list(record.routing_log),
         "runbook": record.probe.runbook,
         "target": record.probe.target,
     }
@@ -100,7 +100,7 @@ def _result_with_evidence_json(result: ResultWithEvidence | None) -> Json:
 
 def _remediation_attempt_json(attempt: RemediationAttempt) -> Json:
     ended_at = None if attempt.ended_at is None else format_iso8601(attempt.ended_at)
-    return {**attempt._asdict(), "at": format_iso8601(attempt.started_at), "ended_at": ended_at}
+    return {**attempt._asdict(), "started_at": format_iso8601(attempt.started_at), "ended_at": ended_at}
 
 
 def _delivery_status_json(delivery: DeliveryStatus) -> Json:
@@ -108,7 +108,7 @@ def _delivery_status_json(delivery: DeliveryStatus) -> Json:
         "destination": delivery.destination,
         "event": delivery.event,
         "state": delivery.state,
-        "tries": delivery.attempts,
+        "attempts": delivery.attempts,
         "detail": delivery.detail,
-        "done_at": None if delivery.finished_at is None else format_iso8601(delivery.finished_at),
+        "finished_at": None if delivery.finished_at is None else format_iso8601(delivery.finished_at),
     }

@@ -29,10 +29,10 @@ _JOB_REASON_LABELS = {
 }  # fmt: skip
 
 _REMEDIATION_STATE_LABELS = {
-    "held": "held back",
-    "begun": "begun",
-    "done": "done",
-    "tried": "dry run",
+    "rate_limited": "held back",
+    "started": "begun",
+    "succeeded": "done",
+    "dry_run": "dry run",
     "failed": "failed",
 }
 
@@ -131,7 +131,7 @@ def job_status_label(reason: str, *, has_run: bool, has_schedule: bool) -> str:
 
 def format_remediation(attempt: RemediationAttempt, now: int) -> tuple[str, str]:
     """How it went with what was done by itself, and what that was: "done", "UPDATE jobs · changed 1 row"."""
-    unheard = attempt.state == "begun" and now - attempt.started_at >= MINUTE_MS
+    unheard = attempt.state == "started" and now - attempt.started_at >= MINUTE_MS
     said = "how it ended is not known" if unheard else attempt.detail
     return _REMEDIATION_STATE_LABELS[attempt.state], f"{attempt.action}{said and f' · {said}'}"
 

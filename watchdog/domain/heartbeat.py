@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from watchdog.domain.model import Json
 
-HEARTBEAT_STATE_KEY = "beat"
+HEARTBEAT_STATE_KEY = "heartbeat"
 """Under this word a probe remembers its beat."""
 MAX_REMEMBERED_RUNS = 50
 """Runs under way, and runs that are over, that are remembered."""
@@ -101,9 +101,9 @@ def apply_check_in(state: HeartbeatState, check_in: CheckIn) -> HeartbeatUpdate:
 def heartbeat_state_from_json(stored: Mapping[str, Json] | None) -> HeartbeatState:
     """From what `kept_of` made, by this version or another."""
     values = {name: value for name, value in (stored or {}).items() if name in HeartbeatState._fields}
-    for name in ("runs", "over"):
+    for name in ("open_runs", "ended_runs"):
         values[name] = tuple(tuple(one) for one in values.get(name, ()))
-    return HeartbeatState(**{**values, "failed": tuple(values.get("failed", ()))})
+    return HeartbeatState(**{**values, "recent_failures": tuple(values.get("recent_failures", ()))})
 
 
 def heartbeat_state_to_json(state: HeartbeatState) -> Json:

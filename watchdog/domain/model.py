@@ -241,7 +241,7 @@ class RemediationAttempt(NamedTuple):
     reason: str
     run_id: str
     state: str
-    """held (there was too much of it already), begun, done, tried (a dry run) or failed."""
+    """rate_limited, started, succeeded, dry_run or failed."""
     started_at: int
     ended_at: int | None
     detail: str

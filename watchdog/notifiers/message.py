@@ -29,7 +29,7 @@ _RECOVERED_PHRASES = {
     "missing": "is back",
     "preference": "holds again",
     "stale": "reports again",
-    "unjudged": "can be judged again",
+    "no_verdict": "can be judged again",
 }
 _CLOSED_PHRASES = {"subject.no_longer_listed": "is gone", "probe.removed": "was removed"}
 """How an incident ends that nothing healed, by its resolution."""
@@ -226,7 +226,7 @@ def _expected_and_observed(context: AlertContext, cause: str) -> tuple[str, str]
         return f"job {subject} runs on time and well", cause.removeprefix(f"{subject} ")
     if incident.rule == "stale":
         return f"a result {to_single_line(context.probe.cadence, MAX_NAME_CHARS)}".rstrip(), cause
-    if incident.rule == "unjudged":
+    if incident.rule == "no_verdict":
         return "every run can be judged", cause
     return "a status of 2xx" if incident.reason == "http.status" else "every run passes", cause
 
@@ -241,7 +241,7 @@ def _resolved_fields(context: AlertContext, cause: str) -> tuple[MessageField, .
             "Time", f"{format_timestamp(incident.since, context.now)} to {format_timestamp(end, context.now)} UTC"
         ),
     ]
-    for one in sorted(context.remediation_attempts, key=lambda one: (one.state != "held", one.started_at))[-1:]:
+    for one in sorted(context.remediation_attempts, key=lambda one: (one.state != "rate_limited", one.started_at))[-1:]:
         word, said = format_remediation(one, context.now)
         lines.append(
             MessageField(

@@ -104,7 +104,7 @@ class RemediationRunner:
                 log.exception("remedy_failed_internally", probe=probe.id)
             said = fault.message if fault else f"{type(e).__name__} inside Watchdog; please report it"
             return self._sanitize_text(said), "failed"
-        return self._sanitize_text(said), "tried" if dry_run else "done"
+        return self._sanitize_text(said), "dry_run" if dry_run else "succeeded"
 
     async def _apply_action(self, probe: Probe, pending: PendingRemediation, *, dry_run: bool) -> str:
         act = self._actions[pending.probe]

@@ -183,7 +183,7 @@ PREFERENCE = [
         pytest.param(rule, row, id=f"{rule}: {row.sentence}")
         for rule, rows in {
             "availability": AVAILABILITY,
-            "unjudged": UNJUDGED,
+            "no_verdict": UNJUDGED,
             "task": TASK,
             "missing": MISSING,
             "preference": PREFERENCE,
@@ -251,7 +251,7 @@ GONE = [
     Gone(
         "nor does what comes beside an error of ours",
         [make_result("e", 2, tasks={}), make_result("e", 3, tasks={})],
-        ["opened unjudged at 3: internal_error"],
+        ["opened no_verdict at 3: internal_error"],
     ),
     Gone("nor does a missed slot", [make_result("m", 2, tasks={}), make_result("m", 3, tasks={})], []),
     Gone(
@@ -359,7 +359,7 @@ def test_a_source_that_cannot_be_read_says_nothing_of_its_jobs() -> None:
     assert describe_transitions(done.transitions) == [
         "opened job[a] at 1: job_overdue",
         "opened availability at 2: broker_unreachable",
-        "opened unjudged at 3: internal_error",
+        "opened no_verdict at 3: internal_error",
     ]
 
 

@@ -58,7 +58,7 @@ def test_a_target_that_is_down(database: Database) -> None:
     for made, excerpt in zip(make_results(probe, "ppfff"), ("", "", "first", "", "last"), strict=True):
         lab.recorder.record_results([make_recorded_result(made, excerpt)], made.slot + 300)
     incident = told(lab, lab.load_alert_states(probe)["availability", ""].incident or "").incident
-    seen = told(lab, incident.id, now=at(5) + 400, link="https://status.example")
+    seen = told(lab, incident.id, now=at(5) + 400, public_url="https://status.example")
     assert seen == AlertContext(
         event=IncidentEvent.OPENED,
         incident=Incident(
@@ -165,7 +165,7 @@ def test_what_we_could_not_judge(database: Database) -> None:
     lab = StoreHarness(database, [make_registered_probe(failure_threshold=2)])
     (opened,) = lab.record_each(*make_results(lab.database_ids[0], "peeme"))
     seen = told(lab, opened.incident)
-    assert (seen.incident.rule, seen.incident.reason, seen.bad_count) == ("unjudged", "watchdog.internal_error", 3)
+    assert (seen.incident.rule, seen.incident.reason, seen.bad_count) == ("no_verdict", "watchdog.internal_error", 3)
 
 
 def test_recent_runs_are_the_newest_without_slots_that_nobody_ran(database: Database) -> None:
@@ -177,13 +177,13 @@ def test_recent_runs_are_the_newest_without_slots_that_nobody_ran(database: Data
     assert seen.recent_runs[-1].outcome is FAIL
 
 
-@pytest.mark.parametrize("rule", ["availability", "preference", "unjudged"])
+@pytest.mark.parametrize("rule", ["availability", "preference", "no_verdict"])
 def test_a_long_incident_is_counted_without_judging_all_of_it(
     database: Database, monkeypatch: pytest.MonkeyPatch, rule: str
 ) -> None:
     monkeypatch.setattr(telling, "MAX_REEVALUATED_RESULTS", 5)
     lab = StoreHarness(database, [make_registered_probe(failure_threshold=1)])
-    bad = {"availability": "fail", "preference": "pass", "unjudged": "error"}[rule]
+    bad = {"availability": "fail", "preference": "pass", "no_verdict": "error"}[rule]
     preferences = {"x": "not so"} if rule == "preference" else None
     made = [make_result(lab.database_ids[0], START_AT + i * 1_000, bad, preferences=preferences) for i in range(1, 13)]
     if rule != "preference":

@@ -181,7 +181,7 @@ def test_jobs_of_the_probes_that_are_there(database: Database) -> None:
         book.add_probe("Backup", "heartbeat"),
         book.add_probe("Tools", "mcp", task_limits={"t": HOUR_MS, "u": HOUR_MS}),
     )
-    book.add_job_state(shop, "b", last_start=NOW - MINUTE_MS)
+    book.add_job_state(shop, "b", last_started_at=NOW - MINUTE_MS)
     book.add_job_state(shop, "a", reason="job.stuck")
     book.add_job_state(gone, "c")
     book.add_job_state(backup, "Backup")
@@ -217,7 +217,9 @@ def test_jobs_of_the_probes_that_are_there(database: Database) -> None:
 def test_what_a_job_told_us_newest_first(database: Database) -> None:
     book = FixtureRows()
     for i, kind in enumerate(("start", "log", "fail")):
-        book.add_check_in(1, NOW + i, kind, run="r", code=3 if kind == "fail" else None, duration=2 if i == 2 else None)
+        book.add_check_in(
+            1, NOW + i, kind, run_id="r", exit_code=3 if kind == "fail" else None, duration=2 if i == 2 else None
+        )
     book.add_check_in(2, NOW, "ok")
     with database.write_transaction() as connection:
         book.insert_into(connection)

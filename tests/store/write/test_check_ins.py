@@ -42,7 +42,7 @@ class Desk:
 
     def rows(self) -> list[tuple[str, str, int | None, int | None]]:
         rows = self.lab.select_rows(check_ins)
-        return [(row["id"], row["kind"], row["code"], row["duration"]) for row in rows]
+        return [(row["id"], row["kind"], row["exit_code"], row["duration"]) for row in rows]
 
 
 @pytest.fixture

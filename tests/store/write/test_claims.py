@@ -36,7 +36,7 @@ def watermark(lab: StoreHarness) -> int:
 
 def missed(lab: StoreHarness) -> list[tuple[int, str, int]]:
     rows = lab.select_rows(results, results.c.outcome == Outcome.MISSED)
-    return [(row["slot"] - START_AT, row["reason"], row["n"]) for row in rows]
+    return [(row["slot"] - START_AT, row["reason"], row["slot_count"]) for row in rows]
 
 
 def ticks(lab: StoreHarness, start: int, stop: int, *, every: int = 1_000, silent: bool = False) -> list[ClaimedSlot]:

@@ -12,7 +12,7 @@ BACK = 2 * TEN_MINUTES
 
 
 def test_it_goes_on_where_it_was_once_the_clock_has_caught_up(database: Database) -> None:
-    lab = StoreHarness(database, make_registered_probes(20, silence=SILENCE))
+    lab = StoreHarness(database, make_registered_probes(20, staleness_threshold=SILENCE))
     process = Process(lab, START_AT)
     process.run(START_AT + 130_000)
     ahead = process.now

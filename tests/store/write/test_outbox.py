@@ -213,8 +213,12 @@ def test_who_lost_the_lease_can_mark_nothing_though_nobody_has_it_yet(database: 
 
 def test_two_processes_never_hold_one_notification(databases: DatabasePair) -> None:
     routes = RoutingTable({f"r{i}": (f"r{i}/slack",) for i in range(8)})
-    labs = [StoreHarness(databases.first, make_registered_probes(30, after=1), routes=routes)]
-    labs.append(StoreHarness(databases.second, make_registered_probes(30, after=1), routes=routes, create_schema=False))
+    labs = [StoreHarness(databases.first, make_registered_probes(30, failure_threshold=1), routes=routes)]
+    labs.append(
+        StoreHarness(
+            databases.second, make_registered_probes(30, failure_threshold=1), routes=routes, create_schema=False
+        )
+    )
     labs[0].record_results(*[make_result(p, SLOT, "fail") for p in labs[0].database_ids])
     told: list[list[str]] = [[], []]
 
@@ -278,7 +282,7 @@ def test_what_another_process_is_sending_is_not_buried(database: Database) -> No
 
 def queue(database: Database, n: int, routes: RoutingTable = SLACK) -> StoreHarness:
     """As many incidents, a second apart."""
-    lab = StoreHarness(database, make_registered_probes(n, after=1), routes=routes).without_downtime()
+    lab = StoreHarness(database, make_registered_probes(n, failure_threshold=1), routes=routes).without_downtime()
     for i, probe in enumerate(lab.database_ids):
         lab.record_results(make_result(probe, SLOT, "fail"), now=SLOT + i)
     return lab

@@ -35,7 +35,7 @@ KEPT = AWFUL.replace("\0", "�").replace("\ud800", "�")
 
 def told(lab: StoreHarness) -> list[tuple[str, str, int]]:
     rows = sorted(lab.select_rows(incidents), key=lambda row: row["opened_at"])
-    return [(row["rule"], row["subject"], row["slot"] - START_AT) for row in rows]
+    return [(row["rule"], row["subject"], row["opened_slot"] - START_AT) for row in rows]
 
 
 # ------------------------------------------------------------------------------------------------------- stored once
@@ -222,7 +222,7 @@ def test_one_batch_may_open_resolve_and_open_again(database: Database) -> None:
         (IncidentEvent.OPENED, 1_000), (IncidentEvent.RESOLVED, 2_000), (IncidentEvent.OPENED, 3_000)
     ]  # fmt: skip
     rows = lab.select_rows(incidents)
-    assert sorted((row["slot"] - START_AT, (row["resolved_slot"] or START_AT) - START_AT) for row in rows) == [
+    assert sorted((row["opened_slot"] - START_AT, (row["resolved_slot"] or START_AT) - START_AT) for row in rows) == [
         (1_000, 2_000),
         (3_000, 0),
     ]
@@ -236,7 +236,7 @@ def test_a_batch_of_several_probes_tells_of_each(database: Database) -> None:
     batch = make_results(a, "ff") + make_results(b, "fp") + make_results(c, "pp")
     changes = lab.record_results(*batch, now=SLOT + INTERVAL_MS + 300)
     assert [(change.probe, change.rule) for change in changes] == [(a, "availability")]
-    assert {row["probe"]: row["bad"] for row in lab.select_rows(alert_states)} == {a: 2}
+    assert {row["probe"]: row["bad_count"] for row in lab.select_rows(alert_states)} == {a: 2}
 
 
 def test_rules_of_one_probe_open_each_for_itself(database: Database) -> None:
@@ -270,7 +270,7 @@ def test_an_incident_keeps_what_was_decided_and_why(database: Database) -> None:
     (change,) = lab.record_each(*make_results(lab.database_ids[0], "ff"))
     row = lab.select_row(incidents)
     assert row["id"] == change.incident
-    assert (row["since"], row["slot"], row["opened_at"]) == (SLOT, SLOT + INTERVAL_MS, SLOT + INTERVAL_MS + 300)
+    assert (row["since"], row["opened_slot"], row["opened_at"]) == (SLOT, SLOT + INTERVAL_MS, SLOT + INTERVAL_MS + 300)
     assert (row["reason"], row["message"], row["threshold"], row["severity"]) == (
         "http.status", "got 503", 2, "warning"
     )  # fmt: skip
@@ -312,7 +312,7 @@ def test_a_probe_that_another_process_removed_is_judged_no_more(databases: Datab
 
 
 def test_five_hundred_results_in_one_batch(database: Database) -> None:
-    lab = StoreHarness(database, make_registered_probes(500, after=1))
+    lab = StoreHarness(database, make_registered_probes(500, failure_threshold=1))
     changes = lab.record_results(*[make_result(p, SLOT, "fail") for p in lab.database_ids])
     assert len(changes) == 500
     assert len(lab.select_rows(outbox)) == 1_000

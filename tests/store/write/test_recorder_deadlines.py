@@ -71,7 +71,7 @@ def test_a_probe_that_speaks_again_is_good_at_once(database: Database) -> None:
     assert deadline(lab) == 10 * INTERVAL_MS + SILENCE
     (again,) = [c for c in lab.evaluate_deadlines(at + SILENCE) if c.rule == stale.RULE_NAME]
     assert again.incident != opened.incident
-    assert [row["slot"] - START_AT for row in lab.select_rows(staleness_events)] == [0, 10 * INTERVAL_MS]
+    assert [row["last_result_slot"] - START_AT for row in lab.select_rows(staleness_events)] == [0, 10 * INTERVAL_MS]
     live, (replayed, changes) = lab.load_alert_states(probe), lab.recorder.replay_probe(probe, at + SILENCE)
     assert (live, changes) == (replayed, [opened, change, again])
 

@@ -106,7 +106,7 @@ def test_a_changed_schedule_keeps_what_is_in_the_air(database: Database) -> None
 def test_the_watermark_begins_with_the_first_start(database: Database) -> None:
     first = StoreHarness(database, [make_registered_probe()])
     again(first, make_registered_probe())
-    assert first.select_row(watermarks) == {"location": LOCATION, "through": START_AT}
+    assert first.select_row(watermarks) == {"location": LOCATION, "claimed_until": START_AT}
 
 
 # ------------------------------------------------------------------------------------------------------ probes that go
@@ -153,7 +153,7 @@ def test_a_probe_that_went_is_resolved_once(database: Database) -> None:
 
 
 def test_more_probes_go_than_fit_into_one_step(database: Database) -> None:
-    first = StoreHarness(database, make_registered_probes(1_100, after=1))
+    first = StoreHarness(database, make_registered_probes(1_100, failure_threshold=1))
     first.record_results(*[make_result(p, SLOT, "fail") for p in first.database_ids[:600]])
     again(first)
     assert (

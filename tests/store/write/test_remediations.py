@@ -48,7 +48,7 @@ class Ward:
         return next(filter(None, begun), None)
 
     def states(self) -> list[tuple[str, str]]:
-        return [(row["run"], row["state"]) for row in self.lab.select_rows(remediations)]
+        return [(row["run_id"], row["state"]) for row in self.lab.select_rows(remediations)]
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_each_run_is_seen_to_once(ward: Ward) -> None:
     assert case is not None
     assert (case.reason, case.run_id, case.probe, case.subject) == ("job.stuck", "7", ward.jobs, "ledger")
     assert ward.begin() is None
-    ward.store.finish_remediation(case, "done", "changed 1 row", SLOT + 2_000)
+    ward.store.finish_remediation(case, "succeeded", "changed 1 row", SLOT + 2_000)
     ward.look(SLOT + INTERVAL_MS, ledger=("job.stuck", "7"))
     assert ward.begin(SLOT + INTERVAL_MS) is None
     ward.look(SLOT + 2 * INTERVAL_MS, ledger=("job.stuck", "8"))
@@ -79,7 +79,7 @@ def test_what_was_begun_is_never_begun_again_whoever_was_killed(ward: Ward) -> N
     assert case is not None
     with ward.lab.database.read_transaction() as connection:
         [kept] = list_remediation_attempts(connection, case.incident)
-    assert kept == RemediationAttempt("UPDATE jobs", "job.stuck", "7", "begun", SLOT + 1_000, None, "")
+    assert kept == RemediationAttempt("UPDATE jobs", "job.stuck", "7", "started", SLOT + 1_000, None, "")
 
 
 @pytest.mark.parametrize(
@@ -142,8 +142,8 @@ def test_the_limit_holds_back_and_lets_go(ward: Ward) -> None:
     ward.look(a=("job.stuck", "1"), b=("job.stuck", "2"), c=("job.stuck", "3"))
     begun = [ward.begin(), ward.begin(), ward.begin()]
     assert [case.run_id if case else None for case in begun] == ["1", "2", None]
-    assert sorted(ward.states()) == [("1", "begun"), ("2", "begun"), ("3", "held")]
-    [held] = ward.lab.select_rows(remediations, remediations.c.state == "held")
+    assert sorted(ward.states()) == [("1", "started"), ("2", "started"), ("3", "rate_limited")]
+    [held] = ward.lab.select_rows(remediations, remediations.c.state == "rate_limited")
     assert held["detail"] == f"2{NBSP}times within 1{NBSP}h is the most"
     later = SLOT + HOUR
     ward.look(later, c=("job.stuck", "3"))
@@ -151,7 +151,7 @@ def test_the_limit_holds_back_and_lets_go(ward: Ward) -> None:
     freed = ward.begin(later + 1_000)
     assert freed is not None
     assert freed.run_id == "3"
-    assert ("3", "begun") in ward.states()
+    assert ("3", "started") in ward.states()
     assert ward.lab.select_rows(remediations, remediations.c.run_id == "3")[0]["detail"] == ""
 
 
@@ -161,13 +161,13 @@ def test_what_was_a_dry_run_is_done_once_it_is_meant(ward: Ward) -> None:
     ward.look(ledger=("job.stuck", "7"))
     need = ward.begin()
     assert need is not None
-    ward.store.finish_remediation(need, "tried", "would change 1 row", SLOT + 1_000)
+    ward.store.finish_remediation(need, "dry_run", "would change 1 row", SLOT + 1_000)
     assert ward.begin(SLOT + 2_000) is None
     ward.wanted = {ward.jobs: meant}
     assert ward.begin(SLOT + 3_000) == need
     assert ward.begin(SLOT + 4_000) is None
     [row] = ward.lab.select_rows(remediations)
-    assert (row["state"], row["at"], row["ended_at"], row["detail"]) == ("begun", SLOT + 3_000, None, "")
+    assert (row["state"], row["started_at"], row["ended_at"], row["detail"]) == ("started", SLOT + 3_000, None, "")
 
 
 def test_what_is_about_a_run_is_not_done_where_none_is_under_way(ward: Ward) -> None:
@@ -177,7 +177,7 @@ def test_what_is_about_a_run_is_not_done_where_none_is_under_way(ward: Ward) -> 
     need = ward.begin()
     assert need is not None
     assert need.run_id == "3"
-    assert ward.states() == [("3", "begun")]
+    assert ward.states() == [("3", "started")]
 
 
 def test_nobody_waits_to_write_who_has_nothing_to_do(ward: Ward) -> None:
@@ -204,7 +204,7 @@ def test_the_end_is_told_by_who_began_it(ward: Ward) -> None:
     case = ward.begin()
     assert case is not None
     ward.store.finish_remediation(case, "failed", "no such column \0", SLOT + 2_000)
-    ward.store.finish_remediation(case, "done", "changed 1 row", SLOT + 3_000)
+    ward.store.finish_remediation(case, "succeeded", "changed 1 row", SLOT + 3_000)
     [row] = ward.lab.select_rows(remediations)
     assert (row["state"], row["detail"], row["ended_at"]) == ("failed", "no such column �", SLOT + 2_000)
 

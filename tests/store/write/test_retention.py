@@ -38,7 +38,7 @@ def fill(lab: StoreHarness, probe: int, start: int, outcomes: str, every: int = 
 
 
 def rolled(lab: StoreHarness) -> dict[tuple[int, int], tuple[int | None, ...]]:
-    """(probe, hour from H) -> passed, failed, unjudged, missed, sum and maximum of durations."""
+    """(probe, hour from H) -> passed, failed, errors, missed, sum and maximum of durations."""
     columns = ("passed", "failed", "errors", "missed", "duration_sum", "duration_max")
     return {(r["probe"], (r["hour"] - H) // HOUR_MS): tuple(r[c] for c in columns) for r in lab.select_rows(rollups)}
 
@@ -210,7 +210,7 @@ def test_what_an_incident_began_with_stays_as_long_as_the_incident(database: Dat
 
 def test_incidents_go_with_all_that_was_told_of_them(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention, "MAX_ROWS_PER_DELETE", 3)
-    lab = StoreHarness(database, make_registered_probes(4, after=1, recover=1)).without_downtime()
+    lab = StoreHarness(database, make_registered_probes(4, failure_threshold=1, success_threshold=1)).without_downtime()
     lab.record_results(*[make_result(p, H, "fail") for p in lab.database_ids])
     lab.record_results(*[make_result(p, H + INTERVAL_MS) for p in lab.database_ids[:3]])
     assert len(lab.select_rows(outbox)) == 14

@@ -53,7 +53,7 @@ class Process:
 def missed(lab: StoreHarness) -> tuple[int, int]:
     """Rows, and the slots that they stand for."""
     rows = lab.select_rows(results, results.c.outcome == Outcome.MISSED)
-    return len(rows), sum(row["n"] for row in rows)
+    return len(rows), sum(row["slot_count"] for row in rows)
 
 
 def replays_as_it_lived(process: Process) -> bool:
@@ -67,7 +67,7 @@ def replays_as_it_lived(process: Process) -> bool:
 
 
 def test_a_pause_of_ten_minutes_is_one_gap_and_no_incident(database: Database) -> None:
-    lab = StoreHarness(database, make_registered_probes(MANY, silence=SILENCE))
+    lab = StoreHarness(database, make_registered_probes(MANY, staleness_threshold=SILENCE))
     process = Process(lab, START_AT)
     process.run(START_AT + 130_000)
     in_the_air = [made for _, made in process.flying]
@@ -88,7 +88,7 @@ def test_a_pause_of_ten_minutes_is_one_gap_and_no_incident(database: Database) -
 
 def test_what_the_pause_killed_is_missed(database: Database) -> None:
     """Its runs never come back: each slot in the air is accounted for once its lateness has passed."""
-    lab = StoreHarness(database, make_registered_probes(MANY, silence=SILENCE))
+    lab = StoreHarness(database, make_registered_probes(MANY, staleness_threshold=SILENCE))
     process = Process(lab, START_AT)
     process.run(START_AT + 130_000)
     in_the_air = len(process.flying)
@@ -105,7 +105,7 @@ def test_what_the_pause_killed_is_missed(database: Database) -> None:
 
 def test_one_probe_that_falls_silent_is_stale_once(database: Database) -> None:
     """Also across a pause of ours, which counts for nothing; and once more after it has spoken."""
-    lab = StoreHarness(database, make_registered_probes(20, silence=SILENCE))
+    lab = StoreHarness(database, make_registered_probes(20, staleness_threshold=SILENCE))
     process = Process(lab, START_AT)
     silent = lab.database_ids[7]
     process.run(START_AT + 130_000)
@@ -127,7 +127,7 @@ def test_one_probe_that_falls_silent_is_stale_once(database: Database) -> None:
 
 def test_a_probe_that_falls_silent_is_found_when_its_silence_is_over(database: Database) -> None:
     """With no pause: nobody else is disturbed, and it takes no longer than it has to."""
-    lab = StoreHarness(database, make_registered_probes(50, silence=SILENCE))
+    lab = StoreHarness(database, make_registered_probes(50, staleness_threshold=SILENCE))
     process = Process(lab, START_AT)
     process.run(START_AT + 70_000)
     process.silent = {lab.database_ids[9]}
@@ -140,7 +140,7 @@ def test_a_probe_that_falls_silent_is_found_when_its_silence_is_over(database: D
 
 def test_killed_and_an_hour_away(databases: DatabasePair) -> None:
     """One gap and the slots that were in the air, whatever the number of probes; found and folded in bounded time."""
-    probes = make_registered_probes(MANY, silence=SILENCE)
+    probes = make_registered_probes(MANY, staleness_threshold=SILENCE)
     process = Process(StoreHarness(databases.first, probes), START_AT)
     process.run(START_AT + 130_000)
     in_the_air = len(process.flying)

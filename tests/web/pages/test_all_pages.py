@@ -275,13 +275,23 @@ def scheduled() -> FixtureRows:
     other = book.add_probe("Other", "http")
     late = ("job.overdue", "retry is overdue: 3 runs missed")
     book.add_job_state(
-        jobs, "usage-rollup", plan="every 10 min", last_start=NOW - MINUTE_MS, last_ok=NOW - SECOND_MS, duration=59_000
+        jobs,
+        "usage-rollup",
+        schedule_text="every 10 min",
+        last_started_at=NOW - MINUTE_MS,
+        last_succeeded_at=NOW - SECOND_MS,
+        last_duration=59_000,
     )
     book.add_job_state(
-        jobs, "retry", plan="0 * * * * UTC", reason=late[0], last_start=NOW - 3 * HOUR_MS, expected=NOW + HOUR_MS
+        jobs,
+        "retry",
+        schedule_text="0 * * * * UTC",
+        reason=late[0],
+        last_started_at=NOW - 3 * HOUR_MS,
+        next_expected_at=NOW + HOUR_MS,
     )
-    book.add_job_state(jobs, "<b>ledger</b>", reason="job.stuck", last_start=NOW - 2 * HOUR_MS)
-    book.add_job_state(jobs, "yearly", plan="0 0 1 1 * UTC", expected=NOW + 40 * DAY_MS)
+    book.add_job_state(jobs, "<b>ledger</b>", reason="job.stuck", last_started_at=NOW - 2 * HOUR_MS)
+    book.add_job_state(jobs, "yearly", schedule_text="0 0 1 1 * UTC", next_expected_at=NOW + 40 * DAY_MS)
     book.add_job_state(other, "nobody")
     book.add_result(jobs, NOW - 2 * MINUTE_MS, jobs={})
     book.add_result(jobs, NOW - MINUTE_MS, Outcome.FAIL, late[1], late[0], jobs={"retry": late})
@@ -330,7 +340,7 @@ def test_an_incident_of_a_job_is_about_that_job_alone(tmp_path: Path) -> None:
 
 def test_a_watchdog_that_stands_still_says_so_on_every_page(tmp_path: Path) -> None:
     book = new_probe_rows()
-    book.rows["marks"][0]["through"] = NOW - 5 * MINUTE_MS
+    book.rows["watermarks"][0]["claimed_until"] = NOW - 5 * MINUTE_MS
     with filled_database(f"sqlite:///{tmp_path}/s.db", book) as database:
         said = visible_text(request_page(create_test_app(database), "/probes").text)
     assert "Watchdog itself stands still" in said
@@ -340,7 +350,7 @@ def test_a_watchdog_that_stands_still_says_so_on_every_page(tmp_path: Path) -> N
 def test_json_tells_the_same(app: FastAPI, story: FixtureRows) -> None:
     probes = {probe["probe"]: probe for probe in request_page(app, "/api/probes").json()}
     assert (probes["api"]["state"], probes["api"]["incidents"]) == ("down", [story.incident_by_name["down"]])
-    assert probes["api"]["last"]["message"] == "got 503"
+    assert probes["api"]["latest"]["message"] == "got 503"
     (first, *_) = request_page(app, "/api/incidents?state=open&limit=1").json()
     assert (first["probe"], first["rule"], first["state"]) == ("api", "availability", "open")
     assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", first["opened_at"])

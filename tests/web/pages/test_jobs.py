@@ -164,8 +164,8 @@ def test_a_job_that_its_source_expects_is_on_time_without_a_schedule(tmp_path: P
     book = FixtureRows()
     table = book.add_probe("Table", "jobs")
     book.add_result(table, NOW, jobs={})
-    book.add_job_state(table, "expected", plan="", last_start=NOW, expected=NOW + HOUR_MS)
-    book.add_job_state(table, "whenever", plan="", last_start=NOW, expected=None)
+    book.add_job_state(table, "expected", schedule_text="", last_started_at=NOW, next_expected_at=NOW + HOUR_MS)
+    book.add_job_state(table, "whenever", schedule_text="", last_started_at=NOW, next_expected_at=None)
     with filled_database(f"sqlite:///{tmp_path}/t.db", book) as database, database.read_transaction() as connection:
         assert [(job.name, job.status_label) for job in list_jobs(connection)] == [
             ("expected", "On time"),
@@ -218,7 +218,7 @@ def test_a_heartbeat_that_nobody_called_says_how_to(tmp_path: Path) -> None:
 )
 def test_output_is_folded(tmp_path: Path, sentence: str, body: str, line: str, folded: str) -> None:
     book = FixtureRows()
-    book.add_check_in(book.add_probe("Beat", "heartbeat"), NOW, "ok", body=body)
+    book.add_check_in(book.add_probe("Beat", "heartbeat"), NOW, "ok", output=body)
     with showing(tmp_path, book) as app:
         html = request_page(app, "/probes/beat").text
     cell = re.findall(r"<td[^>]*c-output[^>]*>(.*?)</td>", html, re.DOTALL)[0]
@@ -233,11 +233,11 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FastAPI]:
     book = FixtureRows()
     for i, bad in enumerate(HOSTILE):
         source = book.add_probe(f"s{i}", "jobs")
-        book.add_job_state(source, bad, plan=bad, reason="job.failed", last_start=NOW)
+        book.add_job_state(source, bad, schedule_text=bad, reason="job.failed", last_started_at=NOW)
         book.add_result(source, NOW - MINUTE_MS, jobs={bad: ("job.failed", f"{bad} failed: {bad}")})
         beat = book.add_probe(f"b{i}", "heartbeat")
-        book.add_check_in(beat, NOW, "fail", run=bad, code=1, body=f"{bad}\n{bad}")
-        book.add_check_in(beat, NOW - 1, "log", body=bad[:90])
+        book.add_check_in(beat, NOW, "fail", run_id=bad, exit_code=1, output=f"{bad}\n{bad}")
+        book.add_check_in(beat, NOW - 1, "log", output=bad[:90])
         for named in book.rows["probes"][-2:]:
             called = '"name":' + json.dumps(bad)
             named |= {"name": bad, "info": named["info"].replace(f'"name":"{named["name"]}"', called)}
@@ -293,7 +293,7 @@ def test_a_server_without_tasks_is_not_searched_for_ever(tmp_path: Path) -> None
 def test_a_source_that_is_silent_for_days_is_said_to_be(tmp_path: Path) -> None:
     book = FixtureRows()
     id = book.add_probe("Silent", "jobs")
-    book.add_job_state(id, "digest", plan="every 1 h", last_start=NOW - 3 * DAY_MS, reason="job.stuck")
+    book.add_job_state(id, "digest", schedule_text="every 1 h", last_started_at=NOW - 3 * DAY_MS, reason="job.stuck")
     book.add_result(id, NOW - 2 * DAY_MS - HOUR_MS, Outcome.FAIL, jobs={"digest": ("job.stuck", "digest is stuck")})
     book.add_result(id, NOW, Outcome.FAIL, "broker unreachable", "broker.unreachable")
     with showing(tmp_path, book) as app:

@@ -1,4 +1,4 @@
-"""unjudged: we could not judge, run after run. Our own fault is never the target's."""
+"""no_verdict: run after run ends in `error`. Our own fault is never the target's."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from watchdog.domain.model import Finding, HealthState, Outcome, Result
 from watchdog.domain.rules.policy import AlertPolicy
 
-RULE_NAME = "unjudged"
+RULE_NAME = "no_verdict"
 HEALTH_STATE = HealthState.UNKNOWN
 
 

@@ -19,7 +19,7 @@ from watchdog.store.database import RESULT_COLUMNS, Database
 from watchdog.store.tables import incidents, remediations, results
 from watchdog.store.write.probe_registry import ProbeRegistry
 
-RATE_LIMITED, STARTED, DRY_RUN = "held", "begun", "tried"
+RATE_LIMITED, STARTED, DRY_RUN = "rate_limited", "started", "dry_run"
 
 
 class RemediationSpec(NamedTuple):
