@@ -14,9 +14,10 @@ from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from benchmarks.table import Measurement
+from watchdog.domain.observations import JobFacts
+from watchdog.domain.probe_state import JobState
+from watchdog.domain.rules.job import JobLimits, evaluate_job_facts, merge_job_state
 from watchdog.domain.schedule import CronSchedule
-from watchdog.probes.job_rules import JobLimits, JobState, evaluate_job_facts, merge_job_state
-from watchdog.queues import JobFacts
 
 MINUTE_MS, DAY_MS = 60_000, 86_400_000
 JOB_COUNT = 500

@@ -18,8 +18,6 @@ from watchdog.domain.heartbeat import (
     CheckInKind,
     HeartbeatState,
     apply_check_in,
-    heartbeat_state_from_json,
-    heartbeat_state_to_json,
 )
 
 MIN, HOUR = 60_000, 3_600_000
@@ -37,7 +35,7 @@ def after(*texts: str, beat: HeartbeatState | None = None) -> HeartbeatState:
     beat = beat or HeartbeatState()
     for text in texts:
         beat = apply_check_in(beat, told(text)).state
-        assert heartbeat_state_from_json(json.loads(json.dumps(heartbeat_state_to_json(beat)))) == beat
+        assert HeartbeatState.from_json(json.loads(json.dumps(beat.to_json()))) == beat
     return beat
 
 
@@ -202,5 +200,5 @@ def test_an_end_long_after_its_like_is_another_run() -> None:
 
 
 def test_what_another_version_kept_is_read_as_far_as_it_is_known() -> None:
-    assert heartbeat_state_from_json(None) == heartbeat_state_from_json({}) == HeartbeatState()
-    assert heartbeat_state_from_json({"last_ok": 5, "mood": "fine"}) == HeartbeatState(last_ok=5)
+    assert HeartbeatState.from_json(None) == HeartbeatState.from_json({}) == HeartbeatState()
+    assert HeartbeatState.from_json({"last_ok": 5, "mood": "fine"}) == HeartbeatState(last_ok=5)

@@ -98,7 +98,7 @@ def test_a_zone_says_when_a_day_begins() -> None:
 def test_in_words() -> None:
     assert CronSchedule("*/5 * * * *").description == "*/5 * * * * UTC"
     assert CronSchedule("@daily", BERLIN).description == "@daily Europe/Berlin"
-    assert repr(CronSchedule("@daily", BERLIN)) == "Cron(expression='@daily', timezone='Europe/Berlin')"
+    assert repr(CronSchedule("@daily", BERLIN)) == "CronSchedule(expression='@daily', timezone='Europe/Berlin')"
 
 
 FIVE = "minute, hour, day of the month, month, day of the week"

@@ -81,5 +81,5 @@ def test_in_words(every: int, text: str) -> None:
 
 
 def test_a_plan_in_words_changes_with_the_plan() -> None:
-    assert repr(IntervalSchedule(60_000, 7)) == "Interval(every=60000, phase=7)"
+    assert repr(IntervalSchedule(60_000, 7)) == "IntervalSchedule(every=60000, phase=7)"
     assert repr(IntervalSchedule(60_000)) != repr(IntervalSchedule(60_000, 1))

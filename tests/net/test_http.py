@@ -242,7 +242,12 @@ def test_nobody_answers(run: Run, url: str, reason: str, message: str, phase: st
 
 
 def test_a_fault_behind_a_redirect_says_so(run: Run) -> None:
-    seen = run(ask(send_parts(http_response(status="302 Found", Location="http://127.0.0.1:1/x?token=1")), follow_redirects=True))
+    seen = run(
+        ask(
+            send_parts(http_response(status="302 Found", Location="http://127.0.0.1:1/x?token=1")),
+            follow_redirects=True,
+        )
+    )
     assert seen.wrong.reason == "connection.refused"
     assert seen.wrong.facts == {"address": "127.0.0.1:1", "redirected_to": "http://127.0.0.1:1/x"}
 

@@ -153,7 +153,13 @@ def test_a_task_is_named(slack: FakeSlack, send: SendFixture) -> None:
 @pytest.mark.parametrize(
     ("told", "answer", "reason", "retried", "retry_after"),
     [
-        ("asked to wait", refused("ratelimited")._replace(status=429, headers=WAIT), "slack.ratelimited", "always", 7.0),
+        (
+            "asked to wait",
+            refused("ratelimited")._replace(status=429, headers=WAIT),
+            "slack.ratelimited",
+            "always",
+            7.0,
+        ),
         ("asked to wait, in no words", CannedResponse(429, b"", WAIT), "http.429", "always", 7.0),
         ("broken for a while", CannedResponse(503, b"<html>"), "http.503", "always", None),
         ("a fault inside Slack", refused("internal_error"), "slack.internal_error", "always", None),
@@ -169,7 +175,10 @@ def test_a_task_is_named(slack: FakeSlack, send: SendFixture) -> None:
             None,
         ),
         ("a wrong address", CannedResponse(404, b"not here"), "http.404", "an hour", None),
-        *((error, refused(error), f"slack.{error}", "never", None) for error in sorted(REJECTED_CONTENT_ERRORS - LAYOUT_ERRORS)),
+        *(
+            (error, refused(error), f"slack.{error}", "never", None)
+            for error in sorted(REJECTED_CONTENT_ERRORS - LAYOUT_ERRORS)
+        ),
         *((error, refused(error), f"slack.{error}", "an hour", None) for error in ERROR_ADVICE),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from watchdog.probes.canary import BROKER_CALL_TIMEOUT_S, CLEANUP_TIMEOUT_S, SentinelTracker
-from watchdog.queues import CANARY_DRIVERS, JobStage, JobStatus, http, mcp
+from watchdog.domain.observations import JobStage, JobStatus
+from watchdog.domain.rules.canary import SentinelTracker
+from watchdog.probes.canary import BROKER_CALL_TIMEOUT_S, CLEANUP_TIMEOUT_S
+from watchdog.queues import CANARY_DRIVERS, http, mcp
 
 SENT = 1_000_000
 HOUR = 3_600_000

@@ -15,13 +15,12 @@ from watchdog.domain.heartbeat import (
     CheckInKind,
     HeartbeatState,
     apply_check_in,
-    heartbeat_state_to_json,
 )
 from watchdog.domain.model import JobProblem, Json, Observation, Outcome
+from watchdog.domain.probe_state import load_job_record
 from watchdog.net import Network
 from watchdog.probes import HeartbeatProbe
 from watchdog.probes.base import RunContext
-from watchdog.probes.mcp_tasks import short_digest
 
 NB = "\N{NO-BREAK SPACE}"
 MIN, HOUR, DAY = 60_000, 3_600_000, 86_400_000
@@ -44,7 +43,7 @@ class Job:
         self.beat = apply_check_in(self.beat, CheckIn(str(at), at, kind, run, code, body)).state
 
     def look(self, at: int) -> Observation:
-        memory = {**self.memory, HEARTBEAT_STATE_KEY: heartbeat_state_to_json(self.beat)}
+        memory = {**self.memory, HEARTBEAT_STATE_KEY: self.beat.to_json()}
         seen = asyncio.run(self.probe.observe(RunContext(at, at, 5.0, "", memory, Network())))
         assert HEARTBEAT_STATE_KEY not in seen.state_updates
         self.memory |= seen.state_updates
@@ -149,8 +148,13 @@ def test_its_output_is_evidence_and_why_it_failed_is_in_the_message() -> None:
 def test_what_is_remembered_says_when_it_is_due_next() -> None:
     nightly = job(**NIGHTLY)
     nightly.look(LAST_NIGHT + HOUR)
-    kept = nightly.memory[f"job:{short_digest('Nightly backup')}"]
-    assert (kept["plan"], kept["since"], kept["expected"]) == ("0 3 * * * UTC", LAST_NIGHT + HOUR, LAST_NIGHT + DAY)
+    record = load_job_record(nightly.memory, "Nightly backup")
+    assert record is not None
+    assert (record.state.schedule_text, record.state.expected_from, record.next_expected_at) == (
+        "0 3 * * * UTC",
+        LAST_NIGHT + HOUR,
+        LAST_NIGHT + DAY,
+    )
 
 
 def test_an_edited_schedule_is_owed_from_then_on() -> None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+from watchdog.domain.observations import JobFacts, JobSourceSnapshot
+from watchdog.domain.rules.job import evaluate_snapshot
 from watchdog.probes import JobsProbe
-from watchdog.queues import JobFacts, JobSourceSnapshot
 
 NOW = 1_700_000_000_000
 
 
 def reason(facts: JobFacts) -> str:
     probe = JobsProbe.model_validate({"name": "Jobs", "jobs": {"rq": {"redis": "redis://cache"}}})
-    (judged,) = probe.evaluate_jobs(JobSourceSnapshot(NOW, (facts,)), {})
+    (judged,) = evaluate_snapshot(JobSourceSnapshot(NOW, (facts,)), probe.settings.limits_for_job, (), {})
     return judged.verdict.reason
 
 

@@ -22,8 +22,8 @@ from tests.support.mcp_servers.raw_http import (
 from tests.support.scripted_servers import CertificateAuthority
 from tests.support.third_party import find_free_port, listening_process
 from watchdog.domain.model import Observation, Outcome, ReportedTask
+from watchdog.domain.probe_state import short_digest
 from watchdog.net import Network
-from watchdog.probes.mcp_tasks import short_digest
 
 SAMPLE = str(Path(__file__).parents[1] / "support/mcp_servers" / "sample.py")
 NOW = 1_800_000_000_000

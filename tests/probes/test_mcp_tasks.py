@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from watchdog.domain.model import ReportedTask
-from watchdog.probes.mcp_tasks import MAX_TASKS, parse_task_list, short_digest
+from watchdog.domain.probe_state import short_digest
+from watchdog.probes.mcp_tasks import MAX_TASKS, parse_task_list
 
 NOW = 1_800_000_000_000  # 2027-01-15T08:00:00Z
 HOUR = 3_600_000

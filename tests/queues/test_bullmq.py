@@ -62,8 +62,8 @@ def test_every_scheduler_is_found_and_well(lab: Lab) -> None:
     assert report.result.measurements == {"jobs": 2, "jobs_bad": 0}
     nightly = report.evidence.facts["jobs"]["nightly"]
     assert (nightly["cron"], nightly["timezone"]) == ("0 3 * * *", "Europe/Berlin")
-    assert lab.known("digest")["last_ok"] is not None
-    assert lab.known("nightly")["last_ok"] is None
+    assert lab.known("digest")["last_succeeded_at"] is not None
+    assert lab.known("nightly")["last_succeeded_at"] is None
 
 
 def test_a_stopped_worker_makes_its_schedule_overdue_within_its_grace(lab: Lab) -> None:

@@ -98,15 +98,17 @@ def test_a_job_that_hangs_is_not_followed_by_another(lab: QueueLab) -> None:
         first = lab.run_probe(finish_within="3s")
         assert_failed(first, "canary.not_finished", lab.hanging_job_message)
         ref, slot = str(first.evidence.facts["sentinel"]), first.result.slot
-        assert first.state_updates == {"flight": [ref, slot]}
+        assert first.state_updates == {"sentinel": {"job_id": ref, "slot": slot}}
 
         def next_one(since: int) -> RecordedResult:
-            return asyncio.run(run_probe(lab.build_probe(), slot + 1, slot, {"flight": [ref, slot - since]}))
+            return asyncio.run(
+                run_probe(lab.build_probe(), slot + 1, slot, {"sentinel": {"job_id": ref, "slot": slot - since}})
+            )
 
         soon, late = next_one(0), next_one(60_000)
         assert (soon.result.outcome, soon.result.reason) == (Outcome.ERROR, "canary.in_flight")
         assert (late.result.outcome, late.result.reason) == (Outcome.FAIL, "canary.not_finished")
-        assert late.state_updates == {"flight": [ref, slot - 60_000]}
+        assert late.state_updates == {"sentinel": {"job_id": ref, "slot": slot - 60_000}}
         assert lab.count_waiting() == 0
         assert lab.count_active() in (1, None)
         worker.kill()
@@ -115,7 +117,7 @@ def test_a_job_that_hangs_is_not_followed_by_another(lab: QueueLab) -> None:
     with lab.running_worker("return"):
         again = next_one(60_000)
     assert again.result.outcome is Outcome.PASS
-    assert again.state_updates == {"flight": None}
+    assert again.state_updates == {"sentinel": None}
     assert lab.list_leftovers() == []
 
 
@@ -240,7 +242,7 @@ def test_a_broker_that_stops_answering_is_unreachable_inside_the_deadline(lab: Q
             finish_within="3s",
         )
     assert verdict(still) == (Outcome.FAIL, "broker.unreachable", f"broker unreachable: {lab.stalled_broker_message}")
-    assert still.state_updates == {"flight": [still.evidence.facts["sentinel"], still.result.slot]}
+    assert still.state_updates == {"sentinel": {"job_id": still.evidence.facts["sentinel"], "slot": still.result.slot}}
     again = asyncio.run(run_probe(lab.build_probe(**lab.short_limits), still.result.slot + 1, still.result.slot))
     assert again.result.measurements == lab.no_worker_measurements
     assert lab.list_leftovers() == []
@@ -253,7 +255,9 @@ def test_a_broker_that_dies_under_way_is_asked_again_until_it_is_too_late(lab: Q
         report = lonely.run_probe_and_trigger(lonely.count_waiting, lonely.kill_broker, finish_within="3s")
         took = time.monotonic() - since
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "broker.unreachable")
-    assert report.state_updates == {"flight": [report.evidence.facts["sentinel"], report.result.slot]}
+    assert report.state_updates == {
+        "sentinel": {"job_id": report.evidence.facts["sentinel"], "slot": report.result.slot}
+    }
     assert took >= 3.0
 
 

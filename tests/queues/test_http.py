@@ -88,7 +88,7 @@ def test_nobody_works(api: FakeJobApi) -> None:
     assert told(seen) == (Outcome.FAIL, "canary.not_picked_up", f"not picked up in 500{MS}")
     unseen = run(job(api), 600)
     assert told(unseen) == (Outcome.FAIL, "canary.not_finished", f"not finished in 600{MS}")
-    assert unseen.state_updates == {"flight": ["job/2", unseen.result.slot]}
+    assert unseen.state_updates == {"sentinel": {"job_id": "job/2", "slot": unseen.result.slot}}
 
 
 def test_a_job_that_hangs_is_not_followed_by_another_until_it_is_gone(api: FakeJobApi) -> None:
@@ -98,42 +98,48 @@ def test_a_job_that_hangs_is_not_followed_by_another_until_it_is_gone(api: FakeJ
     assert told(first)[1:] == ("canary.not_finished", first.result.message)
     assert first.result.message.startswith("picked up after ")
     assert first.evidence.facts["progress"] == 50
-    assert first.state_updates == {"flight": ["job/1", slot]}
+    assert first.state_updates == {"sentinel": {"job_id": "job/1", "slot": slot}}
 
     soon = run(job(api), 600, slot=slot + 1_000, memory=first.state_updates)
     assert told(soon)[:2] == (Outcome.ERROR, "canary.in_flight")
-    late = run(job(api), 600, slot=slot, memory={"flight": ["job/1", slot - 3_600_000]})
+    late = run(job(api), 600, slot=slot, memory={"sentinel": {"job_id": "job/1", "slot": slot - 3_600_000}})
     assert told(late)[:2] == (Outcome.FAIL, "canary.not_finished")
     assert late.result.message.endswith("still in flight: no other is sent")
-    assert late.state_updates == {"flight": ["job/1", slot - 3_600_000]}
+    assert late.state_updates == {"sentinel": {"job_id": "job/1", "slot": slot - 3_600_000}}
     assert len(api.received_posts()) == 1
 
     del api.jobs["job/1"]
     api.worker_behavior = "return"
     again = run(job(api), slot=slot, memory=late.state_updates)
     assert told(again) == (Outcome.PASS, "", "")
-    assert again.state_updates == {"flight": None}
+    assert again.state_updates == {"sentinel": None}
 
 
 def test_one_that_is_said_to_run_for_ever_is_forgotten_after_a_day(api: FakeJobApi) -> None:
     api.jobs["job/0"] = {"id": "job/0", "status": "running"}
     slot, day = wall_clock_ms(), 86_400_000
-    blocked = run(job(api), slot=slot, memory={"flight": ["job/0", slot - day]})
+    blocked = run(job(api), slot=slot, memory={"sentinel": {"job_id": "job/0", "slot": slot - day}})
     assert told(blocked)[1] == "canary.not_finished"
     assert api.received_posts() == []
-    assert run(job(api), slot=slot, memory={"flight": ["job/0", slot - day - 1]}).result.outcome is Outcome.PASS
+    assert (
+        run(job(api), slot=slot, memory={"sentinel": {"job_id": "job/0", "slot": slot - day - 1}}).result.outcome
+        is Outcome.PASS
+    )
 
 
 def test_one_that_ended_meanwhile_lets_the_next_be_sent(api: FakeJobApi) -> None:
     for status in ("completed", "failed"):
         api.jobs["job/0"] = {"id": "job/0", "status": status}
-        assert run(job(api), memory={"flight": ["job/0", wall_clock_ms() - 60_000]}).result.outcome is Outcome.PASS
+        assert (
+            run(job(api), memory={"sentinel": {"job_id": "job/0", "slot": wall_clock_ms() - 60_000}}).result.outcome
+            is Outcome.PASS
+        )
         assert api.received[0].path == "/jobs/job%2F0"
 
 
 def test_nothing_is_sent_while_nobody_can_say_how_the_last_one_is(api: FakeJobApi) -> None:
     api.scripted_responses["GET"] = deque([ScriptedResponse(503)])
-    report = run(job(api), memory={"flight": ["job/0", wall_clock_ms() - 60_000]})
+    report = run(job(api), memory={"sentinel": {"job_id": "job/0", "slot": wall_clock_ms() - 60_000}})
     assert told(report) == (Outcome.FAIL, "canary.poll_failed", "poll got 503")
     assert api.received_posts() == []
     assert report.state_updates == {}
@@ -257,7 +263,7 @@ def test_a_poll_that_fails_until_it_is_too_late(api: FakeJobApi, said: ScriptedR
     assert told(report) == (Outcome.FAIL, "canary.poll_failed", message)
     assert list(report.result.phases) == ["enqueue"]
     assert report.evidence.facts["sentinel"] == "job/1"
-    assert report.state_updates == {"flight": ["job/1", report.result.slot]}
+    assert report.state_updates == {"sentinel": {"job_id": "job/1", "slot": report.result.slot}}
 
 
 def test_a_poll_that_is_a_post_is_not_answered_from_a_memory_of_keys(api: FakeJobApi) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from watchdog.domain.model import Json
-from watchdog.queues.base import JobStage
+from watchdog.domain.observations import JobStage
 from watchdog.queues.job_status import (
     STAGE_BY_STATUS_WORD,
     compile_stage_expressions,

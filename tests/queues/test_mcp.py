@@ -90,7 +90,7 @@ def test_a_job_that_is_done_passes_with_its_stages(exporter: Exporter) -> None:
 def test_nobody_works(exporter: Exporter) -> None:
     seen = run(exporter.mcp(resource="job:{job_id}"), start_within="500ms")
     assert told(seen) == (Outcome.FAIL, "canary.not_picked_up", f"not picked up in 500{MS}")
-    assert seen.state_updates == {"flight": ["job:1", seen.result.slot]}
+    assert seen.state_updates == {"sentinel": {"job_id": "job:1", "slot": seen.result.slot}}
     blocking = run(exporter.mcp("health_check_job"), 500)
     assert told(blocking) == (Outcome.FAIL, "canary.not_finished", f"not finished in 500{MS}")
     assert blocking.evidence.facts["picked_up"] == "MCP does not show it"
@@ -110,10 +110,10 @@ def test_a_job_that_hangs_is_not_followed_by_another_until_it_is_gone(exporter: 
         slot = first.result.slot
         assert told(first)[:2] == (Outcome.FAIL, "canary.not_finished")
         assert first.result.message.startswith("picked up after ")
-        assert first.state_updates == {"flight": ["job:1", slot]}
+        assert first.state_updates == {"sentinel": {"job_id": "job:1", "slot": slot}}
         soon = run(exporter.mcp(), 600, slot=slot + 1_000, memory=first.state_updates)
         assert told(soon)[:2] == (Outcome.ERROR, "canary.in_flight")
-        late = run(exporter.mcp(), 600, slot=slot, memory={"flight": ["job:1", slot - 3_600_000]})
+        late = run(exporter.mcp(), 600, slot=slot, memory={"sentinel": {"job_id": "job:1", "slot": slot - 3_600_000}})
         assert told(late)[:2] == (Outcome.FAIL, "canary.not_finished")
         assert exporter.sent() == 1
     for key in exporter.client.keys(f"bull:{exporter.queue}:1*"):
@@ -121,7 +121,7 @@ def test_a_job_that_hangs_is_not_followed_by_another_until_it_is_gone(exporter: 
     with exporter.worker("return"):
         again = run(exporter.mcp(), slot=slot, memory=late.state_updates)
         assert told(again) == (Outcome.PASS, "", "")
-        assert again.state_updates == {"flight": None}
+        assert again.state_updates == {"sentinel": None}
         assert told(run(exporter.mcp("health_check_job"))) == (Outcome.PASS, "", "")
 
 
@@ -135,7 +135,10 @@ def test_progress_that_stands_still(exporter: Exporter) -> None:
         assert told(report)[:2] == (Outcome.FAIL, "canary.progress_stalled")
         assert report.result.message.startswith("stuck at 40 of 100 for ")
         assert report.evidence.facts["progress"] == 40
-    assert (read.state_updates, notified.state_updates) == ({"flight": ["job:1", read.result.slot]}, {})
+    assert (read.state_updates, notified.state_updates) == (
+        {"sentinel": {"job_id": "job:1", "slot": read.result.slot}},
+        {},
+    )
 
 
 def test_the_broker_behind_it_is_down(peers: ThirdPartyServers) -> None:
@@ -310,7 +313,9 @@ def test_what_the_resource_tells(resource: Json, fields: dict[str, Any], reason:
     result = report.result
     assert (result.outcome, result.reason) == (Outcome.FAIL if reason else Outcome.PASS, reason)
     assert message is None or result.message == message
-    assert report.state_updates == ({"flight": ["job:7", result.slot]} if reason.startswith("not") else {})
+    assert report.state_updates == (
+        {"sentinel": {"job_id": "job:7", "slot": result.slot}} if reason.startswith("not") else {}
+    )
 
 
 def test_an_expression_that_cannot_be_computed_says_why() -> None:
@@ -382,7 +387,7 @@ def test_a_read_that_fails_until_it_is_too_late() -> None:
     report = Odd({"tools/call": said(STARTED), "resources/read": RawMcpResponse(error=(-32603, "busy"))}).run()
     message = "job:7 cannot be read: resources/read answers error -32603: busy"
     assert told(report) == (Outcome.FAIL, "canary.poll_failed", message)
-    assert report.state_updates == {"flight": ["job:7", report.result.slot]}
+    assert report.state_updates == {"sentinel": {"job_id": "job:7", "slot": report.result.slot}}
 
 
 def test_a_read_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -395,18 +400,25 @@ def test_a_read_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_job_of_an_earlier_run_that_the_server_does_not_know_holds_up_nothing() -> None:
     answers = [RawMcpResponse(error=(-32603, "no job 6")), *read({"status": "done"})]
     odd = Odd({"tools/call": said(STARTED), "resources/read": answers})
-    report = odd.run(memory={"flight": ["job:6", wall_clock_ms() - 60_000]})
+    report = odd.run(memory={"sentinel": {"job_id": "job:6", "slot": wall_clock_ms() - 60_000}})
     assert told(report) == (Outcome.PASS, "", "")
     assert odd.heard.count("resources/read") == 2
-    assert report.state_updates == {"flight": None}
+    assert report.state_updates == {"sentinel": None}
 
 
 def test_one_that_is_said_to_run_for_ever_is_forgotten_after_a_day() -> None:
     odd = Odd({"tools/call": said({"ok": True}), "resources/read": read({"status": "running"})})
     hour = 3_600_000
-    assert told(odd.run(memory={"flight": ["job:6", wall_clock_ms() - 23 * hour]}))[1] == "canary.not_finished"
+    assert (
+        told(odd.run(memory={"sentinel": {"job_id": "job:6", "slot": wall_clock_ms() - 23 * hour}}))[1]
+        == "canary.not_finished"
+    )
     assert "tools/call" not in odd.heard
-    assert told(odd.run(memory={"flight": ["job:6", wall_clock_ms() - 25 * hour]})) == (Outcome.PASS, "", "")
+    assert told(odd.run(memory={"sentinel": {"job_id": "job:6", "slot": wall_clock_ms() - 25 * hour}})) == (
+        Outcome.PASS,
+        "",
+        "",
+    )
 
 
 def test_a_secret_that_comes_back_is_masked() -> None:

@@ -143,7 +143,7 @@ def test_bullmq_a_worker_that_stops_and_comes_back(bull: Bull) -> None:
         wait_until(lambda: bull.client.llen(f"bull:{bull.name}:active") == 1)
         again = poll_queue(bull.system, after_ms=20 * MIN, first_result=first)
         assert again.result.outcome is Outcome.PASS
-        assert again.state_updates["queue"]["draining"]["since"] == again.result.slot
+        assert again.state_updates["queue"]["stalled"]["breached_since"] == again.result.slot
 
 
 def test_bullmq_nobody_looked_for_a_while(bull: Bull) -> None:

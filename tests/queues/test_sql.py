@@ -240,7 +240,9 @@ def test_instants_of_every_form(
 ) -> None:
     with ExitStack() as stack:
         server = None if kind == "sqlite" else request.getfixturevalue("postgres")
-        shop = Shop(f"sqlite:///{tmp_path / 'app.db'}" if server is None else stack.enter_context(server.temporary_database()))
+        shop = Shop(
+            f"sqlite:///{tmp_path / 'app.db'}" if server is None else stack.enter_context(server.temporary_database())
+        )
         shop.do(f"CREATE TABLE jobs (kind TEXT, state TEXT, due {column}, begun {column}, over {column})")
         row = "INSERT INTO jobs VALUES (:kind, :state, :due, :begun, :over)"
         done, late, old = NOW - HOUR, NOW - 26 * HOUR, NOW - 40 * DAY

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
 from watchdog.domain.model import Evidence, Outcome, ProbeInfo, Result, Severity
+from watchdog.domain.probe_state import JobRecord, JobState
 from watchdog.store import codec, tables
 
 NOW = int(datetime(2026, 11, 22, 2, 29, 14, tzinfo=UTC).timestamp() * 1000)
@@ -106,26 +107,13 @@ class FixtureRows:
         *,
         schedule_text: str = "",
         reason: str = "",
-        last_started_at: int | None = None,
-        last_finished_at: int | None = None,
-        last_succeeded_at: int | None = None,
-        last_duration: int | None = None,
         next_expected_at: int | None = None,
+        **state: Any,
     ) -> None:
         """What a probe remembers of a scheduled job."""
-        state = {
-            "name": name,
-            "schedule_text": schedule_text,
-            "expected_from": NOW,
-            "last_started_at": last_started_at,
-            "last_finished_at": last_finished_at,
-            "last_succeeded_at": last_succeeded_at,
-            "last_duration": last_duration,
-            "reason": reason,
-            "next_expected_at": next_expected_at,
-        }
+        record = JobRecord(name, JobState(schedule_text, NOW, **state), reason, next_expected_at)
         rows = self.rows["probe_state"]
-        rows.append({"probe": probe, "key": f"job:{len(rows)}", "value": json.dumps(state)})
+        rows.append({"probe": probe, "key": f"job:{len(rows)}", "value": json.dumps(record.to_json())})
 
     def add_check_in(
         self, probe: int, at: int, kind: str, *, run_id: str = "", exit_code: int | None = None,

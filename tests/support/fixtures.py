@@ -438,14 +438,17 @@ def scheduled_jobs_rows() -> FixtureRows:
         reason, _ = wrong.get(name, ("", ""))
         ended = None if took is None else ran + took
         well = None if reason else ended
-        known = {
-            "last_started_at": ran,
-            "last_finished_at": ended,
-            "last_succeeded_at": well,
-            "last_duration": took,
-            "next_expected_at": due,
-        }
-        book.add_job_state(billing, name, schedule_text=schedule_text, reason=reason, **known)
+        book.add_job_state(
+            billing,
+            name,
+            schedule_text=schedule_text,
+            reason=reason,
+            next_expected_at=due,
+            last_started_at=ran,
+            last_finished_at=ended,
+            last_succeeded_at=well,
+            last_duration=took,
+        )
     says = "3 jobs of 5 are not right: reconcile-ledger, retry-payments, export-ledger"
     book.add_result(billing, NOW - 14 * SECOND_MS, Outcome.FAIL, says, "job.stuck", 12, jobs=wrong, phases={"read": 12})
     for name, (reason, said) in wrong.items():
@@ -517,11 +520,11 @@ def add_heartbeat_probe(rows: FixtureRows) -> None:
         id,
         "Nightly backup",
         schedule_text="0 3 * * * Europe/Berlin",
+        next_expected_at=epoch_ms("02:00", -1),
         last_started_at=ran,
         last_finished_at=ran + took,
         last_succeeded_at=ran + took,
         last_duration=took,
-        next_expected_at=epoch_ms("02:00", -1),
     )
     for i in range(60):
         rows.add_result(

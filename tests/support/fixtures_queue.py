@@ -7,6 +7,7 @@ import json
 from tests.support.fixture_rows import NOW, FixtureRows
 from watchdog.domain.formatting import MINUTE_MS, SECOND_MS
 from watchdog.domain.model import Outcome
+from watchdog.domain.probe_state import QUEUE_STATE_KEY, QueueThreshold, ThresholdRecord, threshold_records_to_json
 
 QUEUE_PROBE_SPEC = """\
 name: Email backlog
@@ -47,12 +48,13 @@ def queue_backlog_rows() -> FixtureRows:
             book.add_result(id, slot, duration_ms=5, measurements=told, phases={"read": 5})
         else:
             book.add_result(id, slot, Outcome.FAIL, "broker unreachable", "broker.unreachable", None)
-    limits = {
-        "waiting": {"at": 200, "lasting": 10 * MINUTE_MS, "since": newest - 14 * MINUTE_MS},
-        "failed": {"at": 50, "lasting": 0},
-        "oldest": {"at": 15 * MINUTE_MS, "lasting": 0, "since": newest - 7 * MINUTE_MS},
-        "stalled": {"at": 0, "lasting": 10 * MINUTE_MS, "since": newest - 3 * MINUTE_MS, "head": "b7c1"},
-    }
-    book.rows["probe_state"].append({"probe": id, "key": "queue", "value": json.dumps(limits)})
+    records = [
+        ThresholdRecord(QueueThreshold("waiting", 200, 10 * MINUTE_MS), newest - 14 * MINUTE_MS),
+        ThresholdRecord(QueueThreshold("failed", 50)),
+        ThresholdRecord(QueueThreshold("oldest", 15 * MINUTE_MS), newest - 7 * MINUTE_MS),
+        ThresholdRecord(QueueThreshold("stalled", for_ms=10 * MINUTE_MS), newest - 3 * MINUTE_MS, "b7c1"),
+    ]
+    state = json.dumps(threshold_records_to_json(records))
+    book.rows["probe_state"].append({"probe": id, "key": QUEUE_STATE_KEY, "value": state})
     book.add_incident(id, "availability", BACKLOG_MESSAGE, newest - 4 * MINUTE_MS, reason="queue.threshold")
     return book

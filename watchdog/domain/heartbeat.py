@@ -12,7 +12,7 @@ from typing import NamedTuple
 from watchdog.domain.model import Json
 
 HEARTBEAT_STATE_KEY = "heartbeat"
-"""Under this word a probe remembers its beat."""
+"""Key of a `HeartbeatState` in the state of its probe."""
 MAX_REMEMBERED_RUNS = 50
 """Runs under way, and runs that are over, that are remembered."""
 MAX_REMEMBERED_FAILURES = 20
@@ -78,6 +78,17 @@ class HeartbeatState(NamedTuple):
         done = self.last_ok
         return min((begun for _, begun in self.open_runs if done is None or done - begun <= lost_after), default=None)
 
+    def to_json(self) -> Json:
+        return self._asdict()
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Json] | None) -> HeartbeatState:
+        """Fields that this version does not know are ignored."""
+        values = {name: value for name, value in (stored or {}).items() if name in cls._fields}
+        for name in ("open_runs", "ended_runs"):
+            values[name] = tuple(tuple(run) for run in values.get(name, ()))
+        return cls(**{**values, "recent_failures": tuple(values.get("recent_failures", ()))})
+
 
 class HeartbeatUpdate(NamedTuple):
     state: HeartbeatState
@@ -96,18 +107,6 @@ def apply_check_in(state: HeartbeatState, check_in: CheckIn) -> HeartbeatUpdate:
             else state
         )
     return _apply_end(state, check_in)
-
-
-def heartbeat_state_from_json(stored: Mapping[str, Json] | None) -> HeartbeatState:
-    """From what `kept_of` made, by this version or another."""
-    values = {name: value for name, value in (stored or {}).items() if name in HeartbeatState._fields}
-    for name in ("open_runs", "ended_runs"):
-        values[name] = tuple(tuple(one) for one in values.get(name, ()))
-    return HeartbeatState(**{**values, "recent_failures": tuple(values.get("recent_failures", ()))})
-
-
-def heartbeat_state_to_json(state: HeartbeatState) -> Json:
-    return state._asdict()
 
 
 def _apply_start(state: HeartbeatState, check_in: CheckIn) -> HeartbeatState:

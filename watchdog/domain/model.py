@@ -15,11 +15,6 @@ Json: TypeAlias = Any
 
 Scalar: TypeAlias = str | int | float | bool | None
 
-JOB_STATE_KEY_PREFIX = "job:"
-"""A probe remembers a scheduled job under this and what stands for its name."""
-QUEUE_STATE_KEY = "queue"
-"""What a probe remembers of a queue: figure -> its limit, and since when it is beyond."""
-
 
 class Outcome(StrEnum):
     """What one run came to.

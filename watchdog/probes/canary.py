@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from time import monotonic
 from typing import Annotated, ClassVar, Self
 
@@ -18,29 +18,25 @@ from watchdog.config_types import (
     duration_bounds,
     format_config_duration,
 )
-from watchdog.domain.formatting import format_count, format_duration, format_time_of_day
 from watchdog.domain.model import Evidence, Json, Observation, Outcome, Scalar
+from watchdog.domain.observations import JobStage, JobStatus, QueueStats
+from watchdog.domain.probe_state import SENTINEL_STATE_KEY, SentinelRecord
+from watchdog.domain.rules.canary import (
+    IN_PROGRESS_STAGES,
+    CanaryLimits,
+    SentinelTracker,
+    canary_failure_reason,
+    outstanding_sentinel_verdict,
+)
 from watchdog.net.errors import ProbeError
 from watchdog.probes.base import Probe, RunContext, derive_idempotency_key
 from watchdog.probes.expectations import observation_from_error
-from watchdog.queues import (
-    CANARY_DRIVERS,
-    CanaryConnection,
-    CanaryDriver,
-    ConnectContext,
-    JobStage,
-    JobStatus,
-    QueueStats,
-    SentinelJob,
-)
+from watchdog.queues import CANARY_DRIVERS, CanaryConnection, CanaryDriver, ConnectContext, SentinelJob
 
 BROKER_CALL_TIMEOUT_S = 3.0
 """Seconds that the system may take for any one answer."""
 CLEANUP_TIMEOUT_S = 1.0
 """Seconds for taking a sentinel back."""
-SENTINEL_STATE_KEY = "flight"
-"""What is remembered: [reference, slot] of a sentinel that could not be taken back."""
-IN_PROGRESS_STAGES = (JobStage.SENT, JobStage.QUEUED, JobStage.RUNNING)
 
 
 @CANARY_DRIVERS.add_fields
@@ -75,53 +71,9 @@ class CanarySettings(ConfigModel):
     def queue_driver(self) -> CanaryDriver:
         return CANARY_DRIVERS.exactly_one(self)
 
-    def stage_limit_ms(self, stage: JobStage) -> int:
-        """Milliseconds after it was sent by which a sentinel must have left this stage."""
-        return self.start_within or self.finish_within if stage is JobStage.QUEUED else self.finish_within
-
-
-@dataclass(slots=True)
-class SentinelTracker:
-    """What is known of a sentinel, on our own clock: the system's times, held to the looks before and after.
-
-    A worker's clock may be off by any amount; what it says is trusted as far as we saw it.
-    """
-
-    job_id: str
-    """By what the system knows it."""
-    sent_at: int
-    polled_at: int
-    """The last look, ms since the epoch."""
-    job_status: JobStatus = field(default_factory=lambda: JobStatus(JobStage.QUEUED))
-    picked_up_at: int | None = None
-    finished_at: int | None = None
-
-    def update_status(self, status: JobStatus, now: int) -> None:
-        self.job_status = status
-        self.job_id = status.job_id or self.job_id
-        if status.stage in (JobStage.RUNNING, JobStage.DONE, JobStage.FAILED):
-            over = status.stage is not JobStage.RUNNING
-            if self.picked_up_at is None and (status.picked_up_at is not None or not over):
-                self.picked_up_at = _clamp_time(status.picked_up_at, self.polled_at, now)
-            if over:
-                ended = status.finished_at
-                if ended is not None and status.picked_up_at is not None and self.picked_up_at is not None:
-                    ended = self.picked_up_at + ended - status.picked_up_at  # both by one clock: the distance is right
-                self.finished_at = _clamp_time(ended, max(self.polled_at, self.picked_up_at or 0), now)
-        self.polled_at = now
-
     @property
-    def phase_durations_ms(self) -> dict[str, float]:
-        phases = {} if self.picked_up_at is None else {"pick_up": float(self.picked_up_at - self.sent_at)}
-        if self.finished_at is not None:
-            phases["finish"] = float(
-                self.finished_at - (self.sent_at if self.picked_up_at is None else self.picked_up_at)
-            )
-        return phases
-
-
-def _clamp_time(reported_at: int | None, earliest: int, latest: int) -> int:
-    return latest if reported_at is None else min(max(reported_at, earliest), latest)
+    def limits(self) -> CanaryLimits:
+        return CanaryLimits(self.start_within or self.finish_within, self.finish_within)
 
 
 class CanaryProbe(Probe):
@@ -227,7 +179,10 @@ class _CanaryRun:
     async def _cancel_earlier_sentinels(self, connection: CanaryConnection) -> Observation | None:
         """What earlier slots left in the queue is taken back; what is still worked on keeps us from sending another."""
         system, memory, prev = self.settings.queue_driver, self.context.probe_state, self.context.previous_slot
-        known: dict[str, int] = dict([memory[SENTINEL_STATE_KEY]]) if memory.get(SENTINEL_STATE_KEY) else {}
+        known: dict[str, int] = {}
+        if stored := memory.get(SENTINEL_STATE_KEY):
+            record = SentinelRecord.from_json(stored)
+            known[record.job_id] = record.slot
         if prev is not None and system.deterministic_id:
             known.setdefault(system.derive_job_id(derive_idempotency_key(self.probe.id, prev)), prev)
         for ref, slot in known.items():
@@ -239,18 +194,15 @@ class _CanaryRun:
         return None
 
     def _in_flight_observation(self, job_id: str, slot: int, status: JobStatus) -> Observation:
-        what = f"the sentinel of {format_time_of_day(slot, seconds=True)} is still in flight"
-        seen = Observation(
-            Outcome.FAIL,
-            "canary.not_finished",
-            f"{what}: no other is sent",
+        outcome, reason, message = outstanding_sentinel_verdict(slot, self.probe.deadline_ms, self._now())
+        return Observation(
+            outcome,
+            reason,
+            message,
             phases=self.context.phase_timer.phase_durations_ms,
             evidence=Evidence({"sentinel": job_id, "stage": str(status.stage)}, status.error),
-            state_updates={SENTINEL_STATE_KEY: [job_id, slot]},
+            state_updates={SENTINEL_STATE_KEY: SentinelRecord(job_id, slot).to_json()},
         )
-        if slot + self.probe.deadline_ms > self._now():
-            return replace(seen, outcome=Outcome.ERROR, reason="canary.in_flight", message=f"not sent: {what}")
-        return seen
 
     async def _poll_until_finished(self, connection: CanaryConnection, tracker: SentinelTracker) -> None:
         """Look until it is over or too late. A look that fails may do better the next time; of several that fail in a
@@ -266,7 +218,7 @@ class _CanaryRun:
                 if not fault.retryable:
                     raise
                 trouble, now = trouble or fault, self._now()
-            limit = tracker.sent_at + self.settings.stage_limit_ms(tracker.job_status.stage)
+            limit = tracker.sent_at + self.settings.limits.limit_for(tracker.job_status.stage)
             if trouble is not None and now >= limit:
                 raise trouble
             if trouble is None and (now >= limit or tracker.job_status.stage not in IN_PROGRESS_STAGES):
@@ -280,7 +232,7 @@ class _CanaryRun:
         return False
 
     def _final_observation(self, tracker: SentinelTracker, stats: QueueStats, *, removed: bool) -> Observation:
-        reason, message = canary_failure_reason(self.settings, tracker, stats)
+        reason, message = canary_failure_reason(self.settings.limits, tracker, stats)
         facts = self._evidence_facts(tracker)
         facts |= stats.metrics | ({"paused": True} if stats.paused else {})
         counted: dict[str, Scalar] = {"waiting": stats.waiting, "consumers": stats.consumers}
@@ -307,44 +259,5 @@ class _CanaryRun:
 
     def _state_updates(self, tracker: SentinelTracker, *, removed: bool) -> dict[str, Json]:
         if tracker.job_id and not removed:
-            return {SENTINEL_STATE_KEY: [tracker.job_id, self.context.slot]}
+            return {SENTINEL_STATE_KEY: SentinelRecord(tracker.job_id, self.context.slot).to_json()}
         return {SENTINEL_STATE_KEY: None} if SENTINEL_STATE_KEY in self.context.probe_state else {}
-
-
-def canary_failure_reason(settings: CanarySettings, tracker: SentinelTracker, stats: QueueStats) -> tuple[str, str]:
-    """Reason and message; both empty when the sentinel was finished in time."""
-    error = tracker.job_status.error.partition("\n")[0]
-    picked_up = (
-        ""
-        if tracker.picked_up_at is None
-        else f"picked up after {format_duration(tracker.picked_up_at - tracker.sent_at)}"
-    )
-    within = format_duration(settings.stage_limit_ms(tracker.job_status.stage))
-    match tracker.job_status.stage:
-        case JobStage.LOST:
-            return "canary.lost", f"the sentinel vanished, {picked_up or 'before anybody was seen to pick it up'}"
-        case JobStage.FAILED:
-            return "job.failed", f"the job failed: {error}" if error else "the job failed, and nobody says why"
-        case JobStage.QUEUED:
-            return "canary.not_picked_up", f"not picked up in {within}{_describe_queue(stats)}"
-        case JobStage.DONE if (
-            tracker.finished_at is not None and tracker.finished_at <= tracker.sent_at + settings.finish_within
-        ):
-            return "", ""
-    late = (
-        f"{picked_up}, not finished in {within}" if picked_up else f"not finished in {within}{_describe_queue(stats)}"
-    )
-    return "canary.not_finished", f"{late}: {error}" if error else late
-
-
-def _describe_queue(stats: QueueStats) -> str:
-    parts = ["the queue is paused"] if stats.paused else []
-    if stats.consumers is not None:
-        parts.append(format_count(stats.consumers, "worker") if stats.consumers else "no worker")
-    if stats.active:
-        parts.append(f"{stats.active} active")
-    if stats.waiting is not None:
-        parts.append(f"{stats.waiting} waiting")
-    if stats.oldest is not None:
-        parts.append(f"oldest {format_duration(stats.oldest)}")
-    return f": {', '.join(parts)}" if parts else ""

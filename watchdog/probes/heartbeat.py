@@ -17,12 +17,13 @@ from watchdog.config_types import (
     validate_secret_length,
 )
 from watchdog.domain.formatting import DAY_MS
-from watchdog.domain.heartbeat import HEARTBEAT_STATE_KEY, heartbeat_state_from_json
+from watchdog.domain.heartbeat import HEARTBEAT_STATE_KEY, HeartbeatState
 from watchdog.domain.model import Evidence, Observation
+from watchdog.domain.observations import JobFacts
+from watchdog.domain.probe_state import load_job_record
+from watchdog.domain.rules.job import JobLimits, evaluate_job, expected_runs
 from watchdog.probes.base import Probe, RunContext
-from watchdog.probes.job_rules import JobLimits, expected_runs
-from watchdog.probes.jobs import JobOptions, evaluate_job, jobs_observation
-from watchdog.queues import JobFacts
+from watchdog.probes.jobs import JobOptions, jobs_observation
 
 
 def _validate_token(token: Secret) -> Secret:
@@ -85,7 +86,7 @@ class HeartbeatProbe(Probe):
         return self.heartbeat.to_job_limits(self.heartbeat.grace)
 
     async def observe(self, context: RunContext) -> Observation:
-        beat, limits = heartbeat_state_from_json(context.probe_state.get(HEARTBEAT_STATE_KEY)), self._job_limits
+        beat, limits = HeartbeatState.from_json(context.probe_state.get(HEARTBEAT_STATE_KEY)), self._job_limits
         facts = JobFacts(
             self.name,
             last_start=beat.last_start,
@@ -96,7 +97,8 @@ class HeartbeatProbe(Probe):
             failures=beat.failure_count,
             error=beat.error,
         )
-        job = evaluate_job(facts, limits, context.probe_state, context.started_at, context.gaps)
+        record = load_job_record(context.probe_state, self.name)
+        job = evaluate_job(facts, limits, record, context.started_at, context.gaps)
         seen = jobs_observation([job], context)
         took = {} if beat.duration is None else {"took": beat.duration}
         evidence = Evidence(seen.evidence.facts, beat.output)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Annotated, ClassVar, NamedTuple, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, StrictInt, model_validator
 
@@ -18,19 +17,17 @@ from watchdog.config_types import (
     format_config_duration,
 )
 from watchdog.domain.formatting import format_count, format_duration, format_iso8601
-from watchdog.domain.model import JOB_STATE_KEY_PREFIX, Evidence, JobProblem, Json, Observation, Outcome
-from watchdog.domain.schedule import CronSchedule, Gaps
+from watchdog.domain.model import Evidence, JobProblem, Json, Observation, Outcome
+from watchdog.domain.probe_state import JOB_STATE_KEY_PREFIX, job_state_key
+from watchdog.domain.rules.job import EvaluatedJob, JobLimits, dead_scheduler_message, evaluate_snapshot
+from watchdog.domain.schedule import CronSchedule
 from watchdog.net.errors import ProbeError
 from watchdog.probes.base import Probe, RunContext
 from watchdog.probes.expectations import observation_from_error
-from watchdog.probes.job_rules import JobLimits, JobState, JobVerdict, evaluate_job_facts, merge_job_state
-from watchdog.probes.mcp_tasks import short_digest
-from watchdog.queues import JOB_SOURCES, ConnectContext, JobFacts, JobSource, JobSourceSnapshot
+from watchdog.queues import JOB_SOURCES, ConnectContext, JobSource
 
 SOURCE_CALL_TIMEOUT_S = 5.0
 """Seconds that a source may take for any one answer."""
-SCHEDULER_DEAD_AFTER_MS = 300_000
-"""A scheduler without a sign of life for so many ms is dead."""
 MAX_EVIDENCE_JOBS = 50
 """Jobs kept as evidence, those first that are not right."""
 OTHER_JOBS_KEY = "*"
@@ -108,14 +105,6 @@ class JobsSettings(ConfigModel):
         return tuple(name for name in self.watch if name != OTHER_JOBS_KEY)
 
 
-class EvaluatedJob(NamedTuple):
-    """A job after one look."""
-
-    facts: JobFacts
-    state: JobState
-    verdict: JobVerdict
-
-
 class JobsProbe(Probe):
     """Watches the scheduled jobs of a queue, a table or a scheduler. Each job is told of by itself."""
 
@@ -164,38 +153,15 @@ class JobsProbe(Probe):
             context.phase_timer.start_phase("read")
             snapshot = await self.settings.job_source.fetch_snapshot(reach)
             context.phase_timer.end_phase("read")
-            _require_live_scheduler(snapshot)
+            if message := dead_scheduler_message(snapshot):
+                raise ProbeError("job.scheduler_dead", message)
         except ProbeError as fault:
             seen = observation_from_error(fault, context.phase_timer)
         else:
-            seen = jobs_observation(list(self.evaluate_jobs(snapshot, context.probe_state)), context)
+            limits_for_job, required_jobs = self.settings.limits_for_job, self.settings.required_jobs
+            jobs = evaluate_snapshot(snapshot, limits_for_job, required_jobs, context.probe_state)
+            seen = jobs_observation(list(jobs), context)
         return replace(seen, evidence=replace(seen.evidence, facts={**seen.evidence.facts, **reach.facts}))
-
-    def evaluate_jobs(self, snapshot: JobSourceSnapshot, probe_state: Mapping[str, Json]) -> Iterator[EvaluatedJob]:
-        """A verdict on each job that is watched. One that must be there and is not known to the source is judged by
-        what is remembered of it."""
-        there = {facts.name for facts in snapshot.jobs}
-        absent = (JobFacts(name) for name in self.settings.required_jobs if name not in there)
-        for found in (*(facts.sanitized for facts in snapshot.jobs), *absent):
-            limits = self.settings.limits_for_job(found.name)
-            if limits is None:
-                continue
-            limits = replace(limits, grace=limits.grace + snapshot.reporting_lag)
-            one = evaluate_job(found, limits, probe_state, snapshot.taken_at)
-            if found.name not in there and not one.verdict.reason and not limits.overrides_schedule:
-                gone = JobVerdict("job.gone", f"{found.name} is gone: the source does not know it", None)
-                one = one._replace(verdict=gone)
-            yield one
-
-
-def evaluate_job(
-    facts: JobFacts, limits: JobLimits, probe_state: Mapping[str, Json], now: int, gaps: Gaps = ()
-) -> EvaluatedJob:
-    """A verdict on one job, with what is remembered of it. `away`: when it could not have told us of a run."""
-    kept = probe_state.get(_job_state_key(facts.name))
-    before = None if kept is None else JobState(**{k: v for k, v in kept.items() if k in JobState._fields})
-    facts, known = merge_job_state(facts, limits, before, now)
-    return EvaluatedJob(facts, known, evaluate_job_facts(facts, limits, known.expected_from, now, gaps))
 
 
 def jobs_observation(jobs: list[EvaluatedJob], context: RunContext) -> Observation:
@@ -204,7 +170,7 @@ def jobs_observation(jobs: list[EvaluatedJob], context: RunContext) -> Observati
     reason, message, _ = next(iter(bad.values()), JobProblem("", ""))
     if len(bad) > 1:
         message = f"{format_count(len(bad), 'job')} of {len(jobs)} are not right: {', '.join(list(bad)[:5])}"
-    remember = {_job_state_key(j.facts.name): _job_state_to_json(j) for j in jobs}
+    remember = {job_state_key(j.facts.name): j.record.to_json() for j in jobs}
     forget = {key: None for key in context.probe_state if key.startswith(JOB_STATE_KEY_PREFIX) and key not in remember}
     shown = sorted(jobs, key=lambda j: not j.verdict.reason)[:MAX_EVIDENCE_JOBS]
     return Observation(
@@ -218,30 +184,6 @@ def jobs_observation(jobs: list[EvaluatedJob], context: RunContext) -> Observati
         evidence=Evidence({"jobs": {j.facts.name: _job_evidence(j) for j in shown}}),
         state_updates={k: v for k, v in (remember | forget).items() if context.probe_state.get(k) != v},
     )
-
-
-def _require_live_scheduler(snapshot: JobSourceSnapshot) -> None:
-    """One dead scheduler is one incident, however many jobs it keeps from running. Raises Fault."""
-    silent = (
-        snapshot.taken_at - snapshot.scheduler_heartbeat_at
-        if snapshot.jobs and snapshot.scheduler_heartbeat_at is not None
-        else 0
-    )
-    if silent > SCHEDULER_DEAD_AFTER_MS:
-        raise ProbeError("job.scheduler_dead", f"the scheduler has given no sign of life for {format_duration(silent)}")
-
-
-def _job_state_key(job_name: str) -> str:
-    return JOB_STATE_KEY_PREFIX + short_digest(job_name)
-
-
-def _job_state_to_json(job: EvaluatedJob) -> Json:
-    return {
-        "name": job.facts.name,
-        **job.state._asdict(),
-        "reason": job.verdict.reason,
-        "next_expected_at": job.verdict.next_expected_at,
-    }
 
 
 def _job_evidence(job: EvaluatedJob) -> Json:

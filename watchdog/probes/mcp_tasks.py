@@ -11,11 +11,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from hashlib import blake2b
 from typing import Any
 
 from watchdog.config_types import format_config_duration
 from watchdog.domain.model import Json, ReportedTask
+from watchdog.domain.probe_state import short_digest
 
 MAX_TASKS = 1_000
 """Tasks of one server that are read."""
@@ -88,11 +88,6 @@ def parse_task_list(tool_result: Json, now: int, first_seen_at: Mapping[str, int
         problems.append(f"{len(entries):,} tasks are listed; only the first {MAX_TASKS:,} are read")
     worst = sorted(tasks, key=lambda name: _badness_sort_key(tasks[name]), reverse=True)[:MAX_EVIDENCE_TASKS]
     return TaskList(tasks, tuple(problems), seen, {name: raw[name] for name in worst})
-
-
-def short_digest(name: str) -> str:
-    """What stands for a name in memory: short, however long the names are that a server makes up."""
-    return blake2b(name.encode(), digest_size=6).hexdigest()
 
 
 def describe_missing_task_list(tool_result: Json) -> str:

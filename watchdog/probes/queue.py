@@ -10,12 +10,19 @@ from pydantic import Field, StrictFloat, StrictInt, model_validator
 
 from watchdog.config_types import ConfigModel, Duration, FieldValidationError, duration_bounds
 from watchdog.domain.formatting import format_duration
-from watchdog.domain.model import QUEUE_STATE_KEY, Evidence, Json, Observation, Outcome, Scalar
+from watchdog.domain.model import Evidence, Json, Observation, Outcome, Scalar
+from watchdog.domain.observations import QueueStats
+from watchdog.domain.probe_state import (
+    QUEUE_STATE_KEY,
+    QueueThreshold,
+    threshold_records_from_json,
+    threshold_records_to_json,
+)
+from watchdog.domain.rules.queue import ThresholdState, describe_breach, evaluate_thresholds
 from watchdog.net.errors import ProbeError
 from watchdog.probes.base import Probe, RunContext
 from watchdog.probes.expectations import observation_from_error
-from watchdog.probes.queue_rules import QueueThreshold, ThresholdState, describe_breach, evaluate_thresholds
-from watchdog.queues import QUEUE_STATS_SOURCES, ConnectContext, QueueStats, QueueStatsSource
+from watchdog.queues import QUEUE_STATS_SOURCES, ConnectContext, QueueStatsSource
 
 QUEUE_CALL_TIMEOUT_S = 5.0
 """Seconds that the system may take for any one answer."""
@@ -195,8 +202,8 @@ class QueueProbe(Probe):
         except ProbeError as fault:
             seen = observation_from_error(fault, context.phase_timer)
         else:
-            memory = context.probe_state.get(QUEUE_STATE_KEY) or {}
-            stands = evaluate_thresholds(self.rules.thresholds, depth, memory, context.slot, context.gaps)
+            records = threshold_records_from_json(context.probe_state.get(QUEUE_STATE_KEY))
+            stands = evaluate_thresholds(self.rules.thresholds, depth, records, context.slot, context.gaps)
             seen = queue_observation(stands, depth, context)
         return replace(seen, evidence=replace(seen.evidence, facts={**seen.evidence.facts, **reach.facts}))
 
@@ -214,7 +221,7 @@ def queue_observation(
         message = "; ".join([words for _, words in broken] + ["the queue is paused"] * stats.paused)
     elif unknown:
         reason, message = "queue.metric_unavailable", f"not judged: the queue does not say its {' and '.join(unknown)}"
-    kept = {one.threshold.metric: one.stored_state for one in threshold_states}
+    kept = threshold_records_to_json(one.record for one in threshold_states)
     return Observation(
         Outcome.FAIL if broken else Outcome.ERROR if unknown else Outcome.PASS,
         reason,

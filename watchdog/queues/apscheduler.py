@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from pydantic import AfterValidator
 
 from watchdog.domain.model import Json
+from watchdog.domain.observations import JobFacts, JobSourceSnapshot
 from watchdog.net.errors import ProbeError
-from watchdog.queues.base import JobFacts, JobSourceSnapshot
 from watchdog.queues.clients.timestamps import parse_timestamp_ms
 from watchdog.queues.sql import MAX_JOBS, TableJobSource, validate_table_name
 

@@ -8,89 +8,18 @@ from abc import abstractmethod
 from collections.abc import Container, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from enum import StrEnum
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any, ClassVar, NamedTuple, Protocol, Self
+from typing import ClassVar, Protocol, Self
 
 from pydantic import model_validator
 
 from watchdog.config_types import ConfigModel
-from watchdog.domain.formatting import DAY_MS
 from watchdog.domain.model import Json
-from watchdog.domain.schedule import CronSchedule, IntervalSchedule, Schedule, ScheduleError
+from watchdog.domain.observations import MAX_EPOCH_MS, JobSourceSnapshot, JobStatus, QueueStats
 from watchdog.net import Network, PhaseTimer
 from watchdog.net.errors import ProbeError
 from watchdog.net.phases import PHASE_DESCRIPTIONS
-
-
-class JobStage(StrEnum):
-    """How far a sentinel has come."""
-
-    SENT = "sent"
-    """Under way. Whether anybody picked it up, the system does not show."""
-    QUEUED = "queued"
-    RUNNING = "running"
-    DONE = "done"
-    FAILED = "failed"
-    LOST = "lost"
-    """The system does not know it any more."""
-
-
-class JobStatus(NamedTuple):
-    """One look at a sentinel. Times in ms since the epoch by the system's own clocks; None: it does not say."""
-
-    stage: JobStage
-    picked_up_at: int | None = None
-    finished_at: int | None = None
-    error: str = ""
-    """Why it failed, in the system's words, untrusted; of one that runs: what is wrong with that."""
-    progress: float | None = None
-    """How far the job says it is, in whatever unit it counts."""
-    job_id: str = ""
-    """By what the system knows it from now on, if that came to light only after it was sent."""
-
-
-class CompletedCounts(NamedTuple):
-    """How many jobs came to an end lately."""
-
-    failed: int
-    succeeded: int | None
-    """None: what ended well is not kept."""
-
-
-class QueueStats(NamedTuple):
-    """What is in a queue; None: the system cannot say, or was not asked."""
-
-    waiting: int | None = None
-    """Jobs that somebody could take now."""
-    active: int | None = None
-    delayed: int | None = None
-    """Jobs whose time has not come."""
-    failed: int | None = None
-    """Failed jobs that are kept."""
-    oldest: int | None = None
-    """Milliseconds for which the oldest waiting job could have been taken."""
-    consumers: int | None = None
-    """Workers that take jobs from this queue."""
-    paused: bool = False
-    head: str | None = None
-    """What tells the job that is next to be taken from others."""
-    completed: CompletedCounts | None = None
-
-    @property
-    def metrics(self) -> dict[str, int]:
-        """What can be said in numbers."""
-        told = {name: getattr(self, name) for name in QUEUE_METRIC_NAMES}
-        return {name: n for name, n in told.items() if n is not None}
-
-
-QUEUE_METRIC_NAMES = ("waiting", "active", "delayed", "failed", "oldest", "consumers")
-
-
-MAX_EPOCH_MS = 100_000_000_000_000
-"""Milliseconds since the epoch that are a time."""
-MAX_INTERVAL_MS = 36_525 * DAY_MS
 
 
 def parse_milliseconds(value: str | float | None) -> int | None:
@@ -100,76 +29,6 @@ def parse_milliseconds(value: str | float | None) -> int | None:
     except (ValueError, OverflowError):
         return None
     return found if 0 <= found < MAX_EPOCH_MS else None
-
-
-class JobFacts(NamedTuple):
-    """What a source says of one scheduled job. Times in ms since the epoch by the source's clock; None: not known."""
-
-    name: str
-    cron: str = ""
-    every: int | None = None
-    """Milliseconds, in the place of `cron`."""
-    timezone: str = "UTC"
-    enabled: bool = True
-    next_due: int | None = None
-    """When its scheduler means to run it next; in the past: it is late."""
-    last_start: int | None = None
-    last_end: int | None = None
-    """When its newest finished run ended, well or not."""
-    last_ok: int | None = None
-    running_since: int | None = None
-    """When the oldest run that is under way began."""
-    duration: int | None = None
-    """Milliseconds that its newest finished run took."""
-    failures: int = 0
-    """Runs that failed since the last one that did not."""
-    error: str = ""
-    """What the newest failed run said, untrusted."""
-    stalled: bool = False
-    """A run is under way that nobody works on any more."""
-    worker: str = ""
-    """Who works on the run under way, untrusted."""
-    run_id: str = ""
-    """By what the source knows that run."""
-    schedule_since: int | None = None
-    """From when on its schedule is surely in force."""
-
-    @property
-    def sanitized(self) -> JobFacts:
-        """The same without times that no clock shows and intervals that mean nothing: anybody may have written them."""
-        times = ("next_due", "last_start", "last_end", "last_ok", "running_since", "schedule_since")
-        bounds = dict.fromkeys(times, MAX_EPOCH_MS) | {"every": MAX_INTERVAL_MS, "duration": MAX_INTERVAL_MS}
-        told = {name: getattr(self, name) for name in bounds}
-        odd: dict[str, Any] = {
-            name: None for name, n in told.items() if n is not None and not (name == "every") <= n < bounds[name]
-        }
-        return self._replace(**odd)
-
-    def build_schedule(self, first_seen_at: int = 0) -> Schedule | None:
-        """Its schedule; None: nobody knows one, or it is none that we can read. `since`: when that was first seen; a
-        job that runs every so often is owed first so long after."""
-        try:
-            if self.cron:
-                return CronSchedule(self.cron, self.timezone)
-        except ScheduleError:
-            return None
-        if self.every:
-            first = self.last_start if self.last_start is not None else first_seen_at - 1
-            anchor = self.next_due if self.next_due is not None else first
-            return IntervalSchedule(self.every, anchor % self.every)
-        return None
-
-
-class JobSourceSnapshot(NamedTuple):
-    """All that a source says at one instant."""
-
-    taken_at: int
-    """The source's own clock."""
-    jobs: tuple[JobFacts, ...]
-    scheduler_heartbeat_at: int | None = None
-    """When the scheduler itself gave its last sign of life; None: it gives none."""
-    reporting_lag: int = 0
-    """Milliseconds after which a run is surely told of."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,18 +11,13 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from watchdog.config_types import SingleLineText
+from watchdog.domain.observations import CompletedCounts, JobFacts, JobSourceSnapshot, JobStage, JobStatus, QueueStats
 from watchdog.net.errors import ProbeError
 from watchdog.queues.base import (
     CanaryConnection,
     CanaryDriver,
-    CompletedCounts,
     ConnectContext,
-    JobFacts,
     JobSource,
-    JobSourceSnapshot,
-    JobStage,
-    JobStatus,
-    QueueStats,
     QueueStatsSource,
     SentinelJob,
     parse_milliseconds,

@@ -14,20 +14,13 @@ from pydantic import model_validator
 from watchdog.config_types import FieldValidationError
 from watchdog.domain.formatting import DAY_MS, format_duration
 from watchdog.domain.model import Json
+from watchdog.domain.observations import JobStage, JobStatus, QueueStats
 from watchdog.expressions import Expression, ExpressionError, compile_expression
 from watchdog.net.errors import ProbeError
 from watchdog.net.http_evidence import parse_response_body, response_excerpt, response_facts
 from watchdog.net.phases import PhaseTimer
 from watchdog.net.targets import HttpMethod, HttpTarget
-from watchdog.queues.base import (
-    CanaryConnection,
-    CanaryDriver,
-    ConnectContext,
-    JobStage,
-    JobStatus,
-    QueueStats,
-    SentinelJob,
-)
+from watchdog.queues.base import CanaryConnection, CanaryDriver, ConnectContext, SentinelJob
 from watchdog.queues.job_status import (
     compile_stage_expressions,
     error_message,

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping
 from pydantic import AfterValidator
 
 from watchdog.domain.model import Json
+from watchdog.domain.observations import JobStage
 from watchdog.expressions import Expression, ExpressionError, compile_expression
 from watchdog.net.redact import truncate
-from watchdog.queues.base import JobStage
 
 MAX_JOB_ID_CHARS = 500
 """Characters of what may be a job's id."""

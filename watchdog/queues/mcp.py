@@ -15,18 +15,11 @@ from pydantic import Field, model_validator
 from watchdog.config_types import Duration, FieldValidationError, SingleLineText
 from watchdog.domain.formatting import DAY_MS, format_count, format_duration
 from watchdog.domain.model import Json
+from watchdog.domain.observations import JobStage, JobStatus, QueueStats
 from watchdog.expressions import Expression
 from watchdog.net.errors import ProbeError
 from watchdog.net.targets import McpTarget
-from watchdog.queues.base import (
-    CanaryConnection,
-    CanaryDriver,
-    ConnectContext,
-    JobStage,
-    JobStatus,
-    QueueStats,
-    SentinelJob,
-)
+from watchdog.queues.base import CanaryConnection, CanaryDriver, ConnectContext, SentinelJob
 from watchdog.queues.job_status import (
     STAGE_BY_STATUS_WORD,
     compile_stage_expressions,

@@ -16,17 +16,13 @@ from typing import Any, ClassVar, Literal, NamedTuple
 from watchdog.config_types import SingleLineText
 from watchdog.domain.formatting import format_duration
 from watchdog.domain.model import Json
+from watchdog.domain.observations import JobFacts, JobSourceSnapshot, JobStage, JobStatus, QueueStats
 from watchdog.net.errors import ProbeError
 from watchdog.queues.base import (
     CanaryConnection,
     CanaryDriver,
     ConnectContext,
-    JobFacts,
     JobSource,
-    JobSourceSnapshot,
-    JobStage,
-    JobStatus,
-    QueueStats,
     QueueStatsSource,
     SentinelJob,
     parse_milliseconds,

@@ -20,8 +20,9 @@ from watchdog.config_types import (
     duration_bounds,
 )
 from watchdog.domain.model import Json
+from watchdog.domain.observations import JobFacts, JobSourceSnapshot
 from watchdog.net.errors import ProbeError
-from watchdog.queues.base import ConnectContext, JobFacts, JobSource, JobSourceSnapshot, require_modules
+from watchdog.queues.base import ConnectContext, JobSource, require_modules
 from watchdog.queues.clients.dialects import DatabaseUrl, database_from_url
 from watchdog.queues.clients.external_database import ExternalDatabase, run_transaction
 from watchdog.queues.clients.timestamps import TimestampFormat, parse_timestamp_ms

@@ -138,31 +138,31 @@ class Course(NamedTuple):
 COURSES = [
     Course("good all along tells nothing", "pppp", []),
     Course("one bad slot is no incident", "pfpfpf", []),
-    Course("two in a row are", "pff", ["opened availability at 3: unexpected_status"]),
-    Course("going on bad tells nothing more", "ffffff", ["opened availability at 2: unexpected_status"]),
-    Course("one good slot does not end it", "ffpfpf", ["opened availability at 2: unexpected_status"]),
+    Course("two in a row are", "pff", ["opened availability at 3: http.status"]),
+    Course("going on bad tells nothing more", "ffffff", ["opened availability at 2: http.status"]),
+    Course("one good slot does not end it", "ffpfpf", ["opened availability at 2: http.status"]),
     Course("a bad slot between sets the good ones back to none", "ffpfppf",
-           ["opened availability at 2: unexpected_status", "resolved availability at 6"]),
+           ["opened availability at 2: http.status", "resolved availability at 6"]),
     Course("and it opens anew", "ffppff",
-           ["opened availability at 2: unexpected_status", "resolved availability at 4",
-            "opened availability at 6: unexpected_status"]),
+           ["opened availability at 2: http.status", "resolved availability at 4",
+            "opened availability at 6: http.status"]),
     Course("an error between two failures neither adds nor forgives", "fef",
-           ["opened availability at 3: unexpected_status"]),
+           ["opened availability at 3: http.status"]),
     Course("an error while open neither heals nor sets back", "ffpep",
-           ["opened availability at 2: unexpected_status", "resolved availability at 5"]),
+           ["opened availability at 2: http.status", "resolved availability at 5"]),
     Course("a missed slot between two failures neither adds nor forgives", "fmf",
-           ["opened availability at 3: unexpected_status"]),
-    Course("missed slots while open change nothing", "ffmmmm", ["opened availability at 2: unexpected_status"]),
+           ["opened availability at 3: http.status"]),
+    Course("missed slots while open change nothing", "ffmmmm", ["opened availability at 2: http.status"]),
     Course("missed slots alone are no evidence", "mmmmmm", []),
-    Course("errors in a row are unjudged, never down", "eep", ["opened no_verdict at 2: internal_error"]),
-    Course("a failure is a judgement: it ends unjudged", "eefp", ["opened no_verdict at 2: internal_error",
+    Course("errors in a row are no_verdict, never down", "eep", ["opened no_verdict at 2: watchdog.internal_error"]),
+    Course("a failure is a judgement: it ends no_verdict", "eefp", ["opened no_verdict at 2: watchdog.internal_error",
            "resolved no_verdict at 4"]),
-    Course("down goes on while unjudged comes and goes", "ffeepp",
-           ["opened availability at 2: unexpected_status", "opened no_verdict at 4: internal_error",
+    Course("down goes on while no_verdict comes and goes", "ffeepp",
+           ["opened availability at 2: http.status", "opened no_verdict at 4: watchdog.internal_error",
             "resolved availability at 6", "resolved no_verdict at 6"]),
     Course("one is enough where one is asked for", "fpf",
-           ["opened availability at 1: unexpected_status", "resolved availability at 2",
-            "opened availability at 3: unexpected_status"], after=1, recover=1),
+           ["opened availability at 1: http.status", "resolved availability at 2",
+            "opened availability at 3: http.status"], after=1, recover=1),
 ]  # fmt: skip
 
 
@@ -207,7 +207,7 @@ def test_staleness_opens_and_ends_at_once_whatever_the_policy_asks() -> None:
     out: list[IncidentTransition] = []
     apply_finding(alert_policy(3, 3), machines, SLOT_INTERVAL_MS, stale.stale_finding(300_000), out)
     apply_result(alert_policy(3, 3), machines, make_result("f", 9), out)
-    assert describe_transitions(out) == ["opened stale at 1: silent", "resolved stale at 9"]
+    assert describe_transitions(out) == ["opened stale at 1: no_data", "resolved stale at 9"]
     assert out[0].message == "no result for 5\N{NO-BREAK SPACE}min"
     assert stale.fresh_finding() == Finding(*stale.ALERT_STATE_KEY, False)
 
@@ -239,9 +239,9 @@ def test_what_ends_staleness(sentence: str, outcome: str, heard: bool) -> None:
         ("an unmet preference is degraded", "preference", True, "degraded"),
         ("a job that is not right is down", "job", True, "down"),
         ("stale is unknown", "stale", True, "unknown"),
-        ("unjudged is unknown", "unjudged", True, "unknown"),
+        ("no verdict is unknown", "no_verdict", True, "unknown"),
         ("unknown is worse than degraded", "task stale preference", True, "unknown"),
-        ("down is worse than unknown", "unjudged availability stale", True, "down"),
+        ("down is worse than unknown", "no_verdict availability stale", True, "down"),
         ("down is worse than degraded", "task missing", True, "down"),
         ("an open finding counts before anything was judged", "task", False, "degraded"),
     ],
@@ -253,4 +253,4 @@ def test_the_state_of_a_probe_is_the_worst_of_its_open_findings(
 
 
 def test_every_rule_has_a_state() -> None:
-    assert set(HEALTH_STATE_BY_RULE) == {"availability", "unjudged", "task", "missing", "preference", "job", "stale"}
+    assert set(HEALTH_STATE_BY_RULE) == {"availability", "no_verdict", "task", "missing", "preference", "job", "stale"}

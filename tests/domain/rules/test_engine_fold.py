@@ -137,7 +137,7 @@ def test_a_failure_while_open_changes_nothing() -> None:
 def test_a_change_before_a_hole_is_told() -> None:
     done = fold_results(alert_policy(1), {}, 0, chain((1, None, "f"), (3, 2, "p")), NEVER)
     assert (done.alert_states_changed, done.awaited_slot, describe_transitions(done.transitions)) == (
-        True, 2 * SLOT_INTERVAL_MS, ["opened availability at 1: unexpected_status"],
+        True, 2 * SLOT_INTERVAL_MS, ["opened availability at 1: http.status"],
     )  # fmt: skip
 
 
@@ -153,37 +153,40 @@ class Lapse(NamedTuple):
 
 
 LAPSES = [
-    Lapse("silence after the last row", make_results("pp"), [2], ["opened stale at 2: silent"]),
+    Lapse("silence after the last row", make_results("pp"), [2], ["opened stale at 2: no_data"]),
     Lapse(
-        "silence before the first row", chain((5, None, "p")), [0], ["opened stale at 0: silent", "resolved stale at 5"]
+        "silence before the first row",
+        chain((5, None, "p")),
+        [0],
+        ["opened stale at 0: no_data", "resolved stale at 5"],
     ),
     Lapse(
         "silence between two rows ends with the second",
         make_results("ppp"),
         [2],
-        ["opened stale at 2: silent", "resolved stale at 3"],
+        ["opened stale at 2: no_data", "resolved stale at 3"],
     ),
     Lapse(
         "silence is decided after the row of its own slot, not before",
         make_results("pp"),
         [1],
-        ["opened stale at 1: silent", "resolved stale at 2"],
+        ["opened stale at 1: no_data", "resolved stale at 2"],
     ),
     Lapse(
         "each silence is one incident, whatever the order they are given in",
         make_results("ppp"),
         [3, 1],
-        ["opened stale at 1: silent", "resolved stale at 2", "opened stale at 3: silent"],
+        ["opened stale at 1: no_data", "resolved stale at 2", "opened stale at 3: no_data"],
     ),
-    Lapse("silence without any row", [], [4], ["opened stale at 4: silent"]),
+    Lapse("silence without any row", [], [4], ["opened stale at 4: no_data"]),
     Lapse(
-        "a missed row ends no silence", [*make_results("p"), *chain((2, 1, "m"))], [1], ["opened stale at 1: silent"]
+        "a missed row ends no silence", [*make_results("p"), *chain((2, 1, "m"))], [1], ["opened stale at 1: no_data"]
     ),
     Lapse(
         "silence decided before a hole stands while the hole is awaited",
         [*make_results("p"), *chain((9, 8, "p"))],
         [1],
-        ["opened stale at 1: silent"],
+        ["opened stale at 1: no_data"],
     ),
     Lapse("silence that a hole came before is not told yet", [*make_results("p"), *chain((9, 8, "p"))], [9], []),
     Lapse("nor is one of the awaited slot itself", [*make_results("p"), *chain((9, 8, "p"))], [8], []),

@@ -207,7 +207,7 @@ def test_one_fault_told_by_a_task_is_one_incident() -> None:
     row = make_result("f", reason="mcp.tool_error", message="isError", tasks={"a": FAILED_TASK, "b": OK_TASK})
     out: list[IncidentTransition] = []
     apply_result(alert_policy(), {}, row, out)
-    assert describe_transitions(out) == ["opened task[a] at 1: task_failed"]
+    assert describe_transitions(out) == ["opened task[a] at 1: task.failed"]
 
 
 def test_availability_recovers_when_a_task_turns_out_to_be_the_cause() -> None:
@@ -217,9 +217,9 @@ def test_availability_recovers_when_a_task_turns_out_to_be_the_cause() -> None:
     )
     done = fold_results(alert_policy(), {}, 0, [refused, explained], lambda _: True)
     assert describe_transitions(done.transitions) == [
-        "opened availability at 1: unexpected_status",
+        "opened availability at 1: http.status",
         "resolved availability at 2",
-        "opened task[a] at 2: task_failed",
+        "opened task[a] at 2: task.failed",
     ]
 
 
@@ -235,7 +235,7 @@ GONE = [
     Gone(
         "a task that is listed no more is resolved as gone after `recover` slots",
         [make_result("p", 2, tasks={}), make_result("p", 3, tasks={})],
-        ["resolved task[a] at 3: gone"],
+        ["resolved task[a] at 3: subject.no_longer_listed"],
     ),
     Gone("once is not enough", [make_result("p", 2, tasks={}), make_result("p", 3, tasks={"a": FAILED_TASK})], []),
     Gone(
@@ -246,18 +246,18 @@ GONE = [
     Gone(
         "nor does a refused connection",
         [make_result("f", 2), make_result("f", 3)],
-        ["opened availability at 3: unexpected_status"],
+        ["opened availability at 3: http.status"],
     ),
     Gone(
         "nor does what comes beside an error of ours",
         [make_result("e", 2, tasks={}), make_result("e", 3, tasks={})],
-        ["opened no_verdict at 3: internal_error"],
+        ["opened no_verdict at 3: watchdog.internal_error"],
     ),
     Gone("nor does a missed slot", [make_result("m", 2, tasks={}), make_result("m", 3, tasks={})], []),
     Gone(
         "gone counts on from good",
         [make_result("p", 2, tasks={"a": OK_TASK}), make_result("p", 3, tasks={})],
-        ["resolved task[a] at 3: gone"],
+        ["resolved task[a] at 3: subject.no_longer_listed"],
     ),
     Gone(
         "good counts on from gone",
@@ -267,12 +267,12 @@ GONE = [
     Gone(
         "a failing answer that lists other tasks says it, too",
         [make_result("f", 2, tasks={"b": OK_TASK}), make_result("f", 3, tasks={"b": OK_TASK})],
-        ["opened availability at 3: unexpected_status", "resolved task[a] at 3: gone"],
+        ["opened availability at 3: http.status", "resolved task[a] at 3: subject.no_longer_listed"],
     ),
     Gone(
         "a required one opens missing in its place",
         [make_result("p", 2, tasks={}), make_result("p", 3, tasks={})],
-        ["opened missing[a] at 3: task_missing", "resolved task[a] at 3: gone"],
+        ["opened missing[a] at 3: task.missing", "resolved task[a] at 3: subject.no_longer_listed"],
         tasks={"a": MIN},
     ),
 ]
@@ -283,7 +283,7 @@ def test_gone(row: Gone) -> None:
     machines: AlertStates = {}
     first = [make_result("p", slot, tasks={"a": FAILED_TASK}) for slot in (0, 1)]
     opening = fold_results(alert_policy(2, 2, row.tasks), machines, -1, first, lambda _: True)
-    assert describe_transitions(opening.transitions) == ["opened task[a] at 1: task_failed"]
+    assert describe_transitions(opening.transitions) == ["opened task[a] at 1: task.failed"]
     done = fold_results(alert_policy(2, 2, row.tasks), machines, opening.evaluated_until, row.after_it, lambda _: True)
     assert describe_transitions(done.transitions) == row.changes
 
@@ -306,8 +306,8 @@ def test_a_preference_that_is_no_longer_configured_is_gone() -> None:
     rows = [make_result("p", 1, preferences=UNMET), make_result("p", 2), make_result("p", 3, preferences={})]
     done = fold_results(alert_policy(), {}, 0, rows, lambda _: True)
     assert describe_transitions(done.transitions) == [
-        "opened preference[x] at 1: preference_failed",
-        "resolved preference[x] at 3: gone",
+        "opened preference[x] at 1: preference.failed",
+        "resolved preference[x] at 3: subject.no_longer_listed",
     ]
 
 
@@ -315,7 +315,7 @@ def test_a_task_that_the_configuration_requires_no_more_is_not_missing() -> None
     machines: AlertStates = {}
     fold_results(alert_policy(tasks={"a": MIN}), machines, 0, [make_result("p", 1, tasks={})], lambda _: True)
     done = fold_results(alert_policy(), machines, MIN, [make_result("p", 2, tasks={})], lambda _: True)
-    assert describe_transitions(done.transitions) == ["resolved missing[a] at 2: gone"]
+    assert describe_transitions(done.transitions) == ["resolved missing[a] at 2: subject.no_longer_listed"]
     assert machines == {}
 
 
@@ -324,7 +324,7 @@ def test_a_finding_without_a_listing_is_never_gone() -> None:
     done = fold_results(
         alert_policy(), machines, 0, [*make_results("f"), make_result("f", 2, tasks={}, preferences={})], lambda _: True
     )
-    assert describe_transitions(done.transitions) == ["opened availability at 1: unexpected_status"]
+    assert describe_transitions(done.transitions) == ["opened availability at 1: http.status"]
     assert list(machines) == [("availability", "")]
 
 
@@ -334,7 +334,7 @@ LATE = {"a": JobProblem("job.overdue", "a is overdue")}
 def test_a_job_opens_and_resolves_at_once_whatever_after_and_recover_say() -> None:
     rows = [make_result("f", 1, jobs=LATE), make_result("f", 2, jobs=LATE), make_result("p", 3, jobs={})]
     done = fold_results(alert_policy(3, 3), {}, 0, rows, lambda _: True)
-    assert describe_transitions(done.transitions) == ["opened job[a] at 1: job_overdue", "resolved job[a] at 3"]
+    assert describe_transitions(done.transitions) == ["opened job[a] at 1: job.overdue", "resolved job[a] at 3"]
 
 
 def test_each_job_is_told_by_itself() -> None:
@@ -342,8 +342,8 @@ def test_each_job_is_told_by_itself() -> None:
     rows = [make_result("f", 1, jobs=LATE), make_result("f", 2, jobs=both), make_result("f", 3, jobs={"b": both["b"]})]
     done = fold_results(alert_policy(), {}, 0, rows, lambda _: True)
     assert describe_transitions(done.transitions) == [
-        "opened job[a] at 1: job_overdue",
-        "opened job[b] at 2: job_failed",
+        "opened job[a] at 1: job.overdue",
+        "opened job[b] at 2: job.failed",
         "resolved job[a] at 3",
     ]
 
@@ -357,9 +357,9 @@ def test_a_source_that_cannot_be_read_says_nothing_of_its_jobs() -> None:
     ]
     done = fold_results(alert_policy(), {}, 0, rows, lambda _: True)
     assert describe_transitions(done.transitions) == [
-        "opened job[a] at 1: job_overdue",
-        "opened availability at 2: broker_unreachable",
-        "opened no_verdict at 3: internal_error",
+        "opened job[a] at 1: job.overdue",
+        "opened availability at 2: broker.unreachable",
+        "opened no_verdict at 3: watchdog.internal_error",
     ]
 
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from watchdog.domain.observations import JobFacts
+from watchdog.domain.probe_state import JobState
+from watchdog.domain.rules.job import JobLimits, evaluate_job_facts, merge_job_state
 from watchdog.domain.schedule import CronSchedule
-from watchdog.probes.job_rules import JobLimits, JobState, evaluate_job_facts, merge_job_state
-from watchdog.queues import JobFacts
 
 NB = "\N{NO-BREAK SPACE}"
 MIN, HOUR, DAY = 60_000, 3_600_000, 86_400_000
@@ -42,8 +43,8 @@ TABLE: list[tuple[str, dict[str, Any], dict[str, Any], tuple[str, str | None]]] 
      ("job.stalled", f"backup is stalled: begun 9{NB}h ago, and its worker is gone")),
     ("it failed", {**NIGHTLY, **HEALTHY, "failures": 1, "error": "disk full"}, {},
      ("job.failed", "backup failed: disk full")),
-    ("it failed, not often enough", {**NIGHTLY, **HEALTHY, "failures": 2}, {"failures": 3}, FINE),
-    ("it failed three times", {**NIGHTLY, **HEALTHY, "failures": 3}, {"failures": 3},
+    ("it failed, not often enough", {**NIGHTLY, **HEALTHY, "failures": 2}, {"max_failures": 3}, FINE),
+    ("it failed three times", {**NIGHTLY, **HEALTHY, "failures": 3}, {"max_failures": 3},
      ("job.failed", f"backup failed 3{NB}times in a row")),
     ("it took too long", {**NIGHTLY, **HEALTHY}, {"max_runtime": 10 * MIN},
      ("job.max_runtime", f"backup took 1{NB}h, limit 10{NB}min")),
@@ -51,7 +52,8 @@ TABLE: list[tuple[str, dict[str, Any], dict[str, Any], tuple[str, str | None]]] 
      ("job.min_runtime", f"backup took 900{NB}ms, at least 1{NB}min is expected")),
     ("being overdue says more than an old failure", {**NIGHTLY, "last_start": NOON - 33 * HOUR, "failures": 1}, {},
      ("job.overdue", f"backup is overdue: due 03:00, 9{NB}h ago")),
-    ("the configuration's schedule beats the source's", {**NIGHTLY, **HEALTHY}, {"plan": CronSchedule("0 11 * * *")},
+    ("the configuration's schedule beats the source's", {**NIGHTLY, **HEALTHY},
+     {"schedule": CronSchedule("0 11 * * *")},
      ("job.overdue", f"backup is overdue: due 11:00, 1{NB}h ago")),
     ("its scheduler means to run it later: it has run until then", {**NIGHTLY, "next_due": NOON + 15 * HOUR}, {}, FINE),
     ("its scheduler meant to run it an hour ago", {"every": DAY, "next_due": NOON - HOUR}, {},
@@ -67,9 +69,9 @@ TABLE: list[tuple[str, dict[str, Any], dict[str, Any], tuple[str, str | None]]] 
     ("late by its grace", {"every": MIN, "next_due": NOON - MIN}, {},
      ("job.overdue", f"backup is overdue: due 11:59, 1{NB}min ago")),
     ("its scheduler means to run it later, and the configuration earlier",
-     {**NIGHTLY, **HEALTHY, "next_due": NOON + 15 * HOUR}, {"plan": CronSchedule("0 11 * * *")},
+     {**NIGHTLY, **HEALTHY, "next_due": NOON + 15 * HOUR}, {"schedule": CronSchedule("0 11 * * *")},
      ("job.overdue", f"backup is overdue: due 11:00, 1{NB}h ago")),
-    ("the same with an interval", {**NIGHTLY, **HEALTHY, "next_due": NOON + 15 * HOUR}, {"every": 8 * HOUR},
+    ("the same with an interval", {**NIGHTLY, **HEALTHY, "next_due": NOON + 15 * HOUR}, {"interval": 8 * HOUR},
      ("job.overdue", f"backup is overdue: due 11:00, 1{NB}h ago")),
     ("a cron expression counts more than an interval", {**NIGHTLY, **HEALTHY, "every": HOUR}, {}, FINE),
     ("due a day ago to the minute", {"cron": "0 12 * * *", "last_start": NOON - 48 * HOUR}, {},

@@ -19,14 +19,15 @@ from watchdog.domain.heartbeat import (
     CheckInKind,
     HeartbeatState,
     apply_check_in,
-    heartbeat_state_to_json,
 )
 from watchdog.domain.model import Json
+from watchdog.domain.observations import JobFacts
+from watchdog.domain.probe_state import load_job_record
+from watchdog.domain.rules.job import evaluate_job
 from watchdog.net import Network
 from watchdog.probes import HeartbeatProbe
 from watchdog.probes.base import RunContext
-from watchdog.probes.jobs import JobOptions, evaluate_job, jobs_observation
-from watchdog.queues import JobFacts
+from watchdog.probes.jobs import JobOptions, jobs_observation
 
 FINE = ""
 JOB, NOTHING = JobFacts("backup"), HeartbeatState()
@@ -93,7 +94,7 @@ class Watch:
             now,
             5.0,
             "",
-            {**memory, HEARTBEAT_STATE_KEY: heartbeat_state_to_json(self.beat)},
+            {**memory, HEARTBEAT_STATE_KEY: self.beat.to_json()},
             Network(),
             gaps=self.gaps,
         )
@@ -106,10 +107,12 @@ class Watch:
             if self.face == SOURCE:
                 facts = facts._replace(cron=plan.schedule or "", timezone=plan.timezone, every=plan.every)
                 plan = plan.model_copy(update={"schedule": None, "every": None})
-            seen = jobs_observation([evaluate_job(facts, plan.to_job_limits(60_000), memory, now)], attempt)
+            seen = jobs_observation(
+                [evaluate_job(facts, plan.to_job_limits(60_000), load_job_record(memory, facts.name), now)], attempt
+            )
         self.memory |= seen.state_updates
         said = seen.message.replace("\N{NO-BREAK SPACE}", " ").removeprefix("backup ").removeprefix("is ")
-        assert seen.reason == ("" if not said else f"job_{said.split(':')[0].replace(' ', '_')}")
+        assert seen.reason == ("" if not said else f"job.{said.split(':')[0].replace(' ', '_')}")
         return said.rpartition(", ")[0] or said
 
 

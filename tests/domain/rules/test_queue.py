@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
-from watchdog.domain.model import Json
+from watchdog.domain.observations import CompletedCounts, QueueStats
+from watchdog.domain.probe_state import (
+    QueueThreshold,
+    ThresholdRecord,
+    short_digest,
+    threshold_records_from_json,
+    threshold_records_to_json,
+)
+from watchdog.domain.rules.queue import ThresholdState, describe_breach, evaluate_thresholds
 from watchdog.domain.schedule import Gaps
-from watchdog.probes.mcp_tasks import short_digest
-from watchdog.probes.queue_rules import QueueThreshold, ThresholdState, describe_breach, evaluate_thresholds
-from watchdog.queues import CompletedCounts, QueueStats
 
 NB = "\N{NO-BREAK SPACE}"
 MIN, HOUR = 60_000, 3_600_000
@@ -20,20 +26,22 @@ MANY = QueueThreshold("waiting", 200)
 MANY_FOR_LONG = QueueThreshold("waiting", 200, for_ms=10 * MIN)
 OLD = QueueThreshold("oldest", 15 * MIN)
 FEW = QueueThreshold("consumers", 1, for_ms=5 * MIN)
-STILL = QueueThreshold("draining", for_ms=10 * MIN)
+STILL = QueueThreshold("stalled", for_ms=10 * MIN)
 FAILING = QueueThreshold("failure_ratio", 0.2, window_ms=HOUR, min_samples=20)
 
 
 def looks(limit: QueueThreshold, *told: tuple[int, QueueStats | None]) -> tuple[ThresholdState, QueueStats, int]:
     """The last of several looks, as (minutes after noon, what was seen). None: that one failed."""
-    memory: dict[str, Json] = {}
-    stands, depth, now = ThresholdState(limit, None, None), QueueStats(), NOON
+    records: dict[str, ThresholdRecord] = {}
+    stands, depth, now = ThresholdState(ThresholdRecord(limit), None), QueueStats(), NOON
     for minutes, seen in told:
         if seen is None:
             continue
         depth, now = seen, NOON + minutes * MIN
-        (stands,) = evaluate_thresholds([limit], depth, memory, now)
-        memory = {limit.metric: stands.stored_state}
+        (stands,) = evaluate_thresholds([limit], depth, records, now)
+        stored = json.loads(json.dumps(threshold_records_to_json([stands.record])))
+        records = threshold_records_from_json(stored)
+        assert records == {limit.metric: stands.record}
     return stands, depth, now
 
 
@@ -207,21 +215,22 @@ def test_what_cannot_be_known_is_not_made_up(limit: QueueThreshold, depth: Queue
 
 def test_what_is_beyond_its_limit_is_not_right_again_because_nobody_says_so() -> None:
     stands, _, now = looks(MANY_FOR_LONG, (0, waiting(240)), (12, QueueStats()))
-    assert (stands.unavailable, stands.is_breached(now), stands.breached_since) == (True, False, NOON)
+    assert (stands.unavailable, stands.is_breached(now), stands.record.breached_since) == (True, False, NOON)
 
 
 def test_another_limit_is_owed_anew() -> None:
     (before,) = evaluate_thresholds([QueueThreshold("waiting", 100, 10 * MIN)], waiting(240), {}, NOON)
-    (after,) = evaluate_thresholds([MANY_FOR_LONG], waiting(240), {"waiting": before.stored_state}, NOON + 10 * MIN)
-    assert after.breached_since == NOON + 10 * MIN
+    (after,) = evaluate_thresholds([MANY_FOR_LONG], waiting(240), {"waiting": before.record}, NOON + 10 * MIN)
+    assert after.record.breached_since == NOON + 10 * MIN
 
 
 def test_what_is_remembered_is_small_and_plain() -> None:
-    told: dict[str, Any] = looks(STILL, (0, waiting(3, "a job's id" * 100)))[0].stored_state
-    assert told == {
-        "name": "draining", "at": 0, "lasting": 10 * MIN, "within": 0, "least": 0, "since": NOON, "head": told["head"],
+    stored = looks(STILL, (0, waiting(3, "a job's id" * 100)))[0].record.to_json()
+    assert stored == {
+        "metric": "stalled", "value": 0, "for_ms": 10 * MIN, "window_ms": 0, "min_samples": 0,
+        "breached_since": NOON, "head_marker": stored["head_marker"],
     }  # fmt: skip
-    assert len(told["head"]) == 12
+    assert len(stored["head_marker"]) == 12
 
 
 A_DAY = tuple((NOON + from_ * MIN, NOON + to * MIN) for from_, to in ((-60, -50), (3, 123), (200, 201)))
@@ -235,27 +244,28 @@ BARELY = ((NOON + 3 * MIN, NOON + 3 * MIN + 30_000),)
         ("too many, and nobody looked for two hours", MANY_FOR_LONG, {}, waiting(250), 123, A_DAY, 123),
         ("too many for long enough before", QueueThreshold("waiting", 200, 3 * MIN), {}, waiting(250), 123, A_DAY, 0),
         ("too many at once", MANY, {}, waiting(250), 123, A_DAY, 0),
-        ("we were away before it began", MANY_FOR_LONG, {"since": NOON + 123 * MIN}, waiting(250), 140, A_DAY, 123),
-        ("we were away in the middle of that look", MANY_FOR_LONG, {"since": NOON + 3 * MIN}, waiting(250), 123, A_DAY,
-         123),
+        ("we were away before it began", MANY_FOR_LONG, {"breached_since": NOON + 123 * MIN}, waiting(250), 140,
+         A_DAY, 123),
+        ("we were away in the middle of that look", MANY_FOR_LONG, {"breached_since": NOON + 3 * MIN}, waiting(250),
+         123, A_DAY, 123),
         ("we were away for a moment", MANY_FOR_LONG, {}, waiting(250), 9, BARELY, 0),
         ("the source could not be read", MANY_FOR_LONG, {}, waiting(250), 123, (), 0),
         ("and says nothing now", MANY_FOR_LONG, {}, QueueStats(), 123, A_DAY, None),
-        ("the same job next", STILL, {"at": 0, "head": short_digest("a")}, waiting(3, "a"), 123, A_DAY, 123),
-        ("as many wait", STILL, {"at": 0, "head": 3}, waiting(3), 123, A_DAY, 123),
-        ("the same job next, for long enough before", QueueThreshold("draining", for_ms=3 * MIN),
-         {"at": 0, "head": short_digest("a")}, waiting(3, "a"), 123, A_DAY, 0),
+        ("the same job next", STILL, {"head_marker": short_digest("a")}, waiting(3, "a"), 123, A_DAY, 123),
+        ("as many wait", STILL, {"head_marker": 3}, waiting(3), 123, A_DAY, 123),
+        ("the same job next, for long enough before", QueueThreshold("stalled", for_ms=3 * MIN),
+         {"head_marker": short_digest("a")}, waiting(3, "a"), 123, A_DAY, 0),
     ],
 )  # fmt: skip
 def test_what_is_known_after_nobody_looked(
     sentence: str,
     limit: QueueThreshold,
-    kept: dict[str, Json],
+    kept: dict[str, Any],
     depth: QueueStats,
     at: int,
     away: Gaps,
     since: int | None,
 ) -> None:
-    memory = {limit.metric: {"at": 200, "since": NOON} | kept}
-    (stands,) = evaluate_thresholds([limit], depth, memory, NOON + at * MIN, away)
-    assert stands.breached_since == (None if since is None else NOON + since * MIN), sentence
+    record = ThresholdRecord(limit, NOON)._replace(**kept)
+    (stands,) = evaluate_thresholds([limit], depth, {limit.metric: record}, NOON + at * MIN, away)
+    assert stands.record.breached_since == (None if since is None else NOON + since * MIN), sentence

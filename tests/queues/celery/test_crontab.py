@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from celery.schedules import crontab
 
+from watchdog.domain.observations import JobFacts
 from watchdog.domain.schedule import CronSchedule, ScheduleError
-from watchdog.queues import JobFacts
 from watchdog.queues.celery.crontab import MAX_CRON_CHARS, crontab_to_cron, scheduler_idle_since, validate_interval
 
 NOW = 1_777_723_200_000

@@ -117,7 +117,7 @@ def test_a_schedule_that_was_enabled_again_is_owed_anew(shop: Shop) -> None:
     shop.change(last_run_at=None, enabled=True, date_changed=shop.at(4))  # as Django saves it
     assert shop.wrong() == {}
     shop.change(date_changed=shop.at(4.6))
-    shop.memory = {key: {**told, "since": 0} for key, told in shop.memory.items()}
+    shop.memory = {key: {**told, "expected_from": 0} for key, told in shop.memory.items()}
     assert shop.wrong() == {"digest": "job.overdue"}
 
 

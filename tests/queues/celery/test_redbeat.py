@@ -136,7 +136,11 @@ def test_an_edited_schedule_is_held_to_what_it_says_now(lab: Lab) -> None:
     assert report.evidence.facts["jobs"]["digest"]["cron"] == "0 3 * * 5,6,0"
     lab.save(crontab("0", "3", "mon", "1-7"))  # what cron cannot say is judged by when it is due
     told = lab.look().evidence.facts["jobs"]["digest"]
-    assert (told["cron"], told["next"], "unreadable_schedule" in told) == ("0 3 1-7 * 1 (both days)", told["next_due"], False)
+    assert (told["cron"], told["next"], "unreadable_schedule" in told) == (
+        "0 3 1-7 * 1 (both days)",
+        told["next_due"],
+        False,
+    )
 
 
 @pytest.mark.parametrize(
@@ -175,7 +179,9 @@ def test_what_is_no_schedule_does_no_harm(lab: Lab) -> None:
     lab.client.zadd("redbeat::schedule", {"redbeat:past": float("-inf"), "redbeat:over": -1, "redbeat:far": 1e300})
     report = lab.look()
     assert (report.result.outcome, report.result.measurements["jobs"]) == (Outcome.PASS, 8)
-    assert str(report.evidence.facts["unreadable_definitions"]).startswith("definitions that cannot be read: past, over, ")
+    assert str(report.evidence.facts["unreadable_definitions"]).startswith(
+        "definitions that cannot be read: past, over, "
+    )
 
 
 def test_another_prefix(lab: Lab) -> None:

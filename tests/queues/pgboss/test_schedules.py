@@ -93,7 +93,7 @@ def test_every_schedule_is_found_and_well(lab: Lab) -> None:
     )  # fmt: skip
     assert facts[lab.queue]["last_ok"] >= facts[lab.queue]["last_start"]
     assert facts[f"{lab.queue}-shared/rule"]["unreadable_schedule"].startswith("we cannot read this schedule")
-    assert lab.known(lab.queue)["expected"] is not None
+    assert lab.known(lab.queue)["next_expected_at"] is not None
 
 
 def test_a_stopped_process_makes_its_schedules_overdue_within_their_grace_and_then_is_dead_itself(lab: Lab) -> None:
@@ -134,10 +134,10 @@ def test_a_schedule_that_nobody_works_for_is_overdue_from_its_oldest_job(lab: La
 def test_a_monthly_job_whose_runs_are_deleted_is_remembered(lab: Lab) -> None:
     with lab.worker("return"):
         assert lab.wrong() == {}
-    before = lab.known(lab.queue)["last_ok"]
+    before = lab.known(lab.queue)["last_succeeded_at"]
     lab.sql("DELETE FROM pgboss.job")
     assert lab.wrong() == {}
-    assert lab.known(lab.queue)["last_ok"] == before
+    assert lab.known(lab.queue)["last_succeeded_at"] == before
 
 
 def test_a_job_that_throws_has_failed(lab: Lab) -> None:

@@ -11,7 +11,6 @@ from watchdog.domain.heartbeat import (
     CheckIn,
     CheckInKind,
     HeartbeatState,
-    heartbeat_state_from_json,
 )
 from watchdog.store.database import Database
 from watchdog.store.tables import check_ins, probe_state
@@ -38,7 +37,7 @@ class Desk:
 
     def beat(self, probe: int) -> HeartbeatState:
         with self.lab.database.read_transaction() as connection:
-            return heartbeat_state_from_json(load_probe_state(connection, [probe])[probe].get(HEARTBEAT_STATE_KEY))
+            return HeartbeatState.from_json(load_probe_state(connection, [probe])[probe].get(HEARTBEAT_STATE_KEY))
 
     def rows(self) -> list[tuple[str, str, int | None, int | None]]:
         rows = self.lab.select_rows(check_ins)

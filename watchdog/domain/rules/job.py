@@ -1,16 +1,269 @@
-"""job: each scheduled job that a source knows is on time, and well. Its grace lies in its schedule, not in `after`."""
+"""job: each scheduled job that a source reports runs on time, succeeds and takes no longer than it may.
+
+`evaluate_snapshot` and `evaluate_job` judge the facts that a source reports; `evaluate_result` turns the problems that
+a result holds into findings. A job's tolerance is in its limits (grace, max_failures), so `failure_threshold` does not
+apply to this rule.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
-from watchdog.domain.model import Finding, HealthState, Result
+from watchdog.domain.formatting import DAY_MS, format_count, format_date, format_duration, format_time_of_day
+from watchdog.domain.model import Finding, HealthState, Json, Result
+from watchdog.domain.observations import JobFacts, JobSourceSnapshot
+from watchdog.domain.probe_state import JobRecord, JobState, load_job_record
 from watchdog.domain.rules.policy import AlertPolicy
+from watchdog.domain.schedule import (
+    MAX_MISSED_RUNS,
+    SENDER_RETRY_WINDOW_MS,
+    CronSchedule,
+    Gaps,
+    IntervalSchedule,
+    Schedule,
+    extend_deadline_over_gaps,
+    missed_runs,
+)
 
 RULE_NAME = "job"
 HEALTH_STATE = HealthState.DOWN
+SCHEDULER_DEAD_AFTER_MS = 300_000
+"""A scheduler that has not reported for this long is dead."""
 
 
 def evaluate_result(policy: AlertPolicy, result: Result) -> Iterator[Finding]:
-    for name, trouble in (result.jobs or {}).items():
-        yield Finding(RULE_NAME, name, True, trouble.reason, trouble.message)
+    for name, problem in (result.jobs or {}).items():
+        yield Finding(RULE_NAME, name, True, problem.reason, problem.message)
+
+
+@dataclass(frozen=True, slots=True)
+class JobLimits:
+    """What is asked of a job. Durations in milliseconds."""
+
+    schedule: CronSchedule | None = None
+    """When it should run, in the place of what the source says."""
+    interval: int | None = None
+    """How often it should run, in the place of what the source says."""
+    grace: int = 60_000
+    """How late a run may begin."""
+    max_runtime: int | None = None
+    min_runtime: int | None = None
+    max_failures: int = 1
+    """Failed runs in a row that are too many."""
+
+    @property
+    def overrides_schedule(self) -> bool:
+        """Whether the source's own schedule does not matter."""
+        return self.schedule is not None or self.interval is not None
+
+
+class JobVerdict(NamedTuple):
+    reason: str
+    """Empty when all is well."""
+    message: str
+    next_expected_at: int | None
+    """The next run, as far as anybody knows."""
+
+
+class EvaluatedJob(NamedTuple):
+    """A job as its source reports it now, what to carry to the next run, and the verdict."""
+
+    facts: JobFacts
+    state: JobState
+    verdict: JobVerdict
+
+    @property
+    def record(self) -> JobRecord:
+        """What the probe remembers of it."""
+        return JobRecord(self.facts.name, self.state, self.verdict.reason, self.verdict.next_expected_at)
+
+
+def dead_scheduler_message(snapshot: JobSourceSnapshot) -> str:
+    """Why the scheduler counts as dead; empty when it does not. A dead scheduler is one problem, however many jobs it
+    keeps from running."""
+    if not snapshot.jobs or snapshot.scheduler_heartbeat_at is None:
+        return ""
+    silent_for = snapshot.taken_at - snapshot.scheduler_heartbeat_at
+    if silent_for <= SCHEDULER_DEAD_AFTER_MS:
+        return ""
+    return f"the scheduler has given no sign of life for {format_duration(silent_for)}"
+
+
+def evaluate_snapshot(
+    snapshot: JobSourceSnapshot,
+    limits_for_job: Callable[[str], JobLimits | None],
+    required_jobs: tuple[str, ...],
+    probe_state: Mapping[str, Json],
+) -> Iterator[EvaluatedJob]:
+    """Judges every job that has limits. A required job that the source does not list is judged by what is remembered
+    of it, and is gone unless its configuration has a schedule of its own."""
+    listed = {facts.name for facts in snapshot.jobs}
+    unlisted = (JobFacts(name) for name in required_jobs if name not in listed)
+    for facts in (*(facts.sanitized for facts in snapshot.jobs), *unlisted):
+        limits = limits_for_job(facts.name)
+        if limits is None:
+            continue
+        limits = replace(limits, grace=limits.grace + snapshot.reporting_lag)
+        job = evaluate_job(facts, limits, load_job_record(probe_state, facts.name), snapshot.taken_at)
+        if facts.name not in listed and not job.verdict.reason and not limits.overrides_schedule:
+            gone = JobVerdict("job.gone", f"{facts.name} is gone: the source does not know it", None)
+            job = job._replace(verdict=gone)
+        yield job
+
+
+def evaluate_job(
+    facts: JobFacts, limits: JobLimits, record: JobRecord | None, now: int, gaps: Gaps = ()
+) -> EvaluatedJob:
+    """Judges one job. `gaps`: when it could not have reported a run; empty where its source knows all of them."""
+    facts, state = merge_job_state(facts, limits, None if record is None else record.state, now)
+    return EvaluatedJob(facts, state, evaluate_job_facts(facts, limits, state.expected_from, now, gaps))
+
+
+class ExpectedRuns(NamedTuple):
+    """Which runs a job owes: those of a schedule after the last one, from an instant on."""
+
+    schedule: Schedule | None
+    """None: nobody knows one, or it is none that we can read."""
+    last_run_at: int | None
+    expected_from: int
+
+
+def expected_runs(facts: JobFacts, limits: JobLimits, expected_from: int, gaps: Gaps = ()) -> ExpectedRuns:
+    every = _interval_since_last_run(facts, limits)
+    if every is None:
+        return ExpectedRuns(limits.schedule or facts.build_schedule(), facts.last_start, expected_from)
+    begun = _interval_anchor(facts, every, limits.grace, expected_from, gaps)
+    return ExpectedRuns(IntervalSchedule(every, begun % every), begun, begun)
+
+
+def _interval_since_last_run(facts: JobFacts, limits: JobLimits) -> int | None:
+    """How often a job runs whose time counts from its last run; None: the clock or its scheduler says when."""
+    if limits.overrides_schedule:
+        return limits.interval
+    return facts.every if not facts.cron and facts.next_due is None else None
+
+
+def _interval_anchor(facts: JobFacts, interval: int, grace: int, expected_from: int, gaps: Gaps) -> int:
+    """The last run, or when the schedule was first seen if that was later. Where a run fell into a time when nobody
+    could tell us of it, the end of that: it may have run then, at any time. Not twice in a row: then it is silent."""
+    begun = expected_from if facts.last_start is None else max(facts.last_start, expected_from)
+    found = [begun]
+    for start, stop in gaps:
+        due = found[-1] + interval
+        if stop - start > SENDER_RETRY_WINDOW_MS and stop > begun and start <= due + grace and due <= stop + grace:
+            found.append(stop)
+    return found[-1] if len(found) <= 2 else begun
+
+
+def merge_job_state(facts: JobFacts, limits: JobLimits, state: JobState | None, now: int) -> tuple[JobFacts, JobState]:
+    """The facts with what is remembered of the job, and what to remember from now on. What lies in the future was
+    remembered by a clock that was wrong."""
+    plan = expected_runs(facts, limits, now).schedule
+    text = plan.description if plan is not None and facts.enabled else ""
+    old = state or JobState(text, _initial_expected_from(facts, limits, now))
+    since = min(max(old.expected_from, facts.schedule_since or 0), now) if old.schedule_text == text else now
+    start, end, ok = (
+        None if at is None or at > now else at
+        for at in (old.last_started_at, old.last_finished_at, old.last_succeeded_at)
+    )
+    newer = facts.last_end is not None and (end is None or facts.last_end >= end)
+    under_way = facts.running_since is not None and facts.last_end == end  # hence nothing has ended since
+    failures = facts.failures if end is None or (newer and not under_way) else old.consecutive_failures
+    facts = facts._replace(
+        last_start=_latest_timestamp(facts.last_start, facts.running_since, start),
+        last_end=_latest_timestamp(facts.last_end, end),
+        last_ok=_latest_timestamp(facts.last_ok, ok),
+        duration=facts.duration if newer else old.last_duration,
+        failures=failures,
+        error=facts.error if failures else "",
+    )
+    return facts, JobState(text, since, facts.last_start, facts.last_end, facts.last_ok, facts.duration, failures)
+
+
+def _initial_expected_from(facts: JobFacts, limits: JobLimits, now: int) -> int:
+    """From when on a job is owed that was never seen before."""
+    if facts.schedule_since is not None:
+        return facts.schedule_since
+    every, last = _interval_since_last_run(facts, limits), facts.last_start
+    return last if every is not None and last is not None and now < last + every else now
+
+
+def _latest_timestamp(*instants: int | None) -> int | None:
+    return max((at for at in instants if at is not None), default=None)
+
+
+def evaluate_job_facts(facts: JobFacts, limits: JobLimits, expected_from: int, now: int, gaps: Gaps = ()) -> JobVerdict:
+    """What is wrong with a job, the most telling thing first. `since`: from when on its schedule is owed. `away`: when
+    it could not have told us of a run; nothing, where its source knows them all."""
+    due = expected_runs(facts, limits, expected_from, gaps)
+    expected = due.schedule.next_slot_after(now) if due.schedule is not None else facts.next_due
+    if not facts.enabled:
+        return JobVerdict("", "", None)
+    reason, message = _find_job_problem(facts, limits, due, now, gaps)
+    return JobVerdict(reason, message, expected)
+
+
+def _find_job_problem(
+    facts: JobFacts, limits: JobLimits, expected: ExpectedRuns, now: int, gaps: Gaps
+) -> tuple[str, str]:
+    name = facts.name
+    if facts.running_since is not None:
+        ran = max(now - facts.running_since, 0)
+        if facts.stalled:
+            return "job.stalled", f"{name} is stalled: begun {format_duration(ran)} ago, and its worker is gone"
+        if limits.max_runtime is not None and _exceeds_max_runtime(facts.running_since, limits.max_runtime, now, gaps):
+            on = f" on {facts.worker}" if facts.worker else ""
+            return (
+                "job.stuck",
+                f"{name} is stuck: running for {format_duration(ran)}{on}, limit {format_duration(limits.max_runtime)}",
+            )
+    if found := _find_overdue_problem(facts, limits, expected, now, gaps):
+        return found
+    if facts.failures >= limits.max_failures:
+        times = "" if facts.failures == 1 else f" {format_count(facts.failures, 'time')} in a row"
+        return "job.failed", f"{name} failed{times}" + (f": {facts.error}" if facts.error else "")
+    if facts.duration is not None and facts.running_since is None:
+        if limits.max_runtime is not None and facts.duration > limits.max_runtime:
+            return (
+                "job.max_runtime",
+                f"{name} took {format_duration(facts.duration)}, limit {format_duration(limits.max_runtime)}",
+            )
+        if limits.min_runtime is not None and facts.duration < limits.min_runtime and not facts.failures:
+            least = format_duration(limits.min_runtime)
+            return "job.min_runtime", f"{name} took {format_duration(facts.duration)}, at least {least} is expected"
+    return "", ""
+
+
+def _exceeds_max_runtime(started_at: int, max_runtime: int, now: int, gaps: Gaps) -> bool:
+    late, gap = extend_deadline_over_gaps(started_at, started_at + max_runtime, gaps)
+    return gap is None and late < now
+
+
+def _find_overdue_problem(
+    facts: JobFacts, limits: JobLimits, expected: ExpectedRuns, now: int, gaps: Gaps
+) -> tuple[str, str] | None:
+    """A run that should have begun and did not. A scheduler that says when it will run next has run until then: its
+    own word counts more than the runs that are still remembered, unless the configuration has another schedule."""
+    own = None if limits.overrides_schedule else facts.next_due
+    if own is not None and own + limits.grace > now:
+        return None
+    last, since = (expected.last_run_at, expected.expected_from) if own is None else (own, own)
+    missed = [] if expected.schedule is None else missed_runs(expected.schedule, now, last, limits.grace, since, gaps)
+    if own is not None:
+        missed.append(own)
+    if not missed:
+        return None
+    first = missed[-1]
+    late = f"due {_format_due_time(first, now)}, {format_duration(now - first)} ago"
+    if own is None and facts.last_start is None and facts.last_end is None:
+        return "job.never_ran", f"{facts.name} never ran: {late}"
+    if len(missed) == 1:
+        return "job.overdue", f"{facts.name} is overdue: {late}"
+    many = f"over {MAX_MISSED_RUNS}" if len(missed) >= MAX_MISSED_RUNS else len(missed)
+    return "job.overdue", f"{facts.name} is overdue: {many} runs missed, the first {late}"
+
+
+def _format_due_time(at: int, now: int) -> str:
+    return format_time_of_day(at) if now - at < DAY_MS else f"{format_date(at, now)} {format_time_of_day(at)}"

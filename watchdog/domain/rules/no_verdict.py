@@ -1,4 +1,4 @@
-"""no_verdict: run after run ends in `error`. Our own fault is never the target's."""
+"""no_verdict: run after run could not be judged. A fault of Watchdog's own is never the target's."""
 
 from __future__ import annotations
 

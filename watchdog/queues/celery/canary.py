@@ -17,16 +17,14 @@ from pydantic import AfterValidator, Field, StrictBool
 from watchdog.config_types import ALLOW_FROM_FILE, SingleLineText
 from watchdog.domain.formatting import DAY_MS
 from watchdog.domain.model import Json
+from watchdog.domain.observations import JobStage, JobStatus, QueueStats
 from watchdog.net.errors import ProbeError
 from watchdog.net.threads import run_in_daemon_thread
 from watchdog.queues.base import (
     CanaryConnection,
     CanaryDriver,
     ConnectContext,
-    JobStage,
-    JobStatus,
     QueueDriver,
-    QueueStats,
     QueueStatsSource,
     SentinelJob,
     broker_unreachable_error,

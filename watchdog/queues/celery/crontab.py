@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from watchdog.domain.observations import MAX_INTERVAL_MS, JobFacts
 from watchdog.domain.schedule import missed_runs
-from watchdog.queues.base import MAX_INTERVAL_MS, JobFacts
 
 MAX_SCHEDULES = 2_000
 """Schedules that are read."""

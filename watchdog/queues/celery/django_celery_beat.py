@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
 from watchdog.domain.model import Json
+from watchdog.domain.observations import JobFacts, JobSourceSnapshot
 from watchdog.net.errors import ProbeError
-from watchdog.queues.base import JobFacts, JobSourceSnapshot
 from watchdog.queues.celery.crontab import MAX_SCHEDULES, crontab_to_cron, scheduler_idle_since, validate_interval
 from watchdog.queues.clients.timestamps import parse_timestamp_ms
 

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 from watchdog.domain.formatting import format_duration
 from watchdog.domain.model import Json
-from watchdog.queues.base import JobFacts, JobSourceSnapshot
+from watchdog.domain.observations import JobFacts, JobSourceSnapshot
 from watchdog.queues.celery.crontab import MAX_SCHEDULES, crontab_to_cron, scheduler_idle_since, validate_interval
 from watchdog.queues.clients.redis import parse_redis_time_ms
 

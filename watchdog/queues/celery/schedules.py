@@ -8,7 +8,8 @@ from typing import Annotated, ClassVar, Self
 from pydantic import model_validator
 
 from watchdog.config_types import ALLOW_FROM_FILE, SingleLineText, TimezoneName
-from watchdog.queues.base import ConnectContext, JobSource, JobSourceSnapshot, require_modules
+from watchdog.domain.observations import JobSourceSnapshot
+from watchdog.queues.base import ConnectContext, JobSource, require_modules
 from watchdog.queues.celery import django_celery_beat, redbeat
 from watchdog.queues.clients.dialects import DatabaseUrl, database_from_url
 from watchdog.queues.clients.external_database import ExternalDatabase, run_transaction

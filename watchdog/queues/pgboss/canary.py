@@ -8,16 +8,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from uuid import NAMESPACE_URL, uuid5
 
+from watchdog.domain.observations import JobStage, JobStatus, QueueStats
 from watchdog.net.errors import ProbeError
-from watchdog.queues.base import (
-    CanaryConnection,
-    CanaryDriver,
-    ConnectContext,
-    JobStage,
-    JobStatus,
-    QueueStats,
-    SentinelJob,
-)
+from watchdog.queues.base import CanaryConnection, CanaryDriver, ConnectContext, SentinelJob
 from watchdog.queues.clients.postgres import PostgresSession, open_postgres_session
 from watchdog.queues.pgboss.schema import (
     CANARY_PRIVILEGES_HINT,

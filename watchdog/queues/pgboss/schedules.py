@@ -6,8 +6,9 @@ from collections import Counter, defaultdict
 from itertools import takewhile
 from typing import Any, NamedTuple
 
+from watchdog.domain.observations import JobFacts, JobSourceSnapshot
 from watchdog.net.errors import ProbeError
-from watchdog.queues.base import ConnectContext, JobFacts, JobSource, JobSourceSnapshot
+from watchdog.queues.base import ConnectContext, JobSource
 from watchdog.queues.clients.postgres import PostgresSession, has_write_access_sql, open_postgres_session
 from watchdog.queues.pgboss.schema import (
     PgbossDatabase,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Container
 
-from watchdog.queues.base import CompletedCounts, ConnectContext, QueueStats, QueueStatsSource
+from watchdog.domain.observations import CompletedCounts, QueueStats
+from watchdog.queues.base import ConnectContext, QueueStatsSource
 from watchdog.queues.clients.postgres import COUNT_TIMEOUT_S, PostgresSession, fetch_counts, open_postgres_session
 from watchdog.queues.pgboss.schema import PgbossQueue, TableColumns, load_table_columns
 

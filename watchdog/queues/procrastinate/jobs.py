@@ -11,19 +11,9 @@ from typing import ClassVar, NamedTuple
 
 from watchdog.config_types import SingleLineText
 from watchdog.domain.model import Json
+from watchdog.domain.observations import JobFacts, JobSourceSnapshot, JobStage, JobStatus, QueueStats
 from watchdog.net.errors import ProbeError
-from watchdog.queues.base import (
-    CanaryConnection,
-    CanaryDriver,
-    ConnectContext,
-    JobFacts,
-    JobSource,
-    JobSourceSnapshot,
-    JobStage,
-    JobStatus,
-    QueueStats,
-    SentinelJob,
-)
+from watchdog.queues.base import CanaryConnection, CanaryDriver, ConnectContext, JobSource, SentinelJob
 from watchdog.queues.clients.postgres import (
     COUNT_TIMEOUT_S,
     PostgresQueueDriver,

@@ -3,7 +3,7 @@ tasks of MCP servers. What is wrong with each, and in which words, is decided he
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,8 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from watchdog.domain.formatting import DAY_MS, format_duration, job_status_label
-from watchdog.domain.model import JOB_STATE_KEY_PREFIX, HealthState, Json, ProbeInfo, Result
+from watchdog.domain.model import HealthState, ProbeInfo, Result
+from watchdog.domain.probe_state import JOB_STATE_KEY_PREFIX, JobRecord
 from watchdog.domain.rules import HEALTH_STATE_BY_RULE, job, missing, task
 from watchdog.store.codec import loads, probe_info_from_json, result_from_row
 from watchdog.store.database import RESULT_COLUMNS
@@ -94,7 +95,9 @@ def list_jobs(connection: Connection, probe: int | None = None) -> list[JobSumma
     there = sa.select(probes.c.id).where(probes.c.removed_at.is_(None), probes.c.kind.in_(JOB_PROBE_KINDS))
     kept = kept.where(probe_state.c.probe.in_(there) if probe is None else probe_state.c.probe == probe)
     found += [
-        _job_from_state(seen[row.probe], loads(row.value)) for row in connection.execute(kept) if row.probe in seen
+        _job_from_record(seen[row.probe], JobRecord.from_json(loads(row.value)))
+        for row in connection.execute(kept)
+        if row.probe in seen
     ]
     return sorted(found, key=lambda one: (not one.reason, one.state is not HealthState.DOWN, one.probe.name, one.name))
 
@@ -169,20 +172,20 @@ def jobs_from_tasks(source_listing: SourceListing) -> Iterator[JobSummary]:
         )
 
 
-def _job_from_state(source_listing: SourceListing, state: Mapping[str, Json]) -> JobSummary:
-    listing = source_listing.result
-    problem = ((listing.jobs if listing else None) or {}).get(str(state.get("name")))
+def _job_from_record(source_listing: SourceListing, record: JobRecord) -> JobSummary:
+    result, state = source_listing.result, record.state
+    problem = ((result.jobs if result else None) or {}).get(record.name)
     return JobSummary(
         probe=source_listing.probe,
-        name=state["name"],
-        schedule_text=state["schedule_text"],
-        last_start=state.get("last_started_at"),
-        last_end=state.get("last_finished_at"),
-        last_ok=state.get("last_succeeded_at"),
-        duration=state.get("last_duration"),
-        next_expected_at=state.get("next_expected_at"),
-        reason=state["reason"],
+        name=record.name,
+        schedule_text=state.schedule_text,
+        last_start=state.last_started_at,
+        last_end=state.last_finished_at,
+        last_ok=state.last_succeeded_at,
+        duration=state.last_duration,
+        next_expected_at=record.next_expected_at,
+        reason=record.reason,
         message=problem.message if problem else "",
-        read_at=listing.slot if listing else None,
+        read_at=result.slot if result else None,
         outdated=source_listing.outdated,
     )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from watchdog.domain.model import QUEUE_STATE_KEY, Scalar
+from watchdog.domain.model import Scalar
+from watchdog.domain.probe_state import QUEUE_STATE_KEY, ThresholdRecord, threshold_records_from_json
 from watchdog.store.codec import loads
 from watchdog.store.tables import probe_state, results
 
@@ -25,7 +26,7 @@ def list_queue_samples(connection: Connection, probe: int, start: int) -> list[Q
     return [look for look in told if "waiting" in look.metrics]
 
 
-def load_queue_threshold_states(connection: Connection, probe: int) -> dict[str, dict[str, Any]]:
-    """Figure -> its limit, and since when it is beyond, as its probe remembers them."""
-    kept = sa.select(probe_state.c.value).where(probe_state.c.probe == probe, probe_state.c.key == QUEUE_STATE_KEY)
-    return loads(connection.execute(kept).scalar()) or {}
+def load_threshold_records(connection: Connection, probe: int) -> dict[str, ThresholdRecord]:
+    """How the metrics of a queue stood against their limits at the last run, by metric."""
+    stored = sa.select(probe_state.c.value).where(probe_state.c.probe == probe, probe_state.c.key == QUEUE_STATE_KEY)
+    return threshold_records_from_json(loads(connection.execute(stored).scalar()))

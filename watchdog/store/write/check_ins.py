@@ -13,8 +13,6 @@ from watchdog.domain.heartbeat import (
     CheckInKind,
     HeartbeatState,
     apply_check_in,
-    heartbeat_state_from_json,
-    heartbeat_state_to_json,
 )
 from watchdog.store import codec
 from watchdog.store.database import Database
@@ -60,7 +58,7 @@ class CheckInStore:
                 told = [one for one in told if one.primary_key in new]
                 after, durations = _fold_check_ins(before, told)
                 self._update_durations(connection, told, durations)
-            kept = {probe: codec.dumps(heartbeat_state_to_json(beat)) for probe, beat in after.items()}
+            kept = {probe: codec.dumps(beat.to_json()) for probe, beat in after.items()}
             upsert_probe_state(
                 self.database,
                 connection,
@@ -75,7 +73,7 @@ class CheckInStore:
         query = sa.select(probe_state.c.probe, probe_state.c.value).where(
             probe_state.c.key == HEARTBEAT_STATE_KEY, probe_state.c.probe.in_(ids)
         )
-        found = {probe: heartbeat_state_from_json(codec.loads(value)) for probe, value in connection.execute(query)}
+        found = {probe: HeartbeatState.from_json(codec.loads(value)) for probe, value in connection.execute(query)}
         return {probe: found.get(probe, HeartbeatState()) for probe in ids}
 
     def _update_durations(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from markupsafe import Markup
 
 from watchdog.domain.formatting import DAY_MS, format_duration, format_duration_rounded, format_number
 from watchdog.domain.model import Scalar
+from watchdog.domain.probe_state import ThresholdRecord
 from watchdog.store.read import queue_stats
 from watchdog.store.read.queue_stats import QueueSample
 from watchdog.store.read.status import Connection, ResultRow
@@ -64,23 +64,21 @@ def load_queue_card(connection: Connection, probe: int, runs: Sequence[ResultRow
     """None: nobody has looked into it within a day."""
     looks = queue_stats.list_queue_samples(connection, probe, now - DAY_MS)
     return (
-        build_queue_card(
-            looks, queue_stats.load_queue_threshold_states(connection, probe), choose_chart_window(runs, now)
-        )
+        build_queue_card(looks, queue_stats.load_threshold_records(connection, probe), choose_chart_window(runs, now))
         if looks
         else None
     )
 
 
 def build_queue_card(
-    samples: Sequence[QueueSample], limits: Mapping[str, Mapping[str, Any]], window: ChartWindow
+    samples: Sequence[QueueSample], records: Mapping[str, ThresholdRecord], window: ChartWindow
 ) -> QueueCard:
     at, newest = samples[-1]
     waited: list[float | None] = [None] * window.point_count
     for slot, told in samples:
         i = min(max((slot - window.start) // window.step, 0), window.point_count - 1)
         waited[i] = max(waited[i] or 0, _number_or_zero(told["waiting"]))
-    limit = limits.get("waiting", {}).get("at")
+    limit = records["waiting"].threshold.value if "waiting" in records else None
     peak = max(n for n in waited if n is not None)
     drawn = limit if limit is not None and limit <= 4 * max(peak, 5) else None
     chart = charts.render_count_chart(
@@ -92,10 +90,12 @@ def build_queue_card(
         f"{_format_integer(peak)} at most.",
     )
     figures = [
-        _build_queue_metric(name, newest[name], limits.get(name), at) for name in QUEUE_METRIC_FORMATS if name in newest
+        _build_queue_metric(name, newest[name], records.get(name), at)
+        for name in QUEUE_METRIC_FORMATS
+        if name in newest
     ]
-    if kept := limits.get("stalled"):
-        figures.insert(1, _build_stalled_metric(kept, at))
+    if "stalled" in records:
+        figures.insert(1, _build_stalled_metric(records["stalled"], at))
     rows = ((window.start + i * window.step, n) for i, n in enumerate(waited) if n is not None)
     return QueueCard(at, tuple(figures), window.length, window.step, chart, tuple(rows)[::-1])
 
@@ -104,37 +104,31 @@ def _number_or_zero(value: Scalar) -> float:
     return value if isinstance(value, int | float) else 0
 
 
-def _build_queue_metric(name: str, value: Scalar, limit: Mapping[str, Any] | None, read_at: int) -> QueueMetric:
-    title, say = QUEUE_METRIC_FORMATS[name]
-    if limit is None:
-        return QueueMetric(title, say(_number_or_zero(value)), (), False)
-    lasting, since = limit.get("lasting", 0), limit.get("since")
+def _build_queue_metric(name: str, value: Scalar, record: ThresholdRecord | None, read_at: int) -> QueueMetric:
+    title, format_value = QUEUE_METRIC_FORMATS[name]
+    value_text = format_value(_number_or_zero(value))
+    if record is None:
+        return QueueMetric(title, value_text, (), False)
+    for_ms, since = record.threshold.for_ms, record.breached_since
     bound = "at least" if name == "consumers" else "limit"
-    notes = [f"{bound} {say(limit['at'])}" + (f" for {format_duration(lasting)}" if lasting else "")]
+    notes = [f"{bound} {format_value(record.threshold.value)}" + (f" for {format_duration(for_ms)}" if for_ms else "")]
     if since is not None:
         notes.append(
             f"{'under' if name == 'consumers' else 'over'} for {format_duration_rounded(read_at - since)}"
             if read_at > since
             else "just now"
         )
-    return QueueMetric(
-        title, say(_number_or_zero(value)), tuple(notes), since is not None and read_at - since >= lasting
-    )
+    return QueueMetric(title, value_text, tuple(notes), record.is_breached(read_at))
 
 
-def _build_stalled_metric(limit_state: Mapping[str, Any], read_at: int) -> QueueMetric:
-    since, limit = limit_state.get("since"), f"limit {format_duration(limit_state['lasting'])}"
-    if since is None:
+def _build_stalled_metric(record: ThresholdRecord, read_at: int) -> QueueMetric:
+    limit = f"limit {format_duration(record.threshold.for_ms)}"
+    if record.breached_since is None:
         return QueueMetric("Draining", "empty", (limit,), False)
-    stood = read_at - since
-    bad = stood >= limit_state["lasting"]
-    if isinstance(limit_state.get("head"), int):
-        return QueueMetric(
-            "Getting shorter",
-            "no" if bad else "yes",
-            (limit, f"as many or more for {format_duration_rounded(stood)}"),
-            bad,
-        )
-    return QueueMetric(
-        "Draining", "no" if bad else "yes", (limit, f"same job next for {format_duration_rounded(stood)}"), bad
+    lasted, bad = format_duration_rounded(read_at - record.breached_since), record.is_breached(read_at)
+    title, detail = (
+        ("Getting shorter", f"as many or more for {lasted}")
+        if record.head_is_count
+        else ("Draining", f"same job next for {lasted}")
     )
+    return QueueMetric(title, "no" if bad else "yes", (limit, detail), bad)

@@ -1,0 +1,156 @@
+"""What drivers report about queues and scheduled jobs: facts, before any limit is applied. Pure.
+
+Instants are in ms since the epoch; None means that the source does not report the value.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from watchdog.domain.formatting import DAY_MS
+from watchdog.domain.schedule import CronSchedule, IntervalSchedule, Schedule, ScheduleError
+
+MAX_EPOCH_MS = 100_000_000_000_000
+"""Instants from here on (the year 5138) are not believed: the source wrote something else there."""
+MAX_INTERVAL_MS = 36_525 * DAY_MS
+"""The longest interval and duration that are believed: 100 years."""
+
+
+class JobStage(StrEnum):
+    """How far a sentinel job has come."""
+
+    SENT = "sent"
+    """Accepted; the system does not show whether a worker has it."""
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    LOST = "lost"
+    """The system no longer lists it."""
+
+
+class JobStatus(NamedTuple):
+    """The result of polling a sentinel job, by the system's own clocks."""
+
+    stage: JobStage
+    picked_up_at: int | None = None
+    finished_at: int | None = None
+    error: str = ""
+    """Untrusted. Of a failed job: why. Of a running job: the problem that it reports."""
+    progress: float | None = None
+    """In the job's own unit."""
+    job_id: str = ""
+    """The system's id for the job, if it became known only after the job was sent."""
+
+
+class CompletedCounts(NamedTuple):
+    """How many jobs ended within a window."""
+
+    failed: int
+    succeeded: int | None
+    """None: the system does not keep jobs that succeeded."""
+
+
+class QueueStats(NamedTuple):
+    """The state of a queue. None: the system does not report the value, or was not asked for it."""
+
+    waiting: int | None = None
+    """Jobs that a worker could take now."""
+    active: int | None = None
+    delayed: int | None = None
+    """Jobs scheduled for later."""
+    failed: int | None = None
+    """Failed jobs that are kept."""
+    oldest: int | None = None
+    """How long the oldest waiting job has been ready, in ms."""
+    consumers: int | None = None
+    """Workers that take jobs from this queue."""
+    paused: bool = False
+    head: str | None = None
+    """Identifies the job that is next to be taken."""
+    completed: CompletedCounts | None = None
+
+    @property
+    def metrics(self) -> dict[str, int]:
+        """The numbers that the system reports, by name."""
+        values = {name: getattr(self, name) for name in QUEUE_METRIC_NAMES}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+QUEUE_METRIC_NAMES = ("waiting", "active", "delayed", "failed", "oldest", "consumers")
+
+
+class JobFacts(NamedTuple):
+    """What a source reports about one scheduled job, by the source's clock."""
+
+    name: str
+    cron: str = ""
+    every: int | None = None
+    """The interval in ms, instead of `cron`."""
+    timezone: str = "UTC"
+    enabled: bool = True
+    next_due: int | None = None
+    """When its scheduler intends to run it next; in the past: the run is late."""
+    last_start: int | None = None
+    last_end: int | None = None
+    """When its newest finished run ended, whatever the outcome."""
+    last_ok: int | None = None
+    running_since: int | None = None
+    """When the oldest run in progress started."""
+    duration: int | None = None
+    """Of its newest finished run, in ms."""
+    failures: int = 0
+    """Failed runs since the last one that succeeded."""
+    error: str = ""
+    """The error of the newest failed run, untrusted."""
+    stalled: bool = False
+    """A run is in progress, and its worker is gone."""
+    worker: str = ""
+    """The worker of the run in progress, untrusted."""
+    run_id: str = ""
+    """The source's id for the run in progress."""
+    schedule_since: int | None = None
+    """An instant from which the schedule is certain to be in force."""
+
+    @property
+    def sanitized(self) -> JobFacts:
+        """A copy without instants and intervals that cannot be real: any application may have written them."""
+        instants = ("next_due", "last_start", "last_end", "last_ok", "running_since", "schedule_since")
+        upper_bounds = dict.fromkeys(instants, MAX_EPOCH_MS) | {"every": MAX_INTERVAL_MS, "duration": MAX_INTERVAL_MS}
+        values = {name: getattr(self, name) for name in upper_bounds}
+        cleared: dict[str, Any] = {
+            name: None
+            for name, value in values.items()
+            if value is not None and not (name == "every") <= value < upper_bounds[name]
+        }
+        return self._replace(**cleared)
+
+    def build_schedule(self, first_seen_at: int = 0) -> Schedule | None:
+        """Its schedule; None if it has none, or none that Watchdog can read.
+
+        An interval is anchored to the next run that its scheduler announces, else to the last run. Without either, the
+        first run is due one interval after `first_seen_at`.
+        """
+        try:
+            if self.cron:
+                return CronSchedule(self.cron, self.timezone)
+        except ScheduleError:
+            return None
+        if self.every:
+            first = self.last_start if self.last_start is not None else first_seen_at - 1
+            anchor = self.next_due if self.next_due is not None else first
+            return IntervalSchedule(self.every, anchor % self.every)
+        return None
+
+
+class JobSourceSnapshot(NamedTuple):
+    """Everything that a source of scheduled jobs reports at one instant."""
+
+    taken_at: int
+    """By the source's own clock."""
+    jobs: tuple[JobFacts, ...]
+    scheduler_heartbeat_at: int | None = None
+    """When the scheduler itself last reported; None: it does not report."""
+    reporting_lag: int = 0
+    """Milliseconds after which the source is certain to report a run that has started."""

@@ -1,0 +1,143 @@
+"""What probes remember between runs: a frozen class for each key of a probe's state, with its JSON form. Pure.
+
+State is written in the same transaction as the result of the run that changed it. The probe's next runs read it, and so
+do pages. `from_json` ignores fields that it does not know, so that a newer version's state stays readable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from hashlib import blake2b
+from typing import NamedTuple
+
+from watchdog.domain.model import Json
+
+JOB_STATE_KEY_PREFIX = "job:"
+"""Key of a `JobRecord`: this, then a digest of the job's name."""
+QUEUE_STATE_KEY = "queue"
+"""Key of a queue's `ThresholdRecord`s."""
+SENTINEL_STATE_KEY = "sentinel"
+"""Key of a `SentinelRecord`."""
+
+
+def short_digest(name: str) -> str:
+    """A short, stable stand-in for a name of any length."""
+    return blake2b(name.encode(), digest_size=6).hexdigest()
+
+
+class JobState(NamedTuple):
+    """What the judgement of a scheduled job carries from run to run, because its source forgets old runs."""
+
+    schedule_text: str
+    """Its schedule in words; empty while none is in force. A change of it moves `expected_from` to the present."""
+    expected_from: int
+    """Runs are expected from this instant on: when the schedule was first seen, or changed."""
+    last_started_at: int | None = None
+    last_finished_at: int | None = None
+    last_succeeded_at: int | None = None
+    last_duration: int | None = None
+    """Of the newest finished run, in ms."""
+    consecutive_failures: int = 0
+
+
+class JobRecord(NamedTuple):
+    """A scheduled job as its probe last judged it."""
+
+    name: str
+    state: JobState
+    reason: str = ""
+    """Why the job is not right; empty when it is."""
+    next_expected_at: int | None = None
+
+    def to_json(self) -> Json:
+        return {
+            "name": self.name,
+            **self.state._asdict(),
+            "reason": self.reason,
+            "next_expected_at": self.next_expected_at,
+        }
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Json]) -> JobRecord:
+        state = JobState(**{name: stored[name] for name in JobState._fields if name in stored})
+        return cls(stored["name"], state, stored.get("reason", ""), stored.get("next_expected_at"))
+
+
+def job_state_key(job_name: str) -> str:
+    return JOB_STATE_KEY_PREFIX + short_digest(job_name)
+
+
+def load_job_record(probe_state: Mapping[str, Json], job_name: str) -> JobRecord | None:
+    stored = probe_state.get(job_state_key(job_name))
+    return None if stored is None else JobRecord.from_json(stored)
+
+
+class QueueThreshold(NamedTuple):
+    """The limit on one metric of a queue. Durations in ms."""
+
+    metric: str
+    """A name of QUEUE_METRIC_NAMES, `failure_ratio`, or `stalled`: waiting jobs are taken, one after the other."""
+    value: float = 0
+    """The metric is bad above this; `consumers` is bad below it."""
+    for_ms: int = 0
+    """How long the metric has to stay bad."""
+    window_ms: int = 0
+    """How far back `failure_ratio` counts."""
+    min_samples: int = 0
+    """Completed jobs below which `failure_ratio` is not judged."""
+
+
+class ThresholdRecord(NamedTuple):
+    """How one metric of a queue stood against its limit at the last run."""
+
+    threshold: QueueThreshold
+    breached_since: int | None = None
+    """Since when the metric is bad; for `stalled`: since when the queue shows no progress."""
+    head_marker: str | int | None = None
+    """For `stalled`: a digest of the job next to be taken; where the system does not show it, the number waiting."""
+
+    def is_breached(self, now: int) -> bool:
+        """Whether the metric has been bad for as long as its limit allows."""
+        return self.breached_since is not None and now - self.breached_since >= self.threshold.for_ms
+
+    @property
+    def head_is_count(self) -> bool:
+        """The system shows how many jobs wait, and not which is next."""
+        return isinstance(self.head_marker, int)
+
+    def to_json(self) -> Json:
+        values = {
+            **self.threshold._asdict(),
+            "breached_since": self.breached_since,
+            "head_marker": self.head_marker,
+        }
+        return {name: value for name, value in values.items() if value is not None}
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Json]) -> ThresholdRecord:
+        threshold = QueueThreshold(**{name: stored[name] for name in QueueThreshold._fields if name in stored})
+        return cls(threshold, stored.get("breached_since"), stored.get("head_marker"))
+
+
+def threshold_records_to_json(records: Iterable[ThresholdRecord]) -> Json:
+    return {record.threshold.metric: record.to_json() for record in records}
+
+
+def threshold_records_from_json(stored: Mapping[str, Json] | None) -> dict[str, ThresholdRecord]:
+    """By metric."""
+    return {metric: ThresholdRecord.from_json(values) for metric, values in (stored or {}).items()}
+
+
+class SentinelRecord(NamedTuple):
+    """A sentinel job that its run could not take back."""
+
+    job_id: str
+    slot: int
+    """Of the run that sent it."""
+
+    def to_json(self) -> Json:
+        return self._asdict()
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Json]) -> SentinelRecord:
+        return cls(stored["job_id"], stored["slot"])
