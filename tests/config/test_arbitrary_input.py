@@ -9,10 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from watchdog.config.error_messages import field_names
-from watchdog.config.later import PLANNED_FIELDS
 from watchdog.config.load import load_config
 from watchdog.config.models import ApiKeySettings, Config
-from watchdog.config.problems import ConfigError
+from watchdog.config.problems import FIELD_SYNONYMS, ConfigError
 from watchdog.probes import PROBE_KINDS
 
 SECRET = "s3cr3t-0123456789"
@@ -77,8 +76,22 @@ NAMES = sorted(
         *PROBE_KINDS,
         *(name for kind in PROBE_KINDS.values() for name in field_names(kind)),
     }
-    | {name for names in PLANNED_FIELDS.values() for name in names}
-    | {"url", "tool", "call", "tasks", "slack", "email", "webhook", "log", "severity", "after", "listen", "x", "*"}
+    | {*FIELD_SYNONYMS}
+    | {
+        "url",
+        "tool",
+        "call",
+        "tasks",
+        "slack",
+        "email",
+        "webhook",
+        "log",
+        "severity",
+        "failure_threshold",
+        "listen",
+        "x",
+        "*",
+    }
 )
 LEAVES = (
     st.none() | st.booleans() | st.integers(-5, 5) | st.floats(allow_nan=False, allow_infinity=False)
@@ -91,7 +104,7 @@ TREES = st.recursive(
     max_leaves=12,
 )
 PROBES = st.dictionaries(
-    st.sampled_from(["name", "key", *PROBE_KINDS, "every", "schedule", "alert", "expect", "x"]), TREES
+    st.sampled_from(["name", "id", *PROBE_KINDS, "every", "schedule", "alert", "expect", "x"]), TREES
 )
 FILES = st.fixed_dictionaries(
     {},

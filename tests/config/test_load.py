@@ -214,7 +214,7 @@ def test_a_file_that_two_patterns_name_is_read_once(tmp_path: Path) -> None:
         ("include: [b.yaml]", "defaults: {}", "b.yaml:1:1: defaults: 'defaults' belongs in the main file; "),
         ("include: [b.yaml]", "probs: []", "b.yaml:1:1: probs: unknown section; did you mean 'probes'?"),
         ("include: [b.yaml]", "version: 2", "b.yaml:1:10: version: expected 1"),
-        ("include: [b.yaml]", "probes: [{name: B}]", "b.yaml:1:10: probes.0: no kind: "),
+        ("include: [b.yaml]", "probes: [{name: B}]", "b.yaml:1:10: probes.0: no probe kind: "),
         ("include: [b.yaml]", "probes: {", "b.yaml:1:10: a value is missing here"),
         (
             "receivers: {a: {log: {}}}\ninclude: [b.yaml]",

@@ -97,4 +97,4 @@ def lax(annotation: Any, metadata: list[Any], seen: set[Any]) -> Iterator[Any]:
 def test_no_field_takes_text_for_a_number_or_a_switch() -> None:
     seen = set[Any]()
     assert list(lax(Config, [], seen)) == []
-    assert {"HttpProbe", "McpProbe", "EmailServer", "Tls"} <= {model.__name__ for model in seen}
+    assert {"HttpProbe", "McpProbe", "SmtpServerSettings", "TlsConfig"} <= {model.__name__ for model in seen}

@@ -7,16 +7,10 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from watchdog.config.error_messages import field_names
-from watchdog.config.later import PLANNED_FIELDS
-from watchdog.config.models import Config, Receiver, RouteSettings
 from watchdog.config.reference import render_reference
 from watchdog.config.schema import json_schema
 from watchdog.config.yaml_tree import parse_yaml
 from watchdog.domain.model import Json
-from watchdog.notifiers import SlackNotifier
-from watchdog.probes import PROBE_KINDS, AlertSettings
-from watchdog.probes.mcp import McpSettings
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = json_schema()
@@ -91,22 +85,6 @@ def test_every_field_of_ours_says_what_it_is() -> None:
 def test_defaults_are_shown_as_they_are_written() -> None:
     assert SCHEMA["$defs"]["Probe"]["properties"]["timeout"]["default"] == "10s"
     assert SCHEMA["$defs"]["Storage"]["properties"]["keep_results"]["default"] == "30d"
-
-
-def test_what_comes_later_is_not_here_yet() -> None:
-    here = {
-        "": field_names(Config),
-        "probes": [name for kind in PROBE_KINDS.values() for name in field_names(kind)],
-        "alert": field_names(AlertSettings),
-        "mcp": field_names(McpSettings),
-        "receivers": field_names(Receiver),
-        "slack": field_names(SlackNotifier),
-        "routes": field_names(RouteSettings),
-    }
-    assert here.keys() == PLANNED_FIELDS.keys()
-    assert {section: PLANNED_FIELDS[section] & {*names} for section, names in here.items()} == {
-        name: set() for name in PLANNED_FIELDS
-    }
 
 
 def test_the_reference_page_is_current() -> None:

@@ -13,7 +13,6 @@ from pydantic import ValidationError
 
 from watchdog.config.cross_checks import cross_validate
 from watchdog.config.error_messages import coerce_variables, field_names, translate_errors
-from watchdog.config.later import NOT_SUPPORTED_MESSAGE, PLANNED_FIELDS
 from watchdog.config.models import Config, Receiver, RouteSettings
 from watchdog.config.problems import ConfigError, did_you_mean
 from watchdog.config.secrets import collect_secrets, mask_config, redact_problems
@@ -106,31 +105,24 @@ class _ModelBuilder:
                 second.key_location, second.path, f"a probe has one kind; this one is {kinds[0]} already"
             )
         else:
-            self.report_missing_kind(node)
+            self._report_missing_kind(node)
         return None
 
-    def report_missing_kind(self, node: YamlNode) -> None:
-        """Say what is missing, and still check the fields that every kind has."""
-        common = field_names(Probe)
-        strangers = [name for name in node.entries if name not in common]
-        for name in strangers:
-            found = node.entries[name]
-            hint = (
-                did_you_mean(name, [*common, *PROBE_KINDS]) or f"; the kinds of probes are {' and '.join(PROBE_KINDS)}"
-            )
-            message = (
-                NOT_SUPPORTED_MESSAGE
-                if name in PLANNED_FIELDS["probes"]
-                else f"unknown field '{format_key(name)}'{hint}"
-            )
-            self.sources.add_problem(found.key_location, found.path, message)
-        if not strangers:
-            self.sources.add_problem(
-                node.location, node.path, f"no kind: add {' or '.join(f'{kind}:' for kind in PROBE_KINDS)}"
-            )
+    def _report_missing_kind(self, node: YamlNode) -> None:
+        """Report the missing kind, and still validate the fields that every kind has."""
+        common_fields = field_names(Probe)
+        unknown_names = [name for name in node.entries if name not in common_fields]
+        for name in unknown_names:
+            entry = node.entries[name]
+            hint = did_you_mean(name, [*common_fields, *PROBE_KINDS]) or f"; probe kinds: {', '.join(PROBE_KINDS)}"
+            self.sources.add_problem(entry.key_location, entry.path, f"unknown field '{format_key(name)}'{hint}")
+        if not unknown_names:
+            self.sources.add_problem(node.location, node.path, f"no probe kind: add one of {', '.join(PROBE_KINDS)}")
         kind, model = next(iter(PROBE_KINDS.items()))
-        judged = {name: below for name, below in node.entries.items() if name in {*common} - {"expect", "prefer"}}
-        ours = f"{node.path}.{kind}"
-        before = len(self.sources.problems)
-        self.build_model(model, YamlNode(judged, node.location, node.path, node.key_location), "probes")
-        self.sources.problems[before:] = [p for p in self.sources.problems[before:] if p.path != ours]
+        validated = {
+            name: entry for name, entry in node.entries.items() if name in {*common_fields} - {"expect", "prefer"}
+        }
+        kind_path = f"{node.path}.{kind}"
+        first_new = len(self.sources.problems)
+        self.build_model(model, YamlNode(validated, node.location, node.path, node.key_location), "probes")
+        self.sources.problems[first_new:] = [p for p in self.sources.problems[first_new:] if p.path != kind_path]

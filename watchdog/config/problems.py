@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, and where."""
+"""Configuration problems: what is invalid, where it is in which file, and which name was probably meant."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import NamedTuple
 
-EMPTY_VALUE_MESSAGE = "nothing is given: fill it in, or leave it out"
+EMPTY_VALUE_MESSAGE = "no value: add one, or remove the field"
 
 
 class SourceLocation(NamedTuple):
-    """A place in a file; lines and columns count from 1. Line 0: the file as a whole."""
+    """A position in a file. Lines and columns count from 1; line 0 stands for the file as a whole."""
 
     file: str
     line: int = 0
@@ -21,51 +21,61 @@ class SourceLocation(NamedTuple):
 
 
 class ConfigProblem(NamedTuple):
-    """One thing that is wrong. Free of secrets."""
+    """One invalid value, field or file. Contains no secrets."""
 
     file: str
     line: int
     column: int
     path: str
-    """The field: `probes.1.mcp.tools`; empty when it concerns the file."""
+    """The field, such as `probes.1.mcp.tools`; empty if the problem concerns the whole file."""
     message: str
 
     def __str__(self) -> str:
-        place = SourceLocation(self.file, self.line, self.column)
-        return f"{place}: {self.path}: {self.message}" if self.path else f"{place}: {self.message}"
+        location = SourceLocation(self.file, self.line, self.column)
+        return f"{location}: {self.path}: {self.message}" if self.path else f"{location}: {self.message}"
 
 
 class ConfigError(Exception):
-    """A configuration that cannot be used. Its text is every problem, one a line."""
+    """An invalid configuration. Its text lists every problem, one per line."""
 
     def __init__(self, problems: Iterable[ConfigProblem]):
         self.problems = list(problems)
         super().__init__("\n".join(map(str, self.problems)))
 
 
-_FIELD_SYNONYMS = {
-    "interval": "every", "period": "every", "frequency": "every", "cron": "schedule", "tz": "timezone",
-    "labels": "tags", "assert": "expect", "assertions": "expect", "checks": "probes", "monitors": "probes",
-    "endpoints": "probes", "contacts": "receivers", "notifiers": "receivers", "key": "id", "docs": "runbook",
-    "database": "storage", "failures": "failure_threshold", "threshold": "failure_threshold",
-    "successes": "success_threshold",
+FIELD_SYNONYMS: dict[str, tuple[str, ...]] = {
+    # names that other tools use
+    "interval": ("every",), "period": ("every",), "frequency": ("every",), "cron": ("schedule",), "tz": ("timezone",),
+    "labels": ("tags",), "assert": ("expect",), "assertions": ("expect",), "checks": ("probes",),
+    "monitors": ("probes",), "endpoints": ("probes",), "contacts": ("receivers",), "notifiers": ("receivers",),
+    "docs": ("runbook",), "database": ("storage",), "failures": ("failure_threshold",),
+    "threshold": ("failure_threshold",), "successes": ("success_threshold",),
+    # names that this format used before its first release
+    "after": ("failure_threshold",), "recover": ("success_threshold",), "recheck": ("retry_interval",),
+    "egress": ("allow_private_addresses",), "key": ("id", "token"), "key_file": ("token_file",),
+    "remedy": ("remediation",), "most": ("max_runs",), "every": ("per",), "draining": ("stalled",),
+    "least": ("min_samples",), "tracks_started": ("task_track_started",), "spool": ("check_in_log",),
+    "resolve": ("send_resolved",), "show": ("match",), "keys": ("api_keys",),
 }  # fmt: skip
-"""What other tools call it."""
+"""Unknown name -> the fields that it may stand for. The first one that is valid in its place is suggested."""
 
 
 def equivalent_name(name: str, valid_names: Iterable[str]) -> str:
-    """The known word that is the same but for case and hyphens, or is ours for another tool's; empty: there is none."""
-    spelled = {_normalize_name(word): word for word in valid_names}
-    return spelled.get(_normalize_name(name)) or spelled.get(_FIELD_SYNONYMS.get(_normalize_name(name), ""), "")
+    """The valid name that `name` stands for: equal but for case, hyphens and spaces, or a synonym. Empty: none."""
+    valid = {_normalize_name(valid_name): valid_name for valid_name in valid_names}
+    normalized = _normalize_name(name)
+    candidates = (normalized, *FIELD_SYNONYMS.get(normalized, ()))
+    return next((valid[candidate] for candidate in candidates if candidate in valid), "")
 
 
 def did_you_mean(name: str, valid_names: Iterable[str]) -> str:
-    """ "; did you mean 'tools'?", or nothing when no known word is near."""
-    spelled = {_normalize_name(word): word for word in valid_names}
-    near = get_close_matches(_normalize_name(name), spelled, 1, 0.6)
-    word = spelled[near[0]] if near else equivalent_name(name, spelled.values())
-    return f"; did you mean '{word}'?" if word else ""
+    """The suffix "; did you mean 'tools'?" for the equivalent or else the most similar valid name; empty: none."""
+    valid = {_normalize_name(valid_name): valid_name for valid_name in valid_names}
+    suggestion = equivalent_name(name, valid.values())
+    if not suggestion and (similar := get_close_matches(_normalize_name(name), valid, 1, 0.6)):
+        suggestion = valid[similar[0]]
+    return f"; did you mean '{suggestion}'?" if suggestion else ""
 
 
-def _normalize_name(word: str) -> str:
-    return word.lower().replace("-", "_").replace(" ", "_")
+def _normalize_name(name: str) -> str:
+    return name.lower().replace("-", "_").replace(" ", "_")

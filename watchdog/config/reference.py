@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from watchdog.config.later import PLANNED_FIELDS
 from watchdog.config.schema import VARIABLE_SCHEMA, JsonSchema, json_schema
 from watchdog.config_types import DURATION_PATTERN
 from watchdog.probes import PROBE_KINDS
@@ -82,12 +81,12 @@ def render_reference() -> str:
         if text := _format_description(mapping):
             parts += ["", text]
         if name == "Probe":
-            parts += ["", "Besides these it may have every field of [Common](#common)."]
-            common = definitions["Common"]["properties"]
+            parts += ["", "Besides these it may have every field of [ProbeDefaults](#probedefaults)."]
+            common = definitions["ProbeDefaults"]["properties"]
             mapping = {**mapping, "properties": {k: v for k, v in mapping["properties"].items() if k not in common}}
         parts += _render_field_table(mapping, definitions)
         parts += _render_expression_variables(name)
-    return "\n".join([*parts, "", *_render_planned_fields(), ""])
+    return "\n".join([*parts, ""])
 
 
 def _ordered_definitions(schema: JsonSchema, definitions: dict[str, JsonSchema]) -> list[str]:
@@ -189,12 +188,3 @@ def _render_expression_variables(name: str) -> Iterator[str]:
     if kind is not None and kind.expression_variables:
         yield from ("", f"Expressions of `{kind.kind}` probes may use:", "", "| name | type |", "|---|---|")
         yield from (f"| `{variable}` | {type_} |" for variable, type_ in kind.expression_variables.items())
-
-
-def _render_planned_fields() -> Iterator[str]:
-    yield "## Not in this version"
-    yield ""
-    yield "The format has a place for these; using one is an error that says so."
-    yield ""
-    for section, names in PLANNED_FIELDS.items():
-        yield f"- {f'`{section}`' if section else 'the file'}: {', '.join(f'`{name}`' for name in sorted(names))}"

@@ -72,22 +72,26 @@ REMEDIABLE_REASONS = frozenset(
         "mcp.unexpected_id",
     }
 )
-SHORTHAND_FAMILIES = ("job", "task", "queue")
-"""What need not be said: a probe tells of one of them."""
+SUBJECT_FAMILIES = ("job.", "task.", "queue.", "canary.")
+"""Families whose reasons only some kinds of probes report. Their reasons may be written without the family: `stuck`."""
 
 
 def can_report(reason: str, reason_prefixes: tuple[str, ...]) -> bool:
-    """`finds`: how the reasons begin that are about jobs, tasks and queues; any other may come of anything."""
-    return reason.startswith(reason_prefixes) or not reason.startswith(SHORTHAND_FAMILIES)
+    """Whether a probe can report the reason. `reason_prefixes`: how its reasons about jobs, tasks, queues and canaries
+    begin; reasons of every other family can come from any probe."""
+    return reason.startswith(reason_prefixes) or not reason.startswith(SUBJECT_FAMILIES)
 
 
 def expand_reason(text: str) -> tuple[str, ...]:
-    """The reasons that a word stands for: itself, or short for those of jobs, tasks and queues ("stuck"). Raises
-    ValueError."""
+    """The reasons that `text` stands for: itself, or all of them that it abbreviates (`stuck` for `job.stuck`).
+
+    Raises ValueError if there is none.
+    """
     if text in REMEDIABLE_REASONS:
         return (text,)
-    if meant := tuple(reason for kind in SHORTHAND_FAMILIES if (reason := f"{kind}_{text}") in REMEDIABLE_REASONS):
-        return meant
-    short = {reason.partition("_")[2] for reason in REMEDIABLE_REASONS if reason.startswith(SHORTHAND_FAMILIES)}
-    near = get_close_matches(text, {*REMEDIABLE_REASONS, *short}, 1)
-    raise ValueError(f"no such reason{f'; did you mean {near[0]}?' if near else ': docs/reasons.md lists them'}")
+    if reasons := tuple(family + text for family in SUBJECT_FAMILIES if family + text in REMEDIABLE_REASONS):
+        return reasons
+    short = {reason.partition(".")[2] for reason in REMEDIABLE_REASONS if reason.startswith(SUBJECT_FAMILIES)}
+    similar = get_close_matches(text, {*REMEDIABLE_REASONS, *short}, 1)
+    hint = f"did you mean '{similar[0]}'?" if similar else "docs/reasons.md lists all reasons"
+    raise ValueError(f"unknown reason '{text}'; {hint}")
