@@ -56,7 +56,7 @@ def test_the_example_is_a_server_whose_failing_task_is_named(
 ) -> None:
     with server(tmp_path, peers) as port:
         mcp = {"url": f"http://127.0.0.1:{port}/mcp", "tasks": {"sync_stock": "5m", "*": "2h"}}
-        seen = asyncio.run(run_mcp_probe(mcp, seconds=30))
+        seen = asyncio.run(run_mcp_probe(mcp, timeout_s=30))
     assert (seen.outcome, seen.message) == (Outcome.PASS, "")
     assert seen.tasks is not None
     stock, report, close = (seen.tasks[name] for name in ("sync_stock", "mail_report", "yearly_close"))

@@ -422,7 +422,7 @@ def test_a_stale_task_over_server_sent_events() -> None:
 
 def test_the_modern_era_over_stdio() -> None:
     seen = asyncio.run(
-        run_mcp_probe({"command": [sys.executable, SAMPLE, "none", "stdio"], "tasks": {"*": "2h"}}, seconds=20)
+        run_mcp_probe({"command": [sys.executable, SAMPLE, "none", "stdio"], "tasks": {"*": "2h"}}, timeout_s=20)
     )
     assert (seen.outcome, seen.measurements["protocol"]) == (Outcome.PASS, "2026-07-28")
     assert list(seen.phases) == ["spawn", "negotiate", "list", "call"]

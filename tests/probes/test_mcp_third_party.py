@@ -18,7 +18,7 @@ from tests.support.third_party import (
 )
 from watchdog.domain.model import Observation, Outcome
 
-OLDER = str(Path(__file__).parents[1] / "support/mcp_servers" / "older.py")
+OLDER = str(Path(__file__).parents[1] / "support/mcp_servers" / "sdk_1x_server.py")
 HTTP = ["connect", "negotiate", "list", "call"]
 STDIO = ["spawn", "negotiate", "list", "call"]
 
@@ -32,7 +32,7 @@ def peers() -> ThirdPartyServers:
 
 
 def passes(mcp: dict[str, Any], phases: list[str], tools: int, **fields: Any) -> Observation:
-    seen = asyncio.run(run_mcp_probe(mcp, seconds=30, **fields))
+    seen = asyncio.run(run_mcp_probe(mcp, timeout_s=30, **fields))
     assert (seen.outcome, seen.reason, seen.message) == (Outcome.PASS, "", "")
     assert list(seen.phases) == phases
     assert all(took > 0 for took in seen.phases.values())
@@ -69,7 +69,7 @@ def test_time_over_stdio(peers: ThirdPartyServers) -> None:
 
 def test_time_reports_an_error_of_its_own(peers: ThirdPartyServers) -> None:
     call = {"tool": "get_current_time", "arguments": {"timezone": "Atlantis/Centre"}}
-    seen = asyncio.run(run_mcp_probe({"command": [str(peers.mcp_server_time)], "call": call}, seconds=30))
+    seen = asyncio.run(run_mcp_probe({"command": [str(peers.mcp_server_time)], "call": call}, timeout_s=30))
     assert (seen.outcome, seen.reason) == (Outcome.FAIL, "mcp.tool_error")
     assert "Atlantis/Centre" in seen.message
 
@@ -83,7 +83,7 @@ def test_a_server_on_the_older_sdk(peers: ThirdPartyServers, transport: str, pat
         seen = passes(mcp, [*HTTP, "read"], 2, expect=["result.healthy", 'resource.status == "complete"'])
         assert seen.tasks is not None
         assert seen.tasks["sync"].last_run_age == 1_000
-        missing = asyncio.run(run_mcp_probe({**where, "tools": ["search"]}, seconds=30))
+        missing = asyncio.run(run_mcp_probe({**where, "tools": ["search"]}, timeout_s=30))
         assert (missing.reason, missing.message[:22]) == ("mcp.tool_missing", "tool search is missing")
     refused = asyncio.run(run_mcp_probe(where))
     assert (refused.reason, refused.message) == ("connection.refused", "connection refused")

@@ -38,7 +38,7 @@ def pages(*cursors: str | None) -> list[RawMcpResponse]:
 def run(answers: dict[str, Any], seconds: float = 5, **server: Any) -> tuple[Observation, RawMcpServer]:
     async def go() -> tuple[Observation, RawMcpServer]:
         async with running_raw_server(answers, **server) as raw:
-            return await run_mcp_probe({"url": raw.url}, seconds=seconds), raw
+            return await run_mcp_probe({"url": raw.url}, timeout_s=seconds), raw
 
     return asyncio.run(go())
 
@@ -335,7 +335,7 @@ SSE_FAULTS: list[tuple[str, dict[str, Any], str, str]] = [
 def test_a_fault_over_server_sent_events(answers: dict[str, Any], reason: str, message: str) -> None:
     async def go() -> None:
         async with running_raw_server(answers) as raw:
-            seen = await run_mcp_probe({"sse": raw.url}, seconds=5)
+            seen = await run_mcp_probe({"sse": raw.url}, timeout_s=5)
             assert (seen.reason, seen.message) == (reason, message)
 
     asyncio.run(go())

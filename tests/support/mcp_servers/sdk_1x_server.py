@@ -1,6 +1,6 @@
 """A sample MCP server on the 1.x SDK, run by a Python that has it.
 
-usage: older.py streamable-http PORT | older.py sse PORT
+usage: sdk_1x_server.py streamable-http PORT | sdk_1x_server.py sse PORT
 """
 
 # Written for the 1.x SDK, while the one installed beside these tests is 2.x.
