@@ -27,7 +27,7 @@ from watchdog.queues import mcp
 from watchdog.service.clock import wall_clock_ms
 
 SERVERS = Path(__file__).parents[1] / "support/mcp_servers"
-JOBS = [sys.executable, str(SERVERS / "jobs.py")]
+JOBS = [sys.executable, str(SERVERS / "job_server.py")]
 MS = "\N{NO-BREAK SPACE}ms"
 SPOKEN = ["spawn", "negotiate", "list", "enqueue"]
 
@@ -314,7 +314,7 @@ def test_what_the_resource_tells(resource: Json, fields: dict[str, Any], reason:
     assert (result.outcome, result.reason) == (Outcome.FAIL if reason else Outcome.PASS, reason)
     assert message is None or result.message == message
     assert report.state_updates == (
-        {"sentinel": {"job_id": "job:7", "slot": result.slot}} if reason.startswith("not") else {}
+        {"sentinel": {"job_id": "job:7", "slot": result.slot}} if reason.startswith("canary.not") else {}
     )
 
 

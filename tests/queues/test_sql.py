@@ -174,7 +174,7 @@ def test_what_the_rows_say_of_a_job(shop: Shop) -> None:
     assert facts == {
         "next": _iso(NOW + HOUR), "next_due": _iso(NOW + HOUR), "last_start": _iso(NOW - HOUR / 2),
         "last_end": _iso(NOW - 3 * HOUR), "last_ok": _iso(NOW - 8 * HOUR), "running_since": _iso(NOW - HOUR),
-        "failures": 3, "error": "no disk 2", "worker": "app-3", "run": "5",
+        "failures": 3, "error": "no disk 2", "worker": "app-3", "run_id": "5",
     }  # fmt: skip
     [(reason, message)] = shop.wrong({"*": {"max_runtime": "10m"}}).values()
     assert reason == "job.stuck"

@@ -78,7 +78,7 @@ def test_an_interval_is_one_that_comes(ms: float, told: int | None) -> None:
         ("every minute, since five", [{"every": MIN, "last_start": NOW - 5 * MIN}], NOW - 4 * MIN),
         ("every second, for an hour", [{"every": 1000, "last_start": NOW - 60 * MIN}], NOW - 60 * MIN + 1000),
         ("every hour, since five minutes", [{"every": 60 * MIN, "last_start": NOW - 5 * MIN}], None),
-        ("it never ran, at three", [{"cron": "0 3 * * *", "since": NOW - 600 * MIN}], NOW - 540 * MIN),
+        ("it never ran, at three", [{"cron": "0 3 * * *", "schedule_since": NOW - 600 * MIN}], NOW - 540 * MIN),
         ("nobody can read it", [{"cron": "full moon", "last_start": NOW - 600 * MIN}], None),
         ("the first counts", [{"next_due": NOW - MIN}, {"next_due": NOW - 3 * MIN}], NOW - 3 * MIN),
     ],

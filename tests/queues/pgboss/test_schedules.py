@@ -49,7 +49,7 @@ class Lab:
         if not beating:
             self.sql(f"UPDATE pgboss.version SET cron_on = cron_on - interval '{minutes} min'")
         for known in self.memory.values():
-            for name in ("since", "last_start", "last_end", "last_ok"):
+            for name in ("expected_from", "last_started_at", "last_finished_at", "last_succeeded_at"):
                 known[name] = None if known[name] is None else known[name] - minutes * MINUTE
 
     def look(self, pgboss: Mapping[str, Any] = {}, **watch: Mapping[str, Any]) -> RecordedResult:

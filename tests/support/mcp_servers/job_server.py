@@ -1,6 +1,6 @@
 """An MCP server on the 2.x SDK with jobs of its own: they take a moment, and are forgotten with the process.
 
-usage: jobs.py stdio | jobs.py http PORT | jobs.py sse PORT
+usage: job_server.py stdio | job_server.py http PORT | job_server.py sse PORT
 """
 
 from __future__ import annotations
