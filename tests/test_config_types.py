@@ -22,8 +22,8 @@ from watchdog.config_types import (
     duration_bounds,
     format_config_duration,
     parse_duration,
-    slugify,
 )
+from watchdog.config_values import slugify
 
 
 @pytest.mark.parametrize(

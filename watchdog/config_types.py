@@ -27,6 +27,7 @@ from pydantic import (
     model_validator,
 )
 
+from watchdog.config_values import read_secret_file
 from watchdog.domain.schedule import CronSchedule
 
 # --- what is wrong
@@ -155,12 +156,6 @@ TimezoneName = Annotated[str, AfterValidator(_validate_timezone_name)]
 """The name of a time zone: Europe/Berlin."""
 
 
-def slugify(text: str) -> str:
-    """ "Warm the cache!" -> "warm-the-cache". Empty when no letter or digit of ASCII is left."""
-    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
-    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:64].strip("-")
-
-
 # --- files
 
 
@@ -185,25 +180,6 @@ LocalFilePath = Annotated[str, AfterValidator(_resolve_path)]
 
 ALLOW_FROM_FILE = object()
 """Marks a field that is no Secret and may yet be read from a file: `Annotated[str, FROM_FILE]`."""
-_MAX_SECRET_FILE_BYTES = 64 * 1024
-
-
-def _read_secret_file(path: Path) -> str:
-    """The file without one final line end. Raises ValueError that says what is wrong with it."""
-    try:
-        with path.open("rb") as file:
-            content = file.read(_MAX_SECRET_FILE_BYTES + 1)
-        text = content.decode()
-    except OSError as e:
-        raise ValueError(f"cannot read {path}: {(e.strerror or 'it is no file').lower()}") from None
-    except ValueError:
-        raise ValueError(f"cannot read {path}: it is not text in UTF-8") from None
-    if len(content) > _MAX_SECRET_FILE_BYTES:
-        raise ValueError(f"cannot read {path}: it is larger than 64 KiB")
-    text = text.removesuffix("\n").removesuffix("\r")
-    if not text:
-        raise ValueError(f"{path} is empty")
-    return text
 
 
 # --- models
@@ -239,7 +215,7 @@ class ConfigModel(BaseModel):
                 wrong.append(((key,), "expected the path of a file"))
             else:
                 try:
-                    data[name] = _read_secret_file(_load_context(info).base_dir / path)
+                    data[name] = read_secret_file(_load_context(info).base_dir / path)
                     _load_context(info).secrets.append(data[name])
                 except ValueError as e:
                     wrong.append(((key,), str(e)))
@@ -338,6 +314,5 @@ __all__ = [
     "file_backed_fields",
     "format_config_duration",
     "parse_duration",
-    "slugify",
     "validate_secret_length",
 ]

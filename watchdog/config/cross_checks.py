@@ -10,14 +10,17 @@ from watchdog.config.models import Config, MatchSettings
 from watchdog.config.problems import did_you_mean
 from watchdog.config.sources import MergedSources
 from watchdog.config.yaml_tree import YamlNode
-from watchdog.config_types import slugify
+from watchdog.config_values import slugify
 from watchdog.probes import HeartbeatProbe
 
+INCLUDABLE_SECTIONS = ("probes", "receivers", "routes", "include", "version")
+"""Sections that an included file may hold."""
 POSTGRES_INSTALL_COMMAND = "pip install 'watchdog-monitor[postgres]'"
 
 
 def cross_validate(config: Config, sources: MergedSources) -> Config:
     """The configuration with its references resolved. What is wrong goes to the sources' problems."""
+    _check_included_sections(sources)
     _check_unique_probe_names_and_ids(sources)
     _check_unique_heartbeat_tokens(config, sources)
     _check_receivers_exist(sources)
@@ -41,6 +44,23 @@ def cross_validate(config: Config, sources: MergedSources) -> Config:
         "status_page": config.status_page.model_copy(update={"match": match}),
     }
     return config.model_copy(update=resolved)
+
+
+def _check_included_sections(sources: MergedSources) -> None:
+    """An included file holds shared sections only."""
+    for tree in sources.trees[1:]:
+        for name, node in tree.entries.items():
+            if name in Config.model_fields and name not in INCLUDABLE_SECTIONS:
+                sources.add_problem(
+                    node.key_location,
+                    node.path,
+                    f"'{name}' belongs in the main file; here stand probes, receivers, routes",
+                )
+            elif name not in INCLUDABLE_SECTIONS:
+                why = f"unknown section{did_you_mean(name, INCLUDABLE_SECTIONS)}"
+                sources.add_problem(node.key_location, node.path, why)
+            elif name == "version" and node.value != 1:
+                sources.add_problem(node.location, node.path, "expected 1")
 
 
 def _check_unique_probe_names_and_ids(sources: MergedSources) -> None:

@@ -12,6 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from watchdog.config.cross_checks import cross_validate
+from watchdog.config.defaults import apply_defaults
 from watchdog.config.error_messages import coerce_variables, field_names, translate_errors
 from watchdog.config.models import Config, Receiver, RouteSettings
 from watchdog.config.problems import ConfigError, did_you_mean
@@ -41,6 +42,7 @@ class LoadedConfig:
 def load_config(path: Path | None, text: str | None = None, env: Mapping[str, str] = os.environ) -> LoadedConfig:
     """Read a file, or the text in its stead (`path` then names it). Raises ConfigError with all that is wrong."""
     sources = load_sources(path, text, env)
+    sources.probes = [apply_defaults(sources.root.get("defaults"), probe) for probe in sources.probes]
     reader = _ModelBuilder(sources)
     probes = {probe.id: (node, probe) for node in sources.probes if (probe := reader.build_probe(node)) is not None}
     sections = {name: value for name in sources.root if (value := reader.build_section(name)) is not None}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
@@ -25,6 +24,7 @@ from watchdog.config_types import (
     duration_bounds,
     validate_secret_length,
 )
+from watchdog.config_values import DEFAULT_LISTEN_ADDRESS, split_listen_address
 from watchdog.domain import routing
 from watchdog.domain.model import Severity
 from watchdog.notifiers import NOTIFIER_KINDS, Notifier, SmtpServerSettings
@@ -34,18 +34,14 @@ from watchdog.probes import PROBE_KINDS, AnyProbe, ProbeDefaults
 
 
 def _validate_listen_address(text: str) -> str:
-    host, colon, port = text.rpartition(":")
-    if not colon or not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65_535:
-        raise ValueError("expected host:port, such as 127.0.0.1:8080, or :8080 for every address")
-    if not re.fullmatch(r"[A-Za-z0-9.-]*|\[[0-9A-Fa-f:.]+\]", host):
-        raise ValueError("expected a host name or address before the port; an IPv6 address stands in [ ]")
+    split_listen_address(text)
     return text
 
 
 class ServerSettings(ConfigModel):
     """Where the pages are served."""
 
-    listen: Annotated[str, AfterValidator(_validate_listen_address)] = "127.0.0.1:8080"
+    listen: Annotated[str, AfterValidator(_validate_listen_address)] = DEFAULT_LISTEN_ADDRESS
     """host:port; port 0 takes a free one. Beyond this machine only together with `access.api_keys`."""
     public_url: Annotated[HttpLink, AfterValidator(lambda url: url.rstrip("/"))] = ""
     """How people reach the pages: messages link there."""
@@ -53,8 +49,7 @@ class ServerSettings(ConfigModel):
     @property
     def bind_address(self) -> tuple[str, int]:
         """Host and port to bind."""
-        host, _, port = self.listen.rpartition(":")
-        return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - what ":8080" means; refused without keys
+        return split_listen_address(self.listen)
 
     @property
     def listens_beyond_loopback(self) -> bool:

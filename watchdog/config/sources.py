@@ -1,21 +1,16 @@
-"""From a file and what it includes to one set of trees, `defaults` put under every probe."""
+"""Reads the main file and its includes into one set of trees. Without pydantic: `watchdog exec` reads them, too."""
 
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from watchdog.config.models import Config
-from watchdog.config.problems import EMPTY_VALUE_MESSAGE, ConfigProblem, SourceLocation, did_you_mean
+from watchdog.config.problems import EMPTY_VALUE_MESSAGE, ConfigProblem, SourceLocation
 from watchdog.config.yaml_tree import YamlNode, parse_yaml
-from watchdog.config_types import parse_duration
-from watchdog.probes import PROBE_KINDS, ProbeDefaults
 
 MAX_FILE_BYTES = 16 * 1024 * 1024
-INCLUDABLE_SECTIONS = ("probes", "receivers", "routes", "include", "version")
-"""Sections that an included file may hold."""
 
 
 @dataclass
@@ -54,7 +49,6 @@ def load_sources(path: Path | None, text: str | None, env: Mapping[str, str]) ->
         if tree is not None:
             found.root = tree.entries
             _merge_sections(tree, (path,) if path else (), env, found)
-            found.probes = [_apply_defaults(found.root.get("defaults"), probe) for probe in found.probes]
     return found
 
 
@@ -149,59 +143,4 @@ def _load_include(
             text = _read_text(path, item.location, item.path, sources)
             tree = None if text is None else _parse_file(text, str(path), path.parent, env, sources)
             if tree is not None:
-                _reject_main_file_sections(tree, sources)
                 _merge_sections(tree, (*include_chain, path), env, sources)
-
-
-def _reject_main_file_sections(tree: YamlNode, sources: MergedSources) -> None:
-    """An included file holds shared sections only."""
-    for name, node in tree.entries.items():
-        if name in Config.model_fields and name not in INCLUDABLE_SECTIONS:
-            sources.add_problem(
-                node.key_location, node.path, f"'{name}' belongs in the main file; here stand probes, receivers, routes"
-            )
-        elif name not in INCLUDABLE_SECTIONS:
-            sources.add_problem(
-                node.key_location, node.path, f"unknown section{did_you_mean(name, INCLUDABLE_SECTIONS)}"
-            )
-        elif name == "version" and node.value != 1:
-            sources.add_problem(node.location, node.path, "expected 1")
-
-
-def _apply_defaults(defaults: YamlNode | None, probe: YamlNode) -> YamlNode:
-    """The probe with the defaults for what it does not say itself."""
-    own = probe.value
-    if defaults is None or not isinstance(own, dict):
-        return probe
-    given = {name: node for name, node in defaults.entries.items() if name in ProbeDefaults.model_fields}
-    for name in _overridden_defaults(own, given):
-        given.pop(name, None)
-    merged = {**own, **{name: node for name, node in given.items() if name not in own}}
-    if "alert" in own and "alert" in given and isinstance(own["alert"].value, dict):
-        merged["alert"] = replace(own["alert"], value={**given["alert"].entries, **own["alert"].value})
-    return replace(probe, value=merged)
-
-
-def _overridden_defaults(
-    probe_entries: Mapping[str, YamlNode], default_entries: Mapping[str, YamlNode]
-) -> Iterator[str]:
-    """Defaults that make way for how a probe says it runs."""
-    for kind in probe_entries.keys() & PROBE_KINDS.keys():
-        yield from PROBE_KINDS[kind].unsupported_fields
-    if "schedule" in probe_entries:
-        yield "every"
-    if "every" in probe_entries:
-        yield "schedule"
-        if (
-            "retry_interval" in default_entries
-            and "retry_interval" not in probe_entries
-            and _duration_ms(default_entries["retry_interval"]) > _duration_ms(probe_entries["every"])
-        ):
-            yield "retry_interval"
-
-
-def _duration_ms(node: YamlNode) -> int:
-    try:
-        return parse_duration(node.value)
-    except ValueError:
-        return 0

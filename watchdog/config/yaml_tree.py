@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import yaml
 
 from watchdog.config.problems import ConfigProblem, SourceLocation
 from watchdog.config.references import interpolate
 from watchdog.config.scalars import parse_plain_scalar, parse_tagged_scalar
-from watchdog.domain.model import Json, Scalar
+
+if TYPE_CHECKING:
+    from watchdog.domain.model import Json, Scalar
 
 MAX_NESTING_DEPTH = 64
 MAX_ALIAS_EXPANDED_VALUES = 50_000

@@ -23,8 +23,8 @@ from watchdog.config_types import (
     TimezoneName,
     duration_bounds,
     format_config_duration,
-    slugify,
 )
+from watchdog.config_values import slugify
 from watchdog.domain.model import Json, Observation, Severity
 from watchdog.domain.schedule import Gaps
 from watchdog.expressions import Expression, ExpressionError, compile_expression

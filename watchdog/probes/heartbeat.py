@@ -13,9 +13,9 @@ from watchdog.config_types import (
     Duration,
     FieldValidationError,
     Secret,
-    slugify,
     validate_secret_length,
 )
+from watchdog.config_values import slugify
 from watchdog.domain.formatting import DAY_MS
 from watchdog.domain.heartbeat import HEARTBEAT_STATE_KEY, HeartbeatState
 from watchdog.domain.model import Evidence, Observation

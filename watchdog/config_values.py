@@ -1,0 +1,56 @@
+"""What single values of a configuration mean. Without pydantic, so that `watchdog exec` starts fast."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from pathlib import Path
+
+DEFAULT_LISTEN_ADDRESS = "127.0.0.1:8080"
+MAX_SECRET_FILE_BYTES = 64 * 1024
+
+
+def slugify(text: str) -> str:
+    """ "Warm the cache!" -> "warm-the-cache". Empty when no letter or digit of ASCII is left."""
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:64].strip("-")
+
+
+def read_secret_file(path: Path) -> str:
+    """The content of the file without its final line end. Raises ValueError that names the file and the problem."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_SECRET_FILE_BYTES + 1)
+        text = content.decode()
+    except OSError as e:
+        raise ValueError(f"cannot read {path}: {(e.strerror or 'not a file').lower()}") from None
+    except ValueError:
+        raise ValueError(f"cannot read {path}: not text in UTF-8") from None
+    if len(content) > MAX_SECRET_FILE_BYTES:
+        raise ValueError(f"cannot read {path}: larger than 64 KiB")
+    text = text.removesuffix("\n").removesuffix("\r")
+    if not text:
+        raise ValueError(f"{path} is empty")
+    return text
+
+
+def split_listen_address(text: str) -> tuple[str, int]:
+    """ "[::1]:8080" -> ("::1", 8080); ":8080" is every IPv4 address. Raises ValueError with the remedy."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65_535:
+        raise ValueError("expected host:port, such as 127.0.0.1:8080, or :8080 for every address")
+    if not re.fullmatch(r"[A-Za-z0-9.-]*|\[[0-9A-Fa-f:.]+\]", host):
+        raise ValueError("expected a host name or address before the port; an IPv6 address stands in [ ]")
+    return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - the meaning of ":8080"; refused without API keys
+
+
+def local_base_url(listen: str) -> str:
+    """Where this machine reaches a service that listens there: ":8080" -> "http://127.0.0.1:8080"."""
+    host, port = split_listen_address(listen)
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def check_in_url(listen: str, public_url: str, token: str) -> str:
+    """Where the job with this heartbeat token checks in."""
+    return f"{public_url.rstrip('/') or local_base_url(listen)}/in/{token}"
