@@ -1,4 +1,4 @@
-"""The schema comes up to date whole or not at all, once, and leaves alone what is not ours."""
+"""Schema upgrades: all or nothing, safe with several processes, without loss of data, other tables untouched."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -17,18 +18,25 @@ from watchdog.store.database import Database
 from watchdog.store.migrate import SCHEMA_VERSION_TABLE, SchemaError, upgrade_schema
 from watchdog.store.tables import metadata, probes
 
+FIRST = min(resource_path("migrations").glob("versions/*.py")).name[:4]
 HEAD = max(resource_path("migrations").glob("versions/*.py")).name[:4]
-KILLED = f"""
+NEXT = "9999"
+NEXT_MIGRATION = f"""
 import os, signal
+import sqlalchemy as sa
 from alembic import op
-revision, down_revision = "9999", "{HEAD}"
+
+revision, down_revision = "{NEXT}", "{HEAD}"
 
 def upgrade():
-    op.execute("CREATE TABLE half_done (id INTEGER)")
-    op.execute("INSERT INTO half_done VALUES (1)")
-    os.kill(os.getpid(), signal.SIGKILL)
+    op.create_table("migrated_results", sa.Column("slot", sa.BigInteger), sa.Column("late", sa.Boolean))
+    op.execute("INSERT INTO migrated_results SELECT slot, late FROM results")
+    op.add_column("results", sa.Column("generation", sa.Integer(), nullable=False, server_default="0"))
+    op.execute("UPDATE results SET generation = 7")
 """
-RUN = """
+KILL_AFTER_UPGRADE = "    os.kill(os.getpid(), signal.SIGKILL)\n"
+KILLED_MIGRATION = NEXT_MIGRATION + KILL_AFTER_UPGRADE
+UPGRADE_SCRIPT = """
 import sys
 from pathlib import Path
 from watchdog.store.database import Database
@@ -39,11 +47,12 @@ print("ready", flush=True)
 sys.stdin.readline()
 print(*upgrade_schema(database, Path(sys.argv[2])))
 """
+SAMPLE_VALUES = {"TEXT": "text", "INTEGER": 1, "BIGINT": 100, "BOOLEAN": True}
 
 
 @pytest.fixture
 def fresh(database_url: str) -> Iterator[Database]:
-    """A database with nothing in it."""
+    """An empty database, without a schema."""
     database = Database(database_url)
     yield database
     database.close()
@@ -54,11 +63,87 @@ def tables(database: Database) -> set[str]:
         return set(sa.inspect(connection).get_table_names())
 
 
-def another(url: str, migrations: Path) -> subprocess.Popen[str]:
-    """Another process that upgrades as soon as it is told to."""
-    command = [sys.executable, "-c", RUN, url, str(migrations)]
+def copy_migrations(folder: Path, extra_migration: str) -> Path:
+    """A migrations folder with one more revision than Watchdog's."""
+    copy = folder / "migrations"
+    shutil.copytree(resource_path("migrations"), copy, ignore=shutil.ignore_patterns("__pycache__"))
+    (copy / f"versions/{NEXT}_next.py").write_text(extra_migration)
+    return copy
+
+
+def start_upgrade(url: str, migrations: Path) -> subprocess.Popen[str]:
+    """Start a process that upgrades as soon as it reads a line."""
+    command = [sys.executable, "-c", UPGRADE_SCRIPT, url, str(migrations)]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+
+
+def upgrade_until_killed(url: str, migrations: Path) -> int:
+    """Upgrade in another process; returns its exit code."""
+    process = start_upgrade(url, migrations)
+    process.communicate("go\n", timeout=60)
+    return process.returncode
+
+
+Rows = dict[str, list[dict[str, Any]]]
+
+
+def fill_first_schema(database: Database, folder: Path) -> Rows:
+    """Create the schema of the first revision, with two rows in every table; returns the rows by table."""
+    first_only = folder / "first"
+    shutil.copytree(resource_path("migrations"), first_only, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in first_only.glob("versions/*.py"):
+        if not file.name.startswith(FIRST):
+            file.unlink()
+    assert upgrade_schema(database, first_only) == ("", FIRST)
+    schema = reflect(database)
+    rows: Rows = {
+        table.name: [{column.name: sample_value(column, n) for column in table.columns} for n in (1, 2)]
+        for table in schema.sorted_tables
+    }
+    with database.write_transaction() as connection:
+        for table in schema.sorted_tables:
+            connection.execute(sa.insert(table), rows[table.name])
+    assert read_rows(database, rows) == rows
+    return rows
+
+
+def sample_value(column: sa.Column[Any], n: int) -> Any:
+    """A value that fits the column; different in each row, except for booleans."""
+    value = SAMPLE_VALUES[str(column.type)]
+    return f"{value} {n}" if isinstance(value, str) else value if isinstance(value, bool) else value + n
+
+
+def reflect(database: Database) -> sa.MetaData:
+    """The tables as they are in the database, without the version table."""
+    schema = sa.MetaData()
+    with database.read_transaction() as connection:
+        schema.reflect(connection)
+    schema.remove(schema.tables[SCHEMA_VERSION_TABLE])
+    return schema
+
+
+def read_rows(database: Database, expected: Rows) -> Rows:
+    """The rows of the tables in `expected`, with the columns that those have there."""
+    schema = reflect(database)
+    with database.read_transaction() as connection:
+        return {
+            name: [
+                dict(row)
+                for row in connection.execute(
+                    sa.select(*(schema.tables[name].c[column] for column in rows[0])).order_by(
+                        *schema.tables[name].primary_key.columns
+                    )
+                ).mappings()
+            ]
+            for name, rows in expected.items()
+        }
+
+
+def migrated_results(database: Database) -> list[tuple[int, bool]]:
+    with database.read_transaction() as connection:
+        rows = connection.exec_driver_sql("SELECT slot, late FROM migrated_results")
+        return [(slot, bool(late)) for slot, late in rows]
 
 
 def test_upgrade_from_nothing_and_again(fresh: Database) -> None:
@@ -74,7 +159,7 @@ def test_upgrade_from_nothing_and_again(fresh: Database) -> None:
 
 
 def test_the_migrations_make_the_tables_that_the_code_knows(fresh: Database) -> None:
-    """Where they differ, the failure says what a new migration has to do."""
+    """On a difference, the failure shows the missing migration."""
     from alembic.autogenerate import produce_migrations, render_python_code
     from alembic.runtime.migration import MigrationContext
 
@@ -91,7 +176,7 @@ def test_the_migrations_make_the_tables_that_the_code_knows(fresh: Database) -> 
 
 
 def indexes(database: Database) -> dict[str, str]:
-    """Name -> how it was made, with its condition, which no comparison of Alembic's looks at."""
+    """Index name -> its definition, including the WHERE clause, which Alembic does not compare."""
     query = (
         "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'" if database.is_postgres
         else "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL"
@@ -114,32 +199,47 @@ def test_the_migrations_make_the_indexes_that_the_code_knows(fresh: Database) ->
 
 
 def test_processes_that_upgrade_at_once(fresh: Database, database_url: str) -> None:
-    both = [another(database_url, resource_path("migrations")) for _ in range(2)]
+    both = [start_upgrade(database_url, resource_path("migrations")) for _ in range(2)]
     assert [process.stdout.readline() for process in both if process.stdout] == ["ready\n"] * 2
     for process in both:
         assert process.stdin
         process.stdin.write("go\n")
         process.stdin.flush()
-    said = [process.communicate(timeout=60) for process in both]
-    assert [process.returncode for process in both] == [0, 0], said
-    assert sorted(out for out, _ in said) == [f" {HEAD}\n", f"{HEAD} {HEAD}\n"]
+    outputs = [process.communicate(timeout=60) for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    assert sorted(out for out, _ in outputs) == [f" {HEAD}\n", f"{HEAD} {HEAD}\n"]
     assert tables(fresh) == {*metadata.tables, SCHEMA_VERSION_TABLE}
 
 
-@pytest.mark.parametrize("before", ["", HEAD])
-def test_a_kill_in_the_middle_leaves_nothing_half_done(
-    fresh: Database, database_url: str, tmp_path: Path, before: str
+def test_a_kill_during_the_first_upgrade_leaves_an_empty_database(
+    fresh: Database, database_url: str, tmp_path: Path
 ) -> None:
-    longer = tmp_path / "migrations"
-    shutil.copytree(resource_path("migrations"), longer, ignore=shutil.ignore_patterns("__pycache__"))
-    (longer / "versions/9999_killed.py").write_text(KILLED)
-    if before:
-        upgrade_schema(fresh, resource_path("migrations"))
-    process = another(database_url, longer)
-    _, err = process.communicate("go\n", timeout=60)
-    assert process.returncode == -signal.SIGKILL, err
-    assert tables(fresh) == ({*metadata.tables, SCHEMA_VERSION_TABLE} if before else set())
-    assert upgrade_schema(fresh, resource_path("migrations")) == (before, HEAD)
+    assert upgrade_until_killed(database_url, copy_migrations(tmp_path, KILLED_MIGRATION)) == -signal.SIGKILL
+    assert tables(fresh) == set()
+    assert upgrade_schema(fresh, resource_path("migrations")) == ("", HEAD)
+
+
+def test_the_data_of_the_first_schema_survives_every_upgrade(fresh: Database, tmp_path: Path) -> None:
+    """From the first revision, over all that follow, to one that rewrites a table that holds data."""
+    saved = fill_first_schema(fresh, tmp_path)
+    assert upgrade_schema(fresh, copy_migrations(tmp_path, NEXT_MIGRATION)) == (FIRST, NEXT)
+    assert read_rows(fresh, saved) == saved
+    assert sorted(migrated_results(fresh)) == [(101, True), (102, True)]
+
+
+def test_a_kill_in_the_middle_of_an_upgrade_changes_nothing(fresh: Database, database_url: str, tmp_path: Path) -> None:
+    """The killed process had rewritten rows, but not committed: what follows starts where it started."""
+    saved = fill_first_schema(fresh, tmp_path)
+    upgrade_schema(fresh, resource_path("migrations"))
+    before = tables(fresh)
+    killed = copy_migrations(tmp_path / "killed", NEXT_MIGRATION + KILL_AFTER_UPGRADE)
+    assert upgrade_until_killed(database_url, killed) == -signal.SIGKILL
+    assert tables(fresh) == before
+    assert read_rows(fresh, saved) == saved
+    assert upgrade_schema(fresh, resource_path("migrations")) == (HEAD, HEAD), "the version that ran before still can"
+    assert upgrade_schema(fresh, copy_migrations(tmp_path / "next", NEXT_MIGRATION)) == (HEAD, NEXT)
+    assert read_rows(fresh, saved) == saved
+    assert sorted(migrated_results(fresh)) == [(101, True), (102, True)]
 
 
 def test_a_newer_schema_is_refused(fresh: Database) -> None:
