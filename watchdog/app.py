@@ -91,7 +91,7 @@ class RunningApp:
 async def run_app(loaded_config: LoadedConfig, clock: Clock = wall_clock_ms) -> AsyncIterator[RunningApp]:
     """Build everything from a configuration, run it, and stop it in order.
 
-    Raises SchemaError for a database of a newer version, Unusable for one that is out of reach.
+    Raises SchemaError for a database of a newer version, StoreUnavailableError for one that is out of reach.
     """
     config = loaded_config.config
     database = Database(config.storage.url)

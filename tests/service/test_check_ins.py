@@ -95,7 +95,7 @@ async def test_what_is_taken_is_on_disk(database_url: str, tmp_path: Path) -> No
     house.spool.close()
     async with open_house(database_url, tmp_path, new=False) as heir:
         (row,) = heir.stored()  # before it takes anything, and before anything is judged
-        assert (row["at"], row["kind"], row["code"], row["body"]) == (START_AT, "fail", 3, "disk full")
+        assert (row["occurred_at"], row["kind"], row["exit_code"], row["output"]) == (START_AT, "fail", 3, "disk full")
     house.storage.close()
 
 
@@ -162,10 +162,10 @@ async def test_the_end_of_a_long_output_is_kept_without_its_secrets(database_url
         assert SECRET.encode() not in house.written()
         await wait_until_async(house.stored)
         (row,) = house.stored()
-        assert row["body"].startswith("a")
-        assert row["body"].endswith("ü•••end")
-        assert "•••\ufffd\ufffd[31mü" in row["body"]
-        assert MAX_OUTPUT_BYTES - 3 <= len(row["body"].encode()) <= MAX_OUTPUT_BYTES
+        assert row["output"].startswith("a")
+        assert row["output"].endswith("ü•••end")
+        assert "•••\ufffd\ufffd[31mü" in row["output"]
+        assert MAX_OUTPUT_BYTES - 3 <= len(row["output"].encode()) <= MAX_OUTPUT_BYTES
 
 
 async def test_whose_probe_is_gone_is_dropped_and_said(database_url: str, tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ async def test_one_that_cannot_be_stored_keeps_no_other_waiting(database_url: st
             await house.take(at=START_AT + 2)
             await wait_until_async(lambda: len(house.stored()) == 2)
             await wait_until_async(lambda: any(log["event"] == "check_ins_dropped" for log in logs))
-        assert [row["at"] for row in house.stored()] == [START_AT + 1, START_AT + 2]
+        assert [row["occurred_at"] for row in house.stored()] == [START_AT + 1, START_AT + 2]
 
 
 async def test_a_spool_that_cannot_be_written_takes_nothing_until_it_can(database_url: str, tmp_path: Path) -> None:

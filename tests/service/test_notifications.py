@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-import sqlalchemy as sa
 from structlog.testing import capture_logs
 
 from tests.support.store import INTERVAL_MS, START_AT, StoreHarness, make_registered_probe, make_results
@@ -27,6 +25,7 @@ from watchdog.service.notifications import (
     retry_delay_ms,
 )
 from watchdog.service.store_executor import StoreExecutor
+from watchdog.store.errors import StoreUnavailableError
 from watchdog.store.tables import outbox
 
 
@@ -212,9 +211,7 @@ async def test_what_was_confirmed_while_the_database_is_away_is_not_told_again(
 ) -> None:
     """However long that takes."""
     monkeypatch.setattr(notifications, "ACKNOWLEDGE_RETRY_INTERVAL_S", 0.0)
-    busy = sqlite3.OperationalError("database is locked")
-    busy.sqlite_errorcode = sqlite3.SQLITE_BUSY
-    sent, faults = office.lab.outbox.mark_sent, [sa.exc.OperationalError("", {}, busy)] * 3
+    sent, faults = office.lab.outbox.mark_sent, [StoreUnavailableError("database is locked")] * 3
 
     def away(*values: Any) -> None:
         office.now += NOTIFICATION_LEASE_MS + 1

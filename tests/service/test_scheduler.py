@@ -11,7 +11,6 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
-from sqlalchemy.exc import OperationalError
 from structlog.testing import capture_logs
 
 from tests.support.polling import wait_until_async
@@ -29,6 +28,7 @@ from watchdog.domain.model import ClaimedSlot, Observation, Outcome, RecordedRes
 from watchdog.probes.base import RunContext
 from watchdog.service import scheduler as module
 from watchdog.service.notifications import MAX_NOTIFICATION_AGE_MS
+from watchdog.store.errors import StoreUnavailableError
 from watchdog.store.tables import incidents, outbox, results, schedule
 
 __all__ = ["without_ticks"]
@@ -66,7 +66,7 @@ class Away:
             if self.back:
                 return real(*args, **kwargs)
             self.tries += 1
-            raise OperationalError("SELECT 'hush-hush'", {}, Exception("connection refused"))
+            raise StoreUnavailableError("connection refused")
 
         return verb
 
@@ -247,7 +247,7 @@ async def test_what_waits_for_a_database_that_went_away_amid_single_results_is_s
             nonlocal calls
             calls += 1
             if calls == 3:
-                raise OperationalError("SELECT", {}, Exception("connection refused"))
+                raise StoreUnavailableError("connection refused")
             return record(batch, now)
 
         monkeypatch.setattr(made.store.recorder, "record_results", flaky)

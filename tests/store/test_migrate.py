@@ -15,7 +15,8 @@ import sqlalchemy as sa
 
 from watchdog.resources import resource_path
 from watchdog.store.database import Database
-from watchdog.store.migrate import SCHEMA_VERSION_TABLE, SchemaError, upgrade_schema
+from watchdog.store.errors import SchemaError
+from watchdog.store.migrate import SCHEMA_VERSION_TABLE, upgrade_schema
 from watchdog.store.tables import metadata, probes
 
 FIRST = min(resource_path("migrations").glob("versions/*.py")).name[:4]
@@ -47,7 +48,7 @@ print("ready", flush=True)
 sys.stdin.readline()
 print(*upgrade_schema(database, Path(sys.argv[2])))
 """
-SAMPLE_VALUES = {"TEXT": "text", "INTEGER": 1, "BIGINT": 100, "BOOLEAN": True}
+SAMPLE_VALUES: dict[str, Any] = {"TEXT": "text", "INTEGER": 1, "BIGINT": 100, "BOOLEAN": True}
 
 
 @pytest.fixture

@@ -270,7 +270,8 @@ class CrashHarness:
     def count_unsent(self) -> int:
         import sqlalchemy as sa
 
-        from watchdog.store.database import Database, StoreError
+        from watchdog.store.database import Database
+        from watchdog.store.errors import SchemaError, StoreUnavailableError
         from watchdog.store.tables import outbox, outbox_is_waiting
 
         database = Database(self.database_url)
@@ -280,7 +281,7 @@ class CrashHarness:
                     sa.select(sa.func.count()).select_from(outbox).where(outbox_is_waiting)
                 ).scalar_one()
                 return unsent
-        except StoreError:
+        except (SchemaError, StoreUnavailableError):
             return -1
         finally:
             database.close()

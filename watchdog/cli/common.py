@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from watchdog.config.load import LoadedConfig
-    from watchdog.store.database import StoreError
+    from watchdog.store.errors import StoreUnavailableError
 
 
 class ExitCode(IntEnum):
@@ -77,16 +77,17 @@ def create_console() -> Console:
 @contextmanager
 def open_read_connection(loaded_config: LoadedConfig) -> Iterator[Connection]:
     """A reading connection to the configured database; clear lines where there is none to read."""
-    from watchdog.store.database import Database, StoreError, is_schema_missing
+    from watchdog.store.database import Database
+    from watchdog.store.errors import SchemaError, StoreUnavailableError
 
     require_database_file(loaded_config)
     database = Database(loaded_config.config.storage.url)
     try:
         with database.read_transaction() as connection:
             yield connection
-    except StoreError as e:
-        if is_schema_missing(e):
-            exit_with_error("the database has no schema of this version: run `watchdog db upgrade`", ExitCode.UNKNOWN)
+    except SchemaError as e:
+        exit_with_error(str(e), ExitCode.UNKNOWN)
+    except StoreUnavailableError as e:
         exit_database_unavailable(loaded_config, e)
     finally:
         database.close()
@@ -100,15 +101,11 @@ def require_database_file(loaded_config: LoadedConfig) -> None:
         )
 
 
-def exit_database_unavailable(loaded_config: LoadedConfig, error: StoreError) -> NoReturn:
+def exit_database_unavailable(loaded_config: LoadedConfig, error: StoreUnavailableError) -> NoReturn:
     """What keeps the database from being used, in the driver's words."""
-    from watchdog.store.database import driver_message
-
     file = sqlite_file(loaded_config)
     which = "" if file is None else f" {file}"
-    exit_with_error(
-        loaded_config.mask(f"the database{which} cannot be used: {driver_message(error)}"), ExitCode.UNKNOWN
-    )
+    exit_with_error(loaded_config.mask(f"the database{which} cannot be used: {error}"), ExitCode.UNKNOWN)
 
 
 def sqlite_file(loaded_config: LoadedConfig) -> Path | None:

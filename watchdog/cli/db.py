@@ -26,8 +26,8 @@ def db_upgrade_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
     given = load_config_or_exit(config)
 
     from watchdog.resources import resource_path
-    from watchdog.store.database import Database, StoreError
-    from watchdog.store.migrate import SchemaError
+    from watchdog.store.database import Database
+    from watchdog.store.errors import SchemaError, StoreUnavailableError
     from watchdog.store.migrate import upgrade_schema as migrate
 
     database = Database(given.config.storage.url)
@@ -35,7 +35,7 @@ def db_upgrade_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
         before, after = migrate(database, resource_path("migrations"))
     except SchemaError as e:
         exit_with_error(str(e))
-    except StoreError as e:
+    except StoreUnavailableError as e:
         exit_database_unavailable(given, e)
     finally:
         database.close()

@@ -25,8 +25,7 @@ def run_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
 
     from watchdog.app import open_listen_socket, serve
     from watchdog.cli.logs import configure_logging
-    from watchdog.store.database import StoreError
-    from watchdog.store.migrate import SchemaError
+    from watchdog.store.errors import SchemaError, StoreUnavailableError
 
     configure_logging(given.mask)
     try:
@@ -38,5 +37,5 @@ def run_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
             runner.run(serve(given, listening))
     except SchemaError as e:
         exit_with_error(str(e))
-    except StoreError as e:
+    except StoreUnavailableError as e:
         exit_database_unavailable(given, e)

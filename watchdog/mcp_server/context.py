@@ -14,7 +14,8 @@ from watchdog.service.background_tasks import background_task_to_json
 from watchdog.service.clock import Clock
 from watchdog.service.runner import ProbeRunner
 from watchdog.service.scheduler import MonitoringService
-from watchdog.store.read.status import Connection, StoreError
+from watchdog.store.errors import StoreUnavailableError
+from watchdog.store.read.status import Connection
 
 QueryResultT = TypeVar("QueryResultT")
 
@@ -54,7 +55,7 @@ class ToolContext:
         try:
             async with asyncio.timeout(DATABASE_TIMEOUT_S):
                 return await self.run_read_query(query)
-        except (StoreError, TimeoutError):
+        except (StoreUnavailableError, TimeoutError):
             raise RequestRejectedError(DATABASE_UNAVAILABLE_TEXT) from None
 
 

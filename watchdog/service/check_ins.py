@@ -18,7 +18,7 @@ from watchdog.net import SecretMask, strip_control_characters
 from watchdog.service.check_in_log import CheckInLog, CheckInLogError
 from watchdog.service.clock import Clock
 from watchdog.service.store_executor import StoreExecutor
-from watchdog.store.database import is_unavailable
+from watchdog.store.errors import StoreUnavailableError
 from watchdog.store.write.check_ins import CheckInStore, ProbeCheckIn
 from watchdog.store.write.claims import CLAIM_AHEAD_MS, SlotClaimer
 
@@ -168,17 +168,19 @@ class CheckInReceiver:
         unless none can: then it is not for what they say, and all of them wait."""
         try:
             return await self.store_executor.run_write(self.check_in_store.save_check_ins, batch)
+        except StoreUnavailableError:
+            raise
         except Exception as e:
-            if is_unavailable(e) or len(batch) == 1:
+            if len(batch) == 1:
                 raise
             fault = e
         hot, dropped = set(), 0
         for told in batch:
             try:
                 hot |= await self.store_executor.run_write(self.check_in_store.save_check_ins, [told])
-            except Exception as e:
-                if is_unavailable(e):
-                    raise
+            except StoreUnavailableError:
+                raise
+            except Exception:
                 dropped += 1
         if dropped == len(batch):
             raise fault

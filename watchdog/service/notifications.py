@@ -14,7 +14,7 @@ from watchdog.net import Network, SecretMask
 from watchdog.notifiers.base import DeliveryError, DeliveryRequest, Notifier
 from watchdog.service.clock import Clock
 from watchdog.service.store_executor import StoreExecutor
-from watchdog.store.database import StoreError, is_unavailable
+from watchdog.store.errors import StoreUnavailableError
 from watchdog.store.read.alert_context import load_alert_context
 from watchdog.store.write.outbox import LeasedNotification, Outbox
 
@@ -129,9 +129,7 @@ class NotificationSender:
         while True:
             try:
                 return await self.store_executor.run_write(self.outbox.mark_sent, leased, receipt, self.clock())
-            except StoreError as e:
-                if not is_unavailable(e):
-                    raise
+            except StoreUnavailableError as e:
                 if not warned:
                     log.warning("not_marked", destination=leased.notification.destination, why=type(e).__name__)
                 warned = True

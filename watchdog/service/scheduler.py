@@ -25,7 +25,7 @@ from watchdog.service.notifications import NotificationSender
 from watchdog.service.remediation import RemediationRunner
 from watchdog.service.runner import ProbeRunner
 from watchdog.service.store_executor import StoreExecutor
-from watchdog.store.database import StoreError, driver_message, is_unavailable
+from watchdog.store.errors import StoreUnavailableError
 from watchdog.store.write.claims import SlotClaimer
 from watchdog.store.write.recorder import ResultRecorder
 from watchdog.store.write.retention import delete_expired_rows, roll_up_hours
@@ -133,7 +133,7 @@ class MonitoringService:
                 task.record_failure(self.clock(), self._error_line(e))
                 if task.consecutive_failures > 1:
                     return  # told already
-                event = "database_away" if is_unavailable(e) else "tick_failed"
+                event = "database_away" if isinstance(e, StoreUnavailableError) else "tick_failed"
                 log.error(event, tick=task.name, why=task.last_error)
                 log.debug("tick_failed_at", exc_info=True)
             else:
@@ -144,9 +144,8 @@ class MonitoringService:
 
     def _error_line(self, error: Exception) -> str:
         """What an error says, in one line that may be shown."""
-        text = (
-            driver_message(error) if isinstance(error, StoreError) else f"{type(error).__name__}: {error}".strip(": ")
-        )
+        kind = "" if isinstance(error, StoreUnavailableError) else f"{type(error).__name__}: "
+        text = f"{kind}{str(error).partition(chr(10))[0]}".strip(": ")
         return truncate(" ".join(strip_control_characters(self.mask(text)).split()), 300)
 
     async def trigger_task(self, task_name: str) -> None:
@@ -235,9 +234,9 @@ class MonitoringService:
         write, now = self.store_executor.run_write, self.clock()
         try:
             return await write(self.recorder.record_results, batch, now)
+        except StoreUnavailableError:
+            raise
         except Exception as e:
-            if is_unavailable(e):
-                raise
             fault = e
         changes: list[IncidentTransition] = []
         culprits: list[tuple[Result, Exception]] = []
@@ -248,9 +247,9 @@ class MonitoringService:
                     changes += await write(self.recorder.record_results, [one], now)
                     stored = True
                     break
+                except StoreUnavailableError:
+                    raise
                 except Exception as e:
-                    if is_unavailable(e):
-                        raise
                     if one is report:
                         culprits.append((report.result, e))
         if not stored:

@@ -16,44 +16,12 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
+from watchdog.store.errors import translate_driver_errors
 from watchdog.store.tables import metadata, results
 
 ADVISORY_LOCK_NAMESPACE = 7_402
 """The class of our advisory locks: the second half of the key is a probe's id."""
-
-
-StoreError = DBAPIError
-"""Raised by anything here when the database cannot be used, for whatever reason."""
-UNDEFINED_TABLE_SQLSTATE, UNDEFINED_COLUMN_SQLSTATE = "42P01", "42703"
-LIMIT_EXCEEDED_SQLSTATE_CLASS = "54"
-"""The class of what exceeds a limit, as a value too long for an index: no later try fares better."""
-
-
-def is_unavailable(error: BaseException) -> bool:
-    """Whether the database cannot be reached, or is busy or full, so that the same may do later. Anything else that is
-    raised here is a fault of the statement or of its values."""
-    if not isinstance(error, DBAPIError):
-        return False
-    if isinstance(error.orig, sqlite3.Error):
-        operational = isinstance(error.orig, sqlite3.OperationalError)
-        return operational and error.orig.sqlite_errorcode != sqlite3.SQLITE_ERROR
-    if error.connection_invalidated:
-        return True
-    too_large = (getattr(error.orig, "sqlstate", None) or "").startswith(LIMIT_EXCEEDED_SQLSTATE_CLASS)
-    return isinstance(error, OperationalError | InterfaceError) and not too_large
-
-
-def driver_message(error: StoreError) -> str:
-    """The driver's own words, in one line; may hold parts of the URL, so mask it."""
-    return (str(error.orig).strip() or type(error.orig).__name__).splitlines()[0]
-
-
-def is_schema_missing(error: StoreError) -> bool:
-    """Whether what is wrong with the database is that it has no schema of this version."""
-    known = getattr(error.orig, "sqlstate", None) in (UNDEFINED_TABLE_SQLSTATE, UNDEFINED_COLUMN_SQLSTATE)
-    return known or str(error.orig).startswith(("no such table", "no such column"))
 
 
 _TCP_KEEPALIVE_OPTIONS = {
@@ -95,12 +63,12 @@ class Database:
     @contextmanager
     def write_transaction(self) -> Iterator[sa.Connection]:
         """One transaction: all of it is committed, or none."""
-        with self.writer.begin() as connection:
+        with translate_driver_errors(), self.writer.begin() as connection:
             yield connection
 
     @contextmanager
     def read_transaction(self) -> Iterator[sa.Connection]:
-        with self.reader.connect() as connection, connection.begin():
+        with translate_driver_errors(), self.reader.connect() as connection, connection.begin():
             yield connection
 
     def lock_probes(self, connection: sa.Connection, probes: Iterable[int], *, wait: bool = True) -> list[int]:

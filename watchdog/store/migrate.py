@@ -7,16 +7,13 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from watchdog.store.database import Database
+from watchdog.store.errors import SchemaError
 from watchdog.store.tables import metadata
 
 MIGRATION_LOCK_KEY = -1
 """The key of the lock under which the schema changes: no probe has this id."""
 SCHEMA_VERSION_TABLE = "watchdog_version"
 """The table that holds the schema's revision."""
-
-
-class SchemaError(Exception):
-    """What is in the database is not for this program: its schema is newer, or its tables are somebody else's."""
 
 
 def upgrade_schema(database: Database, migrations: Path) -> tuple[str, str]:

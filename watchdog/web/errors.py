@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
-from watchdog.store.read.status import StoreError
+from watchdog.store.errors import SchemaError, StoreUnavailableError
 from watchdog.web.auth.access import AccessDeniedError
 from watchdog.web.routes.sign_in import render_sign_in_page, retry_after_header
 from watchdog.web.templating import NO_STORE_HEADERS, SECURITY_HEADERS, TemplateRenderer
@@ -62,7 +62,8 @@ def install_error_handlers(app: FastAPI, renderer: TemplateRenderer, clock: Call
     async def unreadable(request: Request, _: RequestValidationError) -> Response:
         return answer(request, 400, "This cannot be done", "The address has a part that cannot be read.")
 
-    @app.exception_handler(StoreError)
+    @app.exception_handler(StoreUnavailableError)
+    @app.exception_handler(SchemaError)
     @app.exception_handler(TimeoutError)
     @app.exception_handler(StatusPageUnavailableError)
     async def away(request: Request, _: Exception) -> Response:

@@ -19,7 +19,7 @@ from tests.support.web import create_test_app, filled_database, make_read_functi
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
 from watchdog.domain.model import Evidence, HealthState, Outcome, ProbeInfo
 from watchdog.store.database import Database
-from watchdog.store.read.status import StoreError
+from watchdog.store.errors import StoreUnavailableError
 from watchdog.web import StatusPageConfig
 from watchdog.web.pages.status import (
     ServiceRow,
@@ -277,7 +277,7 @@ def test_many_visitors_cost_one_read(watched: FastAPI, flaky: Flaky, clock: Cloc
     assert first.headers["etag"] == later.headers["etag"]
 
 
-@pytest.mark.parametrize("error", [StoreError("gone"), TimeoutError()])
+@pytest.mark.parametrize("error", [StoreUnavailableError("gone"), TimeoutError()])
 def test_the_last_good_page_shows_with_its_age(watched: FastAPI, flaky: Flaky, clock: Clock, error: Exception) -> None:
     request_page(watched, "/")
     flaky.error = error
@@ -295,7 +295,7 @@ def test_the_last_good_page_shows_with_its_age(watched: FastAPI, flaky: Flaky, c
 
 
 def test_without_a_last_good_page_it_says_so_and_fails(watched: FastAPI, flaky: Flaky) -> None:
-    flaky.error = StoreError("password authentication failed for user hunter2")
+    flaky.error = StoreUnavailableError("password authentication failed for user hunter2")
     response = request_page(watched, "/")
     assert response.status_code == 503
     assert response.headers["retry-after"] == "10"
@@ -304,7 +304,7 @@ def test_without_a_last_good_page_it_says_so_and_fails(watched: FastAPI, flaky: 
 
 
 def test_operators_are_told_that_the_database_is_away(watched: FastAPI, flaky: Flaky) -> None:
-    flaky.error = StoreError("gone")
+    flaky.error = StoreUnavailableError("gone")
     assert request_page(watched, "/probes").status_code == 503
     assert request_page(watched, "/api/probes").json()["error"] == "The database does not answer"
 
@@ -330,7 +330,7 @@ def test_health_and_readiness(told_story: Database, flaky: Flaky) -> None:
         503,
         "no slot was claimed for 12 s",
     )
-    flaky.error = StoreError("gone")
+    flaky.error = StoreUnavailableError("gone")
     assert request_page(fine, "/healthz").status_code == 200
     assert (request_page(fine, "/readyz").status_code, request_page(fine, "/readyz").json()["reason"]) == (
         503,

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
-from sqlalchemy.exc import SQLAlchemyError as StoreError
 
 from watchdog.domain.model import HealthState, Incident, Outcome, ProbeInfo
 from watchdog.domain.rules import HEALTH_STATE_BY_RULE, derive_health_state
@@ -28,7 +27,6 @@ __all__ = [
     "ProbeStatus",
     "ResultRow",
     "ServiceStatus",
-    "StoreError",
     "count_incidents_by_probe",
     "list_dead_letters",
     "list_deliveries",

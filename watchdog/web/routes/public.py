@@ -12,7 +12,8 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from watchdog.store.read.status import Connection, StoreError
+from watchdog.store.errors import StoreUnavailableError
+from watchdog.store.read.status import Connection
 from watchdog.web.errors import StatusPageUnavailableError
 from watchdog.web.pages.status import StatusPageConfig, StatusSnapshot, build_status_page, load_status_snapshot
 from watchdog.web.templating import NO_STORE_HEADERS, TemplateRenderer
@@ -69,7 +70,7 @@ class StatusPageCache:
         try:
             async with asyncio.timeout(DATABASE_TIMEOUT_S):
                 self._good = await self._read(lambda connection: load_status_snapshot(connection, self._site, now))
-        except (StoreError, TimeoutError):
+        except (StoreUnavailableError, TimeoutError):
             stale = True
         if self._good is None:
             self._failed_at = self._now()
@@ -126,6 +127,6 @@ async def _database_error_message(run_read_query: ReadQueryRunner) -> str:
     try:
         async with asyncio.timeout(DATABASE_TIMEOUT_S):
             await run_read_query(lambda connection: connection.exec_driver_sql("SELECT 1").scalar())
-    except (StoreError, TimeoutError):
+    except (StoreUnavailableError, TimeoutError):
         return "the database does not answer"
     return ""

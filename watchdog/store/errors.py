@@ -1,0 +1,75 @@
+"""The errors of the store.
+
+    StoreUnavailableError   the database cannot serve the call now; the same call may succeed later
+    SchemaError             the schema is missing, newer, or not Watchdog's: an operator has to act
+
+Both are raised by the transactions of `Database`, which is the only place that interprets what a driver raises.
+Any other `sqlalchemy.exc.DBAPIError` is a fault of the statement or of its values and passes through unchanged.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+
+UNDEFINED_TABLE_SQLSTATE, UNDEFINED_COLUMN_SQLSTATE = "42P01", "42703"
+REFUSED_SQLSTATES = ("42501", "25006", "3F000")
+"""Missing privilege, read-only server, missing schema: an operator can repair these while Watchdog runs."""
+LIMIT_EXCEEDED_SQLSTATE_CLASS = "54"
+"""A limit of the server, such as a value too long for an index. The driver reports it as operational, yet a retry never
+succeeds."""
+
+
+class StoreUnavailableError(Exception):
+    """The database cannot serve the call: out of reach, busy, locked, full, read-only or damaged.
+
+    The same call may succeed later. The text is the first line of the driver's message; it may contain parts of the
+    URL, so mask it before it is shown.
+    """
+
+
+class SchemaError(Exception):
+    """The schema of the database is missing, newer than this version, or another program's tables are in the way."""
+
+
+@contextmanager
+def translate_driver_errors() -> Iterator[None]:
+    """Raises StoreUnavailableError or SchemaError for errors of the driver that mean one of these."""
+    try:
+        yield
+    except sa.exc.TimeoutError as e:  # every connection of the pool is in use
+        raise StoreUnavailableError(str(e).splitlines()[0]) from e
+    except DBAPIError as e:
+        if _is_unavailable(e):
+            raise StoreUnavailableError(_first_line(e)) from e
+        if _is_schema_missing(e):
+            raise SchemaError("the database has no schema of this version: run `watchdog db upgrade`") from e
+        raise
+
+
+def _is_unavailable(error: DBAPIError) -> bool:
+    if isinstance(error.orig, sqlite3.Error):
+        if type(error.orig) is sqlite3.DatabaseError:  # not a database, or a damaged one
+            return True
+        operational = isinstance(error.orig, sqlite3.OperationalError)
+        return operational and error.orig.sqlite_errorcode != sqlite3.SQLITE_ERROR
+    if error.connection_invalidated:
+        return True
+    sqlstate = getattr(error.orig, "sqlstate", None) or ""
+    if sqlstate in REFUSED_SQLSTATES:
+        return True
+    limit_exceeded = sqlstate.startswith(LIMIT_EXCEEDED_SQLSTATE_CLASS)
+    return isinstance(error, OperationalError | InterfaceError) and not limit_exceeded
+
+
+def _is_schema_missing(error: DBAPIError) -> bool:
+    undefined = getattr(error.orig, "sqlstate", None) in (UNDEFINED_TABLE_SQLSTATE, UNDEFINED_COLUMN_SQLSTATE)
+    return undefined or str(error.orig).startswith(("no such table", "no such column"))
+
+
+def _first_line(error: DBAPIError) -> str:
+    return (str(error.orig).strip() or type(error.orig).__name__).splitlines()[0]
