@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from typing import Any
+import re
+from collections.abc import Iterable, Iterator, Mapping
 
+from watchdog.config.reference_examples import EXAMPLES
 from watchdog.config.schema import VARIABLE_SCHEMA, JsonSchema, json_schema
 from watchdog.config_types import DURATION_PATTERN
 from watchdog.probes import PROBE_KINDS
@@ -13,7 +14,7 @@ from watchdog.probes import PROBE_KINDS
 _INTRODUCTION = """\
 # Configuration
 
-One YAML file says what is watched, who is told and who may look. Three lines are enough:
+One YAML file defines the probes, the people who are notified, and who may see the pages. Three lines are enough:
 
 ```yaml
 probes:
@@ -21,117 +22,142 @@ probes:
     http: https://acme.example/
 ```
 
-`watchdog validate -c FILE` checks a file and tells every problem at once, each with its line, its column and the
-field. `watchdog schema` prints a JSON Schema for editors, and `watchdog init` writes a first file with the schema
-beside it. [examples/full.yaml](../examples/full.yaml) shows everything in one place.
+`watchdog validate -c FILE` checks a file and lists every problem at once, each with line, column and field.
+`watchdog schema` prints a JSON Schema for editors; `watchdog init` writes a first file and the schema.
+[examples/full.yaml](../examples/full.yaml) uses every section in one file.
+"""
 
-## Writing it
+_SYNTAX = """\
+## Syntax
 
-**YAML 1.2.** `no` and `on` are text, `010` is ten, `1:30` is text. A key may stand only once. Anchors and aliases
-work; merge keys (`<<`) are not part of YAML 1.2, so `defaults` is there instead. Tags other than YAML's own are
-refused.
+**YAML 1.2.** `no` and `on` are text, `010` is ten, `1:30` is text. Duplicate keys are errors. Anchors and aliases work;
+merge keys (`<<`) are not part of YAML 1.2: use `defaults` instead. Tags other than those of YAML itself are errors.
 
 **Durations** have a unit: `30s`, `5m`, `1h30m`, `2d`, `250ms`.
 
-**Variables** stand in values, never in keys. They are filled in after the YAML is read, so what they hold cannot
+**Variables** can be used in values, not in keys. They are replaced after the YAML is parsed, so their values cannot
 change its structure.
 
-| written | means |
+| syntax | meaning |
 |---|---|
-| `${NAME}` | the variable; not set is an error |
-| `${NAME:-default}` | the default when the variable is not set or empty |
-| `${NAME:?message}` | an error with this message when the variable is not set or empty |
+| `${NAME}` | the variable; an error if it is not set |
+| `${NAME:-default}` | the default if the variable is not set or empty |
+| `${NAME:?message}` | an error with this message if the variable is not set or empty |
 | `$$` | a dollar sign |
 
-Inside `{ }` and `[ ]` YAML wants quotes around them: `{password: "${PASSWORD}"}`. A number or a switch may come from
-a variable, too.
+Inside `{ }` and `[ ]`, quote variables: `{password: "${PASSWORD}"}`. Numbers and booleans can also come from variables.
 
-**Secrets from files.** Fields that hold a secret may be given as `<field>_file`: the path of a file whose content is
-taken without its last line end. Relative paths start at the folder of the file that names them.
+**Secrets from files.** Every field that holds a secret can be given as `<field>_file` instead: the path of a file with
+the secret. The file's final line break is removed. Relative paths start at the folder of the configuration file.
 
-**What is masked.** Secret fields, whatever their length; values of 8 characters or more that come from variables and
-files; passwords in URLs; headers and variables with telling names, such as `Authorization` or `API_KEY`. They appear
-as `•••` in every message, page, log line and stored result, in names and tags as well; a probe's `id` alone, which
-stands in addresses, is shown as it is. A default (`:-`) is no secret.
+**Masking.** Watchdog masks these values as `•••` on pages, in messages and logs, and in stored results:
+secret fields of any length; values of 8 or more characters from variables and files; passwords in URLs; headers and
+variables whose names indicate a secret, such as `Authorization` or `API_KEY`. They are masked in names and tags, too. A
+probe's `id` is never masked, because it is part of URLs. Defaults (`:-`) are not treated as secrets.
 
-**More files.** `include` takes paths and patterns. An included file holds `probes`, `receivers`, `routes` and further
-`include`s; the `defaults` of the main file apply to its probes. Its routes come after those of the file that includes
-it.
+**Several files.** `include` takes paths and patterns. An included file may hold `probes`, `receivers`, `routes` and
+`include`. The `defaults` of the main file apply to its probes. Its routes follow those of the file that includes it.
 
-**Defaults.** A probe has what it says itself, and else what `defaults` says. `alert` is merged field by field,
-everything else is replaced. A default `every` makes way for a probe's own `schedule`, and the other way round.
+**Defaults.** A field that a probe does not set is taken from `defaults`. `alert` is merged field by field; any other
+field is replaced as a whole. A probe's `schedule` overrides a default `every`, and the other way round.
 
-**Expressions** are [CEL](https://cel.dev). They are checked when the file is read: a misspelt name, a comparison of
-text with a number, or a result that is not true or false is an error. `expect` must hold, or the run fails; `prefer`
-should hold, or the probe is degraded. Examples: `status in [200, 204]`, `body.queue.failed <= 50`,
+**Expressions** are written in [CEL](https://cel.dev) and checked when the file is loaded: unknown names, comparisons of
+different types and results that are not true or false are errors. If an expression of `expect` is false, the run fails;
+if one of `prefer` is false, the probe is degraded. Examples: `status in [200, 204]`, `body.queue.failed <= 50`,
 `headers["content-type"].startsWith("application/json")`, `body.items.all(item, item.ok)`, `!has(body.error)`.
-
-## Fields
 """
 
 
 def render_reference() -> str:
-    """The page."""
+    """The whole page."""
     schema = json_schema()
     definitions: dict[str, JsonSchema] = schema["$defs"]
-    parts = [_INTRODUCTION.rstrip(), *_render_field_table(schema, definitions)]
-    for name in _ordered_definitions(schema, definitions):
-        mapping = _object_schema(definitions[name]) or {}
-        parts += ["", f"### {name}"]
-        if text := _format_description(mapping):
-            parts += ["", text]
-        if name == "Probe":
-            parts += ["", "Besides these it may have every field of [ProbeDefaults](#probedefaults)."]
-            common = definitions["ProbeDefaults"]["properties"]
-            mapping = {**mapping, "properties": {k: v for k, v in mapping["properties"].items() if k not in common}}
-        parts += _render_field_table(mapping, definitions)
-        parts += _render_expression_variables(name)
-    return "\n".join([*parts, ""])
+    paths = _section_paths(schema, definitions)
+    contents = ["- [Syntax](#syntax)", "- [Top level](#top-level)"]
+    parts = [_SYNTAX.rstrip(), "", "## Top level", *_render_field_table(schema, definitions, paths)]
+    for name, path in paths.items():
+        depth = sum(path.startswith((f"{other}.", f"{other}[")) for other in paths.values())
+        contents.append(f"{'  ' * depth}- {_link(path)}")
+        parts += ["", f"{'###' if depth else '##'} `{path}`", *_render_section(name, path, definitions, paths)]
+    return "\n".join([_INTRODUCTION, "## Contents", "", *contents, "", *parts, ""])
 
 
-def _ordered_definitions(schema: JsonSchema, definitions: dict[str, JsonSchema]) -> list[str]:
-    """Definitions with fields, in the order in which a reader meets them."""
-    found: list[str] = []
+def _section_paths(schema: JsonSchema, definitions: Mapping[str, JsonSchema]) -> dict[str, str]:
+    """Definition -> where its fields are written, such as `probes[].http`: the shortest path if there are several.
 
-    def visit(part: Any) -> None:
-        for name in _referenced_definitions(part):
-            if name not in found and _object_schema(definitions[name]):
-                found.append(name)
-                visit(definitions[name])
+    In the order of the page: every section before those inside it.
+    """
+    paths: dict[str, str] = {}
+    level = list(_references(schema["properties"].items()))
+    while level:
+        next_level = []
+        for name, path in level:
+            if name not in paths and (object_schema := _object_schema(definitions[name])):
+                paths[name] = path
+                next_level += _references((f"{path}.{k}", v) for k, v in object_schema["properties"].items())
+        level = next_level
+    order = list(dict.fromkeys(part for path in paths.values() for part in _ancestors(path)))
+    return dict(sorted(paths.items(), key=lambda entry: [order.index(part) for part in _ancestors(entry[1])]))
 
-    visit(schema["properties"])
-    return found
+
+def _references(fields: Iterable[tuple[str, JsonSchema]]) -> Iterator[tuple[str, str]]:
+    """Each definition that the fields refer to, with its path."""
+    for path, field in fields:
+        if isinstance(reference := field.get("$ref"), str):
+            yield reference.rpartition("/")[2], path
+        branches = [(path, branch) for branch in field.get("anyOf", ())]
+        for suffix, part in (("[]", field.get("items")), (".<name>", field.get("additionalProperties"))):
+            if isinstance(part, dict):
+                branches.append((path + suffix, part))
+        yield from _references(branches)
 
 
-def _referenced_definitions(schema: Any) -> Iterator[str]:
-    if isinstance(schema, dict):
-        if isinstance(reference := schema.get("$ref"), str):
-            yield reference.rpartition("/")[2]
-        for below in schema.values():
-            yield from _referenced_definitions(below)
-    elif isinstance(schema, list):
-        for below in schema:
-            yield from _referenced_definitions(below)
+def _ancestors(path: str) -> list[str]:
+    """The path and those of the sections that it is in, outermost first."""
+    parts = path.split(".")
+    return [".".join(parts[: i + 1]) for i in range(len(parts))]
+
+
+def _render_section(
+    name: str, path: str, definitions: Mapping[str, JsonSchema], paths: Mapping[str, str]
+) -> Iterator[str]:
+    object_schema = _object_schema(definitions[name]) or {}
+    if description := _format_description(object_schema):
+        yield from ("", description)
+    if example := EXAMPLES.get(path) or EXAMPLES.get(re.sub(r"(\[\]|\.<name>)$", "", path)):
+        yield from ("", "```yaml", example.strip(), "```")
+    properties = object_schema["properties"]
+    if path == "probes[]":
+        yield from ("", f"Every field of {_link('defaults')} can be set here, too. Exactly one kind is required.")
+        common = definitions["ProbeDefaults"]["properties"]
+        properties = {field: value for field, value in properties.items() if field not in common}
+    yield from _render_field_table({**object_schema, "properties": properties}, definitions, paths)
+    yield from _render_kind_notes(path)
 
 
 def _object_schema(definition: JsonSchema) -> JsonSchema | None:
-    """The part of a definition that has fields: all of it, or the longer of two ways of writing."""
+    """The part of a definition that has fields: all of it, or the long form where a shorthand exists. None: no
+    fields."""
     return next((part for part in (definition, *definition.get("anyOf", ())) if "properties" in part), None)
 
 
-def _render_field_table(object_schema: JsonSchema, definitions: dict[str, JsonSchema]) -> Iterator[str]:
-    if not (properties := object_schema.get("properties")):
+def _render_field_table(
+    object_schema: JsonSchema, definitions: Mapping[str, JsonSchema], paths: Mapping[str, str]
+) -> Iterator[str]:
+    properties = object_schema["properties"]
+    if not properties:
         return
-    yield from ("", "| field | | default | |", "|---|---|---|---|")
+    yield from ("", "| field | type | default | description |", "|---|---|---|---|")
     required = [
         *object_schema.get("required", ()),
-        *(way["oneOf"][0]["required"][0] for way in object_schema.get("allOf", ())),
+        *(either["oneOf"][0]["required"][0] for either in object_schema.get("allOf", ())),
     ]
     for name, field in properties.items():
         if name.removesuffix("_file") in properties and name.endswith("_file") and "holds `" in field["description"]:
             continue
         default = "required" if name in required else _format_default(field)
-        yield f"| `{name}` | {_format_type(field, definitions)} | {default} | {_format_description(field)} |"
+        type_ = _format_type(field, definitions, paths)
+        yield f"| `{name}` | {type_} | {default} | {_format_description(field)} |"
 
 
 def _format_default(field: JsonSchema) -> str:
@@ -145,31 +171,26 @@ def _format_description(field: JsonSchema) -> str:
     return " ".join(str(field.get("description", "")).split()).replace("|", "\\|")
 
 
-def _format_type(field: JsonSchema, definitions: dict[str, JsonSchema]) -> str:
+def _format_type(field: JsonSchema, definitions: Mapping[str, JsonSchema], paths: Mapping[str, str]) -> str:
     if "$ref" in field:
         name = field["$ref"].rpartition("/")[2]
-        target = definitions[name]
-        return f"[{name}](#{name.lower()})" if _object_schema(target) else _format_type(target, definitions)
+        return _link(paths[name]) if name in paths else _format_type(definitions[name], definitions, paths)
     if "anyOf" in field:
-        ways = [
-            _format_type(way, definitions)
-            for way in field["anyOf"]
-            if way != VARIABLE_SCHEMA and way.get("type") != "null"
-        ]
-        return " or ".join(dict.fromkeys(ways))
+        branches = [branch for branch in field["anyOf"] if branch != VARIABLE_SCHEMA and branch.get("type") != "null"]
+        return " or ".join(dict.fromkeys(_format_type(branch, definitions, paths) for branch in branches))
     if "enum" in field:
         return ", ".join(f"`{value}`" for value in field["enum"])
     if "const" in field:
         return f"`{field['const']}`"
-    return _format_simple_type(field, definitions)
+    type_, values = field.get("type"), field.get("additionalProperties")
+    if type_ == "array":
+        return f"list of {_format_type(field.get('items', {}), definitions, paths)}"
+    if type_ == "object":
+        return f"name → {_format_type(values, definitions, paths)}" if isinstance(values, dict) else "mapping"
+    return _format_scalar_type(field)
 
 
-def _format_simple_type(field: JsonSchema, definitions: dict[str, JsonSchema]) -> str:
-    kind, below = field.get("type"), field.get("additionalProperties")
-    if kind == "array":
-        return f"list of {_format_type(field.get('items', {}), definitions)}"
-    if kind == "object":
-        return f"name → {_format_type(below, definitions)}" if isinstance(below, dict) else "mapping"
+def _format_scalar_type(field: JsonSchema) -> str:
     if field.get("writeOnly"):
         return "secret"
     if field.get("pattern") == DURATION_PATTERN:
@@ -177,14 +198,23 @@ def _format_simple_type(field: JsonSchema, definitions: dict[str, JsonSchema]) -
     if str(field.get("pattern", "")).startswith("^https?://"):
         return "URL"
     names = {"string": "text", "integer": "number", "number": "number", "boolean": "`true`, `false`"}
-    return names.get(str(kind), "anything")
+    return names.get(str(field.get("type")), "anything")
 
 
-def _render_expression_variables(name: str) -> Iterator[str]:
-    models = {
-        getattr(probe.model_fields[probe.kind].annotation, "__name__", ""): probe for probe in PROBE_KINDS.values()
-    }
-    kind = models.get(name)
-    if kind is not None and kind.expression_variables:
-        yield from ("", f"Expressions of `{kind.kind}` probes may use:", "", "| name | type |", "|---|---|")
-        yield from (f"| `{variable}` | {type_} |" for variable, type_ in kind.expression_variables.items())
+def _render_kind_notes(path: str) -> Iterator[str]:
+    """What holds for one kind of probe only: the variables of its expressions, the fields that it refuses."""
+    probe = PROBE_KINDS.get(path.removeprefix("probes[]."))
+    if probe is None:
+        return
+    if probe.expression_variables:
+        yield from ("", f"Variables for expressions of `{probe.kind}` probes:", "", "| variable | type |", "|---|---|")
+        yield from (f"| `{variable}` | {type_} |" for variable, type_ in probe.expression_variables.items())
+    if probe.unsupported_fields:
+        fields = ", ".join(f"`{field}`" for field in probe.unsupported_fields)
+        yield from ("", f"Not supported by `{probe.kind}` probes: {fields}.")
+
+
+def _link(path: str) -> str:
+    """A link to a section. Its anchor is what GitHub makes of the heading."""
+    anchor = re.sub(r"[^a-z0-9_-]", "", path.lower())
+    return f"[`{path}`](#{anchor})"

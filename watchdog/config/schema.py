@@ -1,4 +1,4 @@
-"""The configuration's JSON Schema, for editors. It is generated from the models, so that it cannot fall behind."""
+"""The JSON Schema of the configuration, for editors. Generated from the models, so it always matches them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from watchdog.config_types import DURATION_PATTERN, format_config_duration
 from watchdog.probes import PROBE_KINDS
 
 VARIABLE_SCHEMA = {"type": "string", "pattern": r"\$\{"}
-"""Where something other than any text is expected, a variable may stand for it."""
+"""Matches text that contains a variable: an alternative to every value that is more specific than any text."""
 
 JsonSchema = dict[str, Any]
 
 
 def json_schema() -> JsonSchema:
-    """Draft 2020-12. What it takes may still be refused when it is loaded: names that lead nowhere, expressions ..."""
+    """The schema, in draft 2020-12. Loading checks more: names that must exist, expressions, fields that exclude each
+    other."""
     schema = Config.model_json_schema()
     definitions = schema["$defs"]
     kinds = [definitions.pop(probe.__name__) for probe in PROBE_KINDS.values()]
@@ -23,17 +24,20 @@ def json_schema() -> JsonSchema:
     schema["properties"]["probes"]["items"] = {"$ref": "#/$defs/Probe"}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "Watchdog's configuration",
+        "title": "Watchdog configuration",
         **_simplify_for_editors(schema),
     }
 
 
 def _merge_probe_kinds(kinds: list[JsonSchema]) -> JsonSchema:
-    """All kinds as one: an editor then completes fields and names the wrong one, which a list of alternatives hides."""
+    """One schema for all kinds of probes. With a list of alternatives, an editor could neither complete the fields of a
+    probe nor mark the one that is invalid."""
+    properties = {name: field for kind in kinds for name, field in kind["properties"].items()}
+    properties["remediation"] = properties.pop("remediation")  # after the kinds, which people look for first
     return {
         "type": "object",
-        "description": "Something that is watched: a name, one kind, and when and how it is judged.",
-        "properties": {name: field for kind in kinds for name, field in kind["properties"].items()},
+        "description": "A check of one target: a name, one kind, and when it runs.",
+        "properties": properties,
         "required": ["name"],
         "oneOf": [{"required": [kind]} for kind in PROBE_KINDS],
         "not": {"required": ["every", "schedule"]},
@@ -42,23 +46,33 @@ def _merge_probe_kinds(kinds: list[JsonSchema]) -> JsonSchema:
 
 
 def _simplify_for_editors(schema: Any) -> Any:
-    """Without titles that repeat the name; durations as they are written; variables where they may stand."""
+    """The schema without redundant titles, with durations as they are written, and with variables allowed."""
     if isinstance(schema, list):
         return [_simplify_for_editors(part) for part in schema]
     if not isinstance(schema, dict):
         return schema
-    plain: JsonSchema = {}
+    simplified: JsonSchema = {}
     for key, value in schema.items():
-        if key in ("properties", "$defs"):
-            plain[key] = {name: _simplify_for_editors(part) for name, part in value.items()}
+        if key == "properties":
+            simplified[key] = {name: _simplify_for_editors(part) for name, part in value.items()}
+        elif key == "$defs":
+            simplified[key] = {_definition_name(name): _simplify_for_editors(part) for name, part in value.items()}
+        elif key == "$ref":
+            simplified[key] = _definition_name(value)
         elif key == "default" and _is_duration_schema(schema):
-            plain[key] = value if value is None else format_config_duration(value)
+            simplified[key] = value if value is None else format_config_duration(value)
         elif key == "anyOf":
             parts = _simplify_for_editors(value)
-            plain[key] = [one for part in parts for one in (part["anyOf"] if part.keys() == {"anyOf"} else [part])]
+            simplified[key] = [
+                branch for part in parts for branch in (part["anyOf"] if part.keys() == {"anyOf"} else [part])
+            ]
         elif key != "title" and (key, value) != ("format", "password"):
-            plain[key] = value if key in ("default", "required", "enum", "const") else _simplify_for_editors(value)
-    return _allow_variable(plain)
+            simplified[key] = value if key in ("default", "required", "enum", "const") else _simplify_for_editors(value)
+    return _allow_variable(simplified)
+
+
+def _definition_name(class_name: str) -> str:
+    return class_name.removesuffix("Settings")
 
 
 def _is_duration_schema(schema: JsonSchema) -> bool:
@@ -69,9 +83,10 @@ _CONSTRAINT_KEYWORDS = ("type", "enum", "const", "pattern", "format", "minimum",
 
 
 def _allow_variable(schema: JsonSchema) -> JsonSchema:
-    kind = schema.get("type")
-    narrow = kind in ("integer", "number", "boolean") or "enum" in schema or "const" in schema
-    if not narrow and not (kind == "string" and schema.keys() & {"pattern", "format", "minLength", "maxLength"}):
+    """The schema, with a variable as an alternative unless it accepts any text already."""
+    type_ = schema.get("type")
+    is_narrow = type_ in ("integer", "number", "boolean") or "enum" in schema or "const" in schema
+    if not is_narrow and not (type_ == "string" and schema.keys() & {"pattern", "format", "minLength", "maxLength"}):
         return schema
     rule = {key: value for key, value in schema.items() if key in _CONSTRAINT_KEYWORDS}
     return {**{key: value for key, value in schema.items() if key not in rule}, "anyOf": [rule, VARIABLE_SCHEMA]}

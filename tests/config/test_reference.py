@@ -1,0 +1,79 @@
+"""The reference page, docs/configuration.md."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.support.regen import REFERENCE_FILE
+from watchdog.config.load import load_config
+from watchdog.config.models import Config
+from watchdog.config.reference import render_reference
+from watchdog.config.reference_examples import EXAMPLES
+from watchdog.config.schema import json_schema
+from watchdog.notifiers import NOTIFIER_KINDS
+from watchdog.probes import PROBE_KINDS
+from watchdog.queues import CANARY_DRIVERS, JOB_SOURCES, QUEUE_STATS_SOURCES
+from watchdog.remediations import REMEDIATION_KINDS
+
+PAGE = render_reference()
+ENV = {name: f"{name.lower()}-0123456789" for text in EXAMPLES.values() for name in re.findall(r"\$\{(\w+)", text)} | {
+    "DATABASE_URL": "",
+    "SLACK_WEBHOOK_URL": "https://hooks.slack.example/services/T0/B0/abcdefgh",
+    "REDIS_URL": "redis://:abcdefgh@localhost:6379/0",
+    "APP_DB_URL": "postgresql://reader:abcdefgh@localhost/app",
+    "APP_DB_REMEDIATION_URL": "postgresql://healer:abcdefgh@localhost/app",
+}
+
+
+def test_the_page_is_current() -> None:
+    """If not: `./dev regen`."""
+    assert REFERENCE_FILE.read_text() == PAGE
+
+
+def test_the_page_names_every_field() -> None:
+    schema = json_schema()
+    for definition in (schema, *schema["$defs"].values()):
+        for field in definition.get("properties", {}):
+            assert f"`{field}`" in PAGE or field.endswith("_file")
+
+
+def test_no_description_is_blank() -> None:
+    rows = [line for line in PAGE.splitlines() if line.startswith("| `")]
+    assert len(rows) > 250
+    assert [row for row in rows if row.endswith("|  |")] == []
+
+
+def test_no_name_of_a_class_is_shown() -> None:
+    assert re.findall(r"\w+(?:Settings|Source|Notifier|Target|Threshold|Canary|Remediation)\b", PAGE) == []
+
+
+def test_the_contents_link_to_every_heading() -> None:
+    headings = re.findall(r"^###? (.+)$", PAGE.partition("## Syntax")[2], re.MULTILINE)
+    links = re.findall(r"^ *- \[(.+)\]\(#(.+)\)$", PAGE.partition("## Syntax")[0], re.MULTILINE)
+    assert [title for title, _ in links[1:]] == headings
+    assert len({anchor for _, anchor in links}) == len(links)
+
+
+@pytest.mark.parametrize("text", EXAMPLES.values(), ids=EXAMPLES)
+def test_an_example_loads(text: str) -> None:
+    load_config(None, text, ENV)
+
+
+def test_every_example_is_shown() -> None:
+    assert [path for path, text in EXAMPLES.items() if text not in PAGE] == []
+
+
+def test_every_section_and_every_kind_has_an_example() -> None:
+    families = {
+        "probes[]": PROBE_KINDS,
+        "probes[].canary": CANARY_DRIVERS,
+        "probes[].jobs": JOB_SOURCES,
+        "probes[].queue": QUEUE_STATS_SOURCES,
+        "probes[].remediation": REMEDIATION_KINDS,
+        "receivers.<name>": NOTIFIER_KINDS,
+    }
+    kinds = {f"{section}.{kind}" for section, registry in families.items() for kind in registry}
+    sections = {*Config.model_fields} - {"version", "include", "probes"} | {"probes[]"}
+    assert (kinds | sections) - EXAMPLES.keys() == set()
