@@ -18,7 +18,7 @@ from tests.support.alert_contexts import (
     result_with_evidence,
 )
 from watchdog.domain.model import AlertContext, Evidence, HealthState, IncidentEvent, Outcome, Severity
-from watchdog.notifiers.message import MAX_EXCERPT_CHARS, AlertMessage, compose_message, replace_nbsp, to_single_line
+from watchdog.notifiers.message import MAX_EXCERPT_CHARS, AlertMessage, compose_message, replace_nbsp, safe_line
 
 
 def line(message: AlertMessage, label: str) -> str:
@@ -214,7 +214,7 @@ def test_severity_is_the_incidents() -> None:
     ],
 )
 def test_untrusted_text_becomes_one_short_line(text: str, shown: str) -> None:
-    assert to_single_line(text, 10) == shown
+    assert safe_line(text, 10) == shown
 
 
 def test_of_all_jobs_the_one_it_is_about_is_the_evidence() -> None:
@@ -227,7 +227,7 @@ def test_of_all_jobs_the_one_it_is_about_is_the_evidence() -> None:
         ),
     )
     message = compose_message(replace(TASK_ALERT, incident=told, latest=seen, first_bad=seen))
-    assert message.evidence == "job: nightly\ncron: 0 3 * * *\nfailures: 2\nwritable: x"
+    assert message.evidence == "job: nightly\ncron: 0 3 * * *\nfailures: 2\nwrite_access: x"
     assert replace_nbsp(message.main_fields[0].text).startswith(
         "job nightly runs on time and well · is overdue: due 03:00, 9 h ago"
     )

@@ -136,7 +136,7 @@ def test_more_tasks_than_we_read_are_a_problem() -> None:
 def test_names_and_errors_become_one_line_of_bounded_text() -> None:
     entry = {"name": "nightly\n\x00sync\ud800" + "x" * 500, "ok": False, "last_run_error": "line 1\r\nline 2" * 100}
     ((name, task),) = read(entry).items()
-    assert name.startswith("nightly sync?xxx")
+    assert name.startswith("nightly sync�xxx")
     assert len(name) == 120
     assert task.error.startswith("line 1 line 2line 1")
     assert len(task.error) == 300

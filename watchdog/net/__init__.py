@@ -5,7 +5,7 @@ from __future__ import annotations
 from watchdog.net.errors import ProbeError, error_from_exception
 from watchdog.net.network import Network
 from watchdog.net.phases import PhaseTimer
-from watchdog.net.redact import SecretMask, redact_url, sanitize_json, strip_control_characters, truncate
+from watchdog.net.redact import SecretMask, redact_url, sanitize_json
 
 __all__ = [
     "Network",
@@ -15,6 +15,4 @@ __all__ = [
     "error_from_exception",
     "redact_url",
     "sanitize_json",
-    "strip_control_characters",
-    "truncate",
 ]

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 
 import h11
 
+from watchdog.domain.text import shorten
 from watchdog.net.connector import format_socket_address
 from watchdog.net.errors import ProbeError, error_from_exception
 from watchdog.net.handshake import perform_tls_handshake
 from watchdog.net.phases import PhaseTimer
-from watchdog.net.redact import redact_url, truncate
+from watchdog.net.redact import redact_url
 from watchdog.net.tls import TlsConfig
 from watchdog.net.url import Url, parse_url
 
@@ -122,7 +123,7 @@ async def send_http_request(network: Network, request: HttpRequest) -> HttpRespo
         except ValueError:
             where = redact_url(location)
             raise ProbeError(
-                "http.invalid_redirect", f"redirected to {truncate(where, 80)}, which cannot be followed"
+                "http.invalid_redirect", f"redirected to {shorten(where, 80)}, which cannot be followed"
             ) from None
         if target.origin != url.origin:
             request = replace(
@@ -131,7 +132,7 @@ async def send_http_request(network: Network, request: HttpRequest) -> HttpRespo
         url = target
     raise ProbeError(
         "http.too_many_redirects",
-        f"more than {MAX_REDIRECTS} redirects, the last to {truncate(redact_url(url.url_without_credentials), 80)}",
+        f"more than {MAX_REDIRECTS} redirects, the last to {shorten(redact_url(url.url_without_credentials), 80)}",
     )
 
 

@@ -11,6 +11,7 @@ from typing import TypeAlias
 from urllib.parse import quote, quote_plus, urlsplit
 
 from watchdog.domain.model import Json
+from watchdog.domain.text import map_json_strings, replace_unsafe_characters, truncate
 
 MASK_PLACEHOLDER = "•••"
 _Trie: TypeAlias = "dict[str, _Trie]"
@@ -36,13 +37,7 @@ class SecretMask:
 
     def mask_json(self, value: Json) -> Json:
         """The same for every string inside nested JSON, keys included."""
-        if isinstance(value, str):
-            return self(value)
-        if isinstance(value, dict):
-            return {self.mask_json(k): self.mask_json(v) for k, v in value.items()}
-        if isinstance(value, list | tuple):
-            return [self.mask_json(v) for v in value]
-        return value
+        return map_json_strings(value, self)
 
 
 def _trie_pattern(trie: _Trie) -> str:
@@ -81,33 +76,12 @@ def _base64_fragments(raw: bytes) -> Iterator[str]:
             yield from (inner, inner.replace("+", "-").replace("/", "_"))
 
 
-_UNSAFE_CHARACTERS_PATTERN = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u115f\u1160\u17b4\u17b5"
-    "\u180b-\u180f\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164\ud800-\uf8ff\ufe00-\ufe0d\ufeff\uffa0\ufff0-\ufffb"
-    "\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
-    "\U000f0000-\U0010ffff]"
-    # joiners belong into emoji and some scripts; alone, in a row or in plain ASCII they only hide
-    "|(?<![^\x00-\x7f\u200c\u200d])[\u200c\u200d]|[\u200c\u200d](?![^\x00-\x7f\u200c\u200d])"
-)
-"""Unicode's categories Cc, Cf, Co, Cs, Zl and Zp, and what is ignorable by default; not the two styles of emoji."""
-
-
-def strip_control_characters(text: str) -> str:
-    """What cannot be seen, or changes how the rest is seen, becomes `�`; tabs and line ends stay."""
-    return _UNSAFE_CHARACTERS_PATTERN.sub("�", text.replace("\r\n", "\n"))
-
-
-def truncate(text: str, max_chars: int) -> str:
-    """At most `max_chars` characters of the text, then a note that it was cut."""
-    return text if len(text) <= max_chars else f"{text[:max_chars]}… cut after {max_chars:,} characters"
-
-
 def sanitize_json(
     value: Json, mask: SecretMask, max_chars: int = 2_000, max_items: int = 100, max_depth: int = 8
 ) -> Json:
     """Nested JSON that may be kept and shown: every string masked, harmless and capped, long lists and depth cut."""
     if isinstance(value, str):
-        return truncate(strip_control_characters(mask(value)), max_chars)
+        return truncate(replace_unsafe_characters(mask(value)), max_chars)
     if not isinstance(value, dict | list | tuple):
         return value
     if not max_depth:
@@ -133,4 +107,4 @@ def redact_url(url: str) -> str:
         return "an unreadable URL"
     if ":" in host:
         host = f"[{host}]"
-    return strip_control_characters(f"{parts.scheme}://{host}{port}{parts.path}" if host else parts.path)
+    return replace_unsafe_characters(f"{parts.scheme}://{host}{port}{parts.path}" if host else parts.path)

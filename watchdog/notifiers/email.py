@@ -18,7 +18,7 @@ from watchdog.domain.model import IncidentEvent, Json
 from watchdog.net import error_from_exception
 from watchdog.notifiers.base import CONFIG_ERROR_RETRY_S, DeliveryError, DeliveryRequest, Notifier, unreachable_error
 from watchdog.notifiers.email_letter import build_email, derive_message_id, email_subject
-from watchdog.notifiers.message import compose_message, to_single_line
+from watchdog.notifiers.message import compose_message, safe_line
 
 if TYPE_CHECKING:
     import ssl
@@ -230,4 +230,4 @@ def _retry_duration_s(status_code: int) -> float:
 
 
 def _format_smtp_reply(status_code: int, message: str) -> str:
-    return f"{status_code} {to_single_line(message, 160)}".strip()
+    return f"{status_code} {safe_line(message, 160)}".strip()

@@ -12,6 +12,7 @@ from functools import cache
 from hashlib import blake2b
 
 from watchdog.domain.formatting import utc_datetime
+from watchdog.domain.text import shorten
 from watchdog.notifiers.message import AlertMessage, MessageField, replace_nbsp
 from watchdog.resources import resource_path
 
@@ -53,7 +54,7 @@ def build_email(
 def email_subject(message: AlertMessage) -> str:
     """For a letter that starts its thread. `=?` would start an encoded word, which mail readers decode."""
     subject = f"{'' if message.is_open else 'Resolved: '}{message.thread_subject}".replace("=?", "= ?")
-    return subject if len(subject) <= MAX_SUBJECT_CHARS else f"{subject[: MAX_SUBJECT_CHARS - 1]}…"
+    return shorten(subject, MAX_SUBJECT_CHARS)
 
 
 def render_text_part(message: AlertMessage) -> str:

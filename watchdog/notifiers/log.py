@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from watchdog.domain.model import IncidentEvent, Json
 from watchdog.notifiers.base import DeliveryRequest, Notifier
-from watchdog.notifiers.message import MAX_NAME_CHARS, compose_message, replace_nbsp, to_single_line
+from watchdog.notifiers.message import MAX_NAME_CHARS, compose_message, replace_nbsp, safe_line
 
 
 class LogNotifier(Notifier):
@@ -23,14 +23,14 @@ class LogNotifier(Notifier):
         opened = story.event is IncidentEvent.OPENED
         facts = {
             "incident": message.incident_id,
-            "probe": to_single_line(story.probe.name, MAX_NAME_CHARS),
+            "probe": safe_line(story.probe.name, MAX_NAME_CHARS),
             "rule": story.incident.rule,
-            "subject": to_single_line(story.incident.subject, MAX_NAME_CHARS),
+            "subject": safe_line(story.incident.subject, MAX_NAME_CHARS),
             "severity": story.incident.severity.value,
             "text": message.summary_text,
-            "evidence": to_single_line(message.evidence, len(message.evidence)),
+            "evidence": safe_line(message.evidence, len(message.evidence)),
             "link": message.incident_url,
-            "key": to_single_line(request.notification.idempotency_key, 300),
+            "key": safe_line(request.notification.idempotency_key, 300),
             "test": story.is_test,
         }
         told = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 
 from watchdog.domain.formatting import (
@@ -20,7 +19,7 @@ from watchdog.domain.formatting import (
 )
 from watchdog.domain.model import AlertContext, HealthState, Incident, IncidentEvent, Outcome, ResultWithEvidence
 from watchdog.domain.rules import HEALTH_STATE_BY_RULE
-from watchdog.net import strip_control_characters
+from watchdog.domain.text import replace_unsafe_characters, shorten, to_single_line
 
 MAX_NAME_CHARS, MAX_CAUSE_CHARS, MAX_EXCERPT_CHARS = 80, 240, 300
 """How many characters of a name, of a cause and of evidence are told; the incident's page has the rest."""
@@ -93,8 +92,8 @@ def compose_message(context: AlertContext) -> AlertMessage:
     state = HEALTH_STATE_BY_RULE.get(incident.rule, HealthState.DOWN)
     word = "No data" if incident.rule == "stale" else HEALTH_STATE_LABELS[state]
     name, cause = (
-        to_single_line(context.probe.name, MAX_NAME_CHARS),
-        to_single_line(incident.message or incident.reason, MAX_CAUSE_CHARS),
+        safe_line(context.probe.name, MAX_NAME_CHARS),
+        safe_line(incident.message or incident.reason, MAX_CAUSE_CHARS),
     )
     itself = incident.rule == "job" and incident.subject == context.probe.name
     title = cause if itself else f"{name}: {cause}"
@@ -108,8 +107,8 @@ def compose_message(context: AlertContext) -> AlertMessage:
         title, lines = _closing_title(name, incident), _resolved_fields(context, cause)
     facts = (
         MessageField("Severity", incident.severity if opened else f"was {incident.severity}"),
-        MessageField("Group", to_single_line(context.probe.group, MAX_NAME_CHARS)),
-        MessageField("Location", to_single_line(context.location, MAX_NAME_CHARS)),
+        MessageField("Group", safe_line(context.probe.group, MAX_NAME_CHARS)),
+        MessageField("Location", safe_line(context.location, MAX_NAME_CHARS)),
     )
     return AlertMessage(
         is_open=opened,
@@ -124,19 +123,14 @@ def compose_message(context: AlertContext) -> AlertMessage:
         attribute_fields=tuple(fact for fact in facts if fact.text),
         evidence=_evidence_text(context),
         incident_url=context.incident_url,
-        runbook_url=to_single_line(context.probe.runbook, 2_000),
+        runbook_url=safe_line(context.probe.runbook, 2_000),
         incident_id=incident.id,
     )
 
 
-def to_single_line(text: str, max_chars: int) -> str:
-    """Untrusted text for the middle of a sentence: no line breaks, no control characters, at most `limit` long."""
-    text = strip_control_characters(re.sub(r"[\s\x00\x85\u2028\u2029]+", _replacement_blank, text)).strip()
-    return text if len(text) <= max_chars else f"{text[: max_chars - 1]}…"
-
-
-def _replacement_blank(match: re.Match[str]) -> str:
-    return NBSP if match[0] == NBSP else " "
+def safe_line(text: str, max_chars: int) -> str:
+    """Untrusted text as one line of at most `max_chars` characters, without control characters."""
+    return replace_unsafe_characters(to_single_line(text, max_chars))
 
 
 def replace_nbsp(text: str) -> str:
@@ -160,7 +154,7 @@ def _closing_title(probe_name: str, incident: Incident) -> str:
     if incident.resolution == "probe.removed":
         return f"{probe_name} {_CLOSED_PHRASES[incident.resolution]}"
     kind = {"preference": "", "job": "job "}.get(incident.rule, "task ")
-    subject = to_single_line(incident.subject, MAX_NAME_CHARS)
+    subject = safe_line(incident.subject, MAX_NAME_CHARS)
     subject = f": {kind}{subject}" if subject not in ("", probe_name) else ""
     recovered = _RECOVERED_PHRASES.get(incident.rule, "recovered")
     return f"{probe_name}{subject} {_CLOSED_PHRASES.get(incident.resolution) or recovered}"
@@ -201,19 +195,19 @@ def _rule_field(context: AlertContext, cause: str) -> MessageField:
 def _failed_expression(context: AlertContext) -> str:
     """The expectation or preference that does not hold; empty when something else is wrong."""
     if context.incident.rule == "preference":
-        return to_single_line(context.incident.subject, MAX_CAUSE_CHARS)
+        return safe_line(context.incident.subject, MAX_CAUSE_CHARS)
     for sample in (context.first_bad, context.latest):
         told = sample.evidence.facts.get("expect") if sample is not None else None
         for text, what in told.items() if isinstance(told, dict) else ():
             if context.incident.message.endswith(f"{text} {what}"):
-                return to_single_line(str(text), MAX_CAUSE_CHARS)
+                return safe_line(str(text), MAX_CAUSE_CHARS)
     return ""
 
 
 def _expected_and_observed(context: AlertContext, cause: str) -> tuple[str, str]:
     """What should be, and what was seen instead, without what the former says already."""
     incident, limits = context.incident, context.probe.task_limits
-    subject = to_single_line(incident.subject, MAX_NAME_CHARS)
+    subject = safe_line(incident.subject, MAX_NAME_CHARS)
     if incident.rule == "task":
         limit = limits.get(incident.subject, limits.get("*"))
         within = "" if limit is None else f", at most {format_duration(limit)} ago"
@@ -225,7 +219,7 @@ def _expected_and_observed(context: AlertContext, cause: str) -> tuple[str, str]
     if incident.rule == "job":
         return f"job {subject} runs on time and well", cause.removeprefix(f"{subject} ")
     if incident.rule == "stale":
-        return f"a result {to_single_line(context.probe.cadence, MAX_NAME_CHARS)}".rstrip(), cause
+        return f"a result {safe_line(context.probe.cadence, MAX_NAME_CHARS)}".rstrip(), cause
     if incident.rule == "no_verdict":
         return "every run can be judged", cause
     return "a status of 2xx" if incident.reason == "http.status" else "every run passes", cause
@@ -246,7 +240,7 @@ def _resolved_fields(context: AlertContext, cause: str) -> tuple[MessageField, .
         lines.append(
             MessageField(
                 "Remedy",
-                to_single_line(f"{word} {format_timestamp(one.started_at, context.now)}: {said}", MAX_CAUSE_CHARS),
+                safe_line(f"{word} {format_timestamp(one.started_at, context.now)}: {said}", MAX_CAUSE_CHARS),
             )
         )
     healed = incident.resolution not in _CLOSED_PHRASES
@@ -261,7 +255,7 @@ def _history_fields(context: AlertContext) -> tuple[MessageField, ...]:
     return (
         MessageField(
             f"Last {len(context.recent_runs)}",
-            to_single_line(context.probe.cadence, MAX_NAME_CHARS),
+            safe_line(context.probe.cadence, MAX_NAME_CHARS),
             sparkline(context.recent_runs),
         ),
     )
@@ -296,8 +290,8 @@ def _format_evidence(result: ResultWithEvidence | None, subject: str) -> str:
             rest = {key: value for key, value in told.items() if key != all_}
             told = {one: subject} | {key: value for key, value in about.items() if key != "name"} | rest
     facts = [f"{key}: {_format_value(value)}" for key, value in told.items()]
-    text = strip_control_characters("\n".join([*facts, result.evidence.excerpt])).strip()
-    return text if len(text) <= MAX_EXCERPT_CHARS else f"{text[: MAX_EXCERPT_CHARS - 1]}…"
+    text = replace_unsafe_characters("\n".join([*facts, result.evidence.excerpt])).strip()
+    return shorten(text, MAX_EXCERPT_CHARS)
 
 
 def _format_value(value: object) -> str:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 from pydantic import AfterValidator, WithJsonSchema
 
 from watchdog.config_types import ALLOW_FROM_FILE
-from watchdog.net import error_from_exception, strip_control_characters
+from watchdog.domain.text import replace_unsafe_characters, to_single_line
+from watchdog.net import error_from_exception
 from watchdog.net.url import parse_url
 from watchdog.notifiers.base import CONFIG_ERROR_RETRY_S, DeliveryError, unreachable_error
 
@@ -74,7 +75,7 @@ async def post_json(
                 "delivery.invalid_request", "the URL or a header cannot be sent", retry_for_s=0
             ) from None
         raise unreachable_error(fault, parse_url(url).host, parse_url(url).port) from None
-    text = strip_control_characters(read[:MAX_RESPONSE_BYTES].decode("utf-8", "replace"))
+    text = replace_unsafe_characters(read[:MAX_RESPONSE_BYTES].decode("utf-8", "replace"))
     return ReceiverResponse(response.status_code, text, _parse_retry_after(response.headers.get("retry-after"), now))
 
 
@@ -91,7 +92,7 @@ def error_from_status(response: ReceiverResponse) -> DeliveryError | None:
         else CONFIG_ERROR_RETRY_S
     )
     what = "redirects are not followed" if 300 <= status < 400 else "try later" if status in TRANSIENT_STATUSES else ""
-    said = " ".join(response.body_text.split())[:100]
+    said = to_single_line(response.body_text, 100)
     message = f"got {status}" + (f" ({what})" if what else "") + (f": {said}" if said else "")
     return DeliveryError(f"http.{status}", message, retry_for_s=lasts, retry_after_s=response.retry_after_s)
 

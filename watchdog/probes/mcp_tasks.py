@@ -16,6 +16,7 @@ from typing import Any
 from watchdog.config_types import format_config_duration
 from watchdog.domain.model import Json, ReportedTask
 from watchdog.domain.probe_state import short_digest
+from watchdog.domain.text import replace_unsafe_characters, to_single_line
 
 MAX_TASKS = 1_000
 """Tasks of one server that are read."""
@@ -179,9 +180,7 @@ def clean_text(value: Any, max_chars: int = MAX_TEXT_CHARS) -> str:
     if value is None:
         return ""
     text = value if isinstance(value, str) else str(value)
-    text = text[: max_chars * 4].encode("utf-8", "replace").decode()
-    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return text if len(text) <= max_chars else text[: max_chars - 1] + "…"
+    return replace_unsafe_characters(to_single_line(text[: max_chars * 4], max_chars))
 
 
 def _json_type_name(value: Json) -> str:

@@ -10,8 +10,8 @@ from pydantic import AfterValidator
 
 from watchdog.domain.model import Json
 from watchdog.domain.observations import JobStage
+from watchdog.domain.text import to_single_line
 from watchdog.expressions import Expression, ExpressionError, compile_expression
-from watchdog.net.redact import truncate
 
 MAX_JOB_ID_CHARS = 500
 """Characters of what may be a job's id."""
@@ -77,7 +77,7 @@ def parse_job_id(value: Json) -> str:
 def error_message(value: Json) -> str:
     """Why something failed, in the words of what says so, as short as it can be told."""
     text = _find_error_text(value) or ("" if value in (None, "", {}, []) else json.dumps(value, ensure_ascii=False))
-    return truncate(" ".join(text.split()), 200)
+    return to_single_line(text)
 
 
 def _find_error_text(value: Json) -> str:

@@ -14,7 +14,8 @@ from typing import Self
 import structlog
 
 from watchdog.domain.heartbeat import CheckIn, CheckInKind
-from watchdog.net import SecretMask, strip_control_characters
+from watchdog.domain.text import replace_unsafe_characters
+from watchdog.net import SecretMask
 from watchdog.service.check_in_log import CheckInLog, CheckInLogError
 from watchdog.service.clock import Clock
 from watchdog.service.store_executor import StoreExecutor
@@ -105,7 +106,7 @@ class CheckInReceiver:
     def _sanitize_output(self, output: bytes) -> str:
         if not output:
             return ""
-        text = strip_control_characters(self.mask(output.decode("utf-8", "replace")))
+        text = replace_unsafe_characters(self.mask(output.decode("utf-8", "replace")))
         return text.encode("utf-8", "replace")[-MAX_OUTPUT_BYTES:].decode("utf-8", "ignore")
 
     def _write_pending(self) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from watchdog.domain.model import ProbeInfo
 from watchdog.domain.rules import AlertPolicy
 from watchdog.domain.schedule import CronSchedule, IntervalSchedule, Schedule, interval_phase
-from watchdog.net import SecretMask, strip_control_characters, truncate
+from watchdog.domain.text import replace_unsafe_characters, truncate
+from watchdog.net import SecretMask
 from watchdog.probes.base import Probe
 from watchdog.service.runner import MAX_NAME_CHARS
 from watchdog.store.write.probe_registry import RegisteredProbe
@@ -38,7 +39,7 @@ def build_registered_probe(probe: Probe, config_yaml: str, mask: SecretMask = EM
         return last - slot + lateness
 
     limits = {
-        truncate(strip_control_characters(mask(name)), MAX_NAME_CHARS): limit
+        truncate(replace_unsafe_characters(mask(name)), MAX_NAME_CHARS): limit
         for name, limit in probe.task_limits.items()
     }
     info = ProbeInfo(

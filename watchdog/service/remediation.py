@@ -9,7 +9,8 @@ from contextlib import suppress
 import structlog
 
 from watchdog.domain.formatting import format_duration
-from watchdog.net import Network, PhaseTimer, SecretMask, strip_control_characters, truncate
+from watchdog.domain.text import REPLACEMENT_CHARACTER, TRUNCATION_MARK, replace_unsafe_characters, truncate
+from watchdog.net import Network, PhaseTimer, SecretMask
 from watchdog.net.errors import ProbeError, error_from_exception
 from watchdog.net.redact import MASK_PLACEHOLDER
 from watchdog.probes.base import Probe
@@ -25,7 +26,7 @@ REMEDIATION_TIMEOUT_S = 10.0
 """Seconds that a remedy may take."""
 MAX_DETAIL_CHARS = 300
 """Characters that are kept of what came of it."""
-ALTERED_TEXT_MARKERS = (MASK_PLACEHOLDER, "\N{REPLACEMENT CHARACTER}", "… cut after ")
+ALTERED_TEXT_MARKERS = (MASK_PLACEHOLDER, REPLACEMENT_CHARACTER, TRUNCATION_MARK)
 """What a text holds that is not as its source has it."""
 
 
@@ -121,4 +122,4 @@ class RemediationRunner:
         return await act.execute(cause, reach, dry_run=dry_run)
 
     def _sanitize_text(self, text: str) -> str:
-        return truncate(strip_control_characters(self.mask(text)), MAX_DETAIL_CHARS)
+        return truncate(replace_unsafe_characters(self.mask(text)), MAX_DETAIL_CHARS)

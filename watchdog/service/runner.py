@@ -12,7 +12,8 @@ import structlog
 from watchdog.domain.formatting import format_duration
 from watchdog.domain.model import ClaimedSlot, Evidence, Json, Observation, Outcome, RecordedResult, Result
 from watchdog.domain.schedule import Gaps
-from watchdog.net import Network, PhaseTimer, SecretMask, sanitize_json, strip_control_characters, truncate
+from watchdog.domain.text import replace_unsafe_characters, truncate
+from watchdog.net import Network, PhaseTimer, SecretMask, sanitize_json
 from watchdog.net.phases import PHASE_DESCRIPTIONS
 from watchdog.probes.base import Probe, RunContext, derive_idempotency_key
 from watchdog.service.clock import Clock
@@ -129,7 +130,7 @@ class ProbeRunner:
         return {**value, "name": self._sanitize_text(value["name"], MAX_NAME_CHARS)} if told else value
 
     def _sanitize_text(self, text: str, max_chars: int = MAX_MESSAGE_CHARS) -> str:
-        return truncate(strip_control_characters(self.mask(text)), max_chars) if text else ""
+        return truncate(replace_unsafe_characters(self.mask(text)), max_chars) if text else ""
 
 
 def _is_cancellation_requested() -> bool:

@@ -15,7 +15,8 @@ from apscheduler.triggers.interval import IntervalTrigger
 
 from watchdog.domain.formatting import format_duration
 from watchdog.domain.model import IncidentTransition, Outcome, RecordedResult, Result
-from watchdog.net import Network, SecretMask, strip_control_characters, truncate
+from watchdog.domain.text import replace_unsafe_characters, to_single_line
+from watchdog.net import Network, SecretMask
 from watchdog.probes.base import Probe
 from watchdog.service.background_tasks import BackgroundTask
 from watchdog.service.clock import Clock
@@ -146,7 +147,7 @@ class MonitoringService:
         """What an error says, in one line that may be shown."""
         kind = "" if isinstance(error, StoreUnavailableError) else f"{type(error).__name__}: "
         text = f"{kind}{str(error).partition(chr(10))[0]}".strip(": ")
-        return truncate(" ".join(strip_control_characters(self.mask(text)).split()), 300)
+        return replace_unsafe_characters(to_single_line(self.mask(text), 300))
 
     async def trigger_task(self, task_name: str) -> None:
         """Do what comes round anyway, at once; how it went is in `tasks`. Raises KeyError for a name that is none.

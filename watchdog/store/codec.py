@@ -9,31 +9,19 @@ from dataclasses import asdict
 from typing import Any
 
 from watchdog.domain.model import JobProblem, Json, Outcome, ProbeInfo, ReportedTask, Result, Severity
+from watchdog.domain.text import map_json_strings, replace_unstorable_characters
 from watchdog.store.database import RESULT_COLUMNS
 
-_UNSTORABLE_CHARACTERS = re.compile("[\0\ud800-\udfff]")
-_UNSTORABLE_JSON_ESCAPES = re.compile("\\\\u0000|[\ud800-\udfff]")
-
-
-def replace_unstorable_characters(text: str) -> str:
-    """NUL, which PostgreSQL cannot hold, and lone surrogates, which UTF-8 cannot, become `�`: one of them would keep
-    its whole batch from being stored, again and again."""
-    return _UNSTORABLE_CHARACTERS.sub("�", text)
+_UNSTORABLE_JSON = re.compile("\\\\u0000|[\ud800-\udfff]")
 
 
 def dumps(value: Json) -> str:
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    if _UNSTORABLE_JSON_ESCAPES.search(text):
-        text = json.dumps(_replace_unstorable_in_json(value), ensure_ascii=False, separators=(",", ":"))
-    return text
+    text = _encode(value)
+    return _encode(map_json_strings(value, replace_unstorable_characters)) if _UNSTORABLE_JSON.search(text) else text
 
 
-def _replace_unstorable_in_json(value: Json) -> Json:
-    if isinstance(value, str):
-        return replace_unstorable_characters(value)
-    if isinstance(value, Mapping):
-        return {_replace_unstorable_in_json(key): _replace_unstorable_in_json(inner) for key, inner in value.items()}
-    return [_replace_unstorable_in_json(inner) for inner in value] if isinstance(value, list | tuple) else value
+def _encode(value: Json) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def loads(text: str | None) -> Json:

@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
 from jinja2.runtime import Context
 
 from watchdog.domain import formatting
+from watchdog.domain.text import shorten
 from watchdog.resources import resource_path
 from watchdog.web.pages.timeline import PAGE_STATE_LABELS
 
@@ -131,7 +132,7 @@ def is_http_url(url: str) -> bool:
 
 def truncate_excerpt(text: str) -> str:
     """A target's text, no longer than a page shows."""
-    return text if len(text) <= MAX_EXCERPT_CHARS else text[: MAX_EXCERPT_CHARS - 1] + "…"
+    return shorten(text, MAX_EXCERPT_CHARS)
 
 
 def drop_empty_values(values: Mapping[str, object]) -> dict[str, object]:

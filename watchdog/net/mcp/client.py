@@ -33,9 +33,9 @@ from mcp.types import (
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from watchdog.domain.model import Json
+from watchdog.domain.text import shorten, to_single_line, truncate
 from watchdog.net.errors import ProbeError
 from watchdog.net.phases import PhaseTimer
-from watchdog.net.redact import truncate
 
 LEGACY_ERA = "legacy"
 """The era of the `initialize` handshake; the modern one is known by its version."""
@@ -281,7 +281,7 @@ class McpClient:
     async def _error_from_mcp_error(self, method: str, error: MCPError) -> ProbeError:
         fault = await self.transport.translate_error(error)
         if fault is None:
-            words = truncate(" ".join(error.message.split()), 200)
+            words = to_single_line(error.message)
             fault = ProbeError("mcp.rpc_error", f"{method} answers error {error.code}: {words}")
             fault.facts["rpc_error_code"] = error.code
             if error.data is not None:
@@ -296,7 +296,7 @@ def _invalid_reply_error(method: str, error: ValidationError) -> ProbeError:
 
 
 def _unsupported_protocol_error(error: RuntimeError) -> ProbeError:
-    versions = truncate(str(error).rpartition(": ")[2], 60)
+    versions = shorten(str(error).rpartition(": ")[2], 60)
     return ProbeError("mcp.unsupported_version", f"speaks no version of MCP that we know ({versions})")
 
 

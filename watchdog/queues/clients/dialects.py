@@ -14,8 +14,8 @@ from urllib.parse import parse_qsl, quote, urlsplit
 from pydantic import AfterValidator
 
 from watchdog.config_types import ALLOW_FROM_FILE
+from watchdog.domain.text import to_single_line
 from watchdog.net.errors import ProbeError
-from watchdog.net.redact import truncate
 from watchdog.queues.base import broker_unreachable_error
 from watchdog.queues.clients.external_database import (
     CONNECT_TIMEOUT_S,
@@ -146,7 +146,7 @@ class MySqlDatabase(ExternalDatabase):
 
     def error_message(self, error: DBAPIError) -> str:
         told = [part for part in getattr(error.orig, "args", ()) if isinstance(part, str)]
-        return truncate(" ".join(" ".join(told).split()), 200) or super().error_message(error)
+        return to_single_line(" ".join(told)) or super().error_message(error)
 
     def has_write_access(self, connection: Connection, table: TableClause) -> bool:
         import sqlalchemy as sa

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from watchdog.domain.model import Json
+from watchdog.domain.text import to_single_line
 from watchdog.net.errors import ProbeError, error_from_exception
-from watchdog.net.redact import truncate
 from watchdog.net.threads import run_in_daemon_thread
 from watchdog.queues.base import ConnectContext, broker_unreachable_error, resolve_reachable_address
 
@@ -114,7 +114,7 @@ class ExternalDatabase(ABC):
             engine.dispose()
 
     def error_message(self, error: DBAPIError) -> str:
-        return truncate(" ".join(str(error.orig).split()), 200)
+        return to_single_line(str(error.orig))
 
     def refused_error(self, detail: str) -> ProbeError:
         return ProbeError("broker.refused", f"{self.name} answers: {detail}")

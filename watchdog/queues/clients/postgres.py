@@ -14,8 +14,8 @@ from urllib.parse import parse_qsl, urlsplit
 from pydantic import AfterValidator
 
 from watchdog.config_types import ALLOW_FROM_FILE
+from watchdog.domain.text import to_single_line
 from watchdog.net.errors import ProbeError
-from watchdog.net.redact import truncate
 from watchdog.queues.base import ConnectContext, QueueDriver, broker_unreachable_error, resolve_reachable_address
 
 if TYPE_CHECKING:
@@ -181,4 +181,4 @@ async def fetch_counts(
 def postgres_error_message(error: Error) -> str:
     """PostgreSQL's own words, without where the driver met them."""
     lines = (error.diag.message_primary or str(error)).strip().splitlines() or [type(error).__name__]
-    return truncate(re.sub(r"^.* failed: ", "", lines[-1]).removeprefix("FATAL:").strip(), 200)
+    return to_single_line(re.sub(r"^.* failed: ", "", lines[-1]).removeprefix("FATAL:"))

@@ -12,8 +12,8 @@ from pydantic import AfterValidator
 
 from watchdog.config_types import ALLOW_FROM_FILE
 from watchdog.domain.observations import MAX_EPOCH_MS
+from watchdog.domain.text import to_single_line
 from watchdog.net.errors import ProbeError, error_from_exception
-from watchdog.net.redact import truncate
 from watchdog.queues.base import ConnectContext, QueueDriver, broker_unreachable_error, resolve_reachable_address
 from watchdog.queues.clients.redis_limits import install_bounded_reader
 
@@ -127,4 +127,4 @@ def parse_redis_time_ms(time: Sequence[int | str]) -> int:
 
 
 def redis_error_message(error: Exception) -> str:
-    return truncate(" ".join(str(error).split()), 200)
+    return to_single_line(str(error))

@@ -11,8 +11,8 @@ from typing import Annotated, Any, ClassVar, TypeAlias
 from pydantic import AfterValidator, Field
 
 from watchdog.config_types import SingleLineText
+from watchdog.domain.text import truncate
 from watchdog.net.errors import ProbeError
-from watchdog.net.redact import truncate
 from watchdog.queues.base import ConnectContext
 from watchdog.queues.clients.postgres import PostgresQueueDriver, PostgresSession, PostgresUrl
 

@@ -14,6 +14,7 @@ from watchdog.domain.heartbeat import (
     HeartbeatState,
     apply_check_in,
 )
+from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store import codec
 from watchdog.store.database import Database
 from watchdog.store.tables import alert_states, check_ins, probe_state
@@ -103,4 +104,4 @@ def _fold_check_ins(
 
 def _check_in_to_row(probe_check_in: ProbeCheckIn, duration: int | None) -> dict[str, Any]:
     row = {"probe": probe_check_in.probe, **probe_check_in.check_in._asdict(), "duration": duration}
-    return row | {"output": codec.replace_unstorable_characters(probe_check_in.check_in.output)}
+    return row | {"output": replace_unstorable_characters(probe_check_in.check_in.output)}

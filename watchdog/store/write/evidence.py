@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 import sqlalchemy as sa
 
 from watchdog.domain.model import Evidence, Json, Outcome, RecordedResult, Result
+from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store import codec
 from watchdog.store.database import Database
 from watchdog.store.tables import evidence, probe_state
@@ -46,7 +47,7 @@ class EvidenceStore:
                 self._last_pass[result.probe] = (result, seen)
         rows = [
             {"probe": probe, "slot": slot, "location": location, "facts": codec.dumps(dict(seen.facts)),
-             "excerpt": codec.replace_unstorable_characters(seen.excerpt)}
+             "excerpt": replace_unstorable_characters(seen.excerpt)}
             for (probe, slot, location), seen in kept.items() if seen.facts or seen.excerpt
         ]  # fmt: skip
         if rows:
@@ -56,7 +57,7 @@ class EvidenceStore:
 def save_probe_state(database: Database, connection: sa.Connection, recorded_results: Iterable[RecordedResult]) -> None:
     """Store what probes want remembered; a value of None forgets the key."""
     values = {
-        (r.result.probe, codec.replace_unstorable_characters(key)): value
+        (r.result.probe, replace_unstorable_characters(key)): value
         for r in recorded_results
         for key, value in r.state_updates.items()
     }

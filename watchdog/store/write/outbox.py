@@ -14,6 +14,7 @@ from uuid import uuid4
 import sqlalchemy as sa
 
 from watchdog.domain.model import IncidentEvent, Json, Notification
+from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store import codec
 from watchdog.store.database import Database
 from watchdog.store.tables import destination_backoff, outbox, outbox_is_waiting
@@ -143,7 +144,7 @@ class Outbox:
             kept = {**leased.partial_receipt, **partial_receipt}
             receipt = codec.dumps(kept) if kept else None
             self._release(
-                connection, leased, due_at=due_at, detail=codec.replace_unstorable_characters(detail), receipt=receipt
+                connection, leased, due_at=due_at, detail=replace_unstorable_characters(detail), receipt=receipt
             )
             if retry_at is not None:
                 insert = self.database.insert_statement(destination_backoff).values(
@@ -156,7 +157,7 @@ class Outbox:
         """Nothing helps: keep it as a dead letter, with the reason."""
         with self.database.write_transaction() as connection:
             self._release(
-                connection, leased, state="dead", finished_at=now, detail=codec.replace_unstorable_characters(detail)
+                connection, leased, state="dead", finished_at=now, detail=replace_unstorable_characters(detail)
             )
 
     def expire_unknown_destinations(

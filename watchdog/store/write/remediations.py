@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from watchdog.domain.formatting import format_count, format_duration
 from watchdog.domain.model import RemediationAttempt
 from watchdog.domain.rules import evaluate_rules
+from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store import codec
 from watchdog.store.database import RESULT_COLUMNS, Database
 from watchdog.store.tables import incidents, remediations, results
@@ -141,7 +142,7 @@ class RemediationStore:
 
     def finish_remediation(self, pending: PendingRemediation, state: str, detail: str, now: int) -> None:
         """`state`: done, tried (a dry run) or failed. `detail`: what came of it."""
-        told = {"state": state, "detail": codec.replace_unstorable_characters(detail), "ended_at": now}
+        told = {"state": state, "detail": replace_unstorable_characters(detail), "ended_at": now}
         with self.database.write_transaction() as connection:
             connection.execute(
                 sa.update(remediations)

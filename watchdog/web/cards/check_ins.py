@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from watchdog.domain.formatting import NBSP
 from watchdog.domain.heartbeat import MAX_OUTPUT_CHARS, CheckIn, CheckInKind
 from watchdog.domain.model import HealthState
+from watchdog.domain.text import shorten
 from watchdog.store.read.history import list_last_check_ins
 from watchdog.store.read.status import Connection
 from watchdog.web.pages.jobs import JobRow, load_jobs_card
@@ -62,7 +63,7 @@ def _build_check_in_row(check_in: CheckIn, duration: int | None) -> CheckInRow:
         word += f", exit{NBSP}code{NBSP}{check_in.exit_code}"
     whole = check_in.output.strip()
     last = whole.rpartition("\n")[2].strip()
-    line = last if len(last) <= MAX_SUMMARY_LINE_CHARS else f"{last[: MAX_SUMMARY_LINE_CHARS - 1]}…"
+    line = shorten(last, MAX_SUMMARY_LINE_CHARS)
     output = whole[-MAX_OUTPUT_CHARS:] if whole != line else ""
     return CheckInRow(
         check_in.occurred_at,

@@ -1,0 +1,89 @@
+"""Text from outside becomes safe to store and to show."""
+
+from __future__ import annotations
+
+import unicodedata
+
+import pytest
+
+from watchdog.domain.text import replace_unsafe_characters, shorten, to_single_line, truncate
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain\ttext\nof two lines", "plain\ttext\nof two lines"),
+        ("windows\r\nlines", "windows\nlines"),
+        ("\x1b[31mred\x1b[0m", "�[31mred�[0m"),
+        ("bell\x07 null\x00 delete\x7f", "bell� null� delete�"),
+        ("over\u202egnp.exe", "over�gnp.exe"),
+        ("zero\u200bwidth \ufeffmark", "zero�width �mark"),
+        ("lone \ud800 surrogate", "lone � surrogate"),
+        ("c1 \x9b31m", "c1 �31m"),
+        ("line\u2028separator", "line�separator"),
+        ("emoji 🐕 and accents é", "emoji 🐕 and accents é"),
+        ("letter\u061cmark", "letter�mark"),
+        ("tags\U000e0041\U000e007f", "tags��"),
+        ("soft\xadhyphen", "soft�hyphen"),
+        ("filled\u3164\u115f", "filled��"),
+        ("hidden\ufe00\U000e0101", "hidden��"),
+        ("private \ue000 \U0010fffd", "private � �"),
+        ("a family 👨\u200d👩\u200d👧, a heart ❤\ufe0f\u200d🔥, 1\ufe0f\u20e3", None),
+        ("क्\u200dष and क्\u200cष", None),
+        ("ad\u200dmin\u200c é\u200c\u200dé\u200d", "ad�min� é��é�"),
+        ("no-break\xa0space, thin\u2009space", None),
+    ],
+)
+def test_harmful_characters_become_visible(text: str, shown: str | None) -> None:
+    assert replace_unsafe_characters(text) == (text if shown is None else shown)
+
+
+IGNORABLE = (
+    *("ad", "34f", "61c", "115f-1160", "17b4-17b5", "180b-180f", "200b-200f", "202a-202e", "2060-206f", "3164"),
+    *("fe00-fe0f", "feff", "ffa0", "fff0-fff8", "1bca0-1bca3", "1d173-1d17a", "e0000-e0fff"),
+)
+"""Unicode's property Default_Ignorable_Code_Point."""
+
+
+def test_every_character_is_judged_by_its_category() -> None:
+    ignorable = set[int]()
+    for span in IGNORABLE:
+        first, _, last = span.partition("-")
+        ignorable |= set(range(int(first, 16), int(last or first, 16) + 1))
+    kept = {*b"\t\n", 0xFE0E, 0xFE0F}
+    misjudged = []
+    for code in range(0x110000):
+        category = unicodedata.category(chr(code))
+        harmful = (category in ("Cc", "Cf", "Co", "Cs", "Zl", "Zp") or code in ignorable) and code not in kept
+        if (replace_unsafe_characters(chr(code)) == "�") != (harmful or code == 0xFFFD) and category != "Cn":
+            misjudged.append(f"{code:x} {category}")
+    assert misjudged == []
+
+
+def test_a_cut_is_visible() -> None:
+    assert truncate("abcdef", 6) == "abcdef"
+    assert truncate("abcdefg", 6) == "abcdef… cut after 6 characters"
+
+
+def test_a_line_that_is_cut_ends_in_an_ellipsis() -> None:
+    assert shorten("abcdef", 6) == "abcdef"
+    assert shorten("abcdefg", 6) == "abcde…"
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("two\r\nlines and\ttabs", "two lines and tabs"),
+        ("  blanks  around ", "blanks around"),
+        ("41\u00a0min \u00a0 later", "41\u00a0min later"),
+        ("nul\x00 next\x85line\u2028separator", "nul next line separator"),
+        ("a\u202eb", "a\u202eb"),
+    ],
+)
+def test_a_text_becomes_one_line(text: str, line: str) -> None:
+    assert to_single_line(text, 100) == line
+
+
+def test_a_line_has_a_limit() -> None:
+    assert to_single_line("x" * 201) == "x" * 199 + "…"
+    assert to_single_line("x" * 200) == "x" * 200

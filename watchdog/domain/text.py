@@ -1,0 +1,69 @@
+"""Text from outside (targets, queues, jobs, check-ins), made safe to store and to show. Pure.
+
+A cut at the end of a line is marked by "…". A cut inside evidence also states the limit, because a reader may need the
+rest.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+
+from watchdog.domain.formatting import NBSP
+from watchdog.domain.model import Json
+
+REPLACEMENT_CHARACTER = "\N{REPLACEMENT CHARACTER}"
+TRUNCATION_MARK = "… cut after "
+MAX_ERROR_LINE_CHARS = 200
+"""Length of an error that is quoted within a message."""
+
+_UNSAFE_CHARACTERS = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u115f\u1160\u17b4\u17b5"
+    "\u180b-\u180f\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164\ud800-\uf8ff\ufe00-\ufe0d\ufeff\uffa0\ufff0-\ufffb"
+    "\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+    "\U000f0000-\U0010ffff]"
+    # Joiners belong to emoji and some scripts; alone, in a row or in plain ASCII they only hide other text.
+    "|(?<![^\x00-\x7f\u200c\u200d])[\u200c\u200d]|[\u200c\u200d](?![^\x00-\x7f\u200c\u200d])"
+)
+"""Unicode categories Cc, Cf, Co, Cs, Zl and Zp and all that is ignorable by default, except emoji style selectors."""
+_UNSTORABLE_CHARACTERS = re.compile("[\0\ud800-\udfff]")
+_BLANKS = re.compile("[\\s\0\x85\u2028\u2029]+")
+
+
+def replace_unsafe_characters(text: str) -> str:
+    """Replaces every character that is invisible, or changes how its neighbours look, by `�`. Keeps tabs and line ends;
+    CRLF becomes LF."""
+    return _UNSAFE_CHARACTERS.sub(REPLACEMENT_CHARACTER, text.replace("\r\n", "\n"))
+
+
+def replace_unstorable_characters(text: str) -> str:
+    """Replaces NUL, which PostgreSQL cannot hold, and lone surrogates, which UTF-8 cannot encode, by `�`. Otherwise a
+    single one of them would keep its whole batch from being stored, on every attempt."""
+    return _UNSTORABLE_CHARACTERS.sub(REPLACEMENT_CHARACTER, text)
+
+
+def to_single_line(text: str, max_chars: int = MAX_ERROR_LINE_CHARS) -> str:
+    """The text on one line of at most `max_chars` characters: runs of white space, NUL included, become one blank.
+
+    A single no-break space stays. Does not replace unsafe characters: text that may hold secrets is masked first.
+    """
+    return shorten(_BLANKS.sub(lambda blank: NBSP if blank[0] == NBSP else " ", text).strip(), max_chars)
+
+
+def shorten(text: str, max_chars: int) -> str:
+    """At most `max_chars` characters, the last of them "…" if the text was cut."""
+    return text if len(text) <= max_chars else f"{text[: max_chars - 1]}…"
+
+
+def truncate(text: str, max_chars: int) -> str:
+    """The first `max_chars` characters, followed by a note if the text was cut."""
+    return text if len(text) <= max_chars else f"{text[:max_chars]}{TRUNCATION_MARK}{max_chars:,} characters"
+
+
+def map_json_strings(value: Json, function: Callable[[str], str]) -> Json:
+    """Applies a function to every string inside nested JSON, keys included."""
+    if isinstance(value, str):
+        return function(value)
+    if isinstance(value, Mapping):
+        return {map_json_strings(key, function): map_json_strings(inner, function) for key, inner in value.items()}
+    return [map_json_strings(inner, function) for inner in value] if isinstance(value, list | tuple) else value
