@@ -344,7 +344,7 @@ def test_what_is_no_time_is_told(shop: Shop) -> None:
     result = shop.look(columns={**COLUMNS, "finished": "error"}).result
     assert (result.reason, result.message) == (
         "database.column_invalid",
-        "column error holds '2999, or so', which is no time",
+        "column error holds '2999, or so', which is not a time",
     )
 
 
@@ -353,7 +353,7 @@ def test_a_column_of_a_type_that_is_no_time(pg: Shop) -> None:
     result = pg.look().result
     assert (result.reason, result.message) == (
         "database.column_invalid",
-        "column completed_at is of type JSONB: expected a time",
+        "column completed_at has type JSONB, not a time",
     )
 
 

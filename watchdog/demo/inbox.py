@@ -15,6 +15,7 @@ from fastapi import FastAPI, Request
 from markupsafe import Markup
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
+from watchdog.domain.timestamps import to_epoch_ms
 from watchdog.resources import resource_path
 from watchdog.web.templating import SECURITY_HEADERS, TemplateRenderer
 
@@ -164,7 +165,7 @@ def create_inbox_app(inbox: DemoInbox, status_url: str) -> FastAPI:
     async def page() -> Response:
         now = datetime.now(UTC)
         told = {"posts": list(reversed(inbox.messages)), "letters": list(reversed(list(enumerate(inbox.emails))))}
-        page = pages.render("inbox.j2", round(now.timestamp() * 1000), status=status_url, clock_time=now, **told)
+        page = pages.render("inbox.j2", to_epoch_ms(now), status=status_url, clock_time=now, **told)
         return HTMLResponse(page, headers={**framing, "Refresh": "5"})
 
     @app.get("/letters/{number}")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from statistics import median
 
 from watchdog.domain.model import HealthState, Outcome, RemediationAttempt, RunSummary
+from watchdog.domain.timestamps import UNIX_EPOCH
 
 NBSP = "\N{NO-BREAK SPACE}"
 """Keeps a number and its unit on one line."""
@@ -97,7 +98,7 @@ def format_number(n: int) -> str:
 
 
 def utc_datetime(at: int) -> datetime:
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=at)
+    return UNIX_EPOCH + timedelta(milliseconds=at)
 
 
 def format_iso8601(at: int) -> str:

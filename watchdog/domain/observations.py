@@ -10,9 +10,8 @@ from typing import Any, NamedTuple
 
 from watchdog.domain.formatting import DAY_MS
 from watchdog.domain.schedule import CronSchedule, IntervalSchedule, Schedule, ScheduleError
+from watchdog.domain.timestamps import MAX_EPOCH_MS
 
-MAX_EPOCH_MS = 100_000_000_000_000
-"""Instants from here on (the year 5138) are not believed: the source wrote something else there."""
 MAX_INTERVAL_MS = 36_525 * DAY_MS
 """The longest interval and duration that are believed: 100 years."""
 

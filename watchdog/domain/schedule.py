@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from difflib import get_close_matches
 from functools import cache, lru_cache
 from hashlib import blake2b
@@ -14,6 +14,8 @@ from typing import TypeAlias
 from zoneinfo import ZoneInfo, available_timezones
 
 from cronsim import CronSim, CronSimError
+
+from watchdog.domain.timestamps import UNIX_EPOCH
 
 CRON_NICKNAMES = {
     "@yearly": "0 0 1 1 *",
@@ -37,7 +39,6 @@ CRON_FIELD_RANGES = {
 
 MAX_QUOTED_CHARS = 80
 """Characters of somebody's text that are quoted, and of a time zone's name."""
-UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class ScheduleError(ValueError):

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from watchdog.domain.formatting import DAY_MS, format_duration_rounded, utc_datetime
+from watchdog.domain.timestamps import to_epoch_ms
 from watchdog.net.errors import ProbeError, error_from_exception
 from watchdog.net.phases import PhaseTimer
 from watchdog.net.tls import TlsConfig
@@ -78,4 +79,4 @@ def certificate_validity(certificate: bytes) -> tuple[int, int]:
     from cryptography.x509 import load_der_x509_certificate
 
     read = load_der_x509_certificate(certificate)
-    return round(read.not_valid_before_utc.timestamp() * 1000), round(read.not_valid_after_utc.timestamp() * 1000)
+    return to_epoch_ms(read.not_valid_before_utc), to_epoch_ms(read.not_valid_after_utc)

@@ -6,7 +6,6 @@ import asyncio
 import math
 from collections.abc import Mapping
 from contextlib import suppress
-from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -14,6 +13,7 @@ from pydantic import AfterValidator, WithJsonSchema
 
 from watchdog.config_types import ALLOW_FROM_FILE
 from watchdog.domain.text import replace_unsafe_characters, to_single_line
+from watchdog.domain.timestamps import to_epoch_ms
 from watchdog.net import error_from_exception
 from watchdog.net.url import parse_url
 from watchdog.notifiers.base import CONFIG_ERROR_RETRY_S, DeliveryError, unreachable_error
@@ -108,5 +108,5 @@ def _parse_retry_after(value: str | None, now: int) -> float | None:
             then = parsedate_to_datetime(value)
         except (ValueError, OverflowError):
             return None
-        seconds = then.replace(tzinfo=then.tzinfo or UTC).timestamp() - now / 1_000
+        seconds = (to_epoch_ms(then) - now) / 1_000
     return min(max(seconds, 0.0), MAX_RETRY_AFTER_S) if math.isfinite(seconds) else None

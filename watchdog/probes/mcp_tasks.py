@@ -10,13 +10,13 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 from watchdog.config_types import format_config_duration
 from watchdog.domain.model import Json, ReportedTask
 from watchdog.domain.probe_state import short_digest
 from watchdog.domain.text import replace_unsafe_characters, to_single_line
+from watchdog.domain.timestamps import parse_epoch, parse_iso8601
 
 MAX_TASKS = 1_000
 """Tasks of one server that are read."""
@@ -33,8 +33,6 @@ _OK_STATUS_PATTERN = re.compile(
     "complete|completed|disabled|done|finished|healthy|idle|in_progress|never|never_run|new|none|ok|pass|passed|paused|"
     "pending|queued|ready|running|scheduled|skipped|started|succeeded|success|successful|unknown|waiting"
 )
-_MAX_EPOCH_SECONDS = 10**11
-"""An epoch number below this counts seconds (until the year 5138), else milliseconds (since 1973)."""
 _MAX_CLOCK_SKEW_MS = 5 * 60_000
 """How far two honest clocks may be apart."""
 
@@ -153,14 +151,10 @@ def _parse_last_run_age(entry: dict[str, Json], now: int) -> int | None:
 
 
 def _parse_timestamp(value: Json) -> int:
-    if isinstance(value, str):
-        try:
-            at = datetime.fromisoformat(value.strip())
-            return round((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1_000)
-        except (ValueError, OverflowError):
-            raise _InvalidTaskEntryError(f"last_run_at {clean_text(value, 60)!r} is no ISO 8601 time") from None
-    number = _parse_number(value, "last_run_at")
-    return round(number * 1_000 if number < _MAX_EPOCH_SECONDS else number)
+    at = parse_iso8601(value) if isinstance(value, str) else parse_epoch(_parse_number(value, "last_run_at"))
+    if at is None:
+        raise _InvalidTaskEntryError(f"last_run_at {clean_text(str(value), 60)!r} is not an ISO 8601 time")
+    return at
 
 
 def _parse_number(value: Json, field_name: str) -> float:

@@ -35,10 +35,7 @@ class ApschedulerJobSource(TableJobSource):
             raise ProbeError("database.table_missing", f"no table {self.table}: APScheduler makes it when it starts")
         jobs = sa.table(name, sa.column("id"), sa.column("next_run_time"), schema=schema or None)
         rows = connection.execute(sa.select(jobs.c.id, jobs.c.next_run_time).order_by(jobs.c.id).limit(MAX_JOBS)).all()
-        now = (
-            parse_timestamp_ms(connection.execute(sa.text(self.database.current_time_sql)).scalar(), "UTC", "the clock")
-            or 0
-        )
+        now = self.database.current_time(connection)
         facts = (
             JobFacts(str(id), enabled=due is not None, next_due=parse_timestamp_ms(due, "UTC", "next_run_time"))
             for id, due in rows

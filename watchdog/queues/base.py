@@ -16,19 +16,10 @@ from pydantic import model_validator
 
 from watchdog.config_types import ConfigModel
 from watchdog.domain.model import Json
-from watchdog.domain.observations import MAX_EPOCH_MS, JobSourceSnapshot, JobStatus, QueueStats
+from watchdog.domain.observations import JobSourceSnapshot, JobStatus, QueueStats
 from watchdog.net import Network, PhaseTimer
 from watchdog.net.errors import ProbeError
 from watchdog.net.phases import PHASE_DESCRIPTIONS
-
-
-def parse_milliseconds(value: str | float | None) -> int | None:
-    """Milliseconds as somebody else wrote them down; None where no clock shows so many."""
-    try:
-        found = int(float(value or "x"))
-    except (ValueError, OverflowError):
-        return None
-    return found if 0 <= found < MAX_EPOCH_MS else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from watchdog.config_types import SingleLineText
 from watchdog.domain.observations import CompletedCounts, JobFacts, JobSourceSnapshot, JobStage, JobStatus, QueueStats
+from watchdog.domain.timestamps import parse_milliseconds
 from watchdog.net.errors import ProbeError
 from watchdog.queues.base import (
     CanaryConnection,
@@ -20,7 +21,6 @@ from watchdog.queues.base import (
     JobSource,
     QueueStatsSource,
     SentinelJob,
-    parse_milliseconds,
 )
 from watchdog.queues.clients.redis import RedisQueueDriver, map_redis_errors, parse_redis_time_ms
 

@@ -17,6 +17,7 @@ from watchdog.config_types import SingleLineText
 from watchdog.domain.formatting import format_duration
 from watchdog.domain.model import Json
 from watchdog.domain.observations import JobFacts, JobSourceSnapshot, JobStage, JobStatus, QueueStats
+from watchdog.domain.timestamps import parse_iso8601, parse_milliseconds
 from watchdog.net.errors import ProbeError
 from watchdog.queues.base import (
     CanaryConnection,
@@ -25,7 +26,6 @@ from watchdog.queues.base import (
     JobSource,
     QueueStatsSource,
     SentinelJob,
-    parse_milliseconds,
 )
 from watchdog.queues.clients.redis import RedisQueueDriver, map_redis_errors, parse_redis_time_ms
 
@@ -140,11 +140,11 @@ class _RqCanaryConnection:
                 return JobStatus(JobStage.LOST)
             if status == "started":
                 gone = bool(worker) and not await _count_live_workers(self.client, self.config, [worker])
-                return JobStatus(JobStage.RUNNING, _parse_iso_ms(started), error="its worker is gone" if gone else "")
+                return JobStatus(JobStage.RUNNING, parse_iso8601(started), error="its worker is gone" if gone else "")
         if (stage := STAGE_BY_FINAL_STATUS.get(status)) is None:
             return JobStatus(JobStage.QUEUED)
         error = "" if stage is JobStage.DONE else INTERVENTION_MESSAGES.get(status) or _last_traceback_line(results)
-        return JobStatus(stage, _parse_iso_ms(started), _parse_iso_ms(ended), error)
+        return JobStatus(stage, parse_iso8601(started), parse_iso8601(ended), error)
 
     async def cancel(self, job_id: str) -> bool:
         """Whoever takes it out of the queue has it: we, or a worker."""
@@ -201,7 +201,7 @@ async def _fetch_queue_stats(config: RqQueue, client: Any) -> QueueStats:
         pipe.smembers(key("workers", queue))
         pipe.exists(key("suspended"))
         time, waiting, active, delayed, failed, head, workers, suspended = await pipe.execute()
-    since = _parse_iso_ms(await client.hget(key("job", head), "enqueued_at")) if head else None
+    since = parse_iso8601(await client.hget(key("job", head), "enqueued_at")) if head else None
     now = parse_redis_time_ms(time)
     oldest = None if since is None else max(now - since, 0)
     alive = await _count_live_workers(client, config, [worker.removeprefix(key("worker", "")) for worker in workers])
@@ -265,9 +265,9 @@ class RqJobSource(RqRedis, JobSource):
             runs.append(
                 _RqRun(
                     status or EXPIRED_RUN_STATUS,
-                    _parse_iso_ms(queued),
-                    _parse_iso_ms(begun),
-                    _parse_iso_ms(ended),
+                    parse_iso8601(queued),
+                    parse_iso8601(begun),
+                    parse_iso8601(ended),
                     _last_traceback_line(results),
                     held,
                 )
@@ -323,7 +323,7 @@ def _job_facts(name: str, job: Mapping[str, Any], runs: list[_RqRun]) -> JobFact
     return JobFacts(
         name,
         every=parse_milliseconds(every * 1000) if isinstance(every, int | float) else None,
-        next_due=min(waiting, default=_parse_iso_ms(job.get("next_enqueue_time"))),
+        next_due=min(waiting, default=parse_iso8601(job.get("next_enqueue_time"))),
         last_start=max((run.started_at for run in runs if run.started_at is not None), default=None),
         last_end=newest.finished_at if newest else None,
         last_ok=good,
@@ -339,13 +339,6 @@ async def _count_live_workers(client: Any, driver: RqRedis, workers: list[str]) 
     """How many of them listen to commands: a killed one stays on the list for minutes."""
     channels = [driver.redis_key("pubsub", worker) for worker in workers]
     return sum(heard > 0 for _, heard in await client.pubsub_numsub(*channels)) if channels else 0
-
-
-def _parse_iso_ms(text: Any) -> int | None:
-    try:
-        return round(datetime.fromisoformat(text).timestamp() * 1000) if text else None
-    except (TypeError, ValueError, OverflowError, OSError):
-        return None
 
 
 def _last_traceback_line(results: list[tuple[str, dict[str, str]]]) -> str:

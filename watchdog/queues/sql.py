@@ -179,14 +179,10 @@ class SqlJobSource(TableJobSource):
         return self.columns.id is not None and self.columns.started is not None
 
     def read_snapshot(self, connection: Connection) -> tuple[JobSourceSnapshot, dict[str, Json]]:
-        import sqlalchemy as sa
 
         table, times = self._inspect_table(connection)
         facts = self.database.write_access_evidence(connection, table)
-        now = (
-            parse_timestamp_ms(connection.execute(sa.text(self.database.current_time_sql)).scalar(), "UTC", "the clock")
-            or 0
-        )
+        now = self.database.current_time(connection)
         rows = connection.execute(_JobAggregateQuery(self, table, times, now).statement).all()
         if len(rows) > MAX_JOBS:
             many = f"{self.columns.type} holds over {MAX_JOBS:,} different values: is that the type of a job?"

@@ -6,7 +6,6 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Container
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from hashlib import blake2b
 from threading import BoundedSemaphore
 from typing import Annotated, Any, ClassVar, TypeVar
@@ -18,6 +17,7 @@ from watchdog.config_types import ALLOW_FROM_FILE, SingleLineText
 from watchdog.domain.formatting import DAY_MS
 from watchdog.domain.model import Json
 from watchdog.domain.observations import JobStage, JobStatus, QueueStats
+from watchdog.domain.timestamps import parse_iso8601
 from watchdog.net.errors import ProbeError
 from watchdog.net.threads import run_in_daemon_thread
 from watchdog.queues.base import (
@@ -216,7 +216,7 @@ class _CeleryCanaryConnection:
                 raise ProbeError(
                     "broker.refused", "the result is no JSON: the workers need result_serializer json"
                 ) from None
-        told, ended = meta.get("result"), _parse_iso_ms(meta.get("date_done"))
+        told, ended = meta.get("result"), parse_iso8601(meta.get("date_done"))
         match meta.get("status"):
             case "SUCCESS":
                 return JobStatus(JobStage.DONE, finished_at=ended)
@@ -351,14 +351,6 @@ def _remove_message(connection: Any, queue: str, task_id: str) -> bool:
 
 
 # --- what the workers left
-
-
-def _parse_iso_ms(value: Any) -> int | None:
-    try:
-        at = datetime.fromisoformat(value)
-    except (TypeError, ValueError):
-        return None
-    return round((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
 def _error_message(result: Any) -> str:

@@ -34,7 +34,7 @@ def read_snapshot(
             "database.table_missing",
             f"no table {PERIODIC_TASK_TABLE}: django-celery-beat makes it when the application is migrated",
         )
-    now = parse_timestamp_ms(connection.execute(sa.text(database.current_time_sql)).scalar(), "UTC", "the clock") or 0
+    now = database.current_time(connection)
     jobs = tuple(_job_facts(row, default_zone, now) for row in connection.execute(_select_schedules()))
     return JobSourceSnapshot(
         now, jobs, scheduler_idle_since(jobs, now), REPORTING_LAG_MS

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from datetime import datetime, timedelta, timezone, tzinfo
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 from watchdog.domain.formatting import format_duration
 from watchdog.domain.model import Json
 from watchdog.domain.observations import JobFacts, JobSourceSnapshot
+from watchdog.domain.timestamps import parse_milliseconds, to_epoch_ms
 from watchdog.queues.celery.crontab import MAX_SCHEDULES, crontab_to_cron, scheduler_idle_since, validate_interval
 from watchdog.queues.clients.redis import parse_redis_time_ms
 
@@ -19,8 +20,6 @@ READ_BATCH_SIZE = 100
 """Schedules that are read at a time."""
 BEAT_MAX_LOOP_INTERVAL_MS = 300_000
 """Beat sleeps so many ms at most, as Celery has it: until then it may not know of what was added."""
-MAX_EPOCH_S = 100_000_000_000
-"""Seconds since the epoch that are a time."""
 DATETIME_FIELDS = ("year", "month", "day", "hour", "minute", "second")
 CRONTAB_FIELDS = ("minute", "hour", "day_of_month", "month_of_year", "day_of_week")
 
@@ -107,7 +106,7 @@ def _job_facts(name: str, next_due_s: float, definition: dict[str, Any], last_st
         every=validate_interval(every * 1000) if isinstance(every, int | float) else None,
         timezone=zone or "UTC",
         enabled=definition.get("enabled") is not False,
-        next_due=int(next_due_s * 1000) if 0 < next_due_s < MAX_EPOCH_S else None,
+        next_due=parse_milliseconds(next_due_s * 1000),
         last_start=last_start,
     )
 
@@ -129,7 +128,7 @@ def _parse_last_run(value: Any) -> _RedbeatRun:
     try:
         zone: tzinfo = ZoneInfo(name) if isinstance(name, str) else timezone(timedelta(seconds=name))
         year, month, day, hour, minute, second = (value[part] for part in DATETIME_FIELDS)
-        at = datetime(year, month, day, hour, minute, second, tzinfo=zone).astimezone(UTC)
+        started_at = to_epoch_ms(datetime(year, month, day, hour, minute, second, tzinfo=zone))
     except (KeyError, TypeError, ValueError, OverflowError, OSError, RecursionError):
         return NEVER_RAN
-    return _RedbeatRun(max(round(at.timestamp() * 1000), 0), name if isinstance(name, str) else "" if name else "UTC")
+    return _RedbeatRun(max(started_at, 0), name if isinstance(name, str) else "" if name else "UTC")

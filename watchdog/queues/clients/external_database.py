@@ -15,6 +15,7 @@ from watchdog.domain.text import to_single_line
 from watchdog.net.errors import ProbeError, error_from_exception
 from watchdog.net.threads import run_in_daemon_thread
 from watchdog.queues.base import ConnectContext, broker_unreachable_error, resolve_reachable_address
+from watchdog.queues.clients.timestamps import parse_timestamp_ms
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine, TableClause
@@ -82,6 +83,13 @@ class ExternalDatabase(ABC):
     @abstractmethod
     def translate_error(self, error: DBAPIError) -> ProbeError | None:
         """What an error stands for; None: for nothing in particular."""
+
+    def current_time(self, connection: Connection) -> int:
+        """By the database's clock, in ms since the epoch."""
+        import sqlalchemy as sa
+
+        value = connection.execute(sa.text(self.current_time_sql)).scalar()
+        return parse_timestamp_ms(value, "UTC", "the clock") or 0
 
     def has_write_access(self, connection: Connection, table: TableClause) -> bool:
         """Whether who we come as could write to the table, had we not refused to."""

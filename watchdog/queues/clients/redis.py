@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator
 
 from watchdog.config_types import ALLOW_FROM_FILE
-from watchdog.domain.observations import MAX_EPOCH_MS
 from watchdog.domain.text import to_single_line
+from watchdog.domain.timestamps import MAX_EPOCH_MS
 from watchdog.net.errors import ProbeError, error_from_exception
 from watchdog.queues.base import ConnectContext, QueueDriver, broker_unreachable_error, resolve_reachable_address
 from watchdog.queues.clients.redis_limits import install_bounded_reader

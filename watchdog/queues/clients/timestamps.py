@@ -1,44 +1,40 @@
-"""Instants as databases keep them: with a zone or without, as a number, as text."""
+"""Times in the columns of other applications' tables: timestamps with or without a zone, dates, numbers, text."""
 
 from __future__ import annotations
 
 import re
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from decimal import Decimal
-from math import isfinite
 from typing import TYPE_CHECKING, Any, NamedTuple
 from zoneinfo import ZoneInfo
 
+from watchdog.domain.timestamps import EPOCH_MS_THRESHOLD, parse_epoch, parse_iso8601, to_epoch_ms
 from watchdog.net.errors import ProbeError
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement
 
-EPOCH_MS_THRESHOLD = 100_000_000_000
-"""Epoch numbers from here on (1973 in milliseconds, 5138 in seconds) are milliseconds."""
-
 
 class TimestampFormat(NamedTuple):
-    """How a column holds instants."""
+    """How a column stores times."""
 
     representation: str
     """timestamp, date, number, text or any."""
     default_zone: str
-    """Of times that carry none."""
+    """The time zone of values that carry none."""
     timezone_aware: bool = False
 
     @classmethod
     def from_column_type(cls, column_type: Any, column: str, dialect: str, default_zone: str) -> TimestampFormat:
-        """Raises Fault."""
+        """Raises ProbeError for a type that stores no times."""
         import sqlalchemy as sa
 
-        column_type = getattr(column_type, "data_type", column_type)  # of a domain
-        if dialect == "sqlite":  # a column's type binds nobody there
+        column_type = getattr(column_type, "data_type", column_type)  # the type behind a domain
+        if dialect == "sqlite":  # any column may hold values of any type
             return cls("any", default_zone)
         if isinstance(column_type, sa.DateTime):
-            utc = dialect == "mysql" and isinstance(
-                column_type, sa.TIMESTAMP
-            )  # kept in UTC, told in the session's zone
+            # MySQL stores a TIMESTAMP in UTC and returns it in the session's zone, which is UTC here.
+            utc = dialect == "mysql" and isinstance(column_type, sa.TIMESTAMP)
             return cls("timestamp", "UTC" if utc else default_zone, bool(column_type.timezone))
         if isinstance(column_type, sa.Date):
             return cls("date", default_zone)
@@ -46,51 +42,53 @@ class TimestampFormat(NamedTuple):
             return cls("number", default_zone)
         if isinstance(column_type, sa.String):
             return cls("text", default_zone)
-        raise ProbeError("database.column_invalid", f"column {column} is of type {column_type}: expected a time")
+        raise ProbeError("database.column_invalid", f"column {column} has type {column_type}, not a time")
 
     def not_older_than(self, column: ColumnElement[Any], since: int) -> ColumnElement[bool]:
-        """Whether an instant is not older than this."""
+        """A condition: the column's time is at or after `since`, in ms since the epoch."""
         import sqlalchemy as sa
 
         start = datetime.fromtimestamp(since / 1000, ZoneInfo(self.default_zone))
         if self.representation == "timestamp":
-            return column >= sa.bindparam(
-                None, start if self.timezone_aware else start.replace(tzinfo=None), type_=column.type
-            )
+            bound = start if self.timezone_aware else start.replace(tzinfo=None)
+            return column >= sa.bindparam(None, bound, type_=column.type)
         if self.representation == "date":
             return column >= sa.bindparam(None, start.date(), type_=column.type)
         number, text = sa.type_coerce(column, sa.BigInteger), sa.type_coerce(column, sa.String)
-        late = sa.or_(number.between(since // 1000, EPOCH_MS_THRESHOLD - 1), number >= max(since, EPOCH_MS_THRESHOLD))
-        if self.representation == "any":  # there any text is more than any number
-            late = sa.and_(sa.func.typeof(column).in_(("integer", "real")), late)
-        later = text >= start.date().isoformat()
-        return {"number": late, "text": later}.get(self.representation, sa.or_(late, later))
+        late_number = sa.or_(
+            number.between(since // 1000, EPOCH_MS_THRESHOLD - 1), number >= max(since, EPOCH_MS_THRESHOLD)
+        )
+        if self.representation == "any":  # SQLite sorts every text after every number
+            late_number = sa.and_(sa.func.typeof(column).in_(("integer", "real")), late_number)
+        late_text = text >= start.date().isoformat()
+        return {"number": late_number, "text": late_text}.get(self.representation, sa.or_(late_number, late_text))
 
 
 def parse_timestamp_ms(value: Any, default_zone: str, column: str) -> int | None:
-    """Milliseconds since the epoch, of whatever a driver gives for a time; None: there is none. Raises Fault."""
+    """A time as a database driver returns it, in ms since the epoch. None for NULL, empty text, MySQL's zero date, and
+    numbers up to 0. Raises ProbeError for a value that is not a time."""
+    if isinstance(value, str):
+        value = value.strip()
+        if not value or value.startswith("0000-"):
+            return None
+        if re.fullmatch(r"\d+(\.\d+)?", value):
+            value = float(value)
     if value is None or isinstance(value, bool):
         return None
-    if isinstance(value, int | float | Decimal):
-        if not isfinite(value):
-            raise ProbeError("database.column_invalid", f"column {column} holds {value}, which is no time")
-        return None if value <= 0 else int(value * 1000) if value < EPOCH_MS_THRESHOLD else int(value)
-    if isinstance(value, str):
-        value = _parse_timestamp_text(value.strip(), column)
-        if value is None or isinstance(value, float):
-            return parse_timestamp_ms(value, default_zone, column)
-    if isinstance(value, date) and not isinstance(value, datetime):
-        value = datetime(value.year, value.month, value.day)  # noqa: DTZ001 - the zone follows
-    if not isinstance(value, datetime):
-        raise ProbeError("database.column_invalid", f"column {column} holds {type(value).__name__}, which is no time")
-    aware = value if value.tzinfo is not None else value.replace(tzinfo=ZoneInfo(default_zone))
-    return round((aware - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() * 1000)
-
-
-def _parse_timestamp_text(text: str, column: str) -> datetime | float | None:
-    if not text or text.startswith("0000-"):
-        return None
-    try:
-        return float(text) if re.fullmatch(r"\d+(\.\d+)?", text) else datetime.fromisoformat(text)
-    except ValueError:
-        raise ProbeError("database.column_invalid", f"column {column} holds {text[:40]!r}, which is no time") from None
+    at: int | None = None
+    match value:
+        case datetime():
+            at = to_epoch_ms(value, ZoneInfo(default_zone))
+        case date():
+            at = to_epoch_ms(datetime(value.year, value.month, value.day), ZoneInfo(default_zone))  # noqa: DTZ001
+        case int() | float() | Decimal():
+            at = parse_epoch(value)
+            if at is not None and at <= 0:
+                return None
+        case str():
+            at = parse_iso8601(value, ZoneInfo(default_zone))
+    if at is None:
+        shown = repr(value[:40]) if isinstance(value, str) else value
+        shown = shown if isinstance(value, str | float | Decimal) else type(value).__name__
+        raise ProbeError("database.column_invalid", f"column {column} holds {shown}, which is not a time")
+    return at

@@ -1,0 +1,49 @@
+"""Instants as other programs write them, in ms since the epoch. Pure.
+
+Every function returns None for a value that it cannot read: what that means is the caller's to decide.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, tzinfo
+from decimal import Decimal
+from math import isfinite
+
+UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+EPOCH_MS_THRESHOLD = 100_000_000_000
+"""Epoch numbers from here on (1973 in milliseconds, 5138 in seconds) are milliseconds, smaller ones seconds."""
+MAX_EPOCH_MS = 100_000_000_000_000
+"""Instants from here on (the year 5138) are not believed: the source wrote something else there."""
+
+
+def to_epoch_ms(moment: datetime, zone: tzinfo = UTC) -> int:
+    """`zone` applies to a time without one."""
+    aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=zone)
+    return round((aware - UNIX_EPOCH) / timedelta(milliseconds=1))
+
+
+def parse_iso8601(text: object, zone: tzinfo = UTC) -> int | None:
+    """ "2026-11-22T01:48:07Z" -> 1_795_312_087_000. `zone` applies to a time without one."""
+    if not isinstance(text, str):
+        return None
+    try:
+        return to_epoch_ms(datetime.fromisoformat(text.strip()), zone)
+    except ValueError:
+        return None
+
+
+def parse_epoch(number: float | Decimal) -> int | None:
+    """Seconds or milliseconds since the epoch, told apart by their size."""
+    if not isfinite(number):
+        return None
+    return round(number * 1000 if number < EPOCH_MS_THRESHOLD else number)
+
+
+def parse_milliseconds(value: str | float | None) -> int | None:
+    """A number of milliseconds: an instant or an interval. None also for the number 0, for negative numbers and from
+    MAX_EPOCH_MS on."""
+    try:
+        milliseconds = int(float(value or ""))
+    except (ValueError, OverflowError):
+        return None
+    return milliseconds if 0 <= milliseconds < MAX_EPOCH_MS else None
