@@ -137,7 +137,7 @@ class BenchmarkedServer(NamedTuple):
 
 
 async def run_server(server_name: str) -> None:
-    from watchdog.app import WebServer, open_listen_socket
+    from watchdog.server import WebServer, open_listen_socket
 
     async with AsyncExitStack() as stack:
         listening = stack.enter_context(open_listen_socket("127.0.0.1", 0))

@@ -59,8 +59,9 @@ def prove() -> Iterator[Measurement]:
 
 
 async def _run_and_measure(config: Path) -> None:
-    from watchdog.app import WebServer, create_asgi_app, open_listen_socket, run_app
+    from watchdog.app import create_asgi_app, run_app
     from watchdog.config.load import load_config
+    from watchdog.server import WebServer, open_listen_socket
 
     loaded = load_config(config)
     lags: list[int] = []

@@ -1,21 +1,17 @@
-"""The composition root: from a loaded configuration to a running service. The only place that sees everything below."""
+"""The composition root: from a loaded configuration to a running service. Only this module sees all others."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import socket
-import threading
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import structlog
-import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from watchdog.config.load import LoadedConfig
 from watchdog.domain.formatting import format_duration_rounded
@@ -24,6 +20,7 @@ from watchdog.net import Network
 from watchdog.notifiers.base import Notifier
 from watchdog.probes import HeartbeatProbe
 from watchdog.resources import resource_path
+from watchdog.server import WebServer
 from watchdog.service.check_in_log import CheckInLog
 from watchdog.service.check_ins import CHECK_IN_FLUSH_INTERVAL_S, CheckInReceiver
 from watchdog.service.clock import Clock, wall_clock_ms
@@ -32,6 +29,7 @@ from watchdog.service.policies import build_registered_probe
 from watchdog.service.remediation import RemediationRunner
 from watchdog.service.scheduler import CLAIM_INTERVAL_S, MonitoringService, RetentionPolicy
 from watchdog.service.store_executor import StoreExecutor
+from watchdog.signals import install_shutdown_event
 from watchdog.store.database import Database
 from watchdog.store.migrate import upgrade_schema
 from watchdog.store.write.check_ins import CheckInStore
@@ -45,42 +43,34 @@ from watchdog.store.write.watermark import Watermark
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
-    from watchdog.config.models import ServerSettings as ListenConfig
+    from watchdog.config.models import ServerSettings
 
 log = structlog.get_logger()
 
-SHUTDOWN_TIMEOUT_S = 9
-"""Seconds after which we end where we are: a database or a name server that hangs must not hold us."""
 LOCAL_LOCATION = "local"
-"""Where this process probes from; there is one location."""
+"""The location that this process probes from; there is only this location."""
 MAX_CLAIM_AGE_MS = 20 * CLAIM_INTERVAL_S * 1000
-"""Ready means a claim in so many ms."""
-MAX_HTTP_CONNECTIONS = 256
-"""Connections to the pages at once: a quarter of the files that a process may usually open."""
-MAX_REQUEST_HEAD_BYTES = 65_536
-"""Bytes that the head of a request may have."""
+"""Maximum age of the last claim, in ms, while the service counts as ready."""
 LOOPBACK_HOSTS, WILDCARD_HOSTS = ("localhost", "127.0.0.1", "[::1]"), ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
-GRACEFUL_SHUTDOWN_TIMEOUT_S = 1
-"""Seconds that a visitor may take to read what was asked for before we were told to stop."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunningApp:
-    """What runs: the service and what faces need of it."""
+    """A running service and what its web pages need of it."""
 
     loaded_config: LoadedConfig
     service: MonitoringService
     store_executor: StoreExecutor
     clock: Clock
     check_in_receiver: CheckInReceiver | None = None
-    """Takes check-ins; None: no job checks in."""
+    """None if no heartbeat is configured."""
 
     def not_ready_reason(self) -> str:
-        """What keeps it from being ready, in words; empty when it is."""
-        last = self.service.last_claim_at
-        if not last:
+        """Why the service is not ready; empty if it is."""
+        last_claim_at = self.service.last_claim_at
+        if not last_claim_at:
             return "no slot was claimed yet"
-        age = self.clock() - last
+        age = self.clock() - last_claim_at
         if age > MAX_CLAIM_AGE_MS:
             return f"no slot was claimed for {format_duration_rounded(age)}"
         behind = self.service.clock_behind_ms
@@ -91,91 +81,121 @@ class RunningApp:
 async def run_app(loaded_config: LoadedConfig, clock: Clock = wall_clock_ms) -> AsyncIterator[RunningApp]:
     """Build everything from a configuration, run it, and stop it in order.
 
-    Raises SchemaError for a database of a newer version, StoreUnavailableError for one that is out of reach.
+    Raises SchemaError if a newer version wrote the database, StoreUnavailableError if it cannot be reached.
     """
     config = loaded_config.config
     database = Database(config.storage.url)
-    storage = StoreExecutor(database)
+    store_executor = StoreExecutor(database)
     try:
-        await storage.run_write(upgrade_schema, database, resource_path("migrations"))
+        await store_executor.run_write(upgrade_schema, database, resource_path("migrations"))
         await asyncio.to_thread(
-            lambda: [thing.prepare() for probe in config.probes for thing in (probe, probe.remediation_action) if thing]
+            lambda: [part.prepare() for probe in config.probes for part in (probe, probe.remediation_action) if part]
         )
-        async with Network() as wire, AsyncExitStack() as stack:
-            service = await build_service(loaded_config, storage, wire, clock)
-            reception = build_check_in_receiver(service, loaded_config)
-            if reception is not None:
-                await stack.enter_async_context(reception)
-                service.add_task(reception.flush_check_ins, CHECK_IN_FLUSH_INTERVAL_S)
+        async with Network() as network, AsyncExitStack() as stack:
+            service = await build_service(loaded_config, store_executor, network, clock)
+            check_in_receiver = build_check_in_receiver(service, loaded_config)
+            if check_in_receiver is not None:
+                await stack.enter_async_context(check_in_receiver)
+                service.add_task("flush_check_ins", check_in_receiver.flush_check_ins, CHECK_IN_FLUSH_INTERVAL_S)
             await service.start()
             try:
-                yield RunningApp(loaded_config, service, storage, clock, reception)
+                yield RunningApp(loaded_config, service, store_executor, clock, check_in_receiver)
             finally:
                 await service.stop()
     finally:
-        storage.close()
+        store_executor.close()
 
 
 async def build_service(
     loaded_config: LoadedConfig, store_executor: StoreExecutor, network: Network, clock: Clock
 ) -> MonitoringService:
-    """Register the probes and put the service together, without starting it."""
-    config, database = loaded_config.config, store_executor.database
-    notifiers = notifiers_by_destination(loaded_config)
-    quiet = frozenset(
-        name
-        for receiver, told in config.receivers.items()
-        if not told.send_resolved
-        for name in told.notifiers_by_destination(receiver)
-    )
-    receivers = {name: tuple(receiver.notifiers_by_destination(name)) for name, receiver in config.receivers.items()}
-    routes = RoutingTable(receivers, tuple(route.to_route() for route in config.routes), quiet)
-    members = [
-        build_registered_probe(probe, loaded_config.probe_yaml[probe.id], loaded_config.mask) for probe in config.probes
+    """Register the probes and build the service, without starting it."""
+    config, database, mask = loaded_config.config, store_executor.database, loaded_config.mask
+    routes = _build_routing_table(loaded_config)
+    registered_probes = [
+        build_registered_probe(probe, loaded_config.probe_yaml[probe.id], mask) for probe in config.probes
     ]
-    fleet = await store_executor.run_write(register_probes, database, members, clock(), LOCAL_LOCATION, quiet)
-    by_key = {probe.id: probe for probe in config.probes}
-    probes = {id: by_key[member.info.id] for id, member in fleet.items()}
-    timekeeper = Watermark(database, LOCAL_LOCATION)
-    journal = ResultRecorder(database, timekeeper, fleet, routes)
-    claims = SlotClaimer(database, timekeeper, journal, fleet)
-    mailroom = NotificationSender(
-        store_executor, Outbox(database), notifiers, network, loaded_config.mask, clock, config.server.public_url
+    registry = await store_executor.run_write(
+        register_probes, database, registered_probes, clock(), LOCAL_LOCATION, routes.without_resolved
     )
-    retention = RetentionPolicy(config.storage.keep_results, config.storage.keep_rollups)
-    curable = {id: probe for id, probe in probes.items() if probe.remediation is not None}
-    remedying = None
-    if curable:
-        remedying = RemediationRunner(
-            RemediationStore(database, fleet), store_executor, curable, network, loaded_config.mask, clock
-        )
+    probe_by_id = {probe.id: probe for probe in config.probes}
+    probes = {database_id: probe_by_id[registered.info.id] for database_id, registered in registry.items()}
+    watermark = Watermark(database, LOCAL_LOCATION)
+    recorder = ResultRecorder(database, watermark, registry, routes)
+    remediated = {database_id: probe for database_id, probe in probes.items() if probe.remediation is not None}
+    remediation_store = RemediationStore(database, registry)
     return MonitoringService(
-        probes, store_executor, claims, journal, mailroom, retention, network, loaded_config.mask, clock, remedying
+        probes=probes,
+        store_executor=store_executor,
+        claims=SlotClaimer(database, watermark, recorder, registry),
+        recorder=recorder,
+        notification_sender=NotificationSender(
+            store_executor=store_executor,
+            outbox=Outbox(database),
+            notifiers=notifiers_by_destination(loaded_config),
+            network=network,
+            mask=mask,
+            clock=clock,
+            public_url=config.server.public_url,
+        ),
+        retention=RetentionPolicy(config.storage.keep_results, config.storage.keep_rollups),
+        network=network,
+        mask=mask,
+        clock=clock,
+        remediation_runner=RemediationRunner(
+            store=remediation_store,
+            store_executor=store_executor,
+            probes=remediated,
+            network=network,
+            mask=mask,
+            clock=clock,
+        )
+        if remediated
+        else None,
     )
+
+
+def _build_routing_table(loaded_config: LoadedConfig) -> RoutingTable:
+    config = loaded_config.config
+    destinations = {name: tuple(receiver.notifiers_by_destination(name)) for name, receiver in config.receivers.items()}
+    without_resolved = frozenset(
+        destination
+        for name, receiver in config.receivers.items()
+        if not receiver.send_resolved
+        for destination in destinations[name]
+    )
+    return RoutingTable(destinations, tuple(route.to_route() for route in config.routes), without_resolved)
 
 
 def build_check_in_receiver(service: MonitoringService, loaded_config: LoadedConfig) -> CheckInReceiver | None:
-    """What takes the check-ins of jobs that have a heartbeat; None: none has."""
-    ids = {probe.id: id for id, probe in service.probes.items() if isinstance(probe, HeartbeatProbe)}
-    if not ids:
+    """The receiver of check-ins; None if no heartbeat is configured."""
+    heartbeats = {
+        probe.id: database_id for database_id, probe in service.probes.items() if isinstance(probe, HeartbeatProbe)
+    }
+    if not heartbeats:
         return None
-    store = CheckInStore(service.store_executor.database, service.claims.registry)
-    spool = CheckInLog(loaded_config.config.storage.check_in_log_path)
-    return CheckInReceiver(spool, service.store_executor, store, service.claims, ids, loaded_config.mask, service.clock)
+    return CheckInReceiver(
+        check_in_log=CheckInLog(loaded_config.config.storage.check_in_log_path),
+        store_executor=service.store_executor,
+        check_in_store=CheckInStore(service.store_executor.database, service.claims.registry),
+        claims=service.claims,
+        probe_by_id=heartbeats,
+        mask=loaded_config.mask,
+        clock=service.clock,
+    )
 
 
 def notifiers_by_destination(loaded_config: LoadedConfig) -> dict[str, Notifier]:
-    """Every destination by name: "oncall/slack"."""
-    receivers = loaded_config.config.receivers.items()
+    """Every notifier, by destination: "oncall/slack"."""
     return {
-        name: notifier
-        for key, receiver in receivers
-        for name, notifier in receiver.notifiers_by_destination(key).items()
+        destination: notifier
+        for name, receiver in loaded_config.config.receivers.items()
+        for destination, notifier in receiver.notifiers_by_destination(name).items()
     }
 
 
 def create_asgi_app(app: RunningApp) -> ASGIApp:
-    """The pages of a running service, what agents ask of it, and the door at which jobs check in."""
+    """The web pages, the MCP server and the check-in endpoint of a running service."""
     from watchdog.mcp_server.context import LocalService, ToolContext
     from watchdog.mcp_server.http import LazyMcpApp
     from watchdog.web.app import create_app
@@ -184,39 +204,39 @@ def create_asgi_app(app: RunningApp) -> ASGIApp:
     from watchdog.web.routes.check_ins import CheckInEndpoint
 
     config = app.loaded_config.config
-    page, show = config.status_page, config.status_page.match.to_matcher()
-    site = StatusPageConfig(
-        title=page.title,
-        includes_probe=lambda probe: not show.describe_mismatch(probe),
-        group_order=tuple(page.groups),
+    matcher = config.status_page.match.to_matcher()
+    status_page = StatusPageConfig(
+        title=config.status_page.title,
+        includes_probe=lambda probe: not matcher.describe_mismatch(probe),
+        group_order=tuple(config.status_page.groups),
         probe_order=tuple(probe.id for probe in config.probes),
-        history_ms=page.history,
+        history_ms=config.status_page.history,
     )
-    keys = [ApiKey(key.name, key.role, key.key.get_secret_value()) for key in config.access.api_keys]
-    addresses = {name: notifier.recipient for name, notifier in notifiers_by_destination(app.loaded_config).items()}
-    read, now, service = app.store_executor.run_read_query, app.clock, app.service
-    desk = ToolContext(
-        read, service.run_executor.runner, config.probes, LocalService(service, now),
-        lambda request: bool(request.state.may_act),
-    )  # fmt: skip
-    agents = LazyMcpApp(desk, *allowed_hosts_and_origins(config.server))
+    notifiers = notifiers_by_destination(app.loaded_config)
+    context = ToolContext(
+        app.store_executor.run_read_query,
+        app.service.run_executor.runner,
+        config.probes,
+        LocalService(app.service, app.clock),
+        is_operator=lambda request: bool(request.state.may_act),
+    )
     pages = create_app(
-        run_read_query=read,
-        clock=now,
+        run_read_query=app.store_executor.run_read_query,
+        clock=app.clock,
         not_ready_reason=app.not_ready_reason,
-        status_page=site,
-        api_keys=keys,
-        destination_addresses=addresses,
-        mcp_app=agents,
+        status_page=status_page,
+        api_keys=[ApiKey(key.name, key.role, key.key.get_secret_value()) for key in config.access.api_keys],
+        destination_addresses={destination: notifier.recipient for destination, notifier in notifiers.items()},
+        mcp_app=LazyMcpApp(context, *allowed_hosts_and_origins(config.server)),
     )
     if app.check_in_receiver is None:
         return pages
-    jobs = {p.heartbeat.token.get_secret_value(): p.id for p in config.probes if isinstance(p, HeartbeatProbe)}
-    return CheckInEndpoint(pages, jobs, app.check_in_receiver.accept_check_in, now)
+    tokens = {p.heartbeat.token.get_secret_value(): p.id for p in config.probes if isinstance(p, HeartbeatProbe)}
+    return CheckInEndpoint(pages, tokens, app.check_in_receiver.accept_check_in, app.clock)
 
 
-def allowed_hosts_and_origins(server: ListenConfig) -> tuple[list[str], list[str]]:
-    """The hosts that agents may name, and the origins they may come from: this machine's, and those configured."""
+def allowed_hosts_and_origins(server: ServerSettings) -> tuple[list[str], list[str]]:
+    """The Host and Origin headers that the MCP endpoint accepts: this machine's, and those of the public URL."""
     own = [] if server.bind_address[0] in WILDCARD_HOSTS else [server.listen.rpartition(":")[0]]
     hosts = [f"{name}{port}" for name in (*LOOPBACK_HOSTS, *own) for port in ("", ":*")]
     origins = [f"http://{host}" for host in hosts]
@@ -227,128 +247,26 @@ def allowed_hosts_and_origins(server: ListenConfig) -> tuple[list[str], list[str
     return hosts, origins
 
 
-class BoundedHttpProtocol(HttpToolsProtocol):
-    """A connection to the pages. Visitors, however many, must not take the files that probes need to connect."""
-
-    _reading_head, _head_bytes = False, 0
-    """Whether the head of a request is under way, and how many bytes came since it began."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in uvicorn
-        super().connection_made(transport)
-        if len(self.connections) > MAX_HTTP_CONNECTIONS:
-            idlest = self._idlest_connection()
-            self.connections.discard(idlest)
-            idlest.transport.abort()
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._reading_head, self._head_bytes = True, 0
-
-    def on_headers_complete(self) -> None:
-        self._reading_head = False
-        super().on_headers_complete()
-
-    def data_received(self, data: bytes) -> None:
-        """The parser itself would take a head without an end."""
-        super().data_received(data)
-        if self._reading_head:
-            self._head_bytes += len(data)
-            if self._head_bytes > MAX_REQUEST_HEAD_BYTES:
-                self._reading_head = False
-                self.send_400_response("The head of the request is too long.")
-
-    def _idlest_connection(self) -> HttpToolsProtocol:
-        """One that has asked for nothing, or has its answer; this one when there is none."""
-        others = (other for other in self.connections if isinstance(other, HttpToolsProtocol) and other is not self)
-        return next((other for other in others if other.cycle is None or other.cycle.response_complete), self)
-
-
-class WebServer(uvicorn.Server):
-    """Serves pages on a socket that is open already, until the block is left."""
-
-    def __init__(self, asgi_app: ASGIApp, listen_socket: socket.socket):
-        super().__init__(
-            uvicorn.Config(
-                asgi_app,
-                http=BoundedHttpProtocol,
-                ws="none",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_TIMEOUT_S,
-                backlog=MAX_HTTP_CONNECTIONS // 2,
-            )
-        )
-        self._listen_socket = listen_socket
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Signals are ours."""
-        yield
-
-    async def __aenter__(self) -> Self:
-        self._serve_task = asyncio.create_task(self.serve([self._listen_socket]), name="pages")
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.should_exit = True
-        await self._serve_task
-
-
-def open_listen_socket(host: str, port: int) -> socket.socket:
-    """An open socket to serve pages on; port 0 takes a free one. Raises OSError."""
-    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((host, port))
-        listening.listen(1024)
-    except OSError:
-        listening.close()
-        raise
-    return listening
-
-
-def install_shutdown_event() -> asyncio.Event:
-    """Set by SIGTERM, SIGINT, and the end of the terminal unless `nohup` had it ignored.
-
-    From then on the process ends within LONGEST seconds, whatever holds it.
-    """
-    stop = asyncio.Event()
-
-    def told() -> None:
-        if not stop.is_set():
-            stop.set()
-            end = threading.Timer(SHUTDOWN_TIMEOUT_S, os._exit, [128 + signal.SIGTERM])
-            end.daemon = True
-            end.start()
-
-    for name in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        if signal.getsignal(name) is not signal.SIG_IGN or name is not signal.SIGHUP:
-            asyncio.get_running_loop().add_signal_handler(name, told)
-    return stop
-
-
 async def serve(loaded_config: LoadedConfig, listen_socket: socket.socket) -> None:
-    """Run until we are told to stop: the service, and its pages on this socket. The process ends soon afterwards."""
-    stop = install_shutdown_event()
+    """Run the service, and its pages on this socket, until a shutdown signal. SIGHUP is logged and ignored."""
+    shutdown = install_shutdown_event(on_hangup=lambda: log.info("hangup_ignored"))
     async with run_app(loaded_config) as app, WebServer(create_asgi_app(app), listen_socket):
         host, port = listen_socket.getsockname()[:2]
-        pages = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
         log.info(
             "started",
-            pages=pages,
-            probes=len(loaded_config.config.probes),
-            destinations=len(notifiers_by_destination(loaded_config)),
+            url=f"http://{_host_in_url(host)}:{port}/",
+            probe_count=len(loaded_config.config.probes),
+            destination_count=len(notifiers_by_destination(loaded_config)),
         )
-        await stop.wait()
+        await shutdown.wait()
         log.info("stopping")
     log.info("stopped")
 
 
 async def run_mcp_stdio(loaded_config: LoadedConfig) -> None:
-    """Speak MCP over standard input and output until the client leaves or we are told to stop.
+    """Serve MCP over standard input and output until the client disconnects or a shutdown signal arrives.
 
-    Beside a running service: it reads the same store, and asks the service what only that knows.
+    It runs beside the service: it reads the same store, and calls the service for what only that process holds.
     """
     from watchdog.mcp_server.context import ToolContext
     from watchdog.mcp_server.remote_service import RemoteService
@@ -358,30 +276,36 @@ async def run_mcp_stdio(loaded_config: LoadedConfig) -> None:
     from watchdog.store.read.status import load_service_status
 
     config = loaded_config.config
-    stop = install_shutdown_event()
-    storage = StoreExecutor(Database(config.storage.url))
+    shutdown = install_shutdown_event()
+    store_executor = StoreExecutor(Database(config.storage.url))
     try:
-        async with Network() as wire, EventLoopLagMonitor() as lag:
-            host, port = config.server.bind_address
-            near = (
-                ("[::1]" if ":" in host else "127.0.0.1")
-                if host in WILDCARD_HOSTS
-                else f"[{host}]"
-                if ":" in host
-                else host
-            )
+        async with Network() as network, EventLoopLagMonitor() as lag_monitor:
             keys = sorted(config.access.api_keys, key=lambda key: key.role != "operator")
-            tending = RemoteService(
-                wire,
-                f"http://{near}:{port}/mcp" if port else "",
+            remote_service = RemoteService(
+                network,
+                _local_mcp_url(config.server),
                 keys[0].key.get_secret_value() if keys else "",
-                lambda: desk.run_query(lambda connection: load_service_status(connection).watermark),
+                lambda: context.run_query(lambda connection: load_service_status(connection).watermark),
                 wall_clock_ms,
             )
-            runner = ProbeRunner(wire, loaded_config.mask, wall_clock_ms, lag)
-            desk = ToolContext(storage.run_read_query, runner, config.probes, tending, lambda _: True)
-            ended = await serve_mcp_stdio(desk, stop)
+            runner = ProbeRunner(network, loaded_config.mask, wall_clock_ms, lag_monitor)
+            context = ToolContext(
+                store_executor.run_read_query, runner, config.probes, remote_service, is_operator=lambda _: True
+            )
+            ended = await serve_mcp_stdio(context, shutdown)
     finally:
-        storage.close()
+        store_executor.close()
     if not ended:
-        os._exit(0)  # a thread waits for input that may never come, and everything else is closed
+        os._exit(0)  # a thread still waits for input that may never come; everything else is closed
+
+
+def _local_mcp_url(server: ServerSettings) -> str:
+    """The `/mcp` address of the service on this machine; empty if its port is not known."""
+    host, port = server.bind_address
+    if host in WILDCARD_HOSTS:
+        host = "::1" if ":" in host else "127.0.0.1"
+    return f"http://{_host_in_url(host)}:{port}/mcp" if port else ""
+
+
+def _host_in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

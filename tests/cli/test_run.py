@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.support.command_line import invoke_command, run_command
 from tests.support.crash_harness import FakeHttpTarget
 from tests.support.watchdog_process import run_watchdog
-from watchdog.app import MAX_HTTP_CONNECTIONS
+from watchdog.server import MAX_HTTP_CONNECTIONS
 
 Write = Callable[..., Path]
 

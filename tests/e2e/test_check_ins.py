@@ -22,8 +22,9 @@ import sqlalchemy as sa
 
 from tests.support.end_to_end import RunningWatchdog
 from tests.support.polling import wait_until, wait_until_async
-from watchdog.app import WebServer, create_asgi_app, open_listen_socket, run_app
+from watchdog.app import create_asgi_app, run_app
 from watchdog.config.load import load_config
+from watchdog.server import WebServer, open_listen_socket
 from watchdog.store.tables import check_ins
 
 KEYS = {f"Job {n}": f"0123456789abcdef-{n}" for n in range(4)}

@@ -32,7 +32,8 @@ from tests.support.polling import wait_until_async
 from tests.support.postgres import PostgresServer
 from tests.support.redis_server import RedisServer
 from tests.support.third_party import ThirdPartyServers, find_free_port
-from watchdog.app import WebServer, create_asgi_app, open_listen_socket, run_app
+from watchdog.app import create_asgi_app, run_app
+from watchdog.server import WebServer, open_listen_socket
 from watchdog.service.clock import wall_clock_ms
 from watchdog.store.read.status import list_probe_statuses
 from watchdog.store.write import watermark

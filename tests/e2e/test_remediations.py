@@ -11,7 +11,8 @@ import sqlalchemy as sa
 
 from tests.support.end_to_end import FAST_PROBE, OPENED, RESOLVED, EndToEndHarness, RunningWatchdog, email_texts
 from tests.support.polling import wait_until_async
-from watchdog.app import WebServer, create_asgi_app, open_listen_socket
+from watchdog.app import create_asgi_app
+from watchdog.server import WebServer, open_listen_socket
 from watchdog.store.write.remediations import list_remediation_attempts
 
 COLUMNS = {"id": "id", "type": "job_type", "started": "started_at", "finished": "completed_at", "status": "status"}

@@ -12,8 +12,9 @@ import httpx2
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
-from watchdog.app import RunningApp, WebServer, create_asgi_app, open_listen_socket, run_app
+from watchdog.app import RunningApp, create_asgi_app, run_app
 from watchdog.config.load import load_config
+from watchdog.server import WebServer, open_listen_socket
 
 READER_KEY, OPERATOR_KEY = "read-me-0123456789", "operate-me-0123456789"
 ACCESS_CONFIG = {

@@ -23,8 +23,9 @@ def run_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
 
     import uvloop
 
-    from watchdog.app import open_listen_socket, serve
+    from watchdog.app import serve
     from watchdog.cli.logs import configure_logging
+    from watchdog.server import open_listen_socket
     from watchdog.store.errors import SchemaError, StoreUnavailableError
 
     configure_logging(given.mask)

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import httpx
 
-from watchdog.app import WebServer, create_asgi_app, install_shutdown_event, open_listen_socket, run_app
+from watchdog.app import create_asgi_app, run_app
 from watchdog.config.load import load_config
 from watchdog.demo.inbox import SLACK_CHANNEL_ID, DemoInbox, create_inbox_app
 from watchdog.demo.worker import DATABASE_FILENAME
+from watchdog.server import WebServer, open_listen_socket
+from watchdog.signals import install_shutdown_event
 
 DEMO_CONFIG = """\
 server: {{listen: "127.0.0.1:{port}", public_url: "http://127.0.0.1:{port}"}}

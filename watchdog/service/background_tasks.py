@@ -1,4 +1,4 @@
-"""How each internal task of ours fares: in memory, for whoever watches the watchdog."""
+"""The service's background tasks and how each last went, in memory: what another Watchdog monitors."""
 
 from __future__ import annotations
 
@@ -9,31 +9,25 @@ from watchdog.domain.formatting import format_duration, format_duration_rounded,
 from watchdog.domain.model import Json
 
 OVERDUE_AFTER_INTERVALS = 20
-"""So many times its interval without an end of a run, and a task hangs."""
+"""A task is overdue after this many intervals without a run that ended."""
 
 
 @dataclass(slots=True)
 class BackgroundTask:
-    """Work that comes round every so often, and how it last went."""
+    """Work that repeats at an interval, and how it last went. Instants are epoch ms."""
 
+    name: str
     run: Callable[[], Awaitable[None]]
     interval_ms: int
-    """Milliseconds from one run to the next."""
     first_due_at: int
-    """When it was first to run. An instant, as `ended` is."""
     last_ended_at: int | None = None
-    """When its last run ended, well or not; None: none has."""
+    """When the last run ended, successful or not; None before the first."""
     consecutive_failures: int = 0
-    """How many runs in a row failed."""
     last_error: str = ""
-    """What the last of them said: one line, masked."""
-
-    @property
-    def name(self) -> str:
-        return self.run.__name__
+    """The message of the last failure: one line, masked."""
 
     def record_success(self, now: int) -> int:
-        """Returns how often in a row it had failed before."""
+        """Returns the number of consecutive failures before this run."""
         failures, self.consecutive_failures, self.last_error, self.last_ended_at = self.consecutive_failures, 0, "", now
         return failures
 
@@ -41,26 +35,26 @@ class BackgroundTask:
         self.consecutive_failures, self.last_error, self.last_ended_at = self.consecutive_failures + 1, error, now
 
     def staleness_ms(self, now: int) -> int:
-        """Ms since its last run ended, or since it was first to run."""
+        """Ms since the last run ended, or since the first was due."""
         return max(now - (self.first_due_at if self.last_ended_at is None else self.last_ended_at), 0)
 
     def status(self, now: int) -> str:
-        """success, failed, overdue or never; the last is no fault yet."""
+        """success, failed, overdue, or never (has not run yet, which is no problem)."""
         if self.staleness_ms(now) > OVERDUE_AFTER_INTERVALS * self.interval_ms:
             return "overdue"
         return "failed" if self.consecutive_failures else "never" if self.last_ended_at is None else "success"
 
     def describe_problem(self, now: int) -> str:
-        """What is wrong, in words; empty when nothing is."""
+        """The problem in words; empty if there is none."""
         if self.status(now) != "overdue":
             return self.last_error
-        silent_for = format_duration_rounded(self.staleness_ms(now))
-        hangs = f"no run has ended for {silent_for}; one is due every {format_duration(self.interval_ms)}"
-        return f"{hangs}. {self.last_error}" if self.last_error else hangs
+        age = format_duration_rounded(self.staleness_ms(now))
+        overdue = f"no run has ended for {age}; the task runs every {format_duration(self.interval_ms)}"
+        return f"{overdue}. {self.last_error}" if self.last_error else overdue
 
 
 def background_task_to_json(task: BackgroundTask, now: int) -> Json:
-    """As the convention of health_check has it: what `ok` says, and when the last run ended."""
+    """The task in the format of the health_check convention (docs/health-check.md)."""
     status = task.status(now)
     return {
         "name": task.name,

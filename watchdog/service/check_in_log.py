@@ -1,7 +1,7 @@
-"""Check-ins on disk, until the database has them. Two files take turns: one is appended to while the other is drained.
+"""Check-ins on disk until the database has them. Two files take turns: one is appended to while the other is drained.
 
-A line is the checksum of a record, a space, and the record. What a crash left of a last line is no record. Synchronous,
-and for one thread.
+A line is the checksum of a record, a space, and the record. An incomplete last line, left by a crash, is ignored.
+Synchronous, and for use by one thread.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from pathlib import Path
 from zlib import crc32
 
 MAX_LOG_BYTES = 64 * 1024 * 1024
-"""Bytes on disk; beyond it nothing is taken."""
+"""Limit of both files together; beyond it, appending fails."""
 READ_CHUNK_BYTES = 1024 * 1024
-"""Bytes looked at for a batch: far more than the longest record."""
+"""Bytes read for a batch: far more than the longest record."""
 
 _sync_to_disk = getattr(os, "fdatasync", os.fsync)
 
 
 class CheckInLogError(Exception):
-    """Nothing can be kept at the moment; the text says why."""
+    """The log cannot be used at present; the message is the reason."""
 
 
 class _LogFile:
-    """One of the two."""
+    """One of the two files."""
 
     def __init__(self, path: Path):
         self.path, self.fd, self.size = path, -1, 0
@@ -35,7 +35,7 @@ class _LogFile:
         self.size = os.fstat(self.fd).st_size
 
     def append(self, data: bytes) -> None:
-        """All of it is on disk, or none."""
+        """Write and sync all of it, or raise OSError and leave the file as it was."""
         try:
             written = 0
             while written < len(data):
@@ -57,26 +57,32 @@ class _LogFile:
 
 
 class CheckInLog:
+    """Owns the two files `<path>.0` and `<path>.1`, and a lock that keeps other processes from using them.
+
+    A record that was appended is returned by `read_batch` until it is acknowledged, across restarts. Records keep
+    their order. Methods raise CheckInLogError.
+    """
+
     def __init__(self, path: Path, max_bytes: int = MAX_LOG_BYTES):
         self.path, self.max_bytes = path, max_bytes
         self._files = tuple(_LogFile(path.with_name(f"{path.name}.{n}")) for n in (0, 1))
         self._append_file, self._drain_file = self._files
         self._acknowledged_offset = self._read_offset = 0
-        """How much of the one that is drained is in the database, and how much of it was read."""
+        """Offsets in the file being drained: what is in the database, and what was read."""
 
     def append(self, records: Iterable[bytes]) -> None:
-        """Returns once they are on disk. Raises SpoolError, and then none of them is."""
+        """Returns once the records are on disk. Raises CheckInLogError, and then none of them is."""
         self._open()
         lines = b"".join(b"%08x %s\n" % (crc32(record), record) for record in records)
         if sum(file.size for file in self._files) + len(lines) > self.max_bytes:
-            raise CheckInLogError(f"{self.path} is full: {self.max_bytes >> 20} MiB wait for the database")
+            raise CheckInLogError(f"{self.path} is full: {self.max_bytes >> 20} MiB are waiting for the database")
         try:
             self._append_file.append(lines)
         except OSError as e:
             raise CheckInLogError(f"{self.path} cannot be written: {(e.strerror or str(e)).lower()}") from None
 
     def read_batch(self, max_records: int) -> list[bytes]:
-        """The oldest records, at most so many; the same again until they are `settled`. Raises SpoolError."""
+        """The oldest records; the same again until they are acknowledged. Raises CheckInLogError."""
         self._open()
         while self._drain_file.size or self._append_file.size:
             if not self._drain_file.size:
@@ -84,12 +90,14 @@ class CheckInLog:
             records = self._read_records(max_records)
             if records:
                 return records
-            self.acknowledge()  # nothing but what a crash left of a line
+            self.acknowledge()  # only an incomplete line that a crash left
         return []
 
     def acknowledge(self) -> bool:
-        """What was read last is in the database. Returns whether more is in the same file: what comes meanwhile is in
-        the other one, and may gather there."""
+        """Mark the last batch as stored. Returns whether the same file holds more records.
+
+        What arrives meanwhile is in the other file, and waits there for the next flush.
+        """
         self._acknowledged_offset = self._read_offset
         if self._acknowledged_offset < self._drain_file.size:
             return True
@@ -116,23 +124,21 @@ class CheckInLog:
             )
             self._acknowledged_offset = self._read_offset = 0
             if self._append_file.size:
-                self._append_file.append(b"\n")  # what comes must not be joined to a line that a crash cut off
+                self._append_file.append(b"\n")  # the next record must not continue an incomplete line
         except OSError as e:
             self.close()
-            taken = isinstance(e, BlockingIOError)
-            why = (
-                "another Watchdog uses it: give each a storage.check_in_log of its own"
-                if taken
-                else e.strerror or str(e)
-            )
-            raise CheckInLogError(f"{self.path} cannot be used: {why[:1].lower()}{why[1:]}") from None
+            if isinstance(e, BlockingIOError):
+                reason = "another Watchdog process uses it; give each its own storage.check_in_log"
+            else:
+                reason = e.strerror or str(e)
+            raise CheckInLogError(f"{self.path} cannot be used: {reason[:1].lower()}{reason[1:]}") from None
 
     def _read_records(self, max_records: int) -> list[bytes]:
         data = os.pread(self._drain_file.fd, READ_CHUNK_BYTES, self._acknowledged_offset)
         lines = data.split(b"\n", max_records)
-        rest = lines.pop()  # beyond the batch, or what was cut off by a crash or by the end of what we looked at
-        whole = sum(len(line) + 1 for line in lines)
-        self._read_offset = self._acknowledged_offset + (whole or len(data))
+        rest = lines.pop()  # beyond the batch, or a line that a crash or the end of the chunk cut off
+        complete_bytes = sum(len(line) + 1 for line in lines)
+        self._read_offset = self._acknowledged_offset + (complete_bytes or len(data))
         if not lines:
             lines = [rest]
         return [record for line in lines if (record := _parse_line(line)) is not None]

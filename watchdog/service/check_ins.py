@@ -1,4 +1,4 @@
-"""Check-ins from the door to the database: on disk before anybody is told "ok", then stored in batches."""
+"""Receives check-ins: written to disk before the sender is answered, then stored in batches."""
 
 from __future__ import annotations
 
@@ -26,19 +26,25 @@ from watchdog.store.write.claims import CLAIM_AHEAD_MS, SlotClaimer
 log = structlog.get_logger()
 
 CHECK_IN_FLUSH_INTERVAL_S = 0.5
-"""Seconds in which check-ins gather before they are stored together."""
+"""How often check-ins are stored, as a batch."""
 CHECK_IN_BATCH_SIZE = 500
 CHECK_IN_FLUSH_TIMEOUT_S = 2.0
-"""Seconds that storing may take before we start and after we were told to stop; what is left is stored later."""
+"""Limit for storing what is left, at start-up and at shutdown; what remains on disk is stored later."""
 MAX_OUTPUT_BYTES = 10_240
-"""Bytes kept of a job's output."""
+"""Stored bytes of a job's output: its end."""
 
 
 class CheckInReceiver:
-    """Takes check-ins; whoever runs it calls `drain` every so often. `ids`: the probes that may be meant, by key."""
+    """Owns the check-in log, and the thread that writes it.
+
+    A check-in that `accept_check_in` accepted is on disk and reaches the database, possibly after a restart, and
+    possibly twice: it is stored once all the same. `flush_check_ins` must run at an interval. `probe_by_id`: the
+    heartbeats that accept check-ins, as database ids by probe id.
+    """
 
     def __init__(
         self,
+        *,
         check_in_log: CheckInLog,
         store_executor: StoreExecutor,
         check_in_store: CheckInStore,
@@ -47,14 +53,10 @@ class CheckInReceiver:
         mask: SecretMask,
         clock: Clock,
     ):
-        self.check_in_log, self.store_executor, self.check_in_store, self.claims = (
-            check_in_log,
-            store_executor,
-            check_in_store,
-            claims,
-        )
+        self.check_in_log, self.check_in_store = check_in_log, check_in_store
+        self.store_executor, self.claims = store_executor, claims
         self.probe_by_id, self.mask, self.clock = probe_by_id, mask, clock
-        self._disk_executor = ThreadPoolExecutor(1, "spool")
+        self._disk_executor = ThreadPoolExecutor(1, "check-in-log")
         self._pending: list[tuple[bytes, asyncio.Future[None]]] = []
         self._writing = self._stopping = False
         self._flush_lock = asyncio.Lock()
@@ -62,7 +64,7 @@ class CheckInReceiver:
         self._log_unavailable = False
 
     async def __aenter__(self) -> Self:
-        await self._flush_all()  # what an earlier process left is known before anything is judged
+        await self._flush_all()  # before anything is evaluated: an earlier process may have left check-ins on disk
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -74,11 +76,10 @@ class CheckInReceiver:
     async def accept_check_in(
         self, probe_id: str, kind: CheckInKind, occurred_at: int, run_id: str, exit_code: int | None, output: bytes
     ) -> bool:
-        """Keep a check-in. False: it cannot be kept at the moment. It happened `at`; `body` is masked before it is
-        written anywhere."""
+        """Write a check-in to disk. Returns False if that is not possible at present. The output is masked first."""
         if self._stopping:
             return False
-        told = CheckIn(
+        check_in = CheckIn(
             f"{self._id_prefix}-{next(self._id_counter):x}",
             occurred_at,
             kind,
@@ -86,7 +87,7 @@ class CheckInReceiver:
             exit_code,
             self._sanitize_output(output),
         )
-        record = json.dumps([probe_id, *told], ensure_ascii=False).encode("utf-8", "replace")
+        record = json.dumps([probe_id, *check_in], ensure_ascii=False).encode("utf-8", "replace")
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._pending.append((record, done))
         if not self._writing:
@@ -95,11 +96,11 @@ class CheckInReceiver:
             await done
         except CheckInLogError as e:
             if not self._log_unavailable:
-                log.error("not_kept", why=str(e))
+                log.error("check_in_log_unavailable", error=str(e))
             self._log_unavailable = True
             return False
         if self._log_unavailable:
-            log.info("not_kept_no_more")
+            log.info("check_in_log_recovered")
         self._log_unavailable = False
         return True
 
@@ -110,63 +111,70 @@ class CheckInReceiver:
         return text.encode("utf-8", "replace")[-MAX_OUTPUT_BYTES:].decode("utf-8", "ignore")
 
     def _write_pending(self) -> None:
-        """All that came in while the disk was busy, in one go."""
+        """Write everything that arrived while the disk was busy, with one sync."""
         group, self._pending = self._pending, []
         records = [record for record, _ in group]
         self._writing = True
-        wrote = asyncio.get_running_loop().run_in_executor(self._disk_executor, self.check_in_log.append, records)
+        write = asyncio.get_running_loop().run_in_executor(self._disk_executor, self.check_in_log.append, records)
 
-        def done(wrote: asyncio.Future[None]) -> None:
-            fault = wrote.exception()
-            for _, waiter in group:
-                if waiter.done():
+        def finish(write: asyncio.Future[None]) -> None:
+            error = write.exception()
+            for _, written in group:
+                if written.done():  # the sender has disconnected
                     continue
-                if fault is None:
-                    waiter.set_result(None)
+                if error is None:
+                    written.set_result(None)
                 else:
-                    waiter.set_exception(fault)
+                    written.set_exception(error)
             self._writing = False
             if self._pending:
                 self._write_pending()
 
-        wrote.add_done_callback(done)
+        write.add_done_callback(finish)
 
     async def flush_check_ins(self) -> None:
-        """Store what was on disk when this began. Raises what keeps us from it."""
-        on_disk = asyncio.get_running_loop().run_in_executor
+        """Store what is on disk when this begins. Raises what prevents it."""
+        in_disk_thread = asyncio.get_running_loop().run_in_executor
         more = True
         async with self._flush_lock:
             while more and (
-                records := await on_disk(self._disk_executor, self.check_in_log.read_batch, CHECK_IN_BATCH_SIZE)
+                records := await in_disk_thread(self._disk_executor, self.check_in_log.read_batch, CHECK_IN_BATCH_SIZE)
             ):
-                hot = await self._store_batch([told for record in records if (told := self._parse_record(record))])
-                more = await on_disk(self._disk_executor, self.check_in_log.acknowledge)
-                if hot:  # a run that was claimed ahead may not know of them yet: the next comes after it
+                check_ins = [check_in for record in records if (check_in := self._parse_record(record))]
+                urgent_probes = await self._store_batch(check_ins)
+                more = await in_disk_thread(self._disk_executor, self.check_in_log.acknowledge)
+                if urgent_probes:  # a run that is already claimed may not see these check-ins: one more runs after it
+                    next_run_at = self.clock() + CLAIM_AHEAD_MS + 1
                     await self.store_executor.run_write(
-                        self.claims.reschedule_sooner, dict.fromkeys(hot, self.clock() + CLAIM_AHEAD_MS + 1)
+                        self.claims.reschedule_sooner, dict.fromkeys(urgent_probes, next_run_at)
                     )
 
     async def _flush_all(self) -> None:
         with suppress(Exception):
             async with asyncio.timeout(CHECK_IN_FLUSH_TIMEOUT_S):
-                await self.flush_check_ins()  # the file that was being drained
+                await self.flush_check_ins()  # each call empties one of the two files
                 await self.flush_check_ins()
 
     def _parse_record(self, record: bytes) -> ProbeCheckIn | None:
         try:
-            probe, id, at, kind, *rest = json.loads(record)
-            told = CheckIn(id, at, CheckInKind(kind), *rest)
+            probe_id, id, occurred_at, kind, *rest = json.loads(record)
+            check_in = CheckIn(id, occurred_at, CheckInKind(kind), *rest)
         except (TypeError, ValueError):
-            log.error("check_in_dropped", why="another version of Watchdog kept it, and this one cannot read it")
+            log.error(
+                "check_in_dropped", detail="written by another version of Watchdog, in a format this one cannot read"
+            )
             return None
-        if probe not in self.probe_by_id:
-            log.warning("check_in_dropped", probe=probe, why="it is no longer configured")
+        if probe_id not in self.probe_by_id:
+            log.warning("check_in_dropped", probe_id=probe_id, detail="the probe is no longer configured")
             return None
-        return ProbeCheckIn(self.probe_by_id[probe], told)
+        return ProbeCheckIn(self.probe_by_id[probe_id], check_in)
 
     async def _store_batch(self, batch: Sequence[ProbeCheckIn]) -> set[int]:
-        """Where a batch cannot be stored by what is in it, each check-in is by itself; one that cannot be is dropped,
-        unless none can: then it is not for what they say, and all of them wait."""
+        """Store a batch; if its content is refused, store each check-in by itself and drop those that are refused.
+
+        If every check-in is refused, the content is not the reason, and the whole batch waits. Returns the probes
+        that must run soon.
+        """
         try:
             return await self.store_executor.run_write(self.check_in_store.save_check_ins, batch)
         except StoreUnavailableError:
@@ -174,16 +182,16 @@ class CheckInReceiver:
         except Exception as e:
             if len(batch) == 1:
                 raise
-            fault = e
-        hot, dropped = set(), 0
-        for told in batch:
+            batch_error = e
+        urgent_probes, dropped = set(), 0
+        for check_in in batch:
             try:
-                hot |= await self.store_executor.run_write(self.check_in_store.save_check_ins, [told])
+                urgent_probes |= await self.store_executor.run_write(self.check_in_store.save_check_ins, [check_in])
             except StoreUnavailableError:
                 raise
             except Exception:
                 dropped += 1
         if dropped == len(batch):
-            raise fault
-        log.error("check_ins_dropped", n=dropped, why=type(fault).__name__)
-        return hot
+            raise batch_error
+        log.error("check_ins_dropped", count=dropped, error=type(batch_error).__name__)
+        return urgent_probes

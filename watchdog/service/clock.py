@@ -1,4 +1,4 @@
-"""The one clock: read at the edge of each tick and passed down."""
+"""The wall clock: read once at the start of each background task and passed down."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 Clock: TypeAlias = Callable[[], int]
-"""-> milliseconds since the epoch."""
+"""Returns epoch ms."""
 
 
 def wall_clock_ms() -> int:

@@ -1,4 +1,4 @@
-"""Is our own loop on time? A run that ran out of time while it was not says nothing of its target."""
+"""Whether Watchdog's own event loop was blocked: a timeout during that time says nothing about the target."""
 
 from __future__ import annotations
 
@@ -9,38 +9,38 @@ from typing import Self
 
 LAG_CHECK_INTERVAL_S = 0.1
 MAX_LOOP_LAG_S = 0.5
-"""A loop later than this, in seconds, makes a timeout our own fault."""
+"""A timeout during a longer lag is Watchdog's own fault."""
 
 
 class EventLoopLagMonitor:
-    """Remembers when the event loop stood still, in seconds of the monotonic clock."""
+    """Records when the event loop was blocked, in seconds of the monotonic clock."""
 
     def __init__(self) -> None:
-        self._standstills: deque[tuple[float, float]] = deque(maxlen=100)
+        self._blocked_intervals: deque[tuple[float, float]] = deque(maxlen=100)
         self._next_check_at = monotonic()
 
     async def __aenter__(self) -> Self:
-        self._monitor_task = asyncio.create_task(self.monitor_forever(), name="lag")
+        self._monitor_task = asyncio.create_task(self.monitor_forever(), name="event-loop-lag")
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self._monitor_task.cancel()
 
     async def monitor_forever(self) -> None:
-        """Runs until cancelled. While it does not, waiting looks like standing still."""
+        """Check at an interval until cancelled. Unless this runs, idle time counts as blocked."""
         while True:
             self.record_lag()
             self._next_check_at = monotonic() + LAG_CHECK_INTERVAL_S
             await asyncio.sleep(LAG_CHECK_INTERVAL_S)
 
     def record_lag(self) -> None:
-        """Look now: who runs first after a standstill finds it, whether or not `watch` has come round."""
+        """Check now: after a blocked interval, another task may resume before `monitor_forever` does."""
         now = monotonic()
         if now - self._next_check_at > MAX_LOOP_LAG_S:
-            self._standstills.append((self._next_check_at, now))
+            self._blocked_intervals.append((self._next_check_at, now))
             self._next_check_at = now
 
     def max_lag_since(self, start: float) -> float:
-        """The longest standstill that reached into the time since `start`, in seconds; 0 when there was none."""
+        """The longest blocked interval after `start`, in seconds; 0 if there was none."""
         self.record_lag()
-        return max((stop - max(begun, start) for begun, stop in self._standstills if stop > start), default=0.0)
+        return max((end - max(begin, start) for begin, end in self._blocked_intervals if end > start), default=0.0)

@@ -1,4 +1,4 @@
-"""Runs: each started at its slot, limited in number, its result handed on."""
+"""Starts each run at its slot, within limits on concurrency, and hands its result on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from typing import Any
 
 from watchdog.domain.model import ClaimedSlot, Json, Outcome, RecordedResult, Result
 from watchdog.probes.base import Probe
@@ -14,12 +13,17 @@ from watchdog.service.clock import Clock
 from watchdog.service.runner import ProbeRunner
 
 MAX_CONCURRENT_RUNS, MAX_CONCURRENT_RUNS_PER_HOST = 200, 20
-"""How many runs go on at the same time, in all and against one host."""
+"""Concurrent runs in total, and against one host."""
 CONCURRENCY_WAIT_TIMEOUT_S = 20.0
-"""Seconds a run waits for its place at most: one that began later could end too late to be judged."""
+"""How long a run waits for a free place: a run that starts later could end too late to be evaluated."""
 
 
 class RunExecutor:
+    """Owns the runs in progress: one asyncio task for each claimed slot.
+
+    Every slot that it is given leads to exactly one call of `on_result`: the run's result, or a missed one.
+    """
+
     def __init__(self, runner: ProbeRunner, clock: Clock, on_result: Callable[[RecordedResult], None]):
         self.runner, self.clock, self.on_result = runner, clock, on_result
         self._total_semaphore = asyncio.Semaphore(MAX_CONCURRENT_RUNS)
@@ -29,7 +33,7 @@ class RunExecutor:
         self._slot_by_task: dict[asyncio.Task[None], ClaimedSlot] = {}
 
     def start_run(self, probe: Probe, slot: ClaimedSlot, probe_state: Mapping[str, Json]) -> None:
-        """Run the probe at its slot, which may be up to a second ahead."""
+        """Run the probe at its slot, which may be up to a second in the future."""
         task = asyncio.create_task(self._run_at_slot(probe, slot, probe_state), name=f"run {probe.id}")
         self._slot_by_task[task] = slot
         task.add_done_callback(lambda done: self._slot_by_task.pop(done, None))
@@ -37,41 +41,38 @@ class RunExecutor:
     async def _run_at_slot(self, probe: Probe, slot: ClaimedSlot, probe_state: Mapping[str, Json]) -> None:
         started = False
         try:
-            if (wait := slot.slot - self.clock()) > 0:
-                await asyncio.sleep(wait / 1000)
-            async with AsyncExitStack() as places:
-                if not await self._acquire_permits(places, probe):
+            if (wait_ms := slot.slot - self.clock()) > 0:
+                await asyncio.sleep(wait_ms / 1000)
+            async with AsyncExitStack() as permits:
+                if not await self._acquire_permits(permits, probe):
                     self.on_result(RecordedResult(missed_result(slot, "missed.overloaded")))
                     return
                 started = True
-                report = await self.runner.run(probe, slot, probe_state)
-            self.on_result(report)
+                recorded_result = await self.runner.run(probe, slot, probe_state)
+            self.on_result(recorded_result)
         except asyncio.CancelledError:
-            self.on_result(
-                RecordedResult(
-                    missed_result(slot, "missed.shutdown_during_run" if started else "missed.shutdown_before_run")
-                )
-            )
+            reason = "missed.shutdown_during_run" if started else "missed.shutdown_before_run"
+            self.on_result(RecordedResult(missed_result(slot, reason)))
             raise
 
     async def _acquire_permits(self, permits: AsyncExitStack, probe: Probe) -> bool:
-        """Wait for a place among the runs, but no longer than a run may last; False when none became free."""
-        limits: list[Any] = [self._total_semaphore, *([self._host_semaphores[probe.host]] if probe.host else [])]
+        """Wait for a free place, but no longer than a run may take. Returns False if none became free."""
+        semaphores = [self._host_semaphores[probe.host]] if probe.host else []
         try:
             async with asyncio.timeout(min(probe.deadline_ms / 1000, CONCURRENCY_WAIT_TIMEOUT_S)):
-                for limit in reversed(limits):
-                    await permits.enter_async_context(limit)
+                for semaphore in (*semaphores, self._total_semaphore):
+                    await permits.enter_async_context(semaphore)
         except TimeoutError:
             return False
         return True
 
     async def stop(self, grace_s: float) -> None:
-        """Let runs that have begun finish within `grace` seconds; what is left is recorded as missed."""
-        await asyncio.sleep(0)  # a run that never took its first step could not tell of its end
+        """Let runs in progress finish within `grace_s` seconds; all others are recorded as missed."""
+        await asyncio.sleep(0)  # a task that is cancelled before its first step cannot record anything
         now = self.clock()
-        ahead = [task for task, slot in self._slot_by_task.items() if slot.slot > now]
-        for task in ahead:
-            task.cancel()
+        for task, slot in self._slot_by_task.items():
+            if slot.slot > now:
+                task.cancel()
         if self._slot_by_task:
             await asyncio.wait(list(self._slot_by_task), timeout=grace_s)
         for task in list(self._slot_by_task):

@@ -1,4 +1,4 @@
-"""From configured probes to what the store runs them by."""
+"""Turns configured probes into the registered probes that the store schedules and evaluates."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from watchdog.service.runner import MAX_NAME_CHARS
 from watchdog.store.write.probe_registry import RegisteredProbe
 
 LATE_RESULT_MARGIN_MS = 30_000
-"""A result may be stored this many ms after its run's deadline and still be judged."""
+"""A result that is stored up to this many ms after its run's deadline is still evaluated."""
 STALE_AFTER_SLOTS = 3
-"""So many slots without any result, and the probe is stale."""
+"""A probe is stale after this many slots without a result."""
 EMPTY_MASK = SecretMask(())
 
 
@@ -25,18 +25,18 @@ def build_schedule(probe: Probe) -> Schedule:
 
 
 def build_registered_probe(probe: Probe, config_yaml: str, mask: SecretMask = EMPTY_MASK) -> RegisteredProbe:
-    """`spec`: the probe's configuration as written, in YAML.
+    """`config_yaml`: the probe's configuration as written.
 
-    Where it points, and its tasks by name, are masked as they are in results: a limit would otherwise miss its task.
+    Its target and the names of its tasks are masked as they are in results; a limit would not match its task otherwise.
     """
-    plan = build_schedule(probe)
+    schedule = build_schedule(probe)
     lateness = probe.deadline_ms + LATE_RESULT_MARGIN_MS
 
-    def silence(slot: int) -> int:
-        last = slot
+    def staleness_threshold_ms(slot: int) -> int:
+        last_slot = slot
         for _ in range(STALE_AFTER_SLOTS):
-            last = plan.next_slot_after(last)
-        return last - slot + lateness
+            last_slot = schedule.next_slot_after(last_slot)
+        return last_slot - slot + lateness
 
     limits = {
         truncate(replace_unsafe_characters(mask(name)), MAX_NAME_CHARS): limit
@@ -44,11 +44,13 @@ def build_registered_probe(probe: Probe, config_yaml: str, mask: SecretMask = EM
     }
     info = ProbeInfo(
         database_id=0, id=probe.id, name=probe.name, kind=probe.kind, group=probe.group, tags=tuple(probe.tags),
-        severity=probe.alert.severity, runbook=probe.runbook, target=mask(probe.target), cadence=plan.description,
+        severity=probe.alert.severity, runbook=probe.runbook, target=mask(probe.target), cadence=schedule.description,
         task_limits=limits,
     )  # fmt: skip
     return RegisteredProbe(
-        AlertPolicy(info, silence, probe.alert.failure_threshold, probe.alert.success_threshold, lateness),
-        plan,
+        AlertPolicy(
+            info, staleness_threshold_ms, probe.alert.failure_threshold, probe.alert.success_threshold, lateness
+        ),
+        schedule,
         config_yaml,
     )

@@ -1,4 +1,4 @@
-"""Does what is to be done about findings by itself: as configured, within limits, and told of."""
+"""Runs the remediations of open incidents: as configured, within limits, and recorded."""
 
 from __future__ import annotations
 
@@ -23,16 +23,22 @@ from watchdog.store.write.remediations import PendingRemediation, RemediationSpe
 log = structlog.get_logger()
 
 REMEDIATION_TIMEOUT_S = 10.0
-"""Seconds that a remedy may take."""
 MAX_DETAIL_CHARS = 300
-"""Characters that are kept of what came of it."""
 ALTERED_TEXT_MARKERS = (MASK_PLACEHOLDER, REPLACEMENT_CHARACTER, TRUNCATION_MARK)
-"""What a text holds that is not as its source has it."""
+"""Marks in a text that show that it was masked, decoded with errors, or truncated."""
 
 
 class RemediationRunner:
+    """Runs at most one remediation for each probe at a time, different probes concurrently.
+
+    A remediation is stored as started before it runs, and finished afterwards: it runs at most once for an incident,
+    a reason and a run of a job. After a crash in between it is not run again; the incident shows that its outcome is
+    unknown.
+    """
+
     def __init__(
         self,
+        *,
         store: RemediationStore,
         store_executor: StoreExecutor,
         probes: Mapping[int, Probe],
@@ -40,7 +46,7 @@ class RemediationRunner:
         mask: SecretMask,
         clock: Clock,
     ):
-        """`probes`: those that have a remedy."""
+        """`probes`: those that have a remediation."""
         self.store, self.store_executor, self.probes = store, store_executor, probes
         self.network, self.mask, self.clock = network, mask, clock
         self._actions = {
@@ -48,78 +54,83 @@ class RemediationRunner:
         }
         self._specs = {
             id: RemediationSpec(
-                self._sanitize_text(act.description),
-                r.expanded_reasons,
-                r.max_runs,
-                r.per,
-                r.dry_run,
-                RUN_ID_PARAMETER in act.used_parameters,
+                action=self._sanitize_text(action.description),
+                reasons=settings.expanded_reasons,
+                max_runs=settings.max_runs,
+                per_ms=settings.per,
+                dry_run=settings.dry_run,
+                requires_run_id=RUN_ID_PARAMETER in action.used_parameters,
             )
-            for id, act in self._actions.items()
-            if (r := probes[id].remediation) is not None
+            for id, action in self._actions.items()
+            if (settings := probes[id].remediation) is not None
         }
         self._lock = asyncio.Lock()
         self._stopping = False
 
     async def run_remediations(self) -> None:
-        """Do one thing about each probe that needs it, side by side. What we are killed in is not done again."""
+        """Run the next remediation of each probe that has a pending one."""
         async with self._lock:
             if self._stopping:
                 return
             probes = await self.store_executor.run_write(self.store.list_probes_to_remediate, self._specs, self.clock())
-            ended = await asyncio.gather(*map(self._remediate_probe, probes), return_exceptions=True)
-        for fault in filter(None, ended):
-            raise fault
+            errors = await asyncio.gather(*map(self._remediate_probe, probes), return_exceptions=True)
+        for error in filter(None, errors):
+            raise error
 
     async def stop(self, grace_s: float) -> None:
-        """Begin nothing more; what is being done may end within so many seconds."""
+        """Start nothing more; remediations in progress may finish within `grace_s` seconds."""
         self._stopping = True
         with suppress(TimeoutError):
             async with asyncio.timeout(grace_s), self._lock:
                 pass
 
     async def _remediate_probe(self, database_id: int) -> None:
-        probe, wanted = self.probes[database_id], self._specs[database_id]
-        need = await self.store_executor.run_write(self.store.start_next_remediation, database_id, wanted, self.clock())
-        if need is None:
+        probe, spec = self.probes[database_id], self._specs[database_id]
+        pending = await self.store_executor.run_write(
+            self.store.start_next_remediation, database_id, spec, self.clock()
+        )
+        if pending is None:
             return
-        told = {"probe": probe.id, "subject": need.subject, "reason": need.reason, "incident": need.incident}
-        log.info("remedy_begun", what=wanted.action, **told)
-        detail, state = await self._run_action(probe, need, dry_run=wanted.dry_run)
-        await self.store_executor.run_write(self.store.finish_remediation, need, state, detail, self.clock())
-        log.info("remedy_ended", state=state, detail=detail, **told)
+        fields = {
+            "probe_id": probe.id,
+            "subject": pending.subject,
+            "reason": pending.reason,
+            "incident": pending.incident,
+        }
+        log.info("remediation_started", action=spec.action, **fields)
+        detail, state = await self._run_action(probe, pending, dry_run=spec.dry_run)
+        await self.store_executor.run_write(self.store.finish_remediation, pending, state, detail, self.clock())
+        log.info("remediation_finished", state=state, detail=detail, **fields)
 
     async def _run_action(self, probe: Probe, pending: PendingRemediation, *, dry_run: bool) -> tuple[str, str]:
-        """What came of it, and how it ended."""
+        """Returns the detail and the state to store."""
         try:
             async with asyncio.timeout(REMEDIATION_TIMEOUT_S):
-                said = await self._apply_action(probe, pending, dry_run=dry_run)
+                detail = await self._apply_action(probe, pending, dry_run=dry_run)
         except TimeoutError:
-            return (
-                f"no end within {format_duration(REMEDIATION_TIMEOUT_S * 1000)}: what came of it is not known",
-                "failed",
-            )
+            timeout = format_duration(REMEDIATION_TIMEOUT_S * 1000)
+            return f"not finished after {timeout}; its outcome is unknown", "failed"
         except Exception as e:
-            fault = error_from_exception(e)
-            if fault is None:
-                log.exception("remedy_failed_internally", probe=probe.id)
-            said = fault.message if fault else f"{type(e).__name__} inside Watchdog; please report it"
-            return self._sanitize_text(said), "failed"
-        return self._sanitize_text(said), "dry_run" if dry_run else "succeeded"
+            error = error_from_exception(e)
+            if error is None:
+                log.exception("remediation_error", probe_id=probe.id)
+            detail = error.message if error else f"{type(e).__name__} inside Watchdog; please report this"
+            return self._sanitize_text(detail), "failed"
+        return self._sanitize_text(detail), "dry_run" if dry_run else "succeeded"
 
     async def _apply_action(self, probe: Probe, pending: PendingRemediation, *, dry_run: bool) -> str:
-        act = self._actions[pending.probe]
-        cause = RemediationContext(pending.run_id, pending.subject, pending.reason, probe.id, pending.incident)
-        for name in act.used_parameters:
-            if any(sign in getattr(cause, name) for sign in ALTERED_TEXT_MARKERS):
+        action = self._actions[pending.probe]
+        context = RemediationContext(pending.run_id, pending.subject, pending.reason, probe.id, pending.incident)
+        for name in action.used_parameters:
+            if any(marker in getattr(context, name) for marker in ALTERED_TEXT_MARKERS):
                 raise ProbeError(
                     "remediation.parameter_truncated",
-                    f"{name} is not known to the letter: it is too long, or holds what is not shown",
+                    f"the exact value of {name} is not stored: it was truncated, or holds a masked secret",
                 )
-        reach = ConnectContext(
+        connect = ConnectContext(
             self.network, PhaseTimer(), probe.allow_private_addresses, REMEDIATION_TIMEOUT_S, self.clock()
         )
-        return await act.execute(cause, reach, dry_run=dry_run)
+        return await action.execute(context, connect, dry_run=dry_run)
 
     def _sanitize_text(self, text: str) -> str:
         return truncate(replace_unsafe_characters(self.mask(text)), MAX_DETAIL_CHARS)

@@ -1,4 +1,4 @@
-"""One run of one probe on demand: judged like any other, and nothing of it is stored."""
+"""Runs one probe on demand: evaluated like any other run, without storing anything."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ from watchdog.service.runner import ProbeRunner
 
 
 def find_probe(probes: Sequence[Probe], name_or_id: str) -> Probe:
-    """By name or id. Raises LookupError, whose text is for people."""
+    """Find a probe by name or id. Raises LookupError with a message for the user."""
     for probe in probes:
         if name_or_id in (probe.name, probe.id):
             return probe
     names = [probe.name for probe in probes]
-    near = get_close_matches(name_or_id, names, 1)
-    some = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
-    hint = f"did you mean {near[0]!r}?" if near else f"there are {some}" if names else "there are none"
-    raise LookupError(f"no probe is called {name_or_id!r}; {hint}")
+    matches = get_close_matches(name_or_id, names, 1)
+    listing = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+    hint = f"did you mean {matches[0]!r}?" if matches else f"probes: {listing or 'none'}"
+    raise LookupError(f"no probe is named {name_or_id!r}; {hint}")
 
 
 def find_runnable_probe(probes: Sequence[Probe], name_or_id: str) -> Probe:
-    """One that can be run by itself. Raises LookupError, too, when it cannot."""
+    """Find a probe that runs on demand. Raises LookupError also for a probe that only receives data."""
     probe = find_probe(probes, name_or_id)
     if probe.passive_source:
         raise LookupError(
-            f"{probe.name} sees nothing by itself, for {probe.passive_source}: ask for its status instead"
+            f"{probe.name} cannot be run on demand, because {probe.passive_source}; look at its status instead"
         )
     return probe
 
 
 async def run_once(runner: ProbeRunner, probe: Probe) -> dict[str, Any]:
-    """Run it now. The result as one object; a duration is in ms."""
+    """Run a probe now. Returns the result as JSON; durations are in ms."""
     await asyncio.to_thread(probe.prepare)
     slot = ClaimedSlot(0, runner.clock(), "local", None)
     return _recorded_result_to_json(runner, probe, await runner.run(probe, slot, {}))
 
 
 def _recorded_result_to_json(runner: ProbeRunner, probe: Probe, recorded_result: RecordedResult) -> dict[str, Any]:
-    """A finding about a task makes it fail, as it would open an incident."""
+    """The outcome is `fail` if a task is bad, as it would open an incident."""
     result = recorded_result.result
     findings = [f for f in evaluate_rules(build_registered_probe(probe, "", runner.mask).policy, result) if f.bad]
     tasks = [f for f in findings if f.rule in ("task", "missing", "job")]

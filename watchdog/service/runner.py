@@ -1,4 +1,4 @@
-"""One run: attempts under one deadline, and every fault a result."""
+"""Runs a probe: attempts under one deadline, and a result for every error."""
 
 from __future__ import annotations
 
@@ -22,13 +22,18 @@ from watchdog.service.event_loop_lag import MAX_LOOP_LAG_S, EventLoopLagMonitor
 log = structlog.get_logger()
 
 MAX_MESSAGE_CHARS, MAX_EXCERPT_CHARS, MAX_NAME_CHARS = 300, 4_000, 120
-"""How many characters are kept of a message, of a target's text, of a task's name."""
+"""Stored characters of a message, of the target's own text, and of a task's name."""
 FIRST_RETRY_DELAY_S = 0.2
-"""Seconds before the second attempt; doubled before each further one."""
+"""Delay before the second attempt; doubled for each further attempt."""
 
 
 class ProbeRunner:
-    """`away`: when we ourselves stood still, for those who are told things and do not ask."""
+    """Runs a probe once, with retries, and makes a result of what it observed.
+
+    It never raises for a probe: a timeout and an exception become results as well. Whatever it returns is masked,
+    stripped of control characters and truncated, so that nothing raw reaches the store, pages or messages. `gaps`
+    returns the downtime of Watchdog itself, for probes that wait for check-ins.
+    """
 
     def __init__(
         self,
@@ -41,31 +46,41 @@ class ProbeRunner:
         self.network, self.mask, self.clock, self.lag_monitor, self.gaps = network, mask, clock, lag_monitor, gaps
 
     async def run(self, probe: Probe, slot: ClaimedSlot, probe_state: Mapping[str, Json]) -> RecordedResult:
-        """Run a probe for a slot. Returns a result whatever happens; only its own cancellation gets out."""
+        """Run a probe for a slot. Returns a result in every case; raises only when it is cancelled."""
         started = monotonic()
-        seen = await self._run_with_retries(probe, slot, probe_state, started)
-        late = self.lag_monitor.max_lag_since(started)
-        if late > MAX_LOOP_LAG_S and seen.reason == "timeout.exceeded":
-            message = f"not judged: our own loop stood still for {format_duration(round(late * 1000))}"
-            seen = replace(seen, outcome=Outcome.ERROR, reason="watchdog.loop_late", message=message)
-        return self.build_recorded_result(slot, seen)
+        observation = await self._run_with_retries(probe, slot, probe_state, started)
+        lag_s = self.lag_monitor.max_lag_since(started)
+        if lag_s > MAX_LOOP_LAG_S and observation.reason == "timeout.exceeded":
+            message = f"no verdict: Watchdog's event loop was blocked for {format_duration(round(lag_s * 1000))}"
+            observation = replace(observation, outcome=Outcome.ERROR, reason="watchdog.loop_late", message=message)
+        return self.build_recorded_result(slot, observation)
 
     async def _run_with_retries(
         self, probe: Probe, slot: ClaimedSlot, probe_state: Mapping[str, Json], started_monotonic: float
     ) -> Observation:
         key = derive_idempotency_key(probe.id, slot.slot)
-        for number in range(probe.retries + 1):
-            left = probe.deadline_ms / 1000 - (monotonic() - started_monotonic)
-            trace = PhaseTimer()
-            attempt = RunContext(
-                slot.slot, self.clock(), left, key, probe_state, self.network, trace, slot.previous_slot, self.gaps()
+        for retries in range(probe.retries + 1):
+            remaining_s = probe.deadline_ms / 1000 - (monotonic() - started_monotonic)
+            context = RunContext(
+                slot=slot.slot,
+                started_at=self.clock(),
+                remaining_s=remaining_s,
+                idempotency_key=key,
+                probe_state=probe_state,
+                network=self.network,
+                phase_timer=PhaseTimer(),
+                previous_slot=slot.previous_slot,
+                gaps=self.gaps(),
             )
-            seen = await self._run_attempt(probe, attempt)
-            pause = FIRST_RETRY_DELAY_S * 2**number
-            if not seen.retryable or number == probe.retries or left - (monotonic() - started_monotonic) <= pause:
+            observation = await self._run_attempt(probe, context)
+            delay = FIRST_RETRY_DELAY_S * 2**retries
+            out_of_time = probe.deadline_ms / 1000 - (monotonic() - started_monotonic) <= delay
+            if not observation.retryable or retries == probe.retries or out_of_time:
                 break
-            await asyncio.sleep(pause)
-        return replace(seen, measurements={**seen.measurements, "attempts": number + 1}) if number else seen
+            await asyncio.sleep(delay)
+        if not retries:
+            return observation
+        return replace(observation, measurements={**observation.measurements, "attempts": retries + 1})
 
     async def _run_attempt(self, probe: Probe, context: RunContext) -> Observation:
         deadline = asyncio.timeout(context.remaining_s)
@@ -77,14 +92,14 @@ class ProbeRunner:
                 raise
             if isinstance(e, TimeoutError) and deadline.expired():
                 return timeout_observation(probe.deadline_ms, context.phase_timer)
-            log.exception("probe_failed_internally", probe=probe.id)
-            text = f"not judged: {type(e).__name__} inside Watchdog; please report it"
+            log.exception("probe_error", probe_id=probe.id)
+            message = f"no verdict: {type(e).__name__} inside Watchdog; please report this"
             return Observation(
-                Outcome.ERROR, "watchdog.internal_error", text, phases=context.phase_timer.phase_durations_ms
+                Outcome.ERROR, "watchdog.internal_error", message, phases=context.phase_timer.phase_durations_ms
             )
 
     def build_recorded_result(self, slot: ClaimedSlot, observation: Observation) -> RecordedResult:
-        """Give an observation its identity, with everything masked, harmless and capped: nothing raw goes further."""
+        """Give an observation its identity, and mask, strip and truncate every text of it."""
         tasks = observation.tasks
         if tasks is not None:
             tasks = {
@@ -134,16 +149,16 @@ class ProbeRunner:
 
 
 def _is_cancellation_requested() -> bool:
-    """Whether somebody wants this run to end. If not, a cancellation is what a probe let out of its own affairs."""
+    """Whether this run was cancelled. If not, a CancelledError comes from inside the probe, and is its error."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 
 
 def timeout_observation(timeout_ms: int, phase_timer: PhaseTimer) -> Observation:
-    """The deadline passed: says while doing what."""
+    """A timeout, with the phase that was in progress."""
     phase = phase_timer.current_phase
-    doing = "" if phase is None else f" while {PHASE_DESCRIPTIONS.get(phase, f'in {phase}')}"
-    message = f"timed out after {format_duration(timeout_ms)}{doing}"
+    activity = "" if phase is None else f" while {PHASE_DESCRIPTIONS.get(phase, f'in {phase}')}"
+    message = f"timed out after {format_duration(timeout_ms)}{activity}"
     evidence = Evidence({"timeout": format_duration(timeout_ms), **({} if phase is None else {"phase": phase})})
     return Observation(
         Outcome.FAIL,

@@ -1,13 +1,23 @@
-"""The verbs, driven by a handful of ticks: claim, run, record, wake, deliver, keep."""
+"""The path of a result, from the schedule to the people on call. `docs/architecture.md` describes each step.
+
+tick     a timer starts each background task: it reads the clock once and passes `now` down
+claim    take the slots due within the next second, and set each probe's next slot (store/write/claims.py)
+run      observe the target under one deadline; every error becomes a result (executor.py, runner.py, probes/)
+record   store a batch of results and fold it through the rules, in one transaction (store/write/recorder.py)
+wake     evaluate stored deadlines, so that the same rules also judge what did not arrive (store/write/recorder.py)
+route    decide which destinations are notified, and why (domain/routing.py)
+deliver  lease a notification, send it, and mark it as sent once its receiver has confirmed (notifications.py)
+show     pages, tools and commands read the store and decide nothing (web/, mcp_server/, cli/)
+keep     roll up hours, delete expired rows, and record what a crash left behind (store/write/retention.py)
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
@@ -33,35 +43,41 @@ from watchdog.store.write.retention import delete_expired_rows, roll_up_hours
 
 log = structlog.get_logger()
 
-(
-    CLAIM_INTERVAL_S,
-    RECORD_INTERVAL_S,
-    DEADLINE_CHECK_INTERVAL_S,
-    SEND_INTERVAL_S,
-    REMEDIATION_INTERVAL_S,
-    MAINTENANCE_INTERVAL_S,
-) = 0.5, 0.5, 1.0, 1.0, 2.0, 60.0
-"""Seconds between ticks. What is urgent does not wait: a bad result is recorded, and a change told, at once."""
+CLAIM_INTERVAL_S = 0.5
+RECORD_INTERVAL_S = 0.5
+"""A bad result, and a result of a probe that is failing, is recorded at once."""
+DEADLINE_CHECK_INTERVAL_S = 1.0
+SEND_INTERVAL_S = 1.0
+"""Notifications of a new transition are sent at once; the timer picks up retries."""
+REMEDIATION_INTERVAL_S = 2.0
+MAINTENANCE_INTERVAL_S = 60.0
 MAX_BATCH_SIZE = 500
 MAX_BUFFERED_RESULTS = 10_000
-"""How many results wait in memory while the database is away; beyond it the oldest are dropped and counted."""
+"""Results held in memory while the database is unavailable; beyond this the oldest are dropped and counted."""
 SHUTDOWN_GRACE_S = 3.0
-"""Seconds that runs, and then deliveries, may go on after we were told to stop."""
+"""Seconds that runs in progress, and then deliveries in progress, may take after shutdown has begun."""
+MAX_ERROR_CHARS = 300
 
 
 @dataclass(frozen=True, slots=True)
 class RetentionPolicy:
-    """Milliseconds."""
+    """How long rows are kept, in ms."""
 
     results_ms: int
     rollups_ms: int
 
 
 class MonitoringService:
-    """Runs inside one event loop, from `start()` to `stop()`."""
+    """Drives the steps above inside one event loop, from `start()` to `stop()`.
+
+    It owns the timers, the buffer of results that are not stored yet, and the record of how each background task last
+    went (`tasks`). Everything else lives in the database: a process may be killed at any line. A background task that
+    raises is logged once, and again when it recovers; it never ends the service.
+    """
 
     def __init__(
         self,
+        *,
         probes: Mapping[int, Probe],
         store_executor: StoreExecutor,
         claims: SlotClaimer,
@@ -88,107 +104,104 @@ class MonitoringService:
         self._urgent_event = asyncio.Event()
         self._stopping = False
         self._loop_tasks: list[asyncio.Task[None]] = []
+        self._triggered_runs: set[asyncio.Task[None]] = set()
         defaults = {"coalesce": True, "misfire_grace_time": None, "max_instances": 1}
         self._scheduler = AsyncIOScheduler(timezone=UTC, job_defaults=defaults)
-        verbs: list[tuple[Callable[[], Awaitable[None]], float]] = [
-            (self.claim_due_slots, CLAIM_INTERVAL_S),
-            (self.record_results, RECORD_INTERVAL_S),
-            (self.evaluate_deadlines, DEADLINE_CHECK_INTERVAL_S),
-            (self.send_notifications, SEND_INTERVAL_S),
-            (self.run_maintenance, MAINTENANCE_INTERVAL_S),
-        ]
-        if remediation_runner is not None:
-            verbs.append((remediation_runner.run_remediations, REMEDIATION_INTERVAL_S))
-        self.tasks: dict[str, BackgroundTask] = {}
-        """What we do all the time, by name, and how it last went."""
-        for verb, each in verbs:
-            self.add_task(verb, each)
-        self._triggered_runs: set[asyncio.Task[None]] = set()
         self.last_claim_at = 0
         """The clock at the last claim that succeeded."""
         self.clock_behind_ms = 0
-        """How far the store is ahead of our clock, in ms, and nothing is due; 0 unless the clock was put back."""
+        """How far the store is ahead of the clock, in ms; until the clock has caught up, nothing is due. Usually 0."""
+        self.tasks: dict[str, BackgroundTask] = {}
+        self.add_task("claim", self.claim_due_slots, CLAIM_INTERVAL_S)
+        self.add_task("record", self.record_results, RECORD_INTERVAL_S)
+        self.add_task("wake", self.evaluate_deadlines, DEADLINE_CHECK_INTERVAL_S)
+        self.add_task("deliver", self.send_notifications, SEND_INTERVAL_S)
+        self.add_task("maintain", self.run_maintenance, MAINTENANCE_INTERVAL_S)
+        if remediation_runner is not None:
+            self.add_task("remediate", remediation_runner.run_remediations, REMEDIATION_INTERVAL_S)
 
-    def add_task(self, func: Callable[[], Awaitable[None]], interval_s: float) -> None:
-        """From `start()` on, do this every so many seconds, too."""
-        self.tasks[func.__name__] = BackgroundTask(func, round(interval_s * 1000), self.clock())
+    def add_task(self, name: str, run: Callable[[], Awaitable[None]], interval_s: float) -> None:
+        """Add a background task that runs every `interval_s` seconds from `start()` on."""
+        self.tasks[name] = BackgroundTask(name, run, round(interval_s * 1000), first_due_at=self.clock())
 
     async def start(self) -> None:
+        """Start the timers; returns after a first claim."""
         for name, task in self.tasks.items():
-            each = IntervalTrigger(seconds=task.interval_ms / 1000, timezone=UTC)
-            self._scheduler.add_job(self._make_tick(task.run), each, id=name)
+            interval = IntervalTrigger(seconds=task.interval_ms / 1000, timezone=UTC)
+            self._scheduler.add_job(self._run_task, interval, args=[task], id=name)
         self._scheduler.start()
-        background = self._lag_monitor.monitor_forever(), self._watch_clock_steps(), self._record_urgent_results()
-        self._loop_tasks = [asyncio.create_task(work) for work in background]
-        await self._make_tick(self.claim_due_slots)()
+        loops = self._lag_monitor.monitor_forever(), self._watch_clock_steps(), self._record_urgent_results()
+        self._loop_tasks = [asyncio.create_task(loop) for loop in loops]
+        await self._run_task(self.tasks["claim"])
 
-    def _make_tick(self, func: Callable[[], Awaitable[None]]) -> Callable[[], Coroutine[Any, Any, None]]:
-        task = self.tasks[func.__name__]
-
-        async def run() -> None:
-            try:
-                await func()
-            except asyncio.CancelledError:
-                return  # we were told to stop, and have nothing to tell of it
-            except Exception as e:
-                task.record_failure(self.clock(), self._error_line(e))
-                if task.consecutive_failures > 1:
-                    return  # told already
-                event = "database_away" if isinstance(e, StoreUnavailableError) else "tick_failed"
-                log.error(event, tick=task.name, why=task.last_error)
-                log.debug("tick_failed_at", exc_info=True)
-            else:
-                if failures := task.record_success(self.clock()):
-                    log.info("tick_recovered", tick=task.name, failures=failures)
-
-        return run
+    async def _run_task(self, task: BackgroundTask) -> None:
+        """Run a background task now, and record how it went. Raises nothing."""
+        try:
+            await task.run()
+        except asyncio.CancelledError:
+            return  # the service is stopping
+        except Exception as e:
+            task.record_failure(self.clock(), self._error_line(e))
+            if task.consecutive_failures > 1:
+                return  # already logged
+            event = "store_unavailable" if isinstance(e, StoreUnavailableError) else "task_failed"
+            log.error(event, task=task.name, error=task.last_error)
+            log.debug("task_failed_traceback", exc_info=True)
+        else:
+            if failures := task.record_success(self.clock()):
+                log.info("task_recovered", task=task.name, failures=failures)
 
     def _error_line(self, error: Exception) -> str:
-        """What an error says, in one line that may be shown."""
-        kind = "" if isinstance(error, StoreUnavailableError) else f"{type(error).__name__}: "
-        text = f"{kind}{str(error).partition(chr(10))[0]}".strip(": ")
-        return replace_unsafe_characters(to_single_line(self.mask(text), 300))
+        """The first line of the error's message, masked."""
+        error_type = "" if isinstance(error, StoreUnavailableError) else f"{type(error).__name__}: "
+        text = f"{error_type}{str(error).partition(chr(10))[0]}".strip(": ")
+        return replace_unsafe_characters(to_single_line(self.mask(text), MAX_ERROR_CHARS))
 
     async def trigger_task(self, task_name: str) -> None:
-        """Do what comes round anyway, at once; how it went is in `tasks`. Raises KeyError for a name that is none.
+        """Run a background task now; `tasks` holds how it went. Raises KeyError for an unknown name.
 
-        Who waits for it may be cancelled, it is not: a claim half-way would leave its slots to nobody.
+        The caller may be cancelled, the task is not: a claim that stops halfway would leave its slots unrun.
         """
-        asked = asyncio.create_task(self._make_tick(self.tasks[task_name].run)(), name=f"asked for: {task_name}")
-        self._triggered_runs.add(asked)
-        asked.add_done_callback(self._triggered_runs.discard)
-        await asyncio.shield(asked)
+        run = asyncio.create_task(self._run_task(self.tasks[task_name]), name=f"triggered: {task_name}")
+        self._triggered_runs.add(run)
+        run.add_done_callback(self._triggered_runs.discard)
+        await asyncio.shield(run)
 
     async def claim_due_slots(self) -> None:
         """Claim what is due within the next second; each run then starts at its slot."""
         async with self._claim_lock:
             now = self.clock()
             while not self._stopping:
-                slots, memories = await self.store_executor.run_write(self.claims.claim_due_slots, now, MAX_BATCH_SIZE)
+                slots, states = await self.store_executor.run_write(self.claims.claim_due_slots, now, MAX_BATCH_SIZE)
                 for slot in slots:
-                    self.run_executor.start_run(self.probes[slot.probe], slot, memories.get(slot.probe, {}))
+                    self.run_executor.start_run(self.probes[slot.probe], slot, states.get(slot.probe, {}))
                 if len(slots) < MAX_BATCH_SIZE:
                     break
             self.last_claim_at = now
-            waited = max(self.clock() - now, 0)  # for the database, and another process may have claimed meanwhile
-            before, self.clock_behind_ms = self.clock_behind_ms, max(self.claims.watermark.clock_behind_ms - waited, 0)
-            if self.clock_behind_ms and not before:
-                why = "no slot runs twice: nothing is due until the clock has caught up with the store"
-                log.warning("clock_put_back", by=format_duration(self.clock_behind_ms), why=why)
+            # Time passed while the claim waited for the database, and another process may have claimed since.
+            elapsed = max(self.clock() - now, 0)
+            was_behind = self.clock_behind_ms
+            self.clock_behind_ms = max(self.claims.watermark.clock_behind_ms - elapsed, 0)
+            if self.clock_behind_ms and not was_behind:
+                detail = "no slot runs twice: nothing is due until the clock has caught up with the store"
+                log.warning("clock_step_back", step=format_duration(self.clock_behind_ms), detail=detail)
 
     async def _watch_clock_steps(self) -> None:
-        """The scheduler waits by the clock on the wall: put back, every tick would wait until it has caught up."""
-        last = self.clock()
+        """Restart all timers when the clock is put back.
+
+        APScheduler waits by the wall clock: without this, each timer would wait until the clock has caught up.
+        """
+        previous = self.clock()
         while True:
             await asyncio.sleep(1)
             now = self.clock()
-            if now < last:
+            if now < previous:
                 for job in self._scheduler.get_jobs():
                     job.modify(next_run_time=datetime.now(UTC))
-            last = now
+            previous = now
 
     def accept_result(self, recorded_result: RecordedResult) -> None:
-        """A run's result, to be recorded with the next batch: at once when it is bad or ends something bad."""
+        """Take a run's result, to be recorded with the next batch: at once if it is bad or may end something bad."""
         self._result_buffer.append(recorded_result)
         if len(self._result_buffer) > MAX_BUFFERED_RESULTS:
             del self._result_buffer[0]
@@ -202,35 +215,43 @@ class MonitoringService:
         while not self._stopping:
             await self._urgent_event.wait()
             self._urgent_event.clear()
-            await self._make_tick(self.record_results)()
+            await self._run_task(self.tasks["record"])
 
     async def record_results(self) -> None:
-        """Store and judge what has come in; tell at once what changed."""
+        """Store and evaluate a batch of results, and send the notifications that follow."""
         async with self._record_lock:
             batch, self._result_buffer = self._result_buffer[:MAX_BATCH_SIZE], self._result_buffer[MAX_BATCH_SIZE:]
             if not batch:
                 return
             try:
-                changes = await self._store_batch(batch)
+                transitions = await self._store_batch(batch)
             except BaseException:
                 self._result_buffer[:0] = batch
                 raise
         if self._dropped_count:
-            log.error("results_dropped", n=self._dropped_count, why="the database was away for too long")
+            log.error("results_dropped", count=self._dropped_count, detail="the database was unavailable for too long")
             self._dropped_count = 0
-        for change in changes:
-            log.info("incident", happened=change.event, probe=self.probes[change.probe].id, rule=change.rule,
-                     subject=change.subject, why=change.message or change.reason)  # fmt: skip
-        if recheck := self._retry_times(batch):
-            await self.store_executor.run_write(self.claims.reschedule_sooner, recheck)
-        if changes:
+        self._log_transitions(transitions)
+        if retry_times := self._retry_times(batch):
+            await self.store_executor.run_write(self.claims.reschedule_sooner, retry_times)
+        if transitions:
             await self.send_notifications()
 
-    async def _store_batch(self, batch: list[RecordedResult]) -> list[IncidentTransition]:
-        """Record a batch; where that fails by what is in it, each result by itself.
+    def _log_transitions(self, transitions: list[IncidentTransition]) -> None:
+        for transition in transitions:
+            log.info(
+                f"incident_{transition.event}",
+                probe_id=self.probes[transition.probe].id,
+                rule=transition.rule,
+                subject=transition.subject,
+                message=transition.message or transition.reason,
+            )
 
-        A result that cannot be stored is replaced by an `error`: retried for ever, it would keep all others waiting.
-        If none can be stored, it is not for what they say, and all of them wait.
+    async def _store_batch(self, batch: list[RecordedResult]) -> list[IncidentTransition]:
+        """Record a batch; if its content is refused, record each result by itself.
+
+        A result that cannot be stored is replaced by an `error`: retried forever, it would block all others. If no
+        result can be stored, the content is not the reason, and the whole batch waits.
         """
         write, now = self.store_executor.run_write, self.clock()
         try:
@@ -238,48 +259,49 @@ class MonitoringService:
         except StoreUnavailableError:
             raise
         except Exception as e:
-            fault = e
-        changes: list[IncidentTransition] = []
-        culprits: list[tuple[Result, Exception]] = []
+            batch_error = e
+        transitions: list[IncidentTransition] = []
+        refused: list[tuple[Result, Exception]] = []
         stored = False
-        for report in batch:
-            for one in (report, unstorable_result(report.result)):
+        for recorded_result in batch:
+            for candidate in (recorded_result, unstorable_result(recorded_result.result)):
                 try:
-                    changes += await write(self.recorder.record_results, [one], now)
+                    transitions += await write(self.recorder.record_results, [candidate], now)
                     stored = True
                     break
                 except StoreUnavailableError:
                     raise
                 except Exception as e:
-                    if one is report:
-                        culprits.append((report.result, e))
+                    if candidate is recorded_result:
+                        refused.append((recorded_result.result, e))
         if not stored:
-            raise fault
-        for result, fault in culprits:
-            key = self.probes[result.probe].id
-            log.error("result_dropped", probe=key, slot=result.slot, why=type(fault).__name__)
-        return changes
+            raise batch_error
+        for result, error in refused:
+            probe_id = self.probes[result.probe].id
+            log.error("result_not_stored", probe_id=probe_id, slot=result.slot, error=type(error).__name__)
+        return transitions
 
     def _retry_times(self, batch: list[RecordedResult]) -> dict[int, int]:
-        failed = [r.result for r in batch if r.result.outcome is Outcome.FAIL]
-        again = ((r.probe, r.slot, self.probes[r.probe].retry_interval) for r in failed if r.probe in self.probes)
-        return {probe: slot + recheck for probe, slot, recheck in again if recheck is not None}
+        """When each failed probe that has a `retry_interval` runs next."""
+        failures = [r.result for r in batch if r.result.outcome is Outcome.FAIL]
+        intervals = ((r.probe, r.slot, self.probes[r.probe].retry_interval) for r in failures if r.probe in self.probes)
+        return {probe: slot + interval for probe, slot, interval in intervals if interval is not None}
 
     async def evaluate_deadlines(self) -> None:
-        """Judge absence: deadlines that have come."""
-        _, changes = await self.store_executor.run_write(self.recorder.evaluate_deadlines, self.clock())
-        if changes:
+        """Evaluate the deadlines that have passed: what should have arrived and did not."""
+        _, transitions = await self.store_executor.run_write(self.recorder.evaluate_deadlines, self.clock())
+        if transitions:
             await self.send_notifications()
 
     async def send_notifications(self) -> None:
         await self.notification_sender.send_due_notifications()
 
     async def run_maintenance(self) -> None:
-        """Roll up whole hours, record what a crash left behind, let go of what is too old."""
+        """Roll up whole hours, record lost runs, and delete what has expired."""
         now, database = self.clock(), self.store_executor.database
         await self.notification_sender.expire_orphans()
-        settled = await self.store_executor.run_write(self.claims.record_lost_runs, now)
-        while await self.store_executor.run_write(roll_up_hours, database, settled):
+        recorded_until = await self.store_executor.run_write(self.claims.record_lost_runs, now)
+        while await self.store_executor.run_write(roll_up_hours, database, recorded_until):
             pass
         while await self.store_executor.run_write(
             delete_expired_rows, database, now, self.retention.results_ms, self.retention.rollups_ms
@@ -287,21 +309,25 @@ class MonitoringService:
             pass
 
     async def stop(self) -> None:
-        """No new slots; what flies finishes or is recorded as missed; what is not told waits in the outbox."""
+        """Stop in order, within a bounded time.
+
+        No slot is claimed any more. Runs in progress finish, or are recorded as missed; buffered results are stored;
+        notifications that are not sent wait in the outbox.
+        """
         self._stopping = True
-        self._scheduler.pause()  # what it has begun goes on: a claim that is cancelled would leave its slots to nobody
+        self._scheduler.pause()  # not shutdown: a claim that is cancelled would leave its slots unrun
         with suppress(TimeoutError):
             async with asyncio.timeout(1), self._claim_lock:
                 pass
-        remedying = [self._remediation_runner.stop(SHUTDOWN_GRACE_S)] if self._remediation_runner is not None else []
-        await asyncio.gather(self.run_executor.stop(SHUTDOWN_GRACE_S), *remedying)  # side by side: ending has a bound
-        async with self._record_lock:  # a batch on its way is stored by now, or in the spool again
+        remediating = [self._remediation_runner.stop(SHUTDOWN_GRACE_S)] if self._remediation_runner is not None else []
+        await asyncio.gather(self.run_executor.stop(SHUTDOWN_GRACE_S), *remediating)
+        async with self._record_lock:  # a batch in progress is stored by now, or back in the buffer
             pass
         while self._result_buffer:
-            before = len(self._result_buffer)
-            await self._make_tick(self.record_results)()
-            if len(self._result_buffer) == before:
-                log.error("results_dropped", n=before, why="the database was away when we were stopped")
+            count = len(self._result_buffer)
+            await self._run_task(self.tasks["record"])
+            if len(self._result_buffer) == count:
+                log.error("results_dropped", count=count, detail="the database was unavailable during shutdown")
                 break
         await self.notification_sender.stop(SHUTDOWN_GRACE_S)
         self._scheduler.shutdown(wait=False)
@@ -311,8 +337,15 @@ class MonitoringService:
 
 
 def unstorable_result(result: Result) -> RecordedResult:
-    """What is recorded of a result that cannot be."""
-    said = "not judged: its result could not be stored; please report it"
+    """What is recorded in place of a result that cannot be stored."""
     return RecordedResult(
-        Result(*result[:3], Outcome.ERROR, "watchdog.internal_error", said, previous_slot=result.previous_slot)
+        Result(
+            result.probe,
+            result.slot,
+            result.location,
+            Outcome.ERROR,
+            "watchdog.internal_error",
+            message="no verdict: the result could not be stored; please report this",
+            previous_slot=result.previous_slot,
+        )
     )

@@ -1,4 +1,4 @@
-"""The store's own threads: one that writes, a few that read. The loop never waits for a database."""
+"""Threads for the database, so that it never blocks the event loop."""
 
 from __future__ import annotations
 
@@ -17,17 +17,19 @@ ResultT = TypeVar("ResultT")
 
 
 class StoreExecutor:
+    """Owns one thread that writes, in order, and four that read; closes them and the database."""
+
     def __init__(self, database: Database):
         self.database = database
         self._writer = ThreadPoolExecutor(1, "store-write")
         self._readers = ThreadPoolExecutor(4, "store-read")
 
     async def run_write(self, func: Callable[CallP, ResultT], *args: CallP.args, **kwargs: CallP.kwargs) -> ResultT:
-        """Run one of the store's verbs in the writing thread."""
+        """Run a function of the store in the writing thread."""
         return await asyncio.get_running_loop().run_in_executor(self._writer, lambda: func(*args, **kwargs))
 
     async def run_read_query(self, query: Callable[[sa.Connection], ResultT]) -> ResultT:
-        """Run a query on a reading connection."""
+        """Run a query in a read transaction."""
 
         def run() -> ResultT:
             with self.database.read_transaction() as connection:
