@@ -16,12 +16,12 @@ from watchdog.probes.mcp_tasks import parse_task_list
 from watchdog.service.background_tasks import OVERDUE_AFTER_INTERVALS, BackgroundTask, background_task_to_json
 
 
-async def keep() -> None:
-    """What a task does; here nothing."""
+async def maintain() -> None:
+    """Does nothing."""
 
 
 OK, NEVER = ("success", None), ("never", None)
-HANGS = "no run has ended for 20 min; one is due every 1 min"
+HANGS = "no run has ended for 20 min; the task runs every 1 min"
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ HANGS = "no run has ended for 20 min; one is due every 1 min"
 def test_what_a_task_says_of_itself(
     sentence: str, ran: list[str], later: int, ok: bool, told: tuple[str, str | None]
 ) -> None:
-    task = BackgroundTask(keep, 60_000, START_AT)
+    task = BackgroundTask("maintain", maintain, 60_000, START_AT)
     for error in ran:
         task.record_failure(START_AT, error) if error else task.record_success(START_AT)
     said = background_task_to_json(task, START_AT + later)
@@ -55,7 +55,9 @@ def test_what_a_task_says_of_itself(
     listing = parse_task_list({"tasks": [said]}, START_AT + later, {})
     assert listing is not None
     assert not listing.problems
-    assert (task_failure_reason("keep", listing.tasks["keep"], None)[0] == "") is ok, "our own probe reads the same"
+    assert (task_failure_reason("maintain", listing.tasks["maintain"], None)[0] == "") is ok, (
+        "our own probe reads the same"
+    )
 
 
 @pytest.fixture
@@ -67,7 +69,7 @@ def house(tmp_path: Path) -> Iterator[ServiceHarness]:
 
 async def test_every_task_of_the_service_keeps_a_record(house: ServiceHarness) -> None:
     tasks = house.service.tasks
-    assert list(tasks) == ["claim", "record", "wake", "deliver", "keep"]
+    assert list(tasks) == ["claim", "record", "wake", "deliver", "maintain"]
     for name in tasks:
         assert background_task_to_json(tasks[name], house.now)["last_run_status"] == "never"
         await house.service.trigger_task(name)

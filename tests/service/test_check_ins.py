@@ -37,9 +37,14 @@ class House:
         self.storage = StoreExecutor(self.lab.database)
         self.spool = CheckInLog(folder / "check-ins")
         self.reception = CheckInReceiver(
-            self.spool, self.storage, CheckInStore(self.lab.database, self.lab.registry), self.lab.slot_claimer,
-            {"backup": self.id}, SecretMask([SECRET]), lambda: START_AT,
-        )  # fmt: skip
+            check_in_log=self.spool,
+            store_executor=self.storage,
+            check_in_store=CheckInStore(self.lab.database, self.lab.registry),
+            claims=self.lab.slot_claimer,
+            probe_by_id={"backup": self.id},
+            mask=SecretMask([SECRET]),
+            clock=lambda: START_AT,
+        )
 
     async def take(
         self, kind: CheckInKind = CheckInKind.OK, at: int = START_AT, body: bytes = b"", probe: str = "backup"
@@ -174,7 +179,7 @@ async def test_whose_probe_is_gone_is_dropped_and_said(database_url: str, tmp_pa
             await house.take(probe="removed")
             await house.take()
             await wait_until_async(house.stored)
-        assert [(log["event"], log["probe"]) for log in logs if log["event"] == "check_in_dropped"] == [
+        assert [(log["event"], log["probe_id"]) for log in logs if log["event"] == "check_in_dropped"] == [
             ("check_in_dropped", "removed")
         ]
         assert len(house.stored()) == 1
@@ -212,8 +217,8 @@ async def test_a_spool_that_cannot_be_written_takes_nothing_until_it_can(databas
             (tmp_path / "none").mkdir()
             assert await house.take()
             await wait_until_async(house.stored)
-        told = [log["event"] for log in logs if log["event"].startswith("not_kept")]
-        assert told == ["not_kept", "not_kept_no_more"]
+        events = [log["event"] for log in logs if log["event"].startswith("check_in_log")]
+        assert events == ["check_in_log_unavailable", "check_in_log_recovered"]
         assert len(house.stored()) == 1
 
 
@@ -224,7 +229,7 @@ async def test_a_full_spool_takes_nothing_until_there_is_room(database_url: str,
             assert not await house.take()
             house.spool.max_bytes = 1_000
             assert await house.take()
-        assert "is full" in next(log["why"] for log in logs if log["event"] == "not_kept")
+        assert "is full" in next(log["error"] for log in logs if log["event"] == "check_in_log_unavailable")
         await wait_until_async(lambda: len(house.stored()) == 1)
 
 

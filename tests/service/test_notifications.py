@@ -60,7 +60,13 @@ class Office:
         spies: dict[str, Notifier] = {"oncall/spy": Spy(script=self.answer)}
         mask = SecretMask(["hush-hush"])
         return NotificationSender(
-            self.storage, self.lab.outbox, spies, Network(), mask, lambda: self.now, "https://status.example"
+            store_executor=self.storage,
+            outbox=self.lab.outbox,
+            notifiers=spies,
+            network=Network(),
+            mask=mask,
+            clock=lambda: self.now,
+            public_url="https://status.example",
         )
 
     def answer(self, told: DeliveryRequest) -> Any:
@@ -253,7 +259,7 @@ async def test_what_is_for_a_destination_that_is_not_configured_here_waits_and_i
         "dead",
         "the destination is no longer configured",
     )
-    assert [(told["event"], told["destination"]) for told in log] == [("gave_up", "oncall/spy")]
+    assert [(line["event"], line["destination"]) for line in log] == [("notification_undelivered", "oncall/spy")]
 
 
 async def test_a_receiver_that_never_answers_is_tried_again(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,7 +274,7 @@ async def test_a_receiver_that_never_answers_is_tried_again(office: Office, monk
     break_it(office)
     await office.mailroom.send_due_notifications()
     await asyncio.gather(*office.mailroom._tasks_by_destination.values())
-    assert (office.rows()[0]["state"], office.rows()[0]["detail"]) == ("waiting", "no answer in 0.01 s")
+    assert (office.rows()[0]["state"], office.rows()[0]["detail"]) == ("waiting", "no response within 0.01 s")
 
 
 class Slow(Spy):

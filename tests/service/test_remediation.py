@@ -39,7 +39,14 @@ class Ward:
         self.mask = SecretMask(["hush-hush"])
         self.wire = Network()
         store = RemediationStore(self.lab.database, self.lab.registry)
-        self.remedying = RemediationRunner(store, self.storage, probes, self.wire, self.mask, lambda: SLOT + 1_000)
+        self.remedying = RemediationRunner(
+            store=store,
+            store_executor=self.storage,
+            probes=probes,
+            network=self.wire,
+            mask=self.mask,
+            clock=lambda: SLOT + 1_000,
+        )
         wrong = {self.mask(subject): JobProblem("job.stuck", "it is stuck", "7")}
         for probe in probes:
             self.lab.record_results(make_result(probe, SLOT, Outcome.FAIL, jobs=wrong))
@@ -121,4 +128,4 @@ async def test_a_name_that_is_masked_is_nothing_to_act_on(tmp_path: Path, ops: F
     assert ops.received == []
     [first, _] = ward.lab.select_rows(remediations)
     assert first["state"] == "failed"
-    assert first["detail"].startswith("subject is not known to the letter")
+    assert first["detail"].startswith("the exact value of subject is not stored")

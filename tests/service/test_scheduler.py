@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -176,8 +177,8 @@ async def test_results_wait_in_order_while_the_database_is_away(
     house: Callable[..., ServiceHarness], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with house(scripted_probe()) as made:
-        away = Away(monkeypatch, made.store.recorder, "record")
-        tick = made.service._make_tick(made.service.record_results)
+        away = Away(monkeypatch, made.store.recorder, "record_results")
+        tick = partial(made.service._run_task, made.service.tasks["record"])
         with capture_logs() as log:
             for report in seen(made, 7):
                 made.service.accept_result(report)
@@ -190,11 +191,11 @@ async def test_results_wait_in_order_while_the_database_is_away(
         ]
         assert away.tries == 7
         assert [(told["event"], told["log_level"]) for told in log] == [
-            ("database_away", "error"),
-            ("tick_failed_at", "debug"),
-            ("tick_recovered", "info"),
+            ("store_unavailable", "error"),
+            ("task_failed_traceback", "debug"),
+            ("task_recovered", "info"),
         ]
-        assert log[0]["why"] == "connection refused"
+        assert log[0]["error"] == "connection refused"
         assert log[2]["failures"] == 7
 
 
@@ -212,8 +213,8 @@ async def test_one_result_that_cannot_be_stored_takes_no_other_with_it(
             await made.service.record_results()
         assert made.stored_outcomes() == [PASS, ("error", "watchdog.internal_error"), PASS]
         (told,) = [line for line in log if line["log_level"] == "error"]
-        assert (told["event"], told["probe"], told["slot"]) == ("result_dropped", "api", poison.slot)
-        assert told["why"] in {"DataError", "OverflowError"}
+        assert (told["event"], told["probe_id"], told["slot"]) == ("result_not_stored", "api", poison.slot)
+        assert told["error"] in {"DataError", "OverflowError"}
         assert made.service._result_buffer == []
 
 
@@ -227,9 +228,9 @@ async def test_results_wait_when_none_can_be_stored(
         for report in seen(made, 3):
             made.service.accept_result(report)
         with capture_logs() as log:
-            await made.service._make_tick(made.service.record_results)()
-        assert [(line["event"], line["why"]) for line in log if line["log_level"] == "error"] == [
-            ("tick_failed", "KeyError: '•••'")
+            await made.service._run_task(made.service.tasks["record"])
+        assert [(line["event"], line["error"]) for line in log if line["log_level"] == "error"] == [
+            ("task_failed", "KeyError: '•••'")
         ]
         monkeypatch.setattr(made.store.recorder, "record_results", record)
         made.now += 4 * INTERVAL_MS
@@ -256,7 +257,7 @@ async def test_what_waits_for_a_database_that_went_away_amid_single_results_is_s
         for report in (reports[0]._replace(result=poison), *reports[1:]):
             made.service.accept_result(report)
         made.now += 4 * INTERVAL_MS
-        await made.service._make_tick(made.service.record_results)()
+        await made.service._run_task(made.service.tasks["record"])
         await made.service.record_results()
         assert made.stored_outcomes() == [("error", "watchdog.internal_error"), PASS, PASS]
 
@@ -266,8 +267,8 @@ async def test_what_waits_is_bounded_and_what_is_dropped_is_counted(
 ) -> None:
     monkeypatch.setattr(module, "MAX_BUFFERED_RESULTS", 10)
     async with house(scripted_probe()) as made:
-        away = Away(monkeypatch, made.store.recorder, "record")
-        tick = made.service._make_tick(made.service.record_results)
+        away = Away(monkeypatch, made.store.recorder, "record_results")
+        tick = partial(made.service._run_task, made.service.tasks["record"])
         with capture_logs() as log:
             for report in seen(made, 25):
                 made.service.accept_result(report)
@@ -278,29 +279,29 @@ async def test_what_waits_is_bounded_and_what_is_dropped_is_counted(
             await tick()
         kept = [row["slot"] for row in made.store.select_rows(results)]
         assert kept == [report.result.slot for report in seen(made, 25)[15:]], "the newest"
-        assert [told["n"] for told in log if told["event"] == "results_dropped"] == [15]
+        assert [line["count"] for line in log if line["event"] == "results_dropped"] == [15]
 
 
 async def test_every_tick_tells_its_own_trouble_once(
     house: Callable[..., ServiceHarness], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with house(scripted_probe()) as made:
-        away = Away(monkeypatch, made.store.slot_claimer, "claim")
-        Away(monkeypatch, made.store.recorder, "wake")
+        away = Away(monkeypatch, made.store.slot_claimer, "claim_due_slots")
+        Away(monkeypatch, made.store.recorder, "evaluate_deadlines")
         monkeypatch.setattr(made.service.notification_sender, "send_due_notifications", a_bug)
         service = made.service
         with capture_logs() as log:
             for _ in range(5):
-                for verb in (service.claim_due_slots, service.evaluate_deadlines, service.send_notifications):
-                    await service._make_tick(verb)()
+                for name in ("claim", "wake", "deliver"):
+                    await service._run_task(service.tasks[name])
             away.back = True
-            await service._make_tick(service.claim_due_slots)()
-        told = [(line["event"], line["tick"]) for line in log if line["log_level"] != "debug"]
-        assert told == [
-            ("database_away", "claim"),
-            ("database_away", "wake"),
-            ("tick_failed", "deliver"),
-            ("tick_recovered", "claim"),
+            await service._run_task(service.tasks["claim"])
+        events = [(line["event"], line["task"]) for line in log if line["log_level"] != "debug"]
+        assert events == [
+            ("store_unavailable", "claim"),
+            ("store_unavailable", "wake"),
+            ("task_failed", "deliver"),
+            ("task_recovered", "claim"),
         ]
 
 
@@ -367,9 +368,9 @@ async def test_stopping_while_the_database_is_away_ends_all_the_same(
 ) -> None:
     async with house(scripted_probe()) as made:
         await made.service.start()
-        Away(monkeypatch, made.store.recorder, "record")
+        Away(monkeypatch, made.store.recorder, "record_results")
         for report in seen(made, 3):
             made.service.accept_result(report)
         with capture_logs() as log:
             await made.service.stop()
-        assert [told["n"] for told in log if told["event"] == "results_dropped"] == [3]
+        assert [line["count"] for line in log if line["event"] == "results_dropped"] == [3]

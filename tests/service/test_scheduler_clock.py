@@ -21,7 +21,7 @@ from watchdog.domain.model import Observation, Outcome, RecordedResult
 from watchdog.domain.schedule import IntervalSchedule
 from watchdog.net import Network, SecretMask
 from watchdog.probes.base import Probe, RunContext
-from watchdog.service import scheduler as room
+from watchdog.service import scheduler
 from watchdog.service.clock import wall_clock_ms
 from watchdog.service.notifications import NotificationSender
 from watchdog.service.scheduler import MonitoringService, RetentionPolicy
@@ -51,11 +51,24 @@ class House:
         )
         self.storage = StoreExecutor(self.lab.database)
         probes: dict[int, Probe] = {id: Quick(name="p", id="p") for id in self.lab.database_ids}
-        wire, mask = Network(), SecretMask([])
-        mailroom = NotificationSender(self.storage, self.lab.outbox, {}, wire, mask, wall_clock_ms)
-        keep = RetentionPolicy(86_400_000, 86_400_000)
+        network, mask = Network(), SecretMask([])
         self.service = MonitoringService(
-            probes, self.storage, self.lab.slot_claimer, self.lab.recorder, mailroom, keep, wire, mask, wall_clock_ms
+            probes=probes,
+            store_executor=self.storage,
+            claims=self.lab.slot_claimer,
+            recorder=self.lab.recorder,
+            notification_sender=NotificationSender(
+                store_executor=self.storage,
+                outbox=self.lab.outbox,
+                notifiers={},
+                network=network,
+                mask=mask,
+                clock=wall_clock_ms,
+            ),
+            retention=RetentionPolicy(86_400_000, 86_400_000),
+            network=network,
+            mask=mask,
+            clock=wall_clock_ms,
         )
 
 
@@ -93,7 +106,7 @@ async def test_ticks_go_on_when_the_clock_is_put_back(house: House, monkeypatch:
             return datetime.now(tz) - back
 
     monkeypatch.setattr(base, "datetime", Wall)
-    monkeypatch.setattr(room, "datetime", Wall)
+    monkeypatch.setattr(scheduler, "datetime", Wall)
     monkeypatch.setattr(house.service, "clock", lambda: wall_clock_ms() - round(back.total_seconds() * 1000))
     await house.service.start()
     await until(lambda: house.service.last_claim_at)
@@ -111,10 +124,10 @@ async def test_ticks_go_on_when_the_clock_is_put_back(house: House, monkeypatch:
         assert app.not_ready_reason() == "", "by itself, once the clock has caught up"
         await house.service.stop()
     assert ready == "the clock was put back: the store is 59 min ahead of it"
-    told = [
-        (entry["log_level"], entry["by"].replace(NBSP, " ")) for entry in logs if entry["event"] == "clock_put_back"
+    steps = [
+        (entry["log_level"], entry["step"].replace(NBSP, " ")) for entry in logs if entry["event"] == "clock_step_back"
     ]
-    assert told == [("warning", "59 min")], "once"
+    assert steps == [("warning", "59 min")], "once"
 
 
 async def test_waiting_for_the_database_while_another_process_claims_is_no_clock_put_back(
@@ -135,7 +148,7 @@ async def test_waiting_for_the_database_while_another_process_claims_is_no_clock
         await house.service.claim_due_slots()
     assert house.lab.watermark.clock_behind_ms
     assert house.service.clock_behind_ms == 0
-    assert [entry for entry in logs if entry["event"] == "clock_put_back"] == []
+    assert [entry for entry in logs if entry["event"] == "clock_step_back"] == []
 
 
 async def test_a_batch_on_its_way_to_the_database_when_we_are_stopped_is_waited_for(

@@ -1,4 +1,4 @@
-"""A service over a store: its probes scripted, its clock and its ticks in the test's hand."""
+"""A service over a store, with scripted probes; the test sets the clock and calls the background tasks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from watchdog.domain.routing import RoutingTable
 from watchdog.net import Network, SecretMask
 from watchdog.notifiers.base import Notifier
 from watchdog.probes.base import Probe, RunContext
-from watchdog.service import scheduler as module
+from watchdog.service import scheduler
 from watchdog.service.notifications import NotificationSender
 from watchdog.service.scheduler import MonitoringService, RetentionPolicy
 from watchdog.service.store_executor import StoreExecutor
@@ -45,7 +45,6 @@ class ScriptedProbe(Probe):
     reason_prefixes: ClassVar[tuple[str, ...]] = ("job_", "task_", "queue_")
     observe_function: Any = observe_pass
     host_name: str = ""
-    """Its host."""
 
     @property
     def target(self) -> str:
@@ -56,37 +55,46 @@ class ScriptedProbe(Probe):
         return self.host_name
 
     async def observe(self, context: RunContext) -> Observation:
-        seen: Observation = await self.observe_function(context)
-        return seen
+        observation: Observation = await self.observe_function(context)
+        return observation
 
 
 def scripted_probe(
     probe_id: str = "api", observe_function: ObserveFunction = observe_pass, **more: Any
 ) -> ScriptedProbe:
-    return ScriptedProbe.model_validate({"name": probe_id.title(), "id": probe_id, "script": observe_function, **more})
+    return ScriptedProbe.model_validate(
+        {"name": probe_id.title(), "id": probe_id, "observe_function": observe_function, **more}
+    )
 
 
 class ServiceHarness:
-    """Everything that `watchdog run` puts together, but for what tells people."""
+    """What `watchdog run` builds, without check-ins and pages."""
 
     def __init__(self, url: str, probes: list[ScriptedProbe], notifiers: Mapping[str, Notifier] | None = None):
         self.now = START_AT
-        told = tuple(notifiers or {})
+        destinations = tuple(notifiers or {})
         members = [make_registered_probe(p.id, failure_threshold=2, success_threshold=1) for p in probes]
-        self.store = StoreHarness(url, members, routes=RoutingTable({"oncall": told}) if told else None)
+        self.store = StoreHarness(url, members, routes=RoutingTable({"oncall": destinations}) if destinations else None)
         self.store_executor = StoreExecutor(self.store.database)
-        by_key = {probe.id: probe for probe in probes}
-        wire, mask = Network(), SecretMask(["hush-hush"])
+        probe_by_id = {probe.id: probe for probe in probes}
+        network, mask = Network(), SecretMask(["hush-hush"])
         self.service = MonitoringService(
-            {id: by_key[one.info.id] for id, one in self.store.registry.items()},
-            self.store_executor,
-            self.store.slot_claimer,
-            self.store.recorder,
-            NotificationSender(self.store_executor, self.store.outbox, notifiers or {}, wire, mask, lambda: self.now),
-            RetentionPolicy(30 * 86_400_000, 400 * 86_400_000),
-            wire,
-            mask,
-            lambda: self.now,
+            probes={id: probe_by_id[registered.info.id] for id, registered in self.store.registry.items()},
+            store_executor=self.store_executor,
+            claims=self.store.slot_claimer,
+            recorder=self.store.recorder,
+            notification_sender=NotificationSender(
+                store_executor=self.store_executor,
+                outbox=self.store.outbox,
+                notifiers=notifiers or {},
+                network=network,
+                mask=mask,
+                clock=lambda: self.now,
+            ),
+            retention=RetentionPolicy(30 * 86_400_000, 400 * 86_400_000),
+            network=network,
+            mask=mask,
+            clock=lambda: self.now,
         )
         self.run_executor = self.service.run_executor
 
@@ -98,7 +106,7 @@ class ServiceHarness:
         self.store_executor.close()
 
     async def wait_for_runs(self) -> None:
-        """Every run that was begun has ended."""
+        """Wait until every run has ended."""
         while self.run_executor._slot_by_task:
             await asyncio.gather(*self.run_executor._slot_by_task)
 
@@ -109,7 +117,7 @@ class ServiceHarness:
             return [(outcome, reason) for outcome, reason in connection.execute(query)]
 
     async def run_next_minute(self) -> None:
-        """Claim and run what is due a minute later; nothing is recorded yet."""
+        """Advance the clock to the next minute, then claim and run what is due; nothing is recorded yet."""
         self.now = (self.now // INTERVAL_MS + 1) * INTERVAL_MS
         await self.service.claim_due_slots()
         await self.wait_for_runs()
@@ -117,6 +125,6 @@ class ServiceHarness:
 
 @pytest.fixture
 def without_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing happens by itself, but what is urgent."""
-    for name in ("CLAIM", "RECORD", "WAKE", "DELIVER", "REMEDY", "KEEP"):
-        monkeypatch.setattr(module, name, 86_400.0)
+    """No background task runs by timer; only urgent results are recorded."""
+    for name in ("CLAIM", "RECORD", "DEADLINE_CHECK", "SEND", "REMEDIATION", "MAINTENANCE"):
+        monkeypatch.setattr(scheduler, f"{name}_INTERVAL_S", 86_400.0)

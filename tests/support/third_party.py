@@ -1,4 +1,4 @@
-"""Servers and packages that were not written here, installed once from tests/support/third_party_locks/ into .cache/peers/."""
+"""Third-party servers and packages, installed once from tests/support/third_party_locks/ into .cache/peers/."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`watchdog run` as a process: where its pages are, what it logged, and how it ended."""
+"""Runs `watchdog run` as a process: the address of its pages, its log, and its exit code."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class WatchdogProcess:
         self._reader_thread = threading.Thread(target=self._read_stderr, daemon=True)
 
     def wait_until_started(self) -> None:
-        """Wait until its pages are there."""
+        """Wait until it serves its pages."""
         self._reader_thread.start()
-        assert self._started.wait(60), "it does not start"
+        assert self._started.wait(60), "it did not start"
         assert self.base_url, "".join(self.stderr_lines)
 
     def close(self) -> None:
-        """Read what is left, of a process that has ended."""
+        """Read the rest of the log, after the process has ended."""
         self._reader_thread.join(10)
         assert self.process.stderr is not None
         self.process.stderr.close()
@@ -45,13 +45,13 @@ class WatchdogProcess:
 
     @property
     def log_entries(self) -> list[dict[str, Any]]:
-        """What it logged so far; every line is JSON."""
+        """The log so far; every line is JSON."""
         return [json.loads(line) for line in self.stderr_lines]
 
     @property
     def base_url(self) -> str:
         """The base URL, with a slash at the end."""
-        return next((told["pages"] for told in self.log_entries if told["event"] == "started"), "")
+        return next((entry["url"] for entry in self.log_entries if entry["event"] == "started"), "")
 
     def get(self, path: str = "", **headers: str) -> httpx.Response:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
