@@ -122,7 +122,7 @@ def test_a_full_one_takes_nothing_and_loses_nothing(path: Path) -> None:
     with opened(path, 1000) as spool:
         for _ in range(10):
             spool.append([b"x" * 80])
-        with pytest.raises(CheckInLogError, match=r"check-ins is full: 0 MiB wait for the database"):
+        with pytest.raises(CheckInLogError, match=r"check-ins is full: 0 MiB are waiting for the database"):
             spool.append([b"x" * 100])
         assert len(drained(spool)) == 10
         spool.append([b"y" * 900])
@@ -149,7 +149,7 @@ def test_nobody_else_writes_to_it(path: Path) -> None:
         spool.append([b"one"])
         with (
             opened(path) as other,
-            pytest.raises(CheckInLogError, match=r"another Watchdog uses it: .* storage\.spool"),
+            pytest.raises(CheckInLogError, match=r"another Watchdog process uses it.* storage\.check_in_log"),
         ):
             other.append([b"two"])
         assert drained(spool) == [b"one"]

@@ -150,9 +150,9 @@ async def test_any_word_is_when_something_is_wrong(database_url: str, tmp_path: 
                 "probe": house.id,
                 "rule": "job",
                 "subject": "Backup",
-                "bad": 1,
-                "good": 0,
-                "since": START_AT,
+                "bad_count": 1,
+                "good_count": 0,
+                "first_bad_slot": START_AT,
                 "reason": "x",
             }
             connection.execute(alert_states.insert(), wrong)

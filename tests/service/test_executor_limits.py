@@ -63,7 +63,9 @@ async def test_limits(few: None) -> None:
     dispatcher = RunExecutor(runner, lambda: START_AT, told.append)
     hosts = ["a"] * 6 + ["b"] * 6 + [""] * 6
     for number, host in enumerate(hosts):
-        dispatcher.start_run(scripted_probe(at=host, timeout="5m"), ClaimedSlot(number, START_AT, "here", None), {})
+        dispatcher.start_run(
+            scripted_probe(host_name=host, timeout="5m"), ClaimedSlot(number, START_AT, "here", None), {}
+        )
     await wait_until_async(lambda: len(runner.begun) == 5)
     runner.gate.set()
     await wait_until_async(lambda: len(told) == len(hosts))
@@ -76,9 +78,11 @@ async def test_a_host_that_hangs_takes_no_place_from_others(few: None) -> None:
     runner: Any = Busy()
     dispatcher = RunExecutor(runner, lambda: START_AT, lambda _: None)
     for number in range(20):
-        dispatcher.start_run(scripted_probe(at="hangs", timeout="5m"), ClaimedSlot(number, START_AT, "here", None), {})
+        dispatcher.start_run(
+            scripted_probe(host_name="hangs", timeout="5m"), ClaimedSlot(number, START_AT, "here", None), {}
+        )
     await wait_until_async(lambda: len(runner.begun) == 2)
-    dispatcher.start_run(scripted_probe(at="fine", timeout="5m"), ClaimedSlot(99, START_AT, "here", None), {})
+    dispatcher.start_run(scripted_probe(host_name="fine", timeout="5m"), ClaimedSlot(99, START_AT, "here", None), {})
     await wait_until_async(lambda: len(runner.begun) == 3)
     assert runner.begun[-1][0] == 99
     await dispatcher.stop(0)

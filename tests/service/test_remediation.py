@@ -33,7 +33,7 @@ class Ward:
             [make_registered_probe("a", failure_threshold=1), make_registered_probe("b", failure_threshold=1)],
         ).without_downtime()
         self.storage = StoreExecutor(self.lab.database)
-        told = {"on": "stuck", "http": {"url": ops.url + "{subject}", "json": {"probe": "{probe}"}}}
+        told = {"on": "job.stuck", "http": {"url": ops.url + "{subject}", "json": {"probe": "{probe}"}}}
         by_key = {key: scripted_probe(key, remediation=told) for key in "ab"}
         probes = {id: by_key[one.info.id] for id, one in self.lab.registry.items()}
         self.mask = SecretMask(["hush-hush"])

@@ -42,7 +42,7 @@ async def observe_forever(_: RunContext) -> Observation:
 
 class ScriptedProbe(Probe):
     kind: ClassVar[str] = "scripted"
-    reason_prefixes: ClassVar[tuple[str, ...]] = ("job_", "task_", "queue_")
+    reason_prefixes: ClassVar[tuple[str, ...]] = ("job.", "task.", "queue.")
     observe_function: Any = observe_pass
     host_name: str = ""
 

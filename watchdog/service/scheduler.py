@@ -36,7 +36,7 @@ from watchdog.service.notifications import NotificationSender
 from watchdog.service.remediation import RemediationRunner
 from watchdog.service.runner import ProbeRunner
 from watchdog.service.store_executor import StoreExecutor
-from watchdog.store.errors import StoreUnavailableError
+from watchdog.store.errors import StoreUnavailableError, describe_error
 from watchdog.store.write.claims import SlotClaimer
 from watchdog.store.write.recorder import ResultRecorder
 from watchdog.store.write.retention import delete_expired_rows, roll_up_hours
@@ -152,10 +152,8 @@ class MonitoringService:
                 log.info("task_recovered", task=task.name, failures=failures)
 
     def _error_line(self, error: Exception) -> str:
-        """The first line of the error's message, masked."""
-        error_type = "" if isinstance(error, StoreUnavailableError) else f"{type(error).__name__}: "
-        text = f"{error_type}{str(error).partition(chr(10))[0]}".strip(": ")
-        return replace_unsafe_characters(to_single_line(self.mask(text), MAX_ERROR_CHARS))
+        """The error's message on one line, masked."""
+        return replace_unsafe_characters(to_single_line(self.mask(describe_error(error)), MAX_ERROR_CHARS))
 
     async def trigger_task(self, task_name: str) -> None:
         """Run a background task now; `tasks` holds how it went. Raises KeyError for an unknown name.

@@ -71,5 +71,13 @@ def _is_schema_missing(error: DBAPIError) -> bool:
     return undefined or str(error.orig).startswith(("no such table", "no such column"))
 
 
+def describe_error(error: Exception) -> str:
+    """The type and message of any error. Of a driver's error only the first line: the others quote values."""
+    if isinstance(error, StoreUnavailableError):
+        return str(error)
+    message = _first_line(error) if isinstance(error, DBAPIError) else str(error)
+    return f"{type(error).__name__}: {message}".strip(": ")
+
+
 def _first_line(error: DBAPIError) -> str:
     return (str(error.orig).strip() or type(error.orig).__name__).splitlines()[0]
