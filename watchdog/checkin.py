@@ -143,5 +143,5 @@ class check_in:  # noqa: N801 - reads as the verb that it is
         except Exception as e:
             why = type(e).__name__
         if why:
-            log.warning("a check-in did not arrive: %s", why.lstrip("!"))
+            log.warning("check-in not delivered: %s", why.lstrip("!"))
         return not why

@@ -90,10 +90,10 @@ def test_while_a_browser_holds_its_connections_and_somebody_insists(
 
 STUCK = """
 import asyncio, time
-from watchdog import app
-app.LONGEST = 0.1
+from watchdog import signals
+signals.SHUTDOWN_TIMEOUT_S = 0.1
 async def main():
-    stop = app.told_to_stop()
+    stop = signals.install_shutdown_event()
     print("begun", flush=True)
     await stop.wait()
     time.sleep(60)

@@ -222,7 +222,7 @@ async def test_jobs_of_a_table_are_named_when_late_or_stuck_and_put_back_by_a_re
             message = "reconcile-ledger is stuck: running for 2 h on app-3, limit 1 h"
             assert stuck == OpenIncidentSummary("job", "reconcile-ledger", "job.stuck", message)
 
-            await watch.service.tasks["remedy"].run()
+            await watch.service.tasks["remediate"].run()
             assert [one.subject for one in await watch.run_slots()] == ["daily-report"], "it is put back, and no other"
 
             do("UPDATE scheduled_jobs SET status = 'completed', started_at = now(), completed_at = now()")

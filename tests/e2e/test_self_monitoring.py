@@ -50,12 +50,12 @@ async def test_a_stopped_task_of_a_watchdog_is_named_by_another(
         world.probes = [{"name": "The other Watchdog", "mcp": mcp, "expect": ["result.healthy"], **FAST_PROBE}]
         async with world.running_watchdog() as watching:
             await watching.wait_for_results("pass")
-            await wait_until_async(lambda: watched.service.tasks["keep"].last_ended_at)
+            await wait_until_async(lambda: watched.service.tasks["maintain"].last_ended_at)
             with monkeypatch.context() as patch:
                 breaks(watched, patch)
                 await wait_until_async(lambda: world.all_received(OPENED))
                 (incident,) = watching.list_incidents()
-                assert (incident.rule, incident.subject, incident.reason) == ("task", "keep", "task.failed")
+                assert (incident.rule, incident.subject, incident.reason) == ("task", "maintain", "task.failed")
                 assert incident.message.startswith(message)
             if breaks is fails:
                 await wait_until_async(lambda: world.all_received(OPENED, RESOLVED))

@@ -65,7 +65,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(config: Path) -> Iterator[WatchdogProcess]:
     """With an open incident."""
     with run_watchdog(config, ENV) as running:
-        wait_until(lambda: any(line["event"] == "incident" for line in running.log_entries))
+        wait_until(lambda: any(line["event"] == "incident_opened" for line in running.log_entries))
         yield running
 
 
@@ -94,12 +94,12 @@ def test_a_client_of_the_1x_sdk_lists_and_calls(
     peers: ThirdPartyServers, run: WatchdogProcess, config: Path, transport: str
 ) -> None:
     where = (run.base_url + "mcp", OPERATOR_KEY) if transport == "http" else ("-", json.dumps(speaking(config)))
-    acting = ('run_probe:{"probe": "idle"}', "job:{job}", 'trigger_task:{"task": "keep"}')
+    acting = ('run_probe:{"probe": "idle"}', "job:{job}", 'trigger_task:{"task": "maintain"}')
     told = older(peers, *where, "health_check", "list_probes", "list_incidents", *acting)
     assert (told["server"], told["protocol"], told["tools"]) == ("Watchdog", "2025-11-25", TOOL_NAMES)
     steps: list[dict[str, Any]] = told["steps"]
     health, probes, incidents, ran, read, triggered = steps
-    assert [task["name"] for task in health["tasks"]] == ["claim", "record", "wake", "deliver", "keep"]
+    assert [task["name"] for task in health["tasks"]] == ["claim", "record", "wake", "deliver", "maintain"]
     assert probes["total"] == 2
     assert incidents["incidents"][0]["probe"] == "payments-api"
     assert ran["progress_heard"] >= 1
@@ -133,13 +133,13 @@ async def everything(talking: Client, mode: str) -> None:
     health = await call_tool(talking, "health_check")
     assert health["healthy"] is True
     assert "note" not in health
-    assert [task["name"] for task in health["tasks"]] == ["claim", "record", "wake", "deliver", "keep"]
+    assert [task["name"] for task in health["tasks"]] == ["claim", "record", "wake", "deliver", "maintain"]
     (incident,) = (await call_tool(talking, "list_incidents"))["incidents"]
     detailed = await call_tool(talking, "get_incident", id=incident["id"])
     assert detailed["first_bad"]["reason"] == "connection.refused"
     ran = await call_tool(talking, "run_probe", probe="Idle")
     assert ran["result"]["outcome"] == "fail"
-    done = await call_tool(talking, "trigger_task", task="keep")
+    done = await call_tool(talking, "trigger_task", task="maintain")
     assert (done["status"], done["result"]["ok"]) == ("completed", True)
     assert (await call_tool_error(talking, "trigger_task", task="nope")).endswith(
         "no task is called 'nope'; there are claim, record, wake, deliver, keep"
@@ -167,7 +167,7 @@ async def test_what_the_service_alone_knows_is_said_to_be_unknown_while_it_does_
         assert (claim["name"], claim["ok"]) == ("claim", False)
         assert claim["last_run_error"] == "nothing was ever probed: start `watchdog run`"
         assert health["note"].endswith("connection refused")
-        assert (await call_tool_error(talking, "trigger_task", task="keep")).startswith(
+        assert (await call_tool_error(talking, "trigger_task", task="maintain")).startswith(
             "tasks run inside `watchdog run`, and"
         )
         assert (await call_tool(talking, "list_probes")) == {"total": 0, "probes": []}
@@ -226,14 +226,15 @@ def test_without_a_database_it_says_so_in_one_line(tmp_path: Path) -> None:
 LOOK = """
 import asyncio, json, sys
 import httpx
-from watchdog.app import Server, faces, listen, running
-from watchdog.config.models import load
+from watchdog.app import create_asgi_app, run_app
+from watchdog.config.load import load_config
+from watchdog.server import WebServer, open_listen_socket
 
 async def main():
-    loaded = load(None, json.dumps({"storage": {"url": "sqlite:///" + sys.argv[1]}}), {})
-    async with running(loaded) as app, httpx.AsyncClient(trust_env=False) as http:
-        with listen("127.0.0.1", 0) as listening:
-            async with Server(faces(app), listening):
+    loaded = load_config(None, json.dumps({"storage": {"url": "sqlite:///" + sys.argv[1]}}), {})
+    async with run_app(loaded) as app, httpx.AsyncClient(trust_env=False) as http:
+        with open_listen_socket("127.0.0.1", 0) as listening:
+            async with WebServer(create_asgi_app(app), listening):
                 url = f"http://127.0.0.1:{listening.getsockname()[1]}"
                 await http.get(url + "/probes")
                 print("mcp" in sys.modules)

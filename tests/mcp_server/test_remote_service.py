@@ -64,7 +64,7 @@ async def test_where_nobody_answers_the_store_is_asked(
 async def test_a_port_that_is_taken_at_the_start_is_not_known() -> None:
     async with talking("") as client:
         assert "give `server.listen` one" in (await call_tool(client, "health_check"))["note"]
-        assert "give `server.listen` one" in await call_tool_error(client, "trigger_task", task="keep")
+        assert "give `server.listen` one" in await call_tool_error(client, "trigger_task", task="maintain")
 
 
 async def test_somebody_else_who_answers_there_and_repeats_our_key_does_not_get_it_out() -> None:
@@ -79,7 +79,7 @@ async def test_somebody_else_who_answers_there_and_repeats_our_key_does_not_get_
 async def test_a_task_that_takes_long_is_read_until_it_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote_service, "POLL_INTERVAL_S", 0.01)
     running = {"status": "running", "progress": 0.3}
-    reads = [running, running, {"status": "completed", "progress": 1, "result": {"name": "keep", "ok": True}}]
+    reads = [running, running, {"status": "completed", "progress": 1, "result": {"name": "maintain", "ok": True}}]
     answers = {"resources/read": [RawMcpResponse(result=held(state)) for state in reads]}
     async with (
         running_raw_server(answers, tools=[tool_definition("trigger_task")]) as server,
@@ -87,7 +87,7 @@ async def test_a_task_that_takes_long_is_read_until_it_has_ended(monkeypatch: py
     ):
         begun = {"job_id": "7", "poll_resource": "job:7", **running}
         server.result = {"content": [], "structuredContent": begun}
-        assert (await call_tool(client, "trigger_task", task="keep"))["result"] == {"name": "keep", "ok": True}
+        assert (await call_tool(client, "trigger_task", task="maintain"))["result"] == {"name": "maintain", "ok": True}
         assert server.received_methods.count("resources/read") == 3
 
 
@@ -101,6 +101,6 @@ async def test_somebody_else_who_answers_there_with_anything_is_no_watchdog() ->
     async with running_raw_server(tools=tools) as server, talking(server.url) as client:
         server.result = {"content": [{"type": "text", "text": "hello"}]}
         assert (await call_tool(client, "health_check"))["note"].endswith("is no Watchdog")
-        assert (await call_tool_error(client, "trigger_task", task="keep")).endswith("is no Watchdog")
+        assert (await call_tool_error(client, "trigger_task", task="maintain")).endswith("is no Watchdog")
         server.result = {"content": [], "structuredContent": {}}
-        assert await call_tool_error(client, "trigger_task", task="keep") == "the answer holds no result"
+        assert await call_tool_error(client, "trigger_task", task="maintain") == "the answer holds no result"

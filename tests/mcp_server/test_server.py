@@ -90,10 +90,10 @@ async def test_every_tool_answers_in_each_era(tmp_path: Path, mode: str) -> None
         kept = json.loads((await talking.read_resource(ran["poll_resource"])).contents[0].text)  # type: ignore[union-attr]
         assert kept == {"status": "completed", "progress": 1, "result": ran["result"]}
 
-        kept_at = app.service.tasks["keep"].last_ended_at
-        done = await call_tool(talking, "trigger_task", task="keep")
-        assert (done["result"]["name"], done["result"]["last_run_status"]) == ("keep", "success")
-        assert app.service.tasks["keep"].last_ended_at != kept_at
+        kept_at = app.service.tasks["maintain"].last_ended_at
+        done = await call_tool(talking, "trigger_task", task="maintain")
+        assert (done["result"]["name"], done["result"]["last_run_status"]) == ("maintain", "success")
+        assert app.service.tasks["maintain"].last_ended_at != kept_at
 
 
 async def test_shapes_are_those_of_the_command_line(tmp_path: Path) -> None:
@@ -120,21 +120,21 @@ async def test_shapes_are_those_of_the_command_line(tmp_path: Path) -> None:
         assert (await call_tool(talking, "list_probes"))["probes"] == probes
 
 
-async def test_where_jobs_check_in_the_drain_is_a_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_where_jobs_check_in_flushing_is_a_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with running_watchdog(tmp_path, [IDLE, JOB]) as (app, url), connected_client(url) as talking:
         assert app.check_in_receiver is not None
-        done = await call_tool(talking, "trigger_task", task="drain")
-        assert (done["result"]["name"], done["result"]["ok"]) == ("drain", True)
+        done = await call_tool(talking, "trigger_task", task="flush_check_ins")
+        assert (done["result"]["name"], done["result"]["ok"]) == ("flush_check_ins", True)
 
         def broken(most: int) -> list[bytes]:
             raise CheckInLogError("check-ins.0 cannot be used: no such folder")
 
         monkeypatch.setattr(app.check_in_receiver.check_in_log, "read_batch", broken)
-        await call_tool(talking, "trigger_task", task="drain")
+        await call_tool(talking, "trigger_task", task="flush_check_ins")
         health = await call_tool(talking, "health_check")
-        (drain,) = (task for task in health["tasks"] if task["name"] == "drain")
-        assert (health["healthy"], drain["ok"], drain["last_run_status"]) == (False, False, "failed")
-        assert drain["last_run_error"] == "SpoolError: check-ins.0 cannot be used: no such folder"
+        (flush,) = (task for task in health["tasks"] if task["name"] == "flush_check_ins")
+        assert (health["healthy"], flush["ok"], flush["last_run_status"]) == (False, False, "failed")
+        assert flush["last_run_error"] == "CheckInLogError: check-ins.0 cannot be used: no such folder"
 
 
 async def test_what_does_not_exist_is_named_with_what_does(tmp_path: Path) -> None:
@@ -159,10 +159,10 @@ async def test_a_reader_reads_and_an_operator_acts(tmp_path: Path, mode: str) ->
     async with running_watchdog(tmp_path, [IDLE], access=ACCESS_CONFIG) as (app, url):
         async with connected_client(url, READER_KEY, mode) as reader:
             assert (await call_tool(reader, "list_probes"))["total"] == 1
-            for tool, arguments in (("run_probe", {"probe": "Idle"}), ("trigger_task", {"task": "keep"})):
+            for tool, arguments in (("run_probe", {"probe": "Idle"}), ("trigger_task", {"task": "maintain"})):
                 told = "this needs a key whose role is operator, and the role of yours is reader"
                 assert await call_tool_error(reader, tool, **arguments) == told
-            assert app.service.tasks["keep"].last_ended_at is None
+            assert app.service.tasks["maintain"].last_ended_at is None
         async with connected_client(url, OPERATOR_KEY, mode) as operator:
             assert (await call_tool(operator, "run_probe", probe="Idle"))["status"] == "completed"
 

@@ -205,11 +205,11 @@ def test_a_log_line_is_a_record_of_facts(logged: io.StringIO, send: SendFixture)
     send(LogNotifier(), RESOLVED_ALERT)
     opened, resolved = map(json.loads, logged.getvalue().splitlines())
     assert (opened["event"], opened["level"], resolved["event"], resolved["level"]) == (
-        "incident_opened", "warning", "incident_resolved", "info",
+        "alert_opened", "warning", "alert_resolved", "info",
     )  # fmt: skip
     assert opened["incident"] == resolved["incident"] == OPENED_ALERT.incident.id
     assert opened["text"] == "Down · API: status == 200 is false: observed 503 · 2 min · critical"
-    assert opened["probe"] == "API"
+    assert opened["probe_name"] == "API"
     assert "subject" not in opened
     assert LogNotifier().recipient == "log"
 
@@ -224,6 +224,4 @@ def test_a_log_line_reaches_the_standard_library_too(caplog: pytest.LogCaptureFi
             send(LogNotifier(), OPENED_ALERT)
     finally:
         structlog.reset_defaults()
-    assert [record.message for record in caplog.records if record.message.startswith("incident_")] == [
-        "incident_opened"
-    ]
+    assert [record.message for record in caplog.records if record.message.startswith("alert_")] == ["alert_opened"]

@@ -109,7 +109,7 @@ class ToolJobRunner:
         except RequestRejectedError as e:
             job.error = str(e)
         except Exception as e:
-            log.exception("job_failed_internally", job=job.description)
+            log.exception("tool_job_error", tool_job=job.description)
             job.error = f"{type(e).__name__} inside Watchdog; its log says more"
         finally:
             job.ended_monotonic = monotonic()

@@ -164,7 +164,9 @@ class EmailNotifier(Notifier):
         if refused:
             import structlog
 
-            structlog.get_logger().warning("recipients_refused", incident=message.incident_id, refused=refused)
+            structlog.get_logger().warning(
+                "recipients_refused", incident=message.incident_id, refused_recipients=refused
+            )
         return {"message_id": id, "subject": subject, "refused": refused}
 
 

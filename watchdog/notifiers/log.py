@@ -1,4 +1,4 @@
-"""One structured line in Watchdog's own log: for the receiver that is another program, and for trying things out."""
+"""Writes an alert as one structured line to Watchdog's own log, for other programs and for trying things out."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ class LogNotifier(Notifier):
     async def send(self, request: DeliveryRequest) -> dict[str, Json]:
         import structlog
 
-        story, message = request.alert_context, compose_message(request.alert_context)
-        opened = story.event is IncidentEvent.OPENED
-        facts = {
+        context, message = request.alert_context, compose_message(request.alert_context)
+        fields = {
             "incident": message.incident_id,
-            "probe": safe_line(story.probe.name, MAX_NAME_CHARS),
-            "rule": story.incident.rule,
-            "subject": safe_line(story.incident.subject, MAX_NAME_CHARS),
-            "severity": story.incident.severity.value,
+            "probe_name": safe_line(context.probe.name, MAX_NAME_CHARS),
+            "rule": context.incident.rule,
+            "subject": safe_line(context.incident.subject, MAX_NAME_CHARS),
+            "severity": context.incident.severity.value,
             "text": message.summary_text,
             "evidence": safe_line(message.evidence, len(message.evidence)),
-            "link": message.incident_url,
-            "key": safe_line(request.notification.idempotency_key, 300),
-            "test": story.is_test,
+            "incident_url": message.incident_url,
+            "notification_key": safe_line(request.notification.idempotency_key, 300),
+            "is_test": context.is_test,
         }
-        told = {
-            name: replace_nbsp(value) if isinstance(value, str) else value for name, value in facts.items() if value
+        entry = {
+            name: replace_nbsp(value) if isinstance(value, str) else value for name, value in fields.items() if value
         }
         log = structlog.get_logger()
-        (log.warning if opened else log.info)(f"incident_{story.event}", **told)
+        write = log.warning if context.event is IncidentEvent.OPENED else log.info
+        write(f"alert_{context.event}", **entry)
         return {}
