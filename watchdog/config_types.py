@@ -1,4 +1,4 @@
-"""Value types and the base that every configuration model shares."""
+"""Value types and the base class of all configuration models."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeAlias, get_args
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -30,14 +30,14 @@ from pydantic import (
 from watchdog.config_values import read_secret_file
 from watchdog.domain.schedule import CronSchedule
 
-# --- what is wrong
+# --- errors
 
 FieldPath: TypeAlias = tuple[str | int, ...]
-"""The way from a model to one of its fields: ("alert", "severity"), ("expect", 0)."""
+"""The path from a model to one of its fields: ("alert", "severity"), ("expect", 0)."""
 
 
 class FieldValidationError(ValueError):
-    """What a validator found wrong, all of it at once: each field, as seen from the model, with what is wrong there."""
+    """All errors of one validator: pairs of a field, relative to the model, and a message."""
 
     def __init__(self, errors: Iterable[tuple[FieldPath, str]]):
         self.errors = tuple(errors)
@@ -53,26 +53,27 @@ _MAX_DURATION_MS = 3650 * _MS_PER_UNIT["d"]
 
 
 def parse_duration(value: Any) -> int:
-    """ "1h30m" -> 5_400_000. Raises ValueError for anything that is not a positive duration with a unit."""
+    """ "1h30m" -> 5_400_000 (milliseconds). Raises ValueError unless it is a positive duration with a unit."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         raise ValueError(f"a duration needs a unit, such as {value:g}s or {value:g}m")
     if not isinstance(value, str) or not re.fullmatch(DURATION_PATTERN, value):
-        raise ValueError("expected a duration such as 30s, 5m, 1h30m or 2d")
-    total = sum(float(n) * _MS_PER_UNIT[u] for n, u in _DURATION_PART_RE.findall(value))
-    if total > _MAX_DURATION_MS:
-        raise ValueError("expected a duration of at most ten years")
-    if round(total) <= 0:
-        raise ValueError("expected a duration longer than zero")
-    return round(total)
+        actual = f", found '{value}'" if isinstance(value, str) and 0 < len(value) <= 40 else ""
+        raise ValueError(f"expected a duration such as 30s, 5m, 1h30m or 2d{actual}")
+    total_ms = sum(float(number) * _MS_PER_UNIT[unit] for number, unit in _DURATION_PART_RE.findall(value))
+    if total_ms > _MAX_DURATION_MS:
+        raise ValueError("expected a duration of at most 3650d")
+    if round(total_ms) <= 0:
+        raise ValueError("expected a duration of at least 1ms")
+    return round(total_ms)
 
 
 def format_config_duration(ms: int) -> str:
-    """5_400_000 -> "1h30m": the way configurations write it."""
+    """5_400_000 -> "1h30m", the notation of the configuration."""
     parts = []
     for unit in ("d", "h", "m", "s", "ms"):
-        n, ms = divmod(ms, _MS_PER_UNIT[unit])
-        if n:
-            parts.append(f"{n}{unit}")
+        number, ms = divmod(ms, _MS_PER_UNIT[unit])
+        if number:
+            parts.append(f"{number}{unit}")
     return "".join(parts) or "0s"
 
 
@@ -82,31 +83,36 @@ Duration = Annotated[
 """Milliseconds, written as 30s, 5m, 1h30m, 2d."""
 
 
-def duration_bounds(shortest: str, longest: str, explanation: str = "") -> AfterValidator:
-    """Bounds for a Duration, with the reason that the refusal gives: `Annotated[Duration, between("1s", "1d")]`."""
-    least, most = parse_duration(shortest), parse_duration(longest)
-    reason = f": {explanation}" if explanation else ""
+def duration_bounds(minimum: str, maximum: str, explanation: str = "") -> AfterValidator:
+    """Bounds for a Duration: `Annotated[Duration, duration_bounds("1s", "1d")]`. Errors end with the explanation."""
+    minimum_ms, maximum_ms = parse_duration(minimum), parse_duration(maximum)
+    suffix = f": {explanation}" if explanation else ""
 
-    def check(ms: int) -> int:
-        if ms < least:
-            raise ValueError(f"expected at least {shortest}{reason}")
-        if ms > most:
-            raise ValueError(f"expected at most {longest}{reason}")
+    def validate(ms: int) -> int:
+        if ms < minimum_ms:
+            raise ValueError(f"expected at least {minimum}, found {format_config_duration(ms)}{suffix}")
+        if ms > maximum_ms:
+            raise ValueError(f"expected at most {maximum}, found {format_config_duration(ms)}{suffix}")
         return ms
 
-    return AfterValidator(check)
+    return AfterValidator(validate)
 
 
 # --- text
 
 Secret = SecretStr
-"""A value that is masked in every output, whatever its length and wherever it came from."""
+"""A value that is masked in all output, whatever its length and source."""
+
+MIN_SECRET_CHARS = 16
 
 
 def validate_secret_length(secret: Secret) -> Secret:
-    """The key itself. Raises ValueError for a short one."""
-    if len(secret.get_secret_value()) < 16:
-        raise ValueError("expected at least 16 characters, for short keys are guessed: try `openssl rand -hex 20`")
+    """The secret, unchanged. Raises ValueError if it is short enough to be guessed."""
+    if len(secret.get_secret_value()) < MIN_SECRET_CHARS:
+        raise ValueError(
+            f"expected at least {MIN_SECRET_CHARS} characters, because short secrets can be guessed; "
+            "`openssl rand -hex 20` generates one"
+        )
     return secret
 
 
@@ -121,24 +127,41 @@ def _validate_single_line(text: str) -> str:
 
 
 SingleLineText = Annotated[str, AfterValidator(_validate_single_line)]
-"""Text that goes into subjects, titles and tables."""
+"""Text for subjects, titles and tables."""
+
+
+# --- URLs
+
+INVALID_PERCENT_ENCODING = r"%(?![0-9a-fA-F]{2})"
+
+
+def split_url(
+    text: str, schemes: Collection[str], expected: str, *, forbidden: str = "", host_required: bool = True
+) -> SplitResult:
+    """The parts of a URL with one of these schemes, a host and a usable port.
+
+    `forbidden`: a regular expression that must not match. Raises ValueError(`expected ...`), without the URL, which may
+    hold a password.
+    """
+    try:
+        parts = urlsplit(text)
+        valid = parts.scheme in schemes and (bool(parts.hostname) or not host_required) and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid or (forbidden and re.search(forbidden, text)):
+        raise ValueError(f"expected {expected}")
+    return parts
 
 
 def _validate_http_link(text: str) -> str:
-    try:
-        parts = urlsplit(text)
-        usable = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
-    except ValueError:
-        usable = False
-    if not usable or re.search(r"[\s\x00-\x1f\x7f]", text):
-        raise ValueError("expected a link that starts with http:// or https://")
+    split_url(text, ("http", "https"), "a URL that starts with http:// or https://", forbidden=r"[\s\x00-\x1f\x7f]")
     return text
 
 
 HttpLink = Annotated[
     str, AfterValidator(_validate_http_link), WithJsonSchema({"type": "string", "pattern": "^https?://"})
 ]
-"""An address that people open."""
+"""A URL for people to open."""
 
 
 def _validate_cron_expression(expression: str) -> str:
@@ -153,7 +176,7 @@ def _validate_timezone_name(name: str) -> str:
 
 CronExpression = Annotated[str, AfterValidator(_validate_cron_expression)]
 TimezoneName = Annotated[str, AfterValidator(_validate_timezone_name)]
-"""The name of a time zone: Europe/Berlin."""
+"""The IANA name of a time zone, such as Europe/Berlin."""
 
 
 # --- files
@@ -161,7 +184,7 @@ TimezoneName = Annotated[str, AfterValidator(_validate_timezone_name)]
 
 @dataclass
 class LoadContext:
-    """The `context` in which a configuration is validated: the folder of its file, and the secrets read so far."""
+    """The validation context of one configuration file: its folder, and the secrets read from files so far."""
 
     base_dir: Path = Path()
     secrets: list[str] = field(default_factory=list)
@@ -176,20 +199,21 @@ def _resolve_path(path: str, info: ValidationInfo) -> str:
 
 
 LocalFilePath = Annotated[str, AfterValidator(_resolve_path)]
-"""The path of a file on this machine; a relative one starts at the configuration file that names it."""
+"""The path of a local file. A relative path starts at the folder of the configuration file."""
 
 ALLOW_FROM_FILE = object()
-"""Marks a field that is no Secret and may yet be read from a file: `Annotated[str, FROM_FILE]`."""
+"""Marks a field that may be read from a file though it is not a Secret: `Annotated[str, ALLOW_FROM_FILE]`."""
 
 
 # --- models
 
 
 class ConfigModel(BaseModel):
-    """The base of every configuration model: unknown fields are errors, values are frozen.
+    """The base of all configuration models: unknown fields are errors, instances are frozen.
 
-    A Secret field may be given as `<field>_file` instead: the path of a file that holds it. A model with a `shorthand`
-    may be written as that one field's value alone.
+    A Secret field can be given as `<field>_file` instead: the path of a file with the secret. A model with a
+    `shorthand_field` can be written as the value of that field alone. A field's docstring becomes its description in
+    the JSON Schema and in docs/configuration.md.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
@@ -204,28 +228,28 @@ class ConfigModel(BaseModel):
             return {cls.shorthand_field: data}
         if not isinstance(data, dict) or not any(f"{name}_file" in data for name in file_backed_fields(cls)):
             return data
-        data, wrong = dict(data), []
+        data, errors = dict(data), []
         for name in file_backed_fields(cls):
             key = f"{name}_file"
             if (path := data.pop(key, None)) is None:
                 continue
             if name in data:
-                wrong.append(((key,), f"give either {name} or {key}, not both"))
+                errors.append(((key,), f"{name} and {key} exclude each other: remove one of them"))
             elif not isinstance(path, str) or not path:
-                wrong.append(((key,), "expected the path of a file"))
+                errors.append(((key,), "expected the path of a file"))
             else:
                 try:
                     data[name] = read_secret_file(_load_context(info).base_dir / path)
                     _load_context(info).secrets.append(data[name])
                 except ValueError as e:
-                    wrong.append(((key,), str(e)))
-        if wrong:
-            raise FieldValidationError(wrong)
+                    errors.append(((key,), str(e)))
+        if errors:
+            raise FieldValidationError(errors)
         return data
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        """The schema, with both ways of writing that pydantic does not know of."""
+        """Adds to the schema what pydantic does not know: docstrings, shorthands and `<field>_file`."""
         reference = handler(core_schema)
         schema = handler.resolve_ref_schema(reference)
         for name, text in _field_docstrings(cls).items():
@@ -237,29 +261,32 @@ class ConfigModel(BaseModel):
             for name in names
         }
         required = schema.pop("required", [])
-        if alone := [name for name in required if name not in names]:
-            schema["required"] = alone
-        if either := [{"oneOf": [{"required": [r]}, {"required": [f"{r}_file"]}]} for r in required if r in names]:
-            schema["allOf"] = either
+        if always_required := [name for name in required if name not in names]:
+            schema["required"] = always_required
+        alternatives = [
+            {"oneOf": [{"required": [name]}, {"required": [f"{name}_file"]}]} for name in required if name in names
+        ]
+        if alternatives:
+            schema["allOf"] = alternatives
         if cls.shorthand_field:
-            written_out = dict(schema)
+            long_form = dict(schema)
             schema.clear()
-            schema |= {"anyOf": [_field_schema(cls.shorthand_field, written_out), written_out]}
+            schema |= {"anyOf": [_field_schema(cls.shorthand_field, long_form), long_form]}
         return reference
 
 
 def exactly_one_of(model: BaseModel, names: Collection[str]) -> Any:
-    """The value of the one of these fields that is given. Raises ValueError where none is, or several are."""
-    given = [name for name in names if getattr(model, name) is not None]
+    """The value of the only field of these that is set (neither None nor empty). Raises ValueError unless exactly one
+    is."""
+    given = [name for name in names if getattr(model, name) not in (None, "")]
     if len(given) != 1:
-        found = f", not {' and '.join(given)}" if given else ""
-        raise ValueError(f"expected one of {', '.join(names)}{found}")
+        raise ValueError(f"expected exactly one of {', '.join(names)}, found {' and '.join(given) or 'none'}")
     return getattr(model, given[0])
 
 
 def _field_docstrings(model: type[BaseModel]) -> dict[str, str]:
-    """Field name -> the docstring below its declaration. Only the JSON Schema needs them; pydantic's own option for
-    this, `use_attribute_docstrings`, reads the source of every model at every start."""
+    """Field name -> the docstring below its declaration. Only the JSON Schema needs them. Pydantic's own option for
+    this, `use_attribute_docstrings`, would read the source of every model at every start."""
     docstrings: dict[str, str] = {}
     for cls in reversed(model.__mro__):
         body = _class_bodies(cls.__module__).get(cls.__name__, ()) if issubclass(cls, ConfigModel) else ()
@@ -282,7 +309,7 @@ def _field_schema(name: str, schema: dict[str, Any]) -> dict[str, Any]:
 
 @cache
 def file_backed_fields(model: type[BaseModel]) -> tuple[str, ...]:
-    """Names, as written, of the fields that may be given as `<field>_file`."""
+    """The names, as written in YAML, of the fields that can be given as `<field>_file`."""
     fields = {info.alias or name: info for name, info in model.model_fields.items()}
     return tuple(
         name
@@ -292,13 +319,14 @@ def file_backed_fields(model: type[BaseModel]) -> tuple[str, ...]:
 
 
 def _is_secret_type(annotation: Any) -> bool:
-    """A secret or an optional one; not a mapping or list of secrets."""
+    """Whether it is a secret or an optional secret, as opposed to a mapping or list of secrets."""
     return annotation is SecretStr or (type(None) in get_args(annotation) and SecretStr in get_args(annotation))
 
 
 __all__ = [
     "ALLOW_FROM_FILE",
     "DURATION_PATTERN",
+    "INVALID_PERCENT_ENCODING",
     "ConfigModel",
     "CronExpression",
     "Duration",
@@ -314,5 +342,6 @@ __all__ = [
     "file_backed_fields",
     "format_config_duration",
     "parse_duration",
+    "split_url",
     "validate_secret_length",
 ]

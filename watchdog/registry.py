@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Protocol, TypeVar, Union
 
-from pydantic import BaseModel, GetCoreSchemaHandler, create_model
+from pydantic import BaseModel, Field, GetCoreSchemaHandler, create_model
 
 from watchdog.config_types import exactly_one_of
 
@@ -43,7 +45,10 @@ class Registry(Mapping[str, type[K]]):
 
     def add_fields(self, section: type[M]) -> type[M]:
         """A class decorator: adds one optional field per kind, named like the kind, after the section's own fields."""
-        fields: dict[str, Any] = {kind: (model | None, None) for kind, model in self.items()}
+        fields: dict[str, Any] = {
+            kind: (model | None, Field(default=None, description=_first_sentence(model)))
+            for kind, model in self.items()
+        }
         return create_model(
             section.__name__, __base__=section, __doc__=section.__doc__, __module__=section.__module__, **fields
         )
@@ -59,3 +64,8 @@ class Registry(Mapping[str, type[K]]):
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> Any:
         return handler.generate_schema(Union[tuple(self.values())])  # noqa: UP007 - built at run time
+
+
+def _first_sentence(model: type) -> str:
+    """The first sentence of a class's docstring, which describes the field for its kind."""
+    return re.split(r"(?<=\.)\s", inspect.cleandoc(model.__doc__ or ""))[0].replace("\n", " ")

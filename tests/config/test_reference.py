@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 import pytest
 
@@ -66,7 +67,7 @@ def test_every_example_is_shown() -> None:
 
 
 def test_every_section_and_every_kind_has_an_example() -> None:
-    families = {
+    families: dict[str, Mapping[str, object]] = {
         "probes[]": PROBE_KINDS,
         "probes[].canary": CANARY_DRIVERS,
         "probes[].jobs": JOB_SOURCES,

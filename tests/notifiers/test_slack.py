@@ -286,11 +286,11 @@ def test_faults_of_the_network_are_tried_again(fail: SendFixture, error: Excepti
 @pytest.mark.parametrize(
     ("config", "complaint"),
     [
-        ({}, f"expected {FORMS}"),
-        ({"bot_token": "x"}, f"expected {FORMS}"),
-        ({"channel": "#x"}, f"expected {FORMS}"),
-        ({"webhook": "https://x/", "bot_token": "x"}, f"choose one form: {FORMS}"),
-        ({"webhook": "https://x/", "channel": "#x"}, f"choose one form: {FORMS}"),
+        ({}, "expected exactly one of webhook, bot_token, found none"),
+        ({"bot_token": "x"}, "bot_token and channel require each other"),
+        ({"channel": "#x"}, "expected exactly one of webhook, bot_token, found none"),
+        ({"webhook": "https://x/", "bot_token": "x"}, "found webhook and bot_token"),
+        ({"webhook": "https://x/", "channel": "#x"}, "bot_token and channel require each other"),
         ({"webhook": "hooks.slack.com/x"}, "expected a URL that starts with"),
         ({"bot_token": "x", "channel": "#x", "api_url": "slack.com"}, "expected a URL that starts with"),
     ],

@@ -1,4 +1,4 @@
-"""What a configuration holds, once read: frozen models of every section."""
+"""The frozen models of all sections of the configuration."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, StrictBool, model_validator
 
@@ -22,6 +21,7 @@ from watchdog.config_types import (
     Secret,
     SingleLineText,
     duration_bounds,
+    split_url,
     validate_secret_length,
 )
 from watchdog.config_values import DEFAULT_LISTEN_ADDRESS, split_listen_address
@@ -39,12 +39,13 @@ def _validate_listen_address(text: str) -> str:
 
 
 class ServerSettings(ConfigModel):
-    """Where the pages are served."""
+    """The web server for the pages, the API and check-ins."""
 
     listen: Annotated[str, AfterValidator(_validate_listen_address)] = DEFAULT_LISTEN_ADDRESS
-    """host:port; port 0 takes a free one. Beyond this machine only together with `access.api_keys`."""
+    """The address to listen on, as host:port; `:8080` for all addresses, port 0 for a free port. Addresses other than
+    loopback require `access.api_keys`."""
     public_url: Annotated[HttpLink, AfterValidator(lambda url: url.rstrip("/"))] = ""
-    """How people reach the pages: messages link there."""
+    """The URL under which people reach the pages. Notifications link to it."""
 
     @property
     def bind_address(self) -> tuple[str, int]:
@@ -60,6 +61,9 @@ class ServerSettings(ConfigModel):
             return host != "localhost"
 
 
+POSTGRES_SCHEMES = ("postgres", "postgresql", "postgresql+psycopg")
+
+
 def _normalize_database_url(url: str) -> str:
     scheme, colon, rest = url.partition(":")
     if scheme == "sqlite" and colon:
@@ -67,167 +71,174 @@ def _normalize_database_url(url: str) -> str:
         if not path or path.startswith("//") or ":memory:" in path or "mode=memory" in path:
             raise ValueError("expected the path of a file: sqlite:///watchdog.db, or sqlite:////var/lib/watchdog.db")
         return f"sqlite:///{path}"
-    if scheme in ("postgres", "postgresql", "postgresql+psycopg") and rest.startswith("//"):
-        try:
-            _ = urlsplit(url).port
-        except ValueError:
-            raise ValueError("the port of the database URL is not a number; encode : / @ in its password") from None
+    if scheme in POSTGRES_SCHEMES and rest.startswith("//"):
+        expected = "postgresql://user:password@host:port/database; encode : / @ in the password as %3A %2F %40"
+        split_url(url, POSTGRES_SCHEMES, expected, host_required=False)
         return f"postgresql+psycopg:{rest}"
     raise ValueError("expected sqlite:///watchdog.db or postgresql://user:password@host/database")
 
 
 class StorageSettings(ConfigModel):
-    """Where results are kept, and for how long."""
+    """The database, and how long it keeps data."""
 
     url: Annotated[str, AfterValidator(_normalize_database_url), ALLOW_FROM_FILE] = "sqlite:///watchdog.db"
-    """`sqlite:///file.db`, or `postgresql://user:password@host/database`, which needs the extra `postgres`."""
+    """`sqlite:///file.db`, or `postgresql://user:password@host/database` (requires the extra `postgres`)."""
     keep_results: Annotated[Duration, duration_bounds("1h", "3650d")] = 2_592_000_000
-    """For how long every single result is kept."""
+    """How long individual results are kept."""
     keep_rollups: Annotated[Duration, duration_bounds("1d", "3650d")] = 34_560_000_000
-    """For how long hourly summaries are kept."""
+    """How long hourly summaries are kept."""
     check_in_log: LocalFilePath = ""
-    """Where check-ins wait on disk until the database has them; default: beside the SQLite file, or
-    `watchdog-check-ins` in the working directory."""
+    """The folder of the log that keeps check-ins until they are stored in the database; default: beside the SQLite
+    file, or `watchdog-check-ins` in the working directory."""
 
     @property
     def check_in_log_path(self) -> Path:
-        """`check_in_log`, or its default."""
+        """The configured or default folder of the check-in log."""
         kind, _, file = self.url.partition(":///")
         return Path(self.check_in_log or (f"{file}-check-ins" if kind == "sqlite" else "watchdog-check-ins"))
 
 
-# --- who is told
+# --- notifications
 
 
 @NOTIFIER_KINDS.add_fields
 class Receiver(ConfigModel):
-    """People to tell, each kind of notifier at most once."""
+    """A group of people, notified by each kind of notifier that is set: at least one."""
 
     send_resolved: StrictBool = True
-    """Whether they hear of the end of an incident, too."""
+    """Whether the end of an incident is notified, too."""
 
     @model_validator(mode="after")
     def _require_notifier(self) -> Self:
         if not NOTIFIER_KINDS.chosen(self):
-            raise ValueError(f"nobody is reached: add at least one of {', '.join(NOTIFIER_KINDS)}")
+            raise ValueError(f"no notifier: add at least one of {', '.join(NOTIFIER_KINDS)}")
         return self
 
     def notifiers_by_destination(self, receiver_name: str) -> dict[str, Notifier]:
-        """Each notifier under its destination's name: "oncall/slack"."""
+        """Destination, such as "oncall/slack" -> its notifier."""
         return {f"{receiver_name}/{kind}": notifier for kind, notifier in NOTIFIER_KINDS.chosen(self).items()}
 
 
 def _validate_probe_kind(name: str) -> str:
     if name not in PROBE_KINDS:
-        raise ValueError(
-            f"no such kind of probe{did_you_mean(name, PROBE_KINDS) or ': expected ' + ' or '.join(PROBE_KINDS)}"
-        )
+        hint = did_you_mean(name, PROBE_KINDS) or f"; probe kinds: {', '.join(PROBE_KINDS)}"
+        raise ValueError(f"unknown probe kind '{name}'{hint}")
     return name
 
 
 class MatchSettings(ConfigModel):
-    """Which probes something is about: all that is given must fit; nothing given fits every probe."""
+    """Selects probes. A probe matches if it fits every field that is set; without fields, every probe matches."""
 
     severity: Severity | None = None
-    """The severity that the probe's alerts have."""
+    """The `alert.severity` of the probe."""
     tags: tuple[SingleLineText, ...] = ()
-    """All of these."""
+    """Tags that the probe must have, all of them."""
     group: SingleLineText = ""
+    """The `group` of the probe."""
     kind: Annotated[str, AfterValidator(_validate_probe_kind), Field(json_schema_extra={"enum": list(PROBE_KINDS)})] = (
         ""
     )
-    """http, mcp ..."""
+    """The kind of the probe."""
     probe: SingleLineText = ""
-    """One probe, by id or by name."""
+    """The id or name of a single probe."""
 
     def to_matcher(self) -> routing.ProbeMatcher:
         return routing.ProbeMatcher(self.severity, frozenset(self.tags), self.group, self.kind, self.probe)
 
 
 class RouteSettings(ConfigModel):
-    """Whom an incident of the probes that match is told to. The first route that matches wins."""
+    """Sends the incidents of matching probes to receivers. The first matching route decides, unless it has
+    `continue`."""
 
     match: MatchSettings = MatchSettings()
-    """Default: every probe."""
+    """The probes whose incidents take this route; default: all."""
     receivers: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Names of receivers."""
+    """The names of the receivers to notify."""
     continue_matching: StrictBool = Field(default=False, alias="continue")
-    """Look at the routes below, too."""
+    """Whether the routes below are evaluated, too."""
 
     def to_route(self) -> routing.Route:
         return routing.Route(self.receivers, self.match.to_matcher(), self.continue_matching)
 
 
-# --- who sees
+# --- pages
 
 
 class StatusPageSettings(ConfigModel):
-    """The public page."""
+    """The public status page."""
 
     title: SingleLineText = "Status"
+    """The title of the page."""
     match: MatchSettings = MatchSettings()
-    """Which probes stand on it; default: all."""
+    """The probes that the page shows; default: all."""
     groups: tuple[SingleLineText, ...] = ()
-    """The order of the groups; those not named follow."""
+    """The order of the groups. Groups that are not listed follow after these."""
     history: Annotated[Duration, duration_bounds("1d", "400d")] = 7_776_000_000
-    """How far back its bars go."""
+    """The period that the uptime bars cover."""
 
 
 def _validate_api_key(key: Secret) -> Secret:
     value = validate_secret_length(key).get_secret_value()
     if not value.isascii() or not value.isprintable() or " " in value:
-        raise ValueError("expected letters, digits and signs of ASCII, without spaces: it travels in a header")
+        raise ValueError("expected printable ASCII characters without spaces, because the key is sent in a header")
     return key
 
 
 class ApiKeySettings(ConfigModel):
-    """Somebody, or a program, that may see the operators' pages."""
+    """An API key: gives a person or a program access to the operators' pages, the API and the MCP tools."""
 
     name: SingleLineText
+    """A unique name for the key, shown in logs."""
     role: Literal["operator", "reader"]
-    """A reader sees everything, an operator may also act."""
+    """A `reader` sees everything; an `operator` can also act: acknowledge, run probes."""
     key: Annotated[Secret, AfterValidator(_validate_api_key)]
+    """The key: at least 16 ASCII characters without spaces. `openssl rand -hex 20` generates one."""
 
 
 class AccessSettings(ConfigModel):
-    """Who may see the operators' pages. Without keys: this machine alone."""
+    """Access to the operators' pages, the API and the MCP tools. Without API keys, only this machine has access."""
 
     api_keys: tuple[ApiKeySettings, ...] = ()
+    """The API keys. At least one is required to listen on other than loopback addresses."""
 
     @model_validator(mode="after")
     def _require_distinct_keys(self) -> Self:
-        wrong: list[tuple[FieldPath, str]] = []
+        errors: list[tuple[FieldPath, str]] = []
         for i, key in enumerate(self.api_keys):
             if key.name in (other.name for other in self.api_keys[:i]):
-                wrong.append((("api_keys", i, "name"), "another key has this name"))
+                errors.append((("api_keys", i, "name"), "another API key has this name"))
             if key.key in (other.key for other in self.api_keys[:i]):
-                wrong.append((("api_keys", i, "key"), "another entry has the same key"))
-        if wrong:
-            raise FieldValidationError(wrong)
+                errors.append((("api_keys", i, "key"), "another API key has the same value"))
+        if errors:
+            raise FieldValidationError(errors)
         return self
 
 
-# --- all of it
+# --- the whole configuration
 
 
 class Config(ConfigModel):
-    """One Watchdog."""
+    """The whole configuration."""
 
     version: Literal[1] = 1
-    """The version of this format."""
+    """The version of the configuration format."""
     server: ServerSettings = ServerSettings()
+    """The web server for the pages, the API and check-ins."""
     storage: StorageSettings = StorageSettings()
+    """The database, and how long it keeps data."""
     include: tuple[str, ...] = ()
-    """More files, by path or pattern, as seen from this one: they hold probes, receivers and routes."""
+    """Paths or patterns of further files with probes, receivers and routes, relative to this file."""
     defaults: ProbeDefaults = ProbeDefaults()
-    """What probes have that do not say otherwise, in included files, too."""
+    """Fields for all probes that do not set them, in included files, too."""
     probes: tuple[AnyProbe, ...] = ()
-    """What is watched."""
+    """The probes."""
     receivers: Mapping[str, Receiver] = {}
-    """Who is told, by name."""
+    """The people and programs to notify, by name: letters, digits, `-`, `_` and `.`."""
     routes: tuple[RouteSettings, ...] = ()
-    """Which incidents go to whom; default: all to every receiver."""
+    """Which incidents are sent to which receivers; default: all incidents to all receivers."""
     email: SmtpServerSettings | None = None
-    """The server that sends our mail."""
+    """The SMTP server that sends the mail of all `email` notifiers."""
     status_page: StatusPageSettings = StatusPageSettings()
+    """The public status page."""
     access: AccessSettings = AccessSettings()
+    """Access to the operators' pages, the API and the MCP tools. Without API keys, only this machine has access."""

@@ -90,7 +90,7 @@ def _section_paths(schema: JsonSchema, definitions: Mapping[str, JsonSchema]) ->
     paths: dict[str, str] = {}
     level = list(_references(schema["properties"].items()))
     while level:
-        next_level = []
+        next_level: list[tuple[str, str]] = []
         for name, path in level:
             if name not in paths and (object_schema := _object_schema(definitions[name])):
                 paths[name] = path

@@ -194,7 +194,7 @@ probes:
       sql:
         url: "${APP_DB_URL}"
         table: billing.scheduled_jobs
-        columns: {id: id, type: job_type, status: status, scheduled: scheduled_at, started: started_at, finished: ended_at}
+        columns: {id: id, type: kind, status: status, scheduled: scheduled_at, started: started_at, finished: ended_at}
         statuses: {waiting: [pending], running: [running], done: [completed], failed: [failed]}
       watch:
         nightly-invoices: {schedule: "0 6 1 * *", grace: 1h, max_runtime: 2h}

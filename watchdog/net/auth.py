@@ -1,36 +1,27 @@
-"""How a target behind a URL is reached: its address, the headers we send, and how we show who we are."""
+"""Request headers and credentials in the configuration."""
 
 from __future__ import annotations
 
 import base64
 import re
 from collections.abc import Mapping
-from typing import Annotated, Self
+from typing import Self
 
-from pydantic import AfterValidator, WithJsonSchema, model_validator
+from pydantic import model_validator
 
-from watchdog.config_types import ALLOW_FROM_FILE, ConfigModel, FieldPath, Secret
-from watchdog.net.url import parse_url
+from watchdog.config_types import ConfigModel, FieldPath, Secret, exactly_one_of
 
 _RESERVED_HEADERS = ("connection", "content-length", "transfer-encoding", "upgrade")
-"""Headers that are ours to write."""
-
-
-def _validate_url(text: str) -> str:
-    parse_url(text)
-    return text
-
-
-HttpUrl = Annotated[
-    str, AfterValidator(_validate_url), WithJsonSchema({"type": "string", "pattern": "^https?://"}), ALLOW_FROM_FILE
-]
+"""Headers that Watchdog sets itself."""
 
 
 class BasicAuth(ConfigModel):
-    """A user's name and password."""
+    """Credentials for HTTP basic authentication."""
 
     username: str
+    """The user name."""
     password: Secret
+    """The password."""
 
     @property
     def authorization_header(self) -> str:
@@ -39,16 +30,16 @@ class BasicAuth(ConfigModel):
 
 
 class Auth(ConfigModel):
-    """How we show who we are: one of the two."""
+    """Credentials for the `Authorization` header: exactly one of `basic` and `bearer`."""
 
     basic: BasicAuth | None = None
+    """User name and password, for HTTP basic authentication."""
     bearer: Secret | None = None
-    """A token, sent as `Authorization: Bearer ...`."""
+    """A token, sent as `Authorization: Bearer TOKEN`."""
 
     @model_validator(mode="after")
     def _require_exactly_one(self) -> Self:
-        if (self.basic is None) == (self.bearer is None):
-            raise ValueError("expected either basic or bearer")
+        exactly_one_of(self, ("basic", "bearer"))
         return self
 
     @property
@@ -59,20 +50,20 @@ class Auth(ConfigModel):
 
 
 def find_header_and_auth_problems(headers: Mapping[str, str], auth: Auth | None) -> list[tuple[FieldPath, str]]:
-    """What is wrong with a target's `headers` and `auth`."""
-    wrong: list[tuple[FieldPath, str]] = [
-        (("headers", name), why) for name, value in headers.items() if (why := _header_problem(name, value))
+    """Errors in the `headers` of a target, and in their combination with `auth`."""
+    errors: list[tuple[FieldPath, str]] = [
+        (("headers", name), problem) for name, value in headers.items() if (problem := _header_problem(name, value))
     ]
     if auth and "authorization" in map(str.lower, headers):
-        wrong.append((("auth",), "give either auth or an Authorization header, not both"))
-    return wrong
+        errors.append((("auth",), "auth and an Authorization header exclude each other: remove one of them"))
+    return errors
 
 
 def _header_problem(name: str, value: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name):
-        return "not a header name"
+        return "not a valid header name: use letters, digits and '-'"
     if name.lower() in _RESERVED_HEADERS:
-        return "we set this header ourselves"
+        return "Watchdog sets this header itself: remove it"
     if value != value.strip() or re.search(r"[\x00-\x08\x0a-\x1f\x7f]", value):
-        return "a header's value has no line ends in it and no spaces around it"
+        return "expected a header value without line breaks, control characters and surrounding spaces"
     return ""

@@ -1,4 +1,4 @@
-"""Targets behind HTTP and MCP, as configurations name them, whoever asks them."""
+"""HTTP and MCP targets in the configuration, shared by probes, canaries and remediations."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, StrictBool, model_validator
 
-from watchdog.config_types import ConfigModel, FieldPath, FieldValidationError, LocalFilePath
+from watchdog.config_types import ConfigModel, FieldPath, FieldValidationError, LocalFilePath, exactly_one_of
 from watchdog.domain.model import Json
-from watchdog.net.auth import Auth, HttpUrl, find_header_and_auth_problems
+from watchdog.net.auth import Auth, find_header_and_auth_problems
 from watchdog.net.phases import PhaseTimer
 from watchdog.net.redact import redact_url
 from watchdog.net.tls import TlsConfig
-from watchdog.net.url import parse_url
+from watchdog.net.url import HttpUrl, parse_url
 
 if TYPE_CHECKING:
     from watchdog.net.http import HttpRequest
@@ -24,34 +24,37 @@ HttpMethod = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 
 class HttpTarget(ConfigModel):
-    """A request. The URL alone will do."""
+    """An HTTP request. The short form is the URL alone."""
 
     shorthand_field: ClassVar[str] = "url"
 
     url: HttpUrl
-    """Where to ask; http:// or https://."""
+    """The URL to request; http:// or https://."""
     method: HttpMethod = "GET"
+    """The HTTP method. GET and HEAD take no body."""
     headers: dict[str, str] = Field(default_factory=dict)
-    """Sent to this origin only, never along with a redirect to another."""
+    """Request headers. They are not sent along when a redirect leads to another origin."""
     body: str | None = None
-    """Sent as it is."""
+    """The request body, sent as it is. Excludes `json`."""
     json_body: Json = Field(default=None, alias="json")
-    """Sent as JSON, with its Content-Type."""
+    """The request body as a value, sent as JSON with `Content-Type: application/json`. Excludes `body`."""
     auth: Auth | None = None
+    """Credentials for the `Authorization` header."""
     tls: TlsConfig = TlsConfig()
+    """How the server's certificate is verified, and the client certificate."""
     follow_redirects: StrictBool = True
-    """Whether a GET or HEAD follows up to 5 redirects; other methods never do."""
+    """Whether a GET or HEAD follows up to 5 redirects. Other methods never follow them."""
 
     @model_validator(mode="after")
     def _validate_consistency(self) -> Self:
-        wrong = find_header_and_auth_problems(self.headers, self.auth)
-        with_json = "json_body" in self.model_fields_set
-        if self.body is not None and with_json:
-            wrong.append((("json",), "give either body or json, not both"))
-        if (self.body is not None or with_json) and self.method in ("GET", "HEAD"):
-            wrong.append((("method",), f"a {self.method} carries no body: say which method does, such as POST"))
-        if wrong:
-            raise FieldValidationError(wrong)
+        errors = find_header_and_auth_problems(self.headers, self.auth)
+        has_json = "json_body" in self.model_fields_set
+        if self.body is not None and has_json:
+            errors.append((("json",), "body and json exclude each other: remove one of them"))
+        if (self.body is not None or has_json) and self.method in ("GET", "HEAD"):
+            errors.append((("method",), f"{self.method} requests have no body: set method to POST, PUT or PATCH"))
+        if errors:
+            raise FieldValidationError(errors)
         return self
 
     @property
@@ -102,43 +105,42 @@ class HttpTarget(ConfigModel):
 
 
 class McpTarget(ConfigModel):
-    """A server: one of `url`, `sse` and `command`."""
+    """An MCP server: exactly one of `url`, `sse` and `command`."""
 
     url: HttpUrl = ""
-    """Where it speaks streamable HTTP."""
+    """The URL of a server with the streamable HTTP transport."""
     sse: HttpUrl = ""
-    """Where it speaks the older transport over server-sent events."""
+    """The URL of a server with the older transport, HTTP with server-sent events."""
     command: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    """How to start it, word by word; it speaks over its standard input and output."""
+    """The command that starts a server with the stdio transport, as a list of arguments."""
     env: dict[str, str] = Field(default_factory=dict)
-    """For `command`: variables on top of a bare environment (PATH, HOME and the like)."""
+    """For `command`: environment variables, added to a minimal environment (PATH, HOME and the like)."""
     cwd: LocalFilePath = ""
-    """For `command`: the folder to start it in."""
+    """For `command`: the working directory."""
     headers: dict[str, str] = Field(default_factory=dict)
-    """For a URL: sent with every request."""
+    """For `url` and `sse`: headers of every request."""
     auth: Auth | None = None
-    """For a URL: how we show who we are."""
+    """For `url` and `sse`: credentials for the `Authorization` header."""
     tls: TlsConfig = TlsConfig()
-    """For a URL: how its certificate is judged, and which one we show."""
+    """For `url` and `sse`: how the server's certificate is verified, and the client certificate."""
 
     @model_validator(mode="after")
     def _validate_consistency(self) -> Self:
-        if wrong := self._validation_errors():
-            raise FieldValidationError(wrong)
+        if errors := self._validation_errors():
+            raise FieldValidationError(errors)
         return self
 
     def _validation_errors(self) -> list[tuple[FieldPath, str]]:
-        """What does not fit together; a kind of target that says more adds to it."""
-        wrong = find_header_and_auth_problems(self.headers, self.auth)
-        ways = [name for name in ("url", "sse", "command") if getattr(self, name)]
-        if len(ways) != 1:
-            found = f", not {' and '.join(ways)}" if ways else ""
-            raise ValueError(f"expected one of url, sse and command{found}")
-        for names, needs in ((("env", "cwd"), ("command",)), (("headers", "auth", "tls"), ("url", "sse"))):
-            if ways[0] not in needs:
+        """Fields that do not fit together. Subclasses add their own errors."""
+        errors = find_header_and_auth_problems(self.headers, self.auth)
+        exactly_one_of(self, ("url", "sse", "command"))
+        transport = "url" if self.url else "sse" if self.sse else "command"
+        for names, transports in ((("env", "cwd"), ("command",)), (("headers", "auth", "tls"), ("url", "sse"))):
+            if transport not in transports:
                 given = [name for name in names if name in self.model_fields_set]
-                wrong += [((name,), f"{name} goes with {' or '.join(needs)}, not with {ways[0]}") for name in given]
-        return wrong
+                message = f"applies to {' and '.join(transports)}, not to {transport}: remove it"
+                errors += [((name,), message) for name in given]
+        return errors
 
     @property
     def target(self) -> str:

@@ -1,4 +1,4 @@
-"""TLS as configurations write it, and the contexts made from it."""
+"""TLS options in the configuration, and the SSL contexts created from them."""
 
 from __future__ import annotations
 
@@ -14,25 +14,27 @@ from watchdog.net.errors import ProbeError
 
 
 class TlsConfig(ConfigModel):
-    """How a server's certificate is judged, and which one we show."""
+    """How the server's certificate is verified, and the client certificate."""
 
     verify: StrictBool = True
-    """False: take any certificate."""
+    """Whether the server's certificate is verified. `false` accepts any certificate."""
     ca_file: LocalFilePath = ""
-    """PEM file of the authorities to trust instead of the system's."""
+    """PEM file with the certificate authorities to trust instead of the system's."""
     cert_file: LocalFilePath = ""
-    """PEM file of our own certificate, for servers that ask for one."""
+    """PEM file with the client certificate, for servers that require one."""
     key_file: LocalFilePath = ""
-    """PEM file of its key; default: inside `cert_file`."""
+    """PEM file with the private key of `cert_file`; default: the key in `cert_file` itself."""
     server_name: str = ""
-    """The name to ask for and to expect in the certificate; default: the URL's host."""
+    """The server name to send (SNI) and to expect in the certificate; default: the host of the URL."""
 
     @model_validator(mode="after")
     def _validate_consistency(self) -> TlsConfig:
         if self.key_file and not self.cert_file:
-            raise FieldValidationError([(("key_file",), "expected a cert_file beside it")])
+            raise FieldValidationError([(("key_file",), "key_file requires cert_file")])
         if self.ca_file and not self.verify:
-            raise FieldValidationError([(("ca_file",), "names whom to trust, while verify: false trusts everybody")])
+            raise FieldValidationError(
+                [(("ca_file",), "ca_file has no effect with `verify: false`: remove one of them")]
+            )
         return self
 
 

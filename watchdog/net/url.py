@@ -5,8 +5,12 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from ipaddress import IPv6Address
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 from urllib.parse import quote, unquote, urljoin, urlsplit
+
+from pydantic import AfterValidator, WithJsonSchema
+
+from watchdog.config_types import ALLOW_FROM_FILE
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -91,3 +95,15 @@ def _normalize_host(host: str) -> str:
     if not re.fullmatch(r"[a-z0-9_]([a-z0-9_.-]{0,252}[a-z0-9_.])?", host):
         raise ValueError(f"not a host name: {host}" if host else "the URL names no host")
     return host
+
+
+def validate_http_url(text: str) -> str:
+    """The URL, unchanged. Raises ValueError, as `parse_url`."""
+    parse_url(text)
+    return text
+
+
+HttpUrl = Annotated[
+    str, AfterValidator(validate_http_url), WithJsonSchema({"type": "string", "pattern": "^https?://"}), ALLOW_FROM_FILE
+]
+"""A URL in the configuration that Watchdog sends requests to. It may hold a secret, so it can be read from a file."""

@@ -65,14 +65,14 @@ class DeliveryRequest:
 
 
 class Notifier(ConfigModel):
-    """One way to tell people. A kind adds its fields and `send()`."""
+    """One way to notify people. A kind adds its fields and `send()`."""
 
     kind: ClassVar[str]
 
     @property
     @abstractmethod
     def recipient(self) -> str:
-        """Whom it reaches, safe to show: "#oncall", "oncall@acme.example", a host name."""
+        """The recipient, safe to show: "#oncall", "oncall@acme.example", a host name."""
 
     @abstractmethod
     async def send(self, request: DeliveryRequest) -> dict[str, Json]:

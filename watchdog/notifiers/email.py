@@ -48,7 +48,7 @@ def _validate_email_address(text: str) -> str:
 def _parse_sender(sender: str) -> Address:
     found = _SENDER_PATTERN.fullmatch(sender) if sender.isprintable() else None
     if found is None:
-        raise ValueError("expected an email address, or one with a name: Watchdog <watchdog@acme.example>")
+        raise ValueError("expected an email address, optionally with a name: Watchdog <watchdog@acme.example>")
     name = (found["quoted"] or found["name"] or "").strip()
     local, _, domain = (found["address"] or sender).rpartition("@")
     return Address(name or "Watchdog", local, domain)
@@ -60,22 +60,25 @@ def _validate_sender(text: str) -> str:
 
 
 class SmtpServerSettings(ConfigModel):
-    """The SMTP server that takes our mail."""
+    """The SMTP server that sends the mail of all `email` notifiers."""
 
     host: str = Field(min_length=1, pattern=r"^\S+$")
+    """The host name or address of the server."""
     port: StrictInt | None = Field(default=None, ge=1, le=65_535)
-    """Default: 587 with starttls, 465 with tls, 25 with none."""
+    """The port; default: 587 with `starttls`, 465 with `tls`, 25 with `none`."""
     security: Literal["starttls", "tls", "none"] = "starttls"
-    """`starttls` and `tls` never fall back to plain text and check the server's certificate."""
+    """The encryption of the connection. `starttls` and `tls` verify the certificate and never fall back to `none`."""
     username: str = ""
+    """The user name to log in with; default: no login. Requires `password`."""
     password: Secret | None = None
+    """The password of `username`."""
     sender: Annotated[str, AfterValidator(_validate_sender)] = Field(alias="from")
-    """The address that mail comes from, with or without a name."""
+    """The sender's address, optionally with a name: `Watchdog <watchdog@acme.example>`."""
 
     @model_validator(mode="after")
     def _require_username_with_password(self) -> Self:
         if bool(self.username) != (self.password is not None):
-            raise ValueError("`username` and `password` come together")
+            raise ValueError("username and password require each other: set both or neither")
         return self
 
     @property
@@ -116,11 +119,14 @@ class SmtpServerSettings(ConfigModel):
 
 
 class EmailNotifier(Notifier):
+    """Sends an email. Later messages of an incident are replies to its first one."""
+
     kind: ClassVar[str] = "email"
 
     to: tuple[Annotated[str, AfterValidator(_validate_email_address)], ...] = Field(min_length=1)
+    """The addresses of the recipients."""
     server: SmtpServerSettings | None = None
-    """Default: the server of the section `email`."""
+    """The SMTP server; default: that of the section `email`."""
 
     @property
     def recipient(self) -> str:

@@ -10,6 +10,9 @@ from watchdog.notifiers.message import MAX_NAME_CHARS, compose_message, replace_
 
 
 class LogNotifier(Notifier):
+    """Writes one structured line to Watchdog's own log, for log pipelines and for trying things out. Takes no
+    fields."""
+
     kind: ClassVar[str] = "log"
 
     @property

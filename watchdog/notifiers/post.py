@@ -7,11 +7,8 @@ import math
 from collections.abc import Mapping
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from pydantic import AfterValidator, WithJsonSchema
-
-from watchdog.config_types import ALLOW_FROM_FILE
 from watchdog.domain.text import replace_unsafe_characters, to_single_line
 from watchdog.domain.timestamps import to_epoch_ms
 from watchdog.net import error_from_exception
@@ -21,16 +18,6 @@ from watchdog.notifiers.base import CONFIG_ERROR_RETRY_S, DeliveryError, unreach
 if TYPE_CHECKING:
     from watchdog.net import Network
 
-
-def validate_url(url: str) -> str:
-    """Raises ValueError, with a message for people, unless it is an absolute http or https URL."""
-    parse_url(url)
-    return url
-
-
-HttpUrl = Annotated[
-    str, AfterValidator(validate_url), WithJsonSchema({"type": "string", "pattern": "^https?://"}), ALLOW_FROM_FILE
-]
 
 MAX_RESPONSE_BYTES = 64 * 1024
 """Bytes read of an answer."""

@@ -10,12 +10,13 @@ from typing import ClassVar
 
 from pydantic import model_validator
 
-from watchdog.config_types import Secret
+from watchdog.config_types import Secret, exactly_one_of
 from watchdog.domain.model import IncidentEvent, Json
+from watchdog.net.url import HttpUrl, validate_http_url
 from watchdog.notifiers.base import CONFIG_ERROR_RETRY_S, DeliveryError, DeliveryRequest, Notifier
 from watchdog.notifiers.blocks import build_blocks, fallback_text
 from watchdog.notifiers.message import compose_message
-from watchdog.notifiers.post import HttpUrl, ReceiverResponse, error_from_status, post_json, validate_url
+from watchdog.notifiers.post import ReceiverResponse, error_from_status, post_json
 
 ERROR_ADVICE = {
     "access_denied": "the app may not post",
@@ -54,25 +55,26 @@ MISSING_MESSAGE_ERRORS = frozenset(
 
 
 class SlackNotifier(Notifier):
+    """Posts to Slack: either through an incoming `webhook`, or as an app with `bot_token` and `channel`."""
+
     kind: ClassVar[str] = "slack"
 
     webhook: Secret | None = None
-    """URL of an incoming webhook. What it posts cannot be edited: a resolve is a message of its own."""
+    """The URL of an incoming webhook. Its messages cannot be edited, so a recovery is a message of its own."""
     bot_token: Secret | None = None
-    """Token of an app with the scope chat:write, together with `channel`."""
+    """The bot token of an app with the scope `chat:write`. Requires `channel`. Its messages are edited on recovery."""
     channel: str = ""
-    """Name or id of a channel that the app is in."""
+    """The name or id of a channel that the app is a member of."""
     api_url: HttpUrl = "https://slack.com/api/"
-    """Where Slack's Web API is."""
+    """The base URL of Slack's Web API."""
 
     @model_validator(mode="after")
     def _require_webhook_or_bot(self) -> SlackNotifier:
-        if self.webhook is not None and (self.bot_token is not None or self.channel):
-            raise ValueError("choose one form: either `webhook`, or `bot_token` with `channel`")
-        if self.webhook is None and not (self.bot_token is not None and self.channel):
-            raise ValueError("expected either `webhook`, or `bot_token` with `channel`")
+        exactly_one_of(self, ("webhook", "bot_token"))
         if self.webhook is not None:
-            validate_url(self.webhook.get_secret_value())
+            validate_http_url(self.webhook.get_secret_value())
+        if bool(self.channel) != (self.bot_token is not None):
+            raise ValueError("bot_token and channel require each other: set both, or use webhook alone")
         return self
 
     @property

@@ -15,37 +15,40 @@ from pydantic import field_validator
 from watchdog.config_types import Secret
 from watchdog.domain.formatting import format_iso8601
 from watchdog.domain.model import AlertContext, Json, ResultWithEvidence, RunSummary
-from watchdog.net.url import parse_url
+from watchdog.net.url import HttpUrl, parse_url
 from watchdog.notifiers.base import DeliveryRequest, Notifier
 from watchdog.notifiers.message import compose_message, replace_nbsp
-from watchdog.notifiers.post import HttpUrl, error_from_status, post_json
+from watchdog.notifiers.post import error_from_status, post_json
 
 PAYLOAD_VERSION = 1
 RESERVED_HEADERS = frozenset(
     {"content-length", "content-type", "host", "idempotency-key", "transfer-encoding", "watchdog-signature"}
 )
-"""Headers that are ours to set."""
+"""Headers that Watchdog sets itself."""
 
 
 class WebhookNotifier(Notifier):
+    """Posts every event of an incident as JSON to a URL (docs/webhook.md)."""
+
     kind: ClassVar[str] = "webhook"
 
     url: HttpUrl
+    """The URL to post to; http:// or https://."""
     secret: Secret | None = None
-    """Signs every message with HMAC-SHA256: header `Watchdog-Signature`."""
+    """A secret that signs every message with HMAC-SHA256, in the header `Watchdog-Signature`."""
     headers: Mapping[str, str] = {}
-    """Sent along, for receivers that want a token."""
+    """Additional request headers, for receivers that expect a token."""
 
     @field_validator("headers")
     @classmethod
     def _validate_headers(cls, headers: Mapping[str, str]) -> Mapping[str, str]:
         for name, value in headers.items():
             if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
-                raise ValueError(f"{name!r} is not a header's name")
+                raise ValueError(f"{name!r} is not a valid header name: use letters, digits and '-'")
             if name.lower() in RESERVED_HEADERS:
-                raise ValueError(f"the header {name} is set by Watchdog")
+                raise ValueError(f"Watchdog sets the header {name} itself: remove it")
             if not re.fullmatch(r"[\x21-\x7e]([\t\x20-\x7e]*[\x21-\x7e])?", value):
-                raise ValueError(f"the value of header {name} is not plain printable text")
+                raise ValueError(f"expected printable ASCII text as the value of header {name}")
         return headers
 
     @property

@@ -64,51 +64,52 @@ def derive_idempotency_key(probe_id: str, slot: int) -> str:
 
 
 class AlertSettings(ConfigModel):
-    """When a finding becomes an incident, and how much it matters."""
+    """When an incident opens and resolves, and how severe it is."""
 
     failure_threshold: Annotated[StrictInt, Field(ge=1, le=1000)] = 3
-    """How many bad slots in a row open an incident."""
+    """The number of failed runs in a row that opens an incident."""
     success_threshold: Annotated[StrictInt, Field(ge=1, le=1000)] = 2
-    """How many good slots in a row resolve it."""
+    """The number of good runs in a row that resolves it."""
     severity: Severity = Severity.WARNING
-    """info, warning or critical: what routes look at."""
+    """The severity of the incident. Routes can match it."""
 
 
 class ProbeDefaults(ConfigModel):
-    """What every probe may say, and `defaults` for all of them."""
+    """Fields that every probe can set, and `defaults` for all probes."""
 
     group: SingleLineText = ""
-    """The heading it stands under on the status page."""
+    """The group under which the pages list the probe."""
     tags: tuple[SingleLineText, ...] = ()
-    """Words to match by; a match needs all of the tags it names."""
+    """Tags that routes and the status page can match."""
     runbook: HttpLink = ""
-    """A link for the person who is called."""
+    """A link to instructions for the person on call. Notifications contain it."""
     every: Annotated[Duration, duration_bounds("1s", "366d")] = 60_000
-    """How often it runs."""
+    """The interval between runs. Excludes `schedule`."""
     schedule: CronExpression | None = None
-    """A cron expression, instead of `every`."""
+    """The times of the runs as a cron expression, with 5 fields or with 6 (seconds first). Excludes `every`."""
     timezone: TimezoneName = "UTC"
-    """The time zone of `schedule`, such as Europe/Berlin."""
+    """The time zone of `schedule`, such as `Europe/Berlin`."""
     timeout: Annotated[
-        Duration, duration_bounds("100ms", "5m", "a run that takes longer is a job to watch, not to wait for")
+        Duration, duration_bounds("100ms", "5m", "monitor work that takes longer with a heartbeat or jobs probe")
     ] = 10_000
-    """Bounds the whole run, retries included."""
+    """The time limit of a whole run, retries included."""
     retries: Annotated[StrictInt, Field(ge=0, le=10)] = 0
-    """How often a run tries again after a transport fault or a 5xx."""
+    """The number of retries within a run after a transport error or a 5xx status."""
     retry_interval: Annotated[Duration, duration_bounds("1s", "366d")] | None = None
-    """After a failure the next slots come this soon."""
+    """The interval between runs while the probe fails. At most `every`."""
     alert: AlertSettings = AlertSettings()
     """When an incident opens and resolves, and how severe it is."""
     allow_private_addresses: StrictBool = True
-    """Whether targets on private addresses are reached. Link-local and metadata addresses are always refused."""
+    """Whether targets at loopback, private and reserved addresses are allowed. Link-local addresses and cloud metadata
+    services are always blocked."""
 
     @model_validator(mode="after")
     def _validate_schedule(self) -> Self:
         if self.schedule is not None and "every" in self.model_fields_set:
-            raise FieldValidationError([(("schedule",), "a probe runs on every or on schedule, not on both")])
+            raise FieldValidationError([(("schedule",), "every and schedule exclude each other: remove one of them")])
         if self.schedule is None and self.retry_interval is not None and self.retry_interval > self.every:
-            slower = f"expected at most every ({format_config_duration(self.every)}): it is there to look again sooner"
-            raise FieldValidationError([(("retry_interval",), slower)])
+            limit, actual = format_config_duration(self.every), format_config_duration(self.retry_interval)
+            raise FieldValidationError([(("retry_interval",), f"expected at most `every` ({limit}), found {actual}")])
         return self
 
 
@@ -126,61 +127,64 @@ class Probe(ProbeDefaults):
     """Who tells it what it knows, where that is not the target asked in a run: then a run by itself can see nothing."""
 
     name: SingleLineText
-    """What people call it; unique."""
+    """The name that people see. Unique."""
     id: Annotated[str, Field(default_factory=lambda fields: slugify(fields["name"]), validate_default=True)]
-    """A stable identity: letters, digits, `-`, `_` and `.`; default: a slug of the name. A new id is a new probe."""
+    """The stable identity of the probe: up to 64 letters, digits, `-`, `_` and `.`; default: derived from the name. A
+    probe with another id is another probe, without the history."""
     expect: tuple[str, ...] = ()
-    """Expressions in CEL that must hold; else the run fails."""
+    """CEL expressions that must be true; otherwise the run fails."""
     prefer: tuple[str, ...] = ()
-    """Expressions in CEL that should hold; else the probe is degraded."""
+    """CEL expressions that should be true; otherwise the probe is degraded."""
     remediation: RemediationSettings | None = None
-    """What is done, by itself, about something that it finds; default: nothing ever is."""
+    """An action to run automatically when the probe reports certain reasons; default: none."""
 
     @field_validator("id")
     @classmethod
     def _validate_id(cls, id: str) -> str:
         if not id:
-            raise ValueError("the name holds no letter or digit to make an id of: give the probe an id of its own")
+            raise ValueError("no id can be derived from the name, which has no letters a-z or digits: set id")
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", id):
-            raise ValueError("expected up to 64 letters, digits, '-', '_' and '.', a letter or digit first")
+            raise ValueError("expected up to 64 letters, digits, '-', '_' and '.', starting with a letter or digit")
         return id
 
     @field_validator("expect", "prefer")
     @classmethod
     def _validate_expressions(cls, expressions: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        if why := cls.unsupported_fields.get(info.field_name or ""):
-            raise ValueError(why)
-        wrong: list[tuple[FieldPath, str]] = []
+        if explanation := cls.unsupported_fields.get(info.field_name or ""):
+            raise ValueError(explanation)
+        errors: list[tuple[FieldPath, str]] = []
         for i, text in enumerate(expressions):
             try:
                 compile_expression(text, cls.expression_variables)
             except ExpressionError as e:
-                wrong.append(((i,), str(e)))
+                errors.append(((i,), str(e)))
             if text in expressions[:i]:
-                wrong.append(((i,), "the same expression again"))
-        if wrong:
-            raise FieldValidationError(wrong)
+                errors.append(((i,), "duplicate expression: remove it"))
+        if errors:
+            raise FieldValidationError(errors)
         return expressions
 
     @model_validator(mode="after")
     def _reject_unsupported_fields(self) -> Self:
-        if wrong := [((name,), why) for name, why in self.unsupported_fields.items() if name in self.model_fields_set]:
-            raise FieldValidationError(wrong)
+        errors = [((name,), text) for name, text in self.unsupported_fields.items() if name in self.model_fields_set]
+        if errors:
+            raise FieldValidationError(errors)
         return self
 
     @model_validator(mode="after")
     def _validate_remediation(self) -> Self:
-        act = None if self.remediation is None else self.remediation.action
-        if isinstance(act, SqlRemediation) and not act.url and not self.database_url:
-            raise FieldValidationError([(("remediation", "sql"), "no database: expected {statement: ..., url: ...}")])
-        if act is not None and RUN_ID_PARAMETER in act.used_parameters and not self.exposes_run_id:
-            raise FieldValidationError(
-                [(("remediation",), "no run has an id here: that takes jobs in a table, and `id` among `columns`")]
-            )
-        if never := [] if self.remediation is None else self.remediation.unsupported_reasons(self.reason_prefixes):
-            raise FieldValidationError(
-                [(("remediation", "on"), f"a probe of kind {self.kind} never finds that: {', '.join(never)}")]
-            )
+        if self.remediation is None:
+            return self
+        action = self.remediation.action
+        if isinstance(action, SqlRemediation) and not action.url and not self.database_url:
+            message = "the probe reads no database: set url, as in {statement: ..., url: ...}"
+            raise FieldValidationError([(("remediation", "sql"), message)])
+        if RUN_ID_PARAMETER in action.used_parameters and not self.exposes_run_id:
+            message = "parameter id requires a jobs probe with sql, and id in its columns"
+            raise FieldValidationError([(("remediation",), message)])
+        if unsupported := self.remediation.unsupported_reasons(self.reason_prefixes):
+            message = f"{self.kind} probes never report {' or '.join(unsupported)}"
+            raise FieldValidationError([(("remediation", "on"), message)])
         return self
 
     @property

@@ -1,4 +1,4 @@
-"""Remedies by kind, and when one may be used. A kind is one class and one name here."""
+"""Remediations by kind, and when they run. A new kind is one class and its name here."""
 
 from __future__ import annotations
 
@@ -42,16 +42,18 @@ _STRING_OR_LIST_SCHEMA = WithJsonSchema(
 
 @REMEDIATION_KINDS.add_fields
 class RemediationSettings(ConfigModel):
-    """What is done, by itself, when the probe finds something wrong: at most once an incident and run of a job."""
+    """An action that Watchdog runs by itself when the probe reports one of the reasons in `on`: at most once for each
+    incident and job run. Exactly one of `sql`, `http` and `mcp`."""
 
     on: Annotated[tuple[RemediationReason, ...], BeforeValidator(_as_list), Field(min_length=1), _STRING_OR_LIST_SCHEMA]
-    """The reasons for which it is done, one or a list: `stuck`, `job_stuck`, `not_picked_up`, ..."""
+    """The reasons that trigger it, one or a list: `job.stuck`, `canary.not_picked_up` (docs/reasons.md). The family can
+    be omitted for jobs, tasks, queues and canaries: `stuck`."""
     max_runs: Annotated[StrictInt, Field(ge=1, le=1000)] = 3
-    """How often, at most, within `every`, whatever it is done for."""
+    """The highest number of runs within `per`, for all incidents of the probe together."""
     per: Duration = 3_600_000
-    """The time that `most` is about."""
+    """The period that `max_runs` applies to."""
     dry_run: StrictBool = False
-    """Find out and tell what it would do, and leave everything as it is."""
+    """Whether it only reports what it would do, and changes nothing."""
 
     @model_validator(mode="after")
     def _require_one_action(self) -> Self:
@@ -63,8 +65,7 @@ class RemediationSettings(ConfigModel):
         return REMEDIATION_KINDS.exactly_one(self)
 
     def unsupported_reasons(self, reason_prefixes: tuple[str, ...]) -> list[str]:
-        """The words of `on` that stand for nothing which is found. `finds`: how the reasons begin that are about jobs,
-        tasks and queues."""
+        """The entries of `on` that the probe can never report. `reason_prefixes`: see `can_report`."""
         return [
             word for word in self.on if not any(can_report(reason, reason_prefixes) for reason in expand_reason(word))
         ]

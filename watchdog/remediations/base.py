@@ -65,7 +65,7 @@ def find_placeholders(template: Json) -> frozenset[str]:
 
 
 def validate_placeholders(template: Json, *where: str) -> list[tuple[FieldPath, str]]:
-    """What is wrong with the placeholders of a field, as FieldsError takes it."""
+    """The errors of a field at the path `where`, for FieldValidationError."""
     unknown = sorted(find_placeholders(template) - set(PARAMETER_NAMES))
-    there = ", ".join(f"{{{name}}}" for name in PARAMETER_NAMES)
-    return [(where, f"no parameter {{{name}}}; there are {there}") for name in unknown[:1]]
+    valid = ", ".join(f"{{{name}}}" for name in PARAMETER_NAMES)
+    return [(where, f"unknown parameter {{{name}}}; valid parameters: {valid}") for name in unknown[:1]]

@@ -1,4 +1,4 @@
-"""A remedy behind HTTP: one request."""
+"""Remediation by one HTTP request."""
 
 from __future__ import annotations
 
@@ -24,21 +24,23 @@ from watchdog.remediations.base import (
 
 
 class HttpRemediation(HttpTarget, RemediationAction):
-    """A request. A 2xx is expected. In its URL and in the texts of `json`, parameters stand as `{id}`; a POST or PATCH
-    has an Idempotency-Key."""
+    """One HTTP request, which must be answered with a 2xx status. `url` and the texts in `json` can contain parameters
+    such as `{id}` and `{subject}`. POST and PATCH requests carry an `Idempotency-Key`. The short form is the URL
+    alone."""
 
     kind: ClassVar[str] = "http"
 
     method: HttpMethod = "POST"
+    """The HTTP method. GET and HEAD take no body."""
 
     @model_validator(mode="after")
     def _validate_placeholder_positions(self) -> Self:
-        wrong = [*validate_placeholders(self.url, "url"), *validate_placeholders(self.json_body, "json")]
+        errors = [*validate_placeholders(self.url, "url"), *validate_placeholders(self.json_body, "json")]
         for name, text in (("body", self.body), ("headers", list(self.headers.values()))):
             if find_placeholders(text) & set(PARAMETER_NAMES):
-                wrong.append(((name,), "parameters stand in the URL and in json alone, where they stay values"))
-        if wrong:
-            raise FieldValidationError(wrong)
+                errors.append(((name,), f"parameters are supported in url and json, not in {name}"))
+        if errors:
+            raise FieldValidationError(errors)
         return self
 
     @property

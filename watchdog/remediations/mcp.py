@@ -1,4 +1,4 @@
-"""A remedy behind an MCP server: one call of a tool, such as `trigger_task`."""
+"""Remediation by one call of an MCP tool, such as `trigger_task`."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
 
 
 class McpRemediation(McpTarget, RemediationAction):
-    """A tool's call. In the texts of `arguments` parameters stand as `{subject}`."""
+    """One call of an MCP tool. The texts in `arguments` can contain parameters such as `{id}` and `{subject}`."""
 
     kind: ClassVar[str] = "mcp"
 
     tool: SingleLineText
-    """The tool to call."""
+    """The name of the tool to call."""
     arguments: dict[str, Json] = Field(default_factory=dict)
-    """What it is called with."""
+    """The arguments of the call."""
 
     @model_validator(mode="after")
     def _validate_placeholders(self) -> Self:
-        if wrong := validate_placeholders(self.arguments, "arguments"):
-            raise FieldValidationError(wrong)
+        if errors := validate_placeholders(self.arguments, "arguments"):
+            raise FieldValidationError(errors)
         return self
 
     @property

@@ -25,31 +25,33 @@ _STATEMENT_PATTERN = re.compile(r"\s*(update|insert\s+into|delete\s+from|merge\s
 
 def _validate_statement(text: str) -> str:
     if not _STATEMENT_PATTERN.match(text):
-        raise ValueError("expected UPDATE, INSERT, DELETE or MERGE, such as UPDATE ... WHERE id = :id")
-    for word, why in ((r";", "one statement, without ';'"), (r"\breturning\b", "nobody reads what RETURNING gives")):
-        if re.search(word, text, re.IGNORECASE):
-            raise ValueError(f"{why}: what it changes is counted, and taken back if it is too much")
+        raise ValueError("expected an UPDATE, INSERT, DELETE or MERGE statement, such as UPDATE ... WHERE id = :id")
+    if ";" in text:
+        raise ValueError("expected a single statement without ';'")
+    if re.search(r"\breturning\b", text, re.IGNORECASE):
+        raise ValueError("RETURNING is not supported: remove it")
     if braced := re.search(rf"{{({'|'.join(PARAMETER_NAMES)})}}", text):
-        raise ValueError(f"write :{braced[1]} in the place of {braced[0]}")
+        raise ValueError(f"write :{braced[1]} instead of {braced[0]}")
     if unknown := [name for name in _PARAMETER_PATTERN.findall(text) if name not in PARAMETER_NAMES]:
-        known = ", ".join(f":{name}" for name in PARAMETER_NAMES)
-        raise ValueError(f"no parameter :{unknown[0]}; there are {known}; a colon that is none is written \\:")
+        valid = ", ".join(f":{name}" for name in PARAMETER_NAMES)
+        raise ValueError(f"unknown parameter :{unknown[0]}; valid parameters: {valid}; write a literal colon as \\:")
     if cast := re.search(r"(?<!:):\w+(?=::)", text):
-        raise ValueError(f"write CAST({cast[0]} AS ...): a parameter cannot be cast by ::")
+        raise ValueError(f"write CAST({cast[0]} AS ...) instead of {cast[0]}::...")
     return text
 
 
 class SqlRemediation(RemediationAction):
-    """A statement, in a transaction of its own. A job's name or id comes in as a parameter: `:id`, never as text."""
+    """One SQL statement, in a transaction of its own. Parameters such as `:id` and `:subject` are bound as values. The
+    short form is the statement alone."""
 
     kind: ClassVar[str] = "sql"
 
     shorthand_field: ClassVar[str] = "statement"
 
     statement: Annotated[str, AfterValidator(_validate_statement)]
-    """At most 100 rows may change, else it is taken back."""
+    """An UPDATE, INSERT, DELETE or MERGE statement. It is rolled back if it changes more than 100 rows."""
     url: DatabaseUrl = ""
-    """Where, and as whom: a role that may do this and no more; default: the database that the jobs are read from."""
+    """The URL of the database, with a role that may do this and no more; default: the database that the probe reads."""
 
     @model_validator(mode="after")
     def _require_database_driver(self) -> Self:
