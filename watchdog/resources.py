@@ -1,4 +1,4 @@
-"""Where templates and migrations are: inside an installed package, beside it in a checkout."""
+"""Finds templates and migrations: inside an installed package, or beside the package in a checkout."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _PACKAGE_DIR = Path(__file__).parent
 
 
 def resource_path(name: str) -> Path:
-    """The folder or file called `name` ("templates", "migrations"). Raises FileNotFoundError."""
+    """The path of a resource: "templates" or "migrations". Raises FileNotFoundError."""
     for place in (_PACKAGE_DIR / "_data" / name, _PACKAGE_DIR.parent / name):
         if place.exists():
             return place

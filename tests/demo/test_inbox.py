@@ -1,4 +1,4 @@
-"""The demo's inbox: a Slack and a mail server that show what they hear as people would see it."""
+"""The demo's inbox: a fake Slack and a fake mail server, and the page that shows what they received."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ HOSTILE = "<script>alert(\"1\")</script> & <https://evil.example|click> *bold* `
 
 
 @asynccontextmanager
-async def visitor(inbox: DemoInbox) -> AsyncIterator[httpx.AsyncClient]:
+async def open_client(inbox: DemoInbox) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(create_inbox_app(inbox, "http://127.0.0.1:8080/"))
     async with httpx.AsyncClient(transport=transport, base_url="http://inbox") as client:
         yield client
 
 
 @asynccontextmanager
-async def post_office(inbox: DemoInbox) -> AsyncIterator[int]:
+async def run_smtp_server(inbox: DemoInbox) -> AsyncIterator[int]:
     async with await asyncio.start_server(inbox.handle_smtp_connection, "127.0.0.1", 0, limit=2**16) as server:
         yield server.sockets[0].getsockname()[1]
 
 
-def letter(subject: str, html: str, text: str = "as text") -> EmailMessage:
-    made = EmailMessage()
-    made["Subject"], made["From"], made["To"] = subject, "watchdog@demo.example", "oncall@demo.example"
-    made.set_content(text)
-    made.add_alternative(html, subtype="html")
-    return made
+def make_email(subject: str, html: str, text: str = "as text") -> EmailMessage:
+    message = EmailMessage()
+    message["Subject"], message["From"], message["To"] = subject, "watchdog@demo.example", "oncall@demo.example"
+    message.set_content(text)
+    message.add_alternative(html, subtype="html")
+    return message
 
 
 def section(text: str) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def section(text: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("written", "shown"),
+    ("mrkdwn", "html"),
     [
         ("plain", "plain"),
         ("two\nlines", "two<br>lines"),
@@ -61,8 +61,8 @@ def section(text: str) -> dict[str, Any]:
         ("<b>", "b"),
     ],
 )
-def test_slacks_markup_as_slack_shows_it(written: str, shown: str) -> None:
-    assert render_mrkdwn(written) == shown
+def test_slacks_markup_as_slack_shows_it(mrkdwn: str, html: str) -> None:
+    assert render_mrkdwn(mrkdwn) == html
 
 
 def test_what_is_escaped_for_slack_is_shown_as_it_was() -> None:
@@ -72,7 +72,7 @@ def test_what_is_escaped_for_slack_is_shown_as_it_was() -> None:
     assert "&lt;script&gt;" in shown
 
 
-async def test_hostile_text_is_text_wherever_the_page_shows_it() -> None:
+async def test_hostile_text_is_escaped_everywhere_on_the_page() -> None:
     inbox = DemoInbox()
     head = {"type": "header", "text": {"type": "plain_text", "text": escape_mrkdwn(HOSTILE)}}
     code = {"type": "rich_text", "elements": [{"elements": [{"type": "text", "text": HOSTILE}]}]}
@@ -83,7 +83,7 @@ async def test_hostile_text_is_text_wherever_the_page_shows_it() -> None:
         "text": "x",
         "blocks": [head, section(escape_mrkdwn(HOSTILE)), facts, code, foot],
     }
-    async with visitor(inbox) as client:
+    async with open_client(inbox) as client:
         root = (await client.post("/api/chat.postMessage", json=body)).json()
         reply = {"channel": SLACK_CHANNEL_ID, "thread_ts": root["ts"], "text": escape_mrkdwn(HOSTILE)}
         assert (await client.post("/api/chat.postMessage", json=reply)).json()["ok"]
@@ -98,8 +98,8 @@ async def test_hostile_text_is_text_wherever_the_page_shows_it() -> None:
 
 async def test_a_message_is_edited_in_place_and_its_thread_hangs_below_it() -> None:
     inbox = DemoInbox()
-    async with visitor(inbox) as client:
-        assert "Nothing yet: all is well." in (await client.get("/")).text
+    async with open_client(inbox) as client:
+        assert "No messages yet." in (await client.get("/")).text
         sent = (await client.post("/api/chat.postMessage", json={"text": "x", "blocks": [section("it broke")]})).json()
         edit = {"channel": SLACK_CHANNEL_ID, "ts": sent["ts"], "text": "y", "blocks": [section("it recovered")]}
         assert (await client.post("/api/chat.update", json=edit)).json() == {
@@ -119,38 +119,46 @@ async def test_a_message_is_edited_in_place_and_its_thread_hangs_below_it() -> N
     assert odd == {"ok": False, "error": "unknown_method"}
 
 
-async def test_letters_are_kept_as_they_were_written() -> None:
+async def test_emails_are_stored_unchanged() -> None:
     inbox = DemoInbox()
     html = f"<p>.a line that begins with a dot</p>\n.\n..\n<p>{'x' * 3_000}</p>"
-    async with post_office(inbox) as port, aiosmtplib.SMTP(hostname="127.0.0.1", port=port, start_tls=False) as client:
+    async with (
+        run_smtp_server(inbox) as port,
+        aiosmtplib.SMTP(hostname="127.0.0.1", port=port, start_tls=False) as client,
+    ):
         await client.send_message(
-            letter("[DOWN] API: got 503 ✕", html), recipients=["a@demo.example", "b@demo.example"]
+            make_email("[DOWN] API: got 503 ✕", html), recipients=["a@demo.example", "b@demo.example"]
         )
-        await client.send_message(letter("Re: second", "<p>on the same connection</p>"))
+        await client.send_message(make_email("Re: second", "<p>on the same connection</p>"))
     first, second = inbox.emails
     assert (first.subject, first.to) == ("[DOWN] API: got 503 ✕", "a@demo.example, b@demo.example")
     assert first.html.split() == html.split()
     assert (second.subject, second.to) == ("Re: second", "oncall@demo.example")
 
 
-async def test_a_letter_is_shown_in_a_frame_that_runs_nothing() -> None:
+async def test_an_email_is_shown_in_a_frame_without_scripts() -> None:
     inbox = DemoInbox()
-    async with post_office(inbox) as port, aiosmtplib.SMTP(hostname="127.0.0.1", port=port, start_tls=False) as client:
-        await client.send_message(letter(f"Hi {HOSTILE}", "<p style='color:red'>hello</p><script>alert(1)</script>"))
-    async with visitor(inbox) as client:
-        page, shown, none = [await client.get(path) for path in ("/", "/letters/0", "/letters/7")]
-    assert 'src="/letters/0"' in page.text
+    async with (
+        run_smtp_server(inbox) as port,
+        aiosmtplib.SMTP(hostname="127.0.0.1", port=port, start_tls=False) as client,
+    ):
+        await client.send_message(
+            make_email(f"Hi {HOSTILE}", "<p style='color:red'>hello</p><script>alert(1)</script>")
+        )
+    async with open_client(inbox) as client:
+        page, shown, none = [await client.get(path) for path in ("/", "/emails/0", "/emails/7")]
+    assert 'src="/emails/0"' in page.text
     assert "sandbox></iframe>" in page.text
     assert "<script" not in page.text
     assert "&lt;script&gt;" in page.text
     policy = shown.headers["content-security-policy"]
     assert policy == "default-src 'none'; style-src 'unsafe-inline'"
     assert "hello" in shown.text
-    assert (none.status_code, none.text) == (404, "This letter is no longer kept.")
+    assert (none.status_code, none.text) == (404, "This email is no longer available.")
 
 
 @pytest.mark.parametrize(
-    "said",
+    "sent",
     [
         b"",
         b"EHLO x\r\n",
@@ -158,28 +166,34 @@ async def test_a_letter_is_shown_in_a_frame_that_runs_nothing() -> None:
         b"x" * 100_000,
         b"\xff\xfe\r\n",
     ],
-    ids=["at once", "after a greeting", "within a letter", "after a line without an end", "after what is no text"],
+    ids=[
+        "at once",
+        "after the greeting",
+        "during the message",
+        "after an endless line",
+        "after bytes that are no text",
+    ],
 )
-async def test_a_client_that_hangs_up_harms_nobody(said: bytes) -> None:
-    inbox, troubles = DemoInbox(), list[Any]()
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: troubles.append(context))
-    async with post_office(inbox) as port:
+async def test_a_client_that_disconnects_has_no_effect_on_others(sent: bytes) -> None:
+    inbox, loop_errors = DemoInbox(), list[Any]()
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: loop_errors.append(context))
+    async with run_smtp_server(inbox) as port:
         _, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(said)
+        writer.write(sent)
         writer.write_eof()
         await writer.drain()
         writer.close()
         async with aiosmtplib.SMTP(hostname="127.0.0.1", port=port, start_tls=False) as client:
-            await client.send_message(letter("still here", "<p>yes</p>"))
-    assert [kept.subject for kept in inbox.emails] == ["still here"]
-    assert not troubles
+            await client.send_message(make_email("still here", "<p>yes</p>"))
+    assert [email.subject for email in inbox.emails] == ["still here"]
+    assert not loop_errors
 
 
 async def test_only_the_newest_are_kept() -> None:
     inbox = DemoInbox()
     for number in range(MAX_KEPT_MESSAGES + 5):
         inbox.handle_slack_call("chat.postMessage", {"text": f"message {number}"})
-    assert [post.text for post in inbox.messages][:: MAX_KEPT_MESSAGES - 1] == [
+    assert [message.text for message in inbox.messages][:: MAX_KEPT_MESSAGES - 1] == [
         "message 5",
         f"message {MAX_KEPT_MESSAGES + 4}",
     ]

@@ -1,4 +1,4 @@
-"""The demo: everything of a newcomer's first minutes, with no configuration, on whatever ports are free."""
+"""The demo runs without configuration, on any free ports, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -19,43 +19,43 @@ import pytest
 from tests.support.command_line import WATCHDOG_COMMAND, subprocess_env
 from tests.support.polling import wait_until
 
-STAGED = """
+TARGETS_PROGRAM = """
 import sys
 from pathlib import Path
 from watchdog.demo import targets
-targets.age = lambda: float(Path(sys.argv[2]).read_text())
+targets.uptime_s = lambda: float(Path(sys.argv[2]).read_text())
 targets.main(int(sys.argv[1]), Path(sys.argv[3]))
 """
-"""The sample targets, with a clock that the test turns."""
-PLAYED = """
+"""The sample targets, with a clock that the test sets."""
+DEMO_PROGRAM = """
 import asyncio, sys
 from pathlib import Path
-from watchdog.demo import play
-play.CONFIG = play.CONFIG.replace("every: 2s, timeout: 2s", "every: 1s, timeout: 10s").replace("8s", "4s")
-asyncio.run(play.play(int(sys.argv[1]), Path(sys.argv[2])))
+from watchdog.demo import run
+run.DEMO_CONFIG = run.DEMO_CONFIG.replace("every: 2s, timeout: 2s", "every: 1s, timeout: 10s").replace("8s", "4s")
+asyncio.run(run.run_demo(int(sys.argv[1]), Path(sys.argv[2])))
 """
 URL = re.compile(r"(?:Status page|Inbox) +(http://127\.0\.0\.1:\d+/)")
 
 
-class Stage:
-    """A demo that runs, and the two addresses it told."""
+class RunningDemo:
+    """A running demo and its two addresses."""
 
     def __init__(self, process: subprocess.Popen[str]):
         self.process = process
         assert process.stdout is not None
-        self.told = ""
-        while "Ctrl-C" not in self.told:
+        self.output = ""
+        while "Ctrl-C" not in self.output:
             line = process.stdout.readline()
-            assert line, "it ended before it began"
-            self.told += line
-        self.status, self.inbox = URL.findall(self.told)
+            assert line, "it exited before it started"
+            self.output += line
+        self.status, self.inbox = URL.findall(self.output)
 
     def get(self, url: str) -> httpx.Response:
         return httpx.get(url, timeout=30, trust_env=False)
 
 
 @contextmanager
-def started(command: list[str], folder: Path) -> Iterator[Stage]:
+def run_demo_process(command: list[str], folder: Path) -> Iterator[RunningDemo]:
     errors = (folder / "errors").open("w")
     process = subprocess.Popen(
         command,
@@ -67,7 +67,7 @@ def started(command: list[str], folder: Path) -> Iterator[Stage]:
         start_new_session=True,
     )
     try:
-        yield Stage(process)
+        yield RunningDemo(process)
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
@@ -86,13 +86,13 @@ def alive(pid: int) -> bool:
 
 
 def children(pid: int) -> list[int]:
-    """Of every thread, and their children."""
+    """The child processes of all threads, and theirs."""
     lists = [(thread / "children").read_text().split() for thread in Path(f"/proc/{pid}/task").iterdir()]
     own = [int(child) for child in chain.from_iterable(lists)]
-    return own + [child for one in own for child in children(one)]
+    return own + [child for pid in own for child in children(pid)]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_it_runs_beside_others_and_leaves_nothing_behind_however_it_ends(tmp_path: Path, end: signal.Signals) -> None:
     with socket.socket() as other:
@@ -101,23 +101,23 @@ def test_it_runs_beside_others_and_leaves_nothing_behind_however_it_ends(tmp_pat
             other.bind(("127.0.0.1", 8080))
             other.listen()
         except OSError:
-            pass  # somebody else has it: the same to us
-        with started([*WATCHDOG_COMMAND, "demo"], tmp_path) as stage:
-            assert ":8080/" not in stage.status
-            for page in (stage.status, f"{stage.status}probes", f"{stage.status}readyz", stage.inbox):
-                assert stage.get(page).status_code == 200, page
-            assert "Checkout" in stage.get(stage.status).text
-            targets, _worker = theirs = children(stage.process.pid)
+            pass  # already in use, which is what this test needs
+        with run_demo_process([*WATCHDOG_COMMAND, "demo"], tmp_path) as demo:
+            assert ":8080/" not in demo.status
+            for page in (demo.status, f"{demo.status}probes", f"{demo.status}readyz", demo.inbox):
+                assert demo.get(page).status_code == 200, page
+            assert "Checkout" in demo.get(demo.status).text
+            targets, _worker = processes = children(demo.process.pid)
             folder = Path(Path(f"/proc/{targets}/cmdline").read_text().split("\0")[-2])
             assert {"demo.db", "shop.db"} <= {file.name for file in folder.iterdir()}
-            stage.process.send_signal(end)
-            wait_until(lambda: not any(map(alive, theirs)) and not folder.exists())
+            demo.process.send_signal(end)
+            wait_until(lambda: not any(map(alive, processes)) and not folder.exists())
     assert (tmp_path / "errors").read_text() == ""
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_the_worker_does_not_outlive_what_started_it(tmp_path: Path) -> None:
-    with on_stage(tmp_path) as (targets, _, _):
+    with run_targets(tmp_path) as (targets, _, _):
         wait_until(lambda: len(children(targets.pid)) == 1)
         (worker,) = children(targets.pid)
         targets.kill()
@@ -125,59 +125,59 @@ def test_the_worker_does_not_outlive_what_started_it(tmp_path: Path) -> None:
 
 
 @contextmanager
-def on_stage(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], int, Callable[[float], None]]]:
-    """The sample targets, their port, and what turns their clock."""
+def run_targets(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], int, Callable[[float], None]]]:
+    """Run the sample targets. Yields their process, their port, and a function that sets their uptime."""
     age = folder / "age"
 
-    def turn(to: float) -> None:
+    def set_uptime(to: float) -> None:
         age.with_suffix(".new").write_text(f"{to}")
         age.with_suffix(".new").replace(age)
 
-    turn(0)
+    set_uptime(0)
     (folder / "data").mkdir()
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [sys.executable, "-c", STAGED, str(port), str(age), str(folder / "data")]
+    command = [sys.executable, "-c", TARGETS_PROGRAM, str(port), str(age), str(folder / "data")]
     targets = subprocess.Popen(command, env=subprocess_env(), stdin=subprocess.PIPE, cwd=folder)
     try:
-        yield targets, port, turn
+        yield targets, port, set_uptime
     finally:
         targets.communicate()
 
 
-def test_every_incident_opens_and_resolves_before_ones_eyes(tmp_path: Path) -> None:
-    def letters() -> int:
-        return stage.get(stage.inbox).text.count('class="letter"')
+def test_every_incident_opens_and_resolves_on_the_inbox_page(tmp_path: Path) -> None:
+    def email_count() -> int:
+        return demo.get(demo.inbox).text.count('class="email"')
 
     def states() -> list[str]:
-        return [probe["state"] for probe in stage.get(f"{stage.status}api/probes").json()]
+        return [probe["state"] for probe in demo.get(f"{demo.status}api/probes").json()]
 
-    played = [sys.executable, "-c", PLAYED]
+    program = [sys.executable, "-c", DEMO_PROGRAM]
     with (
-        on_stage(tmp_path) as (_, port, turn),
-        started([*played, str(port), str(tmp_path / "data")], tmp_path) as stage,
+        run_targets(tmp_path) as (_, port, set_uptime),
+        run_demo_process([*program, str(port), str(tmp_path / "data")], tmp_path) as demo,
     ):
         wait_until(lambda: states() == ["up"] * 5)
-        assert "Nothing yet: all is well." in stage.get(stage.inbox).text
-        turn(45)
-        wait_until(lambda: letters() == 4)
-        broken, jobs = stage.get(stage.inbox).text, stage.get(f"{stage.status}probes/order-jobs").text
-        turn(100)
-        wait_until(lambda: letters() == 8)
-        wait_until(lambda: stage.get(stage.inbox).text.count("(edited ") == 4)
-        healed = stage.get(stage.inbox).text
+        assert "No messages yet." in demo.get(demo.inbox).text
+        set_uptime(45)
+        wait_until(lambda: email_count() == 4)
+        failing, jobs_page = demo.get(demo.inbox).text, demo.get(f"{demo.status}probes/order-jobs").text
+        set_uptime(100)
+        wait_until(lambda: email_count() == 8)
+        wait_until(lambda: demo.get(demo.inbox).text.count("(edited ") == 4)
+        recovered_page = demo.get(demo.inbox).text
         wait_until(lambda: states() == ["up"] * 5)
-    assert broken.count('<article class="msg">') == healed.count('<article class="msg">') == 4
-    assert "Checkout: status == 200 is false: observed 503" in broken
-    assert "Search: task reindex is stale: last run 19" in broken
-    assert "pool exhausted: 100 of 100 in use" in broken
-    assert re.search(r"Order jobs: export_orders is stuck: running for .{1,9} on worker-\d+, limit 4\ss", broken)
-    assert "Order jobs: send_receipts is overdue: due " in broken
-    assert "Stuck</span>" in jobs
-    assert "Overdue</span>" in jobs
-    assert "✅ Checkout recovered" in healed
-    assert "✅ Search: task reindex recovered" in healed
-    assert "✅ Order jobs: job export_orders recovered" in healed
-    assert "✅ Order jobs: job send_receipts recovered" in healed
-    assert stage.process.returncode == 0
+    assert failing.count('<article class="msg">') == recovered_page.count('<article class="msg">') == 4
+    assert "Checkout: status == 200 is false: observed 503" in failing
+    assert "Search: task reindex is stale: last run 19" in failing
+    assert "pool exhausted: 100 of 100 in use" in failing
+    assert re.search(r"Order jobs: export_orders is stuck: running for .{1,9} on worker-\d+, limit 4\ss", failing)
+    assert "Order jobs: send_receipts is overdue: due " in failing
+    assert "Stuck</span>" in jobs_page
+    assert "Overdue</span>" in jobs_page
+    assert "✅ Checkout recovered" in recovered_page
+    assert "✅ Search: task reindex recovered" in recovered_page
+    assert "✅ Order jobs: job export_orders recovered" in recovered_page
+    assert "✅ Order jobs: job send_receipts recovered" in recovered_page
+    assert demo.process.returncode == 0
     assert (tmp_path / "errors").read_text() == ""

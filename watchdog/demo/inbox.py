@@ -1,4 +1,4 @@
-"""A Slack and a mail server that keep what they hear, and a page that shows it as people would see it."""
+"""A fake Slack and a fake mail server, and a page that shows the messages as people would see them."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from watchdog.web.templating import SECURITY_HEADERS, TemplateRenderer
 
 SLACK_CHANNEL_ID = "C0ONCALL"
 MAX_KEPT_MESSAGES = 100
-"""The newest so many messages and letters are kept."""
+"""Number of Slack messages, and of emails, that are kept: the newest."""
 EMAIL_PAGE_HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
-"""A letter brings its own styles, and nothing else."""
+"""An email may use its own styles, and nothing else."""
 
 
 @dataclass
 class SlackMessage:
-    """A message in the channel, with its thread."""
+    """A message in the channel, with the replies in its thread."""
 
     ts: str
     text: str
@@ -47,81 +47,83 @@ class ReceivedEmail:
 
 
 class DemoInbox:
+    """Everything that the demo's Slack channel and mailbox received, newest last, in memory."""
+
     def __init__(self) -> None:
         self.messages: list[SlackMessage] = []
         self.emails: list[ReceivedEmail] = []
 
     # ------------------------------------------------------------------------------------------ Slack
     def handle_slack_call(self, method: str, body: dict[str, Any]) -> dict[str, Any]:
-        """chat.postMessage and chat.update, as far as Watchdog uses them."""
+        """Implements chat.postMessage and chat.update as far as Watchdog uses them."""
         now = datetime.now(UTC)
         if method == "chat.update":
-            for post in self.messages:
-                if post.ts == body.get("ts"):
-                    post.text, post.blocks, post.edited_at = body.get("text", ""), body.get("blocks", []), now
-                    return {"ok": True, "channel": SLACK_CHANNEL_ID, "ts": post.ts}
+            for message in self.messages:
+                if message.ts == body.get("ts"):
+                    message.text, message.blocks, message.edited_at = body.get("text", ""), body.get("blocks", []), now
+                    return {"ok": True, "channel": SLACK_CHANNEL_ID, "ts": message.ts}
             return {"ok": False, "error": "message_not_found"}
         if method != "chat.postMessage":
             return {"ok": False, "error": "unknown_method"}
-        made = SlackMessage(f"{now.timestamp():.6f}", body.get("text", ""), body.get("blocks", []), now)
-        root = next((post for post in self.messages if post.ts == body.get("thread_ts")), None)
-        (self.messages if root is None else root.replies).append(made)
+        message = SlackMessage(f"{now.timestamp():.6f}", body.get("text", ""), body.get("blocks", []), now)
+        root = next((root for root in self.messages if root.ts == body.get("thread_ts")), None)
+        (self.messages if root is None else root.replies).append(message)
         del self.messages[:-MAX_KEPT_MESSAGES]
-        return {"ok": True, "channel": SLACK_CHANNEL_ID, "ts": made.ts}
+        return {"ok": True, "channel": SLACK_CHANNEL_ID, "ts": message.ts}
 
     # ------------------------------------------------------------------------------------------ mail
     async def handle_smtp_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One conversation in as much SMTP as a client needs that trusts this machine."""
+        """Serves one SMTP connection: the commands that a client without TLS and authentication needs."""
         recipients: list[str] = []
 
-        async def say(line: str) -> None:
+        async def reply(line: str) -> None:
             writer.write(f"{line}\r\n".encode())
             await writer.drain()
 
         try:
-            await say("220 inbox ready")
+            await reply("220 inbox ready")
             while line := (await reader.readline()).decode("utf-8", "replace").strip():
                 verb = line[:4].upper()
                 if verb == "QUIT":
-                    await say("221 bye")
+                    await reply("221 bye")
                     break
                 if verb == "DATA":
-                    await say("354 go on")
+                    await reply("354 send the message")
                     self._store_email(await reader.readuntil(b"\r\n.\r\n"), recipients)
                     recipients = []
                 elif verb == "RCPT":
                     recipients.append(line.partition("<")[2].partition(">")[0])
                 elif verb not in ("EHLO", "HELO", "MAIL", "RSET", "NOOP"):
-                    await say("502 not here")
+                    await reply("502 not implemented")
                     continue
-                await say("250 fine")
+                await reply("250 ok")
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError):
-            pass  # it hung up, or sends without end
+            pass  # the client disconnected, or sent too long a line
         finally:
             writer.close()
 
     def _store_email(self, data: bytes, recipients: list[str]) -> None:
         raw = data.removesuffix(b".\r\n").replace(b"\r\n..", b"\r\n.")
-        letter = message_from_bytes(raw, EmailMessage, policy=policy)
-        rich = letter.get_body(("html",))
-        html = "" if rich is None else rich.get_content()
-        self.emails.append(ReceivedEmail(str(letter["subject"]), ", ".join(recipients), html, datetime.now(UTC)))
+        message = message_from_bytes(raw, EmailMessage, policy=policy)
+        body = message.get_body(("html",))
+        html = "" if body is None else body.get_content()
+        self.emails.append(ReceivedEmail(str(message["subject"]), ", ".join(recipients), html, datetime.now(UTC)))
         del self.emails[:-MAX_KEPT_MESSAGES]
 
 
-# ---------------------------------------------------------------------------------------------- as people see it
+# ---------------------------------------------------------------------------------------------- the page
 _MRKDWN_PATTERN = re.compile(
     r"<(?P<token>[^<>]+)>|`(?P<code>[^`\n]+)`|(?<![\w*])\*(?P<bold>[^*\s](?:[^*\n]*[^*\s])?)\*(?![\w*])"
 )
 
 
 def render_mrkdwn(text: str) -> Markup:
-    """Slack's markup as Slack shows it: bold, code and links; everything else is text."""
-    shown, end = Markup(), 0
-    for found in _MRKDWN_PATTERN.finditer(text):
-        shown += _render_plain_text(text[end : found.start()]) + _render_mrkdwn_match(found)
-        end = found.end()
-    return shown + _render_plain_text(text[end:])
+    """Render Slack's markup as Slack does: bold, code and links; everything else is plain text."""
+    html, end = Markup(), 0
+    for match in _MRKDWN_PATTERN.finditer(text):
+        html += _render_plain_text(text[end : match.start()]) + _render_mrkdwn_match(match)
+        end = match.end()
+    return html + _render_plain_text(text[end:])
 
 
 def _render_mrkdwn_match(markup_match: re.Match[str]) -> Markup:
@@ -141,7 +143,7 @@ def _render_plain_text(text: str) -> Markup:
 
 
 def unescape_slack_text(text: str) -> str:
-    """What Slack shows of text that is escaped for it."""
+    """Undo the escaping that Slack requires."""
     return text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
 
 
@@ -151,7 +153,7 @@ def rich_text_content(block: dict[str, Any]) -> str:
 
 
 def create_inbox_app(inbox: DemoInbox, status_url: str) -> FastAPI:
-    """The inbox's pages, and the Slack that Watchdog posts to. `status`: the URL of the status page."""
+    """The inbox's page, and the Slack API that Watchdog posts to. `status_url` links back to the status page."""
     filters = {"mrkdwn": render_mrkdwn, "preformatted": rich_text_content, "unescaped": unescape_slack_text}
     pages = TemplateRenderer("Inbox", extra_folder="demo", filters=filters)
     style = (resource_path("templates") / "demo" / "inbox.css").read_bytes()
@@ -164,14 +166,20 @@ def create_inbox_app(inbox: DemoInbox, status_url: str) -> FastAPI:
     @app.get("/")
     async def page() -> Response:
         now = datetime.now(UTC)
-        told = {"posts": list(reversed(inbox.messages)), "letters": list(reversed(list(enumerate(inbox.emails))))}
-        page = pages.render("inbox.j2", to_epoch_ms(now), status=status_url, clock_time=now, **told)
+        page = pages.render(
+            "inbox.j2",
+            to_epoch_ms(now),
+            status_url=status_url,
+            clock_time=now,
+            messages=list(reversed(inbox.messages)),
+            emails=list(reversed(list(enumerate(inbox.emails)))),
+        )
         return HTMLResponse(page, headers={**framing, "Refresh": "5"})
 
-    @app.get("/letters/{number}")
-    async def letter(number: int) -> Response:
+    @app.get("/emails/{number}")
+    async def email(number: int) -> Response:
         if not 0 <= number < len(inbox.emails):
-            return HTMLResponse("This letter is no longer kept.", 404)
+            return HTMLResponse("This email is no longer available.", 404)
         return HTMLResponse(inbox.emails[number].html, headers=EMAIL_PAGE_HEADERS)
 
     @app.get("/static/{name}")

@@ -1,4 +1,4 @@
-"""The targets' process, started before anything heavy is imported: both then load side by side."""
+"""Starts the sample targets' process, before anything heavy is imported: both then load in parallel."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pathlib import Path
 
 @contextmanager
 def start_targets() -> Iterator[tuple[int, Path]]:
-    """The sample targets, on a port of their own that will be open in a moment, and the folder that holds all data."""
+    """Start the sample targets. Yields their port, which opens a moment later, and the folder for all data."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     folder = tempfile.mkdtemp(prefix="watchdog-demo-")
     command = [sys.executable, "-m", "watchdog.demo.targets", str(port), folder]
-    # A session of its own: Ctrl-C is for us alone. The pipe closes with us, however we end; the targets then remove the
-    # folder and end, too.
+    # In a session of its own, so that Ctrl-C reaches only this process. The pipe closes when this process ends, in
+    # whatever way; the targets then remove the folder and exit.
     with subprocess.Popen(command, start_new_session=True, stdin=subprocess.PIPE):  # noqa: S603 - our own
         yield port, Path(folder)

@@ -1,7 +1,7 @@
 """The sample targets, in a process of their own: an HTTP service, an MCP server that reports scheduled tasks, and a
-table of jobs with its worker.
+job table with its worker.
 
-usage: python -m watchdog.demo.targets PORT FOLDER      (it ends with its standard input, and removes the folder)
+usage: python -m watchdog.demo.targets PORT FOLDER      (exits when its standard input closes, and removes the folder)
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from starlette.responses import JSONResponse
 from watchdog.demo import worker
 
 CHECKOUT_OUTAGE_WINDOW_S = (30.0, 75.0)
-"""From when to when the checkout is broken, in seconds since the start."""
+"""When the checkout fails: from, until, in seconds since the start."""
 REINDEX_STALE_WINDOW_S = (30.0, 90.0)
-"""From when to when the task `reindex` does not run."""
+"""When the task `reindex` does not run."""
 WORKER_OUTAGE_WINDOW_S = (30.0, 75.0)
-"""From when to when the worker is dead. It dies within its slow job, so a little later."""
+"""When the worker is dead. It dies during its slow job, so slightly later."""
 
 mcp_server = MCPServer("Demo search", version="4.2.1", log_level="ERROR")
 started_monotonic_s = monotonic()
@@ -44,38 +44,35 @@ async def website_endpoint(_: Request) -> JSONResponse:
 
 async def checkout_health_endpoint(_: Request) -> JSONResponse:
     if CHECKOUT_OUTAGE_WINDOW_S[0] <= uptime_s() < CHECKOUT_OUTAGE_WINDOW_S[1]:
-        why = {
+        body = {
             "status": "unavailable",
             "db": "pool exhausted: 100 of 100 in use",
             "queue": {"failed": 12, "waiting": 61},
         }
-        return JSONResponse(why, 503)
+        return JSONResponse(body, 503)
     return JSONResponse({"status": "ok", "db": "9 of 100 in use", "queue": {"failed": 0, "waiting": 3}})
 
 
 @mcp_server.tool()
 def search(query: str) -> str:
     """Search the demo's empty index."""
-    return f"nothing found for {query}"
+    return f"no results for {query}"
 
 
 @mcp_server.tool()
 def health_check() -> CallToolResult:
     """Every scheduled task of this server, with its last run."""
-    now, stalled = (
-        time(),
-        uptime_s() - REINDEX_STALE_WINDOW_S[0]
-        if REINDEX_STALE_WINDOW_S[0] <= uptime_s() < REINDEX_STALE_WINDOW_S[1]
-        else 0.0,
-    )
-    runs = {"reindex": now - 4 - stalled, "registry_sync": now - 2, "session_cleanup": now - 3_000}
+    now = time()
+    stale_from, stale_until = REINDEX_STALE_WINDOW_S
+    stalled_s = uptime_s() - stale_from if stale_from <= uptime_s() < stale_until else 0.0
+    runs = {"reindex": now - 4 - stalled_s, "registry_sync": now - 2, "session_cleanup": now - 3_000}
     tasks = [{"name": name, "ok": True, "last_run_at": at, "last_run_status": "success"} for name, at in runs.items()]
-    answer: dict[str, Any] = {"healthy": True, "tasks": tasks}
-    return CallToolResult(content=[TextContent(type="text", text="see tasks")], structured_content=answer)
+    health: dict[str, Any] = {"healthy": True, "tasks": tasks}
+    return CallToolResult(content=[TextContent(type="text", text="see tasks")], structured_content=health)
 
 
 def supervise_worker(folder: Path) -> None:
-    """Let the worker live, die and return, until the demo ends; then leave nothing behind."""
+    """Start, kill and restart the worker until standard input closes; then remove the folder and exit."""
     running: subprocess.Popen[bytes] | None = None
     file = folder / worker.DATABASE_FILENAME
     try:
@@ -85,7 +82,7 @@ def supervise_worker(folder: Path) -> None:
                 command = [sys.executable, "-m", "watchdog.demo.worker", str(file)]
                 running = subprocess.Popen(command, stdin=subprocess.PIPE)  # noqa: S603 - our own
             elif running is not None and dead:
-                running.send_signal(signal.SIGSTOP)  # else the job that we see could be over when it dies
+                running.send_signal(signal.SIGSTOP)  # or the job could finish before the worker is killed
                 if worker.SLOW_JOB_NAME in worker.jobs_in_progress(file):
                     _kill_process(running)
                     running = None

@@ -1,6 +1,6 @@
-"""A table of jobs and the worker that runs them, a process of its own: it can die in the middle of a job, as others do.
+"""A job table and the worker that runs its jobs, in a process of its own, so that it can be killed during a job.
 
-usage: python -m watchdog.demo.worker FILE      (it ends with its standard input)
+usage: python -m watchdog.demo.worker FILE      (exits when its standard input closes)
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from time import time
 
 DATABASE_FILENAME = "shop.db"
 DEMO_JOB_TIMINGS_S = {"clean_carts": (600.0, 0.2), "send_receipts": (5.0, 0.4), "export_orders": (6.0, 2.0)}
-"""Seconds from the end of a run to the next, and how many it takes."""
+"""Seconds from the end of a run to the next run, and its duration."""
 SLOW_JOB_NAME = "export_orders"
-"""What the worker dies of."""
+"""The job during which the worker is killed."""
 
 CREATE_TABLE_SQL = """
 CREATE TABLE scheduled_jobs (
@@ -40,14 +40,14 @@ COMPLETE_JOB_SQL = "UPDATE scheduled_jobs SET status = 'completed', completed_at
 
 @contextmanager
 def open_database(file: Path) -> Iterator[sqlite3.Connection]:
-    """Every statement is a transaction of its own, unless `with` holds several together."""
+    """Each statement is its own transaction, unless `with database:` groups several."""
     with closing(sqlite3.connect(file)) as database:
         yield database
 
 
 def create_job_table(file: Path) -> None:
     with open_database(file) as database:
-        database.execute("PRAGMA journal_mode = WAL")  # a writer that is killed leaves nothing that a reader must mend
+        database.execute("PRAGMA journal_mode = WAL")  # readers need no recovery after a writer is killed
         with database:
             database.execute(CREATE_TABLE_SQL)
             database.executemany(SCHEDULE_JOB_SQL, [(name, time()) for name in DEMO_JOB_TIMINGS_S])
@@ -59,8 +59,8 @@ def jobs_in_progress(file: Path) -> list[str]:
 
 
 def stdin_closed_within(seconds: float) -> bool:
-    """Whether our standard input closes within so many seconds. Whoever started us holds its other end, and lets go
-    of it however it ends."""
+    """Whether standard input closes within this time. The parent process holds its other end, which closes when that
+    process ends, in whatever way."""
     return bool(select([sys.stdin], [], [], seconds)[0])
 
 
@@ -68,24 +68,22 @@ def main(file: Path) -> None:
     worker = f"worker-{os.getpid()}"
     with open_database(file) as database:
         with database:
-            database.execute(
-                RELEASE_RUNNING_JOBS_SQL
-            )  # there is one worker: what is under way is what the one before us left
-        idle = 0.1
-        while not stdin_closed_within(idle):
-            idle = 0.1
+            database.execute(RELEASE_RUNNING_JOBS_SQL)  # there is only one worker: an earlier one left them
+        idle_s = 0.1
+        while not stdin_closed_within(idle_s):
+            idle_s = 0.1
             with database:
                 claimed = database.execute(CLAIM_JOB_SQL, {"now": time(), "worker": worker}).fetchone()
             if claimed is None:
                 continue
-            number, name = claimed
-            pause, takes = DEMO_JOB_TIMINGS_S[name]
-            if stdin_closed_within(takes):
+            job_id, name = claimed
+            pause_s, duration_s = DEMO_JOB_TIMINGS_S[name]
+            if stdin_closed_within(duration_s):
                 return
             with database:
-                database.execute(COMPLETE_JOB_SQL, (time(), number))
-                database.execute(SCHEDULE_JOB_SQL, (name, time() + pause))
-            idle = 0
+                database.execute(COMPLETE_JOB_SQL, (time(), job_id))
+                database.execute(SCHEDULE_JOB_SQL, (name, time() + pause_s))
+            idle_s = 0
 
 
 if __name__ == "__main__":
