@@ -199,7 +199,7 @@ def test_beside_the_other_watchdog_the_command_says_what_to_do(
     assert ran.returncode == 2
     assert ran.stdout == ""
     assert ran.stderr.startswith('watchdog: the PyPI package "watchdog" 6.0.0')
-    assert "uv tool install watchdog-monitor" in ran.stderr
+    assert "virtual environment of its own" in ran.stderr
     assert "Traceback" not in ran.stderr
 
 

@@ -1,4 +1,4 @@
-"""`watchdog exec` runs what it is told to, as if it were not there, and tells how that went."""
+"""`watchdog exec`: the command runs as if nothing wrapped it, and its runs are reported."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from watchdog.cli import exec_queue
 
 SCRIPT = """
 import sys
-print("copying", flush=True); sys.stderr.write("no space left\\n"); sys.stderr.flush()
+sys.stdout.write("copying\\n"); sys.stdout.flush(); sys.stderr.write("no space left\\n"); sys.stderr.flush()
 sys.exit(int(sys.argv[1]))
 """
 
@@ -33,8 +33,8 @@ def command(*words: str) -> list[str]:
 
 
 def environment(folder: Path, url: str = "") -> dict[str, str]:
-    told = {"XDG_STATE_HOME": str(folder / "state"), "WATCHDOG_CHECK_IN_URL": url}
-    return {**os.environ, **{name: value for name, value in told.items() if value}}
+    ours = {"XDG_STATE_HOME": str(folder / "state"), "WATCHDOG_CHECK_IN_URL": url}
+    return {**os.environ, **{name: value for name, value in ours.items() if value}}
 
 
 def run(folder: Path, *words: str, url: str = "", **more: Any) -> subprocess.CompletedProcess[str]:
@@ -46,7 +46,7 @@ def script(code: int) -> tuple[str, ...]:
     return ("--", sys.executable, "-c", SCRIPT, str(code))
 
 
-def test_a_run_is_told_from_its_start_to_its_end(ear: FakeCheckInReceiver, tmp_path: Path) -> None:
+def test_a_run_is_reported_from_start_to_end(ear: FakeCheckInReceiver, tmp_path: Path) -> None:
     ran = run(tmp_path, "Backup", *script(0), url=ear.url)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "copying\n", "no space left\n")
     start, end = ear.received
@@ -57,13 +57,13 @@ def test_a_run_is_told_from_its_start_to_its_end(ear: FakeCheckInReceiver, tmp_p
 
 
 @pytest.mark.parametrize("code", [1, 3, 255])
-def test_the_exit_code_is_passed_on_and_told(ear: FakeCheckInReceiver, tmp_path: Path, code: int) -> None:
+def test_the_exit_code_is_passed_on_and_reported(ear: FakeCheckInReceiver, tmp_path: Path, code: int) -> None:
     ran = run(tmp_path, "Backup", *script(code), url=ear.url)
     assert (ran.returncode, ran.stdout, ran.stderr) == (code, "copying\n", "no space left\n")
     assert ear.received_signals() == ["start", str(code)]
 
 
-def test_input_arrives_and_options_are_the_commands_own(ear: FakeCheckInReceiver, tmp_path: Path) -> None:
+def test_input_and_options_belong_to_the_command(ear: FakeCheckInReceiver, tmp_path: Path) -> None:
     echo = "import sys; print(sys.argv[1:], sys.stdin.read())"
     for dashes in ((), ("--",)):
         words = ("Backup", *dashes, sys.executable, "-c", echo, "--config", "-o", "--", "x")
@@ -71,7 +71,7 @@ def test_input_arrives_and_options_are_the_commands_own(ear: FakeCheckInReceiver
         assert ran.stdout == "['--config', '-o', '--', 'x'] hello\n"
 
 
-def test_a_command_that_would_check_in_by_itself_does_not_count_the_run_twice(
+def test_a_command_that_checks_in_by_itself_does_not_report_the_run_twice(
     ear: FakeCheckInReceiver, tmp_path: Path
 ) -> None:
     program = "from watchdog.checkin import check_in\nwith check_in(): print('done')"
@@ -79,7 +79,7 @@ def test_a_command_that_would_check_in_by_itself_does_not_count_the_run_twice(
     assert (ran.returncode, ran.stdout, ear.received_signals()) == (0, "done\n", ["start", "0"])
 
 
-def test_the_end_of_a_long_output_is_told_and_all_of_it_passed_on(ear: FakeCheckInReceiver, tmp_path: Path) -> None:
+def test_all_of_a_long_output_is_passed_on_and_its_tail_reported(ear: FakeCheckInReceiver, tmp_path: Path) -> None:
     loud = "print('x' * 3_000_000); print('the end')"
     ran = run(tmp_path, "Backup", "--", sys.executable, "-c", loud, url=ear.url)
     assert len(ran.stdout) == 3_000_009
@@ -88,30 +88,30 @@ def test_the_end_of_a_long_output_is_told_and_all_of_it_passed_on(ear: FakeCheck
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "says"),
+    ("words", "code", "message"),
     [
         (("no-such-command",), 127, "cannot run no-such-command: no such file or directory"),
         (("/",), 126, "cannot run /: permission denied"),
     ],
 )
 def test_a_command_that_cannot_be_run(
-    ear: FakeCheckInReceiver, tmp_path: Path, words: tuple[str, ...], code: int, says: str
+    ear: FakeCheckInReceiver, tmp_path: Path, words: tuple[str, ...], code: int, message: str
 ) -> None:
     ran = run(tmp_path, "Backup", "--", *words, url=ear.url)
-    assert (ran.returncode, ran.stderr) == (code, f"watchdog: {says}\n")
-    assert [(ear.received_signals(), heard.body) for heard in ear.received] == [([str(code)], says)]
+    assert (ran.returncode, ran.stderr) == (code, f"watchdog: {message}\n")
+    assert [(ear.received_signals(), heard.body) for heard in ear.received] == [([str(code)], message)]
 
 
-def test_a_command_may_be_called_like_an_argument_of_ours(ear: FakeCheckInReceiver, tmp_path: Path) -> None:
+def test_a_command_may_have_the_name_of_an_argument(ear: FakeCheckInReceiver, tmp_path: Path) -> None:
     ran = run(tmp_path, "Backup", "name", "it", url=ear.url)
     assert (ran.returncode, ran.stderr) == (127, "watchdog: cannot run name: no such file or directory\n")
 
 
-def test_without_a_command_there_is_nothing_to_run(tmp_path: Path) -> None:
+def test_a_command_is_required(tmp_path: Path) -> None:
     for words in (("Backup",), ("Backup", "--")):
         ran = run(tmp_path, *words)
         assert ran.returncode == 2
-        assert re.search("missing argument|which command", ran.stderr, re.IGNORECASE)
+        assert re.search("missing argument|no command", ran.stderr, re.IGNORECASE)
 
 
 HEEDING = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
@@ -120,7 +120,7 @@ HEEDING = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL);
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 7), (signal.SIGINT, 7), (signal.SIGUSR1, 138)])
 def test_signals_are_passed_on(ear: FakeCheckInReceiver, tmp_path: Path, number: signal.Signals, code: int) -> None:
-    """A command that handles one ends as it likes; one that does not ends by it."""
+    """A command that handles a signal has its own exit code; one that does not ends by the signal."""
     tidy = "import signal, sys, time\nfor s in (2, 15): signal.signal(s, lambda *_: sys.exit(7))\n"
     words = command("Backup", "--", sys.executable, "-c", tidy + "print('up', flush=True)\ntime.sleep(60)")
     env = environment(tmp_path, ear.url)
@@ -133,7 +133,7 @@ def test_signals_are_passed_on(ear: FakeCheckInReceiver, tmp_path: Path, number:
     assert ear.received_signals()[-1] == str(code)
 
 
-def test_it_waits_for_what_was_left_in_the_background_but_does_not_count_it(
+def test_it_passes_on_the_output_of_background_children_but_does_not_report_it(
     ear: FakeCheckInReceiver, tmp_path: Path
 ) -> None:
     ran = run(tmp_path, "Backup", "--", "sh", "-c", "(sleep 2; echo later) & echo now", url=ear.url)
@@ -141,7 +141,7 @@ def test_it_waits_for_what_was_left_in_the_background_but_does_not_count_it(
     assert ear.received[1].body == "now\n"
 
 
-# --- where it is told
+# --- where it checks in
 
 
 def write(folder: Path, port: int, name: str = "Nightly backup", **server: str) -> Path:
@@ -152,7 +152,7 @@ def write(folder: Path, port: int, name: str = "Nightly backup", **server: str) 
     return file
 
 
-def test_the_configuration_says_where(ear: FakeCheckInReceiver, tmp_path: Path) -> None:
+def test_the_configuration_has_the_address(ear: FakeCheckInReceiver, tmp_path: Path) -> None:
     file = write(tmp_path, ear.port)
     config, ours = ("-c", str(file)), ("nightly-backup",)
     behind = (config, (f"--config={file}",), (f"-c{file}",))
@@ -164,44 +164,47 @@ def test_the_configuration_says_where(ear: FakeCheckInReceiver, tmp_path: Path) 
     assert len(ear.received) == 14
 
 
-def test_whatever_is_wrong_with_us_the_command_runs(tmp_path: Path) -> None:
-    said = [run(tmp_path, "Backup", *script(3))]
+def test_the_command_runs_whatever_is_wrong_with_watchdog(tmp_path: Path) -> None:
+    runs = [run(tmp_path, "Backup", *script(3))]
     write(tmp_path, 1, "Another")
-    said.append(run(tmp_path, "Backup", *script(3)))
+    runs.append(run(tmp_path, "Backup", *script(3)))
     (tmp_path / "watchdog.yaml").write_text("probes: [")
-    said.append(run(tmp_path, "Backup", *script(3)))
-    said.append(run(tmp_path, "Backup", "--", *script(3)[1:], url="ftp://nowhere"))
-    assert [(ran.returncode, ran.stdout) for ran in said] == [(3, "copying\n")] * 4
-    lines = [[line for line in ran.stderr.splitlines() if line.startswith("watchdog: ")] for ran in said]
-    assert "the configuration is wrong: watchdog.yaml: no such file" in lines[0][0]
-    assert lines[1] == ["watchdog: cannot check in, for no heartbeat is called 'Backup'; there are: Another"]
-    assert "the configuration is wrong: watchdog.yaml:1:" in lines[2][0]
-    assert lines[3] == ["watchdog: the check-in did not arrive: the address is no http:// or https://"] * 2
+    runs.append(run(tmp_path, "Backup", *script(3)))
+    runs.append(run(tmp_path, "Backup", "--", *script(3)[1:], url="ftp://nowhere"))
+    assert [(ran.returncode, ran.stdout) for ran in runs] == [(3, "copying\n")] * 4
+    lines = [[line for line in ran.stderr.splitlines() if line.startswith("watchdog: ")] for ran in runs]
+    assert lines[0][0].startswith("watchdog: cannot check in: watchdog.yaml: no such file")
+    assert lines[1] == ["watchdog: cannot check in: no heartbeat is named 'Backup'; heartbeats: Another"]
+    assert lines[2][0].startswith("watchdog: cannot check in: watchdog.yaml:1:")
+    assert lines[3] == ["watchdog: check-in failed: the address is no http:// or https://"] * 2
     assert not (tmp_path / "state/watchdog/check-ins.jsonl").exists()
 
 
-def test_a_key_that_is_unknown_is_said_and_not_told_again(ear: FakeCheckInReceiver, tmp_path: Path) -> None:
+def test_an_unknown_token_is_a_warning_and_not_retried(ear: FakeCheckInReceiver, tmp_path: Path) -> None:
     ear.status_codes = [404, 404]
     ran = run(tmp_path, "Backup", *script(0), url=ear.url)
-    assert ran.stderr.count("the check-in did not arrive: Watchdog answered 404") == 2
+    assert ran.stderr.count("check-in failed: Watchdog answered 404") == 2
     assert HEARTBEAT_TOKEN not in ran.stderr
     assert run(tmp_path, "Backup", *script(0), url=ear.url).stderr == "no space left\n"
     assert ear.received_signals() == ["start", "0"]
 
 
-# --- when Watchdog is away
+# --- when Watchdog cannot be reached
 
 
-def test_what_could_not_be_told_is_told_with_a_later_run_and_when_it_was(
+def test_unsent_check_ins_are_sent_with_the_next_run_and_keep_their_time(
     ear: FakeCheckInReceiver, tmp_path: Path
 ) -> None:
     ran = run(tmp_path, "Backup", *script(3), url=unreachable_url())
     assert (ran.returncode, ran.stdout) == (3, "copying\n")
-    assert ran.stderr.splitlines()[-1] == "watchdog: it is told with a later run"
+    assert ran.stderr.splitlines()[-1] == "watchdog: the check-in will be sent with the next run"
     kept = tmp_path / "state/watchdog/check-ins.jsonl"
     assert kept.stat().st_mode & 0o777 == 0o600
     words = [json.loads(line) for line in kept.read_text().replace(away_port(kept), str(ear.port)).splitlines()]
-    an_hour_ago = [word | {"clock": word["clock"] - 3_600, "wall": word["wall"] - 3_600} for word in words]
+    an_hour_ago = [
+        word | {"boot_clock_s": word["boot_clock_s"] - 3_600, "wall_time_s": word["wall_time_s"] - 3_600}
+        for word in words
+    ]
     kept.write_text("".join(json.dumps(word) + "\n" for word in an_hour_ago))
     begun = time.monotonic()
     assert run(tmp_path, "Backup", *script(0), url=ear.url).stderr == "no space left\n"
@@ -215,7 +218,7 @@ def test_what_could_not_be_told_is_told_with_a_later_run_and_when_it_was(
     assert kept.read_text() == ""
 
 
-def test_an_address_that_does_not_answer_keeps_only_its_own_words_waiting(
+def test_an_address_that_does_not_answer_holds_up_only_its_own_check_ins(
     ear: FakeCheckInReceiver, tmp_path: Path
 ) -> None:
     assert run(tmp_path, "Retired", *script(1), url=unreachable_url()).returncode == 1
@@ -234,16 +237,16 @@ def away_port(kept: Path) -> str:
     return str(port)
 
 
-def test_a_start_that_did_not_arrive_is_told_with_the_end(ear: FakeCheckInReceiver, tmp_path: Path) -> None:
+def test_a_start_that_failed_is_sent_with_the_end(ear: FakeCheckInReceiver, tmp_path: Path) -> None:
     ear.status_codes = [503]
     ran = run(tmp_path, "Backup", "--", "sleep", "1", url=ear.url)
-    assert ran.stderr == "watchdog: the check-in did not arrive: Watchdog answered 503\n"
+    assert ran.stderr == "watchdog: check-in failed: Watchdog answered 503\n"
     assert ear.received_signals() == ["start", "0"]
     assert ear.received[0].ago_ms - ear.received[1].ago_ms > 500  # less than it took, by the time between the two calls
 
 
-def test_a_skewed_clock_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two days forward, and two back, between the run and its being told."""
+def test_a_corrected_wall_clock_does_not_change_the_age(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two days forward, and two back, between the run and its check-in."""
     word = exec_queue._clock_readings(5.0)
     now = time.time()
     for hours in (-48, 48):
@@ -256,11 +259,11 @@ def test_a_skewed_clock_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None
     assert exec_queue._age_s(word) == 0
 
 
-def test_what_is_kept_is_bounded_and_bears_a_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_queue_is_bounded_and_survives_a_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     monkeypatch.setattr(exec_queue, "MAX_QUEUE_BYTES", 2_000)
     words = [
-        {"url": "x", "what": str(n), "run": "r", "body": "b" * 100, **exec_queue._clock_readings(0)} for n in range(50)
+        {"url": "x", "event": str(n), "run": "r", "body": "b" * 100, **exec_queue._clock_readings(0)} for n in range(50)
     ]
     old = {**words[0], **exec_queue._clock_readings(40 * 86_400)}
     with exec_queue._open_locked_queue() as file:
@@ -269,20 +272,20 @@ def test_what_is_kept_is_bounded_and_bears_a_crash(tmp_path: Path, monkeypatch: 
     assert path.stat().st_size <= 2_000
     path.write_text(json.dumps(old) + "\n" + path.read_text() + '{"url": "cut o')
     with exec_queue._open_locked_queue() as file:
-        kept = [word["what"] for word in exec_queue._read_queue(file)]
+        kept = [word["event"] for word in exec_queue._read_queue(file)]
     assert kept == [str(n) for n in range(50 - len(kept), 50)]
 
 
 @contextmanager
 def hanging() -> Iterator[str]:
-    """Takes connections, and answers nobody."""
+    """Accepts connections and never answers."""
     import socket
 
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"http://127.0.0.1:{server.getsockname()[1]}/in/{HEARTBEAT_TOKEN}"
 
 
-def test_a_watchdog_that_hangs_neither_delays_the_command_nor_counts_as_its_time(tmp_path: Path) -> None:
+def test_a_watchdog_that_hangs_does_not_delay_the_command_or_lengthen_its_run(tmp_path: Path) -> None:
     with hanging() as url:
         words = command("Backup", "--", sys.executable, "-c", "print('up', flush=True)")
         began = time.monotonic()
@@ -290,9 +293,9 @@ def test_a_watchdog_that_hangs_neither_delays_the_command_nor_counts_as_its_time
         with subprocess.Popen(words, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
             assert process.stdout
             assert process.stdout.readline() == b"up\n"
-            assert time.monotonic() - began < 4.5  # less than our patience with Watchdog
+            assert time.monotonic() - began < 4.5  # less than the timeout of a check-in
             kept = tmp_path / "state/watchdog/check-ins.jsonl"
             wait_until(lambda: kept.exists() and kept.stat().st_size)
             start, end = map(json.loads, kept.read_text().splitlines())
-            assert end["clock"] - start["clock"] < 4.5
+            assert end["boot_clock_s"] - start["boot_clock_s"] < 4.5
             assert process.wait(60) == 0

@@ -1,4 +1,4 @@
-"""Logs: on standard error, one JSON object a line unless a person reads them, and no secret in any of them."""
+"""Logs: on standard error, one JSON object per line unless it is a terminal, and no secret in any of them."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ TALKING = """
 import asyncio, logging, sys
 from urllib.parse import quote
 import structlog
-from watchdog.cli.logs import set_up
-from watchdog.wire import Mask
+from watchdog.cli.logs import configure_logging
+from watchdog.net import SecretMask
 
 secret = sys.argv[1]
-set_up(Mask([secret]), quiet="quiet" in sys.argv)
+configure_logging(SecretMask([secret]), quiet="quiet" in sys.argv)
 
 class Holder:
     def __repr__(self):
         return f"Holder({secret})"
 
 log, plain = structlog.get_logger(), logging.getLogger("some.package")
-log.info("told", why=secret, url=f"https://x/?key={quote(secret)}", deep={"a": [secret, {secret: 1}]})
+log.info("sent", reason=secret, url=f"https://x/?key={quote(secret)}", deep={"a": [secret, {secret: 1}]})
 log.warning(f"in the event {secret}", holder=Holder(), raw=secret.encode(), holders=[Holder()], e=ValueError(secret))
 plain.warning("of a library: %s %r", secret, Holder())
 try:
@@ -53,7 +53,7 @@ asyncio.run(forgotten())
 HIDDEN = ("hush", "aHVza")
 
 
-def told(folder: Path, *words: str) -> list[str]:
+def log_lines(folder: Path, *words: str) -> list[str]:
     command = [sys.executable, "-c", TALKING, SECRET, *words]
     ran = subprocess.run(command, check=True, cwd=folder, env=subprocess_env(), capture_output=True, text=True)
     assert ran.stdout == "", "standard output is for what was asked for"
@@ -61,7 +61,7 @@ def told(folder: Path, *words: str) -> list[str]:
 
 
 def test_a_program_gets_an_object_a_line_without_secrets(tmp_path: Path) -> None:
-    lines = told(tmp_path)
+    lines = log_lines(tmp_path)
     events = [json.loads(line) for line in lines]
     assert [event["level"] for event in events] == ["info", "warning", "warning", "error", "error", "error", "error"]
     assert all(event["timestamp"].endswith("Z") for event in events)
@@ -72,7 +72,7 @@ def test_a_program_gets_an_object_a_line_without_secrets(tmp_path: Path) -> None
 
 
 def test_quiet_is_only_what_goes_wrong_inside(tmp_path: Path) -> None:
-    events = [json.loads(line) for line in told(tmp_path, "quiet")]
+    events = [json.loads(line) for line in log_lines(tmp_path, "quiet")]
     assert {event["level"] for event in events} == {"error"}
 
 

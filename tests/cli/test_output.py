@@ -17,7 +17,7 @@ Write = Callable[..., Path]
 def test_a_terminal_without_utf_8_gets_what_it_can_show(write: Write, encoding: str) -> None:
     probes = [{"name": f"P{i}", "http": "http://127.0.0.1:1/"} for i in range(2)]
     code, said = validated(write(probes=probes), encoding)
-    assert (code, said.replace("\xa0", " ")[:26]) == (0, "ok: 2 probes, 0 receivers.")
+    assert (code, said.replace("\xa0", " ")[:25]) == (0, "ok: 2 probes, 0 receivers")
     code, said = validated(write(probes=[{"name": "\N{SNOWMAN}\u202f", "http": "x"}]), encoding)
     assert code == 2
     assert "Traceback" not in said
@@ -34,7 +34,7 @@ def validated(config: Path, encoding: str) -> tuple[int, str]:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
 @pytest.mark.parametrize("words", [["schema"], ["version"]], ids=str)
-def test_a_full_disk_is_told_in_one_line(words: list[str]) -> None:
+def test_a_full_disk_is_one_line(words: list[str]) -> None:
     with Path("/dev/full").open("w") as full:
         ran = subprocess.run(
             [*WATCHDOG_COMMAND, *words],
@@ -44,4 +44,4 @@ def test_a_full_disk_is_told_in_one_line(words: list[str]) -> None:
             stderr=subprocess.PIPE,
             text=True,
         )
-    assert (ran.returncode, ran.stderr) == (3, "watchdog: the output cannot be written: No space left on device\n")
+    assert (ran.returncode, ran.stderr) == (3, "watchdog: cannot write the output: No space left on device\n")

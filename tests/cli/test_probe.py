@@ -72,7 +72,7 @@ def test_what_is_preferred_and_does_not_hold_is_told_and_passes(write: Write, ta
 def test_a_scheduled_task_that_is_not_right_fails_the_probe(
     write: Write, fault: str, code: int, outcome: str, reason: str, message: str
 ) -> None:
-    command = [sys.executable, str(PROJECT_ROOT / "tests" / "mcp_servers" / "sample.py"), fault, "stdio"]
+    command = [sys.executable, str(PROJECT_ROOT / "tests/support/mcp_servers" / "sample.py"), fault, "stdio"]
     mcp = {"command": command, "tools": ["search"], "tasks": {"registry_sync": "15m", "*": "2h"}}
     write(probes=[{"name": "MCP", "mcp": mcp, "timeout": "60s"}])
     ran = invoke_command("probe", "MCP", "-o", "json")
@@ -90,8 +90,8 @@ def test_people_get_words_and_no_line_is_broken_in_a_pipe(write: Write, target: 
     ran = invoke_command("probe", "API :warning: [b]")
     first = ran.stdout.splitlines()[0]
     assert first.startswith(f"fail api-warning-b (http): got 503: body == '{'x' * 120} :warning: [b]' is false")
-    assert "reason expectation_failed" in ran.stdout
-    assert "the target's own text, untrusted:" in ran.stdout
+    assert "reason: expectation.failed" in ran.stdout
+    assert "response excerpt (untrusted):" in ran.stdout
     assert "\x1b" not in ran.stdout
 
 
@@ -114,5 +114,8 @@ def test_nothing_is_stored(write: Write, tmp_path: Path, target: FakeHttpTarget)
 def test_a_job_that_checks_in_cannot_be_asked(write: Write) -> None:
     write(probes=[{"name": "Backup", "heartbeat": {"token": "abcdefghij0123456789", "every": "1h"}}])
     ran = invoke_command("probe", "Backup")
-    said = "watchdog: Backup sees nothing by itself, for its job checks in at the running service: "
-    assert (ran.exit_code, ran.stderr.strip()) == (2, said + "ask for its status instead")
+    assert (ran.exit_code, ran.stderr) == (
+        2,
+        "watchdog: Backup cannot be run on demand, because its job checks in at the running service;"
+        " look at its status instead\n",
+    )

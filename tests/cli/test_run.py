@@ -41,7 +41,7 @@ def test_a_port_in_use_is_told_before_anything_is_begun(write: Write, tmp_path: 
 
 
 def test_a_host_that_is_not_ours(write: Write, tmp_path: Path) -> None:
-    write(server={"listen": "192.0.2.1:8080"}, access={"keys": [{"name": "a", "role": "reader", "key": "k" * 20}]})
+    write(server={"listen": "192.0.2.1:8080"}, access={"api_keys": [{"name": "a", "role": "reader", "key": "k" * 20}]})
     ran = invoke_command("run")
     assert (ran.exit_code, ran.stdout) == (3, "")
     assert ran.stderr == "watchdog: cannot listen on 192.0.2.1:8080: Cannot assign requested address\n"

@@ -86,7 +86,7 @@ def test_a_watchdog_that_does_not_run_vouches_for_nothing(lab: StoreHarness, mon
     ran = invoke_command("status", "-o", "json")
     assert (ran.exit_code, len(ran.json)) == (3, 3)
     assert ran.stderr.replace("\N{NO-BREAK SPACE}", " ") == (
-        "watchdog: nothing was probed for 3 h: is `watchdog run` running?\n"
+        "watchdog: no probe has run for 3 h: is `watchdog run` running?\n"
     )
 
 
@@ -95,7 +95,7 @@ def test_what_was_down_when_watchdog_stopped_counts_as_down(lab: StoreHarness, m
     now = wall_clock_ms()
     monkeypatch.setattr("watchdog.service.clock.wall_clock_ms", lambda: now + 3 * 60 * MINUTE)
     ran = invoke_command("status")
-    assert (ran.exit_code, "nothing was probed" in ran.stderr) == (1, True)
+    assert (ran.exit_code, "no probe has run" in ran.stderr) == (1, True)
 
 
 def test_a_database_that_nobody_has_used(write: Write) -> None:
@@ -103,7 +103,7 @@ def test_a_database_that_nobody_has_used(write: Write) -> None:
     assert invoke_command("db", "upgrade").exit_code == 0
     ran = invoke_command("status")
     assert (ran.exit_code, ran.stdout, ran.stderr) == (
-        3, "no probes are known\n", "watchdog: nothing was ever probed: start `watchdog run`\n",
+        3, "no probes\n", "watchdog: no probe has run yet: start `watchdog run`\n",
     )  # fmt: skip
     ran = invoke_command("incidents")
     assert (ran.exit_code, ran.stdout, ran.stderr) == (0, "no incidents\n", "")
@@ -130,7 +130,7 @@ def test_every_job_with_its_verdict(write: Write) -> None:
     write()
     database = Database("sqlite:///watchdog.db")
     upgrade_schema(database, resource_path("migrations"))
-    assert (invoke_command("jobs").exit_code, invoke_command("jobs").stdout) == (0, "no jobs are known\n")
+    assert (invoke_command("jobs").exit_code, invoke_command("jobs").stdout) == (0, "no jobs\n")
     now, late = wall_clock_ms(), "digest is overdue: due 03:00, 9 h ago"
     book = FixtureRows()
     probe = book.add_probe("Schedules", "jobs")
@@ -151,7 +151,7 @@ def test_every_job_with_its_verdict(write: Write) -> None:
     ran = invoke_command("jobs")
     rows = [re.split(" {2,}", line.strip()) for line in ran.stdout.replace("\N{NO-BREAK SPACE}", " ").splitlines()]
     assert ran.exit_code == 1
-    assert rows[0] == ["verdict", "job", "probe", "schedule", "last run", "next expected", "what"]
+    assert rows[0] == ["status", "job", "probe", "schedule", "last run", "next run due", "problem"]
     assert rows[1] == ["Overdue", "[red]digest", "Schedules", "never", late]
     assert rows[2][:5] == ["On time", "nightly", "Schedules", "0 3 * * * UTC", "1 min ago"]
     assert rows[3] == ["Ok", "sweep", "Tools", "2 min ago", f"not read since {format_timestamp(now - MINUTE, now)}"]

@@ -1,4 +1,4 @@
-"""What a person gets who mistypes, forgets or is early: one clear line on standard error and the right exit code."""
+"""Usage errors: one clear line on standard error and the right exit code."""
 
 from __future__ import annotations
 
@@ -34,9 +34,7 @@ def one_line(ran: CommandResult, code: int) -> str:
 )
 def test_no_configuration_here(command: str) -> None:
     line = one_line(invoke_command(*command.split()), 2)
-    assert line == (
-        "watchdog: there is no watchdog.yaml here; write one with `watchdog init`, or name yours with -c FILE"
-    )
+    assert line == ("watchdog: no watchdog.yaml in this directory: create one with `watchdog init`, or pass -c FILE")
 
 
 def test_a_file_that_is_not_there() -> None:
@@ -51,7 +49,7 @@ def test_a_folder_in_place_of_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("probes: [", "watchdog.yaml:1:10: "),
         ("- 1", "watchdog.yaml:1:1: "),
@@ -61,10 +59,10 @@ def test_a_folder_in_place_of_a_file(tmp_path: Path) -> None:
         ("\0", "watchdog.yaml"),
     ],
 )
-def test_what_cannot_be_used(tmp_path: Path, text: str, told: str) -> None:
+def test_what_cannot_be_used(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "watchdog.yaml").write_text(text)
     for command in ("validate", "run", "status"):
-        assert one_line(invoke_command(command), 2).startswith(told)
+        assert one_line(invoke_command(command), 2).startswith(message)
 
 
 def test_every_mistake_has_a_line(write: Write) -> None:
@@ -77,24 +75,24 @@ def test_a_probe_that_is_not_there(write: Write) -> None:
     write(probes=[API, {"name": "Search MCP", "http": "http://127.0.0.1:1/"}])
     assert (
         one_line(invoke_command("probe", "Serch"), 2)
-        == "watchdog: no probe is called 'Serch'; did you mean 'Search MCP'?"
+        == "watchdog: no probe is named 'Serch'; did you mean 'Search MCP'?"
     )
-    assert one_line(invoke_command("probe", "x"), 2) == "watchdog: no probe is called 'x'; there are API, Search MCP"
+    assert one_line(invoke_command("probe", "x"), 2) == "watchdog: no probe is named 'x'; probes: API, Search MCP"
     write()
-    assert one_line(invoke_command("probe", "x"), 2) == "watchdog: no probe is called 'x'; there are none"
+    assert one_line(invoke_command("probe", "x"), 2) == "watchdog: no probe is named 'x'; probes: none"
 
 
 def test_a_receiver_that_is_not_there(write: Write) -> None:
     write(receivers={"oncall": {"log": {}}})
     assert (
         one_line(invoke_command("test-alert", "phone"), 2)
-        == "watchdog: no receiver is called 'phone'; there are oncall"
+        == "watchdog: no receiver is named 'phone'; receivers: oncall"
     )
     line = one_line(invoke_command("test-alert", "oncall/slack"), 2)
-    assert line == "watchdog: no destination is called 'oncall/slack'; there are oncall/log"
+    assert line == "watchdog: no destination is named 'oncall/slack'; destinations: oncall/log"
     write()
     line = one_line(invoke_command("test-alert", "phone"), 2)
-    assert line == "watchdog: no receiver is called 'phone'; there are none: add `receivers`"
+    assert line == "watchdog: no receiver is named 'phone'; receivers: none"
 
 
 @pytest.mark.parametrize("command", ["status", "incidents"])
@@ -104,7 +102,7 @@ class TestADatabase:
     def test_that_is_not_there_yet(self, write: Write, command: str, tmp_path: Path) -> None:
         write(probes=[API])
         line = one_line(invoke_command(command), 3)
-        assert line == "watchdog: there is no database watchdog.db yet: `watchdog run` makes it"
+        assert line == "watchdog: the database watchdog.db does not exist yet: `watchdog run` creates it"
         assert not (tmp_path / "watchdog.db").exists(), "asking makes nothing"
 
     def test_that_is_empty(self, write: Write, command: str, tmp_path: Path) -> None:
@@ -118,14 +116,14 @@ class TestADatabase:
         (tmp_path / "watchdog.db").write_text("To whom it may concern" * 100)
         assert (
             one_line(invoke_command(command), 3)
-            == "watchdog: the database watchdog.db cannot be used: file is not a database"
+            == "watchdog: cannot use the database watchdog.db: file is not a database"
         )
 
     def test_that_is_a_folder(self, write: Write, command: str, tmp_path: Path) -> None:
         write(probes=[API])
         (tmp_path / "watchdog.db").mkdir()
         line = one_line(invoke_command(command), 3)
-        assert line == "watchdog: the database watchdog.db cannot be used: unable to open database file"
+        assert line == "watchdog: cannot use the database watchdog.db: unable to open database file"
 
     def test_that_is_of_an_older_version(self, write: Write, command: str, tmp_path: Path) -> None:
         write(probes=[API])
@@ -157,7 +155,7 @@ def test_a_postgres_that_is_not_there(write: Write, command: str) -> None:
     write(**UNREACHABLE)
     url = f"postgresql://watchdog:{ENCODED}@127.0.0.1:1/watchdog"
     line = one_line(invoke_command(*command.split(), env={"DATABASE_URL": url}), 3)
-    assert line.startswith("watchdog: the database cannot be used: connection failed: ")
+    assert line.startswith("watchdog: cannot use the database: connection failed: ")
     assert "127.0.0.1" in line
     assert "hush" not in line
 
@@ -180,13 +178,13 @@ def test_a_file_that_cannot_become_a_database(write: Write, tmp_path: Path, comm
     (tmp_path / "text").write_text("To whom it may concern" * 100)
     write(storage={"url": f"sqlite:///{path}"}, server={"listen": "127.0.0.1:0"})
     line = one_line(invoke_command(*command.split()), 3)
-    assert line.startswith(f"watchdog: the database {path} cannot be used: {why}")
+    assert line.startswith(f"watchdog: cannot use the database {path}: {why}")
 
 
 @pytest.mark.parametrize("command", ["run", "db upgrade"])
 def test_a_database_of_a_newer_version(write: Write, command: str, tmp_path: Path) -> None:
     write(server={"listen": "127.0.0.1:0"})
-    assert re.fullmatch(r"Upgraded from nothing to \d{4}\.\n", invoke_command("db", "upgrade").stdout)
+    assert re.fullmatch(r"Created the schema: \d{4}\.\n", invoke_command("db", "upgrade").stdout)
     with sqlite3.connect(tmp_path / "watchdog.db") as connection:
         connection.execute("UPDATE watchdog_version SET version_num = '9999'")
     connection.close()
@@ -200,10 +198,10 @@ def test_a_database_of_a_newer_version(write: Write, command: str, tmp_path: Pat
 @pytest.mark.parametrize(
     ("path", "why"),
     [
-        (".", ". exists already; it was left as it is"),
-        ("there.yaml", "there.yaml exists already; it was left as it is"),
-        ("no/such/folder.yaml", "cannot write no/such/folder.yaml: No such file or directory"),
-        ("there.yaml/below.yaml", "cannot write there.yaml/below.yaml: Not a directory"),
+        (".", ". already exists and was not overwritten"),
+        ("there.yaml", "there.yaml already exists and was not overwritten"),
+        ("no/such/folder.yaml", "cannot write no/such/folder.yaml: no such file or directory"),
+        ("there.yaml/below.yaml", "cannot write there.yaml/below.yaml: not a directory"),
     ],
 )
 def test_init_writes_over_nothing(tmp_path: Path, path: str, why: str) -> None:
@@ -213,7 +211,7 @@ def test_init_writes_over_nothing(tmp_path: Path, path: str, why: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         ("nonsense", "No such command 'nonsense'."),
         ("stats", "No such command 'stats'. Did you mean 'status'?"),
@@ -225,17 +223,17 @@ def test_init_writes_over_nothing(tmp_path: Path, path: str, why: str) -> None:
         ("db nonsense", "No such command 'nonsense'."),
     ],
 )
-def test_usage(words: str, told: str) -> None:
+def test_usage(words: str, message: str) -> None:
     ran = invoke_command(*words.split())
     assert (ran.exit_code, ran.stdout) == (2, "")
     last = ran.stderr.splitlines()[-1]
     assert last.startswith("Error: ")
-    assert last.endswith(told)
+    assert last.endswith(message)
 
 
-def test_a_process_tells_the_same(write: Write, tmp_path: Path) -> None:
+def test_a_process_prints_the_same(write: Write, tmp_path: Path) -> None:
     """No traceback, and nothing on standard output, where no test stands between."""
     write(**UNREACHABLE)
     env: dict[str, Any] = {"DATABASE_URL": f"postgresql://watchdog:{ENCODED}@127.0.0.1:1/watchdog"}
     line = one_line(run_command("run", cwd=tmp_path, env=env), 3)
-    assert line.startswith("watchdog: the database cannot be used: connection failed: ")
+    assert line.startswith("watchdog: cannot use the database: connection failed: ")

@@ -11,47 +11,57 @@ import signal
 import sys
 
 OUTPUT_WRITE_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG})
-"""What is wrong with where our output goes, and no fault of ours."""
+"""Errors of the disk or terminal that the output goes to."""
 
 
 def main() -> None:
-    """The `watchdog` command. Exits 0 ok, 1 something is down, 2 usage or configuration, 3 could not judge.
+    """The `watchdog` command.
 
-    Told to end before it has begun: 130 (SIGINT) or 143 (SIGTERM).
+    Exits 0 if all is well, 1 if something is down, 2 for a usage or configuration error, 3 if something cannot be
+    judged or reached, and 128 + number when a signal stops it before the command starts.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, exit_immediately)
+            signal.signal(number, _exit_immediately)
 
-    gc.set_threshold(50_000)  # a third of the time to load everything went into looking for garbage
+    gc.set_threshold(50_000)  # imports create few cycles, and the collector would take a third of their time
 
     from watchdog.cli.package_conflict import check_package_conflict
 
     check_package_conflict()
-
-    from watchdog.cli.main import cli_app
-
     make_stdio_lossy()
     try:
         try:
-            cli_app()
+            _run_command()
         finally:
             if sys.stdout is not None:
                 sys.stdout.flush()
     except OSError as e:
         if e.errno not in OUTPUT_WRITE_ERRNOS or e.filename is not None:
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left is not tried again at the very end
-        print(f"watchdog: the output cannot be written: {e.strerror}", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the interpreter flushes what is left once more at exit
+        print(f"watchdog: cannot write the output: {e.strerror}", file=sys.stderr)
         sys.exit(3)
 
 
+def _run_command() -> None:
+    if sys.argv[1:2] == ["exec"]:
+        from watchdog.cli.exec_run import parse_arguments, run_and_report
+
+        if (arguments := parse_arguments(sys.argv[2:])) is not None:
+            sys.exit(run_and_report(arguments))
+
+    from watchdog.cli.main import cli_app
+
+    cli_app()
+
+
 def make_stdio_lossy() -> None:
-    """A terminal or a pipe that is not in UTF-8 gets what it can show, not a traceback."""
-    codecs.register_error("shown", _replace_unencodable)
+    """Output that is not in UTF-8 shows `?` for what it cannot encode."""
+    codecs.register_error("watchdog-replace", _replace_unencodable)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and codecs.lookup(stream.encoding).name != "utf-8":
-            stream.reconfigure(errors="shown")
+            stream.reconfigure(errors="watchdog-replace")
 
 
 def _replace_unencodable(error: UnicodeError) -> tuple[str, int]:
@@ -60,7 +70,7 @@ def _replace_unencodable(error: UnicodeError) -> tuple[str, int]:
     return "".join(" " if c.isspace() else "?" for c in error.object[error.start : error.end]), error.end
 
 
-def exit_immediately(signal_number: int, _frame: object) -> None:
-    """At once: an exception may get lost among imports, and nothing is begun yet. A handler, for a container's first
-    process ignores signals that have none."""
+def _exit_immediately(signal_number: int, _frame: object) -> None:
+    """An exception might be swallowed by an import, and nothing has started yet. The default action would not do: the
+    first process of a container ignores signals without a handler."""
     os._exit(128 + signal_number)

@@ -1,8 +1,7 @@
-"""What commands share: where the configuration is, how output is asked for, and how a fault becomes one clear line."""
+"""What several commands share: options, exit codes, loading the configuration, opening the database for reading."""
 
 from __future__ import annotations
 
-import json
 import sys
 from contextlib import contextmanager
 from enum import IntEnum, StrEnum
@@ -14,7 +13,6 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rich.console import Console
     from sqlalchemy import Connection
 
     from watchdog.config.load import LoadedConfig
@@ -33,26 +31,24 @@ class OutputFormat(StrEnum):
     JSON = "json"
 
 
-ConfigFileOption = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="The configuration.")]
-OutputFormatOption = Annotated[OutputFormat, typer.Option("--output", "-o", help="For people or for programs.")]
+ConfigFileOption = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="Configuration file.")]
+OutputFormatOption = Annotated[OutputFormat, typer.Option("--output", "-o", help="Output format.")]
 DEFAULT_CONFIG_PATH = Path("watchdog.yaml")
 
 
 def exit_with_error(message: str, code: ExitCode = ExitCode.USAGE_ERROR) -> NoReturn:
-    """One clear line on standard error, and the exit code."""
+    """Prints one line on standard error and exits."""
     print(f"watchdog: {message}", file=sys.stderr)
     raise typer.Exit(code)
 
 
 def load_config_or_exit(path: Path) -> LoadedConfig:
-    """The configuration; every problem of a bad one on a line of its own, and the end."""
+    """The configuration. Prints every problem of an invalid one on a line of its own and exits."""
     from watchdog.config.load import load_config
     from watchdog.config.problems import ConfigError
 
     if path == DEFAULT_CONFIG_PATH and not path.exists():
-        exit_with_error(
-            f"there is no {DEFAULT_CONFIG_PATH} here; write one with `watchdog init`, or name yours with -c FILE"
-        )
+        exit_with_error(f"no {path} in this directory: create one with `watchdog init`, or pass -c FILE")
     try:
         return load_config(path)
     except ConfigError as e:
@@ -61,22 +57,14 @@ def load_config_or_exit(path: Path) -> LoadedConfig:
 
 
 def print_json(value: Any) -> None:
+    import json
+
     print(json.dumps(value, indent=2, ensure_ascii=False))
-
-
-def create_console() -> Console:
-    """Standard output for people. Piped, it breaks no line."""
-    from rich.console import Console
-
-    made = Console(highlight=False, emoji=False)
-    if not made.is_terminal:
-        made.width = 10_000
-    return made
 
 
 @contextmanager
 def open_read_connection(loaded_config: LoadedConfig) -> Iterator[Connection]:
-    """A reading connection to the configured database; clear lines where there is none to read."""
+    """A connection to the configured database. Exits with one line if it is missing, outdated or unreachable."""
     from watchdog.store.database import Database
     from watchdog.store.errors import SchemaError, StoreUnavailableError
 
@@ -94,21 +82,21 @@ def open_read_connection(loaded_config: LoadedConfig) -> Iterator[Connection]:
 
 
 def require_database_file(loaded_config: LoadedConfig) -> None:
-    """To read one must not make one."""
-    if (file := sqlite_file(loaded_config)) is not None and not file.exists():
-        exit_with_error(
-            loaded_config.mask(f"there is no database {file} yet: `watchdog run` makes it"), ExitCode.UNKNOWN
-        )
+    """Exits if there is no SQLite file: connecting would create an empty one."""
+    if (file := _sqlite_file(loaded_config)) is not None and not file.exists():
+        message = f"the database {file} does not exist yet: `watchdog run` creates it"
+        exit_with_error(loaded_config.mask(message), ExitCode.UNKNOWN)
 
 
 def exit_database_unavailable(loaded_config: LoadedConfig, error: StoreUnavailableError) -> NoReturn:
-    """What keeps the database from being used, in the driver's words."""
-    file = sqlite_file(loaded_config)
+    """Exits with the driver's message."""
+    file = _sqlite_file(loaded_config)
     which = "" if file is None else f" {file}"
-    exit_with_error(loaded_config.mask(f"the database{which} cannot be used: {error}"), ExitCode.UNKNOWN)
+    message = f"cannot use the database{which}: {error}"
+    exit_with_error(loaded_config.mask(message), ExitCode.UNKNOWN)
 
 
-def sqlite_file(loaded_config: LoadedConfig) -> Path | None:
-    """SQLite's; PostgreSQL has none."""
+def _sqlite_file(loaded_config: LoadedConfig) -> Path | None:
+    """None for PostgreSQL."""
     scheme, _, path = loaded_config.config.storage.url.partition(":///")
     return Path(path) if scheme == "sqlite" else None

@@ -1,9 +1,10 @@
-"""`watchdog db`: the database."""
+"""`watchdog db`: manage the database."""
 
 from __future__ import annotations
 
 import typer
 
+from watchdog.cli.click_classes import Command, CommandGroup
 from watchdog.cli.common import (
     DEFAULT_CONFIG_PATH,
     ConfigFileOption,
@@ -12,33 +13,40 @@ from watchdog.cli.common import (
     load_config_or_exit,
 )
 
-db_app = typer.Typer(help="Look after the database.", no_args_is_help=True)
+db_app = typer.Typer(cls=CommandGroup, help="Manage the database.", no_args_is_help=True)
 
 
 @db_app.callback()
 def _db_group() -> None:
-    """A lone command would otherwise stand for the group."""
+    """Keeps `upgrade` a subcommand while it is the only command."""
 
 
-@db_app.command("upgrade")
+@db_app.command("upgrade", cls=Command)
 def db_upgrade_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
-    """Bring the schema up to date. `watchdog run` does the same when it starts."""
-    given = load_config_or_exit(config)
+    """Create the database schema, or upgrade it to this version.
+
+    `watchdog run` does this when it starts.
+
+    \b
+    Example: watchdog db upgrade -c /etc/watchdog/watchdog.yaml
+    """
+    loaded_config = load_config_or_exit(config)
 
     from watchdog.resources import resource_path
     from watchdog.store.database import Database
     from watchdog.store.errors import SchemaError, StoreUnavailableError
-    from watchdog.store.migrate import upgrade_schema as migrate
+    from watchdog.store.migrate import upgrade_schema
 
-    database = Database(given.config.storage.url)
+    database = Database(loaded_config.config.storage.url)
     try:
-        before, after = migrate(database, resource_path("migrations"))
+        before, after = upgrade_schema(database, resource_path("migrations"))
     except SchemaError as e:
         exit_with_error(str(e))
     except StoreUnavailableError as e:
-        exit_database_unavailable(given, e)
+        exit_database_unavailable(loaded_config, e)
     finally:
         database.close()
-    print(
-        f"The schema is up to date: {after}." if before == after else f"Upgraded from {before or 'nothing'} to {after}."
-    )
+    if before == after:
+        print(f"The schema is up to date: {after}.")
+    else:
+        print(f"Upgraded the schema from {before} to {after}." if before else f"Created the schema: {after}.")

@@ -1,12 +1,13 @@
-"""`watchdog demo`."""
+"""`watchdog demo`: sample services that fail and recover."""
 
 from __future__ import annotations
 
 
 def demo_command() -> None:
-    """Watch sample targets break and heal.
+    """Monitor sample services that fail and recover.
 
-    An inbox shows what people are told. Needs no configuration, keeps nothing.
+    Needs no configuration and keeps no data. Prints the addresses of the status page and of an inbox that shows every
+    notification. Press Ctrl-C to stop.
     """
     from watchdog.demo.processes import start_targets
 

@@ -1,4 +1,4 @@
-"""Check-ins of a wrapped command, and what becomes of those that do not arrive: a later run tells them."""
+"""Check-ins of `watchdog exec`, and a queue on disk for those that Watchdog did not receive."""
 
 from __future__ import annotations
 
@@ -6,33 +6,34 @@ import fcntl
 import json
 import os
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from watchdog.checkin import send_check_in
+from watchdog.cli.exec_post import CheckInError, post_check_in
 
 MAX_QUEUE_BYTES = 1024 * 1024
-"""Bytes kept of what could not be told; beyond it the oldest is given up."""
+"""Beyond this size the oldest check-ins are dropped."""
 MAX_CHECK_IN_AGE_S = 30 * 86_400.0
-"""Seconds after which nobody wants to know."""
 RESEND_TIMEOUT_S = 10.0
-"""Seconds that telling of earlier runs may take."""
+"""For all queued check-ins together."""
 MAX_DELIVERY_ATTEMPTS = 2
 
 QueuedCheckIn = dict[str, Any]
-"""url, what, run, body; and when it was: boot, clock, wall."""
+"""url, event, run, body; and when it happened: boot_id, boot_clock_s, wall_time_s."""
 
 
 class CheckInReporter:
-    """Tells of one run. `address`: where; raises LookupError. Instants are of the monotonic clock. Nothing here
-    raises: what goes wrong is warned of."""
+    """Reports one run. Never raises: problems are printed as warnings.
+
+    A check-in that Watchdog does not receive is queued on disk and sent after a later run, with the time at which it
+    happened. `resolve_url` may raise anything; the run is then not reported. Times are those of the monotonic clock.
+    """
 
     def __init__(self, resolve_url: Callable[[], str], started_monotonic_s: float, warn: Callable[[str], None]):
-        self._print_warning = warn
-        self._run_id = uuid.uuid4().hex
+        self._warn = warn
+        self._run_id = os.urandom(16).hex()
         self._started_monotonic_s = started_monotonic_s
         self._undelivered: list[QueuedCheckIn] = []
         self._url = ""
@@ -47,85 +48,83 @@ class CheckInReporter:
     def report_end(self, exit_code: int, ended_monotonic_s: float, output: bytes) -> None:
         if not self._url:
             return
-        words = [
-            *self._undelivered,
-            self._build_check_in(str(exit_code), ended_monotonic_s, output.decode("utf-8", "replace")),
-        ]
-        self._send_check_ins(words, attempts=1 if self._undelivered else MAX_DELIVERY_ATTEMPTS)
+        end = self._build_check_in(str(exit_code), ended_monotonic_s, output.decode("utf-8", "replace"))
+        attempts = 1 if self._undelivered else MAX_DELIVERY_ATTEMPTS
+        self._send_check_ins([*self._undelivered, end], attempts)
         try:
             if self._undelivered:
                 with _open_locked_queue() as file:
                     _write_queue(file, [*_read_queue(file), *self._undelivered])
-                self._print_warning("it is told with a later run")
+                self._warn("the check-in will be sent with the next run")
             else:
                 _resend_queued()
         except Exception as e:
-            self._print_warning(f"what could not be told cannot be kept: {e}")
+            self._warn(f"cannot save unsent check-ins: {e}")
 
     def _build_check_in(self, event: str, monotonic_s: float, body: str = "") -> QueuedCheckIn:
-        return {
-            "url": self._url,
-            "what": event,
-            "run": self._run_id,
-            "body": body,
-            **_clock_readings(time.monotonic() - monotonic_s),
-        }
+        occurred = _clock_readings(time.monotonic() - monotonic_s)
+        return {"url": self._url, "event": event, "run": self._run_id, "body": body, **occurred}
 
     def _send_check_ins(self, check_ins: list[QueuedCheckIn], attempts: int) -> None:
-        """What does not arrive, and may later, is left in `_untold`."""
+        """In order, up to the first that may succeed later; from there on they stay in `_undelivered`."""
         while check_ins and self._url:
-            for n in range(attempts):
-                time.sleep(n)
-                why = _deliver_check_in(check_ins[0])
-                if not why or why.startswith("!"):
+            error = _deliver(check_ins[0], attempts)
+            if error is not None:
+                self._warn(f"check-in failed: {error}")
+                if error.retryable:
                     break
-            if why:
-                self._print_warning(f"the check-in did not arrive: {why.removeprefix('!')}")
-            if why and not why.startswith("!"):
-                break
             del check_ins[0]
         self._undelivered = check_ins
 
 
+def _deliver(check_in: QueuedCheckIn, attempts: int = 1) -> CheckInError | None:
+    error = None
+    for n in range(attempts):
+        time.sleep(n)
+        try:
+            body = check_in["body"].encode()
+            post_check_in(check_in["url"], check_in["event"], check_in["run"], _age_s(check_in), body)
+            return None
+        except CheckInError as e:
+            error = e
+        if not error.retryable:
+            break
+    return error
+
+
 def _resend_queued() -> None:
-    """Until it takes too long. An address that does not answer keeps its own words waiting, and in their order, but
-    not those for others."""
+    """Sends what is queued, for a limited time. A URL that does not answer keeps its own check-ins queued, in order,
+    but not those for other URLs."""
     if not _queue_path().exists():
         return
     with _open_locked_queue() as file:
-        left: list[QueuedCheckIn] = []
-        silent: set[str] = set()
+        unsent: list[QueuedCheckIn] = []
+        unreachable: set[str] = set()
         end = time.monotonic() + RESEND_TIMEOUT_S
-        for word in list(_read_queue(file)):
-            url = word["url"]
-            if url not in silent and time.monotonic() < end:
-                why = _deliver_check_in(word)
-                if not why or why.startswith("!"):
+        for check_in in list(_read_queue(file)):
+            url = check_in["url"]
+            if url not in unreachable and time.monotonic() < end:
+                error = _deliver(check_in)
+                if error is None or not error.retryable:
                     continue
-                silent.add(url)
-            left.append(word)
-        _write_queue(file, left)
+                unreachable.add(url)
+            unsent.append(check_in)
+        _write_queue(file, unsent)
 
 
-def _deliver_check_in(check_in: QueuedCheckIn) -> str:
-    return send_check_in(
-        check_in["url"], check_in["what"], check_in["run"], _age_s(check_in), check_in["body"].encode()
-    )
-
-
-# --- when it was: the clock on the wall may be put right in the meantime
+# --- when it happened: the wall clock may be corrected in the meantime
 
 
 def _clock_readings(age_s: float) -> QueuedCheckIn:
-    return {"boot": _boot_id(), "clock": _boot_clock_s() - age_s, "wall": time.time() - age_s}
+    return {"boot_id": _boot_id(), "boot_clock_s": _boot_clock_s() - age_s, "wall_time_s": time.time() - age_s}
 
 
 def _age_s(check_in: QueuedCheckIn) -> float:
-    """In seconds: by the clock that only ever goes forward, unless the machine was started anew since."""
+    """By the clock that counts from boot; by the wall clock if the machine was restarted since."""
     now = _boot_clock_s()
-    if check_in["boot"] == _boot_id() and now >= check_in["clock"]:
-        return float(now - check_in["clock"])
-    return float(max(time.time() - check_in["wall"], 0))
+    if check_in["boot_id"] == _boot_id() and now >= check_in["boot_clock_s"]:
+        return float(now - check_in["boot_clock_s"])
+    return float(max(time.time() - check_in["wall_time_s"], 0))
 
 
 def _boot_clock_s() -> float:
@@ -139,7 +138,7 @@ def _boot_id() -> str:
         return ""
 
 
-# --- what is kept: the addresses in it are secret
+# --- the queue file: readable by its owner only, for the URLs in it hold tokens
 
 
 def _queue_path() -> Path:
@@ -149,7 +148,6 @@ def _queue_path() -> Path:
 
 @contextmanager
 def _open_locked_queue() -> Iterator[IO[bytes]]:
-    """The file, for us alone."""
     path = _queue_path()
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b") as file:
@@ -161,15 +159,15 @@ def _read_queue(file: IO[bytes]) -> Iterator[QueuedCheckIn]:
     file.seek(0)
     for line in file:
         try:
-            word = json.loads(line)
-            if _age_s(word) < MAX_CHECK_IN_AGE_S:
-                yield word
+            check_in = json.loads(line)
+            if _age_s(check_in) < MAX_CHECK_IN_AGE_S:
+                yield check_in
         except (ValueError, KeyError, TypeError):
-            continue  # cut off by a crash
+            continue  # a crash cut the line off
 
 
 def _write_queue(file: IO[bytes], check_ins: list[QueuedCheckIn]) -> None:
-    lines = [json.dumps(word).encode() + b"\n" for word in check_ins]
+    lines = [json.dumps(check_in).encode() + b"\n" for check_in in check_ins]
     while lines and sum(map(len, lines)) > MAX_QUEUE_BYTES:
         del lines[0]
     file.seek(0)

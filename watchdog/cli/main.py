@@ -1,4 +1,4 @@
-"""Every command by name: one module each, whose function imports what it needs when it is called."""
+"""Every command by name. A module holds one command, whose function imports what it needs when it is called."""
 
 from __future__ import annotations
 
@@ -6,36 +6,59 @@ from collections.abc import Callable
 
 import typer
 
-from watchdog.cli import config, db, demo, mcp, probe, run, status, test_alert, version
-from watchdog.cli import exec as exec_module
+from watchdog.cli.click_classes import Command, CommandGroup
+from watchdog.cli.db import db_app
+from watchdog.cli.demo import demo_command
+from watchdog.cli.exec import ExecCommand, exec_command
+from watchdog.cli.incidents import incidents_command
+from watchdog.cli.init import init_command
+from watchdog.cli.jobs import jobs_command
+from watchdog.cli.mcp import mcp_command
+from watchdog.cli.probe import probe_command
+from watchdog.cli.run import run_command
+from watchdog.cli.schema import schema_command
+from watchdog.cli.status import status_command
+from watchdog.cli.test_alert import send_test_alert
+from watchdog.cli.validate import validate_command
+from watchdog.cli.version import version_command
+
+HELP = """Monitor services and the background work behind them.
+
+Probes HTTP endpoints, MCP servers, queues and scheduled jobs, and alerts when one fails.
+
+\b
+First steps:
+  watchdog demo                  try it on sample services
+  watchdog init                  write a starter configuration
+  watchdog validate              check it
+  watchdog probe Website         run one probe now
+  watchdog run                   run the service
+"""
 
 cli_app = typer.Typer(
     name="watchdog",
-    help="Is the service, and the background work behind it, really doing its job?",
+    cls=CommandGroup,
+    help=HELP,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-COMMANDS: dict[str, Callable[..., object]] = {
-    "run": run.run_command,
-    "demo": demo.demo_command,
-    "init": config.init_command,
-    "validate": config.validate_command,
-    "probe": probe.probe_command,
-    "status": status.status_command,
-    "incidents": status.incidents_command,
-    "jobs": status.jobs_command,
-    "schema": config.schema_command,
+COMMANDS: dict[str, Callable[..., None]] = {
+    "run": run_command,
+    "demo": demo_command,
+    "init": init_command,
+    "validate": validate_command,
+    "probe": probe_command,
+    "status": status_command,
+    "incidents": incidents_command,
+    "jobs": jobs_command,
+    "test-alert": send_test_alert,
+    "schema": schema_command,
+    "mcp": mcp_command,
 }
 
 for name, command in COMMANDS.items():
-    cli_app.command(name)(command)
-exec_context_settings = {"allow_interspersed_args": False}
-cli_app.command("exec", cls=exec_module.InterspersedCommand, context_settings=exec_context_settings)(
-    exec_module.exec_command
-)
-cli_app.command("mcp")(mcp.mcp_command)
-cli_app.command("test-alert")(test_alert.send_test_alert)
-cli_app.add_typer(db.db_app, name="db")
-cli_app.command("version")(version.version_command)
+    cli_app.command(name, cls=Command)(command)
+cli_app.command("exec", cls=ExecCommand, context_settings={"allow_interspersed_args": False})(exec_command)
+cli_app.add_typer(db_app, name="db")
+cli_app.command("version", cls=Command)(version_command)

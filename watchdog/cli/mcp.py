@@ -1,4 +1,4 @@
-"""`watchdog mcp`."""
+"""`watchdog mcp`: an MCP server on standard input and output."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ from watchdog.cli.common import DEFAULT_CONFIG_PATH, ConfigFileOption, load_conf
 
 
 def mcp_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
-    """Answer an agent over standard input and output (MCP).
+    """Serve MCP to an agent over standard input and output.
 
-    It reads the database, and asks a running `watchdog run` how its own tasks are.
+    Reads the database, and asks the running `watchdog run` for what only the service knows.
+
+    \b
+    Example: claude mcp add watchdog -- watchdog mcp -c /etc/watchdog/watchdog.yaml
     """
-    given = load_config_or_exit(config)
-    require_database_file(given)
+    loaded_config = load_config_or_exit(config)
+    require_database_file(loaded_config)
 
     import asyncio
 
     from watchdog.app import run_mcp_stdio
     from watchdog.cli.logs import configure_logging
 
-    configure_logging(given.mask)
-    asyncio.run(run_mcp_stdio(given))
+    configure_logging(loaded_config.mask)
+    asyncio.run(run_mcp_stdio(loaded_config))

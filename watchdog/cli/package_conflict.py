@@ -1,32 +1,37 @@
-"""PyPI has another distribution that installs an import package called `watchdog`; one environment cannot hold both."""
+"""PyPI's `watchdog` installs an import package of the same name; one environment cannot hold both."""
 
 from __future__ import annotations
 
+import os
 import sys
-from importlib.metadata import PackageNotFoundError, distribution
 
 PACKAGE_CONFLICT_MESSAGE = """\
-watchdog: the PyPI package "watchdog" {version} (it watches files) is installed in this environment too.
-Both own the import package "watchdog" and overwrite each other's files.
+watchdog: the PyPI package "watchdog" {version}, which watches files, is installed in this environment, too.
+Both install the import package "watchdog" and overwrite each other's files.
 
-Give this program an environment of its own:
+Install Watchdog into a virtual environment of its own: see "Install" in README.md.
 
-    uv tool install watchdog-monitor
+To keep this environment instead, remove the other package and reinstall Watchdog from its wheel:
 
-or, with what Python brings:
-
-    python3 -m venv ~/watchdog && ~/watchdog/bin/pip install watchdog-monitor
-
-To stay in this environment instead:
-
-    pip uninstall watchdog && pip install --force-reinstall --no-deps watchdog-monitor"""
+    pip uninstall watchdog
+    pip install --force-reinstall --no-deps watchdog_monitor-*.whl"""
 
 
 def check_package_conflict() -> None:
-    """Exit 2 with the remedy when the other distribution is here."""
-    try:
-        other = distribution("watchdog")
-    except PackageNotFoundError:
-        return
-    print(PACKAGE_CONFLICT_MESSAGE.format(version=other.version), file=sys.stderr)
-    sys.exit(2)
+    """Exits 2 with the remedy if the other distribution is installed."""
+    if version := _find_other_version():
+        print(PACKAGE_CONFLICT_MESSAGE.format(version=version), file=sys.stderr)
+        sys.exit(2)
+
+
+def _find_other_version() -> str:
+    """Reads directory names only: `importlib.metadata` would take as long to import as the interpreter to start."""
+    for folder in sys.path:
+        try:
+            names = os.listdir(folder or ".")  # noqa: PTH208 - pathlib is not loaded yet
+        except OSError:
+            continue
+        for name in names:
+            if name.startswith("watchdog-") and name.endswith((".dist-info", ".egg-info")):
+                return name.rpartition(".")[0].split("-")[1]
+    return ""

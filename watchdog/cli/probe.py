@@ -1,4 +1,4 @@
-"""`watchdog probe`: one run of one probe, every phase shown, nothing stored."""
+"""`watchdog probe`: one run of one probe."""
 
 from __future__ import annotations
 
@@ -12,39 +12,48 @@ from watchdog.cli.common import (
     ExitCode,
     OutputFormat,
     OutputFormatOption,
-    create_console,
     exit_with_error,
     load_config_or_exit,
     print_json,
 )
+from watchdog.cli.tables import create_console, escape_markup
 
 if TYPE_CHECKING:
     from watchdog.config.load import LoadedConfig
     from watchdog.probes.base import Probe
 
+OUTCOME_COLOURS = {"pass": "green", "fail": "red"}
+
 
 def probe_command(
-    name: Annotated[str, typer.Argument(help="A probe's name or id.")],
+    name: Annotated[str, typer.Argument(help="Name or id of a probe.")],
     config: ConfigFileOption = DEFAULT_CONFIG_PATH,
     output: OutputFormatOption = OutputFormat.TABLE,
 ) -> None:
-    """Run one probe now and show what it saw. Exits 0 pass, 1 fail, 2 usage or configuration, 3 error."""
-    given = load_config_or_exit(config)
-    chosen = _find_probe_or_exit(given, name)
+    """Run one probe now and show the result.
+
+    Shows every phase, measurement and finding. Stores nothing and notifies no receiver. Exits 0 if the probe passes,
+    1 if it fails, and 3 if the target cannot be judged.
+
+    \b
+    Example: watchdog probe Website -o json
+    """
+    loaded_config = load_config_or_exit(config)
+    probe = _find_probe_or_exit(loaded_config, name)
 
     import asyncio
     import signal
 
     from watchdog.cli.logs import configure_logging
 
-    configure_logging(given.mask)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a server that we started is ended, too
-    told = asyncio.run(_run_probe(given, chosen))
+    configure_logging(loaded_config.mask)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # Ctrl-C also ends a server that the probe has started
+    result = asyncio.run(_run_probe(loaded_config, probe))
     if output is OutputFormat.JSON:
-        print_json(told)
+        print_json(result)
     else:
-        _print_result(told)
-    raise typer.Exit({"pass": ExitCode.OK, "fail": ExitCode.DOWN}.get(told["outcome"], ExitCode.UNKNOWN))
+        _print_result(result)
+    raise typer.Exit({"pass": ExitCode.OK, "fail": ExitCode.DOWN}.get(result["outcome"], ExitCode.UNKNOWN))
 
 
 def _find_probe_or_exit(loaded_config: LoadedConfig, name: str) -> Probe:
@@ -63,36 +72,42 @@ async def _run_probe(loaded_config: LoadedConfig, probe: Probe) -> dict[str, Any
     from watchdog.service.run_once import run_once
     from watchdog.service.runner import ProbeRunner
 
-    async with Network() as wire, EventLoopLagMonitor() as lag:
-        return await run_once(ProbeRunner(wire, loaded_config.mask, wall_clock_ms, lag), probe)
+    async with Network() as network, EventLoopLagMonitor() as lag:
+        return await run_once(ProbeRunner(network, loaded_config.mask, wall_clock_ms, lag), probe)
 
 
 def _print_result(result: dict[str, Any]) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     from watchdog.domain.formatting import format_duration
 
-    screen = create_console()
-    colour = {"pass": "green", "fail": "red"}.get(result["outcome"], "bright_black")
-    took = "" if result["duration"] is None else f" · {format_duration(result['duration'])}"
-    line = f"[bold {colour}]{result['outcome']}[/] {escape(result['probe'])} ({result['kind']})"
-    screen.print(line + (f": {escape(result['message'])}" if result["message"] else "") + took)
+    console = create_console()
+    colour = OUTCOME_COLOURS.get(result["outcome"], "bright_black")
+    duration = "" if result["duration"] is None else f" · {format_duration(result['duration'])}"
+    message = f": {escape_markup(result['message'])}" if result["message"] else ""
+    title = f"[bold {colour}]{result['outcome']}[/] {escape_markup(result['probe'])} ({result['kind']})"
+    console.print(f"{title}{message}{duration}")
     if result["reason"]:
-        screen.print(f"reason {result['reason']}")
+        console.print(f"reason: {result['reason']}")
     for finding in result["findings"]:
         if finding["message"] != result["message"]:
-            screen.print(f"{finding['rule']}: {escape(finding['message'])}")
-    for title, rows in (
+            console.print(f"{finding['rule']}: {escape_markup(finding['message'])}")
+    for heading, rows in (
         ("phases", {name: format_duration(ms) for name, ms in result["phases"].items()}),
         ("measurements", result["measurements"]),
         ("evidence", result["evidence"]["facts"]),
     ):
         if rows:
-            table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 2))
+            table = Table(title=heading, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 2))
             for name, value in rows.items():
-                table.add_row(escape(str(name)), escape(str(value)))
-            screen.print(table)
+                table.add_row(escape_markup(str(name)), escape_markup(_format_value(value)))
+            console.print(table)
     if result["evidence"]["excerpt"]:
-        screen.print("the target's own text, untrusted:", style="bright_black")
-        screen.print(result["evidence"]["excerpt"], markup=False)
+        console.print("response excerpt (untrusted):", style="bright_black")
+        console.print(result["evidence"]["excerpt"], markup=False)
+
+
+def _format_value(value: Any) -> str:
+    if isinstance(value, dict):
+        return "; ".join(f"{name}: {_format_value(below)}" for name, below in value.items())
+    return ", ".join(map(_format_value, value)) if isinstance(value, list | tuple) else str(value)

@@ -1,4 +1,4 @@
-"""`watchdog run`."""
+"""`watchdog run`: the service."""
 
 from __future__ import annotations
 
@@ -13,11 +13,15 @@ from watchdog.cli.common import (
 
 
 def run_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
-    """Watch, tell people, and serve the pages.
+    """Run the service: probes, alerts and web pages.
 
-    Probes run on schedule, their results are kept and judged. Ends within 10 s of SIGTERM.
+    Runs every probe on its schedule, stores and judges the results, sends notifications and serves the pages. Logs to
+    standard error. Stops within 10 s of SIGTERM or SIGINT.
+
+    \b
+    Example: watchdog run -c /etc/watchdog/watchdog.yaml
     """
-    given = load_config_or_exit(config)
+    loaded_config = load_config_or_exit(config)
 
     import asyncio
 
@@ -28,15 +32,16 @@ def run_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
     from watchdog.server import open_listen_socket
     from watchdog.store.errors import SchemaError, StoreUnavailableError
 
-    configure_logging(given.mask)
+    configure_logging(loaded_config.mask)
+    server = loaded_config.config.server
     try:
-        listening = open_listen_socket(*given.config.server.bind_address)
+        listen_socket = open_listen_socket(*server.bind_address)
     except OSError as e:
-        exit_with_error(f"cannot listen on {given.config.server.listen}: {e.strerror or e}", ExitCode.UNKNOWN)
+        exit_with_error(f"cannot listen on {server.listen}: {e.strerror or e}", ExitCode.UNKNOWN)
     try:
-        with listening, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(serve(given, listening))
+        with listen_socket, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(serve(loaded_config, listen_socket))
     except SchemaError as e:
         exit_with_error(str(e))
     except StoreUnavailableError as e:
-        exit_database_unavailable(given, e)
+        exit_database_unavailable(loaded_config, e)

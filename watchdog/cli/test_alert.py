@@ -1,4 +1,4 @@
-"""`watchdog test-alert`: tell a receiver something now, to see how it looks and whether it arrives."""
+"""`watchdog test-alert`: send a test alert to a receiver."""
 
 from __future__ import annotations
 
@@ -9,90 +9,101 @@ import typer
 from watchdog.cli.common import DEFAULT_CONFIG_PATH, ConfigFileOption, ExitCode, exit_with_error, load_config_or_exit
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from watchdog.config.load import LoadedConfig
+    from watchdog.domain.model import AlertContext, Notification
+    from watchdog.notifiers.base import Notifier
 
 
 def send_test_alert(
-    receiver: Annotated[str, typer.Argument(help="A receiver's name, or one of its destinations: oncall/slack.")],
+    receiver: Annotated[str, typer.Argument(help="A receiver, or one of its destinations, such as oncall/slack.")],
     config: ConfigFileOption = DEFAULT_CONFIG_PATH,
 ) -> None:
-    """Tell a receiver something, marked as a test.
+    """Send a test alert to a receiver.
 
-    An alert that opens, then its end. Exits 3 when one did not arrive.
+    Sends an alert that opens and then resolves, marked as a test. Exits 3 if a destination did not accept it.
+
+    \b
+    Example: watchdog test-alert oncall
     """
-    given = load_config_or_exit(config)
+    loaded_config = load_config_or_exit(config)
 
     from watchdog.app import notifiers_by_destination
 
-    every = notifiers_by_destination(given)
-    chosen = [name for name in every if receiver in (name, name.partition("/")[0])]
+    notifiers = notifiers_by_destination(loaded_config)
+    chosen = {name: notifiers[name] for name in notifiers if receiver in (name, name.partition("/")[0])}
     if not chosen:
-        called = "destination" if "/" in receiver else "receiver"
-        known = sorted(every if "/" in receiver else {name.partition("/")[0] for name in every})
-        told = f"there are {', '.join(known)}" if known else "there are none: add `receivers`"
-        exit_with_error(f"no {called} is called {receiver!r}; {told}")
+        what = "destination" if "/" in receiver else "receiver"
+        names = sorted(notifiers if "/" in receiver else {name.partition("/")[0] for name in notifiers})
+        exit_with_error(f"no {what} is named {receiver!r}; {what}s: {', '.join(names) or 'none'}")
 
     import asyncio
 
     from watchdog.cli.logs import configure_logging
 
-    configure_logging(given.mask)
-    failures = asyncio.run(_send_test_notifications(given, chosen))
-    if failures:
+    configure_logging(loaded_config.mask)
+    if asyncio.run(_send_test_alerts(loaded_config, chosen)):
         raise typer.Exit(ExitCode.UNKNOWN)
 
 
-async def _send_test_notifications(loaded_config: LoadedConfig, destinations: list[str]) -> int:
+async def _send_test_alerts(loaded_config: LoadedConfig, notifiers: Mapping[str, Notifier]) -> int:
+    """Returns the number of destinations that failed."""
     import asyncio
-    from dataclasses import replace
 
-    from watchdog.app import notifiers_by_destination
-    from watchdog.domain.model import (
-        Incident,
-        IncidentEvent,
-        Json,
-        Notification,
-        Outcome,
-        ProbeInfo,
-        RunSummary,
-        Severity,
-    )
+    from watchdog.domain.model import Json
     from watchdog.net import Network
     from watchdog.notifiers.base import DeliveryError, DeliveryRequest
-    from watchdog.service.clock import wall_clock_ms
     from watchdog.service.notifications import SEND_TIMEOUT_S
-    from watchdog.store.read.alert_context import make_test_alert_context
 
-    now, minute, failures = wall_clock_ms(), 60_000, 0
-    probe = ProbeInfo(0, "test-alert", "Test alert", "http", cadence="every 60 s")
-    opened = Incident(
-        f"test-{now}",
-        0,
-        "availability",
-        "",
-        Severity.INFO,
-        now - 2 * minute,
-        now,
-        "delivery.test",
-        "this is a test: nothing is wrong",
-    )
-    runs = [RunSummary(now - i * minute, Outcome.PASS if i > 2 else Outcome.FAIL, 180 + i) for i in reversed(range(20))]
-    resolved = replace(opened, resolved_at=now)
-    every = notifiers_by_destination(loaded_config)
-    async with Network() as wire:
-        for name in destinations:
+    failures = 0
+    async with Network() as network:
+        for destination, notifier in notifiers.items():
             receipt: dict[str, Json] = {}
-            for seq, (event, incident) in enumerate(
-                [(IncidentEvent.OPENED, opened), (IncidentEvent.RESOLVED, resolved)]
-            ):
-                notification = Notification(incident.id, name, seq, event)
-                story = make_test_alert_context(event, incident, probe, now, runs)
+            for notification, context in _build_test_alerts(destination):
                 try:
                     async with asyncio.timeout(SEND_TIMEOUT_S):
-                        receipt = await every[name].send(DeliveryRequest(notification, story, receipt, wire))
+                        receipt = await notifier.send(DeliveryRequest(notification, context, receipt, network))
                 except (DeliveryError, TimeoutError) as e:
                     failures += 1
-                    print(f"{name}: {event} did not arrive: {loaded_config.mask(str(e)) or 'no answer in time'}")
+                    reason = loaded_config.mask(str(e)) or "no response in time"
+                    print(f"{destination}: {notification.event} alert failed: {reason}")
                     break
-                print(f"{name}: {event} arrived at {every[name].recipient}")
+                print(f"{destination}: {notification.event} alert sent to {notifier.recipient}")
     return failures
+
+
+def _build_test_alerts(destination: str) -> list[tuple[Notification, AlertContext]]:
+    """An incident that opens, and its end."""
+    from dataclasses import replace
+
+    from watchdog.domain.formatting import MINUTE_MS
+    from watchdog.domain.model import Incident, IncidentEvent, Notification, Outcome, ProbeInfo, RunSummary, Severity
+    from watchdog.service.clock import wall_clock_ms
+    from watchdog.store.read.alert_context import make_test_alert_context
+
+    now = wall_clock_ms()
+    probe = ProbeInfo(0, "test-alert", "Test alert", "http", cadence="every 60 s")
+    opened = Incident(
+        id=f"test-{now}",
+        probe=0,
+        rule="availability",
+        subject="",
+        severity=Severity.INFO,
+        since=now - 2 * MINUTE_MS,
+        opened_at=now,
+        reason="delivery.test",
+        message="this is a test alert; nothing is wrong",
+    )
+    runs = [
+        RunSummary(now - i * MINUTE_MS, Outcome.PASS if i > 2 else Outcome.FAIL, 180 + i) for i in reversed(range(20))
+    ]
+    return [
+        (
+            Notification(incident.id, destination, seq, event),
+            make_test_alert_context(event, incident, probe, now, runs),
+        )
+        for seq, (event, incident) in enumerate(
+            [(IncidentEvent.OPENED, opened), (IncidentEvent.RESOLVED, replace(opened, resolved_at=now))]
+        )
+    ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def version_command() -> None:
-    """Print the installed version."""
+    """Print the version."""
     from importlib.metadata import PackageNotFoundError
     from importlib.metadata import version as installed
 

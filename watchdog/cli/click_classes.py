@@ -1,0 +1,33 @@
+"""Typer's commands and groups, without pydantic as long as no value is used.
+
+Typer coerces values with pydantic. Its import would double the time that `--help` and shell completion take.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from typer.core import TyperCommand, TyperGroup
+
+
+def _skip_coercion(_ctx: Any, value: Any) -> Any:
+    return value
+
+
+class _LazyCoercion:
+    def get_params(self, ctx: Any) -> list[Any]:
+        params: list[Any] = super().get_params(ctx)  # type: ignore[misc] # a mixin
+        for param in params:
+            if getattr(param, "is_flag", False) and param.default is None:
+                param.default = False  # coerced as well if it is None
+            if ctx.resilient_parsing:
+                param.process_value = _skip_coercion
+        return params
+
+
+class Command(_LazyCoercion, TyperCommand):
+    pass
+
+
+class CommandGroup(_LazyCoercion, TyperGroup):
+    pass

@@ -1,0 +1,87 @@
+"""Sends a check-in over a plain socket: importing urllib would cost `watchdog exec` more CPU time than its other work.
+
+Proxies, redirects and unusual URLs are left to `watchdog.checkin`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from typing import IO
+from urllib.parse import urlencode
+
+RESPONSE_TIMEOUT_S = 5.0
+MAX_HEAD_LINE_BYTES = 65_536
+RETRYABLE_CLIENT_ERRORS = (408, 425, 429)
+_PLAIN_URL = re.compile(
+    r"(https?)://(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(?::([0-9]{1,5}))?(/[\w/.~%!$&'()*+,;=:@-]*)", re.ASCII
+)
+_PROXY_ENV_VARS = {"http_proxy", "https_proxy", "all_proxy"}
+
+
+class CheckInError(Exception):
+    """A check-in was not accepted. `retryable`: another attempt may succeed."""
+
+    def __init__(self, message: str, *, retryable: bool = True):
+        super().__init__(message)
+        self.retryable = retryable
+
+
+def post_check_in(url: str, event: str, run_id: str, age_s: float, output: bytes) -> None:
+    """Reports an event of a run that happened `age_s` seconds ago. Raises CheckInError."""
+    plain = _PLAIN_URL.fullmatch(f"{url.rstrip('/')}/{event}")
+    if plain is None or any(value and name.lower() in _PROXY_ENV_VARS for name, value in os.environ.items()):
+        return _post_with_urllib(url, event, run_id, age_s, output)
+    query = urlencode({"rid": run_id, "ago": max(round(age_s * 1000), 0)})
+    try:
+        status = _post(plain, query, output)
+    except (OSError, OverflowError) as e:
+        raise CheckInError((getattr(e, "strerror", None) or str(e)).lower()) from None
+    if 300 <= status < 400:
+        return _post_with_urllib(url, event, run_id, age_s, output)
+    if not 200 <= status < 300:
+        retryable = not 400 <= status < 500 or status in RETRYABLE_CLIENT_ERRORS
+        raise CheckInError(f"Watchdog answered {status}", retryable=retryable)
+    return None
+
+
+def _post(url: re.Match[str], query: str, body: bytes) -> int:
+    """The status of the response. Raises OSError."""
+    scheme, host, port, path = url.groups()
+    head = (
+        f"POST {path}?{query} HTTP/1.1\r\nHost: {host}{f':{port}' if port else ''}\r\nConnection: close\r\n"
+        f"Content-Type: text/plain; charset=utf-8\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    name = host.strip("[]")
+    connection = socket.create_connection((name, int(port or (443 if scheme == "https" else 80))), RESPONSE_TIMEOUT_S)
+    with connection:
+        if scheme == "https":
+            import ssl
+
+            connection = ssl.create_default_context().wrap_socket(connection, server_hostname=name)
+        with connection, connection.makefile("rb") as response:
+            connection.sendall(head.encode() + body)
+            status = _read_status(response)
+            while status == 100:  # a server may announce that it reads on
+                while response.readline(MAX_HEAD_LINE_BYTES).strip():
+                    pass
+                status = _read_status(response)
+            return status
+
+
+def _read_status(response: IO[bytes]) -> int:
+    line = response.readline(MAX_HEAD_LINE_BYTES)
+    if not line:
+        raise ConnectionError("connection closed without a response")
+    match = re.match(rb"HTTP/\S+ +([1-5][0-9][0-9])\b", line)
+    if match is None:
+        raise ConnectionError("not an HTTP response")
+    return int(match[1])
+
+
+def _post_with_urllib(url: str, event: str, run_id: str, age_s: float, output: bytes) -> None:
+    from watchdog.checkin import send_check_in
+
+    if error := send_check_in(url, event, run_id, age_s, output):
+        raise CheckInError(error.removeprefix("!"), retryable=not error.startswith("!"))

@@ -1,0 +1,107 @@
+"""The command that `watchdog exec` runs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from typing import NamedTuple
+
+CHECK_IN_URL_ENV_VAR = "WATCHDOG_CHECK_IN_URL"
+FORWARDED_SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
+TERMINAL_SIGNALS = (signal.SIGINT, signal.SIGQUIT)
+"""A terminal sends these to every process in its foreground, so the command has them already."""
+OUTPUT_TAIL_BYTES = 10_240
+"""As much of the output as Watchdog keeps of a run."""
+OUTPUT_DRAIN_TIMEOUT_S = 0.5
+"""How long output that was written last may take to arrive after the command has ended."""
+
+
+class StartFailure(NamedTuple):
+    exit_code: int
+    """As a shell has it: 127 for a command that does not exist, 126 for one that cannot be run."""
+    message: str
+
+
+class ChildProcess:
+    """The command, with our standard input. Its output is passed on as it comes, and its tail is kept."""
+
+    def __init__(self) -> None:
+        self.started_monotonic_s = time.monotonic()
+        self._ended_monotonic_s = 0.0
+        self._output_tail = bytearray()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._signals_before_start: list[int] = []
+        self._copy_threads: list[threading.Thread] = []
+        self._wait_thread = threading.Thread(target=self._wait_for_exit)
+        self._previous_handlers = {
+            number: signal.getsignal(number) for name in FORWARDED_SIGNALS if (number := getattr(signal, name, 0))
+        }
+
+    @property
+    def output_tail(self) -> bytes:
+        return bytes(self._output_tail)
+
+    def start(self, command: list[str]) -> StartFailure | None:
+        """Starts the command. None: it runs."""
+        for number, handler in self._previous_handlers.items():
+            if handler is not signal.SIG_IGN:
+                signal.signal(number, self._forward_signal)
+        # A command that can check in by itself must not report the same run a second time.
+        env = {name: value for name, value in os.environ.items() if name != CHECK_IN_URL_ENV_VAR}
+        try:
+            self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env)  # noqa: S603 - the user's command
+        except OSError as e:
+            code = 127 if isinstance(e, FileNotFoundError) else 126
+            return StartFailure(code, f"cannot run {command[0]}: {(e.strerror or str(e)).lower()}")
+        for number in self._signals_before_start:
+            self._process.send_signal(number)
+        for pipe, target_fd in ((self._process.stdout, 1), (self._process.stderr, 2)):
+            assert pipe is not None  # noqa: S101 - both are pipes
+            thread = threading.Thread(target=self._copy_output, args=(pipe.fileno(), target_fd))
+            thread.start()
+            self._copy_threads.append(thread)
+        self._wait_thread.start()
+        return None
+
+    def wait(self) -> tuple[int, float]:
+        """Its exit code, or 128 + the number of the signal that ended it; and the monotonic time of its end."""
+        self._wait_thread.join()
+        assert self._process is not None  # noqa: S101 - it was started
+        for thread in self._copy_threads:
+            thread.join(OUTPUT_DRAIN_TIMEOUT_S)
+        code = self._process.returncode
+        return (code if code >= 0 else 128 - code), self._ended_monotonic_s
+
+    def drain_output(self) -> None:
+        """Waits until every process that holds the output has closed it: background children may still write."""
+        for number, handler in self._previous_handlers.items():
+            signal.signal(number, handler)
+        for thread in self._copy_threads:
+            thread.join()
+
+    def _wait_for_exit(self) -> None:
+        """In a thread of its own, so that the end is timed even while a check-in is being sent."""
+        assert self._process is not None  # noqa: S101 - it was started
+        self._process.wait()
+        self._ended_monotonic_s = time.monotonic()
+
+    def _forward_signal(self, signal_number: int, _frame: object) -> None:
+        if signal_number in TERMINAL_SIGNALS and os.isatty(0):
+            return
+        if self._process is None:
+            self._signals_before_start.append(signal_number)
+        else:
+            self._process.send_signal(signal_number)
+
+    def _copy_output(self, source_fd: int, target_fd: int) -> None:
+        while data := os.read(source_fd, 65_536):
+            self._output_tail += data
+            del self._output_tail[:-OUTPUT_TAIL_BYTES]
+            try:
+                while data:
+                    data = data[os.write(target_fd, data) :]
+            except OSError:  # our own output was closed: the command must not notice
+                target_fd = os.open(os.devnull, os.O_WRONLY)

@@ -1,0 +1,60 @@
+"""`watchdog incidents`: open and resolved incidents."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from watchdog.cli.common import (
+    DEFAULT_CONFIG_PATH,
+    ConfigFileOption,
+    OutputFormat,
+    OutputFormatOption,
+    load_config_or_exit,
+    open_read_connection,
+    print_json,
+)
+from watchdog.cli.tables import escape_markup, print_table
+
+if TYPE_CHECKING:
+    from watchdog.store.read.status import IncidentRecord
+
+
+def incidents_command(
+    config: ConfigFileOption = DEFAULT_CONFIG_PATH,
+    output: OutputFormatOption = OutputFormat.TABLE,
+    only_open: Annotated[bool, typer.Option("--open", help="Only open incidents.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number of incidents.")] = 100,
+) -> None:
+    """List incidents, newest first.
+
+    \b
+    Example: watchdog incidents --open
+    """
+    from watchdog.api.serializers import incident_json
+    from watchdog.service.clock import wall_clock_ms
+    from watchdog.store.read.status import list_incidents
+
+    with open_read_connection(load_config_or_exit(config)) as connection:
+        records = list_incidents(connection, is_open=True if only_open else None, limit=limit)
+    if output is OutputFormat.JSON:
+        print_json([incident_json(record) for record in records])
+    elif records:
+        now = wall_clock_ms()
+        print_table(("state", "probe", "what", "opened", "id"), [_format_row(record, now) for record in records])
+    else:
+        print("no incidents")
+
+
+def _format_row(record: IncidentRecord, now: int) -> tuple[str, ...]:
+    from watchdog.domain.formatting import format_time_ago
+
+    incident = record.incident
+    return (
+        "[red]open[/]" if incident.state == "open" else "resolved",
+        escape_markup(record.probe.name),
+        escape_markup(incident.message or incident.reason),
+        format_time_ago(incident.opened_at, now),
+        incident.id,
+    )

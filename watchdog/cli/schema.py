@@ -1,0 +1,16 @@
+"""`watchdog schema`: the configuration's JSON Schema."""
+
+from __future__ import annotations
+
+from watchdog.cli.common import print_json
+
+
+def schema_command() -> None:
+    """Print the JSON Schema of the configuration.
+
+    \b
+    Example: watchdog schema > watchdog.schema.json
+    """
+    from watchdog.config.schema import json_schema
+
+    print_json(json_schema())
