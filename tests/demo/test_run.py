@@ -169,9 +169,11 @@ def test_every_incident_opens_and_resolves_on_the_inbox_page(tmp_path: Path) -> 
         wait_until(lambda: states() == ["up"] * 5)
     assert failing.count('<article class="msg">') == recovered_page.count('<article class="msg">') == 4
     assert "Checkout: status == 200 is false: observed 503" in failing
-    assert "Search: task reindex is stale: last run 19" in failing
+    assert "Search: task reindex is stale: last run " in failing
     assert "pool exhausted: 100 of 100 in use" in failing
-    assert re.search(r"Order jobs: export_orders is stuck: running for .{1,9} on worker-\d+, limit 4\ss", failing)
+    assert re.search(
+        r"Order jobs: export_orders is stuck: running since [0-9:]+ UTC on worker-\d+, limit 4\ss", failing
+    )
     assert "Order jobs: send_receipts is overdue: due " in failing
     assert "Stuck</span>" in jobs_page
     assert "Overdue</span>" in jobs_page

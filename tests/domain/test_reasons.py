@@ -1,108 +1,228 @@
-"""docs/reasons.md lists every reason word in the code, and no other.
+"""The catalogue has an entry for every reason in the code, and no other; docs/reasons.md is rendered from it.
 
-A reason in the code is what is passed for a parameter or field called `reason` (or `resolution`, why an incident
-ended), or the first of a pair whose second is its sentence.
+A reason in the code is a string that is passed for a parameter or field called `reason` (or `resolution`, why an
+incident ended), the first of a pair whose second is its message, or any other string that looks like one of a family
+of the catalogue. An f-string such as `f"http.{status}"` stands for the whole family.
 """
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import pytest
+
+from watchdog.domain.reasons import CATALOGUE, TRANSPORT_FAMILIES, describe, family, reason_and_message, title
+from watchdog.domain.reasons.reference import render_reasons_page
 from watchdog.remediations.reasons import REMEDIABLE_REASONS
 
 ROOT = Path(__file__).parents[2]
-NAMES = ("reason", "resolution")
-WORD = re.compile(r"[a-z]+(_[a-z0-9]+)*")
+PACKAGE = ROOT / "watchdog"
+PARAMETER_NAMES = ("reason", "resolution", "code")
+CODE = re.compile(r"[a-z]+\.[a-z0-9_]+|no_data")
+FAMILY_PATTERN = re.compile(r"([a-z]+)\.(\*|\dxx)")
+FAMILIES = {family(code) for code in CATALOGUE}
 
 
-def parameters(node: ast.AST) -> Iterator[tuple[str, list[str]]]:
+def callables_with_parameters(node: ast.AST) -> Iterator[tuple[str, list[str]]]:
     """Every callable that a definition makes, with its parameters in order."""
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
         yield node.name, [a.arg for a in [*node.args.posonlyargs, *node.args.args] if a.arg not in ("self", "cls")]
     elif isinstance(node, ast.ClassDef):
-        own = [s.target.id for s in node.body if isinstance(s, ast.AnnAssign) and isinstance(s.target, ast.Name)]
-        made = [names for s in node.body for name, names in parameters(s) if name == "__init__"]
-        yield node.name, made[0] if made else own
+        fields = [s.target.id for s in node.body if isinstance(s, ast.AnnAssign) and isinstance(s.target, ast.Name)]
+        initializers = [names for s in node.body for name, names in callables_with_parameters(s) if name == "__init__"]
+        yield node.name, initializers[0] if initializers else fields
 
 
-def words(value: ast.expr) -> Iterator[str]:
-    if isinstance(value, ast.Constant) and isinstance(value.value, str) and WORD.fullmatch(value.value):
+def constants(value: ast.expr) -> Iterator[str]:
+    """The words that an expression may be. A word with a blank is a message."""
+    if isinstance(value, ast.Constant) and isinstance(value.value, str) and re.fullmatch(r"[a-z0-9_.]+", value.value):
         yield value.value
     elif isinstance(value, ast.IfExp):
-        yield from words(value.body)
-        yield from words(value.orelse)
+        yield from constants(value.body)
+        yield from constants(value.orelse)
 
 
-def sentence(value: ast.expr) -> bool:
+def is_message(value: ast.expr) -> bool:
     if isinstance(value, ast.BinOp):
-        return isinstance(value.op, ast.Add) and sentence(value.left)
+        return isinstance(value.op, ast.Add) and is_message(value.left)
     if isinstance(value, ast.IfExp):
-        return sentence(value.body)
+        return is_message(value.body)
     if isinstance(value, ast.BoolOp):
-        return sentence(value.values[-1])
+        return is_message(value.values[-1])
     return isinstance(value, ast.JoinedStr) or (
         isinstance(value, ast.Constant) and isinstance(value.value, str) and " " in value.value
     )
 
 
-def reasons(trees: list[ast.Module]) -> set[str]:
+def passed_reasons(trees: Iterable[ast.Module]) -> set[str]:
+    """Whatever is passed as a reason, dotted or not."""
     nodes = [node for tree in trees for node in ast.walk(tree)]
-    places: dict[str, set[int]] = {}
+    positions: dict[str, set[int]] = {}
     for node in nodes:
-        for name, names in parameters(node):
-            places.setdefault(name, set()).update(names.index(n) for n in NAMES if n in names)
-    rows = {id(n.value) for n in nodes if isinstance(n, ast.Yield) and isinstance(n.value, ast.Tuple)}  # of a table
+        for name, parameters in callables_with_parameters(node):
+            positions.setdefault(name, set()).update(
+                parameters.index(parameter) for parameter in PARAMETER_NAMES if parameter in parameters
+            )
+    table_rows = {id(n.value) for n in nodes if isinstance(n, ast.Yield) and isinstance(n.value, ast.Tuple)}
     found: set[str] = set()
     for node in nodes:
-        if id(node) in rows:
+        if id(node) in table_rows:
             continue
         if isinstance(node, ast.Call):
-            given = [keyword.value for keyword in node.keywords if keyword.arg in NAMES]
+            arguments = [keyword.value for keyword in node.keywords if keyword.arg in PARAMETER_NAMES]
             if not any(isinstance(argument, ast.Starred) for argument in node.args):
-                at = places.get(ast.unparse(node.func).split(".")[-1], set())
-                given += [argument for i, argument in enumerate(node.args) if i in at]
-            found.update(word for value in given for word in words(value))
-        elif isinstance(node, ast.Tuple) and len(node.elts) > 1 and sentence(node.elts[1]):
-            found.update(words(node.elts[0]))
-        elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in ("reason", "error"):
-            found.update(words(node.value))
+                wanted = positions.get(ast.unparse(node.func).split(".")[-1], set())
+                arguments += [argument for i, argument in enumerate(node.args) if i in wanted]
+            found.update(word for value in arguments for word in constants(value))
+        elif isinstance(node, ast.Tuple) and len(node.elts) > 1 and is_message(node.elts[1]):
+            found.update(constants(node.elts[0]))
+        elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "reason":
+            found.update(constants(node.value))
     return found
 
 
-def test_every_reason_is_explained_and_every_explained_one_exists() -> None:
-    text = (ROOT / "docs/reasons.md").read_text(encoding="utf-8")
-    explained = re.findall(r"^\| `([a-z0-9_]+)` \|", text, flags=re.MULTILINE)
-    assert len(explained) == len(set(explained))
-    found = reasons([ast.parse(p.read_text(encoding="utf-8")) for p in sorted((ROOT / "watchdog").rglob("*.py"))])
-    assert found - set(explained) - {"test"} == set()
-    assert set(explained) - found == set()
+def dotted_reasons(trees: Iterable[ast.Module]) -> set[str]:
+    """Strings that look like a reason of a known family and name no module, and f-strings as `family.*`."""
+    found: set[str] = set()
+    for node in (node for tree in trees for node in ast.walk(tree)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and CODE.fullmatch(node.value):
+            if family(node.value) in FAMILIES and node.value not in LOOK_ALIKES:
+                found.add(node.value)
+        elif isinstance(node, ast.JoinedStr) and isinstance(node.values[0], ast.Constant):
+            prefix = str(node.values[0].value)
+            if prefix.endswith(".") and prefix[:-1] in FAMILIES:
+                found.add(f"{prefix}*")
+    return found
 
 
-def test_a_remedy_may_be_for_every_reason_that_makes_a_finding_bad() -> None:
-    text = (ROOT / "docs/reasons.md").read_text(encoding="utf-8")
-    sections = {part.partition("\n")[0]: part for part in text.split("\n## ")}
-    told = sections["Why a run fails"] + sections["Why an incident opens besides"]
-    assert set(re.findall(r"^\| `([a-z0-9_]+)` \|", told, flags=re.MULTILINE)) - {"no_data"} == REMEDIABLE_REASONS
+LOOK_ALIKES = {
+    "watchdog.checkin",
+    "watchdog.css",
+    "watchdog.yaml",
+    "http.disconnect",
+    "mcp.client",
+    "mcp.shared",
+    "probe.j2",
+}
+"""A logger, files, loggers of a library, and an event of ASGI."""
+SOURCES = [
+    ast.parse(path.read_text(encoding="utf-8"))
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if PACKAGE / "domain/reasons" not in path.parents
+]
+
+
+def test_every_reason_in_the_code_has_an_entry() -> None:
+    codes = {code for code in passed_reasons(SOURCES) if CODE.fullmatch(code)} | dotted_reasons(SOURCES)
+    unknown = [code for code in codes - LOOK_ALIKES if not code.endswith("*") and code not in CATALOGUE]
+    assert unknown == []
+    for code in codes:
+        if code.endswith("*"):
+            assert any(FAMILY_PATTERN.fullmatch(key) for key in CATALOGUE if family(key) == family(code)), code
+
+
+def test_a_reason_is_a_dotted_code() -> None:
+    assert [code for code in passed_reasons(SOURCES) if not CODE.fullmatch(code)] == []
+
+
+def test_every_entry_is_used() -> None:
+    codes = dotted_reasons(SOURCES)
+    built_families = {family(code) for code in codes if code.endswith("*")}
+    unused = [code for code in CATALOGUE if code not in codes and family(code) not in built_families]
+    assert unused == []
+
+
+def test_every_sentence_is_used() -> None:
+    calls = {
+        node.args[0].value
+        for tree in SOURCES
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func).endswith("reason_and_message")
+        and isinstance(node.args[0], ast.Constant)
+    }
+    assert {code for code, entry in CATALOGUE.items() if entry.sentence} == calls
+
+
+def test_the_page_is_current() -> None:
+    assert (ROOT / "docs/reasons.md").read_text(encoding="utf-8") == render_reasons_page(), "run ./dev regen"
+
+
+def test_entries_are_written_alike() -> None:
+    for code, entry in CATALOGUE.items():
+        assert entry.title[0].isupper() or entry.title[0].isdigit(), code
+        assert not entry.title.endswith("."), code
+        for text in (entry.explanation, entry.advice):
+            assert not text or text.endswith("."), code
+        assert "|" not in f"{entry.title}{entry.explanation}{entry.advice}", code
+
+
+def test_transport_families_explain_failures() -> None:
+    assert set(TRANSPORT_FAMILIES) - FAMILIES == {"json"}
+
+
+@pytest.mark.parametrize(
+    ("sentence", "code", "entry"),
+    [
+        ("an entry of its own", "http.404", "http.404"),
+        ("its class", "http.503", "http.5xx"),
+        ("another class", "http.418", "http.4xx"),
+        ("a class of another family", "smtp.550", "smtp.5xx"),
+        ("a word that the server chose", "slack.channel_not_found", "slack.*"),
+        ("a word with advice", "slack.no_service", "slack.no_service"),
+        ("three digits of a family without classes", "slack.500", "slack.*"),
+    ],
+)
+def test_describe(sentence: str, code: str, entry: str) -> None:
+    assert describe(code).code == entry, sentence
+
+
+@pytest.mark.parametrize("code", ["http.999", "job.vanished", "moon.full", "x"])
+def test_a_reason_of_another_version_is_shown_in_its_own_words(code: str) -> None:
+    with pytest.raises(KeyError):
+        describe(code)
+    assert title(code) == code.replace(".", " ").capitalize()
+
+
+def test_title() -> None:
+    assert title("job.overdue") == "Overdue"
+
+
+def test_family() -> None:
+    assert (family("http.503"), family("no_data")) == ("http", "no_data")
+
+
+def test_reason_and_message() -> None:
+    assert reason_and_message("job.gone", name="{x}") == ("job.gone", "{x} is gone: its source does not list it")
+    assert reason_and_message("task.failed", "disk full", name="a") == ("task.failed", "task a failed: disk full")
+
+
+def test_a_remediation_may_be_for_what_a_run_has_just_shown() -> None:
+    assert {"job.stuck", "queue.stalled", "http.status", "connection.refused"} <= REMEDIABLE_REASONS
+    assert {"no_data", "missed.skipped", "watchdog.loop_late", "smtp.5xx", "http.404"}.isdisjoint(REMEDIABLE_REASONS)
+    assert len(REMEDIABLE_REASONS) == 64
 
 
 def test_reasons_are_found_wherever_they_stand() -> None:
     code = """
-class Fault(Exception):
+class Error(Exception):
     def __init__(self, reason, message): ...
 class Finding:
     rule: str
     reason: str
 def missed(slot, reason): ...
 def end(slot, resolution): ...
-Fault("one", "a sentence")
+Error("a.one", "a message")
 Finding("rule", "two")
-replace(finding, reason="three" if x else "four")
-self.missed(slot, "five")
-end(slot, "seven")
-NAMED = {1: ("six", "a sentence"), 2: ("no", "word")}
+replace(finding, reason="a.three" if x else "a.four")
+self.missed(slot, "a.five")
+end(slot, "a.seven")
+NAMED = {1: ("a.six", "a message"), 2: ("no", "word")}
 reason, message = "", ""
 """
-    assert reasons([ast.parse(code)]) == {"one", "two", "three", "four", "five", "six", "seven"}
+    assert passed_reasons([ast.parse(code)]) == {"a.one", "two", "a.three", "a.four", "a.five", "a.six", "a.seven"}
+    built = 'f"http.{status}"; "job.stuck"; "job."; "moon.full"; f"{x}.y"; f"job {x}"'
+    assert dotted_reasons([ast.parse(built)]) == {"http.*", "job.stuck"}

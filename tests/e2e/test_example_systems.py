@@ -4,6 +4,7 @@ task, the job or the stage, it is mended and the incident ends."""
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 from asyncio.subprocess import PIPE
 from collections.abc import Iterator
@@ -74,8 +75,8 @@ async def test_the_stage_that_a_job_did_not_reach_is_named(application: BullmqAp
 
         await mended()
         assert await look() == [
-            OpenIncidentSummary("availability", "", "canary.not_picked_up", "not picked up in 3 s"),
-            OpenIncidentSummary("availability", "", "canary.not_finished", "not finished in 3 s"),
+            OpenIncidentSummary("availability", "", "canary.not_picked_up", "not picked up within 3 s"),
+            OpenIncidentSummary("availability", "", "canary.not_finished", "not finished within 3 s"),
         ]
 
         await mended()
@@ -110,13 +111,11 @@ async def test_each_task_that_is_not_right_is_named(application: BullmqApplicati
         application.set_task_results(**{**well, "mail": failed, "registry_sync": ran(HOUR_MS)}, backfill=never)
         never_ran, *others = await watch.run_slots(3, delay_ms=27 * HOUR_MS)
         assert never_ran[:3] == ("task", "backfill", "task.never_ran")
-        assert never_ran.message.startswith("task backfill never ran: first seen 27 h ")
-        assert others == [
-            OpenIncidentSummary("task", "mail", "task.failed", "task mail failed: the mail server said 451"),
-            OpenIncidentSummary(
-                "task", "registry_sync", "task.stale", "task registry_sync is stale: last run 1 h ago, limit 15 min"
-            ),
-        ]
+        assert never_ran.message.startswith("task backfill has never run: first listed ")
+        mail, registry = others
+        assert mail == ("task", "mail", "task.failed", "task mail failed: the mail server said 451")
+        assert registry[:3] == ("task", "registry_sync", "task.stale")
+        assert re.fullmatch(r"task registry_sync is stale: last run .*UTC, limit 15 min", registry.message)
 
         application.set_task_results(**well, backfill=ran(0))
         assert await watch.run_slots(2) == []
@@ -218,9 +217,8 @@ async def test_jobs_of_a_table_are_named_when_late_or_stuck_and_put_back_by_a_re
             late, stuck = await watch.run_slots()
             assert late[:3] == ("job", "daily-report", "job.overdue")
             assert late.message.startswith("daily-report is overdue: due ")
-            assert late.message.endswith(", 26 h ago")
-            message = "reconcile-ledger is stuck: running for 2 h on app-3, limit 1 h"
-            assert stuck == OpenIncidentSummary("job", "reconcile-ledger", "job.stuck", message)
+            assert stuck[:3] == ("job", "reconcile-ledger", "job.stuck")
+            assert re.fullmatch(r"reconcile-ledger is stuck: running since .*UTC on app-3, limit 1 h", stuck.message)
 
             await watch.service.tasks["remediate"].run()
             assert [one.subject for one in await watch.run_slots()] == ["daily-report"], "it is put back, and no other"
@@ -278,8 +276,8 @@ async def test_jobs_of_cron_that_fail_or_stay_away_are_named(tmp_path: Path, mon
 
             ahead[0] += 27 * HOUR_MS
             due = noon.astimezone(UTC) + timedelta(hours=15)
-            late = f"Nightly backup is overdue: due {due:%H:%M}, 12 h"
-            never = f"Ledger export never ran: due {due + timedelta(hours=1):%H:%M}, 11 h"
+            late = f"Nightly backup is overdue: due {due:%H:%M} UTC"
+            never = f"Ledger export has never run: due {due + timedelta(hours=1):%H:%M} UTC"
             never_ran = OpenIncidentSummary("job", "Ledger export", "job.never_ran", never)
             await told(never_ran, OpenIncidentSummary("job", "Nightly backup", "job.overdue", late))
             await backup(0)

@@ -146,7 +146,7 @@ def test_without_a_public_page_there_is_nothing_to_press(slack: FakeSlack, send:
 def test_a_task_is_named(slack: FakeSlack, send: SendFixture) -> None:
     send(bot(slack), TASK_ALERT)
     assert slack.posts[0]["text"].startswith(
-        "▲ Degraded · Search MCP: task reindex is stale: last run 57 min ago, limit 15 min"
+        "▲ Degraded · Search MCP: task reindex is stale: last run 00:53 UTC, limit 15 min"
     )
 
 

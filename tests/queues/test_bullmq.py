@@ -127,7 +127,7 @@ def test_watch_narrows_and_a_job_that_is_not_there_is_gone(lab: Lab) -> None:
     with lab.worker("return"):
         report = lab.look(nightly={"grace": "1h"}, weekly={})
     assert report.result.measurements == {"jobs": 2, "jobs_bad": 1}
-    assert report.result.jobs == {"weekly": JobProblem("job.gone", "weekly is gone: the source does not know it")}
+    assert report.result.jobs == {"weekly": JobProblem("job.gone", "weekly is gone: its source does not list it")}
 
 
 def test_what_is_no_longer_there_is_forgotten(lab: Lab) -> None:

@@ -141,7 +141,7 @@ def test_a_worker_that_dies_at_work_is_said_to_be_gone(lab: QueueLab) -> None:
 def test_a_job_that_somebody_removes_has_vanished(lab: QueueLab) -> None:
     lab.create_queue()
     report = lab.run_probe_and_trigger(lab.count_waiting, lab.remove_sentinel)
-    message = "the sentinel vanished, before anybody was seen to pick it up"
+    message = "the sentinel job disappeared before it was picked up"
     assert verdict(report) == (Outcome.FAIL, "canary.lost", message)
     assert lab.list_leftovers() == []
 
@@ -175,7 +175,9 @@ def test_what_a_worker_has_of_a_process_that_died_keeps_another_from_being_sent(
     with lab.running_worker("hang") as worker:
         wait_until(lambda: lab.count_waiting() == 0)
         report = asyncio.run(run_probe(lab.build_probe(), 6_000, previous_slot=5_000))
-        assert_failed(report, "canary.not_finished", "the sentinel of .*00:00:05 is still in flight: no other is sent")
+        assert_failed(
+            report, "canary.not_finished", "the sentinel job of .*00:00:05 UTC is still running, so no other was sent"
+        )
         assert lab.count_waiting() == 0
         worker.kill()
         lab.expire_killed_worker()

@@ -85,9 +85,9 @@ def test_a_stage_that_is_not_shown_is_not_made_up(api: FakeJobApi) -> None:
 def test_nobody_works(api: FakeJobApi) -> None:
     api.worker_behavior = "nothing"
     seen = run(job(api, started=STARTED), start_within="500ms")
-    assert told(seen) == (Outcome.FAIL, "canary.not_picked_up", f"not picked up in 500{MS}")
+    assert told(seen) == (Outcome.FAIL, "canary.not_picked_up", f"not picked up within 500{MS}")
     unseen = run(job(api), 600)
-    assert told(unseen) == (Outcome.FAIL, "canary.not_finished", f"not finished in 600{MS}")
+    assert told(unseen) == (Outcome.FAIL, "canary.not_finished", f"not finished within 600{MS}")
     assert unseen.state_updates == {"sentinel": {"job_id": "job/2", "slot": unseen.result.slot}}
 
 
@@ -104,7 +104,7 @@ def test_a_job_that_hangs_is_not_followed_by_another_until_it_is_gone(api: FakeJ
     assert told(soon)[:2] == (Outcome.ERROR, "canary.in_flight")
     late = run(job(api), 600, slot=slot, memory={"sentinel": {"job_id": "job/1", "slot": slot - 3_600_000}})
     assert told(late)[:2] == (Outcome.FAIL, "canary.not_finished")
-    assert late.result.message.endswith("still in flight: no other is sent")
+    assert late.result.message.endswith("still running, so no other was sent")
     assert late.state_updates == {"sentinel": {"job_id": "job/1", "slot": slot - 3_600_000}}
     assert len(api.received_posts()) == 1
 
@@ -232,7 +232,7 @@ def test_a_job_that_is_named_by_us(api: FakeJobApi) -> None:
 
 def test_a_job_that_is_not_there_any_more_has_vanished(api: FakeJobApi) -> None:
     api.scripted_responses["GET"] = deque([ScriptedResponse(200, {"status": "queued"}), ScriptedResponse(404)])
-    message = "the sentinel vanished, before anybody was seen to pick it up"
+    message = "the sentinel job disappeared before it was picked up"
     report = run(job(api))
     assert told(report) == (Outcome.FAIL, "canary.lost", message)
     assert report.state_updates == {}
@@ -286,7 +286,7 @@ def test_the_status_of_a_poll_may_be_what_tells(api: FakeJobApi) -> None:
 def test_an_expression_that_cannot_be_computed_says_why(api: FakeJobApi) -> None:
     report = run(job(api, done="body.state == 'completed'"), 600)
     why = "body.state == 'completed' cannot be computed: body has no field 'state'; it has 'status'"
-    assert told(report) == (Outcome.FAIL, "canary.not_finished", f"not finished in 600{MS}: {why}")
+    assert told(report) == (Outcome.FAIL, "canary.not_finished", f"not finished within 600{MS}: {why}")
 
 
 def test_a_secret_that_comes_back_is_masked(api: FakeJobApi) -> None:

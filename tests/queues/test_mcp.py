@@ -89,10 +89,10 @@ def test_a_job_that_is_done_passes_with_its_stages(exporter: Exporter) -> None:
 
 def test_nobody_works(exporter: Exporter) -> None:
     seen = run(exporter.mcp(resource="job:{job_id}"), start_within="500ms")
-    assert told(seen) == (Outcome.FAIL, "canary.not_picked_up", f"not picked up in 500{MS}")
+    assert told(seen) == (Outcome.FAIL, "canary.not_picked_up", f"not picked up within 500{MS}")
     assert seen.state_updates == {"sentinel": {"job_id": "job:1", "slot": seen.result.slot}}
     blocking = run(exporter.mcp("health_check_job"), 500)
-    assert told(blocking) == (Outcome.FAIL, "canary.not_finished", f"not finished in 500{MS}")
+    assert told(blocking) == (Outcome.FAIL, "canary.not_finished", f"not finished within 500{MS}")
     assert blocking.evidence.facts["picked_up"] == "MCP does not show it"
     assert blocking.state_updates == {}
 
@@ -197,9 +197,9 @@ def test_every_transport(transport: str) -> None:
     ("does", "fields", "reason", "message"),
     [
         ("goes ill", {}, "job.failed", "the job failed: no disk space"),
-        ("hangs", {}, "canary.not_finished", f"not finished in 900{MS}"),
+        ("hangs", {}, "canary.not_finished", f"not finished within 900{MS}"),
         ("stalls", {"progress_within": "500ms"}, "canary.progress_stalled", "stuck at 40 of 100 for "),
-        ("stalls", {}, "canary.not_finished", f"not finished in 900{MS}"),
+        ("stalls", {}, "canary.not_finished", f"not finished within 900{MS}"),
     ],
 )
 def test_a_tool_that_answers_when_it_is_done(does: str, fields: dict[str, str], reason: str, message: str) -> None:
@@ -274,7 +274,7 @@ STARTED = {"job_id": 7, "poll_resource": "job:7"}
         (said({"healthy": False, "message": "late"}), "job.failed", "the job failed: late"),
         (said({"status": "failed", "failedReason": "boom"}), "job.failed", "the job failed: boom"),
         (said("Redis is away", isError=True), "job.failed", "the job failed: Redis is away"),
-        (said("", isError=True), "job.failed", "the job failed, and nobody says why"),
+        (said("", isError=True), "job.failed", "the job failed: no error message"),
         (RawMcpResponse(error=(-32603, "it broke")), "mcp.rpc_error", "tools/call answers error -32603: it broke"),
         (RawMcpResponse(status=503), "http.status", "got 503"),
         (RawMcpResponse(status=401), "http.401", "got 401: the server asks for credentials"),
@@ -297,10 +297,10 @@ def test_what_the_tool_answers(answer: RawMcpResponse, reason: str, message: str
         ({"status": "failed", "failedReason": "boom"}, {}, "job.failed", "the job failed: boom"),
         ({"status": "error", "error": {"message": "boom"}}, {}, "job.failed", "the job failed: boom"),
         ({"status": "cancelled"}, {}, "job.failed", 'the job failed: {"status": "cancelled"}'),
-        ({"status": "queued"}, {}, "canary.not_picked_up", f"not picked up in 400{MS}"),
+        ({"status": "queued"}, {}, "canary.not_picked_up", f"not picked up within 400{MS}"),
         ({"status": "in-progress"}, {}, "canary.not_finished", None),
-        ({"status": "on hold"}, {}, "canary.not_finished", f"not finished in 400{MS}: its status is 'on_hold'"),
-        ({"jobs": []}, {}, "canary.not_finished", f"not finished in 400{MS}: it tells no status"),
+        ({"status": "on hold"}, {}, "canary.not_finished", f"not finished within 400{MS}: its status is 'on_hold'"),
+        ({"jobs": []}, {}, "canary.not_finished", f"not finished within 400{MS}: it tells no status"),
         ({"phase": 3}, {"done": "resource.phase == 3"}, "", ""),
         ({"phase": 4, "message": "x"}, {"failed": "resource.phase == 4"}, "job.failed", "the job failed: x"),
         ({"phase": 2}, {"started": "resource.phase == 2"}, "canary.not_finished", None),
@@ -321,7 +321,7 @@ def test_what_the_resource_tells(resource: Json, fields: dict[str, Any], reason:
 def test_an_expression_that_cannot_be_computed_says_why() -> None:
     report = Odd({"tools/call": said(STARTED), "resources/read": read({"rows": 3})}).run(done="resource.row > 0")
     why = "resource.row > 0 cannot be computed: resource has no field 'row'; it has 'rows'"
-    assert told(report)[2] == f"not finished in 400{MS}: {why}"
+    assert told(report)[2] == f"not finished within 400{MS}: {why}"
 
 
 @pytest.mark.parametrize(
@@ -373,7 +373,7 @@ def test_a_job_that_is_not_there_any_more_has_vanished(code: int) -> None:
     gone = [*read({"status": "active"}), RawMcpResponse(error=(code, "no such resource"))]
     report = Odd({"tools/call": said(STARTED), "resources/read": gone}).run()
     assert told(report)[:2] == (Outcome.FAIL, "canary.lost")
-    assert report.result.message.startswith("the sentinel vanished, picked up after ")
+    assert report.result.message.startswith("the sentinel job disappeared after it was picked up after ")
     assert report.state_updates == {}
 
 

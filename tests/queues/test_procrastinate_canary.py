@@ -25,14 +25,14 @@ def test_what_waits_is_told(lab: ProcrastinateLab) -> None:
     lab.execute(f"{row} now() - interval '2 hours', 'doing')", lab.queue_name)
     lab.execute("INSERT INTO procrastinate_workers DEFAULT VALUES")
     message = lab.run_probe(start_within="100ms").result.message
-    assert message == f"not picked up in 100{NBSP}ms: 1 active, 2 waiting, oldest 1{NBSP}h"
+    assert message == f"not picked up within 100{NBSP}ms: 1 active, 2 waiting, oldest 1{NBSP}h"
 
 
 def test_a_job_that_is_to_be_tried_again_is_not_finished(lab: ProcrastinateLab) -> None:
     with lab.running_worker():
         report = lab.run_probe({"task": "again"}, finish_within="3s")
     assert report.result.reason == "canary.not_finished"
-    assert report.result.message.endswith(f"not finished in 3{NBSP}s: it failed, and waits for another try")
+    assert report.result.message.endswith(f"not finished within 3{NBSP}s: it failed, and waits for another try")
     assert lab.job_states() == []
 
 

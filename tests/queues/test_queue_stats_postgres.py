@@ -16,6 +16,7 @@ from tests.support.postgres import PostgresServer
 from tests.support.probe_runs import node_worker_command, poll_queue, python_worker_command, queue_probe
 from tests.support.redis_server import running_worker
 from tests.support.third_party import ThirdPartyServers, find_free_port
+from watchdog.domain.formatting import format_utc
 from watchdog.domain.model import Outcome, RecordedResult
 from watchdog.net import Network, PhaseTimer
 from watchdog.net.errors import ProbeError
@@ -122,7 +123,8 @@ def test_pgboss_what_is_there_is_counted(boss: Boss) -> None:
         assert figures(first) == {"waiting": 3, "active": 1, "delayed": 1, "failed": 2}
     later = poll_queue(boss.system, after_ms=10 * MIN, first_result=first)
     assert (later.result.outcome, later.result.reason) == (Outcome.FAIL, "queue.stalled")
-    assert later.result.message == f"not draining for 10{NBSP}min: 3 waiting"
+    since = format_utc(first.result.slot, later.result.slot)
+    assert later.result.message == f"no job taken since {since}: 3 waiting"
     with boss.worker("return"):
         wait_until(lambda: boss.count("created") == 1)
         assert poll_queue(boss.system, after_ms=20 * MIN, first_result=first).result.outcome is Outcome.PASS
@@ -147,7 +149,7 @@ def test_pgboss_old_is_what_could_have_been_taken_long_ago(boss: Boss) -> None:
     boss.make()
     boss.add(1, "now() - interval '1 hour'")
     report = poll_queue(boss.system, {"oldest": {"over": "15m"}})
-    assert report.result.message == f"oldest 1{NBSP}h, over 15{NBSP}min"
+    assert report.result.message == f"oldest 1{NBSP}h, limit 15{NBSP}min"
     assert report.evidence.facts["oldest"] == f"1{NBSP}h"
 
 
@@ -160,7 +162,7 @@ def test_pgboss_the_share_of_failures(boss: Boss) -> None:
     boss.add(1, state="failed", ended="now()")
     report = poll_queue(boss.system, SHARE)
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "queue.failure_ratio")
-    assert report.result.message == f"25% of 4{NBSP}jobs failed within 1{NBSP}h, over 20%"
+    assert report.result.message == f"25% of 4{NBSP}jobs failed within 1{NBSP}h, limit 20%"
 
 
 def test_pgboss_a_queue_that_is_not_there(boss: Boss) -> None:
@@ -259,7 +261,8 @@ def test_procrastinate_what_is_there_is_counted(crast: Crast) -> None:
         assert figures(first) == {"waiting": 3, "active": 1, "delayed": 1, "failed": 2}
     later = poll_queue(crast.system, after_ms=10 * MIN, first_result=first)
     assert (later.result.outcome, later.result.reason) == (Outcome.FAIL, "queue.stalled")
-    assert later.result.message == f"not draining for 10{NBSP}min: 3 waiting"
+    since = format_utc(first.result.slot, later.result.slot)
+    assert later.result.message == f"no job taken since {since}: 3 waiting"
     with crast.worker():
         wait_until(lambda: crast.count("todo") == 1)
         assert poll_queue(crast.system, after_ms=20 * MIN, first_result=first).result.outcome is Outcome.PASS
@@ -294,7 +297,7 @@ def test_procrastinate_the_share_of_failures(crast: Crast) -> None:
         crast.add("whose", 12, args='{"name": "report"}')
         wait_until(lambda: crast.count("succeeded") == 12)
     report = poll_queue(crast.system, SHARE)
-    assert report.result.message == f"25% of 16{NBSP}jobs failed within 1{NBSP}h, over 20%"
+    assert report.result.message == f"25% of 16{NBSP}jobs failed within 1{NBSP}h, limit 20%"
     crast.sql("UPDATE procrastinate_events SET at = at - interval '2 hours'")
     assert poll_queue(crast.system, SHARE).result.outcome is Outcome.PASS
 

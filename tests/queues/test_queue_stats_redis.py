@@ -23,6 +23,7 @@ from tests.support.probe_runs import node_worker_command, poll_queue, python_wor
 from tests.support.redis_server import RedisServer, running_worker
 from tests.support.redis_server import running_redis as redis_running
 from tests.support.third_party import ThirdPartyServers
+from watchdog.domain.formatting import format_utc
 from watchdog.domain.model import Outcome, RecordedResult
 
 NBSP = "\N{NO-BREAK SPACE}"
@@ -120,7 +121,7 @@ def test_bullmq_old_is_what_could_have_been_taken_long_ago(bull: Bull) -> None:
     bull.client.hset(f"bull:{bull.name}:{job}", "opts", "{}")
     report = poll_queue(bull.system, rules)
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "queue.threshold")
-    assert report.result.message == f"oldest 1{NBSP}h, over 15{NBSP}min"
+    assert report.result.message == f"oldest 1{NBSP}h, limit 15{NBSP}min"
     bull.client.hset(f"bull:{bull.name}:{job}", "processedOn", now)
     assert poll_queue(bull.system, rules).result.outcome is Outcome.PASS
 
@@ -128,7 +129,7 @@ def test_bullmq_old_is_what_could_have_been_taken_long_ago(bull: Bull) -> None:
 def test_bullmq_jobs_that_are_prioritized_starve_behind_others(bull: Bull) -> None:
     bull.add({"timestamp": int(time.time() * 1000) - 60 * MIN, "priority": 1}, {})
     report = poll_queue(bull.system, {"oldest": {"over": "15m"}})
-    assert report.result.message == f"oldest 1{NBSP}h, over 15{NBSP}min"
+    assert report.result.message == f"oldest 1{NBSP}h, limit 15{NBSP}min"
 
 
 def test_bullmq_a_worker_that_stops_and_comes_back(bull: Bull) -> None:
@@ -138,7 +139,8 @@ def test_bullmq_a_worker_that_stops_and_comes_back(bull: Bull) -> None:
     assert poll_queue(bull.system, after_ms=9 * MIN, first_result=first).result.outcome is Outcome.PASS
     later = poll_queue(bull.system, after_ms=10 * MIN, first_result=first)
     assert (later.result.outcome, later.result.reason) == (Outcome.FAIL, "queue.stalled")
-    assert later.result.message == f"not draining for 10{NBSP}min: 2 waiting"
+    since = format_utc(first.result.slot, later.result.slot)
+    assert later.result.message == f"no job taken since {since}: 2 waiting"
     with bull.worker("hang"):
         wait_until(lambda: bull.client.llen(f"bull:{bull.name}:active") == 1)
         again = poll_queue(bull.system, after_ms=20 * MIN, first_result=first)
@@ -159,7 +161,8 @@ def test_bullmq_jobs_that_are_prioritized_are_next_in_their_turn(bull: Bull) -> 
     first = poll_queue(bull.system)
     bull.add({"priority": 7})
     later = poll_queue(bull.system, after_ms=10 * MIN, first_result=first)
-    assert later.result.message == f"not draining for 10{NBSP}min: 2 waiting"
+    since = format_utc(first.result.slot, later.result.slot)
+    assert later.result.message == f"no job taken since {since}: 2 waiting"
 
 
 def test_bullmq_more_than_one_rule_is_one_incident(bull: Bull) -> None:
@@ -171,7 +174,8 @@ def test_bullmq_more_than_one_rule_is_one_incident(bull: Bull) -> None:
     assert first.result.reason == "queue.threshold"
     later = poll_queue(bull.system, rules, after_ms=6 * MIN, first_result=first)
     assert (later.result.outcome, later.result.reason) == (Outcome.FAIL, "queue.no_consumers")
-    told = f"consumers 0, under 1 for 6{NBSP}min; waiting 3, over 2; oldest "
+    since = format_utc(first.result.slot, later.result.slot, seconds=True)
+    told = f"consumers 0, expected at least 1, since {since}; waiting 3, limit 2; oldest "
     assert later.result.message.startswith(told)
     assert later.result.message.endswith("; the queue is paused")
 
@@ -187,7 +191,7 @@ def test_bullmq_the_share_of_failures(bull: Bull) -> None:
         wait_until(lambda: bull.count("failed") == 4)
     unknown = poll_queue(bull.system, rules)
     assert (unknown.result.outcome, unknown.result.reason) == (Outcome.ERROR, "queue.metric_unavailable")
-    assert unknown.result.message == "not judged: the queue does not say its failure ratio"
+    assert unknown.result.message == "the queue does not report failure ratio"
     with bull.worker("return"):
         bull.add(*[{} for _ in range(6)])
         wait_until(lambda: bull.count("completed") == 6)
@@ -196,7 +200,7 @@ def test_bullmq_the_share_of_failures(bull: Bull) -> None:
         wait_until(lambda: bull.count("failed") == 8)
     report = poll_queue(bull.system, rules)
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "queue.failure_ratio")
-    assert report.result.message == f"40% of 10{NBSP}jobs failed within 1{NBSP}h, over 20%"
+    assert report.result.message == f"40% of 10{NBSP}jobs failed within 1{NBSP}h, limit 20%"
     assert report.result.measurements["failure_ratio"] == 0.4
     for kind in ("completed", "failed"):
         bull.client.zadd(
@@ -257,7 +261,8 @@ def test_rq_what_is_there_is_counted(redis_server: RedisServer, name: str) -> No
             worker.kill()
         assert figures(poll_queue(system)) == {**counted, "consumers": 0}
         later = poll_queue(system, after_ms=10 * MIN, first_result=first)
-        assert later.result.message == f"not draining for 10{NBSP}min: 2 waiting"
+        since = format_utc(first.result.slot, later.result.slot)
+        assert later.result.message == f"no job taken since {since}: 2 waiting"
         jobs.pop_job_id()
         assert poll_queue(system, after_ms=10 * MIN, first_result=first).result.outcome is Outcome.PASS
 
@@ -295,7 +300,8 @@ def test_celery_what_waits_is_counted_whatever_its_priority(
     first = poll_queue(system)
     celery.send_task("celery.accumulate", priority=9)
     later = poll_queue(system, after_ms=10 * MIN, first_result=first)
-    assert later.result.message == f"not draining for 10{NBSP}min: 3 waiting"
+    since = format_utc(first.result.slot, later.result.slot)
+    assert later.result.message == f"no job taken since {since}: 3 waiting"
     with redis.Redis.from_url(redis_server.url) as client:
         client.rpop(f"{name}\x06\x169")
         assert poll_queue(system, after_ms=20 * MIN, first_result=first).result.outcome is Outcome.PASS

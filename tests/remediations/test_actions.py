@@ -225,7 +225,7 @@ def test_a_request_carries_the_values_and_nothing_more() -> None:
         [heard] = ops.received
     assert heard.path == "/workers/a%2Fb%3Fc%26%22d%22%20%7Bid%7D/restart?run=7"
     assert heard.json == {"why": "job.stuck", "who": ['a/b?c&"d" {id}'], "n": 3, "{id}": 'a/b?c&"d" {id} 7'}
-    assert heard.headers["idempotency-key"] == "wd-a1b2-job_stuck-7"
+    assert heard.headers["idempotency-key"] == "wd-a1b2-job.stuck-7"
 
 
 @pytest.mark.parametrize("name", [".", ".."])
@@ -320,15 +320,23 @@ def test_a_remedy_of_celery_beats_schedules_is_for_the_database_that_they_are_in
     assert probe.remediation_action.url == "postgresql://beat@db/shop"
 
 
-@pytest.mark.parametrize(("word", "meant"), [("threshold", "queue.threshold"), ("no_consumers", "queue.no_consumers")])
-def test_reasons_of_queues_may_be_short(word: str, meant: str) -> None:
-    assert expand_reason(word) == (meant,)
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("threshold", ("queue.threshold",)),
+        ("stalled", ("job.stalled", "queue.stalled")),
+        ("not_picked_up", ("canary.not_picked_up",)),
+        ("http.status", ("http.status",)),
+    ],
+)
+def test_reasons_of_jobs_and_queues_may_be_short(word: str, meant: tuple[str, ...]) -> None:
+    assert expand_reason(word) == meant
 
 
 def test_whatever_is_suggested_for_a_reason_is_one() -> None:
-    with pytest.raises(ValueError, match="did you mean 'not_picked_up'") as error:
-        expand_reason("Not picked up")
-    assert expand_reason(str(error.value).rpartition("did you mean ")[2].strip("'?"))
+    with pytest.raises(ValueError, match="did you mean 'no_consumers'") as error:
+        expand_reason("No consumers")
+    assert expand_reason(str(error.value).rpartition("did you mean ")[2].strip("?'"))
 
 
 @pytest.mark.parametrize(
@@ -336,7 +344,7 @@ def test_whatever_is_suggested_for_a_reason_is_one() -> None:
     [
         ({"http": "https://api.example/"}, "http.status", "stuck"),
         ({"mcp": "https://api.example/mcp"}, "stale", "job.overdue"),
-        ({"jobs": {"apscheduler": {"url": "sqlite:////jobs.db"}}}, "overdue", "queue.stalled"),
+        ({"jobs": {"apscheduler": {"url": "sqlite:////jobs.db"}}}, "overdue", "no_consumers"),
         ({"queue": {"bullmq": {"redis": "redis://redis", "queue": "mail"}}}, "no_consumers", "task.failed"),
         ({"canary": {"bullmq": {"redis": "redis://redis", "queue": "mail"}}}, "job.failed", "job.stuck"),
         ({"heartbeat": {"token": "k" * 22, "every": "1h"}}, "max_runtime", "queue.threshold"),

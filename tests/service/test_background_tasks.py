@@ -55,7 +55,7 @@ def test_what_a_task_says_of_itself(
     listing = parse_task_list({"tasks": [said]}, START_AT + later, {})
     assert listing is not None
     assert not listing.problems
-    assert (task_failure_reason("maintain", listing.tasks["maintain"], None)[0] == "") is ok, (
+    assert (task_failure_reason("maintain", listing.tasks["maintain"], None, 0)[0] == "") is ok, (
         "our own probe reads the same"
     )
 

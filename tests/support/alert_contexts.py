@@ -103,8 +103,7 @@ TASK_ALERT = replace(
     probe=replace(PROBE, name="Search MCP", group="Search", task_limits={"reindex": 15 * MINUTE_MS}),
     incident=make_incident(
         "task",
-        f"task reindex is stale: last run {format_duration(57 * MINUTE_MS)} ago, "
-        f"limit {format_duration(15 * MINUTE_MS)}",
+        f"task reindex is stale: last run 00:53 UTC, limit {format_duration(15 * MINUTE_MS)}",
         subject="reindex",
         reason="task.stale",
         severity=Severity.WARNING,

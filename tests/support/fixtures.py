@@ -195,7 +195,7 @@ def add_mcp_probe(rows: FixtureRows) -> None:
         rows.add_incident(
             id, "task", "task crawl is stale", start, resolved_at=start + minutes * MINUTE_MS, subject="crawl"
         )
-    message = "task reindex is stale: last run 15 min 20 s ago, limit 15 min"
+    message = "task reindex is stale: last run 01:31 UTC, limit 15 min"
     told = rows.add_incident(
         id, "task", message, stale, subject="reindex", opened_after_ms=0, threshold=1, reason="task.stale"
     )
@@ -366,7 +366,7 @@ def canary_rows() -> FixtureRows:
         cadence="every 5 min",
     )
     newest = epoch_ms("02:25")
-    why = "not picked up in 10 s: no worker, 214 waiting, oldest 18 min"
+    why = "not picked up within 10 s: 0 workers, 214 waiting, oldest 18 min"
     for i in range(47, -1, -1):
         slot = newest - i * 5 * MINUTE_MS
         if i == 17:
@@ -416,12 +416,11 @@ def scheduled_jobs_rows() -> FixtureRows:
     wrong = {
         "reconcile-ledger": (
             "job.stuck",
-            f"reconcile-ledger is stuck: running for {format_duration(255 * MINUTE_MS)} on app-3, "
-            f"limit {format_duration(2 * HOUR_MS)}",
+            f"reconcile-ledger is stuck: running since 21 Nov 22:14 UTC on app-3, limit {format_duration(2 * HOUR_MS)}",
         ),
         "retry-payments": (
             "job.overdue",
-            f"retry-payments is overdue: 3 runs missed, the first due 00:00, {format_duration(149 * MINUTE_MS)} ago",
+            "retry-payments is overdue: 3 runs missed, the first due 00:00 UTC",
         ),
         "export-ledger": (
             "job.failed",
@@ -449,7 +448,7 @@ def scheduled_jobs_rows() -> FixtureRows:
             last_succeeded_at=well,
             last_duration=took,
         )
-    says = "3 jobs of 5 are not right: reconcile-ledger, retry-payments, export-ledger"
+    says = "3 of 5 jobs have problems: reconcile-ledger, retry-payments, export-ledger"
     book.add_result(billing, NOW - 14 * SECOND_MS, Outcome.FAIL, says, "job.stuck", 12, jobs=wrong, phases={"read": 12})
     for name, (reason, said) in wrong.items():
         book.add_incident(
@@ -457,7 +456,7 @@ def scheduled_jobs_rows() -> FixtureRows:
         )
 
     digests = book.add_probe("Digest schedulers", "jobs", "Mail")
-    late = "trial-ending never ran: due 18 Nov 08:00, 3 days ago"
+    late = "trial-ending has never run: due 18 Nov 08:00 UTC"
     book.add_job_state(
         digests,
         "digest-daily",

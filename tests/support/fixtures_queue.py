@@ -19,7 +19,7 @@ rules:
   oldest: {over: 15m}
   stalled: {for: 10m}
 """
-BACKLOG_MESSAGE = "waiting 212, over 200 for 14 min; oldest 22 min, over 15 min"
+BACKLOG_MESSAGE = "waiting 212, limit 200, since 02:15 UTC; oldest 22 min, limit 15 min"
 
 
 def queue_backlog_rows() -> FixtureRows:

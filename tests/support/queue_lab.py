@@ -50,12 +50,12 @@ class QueueLab(ABC):
     """Evidence beside the sentinel."""
     no_worker_failure: ClassVar[tuple[str, str]] = (
         "canary.not_picked_up",
-        f"not picked up in 500{NBSP}ms: no worker, 1 waiting, oldest [0-9].+",
+        f"not picked up within 500{NBSP}ms: 0 workers, 1 waiting, oldest [0-9].+",
     )
     """Reason and message where nobody works; this message and the next are regular expressions."""
     no_worker_measurements: ClassVar[Mapping[str, int]] = {"waiting": 1, "consumers": 0}
     """Measured there."""
-    hanging_job_message: ClassVar[str] = f"picked up after .+, not finished in 3{NBSP}s"
+    hanging_job_message: ClassVar[str] = f"picked up after .+, not finished within 3{NBSP}s"
     failing_job_message: ClassVar[str] = "no template for __canary__"
     """Why a job that throws failed."""
     missing_queue_message: ClassVar[str] = ""

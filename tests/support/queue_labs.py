@@ -198,10 +198,10 @@ class CeleryLab(RedisLab):
     behavior_options = {"throw": {"task": "throw", "args": ["__canary__"]}, "hang": {"task": "hang"}}
     expected_phases = ("connect", "enqueue", "finish")
     expected_facts = {"picked_up": "Celery does not show it"}
-    no_worker_failure = ("canary.not_finished", f"not finished in 1{NBSP}s: 1 waiting")
+    no_worker_failure = ("canary.not_finished", f"not finished within 1{NBSP}s: 1 waiting")
     no_worker_measurements = {"waiting": 1}
     failing_job_message = "ValueError: no template for __canary__"
-    hanging_job_message = f"not finished in 3{NBSP}s: 0 waiting"
+    hanging_job_message = f"not finished within 3{NBSP}s: 0 waiting"
 
     def __init__(self, url: str, peers: ThirdPartyServers | None = None) -> None:
         super().__init__(url, peers)
@@ -283,7 +283,7 @@ class PgbossLab(PostgresLab):
     uses_node = True
     unsupported_scenarios = {"paused": "pg-boss knows no such thing: workers stop by themselves"}
     payload_options = {"payload": {"nonce": 7}}
-    no_worker_failure = ("canary.not_picked_up", f"not picked up in 500{NBSP}ms: 1 waiting, oldest [0-9].+")
+    no_worker_failure = ("canary.not_picked_up", f"not picked up within 500{NBSP}ms: 1 waiting, oldest [0-9].+")
     no_worker_measurements = {"waiting": 1}
     failing_job_message = 'no template for {"sentinel":true}'
     missing_queue_message = "no queue '{queue}' in the schema 'pgboss'"

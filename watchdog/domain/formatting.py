@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from statistics import median
 
 from watchdog.domain.model import HealthState, Outcome, RemediationAttempt, RunSummary
+from watchdog.domain.reasons import title
 from watchdog.domain.timestamps import UNIX_EPOCH
 
 NBSP = "\N{NO-BREAK SPACE}"
@@ -22,12 +23,6 @@ HEALTH_STATE_LABELS = {
 }
 HEALTH_STATE_SYMBOLS = {HealthState.UP: "✓", HealthState.DEGRADED: "▲", HealthState.UNKNOWN: "○", HealthState.DOWN: "✕"}
 """The shapes of the pages' states, for places that have text alone."""
-
-_JOB_REASON_LABELS = {
-    "job.overdue": "Overdue", "job.never_ran": "Never ran", "job.stuck": "Stuck", "job.stalled": "Stalled",
-    "job.failed": "Failed", "job.max_runtime": "Too long", "job.min_runtime": "Too short", "job.gone": "Gone",
-    "task.failed": "Failed", "task.stale": "Stale", "task.never_ran": "Never ran", "task.missing": "Missing",
-}  # fmt: skip
 
 _REMEDIATION_STATE_LABELS = {
     "rate_limited": "held back",
@@ -123,10 +118,19 @@ def format_timestamp(at: int, now: int, *, seconds: bool = False) -> str:
     return told if utc_datetime(at).date() == utc_datetime(now).date() else f"{format_date(at, now)} {told}"
 
 
+SHOW_SECONDS_BELOW_MS = 10 * MINUTE_MS
+"""A message about a limit below this shows its times with seconds."""
+
+
+def format_utc(at: int, now: int, *, seconds: bool = False) -> str:
+    """ "01:48 UTC", for messages that are stored and read later; with the date unless it is the date of `now`."""
+    return f"{format_timestamp(at, now, seconds=seconds)} UTC"
+
+
 def job_status_label(reason: str, *, has_run: bool, has_schedule: bool) -> str:
     """How a job or task does: "Overdue", "On time", "Not run yet"; "Ok" where nobody knows when it should run."""
     if reason:
-        return _JOB_REASON_LABELS.get(reason, reason)
+        return title(reason)
     return ("On time" if has_schedule else "Ok") if has_run else "Not run yet"
 
 

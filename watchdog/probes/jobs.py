@@ -169,7 +169,7 @@ def jobs_observation(jobs: list[EvaluatedJob], context: RunContext) -> Observati
     bad = {j.facts.name: JobProblem(*j.verdict[:2], j.facts.run_id) for j in jobs if j.verdict.reason}
     reason, message, _ = next(iter(bad.values()), JobProblem("", ""))
     if len(bad) > 1:
-        message = f"{format_count(len(bad), 'job')} of {len(jobs)} are not right: {', '.join(list(bad)[:5])}"
+        message = f"{len(bad)} of {format_count(len(jobs), 'job')} have problems: {', '.join(list(bad)[:5])}"
     remember = {job_state_key(j.facts.name): j.record.to_json() for j in jobs}
     forget = {key: None for key in context.probe_state if key.startswith(JOB_STATE_KEY_PREFIX) and key not in remember}
     shown = sorted(jobs, key=lambda j: not j.verdict.reason)[:MAX_EVIDENCE_JOBS]

@@ -18,6 +18,7 @@ from watchdog.domain.probe_state import (
     threshold_records_from_json,
     threshold_records_to_json,
 )
+from watchdog.domain.reasons import reason_and_message
 from watchdog.domain.rules.queue import ThresholdState, describe_breach, evaluate_thresholds
 from watchdog.net.errors import ProbeError
 from watchdog.probes.base import Probe, RunContext
@@ -220,7 +221,7 @@ def queue_observation(
         reason = broken[0][0]
         message = "; ".join([words for _, words in broken] + ["the queue is paused"] * stats.paused)
     elif unknown:
-        reason, message = "queue.metric_unavailable", f"not judged: the queue does not say its {' and '.join(unknown)}"
+        reason, message = reason_and_message("queue.metric_unavailable", metrics=" and ".join(unknown))
     kept = threshold_records_to_json(one.record for one in threshold_states)
     return Observation(
         Outcome.FAIL if broken else Outcome.ERROR if unknown else Outcome.PASS,

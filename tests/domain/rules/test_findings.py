@@ -99,7 +99,7 @@ TASK = [
     Row(
         "past its limit it is stale",
         listed(a=ReportedTask(ok=True, last_run_age=MIN + 1)),
-        [("a", True, "task.stale", f"task a is stale: last run 1{NB}min 1{NB}ms ago, limit 1{NB}min")],
+        [("a", True, "task.stale", f"task a is stale: last run 31{NB}Dec 1969 23:59:59 UTC, limit 1{NB}min")],
         tasks={"a": MIN},
     ),
     Row(
@@ -111,7 +111,7 @@ TASK = [
     Row(
         "the star is every other task's limit",
         listed(b=ReportedTask(ok=True, last_run_age=2 * MIN)),
-        [("b", True, "task.stale", f"task b is stale: last run 2{NB}min ago, limit 1{NB}min")],
+        [("b", True, "task.stale", f"task b is stale: last run 31{NB}Dec 1969 23:59:00 UTC, limit 1{NB}min")],
         tasks={"*": MIN, "a": 3 * MIN},
     ),
     Row(
@@ -123,7 +123,14 @@ TASK = [
     Row(
         "and is bad past it",
         listed(a=ReportedTask(ok=True, first_seen_age=MIN + 1)),
-        [("a", True, "task.never_ran", f"task a never ran: first seen 1{NB}min 1{NB}ms ago, limit 1{NB}min")],
+        [
+            (
+                "a",
+                True,
+                "task.never_ran",
+                f"task a has never run: first listed 31{NB}Dec 1969 23:59:59 UTC, limit 1{NB}min",
+            )
+        ],
         tasks={"a": MIN},
     ),
     Row(

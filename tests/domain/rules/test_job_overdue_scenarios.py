@@ -111,14 +111,15 @@ class Watch:
                 [evaluate_job(facts, plan.to_job_limits(60_000), load_job_record(memory, facts.name), now)], attempt
             )
         self.memory |= seen.state_updates
-        said = seen.message.replace("\N{NO-BREAK SPACE}", " ").removeprefix("backup ").removeprefix("is ")
+        said = seen.message.replace("\N{NO-BREAK SPACE}", " ").replace(" UTC", "").removeprefix("backup ")
+        said = said.removeprefix("is ").replace("has never run", "never ran")
         assert seen.reason == ("" if not said else f"job.{said.split(':')[0].replace(' ', '_')}")
-        return said.rpartition(", ")[0] or said
+        return said
 
 
 NIGHTLY = "1 00:00 ask schedule: 0 3 * * *, grace: 30m"
 HOURLY = "1 00:00 ask every: 1h, grace: 5m"
-DUE, NEVER = "overdue: due 03:00", "never ran: due 03:00"
+DUE, NEVER, STUCK = "overdue: due 03:00", "never ran: due 03:00", "stuck: running since 03:00, limit 1 h"
 
 TABLE: list[tuple[str, list[str], str | dict[str, str]]] = [
     # --- on time, late and early
@@ -239,13 +240,13 @@ TABLE: list[tuple[str, list[str], str | dict[str, str]]] = [
     ("one that did not is, where its source says so",
      [NIGHTLY, "1 00:00 ask max_runtime: 1h", "1 12:00 look", "2 03:00 begin", "2 03:20 away", "2 05:00 back",
       "2 05:01 look"],
-     {SOURCE: "stuck: running for 2 h 1 min", WATCHED: "stuck: running for 2 h 1 min", HEARTBEAT: FINE}),
+     {SOURCE: STUCK, WATCHED: STUCK, HEARTBEAT: FINE}),
     ("stuck before we were away is stuck",
      [NIGHTLY, "1 00:00 ask max_runtime: 1h", "1 12:00 look", "2 03:00 begin", "2 04:01 away", "2 05:00 back",
-      "2 05:01 look"], "stuck: running for 2 h 1 min"),
+      "2 05:01 look"], STUCK),
     ("a restart of seconds while it ran changes nothing",
      [NIGHTLY, "1 00:00 ask max_runtime: 1h", "1 12:00 look", "2 03:00 begin", "2 03:20 away", "2 03:20:10 back",
-      "2 04:01 look"], "stuck: running for 1 h 1 min"),
+      "2 04:01 look"], STUCK),
     # --- what we knew is lost, or what its source knew
     ("lost after it ran", [NIGHTLY, "1 12:00 look", "2 03:00 run", "2 04:00 lose", "2 12:00 look"], FINE),
     ("lost while it was overdue: what lies before was never owed",

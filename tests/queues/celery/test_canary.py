@@ -34,7 +34,7 @@ def test_workers_that_track_what_they_start_show_it(lab: CeleryLab) -> None:
     assert hung.result.message.startswith("picked up after ")
     idle = lab.run_probe(tracked, start_within="500ms")
     assert idle.result.reason == "canary.not_picked_up"
-    assert idle.result.message == f"not picked up in 500{NBSP}ms: 1 waiting"
+    assert idle.result.message == f"not picked up within 500{NBSP}ms: 1 waiting"
 
 
 def test_without_that_start_within_is_refused(lab: CeleryLab) -> None:
@@ -54,7 +54,9 @@ def test_a_job_that_is_to_be_tried_again_is_not_finished(lab: CeleryLab) -> None
     with lab.running_worker():
         report = lab.run_probe({"task": "again"}, finish_within="1s")
     assert report.result.reason == "canary.not_finished"
-    assert report.result.message.endswith(f"not finished in 1{NBSP}s: it waits for another try: ValueError: not yet")
+    assert report.result.message.endswith(
+        f"not finished within 1{NBSP}s: it waits for another try: ValueError: not yet"
+    )
 
 
 def test_a_sentinel_expires(lab: CeleryLab) -> None:

@@ -90,7 +90,7 @@ def test_every_schedule_is_found_and_a_stopped_beat_is_named(shop: Shop) -> None
     shop.change(last_run_at=shop.at(10))
     report = shop.look()
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "job.scheduler_dead")
-    assert report.result.message == f"the scheduler has given no sign of life for 9{NBSP}min 59{NBSP}s"
+    assert report.result.message.startswith("the scheduler has not reported since ")
     with shop.beat():
         wait_until(lambda: shop.look().result.outcome is Outcome.PASS)
 

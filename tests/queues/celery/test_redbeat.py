@@ -108,7 +108,7 @@ def test_a_killed_beat_is_named_once_for_all_its_jobs(lab: Lab) -> None:
     lab.age(11)
     report = lab.look()
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "job.scheduler_dead")
-    assert report.result.message == f"the scheduler has given no sign of life for 5{NBSP}min 59{NBSP}s"
+    assert report.result.message.startswith("the scheduler has not reported since ")
     assert not report.state_updates
     lab.client.delete("redbeat::lock")
     lab.age(6)

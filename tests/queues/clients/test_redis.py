@@ -144,7 +144,10 @@ def test_so_is_the_name_of_a_broker_of_celery(redis_server: RedisServer, monkeyp
     result = asyncio.run(
         run_probe(canary_probe({"celery": {"broker": url, "backend": url}, "finish_within": "1s"}))
     ).result
-    assert (result.reason, result.message) == ("canary.not_finished", "not finished in 1\N{NO-BREAK SPACE}s: 1 waiting")
+    assert (result.reason, result.message) == (
+        "canary.not_finished",
+        "not finished within 1\N{NO-BREAK SPACE}s: 1 waiting",
+    )
 
 
 def test_tls_is_about_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

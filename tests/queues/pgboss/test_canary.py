@@ -39,7 +39,7 @@ def test_what_waits_is_told(lab: PgbossLab) -> None:
     lab.execute(f"{row} now() - interval '2 hours', 'created', true)", lab.queue_name)
     lab.execute(f"{row} now() - interval '2 hours', 'active', false)", lab.queue_name)
     message = lab.run_probe(start_within="100ms").result.message
-    assert message == f"not picked up in 100{NBSP}ms: 1 active, 2 waiting, oldest 1{NBSP}h"
+    assert message == f"not picked up within 100{NBSP}ms: 1 active, 2 waiting, oldest 1{NBSP}h"
 
 
 def test_a_job_that_throws_no_error_tells_what(lab: PgbossLab) -> None:
@@ -58,7 +58,7 @@ def test_a_worker_whose_heart_stops_is_gone_before_its_time_is_over(lab: PgbossL
     with lab.running_worker("hang", OPTIONS='{"heartbeatSeconds": 10}') as worker:
         report = lab.run_probe_and_trigger(lab.count_active, stops, start_within="2s", finish_within="2s")
     assert report.result.reason == "canary.not_finished"
-    assert report.result.message.endswith(f"not finished in 2{NBSP}s: its worker is gone")
+    assert report.result.message.endswith(f"not finished within 2{NBSP}s: its worker is gone")
     assert lab.job_states() == []
 
 
@@ -87,7 +87,7 @@ def test_where_one_job_runs_at_a_time_a_sentinel_waits_in_line(lab: PgbossLab) -
         lab.execute("INSERT INTO pgboss.job (name, policy) VALUES (%s, 'singleton')", lab.queue_name)
         wait_until(lambda: lab.job_states() == ["active"])
         message = lab.run_probe(start_within="900ms").result.message
-    assert message.startswith(f"not picked up in 900{NBSP}ms: 1 active, 1 waiting")
+    assert message.startswith(f"not picked up within 900{NBSP}ms: 1 active, 1 waiting")
 
 
 def test_workers_that_wait_to_be_told_are_told(lab: PgbossLab) -> None:

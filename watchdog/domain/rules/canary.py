@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from watchdog.domain.formatting import format_count, format_duration, format_time_of_day
+from watchdog.domain.formatting import format_count, format_duration, format_utc
 from watchdog.domain.model import Outcome
 from watchdog.domain.observations import JobStage, JobStatus, QueueStats
+from watchdog.domain.reasons import reason_and_message
 
 IN_PROGRESS_STAGES = (JobStage.SENT, JobStage.QUEUED, JobStage.RUNNING)
 
@@ -68,48 +69,47 @@ def _clamp_time(reported_at: int | None, earliest: int, latest: int) -> int:
 
 
 def outstanding_sentinel_verdict(slot: int, deadline_ms: int, now: int) -> tuple[Outcome, str, str]:
-    """Outcome, reason and message of a run that sends nothing because an earlier slot's sentinel is still running. The
-    run is an error until that sentinel's deadline, and a failure from then on."""
-    what = f"the sentinel of {format_time_of_day(slot, seconds=True)} is still in flight"
+    """Outcome, reason and message of a run that sends nothing because an earlier slot's sentinel job is still running.
+    The run is an error until that job's deadline, and a failure from then on."""
+    sent_at = format_utc(slot, now, seconds=True)
     if slot + deadline_ms > now:
-        return Outcome.ERROR, "canary.in_flight", f"not sent: {what}"
-    return Outcome.FAIL, "canary.not_finished", f"{what}: no other is sent"
+        return Outcome.ERROR, *reason_and_message("canary.in_flight", sent_at=sent_at)
+    return Outcome.FAIL, "canary.not_finished", f"the sentinel job of {sent_at} is still running, so no other was sent"
 
 
 def canary_failure_reason(limits: CanaryLimits, tracker: SentinelTracker, stats: QueueStats) -> tuple[str, str]:
-    """Reason and message; both empty when the sentinel was finished in time."""
+    """Reason and message; both empty when the sentinel job was finished in time."""
     error = tracker.job_status.error.partition("\n")[0]
-    picked_up = (
-        ""
-        if tracker.picked_up_at is None
-        else f"picked up after {format_duration(tracker.picked_up_at - tracker.sent_at)}"
-    )
-    within = format_duration(limits.limit_for(tracker.job_status.stage))
+    picked_up = ""
+    if tracker.picked_up_at is not None:
+        picked_up = f"picked up after {format_duration(tracker.picked_up_at - tracker.sent_at)}"
+    limit = format_duration(limits.limit_for(tracker.job_status.stage))
     match tracker.job_status.stage:
         case JobStage.LOST:
-            return "canary.lost", f"the sentinel vanished, {picked_up or 'before anybody was seen to pick it up'}"
+            when = f"after it was {picked_up}" if picked_up else "before it was picked up"
+            return reason_and_message("canary.lost", when=when)
         case JobStage.FAILED:
-            return "job.failed", f"the job failed: {error}" if error else "the job failed, and nobody says why"
+            return reason_and_message("job.failed", error or "no error message", name="the job", repeats="")
         case JobStage.QUEUED:
-            return "canary.not_picked_up", f"not picked up in {within}{_describe_queue(stats)}"
+            return reason_and_message("canary.not_picked_up", _describe_queue(stats), limit=limit)
         case JobStage.DONE if (
             tracker.finished_at is not None and tracker.finished_at <= tracker.sent_at + limits.finish_within
         ):
             return "", ""
-    late = (
-        f"{picked_up}, not finished in {within}" if picked_up else f"not finished in {within}{_describe_queue(stats)}"
-    )
-    return "canary.not_finished", f"{late}: {error}" if error else late
+    if picked_up:
+        return reason_and_message("canary.not_finished", error, progress=f"{picked_up}, ", limit=limit)
+    detail = ": ".join(part for part in (_describe_queue(stats), error) if part)
+    return reason_and_message("canary.not_finished", detail, progress="", limit=limit)
 
 
 def _describe_queue(stats: QueueStats) -> str:
     parts = ["the queue is paused"] if stats.paused else []
     if stats.consumers is not None:
-        parts.append(format_count(stats.consumers, "worker") if stats.consumers else "no worker")
+        parts.append(format_count(stats.consumers, "worker"))
     if stats.active:
         parts.append(f"{stats.active} active")
     if stats.waiting is not None:
         parts.append(f"{stats.waiting} waiting")
     if stats.oldest is not None:
         parts.append(f"oldest {format_duration(stats.oldest)}")
-    return f": {', '.join(parts)}" if parts else ""
+    return ", ".join(parts)

@@ -11,10 +11,18 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from watchdog.domain.formatting import DAY_MS, format_count, format_date, format_duration, format_time_of_day
+from watchdog.domain.formatting import (
+    MINUTE_MS,
+    SECOND_MS,
+    SHOW_SECONDS_BELOW_MS,
+    format_count,
+    format_duration,
+    format_utc,
+)
 from watchdog.domain.model import Finding, HealthState, Json, Result
 from watchdog.domain.observations import JobFacts, JobSourceSnapshot
 from watchdog.domain.probe_state import JobRecord, JobState, load_job_record
+from watchdog.domain.reasons import reason_and_message
 from watchdog.domain.rules.policy import AlertPolicy
 from watchdog.domain.schedule import (
     MAX_MISSED_RUNS,
@@ -85,10 +93,10 @@ def dead_scheduler_message(snapshot: JobSourceSnapshot) -> str:
     keeps from running."""
     if not snapshot.jobs or snapshot.scheduler_heartbeat_at is None:
         return ""
-    silent_for = snapshot.taken_at - snapshot.scheduler_heartbeat_at
-    if silent_for <= SCHEDULER_DEAD_AFTER_MS:
+    if snapshot.taken_at - snapshot.scheduler_heartbeat_at <= SCHEDULER_DEAD_AFTER_MS:
         return ""
-    return f"the scheduler has given no sign of life for {format_duration(silent_for)}"
+    since = format_utc(snapshot.scheduler_heartbeat_at, snapshot.taken_at)
+    return reason_and_message("job.scheduler_dead", since=since)[1]
 
 
 def evaluate_snapshot(
@@ -108,8 +116,7 @@ def evaluate_snapshot(
         limits = replace(limits, grace=limits.grace + snapshot.reporting_lag)
         job = evaluate_job(facts, limits, load_job_record(probe_state, facts.name), snapshot.taken_at)
         if facts.name not in listed and not job.verdict.reason and not limits.overrides_schedule:
-            gone = JobVerdict("job.gone", f"{facts.name} is gone: the source does not know it", None)
-            job = job._replace(verdict=gone)
+            job = job._replace(verdict=JobVerdict(*reason_and_message("job.gone", name=facts.name), None))
         yield job
 
 
@@ -210,29 +217,34 @@ def _find_job_problem(
 ) -> tuple[str, str]:
     name = facts.name
     if facts.running_since is not None:
-        ran = max(now - facts.running_since, 0)
+        seconds = limits.max_runtime is not None and limits.max_runtime < SHOW_SECONDS_BELOW_MS
+        since = f"running since {format_utc(facts.running_since, now, seconds=seconds)}"
         if facts.stalled:
-            return "job.stalled", f"{name} is stalled: begun {format_duration(ran)} ago, and its worker is gone"
+            return reason_and_message("job.stalled", f"{since}, and its worker is gone", name=name)
         if limits.max_runtime is not None and _exceeds_max_runtime(facts.running_since, limits.max_runtime, now, gaps):
-            on = f" on {facts.worker}" if facts.worker else ""
-            return (
-                "job.stuck",
-                f"{name} is stuck: running for {format_duration(ran)}{on}, limit {format_duration(limits.max_runtime)}",
-            )
-    if found := _find_overdue_problem(facts, limits, expected, now, gaps):
-        return found
+            worker = f" on {facts.worker}" if facts.worker else ""
+            detail = f"{since}{worker}, limit {format_duration(limits.max_runtime)}"
+            return reason_and_message("job.stuck", detail, name=name)
+    if overdue := _find_overdue_problem(facts, limits, expected, now, gaps):
+        return overdue
     if facts.failures >= limits.max_failures:
-        times = "" if facts.failures == 1 else f" {format_count(facts.failures, 'time')} in a row"
-        return "job.failed", f"{name} failed{times}" + (f": {facts.error}" if facts.error else "")
-    if facts.duration is not None and facts.running_since is None:
-        if limits.max_runtime is not None and facts.duration > limits.max_runtime:
-            return (
-                "job.max_runtime",
-                f"{name} took {format_duration(facts.duration)}, limit {format_duration(limits.max_runtime)}",
-            )
-        if limits.min_runtime is not None and facts.duration < limits.min_runtime and not facts.failures:
-            least = format_duration(limits.min_runtime)
-            return "job.min_runtime", f"{name} took {format_duration(facts.duration)}, at least {least} is expected"
+        repeats = "" if facts.failures == 1 else f" {format_count(facts.failures, 'time')} in a row"
+        return reason_and_message("job.failed", facts.error, name=name, repeats=repeats)
+    if facts.running_since is None:
+        return _find_runtime_problem(facts, limits)
+    return "", ""
+
+
+def _find_runtime_problem(facts: JobFacts, limits: JobLimits) -> tuple[str, str]:
+    if facts.duration is None:
+        return "", ""
+    name, duration = facts.name, format_duration(facts.duration)
+    if limits.max_runtime is not None and facts.duration > limits.max_runtime:
+        limit = format_duration(limits.max_runtime)
+        return reason_and_message("job.max_runtime", name=name, duration=duration, limit=limit)
+    if limits.min_runtime is not None and facts.duration < limits.min_runtime and not facts.failures:
+        limit = format_duration(limits.min_runtime)
+        return reason_and_message("job.min_runtime", name=name, duration=duration, limit=limit)
     return "", ""
 
 
@@ -256,14 +268,11 @@ def _find_overdue_problem(
     if not missed:
         return None
     first = missed[-1]
-    late = f"due {_format_due_time(first, now)}, {format_duration(now - first)} ago"
+    due = f"due {format_utc(first, now, seconds=first % MINUTE_MS >= SECOND_MS)}"
     if own is None and facts.last_start is None and facts.last_end is None:
-        return "job.never_ran", f"{facts.name} never ran: {late}"
-    if len(missed) == 1:
-        return "job.overdue", f"{facts.name} is overdue: {late}"
-    many = f"over {MAX_MISSED_RUNS}" if len(missed) >= MAX_MISSED_RUNS else len(missed)
-    return "job.overdue", f"{facts.name} is overdue: {many} runs missed, the first {late}"
-
-
-def _format_due_time(at: int, now: int) -> str:
-    return format_time_of_day(at) if now - at < DAY_MS else f"{format_date(at, now)} {format_time_of_day(at)}"
+        return reason_and_message("job.never_ran", due, name=facts.name)
+    if len(missed) >= MAX_MISSED_RUNS:
+        due = f"{MAX_MISSED_RUNS} or more runs missed, the first {due} or earlier"
+    elif len(missed) > 1:
+        due = f"{len(missed)} runs missed, the first {due}"
+    return reason_and_message("job.overdue", due, name=facts.name)

@@ -1,4 +1,4 @@
-"""preference: what the configuration would like to hold, and what makes the probe degraded where it does not."""
+"""preference: the `prefer` expressions hold. One that does not makes the probe degraded, not down."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ HEALTH_STATE = HealthState.DEGRADED
 
 
 def evaluate_result(policy: AlertPolicy, result: Result) -> Iterator[Finding]:
-    for expression, told in (result.preferences or {}).items():
-        yield Finding(RULE_NAME, expression, bool(told), "preference.failed" if told else "", told)
+    for expression, problem in (result.preferences or {}).items():
+        yield Finding(RULE_NAME, expression, bool(problem), "preference.failed" if problem else "", problem)

@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from watchdog.domain.formatting import format_count, format_duration, format_duration_over_limit, format_number
+from watchdog.domain.formatting import (
+    SHOW_SECONDS_BELOW_MS,
+    format_count,
+    format_duration,
+    format_duration_over_limit,
+    format_number,
+    format_utc,
+)
 from watchdog.domain.observations import QueueStats
 from watchdog.domain.probe_state import QueueThreshold, ThresholdRecord, short_digest
+from watchdog.domain.reasons import reason_and_message
 from watchdog.domain.schedule import SENDER_RETRY_WINDOW_MS, Gaps
 
 
@@ -85,41 +93,46 @@ def _evaluate_stalled(
 
 
 def metric_value(threshold: QueueThreshold, stats: QueueStats) -> tuple[float | None, bool]:
-    """A figure, and whether the system says it."""
+    """A metric's value, and whether the system reports it."""
     if threshold.metric == "oldest":
         age = 0 if stats.waiting == 0 else stats.oldest
         return age, age is not None
     if threshold.metric != "failure_ratio":
-        figure = getattr(stats, threshold.metric)
-        return figure, figure is not None
+        value = getattr(stats, threshold.metric)
+        return value, value is not None
     if stats.completed is None:
         return None, False
-    failed, well = stats.completed
-    ended = failed + (well or 0)
-    if ended < threshold.min_samples:
+    failed, succeeded = stats.completed
+    completed = failed + (succeeded or 0)
+    if completed < threshold.min_samples:
         return None, True
-    return (None, False) if well is None else (failed / ended, True)
+    return (None, False) if succeeded is None else (failed / completed, True)
 
 
 def describe_breach(state: ThresholdState, stats: QueueStats, now: int) -> tuple[str, str]:
-    """Reason and words for what is beyond its limit."""
-    limit, figure, since = state.threshold, state.value or 0, state.record.breached_since
-    lasted = 0 if since is None else now - since
-    so_long = f" for {format_duration(lasted)}" if limit.for_ms else ""
-    match limit.metric:
+    """Reason and message of a metric that is bad."""
+    threshold, value = state.threshold, state.value or 0
+    started = now if state.record.breached_since is None else state.record.breached_since
+    since = format_utc(started, now, seconds=threshold.for_ms < SHOW_SECONDS_BELOW_MS)
+    limit, suffix = f"{threshold.value:g}", f", since {since}" if threshold.for_ms else ""
+    match threshold.metric:
         case "consumers":
-            return "queue.no_consumers", f"consumers {figure:g}, under {limit.value:g}{so_long}"
+            return reason_and_message("queue.no_consumers", value=f"{value:g}", limit=limit + suffix)
         case "stalled":
-            still = "no shorter" if state.record.head_is_count else "not draining"
-            return "queue.stalled", f"{still} for {format_duration(lasted)}: {format_number(round(figure))} waiting"
+            symptom = "no fewer jobs waiting" if state.record.head_is_count else "no job taken"
+            waiting = format_number(round(value))
+            return reason_and_message("queue.stalled", symptom=symptom, since=since, waiting=waiting)
         case "failure_ratio":
-            ended = sum(n or 0 for n in stats.completed or ())
-            share = f"{figure:.0%} of {format_count(ended, 'job')} failed within {format_duration(limit.window_ms)}"
-            return "queue.failure_ratio", f"{share}, over {limit.value:.0%}"
-        case "oldest":
-            told = (
-                f"{format_duration_over_limit(round(figure), round(limit.value))}, over {format_duration(limit.value)}"
+            return reason_and_message(
+                "queue.failure_ratio",
+                share=f"{value:.0%}",
+                completed=format_count(sum(n or 0 for n in stats.completed or ()), "job"),
+                window=format_duration(threshold.window_ms),
+                limit=f"{threshold.value:.0%}",
             )
+        case "oldest":
+            text = format_duration_over_limit(round(value), round(threshold.value))
+            limit = format_duration(threshold.value)
         case _:
-            told = f"{format_number(round(figure))}, over {format_number(round(limit.value))}"
-    return "queue.threshold", f"{limit.metric} {told}{so_long}"
+            text, limit = format_number(round(value)), format_number(round(threshold.value))
+    return reason_and_message("queue.threshold", metric=threshold.metric, value=text, limit=limit + suffix)

@@ -1,9 +1,10 @@
-"""stale: no result was stored for too long. Decided by a stored deadline, not by a result."""
+"""stale: no result has been stored for too long. A stored deadline decides it, not a result."""
 
 from __future__ import annotations
 
 from watchdog.domain.formatting import format_duration
 from watchdog.domain.model import Finding, HealthState
+from watchdog.domain.reasons import reason_and_message
 
 RULE_NAME = "stale"
 HEALTH_STATE = HealthState.UNKNOWN
@@ -11,7 +12,8 @@ ALERT_STATE_KEY = (RULE_NAME, "")
 
 
 def stale_finding(staleness_threshold: int) -> Finding:
-    return Finding(RULE_NAME, "", True, "no_data", f"no result for {format_duration(staleness_threshold)}")
+    period = format_duration(staleness_threshold)
+    return Finding(RULE_NAME, "", True, *reason_and_message("no_data", period=period))
 
 
 def fresh_finding() -> Finding:

@@ -134,7 +134,7 @@ def jobs_from_tasks(source_listing: SourceListing) -> Iterator[JobSummary]:
         return
     for name, told in listing.tasks.items():
         limit = limits.get(name, limits.get("*"))
-        reason, message = task.task_failure_reason(name, told, limit)
+        reason, message = task.task_failure_reason(name, told, limit, listing.slot)
         ran = None if told.last_run_age is None else listing.slot - told.last_run_age
         due = None if ran is None or limit is None else ran + limit
         yield JobSummary(

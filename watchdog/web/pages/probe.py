@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from markupsafe import Markup
 
 from watchdog.domain.formatting import DAY_MS, format_duration_rounded, format_time_of_day, format_timestamp
-from watchdog.domain.model import HealthState, Incident, Outcome, ProbeInfo, Result
+from watchdog.domain.model import HealthState, Incident, Outcome, ProbeInfo
 from watchdog.domain.rules import HEALTH_STATE_BY_RULE, stale
-from watchdog.domain.rules.task import task_failure_reason
 from watchdog.store.read import history, status
 from watchdog.store.read.jobs import SourceListing, jobs_from_tasks, load_source_listings
 from watchdog.store.read.status import Connection, IncidentRecord, ProbeStatus, ResultRow, ServiceStatus
@@ -112,7 +111,6 @@ def load_probe_page(connection: Connection, probe_id: str, query: ResultsQuery, 
     newest = [standing.last_judged_slot] if standing.last_judged_slot is not None else []
     kept = history.load_result_details(connection, probe.database_id, [*lanes.values(), *newest])
     look = load_source_listings(connection, probe.database_id).get(probe.database_id)
-    listing = look.result if look else None
     last = kept[newest[0]].result if newest and newest[0] in kept else None
     return ProbePage(
         probe=probe,
@@ -120,7 +118,7 @@ def load_probe_page(connection: Connection, probe_id: str, query: ResultsQuery, 
         state=standing.state,
         state_label=probe_state_label(standing, now),
         next_run_text=_format_next_run(standing, now),
-        banners=probe_banners(standing, listing, now),
+        banners=probe_banners(standing, now),
         has_no_results=standing.latest_result is None,
         latency=build_latency_card(runs, parse_latency_limit(last), now)
         if runs and probe.kind not in ("canary", "heartbeat")
@@ -160,13 +158,13 @@ def _format_next_run(status: ProbeStatus, now: int) -> str:
     return f"{which} {'is late' if now - status.next_due > 5_000 else 'now'}"
 
 
-def probe_banners(status: ProbeStatus, listing: Result | None, now: int) -> tuple[Banner, ...]:
+def probe_banners(status: ProbeStatus, now: int) -> tuple[Banner, ...]:
     """What needs saying before anything else: each open incident, or that nothing has run yet."""
     found = []
     for incident in status.open_incidents:
         since = f"Since {format_timestamp(incident.since, now, seconds=True)}"
         said = f"{since} · {incident.severity} · {incident.rule}" + (f" {incident.subject}" if incident.subject else "")
-        title = _current_incident_message(incident, listing, status.probe.task_limits, now)
+        title = _current_incident_message(incident, now)
         title = (
             title if incident.rule == "job" else capitalize_first(title)
         )  # begins with the job's name, as it is written
@@ -178,16 +176,11 @@ def probe_banners(status: ProbeStatus, listing: Result | None, now: int) -> tupl
     return tuple(found)
 
 
-def _current_incident_message(incident: Incident, listing: Result | None, limits: Mapping[str, int], now: int) -> str:
-    """What an incident says, with the age of what is stale as it is by now."""
+def _current_incident_message(incident: Incident, now: int) -> str:
+    """What an incident says; of one about missing results, for how long by now."""
     if incident.rule == stale.RULE_NAME:
         return stale.stale_finding(now - incident.since).message
-    task = (listing.tasks or {}).get(incident.subject) if listing and incident.rule == "task" else None
-    if listing is None or task is None or task.last_run_age is None:
-        return incident.message
-    aged = task._replace(last_run_age=task.last_run_age + now - listing.slot)
-    _, message = task_failure_reason(incident.subject, aged, limits.get(incident.subject, limits.get("*")))
-    return message or incident.message
+    return incident.message
 
 
 def capitalize_first(text: str) -> str:

@@ -1,0 +1,63 @@
+"""The catalogue of reasons: why a run failed, an incident opened, or a notification was not delivered. Pure.
+
+A reason is a stable code, `family.cause`, in results, incidents, JSON and metrics. A code is never given another
+meaning; the message beside it is for people and may be reworded. docs/reasons.md is rendered from this catalogue.
+
+Some codes are built from what a server answers: `http.503`, `smtp.550`, `slack.channel_not_found`. They are described
+by an entry of their own, else by that of their class (`http.5xx`), else by that of their family (`slack.*`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from watchdog.domain.reasons.entry import Reason, ReasonScope
+from watchdog.domain.reasons.failures import FAILURES
+from watchdog.domain.reasons.findings import FINDINGS
+from watchdog.domain.reasons.operations import OPERATIONS
+
+__all__ = [
+    "CATALOGUE",
+    "TRANSPORT_FAMILIES",
+    "Reason",
+    "ReasonScope",
+    "describe",
+    "family",
+    "reason_and_message",
+    "title",
+]
+
+CATALOGUE: Mapping[str, Reason] = {entry.code: entry for entry in (*FAILURES, *FINDINGS, *OPERATIONS)}
+"""By code."""
+
+TRANSPORT_FAMILIES = ("dns", "connection", "tls", "timeout", "protocol", "http", "body", "json")
+"""Families about a request and its response, whatever is probed by it."""
+
+
+def family(code: str) -> str:
+    """The part before the dot: "http" of "http.503"."""
+    return code.partition(".")[0]
+
+
+def describe(code: str) -> Reason:
+    """The entry of a reason. Raises KeyError for a reason that is not in the catalogue."""
+    cause = code.partition(".")[2]
+    status_class = f"{family(code)}.{cause[:1]}xx" if len(cause) == 3 and cause.isdigit() else code
+    for key in (code, status_class, f"{family(code)}.*"):
+        if key in CATALOGUE:
+            return CATALOGUE[key]
+    raise KeyError(code)
+
+
+def title(code: str) -> str:
+    """A few words for labels and headings. A reason that another version stored is shown in its own words."""
+    try:
+        return describe(code).title
+    except KeyError:
+        return code.replace(".", " ").replace("_", " ").capitalize()
+
+
+def reason_and_message(code: str, detail: str = "", **facts: str) -> tuple[str, str]:
+    """A reason with its sentence filled in, and a detail after a colon: "task digest failed: disk full"."""
+    sentence = CATALOGUE[code].sentence.format(**facts)
+    return code, f"{sentence}: {detail}" if detail else sentence

@@ -1,0 +1,344 @@
+"""Reasons for which a run fails: the target is not right."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from watchdog.domain.reasons.entry import Reason, ReasonScope
+
+_failure = partial(Reason, ReasonScope.FAILURE)
+
+_TRANSPORT = (
+    _failure(
+        "dns.failed",
+        "Name not resolved",
+        "The host name cannot be resolved.",
+        "Check the name, its zone, and the resolver of the machine that Watchdog runs on.",
+    ),
+    _failure(
+        "connection.refused",
+        "Connection refused",
+        "No process accepts connections at that address and port.",
+        "Check whether the service runs and which address it listens on.",
+    ),
+    _failure(
+        "connection.unreachable",
+        "Host unreachable",
+        "There is no route to the address.",
+        "Check network, firewall and VPN between Watchdog and the target.",
+    ),
+    _failure(
+        "connection.failed",
+        "Connection failed",
+        "The connection could not be established, for an unknown cause.",
+        "Try to connect by hand from the machine that Watchdog runs on.",
+    ),
+    _failure(
+        "connection.lost",
+        "Connection lost",
+        "The connection broke before the response was complete.",
+        "Look for crashes and restarts of the service, and for time limits of proxies.",
+    ),
+    _failure(
+        "connection.address_blocked",
+        "Address blocked",
+        "The host name resolves to an address that must not be probed.",
+        "Link-local and metadata addresses are always blocked; for private addresses see `allow_private_addresses`.",
+    ),
+    _failure(
+        "tls.failed",
+        "TLS failed",
+        "There is no trusted TLS connection: the certificate has expired, is for another name, is self-signed, or the "
+        "handshake failed. The message says which.",
+        "Renew the certificate, or name its authority in `tls`.",
+    ),
+    _failure(
+        "timeout.exceeded",
+        "Timed out",
+        "The run took longer than `timeout`. The message names the phase that it was in.",
+        "Check the load of the target. Raise `timeout` only if slow responses are normal.",
+    ),
+    _failure(
+        "protocol.error",
+        "Invalid response",
+        "The response is not valid HTTP, or its body does not match its headers.",
+        "Check which service answers on that port, and the proxies in between.",
+    ),
+    _failure(
+        "body.too_large",
+        "Response too large",
+        "A response of an MCP server is larger than the limit.",
+        "Let the tool return less.",
+    ),
+    _failure(
+        "http.status",
+        "Unexpected HTTP status",
+        "The status is not 2xx, and no `expect` expression allows it.",
+        "See the excerpt in the evidence.",
+    ),
+    _failure(
+        "http.401",
+        "Not authenticated (401)",
+        "The server does not accept the credentials.",
+        "Renew the token or password.",
+    ),
+    _failure(
+        "http.403",
+        "Forbidden (403)",
+        "The server does not allow access with these credentials.",
+        "Check the permissions of the token or user.",
+    ),
+    _failure(
+        "http.429",
+        "Too many requests (429)",
+        "The server limits the rate of requests.",
+        "Probe less often, or have the limit raised.",
+    ),
+    _failure(
+        "http.too_many_redirects",
+        "Too many redirects",
+        "The response redirects more than 5 times.",
+        "Probe the final URL.",
+    ),
+    _failure(
+        "http.invalid_redirect",
+        "Invalid redirect",
+        "The Location header of a redirect holds no usable URL.",
+        "Fix the Location header.",
+    ),
+    _failure(
+        "http.redirect_not_followed",
+        "Redirect not followed",
+        "An MCP server redirects, which is not followed.",
+        "Configure the URL that it redirects to.",
+    ),
+)
+
+_CHECKS = (
+    _failure(
+        "expectation.failed",
+        "Expectation failed",
+        "An `expect` expression is false. The message has the observed value.",
+        "See the evidence.",
+    ),
+    _failure(
+        "expectation.evaluation_failed",
+        "Expectation cannot be evaluated",
+        "An `expect` expression has no value, because the response lacks what it refers to.",
+        "Check whether the response has changed, or guard the expression with `has(...)`.",
+    ),
+    _failure(
+        "mcp.not_mcp",
+        "Not an MCP server",
+        "The service at the URL does not speak MCP.",
+        "Check the path: it often ends in `/mcp` or `/sse`.",
+    ),
+    _failure(
+        "mcp.unsupported_version",
+        "Unsupported MCP version",
+        "The server supports no version of MCP that Watchdog supports.",
+        "Update the older of the two.",
+    ),
+    _failure(
+        "mcp.rpc_error",
+        "MCP error response",
+        "The server answers an MCP request with an error. The message has its code and text.",
+        "See the server's log.",
+    ),
+    _failure(
+        "mcp.invalid_response",
+        "Invalid MCP response",
+        "A response violates the MCP specification. The message says where.",
+        "Report it to the author of the server.",
+    ),
+    _failure(
+        "mcp.unexpected_id",
+        "Unexpected MCP response id",
+        "The server answers a request that was never made.",
+        "Report it to the author of the server.",
+    ),
+    _failure(
+        "mcp.cursor_loop",
+        "MCP pagination loops",
+        "The pages of `tools/list` repeat.",
+        "Fix the server's pagination.",
+    ),
+    _failure(
+        "mcp.too_many_pages",
+        "MCP pagination too long",
+        "`tools/list` has more pages than are read.",
+        "Fix the server's pagination.",
+    ),
+    _failure(
+        "mcp.resource_empty",
+        "MCP resource empty",
+        "The configured `resource` has no contents.",
+        "Check its URI.",
+    ),
+    _failure(
+        "mcp.server_exited",
+        "MCP server exited",
+        "An MCP server started by `command` exited too early. Its last output is the excerpt.",
+        "Run the command by hand.",
+    ),
+    _failure(
+        "mcp.tool_missing",
+        "MCP tool missing",
+        "A required tool is not listed.",
+        "Deploy it, or remove it from `tools` or from the canary.",
+    ),
+    _failure(
+        "mcp.tool_error",
+        "MCP tool failed",
+        "The called tool reports `isError`. The message has its text.",
+        "See the message and the server's log.",
+    ),
+    _failure(
+        "task.list_missing",
+        "Task list missing",
+        "Limits are configured under `tasks`, and the response lists no tasks.",
+        "Let the tool report its tasks.",
+    ),
+    _failure(
+        "task.list_invalid",
+        "Task list unreadable",
+        "The list of tasks has entries that cannot be read.",
+        "The message names the first of them.",
+    ),
+)
+
+_QUEUES = (
+    _failure(
+        "broker.unreachable",
+        "Broker unreachable",
+        "The broker or database that holds the jobs cannot be reached, or no longer accepts the login.",
+        "Check whether it runs, and its host, port and password.",
+    ),
+    _failure(
+        "broker.refused",
+        "Broker refused the request",
+        "The broker or database can be reached, but refuses an operation.",
+        "The message has its error and, where a permission is missing, what to grant.",
+    ),
+    _failure(
+        "database.query_timeout",
+        "Database query timed out",
+        "A query took too long, or another session holds a lock on the table.",
+        "Add an index on the columns of time and type, or read less history with `since`.",
+    ),
+    _failure(
+        "database.table_missing",
+        "Table missing",
+        "The table does not exist.",
+        "Check its name and schema. The message suggests a table with a similar name.",
+    ),
+    _failure(
+        "database.column_missing",
+        "Column missing",
+        "The table has no such column.",
+        "Check `columns`. Names are case-sensitive.",
+    ),
+    _failure(
+        "database.column_invalid",
+        "Column has the wrong content",
+        "A column under `columns` does not hold times, or holds too many different jobs.",
+        "The message has a value that it holds.",
+    ),
+    _failure(
+        "queue.missing",
+        "Queue missing",
+        "The queue does not exist. Watchdog never creates one.",
+        "Check its name, prefix and schema. The application creates the queue when it starts.",
+    ),
+    _failure(
+        "queue.no_consumers",
+        "Too few workers",
+        "Fewer workers take jobs from the queue than `rules` require.",
+        "Check whether they run, and which queues they take jobs from.",
+        "consumers {value}, expected at least {limit}",
+    ),
+    _failure(
+        "queue.stalled",
+        "Queue stalled",
+        "Jobs are waiting, and none was taken for too long. Where the system shows only how many jobs wait: the number "
+        "has not fallen.",
+        "Check whether workers run, whether the queue is paused, and what the workers are busy with.",
+        "{symptom} since {since}: {waiting} waiting",
+    ),
+    _failure(
+        "queue.failure_ratio",
+        "Too many failed jobs",
+        "Too large a share of the jobs that completed recently failed.",
+        "Look at the errors of the newest failed jobs.",
+        "{share} of {completed} failed within {window}, limit {limit}",
+    ),
+    _failure(
+        "queue.threshold",
+        "Queue limit exceeded",
+        "A metric exceeds its limit: `waiting`, `active`, `delayed`, `failed` or `oldest`. The message has each.",
+        "Add workers, or enqueue fewer jobs.",
+        "{metric} {value}, limit {limit}",
+    ),
+    _failure(
+        "canary.enqueue_failed",
+        "Sentinel job not accepted",
+        "The request that starts the sentinel job is not answered with a 2xx.",
+        "See the message and the excerpt.",
+    ),
+    _failure(
+        "canary.job_id_missing",
+        "No job id",
+        "The response to the request that starts the sentinel job names no job, so it cannot be polled.",
+        "Say in `job_id` where the id is, or let the tool return a `job_id`.",
+    ),
+    _failure(
+        "canary.poll_failed",
+        "Sentinel job not observable",
+        "The state of the sentinel job could not be read before its deadline. The job itself may have succeeded.",
+        "See the message.",
+    ),
+    _failure(
+        "canary.not_picked_up",
+        "Not picked up",
+        "No worker took the sentinel job within `start_within`.",
+        "The message says how many workers there are and how many jobs wait.",
+        "not picked up within {limit}",
+    ),
+    _failure(
+        "canary.not_finished",
+        "Not finished in time",
+        "A worker took the sentinel job and did not finish it within `finish_within`.",
+        "Check what the worker is doing. Where the queue shows it, the message says whether the worker died.",
+        "{progress}not finished within {limit}",
+    ),
+    _failure(
+        "canary.progress_stalled",
+        "Progress stalled",
+        "The job reports progress, which has not changed for `progress_within`.",
+        "Check what the job waits for at that point.",
+    ),
+    _failure(
+        "canary.lost",
+        "Sentinel job lost",
+        "The queue accepted the sentinel job and no longer lists it.",
+        "Find out what removes jobs, and how long finished jobs are kept.",
+        "the sentinel job disappeared {when}",
+    ),
+    _failure(
+        "job.failed",
+        "Failed",
+        "The worker ran the sentinel job, which failed; or the newest runs of a scheduled job failed, as many in a row "
+        "as `failures` allows.",
+        "The message has the error.",
+        "{name} failed{repeats}",
+    ),
+    _failure(
+        "job.scheduler_dead",
+        "Scheduler dead",
+        "The scheduler has not reported for 5 minutes, so it starts no job at all. Its jobs are not judged one by one.",
+        "Check whether its process runs.",
+        "the scheduler has not reported since {since}",
+    ),
+)
+
+FAILURES = (*_TRANSPORT, *_CHECKS, *_QUEUES)

@@ -1,0 +1,195 @@
+"""Reasons of runs that were not judged or did not happen, of findings beside a run's outcome, and of resolutions."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from watchdog.domain.reasons.entry import Reason, ReasonScope
+
+_error = partial(Reason, ReasonScope.ERROR)
+_missed = partial(Reason, ReasonScope.MISSED)
+_finding = partial(Reason, ReasonScope.FINDING)
+_resolution = partial(Reason, ReasonScope.RESOLUTION)
+
+FINDINGS = (
+    _error(
+        "command.not_found",
+        "Command not found",
+        "The `command` or its working directory does not exist on this machine.",
+        "Install it, or fix the path.",
+    ),
+    _error(
+        "command.start_failed",
+        "Command not started",
+        "The command cannot be started.",
+        "Check its permissions.",
+    ),
+    _error(
+        "tls.invalid_file",
+        "TLS file unusable",
+        "A file named in `tls` cannot be read, or has the wrong content.",
+        "Fix the path or the file.",
+    ),
+    _error(
+        "queue.metric_unavailable",
+        "Metric not available",
+        "A rule needs a metric that the queue does not report, such as the share of failures where completed jobs are "
+        "not kept.",
+        "Keep completed jobs for a while, grant the role read access, or remove the rule.",
+        "the queue does not report {metrics}",
+    ),
+    _error(
+        "canary.in_flight",
+        "Previous sentinel job still running",
+        "The sentinel job of an earlier slot is still running, and there is never more than one.",
+        "Run the canary less often than its deadline.",
+        "not sent: the sentinel job of {sent_at} is still running",
+    ),
+    _error(
+        "watchdog.out_of_resources",
+        "Out of resources",
+        "The machine that Watchdog runs on is out of file descriptors or memory.",
+        "Raise the limits, and check what else runs there.",
+    ),
+    _error(
+        "watchdog.loop_late",
+        "Watchdog was stalled",
+        "Watchdog itself stood still while the run waited for the target.",
+        "Check whether the machine is overloaded.",
+    ),
+    _error(
+        "watchdog.internal_error",
+        "Internal error",
+        "Watchdog has a bug.",
+        "Report it, with the log.",
+    ),
+    _missed(
+        "missed.skipped",
+        "Skipped",
+        "The slot had passed before Watchdog could claim it.",
+        "None after a start; otherwise see `missed.overloaded`.",
+    ),
+    _missed(
+        "missed.result_lost",
+        "Result lost",
+        "The run was claimed and never recorded, because the process was killed.",
+        "None, unless it happens again.",
+    ),
+    _missed(
+        "missed.overloaded",
+        "Overloaded",
+        "Too many runs were in progress, in total or on the same host.",
+        "Spread the probes, or look for a host that makes many of them slow.",
+    ),
+    _missed(
+        "missed.shutdown_before_run",
+        "Shut down before the run",
+        "Watchdog was stopped before the run was due.",
+    ),
+    _missed(
+        "missed.shutdown_during_run",
+        "Shut down during the run",
+        "Watchdog was stopped during the run.",
+    ),
+    _finding(
+        "task.failed",
+        "Failed",
+        "A task of an MCP server reports failure.",
+        "The message has the server's text.",
+        "task {name} failed",
+    ),
+    _finding(
+        "task.stale",
+        "Stale",
+        "The last run of a task is older than its limit.",
+        "Check whether its scheduler runs.",
+        "task {name} is stale: last run {last_run}, limit {limit}",
+    ),
+    _finding(
+        "task.never_ran",
+        "Never ran",
+        "A task has not run once within its limit.",
+        "Check whether its scheduler runs.",
+        "task {name} has never run: first listed {first_seen}, limit {limit}",
+    ),
+    _finding(
+        "task.missing",
+        "Missing",
+        "A task named under `tasks` is not listed.",
+        "Check whether it is still scheduled.",
+        "task {name} is not in the server's list",
+    ),
+    _finding(
+        "job.overdue",
+        "Overdue",
+        "A run is due, has not started, and its grace has passed.",
+        "Check whether its scheduler and its workers run.",
+        "{name} is overdue",
+    ),
+    _finding(
+        "job.never_ran",
+        "Never ran",
+        "A run has been due since Watchdog first saw the job, and no run is known.",
+        "Check whether the job is deployed, and whether its scheduler and its workers run.",
+        "{name} has never run",
+    ),
+    _finding(
+        "job.stuck",
+        "Stuck",
+        "A run has been in progress for longer than `max_runtime`.",
+        "Check what it waits for.",
+        "{name} is stuck",
+    ),
+    _finding(
+        "job.stalled",
+        "Stalled",
+        "A run is in progress, and its worker is gone.",
+        "The queue may hand it to another worker. Check why workers die.",
+        "{name} is stalled",
+    ),
+    _finding(
+        "job.max_runtime",
+        "Ran too long",
+        "The newest run took longer than `max_runtime`.",
+        "Check what slows it down.",
+        "{name} ran for {duration}, limit {limit}",
+    ),
+    _finding(
+        "job.min_runtime",
+        "Ran too short",
+        "The newest run took less time than `min_runtime`.",
+        "It may have done nothing: check its output.",
+        "{name} ran for {duration}, minimum {limit}",
+    ),
+    _finding(
+        "job.gone",
+        "Gone",
+        "A job named under `watch` is not listed by its source.",
+        "Find out what removed it.",
+        "{name} is gone: its source does not list it",
+    ),
+    _finding(
+        "preference.failed",
+        "Preference not met",
+        "A `prefer` expression is false or cannot be evaluated.",
+        "The message has the observed value.",
+    ),
+    Reason(
+        ReasonScope.NO_DATA,
+        "no_data",
+        "No data",
+        "No result was stored for too long.",
+        "See Watchdog's own log.",
+        "no result for {period}",
+    ),
+    _resolution(
+        "subject.no_longer_listed",
+        "No longer listed",
+        "The task is no longer listed, or the expression was changed.",
+    ),
+    _resolution(
+        "probe.removed",
+        "Probe removed",
+        "The probe is no longer configured, or has another kind.",
+    ),
+)

@@ -1,0 +1,166 @@
+"""Reasons of Watchdog's own operations: notifications, remediations, and access to the operators' pages."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from watchdog.domain.reasons.entry import Reason, ReasonScope
+
+_delivery = partial(Reason, ReasonScope.DELIVERY)
+_remediation = partial(Reason, ReasonScope.REMEDIATION)
+_access = partial(Reason, ReasonScope.ACCESS)
+
+OPERATIONS = (
+    _delivery(
+        "http.3xx",
+        "Redirect",
+        "The receiver redirects, which is not followed.",
+        "Configure the URL that it redirects to.",
+    ),
+    _delivery(
+        "http.4xx",
+        "Request refused",
+        "The receiver refuses the request. 400, 413, 415 and 422 are final; 408, 425 and 429 are retried; others are "
+        "retried for an hour.",
+        "See the receiver's response in the detail.",
+    ),
+    _delivery(
+        "http.404",
+        "Not found (404)",
+        "The receiver's URL does not exist.",
+        "Check the URL of the receiver.",
+    ),
+    _delivery(
+        "http.5xx",
+        "Server error",
+        "The receiver or a proxy in front of it failed.",
+        "See the receiver's response in the detail.",
+    ),
+    _delivery(
+        "delivery.invalid_request",
+        "Request cannot be sent",
+        "The URL, a header or an address cannot be sent.",
+        "Fix the configuration of the receiver.",
+    ),
+    _delivery(
+        "delivery.invalid_response",
+        "Invalid response",
+        "The service that answers is not Slack.",
+        "Check `api_url`.",
+    ),
+    _delivery(
+        "delivery.test",
+        "Test alert",
+        "A message of `watchdog test-alert`.",
+    ),
+    _delivery(
+        "slack.no_service",
+        "Unknown Slack webhook",
+        "Slack does not know this incoming webhook.",
+        "Create a new one.",
+    ),
+    _delivery(
+        "slack.*",
+        "Refused by Slack",
+        "Slack refused the message. The cause is Slack's own error code, such as `channel_not_found`.",
+        "See the detail.",
+    ),
+    _delivery(
+        "smtp.not_configured",
+        "No mail server",
+        "An email receiver is configured without a mail server.",
+        "Add the section `email`.",
+    ),
+    _delivery(
+        "smtp.auth_failed",
+        "Mail login refused",
+        "The mail server does not accept the user name and password.",
+        "Renew them.",
+    ),
+    _delivery(
+        "smtp.auth_unavailable",
+        "Mail login not offered",
+        "The mail server offers no supported login method on this connection.",
+        "Check `security`, and whether the server wants a login at all.",
+    ),
+    _delivery(
+        "smtp.starttls_missing",
+        "STARTTLS not offered",
+        "The mail server does not offer STARTTLS, without which nothing is sent.",
+        "Check `security` and the port.",
+    ),
+    _delivery(
+        "smtp.recipients_refused",
+        "Recipients refused",
+        "The mail server refuses all recipients, or some of them for now. Those are retried; the others receive the "
+        "message once.",
+        "Check their addresses.",
+    ),
+    _delivery(
+        "smtp.protocol_error",
+        "Invalid SMTP response",
+        "The service that answers does not speak SMTP.",
+        "Check host, port and `security`.",
+    ),
+    _delivery(
+        "smtp.4xx",
+        "Mail server refused for now",
+        "The mail server refuses the message for now.",
+        "See the server's response in the detail.",
+    ),
+    _delivery(
+        "smtp.5xx",
+        "Mail server refused",
+        "The mail server refuses the message for good.",
+        "See the server's response in the detail.",
+    ),
+    _remediation(
+        "remediation.too_many_rows",
+        "Too many rows",
+        "The statement changes more than 100 rows and was rolled back.",
+        "Narrow its WHERE clause.",
+    ),
+    _remediation(
+        "remediation.parameter_truncated",
+        "Parameter unusable",
+        "The name or id that it needs is masked or cut in what is stored, or is `.` or `..`, which a URL takes for "
+        "another path.",
+        "Rename the job. Its id need not be secret.",
+    ),
+    _access(
+        "access.loopback_only",
+        "Local access only",
+        "No keys are configured, and the request may not come from this machine.",
+        "Add `access.api_keys`.",
+    ),
+    _access(
+        "access.missing_key",
+        "Key missing",
+        "The request has no key.",
+        "Sign in, or send `Authorization: Bearer ...`.",
+    ),
+    _access(
+        "access.invalid_key",
+        "Key unknown",
+        "The key is not configured.",
+        "Check it.",
+    ),
+    _access(
+        "access.session_expired",
+        "Session expired",
+        "The session has ended.",
+        "Sign in again.",
+    ),
+    _access(
+        "access.cross_origin_form",
+        "Form of another site",
+        "Another site sent the form.",
+        "Open the page itself.",
+    ),
+    _access(
+        "access.too_many_attempts",
+        "Too many attempts",
+        "Ten wrong keys came from this address within a minute (429, with `Retry-After`).",
+        "Wait, and find out who tries keys.",
+    ),
+)
