@@ -86,6 +86,7 @@ def test_the_wheel_holds_the_package_with_its_templates_and_migrations_and_nothi
     package = tree("watchdog") | {f"watchdog/_data/{file}" for file in tree("templates") | tree("migrations")}
     assert any("migrations/versions" in file for file in package)
     assert any("templates/" in file for file in package)
+    assert "watchdog/py.typed" in contents(wheel), "type checkers use the annotations"
     assert {file for file in contents(wheel) if ".dist-info/" not in file} == package
     assert any(file.endswith("/licenses/LICENSE") for file in contents(wheel))
 

@@ -1,7 +1,7 @@
-"""Regenerates what is generated from the configuration models: `python -m tests.support.regen`.
+"""Rebuilds every file that is generated from the code: `./dev regen`.
 
-Writes docs/configuration.md and, for every tests/config/bad/*.yaml, the .txt with the errors it is answered with. Read
-the diff afterwards: tests compare the files with what the code generates.
+These are docs/configuration.md, docs/reasons.md and, for every tests/config/bad/*.yaml, a .txt with its error messages.
+Review the diff afterwards: tests compare the files with what the code generates.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from pathlib import Path
 from watchdog.config.load import load_config
 from watchdog.config.problems import ConfigError
 from watchdog.config.reference import render_reference
+from watchdog.domain.reasons.reference import render_reasons_page
 
 ROOT = Path(__file__).parents[2]
 REFERENCE_FILE = ROOT / "docs/configuration.md"
+REASONS_FILE = ROOT / "docs/reasons.md"
 BAD_CONFIG_FOLDER = ROOT / "tests/config/bad"
 PLANTED_SECRET, SHORT_SECRET = "s3cr3t-Pl4nted/value", "471"
 BAD_CONFIG_ENV = {"PLANTED": PLANTED_SECRET, "PIN": SHORT_SECRET, "NUMBER": "3", "EMPTY": ""}
@@ -33,7 +35,7 @@ def bad_config_error(file: Path) -> ConfigError:
 
 def regenerate() -> list[Path]:
     """Write all generated files. Returns those that changed."""
-    contents = {REFERENCE_FILE: render_reference()}
+    contents = {REFERENCE_FILE: render_reference(), REASONS_FILE: render_reasons_page()}
     for file in sorted(BAD_CONFIG_FOLDER.glob("*.yaml")):
         contents[file.with_suffix(".txt")] = f"{bad_config_error(file)}\n"
     changed = [file for file, content in contents.items() if not file.exists() or file.read_text() != content]
