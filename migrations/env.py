@@ -1,4 +1,4 @@
-"""Alembic's entry: on the connection, and in the transaction, of the caller."""
+"""Alembic's environment: runs on the caller's connection, in the caller's transaction."""
 
 from __future__ import annotations
 

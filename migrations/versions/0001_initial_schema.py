@@ -1,4 +1,4 @@
-"""The initial schema"""
+"""The initial schema."""
 
 from __future__ import annotations
 
@@ -12,6 +12,119 @@ depends_on = None
 
 
 def upgrade() -> None:
+    op.create_table(
+        "probes",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("probe_id", sa.Text(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("info", sa.Text(), nullable=False),
+        sa.Column("config_yaml", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("removed_at", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_probes")),
+        sa.UniqueConstraint("probe_id", name=op.f("uq_probes_probe_id")),
+    )
+    op.create_table(
+        "schedule",
+        sa.Column("probe", sa.BigInteger(), nullable=False),
+        sa.Column("location", sa.Text(), nullable=False),
+        sa.Column("definition", sa.Text(), nullable=False),
+        sa.Column("next_due", sa.BigInteger(), nullable=False),
+        sa.Column("last_slot", sa.BigInteger(), nullable=True),
+        sa.Column("in_flight", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("probe", "location", name=op.f("pk_schedule")),
+    )
+    op.create_index(op.f("ix_schedule_next_due"), "schedule", ["next_due"], unique=False)
+    op.create_table(
+        "watermarks",
+        sa.Column("location", sa.Text(), nullable=False),
+        sa.Column("claimed_until", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("location", name=op.f("pk_watermarks")),
+    )
+    op.create_table(
+        "downtime",
+        sa.Column("location", sa.Text(), nullable=False),
+        sa.Column("started_at", sa.BigInteger(), nullable=False),
+        sa.Column("ended_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("location", "started_at", name=op.f("pk_downtime")),
+    )
+    op.create_table(
+        "results",
+        sa.Column("probe", sa.BigInteger(), nullable=False),
+        sa.Column("slot", sa.BigInteger(), nullable=False),
+        sa.Column("location", sa.Text(), nullable=False),
+        sa.Column("outcome", sa.Text(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("message", sa.Text(), nullable=False),
+        sa.Column("duration", sa.Integer(), nullable=True),
+        sa.Column("phases", sa.Text(), nullable=True),
+        sa.Column("measurements", sa.Text(), nullable=True),
+        sa.Column("tasks", sa.Text(), nullable=True),
+        sa.Column("preferences", sa.Text(), nullable=True),
+        sa.Column("jobs", sa.Text(), nullable=True),
+        sa.Column("previous_slot", sa.BigInteger(), nullable=True),
+        sa.Column("slot_count", sa.Integer(), nullable=False),
+        sa.Column("late", sa.Boolean(), nullable=False),
+        sa.Column("recorded_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("probe", "slot", "location", name=op.f("pk_results")),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "evidence",
+        sa.Column("probe", sa.BigInteger(), nullable=False),
+        sa.Column("slot", sa.BigInteger(), nullable=False),
+        sa.Column("location", sa.Text(), nullable=False),
+        sa.Column("facts", sa.Text(), nullable=False),
+        sa.Column("excerpt", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("probe", "slot", "location", name=op.f("pk_evidence")),
+    )
+    op.create_table(
+        "rollups",
+        sa.Column("probe", sa.BigInteger(), nullable=False),
+        sa.Column("hour", sa.BigInteger(), nullable=False),
+        sa.Column("location", sa.Text(), nullable=False),
+        sa.Column("passed", sa.Integer(), nullable=False),
+        sa.Column("failed", sa.Integer(), nullable=False),
+        sa.Column("errors", sa.Integer(), nullable=False),
+        sa.Column("missed", sa.Integer(), nullable=False),
+        sa.Column("duration_sum", sa.BigInteger(), nullable=False),
+        sa.Column("duration_max", sa.Integer(), nullable=True),
+        sa.PrimaryKeyConstraint("probe", "hour", "location", name=op.f("pk_rollups")),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "probe_state",
+        sa.Column("probe", sa.BigInteger(), nullable=False),
+        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("value", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("probe", "key", name=op.f("pk_probe_state")),
+    )
+    op.create_table(
+        "check_ins",
+        sa.Column("probe", sa.BigInteger(), nullable=False),
+        sa.Column("occurred_at", sa.BigInteger(), nullable=False),
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("run_id", sa.Text(), nullable=False),
+        sa.Column("exit_code", sa.Integer(), nullable=True),
+        sa.Column("duration", sa.BigInteger(), nullable=True),
+        sa.Column("output", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("probe", "occurred_at", "id", name=op.f("pk_check_ins")),
+    )
+    op.create_table(
+        "alert_states",
+        sa.Column("probe", sa.BigInteger(), nullable=False),
+        sa.Column("rule", sa.Text(), nullable=False),
+        sa.Column("subject", sa.Text(), nullable=False),
+        sa.Column("bad_count", sa.Integer(), nullable=False),
+        sa.Column("good_count", sa.Integer(), nullable=False),
+        sa.Column("first_bad_slot", sa.BigInteger(), nullable=False),
+        sa.Column("incident", sa.Text(), nullable=True),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("probe", "rule", "subject", name=op.f("pk_alert_states")),
+        sqlite_with_rowid=False,
+    )
     op.create_table(
         "evaluation_cursors",
         sa.Column("probe", sa.BigInteger(), nullable=False),
@@ -30,41 +143,13 @@ def upgrade() -> None:
         postgresql_where=sa.text("wake_at IS NOT NULL"),
         sqlite_where=sa.text("wake_at IS NOT NULL"),
     )
-
     op.create_table(
-        "destination_backoff",
-        sa.Column("destination", sa.Text(), nullable=False),
-        sa.Column("retry_at", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("destination", name=op.f("pk_destination_backoff")),
-    )
-    op.create_table(
-        "evidence",
+        "staleness_events",
         sa.Column("probe", sa.BigInteger(), nullable=False),
-        sa.Column("slot", sa.BigInteger(), nullable=False),
-        sa.Column("location", sa.Text(), nullable=False),
-        sa.Column("facts", sa.Text(), nullable=False),
-        sa.Column("excerpt", sa.Text(), nullable=False),
-        sa.PrimaryKeyConstraint("probe", "slot", "location", name=op.f("pk_evidence")),
-    )
-    op.create_table(
-        "alert_states",
-        sa.Column("probe", sa.BigInteger(), nullable=False),
-        sa.Column("rule", sa.Text(), nullable=False),
-        sa.Column("subject", sa.Text(), nullable=False),
-        sa.Column("bad_count", sa.Integer(), nullable=False),
-        sa.Column("good_count", sa.Integer(), nullable=False),
-        sa.Column("first_bad_slot", sa.BigInteger(), nullable=False),
-        sa.Column("incident", sa.Text(), nullable=True),
-        sa.Column("reason", sa.Text(), nullable=False),
-        sa.PrimaryKeyConstraint("probe", "rule", "subject", name=op.f("pk_alert_states")),
-        sqlite_with_rowid=False,
-    )
-    op.create_table(
-        "downtime",
-        sa.Column("location", sa.Text(), nullable=False),
-        sa.Column("started_at", sa.BigInteger(), nullable=False),
-        sa.Column("ended_at", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("location", "started_at", name=op.f("pk_downtime")),
+        sa.Column("last_result_slot", sa.BigInteger(), nullable=False),
+        sa.Column("threshold_ms", sa.BigInteger(), nullable=False),
+        sa.Column("detected_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("probe", "last_result_slot", name=op.f("pk_staleness_events")),
     )
     op.create_table(
         "incidents",
@@ -94,28 +179,6 @@ def upgrade() -> None:
         unique=True,
         postgresql_where=sa.text("resolved_at IS NULL"),
         sqlite_where=sa.text("resolved_at IS NULL"),
-    )
-
-    op.create_table(
-        "staleness_events",
-        sa.Column("probe", sa.BigInteger(), nullable=False),
-        sa.Column("last_result_slot", sa.BigInteger(), nullable=False),
-        sa.Column("threshold_ms", sa.BigInteger(), nullable=False),
-        sa.Column("detected_at", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("probe", "last_result_slot", name=op.f("pk_staleness_events")),
-    )
-    op.create_table(
-        "watermarks",
-        sa.Column("location", sa.Text(), nullable=False),
-        sa.Column("claimed_until", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("location", name=op.f("pk_watermarks")),
-    )
-    op.create_table(
-        "probe_state",
-        sa.Column("probe", sa.BigInteger(), nullable=False),
-        sa.Column("key", sa.Text(), nullable=False),
-        sa.Column("value", sa.Text(), nullable=False),
-        sa.PrimaryKeyConstraint("probe", "key", name=op.f("pk_probe_state")),
     )
     op.create_table(
         "outbox",
@@ -150,77 +213,11 @@ def upgrade() -> None:
         postgresql_where=sa.text("state = 'waiting'"),
         sqlite_where=sa.text("state = 'waiting'"),
     )
-
     op.create_table(
-        "probes",
-        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
-        sa.Column("probe_id", sa.Text(), nullable=False),
-        sa.Column("name", sa.Text(), nullable=False),
-        sa.Column("kind", sa.Text(), nullable=False),
-        sa.Column("info", sa.Text(), nullable=False),
-        sa.Column("config_yaml", sa.Text(), nullable=False),
-        sa.Column("created_at", sa.BigInteger(), nullable=False),
-        sa.Column("removed_at", sa.BigInteger(), nullable=True),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_probes")),
-        sa.UniqueConstraint("probe_id", name=op.f("uq_probes_probe_id")),
-    )
-    op.create_table(
-        "results",
-        sa.Column("probe", sa.BigInteger(), nullable=False),
-        sa.Column("slot", sa.BigInteger(), nullable=False),
-        sa.Column("location", sa.Text(), nullable=False),
-        sa.Column("outcome", sa.Text(), nullable=False),
-        sa.Column("reason", sa.Text(), nullable=False),
-        sa.Column("message", sa.Text(), nullable=False),
-        sa.Column("duration", sa.Integer(), nullable=True),
-        sa.Column("phases", sa.Text(), nullable=True),
-        sa.Column("measurements", sa.Text(), nullable=True),
-        sa.Column("tasks", sa.Text(), nullable=True),
-        sa.Column("preferences", sa.Text(), nullable=True),
-        sa.Column("jobs", sa.Text(), nullable=True),
-        sa.Column("previous_slot", sa.BigInteger(), nullable=True),
-        sa.Column("slot_count", sa.Integer(), nullable=False),
-        sa.Column("late", sa.Boolean(), nullable=False),
-        sa.Column("recorded_at", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("probe", "slot", "location", name=op.f("pk_results")),
-        sqlite_with_rowid=False,
-    )
-    op.create_table(
-        "rollups",
-        sa.Column("probe", sa.BigInteger(), nullable=False),
-        sa.Column("hour", sa.BigInteger(), nullable=False),
-        sa.Column("location", sa.Text(), nullable=False),
-        sa.Column("passed", sa.Integer(), nullable=False),
-        sa.Column("failed", sa.Integer(), nullable=False),
-        sa.Column("errors", sa.Integer(), nullable=False),
-        sa.Column("missed", sa.Integer(), nullable=False),
-        sa.Column("duration_sum", sa.BigInteger(), nullable=False),
-        sa.Column("duration_max", sa.Integer(), nullable=True),
-        sa.PrimaryKeyConstraint("probe", "hour", "location", name=op.f("pk_rollups")),
-        sqlite_with_rowid=False,
-    )
-    op.create_table(
-        "schedule",
-        sa.Column("probe", sa.BigInteger(), nullable=False),
-        sa.Column("location", sa.Text(), nullable=False),
-        sa.Column("definition", sa.Text(), nullable=False),
-        sa.Column("next_due", sa.BigInteger(), nullable=False),
-        sa.Column("last_slot", sa.BigInteger(), nullable=True),
-        sa.Column("in_flight", sa.Text(), nullable=False),
-        sa.PrimaryKeyConstraint("probe", "location", name=op.f("pk_schedule")),
-    )
-    op.create_index(op.f("ix_schedule_next_due"), "schedule", ["next_due"], unique=False)
-    op.create_table(
-        "check_ins",
-        sa.Column("probe", sa.BigInteger(), nullable=False),
-        sa.Column("occurred_at", sa.BigInteger(), nullable=False),
-        sa.Column("id", sa.Text(), nullable=False),
-        sa.Column("kind", sa.Text(), nullable=False),
-        sa.Column("run_id", sa.Text(), nullable=False),
-        sa.Column("exit_code", sa.Integer(), nullable=True),
-        sa.Column("duration", sa.BigInteger(), nullable=True),
-        sa.Column("output", sa.Text(), nullable=False),
-        sa.PrimaryKeyConstraint("probe", "occurred_at", "id", name=op.f("pk_check_ins")),
+        "destination_backoff",
+        sa.Column("destination", sa.Text(), nullable=False),
+        sa.Column("retry_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("destination", name=op.f("pk_destination_backoff")),
     )
     op.create_table(
         "remediations",

@@ -1,6 +1,6 @@
 """kill -9 at named points: nothing is lost, at most one extra copy, `resolved` never before `opened`.
 
-A cross-section of all points; `./dev prove kills` runs every one on both databases, three times.
+A sample of all cases; `./dev prove kills` runs every one on both databases, three times.
 """
 
 from __future__ import annotations
@@ -22,6 +22,6 @@ CASES = [
 
 @pytest.mark.parametrize(("point", "event", "kind"), CASES, ids=[f"{p}, {e}, {k}" for p, e, k in CASES])
 def test_killed(tmp_path: Path, point: str, event: IncidentEvent, kind: ReceiverKind) -> None:
-    with CrashHarness(tmp_path, f"sqlite:///{tmp_path / 'watchdog.db'}", kind) as bench:
-        verdict = bench.run_kill_case(point, event)
-    assert verdict.passed, f"{verdict}\n{(tmp_path / 'log').read_text()[-3000:]}"
+    with CrashHarness(tmp_path, f"sqlite:///{tmp_path / 'watchdog.db'}", kind) as harness:
+        result = harness.run_kill_case(point, event)
+    assert result.passed, f"{result}\n{(tmp_path / 'log').read_text()[-3000:]}"

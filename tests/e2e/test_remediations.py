@@ -13,7 +13,7 @@ from tests.support.end_to_end import FAST_PROBE, OPENED, RESOLVED, EndToEndHarne
 from tests.support.polling import wait_until_async
 from watchdog.app import create_asgi_app
 from watchdog.server import WebServer, open_listen_socket
-from watchdog.store.write.remediations import list_remediation_attempts
+from watchdog.store.read.alert_context import list_remediation_attempts
 
 COLUMNS = {"id": "id", "type": "job_type", "started": "started_at", "finished": "completed_at", "status": "status"}
 STATUSES = {"waiting": ["pending"], "running": ["running"], "done": ["completed"], "failed": ["failed"]}

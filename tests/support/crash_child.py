@@ -1,6 +1,6 @@
-"""A Watchdog that dies at a named point: the real service, its seams wrapped from outside.
+"""A Watchdog that is killed at a named point: the real service, with wrapped functions.
 
-usage: python -m tests.crash.child CONFIG POINT EVENT MARKER      (POINT "none": it lives until it is told to stop)
+usage: python -m tests.support.crash_child CONFIG KILL_POINT EVENT MARKER   (KILL_POINT "none": it runs until SIGTERM)
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import functools
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,37 +24,45 @@ from watchdog.notifiers.webhook import WebhookNotifier
 from watchdog.service import notifications, policies
 from watchdog.store.database import Database
 from watchdog.store.write.claims import SlotClaimer
+from watchdog.store.write.evaluation import AlertEvaluator
 from watchdog.store.write.outbox import Outbox
 from watchdog.store.write.recorder import ResultRecorder
 
 
 def shorten_timeouts() -> None:
-    """A dead process holds its lease, and its slot is awaited, for as long as one alive might need: less here."""
+    """A killed process keeps its lease and its slots in flight for as long as a live one might need: here for less."""
     notifications.SEND_TIMEOUT_S, notifications.NOTIFICATION_LEASE_MS = 4.0, 5_000
     policies.LATE_RESULT_MARGIN_MS, policies.STALE_AFTER_SLOTS = 1_000, 60
 
 
 def kill_self(marker: Path) -> None:
-    """As kill -9 would: nothing is flushed, nothing is caught; only the marker says where it was."""
+    """Like kill -9: nothing is flushed or caught. The marker file proves that the point was reached."""
     with marker.open("w") as file:
-        file.write("here")
+        file.write("reached")
         file.flush()
         os.fsync(file.fileno())
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def kill_around_call(owner: Any, name: str, marker: Path, *, before: Any = None, after: Any = None) -> None:
-    """Die before a call whose arguments, or after one whose answer, fulfil a condition."""
+def kill_around_call(
+    owner: Any,
+    name: str,
+    marker: Path,
+    *,
+    before: Callable[..., bool] | None = None,
+    after: Callable[..., bool] | None = None,
+) -> None:
+    """Kill the process before a call whose arguments, or after a call whose return value, meet a condition."""
     original = getattr(owner, name)
 
     def enter(*args: Any) -> None:
         if before is not None and before(*args):
             kill_self(marker)
 
-    def leave(answer: Any, *args: Any) -> Any:
-        if after is not None and after(answer, *args):
+    def leave(returned: Any, *args: Any) -> Any:
+        if after is not None and after(returned, *args):
             kill_self(marker)
-        return answer
+        return returned
 
     @functools.wraps(original)
     async def coroutine(*args: Any, **kwargs: Any) -> Any:
@@ -69,59 +77,63 @@ def kill_around_call(owner: Any, name: str, marker: Path, *, before: Any = None,
     setattr(owner, name, coroutine if asyncio.iscoroutinefunction(original) else function)
 
 
-def kill_after_commit(marker: Path, should_kill: Any) -> None:
-    """Die after the transaction in which something was decided, whatever verb it belongs to."""
-    noted = False
-    advance, write = ResultRecorder._fold_and_write, Database.write_transaction
+def kill_after_commit(marker: Path, should_kill: Callable[[Any], bool]) -> None:
+    """Kill the process after the transaction that evaluated the transition, whichever function ran it."""
+    armed = False
+    evaluate_probes, write_transaction = AlertEvaluator.evaluate_probes, Database.write_transaction
 
-    def note(*args: Any, **kwargs: Any) -> Any:
-        nonlocal noted
-        changes = advance(*args, **kwargs)
-        noted = noted or should_kill(changes)
-        return changes
+    def evaluate(*args: Any, **kwargs: Any) -> Any:
+        nonlocal armed
+        transitions = evaluate_probes(*args, **kwargs)
+        armed = armed or should_kill(transitions)
+        return transitions
 
     @contextmanager
     def commit(database: Database) -> Iterator[Any]:
-        with write(database) as connection:
+        with write_transaction(database) as connection:
             yield connection
-        if noted:
+        if armed:
             kill_self(marker)
 
-    ResultRecorder._fold_and_write = note  # type: ignore[method-assign]
+    AlertEvaluator.evaluate_probes = evaluate  # type: ignore[method-assign]
     Database.write_transaction = commit  # type: ignore[assignment, method-assign]
 
 
 def arm_kill_point(kill_point: str, event: IncidentEvent, marker: Path) -> None:
     outcome = {IncidentEvent.OPENED: "fail", IncidentEvent.RESOLVED: "pass"}[event]
 
-    def decided(changes: Any, *_: Any) -> bool:
-        return any(change.event is event for change in changes)
+    def has_transition(transitions: Any, *_: Any) -> bool:
+        return any(transition.event is event for transition in transitions)
 
-    def telling(held: Any) -> bool:
-        return bool(held.notification.event is event)
+    def is_for_event(request: Any) -> bool:
+        return bool(request.notification.event is event)
 
     points: dict[str, Any] = {
-        "after claim": (SlotClaimer, "claim", {"after": lambda answer, *_: bool(answer[0])}),
+        "after claim": (SlotClaimer, "claim_due_slots", {"after": lambda returned, *_: bool(returned[0])}),
         "before record": (
             ResultRecorder,
-            "record",
-            {"before": lambda _, batch, *__: any(r.result.outcome == outcome for r in batch)},
+            "record_results",
+            {"before": lambda _, batch, *__: any(recorded.result.outcome == outcome for recorded in batch)},
         ),
-        "before commit": (ResultRecorder, "_advance", {"after": decided}),
-        "after outbox claim": (Outbox, "claim", {"after": lambda answer, *_: any(map(telling, answer))}),
-        "before mark": (Outbox, "sent", {"before": lambda _, held, *__: telling(held)}),
-        "after mark": (Outbox, "sent", {"after": lambda _, __, held, *___: telling(held)}),
+        "before commit": (AlertEvaluator, "evaluate_probes", {"after": has_transition}),
+        "after outbox claim": (
+            Outbox,
+            "lease_due_notifications",
+            {"after": lambda leased, *_: any(map(is_for_event, leased))},
+        ),
+        "before mark": (Outbox, "mark_sent", {"before": lambda _, leased, *__: is_for_event(leased)}),
+        "after mark": (Outbox, "mark_sent", {"after": lambda _, __, leased, *___: is_for_event(leased)}),
     }
     if kill_point == "before bytes":
         for notifier in (SlackNotifier, EmailNotifier, WebhookNotifier):
-            kill_around_call(notifier, "send", marker, before=lambda _, delivery: telling(delivery))
+            kill_around_call(notifier, "send", marker, before=lambda _, request: is_for_event(request))
     elif kill_point == "after commit":
-        kill_after_commit(marker, decided)
+        kill_after_commit(marker, has_transition)
     elif kill_point in points:
         owner, name, condition = points[kill_point]
         kill_around_call(owner, name, marker, **condition)
-    elif kill_point not in ("none", "before the 2xx"):  # at the latter the receiver kills us
-        raise SystemExit(f"no such point: {kill_point}")
+    elif kill_point not in ("none", "before the 2xx"):  # at the latter, the receiver kills this process
+        raise SystemExit(f"no such kill point: {kill_point}")
 
 
 async def main(config: Path) -> None:

@@ -43,9 +43,16 @@ class FixtureRows:
         self.rows["watermarks"].append({"location": "local", "claimed_until": claimed_until})
 
     def add_probe(
-        self, name: str, kind: str = "http", group: str = "", *, config_yaml: str = "", created_at: int = NOW - 200 * DAY_MS,
-        next_due: int | None = None, **info: Any,
-    ) -> int:  # fmt: skip
+        self,
+        name: str,
+        kind: str = "http",
+        group: str = "",
+        *,
+        config_yaml: str = "",
+        created_at: int = NOW - 200 * DAY_MS,
+        next_due: int | None = None,
+        **info: Any,
+    ) -> int:
         id, probe_id = len(self.probe_by_name) + 1, name.lower().replace(" ", "-")
         self.probe_by_name[name] = id
         told = ProbeInfo(id, probe_id, name, kind, group, **{"cadence": "every 60 s", **info})

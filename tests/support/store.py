@@ -163,7 +163,7 @@ class StoreHarness:
     def load_alert_states(self, probe: int) -> AlertStates:
         """The machines as they stand."""
         with self.database.read_transaction() as connection:
-            return self.recorder._load_alert_states(connection, [probe])[probe]
+            return self.recorder.evaluator.load_alert_states(connection, [probe])[probe]
 
     def advance_watermark(self, now: int) -> None:
         """Move the watermark, as draining claims do."""

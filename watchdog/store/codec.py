@@ -1,4 +1,4 @@
-"""Between the nouns and their rows. JSON columns are text; an empty one is NULL."""
+"""Conversion between domain objects and rows. JSON columns are text; an empty value is NULL."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any
 
 from watchdog.domain.model import JobProblem, Json, Outcome, ProbeInfo, ReportedTask, Result, Severity
 from watchdog.domain.text import map_json_strings, replace_unstorable_characters
-from watchdog.store.database import RESULT_COLUMNS
+from watchdog.store.tables import RESULT_COLUMNS
 
 _UNSTORABLE_JSON = re.compile("\\\\u0000|[\ud800-\udfff]")
+_RESULT_FIELDS = [column.name for column in RESULT_COLUMNS]
 
 
 def dumps(value: Json) -> str:
@@ -41,32 +42,24 @@ def result_to_row(result: Result, *, late: bool, recorded_at: int) -> dict[str, 
 
 
 def result_from_row(row: Sequence[Any]) -> Result:
-    """`row`: the columns of RESULT_COLUMNS, in their order."""
-    values = dict(zip(RESULT_COLUMNS, row, strict=True))
-    tasks, preferences = values["tasks"], values["preferences"]
+    """`row`: the values of RESULT_COLUMNS."""
+    values = dict(zip(_RESULT_FIELDS, row, strict=True))
+    tasks, jobs = loads(values["tasks"]), loads(values["jobs"])
     values["outcome"] = Outcome(values["outcome"])
     values["phases"] = loads(values["phases"]) or {}
     values["measurements"] = loads(values["measurements"]) or {}
-    values["tasks"] = None if tasks is None else {name: ReportedTask(*told) for name, told in loads(tasks).items()}
-    values["preferences"] = loads(preferences)
-    values["jobs"] = (
-        None if values["jobs"] is None else {name: JobProblem(*told) for name, told in loads(values["jobs"]).items()}
-    )
+    values["tasks"] = None if tasks is None else {name: ReportedTask(*fields) for name, fields in tasks.items()}
+    values["preferences"] = loads(values["preferences"])
+    values["jobs"] = None if jobs is None else {name: JobProblem(*fields) for name, fields in jobs.items()}
     values["late"] = bool(values["late"])
     return Result(**values)
 
 
 def probe_info_to_json(info: ProbeInfo) -> str:
-    return dumps({k: v for k, v in asdict(info).items() if k != "database_id"})
+    return dumps({name: value for name, value in asdict(info).items() if name != "database_id"})
 
 
 def probe_info_from_json(database_id: int, text: str) -> ProbeInfo:
     values: Mapping[str, Any] = loads(text)
-    return ProbeInfo(
-        **{
-            **values,
-            "database_id": database_id,
-            "tags": tuple(values["tags"]),
-            "severity": Severity(values["severity"]),
-        }
-    )
+    tags, severity = tuple(values["tags"]), Severity(values["severity"])
+    return ProbeInfo(**{**values, "database_id": database_id, "tags": tags, "severity": severity})

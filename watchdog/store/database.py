@@ -1,6 +1,6 @@
-"""Two databases behind one door: engines, transactions, and the few statements that differ.
+"""One interface to two databases: engines, transactions, and the few statements that differ.
 
-SQLite: WAL, one writer engine whose transactions are BEGIN IMMEDIATE, and a reader engine with deferred BEGIN (an open
+SQLite: WAL, one writer engine whose transactions are BEGIN IMMEDIATE, and a reader engine with BEGIN DEFERRED (an open
 read on the writer would lock writers out). PostgreSQL: READ COMMITTED, one writer per probe by advisory lock.
 """
 
@@ -18,11 +18,11 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from watchdog.store.errors import translate_driver_errors
-from watchdog.store.tables import metadata, results
+from watchdog.store.tables import RESULT_COLUMNS
 
 ADVISORY_LOCK_NAMESPACE = 7_402
-"""The class of our advisory locks: the second half of the key is a probe's id."""
-
+"""First half of the key of every advisory lock; the second half is a probe's id or a key that is no probe's id."""
+WAL_TIMEOUT_S = 10
 
 _TCP_KEEPALIVE_OPTIONS = {
     "keepalives_idle": 5,
@@ -30,12 +30,16 @@ _TCP_KEEPALIVE_OPTIONS = {
     "keepalives_count": 2,
     "tcp_user_timeout": 15_000,
 }
-"""A server that vanishes without a word is found out in 15 s; the system's own patience is a quarter of an hour, for
-which our one writing thread would stand still."""
+"""A server that vanishes without closing its connections is detected in 15 s. The system's default is 15 minutes, for
+which the one writing thread would block."""
 
 
 class Database:
-    """An open database. `url` is normalised: sqlite:///path or postgresql+psycopg://..."""
+    """An open database. `url`: sqlite:///path or postgresql+psycopg://...
+
+    Owns the connection pools; every statement of the store runs in a transaction from here. These transactions raise
+    StoreUnavailableError while the database cannot serve, and SchemaError where its schema is not this version's.
+    """
 
     def __init__(self, url: str):
         self.is_postgres = url.startswith("postgresql")
@@ -62,20 +66,22 @@ class Database:
 
     @contextmanager
     def write_transaction(self) -> Iterator[sa.Connection]:
-        """One transaction: all of it is committed, or none."""
+        """A transaction that commits everything or nothing. Raises StoreUnavailableError and SchemaError."""
         with translate_driver_errors(), self.writer.begin() as connection:
             yield connection
 
     @contextmanager
     def read_transaction(self) -> Iterator[sa.Connection]:
+        """A consistent view of the database. Raises StoreUnavailableError and SchemaError."""
         with translate_driver_errors(), self.reader.connect() as connection, connection.begin():
             yield connection
 
     def lock_probes(self, connection: sa.Connection, probes: Iterable[int], *, wait: bool = True) -> list[int]:
-        """Become the one writer of these probes; returns those it became (all, when it waits).
+        """Become the only writer of these probes until the transaction ends; returns the probes that are now locked.
 
-        Taken in one order and as a statement of its own: what follows sees what the last holder committed. `FOR
-        UPDATE` would write a tuple a result.
+        With `wait`, that is all of them. Locks are taken in one order, which prevents deadlocks, and in a statement of
+        their own, so that the next one sees what the previous holder committed. `FOR UPDATE` would write a tuple for
+        every result.
         """
         ids = sorted(probes)
         if not self.is_postgres:
@@ -88,7 +94,7 @@ class Database:
         return list(connection.execute(sa.text(attempt), {"c": ADVISORY_LOCK_NAMESPACE, "p": ids}).scalars())
 
     def acquire_advisory_lock(self, connection: sa.Connection, lock_key: int) -> None:
-        """Wait up to a minute for whoever else is at the same work. `key`: no probe's id."""
+        """Wait up to a minute for the lock. `lock_key`: not the id of a probe."""
         if self.is_postgres:
             connection.execute(sa.text("SET LOCAL lock_timeout = '60s'"))
             connection.execute(
@@ -96,20 +102,26 @@ class Database:
             )
 
     def insert_statement(self, table: sa.Table) -> Any:
-        """INSERT with ON CONFLICT, in either dialect."""
+        """An INSERT that supports ON CONFLICT, in the dialect of this database."""
         return postgresql.insert(table) if self.is_postgres else sqlite.insert(table)
 
     def insert_new_rows(
         self, connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]
     ) -> set[Any]:
-        """The primary keys that were new. PostgreSQL takes one JSON parameter: bound ones cost four times as much."""
+        """Insert the rows that do not exist yet; returns their primary keys.
+
+        PostgreSQL gets all rows as one JSON parameter: bound parameters cost four times as much.
+        """
         if self.is_postgres:
             return set(map(tuple, connection.execute(_pg_insert_from_json_sql(table), {"j": json.dumps(rows)})))
         statement = sqlite.insert(table).on_conflict_do_nothing().returning(*table.primary_key.columns)
         return set(map(tuple, connection.execute(statement, rows)))
 
     def load_results_after(self, connection: sa.Connection, after_slots: Mapping[int, int]) -> Iterator[sa.Row[Any]]:
-        """Judgeable rows of each probe after a slot, by probe and slot: a seek for each."""
+        """Rows of RESULT_COLUMNS, without late ones, of each probe after its slot; one index seek a probe.
+
+        `after_slots`: probe -> slot. Ordered by probe and slot.
+        """
         if self.is_postgres:
             values = {"p": list(after_slots), "s": list(after_slots.values())}
             return iter(connection.execute(_PG_RESULTS_AFTER_SQL, values))
@@ -128,8 +140,7 @@ class Database:
         return set(map(tuple, connection.execute(_SQLITE_RECORDED_SLOTS_SQL, values | {"v": json.dumps(keys)})))
 
 
-RESULT_COLUMNS = tuple(c.name for c in results.c if c.name != "recorded_at")
-_RESULT_COLUMNS_SQL = ", ".join(f"r.{name}" for name in RESULT_COLUMNS)
+_RESULT_COLUMNS_SQL = ", ".join(f"r.{column.name}" for column in RESULT_COLUMNS)
 _POSTGRES_TYPE_COMPILER = postgresql.dialect().type_compiler_instance  # type: ignore[no-untyped-call] # SQLAlchemy's, untyped
 _PG_PROBE_SLOT_PAIRS_SQL = "unnest(CAST(:p AS bigint[]), CAST(:s AS bigint[])) v(p, s)"
 _PG_RESULTS_AFTER_SQL = sa.text(
@@ -162,13 +173,13 @@ def _pg_insert_from_json_sql(table: sa.Table) -> sa.TextClause:
 
 
 def _enable_wal(dbapi_connection: Any) -> None:
-    """Processes that open a new database at once get in each other's way here, and SQLite does not wait."""
-    patience = monotonic() + 10
+    """Processes that open a new database at the same time conflict here, and SQLite's busy timeout does not apply."""
+    deadline = monotonic() + WAL_TIMEOUT_S
     while True:
         try:
             dbapi_connection.execute("PRAGMA journal_mode=wal")
         except sqlite3.OperationalError:
-            if monotonic() > patience:
+            if monotonic() > deadline:
                 raise
             sleep(0.01)
         else:
@@ -177,15 +188,12 @@ def _enable_wal(dbapi_connection: Any) -> None:
 
 def _configure_sqlite_connections(engine: sa.Engine, begin_statement: str) -> None:
     @sa.event.listens_for(engine, "connect")
-    def connect(driver: Any, _record: Any) -> None:
-        driver.isolation_level = None
+    def configure(dbapi_connection: Any, _record: Any) -> None:
+        dbapi_connection.isolation_level = None  # sqlite3 would begin transactions by itself
         for pragma in ("busy_timeout=10000", "synchronous=normal"):
-            driver.execute(f"PRAGMA {pragma}")
-        _enable_wal(driver)
+            dbapi_connection.execute(f"PRAGMA {pragma}")
+        _enable_wal(dbapi_connection)
 
     @sa.event.listens_for(engine, "begin")
-    def start(connection: sa.Connection) -> None:
+    def begin(connection: sa.Connection) -> None:
         connection.exec_driver_sql(begin_statement)
-
-
-__all__ = ["RESULT_COLUMNS", "Database", "metadata"]

@@ -1,4 +1,4 @@
-"""Bring the schema up to date, at start and by `watchdog db upgrade`, one process at a time."""
+"""Upgrades of the schema, at start and by `watchdog db upgrade`; one process at a time."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from watchdog.store.errors import SchemaError
 from watchdog.store.tables import metadata
 
 MIGRATION_LOCK_KEY = -1
-"""The key of the lock under which the schema changes: no probe has this id."""
+"""Advisory lock held during an upgrade; no probe has this id."""
 SCHEMA_VERSION_TABLE = "watchdog_version"
-"""The table that holds the schema's revision."""
+"""The table that holds the revision of the schema."""
 
 
 def upgrade_schema(database: Database, migrations: Path) -> tuple[str, str]:
-    """Run what is missing, under a lock and in one transaction; returns the revisions before and after.
+    """Run the missing migrations under a lock and in one transaction; returns the revisions before and after.
 
-    `migrations`: Alembic's folder. Tables of others are left alone. Raises SchemaError.
+    `migrations`: Alembic's script location. Other programs' tables are left alone. Raises SchemaError if the schema is
+    newer than this version, or if a table of Watchdog's name exists that Watchdog did not create.
     """
     from alembic import command
     from alembic.config import Config
@@ -33,14 +34,12 @@ def upgrade_schema(database: Database, migrations: Path) -> tuple[str, str]:
     head = ScriptDirectory.from_config(config).get_current_head() or ""
     with database.write_transaction() as connection:
         database.acquire_advisory_lock(connection, MIGRATION_LOCK_KEY)
-        before = (
-            MigrationContext.configure(connection, opts={"version_table": SCHEMA_VERSION_TABLE}).get_current_revision()
-            or ""
-        )
-        if not before and (taken := metadata.tables.keys() & set(sa.inspect(connection).get_table_names())):
+        context = MigrationContext.configure(connection, opts={"version_table": SCHEMA_VERSION_TABLE})
+        before = context.get_current_revision() or ""
+        if not before and (conflicts := metadata.tables.keys() & set(sa.inspect(connection).get_table_names())):
             raise SchemaError(
-                f"the database holds tables that are not Watchdog's: {', '.join(sorted(taken))}; give it a database of"
-                " its own"
+                f"the database holds tables that are not Watchdog's: {', '.join(sorted(conflicts))}; give it a database"
+                " of its own"
             )
         config.attributes["connection"] = connection
         try:

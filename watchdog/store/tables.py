@@ -1,4 +1,7 @@
-"""The one schema, on SQLite and PostgreSQL. Times are epoch milliseconds in BIGINT; JSON is kept as text."""
+"""The tables, the same on SQLite and PostgreSQL. Instants are epoch milliseconds in BIGINT; JSON is stored as text.
+
+A change here needs a migration in migrations/versions/, on top of the newest one.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +17,16 @@ metadata = MetaData(
 )
 _AUTO_ID_TYPE = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
+# ------------------------------------------------------------------------------------------------- probes and slots
 probes = Table(
     "probes", metadata,
-    Column("id", _AUTO_ID_TYPE, primary_key=True, autoincrement=True),
-    Column("probe_id", Text, nullable=False, unique=True),
+    Column("id", _AUTO_ID_TYPE, primary_key=True, autoincrement=True),  # other tables reference it as `probe`
+    Column("probe_id", Text, nullable=False, unique=True),  # the id in the configuration
     Column("name", Text, nullable=False),
     Column("kind", Text, nullable=False),
-    Column("info", Text, nullable=False),  # ProbeInfo without id, as JSON: what pages and messages show
-    Column("config_yaml", Text, nullable=False),  # the configuration as written, uninterpolated, YAML
-    Column("created_at", BigInteger, nullable=False),  # the fold begins after this instant
+    Column("info", Text, nullable=False),  # JSON: ProbeInfo without its database id
+    Column("config_yaml", Text, nullable=False),  # the configuration as written, without the values of variables
+    Column("created_at", BigInteger, nullable=False),  # evaluation starts after this instant
     Column("removed_at", BigInteger),
 )  # fmt: skip
 
@@ -30,12 +34,26 @@ schedule = Table(
     "schedule", metadata,
     Column("probe", BigInteger, primary_key=True),
     Column("location", Text, primary_key=True),
-    Column("definition", Text, nullable=False),  # the schedule in words: when it changes, next_due is computed anew
+    Column("definition", Text, nullable=False),  # the schedule as text; when it changes, next_due is computed again
     Column("next_due", BigInteger, nullable=False, index=True),
     Column("last_slot", BigInteger),
-    Column("in_flight", Text, nullable=False),  # JSON list of slots claimed and not known to be recorded
+    Column("in_flight", Text, nullable=False),  # JSON: claimed slots that have no result yet
 )  # fmt: skip
 
+watermarks = Table(
+    "watermarks", metadata,
+    Column("location", Text, primary_key=True),
+    Column("claimed_until", BigInteger, nullable=False),  # every slot due by then is claimed or recorded as missed
+)  # fmt: skip
+
+downtime = Table(  # gaps during which no process of Watchdog claimed slots
+    "downtime", metadata,
+    Column("location", Text, primary_key=True),
+    Column("started_at", BigInteger, primary_key=True),
+    Column("ended_at", BigInteger, nullable=False),
+)  # fmt: skip
+
+# ---------------------------------------------------------------------------------------------------------- results
 results = Table(
     "results", metadata,
     Column("probe", BigInteger, primary_key=True),
@@ -45,17 +63,19 @@ results = Table(
     Column("reason", Text, nullable=False),
     Column("message", Text, nullable=False),
     Column("duration", Integer),
-    Column("phases", Text),  # JSON {name: ms}
+    Column("phases", Text),  # JSON {phase: ms}
     Column("measurements", Text),  # JSON {name: scalar}
-    Column("tasks", Text),  # JSON {subject: [ok, age, seen, status, error]}
-    Column("preferences", Text),  # JSON {expression: what is wrong, empty when it held}
-    Column("jobs", Text),  # JSON {job that is not right: [reason, message, run under way]}
-    Column("previous_slot", BigInteger),
-    Column("slot_count", Integer, nullable=False),
-    Column("late", Boolean, nullable=False),
+    Column("tasks", Text),  # JSON {task: ReportedTask as a list}
+    Column("preferences", Text),  # JSON {expression: why it is false, or ""}
+    Column("jobs", Text),  # JSON {job with a problem: JobProblem as a list}
+    Column("previous_slot", BigInteger),  # the slot that the same location claimed before this one
+    Column("slot_count", Integer, nullable=False),  # slots that a row of outcome `missed` stands for
+    Column("late", Boolean, nullable=False),  # stored too late to be evaluated
     Column("recorded_at", BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )  # fmt: skip
+RESULT_COLUMNS = [column for column in results.c if column.name != "recorded_at"]
+"""The columns that make a `Result`, in the order of its fields."""
 
 evidence = Table(
     "evidence", metadata,
@@ -66,7 +86,41 @@ evidence = Table(
     Column("excerpt", Text, nullable=False),
 )  # fmt: skip
 
-alert_states = Table(  # a row only while not clear
+rollups = Table(  # the results of one probe in one hour, summed up
+    "rollups", metadata,
+    Column("probe", BigInteger, primary_key=True),
+    Column("hour", BigInteger, primary_key=True),
+    Column("location", Text, primary_key=True),
+    Column("passed", Integer, nullable=False),
+    Column("failed", Integer, nullable=False),
+    Column("errors", Integer, nullable=False),
+    Column("missed", Integer, nullable=False),
+    Column("duration_sum", BigInteger, nullable=False),
+    Column("duration_max", Integer),
+    sqlite_with_rowid=False,
+)  # fmt: skip
+
+probe_state = Table(  # what probes carry from run to run
+    "probe_state", metadata,
+    Column("probe", BigInteger, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("value", Text, nullable=False),  # JSON
+)  # fmt: skip
+
+check_ins = Table(  # sent by jobs; folded into the state of their heartbeat probe
+    "check_ins", metadata,
+    Column("probe", BigInteger, primary_key=True),
+    Column("occurred_at", BigInteger, primary_key=True),
+    Column("id", Text, primary_key=True),
+    Column("kind", Text, nullable=False),  # start | ok | fail | log
+    Column("run_id", Text, nullable=False),
+    Column("exit_code", Integer),
+    Column("duration", BigInteger),  # ms; of the run that this check-in ended
+    Column("output", Text, nullable=False),
+)  # fmt: skip
+
+# ------------------------------------------------------------------------------------------------------- evaluation
+alert_states = Table(  # a row only while something is wrong
     "alert_states", metadata,
     Column("probe", BigInteger, primary_key=True),
     Column("rule", Text, primary_key=True),
@@ -79,7 +133,7 @@ alert_states = Table(  # a row only while not clear
     sqlite_with_rowid=False,
 )  # fmt: skip
 
-evaluation_cursors = Table(  # one row a probe; a result that changes nothing never touches it
+evaluation_cursors = Table(  # one row a probe; a result that changes nothing does not touch it
     "evaluation_cursors", metadata,
     Column("probe", BigInteger, primary_key=True),
     Column("evaluated_until", BigInteger, nullable=False),
@@ -95,7 +149,7 @@ Index(
     sqlite_where=evaluation_cursors.c.wake_at.is_not(None),
 )
 
-staleness_events = Table(  # a stored event: a wake found nothing after this slot
+staleness_events = Table(  # decisions that a probe is stale, stored so that a replay decides the same
     "staleness_events", metadata,
     Column("probe", BigInteger, primary_key=True),
     Column("last_result_slot", BigInteger, primary_key=True),
@@ -103,38 +157,7 @@ staleness_events = Table(  # a stored event: a wake found nothing after this slo
     Column("detected_at", BigInteger, nullable=False),
 )  # fmt: skip
 
-downtime = Table(  # when we ourselves stood still
-    "downtime", metadata,
-    Column("location", Text, primary_key=True),
-    Column("started_at", BigInteger, primary_key=True),
-    Column("ended_at", BigInteger, nullable=False),
-)  # fmt: skip
-
-watermarks = Table(  # the watermark: every slot due by then is claimed, every lost one recorded
-    "watermarks", metadata,
-    Column("location", Text, primary_key=True),
-    Column("claimed_until", BigInteger, nullable=False),
-)  # fmt: skip
-
-probe_state = Table(
-    "probe_state", metadata,
-    Column("probe", BigInteger, primary_key=True),
-    Column("key", Text, primary_key=True),
-    Column("value", Text, nullable=False),  # JSON
-)  # fmt: skip
-
-check_ins = Table(  # told by a job, folded into what its probe remembers
-    "check_ins", metadata,
-    Column("probe", BigInteger, primary_key=True),
-    Column("occurred_at", BigInteger, primary_key=True),
-    Column("id", Text, primary_key=True),
-    Column("kind", Text, nullable=False),  # start | ok | fail | log
-    Column("run_id", Text, nullable=False),
-    Column("exit_code", Integer),
-    Column("duration", BigInteger),  # of the run that it ended
-    Column("output", Text, nullable=False),
-)  # fmt: skip
-
+# ---------------------------------------------------------------------------------------- incidents and what follows
 incidents = Table(
     "incidents", metadata,
     Column("id", Text, primary_key=True),
@@ -142,13 +165,13 @@ incidents = Table(
     Column("rule", Text, nullable=False),
     Column("subject", Text, nullable=False),
     Column("severity", Text, nullable=False),
-    Column("since", BigInteger, nullable=False),
+    Column("since", BigInteger, nullable=False),  # the first bad slot
     Column("opened_slot", BigInteger, nullable=False),  # the slot that opened it
     Column("opened_at", BigInteger, nullable=False),
     Column("reason", Text, nullable=False),
     Column("message", Text, nullable=False),
-    Column("threshold", Integer, nullable=False),  # bad slots in a row that were needed
-    Column("routing_log", Text, nullable=False),  # why these destinations were told, in words (JSON list)
+    Column("threshold", Integer, nullable=False),  # consecutive bad slots that were needed
+    Column("routing_log", Text, nullable=False),  # JSON: each step of the routing decision, in words
     Column("resolved_slot", BigInteger),
     Column("resolved_at", BigInteger),
     Column("resolution", Text, nullable=False),
@@ -160,7 +183,7 @@ Index(
 Index("ix_incidents_opened_at", incidents.c.opened_at)
 Index("ix_incidents_probe_opened_at", incidents.c.probe, incidents.c.opened_at)
 
-outbox = Table(
+outbox = Table(  # notifications, delivered or not
     "outbox", metadata,
     Column("incident", Text, primary_key=True),
     Column("destination", Text, primary_key=True),
@@ -169,11 +192,11 @@ outbox = Table(
     Column("state", Text, nullable=False),  # waiting | sent | merged | dead
     Column("created_at", BigInteger, nullable=False),
     Column("due_at", BigInteger, nullable=False),
-    Column("lease_token", Text),  # who holds it; a lease that has run out is anyone's
+    Column("lease_token", Text),  # identifies the sender that holds the row until leased_until
     Column("leased_until", BigInteger),
     Column("attempts", Integer, nullable=False),
-    Column("detail", Text, nullable=False),  # the last error, or what the receiver answered
-    Column("receipt", Text),  # JSON kept for the next delivery of this incident to this destination
+    Column("detail", Text, nullable=False),  # the last error
+    Column("receipt", Text),  # JSON that the next delivery of this incident to this destination needs
     Column("finished_at", BigInteger),
 )  # fmt: skip
 outbox_is_waiting = outbox.c.state == "waiting"
@@ -181,38 +204,24 @@ outbox_is_dead = outbox.c.state == "dead"
 Index("ix_outbox_due", outbox.c.due_at, postgresql_where=outbox_is_waiting, sqlite_where=outbox_is_waiting)
 Index("ix_outbox_dead", outbox.c.created_at, postgresql_where=outbox_is_dead, sqlite_where=outbox_is_dead)
 
-remediations = Table(  # what was done about an incident, by itself
-    "remediations", metadata,
-    Column("incident", Text, primary_key=True),
-    Column("reason", Text, primary_key=True),
-    Column("run_id", Text, primary_key=True),  # of the job; empty: the source names none
-    Column("probe", BigInteger, nullable=False),
-    Column("subject", Text, nullable=False),
-    Column("action", Text, nullable=False),  # in words
-    Column("state", Text, nullable=False),  # rate_limited | started | succeeded | dry_run | failed
-    Column("started_at", BigInteger, nullable=False),  # when it was held back, or begun
-    Column("ended_at", BigInteger),
-    Column("detail", Text, nullable=False),  # what came of it
-    sqlite_with_rowid=False,
-)  # fmt: skip
-Index("ix_remediations_probe_started_at", remediations.c.probe, remediations.c.started_at)
-
-destination_backoff = Table(  # a receiver that asked us to wait
+destination_backoff = Table(  # destinations that asked for a pause
     "destination_backoff", metadata,
     Column("destination", Text, primary_key=True),
     Column("retry_at", BigInteger, nullable=False),
 )  # fmt: skip
 
-rollups = Table(  # one hour of one probe
-    "rollups", metadata,
-    Column("probe", BigInteger, primary_key=True),
-    Column("hour", BigInteger, primary_key=True),
-    Column("location", Text, primary_key=True),
-    Column("passed", Integer, nullable=False),
-    Column("failed", Integer, nullable=False),
-    Column("errors", Integer, nullable=False),
-    Column("missed", Integer, nullable=False),
-    Column("duration_sum", BigInteger, nullable=False),
-    Column("duration_max", Integer),
+remediations = Table(  # at most one attempt an incident, reason and run
+    "remediations", metadata,
+    Column("incident", Text, primary_key=True),
+    Column("reason", Text, primary_key=True),
+    Column("run_id", Text, primary_key=True),  # of the job; empty where the source names none
+    Column("probe", BigInteger, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("action", Text, nullable=False),  # in words
+    Column("state", Text, nullable=False),  # rate_limited | started | succeeded | dry_run | failed
+    Column("started_at", BigInteger, nullable=False),  # when it started or was held back
+    Column("ended_at", BigInteger),
+    Column("detail", Text, nullable=False),  # the result, in words
     sqlite_with_rowid=False,
 )  # fmt: skip
+Index("ix_remediations_probe_started_at", remediations.c.probe, remediations.c.started_at)

@@ -15,7 +15,7 @@ from watchdog.domain.heartbeat import (
 from watchdog.store.database import Database
 from watchdog.store.tables import check_ins, probe_state
 from watchdog.store.write.check_ins import CheckInStore, ProbeCheckIn
-from watchdog.store.write.evidence import load_probe_state
+from watchdog.store.write.probe_state import load_probe_state
 from watchdog.store.write.retention import delete_expired_rows
 
 MIN, DAY = 60_000, 86_400_000

@@ -22,8 +22,17 @@ from watchdog.domain.model import IncidentEvent, JobProblem, Outcome, RecordedRe
 from watchdog.domain.rules import no_verdict
 from watchdog.domain.schedule import IntervalSchedule
 from watchdog.store import codec
-from watchdog.store.database import RESULT_COLUMNS, Database
-from watchdog.store.tables import alert_states, evaluation_cursors, evidence, incidents, outbox, probe_state, results
+from watchdog.store.database import Database
+from watchdog.store.tables import (
+    RESULT_COLUMNS,
+    alert_states,
+    evaluation_cursors,
+    evidence,
+    incidents,
+    outbox,
+    probe_state,
+    results,
+)
 
 SLOT = START_AT + INTERVAL_MS
 HOUR = (START_AT // 3_600_000 + 1) * 3_600_000
@@ -98,8 +107,7 @@ def test_everything_of_a_result_comes_back(database: Database) -> None:
     listed = make_result(lab.database_ids[0], SLOT + 2 * INTERVAL_MS, tasks={}, preferences={})
     lab.record_results(full, bare, listed, now=SLOT + 300)
     with lab.database.read_transaction() as connection:
-        columns = [results.c[name] for name in RESULT_COLUMNS]
-        stored = connection.execute(sa.select(*columns).order_by(results.c.slot)).all()
+        stored = connection.execute(sa.select(*RESULT_COLUMNS).order_by(results.c.slot)).all()
     assert [codec.result_from_row(row) for row in stored] == [full, bare, listed]
 
 

@@ -15,8 +15,7 @@ from watchdog.domain.model import IncidentEvent, IncidentTransition, Outcome, Re
 from watchdog.domain.rules import AlertPolicy, AlertStates, UptimeClock, stale
 from watchdog.domain.rules.engine import apply_finding, apply_result
 from watchdog.store import codec
-from watchdog.store.database import RESULT_COLUMNS
-from watchdog.store.tables import evaluation_cursors, incidents, outbox, results, staleness_events
+from watchdog.store.tables import RESULT_COLUMNS, evaluation_cursors, incidents, outbox, results, staleness_events
 from watchdog.store.write.probe_registry import RegisteredProbe
 
 COMMON: Any = {"deadline": None, "suppress_health_check": list(HealthCheck), "print_blob": False}
@@ -128,9 +127,8 @@ def drive(
 
 def oracle(lab: StoreHarness, policy: AlertPolicy) -> tuple[AlertStates, list[IncidentTransition]]:
     """The judged rows by slot, without holds, cursors or deadlines: what the fold has to come to."""
-    columns = [results.c[name] for name in RESULT_COLUMNS]
     with lab.database.read_transaction() as connection:
-        judged = sa.select(*columns).where(~results.c.late).order_by(results.c.slot)
+        judged = sa.select(*RESULT_COLUMNS).where(~results.c.late).order_by(results.c.slot)
         rows = {row.slot: row for row in map(codec.result_from_row, connection.execute(judged))}
         lapsed = {
             slot + 0.5: silence

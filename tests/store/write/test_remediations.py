@@ -7,12 +7,12 @@ import pytest
 from tests.support.store import INTERVAL_MS, START_AT, StoreHarness, make_registered_probe, make_result
 from watchdog.domain.model import JobProblem, Outcome, RemediationAttempt, Result
 from watchdog.store.database import Database
+from watchdog.store.read.alert_context import list_remediation_attempts
 from watchdog.store.tables import remediations
 from watchdog.store.write.remediations import (
     PendingRemediation,
     RemediationSpec,
     RemediationStore,
-    list_remediation_attempts,
 )
 from watchdog.store.write.retention import delete_expired_rows
 

@@ -15,12 +15,13 @@ from tests.support.store import (
     make_registered_probes,
     make_result,
 )
+from watchdog.domain.formatting import HOUR_MS
 from watchdog.domain.model import RecordedResult, Result
 from watchdog.domain.schedule import IntervalSchedule
 from watchdog.store.database import Database
 from watchdog.store.tables import downtime, evidence, incidents, outbox, results, rollups, staleness_events
 from watchdog.store.write import retention
-from watchdog.store.write.retention import HOUR_MS, delete_expired_rows, roll_up_hours
+from watchdog.store.write.retention import delete_expired_rows, roll_up_hours
 
 H = (START_AT // HOUR_MS + 1) * HOUR_MS
 """The first whole hour."""

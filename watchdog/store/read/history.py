@@ -1,4 +1,4 @@
-"""What was: days with data, past runs, results with their evidence. Read-only, beside views.py."""
+"""The past: days with data, incidents as intervals, results with their evidence, check-ins."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from watchdog.domain.formatting import DAY_MS
 from watchdog.domain.heartbeat import CheckIn, CheckInKind
 from watchdog.domain.model import Evidence, Outcome, Result
 from watchdog.store.codec import loads, result_from_row
-from watchdog.store.database import RESULT_COLUMNS
 from watchdog.store.read.status import JUDGED_OUTCOMES, RESULT_ROW_COLUMNS, ResultRow, result_row_from_columns
-from watchdog.store.tables import check_ins, evidence, incidents, probes, results, rollups
+from watchdog.store.tables import RESULT_COLUMNS, check_ins, evidence, incidents, probes, results, rollups
+
+_SAME_RESULT = sa.and_(*(evidence.c[name] == results.c[name] for name in ("probe", "slot", "location")))
 
 
 class IncidentInterval(NamedTuple):
-    """An incident as a stretch of time."""
+    """When an incident was open."""
 
     probe: int
     rule: str
@@ -30,122 +31,115 @@ class IncidentInterval(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ResultDetail:
-    """One result with all that was kept of it."""
+    """A result with everything that is stored of it."""
 
     result: Result
     recorded_at: int
     evidence: Evidence | None
-    """None: none was kept for this result."""
+    """None: this result's evidence was not stored."""
 
 
 def list_incident_intervals(connection: Connection, start: int) -> list[IncidentInterval]:
-    """Every incident that reaches into the time since `start`."""
+    """The incidents that were open at `start` or later."""
     columns = (incidents.c.probe, incidents.c.rule, incidents.c.since, incidents.c.resolved_at)
-    reaching = sa.or_(incidents.c.resolved_at.is_(None), incidents.c.resolved_at >= start)
-    return [IncidentInterval(*row) for row in connection.execute(sa.select(*columns).where(reaching))]
+    open_since = sa.or_(incidents.c.resolved_at.is_(None), incidents.c.resolved_at >= start)
+    return [IncidentInterval(*row) for row in connection.execute(sa.select(*columns).where(open_since))]
 
 
 def load_days_with_data(connection: Connection, ids: Collection[int], start: int, now: int) -> dict[int, set[int]]:
-    """Probe -> the days (since the epoch) on which anything was judged.
+    """Probe -> the days (since the epoch) with a pass or a failure.
 
-    Past days are told by the roll-ups; the last two also by the results, which may not be rolled up yet.
+    Days come from roll-ups; the last two also from results, which may not be rolled up yet.
     """
     days: dict[int, set[int]] = {probe: set() for probe in ids}
     day = (rollups.c.hour // DAY_MS).label("day")
-    rolled = (rollups.c.probe.in_(ids), rollups.c.hour >= start, rollups.c.passed + rollups.c.failed > 0)
-    for probe, number in connection.execute(sa.select(rollups.c.probe, day).where(*rolled).distinct()):
+    judged = (rollups.c.probe.in_(ids), rollups.c.hour >= start, rollups.c.passed + rollups.c.failed > 0)
+    for probe, number in connection.execute(sa.select(rollups.c.probe, day).where(*judged).distinct()):
         days[probe].add(number)
-    fresh = (now // DAY_MS - 1, now // DAY_MS)
-    judged = [_has_judged_result_between(number * DAY_MS, (number + 1) * DAY_MS) for number in fresh]
-    for probe, *found in connection.execute(sa.select(probes.c.id, *judged).where(probes.c.id.in_(ids))):
-        days[probe].update(compress(fresh, found))
+    recent = (now // DAY_MS - 1, now // DAY_MS)
+    has_data = [_has_judged_result_between(number * DAY_MS, (number + 1) * DAY_MS) for number in recent]
+    for probe, *flags in connection.execute(sa.select(probes.c.id, *has_data).where(probes.c.id.in_(ids))):
+        days[probe].update(compress(recent, flags))
     return days
 
 
-def _has_judged_result_between(start: int, stop: int) -> sa.ColumnElement[bool]:
-    """Whether the probe at hand has a judged result in [start, stop): one seek."""
-    between = (results.c.slot >= start, results.c.slot < stop)
+def _has_judged_result_between(start: int, end: int) -> sa.ColumnElement[bool]:
+    """Whether the row's probe has a pass or a failure in [start, end): one index seek."""
+    between = (results.c.slot >= start, results.c.slot < end)
     return sa.exists().where(results.c.probe == probes.c.id, *between, results.c.outcome.in_(JUDGED_OUTCOMES))
 
 
 def load_latest_results(connection: Connection, ids: Collection[int], count: int) -> dict[int, list[ResultRow]]:
     """Probe -> its last `count` results, oldest first."""
-    inner = results.alias("edge")
-    edge = sa.select(inner.c.slot).where(inner.c.probe == probes.c.id).order_by(inner.c.slot.desc())
-    first = sa.func.coalesce(edge.limit(1).offset(count - 1).scalar_subquery(), 0)
-    statement = sa.select(probes.c.id, *RESULT_ROW_COLUMNS).join_from(
-        probes, results, sa.and_(results.c.probe == probes.c.id, results.c.slot >= first)
+    inner = results.alias("inner_results")
+    slots = sa.select(inner.c.slot).where(inner.c.probe == probes.c.id).order_by(inner.c.slot.desc())
+    first_slot = sa.func.coalesce(slots.limit(1).offset(count - 1).scalar_subquery(), 0)
+    query = sa.select(probes.c.id, *RESULT_ROW_COLUMNS).join_from(
+        probes, results, sa.and_(results.c.probe == probes.c.id, results.c.slot >= first_slot)
     )
-    found: dict[int, list[ResultRow]] = {probe: [] for probe in ids}
-    for probe, *row in connection.execute(statement.where(probes.c.id.in_(ids)).order_by(probes.c.id, results.c.slot)):
-        found[probe].append(result_row_from_columns(row))
-    return {probe: rows[-count:] for probe, rows in found.items()}
+    rows_by_probe: dict[int, list[ResultRow]] = {probe: [] for probe in ids}
+    for probe, *row in connection.execute(query.where(probes.c.id.in_(ids)).order_by(probes.c.id, results.c.slot)):
+        rows_by_probe[probe].append(result_row_from_columns(row))
+    return {probe: rows[-count:] for probe, rows in rows_by_probe.items()}
 
 
-def list_results_between(connection: Connection, probe: int, start: int, stop: int) -> list[ResultRow]:
-    """A probe's results with slots in [start, stop), oldest first."""
-    inside = (results.c.probe == probe, results.c.slot >= start, results.c.slot < stop)
-    return [
-        result_row_from_columns(row)
-        for row in connection.execute(sa.select(*RESULT_ROW_COLUMNS).where(*inside).order_by(results.c.slot))
-    ]
+def list_results_between(connection: Connection, probe: int, start: int, end: int) -> list[ResultRow]:
+    """A probe's results with slots in [start, end), oldest first."""
+    inside = (results.c.probe == probe, results.c.slot >= start, results.c.slot < end)
+    query = sa.select(*RESULT_ROW_COLUMNS).where(*inside).order_by(results.c.slot)
+    return [result_row_from_columns(row) for row in connection.execute(query)]
 
 
 def list_results_before(
     connection: Connection, probe: int, slot: int | None = None, limit: int = 50, outcome: Outcome | None = None
 ) -> list[ResultRow]:
-    """A probe's results older than `slot` (or its newest), newest first."""
-    statement = (
-        sa.select(*RESULT_ROW_COLUMNS).where(results.c.probe == probe).order_by(results.c.slot.desc()).limit(limit)
-    )
+    """A probe's results before `slot`, or its newest ones, newest first."""
+    query = sa.select(*RESULT_ROW_COLUMNS).where(results.c.probe == probe).order_by(results.c.slot.desc()).limit(limit)
     if slot is not None:
-        statement = statement.where(results.c.slot < slot)
+        query = query.where(results.c.slot < slot)
     if outcome is not None:
-        statement = statement.where(results.c.outcome == outcome.value)
-    return [result_row_from_columns(row) for row in connection.execute(statement)]
+        query = query.where(results.c.outcome == outcome.value)
+    return [result_row_from_columns(row) for row in connection.execute(query)]
 
 
 def load_result_details(connection: Connection, probe: int, slots: Collection[int]) -> dict[int, ResultDetail]:
-    """Slot -> result with its evidence, for those that there are."""
-    columns = [results.c[name] for name in RESULT_COLUMNS]
-    same = sa.and_(*(evidence.c[name] == results.c[name] for name in ("probe", "slot", "location")))
-    statement = (
-        sa.select(*columns, results.c.recorded_at, evidence.c.facts, evidence.c.excerpt)
-        .join_from(results, evidence, same, isouter=True)
+    """Slot -> result with its evidence; slots without a result are missing."""
+    query = (
+        sa.select(*RESULT_COLUMNS, results.c.recorded_at, evidence.c.facts, evidence.c.excerpt)
+        .join_from(results, evidence, _SAME_RESULT, isouter=True)
         .where(results.c.probe == probe, results.c.slot.in_(slots))
     )
-    found = {}
-    for *columns_, recorded_at, facts, excerpt in connection.execute(statement):
-        result = result_from_row(columns_)
-        found[result.slot] = ResultDetail(
-            result, recorded_at, None if facts is None else Evidence(loads(facts), excerpt)
-        )
-    return found
+    details = {}
+    for *row, recorded_at, facts, excerpt in connection.execute(query):
+        result = result_from_row(row)
+        stored_evidence = None if facts is None else Evidence(loads(facts), excerpt)
+        details[result.slot] = ResultDetail(result, recorded_at, stored_evidence)
+    return details
 
 
 def load_last_good_slot(connection: Connection, probe: int, slot: int) -> int | None:
     """The newest slot before `slot` that passed."""
     passed = (results.c.probe == probe, results.c.slot < slot, results.c.outcome == Outcome.PASS.value)
-    newest = sa.select(results.c.slot).where(*passed).order_by(results.c.slot.desc()).limit(1)
-    return connection.execute(newest).scalar()
+    query = sa.select(results.c.slot).where(*passed).order_by(results.c.slot.desc()).limit(1)
+    return connection.execute(query).scalar()
 
 
 def load_last_good_slot_with_evidence(connection: Connection, probe: int, slot: int) -> int | None:
-    """The newest slot before `slot` that passed and whose evidence was kept."""
-    same = sa.and_(*(evidence.c[name] == results.c[name] for name in ("probe", "slot", "location")))
-    statement = (
-        sa.select(evidence.c.slot).join_from(evidence, results, same)
+    """The newest slot before `slot` that passed and has evidence."""
+    query = (
+        sa.select(evidence.c.slot).join_from(evidence, results, _SAME_RESULT)
         .where(evidence.c.probe == probe, evidence.c.slot < slot, results.c.outcome == Outcome.PASS.value)
         .order_by(evidence.c.slot.desc()).limit(1)
     )  # fmt: skip
-    return connection.execute(statement).scalar()
+    return connection.execute(query).scalar()
 
 
 def list_last_check_ins(connection: Connection, probe: int, limit: int) -> list[tuple[CheckIn, int | None]]:
-    """What a job told us, newest first, each with how long the run took that it ended, in ms."""
+    """A job's check-ins, newest first, each with the duration in ms of the run that it ended."""
     columns = [*(check_ins.c[name] for name in CheckIn._fields), check_ins.c.duration]
-    told = sa.select(*columns).where(check_ins.c.probe == probe)
-    newest = told.order_by(check_ins.c.occurred_at.desc(), check_ins.c.id.desc()).limit(limit)
+    query = sa.select(*columns).where(check_ins.c.probe == probe)
+    query = query.order_by(check_ins.c.occurred_at.desc(), check_ins.c.id.desc()).limit(limit)
     return [
-        (CheckIn(id, at, CheckInKind(kind), *rest), took) for id, at, kind, *rest, took in connection.execute(newest)
+        (CheckIn(id, occurred_at, CheckInKind(kind), *rest), duration)
+        for id, occurred_at, kind, *rest, duration in connection.execute(query)
     ]

@@ -1,4 +1,4 @@
-"""What was in a queue, look by look, and how its figures stand against their limits. Read-only."""
+"""The metrics of a queue over time, and how they stood against their limits at the last run."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class QueueSample(NamedTuple):
 
 
 def list_queue_samples(connection: Connection, probe: int, start: int) -> list[QueueSample]:
-    """The looks since `start` that counted anything, oldest first."""
-    counted = (results.c.probe == probe, results.c.slot >= start, results.c.measurements.is_not(None))
-    rows = connection.execute(sa.select(results.c.slot, results.c.measurements).where(*counted).order_by("slot"))
-    told = (QueueSample(slot, loads(text)) for slot, text in rows)
-    return [look for look in told if "waiting" in look.metrics]
+    """The results since `start` that have the metrics of a queue, oldest first."""
+    measured = (results.c.probe == probe, results.c.slot >= start, results.c.measurements.is_not(None))
+    rows = connection.execute(sa.select(results.c.slot, results.c.measurements).where(*measured).order_by("slot"))
+    samples = (QueueSample(slot, loads(text)) for slot, text in rows)
+    return [sample for sample in samples if "waiting" in sample.metrics]
 
 
 def load_threshold_records(connection: Connection, probe: int) -> dict[str, ThresholdRecord]:
     """How the metrics of a queue stood against their limits at the last run, by metric."""
-    stored = sa.select(probe_state.c.value).where(probe_state.c.probe == probe, probe_state.c.key == QUEUE_STATE_KEY)
-    return threshold_records_from_json(loads(connection.execute(stored).scalar()))
+    query = sa.select(probe_state.c.value).where(probe_state.c.probe == probe, probe_state.c.key == QUEUE_STATE_KEY)
+    return threshold_records_from_json(loads(connection.execute(query).scalar()))

@@ -1,1 +1,1 @@
-"""Everything that changes the database: recording, claiming, delivering, retention."""
+"""Everything that changes the database: recording, claiming, the outbox, registration, retention."""

@@ -1,29 +1,23 @@
-"""What jobs told us: kept, and folded into what their probes remember, in one transaction."""
+"""Check-ins of jobs: stored, and folded into the state of their heartbeat probes, in one transaction."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from watchdog.domain.heartbeat import (
-    HEARTBEAT_STATE_KEY,
-    CheckIn,
-    CheckInKind,
-    HeartbeatState,
-    apply_check_in,
-)
+from watchdog.domain.heartbeat import HEARTBEAT_STATE_KEY, CheckIn, CheckInKind, HeartbeatState, apply_check_in
 from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store import codec
 from watchdog.store.database import Database
 from watchdog.store.tables import alert_states, check_ins, probe_state
-from watchdog.store.write.evidence import upsert_probe_state
 from watchdog.store.write.probe_registry import ProbeRegistry
+from watchdog.store.write.probe_state import upsert_probe_state
 
 
 class ProbeCheckIn(NamedTuple):
-    """A check-in of a probe."""
+    """A check-in and the probe that it belongs to."""
 
     probe: int
     check_in: CheckIn
@@ -34,72 +28,73 @@ class ProbeCheckIn(NamedTuple):
 
 
 class CheckInStore:
+    """Stores check-ins, and keeps the state of each heartbeat equal to the fold of its check-ins.
+
+    A check-in that is stored twice counts once, so a batch may be repeated after a crash.
+    """
+
     def __init__(self, database: Database, registry: ProbeRegistry):
         self.database, self.registry = database, registry
 
     def save_check_ins(self, batch: Iterable[ProbeCheckIn]) -> set[int]:
-        """Store a batch. Idempotent: a check-in stored twice is one.
+        """Store a batch; check-ins of unregistered probes are ignored.
 
-        Returns the probes to look at at once: a run of theirs failed, or something is wrong with them that may be over.
+        Returns the probes to run at once: those of failed runs, and those with an alert state, which may be over.
         """
-        told = sorted(
-            {one.primary_key: one for one in batch if one.probe in self.registry}.values(),
-            key=lambda one: one.primary_key[1],
-        )
-        if not told:
+        unique = {each.primary_key: each for each in batch if each.probe in self.registry}
+        pending = sorted(unique.values(), key=lambda each: each.check_in.occurred_at)
+        if not pending:
             return set()
-        ids = {one.probe for one in told}
+        ids = {each.probe for each in pending}
         with self.database.write_transaction() as connection:
             self.database.lock_probes(connection, ids)
-            before = self._load_heartbeat_states(connection, ids)
-            after, durations = _fold_check_ins(before, told)
-            rows = [_check_in_to_row(one, took) for one, took in zip(told, durations, strict=True)]
+            states_before = self._load_heartbeat_states(connection, ids)
+            states, durations = _fold_check_ins(states_before, pending)
+            rows = [_check_in_to_row(each, duration) for each, duration in zip(pending, durations, strict=True)]
             new = self.database.insert_new_rows(connection, check_ins, rows)
-            if len(new) < len(told):  # a crash came between our commit and its note in the spool
-                told = [one for one in told if one.primary_key in new]
-                after, durations = _fold_check_ins(before, told)
-                self._update_durations(connection, told, durations)
-            kept = {probe: codec.dumps(beat.to_json()) for probe, beat in after.items()}
-            upsert_probe_state(
-                self.database,
-                connection,
-                [{"probe": p, "key": HEARTBEAT_STATE_KEY, "value": value} for p, value in kept.items()],
-            )
-            wrong = sa.select(alert_states.c.probe).distinct().where(alert_states.c.probe.in_(after))
-            return set(connection.execute(wrong).scalars()) | {
-                o.probe for o in told if o.check_in.kind is CheckInKind.FAIL
-            }
+            if len(new) < len(pending):  # after a crash between this commit and the acknowledgement in the log
+                pending = [each for each in pending if each.primary_key in new]
+                states, durations = _fold_check_ins(states_before, pending)
+                self._update_durations(connection, pending, durations)
+            state_rows = [
+                {"probe": probe, "key": HEARTBEAT_STATE_KEY, "value": codec.dumps(state.to_json())}
+                for probe, state in states.items()
+            ]
+            upsert_probe_state(self.database, connection, state_rows)
+            with_alert_state = sa.select(alert_states.c.probe).distinct().where(alert_states.c.probe.in_(states))
+            failed = {each.probe for each in pending if each.check_in.kind is CheckInKind.FAIL}
+            return failed | set(connection.execute(with_alert_state).scalars())
 
     def _load_heartbeat_states(self, connection: sa.Connection, ids: Collection[int]) -> dict[int, HeartbeatState]:
         query = sa.select(probe_state.c.probe, probe_state.c.value).where(
             probe_state.c.key == HEARTBEAT_STATE_KEY, probe_state.c.probe.in_(ids)
         )
-        found = {probe: HeartbeatState.from_json(codec.loads(value)) for probe, value in connection.execute(query)}
-        return {probe: found.get(probe, HeartbeatState()) for probe in ids}
+        stored = {probe: HeartbeatState.from_json(codec.loads(value)) for probe, value in connection.execute(query)}
+        return {probe: stored.get(probe, HeartbeatState()) for probe in ids}
 
     def _update_durations(
-        self, connection: sa.Connection, probe_check_ins: Sequence[ProbeCheckIn], durations: Sequence[int | None]
+        self, connection: sa.Connection, pending: Sequence[ProbeCheckIn], durations: Sequence[int | None]
     ) -> None:
-        binds = {"p": check_ins.c.probe, "a": check_ins.c.occurred_at, "i": check_ins.c.id}
-        this = [column == sa.bindparam(bind) for bind, column in binds.items()]
-        rows = [
-            dict(zip(binds, o.primary_key, strict=True)) | {"took": d}
-            for o, d in zip(probe_check_ins, durations, strict=True)
+        binds = {"p": check_ins.c.probe, "o": check_ins.c.occurred_at, "i": check_ins.c.id}
+        row = [column == sa.bindparam(name) for name, column in binds.items()]
+        values = [
+            dict(zip(binds, each.primary_key, strict=True)) | {"d": duration}
+            for each, duration in zip(pending, durations, strict=True)
         ]
-        if rows:
-            connection.execute(sa.update(check_ins).where(*this).values(duration=sa.bindparam("took")), rows)
+        if values:
+            connection.execute(sa.update(check_ins).where(*row).values(duration=sa.bindparam("d")), values)
 
 
 def _fold_check_ins(
-    states_before: dict[int, HeartbeatState], probe_check_ins: Sequence[ProbeCheckIn]
+    states_before: Mapping[int, HeartbeatState], pending: Iterable[ProbeCheckIn]
 ) -> tuple[dict[int, HeartbeatState], list[int | None]]:
-    """The beats of those that told something, and by check-in how long the run took that it ended."""
-    after: dict[int, HeartbeatState] = {}
+    """The new state of each probe in `pending`, and the duration of the run that each check-in ended."""
+    states: dict[int, HeartbeatState] = {}
     durations = []
-    for probe, check_in in probe_check_ins:
-        after[probe], took = apply_check_in(after.get(probe, states_before[probe]), check_in)
-        durations.append(took)
-    return after, durations
+    for probe, check_in in pending:
+        states[probe], duration = apply_check_in(states.get(probe, states_before[probe]), check_in)
+        durations.append(duration)
+    return states, durations
 
 
 def _check_in_to_row(probe_check_in: ProbeCheckIn, duration: int | None) -> dict[str, Any]:

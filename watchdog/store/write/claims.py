@@ -1,4 +1,4 @@
-"""Which slots run: claimed a little ahead, each once, by whichever process comes first."""
+"""Claims of slots: a little ahead of time, each by the first process that comes for it."""
 
 from __future__ import annotations
 
@@ -11,63 +11,70 @@ import sqlalchemy as sa
 from watchdog.domain.model import ClaimedSlot, Json, Outcome, RecordedResult, Result
 from watchdog.store.database import Database
 from watchdog.store.tables import schedule
-from watchdog.store.write.evidence import load_probe_state
 from watchdog.store.write.probe_registry import ProbeRegistry, RegisteredProbe
+from watchdog.store.write.probe_state import load_probe_state
 from watchdog.store.write.recorder import ResultRecorder
 from watchdog.store.write.watermark import Watermark
 
 CLAIM_AHEAD_MS = 1_000
-"""How long before its slot a run is claimed, in ms: each is then started at its slot."""
+"""How long before its slot a run is claimed, so that it can start at its slot."""
 
 
 class SlotClaimer:
+    """Hands out each slot of one location once, and accounts for those that did not run.
+
+    Owns `schedule`: a row's lock makes its process the only one that claims the probe. A claimed slot stays in flight
+    until its result is stored; if none is within the probe's max_lateness, the slot is recorded as missed. Every slot
+    has therefore a result or lies in a gap. While the clock is behind the watermark, nothing is due.
+    """
+
     def __init__(self, database: Database, watermark: Watermark, recorder: ResultRecorder, registry: ProbeRegistry):
         self.database, self.watermark, self.recorder, self.registry = database, watermark, recorder, registry
         self.location = watermark.location
 
     def claim_due_slots(self, now: int, limit: int = 500) -> tuple[list[ClaimedSlot], Mapping[int, dict[str, Json]]]:
-        """Claim what is due within the next second and move each probe's next slot, in one transaction.
+        """Claim what is due until CLAIM_AHEAD_MS after `now`, and compute the next slot of each probe.
 
-        Returns the slots to run, at most `limit`, and what their probes remember. Fewer: nothing is left to claim, and
-        the watermark has moved to `now`.
+        Returns up to `limit` slots, and the state of their probes. If there are fewer than `limit`, everything due is
+        claimed and the watermark has moved to `now`.
 
-        Slots that nobody ran become one `missed` row a probe, or none where a gap of ours covers them; a slot that was
-        claimed and never recorded becomes `missed` once its lateness has passed.
+        Of several slots that are due for a probe, the newest runs, unless it is too late for that. Those before it
+        become one `missed` row, except for those in a gap.
         """
         self.watermark.detect_gap(now)
         slots: list[ClaimedSlot] = []
-        drained = False
+        all_claimed = False
         with self.database.write_transaction() as connection:
-            while not drained and len(slots) < limit:
-                due = self._schedule_query.where(schedule.c.next_due <= now + CLAIM_AHEAD_MS).order_by(
-                    schedule.c.next_due
-                )
-                first = due.limit(limit - len(slots)).with_for_update(skip_locked=True)
-                rows = connection.execute(first).all()
-                drained = len(rows) < limit - len(slots)
+            while not all_claimed and len(slots) < limit:
+                free = limit - len(slots)
+                query = self._schedule_query.where(schedule.c.next_due <= now + CLAIM_AHEAD_MS)
+                query = query.order_by(schedule.c.next_due).limit(free).with_for_update(skip_locked=True)
+                rows = connection.execute(query).all()
+                all_claimed = len(rows) < free
                 slots += self._claim_rows(connection, rows, now)
-            remembered = load_probe_state(connection, [slot.probe for slot in slots])
-        if drained:
+            states = load_probe_state(connection, [slot.probe for slot in slots])
+        if all_claimed:
             self.watermark.detect_gap(now, advance=True)
-        return slots, remembered
+        return slots, states
 
     def _claim_rows(self, connection: sa.Connection, rows: Sequence[Any], now: int) -> list[ClaimedSlot]:
         rows = self._registered_rows(rows)
-        flying, missed = self._resolve_in_flight(connection, rows, now)
-        claimed, moved = [], []
+        in_flight, missed = self._resolve_in_flight(connection, rows, now)
+        claimed, updates = [], []
         for row in rows:
             slot, skipped, next_due = self._plan_next_run(row, now)
             missed += skipped
             if slot is not None:
                 claimed.append(ClaimedSlot(row.probe, slot, self.location, row.last_slot))
-                flying[row.probe].append(slot)
-            last, still = row.last_slot if slot is None else slot, json.dumps(flying[row.probe])
-            moved.append({"p": row.probe, "due": next_due, "last": last, "in_flight": still})
-        if moved:
-            move = self._schedule_update.values(
-                next_due=sa.bindparam("due"), last_slot=sa.bindparam("last"), in_flight=sa.bindparam("in_flight")
+                in_flight[row.probe].append(slot)
+            last_slot = row.last_slot if slot is None else slot
+            slots = json.dumps(in_flight[row.probe])
+            updates.append({"p": row.probe, "due": next_due, "last": last_slot, "slots": slots})
+        if updates:
+            update = self._schedule_update.values(
+                next_due=sa.bindparam("due"), last_slot=sa.bindparam("last"), in_flight=sa.bindparam("slots")
             )
-            connection.execute(move, moved)
+            connection.execute(update, updates)
         if missed:
             self.recorder.record_results_in_transaction(connection, [RecordedResult(result) for result in missed], now)
         return claimed
@@ -75,84 +82,86 @@ class SlotClaimer:
     def _resolve_in_flight(
         self, connection: sa.Connection, rows: list[Any], now: int
     ) -> tuple[dict[int, list[int]], list[Result]]:
-        """What of the slots in the air still is, by probe, and rows for those whose lateness has passed unrecorded."""
-        flying: dict[int, list[int]] = {row.probe: json.loads(row.in_flight) for row in rows}
-        keys = [(probe, at) for probe, slots in flying.items() for at in slots]
-        stored = self.database.load_recorded_slots(connection, keys, self.location)
+        """The slots of each probe that are still in flight, and `missed` results for those whose max_lateness has
+        passed without a result."""
+        in_flight: dict[int, list[int]] = {row.probe: json.loads(row.in_flight) for row in rows}
+        keys = [(probe, slot) for probe, slots in in_flight.items() for slot in slots]
+        recorded = self.database.load_recorded_slots(connection, keys, self.location)
+        has_elapsed = self.watermark.uptime_clock.has_elapsed
         lost = [
-            (probe, at)
-            for probe, at in keys
-            if (probe, at) not in stored
-            and self.watermark.uptime_clock.has_elapsed(at, self.registry[probe].policy.max_lateness, now)
+            (probe, slot)
+            for probe, slot in keys
+            if (probe, slot) not in recorded and has_elapsed(slot, self.registry[probe].policy.max_lateness, now)
         ]
-        done = stored | set(lost)
-        still = {probe: [at for at in slots if (probe, at) not in done] for probe, slots in flying.items()}
-        return still, [self._missed_result(probe, at, "missed.result_lost") for probe, at in lost]
+        done = recorded | set(lost)
+        remaining = {probe: [slot for slot in slots if (probe, slot) not in done] for probe, slots in in_flight.items()}
+        return remaining, [self._missed_result(probe, slot, "missed.result_lost") for probe, slot in lost]
 
     def _plan_next_run(self, row: Any, now: int) -> tuple[int | None, list[Result], int]:
-        """The slot to run, if any; the rows for those skipped; the next slot."""
-        member, first = self.registry[row.probe], row.next_due
-        newest = max(first, member.schedule.latest_slot_until(now)) if first <= now else first
-        run = newest if now - newest <= member.policy.max_lateness else None
+        """The slot to run, if any; a result for the slots that are skipped; the next slot."""
+        registered, first = self.registry[row.probe], row.next_due
+        newest = max(first, registered.schedule.latest_slot_until(now)) if first <= now else first
+        run = newest if now - newest <= registered.policy.max_lateness else None
         end = run if run is not None else newest + 1
-        skipped = list(self._slots_outside_gaps(member, first, end))
-        rows = (
-            [self._missed_result(row.probe, skipped[0], "missed.skipped", len(skipped), row.last_slot)]
-            if skipped
-            else []
-        )
-        return run, rows, member.schedule.next_slot_after(newest)
+        skipped = list(self._slots_outside_gaps(registered, first, end))
+        missed = []
+        if skipped:
+            missed = [
+                self._missed_result(
+                    row.probe, skipped[0], "missed.skipped", slot_count=len(skipped), previous_slot=row.last_slot
+                )
+            ]
+        return run, missed, registered.schedule.next_slot_after(newest)
 
     def _slots_outside_gaps(self, registered_probe: RegisteredProbe, first: int, end: int) -> Iterator[int]:
-        """The slots in [first, end) that no gap of ours covers: a gap is stepped over, not through."""
-        at = first
-        while at < end:
-            gap = self.watermark.uptime_clock.gap_at(at)
+        """The slots in [first, end) that are not in a gap. A gap is crossed in one step, however many slots it has."""
+        slot = first
+        while slot < end:
+            gap = self.watermark.uptime_clock.gap_at(slot)
             if gap is None:
-                yield at
-            at = registered_probe.schedule.next_slot_after(at if gap is None else gap[1])
+                yield slot
+            slot = registered_probe.schedule.next_slot_after(slot if gap is None else gap[1])
 
     def _missed_result(
-        self, probe: int, slot: int, reason: str, slot_count: int = 1, previous_slot: int | None = None
+        self, probe: int, slot: int, reason: str, *, slot_count: int = 1, previous_slot: int | None = None
     ) -> Result:
         return Result(
             probe, slot, self.location, Outcome.MISSED, reason, previous_slot=previous_slot, slot_count=slot_count
         )
 
     def reschedule_sooner(self, due_at_by_probe: Mapping[int, int]) -> None:
-        """Probe -> the instant by which it runs again: sooner than planned, never later.
+        """Move the next run of each probe to the given instant, if it is due later.
 
-        A probe that has run, or begun to, since that instant has been looked at again already.
+        A probe whose last claimed slot is at or after that instant is left alone.
         """
         if not due_at_by_probe:
             return
         due: sa.BindParameter[int] = sa.bindparam("due")
-        unseen = schedule.c.last_slot.is_(None) | (schedule.c.last_slot < due)
-        sooner = self._schedule_update.where(schedule.c.next_due > due, unseen).values(next_due=due)
+        not_claimed_since = schedule.c.last_slot.is_(None) | (schedule.c.last_slot < due)
+        update = self._schedule_update.where(schedule.c.next_due > due, not_claimed_since).values(next_due=due)
+        values = [{"p": probe, "due": due_at} for probe, due_at in sorted(due_at_by_probe.items())]
         with self.database.write_transaction() as connection:
-            connection.execute(sooner, [{"p": probe, "due": at} for probe, at in sorted(due_at_by_probe.items())])
+            connection.execute(update, values)
 
     def record_lost_runs(self, now: int) -> int:
-        """Record as `missed` what a crash left in the air, before the probe's next claim would.
+        """Record as missed the slots in flight whose max_lateness has passed, without waiting for the next claim.
 
-        Returns the instant up to which all is settled: every result that can still be judged is stored.
+        Returns the instant up to which every result that can still be evaluated is stored.
         """
         self.watermark.detect_gap(now)
         with self.database.write_transaction() as connection:
-            rows = self._registered_rows(
-                connection.execute(self._schedule_query.where(schedule.c.in_flight != "[]")).all()
-            )
+            query = self._schedule_query.where(schedule.c.in_flight != "[]")
+            rows = self._registered_rows(connection.execute(query).all())
             _, lost = self._resolve_in_flight(connection, rows, now)
             if lost:
-                self.recorder.record_results_in_transaction(
-                    connection, [RecordedResult(result) for result in lost], now
-                )
-        lateness = max((member.policy.max_lateness for member in self.registry.values()), default=0)
-        return self.watermark.uptime_clock.elapsed_cutoff(lateness, now)
+                recorded = [RecordedResult(result) for result in lost]
+                self.recorder.record_results_in_transaction(connection, recorded, now)
+        max_lateness = max((registered.policy.max_lateness for registered in self.registry.values()), default=0)
+        return self.watermark.uptime_clock.elapsed_cutoff(max_lateness, now)
 
     def _registered_rows(self, rows: Sequence[Any]) -> list[Any]:
-        ours = self.registry.filter_registered(row.probe for row in rows)
-        return [row for row in rows if row.probe in ours]
+        registered = self.registry.filter_registered(row.probe for row in rows)
+        return [row for row in rows if row.probe in registered]
 
     @property
     def _schedule_query(self) -> sa.Select[Any]:

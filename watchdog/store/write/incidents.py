@@ -1,4 +1,4 @@
-"""An incident begins and ends: its row, and with it what is to be told."""
+"""Opening and resolving incidents: the row, together with its notifications."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from watchdog.store.write.outbox import enqueue_opened, enqueue_resolved
 def open_incident(
     connection: sa.Connection,
     transition: IncidentTransition,
+    *,
     severity: Severity,
     threshold: int,
     routing: RoutingDecision,
     now: int,
 ) -> None:
-    """`needed`: how many bad slots in a row it took."""
+    """`threshold`: how many consecutive bad slots were needed."""
     connection.execute(
         sa.insert(incidents).values(
             id=transition.incident,
@@ -45,12 +46,13 @@ def open_incident(
 def resolve_incident(
     connection: sa.Connection,
     incident: str,
+    *,
     slot: int,
     resolution: str,
     now: int,
     destinations_without_resolved: Collection[str],
 ) -> None:
-    """`resolution`: why, in a word; empty when it is good again. `quiet`: destinations that hear of no end."""
-    ended = {"resolved_at": now, "resolved_slot": slot, "resolution": resolution}
-    connection.execute(sa.update(incidents).where(incidents.c.id == incident).values(**ended))
+    """`slot`: the slot that decided it. `resolution`: a reason; empty if the subject recovered."""
+    values = {"resolved_at": now, "resolved_slot": slot, "resolution": resolution}
+    connection.execute(sa.update(incidents).where(incidents.c.id == incident).values(**values))
     enqueue_resolved(connection, incident, now, destinations_without_resolved)

@@ -1,7 +1,8 @@
-"""The outbox: what is still to be told, to whom, in order, at least once.
+"""The outbox: which notifications are still to be sent, in order, at least once.
 
-A row is waiting until the receiver has confirmed it (`sent`), a later row told it too (`merged`), or nothing helps
-(`dead`, kept visible). A sender holds a row by token and lease; a lease that has run out is anyone's.
+A row is `waiting` until the receiver has confirmed it (`sent`), a later row was sent in its place (`merged`), or
+retries are given up (`dead`, which stays visible). A sender holds a row by token until its lease ends; then any process
+may take it.
 """
 
 from __future__ import annotations
@@ -20,31 +21,28 @@ from watchdog.store.database import Database
 from watchdog.store.tables import destination_backoff, outbox, outbox_is_waiting
 
 OPENED_SEQ, RESOLVED_SEQ = 0, 1
-"""The sequence of an incident's notifications at one destination."""
+"""The order of an incident's notifications at one destination."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LeasedNotification:
-    """A notification that we hold the lease of."""
+    """A notification whose lease this process holds."""
 
     notification: Notification
     lease_token: str
     attempts: int
-    """How often it was tried before."""
+    """Earlier attempts."""
     opened_receipt: Mapping[str, Json]
-    """What the opening's delivery returned."""
+    """What the delivery of `opened` returned."""
     partial_receipt: Mapping[str, Json]
-    """What the last try came to, of one that came to something."""
+    """What the last attempt returned, if it was delivered in part."""
     created_at: int
     merged: bool = False
-    """It tells the opening, too, which this destination has not heard."""
+    """It reports the opening as well, which this destination has not received."""
 
 
-def enqueue_opened(connection: sa.Connection, incident: str, notified_destinations: Iterable[str], now: int) -> None:
-    rows = [
-        _outbox_row(incident, destination, OPENED_SEQ, IncidentEvent.OPENED, now)
-        for destination in notified_destinations
-    ]
+def enqueue_opened(connection: sa.Connection, incident: str, destinations: Iterable[str], now: int) -> None:
+    rows = [_outbox_row(incident, destination, OPENED_SEQ, IncidentEvent.OPENED, now) for destination in destinations]
     if rows:
         connection.execute(sa.insert(outbox), rows)
 
@@ -52,15 +50,15 @@ def enqueue_opened(connection: sa.Connection, incident: str, notified_destinatio
 def enqueue_resolved(
     connection: sa.Connection, incident: str, now: int, destinations_without_resolved: Collection[str]
 ) -> None:
-    """Whoever was told of the opening hears of the end, whatever the routes say by now; `quiet` destinations do not."""
-    heard = sa.select(outbox.c.destination).where(outbox.c.incident == incident, outbox.c.seq == OPENED_SEQ)
-    told = [
-        destination
-        for destination in connection.execute(heard).scalars()
+    """For every destination that got `opened`, whatever the routes are by now, except for those that want no
+    `resolved`."""
+    notified = sa.select(outbox.c.destination).where(outbox.c.incident == incident, outbox.c.seq == OPENED_SEQ)
+    rows = [
+        _outbox_row(incident, destination, RESOLVED_SEQ, IncidentEvent.RESOLVED, now)
+        for destination in connection.execute(notified).scalars()
         if destination not in destinations_without_resolved
     ]
-    if told:
-        rows = [_outbox_row(incident, destination, RESOLVED_SEQ, IncidentEvent.RESOLVED, now) for destination in told]
+    if rows:
         connection.execute(sa.insert(outbox), rows)
 
 
@@ -72,16 +70,22 @@ def _outbox_row(incident: str, destination: str, seq: int, event: IncidentEvent,
 
 
 class Outbox:
+    """Leases notifications to senders, and stores what became of each attempt.
+
+    Invariants: at most one process holds a row's lease; only its holder changes the row; an incident's `resolved` never
+    precedes its `opened` at a destination. A crash after sending and before `mark_sent` leads to one further copy.
+    """
+
     def __init__(self, database: Database):
         self.database = database
 
     def lease_due_notifications(
         self, now: int, lease_ms: int, allowed_destinations: Collection[str]
     ) -> list[LeasedNotification]:
-        """Take one due notification for each of these destinations that did not ask for a pause, for `lease` ms.
+        """Lease the longest-waiting due notification of each allowed destination, except for those in a pause.
 
-        What waits longest goes first. An incident's `resolved` waits for its `opened`; when both wait, one message
-        tells both. What is for others is left to a process that knows them.
+        An incident's `resolved` waits for its `opened`; if both are waiting, they are merged into one message. Other
+        destinations are left to processes that have them configured.
         """
         earlier = outbox.alias()
         blocked = sa.exists().where(
@@ -91,8 +95,8 @@ class Outbox:
         free = outbox.c.leased_until.is_(None) | (outbox.c.leased_until <= now)
         due = (outbox_is_waiting, outbox.c.due_at <= now, free)
         paused = sa.select(destination_backoff.c.destination).where(destination_backoff.c.retry_at > now)
-        open_ = outbox.c.destination.in_(allowed_destinations), outbox.c.destination.not_in(paused)
-        names = sa.select(outbox.c.destination).where(*due, *open_).distinct()
+        allowed = outbox.c.destination.in_(allowed_destinations), outbox.c.destination.not_in(paused)
+        destinations = sa.select(outbox.c.destination).where(*due, *allowed).distinct()
         first = (
             sa.select(outbox)
             .where(*due, ~blocked, outbox.c.destination == sa.bindparam("name"))
@@ -101,33 +105,36 @@ class Outbox:
             .with_for_update(skip_locked=True)
         )
         with self.database.write_transaction() as connection:
-            ready = sorted(connection.execute(names).scalars())
-            rows = [connection.execute(first, {"name": name}).first() for name in ready]
+            names = sorted(connection.execute(destinations).scalars())
+            rows = [connection.execute(first, {"name": name}).first() for name in names]
             return [self._lease_row(connection, row, now + lease_ms) for row in rows if row is not None]
 
     def _lease_row(self, connection: sa.Connection, row: Any, leased_until: int) -> LeasedNotification:
+        """Lease a row and, with it, the rest of the incident's waiting rows at the destination."""
         token = uuid4().hex
         pair = (outbox.c.incident == row.incident, outbox.c.destination == row.destination)
-        connection.execute(
-            sa.update(outbox).where(*pair, outbox_is_waiting).values(lease_token=token, leased_until=leased_until)
-        )
-        told = {other.seq: other for other in connection.execute(sa.select(outbox).where(*pair))}
-        last = told[max(told)]
-        notification = Notification(row.incident, row.destination, last.seq, IncidentEvent(last.event))
-        unheard = last.seq == RESOLVED_SEQ and told[OPENED_SEQ].state != "sent"
-        opened = codec.loads(told[OPENED_SEQ].receipt) if told[OPENED_SEQ].state == "sent" else None
-        partly = codec.loads(last.receipt)
+        lease = {"lease_token": token, "leased_until": leased_until}
+        connection.execute(sa.update(outbox).where(*pair, outbox_is_waiting).values(**lease))
+        row_by_seq = {each.seq: each for each in connection.execute(sa.select(outbox).where(*pair))}
+        opened, last = row_by_seq[OPENED_SEQ], row_by_seq[max(row_by_seq)]
+        opened_receipt = codec.loads(opened.receipt) if opened.state == "sent" else None
         return LeasedNotification(
-            notification, token, row.attempts, opened or {}, partly or {}, last.created_at, unheard
+            notification=Notification(row.incident, row.destination, last.seq, IncidentEvent(last.event)),
+            lease_token=token,
+            attempts=row.attempts,
+            opened_receipt=opened_receipt or {},
+            partial_receipt=codec.loads(last.receipt) or {},
+            created_at=last.created_at,
+            merged=last.seq == RESOLVED_SEQ and opened.state != "sent",
         )
 
     def mark_sent(self, leased: LeasedNotification, receipt: Mapping[str, Json], now: int) -> None:
-        """The receiver has confirmed."""
+        """The receiver has confirmed the notification, and with it every earlier one of the incident."""
+        values = {"finished_at": now, "detail": ""}
         with self.database.write_transaction() as connection:
-            this = outbox.c.seq == leased.notification.seq
-            told = {"finished_at": now, "detail": ""}
-            self._release(connection, leased, ~this, state="merged", **told)
-            self._release(connection, leased, this, state="sent", receipt=codec.dumps(dict(receipt)), **told)
+            is_sent = outbox.c.seq == leased.notification.seq
+            self._release(connection, leased, ~is_sent, state="merged", **values)
+            self._release(connection, leased, is_sent, state="sent", receipt=codec.dumps(dict(receipt)), **values)
 
     def schedule_retry(
         self,
@@ -138,14 +145,12 @@ class Outbox:
         partial_receipt: Mapping[str, Json] = {},
         retry_at: int | None = None,
     ) -> None:
-        """Try again at `due`. `partly`: what this try came to, for the next one to know. `resume`: the receiver itself
-        asked that nothing goes there earlier."""
+        """Try again at `due_at`. `detail`: the error. `partial_receipt`: what this attempt delivered, for the next one.
+        `retry_at`: the destination asked that nothing is sent there before this instant."""
+        saved = {**leased.partial_receipt, **partial_receipt}
+        values = {"detail": replace_unstorable_characters(detail), "receipt": codec.dumps(saved) if saved else None}
         with self.database.write_transaction() as connection:
-            kept = {**leased.partial_receipt, **partial_receipt}
-            receipt = codec.dumps(kept) if kept else None
-            self._release(
-                connection, leased, due_at=due_at, detail=replace_unstorable_characters(detail), receipt=receipt
-            )
+            self._release(connection, leased, due_at=due_at, **values)
             if retry_at is not None:
                 insert = self.database.insert_statement(destination_backoff).values(
                     destination=leased.notification.destination, retry_at=retry_at
@@ -154,53 +159,50 @@ class Outbox:
                 connection.execute(insert.on_conflict_do_update(index_elements=["destination"], **longer))
 
     def mark_dead(self, leased: LeasedNotification, detail: str, now: int) -> None:
-        """Nothing helps: keep it as a dead letter, with the reason."""
+        """Give up, and keep the notification as a dead letter with the reason."""
+        values = {"finished_at": now, "detail": replace_unstorable_characters(detail)}
         with self.database.write_transaction() as connection:
-            self._release(
-                connection, leased, state="dead", finished_at=now, detail=replace_unstorable_characters(detail)
-            )
+            self._release(connection, leased, state="dead", **values)
 
     def expire_unknown_destinations(
         self, known_destinations: Collection[str], created_before: int, now: int
     ) -> list[tuple[str, str]]:
-        """Bury what was written before an instant for destinations that are not among the known.
+        """Give up notifications created before an instant for destinations that are not configured.
 
-        Until then another process may know them: an older or a newer configuration runs beside ours. Returns incident
-        and destination of each.
+        Until then, a process with another configuration may send them. Returns the incident and destination of each.
         """
         free = outbox.c.leased_until.is_(None) | (outbox.c.leased_until <= now)
-        old = (
+        expired = (
             outbox_is_waiting,
             outbox.c.created_at < created_before,
             outbox.c.destination.not_in(known_destinations),
             free,
         )
-        buried = {"state": "dead", "finished_at": now, "detail": "the destination is no longer configured"}
-        update = sa.update(outbox).where(*old).values(lease_token=None, leased_until=None, **buried)
+        values = {"state": "dead", "finished_at": now, "detail": "the destination is no longer configured"}
+        update = sa.update(outbox).where(*expired).values(lease_token=None, leased_until=None, **values)
         with self.database.write_transaction() as connection:
             rows = connection.execute(update.returning(outbox.c.incident, outbox.c.destination))
             return [(incident, destination) for incident, destination in rows]
 
     def still_leased(self, leased: LeasedNotification, connection: sa.Connection) -> bool:
-        """Whether the lease is still ours: asked just before sending, since a paused sender may have lost it."""
-        return (
-            connection.execute(sa.select(outbox.c.seq).where(*_leased_rows_filter(leased)).limit(1)).first() is not None
-        )
+        """Whether this process still holds the lease: checked right before sending, as a paused sender may have lost
+        it."""
+        query = sa.select(outbox.c.seq).where(*_leased_rows_filter(leased)).limit(1)
+        return connection.execute(query).first() is not None
 
     def _release(
         self, connection: sa.Connection, leased: LeasedNotification, *which: sa.ColumnElement[bool], **values: Json
     ) -> None:  # fmt: skip
-        """After a try. What another has taken since is no longer ours to mark."""
-        done = {"lease_token": None, "leased_until": None, "attempts": leased.attempts + 1, **values}
-        connection.execute(sa.update(outbox).where(*_leased_rows_filter(leased), *which).values(**done))
+        """End the lease after an attempt. Rows that another process has leased since are left alone."""
+        released = {"lease_token": None, "leased_until": None, "attempts": leased.attempts + 1, **values}
+        connection.execute(sa.update(outbox).where(*_leased_rows_filter(leased), *which).values(**released))
 
 
 def _leased_rows_filter(leased: LeasedNotification) -> tuple[sa.ColumnElement[bool], ...]:
-    """The rows that we hold."""
-    n = leased.notification
+    notification = leased.notification
     return (
-        outbox.c.incident == n.incident,
-        outbox.c.destination == n.destination,
+        outbox.c.incident == notification.incident,
+        outbox.c.destination == notification.destination,
         outbox.c.lease_token == leased.lease_token,
         outbox_is_waiting,
     )

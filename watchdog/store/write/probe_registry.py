@@ -1,4 +1,4 @@
-"""The probes as the store knows them: registered at start, each under an id that outlives restarts."""
+"""Registration of probes at start: each gets a database id that outlives restarts."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from watchdog.store.tables import schedule as schedules
 from watchdog.store.write.incidents import resolve_incident
 
 REGISTRATION_LOCK_KEY = 0
-"""The key of the lock under which probes come and go: no probe has this id."""
+"""Advisory lock held while probes are added and removed; no probe has this id."""
 MAX_PROBES_PER_TRANSACTION = 500
 
 
 @dataclass(frozen=True, slots=True)
 class RegisteredProbe:
-    """One probe as the service runs it. Before registration its id is 0."""
+    """What the store needs to know of a probe. Before registration its database id is 0."""
 
     policy: AlertPolicy
     schedule: Schedule
     config_yaml: str
-    """The configuration as written, uninterpolated, in YAML."""
+    """The configuration as written, without the values of variables."""
 
     @property
     def info(self) -> ProbeInfo:
@@ -37,18 +37,19 @@ class RegisteredProbe:
 
 
 class ProbeRegistry(dict[int, RegisteredProbe]):
-    """Probe id -> member."""
+    """Database id -> probe, for the probes of this process's configuration."""
 
     def __init__(self, registered_probes: Mapping[int, RegisteredProbe]):
         super().__init__(registered_probes)
         self.unregistered_probes: set[int] = set()
-        """Probes that turned out to be none of ours: another process runs another configuration."""
+        """Probes in the database that only another process's configuration has."""
 
     def filter_registered(self, ids: Iterable[int]) -> set[int]:
-        """Without the probes of others, which need not be asked for again: they must not fill every batch."""
-        found = set(ids)
-        self.unregistered_probes |= found - self.keys()
-        return found & self.keys()
+        """The ids that are registered. The others are remembered, so that queries can exclude them: otherwise they
+        would fill every batch."""
+        unique = set(ids)
+        self.unregistered_probes |= unique - self.keys()
+        return unique & self.keys()
 
 
 def register_probes(
@@ -58,127 +59,142 @@ def register_probes(
     location: str,
     destinations_without_resolved: frozenset[str] = frozenset(),
 ) -> ProbeRegistry:
-    """Bring the store's probes in line with the configuration; returns them by id.
+    """Bring the probes in the database in line with the configuration; returns them by id.
 
-    A new probe begins at `now`. One whose schedule changed goes on from `now`. One that is gone keeps its history; its
-    open incidents are resolved as removed. One that comes back keeps its id and begins anew; so does one that is of
-    another kind now. If the clock was put back, what begins does so at the watermark, by which its silence is judged.
+    A new probe starts at `now`, or at the watermark if the clock was set back. A changed schedule applies from then
+    on. A probe that is no longer configured keeps its history; its open incidents are resolved as `probe.removed`. One
+    that returns keeps its id and starts anew, as does one whose kind changed.
     """
-    wanted = {member.info.id: member for member in configured_probes}
-    _remove_probes_of_changed_kind(database, wanted, now)
-    _resolve_incidents_of_removed_probes(
-        database, now, destinations_without_resolved
-    )  # what a crash left half done: whoever comes back begins with nothing
+    configured = {registered.info.id: registered for registered in configured_probes}
+    _remove_probes_of_changed_kind(database, configured, now)
+    # A crash may have interrupted an earlier removal; a probe that returns has to start without its alert states.
+    _resolve_incidents_of_removed_probes(database, now, destinations_without_resolved)
     with database.write_transaction() as connection:
         database.acquire_advisory_lock(connection, REGISTRATION_LOCK_KEY)
-        in_order = sa.select(schedules.c.probe).order_by(schedules.c.probe).with_for_update()
-        connection.execute(in_order)  # as claims and rechecks do: nobody waits in a circle
-        mark = (
-            database.insert_statement(watermarks).values(location=location, claimed_until=now).on_conflict_do_nothing()
-        )
-        connection.execute(mark)
-        through = connection.execute(
-            sa.select(watermarks.c.claimed_until).where(watermarks.c.location == location)
-        ).scalar_one()
-        begin = max(now, through)
-        known = {row.probe_id: row for row in connection.execute(sa.select(probes))}
-        told = {
-            key: {
-                "name": m.info.name,
-                "kind": m.info.kind,
-                "info": probe_info_to_json(m.info),
-                "config_yaml": m.config_yaml,
-            }
-            for key, m in wanted.items()
-        }
-        here = {key for key, row in known.items() if row.removed_at is None}
-        _insert_probes(database, connection, [{"probe_id": key, **told[key]} for key in told if key not in here], begin)
-        _update_probes(connection, [{"id_": known[key].id, **told[key]} for key in told if key in here])
+        # Lock in the same order as claims do, to prevent deadlocks.
+        connection.execute(sa.select(schedules.c.probe).order_by(schedules.c.probe).with_for_update())
+        start = max(now, _initialize_watermark(database, connection, now, location))
+        rows = {row.probe_id: row for row in connection.execute(sa.select(probes))}
+        active = {probe_id for probe_id, row in rows.items() if row.removed_at is None}
+        values = {probe_id: _probe_values(registered) for probe_id, registered in configured.items()}
+        added = [{"probe_id": probe_id, **values[probe_id]} for probe_id in values if probe_id not in active]
+        _insert_probes(database, connection, added, start)
+        kept = [{"row_id": rows[probe_id].id, **values[probe_id]} for probe_id in values if probe_id in active]
+        _update_probes(connection, kept)
         ids = {row.probe_id: row.id for row in connection.execute(sa.select(probes.c.probe_id, probes.c.id))}
-        fleet = ProbeRegistry({id: _with_id(wanted[key], id) for key, id in ids.items() if key in wanted})
-        _upsert_schedules(database, connection, fleet, begin, location)
-        _mark_removed(connection, [known[key].id for key in here - wanted.keys()], now)
+        registry = ProbeRegistry(
+            {id: _with_database_id(configured[probe_id], id) for probe_id, id in ids.items() if probe_id in configured}
+        )
+        _upsert_schedules(database, connection, registry, start, location)
+        _mark_removed(connection, [rows[probe_id].id for probe_id in active - configured.keys()], now)
     _resolve_incidents_of_removed_probes(database, now, destinations_without_resolved)
-    _schedule_immediate_evaluation(database, sorted(fleet), now)
-    return fleet
+    _schedule_immediate_evaluation(database, sorted(registry), now)
+    return registry
 
 
-def _with_id(registered_probe: RegisteredProbe, id: int) -> RegisteredProbe:
-    return replace(
-        registered_probe, policy=replace(registered_probe.policy, probe=replace(registered_probe.info, database_id=id))
-    )
+def _initialize_watermark(database: Database, connection: sa.Connection, now: int, location: str) -> int:
+    """Start the watermark at `now` if the location has none; returns the watermark."""
+    insert = database.insert_statement(watermarks).values(location=location, claimed_until=now)
+    connection.execute(insert.on_conflict_do_nothing())
+    query = sa.select(watermarks.c.claimed_until).where(watermarks.c.location == location)
+    claimed_until: int = connection.execute(query).scalar_one()
+    return claimed_until
 
 
-def _insert_probes(database: Database, connection: sa.Connection, rows: list[dict[str, Any]], now: int) -> None:
-    """New probes, and those that come back."""
+def _probe_values(registered_probe: RegisteredProbe) -> dict[str, str]:
+    info = registered_probe.info
+    return {
+        "name": info.name,
+        "kind": info.kind,
+        "info": probe_info_to_json(info),
+        "config_yaml": registered_probe.config_yaml,
+    }
+
+
+def _with_database_id(registered_probe: RegisteredProbe, id: int) -> RegisteredProbe:
+    info = replace(registered_probe.info, database_id=id)
+    return replace(registered_probe, policy=replace(registered_probe.policy, probe=info))
+
+
+def _insert_probes(database: Database, connection: sa.Connection, rows: list[dict[str, Any]], start: int) -> None:
+    """Insert new probes, and reset those that return."""
     if not rows:
         return
-    insert = database.insert_statement(probes).values(created_at=now, removed_at=None)
-    anew = {name: insert.excluded[name] for name in ("name", "kind", "info", "config_yaml", "created_at", "removed_at")}
-    connection.execute(insert.on_conflict_do_update(index_elements=["probe_id"], set_=anew), rows)
-    without = sa.select(probes.c.id, sa.literal(now), sa.false(), sa.false(), sa.literal(now)).where(
+    insert = database.insert_statement(probes).values(created_at=start, removed_at=None)
+    names = ("name", "kind", "info", "config_yaml", "created_at", "removed_at")
+    reset = {name: insert.excluded[name] for name in names}
+    connection.execute(insert.on_conflict_do_update(index_elements=["probe_id"], set_=reset), rows)
+    without_cursor = sa.select(probes.c.id, sa.literal(start), sa.false(), sa.false(), sa.literal(start)).where(
         probes.c.removed_at.is_(None), probes.c.id.not_in(sa.select(evaluation_cursors.c.probe))
     )
-    names = ["probe", "evaluated_until", "awaiting_slot", "active", "wake_at"]
-    connection.execute(sa.insert(evaluation_cursors).from_select(names, without))
+    columns = ["probe", "evaluated_until", "awaiting_slot", "active", "wake_at"]
+    connection.execute(sa.insert(evaluation_cursors).from_select(columns, without_cursor))
 
 
 def _update_probes(connection: sa.Connection, rows: list[dict[str, Any]]) -> None:
     if rows:
         names = ("name", "kind", "info", "config_yaml")
-        these = sa.update(probes).where(probes.c.id == sa.bindparam("id_"))
-        connection.execute(these.values({name: sa.bindparam(name) for name in names}), rows)
+        update = sa.update(probes).where(probes.c.id == sa.bindparam("row_id"))
+        connection.execute(update.values({name: sa.bindparam(name) for name in names}), rows)
 
 
 def _upsert_schedules(
-    database: Database, connection: sa.Connection, registry: ProbeRegistry, now: int, location: str
+    database: Database, connection: sa.Connection, registry: ProbeRegistry, start: int, location: str
 ) -> None:
     rows = [
         {
             "probe": id,
             "location": location,
-            "definition": repr(m.schedule),
-            "next_due": m.schedule.next_slot_after(now),
+            "definition": repr(registered.schedule),
+            "next_due": registered.schedule.next_slot_after(start),
             "in_flight": "[]",
         }
-        for id, m in sorted(registry.items())
+        for id, registered in sorted(registry.items())
     ]
     if rows:
         insert = database.insert_statement(schedules)
-        anew = {"definition": insert.excluded.definition, "next_due": insert.excluded.next_due}
-        changed = {"set_": anew, "where": schedules.c.definition != insert.excluded.definition}
-        connection.execute(insert.on_conflict_do_update(index_elements=["probe", "location"], **changed), rows)
+        upsert = insert.on_conflict_do_update(
+            index_elements=["probe", "location"],
+            set_={"definition": insert.excluded.definition, "next_due": insert.excluded.next_due},
+            where=schedules.c.definition != insert.excluded.definition,
+        )
+        connection.execute(upsert, rows)
 
 
 def _mark_removed(connection: sa.Connection, ids: list[int], now: int) -> None:
     if ids:
-        rows = [{"id_": id} for id in sorted(ids)]
-        connection.execute(sa.delete(schedules).where(schedules.c.probe == sa.bindparam("id_")), rows)
-        connection.execute(sa.update(probes).where(probes.c.id == sa.bindparam("id_")).values(removed_at=now), rows)
+        rows = [{"row_id": id} for id in sorted(ids)]
+        connection.execute(sa.delete(schedules).where(schedules.c.probe == sa.bindparam("row_id")), rows)
+        update = sa.update(probes).where(probes.c.id == sa.bindparam("row_id")).values(removed_at=now)
+        connection.execute(update, rows)
 
 
-def _remove_probes_of_changed_kind(
-    database: Database, configured_by_id: Mapping[str, RegisteredProbe], now: int
-) -> None:
-    """Remove the probes that are of another kind now: what the former kind found, nothing could find to be over."""
-    another = (
-        probes.c.probe_id == sa.bindparam("k"),
-        probes.c.kind != sa.bindparam("now_kind"),
+def _remove_probes_of_changed_kind(database: Database, configured: Mapping[str, RegisteredProbe], now: int) -> None:
+    """Mark as removed the probes whose kind changed: the new kind could never resolve what the former one found."""
+    changed = (
+        probes.c.probe_id == sa.bindparam("configured_id"),
+        probes.c.kind != sa.bindparam("configured_kind"),
         probes.c.removed_at.is_(None),
     )
-    kinds = [{"k": key, "now_kind": member.info.kind} for key, member in sorted(configured_by_id.items())]
-    if kinds:
+    values = [
+        {"configured_id": probe_id, "configured_kind": registered.info.kind}
+        for probe_id, registered in sorted(configured.items())
+    ]
+    if values:
         with database.write_transaction() as connection:
             database.acquire_advisory_lock(connection, REGISTRATION_LOCK_KEY)
-            connection.execute(sa.update(probes).where(*another).values(removed_at=now), kinds)
+            connection.execute(sa.update(probes).where(*changed).values(removed_at=now), values)
 
 
 def _resolve_incidents_of_removed_probes(
     database: Database, now: int, destinations_without_resolved: frozenset[str]
 ) -> None:
-    """End what removed probes left open. A probe without a cursor is judged no more, whoever still runs it."""
+    """Delete the cursor and alert states of removed probes, and resolve their incidents, in several transactions.
+
+    Without a cursor a probe is not evaluated, even if another process still runs it.
+    """
     removed = sa.select(probes.c.id).where(probes.c.removed_at.is_not(None))
-    left = (
+    with_cursor = (
         sa.select(evaluation_cursors.c.probe)
         .where(evaluation_cursors.c.probe.in_(removed))
         .limit(MAX_PROBES_PER_TRANSACTION)
@@ -186,23 +202,27 @@ def _resolve_incidents_of_removed_probes(
     while True:
         with database.write_transaction() as connection:
             database.acquire_advisory_lock(connection, REGISTRATION_LOCK_KEY)
-            ids = database.lock_probes(connection, connection.execute(left).scalars())
+            ids = database.lock_probes(connection, connection.execute(with_cursor).scalars())
             if not ids:
                 return
             connection.execute(sa.delete(evaluation_cursors).where(evaluation_cursors.c.probe.in_(ids)))
             connection.execute(sa.delete(alert_states).where(alert_states.c.probe.in_(ids)))
-            still = incidents.c.probe.in_(ids), incidents.c.resolved_at.is_(None)
-            for incident in connection.execute(sa.select(incidents.c.id).where(*still)).scalars().all():
-                resolve_incident(connection, incident, now, "probe.removed", now, destinations_without_resolved)
+            is_open = incidents.c.probe.in_(ids), incidents.c.resolved_at.is_(None)
+            for incident in connection.execute(sa.select(incidents.c.id).where(*is_open)).scalars().all():
+                resolve_incident(
+                    connection,
+                    incident,
+                    slot=now,
+                    resolution="probe.removed",
+                    now=now,
+                    destinations_without_resolved=destinations_without_resolved,
+                )
 
 
 def _schedule_immediate_evaluation(database: Database, ids: list[int], now: int) -> None:
-    """Let every deadline come at once: its probe may have to speak sooner than it had to before."""
+    """Evaluate every deadline at once: a changed policy may have made it earlier."""
     for i in range(0, len(ids), MAX_PROBES_PER_TRANSACTION):
         with database.write_transaction() as connection:
-            these = evaluation_cursors.c.probe.in_(
-                database.lock_probes(connection, ids[i : i + MAX_PROBES_PER_TRANSACTION])
-            )
-            connection.execute(
-                sa.update(evaluation_cursors).where(these, evaluation_cursors.c.wake_at > now).values(wake_at=now)
-            )
+            locked = database.lock_probes(connection, ids[i : i + MAX_PROBES_PER_TRANSACTION])
+            is_later = evaluation_cursors.c.probe.in_(locked), evaluation_cursors.c.wake_at > now
+            connection.execute(sa.update(evaluation_cursors).where(*is_later).values(wake_at=now))

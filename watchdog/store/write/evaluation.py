@@ -1,0 +1,210 @@
+"""The incremental fold: evaluates stored results of a probe from its cursor on, and writes only what changed."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+
+from watchdog.domain.model import AlertState, IncidentEvent, IncidentTransition, Outcome, Result
+from watchdog.domain.routing import RoutingTable
+from watchdog.domain.rules import IMMEDIATE_RULES, AlertStates, apply_finding, fold_results, stale
+from watchdog.store import codec
+from watchdog.store.database import Database
+from watchdog.store.tables import alert_states, evaluation_cursors, staleness_events
+from watchdog.store.write.incidents import open_incident, resolve_incident
+from watchdog.store.write.probe_registry import ProbeRegistry
+from watchdog.store.write.watermark import Watermark
+
+
+class EvaluationCursor(NamedTuple):
+    """How far the results of a probe are evaluated."""
+
+    probe: int
+    evaluated_until: int
+    awaiting_slot: bool
+    """The fold waits for the result of a claimed slot; the next fold starts at `evaluated_until`."""
+    active: bool
+    """An alert state exists or a slot is awaited, so any result may change something."""
+    wake_at: int | None
+    """When the deadlines of the probe are evaluated next: maybe early, never late. None while it is stale."""
+
+
+@dataclass(slots=True)
+class PendingWrites:
+    """The changes of several probes, collected in order to write them with few statements."""
+
+    transitions: list[IncidentTransition] = field(default_factory=list)
+    staleness_events: list[dict[str, Any]] = field(default_factory=list)
+    alert_states: list[dict[str, Any]] = field(default_factory=list)
+    cleared_alert_states: list[dict[str, Any]] = field(default_factory=list)
+    cursor_updates: list[dict[str, Any]] = field(default_factory=list)
+
+
+class AlertEvaluator:
+    """Evaluates stored results and keeps cursors, alert states, incidents and the outbox in step with them.
+
+    Owns `evaluation_cursors`, `alert_states` and `staleness_events`. The caller holds the probes' locks and owns the
+    transaction, so all of it commits together with the results. Only stored rows are evaluated, in slot order;
+    therefore replaying them gives the same transitions.
+    """
+
+    def __init__(self, database: Database, watermark: Watermark, registry: ProbeRegistry, routes: RoutingTable):
+        self.database, self.watermark, self.registry, self.routes = database, watermark, registry, routes
+
+    def newest_settled_slot(self, probe: int, now: int) -> int:
+        """The newest slot whose max_lateness has passed: no result up to it can still be evaluated."""
+        return self.watermark.uptime_clock.elapsed_cutoff(self.registry[probe].policy.max_lateness, now)
+
+    def load_cursors(
+        self, connection: sa.Connection, ids: Iterable[int], condition: Any = None
+    ) -> dict[int, EvaluationCursor]:
+        """The cursors of these probes, by probe. `condition`: of which rows of evaluation_cursors."""
+        query = sa.select(*[evaluation_cursors.c[name] for name in EvaluationCursor._fields]).where(
+            evaluation_cursors.c.probe.in_(list(ids)), sa.true() if condition is None else condition
+        )
+        return {row[0]: EvaluationCursor(*row) for row in connection.execute(query)}
+
+    def load_alert_states(self, connection: sa.Connection, ids: Iterable[int]) -> dict[int, AlertStates]:
+        states: dict[int, AlertStates] = defaultdict(dict)
+        for row in connection.execute(sa.select(alert_states).where(alert_states.c.probe.in_(list(ids)))):
+            states[row.probe][row.rule, row.subject] = AlertState(
+                row.bad_count, row.good_count, row.first_bad_slot, row.incident, row.reason
+            )
+        return states
+
+    def evaluate_probes(
+        self,
+        connection: sa.Connection,
+        ids: set[int],
+        cursors: Mapping[int, EvaluationCursor],
+        now: int,
+        newest_slots: Mapping[int, int] | None = None,
+    ) -> list[IncidentTransition]:
+        """Evaluate what is stored and not yet evaluated; returns the transitions.
+
+        `cursors`: those that are loaded already. `newest_slots`: with these, also decide whether a probe is stale by
+        the slot of its newest result.
+
+        Rows between `evaluated_until` and the newest settled slot changed nothing, or the cursor would have moved. So
+        unless a slot is awaited, the fold starts at the later of the two. A probe that was removed in the meantime has
+        no cursor and is no longer evaluated.
+        """
+        if missing := ids - cursors.keys():
+            cursors = {**self.load_cursors(connection, missing), **cursors}
+        starts: dict[int, int] = {}
+        for probe in sorted(ids & cursors.keys()):
+            start = cursors[probe].evaluated_until
+            starts[probe] = start if cursors[probe].awaiting_slot else max(start, self.newest_settled_slot(probe, now))
+        rows: dict[int, list[Result]] = {probe: [] for probe in starts}
+        for row in self.database.load_results_after(connection, starts):
+            rows[row[0]].append(codec.result_from_row(row))
+        active = [probe for probe in starts if cursors[probe].active]
+        states_before = self.load_alert_states(connection, active) if active else {}
+        writes = PendingWrites()
+        for probe, start in starts.items():
+            self._evaluate_probe(
+                cursors[probe],
+                writes,
+                start=start,
+                rows=rows[probe],
+                states_before=states_before.get(probe, {}),
+                now=now,
+                newest_slot=None if newest_slots is None else newest_slots[probe],
+            )
+        self._write_pending(connection, writes, now)
+        return writes.transitions
+
+    def _evaluate_probe(
+        self,
+        cursor: EvaluationCursor,
+        writes: PendingWrites,
+        *,
+        start: int,
+        rows: list[Result],
+        states_before: AlertStates,
+        now: int,
+        newest_slot: int | None,
+    ) -> None:
+        probe, clock = cursor.probe, self.watermark.uptime_clock
+        policy = self.registry[probe].policy
+        states = dict(states_before)
+        fold = fold_results(policy, states, start, rows, lambda slot: clock.has_elapsed(slot, policy.max_lateness, now))
+        changed = fold.alert_states_changed
+        if newest_slot is not None and stale.ALERT_STATE_KEY not in states:
+            threshold = policy.staleness_threshold(newest_slot)
+            if clock.has_elapsed(newest_slot, threshold, now):
+                writes.staleness_events.append(
+                    {"probe": probe, "last_result_slot": newest_slot, "threshold_ms": threshold, "detected_at": now}
+                )
+                apply_finding(policy, states, newest_slot, stale.stale_finding(threshold), fold.transitions)
+                changed = True
+        wake_at = cursor.wake_at
+        if stale.ALERT_STATE_KEY in states:
+            wake_at = None
+        elif newest_slot is not None or stale.ALERT_STATE_KEY in states_before:
+            if newest_slot is None:
+                newest_slot = max(row.slot for row in rows if row.outcome is not Outcome.MISSED)
+            wake_at = clock.deadline_after(newest_slot, policy.staleness_threshold(newest_slot))
+        awaiting = fold.awaited_slot is not None
+        if fold.awaited_slot is not None:
+            wait_ends_at = clock.deadline_after(fold.awaited_slot, policy.max_lateness)
+            wake_at = wait_ends_at if wake_at is None else min(wake_at, wait_ends_at)
+        active = bool(states) or awaiting
+        if changed or (awaiting, active, wake_at) != (cursor.awaiting_slot, cursor.active, cursor.wake_at):
+            until = fold.evaluated_until if changed or awaiting else cursor.evaluated_until
+            writes.cursor_updates.append(
+                {"p": probe, "until": until, "awaiting": awaiting, "active": active, "wake": wake_at}
+            )
+        for (rule, subject), state in states.items():
+            if states_before.get((rule, subject)) != state:
+                writes.alert_states.append({"probe": probe, "rule": rule, "subject": subject, **state._asdict()})
+        writes.cleared_alert_states += [
+            {"p": probe, "r": rule, "s": subject} for rule, subject in states_before if (rule, subject) not in states
+        ]
+        writes.transitions += fold.transitions
+
+    def _write_pending(self, connection: sa.Connection, writes: PendingWrites, now: int) -> None:
+        if writes.staleness_events:
+            insert = self.database.insert_statement(staleness_events).on_conflict_do_nothing()
+            connection.execute(insert, writes.staleness_events)
+        if writes.cleared_alert_states:
+            row = [alert_states.c.probe == sa.bindparam("p"), alert_states.c.rule == sa.bindparam("r")]
+            delete = sa.delete(alert_states).where(*row, alert_states.c.subject == sa.bindparam("s"))
+            connection.execute(delete, writes.cleared_alert_states)
+        if writes.alert_states:
+            insert = self.database.insert_statement(alert_states)
+            values = {name: insert.excluded[name] for name in AlertState._fields}
+            upsert = insert.on_conflict_do_update(index_elements=["probe", "rule", "subject"], set_=values)
+            connection.execute(upsert, writes.alert_states)
+        if writes.cursor_updates:
+            binds = {"evaluated_until": "until", "awaiting_slot": "awaiting", "active": "active", "wake_at": "wake"}
+            values = {name: sa.bindparam(bind) for name, bind in binds.items()}
+            update = sa.update(evaluation_cursors).where(evaluation_cursors.c.probe == sa.bindparam("p"))
+            connection.execute(update.values(values), writes.cursor_updates)
+        for transition in writes.transitions:  # in order: one batch may resolve an incident and open the next
+            self._write_transition(connection, transition, now)
+
+    def _write_transition(self, connection: sa.Connection, transition: IncidentTransition, now: int) -> None:
+        if transition.event is IncidentEvent.RESOLVED:
+            resolve_incident(
+                connection,
+                transition.incident,
+                slot=transition.slot,
+                resolution=transition.reason,
+                now=now,
+                destinations_without_resolved=self.routes.without_resolved,
+            )
+            return
+        registered = self.registry[transition.probe]
+        open_incident(
+            connection,
+            transition,
+            severity=registered.info.severity,
+            threshold=1 if transition.rule in IMMEDIATE_RULES else registered.policy.failure_threshold,
+            routing=self.routes.decide_routing(registered.info),
+            now=now,
+        )

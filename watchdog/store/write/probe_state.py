@@ -1,0 +1,48 @@
+"""What probes carry from run to run, by key: read with a claim, written with the result or the check-in."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+import sqlalchemy as sa
+
+from watchdog.domain.model import Json, RecordedResult
+from watchdog.domain.text import replace_unstorable_characters
+from watchdog.store import codec
+from watchdog.store.database import Database
+from watchdog.store.tables import probe_state
+
+
+def save_probe_state(database: Database, connection: sa.Connection, recorded_results: Iterable[RecordedResult]) -> None:
+    """Apply the state updates of results; a value of None deletes the key."""
+    values = {
+        (recorded.result.probe, replace_unstorable_characters(key)): value
+        for recorded in recorded_results
+        for key, value in recorded.state_updates.items()
+    }
+    deletes = [{"p": probe, "k": key} for (probe, key), value in values.items() if value is None]
+    upserts = [
+        {"probe": probe, "key": key, "value": codec.dumps(value)}
+        for (probe, key), value in values.items() if value is not None
+    ]  # fmt: skip
+    if deletes:
+        row = probe_state.c.probe == sa.bindparam("p"), probe_state.c.key == sa.bindparam("k")
+        connection.execute(sa.delete(probe_state).where(*row), deletes)
+    upsert_probe_state(database, connection, upserts)
+
+
+def upsert_probe_state(database: Database, connection: sa.Connection, rows: Sequence[Mapping[str, object]]) -> None:
+    """`rows`: of the table probe_state; they replace existing rows with the same key."""
+    if rows:
+        insert = database.insert_statement(probe_state)
+        upsert = insert.on_conflict_do_update(index_elements=["probe", "key"], set_={"value": insert.excluded.value})
+        connection.execute(upsert, rows)
+
+
+def load_probe_state(connection: sa.Connection, probes: Collection[int]) -> Mapping[int, dict[str, Json]]:
+    """Probe -> key -> value; probes without state are missing."""
+    state: dict[int, dict[str, Json]] = defaultdict(dict)
+    for row in connection.execute(sa.select(probe_state).where(probe_state.c.probe.in_(probes))):
+        state[row.probe][row.key] = codec.loads(row.value)
+    return state
