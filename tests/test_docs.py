@@ -1,4 +1,4 @@
-"""The documents tell the truth: their examples load and run, their links lead somewhere, their lists are complete."""
+"""The documents match the code: examples load and run, links have a target, lists are complete."""
 
 from __future__ import annotations
 
@@ -10,16 +10,21 @@ from types import ModuleType
 
 import pytest
 
-from tests.test_architecture import PACKAGE, STOREYS, room, trees
+from tests.support.alert_contexts import OPENED_ALERT, notification_for
+from tests.support.builders import alert_policy
+from tests.support.fakes import CannedResponse, FakeHttpReceiver
+from tests.support.source_code import PACKAGE, read_sources
+from tests.test_architecture import LAYERS
 from watchdog.config.load import load_config
-from watchdog.domain.model import Outcome
+from watchdog.domain.model import Outcome, Result
 from watchdog.domain.rules import HEALTH_STATE_BY_RULE
 from watchdog.net import Network
+from watchdog.notifiers.base import DeliveryError, DeliveryRequest, Notifier
 from watchdog.probes.base import Probe, RunContext
 from watchdog.store.tables import metadata
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")] + sorted(
+PAGES = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")] + sorted(
     (ROOT / "docs").glob("*.md")
 )
 ENVIRONMENT = {
@@ -43,9 +48,10 @@ def test_links_within_the_project_lead_somewhere(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     targets = re.findall(r"\]\((?!https?://)([^)]+)\)", text)
     anchors = {
-        re.sub(r"[^a-z0-9 -]", "", title.lower()).replace(" ", "-") for title in re.findall(r"^#+ (.+)$", text, re.M)
+        re.sub(r"[^a-z0-9_ -]", "", title.lower()).replace(" ", "-") for title in re.findall(r"^#+ (.+)$", text, re.M)
     }
-    assert [t for t in targets if not (t[1:] in anchors if t[0] == "#" else (page.parent / t).exists())] == []
+    broken = [t for t in targets if not (t[1:] in anchors if t[0] == "#" else (page.parent / t.split("#")[0]).exists())]
+    assert broken == []
 
 
 @pytest.mark.parametrize(
@@ -61,26 +67,55 @@ def test_a_configuration_that_we_show_loads(text: str) -> None:
     assert load_config(None, text, ENVIRONMENT).config.probes
 
 
-def the_contributed_kind() -> type[Probe]:
-    (text,) = fenced(ROOT / "CONTRIBUTING.md", "python")
-    module = ModuleType("contributed")
-    sys.modules["contributed"] = module
-    exec(compile(text, "CONTRIBUTING.md", "exec", dont_inherit=True), module.__dict__)
-    kind: type[Probe] = module.TcpProbe
-    return kind
+def contributed(path: str) -> ModuleType:
+    """The module that CONTRIBUTING.md shows for this path."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition(f"save it as `{path}`:")[2]
+    code = re.findall(r"^```python\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)[0]
+    module = ModuleType(f"contributed_{Path(path).stem}")
+    sys.modules[module.__name__] = module  # pydantic resolves annotations there
+    exec(compile(code, "CONTRIBUTING.md", "exec", dont_inherit=True), module.__dict__)
+    return module
 
 
 @pytest.mark.parametrize(("listening", "reason"), [(True, ""), (False, "connection.refused")])
-async def test_the_probe_kind_that_we_show_works(listening: bool, reason: str) -> None:
+async def test_the_example_of_a_probe_kind_works(listening: bool, reason: str) -> None:
+    kind: type[Probe] = contributed("watchdog/probes/tcp.py").TcpProbe
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         if listening:
             server.listen()
-        probe = the_contributed_kind().model_validate({"name": "Port", "tcp": f"127.0.0.1:{server.getsockname()[1]}"})
-        async with Network() as wire:
-            seen = await probe.observe(RunContext(0, 0, 5.0, "key", {}, wire))
-    assert (seen.outcome, seen.reason) == (Outcome.FAIL if reason else Outcome.PASS, reason)
+        probe = kind.model_validate({"name": "Port", "tcp": f"127.0.0.1:{server.getsockname()[1]}"})
+        async with Network() as network:
+            observation = await probe.observe(RunContext(0, 0, 5.0, "key", {}, network))
+    assert (observation.outcome, observation.reason) == (Outcome.FAIL if reason else Outcome.PASS, reason)
     assert probe.target not in probe.host
+
+
+@pytest.mark.parametrize("status", [200, 403])
+async def test_the_example_of_a_notifier_works(status: int) -> None:
+    kind: type[Notifier] = contributed("watchdog/notifiers/ntfy.py").NtfyNotifier
+    with FakeHttpReceiver() as server:
+        server.canned_responses.append(lambda: CannedResponse(status))
+        notifier = kind.model_validate({"topic": "oncall", "token": "abcdefgh", "url": server.url})
+        async with Network() as network:
+            request = DeliveryRequest(notification_for(OPENED_ALERT), OPENED_ALERT, {}, network)
+            if status == 200:
+                assert await notifier.send(request) == {}
+            else:
+                with pytest.raises(DeliveryError, match="got 403"):
+                    await notifier.send(request)
+    assert server.received[0].json["topic"] == "oncall"
+    assert server.received[0].json["title"].startswith("API: ")
+    assert server.received[0].headers["authorization"] == "Bearer abcdefgh"
+    assert notifier.recipient == "127.0.0.1/oncall"
+
+
+@pytest.mark.parametrize(("attempts", "message"), [(1, ""), (3, "passed only after 3 attempts")])
+def test_the_example_of_a_rule_works(attempts: int, message: str) -> None:
+    rule = contributed("watchdog/domain/rules/retried.py")
+    result = Result(1, 0, "local", Outcome.PASS, measurements={"attempts": attempts})
+    [finding] = rule.evaluate_result(alert_policy(), result)
+    assert (finding.rule, finding.bad, finding.message) == ("retried", bool(message), message)
 
 
 # --- docs/architecture.md
@@ -98,10 +133,17 @@ def named(cell: str) -> list[str]:
     return [name.rstrip("/") for name in re.findall(r"`([a-z_/]+)`", cell)]
 
 
-def test_the_rooms_are_those_of_the_package_in_the_order_that_is_enforced() -> None:
-    told = [name for row in rows("Rooms") for name in named(row[0])]
-    there = {room(path) for path, _ in trees(PACKAGE)} - {"__init__"}
-    assert told == [name for storey in STOREYS for name in storey if name in there]
+def test_the_packages_are_listed_in_the_order_that_is_enforced() -> None:
+    listed = [named(row[0]) for row in rows("Packages")][1:]
+    assert listed == [list(layer) for layer in LAYERS]
+    packages = {source.room for source in read_sources(PACKAGE)} - {"__init__"}
+    assert {name for layer in listed for name in layer} == packages
+
+
+def test_the_steps_are_those_of_the_scheduler() -> None:
+    docstring = (PACKAGE / "service/scheduler.py").read_text(encoding="utf-8").split('"""')[1]
+    steps = re.findall(r"^([a-z]+) {2,}", docstring, flags=re.MULTILINE)
+    assert steps == [row[0].strip("*") for row in rows("The path of a result")][1:]
 
 
 def test_the_tables_are_those_of_the_schema() -> None:
@@ -109,8 +151,8 @@ def test_the_tables_are_those_of_the_schema() -> None:
 
 
 def test_the_rules_are_those_of_the_engine() -> None:
-    told = {name: row[3] for row in rows("Findings") for name in named(row[0])}
-    assert told == {rule: state.value for rule, state in HEALTH_STATE_BY_RULE.items()}
+    documented = {name: row[3] for row in rows("Findings") for name in named(row[0])}
+    assert documented == {rule: state.value for rule, state in HEALTH_STATE_BY_RULE.items()}
 
 
 def test_the_files_named_exist() -> None:
