@@ -14,6 +14,7 @@ from watchdog.config.models import Config
 from watchdog.config.scalars import parse_plain_scalar, parse_tagged_scalar
 from watchdog.config.yaml_tree import parse_yaml
 from watchdog.domain.model import Scalar
+from watchdog.registry import Registry
 
 
 @pytest.mark.parametrize(
@@ -80,16 +81,17 @@ def test_any_text_resolves_or_is_refused_with_a_reason(text: str) -> None:
 
 
 def lax(annotation: Any, metadata: list[Any], seen: set[Any]) -> Iterator[Any]:
-    """Every number or switch that text would do for."""
+    """Every number or boolean that would accept text."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel) and annotation not in seen:
         seen.add(annotation)
         for info in annotation.model_fields.values():
             yield from (f"{annotation.__name__}: {found}" for found in lax(info.annotation, info.metadata, seen))
     if get_origin(annotation) is Annotated:
         annotation, *metadata = get_args(annotation)
-    if annotation in (bool, int, float) and not any(isinstance(one, Strict | BeforeValidator) for one in metadata):
+    if annotation in (bool, int, float) and not any(isinstance(part, Strict | BeforeValidator) for part in metadata):
         yield annotation
-    for part in get_args(annotation):
+    kinds = [kind for part in metadata if isinstance(part, Registry) for kind in part.values()]
+    for part in (*get_args(annotation), *kinds):
         if part is not annotation and get_origin(annotation) is not Literal:
             yield from lax(part, metadata, seen)
 

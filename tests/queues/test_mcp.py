@@ -439,11 +439,11 @@ probes:
 @pytest.mark.parametrize(
     ("fields", "complaint"),
     [
-        ({"resource": "job:7"}, "expected a URI with either {job_id} or {nonce} in it"),
+        ({"resource": "job:7"}, "expected a URI that contains either {job_id} or {nonce}"),
         ({"done": "result.ok"}, "unknown name 'result.ok'; known here: resource"),
         ({"started": "resource.a = 1"}, "write == instead of ="),
-        ({"command": ["x"]}, "expected one of url, sse and command, not url and command"),
-        ({"headers": {"A b": "c"}}, "not a header name"),
+        ({"command": ["x"]}, "expected exactly one of url, sse, command, found url and command"),
+        ({"headers": {"A b": "c"}}, "not a valid header name"),
         ({"progress_within": 5}, "a duration needs a unit"),
     ],
 )
@@ -457,5 +457,5 @@ def test_what_no_server_can_keep_is_refused() -> None:
     server = {"url": "http://x/mcp", "tool": "export"}
     with pytest.raises(ValidationError, match="MCP does not show when a job is picked up: say finish_within alone, or"):
         canary_probe({"mcp": server, "start_within": "1s"})
-    with pytest.raises(ValidationError, match="what is sent stands in arguments"):
+    with pytest.raises(ValidationError, match="not supported for MCP: use mcp.arguments"):
         canary_probe({"mcp": server, "payload": {"a": 1}})

@@ -304,7 +304,7 @@ def test_procrastinate_the_share_of_failures(crast: Crast) -> None:
 
 def test_procrastinate_does_not_show_consumers(crast: Crast) -> None:
     assert "consumers" not in poll_queue(crast.system).result.measurements
-    with pytest.raises(ValidationError, match="Procrastinate does not show this"):
+    with pytest.raises(ValidationError, match="Procrastinate does not report it"):
         queue_probe(crast.system, {"consumers": {"under": 1}})
 
 

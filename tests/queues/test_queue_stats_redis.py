@@ -272,7 +272,7 @@ def test_rq_a_queue_that_is_not_there(redis_server: RedisServer, name: str) -> N
 
 
 def test_rq_has_no_share_of_failures(redis_server: RedisServer) -> None:
-    with pytest.raises(ValidationError, match="RQ does not show this"):
+    with pytest.raises(ValidationError, match="RQ does not report it"):
         queue_probe(rq_system(redis_server, "mail"), {"failure_ratio": {"over": 0.2}})
 
 
@@ -316,9 +316,9 @@ def test_celery_what_waits_is_counted_whatever_its_priority(
 @pytest.mark.parametrize(
     ("broker", "rule", "told"),
     [
-        ("redis://127.0.0.1:6379/0", {"consumers": {"under": 1}}, "Celery does not show this"),
-        ("amqp://guest@127.0.0.1:5672/", {"oldest": {"over": "1m"}}, "Celery does not show this"),
-        ("redis://127.0.0.1:6379/0", {"failed": {"over": 1}}, "Celery does not show this"),
+        ("redis://127.0.0.1:6379/0", {"consumers": {"under": 1}}, "Celery does not report it"),
+        ("amqp://guest@127.0.0.1:5672/", {"oldest": {"over": "1m"}}, "Celery does not report it"),
+        ("redis://127.0.0.1:6379/0", {"failed": {"over": 1}}, "Celery does not report it"),
     ],
 )
 def test_celery_what_it_does_not_show_is_refused(broker: str, rule: dict[str, Any], told: str) -> None:

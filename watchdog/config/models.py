@@ -29,6 +29,7 @@ from watchdog.domain import routing
 from watchdog.domain.model import Severity
 from watchdog.notifiers import NOTIFIER_KINDS, Notifier, SmtpServerSettings
 from watchdog.probes import PROBE_KINDS, AnyProbe, ProbeDefaults
+from watchdog.queues.clients.postgres import POSTGRES_SCHEMES
 
 # --- server, storage
 
@@ -59,9 +60,6 @@ class ServerSettings(ConfigModel):
             return not ip_address(host).is_loopback
         except ValueError:
             return host != "localhost"
-
-
-POSTGRES_SCHEMES = ("postgres", "postgresql", "postgresql+psycopg")
 
 
 def _normalize_database_url(url: str) -> str:

@@ -41,30 +41,31 @@ CLEANUP_TIMEOUT_S = 1.0
 
 @CANARY_DRIVERS.add_fields
 class CanarySettings(ConfigModel):
-    """One queue system, and how fast a job must go through it."""
+    """The queue system that the canary job is sent to, exactly one, and the time limits for the job."""
 
     payload: dict[str, Json] = Field(default_factory=lambda: {"sentinel": True})
-    """What the sentinel carries."""
+    """The payload of the job. Its worker should recognize it and return at once."""
     start_within: Annotated[Duration, duration_bounds("100ms", "1h")] | None = None
-    """How soon a worker must have picked it up; default: as `finish_within`."""
+    """The time within which a worker must pick up the job; default: `finish_within`."""
     finish_within: Annotated[Duration, duration_bounds("1s", "1h")] = 30_000
-    """How soon it must be finished, counted from sending it."""
+    """The time within which the job must be finished, counted from sending it."""
 
     @model_validator(mode="after")
     def _validate_limits(self) -> Self:
         CANARY_DRIVERS.exactly_one(self)
-        wrong: list[tuple[FieldPath, str]] = []
+        errors: list[tuple[FieldPath, str]] = []
+        driver = self.queue_driver
         if self.start_within is not None and self.start_within > self.finish_within:
-            wrong.append(
-                (("start_within",), f"expected at most finish_within ({format_config_duration(self.finish_within)})")
-            )
-        elif self.start_within is not None and not self.queue_driver.exposes_pickup:
-            hidden = f"{self.queue_driver.name} does not show when a job is picked up: {self.queue_driver.pickup_hint}"
-            wrong.append((("start_within",), hidden))
-        if self.queue_driver.payload_field and "payload" in self.model_fields_set:
-            wrong.append((("payload",), f"what is sent stands in {self.queue_driver.payload_field}"))
-        if wrong:
-            raise FieldValidationError(wrong)
+            limit, actual = format_config_duration(self.finish_within), format_config_duration(self.start_within)
+            errors.append((("start_within",), f"expected at most `finish_within` ({limit}), found {actual}"))
+        elif self.start_within is not None and not driver.exposes_pickup:
+            message = f"{driver.name} does not show when a job is picked up: {driver.pickup_hint}"
+            errors.append((("start_within",), message))
+        if driver.payload_field and "payload" in self.model_fields_set:
+            message = f"not supported for {driver.name}: use {driver.kind}.{driver.payload_field}"
+            errors.append((("payload",), message))
+        if errors:
+            raise FieldValidationError(errors)
         return self
 
     @property
@@ -77,26 +78,29 @@ class CanarySettings(ConfigModel):
 
 
 class CanaryProbe(Probe):
-    """Sends a sentinel job through a queue. A sentinel a slot, never two at once."""
+    """Sends a canary job through a queue and times every stage: enqueue, pick-up, finish. Runs never overlap."""
 
     kind: ClassVar[str] = "canary"
     reason_prefixes: ClassVar[tuple[str, ...]] = ("canary.", "job.failed", "queue.missing")
     unsupported_fields = {  # noqa: RUF012 - a ClassVar of the base
-        "timeout": "a canary has finish_within, and some seconds on top of it",
-        "retries": "a sentinel is never sent twice",
-        "expect": "a canary is judged by its stages",
-        "prefer": "a canary is judged by its stages",
+        "timeout": "not supported by canary probes: use canary.finish_within",
+        "retries": "not supported by canary probes: a canary job is never sent twice",
+        "expect": "not supported by canary probes: use canary.start_within and canary.finish_within",
+        "prefer": "not supported by canary probes: use canary.start_within and canary.finish_within",
     }
 
     canary: CanarySettings
-    """What is sent, and how soon it must be through."""
+    """The queue system, and the time limits for the canary job."""
 
     @model_validator(mode="after")
     def _validate_interval(self) -> Self:
         if self.schedule is None and self.deadline_ms > self.every:
-            margin = format_config_duration(self.settings.queue_driver.deadline_margin_ms)
-            sum_ = f"finish_within and {margin} ({format_config_duration(self.deadline_ms)})"
-            raise FieldValidationError([(("every",), f"expected at least {sum_}: never two at once")])
+            minimum, finish_within, margin = map(
+                format_config_duration,
+                (self.deadline_ms, self.settings.finish_within, self.settings.queue_driver.deadline_margin_ms),
+            )
+            message = f"`every` must be at least {minimum} (finish_within {finish_within} + {margin})"
+            raise FieldValidationError([(("every",), f"{message}, so that runs never overlap")])
         return self
 
     @property

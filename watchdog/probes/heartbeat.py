@@ -28,52 +28,51 @@ from watchdog.probes.jobs import JobOptions, jobs_observation
 
 def _validate_token(token: Secret) -> Secret:
     if not re.fullmatch(r"[A-Za-z0-9_-]+", validate_secret_length(token).get_secret_value()):
-        raise ValueError("expected letters, digits, '-' and '_': it stands in an address")
+        raise ValueError("expected letters, digits, '-' and '_', because the token is part of a URL")
     return token
 
 
 class HeartbeatSettings(JobOptions):
-    """A job that calls `/in/<token>` when it is done."""
+    """A job that checks in: it calls `<public_url>/in/<token>` when it starts, succeeds or fails."""
 
     token: Annotated[Secret, AfterValidator(_validate_token)]
-    """The secret in the address of its check-ins: 16 or more letters, digits, `-` and `_`."""
+    """The secret in the check-in URL: 16 or more letters, digits, `-` and `_`. `openssl rand -hex 20` generates one."""
     schedule: CronExpression | None = None
-    """When it runs, as a cron expression."""
+    """The times of the runs as a cron expression. Either this or `every` is required."""
     grace: Duration = 60_000
-    """How late a run may begin."""
+    """How late a run may start."""
 
     @model_validator(mode="after")
     def _require_schedule(self) -> Self:
         if self.schedule is None and self.every is None:
-            raise ValueError("expected schedule or every: without, a job that is silent is a job that is well")
+            raise ValueError("no schedule: set schedule or every, without which a missed run cannot be detected")
         return self
 
 
 class HeartbeatProbe(Probe):
-    """Looks at what a job's check-ins add up to. `every` is how often."""
+    """Monitors a job by its check-ins. `every` sets how often they are evaluated."""
 
     kind: ClassVar[str] = "heartbeat"
     reason_prefixes: ClassVar[tuple[str, ...]] = ("job.",)
     passive_source: ClassVar[str] = "its job checks in at the running service"
     unsupported_fields = {  # noqa: RUF012 - a ClassVar of the base
-        "schedule": "the job's schedule stands under heartbeat; every says how often it is looked at",
-        "timezone": "the job's time zone stands under heartbeat",
-        "timeout": "the job calls us: there is nothing to wait for",
-        "retries": "the job calls us: there is nothing to try again",
-        "retry_interval": "a failure that is checked in is looked at at once",
-        "expect": "a heartbeat is judged by its schedule and limits",
-        "prefer": "a heartbeat is judged by its schedule and limits",
+        "schedule": "not supported by heartbeat probes: set the job's schedule as heartbeat.schedule",
+        "timezone": "not supported by heartbeat probes: set the job's time zone as heartbeat.timezone",
+        "timeout": "not supported by heartbeat probes, which send no request: remove it",
+        "retries": "not supported by heartbeat probes, which send no request: remove it",
+        "retry_interval": "not supported by heartbeat probes: check-ins are evaluated immediately",
+        "expect": "not supported by heartbeat probes: use heartbeat.schedule, max_runtime and min_runtime",
+        "prefer": "not supported by heartbeat probes: use heartbeat.schedule, max_runtime and min_runtime",
     }
 
     heartbeat: HeartbeatSettings
-    """By which address a job checks in, and what is asked of it."""
+    """The token for the job's check-ins, its schedule and limits."""
 
     @model_validator(mode="after")
     def _reject_guessable_token(self) -> Self:
         if slugify(self.heartbeat.token.get_secret_value()) in (slugify(self.name), slugify(self.id)):
-            raise FieldValidationError(
-                [(("heartbeat", "token"), "everybody can guess the name: try `openssl rand -hex 20`")]
-            )
+            message = "the token is the probe's name or id, which can be guessed; `openssl rand -hex 20` generates one"
+            raise FieldValidationError([(("heartbeat", "token"), message)])
         return self
 
     @property

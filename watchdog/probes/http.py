@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class HttpProbe(Probe):
-    """Asks an HTTP endpoint. Without `expect`, an answer of 2xx is what is expected."""
+    """Requests a URL. Without `expect`, a 2xx status is expected."""
 
     kind: ClassVar[str] = "http"
     expression_variables: ClassVar[Mapping[str, str]] = {
@@ -33,18 +33,19 @@ class HttpProbe(Probe):
     }
 
     http: HttpTarget
+    """The request to send. The short form is the URL alone."""
 
     @model_validator(mode="after")
     def _require_https_for_cert_days(self) -> Self:
         if self.http.url.startswith("http://"):
-            wrong = [
-                ((field, i), "cert_days needs an https:// URL")
+            errors = [
+                ((field, i), "cert_days requires an https:// URL")
                 for field, expressions in (("expect", self.expectations), ("prefer", self.preferences))
                 for i, expression in enumerate(expressions)
                 if "cert_days" in expression.used_variables
             ]
-            if wrong:
-                raise FieldValidationError(wrong)
+            if errors:
+                raise FieldValidationError(errors)
         return self
 
     @property

@@ -36,31 +36,31 @@ DURATION_FIELDS = ("every", "duration")
 
 
 class JobOptions(ConfigModel):
-    """What is asked of a job, where its source does not know or a limit is wanted."""
+    """The expected schedule of a job, and limits for its runs."""
 
     schedule: CronExpression | None = None
-    """When it should run, as a cron expression; default: what the source says."""
+    """The times of the runs as a cron expression; default: the schedule that the source reports. Excludes `every`."""
     every: Duration | None = None
-    """How often it should run, instead of `schedule`, counted from its last run."""
+    """The expected interval between runs, counted from the last run. Excludes `schedule`."""
     timezone: TimezoneName = "UTC"
-    """The time zone of `schedule`."""
+    """The time zone of `schedule`, such as `Europe/Berlin`."""
     grace: Duration | None = None
-    """How late a run may begin; default: the grace of all."""
+    """How late a run may start; default: the `grace` of the section `jobs`."""
     max_runtime: Duration | None = None
-    """How long a run may take."""
+    """The maximum duration of a run; default: unlimited."""
     min_runtime: Duration | None = None
-    """How long a run takes at least; one that is over sooner did not do its work."""
+    """The minimum duration of a run; default: none. A run that ends sooner has not done its work."""
     failures: Annotated[StrictInt, Field(ge=1, le=1000)] = 1
-    """How many failed runs in a row are too many; more than the source keeps are never seen."""
+    """The number of failed runs in a row that is reported. Limited by the number of runs that the source keeps."""
 
     @model_validator(mode="after")
     def _validate_schedule_and_runtimes(self) -> Self:
         if self.schedule is not None and self.every is not None:
-            raise FieldValidationError([(("every",), "a job runs on every or on schedule, not on both")])
+            raise FieldValidationError([(("every",), "every and schedule exclude each other: remove one of them")])
         if self.min_runtime is not None and self.max_runtime is not None and self.min_runtime >= self.max_runtime:
-            raise FieldValidationError(
-                [(("min_runtime",), f"expected less than max_runtime ({format_config_duration(self.max_runtime)})")]
-            )
+            limit, actual = format_config_duration(self.max_runtime), format_config_duration(self.min_runtime)
+            message = f"expected less than `max_runtime` ({limit}), found {actual}"
+            raise FieldValidationError([(("min_runtime",), message)])
         return self
 
     def to_job_limits(self, default_grace: int) -> JobLimits:
@@ -77,12 +77,13 @@ class JobOptions(ConfigModel):
 
 @JOB_SOURCES.add_fields
 class JobsSettings(ConfigModel):
-    """One source of scheduled jobs. Every job that it knows is watched."""
+    """Exactly one source of scheduled jobs. All its jobs are monitored."""
 
     grace: Duration = 60_000
-    """How late a run may begin."""
+    """How late a run may start."""
     watch: dict[SingleLineText, JobOptions] = Field(default_factory=dict)
-    """Limits by a job's name, `*` for every other. With names and without `*`, no other job is watched."""
+    """Schedules and limits by job name; `*` for all other jobs. If there are names but no `*`, only the named jobs are
+    monitored."""
 
     @model_validator(mode="after")
     def _require_one_source(self) -> Self:
@@ -106,17 +107,17 @@ class JobsSettings(ConfigModel):
 
 
 class JobsProbe(Probe):
-    """Watches the scheduled jobs of a queue, a table or a scheduler. Each job is told of by itself."""
+    """Monitors the scheduled jobs of a queue, a table or a scheduler. Each job has incidents of its own."""
 
     kind: ClassVar[str] = "jobs"
     reason_prefixes: ClassVar[tuple[str, ...]] = ("job.", "queue.missing")
     unsupported_fields = {  # noqa: RUF012 - a ClassVar of the base
-        "expect": "jobs are judged by their schedules and limits",
-        "prefer": "jobs are judged by their schedules and limits",
+        "expect": "not supported by jobs probes: use jobs.watch to set schedules and limits",
+        "prefer": "not supported by jobs probes: use jobs.watch to set schedules and limits",
     }
 
     jobs: JobsSettings
-    """Where the jobs are, and what is asked of them."""
+    """The source of the jobs, and their limits."""
 
     @property
     def settings(self) -> JobsSettings:

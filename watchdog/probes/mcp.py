@@ -36,35 +36,37 @@ PROTOCOL_ERA_STATE_KEY, FIRST_SEEN_STATE_KEY = "mcp_era", "first_seen"
 
 
 class ToolCallSettings(ConfigModel):
-    """A tool to call."""
+    """A call of an MCP tool. The short form is the name of the tool."""
 
     shorthand_field: ClassVar[str] = "tool"
 
     tool: SingleLineText
-    """Its name."""
+    """The name of the tool."""
     arguments: dict[str, Json] = Field(default_factory=dict)
-    """What it is called with."""
+    """The arguments of the call."""
 
 
 class McpSettings(McpTarget):
-    """A server: one of `url`, `sse` and `command`. The URL alone will do."""
+    """An MCP server: exactly one of `url`, `sse` and `command`. The short form is the URL alone."""
 
     shorthand_field: ClassVar[str] = "url"
 
     tools: tuple[SingleLineText, ...] = ()
-    """Tools that must be listed."""
+    """Tools that the server must list."""
     call: Literal["off"] | ToolCallSettings | None = None
-    """The tool to call; default: `health_check` when it is listed and needs no argument."""
+    """The tool to call, or `off`; default: `health_check`, if the server lists it and it requires no arguments."""
     resource: str = ""
     """The URI of a resource to read."""
     tasks: dict[SingleLineText, Duration] = Field(default_factory=dict)
-    """How long ago the last run of each scheduled task may lie: by name, `*` for every other."""
+    """The maximum age of the last run of each scheduled task, by name; `*` for all other tasks. Read from the result of
+    the tool call (docs/health-check.md)."""
 
     def _validation_errors(self) -> list[tuple[FieldPath, str]]:
-        wrong = super()._validation_errors()
+        errors = super()._validation_errors()
         if self.call == "off" and self.tasks:
-            wrong.append((("tasks",), "tasks are read from a tool's answer, and `call: off` calls none"))
-        return wrong
+            message = "tasks are read from the result of a tool call: remove tasks or `call: off`"
+            errors.append((("tasks",), message))
+        return errors
 
     @property
     def required_tools(self) -> tuple[str, ...]:
@@ -84,7 +86,8 @@ class McpSettings(McpTarget):
 
 
 class McpProbe(Probe):
-    """Visits an MCP server. Without `expect`, it must answer, list the required tools and report no error."""
+    """Opens a session with an MCP server: initialize, tools/list, one tool call. Without `expect`, the server must list
+    the required tools and report no error."""
 
     kind: ClassVar[str] = "mcp"
     reason_prefixes: ClassVar[tuple[str, ...]] = ("task.",)
@@ -99,22 +102,23 @@ class McpProbe(Probe):
     }
 
     mcp: McpSettings
+    """The MCP server. The short form is its URL."""
 
     @model_validator(mode="after")
     def _reject_unavailable_variables(self) -> Self:
-        absent = {}
+        unavailable = {}
         if self.mcp.call == "off":
-            absent = dict.fromkeys(("result", "is_error"), "`call: off` calls no tool")
+            unavailable = dict.fromkeys(("result", "is_error"), "no tool is called: remove `call: off`")
         if not self.mcp.resource:
-            absent["resource"] = "no resource is read"
-        wrong = [
-            ((field, i), f"{name} has no value: {absent[name]}")
+            unavailable["resource"] = "no resource is read: set resource"
+        errors = [
+            ((field, i), f"{name} has no value, because {unavailable[name]}")
             for field, expressions in (("expect", self.expectations), ("prefer", self.preferences))
             for i, expression in enumerate(expressions)
-            for name in sorted(expression.used_variables & absent.keys())
+            for name in sorted(expression.used_variables & unavailable.keys())
         ]
-        if wrong:
-            raise FieldValidationError(wrong)
+        if errors:
+            raise FieldValidationError(errors)
         return self
 
     @property

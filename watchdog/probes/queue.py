@@ -33,76 +33,76 @@ QUEUE_CALL_TIMEOUT_S = 5.0
 
 
 class AboveThreshold(ConfigModel):
-    """A number that is too high."""
+    """An upper limit for a number."""
 
     over: Annotated[StrictInt, Field(ge=0)]
-    """More than this many are too many."""
+    """The limit. Higher numbers are reported."""
     for_ms: Duration | None = Field(default=None, alias="for")
-    """For how long it must have been so; default: one look is enough."""
+    """For how long this must hold before it is reported; default: a single run is enough."""
 
 
 class AgeThreshold(ConfigModel):
-    """An age that is too high."""
+    """An upper limit for an age."""
 
     over: Duration
-    """Longer than this is too long."""
+    """The limit. Higher ages are reported."""
     for_ms: Duration | None = Field(default=None, alias="for")
-    """For how long it must have been so; default: one look is enough."""
+    """For how long this must hold before it is reported; default: a single run is enough."""
 
 
 class BelowThreshold(ConfigModel):
-    """A number that is too low."""
+    """A lower limit for a number."""
 
     under: Annotated[StrictInt, Field(ge=1)]
-    """Fewer than this many are too few."""
+    """The limit. Lower numbers are reported."""
     for_ms: Duration | None = Field(default=None, alias="for")
-    """For how long it must have been so; default: one look is enough."""
+    """For how long this must hold before it is reported; default: a single run is enough."""
 
 
 class FailureRatioThreshold(ConfigModel):
-    """A share that is too high."""
+    """An upper limit for the share of failed jobs."""
 
     over: Annotated[StrictFloat, Field(ge=0, lt=1)]
-    """More than this share is too much: 0.2 is 20%."""
+    """The limit: 0.2 is 20%. Higher shares are reported."""
     within: Annotated[Duration, duration_bounds("1m", "1d")] = 3_600_000
-    """How far back is looked."""
+    """The period of which jobs are counted."""
     min_samples: Annotated[StrictInt, Field(ge=1)] = 20
-    """How many jobs must have ended in that time; of fewer nothing is concluded."""
+    """The number of jobs that must have ended in this period for the rule to apply."""
 
 
 class StalledThreshold(ConfigModel):
-    """A queue that does not move."""
+    """A time limit for a queue that makes no progress."""
 
     for_ms: Duration = Field(default=600_000, alias="for")
-    """For how long jobs may wait without any of them being taken: longer than one takes that keeps all workers busy.
-    Where only their number is shown: for how long it may not fall, however many are taken."""
+    """The time that may pass without any waiting job being started. Choose it longer than the longest job. Where the
+    system does not show which job is next: the time that may pass without the number of waiting jobs falling."""
 
 
 class QueueRules(ConfigModel):
-    """When a queue is not right. All of its broken rules are one incident."""
+    """Limits for a queue, at least one. All broken rules of a queue are one incident."""
 
     waiting: AboveThreshold | None = None
-    """Jobs that wait."""
+    """The number of waiting jobs."""
     active: AboveThreshold | None = None
-    """Jobs that are being worked on."""
+    """The number of running jobs."""
     delayed: AboveThreshold | None = None
-    """Jobs whose time has not come."""
+    """The number of jobs that are scheduled for later."""
     failed: AboveThreshold | None = None
-    """Failed jobs that are kept."""
+    """The number of failed jobs that the system keeps."""
     oldest: AgeThreshold | None = None
-    """How long the oldest waiting job has waited."""
+    """The age of the oldest waiting job."""
     consumers: BelowThreshold | None = None
-    """Workers that take jobs from it."""
+    """The number of workers that take jobs from the queue."""
     failure_ratio: FailureRatioThreshold | None = None
-    """Which share of the jobs that ended lately failed."""
+    """The share of recently ended jobs that failed."""
     stalled: StalledThreshold | None = None
-    """Jobs wait, and the one that is next to be taken stays the same; where a system does not show which one that is:
-    the number of those that wait does not fall."""
+    """No progress: jobs wait, and the next job stays the same. Where the system does not show the next job: the number
+    of waiting jobs does not fall."""
 
     @model_validator(mode="after")
     def _require_any_rule(self) -> Self:
         if not self.thresholds:
-            raise ValueError(f"expected at least one of {', '.join(type(self).model_fields)}")
+            raise ValueError(f"no rule: add at least one of {', '.join(type(self).model_fields)}")
         return self
 
     @property
@@ -130,7 +130,7 @@ def _to_queue_threshold(
 
 @QUEUE_STATS_SOURCES.add_fields
 class QueueSettings(ConfigModel):
-    """One queue."""
+    """The queue to monitor: exactly one system."""
 
     @model_validator(mode="after")
     def _require_one_driver(self) -> Self:
@@ -146,34 +146,34 @@ class QueueSettings(ConfigModel):
 
 
 class QueueProbe(Probe):
-    """Looks into a queue, and changes nothing in it."""
+    """Monitors a queue: waiting, active, delayed and failed jobs, the oldest waiting job, consumers. Read-only."""
 
     kind: ClassVar[str] = "queue"
     reason_prefixes: ClassVar[tuple[str, ...]] = ("queue.",)
     unsupported_fields = {  # noqa: RUF012 - a ClassVar of the base
-        "expect": "a queue is judged by its rules",
-        "prefer": "a queue is judged by its rules",
+        "expect": "not supported by queue probes: use rules",
+        "prefer": "not supported by queue probes: use rules",
     }
 
     queue: QueueSettings
-    """Where the queue is."""
+    """The queue to monitor."""
     rules: QueueRules = QueueRules(stalled=StalledThreshold())
-    """When it is not right; default: `stalled: {for: 10m}`. Needed where a system does not show which job is next: how
-    many wait does not tell whether any was taken."""
+    """For `queue` probes: limits for the queue; default: `stalled: {for: 10m}`. Required where the system does not show
+    which job is next."""
 
     @model_validator(mode="after")
     def _validate_supported_metrics(self) -> Self:
         if "head" in self.queue_driver.unsupported_metrics and "rules" not in self.model_fields_set:
-            why = (
-                f"{self.queue_driver.name} does not show on this broker which job is next, which the default rule asks"
+            raise ValueError(
+                f"the default rule `stalled` is not available, because {self.queue_driver.name} does not show the next "
+                "job on this broker: set rules, such as {consumers: {under: 1, for: 5m}}"
             )
-            raise ValueError(f"expected rules, such as {{consumers: {{under: 1, for: 5m}}}}: {why}")
         hidden = [
             limit.metric for limit in self.rules.thresholds if limit.metric in self.queue_driver.unsupported_metrics
         ]
         if hidden:
-            why = f"{self.queue_driver.name} does not show this"
-            raise FieldValidationError([(("rules", name), why) for name in hidden])
+            message = f"not available, because {self.queue_driver.name} does not report it: remove this rule"
+            raise FieldValidationError([(("rules", name), message) for name in hidden])
         return self
 
     @property

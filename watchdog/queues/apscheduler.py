@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 class ApschedulerJobSource(TableJobSource):
-    """The job store of APScheduler 3. It tells when each job runs next and nothing of its runs: what is told of are
-    jobs that are late, hence also a scheduler that is dead. Whoever reads it needs SELECT on the table, no more."""
+    """The job store of APScheduler 3. It holds the next run of each job but no past runs, so only late jobs and dead
+    schedulers are reported. The role needs SELECT on the table only."""
 
     kind: ClassVar[str] = "apscheduler"
     name: ClassVar[str] = "APScheduler"
 
     table: Annotated[str, AfterValidator(validate_table_name)] = "apscheduler_jobs"
-    """The table, or schema.table."""
+    """The name of the table, as `table` or `schema.table`."""
 
     def read_snapshot(self, connection: Connection) -> tuple[JobSourceSnapshot, dict[str, Json]]:
         """One without a next run is paused."""

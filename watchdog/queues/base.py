@@ -120,8 +120,8 @@ class CanaryDriver(QueueDriver):
     """
     payload_field: ClassVar[str] = ""
     """The field of its own that says what is sent; empty: `payload` does."""
-    pickup_hint: ClassVar[str] = "say finish_within alone"
-    """What to write if it does not show when a job is picked up."""
+    pickup_hint: ClassVar[str] = "remove start_within"
+    """What to do if the system does not show when a job is picked up."""
 
     @property
     def exposes_pickup(self) -> bool:

@@ -41,8 +41,9 @@ class BullmqQueue(RedisQueueDriver):
     pip_extra: ClassVar[str] = "bullmq"
 
     queue: SingleLineText
+    """The name of the queue."""
     prefix: SingleLineText = "bull"
-    """What the queue's keys begin with."""
+    """The prefix of the queue's Redis keys."""
 
     @property
     def target(self) -> str:
@@ -58,12 +59,12 @@ class BullmqQueue(RedisQueueDriver):
 
 
 class BullmqCanary(BullmqQueue, CanaryDriver):
-    """A canary job in a queue of BullMQ."""
+    """A canary job in a BullMQ queue."""
 
     required_modules: ClassVar[tuple[str, ...]] = ("redis", "bullmq")
 
     job: SingleLineText = "__canary__"
-    """The job's name. Its worker should return at once; a processor that does not know the name may fail it."""
+    """The name of the job. Its worker should return at once when it gets a job of this name."""
 
     @asynccontextmanager
     async def connect(self, context: ConnectContext) -> AsyncIterator[CanaryConnection]:
@@ -72,8 +73,8 @@ class BullmqCanary(BullmqQueue, CanaryDriver):
 
 
 class BullmqStatsSource(BullmqQueue, QueueStatsSource):
-    """What is in a queue of BullMQ. How jobs ended is known as far back as completed ones are kept. The oldest is
-    the older of two: the next of the jobs without a priority, and of those with one."""
+    """A BullMQ queue. `failure_ratio` covers the completed jobs that the queue keeps. `oldest` considers the next job
+    without and the next job with a priority."""
 
     async def fetch_queue_stats(self, context: ConnectContext, window_ms: int | None) -> QueueStats:
         async with self.open_client(context) as client:
@@ -83,7 +84,7 @@ class BullmqStatsSource(BullmqQueue, QueueStatsSource):
 
 
 class BullmqJobSource(BullmqQueue, JobSource):
-    """The job schedulers of a queue."""
+    """The job schedulers of a BullMQ queue."""
 
     async def fetch_snapshot(self, context: ConnectContext) -> JobSourceSnapshot:
         async with self.open_client(context) as client:

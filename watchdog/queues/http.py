@@ -45,13 +45,16 @@ EXPRESSION_VARIABLES: Mapping[str, str] = {
 
 
 class EnqueueRequest(HttpTarget):
-    """The request that begins a job. `{nonce}` in its URL, headers and body stands for the sentinel's own id."""
+    """The request that starts the canary job. `{nonce}` in its URL, headers and body is replaced by the id of the
+    canary job."""
 
     method: HttpMethod = "POST"
+    """The HTTP method. GET and HEAD take no body."""
 
 
 class HttpCanary(CanaryDriver):
-    """A job that one request begins and another asks for. Expressions may use status, headers, body and elapsed_ms."""
+    """A canary job that one HTTP request starts and another one polls. Expressions can use `status`, `headers`, `body`
+    and `elapsed_ms`."""
 
     kind: ClassVar[str] = "http"
     name: ClassVar[str] = "HTTP"
@@ -60,27 +63,28 @@ class HttpCanary(CanaryDriver):
     poll_interval_range_ms: ClassVar[tuple[int, int]] = (250, 2_000)
     blocking_period_ms: ClassVar[int | None] = DAY_MS
     payload_field: ClassVar[str] = "enqueue"
-    pickup_hint: ClassVar[str] = "say finish_within alone, or in `started` how to tell"
+    pickup_hint: ClassVar[str] = "remove start_within, or set http.started"
 
     enqueue: EnqueueRequest
-    """Begins the job, with a header Idempotency-Key. A 2xx is expected."""
+    """The request that starts the job, sent with an `Idempotency-Key`. A 2xx status is expected."""
     poll: HttpTarget
-    """Asks for it. `{job_id}` stands in its URL, or `{nonce}` where the sentinel's own id names the job."""
+    """The request that returns the state of the job. Its URL contains `{job_id}`, or `{nonce}` if the job is found by
+    the id of the canary job."""
     done: Annotated[str, expression_validator(EXPRESSION_VARIABLES)]
-    """Holds when the job is finished: `body.status == 'completed'`."""
+    """True when the job is finished, such as `body.status == 'completed'`. Evaluated on the response to `poll`."""
     failed: Annotated[str, expression_validator(EXPRESSION_VARIABLES)] = ""
-    """Holds when it failed."""
+    """True when the job has failed."""
     started: Annotated[str, expression_validator(EXPRESSION_VARIABLES)] = ""
-    """Holds when somebody has picked it up. Without it nobody can tell."""
+    """True when a worker has picked up the job. Required for `start_within`."""
     job_id: Annotated[str, expression_validator(EXPRESSION_VARIABLES, must_be_bool=False)] = ""
-    """The job's id, from the answer to `enqueue`; default: body.job_id or body.id."""
+    """The id of the job, from the response to `enqueue`; default: `body.job_id` or `body.id`."""
     error: Annotated[str, expression_validator(EXPRESSION_VARIABLES, must_be_bool=False)] = ""
-    """Why it failed, from the answer to `poll`; default: what stands under a name such as error or message."""
+    """The error of a failed job, from the response to `poll`; default: a field such as `error` or `message`."""
 
     @model_validator(mode="after")
     def _validate_poll_url(self) -> Self:
         if ("{job_id}" in self.poll.url) == ("{nonce}" in self.poll.url):
-            raise FieldValidationError([(("poll",), "expected a URL with either {job_id} or {nonce} in it")])
+            raise FieldValidationError([(("poll",), "expected a URL that contains either {job_id} or {nonce}")])
         return self
 
     @property

@@ -46,10 +46,8 @@ _RESOURCE_NOT_FOUND_CODES = frozenset({-32002, -32602})
 
 
 class McpCanary(McpTarget, CanaryDriver):
-    """A tool that begins a job and names it, or one that answers when its own job is done.
-
-    An answer with `job_id` and `poll_resource` is followed by reading that resource.
-    """
+    """A canary job that an MCP tool starts, or a tool that returns when its job is done. If the tool returns a
+    `job_id`, a resource is polled for the state of the job."""
 
     kind: ClassVar[str] = "mcp"
     name: ClassVar[str] = "MCP"
@@ -58,28 +56,30 @@ class McpCanary(McpTarget, CanaryDriver):
     poll_interval_range_ms: ClassVar[tuple[int, int]] = (100, 2_000)
     blocking_period_ms: ClassVar[int | None] = DAY_MS
     payload_field: ClassVar[str] = "arguments"
-    pickup_hint: ClassVar[str] = "say finish_within alone, or in `resource` where it is told"
+    pickup_hint: ClassVar[str] = "remove start_within, or set mcp.resource"
 
     tool: SingleLineText
-    """The tool to call."""
+    """The name of the tool to call."""
     arguments: dict[str, Json] = Field(default_factory=dict)
-    """What it is called with. `{nonce}` in its texts stands for the sentinel's own id."""
+    """The arguments of the call. `{nonce}` in their texts is replaced by the id of the canary job."""
     resource: str = ""
-    """The URI that tells how the job is, with `{job_id}` or `{nonce}` in it; default: what the answer calls
-    `poll_resource`, else `job:{job_id}`. An answer without a job_id is taken for the end of the job."""
+    """The URI of the resource with the state of the job; contains `{job_id}` or `{nonce}`. Default: `poll_resource` of
+    the tool's result, otherwise `job:{job_id}`. A result without `job_id` means that the job is done."""
     done: Annotated[str, expression_validator(EXPRESSION_VARIABLES)] = ""
-    """Holds, over `resource`, when the job is finished; default: its `status` or `state` is completed, done, ..."""
+    """True when the job is finished, evaluated on the resource; default: its `status` or `state` is `completed`, `done`
+    or the like."""
     failed: Annotated[str, expression_validator(EXPRESSION_VARIABLES)] = ""
-    """Holds when it failed; default: failed, error or cancelled."""
+    """True when the job has failed; default: its `status` or `state` is `failed`, `error` or `cancelled`."""
     started: Annotated[str, expression_validator(EXPRESSION_VARIABLES)] = ""
-    """Holds when it was picked up; default: active, running, processing or in_progress."""
+    """True when a worker has picked up the job; default: its `status` or `state` is `active`, `running`, `processing`
+    or `in_progress`."""
     progress_within: Duration | None = None
-    """How long its progress may stand still, if it reports any."""
+    """The time within which the reported progress must change, if the job reports any."""
 
     @model_validator(mode="after")
     def _validate_resource_uri(self) -> Self:
         if self.resource and ("{job_id}" in self.resource) == ("{nonce}" in self.resource):
-            raise FieldValidationError([(("resource",), "expected a URI with either {job_id} or {nonce} in it")])
+            raise FieldValidationError([(("resource",), "expected a URI that contains either {job_id} or {nonce}")])
         return self
 
     @property

@@ -63,6 +63,7 @@ class RqQueue(RqRedis):
     """A queue of RQ."""
 
     queue: SingleLineText
+    """The name of the queue."""
 
     @property
     def target(self) -> str:
@@ -78,16 +79,16 @@ class RqQueue(RqRedis):
 
 
 class RqCanary(RqQueue, CanaryDriver):
-    """A canary job in a queue of RQ."""
+    """A canary job in an RQ queue."""
 
     payload_field: ClassVar[str] = "args"
 
     function: SingleLineText = DEFAULT_FUNCTION
-    """What its worker calls. The default is a part of Python, so that no worker needs code for it."""
+    """The function that the worker calls. The default is part of Python, so workers need no code for it."""
     args: list[Json] | None = None
-    """What the function is called with; default: nothing, or what the default function takes."""
+    """The arguments of the function; default: none, or those that the default function requires."""
     serializer: Literal["pickle", "json"] = "pickle"
-    """As the workers have it."""
+    """The serializer that the workers use."""
 
     @asynccontextmanager
     async def connect(self, context: ConnectContext) -> AsyncIterator[CanaryConnection]:
@@ -177,7 +178,7 @@ class _RqCanaryConnection:
 
 
 class RqStatsSource(RqQueue, QueueStatsSource):
-    """What is in a queue of RQ. Which share of jobs failed it does not show."""
+    """An RQ queue. `failure_ratio` is not available."""
 
     @property
     def unsupported_metrics(self) -> Container[str]:
@@ -209,7 +210,7 @@ async def _fetch_queue_stats(config: RqQueue, client: Any) -> QueueStats:
 
 
 class RqJobSource(RqRedis, JobSource):
-    """The cron jobs of RQ, and the schedulers that queue them."""
+    """The cron jobs of RQ and the schedulers that enqueue them."""
 
     @property
     def target(self) -> str:

@@ -41,13 +41,13 @@ MAX_ERROR_CHARS = 500
 
 def _validate_column_name(text: str) -> str:
     if not re.fullmatch(r"[^\W\d][\w$]{0,63}", text):
-        raise ValueError("expected the name of a column: letters, digits and '_'")
+        raise ValueError("expected a column name of letters, digits and '_'")
     return text
 
 
 def validate_table_name(text: str) -> str:
     if not re.fullmatch(r"([^\W\d][\w$]{0,63}\.)?[^\W\d][\w$]{0,63}", text):
-        raise ValueError("expected the name of a table, or schema.table: letters, digits and '_'")
+        raise ValueError("expected a table name, or schema.table, of letters, digits and '_'")
     return text
 
 
@@ -64,26 +64,30 @@ StatusValue = Annotated[
 
 
 class ColumnMapping(ConfigModel):
-    """Which column holds what. Times may be timestamps, epoch seconds or milliseconds, or ISO 8601 in text."""
+    """The columns of the table, of which each row is a run. Times can be timestamps, epoch seconds or milliseconds, or
+    ISO 8601 text. At least one of `scheduled`, `started` and `finished` is required."""
 
     type: ColumnName
-    """What people call the job: each of its values is watched as one job."""
+    """The column with the name of the job. Each of its values is monitored as one job."""
     status: ColumnName
+    """The column with the status of the run."""
     scheduled: ColumnName | None = None
-    """When a run is due."""
+    """The column with the time at which the run is due."""
     started: ColumnName | None = None
+    """The column with the time at which the run started."""
     finished: ColumnName | None = None
+    """The column with the time at which the run ended."""
     worker: ColumnName | None = None
-    """Who works on a run."""
+    """The column with the name of the worker."""
     error: ColumnName | None = None
-    """What a failed run said."""
+    """The column with the error of a failed run."""
     id: ColumnName | None = None
-    """What tells one run from another: a remedy may name it."""
+    """The column with the unique id of the run. Required for remediations that use `:id`."""
 
     @model_validator(mode="after")
     def _require_time_column(self) -> Self:
         if not self.time_columns:
-            raise ValueError("expected at least one of scheduled, started and finished")
+            raise ValueError("no time column: add at least one of scheduled, started and finished")
         return self
 
     @property
@@ -96,20 +100,24 @@ class ColumnMapping(ConfigModel):
 
 
 class StatusMapping(ConfigModel):
-    """What the status column holds of a run that waits, that is under way, that ended well, that failed."""
+    """The values of the status column, by meaning. At least one value is required."""
 
     waiting: tuple[StatusValue, ...] = ()
+    """Values for runs that wait."""
     running: tuple[StatusValue, ...] = ()
+    """Values for runs in progress."""
     done: tuple[StatusValue, ...] = ()
+    """Values for runs that have succeeded."""
     failed: tuple[StatusValue, ...] = ()
+    """Values for runs that have failed."""
 
     @model_validator(mode="after")
     def _require_distinct_statuses(self) -> Self:
         if not self.all_statuses:
-            raise ValueError("expected at least one status")
-        twice = [(name, i) for name, i, status in self._iter_statuses() if self.all_statuses.count(status) > 1]
-        if twice:
-            raise FieldValidationError([(twice[-1], "this status has another meaning already")])
+            raise ValueError("no status: add values to at least one of waiting, running, done and failed")
+        duplicates = [(name, i) for name, i, status in self._iter_statuses() if self.all_statuses.count(status) > 1]
+        if duplicates:
+            raise FieldValidationError([(duplicates[-1], "this value is listed already: remove one of them")])
         return self
 
     def _iter_statuses(self) -> Iterator[tuple[str, int, str]]:
@@ -123,12 +131,13 @@ class StatusMapping(ConfigModel):
 
 
 class TableJobSource(JobSource):
-    """Jobs in a table. Whoever reads it needs SELECT on the table, no more."""
+    """Jobs in a table. The role needs SELECT on the table only."""
 
     url: DatabaseUrl
-    """postgresql://user:password@host/database (extra `postgres`), mysql://... (extra `mysql`), sqlite:///file.db."""
+    """`postgresql://user:password@host/database` (requires the extra `postgres`), `mysql://...` (extra `mysql`) or
+    `sqlite:///file.db`."""
     table: Annotated[str, AfterValidator(validate_table_name)]
-    """The table, or schema.table."""
+    """The name of the table, as `table` or `schema.table`."""
 
     @model_validator(mode="after")
     def _require_driver(self) -> Self:
@@ -162,17 +171,20 @@ class TableJobSource(JobSource):
 
 
 class SqlJobSource(TableJobSource):
-    """Jobs in a table of PostgreSQL, MySQL, MariaDB or SQLite. Whoever reads it needs SELECT on the table, no more."""
+    """A table of PostgreSQL, MySQL, MariaDB or SQLite in which every row is a run. The role needs SELECT on the table
+    only."""
 
     kind: ClassVar[str] = "sql"
     name: ClassVar[str] = "SQL"
 
     columns: ColumnMapping
+    """The columns of the table."""
     statuses: StatusMapping
+    """The values of the status column, by meaning."""
     timezone: TimezoneName = "UTC"
-    """The time zone of times that carry none."""
+    """The time zone of times without one."""
     since: Annotated[Duration, duration_bounds("1h", "3650d")] = 3_024_000_000
-    """How far back runs are looked at."""
+    """The period of which runs are read."""
 
     @property
     def exposes_run_id(self) -> bool:

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, StrictBool
 
-from watchdog.config_types import ALLOW_FROM_FILE, SingleLineText
+from watchdog.config_types import ALLOW_FROM_FILE, SingleLineText, split_url
 from watchdog.domain.formatting import DAY_MS
 from watchdog.domain.model import Json
 from watchdog.domain.observations import JobStage, JobStatus, QueueStats
@@ -45,13 +45,7 @@ SEND_AND_CLOCK_SKEW_MS = 10_000
 
 
 def _validate_broker_url(text: str) -> str:
-    try:
-        parts = urlsplit(text)
-        usable = parts.scheme in DEFAULT_BROKER_PORTS and parts.hostname and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable:
-        raise ValueError("expected redis://host:6379/0 or amqp://user:password@host:5672/vhost")
+    split_url(text, DEFAULT_BROKER_PORTS, "redis://host:6379/0 or amqp://user:password@host:5672/vhost")
     return text
 
 
@@ -64,8 +58,10 @@ class CeleryQueue(QueueDriver):
     pip_extra: ClassVar[str] = "celery"
 
     broker: Annotated[str, AfterValidator(_validate_broker_url), ALLOW_FROM_FILE]
-    """redis://user:password@host:6379/0 or amqp://user:password@host:5672/vhost; rediss:// and amqps:// for TLS."""
+    """`redis://user:password@host:6379/0` or `amqp://user:password@host:5672/vhost`; `rediss://` and `amqps://` for
+    TLS."""
     queue: SingleLineText = "celery"
+    """The name of the queue."""
 
     @property
     def target(self) -> str:
@@ -129,8 +125,8 @@ class CeleryQueue(QueueDriver):
 
 
 class CeleryStatsSource(CeleryQueue, QueueStatsSource):
-    """How many jobs wait in a queue of Celery, and on RabbitMQ how many consumers it has: more it does not show.
-    In Redis, a queue that is empty and one that is not there are the same."""
+    """A Celery queue. Only `waiting`, `stalled` and, on RabbitMQ, `consumers` are available. On Redis, an empty queue
+    cannot be told from one that does not exist."""
 
     @property
     def unsupported_metrics(self) -> Container[str]:
@@ -148,22 +144,22 @@ class CeleryStatsSource(CeleryQueue, QueueStatsSource):
 
 
 class CeleryCanary(CeleryQueue, CanaryDriver):
-    """A canary job in a queue of Celery. Its workers must keep their results in Redis, as JSON."""
+    """A canary job in a Celery queue. The workers must keep their results in Redis, as JSON."""
 
     payload_field: ClassVar[str] = "args"
     pickup_hint: ClassVar[str] = (
-        "say finish_within alone, or task_track_started where the workers have task_track_started"
+        "remove start_within, or set celery.task_track_started if the workers have task_track_started"
     )
     blocking_period_ms: ClassVar[int | None] = DAY_MS
 
     backend: RedisUrl
-    """Where the workers keep their results: redis://user:password@host:6379/1."""
+    """The Redis with the results of the workers: `redis://user:password@host:6379/1`."""
     task: SingleLineText = "celery.accumulate"
-    """The task's name. The default is a part of Celery, so that no worker needs code for it."""
+    """The name of the task. The default is part of Celery, so workers need no code for it."""
     args: list[Json] = Field(default_factory=list)
-    """What the task is called with."""
+    """The arguments of the task."""
     task_track_started: StrictBool = False
-    """The workers have `task_track_started`: only then does anybody know when a job is picked up."""
+    """Whether the workers run with Celery's setting `task_track_started`. Required for `start_within`."""
 
     @property
     def exposes_pickup(self) -> bool:

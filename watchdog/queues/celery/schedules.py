@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import model_validator
 
-from watchdog.config_types import ALLOW_FROM_FILE, SingleLineText, TimezoneName
+from watchdog.config_types import ALLOW_FROM_FILE, SingleLineText, TimezoneName, exactly_one_of
 from watchdog.domain.observations import JobSourceSnapshot
 from watchdog.queues.base import ConnectContext, JobSource, require_modules
 from watchdog.queues.celery import django_celery_beat, redbeat
@@ -17,28 +17,29 @@ from watchdog.queues.clients.redis import RedisUrl, map_redis_errors, open_redis
 
 
 class CeleryJobSource(JobSource):
-    """The schedules of Celery beat, kept by RedBeat or django-celery-beat. A run is what beat sent: whether a worker
-    did it, a canary tells. Solar ones of django-celery-beat are judged by `watch` alone. A plain beat keeps its
-    schedules in a file of its own: let one of its tasks check in (docs/heartbeats.md)."""
+    """The schedules of Celery beat, in RedBeat or django-celery-beat: exactly one of `redbeat` and `database`. A run is
+    a task that beat has sent; use a canary to monitor the workers. Solar schedules of django-celery-beat have no times
+    of their own: set them in `watch`. A beat without either keeps its schedules in a local file: let one of its tasks
+    check in instead (docs/heartbeats.md)."""
 
     kind: ClassVar[str] = "celery"
     name: ClassVar[str] = "Celery"
 
     redbeat: Annotated[RedisUrl | None, ALLOW_FROM_FILE] = None
-    """Where RedBeat keeps them: redis://user:password@host:6379/0, or rediss:// for TLS (extra `celery`)."""
+    """The Redis of RedBeat: `redis://user:password@host:6379/0`, or `rediss://` for TLS (requires the extra
+    `celery`)."""
     prefix: SingleLineText = "redbeat:"
-    """What all keys of RedBeat begin with: its redbeat_key_prefix."""
+    """The prefix of RedBeat's Redis keys: its setting `redbeat_key_prefix`."""
     database: Annotated[DatabaseUrl | None, ALLOW_FROM_FILE] = None
-    """Where django-celery-beat keeps them: postgresql://user:password@host/database (extra `postgres`), mysql://...
-    (extra `mysql`), sqlite:///file.db. The role needs SELECT on its tables, no more. Beat writes down every three
-    minutes what it sent: each grace is so much longer."""
+    """The database of django-celery-beat: `postgresql://user:password@host/database` (requires the extra `postgres`),
+    `mysql://...` (extra `mysql`) or `sqlite:///file.db`. The role needs SELECT on its tables only. Beat records what it
+    has sent every three minutes, so every `grace` is extended by that time."""
     timezone: TimezoneName = "UTC"
-    """The time zone of the database's times that carry none: Django's TIME_ZONE where USE_TZ is off."""
+    """The time zone of times without one in the database: Django's `TIME_ZONE` if `USE_TZ` is off."""
 
     @model_validator(mode="after")
     def _require_one_source(self) -> Self:
-        if (self.redbeat is None) == (self.database is None):
-            raise ValueError("expected one of redbeat and database" + (", not both" if self.redbeat else ""))
+        exactly_one_of(self, ("redbeat", "database"))
         if self.external_database is None:
             require_modules(self.name, ["redis"], "celery")
         else:

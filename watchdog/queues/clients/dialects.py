@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ from urllib.parse import parse_qsl, quote, urlsplit
 
 from pydantic import AfterValidator
 
-from watchdog.config_types import ALLOW_FROM_FILE
+from watchdog.config_types import ALLOW_FROM_FILE, INVALID_PERCENT_ENCODING, split_url
 from watchdog.domain.text import to_single_line
 from watchdog.net.errors import ProbeError
 from watchdog.queues.base import broker_unreachable_error
@@ -234,6 +233,8 @@ def _shutdown_socket(fileno: int) -> None:
 
 # --- configuration
 
+MYSQL_PARAMETERS = ("charset", "ssl_ca", "ssl_cert", "ssl_key", "ssl_check_hostname")
+
 
 def _validate_database_url(text: str) -> str:
     scheme, _, rest = text.partition(":")
@@ -242,25 +243,21 @@ def _validate_database_url(text: str) -> str:
             raise ValueError("expected the path of a file: sqlite:///app.db, or sqlite:////var/lib/app.db")
         return text
     if scheme.partition("+")[0] in ("mysql", "mariadb"):
-        return f"mysql:{_validate_mysql_url(rest)}"
+        return _validate_mysql_url(f"mysql:{rest}")
     if scheme.startswith("postgres"):
         return validate_postgres_url(text)
     raise ValueError("expected postgresql:// or mysql://user:password@host/database, or sqlite:///file.db")
 
 
-def _validate_mysql_url(url_without_scheme: str) -> str:
-    try:
-        parts = urlsplit(url_without_scheme)
-        usable = bool(parts.hostname and parts.port != 0 and parts.path.strip("/"))
-        usable = usable and not re.search("%(?![0-9a-fA-F]{2})", url_without_scheme)
-    except ValueError:
-        usable = False
-    if not usable:
-        raise ValueError("expected mysql://user:password@host/database; encode : / @ % in its password")
+def _validate_mysql_url(text: str) -> str:
+    expected = "mysql://user:password@host/database; encode : / @ % in the password as %3A %2F %40 %25"
+    parts = split_url(text, ("mysql",), expected, forbidden=INVALID_PERCENT_ENCODING)
+    if not parts.path.strip("/"):
+        raise ValueError(f"expected {expected}")
     for name, _ in parse_qsl(parts.query, keep_blank_values=True):
-        if name not in ("charset", "ssl_ca", "ssl_cert", "ssl_key", "ssl_check_hostname"):
-            raise ValueError(f"{name} has no place after the '?': charset and ssl_ca have, ssl_cert, ssl_key, ...")
-    return url_without_scheme
+        if name not in MYSQL_PARAMETERS:
+            raise ValueError(f"unsupported parameter {name}; valid parameters: {', '.join(MYSQL_PARAMETERS)}")
+    return text
 
 
 DatabaseUrl = Annotated[str, AfterValidator(_validate_database_url), ALLOW_FROM_FILE]

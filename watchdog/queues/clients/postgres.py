@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import AfterValidator
 
-from watchdog.config_types import ALLOW_FROM_FILE
+from watchdog.config_types import ALLOW_FROM_FILE, INVALID_PERCENT_ENCODING, split_url
 from watchdog.domain.text import to_single_line
 from watchdog.net.errors import ProbeError
 from watchdog.queues.base import ConnectContext, QueueDriver, broker_unreachable_error, resolve_reachable_address
@@ -31,20 +31,18 @@ FULL_COUNT_TIMEOUT_S = 2.0
 # --- configuration
 
 
+POSTGRES_SCHEMES = ("postgres", "postgresql", "postgresql+psycopg")
+
+
 def validate_postgres_url(text: str) -> str:
-    scheme, _, rest = text.partition(":")
-    try:
-        parts = urlsplit(text)
-        usable = scheme in ("postgres", "postgresql", "postgresql+psycopg") and parts.hostname and parts.port != 0
-        usable = usable and not re.search("%(?![0-9a-fA-F]{2})", text)
-    except ValueError:
-        usable = False
-    if not usable:
-        raise ValueError("expected postgresql://user:password@host/database; encode : / @ % in its password")
+    expected = "postgresql://user:password@host/database; encode : / @ % in the password as %3A %2F %40 %25"
+    parts = split_url(text, POSTGRES_SCHEMES, expected, forbidden=INVALID_PERCENT_ENCODING)
     for name, _ in parse_qsl(parts.query, keep_blank_values=True):
         if name in ("host", "hostaddr", "port", "password", "service"):
-            raise ValueError(f"{name} has no place after the '?': postgresql://user:password@host:port/database")
-    return f"postgresql:{rest}"
+            raise ValueError(
+                f"{name} is not supported as a parameter: write postgresql://user:password@host:port/database"
+            )
+    return f"postgresql:{text.partition(':')[2]}"
 
 
 PostgresUrl = Annotated[str, AfterValidator(validate_postgres_url), ALLOW_FROM_FILE]
@@ -57,6 +55,7 @@ class PostgresQueueDriver(QueueDriver):
     pip_extra: ClassVar[str] = "postgres"
 
     url: PostgresUrl
+    """`postgresql://user:password@host/database` (requires the extra `postgres`)."""
 
     @property
     def host(self) -> str:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator
 
-from watchdog.config_types import ALLOW_FROM_FILE
+from watchdog.config_types import ALLOW_FROM_FILE, split_url
 from watchdog.domain.text import to_single_line
 from watchdog.domain.timestamps import MAX_EPOCH_MS
 from watchdog.net.errors import ProbeError, error_from_exception
@@ -21,13 +21,7 @@ DEFAULT_REDIS_PORT = 6379
 
 
 def _validate_redis_url(text: str) -> str:
-    try:
-        parts = urlsplit(text)
-        usable = parts.scheme in ("redis", "rediss") and parts.hostname and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable:
-        raise ValueError("expected redis://host:6379/0, or rediss:// for TLS")
+    split_url(text, ("redis", "rediss"), "redis://host:6379/0, or rediss:// for TLS")
     return text
 
 
@@ -40,7 +34,7 @@ class RedisQueueDriver(QueueDriver):
     required_modules: ClassVar[tuple[str, ...]] = ("redis",)
 
     redis: RedisUrl
-    """redis://user:password@host:6379/0, or rediss:// for TLS."""
+    """`redis://user:password@host:6379/0`, or `rediss://` for TLS."""
 
     @property
     def host(self) -> str:

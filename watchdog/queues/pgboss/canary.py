@@ -29,7 +29,7 @@ MISSING_PRIVILEGES_SQL = """
 
 
 class PgbossCanary(PgbossQueue, CanaryDriver):
-    """A canary job in a queue of pg-boss. The queue's worker should know it by its payload, and return at once."""
+    """A canary job in a pg-boss queue. The worker of the queue should recognize its payload and return at once."""
 
     @asynccontextmanager
     async def connect(self, context: ConnectContext) -> AsyncIterator[CanaryConnection]:

@@ -27,7 +27,7 @@ SCHEDULE_PRIVILEGES_HINT = "the role needs USAGE on the schema, SELECT on versio
 
 
 class PgbossJobSource(PgbossDatabase, JobSource):
-    """The schedules of pg-boss. The role needs SELECT on its table schedule, too."""
+    """The schedules of pg-boss. The role also needs SELECT on the table `schedule`."""
 
     @property
     def target(self) -> str:

@@ -31,7 +31,7 @@ TableColumns: TypeAlias = Mapping[str, frozenset[str]]
 
 def _validate_schema_name(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]{0,62}", text):
-        raise ValueError("expected the name of a schema: letters, digits, '_' and '-'")
+        raise ValueError("expected a schema name of letters, digits, '_' and '-'")
     return text
 
 
@@ -42,16 +42,17 @@ class PgbossDatabase(PostgresQueueDriver):
     name: ClassVar[str] = "pg-boss"
 
     url: PostgresUrl
-    """postgresql://user:password@host/database, which needs the extra `postgres`. The role needs USAGE on the schema,
-    and SELECT on its tables version, queue and job; a canary also INSERT and DELETE on job."""
+    """`postgresql://user:password@host/database` (requires the extra `postgres`). The role needs USAGE on the schema
+    and SELECT on its tables `version`, `queue` and `job`; for a canary also INSERT and DELETE on `job`."""
     schema_name: Annotated[str, AfterValidator(_validate_schema_name)] = Field(default="pgboss", alias="schema")
-    """The schema that holds its tables."""
+    """The database schema of pg-boss."""
 
 
 class PgbossQueue(PgbossDatabase):
     """A queue of pg-boss."""
 
     queue: SingleLineText
+    """The name of the queue."""
 
     @property
     def target(self) -> str:

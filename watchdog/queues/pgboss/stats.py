@@ -13,7 +13,7 @@ STATS_PRIVILEGES_HINT = "the role needs USAGE on the schema, SELECT on version, 
 
 
 class PgbossStatsSource(PgbossQueue, QueueStatsSource):
-    """What is in a queue of pg-boss. It does not show consumers. The role needs SELECT, no more."""
+    """A pg-boss queue. `consumers` is not available. The role needs SELECT only."""
 
     @property
     def unsupported_metrics(self) -> Container[str]:

@@ -46,14 +46,15 @@ class ProcrastinateDatabase(PostgresQueueDriver):
     name: ClassVar[str] = "Procrastinate"
 
     url: PostgresUrl
-    """postgresql://user:password@host/database, which needs the extra `postgres`. Tables in a schema of their own:
-    `?options=-csearch_path%3Djobs`."""
+    """`postgresql://user:password@host/database` (requires the extra `postgres`). If the tables are in a schema of
+    their own, append `?options=-csearch_path%3DSCHEMA`."""
 
 
 class ProcrastinateQueue(ProcrastinateDatabase):
     """A queue of Procrastinate 3."""
 
     queue: SingleLineText
+    """The name of the queue."""
 
     @property
     def target(self) -> str:
@@ -61,14 +62,14 @@ class ProcrastinateQueue(ProcrastinateDatabase):
 
 
 class ProcrastinateCanary(ProcrastinateQueue, CanaryDriver):
-    """A canary job in a queue of Procrastinate 3. Its workers must keep what is done, as they do by default."""
+    """A canary job in a Procrastinate 3 queue. The workers must keep finished jobs, as they do by default."""
 
     payload_field: ClassVar[str] = "args"
 
     task: SingleLineText = DEFAULT_TASK_NAME
-    """The task's name. The default is a part of Procrastinate, so that no worker needs code for it."""
+    """The name of the task. The default is part of Procrastinate, so workers need no code for it."""
     args: dict[str, Json] | None = None
-    """What the task is called with; default: nothing, or what makes the default task do nothing."""
+    """The arguments of the task; default: none, or those with which the default task does nothing."""
 
     @asynccontextmanager
     async def connect(self, context: ConnectContext) -> AsyncIterator[CanaryConnection]:
@@ -216,8 +217,8 @@ QUEUED_STATUS = JobStatus(JobStage.QUEUED)
 
 
 class ProcrastinateJobSource(ProcrastinateDatabase, JobSource):
-    """The periodic tasks of Procrastinate 3. When they should run stands in the code of the workers alone: `watch`
-    says it, or only runs that wait, fail or never end are told of."""
+    """The periodic tasks of Procrastinate 3. Their schedules are only in the code of the workers: set them in `watch`.
+    Without, only runs that wait too long, fail or never end are reported."""
 
     @property
     def target(self) -> str:

@@ -19,8 +19,8 @@ STATS_PRIVILEGES_HINT = "the role needs SELECT on procrastinate_jobs, _events an
 
 
 class ProcrastinateStatsSource(ProcrastinateQueue, QueueStatsSource):
-    """What is in a queue of Procrastinate 3. It does not show consumers. A queue that holds no job and one that is not
-    there are the same."""
+    """A Procrastinate 3 queue. `consumers` is not available. An empty queue cannot be told from one that does not
+    exist."""
 
     @property
     def unsupported_metrics(self) -> Container[str]:
