@@ -90,8 +90,10 @@ def lax(annotation: Any, metadata: list[Any], seen: set[Any]) -> Iterator[Any]:
         annotation, *metadata = get_args(annotation)
     if annotation in (bool, int, float) and not any(isinstance(part, Strict | BeforeValidator) for part in metadata):
         yield annotation
-    kinds = [kind for part in metadata if isinstance(part, Registry) for kind in part.values()]
-    for part in (*get_args(annotation), *kinds):
+    for registry in (part for part in metadata if isinstance(part, Registry)):
+        for kind in registry.values():
+            yield from lax(kind, [], seen)
+    for part in get_args(annotation):
         if part is not annotation and get_origin(annotation) is not Literal:
             yield from lax(part, metadata, seen)
 

@@ -455,7 +455,7 @@ def test_what_is_refused(fields: dict[str, Any], complaint: str) -> None:
 
 def test_what_no_server_can_keep_is_refused() -> None:
     server = {"url": "http://x/mcp", "tool": "export"}
-    with pytest.raises(ValidationError, match="MCP does not show when a job is picked up: say finish_within alone, or"):
+    with pytest.raises(ValidationError, match="MCP does not show when a job is picked up: remove start_within, or"):
         canary_probe({"mcp": server, "start_within": "1s"})
-    with pytest.raises(ValidationError, match="not supported for MCP: use mcp.arguments"):
+    with pytest.raises(ValidationError, match="not supported for MCP"):
         canary_probe({"mcp": server, "payload": {"a": 1}})

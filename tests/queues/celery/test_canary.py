@@ -38,7 +38,7 @@ def test_workers_that_track_what_they_start_show_it(lab: CeleryLab) -> None:
 
 
 def test_without_that_start_within_is_refused(lab: CeleryLab) -> None:
-    with pytest.raises(ValidationError, match="Celery does not show when a job is picked up: say finish_within alone"):
+    with pytest.raises(ValidationError, match="Celery does not show when a job is picked up: remove start_within"):
         lab.build_probe(start_within="1s")
 
 
