@@ -4,7 +4,7 @@ import pytest
 
 from tests.support.alert_contexts import MINUTE_MS, NOW, run_summaries
 from watchdog.domain import formatting
-from watchdog.domain.model import HealthState, Outcome, RunSummary
+from watchdog.domain.model import HealthState, Outcome, RemediationAttempt, RunSummary
 
 SECOND, HOUR, DAY = 1_000, 60 * MINUTE_MS, 24 * 60 * MINUTE_MS
 
@@ -124,3 +124,34 @@ def test_a_sparkline_shows_what_stands_out_and_leaves_noise_flat(durations: list
 def test_a_sparkline_tells_outcomes_apart() -> None:
     told = [*run_summaries("00x?"), RunSummary(NOW, Outcome.MISSED, None)]
     assert formatting.sparkline(told) == "▁▁✕?·"
+
+
+@pytest.mark.parametrize(
+    ("reason", "has_run", "has_schedule", "label"),
+    [
+        ("job.overdue", True, True, "Overdue"),
+        ("task.missing", False, False, "Missing"),
+        ("job.of_another_version", True, True, "Job of another version"),
+        ("", True, True, "On time"),
+        ("", True, False, "Ok"),
+        ("", False, True, "Not run yet"),
+    ],
+)
+def test_the_label_of_a_job(reason: str, has_run: bool, has_schedule: bool, label: str) -> None:
+    assert formatting.job_status_label(reason, has_run=has_run, has_schedule=has_schedule) == label
+
+
+@pytest.mark.parametrize(
+    ("state", "age", "detail", "label", "text"),
+    [
+        ("succeeded", 0, "changed 1 row", "succeeded", "UPDATE jobs · changed 1 row"),
+        ("failed", 0, "", "failed", "UPDATE jobs"),
+        ("dry_run", 0, "would change 1 row", "dry run", "UPDATE jobs · would change 1 row"),
+        ("rate_limited", 0, "3 runs within 1 h", "rate-limited", "UPDATE jobs · 3 runs within 1 h"),
+        ("started", MINUTE_MS - 1, "", "started", "UPDATE jobs"),
+        ("started", MINUTE_MS, "", "started", "UPDATE jobs · outcome unknown"),
+    ],
+)
+def test_a_remediation_in_words(state: str, age: int, detail: str, label: str, text: str) -> None:
+    attempt = RemediationAttempt("UPDATE jobs", "job.stuck", "", state, NOW - age, None, detail)
+    assert formatting.format_remediation(attempt, NOW) == (label, text)

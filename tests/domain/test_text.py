@@ -6,7 +6,14 @@ import unicodedata
 
 import pytest
 
-from watchdog.domain.text import replace_unsafe_characters, shorten, to_single_line, truncate
+from watchdog.domain.text import (
+    map_json_strings,
+    replace_unsafe_characters,
+    replace_unstorable_characters,
+    shorten,
+    to_single_line,
+    truncate,
+)
 
 
 @pytest.mark.parametrize(
@@ -87,3 +94,12 @@ def test_a_text_becomes_one_line(text: str, line: str) -> None:
 def test_a_line_has_a_limit() -> None:
     assert to_single_line("x" * 201) == "x" * 199 + "…"
     assert to_single_line("x" * 200) == "x" * 200
+
+
+def test_what_a_database_cannot_hold_is_replaced() -> None:
+    assert replace_unstorable_characters("a\0b\ud800c é") == "a�b�c é"
+
+
+def test_strings_are_mapped_wherever_they_are() -> None:
+    value = {"a": ["b", ("c", 1, None)], "d": {"e": True}}
+    assert map_json_strings(value, str.upper) == {"A": ["B", ["C", 1, None]], "D": {"E": True}}

@@ -158,7 +158,7 @@ class FixtureRows:
         reason: str = "",
         severity: Severity = Severity.WARNING,
         threshold: int = 3,
-        routing_log: tuple[str, ...] = ("no routes: every receiver is told: oncall",),
+        routing_log: tuple[str, ...] = ("no routes are configured: every receiver is notified: oncall",),
         resolution: str = "",
     ) -> str:
         id = f"{len(self.rows['incidents']) + 1:024x}"

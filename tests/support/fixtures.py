@@ -9,7 +9,7 @@ from tests.support.fixture_rows import NOW, FixtureRows, epoch_ms
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, format_duration
 from watchdog.domain.model import Evidence, Outcome, ReportedTask, Severity
 
-UNROUTED_LOG = ("route 1 does not match: severity is warning, not critical", "no route matches: nobody is told")
+UNROUTED_LOG = ("route 1 does not match: severity is warning, not critical", "no route matches: no one is notified")
 
 API_PROBE_SPEC = """\
 name: API
@@ -101,7 +101,7 @@ def add_api_probe(rows: FixtureRows, recovered_at: int = NOW) -> None:
         id, "preference", "elapsed_ms <= 800 is false", epoch_ms("12:00", 76), resolved_at=epoch_ms("12:22", 76)
     )
     rows.add_incident(id, "availability", "timed out", epoch_ms("10:00", 48), resolved_at=epoch_ms("10:09", 48))
-    route = ("route 1 matches: oncall, pager, chat told", "route 1 does not continue")
+    route = ("route 1 matches: notifies oncall, pager, chat", "route 1 does not continue")
     incident = rows.add_incident(
         id, "availability", "got 503", down, opened_after_ms=MINUTE_MS, threshold=2, severity=Severity.CRITICAL,
         reason="expectation.failed", routing_log=route, resolved_at=recovered_at + MINUTE_MS if over else None,

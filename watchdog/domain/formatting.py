@@ -1,4 +1,7 @@
-"""Words that every face shares: units, times, states, sparklines. Pure. Instants: epoch milliseconds, shown in UTC."""
+"""How units, times, states and sparklines are written in pages, messages and the terminal. Pure.
+
+Instants are ms since the epoch and are shown in UTC.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +25,12 @@ HEALTH_STATE_LABELS = {
     HealthState.DOWN: "Down",
 }
 HEALTH_STATE_SYMBOLS = {HealthState.UP: "✓", HealthState.DEGRADED: "▲", HealthState.UNKNOWN: "○", HealthState.DOWN: "✕"}
-"""The shapes of the pages' states, for places that have text alone."""
+"""The icons of the pages, for places that have only text."""
 
 _REMEDIATION_STATE_LABELS = {
-    "rate_limited": "held back",
-    "started": "begun",
-    "succeeded": "done",
+    "rate_limited": "rate-limited",
+    "started": "started",
+    "succeeded": "succeeded",
     "dry_run": "dry run",
     "failed": "failed",
 }
@@ -37,9 +40,9 @@ _SPARKLINE_BARS = "▁▂▃▄▅▆▇█"
 
 
 def format_duration(ms: float) -> str:
-    """A duration as people say it: "182 ms", "1.9 s", "2 min 30 s", "41 min", "2 h 19 min", "3 days".
+    """A duration for people: "182 ms", "1.9 s", "2 min 30 s", "41 min", "2 h 19 min", "3 days".
 
-    A second unit is told where it still matters: seconds under 10 minutes, minutes under 2 days, hours under 10 days.
+    Adds a second unit where it matters: seconds below 10 minutes, minutes below 2 days, hours below 10 days.
     """
     ms = max(ms, 0)
     if round(ms) < SECOND_MS:
@@ -58,9 +61,9 @@ def format_duration(ms: float) -> str:
 
 
 def format_duration_over_limit(ms: int, limit: int) -> str:
-    """A duration that exceeds a limit, finely enough to be told from it: "15 min 20 s" beyond 15 min."""
-    if (told := format_duration(ms)) != format_duration(limit):
-        return told
+    """A duration that exceeds a limit, with enough units to differ from it: "15 min 20 s" for a limit of 15 min."""
+    if (text := format_duration(ms)) != format_duration(limit):
+        return text
     minutes, rest = divmod(ms, MINUTE_MS)
     seconds, rest = divmod(rest, SECOND_MS)
     parts = (minutes // 60, "h"), (minutes % 60, "min"), (seconds, "s")
@@ -72,23 +75,23 @@ def _join_units(*parts: tuple[int, str]) -> str:
 
 
 def format_duration_rounded(ms: float) -> str:
-    """A duration that grows while one reads it, coarsely: "45 s", "2 min", "2 h 19 min", "3 days"."""
+    """A duration that grows while it is shown, rounded down: "45 s", "2 min", "2 h 19 min", "3 days"."""
     unit = 1 if ms < SECOND_MS else SECOND_MS if ms < MINUTE_MS else MINUTE_MS if ms < 2 * DAY_MS else DAY_MS
     return format_duration(ms // unit * unit)
 
 
 def format_time_ago(at: int, now: int) -> str:
-    """ "2 min ago"; "just now" within a second."""
+    """ "2 min ago"; "just now" below a second."""
     return f"{format_duration_rounded(now - at)} ago" if now - at >= SECOND_MS else "just now"
 
 
 def format_count(n: int, noun: str) -> str:
-    """ "1 probe", "24 probes": for nouns that take an s."""
+    """ "1 probe", "24 probes"; for nouns with a plural in s."""
     return f"{format_number(n)}{NBSP}{noun}{'' if n == 1 else 's'}"
 
 
 def format_number(n: int) -> str:
-    """ "12 400", its thousands apart."""
+    """ "12 400": thousands separated by a narrow no-break space."""
     return f"{n:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
 
 
@@ -102,20 +105,20 @@ def format_iso8601(at: int) -> str:
 
 
 def format_time_of_day(at: int, *, seconds: bool = False) -> str:
-    """ "01:48", for operators "01:48:07"."""
+    """ "01:48", or "01:48:07"."""
     return f"{utc_datetime(at):%H:%M:%S}" if seconds else f"{utc_datetime(at):%H:%M}"
 
 
 def format_date(at: int, now: int) -> str:
-    """ "22 Nov", and the year when it is another."""
+    """ "22 Nov"; with the year unless it is the year of `now`."""
     then = utc_datetime(at)
     return f"{then.day}{NBSP}{then:%b}" + (f" {then.year}" if then.year != utc_datetime(now).year else "")
 
 
 def format_timestamp(at: int, now: int, *, seconds: bool = False) -> str:
-    """ "01:48" today, "21 Nov 23:58" on any other day."""
-    told = format_time_of_day(at, seconds=seconds)
-    return told if utc_datetime(at).date() == utc_datetime(now).date() else f"{format_date(at, now)} {told}"
+    """ "01:48"; with the date, "21 Nov 23:58", unless it is the date of `now`."""
+    time = format_time_of_day(at, seconds=seconds)
+    return time if utc_datetime(at).date() == utc_datetime(now).date() else f"{format_date(at, now)} {time}"
 
 
 SHOW_SECONDS_BELOW_MS = 10 * MINUTE_MS
@@ -128,23 +131,24 @@ def format_utc(at: int, now: int, *, seconds: bool = False) -> str:
 
 
 def job_status_label(reason: str, *, has_run: bool, has_schedule: bool) -> str:
-    """How a job or task does: "Overdue", "On time", "Not run yet"; "Ok" where nobody knows when it should run."""
+    """The state of a job or task: "Overdue", "On time", "Not run yet"; "Ok" if it has no known schedule."""
     if reason:
         return title(reason)
     return ("On time" if has_schedule else "Ok") if has_run else "Not run yet"
 
 
 def format_remediation(attempt: RemediationAttempt, now: int) -> tuple[str, str]:
-    """How it went with what was done by itself, and what that was: "done", "UPDATE jobs · changed 1 row"."""
-    unheard = attempt.state == "started" and now - attempt.started_at >= MINUTE_MS
-    said = "how it ended is not known" if unheard else attempt.detail
-    return _REMEDIATION_STATE_LABELS[attempt.state], f"{attempt.action}{said and f' · {said}'}"
+    """The state of a remediation, and the action with its result: "succeeded", "UPDATE jobs · changed 1 row"."""
+    unfinished = attempt.state == "started" and now - attempt.started_at >= MINUTE_MS
+    detail = "outcome unknown" if unfinished else attempt.detail
+    return _REMEDIATION_STATE_LABELS[attempt.state], " · ".join(filter(None, (attempt.action, detail)))
 
 
 def sparkline(runs: Sequence[RunSummary]) -> str:
-    """One character a run, oldest first: "▁▁▂▁✕✕", `?` not judged, `·` missed.
+    """One character per run, oldest first: "▁▁▂▁✕✕", with `?` for not judged and `·` for missed.
 
-    Bars reach their full height at the slowest run, or at eight times the median if none is as slow: noise stays flat.
+    A bar has its full height at the slowest run, or at eight times the median if no run is as slow, so that noise stays
+    flat.
     """
     took = [run.duration for run in runs if run.outcome is Outcome.PASS and run.duration is not None]
     top = max(*took, 8 * median(took), 1) if took else 1

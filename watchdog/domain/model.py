@@ -1,6 +1,7 @@
-"""The nouns of the house. Frozen, standard library only, imported by every room.
+"""The nouns that every package shares. Frozen; standard library only.
 
-Times are integer milliseconds since the epoch (UTC); durations are integer milliseconds unless the name says otherwise.
+Instants are integer milliseconds since the epoch (UTC); durations are integer milliseconds unless the name says
+otherwise.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ Scalar: TypeAlias = str | int | float | bool | None
 
 
 class Outcome(StrEnum):
-    """What one run came to.
+    """The result of one run in a word.
 
-    `fail`: the target is not right. `error`: we could not judge. `missed`: the slot passed without a run.
+    `fail`: the target is not right. `error`: Watchdog could not judge the target, by a fault of its own. `missed`: the
+    slot passed without a run.
     """
 
     PASS = "pass"
@@ -29,7 +31,7 @@ class Outcome(StrEnum):
 
 
 class HealthState(StrEnum):
-    """What a probe is said to be, best first."""
+    """The state of a probe, best first."""
 
     UP = "up"
     DEGRADED = "degraded"
@@ -44,36 +46,36 @@ class Severity(StrEnum):
 
 
 class IncidentEvent(StrEnum):
-    """What happened to an incident, and what a notification tells."""
+    """What happened to an incident, and what a notification is about."""
 
     OPENED = "opened"
     RESOLVED = "resolved"
 
 
 class ReportedTask(NamedTuple):
-    """One entry of an MCP server's `tasks` list, as it stood when the result was made."""
+    """One entry of an MCP server's `tasks` list."""
 
     ok: bool
     last_run_age: int | None = None
-    """Milliseconds since its last run; None: it never ran."""
+    """Milliseconds since its last run, when the server answered; None: it has never run."""
     first_seen_age: int | None = None
-    """Milliseconds since we first saw it, given only while it has never run."""
+    """Milliseconds since the task was first listed; set only while it has never run."""
     status: str = ""
     error: str = ""
 
 
 class JobProblem(NamedTuple):
-    """What is wrong with a scheduled job."""
+    """Why a scheduled job is not right."""
 
     reason: str
     message: str
     run_id: str = ""
-    """By what its source knows the run under way; empty: none is, or it does not say."""
+    """The source's id for the run in progress; empty: there is none, or the source has no ids."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What a person needs to believe a verdict: short named values, and the target's own text, untrusted."""
+    """What a verdict is based on: short named values, and the target's own text, untrusted."""
 
     facts: Mapping[str, Json] = field(default_factory=dict)
     excerpt: str = ""
@@ -81,45 +83,45 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What one run saw, before it has an identity."""
+    """The result of one run, before it has an identity."""
 
     outcome: Outcome
     reason: str = ""
-    """A stable snake_case word; empty when the outcome is pass. docs/reasons.md lists them all."""
+    """A code of the catalogue in `reasons`; empty when the outcome is `pass`."""
     message: str = ""
-    """One short sentence for people, cause first, without secrets: "got 503", "connection refused"."""
+    """One short sentence without secrets: "connection refused"."""
     duration: float | None = None
-    """Milliseconds the target took; None when it was never reached."""
+    """Milliseconds that the target took; None if it was never reached."""
     phases: Mapping[str, float] = field(default_factory=dict)
-    """Phase name -> milliseconds, in the order in which they happened."""
+    """Milliseconds by phase, in the order in which the phases happened."""
     measurements: Mapping[str, Scalar] = field(default_factory=dict)
     tasks: Mapping[str, ReportedTask] | None = None
-    """Subject -> task; None: no listing was seen (which says nothing about the tasks)."""
+    """By name. None: no listing was received, which is no evidence about the tasks."""
     preferences: Mapping[str, str] | None = None
-    """Each `prefer` expression -> empty when it held, else what is wrong ("elapsed_ms <= 800 is false: observed 1204").
+    """By `prefer` expression: empty if it holds, else the problem ("elapsed_ms <= 800 is false: observed 1204").
     None: not evaluated."""
     jobs: Mapping[str, JobProblem] | None = None
-    """Each scheduled job that is not right. None: nobody looked."""
+    """By name, each scheduled job that is not right. None: the jobs were not read."""
     evidence: Evidence = Evidence()
     state_updates: Mapping[str, Json] = field(default_factory=dict)
-    """Written into the probe's memory with the result and handed to its later runs. A value of None forgets the key.
-    The `name` of an object is for people, too, and is masked."""
+    """Changes of the probe's state, stored with the result and handed to its next runs. None deletes a key. The `name`
+    of an object is shown to people, so secrets in it are masked."""
     retryable: bool = False
-    """The fault was one of transport or a 5xx: another attempt within the same run may fare better."""
+    """It failed in transport or with a 5xx, so another attempt within the run may succeed."""
 
 
 class ClaimedSlot(NamedTuple):
-    """A claimed scheduled instant: one run belongs to it."""
+    """A scheduled instant that one process has claimed; exactly one run belongs to it."""
 
     probe: int
     slot: int
     location: str
     previous_slot: int | None
-    """The slot that the same location claimed before this one."""
+    """The slot that the same location claimed before this one. The fold waits for it."""
 
 
 class Result(NamedTuple):
-    """One stored event: what was seen in a slot. Its identity is (probe, slot, location)."""
+    """One stored event: the result of a slot. Its identity is (probe, slot, location)."""
 
     probe: int
     slot: int
@@ -137,11 +139,11 @@ class Result(NamedTuple):
     slot_count: int = 1
     """How many slots a row of outcome `missed` stands for."""
     late: bool = False
-    """Decided once, when stored: too late to be judged."""
+    """Stored too late to be judged. Decided once, when it is stored, so that a replay decides alike."""
 
 
 class RecordedResult(NamedTuple):
-    """A result on its way into the store, with what goes beside it."""
+    """A result with its evidence and state changes, as it is handed to the store."""
 
     result: Result
     evidence: Evidence = Evidence()
@@ -149,7 +151,7 @@ class RecordedResult(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """A rule's verdict about a subject. Where a rule has no evidence, it gives none."""
+    """A rule's verdict about a subject. A rule without evidence about a subject gives no finding."""
 
     rule: str
     subject: str
@@ -159,18 +161,17 @@ class Finding(NamedTuple):
 
 
 class AlertState(NamedTuple):
-    """Where a finding stands while not clear: suspect (no incident yet), open, or recovering (open, good > 0)."""
+    """The state of a finding that is not clear: suspect (no incident yet), open, or recovering (good_count > 0)."""
 
     bad_count: int
     good_count: int
     first_bad_slot: int
-    """The first bad slot."""
     incident: str | None
     reason: str = ""
 
 
 class IncidentTransition(NamedTuple):
-    """What the fold decided: an incident opened or resolved."""
+    """A decision of the fold: an incident opened or resolved."""
 
     event: IncidentEvent
     probe: int
@@ -179,14 +180,14 @@ class IncidentTransition(NamedTuple):
     incident: str
     first_bad_slot: int
     slot: int
-    """The slot that decided it."""
+    """The slot whose finding decided it."""
     reason: str
     message: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeInfo:
-    """What people are told of a probe. Free of secrets."""
+    """What pages and messages show of a probe. Free of secrets."""
 
     database_id: int
     id: str
@@ -197,16 +198,16 @@ class ProbeInfo:
     severity: Severity = Severity.WARNING
     runbook: str = ""
     target: str = ""
-    """Where it points, without credentials or query: a URL or a command's first word."""
+    """A URL without credentials and query, or a command's first word."""
     cadence: str = ""
-    """In words: "every 60 s", "*/5 * * * * UTC"."""
+    """The schedule in words: "every 60 s", "*/5 * * * * UTC"."""
     task_limits: Mapping[str, int] = field(default_factory=dict)
-    """Task name, or "*" for every other, -> how long ago its last run may lie, in ms."""
+    """By task name, or "*" for every other task: the allowed age of its last run, in ms."""
 
 
 @dataclass(frozen=True, slots=True)
 class Incident:
-    """A finding that was bad long enough to tell somebody."""
+    """A finding that was bad for long enough to notify someone."""
 
     id: str
     probe: int
@@ -216,12 +217,12 @@ class Incident:
     since: int
     """The first bad slot."""
     opened_at: int
-    """When we decided (recorded), not the slot."""
+    """When the decision was recorded, not the slot."""
     reason: str
     message: str
     resolved_at: int | None = None
     resolution: str = ""
-    """Why it ended: empty (good again), gone, removed."""
+    """Why it ended: empty if the finding recovered, else a code of the catalogue in `reasons`."""
 
     @property
     def state(self) -> str:
@@ -229,10 +230,10 @@ class Incident:
 
 
 class RemediationAttempt(NamedTuple):
-    """What was done about an incident by itself, or would have been."""
+    """One run, or dry run, of a remediation for an incident."""
 
     action: str
-    """In words."""
+    """The action in words."""
     reason: str
     run_id: str
     state: str
@@ -240,11 +241,11 @@ class RemediationAttempt(NamedTuple):
     started_at: int
     ended_at: int | None
     detail: str
-    """What came of it, in words."""
+    """The result in words."""
 
 
 class RunSummary(NamedTuple):
-    """One past result as a message or a sparkline needs it."""
+    """A past result, as much of it as messages and sparklines need."""
 
     slot: int
     outcome: Outcome
@@ -253,7 +254,7 @@ class RunSummary(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ResultWithEvidence:
-    """One result with the evidence kept for it."""
+    """A result with the evidence that is stored for it."""
 
     slot: int
     location: str
@@ -266,35 +267,35 @@ class ResultWithEvidence:
 
 @dataclass(frozen=True, slots=True)
 class AlertContext:
-    """Everything that a notification may tell about an incident, read at the moment of sending."""
+    """Everything that a notification can say about an incident, as of the moment it is sent."""
 
     event: IncidentEvent
     incident: Incident
     probe: ProbeInfo
     now: int
     bad_count: int
-    """How many bad slots in a row so far (opened), or how many there were (resolved)."""
+    """Bad slots in a row so far (opened), or in total (resolved)."""
     threshold: int
-    """How many in a row were needed (`after`)."""
+    """Bad slots in a row that open an incident (`failure_threshold`)."""
     last_good: RunSummary | None = None
     recent_runs: tuple[RunSummary, ...] = ()
-    """Up to 20 newest runs, oldest first."""
+    """The newest runs, at most 20, oldest first."""
     first_bad: ResultWithEvidence | None = None
     latest: ResultWithEvidence | None = None
     remediation_attempts: tuple[RemediationAttempt, ...] = ()
-    """What was done about it by itself, in order."""
+    """In the order in which they started."""
     location: str = ""
     incident_url: str = ""
-    """The incident's page; empty when no public_url is configured."""
+    """The incident's page; empty if no `public_url` is configured."""
     merged: bool = False
-    """Resolved before `opened` could be delivered: this one message tells both."""
+    """The incident was resolved before `opened` was delivered, so this one message is about both."""
     is_test: bool = False
-    """Sent by `test-alert`; says so."""
+    """Sent by `watchdog test-alert`; the message says so."""
 
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """One delivery to one destination. Its key is (incident, destination, seq)."""
+    """One delivery to one destination. Its identity is (incident, destination, seq)."""
 
     incident: str
     destination: str
@@ -303,5 +304,5 @@ class Notification:
 
     @property
     def idempotency_key(self) -> str:
-        """Stable over retries, so that a receiver can recognise a second copy."""
+        """The same on every attempt, so that a receiver can recognise a second copy."""
         return f"{self.incident}:{self.destination}:{self.seq}"

@@ -1,4 +1,4 @@
-"""Which destinations hear of an incident, and why. Pure."""
+"""Which destinations are notified of an incident, and why. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from watchdog.domain.model import ProbeInfo, Severity
 
 @dataclass(frozen=True, slots=True)
 class ProbeMatcher:
-    """Which probes something is about. An empty field matches every probe; `tags` needs all of them."""
+    """Selects probes. An empty field matches every probe; a probe must have all of `tags`."""
 
     severity: Severity | None = None
     tags: frozenset[str] = frozenset()
@@ -20,15 +20,15 @@ class ProbeMatcher:
     """A probe's id or name."""
 
     def describe_mismatch(self, probe: ProbeInfo) -> str:
-        """What keeps the probe from matching, in words; empty when it matches."""
+        """Why the probe does not match, in words; empty if it matches."""
         if self.severity is not None and probe.severity is not self.severity:
             return f"severity is {probe.severity}, not {self.severity}"
         if missing := sorted(self.tags - set(probe.tags)):
-            return f"without tag {', '.join(missing)}"
+            return f"no tag {', '.join(missing)}"
         for field in ("group", "kind"):
-            wanted, has = getattr(self, field), getattr(probe, field)
-            if wanted and wanted != has:
-                return f"{field} is {has or 'empty'}, not {wanted}"
+            expected, actual = getattr(self, field), getattr(probe, field)
+            if expected and expected != actual:
+                return f"{field} is {actual or 'empty'}, not {expected}"
         if self.probe and self.probe not in (probe.id, probe.name):
             return f"probe is {probe.id}, not {self.probe}"
         return ""
@@ -39,12 +39,12 @@ class Route:
     receivers: tuple[str, ...]
     match: ProbeMatcher = ProbeMatcher()
     continue_matching: bool = False
-    """Look at the routes after this one, too."""
+    """Evaluate the routes after this one as well."""
 
 
 @dataclass(frozen=True, slots=True)
 class RoutingDecision:
-    """Who is told of an incident, and each step of the decision in words."""
+    """The destinations that are notified, and each step of the decision in words."""
 
     destinations: tuple[str, ...]
     routing_log: tuple[str, ...]
@@ -52,38 +52,41 @@ class RoutingDecision:
 
 @dataclass(frozen=True, slots=True)
 class RoutingTable:
-    """The routing table. `receivers`: name -> its destinations; `quiet`: destinations that want no `resolved`."""
+    """Decides which destinations are notified of a probe's incidents.
+
+    Routes are evaluated in order. The first that matches applies; those after it only as long as each that applies has
+    `continue_matching`. Without routes, every receiver is notified.
+    """
 
     receivers: Mapping[str, tuple[str, ...]]
+    """Destinations by receiver."""
     routes: tuple[Route, ...] = ()
     without_resolved: frozenset[str] = frozenset()
+    """Destinations that are not notified when an incident is resolved."""
 
     def decide_routing(self, probe: ProbeInfo) -> RoutingDecision:
-        """The first route that matches decides, and those after it as long as each says to go on."""
         if not self.receivers:
-            return RoutingDecision((), ("no receivers are configured: nobody is told",))
+            return RoutingDecision((), ("no receivers are configured: no one is notified",))
         if not self.routes:
-            everyone = tuple(self.receivers)
-            return RoutingDecision(
-                self._collect_destinations(everyone), (f"no routes: every receiver is told: {', '.join(everyone)}",)
-            )
+            names = ", ".join(self.receivers)
+            reason = f"no routes are configured: every receiver is notified: {names}"
+            return RoutingDecision(self._collect_destinations(self.receivers), (reason,))
         applied: list[Route] = []
-        why: list[str] = []
+        log: list[str] = []
         for number, route in enumerate(self.routes, 1):
-            if miss := route.match.describe_mismatch(probe):
-                why.append(f"route {number} does not match: {miss}")
+            if mismatch := route.match.describe_mismatch(probe):
+                log.append(f"route {number} does not match: {mismatch}")
                 continue
             applied.append(route)
-            why.append(f"route {number} matches: {', '.join(route.receivers) or 'nobody'} told")
+            log.append(f"route {number} matches: notifies {', '.join(route.receivers) or 'no one'}")
             if not route.continue_matching:
                 if number < len(self.routes):
-                    why.append(f"route {number} does not continue")
+                    log.append(f"route {number} does not continue")
                 break
         if not applied:
-            why.append("no route matches: nobody is told")
-        return RoutingDecision(
-            self._collect_destinations(name for route in applied for name in route.receivers), tuple(why)
-        )
+            log.append("no route matches: no one is notified")
+        destinations = self._collect_destinations(name for route in applied for name in route.receivers)
+        return RoutingDecision(destinations, tuple(log))
 
     def _collect_destinations(self, receivers: Iterable[str]) -> tuple[str, ...]:
         return tuple(dict.fromkeys(d for name in receivers for d in self.receivers[name]))

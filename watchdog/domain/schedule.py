@@ -1,4 +1,8 @@
-"""When a probe runs: pure functions from an instant to the slot before or after it. No clock is read here."""
+"""When probes and jobs run: functions from an instant to the slot before or after it. Pure.
+
+A slot is a scheduled instant, in ms since the epoch. Slots are absolute: they depend on the schedule alone, never on
+when a process started, so that every process computes the same ones.
+"""
 
 from __future__ import annotations
 
@@ -35,29 +39,30 @@ CRON_FIELD_RANGES = {
     "month": "1 to 12, JAN to DEC",
     "day of the week": "0 to 7, SUN to SAT, MON#1, 5L",
 }
-"""What each field of a cron expression takes besides stars, lists, ranges and steps; the seconds may be left out."""
+"""What each field of a cron expression accepts besides stars, lists, ranges and steps. The second can be omitted."""
 
 MAX_QUOTED_CHARS = 80
-"""Characters of somebody's text that are quoted, and of a time zone's name."""
+"""Length of an expression that is quoted in an error, and of a time zone's name."""
 
 
 class ScheduleError(ValueError):
-    """A cron expression or time zone that cannot be scheduled."""
+    """A cron expression or time zone that is not valid."""
 
 
 INTERVAL_SLOT_STEP_MS = 250
-"""Slots of intervals fall on multiples of this many ms: runs that start together cost far less than ones by one."""
+"""Slots of intervals are multiples of this many ms: runs that start together cost far less than single ones."""
 
 
 def interval_phase(probe_id: str, interval_ms: int) -> int:
-    """Where in its interval of a second or more a probe runs: the same over restarts, spread evenly over probes."""
+    """The offset of a probe's slots within its interval of at least 1 s: the same after every restart, and evenly
+    spread over probes."""
     number = int.from_bytes(blake2b(probe_id.encode(), digest_size=8).digest())
     return number % (interval_ms // INTERVAL_SLOT_STEP_MS) * INTERVAL_SLOT_STEP_MS
 
 
 @dataclass(frozen=True, slots=True)
 class IntervalSchedule:
-    """Every `every` ms, `phase` ms after the multiples of it since the epoch."""
+    """Slots every `every` ms, `phase` ms after the multiples of `every` since the epoch."""
 
     every: int
     phase: int = 0
@@ -81,111 +86,127 @@ class IntervalSchedule:
 
 @dataclass(frozen=True, slots=True)
 class CronSchedule:
-    """A cron expression in a time zone: five fields, or six with the seconds first, or a nickname such as @daily.
+    """A cron expression in a time zone: five fields, or six with the second first, or a nickname such as @daily.
 
-    Where clocks go forward, what names its hour and minute and would be skipped runs once, at the first instant after.
-    Where they go back, it runs in the first of the two hours only. What has a star in either field follows the clock.
+    When clocks go forward, a skipped slot of an expression with a fixed hour and minute runs once, at the first instant
+    after the change. When clocks go back, it runs in the first of the two equal hours only. An expression whose minute
+    or hour starts with a star follows the clock: nothing is made up for, and both equal hours count.
+
+    Raises ScheduleError if the expression or time zone is not valid.
     """
 
     expression: str
     timezone: str = "UTC"
 
     def __post_init__(self) -> None:
-        if fault := _describe_timezone_error(self.timezone[: MAX_QUOTED_CHARS + 1]):
-            raise ScheduleError(fault)
-        if fault := _describe_cron_error(_normalize_cron_expression(self.expression)):
-            raise ScheduleError(f"{_quote_truncated(self.expression)} {fault}")
+        if problem := _describe_timezone_error(self.timezone[: MAX_QUOTED_CHARS + 1]):
+            raise ScheduleError(problem)
+        if problem := _describe_cron_error(_normalize_cron_expression(self.expression)):
+            raise ScheduleError(f"{_quote_truncated(self.expression)} {problem}")
 
     def latest_slot_until(self, at: int) -> int:
         """The newest slot at or before `at`."""
-        wall = self._local_time(at)
-        first, again = self._timestamps_by_fold(wall)
-        slot = wall + timedelta(milliseconds=again - first + 1)
+        local = self._local_time(at)
+        before, after = self._timestamps_by_fold(local)
+        # In the repeated hour after clocks went back, local times later than `at`'s name instants before `at`: the
+        # search starts that much later, and goes on until it has passed `at`'s own local time.
+        slot = local + timedelta(milliseconds=after - before + 1)
         slots = CronSim(_normalize_cron_expression(self.expression), slot, reverse=True)
-        found: list[int] = []
-        while slot > wall or not found:
+        instants: list[int] = []
+        while slot > local or not instants:
             slot = next(slots)
-            found += [instant for instant in self._run_times(slot) if instant <= at]
-        return max(found)
+            instants += [instant for instant in self._run_times(slot) if instant <= at]
+        return max(instants)
 
     def next_slot_after(self, at: int) -> int:
         """The first slot later than `at`."""
-        wall = self._local_time(at)
-        first, again = self._timestamps_by_fold(wall)
-        slot = wall - timedelta(milliseconds=again - first)
+        local = self._local_time(at)
+        before, after = self._timestamps_by_fold(local)
+        # As above: in the repeated hour, local times earlier than `at`'s name instants after `at`.
+        slot = local - timedelta(milliseconds=after - before)
         slots = CronSim(_normalize_cron_expression(self.expression), slot)
-        found: list[int] = []
-        while slot <= wall or not found:
+        instants: list[int] = []
+        while slot <= local or not instants:
             slot = next(slots)
-            found += [instant for instant in self._run_times(slot) if instant > at]
-        return min(found)
+            instants += [instant for instant in self._run_times(slot) if instant > at]
+        return min(instants)
 
     @property
     def description(self) -> str:
         return f"{self.expression} {self.timezone}"
 
     def _local_time(self, at: int) -> datetime:
-        """What a clock on the wall shows, without its zone: the calendar knows no change of clocks."""
+        """Local time without its zone: CronSim computes on a calendar without changes of clocks."""
         return datetime.fromtimestamp(at / 1000, ZoneInfo(self.timezone)).replace(tzinfo=None)
 
-    def _timestamps_by_fold(self, wall: datetime) -> tuple[int, int]:
-        """When the clock shows `wall`: reckoned as before the change of clocks next to it, and as after it."""
-        zone = ZoneInfo(self.timezone)
-        first, again = (round(wall.replace(tzinfo=zone, fold=fold).timestamp() * 1000) for fold in (0, 1))
-        return first, again
+    def _timestamps_by_fold(self, local: datetime) -> tuple[int, int]:
+        """The instant of a local time, by the offset in force before the nearest change of clocks and by the one after.
 
-    def _run_times(self, wall: datetime) -> list[int]:
-        """When a run is due for which the expression names `wall`."""
-        first, again = self._timestamps_by_fold(wall)
+        Equal away from a change. In a repeated hour the first is earlier: both are real. In a skipped hour the first is
+        later: neither is real.
+        """
+        zone = ZoneInfo(self.timezone)
+        before, after = (round(local.replace(tzinfo=zone, fold=fold).timestamp() * 1000) for fold in (0, 1))
+        return before, after
+
+    def _run_times(self, local: datetime) -> list[int]:
+        """The instants at which a run is due because the expression matches a local time."""
+        before, after = self._timestamps_by_fold(local)
         minute, hour = _normalize_cron_expression(self.expression).split()[-5:-3]
-        named = not minute.startswith("*") and not hour.startswith("*")
-        if first <= again:
-            return [first] if named else [first, again]
-        return [again + bisect_left(range(again, first), wall, key=self._local_time)] if named else []
+        has_fixed_time = not minute.startswith("*") and not hour.startswith("*")
+        if before <= after:
+            return [before] if has_fixed_time else [before, after]
+        # The local time is skipped. It lies between two instants around the change; the run moves to the first instant
+        # whose local time is not earlier: the change itself.
+        return [after + bisect_left(range(after, before), local, key=self._local_time)] if has_fixed_time else []
 
 
 Schedule: TypeAlias = IntervalSchedule | CronSchedule
 
+MAX_EARLY_START_MS = 90_000
+"""A run that starts at most this much before its slot, or a tenth of the period if that is less, is the slot's run."""
 MAX_MISSED_RUNS = 100
-"""Slots without a run that are counted."""
+"""Missed runs of one job that are counted; there may be more."""
 SENDER_RETRY_WINDOW_MS = 30_000
-"""While we are away for so many ms at most, whoever wants to tell us something tries again until we are back."""
+"""Senders of check-ins retry for at least this long, so a shorter downtime of Watchdog loses nothing."""
 
 Gap: TypeAlias = tuple[int, int]
 Gaps: TypeAlias = Iterable[Gap]
-"""From when to when nobody could tell us anything, in their order."""
+"""Downtimes of Watchdog as (start, stop), in order: nothing could be reported to it meanwhile."""
 
 
 def missed_runs(
     schedule: Schedule, now: int, last_start: int | None, grace: int, expected_from: int, gaps: Gaps = ()
 ) -> list[int]:
-    """The slots for which somebody else's scheduler should have made a run by now and did not, newest first.
+    """The slots for which another program's scheduler should have started a run by now and did not, newest first.
 
-    `last`: when the newest known run began; one that began a little early still counts for its slot. `since`: when the
-    schedule was first seen, or changed: what lies before was never owed. `grace`: how late a run may be, in ms. At a
-    change of clocks schedulers differ by as much as the clocks, hence so much more grace there. `away`: a slot of which
-    nobody could have told us is not among them, unless we heard nothing the next time either, when we were away anew.
+    `last_start`: of the newest known run; a run that started a little early counts for its slot. `grace`: how late a
+    run may start, in ms. `expected_from`: when the schedule was first seen or last changed; earlier slots do not count.
+    `gaps`: a slot whose run could not have been reported is excused, but by one gap only: if the slot after it falls
+    into another gap, the job has been silent for too long to assume that it runs.
     """
-    found: list[int] = []
-    excuse: Gap | None = None
+    missed: list[int] = []
+    excusing_gap: Gap | None = None
     slot = schedule.latest_slot_until(now - grace)
-    while len(found) < MAX_MISSED_RUNS and slot >= expected_from:
-        older = schedule.latest_slot_until(slot - 1)
-        early = slot - min(90_000, (slot - older) // 10)
-        if last_start is not None and last_start >= early:
+    while len(missed) < MAX_MISSED_RUNS and slot >= expected_from:
+        previous = schedule.latest_slot_until(slot - 1)
+        earliest_start = slot - min(MAX_EARLY_START_MS, (slot - previous) // 10)
+        if last_start is not None and last_start >= earliest_start:
             break
-        due, gap = extend_deadline_over_gaps(early, slot + grace + _utc_offset_change_ms(schedule, slot), gaps)
-        if gap is not None and excuse in (None, gap):
-            excuse = gap
-        elif due <= now:
-            found.append(slot)
-        slot = older
-    return found
+        # Schedulers treat a change of clocks differently, by at most the size of the change.
+        deadline = slot + grace + _utc_offset_change_ms(schedule, slot)
+        deadline, gap = extend_deadline_over_gaps(earliest_start, deadline, gaps)
+        if gap is not None and excusing_gap in (None, gap):
+            excusing_gap = gap
+        elif deadline <= now:
+            missed.append(slot)
+        slot = previous
+    return missed
 
 
 def extend_deadline_over_gaps(since: int, deadline: int, gaps: Gaps) -> tuple[int, Gap | None]:
-    """From when on it means something that nothing was heard from `begin` to `end`; and when we were away too long
-    meanwhile, for it to mean anything."""
+    """The instant from which on it is evidence that nothing was reported between `since` and `deadline`: later than
+    `deadline` if short gaps delayed reports. Also the first gap that is long enough to have lost a report."""
     for gap in gaps:
         start, stop = gap
         if start <= deadline and since <= stop:
@@ -196,7 +217,7 @@ def extend_deadline_over_gaps(since: int, deadline: int, gaps: Gaps) -> tuple[in
 
 
 def _utc_offset_change_ms(schedule: Schedule, at: int) -> int:
-    """By how many ms clocks change within three hours of an instant."""
+    """The change of the zone's UTC offset within three hours around an instant, in ms."""
     if isinstance(schedule, IntervalSchedule):
         return 0
     zone, near = ZoneInfo(schedule.timezone), 3 * 3_600
@@ -205,7 +226,7 @@ def _utc_offset_change_ms(schedule: Schedule, at: int) -> int:
 
 
 def _normalize_cron_expression(expression: str) -> str:
-    """The expression without nickname, and without `?`, which says of a day's field what a star says."""
+    """The expression without a nickname, and with a star for `?`, which means the same in the fields of the day."""
     fields = CRON_NICKNAMES.get(expression.strip().lower(), expression).split()
     for day in (-3, -1):
         if len(fields) >= 5 and fields[day] == "?":
@@ -215,8 +236,8 @@ def _normalize_cron_expression(expression: str) -> str:
 
 @lru_cache(1000)
 def _describe_timezone_error(name: str) -> str:
-    """What is wrong with a time zone; empty when nothing is. A source may name the same wrong one for all its jobs."""
-    if len(name) <= MAX_QUOTED_CHARS:  # what is longer would be looked for package by package, as deep as it goes
+    """Why a time zone is not valid; empty if it is. Cached: a source may name the same wrong one for all its jobs."""
+    if len(name) <= MAX_QUOTED_CHARS:  # ZoneInfo would search a longer name package by package, to any depth
         with suppress(KeyError, ValueError, OSError):
             ZoneInfo(name)
             return ""
@@ -234,7 +255,7 @@ def _quote_truncated(text: str) -> str:
 
 
 def _describe_cron_error(expression: str) -> str:
-    """What is wrong with a plain expression; empty when nothing is."""
+    """Why a normalized expression is not valid; empty if it is."""
     fields = expression.split()
     if expression.startswith("@"):
         return f"is not a cron expression: expected {', '.join(CRON_NICKNAMES)} or five fields"

@@ -1,4 +1,4 @@
-"""Our own time: wall time minus the gaps in which we stood still. Every deadline is a distance in it."""
+"""Uptime: wall time without the gaps in which Watchdog was down. Deadlines are counted in it. Pure."""
 
 from __future__ import annotations
 
@@ -9,39 +9,44 @@ from operator import sub
 
 
 class UptimeClock:
-    """Stands still inside a gap of ours. Instants and distances in milliseconds.
+    """Maps wall instants to uptime, which stands still during a gap. Instants and durations in ms.
 
-    Gaps do not overlap; one may begin where another ends.
+    A deadline in uptime gives a probe its full time after Watchdog was down: the time in which Watchdog could not have
+    received a result is no evidence against the target. Gaps are (start, stop); they do not overlap, but one may start
+    where another stops. All methods are binary searches over the gaps.
     """
 
     def __init__(self, gaps: Iterable[tuple[int, int]] = ()):
         self.gaps = sorted(gaps)
         self._downtime_before_gap = list(accumulate((stop - start for start, stop in self.gaps), initial=0))
-        """How long all gaps before each one were."""
+        """The total length of all gaps before each gap, and at last of all gaps."""
         self._gap_starts = [start for start, _ in self.gaps]
-        self._uptime_at_gap_start = list(map(sub, self._gap_starts, self._downtime_before_gap))
-        """Alive time at each gap."""
+        self._uptime_at_gap_start: list[int] = list(map(sub, self._gap_starts, self._downtime_before_gap))
+        """The uptime at each gap, which is the same from its start to its stop."""
 
     def uptime_at(self, instant: int) -> int:
-        """Alive time at a wall instant."""
-        begun = bisect_left(self._gap_starts, instant)
-        inside = self.gap_at(instant)
-        return instant - self._downtime_before_gap[begun] if inside is None else self._uptime_at_gap_start[begun - 1]
+        """The uptime at a wall instant."""
+        started = bisect_left(self._gap_starts, instant)
+        if self.gap_at(instant) is not None:
+            return self._uptime_at_gap_start[started - 1]
+        return instant - self._downtime_before_gap[started]
 
     def deadline_after(self, instant: int, duration: int) -> int:
-        """The earliest wall instant at which `distance` has passed since `instant`."""
+        """The earliest wall instant at which `duration` has passed since `instant`."""
         target = self.uptime_at(instant) + duration
+        # A deadline that falls on the start of a gap is met at that start: bisect_left leaves the gap out.
         return target + self._downtime_before_gap[bisect_left(self._uptime_at_gap_start, target)]
 
     def has_elapsed(self, instant: int, duration: int, now: int) -> bool:
         return self.uptime_at(now) - self.uptime_at(instant) >= duration
 
     def elapsed_cutoff(self, duration: int, now: int) -> int:
-        """The newest wall instant since which `distance` has passed."""
+        """The newest wall instant since which `duration` has passed."""
         target = self.uptime_at(now) - duration
+        # All instants of a gap have the same uptime: bisect_right includes the gap, for the newest of them.
         return target + self._downtime_before_gap[bisect_right(self._uptime_at_gap_start, target)]
 
     def gap_at(self, instant: int) -> tuple[int, int] | None:
-        """The gap that covers an instant: its start is still alive, its stop is not."""
-        begun = bisect_left(self._gap_starts, instant)
-        return self.gaps[begun - 1] if begun and instant <= self.gaps[begun - 1][1] else None
+        """The gap that an instant falls into. A gap contains its stop, but not its start."""
+        started = bisect_left(self._gap_starts, instant)
+        return self.gaps[started - 1] if started and instant <= self.gaps[started - 1][1] else None

@@ -6,9 +6,15 @@ from typing import Any
 
 import pytest
 
-from watchdog.domain.observations import JobFacts
-from watchdog.domain.probe_state import JobState
-from watchdog.domain.rules.job import JobLimits, evaluate_job_facts, merge_job_state
+from watchdog.domain.observations import JobFacts, JobSourceSnapshot
+from watchdog.domain.probe_state import JobRecord, JobState, job_state_key
+from watchdog.domain.rules.job import (
+    JobLimits,
+    dead_scheduler_message,
+    evaluate_job_facts,
+    evaluate_snapshot,
+    merge_job_state,
+)
 from watchdog.domain.schedule import CronSchedule
 
 NB = "\N{NO-BREAK SPACE}"
@@ -201,3 +207,71 @@ def test_an_older_run_does_not_replace_a_newer_one() -> None:
     older = JobFacts("backup", **NIGHTLY, last_start=NOON - 3 * DAY, last_end=NOON - 3 * DAY, duration=5)
     _, still = merge_job_state(older, JobLimits(), known, NOON)
     assert still == known
+
+
+# --- snapshots of a source
+
+
+def snapshot(*jobs: JobFacts, **fields: Any) -> JobSourceSnapshot:
+    return JobSourceSnapshot(NOON, jobs, **fields)
+
+
+def verdicts(
+    source: JobSourceSnapshot, limits: dict[str, JobLimits | None], state: dict[str, Any] | None = None
+) -> dict[str, str]:
+    """Name -> reason."""
+    required = tuple(name for name, limit in limits.items() if limit is not None)
+    jobs = evaluate_snapshot(source, lambda name: limits.get(name, JobLimits()), required, state or {})
+    return {job.facts.name: job.verdict.reason for job in jobs}
+
+
+LATE = JobFacts("late", every=HOUR, next_due=NOON - HOUR)
+
+
+def test_every_job_of_a_source_is_judged_unless_it_is_not_watched() -> None:
+    source = snapshot(LATE, JobFacts("well"), JobFacts("ignored", every=HOUR, next_due=NOON - HOUR))
+    assert verdicts(source, {"ignored": None}) == {"late": "job.overdue", "well": ""}
+
+
+def test_nonsense_of_a_source_is_left_out_before_it_is_judged() -> None:
+    nonsense = JobFacts("late", every=-5, next_due=10**300, running_since=-1, duration=10**300)
+    assert verdicts(snapshot(nonsense), {}) == {"late": ""}
+
+
+def test_a_source_that_reports_late_adds_to_the_grace() -> None:
+    assert verdicts(snapshot(LATE, reporting_lag=59 * MIN), {}) == {"late": "job.overdue"}
+    assert verdicts(snapshot(LATE, reporting_lag=HOUR), {}) == {"late": ""}
+
+
+def test_a_required_job_that_is_not_listed_is_gone() -> None:
+    assert verdicts(snapshot(JobFacts("a")), {"b": JobLimits()}) == {"a": "", "b": "job.gone"}
+
+
+def test_a_required_job_with_a_schedule_of_ours_is_judged_by_what_is_remembered() -> None:
+    limits = {"b": JobLimits(interval=HOUR)}
+    record = JobRecord("b", JobState("every 60 min", SEEN, last_started_at=NOON - 30 * MIN))
+    known = {job_state_key("b"): record.to_json()}
+    assert verdicts(snapshot(), limits, known) == {"b": ""}
+    assert verdicts(snapshot(), limits) == {"b": ""}, "first seen now"
+    known = {job_state_key("b"): record._replace(state=record.state._replace(last_started_at=SEEN)).to_json()}
+    assert verdicts(snapshot(), limits, known) == {"b": "job.overdue"}
+
+
+def test_what_a_probe_remembers_of_a_job() -> None:
+    (job,) = evaluate_snapshot(snapshot(LATE), lambda _: JobLimits(), (), {})
+    assert job.record == JobRecord("late", job.state, "job.overdue", NOON + HOUR)
+    assert job.state.schedule_text == "every 60 min"
+
+
+@pytest.mark.parametrize(
+    ("sentence", "source", "message"),
+    [
+        ("it does not report", snapshot(LATE), ""),
+        ("it has no jobs", snapshot(scheduler_heartbeat_at=SEEN), ""),
+        ("it reported just in time", snapshot(LATE, scheduler_heartbeat_at=NOON - 5 * MIN), ""),
+        ("it has been silent for longer", snapshot(LATE, scheduler_heartbeat_at=NOON - 5 * MIN - 1),
+         "the scheduler has not reported since 11:54 UTC"),
+    ],
+)  # fmt: skip
+def test_a_scheduler_is_dead(sentence: str, source: JobSourceSnapshot, message: str) -> None:
+    assert dead_scheduler_message(source) == message, sentence

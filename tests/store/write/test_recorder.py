@@ -282,7 +282,7 @@ def test_an_incident_keeps_what_was_decided_and_why(database: Database) -> None:
     assert (row["reason"], row["message"], row["threshold"], row["severity"]) == (
         "http.status", "got 503", 2, "warning"
     )  # fmt: skip
-    assert row["routing_log"] == '["no routes: every receiver is told: oncall"]'
+    assert row["routing_log"] == '["no routes are configured: every receiver is notified: oncall"]'
     assert (row["resolved_at"], row["resolved_slot"], row["resolution"]) == (None, None, "")
 
 

@@ -171,7 +171,7 @@ def test_an_incident_says_what_changed_who_was_told_and_why(app: FastAPI, story:
     assert "oncall · slack #oncall opened Delivered 01:49:02 · 412 ms" in said
     assert "chat · slack #chat opened Queued try 2 at 02:29:40 · 429 rate limited" in said
     assert "8 tries until 02:24:11 · 410 Gone" in said
-    assert "Route 1 matches: oncall, pager, chat told" in said
+    assert "Route 1 matches: notifies oncall, pager, chat" in said
     assert "2 bad slots in a row, 2 needed alert.failure_threshold: 2" in said
 
 
@@ -188,11 +188,11 @@ def test_a_resolved_incident_says_so_first(tmp_path: Path) -> None:
 def test_an_incident_that_nobody_heard_of_says_so(tmp_path: Path) -> None:
     book = FixtureRows()
     id = book.add_probe("API")
-    route = ("route 1 does not match: without tag prod", "no route matches: nobody is told")
+    route = ("route 1 does not match: no tag prod", "no route matches: no one is notified")
     incident = book.add_incident(id, "availability", "got 503", NOW - 5 * MINUTE_MS, threshold=1, routing_log=route)
     with filled_database(f"sqlite:///{tmp_path}/n.db", book) as database:
         said = visible_text(request_page(create_test_app(database), f"/incidents/{incident}").text)
-    assert "Nobody was told Route 1 does not match: without tag prod; no route matches: nobody is told" in said
+    assert "Nobody was told Route 1 does not match: no tag prod; no route matches: no one is notified" in said
     assert "No result of that time is kept any more" in said
     assert "Nobody was told of this incident" in said
 

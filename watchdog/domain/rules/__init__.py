@@ -1,4 +1,4 @@
-"""Verdicts about subjects, and when they become incidents. Pure."""
+"""Rules: findings about subjects, and the fold that turns them into incidents. Pure."""
 
 from watchdog.domain.rules.engine import (
     HEALTH_STATE_BY_RULE,

@@ -1,4 +1,4 @@
-"""availability: the probe itself passes."""
+"""availability: the probe passes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from watchdog.domain.rules.policy import AlertPolicy
 RULE_NAME = "availability"
 HEALTH_STATE = HealthState.DOWN
 TASK_CAUSED_REASONS = frozenset({"mcp.tool_error", "expectation.failed"})
-"""Failures that a failed task may be the whole cause of: then the task's incident tells it, once."""
+"""Failures that a failed task may cause: then only the task's incident is about them."""
 
 
 def evaluate_result(policy: AlertPolicy, result: Result) -> Iterator[Finding]:
-    by_tasks = result.reason in TASK_CAUSED_REASONS and any(f.bad for f in task.evaluate_result(policy, result))
-    if result.outcome is Outcome.FAIL and not by_tasks and not result.jobs:
+    caused_by_tasks = result.reason in TASK_CAUSED_REASONS and any(
+        finding.bad for finding in task.evaluate_result(policy, result)
+    )
+    if result.outcome is Outcome.FAIL and not caused_by_tasks and not result.jobs:
         yield Finding(RULE_NAME, "", True, result.reason, result.message)
     else:
         yield Finding(RULE_NAME, "", False)

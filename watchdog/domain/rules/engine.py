@@ -1,6 +1,7 @@
-"""The heart: stored events, folded in slot order, through one hysteresis machine per finding.
+"""The rules engine: folds stored results, in slot order, through one state machine per finding.
 
-Pure: no I/O, no clock, no randomness. docs/architecture.md has the state machine as a table.
+Pure: no I/O, no clock, no randomness. Everything that the fold decides follows from stored events alone, so replaying
+them gives the same incidents as the live run did. docs/architecture.md shows the state machine as a table.
 """
 
 from __future__ import annotations
@@ -14,19 +15,22 @@ from watchdog.domain.rules import availability, job, missing, no_verdict, prefer
 from watchdog.domain.rules.policy import AlertPolicy
 
 AlertStates = dict[tuple[str, str], AlertState]
-"""(rule, subject) -> machine; a finding that is clear has none."""
+"""By (rule, subject). A finding that is clear has no entry."""
 
 RESULT_RULES = (availability, no_verdict, task, missing, preference, job)
-"""What judges a result; `stale` judges its absence."""
+"""The rules that judge a result. `stale` judges the absence of results."""
 
 HEALTH_STATE_BY_RULE = {rule.RULE_NAME: rule.HEALTH_STATE for rule in (*RESULT_RULES, stale)}
 
 
 class SubjectSource(NamedTuple):
-    """Where a rule's subjects are listed, and what it says of one that is not: gone; well, where only bad ones are."""
+    """Where a rule's subjects come from."""
 
     get_subjects: Callable[[Result], object]
+    """The listing of a result; None: the result has none, which is no evidence about any subject."""
     unlisted_reason: str
+    """Why the incident of a subject ends when the listing no longer has it. Empty where only bad subjects are listed, so
+    that one that is not listed has recovered."""
 
 
 SUBJECT_SOURCES: Mapping[str, SubjectSource] = {
@@ -37,17 +41,16 @@ SUBJECT_SOURCES: Mapping[str, SubjectSource] = {
 }
 
 IMMEDIATE_RULES = (stale.RULE_NAME, job.RULE_NAME)
-"""Rules with patience of their own: `after` and `recover` do not apply to them."""
+"""Rules with a tolerance of their own: `failure_threshold` and `success_threshold` do not apply to them."""
 
 
 def derive_incident_id(probe: int, rule: str, subject: str, first_bad_slot: int) -> str:
-    """Derived, so that deciding the same twice opens one incident."""
+    """Derived from what identifies the incident, so that deciding the same twice opens one incident."""
     return blake2b(f"{probe}\0{rule}\0{subject}\0{first_bad_slot}".encode(), digest_size=12).hexdigest()
 
 
 def evaluate_rules(policy: AlertPolicy, result: Result) -> list[Finding]:
-    """Every verdict that a result gives by itself. `missed` is for accounting and is no evidence; `error` says only
-    that we could not judge."""
+    """The findings of a result alone. A `missed` row is no evidence; an `error` is evidence for `no_verdict` only."""
     rules = {Outcome.MISSED: (), Outcome.ERROR: (no_verdict,)}.get(result.outcome, RESULT_RULES)
     return [finding for rule in rules for finding in rule.evaluate_result(policy, result)]
 
@@ -55,71 +58,88 @@ def evaluate_rules(policy: AlertPolicy, result: Result) -> list[Finding]:
 def apply_finding(
     policy: AlertPolicy, alert_states: AlertStates, slot: int, finding: Finding, transitions: list[IncidentTransition]
 ) -> None:
-    """One step of the one machine."""
-    key = (finding.rule, finding.subject)
-    after, recover = (1, 1) if finding.rule in IMMEDIATE_RULES else (policy.failure_threshold, policy.success_threshold)
-    machine = alert_states.get(key)
+    """Advances the state machine of one finding. Changes `alert_states` and appends to `transitions`.
 
-    def change(event: IncidentEvent, since: int) -> str:
-        incident = derive_incident_id(policy.probe.database_id, *key, since)
+    A bad finding makes a clear subject suspect; `failure_threshold` bad ones in a row open an incident. A good finding
+    clears a suspect; `success_threshold` good ones in a row resolve an incident, and a bad one restarts their count.
+    """
+    key = (finding.rule, finding.subject)
+    immediate = finding.rule in IMMEDIATE_RULES
+    failure_threshold = 1 if immediate else policy.failure_threshold
+    success_threshold = 1 if immediate else policy.success_threshold
+    state = alert_states.get(key)
+
+    def add_transition(event: IncidentEvent, first_bad_slot: int) -> str:
+        probe = policy.probe.database_id
+        incident = derive_incident_id(probe, *key, first_bad_slot)
         transitions.append(
             IncidentTransition(
-                event, policy.probe.database_id, *key, incident, since, slot, finding.reason, finding.message
+                event=event,
+                probe=probe,
+                rule=finding.rule,
+                subject=finding.subject,
+                incident=incident,
+                first_bad_slot=first_bad_slot,
+                slot=slot,
+                reason=finding.reason,
+                message=finding.message,
             )
         )
         return incident
 
     if finding.bad:
-        machine = machine or AlertState(0, 0, slot, None)
-        if machine.incident is not None:
-            machine = machine._replace(good_count=0)
+        state = state or AlertState(bad_count=0, good_count=0, first_bad_slot=slot, incident=None)
+        if state.incident is not None:
+            state = state._replace(good_count=0)
         else:
-            machine = machine._replace(bad_count=machine.bad_count + 1, reason=finding.reason)
-            if machine.bad_count >= after:
-                machine = machine._replace(incident=change(IncidentEvent.OPENED, machine.first_bad_slot))
-        alert_states[key] = machine
-    elif machine is not None:
-        if machine.incident is None:
+            state = state._replace(bad_count=state.bad_count + 1, reason=finding.reason)
+            if state.bad_count >= failure_threshold:
+                state = state._replace(incident=add_transition(IncidentEvent.OPENED, state.first_bad_slot))
+        alert_states[key] = state
+    elif state is not None:
+        if state.incident is None:
             del alert_states[key]
-        elif machine.good_count + 1 >= recover:
-            change(IncidentEvent.RESOLVED, machine.first_bad_slot)
+        elif state.good_count + 1 >= success_threshold:
+            add_transition(IncidentEvent.RESOLVED, state.first_bad_slot)
             del alert_states[key]
         else:
-            alert_states[key] = machine._replace(good_count=machine.good_count + 1)
+            alert_states[key] = state._replace(good_count=state.good_count + 1)
 
 
 def vanished_subject_findings(alert_states: AlertStates, result: Result, findings: Iterable[Finding]) -> list[Finding]:
-    """A good verdict for every subject that the result's listing does not have."""
+    """A good finding for each subject that is not clear and that the result's listing no longer has."""
     if result.outcome not in (Outcome.PASS, Outcome.FAIL):
         return []
-    there = {(f.rule, f.subject) for f in findings}
+    judged = {(f.rule, f.subject) for f in findings}
     return [
         Finding(rule, subject, False, SUBJECT_SOURCES[rule].unlisted_reason)
         for rule, subject in alert_states
         if rule in SUBJECT_SOURCES
         and SUBJECT_SOURCES[rule].get_subjects(result) is not None
-        and (rule, subject) not in there
+        and (rule, subject) not in judged
     ]
 
 
 def apply_result(
     policy: AlertPolicy, alert_states: AlertStates, result: Result, transitions: list[IncidentTransition]
 ) -> None:
-    """Fold one result."""
-    found = evaluate_rules(policy, result)
-    if found and stale.ALERT_STATE_KEY in alert_states:
-        found.append(stale.fresh_finding())
-    for finding in [*found, *vanished_subject_findings(alert_states, result, found)]:
+    """Folds one result."""
+    findings = evaluate_rules(policy, result)
+    if findings and stale.ALERT_STATE_KEY in alert_states:
+        findings.append(stale.fresh_finding())
+    for finding in [*findings, *vanished_subject_findings(alert_states, result, findings)]:
         apply_finding(policy, alert_states, result.slot, finding, transitions)
 
 
 class FoldResult(NamedTuple):
+    """How far a fold came, and what it decided."""
+
     evaluated_until: int
-    """Everything at or before it is in the machines."""
+    """Every slot up to this one is folded."""
     awaited_slot: int | None
-    """A slot that was claimed before the next stored one and is still awaited."""
+    """The slot at which the fold stopped, because it was claimed and its result may still arrive."""
     alert_states_changed: bool
-    """Some step changed a machine, even if a later one changed it back: what is folded must not be folded again."""
+    """A step changed an alert state, even if a later step changed it back: the slots must not be folded again."""
     transitions: list[IncidentTransition]
 
 
@@ -131,43 +151,46 @@ def fold_results(
     lateness_passed: Callable[[int], bool],
     staleness_events: Iterable[tuple[int, int]] = (),
 ) -> FoldResult:
-    """Fold stored rows into `machines`, as far as no earlier claimed slot is awaited.
+    """Folds results into `alert_states`, which it changes, up to the first slot that is still awaited.
 
-    `rows`: ascending by slot, all after `cursor`. `passed`: whether a slot's lateness has passed. `lapses`: stored
-    decisions of staleness as (slot after which, silence), for a replay.
+    Results are stored out of order, as runs end. Each names the slot that was claimed before it (`previous_slot`), so a
+    hole is known as such, and the fold waits at it. Folding over the hole would judge the same results in another order
+    than a replay, which has them all. Once the lateness of the missing slot has passed, its result no longer counts,
+    and the fold goes on.
+
+    `results`: ascending by slot, all after `evaluated_until`. `lateness_passed`: whether a result of this slot would be
+    stored as late. `staleness_events`: for a replay, the stored decisions that results were missing, as (slot of the
+    newest result, silence in ms).
     """
-    out: list[IncidentTransition] = []
-    todo = sorted(staleness_events)
+    transitions: list[IncidentTransition] = []
+    pending_events = sorted(staleness_events)
     changed = False
 
-    def lapse(before: int | None) -> None:
-        while todo and (before is None or todo[0][0] < before):
-            slot, silence = todo.pop(0)
-            apply_finding(policy, alert_states, slot, stale.stale_finding(silence), out)
+    def apply_staleness_before(slot: int | None) -> None:
+        while pending_events and (slot is None or pending_events[0][0] < slot):
+            last_slot, silence = pending_events.pop(0)
+            apply_finding(policy, alert_states, last_slot, stale.stale_finding(silence), transitions)
 
-    for row in results:
-        if row.late:
+    for result in results:
+        if result.late:
             continue
-        if (
-            row.previous_slot is not None
-            and row.previous_slot > evaluated_until
-            and not lateness_passed(row.previous_slot)
-        ):
-            lapse(row.previous_slot)
-            return FoldResult(evaluated_until, row.previous_slot, changed, out)
-        lapse(row.slot)
-        before = dict(alert_states)
-        apply_result(policy, alert_states, row, out)
-        changed = changed or alert_states != before
-        evaluated_until = row.slot
-    lapse(None)
-    return FoldResult(evaluated_until, None, changed, out)
+        awaited = result.previous_slot
+        if awaited is not None and awaited > evaluated_until and not lateness_passed(awaited):
+            apply_staleness_before(awaited)
+            return FoldResult(evaluated_until, awaited, changed, transitions)
+        apply_staleness_before(result.slot)
+        states_before = dict(alert_states)
+        apply_result(policy, alert_states, result, transitions)
+        changed = changed or alert_states != states_before
+        evaluated_until = result.slot
+    apply_staleness_before(None)
+    return FoldResult(evaluated_until, None, changed, transitions)
 
 
 def derive_health_state(open_rules: Iterable[str], *, has_verdict: bool) -> HealthState:
-    """A probe's state: the worst of its open findings; unknown when nothing was judged yet."""
-    worst = {HEALTH_STATE_BY_RULE[rule] for rule in open_rules}
+    """A probe's state: the worst of its open incidents. Without any, `up`, or `unknown` before the first verdict."""
+    states = {HEALTH_STATE_BY_RULE[rule] for rule in open_rules}
     return next(
-        (s for s in (HealthState.DOWN, HealthState.UNKNOWN, HealthState.DEGRADED) if s in worst),
+        (state for state in (HealthState.DOWN, HealthState.UNKNOWN, HealthState.DEGRADED) if state in states),
         HealthState.UP if has_verdict else HealthState.UNKNOWN,
     )

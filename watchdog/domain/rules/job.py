@@ -48,31 +48,30 @@ def evaluate_result(policy: AlertPolicy, result: Result) -> Iterator[Finding]:
 
 @dataclass(frozen=True, slots=True)
 class JobLimits:
-    """What is asked of a job. Durations in milliseconds."""
+    """What is required of a job, as configured. Durations in ms."""
 
     schedule: CronSchedule | None = None
-    """When it should run, in the place of what the source says."""
+    """When it should run; overrides the source's schedule."""
     interval: int | None = None
-    """How often it should run, in the place of what the source says."""
+    """How often it should run, counted from its last run; overrides the source's schedule."""
     grace: int = 60_000
-    """How late a run may begin."""
+    """How late a run may start."""
     max_runtime: int | None = None
     min_runtime: int | None = None
     max_failures: int = 1
-    """Failed runs in a row that are too many."""
+    """This many failed runs in a row are a problem."""
 
     @property
     def overrides_schedule(self) -> bool:
-        """Whether the source's own schedule does not matter."""
         return self.schedule is not None or self.interval is not None
 
 
 class JobVerdict(NamedTuple):
     reason: str
-    """Empty when all is well."""
+    """Empty if the job is fine."""
     message: str
     next_expected_at: int | None
-    """The next run, as far as anybody knows."""
+    """When its next run is due; None: not known, or the job is disabled."""
 
 
 class EvaluatedJob(NamedTuple):
@@ -129,72 +128,97 @@ def evaluate_job(
 
 
 class ExpectedRuns(NamedTuple):
-    """Which runs a job owes: those of a schedule after the last one, from an instant on."""
+    """The runs that are expected of a job: those of a schedule that are later than both instants."""
 
     schedule: Schedule | None
-    """None: nobody knows one, or it is none that we can read."""
+    """None: the job has no schedule that Watchdog can read."""
     last_run_at: int | None
     expected_from: int
 
 
 def expected_runs(facts: JobFacts, limits: JobLimits, expected_from: int, gaps: Gaps = ()) -> ExpectedRuns:
-    every = _interval_since_last_run(facts, limits)
-    if every is None:
+    interval = _interval_since_last_run(facts, limits)
+    if interval is None:
         return ExpectedRuns(limits.schedule or facts.build_schedule(), facts.last_start, expected_from)
-    begun = _interval_anchor(facts, every, limits.grace, expected_from, gaps)
-    return ExpectedRuns(IntervalSchedule(every, begun % every), begun, begun)
+    anchor = _interval_anchor(facts, interval, limits.grace, expected_from, gaps)
+    return ExpectedRuns(IntervalSchedule(interval, anchor % interval), anchor, anchor)
 
 
 def _interval_since_last_run(facts: JobFacts, limits: JobLimits) -> int | None:
-    """How often a job runs whose time counts from its last run; None: the clock or its scheduler says when."""
+    """The interval of a job whose next run counts from its last one; None: a cron expression or the job's scheduler
+    says when it is due."""
     if limits.overrides_schedule:
         return limits.interval
     return facts.every if not facts.cron and facts.next_due is None else None
 
 
 def _interval_anchor(facts: JobFacts, interval: int, grace: int, expected_from: int, gaps: Gaps) -> int:
-    """The last run, or when the schedule was first seen if that was later. Where a run fell into a time when nobody
-    could tell us of it, the end of that: it may have run then, at any time. Not twice in a row: then it is silent."""
-    begun = expected_from if facts.last_start is None else max(facts.last_start, expected_from)
-    found = [begun]
+    """The instant that intervals count from: the last run, or when the schedule was first seen if that is later.
+
+    If the next run fell into a gap, it may have happened at any time in it: intervals count from the end of the gap.
+    Only one gap is excused in this way: a job whose runs fall into two gaps in a row has been silent for too long.
+    """
+    anchor = expected_from if facts.last_start is None else max(facts.last_start, expected_from)
+    anchors = [anchor]
     for start, stop in gaps:
-        due = found[-1] + interval
-        if stop - start > SENDER_RETRY_WINDOW_MS and stop > begun and start <= due + grace and due <= stop + grace:
-            found.append(stop)
-    return found[-1] if len(found) <= 2 else begun
+        due = anchors[-1] + interval
+        is_long = stop - start > SENDER_RETRY_WINDOW_MS
+        if is_long and stop > anchor and start <= due + grace and due <= stop + grace:
+            anchors.append(stop)
+    return anchors[-1] if len(anchors) <= 2 else anchor
 
 
 def merge_job_state(facts: JobFacts, limits: JobLimits, state: JobState | None, now: int) -> tuple[JobFacts, JobState]:
-    """The facts with what is remembered of the job, and what to remember from now on. What lies in the future was
-    remembered by a clock that was wrong."""
-    plan = expected_runs(facts, limits, now).schedule
-    text = plan.description if plan is not None and facts.enabled else ""
-    old = state or JobState(text, _initial_expected_from(facts, limits, now))
-    since = min(max(old.expected_from, facts.schedule_since or 0), now) if old.schedule_text == text else now
+    """The facts completed by what is remembered of the job, and what to remember from now on.
+
+    Sources forget old runs, and a run that was seen stays evidence. A remembered instant in the future is dropped: it
+    was stored by a clock that was ahead.
+    """
+    schedule = expected_runs(facts, limits, now).schedule
+    schedule_text = schedule.description if schedule is not None and facts.enabled else ""
+    saved = state or JobState(schedule_text, _initial_expected_from(facts, limits, now))
+    if saved.schedule_text == schedule_text:
+        expected_from = min(max(saved.expected_from, facts.schedule_since or 0), now)
+    else:
+        expected_from = now
     start, end, ok = (
         None if at is None or at > now else at
-        for at in (old.last_started_at, old.last_finished_at, old.last_succeeded_at)
+        for at in (saved.last_started_at, saved.last_finished_at, saved.last_succeeded_at)
     )
-    newer = facts.last_end is not None and (end is None or facts.last_end >= end)
-    under_way = facts.running_since is not None and facts.last_end == end  # hence nothing has ended since
-    failures = facts.failures if end is None or (newer and not under_way) else old.consecutive_failures
+    # The source knows the newest end: its count of failures includes that run. While a run is in progress, some sources
+    # report the failures before it again; unless an end is new, they are the ones that are already counted.
+    knows_newest_end = facts.last_end is not None and (end is None or facts.last_end >= end)
+    nothing_ended_since = facts.running_since is not None and facts.last_end == end
+    if end is None or (knows_newest_end and not nothing_ended_since):
+        failures = facts.failures
+    else:
+        failures = saved.consecutive_failures
     facts = facts._replace(
         last_start=_latest_timestamp(facts.last_start, facts.running_since, start),
         last_end=_latest_timestamp(facts.last_end, end),
         last_ok=_latest_timestamp(facts.last_ok, ok),
-        duration=facts.duration if newer else old.last_duration,
+        duration=facts.duration if knows_newest_end else saved.last_duration,
         failures=failures,
         error=facts.error if failures else "",
     )
-    return facts, JobState(text, since, facts.last_start, facts.last_end, facts.last_ok, facts.duration, failures)
+    return facts, JobState(
+        schedule_text=schedule_text,
+        expected_from=expected_from,
+        last_started_at=facts.last_start,
+        last_finished_at=facts.last_end,
+        last_succeeded_at=facts.last_ok,
+        last_duration=facts.duration,
+        consecutive_failures=failures,
+    )
 
 
 def _initial_expected_from(facts: JobFacts, limits: JobLimits, now: int) -> int:
-    """From when on a job is owed that was never seen before."""
+    """From when on runs are expected of a job that is seen for the first time."""
     if facts.schedule_since is not None:
         return facts.schedule_since
-    every, last = _interval_since_last_run(facts, limits), facts.last_start
-    return last if every is not None and last is not None and now < last + every else now
+    interval, last_start = _interval_since_last_run(facts, limits), facts.last_start
+    has_run_in_time = interval is not None and last_start is not None and now < last_start + interval
+    return last_start if has_run_in_time and last_start is not None else now
 
 
 def _latest_timestamp(*instants: int | None) -> int | None:
@@ -202,14 +226,13 @@ def _latest_timestamp(*instants: int | None) -> int | None:
 
 
 def evaluate_job_facts(facts: JobFacts, limits: JobLimits, expected_from: int, now: int, gaps: Gaps = ()) -> JobVerdict:
-    """What is wrong with a job, the most telling thing first. `since`: from when on its schedule is owed. `away`: when
-    it could not have told us of a run; nothing, where its source knows them all."""
-    due = expected_runs(facts, limits, expected_from, gaps)
-    expected = due.schedule.next_slot_after(now) if due.schedule is not None else facts.next_due
+    """Judges a job by its facts alone; of several problems, the most telling one. `expected_from`: runs are expected
+    from this instant on. `gaps`: when no run could have been reported; empty where the source keeps all runs."""
+    expected = expected_runs(facts, limits, expected_from, gaps)
     if not facts.enabled:
         return JobVerdict("", "", None)
-    reason, message = _find_job_problem(facts, limits, due, now, gaps)
-    return JobVerdict(reason, message, expected)
+    next_expected_at = expected.schedule.next_slot_after(now) if expected.schedule is not None else facts.next_due
+    return JobVerdict(*_find_job_problem(facts, limits, expected, now, gaps), next_expected_at)
 
 
 def _find_job_problem(
@@ -249,27 +272,34 @@ def _find_runtime_problem(facts: JobFacts, limits: JobLimits) -> tuple[str, str]
 
 
 def _exceeds_max_runtime(started_at: int, max_runtime: int, now: int, gaps: Gaps) -> bool:
-    late, gap = extend_deadline_over_gaps(started_at, started_at + max_runtime, gaps)
-    return gap is None and late < now
+    deadline, gap = extend_deadline_over_gaps(started_at, started_at + max_runtime, gaps)
+    return gap is None and deadline < now
 
 
 def _find_overdue_problem(
     facts: JobFacts, limits: JobLimits, expected: ExpectedRuns, now: int, gaps: Gaps
 ) -> tuple[str, str] | None:
-    """A run that should have begun and did not. A scheduler that says when it will run next has run until then: its
-    own word counts more than the runs that are still remembered, unless the configuration has another schedule."""
-    own = None if limits.overrides_schedule else facts.next_due
-    if own is not None and own + limits.grace > now:
+    """A run that should have started and did not.
+
+    A scheduler that announces its next run has started all earlier ones. Its announcement counts more than the runs
+    that are remembered, unless the configuration overrides the schedule.
+    """
+    announced = None if limits.overrides_schedule else facts.next_due
+    if announced is not None and announced + limits.grace > now:
         return None
-    last, since = (expected.last_run_at, expected.expected_from) if own is None else (own, own)
-    missed = [] if expected.schedule is None else missed_runs(expected.schedule, now, last, limits.grace, since, gaps)
-    if own is not None:
-        missed.append(own)
+    last_run, expected_from = (
+        (expected.last_run_at, expected.expected_from) if announced is None else (announced, announced)
+    )
+    missed: list[int] = []
+    if expected.schedule is not None:
+        missed = missed_runs(expected.schedule, now, last_run, limits.grace, expected_from, gaps)
+    if announced is not None:
+        missed.append(announced)
     if not missed:
         return None
     first = missed[-1]
     due = f"due {format_utc(first, now, seconds=first % MINUTE_MS >= SECOND_MS)}"
-    if own is None and facts.last_start is None and facts.last_end is None:
+    if announced is None and facts.last_start is None and facts.last_end is None:
         return reason_and_message("job.never_ran", due, name=facts.name)
     if len(missed) >= MAX_MISSED_RUNS:
         due = f"{MAX_MISSED_RUNS} or more runs missed, the first {due} or earlier"

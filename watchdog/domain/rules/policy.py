@@ -1,4 +1,4 @@
-"""What the fold needs to know of a probe's configuration."""
+"""The part of a probe's configuration that the fold needs."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from watchdog.domain.model import ProbeInfo
 
 @dataclass(frozen=True, slots=True)
 class AlertPolicy:
-    """How one probe's results are judged. Durations in milliseconds of alive time."""
+    """How the results of one probe are judged. Durations in ms of uptime."""
 
     probe: ProbeInfo
     staleness_threshold: Callable[[int], int]
-    """Slot of the newest result -> how much later, with nothing stored since, the probe is stale; over `lateness`."""
+    """By the slot of the newest result: after how long without another the probe is stale. More than `max_lateness`."""
     failure_threshold: int = 3
     success_threshold: int = 2
     max_lateness: int = 40_000
-    """How long after its slot a result may be stored and still be judged."""
+    """How long after its slot a result can be stored and still be judged."""

@@ -1,0 +1,17 @@
+"""Derived properties of the nouns."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from watchdog.domain.model import Incident, IncidentEvent, Notification, Severity
+
+
+def test_an_incident_is_open_until_it_is_resolved() -> None:
+    incident = Incident("a1", 1, "job", "backup", Severity.WARNING, 5, 6, "job.failed", "backup failed")
+    assert incident.state == "open"
+    assert replace(incident, resolved_at=9).state == "resolved"
+
+
+def test_a_notification_has_the_same_key_on_every_attempt() -> None:
+    assert Notification("a1", "chat/slack", 2, IncidentEvent.OPENED).idempotency_key == "a1:chat/slack:2"

@@ -1,0 +1,56 @@
+"""Facts that a source reports may be nonsense, because any application can write to it: nonsense is left out."""
+
+from __future__ import annotations
+
+import pytest
+
+from watchdog.domain.observations import JobFacts, QueueStats
+from watchdog.domain.schedule import CronSchedule, IntervalSchedule
+
+NOW = 1_700_000_000_000
+
+
+@pytest.mark.parametrize("every", [-5, 0, 10**300])
+def test_an_interval_that_cannot_be_real_is_left_out(every: int) -> None:
+    assert JobFacts("digest", every=every, last_start=NOW).sanitized == JobFacts("digest", last_start=NOW)
+
+
+@pytest.mark.parametrize("at", [-(10**18), 10**18, 10**300])
+def test_an_instant_that_no_clock_shows_is_left_out(at: int) -> None:
+    facts = JobFacts(
+        "digest",
+        next_due=at,
+        last_start=at,
+        last_end=at,
+        last_ok=at,
+        running_since=at,
+        duration=at,
+        schedule_since=at,
+    )
+    assert facts.sanitized == JobFacts("digest")
+
+
+def test_real_facts_are_kept() -> None:
+    facts = JobFacts("digest", every=1, duration=0, last_start=0, next_due=NOW)
+    assert facts.sanitized == facts
+
+
+def test_metrics_are_what_the_system_reports() -> None:
+    stats = QueueStats(waiting=0, oldest=5, paused=True, head="a")
+    assert stats.metrics == {"waiting": 0, "oldest": 5}
+
+
+@pytest.mark.parametrize(
+    ("sentence", "facts", "schedule"),
+    [
+        ("none", JobFacts("a"), None),
+        ("cron", JobFacts("a", cron="0 3 * * *", every=60_000), CronSchedule("0 3 * * *")),
+        ("cron that cannot be read", JobFacts("a", cron="every full moon", every=60_000), None),
+        ("after the last run", JobFacts("a", every=60_000, last_start=61_000), IntervalSchedule(60_000, 1_000)),
+        ("as its scheduler says", JobFacts("a", every=60_000, last_start=61_000, next_due=125_000),
+         IntervalSchedule(60_000, 5_000)),
+        ("after it was first seen", JobFacts("a", every=60_000), IntervalSchedule(60_000, 59_999)),
+    ],
+)  # fmt: skip
+def test_schedule(sentence: str, facts: JobFacts, schedule: CronSchedule | IntervalSchedule | None) -> None:
+    assert facts.build_schedule() == schedule, sentence

@@ -1,0 +1,59 @@
+"""What a probe remembers survives JSON, and a newer version's fields are ignored."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from watchdog.domain.probe_state import (
+    JobRecord,
+    JobState,
+    QueueThreshold,
+    SentinelRecord,
+    ThresholdRecord,
+    job_state_key,
+    load_job_record,
+    short_digest,
+    threshold_records_from_json,
+    threshold_records_to_json,
+)
+
+JOB = JobRecord("backup", JobState("0 3 * * * UTC", 5, 6, 7, 8, 9, 1), "job.failed", 10)
+WAITING = ThresholdRecord(QueueThreshold("waiting", 200, for_ms=5), breached_since=7)
+STALLED = ThresholdRecord(QueueThreshold("stalled", for_ms=5), 7, "b7c1")
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        JOB,
+        JobRecord("b", JobState("", 0)),
+        WAITING,
+        STALLED,
+        ThresholdRecord(QueueThreshold("failure_ratio", 0.2, window_ms=60_000, min_samples=20)),
+        SentinelRecord("job/1", 5),
+    ],
+)
+def test_a_record_survives_json(record: Any) -> None:
+    stored = json.loads(json.dumps(record.to_json()))
+    assert type(record).from_json(stored) == record
+    assert type(record).from_json(stored | {"field_of_a_newer_version": 1}) == record
+
+
+def test_a_job_is_found_by_its_name() -> None:
+    state = {job_state_key("backup"): JOB.to_json(), job_state_key("other"): None}
+    assert load_job_record(state, "backup") == JOB
+    assert load_job_record(state, "other") is None
+    assert load_job_record({}, "backup") is None
+
+
+def test_thresholds_are_found_by_their_metric() -> None:
+    stored = threshold_records_to_json([WAITING, STALLED])
+    assert threshold_records_from_json(json.loads(json.dumps(stored))) == {"waiting": WAITING, "stalled": STALLED}
+    assert threshold_records_from_json(None) == {}
+
+
+def test_a_digest_is_short_however_long_the_name_is() -> None:
+    assert len(short_digest("a job's name " * 1_000)) == len(short_digest("")) == 12
