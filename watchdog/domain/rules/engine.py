@@ -29,8 +29,8 @@ class SubjectSource(NamedTuple):
     get_subjects: Callable[[Result], object]
     """The listing of a result; None: the result has none, which is no evidence about any subject."""
     unlisted_reason: str
-    """Why the incident of a subject ends when the listing no longer has it. Empty where only bad subjects are listed, so
-    that one that is not listed has recovered."""
+    """Why the incident of a subject ends when the listing no longer has it. Empty where only bad subjects are listed:
+    one that is not listed has recovered."""
 
 
 SUBJECT_SOURCES: Mapping[str, SubjectSource] = {
