@@ -1,7 +1,7 @@
-"""1,000 sentinels through real queues, with real workers, ten at a time; and kill -9 while one is sent.
+"""1,000 sentinel jobs through real queues with real workers, ten at a time; and kill -9 while one is sent.
 
-A gate between the canary and its server sees the sentinel come by, and kills the canary's process at one of three
-points. What counts is what stays behind.
+A proxy between the canary and its server recognises the sentinel job and kills the canary's process at one of three
+points. The figure is what stays behind.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import psycopg
 import redis
 import uvloop
 
-from benchmarks.table import Measurement, percentile
+from benchmarks.measurements import Measurement, percentile
 from tests.support import postgres, redis_server
 from tests.support.polling import wait_until
 from tests.support.probe_runs import canary_probe, node_worker_command, run_probe
@@ -46,16 +46,16 @@ class KillPoint(Enum):
     """When the process is killed."""
 
     REQUEST_LOST = 0
-    """The sentinel has left it, and never reaches the server."""
+    """The request was sent, and never reaches the server."""
     REQUEST_DELIVERED = 1
-    """The sentinel has left it, and reaches the server afterwards."""
+    """The request was sent, and reaches the server after the kill."""
     RESPONSE_LOST = 2
-    """The server has answered, and the answer never arrives."""
+    """The server has responded, and the response never arrives."""
 
 
 @dataclass
 class BullmqBenchmarkQueue:
-    """A queue of BullMQ on a server of its own."""
+    """A BullMQ queue on its own server."""
 
     url: str
     name: ClassVar[str] = "bullmq"
@@ -73,7 +73,7 @@ class BullmqBenchmarkQueue:
         return {"REDIS": self.url}
 
     def count_sentinels(self) -> int:
-        """How many are there, in whatever state."""
+        """The number of sentinel jobs, in any state."""
         key = f"bull:{QUEUE_NAME}:"
         listed = sum(self.redis_client.llen(key + name) for name in ("wait", "active"))
         listed += sum(self.redis_client.zcard(key + name) for name in ("completed", "failed", "prioritized"))
@@ -82,7 +82,7 @@ class BullmqBenchmarkQueue:
 
 @dataclass
 class PgbossBenchmarkQueue:
-    """A queue of pg-boss in a database of its own."""
+    """A pg-boss queue in its own database."""
 
     url: str
     name: ClassVar[str] = "pgboss"
@@ -118,22 +118,22 @@ def _benchmark_queue(
     env = {"QUEUE": QUEUE_NAME, "CONCURRENCY": str(CONCURRENCY), **queue.worker_env}
     with redis_server.running_worker(*node_worker_command(peers, queue.worker_script, DOES="return", **env)):
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            ended, durations, cpu = runner.run(_run_cycles(queue))
-        left = queue.count_sentinels()
-    yield Measurement(f"{queue.name}: cycles, {CONCURRENCY} at a time", ended.total())
-    yield Measurement(f"{queue.name}: cycles that did not pass", ended.total() - ended["pass"], "", 0)
-    yield Measurement(f"{queue.name}: sentinels left behind", left, "", 0)
+            outcomes, durations, cpu = runner.run(_run_cycles(queue))
+        leftover = queue.count_sentinels()
+    yield Measurement(f"{queue.name}: cycles, {CONCURRENCY} at a time", outcomes.total())
+    yield Measurement(f"{queue.name}: cycles that did not pass", outcomes.total() - outcomes["pass"], "", 0)
+    yield Measurement(f"{queue.name}: sentinels left behind", leftover, "", 0)
     yield Measurement(f"{queue.name}: sent to finished, p50", percentile(durations, 50), "ms")
-    yield Measurement(f"{queue.name}: CPU per 1,000 cycles", cpu / ended.total() * 1_000, "s")
-    if odd := {how: n for how, n in ended.items() if how != "pass"}:
-        print(f"  {queue.name}: {odd}", flush=True)
+    yield Measurement(f"{queue.name}: CPU per 1,000 cycles", cpu / outcomes.total() * 1_000, "s")
+    if other := {name: count for name, count in outcomes.items() if name != "pass"}:
+        print(f"  {queue.name}: {other}", flush=True)
     killed = [_kill_while_sending(queue, number) for number in range(KILL_COUNT)]
     yield Measurement(f"{queue.name}: kills while a sentinel was sent", len(killed))
     yield Measurement(f"{queue.name}: kills that missed their point", sum(not k.killed_at_point for k in killed), "", 0)
     yield Measurement(
-        f"{queue.name}: kills after which the sentinel was there", sum(k.sentinel_enqueued for k in killed)
+        f"{queue.name}: kills after which the sentinel was queued", sum(k.sentinel_enqueued for k in killed)
     )
-    yield Measurement(f"{queue.name}: most sentinels of one slot", max(k.max_sentinels for k in killed), "", 1)
+    yield Measurement(f"{queue.name}: sentinels of one slot, maximum", max(k.max_sentinels for k in killed), "", 1)
     yield Measurement(
         f"{queue.name}: left behind after the next slot", max(k.leftover_sentinels for k in killed), "", 0
     )
@@ -143,29 +143,29 @@ def _benchmark_queue(
 
 
 async def _run_cycles(queue: BullmqBenchmarkQueue | PgbossBenchmarkQueue) -> tuple[Counter[str], list[int], float]:
-    """How they ended, how many ms each sentinel took, and the CPU seconds of this process for all of them."""
-    ended: Counter[str] = Counter()
+    """Returns their outcomes, the duration of each in ms, and the CPU seconds that this process used for all."""
+    outcomes: Counter[str] = Counter()
     durations: list[int] = []
-    async with Network() as wire, EventLoopLagMonitor() as lag:
-        runner = ProbeRunner(wire, SecretMask(()), wall_clock_ms, lag)
+    async with Network() as network, EventLoopLagMonitor() as lag_monitor:
+        runner = ProbeRunner(network, SecretMask(()), wall_clock_ms, lag_monitor)
 
-        async def one_after_another(number: int, cycles: int) -> None:
+        async def run_in_sequence(number: int, cycles: int) -> None:
             probe = canary_probe(queue.system_config(), name=f"Pipeline {number}")
-            prev = None
+            previous_slot = None
             for _ in range(cycles):
-                slot = ClaimedSlot(number, max(wall_clock_ms(), (prev or 0) + 1), "local", prev)
+                slot = ClaimedSlot(number, max(wall_clock_ms(), (previous_slot or 0) + 1), "local", previous_slot)
                 result = (await runner.run(probe, slot, {})).result
-                ended[result.reason or str(result.outcome)] += 1
+                outcomes[result.reason or str(result.outcome)] += 1
                 durations.append(result.duration or 0)
-                prev = slot.slot
+                previous_slot = slot.slot
 
-        await one_after_another(CONCURRENCY, 1)  # loads what is loaded once
-        ended.clear()
+        await run_in_sequence(CONCURRENCY, 1)  # warm up
+        outcomes.clear()
         durations.clear()
         before = resource.getrusage(resource.RUSAGE_SELF)
-        await asyncio.gather(*(one_after_another(n, CYCLE_COUNT // CONCURRENCY) for n in range(CONCURRENCY)))
+        await asyncio.gather(*(run_in_sequence(n, CYCLE_COUNT // CONCURRENCY) for n in range(CONCURRENCY)))
         after = resource.getrusage(resource.RUSAGE_SELF)
-    return ended, durations, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return outcomes, durations, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 # --- kill -9
@@ -173,45 +173,45 @@ async def _run_cycles(queue: BullmqBenchmarkQueue | PgbossBenchmarkQueue) -> tup
 
 @dataclass(frozen=True)
 class SentinelKillResult:
-    """What a kill came to."""
+    """The effect of a kill."""
 
     killed_at_point: bool
-    """The process died at its point, by SIGKILL."""
+    """The process was killed at its point."""
     sentinel_enqueued: bool
-    """The sentinel had reached the queue."""
+    """The sentinel job was in the queue."""
     max_sentinels: int
-    """Sentinels of the slot, after the kill or after somebody else sent the same slot again."""
+    """Sentinel jobs of the slot, after the kill and after another process sent the same slot again."""
     leftover_sentinels: int
-    """Sentinels after the next slot."""
+    """Sentinel jobs after the next slot."""
 
 
 def _kill_while_sending(queue: BullmqBenchmarkQueue | PgbossBenchmarkQueue, number: int) -> SentinelKillResult:
     slot = 1_000_000 * (number + 1)
     limits = {"start_within": "200ms", "finish_within": "1s"}
     probe = canary_probe({**queue.system_config(), **limits})
-    mark = probe.settings.queue_driver.derive_job_id(derive_idempotency_key(probe.id, slot))
+    marker = probe.settings.queue_driver.derive_job_id(derive_idempotency_key(probe.id, slot))
     point = KillPoint(number % len(KillPoint))
-    with KillingProxy(urlsplit(queue.url).port or 0, mark.encode(), point).running() as gate:
-        words = [
+    with KillingProxy(urlsplit(queue.url).port or 0, marker.encode(), point).running() as proxy:
+        command = [
             sys.executable,
             "-m",
             "benchmarks.canaries",
-            json.dumps({**queue.system_config(gate.port), **limits}),
+            json.dumps({**queue.system_config(proxy.port), **limits}),
             str(slot),
         ]
-        gate.client_process = subprocess.Popen(words, stdout=subprocess.DEVNULL)
-        gate.client_started.set()
-        hit = gate.client_process.wait(60) == -9 and gate.client_killed.wait(5)
+        proxy.client_process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        proxy.client_started.set()
+        killed = proxy.client_process.wait(60) == -9 and proxy.client_killed.wait(5)
     if point is not KillPoint.REQUEST_LOST:
         wait_until(queue.count_sentinels)
-    there = queue.count_sentinels()
-    again = asyncio.run(_resend_sentinel(queue, slot, limits))
-    report = asyncio.run(run_probe(probe, slot + 1, slot))
-    sent = report.result.outcome is Outcome.FAIL and report.result.reason == "canary.not_picked_up"
+    queued = queue.count_sentinels()
+    after_resend = asyncio.run(_resend_sentinel(queue, slot, limits))
+    next_run = asyncio.run(run_probe(probe, slot + 1, slot))
+    reported = next_run.result.outcome is Outcome.FAIL and next_run.result.reason == "canary.not_picked_up"
     return SentinelKillResult(
-        hit and sent and there == (point is not KillPoint.REQUEST_LOST),
-        bool(there),
-        max(there, again),
+        killed and reported and queued == (point is not KillPoint.REQUEST_LOST),
+        bool(queued),
+        max(queued, after_resend),
         queue.count_sentinels(),
     )
 
@@ -221,15 +221,17 @@ async def _resend_sentinel(
 ) -> int:
     probe = canary_probe({**queue.system_config(), **limits})
     async with (
-        Network() as wire,
-        probe.settings.queue_driver.connect(ConnectContext(wire, PhaseTimer(), True, 3.0, wall_clock_ms())) as line,
+        Network() as network,
+        probe.settings.queue_driver.connect(
+            ConnectContext(network, PhaseTimer(), True, 3.0, wall_clock_ms())
+        ) as connection,
     ):
-        await line.send(SentinelJob(derive_idempotency_key(probe.id, slot), {}, 60_000))
+        await connection.send(SentinelJob(derive_idempotency_key(probe.id, slot), {}, 60_000))
     return queue.count_sentinels()
 
 
 class KillingProxy:
-    """Passes on what a client and a server say, until the client sends the sentinel."""
+    """Forwards what a client and a server send, until the client sends the sentinel job."""
 
     def __init__(self, server_port: int, sentinel_marker: bytes, kill_point: KillPoint) -> None:
         self.server_port, self.sentinel_marker, self.kill_point = server_port, sentinel_marker, kill_point

@@ -1,7 +1,7 @@
-"""What check-ins cost: CPU per 1,000 of a whole `watchdog run`, until each is folded into the database.
+"""The cost of check-ins: CPU per 1,000 of a whole `watchdog run`, until each is folded into the database.
 
-A fresh connection each, ten at once; every run is a start and an exit code with some output. Beside it, in the same
-run, a route of Starlette that reads the body, says "ok" and keeps nothing, on the same server.
+Each has a fresh connection, ten at a time; a job run is a start, and an exit code with output. For comparison, the same
+server runs a Starlette route that reads the body, responds "ok" and stores nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING, NamedTuple
 
 import uvloop
 
-from benchmarks.table import Measurement, percentile
+from benchmarks.measurements import Measurement, percentile
 from tests.support import postgres
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 JOB_COUNT, RUN_COUNT, CONCURRENCY, WARM_UP_RUNS = 100, 5_000, 10, 200
 JOB_OUTPUT = b"copying /srv/data to the other side\n" * 6
 MAX_CPU_S = 0.5
-"""Seconds of CPU."""
 
 
 def prove() -> Iterator[Measurement]:
@@ -51,13 +50,13 @@ def prove() -> Iterator[Measurement]:
             storage = {"url": url, "check_in_log": f"{folder}/{name}"}
             config.write_text(json.dumps({"storage": storage, "probes": probes}))
             cpu, times, stored = measure_server(str(config))
-            yield Measurement(f"{name}: told and not stored", 2 * (RUN_COUNT + WARM_UP_RUNS) - stored, "", 0)
-            yield Measurement(f"{name}: CPU per 1,000 check-ins, all included", cpu, "s", MAX_CPU_S)
-            yield Measurement(f"{name}: answered, p50", percentile(times, 50), "ms")
-            yield Measurement(f"{name}: answered, p99", percentile(times, 99), "ms")
+            yield Measurement(f"{name}: accepted and not stored", 2 * (RUN_COUNT + WARM_UP_RUNS) - stored, "", 0)
+            yield Measurement(f"{name}: CPU per 1,000 check-ins, everything included", cpu, "s", MAX_CPU_S)
+            yield Measurement(f"{name}: response time, p50", percentile(times, 50), "ms")
+            yield Measurement(f"{name}: response time, p99", percentile(times, 99), "ms")
         cpu, times, _ = measure_server("bare")
-        yield Measurement("a bare route of Starlette: CPU per 1,000", cpu, "s")
-        yield Measurement("a bare route of Starlette: answered, p50", percentile(times, 50), "ms")
+        yield Measurement("a bare Starlette route: CPU per 1,000", cpu, "s")
+        yield Measurement("a bare Starlette route: response time, p50", percentile(times, 50), "ms")
 
 
 def heartbeat_token(number: int) -> str:
@@ -176,15 +175,15 @@ async def watchdog_server(config: Path, stack: AsyncExitStack) -> BenchmarkedSer
     from watchdog.store.tables import check_ins
 
     app = await stack.enter_async_context(run_app(load_config(config)))
-    spool = app.loaded_config.config.storage.check_in_log_path
+    log_path = app.loaded_config.config.storage.check_in_log_path
 
     def waiting() -> int:
-        return sum(file.stat().st_size for file in spool.parent.glob(f"{spool.name}.[01]"))
+        return sum(file.stat().st_size for file in log_path.parent.glob(f"{log_path.name}.[01]"))
 
     def stored() -> int:
         with app.store_executor.database.read_transaction() as connection:
-            found: int = connection.execute(sa.select(sa.func.count()).select_from(check_ins)).scalar_one()
-            return found
+            count: int = connection.execute(sa.select(sa.func.count()).select_from(check_ins)).scalar_one()
+            return count
 
     return BenchmarkedServer(create_asgi_app(app), waiting, stored)
 

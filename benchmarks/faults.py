@@ -1,4 +1,4 @@
-"""How soon a canary names a worker that was killed, and a broker that hangs or is down: with every queue system."""
+"""How soon a canary reports a killed worker, and a broker that hangs or is down, with every queue system."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
-from benchmarks.table import Measurement
+from benchmarks.measurements import Measurement
 from tests.support import postgres, redis_server
 from tests.support.queue_lab import QueueLab, suspended_process
 from tests.support.queue_labs import QUEUE_LABS
@@ -16,7 +16,7 @@ from tests.support.third_party import find_free_port, install_third_party_server
 from watchdog.domain.model import RecordedResult
 
 REPETITIONS = 5
-"""Of which the slowest counts."""
+"""The slowest one counts."""
 
 
 def prove() -> Iterator[Measurement]:
@@ -29,18 +29,18 @@ def prove() -> Iterator[Measurement]:
 
 
 def _measure_detection(lab: QueueLab) -> Iterator[Measurement]:
-    patient, brief = lab.build_probe(), lab.build_probe(**lab.short_limits).settings
-    limit = brief.start_within or brief.finish_within
-    late = [_time_to_detect_killed_worker(lab) - limit for _ in range(REPETITIONS)]
-    yield Measurement(f"{lab.kind}: a killed worker is named after its limit by", max(late), "ms", 1_000)
+    deadline_ms, settings = lab.build_probe().deadline_ms, lab.build_probe(**lab.short_limits).settings
+    limit = settings.start_within or settings.finish_within
+    delays = [_time_to_detect_killed_worker(lab) - limit for _ in range(REPETITIONS)]
+    yield Measurement(f"{lab.kind}: a killed worker is reported, after its limit", max(delays), "ms", 1_000)
     with suspended_process(lab.broker_pid()):
         hangs = [_time_until_reason("broker.unreachable", lab.run_probe) for _ in range(REPETITIONS)]
-    yield Measurement(f"{lab.kind}: a broker that hangs is named in", max(hangs), "ms", patient.deadline_ms)
-    mute = [_time_to_detect_stalled_broker(lab) for _ in range(REPETITIONS)]
-    yield Measurement(f"{lab.kind}: a broker that stops answering is named in", max(mute), "ms", patient.deadline_ms)
+    yield Measurement(f"{lab.kind}: a broker that hangs is reported", max(hangs), "ms", deadline_ms)
+    stalled = [_time_to_detect_stalled_broker(lab) for _ in range(REPETITIONS)]
+    yield Measurement(f"{lab.kind}: a broker that stops answering is reported", max(stalled), "ms", deadline_ms)
     lab.probed_url = re.sub(r":\d+/", f":{find_free_port()}/", lab.probed_url)
     down = [_time_until_reason("broker.unreachable", lab.run_probe) for _ in range(REPETITIONS)]
-    yield Measurement(f"{lab.kind}: a broker that is down is named in", max(down), "ms", patient.deadline_ms)
+    yield Measurement(f"{lab.kind}: a broker that is down is reported", max(down), "ms", deadline_ms)
 
 
 def _time_to_detect_killed_worker(lab: QueueLab) -> float:
@@ -52,23 +52,23 @@ def _time_to_detect_killed_worker(lab: QueueLab) -> float:
 
 
 def _time_to_detect_stalled_broker(lab: QueueLab) -> float:
-    """Its process stands still from when the sentinel is there; that stays behind, in a queue of its own."""
+    """The broker is suspended once the sentinel job is queued. The job stays behind, so it gets its own queue."""
     lab = type(lab)(lab.broker_url, lab.peers)
     lab.create_queue()
-    with ExitStack() as stopped:
+    with ExitStack() as suspended:
         return _time_until_reason(
             "broker.unreachable",
             lambda: lab.run_probe_and_trigger(
-                lab.count_waiting, lambda: stopped.enter_context(suspended_process(lab.connection_pid()))
+                lab.count_waiting, lambda: suspended.enter_context(suspended_process(lab.connection_pid()))
             ),
         )
 
 
 def _time_until_reason(reason: str, run: Callable[[], RecordedResult]) -> float:
-    """Milliseconds until a run says so; without end where it says something else."""
+    """Ms until a run reports this reason; infinite if it reports another one."""
     since = time.monotonic()
-    said = run().result
-    if said.reason != reason:
-        print(f"  {said.reason or said.outcome}, not {reason}: {said.message}", flush=True)
+    result = run().result
+    if result.reason != reason:
+        print(f"  {result.reason or result.outcome}, not {reason}: {result.message}", flush=True)
         return math.inf
     return (time.monotonic() - since) * 1_000

@@ -1,6 +1,6 @@
-"""What fresh HTTP exchanges cost: CPU seconds per 1,000, user and system, of this process alone.
+"""The cost of HTTP exchanges on fresh connections: CPU seconds per 1,000, user and system, of this process alone.
 
-usage: python -m benchmarks.http_exchange [EXCHANGES]     against a local nginx, or a small server where there is none
+usage: python -m benchmarks.http_exchange [EXCHANGES]     against a local nginx, or a small server if there is none
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from contextlib import contextmanager
 
 import uvloop
 
-from benchmarks.table import Measurement
+from benchmarks.measurements import Measurement
 from tests.support import nginx
 from watchdog.net import Network
 from watchdog.net.http import HttpRequest
@@ -40,7 +40,7 @@ asyncio.run(main())
 
 @contextmanager
 def http_target() -> Iterator[tuple[str, str]]:
-    """What it is, and its URL."""
+    """Yields the name and the URL of the server."""
     if nginx.find_nginx():
         with nginx.running_nginx() as url:
             yield "nginx", url
@@ -58,47 +58,52 @@ def http_target() -> Iterator[tuple[str, str]]:
 async def measure_cost(operation: Callable[[], Awaitable[object]], count: int) -> tuple[float, float]:
     """CPU seconds and wall seconds per 1,000, after a warm-up."""
 
-    async def some(n: int) -> None:
-        for _ in range(n):
+    async def repeat(times: int) -> None:
+        for _ in range(times):
             await operation()
 
-    await asyncio.gather(*(some(5) for _ in range(CONCURRENCY)))
+    await asyncio.gather(*(repeat(5) for _ in range(CONCURRENCY)))
     cpu, wall = time.process_time(), time.perf_counter()
-    await asyncio.gather(*(some(count // CONCURRENCY) for _ in range(CONCURRENCY)))
-    done = count // CONCURRENCY * CONCURRENCY / 1000
-    return (time.process_time() - cpu) / done, (time.perf_counter() - wall) / done
+    await asyncio.gather(*(repeat(count // CONCURRENCY) for _ in range(CONCURRENCY)))
+    thousands = count // CONCURRENCY * CONCURRENCY / 1000
+    return (time.process_time() - cpu) / thousands, (time.perf_counter() - wall) / thousands
 
 
 async def compare_costs(url: str, count: int) -> dict[str, tuple[float, float]]:
     plain = HttpProbe.model_validate({"name": "plain", "http": url})
-    judged = HttpProbe.model_validate(
-        {"name": "judged", "http": url, "expect": ["status == 200", "body.ok"], "prefer": ["elapsed_ms <= 800"]}
+    with_expressions = HttpProbe.model_validate(
+        {
+            "name": "with expressions",
+            "http": url,
+            "expect": ["status == 200", "body.ok"],
+            "prefer": ["elapsed_ms <= 800"],
+        }
     )
-    async with Network() as wire:
+    async with Network() as network:
 
         async def observe(probe: HttpProbe) -> None:
-            seen = await probe.observe(RunContext(0, 0, 10.0, "", {}, wire))
-            if seen.reason:
-                raise RuntimeError(seen)
+            observation = await probe.observe(RunContext(0, 0, 10.0, "", {}, network))
+            if observation.reason:
+                raise RuntimeError(observation)
 
         return {
-            "exchange": await measure_cost(lambda: wire.send_http_request(HttpRequest(url)), count),
+            "exchange": await measure_cost(lambda: network.send_http_request(HttpRequest(url)), count),
             "probe": await measure_cost(lambda: observe(plain), count),
-            "probe with expressions": await measure_cost(lambda: observe(judged), count),
+            "probe with expressions": await measure_cost(lambda: observe(with_expressions), count),
         }
 
 
 def prove() -> Iterator[Measurement]:
-    with http_target() as (what, url):
+    with http_target() as (server, url):
         for row, (cpu, _) in uvloop.run(compare_costs(url, 4_000)).items():
-            bound = 0.65 if row == "exchange" else None
-            yield Measurement(f"{row} with {what}, CPU per 1,000", cpu, "s", bound)
+            max_value = 0.65 if row == "exchange" else None
+            yield Measurement(f"{row} with {server}, CPU per 1,000", cpu, "s", max_value)
 
 
 def main() -> None:
     number = int(sys.argv[1]) if len(sys.argv) > 1 else 4_000
-    with http_target() as (what, url):
-        print(f"{number} fresh exchanges with {what}, {CONCURRENCY} at once, {os.cpu_count()} cores")
+    with http_target() as (server, url):
+        print(f"{number} fresh exchanges with {server}, {CONCURRENCY} at a time, {os.cpu_count()} cores")
         print(f"{'':24}{'loop':>8}{'CPU s / 1,000':>16}{'wall s / 1,000':>16}")
         for name, run in (("asyncio", asyncio.run), ("uvloop", uvloop.run)):
             for row, (cpu, wall) in run(compare_costs(url, number)).items():

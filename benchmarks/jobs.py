@@ -1,4 +1,4 @@
-"""One look at a table of 300,000 runs of 20 jobs without any index, in PostgreSQL, MariaDB and SQLite."""
+"""One poll of a table with 300,000 runs of 20 jobs, without an index, in PostgreSQL, MariaDB and SQLite."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from time import time
 
 import sqlalchemy as sa
 
-from benchmarks.table import Measurement
+from benchmarks.measurements import Measurement
 from tests.support import mariadb, postgres
 from tests.support.probe_runs import run_probe
 from watchdog.domain.model import Outcome
@@ -80,5 +80,5 @@ def prove() -> Iterator[Measurement]:
         for name, url in urls.items():
             _fill_table(url)
             yield Measurement(
-                f"one look at 300,000 runs in {name}", sorted(_poll_durations_ms(url))[POLL_COUNT // 2], "ms", 1_000
+                f"one poll of 300,000 runs in {name}", sorted(_poll_durations_ms(url))[POLL_COUNT // 2], "ms", 1_000
             )

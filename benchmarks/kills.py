@@ -1,5 +1,7 @@
-"""kill -9 at nine named points, each on the way of an `opened` and of a `resolved`, on both databases, three times; the
-points from the outbox on once for each of Slack bot, Slack webhook and email."""
+"""kill -9 at nine points on the path of an `opened` and of a `resolved` notification, on both databases, three times.
+
+The points of delivery are repeated for the Slack bot, the Slack webhook and email.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks.table import Measurement
+from benchmarks.measurements import Measurement
 from tests.support import postgres
 from tests.support.crash_harness import (
     NOTIFIER_KINDS,
@@ -24,7 +26,7 @@ from watchdog.domain.model import IncidentEvent
 
 REPETITIONS = 3
 CONCURRENCY = 4
-"""Cases wait far more than they work."""
+"""Cases mostly wait."""
 
 
 def prove() -> Iterator[Measurement]:
@@ -37,20 +39,21 @@ def prove() -> Iterator[Measurement]:
         for kind in NOTIFIER_KINDS
     ]
     with postgres.running_postgres() as server, ThreadPoolExecutor(CONCURRENCY) as pool:
-        asked = [(case, database) for case in cases for database in ("sqlite", "postgres") for _ in range(REPETITIONS)]
-        verdicts = list(pool.map(lambda one: (one[0], _run_case(one[0], one[1], server)), asked))
+        runs = [(case, database) for case in cases for database in ("sqlite", "postgres") for _ in range(REPETITIONS)]
+        results = list(pool.map(lambda run: (run[0], _run_case(run[0], run[1], server)), runs))
     by_point: dict[str, list[KillCaseResult]] = defaultdict(list)
-    for case, verdict in verdicts:
-        by_point[case.point].append(verdict)
-        if not verdict.passed:
-            print(f"  {case}: {verdict}", flush=True)
-    for point, came in by_point.items():
-        yield Measurement(f"{point}: kills, each shown to have hit", len(came))
-        yield Measurement(f"{point}: kills that missed their point", sum(not v.killed_at_point for v in came), "", 0)
-        yield Measurement(f"{point}: notifications lost", sum(v.lost_count for v in came), "", 0)
-        yield Measurement(f"{point}: extra copies, worst of one kill", max(v.duplicate_count for v in came), "", 1)
-        yield Measurement(f"{point}: resolved before opened", sum(not v.in_order for v in came), "", 0)
-        yield Measurement(f"{point}: left unsent", sum(v.unsent_count != 0 for v in came), "", 0)
+    for case, result in results:
+        by_point[case.kill_point].append(result)
+        if not result.passed:
+            print(f"  {case}: {result}", flush=True)
+    for point, of_point in by_point.items():
+        missed = sum(not result.killed_at_point for result in of_point)
+        yield Measurement(f"{point}: kills", len(of_point))
+        yield Measurement(f"{point}: kills that missed their point", missed, "", 0)
+        yield Measurement(f"{point}: notifications lost", sum(result.lost_count for result in of_point), "", 0)
+        yield Measurement(f"{point}: extra copies after one kill", max(r.duplicate_count for r in of_point), "", 1)
+        yield Measurement(f"{point}: resolved before opened", sum(not result.in_order for result in of_point), "", 0)
+        yield Measurement(f"{point}: left unsent", sum(result.unsent_count != 0 for result in of_point), "", 0)
 
 
 def _run_case(case: KillCase, database: str, server: postgres.PostgresServer) -> KillCaseResult:

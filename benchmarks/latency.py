@@ -1,6 +1,6 @@
-"""From the deciding result to the message received: a real probe, a real store, stand-ins for Slack, mail and webhooks.
+"""From the result that opens an incident to the message received: a real probe and store, fake Slack, mail and webhook.
 
-One incident is in flight at a time; every notifier hears each. The clock starts when the run hands its result over.
+Incidents follow each other; every notifier gets each. The time starts when the run hands over its result.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import structlog
 
-from benchmarks.table import Measurement, percentile
+from benchmarks.measurements import Measurement, percentile
 from tests.support.crash_harness import FakeHttpTarget
 from tests.support.fakes import FakeMailServer, FakeSlack, FakeWebhookReceiver
 from watchdog.app import run_app
@@ -24,7 +24,6 @@ from watchdog.domain.model import ClaimedSlot, RecordedResult
 
 INCIDENT_COUNT = 200
 MAX_P99_MS = 250.0
-"""Ms at the 99th percentile."""
 
 
 def prove() -> Iterator[Measurement]:
@@ -33,12 +32,12 @@ def prove() -> Iterator[Measurement]:
         tempfile.TemporaryDirectory() as folder, FakeHttpTarget() as target, FakeSlack() as bot, FakeSlack() as hook,
         FakeMailServer() as mail, FakeWebhookReceiver() as web,
     ):  # fmt: skip
-        taken = asyncio.run(_measure_latencies(Path(folder), target, bot, hook, mail, web))
-    for kind, samples in taken.items():
-        yield Measurement(f"{kind}: messages heard, {2 * INCIDENT_COUNT} sent", float(len(samples)))
-        yield Measurement(f"{kind}: messages missing or too many", float(abs(len(samples) - 2 * INCIDENT_COUNT)), "", 0)
-        yield Measurement(f"{kind}: deciding result to message, p50", percentile(samples, 50), "ms")
-        yield Measurement(f"{kind}: deciding result to message, p99", percentile(samples, 99), "ms", MAX_P99_MS)
+        latencies = asyncio.run(_measure_latencies(Path(folder), target, bot, hook, mail, web))
+    for kind, samples in latencies.items():
+        yield Measurement(f"{kind}: messages received, of {2 * INCIDENT_COUNT}", float(len(samples)))
+        yield Measurement(f"{kind}: missing or extra messages", float(abs(len(samples) - 2 * INCIDENT_COUNT)), "", 0)
+        yield Measurement(f"{kind}: result to message, p50", percentile(samples, 50), "ms")
+        yield Measurement(f"{kind}: result to message, p99", percentile(samples, 99), "ms", MAX_P99_MS)
 
 
 async def _measure_latencies(
@@ -49,7 +48,7 @@ async def _measure_latencies(
     mail_server: FakeMailServer,
     webhook: FakeWebhookReceiver,
 ) -> dict[str, list[float]]:
-    heard: dict[str, Callable[[], list[float]]] = {
+    arrival_times: dict[str, Callable[[], list[float]]] = {
         "slack bot": lambda: [h.received_at for h in slack_bot.received if not h.path.endswith("chat.update")],
         "slack webhook": lambda: [h.received_at for h in slack_webhook.received],
         "email": lambda: [m.received_at for m in mail_server.received],
@@ -73,31 +72,31 @@ async def _measure_latencies(
         "receivers": receivers,
         "email": {"host": "127.0.0.1", "port": mail_server.port, "security": "none", "from": "watchdog@acme.example"},
     }
-    taken: dict[str, list[float]] = {kind: [] for kind in heard}
+    latencies: dict[str, list[float]] = {kind: [] for kind in arrival_times}
     async with run_app(load_config(folder / "watchdog.yaml", json.dumps(config), {})) as app:
         service = app.service
-        decided = 0.0
+        handed_over_at = 0.0
 
-        def take(report: RecordedResult) -> None:
-            nonlocal decided
-            decided = time.monotonic()
-            service.accept_result(report)
+        def accept_result(recorded_result: RecordedResult) -> None:
+            nonlocal handed_over_at
+            handed_over_at = time.monotonic()
+            service.accept_result(recorded_result)
 
-        service.run_executor.on_result = take
+        service.run_executor.on_result = accept_result
         probe_id, probe = next(iter(service.probes.items()))
-        prev = None
+        previous_slot = None
         for number in range(2 * INCIDENT_COUNT):
             target.up = number % 2 == 1
-            slot = ClaimedSlot(probe_id, app.clock(), "local", prev)
-            prev = slot.slot
+            slot = ClaimedSlot(probe_id, app.clock(), "local", previous_slot)
+            previous_slot = slot.slot
             service.run_executor.start_run(probe, slot, {})
             end = time.monotonic() + 10
-            while any(len(times()) <= number for times in heard.values()) and time.monotonic() < end:
+            while any(len(times()) <= number for times in arrival_times.values()) and time.monotonic() < end:
                 await asyncio.sleep(0.002)
-            for kind, times in heard.items():
+            for kind, times in arrival_times.items():
                 if len(times()) > number:
-                    taken[kind].append((times()[number] - decided) * 1000)
+                    latencies[kind].append((times()[number] - handed_over_at) * 1000)
             while service.notification_sender._tasks_by_destination:
                 await asyncio.sleep(0.002)
             await asyncio.sleep(0.01)
-    return taken
+    return latencies

@@ -1,6 +1,6 @@
-"""500 http probes at 10 s, each on a fresh connection to a local nginx, results on SQLite: lag, CPU, memory.
+"""500 http probes every 10 s, on fresh connections to a local nginx, with results on SQLite: lag, CPU, memory.
 
-Watchdog runs in a process of its own, pages included, so that the figures are its alone. Lag: actual start - slot.
+Watchdog runs in its own process, with its pages, so that the figures contain nothing else. Lag is start minus slot.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.table import Measurement, percentile
+from benchmarks.measurements import Measurement, percentile
 from tests.support import nginx
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 PROBE_COUNT, PROBE_INTERVAL_S = 500, 10
 WARM_UP_S, MEASUREMENT_S = 20, 120
-"""Seconds."""
 
 
 def prove() -> Iterator[Measurement]:
@@ -40,22 +39,22 @@ def prove() -> Iterator[Measurement]:
         config.write_text(json.dumps({"storage": {"url": f"sqlite:///{folder}/watchdog.db"}, "probes": probes}))
         command = [sys.executable, "-m", "benchmarks.load", str(config)]
         ran = subprocess.run(command, capture_output=True, text=True, check=True)
-    found = json.loads(ran.stdout)
-    runs = len(found["lags"])
+    figures = json.loads(ran.stdout)
+    runs = len(figures["lags"])
     yield Measurement(f"runs in {MEASUREMENT_S} s", runs)
     yield Measurement(
-        "runs that were due and are not there",
+        "runs that were due and are missing",
         max(0, PROBE_COUNT * MEASUREMENT_S // PROBE_INTERVAL_S - runs - PROBE_COUNT // 100),
         "",
         0,
     )
-    yield Measurement("slots missed", found["missed"], "", 0)
-    yield Measurement("runs that did not pass", found["bad"], "", 0)
-    yield Measurement("lag p50", percentile(found["lags"], 50), "ms")
-    yield Measurement("lag p99", percentile(found["lags"], 99), "ms", 100)
-    yield Measurement("lag, worst", max(found["lags"]), "ms")
-    yield Measurement("CPU per 1,000 checks, everything included", found["cpu"] / runs * 1000, "s", 1.2)
-    yield Measurement("RSS, peak", found["rss"], "MiB", 250)
+    yield Measurement("slots missed", figures["missed"], "", 0)
+    yield Measurement("runs that did not pass", figures["bad"], "", 0)
+    yield Measurement("lag p50", percentile(figures["lags"], 50), "ms")
+    yield Measurement("lag p99", percentile(figures["lags"], 99), "ms", 100)
+    yield Measurement("lag, maximum", max(figures["lags"]), "ms")
+    yield Measurement("CPU per 1,000 runs, everything included", figures["cpu"] / runs * 1000, "s", 1.2)
+    yield Measurement("peak memory (RSS)", figures["rss"], "MiB", 250)
 
 
 async def _run_and_measure(config: Path) -> None:
@@ -71,13 +70,13 @@ async def _run_and_measure(config: Path) -> None:
         runner = app.service.run_executor.runner
         run = runner.run
 
-        def noted(probe: Probe, slot: ClaimedSlot, *more: Any) -> Coroutine[Any, Any, RecordedResult]:
+        def run_and_record_lag(probe: Probe, slot: ClaimedSlot, *more: Any) -> Coroutine[Any, Any, RecordedResult]:
             lags.append(app.clock() - slot.slot)
             return run(probe, slot, *more)
 
-        runner.run = noted  # type: ignore[assignment, method-assign] # watched from outside
+        runner.run = run_and_record_lag  # type: ignore[assignment, method-assign] # observed from outside
         await asyncio.sleep(MEASUREMENT_S)
-        runner.run = run  # type: ignore[method-assign] # put back
+        runner.run = run  # type: ignore[method-assign] # restore
         after = resource.getrusage(resource.RUSAGE_SELF)
     with closing(sqlite3.connect(loaded.config.storage.url.removeprefix("sqlite:///"))) as database:
         query = "SELECT outcome, sum(slot_count) FROM results WHERE slot >= ? AND slot < ? GROUP BY outcome"

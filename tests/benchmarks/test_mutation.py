@@ -1,4 +1,4 @@
-"""What the mutation run makes of what it finds, and that the survivors that are listed still fit the code."""
+"""How a mutation run is evaluated; and that the listed survivors still match the code."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.mutation import (
     EXPECTED_SURVIVORS_FILE,
+    MUTATED_PATHS,
     Mutant,
     Survivor,
     changed_lines,
@@ -17,70 +18,68 @@ from benchmarks.mutation import (
     load_expected_survivors,
 )
 
-MODULES = ("rules", "alerts", "beat", "probes.punctual")
-HEALTHY = [Mutant(f"watchdog.{module}.x_f__mutmut_{n}", "killed") for module in MODULES for n in range(100)]
-HEALTHY += [Mutant(f"watchdog.schedule.xǁCronǁafter__mutmut_{n}", "timeout") for n in range(100)]
-ONE = Survivor("watchdog.domain.rules.engine.apply_finding", ("- if a:", "+ if not a:"))
+MODULES = ("rules.engine", "rules.job", "rules.queue", "rules.canary", "routing", "heartbeat", "uptime_clock")
+HEALTHY = [Mutant(f"watchdog.domain.{module}.x_f__mutmut_{n}", "killed") for module in MODULES for n in range(100)]
+HEALTHY += [Mutant(f"watchdog.domain.schedule.xǁCronScheduleǁafter__mutmut_{n}", "timeout") for n in range(100)]
+SURVIVOR = Survivor("watchdog.domain.rules.engine.apply_finding", ("- if a:", "+ if not a:"))
+UNLISTED = "unlisted survivor: watchdog.domain.rules.engine.apply_finding\n    - if a:\n    + if not a:"
 
 
-def with_alive(n: int, status: str = "survived") -> list[Mutant]:
-    return [Mutant(f"watchdog.rules.engine.x_turn__mutmut_{i}", status) for i in range(n)] + HEALTHY[n:]
+def with_survivors(n: int, status: str = "survived") -> list[Mutant]:
+    mutants = [Mutant(f"watchdog.domain.rules.engine.x_apply_finding__mutmut_{i}", status) for i in range(n)]
+    return mutants + HEALTHY[n:]
 
 
 @pytest.mark.parametrize(
-    ("sentence", "mutants", "survived", "listed", "found"),
+    ("sentence", "mutants", "survived", "listed", "problems"),
     [
-        ("everything noticed is well", HEALTHY, [], {}, []),
-        ("a survivor that is listed with its reason is well", with_alive(1), [ONE], {ONE: "the same"}, []),
-        ("one that is not listed is not", with_alive(1), [ONE], {},
-         ["unlisted survivor: watchdog.rules.engine.turn\n    - if a:\n    + if not a:"]),
-        ("one with another difference is another one", with_alive(1), [ONE], {ONE._replace(diff=("- b", "+ c")): "x"},
-         ["unlisted survivor: watchdog.rules.engine.turn\n    - if a:\n    + if not a:",
-          "stale entry: watchdog.rules.engine.turn\n    - b\n    + c"]),
-        ("an entry that survives no more is stale", HEALTHY, [], {ONE: "the same"},
-         ["stale entry: watchdog.rules.engine.turn\n    - if a:\n    + if not a:"]),
-        ("an entry needs its reason", with_alive(1), [ONE], {ONE: " "}, ["no reason: watchdog.rules.engine.turn"]),
-        ("three in a hundred are within the bound", with_alive(3), [ONE], {ONE: "the same"}, []),
-        ("four are over it, listed or not", with_alive(4), [ONE], {ONE: "the same"},
-         ["rules: 4 of 100 mutants survive, over 3%"]),
-        ("what no test reaches survives", with_alive(4, "no tests"), [ONE], {ONE: "the same"},
-         ["rules: 4 of 100 mutants survive, over 3%"]),
-        ("a room without mutants proves nothing", HEALTHY[:400], [], {}, ["schedule: nothing was mutated"]),
+        ("all mutants are noticed", HEALTHY, [], {}, []),
+        ("a survivor is listed with its reason", with_survivors(1), [SURVIVOR], {SURVIVOR: "the same"}, []),
+        ("a survivor is not listed", with_survivors(1), [SURVIVOR], {}, [UNLISTED]),
+        ("a survivor is listed with another difference", with_survivors(1), [SURVIVOR],
+         {SURVIVOR._replace(diff=("- b", "+ c")): "x"},
+         [UNLISTED, "stale entry: watchdog.domain.rules.engine.apply_finding\n    - b\n    + c"]),
+        ("a listed mutant is noticed", HEALTHY, [], {SURVIVOR: "the same"},
+         ["stale entry: watchdog.domain.rules.engine.apply_finding\n    - if a:\n    + if not a:"]),
+        ("an entry has no reason", with_survivors(1), [SURVIVOR], {SURVIVOR: " "},
+         ["no reason: watchdog.domain.rules.engine.apply_finding"]),
+        ("three in a hundred survive", with_survivors(3), [SURVIVOR], {SURVIVOR: "the same"}, []),
+        ("four in a hundred survive, listed or not", with_survivors(4), [SURVIVOR], {SURVIVOR: "the same"},
+         ["rules: 4 of 100 mutants survive, over 3 %"]),
+        ("no test runs a mutant", with_survivors(4, "no tests"), [SURVIVOR], {SURVIVOR: "the same"},
+         ["rules: 4 of 100 mutants survive, over 3 %"]),
+        ("a group has no mutants", HEALTHY[:700], [], {}, ["schedule: nothing was mutated"]),
     ],
 )  # fmt: skip
-def test_complaints(
-    sentence: str, mutants: list[Mutant], survived: list[Survivor], listed: dict[Survivor, str], found: list[str]
+def test_problems(
+    sentence: str, mutants: list[Mutant], survived: list[Survivor], listed: dict[Survivor, str], problems: list[str]
 ) -> None:
-    assert find_problems(mutants, survived, listed) == found, sentence
+    assert find_problems(mutants, survived, listed) == problems, sentence
 
 
 def test_the_table() -> None:
-    assert format_table(with_alive(3)).splitlines() == [
-        "room        mutants   killed  timeout  survived      %  bound",
+    lines = format_table(with_survivors(3)).splitlines()
+    assert lines[:3] == [
+        "group       mutants   killed  timeout  survived      %  limit",
         "rules           100       97        0         3   3.00   3.00",
-        "alerts          100      100        0         0   0.00   3.00",
-        "schedule        100        0      100         0   0.00   3.00",
-        "beat            100      100        0         0   0.00   3.00",
-        "punctual        100      100        0         0   0.00   3.00",
+        "job             100      100        0         0   0.00   3.00",
     ]
+    assert lines[6] == "schedule        100        0      100         0   0.00   3.00"
+    assert len(lines) == 1 + len(MUTATED_PATHS)
 
 
 @pytest.mark.parametrize(
-    ("mangled", "function", "room"),
+    ("name", "function", "group"),
     [
-        ("watchdog.domain.rules.engine.x_turn__mutmut_12", "watchdog.domain.rules.engine.apply_finding", "rules"),
-        ("watchdog.domain.schedule.x__fault__mutmut_1", "watchdog.domain.schedule._describe_cron_error", "schedule"),
-        ("watchdog.probes.job_rules.x_judge__mutmut_3", "watchdog.probes.job_rules.evaluate_job_facts", "punctual"),
-        (
-            "watchdog.domain.uptime_clock.xǁAliveTimeǁ__init____mutmut_16",
-            "watchdog.domain.uptime_clock.UptimeClock.__init__",
-            "rules",
-        ),
+        ("domain.rules.engine.x_apply_finding__mutmut_12", "domain.rules.engine.apply_finding", "rules"),
+        ("domain.rules.job.x__judge__mutmut_3", "domain.rules.job._judge", "job"),
+        ("domain.schedule.x__fault__mutmut_1", "domain.schedule._fault", "schedule"),
+        ("domain.uptime_clock.xǁUptimeClockǁ__init____mutmut_16", "domain.uptime_clock.UptimeClock.__init__", "uptime"),
     ],
 )
-def test_names(mangled: str, function: str, room: str) -> None:
-    mutant = Mutant(mangled, "killed")
-    assert (mutant.function, mutant.path_group) == (function, room)
+def test_names(name: str, function: str, group: str) -> None:
+    mutant = Mutant(f"watchdog.{name}", "killed")
+    assert (mutant.function, mutant.group) == (f"watchdog.{function}", group)
 
 
 def test_a_difference_is_its_lines_without_headers_and_indentation() -> None:
@@ -92,8 +91,8 @@ def test_a_difference_is_its_lines_without_headers_and_indentation() -> None:
 @pytest.mark.parametrize(
     "survivor", load_expected_survivors(EXPECTED_SURVIVORS_FILE), ids=lambda survivor: survivor.function
 )
-def test_a_listed_survivor_still_fits_the_code(survivor: Survivor) -> None:
-    """Found in a second, not only by the next mutation run."""
+def test_a_listed_survivor_still_matches_the_code(survivor: Survivor) -> None:
+    """This takes a second; the next mutation run takes minutes."""
     source = inspect.getsource(resolve_name(survivor.function))
     removed = [line.removeprefix("- ") for line in survivor.diff if line.startswith("-")]
     assert removed
