@@ -40,7 +40,7 @@ def test_no_configuration_here(command: str) -> None:
 def test_a_file_that_is_not_there() -> None:
     assert (
         one_line(invoke_command("validate", "-c", "x.yaml"), 2)
-        == "x.yaml: no such file or directory; 'watchdog init' writes one"
+        == "x.yaml: no such file or directory; `watchdog init` creates one"
     )
 
 
@@ -55,7 +55,7 @@ def test_a_folder_in_place_of_a_file(tmp_path: Path) -> None:
         ("- 1", "watchdog.yaml:1:1: "),
         ("probs: []", "watchdog.yaml:1:1: probs: unknown section 'probs'; did you mean 'probes'?"),
         ('probes: [{name: A, http: "${SOME_URL}"}]', "watchdog.yaml:1:26: probes.0.http: variable SOME_URL is not set"),
-        ("server: {listen: '0.0.0.0:80'}", "watchdog.yaml:1:18: server.listen: beyond this machine"),
+        ("server: {listen: '0.0.0.0:80'}", "watchdog.yaml:1:18: server.listen: an address other than loopback"),
         ("\0", "watchdog.yaml"),
     ],
 )

@@ -51,7 +51,7 @@ def test_a_tag_of_the_core_schema_decides(tag: str, text: str, value: Scalar) ->
 
 @pytest.mark.parametrize(("tag", "text"), [("int", "x"), ("int", "1.5"), ("bool", "no"), ("null", "x"), ("float", "x")])
 def test_a_tag_that_does_not_fit_is_refused(tag: str, text: str) -> None:
-    with pytest.raises(ValueError, match=f"expected {tag}"):
+    with pytest.raises(ValueError, match=f"expected a value of type {tag}"):
         parse_tagged_scalar(tag, text)
 
 

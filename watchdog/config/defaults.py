@@ -1,4 +1,4 @@
-"""`defaults` of the main file: what each probe takes from them."""
+"""Merges `defaults` of the main file into the probes of all files."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from watchdog.probes import PROBE_KINDS, ProbeDefaults
 
 
 def apply_defaults(defaults: YamlNode | None, probe: YamlNode) -> YamlNode:
-    """The probe with the defaults for what it does not say itself."""
+    """The probe with the defaults of the fields that it does not set."""
     own = probe.value
     if defaults is None or not isinstance(own, dict):
         return probe
-    given = {name: node for name, node in defaults.entries.items() if name in ProbeDefaults.model_fields}
-    for name in _overridden_defaults(own, given):
-        given.pop(name, None)
-    merged = {**own, **{name: node for name, node in given.items() if name not in own}}
-    if "alert" in own and "alert" in given and isinstance(own["alert"].value, dict):
-        merged["alert"] = replace(own["alert"], value={**given["alert"].entries, **own["alert"].value})
+    inherited = {name: node for name, node in defaults.entries.items() if name in ProbeDefaults.model_fields}
+    for name in _overridden_defaults(own, inherited):
+        inherited.pop(name, None)
+    merged = {**own, **{name: node for name, node in inherited.items() if name not in own}}
+    if "alert" in own and "alert" in inherited and isinstance(own["alert"].value, dict):
+        merged["alert"] = replace(own["alert"], value={**inherited["alert"].entries, **own["alert"].value})
     return replace(probe, value=merged)
 
 
 def _overridden_defaults(
     probe_entries: Mapping[str, YamlNode], default_entries: Mapping[str, YamlNode]
 ) -> Iterator[str]:
-    """Defaults that make way for how a probe says it runs."""
+    """Defaults that do not apply to a probe: its kind does not support them, or it has its own interval or schedule."""
     for kind in probe_entries.keys() & PROBE_KINDS.keys():
         yield from PROBE_KINDS[kind].unsupported_fields
     if "schedule" in probe_entries:

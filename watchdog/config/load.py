@@ -1,4 +1,5 @@
-"""From a file to a configuration: read, merge, validate, look across; every problem told at once."""
+"""Loads a configuration: read and merge the files, validate the sections, check references between them. All problems
+are reported at once."""
 
 from __future__ import annotations
 
@@ -28,37 +29,37 @@ ModelT = TypeVar("ModelT", bound=ConfigModel)
 
 @dataclass(frozen=True, slots=True)
 class LoadedConfig:
-    """A configuration, ready to be run."""
+    """A valid configuration, ready to run."""
 
     config: Config
     probe_yaml: Mapping[str, str]
-    """Probe key -> its configuration as written, in YAML: variables not filled in, defaults merged."""
+    """Probe id -> its configuration in YAML, as written: variables not replaced, defaults merged."""
     mask: SecretMask
-    """Hides every secret that the configuration holds."""
+    """Masks every secret of the configuration."""
     source_files: tuple[Path, ...]
-    """What was read."""
+    """The configuration file and all included files."""
 
 
 def load_config(path: Path | None, text: str | None = None, env: Mapping[str, str] = os.environ) -> LoadedConfig:
-    """Read a file, or the text in its stead (`path` then names it). Raises ConfigError with all that is wrong."""
+    """Load a file, or `text` in its place (`path` is then its name). Raises ConfigError with all problems."""
     sources = load_sources(path, text, env)
     sources.probes = [apply_defaults(sources.root.get("defaults"), probe) for probe in sources.probes]
-    reader = _ModelBuilder(sources)
-    probes = {probe.id: (node, probe) for node in sources.probes if (probe := reader.build_probe(node)) is not None}
-    sections = {name: value for name in sources.root if (value := reader.build_section(name)) is not None}
+    builder = _ModelBuilder(sources)
+    probes = {probe.id: (node, probe) for node in sources.probes if (probe := builder.build_probe(node)) is not None}
+    sections = {name: value for name in sources.root if (value := builder.build_section(name)) is not None}
     sections["probes"] = tuple(probe for _, probe in probes.values())
     sections["receivers"] = {
-        name: value for name in sources.receivers if (value := reader.build_receiver(name)) is not None
+        name: value for name in sources.receivers if (value := builder.build_receiver(name)) is not None
     }
     sections["routes"] = tuple(
-        route for node in sources.routes if (route := reader.build_model(RouteSettings, node, "routes"))
+        route for node in sources.routes if (route := builder.build_model(RouteSettings, node, "routes"))
     )
     config = cross_validate(Config.model_construct(**sections), sources)
     if sources.problems:
-        raise ConfigError(redact_problems(sources, reader.load_contexts.values()))
-    mask = SecretMask(collect_secrets(sources, reader.load_contexts.values(), config))
-    specs = {key: mask(_dump_yaml(node.to_raw_python())) for key, (node, _) in probes.items()}
-    return LoadedConfig(mask_config(config, mask), specs, mask, tuple(sources.files))
+        raise ConfigError(redact_problems(sources, builder.load_contexts.values()))
+    mask = SecretMask(collect_secrets(sources, builder.load_contexts.values(), config))
+    probe_yaml = {id: mask(_dump_yaml(node.to_raw_python())) for id, (node, _) in probes.items()}
+    return LoadedConfig(mask_config(config, mask), probe_yaml, mask, tuple(sources.files))
 
 
 def _dump_yaml(tree: Any) -> str:
@@ -66,14 +67,14 @@ def _dump_yaml(tree: Any) -> str:
 
 
 class _ModelBuilder:
-    """Makes models of trees, and keeps what is wrong with them."""
+    """Builds models from YAML nodes and adds their problems to the sources."""
 
     def __init__(self, sources: MergedSources):
         self.sources = sources
         self.load_contexts = {file: LoadContext(folder) for file, folder in sources.base_folders.items()}
 
     def build_model(self, model: type[ModelT], node: YamlNode, section: str) -> ModelT | None:
-        """`section`: the field that holds such models."""
+        """The model of a node, or None if it is invalid. `section`: the field that holds the node."""
         while True:
             try:
                 return model.model_validate(node.to_python(), context=self.load_contexts[node.location.file])
@@ -83,7 +84,7 @@ class _ModelBuilder:
                     return None
 
     def build_section(self, name: str) -> Any:
-        """The value of one of the main file's sections; those that files share come from elsewhere."""
+        """The value of a section of the main file. None for sections that included files can hold, too."""
         if name in ("probes", "receivers", "routes"):
             return None
         node = self.sources.root[name]
@@ -96,16 +97,15 @@ class _ModelBuilder:
     def build_probe(self, node: YamlNode) -> Probe | None:
         if not isinstance(node.value, dict):
             if not node.invalid:
-                self.sources.add_problem(node.location, node.path, "expected a probe: a mapping with a name and a kind")
+                self.sources.add_problem(node.location, node.path, "expected a mapping with a name and a probe kind")
             return None
         kinds = [kind for kind in PROBE_KINDS if kind in node.entries]
         if len(kinds) == 1:
             return self.build_model(PROBE_KINDS[kinds[0]], node, "probes")
         if kinds:
             second = node.entries[kinds[1]]
-            self.sources.add_problem(
-                second.key_location, second.path, f"a probe has one kind; this one is {kinds[0]} already"
-            )
+            message = f"a probe has exactly one kind, and this one has {kinds[0]} already: remove one of them"
+            self.sources.add_problem(second.key_location, second.path, message)
         else:
             self._report_missing_kind(node)
         return None

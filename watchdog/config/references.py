@@ -6,35 +6,38 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-_VARIABLE_PATTERN = re.compile(r"\$\$|\$\{(?:(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?:(?P<how>:[-?])(?P<rest>[^{}]*))?\})?")
+_VARIABLE_PATTERN = re.compile(
+    r"\$\$|\$\{(?:(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?:(?P<operator>:[-?])(?P<operand>[^{}]*))?\})?"
+)
 VARIABLE_SYNTAX_HINT = "write ${NAME}, ${NAME:-default} or ${NAME:?message}, and $$ for a dollar sign"
 
 
 class InterpolatedScalar(NamedTuple):
-    """A scalar after its variables were filled in."""
+    """A scalar after its variables have been replaced."""
 
     text: str
     variables: dict[str, str]
-    """Name -> value of every variable that was set: none of these values is ever shown."""
+    """Name -> value of every variable that is set. These values must never be shown."""
 
 
 def interpolate(text: str, env: Mapping[str, str]) -> InterpolatedScalar:
-    """Raises ValueError for a variable that is not set (`:?`: or is empty) and for a form that is none of the three."""
+    """Replace the variables. Raises ValueError for one that is not set (with `:?` also if it is empty) and for invalid
+    syntax."""
     variables: dict[str, str] = {}
 
-    def fill(found: re.Match[str]) -> str:
-        if found[0] == "$$":
+    def replace(reference: re.Match[str]) -> str:
+        if reference[0] == "$$":
             return "$"
-        name, how, rest = found["name"], found["how"], found["rest"]
+        name, operator, operand = reference["name"], reference["operator"], reference["operand"]
         if name is None:
-            raise ValueError(f"unreadable ${{...}}: {VARIABLE_SYNTAX_HINT}")
+            raise ValueError(f"invalid ${{...}}: {VARIABLE_SYNTAX_HINT}")
         value = env.get(name)
-        if value is None or (not value and how):
-            if how == ":-":
-                return str(rest)
+        if value is None or (not value and operator):
+            if operator == ":-":
+                return str(operand)
             state = "is not set" if value is None else "is empty"
-            raise ValueError(f"variable {name} {state}" + (f": {rest}" if rest else ""))
+            raise ValueError(f"variable {name} {state}" + (f": {operand}" if operand else ""))
         variables[name] = value
         return value
 
-    return InterpolatedScalar(_VARIABLE_PATTERN.sub(fill, text), variables)
+    return InterpolatedScalar(_VARIABLE_PATTERN.sub(replace, text), variables)

@@ -1,4 +1,4 @@
-"""YAML 1.2's core schema: what a plain scalar means. `no` is text, 010 is ten, 1:30 is text."""
+"""Scalars by the core schema of YAML 1.2: `no` is text, 010 is ten, 1:30 is text."""
 
 from __future__ import annotations
 
@@ -18,28 +18,31 @@ _SCALAR_KEYWORDS: dict[str, Scalar] = {
 _INF_OR_NAN_PATTERN = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 
 
+_NUMBER_TOO_LARGE_MESSAGE = "the number is too large; put it in quotes if it is text"
+
+
 def parse_plain_scalar(text: str) -> Scalar:
-    """The value of a plain scalar. Raises ValueError for numbers that nothing here can use, such as .inf and .nan."""
+    """The value of a scalar without quotes. Raises ValueError for numbers that no field accepts, such as .inf."""
     if text in _SCALAR_KEYWORDS:
         return _SCALAR_KEYWORDS[text]
     if text[0] not in "-+.0123456789":
         return text
     if _INTEGER_PATTERN.fullmatch(text):
         if len(text) > 40:
-            raise ValueError("the number is too large; put it in quotes if it is text")
+            raise ValueError(_NUMBER_TOO_LARGE_MESSAGE)
         return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
     if _FLOAT_PATTERN.fullmatch(text):
         number = float(text)
         if number in (float("inf"), float("-inf")):
-            raise ValueError("the number is too large; put it in quotes if it is text")
+            raise ValueError(_NUMBER_TOO_LARGE_MESSAGE)
         return number
     if _INF_OR_NAN_PATTERN.fullmatch(text):
-        raise ValueError(f"{text} is no number to work with; put it in quotes if it is text")
+        raise ValueError(f"{text} is not supported as a number; put it in quotes if it is text")
     return text
 
 
 def parse_tagged_scalar(tag: str, text: str) -> Scalar:
-    """The value of a scalar with one of the core schema's tags, such as !!int. Raises ValueError when it is none."""
+    """The value of a scalar with a tag of the core schema, such as !!int. Raises ValueError if it does not fit."""
     if tag == "str":
         return text
     value = parse_plain_scalar(text)
@@ -47,5 +50,5 @@ def parse_tagged_scalar(tag: str, text: str) -> Scalar:
     if tag == "float" and type(value) in (int, float):
         return float(str(value))
     if not fits.get(tag, False):
-        raise ValueError(f"expected {tag} after the tag !!{tag}")
+        raise ValueError(f"expected a value of type {tag} after the tag !!{tag}")
     return value

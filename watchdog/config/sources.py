@@ -15,18 +15,18 @@ MAX_FILE_BYTES = 16 * 1024 * 1024
 
 @dataclass
 class MergedSources:
-    """Everything that was read. What stood in included files comes after what stood in the including one."""
+    """The content of all files. Entries of an included file follow those of the file that includes it."""
 
     root: Mapping[str, YamlNode] = field(default_factory=dict)
-    """The main file's sections."""
+    """The sections of the main file."""
     location: SourceLocation = field(default_factory=lambda: SourceLocation(""))
     probes: list[YamlNode] = field(default_factory=list)
     receivers: dict[str, YamlNode] = field(default_factory=dict)
     routes: list[YamlNode] = field(default_factory=list)
     trees: list[YamlNode] = field(default_factory=list)
-    """Every file's whole tree."""
+    """The whole tree of every file."""
     base_folders: dict[str, Path] = field(default_factory=dict)
-    """File, as problems name it -> the folder at which its relative paths start. In the order of reading."""
+    """File, as named in problems -> the folder that its relative paths start at. In reading order."""
     files: list[Path] = field(default_factory=list)
     problems: list[ConfigProblem] = field(default_factory=list)
 
@@ -35,21 +35,21 @@ class MergedSources:
 
 
 def load_sources(path: Path | None, text: str | None, env: Mapping[str, str]) -> MergedSources:
-    """Read the main file, or the text in its stead, and all that it includes."""
-    found = MergedSources()
+    """Read the main file, or `text` in its place, and all files that it includes."""
+    sources = MergedSources()
     name = "configuration" if path is None else str(path)
     folder = Path() if path is None else path.parent
     if path is not None:
-        found.files.append(path)
+        sources.files.append(path)
     if text is None:
-        text = _read_text(path, SourceLocation(name), "", found) if path is not None else ""
+        text = _read_text(path, SourceLocation(name), "", sources) if path is not None else ""
     if text is not None:
-        tree = _parse_file(text, name, folder, env, found)
-        found.location = SourceLocation(name)
+        tree = _parse_file(text, name, folder, env, sources)
+        sources.location = SourceLocation(name)
         if tree is not None:
-            found.root = tree.entries
-            _merge_sections(tree, (path,) if path else (), env, found)
-    return found
+            sources.root = tree.entries
+            _merge_sections(tree, (path,) if path else (), env, sources)
+    return sources
 
 
 def _read_text(path: Path, location: SourceLocation, problem_path: str, sources: MergedSources) -> str | None:
@@ -58,13 +58,13 @@ def _read_text(path: Path, location: SourceLocation, problem_path: str, sources:
             content = file.read(MAX_FILE_BYTES + 1)
     except OSError as e:
         reason = (e.strerror or "not a file").lower()
-        hint = "; 'watchdog init' writes one" if isinstance(e, FileNotFoundError) and not problem_path else ""
+        hint = "; `watchdog init` creates one" if isinstance(e, FileNotFoundError) and not problem_path else ""
         sources.add_problem(
             location, problem_path, f"cannot read {path}: {reason}{hint}" if problem_path else f"{reason}{hint}"
         )
         return None
     if len(content) > MAX_FILE_BYTES:
-        sources.add_problem(location, problem_path, "larger than 16 MiB")
+        sources.add_problem(location, problem_path, "the file is larger than 16 MiB")
         return None
     try:
         return content.decode("utf-8-sig")
@@ -72,7 +72,7 @@ def _read_text(path: Path, location: SourceLocation, problem_path: str, sources:
         before = content[: e.start]
         line = before.count(b"\n") + 1
         column = len(before[before.rfind(b"\n") + 1 :].decode()) + 1
-        sources.add_problem(SourceLocation(str(path), line, column), "", "not text in UTF-8")
+        sources.add_problem(SourceLocation(str(path), line, column), "", "the file is not UTF-8 text")
         return None
 
 
@@ -85,7 +85,7 @@ def _parse_file(text: str, name: str, folder: Path, env: Mapping[str, str], sour
     sources.trees.append(tree)
     if not isinstance(tree.value, dict):
         if not tree.invalid:
-            sources.add_problem(tree.location, "", "expected sections such as 'probes:', each at the start of a line")
+            sources.add_problem(tree.location, "", "expected sections such as `probes:` at the start of a line")
         return None
     return tree
 
@@ -93,16 +93,16 @@ def _parse_file(text: str, name: str, folder: Path, env: Mapping[str, str], sour
 def _merge_sections(
     tree: YamlNode, include_chain: tuple[Path, ...], env: Mapping[str, str], sources: MergedSources
 ) -> None:
-    """Take the sections that files share, then those of the files that this one includes."""
-    for name, taken in (("probes", sources.probes), ("routes", sources.routes)):
-        begin = "'- name: ...'" if name == "probes" else "'- receivers: ...'"
-        section = _section_of_type(tree, name, list, f"a list: each of the {name} begins with {begin}", sources)
-        taken.extend(section.items if section else ())
-    section = _section_of_type(tree, "receivers", dict, "receivers by name: 'oncall: {slack: ...}'", sources)
+    """Merge the sections that every file can hold, then those of the files that this one includes."""
+    for name, nodes in (("probes", sources.probes), ("routes", sources.routes)):
+        first_line = "`- name: ...`" if name == "probes" else "`- receivers: ...`"
+        section = _section_of_type(tree, name, list, f"a list of entries that start with {first_line}", sources)
+        nodes.extend(section.items if section else ())
+    section = _section_of_type(tree, "receivers", dict, "receivers by name, such as `oncall: {slack: ...}`", sources)
     for name, receiver in section.entries.items() if section else ():
         if (first := sources.receivers.setdefault(name, receiver)) is not receiver:
             sources.add_problem(
-                receiver.key_location, receiver.path, f"there is a receiver '{name}' already, at {first.key_location}"
+                receiver.key_location, receiver.path, f"duplicate receiver: '{name}' is defined at {first.key_location}"
             )
     for item in tree.entries["include"].items if "include" in tree.entries else ():
         if isinstance(item.value, str) and not item.invalid:
@@ -132,12 +132,12 @@ def _load_include(
     paths = sorted(path for path in map(Path, matches) if not path.is_dir())
     if not paths and not glob.has_magic(pattern):
         sources.add_problem(
-            item.location, item.path, f"no file '{item.raw_value}'; paths start at the folder of {item.location.file}"
+            item.location, item.path, f"no file '{item.raw_value}'; paths are relative to {item.location.file}"
         )
     for path in paths:
         if path.resolve() in {file.resolve() for file in include_chain}:
-            way = " -> ".join(str(file) for file in (*include_chain, path))
-            sources.add_problem(item.location, item.path, f"a file includes itself: {way}")
+            cycle = " -> ".join(str(file) for file in (*include_chain, path))
+            sources.add_problem(item.location, item.path, f"the file includes itself: {cycle}")
         elif path.resolve() not in {file.resolve() for file in sources.files}:
             sources.files.append(path)
             text = _read_text(path, item.location, item.path, sources)

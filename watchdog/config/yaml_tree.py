@@ -1,4 +1,4 @@
-"""One YAML file as a tree of nodes that know where they stand, what was written and what a variable made of it."""
+"""A YAML file as a tree of nodes: their location, their text as written, and their value with variables replaced."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 MAX_NESTING_DEPTH = 64
 MAX_ALIAS_EXPANDED_VALUES = 50_000
-"""Values that aliases may add to those written out."""
+"""The number of values that aliases may add to those written out."""
 
 NodeValue: TypeAlias = "Scalar | list[YamlNode] | dict[str, YamlNode]"
 
@@ -30,17 +30,18 @@ class YamlNode:
     location: SourceLocation
     path: str
     key_location: SourceLocation
-    """Where its key stands; where it stands itself when it has none."""
+    """The location of its key, or its own if it has no key."""
     raw_value: Scalar = None
-    """A scalar as it was written, variables not filled in."""
+    """A scalar as written, variables not replaced."""
     interpolated_text: str | None = None
-    """A scalar's text after its variables were filled in; None: it names none."""
+    """The text of a scalar with its variables replaced; None: it contains no variables."""
     variables: Mapping[str, str] = field(default_factory=dict)
+    """Name -> value of the variables in a scalar."""
     invalid: bool = False
-    """A problem has been reported for it: its value means nothing."""
+    """Whether a problem has been reported for the node. Its value is then meaningless."""
 
     def to_python(self) -> Json:
-        """The value as Python's own types."""
+        """The value as built-in types."""
         if isinstance(self.value, dict):
             return {key: node.to_python() for key, node in self.value.items()}
         if isinstance(self.value, list):
@@ -48,7 +49,7 @@ class YamlNode:
         return self.value
 
     def to_raw_python(self) -> Json:
-        """The same, variables not filled in."""
+        """The value as built-in types, variables not replaced."""
         if isinstance(self.value, dict):
             return {key: node.to_raw_python() for key, node in self.value.items()}
         if isinstance(self.value, list):
@@ -56,24 +57,24 @@ class YamlNode:
         return self.raw_value
 
     def walk(self) -> Iterator[YamlNode]:
-        """This node and all below it."""
+        """This node and all nodes inside it."""
         yield self
         for node in (*self.entries.values(), *self.items):
             yield from node.walk()
 
     @property
     def entries(self) -> Mapping[str, YamlNode]:
-        """The entries of a mapping; none for anything else."""
+        """The entries of a mapping; empty for other values."""
         return self.value if isinstance(self.value, dict) else {}
 
     @property
     def items(self) -> list[YamlNode]:
-        """The items of a list; none for anything else."""
+        """The items of a list; empty for other values."""
         return self.value if isinstance(self.value, list) else []
 
 
 def parse_yaml(text: str, file: str, env: Mapping[str, str]) -> tuple[YamlNode | None, list[ConfigProblem]]:
-    """The root of a file's tree, and what is wrong with it as YAML. No tree when it is no YAML at all."""
+    """The root of the tree, and the problems found. The root is None if the text is not YAML."""
     try:
         loader = _YamlLoader(text)
         try:
@@ -86,10 +87,10 @@ def parse_yaml(text: str, file: str, env: Mapping[str, str]) -> tuple[YamlNode |
         position = e.position if isinstance(e, yaml.reader.ReaderError) else e.start
         before = text[:position]
         line, column = before.count("\n") + 1, position - before.rfind("\n")
-        return None, [ConfigProblem(file, line, column, "", "a control character, which YAML does not allow")]
+        return None, [ConfigProblem(file, line, column, "", "control characters are not allowed in YAML")]
     if root is None:
         return None, [
-            ConfigProblem(file, 0, 0, "", "the file is empty: a probe needs a name and a kind, see 'watchdog init'")
+            ConfigProblem(file, 0, 0, "", "the file is empty; `watchdog init` creates a configuration to start with")
         ]
     reader = _YamlTreeBuilder(file, env)
     if not reader.check_alias_expansion(root):
@@ -110,7 +111,7 @@ class _NestingTooDeepError(yaml.MarkedYAMLError):
 
 
 class _YamlLoader(yaml.CBaseLoader):
-    """Composes nodes only. Tags say how a scalar was written; what it means is YAML 1.2's business, not PyYAML's."""
+    """Composes nodes only. Tags record whether a scalar is quoted: PyYAML would resolve it by the rules of YAML 1.1."""
 
     _depth = 0
 
@@ -121,7 +122,7 @@ class _YamlLoader(yaml.CBaseLoader):
 
     def descend_resolver(self, current: yaml.Node | None, _index: Any) -> None:
         self._depth += 1
-        if self._depth > MAX_NESTING_DEPTH + 2:  # the composer recurses in C: far deeper, and the process is gone
+        if self._depth > MAX_NESTING_DEPTH + 2:  # the composer recurses in C: deep nesting would crash the process
             raise _NestingTooDeepError(problem="too deep", problem_mark=current.start_mark if current else None)
 
     def ascend_resolver(self) -> None:
@@ -129,15 +130,15 @@ class _YamlLoader(yaml.CBaseLoader):
 
 
 def _syntax_problem(error: yaml.MarkedYAMLError, text: str, file: str) -> ConfigProblem:
-    """The first thing that is no YAML, told with what to do about it."""
+    """A syntax error with its location and what to change."""
     mark = error.problem_mark or error.context_mark
     line, column = (mark.line, mark.column) if mark else (0, 0)
     lines = text.splitlines() or [""]
     message = _describe_syntax_error(error, lines[line] if line < len(lines) else "", column)
-    if line >= len(lines):  # beyond the end: show where it begins, or the end
-        begin = error.context_mark
-        inside = begin is not None and begin.line < len(lines)
-        line, column = (begin.line, begin.column) if begin and inside else (len(lines) - 1, len(lines[-1]))
+    if line >= len(lines):  # beyond the end of the file: point to the start of the construct, or to the last character
+        start = error.context_mark
+        inside = start is not None and start.line < len(lines)
+        line, column = (start.line, start.column) if start and inside else (len(lines) - 1, len(lines[-1]))
     return ConfigProblem(file, line + 1, column + 1, "", message)
 
 
@@ -148,36 +149,36 @@ def _describe_syntax_error(error: yaml.MarkedYAMLError, line: str, column: int) 
     character = line[column : column + 1]
     if "cannot start any token" in problem:
         if character == "\t":
-            return "a tab: YAML is indented with spaces"
+            return "YAML is indented with spaces: replace the tab"
         return f"a value cannot start with {character}: put it in quotes"
     if "flow" in context and "${" in line:
-        return 'inside { } and [ ] a variable needs quotes: "${NAME}"'
-    begun = f" that begins in line {error.context_mark.line + 1}" if error.context_mark else ""
-    for words, message in _SYNTAX_ERROR_MESSAGES:
-        if words in f"{context}: {problem}":
-            return message.format(begun=begun)
-    return f"not YAML: {problem}"
+        return 'inside { } and [ ] a variable must be quoted: "${NAME}"'
+    start = f" that starts in line {error.context_mark.line + 1}" if error.context_mark else ""
+    for text, message in _SYNTAX_ERROR_MESSAGES:
+        if text in f"{context}: {problem}":
+            return message.format(start=start)
+    return f"invalid YAML: {problem}"
 
 
 _SYNTAX_ERROR_MESSAGES = (
-    ("flow sequence", "expected ',' or ']' to go on with the list{begun}"),
-    ("flow mapping", "expected ',' or '}}' to go on with the mapping{begun}"),
-    ("mapping values are not allowed", "a ':' where none may stand: quote the value, or check the indentation"),
-    ("block sequence entries are not allowed", "a list begins on a line of its own, one '- ' a line"),
-    ("did not find expected key", "the indentation fits no line of the mapping{begun}"),
-    ("expected '-' indicator", "expected '- ' to go on with the list{begun}: check the indentation"),
+    ("flow sequence", "expected ',' or ']' to continue or close the list{start}"),
+    ("flow mapping", "expected ',' or '}}' to continue or close the mapping{start}"),
+    ("mapping values are not allowed", "unexpected ':': quote the value, or check the indentation"),
+    ("block sequence entries are not allowed", "unexpected '- ': start the list on a new line"),
+    ("did not find expected key", "the indentation does not match the mapping{start}"),
+    ("expected '-' indicator", "expected '- ' to continue the list{start}: check the indentation"),
     ("could not find expected ':'", "expected 'name: value'"),
-    ("unexpected end of stream", "a quote{begun} is not closed"),
+    ("unexpected end of stream", "the quote{start} is not closed"),
     ("expected node content", "a value is missing here"),
-    ("unknown escape character", "an unknown escape in double quotes: write \\\\ for \\, or use single quotes"),
-    ("undefined alias", "an alias (*) of an anchor (&) that is not defined above"),
-    ("duplicate anchor", "the same anchor (&) twice"),
-    ("single document", "a second document ('---'): a file holds one"),
-    ("undefined tag handle", "an unknown tag"),
+    ("unknown escape character", "unknown escape in double quotes: write \\\\ for \\, or use single quotes"),
+    ("undefined alias", "the alias (*) refers to an anchor (&) that is not defined above"),
+    ("duplicate anchor", "duplicate anchor (&): rename one of them"),
+    ("single document", "the file holds a second document ('---'), but only one is allowed"),
+    ("undefined tag handle", "unknown tag"),
 )  # fmt: skip
 
 
-# --- from PyYAML's nodes to ours
+# --- from PyYAML's nodes to YamlNode
 
 
 class _YamlTreeBuilder:
@@ -186,24 +187,24 @@ class _YamlTreeBuilder:
         self.problems: list[ConfigProblem] = []
 
     def check_alias_expansion(self, root: yaml.Node) -> bool:
-        """Whether the tree stays small once aliases are followed; says why not."""
-        sizes: dict[int, tuple[int, int]] = {}
-        own = 0
+        """Whether the tree stays within bounds once aliases are expanded. If not, the problem is added."""
+        sizes: dict[int, tuple[int, int]] = {}  # id of a node -> its expanded size and depth; (0, 0) while measuring
+        node_count = 0
 
         def measure(node: yaml.Node) -> tuple[int, int]:
-            nonlocal own
-            if (known := sizes.get(id(node))) is not None:
-                if known == (0, 0):
-                    raise _AliasExpansionError(node, "an alias (*) inside of its own anchor (&)")
-                return known
-            own += 1
+            nonlocal node_count
+            if (measured := sizes.get(id(node))) is not None:
+                if measured == (0, 0):
+                    raise _AliasExpansionError(node, "the alias (*) refers to an anchor (&) that contains it")
+                return measured
+            node_count += 1
             sizes[id(node)] = (0, 0)
-            below = [] if isinstance(node, yaml.ScalarNode) else node.value
+            children = [] if isinstance(node, yaml.ScalarNode) else node.value
             if isinstance(node, yaml.MappingNode):
-                below = [part for pair in node.value for part in pair]
-            measured = [measure(part) for part in below]
-            size = 1 + sum(size for size, _ in measured)
-            depth = 1 + max((depth for _, depth in measured), default=0)
+                children = [part for pair in node.value for part in pair]
+            child_sizes = [measure(child) for child in children]
+            size = 1 + sum(size for size, _ in child_sizes)
+            depth = 1 + max((depth for _, depth in child_sizes), default=0)
             if depth > MAX_NESTING_DEPTH:
                 raise _AliasExpansionError(node, f"nested deeper than {MAX_NESTING_DEPTH} levels")
             sizes[id(node)] = (size, depth)
@@ -211,9 +212,9 @@ class _YamlTreeBuilder:
 
         try:
             size, _ = measure(root)
-            if size - own > MAX_ALIAS_EXPANDED_VALUES:
+            if size - node_count > MAX_ALIAS_EXPANDED_VALUES:
                 raise _AliasExpansionError(
-                    root, f"aliases (*) unfold to more than {MAX_ALIAS_EXPANDED_VALUES:,} values"
+                    root, f"aliases (*) expand to more than {MAX_ALIAS_EXPANDED_VALUES:,} values"
                 )
         except _AliasExpansionError as e:
             self.add_problem(self.location_of(e.node), "", e.args[1])
@@ -244,9 +245,7 @@ class _YamlTreeBuilder:
     def reject_unknown_tag(self, node: yaml.Node, tree: YamlNode) -> None:
         tree.invalid = True
         tag = node.tag.replace(_YAML_TAG_PREFIX, "!!")
-        self.add_problem(
-            tree.location, tree.path, f"unknown tag {tag}: values here are text, numbers, lists and mappings"
-        )
+        self.add_problem(tree.location, tree.path, f"unsupported tag {tag}: use text, numbers, lists and mappings only")
 
     def fill_scalar(self, node: yaml.ScalarNode, tree: YamlNode) -> None:
         tag, text = node.tag, node.value
@@ -268,7 +267,7 @@ class _YamlTreeBuilder:
             if tree.interpolated_text is None:
                 tree.raw_value = tree.value
             elif tree.value is None:
-                tree.value = text  # an empty variable is empty text, never "nothing was given"
+                tree.value = text  # an empty variable is empty text, not a missing value
         except ValueError as e:
             tree.value, tree.invalid = text, True
             self.add_problem(tree.location, tree.path, str(e))
@@ -281,20 +280,19 @@ class _YamlTreeBuilder:
             name = self.parse_key(key, path)
             if name is None:
                 continue
-            below = f"{path}.{format_key(name)}" if path else format_key(name)
+            entry_path = f"{path}.{format_key(name)}" if path else format_key(name)
             if name in entries:
-                self.add_problem(
-                    mark, below, f"the same key again; the first is in line {entries[name].key_location.line}"
-                )
+                message = f"duplicate key: it is in line {entries[name].key_location.line} already"
+                self.add_problem(mark, entry_path, message)
             else:
-                entries[name] = self.build_node(value, below, mark)
+                entries[name] = self.build_node(value, entry_path, mark)
         return entries
 
     def parse_key(self, key: yaml.Node, path: str) -> str | None:
-        """A mapping's key, if it is text."""
+        """The key of a mapping. None if it is not text; the problem is then added."""
         mark = self.location_of(key)
         if not isinstance(key, yaml.ScalarNode) or key.tag not in (_PLAIN_TAG, _QUOTED_TAG, f"{_YAML_TAG_PREFIX}str"):
-            self.add_problem(mark, path, "a key is plain text")
+            self.add_problem(mark, path, "a key must be plain text")
             return None
         text = str(key.value)
         if key.tag != _PLAIN_TAG:
@@ -309,8 +307,8 @@ class _YamlTreeBuilder:
         except ValueError:
             is_text = False
         if not is_text:
-            why = f'a key is text: write "{format_key(text)}"' if text else "a key is missing before ':'"
-            self.add_problem(mark, path, why)
+            message = f'a key must be text: write "{format_key(text)}"' if text else "a key is missing before ':'"
+            self.add_problem(mark, path, message)
             return None
         return text
 
@@ -322,6 +320,6 @@ class _AliasExpansionError(Exception):
 
 
 def format_key(key: str) -> str:
-    """A key as paths and messages show it."""
+    """A key as shown in paths and messages."""
     text = key if key and key.isprintable() else repr(key)
     return text if len(text) <= 60 else f"{text[:60]}…"
