@@ -129,65 +129,65 @@ FAULTS = {
     ),
     "it closes in the body": (
         send_parts(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc"),
-        *("connection.lost", "connection closed by the server while reading the answer"),
+        *("connection.lost", "connection closed by the server while reading the response"),
     ),
     "it closes in a chunk": (
         send_parts(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab"),
-        *("connection.lost", "connection closed by the server while reading the answer"),
+        *("connection.lost", "connection closed by the server while reading the response"),
     ),
     "it closes in the headers": (
         send_parts(b"HTTP/1.1 200 OK\r\nX: y"),
-        *("connection.lost", "connection closed by the server while reading the answer"),
+        *("connection.lost", "connection closed by the server while reading the response"),
     ),
-    "it speaks SSH": (send_parts(b"SSH-2.0-OpenSSH_9.2p1\r\n\r\n"), "protocol.error", "the answer is not proper HTTP"),
-    "it speaks TLS": (send_parts(b"\x15\x03\x01\0\x02\x02\x50"), "protocol.error", "the answer is not proper HTTP"),
+    "it speaks SSH": (send_parts(b"SSH-2.0-OpenSSH_9.2p1\r\n\r\n"), "protocol.error", "the response is not valid HTTP"),
+    "it speaks TLS": (send_parts(b"\x15\x03\x01\0\x02\x02\x50"), "protocol.error", "the response is not valid HTTP"),
     "its length is no number": (
         send_parts(b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n"),
-        *("protocol.error", "the answer is not proper HTTP"),
+        *("protocol.error", "the response is not valid HTTP"),
     ),
     "its lengths contradict": (
         send_parts(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab"),
-        *("protocol.error", "the answer is not proper HTTP"),
+        *("protocol.error", "the response is not valid HTTP"),
     ),
     "its chunk has no size": (
         send_parts(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"),
-        *("protocol.error", "the answer is not proper HTTP"),
+        *("protocol.error", "the response is not valid HTTP"),
     ),
     "it switches protocols": (
         send_parts(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", delay_s=60),
-        *("protocol.error", "the server switches to another protocol (101), which was not asked for"),
+        *("protocol.error", "HTTP 101: the server switches to another protocol without being asked"),
     ),
     "its headers never end": (
         send_forever(b"X-A: b\r\n" * 1_000, first=b"HTTP/1.1 200 OK\r\n"),
-        *("protocol.error", "the answer's headers are too long"),
+        *("protocol.error", "the response headers are too long"),
     ),
     "its header never ends": (
         send_forever(b"x" * 10_000, first=b"HTTP/1.1 200 OK\r\nX: "),
-        *("protocol.error", "the answer's headers are too long"),
+        *("protocol.error", "the response headers are too long"),
     ),
     "it says 100 Continue for ever": (
         send_forever(b"HTTP/1.1 100 Continue\r\n\r\n"),
-        *("protocol.error", "more than 20 interim answers and no real one"),
+        *("protocol.error", "more than 20 interim (1xx) responses"),
     ),
     "its gzip is none": (
         send_parts(gzipped(b"hello")),
-        *("protocol.error", "the body says that it is gzip, but it is not"),
+        *("protocol.error", "the response body is not compressed as its headers state"),
     ),
     "its gzip is cut": (
         send_parts(gzipped(gzip.compress(b"hello" * 1_000, mtime=0)[:30])),
-        *("protocol.error", "the compressed body ends in the middle"),
+        *("protocol.error", "the compressed response body is truncated"),
     ),
     "it redirects in a circle": (
         send_parts(http_response(status="302 Found", Location="/again")),
-        *("http.too_many_redirects", "more than 5 redirects, the last to http://127.0.0.1:PORT/again"),
+        *("http.too_many_redirects", "more than 5 redirects, the last one to http://127.0.0.1:PORT/again"),
     ),
     "it redirects to another protocol": (
         send_parts(http_response(status="302 Found", Location="gopher://x/?secret")),
-        *("http.invalid_redirect", "redirected to gopher://x/, which cannot be followed"),
+        *("http.invalid_redirect", "redirect to gopher://x/ cannot be followed"),
     ),
     "it redirects to nonsense": (
         send_parts(http_response(status="302 Found", Location="http://[")),
-        *("http.invalid_redirect", "redirected to an unreadable URL, which cannot be followed"),
+        *("http.invalid_redirect", "redirect to an invalid URL cannot be followed"),
     ),
 }
 
@@ -230,7 +230,7 @@ async def _asked_nobody(url: str, **request: Any) -> Seen:
     [
         ("http://127.0.0.1:1/", "connection.refused", "connection refused", "connect"),
         ("http://[::1]:1/", "connection.refused", "connection refused", "connect"),
-        ("http://nobody.invalid/", "dns.failed", "name not found: nobody.invalid", "dns"),
+        ("http://nobody.invalid/", "dns.failed", "host name not found: nobody.invalid", "dns"),
     ],
 )
 def test_nobody_answers(run: Run, url: str, reason: str, message: str, phase: str) -> None:
@@ -289,7 +289,7 @@ def test_a_bomb_stays_small(run: Run) -> None:
 
 def test_an_encoding_that_was_not_asked_for_is_left_alone(run: Run) -> None:
     seen = run(ask(send_parts(http_response(b"\x8b\x02\x80bomb\x03", Content_Encoding="br"))))
-    assert seen.answer.body_incomplete_reason == "the body is encoded as br, which is not read here"
+    assert seen.answer.body_incomplete_reason == "the body is encoded as br, which is not supported"
     assert "accept-encoding: gzip\r\n" in seen.heads[0].lower()
 
 

@@ -89,10 +89,10 @@ def test_json_of_a_target_becomes_presentable() -> None:
     shown = sanitize_json(value, SecretMask(["hunter22"]), max_chars=100)
     assert shown["a"] == "x" * 100 + "… cut after 100 characters"
     assert shown["•••"] == "�•••"
-    assert shown["many"][99:] == [99, "… cut, 150 entries in all"]
+    assert shown["many"][99:] == [99, "… cut, 150 entries in total"]
     assert "nested too deeply" in str(shown["deep"])
     assert shown["7"] == {"k": None}
-    assert sanitize_json({str(i): i for i in range(101)}, SecretMask(()))["…"] == "cut, 101 entries in all"
+    assert sanitize_json({str(i): i for i in range(101)}, SecretMask(()))["…"] == "cut, 101 entries in total"
 
 
 @pytest.mark.parametrize(
@@ -103,8 +103,8 @@ def test_json_of_a_target_becomes_presentable() -> None:
         ("http://[2001:db8::1]:80/x?y", "http://[2001:db8::1]:80/x"),
         ("redis://:password@cache:6379/0", "redis://cache:6379/0"),
         ("/relative?secret=1", "/relative"),
-        ("http://[broken", "an unreadable URL"),
-        ("http://host:99999/", "an unreadable URL"),
+        ("http://[broken", "an invalid URL"),
+        ("http://host:99999/", "an invalid URL"),
         ("http://host/\x1b[31m", "http://host/�[31m"),
         ("", ""),
     ],

@@ -141,7 +141,7 @@ def test_the_body_is_json_when_it_says_or_looks_so_and_text_otherwise(
         (send_parts(http_response(b'{"a": "' + b"x" * 300_000 + b'"}')), "the body is longer than 256 KiB"),
         (
             send_parts(http_response(b"\x8b", Content_Encoding="br")),
-            "the body is encoded as br, which is not read here",
+            "the body is encoded as br, which is not supported",
         ),
     ],
 )
@@ -191,7 +191,7 @@ def test_what_is_no_text_is_not_shown() -> None:
     seen = observe(send_parts(http_response(b"\x89PNG", Content_Type="image/png")))
     assert seen.evidence.excerpt.endswith("\n\n(4 bytes of image/png)")
     seen = observe(send_parts(http_response(b"\0" * 9)))
-    assert seen.evidence.excerpt.endswith("\n\n(9 bytes of something that is no text)")
+    assert seen.evidence.excerpt.endswith("\n\n(9 bytes of binary data)")
 
 
 def test_a_location_is_shown_without_its_query() -> None:

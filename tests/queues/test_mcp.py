@@ -275,9 +275,9 @@ STARTED = {"job_id": 7, "poll_resource": "job:7"}
         (said({"status": "failed", "failedReason": "boom"}), "job.failed", "the job failed: boom"),
         (said("Redis is away", isError=True), "job.failed", "the job failed: Redis is away"),
         (said("", isError=True), "job.failed", "the job failed: no error message"),
-        (RawMcpResponse(error=(-32603, "it broke")), "mcp.rpc_error", "tools/call answers error -32603: it broke"),
-        (RawMcpResponse(status=503), "http.status", "got 503"),
-        (RawMcpResponse(status=401), "http.401", "got 401: the server asks for credentials"),
+        (RawMcpResponse(error=(-32603, "it broke")), "mcp.rpc_error", "tools/call returns error -32603: it broke"),
+        (RawMcpResponse(status=503), "http.status", "HTTP 503"),
+        (RawMcpResponse(status=401), "http.401", "HTTP 401: the server requires credentials"),
     ],
 )
 def test_what_the_tool_answers(answer: RawMcpResponse, reason: str, message: str) -> None:
@@ -385,7 +385,7 @@ def test_a_read_that_fails_is_tried_again() -> None:
 
 def test_a_read_that_fails_until_it_is_too_late() -> None:
     report = Odd({"tools/call": said(STARTED), "resources/read": RawMcpResponse(error=(-32603, "busy"))}).run()
-    message = "job:7 cannot be read: resources/read answers error -32603: busy"
+    message = "job:7 cannot be read: resources/read returns error -32603: busy"
     assert told(report) == (Outcome.FAIL, "canary.poll_failed", message)
     assert report.state_updates == {"sentinel": {"job_id": "job:7", "slot": report.result.slot}}
 

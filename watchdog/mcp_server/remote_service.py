@@ -86,7 +86,9 @@ class RemoteService:
         )
         try:
             async with asyncio.timeout(CALL_TIMEOUT_S):
-                await McpSession(self._wire, target, agenda, PhaseTimer(), CALL_TIMEOUT_S, self._clock()).run(seen)
+                await McpSession(self._wire.connector, target, agenda, PhaseTimer(), CALL_TIMEOUT_S, self._clock()).run(
+                    seen
+                )
         except (ProbeError, TimeoutError) as e:
             raise ServiceUnreachableError(f"nothing of use answers at {self._url}: {e or 'timed out'}") from None
         if seen.tool_is_error:

@@ -1,4 +1,4 @@
-"""How we touch the network: the HTTP exchange, the MCP adapter, the address filter, redaction."""
+"""Network access: HTTP, MCP, the address filter, and redaction of what comes back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which addresses a probe may reach: judged on the address connected to, however a name or URL spells it."""
+"""Decides which addresses may be connected to. Judges the address itself, however a name or a URL spells it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_netw
 
 _ALWAYS_BLOCKED_NETWORKS = {
     "metadata": (
-        "169.254.169.254",  # nearly everybody
+        "169.254.169.254",  # AWS, Google, Azure and most others
         "169.254.170.2",  # AWS, container credentials
         "100.100.100.200",  # Alibaba
         "168.63.129.16",  # Azure
@@ -39,7 +39,7 @@ _BLOCKED_NETWORKS = {
         (False, _ALWAYS_BLOCKED_NETWORKS | _NON_PUBLIC_NETWORKS),
     )
 }
-_IPV4_EMBEDDING_NETWORKS = [  # IPv6 networks that carry an IPv4 address, and how many bits follow it
+_IPV4_EMBEDDING_NETWORKS = [  # IPv6 networks that embed an IPv4 address, and the number of bits after it
     (IPv6Network("::ffff:0:0/96"), 0),  # mapped
     (IPv6Network("::ffff:0:0:0/96"), 0),  # translated (SIIT)
     (IPv6Network("::/96"), 0),  # compatible
@@ -52,7 +52,10 @@ _ISATAP_INTERFACE_IDS = (0x0000_5EFE, 0x0200_5EFE)
 
 @lru_cache(4096)
 def blocked_address_category(address: str, allow_private_addresses: bool) -> str | None:
-    """Why it may not be reached: metadata, link_local, multicast, loopback, private or reserved. None: it may."""
+    """Why the address is blocked: metadata, link_local, multicast, loopback, private or reserved. None: it is allowed.
+
+    An IPv4 address embedded in an IPv6 address (mapped, NAT64, 6to4, Teredo, ISATAP) counts as well.
+    """
     ip = ip_address(address.partition("%")[0])
     forms = (ip, *_embedded_ipv4_addresses(ip))
     return next(
@@ -66,7 +69,7 @@ def blocked_address_category(address: str, allow_private_addresses: bool) -> str
 
 
 def _embedded_ipv4_addresses(ip: IPv4Address | IPv6Address) -> tuple[IPv4Address, ...]:
-    """The IPv4 address inside an IPv6 one."""
+    """The IPv4 addresses that an IPv6 address embeds."""
     if isinstance(ip, IPv4Address) or int(ip) <= 1:
         return ()
     if ip in IPv6Network("2001::/32"):  # Teredo: server, and client inverted

@@ -1,9 +1,10 @@
-"""From a name to a connected socket: look up, filter, connect."""
+"""Opens connections: resolves the host name, filters the addresses, connects, and provides the TLS context."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Sequence
 from functools import lru_cache, partial
 from ipaddress import ip_address
@@ -13,34 +14,49 @@ from watchdog.net.address_filter import blocked_address_category
 from watchdog.net.errors import ProbeError, describe_dns_error, error_from_exception
 from watchdog.net.phases import PhaseTimer
 from watchdog.net.threads import run_in_daemon_thread
+from watchdog.net.tls import TlsConfig, create_ssl_context
 
 SocketAddress: TypeAlias = tuple[socket.AddressFamily, tuple[Any, ...]]
-"""Family and socket address."""
+"""Address family and socket address."""
 
 MAX_CONCURRENT_DNS_LOOKUPS = 32
-"""How many names may be looked up at once."""
 CONNECTION_ATTEMPT_DELAY_S = 0.25
-"""Seconds an address has for itself before the next one is tried beside it (RFC 8305)."""
+"""Head start of an address before the next one is tried in parallel (RFC 8305)."""
 
 
 class Connector:
-    """Looks up names in threads of its own, so that a hanging name server holds up nothing else, not even our exit."""
+    """Opens TCP connections to allowed addresses and caches TLS contexts.
+
+    Host names are resolved in daemon threads, so that a hanging name server delays neither other connections nor exit.
+    Concurrent lookups of one name share one thread; at most MAX_CONCURRENT_DNS_LOOKUPS run at once.
+    """
 
     def __init__(self) -> None:
         self._lookup_semaphore = asyncio.Semaphore(MAX_CONCURRENT_DNS_LOOKUPS)
         self._pending_lookups: dict[tuple[str, int], asyncio.Future[list[SocketAddress]]] = {}
+        self._ssl_contexts: dict[TlsConfig, ssl.SSLContext] = {}
+
+    def ssl_context(self, tls: TlsConfig) -> ssl.SSLContext:
+        """The shared context for these options. Raises ProbeError (internal) if one of their files is unusable."""
+        tls = tls.model_copy(update={"server_name": ""})  # belongs to the connection, not to the context
+        if tls not in self._ssl_contexts:
+            self._ssl_contexts[tls] = create_ssl_context(tls)
+        return self._ssl_contexts[tls]
 
     async def connect(
         self, host: str, port: int, phase_timer: PhaseTimer, allow_private_addresses: bool
     ) -> socket.socket:
-        """A connected, non-blocking socket. Counts the phases `dns` and `connect`. Raises Fault."""
+        """Connects to the first allowed address of `host` that accepts. Returns a non-blocking socket.
+
+        Times the phases `dns` and `connect`. Raises ProbeError.
+        """
         addresses = _parse_ip_literal(host, port)
         if not addresses:
             phase_timer.start_phase("dns")
             try:
                 addresses = await self._resolve_shared(host, port)
-            except socket.gaierror as e:
-                raise ProbeError("dns.failed", f"{describe_dns_error(e)}: {host}", retryable=True) from None
+            except socket.gaierror as dns_error:
+                raise ProbeError("dns.failed", f"{describe_dns_error(dns_error)}: {host}", retryable=True) from None
             phase_timer.end_phase("dns")
         allowed = [
             (family, address)
@@ -52,10 +68,10 @@ class Connector:
         phase_timer.start_phase("connect")
         try:
             sock = await _connect_happy_eyeballs(allowed)
-        except OSError as error:
-            if fault := error_from_exception(error):
-                fault.facts["address"] = ", ".join(format_socket_address(address) for _, address in allowed)
-                raise fault from None
+        except OSError as os_error:
+            if error := error_from_exception(os_error):
+                error.facts["address"] = ", ".join(format_socket_address(address) for _, address in allowed)
+                raise error from None
             raise
         phase_timer.end_phase("connect")
         return sock
@@ -65,19 +81,19 @@ class Connector:
             lookup.cancel()
 
     async def _resolve_shared(self, host: str, port: int) -> Sequence[SocketAddress]:
-        """All who ask for the same name at once share one answer, so a name that hangs takes one thread only."""
         key = (host, port)
-        flying = self._pending_lookups.get(key)
-        if flying is None:
-            flying = self._pending_lookups[key] = asyncio.ensure_future(self._resolve_in_thread(host, port))
-            flying.add_done_callback(
+        lookup = self._pending_lookups.get(key)
+        if lookup is None:
+            lookup = self._pending_lookups[key] = asyncio.ensure_future(self._resolve_in_thread(host, port))
+            # Reading the exception keeps asyncio from logging it as never retrieved when every waiter has left.
+            lookup.add_done_callback(
                 lambda done: (self._pending_lookups.pop(key, None), done.cancelled() or done.exception())
             )
-        return await asyncio.shield(flying)
+        return await asyncio.shield(lookup)
 
     async def _resolve_in_thread(self, host: str, port: int) -> list[SocketAddress]:
         async with self._lookup_semaphore:
-            return await run_in_daemon_thread(partial(resolve_host, host, port), f"look up {host}")
+            return await run_in_daemon_thread(partial(resolve_host, host, port), f"resolve {host}")
 
 
 def format_socket_address(address: tuple[Any, ...]) -> str:
@@ -87,9 +103,9 @@ def format_socket_address(address: tuple[Any, ...]) -> str:
 
 
 def resolve_host(host: str, port: int) -> list[SocketAddress]:
-    """Blocking. Raises socket.gaierror."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return [(family, address) for family, _, _, _, address in found]
+    """Blocks. Raises socket.gaierror."""
+    entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [(family, address) for family, _, _, _, address in entries]
 
 
 @lru_cache(4096)
@@ -102,59 +118,65 @@ def _parse_ip_literal(host: str, port: int) -> Sequence[SocketAddress]:
 
 
 _BLOCKED_CATEGORY_DESCRIPTIONS = {
-    "metadata": "a cloud's metadata address",
+    "metadata": "a cloud metadata address",
     "link_local": "a link-local address",
     "multicast": "a multicast address",
-    "loopback": "an address of this machine",
+    "loopback": "a loopback address",
     "private": "a private address",
     "reserved": "a reserved address",
 }
 
 
 def _address_blocked_error(address: str, allow_private_addresses: bool) -> ProbeError:
-    always = blocked_address_category(address, True)
-    rule = "never reached" if always else "not reached with `allow_private_addresses: false`"
-    what = _BLOCKED_CATEGORY_DESCRIPTIONS[always or blocked_address_category(address, allow_private_addresses) or ""]
-    return ProbeError("connection.address_blocked", f"address refused: {address} is {what}, {rule}")
+    always_blocked = blocked_address_category(address, True)
+    category = always_blocked or blocked_address_category(address, allow_private_addresses) or ""
+    rule = "always refused" if always_blocked else "refused by `allow_private_addresses: false`"
+    return ProbeError(
+        "connection.address_blocked", f"{address} is {_BLOCKED_CATEGORY_DESCRIPTIONS[category]}, which is {rule}"
+    )
 
 
 async def _connect_happy_eyeballs(addresses: Sequence[SocketAddress]) -> socket.socket:
-    """The first socket to connect; each address gets a head start on the next. Raises the first one's OSError."""
+    """Returns the first socket that connects; each address has a head start on the next.
+
+    If none connects, raises the OSError of the first address.
+    """
     if len(addresses) == 1:
         return await connect_socket(addresses[0])
-    waiting = list(addresses)
-    tasks: list[asyncio.Task[socket.socket]] = []
+    untried = list(addresses)
+    attempts: list[asyncio.Task[socket.socket]] = []
     winner: asyncio.Task[socket.socket] | None = None
     try:
-        while winner is None and (waiting or not all(t.done() for t in tasks)):
-            if waiting:
-                tasks.append(asyncio.create_task(connect_socket(waiting.pop(0))))
-            pending = [t for t in tasks if not t.done()]
+        while winner is None and (untried or not all(attempt.done() for attempt in attempts)):
+            if untried:
+                attempts.append(asyncio.create_task(connect_socket(untried.pop(0))))
             await asyncio.wait(
-                pending, timeout=CONNECTION_ATTEMPT_DELAY_S if waiting else None, return_when=asyncio.FIRST_COMPLETED
+                [attempt for attempt in attempts if not attempt.done()],
+                timeout=CONNECTION_ATTEMPT_DELAY_S if untried else None,
+                return_when=asyncio.FIRST_COMPLETED,
             )
-            winner = next((t for t in tasks if t.done() and not t.exception()), None)
-        return (winner or tasks[0]).result()
+            winner = next((attempt for attempt in attempts if attempt.done() and not attempt.exception()), None)
+        return (winner or attempts[0]).result()
     finally:
-        for task in tasks:
-            if task is not winner:
-                task.cancel()
-                task.add_done_callback(_close_unused_socket)
+        for attempt in attempts:
+            if attempt is not winner:
+                attempt.cancel()
+                attempt.add_done_callback(_close_unused_socket)
 
 
-def _close_unused_socket(task: asyncio.Task[socket.socket]) -> None:
-    if not task.cancelled() and not task.exception():
-        task.result().close()
+def _close_unused_socket(attempt: asyncio.Task[socket.socket]) -> None:
+    if not attempt.cancelled() and not attempt.exception():
+        attempt.result().close()
 
 
 async def connect_socket(address: SocketAddress) -> socket.socket:
     """Raises OSError."""
-    family, to = address
+    family, socket_address = address
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        await asyncio.get_running_loop().sock_connect(sock, to)
+        await asyncio.get_running_loop().sock_connect(sock, socket_address)
     except BaseException:
         sock.close()
         raise

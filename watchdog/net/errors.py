@@ -1,4 +1,4 @@
-"""What can be wrong with a target before it gives an answer, each with a stable reason and a sentence for people."""
+"""Errors that keep a target from giving a usable response, each with a stable reason and a sentence for people."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ from watchdog.net.phases import PHASE_DESCRIPTIONS, PhaseTimer
 
 
 class ProbeError(Exception):
-    """No usable answer from the target.
+    """The target gave no usable response.
 
-    `reason` is a stable snake_case word, the text one short sentence without secrets, `phase` where it happened.
-    `retryable`: one of transport, another attempt may fare better. `ours`: we are to blame, not the target.
-    `facts` and `excerpt` are evidence: what was found, and the target's own words, untrusted.
+    `reason`: a stable word, `family.cause`; the catalogue explains it.
+    `message`: one short sentence without secrets.
+    `phase`: where it happened, if that is known.
+    `retryable`: a transport error; another attempt within the same run may succeed.
+    `is_internal`: Watchdog, its machine or its configuration is at fault, not the target.
+    `facts`, `excerpt`: evidence; the excerpt is the target's own text, untrusted.
     """
 
     def __init__(
@@ -39,24 +42,26 @@ class ProbeError(Exception):
         return self.message
 
     def record_phase(self, phase_timer: PhaseTimer) -> None:
-        """Say which phase it interrupted."""
+        """Records the phase that the error interrupted."""
         self.phase = phase_timer.current_phase or self.phase
         if self.reason in ("connection.lost", "timeout.exceeded") and self.phase in PHASE_DESCRIPTIONS:
             self.message += f" while {PHASE_DESCRIPTIONS[self.phase]}"
 
 
 def error_from_exception(error: BaseException) -> ProbeError | None:
-    """The fault that an exception stands for; None: it is none of the network's, hence a bug of ours.
+    """Translates an exception of sockets, ssl, h11, httpx or httpx2. None: it comes from none of them, so it is a bug.
 
-    Looks into exception groups and causes, and knows the exceptions of sockets, ssl, h11, httpx and httpx2 (the latter
-    by name, so that neither is imported). Of several the most telling one counts.
+    Searches exception groups and causes, and returns the most specific error. Identifies the libraries by module name,
+    so that neither httpx nor httpx2 is imported.
     """
-    found = [f for e in _walk_exception_chain(error, set()) if (f := _error_from_single_exception(e))]
-    return min(found, key=_vagueness_rank, default=None)
+    candidates = [
+        candidate for e in _walk_exception_chain(error, set()) if (candidate := _error_from_single_exception(e))
+    ]
+    return min(candidates, key=_vagueness_rank, default=None)
 
 
 def _walk_exception_chain(error: BaseException, visited_ids: set[int]) -> Iterator[BaseException]:
-    """The error itself, the members of a group, and what caused each of them."""
+    """The error itself, the members of a group, and the causes of each."""
     if id(error) in visited_ids:
         return
     visited_ids.add(id(error))
@@ -64,14 +69,15 @@ def _walk_exception_chain(error: BaseException, visited_ids: set[int]) -> Iterat
     if isinstance(error, BaseExceptionGroup):
         for member in error.exceptions:
             yield from _walk_exception_chain(member, visited_ids)
-    hidden = error.__suppress_context__ and not _is_library_exception(error)  # httpcore hides what its errors stand for
-    inner = error.__cause__ or (None if hidden else error.__context__)
+    # httpcore raises its own errors `from None`, although the context names the cause.
+    context_is_hidden = error.__suppress_context__ and not _is_library_exception(error)
+    inner = error.__cause__ or (None if context_is_hidden else error.__context__)
     if inner is not None:
         yield from _walk_exception_chain(inner, visited_ids)
 
 
 def _vagueness_rank(error: ProbeError) -> int:
-    """A timeout often comes along with what caused it, and libraries wrap errors that say more."""
+    """Libraries wrap specific errors in vague ones, and a timeout often arrives together with its cause."""
     return {"connection.failed": 1, "connection.lost": 2, "timeout.exceeded": 3}.get(error.reason, 0)
 
 
@@ -89,10 +95,10 @@ def _error_from_single_exception(error: BaseException) -> ProbeError | None:
 
 def describe_dns_error(error: socket.gaierror) -> str:
     return {
-        socket.EAI_NONAME: "name not found",
-        socket.EAI_NODATA: "the name has no address",
-        socket.EAI_AGAIN: "the name server does not answer",
-    }.get(error.errno or 0, f"the name cannot be looked up ({error.strerror})")
+        socket.EAI_NONAME: "host name not found",
+        socket.EAI_NODATA: "host name has no address",
+        socket.EAI_AGAIN: "name server does not respond",
+    }.get(error.errno or 0, f"host name cannot be resolved ({error.strerror})")
 
 
 _REASON_AND_MESSAGE_BY_ERRNO = {
@@ -104,11 +110,11 @@ _REASON_AND_MESSAGE_BY_ERRNO = {
     errno.ETIMEDOUT: ("timeout.exceeded", "timed out"),
     errno.EHOSTUNREACH: ("connection.unreachable", "no route to the host"),
     errno.ENETUNREACH: ("connection.unreachable", "network unreachable"),
-    errno.EADDRNOTAVAIL: ("connection.unreachable", "no such address here"),
+    errno.EADDRNOTAVAIL: ("connection.unreachable", "address not available on this machine"),
 }
 _RESOURCE_EXHAUSTION_MESSAGES = {
-    errno.EMFILE: "we have too many files open",
-    errno.ENFILE: "this machine has too many files open",
+    errno.EMFILE: "Watchdog has too many open files",
+    errno.ENFILE: "this machine has too many open files",
     errno.ENOBUFS: "this machine is out of network buffers",
     errno.ENOMEM: "this machine is out of memory",
 }
@@ -130,9 +136,9 @@ _CERTIFICATE_ERROR_MESSAGES = {
     9: "certificate is not valid yet",
     10: "certificate has expired",
     18: "certificate is self-signed",
-    19: "certificate comes from an unknown authority",
-    20: "certificate comes from an unknown authority",
-    21: "certificate comes from an unknown authority",
+    19: "certificate is signed by an unknown authority",
+    20: "certificate is signed by an unknown authority",
+    21: "certificate is signed by an unknown authority",
     23: "certificate is revoked",
 }
 """OpenSSL's X509_V_ERR codes."""
@@ -140,14 +146,14 @@ _TLS_HANDSHAKE_ERROR_MESSAGES = (
     ("WRONG_VERSION_NUMBER", "the server does not speak TLS on this port"),
     ("RECORD_LAYER_FAILURE", "the server does not speak TLS on this port"),
     ("HTTP_REQUEST", "the server does not speak TLS on this port"),
-    ("CERTIFICATE_REQUIRED", "the server asks for a client certificate"),
-    ("UNKNOWN_CA", "the server does not accept our certificate's authority"),
-    ("BAD_CERTIFICATE", "the server does not accept our certificate"),
-    ("CERTIFICATE_EXPIRED", "the server says that our certificate has expired"),
-    ("HANDSHAKE_FAILURE", "the server refuses the handshake"),
-    ("UNRECOGNIZED_NAME", "the server does not know this name"),
-    ("UNSUPPORTED_PROTOCOL", "the server offers no version of TLS that is still safe"),
-    ("PROTOCOL_VERSION", "the server offers no version of TLS that is still safe"),
+    ("CERTIFICATE_REQUIRED", "the server requires a client certificate"),
+    ("UNKNOWN_CA", "the server rejects the authority of the client certificate"),
+    ("BAD_CERTIFICATE", "the server rejects the client certificate"),
+    ("CERTIFICATE_EXPIRED", "the server reports that the client certificate has expired"),
+    ("HANDSHAKE_FAILURE", "the server rejects the handshake"),
+    ("UNRECOGNIZED_NAME", "the server does not recognize this host name"),
+    ("UNSUPPORTED_PROTOCOL", "the server offers no secure version of TLS"),
+    ("PROTOCOL_VERSION", "the server offers no secure version of TLS"),
     ("UNEXPECTED_EOF", "connection closed during the handshake"),
 )
 
@@ -155,14 +161,14 @@ _TLS_HANDSHAKE_ERROR_MESSAGES = (
 def _error_from_ssl_error(error: ssl.SSLError) -> ProbeError:
     if isinstance(error, ssl.SSLCertVerificationError):
         message = _CERTIFICATE_ERROR_MESSAGES.get(error.verify_code, error.verify_message)
-        if wrong := re.search(r"not valid for '(.+)'", error.verify_message):
-            message = f"certificate is not valid for {wrong[1]}"
+        if mismatch := re.search(r"not valid for '(.+)'", error.verify_message):
+            message = f"certificate is not valid for {mismatch[1]}"
         return ProbeError("tls.failed", f"TLS: {message}", "tls")
     detail = error.reason or str(error.strerror or "")
     if "UNEXPECTED_EOF" in detail or isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
         return ProbeError("tls.failed", "TLS: connection closed by the server", "tls", retryable=True)
-    for word, message in _TLS_HANDSHAKE_ERROR_MESSAGES:
-        if word in detail:
+    for alert, message in _TLS_HANDSHAKE_ERROR_MESSAGES:
+        if alert in detail:
             return ProbeError("tls.failed", f"TLS: {message}", "tls")
     return ProbeError("tls.failed", f"TLS: {detail.lower().replace('_', ' ')}", "tls")
 
@@ -170,7 +176,7 @@ def _error_from_ssl_error(error: ssl.SSLError) -> ProbeError:
 _NETWORK_LIBRARIES = {"httpx", "httpx2", "httpcore", "httpcore2", "h11", "anyio"}
 _ERROR_BY_EXCEPTION_NAME = {
     "ConnectTimeout": ("timeout.exceeded", "timed out while connecting", "connect"),
-    "ReadTimeout": ("timeout.exceeded", "timed out while waiting for an answer", "first_byte"),
+    "ReadTimeout": ("timeout.exceeded", "timed out while waiting for a response", "first_byte"),
     "WriteTimeout": ("timeout.exceeded", "timed out while sending the request", "first_byte"),
     "PoolTimeout": ("timeout.exceeded", "timed out", None),
     "ConnectError": ("connection.failed", "connection failed", "connect"),
@@ -179,24 +185,24 @@ _ERROR_BY_EXCEPTION_NAME = {
     "CloseError": ("connection.lost", "connection lost", None),
     "BrokenResourceError": ("connection.lost", "connection lost", None),
     "EndOfStream": ("connection.lost", "connection closed by the server", None),
-    "DecodingError": ("protocol.error", "the body cannot be decoded", "body"),
+    "DecodingError": ("protocol.error", "the response body cannot be decoded", "body"),
     "TooManyRedirects": ("http.too_many_redirects", "too many redirects", None),
     "UnsupportedProtocol": ("protocol.error", "the URL is neither http nor https", None),
-    "InvalidURL": ("protocol.error", "the URL cannot be read", None),
+    "InvalidURL": ("protocol.error", "the URL is invalid", None),
 }
 
 
 def _error_from_protocol_message(message: str) -> ProbeError:
-    """What h11 says, on its own or through httpx."""
+    """Translates a message of h11, raised by itself or through httpx."""
     if "disconnected" in message or "closed connection" in message:
         return ProbeError("connection.lost", "connection closed by the server", retryable=True)
     if "too long" in message:
-        return ProbeError("protocol.error", "the answer's headers are too long")
+        return ProbeError("protocol.error", "the response headers are too long")
     if "SWITCH_UPGRADE" in message:
-        return ProbeError("protocol.error", "the server switches to another protocol (101), which was not asked for")
-    fault = ProbeError("protocol.error", "the answer is not proper HTTP", retryable=True)
-    fault.facts["detail"] = message
-    return fault
+        return ProbeError("protocol.error", "HTTP 101: the server switches to another protocol without being asked")
+    error = ProbeError("protocol.error", "the response is not valid HTTP", retryable=True)
+    error.facts["detail"] = message
+    return error
 
 
 def _is_library_exception(error: BaseException) -> bool:
@@ -204,14 +210,14 @@ def _is_library_exception(error: BaseException) -> bool:
 
 
 def _error_from_library_exception(error: BaseException) -> ProbeError | None:
-    kind = type(error)
+    name = type(error).__name__
     if not _is_library_exception(error):
         return None
-    if kind.__name__ == "RemoteProtocolError":
+    if name == "RemoteProtocolError":
         return _error_from_protocol_message(str(error))
-    if kind.__name__ not in _ERROR_BY_EXCEPTION_NAME:
+    if name not in _ERROR_BY_EXCEPTION_NAME:
         return None
-    reason, message, phase = _ERROR_BY_EXCEPTION_NAME[kind.__name__]
+    reason, message, phase = _ERROR_BY_EXCEPTION_NAME[name]
     return ProbeError(
         reason, message, phase, retryable=reason in ("timeout.exceeded", "connection.failed", "connection.lost")
     )

@@ -1,45 +1,41 @@
-"""One HTTP exchange on a fresh connection, every phase timed, every length bounded."""
+"""Sends one HTTP request on a new connection. Every phase is timed, every length bounded."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 import re
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from time import perf_counter
-from typing import TYPE_CHECKING
 
 import h11
 
 from watchdog.domain.text import shorten
-from watchdog.net.connector import format_socket_address
+from watchdog.net.connector import Connector, format_socket_address
+from watchdog.net.content_encoding import ContentDecoder, UnsupportedEncodingError
 from watchdog.net.errors import ProbeError, error_from_exception
-from watchdog.net.handshake import perform_tls_handshake
+from watchdog.net.handshake import TlsHandshake
 from watchdog.net.phases import PhaseTimer
 from watchdog.net.redact import redact_url
 from watchdog.net.tls import TlsConfig
 from watchdog.net.url import Url, parse_url
 
-if TYPE_CHECKING:
-    from watchdog.net.network import Network
-
 MAX_HEADER_BYTES = 64 * 1024
 MAX_RAW_RESPONSE_BYTES = 1024 * 1024
-"""Bytes read from a connection, headers and all. Nothing is read beyond."""
+"""Bytes read from a connection, headers included; the rest is not read."""
 MAX_BODY_BYTES = 256 * 1024
-"""Bytes of body kept, decoded. Nothing is decoded beyond."""
+"""Bytes of the decoded body that are kept; the rest is not decoded."""
 MAX_REDIRECTS = 5
 MAX_INTERIM_RESPONSES = 20
-"""Interim (1xx) answers before the real one."""
+"""Interim (1xx) responses before the final one."""
 READ_CHUNK_BYTES = 16 * 1024
-"""Bytes taken in one step: small, for a hostile answer costs the most time a byte while the event loop waits."""
+"""Small, because a hostile response costs the most time per byte, and the event loop waits meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
-    """What to ask. The caller bounds it in time."""
+    """A request. The caller bounds its time."""
 
     url: str
     method: str = "GET"
@@ -47,42 +43,42 @@ class HttpRequest:
     body: bytes = b""
     tls: TlsConfig = field(default_factory=TlsConfig)
     follow_redirects: bool = False
-    """Follow up to 5 redirects of a GET or HEAD. Headers and client certificate are for the first origin alone."""
+    """Whether a GET or HEAD follows up to 5 redirects. Headers and client certificate go to the first origin only."""
     allow_private_addresses: bool = True
     phase_timer: PhaseTimer = field(default_factory=PhaseTimer)
     now: int = 0
-    """The clock, ms since the epoch: certificates are judged against it."""
+    """In ms since the epoch; certificates are judged against it."""
 
 
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
-    """What came back."""
+    """A response, its body decoded."""
 
     status: int
     reason_phrase: str
-    """What the server calls the status: "Service Unavailable"."""
+    """From the status line: "Service Unavailable"."""
     headers: dict[str, str]
     """Lower-case name -> value; repeated ones joined by ", "."""
     body: bytes
     """Decoded, at most 256 KiB."""
     body_incomplete_reason: str
-    """Why `body` is not all of it: "the body is longer than 256 KiB"; empty when it is."""
+    """Why `body` is not the whole body: "the body is longer than 256 KiB". Empty if it is."""
     encoded_body_bytes: int
-    """Bytes of body as they came over the wire, at most 1 MiB."""
+    """Size of the body as it was received, at most 1 MiB."""
     elapsed_ms: float
-    """Milliseconds from the first look-up to the end of the body, redirects included."""
+    """From the first name lookup to the end of the body, redirects included."""
     http_version: str
     peer_address: str
-    """The peer's address and port."""
+    """Address and port of the server."""
     url: str
-    """Where the answer came from. Has the query: show it through `shown_url`."""
+    """The URL that responded, query included; `redact_url` makes it safe to show."""
     redirect_count: int
     cert_days: int | None
-    """Whole days until the server's certificate ends, negative when it has ended; None without TLS."""
+    """Whole days until the server's certificate expires, negative once it has. None without TLS."""
 
     @property
     def text(self) -> str:
-        """The body as text: UTF-8, else the charset it declares if that is a plain one, else with `�`."""
+        """The body as text: as UTF-8, else in the declared charset if it is a safe one, else with `�`."""
         try:
             return self.body.decode()
         except UnicodeDecodeError:
@@ -97,33 +93,32 @@ class HttpResponse:
 _SAFE_CHARSET_PATTERN = re.compile(
     r"(iso-?8859|windows-12|cp12|utf-?16|gb|big5|shift_jis|euc-|koi8|latin)", re.IGNORECASE
 )
-"""Some of Python's codecs take quadratic time; these do not."""
+"""Some of Python's codecs take quadratic time; these take linear time."""
 
 
-async def send_http_request(network: Network, request: HttpRequest) -> HttpResponse:
-    """Asks, and follows redirects when told to. Raises Fault."""
+async def send_http_request(connector: Connector, request: HttpRequest) -> HttpResponse:
+    """Sends the request and follows redirects if it asks for that. Raises ProbeError."""
     started = perf_counter()
     url = parse_url(request.url)
     if url.userinfo and "authorization" not in map(str.lower, request.headers):
         basic = base64.b64encode(url.userinfo.encode()).decode()
         request = replace(request, headers={**request.headers, "Authorization": f"Basic {basic}"})
-    follows = request.follow_redirects and request.method in ("GET", "HEAD")
+    follow_redirects = request.follow_redirects and request.method in ("GET", "HEAD")
     for hop in range(MAX_REDIRECTS + 1):
         try:
-            answer = await _send_single_request(network, request, url)
-        except ProbeError as fault:
+            response = await _send_single_request(connector, request, url)
+        except ProbeError as error:
             if hop:
-                fault.facts["redirected_to"] = redact_url(url.url_without_credentials)
+                error.facts["redirected_to"] = redact_url(url.url_without_credentials)
             raise
-        location = answer.headers.get("location")
-        if not (follows and location and answer.status in (301, 302, 303, 307, 308)):
-            return replace(answer, elapsed_ms=(perf_counter() - started) * 1000, redirect_count=hop)
+        location = response.headers.get("location")
+        if not (follow_redirects and location and response.status in (301, 302, 303, 307, 308)):
+            return replace(response, elapsed_ms=(perf_counter() - started) * 1000, redirect_count=hop)
         try:
             target = url.join(location)
         except ValueError:
-            where = redact_url(location)
             raise ProbeError(
-                "http.invalid_redirect", f"redirected to {shorten(where, 80)}, which cannot be followed"
+                "http.invalid_redirect", f"redirect to {shorten(redact_url(location), 80)} cannot be followed"
             ) from None
         if target.origin != url.origin:
             request = replace(
@@ -132,29 +127,28 @@ async def send_http_request(network: Network, request: HttpRequest) -> HttpRespo
         url = target
     raise ProbeError(
         "http.too_many_redirects",
-        f"more than {MAX_REDIRECTS} redirects, the last to {shorten(redact_url(url.url_without_credentials), 80)}",
+        f"more than {MAX_REDIRECTS} redirects, the last one to {shorten(redact_url(url.url_without_credentials), 80)}",
     )
 
 
-async def _send_single_request(network: Network, request: HttpRequest, url: Url) -> HttpResponse:
+async def _send_single_request(connector: Connector, request: HttpRequest, url: Url) -> HttpResponse:
+    handshake = TlsHandshake(connector, url, request.tls, request.allow_private_addresses, request.now)
     if url.scheme == "https":
-        network.ssl_context(request.tls)  # files of no use to us are no reason to bother the server
-    sock = await network.connect(url.host, url.port, request.phase_timer, request.allow_private_addresses)
-    address, cert_days, writer = "", None, None
+        connector.ssl_context(request.tls)  # fails before connecting if a file is unusable
+    sock = await connector.connect(url.host, url.port, request.phase_timer, request.allow_private_addresses)
+    peer_address, cert_days, writer = "", None, None
     try:
-        address = format_socket_address(sock.getpeername())
+        peer_address = format_socket_address(sock.getpeername())
         reader, writer = await asyncio.open_connection(sock=sock, limit=READ_CHUNK_BYTES)
         if url.scheme == "https":
-            cert_days = await perform_tls_handshake(network, writer, url, request)
+            cert_days = await handshake.perform(writer, request.phase_timer)
         connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEADER_BYTES)
-        writer.write(
-            _encode_request(connection, request, url)
-        )  # not drained: a server may answer before it has read it all
+        writer.write(_encode_request(connection, request, url))  # not drained: a server may respond before reading all
         response, headers, body = await _ResponseReader(connection, reader, request.phase_timer).read()
-    except Exception as error:
-        if fault := error_from_exception(error):
-            fault.facts.setdefault("address", address)
-            raise fault from None
+    except Exception as exception:
+        if error := error_from_exception(exception):
+            error.facts.setdefault("address", peer_address)
+            raise error from None
         raise
     finally:
         if writer:
@@ -170,7 +164,7 @@ async def _send_single_request(network: Network, request: HttpRequest, url: Url)
         encoded_body_bytes=body.encoded_bytes,
         elapsed_ms=0.0,
         http_version=response.http_version.decode(),
-        peer_address=address,
+        peer_address=peer_address,
         url=url.url_without_credentials,
         redirect_count=0,
         cert_days=cert_days,
@@ -178,12 +172,12 @@ async def _send_single_request(network: Network, request: HttpRequest, url: Url)
 
 
 def _encode_request(connection: h11.Connection, request: HttpRequest, url: Url) -> bytes:
-    """The request as bytes. Configured headers win over ours."""
-    ours = {"Host": url.authority, "User-Agent": "watchdog-monitor", "Accept": "*/*", "Accept-Encoding": "gzip"}
+    """The request as bytes. Configured headers replace the default ones."""
+    defaults = {"Host": url.authority, "User-Agent": "watchdog-monitor", "Accept": "*/*", "Accept-Encoding": "gzip"}
     if request.body or request.method not in ("GET", "HEAD", "OPTIONS"):
-        ours["Content-Length"] = str(len(request.body))
+        defaults["Content-Length"] = str(len(request.body))
     configured = {name.lower() for name in request.headers}
-    headers = [(k, v) for k, v in ours.items() if k.lower() not in configured]
+    headers = [(k, v) for k, v in defaults.items() if k.lower() not in configured]
     headers += request.headers.items()
     if "connection" not in configured:
         headers.append(("Connection", "close"))
@@ -195,13 +189,13 @@ def _encode_request(connection: h11.Connection, request: HttpRequest, url: Url) 
 
 
 class _ResponseReader:
-    """Hears one answer out, as far as the limits go."""
+    """Reads one response within the limits."""
 
     def __init__(self, connection: h11.Connection, reader: asyncio.StreamReader, phase_timer: PhaseTimer) -> None:
         self._connection, self._reader, self._phase_timer = connection, reader, phase_timer
         self._response_start, self._raw_bytes_read = b"", 0
 
-    async def read(self) -> tuple[h11.Response, dict[str, str], _BodyDecoder]:
+    async def read(self) -> tuple[h11.Response, dict[str, str], _BodyReader]:
         self._phase_timer.start_phase("first_byte")
         try:
             response = await self._read_response_head()
@@ -217,10 +211,10 @@ class _ResponseReader:
             event = await self._next_event()
             if isinstance(event, h11.Response):
                 return event
-        raise ProbeError("protocol.error", f"more than {MAX_INTERIM_RESPONSES} interim answers and no real one")
+        raise ProbeError("protocol.error", f"more than {MAX_INTERIM_RESPONSES} interim (1xx) responses")
 
-    async def _read_body(self, encoding: str) -> _BodyDecoder:
-        body = _BodyDecoder(encoding)
+    async def _read_body(self, content_encoding: str) -> _BodyReader:
+        body = _BodyReader(content_encoding)
         while isinstance(event := await self._next_event(), h11.Data):
             body.feed(event.data)
             if self._raw_bytes_read >= MAX_RAW_RESPONSE_BYTES:
@@ -232,7 +226,7 @@ class _ResponseReader:
     async def _next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
         while (event := self._connection.next_event()) is h11.NEED_DATA:
             if self._raw_bytes_read:
-                await asyncio.sleep(0)  # a reader that has data returns at once, and others want to run
+                await asyncio.sleep(0)  # a read returns at once while data is buffered; let other tasks run
             data = await self._reader.read(READ_CHUNK_BYTES)
             if not self._raw_bytes_read:
                 if not data:
@@ -245,49 +239,41 @@ class _ResponseReader:
         return event
 
     def _malformed_response_error(self, error: h11.RemoteProtocolError) -> ProbeError:
-        fault = error_from_exception(error) or ProbeError("protocol.error", "the answer is not proper HTTP")
-        fault.excerpt = self._response_start.decode(errors="replace")
-        return fault
+        translated = error_from_exception(error) or ProbeError("protocol.error", "the response is not valid HTTP")
+        translated.excerpt = self._response_start.decode(errors="replace")
+        return translated
 
 
 _BODY_TOO_LONG_MESSAGE = f"the body is longer than {MAX_BODY_BYTES // 1024} KiB"
 
 
-class _BodyDecoder:
-    """What is kept of a body."""
+class _BodyReader:
+    """Collects a body, decoded, up to MAX_BODY_BYTES."""
 
-    def __init__(self, encoding: str) -> None:
-        encoding = encoding.strip().lower()
-        self._gzip_decompressor = zlib.decompressobj(zlib.MAX_WBITS | 16) if encoding in ("gzip", "x-gzip") else None
-        known = self._gzip_decompressor or encoding in ("", "identity")
-        self.incomplete_reason = "" if known else f"the body is encoded as {encoding}, which is not read here"
+    def __init__(self, content_encoding: str) -> None:
+        self.incomplete_reason = ""
         self.decoded_body = bytearray()
         self.encoded_bytes = 0
+        try:
+            self._decoder: ContentDecoder | None = ContentDecoder(content_encoding, MAX_BODY_BYTES)
+        except UnsupportedEncodingError as error:
+            self._decoder = None
+            self.incomplete_reason = f"the body is encoded as {error}, which is not supported"
 
     def feed(self, data: bytes | bytearray) -> None:
         self.encoded_bytes += len(data)
-        if self.incomplete_reason:
+        if self.incomplete_reason or self._decoder is None:
             return
-        try:
-            self.decoded_body += (
-                self._gzip_decompressor.decompress(data, MAX_BODY_BYTES + 1 - len(self.decoded_body))
-                if self._gzip_decompressor
-                else data
-            )
-        except zlib.error:
-            raise ProbeError("protocol.error", "the body says that it is gzip, but it is not") from None
+        self.decoded_body += self._decoder.decode(data)
         if len(self.decoded_body) > MAX_BODY_BYTES:
             del self.decoded_body[MAX_BODY_BYTES:]
             self.incomplete_reason = _BODY_TOO_LONG_MESSAGE
 
     def finish(self) -> None:
-        if (
-            self._gzip_decompressor
-            and self.encoded_bytes
-            and not self.incomplete_reason
-            and not self._gzip_decompressor.eof
-        ):
-            raise ProbeError("protocol.error", "the compressed body ends in the middle")
+        if self.incomplete_reason or self._decoder is None or not self.encoded_bytes:
+            return
+        if not self._decoder.is_complete:
+            raise ProbeError("protocol.error", "the compressed response body is truncated")
 
 
 def _combine_headers(response: h11.Response) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What an HTTP answer says: read for expressions, told as evidence."""
+"""HTTP responses as values for expressions and as evidence."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from watchdog.net.http import HttpResponse
 
 MAX_BODY_EXCERPT_CHARS = 5_000
-"""Characters of an answer offered as evidence: more than is kept, so that no secret is cut before it is masked."""
+"""More than is stored: cutting before masking could leave part of a secret."""
 _EXCERPT_HEADERS = (
     *("content-type", "content-encoding", "location", "retry-after", "www-authenticate", "server", "via", "age"),
     *("x-cache", "x-request-id"),
 )
-"""Headers of an answer that help to understand it and carry no session."""
+"""Headers that help in diagnosis and hold no session."""
 _BINARY_CONTENT_TYPE_PREFIXES = (
     "image/",
     "audio/",
@@ -30,7 +30,7 @@ _BINARY_CONTENT_TYPE_PREFIXES = (
 
 
 def parse_response_body(response: HttpResponse) -> Json:
-    """The body as JSON when it says or looks like it, else as text."""
+    """The body as JSON if its content type or its first character says so and it parses, else as text."""
     text = response.text
     if "json" in response.headers.get("content-type", "") or text.lstrip()[:1] in ("{", "["):
         try:
@@ -54,13 +54,13 @@ def response_facts(response: HttpResponse) -> dict[str, Json]:
 
 
 def response_excerpt(response: HttpResponse) -> str:
-    """The status line, the telling headers and the beginning of the body, if that is text."""
+    """The status line, the headers that help in diagnosis, and the beginning of the body if it is text."""
     headers = response.headers | {"location": redact_url(response.headers.get("location", ""))}
     lines = [f"HTTP/{response.http_version} {response.status} {response.reason_phrase}".rstrip()]
     lines += [f"{name}: {headers[name]}" for name in _EXCERPT_HEADERS if headers.get(name)]
-    content = response.headers.get("content-type", "").partition(";")[0]
-    if b"\0" in response.body or content.startswith(_BINARY_CONTENT_TYPE_PREFIXES):
-        body = f"({response.encoded_body_bytes} bytes of {content or 'something that is no text'})"
+    content_type = response.headers.get("content-type", "").partition(";")[0]
+    if b"\0" in response.body or content_type.startswith(_BINARY_CONTENT_TYPE_PREFIXES):
+        body = f"({response.encoded_body_bytes} bytes of {content_type or 'binary data'})"
     else:
         body = response.text[:MAX_BODY_EXCERPT_CHARS]
     return "\n".join([*lines, *(["", body] if body else [])])

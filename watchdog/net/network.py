@@ -1,72 +1,58 @@
-"""The process's shared way to the network."""
+"""The network access that all probes, notifiers and remediations of a process share."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
-    import socket
-    import ssl
-
     import httpx
 
+    from watchdog.net.connector import Connector
     from watchdog.net.http import HttpRequest, HttpResponse
-    from watchdog.net.phases import PhaseTimer
-    from watchdog.net.tls import TlsConfig
+
+NOTIFIER_TIMEOUT_S = 10.0
 
 
 class Network:
-    """One per process, opened inside the event loop: `async with Wire() as wire`.
+    """The shared network access of a process, opened inside the event loop: `async with Network() as network`.
 
-    It holds the TLS contexts, the threads that look up names and the client that notifiers post with.
+    Owns the connector (name lookups, address filter, TLS contexts) and the HTTP client of the notifiers. Neither may be
+    used after it is closed.
     """
 
+    connector: Connector
+    """For probes: every connection goes through its address filter."""
     notifier_http_client: httpx.AsyncClient
-    """For notifiers: no redirects, nothing from the environment, 10 s timeouts, answers of at most 1 MiB."""
+    """For notifiers: follows no redirects, ignores proxies from the environment. Responses are not limited in size, so
+    they have to be streamed; they are requested uncompressed."""
 
     async def __aenter__(self) -> Self:
         import httpx
 
         from watchdog.net.connector import Connector
-        from watchdog.net.post_client import create_notifier_http_client
         from watchdog.net.tls import TlsConfig
 
-        self._ssl_contexts: dict[TlsConfig, ssl.SSLContext] = {}
-        self._connector = Connector()
-        self.notifier_http_client = create_notifier_http_client(
-            httpx.AsyncHTTPTransport(verify=self.ssl_context(TlsConfig()))
+        self.connector = Connector()
+        self.notifier_http_client = httpx.AsyncClient(
+            transport=httpx.AsyncHTTPTransport(verify=self.connector.ssl_context(TlsConfig())),
+            headers={"User-Agent": "watchdog-monitor", "Accept-Encoding": "identity"},
+            timeout=NOTIFIER_TIMEOUT_S,
+            follow_redirects=False,
+            trust_env=False,
         )
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._connector.close()
+        self.connector.close()
         await self.notifier_http_client.aclose()
 
-    def ssl_context(self, tls: TlsConfig) -> ssl.SSLContext:
-        """The shared context for these options. Raises Fault (`ours`) when a file is of no use."""
-        from watchdog.net.tls import create_ssl_context
-
-        tls = tls.model_copy(update={"server_name": ""})
-        if tls not in self._ssl_contexts:
-            self._ssl_contexts[tls] = create_ssl_context(tls)
-        return self._ssl_contexts[tls]
-
-    async def connect(
-        self, host: str, port: int, phase_timer: PhaseTimer, allow_private_addresses: bool
-    ) -> socket.socket:
-        """A new TCP connection (non-blocking socket) to the first address of `host` that answers and may be reached.
-
-        Counts the phases `dns` and `connect`. Raises Fault.
-        """
-        return await self._connector.connect(host, port, phase_timer, allow_private_addresses)
-
     async def send_http_request(self, request: HttpRequest) -> HttpResponse:
-        """One HTTP exchange on a fresh connection, redirects included. Raises Fault."""
+        """Sends one HTTP request on a new connection and follows redirects if it asks for that. Raises ProbeError."""
         from watchdog.net.errors import ProbeError
         from watchdog.net.http import send_http_request
 
         try:
-            return await send_http_request(self, request)
-        except ProbeError as fault:
-            fault.record_phase(request.phase_timer)
+            return await send_http_request(self.connector, request)
+        except ProbeError as error:
+            error.record_phase(request.phase_timer)
             raise

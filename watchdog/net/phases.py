@@ -1,4 +1,4 @@
-"""Where the time of one attempt goes. A trace outlives cancellation, so that a timeout can say what it waited for."""
+"""Phase timings of one attempt. They outlive its cancellation, so that a timeout can name the phase it interrupted."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from collections.abc import Callable
 from time import perf_counter
 
 PHASE_DESCRIPTIONS = {
-    "dns": "looking up the name",
+    "dns": "resolving the host name",
     "connect": "connecting",
     "tls": "negotiating TLS",
     "spawn": "starting the server",
-    "negotiate": "agreeing on a protocol version",
+    "negotiate": "negotiating the protocol version",
     "list": "listing the tools",
     "call": "calling the tool",
     "read": "reading the resource",
     "first_byte": "waiting for the first byte",
-    "body": "reading the answer",
+    "body": "reading the response",
 }
-"""Phase -> what a person calls it, after "while"."""
+"""Phase -> what goes on in it, to follow "while"."""
 
 
 class PhaseTimer:
-    """Phases of one attempt, filled in as they happen.
+    """Times the phases of one attempt as they happen.
 
-    Phases may nest: each counts only the time that no inner phase counted, so that together they add up to the whole.
-    A phase that occurs again (a redirect connects again) adds to its own time.
+    Phases may nest. Each counts only the time that none of its inner phases counts, so that together they add up to the
+    total. A phase that occurs again (a redirect connects again) adds to its own time.
     """
 
     __slots__ = ("_clock", "_completed_ms", "_open_phases")
@@ -38,36 +38,37 @@ class PhaseTimer:
         self._open_phases.append(_OpenPhase(phase, self._clock()))
 
     def end_phase(self, phase: str) -> None:
-        """Ends the innermost phase of that name; one that never began is ignored."""
+        """Ends the innermost phase of that name. Does nothing if none is open."""
         for i in range(len(self._open_phases) - 1, -1, -1):
             if self._open_phases[i].name == phase:
-                span = self._open_phases.pop(i)
-                took = self._clock() - span.started_monotonic_s
-                self._completed_ms[phase] = self._completed_ms.get(phase, 0.0) + (took - span.inner_phases_s) * 1000
+                ended = self._open_phases.pop(i)
+                elapsed_s = self._clock() - ended.started_monotonic_s
+                own_ms = (elapsed_s - ended.inner_phases_s) * 1000
+                self._completed_ms[phase] = self._completed_ms.get(phase, 0.0) + own_ms
                 if i:
-                    self._open_phases[i - 1].inner_phases_s += took
+                    self._open_phases[i - 1].inner_phases_s += elapsed_s
                 return
 
     def freeze(self) -> None:
-        """Time stands still from here on: what follows is clearing up, and no phase of it counts."""
+        """Stops the clock: cleaning up after a cancellation counts in no phase."""
         now = self._clock()
         self._clock = lambda: now
 
     @property
     def current_phase(self) -> str | None:
-        """The innermost phase that began and did not end."""
+        """The innermost open phase."""
         return self._open_phases[-1].name if self._open_phases else None
 
     @property
     def phase_durations_ms(self) -> dict[str, float]:
-        """Phase -> milliseconds in the order in which they ended; those under way count up to now."""
+        """Phase -> milliseconds, in the order in which the phases ended. Open phases come last and count up to now."""
         phases = dict(self._completed_ms)
-        inner = 0.0
+        inner_s = 0.0
         now = self._clock() if self._open_phases else 0.0
-        for span in reversed(self._open_phases):
-            took = now - span.started_monotonic_s
-            phases[span.name] = phases.get(span.name, 0.0) + (took - span.inner_phases_s - inner) * 1000
-            inner = took
+        for phase in reversed(self._open_phases):
+            elapsed_s = now - phase.started_monotonic_s
+            phases[phase.name] = phases.get(phase.name, 0.0) + (elapsed_s - phase.inner_phases_s - inner_s) * 1000
+            inner_s = elapsed_s
         return phases
 
 

@@ -1,4 +1,4 @@
-"""What may be shown: secrets masked by value, control characters made harmless, lengths capped."""
+"""Makes values from outside safe to show: secrets masked by value, unsafe characters replaced, lengths limited."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from watchdog.domain.text import map_json_strings, replace_unsafe_characters, tr
 
 MASK_PLACEHOLDER = "•••"
 _Trie: TypeAlias = "dict[str, _Trie]"
-"""Words by their characters; the key "" ends one."""
+"""Words as a tree of characters; the key "" ends a word."""
 
 
 class SecretMask:
-    """Replaces secrets by `•••` wherever they occur, also percent-, base64-, JSON- and HTML-escaped."""
+    """Replaces secrets by `•••` wherever they occur, also percent-, base64-, JSON- or HTML-encoded."""
 
     __slots__ = ("_substitute",)
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        tree: _Trie = {}
+        trie: _Trie = {}
         for spelling in {s for value in secrets if value for s in _encoded_variants(value)}:
-            branch = tree
+            branch = trie
             for character in spelling:
                 branch = branch.setdefault(character, {})
             branch[""] = {}
-        self._substitute: Callable[[str, str], str] | None = re.compile(_trie_pattern(tree)).sub if tree else None
+        self._substitute: Callable[[str, str], str] | None = re.compile(_trie_pattern(trie)).sub if trie else None
 
     def __call__(self, text: str) -> str:
         return self._substitute(MASK_PLACEHOLDER, text) if self._substitute else text
@@ -41,8 +41,10 @@ class SecretMask:
 
 
 def _trie_pattern(trie: _Trie) -> str:
-    """A regular expression for the words of a tree, longest first. However many they are, a text takes about as long,
-    which does not hold for `one|two|three`."""
+    """A regular expression for the words of a trie, longest match first.
+
+    Its matching time hardly depends on the number of words, unlike that of `one|two|three`.
+    """
     stem = ""
     while len(trie) == 1 and "" not in trie:
         character, trie = next(iter(trie.items()))
@@ -68,33 +70,33 @@ def _encoded_variants(value: str) -> Iterator[str]:
 
 
 def _base64_fragments(raw: bytes) -> Iterator[str]:
-    """The value inside any longer base64 text: what stays the same at each of the three alignments."""
+    """What any longer base64 text with the value inside it contains, for each of the three alignments."""
     for before in range(3):
         text = base64.b64encode(b"\0" * before + raw).decode()
         inner = text[(before * 8 + 5) // 6 : (before + len(raw)) * 8 // 6]
-        if len(inner) >= 5:  # anything shorter would match by accident
+        if len(inner) >= 5:  # a shorter one would match by accident
             yield from (inner, inner.replace("+", "-").replace("/", "_"))
 
 
 def sanitize_json(
     value: Json, mask: SecretMask, max_chars: int = 2_000, max_items: int = 100, max_depth: int = 8
 ) -> Json:
-    """Nested JSON that may be kept and shown: every string masked, harmless and capped, long lists and depth cut."""
+    """Nested JSON that is safe to store and to show: strings masked, cleaned and cut, long lists and nesting cut."""
     if isinstance(value, str):
         return truncate(replace_unsafe_characters(mask(value)), max_chars)
     if not isinstance(value, dict | list | tuple):
         return value
     if not max_depth:
         return "… cut, nested too deeply"
-    within = len(value) > max_items
+    is_cut = len(value) > max_items
     if isinstance(value, dict):
-        cut = {
+        entries = {
             sanitize_json(str(k), mask, max_chars): sanitize_json(v, mask, max_chars, max_items, max_depth - 1)
             for k, v in list(value.items())[:max_items]
         }
-        return cut | {"…": f"cut, {len(value)} entries in all"} if within else cut
-    shown = [sanitize_json(v, mask, max_chars, max_items, max_depth - 1) for v in value[:max_items]]
-    return [*shown, f"… cut, {len(value)} entries in all"] if within else shown
+        return entries | {"…": f"cut, {len(value)} entries in total"} if is_cut else entries
+    items = [sanitize_json(v, mask, max_chars, max_items, max_depth - 1) for v in value[:max_items]]
+    return [*items, f"… cut, {len(value)} entries in total"] if is_cut else items
 
 
 def redact_url(url: str) -> str:
@@ -104,7 +106,7 @@ def redact_url(url: str) -> str:
         host = parts.hostname or ""
         port = f":{parts.port}" if parts.port is not None else ""
     except ValueError:
-        return "an unreadable URL"
+        return "an invalid URL"
     if ":" in host:
         host = f"[{host}]"
     return replace_unsafe_characters(f"{parts.scheme}://{host}{port}{parts.path}" if host else parts.path)

@@ -59,7 +59,7 @@ class HttpTarget(ConfigModel):
 
     @property
     def target(self) -> str:
-        """Where it points, safe to show."""
+        """Safe to show: without credentials and query."""
         return redact_url(self.url)
 
     @property
@@ -69,33 +69,32 @@ class HttpTarget(ConfigModel):
     def build_request(
         self, idempotency_key: str, allow_private_addresses: bool, phase_timer: PhaseTimer, now: int
     ) -> HttpRequest:
-        """An empty key is not sent. `now`: the clock, ms since the epoch."""
+        """An empty `idempotency_key` is not sent. `now`: in ms since the epoch."""
         from watchdog.net.http import HttpRequest
 
-        headers, content = self.build_request_headers(idempotency_key), self.encoded_body
         return HttpRequest(
             self.url,
-            self.method,
-            headers,
-            content,
-            self.tls,
-            self.follow_redirects,
-            allow_private_addresses,
-            phase_timer,
-            now,
+            method=self.method,
+            headers=self.build_request_headers(idempotency_key),
+            body=self.encoded_body,
+            tls=self.tls,
+            follow_redirects=self.follow_redirects,
+            allow_private_addresses=allow_private_addresses,
+            phase_timer=phase_timer,
+            now=now,
         )
 
     def build_request_headers(self, idempotency_key: str) -> dict[str, str]:
-        """What is sent; a header that is configured wins over one of ours."""
-        ours = {}
+        """The headers to send. Configured headers replace the default ones."""
+        defaults = {}
         if "json_body" in self.model_fields_set:
-            ours["Content-Type"] = "application/json"
+            defaults["Content-Type"] = "application/json"
         if idempotency_key and self.method in ("POST", "PATCH"):
-            ours["Idempotency-Key"] = idempotency_key
+            defaults["Idempotency-Key"] = idempotency_key
         if self.auth:
-            ours["Authorization"] = self.auth.authorization_header
+            defaults["Authorization"] = self.auth.authorization_header
         configured = {name.lower() for name in self.headers}
-        return {k: v for k, v in ours.items() if k.lower() not in configured} | self.headers
+        return {k: v for k, v in defaults.items() if k.lower() not in configured} | self.headers
 
     @property
     def encoded_body(self) -> bytes:
@@ -144,7 +143,7 @@ class McpTarget(ConfigModel):
 
     @property
     def target(self) -> str:
-        """Where it points, safe to show."""
+        """Safe to show: the first argument of the command, or the URL without credentials and query."""
         return self.command[0] if self.command else redact_url(self.url or self.sse)
 
     @property

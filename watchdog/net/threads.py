@@ -1,4 +1,4 @@
-"""Blocking calls, on threads that nobody has to wait for."""
+"""Blocking calls on daemon threads, which delay neither the event loop nor the exit of the process."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ T = TypeVar("T")
 
 
 async def run_in_daemon_thread(function: Callable[[], T], thread_name: str) -> T:
-    """What `work` returns or raises, on a thread of its own that is called `name`.
+    """Runs the function on a new thread and returns or raises what it does.
 
-    Whoever gives up waiting leaves the thread to itself; it ends with the process. How many there are is the caller's
-    to bound.
+    If the caller is cancelled, the thread runs on; it ends with the process at the latest. The caller has to limit the
+    number of threads.
     """
     loop = asyncio.get_running_loop()
-    answer: asyncio.Future[T] = loop.create_future()
+    future: asyncio.Future[T] = loop.create_future()
 
-    def settle(tell: Callable[[], None]) -> None:
-        if not answer.done():
-            tell()
+    def settle(set_outcome: Callable[[], None]) -> None:
+        if not future.done():
+            set_outcome()
 
     def run() -> None:
         try:
-            tell = partial(answer.set_result, function())
-        except BaseException as e:
-            tell = partial(answer.set_exception, e)
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(settle, tell)
+            set_outcome = partial(future.set_result, function())
+        except BaseException as error:
+            set_outcome = partial(future.set_exception, error)
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(settle, set_outcome)
 
     Thread(target=run, name=thread_name, daemon=True).start()
-    return await answer
+    return await future

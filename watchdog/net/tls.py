@@ -39,14 +39,14 @@ class TlsConfig(ConfigModel):
 
 
 def create_ssl_context(tls: TlsConfig) -> ssl.SSLContext:
-    """Takes about 15 ms: make one per set of options. Raises Fault (`ours`) when a file cannot be used."""
+    """Takes about 15 ms, so contexts are cached. Raises ProbeError (internal) if a file is unusable."""
     with _translate_file_errors("ca_file", tls.ca_file):
         context = ssl.create_default_context(cafile=tls.ca_file or None)
     if not tls.ca_file and not _has_trusted_authorities(context):
         import certifi
 
         context.load_verify_locations(certifi.where())
-    context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # refuses the authorities of many companies
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # it rejects the private authorities of many companies
     context.set_alpn_protocols(["http/1.1"])
     if not tls.verify:
         context.check_hostname = False
@@ -58,8 +58,8 @@ def create_ssl_context(tls: TlsConfig) -> ssl.SSLContext:
 
 
 def _reject_encrypted_key() -> str:
-    """Called for a key that needs a password: OpenSSL would ask for it on the terminal."""
-    raise ValueError("its key is locked with a password")
+    """Called for an encrypted key. Without it OpenSSL would prompt on the terminal."""
+    raise ValueError("its key is encrypted")
 
 
 @contextmanager
@@ -68,15 +68,15 @@ def _translate_file_errors(option: str, path: str) -> Iterator[None]:
         yield
         return
     except ssl.SSLError:
-        why = "it does not hold what it should"
+        problem = "it is not a valid PEM file for this option"
     except OSError as error:
-        why = (error.strerror or "it cannot be read").lower()
+        problem = (error.strerror or "it cannot be read").lower()
     except ValueError as error:
-        why = str(error)
-    raise ProbeError("tls.invalid_file", f"cannot use {option} {path}: {why}", "tls", is_internal=True)
+        problem = str(error)
+    raise ProbeError("tls.invalid_file", f"cannot use {option} {path}: {problem}", "tls", is_internal=True)
 
 
 def _has_trusted_authorities(context: ssl.SSLContext) -> bool:
-    """A directory of authorities is read as needed, so that its contents do not show in the context."""
+    """OpenSSL reads a directory of authorities on demand, so the context does not list its contents."""
     directory = ssl.get_default_verify_paths().capath
     return bool(context.cert_store_stats()["x509_ca"] or (directory and any(Path(directory).iterdir())))

@@ -1,4 +1,4 @@
-"""URLs as we ask for them: split once, by rules of our own, so that what is checked is what is used."""
+"""URLs, parsed once and strictly, so that the URL that was checked is the URL that is requested."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class Url(NamedTuple):
 
     scheme: str
     host: str
-    """Lower case; international names in their ASCII form, IPv6 addresses without brackets."""
+    """Lower case; international names in ASCII form, IPv6 addresses without brackets."""
     port: int
     path_and_query: str
     """Percent-encoded, with the query."""
     userinfo: str = ""
-    """ "user:password" when the URL carried credentials."""
+    """ "user:password", if the URL contains credentials."""
 
     @property
     def origin(self) -> tuple[str, str, int]:
@@ -33,39 +33,38 @@ class Url(NamedTuple):
 
     @property
     def authority(self) -> str:
-        """What the Host header says."""
+        """The value of the Host header."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == _DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
 
     @property
     def url_without_credentials(self) -> str:
-        """The URL again, without credentials."""
         return f"{self.scheme}://{self.authority}{self.path_and_query}"
 
     def join(self, location: str) -> Url:
-        """Where a `Location` header points, seen from here; never with credentials. Raises ValueError."""
+        """Resolves a `Location` header against this URL, without credentials. Raises ValueError."""
         return parse_url(urljoin(self.url_without_credentials, location.strip()))._replace(userinfo="")
 
 
 @lru_cache(4096)
 def parse_url(text: str) -> Url:
-    """Raises ValueError, with a message for people, for anything that is not an absolute http or https URL."""
+    """Parses an absolute http or https URL. Raises ValueError, with a message for people, for anything else."""
     if re.search(r"[\x00-\x1f\x7f]", text) or text != text.strip():
-        raise ValueError("a URL has no spaces around it and no control characters in it")
+        raise ValueError("a URL must not contain control characters or have spaces around it")
     try:
         parts = urlsplit(text)
         port = parts.port
-    except ValueError as e:
-        raise ValueError(f"not a URL: {e}") from None
+    except ValueError as error:
+        raise ValueError(f"invalid URL: {error}") from None
     if parts.scheme not in _DEFAULT_PORTS:
         raise ValueError("expected a URL that starts with http:// or https://")
     if port == 0:
-        raise ValueError("not a URL: port 0")
+        raise ValueError("invalid URL: port 0")
     path = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~")
     if parts.query:
         path += "?" + quote(parts.query, safe="/%:@!$&'()*+,;=~?[]")
-    if "\\" in parts.netloc:  # browsers end the host there
-        raise ValueError("not a URL: a backslash before the path")
+    if "\\" in parts.netloc:  # browsers take it for the end of the host
+        raise ValueError("invalid URL: backslash before the path")
     userinfo, at, _ = parts.netloc.rpartition("@")
     return Url(
         parts.scheme,
@@ -81,9 +80,9 @@ def _normalize_host(host: str) -> str:
         try:
             address = IPv6Address(host)
         except ValueError:
-            raise ValueError(f"not an IPv6 address: {host}") from None
-        if address.scope_id is not None:  # it names an interface of ours
-            raise ValueError(f"not an IPv6 address: {host}")
+            raise ValueError(f"invalid IPv6 address: {host}") from None
+        if address.scope_id is not None:  # it names a network interface of this machine
+            raise ValueError(f"invalid IPv6 address: {host}")
         return str(address)
     if not host.isascii():
         import idna
@@ -91,9 +90,9 @@ def _normalize_host(host: str) -> str:
         try:
             host = idna.encode(host, uts46=True).decode()
         except idna.IDNAError:
-            raise ValueError(f"not a host name: {host}") from None
+            raise ValueError(f"invalid host name: {host}") from None
     if not re.fullmatch(r"[a-z0-9_]([a-z0-9_.-]{0,252}[a-z0-9_.])?", host):
-        raise ValueError(f"not a host name: {host}" if host else "the URL names no host")
+        raise ValueError(f"invalid host name: {host}" if host else "the URL has no host")
     return host
 
 

@@ -143,7 +143,7 @@ class McpProbe(Probe):
         seen = SessionResult()
         agenda = SessionPlan(pinned, self.mcp.choose_tool_call, self.mcp.resource)
         visit = McpSession(
-            context.network,
+            context.network.connector,
             self.mcp.build_session_target(self.allow_private_addresses),
             agenda,
             context.phase_timer,

@@ -171,7 +171,7 @@ async def resolve_reachable_address(context: ConnectContext, host: str, port: in
     """A first knock, with our own address filter, phases and words. Returns the address. Raises Fault."""
     try:
         async with asyncio.timeout(context.timeout_s):
-            sock = await context.network.connect(host, port, context.trace, context.allow_private_addresses)
+            sock = await context.network.connector.connect(host, port, context.trace, context.allow_private_addresses)
     except TimeoutError:
         doing = PHASE_DESCRIPTIONS[context.trace.current_phase or "connect"]
         raise broker_unreachable_error(f"{host}:{port}: timed out while {doing}", label=label) from None

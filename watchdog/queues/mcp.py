@@ -101,12 +101,12 @@ class McpCanary(McpTarget, CanaryDriver):
 
         since, seen = monotonic(), SessionResult(facts=context.facts)
         opened = connect_mcp_client(
-            context.network,
+            context.network.connector,
             self.build_session_target(context.allow_private_addresses),
             seen,
             context.trace,
-            CONNECT_TIMEOUT_S,
-            context.started_at,
+            timeout_s=CONNECT_TIMEOUT_S,
+            now=context.started_at,
         )
         async with AsyncExitStack() as stack:
             try:

@@ -61,7 +61,7 @@ class McpRemediation(McpTarget, RemediationAction):
 
         seen, goal = SessionResult(), self.build_session_target(connect_context.allow_private_addresses)
         await McpSession(
-            connect_context.network,
+            connect_context.network.connector,
             goal,
             SessionPlan(choose_tool_call=choose),
             connect_context.trace,

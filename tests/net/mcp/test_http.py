@@ -44,44 +44,44 @@ def run(answers: dict[str, Any], seconds: float = 5, **server: Any) -> tuple[Obs
 
 
 FAULTS: list[tuple[str, dict[str, Any], str, str]] = [
-    ("no credentials", {"*": RawMcpResponse(401)}, "http.401", "got 401: the server asks for credentials"),
-    ("access denied", {"*": RawMcpResponse(403)}, "http.403", "got 403: access is forbidden"),
-    ("asked too often", {"*": RawMcpResponse(429)}, "http.429", "got 429: the server limits how often it is asked"),
-    ("out of service", {"*": RawMcpResponse(503)}, "http.status", "got 503"),
-    ("out of service later", {"tools/call": RawMcpResponse(503)}, "http.status", "got 503"),
+    ("no credentials", {"*": RawMcpResponse(401)}, "http.401", "HTTP 401: the server requires credentials"),
+    ("access denied", {"*": RawMcpResponse(403)}, "http.403", "HTTP 403: access is forbidden"),
+    ("asked too often", {"*": RawMcpResponse(429)}, "http.429", "HTTP 429: the server limits the request rate"),
+    ("out of service", {"*": RawMcpResponse(503)}, "http.status", "HTTP 503"),
+    ("out of service later", {"tools/call": RawMcpResponse(503)}, "http.status", "HTTP 503"),
     (
         "broken, and says so",
         {"tools/list": RawMcpResponse(500, rpc_error(2, -32603, "boom"))},
         "http.status",
-        "got 500",
+        "HTTP 500",
     ),
-    ("an error nested too deeply", {"*": RawMcpResponse(400, b"[" * 16_000)}, "http.status", "got 400"),
-    ("nothing at this path", {"*": RawMcpResponse(404)}, "http.status", "got 404"),
-    ("a web page", {"*": HTML}, "mcp.not_mcp", "answers text/html, not MCP"),
-    ("another API", {"*": RawMcpResponse(body=b'{"status": "ok"}')}, "mcp.not_mcp", "answers what is not JSON-RPC"),
+    ("an error nested too deeply", {"*": RawMcpResponse(400, b"[" * 16_000)}, "http.status", "HTTP 400"),
+    ("nothing at this path", {"*": RawMcpResponse(404)}, "http.status", "HTTP 404"),
+    ("a web page", {"*": HTML}, "mcp.not_mcp", "expected an MCP response, got text/html"),
+    ("another API", {"*": RawMcpResponse(body=b'{"status": "ok"}')}, "mcp.not_mcp", "the response is not JSON-RPC"),
     (
         "half a document",
         {"tools/list": RawMcpResponse(body=b'{"jsonrpc":')},
         "mcp.not_mcp",
-        "answers what is not JSON-RPC",
+        "the response is not JSON-RPC",
     ),
     (
         "a login page elsewhere",
         {"*": RawMcpResponse(302, headers={"Location": "https://login.example/?state=secret"})},
         "http.redirect_not_followed",
-        "got 302: redirects to https://login.example/, which is not followed",
+        "HTTP 302: redirect to https://login.example/ is not followed",
     ),
     (
         "a reply to nobody",
         {"tools/list": RawMcpResponse(body=rpc_result(99, {"tools": []}))},
         "mcp.unexpected_id",
-        "replies to request '99', which was never made",
+        "the server replies to request '99', which was never sent",
     ),
     (
         "no reply promised",
         {"tools/list": RawMcpResponse(202)},
         "mcp.invalid_response",
-        "got 202, which promises no reply",
+        "HTTP 202: the server accepts the request without a reply",
     ),
     (
         "cut in the middle",
@@ -93,55 +93,55 @@ FAULTS: list[tuple[str, dict[str, Any], str, str]] = [
         "a stream that ends early",
         {"tools/list": RawMcpResponse(body=b": hello\n\n", content_type="text/event-stream")},
         "connection.lost",
-        "connection closed before the reply came while listing the tools",
+        "connection closed before the reply arrived while listing the tools",
     ),
     (
         "no end of bytes",
         {"tools/list": RawMcpResponse(body=b'{"jsonrpc":"', endless_chunk=b"x" * 65536)},
         "body.too_large",
-        "answers more than 4 MiB",
+        "the server sent more than 4 MiB",
     ),
     (
         "a gzip bomb",
         {"tools/list": RawMcpResponse(body=gzip.compress(b"x" * 20_000_000), headers={"Content-Encoding": "gzip"})},
         "body.too_large",
-        "answers more than 4 MiB",
+        "the server sent more than 4 MiB",
     ),
     (
         "a code we did not ask for",
         {"tools/list": RawMcpResponse(body=b"?", headers={"Content-Encoding": "br"})},
         "protocol.error",
-        "answers encoded as br, which was not asked for",
+        "the response is encoded as br, which was not requested",
     ),
     (
         "an error of JSON-RPC",
         {"tools/list": RawMcpResponse(body=rpc_error(3, -32603, "no such table:\n tools"))},
         "mcp.rpc_error",
-        "tools/list answers error -32603: no such table: tools",
+        "tools/list returns error -32603: no such table: tools",
     ),
     (
         "an error of the call",
         {"tools/call": RawMcpResponse(body=rpc_error(4, -32602, "Invalid arguments"))},
         "mcp.rpc_error",
-        "tools/call answers error -32602: Invalid arguments",
+        "tools/call returns error -32602: Invalid arguments",
     ),
     (
         "an unknown protocol version",
         {"initialize": RawMcpResponse(body=rpc_result(2, NEGOTIATED | {"protocolVersion": "1999-01-01"}))},
         "mcp.unsupported_version",
-        "speaks no version of MCP that we know (1999-01-01)",
+        "the server supports no known version of MCP (1999-01-01)",
     ),
     (
         "a reply that lacks a field",
         {"tools/list": RawMcpResponse(body=rpc_result(3, {"tools": [{"name": "search"}]}))},
         "mcp.invalid_response",
-        "tools/list answers what MCP does not allow: tools.0.inputSchema: Field required",
+        "tools/list returns an invalid result: tools.0.inputSchema: Field required",
     ),
     (
         "pages in a circle",
         {"tools/list": pages("a", "b", "a")},
         "mcp.cursor_loop",
-        "tools/list goes round in circles: page 3 repeats a cursor",
+        "tools/list never ends: page 3 repeats a cursor",
     ),
     (
         "pages without end",
@@ -183,7 +183,7 @@ def test_the_server_is_quoted() -> None:
 
 
 HANGS: list[tuple[str, dict[str, Any], str]] = [
-    ("from the start", {"*": RawMcpResponse(hang=True)}, "agreeing on a protocol version"),
+    ("from the start", {"*": RawMcpResponse(hang=True)}, "negotiating the protocol version"),
     ("when it lists", {"tools/list": RawMcpResponse(hang=True)}, "listing the tools"),
     (
         "when it is told that we are ready",
@@ -307,26 +307,31 @@ def test_a_server_that_is_not_reached(url: str, allow_private_addresses: bool, r
 
 
 SSE_FAULTS: list[tuple[str, dict[str, Any], str, str]] = [
-    ("out of service", {"GET": RawMcpResponse(503)}, "http.status", "got 503"),
-    ("a web page", {"GET": HTML}, "mcp.not_mcp", "answers text/html, not MCP"),
-    ("another API", {"GET": RawMcpResponse(body=b"{}")}, "mcp.not_mcp", "answers application/json, not MCP"),
+    ("out of service", {"GET": RawMcpResponse(503)}, "http.status", "HTTP 503"),
+    ("a web page", {"GET": HTML}, "mcp.not_mcp", "expected an MCP response, got text/html"),
+    (
+        "another API",
+        {"GET": RawMcpResponse(body=b"{}")},
+        "mcp.not_mcp",
+        "expected an MCP response, got application/json",
+    ),
     (
         "a stream that is over at once",
         {"GET": RawMcpResponse(body=b": hello\n\n", content_type="text/event-stream")},
         "mcp.not_mcp",
-        "its event stream is not one of MCP",
+        "the event stream is not MCP",
     ),
     (
         "an event without end",
         {"GET": RawMcpResponse(body=b"data: ", content_type="text/event-stream", endless_chunk=b"x" * 65536)},
         "mcp.not_mcp",
-        "its event stream is not one of MCP",
+        "the event stream is not MCP",
     ),
     (
         "events without end",
         {"GET": RawMcpResponse(body=b"", content_type="text/event-stream", endless_chunk=b": hello\n\n" * 5000)},
         "body.too_large",
-        "answers more than 4 MiB",
+        "the server sent more than 4 MiB",
     ),
 ]
 
@@ -351,7 +356,7 @@ def test_an_event_stream_whose_posts_are_refused_does_not_wait_for_the_deadline(
         ):
             visitor = McpProbeRunner(wire)
             seen = await visitor.run_probe({"sse": raw.url})
-            assert (seen.reason, seen.message, seen.evidence.excerpt) == ("http.status", "got 503", "no workers")
+            assert (seen.reason, seen.message, seen.evidence.excerpt) == ("http.status", "HTTP 503", "no workers")
             assert visitor.duration_s < 5
 
     asyncio.run(go())

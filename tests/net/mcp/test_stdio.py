@@ -45,12 +45,12 @@ def alive(fault: str) -> list[int]:
 
 BROKEN = {
     "exits": ("mcp.server_exited", "the server exited with code 1"),
-    "killed": ("mcp.server_exited", "the server was ended by signal 9: Killed"),
+    "killed": ("mcp.server_exited", "the server was killed by signal 9 (Killed)"),
     "leaves_at_call": ("mcp.server_exited", "the server exited with code 3"),
-    "mutes": ("connection.lost", "the server closed its output but runs on while calling the tool"),
-    "wrong_id": ("mcp.unexpected_id", "replies to request '77', which was never made"),
-    "flood": ("body.too_large", "answers more than 4 MiB"),
-    "lines": ("mcp.not_mcp", "writes more than 1000 lines that are not MCP"),
+    "mutes": ("connection.lost", "the server closed its output but is still running while calling the tool"),
+    "wrong_id": ("mcp.unexpected_id", "the server replies to request '77', which was never sent"),
+    "flood": ("body.too_large", "the server sent more than 4 MiB"),
+    "lines": ("mcp.not_mcp", "the server wrote more than 1000 lines that are not MCP"),
 }
 HANGING = ("deaf", "hangs", "stubborn", "forks_and_hangs")
 WORKING = ("none", "forks", "banner", "leaves", "ignores", "bad_byte")
@@ -105,7 +105,7 @@ def test_what_it_complained_of_is_evidence(runs: dict[str, Ran]) -> None:
 @pytest.mark.parametrize("fault", HANGING)
 def test_a_hang_ends_within_four_seconds_of_the_deadline(runs: dict[str, Ran], fault: str) -> None:
     seen = runs[fault].seen
-    doing = "agreeing on a protocol version" if fault == "deaf" else "calling the tool"
+    doing = "negotiating the protocol version" if fault == "deaf" else "calling the tool"
     assert seen.message == f"timed out while {doing}"
     assert runs[fault].took < DEADLINE + 4
     assert sum(seen.phases.values()) < DEADLINE * 1000 + 500

@@ -1,4 +1,4 @@
-"""Talks to MCP servers: the only room that imports the MCP SDK's client and httpx2, hence loaded when first needed."""
+"""The MCP client. Only this package imports the client of the MCP SDK and httpx2, so it is loaded when first needed."""
 
 from __future__ import annotations
 
@@ -21,6 +21,6 @@ __all__ = [
     "measure_phase",
 ]
 
-# The SDK logs every fault of a target with a traceback, and httpx2 every URL: both come back to us as named faults.
+# The SDK logs every error of a target with a traceback, and httpx2 every URL. Both reach the caller as ProbeErrors.
 for _name, _level in (("mcp.client", logging.CRITICAL), ("mcp.shared", logging.CRITICAL), ("httpx2", logging.WARNING)):
     logging.getLogger(_name).setLevel(_level)

@@ -1,4 +1,4 @@
-"""What is said to an MCP server once a line to it is open: negotiate, list, call, read."""
+"""The MCP requests over an open transport: negotiate, list tools, call a tool, read a resource."""
 
 from __future__ import annotations
 
@@ -38,13 +38,11 @@ from watchdog.net.errors import ProbeError
 from watchdog.net.phases import PhaseTimer
 
 LEGACY_ERA = "legacy"
-"""The era of the `initialize` handshake; the modern one is known by its version."""
+"""The protocol era of the `initialize` handshake. The modern era is identified by its protocol version."""
 MAX_TOOL_LIST_PAGES = 100
-"""Pages of tools/list that are read."""
 DISCOVERY_TIMEOUT_S = 5.0
-"""Seconds that a server may take over `server/discover`; some never answer a method that they do not know."""
+"""Timeout for `server/discover`: some servers never respond to a method that they do not know."""
 MAX_ERROR_EXCERPT_CHARS = 2_000
-"""Characters of the target's own text in a fault."""
 
 T = TypeVar("T")
 _JSON_ADAPTER: TypeAdapter[Any] = TypeAdapter(Any, config=ConfigDict(ser_json_inf_nan="null"))
@@ -57,19 +55,19 @@ class McpTool(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SessionPlan:
-    """What to ask."""
+    """What a session requests."""
 
     protocol_era: str = ""
-    """LEGACY or a modern version: what this server is known to speak. Empty: find out."""
+    """LEGACY_ERA or a modern version, if the server's era is known. Empty: negotiate it."""
     choose_tool_call: Callable[[Sequence[McpTool]], tuple[str, Mapping[str, Json]] | None] = lambda tools: None
-    """The tool to call, and its arguments, given what is listed; None: call nothing."""
+    """Chooses the tool to call and its arguments from the listed tools. None: call none."""
     resource_uri: str = ""
-    """The URI of a resource to read."""
+    """URI of a resource to read. Empty: read none."""
 
 
 @dataclass(slots=True)
 class SessionResult:
-    """What was learnt, filled in as it happens: after a fault it tells how far the visit came."""
+    """What a session returned. It is filled in step by step: after an error it shows how far the session came."""
 
     protocol_era: str = ""
     protocol_version: str = ""
@@ -80,15 +78,14 @@ class SessionResult:
     called_tool: str = ""
     tool_is_error: bool = False
     tool_result: Json = None
-    """What the tool answered: its structured content, else its text read as JSON, else its text."""
+    """The tool's structured content, else its text parsed as JSON, else its text."""
     tool_result_text: str = ""
-    """The text of the tool's answer."""
     resource_content: Json = None
-    """The resource's text, read as JSON where it is."""
+    """The resource's text, parsed as JSON if it is."""
     elapsed_ms: float | None = None
-    """Milliseconds from the start until the last answer."""
+    """From the start of the session to the last response."""
     facts: dict[str, Json] = field(default_factory=dict)
-    """What the line knows: address, exit code, ..."""
+    """From the transport: address, exit code, ..."""
 
 
 class MessageSender(Protocol):
@@ -96,7 +93,7 @@ class MessageSender(Protocol):
 
 
 class Transport(Protocol):
-    """An open line to a server."""
+    """An open connection to an MCP server."""
 
     @property
     def incoming(self) -> AsyncIterable[SessionMessage | Exception]: ...
@@ -105,16 +102,16 @@ class Transport(Protocol):
     def outgoing(self) -> MessageSender: ...
 
     async def translate_error(self, error: MCPError) -> ProbeError | None:
-        """What lies behind an error that the SDK made up; None: the server itself answered with it."""
+        """The transport error behind an error that the SDK made up. None: the server itself responded with it."""
 
     @property
     def rejected_by_gateway(self) -> bool:
-        """The last answer came from a gatekeeper and says nothing about what the server speaks."""
+        """Whether a gateway sent the last response, which then says nothing about the server's protocol."""
 
 
 @contextmanager
 def measure_phase(phase_timer: PhaseTimer, name: str) -> Iterator[None]:
-    """A phase that stays open when it is cancelled, so that a timeout can name it."""
+    """Times a phase. A cancelled phase stays open, so that a timeout can name it."""
     phase_timer.start_phase(name)
     try:
         yield
@@ -131,64 +128,69 @@ def measure_phase(phase_timer: PhaseTimer, name: str) -> Iterator[None]:
 
 @asynccontextmanager
 async def create_mcp_client(transport: Transport, result: SessionResult) -> AsyncIterator[McpClient]:
-    """Between line and session stand two relays. One tells a reply to a request that was never made, for which the SDK
-    would wait until the deadline; the other has room, for the SDK sends a last word, shielded, while it is cancelled.
+    """Opens an SDK session over the transport, with a relay in each direction.
+
+    The incoming relay rejects replies to requests that were never sent; the SDK would ignore them and wait until the
+    deadline. The outgoing relay has a buffer, because the SDK sends a last message, shielded, when it is cancelled.
     """
-    made: set[str] = set()
+    sent_request_ids: set[str] = set()
     inbox, incoming = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     outgoing, outbox = anyio.create_memory_object_stream[SessionMessage](16)
 
     async def receive() -> None:
         async for item in transport.incoming:
             if not isinstance(item, Exception):
-                _check_response_id(item, made)
+                _check_response_id(item, sent_request_ids)
             await inbox.send(item)
         inbox.close()
 
     async def send() -> None:
         async for item in outbox:
             if isinstance(item.message, JSONRPCRequest):
-                made.add(str(item.message.id))
+                sent_request_ids.add(str(item.message.id))
             await transport.outgoing.send(item)
 
-    us = Implementation(name="watchdog-monitor", version="1")
+    client_info = Implementation(name="watchdog-monitor", version="1")
     async with inbox, incoming, outgoing, outbox, anyio.create_task_group() as relays:
         relays.start_soon(receive)
         relays.start_soon(send)
-        async with ClientSession(incoming, outgoing, client_info=us) as session:
+        async with ClientSession(incoming, outgoing, client_info=client_info) as session:
             yield McpClient(session, transport, result)
         relays.cancel_scope.cancel()
 
 
 def _check_response_id(message: SessionMessage, sent_request_ids: set[str]) -> None:
     if isinstance(message.message, JSONRPCResponse | JSONRPCError):
-        given = message.message.id
-        if (
-            given is not None and str(given) not in sent_request_ids
-        ):  # an error without an id answers what could not be read
-            raise ProbeError("mcp.unexpected_id", f"replies to request {str(given)[:40]!r}, which was never made")
+        id = message.message.id  # None in an error about a request that the server could not parse
+        if id is not None and str(id) not in sent_request_ids:
+            raise ProbeError(
+                "mcp.unexpected_id", f"the server replies to request {str(id)[:40]!r}, which was never sent"
+            )
 
 
 class McpClient:
-    """The questions. Each fills in what it learnt and raises Fault, which may come out in a group."""
+    """Sends MCP requests over one session and records the responses in `result`.
+
+    Every method raises ProbeError, possibly inside an exception group, because the SDK runs task groups.
+    """
 
     def __init__(self, session: ClientSession, transport: Transport, result: SessionResult) -> None:
         self.session, self.transport, self.result = session, transport, result
 
     async def negotiate(self, protocol_era: str, discovery_timeout_s: float) -> None:
-        """`patience`: seconds that finding out the era may take."""
-        session, seen = self.session, self.result
+        """Agrees on a protocol version. `discovery_timeout_s` limits the attempt to find out the era."""
+        session, result = self.session, self.result
         if protocol_era and protocol_era != LEGACY_ERA:
             await self._discover()
         elif protocol_era == LEGACY_ERA or not await self._try_discover(discovery_timeout_s):
             await self._initialize()
-        seen.protocol_version = session.protocol_version or ""
-        seen.protocol_era = LEGACY_ERA if session.initialize_result else seen.protocol_version
+        result.protocol_version = session.protocol_version or ""
+        result.protocol_era = LEGACY_ERA if session.initialize_result else result.protocol_version
         if session.server_info:
-            seen.server_name, seen.server_version = session.server_info.name, session.server_info.version
+            result.server_name, result.server_version = session.server_info.name, session.server_info.version
 
     async def _try_discover(self, discovery_timeout_s: float) -> bool:
-        """Whether the server speaks the modern era. Anything but a clear yes is a no; an outage is neither."""
+        """Whether the server supports the modern era. Any error counts as no, unless it comes from a gateway."""
         with anyio.move_on_after(discovery_timeout_s):
             try:
                 await self._discover()
@@ -207,101 +209,104 @@ class McpClient:
     async def _initialize(self) -> None:
         try:
             await self._await_response("initialize", self.session.initialize())
-        except ProbeError as fault:
-            if fault.facts.get("rpc_error_code") != UNSUPPORTED_PROTOCOL_VERSION:
+        except ProbeError as error:
+            if error.facts.get("rpc_error_code") != UNSUPPORTED_PROTOCOL_VERSION:
                 raise
-            await self._discover()  # a slow starter had heard the question after all, and that settled the era
-        except RuntimeError as error:
-            raise _unsupported_protocol_error(error) from error
+            await self._discover()  # a slow server processed the earlier request after its timeout: the era is settled
+        except RuntimeError as runtime_error:
+            raise _unsupported_protocol_error(runtime_error) from runtime_error
 
     async def list_tools(self) -> None:
-        seen, cursors = self.result, set[str]()
+        result, previous_cursors = self.result, set[str]()
         cursor: str | None = None
         while True:
             page = await self._fetch_tool_page(cursor)
-            seen.tool_page_count += 1
-            seen.tools += [McpTool(tool.name, bool(tool.input_schema.get("required"))) for tool in page.tools]
+            result.tool_page_count += 1
+            result.tools += [McpTool(tool.name, bool(tool.input_schema.get("required"))) for tool in page.tools]
             cursor = page.next_cursor
             if cursor is None:
                 return
-            if cursor in cursors:
+            if cursor in previous_cursors:
                 raise ProbeError(
-                    "mcp.cursor_loop", f"tools/list goes round in circles: page {seen.tool_page_count} repeats a cursor"
+                    "mcp.cursor_loop", f"tools/list never ends: page {result.tool_page_count} repeats a cursor"
                 )
-            if seen.tool_page_count == MAX_TOOL_LIST_PAGES:
+            if result.tool_page_count == MAX_TOOL_LIST_PAGES:
                 raise ProbeError("mcp.too_many_pages", f"tools/list has more than {MAX_TOOL_LIST_PAGES} pages")
-            cursors.add(cursor)
+            previous_cursors.add(cursor)
 
     async def _fetch_tool_page(self, cursor: str | None) -> ListToolsResult:
         params = None if cursor is None else PaginatedRequestParams(cursor=cursor)
         try:
             return await self._await_response("tools/list", self.session.list_tools(params=params))
-        except ProbeError as fault:
-            if fault.facts.get("rpc_error_code") == METHOD_NOT_FOUND and cursor is None:
-                return ListToolsResult(tools=[])  # a server without tools need not know the method
+        except ProbeError as error:
+            if error.facts.get("rpc_error_code") == METHOD_NOT_FOUND and cursor is None:
+                return ListToolsResult(tools=[])  # a server without tools need not implement the method
             raise
 
     async def call_tool(self, tool: str, arguments: Mapping[str, Json], on_progress: ProgressFnT | None = None) -> None:
-        """`progress` hears how far the tool says it is while it works."""
-        # Not session.call_tool(): that throws away an answer which does not fit the tool's own schema.
+        """`on_progress` receives the progress that the tool reports while it runs."""
+        # session.call_tool() would discard a result that does not match the tool's own schema.
         request = CallToolRequest(params=CallToolRequestParams(name=tool, arguments=dict(arguments)))
         self.result.called_tool = tool
-        asking = self.session.send_request(request, CallToolResult, progress_callback=on_progress)
-        answer = await self._await_response("tools/call", asking)
-        self.result.tool_is_error = answer.is_error
-        self.result.tool_result_text = "\n".join(
-            block.text for block in answer.content if isinstance(block, TextContent)
+        response = await self._await_response(
+            "tools/call", self.session.send_request(request, CallToolResult, progress_callback=on_progress)
         )
-        self.result.tool_result = _parse_tool_result(answer.structured_content, self.result.tool_result_text)
+        self.result.tool_is_error = response.is_error
+        self.result.tool_result_text = "\n".join(
+            block.text for block in response.content if isinstance(block, TextContent)
+        )
+        self.result.tool_result = _parse_tool_result(response.structured_content, self.result.tool_result_text)
 
     async def read_resource(self, uri: str) -> None:
-        answer: ReadResourceResult = await self._await_response("resources/read", self.session.read_resource(uri))
-        for part in answer.contents:
+        response: ReadResourceResult = await self._await_response("resources/read", self.session.read_resource(uri))
+        for part in response.contents:
             match part:
                 case TextResourceContents():
                     self.result.resource_content = _parse_json_or_text(part.text)
                     return
                 case BlobResourceContents():
                     self.result.resource_content = part.blob
-        if not answer.contents:
-            raise ProbeError("mcp.resource_empty", f"resource {uri} has no contents")
+        if not response.contents:
+            raise ProbeError("mcp.resource_empty", f"resource {uri} is empty")
 
     async def _await_response(self, method: str, pending_response: Awaitable[T]) -> T:
         try:
             return await pending_response
-        except (MCPError, ValidationError) as error:
-            fault = (
-                await self._error_from_mcp_error(method, error)
-                if isinstance(error, MCPError)
-                else _invalid_reply_error(method, error)
-            )
-            fault.facts["rpc_method"] = method
-            raise fault from error
+        except MCPError as mcp_error:
+            error = await self._error_from_mcp_error(method, mcp_error)
+            error.facts["rpc_method"] = method
+            raise error from mcp_error
+        except ValidationError as validation_error:
+            error = _invalid_reply_error(method, validation_error)
+            error.facts["rpc_method"] = method
+            raise error from validation_error
 
-    async def _error_from_mcp_error(self, method: str, error: MCPError) -> ProbeError:
-        fault = await self.transport.translate_error(error)
-        if fault is None:
-            words = to_single_line(error.message)
-            fault = ProbeError("mcp.rpc_error", f"{method} answers error {error.code}: {words}")
-            fault.facts["rpc_error_code"] = error.code
-            if error.data is not None:
-                fault.excerpt = truncate(json.dumps(error.data, default=str), MAX_ERROR_EXCERPT_CHARS)
-        return fault
+    async def _error_from_mcp_error(self, method: str, mcp_error: MCPError) -> ProbeError:
+        error = await self.transport.translate_error(mcp_error)
+        if error is None:
+            error = ProbeError(
+                "mcp.rpc_error", f"{method} returns error {mcp_error.code}: {to_single_line(mcp_error.message)}"
+            )
+            error.facts["rpc_error_code"] = mcp_error.code
+            if mcp_error.data is not None:
+                error.excerpt = truncate(json.dumps(mcp_error.data, default=str), MAX_ERROR_EXCERPT_CHARS)
+        return error
 
 
 def _invalid_reply_error(method: str, error: ValidationError) -> ProbeError:
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    where = ".".join(str(part) for part in first["loc"])
-    return ProbeError("mcp.invalid_response", f"{method} answers what MCP does not allow: {where}: {first['msg']}")
+    field = ".".join(str(part) for part in first["loc"])
+    return ProbeError("mcp.invalid_response", f"{method} returns an invalid result: {field}: {first['msg']}")
 
 
 def _unsupported_protocol_error(error: RuntimeError) -> ProbeError:
     versions = shorten(str(error).rpartition(": ")[2], 60)
-    return ProbeError("mcp.unsupported_version", f"speaks no version of MCP that we know ({versions})")
+    return ProbeError("mcp.unsupported_version", f"the server supports no known version of MCP ({versions})")
 
 
 def _parse_tool_result(structured: Any, text: str) -> Json:
-    """Servers wrap what is no object as {"result": ...} and repeat it bare as text: then the text is what was meant."""
+    """The structured content, unwrapped. Servers wrap a value that is not an object as {"result": ...} and repeat the
+    bare value as text."""
     parsed = _parse_json_or_text(text)
     if structured is None:
         return parsed

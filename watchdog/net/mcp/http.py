@@ -1,15 +1,13 @@
-"""A line over HTTP: streamable HTTP, or the older one that answers over server-sent events."""
+"""MCP over HTTP: the streamable HTTP transport and the older one over server-sent events (SSE)."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import ssl
-import zlib
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anyio
 import httpcore2
@@ -21,24 +19,21 @@ from mcp.shared.message import SessionMessage
 from mcp.types import CONNECTION_CLOSED, PARSE_ERROR
 
 from watchdog.domain.model import Json
-from watchdog.net.connector import format_socket_address
+from watchdog.net.connector import Connector, format_socket_address
+from watchdog.net.content_encoding import ContentDecoder, UnsupportedEncodingError
 from watchdog.net.errors import ProbeError, error_from_exception
-from watchdog.net.handshake import perform_tls_handshake
-from watchdog.net.http import HttpRequest
+from watchdog.net.handshake import TlsHandshake
 from watchdog.net.mcp.client import MAX_ERROR_EXCERPT_CHARS, MessageSender
+from watchdog.net.mcp.http_response import ResponseInfo
 from watchdog.net.phases import PhaseTimer
-from watchdog.net.redact import redact_url
 from watchdog.net.tls import TlsConfig
 from watchdog.net.url import parse_url
 
-if TYPE_CHECKING:
-    from watchdog.net import Network
-
 MAX_SESSION_RESPONSE_BYTES = 4 << 20
-"""Bytes read in one visit, as they come and as they decode: the SDK knows no limit."""
+"""Bytes read in one session, as received and as decompressed; the SDK has no limit of its own."""
 READ_CHUNK_BYTES = 16 << 10
 SESSION_CLOSE_TIMEOUT_S = 0.3
-"""Seconds for ending a session that is done, or whose time is up."""
+"""Timeout for ending a session."""
 _GATEWAY_REJECTION_STATUSES = frozenset({401, 403, 407, 429, 502, 503, 504})
 
 
@@ -48,159 +43,99 @@ class McpHttpEndpoint:
 
     url: str
     use_sse: bool = False
-    """The transport before streamable HTTP."""
+    """Use the transport that preceded streamable HTTP."""
     headers: Mapping[str, str] = field(default_factory=dict)
     tls: TlsConfig = field(default_factory=TlsConfig)
     allow_private_addresses: bool = True
 
 
-@dataclass(slots=True)
-class _ResponseInfo:
-    """What the SDK does not tell about an HTTP answer."""
-
-    status: int
-    headers: httpx2.Headers
-    request: httpx2.Request
-    body_start: bytes = b""
-    """The beginning of the body."""
-
-    @property
-    def content_type(self) -> str:
-        return str(self.headers.get("content-type", "")).partition(";")[0].strip().lower()
-
-    @property
-    def is_jsonrpc_error(self) -> bool:
-        try:
-            body = json.loads(self.body_start)
-        except (ValueError, RecursionError):
-            return False
-        return isinstance(body, dict) and isinstance(body.get("error"), dict) and "code" in body["error"]
-
-    def to_error(self) -> ProbeError | None:
-        """What is wrong with the answer as such; None: it is a proper answer of an MCP server."""
-        fault = self._status_error() or self._content_type_error()
-        return fault and self.attach_evidence(fault)
-
-    def attach_evidence(self, error: ProbeError) -> ProbeError:
-        """The fault, with what the answer says of it."""
-        told = {name: self.headers.get(name) for name in ("www-authenticate", "retry-after", "server")}
-        error.facts |= {"status": self.status, "content_type": self.content_type}
-        error.facts |= {name.replace("-", "_"): value for name, value in told.items() if value}
-        error.excerpt = self.body_start[:MAX_ERROR_EXCERPT_CHARS].decode(errors="replace")
-        return error
-
-    def _status_error(self) -> ProbeError | None:
-        if self.status == 401:
-            why = "does not accept our" if "authorization" in self.request.headers else "asks for"
-            return ProbeError("http.401", f"got 401: the server {why} credentials")
-        if self.status == 403:
-            return ProbeError("http.403", "got 403: access is forbidden")
-        if self.status == 429:
-            return ProbeError("http.429", "got 429: the server limits how often it is asked")
-        if self.status >= 500:
-            return ProbeError("http.status", f"got {self.status}", retryable=True)
-        if self.status >= 400 and not self.is_jsonrpc_error:
-            return ProbeError("http.status", f"got {self.status}")
-        if 300 <= self.status < 400:
-            to = redact_url(str(self.request.url.join(self.headers.get("location", ""))))
-            return ProbeError(
-                "http.redirect_not_followed", f"got {self.status}: redirects to {to}, which is not followed"
-            )
-        return None
-
-    def _content_type_error(self) -> ProbeError | None:
-        streams = self.content_type == "text/event-stream"
-        if streams or (
-            self.request.method != "GET" and (self.status == 202 or self.content_type == "application/json")
-        ):
-            return None
-        return ProbeError("mcp.not_mcp", f"answers {self.content_type or 'nothing'}, not MCP")
-
-
 class HttpTransport:
-    """An open line. Everything that the SDK sends and hears goes through its transport, which bounds and notes it."""
+    """An open connection to an MCP server over HTTP.
+
+    Everything that the SDK sends and receives passes through it, so that sizes are bounded, phases timed, and errors
+    kept that the SDK swallows or replaces by its own. `facts` is filled in as connections are made.
+    """
 
     def __init__(
-        self, network: Network, endpoint: McpHttpEndpoint, phase_timer: PhaseTimer, facts: dict[str, Json], now: int
+        self, connector: Connector, endpoint: McpHttpEndpoint, phase_timer: PhaseTimer, facts: dict[str, Json], now: int
     ) -> None:
-        self.network, self.endpoint, self.phase_timer, self.facts, self.now = network, endpoint, phase_timer, facts, now
+        self.connector, self.endpoint = connector, endpoint
+        self.phase_timer, self.facts, self.now = phase_timer, facts, now
         self.incoming: AsyncIterable[SessionMessage | Exception]
         self.outgoing: MessageSender
-        self.response_info: _ResponseInfo | None = None
+        self.response_info: ResponseInfo | None = None
         self.transport_error: Exception | None = None
-        """What went wrong below the SDK, which may swallow it on its way up."""
+        """The last error below the SDK, which may swallow it."""
         self.cancel_session: Callable[[], None] = lambda: None
-        """Ends the visit."""
+        """Ends the session."""
         self.io_deadline: float | None = None
-        """The loop's time at which reading and writing end; None: when the caller says so."""
+        """Loop time at which reading and writing end. None: the caller decides."""
         self._bytes_read = 0
 
     def add_bytes_read(self, byte_count: int) -> None:
         self._bytes_read += byte_count
         if self._bytes_read > MAX_SESSION_RESPONSE_BYTES:
-            raise ProbeError("body.too_large", f"answers more than {MAX_SESSION_RESPONSE_BYTES >> 20} MiB")
+            raise ProbeError("body.too_large", f"the server sent more than {MAX_SESSION_RESPONSE_BYTES >> 20} MiB")
 
     @property
     def rejected_by_gateway(self) -> bool:
         return self.response_info is not None and self.response_info.status in _GATEWAY_REJECTION_STATUSES
 
     def record_failure(self, error: Exception) -> None:
-        """Over server-sent events the SDK keeps quiet about it and waits on: then the visit ends here."""
+        """Over SSE the SDK ignores the error and keeps waiting, so this ends the session."""
         self.transport_error = error
         if self.endpoint.use_sse:
             self.cancel_session()
 
     def translate_exception(self, error: Exception) -> ProbeError | None:
-        """What an exception that got through the SDK stands for; None: a bug."""
+        """Translates an exception that came through the SDK. None: it is a bug."""
         errors = [error, self.transport_error] if self.transport_error else [error]
-        if fault := error_from_exception(ExceptionGroup("", errors)) or (
-            self.response_info and self.response_info.to_error()
-        ):
-            return fault
-        if (
-            self.endpoint.use_sse and self.response_info is not None
-        ):  # its stream ended too early, or holds what is no event
-            return self.response_info.attach_evidence(ProbeError("mcp.not_mcp", "its event stream is not one of MCP"))
+        response = self.response_info
+        if translated := error_from_exception(ExceptionGroup("", errors)) or (response and response.to_error()):
+            return translated
+        if self.endpoint.use_sse and response is not None:  # the stream ended early, or is not a stream of events
+            return response.attach_evidence(ProbeError("mcp.not_mcp", "the event stream is not MCP"))
         return None
 
     async def translate_error(self, error: MCPError) -> ProbeError | None:
-        if self.transport_error is not None and (fault := error_from_exception(self.transport_error)):
-            return fault
-        if self.response_info is not None:
-            if fault := self.response_info.to_error():
-                return fault
-            if self.response_info.status == 202:
-                return ProbeError("mcp.invalid_response", "got 202, which promises no reply")
+        response = self.response_info
+        if self.transport_error is not None and (translated := error_from_exception(self.transport_error)):
+            return translated
+        if response is not None:
+            if translated := response.to_error():
+                return translated
+            if response.status == 202:
+                return ProbeError("mcp.invalid_response", "HTTP 202: the server accepts the request without a reply")
             if error.code == PARSE_ERROR:
-                return self.response_info.attach_evidence(ProbeError("mcp.not_mcp", "answers what is not JSON-RPC"))
-        if error.code == CONNECTION_CLOSED and not (self.response_info and self.response_info.is_jsonrpc_error):
-            return ProbeError("connection.lost", "connection closed before the reply came", retryable=True)
+                return response.attach_evidence(ProbeError("mcp.not_mcp", "the response is not JSON-RPC"))
+        if error.code == CONNECTION_CLOSED and not (response and response.is_jsonrpc_error):
+            return ProbeError("connection.lost", "connection closed before the reply arrived", retryable=True)
         return None
 
 
 @asynccontextmanager
 async def open_http_transport(
-    network: Network, endpoint: McpHttpEndpoint, phase_timer: PhaseTimer, facts: dict[str, Json], now: int
+    connector: Connector, endpoint: McpHttpEndpoint, phase_timer: PhaseTimer, facts: dict[str, Json], now: int
 ) -> AsyncIterator[HttpTransport]:
-    """Raises Fault."""
-    line = HttpTransport(network, endpoint, phase_timer, facts, now)
-    context = network.ssl_context(endpoint.tls) if endpoint.url.startswith("https:") else None
+    """Raises ProbeError."""
+    transport = HttpTransport(connector, endpoint, phase_timer, facts, now)
+    ssl_context = connector.ssl_context(endpoint.tls) if endpoint.url.startswith("https:") else None
     with anyio.CancelScope() as scope:
-        line.cancel_session = scope.cancel
+        transport.cancel_session = scope.cancel
         try:
-            async with _open_streams(line, context):
-                yield line
-        except Exception as error:
-            fault = line.translate_exception(error)
-            if fault is None:
+            async with _open_streams(transport, ssl_context):
+                yield transport
+        except Exception as exception:
+            error = transport.translate_exception(exception)
+            if error is None:
                 raise
-            raise fault from None
+            raise error from None
     if (
-        line.transport_error is not None
-        and (fault := error_from_exception(line.transport_error))
+        transport.transport_error is not None
+        and (error := error_from_exception(transport.transport_error))
         and scope.cancelled_caught
     ):
-        raise fault
+        raise error
 
 
 @asynccontextmanager
@@ -228,10 +163,10 @@ async def _open_streams(transport: HttpTransport, ssl_context: ssl.SSLContext | 
 
 
 def _create_httpx_client(transport: HttpTransport, pool: httpcore2.AsyncConnectionPool) -> httpx2.AsyncClient:
-    ours = {"User-Agent": "watchdog-monitor", "Accept-Encoding": "identity"}
+    defaults = {"User-Agent": "watchdog-monitor", "Accept-Encoding": "identity"}
     return httpx2.AsyncClient(
         transport=_HttpxTransport(transport, pool),
-        headers=ours | dict(transport.endpoint.headers),
+        headers=defaults | dict(transport.endpoint.headers),
         timeout=None,
         trust_env=False,
     )
@@ -242,24 +177,26 @@ class _HttpxTransport(httpx2.AsyncBaseTransport):
         self._transport, self._pool = transport, pool
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        line = self._transport
-        if request.method == "GET" and not line.endpoint.use_sse and "last-event-id" not in request.headers:
-            # The stream for what a server says unasked. We do not listen, and some log a traceback when it ends.
+        transport = self._transport
+        if request.method == "GET" and not transport.endpoint.use_sse and "last-event-id" not in request.headers:
+            # The SDK opens a stream for unsolicited messages. Watchdog reads none, and some servers log a traceback
+            # when such a stream ends.
             return httpx2.Response(405, request=request)
         if request.method == "DELETE":
-            line.io_deadline = asyncio.get_running_loop().time() + SESSION_CLOSE_TIMEOUT_S
+            transport.io_deadline = asyncio.get_running_loop().time() + SESSION_CLOSE_TIMEOUT_S
         try:
             response = await self._pool.handle_async_request(self._to_httpcore_request(request))
-            reply = line.response_info = _ResponseInfo(response.status, httpx2.Headers(response.headers), request)
-            body = _ResponseStream(response, reply, line)
-            if reply.status == 202 or reply.to_error():
-                # The SDK will not read it. But a connection serves again only when it was, and people want to know why.
+            info = ResponseInfo(response.status, httpx2.Headers(response.headers), request)
+            transport.response_info = info
+            body = _ResponseStream(response, info, transport)
+            if info.status == 202 or info.to_error():
+                # The SDK does not read this body. It is evidence, and a connection is reused only once it was read.
                 await body.prefetch_body_start()
         except Exception as error:
-            line.record_failure(error)
+            transport.record_failure(error)
             raise
-        if line.endpoint.use_sse and request.method == "POST" and (fault := reply.to_error()):
-            line.record_failure(fault)
+        if transport.endpoint.use_sse and request.method == "POST" and (status_error := info.to_error()):
+            transport.record_failure(status_error)
         headers = [(k, v) for k, v in response.headers if k.lower() != b"content-encoding"]
         return httpx2.Response(response.status, headers=headers, stream=body, request=request)
 
@@ -274,14 +211,15 @@ class _HttpxTransport(httpx2.AsyncBaseTransport):
 
 
 class _ResponseStream(httpx2.AsyncByteStream):
-    """An answer's body, decoded, its beginning kept."""
+    """A response body, decoded. Keeps its beginning as evidence."""
 
-    def __init__(self, response: httpcore2.Response, response_info: _ResponseInfo, transport: HttpTransport) -> None:
+    def __init__(self, response: httpcore2.Response, response_info: ResponseInfo, transport: HttpTransport) -> None:
         self._response, self._response_info, self._transport = response, response_info, transport
-        encoding = str(response_info.headers.get("content-encoding", "identity")).strip().lower()
-        if encoding not in ("identity", "gzip", "x-gzip", "deflate"):
-            raise ProbeError("protocol.error", f"answers encoded as {encoding}, which was not asked for")
-        self._decoder = None if encoding == "identity" else zlib.decompressobj(zlib.MAX_WBITS | 32)
+        encoding = str(response_info.headers.get("content-encoding", ""))
+        try:
+            self._decoder = ContentDecoder(encoding, MAX_SESSION_RESPONSE_BYTES)
+        except UnsupportedEncodingError as error:
+            raise ProbeError("protocol.error", f"the response is encoded as {error}, which was not requested") from None
         self._chunks = aiter(response.stream)  # type: ignore[arg-type] # of an async client
         self._prefetched_chunks: list[bytes] = []
 
@@ -313,18 +251,14 @@ class _ResponseStream(httpx2.AsyncByteStream):
         return data
 
     def _decode_chunk(self, chunk: bytes) -> bytes:
-        if self._decoder is None:
-            return chunk
-        try:
-            data = self._decoder.decompress(chunk, MAX_SESSION_RESPONSE_BYTES + 1)
-        except zlib.error:
-            raise ProbeError("protocol.error", "the body says that it is compressed, but it is not") from None
-        self._transport.add_bytes_read(len(data))
+        data = bytes(self._decoder.decode(chunk))
+        if not self._decoder.is_identity:  # the connection has counted the bytes as they were received
+            self._transport.add_bytes_read(len(data))
         return data
 
 
 class _NetworkBackend(httpcore2.AsyncNetworkBackend):
-    """Connects as every probe of ours does: names looked up aside, addresses filtered, phases counted."""
+    """Connects through the shared connector: names resolved in threads, addresses filtered, phases timed."""
 
     def __init__(self, transport: HttpTransport) -> None:
         self._transport = transport
@@ -333,19 +267,20 @@ class _NetworkBackend(httpcore2.AsyncNetworkBackend):
         self,
         host: str,
         port: int,
-        timeout: float | None = None,  # noqa: ASYNC109 - the SDK's interface
+        timeout: float | None = None,  # noqa: ASYNC109 - httpcore2's interface
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore2.AsyncNetworkStream:
-        line = self._transport
-        async with asyncio.timeout_at(line.io_deadline):
-            trace = (
-                PhaseTimer() if "address" in line.facts else line.phase_timer
-            )  # the phases are those of the first connection
-            sock = await line.network.connect(host, port, trace, line.endpoint.allow_private_addresses)
-            line.facts["address"] = format_socket_address(sock.getpeername())
+        transport = self._transport
+        is_first = "address" not in transport.facts
+        phase_timer = transport.phase_timer if is_first else PhaseTimer()  # only the first connection is timed
+        async with asyncio.timeout_at(transport.io_deadline):
+            sock = await transport.connector.connect(
+                host, port, phase_timer, transport.endpoint.allow_private_addresses
+            )
+            transport.facts["address"] = format_socket_address(sock.getpeername())
             reader, writer = await asyncio.open_connection(sock=sock, limit=READ_CHUNK_BYTES)
-        return _NetworkStream(reader, writer, line, trace)
+        return _NetworkStream(reader, writer, transport, phase_timer)
 
 
 class _NetworkStream(httpcore2.AsyncNetworkStream):
@@ -358,39 +293,37 @@ class _NetworkStream(httpcore2.AsyncNetworkStream):
     ) -> None:
         self._reader, self._writer, self._transport, self._phase_timer = reader, writer, transport, phase_timer
 
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 - httpcore2's seam
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 - httpcore2's interface
         async with asyncio.timeout_at(self._transport.io_deadline):
             data = await self._reader.read(min(max_bytes, READ_CHUNK_BYTES))
         self._transport.add_bytes_read(len(data))
         return data
 
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109 - httpcore2's seam
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109 - httpcore2's interface
         try:
             async with asyncio.timeout_at(self._transport.io_deadline):
                 self._writer.write(buffer)
                 await self._writer.drain()
-        except OSError as error:  # the answer may have come before all was sent
+        except OSError as error:  # the response may arrive before everything is sent
             raise httpcore2.WriteError(str(error)) from error
 
     async def start_tls(
         self,
         ssl_context: ssl.SSLContext,
         server_hostname: str | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109 - httpcore2's seam
+        timeout: float | None = None,  # noqa: ASYNC109 - httpcore2's interface
     ) -> httpcore2.AsyncNetworkStream:
-        line, endpoint = self._transport, self._transport.endpoint
-        told = HttpRequest(
-            endpoint.url,
-            tls=endpoint.tls,
-            allow_private_addresses=endpoint.allow_private_addresses,
-            phase_timer=self._phase_timer,
-            now=line.now,
+        transport, endpoint = self._transport, self._transport.endpoint
+        handshake = TlsHandshake(
+            transport.connector,
+            parse_url(endpoint.url),
+            endpoint.tls,
+            endpoint.allow_private_addresses,
+            transport.now,
         )
         try:
-            async with asyncio.timeout_at(line.io_deadline):
-                line.facts["cert_days"] = await perform_tls_handshake(
-                    line.network, self._writer, parse_url(endpoint.url), told
-                )
+            async with asyncio.timeout_at(transport.io_deadline):
+                transport.facts["cert_days"] = await handshake.perform(self._writer, self._phase_timer)
         except Exception:
             await self.aclose()
             raise
@@ -400,6 +333,6 @@ class _NetworkStream(httpcore2.AsyncNetworkStream):
         self._writer.transport.abort()
 
     def get_extra_info(self, info: str) -> Any:
-        if info == "is_readable":  # an idle connection with something to read was closed by the server
+        if info == "is_readable":  # an idle connection that is readable was closed by the server
             return self._reader.at_eof() or self._writer.is_closing()
         return self._writer.get_extra_info(info)

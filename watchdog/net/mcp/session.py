@@ -1,4 +1,4 @@
-"""One visit to an MCP server, whatever leads there."""
+"""One session with an MCP server, over any transport."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING
 
+from watchdog.net.connector import Connector
 from watchdog.net.errors import ProbeError
 from watchdog.net.mcp.client import (
     DISCOVERY_TIMEOUT_S,
@@ -23,82 +23,84 @@ from watchdog.net.mcp.http import McpHttpEndpoint, open_http_transport
 from watchdog.net.mcp.stdio import McpServerCommand, open_stdio_transport
 from watchdog.net.phases import PhaseTimer
 
-if TYPE_CHECKING:
-    from watchdog.net import Network
-
 
 @dataclass(frozen=True, slots=True)
 class McpSession:
-    """Where to go, what to ask there, and the circumstances."""
+    """A session with one server: where it is, what to request, and the circumstances."""
 
-    network: Network
+    connector: Connector
     target: McpHttpEndpoint | McpServerCommand
     plan: SessionPlan
     phase_timer: PhaseTimer
-    timeout: float
-    """Seconds until the caller ends it."""
+    timeout_s: float
+    """Seconds until the caller cancels the session."""
     now: int
-    """The clock, ms since the epoch."""
+    """In ms since the epoch."""
 
     async def run(self, result: SessionResult) -> None:
-        """Go through the agenda and fill in `seen`. Raises Fault. The caller ends it in time by cancelling."""
-        since = perf_counter()
-        opened = connect_mcp_client(
-            self.network, self.target, result, self.phase_timer, self.timeout, self.now, self.plan.protocol_era
-        )
-        async with opened as talk:
+        """Carries out the plan and fills in `result`. Raises ProbeError. The caller enforces the timeout."""
+        started = perf_counter()
+        async with connect_mcp_client(
+            self.connector,
+            self.target,
+            result,
+            self.phase_timer,
+            timeout_s=self.timeout_s,
+            now=self.now,
+            protocol_era=self.plan.protocol_era,
+        ) as client:
             with measure_phase(self.phase_timer, "list"):
-                await talk.list_tools()
-            if chosen := self.plan.choose_tool_call(result.tools):
+                await client.list_tools()
+            if tool_call := self.plan.choose_tool_call(result.tools):
                 with measure_phase(self.phase_timer, "call"):
-                    await talk.call_tool(*chosen)
+                    await client.call_tool(*tool_call)
             if self.plan.resource_uri:
                 with measure_phase(self.phase_timer, "read"):
-                    await talk.read_resource(self.plan.resource_uri)
-            result.elapsed_ms = (perf_counter() - since) * 1000
+                    await client.read_resource(self.plan.resource_uri)
+            result.elapsed_ms = (perf_counter() - started) * 1000
 
 
 @asynccontextmanager
 async def connect_mcp_client(
-    network: Network,
+    connector: Connector,
     target: McpHttpEndpoint | McpServerCommand,
     result: SessionResult,
     phase_timer: PhaseTimer,
+    *,
     timeout_s: float,
     now: int,
     protocol_era: str = "",
 ) -> AsyncIterator[McpClient]:
-    """An open line to a server, and an era agreed on. `seconds`: until the caller ends it. Raises Fault."""
-    since = perf_counter()
+    """Connects to a server and negotiates the protocol. `timeout_s`: until the caller cancels. Raises ProbeError."""
+    started = perf_counter()
     if isinstance(target, McpHttpEndpoint) and target.use_sse:
-        protocol_era = LEGACY_ERA  # this transport is older than the other era
+        protocol_era = LEGACY_ERA  # the SSE transport exists in the legacy era only
 
     @asynccontextmanager
-    async def agreed(era: str) -> AsyncIterator[McpClient]:
-        left = timeout_s - (perf_counter() - since)
-        line: AbstractAsyncContextManager[Transport]
+    async def negotiated(era: str) -> AsyncIterator[McpClient]:
+        remaining_s = timeout_s - (perf_counter() - started)
+        opening: AbstractAsyncContextManager[Transport]
         if isinstance(target, McpHttpEndpoint):
-            line = open_http_transport(network, target, phase_timer, result.facts, now)
+            opening = open_http_transport(connector, target, phase_timer, result.facts, now)
         else:
-            line = open_stdio_transport(target, phase_timer, result.facts, left)
+            opening = open_stdio_transport(target, phase_timer, result.facts, remaining_s)
         async with AsyncExitStack() as stack:
             with measure_phase(phase_timer, "negotiate"):
-                opened: Transport = await stack.enter_async_context(line)
-                talk = await stack.enter_async_context(create_mcp_client(opened, result))
-                await talk.negotiate(era, min(DISCOVERY_TIMEOUT_S, left / 2))
-            yield talk
+                transport: Transport = await stack.enter_async_context(opening)
+                client = await stack.enter_async_context(create_mcp_client(transport, result))
+                await client.negotiate(era, min(DISCOVERY_TIMEOUT_S, remaining_s / 2))
+            yield client
 
     try:
         async with AsyncExitStack() as stack:
             try:
-                talk = await stack.enter_async_context(agreed(protocol_era))
-            except ProbeError as fault:
-                if protocol_era or fault.reason != "mcp.server_exited":
+                client = await stack.enter_async_context(negotiated(protocol_era))
+            except ProbeError as error:
+                if protocol_era or error.reason != "mcp.server_exited":
                     raise
-                talk = await stack.enter_async_context(
-                    agreed(LEGACY_ERA)
-                )  # some leave when they hear `server/discover`
-            yield talk
-    except ProbeError as fault:
-        fault.record_phase(phase_timer)
+                # Some servers exit when they receive `server/discover`.
+                client = await stack.enter_async_context(negotiated(LEGACY_ERA))
+            yield client
+    except ProbeError as error:
+        error.record_phase(phase_timer)
         raise

@@ -1,4 +1,4 @@
-"""A line to a child process over its standard input and output, which ends with everything that the child started."""
+"""MCP over the standard input and output of a child process, which ends together with all processes it started."""
 
 from __future__ import annotations
 
@@ -26,18 +26,17 @@ from watchdog.net.mcp.client import MAX_ERROR_EXCERPT_CHARS, measure_phase
 from watchdog.net.phases import PhaseTimer
 
 MAX_SESSION_STDOUT_BYTES = 4 << 20
-"""Bytes that a server may write in one visit."""
+"""Bytes that a server may write in one session."""
 INHERITED_ENV_VARS = ("HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "USER")
-"""Of our environment, which holds secrets of other probes, a server gets these alone."""
+"""The variables that a server inherits; the others may hold secrets of other probes."""
 SESSION_ID_ENV_VAR = "WATCHDOG_SESSION_ID"
-"""An environment variable by which everything that a server started is found again, in whatever session it hides."""
+"""Marks every process that a server starts, so that it is found again even in a session of its own."""
 PROCESS_EXIT_TIMEOUT_S = 0.5
-"""Seconds to leave by itself after its input ended, and once more after SIGTERM."""
+"""Time to exit after the end of its input, and again after SIGTERM."""
 STDERR_DRAIN_TIMEOUT_S = 0.2
-"""Seconds that its standard error may still be on its way after it ended."""
+"""Time for the rest of standard error to arrive after the exit."""
 EXIT_POLL_INTERVAL_S = 0.01
 MAX_NON_MCP_LINES = 1_000
-"""Lines of its output that need not be MCP."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +49,7 @@ class McpServerCommand:
 
 
 class StdioTransport:
-    """A running server, its pipes pumped into streams of messages."""
+    """A running server process and its standard streams, as streams of MCP messages."""
 
     rejected_by_gateway = False
 
@@ -60,7 +59,6 @@ class StdioTransport:
         self.process, self.facts, self._sockets = process, facts, sockets
         self._incoming_sender, self.incoming = anyio.create_memory_object_stream[SessionMessage | Exception](0)
         self.stderr_tail = b""
-        """The end of what it wrote to its standard error."""
         self._stderr_closed = asyncio.Event()
         self._writers: list[asyncio.StreamWriter] = []
 
@@ -69,7 +67,7 @@ class StdioTransport:
         return self
 
     async def send(self, item: SessionMessage, /) -> None:
-        """Never waits: what we say is short, and a server that does not listen must not hold us."""
+        """Never waits: messages are short, and a server that does not read must not block the session."""
         self._writers[0].write(item.message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n")
 
     async def open_streams(self, task_group: anyio.abc.TaskGroup) -> None:
@@ -95,17 +93,17 @@ class StdioTransport:
             try:
                 await self._incoming_sender.send(SessionMessage(message))
             except anyio.BrokenResourceError:
-                return  # nobody listens any more
+                return  # the session is over
         self._incoming_sender.close()
 
     def _record_non_mcp_line(self, line: bytes) -> None:
-        """A server should keep its output for MCP. A banner does no harm, but may explain a lot."""
+        """The protocol allows only MCP on standard output. A banner is tolerated, and kept as evidence."""
         if line.isspace():
             return
         self.facts["non_mcp_line_count"] = self.facts.get("non_mcp_line_count", 0) + 1
         self.facts.setdefault("first_non_mcp_line", line[:200].decode(errors="replace").strip())
         if self.facts["non_mcp_line_count"] > MAX_NON_MCP_LINES:
-            raise ProbeError("mcp.not_mcp", f"writes more than {MAX_NON_MCP_LINES} lines that are not MCP")
+            raise ProbeError("mcp.not_mcp", f"the server wrote more than {MAX_NON_MCP_LINES} lines that are not MCP")
 
     async def _read_stderr(self, stderr: asyncio.StreamReader) -> None:
         while data := await stderr.read(4096):
@@ -116,17 +114,19 @@ class StdioTransport:
         if error.code != CONNECTION_CLOSED:
             return None
         if not await _wait_for_exit(self.process, PROCESS_EXIT_TIMEOUT_S):
-            return ProbeError("connection.lost", "the server closed its output but runs on")
+            return ProbeError("connection.lost", "the server closed its output but is still running")
         with anyio.move_on_after(STDERR_DRAIN_TIMEOUT_S):
             await self._stderr_closed.wait()
         code = self.process.returncode
-        how = f"exited with code {code}" if code >= 0 else f"was ended by signal {-code}: {signal.strsignal(-code)}"
-        fault = ProbeError("mcp.server_exited", f"the server {how}")
-        fault.facts["exit_code"] = code
-        return fault
+        ending = (
+            f"exited with code {code}" if code >= 0 else f"was killed by signal {-code} ({signal.strsignal(-code)})"
+        )
+        exit_error = ProbeError("mcp.server_exited", f"the server {ending}")
+        exit_error.facts["exit_code"] = code
+        return exit_error
 
     async def shutdown(self, exit_timeout_s: float) -> None:
-        """End it as the protocol asks: no more input, then SIGTERM."""
+        """Ends the server as the protocol demands: closes its input, then sends SIGTERM."""
         self._writers[0].close()
         if not await _wait_for_exit(self.process, exit_timeout_s):
             os.killpg(self.process.pid, signal.SIGTERM)
@@ -146,46 +146,48 @@ async def open_stdio_transport(
     command: McpServerCommand,
     phase_timer: PhaseTimer,
     facts: dict[str, Json],
-    timeout: float,  # noqa: ASYNC109 - the caller's, to know of
+    timeout_s: float,
 ) -> AsyncIterator[StdioTransport]:
-    """`timeout`: seconds until the caller's deadline. Raises Fault, also inside groups."""
+    """`timeout_s`: until the caller cancels. Raises ProbeError, possibly inside an exception group."""
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + timeout
-    mark = secrets.token_hex(8)
+    deadline = loop.time() + timeout_s
+    session_id = secrets.token_hex(8)
     with measure_phase(phase_timer, "spawn"):
-        process, ends = _spawn_process(command, mark)
-    line = StdioTransport(process, ends, facts)
+        process, sockets = _spawn_process(command, session_id)
+    transport = StdioTransport(process, sockets, facts)
     try:
-        async with anyio.create_task_group() as pumps:
-            await line.open_streams(pumps)
+        async with anyio.create_task_group() as readers:
+            await transport.open_streams(readers)
             try:
-                yield line
+                yield transport
             finally:
                 with anyio.CancelScope(shield=True):
-                    left = deadline - loop.time()
-                    await line.shutdown(
-                        min(PROCESS_EXIT_TIMEOUT_S, max(left / 3, 0.05)) if left > 0 else PROCESS_EXIT_TIMEOUT_S
-                    )
-                pumps.cancel_scope.cancel()
-    except Exception as error:
-        if fault := error_from_exception(error):
-            fault.excerpt = fault.excerpt or line.stderr_tail.decode(errors="replace")
-            raise fault from None
+                    remaining_s = deadline - loop.time()
+                    exit_timeout_s = PROCESS_EXIT_TIMEOUT_S
+                    if remaining_s > 0:
+                        exit_timeout_s = min(PROCESS_EXIT_TIMEOUT_S, max(remaining_s / 3, 0.05))
+                    await transport.shutdown(exit_timeout_s)
+                readers.cancel_scope.cancel()
+    except Exception as exception:
+        if error := error_from_exception(exception):
+            error.excerpt = error.excerpt or transport.stderr_tail.decode(errors="replace")
+            raise error from None
         raise
     finally:
-        line.close()
-        await _kill_process_tree(process, mark)
+        transport.close()
+        await _kill_process_tree(process, session_id)
 
 
 def _spawn_process(command: McpServerCommand, session_id: str) -> tuple[subprocess.Popen[bytes], list[socket.socket]]:
-    """The process, and our ends of its standard input, output and error. Those are sockets, as other clients give it
-    too: event loops differ in who closes a pipe's descriptor, and agree on sockets.
+    """The process, and Watchdog's ends of its standard input, output and error.
+
+    These are sockets, because event loops differ in who closes the descriptor of a pipe.
     """
     env = {name: os.environ[name] for name in INHERITED_ENV_VARS if name in os.environ}
     pairs = [socket.socketpair() for _ in range(3)]
-    ours, (stdin, stdout, stderr) = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    own_ends, (stdin, stdout, stderr) = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     try:
-        process = subprocess.Popen(  # noqa: S603 - running what the configuration says is the point
+        process = subprocess.Popen(  # noqa: S603 - the configuration names the command
             list(command.argv),
             env=env | dict(command.env) | {SESSION_ID_ENV_VAR: session_id},
             cwd=command.cwd or None,
@@ -195,13 +197,13 @@ def _spawn_process(command: McpServerCommand, session_id: str) -> tuple[subproce
             start_new_session=True,
         )
     except OSError as error:
-        for end in ours:
+        for end in own_ends:
             end.close()
         raise _spawn_error(command, error) from None
     finally:
         for end in (stdin, stdout, stderr):
             end.close()
-    return process, ours
+    return process, own_ends
 
 
 def _spawn_error(command: McpServerCommand, error: OSError) -> ProbeError:
@@ -220,11 +222,11 @@ async def _read_line(reader: asyncio.StreamReader) -> bytes:
 
 
 def _output_too_large_error() -> ProbeError:
-    return ProbeError("body.too_large", f"answers more than {MAX_SESSION_STDOUT_BYTES >> 20} MiB")
+    return ProbeError("body.too_large", f"the server sent more than {MAX_SESSION_STDOUT_BYTES >> 20} MiB")
 
 
 async def _wait_for_exit(process: subprocess.Popen[bytes], timeout_s: float) -> bool:
-    """Whether it ended within that time. Asked again and again, for asyncio's own wait also waits for grandchildren."""
+    """Whether the process exits in time. Polls, because asyncio's own wait also waits for grandchildren."""
     for _ in range(round(timeout_s / EXIT_POLL_INTERVAL_S)):
         if process.poll() is not None:
             return True
@@ -233,15 +235,15 @@ async def _wait_for_exit(process: subprocess.Popen[bytes], timeout_s: float) -> 
 
 
 async def _kill_process_tree(process: subprocess.Popen[bytes], session_id: str) -> None:
-    """Kill the process and all that it started. However often this is cancelled, it is done before that shows."""
+    """Kills the process and all processes that it started. A cancellation takes effect only when that is done."""
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
-    sweeping = asyncio.get_running_loop().run_in_executor(_KILL_EXECUTOR, _kill_descendants, process, session_id)
+    killing = asyncio.get_running_loop().run_in_executor(_KILL_EXECUTOR, _kill_descendants, process, session_id)
     cancelled = None
     with anyio.CancelScope(shield=True):
-        while not sweeping.done():
+        while not killing.done():
             try:
-                await asyncio.shield(sweeping)
+                await asyncio.shield(killing)
             except asyncio.CancelledError as error:
                 cancelled = error
     if cancelled is not None:
@@ -249,32 +251,33 @@ async def _kill_process_tree(process: subprocess.Popen[bytes], session_id: str) 
 
 
 _KILL_EXECUTOR = ThreadPoolExecutor(2, "mcp-kill")
-"""Reading all of /proc takes long on a machine with many processes."""
+"""Reading all of /proc takes a while on a machine with many processes."""
 
 
 def _kill_descendants(process: subprocess.Popen[bytes], session_id: str) -> None:
-    for _ in range(10):  # what forks while we look is there in the next round
-        relatives = list(_find_descendant_pids(process, session_id))
-        for pid in relatives:
+    for _ in range(10):  # a process that forks meanwhile is killed in the next round
+        pids = list(_find_descendant_pids(process, session_id))
+        for pid in pids:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
-        if not relatives:
+        if not pids:
             break
     with suppress(subprocess.TimeoutExpired):
         process.wait(0.5)
 
 
 def _find_descendant_pids(process: subprocess.Popen[bytes], session_id: str) -> Iterator[int]:
-    """Who lives in its session, or carries the mark."""
-    marked = f"{SESSION_ID_ENV_VAR}={session_id}".encode()
-    taken_again = process.returncode is not None and Path(f"/proc/{process.pid}").exists()
-    session = -1 if taken_again else process.pid  # a session keeps its number from being taken
+    """Processes in the session of `process`, and those with the session id in their environment."""
+    marker = f"{SESSION_ID_ENV_VAR}={session_id}".encode()
+    # While the session has members, its number is not given to another process.
+    is_reused = process.returncode is not None and Path(f"/proc/{process.pid}").exists()
+    session = -1 if is_reused else process.pid
     for entry in os.scandir("/proc") if Path("/proc/self").exists() else ():
         if entry.name.isdecimal():
             with suppress(OSError):
-                state, _, _, its_session = _read_proc_file(entry, "stat").rpartition(b")")[2].split()[:4]
+                state, _, _, pid_session = _read_proc_file(entry, "stat").rpartition(b")")[2].split()[:4]
                 if state not in b"ZX" and (
-                    int(its_session) == session or marked in _read_proc_file(entry, "environ").split(b"\0")
+                    int(pid_session) == session or marker in _read_proc_file(entry, "environ").split(b"\0")
                 ):
                     yield int(entry.name)
 

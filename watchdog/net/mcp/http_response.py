@@ -1,0 +1,72 @@
+"""HTTP responses of MCP servers, and the errors that they stand for."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import httpx2
+
+from watchdog.net.errors import ProbeError
+from watchdog.net.mcp.client import MAX_ERROR_EXCERPT_CHARS
+from watchdog.net.redact import redact_url
+
+
+@dataclass(slots=True)
+class ResponseInfo:
+    """The parts of an HTTP response that the SDK does not expose."""
+
+    status: int
+    headers: httpx2.Headers
+    request: httpx2.Request
+    body_start: bytes = b""
+
+    @property
+    def content_type(self) -> str:
+        return str(self.headers.get("content-type", "")).partition(";")[0].strip().lower()
+
+    @property
+    def is_jsonrpc_error(self) -> bool:
+        try:
+            body = json.loads(self.body_start)
+        except (ValueError, RecursionError):
+            return False
+        return isinstance(body, dict) and isinstance(body.get("error"), dict) and "code" in body["error"]
+
+    def to_error(self) -> ProbeError | None:
+        """The error that the response itself stands for. None: it is a valid response of an MCP server."""
+        error = self._status_error() or self._content_type_error()
+        return error and self.attach_evidence(error)
+
+    def attach_evidence(self, error: ProbeError) -> ProbeError:
+        """The same error, with facts and excerpt from the response."""
+        headers = {name: self.headers.get(name) for name in ("www-authenticate", "retry-after", "server")}
+        error.facts |= {"status": self.status, "content_type": self.content_type}
+        error.facts |= {name.replace("-", "_"): value for name, value in headers.items() if value}
+        error.excerpt = self.body_start[:MAX_ERROR_EXCERPT_CHARS].decode(errors="replace")
+        return error
+
+    def _status_error(self) -> ProbeError | None:
+        if self.status == 401:
+            problem = "rejects the" if "authorization" in self.request.headers else "requires"
+            return ProbeError("http.401", f"HTTP 401: the server {problem} credentials")
+        if self.status == 403:
+            return ProbeError("http.403", "HTTP 403: access is forbidden")
+        if self.status == 429:
+            return ProbeError("http.429", "HTTP 429: the server limits the request rate")
+        if self.status >= 500:
+            return ProbeError("http.status", f"HTTP {self.status}", retryable=True)
+        if self.status >= 400 and not self.is_jsonrpc_error:
+            return ProbeError("http.status", f"HTTP {self.status}")
+        if 300 <= self.status < 400:
+            location = redact_url(str(self.request.url.join(self.headers.get("location", ""))))
+            return ProbeError(
+                "http.redirect_not_followed", f"HTTP {self.status}: redirect to {location} is not followed"
+            )
+        return None
+
+    def _content_type_error(self) -> ProbeError | None:
+        is_json_reply = self.request.method != "GET" and (self.status == 202 or self.content_type == "application/json")
+        if is_json_reply or self.content_type == "text/event-stream":
+            return None
+        return ProbeError("mcp.not_mcp", f"expected an MCP response, got {self.content_type or 'an empty one'}")
