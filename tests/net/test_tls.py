@@ -103,7 +103,7 @@ def test_a_bad_certificate_is_refused_in_plain_words(
 
 def test_a_current_certificate_of_an_expired_authority_is_told_apart(tmp_path: Path) -> None:
     expired = CertificateAuthority(tmp_path, end=-1)
-    with pytest.raises(ProbeError, match="but a certificate of its authorities is not$"):
+    with pytest.raises(ProbeError, match=r"but a certificate of its authorities is not$"):
         asyncio.run(ask(expired.server_tls_context("127.0.0.1"), TlsConfig(ca_file=expired.ca_file)))
 
 
