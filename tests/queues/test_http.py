@@ -320,7 +320,7 @@ probes:
         ({"failed": "result.x"}, "unknown name 'result.x'"),
         ({"job_id": "string(body.id"}, "a ) is missing at the end"),
         ({"enqueue": {"url": "http://x", "method": "GET", "json": 1}}, "GET requests have no body"),
-        ({"enqueue": "http://{nonce}/"}, "not a host name"),
+        ({"enqueue": "http://{nonce}/"}, "invalid host name"),
     ],
 )
 def test_what_is_refused(api: FakeJobApi, fields: dict[str, Any], complaint: str) -> None:
