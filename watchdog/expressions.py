@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class ExpressionError(ValueError):
-    """An expression that cannot be compiled, or not be computed with these values. The text says why, in words."""
+    """An expression that cannot be compiled, or cannot be evaluated with the given values. Its text explains why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,38 +25,38 @@ class Expression:
 
     text: str
     used_variables: frozenset[str]
-    """The variables that it uses."""
+    """The variables that the expression uses."""
     variable_types: Mapping[str, str]
     _program: cel.Expression
     _observed_program: cel.Expression | None
-    """What a top-level comparison looks at: `status` of `status == 200`."""
+    """The observed side of a top-level comparison: `status` of `status == 200`. None: not a single comparison."""
 
     def evaluate_bool(self, values: Mapping[str, Json]) -> bool:
-        """Whether it holds. Raises ExpressionError when that cannot be computed. A value of None is CEL's null."""
+        """Whether it is true. None is CEL's null. Raises ExpressionError if it cannot be evaluated."""
         value = self._evaluate_cel(values)
-        if (kind := value.type().name()) != "BOOL":
-            raise ExpressionError(f"it is {_describe_cel_type(kind)}, neither true nor false")
+        if (type_name := value.type().name()) != "BOOL":
+            raise ExpressionError(f"the result is {_describe_cel_type(type_name)}, not true or false")
         return bool(value.value())
 
     def evaluate_value(self, values: Mapping[str, Json]) -> Json:
-        """What it gives. Raises ExpressionError when that cannot be computed."""
+        """Its result. Raises ExpressionError if it cannot be evaluated."""
         return self._evaluate_cel(values).plain_value()
 
     def _evaluate_cel(self, values: Mapping[str, Json]) -> cel.Value:
         value = _run_program(self._program, values)
         if value.type().name() == "ERROR":
-            absent = (
+            missing = (
                 name
                 for name in sorted(self.used_variables)
                 if values.get(name) is None and self.variable_types[name] != "dyn"
             )
-            if name := next(absent, None):
+            if name := next(missing, None):
                 raise ExpressionError(f"{name} has no value in this run")
             raise ExpressionError(_describe_runtime_error(str(value.value()), self.text, values))
         return value
 
     def observed_value_text(self, values: Mapping[str, Json]) -> str | None:
-        """What a top-level comparison looked at, as text: "503" for `status == 200`. None when that cannot be told."""
+        """The observed value of a top-level comparison, as text: "503" for `status == 200`. None if there is none."""
         if self._observed_program is None:
             return None
         try:
@@ -70,23 +70,24 @@ class Expression:
 def _compile_cached(text: str, variables: tuple[tuple[str, str], ...], must_be_bool: bool) -> Expression:
     types = dict(variables)
     program = _compile_cel(text, variables)
-    kind = program.return_type().name()
-    if must_be_bool and kind not in ("BOOL", "DYN"):
+    result_type = program.return_type().name()
+    if must_be_bool and result_type not in ("BOOL", "DYN"):
         raise ExpressionError(
-            f"{_quote_truncated(text)} gives {_describe_cel_type(kind)}, not true or false: compare it with something"
+            f"{_quote_truncated(text)} returns {_describe_cel_type(result_type)}, not true or false: compare it with a "
+            "value"
         )
     tokens = _tokenize(text)
     _validate_constant_calls(tokens, variables)
-    used = {word for word, before in zip(tokens, ["", *tokens], strict=False) if before != "." and word in types}
-    subject = _observed_operand(tokens, set(types))
-    return Expression(text, frozenset(used), types, program, subject and _compile_cel(subject, variables))
+    used = {token for token, previous in zip(tokens, ["", *tokens], strict=False) if previous != "." and token in types}
+    operand = _observed_operand(tokens, set(types))
+    return Expression(text, frozenset(used), types, program, operand and _compile_cel(operand, variables))
 
 
 def compile_expression(text: str, variables: Mapping[str, str], *, must_be_bool: bool = True) -> Expression:
     """Compile and type-check. `variables`: name -> CEL type: int, double, string, bool, dyn, list, map(string, string).
-    `judges`: it must be true or false; else any value will do.
+    `must_be_bool`: the result must be true or false; otherwise it can have any type.
 
-    Raises ExpressionError that quotes the text, names the character and says what to write instead where it can.
+    Raises ExpressionError with the text, the position of the error and, where possible, a correction.
     """
     return _compile_cached(text, tuple(variables.items()), must_be_bool)
 
@@ -113,11 +114,11 @@ def _run_program(program: cel.Expression, values: Mapping[str, Json]) -> cel.Val
         return program.eval(data=values)
     except Exception as e:
         if "budget" in str(e):
-            raise ExpressionError("it goes through too many entries") from None
-        raise ExpressionError("the values cannot be read") from None
+            raise ExpressionError("it iterates over too many entries") from None
+        raise ExpressionError("the values cannot be converted") from None
 
 
-# --- what is wrong, in words
+# --- error messages
 
 _CEL_TYPE_DESCRIPTIONS = {
     "INT": "a whole number", "INT64": "a whole number", "UINT": "a whole number", "DOUBLE": "a decimal number",
@@ -149,15 +150,15 @@ def _quote_truncated(text: str) -> str:
 
 
 def _describe_compile_error(text: str, error: str, variables: Mapping[str, str]) -> str:
-    """What the compiler says, told to people."""
-    found = re.search(r"ERROR: <input>:(\d+):(\d+): (.*?)(?:\n| \[|$)", error, re.DOTALL)
+    """The compiler's error, reworded, with the position counted from the start of the text."""
+    match = re.search(r"ERROR: <input>:(\d+):(\d+): (.*?)(?:\n| \[|$)", error, re.DOTALL)
     if not text.strip():
         return "an expression is empty"
-    if not found:
-        return f"{_quote_truncated(text)} {'is nested too deeply' if 'limit' in error else 'is not an expression'}"
-    line, column, message = int(found[1]), int(found[2]), found[3]
+    if not match:
+        return f"{_quote_truncated(text)} {'is nested too deeply' if 'limit' in error else 'is not a valid expression'}"
+    line, column, message = int(match[1]), int(match[2]), match[3]
     start = sum(map(len, text.splitlines(keepends=True)[: line - 1])) + column - 1
-    if dotted := re.match(r"undeclared reference to '(\w+(?:\.\w+)+)'", message):  # the mark is at its last dot
+    if dotted := re.match(r"undeclared reference to '(\w+(?:\.\w+)+)'", message):  # the column is that of its last dot
         start = max(text.rfind(dotted[1], 0, start + len(dotted[1])), 0)
     problem = _reword_compiler_message(message, text[max(start, 0) :], text, variables)
     return f"{_quote_truncated(text)} at character {start + 1}: {problem}"
@@ -173,67 +174,68 @@ def _reword_compiler_message(message: str, rest: str, text: str, variables: Mapp
     if not message.startswith("Syntax error"):
         return _REWORDED_COMPILER_MESSAGES.get(message, message)
     word = (re.match(r"[=<>&|]+|\w+|.", rest.strip(), re.DOTALL) or [""])[0]
-    if first := next(
-        (w for w in re.findall(r"===|<>|=>|=<|\bnot\b|(?<![=!<>])=(?!=)", text) if w in _TOKEN_CORRECTIONS), None
-    ):
-        return f"write {_TOKEN_CORRECTIONS[first]} instead of {first}"
+    foreign_operators = re.findall(r"===|<>|=>|=<|\bnot\b|(?<![=!<>])=(?!=)", text)
+    if operator := next((token for token in foreign_operators if token in _TOKEN_CORRECTIONS), None):
+        return f"write {_TOKEN_CORRECTIONS[operator]} instead of {operator}"
     if word in _TOKEN_CORRECTIONS:
         return f"write {_TOKEN_CORRECTIONS[word]} instead of {word}"
     if "<EOF>'" in message.partition(" expecting ")[0]:
         missing = re.search(r"missing '(.)'", message)
-        return f"a {missing[1]} is missing at the end" if missing else "it ends too early"
-    return "a quote is not closed" if word in "'\"" and word else f"unexpected {word!r}"
+        return f"'{missing[1]}' is missing at the end" if missing else "the expression is incomplete"
+    return "the quote is not closed" if word in "'\"" and word else f"unexpected {word!r}"
 
 
 def _describe_unknown_name(name: str, text: str, variables: Mapping[str, str]) -> str:
     called = re.search(rf"\b{re.escape(name)}\s*\(", text)
     if name in _TOKEN_CORRECTIONS:
         return f"write {_TOKEN_CORRECTIONS[name]} instead of {name}"
-    known = _CEL_FUNCTION_NAMES if called else tuple(variables)
-    near = {k.lower(): k for k in known}
-    wanted = name.lower()
-    close = [near[k] for k in (*get_close_matches(wanted, near, 1), wanted.rpartition(".")[2]) if k in near]
-    hint = f"; did you mean '{close[0]}'?" if close else "" if called else f"; known here: {', '.join(sorted(known))}"
+    valid_names = {valid.lower(): valid for valid in (_CEL_FUNCTION_NAMES if called else variables)}
+    candidates = (*get_close_matches(name.lower(), valid_names, 1), name.lower().rpartition(".")[2])
+    suggestion = next((valid_names[candidate] for candidate in candidates if candidate in valid_names), "")
+    if suggestion:
+        hint = f"; did you mean '{suggestion}'?"
+    else:
+        hint = "" if called else f"; variables: {', '.join(sorted(variables))}"
     return f"unknown {'function' if called else 'name'} {name[:60]!r}{hint}"
 
 
 def _describe_type_mismatch(function: str, arguments: str) -> str:
-    kinds = re.findall(r"\w+(?:\([^()]*\))?", arguments)
+    types = re.findall(r"\w+(?:\([^()]*\))?", arguments)
     operator = function.strip("_@").replace("?_:", "? :")
     hint = ""
     if operator == "in":
-        return f"in needs a list on its right, not {_describe_cel_type(kinds[-1])}"
+        return f"in requires a list on its right, not {_describe_cel_type(types[-1])}"
     if "?" in operator:
-        return f"the condition before ? is {_describe_cel_type(kinds[0])}, not true or false"
-    if set(kinds) == {"int", "double"}:
-        hint = "; give the number a decimal point, as in 800.0" if kinds[0] == "double" else "; use a whole number"
-    elif operator in ("<", "<=", ">", ">=") and kinds[0] == "bool":
-        hint = "; join two comparisons with &&"
-    return f"{operator} does not work with {' and '.join(map(_describe_cel_type, kinds))}{hint}"
+        return f"the condition before ? is {_describe_cel_type(types[0])}, not true or false"
+    if set(types) == {"int", "double"}:
+        hint = ": write a decimal point, as in 800.0" if types[0] == "double" else ": use a whole number"
+    elif operator in ("<", "<=", ">", ">=") and types[0] == "bool":
+        hint = ": join two comparisons with &&"
+    return f"{operator} cannot be applied to {' and '.join(map(_describe_cel_type, types))}{hint}"
 
 
 def _describe_runtime_error(error: str, text: str, values: Mapping[str, Json]) -> str:
-    """Why it could not be computed: the engine's words, told with the path on which the values ended."""
-    if re.search("Key not found|SELECT", error) and (ended := _describe_missing_field(text, values)):
-        return ended
+    """The engine's error, reworded. For a missing field it names the path up to which the values exist."""
+    if re.search("Key not found|SELECT", error) and (missing_field := _describe_missing_field(text, values)):
+        return missing_field
     message = re.sub(r"^[A-Z_]+: ", "", error)
     if missing := re.match(r"Key not found in map : (.+)", message):
         return f"no field {missing[1]}"
     if "SELECT" in message:
-        return "a field is read from a value that has none"
+        return "a value that has no fields is read like an object"
     if index := re.match(r"Index error: index=(-?\d+) size=(\d+)", message):
-        return f"no element {index[1]}: the list holds {index[2]}"
+        return f"no element {index[1]}: the list has {index[2]}"
     if overload := re.match(r"No matching overloads found : (.+)", message):
-        operator, _, kinds = overload[1].strip("()").partition("(")
-        if not kinds or ")" in kinds:
-            return "a value is of the wrong type"
-        nouns = " and ".join(_describe_cel_type(kind.strip()) for kind in kinds.split(","))
-        return f"{operator.strip('_@')} does not work with {nouns}"
+        operator, _, types = overload[1].strip("()").partition("(")
+        if not types or ")" in types:
+            return "a value has the wrong type"
+        nouns = " and ".join(_describe_cel_type(type_name.strip()) for type_name in types.split(","))
+        return f"{operator.strip('_@')} cannot be applied to {nouns}"
     return "a number is too large" if "out of range" in message else message[:200]
 
 
 def _describe_missing_field(text: str, values: Mapping[str, Json]) -> str:
-    """The first dotted path of the text that leads nowhere in the values: "body.queue has no field 'failed'"."""
+    """The first dotted path of the text that does not exist in the values: "body.queue has no field 'failed'"."""
     for path in re.findall(r"(?<![\w.'\"])[A-Za-z_]\w*(?:\.[A-Za-z_]\w*(?!\w*\s*\())+", text):
         root, *fields = path.split(".")
         if root not in values:
@@ -243,8 +245,8 @@ def _describe_missing_field(text: str, values: Mapping[str, Json]) -> str:
             if not isinstance(value, Mapping):
                 return f"{trail} is {_describe_json_type(value)}, so it has no field '{name}'"
             if name not in value:
-                close = get_close_matches(name, [k for k in value if isinstance(k, str)][:200], 1)
-                return f"{trail} has no field '{name}'" + (f"; it has '{close[0]}'" if close else "")
+                similar = get_close_matches(name, [key for key in value if isinstance(key, str)][:200], 1)
+                return f"{trail} has no field '{name}'" + (f"; it has '{similar[0]}'" if similar else "")
             value, trail = value[name], f"{trail}.{name}"
     return ""
 
@@ -257,7 +259,7 @@ def _describe_json_type(value: Json) -> str:
     return "text" if isinstance(value, str) else "a list" if isinstance(value, list) else "a number"
 
 
-# --- reading an expression's text
+# --- the text of an expression
 
 _STRING_LITERAL_PATTERN = (
     r"(?:[rR][bB]?|[bB][rR])(?:\"\"\"[\s\S]*?\"\"\"|'''[\s\S]*?'''|\"[^\"\n]*\"|'[^'\n]*')"
@@ -272,37 +274,36 @@ def _tokenize(text: str) -> list[str]:
 
 
 def _observed_operand(tokens: list[str], variables: set[str]) -> str:
-    """The side of a single top-level comparison that says what was observed; empty when there is no such thing."""
-    depth, relations = 0, []
+    """The side of a single top-level comparison that contains a variable. Empty if it is not a single comparison."""
+    depth, operators = 0, []
     for i, token in enumerate(tokens):
         depth += (token in "([{") - (token in ")]}")
         if depth == 0 and token in ("&&", "||", "?"):
             return ""
         if depth == 0 and token in _COMPARISON_OPERATORS:
-            relations.append(i)
-    if len(relations) != 1:
+            operators.append(i)
+    if len(operators) != 1:
         return ""
-    for side in (tokens[: relations[0]], tokens[relations[0] + 1 :]):
+    for side in (tokens[: operators[0]], tokens[operators[0] + 1 :]):
         if variables.intersection(side):
             return " ".join(side)
     return ""
 
 
 def _validate_constant_calls(tokens: list[str], variables: tuple[tuple[str, str], ...]) -> None:
-    """Constants that compile and fail in every run are refused at once: duration('14d'), matches('(')."""
-    for call in zip(tokens, tokens[1:], tokens[2:], tokens[3:], strict=False):
-        name, opened, literal, closed = call
-        if (opened, closed) != ("(", ")") or literal[-1] not in "'\"":
+    """Raises ExpressionError for constant calls that compile but fail in every run: duration('14d'), matches('(')."""
+    for name, opening, literal, closing in zip(tokens, tokens[1:], tokens[2:], tokens[3:], strict=False):
+        if (opening, closing) != ("(", ")") or literal[-1] not in "'\"":
             continue
         if name in ("duration", "timestamp"):
-            hint = "use h, m, s and ms, as in duration('36h')" if name == "duration" else "write 2026-01-31T12:00:00Z"
+            hint = "use h, m, s and ms, as in '36h'" if name == "duration" else "write it as '2026-01-31T12:00:00Z'"
             expression = f"{name}({literal}) == {name}({literal})"
         elif name == "matches":
             expression, hint = f"''.matches({literal})", "it is not a regular expression (RE2)"
         else:
             continue
         if _run_program(_compile_cel(expression, variables), {}).type().name() == "ERROR":
-            raise ExpressionError(f"{name}({literal}) can never be computed: {hint}")
+            raise ExpressionError(f"{name}({literal}) is invalid: {hint}")
 
 
 def _format_observed_value(value: Json) -> str:

@@ -318,7 +318,7 @@ probes:
         ({"done": "1"}, "gives a whole number, not true or false"),
         ({"done": ""}, "an expression is empty"),
         ({"failed": "result.x"}, "unknown name 'result.x'"),
-        ({"job_id": "string(body.id"}, "a ) is missing at the end"),
+        ({"job_id": "string(body.id"}, "')' is missing at the end"),
         ({"enqueue": {"url": "http://x", "method": "GET", "json": 1}}, "GET requests have no body"),
         ({"enqueue": "http://{nonce}/"}, "invalid host name"),
     ],

@@ -440,7 +440,7 @@ probes:
     ("fields", "complaint"),
     [
         ({"resource": "job:7"}, "expected a URI that contains either {job_id} or {nonce}"),
-        ({"done": "result.ok"}, "unknown name 'result.ok'; known here: resource"),
+        ({"done": "result.ok"}, "unknown name 'result.ok'; variables: resource"),
         ({"started": "resource.a = 1"}, "write == instead of ="),
         ({"command": ["x"]}, "expected exactly one of url, sse, command, found url and command"),
         ({"headers": {"A b": "c"}}, "not a valid header name"),
