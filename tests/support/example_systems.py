@@ -1,4 +1,4 @@
-"""A configuration of examples/systems, run slot by slot: the whole service, on a clock of the test's."""
+"""Runs a configuration of examples/systems slot by slot: the whole service, on a clock that the test sets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from watchdog.config.load import LoadedConfig, load_config
 from watchdog.domain.model import Incident
 from watchdog.net import Network
 from watchdog.resources import resource_path
-from watchdog.service.clock import wall_clock_ms
+from watchdog.service.clock import Clock, wall_clock_ms
 from watchdog.service.scheduler import MonitoringService
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.database import Database
@@ -35,22 +35,23 @@ class OpenIncidentSummary(NamedTuple):
 
 
 def summarize_open_incidents(incidents: list[Incident]) -> list[OpenIncidentSummary]:
-    still = (i for i in incidents if i.state == "open")
     return sorted(
-        OpenIncidentSummary(i.rule, i.subject, i.reason, i.message.replace("\N{NO-BREAK SPACE}", " ")) for i in still
+        OpenIncidentSummary(i.rule, i.subject, i.reason, i.message.replace("\N{NO-BREAK SPACE}", " "))
+        for i in incidents
+        if i.state == "open"
     )
 
 
-def load_example(name: str, folder: Path, env: dict[str, str], **more: object) -> LoadedConfig:
-    """One of the files, included by a main file that says where we keep what is ours."""
+def load_example(name: str, folder: Path, env: dict[str, str], **settings: object) -> LoadedConfig:
+    """Load one of the files, included by a main file with these settings, and with a database in `folder`."""
     file = folder / f"{name}.yaml"
-    told = {"storage": {"url": f"sqlite:///{file.with_suffix('.db')}"}, **more}
-    file.write_text(json.dumps({**told, "include": [str(EXAMPLE_SYSTEMS_DIR / f"{name}.yaml")]}))
+    settings = {"storage": {"url": f"sqlite:///{file.with_suffix('.db')}"}, **settings}
+    file.write_text(json.dumps({**settings, "include": [str(EXAMPLE_SYSTEMS_DIR / f"{name}.yaml")]}))
     return load_config(file, env=env)
 
 
 class ExampleSystemRunner:
-    """Watches with the one probe of a configuration."""
+    """Runs the only probe of a configuration."""
 
     def __init__(self, service: MonitoringService, storage: StoreExecutor):
         self.service, self.store_executor = service, storage
@@ -58,7 +59,7 @@ class ExampleSystemRunner:
         self.now = wall_clock_ms()
 
     async def run_slots(self, count: int = 1, delay_ms: int = 0) -> list[OpenIncidentSummary]:
-        """Run the next slots, the first of them so many ms later than it is; returns what is wrong then."""
+        """Run the next slots, the first `delay_ms` later than it is due. Returns the open incidents after them."""
         self.now += delay_ms
         for _ in range(count):
             self.now = self.service.claims.registry[self.probe].schedule.next_slot_after(self.now)
@@ -66,22 +67,25 @@ class ExampleSystemRunner:
             while runs := self.service.run_executor._slot_by_task:
                 await asyncio.gather(*runs)
             await self.service.record_results()
-        return summarize_open_incidents(
-            [case.incident for case in await self.store_executor.run_read_query(list_incidents)]
-        )
+        records = await self.store_executor.run_read_query(list_incidents)
+        return summarize_open_incidents([record.incident for record in records])
 
 
 @asynccontextmanager
 async def running_example(name: str, folder: Path, **env: str) -> AsyncIterator[ExampleSystemRunner]:
-    """With one of the files of examples/systems, and its variables."""
-    given = load_example(name, folder, env)
-    storage = StoreExecutor(Database(given.config.storage.url))
-    made: list[ExampleSystemRunner] = []
+    """Run one of the files of examples/systems, with these variables."""
+    loaded_config = load_example(name, folder, env)
+    for probe in loaded_config.config.probes:
+        probe.prepare()  # as `watchdog run` does: loading libraries would take long inside a run
+    storage = StoreExecutor(Database(loaded_config.config.storage.url))
+    runners: list[ExampleSystemRunner] = []
+    clock: Clock = lambda: runners[0].now if runners else wall_clock_ms()  # noqa: E731 - a named closure
     try:
         await storage.run_write(upgrade_schema, storage.database, resource_path("migrations"))
-        async with Network() as wire:
-            service = await build_service(given, storage, wire, lambda: made[0].now if made else wall_clock_ms())
-            made.append(ExampleSystemRunner(service, storage))
-            yield made[0]
+        async with Network() as network:
+            service = await build_service(loaded_config, storage, network, clock)
+            async with service.run_executor.runner.lag_monitor:
+                runners.append(ExampleSystemRunner(service, storage))
+                yield runners[0]
     finally:
         storage.close()
