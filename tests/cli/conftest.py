@@ -18,6 +18,7 @@ def _isolated_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     """Commands read and write where they are typed; and logs are set up for the whole process, so not here."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("watchdog.cli.logs.configure_logging", lambda *_, **__: None)
+    monkeypatch.setattr("watchdog.cli.logs.configure_logging_on_first_record", lambda *_: None)
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from watchdog.domain.model import (
     Result,
     Severity,
 )
+from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.routing import RoutingTable
 from watchdog.domain.rules import AlertPolicy, AlertStates
 from watchdog.domain.schedule import IntervalSchedule, Schedule
@@ -24,7 +25,7 @@ from watchdog.store.database import Database
 from watchdog.store.tables import metadata, watermarks
 from watchdog.store.write.claims import SlotClaimer
 from watchdog.store.write.outbox import LeasedNotification, Outbox
-from watchdog.store.write.probe_registry import RegisteredProbe, register_probes
+from watchdog.store.write.probe_registry import register_probes
 from watchdog.store.write.recorder import ResultRecorder
 from watchdog.store.write.watermark import Watermark
 

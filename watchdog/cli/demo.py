@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from watchdog.cli import collect_garbage_from_now_on
+
 
 def demo_command() -> None:
     """Monitor sample services that fail and recover.
@@ -11,6 +13,7 @@ def demo_command() -> None:
     """
     from watchdog.demo.processes import start_targets
 
+    collect_garbage_from_now_on()
     with start_targets() as (port, folder):
         import asyncio
 

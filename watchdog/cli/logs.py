@@ -1,4 +1,4 @@
-"""Logs on standard error: readable at a terminal, JSON elsewhere, secrets masked by value in both."""
+"""Logs on standard error: readable at a terminal, JSON elsewhere. Secrets are masked in both."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ import os
 import sys
 from typing import Any
 
-import structlog
-
-from watchdog.net import SecretMask
+from watchdog.net.redact import SecretMask
 
 
 def configure_logging(mask: SecretMask, *, quiet: bool = False) -> None:
-    """`quiet`: only what goes wrong inside Watchdog itself."""
+    """`quiet`: only errors of Watchdog itself."""
+    import structlog
 
-    def masked(_logger: Any, _method: str, event: Any) -> Any:
-        """Before it is rendered each value by itself; afterwards the line, for what only then became text."""
+    def mask_secrets(_logger: Any, _method: str, event: Any) -> Any:
+        """Masks every value before it is rendered, and then the line, for what rendering turned into text."""
         return mask.mask_json(event)
 
     terminal = sys.stderr.isatty()
@@ -25,10 +24,10 @@ def configure_logging(mask: SecretMask, *, quiet: bool = False) -> None:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="%H:%M:%S" if terminal else "iso", utc=True),
     ]
-    people, programs = structlog.dev.ConsoleRenderer, structlog.processors.JSONRenderer
-    colours = not os.environ.get("NO_COLOR")
-    renderer = people(colors=colours) if terminal else programs(ensure_ascii=False)
-    render: list[Any] = [structlog.processors.format_exc_info, masked, renderer, masked]
+    renderer: Any = structlog.processors.JSONRenderer(ensure_ascii=False)
+    if terminal:
+        renderer = structlog.dev.ConsoleRenderer(colors=not os.environ.get("NO_COLOR"))
+    render: list[Any] = [structlog.processors.format_exc_info, mask_secrets, renderer, mask_secrets]
     level = logging.ERROR if quiet else logging.INFO
     structlog.configure(
         processors=[*shared, *render],
@@ -37,7 +36,8 @@ def configure_logging(mask: SecretMask, *, quiet: bool = False) -> None:
         cache_logger_on_first_use=True,
     )
     formatter = structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=shared, processors=[_drop_processor_metadata, *render]
+        foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder(["probe_id"])],
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
@@ -47,5 +47,16 @@ def configure_logging(mask: SecretMask, *, quiet: bool = False) -> None:
     logging.getLogger("apscheduler").setLevel(logging.ERROR)  # a tick that is still busy is coalesced, by design
 
 
-def _drop_processor_metadata(_logger: Any, _method: str, event: Any) -> Any:
-    return structlog.stdlib.ProcessorFormatter.remove_processors_meta(_logger, _method, event)
+def configure_logging_on_first_record(mask: SecretMask) -> None:
+    """For a command that logs only if something goes wrong: loading structlog would take a tenth of its start."""
+    logging.getLogger().handlers[:] = [_FirstRecordHandler(mask)]
+
+
+class _FirstRecordHandler(logging.Handler):
+    def __init__(self, mask: SecretMask):
+        super().__init__()
+        self._mask = mask
+
+    def emit(self, record: logging.LogRecord) -> None:
+        configure_logging(self._mask)
+        logging.getLogger().handle(record)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from watchdog.cli import collect_garbage_from_now_on
 from watchdog.cli.common import DEFAULT_CONFIG_PATH, ConfigFileOption, load_config_or_exit, require_database_file
 
 
@@ -22,4 +23,5 @@ def mcp_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
     from watchdog.cli.logs import configure_logging
 
     configure_logging(loaded_config.mask)
+    collect_garbage_from_now_on()
     asyncio.run(run_mcp_stdio(loaded_config))

@@ -44,9 +44,9 @@ def probe_command(
     import asyncio
     import signal
 
-    from watchdog.cli.logs import configure_logging
+    from watchdog.cli.logs import configure_logging_on_first_record
 
-    configure_logging(loaded_config.mask)
+    configure_logging_on_first_record(loaded_config.mask)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # Ctrl-C also ends a server that the probe has started
     result = asyncio.run(_run_probe(loaded_config, probe))
     if output is OutputFormat.JSON:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from watchdog.cli import collect_garbage_from_now_on
 from watchdog.cli.common import (
     DEFAULT_CONFIG_PATH,
     ConfigFileOption,
@@ -38,6 +39,7 @@ def run_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
         listen_socket = open_listen_socket(*server.bind_address)
     except OSError as e:
         exit_with_error(f"cannot listen on {server.listen}: {e.strerror or e}", ExitCode.UNKNOWN)
+    collect_garbage_from_now_on()
     try:
         with listen_socket, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve(loaded_config, listen_socket))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
@@ -22,29 +23,37 @@ class Network:
 
     connector: Connector
     """For probes: every connection goes through its address filter."""
-    notifier_http_client: httpx.AsyncClient
-    """For notifiers: follows no redirects, ignores proxies from the environment. Responses are not limited in size, so
-    they have to be streamed; they are requested uncompressed."""
 
     async def __aenter__(self) -> Self:
-        import httpx
-
         from watchdog.net.connector import Connector
-        from watchdog.net.tls import TlsConfig
 
         self.connector = Connector()
-        self.notifier_http_client = httpx.AsyncClient(
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.connector.close()
+        if "notifier_http_client" in self.__dict__:
+            await self.notifier_http_client.aclose()
+
+    @cached_property
+    def notifier_http_client(self) -> httpx.AsyncClient:
+        """For notifiers: follows no redirects, ignores proxies from the environment. Responses are not limited in size,
+        so they have to be streamed; they are requested uncompressed."""
+        import httpx
+
+        from watchdog.net.tls import TlsConfig
+
+        return httpx.AsyncClient(
             transport=httpx.AsyncHTTPTransport(verify=self.connector.ssl_context(TlsConfig())),
             headers={"User-Agent": "watchdog-monitor", "Accept-Encoding": "identity"},
             timeout=NOTIFIER_TIMEOUT_S,
             follow_redirects=False,
             trust_env=False,
         )
-        return self
 
-    async def __aexit__(self, *_: object) -> None:
-        self.connector.close()
-        await self.notifier_http_client.aclose()
+    def prepare_notifier_http_client(self) -> None:
+        """Loads httpx, so that the first notification does not block the event loop."""
+        _ = self.notifier_http_client
 
     async def send_http_request(self, request: HttpRequest) -> HttpResponse:
         """Sends one HTTP request on a new connection and follows redirects if it asks for that. Raises ProbeError."""

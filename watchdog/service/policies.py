@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from watchdog.domain.model import ProbeInfo
+from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.rules import AlertPolicy
 from watchdog.domain.schedule import CronSchedule, IntervalSchedule, Schedule, interval_phase
 from watchdog.domain.text import replace_unsafe_characters, truncate
 from watchdog.net import SecretMask
 from watchdog.probes.base import Probe
 from watchdog.service.runner import MAX_NAME_CHARS
-from watchdog.store.write.probe_registry import RegisteredProbe
 
 LATE_RESULT_MARGIN_MS = 30_000
 """A result that is stored up to this many ms after its run's deadline is still evaluated."""

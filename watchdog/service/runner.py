@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from time import monotonic
-
-import structlog
 
 from watchdog.domain.formatting import format_duration
 from watchdog.domain.model import ClaimedSlot, Evidence, Json, Observation, Outcome, RecordedResult, Result
@@ -19,7 +18,7 @@ from watchdog.probes.base import Probe, RunContext, derive_idempotency_key
 from watchdog.service.clock import Clock
 from watchdog.service.event_loop_lag import MAX_LOOP_LAG_S, EventLoopLagMonitor
 
-log = structlog.get_logger()
+log = logging.getLogger(__name__)
 
 MAX_MESSAGE_CHARS, MAX_EXCERPT_CHARS, MAX_NAME_CHARS = 300, 4_000, 120
 """Stored characters of a message, of the target's own text, and of a task's name."""
@@ -92,7 +91,7 @@ class ProbeRunner:
                 raise
             if isinstance(e, TimeoutError) and deadline.expired():
                 return timeout_observation(probe.deadline_ms, context.phase_timer)
-            log.exception("probe_error", probe_id=probe.id)
+            log.exception("probe_error", extra={"probe_id": probe.id})
             message = f"no verdict: {type(e).__name__} inside Watchdog; please report this"
             return Observation(
                 Outcome.ERROR, "watchdog.internal_error", message, phases=context.phase_timer.phase_durations_ms

@@ -16,11 +16,11 @@ from tests.support.store import (
     make_results,
 )
 from watchdog.domain.model import IncidentEvent
+from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.rules import stale
 from watchdog.domain.schedule import IntervalSchedule
 from watchdog.store.database import Database
 from watchdog.store.tables import downtime, evaluation_cursors, incidents, outbox, staleness_events, watermarks
-from watchdog.store.write.probe_registry import RegisteredProbe
 from watchdog.store.write.watermark import MIN_GAP_MS
 
 SLOT = START_AT + INTERVAL_MS

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from tests.support.store import INTERVAL_MS, LOCATION, START_AT, DatabasePair, StoreHarness, make_registered_probe
 from watchdog.domain.model import IncidentEvent, IncidentTransition, Outcome, RecordedResult, ReportedTask, Result
+from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.rules import AlertPolicy, AlertStates, UptimeClock, stale
 from watchdog.domain.rules.engine import apply_finding, apply_result
 from watchdog.store import codec
 from watchdog.store.tables import RESULT_COLUMNS, evaluation_cursors, incidents, outbox, results, staleness_events
-from watchdog.store.write.probe_registry import RegisteredProbe
 
 COMMON: Any = {"deadline": None, "suppress_health_check": list(HealthCheck), "print_blob": False}
 SQLITE = settings(max_examples=100, **COMMON)

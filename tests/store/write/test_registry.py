@@ -20,6 +20,7 @@ from tests.support.store import (
     make_results,
 )
 from watchdog.domain.model import IncidentEvent, ReportedTask
+from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.routing import RoutingTable
 from watchdog.domain.schedule import CronSchedule, IntervalSchedule
 from watchdog.store.database import Database
@@ -33,7 +34,7 @@ from watchdog.store.tables import (
     schedule,
     watermarks,
 )
-from watchdog.store.write.probe_registry import RegisteredProbe, register_probes
+from watchdog.store.write.probe_registry import register_probes
 
 SLOT = START_AT + INTERVAL_MS
 LATER = START_AT + 30 * INTERVAL_MS

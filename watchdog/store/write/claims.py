@@ -9,9 +9,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from watchdog.domain.model import ClaimedSlot, Json, Outcome, RecordedResult, Result
+from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.store.database import Database
 from watchdog.store.tables import schedule
-from watchdog.store.write.probe_registry import ProbeRegistry, RegisteredProbe
+from watchdog.store.write.probe_registry import ProbeRegistry
 from watchdog.store.write.probe_state import load_probe_state
 from watchdog.store.write.recorder import ResultRecorder
 from watchdog.store.write.watermark import Watermark

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
 
-from watchdog.domain.model import ProbeInfo
-from watchdog.domain.rules import AlertPolicy
-from watchdog.domain.schedule import Schedule
+from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.store.codec import probe_info_to_json
 from watchdog.store.database import Database
 from watchdog.store.tables import alert_states, evaluation_cursors, incidents, probes, watermarks
@@ -20,20 +18,6 @@ from watchdog.store.write.incidents import resolve_incident
 REGISTRATION_LOCK_KEY = 0
 """Advisory lock held while probes are added and removed; no probe has this id."""
 MAX_PROBES_PER_TRANSACTION = 500
-
-
-@dataclass(frozen=True, slots=True)
-class RegisteredProbe:
-    """What the store needs to know of a probe. Before registration its database id is 0."""
-
-    policy: AlertPolicy
-    schedule: Schedule
-    config_yaml: str
-    """The configuration as written, without the values of variables."""
-
-    @property
-    def info(self) -> ProbeInfo:
-        return self.policy.probe
 
 
 class ProbeRegistry(dict[int, RegisteredProbe]):
