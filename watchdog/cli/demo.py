@@ -13,7 +13,6 @@ def demo_command() -> None:
     """
     from watchdog.demo.processes import start_targets
 
-    collect_garbage_from_now_on()
     with start_targets() as (port, folder):
         import asyncio
 
@@ -24,5 +23,6 @@ def demo_command() -> None:
         from watchdog.net import SecretMask
 
         configure_logging(SecretMask([]), quiet=True)
+        collect_garbage_from_now_on()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(run_demo(port, folder))
