@@ -103,6 +103,12 @@ def test_routes_become_the_table_that_decides() -> None:
     assert table.decide_routing(ProbeInfo(2, "blog", "Blog", "http")).destinations == ("journal/log", "chat/slack")
 
 
+@pytest.mark.parametrize("file", sorted((ROOT / "examples/systems").glob("*.yaml")), ids=lambda file: file.stem)
+def test_an_example_of_a_system_loads(file: Path) -> None:
+    env = FLEET_ENV | {"APP_URL": "https://app.acme.example", "LEDGER_CHECKIN_TOKEN": "ledger-checkin-token"}
+    assert load_config(file, env=env).config.probes
+
+
 # --- defaults
 
 PROBE = "probes:\n  - name: A\n    http: https://a.example/\n"

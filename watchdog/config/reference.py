@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -9,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from watchdog.config.reference_examples import EXAMPLES
 from watchdog.config.schema import VARIABLE_SCHEMA, JsonSchema, json_schema
 from watchdog.config_types import DURATION_PATTERN
-from watchdog.probes import PROBE_KINDS
+from watchdog.probes import PROBE_KINDS, Probe
 
 _INTRODUCTION = """\
 # Configuration
@@ -122,7 +123,9 @@ def _render_section(
     name: str, path: str, definitions: Mapping[str, JsonSchema], paths: Mapping[str, str]
 ) -> Iterator[str]:
     object_schema = _object_schema(definitions[name]) or {}
-    if description := _format_description(object_schema):
+    probe = PROBE_KINDS.get(path.removeprefix("probes[]."))
+    introduction = [inspect.cleandoc(probe.__doc__ or "").replace("\n", " ")] if probe is not None else []
+    for description in (*introduction, _format_description(object_schema)):
         yield from ("", description)
     if example := EXAMPLES.get(path) or EXAMPLES.get(re.sub(r"(\[\]|\.<name>)$", "", path)):
         yield from ("", "```yaml", example.strip(), "```")
@@ -132,7 +135,8 @@ def _render_section(
         common = definitions["ProbeDefaults"]["properties"]
         properties = {field: value for field, value in properties.items() if field not in common}
     yield from _render_field_table({**object_schema, "properties": properties}, definitions, paths)
-    yield from _render_kind_notes(path)
+    if probe is not None:
+        yield from _render_kind_notes(probe)
 
 
 def _object_schema(definition: JsonSchema) -> JsonSchema | None:
@@ -201,13 +205,16 @@ def _format_scalar_type(field: JsonSchema) -> str:
     return names.get(str(field.get("type")), "anything")
 
 
-def _render_kind_notes(path: str) -> Iterator[str]:
-    """What holds for one kind of probe only: the variables of its expressions, the fields that it refuses."""
-    probe = PROBE_KINDS.get(path.removeprefix("probes[]."))
-    if probe is None:
-        return
+def _render_kind_notes(probe: type[Probe]) -> Iterator[str]:
+    """What holds for one kind of probe only: the variables of its expressions, the fields that it does not support."""
     if probe.expression_variables:
-        yield from ("", f"Variables for expressions of `{probe.kind}` probes:", "", "| variable | type |", "|---|---|")
+        yield from (
+            "",
+            f"Variables for expressions of `{probe.kind}` probes:",
+            "",
+            "| variable | CEL type |",
+            "|---|---|",
+        )
         yield from (f"| `{variable}` | {type_} |" for variable, type_ in probe.expression_variables.items())
     if probe.unsupported_fields:
         fields = ", ".join(f"`{field}`" for field in probe.unsupported_fields)
