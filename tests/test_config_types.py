@@ -1,4 +1,4 @@
-"""Durations, secrets from files, and what every model shares."""
+"""Durations, secrets from files, and the base class of the configuration models."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_duration_means(text: str, ms: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "why"),
+    ("value", "message"),
     [
         (30, "needs a unit, such as 30s or 30m"),
         (1.5, "needs a unit, such as 1.5s or 1.5m"),
@@ -50,50 +50,50 @@ def test_a_duration_means(text: str, ms: int) -> None:
         ("9" * 400 + "d", "at most 3650d"),
     ],
 )
-def test_what_is_no_duration_is_refused_with_the_reason(value: object, why: str) -> None:
-    with pytest.raises(ValueError, match=why):
+def test_an_invalid_duration_is_rejected(value: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         parse_duration(value)
 
 
 @settings(deadline=None)
 @given(st.integers(1, 315_360_000_000))
-def test_a_duration_survives_being_written_and_read(ms: int) -> None:
+def test_a_duration_survives_formatting_and_parsing(ms: int) -> None:
     assert parse_duration(format_config_duration(ms)) == ms
 
 
 @pytest.mark.parametrize(("ms", "text"), [(0, "0s"), (1_000, "1s"), (5_400_000, "1h30m"), (86_400_001, "1d1ms")])
-def test_a_duration_is_written(ms: int, text: str) -> None:
+def test_a_duration_is_formatted(ms: int, text: str) -> None:
     assert format_config_duration(ms) == text
 
 
-def test_bounds_say_why() -> None:
-    bounded = TypeAdapter[int](Annotated[Duration, duration_bounds("1s", "5m", "nobody waits longer")])
+def test_bounds_have_an_explanation() -> None:
+    bounded = TypeAdapter[int](Annotated[Duration, duration_bounds("1s", "5m", "longer timeouts block the queue")])
     assert bounded.validate_python("1s") == 1_000
     assert bounded.validate_python("5m") == 300_000
-    with pytest.raises(ValidationError, match="expected at least 1s, found 999ms: nobody waits longer"):
+    with pytest.raises(ValidationError, match="expected at least 1s, found 999ms: longer timeouts block the queue"):
         bounded.validate_python("999ms")
-    with pytest.raises(ValidationError, match="expected at most 5m, found 5m1s: nobody waits longer"):
+    with pytest.raises(ValidationError, match="expected at most 5m, found 5m1s: longer timeouts block the queue"):
         bounded.validate_python("301s")
 
 
 @pytest.mark.parametrize(
-    ("name", "key"),
+    ("name", "id"),
     [
         ("Warm the cache!", "warm-the-cache"), ("API (EU)", "api-eu"), ("Übung Straße", "ubung-strae"), ("検索", ""),
         ("--a--", "a"), ("a" * 80, "a" * 64), ("1", "1"),
     ],
 )  # fmt: skip
-def test_a_name_becomes_a_key(name: str, key: str) -> None:
-    assert slugify(name) == key
+def test_a_name_becomes_an_id(name: str, id: str) -> None:
+    assert slugify(name) == id
 
 
 @pytest.mark.parametrize("text", ["", "  ", "a\nb", "a\tb", "a\x1bb", "a\u202eb", "a\u2028b", "a\u200bb", "x" * 201])
-def test_a_line_is_visible_text_on_one_line(text: str) -> None:
+def test_invisible_or_long_text_is_not_a_single_line(text: str) -> None:
     with pytest.raises(ValidationError, match="one line of visible text"):
         TypeAdapter(SingleLineText).validate_python(text)
 
 
-def test_a_line_loses_the_spaces_around_it() -> None:
+def test_surrounding_spaces_are_removed() -> None:
     assert TypeAdapter(SingleLineText).validate_python(" Café ☕ ") == "Café ☕"
 
 
@@ -101,12 +101,12 @@ def test_a_line_loses_the_spaces_around_it() -> None:
     "text",
     ["", "a.example", "ftp://a.example", "https://", "https:///x", "javascript:alert(1)", "https://a.example/ x"],
 )
-def test_a_link_leads_to_a_page(text: str) -> None:
+def test_an_invalid_link_is_rejected(text: str) -> None:
     with pytest.raises(ValidationError, match="expected a URL that starts with http:// or https://"):
         TypeAdapter(HttpLink).validate_python(text)
 
 
-class Door(ConfigModel):
+class Target(ConfigModel):
     shorthand_field: ClassVar[str] = "url"
 
     url: Annotated[str, ALLOW_FROM_FILE]
@@ -116,13 +116,13 @@ class Door(ConfigModel):
     tls: Secret | None = None
 
 
-def door(folder: Path, **given: object) -> tuple[Door, LoadContext]:
+def target(folder: Path, **given: object) -> tuple[Target, LoadContext]:
     reading = LoadContext(folder)
-    return Door.model_validate({"url": "u", **given}, context=reading), reading
+    return Target.model_validate({"url": "u", **given}, context=reading), reading
 
 
-def test_a_model_with_a_shorthand_may_be_written_as_one_value() -> None:
-    assert Door.model_validate("https://a.example/").url == "https://a.example/"
+def test_a_model_can_be_written_as_its_shorthand() -> None:
+    assert Target.model_validate("https://a.example/").url == "https://a.example/"
 
 
 @pytest.mark.parametrize(
@@ -136,31 +136,31 @@ def test_a_model_with_a_shorthand_may_be_written_as_one_value() -> None:
         ("é".encode(), "é"),
     ],
 )
-def test_a_secret_comes_from_a_file_without_its_last_line_end(tmp_path: Path, content: bytes, secret: str) -> None:
+def test_a_secret_is_read_from_a_file_without_its_final_line_break(tmp_path: Path, content: bytes, secret: str) -> None:
     (tmp_path / "pw").write_bytes(content)
-    given, reading = door(tmp_path, password_file="pw")
+    given, reading = target(tmp_path, password_file="pw")
     assert given.password is not None
     assert given.password.get_secret_value() == secret
     assert reading.secrets == [secret]
 
 
-def test_an_absolute_path_is_taken_as_it_is(tmp_path: Path) -> None:
+def test_an_absolute_path_is_not_changed(tmp_path: Path) -> None:
     (tmp_path / "pin").write_text("1234")
-    assert door(Path("/nowhere"), pin_file=str(tmp_path / "pin"))[0].pin.get_secret_value() == "1234"
+    assert target(Path("/nowhere"), pin_file=str(tmp_path / "pin"))[0].pin.get_secret_value() == "1234"
 
 
-def test_a_marked_field_comes_from_a_file_too(tmp_path: Path) -> None:
+def test_a_marked_field_can_be_read_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "url").write_text("https://a.example/")
-    assert Door.model_validate({"url_file": "url"}, context=LoadContext(tmp_path)).url == "https://a.example/"
+    assert Target.model_validate({"url_file": "url"}, context=LoadContext(tmp_path)).url == "https://a.example/"
 
 
-def test_a_field_of_its_own_is_no_file_to_read(tmp_path: Path) -> None:
-    assert door(tmp_path, tls_file="ca.pem")[0].tls_file == str(tmp_path / "ca.pem")
-    assert Door(url="u").tls_file == ""
+def test_a_field_that_ends_in_file_is_not_read(tmp_path: Path) -> None:
+    assert target(tmp_path, tls_file="ca.pem")[0].tls_file == str(tmp_path / "ca.pem")
+    assert Target(url="u").tls_file == ""
 
 
 @pytest.mark.parametrize(
-    ("given", "why"),
+    ("given", "message"),
     [
         ({"password_file": "none"}, "cannot read .*none: no such file"),
         ({"password_file": "."}, "cannot read .*: is a directory"),
@@ -175,16 +175,16 @@ def test_a_field_of_its_own_is_no_file_to_read(tmp_path: Path) -> None:
         ({"nothing_file": "line"}, "Extra inputs"),
     ],
 )
-def test_a_file_that_gives_no_secret_is_refused(tmp_path: Path, given: dict[str, object], why: str) -> None:
+def test_an_invalid_secret_file_is_rejected(tmp_path: Path, given: dict[str, object], message: str) -> None:
     for name, content in {"empty": b"", "line": b"\n", "large": b"x" * 65_537, "binary": b"\xff\xfe"}.items():
         (tmp_path / name).write_bytes(content)
-    with pytest.raises(ValidationError, match=why):
-        door(tmp_path, **given)
+    with pytest.raises(ValidationError, match=message):
+        target(tmp_path, **given)
 
 
-def test_a_model_is_frozen_and_takes_no_unknown_field() -> None:
+def test_a_model_is_frozen_and_rejects_unknown_fields() -> None:
     with pytest.raises(ValidationError, match="frozen"):
-        Door(url="u").url = "v"  # type: ignore[misc]
+        Target(url="u").url = "v"  # type: ignore[misc]
     with pytest.raises(ValidationError, match="Extra inputs") as error:
-        Door.model_validate({"url": "u", "hidden": "s3cr3t"})
+        Target.model_validate({"url": "u", "hidden": "s3cr3t"})
     assert "s3cr3t" not in str(error.value)

@@ -1,4 +1,4 @@
-"""Expressions: what compiles, what is refused with which words, and what a run can tell of them."""
+"""CEL expressions: compilation and its errors, evaluation and its errors, observed values."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def evaluate(text: str, **values: Any) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("text", "holds"),
+    ("text", "result"),
     [
         ("status == 503", True), ("status in [200, 204]", False), ("body.queue.failed <= 50", True),
         ("body.queue.failed <= 2.5", False), ("body.on", True), ("!body.on", False), ("ratio < 0.6", True),
@@ -39,8 +39,8 @@ def evaluate(text: str, **values: Any) -> bool:
         ("duration('90m') > duration('1h')", True), ("ok || cert_days > 14", True),
     ],
 )  # fmt: skip
-def test_an_expression_holds_or_not(text: str, holds: bool) -> None:
-    assert evaluate(text) is holds
+def test_an_expression_is_evaluated(text: str, result: bool) -> None:
+    assert evaluate(text) is result
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_an_expression_holds_or_not(text: str, holds: bool) -> None:
         ("x" * 5000, "…'"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_right_is_refused_when_it_is_read(text: str, why: str) -> None:
+def test_an_invalid_expression_is_rejected(text: str, why: str) -> None:
     with pytest.raises(ExpressionError) as error:
         compile_expression(text, VARIABLES)
     assert why in str(error.value)
@@ -124,7 +124,7 @@ def test_what_cannot_be_right_is_refused_when_it_is_read(text: str, why: str) ->
         ("int(server) > 3", "cannot convert string to int"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_computed_says_why(text: str, why: str) -> None:
+def test_an_evaluation_error_is_explained(text: str, why: str) -> None:
     with pytest.raises(ExpressionError) as error:
         evaluate(text)
     assert str(error.value) == why
@@ -140,19 +140,19 @@ def test_what_cannot_be_computed_says_why(text: str, why: str) -> None:
         ({"a": {1, 2}}, None),
     ],
 )
-def test_no_answer_of_a_target_does_more_than_that(body: Any, why: str | None) -> None:
+def test_no_response_body_causes_another_error(body: Any, why: str | None) -> None:
     with pytest.raises(ExpressionError) as error:
         evaluate("body.a == 'x'", body=body)
     assert why is None or str(error.value) == why
 
 
-def test_work_without_an_end_is_given_up() -> None:
+def test_unbounded_iteration_is_aborted() -> None:
     with pytest.raises(ExpressionError, match="iterates over too many entries"):
         evaluate("body.all(i, body.all(j, i + j >= 0))", body=list(range(5000)))
 
 
 @pytest.mark.parametrize(
-    ("text", "seen"),
+    ("text", "observed"),
     [
         ("status == 200", "503"), ("200 == status", "503"), ("status in [200, 204]", "503"), ("status != 503", "503"),
         ("body.queue.failed <= 2", "3"), ("body.queue.failed + 1 <= 2", "4"), ("server == 'x'", "'nginx'"),
@@ -163,8 +163,8 @@ def test_work_without_an_end_is_given_up() -> None:
         ("body.state == '''it's''' // == x", "'running'"),
     ],
 )  # fmt: skip
-def test_a_comparison_tells_what_was_observed(text: str, seen: str) -> None:
-    assert compile_expression(text, VARIABLES).observed_value_text(VALUES) == seen
+def test_a_comparison_has_an_observed_value(text: str, observed: str) -> None:
+    assert compile_expression(text, VARIABLES).observed_value_text(VALUES) == observed
 
 
 @pytest.mark.parametrize(
@@ -174,15 +174,15 @@ def test_a_comparison_tells_what_was_observed(text: str, seen: str) -> None:
         "body.items.all(i, i > 1)", "1 == 2", "'a == b'.contains(server)", "body.nope == 1", "cert_days > 1",
     ],
 )  # fmt: skip
-def test_where_there_is_no_one_value_nothing_is_told(text: str) -> None:
+def test_other_expressions_have_no_observed_value(text: str) -> None:
     assert compile_expression(text, VARIABLES).observed_value_text(VALUES) is None
 
 
-def test_a_long_value_is_cut() -> None:
+def test_a_long_value_is_truncated() -> None:
     assert compile_expression("server == 'x'", VARIABLES).observed_value_text({"server": "y" * 500}) == f"'{'y' * 80}…'"
 
 
-def test_names_are_the_variables_in_use() -> None:
+def test_used_variables() -> None:
     names = compile_expression("body.status == 'server' && cert_days > 1 // ok", VARIABLES).used_variables
     assert names == {"body", "cert_days"}
 
@@ -197,16 +197,16 @@ def test_names_are_the_variables_in_use() -> None:
         ("ok", True),
     ],
 )
-def test_an_expression_may_give_any_value_where_it_judges_nothing(text: str, value: Any) -> None:
+def test_an_expression_can_return_any_value_unless_it_must_be_bool(text: str, value: Any) -> None:
     assert compile_expression(text, VARIABLES, must_be_bool=False).evaluate_value(VALUES) == value
 
 
-def test_a_value_that_cannot_be_computed_says_why() -> None:
+def test_an_error_of_a_value_expression_is_explained() -> None:
     with pytest.raises(ExpressionError, match="body has no field 'stat'; it has 'state'"):
         compile_expression("body.stat", VARIABLES, must_be_bool=False).evaluate_value(VALUES)
 
 
-def test_many_threads_share_one_expression() -> None:
+def test_an_expression_can_be_shared_between_threads() -> None:
     expression = compile_expression("body.n == status", VARIABLES)
     with ThreadPoolExecutor(8) as pool:
         results = list(pool.map(lambda n: expression.evaluate_bool({"body": {"n": n}, "status": n}), range(500)))
@@ -221,7 +221,7 @@ JSON = st.recursive(
 
 @settings(deadline=None)
 @given(JSON)
-def test_any_body_is_judged_or_refused_in_words(body: Any) -> None:
+def test_any_body_is_evaluated_or_rejected_with_a_message(body: Any) -> None:
     for text in ("body.a.b <= 5", "body.all(x, x == 1)", "body['a'][0] == 'x'", "body == 1", "body.contains('x')"):
         expression = compile_expression(text, VARIABLES)
         expression.observed_value_text({"body": body})
@@ -234,7 +234,7 @@ def test_any_body_is_judged_or_refused_in_words(body: Any) -> None:
 
 @settings(deadline=None)
 @given(st.text() | st.text("status body.()[]=<>&|!'\" 0123456789_+-*/?:,{}\n"))
-def test_any_text_compiles_or_is_refused_in_words(text: str) -> None:
+def test_any_text_compiles_or_is_rejected_with_a_message(text: str) -> None:
     try:
         result: object = compile_expression(text, VARIABLES)
     except ExpressionError as e:

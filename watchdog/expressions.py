@@ -1,4 +1,4 @@
-"""Assertions in CEL, behind this one wall: compiled and type-checked when a configuration loads, evaluated per run."""
+"""CEL expressions: compiled and type-checked when the configuration loads, evaluated in every run."""
 
 from __future__ import annotations
 

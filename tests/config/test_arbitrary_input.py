@@ -1,4 +1,4 @@
-"""Whatever is in a file: it loads, or it is refused with lines that a person can act on. Nothing else ever happens."""
+"""Arbitrary files either load or are rejected with readable problems. Nothing else can happen."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ENV = {"SECRET": SECRET, "N": "5", "E": ""}
 FULL = (Path(__file__).parents[2] / "examples/full.yaml").read_text().replace("include:", "tags:")
 
 
-def refusal(path: Path | None, text: str | None = None) -> ConfigError | None:
+def load_error(path: Path | None, text: str | None = None) -> ConfigError | None:
     try:
         load_config(path, text, ENV)
     except ConfigError as e:
@@ -27,8 +27,8 @@ def refusal(path: Path | None, text: str | None = None) -> ConfigError | None:
     return None
 
 
-def survives(text: str) -> None:
-    if error := refusal(None, text):
+def assert_loads_or_explains(text: str) -> None:
+    if error := load_error(None, text):
         assert error.problems
         for problem in error.problems:
             assert problem.message
@@ -39,7 +39,7 @@ def survives(text: str) -> None:
 @settings(deadline=None)
 @given(st.text())
 def test_any_text(text: str) -> None:
-    survives(text)
+    assert_loads_or_explains(text)
 
 
 @settings(deadline=None)
@@ -48,7 +48,7 @@ def test_any_bytes(tmp_path_factory: object, content: bytes) -> None:
     assert hasattr(tmp_path_factory, "getbasetemp")
     path = tmp_path_factory.getbasetemp() / "any.yaml"
     path.write_bytes(content)
-    error = refusal(path)
+    error = load_error(path)
     assert error is None or error.problems
 
 
@@ -58,15 +58,15 @@ def test_any_bytes(tmp_path_factory: object, content: bytes) -> None:
      "defaults", "every", "${SECRET}", "${N}", "${U}", "<<", "&a ", "*a", "!!int ", "null", "0x1", "5m", "https://a.b/"]
 )))  # fmt: skip
 def test_any_pieces_of_yaml(pieces: list[str]) -> None:
-    survives("".join(pieces))
+    assert_loads_or_explains("".join(pieces))
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.data())
-def test_any_damage_to_a_good_file(data: st.DataObject) -> None:
+def test_any_damage_to_a_valid_file(data: st.DataObject) -> None:
     start = data.draw(st.integers(0, len(FULL)))
     stop = data.draw(st.integers(start, min(start + 30, len(FULL))))
-    survives(FULL[:start] + data.draw(st.text(max_size=5)) + FULL[stop:])
+    assert_loads_or_explains(FULL[:start] + data.draw(st.text(max_size=5)) + FULL[stop:])
 
 
 NAMES = sorted(
@@ -119,4 +119,4 @@ FILES = st.fixed_dictionaries(
 @settings(max_examples=100, deadline=None)
 @given(FILES)
 def test_any_tree_of_known_fields(tree: object) -> None:
-    survives(yaml.safe_dump(tree))
+    assert_loads_or_explains(yaml.safe_dump(tree))

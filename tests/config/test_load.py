@@ -1,4 +1,4 @@
-"""What a good configuration becomes."""
+"""Loading valid configurations, and problems across sections and files."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def config(text: str, env: Mapping[str, str] | None = None) -> Config:
     return loaded(text, env).config
 
 
-def refusal(text: str, env: Mapping[str, str] | None = None) -> str:
+def error_text(text: str, env: Mapping[str, str] | None = None) -> str:
     with pytest.raises(ConfigError) as error:
         load_config(None, text, env or {})
     return str(error.value)
@@ -51,7 +51,7 @@ def refusal(text: str, env: Mapping[str, str] | None = None) -> str:
 # --- the examples
 
 
-def test_three_lines_are_enough() -> None:
+def test_the_minimal_example_loads() -> None:
     (probe,) = load_config(ROOT / "examples/minimal.yaml").config.probes
     assert (probe.name, probe.id, probe.kind, probe.target) == ("Website", "website", "http", "https://example.com/")
     assert (probe.every, probe.timeout, probe.schedule, probe.retries) == (60_000, 10_000, None, 0)
@@ -62,7 +62,7 @@ def test_three_lines_are_enough() -> None:
     )
 
 
-def test_a_whole_fleet_loads() -> None:
+def test_the_full_example_loads() -> None:
     fleet = load_config(ROOT / "examples/full.yaml", env=FLEET_ENV)
     probes = {probe.id: probe for probe in fleet.config.probes}
     assert list(probes) == [
@@ -85,7 +85,7 @@ def test_a_whole_fleet_loads() -> None:
     assert fleet.source_files == (ROOT / "examples/full.yaml", ROOT / "examples/conf.d/blog.yaml")
 
 
-def test_the_mail_server_reaches_every_email_notifier() -> None:
+def test_every_email_notifier_gets_the_smtp_server() -> None:
     fleet = load_config(ROOT / "examples/full.yaml", env=FLEET_ENV).config
     destinations = fleet.receivers["oncall"].notifiers_by_destination("oncall")
     assert list(destinations) == ["oncall/slack", "oncall/email"]
@@ -94,7 +94,7 @@ def test_the_mail_server_reaches_every_email_notifier() -> None:
     assert email.server == fleet.email
 
 
-def test_routes_become_the_table_that_decides() -> None:
+def test_routes_become_a_routing_table() -> None:
     fleet = load_config(ROOT / "examples/full.yaml", env=FLEET_ENV).config
     receivers = {name: tuple(receiver.notifiers_by_destination(name)) for name, receiver in fleet.receivers.items()}
     table = RoutingTable(receivers, tuple(route.to_route() for route in fleet.routes))
@@ -124,12 +124,14 @@ PROBE = "probes:\n  - name: A\n    http: https://a.example/\n"
         ('schedule: "0 * * * *"', "every: 10s", 10_000, None),
     ],
 )
-def test_how_a_probe_says_it_runs_beats_the_default(defaults: str, own: str, every: int, schedule: str | None) -> None:
+def test_the_interval_or_schedule_of_a_probe_overrides_the_default(
+    defaults: str, own: str, every: int, schedule: str | None
+) -> None:
     (probe,) = config(f"defaults: {{{defaults}}}\n{PROBE}    {own}\n").probes
     assert (probe.every, probe.schedule) == (every, schedule)
 
 
-def test_alert_is_merged_field_by_field_and_the_rest_replaced() -> None:
+def test_alert_is_merged_by_field_and_other_fields_are_replaced() -> None:
     text = (
         "defaults: {tags: [a, b], alert: {failure_threshold: 5, success_threshold: 4}}\n"
         f"{PROBE}    tags: [c]\n    alert: {{failure_threshold: 1}}\n"
@@ -139,21 +141,21 @@ def test_alert_is_merged_field_by_field_and_the_rest_replaced() -> None:
     assert (probe.alert.failure_threshold, probe.alert.success_threshold) == (1, 4)
 
 
-def test_a_default_retry_interval_makes_way_for_a_faster_probe() -> None:
+def test_a_default_retry_interval_does_not_apply_to_a_faster_probe() -> None:
     (probe,) = config(f"defaults: {{retry_interval: 10s}}\n{PROBE}    every: 5s\n").probes
     assert (probe.every, probe.retry_interval) == (5_000, None)
 
 
-def test_a_fault_of_the_defaults_is_told_once_and_where_it_stands() -> None:
+def test_a_problem_of_the_defaults_is_reported_once_at_its_location() -> None:
     text = "defaults: {every: 5}\nprobes:\n" + "".join(
         f"  - {{name: P{i}, http: https://a.example/}}\n" for i in range(9)
     )
-    assert refusal(text) == "configuration:1:19: defaults.every: a duration needs a unit, such as 5s or 5m"
+    assert error_text(text) == "configuration:1:19: defaults.every: a duration needs a unit, such as 5s or 5m"
 
 
-# --- specs: what was written
+# --- probe_yaml
 
-SPEC = """
+PROBE_WITH_SECRETS = """
 defaults: {timeout: 5s, alert: {failure_threshold: 2}}
 probes:
   - name: Übung
@@ -163,8 +165,8 @@ probes:
 """
 
 
-def test_a_spec_is_what_was_written_with_the_defaults_and_without_secrets() -> None:
-    given = loaded(SPEC, {"TERM": "top-secret-term", "RETRIES": "2"})
+def test_probe_yaml_is_as_written_with_defaults_and_without_secrets() -> None:
+    given = loaded(PROBE_WITH_SECRETS, {"TERM": "top-secret-term", "RETRIES": "2"})
     assert given.probe_yaml["ubung"] == (
         "name: Übung\nhttp:\n  url: https://a.example/?q=${TERM}\n  headers:\n    Authorization: •••\n"
         "retries: ${RETRIES}\nalert:\n  failure_threshold: 2\n  severity: critical\ntimeout: 5s\n"
@@ -189,7 +191,7 @@ routes: [{receivers: [a]}]
 """
 
 
-def test_included_files_bring_probes_receivers_and_routes(tmp_path: Path) -> None:
+def test_included_files_add_probes_receivers_and_routes(tmp_path: Path) -> None:
     (tmp_path / "conf.d/deeper").mkdir(parents=True)
     main = write(tmp_path, main=MAIN)
     write(
@@ -205,14 +207,14 @@ def test_included_files_bring_probes_receivers_and_routes(tmp_path: Path) -> Non
     assert [file.name for file in given.source_files] == ["main.yaml", "b.yaml", "c.yaml", "d.yaml"]
 
 
-def test_a_file_that_two_patterns_name_is_read_once(tmp_path: Path) -> None:
+def test_a_file_that_matches_two_patterns_is_read_once(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     main = write(tmp_path, main="include: [b.yaml, '[b]*.yaml', other/../b.yaml]\n", b=PROBE)
     assert len(load_config(main).config.probes) == 1
 
 
 @pytest.mark.parametrize(
-    ("main", "other", "told"),
+    ("main", "other", "message"),
     [
         ("include: [b.yaml]", "include: [main.yaml]", "b.yaml:1:11: include.0: the file includes itself: "),
         ("include: ['*.yaml']", "", "main.yaml:1:11: include.0: the file includes itself: "),
@@ -231,14 +233,14 @@ def test_a_file_that_two_patterns_name_is_read_once(tmp_path: Path) -> None:
         ("include: ['${UNSET}']", "", "main.yaml:1:11: include.0: variable UNSET is not set"),
     ],
 )
-def test_faults_of_included_files_are_told_where_they_stand(tmp_path: Path, main: str, other: str, told: str) -> None:
+def test_problems_of_included_files_have_their_location(tmp_path: Path, main: str, other: str, message: str) -> None:
     with pytest.raises(ConfigError) as error:
         load_config(write(tmp_path, main=main, b=other or PROBE), env={})
-    assert told in str(error.value).replace(f"{tmp_path}/", "")
+    assert message in str(error.value).replace(f"{tmp_path}/", "")
     assert len(error.value.problems) == 1
 
 
-def test_problems_of_several_files_come_in_the_order_of_reading(tmp_path: Path) -> None:
+def test_problems_of_several_files_are_in_reading_order(tmp_path: Path) -> None:
     main = write(
         tmp_path, main="include: [b.yaml]\nroutes: [{receivers: [x]}]\nserver: {listen: x}\n", b="probes: [1, 2]\n"
     )
@@ -250,29 +252,29 @@ def test_problems_of_several_files_come_in_the_order_of_reading(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (b"\xff\xfe", "watchdog.yaml:1:1: the file is not UTF-8 text"),
         (b"probes: []\na: \xc3(", "watchdog.yaml:2:4: the file is not UTF-8 text"),
         (None, "watchdog.yaml: no such file or directory; `watchdog init` creates one"),
     ],
 )
-def test_a_file_that_cannot_be_read_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None, told: str
+def test_a_file_that_cannot_be_read_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None, message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     if content is not None:
         Path("watchdog.yaml").write_bytes(content)
     with pytest.raises(ConfigError) as error:
         load_config(Path("watchdog.yaml"))
-    assert str(error.value) == told
+    assert str(error.value) == message
 
 
 # --- sections
 
 
 @pytest.mark.parametrize(
-    ("written", "kept"),
+    ("written", "normalized"),
     [
         ("sqlite:///watchdog.db", "sqlite:///watchdog.db"),
         ("sqlite:////var/lib/watchdog.db", "sqlite:////var/lib/watchdog.db"),
@@ -286,13 +288,13 @@ def test_a_file_that_cannot_be_read_says_so(
         ("postgresql+psycopg://db/watchdog", "postgresql+psycopg://db/watchdog"),
     ],
 )
-def test_database_urls_are_normalised(written: str, kept: str) -> None:
-    assert config(f'storage: {{url: "{written}"}}').storage.url == kept
+def test_database_urls_are_normalized(written: str, normalized: str) -> None:
+    assert config(f'storage: {{url: "{written}"}}').storage.url == normalized
 
 
-def test_without_the_extra_postgresql_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_postgresql_without_the_extra_is_rejected_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("watchdog.config.cross_checks.find_spec", lambda name: None)
-    assert refusal('storage: {url: "postgresql://db/watchdog"}') == (
+    assert error_text('storage: {url: "postgresql://db/watchdog"}') == (
         "configuration:1:16: storage.url: PostgreSQL requires an extra: pip install 'watchdog-monitor[postgres]'"
     )
 
@@ -311,17 +313,17 @@ def test_without_the_extra_postgresql_is_refused_in_one_line(monkeypatch: pytest
         ("status.acme.example:80", ("status.acme.example", 80), True),
     ],
 )
-def test_beyond_this_machine_only_with_a_key(listen: str, address: tuple[str, int], beyond: bool) -> None:
+def test_other_addresses_than_loopback_require_an_api_key(listen: str, address: tuple[str, int], beyond: bool) -> None:
     text = f'server: {{listen: "{listen}"}}\n'
     guarded = config(text + "access: {api_keys: [{name: a, role: reader, key: 0123456789abcdefx}]}").server
     assert (guarded.bind_address, guarded.listens_beyond_loopback) == (address, beyond)
     if beyond:
-        assert refusal(text).startswith("configuration:1:18: server.listen: an address other than loopback ")
+        assert error_text(text).startswith("configuration:1:18: server.listen: an address other than loopback ")
     else:
         assert config(text).server == guarded
 
 
-def test_what_is_left_out_has_its_defaults() -> None:
+def test_missing_sections_have_defaults() -> None:
     given = config("version: 1")
     assert (given.probes, given.receivers, given.routes, given.email) == ((), {}, (), None)
     assert (format_config_duration(given.storage.keep_results), format_config_duration(given.storage.keep_rollups)) == (
@@ -331,7 +333,7 @@ def test_what_is_left_out_has_its_defaults() -> None:
     assert (given.status_page.title, format_config_duration(given.status_page.history)) == ("Status", "90d")
 
 
-def test_a_match_names_a_probe_by_name_or_by_key() -> None:
+def test_a_match_refers_to_a_probe_by_name_or_id() -> None:
     text = """
 probes: [{name: The API, id: api, http: https://a.example/}]
 receivers: {a: {log: {}}}
@@ -358,7 +360,7 @@ storage: {url: "postgresql://w:${DB}@db/watchdog"}
 """
 
 
-def test_the_mask_hides_what_is_secret_and_nothing_else(tmp_path: Path) -> None:
+def test_the_mask_hides_secrets_only(tmp_path: Path) -> None:
     (tmp_path / "key.txt").write_text("0123456789abcdef-from-file\n")
     (tmp_path / "main.yaml").write_text(SECRETS)
     given = load_config(tmp_path / "main.yaml", env={"LONG": "eight888", "SHORT": "seven77", "DB": "p%40ss-w0rd"})
@@ -395,23 +397,23 @@ status_page: {title: "Acme ${TOKEN}", groups: ["${TOKEN}"], match: {tags: ["${TO
 """
 
 
-def test_what_is_said_of_a_probe_is_masked_and_still_matches() -> None:
+def test_masked_names_still_match() -> None:
     given = load_config(None, NAMED, {"TOKEN": "hush-hush"})
     probe, other = given.config.probes
     assert (probe.name, probe.group, probe.tags, probe.runbook) == ("Shop •••", "•••", ("eu", "•••"), "https://w/•••")
     assert (given.config.status_page.title, given.config.status_page.groups) == ("Acme •••", ("•••",))
     assert (probe.id, other.name) == ("shop-hush-hush", "Other")
     assert given.config.routes[1].match.probe == "shop-hush-hush", "which is a key"
-    told = ProbeInfo(1, probe.id, probe.name, "http", probe.group, probe.tags)
+    info = ProbeInfo(1, probe.id, probe.name, "http", probe.group, probe.tags)
     for match in (given.config.routes[0].match, given.config.status_page.match):
-        assert match.to_matcher().describe_mismatch(told) == ""
+        assert match.to_matcher().describe_mismatch(info) == ""
         assert "hush" not in match.to_matcher().describe_mismatch(ProbeInfo(2, "other", "Other", "http"))
 
 
-# --- costs
+# --- time and imports
 
 
-def test_a_large_fleet_loads_in_no_time() -> None:
+def test_a_thousand_probes_load_fast() -> None:
     probes = "".join(
         f"  - name: API {i}\n    group: Core\n    tags: [prod, eu]\n"
         f'    http: {{url: "https://api{i}.acme.example/", headers: {{Authorization: "Bearer ${{API_TOKEN}}"}}}}\n'
@@ -426,7 +428,7 @@ def test_a_large_fleet_loads_in_no_time() -> None:
 HEAVY = {"aiosmtplib", "cryptography", "css_inline", "fastapi", "httpx", "httpx2", "mcp", "psycopg", "sqlalchemy"}
 
 
-def test_loading_imports_nothing_that_only_running_needs() -> None:
+def test_loading_imports_no_library_that_only_running_needs() -> None:
     program = (
         "import sys, json; from pathlib import Path\n"
         "from watchdog.config.load import load_config; from watchdog.config.schema import json_schema\n"
@@ -440,7 +442,7 @@ def test_loading_imports_nothing_that_only_running_needs() -> None:
     assert imported & HEAVY == set()
 
 
-def test_defaults_that_mean_nothing_for_a_canary_do_not_reach_it() -> None:
+def test_unsupported_defaults_do_not_apply_to_a_canary() -> None:
     text = (
         "defaults: {timeout: 5s, retries: 2, every: 5m}\n"
         "probes:\n  - {name: Mail, canary: {bullmq: {redis: 'redis://localhost', queue: mail}, finish_within: 1m}}\n"

@@ -1,4 +1,4 @@
-"""YAML 1.2's core schema, a row per surprise that YAML 1.1 holds."""
+"""The core schema of YAML 1.2, with a row for each surprise of YAML 1.1."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_plain_scalar_means(text: str, value: Scalar) -> None:
 
 
 @pytest.mark.parametrize("text", [".nan", ".NaN", ".inf", "-.Inf", "+.INF", "1e999", "9" * 41])
-def test_numbers_without_an_end_are_refused(text: str) -> None:
+def test_infinite_and_huge_numbers_are_rejected(text: str) -> None:
     with pytest.raises(ValueError, match="number"):
         parse_plain_scalar(text)
 
@@ -44,13 +44,13 @@ def test_numbers_without_an_end_are_refused(text: str) -> None:
     ("tag", "text", "value"),
     [("str", "12", "12"), ("int", "12", 12), ("float", "12", 12.0), ("bool", "true", True), ("null", "", None)],
 )
-def test_a_tag_of_the_core_schema_decides(tag: str, text: str, value: Scalar) -> None:
+def test_a_tag_of_the_core_schema_sets_the_type(tag: str, text: str, value: Scalar) -> None:
     read = parse_tagged_scalar(tag, text)
     assert (type(read), read) == (type(value), value)
 
 
 @pytest.mark.parametrize(("tag", "text"), [("int", "x"), ("int", "1.5"), ("bool", "no"), ("null", "x"), ("float", "x")])
-def test_a_tag_that_does_not_fit_is_refused(tag: str, text: str) -> None:
+def test_a_tag_that_does_not_fit_is_rejected(tag: str, text: str) -> None:
     with pytest.raises(ValueError, match=f"expected a value of type {tag}"):
         parse_tagged_scalar(tag, text)
 
@@ -63,7 +63,7 @@ def test_a_tag_that_does_not_fit_is_refused(tag: str, text: str) -> None:
         ("x: &x {b: 1}\na: [*x, *x]", [{"b": 1}, {"b": 1}]), ("\ufeffa: 1", 1), ("%YAML 1.1\n---\na: no", "no"),
     ],
 )  # fmt: skip
-def test_what_is_quoted_stays_text(text: str, value: object) -> None:
+def test_quoted_values_are_text(text: str, value: object) -> None:
     root, problems = parse_yaml(text, "f", {})
     assert problems == []
     assert root is not None
@@ -72,7 +72,7 @@ def test_what_is_quoted_stays_text(text: str, value: object) -> None:
 
 @settings(deadline=None)
 @given(st.text())
-def test_any_text_resolves_or_is_refused_with_a_reason(text: str) -> None:
+def test_any_text_is_resolved_or_rejected_with_a_message(text: str) -> None:
     try:
         value = parse_plain_scalar(text)
     except ValueError as e:
@@ -80,25 +80,27 @@ def test_any_text_resolves_or_is_refused_with_a_reason(text: str) -> None:
     assert isinstance(value, str | int | float | bool | None)
 
 
-def lax(annotation: Any, metadata: list[Any], seen: set[Any]) -> Iterator[Any]:
+def lenient_fields(annotation: Any, metadata: list[Any], visited: set[Any]) -> Iterator[Any]:
     """Every number or boolean that would accept text."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel) and annotation not in seen:
-        seen.add(annotation)
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel) and annotation not in visited:
+        visited.add(annotation)
         for info in annotation.model_fields.values():
-            yield from (f"{annotation.__name__}: {found}" for found in lax(info.annotation, info.metadata, seen))
+            yield from (
+                f"{annotation.__name__}: {field}" for field in lenient_fields(info.annotation, info.metadata, visited)
+            )
     if get_origin(annotation) is Annotated:
         annotation, *metadata = get_args(annotation)
     if annotation in (bool, int, float) and not any(isinstance(part, Strict | BeforeValidator) for part in metadata):
         yield annotation
     for registry in (part for part in metadata if isinstance(part, Registry)):
         for kind in registry.values():
-            yield from lax(kind, [], seen)
+            yield from lenient_fields(kind, [], visited)
     for part in get_args(annotation):
         if part is not annotation and get_origin(annotation) is not Literal:
-            yield from lax(part, metadata, seen)
+            yield from lenient_fields(part, metadata, visited)
 
 
-def test_no_field_takes_text_for_a_number_or_a_switch() -> None:
-    seen = set[Any]()
-    assert list(lax(Config, [], seen)) == []
-    assert {"HttpProbe", "McpProbe", "SmtpServerSettings", "TlsConfig"} <= {model.__name__ for model in seen}
+def test_no_field_accepts_text_as_a_number_or_boolean() -> None:
+    visited = set[Any]()
+    assert list(lenient_fields(Config, [], visited)) == []
+    assert {"HttpProbe", "McpProbe", "SmtpServerSettings", "TlsConfig"} <= {model.__name__ for model in visited}

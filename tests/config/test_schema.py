@@ -23,12 +23,12 @@ def read(text: str) -> Json:
     return root.to_raw_python()
 
 
-def test_it_is_a_schema() -> None:
+def test_the_schema_is_valid() -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "examples").rglob("*.yaml")), ids=lambda file: file.name)
-def test_the_examples_fit(file: Path) -> None:
+def test_the_examples_match_the_schema(file: Path) -> None:
     EDITOR.validate(read(file.read_text()))
 
 
@@ -48,7 +48,7 @@ def test_the_examples_fit(file: Path) -> None:
         "routes: [{receivers: [a], continue: true}]",
     ],
 )
-def test_every_way_of_writing_fits(text: str) -> None:
+def test_every_notation_matches_the_schema(text: str) -> None:
     EDITOR.validate(read(text))
 
 
@@ -67,7 +67,7 @@ def test_every_way_of_writing_fits(text: str) -> None:
         "routes: [{receivers: []}]",
     ],
 )
-def test_what_is_wrong_does_not_fit(text: str) -> None:
+def test_invalid_configurations_do_not_match_the_schema(text: str) -> None:
     assert not EDITOR.is_valid(read(text))
 
 
@@ -91,6 +91,6 @@ def test_every_section_has_a_description() -> None:
     assert [name for name, part in parts if "properties" in part and not part.get("description")] == []
 
 
-def test_defaults_are_shown_as_they_are_written() -> None:
+def test_durations_are_in_the_notation_of_the_configuration() -> None:
     assert SCHEMA["$defs"]["Probe"]["properties"]["timeout"]["default"] == "10s"
     assert SCHEMA["$defs"]["Storage"]["properties"]["keep_results"]["default"] == "30d"

@@ -1,4 +1,4 @@
-"""Variables, a row per form, and what becomes of what they hold."""
+"""Variables in values: their syntax, and the types of their values."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ENV = {"SET": "value", "EMPTY": "", "NUMBER": "8080", "DOLLAR": "a$b${SET}", "_x
 
 
 @pytest.mark.parametrize(
-    ("written", "filled"),
+    ("written", "replaced"),
     [
         ("${SET}", "value"),
         ("a-${SET}-b", "a-value-b"),
@@ -36,12 +36,12 @@ ENV = {"SET": "value", "EMPTY": "", "NUMBER": "8080", "DOLLAR": "a$b${SET}", "_x
         ("^ok$", "^ok$"),
     ],
 )
-def test_a_variable_is_filled_in(written: str, filled: str) -> None:
-    assert interpolate(written, ENV).text == filled
+def test_a_variable_is_replaced(written: str, replaced: str) -> None:
+    assert interpolate(written, ENV).text == replaced
 
 
 @pytest.mark.parametrize(
-    ("written", "why"),
+    ("written", "message"),
     [
         ("${UNSET}", "variable UNSET is not set"),
         ("${UNSET:?the token of the API}", "variable UNSET is not set: the token of the API"),
@@ -55,13 +55,13 @@ def test_a_variable_is_filled_in(written: str, filled: str) -> None:
         ("${ SET }", "invalid"),
     ],
 )
-def test_what_cannot_be_filled_in_is_refused(written: str, why: str) -> None:
-    with pytest.raises(ValueError, match=f"^{why}") as error:
+def test_an_invalid_variable_is_rejected(written: str, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}") as error:
         interpolate(written, ENV)
     assert "value" not in str(error.value)
 
 
-def test_only_values_that_were_set_are_secrets() -> None:
+def test_only_values_of_set_variables_are_secrets() -> None:
     assert interpolate("${SET} ${UNSET:-default} $$", ENV).variables == {"SET": "value"}
 
 
@@ -69,7 +69,7 @@ def loaded(text: str, **env: str) -> LoadedConfig:
     return load_config(None, text, env)
 
 
-def test_structure_never_comes_from_a_variable() -> None:
+def test_a_variable_cannot_change_the_structure() -> None:
     text = 'probes: [{name: A, http: {url: "https://a.example/", method: POST, body: "${BODY}"}}]'
     (probe,) = loaded(text, BODY='x"}] # - a: b').config.probes
     assert probe.model_dump()["http"]["body"] == 'x"}] # - a: b'
@@ -77,7 +77,7 @@ def test_structure_never_comes_from_a_variable() -> None:
 
 @pytest.mark.parametrize("follow", ["false", "FALSE", " false\n"])
 @pytest.mark.parametrize("quote", ["", '"'])
-def test_a_number_or_a_switch_may_come_from_a_variable(quote: str, follow: str) -> None:
+def test_a_number_or_a_boolean_can_come_from_a_variable(quote: str, follow: str) -> None:
     text = f"""
 probes:
   - name: A
@@ -92,7 +92,7 @@ probes:
     assert probe.model_dump()["http"]["follow_redirects"] is False
 
 
-def test_a_password_that_looks_like_a_number_stays_as_it_is() -> None:
+def test_a_password_that_looks_like_a_number_stays_text() -> None:
     text = """
 email: {host: smtp.acme.example, from: w@acme.example, username: "${USER}", password: "${PASSWORD}"}
 access:
@@ -109,7 +109,7 @@ access:
     assert config.access.api_keys[0].key.get_secret_value() == "0x00112233445566"
 
 
-def test_in_data_without_a_type_a_plain_variable_is_what_it_looks_like() -> None:
+def test_an_unquoted_variable_in_untyped_data_has_the_type_it_looks_like() -> None:
     text = """
 probes:
   - name: A
@@ -125,7 +125,7 @@ probes:
     assert http["json_body"] == {"plain": 5, "quoted": "5", "empty": ""}
 
 
-def test_an_empty_variable_is_not_the_same_as_nothing() -> None:
+def test_an_empty_variable_is_not_a_missing_value() -> None:
     with pytest.raises(ConfigError, match=r"expected one line of visible text.*\(from \$\{EMPTY\}\)"):
         loaded("probes: [{name: A, http: https://a.example/, group: '${EMPTY}'}]", EMPTY="")
 
