@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -217,7 +218,7 @@ def snapshot(*jobs: JobFacts, **fields: Any) -> JobSourceSnapshot:
 
 
 def verdicts(
-    source: JobSourceSnapshot, limits: dict[str, JobLimits | None], state: dict[str, Any] | None = None
+    source: JobSourceSnapshot, limits: Mapping[str, JobLimits | None], state: dict[str, Any] | None = None
 ) -> dict[str, str]:
     """Name -> reason."""
     required = tuple(name for name, limit in limits.items() if limit is not None)
