@@ -176,7 +176,7 @@ def test_the_command_runs_whatever_is_wrong_with_watchdog(tmp_path: Path) -> Non
     assert lines[0][0].startswith("watchdog: cannot check in: watchdog.yaml: no such file")
     assert lines[1] == ["watchdog: cannot check in: no heartbeat is named 'Backup'; heartbeats: Another"]
     assert lines[2][0].startswith("watchdog: cannot check in: watchdog.yaml:1:")
-    assert lines[3] == ["watchdog: check-in failed: the address is no http:// or https://"] * 2
+    assert lines[3] == ["watchdog: check-in failed: the URL does not start with http:// or https://"] * 2
     assert not (tmp_path / "state/watchdog/check-ins.jsonl").exists()
 
 

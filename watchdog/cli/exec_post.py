@@ -81,7 +81,9 @@ def _read_status(response: IO[bytes]) -> int:
 
 
 def _post_with_urllib(url: str, event: str, run_id: str, age_s: float, output: bytes) -> None:
-    from watchdog.checkin import send_check_in
+    from watchdog.checkin import CheckInDeliveryError, send_check_in
 
-    if error := send_check_in(url, event, run_id, age_s, output):
-        raise CheckInError(error.removeprefix("!"), retryable=not error.startswith("!"))
+    try:
+        send_check_in(url, event, run_id, age_s, output)
+    except CheckInDeliveryError as error:
+        raise CheckInError(str(error), retryable=error.retryable) from None
