@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from watchdog.domain.formatting import format_count, format_duration, format_time_of_day
 from watchdog.domain.model import HealthState, Outcome, Result, Scalar
+from watchdog.domain.reasons import title as reason_title
 from watchdog.web import charts
 
 MAX_CANARY_RUNS = 48
@@ -78,7 +79,7 @@ def _build_stage_cards(newest: Result, runs: Sequence[Result]) -> list[StageCard
             cards.append(StageCard(title, HealthState.UNKNOWN, "not reached", usual))
         else:
             broken = True
-            cards.append(StageCard(title, HealthState.DOWN, newest.reason.replace("_", " "), usual))
+            cards.append(StageCard(title, HealthState.DOWN, reason_title(newest.reason), usual))
     return cards
 
 

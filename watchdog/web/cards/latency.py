@@ -21,6 +21,7 @@ from watchdog.domain.formatting import (
     format_time_of_day,
 )
 from watchdog.domain.model import Outcome, Result
+from watchdog.domain.reasons import title
 from watchdog.store.read.status import ResultRow
 from watchdog.web import charts
 
@@ -260,7 +261,7 @@ def build_phases_card(results_by_name: Mapping[str, Result]) -> PhasesCard | Non
         )
         total = sum(result.phases.values()) if result.duration is None else result.duration
         stopped = names.index(interrupted_phase(result)) if interrupted_phase(result) else None
-        drawn.append(PhaseRow(name, parts, stopped, result.reason.replace("_", " "), total, svg))
+        drawn.append(PhaseRow(name, parts, stopped, title(result.reason) if result.reason else "", total, svg))
     return PhasesCard(tuple(format_phase_name(name) for name in names), colours, tuple(drawn))
 
 

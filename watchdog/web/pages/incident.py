@@ -16,6 +16,7 @@ from watchdog.domain.formatting import (
     format_timestamp,
 )
 from watchdog.domain.model import AlertContext, HealthState, IncidentEvent, Notification, Outcome
+from watchdog.domain.reasons import title
 from watchdog.domain.rules import HEALTH_STATE_BY_RULE, IMMEDIATE_RULES, availability, stale
 from watchdog.store.read import history, status
 from watchdog.store.read.alert_context import load_alert_context
@@ -25,7 +26,6 @@ from watchdog.web.pages.probe import Banner, capitalize_first
 from watchdog.web.pages.results import STATE_BY_OUTCOME
 from watchdog.web.pages.timeline import PAGE_STATE_LABELS
 
-RESOLUTION_LABELS = {"subject.no_longer_listed": "its subject is gone", "probe.removed": "the probe was removed"}
 DELIVERY_STATE_LABELS = {"sent": "Delivered", "waiting": "Queued", "merged": "Told at the end", "dead": "Dead"}
 
 
@@ -166,7 +166,7 @@ def incident_banners(record: IncidentRecord, deliveries: Sequence[DeliveryStatus
         lasted = format_duration(incident.resolved_at - incident.since)
         when = f"It lasted {lasted}: first bad {format_time_with_seconds(incident.since, now)}, "
         when += f"opened {format_time_with_seconds(incident.opened_at, now)}."
-        ended = RESOLUTION_LABELS.get(incident.resolution, incident.resolution.replace("_", " "))
+        ended = title(incident.resolution) if incident.resolution else ""
         over = (
             f"Over: {ended}"
             if ended
@@ -218,7 +218,7 @@ def build_incident_timeline(
             TimelineEvent(
                 incident.resolved_at,
                 "Resolved",
-                RESOLUTION_LABELS.get(incident.resolution, "good again"),
+                title(incident.resolution) if incident.resolution else "Recovered",
                 HealthState.UP,
             )
         )
