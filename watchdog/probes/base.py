@@ -1,4 +1,4 @@
-"""What every probe kind shares: its configuration and the seam through which it observes its target."""
+"""The base of all probe kinds: common configuration, and the interface for observing a target."""
 
 from __future__ import annotations
 
@@ -37,29 +37,30 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RunContext:
-    """One attempt of one run: what a probe may know about its circumstances."""
+    """What a probe is given for one attempt of a run."""
 
     slot: int
     started_at: int
-    """The clock at the start of the attempt, ms since the epoch: ages are measured against it."""
+    """The time at the start of the attempt, epoch ms. Ages are measured against it."""
     remaining_s: float
-    """Seconds left of the run's deadline. The caller enforces it; a probe may use it to say where time ran out."""
+    """Seconds left until the deadline of the run. The caller enforces it; a probe uses it to name the phase that timed
+    out."""
     idempotency_key: str
-    """The same for every attempt of this probe and slot."""
+    """The same for all attempts of this probe and slot."""
     probe_state: Mapping[str, Json]
-    """What earlier runs of this probe asked to remember."""
+    """The state that earlier runs of this probe stored."""
     network: Network
-    """The shared way to the network."""
+    """The network client that all probes share."""
     phase_timer: PhaseTimer = field(default_factory=PhaseTimer)
-    """Where the time goes; after a cancellation it tells the phases so far and the one in which time ran out."""
+    """Measures the phases of the attempt. After a cancellation it holds the finished phases and the current one."""
     previous_slot: int | None = None
-    """The slot before this one."""
+    """The previous slot of this probe; None: this is the first."""
     gaps: Gaps = ()
-    """When nobody could tell us anything."""
+    """The periods in which Watchdog was down and could receive no check-ins."""
 
 
 def derive_idempotency_key(probe_id: str, slot: int) -> str:
-    """The same for every attempt of a probe's slot, whatever process runs it. `probe`: its key."""
+    """The key of a probe's slot: the same for every attempt, in every process."""
     return "wd-" + blake2b(f"{probe_id}\0{slot}".encode(), digest_size=16).hexdigest()
 
 
@@ -114,17 +115,18 @@ class ProbeDefaults(ConfigModel):
 
 
 class Probe(ProbeDefaults):
-    """The fields of every probe, whatever its kind. A kind adds one field named like the kind and `observe()`."""
+    """The fields that all kinds of probes have. A kind adds `observe()` and one field that is named like the kind."""
 
     kind: ClassVar[str]
     expression_variables: ClassVar[Mapping[str, str]] = {}
-    """What `expect` and `prefer` may name: variable -> CEL type, as `compile_expression` takes them."""
+    """The variables of `expect` and `prefer`: name -> CEL type, as for `compile_expression`."""
     unsupported_fields: ClassVar[Mapping[str, str]] = {}
-    """Fields of every probe that mean nothing for this kind -> why. Defaults for them do not apply."""
+    """Fields that this kind does not support -> the error message. Defaults for them do not apply."""
     reason_prefixes: ClassVar[tuple[str, ...]] = ()
-    """Its reasons that are about jobs, tasks and queues, or how they begin."""
+    """The prefixes of the reasons about jobs, tasks, queues and canaries that this kind can report."""
     passive_source: ClassVar[str] = ""
-    """Who tells it what it knows, where that is not the target asked in a run: then a run by itself can see nothing."""
+    """For a kind that does not contact its target: where its facts come from instead. A run outside the service cannot
+    see them."""
 
     name: SingleLineText
     """The name that people see. Unique."""
@@ -189,25 +191,25 @@ class Probe(ProbeDefaults):
 
     @property
     def database_url(self) -> str:
-        """The URL of the one that a remedy means which names none; empty: there is none."""
+        """The database of the probe, in which a SQL remediation without a `url` runs; empty: the probe has none."""
         return ""
 
     @property
     def exposes_run_id(self) -> bool:
-        """Whether a job that is under way has an id here."""
+        """Whether the current run of a job has an id, which remediations can use as a parameter."""
         return False
 
     @property
     def remediation_action(self) -> RemediationAction | None:
-        """What its remedy does."""
-        act = None if self.remediation is None else self.remediation.action
-        if isinstance(act, SqlRemediation) and not act.url:
-            return act.model_copy(update={"url": self.database_url})
-        return act
+        """The configured remediation action, with the database of the probe unless it names another one."""
+        action = None if self.remediation is None else self.remediation.action
+        if isinstance(action, SqlRemediation) and not action.url:
+            return action.model_copy(update={"url": self.database_url})
+        return action
 
     @property
     def deadline_ms(self) -> int:
-        """Milliseconds that a whole run may take."""
+        """The time limit of a whole run, in ms."""
         return self.timeout
 
     @cached_property
@@ -223,26 +225,26 @@ class Probe(ProbeDefaults):
     @property
     @abstractmethod
     def target(self) -> str:
-        """Where it points, safe to show: no credentials, no query."""
+        """The target in a form that is safe to show: without credentials and query."""
 
     @property
     def host(self) -> str:
-        """What the per-host limit counts; empty: not limited."""
+        """The host for the limit of concurrent runs per host; empty: no limit."""
         return ""
 
     @property
     def task_limits(self) -> Mapping[str, int]:
-        """Task name (or "*") -> how long ago its last run may lie, in ms."""
+        """Task name, or "*" -> the maximum age of its last run, in ms."""
         return {}
 
     def prepare(self) -> None:
-        """Load what observing needs, where that takes long: the first slot would otherwise wait for it."""
+        """Import slow modules before the first run, which would otherwise wait for them."""
         return
 
     @abstractmethod
     async def observe(self, context: RunContext) -> Observation:
-        """One attempt against the target. Every fault of the target is a returned Observation with a named reason.
+        """Make one attempt. Every failure of the target is returned as an Observation with a reason.
 
-        The caller cancels it at the deadline and records `timeout`; what it raises otherwise is our own bug and is
+        The caller cancels the attempt at the deadline and records a timeout. Any exception is a bug of Watchdog and
         recorded as `error`.
         """

@@ -1,5 +1,5 @@
-"""The seam of remedies: what is done about a named finding, once, and how that went. Whether it may be done is decided
-elsewhere."""
+"""The base of all remediation kinds: run one action for one finding, and describe the result. The service decides when
+it runs."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from watchdog.domain.model import Json
 from watchdog.queues.base import ConnectContext
 
 RUN_ID_PARAMETER = "id"
-"""The parameter that stands for the run under way."""
+"""The parameter with the id of the current run of a job."""
 
 
 class RemediationContext(NamedTuple):
-    """What a remedy is for: the values of its parameters. Texts of jobs and tasks are untrusted."""
+    """The finding that a remediation runs for: the values of its parameters. The names of jobs are untrusted text."""
 
     id: str
-    """By what the source knows the run that is under way; empty: there is none."""
+    """The id of the current run of the job; empty: there is none."""
     subject: str
-    """The job or the task; empty: the probe itself."""
+    """The name of the job or task; empty: the finding is about the probe itself."""
     reason: str
     probe: str
-    """The probe's key."""
+    """The id of the probe."""
     incident: str
 
 
@@ -32,36 +32,36 @@ PARAMETER_NAMES = RemediationContext._fields
 
 
 class RemediationAction(ConfigModel):
-    """One way to do something, as configured; a subclass a kind."""
+    """A configured action. Each kind is a subclass."""
 
     kind: ClassVar[str]
 
     @property
     @abstractmethod
     def used_parameters(self) -> frozenset[str]:
-        """Those of PARAMETERS that it names."""
+        """The parameters (PARAMETER_NAMES) that it uses."""
 
     @property
     @abstractmethod
     def description(self) -> str:
-        """What it does, in words: "POST https://...", safe to show once it is masked."""
+        """What it does, such as "POST https://...". Safe to show once masked."""
 
     def prepare(self) -> None:
-        """Load what it needs, where that takes long."""
+        """Import slow modules before the first run."""
         return
 
     @abstractmethod
     async def execute(self, context: RemediationContext, connect_context: ConnectContext, *, dry_run: bool) -> str:
-        """Do it, once; `dry`: find out what it would do, and leave everything as it is. Returns what came of it, in
-        words. Raises Fault."""
+        """Run the action once and describe its result. `dry_run`: determine what it would do, without changing anything.
+        Raises ProbeError."""
 
 
 def find_placeholders(template: Json) -> frozenset[str]:
-    """The names that stand in the texts of a template as `{name}`, those of keys left out."""
+    """The names of the placeholders `{name}` in the texts of a template. Keys of mappings are ignored."""
     if isinstance(template, str):
         return frozenset(re.findall(r"{([a-z_]+)}", template))
-    below = template.values() if isinstance(template, dict) else template if isinstance(template, list) else ()
-    return frozenset(name for one in below for name in find_placeholders(one))
+    items = template.values() if isinstance(template, dict) else template if isinstance(template, list) else ()
+    return frozenset(name for item in items for name in find_placeholders(item))
 
 
 def validate_placeholders(template: Json, *where: str) -> list[tuple[FieldPath, str]]:

@@ -1,4 +1,4 @@
-"""A remedy in a database: one statement."""
+"""Remediation by one SQL statement."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from watchdog.queues.clients.external_database import ExternalDatabase
 from watchdog.remediations.base import PARAMETER_NAMES, RemediationAction, RemediationContext
 
 MAX_CHANGED_ROWS = 100
-"""A statement that changes more rows is taken back: its WHERE is not what was meant."""
+"""A statement that changes more rows is rolled back: its WHERE clause is probably not what was intended."""
 _PARAMETER_PATTERN = re.compile(r"(?<![:\w\\]):(\w+)")
 
 
@@ -69,15 +69,15 @@ class SqlRemediation(RemediationAction):
 
     @property
     def description(self) -> str:
-        """Without the rest, which may hold what is for few eyes."""
-        told = _STATEMENT_PATTERN.match(self.statement)
-        return " ".join(f"{told[1].upper()} {told[2]}".split()) if told else "SQL"
+        """The verb and the table only: the rest of the statement may be confidential."""
+        match = _STATEMENT_PATTERN.match(self.statement)
+        return " ".join(f"{match[1].upper()} {match[2]}".split()) if match else "SQL"
 
     def prepare(self) -> None:
         import_module("sqlalchemy")
 
     async def execute(self, context: RemediationContext, connect_context: ConnectContext, *, dry_run: bool) -> str:
-        """A dry run is taken back."""
+        """A dry run is rolled back."""
         values = {name: getattr(context, name) for name in self.used_parameters}
         changed = format_count(
             await execute_update(
