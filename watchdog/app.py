@@ -200,8 +200,8 @@ def create_asgi_app(app: RunningApp) -> ASGIApp:
     from watchdog.mcp_server.context import LocalService, ToolContext
     from watchdog.mcp_server.http import LazyMcpApp
     from watchdog.web.app import create_app
-    from watchdog.web.auth.access import ApiKey
-    from watchdog.web.pages.status import StatusPageConfig
+    from watchdog.web.auth.session import ApiKey
+    from watchdog.web.pages.status_snapshot import StatusPageConfig
     from watchdog.web.routes.check_ins import CheckInEndpoint
 
     config = app.loaded_config.config
@@ -219,7 +219,7 @@ def create_asgi_app(app: RunningApp) -> ASGIApp:
         app.service.run_executor.runner,
         config.probes,
         LocalService(app.service, app.clock),
-        is_operator=lambda request: bool(request.state.may_act),
+        is_operator=lambda request: bool(request.state.is_operator),
     )
     pages = create_app(
         run_read_query=app.store_executor.run_read_query,

@@ -33,7 +33,7 @@ from watchdog.resources import resource_path
 from watchdog.store.database import Database
 from watchdog.store.migrate import upgrade_schema
 
-OLDER = str(Path(__file__).parents[1] / "support/mcp_servers" / "older_client.py")
+OLDER = str(Path(__file__).parents[1] / "support/mcp_servers" / "sdk_1x_client.py")
 SECRET = "hush-hush-0123456789"
 PROBES = [
     {"name": "Payments API", "http": {"url": "http://127.0.0.1:1/", "headers": {"X-Key": "${TOKEN}"}}, "every": "1s",
@@ -111,7 +111,7 @@ def test_a_client_of_the_1x_sdk_lists_and_calls(
 def test_a_client_of_the_1x_sdk_with_a_readers_key(peers: ThirdPartyServers, run: WatchdogProcess) -> None:
     reads, acts = older(peers, run.base_url + "mcp", READER_KEY, "list_probes", 'run_probe:{"probe": "idle"}')["steps"]
     assert (reads["total"], acts["is_error"]) == (2, True)
-    assert "needs a key whose role is operator" in acts["error"]
+    assert "requires an API key with role operator" in acts["error"]
 
 
 @pytest.mark.parametrize("mode", PROTOCOL_VERSION_BY_MODE)
@@ -142,7 +142,7 @@ async def everything(talking: Client, mode: str) -> None:
     done = await call_tool(talking, "trigger_task", task="maintain")
     assert (done["status"], done["result"]["ok"]) == ("completed", True)
     assert (await call_tool_error(talking, "trigger_task", task="nope")).endswith(
-        "no task is called 'nope'; there are claim, record, wake, deliver, keep"
+        "there is no task 'nope'; the tasks are claim, record, wake, deliver, maintain"
     )
 
 
@@ -165,10 +165,10 @@ async def test_what_the_service_alone_knows_is_said_to_be_unknown_while_it_does_
         assert health["healthy"] is False
         (claim,) = health["tasks"]
         assert (claim["name"], claim["ok"]) == ("claim", False)
-        assert claim["last_run_error"] == "nothing was ever probed: start `watchdog run`"
+        assert claim["last_run_error"] == "no probe has run yet: start `watchdog run`"
         assert health["note"].endswith("connection refused")
         assert (await call_tool_error(talking, "trigger_task", task="maintain")).startswith(
-            "tasks run inside `watchdog run`, and"
+            "tasks run in `watchdog run`, which cannot be reached:"
         )
         assert (await call_tool(talking, "list_probes")) == {"total": 0, "probes": []}
         assert (await call_tool(talking, "run_probe", probe="idle"))["result"]["reason"] == "connection.refused"

@@ -46,8 +46,8 @@ async def talking(url: str, through: int | None = NOW) -> AsyncIterator[Client]:
     ("sentence", "through", "healthy", "error"),
     [
         ("slots were claimed a moment ago, wherever", NOW - 1_000, True, None),
-        ("they were, an hour ago", NOW - 3_600_000, False, "nothing was probed for 1 h: is `watchdog run` running?"),
-        ("they never were", None, False, "nothing was ever probed: start `watchdog run`"),
+        ("they were, an hour ago", NOW - 3_600_000, False, "no probe has run for 1 h: is `watchdog run` running?"),
+        ("they never were", None, False, "no probe has run yet: start `watchdog run`"),
     ],
 )
 async def test_where_nobody_answers_the_store_is_asked(
@@ -58,13 +58,13 @@ async def test_where_nobody_answers_the_store_is_asked(
     (claim,) = health["tasks"]
     told = claim["last_run_error"]
     assert (health["healthy"], claim["ok"], told and told.replace("\xa0", " ")) == (healthy, healthy, error), sentence
-    assert health["note"].endswith("nothing of use answers at http://127.0.0.1:1/mcp: connection refused")
+    assert health["note"].endswith("no usable response from http://127.0.0.1:1/mcp: connection refused")
 
 
 async def test_a_port_that_is_taken_at_the_start_is_not_known() -> None:
     async with talking("") as client:
-        assert "give `server.listen` one" in (await call_tool(client, "health_check"))["note"]
-        assert "give `server.listen` one" in await call_tool_error(client, "trigger_task", task="maintain")
+        assert "set a port in `server.listen`" in (await call_tool(client, "health_check"))["note"]
+        assert "set a port in `server.listen`" in await call_tool_error(client, "trigger_task", task="maintain")
 
 
 async def test_somebody_else_who_answers_there_and_repeats_our_key_does_not_get_it_out() -> None:
@@ -100,7 +100,7 @@ async def test_somebody_else_who_answers_there_with_anything_is_no_watchdog() ->
     tools = [tool_definition("health_check"), tool_definition("trigger_task")]
     async with running_raw_server(tools=tools) as server, talking(server.url) as client:
         server.result = {"content": [{"type": "text", "text": "hello"}]}
-        assert (await call_tool(client, "health_check"))["note"].endswith("is no Watchdog")
-        assert (await call_tool_error(client, "trigger_task", task="maintain")).endswith("is no Watchdog")
+        assert (await call_tool(client, "health_check"))["note"].endswith("is not Watchdog")
+        assert (await call_tool_error(client, "trigger_task", task="maintain")).endswith("is not Watchdog")
         server.result = {"content": [], "structuredContent": {}}
-        assert await call_tool_error(client, "trigger_task", task="maintain") == "the answer holds no result"
+        assert await call_tool_error(client, "trigger_task", task="maintain") == "the response has no result"

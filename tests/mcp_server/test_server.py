@@ -140,17 +140,17 @@ async def test_where_jobs_check_in_flushing_is_a_task(tmp_path: Path, monkeypatc
 async def test_what_does_not_exist_is_named_with_what_does(tmp_path: Path) -> None:
     async with running_watchdog(tmp_path, [IDLE]) as (_, url), connected_client(url) as talking:
         assert await call_tool_error(talking, "get_incident", id="x") == (
-            "there is no incident 'x': list_incidents gives the ids"
+            "there is no incident 'x': list_incidents lists the ids"
         )
         assert (
             await call_tool_error(talking, "run_probe", probe="Idel")
-            == "no probe is called 'Idel'; did you mean 'Idle'?"
+            == "no probe is named 'Idel'; did you mean 'Idle'?"
         )
-        assert await call_tool_error(talking, "list_incidents", probe="x") == "no probe is called 'x'; there are Idle"
+        assert await call_tool_error(talking, "list_incidents", probe="x") == "no probe is named 'x'; probes: Idle"
         assert await call_tool_error(talking, "trigger_task", task="backup") == (
-            "no task is called 'backup'; there are claim, record, wake, deliver, keep"
+            "there is no task 'backup'; the tasks are claim, record, wake, deliver, maintain"
         )
-        with pytest.raises(MCPError, match="there is no job 'x': one is kept for 10 min after its end"):
+        with pytest.raises(MCPError, match="there is no job 'x': a job is kept for 10 min after its end"):
             await talking.read_resource("job:x")
 
 
@@ -160,7 +160,7 @@ async def test_a_reader_reads_and_an_operator_acts(tmp_path: Path, mode: str) ->
         async with connected_client(url, READER_KEY, mode) as reader:
             assert (await call_tool(reader, "list_probes"))["total"] == 1
             for tool, arguments in (("run_probe", {"probe": "Idle"}), ("trigger_task", {"task": "maintain"})):
-                told = "this needs a key whose role is operator, and the role of yours is reader"
+                told = "this requires an API key with role operator; the role of this key is reader"
                 assert await call_tool_error(reader, tool, **arguments) == told
             assert app.service.tasks["maintain"].last_ended_at is None
         async with connected_client(url, OPERATOR_KEY, mode) as operator:
@@ -291,7 +291,7 @@ async def test_so_many_jobs_at_once_and_no_more(tmp_path: Path, monkeypatch: pyt
             for _ in range(2):
                 assert (await call_tool(talking, "run_probe", probe="Idle"))["status"] == "running"
             assert await call_tool_error(talking, "run_probe", probe="Idle") == (
-                "2 jobs are under way (run of idle, run of idle): try again when one has ended"
+                "2 jobs are running (run of idle, run of idle): try again when one of them has ended"
             )
         # and being told to stop while they run takes no longer than it may
 
@@ -301,7 +301,7 @@ async def test_a_database_that_does_not_answer_is_said_so(tmp_path: Path) -> Non
         with app.store_executor.database.write_transaction() as connection:
             connection.exec_driver_sql("ALTER TABLE incidents RENAME TO gone")
         told = await call_tool_error(talking, "list_incidents")
-        assert told.startswith("the database does not answer; probing goes on")
+        assert told.startswith("the database is unavailable; probes keep running")
         assert (await call_tool(talking, "health_check"))["tasks"], "it needs no database"
 
 
@@ -330,7 +330,7 @@ async def test_a_secret_gets_out_of_no_tool(tmp_path: Path, monkeypatch: pytest.
             assert "the token ••• is wrong" in said[2]
             said.append(str(await call_tool(talking, "list_probes")))
             said.append(await call_tool_error(talking, "run_probe", probe="nope"))
-            assert said[-1] == "no probe is called 'nope'; there are Payments •••"
+            assert said[-1] == "no probe is named 'nope'; probes: Payments •••"
             incidents = await call_tool(talking, "list_incidents")
             said += [str(incidents), str(await call_tool(talking, "get_incident", id=incidents["incidents"][0]["id"]))]
             assert "the token ••• is wrong" in said[-1]

@@ -10,10 +10,11 @@ import pytest
 
 from tests.support.service import ServiceHarness, scripted_probe
 from tests.support.store import START_AT
+from watchdog.api.service import background_task_json
 from watchdog.domain.formatting import NBSP, format_iso8601
 from watchdog.domain.rules.task import task_failure_reason
 from watchdog.probes.mcp_tasks import parse_task_list
-from watchdog.service.background_tasks import OVERDUE_AFTER_INTERVALS, BackgroundTask, background_task_to_json
+from watchdog.service.background_tasks import OVERDUE_AFTER_INTERVALS, BackgroundTask
 
 
 async def maintain() -> None:
@@ -46,7 +47,7 @@ def test_what_a_task_says_of_itself(
     task = BackgroundTask("maintain", maintain, 60_000, START_AT)
     for error in ran:
         task.record_failure(START_AT, error) if error else task.record_success(START_AT)
-    said = background_task_to_json(task, START_AT + later)
+    said = background_task_json(task, START_AT + later)
     error = said["last_run_error"]
     assert (said["ok"], said["last_run_status"], error and error.replace(NBSP, " ")) == (ok, *told), sentence
     assert (said["last_run_at"], said["staleness_ms"]) == (
@@ -71,9 +72,9 @@ async def test_every_task_of_the_service_keeps_a_record(house: ServiceHarness) -
     tasks = house.service.tasks
     assert list(tasks) == ["claim", "record", "wake", "deliver", "maintain"]
     for name in tasks:
-        assert background_task_to_json(tasks[name], house.now)["last_run_status"] == "never"
+        assert background_task_json(tasks[name], house.now)["last_run_status"] == "never"
         await house.service.trigger_task(name)
-        assert background_task_to_json(tasks[name], house.now)["last_run_status"] == "success"
+        assert background_task_json(tasks[name], house.now)["last_run_status"] == "success"
     with pytest.raises(KeyError):
         await house.service.trigger_task("backup")
 
@@ -112,4 +113,4 @@ async def test_who_waits_for_a_task_may_give_up_and_it_goes_on(
     await asyncio.wait([waiting])
     end.set()
     await asyncio.gather(*house.service._triggered_runs)
-    assert background_task_to_json(house.service.tasks["deliver"], house.now)["last_run_status"] == "success"
+    assert background_task_json(house.service.tasks["deliver"], house.now)["last_run_status"] == "success"

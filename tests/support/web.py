@@ -1,13 +1,13 @@
-"""The pages over a database of a test's own."""
+"""The web application over a database of a test's own."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Thread
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 import sqlalchemy as sa
@@ -19,15 +19,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tests.support.fixture_rows import NOW, FixtureRows
 from watchdog.store.database import Database
+from watchdog.store.read.query import QueryResultT, ReadQueryRunner
 from watchdog.store.tables import metadata
 from watchdog.web import StatusPageConfig, create_app
-
-QueryResultT = TypeVar("QueryResultT")
 
 
 @contextmanager
 def filled_database(url: str, rows: FixtureRows) -> Iterator[Database]:
-    """A database with the book's rows."""
+    """A database that holds the rows."""
     database = Database(url)
     try:
         metadata.create_all(database.writer)
@@ -38,23 +37,19 @@ def filled_database(url: str, rows: FixtureRows) -> Iterator[Database]:
         database.close()
 
 
-def make_read_function(
-    database: Database,
-) -> Callable[[Callable[[sa.Connection], QueryResultT]], Awaitable[QueryResultT]]:
-    """The seam through which pages read."""
-
-    async def read(query: Callable[[sa.Connection], QueryResultT]) -> QueryResultT:
+def make_read_query_runner(database: Database) -> ReadQueryRunner:
+    async def run_read_query(query: Callable[[sa.Connection], QueryResultT]) -> QueryResultT:
         def run() -> QueryResultT:
             with database.read_transaction() as connection:
                 return query(connection)
 
         return await asyncio.to_thread(run)
 
-    return read
+    return run_read_query
 
 
 class FakeMcpApp:
-    """Stands behind the door for agents, and says whether who comes in may act."""
+    """Answers requests to /mcp with whether the client is an operator."""
 
     async def __aenter__(self) -> None:
         return None
@@ -63,8 +58,8 @@ class FakeMcpApp:
         return None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        may_act = Request(scope).state.may_act
-        await JSONResponse({"may_act": may_act}, headers={"Cache-Control": "no-store"})(scope, receive, send)
+        is_operator = Request(scope).state.is_operator
+        await JSONResponse({"is_operator": is_operator}, headers={"Cache-Control": "no-store"})(scope, receive, send)
 
 
 STATUS_PAGE_ORDER = (
@@ -76,21 +71,23 @@ DESTINATION_ADDRESSES = {"oncall/slack": "#oncall", "oncall/email": "oncall@acme
 
 
 def create_test_app(database: Database, **options: Any) -> FastAPI:
-    """The app at the story's instant."""
-    given: dict[str, Any] = {
-        "read": make_read_function(database),
-        "now": lambda: NOW,
-        "ready": lambda: "",
-        "site": StatusPageConfig("Acme status", group_order=("Core", "Search", "Jobs"), probe_order=STATUS_PAGE_ORDER),
-        "addresses": DESTINATION_ADDRESSES,
-        "agents": FakeMcpApp(),
+    """The app at the instant of the fixtures. `options`: parameters of `create_app`."""
+    defaults: dict[str, Any] = {
+        "run_read_query": make_read_query_runner(database),
+        "clock": lambda: NOW,
+        "not_ready_reason": lambda: "",
+        "status_page": StatusPageConfig(
+            "Acme status", group_order=("Core", "Search", "Jobs"), probe_order=STATUS_PAGE_ORDER
+        ),
+        "destination_addresses": DESTINATION_ADDRESSES,
+        "mcp_app": FakeMcpApp(),
     }
-    return create_app(**given | options)
+    return create_app(**defaults | options)
 
 
 @contextmanager
 def running_app(app: FastAPI | ASGIApp) -> Iterator[str]:
-    """A real server on a free port of loopback: its address."""
+    """A real server on a free loopback port; yields its URL."""
     with socket.socket(proto=socket.IPPROTO_TCP) as listener:  # else asyncio would leave Nagle's algorithm on
         listener.bind(("127.0.0.1", 0))
         listener.listen()

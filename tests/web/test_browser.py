@@ -73,7 +73,7 @@ def other(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     story = book()
     keys = (ApiKey("ops", "operator", "0123456789"),) if request.param == "sign-in" else ()
     url = f"sqlite:///{tmp_path_factory.mktemp('other') / 'o.db'}"
-    with filled_database(url, story) as database, running_app(create_test_app(database, keys=keys)) as address:
+    with filled_database(url, story) as database, running_app(create_test_app(database, api_keys=keys)) as address:
         yield address + path.replace("INCIDENT", story.incident_by_name.get("down", ""))
 
 
@@ -134,7 +134,7 @@ def test_one_more_page(small: Page, wide: Page, other: str, axe: str) -> None:
 
 def test_signing_in_and_out_without_javascript(browser: Browser, told_story: Database) -> None:
     keys = (ApiKey("ops", "operator", "0123456789"),)
-    with running_app(create_test_app(told_story, keys=keys)) as address:
+    with running_app(create_test_app(told_story, api_keys=keys)) as address:
         page = browser.new_context(java_script_enabled=False).new_page()
         page.goto(f"{address}/probes/api?failed")
         page.get_by_label("Key").fill("0123456789")

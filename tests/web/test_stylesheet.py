@@ -21,7 +21,7 @@ def styled() -> set[str]:
 
 
 def sources() -> str:
-    return "".join(path.read_text() for path in [*PAGES.glob("*.j2"), *CODE.glob("*.py")])
+    return "".join(path.read_text() for path in [*PAGES.rglob("*.j2"), *CODE.rglob("*.py")])
 
 
 def test_no_class_is_styled_that_no_page_has() -> None:

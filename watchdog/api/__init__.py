@@ -1,1 +1,1 @@
-"""JSON shapes that the command line, the pages and the MCP server share."""
+"""JSON that the command line, the web interface and the MCP server share. Nothing else shapes JSON for clients."""

@@ -1,4 +1,4 @@
-"""What views.py finds, as JSON: one shape for the command line and for programs. Times are ISO 8601 in UTC."""
+"""Probes, jobs and incidents as JSON. Instants are ISO 8601 in UTC, durations are in ms."""
 
 from __future__ import annotations
 
@@ -11,33 +11,27 @@ from watchdog.store.read.status import DeliveryStatus, IncidentRecord, ProbeStat
 
 
 def probe_json(status: ProbeStatus) -> Json:
-    info, last, due = status.probe, status.latest_result, status.next_due
+    probe, latest = status.probe, status.latest_result
     return {
-        "probe": info.id,
-        "name": info.name,
-        "kind": info.kind,
-        "group": info.group,
-        "tags": list(info.tags),
+        "probe": probe.id,
+        "name": probe.name,
+        "kind": probe.kind,
+        "group": probe.group,
+        "tags": list(probe.tags),
         "state": status.state.value,
         "incidents": [incident.id for incident in status.open_incidents],
-        "latest": None if last is None else _result_row_json(last),
-        "next_due": None if due is None else format_iso8601(due),
+        "latest": None if latest is None else _result_row_json(latest),
+        "next_due": _optional_instant(status.next_due),
     }
 
 
 def _result_row_json(row: ResultRow) -> Json:
-    """A `duration` is in ms; `slot_count` is how many slots a missed one stands for."""
+    """`slot_count`: how many slots a missed result stands for."""
     return {**row._asdict(), "slot": format_iso8601(row.slot), "recorded_at": format_iso8601(row.recorded_at)}
 
 
 def job_json(job: JobSummary) -> Json:
-    """A `duration` is in ms; an empty `reason` says that nothing is wrong."""
-    times = {
-        "last_start": job.last_start,
-        "last_end": job.last_end,
-        "last_ok": job.last_ok,
-        "next_expected_at": job.next_expected_at,
-    }
+    """An empty `reason`: the job has no problem."""
     return {
         "probe": job.probe.id,
         "job": job.name,
@@ -45,13 +39,16 @@ def job_json(job: JobSummary) -> Json:
         "message": job.message,
         "schedule": job.schedule_text,
         "duration": job.duration,
-        **{name: None if at is None else format_iso8601(at) for name, at in times.items()},
-        "read_at": None if job.read_at is None else format_iso8601(job.read_at),
+        "last_start": _optional_instant(job.last_start),
+        "last_end": _optional_instant(job.last_end),
+        "last_ok": _optional_instant(job.last_ok),
+        "next_expected_at": _optional_instant(job.next_expected_at),
+        "read_at": _optional_instant(job.read_at),
     }
 
 
 def incident_json(record: IncidentRecord) -> Json:
-    incident, resolved_at = record.incident, record.incident.resolved_at
+    incident = record.incident
     return {
         "id": incident.id,
         "probe": record.probe.id,
@@ -63,22 +60,21 @@ def incident_json(record: IncidentRecord) -> Json:
         "message": incident.message,
         "since": format_iso8601(incident.since),
         "opened_at": format_iso8601(incident.opened_at),
-        "resolved_at": None if resolved_at is None else format_iso8601(resolved_at),
+        "resolved_at": _optional_instant(incident.resolved_at),
         "resolution": incident.resolution,
     }
 
 
 def incident_detail_json(record: IncidentRecord, context: AlertContext, deliveries: Iterable[DeliveryStatus]) -> Json:
-    """An incident with what a person needs to believe it. Texts of evidence are the target's own, untrusted."""
-    good = context.last_good
+    """An incident with its evidence, notifications and remediations. Evidence is text from the target, untrusted."""
     return incident_json(record) | {
         "bad_count": context.bad_count,
         "threshold": record.threshold,
-        "last_good": None if good is None else format_iso8601(good.slot),
+        "last_good": None if context.last_good is None else format_iso8601(context.last_good.slot),
         "first_bad": _result_with_evidence_json(context.first_bad),
         "latest": _result_with_evidence_json(context.latest),
-        "notifications": [_delivery_status_json(letter) for letter in deliveries],
-        "remediations": [_remediation_attempt_json(one) for one in context.remediation_attempts],
+        "notifications": [_delivery_status_json(delivery) for delivery in deliveries],
+        "remediations": [_remediation_attempt_json(attempt) for attempt in context.remediation_attempts],
         "routing_log": list(record.routing_log),
         "runbook": record.probe.runbook,
         "target": record.probe.target,
@@ -99,8 +95,8 @@ def _result_with_evidence_json(result: ResultWithEvidence | None) -> Json:
 
 
 def _remediation_attempt_json(attempt: RemediationAttempt) -> Json:
-    ended_at = None if attempt.ended_at is None else format_iso8601(attempt.ended_at)
-    return {**attempt._asdict(), "started_at": format_iso8601(attempt.started_at), "ended_at": ended_at}
+    instants = {"started_at": format_iso8601(attempt.started_at), "ended_at": _optional_instant(attempt.ended_at)}
+    return {**attempt._asdict(), **instants}
 
 
 def _delivery_status_json(delivery: DeliveryStatus) -> Json:
@@ -110,5 +106,9 @@ def _delivery_status_json(delivery: DeliveryStatus) -> Json:
         "state": delivery.state,
         "attempts": delivery.attempts,
         "detail": delivery.detail,
-        "finished_at": None if delivery.finished_at is None else format_iso8601(delivery.finished_at),
+        "finished_at": _optional_instant(delivery.finished_at),
     }
+
+
+def _optional_instant(at: int | None) -> str | None:
+    return None if at is None else format_iso8601(at)

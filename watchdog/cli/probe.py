@@ -66,6 +66,7 @@ def _find_probe_or_exit(loaded_config: LoadedConfig, name: str) -> Probe:
 
 
 async def _run_probe(loaded_config: LoadedConfig, probe: Probe) -> dict[str, Any]:
+    from watchdog.api.probe_run import probe_run_json
     from watchdog.net import Network
     from watchdog.service.clock import wall_clock_ms
     from watchdog.service.event_loop_lag import EventLoopLagMonitor
@@ -73,7 +74,8 @@ async def _run_probe(loaded_config: LoadedConfig, probe: Probe) -> dict[str, Any
     from watchdog.service.runner import ProbeRunner
 
     async with Network() as network, EventLoopLagMonitor() as lag:
-        return await run_once(ProbeRunner(network, loaded_config.mask, wall_clock_ms, lag), probe)
+        runner = ProbeRunner(network, loaded_config.mask, wall_clock_ms, lag)
+        return probe_run_json(await run_once(runner, probe))
 
 
 def _print_result(result: dict[str, Any]) -> None:

@@ -154,7 +154,7 @@ def rich_text_content(block: dict[str, Any]) -> str:
 
 def create_inbox_app(inbox: DemoInbox, status_url: str) -> FastAPI:
     """The inbox's page, and the Slack API that Watchdog posts to. `status_url` links back to the status page."""
-    filters = {"mrkdwn": render_mrkdwn, "preformatted": rich_text_content, "unescaped": unescape_slack_text}
+    filters = {"mrkdwn": render_mrkdwn, "preformatted": rich_text_content, "unescape": unescape_slack_text}
     pages = TemplateRenderer("Inbox", extra_folder="demo", filters=filters)
     style = (resource_path("templates") / "demo" / "inbox.css").read_bytes()
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
@@ -186,7 +186,7 @@ def create_inbox_app(inbox: DemoInbox, status_url: str) -> FastAPI:
     async def static(name: str) -> Response:
         if name == "inbox.css":
             return Response(style, media_type="text/css")
-        file = pages.static.get(name)
+        file = pages.static_files.get(name)
         return Response(status_code=404) if file is None else Response(file.content, media_type=file.media_type)
 
     @app.post("/api/{method}")

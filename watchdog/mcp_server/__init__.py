@@ -1,1 +1,1 @@
-"""Watchdog as an MCP server, for agents and for another Watchdog. Its library is loaded with the first request."""
+"""Watchdog as an MCP server, for agents and for another Watchdog. The MCP SDK is loaded at the first request."""

@@ -1,4 +1,4 @@
-"""Over streamable HTTP, inside the pages' application."""
+"""The MCP server over streamable HTTP, inside the web application."""
 
 from __future__ import annotations
 
@@ -14,55 +14,57 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
 MAX_REQUEST_BYTES = 64 * 1024
-"""Bytes of a request: none of our tools takes more than a name."""
+"""The arguments of every tool are short."""
 
 
 class LazyMcpApp:
-    """An ASGI application that the first request builds: loading the SDK takes half a second, and many never ask.
+    """An ASGI application that is built at its first request: loading the SDK takes half a second, and many
+    installations never use it.
 
-    `hosts`: the names (with port, or `:*`) and `origins`: the sites that a request may have been sent to and from.
-    Requests of both protocol eras are answered, each by itself, without sessions.
+    `allowed_hosts`: host names (with a port or `:*`) and `allowed_origins`: origins that requests may name. Answers
+    every version of the protocol, each request by itself, without sessions.
     """
 
     def __init__(self, context: ToolContext, allowed_hosts: Sequence[str], allowed_origins: Sequence[str]):
-        self._desk, self._hosts, self._origins = context, list(allowed_hosts), list(allowed_origins)
-        self._jobs = ToolJobRunner()
-        self._opening = asyncio.Lock()
+        self._context = context
+        self._allowed_hosts, self._allowed_origins = list(allowed_hosts), list(allowed_origins)
+        self._job_runner = ToolJobRunner()
+        self._start_lock = asyncio.Lock()
         self._manager: StreamableHTTPSessionManager | None = None
-        self._life: asyncio.Task[None] | None = None
-        self._end = asyncio.Event()
+        self._manager_task: asyncio.Task[None] | None = None
+        self._shutdown = asyncio.Event()
 
     async def __aenter__(self) -> None:
         return None
 
     async def __aexit__(self, *_: object) -> None:
-        await self._jobs.__aexit__()
-        self._end.set()
-        if self._life is not None:
-            await self._life
+        await self._job_runner.__aexit__()
+        self._shutdown.set()
+        if self._manager_task is not None:
+            await self._manager_task
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with self._opening:
+        async with self._start_lock:
             if self._manager is None:
                 self._manager = await self._start_session_manager()
         await self._manager.handle_request(scope, receive, send)
 
     async def _start_session_manager(self) -> StreamableHTTPSessionManager:
         manager = await asyncio.to_thread(self._build_session_manager)
-        begun = asyncio.Event()
+        started = asyncio.Event()
 
-        async def live() -> None:
-            """Entered and left in one task, as its task group needs."""
+        async def run_session_manager() -> None:
+            """Enters and leaves the manager in one task, as its task group requires."""
             async with manager.run():
-                begun.set()
-                await self._end.wait()
+                started.set()
+                await self._shutdown.wait()
 
-        life = asyncio.create_task(live(), name="mcp")
-        life.add_done_callback(lambda _: begun.set())  # or a beginning that failed would be waited for
-        await begun.wait()
-        if life.done():
-            life.result()
-        self._life = life
+        task = asyncio.create_task(run_session_manager(), name="mcp")
+        task.add_done_callback(lambda _: started.set())  # otherwise a failed start would never be noticed
+        await started.wait()
+        if task.done():
+            task.result()
+        self._manager_task = task
         return manager
 
     def _build_session_manager(self) -> StreamableHTTPSessionManager:
@@ -70,11 +72,13 @@ class LazyMcpApp:
 
         from watchdog.mcp_server.server import create_mcp_server
 
-        server = create_mcp_server(self._desk, self._jobs)
+        server = create_mcp_server(self._context, self._job_runner)
         security = TransportSecuritySettings(
-            enable_dns_rebinding_protection=True, allowed_hosts=self._hosts, allowed_origins=self._origins
+            enable_dns_rebinding_protection=True,
+            allowed_hosts=self._allowed_hosts,
+            allowed_origins=self._allowed_origins,
         )
         server.streamable_http_app(
             stateless_http=True, transport_security=security, max_request_body_size=MAX_REQUEST_BYTES
-        )  # what we mount is its manager; its application is one more router
+        )  # only its manager is used; the application around it is just another router
         return server.session_manager

@@ -1,11 +1,12 @@
-"""The running service as another process sees it: asked over its own `/mcp`, and by what it left in the store."""
+"""The service of another process: asked over its own `/mcp`, or judged by what it left in the store."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
-from watchdog.domain.formatting import format_duration_rounded, format_iso8601
+from watchdog.api.service import claim_task_json, health_json
+from watchdog.domain.formatting import format_duration_rounded
 from watchdog.domain.model import Json
 from watchdog.mcp_server.tool_jobs import RequestRejectedError
 from watchdog.net import Network, PhaseTimer
@@ -14,18 +15,19 @@ from watchdog.service.clock import Clock
 from watchdog.store.read.status import MAX_WATERMARK_LAG_MS
 
 CALL_TIMEOUT_S = 30.0
-"""Seconds for a call: longer than it follows a job."""
+"""Longer than a tool call waits for its job."""
 POLL_INTERVAL_S = 1.0
-"""Seconds between looks at a job."""
 
 
 class ServiceUnreachableError(Exception):
-    """The service does not answer. The text says why."""
+    """The service does not respond. The message explains why."""
 
 
 class RemoteService:
-    """`url`: of the service's `/mcp`; empty when it is not known. `key`: opens it, if keys are configured. `watermark`:
-    up to when slots were claimed, as the store has it; it raises RefusedError."""
+    """`url`: of the service's `/mcp`; empty if it is unknown. `api_key`: empty if no keys are configured.
+
+    `load_watermark`: up to which instant slots were claimed, from the store; raises RequestRejectedError.
+    """
 
     def __init__(
         self,
@@ -35,65 +37,58 @@ class RemoteService:
         load_watermark: Callable[[], Awaitable[int | None]],
         clock: Clock,
     ):
-        self._wire, self._url, self._watermark, self._clock = network, url, load_watermark, clock
+        self._network, self._url, self._load_watermark, self._clock = network, url, load_watermark, clock
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
 
     async def health(self) -> Json:
         try:
             return await self._call_service("health_check", {})
         except ServiceUnreachableError as e:
-            return self._health_from_watermark(await self._watermark(), str(e))
+            return self._health_from_watermark(await self._load_watermark(), str(e))
 
-    def _health_from_watermark(self, claimed_until: int | None, error_message: str) -> Json:
-        """What can be known of one task when nobody answers: slots are claimed, here or elsewhere."""
-        stale = None if claimed_until is None else max(self._clock() - claimed_until, 0)
-        error = "nothing was ever probed: start `watchdog run`" if stale is None else ""
-        if stale is not None and stale > MAX_WATERMARK_LAG_MS:
-            error = f"nothing was probed for {format_duration_rounded(stale)}: is `watchdog run` running?"
-        claim = {
-            "name": "claim",
-            "ok": not error,
-            "last_run_at": None if claimed_until is None else format_iso8601(claimed_until),
-            "staleness_ms": stale,
-            "last_run_status": "overdue" if error else "success",
-            "last_run_error": error or None,
-        }
-        return {"healthy": not error, "tasks": [claim], "note": f"no other task can be seen from here: {error_message}"}
+    def _health_from_watermark(self, claimed_until: int | None, unreachable_reason: str) -> Json:
+        """The one task that the store shows: whether any process claims slots."""
+        lag_ms = None if claimed_until is None else max(self._clock() - claimed_until, 0)
+        error = "no probe has run yet: start `watchdog run`" if lag_ms is None else ""
+        if lag_ms is not None and lag_ms > MAX_WATERMARK_LAG_MS:
+            error = f"no probe has run for {format_duration_rounded(lag_ms)}: is `watchdog run` running?"
+        task = claim_task_json(last_run_at=claimed_until, staleness_ms=lag_ms, error=error)
+        return health_json([task], note=f"the other tasks are not visible from here: {unreachable_reason}")
 
     async def trigger_task(self, task_name: str) -> Json:
         try:
-            job = begun = await self._call_service("trigger_task", {"task": task_name})
-            while job.get("status") == "running" and begun.get("poll_resource"):
+            call = job = await self._call_service("trigger_task", {"task": task_name})
+            while job.get("status") == "running" and call.get("poll_resource"):
                 await asyncio.sleep(POLL_INTERVAL_S)
-                job = await self._call_service(resource=begun["poll_resource"])
+                job = await self._call_service(resource=call["poll_resource"])
         except ServiceUnreachableError as e:
-            raise RequestRejectedError(f"tasks run inside `watchdog run`, and {e}") from None
+            raise RequestRejectedError(f"tasks run in `watchdog run`, which cannot be reached: {e}") from None
         if "result" not in job:
-            raise RequestRejectedError(job.get("error", "the answer holds no result"))
+            raise RequestRejectedError(job.get("error", "the response has no result"))
         return job["result"]
 
     async def _call_service(
         self, tool: str = "", arguments: Mapping[str, Json] | None = None, resource: str = ""
     ) -> dict[str, Json]:
-        """What a tool answers, or a resource holds. Raises AwayError and RefusedError."""
+        """The structured result of a tool, or the content of a resource.
+
+        Raises ServiceUnreachableError and RequestRejectedError.
+        """
         from watchdog.net.mcp import McpHttpEndpoint, McpSession, SessionPlan, SessionResult
 
         if not self._url:
-            raise ServiceUnreachableError("it listens on a port that only it knows: give `server.listen` one")
-        seen, target = SessionResult(), McpHttpEndpoint(self._url, headers=self._headers)
-        agenda = SessionPlan(
-            choose_tool_call=lambda _: (tool, arguments or {}) if tool else None, resource_uri=resource
-        )
+            raise ServiceUnreachableError("its port is chosen at random: set a port in `server.listen`")
+        result, endpoint = SessionResult(), McpHttpEndpoint(self._url, headers=self._headers)
+        plan = SessionPlan(choose_tool_call=lambda _: (tool, arguments or {}) if tool else None, resource_uri=resource)
+        session = McpSession(self._network.connector, endpoint, plan, PhaseTimer(), CALL_TIMEOUT_S, self._clock())
         try:
             async with asyncio.timeout(CALL_TIMEOUT_S):
-                await McpSession(self._wire.connector, target, agenda, PhaseTimer(), CALL_TIMEOUT_S, self._clock()).run(
-                    seen
-                )
+                await session.run(result)
         except (ProbeError, TimeoutError) as e:
-            raise ServiceUnreachableError(f"nothing of use answers at {self._url}: {e or 'timed out'}") from None
-        if seen.tool_is_error:
-            raise RequestRejectedError(seen.tool_result_text)
-        said = seen.resource_content if resource else seen.tool_result
-        if not isinstance(said, dict):
-            raise ServiceUnreachableError(f"what answers at {self._url} is no Watchdog")
-        return said
+            raise ServiceUnreachableError(f"no usable response from {self._url}: {e or 'timed out'}") from None
+        if result.tool_is_error:
+            raise RequestRejectedError(result.tool_result_text)
+        content = result.resource_content if resource else result.tool_result
+        if not isinstance(content, dict):
+            raise ServiceUnreachableError(f"the server at {self._url} is not Watchdog")
+        return content

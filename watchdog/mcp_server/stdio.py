@@ -1,4 +1,4 @@
-"""Over standard input and output: one client, the one that started us."""
+"""The MCP server over standard input and output, for the client that started it."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from watchdog.mcp_server.tool_jobs import ToolJobRunner
 
 
 async def serve_mcp_stdio(context: ToolContext, stop: asyncio.Event) -> bool:
-    """Until the client closes our input, or `stop` is set. False: told to stop, and a thread still waits for input."""
+    """Serves until the client closes standard input, or `stop` is set. False: a thread still waits for input."""
     from watchdog.mcp_server.server import create_mcp_server
 
-    async with ToolJobRunner() as jobs:
-        server = create_mcp_server(context, jobs)
-        talking = asyncio.create_task(server.run_stdio_async(), name="mcp")
-        stopping = asyncio.create_task(stop.wait())
-        await asyncio.wait({talking, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        if talking.done():
-            await talking
+    async with ToolJobRunner() as job_runner:
+        server = create_mcp_server(context, job_runner)
+        server_task = asyncio.create_task(server.run_stdio_async(), name="mcp")
+        stop_task = asyncio.create_task(stop.wait())
+        await asyncio.wait({server_task, stop_task}, return_when=asyncio.FIRST_COMPLETED)
+        stop_task.cancel()
+        if server_task.done():
+            await server_task
             return True
         return False

@@ -1,4 +1,4 @@
-"""Work that may outlast a call: begun by one, followed by it for a while, read by `job:{id}` afterwards."""
+"""Work that may take longer than a tool call: the call waits for a while, then the client polls `job:{id}`."""
 
 from __future__ import annotations
 
@@ -18,27 +18,26 @@ log = structlog.get_logger()
 
 MAX_CONCURRENT_JOBS = 4
 MAX_FINISHED_JOBS = 50
-"""Jobs that have ended and can still be read; the oldest are forgotten first."""
+"""Finished jobs that can still be read; the oldest are dropped first."""
 FINISHED_JOB_TTL_S = 600.0
-"""Seconds that one can be read after its end."""
+"""How long a finished job can be read."""
 MAX_CALL_WAIT_S = 20.0
-"""Seconds that a call waits for its job; one that takes longer is read by its resource."""
+"""How long a call waits for its job; afterwards the client reads the job's resource."""
 PROGRESS_INTERVAL_S = 1.0
-"""Seconds between reports of progress."""
 SHUTDOWN_GRACE_S = 2.0
-"""Seconds that jobs may take to end when we are told to stop."""
+"""How long running jobs may take to end at shutdown."""
 
 ProgressCallback = Callable[[float, float, str], Awaitable[None]]
-"""Tells how many seconds of how many have passed, and in words."""
+"""(seconds passed, seconds that the job may take, message)"""
 
 
 class RequestRejectedError(Exception):
-    """What was asked for cannot be had. The text is for an agent: cause first, then what to do."""
+    """A request that cannot be served. The message is for an agent: the cause, then what to do."""
 
 
 @dataclass(slots=True)
 class ToolJob:
-    """`what`: in words. `most`: seconds it may take, after which it has failed."""
+    """Fails after `timeout_s`. Has ended once `ended_monotonic` is set, with a `result` or an `error`."""
 
     description: str
     timeout_s: float
@@ -49,25 +48,24 @@ class ToolJob:
     error: str = ""
 
     @property
-    def resource_uri(self) -> str:
-        return f"job:{self.id}"
-
-    def status_json(self) -> dict[str, Json]:
-        """What its resource says. `progress`: the share of its time that has passed, 1 at its end."""
+    def status(self) -> str:
+        """running, completed or failed."""
         if self.ended_monotonic is None:
-            passed = monotonic() - self.started_monotonic
-            return {"status": "running", "progress": round(min(passed / self.timeout_s, 0.99), 2)}
-        if self.error:
-            return {"status": "failed", "progress": 1, "error": self.error}
-        return {"status": "completed", "progress": 1, "result": self.result}
+            return "running"
+        return "failed" if self.error else "completed"
 
-    def call_result_json(self) -> dict[str, Json]:
-        """What a call answers: where to go on, and how it stands."""
-        return {"job_id": self.id, "poll_resource": self.resource_uri, **self.status_json()}
+    @property
+    def elapsed_s(self) -> float:
+        return monotonic() - self.started_monotonic
+
+    @property
+    def progress(self) -> float:
+        """The elapsed share of the timeout; 1 once the job has ended."""
+        return round(min(self.elapsed_s / self.timeout_s, 0.99), 2) if self.ended_monotonic is None else 1
 
 
 class ToolJobRunner:
-    """Leaving the block ends what is under way."""
+    """Runs a few jobs at a time and keeps finished ones for a while. Leaving the block cancels running jobs."""
 
     def __init__(self) -> None:
         self._jobs: dict[str, ToolJob] = {}
@@ -84,11 +82,11 @@ class ToolJobRunner:
             await asyncio.wait(tasks, timeout=SHUTDOWN_GRACE_S)
 
     def start(self, description: str, timeout_s: float, work: Callable[[], Coroutine[Any, Any, Json]]) -> ToolJob:
-        """Begin it. Raises RefusedError."""
+        """Raises RequestRejectedError if too many jobs are running."""
         if len(self._running) >= MAX_CONCURRENT_JOBS:
-            under_way = ", ".join(self._jobs[id].description for id in self._running)
+            running = ", ".join(self._jobs[id].description for id in self._running)
             raise RequestRejectedError(
-                f"{MAX_CONCURRENT_JOBS} jobs are under way ({under_way}): try again when one has ended"
+                f"{MAX_CONCURRENT_JOBS} jobs are running ({running}): try again when one of them has ended"
             )
         self._evict_finished()
         job = ToolJob(description, timeout_s)
@@ -102,23 +100,24 @@ class ToolJobRunner:
             async with asyncio.timeout(job.timeout_s):
                 job.result = await work()
         except asyncio.CancelledError:
-            job.error = "stopped: Watchdog was told to end"
+            job.error = "cancelled: Watchdog is shutting down"
             raise
         except TimeoutError:
-            job.error = f"{job.description} did not end within {job.timeout_s:g} s"
+            job.error = f"{job.description} did not finish within {job.timeout_s:g} s"
         except RequestRejectedError as e:
             job.error = str(e)
         except Exception as e:
-            log.exception("tool_job_error", tool_job=job.description)
-            job.error = f"{type(e).__name__} inside Watchdog; its log says more"
+            log.exception("tool_job_error", job=job.description)
+            job.error = f"internal error ({type(e).__name__}); see Watchdog's log"
         finally:
             job.ended_monotonic = monotonic()
 
     def _evict_finished(self) -> None:
-        """What ended long ago, and the oldest of too many."""
-        over = [job for job in self._jobs.values() if job.ended_monotonic is not None]
-        for place, job in enumerate(reversed(over)):
-            if place >= MAX_FINISHED_JOBS - 1 or monotonic() - (job.ended_monotonic or 0.0) > FINISHED_JOB_TTL_S:
+        """Drops jobs that finished long ago, and the oldest ones beyond MAX_FINISHED_JOBS."""
+        finished = [job for job in self._jobs.values() if job.ended_monotonic is not None]
+        for index, job in enumerate(reversed(finished)):
+            age_s = monotonic() - (job.ended_monotonic or 0.0)
+            if index >= MAX_FINISHED_JOBS - 1 or age_s > FINISHED_JOB_TTL_S:
                 del self._jobs[job.id]
 
     def find(self, id: str) -> ToolJob | None:
@@ -126,17 +125,14 @@ class ToolJobRunner:
         return self._jobs.get(id)
 
     async def follow_progress(self, job: ToolJob, report_progress: ProgressCallback) -> None:
-        """Until it has ended, for so long as a call may take."""
+        """Reports progress until the job ends, for at most MAX_CALL_WAIT_S."""
         task = self._running.get(job.id)
-        end = monotonic() + MAX_CALL_WAIT_S
-        while task is not None and not task.done() and (left := end - monotonic()) > 0:
-            passed = monotonic() - job.started_monotonic
-            await report_progress(
-                round(min(passed, job.timeout_s), 1),
-                job.timeout_s,
-                f"{job.description}: {passed:.0f} s of at most {job.timeout_s:g} s",
-            )
-            await asyncio.wait([task], timeout=min(PROGRESS_INTERVAL_S, left))
+        deadline = monotonic() + MAX_CALL_WAIT_S
+        while task is not None and not task.done() and (remaining_s := deadline - monotonic()) > 0:
+            elapsed_s = job.elapsed_s
+            message = f"{job.description}: {elapsed_s:.0f} s of at most {job.timeout_s:g} s"
+            await report_progress(round(min(elapsed_s, job.timeout_s), 1), job.timeout_s, message)
+            await asyncio.wait([task], timeout=min(PROGRESS_INTERVAL_S, remaining_s))
         if job.ended_monotonic is not None:
-            with suppress(Exception):  # it has ended, whether or not anybody hears it
-                await report_progress(job.timeout_s, job.timeout_s, f"{job.description}: {job.status_json()['status']}")
+            with suppress(Exception):  # the job has ended, whether or not this report arrives
+                await report_progress(job.timeout_s, job.timeout_s, f"{job.description}: {job.status}")

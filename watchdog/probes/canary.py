@@ -18,7 +18,8 @@ from watchdog.config_types import (
     duration_bounds,
     format_config_duration,
 )
-from watchdog.domain.model import Evidence, Json, Observation, Outcome, Scalar
+from watchdog.domain.measurements import QueueMetrics
+from watchdog.domain.model import Evidence, Json, Observation, Outcome
 from watchdog.domain.observations import JobStage, JobStatus, QueueStats
 from watchdog.domain.probe_state import SENTINEL_STATE_KEY, SentinelRecord
 from watchdog.domain.rules.canary import (
@@ -239,14 +240,13 @@ class _CanaryRun:
         reason, message = canary_failure_reason(self.settings.limits, tracker, stats)
         facts = self._evidence_facts(tracker)
         facts |= stats.metrics | ({"paused": True} if stats.paused else {})
-        counted: dict[str, Scalar] = {"waiting": stats.waiting, "consumers": stats.consumers}
         return Observation(
             Outcome.FAIL if reason else Outcome.PASS,
             reason,
             message,
             duration=None if tracker.finished_at is None else tracker.finished_at - tracker.sent_at,
             phases={**self.context.phase_timer.phase_durations_ms, **tracker.phase_durations_ms},
-            measurements={name: value for name, value in counted.items() if value is not None},
+            measurements=QueueMetrics(waiting=stats.waiting, consumers=stats.consumers).to_measurements(),
             evidence=Evidence(facts, tracker.job_status.error),
             state_updates=self._state_updates(tracker, removed=removed),
         )

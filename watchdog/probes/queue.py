@@ -10,6 +10,7 @@ from pydantic import Field, StrictFloat, StrictInt, model_validator
 
 from watchdog.config_types import ConfigModel, Duration, FieldValidationError, duration_bounds
 from watchdog.domain.formatting import format_duration
+from watchdog.domain.measurements import QueueMetrics
 from watchdog.domain.model import Evidence, Json, Observation, Outcome, Scalar
 from watchdog.domain.observations import QueueStats
 from watchdog.domain.probe_state import (
@@ -236,10 +237,8 @@ def queue_observation(
 
 
 def _measurements(threshold_states: Iterable[ThresholdState], stats: QueueStats) -> Mapping[str, Scalar]:
-    ratio = {
-        one.threshold.metric: one.value for one in threshold_states if one.threshold.window_ms and one.value is not None
-    }
-    return {**stats.metrics, **ratio}
+    ratio = next((state.value for state in threshold_states if state.threshold.window_ms), None)
+    return QueueMetrics.from_stats(stats, failure_ratio=ratio).to_measurements()
 
 
 def _evidence_facts(threshold_states: Iterable[ThresholdState], stats: QueueStats) -> dict[str, Json]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from watchdog.domain.formatting import format_duration, format_duration_rounded, format_iso8601
-from watchdog.domain.model import Json
+from watchdog.domain.formatting import format_duration, format_duration_rounded
 
 OVERDUE_AFTER_INTERVALS = 20
 """A task is overdue after this many intervals without a run that ended."""
@@ -51,16 +50,3 @@ class BackgroundTask:
         age = format_duration_rounded(self.staleness_ms(now))
         overdue = f"no run has ended for {age}; the task runs every {format_duration(self.interval_ms)}"
         return f"{overdue}. {self.last_error}" if self.last_error else overdue
-
-
-def background_task_to_json(task: BackgroundTask, now: int) -> Json:
-    """The task in the format of the health_check convention (docs/health-check.md)."""
-    status = task.status(now)
-    return {
-        "name": task.name,
-        "ok": status in ("success", "never"),
-        "last_run_at": None if task.last_ended_at is None else format_iso8601(task.last_ended_at),
-        "staleness_ms": None if task.last_ended_at is None else task.staleness_ms(now),
-        "last_run_status": status,
-        "last_run_error": task.describe_problem(now) or None,
-    }

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from difflib import get_close_matches
-from typing import Any
+from typing import NamedTuple
 
-from watchdog.domain.model import ClaimedSlot, RecordedResult
-from watchdog.domain.rules import evaluate_rules
+from watchdog.domain.model import ClaimedSlot, Finding, Outcome, RecordedResult
+from watchdog.domain.rules import availability, evaluate_rules, job, missing, task
 from watchdog.probes.base import Probe
 from watchdog.service.policies import build_registered_probe
 from watchdog.service.runner import ProbeRunner
+
+SUBJECT_RULES = (task.RULE_NAME, missing.RULE_NAME, job.RULE_NAME)
+"""Rules about the tasks and jobs that a result lists."""
 
 
 def find_probe(probes: Sequence[Probe], name_or_id: str) -> Probe:
@@ -36,34 +39,33 @@ def find_runnable_probe(probes: Sequence[Probe], name_or_id: str) -> Probe:
     return probe
 
 
-async def run_once(runner: ProbeRunner, probe: Probe) -> dict[str, Any]:
-    """Run a probe now. Returns the result as JSON; durations are in ms."""
+class ProbeRun(NamedTuple):
+    """A run on demand and its verdict, which also considers the tasks and jobs that the result lists."""
+
+    probe: Probe
+    recorded_result: RecordedResult
+    findings: tuple[Finding, ...]
+    """Bad ones only."""
+    outcome: Outcome
+    reason: str
+    message: str
+
+
+async def run_once(runner: ProbeRunner, probe: Probe) -> ProbeRun:
+    """Run a probe now."""
     await asyncio.to_thread(probe.prepare)
     slot = ClaimedSlot(0, runner.clock(), "local", None)
-    return _recorded_result_to_json(runner, probe, await runner.run(probe, slot, {}))
+    return _evaluate_run(runner, probe, await runner.run(probe, slot, {}))
 
 
-def _recorded_result_to_json(runner: ProbeRunner, probe: Probe, recorded_result: RecordedResult) -> dict[str, Any]:
-    """The outcome is `fail` if a task is bad, as it would open an incident."""
+def _evaluate_run(runner: ProbeRunner, probe: Probe, recorded_result: RecordedResult) -> ProbeRun:
+    """The outcome is `fail` if a task or job is bad, as it would open an incident."""
     result = recorded_result.result
-    findings = [f for f in evaluate_rules(build_registered_probe(probe, "", runner.mask).policy, result) if f.bad]
-    tasks = [f for f in findings if f.rule in ("task", "missing", "job")]
-    explained = tasks and not any(f.rule == "availability" for f in findings)
-    outcome, reason, message = str(result.outcome), result.reason, result.message
-    if explained:
-        outcome, reason, message = "fail", tasks[0].reason, "; ".join(f.message for f in tasks)
-    return {
-        "probe": probe.id,
-        "kind": probe.kind,
-        "outcome": outcome,
-        "reason": reason,
-        "message": message,
-        "duration": result.duration,
-        "phases": {name: round(ms, 1) for name, ms in result.phases.items()},
-        "measurements": dict(result.measurements),
-        "tasks": {name: task._asdict() for name, task in result.tasks.items()} if result.tasks is not None else None,
-        "findings": [
-            {"rule": f.rule, "subject": f.subject, "reason": f.reason, "message": f.message} for f in findings
-        ],
-        "evidence": {"facts": dict(recorded_result.evidence.facts), "excerpt": recorded_result.evidence.excerpt},
-    }
+    policy = build_registered_probe(probe, "", runner.mask).policy
+    findings = tuple(finding for finding in evaluate_rules(policy, result) if finding.bad)
+    subject_findings = [finding for finding in findings if finding.rule in SUBJECT_RULES]
+    run = ProbeRun(probe, recorded_result, findings, result.outcome, result.reason, result.message)
+    if not subject_findings or any(finding.rule == availability.RULE_NAME for finding in findings):
+        return run
+    message = "; ".join(finding.message for finding in subject_findings)
+    return run._replace(outcome=Outcome.FAIL, reason=subject_findings[0].reason, message=message)

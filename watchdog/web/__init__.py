@@ -1,7 +1,7 @@
-"""The faces in the browser: a public status page, and pages for operators."""
+"""The web interface: a public status page, operators' pages, a JSON API, check-ins, and the route of the MCP server."""
 
 from watchdog.web.app import create_app
-from watchdog.web.auth.access import ApiKey
-from watchdog.web.pages.status import StatusPageConfig
+from watchdog.web.auth.session import ApiKey
+from watchdog.web.pages.status_snapshot import StatusPageConfig
 
 __all__ = ["ApiKey", "StatusPageConfig", "create_app"]

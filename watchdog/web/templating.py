@@ -1,4 +1,4 @@
-"""Templates into pages: the one Jinja environment, the one stylesheet, and what every page is given."""
+"""Renders pages: the Jinja environment, the static files, and the filters and globals of every template."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
 from jinja2.runtime import Context
 
 from watchdog.domain import formatting
+from watchdog.domain.formatting import HEALTH_STATE_LABELS
+from watchdog.domain.model import HealthState
 from watchdog.domain.text import shorten
 from watchdog.resources import resource_path
-from watchdog.web.pages.timeline import PAGE_STATE_LABELS
 
+PAGE_STATE_LABELS = {**HEALTH_STATE_LABELS, HealthState.UNKNOWN: "No data"}
 MAX_EXCERPT_CHARS = 300
 """Characters of a target's text that a page shows."""
 NO_STORE_HEADERS = {"Cache-Control": "no-store"}
-"""For whatever is not everybody's."""
+"""Headers of every response that is not public."""
 SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; "
     "base-uri 'none'; frame-ancestors 'none'",
@@ -30,13 +32,13 @@ SECURITY_HEADERS = {
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
-"""On every answer."""
+"""Headers of every response."""
 HTTP_URL_PATTERN = re.compile(r"https?://", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class StaticFile:
-    """A file served under a name that changes with its content, so that it may be cached for ever."""
+    """A file whose URL contains a hash of its content, so that browsers may cache it indefinitely."""
 
     name: str
     media_type: str
@@ -48,19 +50,17 @@ class StaticFile:
 
 
 class TemplateRenderer:
-    """`title`: the public page's. `also`: another folder of templates, with filters of its own."""
+    """Renders templates from templates/pages. An undefined variable in a template is an error.
+
+    `site_title`: the title of the public page. `extra_folder`: another folder of templates, with `filters` of its own.
+    """
 
     def __init__(self, site_title: str, *, extra_folder: str = "", filters: Mapping[str, Any] = MappingProxyType({})):
         folder = resource_path("templates") / "pages"
-        self.static = {
-            static.name: static
-            for static in (
-                _load_static_file(folder / "watchdog.css", "text/css"),
-                _load_static_file(folder / "icon.svg", "image/svg+xml"),
-            )
-        }
-        stylesheet, icon = (static.url_path for static in self.static.values())
-        self._env = Environment(
+        stylesheet = _load_static_file(folder / "watchdog.css", "text/css")
+        favicon = _load_static_file(folder / "icon.svg", "image/svg+xml")
+        self.static_files = {file.name: file for file in (stylesheet, favicon)}
+        self._environment = Environment(
             loader=FileSystemLoader([folder, *([resource_path("templates") / extra_folder] if extra_folder else [])]),
             autoescape=True,
             undefined=StrictUndefined,
@@ -68,31 +68,31 @@ class TemplateRenderer:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._env.globals |= {"site": site_title, "stylesheet": stylesheet, "icon": icon, "words": PAGE_STATE_LABELS}
-        self._env.filters |= {
-            "span": formatting.format_duration,
-            "about": formatting.format_duration_rounded,
-            "clock": formatting.format_time_of_day,
+        self._environment.globals |= {
+            "site_title": site_title,
+            "stylesheet": stylesheet.url_path,
+            "favicon": favicon.url_path,
+            "state_labels": PAGE_STATE_LABELS,
         }
-        self._env.filters |= {
-            "iso": format_html_datetime,
-            "exact": _time_with_seconds_filter,
-            "moment": _time_filter,
-            "ago": _ago_filter,
-            "date": _date_filter,
-        }
-        self._env.filters |= {
-            "is_link": is_http_url,
-            "cut": truncate_excerpt,
-            "filled": drop_empty_values,
-            "thousands": format_grouped_number,
+        self._environment.filters |= {
+            "duration": formatting.format_duration,
+            "duration_rounded": formatting.format_duration_rounded,
             "number": formatting.format_number,
+            "html_datetime": format_html_datetime,
+            "timestamp": _timestamp_filter,
+            "time_with_seconds": _time_with_seconds_filter,
+            "time_ago": _time_ago_filter,
+            "date": _date_filter,
+            "milliseconds": format_milliseconds,
+            "excerpt": truncate_excerpt,
+            "drop_empty": drop_empty_values,
+            "is_http_url": is_http_url,
+            **filters,
         }
-        self._env.filters |= filters
 
     def render(self, template: str, now: int, **context: Any) -> str:
-        """`now`: the instant against which ages are told."""
-        return self._env.get_template(template).render(now=now, **context)
+        """`now`: the instant that ages and dates on the page are relative to."""
+        return self._environment.get_template(template).render(now=now, **context)
 
 
 def _load_static_file(path: Path, media_type: str) -> StaticFile:
@@ -106,7 +106,7 @@ def format_html_datetime(at: int) -> str:
 
 
 @pass_context
-def _ago_filter(context: Context, at: int) -> str:
+def _time_ago_filter(context: Context, at: int) -> str:
     return formatting.format_time_ago(at, context["now"])
 
 
@@ -116,7 +116,7 @@ def _date_filter(context: Context, at: int) -> str:
 
 
 @pass_context
-def _time_filter(context: Context, at: int) -> str:
+def _timestamp_filter(context: Context, at: int) -> str:
     return formatting.format_timestamp(at, context["now"])
 
 
@@ -126,22 +126,19 @@ def _time_with_seconds_filter(context: Context, at: int) -> str:
 
 
 def is_http_url(url: str) -> bool:
-    """Whether a configured URL may be a link: nothing but http and https."""
+    """Whether a configured URL may become a link: only http and https may."""
     return HTTP_URL_PATTERN.match(url) is not None
 
 
 def truncate_excerpt(text: str) -> str:
-    """A target's text, no longer than a page shows."""
+    """A target's text, cut to MAX_EXCERPT_CHARS."""
     return shorten(text, MAX_EXCERPT_CHARS)
 
 
 def drop_empty_values(values: Mapping[str, object]) -> dict[str, object]:
-    """Without what is empty."""
     return {name: value for name, value in values.items() if value}
 
 
-def format_grouped_number(ms: float) -> str:
+def format_milliseconds(ms: float) -> str:
     """Milliseconds without their unit: "0.4", "182", "2 914"."""
-    if ms < 10:
-        return f"{ms:.1f}".removesuffix(".0")
-    return f"{ms:,.0f}".replace(",", formatting.NBSP)
+    return f"{ms:.1f}".removesuffix(".0") if ms < 10 else formatting.format_number(round(ms))

@@ -26,36 +26,36 @@ def run(slot: int = 0, outcome: Outcome = Outcome.PASS, reason: str = "", **phas
     [
         ("all is well", run(1, **FULL), ["up 8 ms", "up 200 ms", "up 1.7 s"]),
         ("nobody picks it up", run(1, Outcome.FAIL, "canary.not_picked_up", connect=1, enqueue=8),
-         ["up 8 ms", "down Not picked up", "unknown not reached"]),
+         ["up 8 ms", "down canary not picked up", "unknown not reached"]),
         ("nobody finishes it", run(1, Outcome.FAIL, "canary.not_finished", enqueue=8, pick_up=200),
-         ["up 8 ms", "up 200 ms", "down Not finished in time"]),
+         ["up 8 ms", "up 200 ms", "down canary not finished"]),
         ("it fails", run(1, Outcome.FAIL, "job.failed", **FULL), ["up 8 ms", "up 200 ms", "down 1.7 s"]),
         ("the broker is away", run(1, Outcome.FAIL, "broker.unreachable", connect=3),
-         ["down Broker unreachable", "unknown not reached", "unknown not reached"]),
+         ["down broker unreachable", "unknown not reached", "unknown not reached"]),
         ("it fails where no pick-up is shown", run(1, Outcome.FAIL, "job.failed", enqueue=8),
-         ["up 8 ms", "unknown not observable", "down Failed"]),
+         ["up 8 ms", "unknown not observable", "down job failed"]),
         ("a queue that shows no pick-up", run(1, enqueue=8, finish=1_900),
          ["up 8 ms", "unknown not observable", "up 1.9 s"]),
     ],
 )  # fmt: skip
 def test_the_newest_run_stage_by_stage(sentence: str, newest: Result, told: list[str]) -> None:
-    seen = build_canary_card([run(0, **FULL), newest])
-    assert seen is not None
-    assert [f"{card.state} {card.text.replace(NBSP, ' ')}" for card in seen.stage_cards] == told, sentence
+    card = build_canary_card([run(0, **FULL), newest])
+    assert card is not None
+    assert [f"{stage.state} {stage.text.replace(NBSP, ' ')}" for stage in card.stages] == told, sentence
 
 
 def test_what_is_usual_leaves_the_newest_run_out() -> None:
-    seen = build_canary_card([run(0, **FULL), run(1, enqueue=900, pick_up=900, finish=900)])
-    assert seen is not None
-    assert seen.stage_cards[1].detail == f"usually 200{NBSP}ms"
+    card = build_canary_card([run(0, **FULL), run(1, enqueue=900, pick_up=900, finish=900)])
+    assert card is not None
+    assert card.stages[1].detail == f"median 200{NBSP}ms"
 
 
 def test_missed_slots_are_no_runs_and_the_chart_comes_to_an_end() -> None:
     assert build_canary_card([run(0, Outcome.MISSED, "missed.skipped")]) is None
-    seen = build_canary_card([run(i, **FULL) for i in range(MAX_CANARY_RUNS + 5)])
-    assert seen is not None
-    assert len(seen.table_rows) == MAX_CANARY_RUNS
-    assert seen.table_rows[0][0].slot > seen.table_rows[1][0].slot
+    card = build_canary_card([run(i, **FULL) for i in range(MAX_CANARY_RUNS + 5)])
+    assert card is not None
+    assert len(card.runs) == MAX_CANARY_RUNS
+    assert card.runs[0].slot > card.runs[1].slot
 
 
 def test_the_page_shows_the_stages(tmp_path: Path) -> None:
@@ -64,9 +64,9 @@ def test_the_page_shows_the_stages(tmp_path: Path) -> None:
     assert find_html_problems(response.text) == []
     said = visible_text(response.text)
     assert "Latest run, 02:25:00" in said
-    assert "Picked up Not picked up usually" in said
+    assert "Picked up canary not picked up median" in said
     assert "Finished not reached" in said
     assert "Stages, last 3 h 55 min" in said
     assert "Latency" not in said
     assert response.text.count('class="x-mark" d="M-3.5') == 3
-    assert "47 canary runs. Usually picked up after" in response.text.replace(NBSP, " ")
+    assert "47 canary runs. Median time to pick-up" in response.text.replace(NBSP, " ")

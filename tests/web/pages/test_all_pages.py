@@ -77,8 +77,8 @@ def test_the_list_is_worst_first_and_says_why(app: FastAPI) -> None:
         said.index(name) for name in ("Needs attention", "API got 503", "Search MCP", "Exports", "Up · 8", "Payments")
     ]
     assert order == sorted(order)
-    assert "Last tick 2 s ago" in said
-    assert "1 late" in said
+    assert "Last scheduled 2 s ago" in said
+    assert "1 run late" in said
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_evidence_opens_by_link_also_when_its_row_was_not_shown(app: FastAPI) ->
     assert "connect 4 ms, TLS 11 ms, negotiate 39 ms, list 22 ms, call 2.9 s" in said
     assert "health_check: database pool exhausted (100 of 100 in use), waited 2900 ms" in said
     quiet = visible_text(request_page(app, f"/probes/search-mcp?open={epoch_ms('02:20:52')}").text)
-    assert "none was kept: it is for failures" in quiet
+    assert "Not stored: evidence is stored for failures" in quiet
     gone = visible_text(request_page(app, "/probes/search-mcp?open=12345").text)
     assert "Kept" not in gone
 
@@ -153,26 +153,26 @@ def test_a_phase_that_never_ended_names_its_reason(tmp_path: Path) -> None:
     )
     with filled_database(f"sqlite:///{tmp_path}/p.db", book) as database:
         html = request_page(create_test_app(database), "/probes/slow").text
-    assert '<td class="num word is-down">timeout</td>' in html
+    assert '<td class="num word is-down">timeout exceeded</td>' in html
 
 
 def test_an_incident_says_what_changed_who_was_told_and_why(app: FastAPI, story: FixtureRows) -> None:
     html = request_page(app, f"/incidents/{story.incident_by_name['down']}").text
     said = visible_text(html)
     assert "API: got 503 Down for 41 min" in said
-    assert "pager/webhook was not reached: 410 Gone, 8 tries" in said
-    assert "oncall/email, oncall/slack were reached" in said
+    assert "pager/webhook was not notified: 410 Gone, 8 attempts" in said
+    assert "oncall/email, oncall/slack were notified." in said
     assert '<span class="hl">"pool exhausted: 100 of 100 in use"</span>' in unescape(html)
     assert "<dd>61</dd>" in html  # 58 before: not worth marking
     assert "First bad 01:48:00 · local" in said
     assert "Last good 01:47:00 · local" in said
     assert "42nd bad result got 503" in said
-    assert "42 runs failed since it began" in said
+    assert "42 failed runs since it began" in said
     assert "oncall · slack #oncall opened Delivered 01:49:02 · 412 ms" in said
-    assert "chat · slack #chat opened Queued try 2 at 02:29:40 · 429 rate limited" in said
-    assert "8 tries until 02:24:11 · 410 Gone" in said
+    assert "chat · slack #chat opened Queued attempt 2 at 02:29:40 · 429 rate limited" in said
+    assert "8 attempts until 02:24:11 · 410 Gone" in said
     assert "Route 1 matches: notifies oncall, pager, chat" in said
-    assert "2 bad slots in a row, 2 needed alert.failure_threshold: 2" in said
+    assert "2 bad results in a row alert.failure_threshold: 2" in said
 
 
 def test_a_resolved_incident_says_so_first(tmp_path: Path) -> None:
@@ -180,8 +180,8 @@ def test_a_resolved_incident_says_so_first(tmp_path: Path) -> None:
     with filled_database(f"sqlite:///{tmp_path}/r.db", book) as database:
         said = visible_text(request_page(create_test_app(database), f"/incidents/{book.incident_by_name['down']}").text)
     assert "Resolved after 13 min" in said
-    assert "Good again since 02:01:00 It lasted 13 min: first bad 01:48:00, opened 01:49:02." in said
-    assert "chat · slack #chat opened Told at the end 02:01:00 · one message told both" in said
+    assert "Recovered at 02:01:00 Lasted 13 min: first bad result 01:48:00, opened 01:49:02." in said
+    assert "chat · slack #chat opened Merged 02:01:00 · sent as one message with the resolution" in said
     assert "bad result got 503 · 2" not in said
 
 
@@ -192,9 +192,9 @@ def test_an_incident_that_nobody_heard_of_says_so(tmp_path: Path) -> None:
     incident = book.add_incident(id, "availability", "got 503", NOW - 5 * MINUTE_MS, threshold=1, routing_log=route)
     with filled_database(f"sqlite:///{tmp_path}/n.db", book) as database:
         said = visible_text(request_page(create_test_app(database), f"/incidents/{incident}").text)
-    assert "Nobody was told Route 1 does not match: no tag prod; no route matches: no one is notified" in said
-    assert "No result of that time is kept any more" in said
-    assert "Nobody was told of this incident" in said
+    assert "No notification was sent Route 1 does not match: no tag prod; no route matches: no one is notified" in said
+    assert "Results from that time are no longer stored" in said
+    assert "This incident sent no notification" in said
 
 
 def test_an_incident_of_a_job_tells_of_that_job_alone(tmp_path: Path) -> None:
@@ -213,19 +213,19 @@ def test_an_incident_of_a_job_tells_of_that_job_alone(tmp_path: Path) -> None:
         told, probe = (
             visible_text(request_page(pages, path).text) for path in (f"/incidents/{incident}", "/probes/shop")
         )
-    assert f"outcome fail said {late} took 180 ms worker app-4 duration 9 s" in told
+    assert f"outcome fail message {late} run duration 180 ms worker app-4 duration 9 s" in told
     assert "app-3" not in told
-    assert "1 run was bad since it began" in told
+    assert "1 bad run since it began" in told
     assert f"First bad result {late}" in told
-    assert f"Why nobody was told {late}" in told
-    assert "alert.after" not in told
+    assert f"Why no notification was sent {late}" in told
+    assert "alert.failure_threshold" not in told
     assert f"{late} Since" in probe
 
 
 def test_an_incident_of_silence_shows_the_last_result_instead(app: FastAPI, story: FixtureRows) -> None:
     (incident,) = (row["id"] for row in story.rows["incidents"] if row["rule"] == "stale")
     said = visible_text(request_page(app, f"/incidents/{incident}").text)
-    assert "No bad result Nothing was stored after the last result" in said
+    assert "No later result This incident is about missing results." in said
     assert "Last result 20 Nov 04:10:00 · local" in said
     assert "First bad" not in said
     assert "No result for 46 h 19 min" in visible_text(request_page(app, "/probes/exports").text)
@@ -236,21 +236,21 @@ def test_an_incident_of_a_task_says_how_the_task_stood(app: FastAPI, story: Fixt
     html = request_page(app, f"/incidents/{incident}").text
     assert '<dt>last run</dt><dd class="hl">15\u00a0min before</dd>' in html
     assert "<dt>last run</dt><dd>14\u00a0min before</dd>" in html
-    assert "Evidence of 01:00:52: a sample is kept." in visible_text(html)
+    assert "Evidence from 01:00:52: of passes, only a sample is stored." in visible_text(html)
 
 
 def test_dead_letters_are_listed_with_their_incident(app: FastAPI) -> None:
     said = visible_text(request_page(app, "/dead-letters").text)
-    assert "1 notification was given up" in said
-    assert "pager · webhook events.acme.example API: got 503 opened 01:49:02 Dead 8 tries" in said
+    assert "1 undelivered notification" in said
+    assert "pager · webhook events.acme.example API: got 503 opened 01:49:02 Undelivered 8 attempts" in said
 
 
 def test_the_first_minute_of_a_probe_says_when_it_runs(tmp_path: Path) -> None:
     with filled_database(f"sqlite:///{tmp_path}/f.db", new_probe_rows()) as database:
         said = visible_text(request_page(create_test_app(database), "/probes/search-mcp").text)
     assert "No data yet" in said
-    assert "Nothing has run yet: first run in 12 s" in said
-    assert "None yet. Each run is listed" in said
+    assert "No run yet: first run in 12 s" in said
+    assert "No results yet. Each run is listed" in said
 
 
 def test_one_result_is_a_page_too(tmp_path: Path) -> None:
@@ -305,13 +305,13 @@ def test_the_jobs_of_a_source_are_listed_bad_ones_first(tmp_path: Path, schedule
         elsewhere = visible_text(request_page(create_test_app(database), "/probes/other").text)
     assert find_html_problems(response.text) == []
     said = visible_text(response.text).replace("\N{NO-BREAK SPACE}", " ").replace("\N{EN DASH}", "-")
-    assert "Jobs 4 found · read 1 min ago" in said
+    assert "Jobs 4 listed · read 1 min ago" in said
     assert "<b>ledger</b> Stuck - 00:29 - - -" in said
     assert "retry retry is overdue: 3 runs missed Overdue 0 * * * * UTC 21 Nov 23:29 - - 03:29" in said
     assert "usage-rollup On time every 10 min 02:28 02:29 59 s -" in said
     assert "yearly Not run yet 0 0 1 1 * UTC never - - 1 Jan 2027 02:29" in said
     assert said.index("ledger") < said.index("retry") < said.index("usage-rollup") < said.index("yearly")
-    assert "found" not in elsewhere
+    assert "listed ·" not in elsewhere
 
 
 def test_an_incident_of_a_job_is_about_that_job_alone(tmp_path: Path) -> None:
@@ -329,11 +329,14 @@ def test_an_incident_of_a_job_is_about_that_job_alone(tmp_path: Path) -> None:
     stuck = book.add_incident(jobs, "job", "ledger is stuck", since, subject="ledger", reason="job.stuck", threshold=1)
     with filled_database(f"sqlite:///{tmp_path}/j.db", book) as database:
         said = visible_text(request_page(create_test_app(database), f"/incidents/{stuck}").text)
-    assert "said ledger is stuck took 180 ms writable app may write, too running since 2026-11-22T00:29" in said
+    assert (
+        "message ledger is stuck run duration 180 ms write access app may write, too running since 2026-11-22T00:29"
+        in said
+    )
     assert "run 7" in said
     assert "retry" not in said
     assert "in a row" not in said
-    assert "alert.after" not in said
+    assert "alert.failure_threshold" not in said
     assert "Opened, warning ledger is stuck" in said
     assert "First bad result ledger is stuck" in said
 
@@ -343,8 +346,8 @@ def test_a_watchdog_that_stands_still_says_so_on_every_page(tmp_path: Path) -> N
     book.rows["watermarks"][0]["claimed_until"] = NOW - 5 * MINUTE_MS
     with filled_database(f"sqlite:///{tmp_path}/s.db", book) as database:
         said = visible_text(request_page(create_test_app(database), "/probes").text)
-    assert "Watchdog itself stands still" in said
-    assert "Last tick 5 min ago" in said
+    assert "Watchdog is not running its probes" in said
+    assert "Last scheduled 5 min ago" in said
 
 
 def test_json_tells_the_same(app: FastAPI, story: FixtureRows) -> None:
@@ -379,7 +382,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FastAPI]:
     book.add_watermark(NOW)
     for i, bad in enumerate(HOSTILE):
         spec = f"name: {bad}\n{bad}: {bad}\n"
-        id = book.add_probe(f"x{i}", "http", bad, tags=(bad,), target=bad, runbook=bad, cadence=bad, spec=spec)
+        id = book.add_probe(f"x{i}", "http", bad, tags=(bad,), target=bad, runbook=bad, cadence=bad, config_yaml=spec)
         row = book.rows["probes"][-1]
         row |= {"name": bad, "info": row["info"].replace(f'"name":"x{i}"', '"name":' + json.dumps(bad))}
         evidence = Evidence({bad: bad, "deep": {bad: [bad]}}, bad)
@@ -394,7 +397,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FastAPI]:
         book.add_notification(incident, f"{bad}/{bad}", "dead", created_at=NOW - MINUTE_MS, finished_at=NOW, detail=bad)
         addresses[f"{bad}/{bad}"] = bad
     with filled_database(f"sqlite:///{tmp_path_factory.mktemp('hostile') / 'h.db'}", book) as database:
-        yield create_test_app(database, addresses=addresses)
+        yield create_test_app(database, destination_addresses=addresses)
 
 
 @pytest.mark.parametrize("number", range(len(HOSTILE)), ids=[repr(bad[:20]) for bad in HOSTILE])
@@ -430,7 +433,7 @@ def test_evidence_is_cut_at_300_characters(tmp_path: Path) -> None:
 def test_nothing_here_is_a_page_of_its_own(app: FastAPI, path: str) -> None:
     response = request_page(app, path)
     assert response.status_code == 404
-    assert "Nothing is here" in response.text
+    assert "Not found" in response.text
 
 
 def test_a_method_that_is_not_done_says_so(app: FastAPI) -> None:
@@ -443,10 +446,10 @@ def test_a_failure_of_ours_shows_no_traceback(app: FastAPI) -> None:
     async def read(_: object) -> None:
         raise RuntimeError("secret inside")
 
-    broken = create_test_app(None, read=read)  # type: ignore[arg-type]
+    broken = create_test_app(None, run_read_query=read)  # type: ignore[arg-type]
     response = request_page(broken, "/probes")
     assert response.status_code == 500
-    assert "This page failed" in response.text
+    assert "Internal error" in response.text
     assert "secret inside" not in response.text
     assert "Traceback" not in response.text
     assert response.headers["content-security-policy"] == SECURITY_HEADERS["Content-Security-Policy"]

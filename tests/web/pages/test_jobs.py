@@ -22,7 +22,8 @@ from tests.web.pages.test_all_pages import HOSTILE, LINK
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS
 from watchdog.domain.model import Outcome, ReportedTask
 from watchdog.store.read.jobs import list_jobs
-from watchdog.web.pages.jobs import JOBS_PER_PAGE, build_job_row
+from watchdog.web.cards.jobs import build_job_row
+from watchdog.web.pages.jobs import JOBS_PER_PAGE
 
 
 @contextmanager
@@ -57,7 +58,7 @@ def test_every_job_of_every_source_is_listed_worst_first(app: FastAPI) -> None:
         "crawl", "flush_metrics", "prune_sessions", "refresh_embeddings", "rotate_keys", "sync_permissions",
     ]  # fmt: skip
     assert "Needs attention · 5" in told
-    assert "Nothing wrong · 10" in told
+    assert "No problems · 10" in told
 
 
 @pytest.mark.parametrize(
@@ -121,7 +122,7 @@ def test_without_any_job_one_sentence_says_what_to_do(tmp_path: Path) -> None:
     with showing(tmp_path, FixtureRows()) as app:
         told = said(app, "/jobs")
         assert request_page(app, "/api/jobs").json() == []
-    assert "No jobs are known Add a probe with jobs , a heartbeat , or an MCP server that tells of its tasks" in told
+    assert "No jobs yet Add a jobs or heartbeat probe, or an MCP server that lists its tasks" in told
     assert "Search" not in told
 
 
@@ -132,7 +133,7 @@ def test_a_long_list_has_pages(tmp_path: Path) -> None:
         book.add_job_state(id, f"job-{i:03}", reason="job.stuck" if i == JOBS_PER_PAGE else "")
     with showing(tmp_path, book) as app:
         first, last = names(app), names(app, "?page=2")
-        assert "Nothing wrong · 200" in said(app, "/jobs?page=2")
+        assert "No problems · 200" in said(app, "/jobs?page=2")
     assert (len(first), first[0], last) == (JOBS_PER_PAGE, f"job-{JOBS_PER_PAGE:03}", [f"job-{JOBS_PER_PAGE - 1:03}"])
 
 
@@ -175,11 +176,11 @@ def test_a_job_that_its_source_expects_is_on_time_without_a_schedule(tmp_path: P
 
 def test_what_a_job_told_us_is_on_the_page_of_its_heartbeat(app: FastAPI) -> None:
     told = said(app, "/probes/nightly-backup")
-    assert "Check-ins judged 20 s ago" in told
-    assert "Verdict On time Next expected 23 Nov 02:00 Last ended well 21 Nov 02:55 Last run took 55 min" in told
+    assert "Check-ins evaluated 20 s ago" in told
+    assert "Status On time Next expected 23 Nov 02:00 Last success 21 Nov 02:55 Last duration 55 min" in told
     assert "18 Nov 02:58:07 Failed, exit code 28 58 min backup-4 offsite: No space left on device rotating" in told
     assert "18 Nov 02:57:07 Log backup-4 retrying offsite once 18 Nov 02:00:03 Started backup-4" in told
-    assert "21 Nov 02:55:04 Ended well 55 min backup-1 done: 214 GB, 0 errors rotating" in told
+    assert "21 Nov 02:55:04 Succeeded 55 min backup-1 done: 214 GB, 0 errors rotating" in told
     assert told.index("21 Nov 02:55:04") < told.index("21 Nov 02:00:03") < told.index("15 Nov 02:00:03")
     assert "Latency" not in told
     assert "Check-ins" not in said(app, "/probes/billing-jobs")
@@ -192,8 +193,8 @@ def test_the_newest_check_ins_are_shown(tmp_path: Path) -> None:
         book.add_check_in(id, NOW - i * HOUR_MS, "ok")
     with showing(tmp_path, book) as app:
         html = request_page(app, "/probes/beat").text
-    assert html.count("Ended well") == 50
-    assert "The newest 50." in html
+    assert html.count("Succeeded") == 50
+    assert "Newest 50 shown." in html
 
 
 def test_a_heartbeat_that_nobody_called_says_how_to(tmp_path: Path) -> None:
@@ -201,8 +202,8 @@ def test_a_heartbeat_that_nobody_called_says_how_to(tmp_path: Path) -> None:
     book.add_probe("Beat", "heartbeat")
     with showing(tmp_path, book) as app:
         told = said(app, "/probes/beat")
-    assert "None yet. Each is listed with how long its run took and the end of its output" in told
-    assert "Verdict" not in told
+    assert "No check-ins yet. Each check-in is listed with the duration of its run and the end of its output." in told
+    assert "Next expected" not in told
 
 
 @pytest.mark.parametrize(
@@ -224,7 +225,7 @@ def test_output_is_folded(tmp_path: Path, sentence: str, body: str, line: str, f
     cell = re.findall(r"<td[^>]*c-output[^>]*>(.*?)</td>", html, re.DOTALL)[0]
     assert re.findall("<code>(.*?)</code>", cell) == ([line] if line else []), sentence
     assert re.findall("<pre[^>]*>(.*?)</pre>", cell, re.DOTALL) == ([folded] if folded else []), sentence
-    assert ("The first 9 characters are left out." in cell) is (len(body) > 4_000), sentence
+    assert ("9 earlier characters omitted." in cell) is (len(body) > 4_000), sentence
 
 
 @pytest.fixture(scope="module")
@@ -298,4 +299,4 @@ def test_a_source_that_is_silent_for_days_is_said_to_be(tmp_path: Path) -> None:
     book.add_result(id, NOW, Outcome.FAIL, "broker unreachable", "broker.unreachable")
     with showing(tmp_path, book) as app:
         assert "Stuck digest Silent not read for over 2 days" in said(app, "/jobs")
-        assert "1 found · not read for over 2 days" in said(app, "/probes/silent")
+        assert "1 listed · not read for over 2 days" in said(app, "/probes/silent")

@@ -15,19 +15,14 @@ from markupsafe import Markup
 
 from tests.support.fixture_rows import NOW, FixtureRows, epoch_ms
 from tests.support.html_checks import visible_text
-from tests.support.web import create_test_app, filled_database, make_read_function, request_page
+from tests.support.web import create_test_app, filled_database, make_read_query_runner, request_page
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
 from watchdog.domain.model import Evidence, HealthState, Outcome, ProbeInfo
 from watchdog.store.database import Database
 from watchdog.store.errors import StoreUnavailableError
 from watchdog.web import StatusPageConfig
-from watchdog.web.pages.status import (
-    ServiceRow,
-    build_status_page,
-    format_status_headline,
-    load_status_snapshot,
-    overall_state,
-)
+from watchdog.web.pages.status import ServiceRow, build_status_page, format_status_headline, overall_state
+from watchdog.web.pages.status_snapshot import load_status_snapshot
 
 UP, DEGRADED, UNKNOWN, DOWN = HealthState
 NONE = "\N{EN DASH}"
@@ -35,9 +30,12 @@ NONE = "\N{EN DASH}"
 
 def test_the_story_in_public_words(app: FastAPI) -> None:
     said = visible_text(request_page(app, "/").text)
-    assert "API is down, Search MCP is degraded 8 of 11 services work. 1 sent no data. Checked 11 s ago ." in said
-    assert "API is down Down since 01:48 · 41 min API does not work as it should." in said
-    assert "Search MCP is degraded Degraded since 01:46 · 42 min Search MCP works, though" in said
+    assert "API is down, Search MCP is degraded 8 of 11 services are up. 1 has no data. Checked 11 s ago ." in said
+    assert "API is down Down since 01:48 · 41 min API is not working." in said
+    assert (
+        "Search MCP is degraded Degraded since 01:46 · 42 min Search MCP is working, but some features are impaired."
+        in said
+    )
     order = [
         said.index(f" {name} ") for name in ("Core 1 of 4 down", "Search 1 of 3 degraded", "Jobs 1 of 4 without data")
     ]
@@ -53,7 +51,8 @@ def test_bars_say_what_each_bad_day_was(app: FastAPI) -> None:
     html = request_page(app, "/").text
     assert "<title>22\u00a0Nov: down 41\u00a0min so far</title>" in html
     assert "<title>13\u00a0Nov: down 14\u00a0min</title>" in html
-    assert 'aria-label="API, last 90 days: 86 days up, 1 day degraded, 3 days with downtime"' in html
+    label = 'aria-label="API, last 90 days: 86 days up, 1 day degraded, 3 days with downtime"'
+    assert label in html.replace("\N{NO-BREAK SPACE}", " ")
     said = visible_text(html)
     assert f"21 Nov to 22 Nov Exports No data {NONE} {NONE}" in said
     assert f"13 Nov API Down 14 min {NONE}" in said
@@ -68,7 +67,7 @@ def test_it_leaks_nothing(tmp_path: Path) -> None:
     book.add_watermark(NOW)
     planted = " ".join(SECRETS)
     id = book.add_probe(
-        "API", "http", "Core", tags=(planted,), target=planted, runbook=planted, cadence=planted, spec=planted
+        "API", "http", "Core", tags=(planted,), target=planted, runbook=planted, cadence=planted, config_yaml=planted
     )
     evidence = Evidence({planted: planted}, planted)
     book.add_result(
@@ -81,7 +80,7 @@ def test_it_leaks_nothing(tmp_path: Path) -> None:
         )
         book.add_notification(incident, planted, "dead", created_at=start, finished_at=NOW, detail=planted)
     with filled_database(f"sqlite:///{tmp_path}/l.db", book) as database:
-        app = create_test_app(database, addresses={planted: planted})
+        app = create_test_app(database, destination_addresses={planted: planted})
         for path in ("/", "/healthz", "/readyz", "/nowhere", "/login"):
             response = request_page(app, path)
             for secret in SECRETS:
@@ -97,7 +96,7 @@ def service(name: str, state: HealthState, group: str = "") -> ServiceRow:
 @pytest.mark.parametrize(
     ("services", "state", "line"),
     [
-        ([("A", UP), ("B", UP)], UP, "Everything works"),
+        ([("A", UP), ("B", UP)], UP, "All systems operational"),
         ([("A", DOWN), ("B", UP)], DOWN, "A is down"),
         ([("A", DOWN), ("B", DEGRADED), ("C", UP)], DOWN, "A is down, B is degraded"),
         ([("A", DEGRADED), ("B", DEGRADED), ("C", UP)], DEGRADED, "A and B are degraded"),
@@ -129,9 +128,9 @@ def test_two_findings_of_one_probe_are_one_entry_with_both_steps(tmp_path: Path)
     book.add_incident(id, "task", "task a is stale", NOW - 30 * MINUTE_MS, subject="a")
     book.add_incident(id, "task", "task b is stale", NOW - 20 * MINUTE_MS, subject="b")
     book.add_incident(id, "availability", "got 503", NOW - 10 * MINUTE_MS)
-    (entry,) = page_of(tmp_path, book).open
+    (entry,) = page_of(tmp_path, book).open_incidents
     assert (entry.title, entry.since) == ("API is down", NOW - 10 * MINUTE_MS)
-    assert [(state, at_) for state, at_, _ in entry.steps] == [
+    assert [(state, at_) for state, at_, _ in entry.state_changes] == [
         (DOWN, NOW - 10 * MINUTE_MS),
         (DEGRADED, NOW - 30 * MINUTE_MS),
     ]
@@ -142,7 +141,7 @@ def test_incidents_that_overlap_are_one_past_entry(tmp_path: Path) -> None:
     id = book.add_probe("API")
     book.add_incident(id, "task", "a", epoch_ms("10:00", 1), resolved_at=epoch_ms("10:20", 1), subject="a")
     book.add_incident(id, "availability", "b", epoch_ms("10:10", 1), resolved_at=epoch_ms("10:30", 1))
-    assert [(over.what, over.took) for over in page_of(tmp_path, book).past] == [
+    assert [(entry.title, entry.duration_text) for entry in page_of(tmp_path, book).past_incidents] == [
         ("API was down", "30\u00a0min, 10:00 to 10:30")
     ]
 
@@ -150,7 +149,10 @@ def test_incidents_that_overlap_are_one_past_entry(tmp_path: Path) -> None:
 def test_a_long_one_is_told_with_its_dates(tmp_path: Path) -> None:
     book = FixtureRows()
     book.add_incident(book.add_probe("API"), "task", "a", epoch_ms("10:00", 4), resolved_at=epoch_ms("11:00", 1))
-    assert page_of(tmp_path, book).past[0].took == "3\u00a0days 1\u00a0h, 18\u00a0Nov 10:00 to 21\u00a0Nov 11:00"
+    assert (
+        page_of(tmp_path, book).past_incidents[0].duration_text
+        == "3\u00a0days 1\u00a0h, 18\u00a0Nov 10:00 to 21\u00a0Nov 11:00"
+    )
 
 
 def test_what_has_never_run_is_no_data(tmp_path: Path) -> None:
@@ -159,7 +161,7 @@ def test_what_has_never_run_is_no_data(tmp_path: Path) -> None:
     book.add_probe("API", created_at=NOW - SECOND_MS)
     page = page_of(tmp_path, book)
     assert (page.state, page.headline, page.checked_at) == (UNKNOWN, "No data yet", None)
-    assert page.groups[0].services[0].word == "No data yet"
+    assert page.groups[0].services[0].label == "No data yet"
     assert page.groups[0].services[0].uptime == ""
 
 
@@ -170,8 +172,8 @@ def test_a_watchdog_that_stands_still_calls_nothing_up(tmp_path: Path) -> None:
     book.add_incident(book.add_probe("Web"), "availability", "down", NOW - HOUR_MS)
     page = page_of(tmp_path, book)
     assert (page.state, page.headline) == (UNKNOWN, "No current data")
-    assert [s.word for g in page.groups for s in g.services] == ["No data since 02:27", "No data yet"]
-    assert page.open == ()
+    assert [s.label for g in page.groups for s in g.services] == ["No data since 02:27", "No data yet"]
+    assert page.open_incidents == ()
 
 
 def test_only_what_is_to_be_shown_is_shown_in_the_configured_order(tmp_path: Path) -> None:
@@ -201,19 +203,21 @@ def test_only_what_is_to_be_shown_is_shown_in_the_configured_order(tmp_path: Pat
         ("Jobs", ["B", "A"]),
         ("Other", ["D"]),
     ]
-    assert page.sub == "All 4 services are up."
+    assert page.subtitle == "All 4 services are up."
 
 
 def test_an_empty_page_says_how_to_fill_it(tmp_path: Path) -> None:
     with filled_database(f"sqlite:///{tmp_path}/e.db", FixtureRows()) as database:
         response = request_page(create_test_app(database), "/")
     assert response.status_code == 200
-    assert "Nothing is watched yet" in response.text
+    assert "No probes yet" in response.text
 
 
 def test_a_short_history_has_its_own_axis(told_story: Database) -> None:
     said = visible_text(
-        request_page(create_test_app(told_story, site=StatusPageConfig("Acme", history_ms=30 * DAY_MS)), "/").text
+        request_page(
+            create_test_app(told_story, status_page=StatusPageConfig("Acme", history_ms=30 * DAY_MS)), "/"
+        ).text
     )
     assert "30 days ago 20 days ago 10 days ago today" in said
 
@@ -225,7 +229,7 @@ class Flaky:
     """A reader that can be told to fail; counts."""
 
     def __init__(self, database: Database):
-        self._read, self.reads = make_read_function(database), 0
+        self._read, self.reads = make_read_query_runner(database), 0
         self.error: Exception | None = None
 
     async def __call__(self, query: Callable[[sa.Connection], Any]) -> Any:
@@ -255,7 +259,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def watched(told_story: Database, flaky: Flaky, clock: Clock) -> FastAPI:
-    return create_test_app(told_story, read=flaky, now=clock)
+    return create_test_app(told_story, run_read_query=flaky, clock=clock)
 
 
 def test_an_unchanged_page_is_not_sent_again(watched: FastAPI) -> None:
@@ -285,13 +289,13 @@ def test_the_last_good_page_shows_with_its_age(watched: FastAPI, flaky: Flaky, c
     response = request_page(watched, "/")
     said = visible_text(response.text)
     assert response.status_code == 200
-    assert "This page is from 3 min ago" in said
-    assert "The states below are those of 02:29" in said
+    assert "Data from 3 min ago" in said
+    assert "The states below are as of 02:29" in said
     assert "API is down, Search MCP is degraded" in said
     assert "Checked 3 min ago" in said
     flaky.error = None
     clock.now += 5 * SECOND_MS
-    assert "This page is from" not in request_page(watched, "/").text
+    assert "Data from" not in request_page(watched, "/").text
 
 
 def test_without_a_last_good_page_it_says_so_and_fails(watched: FastAPI, flaky: Flaky) -> None:
@@ -299,18 +303,18 @@ def test_without_a_last_good_page_it_says_so_and_fails(watched: FastAPI, flaky: 
     response = request_page(watched, "/")
     assert response.status_code == 503
     assert response.headers["retry-after"] == "10"
-    assert "The database does not answer" in response.text
+    assert "Database unavailable" in response.text
     assert "hunter2" not in response.text
 
 
 def test_operators_are_told_that_the_database_is_away(watched: FastAPI, flaky: Flaky) -> None:
     flaky.error = StoreUnavailableError("gone")
     assert request_page(watched, "/probes").status_code == 503
-    assert request_page(watched, "/api/probes").json()["error"] == "The database does not answer"
+    assert request_page(watched, "/api/probes").json()["error"] == "Database unavailable"
 
 
 def test_visitors_at_once_wait_for_one_render(told_story: Database, flaky: Flaky) -> None:
-    app = create_test_app(told_story, read=flaky)
+    app = create_test_app(told_story, run_read_query=flaky)
 
     async def crowd() -> list[int]:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as http:
@@ -322,10 +326,10 @@ def test_visitors_at_once_wait_for_one_render(told_story: Database, flaky: Flaky
 
 
 def test_health_and_readiness(told_story: Database, flaky: Flaky) -> None:
-    fine = create_test_app(told_story, read=flaky)
+    fine = create_test_app(told_story, run_read_query=flaky)
     assert request_page(fine, "/healthz").json() == {"status": "ok"}
     assert request_page(fine, "/readyz").json() == {"status": "ready"}
-    late = create_test_app(told_story, read=flaky, ready=lambda: "no slot was claimed for 12 s")
+    late = create_test_app(told_story, run_read_query=flaky, not_ready_reason=lambda: "no slot was claimed for 12 s")
     assert (request_page(late, "/readyz").status_code, request_page(late, "/readyz").json()["reason"]) == (
         503,
         "no slot was claimed for 12 s",
@@ -334,7 +338,7 @@ def test_health_and_readiness(told_story: Database, flaky: Flaky) -> None:
     assert request_page(fine, "/healthz").status_code == 200
     assert (request_page(fine, "/readyz").status_code, request_page(fine, "/readyz").json()["reason"]) == (
         503,
-        "the database does not answer",
+        "the database is unavailable",
     )
 
 

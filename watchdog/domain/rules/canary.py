@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from watchdog.domain.formatting import format_count, format_duration, format_utc
+from watchdog.domain.measurements import CanaryStages
 from watchdog.domain.model import Outcome
 from watchdog.domain.observations import JobStage, JobStatus, QueueStats
 from watchdog.domain.reasons import reason_and_message
@@ -56,12 +57,12 @@ class SentinelTracker:
 
     @property
     def phase_durations_ms(self) -> dict[str, float]:
-        phases = {} if self.picked_up_at is None else {"pick_up": float(self.picked_up_at - self.sent_at)}
+        pick_up = finish = None
+        if self.picked_up_at is not None:
+            pick_up = float(self.picked_up_at - self.sent_at)
         if self.finished_at is not None:
-            phases["finish"] = float(
-                self.finished_at - (self.sent_at if self.picked_up_at is None else self.picked_up_at)
-            )
-        return phases
+            finish = float(self.finished_at - (self.sent_at if self.picked_up_at is None else self.picked_up_at))
+        return CanaryStages(pick_up=pick_up, finish=finish).to_phases()
 
 
 def _clamp_time(reported_at: int | None, earliest: int, latest: int) -> int:

@@ -1,4 +1,4 @@
-"""The metrics of a queue over time, and how they stood against their limits at the last run."""
+"""The metrics of a queue over time, and how they stand against their limits. Read-only."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from watchdog.domain.model import Scalar
+from watchdog.domain.measurements import QueueMetrics
 from watchdog.domain.probe_state import QUEUE_STATE_KEY, ThresholdRecord, threshold_records_from_json
 from watchdog.store.codec import loads
 from watchdog.store.tables import probe_state, results
@@ -15,18 +15,18 @@ from watchdog.store.tables import probe_state, results
 
 class QueueSample(NamedTuple):
     slot: int
-    metrics: dict[str, Scalar]
+    metrics: QueueMetrics
 
 
 def list_queue_samples(connection: Connection, probe: int, start: int) -> list[QueueSample]:
-    """The results since `start` that have the metrics of a queue, oldest first."""
+    """The runs since `start` that counted the waiting jobs, oldest first."""
     measured = (results.c.probe == probe, results.c.slot >= start, results.c.measurements.is_not(None))
     rows = connection.execute(sa.select(results.c.slot, results.c.measurements).where(*measured).order_by("slot"))
-    samples = (QueueSample(slot, loads(text)) for slot, text in rows)
-    return [sample for sample in samples if "waiting" in sample.metrics]
+    samples = (QueueSample(slot, QueueMetrics.from_measurements(loads(text))) for slot, text in rows)
+    return [sample for sample in samples if sample.metrics.waiting is not None]
 
 
 def load_threshold_records(connection: Connection, probe: int) -> dict[str, ThresholdRecord]:
-    """How the metrics of a queue stood against their limits at the last run, by metric."""
+    """By rule."""
     query = sa.select(probe_state.c.value).where(probe_state.c.probe == probe, probe_state.c.key == QUEUE_STATE_KEY)
     return threshold_records_from_json(loads(connection.execute(query).scalar()))

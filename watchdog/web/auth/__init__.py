@@ -1,1 +1,1 @@
-"""API keys, sessions and the throttle on failed sign-ins."""
+"""Authentication of operators and programs: API keys, sessions, and limits on failed attempts."""

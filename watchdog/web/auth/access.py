@@ -1,168 +1,123 @@
-"""Who may see the operators' pages: holders of a key, or, while no keys are configured, this machine alone."""
+"""Who may see the operators' pages: holders of an API key, or this machine alone while no keys are configured."""
 
 from __future__ import annotations
 
 import hmac
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from hashlib import sha256
-from ipaddress import ip_address
-from typing import Literal
+from ipaddress import IPv6Address, ip_address
 
 from starlette.requests import Request
-from starlette.responses import Response
 
 from watchdog.web.auth.login_throttle import LoginThrottle
-
-SESSION_COOKIE_NAME = "watchdog_session"
-SESSION_LIFETIME_MS = 7 * 24 * 3_600_000
-"""How long a sign-in lasts, in ms."""
+from watchdog.web.auth.session import SESSION_COOKIE_NAME, ApiKey, SessionCookies
 
 PROXY_HEADERS = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
 
 
-@dataclass(frozen=True, slots=True)
-class ApiKey:
-    """A configured key. Both roles may read."""
-
-    name: str
-    role: Literal["reader", "operator"]
-    secret: str = field(repr=False)
-
-
 class AccessDeniedError(Exception):
-    """A request that may not see the operators' pages. `reason` is a stable word; the text is for people. `wait`: so
-    many seconds until another may."""
+    """A request that may not see the operators' pages. `reason` is a dotted reason, the message is for people.
 
-    def __init__(self, status: int, reason: str, message: str, retry_after_s: int = 0):
+    `retry_after_s`: seconds until another attempt is accepted; 0: at once.
+    """
+
+    def __init__(self, status_code: int, reason: str, message: str, retry_after_s: int = 0):
         super().__init__(message)
-        self.status, self.reason, self.wait = status, reason, retry_after_s
+        self.status_code, self.reason, self.retry_after_s = status_code, reason, retry_after_s
 
 
 class Authenticator:
-    """The policy. `now`: the clock, in ms since the epoch."""
+    """Decides whether a request may see the operators' pages, and with which key.
+
+    A bearer token counts before a session cookie. Failed attempts are throttled by address. `clock`: epoch ms.
+    """
 
     def __init__(self, api_keys: Iterable[ApiKey], clock: Callable[[], int]):
-        self.keys = tuple(api_keys)
-        self._now = clock
-        self._guesses = LoginThrottle(clock)
+        self.api_keys = tuple(api_keys)
+        self.sessions = SessionCookies(self.api_keys, clock)
+        self._login_throttle = LoginThrottle(clock)
 
     def authenticate(self, request: Request) -> ApiKey | None:
-        """Whose request it is; None: this machine's, without keys. Raises DeniedError."""
-        if not self.keys:
-            if reason := describe_non_local_request(request):
-                raise AccessDeniedError(
-                    403, "access.loopback_only", f"{reason}. Add `access.api_keys` to open these pages to others"
-                )
+        """The key behind a request; None for this machine's own request while no keys are configured.
+
+        Raises AccessDeniedError.
+        """
+        if not self.api_keys:
+            if restriction := describe_non_local_request(request):
+                message = f"Without API keys, these pages {restriction}. Configure `access.api_keys` to open them"
+                raise AccessDeniedError(403, "access.loopback_only", message)
             return None
-        if (given := request.headers.get("authorization")) is not None:
-            scheme, _, value = given.partition(" ")
+        if (authorization := request.headers.get("authorization")) is not None:
+            scheme, _, value = authorization.partition(" ")
             return self.verify_key(request, value.strip().encode("latin-1") if scheme.lower() == "bearer" else b"")
         if (cookie := request.cookies.get(SESSION_COOKIE_NAME)) is not None:
-            if key := self._key_from_session(cookie):
-                return key
-            raise AccessDeniedError(401, "access.session_expired", "The sign-in is over")
-        raise AccessDeniedError(401, "access.missing_key", "These pages need a key")
+            if api_key := self.sessions.find_key(cookie):
+                return api_key
+            raise AccessDeniedError(401, "access.session_expired", "The session has expired")
+        raise AccessDeniedError(401, "access.missing_key", "An API key is required")
 
     def verify_key(self, request: Request, value: bytes) -> ApiKey:
-        """Whose key it is. Raises DeniedError for a wrong one, and for any after too many wrong ones."""
+        """The key with this value. Raises AccessDeniedError for an unknown one, and while attempts are throttled."""
         address = request.client.host if request.client else ""
-        key = self.find_key(value)
-        name = key.name if key else None
-        if wait := self._guesses.retry_after_s(address, name):
-            text = f"Too many wrong keys came from this address. Try again in {wait} s"
-            raise AccessDeniedError(429, "access.too_many_attempts", text, wait)
-        self._guesses.record_attempt(address, name)
-        if key is None:
-            raise AccessDeniedError(401, "access.invalid_key", "This key is not known")
-        return key
+        api_key = self.find_key(value)
+        name = api_key.name if api_key else None
+        if wait_s := self._login_throttle.retry_after_s(address, name):
+            message = f"Too many failed attempts from this address. Try again in {wait_s} s"
+            raise AccessDeniedError(429, "access.too_many_attempts", message, wait_s)
+        self._login_throttle.record_attempt(address, name)
+        if api_key is None:
+            raise AccessDeniedError(401, "access.invalid_key", "The API key is not valid")
+        return api_key
 
     def find_key(self, value: bytes) -> ApiKey | None:
-        """The key with this value. Takes the same time whichever it is."""
+        """The key with this value, in a time that does not depend on the value."""
         digest = sha256(value).digest()
-        matching = [key for key in self.keys if hmac.compare_digest(digest, sha256(key.secret.encode()).digest())]
+        matching = [key for key in self.api_keys if hmac.compare_digest(digest, sha256(key.secret.encode()).digest())]
         return matching[0] if matching else None
-
-    def set_session_cookie(self, response: Response, key: ApiKey, *, secure: bool) -> None:
-        """Set the session's cookie. `secure`: the request came over TLS."""
-        until = self._now() + SESSION_LIFETIME_MS
-        name = urlsafe_b64encode(key.name.encode()).decode()
-        response.set_cookie(
-            SESSION_COOKIE_NAME,
-            f"{name}.{until}.{_session_signature(key, until)}",
-            max_age=SESSION_LIFETIME_MS // 1000,
-            httponly=True,
-            samesite="strict",
-            secure=secure,
-        )
-
-    def clear_session_cookie(self, response: Response) -> None:
-        response.delete_cookie(SESSION_COOKIE_NAME, httponly=True, samesite="strict")
-
-    def _key_from_session(self, cookie: str) -> ApiKey | None:
-        try:
-            encoded, until, seal = cookie.split(".")
-            name, end = urlsafe_b64decode(encoded).decode(), int(until)
-        except ValueError:
-            return None
-        for key in self.keys:
-            if (
-                key.name == name
-                and hmac.compare_digest(_session_signature(key, end).encode(), seal.encode())
-                and self._now() < end
-            ):
-                return key
-        return None
-
-
-def _session_signature(key: ApiKey, expires_at: int) -> str:
-    """Made with the key itself: changing the key ends its sessions, and a restart does not."""
-    secret = sha256(b"watchdog session\0" + key.secret.encode()).digest()
-    return hmac.new(secret, f"{key.name}\0{key.role}\0{expires_at}".encode(), sha256).hexdigest()
 
 
 def describe_non_local_request(request: Request) -> str:
-    """Why a request is not surely this machine's own; empty when it is.
+    """Which restriction a request violates that may not come from this machine itself; empty if it is local.
 
-    The name in Host counts too, so that a page elsewhere cannot reach us by a name that it points at 127.0.0.1; a
-    proxy's headers count, since behind it everybody comes from 127.0.0.1.
+    The host name counts too, so that a page elsewhere cannot reach Watchdog through a name that resolves to 127.0.0.1.
+    So do the headers of proxies, because behind a proxy every request comes from 127.0.0.1.
     """
     client = request.client.host if request.client else ""
     if not is_loopback_host(client):
-        return "Without keys these pages answer this machine only"
+        return "are available only on this machine"
     if any(name in request.headers for name in PROXY_HEADERS):
-        return "Without keys these pages answer no proxy"
+        return "are not available through a proxy"
     if not is_loopback_host(host_without_port(request.headers.get("host", ""))):
-        return "Without keys these pages answer to a loopback name only, such as localhost"
+        return "are available only under a loopback name such as localhost"
     return ""
 
 
 def require_same_origin(request: Request) -> None:
-    """Refuse a form that another site sent. Raises DeniedError."""
+    """Refuses a form that another site sent. Raises AccessDeniedError."""
     site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
     if site is not None:
-        foreign = site not in ("same-origin", "none")
+        is_foreign = site not in ("same-origin", "none")
     else:
-        foreign = origin is not None and origin.partition("://")[2] != request.headers.get("host", "")
-    if foreign:
-        raise AccessDeniedError(403, "access.cross_origin_form", "This form was sent by another site")
+        is_foreign = origin is not None and origin.partition("://")[2] != request.headers.get("host", "")
+    if is_foreign:
+        raise AccessDeniedError(403, "access.cross_origin_form", "The form was sent by another site")
 
 
 def host_without_port(host: str) -> str:
     """The name in a Host header, without port and brackets."""
     if host.startswith("["):
         return host[1:].partition("]")[0]
-    return host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() and ":" in host else host
+    name, colon, port = host.rpartition(":")
+    return name if colon and port.isdigit() else host
 
 
 def is_loopback_host(host: str) -> bool:
-    """localhost or an address of this machine alone."""
+    """Whether a name is localhost or a loopback address, including one mapped into IPv6."""
     if host.lower().rstrip(".") == "localhost":
         return True
     try:
         address = ip_address(host)
     except ValueError:
         return False
-    mapped = getattr(address, "ipv4_mapped", None)
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return (mapped or address).is_loopback

@@ -1,4 +1,4 @@
-"""Who tried wrong keys, and how long until they may try again. In memory, and little of it."""
+"""Limits failed attempts to sign in, by address. In memory and bounded."""
 
 from __future__ import annotations
 
@@ -8,46 +8,44 @@ from ipaddress import IPv6Address, ip_address
 from typing import Any
 
 MAX_FAILED_ATTEMPTS = 10
-"""So many wrong keys of an address within a WINDOW, and no more of it are looked at until that is over."""
+"""Failed attempts of one address within ATTEMPT_WINDOW_MS; further ones are refused until the window ends."""
 ATTEMPT_WINDOW_MS = 60_000
 MAX_TRACKED_ADDRESSES = 1_000
-"""Addresses, and keys that were right; beyond this the oldest are forgotten."""
+"""Addresses with failed attempts, and accepted keys by address; beyond this the oldest are dropped."""
 
 
 class LoginThrottle:
-    """`now`: the clock, in ms since the epoch. A key that was right from an address stays welcome there, whatever
-    others try behind the same address."""
+    """Counts failed attempts by address. A key that was accepted from an address stays usable from there, whatever
+    others behind the same address try. `clock`: epoch ms."""
 
     def __init__(self, clock: Callable[[], int]):
-        self._now = clock
-        self._wrong: OrderedDict[str, tuple[int, int]] = OrderedDict()
-        """Address -> when its window began, and how many were wrong since."""
-        self._right: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._clock = clock
+        self._failed_attempts: OrderedDict[str, tuple[int, int]] = OrderedDict()
+        """Address -> start of its window, and failed attempts since."""
+        self._accepted_keys: OrderedDict[tuple[str, str], None] = OrderedDict()
 
     def retry_after_s(self, address: str, key_name: str | None) -> int:
-        """Seconds until a try counts again; 0: it counts. `key`: the name of the right one that was given."""
+        """Seconds until an attempt from this address is accepted; 0: now. `key_name`: the valid key that was given."""
         address = _network_of_address(address)
-        began, wrong = self._wrong.get(address, (0, 0))
-        left = began + ATTEMPT_WINDOW_MS - self._now()
-        if (
-            wrong < MAX_FAILED_ATTEMPTS
-            or not 0 < left <= ATTEMPT_WINDOW_MS
-            or (key_name is not None and (address, key_name) in self._right)
-        ):
+        started_at, count = self._failed_attempts.get(address, (0, 0))
+        remaining_ms = started_at + ATTEMPT_WINDOW_MS - self._clock()
+        is_blocked = count >= MAX_FAILED_ATTEMPTS and 0 < remaining_ms <= ATTEMPT_WINDOW_MS
+        if not is_blocked or (key_name is not None and (address, key_name) in self._accepted_keys):
             return 0
-        return -(-left // 1000)
+        return -(-remaining_ms // 1000)
 
     def record_attempt(self, address: str, key_name: str | None) -> None:
-        """A key was given from an address; None: a wrong one."""
+        """`key_name`: the valid key that was given; None: the attempt failed."""
         address = _network_of_address(address)
         if key_name is not None:
-            self._right[address, key_name] = None
-            _evict_oldest(self._right)
+            self._accepted_keys[address, key_name] = None
+            _evict_oldest(self._accepted_keys)
             return
-        began, wrong = self._wrong.get(address, (0, 0))
-        now = self._now()
-        self._wrong[address] = (began, wrong + 1) if 0 <= now - began < ATTEMPT_WINDOW_MS else (now, 1)
-        _evict_oldest(self._wrong)
+        started_at, count = self._failed_attempts.get(address, (0, 0))
+        now = self._clock()
+        in_window = 0 <= now - started_at < ATTEMPT_WINDOW_MS
+        self._failed_attempts[address] = (started_at, count + 1) if in_window else (now, 1)
+        _evict_oldest(self._failed_attempts)
 
 
 def _evict_oldest(entries: OrderedDict[Any, Any]) -> None:
@@ -56,11 +54,11 @@ def _evict_oldest(entries: OrderedDict[Any, Any]) -> None:
 
 
 def _network_of_address(address: str) -> str:
-    """Of IPv6 a network of 64 bits, which is one subscriber's."""
+    """For IPv6 the /64 network, which belongs to one subscriber."""
     try:
-        given = ip_address(address.partition("%")[0])
+        parsed = ip_address(address.partition("%")[0])
     except ValueError:
         return address
-    if not isinstance(given, IPv6Address):
+    if not isinstance(parsed, IPv6Address):
         return address
-    return str(given.ipv4_mapped or IPv6Address(int(given) >> 64 << 64))
+    return str(parsed.ipv4_mapped or IPv6Address(int(parsed) >> 64 << 64))

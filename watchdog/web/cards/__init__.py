@@ -1,1 +1,1 @@
-"""A probe kind's own section of its page."""
+"""The cards of a probe's page: each builds one section from what the probe stored, with a template of its own."""

@@ -1,4 +1,4 @@
-"""A canary's way through its queue: the newest run stage by stage, and the stages of its last runs. Pure."""
+"""A canary's sentinel jobs, stage by stage: the newest run, and the durations of the last runs."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from statistics import median
 
 from markupsafe import Markup
 
-from watchdog.domain.formatting import format_count, format_duration, format_time_of_day
-from watchdog.domain.model import HealthState, Outcome, Result, Scalar
-from watchdog.domain.reasons import title as reason_title
+from watchdog.domain.formatting import format_count, format_duration, format_reason, format_time_of_day
+from watchdog.domain.measurements import CanaryStages, QueueMetrics
+from watchdog.domain.model import HealthState, Outcome, Result
 from watchdog.web import charts
+from watchdog.web.cards.base import CardContext, CardType
 
 MAX_CANARY_RUNS = 48
 """Runs in the chart and its table."""
 REASONS_AFTER_PICK_UP = ("canary.not_finished", "job.failed", "canary.progress_stalled")
-"""Reasons of a job that was at work, whether or not its queue shows since when."""
+"""Reasons that imply a pick-up, even where the queue system does not show it."""
 STAGE_TITLES = {"enqueue": "Enqueued", "pick_up": "Picked up", "finish": "Finished"}
 
 
 @dataclass(frozen=True, slots=True)
-class StageCard:
+class StageSummary:
     """One stage of the newest run."""
 
     title: str
@@ -29,70 +30,106 @@ class StageCard:
     text: str
     detail: str
 
+    @property
+    def failed(self) -> bool:
+        return self.state is HealthState.DOWN
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryRun:
+    slot: int
+    outcome: Outcome
+    reason: str
+    message: str
+    stages: CanaryStages
+    waiting: int | None
+    """Jobs that waited in the queue; measured only when the sentinel was not picked up."""
+
+    @classmethod
+    def from_result(cls, result: Result) -> CanaryRun:
+        stages = CanaryStages.from_phases(result.phases)
+        waiting = QueueMetrics.from_measurements(result.measurements).waiting
+        return cls(result.slot, result.outcome, result.reason, result.message, stages, waiting)
+
 
 @dataclass(frozen=True, slots=True)
 class CanaryCard:
     latest_slot: int
+    stages: tuple[StageSummary, ...]
     """Of the newest run."""
-    stage_cards: tuple[StageCard, ...]
     chart: Markup
     length: int
-    """Milliseconds from the first run shown to the last."""
-    table_rows: tuple[tuple[Result, Scalar], ...]
-    """Newest first, each with how many jobs waited."""
+    """Milliseconds from the oldest run shown to the newest."""
+    runs: tuple[CanaryRun, ...]
+    """Newest first."""
+
+
+def load_canary_card(context: CardContext) -> CanaryCard | None:
+    results = context.load_results([run.slot for run in context.runs[-MAX_CANARY_RUNS:]])
+    return build_canary_card([results[slot] for slot in sorted(results)])
 
 
 def build_canary_card(results: Sequence[Result]) -> CanaryCard | None:
-    """`results`: oldest first; None when nothing was judged."""
-    ran = [result for result in results if result.outcome is not Outcome.MISSED][-MAX_CANARY_RUNS:]
-    if not ran:
+    """`results`: oldest first. None when there was no run."""
+    runs = [CanaryRun.from_result(result) for result in results if result.outcome is not Outcome.MISSED]
+    runs = runs[-MAX_CANARY_RUNS:]
+    if not runs:
         return None
-    newest = ran[-1]
-    columns = [None if r.outcome is Outcome.ERROR else _canary_timing(r) for r in ran]
+    timings = [None if run.outcome is Outcome.ERROR else _canary_timing(run) for run in runs]
     return CanaryCard(
-        newest.slot,
-        tuple(_build_stage_cards(newest, ran)),
-        charts.render_canary_chart(columns, _time_axis_labels(ran), _describe_canary_chart(ran)),
-        newest.slot - ran[0].slot,
-        tuple((result, result.measurements.get("waiting")) for result in reversed(ran)),
+        latest_slot=runs[-1].slot,
+        stages=tuple(_summarize_stages(runs[-1], runs[:-1])),
+        chart=charts.render_canary_chart(timings, _time_axis_labels(runs), _describe_canary_chart(runs)),
+        length=runs[-1].slot - runs[0].slot,
+        runs=tuple(reversed(runs)),
     )
 
 
-def _canary_timing(result: Result) -> charts.CanaryTiming:
-    told = result.phases
-    return charts.CanaryTiming(told.get("pick_up"), told.get("finish"), result.outcome is Outcome.FAIL)
+def _canary_timing(run: CanaryRun) -> charts.CanaryTiming:
+    return charts.CanaryTiming(run.stages.pick_up, run.stages.finish, run.outcome is Outcome.FAIL)
 
 
-def _build_stage_cards(newest: Result, runs: Sequence[Result]) -> list[StageCard]:
-    """The first stage that was not reached is the one that failed; a stage that is never told is not observable."""
-    cards, broken = [], False
+def _summarize_stages(newest: CanaryRun, earlier: Sequence[CanaryRun]) -> list[StageSummary]:
+    """The first stage that was not reached is the one that failed. A stage that is never reported is not observable."""
+    passed = [run for run in earlier if run.outcome is Outcome.PASS]
+    summaries: list[StageSummary] = []
+    failed = False
     for name, title in STAGE_TITLES.items():
-        passed = [r.phases[name] for r in runs if name in r.phases and r.outcome is Outcome.PASS and r is not newest]
-        usual = f"usually {format_duration(median(passed))}" if passed else ""
-        took = newest.phases.get(name)
-        if took is not None:
-            failed = newest.outcome is Outcome.FAIL and name == list(STAGE_TITLES)[-1]
-            cards.append(StageCard(title, HealthState.DOWN if failed else HealthState.UP, format_duration(took), usual))
+        durations = [ms for run in passed if (ms := getattr(run.stages, name)) is not None]
+        typical = f"median {format_duration(median(durations))}" if durations else ""
+        duration = getattr(newest.stages, name)
+        if duration is not None:
+            is_last = name == "finish"
+            state = HealthState.DOWN if newest.outcome is Outcome.FAIL and is_last else HealthState.UP
+            summaries.append(StageSummary(title, state, format_duration(duration), typical))
         elif newest.outcome is Outcome.PASS or (name == "pick_up" and newest.reason in REASONS_AFTER_PICK_UP):
-            cards.append(StageCard(title, HealthState.UNKNOWN, "not observable", "its queue does not show this"))
-        elif broken:
-            cards.append(StageCard(title, HealthState.UNKNOWN, "not reached", usual))
+            detail = "the queue system does not report it"
+            summaries.append(StageSummary(title, HealthState.UNKNOWN, "not observable", detail))
+        elif failed:
+            summaries.append(StageSummary(title, HealthState.UNKNOWN, "not reached", typical))
         else:
-            broken = True
-            cards.append(StageCard(title, HealthState.DOWN, reason_title(newest.reason), usual))
-    return cards
+            failed = True
+            summaries.append(StageSummary(title, HealthState.DOWN, format_reason(newest.reason), typical))
+    return summaries
 
 
-def _time_axis_labels(runs: Sequence[Result]) -> list[str]:
+def _time_axis_labels(runs: Sequence[CanaryRun]) -> list[str]:
     first, last = runs[0].slot, runs[-1].slot
     return [format_time_of_day(first + (last - first) * i // 4) for i in range(5)]
 
 
-def _describe_canary_chart(runs: Sequence[Result]) -> str:
-    """What the chart comes to, for those who do not see it."""
-    told = f"Stage timings of {format_count(len(runs), 'canary run')}."
-    for name, words in {"pick_up": "picked up after {}", "finish": "finished {} later"}.items():
-        if known := [r.phases[name] for r in runs if name in r.phases]:
-            told += f" Usually {words.format(format_duration(median(known)))}."
-    failed = sum(r.outcome is Outcome.FAIL for r in runs)
-    return told + (f" {format_count(failed, 'run')} failed." if failed else "")
+def _describe_canary_chart(runs: Sequence[CanaryRun]) -> str:
+    """The chart in words, for screen readers."""
+    sentences = [f"Stage durations of {format_count(len(runs), 'canary run')}."]
+    for label, durations in (
+        ("pick-up", [run.stages.pick_up for run in runs if run.stages.pick_up is not None]),
+        ("finish", [run.stages.finish for run in runs if run.stages.finish is not None]),
+    ):
+        if durations:
+            sentences.append(f"Median time to {label} {format_duration(median(durations))}.")
+    if failed_count := sum(run.outcome is Outcome.FAIL for run in runs):
+        sentences.append(f"{format_count(failed_count, 'run')} failed.")
+    return " ".join(sentences)
+
+
+CANARY_CARD = CardType("cards/canary.j2", load_canary_card)

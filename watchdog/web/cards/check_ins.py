@@ -1,4 +1,4 @@
-"""What a job told us, on the page of its heartbeat."""
+"""The check-ins of a job, and the state that follows from them."""
 
 from __future__ import annotations
 
@@ -9,70 +9,71 @@ from watchdog.domain.heartbeat import MAX_OUTPUT_CHARS, CheckIn, CheckInKind
 from watchdog.domain.model import HealthState
 from watchdog.domain.text import shorten
 from watchdog.store.read.history import list_last_check_ins
-from watchdog.store.read.status import Connection
-from watchdog.web.pages.jobs import JobRow, load_jobs_card
+from watchdog.web.cards.base import CardContext, CardType
+from watchdog.web.cards.jobs import JobRow, load_jobs_card
 
 MAX_CHECK_IN_ROWS = 50
-"""Check-ins shown."""
 MAX_SUMMARY_LINE_CHARS = 100
-"""Characters of an output's last line that stand for it while it is folded."""
+"""Characters of the output's last line that are shown while the output is folded."""
 
 _KIND_DISPLAY = {
     CheckInKind.START: (HealthState.UNKNOWN, "wait", "Started"),
-    CheckInKind.OK: (HealthState.UP, "up", "Ended well"),
+    CheckInKind.OK: (HealthState.UP, "up", "Succeeded"),
     CheckInKind.FAIL: (HealthState.DOWN, "down", "Failed"),
     CheckInKind.LOG: (HealthState.UNKNOWN, "note", "Log"),
 }
+"""State, glyph and label."""
 
 
 @dataclass(frozen=True, slots=True)
 class CheckInRow:
-    checked_in_at: int
+    occurred_at: int
     state: HealthState
     glyph: str
     label: str
     duration: int | None
-    """Of the run that it ended."""
+    """Milliseconds that the run took which this check-in ended."""
     run_id: str
     summary_line: str
-    """The output's last line, as far as it fits; empty: there is none."""
+    """The last line of the output, cut to MAX_SUMMARY_LINE_CHARS."""
     output: str
-    """The end of the output; empty: its last line is all."""
+    """The end of the output; empty if the summary line is all of it."""
     omitted_chars: int
-    """Characters before that."""
+    """Characters before that end."""
 
 
 @dataclass(frozen=True, slots=True)
 class CheckInsCard:
     job_row: JobRow | None
-    """How the job does; None: nobody has looked yet."""
+    """None: the heartbeat was not evaluated yet."""
     rows: tuple[CheckInRow, ...]
     has_more: bool
 
 
-def load_check_ins_card(connection: Connection, probe: int) -> CheckInsCard:
-    known = load_jobs_card(connection, probe)
-    found = list_last_check_ins(connection, probe, MAX_CHECK_IN_ROWS + 1)
-    rows = tuple(_build_check_in_row(told, took) for told, took in found[:MAX_CHECK_IN_ROWS])
-    return CheckInsCard(known.rows[0] if known else None, rows, len(found) > MAX_CHECK_IN_ROWS)
+def load_check_ins_card(context: CardContext) -> CheckInsCard:
+    jobs_card = load_jobs_card(context)
+    check_ins = list_last_check_ins(context.connection, context.probe, MAX_CHECK_IN_ROWS + 1)
+    rows = tuple(_build_check_in_row(check_in, duration) for check_in, duration in check_ins[:MAX_CHECK_IN_ROWS])
+    return CheckInsCard(jobs_card.rows[0] if jobs_card else None, rows, len(check_ins) > MAX_CHECK_IN_ROWS)
 
 
 def _build_check_in_row(check_in: CheckIn, duration: int | None) -> CheckInRow:
-    state, shape, word = _KIND_DISPLAY[check_in.kind]
+    state, glyph, label = _KIND_DISPLAY[check_in.kind]
     if check_in.exit_code:
-        word += f", exit{NBSP}code{NBSP}{check_in.exit_code}"
-    whole = check_in.output.strip()
-    last = whole.rpartition("\n")[2].strip()
-    line = shorten(last, MAX_SUMMARY_LINE_CHARS)
-    output = whole[-MAX_OUTPUT_CHARS:] if whole != line else ""
+        label += f", exit{NBSP}code{NBSP}{check_in.exit_code}"
+    output = check_in.output.strip()
+    last_line = shorten(output.rpartition("\n")[2].strip(), MAX_SUMMARY_LINE_CHARS)
     return CheckInRow(
-        check_in.occurred_at,
-        state,
-        shape,
-        word,
-        duration,
-        check_in.run_id,
-        line,
-        output,
-        max(len(whole) - MAX_OUTPUT_CHARS, 0),
+        occurred_at=check_in.occurred_at,
+        state=state,
+        glyph=glyph,
+        label=label,
+        duration=duration,
+        run_id=check_in.run_id,
+        summary_line=last_line,
+        output=output[-MAX_OUTPUT_CHARS:] if output != last_line else "",
+        omitted_chars=max(len(output) - MAX_OUTPUT_CHARS, 0),
     )
+
+
+CHECK_INS_CARD = CardType("cards/check_ins.j2", load_check_ins_card, jobs_section_id="check-ins")

@@ -1,4 +1,4 @@
-"""A queue on its probe's page: each figure with its limit, and how many jobs waited over time."""
+"""A queue: each metric against its limit, and how many jobs waited over time."""
 
 from __future__ import annotations
 
@@ -8,16 +8,14 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from watchdog.domain.formatting import DAY_MS, format_duration, format_duration_rounded, format_number
-from watchdog.domain.model import Scalar
 from watchdog.domain.probe_state import ThresholdRecord
 from watchdog.store.read import queue_stats
 from watchdog.store.read.queue_stats import QueueSample
-from watchdog.store.read.status import Connection, ResultRow
 from watchdog.web import charts
-from watchdog.web.cards.latency import ChartWindow, choose_chart_window, time_axis_labels
+from watchdog.web.cards.base import CardContext, CardType
+from watchdog.web.chart_window import ChartWindow, choose_chart_window, time_axis_labels
 
 ValueFormatter = Callable[[float], str]
-"""How a figure is said."""
 
 
 def _format_integer(value: float) -> str:
@@ -34,101 +32,109 @@ QUEUE_METRIC_FORMATS: Mapping[str, tuple[str, ValueFormatter]] = {
     "active": ("Active", _format_integer),
     "delayed": ("Delayed", _format_integer),
     "failed": ("Failed", _format_integer),
-    "failure_ratio": ("Failed lately", _format_percentage),
+    "failure_ratio": ("Failure ratio", _format_percentage),
     "consumers": ("Consumers", _format_integer),
 }
+"""Metrics in the order of the card, with their title."""
+STALLED_RULE = "stalled"
+"""The rule that has no metric of its own."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueueMetric:
     title: str
     value_text: str
-    notes: tuple[str, ...]
-    """Its limit, and for how long it is beyond."""
-    exceeds_limit: bool
+    notes: tuple[str, ...] = ()
+    """Its limit, and for how long it has been exceeded."""
+    exceeds_limit: bool = False
+    """For as long as the rule allows."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueueCard:
     read_at: int
-    """When somebody last looked into it."""
     metrics: tuple[QueueMetric, ...]
-    length: int
-    step: int
+    window: ChartWindow
     chart: Markup
-    table_rows: tuple[tuple[int, float], ...]
-    """How many waited at most from when on, newest first."""
+    table_rows: tuple[tuple[int, int], ...]
+    """(start, maximum of waiting jobs) of each point that has a sample, newest first."""
 
 
-def load_queue_card(connection: Connection, probe: int, runs: Sequence[ResultRow], now: int) -> QueueCard | None:
-    """None: nobody has looked into it within a day."""
-    looks = queue_stats.list_queue_samples(connection, probe, now - DAY_MS)
-    return (
-        build_queue_card(looks, queue_stats.load_threshold_records(connection, probe), choose_chart_window(runs, now))
-        if looks
-        else None
-    )
+def load_queue_card(context: CardContext) -> QueueCard | None:
+    """None: the queue was not read within the last day."""
+    samples = queue_stats.list_queue_samples(context.connection, context.probe, context.now - DAY_MS)
+    if not samples:
+        return None
+    thresholds = queue_stats.load_threshold_records(context.connection, context.probe)
+    return build_queue_card(samples, thresholds, choose_chart_window(context.runs, context.now))
 
 
 def build_queue_card(
-    samples: Sequence[QueueSample], records: Mapping[str, ThresholdRecord], window: ChartWindow
+    samples: Sequence[QueueSample], thresholds: Mapping[str, ThresholdRecord], window: ChartWindow
 ) -> QueueCard:
-    at, newest = samples[-1]
-    waited: list[float | None] = [None] * window.point_count
-    for slot, told in samples:
-        i = min(max((slot - window.start) // window.step, 0), window.point_count - 1)
-        waited[i] = max(waited[i] or 0, _number_or_zero(told["waiting"]))
-    limit = records["waiting"].threshold.value if "waiting" in records else None
-    peak = max(n for n in waited if n is not None)
-    drawn = limit if limit is not None and limit <= 4 * max(peak, 5) else None
-    chart = charts.render_count_chart(
-        waited,
-        None if drawn is None else charts.LimitLine(drawn, f"over {_format_integer(drawn)}"),
-        time_axis_labels(window),
-        f"Jobs that waited in {format_duration(window.length)}: "
-        f"{_format_integer(_number_or_zero(newest['waiting']))} now, "
-        f"{_format_integer(peak)} at most.",
-    )
-    figures = [
-        _build_queue_metric(name, newest[name], records.get(name), at)
+    """`samples`: oldest first, all with a number of waiting jobs. `thresholds`: by rule."""
+    read_at, newest = samples[-1]
+    waiting: list[int | None] = [None] * window.point_count
+    for sample in samples:
+        index = window.point_index(sample.slot)
+        waiting[index] = max(waiting[index] or 0, sample.metrics.waiting or 0)
+    metrics = [
+        _build_queue_metric(name, value, thresholds.get(name), read_at)
         for name in QUEUE_METRIC_FORMATS
-        if name in newest
+        if (value := getattr(newest, name)) is not None
     ]
-    if "stalled" in records:
-        figures.insert(1, _build_stalled_metric(records["stalled"], at))
-    rows = ((window.start + i * window.step, n) for i, n in enumerate(waited) if n is not None)
-    return QueueCard(at, tuple(figures), window.length, window.step, chart, tuple(rows)[::-1])
+    if stalled := thresholds.get(STALLED_RULE):
+        metrics.insert(1, _build_stalled_metric(stalled, read_at))
+    return QueueCard(
+        read_at=read_at,
+        metrics=tuple(metrics),
+        window=window,
+        chart=_render_waiting_chart(waiting, newest.waiting or 0, thresholds.get("waiting"), window),
+        table_rows=tuple(
+            (window.point_start(i), count) for i, count in reversed(list(enumerate(waiting))) if count is not None
+        ),
+    )
 
 
-def _number_or_zero(value: Scalar) -> float:
-    return value if isinstance(value, int | float) else 0
+def _render_waiting_chart(
+    waiting: Sequence[int | None], newest: int, threshold: ThresholdRecord | None, window: ChartWindow
+) -> Markup:
+    peak = max(count for count in waiting if count is not None)
+    limit = None if threshold is None else threshold.threshold.value
+    limit_line = None
+    if limit is not None and limit <= 4 * max(peak, 5):
+        limit_line = charts.LimitLine(limit, f"over {_format_integer(limit)}")
+    label = (
+        f"Waiting jobs over {format_duration(window.length)}: "
+        f"{_format_integer(newest)} now, at most {_format_integer(peak)}."
+    )
+    return charts.render_count_chart(waiting, limit_line, time_axis_labels(window), label)
 
 
-def _build_queue_metric(name: str, value: Scalar, record: ThresholdRecord | None, read_at: int) -> QueueMetric:
+def _build_queue_metric(name: str, value: float, record: ThresholdRecord | None, read_at: int) -> QueueMetric:
     title, format_value = QUEUE_METRIC_FORMATS[name]
-    value_text = format_value(_number_or_zero(value))
     if record is None:
-        return QueueMetric(title, value_text, (), False)
-    for_ms, since = record.threshold.for_ms, record.breached_since
-    bound = "at least" if name == "consumers" else "limit"
-    notes = [f"{bound} {format_value(record.threshold.value)}" + (f" for {format_duration(for_ms)}" if for_ms else "")]
-    if since is not None:
-        notes.append(
-            f"{'under' if name == 'consumers' else 'over'} for {format_duration_rounded(read_at - since)}"
-            if read_at > since
-            else "just now"
-        )
-    return QueueMetric(title, value_text, tuple(notes), record.is_breached(read_at))
+        return QueueMetric(title, format_value(value))
+    limit, since = record.threshold, record.breached_since
+    is_minimum = name == "consumers"
+    notes = [f"{'at least' if is_minimum else 'limit'} {format_value(limit.value)}"]
+    if limit.for_ms:
+        notes[0] += f" for {format_duration(limit.for_ms)}"
+    if since is not None and read_at > since:
+        notes.append(f"{'under' if is_minimum else 'over'} for {format_duration_rounded(read_at - since)}")
+    elif since is not None:
+        notes.append("just now")
+    return QueueMetric(title, format_value(value), tuple(notes), record.is_breached(read_at))
 
 
 def _build_stalled_metric(record: ThresholdRecord, read_at: int) -> QueueMetric:
     limit = f"limit {format_duration(record.threshold.for_ms)}"
     if record.breached_since is None:
-        return QueueMetric("Draining", "empty", (limit,), False)
-    lasted, bad = format_duration_rounded(read_at - record.breached_since), record.is_breached(read_at)
-    title, detail = (
-        ("Getting shorter", f"as many or more for {lasted}")
-        if record.head_is_count
-        else ("Draining", f"same job next for {lasted}")
-    )
-    return QueueMetric(title, "no" if bad else "yes", (limit, detail), bad)
+        return QueueMetric("Stalled", "no", (limit, "queue is empty"))
+    unchanged_for = format_duration_rounded(read_at - record.breached_since)
+    progress = f"not shorter for {unchanged_for}" if record.head_is_count else f"same job next for {unchanged_for}"
+    is_breached = record.is_breached(read_at)
+    return QueueMetric("Stalled", "yes" if is_breached else "no", (limit, progress), is_breached)
+
+
+QUEUE_CARD = CardType("cards/queue.j2", load_queue_card)

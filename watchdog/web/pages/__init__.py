@@ -1,1 +1,1 @@
-"""What each page shows, prepared for its template."""
+"""The content of each page, loaded from the store and prepared for its template."""

@@ -1,24 +1,32 @@
-"""What changed: the first bad result beside the last good one, with what differs marked."""
+"""What changed: the first bad result beside the last good one, with the differences marked."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 from watchdog.domain.formatting import format_duration, format_timestamp
-from watchdog.domain.model import Evidence, HealthState, Json
+from watchdog.domain.model import Evidence, HealthState, Json, Result
 from watchdog.store.read.history import ResultDetail
 from watchdog.web.pages.results import format_fact_value
 from watchdog.web.templating import truncate_excerpt
 
-NO_EVIDENCE_NOTE = "No evidence was kept: it is for failures, the first result after a change, and a sample of passes."
+NO_EVIDENCE_NOTE = (
+    "No evidence stored: it is stored for failures, the first result after a change, and a sample of passes."
+)
+NOTABLE_CHANGE = 0.5
+"""A number that changed by more than this share of the smaller value is marked."""
 DIFF_TOKEN_PATTERN = re.compile(r'"(?:[^"\\]|\\.)*"|[\w.+-]+|\s+|.', re.DOTALL)
+
+Facts = Mapping[str, tuple[Json, str]]
+"""Label -> (value, its text)."""
 
 
 @dataclass(frozen=True, slots=True)
 class ComparedResult:
-    """One result, laid beside another. In `facts` and `excerpt`, True marks what differs."""
+    """One of two results that are shown side by side. In `facts` and `excerpt`, True marks what differs."""
 
     title: str
     state: HealthState
@@ -36,45 +44,40 @@ def compare_results(
     good_with_evidence: ResultDetail | None,
     now: int,
 ) -> tuple[ComparedResult | None, ComparedResult | None]:
-    """First bad, which made the probe `state`, beside last good. `subject`: the task or preference that it is about.
+    """The first bad result, which has the state `state`, and the last good one.
 
-    `kept`: the newest good result whose evidence was kept, which may be older than `good`.
+    `subject`: the job, task or preference that the incident is about. `good_with_evidence`: the newest good result with
+    stored evidence, which may be older than `last_good`.
     """
     if last_good and last_good.evidence:
         good_with_evidence = last_good
-    wrong, fine = first_bad.evidence if first_bad else None, good_with_evidence.evidence if good_with_evidence else None
-    left, right = _comparable_facts(first_bad, wrong, subject), _comparable_facts(last_good, fine, subject)
+    bad_evidence = first_bad.evidence if first_bad else None
+    good_evidence = good_with_evidence.evidence if good_with_evidence else None
+    bad_facts = _comparable_facts(first_bad.result, bad_evidence, subject) if first_bad else {}
+    good_facts = _comparable_facts(last_good.result, good_evidence, subject) if last_good else {}
+    bad_excerpt, good_excerpt = _truncated_excerpt(bad_evidence), _truncated_excerpt(good_evidence)
     bad_side = good_side = None
     if first_bad:
-        facts = (
-            (label, text, bool(right) and differs_notably(value, right.get(label, (None, ""))[0]))
-            for label, (value, text) in left.items()
-        )
-        excerpt = mark_differences(_truncated_excerpt(wrong), _truncated_excerpt(fine))
         bad_side = ComparedResult(
-            "First bad",
-            state,
-            _format_time_and_location(first_bad, now),
-            tuple(facts),
-            excerpt,
-            "" if wrong else NO_EVIDENCE_NOTE,
+            title="First bad",
+            state=state,
+            time_and_location=_format_time_and_location(first_bad, now),
+            facts=_mark_notable(bad_facts, good_facts),
+            excerpt=mark_differences(bad_excerpt, good_excerpt),
+            evidence_note="" if bad_evidence else NO_EVIDENCE_NOTE,
         )
     if last_good:
-        facts = ((label, text, False) for label, (_, text) in right.items())
-        excerpt = ((_truncated_excerpt(fine), False),) if _truncated_excerpt(fine) else ()
-        older = good_with_evidence is not None and good_with_evidence is not last_good
-        note = (
-            f"Evidence of {format_timestamp(good_with_evidence.result.slot, now, seconds=True)}: a sample is kept."
-            if good_with_evidence and older
-            else ""
-        )
+        note = "" if good_evidence else NO_EVIDENCE_NOTE
+        if good_with_evidence and good_with_evidence is not last_good:
+            evidence_time = format_timestamp(good_with_evidence.result.slot, now, seconds=True)
+            note = f"Evidence from {evidence_time}: of passes, only a sample is stored."
         good_side = ComparedResult(
-            "Last good",
-            HealthState.UP,
-            _format_time_and_location(last_good, now),
-            tuple(facts),
-            excerpt,
-            note or ("" if fine else NO_EVIDENCE_NOTE),
+            title="Last good",
+            state=HealthState.UP,
+            time_and_location=_format_time_and_location(last_good, now),
+            facts=tuple((label, text, False) for label, (_, text) in good_facts.items()),
+            excerpt=((good_excerpt, False),) if good_excerpt else (),
+            evidence_note=note,
         )
     return bad_side, good_side
 
@@ -87,53 +90,63 @@ def _truncated_excerpt(evidence: Evidence | None) -> str:
     return truncate_excerpt(evidence.excerpt) if evidence else ""
 
 
-def _comparable_facts(
-    detail: ResultDetail | None, evidence: Evidence | None, subject: str
-) -> dict[str, tuple[Json, str]]:
-    """Label -> (value, in words)."""
-    if detail is None:
-        return {}
-    result = detail.result
+def _mark_notable(facts: Facts, others: Facts) -> tuple[tuple[str, str, bool], ...]:
+    return tuple(
+        (label, text, bool(others) and differs_notably(value, others.get(label, (None, ""))[0]))
+        for label, (value, text) in facts.items()
+    )
+
+
+def _comparable_facts(result: Result, evidence: Evidence | None, subject: str) -> Facts:
     facts: dict[str, tuple[Json, str]] = {"outcome": (result.outcome.value, result.outcome.value)}
     if result.message:
-        facts["said"] = (result.message, result.message)
+        facts["message"] = (result.message, result.message)
     if result.duration is not None:
-        facts["took"] = (result.duration, format_duration(result.duration))
-    if task := (result.tasks or {}).get(subject):
-        facts["task says"] = (task.ok, f"ok: {'true' if task.ok else 'false'}")
-        ran = "never" if task.last_run_age is None else f"{format_duration(task.last_run_age)} before"
-        facts["last run"] = (ran, ran)
-        facts |= {name: (said, said) for name, said in (("status", task.status), ("error", task.error)) if said}
-    if (wrong := (result.preferences or {}).get(subject)) is not None:
-        facts["preference"] = (bool(wrong), wrong or f"{subject} holds")
-    told = {**result.measurements, **(evidence.facts if evidence else {})}
-    if isinstance(jobs := told.get("jobs"), dict) and subject in jobs:
-        trouble = (result.jobs or {}).get(subject)
-        own = trouble.message if trouble else "nothing is wrong with it"
-        facts["said"] = (own, own)
-        told = {name: value for name, value in told.items() if name not in ("jobs", "jobs_bad")} | jobs[subject]
-    if isinstance(tasks := told.get("tasks"), dict) and subject in tasks:
-        told.pop("tasks")  # what its own entry says stands above
-    for name, value in told.items():
+        facts["run duration"] = (result.duration, format_duration(result.duration))
+    facts |= _task_facts(result, subject)
+    if (problem := (result.preferences or {}).get(subject)) is not None:
+        facts["preference"] = (bool(problem), problem or f"{subject} is true")
+    details = {**result.measurements, **(evidence.facts if evidence else {})}
+    if isinstance(jobs := details.get("jobs"), dict) and subject in jobs:
+        problem_of_job = (result.jobs or {}).get(subject)
+        message = problem_of_job.message if problem_of_job else "no problem"
+        facts["message"] = (message, message)
+        details = {name: value for name, value in details.items() if name not in ("jobs", "jobs_bad")} | jobs[subject]
+    if isinstance(tasks := details.get("tasks"), dict) and subject in tasks:
+        del details["tasks"]  # its own entry is in _task_facts
+    for name, value in details.items():
         facts.setdefault(name.replace("_", " "), (value, format_fact_value(value)))
     return facts
 
 
+def _task_facts(result: Result, subject: str) -> Facts:
+    task = (result.tasks or {}).get(subject)
+    if task is None:
+        return {}
+    last_run = "never" if task.last_run_age is None else f"{format_duration(task.last_run_age)} before"
+    facts: dict[str, tuple[Json, str]] = {
+        "server reports": (task.ok, f"ok: {'true' if task.ok else 'false'}"),
+        "last run": (last_run, last_run),
+    }
+    return facts | {label: (text, text) for label, text in (("status", task.status), ("error", task.error)) if text}
+
+
 def differs_notably(value: Json, other: Json) -> bool:
-    """Whether a value is worth marking: other text, or a number that is half as much again or more."""
+    """Whether a difference is worth marking: any other text, or a number that changed by more than half."""
     if isinstance(value, int | float) and isinstance(other, int | float) and not isinstance(value, bool):
-        return abs(value - other) > 0.5 * min(abs(value), abs(other)) and abs(value - other) > 1
+        difference = abs(value - other)
+        return difference > NOTABLE_CHANGE * min(abs(value), abs(other)) and difference > 1
     return bool(value != other)
 
 
 def mark_differences(text: str, other: str) -> tuple[tuple[str, bool], ...]:
-    """`text` in pieces, those that `other` does not have marked."""
-    mine, theirs = DIFF_TOKEN_PATTERN.findall(text), DIFF_TOKEN_PATTERN.findall(other)
+    """`text` in pieces; those that `other` does not have are marked."""
     if not other:
         return ((text, False),) if text else ()
+    tokens, other_tokens = DIFF_TOKEN_PATTERN.findall(text), DIFF_TOKEN_PATTERN.findall(other)
     pieces: list[tuple[str, bool]] = []
-    for tag, start, stop, _, _ in SequenceMatcher(None, mine, theirs, autojunk=False).get_opcodes():
+    for tag, start, stop, _, _ in SequenceMatcher(None, tokens, other_tokens, autojunk=False).get_opcodes():
         if start < stop:
-            piece = "".join(mine[start:stop])
-            pieces.append((piece, tag != "equal" and any(c.isalnum() for c in piece)))
+            piece = "".join(tokens[start:stop])
+            pieces.append((piece, tag != "equal" and any(char.isalnum() for char in piece)))
     return tuple(pieces)

@@ -1,4 +1,4 @@
-"""The operators' list of incidents, open ones first, and the notifications that were given up."""
+"""The list of incidents, open ones first."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from watchdog.domain.model import HealthState, ProbeInfo
 from watchdog.store.read import status
 from watchdog.store.read.status import Connection, IncidentRecord, ServiceStatus
 from watchdog.web.pages.incident import incident_state
-from watchdog.web.pages.timeline import PAGE_STATE_LABELS
+from watchdog.web.templating import PAGE_STATE_LABELS
 
 MAX_RESOLVED_INCIDENTS = 200
-"""Resolved incidents in the list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,37 +36,35 @@ class IncidentsPage:
 
 
 def load_incidents_page(connection: Connection, state_filter: str, now: int) -> IncidentsPage:
-    """`which`: "open", "resolved" or "" for both."""
-    still = status.list_incidents(connection, is_open=True) if state_filter != "resolved" else []
-    over = (
-        status.list_incidents(connection, is_open=False, limit=MAX_RESOLVED_INCIDENTS) if state_filter != "open" else []
-    )
+    """`state_filter`: "open", "resolved" or "" for both."""
+    open_incidents: list[IncidentRecord] = []
+    resolved_incidents: list[IncidentRecord] = []
+    if state_filter != "resolved":
+        open_incidents = status.list_incidents(connection, is_open=True)
+    if state_filter != "open":
+        resolved_incidents = status.list_incidents(connection, is_open=False, limit=MAX_RESOLVED_INCIDENTS)
     return IncidentsPage(
-        status.load_service_status(connection),
-        state_filter,
-        tuple(build_incident_row(c, now) for c in still),
-        tuple(build_incident_row(c, now) for c in over),
+        service_status=status.load_service_status(connection),
+        state_filter=state_filter,
+        open_incidents=tuple(build_incident_row(record, now) for record in open_incidents),
+        resolved_incidents=tuple(build_incident_row(record, now) for record in resolved_incidents),
     )
 
 
 def build_incident_row(record: IncidentRecord, now: int) -> IncidentRow:
-    incident = record.incident
-    end = now if incident.resolved_at is None else incident.resolved_at
-    word = PAGE_STATE_LABELS[incident_state(record)] if incident.resolved_at is None else "Resolved"
-    subject = f"{incident.rule} {incident.subject}".strip()
-    lasted = (
-        format_duration_rounded(end - incident.since)
-        if incident.resolved_at is None
-        else format_duration(end - incident.since)
-    )
+    incident, state = record.incident, incident_state(record)
+    if incident.resolved_at is None:
+        state_label, duration_text = PAGE_STATE_LABELS[state], format_duration_rounded(now - incident.since)
+    else:
+        state_label, duration_text = "Resolved", format_duration(incident.resolved_at - incident.since)
     return IncidentRow(
-        incident.id,
-        record.probe,
-        incident.message,
-        subject,
-        incident_state(record),
-        word,
-        incident.severity,
-        incident.since,
-        lasted,
+        id=incident.id,
+        probe=record.probe,
+        message=incident.message,
+        rule_and_subject=f"{incident.rule} {incident.subject}".strip(),
+        state=state,
+        state_label=state_label,
+        severity=incident.severity,
+        since=incident.since,
+        duration_text=duration_text,
     )

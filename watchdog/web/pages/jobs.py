@@ -1,67 +1,37 @@
-"""Scheduled jobs: those of one source on its probe's page, and all there are on a page of their own."""
+"""The list of all scheduled jobs, worst first, with filters and a search."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from watchdog.domain.formatting import format_count, format_time_ago
 from watchdog.domain.model import HealthState
 from watchdog.store.read.jobs import JobSummary, list_jobs
 from watchdog.store.read.status import Connection, ServiceStatus, load_service_status
+from watchdog.web.cards.jobs import JobRow, build_job_row
+from watchdog.web.cards.registry import jobs_section_id
 
-MAX_JOBS_PER_SOURCE = 100
-"""Jobs shown of one source, bad ones first."""
 JOBS_PER_PAGE = 200
-"""Rows a page."""
-JOB_SECTION_NAMES = ("Needs attention", "Nothing wrong")
-
-_GLYPH_BY_REASON = {
-    "job.overdue": "late",
-    "job.never_ran": "late",
-    "task.stale": "late",
-    "job.stuck": "stuck",
-    "job.stalled": "stuck",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class JobRow:
-    job: JobSummary
-    state: HealthState
-    glyph: str
-    label: str
-    anchor: str
-    """Where it is told of on its source's page."""
-
-
-@dataclass(frozen=True, slots=True)
-class JobsCard:
-    """What one source knows of."""
-
-    read_at: int | None
-    """When it last told of them."""
-    total: int
-    rows: tuple[JobRow, ...]
+JOB_SECTION_NAMES = ("Needs attention", "No problems")
 
 
 @dataclass(frozen=True, slots=True)
 class JobFilter:
-    """What the list is narrowed to. `search`: words that must all be in the name of the job or of its source."""
+    """`search`: words that must all occur in the job's name, its source's name or id, or as `kind:jobs`. `verdict`: the
+    label of a job's status."""
 
     search: str = ""
     verdict: str = ""
 
-    def matches(self, job: JobSummary) -> bool:
-        told = f"{job.name} {job.probe.name} {job.probe.id} kind:{job.probe.kind}".lower()
-        return all(term in told for term in self.search.lower().split())
+    def matches_search(self, job: JobSummary) -> bool:
+        text = f"{job.name} {job.probe.name} {job.probe.id} kind:{job.probe.kind}".lower()
+        return all(term in text for term in self.search.lower().split())
 
 
 @dataclass(frozen=True, slots=True)
 class VerdictCount:
-    """A word, and how many jobs it is told of."""
-
     label: str
     state: HealthState
     glyph: str
@@ -72,6 +42,7 @@ class VerdictCount:
 class JobSection:
     name: str
     rows: tuple[JobRow, ...]
+    """Those on this page."""
     total: int
 
 
@@ -84,71 +55,64 @@ class JobsPage:
     filter: JobFilter
     verdicts: tuple[VerdictCount, ...]
     sections: tuple[JobSection, ...]
+    job_section_ids: Mapping[str, str]
+    """Probe kind -> the id of the section of its page that lists its jobs."""
     matching_count: int
     page_number: int
     page_count: int
 
 
-def load_jobs_card(connection: Connection, probe: int) -> JobsCard | None:
-    """None: this probe knows of no jobs."""
-    found = list_jobs(connection, probe)
-    return (
-        JobsCard(found[0].read_at, len(found), tuple(map(build_job_row, found[:MAX_JOBS_PER_SOURCE])))
-        if found
-        else None
-    )
-
-
 def load_jobs_page(connection: Connection, job_filter: JobFilter, page_number: int, now: int) -> JobsPage:
-    everything = list_jobs(connection)
-    found = [build_job_row(job) for job in everything if job_filter.matches(job)]
-    matching = [one for one in found if job_filter.verdict in ("", one.label)]
-    pages = max(1, -(-len(matching) // JOBS_PER_PAGE))
-    page_number = min(max(page_number, 1), pages)
-    shown = matching[(page_number - 1) * JOBS_PER_PAGE : page_number * JOBS_PER_PAGE]
-    bands = []
-    for name, bad in zip(JOB_SECTION_NAMES, (True, False), strict=True):
-        if rows := tuple(one for one in shown if bool(one.job.reason) is bad):
-            bands.append(JobSection(name, rows, sum(bool(one.job.reason) is bad for one in matching)))
+    """A page number beyond the last is the last."""
+    jobs = list_jobs(connection)
+    rows = [build_job_row(job) for job in jobs if job_filter.matches_search(job)]
+    matching = [row for row in rows if job_filter.verdict in ("", row.label)]
+    page_count = max(1, -(-len(matching) // JOBS_PER_PAGE))
+    page_number = min(max(page_number, 1), page_count)
     return JobsPage(
         service_status=load_service_status(connection),
-        headline=_format_jobs_headline(everything),
-        summary_lines=_jobs_summary_lines(everything, now),
-        total=len(everything),
+        headline=_format_jobs_headline(jobs),
+        summary_lines=_jobs_summary_lines(jobs, now),
+        total=len(jobs),
         filter=job_filter,
-        verdicts=_count_verdicts(found),
-        sections=tuple(bands),
+        verdicts=_count_verdicts(rows),
+        sections=_group_into_sections(matching, page_number),
+        job_section_ids={kind: jobs_section_id(kind) for kind in {row.job.probe.kind for row in matching}},
         matching_count=len(matching),
         page_number=page_number,
-        page_count=pages,
+        page_count=page_count,
     )
 
 
-def build_job_row(job: JobSummary) -> JobRow:
-    shape = _GLYPH_BY_REASON.get(job.reason) or ("wait" if job.state is HealthState.UNKNOWN else job.state.value)
-    where = {"mcp": "tasks", "heartbeat": "told"}.get(job.probe.kind, "jobs")
-    return JobRow(job, job.state, shape, job.status_label, where)
+def _group_into_sections(matching: Sequence[JobRow], page_number: int) -> tuple[JobSection, ...]:
+    on_page = matching[(page_number - 1) * JOBS_PER_PAGE : page_number * JOBS_PER_PAGE]
+    sections = []
+    for name, has_problem in zip(JOB_SECTION_NAMES, (True, False), strict=True):
+        if rows := tuple(row for row in on_page if bool(row.job.reason) is has_problem):
+            sections.append(JobSection(name, rows, sum(bool(row.job.reason) is has_problem for row in matching)))
+    return tuple(sections)
 
 
-def _count_verdicts(rows: Iterable[JobRow]) -> tuple[VerdictCount, ...]:
-    """In the order of the list; a word that is told of more than one state takes that of the first."""
-    rows = list(rows)
-    first: Mapping[str, JobRow] = {one.label: one for one in reversed(rows)}
-    totals = Counter(one.label for one in rows)
-    return tuple(VerdictCount(word, first[word].state, first[word].glyph, total) for word, total in totals.items())
+def _count_verdicts(rows: Sequence[JobRow]) -> tuple[VerdictCount, ...]:
+    """In the order of the list. A label that stands for several states has the state of its first job."""
+    first_rows = {row.label: row for row in reversed(rows)}
+    totals = Counter(row.label for row in rows)
+    return tuple(
+        VerdictCount(label, first_rows[label].state, first_rows[label].glyph, count) for label, count in totals.items()
+    )
 
 
-def _format_jobs_headline(all_jobs: list[JobSummary]) -> str:
-    if not all_jobs:
+def _format_jobs_headline(jobs: Sequence[JobSummary]) -> str:
+    if not jobs:
         return "No jobs"
-    bad, sources = sum(bool(job.reason) for job in all_jobs), len({job.probe.database_id for job in all_jobs})
-    needs = f"{bad} need{'s' if bad == 1 else ''} attention" if bad else "none needs attention"
-    return f"{format_count(len(all_jobs), 'job')} from {format_count(sources, 'source')}, {needs}"
+    bad_count, source_count = sum(bool(job.reason) for job in jobs), len({job.probe.database_id for job in jobs})
+    attention = f"{bad_count} need{'s' if bad_count == 1 else ''} attention" if bad_count else "none needs attention"
+    return f"{format_count(len(jobs), 'job')} from {format_count(source_count, 'source')}, {attention}"
 
 
-def _jobs_summary_lines(all_jobs: list[JobSummary], now: int) -> tuple[str, ...]:
-    """How old what is said here is."""
-    read_at = [job.read_at for job in all_jobs if job.read_at is not None]
-    away = len({job.probe.database_id for job in all_jobs if job.outdated})
-    said = [f"Read {format_time_ago(max(read_at), now)}"] if read_at else []
-    return tuple(said + ([f"{format_count(away, 'source')} cannot be read"] if away else []))
+def _jobs_summary_lines(jobs: Sequence[JobSummary], now: int) -> tuple[str, ...]:
+    """How old the list is."""
+    read_times = [job.read_at for job in jobs if job.read_at is not None]
+    outdated_count = len({job.probe.database_id for job in jobs if job.outdated})
+    lines = [f"Read {format_time_ago(max(read_times), now)}"] if read_times else []
+    return tuple(lines + ([f"{format_count(outdated_count, 'source')} cannot be read"] if outdated_count else []))

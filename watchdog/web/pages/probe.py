@@ -1,67 +1,34 @@
-"""One probe's page: how it stands, how long it takes, its tasks, results, incidents and configuration."""
+"""One probe's page: its state, the cards of its kind, its results, incidents and configuration."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from markupsafe import Markup
 
 from watchdog.domain.formatting import DAY_MS, format_duration_rounded, format_time_of_day, format_timestamp
 from watchdog.domain.model import HealthState, Incident, Outcome, ProbeInfo
-from watchdog.domain.rules import HEALTH_STATE_BY_RULE, stale
+from watchdog.domain.rules import HEALTH_STATE_BY_RULE, job, stale
 from watchdog.store.read import history, status
-from watchdog.store.read.jobs import SourceListing, jobs_from_tasks, load_source_listings
 from watchdog.store.read.status import Connection, IncidentRecord, ProbeStatus, ResultRow, ServiceStatus
 from watchdog.web import charts
-from watchdog.web.cards.canary import MAX_CANARY_RUNS, CanaryCard, build_canary_card
-from watchdog.web.cards.check_ins import CheckInsCard
-from watchdog.web.cards.check_ins import load_check_ins_card as read_told
-from watchdog.web.cards.latency import (
-    LatencyCard,
-    PhasesCard,
-    build_latency_card,
-    build_phases_card,
-    choose_chart_window,
-    parse_latency_limit,
-    pick_representative_runs,
-)
-from watchdog.web.cards.queue import QueueCard
-from watchdog.web.cards.queue import load_queue_card as read_queue
-from watchdog.web.pages.jobs import JobRow, JobsCard, build_job_row, load_jobs_card
-from watchdog.web.pages.results import ResultsCard, ResultsQuery
-from watchdog.web.pages.results import load_results_card as read_results
-from watchdog.web.pages.timeline import PAGE_STATE_LABELS, StateInterval, flatten_intervals
+from watchdog.web.cards.base import CardContext, LoadedCard
+from watchdog.web.cards.registry import load_cards
+from watchdog.web.chart_window import choose_chart_window
+from watchdog.web.pages.banner import Banner, capitalize_first
+from watchdog.web.pages.results import ResultsCard, ResultsQuery, load_results_card
+from watchdog.web.pages.timeline import StateInterval, clip_intervals, flatten_intervals
+from watchdog.web.templating import PAGE_STATE_LABELS
 
-MAX_TASK_ROWS = 50
-"""Tasks shown of one server, bad ones first."""
 MAX_TIMELINE_ENTRIES = 6
-
-
-@dataclass(frozen=True, slots=True)
-class Banner:
-    state: HealthState
-    title: str
-    text: str
-    incident_id: str = ""
-    """The incident behind it."""
-
-
-@dataclass(frozen=True, slots=True)
-class TaskRow:
-    job_row: JobRow
-    server_report: str
-    """What the server says of it."""
-    last_run_age: int | None
-    max_age: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class TasksCard:
-    read_at: int
-    total: int
-    rows: tuple[TaskRow, ...]
+INCIDENTS_PERIOD_MS = 30 * DAY_MS
+MAX_INCIDENTS_LISTED = 10
+MAX_INCIDENTS_LOADED = 500
+"""Incidents that mark results and the timeline."""
+RUN_LATE_AFTER_MS = 5_000
+"""A run this long overdue counts as late."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,58 +49,41 @@ class ProbePage:
     next_run_text: str
     banners: tuple[Banner, ...]
     has_no_results: bool
-    """Nothing has run yet."""
-    latency: LatencyCard | None
-    phases: PhasesCard | None
-    canary: CanaryCard | None
-    tasks: TasksCard | None
-    jobs: JobsCard | None
-    check_ins: CheckInsCard | None
-    queue: QueueCard | None
+    """The probe has never run."""
+    cards: tuple[LoadedCard, ...]
     results: ResultsCard
     failed_count: int
-    """Failures of the last day."""
+    """Failed runs of the last day."""
     timeline: StateTimeline | None
     incidents: tuple[IncidentRecord, ...]
     created_at: int
-    configuration: Markup = field(default_factory=Markup)
+    configuration: Markup
 
 
 def load_probe_page(connection: Connection, probe_id: str, query: ResultsQuery, now: int) -> ProbePage | None:
-    """None: no probe of the running configuration has this key."""
-    found = status.list_probe_statuses(connection, probe_id)
-    if not found:
+    """None: the running configuration has no probe with this id."""
+    statuses = status.list_probe_statuses(connection, probe_id)
+    if not statuses:
         return None
-    standing, probe = found[0], found[0].probe
+    probe_status, probe = statuses[0], statuses[0].probe
     runs = history.list_results_between(connection, probe.database_id, now - DAY_MS, now + 1)
-    cases = status.list_incidents(connection, probe=probe.database_id, limit=500)
-    lanes = pick_representative_runs(runs)
-    newest = [standing.last_judged_slot] if standing.last_judged_slot is not None else []
-    kept = history.load_result_details(connection, probe.database_id, [*lanes.values(), *newest])
-    look = load_source_listings(connection, probe.database_id).get(probe.database_id)
-    last = kept[newest[0]].result if newest and newest[0] in kept else None
+    incidents = status.list_incidents(connection, probe=probe.database_id, limit=MAX_INCIDENTS_LOADED)
+    context = CardContext(connection, probe_status, runs, now)
+    recent = (record for record in incidents if record.incident.opened_at >= now - INCIDENTS_PERIOD_MS)
     return ProbePage(
         probe=probe,
         service_status=status.load_service_status(connection),
-        state=standing.state,
-        state_label=probe_state_label(standing, now),
-        next_run_text=_format_next_run(standing, now),
-        banners=probe_banners(standing, now),
-        has_no_results=standing.latest_result is None,
-        latency=build_latency_card(runs, parse_latency_limit(last), now)
-        if runs and probe.kind not in ("canary", "heartbeat")
-        else None,
-        phases=build_phases_card({name: kept[slot].result for name, slot in lanes.items() if slot in kept}),
-        canary=_load_canary_card(connection, probe, runs),
-        jobs=load_jobs_card(connection, probe.database_id) if probe.kind == "jobs" else None,
-        check_ins=read_told(connection, probe.database_id) if probe.kind == "heartbeat" else None,
-        queue=read_queue(connection, probe.database_id, runs, now) if probe.kind == "queue" else None,
-        tasks=_build_tasks_card(look, now),
-        results=read_results(connection, probe.database_id, query, cases),
+        state=probe_status.state,
+        state_label=probe_state_label(probe_status, now),
+        next_run_text=_format_next_run(probe_status, now),
+        banners=probe_banners(probe_status, now),
+        has_no_results=probe_status.latest_result is None,
+        cards=load_cards(context),
+        results=load_results_card(connection, probe.database_id, query, incidents),
         failed_count=sum(run.outcome is Outcome.FAIL for run in runs),
-        timeline=build_state_timeline(runs, cases, now, choose_chart_window(runs, now).length) if runs else None,
-        incidents=tuple(c for c in cases if c.incident.opened_at >= now - 30 * DAY_MS)[:10],
-        created_at=standing.created_at,
+        timeline=build_state_timeline(runs, incidents, now, choose_chart_window(runs, now).length) if runs else None,
+        incidents=tuple(recent)[:MAX_INCIDENTS_LISTED],
+        created_at=probe_status.created_at,
         configuration=highlight_yaml(status.load_probe_config_yaml(connection, probe.database_id)),
     )
 
@@ -152,133 +102,110 @@ def _format_next_run(status: ProbeStatus, now: int) -> str:
     """ "next run in 38 s", "first run in 12 s", "next run is late"."""
     if status.next_due is None:
         return ""
-    which = "first run" if status.latest_result is None else "next run"
+    run = "first run" if status.latest_result is None else "next run"
     if status.next_due > now:
-        return f"{which} in {format_duration_rounded(max(status.next_due - now, 1000))}"
-    return f"{which} {'is late' if now - status.next_due > 5_000 else 'now'}"
+        return f"{run} in {format_duration_rounded(max(status.next_due - now, 1000))}"
+    return f"{run} {'is late' if now - status.next_due > RUN_LATE_AFTER_MS else 'now'}"
 
 
 def probe_banners(status: ProbeStatus, now: int) -> tuple[Banner, ...]:
-    """What needs saying before anything else: each open incident, or that nothing has run yet."""
-    found = []
-    for incident in status.open_incidents:
-        since = f"Since {format_timestamp(incident.since, now, seconds=True)}"
-        said = f"{since} · {incident.severity} · {incident.rule}" + (f" {incident.subject}" if incident.subject else "")
-        title = _current_incident_message(incident, now)
-        title = (
-            title if incident.rule == "job" else capitalize_first(title)
-        )  # begins with the job's name, as it is written
-        found.append(Banner(HEALTH_STATE_BY_RULE[incident.rule], title, said, incident.id))
-    if status.latest_result is None and not found:
-        when = _format_next_run(status, now) or "no run is planned"
-        text = "Its result shows here then, with its phases and the evidence. Reload to see it."
-        found.append(Banner(HealthState.UNKNOWN, f"Nothing has run yet: {when}", text))
-    return tuple(found)
+    """Each open incident; or that the probe has not run yet."""
+    banners = [_incident_banner(incident, now) for incident in status.open_incidents]
+    if status.latest_result is None and not banners:
+        next_run = _format_next_run(status, now) or "no run is scheduled"
+        text = "The first result appears here with its phases and evidence. Reload the page to see it."
+        banners.append(Banner(HealthState.UNKNOWN, f"No run yet: {next_run}", text))
+    return tuple(banners)
+
+
+def _incident_banner(incident: Incident, now: int) -> Banner:
+    title = _current_incident_message(incident, now)
+    if incident.rule != job.RULE_NAME:  # a message about a job starts with the job's name, which keeps its case
+        title = capitalize_first(title)
+    since = f"Since {format_timestamp(incident.since, now, seconds=True)}"
+    text = " · ".join((since, incident.severity, f"{incident.rule} {incident.subject}".strip()))
+    return Banner(HEALTH_STATE_BY_RULE[incident.rule], title, text, incident.id)
 
 
 def _current_incident_message(incident: Incident, now: int) -> str:
-    """What an incident says; of one about missing results, for how long by now."""
+    """The incident's message; about missing results, with the time without any as of now."""
     if incident.rule == stale.RULE_NAME:
         return stale.stale_finding(now - incident.since).message
     return incident.message
 
 
-def capitalize_first(text: str) -> str:
-    """With a capital, as a title."""
-    return text[:1].upper() + text[1:]
-
-
-def _load_canary_card(connection: Connection, probe: ProbeInfo, runs: Sequence[ResultRow]) -> CanaryCard | None:
-    if probe.kind != "canary":
-        return None
-    kept = history.load_result_details(connection, probe.database_id, [run.slot for run in runs[-MAX_CANARY_RUNS:]])
-    return build_canary_card([kept[slot].result for slot in sorted(kept)])
-
-
-def _build_tasks_card(source: SourceListing | None, now: int) -> TasksCard | None:
-    listing = source.result if source else None
-    if source is None or listing is None or listing.tasks is None:
-        return None
-    rows = []
-    for job in sorted(jobs_from_tasks(source), key=lambda job: (not job.reason, job.state is not HealthState.DOWN)):
-        told, limits = listing.tasks.get(job.name), source.probe.task_limits
-        said = "not listed" if told is None else f"ok: {'true' if told.ok else 'false'}"
-        said += "".join(f", {word}" for word in (told.status, told.error) if word) if told else ""
-        age = None if job.last_start is None else now - job.last_start
-        rows.append(TaskRow(build_job_row(job), said, age, limits.get(job.name, limits.get("*"))))
-    return TasksCard(listing.slot, len(rows), tuple(rows[:MAX_TASK_ROWS]))
-
-
 def build_state_timeline(
     runs: Sequence[ResultRow], incidents: Iterable[IncidentRecord], now: int, length: int
 ) -> StateTimeline:
-    """Incidents over what the runs say by themselves: up while they were judged, no data while they were not."""
+    """The states of incidents where there are any; elsewhere up where runs had a verdict, and no data where not."""
     start = now - length
-    trouble = flatten_intervals(
+    problems = flatten_intervals(
         (
-            StateInterval(HEALTH_STATE_BY_RULE[c.incident.rule], c.incident.since, c.incident.resolved_at or now)
-            for c in incidents
+            StateInterval(HEALTH_STATE_BY_RULE[i.rule], i.since, i.resolved_at or now)
+            for i in (record.incident for record in incidents)
         ),
         start,
         now,
     )
     base = _run_intervals(runs, start, now)
-    line: list[StateInterval] = []
+    intervals: list[StateInterval] = []
     at = start
-    for bad in trouble:
-        line += [*_clip_intervals(base, at, bad.start), bad]
-        at = bad.stop
-    line += _clip_intervals(base, at, now)
-    parts = [(s.state, (s.start - start) / length, (s.stop - start) / length) for s in line]
-    told: list[tuple[HealthState, str]] = [
-        (s.state, _format_state_interval(s, start, now)) for s in reversed(line) if s.state is not HealthState.UP
+    for problem in problems:
+        intervals += [*clip_intervals(base, at, problem.start), problem]
+        at = problem.stop
+    intervals += clip_intervals(base, at, now)
+    parts = [(i.state, (i.start - start) / length, (i.stop - start) / length) for i in intervals]
+    entries = _timeline_entries(intervals, start, now)
+    label = ", ".join(f"{PAGE_STATE_LABELS[state].lower()} {text}" for state, text in entries)
+    return StateTimeline(length, charts.render_state_timeline(parts, capitalize_first(label)), entries)
+
+
+def _timeline_entries(intervals: Sequence[StateInterval], start: int, now: int) -> tuple[tuple[HealthState, str], ...]:
+    """(state, text) of the intervals that were not up, newest first, then the total time up."""
+    problems: list[tuple[HealthState, str]] = [
+        (interval.state, _format_state_interval(interval, start, now))
+        for interval in reversed(intervals)
+        if interval.state is not HealthState.UP
     ]
-    up = sum(s.length for s in line if s.state is HealthState.UP)
-    shown = told[:MAX_TIMELINE_ENTRIES]
-    if len(told) > MAX_TIMELINE_ENTRIES:
-        shown.append((HealthState.UNKNOWN, f"and {len(told) - MAX_TIMELINE_ENTRIES} more"))
-    if up:
-        shown.append((HealthState.UP, f"the rest · {format_duration_rounded(up)}" if told else "all of it"))
-    label = ", ".join(f"{'no data' if s is HealthState.UNKNOWN else s.value} {text}" for s, text in shown)
-    return StateTimeline(length, charts.render_state_timeline(parts, capitalize_first(label)), tuple(shown))
+    entries = problems[:MAX_TIMELINE_ENTRIES]
+    if len(problems) > MAX_TIMELINE_ENTRIES:
+        entries.append((HealthState.UNKNOWN, f"and {len(problems) - MAX_TIMELINE_ENTRIES} more"))
+    if up_ms := sum(interval.length for interval in intervals if interval.state is HealthState.UP):
+        entries.append((HealthState.UP, f"the rest · {format_duration_rounded(up_ms)}" if problems else "all of it"))
+    return tuple(entries)
 
 
 def _run_intervals(runs: Sequence[ResultRow], start: int, now: int) -> list[StateInterval]:
-    """Each run says how it was until the next; before the first nothing is known, if that is longer than a run."""
-    line: list[StateInterval] = []
+    """Each run stands for the time until the next. The time before the first is without data, unless it is short."""
     stops = [run.slot for run in runs[1:]] + [now]
     interval = stops[0] - runs[0].slot
     first = start if runs[0].slot - start <= interval else runs[0].slot
-    edges = [first, *(run.slot for run in runs[1:])]
+    starts = [first, *(run.slot for run in runs[1:])]
+    intervals: list[StateInterval] = []
     if first > start:
-        line.append(StateInterval(HealthState.UNKNOWN, start, first))
-    for run, begin, stop in zip(runs, edges, stops, strict=True):
+        intervals.append(StateInterval(HealthState.UNKNOWN, start, first))
+    for run, run_start, run_stop in zip(runs, starts, stops, strict=True):
         state = HealthState.UP if run.outcome in (Outcome.PASS, Outcome.FAIL) else HealthState.UNKNOWN
-        if line and line[-1].state is state:
-            line[-1] = line[-1]._replace(stop=stop)
+        if intervals and intervals[-1].state is state:
+            intervals[-1] = intervals[-1]._replace(stop=run_stop)
         else:
-            line.append(StateInterval(state, begin, stop))
-    return line
-
-
-def _clip_intervals(intervals: Iterable[StateInterval], start: int, stop: int) -> list[StateInterval]:
-    clipped = [StateInterval(s.state, max(s.start, start), min(s.stop, stop)) for s in intervals]
-    return [s for s in clipped if s.length > 0]
+            intervals.append(StateInterval(state, run_start, run_stop))
+    return intervals
 
 
 def _format_state_interval(interval: StateInterval, start: int, now: int) -> str:
     """ "01:47 until now · 42 min", "19:14 to 19:18 · 4 min", "until 06:00 · 3 h"."""
-    end, duration = format_time_of_day(interval.stop), format_duration_rounded(interval.length)
+    stop, duration = format_time_of_day(interval.stop), format_duration_rounded(interval.length)
     if interval.start == start:
-        return f"until {'now' if interval.stop == now else end} · {duration}"
-    return f"{format_time_of_day(interval.start)} {'until now' if interval.stop == now else f'to {end}'} · {duration}"
+        return f"until {'now' if interval.stop == now else stop} · {duration}"
+    return f"{format_time_of_day(interval.start)} {'until now' if interval.stop == now else f'to {stop}'} · {duration}"
 
 
 _YAML_LINE_PATTERN = re.compile(r"(\s*(?:- )?)([\w.\"'*-]+)(:(?:\s.*)?)", re.ASCII)
 
 
 def highlight_yaml(yaml_text: str) -> Markup:
-    """YAML with its keys in colour."""
+    """YAML with its keys highlighted."""
     lines = []
     for line in yaml_text.rstrip().splitlines():
         match = _YAML_LINE_PATTERN.fullmatch(line)

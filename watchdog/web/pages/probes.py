@@ -1,14 +1,14 @@
-"""The operators' list of probes: worst first, in bands, filtered by links and a search."""
+"""The list of all probes, worst first, with filters and a search."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
 from markupsafe import Markup
 
-from watchdog.domain.formatting import DAY_MS, format_count, format_duration, format_duration_rounded, format_time_ago
+from watchdog.domain.formatting import format_count, format_duration, format_duration_rounded, format_time_ago
 from watchdog.domain.model import HealthState, Outcome
 from watchdog.store.read.history import load_latest_results
 from watchdog.store.read.status import (
@@ -21,42 +21,45 @@ from watchdog.store.read.status import (
     load_service_status,
 )
 from watchdog.web import charts
+from watchdog.web.pages.probe import INCIDENTS_PERIOD_MS, RUN_LATE_AFTER_MS
 
 SPARKLINE_RUNS = 40
 PROBES_PER_PAGE = 200
-"""Rows a page: the sparklines of thousands would take longer than anybody waits."""
-
+"""Bounds the time for sparklines when there are thousands of probes."""
 MAX_INLINE_MESSAGE_CHARS = 12
-"""Letters of a message that fit beside the outcome; the cause stands under the name anyway."""
-
+"""A longer message is left out of the last result: the problem stands under the name anyway."""
 STATE_SORT_ORDER = (HealthState.DOWN, HealthState.DEGRADED, HealthState.UNKNOWN, HealthState.UP)
-LATE_AFTER_MS = 5_000
-"""A slot this long overdue was not claimed in time, in ms."""
+PROBE_SECTION_NAMES = ("Needs attention", "Up", "No data")
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeFilter:
-    """What the list is narrowed to. `search`: words, `group:Core`, `kind:mcp`, `tag:prod`; all must match."""
+    """`search`: terms that must all match: words, `group:Core`, `kind:mcp`, `tag:prod`, `state:down`."""
 
     search: str = ""
     state: str = ""
     kind: str = ""
 
-    def matches(self, status: ProbeStatus) -> bool:
-        probe = status.probe
-        if self.kind and probe.kind != self.kind:
+    def matches_search(self, status: ProbeStatus) -> bool:
+        """Whether the search and the kind match."""
+        if self.kind and status.probe.kind != self.kind:
             return False
         return all(_matches_search_term(status, term) for term in self.search.lower().split())
 
 
 def _matches_search_term(status: ProbeStatus, term: str) -> bool:
     probe = status.probe
-    field, colon, value = term.partition(":")
     tags = [tag.lower() for tag in probe.tags]
-    if colon and field in ("group", "kind", "tag", "state"):
-        if field == "tag":
+    field, colon, value = term.partition(":")
+    match field if colon else "":
+        case "tag":
             return value in tags
-        return value in {"group": probe.group, "kind": probe.kind, "state": status.state.value}[field].lower()
+        case "group":
+            return value in probe.group.lower()
+        case "kind":
+            return value in probe.kind.lower()
+        case "state":
+            return value in status.state.value
     return term in probe.name.lower() or term in probe.id or term in tags or term in probe.group.lower()
 
 
@@ -68,7 +71,7 @@ class ProbeRow:
     group: str
     state: HealthState
     problem_text: str
-    """What is wrong, cause first; empty when nothing is."""
+    """Of the first open incident, cause first; empty if there is none."""
     last_outcome: str
     last_run_ago: str
     sparkline: Markup
@@ -81,6 +84,7 @@ class ProbeRow:
 class ProbeSection:
     name: str
     rows: tuple[ProbeRow, ...]
+    """Those on this page."""
     total: int
 
 
@@ -100,73 +104,83 @@ class ProbesPage:
 
 
 def load_probes_page(connection: Connection, probe_filter: ProbeFilter, page_number: int, now: int) -> ProbesPage:
-    everything = list_probe_statuses(connection)
-    beat = load_service_status(connection)
-    found = [s for s in everything if probe_filter.matches(s)]
-    states = tuple((state, sum(s.state is state for s in found)) for state in STATE_SORT_ORDER)
-    matching = [s for s in found if not probe_filter.state or s.state.value == probe_filter.state]
-    matching.sort(
-        key=lambda s: (_section_index(s), STATE_SORT_ORDER.index(s.state), s.probe.group, s.probe.name.lower())
-    )
-    pages = max(1, -(-len(matching) // PROBES_PER_PAGE))
-    page_number = min(max(page_number, 1), pages)
-    shown = matching[(page_number - 1) * PROBES_PER_PAGE : page_number * PROBES_PER_PAGE]
-    runs = load_latest_results(connection, [s.probe.database_id for s in shown], SPARKLINE_RUNS)
-    counts = count_incidents_by_probe(connection, now - 30 * DAY_MS)
-    bands = []
-    for number, name in enumerate(PROBE_SECTION_NAMES):
-        rows = tuple(
-            _build_probe_row(s, runs[s.probe.database_id], counts.get(s.probe.database_id, 0), now)
-            for s in shown
-            if _section_index(s) == number
-        )
-        if rows:
-            bands.append(ProbeSection(name, rows, sum(_section_index(s) == number for s in matching)))
+    """A page number beyond the last is the last."""
+    statuses = list_probe_statuses(connection)
+    service_status = load_service_status(connection)
+    found = [status for status in statuses if probe_filter.matches_search(status)]
+    matching = [status for status in found if probe_filter.state in ("", status.state.value)]
+    matching.sort(key=_sort_key)
+    page_count = max(1, -(-len(matching) // PROBES_PER_PAGE))
+    page_number = min(max(page_number, 1), page_count)
     return ProbesPage(
-        service_status=beat,
-        headline=_format_probes_headline(everything),
-        summary_lines=_probes_summary_lines(everything, beat, now),
-        total=len(everything),
+        service_status=service_status,
+        headline=_format_probes_headline(statuses),
+        summary_lines=_probes_summary_lines(statuses, service_status, now),
+        total=len(statuses),
         filter=probe_filter,
-        state_counts=states,
-        kinds=tuple(sorted({s.probe.kind for s in everything})),
-        sections=tuple(bands),
+        state_counts=tuple((state, sum(s.state is state for s in found)) for state in STATE_SORT_ORDER),
+        kinds=tuple(sorted({status.probe.kind for status in statuses})),
+        sections=_load_sections(connection, matching, page_number, now),
         matching_count=len(matching),
         page_number=page_number,
-        page_count=pages,
+        page_count=page_count,
     )
 
 
-PROBE_SECTION_NAMES = ("Needs attention", "Up", "Not judged")
+def _sort_key(status: ProbeStatus) -> tuple[int, int, str, str]:
+    probe = status.probe
+    return _section_index(status), STATE_SORT_ORDER.index(status.state), probe.group, probe.name.lower()
 
 
 def _section_index(status: ProbeStatus) -> int:
+    """Into PROBE_SECTION_NAMES."""
     if status.state is HealthState.UP:
         return 1
     return 0 if status.open_incidents else 2
 
 
+def _load_sections(
+    connection: Connection, matching: Sequence[ProbeStatus], page_number: int, now: int
+) -> tuple[ProbeSection, ...]:
+    on_page = matching[(page_number - 1) * PROBES_PER_PAGE : page_number * PROBES_PER_PAGE]
+    runs = load_latest_results(connection, [status.probe.database_id for status in on_page], SPARKLINE_RUNS)
+    incident_counts = count_incidents_by_probe(connection, now - INCIDENTS_PERIOD_MS)
+    sections = []
+    for index, name in enumerate(PROBE_SECTION_NAMES):
+        rows = tuple(
+            _build_probe_row(
+                status, runs[status.probe.database_id], incident_counts.get(status.probe.database_id, 0), now
+            )
+            for status in on_page
+            if _section_index(status) == index
+        )
+        if rows:
+            sections.append(ProbeSection(name, rows, sum(_section_index(status) == index for status in matching)))
+    return tuple(sections)
+
+
 def _format_probes_headline(statuses: Sequence[ProbeStatus]) -> str:
-    bad = sum(_section_index(s) == 0 for s in statuses)
     if not statuses:
         return "No probes"
-    return f"{format_count(len(statuses), 'probe')}, " + (
-        f"{bad} need{'s' if bad == 1 else ''} attention" if bad else "none needs attention"
-    )
+    bad_count = sum(_section_index(status) == 0 for status in statuses)
+    attention = f"{bad_count} need{'s' if bad_count == 1 else ''} attention" if bad_count else "none needs attention"
+    return f"{format_count(len(statuses), 'probe')}, {attention}"
 
 
-def _probes_summary_lines(statuses: Iterable[ProbeStatus], service_status: ServiceStatus, now: int) -> tuple[str, ...]:
-    ticked = (
-        "Never ticked"
-        if service_status.watermark is None
-        else f"Last tick {format_time_ago(service_status.watermark, now)}"
-    )
-    late = sum(s.next_due is not None and now - s.next_due > LATE_AFTER_MS for s in statuses)
-    return (ticked, f"{late} late" if late else "Nothing late")
+def _probes_summary_lines(statuses: Sequence[ProbeStatus], service_status: ServiceStatus, now: int) -> tuple[str, ...]:
+    late_count = sum(s.next_due is not None and now - s.next_due > RUN_LATE_AFTER_MS for s in statuses)
+    late_text = f"{format_count(late_count, 'run')} late" if late_count else "no run late"
+    return (format_watermark(service_status, now), late_text)
+
+
+def format_watermark(service_status: ServiceStatus, now: int) -> str:
+    """When Watchdog last scheduled runs."""
+    watermark = service_status.watermark
+    return "No run scheduled yet" if watermark is None else f"Last scheduled {format_time_ago(watermark, now)}"
 
 
 def _build_probe_row(status: ProbeStatus, runs: Sequence[ResultRow], incident_count: int, now: int) -> ProbeRow:
-    probe, last = status.probe, status.latest_result
+    probe, latest = status.probe, status.latest_result
     return ProbeRow(
         probe_id=probe.id,
         name=probe.name,
@@ -174,8 +188,8 @@ def _build_probe_row(status: ProbeStatus, runs: Sequence[ResultRow], incident_co
         group=probe.group,
         state=status.state,
         problem_text=problem_text(status, now),
-        last_outcome=format_outcome(last) if last else "no result yet",
-        last_run_ago=format_time_ago(last.slot, now) if last else "",
+        last_outcome=format_outcome(latest) if latest else "no result yet",
+        last_run_ago=format_time_ago(latest.slot, now) if latest else "",
         sparkline=charts.render_sparkline([sparkline_value(run) for run in runs]),
         sparkline_text=_describe_sparkline(runs),
         next_run_text=format_next_run(status.next_due, now),
@@ -184,23 +198,22 @@ def _build_probe_row(status: ProbeStatus, runs: Sequence[ResultRow], incident_co
 
 
 def problem_text(status: ProbeStatus, now: int) -> str:
-    """The first open incident, as it was told when it opened, for how long, and how many more there are."""
+    """ "got 503 · for 41 min · and 1 more": the first open incident, with the message that it opened with."""
     if not status.open_incidents:
         return ""
-    first, more = status.open_incidents[0], len(status.open_incidents) - 1
-    return f"{first.message} · for {format_duration_rounded(now - first.since)}" + (
-        f" · and {more} more" if more else ""
-    )
+    first, more_count = status.open_incidents[0], len(status.open_incidents) - 1
+    more = f" · and {more_count} more" if more_count else ""
+    return f"{first.message} · for {format_duration_rounded(now - first.since)}{more}"
 
 
 def format_outcome(run: ResultRow) -> str:
-    """What came of a run, in a few words: its duration, or why there is none."""
+    """The duration of a run, or why there is none: "182 ms", "failed, got 503", "not run"."""
     if run.outcome is Outcome.PASS:
         return "passed" if run.duration is None else format_duration(run.duration)
     if run.outcome is Outcome.MISSED:
         return "not run"
-    said = "failed" if run.outcome is Outcome.FAIL else "not judged"
-    return f"{said}, {run.message}" if len(run.message) <= MAX_INLINE_MESSAGE_CHARS else said
+    label = "failed" if run.outcome is Outcome.FAIL else "no verdict"
+    return f"{label}, {run.message}" if len(run.message) <= MAX_INLINE_MESSAGE_CHARS else label
 
 
 def sparkline_value(run: ResultRow) -> charts.SparklineValue:
@@ -210,17 +223,18 @@ def sparkline_value(run: ResultRow) -> charts.SparklineValue:
 
 
 def _describe_sparkline(runs: Sequence[ResultRow]) -> str:
-    """The sparkline in words."""
-    failed = sum(run.outcome is Outcome.FAIL for run in runs)
-    took = [run.duration for run in runs if run.outcome is Outcome.PASS and run.duration is not None]
-    said = [f"{failed} of {len(runs)} failed"] if failed else []
-    return ", ".join([*said, f"median {format_duration(median(took))}"] if took else said) or "no runs"
+    """The sparkline in words, for screen readers."""
+    failed_count = sum(run.outcome is Outcome.FAIL for run in runs)
+    durations = [run.duration for run in runs if run.outcome is Outcome.PASS and run.duration is not None]
+    parts = [f"{failed_count} of {len(runs)} failed"] if failed_count else []
+    parts += [f"median {format_duration(median(durations))}"] if durations else []
+    return ", ".join(parts) or "no runs"
 
 
 def format_next_run(next_due_at: int | None, now: int) -> str:
-    """How long until the next run: "46 s", "now", "late"."""
+    """ "46 s", "now", "late"."""
     if next_due_at is None:
         return ""
     if next_due_at > now:
         return format_duration(max(next_due_at - now, 1000) // 1000 * 1000)
-    return "now" if now - next_due_at <= LATE_AFTER_MS else "late"
+    return "now" if now - next_due_at <= RUN_LATE_AFTER_MS else "late"

@@ -1,4 +1,4 @@
-"""A probe's results as operators read them: changes, all or failures, each with its evidence one link away."""
+"""The results on a probe's page: changes, failures or all of them, and the evidence of one."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from watchdog.domain.rules import HEALTH_STATE_BY_RULE
 from watchdog.store.read import history
 from watchdog.store.read.history import ResultDetail
 from watchdog.store.read.status import Connection, IncidentRecord, ResultRow
-from watchdog.web.cards.latency import format_phase_name, interrupted_phase
+from watchdog.web.cards.phases import format_phase_name, interrupted_phase
 
 MAX_RESULTS_SCANNED = 2_000
-"""Results looked through for changes; a quiet probe has few."""
+"""Results that are searched for changes, of which a stable probe has few."""
 RESULTS_PER_PAGE = 50
 
 STATE_BY_OUTCOME = {
@@ -24,21 +24,21 @@ STATE_BY_OUTCOME = {
     Outcome.ERROR: HealthState.UNKNOWN,
     Outcome.MISSED: HealthState.UNKNOWN,
 }
-"""The shape and colour of an outcome."""
+"""The glyph and colour of an outcome."""
 
 ResultFilter = Literal["changes", "all", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
 class ResultsQuery:
-    """What the address asks for: which rows, older than a slot, with one slot's evidence open."""
+    """The results that a URL asks for: those before a slot, with the evidence of one slot."""
 
     result_filter: ResultFilter = "changes"
     before_slot: int | None = None
     open_slot: int | None = None
 
     def query_string(self, *, open_slot: int | None = None, before_slot: int | None = None) -> str:
-        """The query string for the same rows with another one open, or for older ones."""
+        """The query string for the same rows with the evidence of another slot, or for older rows."""
         parts: list[str] = [] if self.result_filter == "changes" else [self.result_filter]
         before_slot = self.before_slot if before_slot is None else before_slot
         parts += [] if before_slot is None else [f"before={before_slot}"]
@@ -56,20 +56,20 @@ class ResultLine:
     slot_count: int
     duration: int | None
     transitions: tuple[tuple[HealthState, str], ...]
-    """Incidents that this result opened or resolved, in words."""
+    """(new state, cause) of each incident that this result opened or resolved."""
     link: str
+    """Opens or closes its evidence."""
     is_open: bool
 
 
 @dataclass(frozen=True, slots=True)
 class EvidencePanel:
-    """What is kept of one result."""
+    """Everything stored about one result."""
 
     slot: int
     facts: tuple[tuple[str, str], ...]
     excerpt: str
     has_evidence: bool
-    """Whether evidence was kept at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,123 +78,131 @@ class ResultsCard:
     lines: tuple[ResultLine, ...]
     evidence_panel: EvidencePanel | None
     older_before_slot: int | None
-    """Rows before this slot follow on the next page; None: there are none."""
+    """The next page starts before this slot; None: there is no next page."""
     scanned_back_to: int | None
-    """Back to when changes were looked for."""
+    """The slot back to which changes were searched."""
 
 
 def load_results_card(
     connection: Connection, probe: int, query: ResultsQuery, incidents: Sequence[IncidentRecord]
 ) -> ResultsCard:
-    """`cases`: the probe's incidents, to mark the results that opened and resolved them."""
+    """`incidents`: the probe's, which mark the results that opened and resolved them."""
     rows, older = _load_result_rows(connection, probe, query, incidents)
     if query.open_slot is not None and all(row.slot != query.open_slot for row in rows):
         query = ResultsQuery("all", query.open_slot + 1, query.open_slot)
         rows, older = _load_result_rows(connection, probe, query, incidents)
-    detail = (
-        history.load_result_details(connection, probe, [query.open_slot]).get(query.open_slot)
-        if query.open_slot is not None
-        else None
+    panel = None
+    if query.open_slot is not None:
+        detail = history.load_result_details(connection, probe, [query.open_slot]).get(query.open_slot)
+        panel = None if detail is None else build_evidence_panel(detail)
+    transitions = transitions_by_slot(incidents)
+    return ResultsCard(
+        query=query,
+        lines=tuple(_build_result_line(row, query, transitions.get(row.slot, ())) for row in rows),
+        evidence_panel=panel,
+        older_before_slot=older,
+        scanned_back_to=older if query.result_filter == "changes" else None,
     )
-    changed = transitions_by_slot(incidents)
-    lines = []
-    for row in rows:
-        here = row.slot == query.open_slot
-        link = query.query_string(open_slot=None if here else row.slot)
-        told = changed.get(row.slot, ())
-        seen = (
-            row.slot,
-            row.location,
-            row.outcome,
-            STATE_BY_OUTCOME[row.outcome],
-            row.message,
-            row.slot_count,
-            row.duration,
-        )
-        lines.append(ResultLine(*seen, told, link, here))
-    looked = older if query.result_filter == "changes" else None
-    return ResultsCard(query, tuple(lines), None if detail is None else build_evidence_panel(detail), older, looked)
+
+
+def _build_result_line(
+    row: ResultRow, query: ResultsQuery, transitions: tuple[tuple[HealthState, str], ...]
+) -> ResultLine:
+    is_open = row.slot == query.open_slot
+    return ResultLine(
+        slot=row.slot,
+        location=row.location,
+        outcome=row.outcome,
+        state=STATE_BY_OUTCOME[row.outcome],
+        message=row.message,
+        slot_count=row.slot_count,
+        duration=row.duration,
+        transitions=transitions,
+        link=query.query_string(open_slot=None if is_open else row.slot),
+        is_open=is_open,
+    )
 
 
 def _load_result_rows(
     connection: Connection, probe: int, query: ResultsQuery, incidents: Sequence[IncidentRecord]
 ) -> tuple[list[ResultRow], int | None]:
-    """The rows to show, and the slot before which older ones follow."""
+    """The rows of the page, and the slot before which the next page starts."""
     if query.result_filter == "changes":
-        found = history.list_results_before(connection, probe, query.before_slot, MAX_RESULTS_SCANNED)
-        marked = set(transitions_by_slot(incidents))
-        kept = select_changes(found, marked, includes_first_result=len(found) < MAX_RESULTS_SCANNED)
-        if len(kept) > RESULTS_PER_PAGE:
-            return kept[:RESULTS_PER_PAGE], kept[RESULTS_PER_PAGE - 1].slot
-        return kept, found[-1].slot if len(found) == MAX_RESULTS_SCANNED else None
-    only = Outcome.FAIL if query.result_filter == "failed" else None
-    found = history.list_results_before(connection, probe, query.before_slot, RESULTS_PER_PAGE + 1, only)
-    return found[:RESULTS_PER_PAGE], found[RESULTS_PER_PAGE - 1].slot if len(found) > RESULTS_PER_PAGE else None
+        scanned = history.list_results_before(connection, probe, query.before_slot, MAX_RESULTS_SCANNED)
+        scanned_all = len(scanned) < MAX_RESULTS_SCANNED
+        changes = select_changes(scanned, set(transitions_by_slot(incidents)), includes_first_result=scanned_all)
+        if len(changes) > RESULTS_PER_PAGE:
+            return changes[:RESULTS_PER_PAGE], changes[RESULTS_PER_PAGE - 1].slot
+        return changes, None if scanned_all else scanned[-1].slot
+    outcome = Outcome.FAIL if query.result_filter == "failed" else None
+    rows = history.list_results_before(connection, probe, query.before_slot, RESULTS_PER_PAGE + 1, outcome)
+    return rows[:RESULTS_PER_PAGE], rows[RESULTS_PER_PAGE - 1].slot if len(rows) > RESULTS_PER_PAGE else None
 
 
 def select_changes(
     rows: Sequence[ResultRow], marked_slots: Iterable[int], *, includes_first_result: bool
 ) -> list[ResultRow]:
-    """Of rows, newest first: the newest, those unlike the one before them in time, and marked ones.
+    """Of rows, newest first: the newest, those that differ from the one before them in time, and the marked ones.
 
-    `whole`: the last row is the probe's very first, which is a change from nothing.
+    `includes_first_result`: the last row is the probe's very first result, which counts as a change.
     """
     marked_slots = set(marked_slots)
-    kept = []
+    changes = []
     for i, row in enumerate(rows):
         earlier = rows[i + 1] if i + 1 < len(rows) else None
-        changed = (
-            includes_first_result if earlier is None else (row.outcome, row.reason) != (earlier.outcome, earlier.reason)
-        )
-        if i == 0 or changed or row.slot in marked_slots:
-            kept.append(row)
-    return kept
+        if earlier is None:
+            is_change = includes_first_result
+        else:
+            is_change = (row.outcome, row.reason) != (earlier.outcome, earlier.reason)
+        if i == 0 or is_change or row.slot in marked_slots:
+            changes.append(row)
+    return changes
 
 
 def transitions_by_slot(incidents: Iterable[IncidentRecord]) -> Mapping[int, tuple[tuple[HealthState, str], ...]]:
-    """Slot -> what was decided there: (state that began, why)."""
-    found: dict[int, list[tuple[HealthState, str]]] = {}
-    for case in incidents:
-        found.setdefault(case.opened_slot, []).append((HEALTH_STATE_BY_RULE[case.incident.rule], case.incident.message))
-        if case.resolved_slot is not None:
-            found.setdefault(case.resolved_slot, []).append((HealthState.UP, f"good again: {case.incident.message}"))
-    return {slot: tuple(told) for slot, told in found.items()}
+    """Slot -> (new state, cause) of each incident that opened or resolved there."""
+    transitions: dict[int, list[tuple[HealthState, str]]] = {}
+    for record in incidents:
+        incident = record.incident
+        opened = (HEALTH_STATE_BY_RULE[incident.rule], incident.message)
+        transitions.setdefault(record.opened_slot, []).append(opened)
+        if record.resolved_slot is not None:
+            resolved = (HealthState.UP, f"recovered, was: {incident.message}")
+            transitions.setdefault(record.resolved_slot, []).append(resolved)
+    return {slot: tuple(entries) for slot, entries in transitions.items()}
 
 
 def build_evidence_panel(detail: ResultDetail) -> EvidencePanel:
     evidence = detail.evidence or Evidence()
     return EvidencePanel(
-        detail.result.slot,
-        tuple(list_result_facts(detail.result, evidence)),
-        evidence.excerpt,
-        detail.evidence is not None,
+        slot=detail.result.slot,
+        facts=tuple(list_result_facts(detail.result, evidence)),
+        excerpt=evidence.excerpt,
+        has_evidence=detail.evidence is not None,
     )
 
 
 def list_result_facts(result: Result, evidence: Evidence) -> Iterable[tuple[str, str]]:
-    """Everything known of one result, as (label, value) in words."""
+    """(label, value) of everything stored about a result."""
     if result.reason:
         yield "reason", result.reason
     if result.duration is not None:
-        yield "took", format_duration(result.duration)
+        yield "duration", format_duration(result.duration)
     if result.phases:
-        yield (
-            "reached",
-            ", ".join(
-                f"{format_phase_name(name)} {format_duration(ms)}"
-                + (" and no further" if name == interrupted_phase(result) else "")
-                for name, ms in result.phases.items()
-            ),
-        )
-    shown = {**result.measurements, **evidence.facts}
-    for name, value in shown.items():
+        yield "phases", ", ".join(_format_phase(result, name, ms) for name, ms in result.phases.items())
+    for name, value in {**result.measurements, **evidence.facts}.items():
         yield name.replace("_", " "), format_fact_value(value)
-    for expression, wrong in (result.preferences or {}).items():
-        yield "prefer", wrong or f"{expression} holds"
+    for expression, problem in (result.preferences or {}).items():
+        yield "preference", problem or f"{expression} is true"
+
+
+def _format_phase(result: Result, name: str, ms: float) -> str:
+    interrupted = " (interrupted)" if name == interrupted_phase(result) else ""
+    return f"{format_phase_name(name)} {format_duration(ms)}{interrupted}"
 
 
 def format_fact_value(value: Json) -> str:
-    """A fact's value: text as it is, a list in one line, anything else as JSON writes it."""
+    """Text unchanged; lists and objects on one line."""
     if isinstance(value, str):
         return value
     if isinstance(value, bool) or value is None:
@@ -204,5 +212,5 @@ def format_fact_value(value: Json) -> str:
     if isinstance(value, list):
         return ", ".join(map(format_fact_value, value)) or "none"
     if isinstance(value, dict):
-        return ", ".join(f"{k}: {format_fact_value(v)}" for k, v in value.items()) or "none"
+        return ", ".join(f"{name}: {format_fact_value(item)}" for name, item in value.items()) or "none"
     return str(value)

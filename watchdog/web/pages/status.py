@@ -1,11 +1,8 @@
-"""The public status page: what was read becomes what is shown. Public words only: names, groups, states and times.
-
-Nothing here looks at a target, a reason, a message or evidence.
-"""
+"""The public status page: names, groups, states and times only, never a target, message, reason or evidence."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -13,24 +10,19 @@ from markupsafe import Markup
 from watchdog.domain.formatting import (
     DAY_MS,
     NBSP,
+    format_count,
     format_date,
     format_duration,
     format_duration_rounded,
     format_time_of_day,
     format_timestamp,
 )
-from watchdog.domain.model import HealthState, ProbeInfo
+from watchdog.domain.model import HealthState
 from watchdog.domain.rules import HEALTH_STATE_BY_RULE
-from watchdog.store.read.history import IncidentInterval, list_incident_intervals, load_days_with_data
-from watchdog.store.read.status import (
-    MAX_WATERMARK_LAG_MS,
-    Connection,
-    ProbeStatus,
-    ServiceStatus,
-    list_probe_statuses,
-    load_service_status,
-)
+from watchdog.store.read.history import IncidentInterval
+from watchdog.store.read.status import ProbeStatus
 from watchdog.web import charts
+from watchdog.web.pages.status_snapshot import StatusPageConfig, StatusSnapshot
 from watchdog.web.pages.timeline import (
     DaySummary,
     StateInterval,
@@ -40,72 +32,35 @@ from watchdog.web.pages.timeline import (
 )
 
 MAX_PAST_INCIDENTS, MAX_TROUBLED_DAYS = 10, 200
-"""The most entries shown of past incidents, and of days with trouble."""
 
 SINGULAR_STATE_PHRASES = {HealthState.DEGRADED: "is degraded", HealthState.DOWN: "is down"}
 PLURAL_STATE_PHRASES = {HealthState.DEGRADED: "are degraded", HealthState.DOWN: "are down"}
 PAST_STATE_PHRASES = {
     HealthState.DEGRADED: "was degraded",
     HealthState.DOWN: "was down",
-    HealthState.UNKNOWN: "sent no data",
+    HealthState.UNKNOWN: "had no data",
+}
+STATE_EXPLANATIONS = {
+    HealthState.DOWN: "{} is not working.",
+    HealthState.DEGRADED: "{} is working, but some features are impaired.",
+    HealthState.UNKNOWN: "{} cannot be measured completely.",
 }
 
 
 @dataclass(frozen=True, slots=True)
-class StatusPageConfig:
-    """What the public page is about."""
-
-    title: str = "Status"
-    includes_probe: Callable[[ProbeInfo], bool] = lambda _: True
-    group_order: tuple[str, ...] = ()
-    """In this order; the others follow by name."""
-    probe_order: tuple[str, ...] = ()
-    """Keys of probes in the order of the configuration, which is that within a group."""
-    history_ms: int = 90 * DAY_MS
-
-
-@dataclass(frozen=True, slots=True)
-class StatusSnapshot:
-    """Everything that was read for one page."""
-
-    read_at: int
-    service_status: ServiceStatus
-    probe_statuses: tuple[ProbeStatus, ...]
-    incident_intervals: tuple[IncidentInterval, ...]
-    measured_days: dict[int, set[int]]
-
-
-def load_status_snapshot(connection: Connection, config: StatusPageConfig, now: int) -> StatusSnapshot:
-    rank = {key: i for i, key in enumerate(config.probe_order)}
-    shown = tuple(s for s in list_probe_statuses(connection) if config.includes_probe(s.probe))
-    shown = tuple(sorted(shown, key=lambda s: rank.get(s.probe.id, len(rank))))
-    ids = {s.probe.database_id for s in shown}
-    start = (now // DAY_MS - history_days(config) + 1) * DAY_MS
-    reaching = tuple(p for p in list_incident_intervals(connection, start) if p.probe in ids)
-    return StatusSnapshot(
-        now, load_service_status(connection), shown, reaching, load_days_with_data(connection, ids, start, now)
-    )
-
-
-def history_days(config: StatusPageConfig) -> int:
-    """How many days the bars show."""
-    return max(1, config.history_ms // DAY_MS)
-
-
-@dataclass(frozen=True, slots=True)
 class ServiceRow:
-    """One row: a probe under its public name."""
+    """A probe under its public name."""
 
     name: str
     state: HealthState
     label: str
-    """What stands beside the state's shape; empty: the state's own word."""
+    """Replaces the label of the state, if not empty."""
     group: str
     days: tuple[DaySummary, ...]
     bars: Markup
     uptime: str
     uptime_coverage: str
-    """How much of the time that is, unless all."""
+    """ "34 of 90 days", if there is no data for some of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,19 +72,17 @@ class ServiceGroup:
 
 @dataclass(frozen=True, slots=True)
 class OpenIncident:
-    """Trouble that is not over, of one service."""
+    """All open incidents of one service, as one entry."""
 
     title: str
     state: HealthState
     since: int
     state_changes: tuple[tuple[HealthState, int, str], ...]
-    """Each state that it took and is still in part: (state, since, in words), newest first."""
+    """(state, since, explanation) of each state with an open incident, newest first."""
 
 
 @dataclass(frozen=True, slots=True)
 class PastIncident:
-    """Trouble that is over."""
-
     started_at: int
     title: str
     duration_text: str
@@ -137,7 +90,7 @@ class PastIncident:
 
 @dataclass(frozen=True, slots=True)
 class TroubledDay:
-    """Days on which a service was not fully up."""
+    """A day on which a service was not fully up, or several days in a row without data."""
 
     day_text: str
     service_name: str
@@ -152,222 +105,230 @@ class StatusPageView:
     headline: str
     subtitle: str
     checked_at: int | None
-    """When the newest result that passed or failed was stored."""
+    """When the newest result with a verdict was stored."""
     day_count: int
     open_incidents: tuple[OpenIncident, ...]
     groups: tuple[ServiceGroup, ...]
+    """Empty if the page shows no probe."""
     troubled_days: tuple[TroubledDay, ...]
     past_incidents: tuple[PastIncident, ...]
 
 
 def build_status_page(snapshot: StatusSnapshot, config: StatusPageConfig) -> StatusPageView:
-    """The page as of the snapshot's instant. Without any service shown, it has no groups."""
-    now, watermark = snapshot.read_at, snapshot.service_status.watermark
-    current = watermark is not None and now - watermark <= MAX_WATERMARK_LAG_MS
-    spans: dict[int, list[StateInterval]] = {s.probe.database_id: [] for s in snapshot.probe_statuses}
-    for p in snapshot.incident_intervals:
-        spans[p.probe].append(
-            StateInterval(HEALTH_STATE_BY_RULE[p.rule], p.since, now if p.resolved_at is None else p.resolved_at)
-        )
-    services = [
-        _build_service_row(s, current, spans[s.probe.database_id], snapshot, history_days(config))
-        for s in snapshot.probe_statuses
-    ]
-    judged = [
-        s.latest_result.recorded_at
-        for s in snapshot.probe_statuses
-        if s.latest_result and s.latest_result.slot == s.last_judged_slot
+    """The page as of the snapshot. While Watchdog does not run its probes, every service is without data."""
+    now = snapshot.read_at
+    services = _build_service_rows(snapshot, config.day_count)
+    open_statuses = [status for status in snapshot.probe_statuses if status.state in SINGULAR_STATE_PHRASES]
+    checked_times = [
+        status.latest_result.recorded_at
+        for status in snapshot.probe_statuses
+        if status.latest_result and status.latest_result.slot == status.last_judged_slot
     ]
     return StatusPageView(
         state=overall_state(services),
         headline=format_status_headline(services),
         subtitle=_format_subtitle(services, snapshot.incident_intervals, now),
-        checked_at=max(judged, default=None),
-        day_count=history_days(config),
-        open_incidents=tuple(
-            _build_open_incident(s) for s in snapshot.probe_statuses if s.state in SINGULAR_STATE_PHRASES
-        )
-        if current
-        else (),
+        checked_at=max(checked_times, default=None),
+        day_count=config.day_count,
+        open_incidents=tuple(map(_build_open_incident, open_statuses)) if snapshot.is_current else (),
         groups=_group_services(services, config.group_order),
         troubled_days=_list_troubled_days(services, now),
         past_incidents=_list_past_incidents(snapshot, now),
     )
 
 
+def _build_service_rows(snapshot: StatusSnapshot, day_count: int) -> list[ServiceRow]:
+    intervals: dict[int, list[StateInterval]] = {s.probe.database_id: [] for s in snapshot.probe_statuses}
+    for incident in snapshot.incident_intervals:
+        stop = snapshot.read_at if incident.resolved_at is None else incident.resolved_at
+        interval = StateInterval(HEALTH_STATE_BY_RULE[incident.rule], incident.since, stop)
+        intervals[incident.probe].append(interval)
+    return [
+        _build_service_row(status, intervals[status.probe.database_id], snapshot, day_count)
+        for status in snapshot.probe_statuses
+    ]
+
+
 def _build_service_row(
-    status: ProbeStatus, is_current: bool, intervals: Sequence[StateInterval], snapshot: StatusSnapshot, day_count: int
+    status: ProbeStatus, intervals: Sequence[StateInterval], snapshot: StatusSnapshot, day_count: int
 ) -> ServiceRow:
     now, name = snapshot.read_at, status.probe.name
-    state = status.state if is_current else HealthState.UNKNOWN
-    word = ""
+    state = status.state if snapshot.is_current else HealthState.UNKNOWN
+    label = ""
     if state is HealthState.UNKNOWN:
-        word = (
-            "No data yet"
-            if status.last_judged_slot is None
-            else f"No data since {_format_since(status.last_judged_slot, now)}"
-        )
-    line = summarize_days(
-        intervals, snapshot.measured_days[status.probe.database_id], status.created_at, now, day_count
+        since = status.last_judged_slot
+        label = "No data yet" if since is None else f"No data since {_format_since(since, now)}"
+    measured_days = snapshot.measured_days[status.probe.database_id]
+    days = summarize_days(intervals, measured_days, status.created_at, now, day_count)
+    covered_count = sum(day.state is not HealthState.UNKNOWN for day in days)
+    bars = [(day.state, _format_day_title(day, state, now)) for day in days]
+    return ServiceRow(
+        name=name,
+        state=state,
+        label=label,
+        group=status.probe.group,
+        days=tuple(days),
+        bars=charts.render_day_bars(bars, _describe_bars(name, days)),
+        uptime=format_percent(uptime_basis_points(days)),
+        uptime_coverage="" if covered_count == day_count else f"{covered_count} of {day_count}{NBSP}days",
     )
-    percent, known = uptime_basis_points(line), sum(day.state is not HealthState.UNKNOWN for day in line)
-    bars = charts.render_day_bars(
-        [(day.state, _format_day_title(day, state, now)) for day in line], _describe_bars(name, line)
-    )
-    of = "" if known == day_count else f"{known} of {day_count}{NBSP}days"
-    return ServiceRow(name, state, word, status.probe.group, tuple(line), bars, format_percent(percent), of)
 
 
 def _format_since(at: int, now: int) -> str:
-    """The clock for today, the date for any other day: there is little room."""
+    """The time for today, only the date for any other day: space is short."""
     return format_time_of_day(at) if at // DAY_MS == now // DAY_MS else format_date(at, now)
 
 
 def format_percent(basis_points: int | None) -> str:
-    """9_995 -> "99.95 %", 9_900 -> "99 %"; empty when nothing was measured."""
+    """9_995 -> "99.95 %", 9_900 -> "99 %"; empty for None."""
     if basis_points is None:
         return ""
     whole, rest = divmod(basis_points, 100)
     return f"{whole}.{rest:02}{NBSP}%" if rest else f"{whole}{NBSP}%"
 
 
-def _format_day_title(day: DaySummary, state: HealthState, now: int) -> str:
-    """ "13 Nov: down 14 min"; empty for a day that says nothing by itself."""
-    lengths = ((HealthState.DOWN, day.down_ms), (HealthState.DEGRADED, day.degraded_ms))
-    told = [f"{state.value} {format_duration(ms)}" for state, ms in lengths if ms]
-    so_far = " so far" if now - day.start < DAY_MS and state is day.state and told else ""
-    return f"{format_date(day.start, now)}: {', '.join(told)}{so_far}" if told else ""
+def _format_day_title(day: DaySummary, current_state: HealthState, now: int) -> str:
+    """ "13 Nov: down 14 min"; empty for a day without problems."""
+    durations = ((HealthState.DOWN, day.down_ms), (HealthState.DEGRADED, day.degraded_ms))
+    parts = [f"{state.value} {format_duration(ms)}" for state, ms in durations if ms]
+    if not parts:
+        return ""
+    so_far = " so far" if now - day.start < DAY_MS and current_state is day.state else ""
+    return f"{format_date(day.start, now)}: {', '.join(parts)}{so_far}"
 
 
-def _describe_bars(name: str, day_summaries: Sequence[DaySummary]) -> str:
-    """What the bars come to, for those who do not see them."""
-    words = {
+def _describe_bars(name: str, days: Sequence[DaySummary]) -> str:
+    """The bars in words, for screen readers."""
+    descriptions = {
         HealthState.UP: "up",
         HealthState.DEGRADED: "degraded",
         HealthState.DOWN: "with downtime",
         HealthState.UNKNOWN: "without data",
     }
-    tally = {state: sum(day.state is state for day in day_summaries) for state in words}
-    said = [f"{n} {'day' if n == 1 else 'days'} {words[state]}" for state, n in tally.items() if n]
-    return f"{name}, last {len(day_summaries)} days: {', '.join(said)}"
+    counts = {state: sum(day.state is state for day in days) for state in descriptions}
+    parts = [f"{format_count(count, 'day')} {descriptions[state]}" for state, count in counts.items() if count]
+    return f"{name}, last {len(days)} days: {', '.join(parts)}"
 
 
 def overall_state(services: Iterable[ServiceRow]) -> HealthState:
-    """Down, else degraded, else without data, else up."""
+    """Down before degraded before no data before up."""
     states = {service.state for service in services}
-    order = (HealthState.DOWN, HealthState.DEGRADED, HealthState.UNKNOWN, HealthState.UP)
-    return next((state for state in order if state in states), HealthState.UNKNOWN)
+    precedence = (HealthState.DOWN, HealthState.DEGRADED, HealthState.UNKNOWN, HealthState.UP)
+    return next((state for state in precedence if state in states), HealthState.UNKNOWN)
 
 
 def format_status_headline(services: Sequence[ServiceRow]) -> str:
-    """ "API is down, Search is degraded"; counts where more than two share a state."""
+    """ "API is down, Search is degraded"; a count if more than two services share a state."""
     if all(service.state is HealthState.UNKNOWN for service in services):
-        measured = any(day.measured_ms for service in services for day in service.days)
-        return "No current data" if measured else "No data yet"
+        has_history = any(day.measured_ms for service in services for day in service.days)
+        return "No current data" if has_history else "No data yet"
     parts = []
     for state in (HealthState.DOWN, HealthState.DEGRADED):
         names = [service.name for service in services if service.state is state]
         if len(names) > 2:
             parts.append(f"{len(names)} of {len(services)} services {PLURAL_STATE_PHRASES[state]}")
         elif names:
-            parts.append(
-                f"{' and '.join(names)} {(SINGULAR_STATE_PHRASES if len(names) == 1 else PLURAL_STATE_PHRASES)[state]}"
-            )
+            phrases = SINGULAR_STATE_PHRASES if len(names) == 1 else PLURAL_STATE_PHRASES
+            parts.append(f"{' and '.join(names)} {phrases[state]}")
     if parts:
         return ", ".join(parts)
-    silent = [service.name for service in services if service.state is HealthState.UNKNOWN]
-    if not silent:
-        return "Everything works"
-    return f"No data from {' and '.join(silent) if len(silent) <= 2 else f'{len(silent)} services'}"
+    without_data = [service.name for service in services if service.state is HealthState.UNKNOWN]
+    if not without_data:
+        return "All systems operational"
+    names_text = " and ".join(without_data) if len(without_data) <= 2 else f"{len(without_data)} services"
+    return f"No data from {names_text}"
 
 
 def _format_subtitle(services: Sequence[ServiceRow], incident_intervals: Sequence[IncidentInterval], now: int) -> str:
-    up, silent = (sum(s.state is state for s in services) for state in (HealthState.UP, HealthState.UNKNOWN))
     total = len(services)
-    if up < total:
-        said = f"{up} of {total} services {'works' if up == 1 else 'work'}."
-        return said + (f" {silent} sent no data." if 0 < silent < total else "")
-    said = f"All {total} services are up." if total > 1 else f"{services[0].name} is up." if services else ""
-    ends = [p.resolved_at for p in incident_intervals if p.resolved_at is not None]
-    return said + (f" Last incident {format_duration_rounded(now - max(ends))} ago." if ends else "")
+    up_count = sum(service.state is HealthState.UP for service in services)
+    unknown_count = sum(service.state is HealthState.UNKNOWN for service in services)
+    if up_count < total:
+        text = f"{up_count} of {format_count(total, 'service')} {'is' if up_count == 1 else 'are'} up."
+        if 0 < unknown_count < total:
+            text += f" {unknown_count} {'has' if unknown_count == 1 else 'have'} no data."
+        return text
+    text = f"All {total} services are up." if total > 1 else f"{services[0].name} is up." if services else ""
+    resolved_times = [incident.resolved_at for incident in incident_intervals if incident.resolved_at is not None]
+    return text + (
+        f" Last incident {format_duration_rounded(now - max(resolved_times))} ago." if resolved_times else ""
+    )
 
 
 def _build_open_incident(status: ProbeStatus) -> OpenIncident:
-    """One entry a service, however many of its findings are open: each state it took, since when."""
     since: dict[HealthState, int] = {}
     for incident in status.open_incidents:
         state = HEALTH_STATE_BY_RULE[incident.rule]
         since[state] = min(incident.since, since.get(state, incident.since))
     name = status.probe.name
-    said = {
-        HealthState.DOWN: f"{name} does not work as it should.",
-        HealthState.DEGRADED: f"{name} works, though not in every part as it should.",
-        HealthState.UNKNOWN: f"{name} cannot be measured in part.",
-    }
-    steps = sorted(((state, at, said[state]) for state, at in since.items()), key=lambda step: -step[1])
+    changes = [(state, at, STATE_EXPLANATIONS[state].format(name)) for state, at in since.items()]
     return OpenIncident(
-        f"{name} {SINGULAR_STATE_PHRASES[status.state]}", status.state, since[status.state], tuple(steps)
+        title=f"{name} {SINGULAR_STATE_PHRASES[status.state]}",
+        state=status.state,
+        since=since[status.state],
+        state_changes=tuple(sorted(changes, key=lambda change: -change[1])),
     )
 
 
 def _group_services(services: Sequence[ServiceRow], group_order: Sequence[str]) -> tuple[ServiceGroup, ...]:
     rank = {name: i for i, name in enumerate(group_order)}
     names = sorted({s.group for s in services}, key=lambda name: (rank.get(name, len(rank)), not name, name))
-    out = []
+    groups = []
     for name in names:
-        mine = tuple(s for s in services if s.group == name)
-        out.append(ServiceGroup(name or ("Other" if len(names) > 1 else ""), _summarize_group(mine), mine))
-    return tuple(out)
+        members = tuple(service for service in services if service.group == name)
+        groups.append(ServiceGroup(name or ("Other" if len(names) > 1 else ""), _summarize_group(members), members))
+    return tuple(groups)
 
 
 def _summarize_group(services: Sequence[ServiceRow]) -> str:
     """ "all up", "1 of 4 down", "1 of 4 down, 1 degraded"."""
-    words = ((HealthState.DOWN, "down"), (HealthState.DEGRADED, "degraded"), (HealthState.UNKNOWN, "without data"))
-    counts = [(sum(s.state is state for s in services), word) for state, word in words]
-    first, *rest = [(n, word) for n, word in counts if n] or [(0, "")]
-    if not first[0]:
+    labels = {HealthState.DOWN: "down", HealthState.DEGRADED: "degraded", HealthState.UNKNOWN: "without data"}
+    counts = [(sum(service.state is state for service in services), label) for state, label in labels.items()]
+    problems = [(count, label) for count, label in counts if count]
+    if not problems:
         return "all up" if len(services) > 1 else "up"
-    return ", ".join([f"{first[0]} of {len(services)} {first[1]}", *(f"{n} {word}" for n, word in rest)])
+    (first_count, first_label), *others = problems
+    return ", ".join([f"{first_count} of {len(services)} {first_label}", *(f"{n} {label}" for n, label in others)])
 
 
 def _list_troubled_days(services: Iterable[ServiceRow], now: int) -> tuple[TroubledDay, ...]:
-    """Days that were not fully up, newest first; days without data as one entry a stretch, once there was any."""
-    found: list[tuple[int, TroubledDay]] = []
+    """Newest first. Days without data before the first day with data are left out."""
+    troubled: list[tuple[int, TroubledDay]] = []
     for service in services:
-        known = [i for i, day in enumerate(service.days) if day.state is not HealthState.UNKNOWN]
-        line = service.days[known[0] :] if known else ()
-        for i, day in enumerate(line):
-            if day.state is HealthState.UNKNOWN and line[i - 1].state is HealthState.UNKNOWN:
+        covered = [i for i, day in enumerate(service.days) if day.state is not HealthState.UNKNOWN]
+        days = service.days[covered[0] :] if covered else ()
+        for i, day in enumerate(days):
+            continues_gap = day.state is HealthState.UNKNOWN and days[i - 1].state is HealthState.UNKNOWN
+            if day.state is HealthState.UP or continues_gap:
                 continue
-            if day.state is HealthState.UP:
-                continue
-            said = format_date(day.start, now)
+            day_text = format_date(day.start, now)
             if day.state is HealthState.UNKNOWN:
-                last = next((j for j in range(i, len(line)) if line[j].state is not HealthState.UNKNOWN), len(line)) - 1
-                said += f" to {format_date(line[last].start, now)}" if last > i else ""
-            found.append((day.start, TroubledDay(said, service.name, day.state, day.down_ms, day.degraded_ms)))
-    found.sort(key=lambda entry: -entry[0])
-    return tuple(trouble for _, trouble in found[:MAX_TROUBLED_DAYS])
+                end = next((j for j in range(i, len(days)) if days[j].state is not HealthState.UNKNOWN), len(days))
+                day_text += f" to {format_date(days[end - 1].start, now)}" if end - 1 > i else ""
+            troubled.append((day.start, TroubledDay(day_text, service.name, day.state, day.down_ms, day.degraded_ms)))
+    troubled.sort(key=lambda entry: -entry[0])
+    return tuple(day for _, day in troubled[:MAX_TROUBLED_DAYS])
 
 
 def _list_past_incidents(snapshot: StatusSnapshot, now: int) -> tuple[PastIncident, ...]:
-    over = []
-    for standing in snapshot.probe_statuses:
-        mine = [
-            StateInterval(HEALTH_STATE_BY_RULE[p.rule], p.since, p.resolved_at)
-            for p in snapshot.incident_intervals
-            if p.probe == standing.probe.database_id and p.resolved_at is not None
+    """Newest first. Incidents of one service that overlap are one entry."""
+    episodes: list[tuple[StateInterval, str]] = []
+    for status in snapshot.probe_statuses:
+        resolved = [
+            StateInterval(HEALTH_STATE_BY_RULE[incident.rule], incident.since, incident.resolved_at)
+            for incident in snapshot.incident_intervals
+            if incident.probe == status.probe.database_id and incident.resolved_at is not None
         ]
-        over += [(episode, standing.probe.name) for episode in merge_adjacent_intervals(mine)]
-    over.sort(key=lambda entry: -entry[0].start)
+        episodes += [(episode, status.probe.name) for episode in merge_adjacent_intervals(resolved)]
+    episodes.sort(key=lambda entry: -entry[0].start)
     return tuple(
-        PastIncident(e.start, f"{name} {PAST_STATE_PHRASES[e.state]}", _format_episode(e, now))
-        for e, name in over[:MAX_PAST_INCIDENTS]
+        PastIncident(episode.start, f"{name} {PAST_STATE_PHRASES[episode.state]}", _format_episode(episode, now))
+        for episode, name in episodes[:MAX_PAST_INCIDENTS]
     )
 
 
 def _format_episode(episode: StateInterval, now: int) -> str:
-    """ "14 min, 09:02 to 09:16"; with dates when it lasted over a day."""
+    """ "14 min, 09:02 to 09:16"; with dates if it lasted over a day."""
     if episode.length < DAY_MS:
         start, stop = format_time_of_day(episode.start), format_time_of_day(episode.stop)
     else:

@@ -1,4 +1,4 @@
-"""From incidents to a line of time: spans of trouble, days, uptime. Pure; instants and lengths in milliseconds."""
+"""Incidents as intervals of time, the days that they affect, and the uptime that follows. Pure; times in ms."""
 
 from __future__ import annotations
 
@@ -6,18 +6,15 @@ from collections.abc import Collection, Iterable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from watchdog.domain.formatting import DAY_MS, HEALTH_STATE_LABELS
+from watchdog.domain.formatting import DAY_MS
 from watchdog.domain.model import HealthState
 
-PAGE_STATE_LABELS = {**HEALTH_STATE_LABELS, HealthState.UNKNOWN: "No data"}
-"""On a page, unknown is the absence of data."""
-
 STATE_RANK = {state: rank for rank, state in enumerate(HealthState)}
-"""Better states have lower ranks."""
+"""The better the state, the lower its rank."""
 
 
 class StateInterval(NamedTuple):
-    """A probe was in one state from `start` up to `stop`."""
+    """A probe was in one state during [start, stop)."""
 
     state: HealthState
     start: int
@@ -27,51 +24,63 @@ class StateInterval(NamedTuple):
     def length(self) -> int:
         return self.stop - self.start
 
+    def clipped(self, start: int, stop: int) -> StateInterval:
+        """Its part within [start, stop); of no or negative length if there is none."""
+        return StateInterval(self.state, max(self.start, start), min(self.stop, stop))
+
 
 def worst_state(states: Iterable[HealthState]) -> HealthState:
-    """Up when there is none."""
+    """Up if there are no states."""
     return max(states, key=STATE_RANK.__getitem__, default=HealthState.UP)
 
 
+def clip_intervals(intervals: Iterable[StateInterval], start: int, stop: int) -> list[StateInterval]:
+    """The parts of the intervals within [start, stop)."""
+    clipped = (interval.clipped(start, stop) for interval in intervals)
+    return [interval for interval in clipped if interval.length > 0]
+
+
 def flatten_intervals(intervals: Iterable[StateInterval], start: int, stop: int) -> list[StateInterval]:
-    """The worst state at every instant of [start, stop) that any span covers: in order, disjoint, neighbours joined."""
-    inside = [StateInterval(s.state, max(s.start, start), min(s.stop, stop)) for s in intervals]
-    inside = [span for span in inside if span.length > 0]
-    edges = sorted([(s.start, 1, s.state) for s in inside] + [(s.stop, -1, s.state) for s in inside])
+    """The worst state at every instant of [start, stop) that any interval covers: in order, disjoint, and adjacent
+    intervals of the same state joined."""
+    inside = clip_intervals(intervals, start, stop)
+    edges = sorted([(i.start, 1, i.state) for i in inside] + [(i.stop, -1, i.state) for i in inside])
     flat: list[StateInterval] = []
-    count = dict.fromkeys(HealthState, 0)
+    open_counts = dict.fromkeys(HealthState, 0)
     for (at, step, state), (until, *_) in pairwise(edges):
-        count[state] += step
-        covered = [state for state, n in count.items() if n]
-        if at == until or not covered:
+        open_counts[state] += step
+        covering = [state for state, count in open_counts.items() if count]
+        if at == until or not covering:
             continue
-        now = worst_state(covered)
-        if flat and flat[-1].stop == at and flat[-1].state is now:
+        worst = worst_state(covering)
+        if flat and flat[-1].stop == at and flat[-1].state is worst:
             flat[-1] = flat[-1]._replace(stop=until)
         else:
-            flat.append(StateInterval(now, at, until))
+            flat.append(StateInterval(worst, at, until))
     return flat
 
 
 def merge_adjacent_intervals(intervals: Iterable[StateInterval]) -> list[StateInterval]:
-    """Spans that touch or overlap become one, in its worst state; newest first."""
-    joined: list[StateInterval] = []
-    for span in sorted(intervals, key=lambda s: s.start):
-        if joined and span.start <= joined[-1].stop:
-            last = joined[-1]
-            joined[-1] = StateInterval(worst_state([last.state, span.state]), last.start, max(last.stop, span.stop))
+    """Joins intervals that touch or overlap into one of their worst state; newest first."""
+    merged: list[StateInterval] = []
+    for interval in sorted(intervals, key=lambda i: i.start):
+        if merged and interval.start <= merged[-1].stop:
+            last = merged[-1]
+            state = worst_state([last.state, interval.state])
+            merged[-1] = StateInterval(state, last.start, max(last.stop, interval.stop))
         else:
-            joined.append(span)
-    return joined[::-1]
+            merged.append(interval)
+    return merged[::-1]
 
 
 class DaySummary(NamedTuple):
-    """One day (UTC) of one probe. `state` unknown: nothing was judged that day."""
+    """One day (UTC) of one probe."""
 
     start: int
     state: HealthState
+    """Unknown: no run had a verdict that day."""
     measured_ms: int
-    """How much of the day counts for uptime: none of it without data, the part so far of today."""
+    """How much of the day counts for uptime: nothing without data; of today the part that has passed."""
     down_ms: int
     degraded_ms: int
 
@@ -79,32 +88,32 @@ class DaySummary(NamedTuple):
 def summarize_days(
     intervals: Iterable[StateInterval], measured_days: Collection[int], created_at: int, now: int, day_count: int
 ) -> list[DaySummary]:
-    """The last `count` days, today last.
+    """The last `day_count` days, today last.
 
-    `measured`: the days (counted since the epoch) on which anything was judged; `first`: when the probe began. Trouble
-    on a day without data does not count: nobody looked.
+    `measured_days`: the days (since the epoch) on which any run had a verdict. Problems on other days do not count,
+    because nothing was measured. `created_at`: when the probe was added.
     """
     today = now // DAY_MS
-    spent: dict[tuple[int, HealthState], int] = {}
-    for span in flatten_intervals(intervals, (today - day_count + 1) * DAY_MS, now):
-        for day in range(span.start // DAY_MS, (span.stop - 1) // DAY_MS + 1):
-            inside = min(span.stop, (day + 1) * DAY_MS) - max(span.start, day * DAY_MS)
-            spent[day, span.state] = spent.get((day, span.state), 0) + inside
-    out = []
+    affected_ms: dict[tuple[int, HealthState], int] = {}
+    for interval in flatten_intervals(intervals, (today - day_count + 1) * DAY_MS, now):
+        for day in range(interval.start // DAY_MS, (interval.stop - 1) // DAY_MS + 1):
+            part = interval.clipped(day * DAY_MS, (day + 1) * DAY_MS)
+            affected_ms[day, interval.state] = affected_ms.get((day, interval.state), 0) + part.length
+    summaries = []
     for day in range(today - day_count + 1, today + 1):
         start, stop = day * DAY_MS, min((day + 1) * DAY_MS, now)
         if day not in measured_days:
-            out.append(DaySummary(start, HealthState.UNKNOWN, 0, 0, 0))
+            summaries.append(DaySummary(start, HealthState.UNKNOWN, 0, 0, 0))
             continue
-        down, degraded = spent.get((day, HealthState.DOWN), 0), spent.get((day, HealthState.DEGRADED), 0)
+        down, degraded = affected_ms.get((day, HealthState.DOWN), 0), affected_ms.get((day, HealthState.DEGRADED), 0)
         state = HealthState.DOWN if down else HealthState.DEGRADED if degraded else HealthState.UP
-        since = created_at if start < created_at < stop else start
-        out.append(DaySummary(start, state, stop - since, down, degraded))
-    return out
+        measured_from = created_at if start < created_at < stop else start
+        summaries.append(DaySummary(start, state, stop - measured_from, down, degraded))
+    return summaries
 
 
 def uptime_basis_points(days: Sequence[DaySummary]) -> int | None:
-    """Hundredths of a percent, rounded down: 10,000 means no downtime at all. None: nothing was measured."""
+    """Hundredths of a percent, rounded down, so that 10,000 means no downtime at all. None: nothing was measured."""
     measured = sum(day.measured_ms for day in days)
     if not measured:
         return None

@@ -1,1 +1,1 @@
-"""HTTP routes: they parse requests, read the store and render pages."""
+"""HTTP routes: what is served at each path, to whom, and in which format."""

@@ -1,4 +1,4 @@
-"""The operators' pages as JSON, for programs with a key. Its shapes are those of the command line."""
+"""Probes, incidents and jobs as JSON, for programs with an API key. The command line prints the same objects."""
 
 from __future__ import annotations
 
@@ -10,24 +10,26 @@ from watchdog.store.read import jobs, status
 from watchdog.web.routes.operators import OperatorContext
 from watchdog.web.templating import NO_STORE_HEADERS
 
+MAX_INCIDENTS = 1_000
+
 
 def create_api_router(context: OperatorContext) -> APIRouter:
     router = APIRouter(prefix="/api", dependencies=[Depends(context.authenticate)])
 
     @router.get("/probes")
     async def list_probes() -> JSONResponse:
-        found = await context.run_query(status.list_probe_statuses)
-        return JSONResponse([probe_json(standing) for standing in found], headers=NO_STORE_HEADERS)
+        statuses = await context.run_query(status.list_probe_statuses)
+        return JSONResponse([probe_json(probe_status) for probe_status in statuses], headers=NO_STORE_HEADERS)
 
     @router.get("/incidents")
     async def list_incidents(state: str = "", limit: int = 200) -> JSONResponse:
-        is_open, most = {"open": True, "resolved": False}.get(state), min(max(limit, 1), 1_000)
-        found = await context.run_query(lambda c: status.list_incidents(c, is_open=is_open, limit=most))
-        return JSONResponse([incident_json(case) for case in found], headers=NO_STORE_HEADERS)
+        is_open, limit = {"open": True, "resolved": False}.get(state), min(max(limit, 1), MAX_INCIDENTS)
+        records = await context.run_query(lambda c: status.list_incidents(c, is_open=is_open, limit=limit))
+        return JSONResponse([incident_json(record) for record in records], headers=NO_STORE_HEADERS)
 
     @router.get("/jobs")
     async def list_jobs() -> JSONResponse:
-        found = await context.run_query(jobs.list_jobs)
-        return JSONResponse([job_json(job) for job in found], headers=NO_STORE_HEADERS)
+        summaries = await context.run_query(jobs.list_jobs)
+        return JSONResponse([job_json(job) for job in summaries], headers=NO_STORE_HEADERS)
 
     return router

@@ -1,4 +1,4 @@
-"""Where jobs check in: `/in/<key>`, answered before anything else of the web is asked."""
+"""The endpoint of check-ins, `/in/<token>`. It answers before any other part of the web application is reached."""
 
 from __future__ import annotations
 
@@ -16,13 +16,12 @@ from watchdog.web.auth.login_throttle import LoginThrottle
 
 CHECK_IN_PATH_PREFIX = "/in/"
 MAX_BODY_TAIL_BYTES = 12_288
-"""Bytes of a body that are handed on: what is kept of it, and a secret that would be cut in two there."""
+"""The part of a body that is passed on: the output that is stored, and a margin for a secret that starts before it."""
 BODY_TIMEOUT_S = 30.0
-"""Seconds that a body may take; then what came of it is all there is."""
+"""How long a body may take; afterwards what has arrived counts as the whole body."""
 MAX_CHECK_INS_PER_WINDOW, RATE_LIMIT_WINDOW_MS = 600, 60_000
-"""So many check-ins of one job in so many ms; beyond it something runs wild."""
+"""Check-ins of one job within a window; more than that is a runaway job."""
 MAX_CHECK_IN_AGE_MS = 31 * DAY_MS
-"""How late, in ms, a check-in may be told."""
 _RUN_ID_PATTERN = re.compile(r"[A-Za-z0-9._:~-]{0,64}")
 _KIND_BY_PATH_SUFFIX = {
     "": CheckInKind.OK,
@@ -31,7 +30,7 @@ _KIND_BY_PATH_SUFFIX = {
 
 
 class CheckInHandler(Protocol):
-    """Keeps a check-in; False: it cannot be kept at the moment."""
+    """Stores a check-in. False: it cannot be stored at the moment."""
 
     async def __call__(
         self, probe_id: str, kind: CheckInKind, occurred_at: int, run_id: str, exit_code: int | None, output: bytes
@@ -39,34 +38,37 @@ class CheckInHandler(Protocol):
 
 
 class CheckInResponse(NamedTuple):
-    status: int
+    status_code: int
     text: str
     retry_after_s: int = 0
-    """Seconds after which to try again."""
     send_allow_header: bool = False
 
 
 OK_RESPONSE = CheckInResponse(200, "ok")
-UNKNOWN_TOKEN_RESPONSE = CheckInResponse(404, "no job has this token")
-UNAVAILABLE_RESPONSE = CheckInResponse(503, "this cannot be kept now", 10)
+UNKNOWN_TOKEN_RESPONSE = CheckInResponse(404, "unknown check-in token")
+UNAVAILABLE_RESPONSE = CheckInResponse(503, "the check-in cannot be stored at the moment", 10)
 UNKNOWN_ACTION_RESPONSE = CheckInResponse(
-    404, "expected nothing after the token, or start, fail, log, or an exit code from 0 to 255"
+    404, "after the token: expected nothing, start, fail, log, or an exit code from 0 to 255"
 )
 METHOD_NOT_ALLOWED_RESPONSE = CheckInResponse(405, "expected GET, HEAD or POST", send_allow_header=True)
 
 
 class CheckInRequest(NamedTuple):
-    """What a check-in says besides its body."""
+    """A check-in without its body."""
 
     kind: CheckInKind
     exit_code: int | None
     run_id: str
     age_ms: int
+    """How long ago it happened, by the sender."""
 
 
 class CheckInEndpoint:
-    """`keys`: the secret of a job -> its probe. `now`: the clock, ms since the epoch. All that is not for a job goes
-    on to `inner`."""
+    """An ASGI application that accepts check-ins and passes every other request on to `inner`.
+
+    `probe_ids_by_token`: of the heartbeat probes. `clock`: epoch ms. Unknown tokens are throttled by address, known
+    ones by job. A rejected check-in is never stored.
+    """
 
     def __init__(
         self,
@@ -75,71 +77,75 @@ class CheckInEndpoint:
         accept_check_in: CheckInHandler,
         clock: Callable[[], int],
     ):
-        self._inner, self._keys, self._take, self._now = inner, probe_ids_by_token, accept_check_in, clock
-        self._guesses = LoginThrottle(clock)
-        self._often: dict[str, tuple[int, int]] = {}
-        """Probe -> when its window began, and how often it checked in since."""
+        self._inner, self._probe_ids_by_token = inner, probe_ids_by_token
+        self._accept_check_in, self._clock = accept_check_in, clock
+        self._login_throttle = LoginThrottle(clock)
+        self._check_in_counts: dict[str, tuple[int, int]] = {}
+        """Probe id -> start of its window, and check-ins since."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or not scope["path"].startswith(CHECK_IN_PATH_PREFIX):
             await self._inner(scope, receive, send)
-        elif (answer := await self._respond(scope, receive)) is not None:
-            await _send_response(answer, scope, send)
+        elif (response := await self._respond(scope, receive)) is not None:
+            await _send_response(response, scope, send)
 
     async def _respond(self, scope: Scope, receive: Receive) -> CheckInResponse | None:
-        """None: nobody is there to hear it."""
-        now = self._now()
-        key, _, what = scope["path"][len(CHECK_IN_PATH_PREFIX) :].partition("/")
-        probe = self._keys.get(key)
-        if probe is None:
+        """None: the client has disconnected."""
+        now = self._clock()
+        token, _, action = scope["path"][len(CHECK_IN_PATH_PREFIX) :].partition("/")
+        probe_id = self._probe_ids_by_token.get(token)
+        if probe_id is None:
             return self._reject_unknown_token(scope["client"][0] if scope.get("client") else "")
         if scope["method"] not in ("GET", "HEAD", "POST"):
             return METHOD_NOT_ALLOWED_RESPONSE
-        asked = _parse_check_in(what, scope["query_string"].decode("latin-1"))
-        if isinstance(asked, CheckInResponse):
-            return asked
-        if wait := self._rate_limit_wait_s(probe, now):
-            return CheckInResponse(429, "this job checks in too often", wait)
-        body = await _read_body_tail(receive) if scope["method"] == "POST" else b""
-        if body is None:
+        request = _parse_check_in(action, scope["query_string"].decode("latin-1"))
+        if isinstance(request, CheckInResponse):
+            return request
+        if wait_s := self._rate_limit_wait_s(probe_id, now):
+            return CheckInResponse(429, "too many check-ins from this job", wait_s)
+        output = await _read_body_tail(receive) if scope["method"] == "POST" else b""
+        if output is None:
             return None
-        kept = await self._take(probe, asked.kind, now - asked.age_ms, asked.run_id, asked.exit_code, body)
-        return OK_RESPONSE if kept else UNAVAILABLE_RESPONSE
+        stored = await self._accept_check_in(
+            probe_id, request.kind, now - request.age_ms, request.run_id, request.exit_code, output
+        )
+        return OK_RESPONSE if stored else UNAVAILABLE_RESPONSE
 
     def _reject_unknown_token(self, address: str) -> CheckInResponse:
-        if wait := self._guesses.retry_after_s(address, None):
-            return CheckInResponse(429, "too many wrong keys came from this address", wait)
-        self._guesses.record_attempt(address, None)
+        if wait_s := self._login_throttle.retry_after_s(address, None):
+            return CheckInResponse(429, "too many unknown tokens from this address", wait_s)
+        self._login_throttle.record_attempt(address, None)
         return UNKNOWN_TOKEN_RESPONSE
 
     def _rate_limit_wait_s(self, probe_id: str, now: int) -> int:
-        began, times = self._often.get(probe_id, (now, 0))
-        if not 0 <= now - began < RATE_LIMIT_WINDOW_MS:
-            began, times = now, 0
-        self._often[probe_id] = (began, times + 1)
-        return -(-(began + RATE_LIMIT_WINDOW_MS - now) // 1000) if times >= MAX_CHECK_INS_PER_WINDOW else 0
+        started_at, count = self._check_in_counts.get(probe_id, (now, 0))
+        if not 0 <= now - started_at < RATE_LIMIT_WINDOW_MS:
+            started_at, count = now, 0
+        self._check_in_counts[probe_id] = (started_at, count + 1)
+        return -(-(started_at + RATE_LIMIT_WINDOW_MS - now) // 1000) if count >= MAX_CHECK_INS_PER_WINDOW else 0
 
 
 def _parse_check_in(action: str, query: str) -> CheckInRequest | CheckInResponse:
-    kind, code = _KIND_BY_PATH_SUFFIX.get(action), None
+    """`action`: the path after the token. Returns the response if the request is not valid."""
+    kind, exit_code = _KIND_BY_PATH_SUFFIX.get(action), None
     if kind is None:
         if not re.fullmatch(r"[0-9]{1,3}", action) or int(action) > 255:
             return UNKNOWN_ACTION_RESPONSE
-        code = int(action)
-        kind = CheckInKind.FAIL if code else CheckInKind.OK
+        exit_code = int(action)
+        kind = CheckInKind.FAIL if exit_code else CheckInKind.OK
     if not query:
-        return CheckInRequest(kind, code, "", 0)
-    given = {name: values[-1] for name, values in parse_qs(query).items()}
-    run, ago = given.get("rid", ""), given.get("ago", "0")
-    if not _RUN_ID_PATTERN.fullmatch(run):
+        return CheckInRequest(kind, exit_code, "", 0)
+    parameters = {name: values[-1] for name, values in parse_qs(query).items()}
+    run_id, age = parameters.get("rid", ""), parameters.get("ago", "0")
+    if not _RUN_ID_PATTERN.fullmatch(run_id):
         return CheckInResponse(400, "rid: expected up to 64 letters, digits and . _ : ~ -")
-    if not re.fullmatch(r"[0-9]{1,10}", ago) or int(ago) > MAX_CHECK_IN_AGE_MS:
+    if not re.fullmatch(r"[0-9]{1,10}", age) or int(age) > MAX_CHECK_IN_AGE_MS:
         return CheckInResponse(400, "ago: expected milliseconds, at most 31 days")
-    return CheckInRequest(kind, code, run, int(ago))
+    return CheckInRequest(kind, exit_code, run_id, int(age))
 
 
 async def _read_body_tail(receive: Receive) -> bytes | None:
-    """The end of the body; None: the sender left in the middle of it."""
+    """The end of the body; None: the client has disconnected before it was complete."""
     message = await receive()
     if message["type"] == "http.disconnect":
         return None
@@ -170,5 +176,5 @@ async def _send_response(response: CheckInResponse, scope: Scope, send: Send) ->
         headers.append((b"retry-after", b"%d" % response.retry_after_s))
     if response.send_allow_header:
         headers.append((b"allow", b"GET, HEAD, POST"))
-    await send({"type": "http.response.start", "status": response.status, "headers": headers})
+    await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else text})

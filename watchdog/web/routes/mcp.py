@@ -1,4 +1,4 @@
-"""The door for agents: who may knock is decided here, what is said behind it elsewhere."""
+"""The route of the MCP server. It authenticates requests; watchdog.mcp_server answers them."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from watchdog.web.routes.operators import OperatorContext
 
 
 class AsgiLifespanApp(AbstractAsyncContextManager[None], Protocol):
-    """Speaks MCP over HTTP. `request.state.may_act` says whether a visitor may do more than read."""
+    """Answers MCP requests over HTTP. `request.state.is_operator`: whether the client may do more than read."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None: ...
 
 
 class DelegatingResponse(Response):
-    """Answered by somebody else."""
+    """Lets another application respond."""
 
     def __init__(self, app: AsgiLifespanApp):
         super().__init__()
-        self._face = app
+        self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._face(scope, receive, send)
+        await self._app(scope, receive, send)
 
 
 def create_mcp_router(context: OperatorContext, mcp_app: AsgiLifespanApp) -> APIRouter:
-    """POST alone: each is complete by itself, so that there is no session or stream for a GET or DELETE."""
+    """Only POST: each request is complete by itself, so there is no session or stream to GET or DELETE."""
     router = APIRouter(dependencies=[Depends(context.authenticate)])
 
     @router.post("/mcp")
-    async def serve(_: Request) -> Response:
+    async def handle_mcp_request(_: Request) -> Response:
         return DelegatingResponse(mcp_app)
 
     return router

@@ -1,4 +1,4 @@
-"""What operators see, behind a key: probes, incidents, jobs and dead letters, with evidence."""
+"""The operators' pages: probes, incidents, jobs and dead letters, with evidence."""
 
 from __future__ import annotations
 
@@ -11,36 +11,40 @@ from fastapi import APIRouter, Depends
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
-from watchdog.domain.formatting import format_time_ago
 from watchdog.store.read import status
+from watchdog.store.read.query import QUERY_TIMEOUT_S, QueryResultT, ReadQueryRunner
 from watchdog.store.read.status import MAX_WATERMARK_LAG_MS, Connection, ServiceStatus
 from watchdog.web.auth.access import Authenticator
 from watchdog.web.errors import PageNotFoundError
 from watchdog.web.pages import incident, incidents, jobs, probe, probes
+from watchdog.web.pages.delivery import build_delivery_row
 from watchdog.web.pages.results import ResultFilter, ResultsQuery
-from watchdog.web.routes.public import DATABASE_TIMEOUT_S, QueryResultT, ReadQueryRunner
 from watchdog.web.templating import NO_STORE_HEADERS, TemplateRenderer
+
+MAX_SEARCH_CHARS = 200
+MAX_SLOT_DIGITS = 15
 
 
 @dataclass(frozen=True, slots=True)
 class OperatorContext:
-    """What every operators' route works with."""
+    """What the routes behind an API key share."""
 
     run_read_query: ReadQueryRunner
     clock: Callable[[], int]
     authenticator: Authenticator
     renderer: TemplateRenderer
     destination_addresses: Mapping[str, str]
-    """Destination -> whom it reaches, safe to show."""
+    """ "oncall/slack" -> "#oncall"; contains no secrets."""
 
     async def authenticate(self, request: Request) -> None:
-        """Raises DeniedError."""
-        key = self.authenticator.authenticate(request)
-        request.state.visitor = key.name if key else ""
-        request.state.may_act = key is None or key.role == "operator"
+        """Notes the key on the request. Raises AccessDeniedError."""
+        api_key = self.authenticator.authenticate(request)
+        request.state.key_name = api_key.name if api_key else ""
+        request.state.is_operator = api_key is None or api_key.role == "operator"
 
     async def run_query(self, query: Callable[[Connection], QueryResultT]) -> QueryResultT:
-        async with asyncio.timeout(DATABASE_TIMEOUT_S):
+        """Raises one of QUERY_ERRORS."""
+        async with asyncio.timeout(QUERY_TIMEOUT_S):
             return await self.run_read_query(query)
 
     async def render_page(
@@ -52,11 +56,12 @@ class OperatorContext:
         now: int,
         **context: Any,
     ) -> HTMLResponse:
+        """Renders in a thread, since a page of hundreds of rows takes a while."""
         context |= {
-            "here": active_section,
-            "nav": service_status,
-            "stopped": describe_standstill(service_status, now),
-            "visitor": request.state.visitor,
+            "active_section": active_section,
+            "service_status": service_status,
+            "standstill": describe_standstill(service_status, now),
+            "key_name": request.state.key_name,
         }
         html = await asyncio.to_thread(self.renderer.render, template, now, **context)
         return HTMLResponse(html, headers=NO_STORE_HEADERS)
@@ -69,70 +74,72 @@ def create_operator_router(context: OperatorContext) -> APIRouter:
     async def show_probes(
         request: Request, q: str = "", state: str = "", kind: str = "", page: int = 1
     ) -> HTMLResponse:
-        now, narrowed = context.clock(), probes.ProbeFilter(q[:200], state, kind)
-        shown = await context.run_query(lambda c: probes.load_probes_page(c, narrowed, page, now))
-        return await context.render_page(request, "probes.j2", "probes", shown.service_status, now, page=shown)
+        now, probe_filter = context.clock(), probes.ProbeFilter(q[:MAX_SEARCH_CHARS], state, kind)
+        content = await context.run_query(lambda c: probes.load_probes_page(c, probe_filter, page, now))
+        return await context.render_page(request, "probes.j2", "probes", content.service_status, now, page=content)
 
-    @router.get("/probes/{key}")
-    async def show_probe(request: Request, key: str) -> HTMLResponse:
+    @router.get("/probes/{probe_id}")
+    async def show_probe(request: Request, probe_id: str) -> HTMLResponse:
         now, query = context.clock(), parse_results_query(request)
-        shown = await context.run_query(lambda c: probe.load_probe_page(c, key, query, now))
-        if shown is None:
-            raise PageNotFoundError(f"No probe has the key {key}. It may be gone from the configuration.")
-        return await context.render_page(request, "probe.j2", "probes", shown.service_status, now, page=shown)
+        content = await context.run_query(lambda c: probe.load_probe_page(c, probe_id, query, now))
+        if content is None:
+            raise PageNotFoundError(f"There is no probe with the id {probe_id} in the running configuration.")
+        return await context.render_page(request, "probe.j2", "probes", content.service_status, now, page=content)
 
     @router.get("/incidents")
     async def show_incidents(request: Request, state: str = "") -> HTMLResponse:
-        now, which = context.clock(), state if state in ("open", "resolved") else ""
-        shown = await context.run_query(lambda c: incidents.load_incidents_page(c, which, now))
-        return await context.render_page(request, "incidents.j2", "incidents", shown.service_status, now, page=shown)
-
-    @router.get("/incidents/{id}")
-    async def show_incident(request: Request, id: str) -> HTMLResponse:
-        now = context.clock()
-        shown = await context.run_query(
-            lambda c: incident.load_incident_page(c, id, context.destination_addresses, now)
+        now, state_filter = context.clock(), state if state in ("open", "resolved") else ""
+        content = await context.run_query(lambda c: incidents.load_incidents_page(c, state_filter, now))
+        return await context.render_page(
+            request, "incidents.j2", "incidents", content.service_status, now, page=content
         )
-        if shown is None:
-            raise PageNotFoundError(f"There is no incident {id}. Old ones go when their time is over.")
-        return await context.render_page(request, "incident.j2", "incidents", shown.service_status, now, page=shown)
+
+    @router.get("/incidents/{incident_id}")
+    async def show_incident(request: Request, incident_id: str) -> HTMLResponse:
+        now, addresses = context.clock(), context.destination_addresses
+        content = await context.run_query(lambda c: incident.load_incident_page(c, incident_id, addresses, now))
+        if content is None:
+            raise PageNotFoundError(
+                f"There is no incident {incident_id}. Resolved incidents are deleted after a while."
+            )
+        return await context.render_page(request, "incident.j2", "incidents", content.service_status, now, page=content)
 
     @router.get("/jobs")
     async def show_jobs(request: Request, q: str = "", verdict: str = "", page: int = 1) -> HTMLResponse:
-        now, narrowed = context.clock(), jobs.JobFilter(q[:200], verdict)
-        shown = await context.run_query(lambda c: jobs.load_jobs_page(c, narrowed, page, now))
-        return await context.render_page(request, "jobs.j2", "jobs", shown.service_status, now, page=shown)
+        now, job_filter = context.clock(), jobs.JobFilter(q[:MAX_SEARCH_CHARS], verdict)
+        content = await context.run_query(lambda c: jobs.load_jobs_page(c, job_filter, page, now))
+        return await context.render_page(request, "jobs.j2", "jobs", content.service_status, now, page=content)
 
     @router.get("/dead-letters")
     async def show_dead_letters(request: Request) -> HTMLResponse:
         now = context.clock()
-        found, pulse = await context.run_query(lambda c: (status.list_dead_letters(c), status.load_service_status(c)))
-        letters = [
-            (incident.build_delivery_row(told, context.destination_addresses), told, case) for told, case in found
+        dead_letters, service_status = await context.run_query(
+            lambda c: (status.list_dead_letters(c), status.load_service_status(c))
+        )
+        rows = [
+            (build_delivery_row(delivery, context.destination_addresses), delivery, record)
+            for delivery, record in dead_letters
         ]
-        return await context.render_page(request, "dead_letters.j2", "dead", pulse, now, letters=letters)
+        return await context.render_page(request, "dead_letters.j2", "dead_letters", service_status, now, rows=rows)
 
     return router
 
 
 def describe_standstill(service_status: ServiceStatus, now: int) -> str:
-    """That Watchdog itself stands still, in words; empty while it does not."""
-    if service_status.watermark is None:
-        return "Never ticked"
-    return (
-        f"Last tick {format_time_ago(service_status.watermark, now)}"
-        if now - service_status.watermark > MAX_WATERMARK_LAG_MS
-        else ""
-    )
+    """That no runs are being scheduled, and since when; empty while they are."""
+    watermark = service_status.watermark
+    if watermark is not None and now - watermark <= MAX_WATERMARK_LAG_MS:
+        return ""
+    return probes.format_watermark(service_status, now)
 
 
 def parse_results_query(request: Request) -> ResultsQuery:
-    """Of the address: `?all`, `?failed`, `?before=slot`, `?open=slot`. What cannot be read is ignored."""
-    given = request.query_params
+    """`?all`, `?failed`, `?before=SLOT`, `?open=SLOT`. Ignores what it cannot parse."""
+    parameters = request.query_params
 
-    def slot(name: str) -> int | None:
-        value = given.get(name, "")
-        return int(value) if value.isascii() and value.isdigit() and len(value) <= 15 else None
+    def parse_slot(name: str) -> int | None:
+        value = parameters.get(name, "")
+        return int(value) if value.isascii() and value.isdigit() and len(value) <= MAX_SLOT_DIGITS else None
 
-    which: ResultFilter = "failed" if "failed" in given else "all" if "all" in given else "changes"
-    return ResultsQuery(which, slot("before"), slot("open"))
+    result_filter: ResultFilter = "failed" if "failed" in parameters else "all" if "all" in parameters else "changes"
+    return ResultsQuery(result_filter, parse_slot("before"), parse_slot("open"))

@@ -1,35 +1,25 @@
-"""What everybody may see: the status page, its stylesheet, and whether we are well."""
+"""What needs no API key: the status page, static files, liveness and readiness."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Protocol, TypeVar
 
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from watchdog.store.errors import StoreUnavailableError
-from watchdog.store.read.status import Connection
+from watchdog.api.service import liveness_json, readiness_json
+from watchdog.store.read.query import QUERY_ERRORS, QUERY_TIMEOUT_S, ReadQueryRunner
 from watchdog.web.errors import StatusPageUnavailableError
-from watchdog.web.pages.status import StatusPageConfig, StatusSnapshot, build_status_page, load_status_snapshot
+from watchdog.web.pages.status import build_status_page
+from watchdog.web.pages.status_snapshot import StatusPageConfig, StatusSnapshot, load_status_snapshot
 from watchdog.web.templating import NO_STORE_HEADERS, TemplateRenderer
 
-QueryResultT = TypeVar("QueryResultT")
-
 STATUS_PAGE_CACHE_MS = 5_000
-"""How long a render is served to everybody, in ms."""
-DATABASE_TIMEOUT_S = 5.0
-"""Seconds to wait for the database before the last good page is shown."""
-
-
-class ReadQueryRunner(Protocol):
-    """Runs a query on a reading connection, in the store's own threads."""
-
-    def __call__(self, query: Callable[[Connection], QueryResultT], /) -> Awaitable[QueryResultT]: ...
+"""How long one rendering of the status page is served."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +30,10 @@ class RenderedPage:
 
 
 class StatusPageCache:
-    """Renders the status page at most every few seconds; shows the last good one with its age when it cannot."""
+    """Renders the status page at most once every STATUS_PAGE_CACHE_MS, however many visitors there are.
+
+    While the database is unavailable, it renders the last snapshot that could be read, marked as outdated.
+    """
 
     def __init__(
         self,
@@ -49,38 +42,41 @@ class StatusPageCache:
         config: StatusPageConfig,
         renderer: TemplateRenderer,
     ):
-        self._read, self._now, self._site, self._pages = run_read_query, clock, config, renderer
+        self._run_read_query, self._clock, self._config, self._renderer = run_read_query, clock, config, renderer
         self._rendered: RenderedPage | None = None
-        self._good: StatusSnapshot | None = None
+        self._last_snapshot: StatusSnapshot | None = None
         self._failed_at: int | None = None
         self._lock = asyncio.Lock()
 
     async def current_page(self) -> RenderedPage:
-        """Raises NoPageError."""
+        """Raises StatusPageUnavailableError."""
         async with self._lock:
-            now = self._now()
+            now = self._clock()
             if self._failed_at is not None and 0 <= now - self._failed_at < STATUS_PAGE_CACHE_MS:
-                raise StatusPageUnavailableError  # nobody waits in line for a database that hangs
+                raise StatusPageUnavailableError  # visitors do not queue for a database that does not respond
             if self._rendered is None or not 0 <= now - self._rendered.rendered_at < STATUS_PAGE_CACHE_MS:
                 self._rendered = await self._load_and_render(now)
             return self._rendered
 
     async def _load_and_render(self, now: int) -> RenderedPage:
-        stale = False
+        is_outdated = False
         try:
-            async with asyncio.timeout(DATABASE_TIMEOUT_S):
-                self._good = await self._read(lambda connection: load_status_snapshot(connection, self._site, now))
-        except (StoreUnavailableError, TimeoutError):
-            stale = True
-        if self._good is None:
-            self._failed_at = self._now()
+            async with asyncio.timeout(QUERY_TIMEOUT_S):
+                self._last_snapshot = await self._run_read_query(
+                    lambda connection: load_status_snapshot(connection, self._config, now)
+                )
+        except QUERY_ERRORS:
+            is_outdated = True
+        if self._last_snapshot is None:
+            self._failed_at = self._clock()
             raise StatusPageUnavailableError
-        return await asyncio.to_thread(self._render_snapshot, self._good, now, stale)
+        return await asyncio.to_thread(self._render_snapshot, self._last_snapshot, now, is_outdated)
 
-    def _render_snapshot(self, snapshot: StatusSnapshot, now: int, stale: bool) -> RenderedPage:
-        page = build_status_page(snapshot, self._site)
-        template = "status.j2" if page.groups else "unwatched.j2"
-        body = self._pages.render(template, now, page=page, read_at=snapshot.read_at, stale=stale).encode()
+    def _render_snapshot(self, snapshot: StatusSnapshot, now: int, is_outdated: bool) -> RenderedPage:
+        page = build_status_page(snapshot, self._config)
+        template = "status.j2" if page.groups else "status_empty.j2"
+        html = self._renderer.render(template, now, page=page, read_at=snapshot.read_at, is_outdated=is_outdated)
+        body = html.encode()
         return RenderedPage(now, body, f'"{sha256(body).hexdigest()[:24]}"')
 
 
@@ -90,7 +86,7 @@ def create_public_router(
     run_read_query: ReadQueryRunner,
     not_ready_reason: Callable[[], str],
 ) -> APIRouter:
-    """`ready`: what keeps us from being ready, in words; empty when nothing does."""
+    """`not_ready_reason`: why the service is not ready, for people; empty if it is."""
     router = APIRouter()
 
     @router.api_route("/", methods=["GET", "HEAD"])
@@ -102,31 +98,30 @@ def create_public_router(
         return Response(rendered.body, media_type="text/html", headers=headers)
 
     @router.get("/static/{name}")
-    async def static(name: str) -> Response:
-        found = renderer.static.get(name)
-        if found is None:
+    async def serve_static_file(name: str) -> Response:
+        file = renderer.static_files.get(name)
+        if file is None:
             return Response("not found", 404, media_type="text/plain")
-        forever = {"Cache-Control": "public, max-age=31536000, immutable"}
-        return Response(found.content, media_type=found.media_type, headers=forever)
+        headers = {"Cache-Control": "public, max-age=31536000, immutable"}
+        return Response(file.content, media_type=file.media_type, headers=headers)
 
     @router.api_route("/healthz", methods=["GET", "HEAD"])
-    async def healthz() -> Response:
-        return JSONResponse({"status": "ok"}, headers=NO_STORE_HEADERS)
+    async def liveness() -> Response:
+        return JSONResponse(liveness_json(), headers=NO_STORE_HEADERS)
 
     @router.api_route("/readyz", methods=["GET", "HEAD"])
-    async def readyz() -> Response:
+    async def readiness() -> Response:
         reason = not_ready_reason() or await _database_error_message(run_read_query)
-        answer = {"status": "not ready", "reason": reason} if reason else {"status": "ready"}
-        return JSONResponse(answer, 503 if reason else 200, headers=NO_STORE_HEADERS)
+        return JSONResponse(readiness_json(reason), 503 if reason else 200, headers=NO_STORE_HEADERS)
 
     return router
 
 
 async def _database_error_message(run_read_query: ReadQueryRunner) -> str:
-    """Why the database cannot be used, in words; empty when it answers."""
+    """Empty if the database responds."""
     try:
-        async with asyncio.timeout(DATABASE_TIMEOUT_S):
+        async with asyncio.timeout(QUERY_TIMEOUT_S):
             await run_read_query(lambda connection: connection.exec_driver_sql("SELECT 1").scalar())
-    except (StoreUnavailableError, TimeoutError):
-        return "the database does not answer"
+    except QUERY_ERRORS:
+        return "the database is unavailable"
     return ""

@@ -1,4 +1,4 @@
-"""Signing in with a key, and out again."""
+"""Signing in with an API key, and signing out."""
 
 from __future__ import annotations
 
@@ -19,52 +19,51 @@ DEFAULT_REDIRECT_PATH = "/probes"
 def create_sign_in_router(
     clock: Callable[[], int], authenticator: Authenticator, renderer: TemplateRenderer
 ) -> APIRouter:
-    """Without configured keys there is nothing to sign in to: then it has no routes."""
+    """Has no routes if no API keys are configured, because there is nothing to sign in to."""
     router = APIRouter(dependencies=[Depends(require_same_origin)])
-    if not authenticator.keys:
+    if not authenticator.api_keys:
         return router
 
     @router.get("/login")
-    async def login(next: str = DEFAULT_REDIRECT_PATH) -> HTMLResponse:
+    async def show_sign_in_form(next: str = DEFAULT_REDIRECT_PATH) -> HTMLResponse:
         return render_sign_in_page(renderer, clock(), next)
 
     @router.post("/login")
-    async def enter(
+    async def submit_sign_in(
         request: Request, key: Annotated[str, Form()] = "", next: Annotated[str, Form()] = DEFAULT_REDIRECT_PATH
     ) -> Response:
         try:
-            found = authenticator.verify_key(request, key.strip().encode())
+            api_key = authenticator.verify_key(request, key.strip().encode())
         except AccessDeniedError as e:
             return render_sign_in_page(renderer, clock(), next, e)
         response = RedirectResponse(safe_redirect_path(next), 303, headers=NO_STORE_HEADERS)
-        authenticator.set_session_cookie(response, found, secure=request.url.scheme == "https")
+        authenticator.sessions.set(response, api_key, secure=request.url.scheme == "https")
         return response
 
     @router.post("/logout")
-    async def leave() -> Response:
+    async def sign_out() -> Response:
         response = RedirectResponse("/login", 303, headers=NO_STORE_HEADERS)
-        authenticator.clear_session_cookie(response)
+        authenticator.sessions.clear(response)
         return response
 
     return router
 
 
 def render_sign_in_page(
-    renderer: TemplateRenderer, now: int, next: str, error: AccessDeniedError | None = None
+    renderer: TemplateRenderer, now: int, next_path: str, error: AccessDeniedError | None = None
 ) -> HTMLResponse:
-    """`next`: where to go afterwards. `denied`: why the last try was in vain."""
-    problem = "" if error is None or error.reason == "access.missing_key" else str(error)
-    html = renderer.render("login.j2", now, next=safe_redirect_path(next), problem=problem)
-    return HTMLResponse(
-        html, 200 if error is None else error.status, headers={**NO_STORE_HEADERS, **retry_after_header(error)}
-    )
+    """`next_path`: where to go after signing in. `error`: why the last attempt failed."""
+    error_message = "" if error is None or error.reason == "access.missing_key" else str(error)
+    html = renderer.render("login.j2", now, next_path=safe_redirect_path(next_path), error_message=error_message)
+    status_code = 200 if error is None else error.status_code
+    return HTMLResponse(html, status_code, headers={**NO_STORE_HEADERS, **retry_after_header(error)})
 
 
 def retry_after_header(error: AccessDeniedError | None) -> dict[str, str]:
-    return {"Retry-After": str(error.wait)} if error and error.wait else {}
+    return {"Retry-After": str(error.retry_after_s)} if error and error.retry_after_s else {}
 
 
 def safe_redirect_path(path: str) -> str:
-    """A path of ours, whatever was asked for: never another site."""
-    ours = path.startswith("/") and not path.startswith("//") and "\\" not in path and path.isprintable()
-    return quote(path, safe="/?&=%:+,~*") if ours else DEFAULT_REDIRECT_PATH
+    """The path, if it is one of this site; otherwise DEFAULT_REDIRECT_PATH."""
+    is_own = path.startswith("/") and not path.startswith("//") and "\\" not in path and path.isprintable()
+    return quote(path, safe="/?&=%:+,~*") if is_own else DEFAULT_REDIRECT_PATH

@@ -1,0 +1,34 @@
+"""A run on demand as JSON, for `watchdog probe` and the tool `run_probe`. Loads no database library."""
+
+from __future__ import annotations
+
+from watchdog.domain.model import Finding, Json
+from watchdog.service.run_once import ProbeRun
+
+
+def probe_run_json(run: ProbeRun) -> dict[str, Json]:
+    """Durations are in ms. `evidence` is text from the target, untrusted."""
+    result, evidence = run.recorded_result.result, run.recorded_result.evidence
+    tasks = result.tasks
+    return {
+        "probe": run.probe.id,
+        "kind": run.probe.kind,
+        "outcome": run.outcome.value,
+        "reason": run.reason,
+        "message": run.message,
+        "duration": result.duration,
+        "phases": {name: round(ms, 1) for name, ms in result.phases.items()},
+        "measurements": dict(result.measurements),
+        "tasks": None if tasks is None else {name: task._asdict() for name, task in tasks.items()},
+        "findings": [_finding_json(finding) for finding in run.findings],
+        "evidence": {"facts": dict(evidence.facts), "excerpt": evidence.excerpt},
+    }
+
+
+def _finding_json(finding: Finding) -> Json:
+    return {
+        "rule": finding.rule,
+        "subject": finding.subject,
+        "reason": finding.reason,
+        "message": finding.message,
+    }

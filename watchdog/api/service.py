@@ -1,0 +1,61 @@
+"""Watchdog's own state as JSON: its internal tasks, liveness and readiness, and errors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from watchdog.domain.formatting import format_iso8601
+from watchdog.domain.model import Json
+from watchdog.service.background_tasks import BackgroundTask
+
+
+def error_json(error: str, message: str) -> Json:
+    """`error`: a reason or a title; `message`: for people."""
+    return {"error": error, "message": message}
+
+
+def liveness_json() -> Json:
+    return {"status": "ok"}
+
+
+def readiness_json(not_ready_reason: str) -> Json:
+    return {"status": "not ready", "reason": not_ready_reason} if not_ready_reason else {"status": "ready"}
+
+
+def health_json(tasks: Sequence[Json], note: str = "") -> Json:
+    """The answer of a `health_check` tool, by the convention that docs/health-check.md describes."""
+    return {"healthy": all(task["ok"] for task in tasks), "tasks": list(tasks)} | ({"note": note} if note else {})
+
+
+def background_task_json(task: BackgroundTask, now: int) -> Json:
+    """One entry of `health_json`."""
+    status = task.status(now)
+    return task_json(
+        name=task.name,
+        status=status,
+        ok=status in ("success", "never"),
+        last_run_at=task.last_ended_at,
+        staleness_ms=None if task.last_ended_at is None else task.staleness_ms(now),
+        error=task.describe_problem(now),
+    )
+
+
+def claim_task_json(*, last_run_at: int | None, staleness_ms: int | None, error: str) -> Json:
+    """The task `claim`, as far as the watermark in the store shows it."""
+    status = "overdue" if error else "success"
+    return task_json(
+        name="claim", status=status, ok=not error, last_run_at=last_run_at, staleness_ms=staleness_ms, error=error
+    )
+
+
+def task_json(
+    *, name: str, status: str, ok: bool, last_run_at: int | None, staleness_ms: int | None, error: str
+) -> Json:
+    return {
+        "name": name,
+        "ok": ok,
+        "last_run_at": None if last_run_at is None else format_iso8601(last_run_at),
+        "staleness_ms": staleness_ms,
+        "last_run_status": status,
+        "last_run_error": error or None,
+    }

@@ -1,0 +1,51 @@
+"""The scheduled jobs of one source, and a job's row wherever jobs are listed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from watchdog.domain.model import HealthState
+from watchdog.store.read.jobs import JobSummary, list_jobs
+from watchdog.web.cards.base import CardContext, CardType
+
+MAX_JOBS_PER_SOURCE = 100
+
+_GLYPH_BY_REASON = {
+    "job.overdue": "late",
+    "job.never_ran": "late",
+    "task.stale": "late",
+    "job.stuck": "stuck",
+    "job.stalled": "stuck",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class JobRow:
+    job: JobSummary
+    state: HealthState
+    glyph: str
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobsCard:
+    read_at: int | None
+    """When the source was last read; None: not recently."""
+    total: int
+    rows: tuple[JobRow, ...]
+    """The first MAX_JOBS_PER_SOURCE, those that need attention first."""
+
+
+def build_job_row(job: JobSummary) -> JobRow:
+    glyph = _GLYPH_BY_REASON.get(job.reason) or ("wait" if job.state is HealthState.UNKNOWN else job.state.value)
+    return JobRow(job, job.state, glyph, job.status_label)
+
+
+def load_jobs_card(context: CardContext) -> JobsCard | None:
+    jobs = list_jobs(context.connection, context.probe)
+    if not jobs:
+        return None
+    return JobsCard(jobs[0].read_at, len(jobs), tuple(map(build_job_row, jobs[:MAX_JOBS_PER_SOURCE])))
+
+
+JOBS_CARD = CardType("cards/jobs.j2", load_jobs_card, jobs_section_id="jobs")

@@ -1,0 +1,140 @@
+"""Where the time of representative runs went, phase by phase."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from watchdog.domain.formatting import format_reason, format_time_of_day
+from watchdog.domain.model import Outcome, Result
+from watchdog.store.read.status import ResultRow
+from watchdog.web import charts
+from watchdog.web.cards.base import CardContext, CardType
+from watchdog.web.cards.latency import percentile
+
+INTERRUPTING_REASONS = frozenset(
+    {
+        "timeout.exceeded",
+        "dns.failed",
+        "connection.refused",
+        "connection.failed",
+        "connection.lost",
+        "connection.unreachable",
+        "tls.failed",
+        "protocol.error",
+    }
+)
+"""Reasons that end a run in the middle of a phase."""
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseRow:
+    """One run."""
+
+    name: str
+    durations: tuple[float | None, ...]
+    """Milliseconds in each of the card's phases; None: not reached."""
+    interrupted_index: int | None
+    """The phase in which the run was interrupted."""
+    reason_text: str
+    total_duration: float | None
+    svg: Markup
+
+
+@dataclass(frozen=True, slots=True)
+class PhasesCard:
+    phase_names: tuple[str, ...]
+    colours: tuple[int, ...]
+    """Of each phase, 1 to 5."""
+    rows: tuple[PhaseRow, ...]
+
+
+def load_phases_card(context: CardContext) -> PhasesCard | None:
+    slots = pick_representative_runs(context.runs)
+    results = context.load_results(list(slots.values()))
+    return build_phases_card({name: results[slot] for name, slot in slots.items() if slot in results})
+
+
+def pick_representative_runs(runs: Sequence[ResultRow]) -> dict[str, int]:
+    """Name -> slot: the last run, the runs at the median and at p95, and the last failed run."""
+    passed = sorted(
+        (run for run in runs if run.outcome is Outcome.PASS and run.duration is not None),
+        key=lambda run: run.duration or 0,
+    )
+    slots: dict[str, int] = {}
+    if passed:
+        slots["Last run"] = max(run.slot for run in passed)
+        if len(passed) > 2:
+            ranked = [run.slot for run in passed]
+            slots |= {"Median": percentile(ranked, 50), "p95": percentile(ranked, 95)}
+    if failed := [run for run in runs if run.outcome is Outcome.FAIL]:
+        slots[f"Failed {format_time_of_day(failed[-1].slot)}"] = failed[-1].slot
+    return slots
+
+
+def build_phases_card(results_by_name: Mapping[str, Result]) -> PhasesCard | None:
+    """None when no run has any phase."""
+    results_by_name = {name: result for name, result in results_by_name.items() if result.phases}
+    if not results_by_name:
+        return None
+    phases = merge_orderings([list(result.phases) for result in results_by_name.values()])
+    colours = tuple(max(1, 5 - (len(phases) - 1 - i)) for i in range(len(phases)))
+    full_scale_ms = _full_scale_ms(results_by_name.values())
+    rows = [_build_phase_row(name, result, phases, colours, full_scale_ms) for name, result in results_by_name.items()]
+    return PhasesCard(tuple(format_phase_name(phase) for phase in phases), colours, tuple(rows))
+
+
+def _full_scale_ms(results: Iterable[Result]) -> float:
+    """The longest passed run, since a failed one may take a hundred times as long and would hide the others."""
+    results = list(results)
+    passed = [result for result in results if result.outcome is Outcome.PASS]
+    return max(
+        1.0,
+        *(
+            sum(ms for phase, ms in result.phases.items() if phase != interrupted_phase(result))
+            for result in passed or results
+        ),
+    )
+
+
+def _build_phase_row(
+    name: str, result: Result, phases: Sequence[str], colours: Sequence[int], full_scale_ms: float
+) -> PhaseRow:
+    interrupted = interrupted_phase(result)
+    durations = tuple(None if phase == interrupted else result.phases.get(phase) for phase in phases)
+    parts = [(colour, ms) for colour, ms in zip(colours, durations, strict=True) if ms]
+    return PhaseRow(
+        name=name,
+        durations=durations,
+        interrupted_index=phases.index(interrupted) if interrupted else None,
+        reason_text=format_reason(result.reason),
+        total_duration=sum(result.phases.values()) if result.duration is None else result.duration,
+        svg=charts.render_phase_bar(parts, full_scale_ms, incomplete=bool(interrupted)),
+    )
+
+
+def interrupted_phase(result: Result) -> str:
+    """The phase in which the run was interrupted; its time is only how long Watchdog waited. Empty if there is none."""
+    return list(result.phases)[-1] if result.phases and result.reason in INTERRUPTING_REASONS else ""
+
+
+def merge_orderings(orderings: Iterable[Sequence[str]]) -> list[str]:
+    """One order that keeps each list's own: a name that is new to it is inserted after the one that it followed."""
+    merged: list[str] = []
+    for names in sorted(orderings, key=len, reverse=True):
+        at = 0
+        for name in names:
+            if name not in merged:
+                merged.insert(at, name)
+            at = merged.index(name) + 1
+    return merged
+
+
+def format_phase_name(name: str) -> str:
+    """ "first_byte" -> "first byte", "tls" -> "TLS"."""
+    return name.upper() if name in ("dns", "tls") else name.replace("_", " ")
+
+
+PHASES_CARD = CardType("cards/phases.j2", load_phases_card)

@@ -1,0 +1,20 @@
+"""The banners at the top of a page: what an operator must know before anything else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from watchdog.domain.model import HealthState
+
+
+@dataclass(frozen=True, slots=True)
+class Banner:
+    state: HealthState
+    title: str
+    text: str
+    incident_id: str = ""
+    """The incident that the banner is about, which it links to."""
+
+
+def capitalize_first(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,73 @@
+"""Notifications of an incident as operators see them: which destination, which state, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from watchdog.domain.formatting import format_count, format_duration, format_time_of_day
+from watchdog.domain.model import HealthState
+from watchdog.store.read.status import DeliveryStatus
+
+DELIVERY_STATE_LABELS = {"sent": "Delivered", "waiting": "Queued", "merged": "Merged", "dead": "Undelivered"}
+_DELIVERY_STATE_DISPLAY = {
+    "sent": (HealthState.UP, "up"),
+    "waiting": (HealthState.DEGRADED, "wait"),
+    "merged": (HealthState.UNKNOWN, "unknown"),
+    "dead": (HealthState.DOWN, "down"),
+}
+"""State (for its colour) and glyph."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryRow:
+    receiver: str
+    notifier: str
+    address: str
+    event: str
+    state: HealthState
+    glyph: str
+    label: str
+    detail: str
+
+
+def build_delivery_row(delivery: DeliveryStatus, destination_addresses: Mapping[str, str]) -> DeliveryRow:
+    receiver, _, notifier = delivery.destination.partition("/")
+    state, glyph = _DELIVERY_STATE_DISPLAY[delivery.state]
+    return DeliveryRow(
+        receiver=receiver,
+        notifier=notifier,
+        address=destination_addresses.get(delivery.destination, ""),
+        event=delivery.event,
+        state=state,
+        glyph=glyph,
+        label=DELIVERY_STATE_LABELS[delivery.state],
+        detail=_format_detail(delivery),
+    )
+
+
+def _format_detail(delivery: DeliveryStatus) -> str:
+    at = format_time_of_day(delivery.due_at if delivery.finished_at is None else delivery.finished_at, seconds=True)
+    match delivery.state:
+        case "sent":
+            finished_at = delivery.finished_at or delivery.created_at
+            return f"{at} · {format_duration(finished_at - delivery.created_at)}"
+        case "waiting":
+            parts = [f"attempt {delivery.attempts + 1} at {at}", delivery.detail]
+            return " · ".join(part for part in parts if part)
+        case "dead":
+            return f"{format_attempts(delivery)} until {at} · {delivery.detail}"
+    return f"{at} · sent as one message with the resolution"
+
+
+def format_attempts(delivery: DeliveryStatus) -> str:
+    return format_count(delivery.attempts, "attempt")
+
+
+def summarize_deliveries(deliveries: Sequence[DeliveryStatus]) -> str:
+    """ "3 delivered · 1 queued · 1 undelivered"."""
+    counts = {
+        label.lower(): sum(delivery.state == state for delivery in deliveries)
+        for state, label in DELIVERY_STATE_LABELS.items()
+    }
+    return " · ".join(f"{count} {label}" for label, count in counts.items() if count)

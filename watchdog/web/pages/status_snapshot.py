@@ -1,0 +1,70 @@
+"""What the public status page reads from the store, and its configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from watchdog.domain.formatting import DAY_MS
+from watchdog.domain.model import ProbeInfo
+from watchdog.store.read.history import IncidentInterval, list_incident_intervals, load_days_with_data
+from watchdog.store.read.status import (
+    MAX_WATERMARK_LAG_MS,
+    Connection,
+    ProbeStatus,
+    ServiceStatus,
+    list_probe_statuses,
+    load_service_status,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StatusPageConfig:
+    """Which probes the page shows, and in which order."""
+
+    title: str = "Status"
+    includes_probe: Callable[[ProbeInfo], bool] = lambda _: True
+    group_order: tuple[str, ...] = ()
+    """Groups that are not listed follow by name."""
+    probe_order: tuple[str, ...] = ()
+    """Probe ids in the order of the configuration, which is the order within a group."""
+    history_ms: int = 90 * DAY_MS
+
+    @property
+    def day_count(self) -> int:
+        """How many days the bars show."""
+        return max(1, self.history_ms // DAY_MS)
+
+
+@dataclass(frozen=True, slots=True)
+class StatusSnapshot:
+    """Everything that one rendering of the page needs, as of `read_at`."""
+
+    read_at: int
+    service_status: ServiceStatus
+    probe_statuses: tuple[ProbeStatus, ...]
+    """Of the probes that the page shows, in its order."""
+    incident_intervals: tuple[IncidentInterval, ...]
+    measured_days: dict[int, set[int]]
+    """Probe -> the days (since the epoch) on which any run had a verdict."""
+
+    @property
+    def is_current(self) -> bool:
+        """Whether Watchdog runs its probes; otherwise no state is current."""
+        watermark = self.service_status.watermark
+        return watermark is not None and self.read_at - watermark <= MAX_WATERMARK_LAG_MS
+
+
+def load_status_snapshot(connection: Connection, config: StatusPageConfig, now: int) -> StatusSnapshot:
+    rank = {probe_id: i for i, probe_id in enumerate(config.probe_order)}
+    included = [status for status in list_probe_statuses(connection) if config.includes_probe(status.probe)]
+    included.sort(key=lambda status: rank.get(status.probe.id, len(rank)))
+    ids = {status.probe.database_id for status in included}
+    start = (now // DAY_MS - config.day_count + 1) * DAY_MS
+    return StatusSnapshot(
+        read_at=now,
+        service_status=load_service_status(connection),
+        probe_statuses=tuple(included),
+        incident_intervals=tuple(i for i in list_incident_intervals(connection, start) if i.probe in ids),
+        measured_days=load_days_with_data(connection, ids, start, now),
+    )

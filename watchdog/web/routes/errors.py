@@ -1,0 +1,78 @@
+"""Responses to failed requests: a page for browsers, JSON for programs, and never a traceback."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+
+from watchdog.api.service import error_json
+from watchdog.store.errors import SchemaError, StoreUnavailableError
+from watchdog.web.auth.access import AccessDeniedError
+from watchdog.web.errors import PageNotFoundError, StatusPageUnavailableError
+from watchdog.web.routes.sign_in import render_sign_in_page, retry_after_header
+from watchdog.web.templating import NO_STORE_HEADERS, SECURITY_HEADERS, TemplateRenderer
+
+DATABASE_UNAVAILABLE_TEXT = (
+    "Watchdog cannot read its database. Probes keep running, and their results are kept. Try again soon."
+)
+INTERNAL_ERROR_TEXT = "Watchdog failed to build this page; see its log. Probes and notifications are not affected."
+PAGE_NOT_FOUND_TEXT = "There is no page at this address."
+
+
+def install_error_handlers(app: FastAPI, renderer: TemplateRenderer, clock: Callable[[], int]) -> None:
+    def error_response(
+        request: Request, status_code: int, heading: str, text: str, headers: Mapping[str, str] | None = None
+    ) -> Response:
+        headers = {**NO_STORE_HEADERS, **(headers or {})}
+        if wants_json(request):
+            return JSONResponse(error_json(heading, text), status_code, headers=headers)
+        html = renderer.render("error.j2", clock(), status_code=status_code, heading=heading, text=text)
+        return HTMLResponse(html, status_code, headers=headers)
+
+    @app.exception_handler(AccessDeniedError)
+    async def handle_access_denied(request: Request, error: AccessDeniedError) -> Response:
+        if error.status_code == 401 and not wants_json(request):
+            path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+            return render_sign_in_page(renderer, clock(), path, error)
+        headers = retry_after_header(error) | ({"WWW-Authenticate": "Bearer"} if error.status_code == 401 else {})
+        heading = error.reason if wants_json(request) else "Access denied"
+        return error_response(request, error.status_code, heading, f"{error}.", headers)
+
+    @app.exception_handler(PageNotFoundError)
+    async def handle_page_not_found(request: Request, error: PageNotFoundError) -> Response:
+        return error_response(request, 404, "Not found", str(error))
+
+    @app.exception_handler(HTTPException)
+    async def handle_http_error(request: Request, error: HTTPException) -> Response:
+        if error.status_code == 404:
+            return error_response(request, 404, "Not found", PAGE_NOT_FOUND_TEXT)
+        return error_response(request, error.status_code, "Request refused", f"{error.detail}.", error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def handle_invalid_parameters(request: Request, _: RequestValidationError) -> Response:
+        return error_response(request, 400, "Request refused", "A parameter of the address is not valid.")
+
+    @app.exception_handler(StoreUnavailableError)
+    @app.exception_handler(SchemaError)
+    @app.exception_handler(TimeoutError)
+    @app.exception_handler(StatusPageUnavailableError)
+    async def handle_database_unavailable(request: Request, _: Exception) -> Response:
+        headers = {"Retry-After": "10"}
+        return error_response(request, 503, "Database unavailable", DATABASE_UNAVAILABLE_TEXT, headers)
+
+    @app.exception_handler(Exception)
+    async def handle_unexpected_error(request: Request, _: Exception) -> Response:
+        response = error_response(request, 500, "Internal error", INTERNAL_ERROR_TEXT)
+        response.headers.update(SECURITY_HEADERS)  # this response bypasses SecurityHeadersMiddleware
+        return response
+
+
+def wants_json(request: Request) -> bool:
+    """Whether a program sent the request."""
+    path = request.url.path
+    return path.startswith("/api/") or path == "/mcp" or "authorization" in request.headers
