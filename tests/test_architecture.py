@@ -28,9 +28,9 @@ LAYERS = (
     ("queues",),
     ("remediations",),
     ("probes", "notifiers", "store"),
-    ("api",),
     ("config",),
     ("service",),
+    ("api",),
     ("web", "mcp_server"),
     ("server", "signals"),
     ("app",),
@@ -77,6 +77,7 @@ WALLS = (
         "only these packages serve HTTP",
     ),
     Wall(("aiosmtplib", "css_inline"), ("notifiers/email*.py",), "email is sent by one notifier"),
+    Wall(("itsdangerous",), ("web/auth/*",), "sessions are signed in one place"),
     Wall(("typer", "rich"), ("cli/*",), "the terminal belongs to the command line"),
     Wall(("yaml",), ("config/*",), "YAML is read in one dialect"),
 )

@@ -218,7 +218,9 @@ def test_being_told_to_end_ends_it_though_its_input_stays_open(alone: Path, numb
 def test_without_a_database_it_says_so_in_one_line(tmp_path: Path) -> None:
     ran = run_command("mcp", "-c", written(tmp_path, 0), cwd=tmp_path, env=ENV)
     assert (ran.exit_code, ran.stdout) == (3, "")
-    assert ran.stderr == f"watchdog: there is no database {tmp_path}/watchdog.db yet: `watchdog run` makes it\n"
+    assert (
+        ran.stderr == f"watchdog: the database {tmp_path}/watchdog.db does not exist yet: `watchdog run` creates it\n"
+    )
 
 
 # --- what it costs

@@ -130,11 +130,6 @@ def format_utc(at: int, now: int, *, seconds: bool = False) -> str:
     return f"{format_timestamp(at, now, seconds=seconds)} UTC"
 
 
-def format_reason(reason: str) -> str:
-    """A dotted reason for people: "connection.refused" -> "connection refused"."""
-    return reason.replace(".", " ").replace("_", " ")
-
-
 def job_status_label(reason: str, *, has_run: bool, has_schedule: bool) -> str:
     """The state of a job or task: "Overdue", "On time", "Not run yet"; "Ok" if it has no known schedule."""
     if reason:

@@ -80,7 +80,9 @@ class RemoteService:
             raise ServiceUnreachableError("its port is chosen at random: set a port in `server.listen`")
         result, endpoint = SessionResult(), McpHttpEndpoint(self._url, headers=self._headers)
         plan = SessionPlan(choose_tool_call=lambda _: (tool, arguments or {}) if tool else None, resource_uri=resource)
-        session = McpSession(self._network.connector, endpoint, plan, PhaseTimer(), CALL_TIMEOUT_S, self._clock())
+        session = McpSession(
+            self._network.connector, endpoint, plan, PhaseTimer(), timeout=CALL_TIMEOUT_S, now=self._clock()
+        )
         try:
             async with asyncio.timeout(CALL_TIMEOUT_S):
                 await session.run(result)

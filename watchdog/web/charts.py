@@ -1,7 +1,7 @@
-"""The drawing: pure functions from numbers to inline SVG. Colours and line widths are the stylesheet's.
+"""Charts as inline SVG. Pure; colours and line widths come from the stylesheet.
 
-Outer charts have no viewBox (x in %, y in px), so that text keeps its size at any width; lines sit in a nested `plot`
-that stretches. Every label is escaped here.
+Outer charts have no viewBox (x in %, y in px), so that text keeps its size at any width; lines are in a nested `plot`
+that stretches. Labels are escaped here.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from watchdog.domain.formatting import NBSP, format_number
 from watchdog.domain.model import HealthState
 
 ChartValue: TypeAlias = float | None
-"""Milliseconds; None: no data, a gap in the line."""
+"""Milliseconds; None: no data, which is a gap in the line."""
 
 SparklineValue: TypeAlias = float | Literal["x"] | None
 """Milliseconds; "x": a failed run; None: no run."""
 
 AxisMapping: TypeAlias = Callable[[float], float]
-"""From a value (or an index) to its place."""
+"""From a value or an index to a coordinate."""
 
 DAY_BAR_HEIGHTS = {HealthState.UP: 18, HealthState.DEGRADED: 25, HealthState.DOWN: 32, HealthState.UNKNOWN: 3}
-"""Height of a day's bar: the worse the day, the taller; no data is a stub."""
+"""The worse the day, the taller its bar; no data is a stub."""
 
 STATE_CSS_CLASSES = {
     HealthState.UP: "d-up",
@@ -37,12 +37,15 @@ STATE_CSS_CLASSES = {
 
 
 def format_svg_number(value: float) -> str:
-    """A number as SVG takes it, no longer than it needs to be."""
+    """At most two decimals, without trailing zeros."""
     return f"{value:.2f}".rstrip("0").rstrip(".")
 
 
 def render_day_bars(days: Sequence[tuple[HealthState, str]], label: str) -> Markup:
-    """One bar a day, as (state, title). Good days share a path, days without data too; each other day has its own."""
+    """One bar per day, given as (state, title).
+
+    To keep the page small, all good days share one path, and so do days without data.
+    """
     width, gap, height = 10, 2.4, DAY_BAR_HEIGHTS[HealthState.DOWN]
     paths: dict[HealthState, list[str]] = {HealthState.UP: [], HealthState.UNKNOWN: []}
     titled: list[Markup] = []
@@ -66,10 +69,10 @@ def render_day_bars(days: Sequence[tuple[HealthState, str]], label: str) -> Mark
 
 
 def render_sparkline(values: Sequence[SparklineValue], width: int = 112, height: int = 22) -> Markup:
-    """The last runs, oldest first, on their own scale. Crosses sit on the baseline; a quiet line stays quiet."""
+    """The last runs, oldest first, on a scale of their own. Failed runs are crosses on the baseline."""
     numbers = [v for v in values if v is not None and v != "x"]
     low, high = (min(numbers), max(numbers)) if numbers else (0.0, 1.0)
-    high = high if high > low * 1.6 else low * 1.6 + 1  # noise is never stretched to full height
+    high = high if high > low * 1.6 else low * 1.6 + 1  # small variations stay small
     low = min(low, high * 0.2)
     step = (width - 6) / max(1, len(values) - 1)
     line = _line_path([None if v == "x" else v for v in values], lambda i: 3 + i * step,
@@ -80,7 +83,7 @@ def render_sparkline(values: Sequence[SparklineValue], width: int = 112, height:
         if v == "x" and list(values[max(0, i - 2) : i]) == ["x", "x"]:
             runs.append(
                 f"M{format_svg_number(x - step)} {height - 5}h{format_svg_number(step)}"
-            )  # three or more in a row: one thick line
+            )  # from the third failure in a row on, a thick line
         elif v == "x":
             crosses.append(f"M{format_svg_number(x - 2)} {height - 7}l4 4m0-4l-4 4")
     out = Markup('<svg class="spark" viewBox="0 0 {} {}" aria-hidden="true" focusable="false">').format(width, height)
@@ -95,7 +98,7 @@ def render_sparkline(values: Sequence[SparklineValue], width: int = 112, height:
 
 
 class FailureCluster(NamedTuple):
-    """Failed runs close together; `start` and `stop` as fractions of the chart's width."""
+    """Failed runs close together. `start` and `stop` are fractions of the chart's width."""
 
     start: float
     stop: float
@@ -113,7 +116,7 @@ class LimitLine(NamedTuple):
 
 @dataclass(frozen=True)
 class ChartScale:
-    """Where values lie in a latency chart: a margin above, the hours below."""
+    """Maps values and indexes to coordinates. Leaves a margin above the plot, and one below for the time axis."""
 
     height: int
     max_value: float
@@ -132,7 +135,7 @@ class ChartScale:
         return self.y_position(value) - self.top_margin
 
     def x_position(self, index: float) -> float:
-        """0 to 1000: a value stands in the middle of its share of the width."""
+        """0 to 1000: the middle of the point's share of the width."""
         return (index + 0.5) / max(1, self.point_count) * 1000
 
 
@@ -145,60 +148,60 @@ def render_latency_chart(
     label: str,
     height: int = 216,
 ) -> Markup:
-    """Two lines over time, the space between them tinted. Failed runs are crosses on the baseline."""
-    known = [v for v in (*p50, *p95, limit.value if limit else None) if v is not None]
-    peak = max([*known, 1.0]) if known else 100.0
+    """Two lines over time with a tinted area between them. Failed runs are crosses on the baseline."""
+    present = [v for v in (*p50, *p95, limit.value if limit else None) if v is not None]
+    peak = max([*present, 1.0]) if present else 100.0
     ceiling, step = choose_axis_scale(peak)
-    frame = ChartScale(height, ceiling, len(p50))
+    scale = ChartScale(height, ceiling, len(p50))
     out = Markup('<svg height="{}" role="img" aria-label="{}">').format(height, label)
-    out += _render_grid(frame, step, limit)
+    out += _render_grid(scale, step, limit)
     for f in failures:
         out += Markup('<rect class="badspan" x="{}%" y="{}" width="{}%" height="{}"/>').format(
-            format_svg_number(f.start * 100), frame.top_margin, format_svg_number(f.width * 100), frame.plot_height
+            format_svg_number(f.start * 100), scale.top_margin, format_svg_number(f.width * 100), scale.plot_height
         )
     out += Markup(
         '<svg class="plot" x="0" y="{}" width="100%" height="{h}" viewBox="0 0 1000 {h}" preserveAspectRatio="none">'
-    ).format(frame.top_margin, h=frame.plot_height)
-    out += Markup('<path class="area" d="{}"/>').format(_area_path(p50, p95, frame.x_position, frame.plot_y_position))
+    ).format(scale.top_margin, h=scale.plot_height)
+    out += Markup('<path class="area" d="{}"/>').format(_area_path(p50, p95, scale.x_position, scale.plot_y_position))
     for name, values in (("p95", p95), ("p50", p50)):
         out += Markup('<path class="{}" d="{}"/>').format(
-            name, _line_path(values, frame.x_position, frame.plot_y_position)
+            name, _line_path(values, scale.x_position, scale.plot_y_position)
         )
-    out += Markup("</svg>") + _render_line_labels(frame, p50, p95)
-    out += _render_limit_line(frame, limit)
+    out += Markup("</svg>") + _render_line_labels(scale, p50, p95)
+    out += _render_limit_line(scale, limit)
     for f in failures:
         out += Markup(
             '<svg x="{}%" y="{}" overflow="visible"><path class="x-mark" d="M-3.5 0l7 7m0-7l-7 7"/>'
             '<text class="t-bad" x="8" y="7">{}</text></svg>'
         ).format(
-            format_svg_number((f.start + f.width / 2) * 100), frame.top_margin + frame.plot_height - 12, f.run_count
+            format_svg_number((f.start + f.width / 2) * 100), scale.top_margin + scale.plot_height - 12, f.run_count
         )
-    return out + _render_time_axis(frame, time_labels) + Markup("</svg>")
+    return out + _render_time_axis(scale, time_labels) + Markup("</svg>")
 
 
 def render_count_chart(
     values: Sequence[ChartValue], limit: LimitLine | None, time_labels: Sequence[str], label: str, height: int = 150
 ) -> Markup:
-    """How many there were over time."""
-    known = [v for v in (*values, limit.value if limit else None) if v is not None]
-    ceiling, step = choose_axis_scale(max([*known, 5.0]))
-    frame = ChartScale(height, ceiling, len(values))
+    """A count over time."""
+    present = [v for v in (*values, limit.value if limit else None) if v is not None]
+    ceiling, step = choose_axis_scale(max([*present, 5.0]))
+    scale = ChartScale(height, ceiling, len(values))
     out = Markup('<svg height="{}" role="img" aria-label="{}">').format(height, label)
-    out += _render_grid(frame, step, limit, lambda value, _: format_number(round(value)))
+    out += _render_grid(scale, step, limit, lambda value, _: format_number(round(value)))
     out += Markup(
         '<svg class="plot" x="0" y="{}" width="100%" height="{h}" viewBox="0 0 1000 {h}" preserveAspectRatio="none">'
         '<path class="area" d="{area}"/><path class="p50" d="{line}"/></svg>'
     ).format(
-        frame.top_margin,
-        h=frame.plot_height,
-        area=_area_path([0.0] * len(values), values, frame.x_position, frame.plot_y_position),
-        line=_line_path(values, frame.x_position, frame.plot_y_position),
+        scale.top_margin,
+        h=scale.plot_height,
+        area=_area_path([0.0] * len(values), values, scale.x_position, scale.plot_y_position),
+        line=_line_path(values, scale.x_position, scale.plot_y_position),
     )
-    return out + _render_limit_line(frame, limit) + _render_time_axis(frame, time_labels) + Markup("</svg>")
+    return out + _render_limit_line(scale, limit) + _render_time_axis(scale, time_labels) + Markup("</svg>")
 
 
 class CanaryTiming(NamedTuple):
-    """One sentinel: ms until it was picked up, and from then (or from being sent) until it was finished."""
+    """One sentinel job: ms until it was picked up, and from then (or from being sent) until it was finished."""
 
     pick_up_ms: float | None
     processing_ms: float | None
@@ -208,28 +211,28 @@ class CanaryTiming(NamedTuple):
 def render_canary_chart(
     timings: Sequence[CanaryTiming | None], time_labels: Sequence[str], label: str, height: int = 216
 ) -> Markup:
-    """A column a run, waiting below and working above it; a failed run is hatched. None: no run."""
+    """One column per run: waiting below, processing above; failed runs are hatched. None: no run."""
     peak = max([*((c.pick_up_ms or 0) + (c.processing_ms or 0) for c in timings if c), 1.0])
     ceiling, step = choose_axis_scale(peak)
-    frame = ChartScale(height, ceiling, len(timings))
-    out = Markup('<svg height="{}" role="img" aria-label="{}">').format(height, label) + _render_grid(frame, step, None)
-    floor_, width = frame.y_position(0), 68 / max(1, len(timings))
+    scale = ChartScale(height, ceiling, len(timings))
+    out = Markup('<svg height="{}" role="img" aria-label="{}">').format(height, label) + _render_grid(scale, step, None)
+    baseline, width = scale.y_position(0), 68 / max(1, len(timings))
     for i, column in enumerate(timings):
         if column is None:
             continue
-        x, y = frame.x_position(i) / 10 - width / 2, floor_
+        x, y = scale.x_position(i) / 10 - width / 2, baseline
         for name, ms in (("wait", column.pick_up_ms), ("work", column.processing_ms)):
             if ms:
-                tall = max(floor_ - frame.y_position(ms), 1)
-                y -= tall
-                out += _svg_rect(name, x, y, width, tall)
+                bar_height = max(baseline - scale.y_position(ms), 1)
+                y -= bar_height
+                out += _svg_rect(name, x, y, width, bar_height)
         if column.failed:
-            y = min(y, floor_ - frame.plot_height * 0.4)
-            out += _svg_rect("fail", x, y, width, floor_ - y)
+            y = min(y, baseline - scale.plot_height * 0.4)
+            out += _svg_rect("fail", x, y, width, baseline - y)
             out += Markup(
                 '<svg x="{}%" y="{}" overflow="visible"><path class="x-mark" d="M-3.5 0l7 7m0-7l-7 7"/></svg>'
             ).format(format_svg_number(x + width / 2), format_svg_number(y - 12))
-    return out + _render_time_axis(frame, time_labels) + Markup("</svg>")
+    return out + _render_time_axis(scale, time_labels) + Markup("</svg>")
 
 
 def _svg_rect(css_class: str, x: float, y: float, width: float, height: float) -> Markup:
@@ -254,7 +257,7 @@ def _render_limit_line(scale: ChartScale, limit: LimitLine | None) -> Markup:
 def _render_grid(
     scale: ChartScale, step: float, limit: LimitLine | None, format_tick: Callable[[float, float], str] | None = None
 ) -> Markup:
-    """Lines at round values; none where the limit has its own."""
+    """Lines at round values, except close to the limit line."""
     out = Markup()
     for i in range(floor(scale.max_value / step + 1e-9) + 1):
         y = scale.y_position(i * step)
@@ -271,11 +274,11 @@ def _render_grid(
 
 
 def _render_line_labels(scale: ChartScale, p50: Sequence[ChartValue], p95: Sequence[ChartValue]) -> Markup:
-    """The names at the ends of the lines, kept apart."""
+    """The names at the ends of the lines, moved apart if they would overlap."""
     ends: list[tuple[str, float, float]] = []
     for name, values in (("p95", p95), ("p50", p50)):
-        if known := [(i, v) for i, v in enumerate(values) if v is not None]:
-            index, value = known[-1]
+        if present := [(i, v) for i, v in enumerate(values) if v is not None]:
+            index, value = present[-1]
             ends.append((name, scale.x_position(index) / 10, scale.y_position(value) + 4))
     if len(ends) == 2 and ends[1][2] - ends[0][2] < 12:
         middle = (ends[0][2] + ends[1][2]) / 2
@@ -303,7 +306,7 @@ def _render_time_axis(scale: ChartScale, time_labels: Sequence[str]) -> Markup:
 
 
 def choose_axis_scale(peak: float) -> tuple[float, float]:
-    """A ceiling above the peak, and a round step with two to six lines below it."""
+    """(maximum, step): a maximum above the peak, and a round step that gives two to six grid lines."""
     rough = peak * 1.05 / 5
     power = 10.0 ** floor(log10(rough))
     step = next(power * m for m in (1, 2, 5, 10) if power * m >= rough)
@@ -317,9 +320,9 @@ def format_duration_tick(value: float, max_value: float) -> str:
 
 
 def render_phase_bar(parts: Iterable[tuple[int, float]], full_scale_ms: float, *, incomplete: bool = False) -> Markup:
-    """One run's phases in a row, as (colour 1-5, ms) on a shared scale of `full` ms.
+    """One run's phases side by side, given as (colour 1-5, ms), on a scale of `full_scale_ms`.
 
-    Hatched up to the end: the phase that never ended (`lost`), or the one that goes beyond the scale.
+    A phase that was interrupted (`incomplete`), or that exceeds the scale, is hatched up to the end.
     """
     at, out = 0.0, Markup()
     for colour, ms in parts:
@@ -339,7 +342,7 @@ def render_phase_bar(parts: Iterable[tuple[int, float]], full_scale_ms: float, *
 
 
 def render_state_timeline(parts: Iterable[tuple[HealthState, float, float]], label: str) -> Markup:
-    """A line of time, as (state, from, to) in fractions of its width."""
+    """States over time, given as (state, start, stop) in fractions of the width."""
     heights = {HealthState.UP: 9, HealthState.DEGRADED: 14, HealthState.DOWN: 18, HealthState.UNKNOWN: 3}
     out = Markup('<svg class="tl" role="img" aria-label="{}">').format(label)
     for state, start, stop in parts:
@@ -355,7 +358,7 @@ def render_state_timeline(parts: Iterable[tuple[HealthState, float, float]], lab
 
 
 def _split_at_gaps(values: Sequence[ChartValue]) -> Iterator[list[tuple[int, float]]]:
-    """Stretches without a gap."""
+    """Runs of consecutive values as (index, value)."""
     run: list[tuple[int, float]] = []
     for i, v in enumerate(values):
         if v is not None:
@@ -368,7 +371,7 @@ def _split_at_gaps(values: Sequence[ChartValue]) -> Iterator[list[tuple[int, flo
 
 
 def _line_path(values: Sequence[ChartValue], x: AxisMapping, y: AxisMapping) -> str:
-    """A lone value is a dot: a line of no length with round ends."""
+    """A single value becomes a dot: a line of almost no length with round ends."""
     return "".join(
         "M"
         + "L".join(f"{format_svg_number(x(i))} {format_svg_number(y(v))}" for i, v in run)
@@ -378,15 +381,15 @@ def _line_path(values: Sequence[ChartValue], x: AxisMapping, y: AxisMapping) -> 
 
 
 def _area_path(low: Sequence[ChartValue], high: Sequence[ChartValue], x: AxisMapping, y: AxisMapping) -> str:
-    """Between two lines, where both have a value."""
+    """The area between two lines, where both have a value."""
     both: list[ChartValue] = [None if a is None or b is None else b for a, b in zip(low, high, strict=True)]
     out = []
     for run in _split_at_gaps(both):
-        there = [f"{format_svg_number(x(i))} {format_svg_number(y(v))}" for i, v in run]
-        back = [
+        upper = [f"{format_svg_number(x(i))} {format_svg_number(y(v))}" for i, v in run]
+        lower = [
             f"{format_svg_number(x(i))} {format_svg_number(y(v))}"
             for i, v in reversed([(i, low[i]) for i, _ in run])
             if v is not None
         ]
-        out.append("M" + "L".join([*there, *back]) + "z")
+        out.append("M" + "L".join([*upper, *lower]) + "z")
     return "".join(out)

@@ -26,16 +26,16 @@ def run(slot: int = 0, outcome: Outcome = Outcome.PASS, reason: str = "", **phas
     [
         ("all is well", run(1, **FULL), ["up 8 ms", "up 200 ms", "up 1.7 s"]),
         ("nobody picks it up", run(1, Outcome.FAIL, "canary.not_picked_up", connect=1, enqueue=8),
-         ["up 8 ms", "down canary not picked up", "unknown not reached"]),
+         ["up 8 ms", "down Not picked up", "unknown Not reached"]),
         ("nobody finishes it", run(1, Outcome.FAIL, "canary.not_finished", enqueue=8, pick_up=200),
-         ["up 8 ms", "up 200 ms", "down canary not finished"]),
+         ["up 8 ms", "up 200 ms", "down Not finished in time"]),
         ("it fails", run(1, Outcome.FAIL, "job.failed", **FULL), ["up 8 ms", "up 200 ms", "down 1.7 s"]),
         ("the broker is away", run(1, Outcome.FAIL, "broker.unreachable", connect=3),
-         ["down broker unreachable", "unknown not reached", "unknown not reached"]),
+         ["down Broker unreachable", "unknown Not reached", "unknown Not reached"]),
         ("it fails where no pick-up is shown", run(1, Outcome.FAIL, "job.failed", enqueue=8),
-         ["up 8 ms", "unknown not observable", "down job failed"]),
+         ["up 8 ms", "unknown Not observable", "down Failed"]),
         ("a queue that shows no pick-up", run(1, enqueue=8, finish=1_900),
-         ["up 8 ms", "unknown not observable", "up 1.9 s"]),
+         ["up 8 ms", "unknown Not observable", "up 1.9 s"]),
     ],
 )  # fmt: skip
 def test_the_newest_run_stage_by_stage(sentence: str, newest: Result, told: list[str]) -> None:
@@ -64,8 +64,8 @@ def test_the_page_shows_the_stages(tmp_path: Path) -> None:
     assert find_html_problems(response.text) == []
     said = visible_text(response.text)
     assert "Latest run, 02:25:00" in said
-    assert "Picked up canary not picked up median" in said
-    assert "Finished not reached" in said
+    assert "Picked up Not picked up median" in said
+    assert "Finished Not reached" in said
     assert "Stages, last 3 h 55 min" in said
     assert "Latency" not in said
     assert response.text.count('class="x-mark" d="M-3.5') == 3

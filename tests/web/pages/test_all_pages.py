@@ -153,7 +153,7 @@ def test_a_phase_that_never_ended_names_its_reason(tmp_path: Path) -> None:
     )
     with filled_database(f"sqlite:///{tmp_path}/p.db", book) as database:
         html = request_page(create_test_app(database), "/probes/slow").text
-    assert '<td class="num word is-down">timeout exceeded</td>' in html
+    assert '<td class="num word is-down">Timed out</td>' in html
 
 
 def test_an_incident_says_what_changed_who_was_told_and_why(app: FastAPI, story: FixtureRows) -> None:

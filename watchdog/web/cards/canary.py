@@ -8,7 +8,8 @@ from statistics import median
 
 from markupsafe import Markup
 
-from watchdog.domain.formatting import format_count, format_duration, format_reason, format_time_of_day
+from watchdog.domain import reasons
+from watchdog.domain.formatting import format_count, format_duration, format_time_of_day
 from watchdog.domain.measurements import CanaryStages, QueueMetrics
 from watchdog.domain.model import HealthState, Outcome, Result
 from watchdog.web import charts
@@ -104,12 +105,12 @@ def _summarize_stages(newest: CanaryRun, earlier: Sequence[CanaryRun]) -> list[S
             summaries.append(StageSummary(title, state, format_duration(duration), typical))
         elif newest.outcome is Outcome.PASS or (name == "pick_up" and newest.reason in REASONS_AFTER_PICK_UP):
             detail = "the queue system does not report it"
-            summaries.append(StageSummary(title, HealthState.UNKNOWN, "not observable", detail))
+            summaries.append(StageSummary(title, HealthState.UNKNOWN, "Not observable", detail))
         elif failed:
-            summaries.append(StageSummary(title, HealthState.UNKNOWN, "not reached", typical))
+            summaries.append(StageSummary(title, HealthState.UNKNOWN, "Not reached", typical))
         else:
             failed = True
-            summaries.append(StageSummary(title, HealthState.DOWN, format_reason(newest.reason), typical))
+            summaries.append(StageSummary(title, HealthState.DOWN, reasons.title(newest.reason), typical))
     return summaries
 
 

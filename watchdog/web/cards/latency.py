@@ -142,9 +142,9 @@ def _describe_latency_chart(
     """The chart in words, for screen readers."""
     parts = []
     for name, values in (("p50", p50), ("p95", p95)):
-        known = [value for value in values if value is not None]
-        if known:
-            parts.append(f"{name} between {format_duration(min(known))} and {format_duration(max(known))}")
+        present = [value for value in values if value is not None]
+        if present:
+            parts.append(f"{name} between {format_duration(min(present))} and {format_duration(max(present))}")
     if limit is not None and parts:
         points_over = sum(value is not None and value > limit for value in p95)
         position = (

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from watchdog.domain.formatting import format_reason, format_time_of_day
+from watchdog.domain import reasons
+from watchdog.domain.formatting import format_time_of_day
 from watchdog.domain.model import Outcome, Result
 from watchdog.store.read.status import ResultRow
 from watchdog.web import charts
@@ -109,7 +110,7 @@ def _build_phase_row(
         name=name,
         durations=durations,
         interrupted_index=phases.index(interrupted) if interrupted else None,
-        reason_text=format_reason(result.reason),
+        reason_text=reasons.title(result.reason),
         total_duration=sum(result.phases.values()) if result.duration is None else result.duration,
         svg=charts.render_phase_bar(parts, full_scale_ms, incomplete=bool(interrupted)),
     )

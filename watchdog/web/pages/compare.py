@@ -37,8 +37,9 @@ class ComparedResult:
 
 
 def compare_results(
+    *,
     state: HealthState,
-    subject: str,
+    subject: str = "",
     first_bad: ResultDetail | None,
     last_good: ResultDetail | None,
     good_with_evidence: ResultDetail | None,

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+from watchdog.domain import reasons
 from watchdog.domain.formatting import (
     DAY_MS,
     format_count,
     format_duration,
     format_duration_rounded,
-    format_reason,
     format_remediation,
     format_timestamp,
 )
@@ -25,11 +25,6 @@ from watchdog.web.pages.compare import ComparedResult, compare_results
 from watchdog.web.pages.delivery import DeliveryRow, build_delivery_row, format_attempts, summarize_deliveries
 from watchdog.web.pages.results import STATE_BY_OUTCOME
 from watchdog.web.templating import PAGE_STATE_LABELS
-
-RESOLUTION_LABELS = {
-    "subject.no_longer_listed": "its subject is no longer listed",
-    "probe.removed": "the probe was removed",
-}
 
 format_time_with_seconds = partial(format_timestamp, seconds=True)
 
@@ -104,7 +99,9 @@ def _load_compared_results(
     incident, probe = record.incident, record.incident.probe
     if incident.rule == stale.RULE_NAME:
         last = history.load_result_details(connection, probe, [incident.since]).get(incident.since)
-        _, side = compare_results(HealthState.UNKNOWN, "", None, last, last, now)
+        _, side = compare_results(
+            state=HealthState.UNKNOWN, first_bad=None, last_good=last, good_with_evidence=last, now=now
+        )
         if side is None or last is None:
             return None, None
         return None, replace(side, title="Last result", state=STATE_BY_OUTCOME[last.result.outcome])
@@ -115,8 +112,14 @@ def _load_compared_results(
     )
     details = history.load_result_details(connection, probe, [slot for slot in slots if slot is not None])
     first_bad, last_good, good_with_evidence = (None if slot is None else details.get(slot) for slot in slots)
-    state = HEALTH_STATE_BY_RULE[incident.rule]
-    return compare_results(state, incident.subject, first_bad, last_good, good_with_evidence, now)
+    return compare_results(
+        state=HEALTH_STATE_BY_RULE[incident.rule],
+        subject=incident.subject,
+        first_bad=first_bad,
+        last_good=last_good,
+        good_with_evidence=good_with_evidence,
+        now=now,
+    )
 
 
 def incident_title(record: IncidentRecord) -> str:
@@ -141,8 +144,8 @@ def incident_banners(record: IncidentRecord, deliveries: Sequence[DeliveryStatus
     """Notifications that failed come first: Watchdog never hides that it could not notify a receiver."""
     banners = [_undelivered_banner(delivery, deliveries) for delivery in deliveries if delivery.state == "dead"]
     if not deliveries:
-        reasons = capitalize_first("; ".join(record.routing_log)) or "No receiver is configured."
-        banners.append(Banner(HealthState.DEGRADED, "No notification was sent", reasons))
+        cause = capitalize_first("; ".join(record.routing_log)) or "No receiver is configured."
+        banners.append(Banner(HealthState.DEGRADED, "No notification was sent", cause))
     if record.incident.resolved_at is not None:
         banners.append(_resolved_banner(record, record.incident.resolved_at, now))
     return tuple(banners)
@@ -159,7 +162,7 @@ def _resolved_banner(record: IncidentRecord, resolved_at: int, now: int) -> Bann
     incident = record.incident
     title = f"Recovered at {format_time_with_seconds(record.resolved_slot or resolved_at, now)}"
     if incident.resolution:
-        title = f"Closed: {RESOLUTION_LABELS.get(incident.resolution) or format_reason(incident.resolution)}"
+        title = f"Closed: {reasons.title(incident.resolution).lower()}"
     text = (
         f"Lasted {format_duration(resolved_at - incident.since)}: "
         f"first bad result {format_time_with_seconds(incident.since, now)}, "
@@ -196,7 +199,7 @@ def build_incident_timeline(
         label, detail = format_remediation(attempt, now)
         events.append(TimelineEvent(attempt.started_at, f"Remediation: {label}", detail, icon="action"))
     if incident.resolved_at is not None:
-        detail = RESOLUTION_LABELS.get(incident.resolution, "recovered")
+        detail = reasons.title(incident.resolution).lower() if incident.resolution else "recovered"
         events.append(TimelineEvent(incident.resolved_at, "Resolved", detail, HealthState.UP))
     else:
         events += _latest_failure_event(record, context)

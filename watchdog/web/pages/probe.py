@@ -69,7 +69,7 @@ def load_probe_page(connection: Connection, probe_id: str, query: ResultsQuery, 
     runs = history.list_results_between(connection, probe.database_id, now - DAY_MS, now + 1)
     incidents = status.list_incidents(connection, probe=probe.database_id, limit=MAX_INCIDENTS_LOADED)
     context = CardContext(connection, probe_status, runs, now)
-    recent = (record for record in incidents if record.incident.opened_at >= now - INCIDENTS_PERIOD_MS)
+    in_period = (record for record in incidents if record.incident.opened_at >= now - INCIDENTS_PERIOD_MS)
     return ProbePage(
         probe=probe,
         service_status=status.load_service_status(connection),
@@ -82,7 +82,7 @@ def load_probe_page(connection: Connection, probe_id: str, query: ResultsQuery, 
         results=load_results_card(connection, probe.database_id, query, incidents),
         failed_count=sum(run.outcome is Outcome.FAIL for run in runs),
         timeline=build_state_timeline(runs, incidents, now, choose_chart_window(runs, now).length) if runs else None,
-        incidents=tuple(recent)[:MAX_INCIDENTS_LISTED],
+        incidents=tuple(in_period)[:MAX_INCIDENTS_LISTED],
         created_at=probe_status.created_at,
         configuration=highlight_yaml(status.load_probe_config_yaml(connection, probe.database_id)),
     )

@@ -107,8 +107,8 @@ def load_probes_page(connection: Connection, probe_filter: ProbeFilter, page_num
     """A page number beyond the last is the last."""
     statuses = list_probe_statuses(connection)
     service_status = load_service_status(connection)
-    found = [status for status in statuses if probe_filter.matches_search(status)]
-    matching = [status for status in found if probe_filter.state in ("", status.state.value)]
+    searched = [status for status in statuses if probe_filter.matches_search(status)]
+    matching = [status for status in searched if probe_filter.state in ("", status.state.value)]
     matching.sort(key=_sort_key)
     page_count = max(1, -(-len(matching) // PROBES_PER_PAGE))
     page_number = min(max(page_number, 1), page_count)
@@ -118,7 +118,7 @@ def load_probes_page(connection: Connection, probe_filter: ProbeFilter, page_num
         summary_lines=_probes_summary_lines(statuses, service_status, now),
         total=len(statuses),
         filter=probe_filter,
-        state_counts=tuple((state, sum(s.state is state for s in found)) for state in STATE_SORT_ORDER),
+        state_counts=tuple((state, sum(s.state is state for s in searched)) for state in STATE_SORT_ORDER),
         kinds=tuple(sorted({status.probe.kind for status in statuses})),
         sections=_load_sections(connection, matching, page_number, now),
         matching_count=len(matching),

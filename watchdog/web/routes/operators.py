@@ -60,7 +60,7 @@ class OperatorContext:
         context |= {
             "active_section": active_section,
             "service_status": service_status,
-            "standstill": describe_standstill(service_status, now),
+            "scheduling_gap": describe_scheduling_gap(service_status, now),
             "key_name": request.state.key_name,
         }
         html = await asyncio.to_thread(self.renderer.render, template, now, **context)
@@ -125,7 +125,7 @@ def create_operator_router(context: OperatorContext) -> APIRouter:
     return router
 
 
-def describe_standstill(service_status: ServiceStatus, now: int) -> str:
+def describe_scheduling_gap(service_status: ServiceStatus, now: int) -> str:
     """That no runs are being scheduled, and since when; empty while they are."""
     watermark = service_status.watermark
     if watermark is not None and now - watermark <= MAX_WATERMARK_LAG_MS:
