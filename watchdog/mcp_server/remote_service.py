@@ -81,7 +81,7 @@ class RemoteService:
         result, endpoint = SessionResult(), McpHttpEndpoint(self._url, headers=self._headers)
         plan = SessionPlan(choose_tool_call=lambda _: (tool, arguments or {}) if tool else None, resource_uri=resource)
         session = McpSession(
-            self._network.connector, endpoint, plan, PhaseTimer(), timeout=CALL_TIMEOUT_S, now=self._clock()
+            self._network.connector, endpoint, plan, PhaseTimer(), timeout_s=CALL_TIMEOUT_S, now=self._clock()
         )
         try:
             async with asyncio.timeout(CALL_TIMEOUT_S):
