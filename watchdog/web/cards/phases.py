@@ -110,7 +110,7 @@ def _build_phase_row(
         name=name,
         durations=durations,
         interrupted_index=phases.index(interrupted) if interrupted else None,
-        reason_text=reasons.title(result.reason),
+        reason_text=reasons.title(result.reason) if result.reason else "",
         total_duration=sum(result.phases.values()) if result.duration is None else result.duration,
         svg=charts.render_phase_bar(parts, full_scale_ms, incomplete=bool(interrupted)),
     )
