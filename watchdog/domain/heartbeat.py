@@ -159,7 +159,7 @@ def _close_runs(state: HeartbeatState, check_in: CheckIn) -> tuple[int | None, t
     """When the run started that ends here, and the runs that stay open.
 
     An end without an id closes every open run without one: the newest is the run that ends, and those before it were
-    cut off silently. If they stayed open, every crash would leave one behind for ever. If all open runs have ids, it
+    cut off silently. If they stayed open, each crash would leave one that never ends. If all open runs have ids, it
     closes the oldest.
     """
     closed = [
@@ -195,7 +195,7 @@ def _record_failure(state: HeartbeatState, check_in: CheckIn) -> HeartbeatState:
 
 
 def _failure_message(check_in: CheckIn) -> str:
-    """ "exit code 3: No space left on device": the last line of a job's output mostly says why it failed."""
+    """ "exit code 3: No space left on device": the last line of a job's output is usually why it failed."""
     lines = [line.strip() for line in check_in.output.splitlines() if line.strip()]
     code = f"exit code {check_in.exit_code}" if check_in.exit_code is not None else ""
     return ": ".join(part for part in (code, *(line[:MAX_ERROR_CHARS] for line in lines[-1:])) if part)

@@ -1,7 +1,7 @@
 """The nouns that every package shares. Frozen; standard library only.
 
-Instants are integer milliseconds since the epoch (UTC); durations are integer milliseconds unless the name says
-otherwise.
+Instants are integer milliseconds since the epoch (UTC); durations are integer milliseconds unless the
+name states another unit.
 """
 
 from __future__ import annotations
@@ -290,7 +290,7 @@ class AlertContext:
     merged: bool = False
     """The incident was resolved before `opened` was delivered, so this one message is about both."""
     is_test: bool = False
-    """Sent by `watchdog test-alert`; the message says so."""
+    """Sent by `watchdog test-alert`, and marked as a test."""
 
 
 @dataclass(frozen=True, slots=True)

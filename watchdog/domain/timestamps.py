@@ -33,7 +33,7 @@ def parse_iso8601(text: object, zone: tzinfo = UTC) -> int | None:
 
 
 def parse_epoch(number: float | Decimal) -> int | None:
-    """Seconds or milliseconds since the epoch, told apart by their size."""
+    """Seconds or milliseconds since the epoch, distinguished by their size."""
     if not isfinite(number):
         return None
     return round(number * 1000 if number < EPOCH_MS_THRESHOLD else number)

@@ -9,7 +9,7 @@ from operator import sub
 
 
 class UptimeClock:
-    """Maps wall instants to uptime, which stands still during a gap. Instants and durations in ms.
+    """Maps wall instants to uptime, which stops during a gap. Instants and durations in ms.
 
     A deadline in uptime gives a probe its full time after Watchdog was down: the time in which Watchdog could not have
     received a result is no evidence against the target. Gaps are (start, stop); they do not overlap, but one may start

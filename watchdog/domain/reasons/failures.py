@@ -49,7 +49,7 @@ _TRANSPORT = (
         "tls.failed",
         "TLS failed",
         "There is no trusted TLS connection: the certificate has expired, is for another name, is self-signed, or the "
-        "handshake failed. The message says which.",
+        "handshake failed. The message has the cause.",
         "Renew the certificate, or name its authority in `tls`.",
     ),
     _failure(
@@ -148,7 +148,7 @@ _CHECKS = (
     _failure(
         "mcp.invalid_response",
         "Invalid MCP response",
-        "A response violates the MCP specification. The message says where.",
+        "A response violates the MCP specification. The message has the place.",
         "Report it to the author of the server.",
     ),
     _failure(
@@ -255,7 +255,7 @@ _QUEUES = (
         "Too few workers",
         "Fewer workers take jobs from the queue than `rules` require.",
         "Check whether they run, and which queues they take jobs from.",
-        "consumers {value}, expected at least {limit}",
+        sentence="consumers {value}, expected at least {limit}",
     ),
     _failure(
         "queue.stalled",
@@ -263,21 +263,21 @@ _QUEUES = (
         "Jobs are waiting, and none was taken for too long. Where the system shows only how many jobs wait: the number "
         "has not fallen.",
         "Check whether workers run, whether the queue is paused, and what the workers are busy with.",
-        "{symptom} since {since}: {waiting} waiting",
+        sentence="{symptom} since {since}: {waiting} waiting",
     ),
     _failure(
         "queue.failure_ratio",
         "Too many failed jobs",
         "Too large a share of the jobs that completed recently failed.",
         "Look at the errors of the newest failed jobs.",
-        "{share} of {completed} failed within {window}, limit {limit}",
+        sentence="{share} of {completed} failed within {window}, limit {limit}",
     ),
     _failure(
         "queue.threshold",
         "Queue limit exceeded",
         "A metric exceeds its limit: `waiting`, `active`, `delayed`, `failed` or `oldest`. The message has each.",
         "Add workers, or enqueue fewer jobs.",
-        "{metric} {value}, limit {limit}",
+        sentence="{metric} {value}, limit {limit}",
     ),
     _failure(
         "canary.enqueue_failed",
@@ -301,15 +301,15 @@ _QUEUES = (
         "canary.not_picked_up",
         "Not picked up",
         "No worker took the sentinel job within `start_within`.",
-        "The message says how many workers there are and how many jobs wait.",
-        "not picked up within {limit}",
+        "The message has the number of workers and of waiting jobs.",
+        sentence="not picked up within {limit}",
     ),
     _failure(
         "canary.not_finished",
         "Not finished in time",
         "A worker took the sentinel job and did not finish it within `finish_within`.",
-        "Check what the worker is doing. Where the queue shows it, the message says whether the worker died.",
-        "{progress}not finished within {limit}",
+        "Check what the worker is doing. If the queue shows that the worker died, the message has it.",
+        sentence="{progress}not finished within {limit}",
     ),
     _failure(
         "canary.progress_stalled",
@@ -322,7 +322,7 @@ _QUEUES = (
         "Sentinel job lost",
         "The queue accepted the sentinel job and no longer lists it.",
         "Find out what removes jobs, and how long finished jobs are kept.",
-        "the sentinel job disappeared {when}",
+        sentence="the sentinel job disappeared {when}",
     ),
     _failure(
         "job.failed",
@@ -330,14 +330,14 @@ _QUEUES = (
         "The worker ran the sentinel job, which failed; or the newest runs of a scheduled job failed, as many in a row "
         "as `failures` allows.",
         "The message has the error.",
-        "{name} failed{repeats}",
+        sentence="{name} failed{repeats}",
     ),
     _failure(
         "job.scheduler_dead",
         "Scheduler dead",
         "The scheduler has not reported for 5 minutes, so it starts no job at all. Its jobs are not judged one by one.",
         "Check whether its process runs.",
-        "the scheduler has not reported since {since}",
+        sentence="the scheduler has not reported since {since}",
     ),
 )
 

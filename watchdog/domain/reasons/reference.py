@@ -9,7 +9,7 @@ from watchdog.domain.reasons import CATALOGUE, TRANSPORT_FAMILIES, Reason, Reaso
 _INTRODUCTION = """\
 # Reasons and what to do about them
 
-A reason says why a run failed, an incident opened, or a notification was not delivered. It is a stable code,
+A reason is why a run failed, an incident opened, or a notification was not delivered: a stable code,
 `family.cause`. The JSON of `watchdog probe` and `watchdog incidents`, webhooks and pages carry it. A code is never
 given another meaning. The message beside it is for people and may be reworded at any time.
 """

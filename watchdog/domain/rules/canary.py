@@ -27,32 +27,35 @@ class CanaryLimits:
 
 @dataclass(slots=True)
 class SentinelTracker:
-    """What is known of a sentinel, on our own clock: the system's times, held to the looks before and after.
+    """The stages of a sentinel job on Watchdog's own clock.
 
-    A worker's clock may be off by any amount; what it says is trusted as far as we saw it.
+    A worker's clock may be off by any amount, so an instant that the system reports counts only within the two polls
+    between which it must have happened.
     """
 
     job_id: str
-    """By what the system knows it."""
+    """The system's id for the job."""
     sent_at: int
     polled_at: int
-    """The last look, ms since the epoch."""
+    """When it was last polled."""
     job_status: JobStatus = field(default_factory=lambda: JobStatus(JobStage.QUEUED))
     picked_up_at: int | None = None
     finished_at: int | None = None
 
     def update_status(self, status: JobStatus, now: int) -> None:
+        """Takes over the result of a poll at `now`."""
         self.job_status = status
         self.job_id = status.job_id or self.job_id
         if status.stage in (JobStage.RUNNING, JobStage.DONE, JobStage.FAILED):
-            over = status.stage is not JobStage.RUNNING
-            if self.picked_up_at is None and (status.picked_up_at is not None or not over):
+            has_ended = status.stage is not JobStage.RUNNING
+            if self.picked_up_at is None and (status.picked_up_at is not None or not has_ended):
                 self.picked_up_at = _clamp_time(status.picked_up_at, self.polled_at, now)
-            if over:
-                ended = status.finished_at
-                if ended is not None and status.picked_up_at is not None and self.picked_up_at is not None:
-                    ended = self.picked_up_at + ended - status.picked_up_at  # both by one clock: the distance is right
-                self.finished_at = _clamp_time(ended, max(self.polled_at, self.picked_up_at or 0), now)
+            if has_ended:
+                finished_at = status.finished_at
+                if finished_at is not None and status.picked_up_at is not None and self.picked_up_at is not None:
+                    # Both are by the same clock, so the distance between them is right.
+                    finished_at += self.picked_up_at - status.picked_up_at
+                self.finished_at = _clamp_time(finished_at, max(self.polled_at, self.picked_up_at or 0), now)
         self.polled_at = now
 
     @property

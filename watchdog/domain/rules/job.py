@@ -146,7 +146,7 @@ def expected_runs(facts: JobFacts, limits: JobLimits, expected_from: int, gaps: 
 
 def _interval_since_last_run(facts: JobFacts, limits: JobLimits) -> int | None:
     """The interval of a job whose next run counts from its last one; None: a cron expression or the job's scheduler
-    says when it is due."""
+    defines when it is due."""
     if limits.overrides_schedule:
         return limits.interval
     return facts.every if not facts.cron and facts.next_due is None else None
@@ -226,7 +226,7 @@ def _latest_timestamp(*instants: int | None) -> int | None:
 
 
 def evaluate_job_facts(facts: JobFacts, limits: JobLimits, expected_from: int, now: int, gaps: Gaps = ()) -> JobVerdict:
-    """Judges a job by its facts alone; of several problems, the most telling one. `expected_from`: runs are expected
+    """Judges a job by its facts alone; of several problems, the most specific one. `expected_from`: runs are expected
     from this instant on. `gaps`: when no run could have been reported; empty where the source keeps all runs."""
     expected = expected_runs(facts, limits, expected_from, gaps)
     if not facts.enabled:
@@ -292,7 +292,7 @@ def _find_overdue_problem(
     )
     missed: list[int] = []
     if expected.schedule is not None:
-        missed = missed_runs(expected.schedule, now, last_run, limits.grace, expected_from, gaps)
+        missed = missed_runs(expected.schedule, now, last_run, limits.grace, expected_from=expected_from, gaps=gaps)
     if announced is not None:
         missed.append(announced)
     if not missed:
