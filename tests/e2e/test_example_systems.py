@@ -83,7 +83,7 @@ async def test_the_stage_that_a_job_did_not_reach_is_named(application: BullmqAp
         with application.running_worker("stall", CONCURRENCY="2"):
             found = await look()
         assert {incident.reason for incident in found} == {"canary.progress_stalled"}
-        assert all(re.match(r"stuck at 40 of 100 for \d", incident.message) for incident in found)
+        assert all(re.match(r"progress is unchanged at 40 of 100 for \d", incident.message) for incident in found)
         application.delete_keys(f"bull:{QUEUE_NAME}:*")
 
         await mended()

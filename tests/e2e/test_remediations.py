@@ -98,7 +98,7 @@ async def test_what_fails_is_told_without_a_secret_and_not_done_again(world: End
         await watchdog.wait_for_results("fail", 2)
         [(state, detail)] = done(watchdog)
         assert state == "failed"
-        assert detail == "SQLite answers: no such column: colour"
+        assert detail == "SQLite returned an error: no such column: colour"
         (incident,) = watchdog.list_incidents()
         [kept] = watchdog.query_store(lambda c: list_remediation_attempts(c, incident.id))
         assert secret not in kept.what

@@ -47,7 +47,7 @@ def test_what_is_pickled_is_left_alone(database_url: str) -> None:
     engine.dispose()
     report = look(database_url)
     assert (report.result.jobs or {})["digest"][0] == "job.overdue"
-    told = "postgres may write to apscheduler_jobs, too; SELECT is all it takes"
+    told = "postgres can write to apscheduler_jobs; SELECT is enough"
     assert report.evidence.facts.get("write_access") == (None if database_url.startswith("sqlite") else told)
 
 
@@ -69,4 +69,4 @@ def test_a_database_without_the_table(database_url: str) -> None:
     engine.dispose()
     report = look(database_url)
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "database.table_missing")
-    assert report.result.message == "no table apscheduler_jobs: APScheduler makes it when it starts"
+    assert report.result.message == "table apscheduler_jobs does not exist: APScheduler creates it when it starts"

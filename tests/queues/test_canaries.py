@@ -150,7 +150,7 @@ def test_a_job_that_somebody_removes_has_vanished(lab: QueueLab) -> None:
 def test_a_job_that_somebody_cancels_has_failed(lab: QueueLab) -> None:
     lab.create_queue()
     report = lab.run_probe_and_trigger(lab.count_waiting, lab.cancel_sentinel)
-    assert verdict(report) == (Outcome.FAIL, "job.failed", "the job failed: somebody cancelled it")
+    assert verdict(report) == (Outcome.FAIL, "job.failed", "the job failed: it was cancelled")
     assert lab.list_leftovers() == []
 
 

@@ -140,7 +140,7 @@ def test_one_that_ended_meanwhile_lets_the_next_be_sent(api: FakeJobApi) -> None
 def test_nothing_is_sent_while_nobody_can_say_how_the_last_one_is(api: FakeJobApi) -> None:
     api.scripted_responses["GET"] = deque([ScriptedResponse(503)])
     report = run(job(api), memory={"sentinel": {"job_id": "job/0", "slot": wall_clock_ms() - 60_000}})
-    assert told(report) == (Outcome.FAIL, "canary.poll_failed", "poll got 503")
+    assert told(report) == (Outcome.FAIL, "canary.poll_failed", "poll returned HTTP 503")
     assert api.received_posts() == []
     assert report.state_updates == {}
 
@@ -157,8 +157,8 @@ def test_a_job_that_fails_tells_why(api: FakeJobApi) -> None:
 @pytest.mark.parametrize(
     ("said", "message"),
     [
-        (ScriptedResponse(503, {"error": "redis: connection refused"}), "enqueue got 503: redis: connection refused"),
-        (ScriptedResponse(303), "enqueue got 303"),
+        (ScriptedResponse(503, {"error": "redis: connection refused"}), "enqueue returned HTTP 503: redis: connection refused"),
+        (ScriptedResponse(303), "enqueue returned HTTP 303"),
     ],
 )
 def test_a_job_that_is_not_taken(api: FakeJobApi, said: ScriptedResponse, message: str) -> None:
@@ -190,13 +190,13 @@ def test_a_server_that_takes_too_long(api: FakeJobApi, monkeypatch: pytest.Monke
         ({}, {"id": None}, "neither job_id nor id in its body"),
         ({}, ["7"], "neither job_id nor id in its body"),
         ({"job_id": "body.uid"}, {"uuid": "7"}, "body.uid cannot be computed: body has no field 'uid'; it has 'uuid'"),
-        ({"job_id": "body.uuid"}, {"uuid": ["7"]}, "body.uuid gives none"),
-        ({"job_id": "body.uuid"}, {"uuid": "7" * 501}, "body.uuid gives none"),
+        ({"job_id": "body.uuid"}, {"uuid": ["7"]}, "body.uuid is not an id"),
+        ({"job_id": "body.uuid"}, {"uuid": "7" * 501}, "body.uuid is not an id"),
     ],
 )
 def test_an_answer_that_names_no_job(api: FakeJobApi, fields: dict[str, str], answer: Json, why: str) -> None:
     api.scripted_responses["POST"] = deque([ScriptedResponse(200, answer)])
-    message = f"the answer to enqueue names no job: {why}"
+    message = f"the response to enqueue has no job id: {why}"
     assert told(run(job(api, **fields))) == (Outcome.FAIL, "canary.job_id_missing", message)
 
 
@@ -253,8 +253,8 @@ def test_a_poll_that_fails_is_tried_again(api: FakeJobApi) -> None:
             ScriptedResponse(0, drop_connection=True),
             "poll failed: connection closed by the server while waiting for the first byte",
         ),
-        (ScriptedResponse(503, {"error": "busy"}), "poll got 503"),
-        (ScriptedResponse(500, {"status": "failed"}), "poll got 500"),
+        (ScriptedResponse(503, {"error": "busy"}), "poll returned HTTP 503"),
+        (ScriptedResponse(500, {"status": "failed"}), "poll returned HTTP 500"),
     ],
 )
 def test_a_poll_that_fails_until_it_is_too_late(api: FakeJobApi, said: ScriptedResponse, message: str) -> None:
@@ -305,7 +305,7 @@ probes:
     report = asyncio.run(run_probe(loaded.config.probes[0], mask=loaded.mask))
     assert api.received_posts()[0].headers["x-api-key"] == "hush-hush-1"
     assert api.received_posts()[0].headers["authorization"] == "Bearer s3cret"
-    assert report.result.message == "enqueue got 401: not •••, nor •••"
+    assert report.result.message == "enqueue returned HTTP 401: not •••, nor •••"
     assert not {"hush-hush-1", "s3cret"} & {word.strip('",') for word in repr(report).split()}
 
 

@@ -133,7 +133,7 @@ def test_progress_that_stands_still(exporter: Exporter) -> None:
         notified = run(exporter.mcp("health_check_job", progress_within="700ms"))
     for report in (read, notified):
         assert told(report)[:2] == (Outcome.FAIL, "canary.progress_stalled")
-        assert report.result.message.startswith("stuck at 40 of 100 for ")
+        assert report.result.message.startswith("progress is unchanged at 40 of 100 for ")
         assert report.evidence.facts["progress"] == 40
     assert (read.state_updates, notified.state_updates) == (
         {"sentinel": {"job_id": "job:1", "slot": read.result.slot}},
@@ -198,7 +198,7 @@ def test_every_transport(transport: str) -> None:
     [
         ("goes ill", {}, "job.failed", "the job failed: no disk space"),
         ("hangs", {}, "canary.not_finished", f"not finished within 900{MS}"),
-        ("stalls", {"progress_within": "500ms"}, "canary.progress_stalled", "stuck at 40 of 100 for "),
+        ("stalls", {"progress_within": "500ms"}, "canary.progress_stalled", "progress is unchanged at 40 of 100 for "),
         ("stalls", {}, "canary.not_finished", f"not finished within 900{MS}"),
     ],
 )
@@ -300,7 +300,7 @@ def test_what_the_tool_answers(answer: RawMcpResponse, reason: str, message: str
         ({"status": "queued"}, {}, "canary.not_picked_up", f"not picked up within 400{MS}"),
         ({"status": "in-progress"}, {}, "canary.not_finished", None),
         ({"status": "on hold"}, {}, "canary.not_finished", f"not finished within 400{MS}: its status is 'on_hold'"),
-        ({"jobs": []}, {}, "canary.not_finished", f"not finished within 400{MS}: it tells no status"),
+        ({"jobs": []}, {}, "canary.not_finished", f"not finished within 400{MS}: it reports no status"),
         ({"phase": 3}, {"done": "resource.phase == 3"}, "", ""),
         ({"phase": 4, "message": "x"}, {"failed": "resource.phase == 4"}, "job.failed", "the job failed: x"),
         ({"phase": 2}, {"started": "resource.phase == 2"}, "canary.not_finished", None),
@@ -350,7 +350,7 @@ def test_a_job_that_is_named_by_us() -> None:
 @pytest.mark.parametrize("answer", ["Export begins.", {"job_id": None}, {"job_id": True}, {"id": 7}, ["7"]])
 def test_an_answer_that_names_no_job(answer: Json) -> None:
     report = Odd({"tools/call": said(answer)}).run(resource="job:{job_id}")
-    assert told(report) == (Outcome.FAIL, "canary.job_id_missing", "export answers without a job_id")
+    assert told(report) == (Outcome.FAIL, "canary.job_id_missing", "export returned no job_id")
     assert report.evidence.excerpt == (answer if isinstance(answer, str) else json.dumps(answer))
     assert report.state_updates == {}
 
@@ -358,7 +358,7 @@ def test_an_answer_that_names_no_job(answer: Json) -> None:
 def test_a_tool_that_does_not_name_its_job_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mcp, "JOB_ID_TIMEOUT_S", 0.2)
     report = Odd({"tools/call": RawMcpResponse(hang=True)}).run(resource="job:{job_id}")
-    assert told(report) == (Outcome.FAIL, "timeout.exceeded", f"export named no job in 200{MS}")
+    assert told(report) == (Outcome.FAIL, "timeout.exceeded", f"export returned no job id within 200{MS}")
 
 
 def test_a_server_that_never_comes_to_an_agreement(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,7 @@ def test_a_job_that_is_to_be_tried_again_is_not_finished(lab: ProcrastinateLab) 
     with lab.running_worker():
         report = lab.run_probe({"task": "again"}, finish_within="3s")
     assert report.result.reason == "canary.not_finished"
-    assert report.result.message.endswith(f"not finished within 3{NBSP}s: it failed, and waits for another try")
+    assert report.result.message.endswith(f"not finished within 3{NBSP}s: it failed and waits for a retry")
     assert lab.job_states() == []
 
 
@@ -50,7 +50,7 @@ def test_a_database_without_procrastinate(postgres: PostgresServer) -> None:
     with postgres.temporary_database() as url:
         report = ProcrastinateLab(url).run_probe()
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "queue.missing")
-    assert report.result.message == "no Procrastinate in this database: it has no table procrastinate_jobs"
+    assert report.result.message == "Procrastinate is not in this database: table procrastinate_jobs is missing"
 
 
 RIGHTS = """

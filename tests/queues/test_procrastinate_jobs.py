@@ -79,7 +79,7 @@ def test_a_killed_worker_makes_its_tasks_overdue_and_is_named_once_it_is_surely_
     lab.sql("DELETE FROM procrastinate_workers")
     gone = lab.look(digest=SECONDLY)
     assert gone.result.reason == "job.scheduler_dead"
-    assert gone.result.message.startswith("no worker of Procrastinate is running")
+    assert gone.result.message.startswith("no Procrastinate worker is running")
     with lab.worker():
         wait_until(lambda: lab.look("10s", digest=SECONDLY).result.outcome is Outcome.PASS)
 
@@ -93,7 +93,7 @@ def test_a_task_that_throws_has_failed(lab: Lab) -> None:
     with lab.worker("throw"):
         wait_until(lambda: lab.reason(digest={"failures": 2}) == "job.failed")
         _, message, _ = (lab.look(digest={"failures": 2}).result.jobs or {})["digest"]
-    assert message.endswith("in a row: Procrastinate does not keep the reason")
+    assert message.endswith("in a row: Procrastinate does not store the reason")
 
 
 def test_a_failed_run_that_is_kept_is_mended_by_a_good_one_that_is_not(lab: Lab) -> None:
@@ -129,4 +129,4 @@ def test_a_role_that_could_write_is_told_of_and_one_that_could_not_is_not(lab: L
         finally:
             connection.execute("DROP OWNED BY looker; DROP ROLE looker")
     rights = "the role needs SELECT on procrastinate_jobs, _events, _workers and _periodic_defers"
-    assert told == [None, *[f"looker may write, too; {rights}, no more"] * 2]
+    assert told == [None, *[f"looker can write; {rights} only"] * 2]

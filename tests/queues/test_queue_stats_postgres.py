@@ -168,7 +168,7 @@ def test_pgboss_the_share_of_failures(boss: Boss) -> None:
 def test_pgboss_a_queue_that_is_not_there(boss: Boss) -> None:
     report = poll_queue(boss.system)
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "queue.missing")
-    assert report.result.message == f"no queue '{boss.name}' in the schema 'pgboss'"
+    assert report.result.message == f"queue '{boss.name}' does not exist in schema 'pgboss'"
 
 
 def test_pgboss_a_role_that_may_only_read(boss: Boss) -> None:
@@ -191,12 +191,12 @@ def test_pgboss_what_takes_too_long_to_count_is_left_out(boss: Boss, monkeypatch
     boss.make()
     boss.add(1)
     monkeypatch.setattr(
-        "watchdog.queues.pgboss.stats.FINISHED_COUNTS_SQL", "SELECT pg_sleep(60), %(queue)s, %(within)s"
+        "watchdog.queues.pgboss.stats.FINISHED_COUNTS_SQL", "SELECT pg_sleep(60), %(queue)s, %(window_ms)s"
     )
     monkeypatch.setattr("watchdog.queues.clients.postgres.FULL_COUNT_TIMEOUT_S", 0.2)
     report = poll_queue(boss.system)
     assert figures(report) == {"waiting": 1, "active": 0, "delayed": 0}
-    told = "PostgreSQL took too long: canceling statement due to statement timeout"
+    told = "PostgreSQL timed out: canceling statement due to statement timeout"
     assert report.evidence.facts["counts_unavailable"] == told
     assert poll_queue(boss.system, {"failed": {"over": 50}}).result.reason == "queue.metric_unavailable"
 

@@ -229,7 +229,7 @@ def test_bullmq_numbers_that_mean_nothing_do_no_harm(
 def test_bullmq_a_queue_that_is_not_there(redis_server: RedisServer, name: str) -> None:
     report = poll_queue({"bullmq": {"redis": redis_server.url, "queue": name}})
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "queue.missing")
-    assert report.result.message == f"no queue '{name}' under the prefix 'bull'"
+    assert report.result.message == f"queue '{name}' with prefix 'bull' does not exist"
     assert report.state_updates == {}
 
 

@@ -80,7 +80,7 @@ def test_a_killed_scheduler_makes_its_jobs_overdue_and_is_named_once_it_is_surel
         lab.client.delete(key)  # what two minutes come to
     report = lab.look("1s")
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "job.scheduler_dead")
-    assert report.result.message.startswith("no scheduler of RQ is running: the last sign of one is ")
+    assert report.result.message.startswith("no RQ scheduler is running: its last heartbeat was ")
     assert not report.state_updates
 
 

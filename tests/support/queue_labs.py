@@ -26,7 +26,7 @@ class RedisLab(QueueLab):
     server_fixture = "redis_server"
     silent_broker_message = "timed out"
     stalled_broker_message = "timed out"
-    wrong_password_message = "Redis refuses the password"
+    wrong_password_message = "Redis rejects the password"
 
     def __init__(self, url: str, peers: ThirdPartyServers | None = None) -> None:
         super().__init__(url, peers)
@@ -63,7 +63,7 @@ class RedisLab(QueueLab):
 class PostgresLab(QueueLab):
     server_fixture = "postgres"
     silent_broker_message = "connection timeout expired"
-    stalled_broker_message = "PostgreSQL gives no answer in 1 s"
+    stalled_broker_message = "PostgreSQL did not respond within 1 s"
     wrong_password_message = f'password authentication failed for user "{PASSWORD_ROLE}"'
     job_states_query: ClassVar[str]
     """Asks for the states of those in a queue."""
@@ -138,7 +138,7 @@ class BullmqLab(RedisLab):
     uses_node = True
     unsupported_scenarios = {"cancelled": "BullMQ has no such end of a job: what somebody takes away is gone"}
     payload_options = {"payload": {"nonce": 7}}
-    missing_queue_message = "no queue '{queue}' under the prefix 'bull'"
+    missing_queue_message = "queue '{queue}' with prefix 'bull' does not exist"
 
     def start_worker(self, behavior: str, env: Mapping[str, str]) -> AbstractContextManager[WorkerProcess]:
         assert self.peers
@@ -238,7 +238,7 @@ class RqLab(RedisLab):
         "hang": {"function": "rq_worker.hang"},
     }
     failing_job_message = "ValueError: no template for __canary__"
-    missing_queue_message = "no queue '{queue}': nobody has sent to it or works on it"
+    missing_queue_message = "queue '{queue}' does not exist: it has no jobs and no workers"
 
     def start_worker(self, behavior: str, env: Mapping[str, str]) -> AbstractContextManager[WorkerProcess]:
         """What hangs dies with the worker itself, not with a child of it that nobody knows."""
@@ -286,7 +286,7 @@ class PgbossLab(PostgresLab):
     no_worker_failure = ("canary.not_picked_up", f"not picked up within 500{NBSP}ms: 1 waiting, oldest [0-9].+")
     no_worker_measurements = {"waiting": 1}
     failing_job_message = 'no template for {"sentinel":true}'
-    missing_queue_message = "no queue '{queue}' in the schema 'pgboss'"
+    missing_queue_message = "queue '{queue}' does not exist in schema 'pgboss'"
     job_states_query, waiting_state, active_state = (
         "SELECT state::text FROM pgboss.job WHERE name = %s",
         "created",
@@ -328,7 +328,7 @@ class ProcrastinateLab(PostgresLab):
     }
     payload_options = {"system": {"task": "whose", "args": {"name": "canary"}}}
     behavior_options = {"throw": {"task": "throw"}, "hang": {"task": "hang"}}
-    failing_job_message = "Procrastinate does not keep the reason"
+    failing_job_message = "Procrastinate does not store the reason"
     job_states_query, waiting_state, active_state = (
         "SELECT status::text FROM procrastinate_jobs WHERE queue_name = %s",
         "todo",

@@ -1,5 +1,7 @@
-"""Queue systems. A driver is one class, for canaries, scheduled jobs or depths, and one name here; schema and
-documentation follow."""
+"""Queue systems, by what Watchdog does with them.
+
+A new driver is one class (see `base`) and one name in a registry here; schema and documentation follow.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +16,16 @@ from watchdog.queues.base import (
     SentinelJob,
 )
 from watchdog.queues.bullmq import BullmqCanary, BullmqJobSource, BullmqStatsSource
-from watchdog.queues.celery.canary import CeleryCanary, CeleryStatsSource
+from watchdog.queues.celery.canary import CeleryCanary
 from watchdog.queues.celery.schedules import CeleryJobSource
+from watchdog.queues.celery.stats import CeleryStatsSource
 from watchdog.queues.http import HttpCanary
 from watchdog.queues.mcp import McpCanary
 from watchdog.queues.pgboss.canary import PgbossCanary
 from watchdog.queues.pgboss.schedules import PgbossJobSource
 from watchdog.queues.pgboss.stats import PgbossStatsSource
-from watchdog.queues.procrastinate.jobs import ProcrastinateCanary, ProcrastinateJobSource
+from watchdog.queues.procrastinate.canary import ProcrastinateCanary
+from watchdog.queues.procrastinate.periodic_tasks import ProcrastinateJobSource
 from watchdog.queues.procrastinate.stats import ProcrastinateStatsSource
 from watchdog.queues.rq import RqCanary, RqJobSource, RqStatsSource
 from watchdog.queues.sql import SqlJobSource

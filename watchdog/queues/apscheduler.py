@@ -1,16 +1,14 @@
-"""APScheduler 3: jobs in a table of its own. What is pickled there is left alone."""
+"""APScheduler 3: jobs in a table. Their pickled state is not read, because unpickling runs code."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar
-
-from pydantic import AfterValidator
+from typing import TYPE_CHECKING, ClassVar
 
 from watchdog.domain.model import Json
 from watchdog.domain.observations import JobFacts, JobSourceSnapshot
 from watchdog.net.errors import ProbeError
+from watchdog.queues.clients.job_table import MAX_JOBS, TableJobSource, TableName
 from watchdog.queues.clients.timestamps import parse_timestamp_ms
-from watchdog.queues.sql import MAX_JOBS, TableJobSource, validate_table_name
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -23,21 +21,22 @@ class ApschedulerJobSource(TableJobSource):
     kind: ClassVar[str] = "apscheduler"
     name: ClassVar[str] = "APScheduler"
 
-    table: Annotated[str, AfterValidator(validate_table_name)] = "apscheduler_jobs"
+    table: TableName = "apscheduler_jobs"
     """The name of the table, as `table` or `schema.table`."""
 
     def read_snapshot(self, connection: Connection) -> tuple[JobSourceSnapshot, dict[str, Json]]:
-        """One without a next run is paused."""
+        """A job without a next run is paused."""
         import sqlalchemy as sa
 
         schema, _, name = self.table.rpartition(".")
         if not sa.inspect(connection).has_table(name, schema=schema or None):
-            raise ProbeError("database.table_missing", f"no table {self.table}: APScheduler makes it when it starts")
+            message = f"table {self.table} does not exist: APScheduler creates it when it starts"
+            raise ProbeError("database.table_missing", message)
         jobs = sa.table(name, sa.column("id"), sa.column("next_run_time"), schema=schema or None)
         rows = connection.execute(sa.select(jobs.c.id, jobs.c.next_run_time).order_by(jobs.c.id).limit(MAX_JOBS)).all()
-        now = self.database.current_time(connection)
         facts = (
             JobFacts(str(id), enabled=due is not None, next_due=parse_timestamp_ms(due, "UTC", "next_run_time"))
             for id, due in rows
         )
-        return JobSourceSnapshot(now, tuple(facts)), self.database.write_access_evidence(connection, jobs)
+        snapshot = JobSourceSnapshot(self.database.current_time(connection), tuple(facts))
+        return snapshot, self.database.write_access_evidence(connection, jobs)

@@ -1,5 +1,11 @@
-"""The seam of queue systems: a sentinel is sent, looked at and taken back, scheduled jobs are told of, a queue is
-looked into. Drivers report facts and judge nothing."""
+"""The interface of queue systems: three kinds of drivers, each a configuration model.
+
+CanaryDriver      sends a sentinel job, polls it and cancels it
+QueueStatsSource  reads how many jobs wait, run and fail in a queue
+JobSource         reads what a scheduler knows about its jobs
+
+Drivers report facts; they judge nothing. Every failure to do so is a ProbeError.
+"""
 
 from __future__ import annotations
 
@@ -27,45 +33,48 @@ class SentinelJob:
     """One canary job."""
 
     id: str
-    """Derived from probe and slot: sending it twice makes one job."""
+    """Derived from the probe and the slot, so that sending it twice creates one job."""
     payload: Json
     ttl_ms: int
-    """Milliseconds after which the system may forget it, finished or not."""
+    """When the system may delete the job, finished or not, in ms after sending."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectContext:
-    """What a driver needs to get to its system."""
+    """What a driver needs to reach its system, and where it leaves its evidence."""
 
     network: Network
     trace: PhaseTimer
     allow_private_addresses: bool
     timeout_s: float
-    """Seconds that any one exchange may take."""
+    """For any single exchange, in seconds."""
     started_at: int
-    """The clock at the start, ms since the epoch."""
+    """When the run started, in ms since the epoch."""
     facts: dict[str, Json] = field(default_factory=dict)
-    """What the driver finds worth knowing about the system: evidence, whatever comes of the run."""
+    """Evidence about the system, filled in by the driver and kept whatever the outcome."""
 
 
 class CanaryConnection(Protocol):
-    """An open line to a queue. Every method raises Fault."""
+    """An open connection to a queue. Every method raises ProbeError."""
 
     async def send(self, sentinel: SentinelJob) -> str:
-        """Returns by what the system knows the sentinel from now on; empty: only this line does, while it is open."""
+        """Returns the system's id for the job; empty if only this connection can identify it, while it is open."""
 
     async def poll(self, job_id: str) -> JobStatus:
-        """A fault that is retryable may be gone at the next look."""
+        """The current state of the job. After a retryable error the next poll may succeed."""
 
     async def cancel(self, job_id: str) -> bool:
-        """Take it back, whether it waits or is finished. False: it is being worked on, or the system cannot."""
+        """Removes the job, waiting or finished. False: it is running, or the system cannot remove jobs."""
 
     async def fetch_queue_stats(self) -> QueueStats:
-        """What else is in the queue, as far as it is cheap to know."""
+        """The queue's other jobs, as far as they are cheap to count."""
 
 
 class QueueDriver(ConfigModel):
-    """How one queue system is reached, as configured; a subclass a system."""
+    """How one queue system is reached, as configured. Each system has subclasses of its own.
+
+    Raises ValueError when it is configured without the packages that it needs.
+    """
 
     kind: ClassVar[str]
     """Its key in the configuration: `bullmq`, `pgboss`."""
@@ -74,7 +83,7 @@ class QueueDriver(ConfigModel):
     required_modules: ClassVar[tuple[str, ...]] = ()
     """Modules of optional packages."""
     pip_extra: ClassVar[str] = ""
-    """What to install for them."""
+    """The extra of our package that installs them."""
 
     @model_validator(mode="after")
     def _require_modules(self) -> Self:
@@ -84,69 +93,71 @@ class QueueDriver(ConfigModel):
     @property
     @abstractmethod
     def target(self) -> str:
-        """Where it points, safe to show."""
+        """Where it points, without secrets."""
 
     @property
     def host(self) -> str:
-        """What the per-host limit counts; empty: not limited."""
+        """The host that counts against the limit per host; empty if it is not limited."""
         return ""
 
     def prepare(self) -> None:
-        """Load what sending needs, where that takes long."""
+        """Imports the modules that a run needs, so that the first run does not wait for them."""
         for module in self.required_modules:
             import_module(module)
 
 
 def require_modules(name: str, modules: Iterable[str], pip_extra: str) -> None:
-    """Raises ValueError that says how to get what is missing."""
+    """Raises ValueError with the command that installs what is missing."""
     if missing := [module for module in modules if find_spec(module) is None]:
         raise ValueError(f"{name} needs the package {missing[0]}: pip install 'watchdog-monitor[{pip_extra}]'")
 
 
 class CanaryDriver(QueueDriver):
-    """A system that canary jobs can be sent through."""
+    """A system that canary jobs are sent through."""
 
     deterministic_id: ClassVar[bool] = True
-    """Whether `ref_of` tells the reference of a sentinel that another process may have sent."""
+    """Whether `derive_job_id` returns the id of a sentinel that another process may have sent."""
     deadline_margin_ms: ClassVar[int] = 5_000
-    """Milliseconds on top of `finish_within`: for connecting, sending and taking back. Where `ref_of` tells nothing,
-    for the slowest of it: a run that is cut off remembers no sentinel."""
+    """Added to `finish_within`, for connecting, sending and cancelling. Without a deterministic id it must cover the
+    slowest of these, because a run that is cut off cannot store the job's id."""
     poll_interval_range_ms: ClassVar[tuple[int, int]] = (20, 500)
-    """Milliseconds between two looks: the least, soon after sending, and the most."""
+    """The shortest interval between two polls, soon after sending, and the longest."""
     blocking_period_ms: ClassVar[int | None] = None
-    """Milliseconds for which a sentinel that cannot be taken back keeps others from being sent; None: while it lasts.
+    """For how long a sentinel that cannot be cancelled keeps further ones from being sent; None: until it ends.
 
-    For a system that can be asked how a job is, but not whether anybody still works on it.
+    For systems that report the state of a job, but not whether a worker still runs it.
     """
     payload_field: ClassVar[str] = ""
-    """The field of its own that says what is sent; empty: `payload` does."""
+    """The driver's own field for what is sent; empty if the section's `payload` is sent."""
     pickup_hint: ClassVar[str] = "remove start_within"
     """What to do if the system does not show when a job is picked up."""
 
     @property
     def exposes_pickup(self) -> bool:
-        """Whether a look can tell a waiting job from a running one."""
+        """Whether a poll can tell a waiting job from a running one."""
         return True
 
     @abstractmethod
     def connect(self, context: ConnectContext) -> AbstractAsyncContextManager[CanaryConnection]:
-        """An open line. Raises Fault."""
+        """Opens a connection. Raises ProbeError."""
 
     def derive_job_id(self, sentinel_id: str) -> str:
+        """The system's id for a sentinel."""
         return sentinel_id
 
 
 class QueueStatsSource(QueueDriver):
-    """A system whose queue can be looked into."""
+    """A system whose queues can be measured."""
 
     @property
     def unsupported_metrics(self) -> Container[str]:
-        """What it never shows: figures, `failure_ratio` for how jobs ended lately, `head` for which job is next."""
+        """What it never reports: names of metrics, `failure_ratio` (recently finished jobs), `head` (the next job)."""
         return ()
 
     @abstractmethod
     async def fetch_queue_stats(self, context: ConnectContext, window_ms: int | None) -> QueueStats:
-        """What is in the queue, and how jobs ended in the last so many ms. Raises Fault."""
+        """The state of the queue; with `window_ms` also how the jobs that finished within it ended. Raises
+        ProbeError."""
 
 
 class JobSource(QueueDriver):
@@ -154,37 +165,40 @@ class JobSource(QueueDriver):
 
     @property
     def exposes_run_id(self) -> bool:
-        """Whether it says by what it knows a run that is under way."""
+        """Whether it reports an id of the run in progress."""
         return False
 
     @property
     def database_url(self) -> str:
-        """Of the database that it reads; empty: it reads none."""
-        return getattr(self, "url", "")  # what is no database says where else it is
+        """The URL of the database that it reads; empty if it reads none."""
+        return getattr(self, "url", "")  # other systems name their field after what it points to
 
     @abstractmethod
     async def fetch_snapshot(self, context: ConnectContext) -> JobSourceSnapshot:
-        """What it says of every job. Raises Fault."""
+        """All jobs that it knows. Raises ProbeError."""
 
 
 async def resolve_reachable_address(context: ConnectContext, host: str, port: int, label: str = "broker") -> str:
-    """A first knock, with our own address filter, phases and words. Returns the address. Raises Fault."""
+    """Connects once, through the address filter and with the usual phases and messages, and returns the address.
+
+    Client libraries connect to that address afterwards: they have neither filter nor phases. Raises ProbeError.
+    """
     try:
         async with asyncio.timeout(context.timeout_s):
             sock = await context.network.connector.connect(host, port, context.trace, context.allow_private_addresses)
     except TimeoutError:
-        doing = PHASE_DESCRIPTIONS[context.trace.current_phase or "connect"]
-        raise broker_unreachable_error(f"{host}:{port}: timed out while {doing}", label=label) from None
-    except ProbeError as fault:
-        if fault.is_internal or fault.reason == "connection.address_blocked":
+        activity = PHASE_DESCRIPTIONS[context.trace.current_phase or "connect"]
+        raise broker_unreachable_error(f"{host}:{port}: timed out while {activity}", label=label) from None
+    except ProbeError as error:
+        if error.is_internal or error.reason == "connection.address_blocked":
             raise
-        raise broker_unreachable_error(f"{host}:{port}: {fault.message}", fault.facts, label) from None
+        raise broker_unreachable_error(f"{host}:{port}: {error.message}", error.facts, label) from None
     with sock:
         return str(sock.getpeername()[0])
 
 
 def broker_unreachable_error(detail: str, facts: Mapping[str, Json] = {}, label: str = "broker") -> ProbeError:
-    """`what`: how people call the thing that holds the jobs."""
-    fault = ProbeError("broker.unreachable", f"{label} unreachable: {detail}", "connect", retryable=True)
-    fault.facts |= facts
-    return fault
+    """`label`: what the message calls the system that holds the jobs."""
+    error = ProbeError("broker.unreachable", f"{label} unreachable: {detail}", "connect", retryable=True)
+    error.facts |= facts
+    return error

@@ -1,4 +1,7 @@
-"""BullMQ: jobs in Redis, worked on by Node (or Python). Sent through its own package, read with plain commands."""
+"""BullMQ: jobs in Redis, run by Node.js or Python workers.
+
+Canary jobs are added with BullMQ's own package; everything else is read with plain Redis commands.
+"""
 
 from __future__ import annotations
 
@@ -28,13 +31,13 @@ if TYPE_CHECKING:
     from bullmq import Queue
 
 MAX_JOBS_READ = 2_000
-"""Job schedulers, and jobs at work, that are read."""
+"""Job schedulers, and active jobs, that are read."""
 MAX_FINISHED_JOBS_READ = 500
-"""Finished jobs of each end that are looked through for runs of schedulers."""
+"""The newest completed and the newest failed jobs that are searched for runs of job schedulers."""
 
 
 class BullmqQueue(RedisQueueDriver):
-    """A queue of BullMQ."""
+    """A BullMQ queue."""
 
     kind: ClassVar[str] = "bullmq"
     name: ClassVar[str] = "BullMQ"
@@ -53,9 +56,9 @@ class BullmqQueue(RedisQueueDriver):
         return f"{self.prefix}:{self.queue}:{name}"
 
     async def require_queue_exists(self, client: Any) -> None:
-        """Raises Fault where the queue is not."""
+        """Raises ProbeError if it does not."""
         if not await client.exists(self.redis_key("meta")):
-            raise ProbeError("queue.missing", f"no queue {self.queue!r} under the prefix {self.prefix!r}")
+            raise ProbeError("queue.missing", f"queue {self.queue!r} with prefix {self.prefix!r} does not exist")
 
 
 class BullmqCanary(BullmqQueue, CanaryDriver):
@@ -92,80 +95,79 @@ class BullmqJobSource(BullmqQueue, JobSource):
                 return await self._read_snapshot(client)
 
     async def _read_snapshot(self, client: Any) -> JobSourceSnapshot:
-        """A run that is due is one job, `repeat:<scheduler>:<slot>`; when it is picked up, the next one is made."""
+        """A scheduler's next run is one job, `repeat:<scheduler>:<due>`. When a worker picks it up, BullMQ adds the one
+        after it."""
         async with client.pipeline(transaction=True) as pipe:
             pipe.time()
             pipe.zrange(self.redis_key("repeat"), 0, MAX_JOBS_READ - 1, withscores=True)
             pipe.lrange(self.redis_key("active"), 0, MAX_JOBS_READ - 1)
-            time, planned, active = await pipe.execute()
-        active = [ref for ref in active if ref.startswith("repeat:")]
-        ends = [
-            ref
+            time, schedulers, active_ids = await pipe.execute()
+        active_ids = [job_id for job_id in active_ids if job_id.startswith("repeat:")]
+        finished_ids = [
+            job_id
             for kind in ("completed", "failed")
-            for ref in await client.zrevrange(self.redis_key(kind), 0, MAX_FINISHED_JOBS_READ - 1)
-            if ref.startswith("repeat:")
+            for job_id in await client.zrevrange(self.redis_key(kind), 0, MAX_FINISHED_JOBS_READ - 1)
+            if job_id.startswith("repeat:")
         ]
         async with client.pipeline(transaction=False) as pipe:
-            for name, _ in planned:
+            for name, _ in schedulers:
                 pipe.hgetall(self.redis_key(f"repeat:{name}"))
-            for ref in [*active, *ends]:
-                pipe.hmget(self.redis_key(ref), "rjk", "processedOn", "finishedOn", "failedReason")
-            for ref in active:
-                pipe.exists(self.redis_key(f"{ref}:lock"))
-            told = await pipe.execute()
-        locks = told[len(told) - len(active) :]
+            for job_id in [*active_ids, *finished_ids]:
+                pipe.hmget(self.redis_key(job_id), "rjk", "processedOn", "finishedOn", "failedReason")
+            for job_id in active_ids:
+                pipe.exists(self.redis_key(f"{job_id}:lock"))
+            responses = await pipe.execute()
+        run_fields = responses[len(schedulers) : len(responses) - len(active_ids)]
+        locks = responses[len(responses) - len(active_ids) :]
         runs: dict[str, list[_BullmqRun]] = {}
-        for n, (name, begun, ended, error) in enumerate(told[len(planned) : len(told) - len(active)]):
-            if name and parse_milliseconds(begun) is not None:
-                held = n >= len(active) or bool(locks[n])
-                slot = parse_milliseconds([*active, *ends][n].rpartition(":")[2])
-                runs.setdefault(name, []).append(
-                    _BullmqRun(parse_milliseconds(begun) or 0, parse_milliseconds(ended), error or "", held, slot)
-                )
+        for n, (name, started, finished, error) in enumerate(run_fields):
+            if name and (started_at := parse_milliseconds(started)) is not None:
+                has_worker = n >= len(active_ids) or bool(locks[n])
+                due_at = parse_milliseconds([*active_ids, *finished_ids][n].rpartition(":")[2])
+                run = _BullmqRun(started_at, parse_milliseconds(finished), error or "", has_worker, due_at)
+                runs.setdefault(name, []).append(run)
         jobs = [
-            _job_facts(name, parse_milliseconds(due), told[n], runs.get(name, []))
-            for n, (name, due) in enumerate(planned)
+            _job_facts(name, parse_milliseconds(due), responses[n], runs.get(name, []))
+            for n, (name, due) in enumerate(schedulers)
         ]
-        return JobSourceSnapshot(
-            parse_redis_time_ms(time), tuple(await self._clear_recovered_failures(client, jobs, runs))
-        )
+        jobs = await self._clear_recovered_failures(client, jobs, runs)
+        return JobSourceSnapshot(parse_redis_time_ms(time), tuple(jobs))
 
     async def _clear_recovered_failures(
         self, client: Any, jobs: list[JobFacts], runs: dict[str, list[_BullmqRun]]
     ) -> list[JobFacts]:
-        """Runs that end well are often removed at once, and failed ones kept: one that was due after the newest that
-        failed, and has left no trace, ended well."""
-        slots = {
-            job.name: slot
+        """Applications often remove completed jobs at once and keep failed ones. So a run that was due after the newest
+        failure and has left no trace has succeeded."""
+        due_by_name = {
+            job.name: due_at
             for job in jobs
-            if (slot := _last_due_after_failure(job.sanitized, runs.get(job.name, []))) is not None
+            if (due_at := _last_due_after_failure(job.sanitized, runs.get(job.name, []))) is not None
         }
         async with client.pipeline(transaction=False) as pipe:
-            for name, slot in slots.items():
-                pipe.exists(self.redis_key(f"repeat:{name}:{slot}"))
-            there = await pipe.execute()
-        well = {name for name, found in zip(slots, there, strict=True) if not found}
-        return [job._replace(failures=0, error="") if job.name in well else job for job in jobs]
+            for name, due_at in due_by_name.items():
+                pipe.exists(self.redis_key(f"repeat:{name}:{due_at}"))
+            kept = await pipe.execute()
+        recovered = {name for name, is_kept in zip(due_by_name, kept, strict=True) if not is_kept}
+        return [job._replace(failures=0, error="") if job.name in recovered else job for job in jobs]
 
 
 class _BullmqRun(NamedTuple):
+    """A job that a scheduler made, active or finished. Ordered by its start."""
+
     started_at: int
     finished_at: int | None
     error: str
     has_worker: bool
-    """Somebody works on it."""
     due_at: int | None
-    """When it was due."""
 
 
 def _job_facts(name: str, next_due: int | None, fields: dict[str, str], runs: list[_BullmqRun]) -> JobFacts:
-    """A scheduler. `due`: its next run; that moves on when the run is picked up."""
-    under_way = min((run for run in runs if run.finished_at is None), default=None)
-    over = sorted(
+    """A scheduler. `next_due` moves on when a worker picks the run up."""
+    running = min((run for run in runs if run.finished_at is None), default=None)
+    finished = sorted(
         (run for run in runs if run.finished_at is not None), key=lambda run: run.finished_at or 0, reverse=True
     )
-    good = next((run for run in over if not run.error), None)
-    newest = over[0] if over else None
+    newest = finished[0] if finished else None
     return JobFacts(
         name,
         cron=fields.get("pattern", ""),
@@ -174,26 +176,28 @@ def _job_facts(name: str, next_due: int | None, fields: dict[str, str], runs: li
         next_due=next_due,
         last_start=max((run.started_at for run in runs), default=None),
         last_end=newest.finished_at if newest else None,
-        last_ok=good.finished_at if good else None,
-        running_since=under_way.started_at if under_way else None,
+        last_ok=next((run.finished_at for run in finished if not run.error), None),
+        running_since=running.started_at if running else None,
         duration=(newest.finished_at or 0) - newest.started_at if newest else None,
-        failures=len(list(takewhile(lambda run: run.error, over))),
+        failures=len(list(takewhile(lambda run: run.error, finished))),
         error=newest.error if newest else "",
-        stalled=under_way is not None and not under_way.has_worker,
+        stalled=running is not None and not running.has_worker,
     )
 
 
 def _last_due_after_failure(facts: JobFacts, runs: list[_BullmqRun]) -> int | None:
-    """When the last run was due that was picked up after the newest that failed, and that we do not see; None: there
-    is none. The next one is made when a run is picked up."""
-    until = min(
+    """When the last run was due that was picked up after the newest failure and is neither active nor waiting. None:
+    there is no such run."""
+    next_due = min(
         (run.due_at for run in runs if run.finished_at is None and run.due_at is not None), default=facts.next_due
     )
-    plan = facts.build_schedule()
-    if not facts.failures or plan is None or until is None:
+    schedule = facts.build_schedule()
+    if not facts.failures or schedule is None or next_due is None:
         return None
-    failed = max(run.started_at for run in runs if run.finished_at is not None)
-    return plan.latest_slot_until(until - 1) if plan.next_slot_after(failed) < until else None
+    failed_run_started_at = max(run.started_at for run in runs if run.finished_at is not None)
+    if schedule.next_slot_after(failed_run_started_at) >= next_due:
+        return None
+    return schedule.latest_slot_until(next_due - 1)
 
 
 class _BullmqCanaryConnection:
@@ -222,21 +226,20 @@ class _BullmqCanaryConnection:
         return sentinel.id
 
     async def poll(self, job_id: str) -> JobStatus:
+        fields = ("timestamp", "processedOn", "finishedOn", "failedReason", "progress")
         with map_redis_errors():
             async with self.client.pipeline(transaction=True) as pipe:
-                pipe.hmget(self.redis_key(job_id), "timestamp", "processedOn", "finishedOn", "failedReason", "progress")
+                pipe.hmget(self.redis_key(job_id), *fields)
                 pipe.exists(self.redis_key(f"{job_id}:lock"))
-                told, locked = await pipe.execute()
-        created, picked_up, finished = (parse_milliseconds(text) for text in told[:3])
-        error, progress = told[3] or "", _parse_progress(told[4])
-        if created is None:
+                (*times, error, progress), has_lock = await pipe.execute()
+        created_at, picked_up_at, finished_at = map(parse_milliseconds, times)
+        if created_at is None:
             return JobStatus(JobStage.LOST)
-        if finished is not None:
-            return JobStatus(JobStage.FAILED if error else JobStage.DONE, picked_up, finished, error)
-        if picked_up is not None:
-            return JobStatus(
-                JobStage.RUNNING, picked_up, error="" if locked else "its worker is gone", progress=progress
-            )
+        if finished_at is not None:
+            return JobStatus(JobStage.FAILED if error else JobStage.DONE, picked_up_at, finished_at, error or "")
+        if picked_up_at is not None:
+            problem = "" if has_lock else "its worker is gone"
+            return JobStatus(JobStage.RUNNING, picked_up_at, error=problem, progress=_parse_progress(progress))
         return JobStatus(JobStage.QUEUED)
 
     async def cancel(self, job_id: str) -> bool:
@@ -249,8 +252,8 @@ class _BullmqCanaryConnection:
 
 
 async def _fetch_queue_stats(config: BullmqQueue, client: Any, window_ms: int | None = None) -> QueueStats:
-    """The job that is next stands at the end of `wait` (in older versions: of `paused`), or first in `prioritized`,
-    which is not looked at while others wait."""
+    """The next job is the last one of `wait` (of `paused` in older versions). Only when these are empty, it is the
+    first one of `prioritized`."""
     key = config.redis_key
     async with client.pipeline(transaction=True) as pipe:
         pipe.time()
@@ -262,60 +265,60 @@ async def _fetch_queue_stats(config: BullmqQueue, client: Any, window_ms: int | 
         pipe.lindex(key("wait"), -1)
         pipe.lindex(key("paused"), -1)
         pipe.zrange(key("prioritized"), 0, 0)
-        told = await pipe.execute()
-    time, paused, wait, halted, active, prioritized, delayed, failed, *heads, first = told
+        responses = await pipe.execute()
+    time, is_paused, wait, paused, active, prioritized, delayed, failed, *heads, first_prioritized = responses
     now = parse_redis_time_ms(time)
-    heads = [head for head in (*heads, *first) if head]
+    heads = [job_id for job_id in (*heads, *first_prioritized) if job_id]
     async with client.pipeline(transaction=False) as pipe:
-        for head in heads:
-            pipe.hmget(key(head), "timestamp", "processedOn", "opts")
-        ready = [at for told in await pipe.execute() if (at := _ready_since(told)) is not None]
+        for job_id in heads:
+            pipe.hmget(key(job_id), "timestamp", "processedOn", "opts")
+        ready_since = [at for fields in await pipe.execute() if (at := _ready_since(fields)) is not None]
     return QueueStats(
-        wait + halted + prioritized,
-        active,
-        delayed,
-        failed,
-        max(now - min(ready), 0) if ready else None,
-        await _count_consumers(config, client),
-        paused == "1",
-        heads[0] if heads else None,
-        None if window_ms is None else await _count_completed(config, client, now - window_ms),
+        waiting=wait + paused + prioritized,
+        active=active,
+        delayed=delayed,
+        failed=failed,
+        oldest=max(now - min(ready_since), 0) if ready_since else None,
+        consumers=await _count_consumers(config, client),
+        paused=is_paused == "1",
+        head=heads[0] if heads else None,
+        completed=None if window_ms is None else await _count_completed(config, client, now - window_ms),
     )
 
 
 def _ready_since(fields: list[str | None]) -> int | None:
-    """Since when a job could be taken: it was made, it was to wait, or it was tried before."""
-    created, tried = parse_milliseconds(fields[0]), parse_milliseconds(fields[1])
+    """When a waiting job could be taken: after it was created, its delay passed and its last attempt started."""
+    created_at, attempted_at = parse_milliseconds(fields[0]), parse_milliseconds(fields[1])
     try:
         delay = json.loads(fields[2] or "{}").get("delay")
     except (ValueError, AttributeError, RecursionError):
         delay = None
     delay = parse_milliseconds(delay) if isinstance(delay, int) else None
-    return None if created is None else max(created + (delay or 0), tried or 0)
+    return None if created_at is None else max(created_at + (delay or 0), attempted_at or 0)
 
 
 async def _count_completed(config: BullmqQueue, client: Any, since: int) -> CompletedCounts:
-    """How jobs ended since then, or since the first completed one that is still kept."""
-    first = await client.zrange(config.redis_key("completed"), 0, 0, withscores=True)
-    since = max(since, *(parse_milliseconds(at) or 0 for _, at in first), 0)
+    """Counts from `since`, or from the oldest completed job that is still kept."""
+    oldest = await client.zrange(config.redis_key("completed"), 0, 0, withscores=True)
+    since = max(since, *(parse_milliseconds(at) or 0 for _, at in oldest), 0)
     async with client.pipeline(transaction=True) as pipe:
         for name in ("failed", "completed"):
             pipe.zcount(config.redis_key(name), since, "+inf")
-        failed, well = await pipe.execute()
-    return CompletedCounts(failed, well if first else None)
+        failed, completed = await pipe.execute()
+    return CompletedCounts(failed, completed if oldest else None)
 
 
 async def _count_consumers(config: BullmqQueue, client: Any) -> int | None:
-    """Connections that say by their name that they work on this queue; None: this Redis does not tell."""
+    """Workers set the queue's name as the name of their connection. None: this Redis does not list connections."""
     from redis.exceptions import RedisError
 
-    name = base64.b64encode(config.queue.encode()).decode()
+    encoded_name = base64.b64encode(config.queue.encode()).decode()
     try:
-        clients: list[dict[str, Any]] = await client.client_list()
+        connections: list[dict[str, Any]] = await client.client_list()
     except RedisError:
         return None
-    own = re.compile(re.escape(f"{config.prefix}:{name}") + "(:w:.*)?")
-    return sum(own.fullmatch(one.get("name", "")) is not None for one in clients)
+    worker_name = re.compile(re.escape(f"{config.prefix}:{encoded_name}") + "(:w:.*)?")
+    return sum(worker_name.fullmatch(connection.get("name", "")) is not None for connection in connections)
 
 
 def _parse_progress(text: str | None) -> float | None:

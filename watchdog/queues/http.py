@@ -1,4 +1,4 @@
-"""Jobs behind an HTTP API: one request begins a job, another asks how it is."""
+"""Canary jobs behind an HTTP API: one request enqueues the job, another returns its status."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from watchdog.net.phases import PhaseTimer
 from watchdog.net.targets import HttpMethod, HttpTarget
 from watchdog.queues.base import CanaryConnection, CanaryDriver, ConnectContext, SentinelJob
 from watchdog.queues.job_status import (
+    TERMINAL_STAGES,
     compile_stage_expressions,
     error_message,
     evaluate_stage,
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from watchdog.net.http import HttpResponse
 
 ENQUEUE_TIMEOUT_S = 10.0
-"""Seconds that the first request may take."""
 EXPRESSION_VARIABLES: Mapping[str, str] = {
     "status": "int",
     "headers": "map(string, string)",
@@ -114,114 +114,103 @@ class _HttpCanaryConnection:
         self._finished_job_ids: set[str] = set()
 
     async def send(self, sentinel: SentinelJob) -> str:
-        enqueue, nonce = self.config.enqueue, {"nonce": sentinel.id}
-        texts = enqueue.model_fields_set & {"url", "headers", "body", "json_body"}
+        enqueue = self.config.enqueue
+        templates = enqueue.model_fields_set & {"url", "headers", "body", "json_body"}
         request = enqueue.model_copy(
-            update={name: substitute_placeholders(getattr(enqueue, name), **nonce) for name in texts}
+            update={name: substitute_placeholders(getattr(enqueue, name), nonce=sentinel.id) for name in templates}
         )
-        answer = await self._send_request(request, sentinel.id, ENQUEUE_TIMEOUT_S)
-        self.context.facts["address"] = answer.peer_address
-        if not 200 <= answer.status < 300:
-            said = (
-                error_message(parse_response_body(answer)) if "json" in answer.headers.get("content-type", "") else ""
-            )
-            raise _with_response_evidence(
-                ProbeError("canary.enqueue_failed", f"enqueue got {answer.status}{said and f': {said}'}"), answer
-            )
-        return sentinel.id if "{nonce}" in self.config.poll.url else self._extract_job_id(answer)
+        response = await self._send_request(request, sentinel.id, ENQUEUE_TIMEOUT_S)
+        self.context.facts["address"] = response.peer_address
+        if not 200 <= response.status < 300:
+            is_json = "json" in response.headers.get("content-type", "")
+            detail = error_message(parse_response_body(response)) if is_json else ""
+            message = f"enqueue returned HTTP {response.status}{detail and f': {detail}'}"
+            raise _with_response_evidence(ProbeError("canary.enqueue_failed", message), response)
+        return sentinel.id if "{nonce}" in self.config.poll.url else self._extract_job_id(response)
 
     def _extract_job_id(self, response: HttpResponse) -> str:
-        body, missing = parse_response_body(response), "neither job_id nor id in its body"
+        body, problem = parse_response_body(response), "neither job_id nor id in its body"
         try:
             if self.config.job_id:
-                missing = f"{self.config.job_id} gives none"
-                found = [
-                    compile_expression(self.config.job_id, EXPRESSION_VARIABLES, must_be_bool=False).evaluate_value(
-                        _expression_values(response)
-                    )
-                ]
+                problem = f"{self.config.job_id} is not an id"
+                expression = compile_expression(self.config.job_id, EXPRESSION_VARIABLES, must_be_bool=False)
+                candidates = [expression.evaluate_value(_expression_values(response))]
             else:
-                found = [body.get("job_id"), body.get("id")] if isinstance(body, dict) else []
+                candidates = [body.get("job_id"), body.get("id")] if isinstance(body, dict) else []
         except ExpressionError as error:
-            found, missing = [], f"{self.config.job_id} cannot be computed: {error}"
-        if job_id := next(filter(None, map(parse_job_id, found)), ""):
+            candidates, problem = [], f"{self.config.job_id} cannot be computed: {error}"
+        if job_id := next(filter(None, map(parse_job_id, candidates)), ""):
             return job_id
-        raise _with_response_evidence(
-            ProbeError("canary.job_id_missing", f"the answer to enqueue names no job: {missing}"), response
-        )
+        missing = ProbeError("canary.job_id_missing", f"the response to enqueue has no job id: {problem}")
+        raise _with_response_evidence(missing, response)
 
     async def poll(self, job_id: str) -> JobStatus:
-        poll, id_ = self.config.poll, quote(job_id, safe="")
-        request = poll.model_copy(update={"url": substitute_placeholders(poll.url, job_id=id_, nonce=id_)})
+        poll, encoded_id = self.config.poll, quote(job_id, safe="")
+        url = substitute_placeholders(poll.url, job_id=encoded_id, nonce=encoded_id)
         try:
-            answer = await self._send_request(request, "", self.context.timeout_s)
-        except ProbeError as fault:
-            if fault.is_internal:
+            response = await self._send_request(poll.model_copy(update={"url": url}), "", self.context.timeout_s)
+        except ProbeError as error:
+            if error.is_internal:
                 raise
-            failed = ProbeError("canary.poll_failed", f"poll failed: {fault.message}", fault.phase, retryable=True)
-            failed.facts, failed.excerpt = fault.facts, fault.excerpt
-            raise failed from None
-        look = self._parse_status(answer)
-        if look.stage in (JobStage.DONE, JobStage.FAILED, JobStage.LOST):
+            message = f"poll failed: {error.message}"
+            poll_error = ProbeError("canary.poll_failed", message, error.phase, retryable=True, excerpt=error.excerpt)
+            poll_error.facts = error.facts
+            raise poll_error from None
+        status = self._parse_status(response)
+        if status.stage in TERMINAL_STAGES:
             self._finished_job_ids.add(job_id)
-        return look
+        return status
 
     def _parse_status(self, response: HttpResponse) -> JobStatus:
-        values, odd = _expression_values(response), not 200 <= response.status < 300
-        stage, trouble = evaluate_stage(
-            [(stage, one) for stage, one in self.config.stage_expressions if not odd or "status" in one.used_variables],
-            values,
-        )
+        """An error status is an error of the poll, unless an expression refers to `status`. 404 and 410: lost."""
+        values, is_error_status = _expression_values(response), not 200 <= response.status < 300
+        expressions = [
+            (stage, expression)
+            for stage, expression in self.config.stage_expressions
+            if not is_error_status or "status" in expression.used_variables
+        ]
+        stage, problem = evaluate_stage(expressions, values)
         if stage is None and response.status in (404, 410):
             return JobStatus(JobStage.LOST)
-        if stage is None and odd:
-            raise _with_response_evidence(
-                ProbeError("canary.poll_failed", f"poll got {response.status}", retryable=True), response
-            )
+        if stage is None and is_error_status:
+            error = ProbeError("canary.poll_failed", f"poll returned HTTP {response.status}", retryable=True)
+            raise _with_response_evidence(error, response)
         body = parse_response_body(response)
-        done = parse_progress(body)
+        progress = parse_progress(body)
         if stage is None:
             stage = JobStage.QUEUED if self.config.started else JobStage.SENT
         elif stage is JobStage.FAILED:
-            trouble = self._failure_message(values, body)
-        return JobStatus(stage, error=trouble, progress=done and done[0])
+            problem = self._failure_message(values, body)
+        return JobStatus(stage, error=problem, progress=progress and progress[0])
 
     def _failure_message(self, values: Mapping[str, Json], body: Json) -> str:
-        if self.config.error:
-            try:
-                return error_message(
-                    compile_expression(self.config.error, EXPRESSION_VARIABLES, must_be_bool=False).evaluate_value(
-                        values
-                    )
-                )
-            except ExpressionError as error:
-                return f"{self.config.error} cannot be computed: {error}"
-        return error_message(body)
+        if not self.config.error:
+            return error_message(body)
+        try:
+            expression = compile_expression(self.config.error, EXPRESSION_VARIABLES, must_be_bool=False)
+            return error_message(expression.evaluate_value(values))
+        except ExpressionError as error:
+            return f"{self.config.error} cannot be computed: {error}"
 
     async def cancel(self, job_id: str) -> bool:
-        """Nothing can be taken back. Whether it is over."""
-        return job_id in self._finished_job_ids or (await self.poll(job_id)).stage in (
-            JobStage.DONE,
-            JobStage.FAILED,
-            JobStage.LOST,
-        )
+        """Jobs cannot be cancelled: returns whether the job has ended."""
+        return job_id in self._finished_job_ids or (await self.poll(job_id)).stage in TERMINAL_STAGES
 
     async def fetch_queue_stats(self) -> QueueStats:
         return QueueStats()
 
     async def _send_request(self, request: HttpTarget, idempotency_key: str, timeout_s: float) -> HttpResponse:
-        reach, trace = self.context, PhaseTimer()
+        context, timer = self.context, PhaseTimer()
         try:
             async with asyncio.timeout(timeout_s):
-                return await reach.network.send_http_request(
-                    request.build_request(idempotency_key, reach.allow_private_addresses, trace, reach.started_at)
+                return await context.network.send_http_request(
+                    request.build_request(idempotency_key, context.allow_private_addresses, timer, context.started_at)
                 )
         except TimeoutError:
-            fault = ProbeError(
-                "timeout.exceeded", f"timed out after {format_duration(timeout_s * 1000)}", retryable=True
-            )
-            fault.record_phase(trace)
-            raise fault from None
+            message = f"timed out after {format_duration(timeout_s * 1000)}"
+            error = ProbeError("timeout.exceeded", message, retryable=True)
+            error.record_phase(timer)
+            raise error from None
 
 
 def _expression_values(response: HttpResponse) -> dict[str, Json]:
@@ -234,7 +223,7 @@ def _expression_values(response: HttpResponse) -> dict[str, Json]:
     }
 
 
-def _with_response_evidence(fault: ProbeError, response: HttpResponse) -> ProbeError:
-    fault.facts |= response_facts(response)
-    fault.excerpt = response_excerpt(response)
-    return fault
+def _with_response_evidence(error: ProbeError, response: HttpResponse) -> ProbeError:
+    error.facts |= response_facts(response)
+    error.excerpt = response_excerpt(response)
+    return error

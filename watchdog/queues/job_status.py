@@ -1,4 +1,4 @@
-"""What applications say of their jobs: in status words of their own, or as expressions read it."""
+"""Reads job states out of JSON that applications return: their own status words, or the user's expressions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from watchdog.domain.text import to_single_line
 from watchdog.expressions import Expression, ExpressionError, compile_expression
 
 MAX_JOB_ID_CHARS = 500
-"""Characters of what may be a job's id."""
+"""A longer text is not taken for a job's id."""
+TERMINAL_STAGES = (JobStage.DONE, JobStage.FAILED, JobStage.LOST)
 _STATUS_WORDS: Mapping[JobStage, tuple[str, ...]] = {
     JobStage.QUEUED: ("waiting", "queued", "pending"),
     JobStage.RUNNING: ("active", "running", "processing", "in_progress"),
@@ -23,51 +24,51 @@ _STATUS_WORDS: Mapping[JobStage, tuple[str, ...]] = {
 }
 STAGE_BY_STATUS_WORD: Mapping[str, JobStage] = {word: stage for stage, words in _STATUS_WORDS.items() for word in words}
 _ERROR_FIELDS = ("error", "failedReason", "failed_reason", "message", "reason")
-"""Where applications put why a job failed."""
+"""Fields in which applications report why a job failed, the first present one counts."""
 
 
 def expression_validator(variables: Mapping[str, str], *, must_be_bool: bool = True) -> AfterValidator:
-    """For a field that holds an expression in CEL: `Annotated[str, expression({"body": "dyn"})]`."""
+    """For a field that holds a CEL expression: `Annotated[str, expression_validator({"body": "dyn"})]`."""
 
-    def check(text: str) -> str:
+    def compile_and_return(text: str) -> str:
         compile_expression(text, variables, must_be_bool=must_be_bool)
         return text
 
-    return AfterValidator(check)
+    return AfterValidator(compile_and_return)
 
 
 def compile_stage_expressions(
     variables: Mapping[str, str], failed: str, done: str, started: str
 ) -> tuple[tuple[JobStage, Expression], ...]:
-    """Those that are given, in the order in which they are asked."""
-    given = ((JobStage.FAILED, failed), (JobStage.DONE, done), (JobStage.RUNNING, started))
-    return tuple((stage, compile_expression(text, variables)) for stage, text in given if text)
+    """The expressions that are not empty, in the order in which `evaluate_stage` tries them."""
+    texts = ((JobStage.FAILED, failed), (JobStage.DONE, done), (JobStage.RUNNING, started))
+    return tuple((stage, compile_expression(text, variables)) for stage, text in texts if text)
 
 
 def evaluate_stage(
     stage_expressions: Iterable[tuple[JobStage, Expression]], values: Mapping[str, Json]
 ) -> tuple[JobStage | None, str]:
-    """The stage of the first expression that holds; None, with why one could not be computed, when none does."""
-    trouble = ""
-    for stage, one in stage_expressions:
+    """The stage of the first expression that is true. If none is: None, and why an expression could not be computed."""
+    problem = ""
+    for stage, expression in stage_expressions:
         try:
-            if one.evaluate_bool(values):
+            if expression.evaluate_bool(values):
                 return stage, ""
         except ExpressionError as error:
-            if stage is not JobStage.RUNNING:  # what says that it runs may well be absent before
-                trouble = f"{one.text} cannot be computed: {error}"
-    return None, trouble
+            if stage is not JobStage.RUNNING:  # a field that shows the start may be absent before it
+                problem = f"{expression.text} cannot be computed: {error}"
+    return None, problem
 
 
 def normalize_status(value: Json) -> str:
-    """The word for how a job is."""
+    """A status word in lower case with underscores, from a text or from the field `status` or `state`; else empty."""
     if isinstance(value, dict):
         value = next((value[name] for name in ("status", "state") if isinstance(value.get(name), str)), "")
     return value.strip().lower().replace("-", "_").replace(" ", "_") if isinstance(value, str) else ""
 
 
 def parse_job_id(value: Json) -> str:
-    """A job's id as text; empty when it is none."""
+    """A job's id, a text or an integer, as text; empty for anything else."""
     if isinstance(value, bool) or not isinstance(value, str | int):
         return ""
     text = str(value).strip()
@@ -75,7 +76,7 @@ def parse_job_id(value: Json) -> str:
 
 
 def error_message(value: Json) -> str:
-    """Why something failed, in the words of what says so, as short as it can be told."""
+    """Why something failed, on one line: the application's error text, else the whole value."""
     text = _find_error_text(value) or ("" if value in (None, "", {}, []) else json.dumps(value, ensure_ascii=False))
     return to_single_line(text)
 
@@ -89,10 +90,12 @@ def _find_error_text(value: Json) -> str:
 
 
 def parse_progress(value: Json) -> tuple[float, float | None] | None:
-    """How far a job says it is, and of how much; None: it does not say."""
-    told = value.get("progress") if isinstance(value, dict) else None
-    done, total = (told.get("progress"), told.get("total")) if isinstance(told, dict) else (told, None)
-    return None if (far := _as_float(done)) is None else (far, _as_float(total))
+    """How much of a job is done, and of how much: `progress` as a number, or as {progress, total}. None: not
+    reported."""
+    progress = value.get("progress") if isinstance(value, dict) else None
+    pair = (progress.get("progress"), progress.get("total")) if isinstance(progress, dict) else (progress, None)
+    done, total = map(_as_float, pair)
+    return None if done is None else (done, total)
 
 
 def _as_float(value: Json) -> float | None:
@@ -100,14 +103,13 @@ def _as_float(value: Json) -> float | None:
 
 
 def substitute_placeholders(template: Json, **values: str) -> Json:
-    """The same with every `{name}` in its texts replaced."""
+    """A copy with every `{name}` in its strings replaced; keys stay as they are."""
     if isinstance(template, str):
         names = "|".join(map(re.escape, values))
-        return re.sub(
-            f"{{({names})}}", lambda found: values[found[1]], template
-        )  # at once: a value may look like a name
+        # In one pass, because a value may look like a placeholder.
+        return re.sub(f"{{({names})}}", lambda placeholder: values[placeholder[1]], template)
     if isinstance(template, dict):
-        return {key: substitute_placeholders(below, **values) for key, below in template.items()}
+        return {key: substitute_placeholders(inner, **values) for key, inner in template.items()}
     if isinstance(template, list | tuple):
-        return [substitute_placeholders(below, **values) for below in template]
+        return [substitute_placeholders(inner, **values) for inner in template]
     return template

@@ -1,4 +1,5 @@
-"""Jobs behind an MCP server: a tool begins one and a resource tells how it is, or the tool answers when it is done."""
+"""Canary jobs behind an MCP server: a tool starts the job and a resource reports its state, or the tool itself returns
+when its job is done."""
 
 from __future__ import annotations
 
@@ -22,6 +23,7 @@ from watchdog.net.targets import McpTarget
 from watchdog.queues.base import CanaryConnection, CanaryDriver, ConnectContext, SentinelJob
 from watchdog.queues.job_status import (
     STAGE_BY_STATUS_WORD,
+    TERMINAL_STAGES,
     compile_stage_expressions,
     error_message,
     evaluate_stage,
@@ -36,13 +38,12 @@ if TYPE_CHECKING:
     from watchdog.net.mcp import McpClient
 
 CONNECT_TIMEOUT_S = 10.0
-"""Seconds for starting the server, agreeing on a version and listing the tools."""
+"""For starting the server, negotiating a version and listing the tools."""
 JOB_ID_TIMEOUT_S = 5.0
-"""Seconds for an answer that names the job."""
+"""For the tool's response, if the job is polled through a resource."""
 EXPRESSION_VARIABLES: Mapping[str, str] = {"resource": "dyn"}
-TERMINAL_STAGES = (JobStage.DONE, JobStage.FAILED, JobStage.LOST)
 _RESOURCE_NOT_FOUND_CODES = frozenset({-32002, -32602})
-"""Codes of JSON-RPC with which servers say that there is no such resource."""
+"""JSON-RPC codes that servers return for a resource that does not exist."""
 
 
 class McpCanary(McpTarget, CanaryDriver):
@@ -99,11 +100,11 @@ class McpCanary(McpTarget, CanaryDriver):
 
         from watchdog.net.mcp import SessionResult, connect_mcp_client, measure_phase
 
-        since, seen = monotonic(), SessionResult(facts=context.facts)
-        opened = connect_mcp_client(
+        started_monotonic, session = monotonic(), SessionResult(facts=context.facts)
+        opening_client = connect_mcp_client(
             context.network.connector,
             self.build_session_target(context.allow_private_addresses),
-            seen,
+            session,
             context.trace,
             timeout_s=CONNECT_TIMEOUT_S,
             now=context.started_at,
@@ -111,53 +112,54 @@ class McpCanary(McpTarget, CanaryDriver):
         async with AsyncExitStack() as stack:
             try:
                 async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                    talk = await stack.enter_async_context(opened)
+                    client = await stack.enter_async_context(opening_client)
                     with measure_phase(context.trace, "list"):
-                        await talk.list_tools()
+                        await client.list_tools()
             except TimeoutError:
-                raise ProbeError(
-                    "timeout.exceeded",
-                    f"timed out after {format_duration(CONNECT_TIMEOUT_S * 1000)}",
-                    context.trace.current_phase,
-                ) from None
-            if seen.server_name:
-                context.facts["server"] = f"{seen.server_name} {seen.server_version}".strip()
-            if all(tool.name != self.tool for tool in seen.tools):
-                listed = format_count(len(seen.tools), "tool")
+                message = f"timed out after {format_duration(CONNECT_TIMEOUT_S * 1000)}"
+                raise ProbeError("timeout.exceeded", message, context.trace.current_phase) from None
+            if session.server_name:
+                context.facts["server"] = f"{session.server_name} {session.server_version}".strip()
+            if all(tool.name != self.tool for tool in session.tools):
+                listed = format_count(len(session.tools), "tool")
                 raise ProbeError("mcp.tool_missing", f"tool {self.tool} is missing: {listed} listed")
             calls = await stack.enter_async_context(anyio.create_task_group())
-            line = _McpCanaryConnection(self, context, talk, since)
-            calls.start_soon(line.call_tool)
-            yield line
+            connection = _McpCanaryConnection(self, context, client, started_monotonic)
+            calls.start_soon(connection.call_tool)
+            yield connection
             calls.cancel_scope.cancel()
 
 
 class _McpCanaryConnection:
-    """Calls the tool at the side, since it may take as long as the job does."""
+    """Sends a sentinel by calling the tool.
+
+    The call runs in a task of its own, because it may take as long as the job: polling looks at the call first, and at
+    the resource once the call has returned a job id.
+    """
 
     def __init__(self, config: McpCanary, context: ConnectContext, client: McpClient, started_monotonic: float) -> None:
-        """`since`: the monotonic clock when ours stood at `reach.now`."""
+        """`started_monotonic`: the monotonic clock at `context.started_at`."""
         self.config, self.context, self.client, self._started_monotonic = config, context, client, started_monotonic
         self._sent_sentinel: asyncio.Future[SentinelJob] = asyncio.get_running_loop().create_future()
         self._answered = asyncio.Event()
         self._answered_at = 0
-        """When the tool answered, ms since the epoch."""
+        """When the tool returned, in ms since the epoch."""
         self._call_error: ProbeError | None = None
         self._progress: tuple[float, float | None] | None = None
         self._progress_changed_monotonic = 0.0
-        """When the progress changed, by the monotonic clock."""
         self._started_job_uri = ""
-        """The URI of the job that was begun here."""
+        """The URI of the job that this connection started."""
         self._finished_job_ids: set[str] = set()
 
     async def call_tool(self) -> None:
+        """Waits for `send`, then calls the tool."""
         sentinel = await self._sent_sentinel
         arguments = substitute_placeholders(self.config.arguments, nonce=sentinel.id)
         try:
             await self.client.call_tool(self.config.tool, arguments, self._on_progress)
-        except ProbeError as fault:
-            fault.retryable = False  # nobody calls it again
-            self._call_error = fault
+        except ProbeError as error:
+            error.retryable = False  # polling does not repeat the call
+            self._call_error = error
         self._answered_at = self.context.started_at + round((monotonic() - self._started_monotonic) * 1000)
         self._answered.set()
 
@@ -168,51 +170,47 @@ class _McpCanaryConnection:
                 async with asyncio.timeout(JOB_ID_TIMEOUT_S):
                     await self._answered.wait()
             except TimeoutError:
-                raise ProbeError(
-                    "timeout.exceeded", f"{self.config.tool} named no job in {format_duration(JOB_ID_TIMEOUT_S * 1000)}"
-                ) from None
+                message = f"{self.config.tool} returned no job id within {format_duration(JOB_ID_TIMEOUT_S * 1000)}"
+                raise ProbeError("timeout.exceeded", message) from None
         return ""
 
     async def poll(self, job_id: str) -> JobStatus:
         if not job_id:
             return self._status_from_call()
-        look = await self._poll_resource(job_id)
-        if look.stage in TERMINAL_STAGES:
+        status = await self._poll_resource(job_id)
+        if status.stage in TERMINAL_STAGES:
             self._finished_job_ids.add(job_id)
-        return look
+        return status
 
     def _status_from_call(self) -> JobStatus:
-        """What the call tells: it works, it ended well or not, or it named a job."""
+        """The call is running, or has returned the job's outcome or the job's id."""
         if not self._answered.is_set():
             return JobStatus(JobStage.SENT, progress=self._require_progress())
         if self._call_error is not None:
             raise self._call_error
-        seen, said = self.client.result, self.client.result.tool_result
-        told = said if isinstance(said, dict) else {}
-        verdicts = [told[name] for name in ("ok", "healthy") if isinstance(told.get(name), bool)]
-        if (
-            seen.tool_is_error
-            or False in verdicts
-            or STAGE_BY_STATUS_WORD.get(normalize_status(told)) is JobStage.FAILED
-        ):
-            return JobStatus(JobStage.FAILED, finished_at=self._answered_at, error=error_message(said))
-        if ref := self._resource_uri(told, finished=bool(verdicts)):
-            self._started_job_uri, self._progress = ref, None
-            return JobStatus(JobStage.SENT, job_id=ref)
+        session = self.client.result
+        answer = session.tool_result if isinstance(session.tool_result, dict) else {}
+        verdicts = [answer[name] for name in ("ok", "healthy") if isinstance(answer.get(name), bool)]
+        has_failed_status = STAGE_BY_STATUS_WORD.get(normalize_status(answer)) is JobStage.FAILED
+        if session.tool_is_error or False in verdicts or has_failed_status:
+            message = error_message(session.tool_result)
+            return JobStatus(JobStage.FAILED, finished_at=self._answered_at, error=message)
+        if uri := self._resource_uri(answer, finished=bool(verdicts)):
+            self._started_job_uri, self._progress = uri, None
+            return JobStatus(JobStage.SENT, job_id=uri)
         return JobStatus(JobStage.DONE, finished_at=self._answered_at)
 
     def _resource_uri(self, answer: Mapping[str, Json], *, finished: bool) -> str:
-        """The URI to read; empty when there is none. `over`: the answer says how the job went."""
+        """The URI to read; empty if there is none. `finished`: the answer already contains the outcome."""
         job_id = parse_job_id(answer.get("job_id")) or parse_job_id(answer.get("jobId"))
-        given = {"nonce": self._sent_sentinel.result().id} | ({"job_id": job_id} if job_id else {})
+        values = {"nonce": self._sent_sentinel.result().id} | ({"job_id": job_id} if job_id else {})
         if template := self.config.resource:
             if "{job_id}" in template and not job_id:
-                fault = ProbeError("canary.job_id_missing", f"{self.config.tool} answers without a job_id")
-                fault.excerpt = self.client.result.tool_result_text
-                raise fault
-            return str(substitute_placeholders(template, **given))
+                message, text = f"{self.config.tool} returned no job_id", self.client.result.tool_result_text
+                raise ProbeError("canary.job_id_missing", message, excerpt=text)
+            return str(substitute_placeholders(template, **values))
         if resource := parse_job_id(answer.get("poll_resource")):
-            return str(substitute_placeholders(resource, **given))
+            return str(substitute_placeholders(resource, **values))
         return f"job:{job_id}" if job_id and not finished else ""
 
     async def _poll_resource(self, uri: str) -> JobStatus:
@@ -220,39 +218,38 @@ class _McpCanaryConnection:
             async with asyncio.timeout(self.context.timeout_s):
                 await self.client.read_resource(uri)
         except TimeoutError:
-            after = format_duration(self.context.timeout_s * 1000)
-            raise ProbeError(
-                "canary.poll_failed", f"{uri} cannot be read: timed out after {after}", retryable=True
-            ) from None
-        except ProbeError as fault:
-            code = fault.facts.get("rpc_error_code")
-            if code in _RESOURCE_NOT_FOUND_CODES or (
-                code is not None and uri != self._started_job_uri
-            ):  # an earlier run's: nothing to wait for
+            message = f"{uri} cannot be read: timed out after {format_duration(self.context.timeout_s * 1000)}"
+            raise ProbeError("canary.poll_failed", message, retryable=True) from None
+        except ProbeError as error:
+            code = error.facts.get("rpc_error_code")
+            is_earlier_job = uri != self._started_job_uri
+            if code in _RESOURCE_NOT_FOUND_CODES or (code is not None and is_earlier_job):
                 return JobStatus(JobStage.LOST)
-            if fault.is_internal or fault.reason == "mcp.server_exited":
+            if error.is_internal or error.reason == "mcp.server_exited":
                 raise
-            failed = ProbeError("canary.poll_failed", f"{uri} cannot be read: {fault.message}", retryable=True)
-            failed.facts, failed.excerpt = fault.facts, fault.excerpt
-            raise failed from None
+            message = f"{uri} cannot be read: {error.message}"
+            poll_error = ProbeError("canary.poll_failed", message, retryable=True, excerpt=error.excerpt)
+            poll_error.facts = error.facts
+            raise poll_error from None
         return self._status_from_resource(self.client.result.resource_content)
 
     def _status_from_resource(self, content: Json) -> JobStatus:
-        stage, trouble = evaluate_stage(self.config.stage_expressions, {"resource": content})
+        """By the configured expressions; the status word counts only for stages without an expression."""
+        stage, problem = evaluate_stage(self.config.stage_expressions, {"resource": content})
         word = normalize_status(content)
-        meant = STAGE_BY_STATUS_WORD.get(word)
-        if stage is None and meant not in [stage for stage, _ in self.config.stage_expressions]:
-            stage = meant
         if stage is None:
-            trouble = trouble or (f"its status is {word!r}" if word else "it tells no status")
+            stage_of_word = STAGE_BY_STATUS_WORD.get(word)
+            if stage_of_word not in [configured for configured, _ in self.config.stage_expressions]:
+                stage = stage_of_word
+        if stage is None:
+            problem = problem or (f"its status is {word!r}" if word else "it reports no status")
             stage = JobStage.SENT
-        far = parse_progress(content)
-        if stage is JobStage.RUNNING and far is not None:
-            self._record_progress(far)
+        progress = parse_progress(content)
+        if stage is JobStage.RUNNING and progress is not None:
+            self._record_progress(progress)
             self._require_progress()
-        return JobStatus(
-            stage, error=error_message(content) if stage is JobStage.FAILED else trouble, progress=far and far[0]
-        )
+        message = error_message(content) if stage is JobStage.FAILED else problem
+        return JobStatus(stage, error=message, progress=progress and progress[0])
 
     async def _on_progress(self, progress: float, total: float | None, message: str | None) -> None:
         self._record_progress((progress, total))
@@ -262,18 +259,19 @@ class _McpCanaryConnection:
             self._progress, self._progress_changed_monotonic = progress, monotonic()
 
     def _require_progress(self) -> float | None:
-        """How far it is. Raises Fault when that has been the same for too long."""
+        """The progress so far. Raises ProbeError if it has not changed for `progress_within`."""
         if self._progress is None:
             return None
         done, total = self._progress
-        stood, limit = (monotonic() - self._progress_changed_monotonic) * 1000, self.config.progress_within
-        if limit is not None and stood >= limit:
-            of = "" if total is None else f" of {total:g}"
-            raise ProbeError("canary.progress_stalled", f"stuck at {done:g}{of} for {format_duration(stood)}")
+        unchanged_ms, limit_ms = (monotonic() - self._progress_changed_monotonic) * 1000, self.config.progress_within
+        if limit_ms is not None and unchanged_ms >= limit_ms:
+            of_total = "" if total is None else f" of {total:g}"
+            message = f"progress is unchanged at {done:g}{of_total} for {format_duration(unchanged_ms)}"
+            raise ProbeError("canary.progress_stalled", message)
         return done
 
     async def cancel(self, job_id: str) -> bool:
-        """A call ends with its line. A job cannot be taken back: whether it is over."""
+        """A call ends with its connection. A job cannot be cancelled: returns whether it has ended."""
         return not job_id or job_id in self._finished_job_ids or (await self.poll(job_id)).stage in TERMINAL_STAGES
 
     async def fetch_queue_stats(self) -> QueueStats:

@@ -1,4 +1,4 @@
-"""RQ: jobs in Redis, worked on by Python. Sent and read with plain commands."""
+"""RQ: jobs in Redis, run by Python workers. Watchdog sends and reads them with plain Redis commands."""
 
 from __future__ import annotations
 
@@ -35,16 +35,13 @@ STAGE_BY_FINAL_STATUS = {
     "stopped": JobStage.FAILED,
     "canceled": JobStage.FAILED,
 }
-EXPIRED_RUN_STATUS = "gone"
-"""Of a run that is no longer kept: it ended well, for those that fail are kept for longer, a year mostly."""
-INTERVENTION_MESSAGES = {"stopped": "somebody stopped it", "canceled": "somebody cancelled it"}
+EXPIRED_RUN_STATUS = "expired"
+"""Our own status for a run that is no longer kept. It succeeded: failed runs are kept for longer, by default a year."""
+INTERVENTION_MESSAGES = {"stopped": "it was stopped", "canceled": "it was cancelled"}
 DEFAULT_FUNCTION = "operator.index"
 MAX_CRON_JOBS = 500
-"""Cron jobs that are read."""
 MAX_RUNS_PER_JOB = 10
-"""Runs of each that are looked at."""
 MAX_TRACEBACK_CHARS = 100_000
-"""Characters of a traceback that are unpacked."""
 
 
 class RqRedis(RedisQueueDriver):
@@ -60,7 +57,7 @@ class RqRedis(RedisQueueDriver):
 
 
 class RqQueue(RqRedis):
-    """A queue of RQ."""
+    """An RQ queue."""
 
     queue: SingleLineText
     """The name of the queue."""
@@ -70,12 +67,15 @@ class RqQueue(RqRedis):
         return f"{self.host}/{self.queue}"
 
     async def require_queue_exists(self, client: Any) -> None:
-        """Raises Fault where the queue is not."""
+        """Raises ProbeError if no job was ever sent to the queue and no worker listens to it."""
         async with client.pipeline(transaction=False) as pipe:
             pipe.sismember(self.redis_key("queues"), self.redis_key("queue", self.queue))
             pipe.exists(self.redis_key("workers", self.queue))
             if not any(await pipe.execute()):
-                raise ProbeError("queue.missing", f"no queue {self.queue!r}: nobody has sent to it or works on it")
+                raise ProbeError("queue.missing", f"queue {self.queue!r} does not exist: it has no jobs and no workers")
+
+
+# --- canary jobs
 
 
 class RqCanary(RqQueue, CanaryDriver):
@@ -105,29 +105,29 @@ class RqCanary(RqQueue, CanaryDriver):
 class _RqCanaryConnection:
     def __init__(self, config: RqCanary, client: Any) -> None:
         self.config, self.client, self.redis_key = config, client, config.redis_key
-        self.queue = self.redis_key("queue", config.queue)
+        self.queue_key = self.redis_key("queue", config.queue)
 
     async def send(self, sentinel: SentinelJob) -> str:
         from redis.exceptions import WatchError
 
-        job, lifetime = self.redis_key("job", sentinel.id), sentinel.ttl_ms // 1000
+        job_key, ttl_s = self.redis_key("job", sentinel.id), sentinel.ttl_ms // 1000
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         fields = {
             "created_at": now, "enqueued_at": now, "origin": self.config.queue, "status": "queued",
             "description": f"{self.config.function} for a canary", "data": zlib.compress(self.config.serialized_call),
-            "timeout": lifetime, "ttl": lifetime, "result_ttl": lifetime, "failure_ttl": lifetime,
+            "timeout": ttl_s, "ttl": ttl_s, "result_ttl": ttl_s, "failure_ttl": ttl_s,
         }  # fmt: skip
         with map_redis_errors():
             await self.config.require_queue_exists(self.client)
             async with self.client.pipeline(transaction=True) as pipe:
-                await pipe.watch(job)
-                if await pipe.exists(job):
+                await pipe.watch(job_key)
+                if await pipe.exists(job_key):
                     return sentinel.id
                 pipe.multi()
-                pipe.hset(job, mapping=fields)
-                pipe.expire(job, lifetime)
-                pipe.rpush(self.queue, sentinel.id)
-                with suppress(WatchError):  # another process has sent the very same
+                pipe.hset(job_key, mapping=fields)
+                pipe.expire(job_key, ttl_s)
+                pipe.rpush(self.queue_key, sentinel.id)
+                with suppress(WatchError):  # another process has just sent the same sentinel
                     await pipe.execute()
         return sentinel.id
 
@@ -140,20 +140,20 @@ class _RqCanaryConnection:
             if status is None:
                 return JobStatus(JobStage.LOST)
             if status == "started":
-                gone = bool(worker) and not await _count_live_workers(self.client, self.config, [worker])
-                return JobStatus(JobStage.RUNNING, parse_iso8601(started), error="its worker is gone" if gone else "")
+                worker_lost = bool(worker) and not await _count_live_workers(self.client, self.config, [worker])
+                problem = "its worker is gone" if worker_lost else ""
+                return JobStatus(JobStage.RUNNING, parse_iso8601(started), error=problem)
         if (stage := STAGE_BY_FINAL_STATUS.get(status)) is None:
             return JobStatus(JobStage.QUEUED)
         error = "" if stage is JobStage.DONE else INTERVENTION_MESSAGES.get(status) or _last_traceback_line(results)
         return JobStatus(stage, parse_iso8601(started), parse_iso8601(ended), error)
 
     async def cancel(self, job_id: str) -> bool:
-        """Whoever takes it out of the queue has it: we, or a worker."""
+        """LREM decides who gets a waiting job: Watchdog or a worker."""
         with map_redis_errors():
-            ours = await self.client.lrem(self.queue, 0, job_id)
-            if not ours:
-                look = await self.poll(job_id)
-                if look.stage is JobStage.QUEUED or (look.stage is JobStage.RUNNING and not look.error):
+            if not await self.client.lrem(self.queue_key, 0, job_id):
+                status = await self.poll(job_id)
+                if status.stage is JobStage.QUEUED or (status.stage is JobStage.RUNNING and not status.error):
                     return False
             await self._delete_job(job_id)
         return True
@@ -165,7 +165,7 @@ class _RqCanaryConnection:
             for registry in ("finished", "failed", "canceled"):
                 pipe.zrem(self.redis_key(registry, queue), job_id)
             pipe.zrem(self.redis_key("wip", queue), job_id, *runs)
-            pipe.lrem(f"{self.queue}:intermediate", 0, job_id)
+            pipe.lrem(f"{self.queue_key}:intermediate", 0, job_id)
             pipe.delete(
                 *(self.redis_key(kind, job_id) for kind in ("job", "results", "executions")),
                 *(self.redis_key("execution", run) for run in runs),
@@ -175,6 +175,9 @@ class _RqCanaryConnection:
     async def fetch_queue_stats(self) -> QueueStats:
         with map_redis_errors():
             return await _fetch_queue_stats(self.config, self.client)
+
+
+# --- queue statistics
 
 
 class RqStatsSource(RqQueue, QueueStatsSource):
@@ -201,12 +204,29 @@ async def _fetch_queue_stats(config: RqQueue, client: Any) -> QueueStats:
         pipe.lindex(key("queue", queue), 0)
         pipe.smembers(key("workers", queue))
         pipe.exists(key("suspended"))
-        time, waiting, active, delayed, failed, head, workers, suspended = await pipe.execute()
-    since = parse_iso8601(await client.hget(key("job", head), "enqueued_at")) if head else None
+        time, waiting, active, delayed, failed, head, worker_keys, suspended = await pipe.execute()
     now = parse_redis_time_ms(time)
-    oldest = None if since is None else max(now - since, 0)
-    alive = await _count_live_workers(client, config, [worker.removeprefix(key("worker", "")) for worker in workers])
-    return QueueStats(waiting, active, delayed, failed, oldest, alive, bool(suspended), head)
+    head_queued_at = parse_iso8601(await client.hget(key("job", head), "enqueued_at")) if head else None
+    workers = [worker_key.removeprefix(key("worker", "")) for worker_key in worker_keys]
+    return QueueStats(
+        waiting=waiting,
+        active=active,
+        delayed=delayed,
+        failed=failed,
+        oldest=None if head_queued_at is None else max(now - head_queued_at, 0),
+        consumers=await _count_live_workers(client, config, workers),
+        paused=bool(suspended),
+        head=head,
+    )
+
+
+async def _count_live_workers(client: Any, driver: RqRedis, workers: list[str]) -> int:
+    """The workers that listen for commands: RQ lists a killed worker for minutes."""
+    channels = [driver.redis_key("pubsub", worker) for worker in workers]
+    return sum(listeners > 0 for _, listeners in await client.pubsub_numsub(*channels)) if channels else 0
+
+
+# --- cron jobs
 
 
 class RqJobSource(RqRedis, JobSource):
@@ -222,57 +242,51 @@ class RqJobSource(RqRedis, JobSource):
                 return await self._read_snapshot(client)
 
     async def _read_snapshot(self, client: Any) -> JobSourceSnapshot:
-        """A scheduler writes down what it knows of its jobs, and each job the runs that it queued."""
+        """A scheduler publishes its jobs, and RQ keeps the runs that each job has queued."""
         async with client.pipeline(transaction=True) as pipe:
             pipe.time()
             pipe.zrange(self.redis_key("cron_schedulers"), 0, -1, withscores=True)
             pipe.zrange(self.redis_key("cron_jobs"), -1, -1, withscores=True)
-            time, schedulers, newest = await pipe.execute()
+            time, schedulers, newest_job = await pipe.execute()
         now = parse_redis_time_ms(time)
-        told = [await client.hget(self.redis_key("cron_scheduler", name), "cron_jobs") for name, _ in schedulers]
-        jobs = [job for text in filter(None, told) for job in _parse_job_list(text)]
-        if not any(told) and newest:
-            last = parse_milliseconds(max([at for _, at in schedulers], default=newest[0][1]) * 1000)
-            silent = format_duration(max(now - (last or now), 0))
-            raise ProbeError(
-                "job.scheduler_dead", f"no scheduler of RQ is running: the last sign of one is {silent} old"
-            )
-        shared = Counter(_job_name(job) for job in jobs)
-        facts = [
-            _job_facts(
-                _job_name(job) if shared[_job_name(job)] == 1 else f"{_job_name(job)} {_describe_schedule(job)}",
-                job,
-                await self._read_runs(client, job),
-            )
-            for job in jobs[:MAX_CRON_JOBS]
-        ]
-        return JobSourceSnapshot(
-            now, tuple(facts), max((parse_milliseconds(at * 1000) or 0 for _, at in schedulers), default=None)
-        )
+        heartbeats = [heartbeat_s for _, heartbeat_s in schedulers]
+        job_lists = [await client.hget(self.redis_key("cron_scheduler", name), "cron_jobs") for name, _ in schedulers]
+        jobs = [job for text in filter(None, job_lists) for job in _parse_job_list(text)]
+        if not any(job_lists) and newest_job:
+            last_heartbeat_at = parse_milliseconds(max(heartbeats, default=newest_job[0][1]) * 1000)
+            age = format_duration(max(now - (last_heartbeat_at or now), 0))
+            raise ProbeError("job.scheduler_dead", f"no RQ scheduler is running: its last heartbeat was {age} ago")
+        job_counts = Counter(map(_job_name, jobs))
+        facts = []
+        for job in jobs[:MAX_CRON_JOBS]:
+            name = _job_name(job)
+            if job_counts[name] > 1:
+                name = f"{name} {_describe_schedule(job)}"
+            facts.append(_job_facts(name, job, await self._read_runs(client, job)))
+        scheduler_heartbeat_at = max((parse_milliseconds(at * 1000) or 0 for at in heartbeats), default=None)
+        return JobSourceSnapshot(now, tuple(facts), scheduler_heartbeat_at)
 
     async def _read_runs(self, client: Any, job: Mapping[str, Any]) -> list[_RqRun]:
-        """The newest first, as far as they are kept."""
-        refs = await client.zrange(
-            self.redis_key("cron_job", _job_name(job), "jobs"), 0, MAX_RUNS_PER_JOB - 1, desc=True
-        )
+        """The runs that are still listed, newest first."""
+        jobs_key = self.redis_key("cron_job", _job_name(job), "jobs")
+        run_ids = await client.zrange(jobs_key, 0, MAX_RUNS_PER_JOB - 1, desc=True)
+        fields = ("status", "enqueued_at", "started_at", "ended_at", "worker_name")
         async with client.pipeline(transaction=False) as pipe:
-            for ref in refs:
-                pipe.hmget(self.redis_key("job", ref), "status", "enqueued_at", "started_at", "ended_at", "worker_name")
-                pipe.xrevrange(self.redis_key("results", ref), count=1)
-            told = await pipe.execute()
+            for run_id in run_ids:
+                pipe.hmget(self.redis_key("job", run_id), *fields)
+                pipe.xrevrange(self.redis_key("results", run_id), count=1)
+            responses = await pipe.execute()
         runs = []
-        for (status, queued, begun, ended, worker), results in zip(told[::2], told[1::2], strict=True):
-            held = status != "started" or not worker or bool(await _count_live_workers(client, self, [worker]))
-            runs.append(
-                _RqRun(
-                    status or EXPIRED_RUN_STATUS,
-                    parse_iso8601(queued),
-                    parse_iso8601(begun),
-                    parse_iso8601(ended),
-                    _last_traceback_line(results),
-                    held,
-                )
+        for (status, queued, started, ended, worker), results in zip(responses[::2], responses[1::2], strict=True):
+            run = _RqRun(
+                status=status or EXPIRED_RUN_STATUS,
+                queued_at=parse_iso8601(queued),
+                started_at=parse_iso8601(started),
+                finished_at=parse_iso8601(ended),
+                error=_last_traceback_line(results),
+                has_worker=status != "started" or not worker or bool(await _count_live_workers(client, self, [worker])),
             )
+            runs.append(run)
         return runs
 
 
@@ -283,7 +297,7 @@ class _RqRun(NamedTuple):
     finished_at: int | None
     error: str
     has_worker: bool
-    """Nobody has left it."""
+    """False only for a run in progress whose worker is gone."""
 
 
 def _parse_job_list(text: str) -> list[dict[str, Any]]:
@@ -292,7 +306,7 @@ def _parse_job_list(text: str) -> list[dict[str, Any]]:
     except (ValueError, RecursionError):
         jobs = None
     if not isinstance(jobs, list) or not all(isinstance(job, dict) for job in jobs):
-        raise ProbeError("broker.refused", "what a scheduler of RQ wrote down cannot be read")
+        raise ProbeError("broker.refused", "the job list of an RQ scheduler is not a JSON list of objects")
     return jobs
 
 
@@ -305,45 +319,38 @@ def _describe_schedule(job: Mapping[str, Any]) -> str:
 
 
 def _job_facts(name: str, job: Mapping[str, Any], runs: list[_RqRun]) -> JobFacts:
-    """A cron job. A run that was queued and waits is late; else the next is due when the scheduler says.
+    """A cron job. A queued run that still waits is late; else the scheduler's own time for the next run counts.
 
-    Its expression is left out: it speaks of the local time of a host that we do not know.
+    Its cron expression is left out, because it is in the local time of a host whose time zone is unknown.
     """
     every = job.get("interval")
-    waiting = [
+    waiting_since = [
         run.queued_at
         for run in runs
         if run.status not in STAGE_BY_FINAL_STATUS and run.status != "started" and run.queued_at
     ]
-    at_work = min((run for run in runs if run.status == "started"), key=lambda run: run.started_at or 0, default=None)
-    over = [run for run in runs if run.status in STAGE_BY_FINAL_STATUS and run.finished_at is not None]
-    good = next((run.finished_at for run in over if run.status == "finished"), None)
-    newest = over[0] if over else None
+    running = min((run for run in runs if run.status == "started"), key=lambda run: run.started_at or 0, default=None)
+    finished = [run for run in runs if run.status in STAGE_BY_FINAL_STATUS and run.finished_at is not None]
+    newest = finished[0] if finished else None
     ended = [run for run in runs if run.status in (*STAGE_BY_FINAL_STATUS, EXPIRED_RUN_STATUS)]
     failed = list(takewhile(lambda run: run.status not in ("finished", EXPIRED_RUN_STATUS), ended))
     return JobFacts(
         name,
         every=parse_milliseconds(every * 1000) if isinstance(every, int | float) else None,
-        next_due=min(waiting, default=parse_iso8601(job.get("next_enqueue_time"))),
+        next_due=min(waiting_since, default=parse_iso8601(job.get("next_enqueue_time"))),
         last_start=max((run.started_at for run in runs if run.started_at is not None), default=None),
         last_end=newest.finished_at if newest else None,
-        last_ok=good,
-        running_since=at_work.started_at if at_work else None,
+        last_ok=next((run.finished_at for run in finished if run.status == "finished"), None),
+        running_since=running.started_at if running else None,
         duration=(newest.finished_at or 0) - newest.started_at if newest and newest.started_at is not None else None,
         failures=len(failed),
         error=failed[0].error if failed else "",
-        stalled=at_work is not None and not at_work.has_worker,
+        stalled=running is not None and not running.has_worker,
     )
 
 
-async def _count_live_workers(client: Any, driver: RqRedis, workers: list[str]) -> int:
-    """How many of them listen to commands: a killed one stays on the list for minutes."""
-    channels = [driver.redis_key("pubsub", worker) for worker in workers]
-    return sum(heard > 0 for _, heard in await client.pubsub_numsub(*channels)) if channels else 0
-
-
 def _last_traceback_line(results: list[tuple[str, dict[str, str]]]) -> str:
-    """The last line of the traceback of the newest run."""
+    """Names the exception of the newest result; empty if it has none."""
     packed = results[0][1].get("exc_string", "") if results else ""
     try:
         text = zlib.decompressobj().decompress(base64.b64decode(packed), MAX_TRACEBACK_CHARS).decode(errors="replace")

@@ -1,12 +1,10 @@
-"""Jobs in a table of the user's own: which column holds what is configured, the facts are one aggregate of it."""
+"""Jobs in a table of the user's own. The configuration maps its columns and statuses; one aggregate query reads it."""
 
 from __future__ import annotations
 
 import re
-from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
-from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from pydantic import AfterValidator, BeforeValidator, WithJsonSchema, model_validator
@@ -22,18 +20,13 @@ from watchdog.config_types import (
 from watchdog.domain.model import Json
 from watchdog.domain.observations import JobFacts, JobSourceSnapshot
 from watchdog.net.errors import ProbeError
-from watchdog.queues.base import ConnectContext, JobSource, require_modules
-from watchdog.queues.clients.dialects import DatabaseUrl, database_from_url
-from watchdog.queues.clients.external_database import ExternalDatabase, run_transaction
+from watchdog.queues.clients.job_table import MAX_JOBS, TableJobSource
 from watchdog.queues.clients.timestamps import TimestampFormat, parse_timestamp_ms
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection, Row, Select, TableClause
 
-MAX_JOBS = 2_000
-"""Job types that are read."""
 MAX_ERROR_CHARS = 500
-"""Characters of an error that are read."""
 
 
 # --- configuration
@@ -42,12 +35,6 @@ MAX_ERROR_CHARS = 500
 def _validate_column_name(text: str) -> str:
     if not re.fullmatch(r"[^\W\d][\w$]{0,63}", text):
         raise ValueError("expected a column name of letters, digits and '_'")
-    return text
-
-
-def validate_table_name(text: str) -> str:
-    if not re.fullmatch(r"([^\W\d][\w$]{0,63}\.)?[^\W\d][\w$]{0,63}", text):
-        raise ValueError("expected a table name, or schema.table, of letters, digits and '_'")
     return text
 
 
@@ -130,46 +117,6 @@ class StatusMapping(ConfigModel):
         return tuple(status for _, _, status in self._iter_statuses())
 
 
-class TableJobSource(JobSource):
-    """Jobs in a table. The role needs SELECT on the table only."""
-
-    url: DatabaseUrl
-    """`postgresql://user:password@host/database` (requires the extra `postgres`), `mysql://...` (extra `mysql`) or
-    `sqlite:///file.db`."""
-    table: Annotated[str, AfterValidator(validate_table_name)]
-    """The name of the table, as `table` or `schema.table`."""
-
-    @model_validator(mode="after")
-    def _require_driver(self) -> Self:
-        require_modules(self.database.name, [self.database.driver_module], self.database.pip_extra)
-        return self
-
-    @property
-    def database(self) -> ExternalDatabase:
-        return database_from_url(self.url, self.table)
-
-    @property
-    def target(self) -> str:
-        return f"{self.database.display_name}/{self.table}"
-
-    @property
-    def host(self) -> str:
-        return self.database.host
-
-    def prepare(self) -> None:
-        import_module("sqlalchemy")
-        import_module(self.database.driver_module)
-
-    async def fetch_snapshot(self, context: ConnectContext) -> JobSourceSnapshot:
-        snapshot, facts = await run_transaction(self.database, context, self.read_snapshot)
-        context.facts.update(facts)
-        return snapshot
-
-    @abstractmethod
-    def read_snapshot(self, connection: Connection) -> tuple[JobSourceSnapshot, dict[str, Json]]:
-        """The jobs, and what else is worth knowing. Raises Fault."""
-
-
 class SqlJobSource(TableJobSource):
     """A table of PostgreSQL, MySQL, MariaDB or SQLite in which every row is a run. The role needs SELECT on the table
     only."""
@@ -191,70 +138,72 @@ class SqlJobSource(TableJobSource):
         return self.columns.id is not None and self.columns.started is not None
 
     def read_snapshot(self, connection: Connection) -> tuple[JobSourceSnapshot, dict[str, Json]]:
-
-        table, times = self._inspect_table(connection)
+        table, time_formats = self._inspect_table(connection)
         facts = self.database.write_access_evidence(connection, table)
         now = self.database.current_time(connection)
-        rows = connection.execute(_JobAggregateQuery(self, table, times, now).statement).all()
+        rows = connection.execute(_JobAggregateQuery(self, table, time_formats, now).statement).all()
         if len(rows) > MAX_JOBS:
-            many = f"{self.columns.type} holds over {MAX_JOBS:,} different values: is that the type of a job?"
-            raise ProbeError("database.column_invalid", many)
+            message = f"column {self.columns.type} has over {MAX_JOBS:,} different values: is it the name of a job?"
+            raise ProbeError("database.column_invalid", message)
         if unknown := sorted({row.unknown for row in rows if row.unknown is not None}):
-            facts["unmapped_statuses"] = f"statuses that stand for nothing: {', '.join(unknown[:5])}"
-        return JobSourceSnapshot(now, tuple(self._job_facts(row, times) for row in rows)), facts
+            facts["unmapped_statuses"] = ", ".join(unknown[:5])
+        return JobSourceSnapshot(now, tuple(self._job_facts(row, time_formats) for row in rows)), facts
 
     def _inspect_table(self, connection: Connection) -> tuple[TableClause, dict[str, TimestampFormat]]:
-        """The table and the columns that hold times, as the database's own catalogue has them. Raises Fault."""
+        """The table and the formats of its time columns, from the database's catalog. Raises ProbeError."""
         import sqlalchemy as sa
 
         schema, _, name = self.table.rpartition(".")
-        catalogue = sa.inspect(connection)
+        catalog = sa.inspect(connection)
         try:
-            found = {column["name"]: column["type"] for column in catalogue.get_columns(name, schema or None)}
+            types = {column["name"]: column["type"] for column in catalog.get_columns(name, schema or None)}
         except sa.exc.NoSuchTableError:
-            near = get_close_matches(name, catalogue.get_table_names(schema or None), 1)
-            raise ProbeError("database.table_missing", f"no table {self.table}{_did_you_mean(near)}") from None
-        if missing := [column for column in self.columns.all_columns if column not in found]:
-            near = [n for n in found if n.lower() == missing[0].lower()] or get_close_matches(missing[0], found, 1)
-            raise ProbeError("database.column_missing", f"{self.table} has no column {missing[0]}{_did_you_mean(near)}")
+            similar = get_close_matches(name, catalog.get_table_names(schema or None), 1)
+            message = f"table {self.table} does not exist{_did_you_mean(similar)}"
+            raise ProbeError("database.table_missing", message) from None
+        if missing := next((column for column in self.columns.all_columns if column not in types), ""):
+            similar = [n for n in types if n.lower() == missing.lower()] or get_close_matches(missing, types, 1)
+            message = f"column {missing} of {self.table} does not exist{_did_you_mean(similar)}"
+            raise ProbeError("database.column_missing", message)
         dialect = connection.dialect.name
         columns = [
-            sa.column(column, None if dialect == "sqlite" else found[column]) for column in self.columns.all_columns
+            sa.column(column, None if dialect == "sqlite" else types[column]) for column in self.columns.all_columns
         ]
-        times = {
-            column: TimestampFormat.from_column_type(found[column], column, dialect, self.timezone)
+        time_formats = {
+            column: TimestampFormat.from_column_type(types[column], column, dialect, self.timezone)
             for column in self.columns.time_columns
         }
-        return sa.table(name, *columns, schema=schema or None), times
+        return sa.table(name, *columns, schema=schema or None), time_formats
 
     def _job_facts(self, row: Row[Any], time_formats: Mapping[str, TimestampFormat]) -> JobFacts:
-        told = row._mapping
-        at = {
-            name: parse_timestamp_ms(told[name], time_formats[column].default_zone, column)
-            for name, column in self._iter_time_fields() if name in told
+        values = row._mapping
+        times = {
+            name: parse_timestamp_ms(values[name], time_formats[column].default_zone, column)
+            for name, column in self._iter_time_fields() if name in values
         }  # fmt: skip
-        begun = at.get("last_start") or at.get("last_due") or at.get("last_end")
-        took = at.get("newest_start"), at.get("newest_end")
+        started_at = times.get("last_start") or times.get("last_due") or times.get("last_end")
+        newest_start, newest_end = times.get("newest_start"), times.get("newest_end")
+        has_duration = newest_start is not None and newest_end is not None
         return JobFacts(
-            str(told["type"])[:200],
-            next_due=at.get("next_due"),
-            last_start=begun,
-            last_end=at.get("last_end"),
-            last_ok=at.get("last_ok"),
-            running_since=at.get("running_since"),
-            duration=max(took[1] - took[0], 0) if took[0] is not None and took[1] is not None else None,
-            failures=int(told["failures"] or 0),
-            error=told.get("error") or "",
-            worker=told.get("worker") or "",
-            run_id=told.get("run") or "",
-            schedule_since=begun,
+            str(values["type"])[:200],
+            next_due=times.get("next_due"),
+            last_start=started_at,
+            last_end=times.get("last_end"),
+            last_ok=times.get("last_ok"),
+            running_since=times.get("running_since"),
+            duration=max((newest_end or 0) - (newest_start or 0), 0) if has_duration else None,
+            failures=int(values["failures"] or 0),
+            error=values.get("error") or "",
+            worker=values.get("worker") or "",
+            run_id=values.get("run_id") or "",
+            schedule_since=started_at,
         )
 
     def _iter_time_fields(self) -> Iterator[tuple[str, str]]:
-        """Instant in a row of the aggregate -> the column whose form it has."""
+        """Label of a time in the query's rows -> the column whose format it has."""
         columns = self.columns
-        ended = columns.finished or columns.started or columns.scheduled or ""
-        yield from (("last_end", ended), ("last_ok", ended))
+        finished = columns.finished or columns.started or columns.scheduled or ""
+        yield from (("last_end", finished), ("last_ok", finished))
         yield from ((name, columns.started or "") for name in ("last_start", "running_since", "newest_start"))
         yield from ((name, columns.scheduled or "") for name in ("last_due", "next_due"))
         yield "newest_end", columns.finished or ""
@@ -264,30 +213,93 @@ def _did_you_mean(suggestions: Iterable[str]) -> str:
     return "".join(f"; did you mean {name}?" for name in suggestions)
 
 
-# --- the aggregate
+# --- the query
 
 
 class _JobAggregateQuery:
-    """One statement: the newest instants of each type, and beside them what the rows at those instants say."""
+    """One statement with a row per job: its newest times, joined with what the rows at these times contain."""
 
     def __init__(
         self, config: SqlJobSource, table: TableClause, time_formats: Mapping[str, TimestampFormat], now: int
     ) -> None:
-        self.config, self.columns, self.table, self.time_formats, self.now = (
-            config,
-            config.columns,
-            table,
-            time_formats,
-            now,
+        self.config, self.columns, self.table = config, config.columns, table
+        self.time_formats, self.now = time_formats, now
+
+    @property
+    def statement(self) -> Select[Any]:
+        import sqlalchemy as sa
+
+        columns, statuses = self.columns, self.config.statuses
+        newest = self.newest_per_type().subquery("newest")
+        is_finished = self.status_in(*statuses.done, *statuses.failed)
+        is_last = sa.and_(is_finished, self.finished_at == newest.c.last_end)
+        is_after_last_ok = sa.or_(newest.c.last_ok.is_(None), self.finished_at > newest.c.last_ok)
+        selected: dict[str, ColumnElement[Any]] = {
+            name: sa.func.max(column) for name, column in newest.c.items() if name != "type"
+        }
+        is_new_failure = sa.and_(self.status_in(*statuses.failed), is_after_last_ok)
+        selected["failures"] = sa.func.sum(sa.case((is_new_failure, 1), else_=0))
+        if columns.started:
+            selected["newest_start"] = sa.func.max(sa.case((is_last, self.table.c[columns.started])))
+        if columns.finished:
+            selected["newest_end"] = sa.func.max(sa.case((is_last, self.table.c[columns.finished])))
+        if columns.error:
+            text = sa.func.substr(self.as_text(columns.error), 1, MAX_ERROR_CHARS)
+            is_last_failure = sa.and_(self.status_in(*statuses.failed), is_last)
+            selected["error"] = sa.func.max(sa.case((is_last_failure, text)))
+        if columns.started:
+            is_running = sa.and_(
+                self.status_in(*statuses.running), self.table.c[columns.started] == newest.c.running_since
+            )
+            for label, column in (("worker", columns.worker), ("run_id", columns.id)):
+                if column:
+                    selected[label] = sa.func.max(sa.case((is_running, self.as_text(column))))
+        type_column = newest.c.type
+        return (
+            sa.select(type_column, *(value.label(label) for label, value in selected.items()))
+            # An outer join, because SQLite would otherwise scan the table once per job.
+            .join_from(self.table, newest, self.table.c[columns.type] == type_column, isouter=True)
+            .where(
+                self.is_recent,
+                sa.or_(~is_finished, newest.c.last_ok.is_(None), self.finished_at >= newest.c.last_ok),
+            )
+            .group_by(type_column)
+        )
+
+    def newest_per_type(self) -> Select[Any]:
+        """A row per job with its newest times."""
+        import sqlalchemy as sa
+
+        columns, statuses = self.columns, self.config.statuses
+        is_finished, status = self.status_in(*statuses.done, *statuses.failed), self.as_text(columns.status)
+        selected: dict[str, ColumnElement[Any]] = {
+            "last_end": sa.func.max(sa.case((is_finished, self.finished_at))),
+            "last_ok": sa.func.max(sa.case((self.status_in(*statuses.done), self.finished_at))),
+            "unknown": sa.func.min(sa.case((status.not_in(statuses.all_statuses), status))),
+        }
+        if columns.started:
+            started = self.table.c[columns.started]
+            selected["last_start"] = sa.func.max(started)
+            selected["running_since"] = sa.func.min(sa.case((self.status_in(*statuses.running), started)))
+        if columns.scheduled:
+            scheduled = self.table.c[columns.scheduled]
+            selected["last_due"] = sa.func.max(sa.case((~self.status_in(*statuses.waiting), scheduled)))
+            selected["next_due"] = sa.func.min(sa.case((self.status_in(*statuses.waiting), scheduled)))
+        type_column = self.table.c[columns.type]
+        return (
+            sa.select(type_column.label("type"), *(value.label(label) for label, value in selected.items()))
+            .where(self.is_recent, type_column.is_not(None))
+            .group_by(type_column)
+            .limit(MAX_JOBS + 1)
         )
 
     def as_text(self, column_name: str) -> ColumnElement[str]:
-        """A column as text: statuses may be an enum, a number, a switch; errors JSON."""
+        """A column as text: a status may be an enum, a number or a boolean, an error JSON."""
         import sqlalchemy as sa
 
         column = self.table.c[column_name]
-        plain = isinstance(column.type, sa.String) and not isinstance(column.type, sa.Enum)
-        return column if plain else sa.cast(column, sa.String)
+        is_text = isinstance(column.type, sa.String) and not isinstance(column.type, sa.Enum)
+        return column if is_text else sa.cast(column, sa.String)
 
     def status_in(self, *statuses: str) -> ColumnElement[bool]:
         import sqlalchemy as sa
@@ -296,74 +308,18 @@ class _JobAggregateQuery:
 
     @property
     def finished_at(self) -> ColumnElement[Any]:
-        """When a run ended, as well as it is known: failed ones often lack their end."""
+        """When a run ended. Failed runs often have no end: then the start or the due time, if in the same format."""
         import sqlalchemy as sa
 
         names = [name for name in (self.columns.finished, self.columns.started, self.columns.scheduled) if name]
-        alike = [self.table.c[name] for name in names if self.time_formats[name] == self.time_formats[names[0]]]
-        return alike[0] if len(alike) == 1 else sa.func.coalesce(*alike)
+        same_format = [self.table.c[name] for name in names if self.time_formats[name] == self.time_formats[names[0]]]
+        return same_format[0] if len(same_format) == 1 else sa.func.coalesce(*same_format)
 
     @property
     def is_recent(self) -> ColumnElement[bool]:
-        """What is looked at: runs that are not old, and those that are not over."""
+        """The rows that count: runs since `since`, and runs that have not ended."""
         import sqlalchemy as sa
 
         since, statuses = self.now - self.config.since, self.config.statuses
         recent = [time.not_older_than(self.table.c[name], since) for name, time in self.time_formats.items()]
         return sa.or_(self.status_in(*statuses.waiting, *statuses.running), *recent)
-
-    def newest_per_type(self) -> Select[Any]:
-        """Of each type."""
-        import sqlalchemy as sa
-
-        config, statuses = self.columns, self.config.statuses
-        over, status = self.status_in(*statuses.done, *statuses.failed), self.as_text(config.status)
-        asked: dict[str, ColumnElement[Any]] = {
-            "last_end": sa.func.max(sa.case((over, self.finished_at))),
-            "last_ok": sa.func.max(sa.case((self.status_in(*statuses.done), self.finished_at))),
-            "unknown": sa.func.min(sa.case((status.not_in(statuses.all_statuses), status))),
-        }
-        if config.started:
-            started = self.table.c[config.started]
-            asked["last_start"] = sa.func.max(started)
-            asked["running_since"] = sa.func.min(sa.case((self.status_in(*statuses.running), started)))
-        if config.scheduled:
-            scheduled = self.table.c[config.scheduled]
-            asked["last_due"] = sa.func.max(sa.case((~self.status_in(*statuses.waiting), scheduled)))
-            asked["next_due"] = sa.func.min(sa.case((self.status_in(*statuses.waiting), scheduled)))
-        kind = self.table.c[config.type]
-        columns = [kind.label("type"), *(what.label(name) for name, what in asked.items())]
-        return sa.select(*columns).where(self.is_recent, kind.is_not(None)).group_by(kind).limit(MAX_JOBS + 1)
-
-    @property
-    def statement(self) -> Select[Any]:
-        import sqlalchemy as sa
-
-        config, statuses = self.columns, self.config.statuses
-        newest = self.newest_per_type().subquery("newest")
-        over = self.status_in(*statuses.done, *statuses.failed)
-        last = sa.and_(over, self.finished_at == newest.c.last_end)
-        later = sa.or_(newest.c.last_ok.is_(None), self.finished_at > newest.c.last_ok)
-        asked: dict[str, ColumnElement[Any]] = {
-            name: sa.func.max(column) for name, column in newest.c.items() if name != "type"
-        }
-        asked["failures"] = sa.func.sum(sa.case((sa.and_(self.status_in(*statuses.failed), later), 1), else_=0))
-        if config.started:
-            asked["newest_start"] = sa.func.max(sa.case((last, self.table.c[config.started])))
-        if config.finished:
-            asked["newest_end"] = sa.func.max(sa.case((last, self.table.c[config.finished])))
-        if config.error:
-            bad = sa.and_(self.status_in(*statuses.failed), last)
-            asked["error"] = sa.func.max(sa.case((bad, sa.func.substr(self.as_text(config.error), 1, MAX_ERROR_CHARS))))
-        if config.started:
-            here = sa.and_(self.status_in(*statuses.running), self.table.c[config.started] == newest.c.running_since)
-            for name, column in (("worker", config.worker), ("run", config.id)):
-                if column:
-                    asked[name] = sa.func.max(sa.case((here, self.as_text(column))))
-        kind = newest.c.type
-        return (
-            sa.select(kind, *(what.label(name) for name, what in asked.items()))
-            .join_from(self.table, newest, self.table.c[config.type] == kind, isouter=True)  # keeps SQLite from n*m
-            .where(self.is_recent, sa.or_(~over, newest.c.last_ok.is_(None), self.finished_at >= newest.c.last_ok))
-            .group_by(kind)
-        )

@@ -10,9 +10,8 @@ from pydantic import AfterValidator, model_validator
 
 from watchdog.domain.formatting import format_count
 from watchdog.queues.base import ConnectContext, require_modules
-from watchdog.queues.clients.change import execute_update
 from watchdog.queues.clients.dialects import DatabaseUrl, database_from_url
-from watchdog.queues.clients.external_database import ExternalDatabase
+from watchdog.queues.clients.external_database import ExternalDatabase, execute_update
 from watchdog.remediations.base import PARAMETER_NAMES, RemediationAction, RemediationContext
 
 MAX_CHANGED_ROWS = 100

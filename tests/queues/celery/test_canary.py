@@ -15,7 +15,7 @@ from tests.support.queue_lab import NBSP, suspended_process
 from tests.support.queue_labs import CeleryLab
 from watchdog.domain.model import Outcome
 from watchdog.probes.base import derive_idempotency_key
-from watchdog.queues.celery.canary import BROKER_THREAD_SEMAPHORE, MAX_BROKER_THREADS
+from watchdog.queues.celery.broker import BROKER_THREAD_SEMAPHORE, MAX_BROKER_THREADS
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_a_job_that_is_to_be_tried_again_is_not_finished(lab: CeleryLab) -> None
         report = lab.run_probe({"task": "again"}, finish_within="1s")
     assert report.result.reason == "canary.not_finished"
     assert report.result.message.endswith(
-        f"not finished within 1{NBSP}s: it waits for another try: ValueError: not yet"
+        f"not finished within 1{NBSP}s: waiting for a retry: ValueError: not yet"
     )
 
 
@@ -73,7 +73,7 @@ def test_results_that_are_no_json_are_never_unpacked(lab: CeleryLab) -> None:
     )
     report = asyncio.run(run_probe(lab.build_probe(), 6_000, previous_slot=5_000))
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "broker.refused")
-    assert report.result.message == "the result is no JSON: the workers need result_serializer json"
+    assert report.result.message == "the result is not JSON: the workers need result_serializer json"
 
 
 def test_a_broker_that_hangs_is_unreachable_inside_the_deadline_where_results_are_elsewhere(lab: CeleryLab) -> None:
@@ -95,5 +95,5 @@ def test_calls_that_hang_are_bounded_and_end_by_themselves(lab: CeleryLab) -> No
         for _ in range(MAX_BROKER_THREADS):
             BROKER_THREAD_SEMAPHORE.release()
     assert report.result.reason == "broker.unreachable"
-    assert report.result.message == "broker unreachable: too many earlier calls still wait for an answer"
+    assert report.result.message == "broker unreachable: too many earlier calls are still waiting for a response"
     assert lab.run_probe(finish_within="1s").result.reason == "canary.not_finished"

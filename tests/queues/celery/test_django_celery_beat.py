@@ -81,7 +81,7 @@ def test_every_schedule_is_found_and_a_stopped_beat_is_named(shop: Shop) -> None
     assert set(jobs) == {"digest", "nightly", "rates", "celery.backend_cleanup"}
     assert (jobs["rates"]["cron"], jobs["rates"]["timezone"]) == ("*/15 8-18 * * 1-5", "Europe/Berlin")
     assert jobs["digest"]["every"] == f"1{NBSP}s"
-    told = f"postgres may write to {TASK}, too; SELECT is all it takes"
+    told = f"postgres can write to {TASK}; SELECT is enough"
     assert shop.look().evidence.facts.get("write_access") == (None if "sqlite" in shop.url else told)
     shop.change(last_run_at=shop.at(4))
     assert shop.wrong() == {}  # beat may not have written down what it sent since

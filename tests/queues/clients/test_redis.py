@@ -18,7 +18,7 @@ from watchdog.net import connector
 from watchdog.net.connector import SocketAddress
 from watchdog.net.errors import ProbeError
 from watchdog.probes import JobsProbe
-from watchdog.queues.clients import redis_limits
+from watchdog.queues.clients import redis as redis_client
 from watchdog.queues.clients.redis import map_redis_errors, parse_redis_time_ms
 
 
@@ -60,7 +60,7 @@ def test_what_is_no_redis_is_named(answer: bytes) -> None:
 
 @pytest.mark.parametrize("begin", [b"*2000000000\r\n", b"~2000000000\r\n"])
 def test_what_has_no_end_is_read_no_further_than_a_bound(begin: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redis_limits, "MAX_BYTES_PER_CONNECTION", 1_000_000)
+    monkeypatch.setattr(redis_client, "MAX_BYTES_PER_CONNECTION", 1_000_000)
     report = asyncio.run(_told(begin + b":1\r\n" * 10_000))
     assert report.result.reason == "broker.refused"
     assert "more than" in report.result.message
@@ -70,7 +70,7 @@ def test_others_have_a_turn_while_a_long_answer_is_read() -> None:
     async def look() -> int:
         stream = asyncio.StreamReader()
         stream.feed_data(b":1\r\n" * 100_000)
-        reader = redis_limits.BoundedReader(stream)
+        reader = redis_client.BoundedReader(stream)
         turns = 0
 
         async def others() -> None:
@@ -178,7 +178,7 @@ def test_a_user_without_the_right_to_a_command(redis_server: RedisServer, system
         finally:
             client.acl_deluser("sender")
     assert (result.outcome, result.reason) == (Outcome.FAIL, "broker.refused")
-    assert result.message.startswith("Redis does not allow it: ")
+    assert result.message.startswith("Redis denies access: ")
 
 
 def test_a_user_of_celery_who_may_look_and_not_send(redis_server: RedisServer) -> None:

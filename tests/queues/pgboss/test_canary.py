@@ -135,7 +135,7 @@ OLDER = {
     [
         (24, 24, {}),
         (26, 26, {}),
-        (99, 26, {"schema_version": "99 is none of 24, 26, 46, which we know"}),
+        (99, 26, {"schema_version": "99 is untested (tested: 24, 26, 46)"}),
     ],
 )
 def test_other_versions_of_the_tables(
@@ -178,14 +178,14 @@ def test_other_versions_of_the_tables(
 def test_a_schema_without_pgboss(lab: PgbossLab) -> None:
     report = lab.run_probe({"schema": "elsewhere"})
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "queue.missing")
-    assert report.result.message == "no pg-boss in the schema 'elsewhere': no such tables"
+    assert report.result.message == "pg-boss is not in schema 'elsewhere': its tables do not exist"
 
 
 def test_tables_of_something_else(lab: PgbossLab) -> None:
     lab.execute("CREATE SCHEMA IF NOT EXISTS other")
     lab.execute("CREATE TABLE IF NOT EXISTS other.job (id int)")
     assert lab.run_probe({"schema": "other"}).result.message == (
-        "no pg-boss in the schema 'other': it has no table version"
+        "pg-boss is not in schema 'other': table version is missing"
     )
 
 
@@ -231,7 +231,7 @@ def test_a_role_without_rights_is_told_what_it_needs(lab: PgbossLab, grants: tup
         report = lab.run_probe({"url": url})
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "broker.refused")
     assert report.result.message == (
-        f"PostgreSQL does not allow it: {denied}; the role needs USAGE on the schema, "
+        f"PostgreSQL denies access: {denied}; the role needs USAGE on the schema, "
         "SELECT on version, queue and job, INSERT and DELETE on job"
     )
     assert lab.job_states() == []
@@ -241,7 +241,7 @@ def test_a_database_that_only_reads_refuses(lab: PgbossLab) -> None:
     lab.create_queue()
     report = lab.run_probe({"url": f"{lab.probed_url}?options=-cdefault_transaction_read_only%3Don"})
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "broker.refused")
-    assert report.result.message == "PostgreSQL answers: cannot execute SELECT in a read-only transaction"
+    assert report.result.message == "PostgreSQL returned an error: cannot execute SELECT in a read-only transaction"
 
 
 # --- a database in trouble
@@ -269,7 +269,7 @@ def test_tables_that_somebody_locks_hold_nothing_up(lab: PgbossLab) -> None:
         other.execute("LOCK TABLE pgboss.job IN ACCESS EXCLUSIVE MODE")
         report = lab.run_probe()
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "database.query_timeout")
-    assert report.result.message == "PostgreSQL took too long: canceling statement due to lock timeout"
+    assert report.result.message == "PostgreSQL timed out: canceling statement due to lock timeout"
     assert lab.job_states() == []
 
 

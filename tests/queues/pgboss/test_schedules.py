@@ -204,7 +204,7 @@ def test_schedules_that_are_not_told_apart_are_said_to_be_so(lab: Lab) -> None:
     lab.sql("INSERT INTO pgboss.schedule (name, key, cron) VALUES ('r', 'a', '0 3 * * *'), ('r', 'b', '0 4 * * *')")
     facts = lab.look().evidence.facts
     assert set(facts["jobs"]) == {"r/a", "r/b"}
-    assert facts["shared_queues"] == "schedules of one queue are not told apart before pg-boss 12: r"
+    assert facts["shared_queues"] == "r: pg-boss before 12 does not tell schedules of one queue apart"
 
 
 def test_a_scheduler_without_schedules_may_be_silent(lab: Lab) -> None:
@@ -218,7 +218,7 @@ def test_a_schema_without_schedules(lab: Lab) -> None:
     lab.sql("DROP TABLE pgboss.schedule")
     result = lab.look().result
     assert (result.reason, result.message) == (
-        "queue.missing", "no schedules in the schema 'pgboss': it has no such table",
+        "queue.missing", "pg-boss in schema 'pgboss' has no schedules: table schedule is missing",
     )  # fmt: skip
     assert lab.look({"schema": "elsewhere"}).result.reason == "queue.missing"
 
@@ -243,7 +243,7 @@ def test_a_role_is_told_what_it_lacks_and_what_it_need_not_have(lab: Lab) -> Non
     rights = "the role needs USAGE on the schema, SELECT on version, queue, schedule and job"
     assert result.reason == "broker.refused"
     assert result.message.endswith(rights)
-    told = f"looker may write, too; {rights}, no more"
+    told = f"looker can write; {rights} only"
     assert [fact.get("write_access") for fact in facts] == [None, told, told]
 
 

@@ -1,1 +1,1 @@
-"""Celery: canary jobs, and the schedules of RedBeat and django-celery-beat."""
+"""Celery: canary jobs, queue statistics, and the schedules of RedBeat and django-celery-beat."""

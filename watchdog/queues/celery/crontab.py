@@ -1,4 +1,4 @@
-"""What the schedules of Celery beat mean, wherever they are kept."""
+"""The schedules of Celery beat, wherever they are stored: crontabs, intervals, and whether beat is running."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from watchdog.domain.observations import MAX_INTERVAL_MS, JobFacts
 from watchdog.domain.schedule import missed_runs
 
 MAX_SCHEDULES = 2_000
-"""Schedules that are read."""
 MAX_CRON_CHARS = 600
-"""Characters of a cron expression: more than all minutes, hours and days, one by one."""
+"""More than an expression that lists every minute, hour, day, month and weekday."""
 WEEKDAY_AND_MONTH_NUMBERS = {
     name: number
     for names, first in (("sun mon tue wed thu fri sat", 0), ("jan feb mar apr may jun jul aug sep oct nov dec", 1))
@@ -22,56 +21,60 @@ CRON_FIELD_BOUNDS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 6))
 
 
 def crontab_to_cron(minute: Any, hour: Any, day: Any, month: Any, weekday: Any) -> str:
-    """A crontab of Celery as a cron expression. Where days of the month and of the week are given, a day must be both:
-    no expression says so, hence that one is told and cannot be read."""
+    """A Celery crontab as a cron expression.
+
+    With both a day of the month and a weekday, cron runs on days that match either, Celery on days that match both.
+    Such a crontab gets a note that makes it an invalid expression: it is shown, and not judged.
+    """
     fields = [
-        _format_cron_field(told, *bounds)
-        for told, bounds in zip((minute, hour, day, month, weekday), CRON_FIELD_BOUNDS, strict=True)
+        _format_cron_field(value, *bounds)
+        for value, bounds in zip((minute, hour, day, month, weekday), CRON_FIELD_BOUNDS, strict=True)
     ]
     text = " ".join(fields)
     if len(text) > MAX_CRON_CHARS:
         return f"{text[:50]}..."
-    either = all(not fields[at].startswith("*") for at in (2, 4))
-    return f"{text} (both days)" if either else text
+    needs_both_days = all(not fields[position].startswith("*") for position in (2, 4))
+    return f"{text} (both days)" if needs_both_days else text
 
 
 def _format_cron_field(value: Any, low: int, high: int) -> str:
-    several = value if isinstance(value, list) else [value]
-    text = "".join(",".join(str(one) if isinstance(one, int | str) else "!" for one in several).lower().split())
+    parts = value if isinstance(value, list) else [value]
+    text = "".join(",".join(str(part) if isinstance(part, int | str) else "!" for part in parts).lower().split())
     text = re.sub("[a-z]+", lambda name: str(WEEKDAY_AND_MONTH_NUMBERS.get(name[0][:3], name[0])), text)
     return ",".join(_expand_wrapped_range(part, low, high) for part in text.split(","))
 
 
 def _expand_wrapped_range(part: str, low: int, high: int) -> str:
-    """A range that goes past the end begins anew in Celery: fri-mon."""
-    found = re.fullmatch(r"(\d{1,2})-(\d{1,2})(?:/(\d{1,2}))?", part)
-    if found is None:
+    """Celery wraps a range around the end (`fri-mon`), cron does not: lists its values."""
+    bounds = re.fullmatch(r"(\d{1,2})-(\d{1,2})(?:/(\d{1,2}))?", part)
+    if bounds is None:
         return part
-    first, last, step = int(found[1]), int(found[2]), int(found[3] or 1)
+    first, last, step = int(bounds[1]), int(bounds[2]), int(bounds[3] or 1)
     if not low <= last < first <= high or step == 0:
         return part
     return ",".join(map(str, [*range(first, high + 1), *range(low, last + 1)][::step]))
 
 
 def validate_interval(interval_ms: float) -> int | None:
+    """None: out of range."""
     return int(interval_ms) if 1 <= interval_ms <= MAX_INTERVAL_MS else None
 
 
 def scheduler_idle_since(jobs: Iterable[JobFacts], now: int) -> int | None:
-    """When the first job came due that beat has not sent, nor any other since; None: it may well be at work."""
+    """When the first job became due of those that beat has not sent, provided that it has sent no other job since.
+    None: beat may be running."""
     jobs = list(jobs)
-    sent = max((job.last_start for job in jobs if job.last_start is not None), default=0)
-    return min(
-        (at for job in jobs if job.enabled and (at := _missed_due_at(job, now)) is not None and at > sent), default=None
-    )
+    last_sent_at = max((job.last_start for job in jobs if job.last_start is not None), default=0)
+    missed = [due_at for job in jobs if job.enabled and (due_at := _missed_due_at(job, now)) is not None]
+    return min((due_at for due_at in missed if due_at > last_sent_at), default=None)
 
 
 def _missed_due_at(job: JobFacts, now: int) -> int | None:
-    """When it should have been sent and was not."""
+    """When a job was due that has not been sent; None: it has been sent, or is not due."""
     if job.next_due is not None:
         return job.next_due if job.next_due <= now else None
     since = next(at for at in (job.schedule_since, job.last_start, now) if at is not None)
-    plan = job.build_schedule(since)
-    if plan is None or not missed_runs(plan, now, job.last_start, 0, since):
+    schedule = job.build_schedule(since)
+    if schedule is None or not missed_runs(schedule, now, job.last_start, 0, since):
         return None
-    return plan.next_slot_after(since if job.last_start is None else job.last_start)
+    return schedule.next_slot_after(since if job.last_start is None else job.last_start)

@@ -1,4 +1,4 @@
-"""django-celery-beat: the schedules of Celery beat in the database of a Django application."""
+"""django-celery-beat: schedules of Celery beat in the database of a Django application."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 PERIOD_MS = {"days": DAY_MS, "hours": HOUR_MS, "minutes": MINUTE_MS, "seconds": SECOND_MS, "microseconds": 0.001}
 REPORTING_LAG_MS = 190_000
-"""Beat writes down every 180 s what it has sent, at the end of a round of 5 s."""
+"""Beat stores what it has sent every 180 s, at the end of a loop of up to 5 s."""
 PERIODIC_TASK_TABLE = "django_celery_beat_periodictask"
 TIME_COLUMNS = ("last_run_at", "start_time", "expires", "date_changed", "clocked_time")
 
@@ -26,53 +26,54 @@ TIME_COLUMNS = ("last_run_at", "start_time", "expires", "date_changed", "clocked
 def read_snapshot(
     connection: Connection, database: ExternalDatabase, default_zone: str
 ) -> tuple[JobSourceSnapshot, dict[str, Json]]:
-    """The jobs, and what else is worth knowing. `zone`: that of times that carry none. Raises Fault."""
+    """All jobs, and evidence. `default_zone`: the time zone of stored times without one. Raises ProbeError."""
     import sqlalchemy as sa
 
     if not sa.inspect(connection).has_table(PERIODIC_TASK_TABLE):
-        raise ProbeError(
-            "database.table_missing",
-            f"no table {PERIODIC_TASK_TABLE}: django-celery-beat makes it when the application is migrated",
-        )
+        hint = "django-celery-beat creates it when the application is migrated"
+        raise ProbeError("database.table_missing", f"table {PERIODIC_TASK_TABLE} does not exist: {hint}")
     now = database.current_time(connection)
     jobs = tuple(_job_facts(row, default_zone, now) for row in connection.execute(_select_schedules()))
-    return JobSourceSnapshot(
-        now, jobs, scheduler_idle_since(jobs, now), REPORTING_LAG_MS
-    ), database.write_access_evidence(connection, sa.table(PERIODIC_TASK_TABLE))
+    snapshot = JobSourceSnapshot(now, jobs, scheduler_idle_since(jobs, now), REPORTING_LAG_MS)
+    return snapshot, database.write_access_evidence(connection, sa.table(PERIODIC_TASK_TABLE))
 
 
 def _select_schedules() -> Select[Any]:
     import sqlalchemy as sa
 
-    own = ("name", "enabled", "one_off", "total_run_count", "last_run_at", "start_time", "expires", "date_changed")
-    others = {
+    task_columns = (
+        *("name", "enabled", "one_off", "total_run_count"),
+        *("last_run_at", "start_time", "expires", "date_changed"),
+    )
+    schedule_columns = {
         "interval": ("every", "period"),
         "crontab": ("minute", "hour", "day_of_month", "month_of_year", "day_of_week", "timezone"),
         "clocked": ("clocked_time",),
     }
-    task = sa.table(PERIODIC_TASK_TABLE, *map(sa.column, (*own, *(f"{kind}_id" for kind in others))))
-    asked, joined = [task.c[name] for name in own], task
-    for kind, names in others.items():
-        other = sa.table(f"django_celery_beat_{kind}schedule", *map(sa.column, ("id", *names)))
-        joined = joined.outerjoin(other, task.c[f"{kind}_id"] == other.c.id)  # type: ignore[assignment] # a join is one
-        asked += [other.c[name] for name in names]
-    return sa.select(*asked).select_from(joined).order_by(task.c.name).limit(MAX_SCHEDULES)
+    task = sa.table(PERIODIC_TASK_TABLE, *map(sa.column, (*task_columns, *(f"{kind}_id" for kind in schedule_columns))))
+    selected, joined = [task.c[name] for name in task_columns], task
+    for kind, names in schedule_columns.items():
+        schedule = sa.table(f"django_celery_beat_{kind}schedule", *map(sa.column, ("id", *names)))
+        joined = joined.outerjoin(schedule, task.c[f"{kind}_id"] == schedule.c.id)  # type: ignore[assignment] # a join is selected from like a table
+        selected += [schedule.c[name] for name in names]
+    return sa.select(*selected).select_from(joined).order_by(task.c.name).limit(MAX_SCHEDULES)
 
 
 def _job_facts(row: Row[Any], default_zone: str, now: int) -> JobFacts:
-    """Beat reckons from the last run, or from the last change where there was none: after one was disabled, too."""
-    last, start, expires, changed, clocked = (
+    """Beat counts an interval from the last run, or from the last change if there was none; Django deletes the last run
+    when a schedule is disabled."""
+    last_run, start, expires, changed, clocked = (
         parse_timestamp_ms(getattr(row, name), default_zone, name) for name in TIME_COLUMNS
     )
-    over = (row.one_off and row.total_run_count) or (expires is not None and expires <= now)
-    days = (row.minute, row.hour, row.day_of_month, row.month_of_year, row.day_of_week)
+    is_over = (row.one_off and row.total_run_count) or (expires is not None and expires <= now)
+    crontab = (row.minute, row.hour, row.day_of_month, row.month_of_year, row.day_of_week)
     return JobFacts(
         str(row.name)[:200],
-        cron="" if row.minute is None else crontab_to_cron(*days),
+        cron="" if row.minute is None else crontab_to_cron(*crontab),
         every=validate_interval(row.every * PERIOD_MS.get(row.period, 0)) if isinstance(row.every, int) else None,
         timezone=str(row.timezone or "UTC"),
-        enabled=bool(row.enabled) and not over,
-        next_due=clocked if clocked is not None and (last is None or last < clocked) else None,
-        last_start=last,
-        schedule_since=min(max(last or changed or 0, start or 0), now),
+        enabled=bool(row.enabled) and not is_over,
+        next_due=clocked if clocked is not None and (last_run is None or last_run < clocked) else None,
+        last_start=last_run,
+        schedule_since=min(max(last_run or changed or 0, start or 0), now),
     )

@@ -1,4 +1,4 @@
-"""RedBeat: the schedules of Celery beat in Redis. Anybody may have put them there."""
+"""RedBeat: schedules of Celery beat in Redis. Any client may have written them, so no value is trusted."""
 
 from __future__ import annotations
 
@@ -15,94 +15,97 @@ from watchdog.queues.celery.crontab import MAX_SCHEDULES, crontab_to_cron, sched
 from watchdog.queues.clients.redis import parse_redis_time_ms
 
 MAX_DEFINITION_CHARS = 20_000
-"""Characters of a definition that are read: arguments stand there, too."""
+"""Longer definitions are not read: they contain the task's arguments."""
 READ_BATCH_SIZE = 100
-"""Schedules that are read at a time."""
 BEAT_MAX_LOOP_INTERVAL_MS = 300_000
-"""Beat sleeps so many ms at most, as Celery has it: until then it may not know of what was added."""
+"""Celery's default for how long beat sleeps: it may notice a new schedule only then."""
 DATETIME_FIELDS = ("year", "month", "day", "hour", "minute", "second")
 CRONTAB_FIELDS = ("minute", "hour", "day_of_month", "month_of_year", "day_of_week")
 
 
 async def read_snapshot(client: Any, prefix: str, facts: dict[str, Json]) -> JobSourceSnapshot:
-    """A schedule's score is when it is due next, and beat holds a lock. It outlives a beat that was killed, and is left
-    out where an application says so: what is due and not sent counts, with more patience while somebody holds it."""
+    """Reads all schedules, and tells from jobs that are due and not sent whether beat is running.
+
+    RedBeat's lock does not tell that: it outlives a killed beat, and applications may disable it. While it is held,
+    beat gets the time of its longest sleep in addition. Adds evidence to `facts`.
+    """
     lock = f"{prefix}:lock"
     async with client.pipeline(transaction=True) as pipe:
         pipe.time()
         pipe.zrange(f"{prefix}:schedule", 0, MAX_SCHEDULES - 1, withscores=True)
         pipe.pttl(lock)
-        time, entries, held = await pipe.execute()
+        time, entries, lock_ttl_ms = await pipe.execute()
     now = parse_redis_time_ms(time)
-    told = [
-        one
-        for at in range(0, len(entries), READ_BATCH_SIZE)
-        for one in await _read_definitions(client, entries[at : at + READ_BATCH_SIZE])
+    hashes = [
+        hash_fields
+        for start in range(0, len(entries), READ_BATCH_SIZE)
+        for hash_fields in await _read_definitions(client, entries[start : start + READ_BATCH_SIZE])
     ]
-    runs = [_parse_last_run(meta.get("last_run_at")) for _, meta in told]
+    runs = [_parse_last_run(meta.get("last_run_at")) for _, meta in hashes]
     zone = max((run for run in runs if run.zone), default=NEVER_RAN).zone
     names = [key.removeprefix(prefix)[:200] for key, _ in entries]
     jobs = tuple(
-        _job_facts(name, score, definition, run.started_at if meta.get("total_run_count") else None, zone)
-        for name, (_, score), (definition, meta), run in zip(names, entries, told, runs, strict=True)
+        _job_facts(name, due_s, definition, run.started_at if meta.get("total_run_count") else None, zone)
+        for name, (_, due_s), (definition, meta), run in zip(names, entries, hashes, runs, strict=True)
     )
-    unread = [name for name, (definition, _) in zip(names, told, strict=True) if not definition]
+    is_locked = lock_ttl_ms >= 0
     if entries:
-        facts["lock"] = f"{lock} is held for another {format_duration(held)}" if held >= 0 else f"nobody holds {lock}"
-    if unread:
-        facts["unreadable_definitions"] = f"definitions that cannot be read: {', '.join(unread[:5])}"
-    idle = scheduler_idle_since(jobs, now)
-    return JobSourceSnapshot(
-        now, jobs, idle if idle is None or held < 0 else min(idle + BEAT_MAX_LOOP_INTERVAL_MS, now)
-    )
+        facts["lock"] = f"{lock} expires in {format_duration(lock_ttl_ms)}" if is_locked else f"{lock} is not held"
+    if unreadable := [name for name, (definition, _) in zip(names, hashes, strict=True) if not definition]:
+        facts["unreadable_definitions"] = ", ".join(unreadable[:5])
+    idle_since = scheduler_idle_since(jobs, now)
+    if idle_since is not None and is_locked:
+        idle_since = min(idle_since + BEAT_MAX_LOOP_INTERVAL_MS, now)
+    return JobSourceSnapshot(now, jobs, idle_since)
 
 
 async def _read_definitions(
     client: Any, entries: list[tuple[str, float]]
 ) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Definition and meta of each; empty: there is none, or none that we read."""
-    places = [(key, field) for key, _ in entries for field in ("definition", "meta")]
+    """Definition and meta of each entry; empty if missing, too long or not a JSON object."""
+    locations = [(key, field) for key, _ in entries for field in ("definition", "meta")]
     async with client.pipeline(transaction=False) as pipe:
-        for place in places:
-            pipe.hstrlen(*place)
+        for location in locations:
+            pipe.hstrlen(*location)
         sizes = await _execute_ignoring_wrong_type(pipe)
-        short = [place for place, size in zip(places, sizes, strict=True) if size and size <= MAX_DEFINITION_CHARS]
-        for place in short:
-            pipe.hget(*place)
-        told = {
-            place: _parse_json_object(text)
-            for place, text in zip(short, await _execute_ignoring_wrong_type(pipe), strict=True)
-        }
-    return [(told.get((key, "definition"), {}), told.get((key, "meta"), {})) for key, _ in entries]
+        readable = [
+            location for location, size in zip(locations, sizes, strict=True) if size and size <= MAX_DEFINITION_CHARS
+        ]
+        for location in readable:
+            pipe.hget(*location)
+        texts = await _execute_ignoring_wrong_type(pipe)
+    objects = {location: _parse_json_object(text) for location, text in zip(readable, texts, strict=True)}
+    return [(objects.get((key, "definition"), {}), objects.get((key, "meta"), {})) for key, _ in entries]
 
 
 async def _execute_ignoring_wrong_type(pipe: Any) -> list[Any]:
-    """None for what is no hash."""
-    answers = await pipe.execute(raise_on_error=False)
-    for answer in answers:
-        if isinstance(answer, Exception) and "WRONGTYPE" not in str(answer):
-            raise answer
-    return [None if isinstance(answer, Exception) else answer for answer in answers]
+    """The responses, None for keys that are not hashes."""
+    responses = await pipe.execute(raise_on_error=False)
+    for response in responses:
+        if isinstance(response, Exception) and "WRONGTYPE" not in str(response):
+            raise response
+    return [None if isinstance(response, Exception) else response for response in responses]
 
 
 def _parse_json_object(text: str | None) -> dict[str, Any]:
     try:
-        told = json.loads(text or "")
+        value = json.loads(text or "")
     except (ValueError, RecursionError):
         return {}
-    return told if isinstance(told, dict) else {}
+    return value if isinstance(value, dict) else {}
 
 
 def _job_facts(name: str, next_due_s: float, definition: dict[str, Any], last_start: int | None, zone: str) -> JobFacts:
-    """`zone`: of which crontabs speak; empty: nobody knows, hence they are left out."""
-    plan = definition.get("schedule")
-    plan = plan if isinstance(plan, dict) else {}
-    every, timed = plan.get("every"), plan.get("__type__") == "crontab"
-    if timed:
-        next_due_s = -(-next_due_s // 60) * 60  # told in seconds, the fraction that is missing cut off
+    """`zone`: the time zone of crontabs. If it is empty they are left out, because it is unknown."""
+    schedule = definition.get("schedule")
+    schedule = schedule if isinstance(schedule, dict) else {}
+    every, is_crontab = schedule.get("every"), schedule.get("__type__") == "crontab"
+    if is_crontab:
+        next_due_s = -(-next_due_s // 60) * 60  # RedBeat cuts the seconds of crontabs: up to the full minute
+    crontab = [schedule.get(field, "*") for field in CRONTAB_FIELDS]
     return JobFacts(
         name,
-        cron=crontab_to_cron(*(plan.get(field, "*") for field in CRONTAB_FIELDS)) if zone and timed else "",
+        cron=crontab_to_cron(*crontab) if zone and is_crontab else "",
         every=validate_interval(every * 1000) if isinstance(every, int | float) else None,
         timezone=zone or "UTC",
         enabled=definition.get("enabled") is not False,
@@ -112,10 +115,12 @@ def _job_facts(name: str, next_due_s: float, definition: dict[str, Any], last_st
 
 
 class _RedbeatRun(NamedTuple):
+    """The newest run of a schedule, or when the schedule was written if it never ran."""
+
     started_at: int
-    """In ms since the epoch; 0: never. It may be when the schedule was written down: what ran is counted, too."""
+    """In ms since the epoch; 0: unknown."""
     zone: str
-    """Which the application lives by, as far as it has a name."""
+    """The application's time zone; empty if it has no name."""
 
 
 NEVER_RAN = _RedbeatRun(0, "")

@@ -1,4 +1,4 @@
-"""Celery beat: schedules that it keeps where others can read them."""
+"""Schedules of Celery beat that are stored where other programs can read them."""
 
 from __future__ import annotations
 
@@ -43,16 +43,15 @@ class CeleryJobSource(JobSource):
         if self.external_database is None:
             require_modules(self.name, ["redis"], "celery")
         else:
-            require_modules(
-                self.external_database.name, [self.external_database.driver_module], self.external_database.pip_extra
-            )
+            database = self.external_database
+            require_modules(database.name, [database.driver_module], database.pip_extra)
         return self
 
     @property
     def external_database(self) -> ExternalDatabase | None:
-        return (
-            None if self.database is None else database_from_url(self.database, django_celery_beat.PERIODIC_TASK_TABLE)
-        )
+        if self.database is None:
+            return None
+        return database_from_url(self.database, django_celery_beat.PERIODIC_TASK_TABLE)
 
     @property
     def database_url(self) -> str:
@@ -71,10 +70,12 @@ class CeleryJobSource(JobSource):
             import_module(module)
 
     async def fetch_snapshot(self, context: ConnectContext) -> JobSourceSnapshot:
-        there = self.external_database
-        if there is not None:
+        database = self.external_database
+        if database is not None:
             snapshot, facts = await run_transaction(
-                there, context, lambda line: django_celery_beat.read_snapshot(line, there, self.timezone)
+                database,
+                context,
+                lambda connection: django_celery_beat.read_snapshot(connection, database, self.timezone),
             )
             context.facts.update(facts)
             return snapshot

@@ -1,4 +1,4 @@
-"""The kinds of databases that can be looked into: how each is reached and kept short, and what its errors stand for."""
+"""The database systems of other applications: how Watchdog connects to each, limits it and reads its errors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,12 @@ from watchdog.queues.clients.external_database import (
     ConnectionAborter,
     ExternalDatabase,
 )
-from watchdog.queues.clients.postgres import has_write_access_sql, postgres_error_message, validate_postgres_url
+from watchdog.queues.clients.postgres import (
+    has_write_access_sql,
+    postgres_error_message,
+    shutdown_socket,
+    validate_postgres_url,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine, TableClause
@@ -37,6 +42,8 @@ class PostgresDatabase(ExternalDatabase):
     default_port = 5432
     current_time_sql = "SELECT now()"
 
+    UNAVAILABLE_SQLSTATE_CLASSES = ("08", "28", "3D", "53", "57")
+
     def create_engine(self, address: str) -> Engine:
         import sqlalchemy as sa
 
@@ -47,37 +54,40 @@ class PostgresDatabase(ExternalDatabase):
         )  # fmt: skip
 
         @sa.event.listens_for(engine, "begin")
-        def limit(connection: Connection) -> None:  # for the transaction alone: a pooler may lend the session to others
-            limits = {
+        def set_limits(connection: Connection) -> None:
+            settings = {
                 "statement_timeout": f"{STATEMENT_TIMEOUT_S * 1000:.0f}",
                 "lock_timeout": f"{LOCK_TIMEOUT_S * 1000:.0f}",
                 "timezone": "UTC",
             }
-            connection.exec_driver_sql("; ".join(f"SET LOCAL {name} = '{value}'" for name, value in limits.items()))
+            # LOCAL, because a pooler may give the session to another client after the transaction.
+            connection.exec_driver_sql("; ".join(f"SET LOCAL {name} = '{value}'" for name, value in settings.items()))
 
         return engine
 
     def restrict_connection(self, dbapi_connection: Any) -> ConnectionAborter:
         dbapi_connection.read_only = not self.read_write
-        return lambda: _shutdown_socket(dbapi_connection.fileno())
+        return lambda: shutdown_socket(dbapi_connection.fileno())
 
     def translate_error(self, error: DBAPIError) -> ProbeError | None:
         from sqlalchemy.exc import OperationalError
 
-        state, words = getattr(error.orig, "sqlstate", None) or "", self.error_message(error)
-        if state in ("57014", "55P03"):
-            return self.query_timeout_error(words)
-        if state == "42501":
-            return self.permission_denied_error(words)
-        if state in ("42P01", "3F000"):
-            return self.missing_table_error(words)
-        if state == "42703":
-            return self.missing_column_error(words)
-        away = state[:2] in ("08", "28", "3D", "53", "57") or (not state and isinstance(error, OperationalError))
-        return broker_unreachable_error(words, label=DATABASE_LABEL) if away else None
+        sqlstate, message = getattr(error.orig, "sqlstate", None) or "", self.error_message(error)
+        if sqlstate in ("57014", "55P03"):
+            return self.query_timeout_error(message)
+        if sqlstate == "42501":
+            return self.permission_denied_error(message)
+        if sqlstate in ("42P01", "3F000"):
+            return self.missing_table_error(message)
+        if sqlstate == "42703":
+            return self.missing_column_error(message)
+        is_unavailable = sqlstate[:2] in self.UNAVAILABLE_SQLSTATE_CLASSES or (
+            not sqlstate and isinstance(error, OperationalError)
+        )
+        return broker_unreachable_error(message, label=DATABASE_LABEL) if is_unavailable else None
 
     def error_message(self, error: DBAPIError) -> str:
-        return postgres_error_message(error.orig)  # type: ignore[arg-type] # SQLAlchemy does not say that it is the driver's
+        return postgres_error_message(error.orig)  # type: ignore[arg-type] # SQLAlchemy types it as any exception
 
     def has_write_access(self, connection: Connection, table: TableClause) -> bool:
         import sqlalchemy as sa
@@ -99,67 +109,67 @@ class MySqlDatabase(ExternalDatabase):
     def create_engine(self, address: str) -> Engine:
         import sqlalchemy as sa
 
-        patience = {
+        timeouts = {
             "connect_timeout": CONNECT_TIMEOUT_S,
             "read_timeout": 2 * STATEMENT_TIMEOUT_S,
             "write_timeout": 2 * STATEMENT_TIMEOUT_S,
         }
         engine = sa.create_engine(
             f"mysql+pymysql:{self.url.partition(':')[2]}", poolclass=sa.pool.NullPool, hide_parameters=True,
-            connect_args={**patience, "defer_connect": True, "program_name": "watchdog"},
+            connect_args={**timeouts, "defer_connect": True, "program_name": "watchdog"},
         )  # fmt: skip
 
         @sa.event.listens_for(engine, "do_connect")
         def connect(dialect: Any, _record: Any, args: Any, options: Any) -> Any:
-            driver = dialect.connect(*args, **options)  # keeps the name, which TLS is about, for the address we found
+            driver = dialect.connect(*args, **options)  # keeps the host's name, which TLS verifies
             driver.connect(socket.create_connection((address, self.connect_port), CONNECT_TIMEOUT_S))
             return driver
 
         return engine
 
     def restrict_connection(self, dbapi_connection: Any) -> ConnectionAborter:
-        maria = "maria" in dbapi_connection.get_server_info().lower()
-        limit = (
+        is_mariadb = "maria" in dbapi_connection.get_server_info().lower()
+        timeout = (
             f"max_statement_time = {STATEMENT_TIMEOUT_S:g}"
-            if maria
+            if is_mariadb
             else f"max_execution_time = {STATEMENT_TIMEOUT_S * 1000:.0f}"
         )
         with dbapi_connection.cursor() as cursor:
-            cursor.execute(f"SET SESSION {limit}, time_zone = '+00:00', lock_wait_timeout = 1")
+            cursor.execute(f"SET SESSION {timeout}, time_zone = '+00:00', lock_wait_timeout = 1")
             cursor.execute(
                 "SET innodb_lock_wait_timeout = 1" if self.read_write else "SET SESSION TRANSACTION READ ONLY"
             )
-        return dbapi_connection._force_close  # type: ignore[no-any-return] # any driver's connection, and this one has it
+        return dbapi_connection._force_close  # type: ignore[no-any-return] # PyMySQL has no types
 
     def translate_error(self, error: DBAPIError) -> ProbeError | None:
-        number, words = _mysql_error_code(error), self.error_message(error)
-        if number in self.TIMEOUT_ERROR_CODES:
-            return self.query_timeout_error(words)
-        if number in self.PERMISSION_ERROR_CODES:
-            return self.permission_denied_error(words)
-        if number == 1146:
-            return self.missing_table_error(words)
-        if number == 1054:
-            return self.missing_column_error(words)
-        return broker_unreachable_error(words, label=DATABASE_LABEL) if number in self.UNAVAILABLE_ERROR_CODES else None
+        code, message = _mysql_error_code(error), self.error_message(error)
+        if code in self.TIMEOUT_ERROR_CODES:
+            return self.query_timeout_error(message)
+        if code in self.PERMISSION_ERROR_CODES:
+            return self.permission_denied_error(message)
+        if code == 1146:
+            return self.missing_table_error(message)
+        if code == 1054:
+            return self.missing_column_error(message)
+        return broker_unreachable_error(message, label=DATABASE_LABEL) if code in self.UNAVAILABLE_ERROR_CODES else None
 
     def error_message(self, error: DBAPIError) -> str:
-        told = [part for part in getattr(error.orig, "args", ()) if isinstance(part, str)]
-        return to_single_line(" ".join(told)) or super().error_message(error)
+        texts = [part for part in getattr(error.orig, "args", ()) if isinstance(part, str)]
+        return to_single_line(" ".join(texts)) or super().error_message(error)
 
     def has_write_access(self, connection: Connection, table: TableClause) -> bool:
         import sqlalchemy as sa
 
-        views = {
+        scopes = {
             "user_privileges": "TRUE", "schema_privileges": "table_schema = :schema",
             "table_privileges": "table_schema = :schema AND table_name = :table",
         }  # fmt: skip
-        may = "privilege_type IN ('INSERT', 'UPDATE', 'DELETE', 'DROP')"
-        asked = " UNION ALL ".join(
-            f"SELECT 1 FROM information_schema.{view} WHERE {may} AND {place}" for view, place in views.items()
+        can_write = "privilege_type IN ('INSERT', 'UPDATE', 'DELETE', 'DROP')"
+        statement = " UNION ALL ".join(
+            f"SELECT 1 FROM information_schema.{view} WHERE {can_write} AND {scope}" for view, scope in scopes.items()
         )
-        values = {"schema": table.schema or urlsplit(self.url).path.strip("/"), "table": table.name}
-        return connection.execute(sa.text(asked), values).first() is not None
+        parameters = {"schema": table.schema or urlsplit(self.url).path.strip("/"), "table": table.name}
+        return connection.execute(sa.text(statement), parameters).first() is not None
 
 
 class SqliteDatabase(ExternalDatabase):
@@ -185,28 +195,24 @@ class SqliteDatabase(ExternalDatabase):
         import sqlalchemy as sa
 
         if not os.access(self.file_path, os.R_OK):
-            why = "may not be read" if self.file_path.exists() else "is not there"
-            raise broker_unreachable_error(f"the file {self.file_path} {why}", label=DATABASE_LABEL)
+            problem = "is not readable" if self.file_path.exists() else "does not exist"
+            raise broker_unreachable_error(f"the file {self.file_path} {problem}", label=DATABASE_LABEL)
         file = f"file:{quote(str(self.file_path))}"
         url = sa.URL.create("sqlite", database=file, query={"mode": "rw" if self.read_write else "ro", "uri": "true"})
-        patience = {"timeout": LOCK_TIMEOUT_S, "check_same_thread": False}
-        return sa.create_engine(url, poolclass=sa.pool.NullPool, hide_parameters=True, connect_args=patience)
+        options = {"timeout": LOCK_TIMEOUT_S, "check_same_thread": False}
+        return sa.create_engine(url, poolclass=sa.pool.NullPool, hide_parameters=True, connect_args=options)
 
     def restrict_connection(self, dbapi_connection: Any) -> ConnectionAborter:
-        end = monotonic() + STATEMENT_TIMEOUT_S
-        dbapi_connection.text_factory = lambda raw: raw.decode(errors="replace")  # any bytes may be a text here
-        dbapi_connection.set_progress_handler(lambda: monotonic() > end, 10_000)
-        return dbapi_connection.interrupt  # type: ignore[no-any-return] # any driver's connection, and sqlite3's has it
+        deadline = monotonic() + STATEMENT_TIMEOUT_S
+        dbapi_connection.text_factory = lambda raw: raw.decode(errors="replace")  # SQLite does not check encodings
+        dbapi_connection.set_progress_handler(lambda: monotonic() > deadline, 10_000)
+        return dbapi_connection.interrupt  # type: ignore[no-any-return] # the parameter's type is Any
 
     def translate_error(self, error: DBAPIError) -> ProbeError | None:
-        kind = getattr(error.orig, "sqlite_errorname", "")
-        if kind.startswith(self.TIMEOUT_ERROR_NAMES):
-            return self.query_timeout_error(self.error_message(error))
-        return (
-            broker_unreachable_error(self.error_message(error), label=DATABASE_LABEL)
-            if kind.startswith("SQLITE_CANTOPEN")
-            else None
-        )
+        name, message = getattr(error.orig, "sqlite_errorname", ""), self.error_message(error)
+        if name.startswith(self.TIMEOUT_ERROR_NAMES):
+            return self.query_timeout_error(message)
+        return broker_unreachable_error(message, label=DATABASE_LABEL) if name.startswith("SQLITE_CANTOPEN") else None
 
 
 DATABASE_CLASS_BY_SCHEME: Mapping[str, type[ExternalDatabase]] = {
@@ -217,18 +223,13 @@ DATABASE_CLASS_BY_SCHEME: Mapping[str, type[ExternalDatabase]] = {
 
 
 def database_from_url(url: str, table: str = "", *, read_write: bool = False) -> ExternalDatabase:
+    """`url`: a validated `DatabaseUrl`."""
     return DATABASE_CLASS_BY_SCHEME[url.partition(":")[0]](url, table, read_write=read_write)
 
 
 def _mysql_error_code(error: DBAPIError) -> int:
     first = next(iter(getattr(error.orig, "args", ())), 0)
     return first if isinstance(first, int) else 0
-
-
-def _shutdown_socket(fileno: int) -> None:
-    """The driver would first ask the server, which gives no answer, to stop."""
-    with socket.socket(fileno=os.dup(fileno)) as line:
-        line.shutdown(socket.SHUT_RDWR)
 
 
 # --- configuration

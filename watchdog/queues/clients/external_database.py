@@ -1,15 +1,16 @@
-"""Other people's databases: one connection that cannot write unless it has to, one short transaction, and every
-trouble a named reason."""
+"""Databases of other applications: short transactions on a connection that is read-only unless a remediation needs to
+write, every failure a ProbeError."""
 
 from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from urllib.parse import unquote, urlsplit
 
+from watchdog.domain.formatting import format_count
 from watchdog.domain.model import Json
 from watchdog.domain.text import to_single_line
 from watchdog.net.errors import ProbeError, error_from_exception
@@ -23,37 +24,38 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 ConnectionAborter = Callable[[], None]
-"""Ends a connection from another thread."""
+"""Ends a connection, called from another thread."""
 
 DATABASE_LABEL = "database"
 STATEMENT_TIMEOUT_S = 2.0
-"""Seconds that a statement may take."""
 LOCK_TIMEOUT_S = 0.5
-"""Seconds that it may wait for a lock."""
 CONNECT_TIMEOUT_S = 3
-"""Seconds until a connection must stand."""
 TOTAL_TIMEOUT_S = 8.0
-"""Seconds for everything, however little the server keeps of its limits."""
+"""For connecting and the whole transaction, enforced here: a server may ignore the limits above."""
 
 
 class ExternalDatabase(ABC):
-    """Where a database is, as whom we come, and what is peculiar to its kind."""
+    """One database that belongs to another application; a subclass for each database system.
+
+    Opens a connection for each transaction and keeps none. Connections are read-only (unless `read_write`) and have
+    limits on statements and locks, so that Watchdog neither changes nor blocks the application.
+    """
 
     name: ClassVar[str]
     driver_module: ClassVar[str]
     pip_extra: ClassVar[str] = ""
-    """What brings the module."""
+    """The extra of our package that installs the driver."""
     default_port: ClassVar[int] = 0
     current_time_sql: ClassVar[str]
-    """Asks for its clock: the answer has a zone, or is in UTC."""
+    """Selects the database's current time, with a zone or in UTC."""
 
     def __init__(self, url: str, table: str = "", *, read_write: bool = False) -> None:
-        """`url`: as `DatabaseUrl` gives it. `table`: the one that is read, with or without its schema."""
+        """`url`: a validated `DatabaseUrl`. `table`: the table that is read, named in hints on missing privileges."""
         self.url, self.table, self.read_write = url, table, read_write
 
     @property
     def host(self) -> str:
-        """Empty: it is a file."""
+        """Empty for a file."""
         return urlsplit(self.url).hostname or ""
 
     @property
@@ -74,15 +76,15 @@ class ExternalDatabase(ABC):
 
     @abstractmethod
     def create_engine(self, address: str) -> Engine:
-        """`address`: where the host was found to be."""
+        """`address`: the address of the host that passed the address filter."""
 
     @abstractmethod
     def restrict_connection(self, dbapi_connection: Any) -> ConnectionAborter:
-        """Takes a new connection the means to linger, and to write where it need not."""
+        """Limits a new connection in time and, unless `read_write`, to reading. Returns how to end it."""
 
     @abstractmethod
     def translate_error(self, error: DBAPIError) -> ProbeError | None:
-        """What an error stands for; None: for nothing in particular."""
+        """The ProbeError for an error of the driver; None if it has no specific one."""
 
     def current_time(self, connection: Connection) -> int:
         """By the database's clock, in ms since the epoch."""
@@ -92,20 +94,21 @@ class ExternalDatabase(ABC):
         return parse_timestamp_ms(value, "UTC", "the clock") or 0
 
     def has_write_access(self, connection: Connection, table: TableClause) -> bool:
-        """Whether who we come as could write to the table, had we not refused to."""
+        """Whether the role could write to the table if the connection were not read-only."""
         return False
 
     def write_access_evidence(self, connection: Connection, table: TableClause) -> dict[str, Json]:
-        """What is to be told of a role that could write."""
+        """A note if the role could write; else empty."""
         if not self.has_write_access(connection, table):
             return {}
-        return {"write_access": f"{self.role_name} may write to {table.name}, too; SELECT is all it takes"}
+        return {"write_access": f"{self.role_name} can write to {table.name}; SELECT is enough"}
 
     @contextmanager
     def open_transaction(
         self, address: str = "", register_aborter: Callable[[ConnectionAborter], None] = lambda _: None
     ) -> Iterator[Connection]:
-        """A transaction on a connection of its own. `hold` is told how to end it. Raises Fault."""
+        """A transaction on a new connection. `register_aborter` receives the connection's aborter. Raises
+        ProbeError."""
         import sqlalchemy as sa
 
         engine = self.create_engine(address)
@@ -116,8 +119,8 @@ class ExternalDatabase(ABC):
         except sa.exc.DBAPIError as e:
             raise self.translate_error(e) or self.refused_error(self.error_message(e)) from None
         except OSError as e:
-            known = error_from_exception(e)
-            raise broker_unreachable_error(known.message if known else str(e), label=DATABASE_LABEL) from None
+            error = error_from_exception(e)
+            raise broker_unreachable_error(error.message if error else str(e), label=DATABASE_LABEL) from None
         finally:
             engine.dispose()
 
@@ -125,62 +128,85 @@ class ExternalDatabase(ABC):
         return to_single_line(str(error.orig))
 
     def refused_error(self, detail: str) -> ProbeError:
-        return ProbeError("broker.refused", f"{self.name} answers: {detail}")
+        return ProbeError("broker.refused", f"{self.name} returned an error: {detail}")
 
     def permission_denied_error(self, detail: str) -> ProbeError:
         if self.read_write:
             return self.refused_error(detail)
-        right = f"USAGE ON SCHEMA {self.schema}" if "for schema" in detail else f"SELECT ON {self.table}"
-        return ProbeError(
-            "broker.refused",
-            f"{self.name} does not allow it: {detail}; all it takes: GRANT {right} TO {self.role_name}",
-        )
+        privilege = f"USAGE ON SCHEMA {self.schema}" if "for schema" in detail else f"SELECT ON {self.table}"
+        required = f"required: GRANT {privilege} TO {self.role_name}"
+        return ProbeError("broker.refused", f"{self.name} denies access: {detail}; {required}")
 
     def missing_table_error(self, detail: str) -> ProbeError:
-        return (
-            self.refused_error(detail)
-            if self.read_write
-            else ProbeError("database.table_missing", f"no table {self.table}: {detail}")
-        )
+        if self.read_write:
+            return self.refused_error(detail)
+        return ProbeError("database.table_missing", f"table {self.table} does not exist: {detail}")
 
     def missing_column_error(self, detail: str) -> ProbeError:
-        return (
-            self.refused_error(detail)
-            if self.read_write
-            else ProbeError("database.column_missing", f"{self.table} lacks a column: {detail}")
-        )
+        if self.read_write:
+            return self.refused_error(detail)
+        return ProbeError("database.column_missing", f"a column of {self.table} does not exist: {detail}")
 
     def query_timeout_error(self, detail: str) -> ProbeError:
         return ProbeError(
-            "database.query_timeout", f"{self.name} took too long, limit {STATEMENT_TIMEOUT_S:g} s: {detail}"
+            "database.query_timeout", f"{self.name} exceeded the limit of {STATEMENT_TIMEOUT_S:g} s: {detail}"
         )
 
 
 async def run_transaction(database: ExternalDatabase, context: ConnectContext, work: Callable[[Connection], T]) -> T:
-    """What `work` finds, on a thread of its own: a driver that waits holds up nobody else. Raises Fault."""
-    address = (
-        await resolve_reachable_address(context, database.host, database.connect_port, DATABASE_LABEL)
-        if database.host
-        else ""
-    )
-    cuts: list[ConnectionAborter] = []
+    """Returns the result of `work`, which runs in a thread because drivers block. Raises ProbeError."""
+    address = ""
+    if database.host:
+        address = await resolve_reachable_address(context, database.host, database.connect_port, DATABASE_LABEL)
+    aborters: list[ConnectionAborter] = []
 
     def run() -> T:
-        with database.open_transaction(address, cuts.append) as connection:
+        with database.open_transaction(address, aborters.append) as connection:
             return work(connection)
 
     context.trace.start_phase("query")
     try:
         async with asyncio.timeout(TOTAL_TIMEOUT_S):
-            found = await run_in_daemon_thread(run, f"look at {database.display_name}")
+            result = await run_in_daemon_thread(run, f"query {database.display_name}")
     except (TimeoutError, asyncio.CancelledError) as e:
-        for cut in cuts:
-            with suppress(Exception):  # it has just ended
-                cut()
+        for abort in aborters:
+            with suppress(Exception):  # the connection may have ended by itself
+                abort()
         if isinstance(e, TimeoutError):
-            raise broker_unreachable_error(
-                f"{database.name} gives no answer in {TOTAL_TIMEOUT_S:g} s", label=DATABASE_LABEL
-            ) from None
+            message = f"{database.name} did not respond within {TOTAL_TIMEOUT_S:g} s"
+            raise broker_unreachable_error(message, label=DATABASE_LABEL) from None
         raise
     context.trace.end_phase("query")
-    return found
+    return result
+
+
+async def execute_update(
+    database: ExternalDatabase,
+    context: ConnectContext,
+    statement: str,
+    parameters: Mapping[str, str],
+    max_rows: int,
+    *,
+    dry_run: bool,
+) -> int:
+    """Runs one statement of the user's in a transaction of its own and returns how many rows it changed.
+
+    Rolls back if that is more than `max_rows`, or on a dry run. `parameters`: values of the statement's `:name`s.
+    Raises ProbeError.
+    """
+    import sqlalchemy as sa
+
+    # Untyped, so that the server compares a text with numbers and UUIDs too.
+    untyped = [sa.bindparam(name, value, sa.types.NullType()) for name, value in parameters.items()]
+    prepared = sa.text(statement).bindparams(*untyped)
+
+    def update(connection: Connection) -> int:
+        changed = max(connection.execute(prepared).rowcount, 0)
+        if changed > max_rows:
+            message = f"the statement changes {format_count(changed, 'row')}, more than {max_rows}: rolled back"
+            raise ProbeError("remediation.too_many_rows", message)
+        if dry_run:
+            connection.rollback()
+        return changed
+
+    return await run_transaction(database, context, update)

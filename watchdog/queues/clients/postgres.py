@@ -1,4 +1,4 @@
-"""PostgreSQL in which others keep their jobs: where it is, and a connection to ask it with statements of our own."""
+"""PostgreSQL as queue systems use it: one connection per run, and statements of our own on the system's tables."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 DEFAULT_POSTGRES_PORT = 5432
 COUNT_TIMEOUT_S = 0.8
-"""Seconds that counting what waits may take: less than we wait for it, so that the connection lives on."""
+"""For counting unfinished jobs. Shorter than the timeout of a call, so that the connection survives."""
 FULL_COUNT_TIMEOUT_S = 2.0
-"""The same of all that is kept."""
+"""For counting all jobs that are kept."""
 
 
 # --- configuration
@@ -49,7 +49,7 @@ PostgresUrl = Annotated[str, AfterValidator(validate_postgres_url), ALLOW_FROM_F
 
 
 class PostgresQueueDriver(QueueDriver):
-    """A system that keeps its jobs in PostgreSQL."""
+    """A queue system that keeps its jobs in PostgreSQL."""
 
     required_modules: ClassVar[tuple[str, ...]] = ("psycopg",)
     pip_extra: ClassVar[str] = "postgres"
@@ -73,7 +73,7 @@ class PostgresQueueDriver(QueueDriver):
 async def open_postgres_session(
     driver: PostgresQueueDriver, context: ConnectContext, privileges_hint: str, *, read_write: bool = False
 ) -> AsyncIterator[PostgresSession]:
-    """One connection, to the address that passed our filter. `rights`: what to grant, should any be missing."""
+    """Connects to the address that passed the address filter. `privileges_hint`: appended to a permission error."""
     import psycopg
 
     address = await resolve_reachable_address(context, driver.host, driver.port)
@@ -98,7 +98,11 @@ async def open_postgres_session(
 
 
 class PostgresSession:
-    """Statements, each with limits that end with it: a pooler may lend the connection to others in between."""
+    """Runs statements on one connection, each as a transaction of its own.
+
+    Limits on time and, unless `read_write`, on access are set for that transaction only: a pooler may give the
+    connection to another client in between. A server that stops responding costs at most `timeout_s` per statement.
+    """
 
     def __init__(self, connection: AsyncConnection, timeout_s: float, privileges_hint: str, read_write: bool) -> None:
         self.connection, self.timeout_s, self.privileges_hint = connection, timeout_s, privileges_hint
@@ -106,25 +110,28 @@ class PostgresSession:
 
     @property
     def write_access_warning(self) -> str:
-        """What is to be told of a role that could write."""
-        return f"{self.connection.info.user} may write, too; {self.privileges_hint}, no more"
+        """The note for a role that could write."""
+        return f"{self.connection.info.user} can write; {self.privileges_hint} only"
 
     async def fetch_all(
         self, statement: str, parameters: Mapping[str, Any] = {}, timeout_s: float | None = None
     ) -> list[tuple[Any, ...]]:
-        """The rows that come back. Raises Fault, also when none come in time."""
+        """The statement's rows. Raises ProbeError, also if the server does not respond in time.
+
+        `timeout_s`: the server's limit on the statement; default: the timeout of a call.
+        """
         limit = self.timeout_s if timeout_s is None else timeout_s
-        asking = asyncio.create_task(self._execute(statement, parameters, round(limit * 1000)))
+        query = asyncio.create_task(self._execute(statement, parameters, round(limit * 1000)))
         try:
-            await asyncio.wait({asking}, timeout=self.timeout_s)
-            if not asking.done():
-                raise broker_unreachable_error(f"PostgreSQL gives no answer in {self.timeout_s:g} s")
+            await asyncio.wait({query}, timeout=self.timeout_s)
+            if not query.done():
+                raise broker_unreachable_error(f"PostgreSQL did not respond within {self.timeout_s:g} s")
         finally:
-            if not asking.done():
-                self._shutdown_socket()
-                await asyncio.wait({asking})
-            asking.exception()  # nobody else may come to ask for it
-        return asking.result()
+            if not query.done():
+                shutdown_socket(self.connection.fileno())
+                await asyncio.wait({query})
+            query.exception()  # marks it as retrieved, even if this call ends otherwise
+        return query.result()
 
     async def _execute(self, statement: str, parameters: Mapping[str, Any], timeout_ms: int) -> list[tuple[Any, ...]]:
         import psycopg
@@ -132,52 +139,51 @@ class PostgresSession:
         limits = f"SET LOCAL statement_timeout = {timeout_ms}; SET LOCAL lock_timeout = {timeout_ms // 2}; "
         try:
             async with self.connection.cursor() as cursor:
-                await cursor.execute(
-                    (self._access_mode_sql + limits + statement).encode(), parameters
-                )  # one message, hence one transaction
+                # One message is one transaction, hence the limits apply to the statement.
+                await cursor.execute((self._access_mode_sql + limits + statement).encode(), parameters)
                 while cursor.nextset():
                     pass
                 return await cursor.fetchall()
         except psycopg.errors.InsufficientPrivilege as e:
-            raise ProbeError(
-                "broker.refused", f"PostgreSQL does not allow it: {postgres_error_message(e)}; {self.privileges_hint}"
-            ) from None
+            message = f"PostgreSQL denies access: {postgres_error_message(e)}; {self.privileges_hint}"
+            raise ProbeError("broker.refused", message) from None
         except (psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable) as e:
-            raise ProbeError(
-                "database.query_timeout", f"PostgreSQL took too long: {postgres_error_message(e)}", retryable=True
-            ) from None
+            message = f"PostgreSQL timed out: {postgres_error_message(e)}"
+            raise ProbeError("database.query_timeout", message, retryable=True) from None
         except psycopg.OperationalError as e:
             raise broker_unreachable_error(postgres_error_message(e)) from None
         except psycopg.Error as e:
-            raise ProbeError("broker.refused", f"PostgreSQL answers: {postgres_error_message(e)}") from None
+            raise ProbeError("broker.refused", f"PostgreSQL returned an error: {postgres_error_message(e)}") from None
 
-    def _shutdown_socket(self) -> None:
-        """The driver would first ask the server, which gives no answer, to stop."""
-        with socket.socket(fileno=os.dup(self.connection.fileno())) as line:
-            line.shutdown(socket.SHUT_RDWR)
+
+def shutdown_socket(fileno: int) -> None:
+    """Ends a connection at once: the driver's own close first sends a message to the server."""
+    with socket.socket(fileno=os.dup(fileno)) as duplicate:
+        duplicate.shutdown(socket.SHUT_RDWR)
 
 
 def has_write_access_sql(*tables: str) -> str:
-    """Asks whether who we come as could write to one of them, had we not refused to. `tables`: their names, in SQL."""
-    may = " OR ".join(f"has_table_privilege({table}, 'INSERT, UPDATE, DELETE, TRUNCATE')" for table in tables)
-    return f"({may}) AND NOT pg_is_in_recovery()"
+    """A condition: the role could write to one of the tables, given as SQL, if the session were not read-only."""
+    can_write = " OR ".join(f"has_table_privilege({table}, 'INSERT, UPDATE, DELETE, TRUNCATE')" for table in tables)
+    return f"({can_write}) AND NOT pg_is_in_recovery()"
 
 
 async def fetch_counts(
     session: PostgresSession, context: ConnectContext, statement: str, parameters: Mapping[str, Any]
 ) -> tuple[int, ...] | None:
-    """A row of figures; None where counting takes too long: what is quick to know is told all the same."""
+    """The only row of a statement that counts. None, with evidence, if counting takes too long: the cheaper metrics
+    are still reported."""
     try:
         (row,) = await session.fetch_all(statement, parameters, FULL_COUNT_TIMEOUT_S)
-    except ProbeError as fault:
-        if fault.reason != "database.query_timeout":
+    except ProbeError as error:
+        if error.reason != "database.query_timeout":
             raise
-        context.facts["counts_unavailable"] = fault.message
+        context.facts["counts_unavailable"] = error.message
         return None
     return row
 
 
 def postgres_error_message(error: Error) -> str:
-    """PostgreSQL's own words, without where the driver met them."""
+    """PostgreSQL's message without the driver's prefix."""
     lines = (error.diag.message_primary or str(error)).strip().splitlines() or [type(error).__name__]
     return to_single_line(re.sub(r"^.* failed: ", "", lines[-1]).removeprefix("FATAL:"))

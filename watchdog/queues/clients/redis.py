@@ -1,9 +1,10 @@
-"""Redis, where several systems keep their jobs: a connection that tries nothing twice, its troubles in our words."""
+"""Redis as queue systems use it: one connection per run that never retries, with bounded reads and the messages of
+Watchdog."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import Annotated, Any, ClassVar
 from urllib.parse import urlsplit
@@ -15,9 +16,13 @@ from watchdog.domain.text import to_single_line
 from watchdog.domain.timestamps import MAX_EPOCH_MS
 from watchdog.net.errors import ProbeError, error_from_exception
 from watchdog.queues.base import ConnectContext, QueueDriver, broker_unreachable_error, resolve_reachable_address
-from watchdog.queues.clients.redis_limits import install_bounded_reader
 
 DEFAULT_REDIS_PORT = 6379
+MAX_BYTES_PER_CONNECTION = 64 * 1024 * 1024
+CHUNK_OVERHEAD_BYTES = 128
+"""Counted for each part of a response besides its own size: roughly the memory that holds it."""
+YIELD_EVERY_CHUNKS = 1_000
+"""After so many parts other tasks run: parts that have already arrived are read without waiting."""
 
 
 def _validate_redis_url(text: str) -> str:
@@ -29,7 +34,7 @@ RedisUrl = Annotated[str, AfterValidator(_validate_redis_url), ALLOW_FROM_FILE]
 
 
 class RedisQueueDriver(QueueDriver):
-    """A system that keeps its jobs in Redis."""
+    """A queue system that keeps its jobs in Redis."""
 
     required_modules: ClassVar[tuple[str, ...]] = ("redis",)
 
@@ -41,7 +46,7 @@ class RedisQueueDriver(QueueDriver):
         return url_host(self.redis)
 
     def open_client(self, context: ConnectContext) -> AbstractAsyncContextManager[Any]:
-        """A client. Raises Fault."""
+        """Raises ProbeError."""
         return open_redis_client(self.redis, context)
 
 
@@ -49,10 +54,13 @@ def url_host(url: str) -> str:
     return urlsplit(url).hostname or ""
 
 
+# --- the connection
+
+
 @asynccontextmanager
 async def open_redis_client(url: str, context: ConnectContext) -> AsyncIterator[Any]:
-    """A client of a Redis, with one connection, to the address that passed our filter, that tries nothing twice. Raises
-    Fault."""
+    """A client with one connection, to the address that passed the address filter, without retries. Raises
+    ProbeError."""
     import redis.asyncio as redis
 
     address = await resolve_reachable_address(context, url_host(url), urlsplit(url).port or DEFAULT_REDIS_PORT)
@@ -64,7 +72,7 @@ async def open_redis_client(url: str, context: ConnectContext) -> AsyncIterator[
         socket_connect_timeout=context.timeout_s,
         retry=None,
         single_connection_client=True,
-        redis_connect_func=install_bounded_reader,
+        redis_connect_func=_install_bounded_reader,
     )
     client.connection_pool.connection_class = _pin_connection_address(client.connection_pool.connection_class, address)
     try:
@@ -76,43 +84,92 @@ async def open_redis_client(url: str, context: ConnectContext) -> AsyncIterator[
 
 
 def _pin_connection_address(connection_class: Any, address: str) -> Any:
-    """A kind of connection that asks nobody again where its host is."""
+    """A connection class that uses the given address instead of resolving the host's name."""
 
-    class Led(connection_class):  # type: ignore[misc] # of whichever kind
+    class PinnedConnection(connection_class):  # type: ignore[misc] # the base is known at run time only
         def _connection_arguments(self) -> dict[str, Any]:
-            told = super()._connection_arguments()
-            name = {"server_hostname": told["host"]} if "ssl" in told else {}  # TLS is about the name
-            return {**told, **name, "host": address}
+            arguments = super()._connection_arguments()
+            tls = {"server_hostname": arguments["host"]} if "ssl" in arguments else {}  # certificates name the host
+            return {**arguments, **tls, "host": address}
 
-    return Led
+    return PinnedConnection
+
+
+class BoundedReader:
+    """An asyncio.StreamReader that raises ProbeError once a connection has read more than any queue should hold.
+
+    It also gives other tasks their turn while a large response is parsed.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream, self._bytes_left, self._chunk_count = stream, MAX_BYTES_PER_CONNECTION, 0
+
+    async def readline(self) -> bytes:
+        return await self._read_counted(self._stream.readline())
+
+    async def read(self, n: int = -1) -> bytes:
+        return await self._read_counted(self._stream.read(n))
+
+    async def readexactly(self, n: int) -> bytes:
+        if n > self._bytes_left:
+            raise _response_too_large_error()
+        return await self._read_counted(self._stream.readexactly(n))
+
+    async def _read_counted(self, pending_read: Awaitable[bytes]) -> bytes:
+        chunk = await pending_read
+        self._bytes_left -= len(chunk) + CHUNK_OVERHEAD_BYTES
+        if self._bytes_left < 0:
+            raise _response_too_large_error()
+        self._chunk_count += 1
+        if self._chunk_count % YIELD_EVERY_CHUNKS == 0:
+            await asyncio.sleep(0)
+        return chunk
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _response_too_large_error() -> ProbeError:
+    limit = f"{MAX_BYTES_PER_CONNECTION // 1024**2} MB"
+    return ProbeError("broker.refused", f"Redis sent more than {limit}, the limit for one connection")
+
+
+async def _install_bounded_reader(connection: Any) -> None:
+    connection._reader = BoundedReader(connection._reader)
+    await connection.on_connect()
+
+
+# --- responses
 
 
 @contextmanager
 def map_redis_errors() -> Iterator[None]:
-    """Redis' troubles in our words. A cancellation gets out, too: before Python 3.12, redis loses one that comes as its
-    own waiting for a write ends."""
-    import redis.exceptions as refusals
+    """Turns the client's exceptions into ProbeError, and raises a cancellation that the client lost.
+
+    Before Python 3.12, redis swallows a cancellation that arrives just as its own wait for a write ends.
+    """
+    import redis.exceptions
 
     try:
         yield
-    except refusals.AuthenticationError:
-        raise broker_unreachable_error("Redis refuses the password") from None
-    except refusals.NoPermissionError as e:
-        raise ProbeError("broker.refused", f"Redis does not allow it: {redis_error_message(e)}") from None
-    except (refusals.ConnectionError, refusals.TimeoutError, OSError) as e:
-        fault = error_from_exception(e)
-        raise broker_unreachable_error(fault.message if fault else redis_error_message(e)) from None
-    except refusals.RedisError as e:
-        raise ProbeError("broker.refused", f"Redis answers: {redis_error_message(e)}") from None
-    except (ValueError, RecursionError):  # what an answer leads to that nobody can read
-        raise ProbeError("broker.refused", "what answers does not speak the protocol of Redis") from None
+    except redis.exceptions.AuthenticationError:
+        raise broker_unreachable_error("Redis rejects the password") from None
+    except redis.exceptions.NoPermissionError as e:
+        raise ProbeError("broker.refused", f"Redis denies access: {redis_error_message(e)}") from None
+    except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError) as e:
+        error = error_from_exception(e)
+        raise broker_unreachable_error(error.message if error else redis_error_message(e)) from None
+    except redis.exceptions.RedisError as e:
+        raise ProbeError("broker.refused", f"Redis returned an error: {redis_error_message(e)}") from None
+    except (ValueError, RecursionError):  # from parsing a response that is not Redis'
+        raise ProbeError("broker.refused", "the server does not speak the Redis protocol") from None
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError
 
 
 def parse_redis_time_ms(time: Sequence[int | str]) -> int:
-    """What the server's clock says, of an answer to TIME, in ms. Raises ValueError where no clock shows that."""
+    """The response to TIME in ms since the epoch. Raises ValueError if it is not a credible time."""
     seconds, micros = map(int, time)
     now = seconds * 1000 + micros // 1000
     if not 0 <= now < MAX_EPOCH_MS:

@@ -1,4 +1,4 @@
-"""A canary through pg-boss, sent and read with statements of our own on its tables."""
+"""Canary jobs of pg-boss, sent and read with statements of our own on its tables."""
 
 from __future__ import annotations
 
@@ -35,12 +35,10 @@ class PgbossCanary(PgbossQueue, CanaryDriver):
     async def connect(self, context: ConnectContext) -> AsyncIterator[CanaryConnection]:
         async with open_postgres_session(self, context, CANARY_PRIVILEGES_HINT, read_write=True) as session:
             columns = await load_table_columns(self, session, context)
-            ((lacking,),) = await session.fetch_all(MISSING_PRIVILEGES_SQL, {"job": f'"{self.schema_name}".job'})
-            if lacking:
-                raise ProbeError(
-                    "broker.refused",
-                    f"PostgreSQL does not allow it: no {', no '.join(lacking)} on job; {CANARY_PRIVILEGES_HINT}",
-                )
+            ((missing,),) = await session.fetch_all(MISSING_PRIVILEGES_SQL, {"job": f'"{self.schema_name}".job'})
+            if missing:
+                message = f"PostgreSQL denies access: no {', no '.join(missing)} on job; {CANARY_PRIVILEGES_HINT}"
+                raise ProbeError("broker.refused", message)
             yield _PgbossCanaryConnection(self, session, columns)
 
     def derive_job_id(self, sentinel_id: str) -> str:
@@ -53,14 +51,15 @@ class _PgbossCanaryConnection:
         self.parameters = {"queue": config.queue}
 
     async def send(self, sentinel: SentinelJob) -> str:
-        ref = self.config.derive_job_id(sentinel.id)
-        data = {"id": ref, "data": json.dumps(sentinel.payload), "lifetime": sentinel.ttl_ms // 1000}
-        if not await self.session.fetch_all(self._insert_sql(), self.parameters | data):
+        job_id = self.config.derive_job_id(sentinel.id)
+        job = {"id": job_id, "data": json.dumps(sentinel.payload), "ttl_s": sentinel.ttl_ms // 1000}
+        if not await self.session.fetch_all(self._insert_sql(), self.parameters | job):
             raise self.config.queue_missing_error
-        return ref
+        return job_id
 
     def _insert_sql(self) -> str:
-        """Adds the job unless it is there, and wakes who listens instead of looking often. No row: no such queue."""
+        """Adds the job unless it exists, and notifies workers that listen instead of polling. Returns no row if the
+        queue does not exist."""
         schema, queue = self.config.schema_name, self.columns["queue"]
         values = {
             "id": "%(id)s::uuid",
@@ -68,24 +67,25 @@ class _PgbossCanaryConnection:
             "data": "%(data)s::jsonb",
             "policy": "q.policy",
             "retry_limit": "0",
-            # by a key of its own it takes no other job's place where only one may wait, and none takes its
+            # Policies that allow one waiting job apply per key: with its own, the sentinel and other jobs do not
+            # exclude each other.
             "singleton_key": "CASE WHEN q.policy NOT IN ('standard', 'singleton') THEN %(id)s END",
-            "expire_seconds": "%(lifetime)s",
-            "expire_in": "%(lifetime)s * interval '1 second'",
-            "keep_until": "now() + %(lifetime)s * interval '1 second'",
-            "deletion_seconds": "%(lifetime)s",
+            "expire_seconds": "%(ttl_s)s",
+            "expire_in": "%(ttl_s)s * interval '1 second'",
+            "keep_until": "now() + %(ttl_s)s * interval '1 second'",
+            "deletion_seconds": "%(ttl_s)s",
             "heartbeat_seconds": "q.heartbeat_seconds" if "heartbeat_seconds" in queue else "NULL",
         }
-        known = {column: value for column, value in values.items() if column in self.columns["job"]}
+        values = {column: value for column, value in values.items() if column in self.columns["job"]}
         channel = schema if re.fullmatch("[a-z0-9_]+", schema) else f'"{schema}"'
-        wakes = f"pg_notify('pgboss_' || left(encode(sha224('{channel}'), 'hex'), 24), name)"
+        notify = f"pg_notify('pgboss_' || left(encode(sha224('{channel}'), 'hex'), 24), name)"
         return f"""
             WITH q AS (SELECT * FROM "{schema}".queue WHERE name = %(queue)s),
-            sent AS (
-                INSERT INTO "{schema}".job ({", ".join(known)}) SELECT {", ".join(known.values())} FROM q
+            inserted AS (
+                INSERT INTO "{schema}".job ({", ".join(values)}) SELECT {", ".join(values.values())} FROM q
                 ON CONFLICT DO NOTHING
             )
-            SELECT {f"CASE WHEN notify THEN {wakes} END" if "notify" in queue else "NULL"} FROM q
+            SELECT {f"CASE WHEN notify THEN {notify} END" if "notify" in queue else "NULL"} FROM q
         """
 
     async def poll(self, job_id: str) -> JobStatus:
@@ -99,32 +99,32 @@ class _PgbossCanaryConnection:
         )
         if not rows:
             return JobStatus(JobStage.LOST)
-        state, picked_up, finished, output, expired = rows[0]
+        state, picked_up_at, finished_at, output, worker_lost = rows[0]
         match state:
             case "active":
-                return JobStatus(JobStage.RUNNING, picked_up, error="its worker is gone" if expired else "")
+                return JobStatus(JobStage.RUNNING, picked_up_at, error="its worker is gone" if worker_lost else "")
             case "completed":
-                return JobStatus(JobStage.DONE, picked_up, finished)
+                return JobStatus(JobStage.DONE, picked_up_at, finished_at)
             case "failed":
-                return JobStatus(JobStage.FAILED, picked_up, finished, error_message_from_output(output))
+                return JobStatus(JobStage.FAILED, picked_up_at, finished_at, error_message_from_output(output))
             case "cancelled":
-                return JobStatus(JobStage.FAILED, picked_up, finished, "somebody cancelled it")
+                return JobStatus(JobStage.FAILED, picked_up_at, finished_at, "it was cancelled")
         return JobStatus(JobStage.QUEUED)
 
     async def cancel(self, job_id: str) -> bool:
-        ((left,),) = await self.session.fetch_all(
+        ((remaining,),) = await self.session.fetch_all(
             f"""
-            WITH gone AS (
+            WITH deleted AS (
                 DELETE FROM "{self.config.schema_name}".job
                 WHERE name = %(queue)s AND id = %(id)s AND (state <> 'active' OR {worker_lost_sql(self.columns["job"])})
                 RETURNING id
             )
-            SELECT count(*) - (SELECT count(*) FROM gone)
+            SELECT count(*) - (SELECT count(*) FROM deleted)
             FROM "{self.config.schema_name}".job WHERE name = %(queue)s AND id = %(id)s
             """,
             self.parameters | {"id": job_id},
         )
-        return not left
+        return not remaining
 
     async def fetch_queue_stats(self) -> QueueStats:
         return await fetch_unfinished_stats(self.config, self.session, self.columns)

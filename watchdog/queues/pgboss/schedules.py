@@ -1,4 +1,4 @@
-"""The schedules of pg-boss: what makes jobs on time, and what came of the jobs that it made."""
+"""The schedules of pg-boss, and how the jobs that they created ended."""
 
 from __future__ import annotations
 
@@ -20,9 +20,8 @@ from watchdog.queues.pgboss.schema import (
 )
 
 MAX_SCHEDULES = 2_000
-"""Schedules that are read."""
 MAX_JOBS_PER_QUEUE = 100
-"""Newest jobs of a queue that are looked through for runs of its schedule."""
+"""The newest jobs of a queue that are searched for runs of its schedules."""
 SCHEDULE_PRIVILEGES_HINT = "the role needs USAGE on the schema, SELECT on version, queue, schedule and job"
 
 
@@ -37,14 +36,13 @@ class PgbossJobSource(PgbossDatabase, JobSource):
         async with open_postgres_session(self, context, SCHEDULE_PRIVILEGES_HINT) as session:
             columns = await load_table_columns(self, session, context)
             if "schedule" not in columns:
-                raise ProbeError(
-                    "queue.missing", f"no schedules in the schema {self.schema_name!r}: it has no such table"
-                )
+                message = f"pg-boss in schema {self.schema_name!r} has no schedules: table schedule is missing"
+                raise ProbeError("queue.missing", message)
             return await _read_snapshot(self.schema_name, session, columns, context)
 
 
 class _PgbossRun(NamedTuple):
-    """One job of a queue that has a schedule, times in ms."""
+    """A job of a queue that has a schedule."""
 
     queue: str
     id: str
@@ -54,92 +52,117 @@ class _PgbossRun(NamedTuple):
     finished_at: int | None
     output: Any
     worker_lost: bool
-    """Its worker is."""
+
+
+class _PgbossSchedule(NamedTuple):
+    queue: str
+    key: str
+    """Tells several schedules of one queue apart; may be empty."""
+    cron: str
+    timezone: str
+    updated_at: int
+    last_job_id: str | None
+    """None: it has created no job yet, or the version of pg-boss does not store it."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.queue}/{self.key}" if self.key else self.queue
 
 
 async def _read_snapshot(
     schema: str, session: PostgresSession, columns: TableColumns, context: ConnectContext
 ) -> JobSourceSnapshot:
-    """Every schedule, by the newest jobs of its queue.
+    """Every schedule with the jobs that it created.
 
-    A job does not say which schedule made it: where a queue has several, only the one that each names as its last is
-    surely its own, and older versions name none.
+    A job does not name the schedule that created it. If a queue has several schedules, only the job that a schedule
+    names as its last one is known to be its own; before pg-boss 12, schedules do not name any.
     """
-    beats = (
-        f'(SELECT {epoch_ms_sql("max(cron_on)")} FROM "{schema}".version)'
-        if "cron_on" in columns["version"]
-        else "NULL"
+    heartbeat = f'(SELECT {epoch_ms_sql("max(cron_on)")} FROM "{schema}".version)'
+    if "cron_on" not in columns["version"]:
+        heartbeat = "NULL"
+    can_write_sql = has_write_access_sql(*(f"""'"{schema}".{table}'""" for table in ("schedule", "job")))
+    ((now, heartbeat_at, can_write),) = await session.fetch_all(
+        f"SELECT {epoch_ms_sql('now()')}, {heartbeat}, {can_write_sql}"
     )
-    writable = has_write_access_sql(*(f"""'"{schema}".{table}'""" for table in ("schedule", "job")))
-    ((now, alive, writes),) = await session.fetch_all(f"SELECT {epoch_ms_sql('now()')}, {beats}, {writable}")
-    if writes:
+    if can_write:
         context.facts["write_access"] = session.write_access_warning
-    key, last = (name if name in columns["schedule"] else "NULL" for name in ("key", "last_job_id"))
-    schedules = await session.fetch_all(
+    key, last_job_id = (name if name in columns["schedule"] else "NULL" for name in ("key", "last_job_id"))
+    rows = await session.fetch_all(
         f"""
-        SELECT name, coalesce({key}, ''), cron, coalesce(timezone, 'UTC'), {epoch_ms_sql("updated_on")}, {last}::text
+        SELECT name, coalesce({key}, ''), cron, coalesce(timezone, 'UTC'), {epoch_ms_sql("updated_on")},
+            {last_job_id}::text
         FROM "{schema}".schedule ORDER BY 1, 2 LIMIT {MAX_SCHEDULES}
         """
     )
+    schedules = list(map(_PgbossSchedule._make, rows))
+    runs = await _read_runs(schema, session, columns, schedules, last_job_id)
+    names_last_job = last_job_id != "NULL"
+    schedule_counts = Counter(schedule.queue for schedule in schedules)
+    if shared := [queue for queue, count in schedule_counts.items() if count > 1 and not names_last_job]:
+        queues = ", ".join(shared[:5])
+        context.facts["shared_queues"] = f"{queues}: pg-boss before 12 does not tell schedules of one queue apart"
+    jobs = []
+    for schedule in schedules:
+        queue_runs = runs.get(schedule.queue, {})
+        last_run = queue_runs.get(schedule.last_job_id) if schedule.last_job_id is not None else None
+        owns_queue = schedule_counts[schedule.queue] == 1 or not names_last_job
+        own_runs = list(queue_runs.values()) if owns_queue else [last_run] if last_run else []
+        jobs.append(_job_facts(schedule, own_runs, last_run, late_until=now if owns_queue else 0))
+    return JobSourceSnapshot(now, tuple(jobs), heartbeat_at)
+
+
+async def _read_runs(
+    schema: str, session: PostgresSession, columns: TableColumns, schedules: list[_PgbossSchedule], last_job_id: str
+) -> dict[str, dict[str, _PgbossRun]]:
+    """Queue -> id -> job: the newest jobs, and those that schedules name as their last."""
     times = ", ".join(map(epoch_ms_sql, ("start_after", "started_on", "completed_on")))
-    job = f"""
+    select_jobs = f"""
         SELECT name, id::text, state::text, {times}, CASE WHEN state = 'failed' THEN output END,
             state = 'active' AND {worker_lost_sql(columns["job"])}
         FROM "{schema}".job
     """
+    last_jobs = f'SELECT name, {last_job_id}::uuid FROM "{schema}".schedule'
     rows = await session.fetch_all(
         f"""
         SELECT r.* FROM unnest(%(queues)s::text[]) AS q (queue),
-            LATERAL ({job} WHERE name = q.queue ORDER BY created_on DESC LIMIT {MAX_JOBS_PER_QUEUE}) r
-        UNION ALL SELECT * FROM ({job} WHERE (name, id) IN (SELECT name, {last}::uuid FROM "{schema}".schedule)) r
+            LATERAL ({select_jobs} WHERE name = q.queue ORDER BY created_on DESC LIMIT {MAX_JOBS_PER_QUEUE}) r
+        UNION ALL SELECT * FROM ({select_jobs} WHERE (name, id) IN ({last_jobs})) r
         """,
-        {"queues": sorted({row[0] for row in schedules})},
+        {"queues": sorted({schedule.queue for schedule in schedules})},
     )
     runs: dict[str, dict[str, _PgbossRun]] = defaultdict(dict)
     for run in map(_PgbossRun._make, rows):
         runs[run.queue][run.id] = run
-    sharing = Counter(row[0] for row in schedules)
-    if shared := [queue for queue, n in sharing.items() if n > 1 and last == "NULL"]:
-        context.facts["shared_queues"] = (
-            f"schedules of one queue are not told apart before pg-boss 12: {', '.join(shared[:5])}"
-        )
-    jobs = []
-    for queue, name, cron, timezone, edited, ref in schedules:
-        newest = runs[queue].get(ref)
-        alone = sharing[queue] == 1 or last == "NULL"
-        plan = JobFacts(f"{queue}/{name}" if name else queue, cron=cron, timezone=timezone, schedule_since=edited)
-        own = list(runs[queue].values()) if alone else [newest] if newest else []
-        jobs.append(_job_facts(plan, own, newest, now if alone else 0))
-    return JobSourceSnapshot(now, tuple(jobs), alive)
+    return runs
 
 
 def _job_facts(
-    schedule_facts: JobFacts, runs: list[_PgbossRun], last_run: _PgbossRun | None, late_until: int
+    schedule: _PgbossSchedule, runs: list[_PgbossRun], last_run: _PgbossRun | None, *, late_until: int
 ) -> JobFacts:
-    """A schedule with its runs. What was due by `until` and waits makes it late; what is due later may be others'."""
-    begun = [
-        run.started_at
-        for run in ([last_run] if last_run and last_run.started_at else runs)
-        if run.started_at is not None
-    ]
-    at_work = min(
-        (r for r in runs if r.state == "active" and r.started_at is not None),
-        key=lambda r: r.started_at or 0,
+    """A waiting job makes the schedule late if it was due by `late_until`: a later one may be another schedule's."""
+    started = [last_run] if last_run and last_run.started_at else runs
+    started_at = [run.started_at for run in started if run.started_at is not None]
+    running = min(
+        (run for run in runs if run.state == "active" and run.started_at is not None),
+        key=lambda run: run.started_at or 0,
         default=None,
     )
-    over = [run for run in runs if run.state in ("completed", "failed") and run.finished_at is not None]
-    over.sort(key=lambda run: run.finished_at or 0, reverse=True)
-    last = over[0] if over else None
+    finished = [run for run in runs if run.state in ("completed", "failed") and run.finished_at is not None]
+    finished.sort(key=lambda run: run.finished_at or 0, reverse=True)
+    newest = finished[0] if finished else None
     waiting = [run.due_at for run in runs if run.state in ("created", "retry") and run.due_at <= late_until]
-    return schedule_facts._replace(
-        schedule_since=schedule_facts.schedule_since if begun else None,  # jobs are kept for days only
+    return JobFacts(
+        schedule.name,
+        cron=schedule.cron,
+        timezone=schedule.timezone,
+        schedule_since=schedule.updated_at if started_at else None,  # pg-boss deletes jobs after some days
         next_due=min(waiting, default=None),
-        last_start=max(begun, default=None),
-        last_end=last.finished_at if last else None,
-        last_ok=next((run.finished_at for run in over if run.state == "completed"), None),
-        running_since=at_work.started_at if at_work else None,
-        duration=(last.finished_at or 0) - last.started_at if last and last.started_at is not None else None,
-        failures=len(list(takewhile(lambda run: run.state == "failed", over))),
-        error=error_message_from_output(last.output) if last else "",
-        stalled=at_work is not None and at_work.worker_lost,
+        last_start=max(started_at, default=None),
+        last_end=newest.finished_at if newest else None,
+        last_ok=next((run.finished_at for run in finished if run.state == "completed"), None),
+        running_since=running.started_at if running else None,
+        duration=(newest.finished_at or 0) - newest.started_at if newest and newest.started_at is not None else None,
+        failures=len(list(takewhile(lambda run: run.state == "failed", finished))),
+        error=error_message_from_output(newest.output) if newest else "",
+        stalled=running is not None and running.worker_lost,
     )

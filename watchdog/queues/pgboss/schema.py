@@ -1,4 +1,4 @@
-"""pg-boss: jobs in PostgreSQL, worked on by Node.js. Where its tables are, and what their columns mean."""
+"""pg-boss: jobs in PostgreSQL, run by Node.js workers. The schema of its tables, and the meaning of their columns."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from watchdog.queues.base import ConnectContext
 from watchdog.queues.clients.postgres import PostgresQueueDriver, PostgresSession, PostgresUrl
 
 SUPPORTED_SCHEMA_VERSIONS = (24, 26, 46)
-"""Versions of its schema that this was made for: those of pg-boss 10, 11 and 12."""
+"""The schema versions of pg-boss 10, 11 and 12, which Watchdog is tested with."""
 CANARY_PRIVILEGES_HINT = (
     "the role needs USAGE on the schema, SELECT on version, queue and job, INSERT and DELETE on job"
 )
@@ -49,7 +49,7 @@ class PgbossDatabase(PostgresQueueDriver):
 
 
 class PgbossQueue(PgbossDatabase):
-    """A queue of pg-boss."""
+    """A pg-boss queue."""
 
     queue: SingleLineText
     """The name of the queue."""
@@ -60,27 +60,24 @@ class PgbossQueue(PgbossDatabase):
 
     @property
     def queue_missing_error(self) -> ProbeError:
-        return ProbeError("queue.missing", f"no queue {self.queue!r} in the schema {self.schema_name!r}")
+        return ProbeError("queue.missing", f"queue {self.queue!r} does not exist in schema {self.schema_name!r}")
 
 
-# --- what it has
+# --- tables
 
 
 async def load_table_columns(driver: PgbossDatabase, session: PostgresSession, context: ConnectContext) -> TableColumns:
-    """What pg-boss has there. Raises Fault."""
+    """The tables that exist. Raises ProbeError if pg-boss is not there; adds evidence for an untested version."""
     columns: dict[str, set[str]] = defaultdict(set)
     for table, column in await session.fetch_all(TABLE_COLUMNS_SQL, {"schema": driver.schema_name}):
         columns[table].add(column)
     if missing := [table for table in ("version", "queue", "job") if table not in columns]:
-        where = f"no pg-boss in the schema {driver.schema_name!r}"
-        raise ProbeError(
-            "queue.missing", f"{where}: {f'it has no table {missing[0]}' if columns else 'no such tables'}"
-        )
+        problem = f"table {missing[0]} is missing" if columns else "its tables do not exist"
+        raise ProbeError("queue.missing", f"pg-boss is not in schema {driver.schema_name!r}: {problem}")
     ((version,),) = await session.fetch_all(f'SELECT max(version) FROM "{driver.schema_name}".version')
     if version not in SUPPORTED_SCHEMA_VERSIONS:
-        context.facts["schema_version"] = (
-            f"{version} is none of {', '.join(map(str, SUPPORTED_SCHEMA_VERSIONS))}, which we know"
-        )
+        tested = ", ".join(map(str, SUPPORTED_SCHEMA_VERSIONS))
+        context.facts["schema_version"] = f"{version} is untested (tested: {tested})"
     return {table: frozenset(names) for table, names in columns.items()}
 
 
@@ -94,24 +91,25 @@ TABLE_COLUMNS_SQL = """
 """
 
 
-# --- what its columns mean
+# --- columns
 
 
 def worker_lost_sql(job_columns: frozenset[str]) -> str:
-    """Whether pg-boss itself would give up a job that is worked on: by then its worker has. `job`: its columns."""
-    after = "expire_seconds * interval '1 second'" if "expire_seconds" in job_columns else "expire_in"
-    silent = "heartbeat_on + heartbeat_seconds * interval '1 second' < now()"
-    beats = f" OR coalesce({silent}, false)" if {"heartbeat_on", "heartbeat_seconds"} <= job_columns else ""
-    return f"(coalesce(started_on + {after} < now(), false){beats})"
+    """A condition: pg-boss itself would give up this active job, because its time or its heartbeat has expired."""
+    timeout = "expire_seconds * interval '1 second'" if "expire_seconds" in job_columns else "expire_in"
+    heartbeat_expired = "heartbeat_on + heartbeat_seconds * interval '1 second' < now()"
+    has_heartbeats = {"heartbeat_on", "heartbeat_seconds"} <= job_columns
+    or_heartbeat_expired = f" OR coalesce({heartbeat_expired}, false)" if has_heartbeats else ""
+    return f"(coalesce(started_on + {timeout} < now(), false){or_heartbeat_expired})"
 
 
 def error_message_from_output(output: Any) -> str:
-    """Errors come as objects, anything else that was thrown inside of one."""
-    inner = output.get("value", output) if isinstance(output, dict) else output
-    told = inner.get("message", inner) if isinstance(inner, dict) else inner
-    return told if isinstance(told, str) else "" if told is None else truncate(json.dumps(told), 1_000)
+    """pg-boss stores errors as objects, and other thrown values inside of one."""
+    value = output.get("value", output) if isinstance(output, dict) else output
+    message = value.get("message", value) if isinstance(value, dict) else value
+    return message if isinstance(message, str) else "" if message is None else truncate(json.dumps(message), 1_000)
 
 
 def epoch_ms_sql(expression: str) -> str:
-    """An instant as we count them."""
+    """A timestamp in ms since the epoch."""
     return f"round(extract(epoch FROM {expression}) * 1000)::bigint"

@@ -1,4 +1,4 @@
-"""What is in a queue of pg-boss."""
+"""Queue statistics of pg-boss."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ class PgbossStatsSource(PgbossQueue, QueueStatsSource):
     async def fetch_queue_stats(self, context: ConnectContext, window_ms: int | None) -> QueueStats:
         async with open_postgres_session(self, context, STATS_PRIVILEGES_HINT) as session:
             columns = await load_table_columns(self, session, context)
-            found = f'SELECT 1 FROM "{self.schema_name}".queue WHERE name = %(queue)s'
-            if not await session.fetch_all(found, {"queue": self.queue}):
+            queue_sql = f'SELECT 1 FROM "{self.schema_name}".queue WHERE name = %(queue)s'
+            if not await session.fetch_all(queue_sql, {"queue": self.queue}):
                 raise self.queue_missing_error
-            depth = await fetch_unfinished_stats(self, session, columns)
-            values = {"queue": self.queue, "within": window_ms or 0}
-            if told := await fetch_counts(session, context, FINISHED_COUNTS_SQL.format(self.schema_name), values):
-                failed, lately, well = told
-                depth = depth._replace(
-                    failed=failed, completed=None if window_ms is None else CompletedCounts(lately, well)
-                )
-            return depth
+            stats = await fetch_unfinished_stats(self, session, columns)
+            parameters = {"queue": self.queue, "window_ms": window_ms or 0}
+            counts = await fetch_counts(session, context, FINISHED_COUNTS_SQL.format(self.schema_name), parameters)
+            if counts is None:
+                return stats
+            failed, failed_in_window, completed_in_window = counts
+            completed = None if window_ms is None else CompletedCounts(failed_in_window, completed_in_window)
+            return stats._replace(failed=failed, completed=completed)
 
 
 async def fetch_unfinished_stats(config: PgbossQueue, session: PostgresSession, columns: TableColumns) -> QueueStats:
-    """What waits and what is being worked on."""
+    """Waiting, delayed and active jobs: those that are cheap to count."""
     ready = "state IN ('created', 'retry') AND start_after <= now()"
     if "blocked" in columns["job"]:
         ready += " AND NOT blocked"
@@ -61,7 +61,7 @@ async def fetch_unfinished_stats(config: PgbossQueue, session: PostgresSession, 
 
 FINISHED_COUNTS_SQL = """
     SELECT count(*) FILTER (WHERE state = 'failed'),
-        count(*) FILTER (WHERE state = 'failed' AND completed_on > now() - %(within)s * interval '1 ms'),
-        count(*) FILTER (WHERE state = 'completed' AND completed_on > now() - %(within)s * interval '1 ms')
+        count(*) FILTER (WHERE state = 'failed' AND completed_on > now() - %(window_ms)s * interval '1 ms'),
+        count(*) FILTER (WHERE state = 'completed' AND completed_on > now() - %(window_ms)s * interval '1 ms')
     FROM "{}".job WHERE name = %(queue)s AND state IN ('completed', 'failed')
 """

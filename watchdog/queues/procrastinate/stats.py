@@ -1,4 +1,4 @@
-"""What is in a queue of Procrastinate."""
+"""Queue statistics of Procrastinate."""
 
 from __future__ import annotations
 
@@ -6,16 +6,49 @@ from collections.abc import Container
 
 from watchdog.domain.observations import CompletedCounts, QueueStats
 from watchdog.queues.base import ConnectContext, QueueStatsSource
-from watchdog.queues.clients.postgres import fetch_counts, open_postgres_session
-from watchdog.queues.procrastinate.jobs import (
+from watchdog.queues.clients.postgres import COUNT_TIMEOUT_S, PostgresSession, fetch_counts, open_postgres_session
+from watchdog.queues.procrastinate.schema import (
     MAX_JOBS_SEARCHED,
+    WORKER_HEARTBEAT_TIMEOUT_SQL,
     ProcrastinateQueue,
-    fetch_unfinished_stats,
     last_event_ms_sql,
     require_procrastinate_tables,
 )
 
 STATS_PRIVILEGES_HINT = "the role needs SELECT on procrastinate_jobs, _events and _workers"
+
+UNFINISHED_STATS_SQL = f"""
+    WITH jobs AS (
+        SELECT j.*, status = 'todo' AND coalesce(scheduled_at, now()) <= now() AS ready FROM procrastinate_jobs j
+        WHERE queue_name = %(queue)s AND status IN ('todo', 'doing')
+    )
+    SELECT count(*) FILTER (WHERE ready), count(*) FILTER (WHERE status = 'doing'),
+        count(*) FILTER (WHERE status = 'todo' AND NOT ready),
+        (extract(epoch FROM now() - min(coalesce(scheduled_at, (
+            SELECT min(at) FROM procrastinate_events WHERE job_id = j.id
+        ))) FILTER (WHERE ready)) * 1000)::bigint,
+        (
+            SELECT id::text FROM jobs r
+            WHERE ready AND NOT EXISTS (SELECT 1 FROM procrastinate_jobs WHERE lock = r.lock AND status = 'doing')
+            ORDER BY priority DESC, id LIMIT 1
+        ),
+        EXISTS (SELECT 1 FROM procrastinate_workers WHERE last_heartbeat > now() - {WORKER_HEARTBEAT_TIMEOUT_SQL})
+    FROM jobs j
+"""
+FAILED_COUNT_SQL = "SELECT count(*) FROM procrastinate_jobs WHERE queue_name = %(queue)s AND status = 'failed'"
+FINISHED_COUNTS_SQL = f"""
+    WITH finished AS (
+        SELECT status, {last_event_ms_sql("succeeded", "failed")}
+          > (extract(epoch FROM now()) * 1000)::bigint - %(window_ms)s AS in_window
+        FROM procrastinate_jobs j
+        WHERE id > (SELECT max(id) FROM procrastinate_jobs) - {MAX_JOBS_SEARCHED}
+            AND queue_name = %(queue)s AND status IN ('succeeded', 'failed')
+    )
+    SELECT count(*) FILTER (WHERE in_window AND status = 'failed'),
+        count(*) FILTER (WHERE in_window AND status <> 'failed'),
+        count(*) FILTER (WHERE status <> 'failed')
+    FROM finished
+"""
 
 
 class ProcrastinateStatsSource(ProcrastinateQueue, QueueStatsSource):
@@ -29,31 +62,24 @@ class ProcrastinateStatsSource(ProcrastinateQueue, QueueStatsSource):
     async def fetch_queue_stats(self, context: ConnectContext, window_ms: int | None) -> QueueStats:
         async with open_postgres_session(self, context, STATS_PRIVILEGES_HINT) as session:
             await require_procrastinate_tables(session)
-            depth = (await fetch_unfinished_stats(session, self.queue))._replace(
-                consumers=None
-            )  # of any queue, hence not of this
-            if told := await fetch_counts(session, context, FAILED_COUNT_SQL, {"queue": self.queue}):
-                depth = depth._replace(failed=told[0])
+            stats = await fetch_unfinished_stats(session, self.queue)
+            stats = stats._replace(consumers=None)  # the workers of any queue count, hence not reported
+            queue = {"queue": self.queue}
+            if failed_count := await fetch_counts(session, context, FAILED_COUNT_SQL, queue):
+                stats = stats._replace(failed=failed_count[0])
             if window_ms is None:
-                return depth
-            if told := await fetch_counts(
-                session, context, FINISHED_COUNTS_SQL, {"queue": self.queue, "within": window_ms}
-            ):
-                failed, well, kept = told
-                depth = depth._replace(completed=CompletedCounts(failed, well if kept else None))
-            return depth
+                return stats
+            parameters = {**queue, "window_ms": window_ms}
+            if counts := await fetch_counts(session, context, FINISHED_COUNTS_SQL, parameters):
+                failed, succeeded, kept_succeeded = counts
+                stats = stats._replace(completed=CompletedCounts(failed, succeeded if kept_succeeded else None))
+            return stats
 
 
-FAILED_COUNT_SQL = "SELECT count(*) FROM procrastinate_jobs WHERE queue_name = %(queue)s AND status = 'failed'"
-FINISHED_COUNTS_SQL = f"""
-    WITH ended AS (
-        SELECT status, {last_event_ms_sql("succeeded", "failed")}
-          > (extract(epoch FROM now()) * 1000)::bigint - %(within)s AS lately
-        FROM procrastinate_jobs j
-        WHERE id > (SELECT max(id) FROM procrastinate_jobs) - {MAX_JOBS_SEARCHED}
-            AND queue_name = %(queue)s AND status IN ('succeeded', 'failed')
+async def fetch_unfinished_stats(session: PostgresSession, queue: str) -> QueueStats:
+    """Waiting, delayed and active jobs. `consumers` is 0 if no worker is running at all, else None: Procrastinate does
+    not store which queues a worker serves."""
+    ((waiting, active, delayed, oldest, head, any_worker),) = await session.fetch_all(
+        UNFINISHED_STATS_SQL, {"queue": queue}, COUNT_TIMEOUT_S
     )
-    SELECT count(*) FILTER (WHERE lately AND status = 'failed'), count(*) FILTER (WHERE lately AND status <> 'failed'),
-        count(*) FILTER (WHERE status <> 'failed')
-    FROM ended
-"""
+    return QueueStats(waiting, active, delayed, oldest=oldest, consumers=None if any_worker else 0, head=head)

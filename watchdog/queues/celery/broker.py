@@ -1,0 +1,183 @@
+"""The broker of Celery, Redis or RabbitMQ, through Celery's own package. Its calls block, hence they run in threads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from hashlib import blake2b
+from threading import BoundedSemaphore
+from typing import Annotated, Any, ClassVar, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator
+
+from watchdog.config_types import ALLOW_FROM_FILE, SingleLineText, split_url
+from watchdog.domain.observations import QueueStats
+from watchdog.net.errors import ProbeError
+from watchdog.net.threads import run_in_daemon_thread
+from watchdog.queues.base import ConnectContext, QueueDriver, broker_unreachable_error, resolve_reachable_address
+from watchdog.queues.clients.redis import map_redis_errors, redis_error_message
+
+T = TypeVar("T")
+
+DEFAULT_BROKER_PORTS = {"redis": 6379, "rediss": 6379, "amqp": 5672, "amqps": 5671}
+MAX_MESSAGES_SEARCHED = 500
+"""Waiting messages that are searched for a sentinel."""
+MAX_BROKER_THREADS = 8
+"""Threads that may wait for brokers at a time, including those of calls that were given up."""
+BROKER_THREAD_SEMAPHORE = BoundedSemaphore(MAX_BROKER_THREADS)
+
+
+def _validate_broker_url(text: str) -> str:
+    split_url(text, DEFAULT_BROKER_PORTS, "redis://host:6379/0 or amqp://user:password@host:5672/vhost")
+    return text
+
+
+class CeleryQueue(QueueDriver):
+    """A Celery queue: a name at a broker."""
+
+    kind: ClassVar[str] = "celery"
+    name: ClassVar[str] = "Celery"
+    required_modules: ClassVar[tuple[str, ...]] = ("celery", "redis")
+    pip_extra: ClassVar[str] = "celery"
+
+    broker: Annotated[str, AfterValidator(_validate_broker_url), ALLOW_FROM_FILE]
+    """`redis://user:password@host:6379/0` or `amqp://user:password@host:5672/vhost`; `rediss://` and `amqps://` for
+    TLS."""
+    queue: SingleLineText = "celery"
+    """The name of the queue."""
+
+    @property
+    def target(self) -> str:
+        return f"{self.host}/{self.queue}"
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.broker).hostname or ""
+
+    @property
+    def queue_missing_error(self) -> ProbeError:
+        return ProbeError("queue.missing", f"queue {self.queue!r} does not exist at the broker")
+
+    def prepare(self) -> None:
+        super().prepare()
+        _ = _create_app(self.broker, 1).connection_for_write().transport  # imports most of Celery
+
+    async def resolve_broker_url(self, context: ConnectContext) -> str:
+        """The broker's URL with the address that passed the address filter; with TLS, the URL as configured, because
+        certificates name the host. Raises ProbeError if the broker cannot be reached."""
+        broker = urlsplit(self.broker)
+        port = broker.port or DEFAULT_BROKER_PORTS[broker.scheme]
+        address = await resolve_reachable_address(context, self.host, port)
+        if broker.scheme in ("rediss", "amqps"):
+            return self.broker
+        credentials, at, _ = broker.netloc.rpartition("@")
+        host = f"[{address}]" if ":" in address else address
+        return broker._replace(netloc=f"{credentials}{at}{host}:{port}").geturl()
+
+    async def run_with_broker_connection(self, url: str, timeout_s: float, work: Callable[[Any, Any], T]) -> T:
+        """Returns the result of `work(app, connection)`, which runs in a thread with a Celery app and a connection.
+
+        A thread that blocks for longer than `timeout_s` is left behind. Raises ProbeError.
+        """
+        from kombu.exceptions import OperationalError
+
+        if not BROKER_THREAD_SEMAPHORE.acquire(blocking=False):
+            raise broker_unreachable_error("too many earlier calls are still waiting for a response")
+
+        def run() -> T:
+            try:
+                app = _create_app(url, timeout_s)
+                with app.connection_for_write() as connection:
+                    return work(app, connection)
+            except OperationalError as e:  # wraps every error of the transport
+                raise e.__cause__ or e from None
+            finally:
+                BROKER_THREAD_SEMAPHORE.release()
+
+        try:
+            async with asyncio.timeout(timeout_s):
+                with map_redis_errors():
+                    return await run_in_daemon_thread(run, f"call {self.target}")
+        except TimeoutError:
+            raise broker_unreachable_error(f"the broker did not respond within {timeout_s:g} s") from None
+        except ProbeError:
+            raise
+        except Exception as e:
+            raise broker_unreachable_error(redis_error_message(e)) from None
+
+
+def _create_app(broker_url: str, timeout_s: float) -> Any:
+    """A Celery app without tasks, whose calls do not retry and give up after `timeout_s`."""
+    from celery import Celery
+
+    app = Celery("watchdog", broker=broker_url, set_as_current=False)
+    app.conf.update(
+        task_serializer="json",
+        accept_content=["json"],
+        broker_connection_timeout=timeout_s,
+        broker_transport_options={
+            "socket_timeout": timeout_s,
+            "socket_connect_timeout": timeout_s,
+            "max_retries": 0,
+        },
+    )
+    return app
+
+
+# --- in the thread
+
+
+def fetch_waiting_stats(connection: Any, queue: str) -> QueueStats | None:
+    """None: the queue does not exist. In Redis every queue exists, as lists of messages that may be empty."""
+    channel = connection.default_channel
+    if _is_redis(connection):
+        lists = _priority_list_names(channel, queue)
+        heads = filter(None, (channel.client.lindex(name, -1) for name in lists))
+        waiting = sum(channel.client.llen(name) for name in lists)
+        return QueueStats(waiting, head=_message_digest(next(heads, None)))
+    try:
+        declared = channel.queue_declare(queue, passive=True)
+    except connection.channel_errors as e:
+        if getattr(e, "code", None) != 404:
+            raise
+        return None
+    return QueueStats(declared.message_count, consumers=declared.consumer_count)
+
+
+def is_waiting(connection: Any, queue: str, task_id: str) -> bool:
+    """Whether a task's message waits in Redis; False for RabbitMQ, whose messages cannot be read without taking
+    them."""
+    return bool(_find_messages(connection, queue, task_id))
+
+
+def remove_message(connection: Any, queue: str, task_id: str) -> bool:
+    """Whether the message was removed from Redis. LREM decides who gets it: Watchdog or a worker."""
+    client = connection.default_channel.client
+    removed = [client.lrem(name, 1, message) for name, message in _find_messages(connection, queue, task_id)]
+    return any(removed)
+
+
+def _is_redis(connection: Any) -> bool:
+    return bool(connection.transport.driver_type == "redis")
+
+
+def _message_digest(message: bytes | None) -> str | None:
+    return None if message is None else blake2b(message, digest_size=16).hexdigest()
+
+
+def _priority_list_names(channel: Any, queue: str) -> list[str]:
+    """The Redis lists of a queue, one per priority, in the order in which workers read them."""
+    return [channel._q_for_pri(queue, priority) for priority in channel.priority_steps]
+
+
+def _find_messages(connection: Any, queue: str, task_id: str) -> list[tuple[str, bytes]]:
+    if not _is_redis(connection):
+        return []
+    channel = connection.default_channel
+    return [
+        (name, message)
+        for name in _priority_list_names(channel, queue)
+        for message in channel.client.lrange(name, 0, MAX_MESSAGES_SEARCHED - 1)
+        if task_id.encode() in message
+    ]

@@ -1,0 +1,29 @@
+"""Queue statistics of Celery."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from urllib.parse import urlsplit
+
+from watchdog.domain.observations import QueueStats
+from watchdog.queues.base import ConnectContext, QueueStatsSource
+from watchdog.queues.celery.broker import CeleryQueue, fetch_waiting_stats
+
+
+class CeleryStatsSource(CeleryQueue, QueueStatsSource):
+    """A Celery queue. Only `waiting`, `stalled` and, on RabbitMQ, `consumers` are available. On Redis, an empty queue
+    cannot be told from one that does not exist."""
+
+    @property
+    def unsupported_metrics(self) -> Container[str]:
+        is_rabbitmq = urlsplit(self.broker).scheme.startswith("amqp")
+        return ("active", "delayed", "failed", "oldest", "failure_ratio", "head" if is_rabbitmq else "consumers")
+
+    async def fetch_queue_stats(self, context: ConnectContext, window_ms: int | None) -> QueueStats:
+        url = await self.resolve_broker_url(context)
+        stats = await self.run_with_broker_connection(
+            url, context.timeout_s, lambda _, connection: fetch_waiting_stats(connection, self.queue)
+        )
+        if stats is None:
+            raise self.queue_missing_error
+        return stats

@@ -1,0 +1,70 @@
+"""The base of sources that read scheduled jobs from one table of another application's database."""
+
+from __future__ import annotations
+
+import re
+from abc import abstractmethod
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated, Self
+
+from pydantic import AfterValidator, model_validator
+
+from watchdog.domain.model import Json
+from watchdog.domain.observations import JobSourceSnapshot
+from watchdog.queues.base import ConnectContext, JobSource, require_modules
+from watchdog.queues.clients.dialects import DatabaseUrl, database_from_url
+from watchdog.queues.clients.external_database import ExternalDatabase, run_transaction
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+MAX_JOBS = 2_000
+
+
+def _validate_table_name(text: str) -> str:
+    if not re.fullmatch(r"([^\W\d][\w$]{0,63}\.)?[^\W\d][\w$]{0,63}", text):
+        raise ValueError("expected a table name, or schema.table, of letters, digits and '_'")
+    return text
+
+
+TableName = Annotated[str, AfterValidator(_validate_table_name)]
+
+
+class TableJobSource(JobSource):
+    """Jobs in a table. The role needs SELECT on the table only."""
+
+    url: DatabaseUrl
+    """`postgresql://user:password@host/database` (requires the extra `postgres`), `mysql://...` (extra `mysql`) or
+    `sqlite:///file.db`."""
+    table: TableName
+    """The name of the table, as `table` or `schema.table`."""
+
+    @model_validator(mode="after")
+    def _require_driver(self) -> Self:
+        require_modules(self.database.name, [self.database.driver_module], self.database.pip_extra)
+        return self
+
+    @property
+    def database(self) -> ExternalDatabase:
+        return database_from_url(self.url, self.table)
+
+    @property
+    def target(self) -> str:
+        return f"{self.database.display_name}/{self.table}"
+
+    @property
+    def host(self) -> str:
+        return self.database.host
+
+    def prepare(self) -> None:
+        import_module("sqlalchemy")
+        import_module(self.database.driver_module)
+
+    async def fetch_snapshot(self, context: ConnectContext) -> JobSourceSnapshot:
+        snapshot, facts = await run_transaction(self.database, context, self.read_snapshot)
+        context.facts.update(facts)
+        return snapshot
+
+    @abstractmethod
+    def read_snapshot(self, connection: Connection) -> tuple[JobSourceSnapshot, dict[str, Json]]:
+        """All jobs, and evidence. Runs in a thread. Raises ProbeError."""

@@ -1,0 +1,113 @@
+"""The periodic tasks of Procrastinate, by the jobs that its workers have created for them."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from itertools import takewhile
+from typing import NamedTuple
+
+from watchdog.domain.observations import JobFacts, JobSourceSnapshot
+from watchdog.net.errors import ProbeError
+from watchdog.queues.base import ConnectContext, JobSource
+from watchdog.queues.clients.postgres import PostgresSession, has_write_access_sql, open_postgres_session
+from watchdog.queues.procrastinate.schema import (
+    MAX_JOBS_SEARCHED,
+    UNKNOWN_FAILURE_MESSAGE,
+    WORKER_LOST_SQL,
+    ProcrastinateDatabase,
+    last_event_ms_sql,
+    require_procrastinate_tables,
+)
+
+MAX_PERIODIC_TASKS = 500
+MAX_PERIODIC_RUNS = 1_000
+"""The newest runs, of all periodic tasks together."""
+READ_PRIVILEGES_HINT = "the role needs SELECT on procrastinate_jobs, _events, _workers and _periodic_defers"
+
+CLOCK_AND_WORKER_HEARTBEAT_SQL = f"""
+    SELECT (extract(epoch FROM now()) * 1000)::bigint,
+        (SELECT (extract(epoch FROM max(last_heartbeat)) * 1000)::bigint FROM procrastinate_workers),
+        {has_write_access_sql("'procrastinate_jobs'", "'procrastinate_periodic_defers'")}
+"""
+LATEST_PERIODIC_DEFERS_SQL = f"""
+    SELECT DISTINCT ON (task_name, periodic_id) task_name, periodic_id, defer_timestamp * 1000, job_id
+    FROM procrastinate_periodic_defers ORDER BY task_name, periodic_id, defer_timestamp DESC LIMIT {MAX_PERIODIC_TASKS}
+"""
+PERIODIC_RUNS_SQL = f"""
+    SELECT task_name, id, status::text, {WORKER_LOST_SQL}, {last_event_ms_sql("started")},
+      {last_event_ms_sql("succeeded", "failed", "cancelled", "aborted")}
+    FROM procrastinate_jobs j
+    WHERE id > (SELECT max(id) FROM procrastinate_jobs) - {MAX_JOBS_SEARCHED}
+        AND task_name = ANY(%(tasks)s::text[]) AND args->>'timestamp' IS NOT NULL
+    ORDER BY id DESC LIMIT {MAX_PERIODIC_RUNS}
+"""
+
+
+class ProcrastinateJobSource(ProcrastinateDatabase, JobSource):
+    """The periodic tasks of Procrastinate 3. Their schedules are only in the code of the workers: set them in `watch`.
+    Without, only runs that wait too long, fail or never end are reported."""
+
+    @property
+    def target(self) -> str:
+        return self.host
+
+    async def fetch_snapshot(self, context: ConnectContext) -> JobSourceSnapshot:
+        async with open_postgres_session(self, context, READ_PRIVILEGES_HINT) as session:
+            await require_procrastinate_tables(session)
+            return await _read_snapshot(session, context)
+
+
+class _ProcrastinateRun(NamedTuple):
+    id: int
+    status: str
+    worker_lost: bool
+    started_at: int | None
+    finished_at: int | None
+
+
+async def _read_snapshot(session: PostgresSession, context: ConnectContext) -> JobSourceSnapshot:
+    """The newest defer of a task holds its due time and the id of its job; a job holds its task's name only. So if a
+    task is deferred under several ids, only the newest job of each is known to be its own."""
+    ((now, heartbeat_at, can_write),) = await session.fetch_all(CLOCK_AND_WORKER_HEARTBEAT_SQL)
+    if can_write:
+        context.facts["write_access"] = session.write_access_warning
+    defers = await session.fetch_all(LATEST_PERIODIC_DEFERS_SQL)
+    if defers and heartbeat_at is None:
+        message = "no Procrastinate worker is running, and workers start the periodic tasks"
+        raise ProbeError("job.scheduler_dead", message)
+    runs: dict[str, list[_ProcrastinateRun]] = defaultdict(list)
+    for task, *run in await session.fetch_all(PERIODIC_RUNS_SQL, {"tasks": sorted({defer[0] for defer in defers})}):
+        runs[task].append(_ProcrastinateRun(*run))
+    defer_counts = Counter(task for task, *_ in defers)
+    jobs = []
+    for task, periodic_id, due_at, job_id in defers:
+        own_runs = [run for run in runs[task] if defer_counts[task] == 1 or run.id == job_id]
+        name = f"{task}/{periodic_id}" if periodic_id else task
+        jobs.append(_job_facts(name, due_at, job_id, own_runs))
+    return JobSourceSnapshot(now, tuple(jobs), heartbeat_at)
+
+
+def _job_facts(name: str, due_at: int, last_run_id: int | None, runs: list[_ProcrastinateRun]) -> JobFacts:
+    """A newest run that waits makes the task late.
+
+    `last_run_id`: None if the newest run was deleted, which workers can be configured to do with jobs that succeed.
+    `runs`: newest first.
+    """
+    is_waiting = any(run.id == last_run_id and run.status == "todo" for run in runs)
+    running = next((run for run in runs if run.status == "doing"), None)
+    finished = [run for run in runs if run.status in ("succeeded", "failed")]
+    newest = finished[0] if finished else None
+    failures = 0 if last_run_id is None else len(list(takewhile(lambda run: run.status == "failed", finished)))
+    duration = newest.finished_at - newest.started_at if newest and newest.finished_at and newest.started_at else None
+    return JobFacts(
+        name,
+        next_due=due_at if is_waiting else None,
+        last_start=max((run.started_at for run in runs if run.started_at is not None), default=None),
+        last_end=newest.finished_at if newest else None,
+        last_ok=next((run.finished_at for run in finished if run.status == "succeeded"), None),
+        running_since=running.started_at if running else None,
+        duration=duration,
+        failures=failures,
+        error=UNKNOWN_FAILURE_MESSAGE if failures else "",
+        stalled=running is not None and running.worker_lost,
+    )
