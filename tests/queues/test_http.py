@@ -157,7 +157,10 @@ def test_a_job_that_fails_tells_why(api: FakeJobApi) -> None:
 @pytest.mark.parametrize(
     ("said", "message"),
     [
-        (ScriptedResponse(503, {"error": "redis: connection refused"}), "enqueue returned HTTP 503: redis: connection refused"),
+        (
+            ScriptedResponse(503, {"error": "redis: connection refused"}),
+            "enqueue returned HTTP 503: redis: connection refused",
+        ),
         (ScriptedResponse(303), "enqueue returned HTTP 303"),
     ],
 )

@@ -324,14 +324,22 @@ def test_a_view_will_do(shop: Shop) -> None:
 @pytest.mark.parametrize(
     ("sql", "reason", "message"),
     [
-        ({"table": "scheduled_job"}, "database.table_missing", "table scheduled_job does not exist; did you mean scheduled_jobs?"),
+        (
+            {"table": "scheduled_job"},
+            "database.table_missing",
+            "table scheduled_job does not exist; did you mean scheduled_jobs?",
+        ),
         ({"table": "nowhere"}, "database.table_missing", "table nowhere does not exist"),
         (
             {"columns": {**COLUMNS, "status": "Status"}},
             "database.column_missing",
             "column Status of scheduled_jobs does not exist; did you mean status?",
         ),
-        ({"columns": {**COLUMNS, "error": "zzz"}}, "database.column_missing", "column zzz of scheduled_jobs does not exist"),
+        (
+            {"columns": {**COLUMNS, "error": "zzz"}},
+            "database.column_missing",
+            "column zzz of scheduled_jobs does not exist",
+        ),
     ],
 )
 def test_what_the_catalogue_does_not_have(shop: Shop, sql: dict[str, Any], reason: str, message: str) -> None:

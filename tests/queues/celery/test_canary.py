@@ -54,9 +54,7 @@ def test_a_job_that_is_to_be_tried_again_is_not_finished(lab: CeleryLab) -> None
     with lab.running_worker():
         report = lab.run_probe({"task": "again"}, finish_within="1s")
     assert report.result.reason == "canary.not_finished"
-    assert report.result.message.endswith(
-        f"not finished within 1{NBSP}s: waiting for a retry: ValueError: not yet"
-    )
+    assert report.result.message.endswith(f"not finished within 1{NBSP}s: waiting for a retry: ValueError: not yet")
 
 
 def test_a_sentinel_expires(lab: CeleryLab) -> None:
