@@ -52,7 +52,7 @@ class RemediationAction(ConfigModel):
 
     @abstractmethod
     async def execute(self, context: RemediationContext, connect_context: ConnectContext, *, dry_run: bool) -> str:
-        """Run the action once and describe its result. `dry_run`: determine what it would do, without changing anything.
+        """Run the action once and describe its result. `dry_run`: determine what it would do, without changing it.
         Raises ProbeError."""
 
 
