@@ -299,7 +299,7 @@ def test_a_tool_that_fails_says_why() -> None:
 
 
 def test_a_server_may_be_a_command() -> None:
-    server = Path(__file__).parents[1] / "support/mcp_servers" / "jobs.py"
+    server = Path(__file__).parents[1] / "support/mcp_servers" / "job_server.py"
     command = [sys.executable, str(server), "stdio"]
     said = apply(
         {"mcp": {"command": command, "tool": "export_data", "arguments": {"format": "{subject}"}}}, patience=60
