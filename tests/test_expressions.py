@@ -178,6 +178,29 @@ def test_other_expressions_have_no_observed_value(text: str) -> None:
     assert compile_expression(text, VARIABLES).observed_value_text(VALUES) is None
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("status == 200", "HTTP 503, expected 200"),
+        ("200 == status", "HTTP 503, expected 200"),
+        ("status in [200, 204]", "HTTP 503, expected one of [200, 204]"),
+        ("status < 300", "HTTP 503, expected < 300"),
+        ("status != 503", "HTTP 503, expected another value"),
+        ("body.queue.failed <= 2", "body.queue.failed is 3, expected <= 2"),
+        ("2 >= body.queue.failed", "body.queue.failed is 3, expected <= 2"),
+        ("size( body.items )\n  >  3", "size( body.items ) is 2, expected > 3"),
+        ("7 in body.queue.names", "7 in body.queue.names is false"),
+        ("'x' in body.items", "body.items is a list of 2, expected to contain 'x'"),
+        ("size({}) + status > 600", "size({}) + status is 503, expected > 600"),
+        ("server == 'x' // the old one", "server is 'nginx', expected 'x' // the old one"),
+        ("status == 200 && ok", "status == 200 && ok is false"),
+        ("!body.on", "!body.on is false"),
+    ],
+)
+def test_a_failure_names_what_was_observed_and_expected(text: str, message: str) -> None:
+    assert compile_expression(text, VARIABLES).failure_message(VALUES, {"status": "HTTP {}"}) == message
+
+
 def test_a_long_value_is_truncated() -> None:
     assert compile_expression("server == 'x'", VARIABLES).observed_value_text({"server": "y" * 500}) == f"'{'y' * 80}…'"
 

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from watchdog.domain.model import Json
+from watchdog.domain.text import to_single_line
 
 if TYPE_CHECKING:
     from cel_expr_python import cel  # type: ignore[import-untyped] # it ships no types
@@ -28,8 +29,8 @@ class Expression:
     """The variables that the expression uses."""
     variable_types: Mapping[str, str]
     _program: cel.Expression
-    _observed_program: cel.Expression | None
-    """The observed side of a top-level comparison: `status` of `status == 200`. None: not a single comparison."""
+    _comparison: _Comparison | None
+    """The only comparison at the top level, if there is just one."""
 
     def evaluate_bool(self, values: Mapping[str, Json]) -> bool:
         """Whether it is true. None is CEL's null. Raises ExpressionError if it cannot be evaluated."""
@@ -56,14 +57,37 @@ class Expression:
         return value
 
     def observed_value_text(self, values: Mapping[str, Json]) -> str | None:
-        """The observed value of a top-level comparison, as text: "503" for `status == 200`. None if there is none."""
-        if self._observed_program is None:
+        """The value that its only top-level comparison is about: "503" for `status == 200`. None if there is none."""
+        if self._comparison is None:
             return None
         try:
-            value = _run_program(self._observed_program, values)
+            value = _run_program(self._comparison.program, values)
         except ExpressionError:
             return None
         return None if value.type().name() == "ERROR" else _format_observed_value(value.plain_value())
+
+    def failure_message(self, values: Mapping[str, Json], templates: Mapping[str, str] = {}) -> str:
+        """Why it is false: "body.failed is 61, expected <= 50".
+
+        `templates`: by what is compared, how its value is worded, instead of "status is {}": "HTTP {}".
+        """
+        observed = self.observed_value_text(values)
+        if self._comparison is None or observed is None:
+            return f"{self.text} is false"
+        template = templates.get(self._comparison.subject)
+        statement = template.format(observed) if template else f"{self._comparison.subject} is {observed}"
+        return f"{statement}, {self._comparison.expectation}"
+
+
+class _Comparison(NamedTuple):
+    """A comparison of something that was observed with what is expected."""
+
+    subject: str
+    """`body.failed` of `body.failed <= 50`."""
+    expectation: str
+    """ "expected <= 50"."""
+    program: cel.Expression
+    """Computes the subject."""
 
 
 @lru_cache(maxsize=4096)
@@ -79,8 +103,7 @@ def _compile_cached(text: str, variables: tuple[tuple[str, str], ...], must_be_b
     tokens = _tokenize(text)
     _validate_constant_calls(tokens, variables)
     used = {token for token, previous in zip(tokens, ["", *tokens], strict=False) if previous != "." and token in types}
-    operand = _observed_operand(tokens, set(types))
-    return Expression(text, frozenset(used), types, program, operand and _compile_cel(operand, variables))
+    return Expression(text, frozenset(used), types, program, _find_comparison(text, variables))
 
 
 def compile_expression(text: str, variables: Mapping[str, str], *, must_be_bool: bool = True) -> Expression:
@@ -273,21 +296,39 @@ def _tokenize(text: str) -> list[str]:
     return [m[0] for m in _TOKEN_RE.finditer(text) if not m["comment"] and not m[0].isspace()]
 
 
-def _observed_operand(tokens: list[str], variables: set[str]) -> str:
-    """The side of a single top-level comparison that contains a variable. Empty if it is not a single comparison."""
-    depth, operators = 0, []
-    for i, token in enumerate(tokens):
-        depth += (token in "([{") - (token in ")]}")
-        if depth == 0 and token in ("&&", "||", "?"):
-            return ""
-        if depth == 0 and token in _COMPARISON_OPERATORS:
-            operators.append(i)
+def _find_comparison(text: str, variables: tuple[tuple[str, str], ...]) -> _Comparison | None:
+    """The only comparison at the top level. None if there is not exactly one, or if it compares constants."""
+    depth, operators, tokens = 0, [], [m for m in _TOKEN_RE.finditer(text) if not m["comment"] and not m[0].isspace()]
+    for token in tokens:
+        depth += (token[0] in "([{") - (token[0] in ")]}")
+        if depth == 0 and token[0] in ("&&", "||", "?"):
+            return None
+        if depth == 0 and token[0] in _COMPARISON_OPERATORS:
+            operators.append(token)
     if len(operators) != 1:
-        return ""
-    for side in (tokens[: operators[0]], tokens[operators[0] + 1 :]):
-        if variables.intersection(side):
-            return " ".join(side)
-    return ""
+        return None
+    operator, names = operators[0], {name for name, _ in variables}
+    sides = (
+        [t[0] for t in tokens if t.end() <= operator.start()],
+        [t[0] for t in tokens if t.start() >= operator.end()],
+    )
+    left, right = text[: operator.start()], text[operator.end() :]
+    for side, subject, other, wordings in ((sides[0], left, right, _EXPECTATIONS), (sides[1], right, left, _SWAPPED)):
+        if names.intersection(side):
+            expectation = wordings[operator[0]].replace("{}", to_single_line(other))
+            return _Comparison(to_single_line(subject), expectation, _compile_cel(" ".join(side), variables))
+    return None
+
+
+_EXPECTATIONS = {
+    "==": "expected {}", "!=": "expected another value", "<": "expected < {}", "<=": "expected <= {}",
+    ">": "expected > {}", ">=": "expected >= {}", "in": "expected one of {}",
+}  # fmt: skip
+_SWAPPED = _EXPECTATIONS | {
+    "<": "expected > {}", "<=": "expected >= {}", ">": "expected < {}", ">=": "expected <= {}",
+    "in": "expected to contain {}",
+}  # fmt: skip
+"""For a comparison whose right side is observed: `200 == status`."""
 
 
 def _validate_constant_calls(tokens: list[str], variables: tuple[tuple[str, str], ...]) -> None:

@@ -49,7 +49,7 @@ def test_where_everything_stands(lab: StoreHarness) -> None:
     rows = [line.split() for line in ran.stdout.splitlines()]
     assert rows == [
         ["state", "probe", "last", "result", "open", "incidents"],
-        ["down", "Api", "fail", "1", "min", "ago", "got", "503"],
+        ["down", "Api", "fail", "1", "min", "ago", "HTTP", "503"],
         ["unknown", "New", "none", "yet"],
         ["up", "Shop", "pass", "1", "min", "ago"],
     ]
@@ -61,7 +61,7 @@ def test_where_everything_stands_for_programs(lab: StoreHarness) -> None:
     ran = invoke_command("status", "-o", "json")
     told = {row["probe"]: row for row in ran.json}
     last = told["api"]["latest"]
-    assert (told["api"]["state"], last["outcome"], last["message"]) == ("down", "fail", "got 503")
+    assert (told["api"]["state"], last["outcome"], last["message"]) == ("down", "fail", "HTTP 503")
     assert len(told["api"]["incidents"]) == 1
     assert last["slot"].endswith("Z")
     assert (told["new"]["state"], told["new"]["latest"]) == ("unknown", None)
@@ -141,11 +141,11 @@ def test_every_job_with_its_verdict(write: Write) -> None:
     book.add_result(probe, now - MINUTE, Outcome.FAIL, late, "job.overdue", jobs={"[red]digest": ("job.overdue", late)})
     away = book.add_probe("Tools", "mcp")
     book.add_result(away, now - MINUTE, tasks={"sweep": ReportedTask(ok=True, last_run_age=MINUTE)})
-    book.add_result(away, now, Outcome.FAIL, "got 503")
+    book.add_result(away, now, Outcome.FAIL, "HTTP 503")
     silent = book.add_probe("Vault", "jobs")
     book.add_job_state(silent, "purge", last_started_at=now - 3 * DAY_MS)
     book.add_result(silent, now - 3 * DAY_MS, jobs={})
-    book.add_result(silent, now, Outcome.FAIL, "got 503")
+    book.add_result(silent, now, Outcome.FAIL, "HTTP 503")
     with database.write_transaction() as connection:
         book.insert_into(connection)
     ran = invoke_command("jobs")

@@ -127,11 +127,11 @@ async def test_emails_are_stored_unchanged() -> None:
         aiosmtplib.SMTP(hostname="127.0.0.1", port=port, start_tls=False) as client,
     ):
         await client.send_message(
-            make_email("[DOWN] API: got 503 ✕", html), recipients=["a@demo.example", "b@demo.example"]
+            make_email("[DOWN] API: HTTP 503 ✕", html), recipients=["a@demo.example", "b@demo.example"]
         )
         await client.send_message(make_email("Re: second", "<p>on the same connection</p>"))
     first, second = inbox.emails
-    assert (first.subject, first.to) == ("[DOWN] API: got 503 ✕", "a@demo.example, b@demo.example")
+    assert (first.subject, first.to) == ("[DOWN] API: HTTP 503 ✕", "a@demo.example, b@demo.example")
     assert first.html.split() == html.split()
     assert (second.subject, second.to) == ("Re: second", "oncall@demo.example")
 

@@ -168,7 +168,7 @@ def test_every_incident_opens_and_resolves_on_the_inbox_page(tmp_path: Path) -> 
         recovered_page = demo.get(demo.inbox).text
         wait_until(lambda: states() == ["up"] * 5)
     assert failing.count('<article class="msg">') == recovered_page.count('<article class="msg">') == 4
-    assert "Checkout: status == 200 is false: observed 503" in failing
+    assert "Checkout: HTTP 503, expected 200" in failing
     assert "Search: task reindex is stale: last run " in failing
     assert "pool exhausted: 100 of 100 in use" in failing
     assert re.search(

@@ -137,7 +137,7 @@ async def test_the_count_that_is_too_high_is_named(application: BullmqApplicatio
         await enqueue(1)
         (found,) = await watch.run_slots(3)
         assert found[:3] == ("availability", "", "expectation.failed")
-        assert found.message == "got 503: body.queue.waiting <= 200 is false: observed 201"
+        assert found.message == "HTTP 503: body.queue.waiting is 201, expected <= 200"
 
         with application.running_worker("return", CONCURRENCY="20"):
             await wait_until_async(lambda: application.is_idle)
@@ -147,7 +147,7 @@ async def test_the_count_that_is_too_high_is_named(application: BullmqApplicatio
             await enqueue(51)
             await wait_until_async(lambda: application.redis.zcard(f"bull:{QUEUE_NAME}:failed") == 51)
         (found,) = await watch.run_slots(3)
-        assert found.message == "got 503: body.queue.failed <= 50 is false: observed 51"
+        assert found.message == "HTTP 503: body.queue.failed is 51, expected <= 50"
 
 
 # --- jobs that nobody instrumented

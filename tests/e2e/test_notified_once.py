@@ -21,7 +21,11 @@ async def test_a_target_breaks_and_heals(each_world: EndToEndHarness) -> None:
         await watchdog.wait_for_results("pass", 2)
         await wait_until_async(lambda: world.all_received(OPENED, RESOLVED))
         (incident,) = watchdog.list_incidents()
-    assert (incident.rule, incident.reason, incident.message) == ("availability", "http.status", "got 503")
+    assert (incident.rule, incident.reason, incident.message) == (
+        "availability",
+        "http.status",
+        "HTTP 503, expected 2xx",
+    )
 
     (post,) = world.receivers["bot"].fake.roots
     assert post["edited"]
@@ -29,13 +33,13 @@ async def test_a_target_breaks_and_heals(each_world: EndToEndHarness) -> None:
     (reply,) = [post for post in world.receivers["bot"].fake.posts if "thread_ts" in post]
     assert (reply["thread_ts"], reply["reply_broadcast"]) == (post["ts"], True)
     opened, resolved = world.receivers["webhook"].fake.posts
-    assert "Down · API: got 503" in opened["text"]
+    assert "Down · API: HTTP 503, expected 2xx" in opened["text"]
     assert "status: 503" in json.dumps(opened["blocks"])
     assert f"http://status.example/incidents/{incident.id}" in json.dumps(opened["blocks"])
     assert "API recovered" in resolved["text"]
     first, second = [mail.letter for mail in world.receivers["email"].fake.heard]
-    assert first["subject"] == "[DOWN warning] API: got 503"
-    assert second["subject"] == "Re: [DOWN warning] API: got 503"
+    assert first["subject"] == "[DOWN warning] API: HTTP 503, expected 2xx"
+    assert second["subject"] == "Re: [DOWN warning] API: HTTP 503, expected 2xx"
     assert second["in-reply-to"] == first["message-id"]
     assert ["status: 503" in text for text in email_texts(world)] == [True, True]
     told, ended = [heard.json for heard in world.receivers["hook"].fake.heard]

@@ -149,7 +149,7 @@ def test_a_task_is_named_and_a_test_says_so(mail: FakeMailServer, send: SendFixt
     send(to(mail), TEST_ALERT)
     task, test = (heard.message["Subject"] for heard in mail.received)
     assert task == "[DEGRADED warning] Search MCP: task reindex is stale: last run 00:53 UTC, limit 15 min"
-    assert test == "[TEST] [DOWN critical] API: got 503"
+    assert test == "[TEST] [DOWN critical] API: HTTP 503"
 
 
 @pytest.mark.parametrize("security", ["starttls", "tls"])

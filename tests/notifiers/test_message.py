@@ -30,12 +30,12 @@ def line(message: AlertMessage, label: str) -> str:
     ("story", "lead"),
     [
         ("OPENED", "Down · API: status == 200 is false: observed 503 · 2 min"),
-        ("MINIMAL", "Down · API: got 503 · 2 min"),
+        ("MINIMAL", "Down · API: HTTP 503 · 2 min"),
         ("TASK", "Degraded · Search MCP: task reindex is stale: last run 00:53 UTC, limit 15 min · 2 min"),
         ("PREFERENCE", "Degraded · API: elapsed_ms <= 800 is false: observed 1204 · 2 min"),
         ("STALE", "No data · API: no result for 5 min · since 01:48 UTC"),
         ("NO_VERDICT", "Unknown · API: command not found: ./replication.py · 2 min"),
-        ("TEST", "Test · Down · API: got 503 · 2 min"),
+        ("TEST", "Test · Down · API: HTTP 503 · 2 min"),
         ("RESOLVED", "API recovered · down 54 min"),
         ("MERGED", "API recovered · down 54 min"),
         ("TASK_RESOLVED", "Search MCP: task reindex recovered · degraded 12 min"),
@@ -74,7 +74,7 @@ def test_the_end_of_every_incident_is_told_in_its_own_words(
     ("story", "rule"),
     [
         ("OPENED", "status == 200 · observed 503 · alerts after 3 in a row"),
-        ("MINIMAL", "a status of 2xx · got 503 · alerts after 3 in a row"),
+        ("MINIMAL", "a status of 2xx · HTTP 503 · alerts after 3 in a row"),
         (
             "TASK",
             "last run of task reindex is ok, at most 15 min ago · stale: last run 00:53 UTC · alerts after 3 in a row",
@@ -154,10 +154,10 @@ def test_a_removed_probe_is_not_said_to_be_good_again() -> None:
 @pytest.mark.parametrize(
     ("story", "thread"),
     [
-        ("MINIMAL", "[DOWN critical] API: got 503"),
+        ("MINIMAL", "[DOWN critical] API: HTTP 503"),
         ("RESOLVED", "[DOWN critical] API: status == 200 is false: observed 503"),
         ("STALE", "[NO DATA warning] API: no result for 5 min"),
-        ("TEST", "[TEST] [DOWN critical] API: got 503"),
+        ("TEST", "[TEST] [DOWN critical] API: HTTP 503"),
     ],
 )
 def test_the_subject_stays_the_same_for_the_incidents_whole_life(story: str, thread: str) -> None:

@@ -142,7 +142,7 @@ def test_its_output_is_evidence_and_why_it_failed_is_in_the_message() -> None:
     assert seen.message == "Nightly backup failed: exit code 1: rsync: no space left on device"
     assert seen.evidence.excerpt == "copying /srv\nrsync: no space left on device\n"
     assert seen.evidence.facts["jobs"]["Nightly backup"]["failures"] == 1
-    assert seen.measurements == {"took": 5 * MIN}
+    assert seen.measurements == {"run_duration_ms": 5 * MIN}
 
 
 def test_what_is_remembered_says_when_it_is_due_next() -> None:

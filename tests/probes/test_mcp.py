@@ -22,7 +22,7 @@ from tests.support.mcp_servers.raw_http import (
 from tests.support.scripted_servers import CertificateAuthority
 from tests.support.third_party import find_free_port, listening_process
 from watchdog.domain.model import Observation, Outcome, ReportedTask
-from watchdog.domain.probe_state import short_digest
+from watchdog.domain.probe_state import MCP_PROTOCOL_STATE_KEY, NEW_TASKS_STATE_KEY, short_digest
 from watchdog.net import Network
 
 SAMPLE = str(Path(__file__).parents[1] / "support/mcp_servers" / "sample.py")
@@ -73,7 +73,7 @@ def test_tasks_are_read_although_a_tool_is_missing() -> None:
         (said("database is\nlocked", is_error=True), "database is locked"),
         (said('{"healthy": false, "error": "no disk"}', is_error=True), "no disk"),
         (said('{"tasks": [{"name": "a", "ok": false}, {"name": "b", "ok": true}]}', is_error=True), "a not ok"),
-        (said(is_error=True), "it does not say which"),
+        (said(is_error=True), "no error message"),
     ],
 )
 def test_an_error_of_the_tool_is_told_in_its_words(result: Mapping[str, Any], words: str) -> None:
@@ -84,10 +84,10 @@ def test_an_error_of_the_tool_is_told_in_its_words(result: Mapping[str, Any], wo
 
 
 def test_tasks_are_read_although_the_tool_reports_an_error() -> None:
-    task = {"name": "sync", "ok": False, "staleness_ms": 7, "last_run_status": "failed", "last_run_error": "got 502"}
+    task = {"name": "sync", "ok": False, "staleness_ms": 7, "last_run_status": "failed", "last_run_error": "HTTP 502"}
     seen = run(said(structured={"tasks": [task]}, is_error=True))
     assert seen.reason == "mcp.tool_error"
-    assert seen.tasks == {"sync": ReportedTask(False, 7, None, "failed", "got 502")}
+    assert seen.tasks == {"sync": ReportedTask(False, 7, None, "failed", "HTTP 502")}
     assert seen.measurements["tasks_failed"] == 1
     assert seen.evidence.facts["tasks"] == {"sync": task}
 
@@ -99,14 +99,14 @@ UNREADABLE = "health_check reports tasks that cannot be read"
 @pytest.mark.parametrize(
     ("result", "reason", "message"),
     [
-        (said('{"healthy": true}'), "task.list_missing", f"{NO_TASKS}: its answer has no `tasks`"),
-        (said(structured={"result": 1}), "task.list_missing", f"{NO_TASKS}: its answer has no `tasks`"),
-        (said("all is well"), "task.list_missing", f"{NO_TASKS}: its answer is a text, not an object with `tasks`"),
-        (said("x" * 300_000), "task.list_missing", f"{NO_TASKS}: its answer is a text, not an object with `tasks`"),
-        (said('["sync"]'), "task.list_missing", f"{NO_TASKS}: its answer is a list, not an object with `tasks`"),
-        (said("null"), "task.list_missing", f"{NO_TASKS}: its answer is null, not an object with `tasks`"),
-        (said(""), "task.list_missing", f"{NO_TASKS}: its answer is empty"),
-        ({"content": []}, "task.list_missing", f"{NO_TASKS}: its answer is empty"),
+        (said('{"healthy": true}'), "task.list_missing", f"{NO_TASKS}: the result has no `tasks`"),
+        (said(structured={"result": 1}), "task.list_missing", f"{NO_TASKS}: the result has no `tasks`"),
+        (said("all is well"), "task.list_missing", f"{NO_TASKS}: the result is a string, not an object with `tasks`"),
+        (said("x" * 300_000), "task.list_missing", f"{NO_TASKS}: the result is a string, not an object with `tasks`"),
+        (said('["sync"]'), "task.list_missing", f"{NO_TASKS}: the result is a list, not an object with `tasks`"),
+        (said("null"), "task.list_missing", f"{NO_TASKS}: the result is null, not an object with `tasks`"),
+        (said(""), "task.list_missing", f"{NO_TASKS}: the result is empty"),
+        ({"content": []}, "task.list_missing", f"{NO_TASKS}: the result is empty"),
         (said('{"tasks": null}'), "task.list_invalid", f"{UNREADABLE}: tasks is null, not a list"),
         (said('{"tasks": [{"ok": true}]}'), "task.list_invalid", f"{UNREADABLE}: tasks[0] has no name"),
         (
@@ -117,7 +117,7 @@ UNREADABLE = "health_check reports tasks that cannot be read"
         (
             said('{"tasks": ["sync", {}]}'),
             "task.list_invalid",
-            f"{UNREADABLE}: tasks[0] is a text, not an object, and 1 more",
+            f"{UNREADABLE}: tasks[0] is a string, not an object, and 1 more",
         ),
     ],
 )
@@ -178,7 +178,7 @@ def test_the_tool_that_is_called(tools: Any, mcp: dict[str, Any], called: str) -
             return await run_mcp_probe({"url": raw.url} | mcp), raw
 
     seen, raw = asyncio.run(go())
-    assert seen.evidence.facts.get("called", "") == called
+    assert seen.evidence.facts.get("called_tool", "") == called
     assert ("tools/call" in raw.received_methods) == bool(called)
     assert ("call" in seen.phases) == bool(called)
 
@@ -213,14 +213,14 @@ def test_expressions_see(result: dict[str, Any], expression: str) -> None:
             {},
             "result.healthy == true",
             "expectation.failed",
-            "result.healthy == true is false: observed false",
+            "result.healthy is false, expected true",
         ),
         (
             said("{}"),
             {},
             "result.healthy",
             "expectation.evaluation_failed",
-            "result.healthy cannot be computed: result has no field 'healthy'",
+            "result.healthy cannot be evaluated: result has no field 'healthy'",
         ),
         (
             said("{}"),
@@ -234,7 +234,7 @@ def test_expressions_see(result: dict[str, Any], expression: str) -> None:
             {},
             "result.log.size() > 1",
             "expectation.evaluation_failed",
-            "result.log.size() > 1 cannot be computed: the answer is longer than 256 KiB",
+            "result.log.size() > 1 cannot be evaluated: the result is longer than 256 KiB",
         ),
     ],
 )
@@ -250,7 +250,7 @@ def test_an_expectation_wants_the_tool_to_be_called() -> None:
         async with running_raw_server(tools=[tool_definition("health_check", "level")]) as raw:
             return await run_mcp_probe({"url": raw.url}, expect=["result.healthy"])
 
-    wanted = "result.healthy cannot be computed: no tool was called: health_check needs arguments"
+    wanted = "result.healthy cannot be evaluated: no tool was called: health_check requires arguments"
     assert asyncio.run(go()).message == wanted
 
 
@@ -258,7 +258,7 @@ def test_preferences_are_told_when_nothing_is_wrong() -> None:
     seen = run(said('{"queue": 7}'), prefer=["result.queue < 5", "elapsed_ms < 60000"])
     assert seen.outcome is Outcome.PASS
     assert seen.preferences == {
-        "result.queue < 5": "result.queue < 5 is false: observed 7",
+        "result.queue < 5": "result.queue is 7, expected < 5",
         "elapsed_ms < 60000": "",
     }
 
@@ -288,7 +288,9 @@ def test_a_task_that_never_ran_is_remembered_until_it_runs() -> None:
                 async with running_raw_server(result=said(json.dumps({"tasks": [entry]}))) as raw:
                     seen = await visitor.run_probe({"url": raw.url}, now=now)
                     assert seen.tasks is not None
-                    found.append((seen.tasks["new"].first_seen_age, seen.state_updates.get("first_seen", "unchanged")))
+                    found.append(
+                        (seen.tasks["new"].first_seen_age, seen.state_updates.get(NEW_TASKS_STATE_KEY, "unchanged"))
+                    )
             return found
 
     (seen_first, remembered), (seen_later, untouched), *once_it_ran = asyncio.run(go())
@@ -305,7 +307,7 @@ class TestTheEra:
     @staticmethod
     async def heard(visitor: McpProbeRunner, now: int, **server: Any) -> list[str]:
         async with running_raw_server(**server) as raw:
-            visitor.probe_state.get("mcp_era", {}).update(target=raw.url)
+            visitor.probe_state.get(MCP_PROTOCOL_STATE_KEY, {}).update(target=raw.url)
             await visitor.run_probe({"url": raw.url, "call": "off"}, now=now)
             return raw.received_methods
 
@@ -314,10 +316,10 @@ class TestTheEra:
             async with Network() as wire:
                 visitor = McpProbeRunner(wire)
                 assert "server/discover" in await self.heard(visitor, NOW)
-                assert visitor.probe_state["mcp_era"]["era"] == "legacy"
+                assert visitor.probe_state[MCP_PROTOCOL_STATE_KEY]["era"] == "legacy"
                 assert "server/discover" not in await self.heard(visitor, NOW + DAY - 1)
                 assert "server/discover" in await self.heard(visitor, NOW + DAY)
-                assert visitor.probe_state["mcp_era"]["at"] == NOW + DAY
+                assert visitor.probe_state[MCP_PROTOCOL_STATE_KEY]["negotiated_at"] == NOW + DAY
 
         asyncio.run(go())
 
@@ -333,7 +335,7 @@ class TestTheEra:
                 visitor = McpProbeRunner(wire)
                 await self.heard(visitor, NOW)
                 await self.heard(visitor, NOW + 1, answers={"*": answer})
-                assert bool(visitor.probe_state["mcp_era"]) is kept
+                assert bool(visitor.probe_state[MCP_PROTOCOL_STATE_KEY]) is kept
 
         asyncio.run(go())
 
@@ -396,7 +398,7 @@ def test_the_modern_era_over_http(sample: str) -> None:
             first = await visitor.run_probe(
                 {"url": sample, "resource": "report://today"}, expect=["resource.rows == 3"]
             )
-            assert visitor.probe_state["mcp_era"]["era"] == "2026-07-28"
+            assert visitor.probe_state[MCP_PROTOCOL_STATE_KEY]["era"] == "2026-07-28"
             second = await visitor.run_probe({"url": sample, "tasks": {"*": "2h"}})
             for seen in (first, second):
                 assert seen.reason == "mcp.tool_error"

@@ -67,14 +67,14 @@ def test_whether_it_is_ok(entry: dict[str, Any], ok: bool) -> None:
 
 
 UNREADABLE: list[tuple[dict[str, Any], str]] = [
-    ({"ok": "yes"}, "ok is a text, not true or false"),
-    ({"last_run_status": "fehlgeschlagen"}, "ok is missing, and last_run_status 'fehlgeschlagen' says neither"),
+    ({"ok": "yes"}, "ok is a string, not true or false"),
+    ({"last_run_status": "fehlgeschlagen"}, "ok is missing, and last_run_status 'fehlgeschlagen' is unknown"),
     ({"ok": True, "last_run_at": "yesterday"}, "last_run_at 'yesterday' is not an ISO 8601 time"),
     ({"ok": True, "last_run_at": "1800000000"}, "last_run_at '1800000000' is not an ISO 8601 time"),
     ({"ok": True, "last_run_at": True}, "last_run_at is a boolean, not a number"),
     ({"ok": True, "last_run_at": []}, "last_run_at is a list, not a number"),
-    ({"ok": True, "last_run_at": NOW + 5 * HOUR}, "last_run_at lies 5h in the future"),
-    ({"ok": True, "staleness_ms": "5 min"}, "staleness_ms is a text, not a number"),
+    ({"ok": True, "last_run_at": NOW + 5 * HOUR}, "last_run_at is 5h in the future"),
+    ({"ok": True, "staleness_ms": "5 min"}, "staleness_ms is a string, not a number"),
     ({"ok": True, "staleness_ms": float("nan")}, "staleness_ms is out of range"),
     ({"ok": True, "staleness_ms": 10**400}, "staleness_ms is out of range"),
 ]
@@ -84,11 +84,11 @@ UNREADABLE: list[tuple[dict[str, Any], str]] = [
 def test_an_entry_that_cannot_be_read_is_a_task_that_is_not_ok(entry: dict[str, Any], why: str) -> None:
     task = read({"name": "sync"} | entry)["sync"]
     assert not task.ok
-    assert task.error.startswith(f"its entry cannot be read: {why}")
+    assert task.error.startswith(f"invalid entry: {why}")
 
 
 NAMELESS: list[tuple[Any, str]] = [
-    ("sync", "tasks[0] is a text, not an object"),
+    ("sync", "tasks[0] is a string, not an object"),
     (None, "tasks[0] is null, not an object"),
     ({"ok": True}, "tasks[0] has no name"),
     ({"name": " \n"}, "tasks[0] has no name"),

@@ -31,7 +31,7 @@ def test_a_killed_scheduler_makes_its_jobs_overdue(database_url: str) -> None:
         alive = look(database_url, "5s")
         process.kill()
         wait_until(lambda: look(database_url, "1s").result.outcome is Outcome.FAIL)
-    assert (alive.result.outcome, alive.result.measurements) == (Outcome.PASS, {"jobs": 3, "jobs_bad": 0})
+    assert (alive.result.outcome, alive.result.measurements) == (Outcome.PASS, {"jobs": 3, "jobs_failing": 0})
     jobs = look(database_url, "1s").result.jobs or {}
     assert {name: reason for name, (reason, _, _) in jobs.items()} == {"digest": "job.overdue"}
     with scheduler(database_url):

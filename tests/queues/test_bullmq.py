@@ -59,7 +59,7 @@ def test_every_scheduler_is_found_and_well(lab: Lab) -> None:
     with lab.worker("return", KEEP="yes"):
         report = lab.look()
     assert (report.result.outcome, report.result.jobs) == (Outcome.PASS, {})
-    assert report.result.measurements == {"jobs": 2, "jobs_bad": 0}
+    assert report.result.measurements == {"jobs": 2, "jobs_failing": 0}
     nightly = report.evidence.facts["jobs"]["nightly"]
     assert (nightly["cron"], nightly["timezone"]) == ("0 3 * * *", "Europe/Berlin")
     assert lab.known("digest")["last_succeeded_at"] is not None
@@ -126,7 +126,7 @@ def test_a_run_under_way_does_not_bring_an_old_failure_back(lab: Lab) -> None:
 def test_watch_narrows_and_a_job_that_is_not_there_is_gone(lab: Lab) -> None:
     with lab.worker("return"):
         report = lab.look(nightly={"grace": "1h"}, weekly={})
-    assert report.result.measurements == {"jobs": 2, "jobs_bad": 1}
+    assert report.result.measurements == {"jobs": 2, "jobs_failing": 1}
     assert report.result.jobs == {"weekly": JobProblem("job.gone", "weekly is gone: its source does not list it")}
 
 

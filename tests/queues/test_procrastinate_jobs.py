@@ -65,7 +65,7 @@ def test_every_task_is_found_and_well(lab: Lab) -> None:
         wait_until(lambda: ran(lab))
         report = lab.look(digest=SECONDLY)
     assert (report.result.outcome, report.result.jobs) == (Outcome.PASS, {})
-    assert report.result.measurements == {"jobs": 1, "jobs_bad": 0}
+    assert report.result.measurements == {"jobs": 1, "jobs_failing": 0}
 
 
 def test_a_killed_worker_makes_its_tasks_overdue_and_is_named_once_it_is_surely_dead(lab: Lab) -> None:

@@ -58,7 +58,7 @@ def test_every_cron_job_is_found_and_well(lab: Lab) -> None:
         wait_until(lambda: "last_ok" in lab.look().evidence.facts["jobs"]["digest"])
         report = lab.look()
     assert (report.result.outcome, report.result.jobs) == (Outcome.PASS, {})
-    assert report.result.measurements == {"jobs": 2, "jobs_bad": 0}
+    assert report.result.measurements == {"jobs": 2, "jobs_failing": 0}
     assert "next_due" in report.evidence.facts["jobs"]["nightly"]
 
 
@@ -110,4 +110,4 @@ def test_a_killed_workers_job_is_stalled(lab: Lab) -> None:
 
 
 def test_where_nothing_is_scheduled_there_is_nothing_to_say(lab: Lab) -> None:
-    assert lab.look().result.measurements == {"jobs": 0, "jobs_bad": 0}
+    assert lab.look().result.measurements == {"jobs": 0, "jobs_failing": 0}

@@ -145,7 +145,7 @@ def test_ten_lines_name_the_late_job_and_the_stuck_one(shop: Shop, tmp_path: Pat
     due = NOW - 26 * HOUR
     assert jobs["daily-report"][1].startswith(f"daily-report is overdue: due {due.day}{NBSP}{due:%b %H:%M} UTC")
     assert jobs["reconcile-ledger"][1].startswith("reconcile-ledger is stuck: running since ")
-    assert report.result.measurements == {"jobs": 3, "jobs_bad": 2}
+    assert report.result.measurements == {"jobs": 3, "jobs_failing": 2}
     assert report.result.message == f"2 of 3{NBSP}jobs have problems: daily-report, reconcile-ledger"
 
 
@@ -208,7 +208,7 @@ def test_a_status_that_stands_for_nothing_is_told(shop: Shop) -> None:
 
 
 def test_an_empty_table_has_no_jobs_and_one_that_is_asked_for_is_gone(shop: Shop) -> None:
-    assert shop.look().result.measurements == {"jobs": 0, "jobs_bad": 0}
+    assert shop.look().result.measurements == {"jobs": 0, "jobs_failing": 0}
     assert shop.wrong({"export": {}})["export"][0] == "job.gone"
 
 

@@ -184,7 +184,7 @@ async def test_what_somebody_may_be_mending_is_tried_again_for_as_long_as_that_t
     began = office.rows()[0]["created_at"]
     for now, state in ((began + 3_599_999, "waiting"), (began + 5_000_000, "dead")):
         office.now = now
-        office.answers = [lambda: DeliveryError("http_401", "got 401", retry_for_s=3_600.0)]
+        office.answers = [lambda: DeliveryError("http_401", "HTTP 401", retry_for_s=3_600.0)]
         await office.deliver()
         assert office.rows()[0]["state"] == state
 
@@ -203,7 +203,7 @@ async def test_nothing_goes_to_a_destination_before_the_time_it_named(office: Of
 
 
 async def test_who_asks_to_be_asked_at_once_is_asked_later_and_later_all_the_same(office: Office) -> None:
-    office.answers = [lambda: DeliveryError("http_503", "got 503", retry_after_s=0.0)] * 3
+    office.answers = [lambda: DeliveryError("http_503", "HTTP 503", retry_after_s=0.0)] * 3
     break_it(office)
     for heard, wait in ((1, 1_000), (2, 2_000), (3, 4_000)):
         await office.deliver()

@@ -91,8 +91,8 @@ RESOLVED_ALERT = replace(
 MERGED_ALERT = replace(RESOLVED_ALERT, merged=True)
 MINIMAL_ALERT = replace(
     OPENED_ALERT,
-    incident=make_incident("availability", "got 503"),
-    first_bad=result_with_evidence(INCIDENT_SINCE, Outcome.FAIL, "got 503", facts={"status": 503}),
+    incident=make_incident("availability", "HTTP 503"),
+    first_bad=result_with_evidence(INCIDENT_SINCE, Outcome.FAIL, "HTTP 503", facts={"status": 503}),
     latest=None,
     incident_url="",
     probe=replace(PROBE, group="", runbook=""),

@@ -14,7 +14,7 @@ SLOT_INTERVAL_MS = 60_000
 
 OUTCOME_BY_LETTER = {"p": Outcome.PASS, "f": Outcome.FAIL, "e": Outcome.ERROR, "m": Outcome.MISSED}
 REASON_BY_OUTCOME = {Outcome.FAIL: "http.status", Outcome.ERROR: "watchdog.internal_error"}
-MESSAGE_BY_OUTCOME = {Outcome.FAIL: "got 503", Outcome.ERROR: "our fault"}
+MESSAGE_BY_OUTCOME = {Outcome.FAIL: "HTTP 503", Outcome.ERROR: "our fault"}
 
 OK_TASK = ReportedTask(ok=True, last_run_age=1_000)
 FAILED_TASK = ReportedTask(ok=False, last_run_age=1_000, error="no space left")

@@ -87,12 +87,12 @@ def add_api_probe(rows: FixtureRows, recovered_at: int = NOW) -> None:
             else None
         )
         preferences = {"elapsed_ms <= 800": f"elapsed_ms <= 800 is false: observed {took}" if bad else ""}
-        said = (Outcome.FAIL, "got 503", "expectation.failed") if bad else (Outcome.PASS, "", "")
+        said = (Outcome.FAIL, "HTTP 503", "expectation.failed") if bad else (Outcome.PASS, "", "")
         rows.add_result(id, slot, *said, took, evidence=kept, phases=phases, preferences=preferences)
     rows.add_incident(
         id,
         "availability",
-        "got 503",
+        "HTTP 503",
         epoch_ms("09:02", 9),
         resolved_at=epoch_ms("09:16", 9),
         reason="expectation.failed",
@@ -103,7 +103,7 @@ def add_api_probe(rows: FixtureRows, recovered_at: int = NOW) -> None:
     rows.add_incident(id, "availability", "timed out", epoch_ms("10:00", 48), resolved_at=epoch_ms("10:09", 48))
     route = ("route 1 matches: notifies oncall, pager, chat", "route 1 does not continue")
     incident = rows.add_incident(
-        id, "availability", "got 503", down, opened_after_ms=MINUTE_MS, threshold=2, severity=Severity.CRITICAL,
+        id, "availability", "HTTP 503", down, opened_after_ms=MINUTE_MS, threshold=2, severity=Severity.CRITICAL,
         reason="expectation.failed", routing_log=route, resolved_at=recovered_at + MINUTE_MS if over else None,
     )  # fmt: skip
     rows.incident_by_name["down"] = incident
@@ -260,7 +260,7 @@ def acme_rows(recovered_at: int = NOW) -> FixtureRows:
     book.add_incident(
         book.probe_by_name["Sign-in"],
         "availability",
-        "got 502",
+        "HTTP 502",
         epoch_ms("10:00", 48),
         resolved_at=epoch_ms("10:03", 48),
     )
@@ -280,7 +280,7 @@ def acme_rows(recovered_at: int = NOW) -> FixtureRows:
     book.add_incident(
         book.probe_by_name["Document fetch"],
         "availability",
-        "got 500",
+        "HTTP 500",
         epoch_ms("23:48", 30),
         resolved_at=epoch_ms("00:01", 29),
     )
@@ -305,11 +305,11 @@ def acme_rows(recovered_at: int = NOW) -> FixtureRows:
         routing_log=UNROUTED_LOG,
     )
     book.add_incident(exports, "preference", "slow", epoch_ms("08:00", 55), resolved_at=epoch_ms("08:50", 55))
-    book.add_incident(exports, "availability", "got 500", epoch_ms("06:10", 20), resolved_at=epoch_ms("07:40", 20))
+    book.add_incident(exports, "availability", "HTTP 500", epoch_ms("06:10", 20), resolved_at=epoch_ms("07:40", 20))
     book.add_incident(
         book.probe_by_name["Scheduled reports"],
         "availability",
-        "got 500",
+        "HTTP 500",
         epoch_ms("07:00", 62),
         resolved_at=epoch_ms("07:38", 62),
     )
@@ -324,7 +324,7 @@ def acme_rows(recovered_at: int = NOW) -> FixtureRows:
     book.add_incident(
         book.probe_by_name["Thumbnails"],
         "availability",
-        "got 500",
+        "HTTP 500",
         epoch_ms("17:40", 13),
         resolved_at=epoch_ms("17:52", 13),
     )
@@ -527,5 +527,5 @@ def add_heartbeat_probe(rows: FixtureRows) -> None:
     )
     for i in range(60):
         rows.add_result(
-            id, NOW - 20 * SECOND_MS - i * MINUTE_MS, duration_ms=None, jobs={}, measurements={"took": took}
+            id, NOW - 20 * SECOND_MS - i * MINUTE_MS, duration_ms=None, jobs={}, measurements={"run_duration_ms": took}
         )

@@ -180,7 +180,7 @@ class StoreHarness:
 def make_result(probe: int, slot: int, outcome: str | Outcome = Outcome.PASS, **more: Any) -> Result:
     told = Outcome(outcome)
     reason = {"fail": "http.status", "error": "watchdog.internal_error"}.get(told, "")
-    made = Result(probe, slot, LOCATION, told, reason, "got 503" if told is Outcome.FAIL else "", 182)
+    made = Result(probe, slot, LOCATION, told, reason, "HTTP 503" if told is Outcome.FAIL else "", 182)
     return made._replace(**more)
 
 

@@ -18,6 +18,10 @@ QUEUE_STATE_KEY = "queue"
 """Key of a queue's `ThresholdRecord`s."""
 SENTINEL_STATE_KEY = "sentinel"
 """Key of a `SentinelRecord`."""
+MCP_PROTOCOL_STATE_KEY = "mcp_protocol"
+"""Key of an `McpProtocolRecord`."""
+NEW_TASKS_STATE_KEY = "new_tasks"
+"""Key of a `NewTasksRecord`."""
 
 
 def short_digest(name: str) -> str:
@@ -141,3 +145,34 @@ class SentinelRecord(NamedTuple):
     @classmethod
     def from_json(cls, stored: Mapping[str, Json]) -> SentinelRecord:
         return cls(stored["job_id"], stored["slot"])
+
+
+class McpProtocolRecord(NamedTuple):
+    """The protocol era that was negotiated with an MCP server. It saves later runs the negotiation."""
+
+    era: str
+    target: str
+    """The server that it was negotiated with."""
+    negotiated_at: int
+
+    def to_json(self) -> Json:
+        return self._asdict()
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Json]) -> McpProtocolRecord:
+        return cls(stored["era"], stored["target"], stored["negotiated_at"])
+
+
+class NewTasksRecord(NamedTuple):
+    """When tasks that have never run were first listed."""
+
+    first_seen_at: Mapping[str, int] = {}
+    """By digest of the task's name."""
+
+    def to_json(self) -> Json:
+        """None if there are no such tasks."""
+        return dict(self.first_seen_at) or None
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Json] | None) -> NewTasksRecord:
+        return cls(stored or {})

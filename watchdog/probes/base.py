@@ -29,6 +29,7 @@ from watchdog.domain.model import Json, Observation, Severity
 from watchdog.domain.schedule import Gaps
 from watchdog.expressions import Expression, ExpressionError, compile_expression
 from watchdog.net.phases import PhaseTimer
+from watchdog.queues.base import ConnectContext
 from watchdog.remediations import RUN_ID_PARAMETER, RemediationAction, RemediationSettings, SqlRemediation
 
 if TYPE_CHECKING:
@@ -240,6 +241,16 @@ class Probe(ProbeDefaults):
     def prepare(self) -> None:
         """Import slow modules before the first run, which would otherwise wait for them."""
         return
+
+    def create_connect_context(self, context: RunContext, timeout_s: float) -> ConnectContext:
+        """What a queue driver needs to connect. `timeout_s`: for each call."""
+        return ConnectContext(
+            context.network,
+            context.phase_timer,
+            self.allow_private_addresses,
+            timeout_s,
+            context.started_at,
+        )
 
     @abstractmethod
     async def observe(self, context: RunContext) -> Observation:

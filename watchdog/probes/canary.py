@@ -1,4 +1,4 @@
-"""Sends a sentinel job through a real queue and times every stage of its way."""
+"""The `canary` probe: sends a sentinel job through a queue and times every stage."""
 
 from __future__ import annotations
 
@@ -31,13 +31,12 @@ from watchdog.domain.rules.canary import (
 )
 from watchdog.net.errors import ProbeError
 from watchdog.probes.base import Probe, RunContext, derive_idempotency_key
-from watchdog.probes.expectations import observation_from_error
-from watchdog.queues import CANARY_DRIVERS, CanaryConnection, CanaryDriver, ConnectContext, SentinelJob
+from watchdog.probes.expectations import add_facts, observation_from_error
+from watchdog.queues import CANARY_DRIVERS, CanaryConnection, CanaryDriver, SentinelJob
 
 BROKER_CALL_TIMEOUT_S = 3.0
-"""Seconds that the system may take for any one answer."""
 CLEANUP_TIMEOUT_S = 1.0
-"""Seconds for taking a sentinel back."""
+"""Timeout for cancelling a sentinel."""
 
 
 @CANARY_DRIVERS.add_fields
@@ -125,23 +124,20 @@ class CanaryProbe(Probe):
 
     async def observe(self, context: RunContext) -> Observation:
         run = _CanaryRun(self, context)
-        reach = ConnectContext(
-            context.network,
-            context.phase_timer,
-            self.allow_private_addresses,
-            BROKER_CALL_TIMEOUT_S,
-            context.started_at,
-        )
+        connect_context = self.create_connect_context(context, BROKER_CALL_TIMEOUT_S)
         try:
-            async with self.settings.queue_driver.connect(reach) as line:
-                seen = await run.run(line)
-        except ProbeError as fault:
-            seen = run.aborted_observation(fault)
-        return replace(seen, evidence=replace(seen.evidence, facts={**seen.evidence.facts, **reach.facts}))
+            async with self.settings.queue_driver.connect(connect_context) as connection:
+                observation = await run.run(connection)
+        except ProbeError as error:
+            observation = run.aborted_observation(error)
+        return add_facts(observation, connect_context.facts)
 
 
 class _CanaryRun:
-    """One sentinel's way."""
+    """One run: sends a sentinel, polls it until it finishes or its time is up, and cancels what is left of it.
+
+    A sentinel that cannot be cancelled is remembered in the probe's state. The next run cancels it, or sends none.
+    """
 
     def __init__(self, probe: CanaryProbe, context: RunContext) -> None:
         self.probe, self.settings, self.context = probe, probe.settings, context
@@ -152,50 +148,55 @@ class _CanaryRun:
         return self.context.started_at + round((monotonic() - self._started_monotonic) * 1000)
 
     async def run(self, connection: CanaryConnection) -> Observation:
-        if left := await self._cancel_earlier_sentinels(connection):
-            return left
+        if in_flight := await self._cancel_earlier_sentinels(connection):
+            return in_flight
         sentinel = SentinelJob(self.context.idempotency_key, self.settings.payload, self.probe.deadline_ms + 60_000)
         self.context.phase_timer.start_phase("enqueue")
-        ref = await connection.send(sentinel)
+        job_id = await connection.send(sentinel)
         self.context.phase_timer.end_phase("enqueue")
-        self.tracker = flight = SentinelTracker(ref, sent := self._now(), sent)
-        await self._poll_until_finished(connection, flight)
-        depth = QueueStats()
-        if flight.job_status.stage in IN_PROGRESS_STAGES:
+        sent_at = self._now()
+        self.tracker = tracker = SentinelTracker(job_id, sent_at, sent_at)
+        await self._poll_until_finished(connection, tracker)
+        stats = QueueStats()
+        if tracker.job_status.stage in IN_PROGRESS_STAGES:
             with suppress(ProbeError, TimeoutError):
                 async with asyncio.timeout(CLEANUP_TIMEOUT_S):
-                    depth = await connection.fetch_queue_stats()
-        gone = await self._cancel_sentinel(connection, flight.job_id)
-        return self._final_observation(flight, depth, removed=gone or flight.finished_at is not None)
+                    stats = await connection.fetch_queue_stats()
+        is_cancelled = await self._cancel_sentinel(connection, tracker.job_id)
+        return self._final_observation(tracker, stats, removed=is_cancelled or tracker.finished_at is not None)
 
     def aborted_observation(self, error: ProbeError) -> Observation:
-        """What became of it is not known, where it was sent at all."""
-        seen = observation_from_error(error, self.context.phase_timer)
+        """The observation of a run that an error ended. The state of the sentinel, if it was sent, is unknown."""
+        observation = observation_from_error(error, self.context.phase_timer)
         if self.tracker is None:
-            return seen
+            return observation
+        facts = {**self._evidence_facts(self.tracker), **observation.evidence.facts}
         return replace(
-            seen,
+            observation,
             duration=None,
-            phases={**seen.phases, **self.tracker.phase_durations_ms},
-            evidence=replace(seen.evidence, facts={**self._evidence_facts(self.tracker), **seen.evidence.facts}),
+            phases={**observation.phases, **self.tracker.phase_durations_ms},
+            evidence=replace(observation.evidence, facts=facts),
             state_updates=self._state_updates(self.tracker, removed=False),
         )
 
     async def _cancel_earlier_sentinels(self, connection: CanaryConnection) -> Observation | None:
-        """What earlier slots left in the queue is taken back; what is still worked on keeps us from sending another."""
-        system, memory, prev = self.settings.queue_driver, self.context.probe_state, self.context.previous_slot
-        known: dict[str, int] = {}
-        if stored := memory.get(SENTINEL_STATE_KEY):
+        """Cancels sentinels of earlier slots. If one of them is still being processed, no other may be sent: returns
+        the observation that reports it."""
+        driver, previous_slot = self.settings.queue_driver, self.context.previous_slot
+        slot_by_job_id: dict[str, int] = {}
+        if stored := self.context.probe_state.get(SENTINEL_STATE_KEY):
             record = SentinelRecord.from_json(stored)
-            known[record.job_id] = record.slot
-        if prev is not None and system.deterministic_id:
-            known.setdefault(system.derive_job_id(derive_idempotency_key(self.probe.id, prev)), prev)
-        for ref, slot in known.items():
-            if system.blocking_period_ms is not None and slot + system.blocking_period_ms < self.context.slot:
+            slot_by_job_id[record.job_id] = record.slot
+        if previous_slot is not None and driver.deterministic_id:
+            # A run that was killed has remembered nothing, but its sentinel's id follows from the slot.
+            job_id = driver.derive_job_id(derive_idempotency_key(self.probe.id, previous_slot))
+            slot_by_job_id.setdefault(job_id, previous_slot)
+        for job_id, slot in slot_by_job_id.items():
+            if driver.blocking_period_ms is not None and slot + driver.blocking_period_ms < self.context.slot:
                 continue
-            look = await connection.poll(ref)
-            if look.stage is not JobStage.LOST and not await connection.cancel(ref):
-                return self._in_flight_observation(ref, slot, look)
+            status = await connection.poll(job_id)
+            if status.stage is not JobStage.LOST and not await connection.cancel(job_id):
+                return self._in_flight_observation(job_id, slot, status)
         return None
 
     def _in_flight_observation(self, job_id: str, slot: int, status: JobStatus) -> Observation:
@@ -210,25 +211,26 @@ class _CanaryRun:
         )
 
     async def _poll_until_finished(self, connection: CanaryConnection, tracker: SentinelTracker) -> None:
-        """Look until it is over or too late. A look that fails may do better the next time; of several that fail in a
-        row the first tells why."""
-        least, most = self.settings.queue_driver.poll_interval_range_ms
-        trouble: ProbeError | None = None
+        """Polls until the sentinel finishes or its time is up. A retryable error counts only if it lasts until then; of
+        several errors in a row the first is raised, since it names the cause."""
+        min_interval_ms, max_interval_ms = self.settings.queue_driver.poll_interval_range_ms
+        poll_error: ProbeError | None = None
         while True:
             try:
-                look = await connection.poll(tracker.job_id)
-                tracker.update_status(look, now := self._now())
-                trouble = None
-            except ProbeError as fault:
-                if not fault.retryable:
+                status = await connection.poll(tracker.job_id)
+                tracker.update_status(status, now := self._now())
+                poll_error = None
+            except ProbeError as error:
+                if not error.retryable:
                     raise
-                trouble, now = trouble or fault, self._now()
+                poll_error, now = poll_error or error, self._now()
             limit = tracker.sent_at + self.settings.limits.limit_for(tracker.job_status.stage)
-            if trouble is not None and now >= limit:
-                raise trouble
-            if trouble is None and (now >= limit or tracker.job_status.stage not in IN_PROGRESS_STAGES):
+            if poll_error is not None and now >= limit:
+                raise poll_error
+            if poll_error is None and (now >= limit or tracker.job_status.stage not in IN_PROGRESS_STAGES):
                 return
-            await asyncio.sleep(min(max((now - tracker.sent_at) / 10, least), most, limit - now) / 1000)
+            interval_ms = min(max((now - tracker.sent_at) / 10, min_interval_ms), max_interval_ms)
+            await asyncio.sleep(min(interval_ms, limit - now) / 1000)
 
     async def _cancel_sentinel(self, connection: CanaryConnection, job_id: str) -> bool:
         with suppress(ProbeError, TimeoutError):
@@ -258,7 +260,7 @@ class _CanaryRun:
         if tracker.picked_up_at is None and (
             tracker.job_status.stage is JobStage.SENT or not self.settings.queue_driver.exposes_pickup
         ):
-            facts["picked_up"] = f"{self.settings.queue_driver.name} does not show it"
+            facts["picked_up"] = f"not shown by {self.settings.queue_driver.name}"
         return facts
 
     def _state_updates(self, tracker: SentinelTracker, *, removed: bool) -> dict[str, Json]:

@@ -1,9 +1,10 @@
-"""How what a run saw becomes a verdict, the same for every kind."""
+"""Turns what a run observed into an observation with an outcome. Shared by all kinds of probes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from watchdog.domain.model import Evidence, Json, Observation, Outcome
 from watchdog.expressions import Expression, ExpressionError
@@ -11,56 +12,69 @@ from watchdog.net.errors import ProbeError
 from watchdog.net.phases import PhaseTimer
 
 
+class ExpectationResult(NamedTuple):
+    """How an expression evaluated. Reason and message are empty if it is true."""
+
+    reason: str
+    message: str
+    evidence: str
+    """For the evidence, beside the expression: "true", "false: observed 503"."""
+
+
 @dataclass(frozen=True, slots=True)
 class ExpressionContext:
-    """What the expressions of one run may look at."""
+    """The values that the expressions of one run refer to."""
 
     variables: Mapping[str, Json]
     unavailable_variables: Mapping[str, str] = field(default_factory=dict)
     """Variable -> why it has no value in this run."""
+    value_templates: Mapping[str, str] = field(default_factory=dict)
+    """Variable -> how messages word its value: "HTTP {}"."""
 
-    def evaluate_expectation(self, expression: Expression) -> tuple[str, str]:
-        """Reason and message: both empty when it holds, else expectation_failed or expectation_not_computable."""
-        why = next(
-            (
-                self.unavailable_variables[name]
-                for name in sorted(expression.used_variables)
-                if name in self.unavailable_variables
-            ),
-            "",
-        )
+    def evaluate_expectation(self, expression: Expression) -> ExpectationResult:
+        unavailable = sorted(expression.used_variables & self.unavailable_variables.keys())
+        problem = self.unavailable_variables[unavailable[0]] if unavailable else ""
         try:
-            if not why and expression.evaluate_bool(self.variables):
-                return "", ""
+            if not problem and expression.evaluate_bool(self.variables):
+                return ExpectationResult("", "", "true")
         except ExpressionError as error:
-            why = str(error)
-        if why:
-            return "expectation.evaluation_failed", f"{expression.text} cannot be computed: {why}"
+            problem = str(error)
+        if problem:
+            return ExpectationResult(
+                "expectation.evaluation_failed",
+                f"{expression.text} cannot be evaluated: {problem}",
+                f"cannot be evaluated: {problem}",
+            )
         observed = expression.observed_value_text(self.variables)
-        seen = "" if observed is None else f": observed {observed}"
-        return "expectation.failed", f"{expression.text} is false{seen}"
+        return ExpectationResult(
+            "expectation.failed",
+            expression.failure_message(self.variables, self.value_templates),
+            "false" if observed is None else f"false: observed {observed}",
+        )
 
     def evaluate_preferences(self, expressions: Iterable[Expression]) -> dict[str, str]:
-        """Text of each expression -> what is wrong; empty when it holds."""
-        return {expression.text: self.evaluate_expectation(expression)[1] for expression in expressions}
-
-
-def describe_expectation_result(expression: Expression, message: str) -> str:
-    """What the evidence says beside the expression's own text: "holds", or "is false: observed 503"."""
-    return message.removeprefix(expression.text).strip() or "holds"
+        """Text of each expression -> the problem; empty if it is true."""
+        return {expression.text: self.evaluate_expectation(expression).message for expression in expressions}
 
 
 def observation_from_error(error: ProbeError, phase_timer: PhaseTimer) -> Observation:
-    """The observation of a target that gave no usable answer."""
+    """The observation of a target that gave no usable response."""
     phase = {} if error.phase is None else {"phase": error.phase}
     phases = phase_timer.phase_durations_ms
-    reached = phases.keys() - {"dns", "connect"}
+    is_connected = bool(phases.keys() - {"dns", "connect"})
     return Observation(
         Outcome.ERROR if error.is_internal else Outcome.FAIL,
         error.reason,
         error.message,
-        duration=sum(phases.values()) if reached else None,
+        duration=sum(phases.values()) if is_connected else None,
         phases=phases,
         evidence=Evidence({**phase, **error.facts}, error.excerpt),
         retryable=error.retryable,
     )
+
+
+def add_facts(observation: Observation, facts: Mapping[str, Json]) -> Observation:
+    """The observation with more facts in its evidence. Its own facts come first; a fact given twice takes the new
+    value."""
+    evidence = replace(observation.evidence, facts={**observation.evidence.facts, **facts})
+    return replace(observation, evidence=evidence)

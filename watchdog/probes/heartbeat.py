@@ -1,4 +1,4 @@
-"""Watches a job that checks in by itself: what it told us is judged as any other scheduled job is."""
+"""The `heartbeat` probe: evaluates a job by its check-ins, like any other scheduled job."""
 
 from __future__ import annotations
 
@@ -77,28 +77,31 @@ class HeartbeatProbe(Probe):
 
     @property
     def target(self) -> str:
-        plan = expected_runs(JobFacts(self.name), self._job_limits, 0).schedule
-        return f"checks in {plan.description}" if plan is not None else ""
+        schedule = expected_runs(JobFacts(self.name), self._job_limits, 0).schedule
+        return f"checks in {schedule.description}" if schedule is not None else ""
 
     @property
     def _job_limits(self) -> JobLimits:
         return self.heartbeat.to_job_limits(self.heartbeat.grace)
 
     async def observe(self, context: RunContext) -> Observation:
-        beat, limits = HeartbeatState.from_json(context.probe_state.get(HEARTBEAT_STATE_KEY)), self._job_limits
+        state, limits = HeartbeatState.from_json(context.probe_state.get(HEARTBEAT_STATE_KEY)), self._job_limits
         facts = JobFacts(
             self.name,
-            last_start=beat.last_start,
-            last_end=beat.last_end,
-            last_ok=beat.last_ok,
-            running_since=beat.running_since(max(DAY_MS, 2 * (limits.max_runtime or 0))),
-            duration=beat.duration,
-            failures=beat.failure_count,
-            error=beat.error,
+            last_start=state.last_start,
+            last_end=state.last_end,
+            last_ok=state.last_ok,
+            running_since=state.running_since(max(DAY_MS, 2 * (limits.max_runtime or 0))),
+            duration=state.duration,
+            failures=state.failure_count,
+            error=state.error,
         )
         record = load_job_record(context.probe_state, self.name)
         job = evaluate_job(facts, limits, record, context.started_at, context.gaps)
-        seen = jobs_observation([job], context)
-        took = {} if beat.duration is None else {"took": beat.duration}
-        evidence = Evidence(seen.evidence.facts, beat.output)
-        return replace(seen, duration=None, measurements=took, evidence=evidence)
+        observation = jobs_observation([job], context)
+        return replace(
+            observation,
+            duration=None,
+            measurements={} if state.duration is None else {"run_duration_ms": state.duration},
+            evidence=Evidence(observation.evidence.facts, state.output),
+        )

@@ -1,4 +1,4 @@
-"""Asks an HTTP endpoint and judges its answer."""
+"""The `http` probe: requests a URL and evaluates the response."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from watchdog.net.errors import ProbeError
 from watchdog.net.http_evidence import parse_response_body, response_excerpt, response_facts
 from watchdog.net.targets import HttpTarget
 from watchdog.probes.base import Probe, RunContext
-from watchdog.probes.expectations import ExpressionContext, describe_expectation_result, observation_from_error
+from watchdog.probes.expectations import ExpressionContext, observation_from_error
 
 if TYPE_CHECKING:
     from watchdog.net.http import HttpResponse
@@ -58,7 +58,6 @@ class HttpProbe(Probe):
 
     @cached_property
     def _used_variables(self) -> frozenset[str]:
-        """The variables that any expression uses."""
         return frozenset().union(*(e.used_variables for e in (*self.expectations, *self.preferences)))
 
     async def observe(self, context: RunContext) -> Observation:
@@ -66,25 +65,26 @@ class HttpProbe(Probe):
             context.idempotency_key, self.allow_private_addresses, context.phase_timer, context.started_at
         )
         try:
-            answer = await context.network.send_http_request(request)
-        except ProbeError as fault:
-            return observation_from_error(fault, context.phase_timer)
-        return self._evaluate_response(answer, context)
+            response = await context.network.send_http_request(request)
+        except ProbeError as error:
+            return observation_from_error(error, context.phase_timer)
+        return self._evaluate_response(response, context)
 
     def _evaluate_response(self, response: HttpResponse, context: RunContext) -> Observation:
-        values = _build_expression_context(response, self._used_variables)
+        expression_context = _build_expression_context(response, self._used_variables)
+        is_success = 200 <= response.status < 300
         reason, message = "", ""
-        held: dict[str, Json] = {}
-        odd = "" if 200 <= response.status < 300 else f"got {response.status}"
-        if odd and not self.expect:
-            reason, message = "http.status", odd
+        if not is_success and not self.expect:
+            reason, message = "http.status", f"HTTP {response.status}, expected 2xx"
+        expectation_facts: dict[str, Json] = {}
         for expression in self.expectations:
-            why, what = values.evaluate_expectation(expression)
-            held[expression.text] = describe_expectation_result(expression, what)
-            if why and not reason:
-                reason, message = why, what
-                if odd and "status" not in expression.used_variables:
-                    message = f"{odd}: {what}"
+            result = expression_context.evaluate_expectation(expression)
+            expectation_facts[expression.text] = result.evidence
+            if result.reason and not reason:
+                reason, message = result.reason, result.message
+                if not is_success and "status" not in expression.used_variables:
+                    message = f"HTTP {response.status}: {message}"
+        facts = response_facts(response) | ({"expect": expectation_facts} if expectation_facts else {})
         return Observation(
             Outcome.FAIL if reason else Outcome.PASS,
             reason,
@@ -92,32 +92,31 @@ class HttpProbe(Probe):
             duration=response.elapsed_ms,
             phases=context.phase_timer.phase_durations_ms,
             measurements=_measurements(response),
-            preferences=values.evaluate_preferences(self.preferences) if not reason else None,
-            evidence=Evidence(
-                response_facts(response) | ({"expect": held} if held else {}), response_excerpt(response)
-            ),
+            preferences=expression_context.evaluate_preferences(self.preferences) if not reason else None,
+            evidence=Evidence(facts, response_excerpt(response)),
             retryable=bool(reason) and response.status >= 500,
         )
 
 
 def _build_expression_context(response: HttpResponse, used_variables: frozenset[str]) -> ExpressionContext:
-    known: dict[str, Json] = {
+    variables: dict[str, Json] = {
         "status": response.status,
         "headers": response.headers,
         "elapsed_ms": round(response.elapsed_ms),
         "cert_days": response.cert_days,
     }
+    unavailable = {}
     if response.body_incomplete_reason:
-        return ExpressionContext(known, {"body": response.body_incomplete_reason})
-    if "body" in used_variables:
-        known["body"] = parse_response_body(response)
-    return ExpressionContext(known)
+        unavailable["body"] = response.body_incomplete_reason
+    elif "body" in used_variables:
+        variables["body"] = parse_response_body(response)
+    return ExpressionContext(variables, unavailable, {"status": "HTTP {}"})
 
 
 def _measurements(response: HttpResponse) -> dict[str, str | int]:
-    measured: dict[str, str | int] = {"status": response.status, "size": response.encoded_body_bytes}
+    measurements: dict[str, str | int] = {"status": response.status, "size": response.encoded_body_bytes}
     if response.redirect_count:
-        measured["redirects"] = response.redirect_count
+        measurements["redirects"] = response.redirect_count
     if response.cert_days is not None:
-        measured["cert_days"] = response.cert_days
-    return measured | {"http_version": response.http_version}
+        measurements["cert_days"] = response.cert_days
+    return measurements | {"http_version": response.http_version}

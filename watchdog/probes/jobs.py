@@ -1,8 +1,7 @@
-"""Reads what a scheduler says of its jobs, and watches every one of them, without any change to them."""
+"""The `jobs` probe: reads the state of scheduled jobs from their source, without changing the jobs."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, StrictInt, model_validator
@@ -23,13 +22,12 @@ from watchdog.domain.rules.job import EvaluatedJob, JobLimits, dead_scheduler_me
 from watchdog.domain.schedule import CronSchedule
 from watchdog.net.errors import ProbeError
 from watchdog.probes.base import Probe, RunContext
-from watchdog.probes.expectations import observation_from_error
-from watchdog.queues import JOB_SOURCES, ConnectContext, JobSource
+from watchdog.probes.expectations import add_facts, observation_from_error
+from watchdog.queues import JOB_SOURCES, JobSource
 
 SOURCE_CALL_TIMEOUT_S = 5.0
-"""Seconds that a source may take for any one answer."""
 MAX_EVIDENCE_JOBS = 50
-"""Jobs kept as evidence, those first that are not right."""
+"""Jobs in the evidence, those with problems first."""
 OTHER_JOBS_KEY = "*"
 TIMESTAMP_FIELDS = ("next", "next_due", "last_start", "last_end", "last_ok", "running_since")
 DURATION_FIELDS = ("every", "duration")
@@ -64,14 +62,13 @@ class JobOptions(ConfigModel):
         return self
 
     def to_job_limits(self, default_grace: int) -> JobLimits:
-        """`grace`: that of all."""
         return JobLimits(
-            None if self.schedule is None else CronSchedule(self.schedule, self.timezone),
-            self.every,
-            default_grace if self.grace is None else self.grace,
-            self.max_runtime,
-            self.min_runtime,
-            self.failures,
+            schedule=None if self.schedule is None else CronSchedule(self.schedule, self.timezone),
+            interval=self.every,
+            grace=default_grace if self.grace is None else self.grace,
+            max_runtime=self.max_runtime,
+            min_runtime=self.min_runtime,
+            max_failures=self.failures,
         )
 
 
@@ -95,11 +92,11 @@ class JobsSettings(ConfigModel):
         return JOB_SOURCES.exactly_one(self)
 
     def limits_for_job(self, job_name: str) -> JobLimits | None:
-        """None: it is not watched."""
-        watched = self.watch.get(job_name, self.watch.get(OTHER_JOBS_KEY))
-        if watched is None:
+        """None: the job is not monitored."""
+        options = self.watch.get(job_name, self.watch.get(OTHER_JOBS_KEY))
+        if options is None:
             return None if self.watch else JobLimits(grace=self.grace)
-        return watched.to_job_limits(self.grace)
+        return options.to_job_limits(self.grace)
 
     @property
     def required_jobs(self) -> tuple[str, ...]:
@@ -143,59 +140,58 @@ class JobsProbe(Probe):
         self.settings.job_source.prepare()
 
     async def observe(self, context: RunContext) -> Observation:
-        reach = ConnectContext(
-            context.network,
-            context.phase_timer,
-            self.allow_private_addresses,
-            SOURCE_CALL_TIMEOUT_S,
-            context.started_at,
-        )
+        connect_context = self.create_connect_context(context, SOURCE_CALL_TIMEOUT_S)
         try:
             context.phase_timer.start_phase("read")
-            snapshot = await self.settings.job_source.fetch_snapshot(reach)
+            snapshot = await self.settings.job_source.fetch_snapshot(connect_context)
             context.phase_timer.end_phase("read")
             if message := dead_scheduler_message(snapshot):
                 raise ProbeError("job.scheduler_dead", message)
-        except ProbeError as fault:
-            seen = observation_from_error(fault, context.phase_timer)
+        except ProbeError as error:
+            observation = observation_from_error(error, context.phase_timer)
         else:
             limits_for_job, required_jobs = self.settings.limits_for_job, self.settings.required_jobs
             jobs = evaluate_snapshot(snapshot, limits_for_job, required_jobs, context.probe_state)
-            seen = jobs_observation(list(jobs), context)
-        return replace(seen, evidence=replace(seen.evidence, facts={**seen.evidence.facts, **reach.facts}))
+            observation = jobs_observation(list(jobs), context)
+        return add_facts(observation, connect_context.facts)
 
 
 def jobs_observation(jobs: list[EvaluatedJob], context: RunContext) -> Observation:
-    """What a run says of the jobs that it looked at."""
-    bad = {j.facts.name: JobProblem(*j.verdict[:2], j.facts.run_id) for j in jobs if j.verdict.reason}
-    reason, message, _ = next(iter(bad.values()), JobProblem("", ""))
-    if len(bad) > 1:
-        message = f"{len(bad)} of {format_count(len(jobs), 'job')} have problems: {', '.join(list(bad)[:5])}"
-    remember = {job_state_key(j.facts.name): j.record.to_json() for j in jobs}
-    forget = {key: None for key in context.probe_state if key.startswith(JOB_STATE_KEY_PREFIX) and key not in remember}
-    shown = sorted(jobs, key=lambda j: not j.verdict.reason)[:MAX_EVIDENCE_JOBS]
+    """The observation of a run that evaluated these jobs."""
+    problems = {
+        job.facts.name: JobProblem(job.verdict.reason, job.verdict.message, job.facts.run_id)
+        for job in jobs
+        if job.verdict.reason
+    }
+    reason, message, _ = next(iter(problems.values()), JobProblem("", ""))
+    if len(problems) > 1:
+        message = f"{len(problems)} of {format_count(len(jobs), 'job')} have problems: {', '.join(list(problems)[:5])}"
+    records = {job_state_key(job.facts.name): job.record.to_json() for job in jobs}
+    removed = {key: None for key in context.probe_state if key.startswith(JOB_STATE_KEY_PREFIX) and key not in records}
+    evidence_jobs = sorted(jobs, key=lambda job: not job.verdict.reason)[:MAX_EVIDENCE_JOBS]
     return Observation(
-        Outcome.FAIL if bad else Outcome.PASS,
+        Outcome.FAIL if problems else Outcome.PASS,
         reason,
         message,
         duration=sum(context.phase_timer.phase_durations_ms.values()),
         phases=context.phase_timer.phase_durations_ms,
-        measurements={"jobs": len(jobs), "jobs_bad": len(bad)},
-        jobs=bad,
-        evidence=Evidence({"jobs": {j.facts.name: _job_evidence(j) for j in shown}}),
-        state_updates={k: v for k, v in (remember | forget).items() if context.probe_state.get(k) != v},
+        measurements={"jobs": len(jobs), "jobs_failing": len(problems)},
+        jobs=problems,
+        evidence=Evidence({"jobs": {job.facts.name: _job_evidence(job) for job in evidence_jobs}}),
+        state_updates={k: v for k, v in (records | removed).items() if context.probe_state.get(k) != v},
     )
 
 
 def _job_evidence(job: EvaluatedJob) -> Json:
-    """What is known of a job, as evidence: times to be read by people, and nothing that is empty."""
-    told = job.facts._asdict() | {"next": job.verdict.next_expected_at}
-    untold = ("name", "enabled", "schedule_since", *(() if job.facts.cron else ("timezone",)))
-    facts = {
-        k: format_iso8601(v) if v and k in TIMESTAMP_FIELDS else format_duration(v) if v and k in DURATION_FIELDS else v
-        for k, v in told.items()
-        if k not in untold
-    }
+    """The facts about a job for the evidence: formatted, without empty values."""
+    values = job.facts._asdict() | {"next": job.verdict.next_expected_at}
+    omitted = ("name", "enabled", "schedule_since", *(() if job.facts.cron else ("timezone",)))
+    facts = {}
+    for name, value in values.items():
+        if name in omitted or value in (None, "", 0, False):
+            continue
+        is_time, is_duration = name in TIMESTAMP_FIELDS, name in DURATION_FIELDS
+        facts[name] = format_iso8601(value) if is_time else format_duration(value) if is_duration else value
     if job.facts.cron and job.facts.enabled and not job.state.schedule_text and job.facts.next_due is None:
-        facts["unreadable_schedule"] = "we cannot read this schedule: whether a run is late is not judged"
-    return {k: v for k, v in facts.items() if v not in (None, "", 0, False)}
+        facts["unreadable_schedule"] = "this schedule cannot be read, so late runs are not detected"
+    return facts

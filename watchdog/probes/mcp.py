@@ -1,4 +1,4 @@
-"""Visits an MCP server as a client would: negotiates, lists its tools, calls one, reads what it says of its tasks."""
+"""The `mcp` probe: opens a session, lists the tools, calls one, and reads the tasks that it reports."""
 
 from __future__ import annotations
 
@@ -14,25 +14,30 @@ from pydantic import Field, model_validator
 from watchdog.config_types import ConfigModel, Duration, FieldPath, FieldValidationError, SingleLineText
 from watchdog.domain.formatting import HOUR_MS, format_count
 from watchdog.domain.model import Evidence, Json, Observation, Outcome, Scalar
+from watchdog.domain.probe_state import (
+    MCP_PROTOCOL_STATE_KEY,
+    NEW_TASKS_STATE_KEY,
+    McpProtocolRecord,
+    NewTasksRecord,
+)
+from watchdog.domain.text import MAX_ERROR_LINE_CHARS
 from watchdog.net.errors import ProbeError
 from watchdog.net.targets import McpTarget
 from watchdog.probes.base import Probe, RunContext
-from watchdog.probes.expectations import ExpressionContext, describe_expectation_result, observation_from_error
+from watchdog.probes.expectations import ExpressionContext, observation_from_error
 from watchdog.probes.mcp_tasks import TaskList, clean_text, describe_missing_task_list, parse_task_list
 
 if TYPE_CHECKING:
     from watchdog.net.mcp import McpTool, SessionResult
 
 HEALTH_CHECK_TOOL = "health_check"
-"""The tool that is called without being told to."""
+"""The tool that is called by default."""
 MAX_EXCERPT_CHARS = 8_000
-"""Characters of an answer that go into the evidence: masked first, then cut."""
+"""More than is stored: cutting before masking could leave part of a secret."""
 MAX_EXPRESSION_INPUT_CHARS = 256 * 1024
-"""Characters of an answer that expressions may look at."""
+"""Size of a result, as JSON, up to which expressions can refer to it."""
 PROTOCOL_ERA_TTL_MS = 24 * HOUR_MS
-"""For how long a server's protocol era is taken for granted."""
-PROTOCOL_ERA_STATE_KEY, FIRST_SEEN_STATE_KEY = "mcp_era", "first_seen"
-"""What is remembered: {era, target, at}, and when tasks that never ran were first seen, by digest of name."""
+"""How long a negotiated protocol era is reused."""
 
 
 class ToolCallSettings(ConfigModel):
@@ -70,13 +75,13 @@ class McpSettings(McpTarget):
 
     @property
     def required_tools(self) -> tuple[str, ...]:
-        """Tools without which the server is not right."""
+        """Tools that must be listed, those of `call` and `tasks` included."""
         if isinstance(self.call, ToolCallSettings):
             return (*self.tools, self.call.tool)
         return (*self.tools, HEALTH_CHECK_TOOL) if self.tasks else self.tools
 
     def choose_tool_call(self, listed_tools: Sequence[McpTool]) -> tuple[str, Mapping[str, Json]] | None:
-        """The tool to call, given what is listed."""
+        """The tool to call, and its arguments. None: none is called."""
         if self.call is None:
             callable_ = any(tool.name == HEALTH_CHECK_TOOL and not tool.needs_arguments for tool in listed_tools)
             return (HEALTH_CHECK_TOOL, {}) if callable_ else None
@@ -139,66 +144,77 @@ class McpProbe(Probe):
     async def observe(self, context: RunContext) -> Observation:
         from watchdog.net.mcp import McpSession, SessionPlan, SessionResult
 
-        pinned = self._cached_protocol_era(context)
-        seen = SessionResult()
-        agenda = SessionPlan(pinned, self.mcp.choose_tool_call, self.mcp.resource)
-        visit = McpSession(
+        cached_era, result = self._cached_protocol_era(context), SessionResult()
+        session = McpSession(
             context.network.connector,
             self.mcp.build_session_target(self.allow_private_addresses),
-            agenda,
-            context.phase_timer,
-            context.remaining_s,
-            context.started_at,
+            plan=SessionPlan(cached_era, self.mcp.choose_tool_call, self.mcp.resource),
+            phase_timer=context.phase_timer,
+            timeout_s=context.remaining_s,
+            now=context.started_at,
         )
         try:
-            await visit.run(seen)
-        except ProbeError as fault:
-            observation = observation_from_error(fault, context.phase_timer)
-            doubtful = pinned and not fault.retryable and not fault.is_internal
-            reached = "address" in seen.facts or (self.mcp.command and not fault.is_internal)
-            return replace(
-                observation,
-                duration=observation.duration if reached else None,
-                measurements=_measurements(seen),
-                evidence=replace(observation.evidence, facts=_evidence_facts(seen) | dict(observation.evidence.facts)),
-                state_updates={PROTOCOL_ERA_STATE_KEY: None} if doubtful else {},
-            )
-        found = {"era": seen.protocol_era, "target": self.target, "at": context.started_at}
-        return self._evaluate_session(seen, context, {} if pinned else {PROTOCOL_ERA_STATE_KEY: found})
+            await session.run(result)
+        except ProbeError as error:
+            return self._failed_observation(error, result, context, cached_era)
+        state_updates = {}
+        if not cached_era:
+            record = McpProtocolRecord(result.protocol_era, self.target, context.started_at)
+            state_updates[MCP_PROTOCOL_STATE_KEY] = record.to_json()
+        return self._evaluate_session(result, context, state_updates)
 
     def _cached_protocol_era(self, context: RunContext) -> str:
-        """The era that the server is known to speak; empty when it is to be found out."""
-        known = context.probe_state.get(PROTOCOL_ERA_STATE_KEY) or {}
-        fresh = known.get("target") == self.target and 0 <= context.started_at - known["at"] < PROTOCOL_ERA_TTL_MS
-        return known["era"] if fresh else ""
+        """The era negotiated in an earlier run. Empty: negotiate it again."""
+        stored = context.probe_state.get(MCP_PROTOCOL_STATE_KEY)
+        if not stored:
+            return ""
+        record = McpProtocolRecord.from_json(stored)
+        is_current = 0 <= context.started_at - record.negotiated_at < PROTOCOL_ERA_TTL_MS
+        return record.era if is_current and record.target == self.target else ""
+
+    def _failed_observation(
+        self, error: ProbeError, session: SessionResult, context: RunContext, cached_era: str
+    ) -> Observation:
+        observation = observation_from_error(error, context.phase_timer)
+        is_connected = "address" in session.facts or (self.mcp.command and not error.is_internal)
+        era_is_doubtful = cached_era and not error.retryable and not error.is_internal
+        return replace(
+            observation,
+            duration=observation.duration if is_connected else None,
+            measurements=_measurements(session),
+            evidence=replace(observation.evidence, facts={**_evidence_facts(session), **observation.evidence.facts}),
+            state_updates={MCP_PROTOCOL_STATE_KEY: None} if era_is_doubtful else {},
+        )
 
     def _evaluate_session(
         self, session: SessionResult, context: RunContext, state_updates: dict[str, Json]
     ) -> Observation:
-        known = context.probe_state.get(FIRST_SEEN_STATE_KEY) or {}
-        answered = context.started_at + round(session.elapsed_ms or 0)
-        listing = parse_task_list(session.tool_result, answered, known) if session.called_tool else None
-        if listing is not None and listing.first_seen_at != known:
-            state_updates[FIRST_SEEN_STATE_KEY] = listing.first_seen_at or None
-        values = self._build_expression_context(session)
-        reason, message = self._find_failure(session, listing, values)
-        held: dict[str, Json] = {}
+        task_list = None
+        if session.called_tool:
+            record = NewTasksRecord.from_json(context.probe_state.get(NEW_TASKS_STATE_KEY))
+            responded_at = context.started_at + round(session.elapsed_ms or 0)
+            task_list = parse_task_list(session.tool_result, responded_at, record.first_seen_at)
+            if task_list is not None and task_list.first_seen_at != record.first_seen_at:
+                state_updates[NEW_TASKS_STATE_KEY] = NewTasksRecord(task_list.first_seen_at).to_json()
+        expression_context = self._build_expression_context(session)
+        reason, message = self._find_failure(session, task_list, expression_context)
+        expectation_facts: dict[str, Json] = {}
         for expression in self.expectations:
-            why, what = values.evaluate_expectation(expression)
-            held[expression.text] = describe_expectation_result(expression, what)
-            reason, message = (reason, message) if reason else (why, what)
+            result = expression_context.evaluate_expectation(expression)
+            expectation_facts[expression.text] = result.evidence
+            reason, message = (reason, message) if reason else (result.reason, result.message)
+        facts = _evidence_facts(session) | _task_evidence(task_list)
         return Observation(
             Outcome.FAIL if reason else Outcome.PASS,
             reason,
             message,
             duration=session.elapsed_ms,
             phases=context.phase_timer.phase_durations_ms,
-            measurements=_measurements(session) | _task_measurements(listing),
-            tasks=listing.tasks if listing and (listing.tasks or not listing.problems) else None,
-            preferences=values.evaluate_preferences(self.preferences) if not reason else None,
+            measurements=_measurements(session) | _task_measurements(task_list),
+            tasks=task_list.tasks if task_list and (task_list.tasks or not task_list.problems) else None,
+            preferences=expression_context.evaluate_preferences(self.preferences) if not reason else None,
             evidence=Evidence(
-                _evidence_facts(session) | _task_evidence(listing) | ({"expect": held} if held else {}),
-                _excerpt(session),
+                facts | ({"expect": expectation_facts} if expectation_facts else {}), _response_excerpt(session)
             ),
             state_updates=state_updates,
         )
@@ -206,22 +222,23 @@ class McpProbe(Probe):
     def _find_failure(
         self, session: SessionResult, task_list: TaskList | None, expression_context: ExpressionContext
     ) -> tuple[str, str]:
-        """Reason and message of what is wrong before any expectation; empty when nothing is."""
-        names = {tool.name for tool in session.tools}
-        missing = [name for name in dict.fromkeys(self.mcp.required_tools) if name not in names]
+        """Reason and message of a failure that no expectation is about. Both are empty if there is none."""
+        listed_tools = {tool.name for tool in session.tools}
+        missing = [name for name in dict.fromkeys(self.mcp.required_tools) if name not in listed_tools]
         if missing:
-            what = f"tool {missing[0]} is" if len(missing) == 1 else f"tools {', '.join(missing)} are"
-            return "mcp.tool_missing", f"{what} missing: {format_count(len(names), 'tool')} listed"
+            subject = f"tool {missing[0]} is" if len(missing) == 1 else f"tools {', '.join(missing)} are"
+            return "mcp.tool_missing", f"{subject} missing: {format_count(len(listed_tools), 'tool')} listed"
         if session.tool_is_error:
             return "mcp.tool_error", f"{session.called_tool} reports an error: {_server_error_text(session, task_list)}"
-        if self.mcp.tasks and task_list is None:
-            if not session.called_tool:
-                return "task.list_missing", f"no tasks are known: {expression_context.unavailable_variables['result']}"
-            return (
-                "task.list_missing",
-                f"{session.called_tool} reports no tasks: {describe_missing_task_list(session.tool_result)}",
-            )
-        if self.mcp.tasks and task_list and task_list.problems:
+        if not self.mcp.tasks:
+            return "", ""
+        if not session.called_tool:
+            problem = expression_context.unavailable_variables["result"]
+            return "task.list_missing", f"the tasks are unknown: {problem}"
+        if task_list is None:
+            problem = describe_missing_task_list(session.tool_result)
+            return "task.list_missing", f"{session.called_tool} reports no tasks: {problem}"
+        if task_list.problems:
             more = f", and {len(task_list.problems) - 1} more" if len(task_list.problems) > 1 else ""
             return (
                 "task.list_invalid",
@@ -230,7 +247,7 @@ class McpProbe(Probe):
         return "", ""
 
     def _build_expression_context(self, session: SessionResult) -> ExpressionContext:
-        known = {
+        variables = {
             "result": session.tool_result,
             "is_error": session.tool_is_error,
             "tools": [tool.name for tool in session.tools],
@@ -239,44 +256,43 @@ class McpProbe(Probe):
             "protocol": session.protocol_version,
             "elapsed_ms": round(session.elapsed_ms or 0),
         }
-        unknown = {
-            name: f"the answer is longer than {MAX_EXPRESSION_INPUT_CHARS // 1024} KiB"
+        unavailable = {
+            name: f"the {name} is longer than {MAX_EXPRESSION_INPUT_CHARS // 1024} KiB"
             for name in ("result", "resource")
-            if len(json.dumps(known[name])) > MAX_EXPRESSION_INPUT_CHARS
+            if len(json.dumps(variables[name])) > MAX_EXPRESSION_INPUT_CHARS
         }
         if not session.called_tool:
-            wanted = self.mcp.call.tool if isinstance(self.mcp.call, ToolCallSettings) else HEALTH_CHECK_TOOL
-            listed = any(tool.name == wanted for tool in session.tools)
-            unknown |= dict.fromkeys(
-                ("result", "is_error"),
-                f"no tool was called: {wanted} {'needs arguments' if listed else 'is not listed'}",
-            )
-        return ExpressionContext(known, unknown)
+            name = self.mcp.call.tool if isinstance(self.mcp.call, ToolCallSettings) else HEALTH_CHECK_TOOL
+            is_listed = any(tool.name == name for tool in session.tools)
+            problem = f"no tool was called: {name} {'requires arguments' if is_listed else 'is not listed'}"
+            unavailable |= dict.fromkeys(("result", "is_error"), problem)
+        return ExpressionContext(variables, unavailable)
 
 
 def _server_error_text(session: SessionResult, task_list: TaskList | None) -> str:
-    """What the server says about its error, as short as it can be told."""
-    said = session.tool_result
-    if isinstance(said, dict):
-        said = next((said[k] for k in ("error", "message", "reason") if isinstance(said.get(k), str)), None)
-    if isinstance(said, str) and (text := clean_text(said, 200)):
+    """The server's own description of its error, as short as possible."""
+    error = session.tool_result
+    if isinstance(error, dict):
+        error = next((error[key] for key in ("error", "message", "reason") if isinstance(error.get(key), str)), None)
+    if isinstance(error, str) and (text := clean_text(error, MAX_ERROR_LINE_CHARS)):
         return text
-    failed = [name for name, task in (task_list.tasks if task_list else {}).items() if not task.ok]
-    if failed:
-        return f"{', '.join(failed[:5])} not ok"
-    return clean_text(session.tool_result_text, 200) or "it does not say which"
+    failed_tasks = [name for name, task in (task_list.tasks if task_list else {}).items() if not task.ok]
+    if failed_tasks:
+        return f"{', '.join(failed_tasks[:5])} not ok"
+    return clean_text(session.tool_result_text, MAX_ERROR_LINE_CHARS) or "no error message"
 
 
 def _duplicate_tools(session: SessionResult) -> dict[str, int]:
-    """Name of a tool -> how often too many it is listed."""
-    return {name: n - 1 for name, n in Counter(tool.name for tool in session.tools).items() if n > 1}
+    """Name of a tool -> the number of times it is listed in excess."""
+    counts = Counter(tool.name for tool in session.tools)
+    return {name: count - 1 for name, count in counts.items() if count > 1}
 
 
 def _measurements(session: SessionResult) -> dict[str, Scalar]:
-    measured: dict[str, Scalar] = {"tools": len(session.tools)} if session.tool_page_count else {}
-    if repeated := _duplicate_tools(session):
-        measured["duplicate_tools"] = sum(repeated.values())
-    return measured | ({"protocol": session.protocol_version} if session.protocol_version else {})
+    measurements: dict[str, Scalar] = {"tools": len(session.tools)} if session.tool_page_count else {}
+    if duplicates := _duplicate_tools(session):
+        measurements["duplicate_tools"] = sum(duplicates.values())
+    return measurements | ({"protocol": session.protocol_version} if session.protocol_version else {})
 
 
 def _task_measurements(task_list: TaskList | None) -> dict[str, Scalar]:
@@ -286,25 +302,23 @@ def _task_measurements(task_list: TaskList | None) -> dict[str, Scalar]:
 
 
 def _evidence_facts(session: SessionResult) -> dict[str, Json]:
-    found = {
+    facts = {
         "server": f"{session.server_name} {session.server_version}".strip(),
         "protocol": session.protocol_version,
         "tools": [tool.name for tool in session.tools],
-        "tools_listed_twice": [*_duplicate_tools(session)],
-        "called": session.called_tool,
+        "duplicate_tools": [*_duplicate_tools(session)],
+        "called_tool": session.called_tool,
     }
-    return {name: value for name, value in found.items() if value} | session.facts
+    return {name: value for name, value in facts.items() if value} | session.facts
 
 
 def _task_evidence(task_list: TaskList | None) -> dict[str, Json]:
     if task_list is None:
         return {}
-    return {"tasks": dict(task_list.raw_entries)} | (
-        {"unreadable": list(task_list.problems[:20])} if task_list.problems else {}
-    )
+    problems = {"invalid_tasks": list(task_list.problems[:20])} if task_list.problems else {}
+    return {"tasks": dict(task_list.raw_entries)} | problems
 
 
-def _excerpt(session: SessionResult) -> str:
-    return (session.tool_result_text or ("" if session.tool_result is None else json.dumps(session.tool_result)))[
-        :MAX_EXCERPT_CHARS
-    ]
+def _response_excerpt(session: SessionResult) -> str:
+    result_as_json = "" if session.tool_result is None else json.dumps(session.tool_result)
+    return (session.tool_result_text or result_as_json)[:MAX_EXCERPT_CHARS]

@@ -1,7 +1,7 @@
-"""Reads the `tasks` list in which an MCP server reports its scheduled work.
+"""Parses the `tasks` list in which an MCP server reports its scheduled tasks. Judges nothing.
 
-An entry: {name, ok, last_run_at (ISO 8601, or epoch seconds or milliseconds) or staleness_ms, last_run_status,
-last_run_error}, and whatever else the server adds. What it means for anybody is not decided here.
+An entry has `name`, `ok`, `last_run_at` (ISO 8601, or epoch seconds or milliseconds) or `staleness_ms`,
+`last_run_status`, `last_run_error`, and anything else that the server adds. docs/health-check.md specifies it.
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ from watchdog.domain.text import replace_unsafe_characters, to_single_line
 from watchdog.domain.timestamps import parse_epoch, parse_iso8601
 
 MAX_TASKS = 1_000
-"""Tasks of one server that are read."""
 MAX_EVIDENCE_TASKS = 50
-"""Entries kept as evidence, the bad ones first."""
+"""Entries in the evidence, those that are not ok first."""
 MAX_NAME_CHARS = 120
 MAX_TEXT_CHARS = 300
 
@@ -34,20 +33,20 @@ _OK_STATUS_PATTERN = re.compile(
     "pending|queued|ready|running|scheduled|skipped|started|succeeded|success|successful|unknown|waiting"
 )
 _MAX_CLOCK_SKEW_MS = 5 * 60_000
-"""How far two honest clocks may be apart."""
+"""A last run that lies further in the future than this is an error."""
 
 
 @dataclass(frozen=True, slots=True)
 class TaskList:
-    """What a `tasks` list says."""
+    """A parsed `tasks` list."""
 
     tasks: Mapping[str, ReportedTask]
     problems: tuple[str, ...] = ()
-    """What could not become a task, in words. An unreadable entry that has a name is a task that is not ok instead."""
+    """Problems of the list and of entries without a name. An invalid entry with a name is a task that is not ok."""
     first_seen_at: Mapping[str, int] = field(default_factory=dict)
-    """Of tasks that have never run: digest of the name -> when it was first seen, ms since the epoch."""
+    """For tasks that have never run: digest of the name -> when the task was first listed, in ms since the epoch."""
     raw_entries: Mapping[str, Json] = field(default_factory=dict)
-    """Name -> the entry as the server wrote it, for evidence."""
+    """Name -> the entry as the server sent it, for the evidence."""
 
 
 class _InvalidTaskEntryError(ValueError):
@@ -55,15 +54,15 @@ class _InvalidTaskEntryError(ValueError):
 
 
 def parse_task_list(tool_result: Json, now: int, first_seen_at: Mapping[str, int]) -> TaskList | None:
-    """The listing in a tool's reply; None when the reply has no `tasks`. Never raises, whatever the reply is."""
+    """The task list in the result of a tool call. None if the result has no `tasks`. Never raises."""
     if not isinstance(tool_result, dict) or "tasks" not in tool_result:
         return None
     entries = tool_result["tasks"]
     if not isinstance(entries, list):
         return TaskList({}, (f"tasks is {_json_type_name(entries)}, not a list",))
     tasks: dict[str, ReportedTask] = {}
-    raw: dict[str, Json] = {}
-    seen: dict[str, int] = {}
+    raw_entries: dict[str, Json] = {}
+    first_seen: dict[str, int] = {}
     problems = []
     for index, entry in enumerate(entries[:MAX_TASKS]):
         try:
@@ -76,28 +75,26 @@ def parse_task_list(tool_result: Json, now: int, first_seen_at: Mapping[str, int
             problems.append(f"tasks[{index}] repeats the name {name!r}")
             if _badness_sort_key(tasks[name]) >= _badness_sort_key(task):
                 continue
-        known = short_digest(name)
+        digest = short_digest(name)
         if task.last_run_age is None:
-            seen[known] = min(first_seen_at.get(known, now), now)
-            task = task._replace(first_seen_age=now - seen[known])
+            first_seen[digest] = min(first_seen_at.get(digest, now), now)
+            task = task._replace(first_seen_age=now - first_seen[digest])
         else:
-            seen.pop(known, None)
-        tasks[name], raw[name] = task, entry
+            first_seen.pop(digest, None)
+        tasks[name], raw_entries[name] = task, entry
     if len(entries) > MAX_TASKS:
         problems.append(f"{len(entries):,} tasks are listed; only the first {MAX_TASKS:,} are read")
     worst = sorted(tasks, key=lambda name: _badness_sort_key(tasks[name]), reverse=True)[:MAX_EVIDENCE_TASKS]
-    return TaskList(tasks, tuple(problems), seen, {name: raw[name] for name in worst})
+    return TaskList(tasks, tuple(problems), first_seen, {name: raw_entries[name] for name in worst})
 
 
 def describe_missing_task_list(tool_result: Json) -> str:
-    """Why a reply is no listing."""
+    """Why a result has no task list."""
     if isinstance(tool_result, dict):
-        return "its answer has no `tasks`"
-    return (
-        "its answer is empty"
-        if tool_result == ""
-        else f"its answer is {_json_type_name(tool_result)}, not an object with `tasks`"
-    )
+        return "the result has no `tasks`"
+    if tool_result == "":
+        return "the result is empty"
+    return f"the result is {_json_type_name(tool_result)}, not an object with `tasks`"
 
 
 def _parse_task_name(entry: Json) -> str:
@@ -115,8 +112,8 @@ def _parse_task(entry: dict[str, Json], now: int) -> ReportedTask:
         return ReportedTask(
             _parse_task_ok(entry.get("ok"), status, error), _parse_last_run_age(entry, now), None, status, error
         )
-    except _InvalidTaskEntryError as why:
-        return ReportedTask(False, None, None, status, f"its entry cannot be read: {why}")
+    except _InvalidTaskEntryError as problem:
+        return ReportedTask(False, None, None, status, f"invalid entry: {problem}")
 
 
 def _parse_task_ok(value: Json, status: str, error: str) -> bool:
@@ -128,26 +125,25 @@ def _parse_task_ok(value: Json, status: str, error: str) -> bool:
     if _FAILED_STATUS_PATTERN.fullmatch(word):
         return False
     if word and not _OK_STATUS_PATTERN.fullmatch(word):
-        raise _InvalidTaskEntryError(f"ok is missing, and last_run_status {status!r} says neither good nor bad")
+        raise _InvalidTaskEntryError(f"ok is missing, and last_run_status {status!r} is unknown")
     return bool(word) or not error
 
 
 def _parse_last_run_age(entry: dict[str, Json], now: int) -> int | None:
-    """Milliseconds since the last run; None: it never ran. The server's own reckoning wins: it knows no clock skew."""
+    """Milliseconds since the last run. None: never run. `staleness_ms` has priority: it is free of clock skew."""
     staleness = entry.get("staleness_ms")
     if staleness is not None:
         return max(round(_parse_number(staleness, "staleness_ms")), 0)
     at = entry.get("last_run_at")
     if at is None:
         return None
-    ran = _parse_timestamp(at)
-    if ran <= 0:  # what a language's empty time looks like: year 1, or epoch zero
+    last_run_at = _parse_timestamp(at)
+    if last_run_at <= 0:  # the zero value of a language's time type: year 1, or the epoch
         return None
-    if ran > now + _MAX_CLOCK_SKEW_MS:
-        raise _InvalidTaskEntryError(
-            f"last_run_at lies {format_config_duration((ran - now) // 1_000 * 1_000)} in the future"
-        )
-    return max(now - ran, 0)
+    if last_run_at > now + _MAX_CLOCK_SKEW_MS:
+        distance = format_config_duration((last_run_at - now) // 1_000 * 1_000)
+        raise _InvalidTaskEntryError(f"last_run_at is {distance} in the future")
+    return max(now - last_run_at, 0)
 
 
 def _parse_timestamp(value: Json) -> int:
@@ -170,7 +166,7 @@ def _badness_sort_key(task: ReportedTask) -> tuple[bool, int]:
 
 
 def clean_text(value: Any, max_chars: int = MAX_TEXT_CHARS) -> str:
-    """A foreign value as one line of text that every store and channel can hold."""
+    """A value from the server as one line of text that is safe to store and to show."""
     if value is None:
         return ""
     text = value if isinstance(value, str) else str(value)
@@ -186,7 +182,7 @@ def _json_type_name(value: Json) -> str:
         case int() | float():
             return "a number"
         case str():
-            return "a text"
+            return "a string"
         case list():
             return "a list"
         case _:

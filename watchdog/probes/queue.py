@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, StrictFloat, StrictInt, model_validator
@@ -23,8 +22,8 @@ from watchdog.domain.reasons import reason_and_message
 from watchdog.domain.rules.queue import ThresholdState, describe_breach, evaluate_thresholds
 from watchdog.net.errors import ProbeError
 from watchdog.probes.base import Probe, RunContext
-from watchdog.probes.expectations import observation_from_error
-from watchdog.queues import QUEUE_STATS_SOURCES, ConnectContext, QueueStatsSource
+from watchdog.probes.expectations import add_facts, observation_from_error
+from watchdog.queues import QUEUE_STATS_SOURCES, QueueStatsSource
 
 QUEUE_CALL_TIMEOUT_S = 5.0
 """Seconds that the system may take for any one answer."""
@@ -193,46 +192,44 @@ class QueueProbe(Probe):
         self.queue_driver.prepare()
 
     async def observe(self, context: RunContext) -> Observation:
-        reach = ConnectContext(
-            context.network, context.phase_timer, self.allow_private_addresses, QUEUE_CALL_TIMEOUT_S, context.started_at
-        )
-        within = next((limit.window_ms for limit in self.rules.thresholds if limit.window_ms), None)
+        connect_context = self.create_connect_context(context, QUEUE_CALL_TIMEOUT_S)
+        window_ms = next((threshold.window_ms for threshold in self.rules.thresholds if threshold.window_ms), None)
         try:
             context.phase_timer.start_phase("read")
-            depth = await self.queue_driver.fetch_queue_stats(reach, within)
+            stats = await self.queue_driver.fetch_queue_stats(connect_context, window_ms)
             context.phase_timer.end_phase("read")
-        except ProbeError as fault:
-            seen = observation_from_error(fault, context.phase_timer)
+        except ProbeError as error:
+            observation = observation_from_error(error, context.phase_timer)
         else:
             records = threshold_records_from_json(context.probe_state.get(QUEUE_STATE_KEY))
-            stands = evaluate_thresholds(self.rules.thresholds, depth, records, context.slot, context.gaps)
-            seen = queue_observation(stands, depth, context)
-        return replace(seen, evidence=replace(seen.evidence, facts={**seen.evidence.facts, **reach.facts}))
+            states = evaluate_thresholds(self.rules.thresholds, stats, records, context.slot, context.gaps)
+            observation = queue_observation(states, stats, context)
+        return add_facts(observation, connect_context.facts)
 
 
 def queue_observation(
     threshold_states: Iterable[ThresholdState], stats: QueueStats, context: RunContext
 ) -> Observation:
-    """What a run says of the queue that it looked into."""
+    """The observation of a run that evaluated these thresholds. All breaches together are one failure."""
     now, threshold_states = context.slot, tuple(threshold_states)
-    broken = [describe_breach(one, stats, now) for one in threshold_states if one.is_breached(now)]
-    unknown = [one.threshold.metric.replace("_", " ") for one in threshold_states if one.unavailable]
+    breaches = [describe_breach(state, stats, now) for state in threshold_states if state.is_breached(now)]
+    unavailable = [state.threshold.metric.replace("_", " ") for state in threshold_states if state.unavailable]
     reason, message = "", ""
-    if broken:
-        reason = broken[0][0]
-        message = "; ".join([words for _, words in broken] + ["the queue is paused"] * stats.paused)
-    elif unknown:
-        reason, message = reason_and_message("queue.metric_unavailable", metrics=" and ".join(unknown))
-    kept = threshold_records_to_json(one.record for one in threshold_states)
+    if breaches:
+        reason = breaches[0][0]
+        message = "; ".join([text for _, text in breaches] + ["the queue is paused"] * stats.paused)
+    elif unavailable:
+        reason, message = reason_and_message("queue.metric_unavailable", metrics=" and ".join(unavailable))
+    records = threshold_records_to_json(state.record for state in threshold_states)
     return Observation(
-        Outcome.FAIL if broken else Outcome.ERROR if unknown else Outcome.PASS,
+        Outcome.FAIL if breaches else Outcome.ERROR if unavailable else Outcome.PASS,
         reason,
         message,
         duration=sum(context.phase_timer.phase_durations_ms.values()),
         phases=context.phase_timer.phase_durations_ms,
         measurements=_measurements(threshold_states, stats),
         evidence=Evidence(_evidence_facts(threshold_states, stats)),
-        state_updates={QUEUE_STATE_KEY: kept} if context.probe_state.get(QUEUE_STATE_KEY) != kept else {},
+        state_updates={QUEUE_STATE_KEY: records} if context.probe_state.get(QUEUE_STATE_KEY) != records else {},
     )
 
 
@@ -242,10 +239,9 @@ def _measurements(threshold_states: Iterable[ThresholdState], stats: QueueStats)
 
 
 def _evidence_facts(threshold_states: Iterable[ThresholdState], stats: QueueStats) -> dict[str, Json]:
-    """The figures as people read them."""
     facts: dict[str, Json] = dict(stats.metrics)
     if stats.oldest is not None:
         facts["oldest"] = format_duration(stats.oldest)
     if stats.completed is not None:
-        facts["completed"] = f"{stats.completed.failed} failed, {stats.completed.succeeded} well"
+        facts["completed"] = f"{stats.completed.failed} failed, {stats.completed.succeeded} succeeded"
     return {**facts, "paused": True} if stats.paused else facts

@@ -181,7 +181,7 @@ def test_resolving_names_the_incident_that_was_opened() -> None:
     assert opening.incident == resolving.incident == derive_incident_id(PROBE_DATABASE_ID, *KEY, 2 * SLOT_INTERVAL_MS)
     assert opening.first_bad_slot == resolving.first_bad_slot == 2 * SLOT_INTERVAL_MS
     assert (opening.slot, resolving.slot) == (3 * SLOT_INTERVAL_MS, 5 * SLOT_INTERVAL_MS)
-    assert (opening.message, resolving.message) == ("got 503", "")
+    assert (opening.message, resolving.message) == ("HTTP 503", "")
 
 
 def test_an_incident_is_the_same_over_restarts_and_versions() -> None:

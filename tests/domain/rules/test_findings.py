@@ -39,7 +39,7 @@ def bad_task(outcome: str, reason: str, listing: Mapping[str, ReportedTask] | No
 GOOD = [("", False)]
 AVAILABILITY = [
     Row("a pass is good", make_result("p"), GOOD),
-    Row("a failure is bad, with its reason", make_result("f"), [("", True, "http.status", "got 503")]),
+    Row("a failure is bad, with its reason", make_result("f"), [("", True, "http.status", "HTTP 503")]),
     Row("an error is no evidence", make_result("e"), []),
     Row("a missed slot is no evidence", make_result("m"), []),
     Row("isError that a failed task explains is the task's to tell",

@@ -262,7 +262,7 @@ def test_all_pages_are_read() -> None:
 def test_tools_listed_twice_are_counted() -> None:
     seen, _ = run({}, tools=[tool_definition("a"), tool_definition("b"), tool_definition("a")])
     assert seen.measurements["duplicate_tools"] == 1
-    assert seen.evidence.facts["tools_listed_twice"] == ["a"]
+    assert seen.evidence.facts["duplicate_tools"] == ["a"]
 
 
 def test_a_server_without_tools_passes() -> None:

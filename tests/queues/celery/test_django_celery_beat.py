@@ -71,7 +71,7 @@ def shop(database_url: str, redis_server: RedisServer) -> Iterator[Shop]:
     with shop.beat():
         wait_until(shop.sent)
         report = shop.look()
-    assert (report.result.outcome, report.result.measurements) == (Outcome.PASS, {"jobs": 4, "jobs_bad": 0})
+    assert (report.result.outcome, report.result.measurements) == (Outcome.PASS, {"jobs": 4, "jobs_failing": 0})
     yield shop
     shop.engine.dispose()
 

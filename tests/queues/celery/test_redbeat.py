@@ -77,7 +77,7 @@ def test_every_schedule_is_found_and_well(lab: Lab) -> None:
         wait_until(lab.sent)
         report = lab.look()
     assert (report.result.outcome, report.result.jobs) == (Outcome.PASS, {})
-    assert report.result.measurements == {"jobs": 4, "jobs_bad": 0}
+    assert report.result.measurements == {"jobs": 4, "jobs_failing": 0}
     jobs = report.evidence.facts["jobs"]
     assert set(jobs) == {"digest", "nightly", "rates", "celery.backend_cleanup"}
     assert jobs["digest"]["every"] == f"1{NBSP}s"
@@ -184,7 +184,7 @@ def test_what_is_no_schedule_does_no_harm(lab: Lab) -> None:
 
 def test_another_prefix(lab: Lab) -> None:
     lab.save(schedule(3600.0))
-    assert lab.look(prefix="shop:").result.measurements == {"jobs": 0, "jobs_bad": 0}
+    assert lab.look(prefix="shop:").result.measurements == {"jobs": 0, "jobs_failing": 0}
 
 
 def test_redis_is_away(lab: Lab) -> None:

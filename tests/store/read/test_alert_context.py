@@ -33,7 +33,7 @@ from watchdog.store.read.alert_context import MAX_RECENT_RUNS, load_alert_contex
 from watchdog.store.tables import evidence, results
 
 FAIL, PASS = Outcome.FAIL, Outcome.PASS
-GOT = "got 503"
+GOT = "HTTP 503"
 
 
 def at(slot: int) -> int:

@@ -39,7 +39,7 @@ def book() -> FixtureRows:
         api,
         NOW - 4 * MINUTE_MS,
         Outcome.FAIL,
-        "got 503",
+        "HTTP 503",
         "expectation.failed",
         20,
         evidence=Evidence({"status": 503}, "no"),
@@ -48,11 +48,11 @@ def book() -> FixtureRows:
     book.add_result(api, NOW - 2 * MINUTE_MS, Outcome.MISSED, "", "missed.skipped", None, slot_count=2)
     book.add_incident(api, "preference", "slow", NOW - HOUR_MS, resolved_at=NOW - HOUR_MS + MINUTE_MS)
     book.incident_by_name["down"] = book.add_incident(
-        api, "availability", "got 503", NOW - 4 * MINUTE_MS, opened_after_ms=0, threshold=1
+        api, "availability", "HTTP 503", NOW - 4 * MINUTE_MS, opened_after_ms=0, threshold=1
     )
     book.add_incident(api, "preference", "slow", NOW - 5 * MINUTE_MS, opened_after_ms=0)
     book.add_incident(
-        gone, "availability", "got 500", NOW - 2 * DAY_MS, resolved_at=NOW - DAY_MS, resolution="probe.removed"
+        gone, "availability", "HTTP 500", NOW - 2 * DAY_MS, resolved_at=NOW - DAY_MS, resolution="probe.removed"
     )
     book.add_notification(
         book.incident_by_name["down"], "chat/log", created_at=NOW - 4 * MINUTE_MS, finished_at=NOW - 4 * MINUTE_MS + 20
@@ -116,12 +116,12 @@ def test_the_pulse_counts_what_is_open_and_what_is_dead(connection: sa.Connectio
 @pytest.mark.parametrize(
     ("sentence", "asked", "messages"),
     [
-        ("all of them, newest first", {}, ["got 503", "slow", "slow", "got 500"]),
-        ("open ones", {"is_open": True}, ["got 503", "slow"]),
-        ("resolved ones", {"is_open": False}, ["slow", "got 500"]),
-        ("of one probe", {"probe": 3}, ["got 500"]),
-        ("since an instant", {"since": NOW - 30 * MINUTE_MS}, ["got 503", "slow"]),
-        ("not more than asked", {"limit": 1}, ["got 503"]),
+        ("all of them, newest first", {}, ["HTTP 503", "slow", "slow", "HTTP 500"]),
+        ("open ones", {"is_open": True}, ["HTTP 503", "slow"]),
+        ("resolved ones", {"is_open": False}, ["slow", "HTTP 500"]),
+        ("of one probe", {"probe": 3}, ["HTTP 500"]),
+        ("since an instant", {"since": NOW - 30 * MINUTE_MS}, ["HTTP 503", "slow"]),
+        ("not more than asked", {"limit": 1}, ["HTTP 503"]),
         ("an unknown one", {"incident": "no-such"}, []),
     ],
 )
@@ -154,7 +154,7 @@ def test_results_page_by_slot_and_by_outcome(connection: sa.Connection) -> None:
     newest = history.list_results_before(connection, 1, limit=2)
     assert [run.slot for run in newest] == [NOW - 2 * MINUTE_MS, NOW - 3 * MINUTE_MS]
     assert history.list_results_before(connection, 1, newest[-1].slot, limit=1)[0].slot == NOW - 4 * MINUTE_MS
-    assert [run.message for run in history.list_results_before(connection, 1, outcome=Outcome.FAIL)] == ["got 503"]
+    assert [run.message for run in history.list_results_before(connection, 1, outcome=Outcome.FAIL)] == ["HTTP 503"]
     assert len(history.list_results_between(connection, 1, NOW - 8 * MINUTE_MS, NOW - 3 * MINUTE_MS)) == 4
 
 

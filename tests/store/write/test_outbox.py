@@ -127,13 +127,13 @@ def test_resolved_waits_while_the_opening_is_being_sent(database: Database) -> N
 
 def test_resolved_waits_for_an_opening_that_is_to_be_tried_again(database: Database) -> None:
     lab = down(database)
-    lab.outbox.schedule_retry(one(lab, SLOT), SLOT + 10 * INTERVAL_MS, "got 500")
+    lab.outbox.schedule_retry(one(lab, SLOT), SLOT + 10 * INTERVAL_MS, "HTTP 500")
     now = heal(lab)
     assert lab.lease_notifications(now) == []
     held = one(lab, SLOT + 10 * INTERVAL_MS)
     assert held.merged
     assert held.attempts == 1
-    lab.outbox.schedule_retry(held, SLOT + 11 * INTERVAL_MS, "got 500")
+    lab.outbox.schedule_retry(held, SLOT + 11 * INTERVAL_MS, "HTTP 500")
     assert [row["attempts"] for row in lab.select_rows(outbox)] == [2, 2]
     assert [row["due_at"] for row in lab.select_rows(outbox)] == [SLOT + 11 * INTERVAL_MS] * 2
     assert one(lab, SLOT + 11 * INTERVAL_MS).merged
@@ -322,12 +322,12 @@ def test_a_long_queue_keeps_nobody_else_waiting(database: Database) -> None:
 
 def test_a_retry_is_due_when_it_was_put_off_to(database: Database) -> None:
     lab = down(database)
-    lab.outbox.schedule_retry(one(lab, SLOT), SLOT + 4_000, "got 500")
+    lab.outbox.schedule_retry(one(lab, SLOT), SLOT + 4_000, "HTTP 500")
     assert lab.lease_notifications(SLOT + 3_999) == []
     held = one(lab, SLOT + 4_000)
     assert held.attempts == 1
     row = lab.select_row(outbox)
-    assert (row["detail"], row["attempts"]) == ("got 500", 1)
+    assert (row["detail"], row["attempts"]) == ("HTTP 500", 1)
 
 
 def test_what_a_try_came_to_is_known_to_the_next_and_to_no_other(database: Database) -> None:
@@ -350,7 +350,7 @@ def test_what_a_try_came_to_is_known_to_the_next_and_to_no_other(database: Datab
 
 def test_a_retry_does_not_keep_others_from_the_destination(database: Database) -> None:
     lab = queue(database, 2)
-    lab.outbox.schedule_retry(one(lab, SLOT + 1_000), SLOT + INTERVAL_MS, "got 500")
+    lab.outbox.schedule_retry(one(lab, SLOT + 1_000), SLOT + INTERVAL_MS, "HTTP 500")
     assert len(lab.lease_notifications(SLOT + 2_000)) == 1
 
 

@@ -55,7 +55,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
     book = FixtureRows()
     id = book.add_probe("Checkout")
     book.add_passing_results(id, count=1)
-    book.add_incident(id, "availability", "got 503", NOW)
+    book.add_incident(id, "availability", "HTTP 503", NOW)
     with filled_database(f"sqlite:///{tmp_path_factory.mktemp('access') / 'a.db'}", book) as database:
         yield database
 
@@ -161,7 +161,7 @@ def test_every_route_with_every_key(
     assert response.headers["cache-control"] == "no-store"
     if status == 401:
         assert "checkout" not in response.text.lower().replace("/probes/checkout", "")
-        assert "got 503" not in response.text
+        assert "HTTP 503" not in response.text
         assert READER.secret not in response.text
 
 

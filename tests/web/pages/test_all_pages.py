@@ -74,7 +74,7 @@ def test_the_list_is_worst_first_and_says_why(app: FastAPI) -> None:
     said = visible_text(request_page(app, "/probes").text)
     assert "11 probes, 3 need attention" in said
     order = [
-        said.index(name) for name in ("Needs attention", "API got 503", "Search MCP", "Exports", "Up · 8", "Payments")
+        said.index(name) for name in ("Needs attention", "API HTTP 503", "Search MCP", "Exports", "Up · 8", "Payments")
     ]
     assert order == sorted(order)
     assert "Last scheduled 2 s ago" in said
@@ -159,14 +159,14 @@ def test_a_phase_that_never_ended_names_its_reason(tmp_path: Path) -> None:
 def test_an_incident_says_what_changed_who_was_told_and_why(app: FastAPI, story: FixtureRows) -> None:
     html = request_page(app, f"/incidents/{story.incident_by_name['down']}").text
     said = visible_text(html)
-    assert "API: got 503 Down for 41 min" in said
+    assert "API: HTTP 503 Down for 41 min" in said
     assert "pager/webhook was not notified: 410 Gone, 8 attempts" in said
     assert "oncall/email, oncall/slack were notified." in said
     assert '<span class="hl">"pool exhausted: 100 of 100 in use"</span>' in unescape(html)
     assert "<dd>61</dd>" in html  # 58 before: not worth marking
     assert "First bad 01:48:00 · local" in said
     assert "Last good 01:47:00 · local" in said
-    assert "42nd bad result got 503" in said
+    assert "42nd bad result HTTP 503" in said
     assert "42 failed runs since it began" in said
     assert "oncall · slack #oncall opened Delivered 01:49:02 · 412 ms" in said
     assert "chat · slack #chat opened Queued attempt 2 at 02:29:40 · 429 rate limited" in said
@@ -182,14 +182,14 @@ def test_a_resolved_incident_says_so_first(tmp_path: Path) -> None:
     assert "Resolved after 13 min" in said
     assert "Recovered at 02:01:00 Lasted 13 min: first bad result 01:48:00, opened 01:49:02." in said
     assert "chat · slack #chat opened Merged 02:01:00 · sent as one message with the resolution" in said
-    assert "bad result got 503 · 2" not in said
+    assert "bad result HTTP 503 · 2" not in said
 
 
 def test_an_incident_that_nobody_heard_of_says_so(tmp_path: Path) -> None:
     book = FixtureRows()
     id = book.add_probe("API")
     route = ("route 1 does not match: no tag prod", "no route matches: no one is notified")
-    incident = book.add_incident(id, "availability", "got 503", NOW - 5 * MINUTE_MS, threshold=1, routing_log=route)
+    incident = book.add_incident(id, "availability", "HTTP 503", NOW - 5 * MINUTE_MS, threshold=1, routing_log=route)
     with filled_database(f"sqlite:///{tmp_path}/n.db", book) as database:
         said = visible_text(request_page(create_test_app(database), f"/incidents/{incident}").text)
     assert "No notification was sent Route 1 does not match: no tag prod; no route matches: no one is notified" in said
@@ -242,7 +242,7 @@ def test_an_incident_of_a_task_says_how_the_task_stood(app: FastAPI, story: Fixt
 def test_dead_letters_are_listed_with_their_incident(app: FastAPI) -> None:
     said = visible_text(request_page(app, "/dead-letters").text)
     assert "1 undelivered notification" in said
-    assert "pager · webhook events.acme.example API: got 503 opened 01:49:02 Undelivered 8 attempts" in said
+    assert "pager · webhook events.acme.example API: HTTP 503 opened 01:49:02 Undelivered 8 attempts" in said
 
 
 def test_the_first_minute_of_a_probe_says_when_it_runs(tmp_path: Path) -> None:
@@ -321,7 +321,7 @@ def test_an_incident_of_a_job_is_about_that_job_alone(tmp_path: Path) -> None:
     wrong = {"retry": ("job.overdue", "retry is overdue"), "ledger": ("job.stuck", "ledger is stuck")}
     shown = {"retry": {"cron": "0 * * * *"}, "ledger": {"running_since": "2026-11-22T00:29:00.000Z", "run": "7"}}
     says = "2 of 3 jobs have problems: retry, ledger"
-    measured = {"jobs": 3, "jobs_bad": 2}
+    measured = {"jobs": 3, "jobs_failing": 2}
     book.add_result(
         jobs, since, Outcome.FAIL, says, "job.overdue", jobs=wrong, measurements=measured,
         evidence=Evidence({"jobs": shown, "write_access": "app may write, too"}),
@@ -353,7 +353,7 @@ def test_a_watchdog_that_stands_still_says_so_on_every_page(tmp_path: Path) -> N
 def test_json_tells_the_same(app: FastAPI, story: FixtureRows) -> None:
     probes = {probe["probe"]: probe for probe in request_page(app, "/api/probes").json()}
     assert (probes["api"]["state"], probes["api"]["incidents"]) == ("down", [story.incident_by_name["down"]])
-    assert probes["api"]["latest"]["message"] == "got 503"
+    assert probes["api"]["latest"]["message"] == "HTTP 503"
     (first, *_) = request_page(app, "/api/incidents?state=open&limit=1").json()
     assert (first["probe"], first["rule"], first["state"]) == ("api", "availability", "open")
     assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", first["opened_at"])

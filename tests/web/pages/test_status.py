@@ -58,7 +58,16 @@ def test_bars_say_what_each_bad_day_was(app: FastAPI) -> None:
     assert f"13 Nov API Down 14 min {NONE}" in said
 
 
-SECRETS = ("internal-host", "10.1.2.3", "X-Secret", "hunter2", "ECONNREFUSED", "got 503", "runbook.internal", "sk-live")
+SECRETS = (
+    "internal-host",
+    "10.1.2.3",
+    "X-Secret",
+    "hunter2",
+    "ECONNREFUSED",
+    "HTTP 503",
+    "runbook.internal",
+    "sk-live",
+)
 
 
 def test_it_leaks_nothing(tmp_path: Path) -> None:
@@ -127,7 +136,7 @@ def test_two_findings_of_one_probe_are_one_entry_with_both_steps(tmp_path: Path)
     book.add_passing_results(id)
     book.add_incident(id, "task", "task a is stale", NOW - 30 * MINUTE_MS, subject="a")
     book.add_incident(id, "task", "task b is stale", NOW - 20 * MINUTE_MS, subject="b")
-    book.add_incident(id, "availability", "got 503", NOW - 10 * MINUTE_MS)
+    book.add_incident(id, "availability", "HTTP 503", NOW - 10 * MINUTE_MS)
     (entry,) = page_of(tmp_path, book).open_incidents
     assert (entry.title, entry.since) == ("API is down", NOW - 10 * MINUTE_MS)
     assert [(state, at_) for state, at_, _ in entry.state_changes] == [

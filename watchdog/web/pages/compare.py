@@ -112,7 +112,9 @@ def _comparable_facts(result: Result, evidence: Evidence | None, subject: str) -
         problem_of_job = (result.jobs or {}).get(subject)
         message = problem_of_job.message if problem_of_job else "no problem"
         facts["message"] = (message, message)
-        details = {name: value for name, value in details.items() if name not in ("jobs", "jobs_bad")} | jobs[subject]
+        details = {name: value for name, value in details.items() if name not in ("jobs", "jobs_failing")} | jobs[
+            subject
+        ]
     if isinstance(tasks := details.get("tasks"), dict) and subject in tasks:
         del details["tasks"]  # its own entry is in _task_facts
     for name, value in details.items():
