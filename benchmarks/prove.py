@@ -22,6 +22,7 @@ BENCHMARKS = {
     "check_ins": "CPU of check-ins on both databases, compared with a bare route",
     "load": "500 probes at 10 s on SQLite: lag, CPU, memory",
     "mutation": "faults injected into the pure code that no test notices",
+    "deadlines": "how punctually time limits end what hangs, and the CPU of reading configurations",
     "http_exchange": "CPU of an HTTP exchange on a fresh connection",
 }
 BenchmarkFunction: TypeAlias = Callable[[], Iterable[Measurement]]

@@ -16,9 +16,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.command_line import WATCHDOG_COMMAND, subprocess_env
-from tests.support.polling import wait_until
+from tests.support.polling import POLL_TIMEOUT_S, wait_until
 
-LONGEST = 10
 SIGNALS = [signal.SIGTERM, signal.SIGINT]
 SHELL = {signal.SIGTERM: 143, signal.SIGINT: 130}
 ADDRESS = re.compile(r"http://127\.0\.0\.1:(\d+)/")
@@ -48,7 +47,7 @@ def listens(pid: int) -> bool:
 
 def ended(process: subprocess.Popen[str], number: signal.Signals) -> int:
     """The exit code as a shell tells it, once all of it has ended: what it started holds its output, too."""
-    out, _ = process.communicate(timeout=LONGEST)
+    out, _ = process.communicate(timeout=POLL_TIMEOUT_S)
     assert process.returncode == -number or "Traceback" not in out, out
     return SHELL[number] if process.returncode == -number else process.returncode
 
@@ -107,4 +106,4 @@ def test_whatever_holds_it_does_so_for_a_limited_time(tmp_path: Path) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == "begun\n"
         process.terminate()
-        assert process.wait(LONGEST) == 143
+        assert process.wait(POLL_TIMEOUT_S) == 143

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 import uvloop
 
+from tests.support.polling import HANG_S
 from tests.support.scripted_servers import (
     ConnectionHandler,
     ScriptedServer,
@@ -114,9 +115,9 @@ def test_the_deadline_ends_it_and_the_trace_says_where(run: Run, temper: str) ->
     talk, phase = ENDLESS[temper]
     seen = run(ask(talk))
     assert (seen.exchange, seen.fault) == (None, None)
-    assert seen.seconds < DEADLINE + 1
+    assert seen.seconds < HANG_S
     assert seen.trace.current_phase == phase
-    assert sum(seen.trace.phase_durations_ms.values()) == pytest.approx(DEADLINE * 1000, rel=0.5)
+    assert DEADLINE * 500 < sum(seen.trace.phase_durations_ms.values()) < HANG_S * 1000
 
 
 # --- faults
@@ -198,7 +199,6 @@ def test_a_fault_has_a_reason_and_a_plain_message(run: Run, temper: str) -> None
     seen = run(ask(talk, deadline=5.0, follow_redirects=True))
     port = seen.heads[0].partition("127.0.0.1:")[2].partition("\r\n")[0]
     assert (seen.wrong.reason, str(seen.wrong)) == (reason, message.replace("PORT", port))
-    assert seen.seconds < 1
 
 
 def test_a_reset_is_told_from_a_close(run: Run) -> None:
@@ -271,7 +271,6 @@ def test_an_endless_body_is_left_at_the_limit(run: Run) -> None:
     seen = run(ask(send_forever(b"x" * 65_536, first=b"HTTP/1.1 200 OK\r\n\r\n"), deadline=5.0))
     assert MAX_RAW_RESPONSE_BYTES - 1_000 < seen.answer.encoded_body_bytes <= MAX_RAW_RESPONSE_BYTES + 65_536
     assert seen.answer.body_incomplete_reason
-    assert seen.seconds < 1
 
 
 def test_a_bomb_stays_small(run: Run) -> None:

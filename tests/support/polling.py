@@ -1,4 +1,4 @@
-"""Waiting for what will happen, however slow the machine is."""
+"""Waits until a condition holds, however slow the machine is."""
 
 from __future__ import annotations
 
@@ -7,20 +7,22 @@ import time
 from collections.abc import Callable
 
 POLL_TIMEOUT_S = 60.0
-"""Seconds after which what should have happened counts as not happening."""
+"""A condition that does not hold by then never will."""
+HANG_S = 30.0
+"""An operation that takes longer counts as hung. It is no limit on speed: those are measured by `./dev prove`."""
 
 
 def wait_until(condition: Callable[[], object]) -> None:
-    """Until it is true. Raises AssertionError when it never becomes so."""
+    """Raises AssertionError if the condition never holds."""
     end = time.monotonic() + POLL_TIMEOUT_S
     while not condition():
-        assert time.monotonic() < end, "it did not happen"
+        assert time.monotonic() < end, "the condition never held"
         time.sleep(0.05)
 
 
 async def wait_until_async(condition: Callable[[], object]) -> None:
-    """The same, while the event loop goes on."""
+    """The same, without blocking the event loop."""
     end = time.monotonic() + POLL_TIMEOUT_S
     while not condition():
-        assert time.monotonic() < end, "it did not happen"
+        assert time.monotonic() < end, "the condition never held"
         await asyncio.sleep(0.02)

@@ -52,6 +52,8 @@ class SourceFile:
     imports: list[Import] = field(default_factory=list)
     classes: list[ClassDefinition] = field(default_factory=list)
     functions: list[Identifier] = field(default_factory=list)
+    variadic: set[str] = field(default_factory=set)
+    """Functions, and classes by their `__init__`, that take `*args`."""
     calls: list[Call] = field(default_factory=list)
     identifiers: list[Identifier] = field(default_factory=list)
     """Every name that the file defines: classes, functions, parameters, variables, attributes, import aliases."""
@@ -107,8 +109,13 @@ def _collect_node(source: SourceFile, node: ast.AST, *, type_checking: bool) -> 
             documented = ast.get_docstring(node) is not None
             source.classes.append(ClassDefinition(node.name, node.lineno, line_count, documented))
             source.identifiers.append(Identifier(node.name, node.lineno))
+            methods = [method for method in node.body if isinstance(method, ast.FunctionDef)]
+            if any(method.name == "__init__" and method.args.vararg for method in methods):
+                source.variadic.add(node.name)
         case ast.FunctionDef() | ast.AsyncFunctionDef():
             source.functions.append(Identifier(node.name, node.lineno))
+            if node.args.vararg is not None:
+                source.variadic.add(node.name)
             source.identifiers.append(Identifier(node.name, node.lineno))
         case ast.arg():
             source.identifiers.append(Identifier(node.arg, node.lineno))

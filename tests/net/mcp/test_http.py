@@ -18,6 +18,7 @@ from tests.support.mcp_servers.raw_http import (
     running_raw_server,
     tool_definition,
 )
+from tests.support.polling import HANG_S
 from watchdog.domain.model import Observation, Outcome
 from watchdog.net import Network
 
@@ -226,8 +227,8 @@ def hangs(request: pytest.FixtureRequest) -> dict[str, tuple[Observation, float]
 def test_a_hang_ends_with_the_deadline(hangs: dict[str, tuple[Observation, float]], name: str, doing: str) -> None:
     seen, took = hangs[name]
     assert seen.message == f"timed out while {doing}"
-    assert took < 1.5 + 1
-    assert sum(seen.phases.values()) < 2000
+    assert took < HANG_S
+    assert sum(seen.phases.values()) <= took * 1000
 
 
 def test_a_server_that_hangs_only_when_we_leave_passes() -> None:

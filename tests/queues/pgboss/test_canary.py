@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from pydantic import ValidationError
 
-from tests.support.polling import wait_until, wait_until_async
+from tests.support.polling import HANG_S, wait_until, wait_until_async
 from tests.support.postgres import PostgresServer
 from tests.support.probe_runs import canary_probe, run_probe
 from tests.support.queue_lab import NBSP
@@ -259,7 +259,7 @@ def test_a_database_that_takes_no_more_connections_is_unreachable(lab: PgbossLab
         took = time.monotonic() - since
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "broker.unreachable")
     assert report.result.message.endswith("timed out while connecting")
-    assert took < 4.0
+    assert took < HANG_S
 
 
 @pytest.mark.usefixtures("impatient")
