@@ -10,7 +10,7 @@ SECOND, HOUR, DAY = 1_000, 60 * MINUTE_MS, 24 * 60 * MINUTE_MS
 
 
 @pytest.mark.parametrize(
-    ("ms", "span", "about"),
+    ("ms", "expected", "rounded"),
     [
         (-5, "0 ms", "0 ms"),
         (0.4, "0 ms", "0 ms"),
@@ -34,13 +34,13 @@ SECOND, HOUR, DAY = 1_000, 60 * MINUTE_MS, 24 * 60 * MINUTE_MS
         (30 * DAY + HOUR, "30 days", "30 days"),
     ],
 )
-def test_a_duration_is_told_as_people_say_it(ms: float, span: str, about: str) -> None:
-    assert formatting.format_duration(ms).replace(formatting.NBSP, " ") == span
-    assert formatting.format_duration_rounded(ms).replace(formatting.NBSP, " ") == about
+def test_a_duration_is_told_as_people_say_it(ms: float, expected: str, rounded: str) -> None:
+    assert formatting.format_duration(ms).replace(formatting.NBSP, " ") == expected
+    assert formatting.format_duration_rounded(ms).replace(formatting.NBSP, " ") == rounded
 
 
 @pytest.mark.parametrize(
-    ("ms", "limit", "told"),
+    ("ms", "limit", "expected"),
     [
         (41 * MINUTE_MS, 15 * MINUTE_MS, "41 min"),
         (15 * MINUTE_MS + 20 * SECOND, 15 * MINUTE_MS, "15 min 20 s"),
@@ -51,8 +51,8 @@ def test_a_duration_is_told_as_people_say_it(ms: float, span: str, about: str) -
         (9_930, 9_920, "9 s 930 ms"),
     ],
 )
-def test_what_exceeds_a_limit_never_reads_like_it(ms: int, limit: int, told: str) -> None:
-    assert formatting.format_duration_over_limit(ms, limit).replace(formatting.NBSP, " ") == told
+def test_what_exceeds_a_limit_never_reads_like_it(ms: int, limit: int, expected: str) -> None:
+    assert formatting.format_duration_over_limit(ms, limit).replace(formatting.NBSP, " ") == expected
 
 
 def test_a_number_never_leaves_its_unit() -> None:
@@ -61,7 +61,7 @@ def test_a_number_never_leaves_its_unit() -> None:
 
 
 @pytest.mark.parametrize(
-    ("then", "told"),
+    ("then", "expected"),
     [
         (NOW, "just now"),
         (NOW - 999, "just now"),
@@ -70,12 +70,12 @@ def test_a_number_never_leaves_its_unit() -> None:
         (NOW + HOUR, "just now"),
     ],
 )
-def test_ago(then: int, told: str) -> None:
-    assert formatting.format_time_ago(then, NOW).replace(formatting.NBSP, " ") == told
+def test_ago(then: int, expected: str) -> None:
+    assert formatting.format_time_ago(then, NOW).replace(formatting.NBSP, " ") == expected
 
 
 @pytest.mark.parametrize(
-    ("at", "told"),
+    ("at", "expected"),
     [
         (NOW, "01:50"),
         (NOW - HOUR, "00:50"),
@@ -84,8 +84,8 @@ def test_ago(then: int, told: str) -> None:
         (NOW + DAY, "23 Nov 01:50"),
     ],
 )
-def test_a_moment_names_the_day_when_it_is_another(at: int, told: str) -> None:
-    assert formatting.format_timestamp(at, NOW).replace(formatting.NBSP, " ") == told
+def test_a_moment_names_the_day_when_it_is_another(at: int, expected: str) -> None:
+    assert formatting.format_timestamp(at, NOW).replace(formatting.NBSP, " ") == expected
 
 
 def test_operators_see_seconds() -> None:
@@ -94,8 +94,8 @@ def test_operators_see_seconds() -> None:
 
 
 def test_counts() -> None:
-    told = [formatting.format_count(n, "result").replace(formatting.NBSP, " ") for n in (0, 1, 2, 12_345)]
-    assert told == ["0 results", "1 result", "2 results", "12\u202f345 results"]
+    counts = [formatting.format_count(n, "result").replace(formatting.NBSP, " ") for n in (0, 1, 2, 12_345)]
+    assert counts == ["0 results", "1 result", "2 results", "12\u202f345 results"]
 
 
 def test_every_state_has_a_word_and_a_shape_of_its_own() -> None:
@@ -122,8 +122,8 @@ def test_a_sparkline_shows_what_stands_out_and_leaves_noise_flat(durations: list
 
 
 def test_a_sparkline_tells_outcomes_apart() -> None:
-    told = [*run_summaries("00x?"), RunSummary(NOW, Outcome.MISSED, None)]
-    assert formatting.sparkline(told) == "▁▁✕?·"
+    runs = [*run_summaries("00x?"), RunSummary(NOW, Outcome.MISSED, None)]
+    assert formatting.sparkline(runs) == "▁▁✕?·"
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from watchdog.domain.heartbeat import (
 MIN, HOUR = 60_000, 3_600_000
 
 
-def told(text: str) -> CheckIn:
+def check_in(text: str) -> CheckIn:
     """ "5 ok a" -> five minutes after the beginning run a ended well; "7 3" -> a run ended with exit code 3."""
     at, word, run, *body = [*text.split(" ", 3), ""][:4]
     code = int(word) if word.isdigit() else None
@@ -31,12 +31,12 @@ def told(text: str) -> CheckIn:
     return CheckIn(text, round(float(at) * MIN), kind, run, code, " ".join(body))
 
 
-def after(*texts: str, beat: HeartbeatState | None = None) -> HeartbeatState:
-    beat = beat or HeartbeatState()
+def after(*texts: str, state: HeartbeatState | None = None) -> HeartbeatState:
+    state = state or HeartbeatState()
     for text in texts:
-        beat = apply_check_in(beat, told(text)).state
-        assert HeartbeatState.from_json(json.loads(json.dumps(beat.to_json()))) == beat
-    return beat
+        state = apply_check_in(state, check_in(text)).state
+        assert HeartbeatState.from_json(json.loads(json.dumps(state.to_json()))) == state
+    return state
 
 
 TABLE: list[tuple[str, list[str], dict[str, Any]]] = [
@@ -112,18 +112,18 @@ TABLE: list[tuple[str, list[str], dict[str, Any]]] = [
 ]  # fmt: skip
 
 
-def plain(beat: HeartbeatState) -> dict[str, Any]:
+def plain(state: HeartbeatState) -> dict[str, Any]:
     """Instants in minutes."""
     instants = ("last_start", "last_end", "last_ok", "duration")
-    told = {n: None if (value := getattr(beat, n)) is None else value / MIN for n in instants}
-    runs = tuple((run, begun / MIN) for run, begun in beat.open_runs)
-    return {**told, "runs": runs, "failures": beat.failure_count, "error": beat.error, "output": beat.output}
+    check_in = {n: None if (value := getattr(state, n)) is None else value / MIN for n in instants}
+    runs = tuple((run, begun / MIN) for run, begun in state.open_runs)
+    return {**check_in, "runs": runs, "failures": state.failure_count, "error": state.error, "output": state.output}
 
 
-@pytest.mark.parametrize(("texts", "says"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
-def test_what_they_add_up_to(texts: list[str], says: dict[str, Any]) -> None:
-    found = plain(after(*texts))
-    assert {name: found[name] for name in says} == says
+@pytest.mark.parametrize(("texts", "expected"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
+def test_what_they_add_up_to(texts: list[str], expected: dict[str, Any]) -> None:
+    values = plain(after(*texts))
+    assert {name: values[name] for name in expected} == expected
 
 
 def test_named_runs_come_to_the_same_in_whatever_order_they_are_told() -> None:
@@ -131,16 +131,16 @@ def test_named_runs_come_to_the_same_in_whatever_order_they_are_told() -> None:
     wanted = plain(after(*texts))
     assert wanted["failures"] == 1
     for order in permutations(texts):
-        found = plain(after(*order))
-        assert {**found, "last_start": 121.0} == wanted  # without its start, a run began when it ended
+        values = plain(after(*order))
+        assert {**values, "last_start": 121.0} == wanted  # without its start, a run began when it ended
 
 
 def test_how_long_the_run_took_that_a_check_in_ended() -> None:
-    beat = after("1 start a", "2 start b")
-    assert apply_check_in(beat, told("3 log")).duration is None
-    assert apply_check_in(beat, told("5 ok a")).duration == 4 * MIN
-    assert apply_check_in(beat, told("9 ok c")).duration is None
-    assert apply_check_in(after("5 start a"), told("4 ok a")).duration == 0  # by a clock that was put back
+    state = after("1 start a", "2 start b")
+    assert apply_check_in(state, check_in("3 log")).duration is None
+    assert apply_check_in(state, check_in("5 ok a")).duration == 4 * MIN
+    assert apply_check_in(state, check_in("9 ok c")).duration is None
+    assert apply_check_in(after("5 start a"), check_in("4 ok a")).duration == 0  # by a clock that was put back
 
 
 @pytest.mark.parametrize(
@@ -156,42 +156,42 @@ def test_how_long_the_run_took_that_a_check_in_ended() -> None:
     ],
 )
 def test_under_way(sentence: str, texts: list[str], since: int | None) -> None:
-    found = after(*texts).running_since(HOUR)
-    assert (None if found is None else found / MIN) == since, sentence
+    values = after(*texts).running_since(HOUR)
+    assert (None if values is None else values / MIN) == since, sentence
 
 
 def test_many_failures_are_counted_and_few_are_kept() -> None:
-    beat = after(*(f"{n} fail" for n in range(MAX_REMEMBERED_FAILURES + 15)))
-    assert (beat.failure_count, len(beat.recent_failures), beat.older_failure_count) == (
+    state = after(*(f"{n} fail" for n in range(MAX_REMEMBERED_FAILURES + 15)))
+    assert (state.failure_count, len(state.recent_failures), state.older_failure_count) == (
         MAX_REMEMBERED_FAILURES + 15,
         MAX_REMEMBERED_FAILURES,
         15,
     )
-    assert after(f"{MAX_REMEMBERED_FAILURES + 10} ok", beat=beat).failure_count == 4
-    again = after("14.5 ok", beat=beat)
+    assert after(f"{MAX_REMEMBERED_FAILURES + 10} ok", state=state).failure_count == 4
+    again = after("14.5 ok", state=state)
     assert (again.failure_count, again.last_ok) == (MAX_REMEMBERED_FAILURES + 15, 14.5 * MIN)
-    assert after("99 ok", beat=beat).failure_count == 0
+    assert after("99 ok", state=state).failure_count == 0
 
 
 def test_nothing_grows_for_ever() -> None:
     numbers = count()
-    beat = HeartbeatState()
+    state = HeartbeatState()
     for _ in range(MAX_REMEMBERED_RUNS + 10):
         n = next(numbers)
-        beat = after(f"{n} start r{n}", f"{n} ok d{n}", f"{n} log  {'x' * 9_000}z", beat=beat)
-    assert (len(beat.open_runs), len(beat.ended_runs), len(beat.output)) == (
+        state = after(f"{n} start r{n}", f"{n} ok d{n}", f"{n} log  {'x' * 9_000}z", state=state)
+    assert (len(state.open_runs), len(state.ended_runs), len(state.output)) == (
         MAX_REMEMBERED_RUNS,
         MAX_REMEMBERED_RUNS,
         MAX_OUTPUT_CHARS,
     )
-    assert (beat.open_runs[0][0], beat.ended_runs[0][0], beat.output[-1]) == ("r10", "d10", "z")
-    assert len(after(f"999 fail  {'y' * 999}", beat=beat).error) == MAX_ERROR_CHARS
+    assert (state.open_runs[0][0], state.ended_runs[0][0], state.output[-1]) == ("r10", "d10", "z")
+    assert len(after(f"999 fail  {'y' * 999}", state=state).error) == MAX_ERROR_CHARS
 
 
 def test_ends_are_kept_by_when_they_were() -> None:
-    beat = after("9 fail a", "5 ok b")
-    assert [run for run, _, _ in beat.ended_runs] == ["b", "a"]
-    assert beat.output_is_partial is False
+    state = after("9 fail a", "5 ok b")
+    assert [run for run, _, _ in state.ended_runs] == ["b", "a"]
+    assert state.output_is_partial is False
 
 
 def test_an_end_long_after_its_like_is_another_run() -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from watchdog.domain.model import Incident, IncidentEvent, Notification, Severity
+from watchdog.domain.model import Incident, IncidentEvent, Notification, ProbeInfo, Severity
+from watchdog.domain.registered_probe import RegisteredProbe
+from watchdog.domain.rules import AlertPolicy
+from watchdog.domain.schedule import IntervalSchedule
 
 
 def test_an_incident_is_open_until_it_is_resolved() -> None:
@@ -15,3 +18,9 @@ def test_an_incident_is_open_until_it_is_resolved() -> None:
 
 def test_a_notification_has_the_same_key_on_every_attempt() -> None:
     assert Notification("a1", "chat/slack", 2, IncidentEvent.OPENED).idempotency_key == "a1:chat/slack:2"
+
+
+def test_a_registered_probe_is_known_by_the_info_of_its_policy() -> None:
+    info = ProbeInfo(0, "api", "API", "http")
+    policy = AlertPolicy(info, lambda _: 300_000)
+    assert RegisteredProbe(policy, IntervalSchedule(60_000), "name: API\n").info is info

@@ -20,16 +20,16 @@ def ms(text: str, zone: str = "UTC") -> int:
     return int(datetime.fromisoformat(text).replace(tzinfo=ZoneInfo(zone)).timestamp() * 1000)
 
 
-def told(at: int, zone: str = "UTC") -> str:
+def format_local(at: int, zone: str = "UTC") -> str:
     return f"{datetime.fromtimestamp(at / 1000, ZoneInfo(zone)):%Y-%m-%d %H:%M:%S}".removesuffix(":00")
 
 
 def slots(plan: CronSchedule, start: str, count: int) -> list[str]:
-    at, found = ms(start, plan.timezone) - 1, []
+    at, slots = ms(start, plan.timezone) - 1, []
     for _ in range(count):
         at = plan.next_slot_after(at)
-        found.append(told(at, plan.timezone))
-    return found
+        slots.append(format_local(at, plan.timezone))
+    return slots
 
 
 @pytest.mark.parametrize(
@@ -83,15 +83,22 @@ def test_meaning(sentence: str, expression: str, expected: list[str]) -> None:
 )
 def test_an_instant_between_its_slots(sentence: str, at: str, before: str, after: str) -> None:
     plan = CronSchedule("*/5 * * * *")
-    assert (told(plan.latest_slot_until(ms(at))), told(plan.next_slot_after(ms(at)))) == (before, after), sentence
+    assert (format_local(plan.latest_slot_until(ms(at))), format_local(plan.next_slot_after(ms(at)))) == (
+        before,
+        after,
+    ), sentence
     assert plan.latest_slot_until(ms(at)) % 1000 == plan.next_slot_after(ms(at)) % 1000 == 0
 
 
 def test_a_zone_says_when_a_day_begins() -> None:
-    assert told(CronSchedule("0 0 * * *", "Asia/Tokyo").next_slot_after(ms("2026-07-01 12:00"))) == "2026-07-01 15:00"
-    assert told(CronSchedule("0 0 * * *", BERLIN).next_slot_after(ms("2026-07-01 12:00"))) == "2026-07-01 22:00"
     assert (
-        told(CronSchedule("0 0 * * *", "Asia/Kolkata").latest_slot_until(ms("2026-07-01 12:00"))) == "2026-06-30 18:30"
+        format_local(CronSchedule("0 0 * * *", "Asia/Tokyo").next_slot_after(ms("2026-07-01 12:00")))
+        == "2026-07-01 15:00"
+    )
+    assert format_local(CronSchedule("0 0 * * *", BERLIN).next_slot_after(ms("2026-07-01 12:00"))) == "2026-07-01 22:00"
+    assert (
+        format_local(CronSchedule("0 0 * * *", "Asia/Kolkata").latest_slot_until(ms("2026-07-01 12:00")))
+        == "2026-06-30 18:30"
     )
 
 

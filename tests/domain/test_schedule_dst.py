@@ -94,10 +94,10 @@ TABLE = [
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: f"{row.expression} {row.change.zone} {row.sentence}")
 def test_table(row: Row) -> None:
     plan = CronSchedule(row.expression, row.change.zone)
-    at, found = row.change.ms - 2 * HOUR - 1, []
+    at, slots = row.change.ms - 2 * HOUR - 1, []
     while (at := plan.next_slot_after(at)) < row.change.ms + 2 * HOUR:
-        found.append(local(plan, at))
-    assert found == row.slots
+        slots.append(local(plan, at))
+    assert slots == row.slots
 
 
 EXPRESSIONS = [
@@ -108,19 +108,19 @@ EXPRESSIONS = [
 
 
 @cache
-def known(change: Change, expression: str) -> list[int]:
+def slots_around(change: Change, expression: str) -> list[int]:
     """Every slot of two days around a change, by asking for one after the other."""
     plan = CronSchedule(expression, change.zone)
-    found = [plan.latest_slot_until(change.ms - 24 * HOUR)]
-    while found[-1] < change.ms + 24 * HOUR:
-        found.append(plan.next_slot_after(found[-1]))
-    return found
+    slots = [plan.latest_slot_until(change.ms - 24 * HOUR)]
+    while slots[-1] < change.ms + 24 * HOUR:
+        slots.append(plan.next_slot_after(slots[-1]))
+    return slots
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.sampled_from(CHANGES), st.sampled_from(EXPRESSIONS), st.integers(-3 * HOUR, 3 * HOUR))
 def test_before_and_after_see_the_same_slots(change: Change, expression: str, offset: int) -> None:
-    plan, slots, at = CronSchedule(expression, change.zone), known(change, expression), change.ms + offset
+    plan, slots, at = CronSchedule(expression, change.zone), slots_around(change, expression), change.ms + offset
     assert slots == sorted(set(slots)), "time goes on"
     assert plan.latest_slot_until(at) == slots[bisect_right(slots, at) - 1]
     assert plan.next_slot_after(at) == slots[bisect_right(slots, at)]
@@ -146,5 +146,5 @@ def test_where_a_whole_hour_changes_at_night_it_runs_as_debians_cron_does(
 
 def test_far_from_a_change_a_slot_is_what_the_clock_shows() -> None:
     plan = CronSchedule("30 2 * * *", "Europe/Berlin")
-    slots = known(BERLIN_AUTUMN, "30 2 * * *")
+    slots = slots_around(BERLIN_AUTUMN, "30 2 * * *")
     assert [local(plan, slot) for slot in slots] == ["02:30+0200", "02:30+0200", "02:30+0100"]

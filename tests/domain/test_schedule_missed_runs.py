@@ -26,8 +26,8 @@ def at(text: str, zone: str = "UTC", fold: int = 0) -> int:
     return round(datetime.fromisoformat(text).replace(tzinfo=ZoneInfo(zone), fold=fold).timestamp() * 1000)
 
 
-def walls(found: list[int], zone: str = "UTC") -> list[str]:
-    return [datetime.fromtimestamp(ms / 1000, UTC).astimezone(ZoneInfo(zone)).strftime("%m-%d %H:%M") for ms in found]
+def walls(missed: list[int], zone: str = "UTC") -> list[str]:
+    return [datetime.fromtimestamp(ms / 1000, UTC).astimezone(ZoneInfo(zone)).strftime("%m-%d %H:%M") for ms in missed]
 
 
 NIGHTLY = CronSchedule("0 3 * * *")
@@ -69,15 +69,17 @@ TABLE = [
 
 
 @pytest.mark.parametrize(
-    ("plan", "now", "last", "grace", "owed"), [row[1:] for row in TABLE], ids=[r[0] for r in TABLE]
+    ("plan", "now", "last", "grace", "expected"), [row[1:] for row in TABLE], ids=[r[0] for r in TABLE]
 )
-def test_what_is_owed(plan: CronSchedule | IntervalSchedule, now: str, last: str, grace: int, owed: list[str]) -> None:
-    assert walls(missed_runs(plan, at(now), at(last), grace, LONG_AGO)) == owed
+def test_what_is_owed(
+    plan: CronSchedule | IntervalSchedule, now: str, last: str, grace: int, expected: list[str]
+) -> None:
+    assert walls(missed_runs(plan, at(now), at(last), grace, LONG_AGO)) == expected
 
 
 def test_what_lies_before_the_schedule_was_seen_or_edited_was_never_owed() -> None:
-    now, seen = at("2026-05-05 12:00"), at("2026-05-04 00:00")
-    assert walls(missed_runs(NIGHTLY, now, None, 0, seen)) == ["05-05 03:00", "05-04 03:00"]
+    now, first_seen = at("2026-05-05 12:00"), at("2026-05-04 00:00")
+    assert walls(missed_runs(NIGHTLY, now, None, 0, first_seen)) == ["05-05 03:00", "05-04 03:00"]
     assert walls(missed_runs(NIGHTLY, now, None, 0, at("2026-05-05 03:00"))) == ["05-05 03:00"]
     assert missed_runs(NIGHTLY, now, None, 0, at("2026-05-05 03:00") + 1) == []
     assert missed_runs(NIGHTLY, now, None, 0, now) == []
@@ -172,10 +174,10 @@ SILENCE: list[tuple[str, list[Gap], tuple[int, Gap | None]]] = [
 ]
 
 
-@pytest.mark.parametrize(("away", "says"), [row[1:] for row in SILENCE], ids=[row[0] for row in SILENCE])
-def test_from_when_on_silence_means_something(away: list[Gap], says: tuple[int, Gap | None]) -> None:
+@pytest.mark.parametrize(("gaps", "expected"), [row[1:] for row in SILENCE], ids=[row[0] for row in SILENCE])
+def test_from_when_on_silence_means_something(gaps: list[Gap], expected: tuple[int, Gap | None]) -> None:
     """Of something that should have been heard between 100 s and 200 s."""
-    assert extend_deadline_over_gaps(100 * S, 200 * S, away) == says
+    assert extend_deadline_over_gaps(100 * S, 200 * S, gaps) == expected
 
 
 def test_no_run_is_owed_of_which_nobody_could_have_told_us() -> None:

@@ -19,8 +19,8 @@ def at(text: str, zone: str) -> int:
     return round(datetime.fromisoformat(text).replace(tzinfo=ZoneInfo(zone)).timestamp() * 1000)
 
 
-def walls(found: list[int], zone: str) -> list[str]:
-    return [datetime.fromtimestamp(ms / 1000, UTC).astimezone(ZoneInfo(zone)).strftime("%m-%d %H:%M") for ms in found]
+def walls(missed: list[int], zone: str) -> list[str]:
+    return [datetime.fromtimestamp(ms / 1000, UTC).astimezone(ZoneInfo(zone)).strftime("%m-%d %H:%M") for ms in missed]
 
 
 ZONES = {
@@ -66,11 +66,11 @@ def test_a_run_that_stops_at_a_change_of_clocks_is_found(zone: str, wall: str, s
     plan, change = CronSchedule(schedule, zone), at(wall, zone)
     last = plan.latest_slot_until(change - MIN)
     due = plan.next_slot_after(last)
-    found = next(
+    missed = next(
         now for now in range(due - DAY, due + 10 * DAY, MIN // 2) if missed_runs(plan, now, last, MIN, LONG_AGO)
     )
-    assert due + MIN <= found <= due + MIN + HOUR + MIN
-    assert missed_runs(plan, found, last, MIN, LONG_AGO) == [due] or plan.next_slot_after(due) <= found
+    assert due + MIN <= missed <= due + MIN + HOUR + MIN
+    assert missed_runs(plan, missed, last, MIN, LONG_AGO) == [due] or plan.next_slot_after(due) <= missed
 
 
 def _shift(plan: CronSchedule, slot: int) -> int:

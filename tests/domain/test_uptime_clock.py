@@ -64,8 +64,8 @@ def test_the_edge_is_the_last_instant_since_which_it_has_passed(
 
 @given(gap_lists(), instants)
 def test_a_gap_lies_over_what_follows_its_start_up_to_its_stop(gaps: list[tuple[int, int]], instant: int) -> None:
-    found = UptimeClock(gaps).gap_at(instant)
-    assert ([] if found is None else [found]) == [gap for gap in gaps if gap[0] < instant <= gap[1]]
+    gap_of_instant = UptimeClock(gaps).gap_at(instant)
+    assert ([] if gap_of_instant is None else [gap_of_instant]) == [gap for gap in gaps if gap[0] < instant <= gap[1]]
 
 
 def test_without_gaps_it_is_wall_time() -> None:

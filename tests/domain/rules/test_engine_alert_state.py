@@ -213,7 +213,7 @@ def test_staleness_opens_and_ends_at_once_whatever_the_policy_asks() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sentence", "outcome", "heard"),
+    ("sentence", "outcome", "ends"),
     [
         ("a pass is heard", "p", True),
         ("a failure is heard", "f", True),
@@ -221,11 +221,11 @@ def test_staleness_opens_and_ends_at_once_whatever_the_policy_asks() -> None:
         ("a missed slot is not", "m", False),
     ],
 )
-def test_what_ends_staleness(sentence: str, outcome: str, heard: bool) -> None:
+def test_what_ends_staleness(sentence: str, outcome: str, ends: bool) -> None:
     machines: AlertStates = {}
     apply_finding(alert_policy(), machines, SLOT_INTERVAL_MS, stale.stale_finding(300_000), [])
     apply_result(alert_policy(), machines, make_result(outcome, 9), [])
-    assert (stale.ALERT_STATE_KEY not in machines) is heard, sentence
+    assert (stale.ALERT_STATE_KEY not in machines) is ends, sentence
 
 
 @pytest.mark.parametrize(

@@ -147,7 +147,7 @@ SILENCE = 300_000
 class Lapse(NamedTuple):
     sentence: str
     rows: list[Result]
-    lapses: list[int]
+    staleness_events: list[int]
     """The slots after which staleness was decided."""
     changes: list[str]
 
@@ -196,8 +196,8 @@ LAPSES = [
 @pytest.mark.parametrize("row", LAPSES, ids=lambda row: row.sentence)
 def test_lapses(row: Lapse) -> None:
     machines: AlertStates = {}
-    lapses = [(slot * SLOT_INTERVAL_MS, SILENCE) for slot in row.lapses]
-    done = fold_results(alert_policy(3, 3), machines, -1, row.rows, NEVER, lapses)
+    staleness_events = [(slot * SLOT_INTERVAL_MS, SILENCE) for slot in row.staleness_events]
+    done = fold_results(alert_policy(3, 3), machines, -1, row.rows, NEVER, staleness_events)
     assert describe_transitions(done.transitions) == row.changes
     assert (stale.ALERT_STATE_KEY in machines) is (bool(row.changes) and "opened" in row.changes[-1])
 

@@ -27,7 +27,7 @@ NB = "\N{NO-BREAK SPACE}"
 class Row(NamedTuple):
     sentence: str
     result: Result
-    says: list[tuple[Any, ...]]
+    findings: list[tuple[Any, ...]]
     """(subject, bad, reason, message), the last two left out when empty."""
     tasks: Mapping[str, int] = {}
 
@@ -199,7 +199,7 @@ PREFERENCE = [
     ],
 )
 def test_verdicts(rule: str, row: Row) -> None:
-    assert findings_of_rule(rule, row.result, tasks=row.tasks) == [Finding(rule, *said) for said in row.says]
+    assert findings_of_rule(rule, row.result, tasks=row.tasks) == [Finding(rule, *values) for values in row.findings]
 
 
 @pytest.mark.parametrize("outcome", "pfem")
@@ -298,8 +298,10 @@ def test_gone(row: Gone) -> None:
 def test_what_is_gone_is_good_once_for_each_subject() -> None:
     machine = AlertState(1, 0, MIN, None)
     machines = {("task", "a"): machine, ("task", "b"): machine, ("preference", "a"): machine}
-    said = vanished_subject_findings(machines, make_result("p", tasks={"b": OK_TASK}), [Finding("task", "b", False)])
-    assert said == [Finding("task", "a", False, "subject.no_longer_listed")]
+    vanished = vanished_subject_findings(
+        machines, make_result("p", tasks={"b": OK_TASK}), [Finding("task", "b", False)]
+    )
+    assert vanished == [Finding("task", "a", False, "subject.no_longer_listed")]
 
 
 def test_a_suspicion_of_what_is_gone_is_dropped() -> None:

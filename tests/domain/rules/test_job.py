@@ -93,12 +93,12 @@ TABLE: list[tuple[str, dict[str, Any], dict[str, Any], tuple[str, str | None]]] 
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("facts", "limits", "says"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
-def test_verdicts(facts: dict[str, Any], limits: dict[str, Any], says: tuple[str, str | None]) -> None:
+@pytest.mark.parametrize(("facts", "limits", "expected"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
+def test_verdicts(facts: dict[str, Any], limits: dict[str, Any], expected: tuple[str, str | None]) -> None:
     verdict = evaluate_job_facts(JobFacts("backup", **facts), JobLimits(**limits), SEEN, NOON)
-    assert verdict.reason == says[0]
-    if says[1] is not None:
-        assert verdict.message == says[1]
+    assert verdict.reason == expected[0]
+    if expected[1] is not None:
+        assert verdict.message == expected[1]
 
 
 def test_never_run_waits_for_the_first_slot_since_it_was_seen() -> None:
@@ -125,29 +125,29 @@ def test_the_next_run_is_told() -> None:
 
 
 def test_what_a_source_forgets_is_remembered() -> None:
-    facts, known = merge_job_state(JobFacts("backup", **NIGHTLY, **HEALTHY), JobLimits(), None, NOON)
-    assert known == JobState("0 3 * * * UTC", NOON, facts.last_start, facts.last_end, facts.last_ok, HOUR)
-    later, still = merge_job_state(JobFacts("backup", **NIGHTLY), JobLimits(), known, NOON + HOUR)
-    assert still == known
+    facts, state = merge_job_state(JobFacts("backup", **NIGHTLY, **HEALTHY), JobLimits(), None, NOON)
+    assert state == JobState("0 3 * * * UTC", NOON, facts.last_start, facts.last_end, facts.last_ok, HOUR)
+    later, still = merge_job_state(JobFacts("backup", **NIGHTLY), JobLimits(), state, NOON + HOUR)
+    assert still == state
     assert (later.last_start, later.last_end, later.duration) == (facts.last_start, facts.last_end, HOUR)
 
 
 def test_what_is_newer_is_remembered_and_what_is_older_is_kept() -> None:
-    facts, known = merge_job_state(JobFacts("backup", running_since=NOON, last_ok=NOON - DAY), JobLimits(), None, NOON)
-    assert (facts.last_start, known.last_started_at, known.last_succeeded_at) == (NOON, NOON, NOON - DAY)
-    facts, known = merge_job_state(JobFacts("backup", last_ok=NOON - 2 * DAY), JobLimits(), known, NOON)
-    assert (facts.last_start, known.last_started_at, known.last_succeeded_at) == (NOON, NOON, NOON - DAY)
-    _, known = merge_job_state(JobFacts("backup", last_ok=NOON, last_end=NOON, duration=5), JobLimits(), known, NOON)
-    assert (known.last_succeeded_at, known.last_duration) == (NOON, 5)
-    _, known = merge_job_state(JobFacts("backup", last_end=NOON, duration=7), JobLimits(), known, NOON)
-    assert known.last_duration == 7
+    facts, state = merge_job_state(JobFacts("backup", running_since=NOON, last_ok=NOON - DAY), JobLimits(), None, NOON)
+    assert (facts.last_start, state.last_started_at, state.last_succeeded_at) == (NOON, NOON, NOON - DAY)
+    facts, state = merge_job_state(JobFacts("backup", last_ok=NOON - 2 * DAY), JobLimits(), state, NOON)
+    assert (facts.last_start, state.last_started_at, state.last_succeeded_at) == (NOON, NOON, NOON - DAY)
+    _, state = merge_job_state(JobFacts("backup", last_ok=NOON, last_end=NOON, duration=5), JobLimits(), state, NOON)
+    assert (state.last_succeeded_at, state.last_duration) == (NOON, 5)
+    _, state = merge_job_state(JobFacts("backup", last_end=NOON, duration=7), JobLimits(), state, NOON)
+    assert state.last_duration == 7
 
 
 FAILED: dict[str, Any] = {"last_end": NOON - DAY, "failures": 2, "error": "disk full"}
 
 
 @pytest.mark.parametrize(
-    ("first", "then", "says"),
+    ("first", "then", "expected"),
     [
         pytest.param(FAILED, FAILED, (2, "disk full"), id="the source knows as much as we do"),
         pytest.param(FAILED, {}, (2, ""), id="it forgot the run that failed: nothing has mended it"),
@@ -165,12 +165,12 @@ FAILED: dict[str, Any] = {"last_end": NOON - DAY, "failures": 2, "error": "disk 
     ],
 )  # fmt: skip
 def test_failures_are_those_before_the_newest_end_that_is_known(
-    first: dict[str, Any], then: dict[str, Any], says: tuple[int, str]
+    first: dict[str, Any], then: dict[str, Any], expected: tuple[int, str]
 ) -> None:
-    _, known = merge_job_state(JobFacts("backup", **first), JobLimits(), None, NOON)
-    facts, still = merge_job_state(JobFacts("backup", **then), JobLimits(), known, NOON)
-    assert (facts.failures, facts.error) == says
-    assert still.consecutive_failures == says[0]
+    _, state = merge_job_state(JobFacts("backup", **first), JobLimits(), None, NOON)
+    facts, still = merge_job_state(JobFacts("backup", **then), JobLimits(), state, NOON)
+    assert (facts.failures, facts.error) == expected
+    assert still.consecutive_failures == expected[0]
 
 
 @pytest.mark.parametrize("facts", [JobFacts("backup"), JobFacts("backup", enabled=False, **NIGHTLY)])
@@ -179,15 +179,15 @@ def test_no_schedule_is_in_force(facts: JobFacts) -> None:
 
 
 def test_an_edited_schedule_is_owed_from_then_on() -> None:
-    _, known = merge_job_state(JobFacts("backup", **NIGHTLY), JobLimits(), None, SEEN)
-    facts, edited = merge_job_state(JobFacts("backup", cron="0 11 * * *"), JobLimits(), known, NOON)
+    _, state = merge_job_state(JobFacts("backup", **NIGHTLY), JobLimits(), None, SEEN)
+    facts, edited = merge_job_state(JobFacts("backup", cron="0 11 * * *"), JobLimits(), state, NOON)
     assert edited.expected_from == NOON
     assert evaluate_job_facts(facts, JobLimits(), edited.expected_from, NOON).reason == ""
 
 
 def test_a_job_that_was_switched_on_again_is_owed_from_then_on() -> None:
-    _, known = merge_job_state(JobFacts("backup", **NIGHTLY, last_start=SEEN), JobLimits(), None, SEEN)
-    facts, again = merge_job_state(JobFacts("backup", **NIGHTLY, schedule_since=NOON - HOUR), JobLimits(), known, NOON)
+    _, state = merge_job_state(JobFacts("backup", **NIGHTLY, last_start=SEEN), JobLimits(), None, SEEN)
+    facts, again = merge_job_state(JobFacts("backup", **NIGHTLY, schedule_since=NOON - HOUR), JobLimits(), state, NOON)
     assert (facts.last_start, again.expected_from) == (SEEN, NOON - HOUR)
     assert evaluate_job_facts(facts, JobLimits(), again.expected_from, NOON).reason == ""
     assert evaluate_job_facts(facts, JobLimits(), again.expected_from, NOON + DAY).reason == "job.overdue"
@@ -195,19 +195,19 @@ def test_a_job_that_was_switched_on_again_is_owed_from_then_on() -> None:
 
 def test_a_job_is_owed_its_runs_from_when_its_source_says_so() -> None:
     facts = JobFacts("backup", **NIGHTLY, last_start=NOON - 33 * HOUR, schedule_since=NOON - 33 * HOUR)
-    facts, known = merge_job_state(facts, JobLimits(), None, NOON)
-    assert known.expected_from == NOON - 33 * HOUR
-    assert evaluate_job_facts(facts, JobLimits(), known.expected_from, NOON).reason == "job.overdue"
-    later, edited = merge_job_state(facts._replace(cron="0 4 * * *"), JobLimits(), known, NOON)
+    facts, state = merge_job_state(facts, JobLimits(), None, NOON)
+    assert state.expected_from == NOON - 33 * HOUR
+    assert evaluate_job_facts(facts, JobLimits(), state.expected_from, NOON).reason == "job.overdue"
+    later, edited = merge_job_state(facts._replace(cron="0 4 * * *"), JobLimits(), state, NOON)
     assert edited.expected_from == NOON
     assert evaluate_job_facts(later, JobLimits(), edited.expected_from, NOON).reason == ""
 
 
 def test_an_older_run_does_not_replace_a_newer_one() -> None:
-    _, known = merge_job_state(JobFacts("backup", **NIGHTLY, **HEALTHY), JobLimits(), None, NOON)
+    _, state = merge_job_state(JobFacts("backup", **NIGHTLY, **HEALTHY), JobLimits(), None, NOON)
     older = JobFacts("backup", **NIGHTLY, last_start=NOON - 3 * DAY, last_end=NOON - 3 * DAY, duration=5)
-    _, still = merge_job_state(older, JobLimits(), known, NOON)
-    assert still == known
+    _, still = merge_job_state(older, JobLimits(), state, NOON)
+    assert still == state
 
 
 # --- snapshots of a source
@@ -251,11 +251,11 @@ def test_a_required_job_that_is_not_listed_is_gone() -> None:
 def test_a_required_job_with_a_schedule_of_ours_is_judged_by_what_is_remembered() -> None:
     limits = {"b": JobLimits(interval=HOUR)}
     record = JobRecord("b", JobState("every 60 min", SEEN, last_started_at=NOON - 30 * MIN))
-    known = {job_state_key("b"): record.to_json()}
-    assert verdicts(snapshot(), limits, known) == {"b": ""}
+    state = {job_state_key("b"): record.to_json()}
+    assert verdicts(snapshot(), limits, state) == {"b": ""}
     assert verdicts(snapshot(), limits) == {"b": ""}, "first seen now"
-    known = {job_state_key("b"): record._replace(state=record.state._replace(last_started_at=SEEN)).to_json()}
-    assert verdicts(snapshot(), limits, known) == {"b": "job.overdue"}
+    state = {job_state_key("b"): record._replace(state=record.state._replace(last_started_at=SEEN)).to_json()}
+    assert verdicts(snapshot(), limits, state) == {"b": "job.overdue"}
 
 
 def test_what_a_probe_remembers_of_a_job() -> None:

@@ -30,19 +30,19 @@ STILL = QueueThreshold("stalled", for_ms=10 * MIN)
 FAILING = QueueThreshold("failure_ratio", 0.2, window_ms=HOUR, min_samples=20)
 
 
-def looks(limit: QueueThreshold, *told: tuple[int, QueueStats | None]) -> tuple[ThresholdState, QueueStats, int]:
+def run_polls(limit: QueueThreshold, *polls: tuple[int, QueueStats | None]) -> tuple[ThresholdState, QueueStats, int]:
     """The last of several looks, as (minutes after noon, what was seen). None: that one failed."""
     records: dict[str, ThresholdRecord] = {}
-    stands, depth, now = ThresholdState(ThresholdRecord(limit), None), QueueStats(), NOON
-    for minutes, seen in told:
-        if seen is None:
+    state, stats, now = ThresholdState(ThresholdRecord(limit), None), QueueStats(), NOON
+    for minutes, polled in polls:
+        if polled is None:
             continue
-        depth, now = seen, NOON + minutes * MIN
-        (stands,) = evaluate_thresholds([limit], depth, records, now)
-        stored = json.loads(json.dumps(threshold_records_to_json([stands.record])))
+        stats, now = polled, NOON + minutes * MIN
+        (state,) = evaluate_thresholds([limit], stats, records, now)
+        stored = json.loads(json.dumps(threshold_records_to_json([state.record])))
         records = threshold_records_from_json(stored)
-        assert records == {limit.metric: stands.record}
-    return stands, depth, now
+        assert records == {limit.metric: state.record}
+    return state, stats, now
 
 
 def waiting(n: int, head: str | None = None) -> QueueStats:
@@ -185,16 +185,16 @@ TABLE: list[tuple[str, QueueThreshold, list[tuple[int, QueueStats | None]], tupl
 ]
 
 
-@pytest.mark.parametrize(("sentence", "limit", "told", "expected"), TABLE, ids=[row[0] for row in TABLE])
+@pytest.mark.parametrize(("sentence", "limit", "polls", "expected"), TABLE, ids=[row[0] for row in TABLE])
 def test_what_figures_mean(
-    sentence: str, limit: QueueThreshold, told: list[tuple[int, QueueStats | None]], expected: tuple[str, str]
+    sentence: str, limit: QueueThreshold, polls: list[tuple[int, QueueStats | None]], expected: tuple[str, str]
 ) -> None:
-    stands, depth, now = looks(limit, *told)
-    assert (describe_breach(stands, depth, now) if stands.is_breached(now) else ("", "")) == expected
+    state, stats, now = run_polls(limit, *polls)
+    assert (describe_breach(state, stats, now) if state.is_breached(now) else ("", "")) == expected
 
 
 @pytest.mark.parametrize(
-    ("limit", "depth", "unknown"),
+    ("limit", "stats", "unknown"),
     [
         (MANY, QueueStats(), True),
         (OLD, QueueStats(3), True),
@@ -207,15 +207,15 @@ def test_what_figures_mean(
         (FAILING, ended(20, None), True),
     ],
 )
-def test_what_cannot_be_known_is_not_made_up(limit: QueueThreshold, depth: QueueStats, unknown: bool) -> None:
-    stands, _, now = looks(limit, (0, depth))
-    assert stands.unavailable is unknown
-    assert not stands.is_breached(now)
+def test_what_cannot_be_known_is_not_made_up(limit: QueueThreshold, stats: QueueStats, unknown: bool) -> None:
+    state, _, now = run_polls(limit, (0, stats))
+    assert state.unavailable is unknown
+    assert not state.is_breached(now)
 
 
 def test_what_is_beyond_its_limit_is_not_right_again_because_nobody_says_so() -> None:
-    stands, _, now = looks(MANY_FOR_LONG, (0, waiting(240)), (12, QueueStats()))
-    assert (stands.unavailable, stands.is_breached(now), stands.record.breached_since) == (True, False, NOON)
+    state, _, now = run_polls(MANY_FOR_LONG, (0, waiting(240)), (12, QueueStats()))
+    assert (state.unavailable, state.is_breached(now), state.record.breached_since) == (True, False, NOON)
 
 
 def test_another_limit_is_owed_anew() -> None:
@@ -225,7 +225,7 @@ def test_another_limit_is_owed_anew() -> None:
 
 
 def test_what_is_remembered_is_small_and_plain() -> None:
-    stored = looks(STILL, (0, waiting(3, "a job's id" * 100)))[0].record.to_json()
+    stored = run_polls(STILL, (0, waiting(3, "a job's id" * 100)))[0].record.to_json()
     assert stored == {
         "metric": "stalled", "value": 0, "for_ms": 10 * MIN, "window_ms": 0, "min_samples": 0,
         "breached_since": NOON, "head_marker": stored["head_marker"],
@@ -239,7 +239,7 @@ BARELY = ((NOON + 3 * MIN, NOON + 3 * MIN + 30_000),)
 
 
 @pytest.mark.parametrize(
-    ("sentence", "limit", "kept", "depth", "at", "away", "since"),
+    ("sentence", "limit", "changes", "stats", "at", "gaps", "since"),
     [
         ("too many, and nobody looked for two hours", MANY_FOR_LONG, {}, waiting(250), 123, A_DAY, 123),
         ("too many for long enough before", QueueThreshold("waiting", 200, 3 * MIN), {}, waiting(250), 123, A_DAY, 0),
@@ -260,12 +260,12 @@ BARELY = ((NOON + 3 * MIN, NOON + 3 * MIN + 30_000),)
 def test_what_is_known_after_nobody_looked(
     sentence: str,
     limit: QueueThreshold,
-    kept: dict[str, Any],
-    depth: QueueStats,
+    changes: dict[str, Any],
+    stats: QueueStats,
     at: int,
-    away: Gaps,
+    gaps: Gaps,
     since: int | None,
 ) -> None:
-    record = ThresholdRecord(limit, NOON)._replace(**kept)
-    (stands,) = evaluate_thresholds([limit], depth, {limit.metric: record}, NOON + at * MIN, away)
-    assert stands.record.breached_since == (None if since is None else NOON + since * MIN), sentence
+    record = ThresholdRecord(limit, NOON)._replace(**changes)
+    (state,) = evaluate_thresholds([limit], stats, {limit.metric: record}, NOON + at * MIN, gaps)
+    assert state.record.breached_since == (None if since is None else NOON + since * MIN), sentence
