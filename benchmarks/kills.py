@@ -63,5 +63,5 @@ def _run_case(case: KillCase, database: str, server: postgres.PostgresServer) ->
             if database == "sqlite"
             else stack.enter_context(server.temporary_database())
         )
-        with CrashHarness(Path(folder), url, case.receiver_kind) as bench:
-            return bench.run_kill_case(case.kill_point, case.event)
+        with CrashHarness(Path(folder), url, case.receiver_kind) as harness:
+            return harness.run_kill_case(case.kill_point, case.event)

@@ -16,8 +16,7 @@ from pathlib import Path
 import structlog
 
 from benchmarks.measurements import Measurement, percentile
-from tests.support.crash_harness import FakeHttpTarget
-from tests.support.fakes import FakeMailServer, FakeSlack, FakeWebhookReceiver
+from tests.support.fakes import FakeHttpTarget, FakeMailServer, FakeSlack, FakeWebhookReceiver
 from watchdog.app import run_app
 from watchdog.config.load import load_config
 from watchdog.domain.model import ClaimedSlot, RecordedResult

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.crash_harness import FakeHttpTarget
+from tests.support.fakes import FakeHttpTarget
 
 
 @pytest.fixture(autouse=True)

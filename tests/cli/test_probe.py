@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.support.command_line import PROJECT_ROOT, invoke_command
-from tests.support.crash_harness import FakeHttpTarget
+from tests.support.fakes import FakeHttpTarget
 
 KEYS = {"probe", "kind", "outcome", "reason", "message", "phases", "measurements", "evidence"}
 

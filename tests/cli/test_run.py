@@ -8,7 +8,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from tests.support.command_line import invoke_command, run_command
-from tests.support.crash_harness import FakeHttpTarget
+from tests.support.fakes import FakeHttpTarget
 from tests.support.watchdog_process import run_watchdog
 from watchdog.server import MAX_HTTP_CONNECTIONS
 

@@ -67,7 +67,7 @@ def child(file: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
         for line in process.stderr:
             if (event := json.loads(line)).get("event") == "started":
                 break
-        yield process, event["pages"]
+        yield process, event["url"]
     finally:
         process.kill()
         process.wait()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from tests.support.crash_harness import FakeHttpTarget
+from tests.support.fakes import FakeHttpTarget
 from tests.support.polling import wait_until_async
 from watchdog.app import build_service
 from watchdog.config.load import load_config

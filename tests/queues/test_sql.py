@@ -438,15 +438,9 @@ def test_a_statement_that_takes_too_long_ends_and_holds_nothing_up(shop: Shop) -
     columns = {"type": "job_type", "status": "status", "finished": "completed_at"}
     report, took, loop_count = _watched(shop, table="endless", columns=columns)
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "database.query_timeout")
-<<<<<<< HEAD
     assert report.result.message.split(":")[0].endswith("exceeded the limit of 2 s")
-    assert took < 8
-    assert worst < 1.5
-=======
-    assert report.result.message.split(":")[0].endswith("took too long, limit 2 s")
     assert took < HANG_S
     assert loop_count > 20, "the event loop runs while the statement does"
->>>>>>> 58a18d0 (Measure how punctual time limits are, instead of limiting the speed of tests)
 
 
 def test_a_table_that_somebody_locks_holds_nothing_up(shop: Shop) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psycopg
 
-from tests.support.crash_harness import FakeHttpTarget
+from tests.support.fakes import FakeHttpTarget
 from tests.support.polling import wait_until
 from tests.support.postgres import PostgresServer
 from tests.support.silent_server import SilentServer

@@ -1,4 +1,4 @@
-"""Kill Watchdog at a named point, start it again, and count what people heard."""
+"""Kills Watchdog at a named point, restarts it, and counts the notifications that arrive."""
 
 from __future__ import annotations
 
@@ -7,18 +7,23 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias
 
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
-from tests.support.fakes import FakeHttpReceiver, FakeMailServer, FakeSlack, FakeWebhookReceiver, ReceivedRequest
+from tests.support.fakes import (
+    FakeHttpReceiver,
+    FakeHttpTarget,
+    FakeMailServer,
+    FakeSlack,
+    FakeWebhookReceiver,
+    ReceivedRequest,
+)
 from watchdog.domain.model import IncidentEvent
 
 PROJECT_ROOT = Path(__file__).parents[2]
@@ -26,9 +31,15 @@ STORE_KILL_POINTS = ("after claim", "before record", "before commit", "after com
 SENDING_KILL_POINTS = ("after outbox claim", "before bytes", "before the 2xx", "before mark", "after mark")
 NOTIFIER_KINDS = ("bot", "webhook", "email")
 LOST_MESSAGE_TIMEOUT_S = 40.0
-"""Seconds after which a message counts as lost."""
+"""A notification that has not arrived by then counts as lost."""
 
 ReceiverKind: TypeAlias = Literal["bot", "webhook", "email", "hook"]
+"""A Slack bot, a Slack webhook, email, or a generic webhook."""
+HTTP_RECEIVERS: Mapping[ReceiverKind, type[FakeHttpReceiver]] = {
+    "bot": FakeSlack,
+    "webhook": FakeSlack,
+    "hook": FakeWebhookReceiver,
+}
 
 
 @dataclass(frozen=True)
@@ -36,21 +47,19 @@ class KillCase:
     kill_point: str
     event: IncidentEvent
     receiver_kind: ReceiverKind
-    """How people are told: a Slack bot, a Slack webhook, email, or a plain webhook."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class KillCaseResult:
-    """What a case came to."""
-
     killed_at_point: bool
-    """The process died at its point, by SIGKILL."""
+    """The process was killed by SIGKILL, at its kill point."""
     opened_count: int
     resolved_count: int
-    """Copies that were heard of each."""
+    """Copies of each notification that arrived."""
     in_order: bool
+    """No `opened` arrived after a `resolved`."""
     unsent_count: int
-    """Notifications left unsent at the end."""
+    """Notifications in the outbox that are still waiting."""
 
     @property
     def lost_count(self) -> int:
@@ -71,68 +80,37 @@ class KillCaseResult:
         )
 
 
-class FakeHttpTarget:
-    """An HTTP endpoint that is up or down, as the test says."""
-
-    def __init__(self) -> None:
-        target = self
-        self.up = True
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self.send_response(200 if target.up else 503)
-                self.send_header("content-length", "0")
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/"
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-
 class RecordingReceiver:
-    """One receiver, what it heard as events in order, and whether hearing one kills the sender before its 2xx."""
+    """A receiver of any kind that records the events it gets. `on_event` runs before the sender gets its answer."""
 
     def __init__(self, kind: ReceiverKind):
         self.kind = kind
         self.events: list[IncidentEvent] = []
         self.on_event: Callable[[IncidentEvent], None] = lambda _: None
-        ears = self
+        receiver = self
 
-        class Mailbox(FakeMailServer):
+        class MailServer(FakeMailServer):
             async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802
                 raw = envelope.content
                 assert isinstance(raw, bytes)
-                ears.record_event(IncidentEvent.RESOLVED if b"\nIn-Reply-To:" in raw else IncidentEvent.OPENED)
+                is_reply = b"\nIn-Reply-To:" in raw
+                receiver.record_event(IncidentEvent.RESOLVED if is_reply else IncidentEvent.OPENED)
                 return await super().handle_DATA(server, session, envelope)
 
-        def listening(base: type[FakeHttpReceiver]) -> FakeHttpReceiver:
-            class Listening(base):  # type: ignore[valid-type, misc]
-                def _take(self, heard: ReceivedRequest) -> Any:
-                    event = ears.event_of_request(heard)
-                    if event is not None:
-                        ears.record_event(event)
-                    return super()._take(heard)
+        def recording(base: type[FakeHttpReceiver]) -> FakeHttpReceiver:
+            class RecordingHttpReceiver(base):  # type: ignore[valid-type, misc]
+                def _respond(self, request: ReceivedRequest) -> Any:
+                    if (event := receiver.event_of_request(request)) is not None:
+                        receiver.record_event(event)
+                    return super()._respond(request)
 
-            made: FakeHttpReceiver = Listening()
-            return made
+            http_receiver: FakeHttpReceiver = RecordingHttpReceiver()
+            return http_receiver
 
-        self.fake: Any = (
-            Mailbox() if kind == "email" else listening(FakeWebhookReceiver) if kind == "hook" else listening(FakeSlack)
-        )
+        self.fake: Any = MailServer() if kind == "email" else recording(HTTP_RECEIVERS[kind])
 
     def event_of_request(self, request: ReceivedRequest) -> IncidentEvent | None:
-        """Which event an HTTP request tells; None: it is an edit, which no one hears."""
+        """The event that an HTTP request reports; None for an edit, which notifies no person."""
         body = request.json
         if self.kind == "hook":
             return IncidentEvent(body["event"])
@@ -145,26 +123,26 @@ class RecordingReceiver:
         self.on_event(event)
 
     def receiver_config(self) -> dict[str, Any]:
-        """The receiver, and what else the configuration needs for it."""
-        s = self.fake
+        """The configuration's section for the receiver, and others that it needs."""
+        fake = self.fake
         match self.kind:
             case "bot":
-                slack = {"bot_token": s.token, "channel": s.channel, "api_url": s.url}
+                slack = {"bot_token": fake.token, "channel": fake.channel, "api_url": fake.url}
                 return {"receivers": {"oncall": {"slack": slack}}}
             case "webhook":
-                return {"receivers": {"oncall": {"slack": {"webhook": s.webhook}}}}
+                return {"receivers": {"oncall": {"slack": {"webhook": fake.webhook}}}}
             case "hook":
-                return {"receivers": {"oncall": {"webhook": {"url": s.url}}}}
+                return {"receivers": {"oncall": {"webhook": {"url": fake.url}}}}
             case "email":
-                server = {"host": "127.0.0.1", "port": s.port, "security": "none", "from": "watchdog@acme.example"}
+                server = {"host": "127.0.0.1", "port": fake.port, "security": "none", "from": "watchdog@acme.example"}
                 return {"email": server, "receivers": {"oncall": {"email": {"to": ["oncall@acme.example"]}}}}
 
 
 class CrashHarness:
-    """A target, a receiver, a database, and the processes of Watchdog between them."""
+    """A target, a receiver and a database, and processes of Watchdog, one after the other."""
 
-    def __init__(self, folder: Path, database: str, kind: ReceiverKind):
-        self.folder, self.database_url = folder, database
+    def __init__(self, folder: Path, database_url: str, kind: ReceiverKind):
+        self.folder, self.database_url = folder, database_url
         self.target, self.receiver = FakeHttpTarget(), RecordingReceiver(kind)
         self.marker_file, self.config_file = folder / "marker", folder / "watchdog.yaml"
 
@@ -202,72 +180,72 @@ class CrashHarness:
             str(self.marker_file),
         ]
         with (self.folder / "log").open("ab") as log:
-            child = subprocess.Popen(command, cwd=PROJECT_ROOT, stdout=log, stderr=log)
+            process = subprocess.Popen(command, cwd=PROJECT_ROOT, stdout=log, stderr=log)
         try:
-            yield child
+            yield process
         finally:
-            if child.poll() is None:
-                child.send_signal(signal.SIGTERM)
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
                 try:
-                    child.wait(15)
+                    process.wait(15)
                 except subprocess.TimeoutExpired:
-                    child.kill()
-                    child.wait()
+                    process.kill()
+                    process.wait()
 
-    def wait_until(self, condition: Callable[[], bool], child: subprocess.Popen[bytes] | None = None) -> bool:
-        end = time.monotonic() + LOST_MESSAGE_TIMEOUT_S
-        while time.monotonic() < end:
-            if condition():
-                return True
-            if child is not None and child.poll() is not None:
-                return condition()
+    def wait_until(self, condition: Callable[[], bool], process: subprocess.Popen[bytes] | None = None) -> None:
+        """Wait until the condition holds, the process has ended, or LOST_MESSAGE_TIMEOUT_S have passed."""
+        deadline = time.monotonic() + LOST_MESSAGE_TIMEOUT_S
+        while time.monotonic() < deadline and not condition():
+            if process is not None and process.poll() is not None:
+                return
             time.sleep(0.02)
-        return False
 
     def count_received(self, event: IncidentEvent) -> int:
         return self.receiver.events.count(event)
 
     def run_kill_case(self, kill_point: str, event: IncidentEvent) -> KillCaseResult:
-        """Let an incident open and resolve; kill the process at the point of one of the two; start it again."""
-        self.target.up = event is IncidentEvent.RESOLVED
+        """Open and resolve an incident, killing the process at the kill point of `event` and restarting it."""
         if event is IncidentEvent.RESOLVED:
             self.target.up = False
-            with self.running_process() as child:
-                self.wait_until(lambda: self.count_received(IncidentEvent.OPENED) == 1, child)
-                self.wait_until(lambda: self.count_unsent() == 0, child)
-            self.target.up = True
-        with self.running_process(kill_point, event) as child:
-            if kill_point == "before the 2xx":
-                self.receiver.on_event = lambda told: self._kill_child(child) if told is event else None
-            self.wait_until(lambda: child.poll() is not None)
-            self.receiver.on_event = lambda _: None
-            hit = child.returncode == -signal.SIGKILL and (self.marker_file.exists() or kill_point == "before the 2xx")
-        with self.running_process() as child:
+            with self.running_process() as process:
+                self.wait_until(lambda: self.count_received(IncidentEvent.OPENED) == 1, process)
+                self.wait_until(lambda: self.count_unsent() == 0, process)
+        self.target.up = event is IncidentEvent.RESOLVED
+        killed_at_point = self._run_until_killed(kill_point, event)
+        with self.running_process() as process:
             if event is IncidentEvent.OPENED:
-                self.wait_until(
-                    lambda: self.count_received(IncidentEvent.OPENED) > 0 and self.count_unsent() == 0, child
-                )
+                self._wait_until_delivered(IncidentEvent.OPENED, process)
                 self.target.up = True
-            self.wait_until(lambda: self.count_received(IncidentEvent.RESOLVED) > 0 and self.count_unsent() == 0, child)
-        first = (
-            self.receiver.events.index(IncidentEvent.RESOLVED)
-            if self.count_received(IncidentEvent.RESOLVED)
-            else len(self.receiver.events)
-        )
-        in_order = IncidentEvent.OPENED not in self.receiver.events[first:]
+            self._wait_until_delivered(IncidentEvent.RESOLVED, process)
+        events = self.receiver.events
+        first_resolved = events.index(IncidentEvent.RESOLVED) if IncidentEvent.RESOLVED in events else len(events)
         return KillCaseResult(
-            hit,
-            self.count_received(IncidentEvent.OPENED),
-            self.count_received(IncidentEvent.RESOLVED),
-            in_order,
-            self.count_unsent(),
+            killed_at_point=killed_at_point,
+            opened_count=self.count_received(IncidentEvent.OPENED),
+            resolved_count=self.count_received(IncidentEvent.RESOLVED),
+            in_order=IncidentEvent.OPENED not in events[first_resolved:],
+            unsent_count=self.count_unsent(),
         )
 
-    def _kill_child(self, child: subprocess.Popen[bytes]) -> None:
-        os.kill(child.pid, signal.SIGKILL)
-        child.wait()
+    def _run_until_killed(self, kill_point: str, event: IncidentEvent) -> bool:
+        """Whether the process was killed at its kill point."""
+        by_receiver = kill_point == "before the 2xx"
+        with self.running_process(kill_point, event) as process:
+            if by_receiver:
+                self.receiver.on_event = lambda received: self._kill(process) if received is event else None
+            self.wait_until(lambda: process.poll() is not None)
+            self.receiver.on_event = lambda _: None
+            return process.returncode == -signal.SIGKILL and (by_receiver or self.marker_file.exists())
+
+    def _wait_until_delivered(self, event: IncidentEvent, process: subprocess.Popen[bytes]) -> None:
+        self.wait_until(lambda: self.count_received(event) > 0 and self.count_unsent() == 0, process)
+
+    def _kill(self, process: subprocess.Popen[bytes]) -> None:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
 
     def count_unsent(self) -> int:
+        """Notifications that are waiting in the outbox; -1 while the database cannot be read."""
         import sqlalchemy as sa
 
         from watchdog.store.database import Database
@@ -275,12 +253,11 @@ class CrashHarness:
         from watchdog.store.tables import outbox, outbox_is_waiting
 
         database = Database(self.database_url)
+        query = sa.select(sa.func.count()).select_from(outbox).where(outbox_is_waiting)
         try:
             with database.read_transaction() as connection:
-                unsent: int = connection.execute(
-                    sa.select(sa.func.count()).select_from(outbox).where(outbox_is_waiting)
-                ).scalar_one()
-                return unsent
+                count: int = connection.execute(query).scalar_one()
+                return count
         except (SchemaError, StoreUnavailableError):
             return -1
         finally:

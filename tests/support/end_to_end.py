@@ -11,7 +11,8 @@ from typing import Any, Self
 
 import sqlalchemy as sa
 
-from tests.support.crash_harness import FakeHttpTarget, ReceiverKind, RecordingReceiver
+from tests.support.crash_harness import ReceiverKind, RecordingReceiver
+from tests.support.fakes import FakeHttpTarget
 from tests.support.polling import wait_until_async
 from watchdog.app import RunningApp, run_app
 from watchdog.config.load import load_config

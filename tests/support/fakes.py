@@ -130,13 +130,11 @@ class FakeSlack(FakeHttpReceiver):
 
     def default_response(self, request: ReceivedRequest) -> CannedResponse:
         if request.path.startswith("/services/"):
-            error = "" if request.path.endswith("/hook") else "slack.no_service"
+            error = "" if request.path.endswith("/hook") else "no_service"
             error = error or self._call_api_method("chat.postMessage", {"channel": self.channel, **request.json}).get(
                 "error", ""
             )
-            return CannedResponse(
-                404 if error == "slack.no_service" else 400 if error else 200, (error or "ok").encode()
-            )
+            return CannedResponse(404 if error == "no_service" else 400 if error else 200, (error or "ok").encode())
         said = {"ok": False, "error": "invalid_auth"}
         if request.headers.get("authorization") == f"Bearer {self.token}":
             said = self._call_api_method(request.path.removeprefix("/api/"), request.json)
@@ -198,6 +196,35 @@ def _is_block_valid(block: dict[str, Any]) -> bool:
         case "rich_text":
             return all(text(t, 3_000, "text") for element in block["elements"] for t in element["elements"])
     return False
+
+
+class FakeHttpTarget:
+    """An HTTP endpoint that answers 200 while `up`, else 503."""
+
+    def __init__(self) -> None:
+        target = self
+        self.up = True
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(200 if target.up else 503)
+                self.send_header("content-length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/"
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
 
 
 @dataclass
