@@ -97,6 +97,12 @@ TASK = [
         tasks={"a": MIN},
     ),
     Row(
+        "past a limit of ten minutes, without seconds",
+        listed(a=ReportedTask(ok=True, last_run_age=10 * MIN + 1)),
+        [("a", True, "task.stale", f"task a is stale: last run 31{NB}Dec 1969 23:50 UTC, limit 10{NB}min")],
+        tasks={"a": 10 * MIN},
+    ),
+    Row(
         "past its limit it is stale",
         listed(a=ReportedTask(ok=True, last_run_age=MIN + 1)),
         [("a", True, "task.stale", f"task a is stale: last run 31{NB}Dec 1969 23:59:59 UTC, limit 1{NB}min")],

@@ -85,6 +85,16 @@ TABLE: list[tuple[str, dict[str, Any], dict[str, Any], tuple[str, str | None]]] 
      ("job.overdue", f"backup is overdue: due 1{NB}May 12:00 UTC")),
     ("its worker died at once", {"running_since": NOON, "stalled": True}, {},
      ("job.stalled", "backup is stalled: running since 12:00 UTC, and its worker is gone")),
+    ("it runs for too long, by a limit of minutes", {"running_since": NOON - 10 * MIN}, {"max_runtime": 10 * MIN - 1},
+     ("job.stuck", f"backup is stuck: running since 11:50:00 UTC, limit 9{NB}min 59{NB}s")),
+    ("it runs for too long, by a limit of ten minutes", {"running_since": NOON - 11 * MIN}, {"max_runtime": 10 * MIN},
+     ("job.stuck", f"backup is stuck: running since 11:49 UTC, limit 10{NB}min")),
+    ("a run was due at a full minute and a second", {"every": DAY, "next_due": NOON - HOUR + 1_000}, {},
+     ("job.overdue", "backup is overdue: due 11:00:01 UTC")),
+    ("a run was due a moment after a full minute", {"every": DAY, "next_due": NOON - HOUR + 999}, {},
+     ("job.overdue", "backup is overdue: due 11:00 UTC")),
+    ("its scheduler announced a run, and there is no schedule", {"next_due": NOON - HOUR}, {},
+     ("job.overdue", "backup is overdue: due 11:00 UTC")),
     ("it runs for as long as it may", {"running_since": NOON - HOUR}, {"max_runtime": HOUR}, FINE),
     ("it took as long as it may", {**NIGHTLY, **HEALTHY}, {"max_runtime": HOUR}, FINE),
     ("it took as long as it must", {**NIGHTLY, **HEALTHY}, {"min_runtime": HOUR}, FINE),
@@ -230,7 +240,7 @@ LATE = JobFacts("late", every=HOUR, next_due=NOON - HOUR)
 
 
 def test_every_job_of_a_source_is_judged_unless_it_is_not_watched() -> None:
-    source = snapshot(LATE, JobFacts("well"), JobFacts("ignored", every=HOUR, next_due=NOON - HOUR))
+    source = snapshot(JobFacts("ignored", every=HOUR, next_due=NOON - HOUR), LATE, JobFacts("well"))
     assert verdicts(source, {"ignored": None}) == {"late": "job.overdue", "well": ""}
 
 
@@ -246,6 +256,8 @@ def test_a_source_that_reports_late_adds_to_the_grace() -> None:
 
 def test_a_required_job_that_is_not_listed_is_gone() -> None:
     assert verdicts(snapshot(JobFacts("a")), {"b": JobLimits()}) == {"a": "", "b": "job.gone"}
+    (gone,) = evaluate_snapshot(snapshot(), lambda _: JobLimits(), ("b",), {})
+    assert gone.verdict == ("job.gone", "b is gone: its source does not list it", None)
 
 
 def test_a_required_job_with_a_schedule_of_ours_is_judged_by_what_is_remembered() -> None:

@@ -113,6 +113,7 @@ TABLE: list[tuple[str, QueueThreshold, list[tuple[int, QueueStats | None]], tupl
         [(0, QueueStats(1, oldest=15 * MIN + 20_000))],
         ("queue.threshold", f"oldest 15{NB}min 20{NB}s, limit 15{NB}min"),
     ),
+    ("nothing waits, so nothing is old at all", QueueThreshold("oldest", 0), [(0, QueueStats(0))], ("", "")),
     ("nothing waits, so nothing is old", OLD, [(0, QueueStats(0))], ("", "")),
     ("a worker", FEW, [(0, QueueStats(consumers=1)), (9, QueueStats(consumers=1))], ("", "")),
     ("no worker, not for long", FEW, [(0, QueueStats(consumers=0)), (4, QueueStats(consumers=0))], ("", "")),
@@ -216,6 +217,11 @@ def test_what_cannot_be_known_is_not_made_up(limit: QueueThreshold, stats: Queue
 def test_what_is_beyond_its_limit_is_not_right_again_because_nobody_says_so() -> None:
     state, _, now = run_polls(MANY_FOR_LONG, (0, waiting(240)), (12, QueueStats()))
     assert (state.unavailable, state.is_breached(now), state.record.breached_since) == (True, False, NOON)
+
+
+def test_an_empty_queue_has_nothing_to_stall() -> None:
+    state, _, _ = run_polls(STILL, (0, waiting(0)))
+    assert state == ThresholdState(ThresholdRecord(STILL), 0)
 
 
 def test_another_limit_is_owed_anew() -> None:

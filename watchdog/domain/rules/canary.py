@@ -55,7 +55,8 @@ class SentinelTracker:
                 if finished_at is not None and status.picked_up_at is not None and self.picked_up_at is not None:
                     # Both are by the same clock, so the distance between them is right.
                     finished_at += self.picked_up_at - status.picked_up_at
-                self.finished_at = _clamp_time(finished_at, max(self.polled_at, self.picked_up_at or 0), now)
+                earliest = self.polled_at if self.picked_up_at is None else max(self.polled_at, self.picked_up_at)
+                self.finished_at = _clamp_time(finished_at, earliest, now)
         self.polled_at = now
 
     @property
@@ -84,9 +85,11 @@ def outstanding_sentinel_verdict(slot: int, deadline_ms: int, now: int) -> tuple
 def canary_failure_reason(limits: CanaryLimits, tracker: SentinelTracker, stats: QueueStats) -> tuple[str, str]:
     """Reason and message; both empty when the sentinel job was finished in time."""
     error = tracker.job_status.error.partition("\n")[0]
-    picked_up = ""
-    if tracker.picked_up_at is not None:
-        picked_up = f"picked up after {format_duration(tracker.picked_up_at - tracker.sent_at)}"
+    picked_up = (
+        f"picked up after {format_duration(tracker.picked_up_at - tracker.sent_at)}"
+        if tracker.picked_up_at is not None
+        else ""
+    )
     limit = format_duration(limits.limit_for(tracker.job_status.stage))
     match tracker.job_status.stage:
         case JobStage.LOST:

@@ -112,8 +112,7 @@ def metric_value(threshold: QueueThreshold, stats: QueueStats) -> tuple[float | 
 def describe_breach(state: ThresholdState, stats: QueueStats, now: int) -> tuple[str, str]:
     """Reason and message of a metric that is bad."""
     threshold, value = state.threshold, state.value or 0
-    started = now if state.record.breached_since is None else state.record.breached_since
-    since = format_utc(started, now, seconds=threshold.for_ms < SHOW_SECONDS_BELOW_MS)
+    since = format_utc(state.record.breached_since or now, now, seconds=threshold.for_ms < SHOW_SECONDS_BELOW_MS)
     limit, suffix = f"{threshold.value:g}", f", since {since}" if threshold.for_ms else ""
     match threshold.metric:
         case "consumers":
