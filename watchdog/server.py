@@ -18,7 +18,7 @@ MAX_HTTP_CONNECTIONS = 256
 """Concurrent connections: a quarter of the file descriptors that a process usually may open."""
 MAX_REQUEST_HEAD_BYTES = 65_536
 GRACEFUL_SHUTDOWN_TIMEOUT_S = 1
-"""Seconds that requests in progress may take after shutdown has begun."""
+"""Seconds that requests in progress may take after shutdown has started."""
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):

@@ -1,1 +1,1 @@
-"""The demo: sample targets that break and heal, an inbox that shows what people are told, and Watchdog between them."""
+"""The demo: sample targets that fail and recover, and an inbox that shows the alerts."""

@@ -83,9 +83,9 @@ class CheckInReceiver:
             f"{self._id_prefix}-{next(self._id_counter):x}",
             occurred_at,
             kind,
-            run_id,
-            exit_code,
-            self._sanitize_output(output),
+            run_id=run_id,
+            exit_code=exit_code,
+            output=self._sanitize_output(output),
         )
         record = json.dumps([probe_id, *check_in], ensure_ascii=False).encode("utf-8", "replace")
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -1,4 +1,4 @@
-"""Whether Watchdog's own event loop was blocked: a timeout during that time says nothing about the target."""
+"""Detects when Watchdog's own event loop was blocked: a timeout at that time is no fault of the target."""
 
 from __future__ import annotations
 

@@ -64,7 +64,9 @@ def _evaluate_run(runner: ProbeRunner, probe: Probe, recorded_result: RecordedRe
     policy = build_registered_probe(probe, "", runner.mask).policy
     findings = tuple(finding for finding in evaluate_rules(policy, result) if finding.bad)
     subject_findings = [finding for finding in findings if finding.rule in SUBJECT_RULES]
-    run = ProbeRun(probe, recorded_result, findings, result.outcome, result.reason, result.message)
+    run = ProbeRun(
+        probe, recorded_result, findings, outcome=result.outcome, reason=result.reason, message=result.message
+    )
     if not subject_findings or any(finding.rule == availability.RULE_NAME for finding in findings):
         return run
     message = "; ".join(finding.message for finding in subject_findings)

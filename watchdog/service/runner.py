@@ -109,14 +109,14 @@ class ProbeRunner:
             }
         preferences = observation.preferences
         if preferences is not None:
-            preferences = {self.mask(expression): self._sanitize_text(told) for expression, told in preferences.items()}
+            preferences = {self.mask(text): self._sanitize_text(problem) for text, problem in preferences.items()}
         jobs = observation.jobs
         if jobs is not None:
             jobs = {
-                self._sanitize_text(name, MAX_NAME_CHARS): trouble._replace(
-                    message=self._sanitize_text(trouble.message), run_id=self._sanitize_text(trouble.run_id)
+                self._sanitize_text(name, MAX_NAME_CHARS): problem._replace(
+                    message=self._sanitize_text(problem.message), run_id=self._sanitize_text(problem.run_id)
                 )
-                for name, trouble in jobs.items()
+                for name, problem in jobs.items()
             }
         result = Result(
             slot.probe,
@@ -124,24 +124,27 @@ class ProbeRunner:
             slot.location,
             observation.outcome,
             observation.reason,
-            self._sanitize_text(observation.message),
-            None if observation.duration is None else round(observation.duration),
-            observation.phases,
-            sanitize_json(dict(observation.measurements), self.mask, max_chars=MAX_NAME_CHARS),
-            tasks,
-            preferences,
-            jobs,
-            slot.previous_slot,
+            message=self._sanitize_text(observation.message),
+            duration=None if observation.duration is None else round(observation.duration),
+            phases=observation.phases,
+            measurements=sanitize_json(dict(observation.measurements), self.mask, max_chars=MAX_NAME_CHARS),
+            tasks=tasks,
+            preferences=preferences,
+            jobs=jobs,
+            previous_slot=slot.previous_slot,
         )
-        facts = sanitize_json(dict(observation.evidence.facts), self.mask)
-        remember = {key: self._sanitize_name(value) for key, value in observation.state_updates.items()}
-        return RecordedResult(
-            result, Evidence(facts, self._sanitize_text(observation.evidence.excerpt, MAX_EXCERPT_CHARS)), remember
+        evidence = Evidence(
+            sanitize_json(dict(observation.evidence.facts), self.mask),
+            self._sanitize_text(observation.evidence.excerpt, MAX_EXCERPT_CHARS),
         )
+        state_updates = {key: self._sanitize_name(value) for key, value in observation.state_updates.items()}
+        return RecordedResult(result, evidence, state_updates)
 
     def _sanitize_name(self, value: Json) -> Json:
-        told = isinstance(value, dict) and isinstance(value.get("name"), str)
-        return {**value, "name": self._sanitize_text(value["name"], MAX_NAME_CHARS)} if told else value
+        """A state's `name` is shown to people, so it is masked as it is in results."""
+        if isinstance(value, dict) and isinstance(value.get("name"), str):
+            return {**value, "name": self._sanitize_text(value["name"], MAX_NAME_CHARS)}
+        return value
 
     def _sanitize_text(self, text: str, max_chars: int = MAX_MESSAGE_CHARS) -> str:
         return truncate(replace_unsafe_characters(self.mask(text)), max_chars) if text else ""

@@ -55,7 +55,7 @@ MAX_BATCH_SIZE = 500
 MAX_BUFFERED_RESULTS = 10_000
 """Results held in memory while the database is unavailable; beyond this the oldest are dropped and counted."""
 SHUTDOWN_GRACE_S = 3.0
-"""Seconds that runs in progress, and then deliveries in progress, may take after shutdown has begun."""
+"""Seconds that runs in progress, and then deliveries in progress, may take after shutdown has started."""
 MAX_ERROR_CHARS = 300
 
 

@@ -149,5 +149,5 @@ class ResultRecorder:
             return self.watermark.uptime_clock.has_elapsed(slot, max_lateness, now)
 
         states: AlertStates = {}
-        fold = fold_results(policy, states, created_at, rows, lateness_passed, stale_after)
+        fold = fold_results(policy, states, created_at, rows, lateness_passed, staleness_events=stale_after)
         return states, fold.transitions
