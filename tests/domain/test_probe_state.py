@@ -10,6 +10,8 @@ import pytest
 from watchdog.domain.probe_state import (
     JobRecord,
     JobState,
+    McpProtocolRecord,
+    NewTasksRecord,
     QueueThreshold,
     SentinelRecord,
     ThresholdRecord,
@@ -34,6 +36,7 @@ STALLED = ThresholdRecord(QueueThreshold("stalled", for_ms=5), 7, "b7c1")
         STALLED,
         ThresholdRecord(QueueThreshold("failure_ratio", 0.2, window_ms=60_000, min_samples=20)),
         SentinelRecord("job/1", 5),
+        McpProtocolRecord("stateless", "https://mcp.example/mcp", 5),
     ],
 )
 def test_a_record_survives_json(record: Any) -> None:
@@ -53,6 +56,13 @@ def test_thresholds_are_found_by_their_metric() -> None:
     stored = threshold_records_to_json([WAITING, STALLED])
     assert threshold_records_from_json(json.loads(json.dumps(stored))) == {"waiting": WAITING, "stalled": STALLED}
     assert threshold_records_from_json(None) == {}
+
+
+def test_new_tasks() -> None:
+    record = NewTasksRecord({"b7c1": 5})
+    assert NewTasksRecord.from_json(json.loads(json.dumps(record.to_json()))) == record
+    assert NewTasksRecord.from_json(None) == NewTasksRecord()
+    assert NewTasksRecord().to_json() is None
 
 
 def test_a_digest_is_short_however_long_the_name_is() -> None:
