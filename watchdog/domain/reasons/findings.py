@@ -67,13 +67,13 @@ FINDINGS = (
         "missed.skipped",
         "Skipped",
         "The slot had passed before Watchdog could claim it.",
-        "None after a start; otherwise see `missed.overloaded`.",
+        "Nothing if Watchdog was just started; otherwise see `missed.overloaded`.",
     ),
     _missed(
         "missed.result_lost",
         "Result lost",
         "The run was claimed and never recorded, because the process was killed.",
-        "None, unless it happens again.",
+        "Nothing, unless it happens again.",
     ),
     _missed(
         "missed.overloaded",

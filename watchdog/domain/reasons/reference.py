@@ -28,9 +28,9 @@ _SECTIONS = {
         (ReasonScope.MISSED,),
         "The outcome is `missed`: there was no run, so it is no evidence for or against the target.",
     ),
-    "Why an incident opens besides": (
+    "Other reasons why an incident opens": (
         (ReasonScope.FINDING, ReasonScope.NO_DATA),
-        "Incidents of the rules `availability` and `no_verdict` have the reason of the run that opened them. Others:",
+        "Incidents of the rules `availability` and `no_verdict` have the reason of the run that opened them. The others:",
     ),
     "How an incident ends": (
         (ReasonScope.RESOLUTION,),
