@@ -30,7 +30,8 @@ _SECTIONS = {
     ),
     "Other reasons why an incident opens": (
         (ReasonScope.FINDING, ReasonScope.NO_DATA),
-        "Incidents of the rules `availability` and `no_verdict` have the reason of the run that opened them. The others:",
+        "Incidents of the rules `availability` and `no_verdict` have the reason of the run that opened them. The other "
+        "rules:",
     ),
     "How an incident ends": (
         (ReasonScope.RESOLUTION,),
