@@ -171,7 +171,9 @@ def _timeline_entries(intervals: Sequence[StateInterval], start: int, now: int) 
     if len(problems) > MAX_TIMELINE_ENTRIES:
         entries.append((HealthState.UNKNOWN, f"and {len(problems) - MAX_TIMELINE_ENTRIES} more"))
     if up_ms := sum(interval.length for interval in intervals if interval.state is HealthState.UP):
-        entries.append((HealthState.UP, f"the rest · {format_duration_rounded(up_ms)}" if problems else "all of it"))
+        entries.append(
+            (HealthState.UP, f"the rest · {format_duration_rounded(up_ms)}" if problems else "the whole time")
+        )
     return tuple(entries)
 
 

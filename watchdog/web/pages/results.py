@@ -13,6 +13,7 @@ from watchdog.store.read import history
 from watchdog.store.read.history import ResultDetail
 from watchdog.store.read.status import Connection, IncidentRecord, ResultRow
 from watchdog.web.cards.phases import format_phase_name, interrupted_phase
+from watchdog.web.templating import PAGE_STATE_LABELS
 
 MAX_RESULTS_SCANNED = 2_000
 """Results that are searched for changes, of which a stable probe has few."""
@@ -47,6 +48,15 @@ class ResultsQuery:
 
 
 @dataclass(frozen=True, slots=True)
+class ResultTransition:
+    """An incident that a result opened or resolved."""
+
+    state: HealthState
+    label: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class ResultLine:
     slot: int
     location: str
@@ -55,8 +65,7 @@ class ResultLine:
     message: str
     slot_count: int
     duration: int | None
-    transitions: tuple[tuple[HealthState, str], ...]
-    """(new state, cause) of each incident that this result opened or resolved."""
+    transitions: tuple[ResultTransition, ...]
     link: str
     """Opens or closes its evidence."""
     is_open: bool
@@ -105,9 +114,7 @@ def load_results_card(
     )
 
 
-def _build_result_line(
-    row: ResultRow, query: ResultsQuery, transitions: tuple[tuple[HealthState, str], ...]
-) -> ResultLine:
+def _build_result_line(row: ResultRow, query: ResultsQuery, transitions: tuple[ResultTransition, ...]) -> ResultLine:
     is_open = row.slot == query.open_slot
     return ResultLine(
         slot=row.slot,
@@ -159,15 +166,14 @@ def select_changes(
     return changes
 
 
-def transitions_by_slot(incidents: Iterable[IncidentRecord]) -> Mapping[int, tuple[tuple[HealthState, str], ...]]:
-    """Slot -> (new state, cause) of each incident that opened or resolved there."""
-    transitions: dict[int, list[tuple[HealthState, str]]] = {}
+def transitions_by_slot(incidents: Iterable[IncidentRecord]) -> Mapping[int, tuple[ResultTransition, ...]]:
+    transitions: dict[int, list[ResultTransition]] = {}
     for record in incidents:
-        incident = record.incident
-        opened = (HEALTH_STATE_BY_RULE[incident.rule], incident.message)
+        incident, state = record.incident, HEALTH_STATE_BY_RULE[record.incident.rule]
+        opened = ResultTransition(state, f"Now {PAGE_STATE_LABELS[state].lower()}", f": {incident.message}")
         transitions.setdefault(record.opened_slot, []).append(opened)
         if record.resolved_slot is not None:
-            resolved = (HealthState.UP, f"recovered, was: {incident.message}")
+            resolved = ResultTransition(HealthState.UP, "Recovered", f" (was: {incident.message})")
             transitions.setdefault(record.resolved_slot, []).append(resolved)
     return {slot: tuple(entries) for slot, entries in transitions.items()}
 
