@@ -151,9 +151,10 @@ def _describe_unknown_field(name: str, model: type[ConfigModel], path: FieldPath
     if not equivalent_name(name, valid_names):
         hint = _suggest_nested_field(name, models)
     hint = hint or did_you_mean(name, valid_names)
+    noun = "field" if section else "section"
     if not hint and 0 < len(valid_names) <= MAX_LISTED_FIELDS:
-        hint = f"; valid fields: {', '.join(valid_names)}"
-    return f"unknown {'field' if section else 'section'} '{format_key(name)}'{hint}"
+        hint = f"; valid {noun}s: {', '.join(valid_names)}"
+    return f"unknown {noun} '{format_key(name)}'{hint}"
 
 
 def _suggest_nested_field(name: str, models: Iterable[type[ConfigModel]]) -> str:

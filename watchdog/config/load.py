@@ -116,7 +116,8 @@ class _ModelBuilder:
         unknown_names = [name for name in node.entries if name not in common_fields]
         for name in unknown_names:
             entry = node.entries[name]
-            hint = did_you_mean(name, [*common_fields, *PROBE_KINDS]) or f"; probe kinds: {', '.join(PROBE_KINDS)}"
+            hint = did_you_mean(name, common_fields)
+            hint = hint or f"{did_you_mean(name, PROBE_KINDS)} (probe kinds: {', '.join(PROBE_KINDS)})"
             self.sources.add_problem(entry.key_location, entry.path, f"unknown field '{format_key(name)}'{hint}")
         if not unknown_names:
             self.sources.add_problem(node.location, node.path, f"no probe kind: add one of {', '.join(PROBE_KINDS)}")

@@ -186,7 +186,7 @@ class Probe(ProbeDefaults):
             message = "parameter id requires a jobs probe with sql, and id in its columns"
             raise FieldValidationError([(("remediation",), message)])
         if unsupported := self.remediation.unsupported_reasons(self.reason_prefixes):
-            message = f"{self.kind} probes never report {' or '.join(unsupported)}"
+            message = f"{self.kind} probes never report {' or '.join(unsupported)}: remove it"
             raise FieldValidationError([(("remediation", "on"), message)])
         return self
 
