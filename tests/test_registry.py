@@ -71,7 +71,10 @@ def test_the_kinds_of_a_section() -> None:
 
 @pytest.mark.parametrize(
     ("kinds", "message"),
-    [({}, "expected one of cat, dog"), ({"cat": {}, "dog": {}}, "expected one of cat, dog, not cat and dog")],
+    [
+        ({}, "expected exactly one of cat, dog, found none"),
+        ({"cat": {}, "dog": {}}, "expected exactly one of cat, dog, found cat and dog"),
+    ],
 )
 def test_exactly_one_kind(kinds: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{message}$"):
