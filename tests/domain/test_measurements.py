@@ -1,20 +1,33 @@
-"""What queue and canary probes store is read back as it was, and other names are ignored."""
+"""Measurements of queues and canaries keep their values through storage, and ignore what is not theirs."""
 
 from __future__ import annotations
 
+import json
+
 from watchdog.domain.measurements import CanaryStages, QueueMetrics
-from watchdog.domain.observations import QueueStats
+from watchdog.domain.model import Scalar
+from watchdog.domain.observations import CompletedCounts, QueueStats
+
+STATS = QueueStats(waiting=3, active=0, failed=2, oldest=90_000, completed=CompletedCounts(1, 3), paused=True, head="x")
 
 
-def test_the_metrics_of_a_queue() -> None:
-    metrics = QueueMetrics.from_stats(QueueStats(waiting=3, active=0, paused=True), failure_ratio=0.25)
-    stored = metrics.to_measurements()
-    assert stored == {"waiting": 3, "active": 0, "failure_ratio": 0.25}
-    assert QueueMetrics.from_measurements({**stored, "jobs": 7, "oldest": "old"}) == metrics
+def test_queue_metrics_survive_storage() -> None:
+    metrics = QueueMetrics.from_stats(STATS, failure_ratio=0.25)
+    stored = json.loads(json.dumps(metrics.to_measurements()))
+    assert stored == {"waiting": 3, "active": 0, "failed": 2, "oldest": 90_000, "failure_ratio": 0.25}
+    assert QueueMetrics.from_measurements(stored) == metrics
+    assert (metrics.delayed, metrics.consumers) == (None, None)
 
 
-def test_the_stages_of_a_canary() -> None:
-    stages = CanaryStages(enqueue=8, finish=200)
-    stored = stages.to_phases()
-    assert stored == {"enqueue": 8, "finish": 200}
-    assert CanaryStages.from_phases({**stored, "connect": 1}) == stages
+def test_measurements_of_other_names_and_types_are_ignored() -> None:
+    measurements: dict[str, Scalar] = {"waiting": "many", "jobs": 5, "oldest": None, "active": 1}
+    assert QueueMetrics.from_measurements(measurements) == QueueMetrics(active=1)
+    assert QueueMetrics.from_measurements({}) == QueueMetrics()
+
+
+def test_canary_stages_survive_storage_among_other_phases() -> None:
+    stages = CanaryStages(enqueue=8.0, pick_up=0.0)
+    phases = {"connect": 1.0, **stages.to_phases()}
+    assert phases == {"connect": 1.0, "enqueue": 8.0, "pick_up": 0.0}
+    assert CanaryStages.from_phases(phases) == stages
+    assert CanaryStages.from_phases({}) == CanaryStages()

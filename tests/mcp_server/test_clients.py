@@ -1,4 +1,4 @@
-"""`watchdog run` and `watchdog mcp` as processes: clients of the 1.x SDK and of today's list and call our tools."""
+"""`watchdog run` and `watchdog mcp` as processes, with clients of the 1.x SDK and of the current one."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from watchdog.resources import resource_path
 from watchdog.store.database import Database
 from watchdog.store.migrate import upgrade_schema
 
-OLDER = str(Path(__file__).parents[1] / "support/mcp_servers" / "sdk_1x_client.py")
+SDK_1X_CLIENT = str(Path(__file__).parents[1] / "support/mcp_servers" / "sdk_1x_client.py")
 SECRET = "hush-hush-0123456789"
 PROBES = [
     {"name": "Payments API", "http": {"url": "http://127.0.0.1:1/", "headers": {"X-Key": "${TOKEN}"}}, "every": "1s",
@@ -43,7 +43,7 @@ PROBES = [
 ENV = {"TOKEN": SECRET}
 
 
-def written(folder: Path, port: int, **more: Any) -> Path:
+def write_config(folder: Path, port: int, **more: Any) -> Path:
     config = {
         "server": {"listen": f"127.0.0.1:{port}"},
         "storage": {"url": f"sqlite:///{folder}/watchdog.db"},
@@ -58,7 +58,7 @@ def written(folder: Path, port: int, **more: Any) -> Path:
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return written(tmp_path_factory.mktemp("run"), find_free_port())
+    return write_config(tmp_path_factory.mktemp("run"), find_free_port())
 
 
 @pytest.fixture(scope="module")
@@ -69,35 +69,35 @@ def run(config: Path) -> Iterator[WatchdogProcess]:
         yield running
 
 
-def speaking(config: Path) -> list[str]:
-    """`watchdog mcp`, in an environment of its own."""
+def stdio_command(config: Path) -> list[str]:
+    """The command line of `watchdog mcp`, in a clean environment."""
     env = [f"{name}={value}" for name, value in subprocess_env(ENV).items()]
     return ["env", "-i", *env, *WATCHDOG_COMMAND, "mcp", "-c", str(config)]
 
 
-def older(peers: ThirdPartyServers, where: str, how: str, *steps: str) -> dict[str, Any]:
-    """What the 1.x client saw."""
+def run_sdk_1x_client(peers: ThirdPartyServers, where: str, how: str, *steps: str) -> dict[str, Any]:
+    """Runs steps with the 1.x client. Returns its report."""
     ran = subprocess.run(
-        [str(peers.python_with_mcp_1x), OLDER, where, how, *steps],
+        [str(peers.python_with_mcp_1x), SDK_1X_CLIENT, where, how, *steps],
         check=False,
         capture_output=True,
         text=True,
         timeout=120,
     )
     assert ran.returncode == 0, ran.stderr
-    told: dict[str, Any] = json.loads(ran.stdout)
-    return told
+    report: dict[str, Any] = json.loads(ran.stdout)
+    return report
 
 
 @pytest.mark.parametrize("transport", ["http", "stdio"])
 def test_a_client_of_the_1x_sdk_lists_and_calls(
     peers: ThirdPartyServers, run: WatchdogProcess, config: Path, transport: str
 ) -> None:
-    where = (run.base_url + "mcp", OPERATOR_KEY) if transport == "http" else ("-", json.dumps(speaking(config)))
+    where = (run.base_url + "mcp", OPERATOR_KEY) if transport == "http" else ("-", json.dumps(stdio_command(config)))
     acting = ('run_probe:{"probe": "idle"}', "job:{job}", 'trigger_task:{"task": "maintain"}')
-    told = older(peers, *where, "health_check", "list_probes", "list_incidents", *acting)
-    assert (told["server"], told["protocol"], told["tools"]) == ("Watchdog", "2025-11-25", TOOL_NAMES)
-    steps: list[dict[str, Any]] = told["steps"]
+    report = run_sdk_1x_client(peers, *where, "health_check", "list_probes", "list_incidents", *acting)
+    assert (report["server"], report["protocol"], report["tools"]) == ("Watchdog", "2025-11-25", TOOL_NAMES)
+    steps: list[dict[str, Any]] = report["steps"]
     health, probes, incidents, ran, read, triggered = steps
     assert [task["name"] for task in health["tasks"]] == ["claim", "record", "wake", "deliver", "maintain"]
     assert probes["total"] == 2
@@ -105,43 +105,45 @@ def test_a_client_of_the_1x_sdk_lists_and_calls(
     assert ran["progress_heard"] >= 1
     assert read["result"] == ran["result"]
     assert triggered["result"]["last_run_status"] == "success"
-    assert not any(step.get("is_error") for step in told["steps"])
+    assert not any(step.get("is_error") for step in report["steps"])
 
 
 def test_a_client_of_the_1x_sdk_with_a_readers_key(peers: ThirdPartyServers, run: WatchdogProcess) -> None:
-    reads, acts = older(peers, run.base_url + "mcp", READER_KEY, "list_probes", 'run_probe:{"probe": "idle"}')["steps"]
+    reads, acts = run_sdk_1x_client(
+        peers, run.base_url + "mcp", READER_KEY, "list_probes", 'run_probe:{"probe": "idle"}'
+    )["steps"]
     assert (reads["total"], acts["is_error"]) == (2, True)
     assert "requires an API key with role operator" in acts["error"]
 
 
 @pytest.mark.parametrize("mode", PROTOCOL_VERSION_BY_MODE)
 async def test_todays_client_over_http(run: WatchdogProcess, mode: str) -> None:
-    async with connected_client(run.base_url + "mcp", OPERATOR_KEY, mode) as talking:
-        await everything(talking, mode)
+    async with connected_client(run.base_url + "mcp", OPERATOR_KEY, mode) as client:
+        await check_every_tool(client, mode)
 
 
 @pytest.mark.parametrize("mode", PROTOCOL_VERSION_BY_MODE)
 async def test_todays_client_over_stdio(run: WatchdogProcess, config: Path, mode: str) -> None:
-    command, *words = speaking(config)
-    async with Client(stdio_client(StdioServerParameters(command=command, args=words)), mode=mode) as talking:
-        await everything(talking, mode)
+    command, *words = stdio_command(config)
+    async with Client(stdio_client(StdioServerParameters(command=command, args=words)), mode=mode) as client:
+        await check_every_tool(client, mode)
 
 
-async def everything(talking: Client, mode: str) -> None:
-    assert talking.protocol_version == PROTOCOL_VERSION_BY_MODE[mode]
-    assert [tool.name for tool in (await talking.list_tools()).tools] == TOOL_NAMES
-    health = await call_tool(talking, "health_check")
+async def check_every_tool(client: Client, mode: str) -> None:
+    assert client.protocol_version == PROTOCOL_VERSION_BY_MODE[mode]
+    assert [tool.name for tool in (await client.list_tools()).tools] == TOOL_NAMES
+    health = await call_tool(client, "health_check")
     assert health["healthy"] is True
     assert "note" not in health
     assert [task["name"] for task in health["tasks"]] == ["claim", "record", "wake", "deliver", "maintain"]
-    (incident,) = (await call_tool(talking, "list_incidents"))["incidents"]
-    detailed = await call_tool(talking, "get_incident", id=incident["id"])
+    (incident,) = (await call_tool(client, "list_incidents"))["incidents"]
+    detailed = await call_tool(client, "get_incident", id=incident["id"])
     assert detailed["first_bad"]["reason"] == "connection.refused"
-    ran = await call_tool(talking, "run_probe", probe="Idle")
+    ran = await call_tool(client, "run_probe", probe="Idle")
     assert ran["result"]["outcome"] == "fail"
-    done = await call_tool(talking, "trigger_task", task="maintain")
+    done = await call_tool(client, "trigger_task", task="maintain")
     assert (done["status"], done["result"]["ok"]) == ("completed", True)
-    assert (await call_tool_error(talking, "trigger_task", task="nope")).endswith(
+    assert (await call_tool_error(client, "trigger_task", task="nope")).endswith(
         "there is no task 'nope'; the tasks are claim, record, wake, deliver, maintain"
     )
 
@@ -150,31 +152,31 @@ async def everything(talking: Client, mode: str) -> None:
 
 
 @pytest.fixture
-def alone(tmp_path: Path) -> Path:
-    """A configuration whose database is there, and nothing runs."""
+def idle_config(tmp_path: Path) -> Path:
+    """A configuration whose database exists, while no service runs."""
     database = Database(f"sqlite:///{tmp_path}/watchdog.db")
     upgrade_schema(database, resource_path("migrations"))
     database.close()
-    return written(tmp_path, find_free_port(), access={})
+    return write_config(tmp_path, find_free_port(), access={})
 
 
-async def test_what_the_service_alone_knows_is_said_to_be_unknown_while_it_does_not_run(alone: Path) -> None:
-    command, *words = speaking(alone)
-    async with Client(stdio_client(StdioServerParameters(command=command, args=words))) as talking:
-        health = await call_tool(talking, "health_check")
+async def test_health_without_a_running_service(idle_config: Path) -> None:
+    command, *words = stdio_command(idle_config)
+    async with Client(stdio_client(StdioServerParameters(command=command, args=words))) as client:
+        health = await call_tool(client, "health_check")
         assert health["healthy"] is False
         (claim,) = health["tasks"]
         assert (claim["name"], claim["ok"]) == ("claim", False)
         assert claim["last_run_error"] == "no probe has run yet: start `watchdog run`"
         assert health["note"].endswith("connection refused")
-        assert (await call_tool_error(talking, "trigger_task", task="maintain")).startswith(
+        assert (await call_tool_error(client, "trigger_task", task="maintain")).startswith(
             "tasks run in `watchdog run`, which cannot be reached:"
         )
-        assert (await call_tool(talking, "list_probes")) == {"total": 0, "probes": []}
-        assert (await call_tool(talking, "run_probe", probe="idle"))["result"]["reason"] == "connection.refused"
+        assert (await call_tool(client, "list_probes")) == {"total": 0, "probes": []}
+        assert (await call_tool(client, "run_probe", probe="idle"))["result"]["reason"] == "connection.refused"
 
 
-def test_standard_output_carries_the_protocol_alone_and_the_end_of_input_ends_it(alone: Path) -> None:
+def test_standard_output_carries_only_the_protocol_and_the_end_of_input_ends_it(idle_config: Path) -> None:
     lines: list[dict[str, Any]] = [
         {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
             "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}},
@@ -183,7 +185,7 @@ def test_standard_output_carries_the_protocol_alone_and_the_end_of_input_ends_it
         {"jsonrpc": "2.0", "id": 3, "method": "tools/call", "params": {"name": "health_check", "arguments": {}}},
     ]  # fmt: skip
     with subprocess.Popen(
-        speaking(alone), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        stdio_command(idle_config), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdin
         assert process.stdout
@@ -203,8 +205,8 @@ def test_standard_output_carries_the_protocol_alone_and_the_end_of_input_ends_it
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_being_told_to_end_ends_it_though_its_input_stays_open(alone: Path, number: signal.Signals) -> None:
-    with subprocess.Popen(speaking(alone), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+def test_a_signal_ends_it_even_if_its_input_stays_open(idle_config: Path, number: signal.Signals) -> None:
+    with subprocess.Popen(stdio_command(idle_config), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin
         assert process.stdout
         process.stdin.write(b'{"jsonrpc": "2.0", "id": 1, "method": "ping"}\n')
@@ -215,8 +217,8 @@ def test_being_told_to_end_ends_it_though_its_input_stays_open(alone: Path, numb
         process.stdin.close()
 
 
-def test_without_a_database_it_says_so_in_one_line(tmp_path: Path) -> None:
-    ran = run_command("mcp", "-c", written(tmp_path, 0), cwd=tmp_path, env=ENV)
+def test_a_missing_database_is_reported_in_one_line(tmp_path: Path) -> None:
+    ran = run_command("mcp", "-c", write_config(tmp_path, 0), cwd=tmp_path, env=ENV)
     assert (ran.exit_code, ran.stdout) == (3, "")
     assert (
         ran.stderr == f"watchdog: the database {tmp_path}/watchdog.db does not exist yet: `watchdog run` creates it\n"
@@ -225,7 +227,7 @@ def test_without_a_database_it_says_so_in_one_line(tmp_path: Path) -> None:
 
 # --- what it costs
 
-LOOK = """
+IMPORT_CHECK_PROGRAM = """
 import asyncio, json, sys
 import httpx
 from watchdog.app import create_asgi_app, run_app
@@ -247,7 +249,7 @@ asyncio.run(main())
 """
 
 
-def test_neither_the_service_nor_its_pages_load_the_sdk_before_an_agent_asks(config: Path) -> None:
-    words = [sys.executable, "-c", LOOK, str(config.parent / "look.db")]
+def test_the_sdk_is_loaded_at_the_first_mcp_request(config: Path) -> None:
+    words = [sys.executable, "-c", IMPORT_CHECK_PROGRAM, str(config.parent / "look.db")]
     ran = subprocess.run(words, env=subprocess_env(), check=False, capture_output=True, text=True, timeout=120)
     assert ran.stdout.split()[-2:] == ["False", "True"], ran.stderr

@@ -1,4 +1,4 @@
-"""docs/mcp.md says what there is."""
+"""docs/mcp.md matches the server."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def fenced(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
 
 
-def test_the_tools_are_those_that_are_listed() -> None:
+def test_the_page_lists_every_tool() -> None:
     rows = dict(re.findall(r"^\| `(\w+)` \|.*\| (\w+) \|$", PAGE, flags=re.MULTILINE))
     assert list(rows) == TOOL_NAMES
     assert [name for name, role in rows.items() if role == "operator"] == ["trigger_task", "run_probe"]

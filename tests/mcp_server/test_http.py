@@ -1,4 +1,4 @@
-"""The application at `/mcp`, which the first request builds."""
+"""The application at `/mcp`, which is built at the first request."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.polling import wait_until_async
 from watchdog.mcp_server.http import LazyMcpApp
 
 
-async def test_a_beginning_that_failed_is_said_and_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_failed_start_is_reported_and_retried(monkeypatch: pytest.MonkeyPatch) -> None:
     begin, begun = StreamableHTTPSessionManager.run, []
 
     def run(self: StreamableHTTPSessionManager) -> Any:
@@ -26,7 +26,7 @@ async def test_a_beginning_that_failed_is_said_and_tried_again(monkeypatch: pyte
     monkeypatch.setattr(StreamableHTTPSessionManager, "run", run)
     mounted = LazyMcpApp(Mock(), ["watchdog"], [])
     async with mounted, httpx.AsyncClient(transport=httpx.ASGITransport(mounted)) as client:
-        asked = asyncio.gather(*(client.post("http://watchdog/mcp") for _ in range(3)), return_exceptions=True)
-        await wait_until_async(asked.done)
-        told = ["too many open files", "too many open files", "<Response [400 Bad Request]>"]
-        assert [str(answer) for answer in asked.result()] == told
+        request_count = asyncio.gather(*(client.post("http://watchdog/mcp") for _ in range(3)), return_exceptions=True)
+        await wait_until_async(request_count.done)
+        response = ["too many open files", "too many open files", "<Response [400 Bad Request]>"]
+        assert [str(answer) for answer in request_count.result()] == response

@@ -1,4 +1,4 @@
-"""What `watchdog mcp` learns of a service in another process, whoever it is that answers there."""
+"""How `watchdog mcp` uses the service of another process, and what it does if another server answers."""
 
 from __future__ import annotations
 
@@ -26,64 +26,70 @@ KEY = "hush-hush-0123456789"
 
 
 @asynccontextmanager
-async def talking(url: str, through: int | None = NOW) -> AsyncIterator[Client]:
-    """With our tools, which ask there; the store says that slots were claimed up to `through`."""
+async def connected_service(url: str, claimed_until: int | None = NOW) -> AsyncIterator[Client]:
+    """A client of tools that use the service at `url`; slots were claimed up to `claimed_until`."""
 
-    async def watermark() -> int | None:
-        return through
+    async def load_watermark() -> int | None:
+        return claimed_until
 
-    async def nothing(_: Callable[[Any], Any]) -> Any:
+    async def run_no_query(_: Callable[[Any], Any]) -> Any:
         raise AssertionError
 
-    async with Network() as wire, EventLoopLagMonitor() as lag, ToolJobRunner() as jobs:
-        tending = RemoteService(wire, url, KEY, watermark, lambda: NOW)
-        desk = ToolContext(nothing, ProbeRunner(wire, SecretMask([KEY]), lambda: NOW, lag), (), tending, lambda _: True)
-        async with Client(create_mcp_server(desk, jobs)) as client:
+    async with Network() as network, EventLoopLagMonitor() as lag, ToolJobRunner() as job_runner:
+        service = RemoteService(network, url, KEY, load_watermark, lambda: NOW)
+        context = ToolContext(
+            run_no_query, ProbeRunner(network, SecretMask([KEY]), lambda: NOW, lag), (), service, lambda _: True
+        )
+        async with Client(create_mcp_server(context, job_runner)) as client:
             yield client
 
 
 @pytest.mark.parametrize(
-    ("sentence", "through", "healthy", "error"),
+    ("sentence", "claimed_until", "healthy", "error"),
     [
         ("slots were claimed a moment ago, wherever", NOW - 1_000, True, None),
         ("they were, an hour ago", NOW - 3_600_000, False, "no probe has run for 1 h: is `watchdog run` running?"),
         ("they never were", None, False, "no probe has run yet: start `watchdog run`"),
     ],
 )
-async def test_where_nobody_answers_the_store_is_asked(
-    sentence: str, through: int | None, healthy: bool, error: str | None
+async def test_if_the_service_is_unreachable_the_store_is_used(
+    sentence: str, claimed_until: int | None, healthy: bool, error: str | None
 ) -> None:
-    async with talking("http://127.0.0.1:1/mcp", through) as client:
+    async with connected_service("http://127.0.0.1:1/mcp", claimed_until) as client:
         health = await call_tool(client, "health_check")
     (claim,) = health["tasks"]
-    told = claim["last_run_error"]
-    assert (health["healthy"], claim["ok"], told and told.replace("\xa0", " ")) == (healthy, healthy, error), sentence
+    error_text = claim["last_run_error"]
+    assert (health["healthy"], claim["ok"], error_text and error_text.replace("\xa0", " ")) == (
+        healthy,
+        healthy,
+        error,
+    ), sentence
     assert health["note"].endswith("no usable response from http://127.0.0.1:1/mcp: connection refused")
 
 
-async def test_a_port_that_is_taken_at_the_start_is_not_known() -> None:
-    async with talking("") as client:
+async def test_without_a_fixed_port_the_service_is_unreachable() -> None:
+    async with connected_service("") as client:
         assert "set a port in `server.listen`" in (await call_tool(client, "health_check"))["note"]
         assert "set a port in `server.listen`" in await call_tool_error(client, "trigger_task", task="maintain")
 
 
-async def test_somebody_else_who_answers_there_and_repeats_our_key_does_not_get_it_out() -> None:
+async def test_an_answer_that_contains_the_key_is_masked() -> None:
     async with running_raw_server(tools=[tool_definition("health_check")]) as server:
         server.result = {"content": [{"type": "text", "text": f"who is {KEY}?"}], "isError": True}
-        async with talking(server.url) as client:
+        async with connected_service(server.url) as client:
             assert await call_tool_error(client, "health_check") == "who is •••?"
             server.result = {"content": [], "structuredContent": {"healthy": True, "tasks": [], "for": KEY}}
             assert await call_tool(client, "health_check") == {"healthy": True, "tasks": [], "for": "•••"}
 
 
-async def test_a_task_that_takes_long_is_read_until_it_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_long_task_is_polled_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote_service, "POLL_INTERVAL_S", 0.01)
     running = {"status": "running", "progress": 0.3}
     reads = [running, running, {"status": "completed", "progress": 1, "result": {"name": "maintain", "ok": True}}]
     answers = {"resources/read": [RawMcpResponse(result=held(state)) for state in reads]}
     async with (
         running_raw_server(answers, tools=[tool_definition("trigger_task")]) as server,
-        talking(server.url) as client,
+        connected_service(server.url) as client,
     ):
         begun = {"job_id": "7", "poll_resource": "job:7", **running}
         server.result = {"content": [], "structuredContent": begun}
@@ -92,13 +98,13 @@ async def test_a_task_that_takes_long_is_read_until_it_has_ended(monkeypatch: py
 
 
 def held(state: dict[str, Any]) -> dict[str, Any]:
-    """What a resource holds."""
+    """The content of a resource."""
     return {"contents": [{"uri": "job:7", "mimeType": "application/json", "text": json.dumps(state)}]}
 
 
-async def test_somebody_else_who_answers_there_with_anything_is_no_watchdog() -> None:
+async def test_another_server_at_that_address_is_not_watchdog() -> None:
     tools = [tool_definition("health_check"), tool_definition("trigger_task")]
-    async with running_raw_server(tools=tools) as server, talking(server.url) as client:
+    async with running_raw_server(tools=tools) as server, connected_service(server.url) as client:
         server.result = {"content": [{"type": "text", "text": "hello"}]}
         assert (await call_tool(client, "health_check"))["note"].endswith("is not Watchdog")
         assert (await call_tool_error(client, "trigger_task", task="maintain")).endswith("is not Watchdog")

@@ -1,4 +1,4 @@
-"""Our tools over HTTP, in both protocol eras: what they answer, and whom they refuse."""
+"""The tools over HTTP, in both versions of the protocol: their answers, and access control."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ JOB = {"name": "Backup", "heartbeat": {"token": "0123456789abcdef", "every": "1d
 
 @asynccontextmanager
 async def with_incident(folder: Path, **more: Any) -> AsyncIterator[tuple[RunningApp, str]]:
-    """A Watchdog that has opened one."""
+    """A Watchdog with an open incident."""
     async with running_watchdog(folder, [DOWN, IDLE], **more) as (app, url):
 
         def opened() -> object:
@@ -55,49 +55,49 @@ async def with_incident(folder: Path, **more: Any) -> AsyncIterator[tuple[Runnin
 
 @pytest.mark.parametrize("mode", PROTOCOL_VERSION_BY_MODE)
 async def test_every_tool_answers_in_each_era(tmp_path: Path, mode: str) -> None:
-    async with with_incident(tmp_path) as (app, url), connected_client(url, mode=mode) as talking:
-        assert talking.protocol_version == PROTOCOL_VERSION_BY_MODE[mode]
-        tools = (await talking.list_tools()).tools
+    async with with_incident(tmp_path) as (app, url), connected_client(url, mode=mode) as client:
+        assert client.protocol_version == PROTOCOL_VERSION_BY_MODE[mode]
+        tools = (await client.list_tools()).tools
         assert [tool.name for tool in tools] == TOOL_NAMES
         acting = [tool.name for tool in tools if tool.annotations and not tool.annotations.read_only_hint]
         assert acting == ["trigger_task", "run_probe"]
 
-        health = await call_tool(talking, "health_check")
+        health = await call_tool(client, "health_check")
         assert health["healthy"] is True
         assert [task["name"] for task in health["tasks"]] == list(app.service.tasks)
 
-        (found,) = (await call_tool(talking, "list_incidents"))["incidents"]
-        detailed = await call_tool(talking, "get_incident", id=found["id"])
+        (incident,) = (await call_tool(client, "list_incidents"))["incidents"]
+        detailed = await call_tool(client, "get_incident", id=incident["id"])
         assert detailed["first_bad"]["evidence"]["facts"]["address"] == "127.0.0.1:1"
-        listed = await call_tool(talking, "list_probes", state="down")
+        listed = await call_tool(client, "list_probes", state="down")
         assert [probe["probe"] for probe in listed["probes"]] == ["payments-api"]
-        everything = await call_tool(talking, "list_probes", limit=1)
+        everything = await call_tool(client, "list_probes", limit=1)
         assert (everything["total"], len(everything["probes"])) == (2, 1)
         for state, probe, number in (
             ("all", None, 1), ("resolved", None, 0), ("open", "Payments API", 1), ("open", "idle", 0),
         ):  # fmt: skip
-            assert len((await call_tool(talking, "list_incidents", state=state, probe=probe))["incidents"]) == number
+            assert len((await call_tool(client, "list_incidents", state=state, probe=probe))["incidents"]) == number
 
-        heard: list[tuple[float, float | None]] = []
+        reports: list[tuple[float, float | None]] = []
 
         async def hear(progress: float, total: float | None, message: str | None) -> None:
-            heard.append((progress, total))
+            reports.append((progress, total))
 
-        ran = (await talking.call_tool("run_probe", {"probe": "Idle"}, progress_callback=hear)).structured_content
+        ran = (await client.call_tool("run_probe", {"probe": "Idle"}, progress_callback=hear)).structured_content
         assert ran is not None
         assert (ran["status"], ran["result"]["reason"]) == ("completed", "connection.refused")
-        assert heard[-1] == (20.0, 20.0)
-        kept = json.loads((await talking.read_resource(ran["poll_resource"])).contents[0].text)  # type: ignore[union-attr]
-        assert kept == {"status": "completed", "progress": 1, "result": ran["result"]}
+        assert reports[-1] == (20.0, 20.0)
+        stored = json.loads((await client.read_resource(ran["poll_resource"])).contents[0].text)  # type: ignore[union-attr]
+        assert stored == {"status": "completed", "progress": 1, "result": ran["result"]}
 
         kept_at = app.service.tasks["maintain"].last_ended_at
-        done = await call_tool(talking, "trigger_task", task="maintain")
+        done = await call_tool(client, "trigger_task", task="maintain")
         assert (done["result"]["name"], done["result"]["last_run_status"]) == ("maintain", "success")
         assert app.service.tasks["maintain"].last_ended_at != kept_at
 
 
-async def test_shapes_are_those_of_the_command_line(tmp_path: Path) -> None:
-    async with with_incident(tmp_path) as (app, url), connected_client(url) as talking:
+async def test_answers_have_the_format_of_the_command_line(tmp_path: Path) -> None:
+    async with with_incident(tmp_path) as (app, url), connected_client(url) as client:
         app.service._scheduler.pause()
         await wait_until_async(
             lambda: (
@@ -115,43 +115,42 @@ async def test_shapes_are_those_of_the_command_line(tmp_path: Path) -> None:
             )
             detailed = incident_detail_json(case, of_it, list_deliveries(connection, case.incident.id))
             probes = [probe_json(standing) for standing in list_probe_statuses(connection)]
-        assert (await call_tool(talking, "list_incidents"))["incidents"] == [incident_json(case)]
-        assert await call_tool(talking, "get_incident", id=case.incident.id) == json.loads(json.dumps(detailed))
-        assert (await call_tool(talking, "list_probes"))["probes"] == probes
+        assert (await call_tool(client, "list_incidents"))["incidents"] == [incident_json(case)]
+        assert await call_tool(client, "get_incident", id=case.incident.id) == json.loads(json.dumps(detailed))
+        assert (await call_tool(client, "list_probes"))["probes"] == probes
 
 
 async def test_where_jobs_check_in_flushing_is_a_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with running_watchdog(tmp_path, [IDLE, JOB]) as (app, url), connected_client(url) as talking:
+    async with running_watchdog(tmp_path, [IDLE, JOB]) as (app, url), connected_client(url) as client:
         assert app.check_in_receiver is not None
-        done = await call_tool(talking, "trigger_task", task="flush_check_ins")
+        done = await call_tool(client, "trigger_task", task="flush_check_ins")
         assert (done["result"]["name"], done["result"]["ok"]) == ("flush_check_ins", True)
 
-        def broken(most: int) -> list[bytes]:
+        def broken(limit: int) -> list[bytes]:
             raise CheckInLogError("check-ins.0 cannot be used: no such folder")
 
         monkeypatch.setattr(app.check_in_receiver.check_in_log, "read_batch", broken)
-        await call_tool(talking, "trigger_task", task="flush_check_ins")
-        health = await call_tool(talking, "health_check")
+        await call_tool(client, "trigger_task", task="flush_check_ins")
+        health = await call_tool(client, "health_check")
         (flush,) = (task for task in health["tasks"] if task["name"] == "flush_check_ins")
         assert (health["healthy"], flush["ok"], flush["last_run_status"]) == (False, False, "failed")
         assert flush["last_run_error"] == "CheckInLogError: check-ins.0 cannot be used: no such folder"
 
 
 async def test_what_does_not_exist_is_named_with_what_does(tmp_path: Path) -> None:
-    async with running_watchdog(tmp_path, [IDLE]) as (_, url), connected_client(url) as talking:
-        assert await call_tool_error(talking, "get_incident", id="x") == (
+    async with running_watchdog(tmp_path, [IDLE]) as (_, url), connected_client(url) as client:
+        assert await call_tool_error(client, "get_incident", id="x") == (
             "there is no incident 'x': list_incidents lists the ids"
         )
         assert (
-            await call_tool_error(talking, "run_probe", probe="Idel")
-            == "no probe is named 'Idel'; did you mean 'Idle'?"
+            await call_tool_error(client, "run_probe", probe="Idel") == "no probe is named 'Idel'; did you mean 'Idle'?"
         )
-        assert await call_tool_error(talking, "list_incidents", probe="x") == "no probe is named 'x'; probes: Idle"
-        assert await call_tool_error(talking, "trigger_task", task="backup") == (
+        assert await call_tool_error(client, "list_incidents", probe="x") == "no probe is named 'x'; probes: Idle"
+        assert await call_tool_error(client, "trigger_task", task="backup") == (
             "there is no task 'backup'; the tasks are claim, record, wake, deliver, maintain"
         )
         with pytest.raises(MCPError, match="there is no job 'x': a job is kept for 10 min after its end"):
-            await talking.read_resource("job:x")
+            await client.read_resource("job:x")
 
 
 @pytest.mark.parametrize("mode", PROTOCOL_VERSION_BY_MODE)
@@ -160,8 +159,8 @@ async def test_a_reader_reads_and_an_operator_acts(tmp_path: Path, mode: str) ->
         async with connected_client(url, READER_KEY, mode) as reader:
             assert (await call_tool(reader, "list_probes"))["total"] == 1
             for tool, arguments in (("run_probe", {"probe": "Idle"}), ("trigger_task", {"task": "maintain"})):
-                told = "this requires an API key with role operator; the role of this key is reader"
-                assert await call_tool_error(reader, tool, **arguments) == told
+                message = "this requires an API key with role operator; the role of this key is reader"
+                assert await call_tool_error(reader, tool, **arguments) == message
             assert app.service.tasks["maintain"].last_ended_at is None
         async with connected_client(url, OPERATOR_KEY, mode) as operator:
             assert (await call_tool(operator, "run_probe", probe="Idle"))["status"] == "completed"
@@ -208,7 +207,7 @@ PUBLIC = {"Host": "status.example", "Origin": "https://status.example"}
          {"Authorization": f"Bearer {READER_KEY}", "Origin": "null"}, 403),
     ],
 )  # fmt: skip
-async def test_who_is_let_in(
+async def test_access(
     tmp_path: Path, modern: bool, sentence: str, keys: bool, headers: dict[str, str], status: int
 ) -> None:
     access = ACCESS_CONFIG if keys else {}
@@ -253,26 +252,26 @@ async def test_a_long_run_is_a_job_that_reports_progress_and_is_read_later(
     ):
         slow = {**IDLE, "http": f"http://127.0.0.1:{silent.port}/", "timeout": "4s"}
         quick = {**IDLE, "name": "Quick", "http": f"http://127.0.0.1:{fast.port}/"}
-        async with running_watchdog(tmp_path, [slow, quick]) as (_, url), connected_client(url) as talking:
-            heard: list[float] = []
+        async with running_watchdog(tmp_path, [slow, quick]) as (_, url), connected_client(url) as client:
+            reports: list[float] = []
 
             async def hear(progress: float, total: float | None, message: str | None) -> None:
-                heard.append(progress)
+                reports.append(progress)
                 assert message is not None
                 assert re.fullmatch("run of idle: [0-9] s of at most 14 s", message)
 
-            begun = await talking.call_tool("run_probe", {"probe": "Idle"}, progress_callback=hear)
+            begun = await client.call_tool("run_probe", {"probe": "Idle"}, progress_callback=hear)
             job = begun.structured_content
             assert job is not None
             assert (job["status"], job["poll_resource"]) == ("running", f"job:{job['job_id']}")
-            assert len(heard) > 1
-            assert heard == sorted(heard)
-            assert (await call_tool(talking, "run_probe", probe="Quick"))["result"]["outcome"] == "pass", "beside it"
+            assert len(reports) > 1
+            assert reports == sorted(reports)
+            assert (await call_tool(client, "run_probe", probe="Quick"))["result"]["outcome"] == "pass", "beside it"
 
             async def state() -> dict[str, Any]:
-                read = await talking.read_resource(job["poll_resource"])
-                said: dict[str, Any] = json.loads(read.contents[0].text)  # type: ignore[union-attr]
-                return said
+                read = await client.read_resource(job["poll_resource"])
+                answers: dict[str, Any] = json.loads(read.contents[0].text)  # type: ignore[union-attr]
+                return answers
 
             first = await state()
             assert first["status"] == "running"
@@ -287,54 +286,57 @@ async def test_so_many_jobs_at_once_and_no_more(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(tool_jobs, "MAX_CONCURRENT_JOBS", 2)
     async with running_server(send_parts(delay_s=60)) as silent:
         slow = {**IDLE, "http": f"http://127.0.0.1:{silent.port}/", "timeout": "30s"}
-        async with running_watchdog(tmp_path, [slow]) as (_, url), connected_client(url) as talking:
+        async with running_watchdog(tmp_path, [slow]) as (_, url), connected_client(url) as client:
             for _ in range(2):
-                assert (await call_tool(talking, "run_probe", probe="Idle"))["status"] == "running"
-            assert await call_tool_error(talking, "run_probe", probe="Idle") == (
+                assert (await call_tool(client, "run_probe", probe="Idle"))["status"] == "running"
+            assert await call_tool_error(client, "run_probe", probe="Idle") == (
                 "2 jobs are running (run of idle, run of idle): try again when one of them has ended"
             )
         # and being told to stop while they run takes no longer than it may
 
 
-async def test_a_database_that_does_not_answer_is_said_so(tmp_path: Path) -> None:
-    async with running_watchdog(tmp_path, [IDLE]) as (app, url), connected_client(url) as talking:
+async def test_an_unavailable_database_is_reported(tmp_path: Path) -> None:
+    async with running_watchdog(tmp_path, [IDLE]) as (app, url), connected_client(url) as client:
         with app.store_executor.database.write_transaction() as connection:
             connection.exec_driver_sql("ALTER TABLE incidents RENAME TO gone")
-        told = await call_tool_error(talking, "list_incidents")
-        assert told.startswith("the database is unavailable; probes keep running")
-        assert (await call_tool(talking, "health_check"))["tasks"], "it needs no database"
+        message = await call_tool_error(client, "list_incidents")
+        assert message.startswith("the database is unavailable; probes keep running")
+        assert (await call_tool(client, "health_check"))["tasks"], "it needs no database"
 
 
 async def test_a_secret_gets_out_of_no_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It stands in a header and in what the target says, and one of our own tasks stumbles over it."""
+    """The secret is in a header, in the response of the target, and in an error of an internal task."""
     secret = "hush-hush-0123456789"
     body = f"the token {secret} is wrong".encode()
     head = f"HTTP/1.1 503 {secret}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode()
     async with running_server(send_parts(head, body)) as target:
         probe = {**DOWN, "http": {"url": f"http://127.0.0.1:{target.port}/{secret}", "headers": {"X-Key": "${TOKEN}"}}}
         probe |= {"group": "for ${TOKEN}", "tags": ["${TOKEN}"], "name": "Payments ${TOKEN}", "id": "payments-api"}
-        async with with_secret(tmp_path, probe, secret) as (app, url), connected_client(url) as talking:
+        async with with_secret(tmp_path, probe, secret) as (app, url), connected_client(url) as client:
 
             async def broken() -> None:
                 raise RuntimeError(f"cannot log in as {secret}")
 
             monkeypatch.setattr(app.service.notification_sender, "send_due_notifications", broken)
             for _ in range(20):  # a delivery that was under way may end in between, and end well
-                said = [str(await call_tool(talking, "trigger_task", task="deliver"))]
-                if "RuntimeError" in said[0]:
+                answers = [str(await call_tool(client, "trigger_task", task="deliver"))]
+                if "RuntimeError" in answers[0]:
                     break
-            assert "RuntimeError: cannot log in as •••" in said[0]
-            said.append(str(await call_tool(talking, "health_check")))
-            assert "cannot log in as •••" in said[1]
-            said.append(str(await call_tool(talking, "run_probe", probe="payments-api")))
-            assert "the token ••• is wrong" in said[2]
-            said.append(str(await call_tool(talking, "list_probes")))
-            said.append(await call_tool_error(talking, "run_probe", probe="nope"))
-            assert said[-1] == "no probe is named 'nope'; probes: Payments •••"
-            incidents = await call_tool(talking, "list_incidents")
-            said += [str(incidents), str(await call_tool(talking, "get_incident", id=incidents["incidents"][0]["id"]))]
-            assert "the token ••• is wrong" in said[-1]
-            assert [text for text in said if secret in text] == []
+            assert "RuntimeError: cannot log in as •••" in answers[0]
+            answers.append(str(await call_tool(client, "health_check")))
+            assert "cannot log in as •••" in answers[1]
+            answers.append(str(await call_tool(client, "run_probe", probe="payments-api")))
+            assert "the token ••• is wrong" in answers[2]
+            answers.append(str(await call_tool(client, "list_probes")))
+            answers.append(await call_tool_error(client, "run_probe", probe="nope"))
+            assert answers[-1] == "no probe is named 'nope'; probes: Payments •••"
+            incidents = await call_tool(client, "list_incidents")
+            answers += [
+                str(incidents),
+                str(await call_tool(client, "get_incident", id=incidents["incidents"][0]["id"])),
+            ]
+            assert "the token ••• is wrong" in answers[-1]
+            assert [text for text in answers if secret in text] == []
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""A headless Chromium, where there is one."""
+"""A headless Chromium, if it is installed."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ FONTCONFIG_XML = """<?xml version="1.0"?><!DOCTYPE fontconfig SYSTEM "fonts.dtd"
 <edit name="family" mode="prepend" binding="strong"><string>Inter</string></edit></match>
 <match><test name="family"><string>sans</string></test>
 <edit name="family" mode="prepend" binding="strong"><string>Inter</string></edit></match></fontconfig>"""
-"""The system face of most desktops looks more like Inter than like what a bare Linux falls back to."""
+"""The system font of most desktops resembles Inter more than the fallback font of a minimal Linux."""
 
 
 def find_chromium() -> str | None:
-    """Where the browser is; None: it or Playwright is missing."""
+    """The path of the browser; None if it or Playwright is not installed."""
     return (shutil.which("chromium") or shutil.which("chromium-browser")) if find_spec("playwright") else None
 
 

@@ -1,4 +1,4 @@
-"""Rows of a story on their way into a database, and the clock that the stories share."""
+"""Builds rows for a database, relative to a fixed instant."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def epoch_ms(time_of_day: str, days_ago: int = 0) -> int:
 
 
 class FixtureRows:
-    """Rows on their way into a database."""
+    """Rows to insert, by table."""
 
     def __init__(self, seed: int = 7) -> None:
         self.rows: dict[str, list[dict[str, Any]]] = {table.name: [] for table in tables.metadata.sorted_tables}
         self.random = random.Random(seed)
         self.probe_by_name: dict[str, int] = {}
         self.incident_by_name: dict[str, str] = {}
-        """Incidents that tests ask for by name."""
+        """Incidents that tests look up."""
 
     def insert_into(self, connection: sa.Connection) -> None:
         for table in tables.metadata.sorted_tables:
@@ -55,14 +55,14 @@ class FixtureRows:
     ) -> int:
         id, probe_id = len(self.probe_by_name) + 1, name.lower().replace(" ", "-")
         self.probe_by_name[name] = id
-        told = ProbeInfo(id, probe_id, name, kind, group, **{"cadence": "every 60 s", **info})
+        probe_info = ProbeInfo(id, probe_id, name, kind, group, **{"cadence": "every 60 s", **info})
         self.rows["probes"].append(
             {
                 "id": id,
                 "probe_id": probe_id,
                 "name": name,
                 "kind": kind,
-                "info": codec.probe_info_to_json(told),
+                "info": codec.probe_info_to_json(probe_info),
                 "created_at": created_at,
                 "config_yaml": config_yaml or f"name: {name}\n{kind}: https://acme.example/\n",
                 "removed_at": None,
@@ -74,7 +74,7 @@ class FixtureRows:
         return id
 
     def add_rollup_history(self, probe: int, days: int = 90, skip_days: tuple[int, ...] = ()) -> None:
-        """Roll-ups of every hour of the days before today; `skip`: days ago without any."""
+        """Roll-ups of every hour of the days before today; `skip_days`: days ago without any."""
         for ago in range(1, days):
             if ago in skip_days:
                 continue
@@ -83,7 +83,7 @@ class FixtureRows:
                 self.add_passing_rollup(probe, start + hour * HOUR_MS)
 
     def add_passing_rollup(self, probe: int, hour: int) -> None:
-        """One hour in which everything passed."""
+        """One hour in which every run passed."""
         sums = {"passed": 60, "failed": 0, "errors": 0, "missed": 0, "duration_sum": 10_800, "duration_max": 300}
         self.rows["rollups"].append({"probe": probe, "hour": hour, "location": "local", **sums})
 
@@ -104,8 +104,8 @@ class FixtureRows:
         row = codec.result_to_row(result, late=False, recorded_at=slot + (duration_ms or 0) + 40)
         self.rows["results"].append(row)
         if evidence is not None:
-            kept = {"facts": json.dumps(dict(evidence.facts)), "excerpt": evidence.excerpt}
-            self.rows["evidence"].append({"probe": probe, "slot": slot, "location": "local", **kept})
+            evidence_columns = {"facts": json.dumps(dict(evidence.facts)), "excerpt": evidence.excerpt}
+            self.rows["evidence"].append({"probe": probe, "slot": slot, "location": "local", **evidence_columns})
 
     def add_job_state(
         self,
@@ -117,7 +117,7 @@ class FixtureRows:
         next_expected_at: int | None = None,
         **state: Any,
     ) -> None:
-        """What a probe remembers of a scheduled job."""
+        """The stored state of a scheduled job."""
         record = JobRecord(name, JobState(schedule_text, NOW, **state), reason, next_expected_at)
         rows = self.rows["probe_state"]
         rows.append({"probe": probe, "key": f"job:{len(rows)}", "value": json.dumps(record.to_json())})
@@ -140,7 +140,7 @@ class FixtureRows:
         count: int = 60,
         interval_ms: int = MINUTE_MS,
     ) -> None:
-        """Passing results, the newest `ago` seconds ago."""
+        """Passing results, the newest `newest_ago_s` seconds ago."""
         for i in range(count):
             took = max(1, round(mean_duration_ms * (1 + self.random.gauss(0, 0.12))))
             self.add_result(probe, NOW - newest_ago_s * SECOND_MS - i * interval_ms, duration_ms=took)

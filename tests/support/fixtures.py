@@ -1,5 +1,5 @@
-"""One story for tests and pictures: Acme's services at 02:29:14 UTC on 22 November 2026, when the API has been down for
-41 minutes and a scheduled task of Search has gone stale."""
+"""Fixtures for tests and screenshots: Acme's services at 02:29:14 UTC on 22 November 2026. The API has been down for 41
+minutes, and a scheduled task of Search is stale."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ server: acme-edge
 
 
 def add_api_probe(rows: FixtureRows, recovered_at: int = NOW) -> None:
-    """Down since 01:48; good again at `good`, if that has come."""
+    """Down since 01:48 until `recovered_at`, if that is in the past."""
     id = rows.add_probe(
         "API", "http", "Core", config_yaml=API_PROBE_SPEC, tags=("prod",), severity=Severity.CRITICAL,
         runbook="https://wiki.acme.example/api", target="https://api.acme.example/health",
@@ -70,25 +70,25 @@ def add_api_probe(rows: FixtureRows, recovered_at: int = NOW) -> None:
     rows.add_rollup_history(id)
     down, over = epoch_ms("01:48"), recovered_at < NOW
     for slot in range(down - 22 * HOUR_MS, NOW, MINUTE_MS):
-        bad = down <= slot < recovered_at
-        took = rows.random.randint(2860, 2930) if bad else rows.random.randint(160, 210)
+        is_bad = down <= slot < recovered_at
+        took = rows.random.randint(2860, 2930) if is_bad else rows.random.randint(160, 210)
         took = {down: 2914, down - MINUTE_MS: 182}.get(slot, took)
         phases = {"dns": 2, "connect": 4, "tls": 11, "first_byte": took - 18, "body": 1}
-        expectation = "status == 200" if bad else "all 2 hold"
+        expectation = "status == 200" if is_bad else "all 2 hold"
         facts = {
-            "status": 503 if bad else 200,
+            "status": 503 if is_bad else 200,
             "expectation": expectation,
-            "waiting": 61 if bad else 58,
+            "waiting": 61 if is_bad else 58,
             "certificate days left": 58,
         }
-        kept = (
-            Evidence(facts, FAILED_RESPONSE if bad else HEALTHY_RESPONSE)
-            if bad or slot in (down - MINUTE_MS, recovered_at)
+        evidence_sample = (
+            Evidence(facts, FAILED_RESPONSE if is_bad else HEALTHY_RESPONSE)
+            if is_bad or slot in (down - MINUTE_MS, recovered_at)
             else None
         )
-        preferences = {"elapsed_ms <= 800": f"elapsed_ms <= 800 is false: observed {took}" if bad else ""}
-        said = (Outcome.FAIL, "HTTP 503", "expectation.failed") if bad else (Outcome.PASS, "", "")
-        rows.add_result(id, slot, *said, took, evidence=kept, phases=phases, preferences=preferences)
+        preferences = {"elapsed_ms <= 800": f"elapsed_ms <= 800 is false: observed {took}" if is_bad else ""}
+        outcome_text = (Outcome.FAIL, "HTTP 503", "expectation.failed") if is_bad else (Outcome.PASS, "", "")
+        rows.add_result(id, slot, *outcome_text, took, evidence=evidence_sample, phases=phases, preferences=preferences)
     rows.add_incident(
         id,
         "availability",
@@ -136,7 +136,7 @@ def add_api_probe(rows: FixtureRows, recovered_at: int = NOW) -> None:
 
 
 def add_mcp_probe(rows: FixtureRows) -> None:
-    """An MCP server whose task `reindex` has been stale since 01:46:52, and that failed for a while last evening."""
+    """An MCP server whose task `reindex` has been stale since 01:46:52, with some failures the evening before."""
     id = rows.add_probe(
         "Search MCP", "mcp", "Search", config_yaml=MCP_PROBE_SPEC, tags=("prod", "mcp"), target="https://mcp.acme.example/mcp",
         task_limits={"*": 15 * MINUTE_MS}, next_due=NOW + 38 * SECOND_MS,
@@ -177,10 +177,16 @@ def add_mcp_probe(rows: FixtureRows) -> None:
         else:
             took = 182 if slot == newest else _synthetic_latency_ms(rows, slot)
             phases = {**MCP_PHASES_MS, "call": took - sum(MCP_PHASES_MS.values())}
-            kept = Evidence(MCP_SERVER_FACTS, '{"healthy": true}') if slot % HOUR_MS < MINUTE_MS else None
+            evidence_sample = Evidence(MCP_SERVER_FACTS, '{"healthy": true}') if slot % HOUR_MS < MINUTE_MS else None
             prefer = {"elapsed_ms <= 800": ""}
             rows.add_result(
-                id, slot, duration_ms=took, phases=phases, tasks=_task_results(slot), preferences=prefer, evidence=kept
+                id,
+                slot,
+                duration_ms=took,
+                phases=phases,
+                tasks=_task_results(slot),
+                preferences=prefer,
+                evidence=evidence_sample,
             )
     rows.add_incident(
         id,
@@ -196,10 +202,10 @@ def add_mcp_probe(rows: FixtureRows) -> None:
             id, "task", "task crawl is stale", start, resolved_at=start + minutes * MINUTE_MS, subject="crawl"
         )
     message = "task reindex is stale: last run 01:31 UTC, limit 15 min"
-    told = rows.add_incident(
+    incident_id = rows.add_incident(
         id, "task", message, stale, subject="reindex", opened_after_ms=0, threshold=1, reason="task.stale"
     )
-    rows.add_notification(told, "chat/slack", created_at=stale + 2_000, finished_at=stale + 2_380)
+    rows.add_notification(incident_id, "chat/slack", created_at=stale + 2_000, finished_at=stale + 2_380)
 
 
 MCP_PHASES_MS = {"connect": 4.0, "tls": 11.0, "negotiate": 39.0, "list": 22.0}
@@ -215,7 +221,7 @@ POOL_EXHAUSTED_EVIDENCE = Evidence(
 
 
 def _task_results(slot: int) -> dict[str, ReportedTask]:
-    """As the server tells them: `reindex` last ran at 01:31:40."""
+    """The tasks as the server reports them: `reindex` last ran at 01:31:40."""
     ages = {"crawl": 110, "refresh_embeddings": 521, "prune_sessions": 232, "sync_permissions": 22, "rotate_keys": 832,
             "flush_metrics": 1}  # fmt: skip
     ran = epoch_ms("01:31:40")
@@ -227,7 +233,7 @@ def _task_results(slot: int) -> dict[str, ReportedTask]:
 
 
 def _synthetic_latency_ms(rows: FixtureRows, slot: int) -> int:
-    """A day's wave, some noise, a few slow runs, and a slow hour in the evening."""
+    """A daily pattern with noise, a few slow runs, and a slow hour in the evening."""
     r, hour = rows.random, slot / HOUR_MS % 24
     took = 150 + 34 * math.sin((hour - 9) / 12 * math.pi) + r.gauss(0, 16)
     if r.random() < 0.1:
@@ -238,63 +244,63 @@ def _synthetic_latency_ms(rows: FixtureRows, slot: int) -> int:
 
 
 def acme_rows_after_recovery() -> FixtureRows:
-    """The same, with the API good again since 02:00."""
+    """The same, with the API recovered at 02:00."""
     return acme_rows(epoch_ms("02:00"))
 
 
 def acme_rows(recovered_at: int = NOW) -> FixtureRows:
-    """The whole story; `good`: when the API is good again."""
-    book = FixtureRows()
-    book.add_watermark(NOW - 2 * SECOND_MS)
+    """All services. `recovered_at`: of the API."""
+    rows = FixtureRows()
+    rows.add_watermark(NOW - 2 * SECOND_MS)
     for name, group, base in (("Website", "Core", 84), ("Sign-in", "Core", 131), ("Payments", "Core", 212)):
-        id = book.add_probe(name, "http", group)
-        book.add_rollup_history(id)
-        book.add_passing_results(id, base, newest_ago_s=12)
-    book.add_incident(
-        book.probe_by_name["Website"],
+        id = rows.add_probe(name, "http", group)
+        rows.add_rollup_history(id)
+        rows.add_passing_results(id, base, newest_ago_s=12)
+    rows.add_incident(
+        rows.probe_by_name["Website"],
         "preference",
         "elapsed_ms",
         epoch_ms("10:00", 48),
         resolved_at=epoch_ms("10:06", 48),
     )
-    book.add_incident(
-        book.probe_by_name["Sign-in"],
+    rows.add_incident(
+        rows.probe_by_name["Sign-in"],
         "availability",
         "HTTP 502",
         epoch_ms("10:00", 48),
         resolved_at=epoch_ms("10:03", 48),
     )
-    add_api_probe(book, recovered_at)
-    add_mcp_probe(book)
+    add_api_probe(rows, recovered_at)
+    add_mcp_probe(rows)
     for name, days in (("Document fetch", 90), ("Suggestions", 34)):
-        id = book.add_probe(name, "mcp", "Search", created_at=NOW - days * DAY_MS)
-        book.add_rollup_history(id, days)
-        book.add_passing_results(id, 240 if days == 90 else 46, newest_ago_s=27)
-    book.add_incident(
-        book.probe_by_name["Document fetch"],
+        id = rows.add_probe(name, "mcp", "Search", created_at=NOW - days * DAY_MS)
+        rows.add_rollup_history(id, days)
+        rows.add_passing_results(id, 240 if days == 90 else 46, newest_ago_s=27)
+    rows.add_incident(
+        rows.probe_by_name["Document fetch"],
         "preference",
         "slow",
         epoch_ms("13:00", 31),
         resolved_at=epoch_ms("13:40", 31),
     )
-    book.add_incident(
-        book.probe_by_name["Document fetch"],
+    rows.add_incident(
+        rows.probe_by_name["Document fetch"],
         "availability",
         "HTTP 500",
         epoch_ms("23:48", 30),
         resolved_at=epoch_ms("00:01", 29),
     )
     for name in ("Scheduled reports", "Exports", "Thumbnails", "Webhooks out"):
-        id = book.add_probe(name, "http", "Jobs", next_due=NOW - 2 * DAY_MS if name == "Exports" else None)
-        book.add_rollup_history(id, skip_days=(1, 2) if name == "Exports" else ())
+        id = rows.add_probe(name, "http", "Jobs", next_due=NOW - 2 * DAY_MS if name == "Exports" else None)
+        rows.add_rollup_history(id, skip_days=(1, 2) if name == "Exports" else ())
         if name != "Exports":
-            book.add_passing_results(id, 1900, newest_ago_s=14)
+            rows.add_passing_results(id, 1900, newest_ago_s=14)
     silent = epoch_ms("04:10", 2)
-    exports = book.probe_by_name["Exports"]
+    exports = rows.probe_by_name["Exports"]
     for hour in range(4):
-        book.add_passing_rollup(exports, epoch_ms("00:00", 2) + hour * HOUR_MS)
-    book.add_result(exports, silent)
-    book.add_incident(
+        rows.add_passing_rollup(exports, epoch_ms("00:00", 2) + hour * HOUR_MS)
+    rows.add_result(exports, silent)
+    rows.add_incident(
         exports,
         "stale",
         "no result for 3 min",
@@ -304,42 +310,42 @@ def acme_rows(recovered_at: int = NOW) -> FixtureRows:
         reason="no_data",
         routing_log=UNROUTED_LOG,
     )
-    book.add_incident(exports, "preference", "slow", epoch_ms("08:00", 55), resolved_at=epoch_ms("08:50", 55))
-    book.add_incident(exports, "availability", "HTTP 500", epoch_ms("06:10", 20), resolved_at=epoch_ms("07:40", 20))
-    book.add_incident(
-        book.probe_by_name["Scheduled reports"],
+    rows.add_incident(exports, "preference", "slow", epoch_ms("08:00", 55), resolved_at=epoch_ms("08:50", 55))
+    rows.add_incident(exports, "availability", "HTTP 500", epoch_ms("06:10", 20), resolved_at=epoch_ms("07:40", 20))
+    rows.add_incident(
+        rows.probe_by_name["Scheduled reports"],
         "availability",
         "HTTP 500",
         epoch_ms("07:00", 62),
         resolved_at=epoch_ms("07:38", 62),
     )
-    book.add_incident(
-        book.probe_by_name["Scheduled reports"],
+    rows.add_incident(
+        rows.probe_by_name["Scheduled reports"],
         "task",
         "stale",
         epoch_ms("07:00", 61),
         resolved_at=epoch_ms("09:00", 61),
         subject="mail",
     )
-    book.add_incident(
-        book.probe_by_name["Thumbnails"],
+    rows.add_incident(
+        rows.probe_by_name["Thumbnails"],
         "availability",
         "HTTP 500",
         epoch_ms("17:40", 13),
         resolved_at=epoch_ms("17:52", 13),
     )
-    return book
+    return rows
 
 
 def new_probe_rows() -> FixtureRows:
     """A probe whose first run is 12 seconds away."""
-    book = FixtureRows()
-    book.add_watermark(NOW - SECOND_MS)
-    book.add_probe(
+    rows = FixtureRows()
+    rows.add_watermark(NOW - SECOND_MS)
+    rows.add_probe(
         "Search MCP", "mcp", "Search", config_yaml=MCP_PROBE_SPEC, tags=("prod", "mcp"), target="https://mcp.acme.example/mcp",
         created_at=NOW - 30 * SECOND_MS, next_due=NOW + 12 * SECOND_MS,
     )  # fmt: skip
-    return book
+    return rows
 
 
 CANARY_PROBE_SPEC = """\
@@ -354,10 +360,10 @@ canary:
 
 
 def canary_rows() -> FixtureRows:
-    """A canary whose last three sentinels nobody picked up."""
-    book = FixtureRows()
-    book.add_watermark(NOW)
-    id = book.add_probe(
+    """A canary whose last three sentinels were not picked up."""
+    rows = FixtureRows()
+    rows.add_watermark(NOW)
+    id = rows.add_probe(
         "Email pipeline",
         "canary",
         "Jobs",
@@ -374,8 +380,8 @@ def canary_rows() -> FixtureRows:
         if i < 3:
             phases = {"connect": 1, "enqueue": 8}
             waiting = {"waiting": 214 - i * 60, "consumers": 0}
-            told = Evidence({"sentinel": "wd-b7c104e", "consumers": 0, "waiting": 214})
-            book.add_result(
+            incident_id = Evidence({"sentinel": "wd-b7c104e", "consumers": 0, "waiting": 214})
+            rows.add_result(
                 id,
                 slot,
                 Outcome.FAIL,
@@ -384,17 +390,17 @@ def canary_rows() -> FixtureRows:
                 None,
                 phases=phases,
                 measurements=waiting,
-                evidence=told,
+                evidence=incident_id,
             )
             continue
-        wait = book.random.randint(150, 300) + (6_000 if i == 29 else 0)
-        work = book.random.randint(1_400, 2_000)
-        phases = {"connect": 1, "enqueue": book.random.randint(5, 9), "pick_up": wait, "finish": work}
-        book.add_result(id, slot, duration_ms=wait + work, phases=phases)
-    book.add_incident(
+        wait = rows.random.randint(150, 300) + (6_000 if i == 29 else 0)
+        work = rows.random.randint(1_400, 2_000)
+        phases = {"connect": 1, "enqueue": rows.random.randint(5, 9), "pick_up": wait, "finish": work}
+        rows.add_result(id, slot, duration_ms=wait + work, phases=phases)
+    rows.add_incident(
         id, "availability", why, newest - 10 * MINUTE_MS, opened_after_ms=10 * MINUTE_MS, reason="canary.not_picked_up"
     )
-    return book
+    return rows
 
 
 HEARTBEAT_PROBE_SPEC = """\
@@ -404,16 +410,16 @@ heartbeat: {token: "${BACKUP_TOKEN}", schedule: "0 3 * * *", timezone: Europe/Be
 BACKUP_OUTPUT = """\
 rotating /var/backups/acme-2026-11-{day}.tar.zst
 copied 214 GB to offsite in 51 min
-{said}
+{outcome_text}
 """
 
 
 def scheduled_jobs_rows() -> FixtureRows:
-    """Jobs of every sort of source: five are not right, one source has not been read for a while, one job checks in."""
-    book = FixtureRows()
-    book.add_watermark(NOW - 2 * SECOND_MS)
-    billing = book.add_probe("Billing jobs", "jobs", "Billing", target="db.acme.example/billing, table scheduled_jobs")
-    wrong = {
+    """Jobs from every kind of source: five have problems, one source is outdated, one job checks in."""
+    rows = FixtureRows()
+    rows.add_watermark(NOW - 2 * SECOND_MS)
+    billing = rows.add_probe("Billing jobs", "jobs", "Billing", target="db.acme.example/billing, table scheduled_jobs")
+    problems = {
         "reconcile-ledger": (
             "job.stuck",
             f"reconcile-ledger is stuck: running since 21 Nov 22:14 UTC on app-3, limit {format_duration(2 * HOUR_MS)}",
@@ -434,10 +440,10 @@ def scheduled_jobs_rows() -> FixtureRows:
         ("nightly-invoices", "0 6 1 * * UTC", epoch_ms("06:00:04", 21), 41 * MINUTE_MS, epoch_ms("06:00", -9)),
         ("usage-rollup", "every 10 min", epoch_ms("02:20"), 18 * SECOND_MS, epoch_ms("02:30")),
     ):
-        reason, _ = wrong.get(name, ("", ""))
+        reason, _ = problems.get(name, ("", ""))
         ended = None if took is None else ran + took
         well = None if reason else ended
-        book.add_job_state(
+        rows.add_job_state(
             billing,
             name,
             schedule_text=schedule_text,
@@ -448,16 +454,18 @@ def scheduled_jobs_rows() -> FixtureRows:
             last_succeeded_at=well,
             last_duration=took,
         )
-    says = "3 of 5 jobs have problems: reconcile-ledger, retry-payments, export-ledger"
-    book.add_result(billing, NOW - 14 * SECOND_MS, Outcome.FAIL, says, "job.stuck", 12, jobs=wrong, phases={"read": 12})
-    for name, (reason, said) in wrong.items():
-        book.add_incident(
-            billing, "job", said, epoch_ms("00:30"), subject=name, opened_after_ms=0, threshold=1, reason=reason
+    message_text = "3 of 5 jobs have problems: reconcile-ledger, retry-payments, export-ledger"
+    rows.add_result(
+        billing, NOW - 14 * SECOND_MS, Outcome.FAIL, message_text, "job.stuck", 12, jobs=problems, phases={"read": 12}
+    )
+    for name, (reason, outcome_text) in problems.items():
+        rows.add_incident(
+            billing, "job", outcome_text, epoch_ms("00:30"), subject=name, opened_after_ms=0, threshold=1, reason=reason
         )
 
-    digests = book.add_probe("Digest schedulers", "jobs", "Mail")
+    digests = rows.add_probe("Digest schedulers", "jobs", "Mail")
     late = "trial-ending has never run: due 18 Nov 08:00 UTC"
-    book.add_job_state(
+    rows.add_job_state(
         digests,
         "digest-daily",
         schedule_text="0 7 * * * UTC",
@@ -465,14 +473,14 @@ def scheduled_jobs_rows() -> FixtureRows:
         last_duration=3 * MINUTE_MS,
         next_expected_at=epoch_ms("07:00"),
     )
-    book.add_job_state(
+    rows.add_job_state(
         digests,
         "trial-ending",
         schedule_text="0 9 * * * Europe/Berlin",
         reason="job.never_ran",
         next_expected_at=epoch_ms("08:00"),
     )
-    book.add_result(
+    rows.add_result(
         digests,
         epoch_ms("01:12"),
         Outcome.FAIL,
@@ -482,16 +490,16 @@ def scheduled_jobs_rows() -> FixtureRows:
         jobs={"trial-ending": ("job.never_ran", late)},
     )
     for slot in range(epoch_ms("01:13"), NOW, MINUTE_MS):
-        book.add_result(digests, slot, Outcome.FAIL, "connection refused", "broker.unreachable", None)
-    book.add_incident(digests, "availability", "connection refused", epoch_ms("01:13"), reason="broker.unreachable")
+        rows.add_result(digests, slot, Outcome.FAIL, "connection refused", "broker.unreachable", None)
+    rows.add_incident(digests, "availability", "connection refused", epoch_ms("01:13"), reason="broker.unreachable")
 
-    add_mcp_probe(book)
-    add_heartbeat_probe(book)
-    return book
+    add_mcp_probe(rows)
+    add_heartbeat_probe(rows)
+    return rows
 
 
 def add_heartbeat_probe(rows: FixtureRows) -> None:
-    """A heartbeat: in grace, with a week of check-ins."""
+    """A heartbeat within its grace period, with a week of check-ins."""
     id = rows.add_probe(
         "Nightly backup",
         "heartbeat",
@@ -502,13 +510,13 @@ def add_heartbeat_probe(rows: FixtureRows) -> None:
     for ago in range(7, 0, -1):
         start, failed = epoch_ms("02:00:03", ago), ago == 4
         took = (54 + ago) * MINUTE_MS + ago * SECOND_MS
-        said = "offsite: No space left on device" if failed else "done: 214 GB, 0 errors"
+        outcome_text = "offsite: No space left on device" if failed else "done: 214 GB, 0 errors"
         rows.add_check_in(id, start, "start", run_id=f"backup-{ago}")
         if failed:
             rows.add_check_in(
                 id, start + took - MINUTE_MS, "log", run_id=f"backup-{ago}", output="retrying offsite once"
             )
-        log = BACKUP_OUTPUT.format(day=22 - ago, said=said)
+        log = BACKUP_OUTPUT.format(day=22 - ago, outcome_text=outcome_text)
         end = "fail" if failed else "ok"
         rows.add_check_in(
             id, start + took, end, run_id=f"backup-{ago}", exit_code=28 if failed else 0, duration=took, output=log

@@ -1,4 +1,4 @@
-"""A queue that grew for hours: too many wait, and the oldest for too long."""
+"""A queue that has grown for hours: too many jobs wait, and the oldest for too long."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ BACKLOG_MESSAGE = "waiting 212, limit 200, since 02:15 UTC; oldest 22 min, limit
 
 
 def queue_backlog_rows() -> FixtureRows:
-    book = FixtureRows()
-    book.add_watermark(NOW)
-    id = book.add_probe(
+    rows = FixtureRows()
+    rows.add_watermark(NOW)
+    id = rows.add_probe(
         "Email backlog", "queue", "Jobs", config_yaml=QUEUE_PROBE_SPEC, target="redis.acme.example/email"
     )
     newest = NOW - 14 * SECOND_MS
     for ago in range(300, -1, -1):
-        waiting = 8 + book.random.randint(0, 6) if ago > 110 else 212 - round(ago * 1.8)
-        told = {
+        waiting = 8 + rows.random.randint(0, 6) if ago > 110 else 212 - round(ago * 1.8)
+        metrics = {
             "waiting": waiting,
             "active": 4,
             "delayed": 1_240,
@@ -41,13 +41,13 @@ def queue_backlog_rows() -> FixtureRows:
         }
         slot = newest - ago * MINUTE_MS
         if ago < 5:
-            book.add_result(
-                id, slot, Outcome.FAIL, BACKLOG_MESSAGE, "queue.threshold", 6, measurements=told, phases={"read": 6}
+            rows.add_result(
+                id, slot, Outcome.FAIL, BACKLOG_MESSAGE, "queue.threshold", 6, measurements=metrics, phases={"read": 6}
             )
         elif ago != 60:
-            book.add_result(id, slot, duration_ms=5, measurements=told, phases={"read": 5})
+            rows.add_result(id, slot, duration_ms=5, measurements=metrics, phases={"read": 5})
         else:
-            book.add_result(id, slot, Outcome.FAIL, "broker unreachable", "broker.unreachable", None)
+            rows.add_result(id, slot, Outcome.FAIL, "broker unreachable", "broker.unreachable", None)
     records = [
         ThresholdRecord(QueueThreshold("waiting", 200, 10 * MINUTE_MS), newest - 14 * MINUTE_MS),
         ThresholdRecord(QueueThreshold("failed", 50)),
@@ -55,6 +55,6 @@ def queue_backlog_rows() -> FixtureRows:
         ThresholdRecord(QueueThreshold("stalled", for_ms=10 * MINUTE_MS), newest - 3 * MINUTE_MS, "b7c1"),
     ]
     state = json.dumps(threshold_records_to_json(records))
-    book.rows["probe_state"].append({"probe": id, "key": QUEUE_STATE_KEY, "value": state})
-    book.add_incident(id, "availability", BACKLOG_MESSAGE, newest - 4 * MINUTE_MS, reason="queue.threshold")
-    return book
+    rows.rows["probe_state"].append({"probe": id, "key": QUEUE_STATE_KEY, "value": state})
+    rows.add_incident(id, "availability", BACKLOG_MESSAGE, newest - 4 * MINUTE_MS, reason="queue.threshold")
+    return rows

@@ -1,4 +1,4 @@
-"""What is wrong with a page's HTML, as far as a parser of tags can tell."""
+"""Problems of a page's HTML that a tag parser can detect."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class HtmlChecker(HTMLParser):
         self.ids: list[str] = []
         self.referenced_ids: list[str] = []
         self.svg_depth = 0
-        """How deep in SVG, whose elements may close themselves."""
+        """Nesting depth in SVG, whose elements may be self-closing."""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self._check_attributes(tag, attrs)
@@ -56,15 +56,15 @@ class HtmlChecker(HTMLParser):
 
 
 def find_html_problems(html: str) -> list[str]:
-    """Empty for a page in order: balanced, unique ids, references that lead somewhere, nothing that CSP forbids."""
+    """Unbalanced tags, duplicate ids, references to missing ids, and anything that the CSP forbids."""
     checker = HtmlChecker()
     checker.feed(html)
     checker.close()
-    found = [*checker.problems, *(f"<{tag}> is never closed" for tag in checker.open_tags)]
-    found += [f"id {name!r} twice" for name in set(checker.ids) if checker.ids.count(name) > 1]
-    return found + [f"nothing has id {name!r}" for name in checker.referenced_ids if name not in checker.ids]
+    problems = [*checker.problems, *(f"<{tag}> is never closed" for tag in checker.open_tags)]
+    problems += [f"id {name!r} twice" for name in set(checker.ids) if checker.ids.count(name) > 1]
+    return problems + [f"nothing has id {name!r}" for name in checker.referenced_ids if name not in checker.ids]
 
 
 def visible_text(html: str) -> str:
-    """What a person reads, in one line."""
+    """The text of a page on one line."""
     return " ".join(unescape(re.sub(r"<[^>]+>", " ", html)).replace("\u00a0", " ").split())

@@ -1,4 +1,4 @@
-"""A Watchdog that serves its tools in this process, and clients of today's SDK."""
+"""Watchdog's MCP server in this process, and clients of the current SDK."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ ACCESS_CONFIG = {
 }
 TOOL_NAMES = ["health_check", "trigger_task", "list_probes", "list_incidents", "get_incident", "run_probe"]
 PROTOCOL_VERSION_BY_MODE = {"legacy": "2025-11-25", "auto": "2026-07-28"}
-"""How a client begins -> what is spoken then."""
+"""Client mode -> the protocol version that it negotiates."""
 
 
 @asynccontextmanager
 async def running_watchdog(
     folder: Path, probes: list[dict[str, Any]], env: Mapping[str, str] | None = None, **more: Any
 ) -> AsyncIterator[tuple[RunningApp, str]]:
-    """A running Watchdog, and the address at which it speaks MCP."""
+    """A running Watchdog, and the URL of its MCP endpoint."""
     with open_listen_socket("127.0.0.1", 0) as listening:
         port = listening.getsockname()[1]
         server = {"listen": f"127.0.0.1:{port}", "public_url": "https://status.example"}
@@ -53,7 +53,7 @@ async def connected_client(url: str, key: str = "", mode: str = "auto") -> Async
 
 
 async def call_tool(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
-    """What a tool answers. Raises AssertionError when that is an error."""
+    """The structured result of a tool. Fails if the result is an error."""
     answer = await client.call_tool(tool, arguments)
     assert not answer.is_error, answer.content
     content: dict[str, Any] = answer.structured_content or {}
@@ -61,7 +61,7 @@ async def call_tool(client: Client, tool: str, **arguments: Any) -> dict[str, An
 
 
 async def call_tool_error(client: Client, tool: str, **arguments: Any) -> str:
-    """The error that a tool answers."""
+    """The error message of a tool."""
     answer = await client.call_tool(tool, arguments)
     assert answer.is_error
     text: str = answer.content[0].text  # type: ignore[union-attr]

@@ -1,4 +1,4 @@
-"""Pictures of every page: python -m tests.web.shots FOLDER (needs Playwright and Chromium)."""
+"""Screenshots of every page: python -m tests.support.screenshots FOLDER (requires Playwright and Chromium)."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ ColorScheme = Literal["light", "dark"]
 
 def take_screenshots(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    story = acme_rows()
-    incident = f"/incidents/{story.incident_by_name['down']}"
+    acme = acme_rows()
+    incident = f"/incidents/{acme.incident_by_name['down']}"
     open_ = f"/probes/search-mcp?open={epoch_ms('01:54:52')}"
     pages: list[tuple[FixtureRows, str, str, tuple[int, ...], tuple[ColorScheme, ...]]] = [
-        (story, "status", "/", (1280, 320), ("light", "dark")),
-        (story, "probes", "/probes", (1280, 320), ("light", "dark")),
-        (story, "probe", open_, (1280, 320), ("light", "dark")),
-        (story, "incident", incident, (1280, 320), ("light", "dark")),
-        (story, "incidents", "/incidents", (1280, 320), ("light",)),
-        (story, "dead-letters", "/dead-letters", (1280, 320), ("light",)),
-        (story, "error", "/nowhere", (1280,), ("light",)),
+        (acme, "status", "/", (1280, 320), ("light", "dark")),
+        (acme, "probes", "/probes", (1280, 320), ("light", "dark")),
+        (acme, "probe", open_, (1280, 320), ("light", "dark")),
+        (acme, "incident", incident, (1280, 320), ("light", "dark")),
+        (acme, "incidents", "/incidents", (1280, 320), ("light",)),
+        (acme, "dead-letters", "/dead-letters", (1280, 320), ("light",)),
+        (acme, "error", "/nowhere", (1280,), ("light",)),
         (acme_rows_after_recovery(), "incident-resolved", incident, (1280,), ("light", "dark")),
         (new_probe_rows(), "probe-first-minute", "/probes/search-mcp", (1280, 320), ("light",)),
         (canary_rows(), "canary", "/probes/email-pipeline", (1280, 320), ("light", "dark")),
@@ -41,9 +41,9 @@ def take_screenshots(folder: Path) -> None:
         (FixtureRows(), "status-empty", "/", (1280,), ("light",)),
     ]
     with running_browser() as browser, tempfile.TemporaryDirectory() as scratch:
-        for number, (book, name, path, widths, schemes) in enumerate(pages):
+        for number, (rows, name, path, widths, schemes) in enumerate(pages):
             with (
-                filled_database(f"sqlite:///{scratch}/{number}.db", book) as database,
+                filled_database(f"sqlite:///{scratch}/{number}.db", rows) as database,
                 running_app(create_test_app(database)) as address,
             ):
                 for width in widths:

@@ -1,4 +1,4 @@
-"""The story in a database, read only: shared by all tests of pages."""
+"""The fixtures of Acme in a database, read only, for all tests of pages."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from watchdog.store.database import Database
 
 
 @pytest.fixture(scope="session")
-def story() -> FixtureRows:
+def acme() -> FixtureRows:
     return acme_rows()
 
 
 @pytest.fixture(scope="session")
-def told_story(story: FixtureRows, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
-    with filled_database(f"sqlite:///{tmp_path_factory.mktemp('story') / 'watchdog.db'}", story) as database:
+def acme_database(acme: FixtureRows, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    with filled_database(f"sqlite:///{tmp_path_factory.mktemp('story') / 'watchdog.db'}", acme) as database:
         yield database
 
 
 @pytest.fixture(scope="session")
-def app(told_story: Database) -> FastAPI:
-    return create_test_app(told_story)
+def app(acme_database: Database) -> FastAPI:
+    return create_test_app(acme_database)

@@ -1,4 +1,4 @@
-"""Pages in a real browser: nothing wider than the screen, nothing in the console, nothing that axe finds."""
+"""Pages in a real browser: no horizontal scrolling, no console messages, no accessibility violations."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 INCIDENT = "/incidents/INCIDENT"
-STORY = (
+ACME_PATHS = (
     "/",
     "/probes",
     f"/probes/search-mcp?open={epoch_ms('01:54:52')}",
@@ -42,7 +42,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def axe() -> str:
-    """The source of axe-core, as a package brings it along."""
+    """The source of axe-core, from a Python package."""
     spec = find_spec("axe_playwright_python")
     if spec is None or spec.origin is None:
         pytest.skip("axe-core is missing: pip install axe-playwright-python")
@@ -50,8 +50,8 @@ def axe() -> str:
 
 
 @pytest.fixture(scope="module")
-def site(told_story: Database) -> Iterator[str]:
-    with running_app(create_test_app(told_story)) as address:
+def site(acme_database: Database) -> Iterator[str]:
+    with running_app(create_test_app(acme_database)) as address:
         yield address
 
 
@@ -59,8 +59,8 @@ def site(told_story: Database) -> Iterator[str]:
     scope="module", params=["resolved", "newborn", "empty", "sign-in", "stopped", "jobs", "heartbeat", "no-jobs"]
 )
 def other(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of one more page, over a database of its own."""
-    book, path = {
+    """The URL of a page over a database of its own."""
+    create_rows, path = {
         "resolved": (acme_rows_after_recovery, INCIDENT),
         "newborn": (new_probe_rows, "/probes/search-mcp"),
         "empty": (FixtureRows, "/"),
@@ -70,25 +70,25 @@ def other(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         "heartbeat": (scheduled_jobs_rows, "/probes/nightly-backup"),
         "no-jobs": (FixtureRows, "/jobs"),
     }[request.param]
-    story = book()
+    acme = create_rows()
     keys = (ApiKey("ops", "operator", "0123456789"),) if request.param == "sign-in" else ()
     url = f"sqlite:///{tmp_path_factory.mktemp('other') / 'o.db'}"
-    with filled_database(url, story) as database, running_app(create_test_app(database, api_keys=keys)) as address:
-        yield address + path.replace("INCIDENT", story.incident_by_name.get("down", ""))
+    with filled_database(url, acme) as database, running_app(create_test_app(database, api_keys=keys)) as address:
+        yield address + path.replace("INCIDENT", acme.incident_by_name.get("down", ""))
 
 
 def visit(page: Page, address: str) -> list[str]:
-    """Go there; returns what the browser complained of."""
-    said: list[str] = []
-    page.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("requestfailed", lambda request: said.append(f"failed: {request.url}"))
+    """Open a page. Returns the errors and warnings of the browser."""
+    messages: list[str] = []
+    page.on("console", lambda message: messages.append(message.text) if message.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: messages.append(str(error)))
+    page.on("requestfailed", lambda request: messages.append(f"failed: {request.url}"))
     page.goto(address)
-    return [line for line in said if "401" not in line and "404" not in line]
+    return [line for line in messages if "401" not in line and "404" not in line]
 
 
-def seen(page: Page, address: str) -> dict[str, object]:
-    """What is wrong with a page, everything that it hides opened."""
+def page_problems(page: Page, address: str) -> dict[str, object]:
+    """Problems of a page with all its details opened."""
     complaints = visit(page, address)
     page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
     wider = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
@@ -97,11 +97,11 @@ def seen(page: Page, address: str) -> dict[str, object]:
 
 def violations(page: Page, axe: str) -> list[str]:
     page.evaluate(axe)
-    found = page.evaluate("async only => (await axe.run(document, only)).violations", {"runOnly": RULES})
-    return [f"{v['id']}: {node['html'][:120]}" for v in found for node in v["nodes"]]
+    violations_found = page.evaluate("async only => (await axe.run(document, only)).violations", {"runOnly": RULES})
+    return [f"{v['id']}: {node['html'][:120]}" for v in violations_found for node in v["nodes"]]
 
 
-FINE = {"complaints": [], "wider": 0}
+NO_PROBLEMS = {"complaints": [], "wider": 0}
 
 
 @pytest.fixture
@@ -118,23 +118,23 @@ def wide(browser: Browser) -> Iterator[Page]:
     page.close()
 
 
-@pytest.mark.parametrize("path", STORY)
-def test_a_page_of_the_story(small: Page, wide: Page, site: str, story: FixtureRows, axe: str, path: str) -> None:
-    address = site + path.replace("INCIDENT", story.incident_by_name["down"])
-    assert seen(small, address) == FINE
-    assert seen(wide, address) == FINE
+@pytest.mark.parametrize("path", ACME_PATHS)
+def test_a_page_of_the_fixtures(small: Page, wide: Page, site: str, acme: FixtureRows, axe: str, path: str) -> None:
+    address = site + path.replace("INCIDENT", acme.incident_by_name["down"])
+    assert page_problems(small, address) == NO_PROBLEMS
+    assert page_problems(wide, address) == NO_PROBLEMS
     assert violations(wide, axe) == []
 
 
 def test_one_more_page(small: Page, wide: Page, other: str, axe: str) -> None:
-    assert seen(wide, other) == FINE
-    assert seen(small, other) == FINE
+    assert page_problems(wide, other) == NO_PROBLEMS
+    assert page_problems(small, other) == NO_PROBLEMS
     assert violations(small, axe) == []
 
 
-def test_signing_in_and_out_without_javascript(browser: Browser, told_story: Database) -> None:
+def test_signing_in_and_out_without_javascript(browser: Browser, acme_database: Database) -> None:
     keys = (ApiKey("ops", "operator", "0123456789"),)
-    with running_app(create_test_app(told_story, api_keys=keys)) as address:
+    with running_app(create_test_app(acme_database, api_keys=keys)) as address:
         page = browser.new_context(java_script_enabled=False).new_page()
         page.goto(f"{address}/probes/api?failed")
         page.get_by_label("Key").fill("0123456789")

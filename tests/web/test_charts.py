@@ -1,4 +1,4 @@
-"""Charts hold for any numbers and any text."""
+"""Charts are valid SVG for any numbers and any text."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ points = st.lists(st.none() | st.floats(0, 1e9), max_size=50)
 
 
 def drawn(svg: Markup) -> ElementTree.Element:
-    """Well-formed, without a number that SVG cannot read, and without text that became markup."""
+    """Well-formed, with valid numbers and escaped text."""
     assert not re.search(r"\bnan\b|\binf\b|e[+-]\d", svg)
     root = ElementTree.fromstring(svg)
     assert "script" not in {element.tag for element in root.iter()}
@@ -31,10 +31,10 @@ def drawn(svg: Markup) -> ElementTree.Element:
 @given(points, st.none() | st.floats(0.1, 1e9))
 def test_latency_holds_for_any_numbers(values: list[ChartValue], limit: float | None) -> None:
     higher = [None if v is None else v * 1.5 for v in values]
-    bad = [FailureCluster(0, 0, 1), FailureCluster(0.5, 0.9, 7), FailureCluster(1, 1, 2)]
+    failures = [FailureCluster(0, 0, 1), FailureCluster(0.5, 0.9, 7), FailureCluster(1, 1, 2)]
     drawn(
         charts.render_latency_chart(
-            values, higher, bad, LimitLine(limit, HOSTILE) if limit else None, [HOSTILE, "now"], HOSTILE
+            values, higher, failures, LimitLine(limit, HOSTILE) if limit else None, [HOSTILE, "now"], HOSTILE
         )
     )
 
@@ -98,10 +98,10 @@ def test_the_name_stands_at_the_end_of_its_line_and_the_two_do_not_collide() -> 
 
 def test_a_line_of_the_grid_makes_room_for_the_limit() -> None:
     svg = charts.render_latency_chart([500.0], [560.0], [], LimitLine(800, "degraded over 800 ms"), [], "x")
-    said = [e.text for e in drawn(svg).iter() if e.tag.endswith("text")]
-    assert "degraded over 800 ms" in said
-    assert "800\u00a0ms" not in said
-    assert said[:3] == ["0", "200\u00a0ms", "400\u00a0ms"]
+    text = [e.text for e in drawn(svg).iter() if e.tag.endswith("text")]
+    assert "degraded over 800 ms" in text
+    assert "800\u00a0ms" not in text
+    assert text[:3] == ["0", "200\u00a0ms", "400\u00a0ms"]
 
 
 def test_noise_is_never_stretched_to_full_height() -> None:

@@ -1,4 +1,4 @@
-"""The one stylesheet has what pages use, and nothing else."""
+"""The stylesheet defines exactly the classes that pages use."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from watchdog.resources import resource_path
 PAGES = resource_path("templates") / "pages"
 CODE = Path(__file__).parents[2] / "watchdog" / "web"
 MADE_UP = {f"is-{state.value}" for state in HealthState} | {f"ph{n}" for n in range(1, 6)}
-"""Classes whose names are put together."""
+"""Classes whose names are composed."""
 
 
 def styled() -> set[str]:

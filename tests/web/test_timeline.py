@@ -1,4 +1,4 @@
-"""From incidents to days and uptime, a sentence a row."""
+"""From incidents to days and uptime, one sentence per row."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_episodes_join_what_touches_in_its_worst_state_newest_first() -> None:
     assert merge_adjacent_intervals(given) == spans((DEGRADED, 50, 60), (DOWN, 10, 40))
 
 
-def test_a_day_is_as_bad_as_its_worst_minute_and_counts_each_state() -> None:
+def test_a_day_has_its_worst_state_and_counts_each_state() -> None:
     start = TODAY * DAY_MS
     trouble = spans((DEGRADED, start, start + 2 * HOUR_MS), (DOWN, start + HOUR_MS, start + HOUR_MS + MINUTE_MS))
     (day,) = summarize_days(trouble, {TODAY}, 0, start + 10 * HOUR_MS, 1)

@@ -52,11 +52,11 @@ def clock() -> ManualClock:
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
     """One probe and one incident."""
-    book = FixtureRows()
-    id = book.add_probe("Checkout")
-    book.add_passing_results(id, count=1)
-    book.add_incident(id, "availability", "HTTP 503", NOW)
-    with filled_database(f"sqlite:///{tmp_path_factory.mktemp('access') / 'a.db'}", book) as database:
+    rows = FixtureRows()
+    id = rows.add_probe("Checkout")
+    rows.add_passing_results(id, count=1)
+    rows.add_incident(id, "availability", "HTTP 503", NOW)
+    with filled_database(f"sqlite:///{tmp_path_factory.mktemp('access') / 'a.db'}", rows) as database:
         yield database
 
 
@@ -71,15 +71,15 @@ def keyless(database: Database) -> FastAPI:
 
 
 def bearer(key: str) -> dict[str, bytes]:
-    """As bytes, whatever letters the key has."""
+    """As bytes, since a key may contain any character."""
     return {"Authorization": b"Bearer " + key.encode()}
 
 
 def routes() -> list[tuple[str, str]]:
-    """Every (path, method), as the app's own routers have them."""
+    """Every (path, method) of the application's routers."""
 
-    def walk(found: Iterable[BaseRoute]) -> Iterator[APIRoute]:
-        for route in found:
+    def walk(routes: Iterable[BaseRoute]) -> Iterator[APIRoute]:
+        for route in routes:
             if isinstance(route, APIRoute):
                 yield route
             elif (inner := getattr(route, "original_router", None)) is not None:
@@ -104,7 +104,7 @@ BEHIND = [route for route in ROUTES if route not in PUBLIC]
 
 
 def address(path: str) -> str:
-    """A path that exists in the story."""
+    """The path of an object that exists in the database."""
     return path.replace("{probe_id}", "checkout").replace("{incident_id}", f"{1:024x}").replace("{name}", "none.css")
 
 
@@ -126,7 +126,7 @@ def test_the_router_has_what_is_called_public_and_pages_behind_it() -> None:
 
 
 @pytest.mark.parametrize(("path", "method"), sorted(PUBLIC))
-def test_public_routes_answer_anybody(keyed: FastAPI, path: str, method: str) -> None:
+def test_public_routes_need_no_key(keyed: FastAPI, path: str, method: str) -> None:
     response = request_page(keyed, address(path), method, client="203.0.113.9", host="status.acme.example")
     assert response.status_code in ({401} if (path, method) == ("/login", "POST") else {200, 303, 404})
     if path.startswith("/static"):
@@ -144,7 +144,7 @@ def test_public_routes_answer_anybody(keyed: FastAPI, path: str, method: str) ->
         ("a key with letters after it", bearer(READER.secret + "x"), 401),
         ("a key under another scheme", {"Authorization": f"Basic {READER.secret}"}, 401),
         ("a key without its scheme", {"Authorization": READER.secret}, 401),
-        ("a session that nobody signed", {"Cookie": f"{SESSION_COOKIE_NAME}=b3Bz.99999999999999.00"}, 401),
+        ("a session with an invalid signature", {"Cookie": f"{SESSION_COOKIE_NAME}=b3Bz.99999999999999.00"}, 401),
         ("a cookie that is none", {"Cookie": SESSION_COOKIE_NAME.encode() + b"=\xff.1.x"}, 401),
         ("a cookie whose name is no text", {"Cookie": f"{SESSION_COOKIE_NAME}=_w==.1.x"}, 401),
         ("the reader's key", bearer(READER.secret), 200),
@@ -225,7 +225,7 @@ def program(app: FastAPI, key: str, client: str = "203.0.113.9") -> httpx.Respon
 
 
 def test_guessing_is_slow(keyed: FastAPI, clock: ManualClock) -> None:
-    """By form or by header, and whatever is tried next."""
+    """Attempts by form and by header count alike."""
     assert program(keyed, READER.secret).status_code == 200
     for n in range(MAX_FAILED_ATTEMPTS):
         clock.now += 1_000
@@ -268,7 +268,7 @@ def test_an_ipv6_network_is_one_address_and_memory_is_bounded(clock: ManualClock
     assert len(throttle._failed_attempts) == len(throttle._accepted_keys) == MAX_TRACKED_ADDRESSES
 
 
-def test_a_wrong_key_says_so(keyed: FastAPI) -> None:
+def test_an_invalid_key_is_refused(keyed: FastAPI) -> None:
     response = sign_in(keyed, "wrong <b>")
     assert response.status_code == 401
     assert "The API key is not valid." in response.text
@@ -277,7 +277,7 @@ def test_a_wrong_key_says_so(keyed: FastAPI) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "led"),
+    ("requested", "expected"),
     [
         ("/probes?q=a", "/probes?q=a"),
         ("https://evil.example/", "/probes"),
@@ -290,8 +290,8 @@ def test_a_wrong_key_says_so(keyed: FastAPI) -> None:
         ("/probes/ü", "/probes/%C3%BC"),
     ],
 )
-def test_signing_in_never_leads_to_another_site(asked: str, led: str) -> None:
-    assert safe_redirect_path(asked) == led
+def test_signing_in_never_leads_to_another_site(requested: str, expected: str) -> None:
+    assert safe_redirect_path(requested) == expected
 
 
 @pytest.mark.parametrize(
@@ -329,8 +329,14 @@ def test_forms_of_other_sites_are_refused(
         ("a name that was pointed at us", "127.0.0.1", "evil.example:8080", {}, 403),
         ("an address that was pointed at us", "127.0.0.1", "192.168.1.5:8080", {}, 403),
         ("a name that begins like ours", "127.0.0.1", "localhost.evil.example", {}, 403),
-        ("somebody behind a proxy here", "127.0.0.1", "127.0.0.1:8080", {"X-Forwarded-For": "203.0.113.9"}, 403),
-        ("somebody behind a proxy that says so", "127.0.0.1", "localhost", {"Forwarded": "for=203.0.113.9"}, 403),
+        ("a client behind a proxy", "127.0.0.1", "127.0.0.1:8080", {"X-Forwarded-For": "203.0.113.9"}, 403),
+        (
+            "a client behind a proxy with another header",
+            "127.0.0.1",
+            "localhost",
+            {"Forwarded": "for=203.0.113.9"},
+            403,
+        ),
     ],
 )
 def test_without_keys_pages_answer_this_machine_only(
@@ -351,7 +357,7 @@ def test_without_keys_pages_answer_this_machine_only(
         assert find_html_problems(response.text) == []
 
 
-def test_without_keys_there_is_nothing_to_sign_in_to(keyless: FastAPI) -> None:
+def test_without_keys_there_is_no_sign_in_page(keyless: FastAPI) -> None:
     assert request_page(keyless, "/login").status_code == 404
 
 

@@ -1,4 +1,4 @@
-"""A canary's way: which stage broke, and what was never shown."""
+"""The card of a canary: which stage failed, and which stages are not observable."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def run(slot: int = 0, outcome: Outcome = Outcome.PASS, reason: str = "", **phas
 
 
 @pytest.mark.parametrize(
-    ("sentence", "newest", "told"),
+    ("sentence", "newest", "expected"),
     [
         ("all is well", run(1, **FULL), ["up 8 ms", "up 200 ms", "up 1.7 s"]),
-        ("nobody picks it up", run(1, Outcome.FAIL, "canary.not_picked_up", connect=1, enqueue=8),
+        ("it is not picked up", run(1, Outcome.FAIL, "canary.not_picked_up", connect=1, enqueue=8),
          ["up 8 ms", "down Not picked up", "unknown Not reached"]),
-        ("nobody finishes it", run(1, Outcome.FAIL, "canary.not_finished", enqueue=8, pick_up=200),
+        ("it is not finished", run(1, Outcome.FAIL, "canary.not_finished", enqueue=8, pick_up=200),
          ["up 8 ms", "up 200 ms", "down Not finished in time"]),
         ("it fails", run(1, Outcome.FAIL, "job.failed", **FULL), ["up 8 ms", "up 200 ms", "down 1.7 s"]),
         ("the broker is away", run(1, Outcome.FAIL, "broker.unreachable", connect=3),
@@ -38,10 +38,10 @@ def run(slot: int = 0, outcome: Outcome = Outcome.PASS, reason: str = "", **phas
          ["up 8 ms", "unknown Not observable", "up 1.9 s"]),
     ],
 )  # fmt: skip
-def test_the_newest_run_stage_by_stage(sentence: str, newest: Result, told: list[str]) -> None:
+def test_the_newest_run_stage_by_stage(sentence: str, newest: Result, expected: list[str]) -> None:
     card = build_canary_card([run(0, **FULL), newest])
     assert card is not None
-    assert [f"{stage.state} {stage.text.replace(NBSP, ' ')}" for stage in card.stages] == told, sentence
+    assert [f"{stage.state} {stage.text.replace(NBSP, ' ')}" for stage in card.stages] == expected, sentence
 
 
 def test_what_is_usual_leaves_the_newest_run_out() -> None:
@@ -62,11 +62,11 @@ def test_the_page_shows_the_stages(tmp_path: Path) -> None:
     with filled_database(f"sqlite:///{tmp_path}/p.db", canary_rows()) as database:
         response: Any = request_page(create_test_app(database), "/probes/email-pipeline")
     assert find_html_problems(response.text) == []
-    said = visible_text(response.text)
-    assert "Latest run, 02:25:00" in said
-    assert "Picked up Not picked up median" in said
-    assert "Finished Not reached" in said
-    assert "Stages, last 3 h 55 min" in said
-    assert "Latency" not in said
+    text = visible_text(response.text)
+    assert "Latest run, 02:25:00" in text
+    assert "Picked up Not picked up median" in text
+    assert "Finished Not reached" in text
+    assert "Stages, last 3 h 55 min" in text
+    assert "Latency" not in text
     assert response.text.count('class="x-mark" d="M-3.5') == 3
     assert "47 canary runs. Median time to pick-up" in response.text.replace(NBSP, " ")

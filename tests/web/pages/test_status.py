@@ -1,4 +1,4 @@
-"""The public page: what it says, what it never says, and what it does while the database is away."""
+"""The public status page: content, confidentiality, caching, and an unavailable database."""
 
 from __future__ import annotations
 
@@ -28,67 +28,58 @@ UP, DEGRADED, UNKNOWN, DOWN = HealthState
 NONE = "\N{EN DASH}"
 
 
-def test_the_story_in_public_words(app: FastAPI) -> None:
-    said = visible_text(request_page(app, "/").text)
-    assert "API is down, Search MCP is degraded 8 of 11 services are up. 1 has no data. Checked 11 s ago ." in said
-    assert "API is down Down since 01:48 · 41 min API is not working." in said
+def test_the_page_shows_states_and_incidents(app: FastAPI) -> None:
+    text = visible_text(request_page(app, "/").text)
+    assert "API is down, Search MCP is degraded 8 of 11 services are up. 1 has no data. Checked 11 s ago ." in text
+    assert "API is down Down since 01:48 · 41 min API is not working." in text
     assert (
         "Search MCP is degraded Degraded since 01:46 · 42 min Search MCP is working, but some features are impaired."
-        in said
+        in text
     )
     order = [
-        said.index(f" {name} ") for name in ("Core 1 of 4 down", "Search 1 of 3 degraded", "Jobs 1 of 4 without data")
+        text.index(f" {name} ") for name in ("Core 1 of 4 down", "Search 1 of 3 degraded", "Jobs 1 of 4 without data")
     ]
     assert order == sorted(order)
-    assert "Exports No data since 20 Nov" in said
-    assert "100 % uptime 34 of 90 days" in said
-    assert "13 Nov API was down 14 min, 09:02 to 09:16." in said
-    assert "23 Oct Document fetch was down 13 min, 23:48 to 00:01." in said
-    assert "90 days ago 60 days ago 30 days ago today" in said
+    assert "Exports No data since 20 Nov" in text
+    assert "100 % uptime 34 of 90 days" in text
+    assert "13 Nov API was down 14 min, 09:02 to 09:16." in text
+    assert "23 Oct Document fetch was down 13 min, 23:48 to 00:01." in text
+    assert "90 days ago 60 days ago 30 days ago today" in text
 
 
-def test_bars_say_what_each_bad_day_was(app: FastAPI) -> None:
+def test_bars_have_titles_for_days_with_problems(app: FastAPI) -> None:
     html = request_page(app, "/").text
     assert "<title>22\u00a0Nov: down 41\u00a0min so far</title>" in html
     assert "<title>13\u00a0Nov: down 14\u00a0min</title>" in html
     label = 'aria-label="API, last 90 days: 86 days up, 1 day degraded, 3 days with downtime"'
     assert label in html.replace("\N{NO-BREAK SPACE}", " ")
-    said = visible_text(html)
-    assert f"21 Nov to 22 Nov Exports No data {NONE} {NONE}" in said
-    assert f"13 Nov API Down 14 min {NONE}" in said
+    text = visible_text(html)
+    assert f"21 Nov to 22 Nov Exports No data {NONE} {NONE}" in text
+    assert f"13 Nov API Down 14 min {NONE}" in text
 
 
-SECRETS = (
-    "internal-host",
-    "10.1.2.3",
-    "X-Secret",
-    "hunter2",
-    "ECONNREFUSED",
-    "HTTP 503",
-    "runbook.internal",
-    "sk-live",
-)
+SECRETS = ("internal-host", "10.1.2.3", "X-Secret", "hunter2", "ECONNREFUSED", "HTTP 503", "runbook.internal", "sk-live")
 
 
-def test_it_leaks_nothing(tmp_path: Path) -> None:
+def test_nothing_confidential_is_public(tmp_path: Path) -> None:
     """No target, tag, runbook, spec, message, reason, subject, evidence, route or receiver is public."""
-    book = FixtureRows()
-    book.add_watermark(NOW)
+    rows = FixtureRows()
+    rows.add_watermark(NOW)
     planted = " ".join(SECRETS)
-    id = book.add_probe(
+    id = rows.add_probe(
         "API", "http", "Core", tags=(planted,), target=planted, runbook=planted, cadence=planted, config_yaml=planted
     )
     evidence = Evidence({planted: planted}, planted)
-    book.add_result(
+    rows.add_result(
         id, NOW - MINUTE_MS, Outcome.FAIL, planted, planted, evidence=evidence, measurements={planted: planted}
     )
     for rule, until in (("availability", None), ("task", None), ("preference", NOW - HOUR_MS)):
         start = NOW - MINUTE_MS if until is None else NOW - 2 * HOUR_MS
-        incident = book.add_incident(
+        incident = rows.add_incident(
             id, rule, planted, start, subject=planted, reason=planted, routing_log=(planted,), resolved_at=until
         )
-        book.add_notification(incident, planted, "dead", created_at=start, finished_at=NOW, detail=planted)
-    with filled_database(f"sqlite:///{tmp_path}/l.db", book) as database:
+        rows.add_notification(incident, planted, "dead", created_at=start, finished_at=NOW, detail=planted)
+    with filled_database(f"sqlite:///{tmp_path}/l.db", rows) as database:
         app = create_test_app(database, destination_addresses={planted: planted})
         for path in ("/", "/healthz", "/readyz", "/nowhere", "/login"):
             response = request_page(app, path)
@@ -116,28 +107,28 @@ def service(name: str, state: HealthState, group: str = "") -> ServiceRow:
         ([("A", UNKNOWN)], UNKNOWN, "No data yet"),
     ],
 )
-def test_the_headline_names_the_wrong_thing(
+def test_the_headline_names_what_is_not_up(
     services: list[tuple[str, HealthState]], state: HealthState, line: str
 ) -> None:
-    shown = [service(*s) for s in services]
-    assert (overall_state(shown), format_status_headline(shown)) == (state, line)
+    expected = [service(*s) for s in services]
+    assert (overall_state(expected), format_status_headline(expected)) == (state, line)
 
 
-def page_of(tmp_path: Path, book: FixtureRows, site: StatusPageConfig | None = None) -> Any:
-    with filled_database(f"sqlite:///{tmp_path}/p.db", book) as database, database.read_transaction() as connection:
+def page_of(tmp_path: Path, rows: FixtureRows, site: StatusPageConfig | None = None) -> Any:
+    with filled_database(f"sqlite:///{tmp_path}/p.db", rows) as database, database.read_transaction() as connection:
         site = site or StatusPageConfig()
         return build_status_page(load_status_snapshot(connection, site, NOW), site)
 
 
 def test_two_findings_of_one_probe_are_one_entry_with_both_steps(tmp_path: Path) -> None:
-    book = FixtureRows()
-    book.add_watermark(NOW)
-    id = book.add_probe("API")
-    book.add_passing_results(id)
-    book.add_incident(id, "task", "task a is stale", NOW - 30 * MINUTE_MS, subject="a")
-    book.add_incident(id, "task", "task b is stale", NOW - 20 * MINUTE_MS, subject="b")
-    book.add_incident(id, "availability", "HTTP 503", NOW - 10 * MINUTE_MS)
-    (entry,) = page_of(tmp_path, book).open_incidents
+    rows = FixtureRows()
+    rows.add_watermark(NOW)
+    id = rows.add_probe("API")
+    rows.add_passing_results(id)
+    rows.add_incident(id, "task", "task a is stale", NOW - 30 * MINUTE_MS, subject="a")
+    rows.add_incident(id, "task", "task b is stale", NOW - 20 * MINUTE_MS, subject="b")
+    rows.add_incident(id, "availability", "HTTP 503", NOW - 10 * MINUTE_MS)
+    (entry,) = page_of(tmp_path, rows).open_incidents
     assert (entry.title, entry.since) == ("API is down", NOW - 10 * MINUTE_MS)
     assert [(state, at_) for state, at_, _ in entry.state_changes] == [
         (DOWN, NOW - 10 * MINUTE_MS),
@@ -146,48 +137,48 @@ def test_two_findings_of_one_probe_are_one_entry_with_both_steps(tmp_path: Path)
 
 
 def test_incidents_that_overlap_are_one_past_entry(tmp_path: Path) -> None:
-    book = FixtureRows()
-    id = book.add_probe("API")
-    book.add_incident(id, "task", "a", epoch_ms("10:00", 1), resolved_at=epoch_ms("10:20", 1), subject="a")
-    book.add_incident(id, "availability", "b", epoch_ms("10:10", 1), resolved_at=epoch_ms("10:30", 1))
-    assert [(entry.title, entry.duration_text) for entry in page_of(tmp_path, book).past_incidents] == [
+    rows = FixtureRows()
+    id = rows.add_probe("API")
+    rows.add_incident(id, "task", "a", epoch_ms("10:00", 1), resolved_at=epoch_ms("10:20", 1), subject="a")
+    rows.add_incident(id, "availability", "b", epoch_ms("10:10", 1), resolved_at=epoch_ms("10:30", 1))
+    assert [(entry.title, entry.duration_text) for entry in page_of(tmp_path, rows).past_incidents] == [
         ("API was down", "30\u00a0min, 10:00 to 10:30")
     ]
 
 
-def test_a_long_one_is_told_with_its_dates(tmp_path: Path) -> None:
-    book = FixtureRows()
-    book.add_incident(book.add_probe("API"), "task", "a", epoch_ms("10:00", 4), resolved_at=epoch_ms("11:00", 1))
+def test_a_long_incident_has_dates(tmp_path: Path) -> None:
+    rows = FixtureRows()
+    rows.add_incident(rows.add_probe("API"), "task", "a", epoch_ms("10:00", 4), resolved_at=epoch_ms("11:00", 1))
     assert (
-        page_of(tmp_path, book).past_incidents[0].duration_text
+        page_of(tmp_path, rows).past_incidents[0].duration_text
         == "3\u00a0days 1\u00a0h, 18\u00a0Nov 10:00 to 21\u00a0Nov 11:00"
     )
 
 
-def test_what_has_never_run_is_no_data(tmp_path: Path) -> None:
-    book = FixtureRows()
-    book.add_watermark(NOW)
-    book.add_probe("API", created_at=NOW - SECOND_MS)
-    page = page_of(tmp_path, book)
+def test_a_probe_that_never_ran_has_no_data(tmp_path: Path) -> None:
+    rows = FixtureRows()
+    rows.add_watermark(NOW)
+    rows.add_probe("API", created_at=NOW - SECOND_MS)
+    page = page_of(tmp_path, rows)
     assert (page.state, page.headline, page.checked_at) == (UNKNOWN, "No data yet", None)
     assert page.groups[0].services[0].label == "No data yet"
     assert page.groups[0].services[0].uptime == ""
 
 
-def test_a_watchdog_that_stands_still_calls_nothing_up(tmp_path: Path) -> None:
-    book = FixtureRows()
-    book.add_watermark(NOW - 2 * MINUTE_MS)
-    book.add_passing_results(book.add_probe("API"), newest_ago_s=125)
-    book.add_incident(book.add_probe("Web"), "availability", "down", NOW - HOUR_MS)
-    page = page_of(tmp_path, book)
+def test_nothing_is_up_while_no_probe_runs(tmp_path: Path) -> None:
+    rows = FixtureRows()
+    rows.add_watermark(NOW - 2 * MINUTE_MS)
+    rows.add_passing_results(rows.add_probe("API"), newest_ago_s=125)
+    rows.add_incident(rows.add_probe("Web"), "availability", "down", NOW - HOUR_MS)
+    page = page_of(tmp_path, rows)
     assert (page.state, page.headline) == (UNKNOWN, "No current data")
     assert [s.label for g in page.groups for s in g.services] == ["No data since 02:27", "No data yet"]
     assert page.open_incidents == ()
 
 
-def test_only_what_is_to_be_shown_is_shown_in_the_configured_order(tmp_path: Path) -> None:
-    book = FixtureRows()
-    book.add_watermark(NOW)
+def test_the_configuration_selects_and_orders_services(tmp_path: Path) -> None:
+    rows = FixtureRows()
+    rows.add_watermark(NOW)
     for name, group, tag in (
         ("B", "Jobs", "prod"),
         ("A", "Jobs", "prod"),
@@ -195,16 +186,16 @@ def test_only_what_is_to_be_shown_is_shown_in_the_configured_order(tmp_path: Pat
         ("D", "", "prod"),
         ("E", "Core", ""),
     ):
-        book.add_passing_results(book.add_probe(name, "http", group, tags=(tag,)))
+        rows.add_passing_results(rows.add_probe(name, "http", group, tags=(tag,)))
 
-    def shown(info: ProbeInfo) -> bool:
+    def expected(info: ProbeInfo) -> bool:
         return "prod" in info.tags
 
     page = page_of(
         tmp_path,
-        book,
+        rows,
         StatusPageConfig(
-            includes_probe=shown, group_order=("Zoo", "Jobs", "Core"), probe_order=("b", "a", "c", "d", "e")
+            includes_probe=expected, group_order=("Zoo", "Jobs", "Core"), probe_order=("b", "a", "c", "d", "e")
         ),
     )
     assert [(g.name, [s.name for s in g.services]) for g in page.groups] == [
@@ -215,27 +206,27 @@ def test_only_what_is_to_be_shown_is_shown_in_the_configured_order(tmp_path: Pat
     assert page.subtitle == "All 4 services are up."
 
 
-def test_an_empty_page_says_how_to_fill_it(tmp_path: Path) -> None:
+def test_an_empty_page_explains_the_setup(tmp_path: Path) -> None:
     with filled_database(f"sqlite:///{tmp_path}/e.db", FixtureRows()) as database:
         response = request_page(create_test_app(database), "/")
     assert response.status_code == 200
     assert "No probes yet" in response.text
 
 
-def test_a_short_history_has_its_own_axis(told_story: Database) -> None:
-    said = visible_text(
+def test_a_short_history_has_its_own_axis(acme_database: Database) -> None:
+    text = visible_text(
         request_page(
-            create_test_app(told_story, status_page=StatusPageConfig("Acme", history_ms=30 * DAY_MS)), "/"
+            create_test_app(acme_database, status_page=StatusPageConfig("Acme", history_ms=30 * DAY_MS)), "/"
         ).text
     )
-    assert "30 days ago 20 days ago 10 days ago today" in said
+    assert "30 days ago 20 days ago 10 days ago today" in text
 
 
 # --- caching, and a database that is away
 
 
 class Flaky:
-    """A reader that can be told to fail; counts."""
+    """Runs queries, counts them, and fails on request."""
 
     def __init__(self, database: Database):
         self._read, self.reads = make_read_query_runner(database), 0
@@ -257,8 +248,8 @@ class Clock:
 
 
 @pytest.fixture
-def flaky(told_story: Database) -> Flaky:
-    return Flaky(told_story)
+def flaky(acme_database: Database) -> Flaky:
+    return Flaky(acme_database)
 
 
 @pytest.fixture
@@ -267,8 +258,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def watched(told_story: Database, flaky: Flaky, clock: Clock) -> FastAPI:
-    return create_test_app(told_story, run_read_query=flaky, clock=clock)
+def watched(acme_database: Database, flaky: Flaky, clock: Clock) -> FastAPI:
+    return create_test_app(acme_database, run_read_query=flaky, clock=clock)
 
 
 def test_an_unchanged_page_is_not_sent_again(watched: FastAPI) -> None:
@@ -279,7 +270,7 @@ def test_an_unchanged_page_is_not_sent_again(watched: FastAPI) -> None:
     assert request_page(watched, "/", headers={"If-None-Match": '"other"'}).status_code == 200
 
 
-def test_many_visitors_cost_one_read(watched: FastAPI, flaky: Flaky, clock: Clock) -> None:
+def test_many_visitors_cause_one_query(watched: FastAPI, flaky: Flaky, clock: Clock) -> None:
     for _ in range(3):
         request_page(watched, "/")
     assert flaky.reads == 1
@@ -291,23 +282,25 @@ def test_many_visitors_cost_one_read(watched: FastAPI, flaky: Flaky, clock: Cloc
 
 
 @pytest.mark.parametrize("error", [StoreUnavailableError("gone"), TimeoutError()])
-def test_the_last_good_page_shows_with_its_age(watched: FastAPI, flaky: Flaky, clock: Clock, error: Exception) -> None:
+def test_the_last_snapshot_is_shown_with_its_age(
+    watched: FastAPI, flaky: Flaky, clock: Clock, error: Exception
+) -> None:
     request_page(watched, "/")
     flaky.error = error
     clock.now += 3 * MINUTE_MS
     response = request_page(watched, "/")
-    said = visible_text(response.text)
+    text = visible_text(response.text)
     assert response.status_code == 200
-    assert "Data from 3 min ago" in said
-    assert "The states below are as of 02:29" in said
-    assert "API is down, Search MCP is degraded" in said
-    assert "Checked 3 min ago" in said
+    assert "Data from 3 min ago" in text
+    assert "The states below are as of 02:29" in text
+    assert "API is down, Search MCP is degraded" in text
+    assert "Checked 3 min ago" in text
     flaky.error = None
     clock.now += 5 * SECOND_MS
     assert "Data from" not in request_page(watched, "/").text
 
 
-def test_without_a_last_good_page_it_says_so_and_fails(watched: FastAPI, flaky: Flaky) -> None:
+def test_without_a_snapshot_the_page_is_unavailable(watched: FastAPI, flaky: Flaky) -> None:
     flaky.error = StoreUnavailableError("password authentication failed for user hunter2")
     response = request_page(watched, "/")
     assert response.status_code == 503
@@ -316,14 +309,14 @@ def test_without_a_last_good_page_it_says_so_and_fails(watched: FastAPI, flaky: 
     assert "hunter2" not in response.text
 
 
-def test_operators_are_told_that_the_database_is_away(watched: FastAPI, flaky: Flaky) -> None:
+def test_operators_pages_are_unavailable_without_the_database(watched: FastAPI, flaky: Flaky) -> None:
     flaky.error = StoreUnavailableError("gone")
     assert request_page(watched, "/probes").status_code == 503
     assert request_page(watched, "/api/probes").json()["error"] == "Database unavailable"
 
 
-def test_visitors_at_once_wait_for_one_render(told_story: Database, flaky: Flaky) -> None:
-    app = create_test_app(told_story, run_read_query=flaky)
+def test_visitors_at_once_wait_for_one_render(acme_database: Database, flaky: Flaky) -> None:
+    app = create_test_app(acme_database, run_read_query=flaky)
 
     async def crowd() -> list[int]:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as http:
@@ -334,18 +327,18 @@ def test_visitors_at_once_wait_for_one_render(told_story: Database, flaky: Flaky
     assert flaky.reads == 1
 
 
-def test_health_and_readiness(told_story: Database, flaky: Flaky) -> None:
-    fine = create_test_app(told_story, run_read_query=flaky)
-    assert request_page(fine, "/healthz").json() == {"status": "ok"}
-    assert request_page(fine, "/readyz").json() == {"status": "ready"}
-    late = create_test_app(told_story, run_read_query=flaky, not_ready_reason=lambda: "no slot was claimed for 12 s")
+def test_health_and_readiness(acme_database: Database, flaky: Flaky) -> None:
+    ready = create_test_app(acme_database, run_read_query=flaky)
+    assert request_page(ready, "/healthz").json() == {"status": "ok"}
+    assert request_page(ready, "/readyz").json() == {"status": "ready"}
+    late = create_test_app(acme_database, run_read_query=flaky, not_ready_reason=lambda: "no slot was claimed for 12 s")
     assert (request_page(late, "/readyz").status_code, request_page(late, "/readyz").json()["reason"]) == (
         503,
         "no slot was claimed for 12 s",
     )
     flaky.error = StoreUnavailableError("gone")
-    assert request_page(fine, "/healthz").status_code == 200
-    assert (request_page(fine, "/readyz").status_code, request_page(fine, "/readyz").json()["reason"]) == (
+    assert request_page(ready, "/healthz").status_code == 200
+    assert (request_page(ready, "/readyz").status_code, request_page(ready, "/readyz").json()["reason"]) == (
         503,
         "the database is unavailable",
     )

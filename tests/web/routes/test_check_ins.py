@@ -86,16 +86,14 @@ def endpoint() -> Iterator[EndpointHarness]:
         ("/255", FAIL, 255),
     ],
 )
-def test_what_an_address_means(
-    endpoint: EndpointHarness, method: str, path: str, kind: CheckInKind, code: int | None
-) -> None:
+def test_paths(endpoint: EndpointHarness, method: str, path: str, kind: CheckInKind, code: int | None) -> None:
     response = endpoint.request(f"/in/{TOKEN}{path}", method)
     assert (response.status_code, response.text) == (200, "" if method == "HEAD" else "ok\n")
     assert endpoint.accepted == [("backup", kind, NOW, "", code, b"")]
 
 
 @pytest.mark.parametrize("path", ["/256", "/-1", "/1.0", "/1e2", "/started", "/START", "/fail/1", "//"])
-def test_what_means_nothing_is_said_to(endpoint: EndpointHarness, path: str) -> None:
+def test_an_unknown_action_is_refused(endpoint: EndpointHarness, path: str) -> None:
     response = endpoint.request(f"/in/{TOKEN}{path}")
     expected = "after the token: expected nothing, start, fail, log, or an exit code from 0 to 255\n"
     assert (response.status_code, response.text, endpoint.accepted) == (404, expected, [])
@@ -108,7 +106,7 @@ def test_other_methods_are_refused(endpoint: EndpointHarness) -> None:
     assert endpoint.accepted == []
 
 
-def test_all_else_is_for_the_pages(endpoint: EndpointHarness) -> None:
+def test_other_requests_go_to_the_pages(endpoint: EndpointHarness) -> None:
     for path in ("/", "/in", "/inside", f"/x/in/{TOKEN}"):
         assert endpoint.request(path).text == "a page"
     assert endpoint.accepted == []
@@ -117,7 +115,7 @@ def test_all_else_is_for_the_pages(endpoint: EndpointHarness) -> None:
 # --- runs, and when
 
 
-def test_the_run_and_when_it_was(endpoint: EndpointHarness) -> None:
+def test_run_id_and_age(endpoint: EndpointHarness) -> None:
     endpoint.request(f"/in/{TOKEN}/start?rid=2f1e-a.b:7_~&ago=0")
     endpoint.request(f"/in/{TOKEN}?ago=172800000&rid=x&create=1")
     assert [(check_in.run_id, check_in.occurred_at) for check_in in endpoint.accepted] == [
@@ -126,7 +124,7 @@ def test_the_run_and_when_it_was(endpoint: EndpointHarness) -> None:
     ]
 
 
-def test_the_senders_clock_is_never_asked(endpoint: EndpointHarness) -> None:
+def test_the_clock_of_the_sender_is_ignored(endpoint: EndpointHarness) -> None:
     for hours in (-48, 48):
         skewed = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(NOW / 1000 + hours * 3600))
         endpoint.request(f"/in/{TOKEN}", headers={"Date": skewed})
@@ -146,7 +144,7 @@ def test_the_senders_clock_is_never_asked(endpoint: EndpointHarness) -> None:
         ("ago=%D9%A1", "ago: expected milliseconds"),
     ],
 )
-def test_what_cannot_be_read_is_said(endpoint: EndpointHarness, query: str, message: str) -> None:
+def test_invalid_parameters_are_refused(endpoint: EndpointHarness, query: str, message: str) -> None:
     response = endpoint.request(f"/in/{TOKEN}?{query}")
     assert response.status_code == 400
     assert response.text.startswith(message)
@@ -156,12 +154,12 @@ def test_what_cannot_be_read_is_said(endpoint: EndpointHarness, query: str, mess
 # --- bodies
 
 
-def test_the_end_of_a_long_body_is_kept(endpoint: EndpointHarness) -> None:
+def test_the_end_of_a_long_body_is_passed_on(endpoint: EndpointHarness) -> None:
     endpoint.request(f"/in/{TOKEN}", "POST", content=b"a" * 5_000_000 + b"the end")
-    endpoint.request(f"/in/{TOKEN}", "POST", content=iter([b"a" * 60_000, b"b" * 60_000, b"no length told"]))
+    endpoint.request(f"/in/{TOKEN}", "POST", content=iter([b"a" * 60_000, b"b" * 60_000, b"without a length"]))
     endpoint.request(f"/in/{TOKEN}", "POST", content=b"short")
     assert [len(check_in.output) for check_in in endpoint.accepted] == [MAX_BODY_TAIL_BYTES, MAX_BODY_TAIL_BYTES, 5]
-    assert [check_in.output[-7:] for check_in in endpoint.accepted] == [b"the end", b"th told", b"short"]
+    assert [check_in.output[-7:] for check_in in endpoint.accepted] == [b"the end", b" length", b"short"]
 
 
 def raw(endpoint: EndpointHarness) -> socket.socket:
@@ -177,14 +175,14 @@ def test_a_body_that_does_not_end_is_cut_short(endpoint: EndpointHarness, monkey
     assert [(check_in.exit_code, check_in.output) for check_in in endpoint.accepted] == [(3, b"as far as")]
 
 
-def test_who_leaves_in_the_middle_said_nothing(endpoint: EndpointHarness) -> None:
+def test_a_client_that_disconnects_has_not_checked_in(endpoint: EndpointHarness) -> None:
     with raw(endpoint) as line:
         line.sendall(f"POST /in/{TOKEN} HTTP/1.1\r\nHost: x\r\nContent-Length: 999\r\n\r\nas far as".encode())
     assert endpoint.request(f"/in/{OTHER_TOKEN}").status_code == 200
     assert [check_in.probe_id for check_in in endpoint.accepted] == ["digest"]
 
 
-def test_the_body_of_a_stranger_is_not_read(endpoint: EndpointHarness) -> None:
+def test_the_body_of_an_unknown_token_is_not_read(endpoint: EndpointHarness) -> None:
     with raw(endpoint) as line:
         line.sendall(b"POST /in/0123456789abcdef HTTP/1.1\r\nHost: x\r\nContent-Length: 999999999\r\n\r\n")
         assert line.recv(99).startswith(b"HTTP/1.1 404")
@@ -193,7 +191,7 @@ def test_the_body_of_a_stranger_is_not_read(endpoint: EndpointHarness) -> None:
 # --- keys
 
 
-def test_a_thousand_guessed_keys_find_nothing_and_slow_nobody(endpoint: EndpointHarness) -> None:
+def test_a_thousand_guessed_tokens_are_throttled_and_delay_no_job(endpoint: EndpointHarness) -> None:
     responses = []
     for n in range(1_000):
         responses.append(endpoint.request(f"/in/{n:016x}/{'start' if n % 2 else ''}").status_code)
@@ -210,13 +208,13 @@ def test_a_thousand_guessed_keys_find_nothing_and_slow_nobody(endpoint: Endpoint
 @pytest.mark.parametrize(
     "key", ["", TOKEN[:-1], TOKEN + "x", TOKEN.upper(), f"{TOKEN}%00", "..", "backup", "caf%C3%A9"]
 )
-def test_a_wrong_key_is_unknown_however_near_it_is(endpoint: EndpointHarness, key: str) -> None:
+def test_a_similar_token_is_unknown(endpoint: EndpointHarness, key: str) -> None:
     response = endpoint.request(f"/in/{key}")
     assert (response.status_code, response.text) in ((404, "unknown check-in token\n"), (200, "a page"))
     assert endpoint.accepted == []
 
 
-def test_no_response_is_kept_anywhere_or_tells_the_key(endpoint: EndpointHarness) -> None:
+def test_no_response_is_cached_or_contains_the_token(endpoint: EndpointHarness) -> None:
     responses = [endpoint.request(f"/in/{TOKEN}{path}") for path in ("", "/start", "/what", "?ago=x")]
     responses += [endpoint.request("/in/nope"), endpoint.request(f"/in/{TOKEN}", "PUT")]
     for response in responses:
@@ -231,13 +229,13 @@ def test_no_response_is_kept_anywhere_or_tells_the_key(endpoint: EndpointHarness
 # --- limits
 
 
-def test_what_cannot_be_kept_is_no_success(endpoint: EndpointHarness) -> None:
+def test_a_check_in_that_cannot_be_stored_is_an_error(endpoint: EndpointHarness) -> None:
     endpoint.can_store = False
     response = endpoint.request(f"/in/{TOKEN}")
     assert (response.status_code, response.headers["retry-after"]) == (503, "10")
 
 
-def test_a_job_that_runs_wild_is_held_up_alone(endpoint: EndpointHarness) -> None:
+def test_a_runaway_job_is_throttled_alone(endpoint: EndpointHarness) -> None:
     for _ in range(MAX_CHECK_INS_PER_WINDOW):
         assert endpoint.request(f"/in/{TOKEN}").status_code == 200
     endpoint.now += 20_000

@@ -1,0 +1,76 @@
+"""The registry of cards: every kind of probe has cards, and only the registry distinguishes kinds."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from watchdog.probes import PROBE_KINDS
+from watchdog.resources import resource_path
+from watchdog.web.cards.registry import CARDS_BY_KIND, DEFAULT_CARDS, cards_of_kind, jobs_section_id
+
+TEMPLATES = resource_path("templates") / "pages"
+CODE = Path(__file__).parents[3] / "watchdog" / "web"
+
+
+@pytest.mark.parametrize("kind", [*PROBE_KINDS, "a kind of another version"])
+def test_every_kind_has_cards_with_templates(kind: str) -> None:
+    cards = cards_of_kind(kind)
+    assert cards
+    assert [card.template for card in cards if not (TEMPLATES / card.template).is_file()] == []
+
+
+def test_only_kinds_that_exist_have_cards_of_their_own() -> None:
+    assert CARDS_BY_KIND.keys() <= PROBE_KINDS.keys()
+    assert DEFAULT_CARDS not in CARDS_BY_KIND.values()
+
+
+def test_every_template_of_a_card_is_in_use() -> None:
+    used = {card.template for kind in PROBE_KINDS for card in cards_of_kind(kind)}
+    assert used == {f"cards/{file.name}" for file in (TEMPLATES / "cards").glob("*.j2")}
+
+
+@pytest.mark.parametrize("kind", PROBE_KINDS)
+def test_the_section_of_jobs_exists(kind: str) -> None:
+    for card in cards_of_kind(kind):
+        if card.jobs_section_id:
+            assert f'id="{card.jobs_section_id}"' in (TEMPLATES / card.template).read_text()
+            assert jobs_section_id(kind) == card.jobs_section_id
+
+
+def kind_comparisons(source: str) -> Iterator[str]:
+    """Comparisons of something named `kind` with text, as Python."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Compare):
+            sides = (node.left, *node.comparators)
+            names = {side.attr if isinstance(side, ast.Attribute) else getattr(side, "id", "") for side in sides}
+            has_text = any(isinstance(part, ast.Constant) and part.value for side in sides for part in ast.walk(side))
+            if "kind" in names and has_text:
+                yield ast.unparse(node)
+
+
+def test_no_page_names_a_kind() -> None:
+    assert {
+        file.name: found for file in CODE.rglob("*.py") if (found := list(kind_comparisons(file.read_text())))
+    } == {}
+    for template in TEMPLATES.rglob("*.j2"):
+        assert re.findall(r"kind\s*(?:==|!=|in|not in)\s*[\"'(\[]", template.read_text()) == [], template.name
+
+
+@pytest.mark.parametrize(
+    ("source", "is_found"),
+    [
+        ("probe.kind == 'queue'", True),
+        ("kind in ('canary', 'heartbeat')", True),
+        ("'jobs' != job.probe.kind", True),
+        ("probe.kind != self.kind", False),
+        ("probe.kind in CARDS_BY_KIND", False),
+        ("check_in.kind is CheckInKind.OK", False),
+    ],
+)
+def test_comparisons_with_a_kind_are_recognised(source: str, is_found: bool) -> None:
+    assert bool(list(kind_comparisons(source))) is is_found
