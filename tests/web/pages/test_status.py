@@ -58,7 +58,16 @@ def test_bars_have_titles_for_days_with_problems(app: FastAPI) -> None:
     assert f"13 Nov API Down 14 min {NONE}" in text
 
 
-SECRETS = ("internal-host", "10.1.2.3", "X-Secret", "hunter2", "ECONNREFUSED", "HTTP 503", "runbook.internal", "sk-live")
+SECRETS = (
+    "internal-host",
+    "10.1.2.3",
+    "X-Secret",
+    "hunter2",
+    "ECONNREFUSED",
+    "HTTP 503",
+    "runbook.internal",
+    "sk-live",
+)
 
 
 def test_nothing_confidential_is_public(tmp_path: Path) -> None:
