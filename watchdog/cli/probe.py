@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,13 +18,15 @@ from watchdog.cli.common import (
     load_config_or_exit,
     print_json,
 )
-from watchdog.cli.tables import create_console, escape_markup
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from watchdog.config.load import LoadedConfig
     from watchdog.probes.base import Probe
 
-OUTCOME_COLOURS = {"pass": "green", "fail": "red"}
+OUTCOME_COLOURS = {"pass": "1;32", "fail": "1;31"}
+GREY = "90"
 
 
 def probe_command(
@@ -79,37 +83,40 @@ async def _run_probe(loaded_config: LoadedConfig, probe: Probe) -> dict[str, Any
 
 
 def _print_result(result: dict[str, Any]) -> None:
-    from rich.table import Table
-
     from watchdog.domain.formatting import format_duration
 
-    console = create_console()
-    colour = OUTCOME_COLOURS.get(result["outcome"], "bright_black")
+    outcome = _colour(result["outcome"], OUTCOME_COLOURS.get(result["outcome"], GREY))
+    message = f": {result['message']}" if result["message"] else ""
     duration = "" if result["duration"] is None else f" · {format_duration(result['duration'])}"
-    message = f": {escape_markup(result['message'])}" if result["message"] else ""
-    title = f"[bold {colour}]{result['outcome']}[/] {escape_markup(result['probe'])} ({result['kind']})"
-    console.print(f"{title}{message}{duration}")
+    print(f"{outcome} {result['probe']} ({result['kind']}){message}{duration}")
     if result["reason"]:
-        console.print(f"reason: {result['reason']}")
+        print(f"reason: {result['reason']}")
     for finding in result["findings"]:
         if finding["message"] != result["message"]:
-            console.print(f"{finding['rule']}: {escape_markup(finding['message'])}")
-    for heading, rows in (
-        ("phases", {name: format_duration(ms) for name, ms in result["phases"].items()}),
-        ("measurements", result["measurements"]),
-        ("evidence", result["evidence"]["facts"]),
-    ):
-        if rows:
-            table = Table(title=heading, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 2))
-            for name, value in rows.items():
-                table.add_row(escape_markup(str(name)), escape_markup(_format_value(value)))
-            console.print(table)
+            print(f"{finding['rule']}: {finding['message']}")
+    _print_fields("phases", {name: format_duration(ms) for name, ms in result["phases"].items()})
+    _print_fields("measurements", result["measurements"])
+    _print_fields("evidence", result["evidence"]["facts"])
     if result["evidence"]["excerpt"]:
-        console.print("response excerpt (untrusted):", style="bright_black")
-        console.print(result["evidence"]["excerpt"], markup=False)
+        print(_colour("response excerpt (untrusted):", GREY))
+        print(result["evidence"]["excerpt"])
+
+
+def _print_fields(heading: str, fields: Mapping[str, Any]) -> None:
+    width = max(map(len, fields), default=0)
+    if fields:
+        print(heading)
+    for name, value in fields.items():
+        print(f"  {name:{width}}  {_format_value(value)}")
 
 
 def _format_value(value: Any) -> str:
     if isinstance(value, dict):
         return "; ".join(f"{name}: {_format_value(below)}" for name, below in value.items())
     return ", ".join(map(_format_value, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _colour(text: str, sgr_code: str) -> str:
+    """Only on a terminal. Without Rich, whose import would take as long as the rest of the output."""
+    coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return f"\x1b[{sgr_code}m{text}\x1b[0m" if coloured else text

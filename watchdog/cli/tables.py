@@ -3,22 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 STATE_COLOURS: Mapping[str, str] = {"up": "green", "degraded": "yellow", "unknown": "bright_black", "down": "red"}
-
-
-def create_console() -> Console:
-    """Standard output. In a pipe, lines are neither coloured nor wrapped."""
-    from rich.console import Console
-
-    console = Console(highlight=False, emoji=False)
-    if not console.is_terminal:
-        console.width = 10_000
-    return console
 
 
 def escape_markup(text: str) -> str:
@@ -28,10 +14,14 @@ def escape_markup(text: str) -> str:
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Cells are Rich markup: escape names and messages."""
+    """Cells are Rich markup: escape names and messages. In a pipe, lines are neither coloured nor wrapped."""
+    from rich.console import Console
     from rich.table import Table
 
     table = Table(*headings, box=None, padding=(0, 2, 0, 0), header_style="bold")
     for row in rows:
         table.add_row(*row)
-    create_console().print(table)
+    console = Console(highlight=False, emoji=False)
+    if not console.is_terminal:
+        console.width = 10_000
+    console.print(table)

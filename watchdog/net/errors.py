@@ -5,11 +5,14 @@ from __future__ import annotations
 import errno
 import re
 import socket
-import ssl
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from watchdog.domain.model import Json
 from watchdog.net.phases import PHASE_DESCRIPTIONS, PhaseTimer
+
+if TYPE_CHECKING:
+    import ssl
 
 
 class ProbeError(Exception):
@@ -82,6 +85,8 @@ def _vagueness_rank(error: ProbeError) -> int:
 
 
 def _error_from_single_exception(error: BaseException) -> ProbeError | None:
+    import ssl
+
     if isinstance(error, ProbeError):
         return error
     if isinstance(error, ssl.SSLError):
@@ -159,6 +164,8 @@ _TLS_HANDSHAKE_ERROR_MESSAGES = (
 
 
 def _error_from_ssl_error(error: ssl.SSLError) -> ProbeError:
+    import ssl
+
     if isinstance(error, ssl.SSLCertVerificationError):
         message = _CERTIFICATE_ERROR_MESSAGES.get(error.verify_code, error.verify_message)
         if mismatch := re.search(r"not valid for '(.+)'", error.verify_message):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -18,6 +17,8 @@ async def run_in_daemon_thread(function: Callable[[], T], thread_name: str) -> T
     If the caller is cancelled, the thread runs on; it ends with the process at the latest. The caller has to limit the
     number of threads.
     """
+    import asyncio
+
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
 

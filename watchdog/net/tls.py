@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import StrictBool, model_validator
 
 from watchdog.config_types import ConfigModel, FieldValidationError, LocalFilePath
 from watchdog.net.errors import ProbeError
+
+if TYPE_CHECKING:
+    import ssl
 
 
 class TlsConfig(ConfigModel):
@@ -40,6 +43,8 @@ class TlsConfig(ConfigModel):
 
 def create_ssl_context(tls: TlsConfig) -> ssl.SSLContext:
     """Takes about 15 ms, so contexts are cached. Raises ProbeError (internal) if a file is unusable."""
+    import ssl
+
     with _translate_file_errors("ca_file", tls.ca_file):
         context = ssl.create_default_context(cafile=tls.ca_file or None)
     if not tls.ca_file and not _has_trusted_authorities(context):
@@ -64,6 +69,8 @@ def _reject_encrypted_key() -> str:
 
 @contextmanager
 def _translate_file_errors(option: str, path: str) -> Iterator[None]:
+    import ssl
+
     try:
         yield
         return
@@ -78,5 +85,7 @@ def _translate_file_errors(option: str, path: str) -> Iterator[None]:
 
 def _has_trusted_authorities(context: ssl.SSLContext) -> bool:
     """OpenSSL reads a directory of authorities on demand, so the context does not list its contents."""
+    import ssl
+
     directory = ssl.get_default_verify_paths().capath
     return bool(context.cert_store_stats()["x509_ca"] or (directory and any(Path(directory).iterdir())))

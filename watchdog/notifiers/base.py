@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 from watchdog.config_types import ConfigModel
 from watchdog.domain.model import AlertContext, Json, Notification
-from watchdog.net.connector import format_socket_address
 
 if TYPE_CHECKING:
     from watchdog.net import Network, ProbeError
@@ -48,6 +47,8 @@ class DeliveryError(Exception):
 
 def unreachable_error(error: ProbeError, host: str, port: int) -> DeliveryError:
     """No usable answer from the receiver there."""
+    from watchdog.net.connector import format_socket_address
+
     return DeliveryError(error.reason, f"{error} ({format_socket_address((host, port))})")
 
 

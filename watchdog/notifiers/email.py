@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import re
 import socket
 from contextlib import suppress
-from email.headerregistry import Address
-from email.message import EmailMessage
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, StrictInt, model_validator
@@ -17,11 +14,12 @@ from watchdog.config_types import ConfigModel, Secret
 from watchdog.domain.model import IncidentEvent, Json
 from watchdog.net import error_from_exception
 from watchdog.notifiers.base import CONFIG_ERROR_RETRY_S, DeliveryError, DeliveryRequest, Notifier, unreachable_error
-from watchdog.notifiers.email_letter import build_email, derive_message_id, email_subject
 from watchdog.notifiers.message import compose_message, safe_line
 
 if TYPE_CHECKING:
     import ssl
+    from email.headerregistry import Address
+    from email.message import EmailMessage
 
     import aiosmtplib
 
@@ -46,6 +44,8 @@ def _validate_email_address(text: str) -> str:
 
 
 def _parse_sender(sender: str) -> Address:
+    from email.headerregistry import Address
+
     found = _SENDER_PATTERN.fullmatch(sender) if sender.isprintable() else None
     if found is None:
         raise ValueError("expected an email address, optionally with a name: Watchdog <watchdog@acme.example>")
@@ -88,6 +88,8 @@ class SmtpServerSettings(ConfigModel):
     async def send_mail(self, mail: EmailMessage, recipients: tuple[str, ...]) -> dict[str, tuple[int, str]]:
         """Returns who was refused while others were not: address -> the server's answer, its code first. Raises
         DeliveryError."""
+        import asyncio
+
         import aiosmtplib
 
         port = self.port or DEFAULT_SMTP_PORTS[self.security]
@@ -135,6 +137,8 @@ class EmailNotifier(Notifier):
     async def send(self, request: DeliveryRequest) -> dict[str, Json]:
         """The receipt is `message_id` and `subject`, and in `refused` whom the server did not take. Whom it does not
         take yet hears of it later, and nobody twice: `settled` says who needs no further try."""
+        from watchdog.notifiers.email_letter import build_email, derive_message_id, email_subject
+
         if self.server is None:
             raise DeliveryError("smtp.not_configured", "the section `email` names no server", retry_for_s=0)
         message, author = compose_message(request.alert_context), self.server.sender_address

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Mapping
 from contextlib import suppress
@@ -42,6 +41,8 @@ async def post_json(
     network: Network, url: str, body: bytes, headers: Mapping[str, str], *, now: int
 ) -> ReceiverResponse:
     """Raises DeliveryError when no answer came. `now`: epoch ms, which a dated Retry-After is measured from."""
+    import asyncio
+
     import httpx
 
     read = bytearray()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import suppress
 from dataclasses import replace
 from time import monotonic
@@ -148,6 +147,8 @@ class _CanaryRun:
         return self.context.started_at + round((monotonic() - self._started_monotonic) * 1000)
 
     async def run(self, connection: CanaryConnection) -> Observation:
+        import asyncio
+
         if in_flight := await self._cancel_earlier_sentinels(connection):
             return in_flight
         sentinel = SentinelJob(self.context.idempotency_key, self.settings.payload, self.probe.deadline_ms + 60_000)
@@ -213,6 +214,8 @@ class _CanaryRun:
     async def _poll_until_finished(self, connection: CanaryConnection, tracker: SentinelTracker) -> None:
         """Polls until the sentinel finishes or its time is up. A retryable error counts only if it lasts until then; of
         several errors in a row the first is raised, since it names the cause."""
+        import asyncio
+
         min_interval_ms, max_interval_ms = self.settings.queue_driver.poll_interval_range_ms
         poll_error: ProbeError | None = None
         while True:
@@ -233,6 +236,8 @@ class _CanaryRun:
             await asyncio.sleep(min(interval_ms, limit - now) / 1000)
 
     async def _cancel_sentinel(self, connection: CanaryConnection, job_id: str) -> bool:
+        import asyncio
+
         with suppress(ProbeError, TimeoutError):
             async with asyncio.timeout(CLEANUP_TIMEOUT_S):
                 return await connection.cancel(job_id)

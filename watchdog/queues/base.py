@@ -9,7 +9,6 @@ Drivers report facts; they judge nothing. Every failure to do so is a ProbeError
 
 from __future__ import annotations
 
-import asyncio
 from abc import abstractmethod
 from collections.abc import Container, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -183,6 +182,8 @@ async def resolve_reachable_address(context: ConnectContext, host: str, port: in
 
     Client libraries connect to that address afterwards: they have neither filter nor phases. Raises ProbeError.
     """
+    import asyncio
+
     try:
         async with asyncio.timeout(context.timeout_s):
             sock = await context.network.connector.connect(host, port, context.trace, context.allow_private_addresses)

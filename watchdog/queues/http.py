@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import cached_property
@@ -200,6 +199,8 @@ class _HttpCanaryConnection:
         return QueueStats()
 
     async def _send_request(self, request: HttpTarget, idempotency_key: str, timeout_s: float) -> HttpResponse:
+        import asyncio
+
         context, timer = self.context, PhaseTimer()
         try:
             async with asyncio.timeout(timeout_s):

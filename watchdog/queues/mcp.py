@@ -3,7 +3,6 @@ when its job is done."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import cached_property
@@ -96,6 +95,8 @@ class McpCanary(McpTarget, CanaryDriver):
 
     @asynccontextmanager
     async def connect(self, context: ConnectContext) -> AsyncIterator[CanaryConnection]:
+        import asyncio
+
         import anyio
 
         from watchdog.net.mcp import SessionResult, connect_mcp_client, measure_phase
@@ -139,6 +140,8 @@ class _McpCanaryConnection:
 
     def __init__(self, config: McpCanary, context: ConnectContext, client: McpClient, started_monotonic: float) -> None:
         """`started_monotonic`: the monotonic clock at `context.started_at`."""
+        import asyncio
+
         self.config, self.context, self.client, self._started_monotonic = config, context, client, started_monotonic
         self._sent_sentinel: asyncio.Future[SentinelJob] = asyncio.get_running_loop().create_future()
         self._answered = asyncio.Event()
@@ -164,6 +167,8 @@ class _McpCanaryConnection:
         self._answered.set()
 
     async def send(self, sentinel: SentinelJob) -> str:
+        import asyncio
+
         self._sent_sentinel.set_result(sentinel)
         if self.config.resource:
             try:
@@ -214,6 +219,8 @@ class _McpCanaryConnection:
         return f"job:{job_id}" if job_id and not finished else ""
 
     async def _poll_resource(self, uri: str) -> JobStatus:
+        import asyncio
+
         try:
             async with asyncio.timeout(self.context.timeout_s):
                 await self.client.read_resource(uri)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from hashlib import blake2b
 from threading import BoundedSemaphore
@@ -80,6 +79,8 @@ class CeleryQueue(QueueDriver):
 
         A thread that blocks for longer than `timeout_s` is left behind. Raises ProbeError.
         """
+        import asyncio
+
         from kombu.exceptions import OperationalError
 
         if not BROKER_THREAD_SEMAPHORE.acquire(blocking=False):

@@ -3,7 +3,6 @@ write, every failure a ProbeError."""
 
 from __future__ import annotations
 
-import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -155,6 +154,8 @@ class ExternalDatabase(ABC):
 
 async def run_transaction(database: ExternalDatabase, context: ConnectContext, work: Callable[[Connection], T]) -> T:
     """Returns the result of `work`, which runs in a thread because drivers block. Raises ProbeError."""
+    import asyncio
+
     address = ""
     if database.host:
         address = await resolve_reachable_address(context, database.host, database.connect_port, DATABASE_LABEL)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 import socket
@@ -120,6 +119,8 @@ class PostgresSession:
 
         `timeout_s`: the server's limit on the statement; default: the timeout of a call.
         """
+        import asyncio
+
         limit = self.timeout_s if timeout_s is None else timeout_s
         query = asyncio.create_task(self._execute(statement, parameters, round(limit * 1000)))
         try:

@@ -3,7 +3,6 @@ Watchdog."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import Annotated, Any, ClassVar
@@ -116,6 +115,8 @@ class BoundedReader:
         return await self._read_counted(self._stream.readexactly(n))
 
     async def _read_counted(self, pending_read: Awaitable[bytes]) -> bytes:
+        import asyncio
+
         chunk = await pending_read
         self._bytes_left -= len(chunk) + CHUNK_OVERHEAD_BYTES
         if self._bytes_left < 0:
@@ -148,6 +149,8 @@ def map_redis_errors() -> Iterator[None]:
 
     Before Python 3.12, redis swallows a cancellation that arrives just as its own wait for a write ends.
     """
+    import asyncio
+
     import redis.exceptions
 
     try:
