@@ -57,13 +57,6 @@ def _run_command() -> None:
     cli_app()
 
 
-def collect_garbage_from_now_on() -> None:
-    """For a service: what is loaded by now lives as long as the process, and is not visited again."""
-    gc.freeze()
-    gc.set_threshold(50_000)
-    gc.enable()
-
-
 def make_stdio_lossy() -> None:
     """Output that is not in UTF-8 shows `?` for what it cannot encode."""
     codecs.register_error("watchdog-replace", _replace_unencodable)

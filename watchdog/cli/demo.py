@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from watchdog.cli import collect_garbage_from_now_on
+from watchdog.cli.common import collect_garbage_from_now_on
 
 
 def demo_command() -> None:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from watchdog.cli import collect_garbage_from_now_on
-from watchdog.cli.common import DEFAULT_CONFIG_PATH, ConfigFileOption, load_config_or_exit, require_database_file
+from watchdog.cli.common import (
+    DEFAULT_CONFIG_PATH,
+    ConfigFileOption,
+    collect_garbage_from_now_on,
+    load_config_or_exit,
+    require_database_file,
+)
 
 
 def mcp_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from watchdog.cli import collect_garbage_from_now_on
 from watchdog.cli.common import (
     DEFAULT_CONFIG_PATH,
     ConfigFileOption,
     ExitCode,
+    collect_garbage_from_now_on,
     exit_database_unavailable,
     exit_with_error,
     load_config_or_exit,
