@@ -34,7 +34,7 @@ ENVIRONMENT = {
     "APP_DB_URL": "postgresql://reader:abcdefgh@localhost/app",
     "APP_DB_REMEDIATION_URL": "postgresql://healer:abcdefgh@localhost/app",
     "SLACK_WEBHOOK_URL": "https://hooks.slack.com/services/T0/B0/abcdefgh",
-    "SWEEPER_KEY": "76543210fedcba9876543210fedcba9876543210",
+    "SWEEPER_CHECKIN_TOKEN": "76543210fedcba9876543210fedcba9876543210",
     "WATCHDOG_KEY": "0123456789abcdef0123456789abcdef",
 }
 

@@ -66,7 +66,7 @@ def test_a_letter_says_what_it_is(mail: FakeMailServer, send: SendFixture) -> No
     (heard,) = mail.received
     letter = heard.message
     assert (heard.sender, heard.recipients) == ("watchdog@acme.example", ["oncall@acme.example"])
-    assert letter["Subject"] == "[DOWN critical] API: status == 200 is false: observed 503" == receipt["subject"]
+    assert letter["Subject"] == "[DOWN critical] API: HTTP 503, expected 200"
     assert letter["From"] == "Watchdog <watchdog@acme.example>"
     assert letter["To"] == "oncall@acme.example"
     assert letter["Message-ID"] == receipt["message_id"]
@@ -82,16 +82,17 @@ def test_the_text_part_is_complete_by_itself(mail: FakeMailServer, send: SendFix
     assert (
         part(mail.received[0].message, "plain")
         == f"""\
-✕ Down · API: status == 200 is false: observed 503 · 2 min
+✕ Down: API: HTTP 503, expected 200
 
-Rule: status == 200 · observed 503 · alerts after 3 in a row
-Streak: 3 in a row since 01:48 UTC (2 min ago), last good 01:47 · 182 ms
+Checked: https://api.acme.example/health
+Expected: status == 200 · observed 503
+Since: 01:48 UTC, 3 checks; last good 01:47 · 182 ms
 Last 20: ▁▁▁▁▁▁▂▁▁▁▁▁▁▂▁▁▁✕✕✕ every 60 s
 Severity: critical
 Group: Core
 Location: eu
 
-Evidence, from the target, untrusted, secrets removed:
+Evidence (from the target, untrusted, secrets masked):
 
     status: 503
     protocol: HTTP/1.1
@@ -119,22 +120,22 @@ def test_the_html_part_tells_the_same_with_its_styles_inlined(mail: FakeMailServ
     assert "src=" not in html
 
 
-def test_a_resolve_answers_the_first_letter(mail: FakeMailServer, send: SendFixture) -> None:
+def test_a_recovery_joins_the_thread_of_the_first_email(mail: FakeMailServer, send: SendFixture) -> None:
     first = send(to(mail), OPENED_ALERT)
     send(to(mail), RESOLVED_ALERT, first)
     letter = mail.received[1].message
-    assert letter["Subject"] == f"Re: {first['subject']}"
+    assert letter["Subject"] == "[RECOVERED] API: up again after 54 min"
     assert letter["In-Reply-To"] == letter["References"] == first["message_id"] != letter["Message-ID"]
     assert part(letter, "plain").startswith("✓ API recovered · down 54 min\n")
 
 
 @pytest.mark.parametrize("story", [MERGED_ALERT, RESOLVED_ALERT])
-def test_a_resolve_that_answers_nothing_says_so_in_its_subject(
+def test_a_recovery_without_a_first_email_starts_a_thread(
     mail: FakeMailServer, send: SendFixture, story: AlertContext
 ) -> None:
     send(to(mail), story)
     letter = mail.received[0].message
-    assert letter["Subject"] == "Resolved: [DOWN critical] API: status == 200 is false: observed 503"
+    assert letter["Subject"] == "[RECOVERED] API: up again after 54 min"
     assert letter["In-Reply-To"] is None
 
 
@@ -149,7 +150,7 @@ def test_a_task_is_named_and_a_test_says_so(mail: FakeMailServer, send: SendFixt
     send(to(mail), TEST_ALERT)
     task, test = (heard.message["Subject"] for heard in mail.received)
     assert task == "[DEGRADED warning] Search MCP: task reindex is stale: last run 00:53 UTC, limit 15 min"
-    assert test == "[TEST] [DOWN critical] API: HTTP 503"
+    assert test == "[TEST] [DOWN critical] API: HTTP 503, expected 2xx"
 
 
 @pytest.mark.parametrize("security", ["starttls", "tls"])
@@ -223,7 +224,7 @@ def test_who_is_not_taken_yet_hears_of_it_later_and_nobody_twice(mail: FakeMailS
     people = ("gone@acme.example", "later@acme.example", "ann@acme.example")
     email = to(mail, people=people)
     mail.canned_responses += [("RCPT", "550 no such user"), ("RCPT", "450 greylisted")]
-    with pytest.raises(DeliveryError, match=r"not taken yet: later@acme\.example: 450 greylisted") as first:
+    with pytest.raises(DeliveryError, match=r"refused for now: later@acme\.example: 450 greylisted") as first:
         send(email, OPENED_ALERT)
     assert math.isinf(first.value.retry_for_s)
     assert mail.received[0].recipients == ["ann@acme.example"]
@@ -240,7 +241,7 @@ def test_who_is_not_taken_in_the_end_makes_no_dead_letter_of_one_that_others_hav
 ) -> None:
     email = to(mail, people=("ann@acme.example", "later@acme.example"))
     mail.canned_responses.append(("RCPT", "550 no such user"))
-    receipt = send(email, OPENED_ALERT, partly={"settled": ["ann@acme.example"], "refused": {}})
+    receipt = send(email, OPENED_ALERT, partly={"completed": ["ann@acme.example"], "refused": {}})
     assert set(receipt["refused"]) == {"later@acme.example"}
     assert mail.received == []
 
@@ -375,4 +376,4 @@ def test_a_password_is_not_shown() -> None:
 def test_both_parts_can_be_made_of_every_story(story: AlertContext) -> None:
     message = compose_message(story)
     assert message.headline.replace("\u00a0", " ") in render_text_part(message).splitlines()[0]
-    assert f'class="badge {message.state}"' in render_html_part(message, message.thread_subject)
+    assert f'class="badge {message.state}"' in render_html_part(message, message.email_subject)

@@ -103,7 +103,7 @@ class Tags(HTMLParser):
 @cache
 def tags_of_ours() -> set[tuple[str, tuple[str, ...]]]:
     told = [story for story in vars(alert_contexts).values() if isinstance(story, AlertContext)]
-    return set().union(*(Tags(render_html_part(m, m.thread_subject)).tags for m in map(compose_message, told)))
+    return set().union(*(Tags(render_html_part(m, m.email_subject)).tags for m in map(compose_message, told)))
 
 
 @EVERY
@@ -208,7 +208,7 @@ def test_a_log_line_is_a_record_of_facts(logged: io.StringIO, send: SendFixture)
         "alert_opened", "warning", "alert_resolved", "info",
     )  # fmt: skip
     assert opened["incident"] == resolved["incident"] == OPENED_ALERT.incident.id
-    assert opened["text"] == "Down · API: status == 200 is false: observed 503 · 2 min · critical"
+    assert opened["text"] == "Down: API: HTTP 503, expected 200 · critical"
     assert opened["probe_name"] == "API"
     assert "subject" not in opened
     assert LogNotifier().recipient == "log"

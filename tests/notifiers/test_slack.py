@@ -63,14 +63,15 @@ def test_an_app_posts_one_message_and_keeps_where_it_stands(slack: FakeSlack, se
     receipt = send(bot(slack), OPENED_ALERT)
     (post,) = slack.posts
     assert receipt == {"channel": slack.channel, "ts": post["ts"]}
-    assert post["text"] == "✕ Down · API: status == 200 is false: observed 503 · 2 min · critical"
-    assert block(post, "head")["text"]["text"] == "✕ Down · API: status == 200 is false: observed 503 · 2\u00a0min"
-    assert block(post, "lines")["text"]["text"].replace("\u00a0", " ").splitlines() == [
-        "*Rule* `status == 200` · observed 503 · alerts after 3 in a row",
-        "*Streak* 3 in a row since 01:48 UTC (2 min ago), last good 01:47 · 182 ms",
+    assert post["text"] == "✕ Down: API: HTTP 503, expected 200 · critical"
+    assert block(post, "header")["text"]["text"] == "✕ Down: API: HTTP 503, expected 200"
+    assert block(post, "main_fields")["text"]["text"].replace("\u00a0", " ").splitlines() == [
+        "*Checked* `https://api.acme.example/health`",
+        "*Expected* `status == 200` · observed 503",
+        "*Since* 01:48 UTC, 3 checks; last good 01:47 · 182 ms",
         "*Last 20* `▁▁▁▁▁▁▂▁▁▁▁▁▁▂▁▁▁✕✕✕` every 60 s",
     ]
-    assert [f["text"] for f in block(post, "facts")["fields"]] == [
+    assert [f["text"] for f in block(post, "attributes")["fields"]] == [
         "*Severity*\ncritical",
         "*Group*\nCore",
         "*Location*\neu",
@@ -78,9 +79,9 @@ def test_an_app_posts_one_message_and_keeps_where_it_stands(slack: FakeSlack, se
     (evidence,) = block(post, "evidence")["elements"]
     assert evidence["type"] == "rich_text_preformatted"
     assert alert_contexts.RESPONSE_BODY in evidence["elements"][0]["text"]
-    (details,) = block(post, "act")["elements"]
+    (details,) = block(post, "actions")["elements"]
     assert (details["text"]["text"], details["url"]) == ("Details", OPENED_ALERT.incident_url)
-    assert block(post, "foot")["elements"][0]["text"] == (
+    assert block(post, "footer")["elements"][0]["text"] == (
         "<https://wiki.acme.example/api?a=1&amp;b=2|Runbook> · incident `5d41402abc4b2a76b9719d91`"
     )
     assert post["unfurl_links"] is post["unfurl_media"] is False
@@ -92,9 +93,9 @@ def test_a_resolve_edits_that_message_and_is_broadcast_from_its_thread(slack: Fa
     root, reply = slack.posts
     assert root["edited"]
     assert root["text"] == "✅ API recovered · down 54 min · was critical"
-    assert block(root, "head")["text"]["text"] == "✅ API recovered · down 54\u00a0min"
-    assert block(root, "act") is None, "the buttons are gone"
-    assert block(root, "foot")["elements"][0]["text"].startswith(f"<{RESOLVED_ALERT.incident_url}|Details> · ")
+    assert block(root, "header")["text"]["text"] == "✅ API recovered · down 54\u00a0min"
+    assert block(root, "actions") is None, "the buttons are gone"
+    assert block(root, "footer")["elements"][0]["text"].startswith(f"<{RESOLVED_ALERT.incident_url}|Details> · ")
     assert block(root, "evidence")
     assert (reply["thread_ts"], reply["reply_broadcast"]) == (receipt["ts"], True)
     assert reply["text"] == root["text"]
@@ -120,7 +121,7 @@ def test_a_resolve_without_a_message_to_edit_is_a_message(
     (post,) = slack.posts
     assert receipt["ts"] == post["ts"]
     assert "thread_ts" not in post
-    assert (block(post, "note") is not None) == story.merged
+    assert (block(post, "notice") is not None) == story.merged
 
 
 def test_a_message_that_somebody_deleted_is_told_anew(slack: FakeSlack, send: SendFixture) -> None:
@@ -140,13 +141,13 @@ def test_a_webhook_tells_the_same_and_resolves_with_a_message_of_its_own(slack: 
 
 def test_without_a_public_page_there_is_nothing_to_press(slack: FakeSlack, send: SendFixture) -> None:
     send(bot(slack), MINIMAL_ALERT)
-    assert block(slack.posts[0], "act") is None
+    assert block(slack.posts[0], "actions") is None
 
 
 def test_a_task_is_named(slack: FakeSlack, send: SendFixture) -> None:
     send(bot(slack), TASK_ALERT)
     assert slack.posts[0]["text"].startswith(
-        "▲ Degraded · Search MCP: task reindex is stale: last run 00:53 UTC, limit 15 min"
+        "▲ Degraded: Search MCP: task reindex is stale: last run 00:53 UTC, limit 15 min"
     )
 
 
@@ -223,7 +224,7 @@ def test_what_a_webhooks_refusals_mean(
 
 def test_a_remedy_is_told(slack: FakeSlack, fail: SendFixture) -> None:
     slack.canned_responses.append(refused("not_in_channel"))
-    assert fail(bot(slack), OPENED_ALERT)["message"] == "Slack says not_in_channel: invite the app to the channel"
+    assert fail(bot(slack), OPENED_ALERT)["message"] == "Slack error not_in_channel: invite the app to the channel"
 
 
 def test_a_wrong_token_and_a_wrong_channel(slack: FakeSlack, fail: SendFixture) -> None:
@@ -236,7 +237,7 @@ def test_a_layout_that_slack_refuses_is_told_as_text(slack: FakeSlack, send: Sen
     send(bot(slack), OPENED_ALERT)
     (post,) = slack.posts
     assert "blocks" not in post
-    assert post["text"].startswith("✕ Down · API")
+    assert post["text"].startswith("✕ Down: API")
 
 
 def test_a_text_that_slack_refuses_too_is_given_up(slack: FakeSlack, fail: SendFixture) -> None:
@@ -358,5 +359,5 @@ def test_a_header_fits_however_slack_counts(text: str) -> None:
 def test_a_cut_header_loses_nothing(slack: FakeSlack, send: SendFixture) -> None:
     cause = "the answer is long: " + "word " * 40
     send(bot(slack), replace(MINIMAL_ALERT, incident=replace(MINIMAL_ALERT.incident, message=cause), now=NOW))
-    assert block(slack.posts[0], "head")["text"]["text"].endswith("…")
+    assert block(slack.posts[0], "header")["text"]["text"].endswith("…")
     assert cause.strip() in block(slack.posts[0], "title")["text"]["text"]

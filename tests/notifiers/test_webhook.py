@@ -90,12 +90,12 @@ def test_an_opened_incident(hook: FakeWebhookReceiver, send: SendFixture) -> Non
     assert body == {
         "version": 1,
         "event": "opened",
-        "key": "5d41402abc4b2a76b9719d91:oncall/slack:0",
+        "idempotency_key": "5d41402abc4b2a76b9719d91:oncall/slack:0",
         "sent_at": "2026-11-22T01:50:07.000Z",
         "test": False,
         "merged": False,
         "title": "Search MCP: task reindex is stale: last run 00:53 UTC, limit 15 min",
-        "text": "Degraded · Search MCP: task reindex is stale: last run 00:53 UTC, limit 15 min · 2 min · warning",
+        "text": "Degraded: Search MCP: task reindex is stale: last run 00:53 UTC, limit 15 min · warning",
         "incident": {
             "id": "5d41402abc4b2a76b9719d91",
             "state": "open",
@@ -108,12 +108,12 @@ def test_an_opened_incident(hook: FakeWebhookReceiver, send: SendFixture) -> Non
             "opened_at": "2026-11-22T01:50:06.700Z",
             "resolved_at": None,
             "resolution": "",
-            "bad_results": 3,
-            "needed": 3,
+            "bad_count": 3,
+            "threshold": 3,
             "url": "https://status.acme.example/incidents/5d41402abc4b2a76b9719d91",
         },
         "probe": {
-            "key": "api",
+            "id": "api",
             "name": "Search MCP",
             "kind": "http",
             "group": "Search",
@@ -135,7 +135,7 @@ def test_an_opened_incident(hook: FakeWebhookReceiver, send: SendFixture) -> Non
 def test_a_resolved_incident(hook: FakeWebhookReceiver, send: SendFixture) -> None:
     send(WebhookNotifier(url=hook.url), RESOLVED_ALERT)
     body = hook.received[0].json
-    assert (body["event"], body["incident"]["state"], body["incident"]["bad_results"]) == ("resolved", "resolved", 54)
+    assert (body["event"], body["incident"]["state"], body["incident"]["bad_count"]) == ("resolved", "resolved", 54)
     assert body["incident"]["resolved_at"] == "2026-11-22T02:42:00.000Z"
     assert body["title"] == "API recovered"
 
@@ -290,7 +290,7 @@ def test_a_key_that_no_header_can_carry_is_percent_encoded(hook: FakeWebhookRece
     odd = replace(OPENED_ALERT, incident=replace(OPENED_ALERT.incident, id="é\r\nx"))
     send(WebhookNotifier(url=hook.url), odd)
     assert hook.received[0].headers["idempotency-key"] == "%C3%A9%0D%0Ax:oncall/slack:0"
-    assert json.loads(hook.received[0].body)["key"] == "é\r\nx:oncall/slack:0"
+    assert json.loads(hook.received[0].body)["idempotency_key"] == "é\r\nx:oncall/slack:0"
 
 
 def test_the_address_is_the_host_alone() -> None:

@@ -1,4 +1,4 @@
-"""The page for authors of MCP servers: its examples run, and what it says of how they are read is so."""
+"""The page for authors of MCP servers: its examples run, and its table of how Watchdog reads them is true."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ PAGE = (Path(__file__).parents[2] / "docs" / "health-check.md").read_text(encodi
 
 
 def example(language: str) -> str:
-    (found,) = [part.partition("\n```\n")[0] for part in PAGE.split(f"```{language}\n")[1:]]
-    return found + "\n"
+    (code,) = [part.partition("\n```\n")[0] for part in PAGE.split(f"```{language}\n")[1:]]
+    return code + "\n"
 
 
 @contextmanager
@@ -63,7 +63,7 @@ def test_the_example_is_a_server_whose_failing_task_is_named(
     assert (stock.ok, stock.status, stock.error) == (True, "success", "")
     assert stock.last_run_age is not None
     assert stock.last_run_age < 60_000
-    assert (report.ok, report.status, report.error) == (False, "failed", "the mail server said 451")
+    assert (report.ok, report.status, report.error) == (False, "failed", "SMTP 451 from the mail server")
     assert (close.ok, close.last_run_age, close.status) == (True, None, "never")
 
 
@@ -71,7 +71,7 @@ def test_the_answer_that_we_show_is_read_as_it_says() -> None:
     shown = json.loads(example("json"))
     found = findings(shown, "*: 2h")
     assert [(f.subject, f.message) for f in found] == [
-        ("mail_report", "task mail_report failed: the mail server said 451")
+        ("mail_report", "task mail_report failed: SMTP 451 from the mail server")
     ]
 
 

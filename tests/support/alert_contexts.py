@@ -1,4 +1,4 @@
-"""Stories for notifiers to tell: one a situation, all at 01:50:07 UTC on 22 November 2026."""
+"""Alert contexts for notifiers, one per situation, all at 01:50:07 UTC on 22 November 2026."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ RESPONSE_BODY = (
 
 
 def run_summaries(outcomes: str, *, last: int = INCIDENT_SINCE + 2 * MINUTE_MS) -> tuple[RunSummary, ...]:
-    """One character a run: a digit passes in 180 ms and as many tenths more, x fails, ? could not be judged."""
+    """One run per character: a digit passes in 180 ms plus that many tenths, x fails, ? is an error."""
     kinds = {"x": Outcome.FAIL, "?": Outcome.ERROR}
     slots = range(last - (len(outcomes) - 1) * MINUTE_MS, last + 1, MINUTE_MS)
     return tuple(
@@ -43,31 +43,33 @@ def run_summaries(outcomes: str, *, last: int = INCIDENT_SINCE + 2 * MINUTE_MS) 
     )
 
 
-def result_with_evidence(slot: int, outcome: Outcome, message: str, **told: Any) -> ResultWithEvidence:
-    evidence = Evidence(told.get("facts", {}), told.get("excerpt", ""))
-    return ResultWithEvidence(slot, "eu", outcome, told.get("reason", ""), message, told.get("duration", 41), evidence)
+def result_with_evidence(slot: int, outcome: Outcome, message: str, **values: Any) -> ResultWithEvidence:
+    evidence = Evidence(values.get("facts", {}), values.get("excerpt", ""))
+    return ResultWithEvidence(
+        slot, "eu", outcome, values.get("reason", ""), message, values.get("duration", 41), evidence
+    )
 
 
-def make_incident(rule: str, message: str, **told: Any) -> Incident:
-    reason = told.pop("reason", "http.status")
-    made = Incident(
+def make_incident(rule: str, message: str, **changes: Any) -> Incident:
+    reason = changes.pop("reason", "http.status")
+    incident = Incident(
         "5d41402abc4b2a76b9719d91", 1, rule, "", Severity.CRITICAL, INCIDENT_SINCE, NOW - 300, reason, message
     )
-    return replace(made, **told)
+    return replace(incident, **changes)
 
 
 _FAILED_RESULT = result_with_evidence(
     INCIDENT_SINCE,
     Outcome.FAIL,
-    "status == 200 is false: observed 503",
+    "HTTP 503, expected 200",
     reason="expectation.failed",
     excerpt=RESPONSE_BODY,
-    facts={"status": 503, "protocol": "HTTP/1.1", "expect": {"status == 200": "is false: observed 503"}},
+    facts={"status": 503, "protocol": "HTTP/1.1", "expect": {"status == 200": "false: observed 503"}},
 )
 
 OPENED_ALERT = AlertContext(
     IncidentEvent.OPENED,
-    make_incident("availability", _FAILED_RESULT.message),
+    make_incident("availability", _FAILED_RESULT.message, reason="expectation.failed"),
     PROBE,
     NOW,
     bad_count=3,
@@ -91,8 +93,8 @@ RESOLVED_ALERT = replace(
 MERGED_ALERT = replace(RESOLVED_ALERT, merged=True)
 MINIMAL_ALERT = replace(
     OPENED_ALERT,
-    incident=make_incident("availability", "HTTP 503"),
-    first_bad=result_with_evidence(INCIDENT_SINCE, Outcome.FAIL, "HTTP 503", facts={"status": 503}),
+    incident=make_incident("availability", "HTTP 503, expected 2xx"),
+    first_bad=result_with_evidence(INCIDENT_SINCE, Outcome.FAIL, "HTTP 503, expected 2xx", facts={"status": 503}),
     latest=None,
     incident_url="",
     probe=replace(PROBE, group="", runbook=""),
@@ -129,7 +131,7 @@ TASK_VANISHED_ALERT = replace(
 PREFERENCE_ALERT = replace(
     OPENED_ALERT,
     incident=make_incident(
-        "preference", "elapsed_ms <= 800 is false: observed 1204", subject="elapsed_ms <= 800",
+        "preference", "elapsed_ms is 1204, expected <= 800", subject="elapsed_ms <= 800",
         reason="preference.failed", severity=Severity.WARNING,
     ),
     recent_runs=run_summaries("0100012001000201") + run_summaries("9999"),
@@ -180,17 +182,17 @@ HOSTILE_TEXTS = (
 
 
 def hostile_alert(text: str, *, resolved: bool = False) -> AlertContext:
-    """Every field that a name, a configuration or a target reaches."""
-    story = RESOLVED_ALERT if resolved else OPENED_ALERT
-    said = result_with_evidence(
+    """The text in every field that a name, the configuration or a target can fill."""
+    context = RESOLVED_ALERT if resolved else OPENED_ALERT
+    result = result_with_evidence(
         INCIDENT_SINCE, Outcome.FAIL, text, facts={text[:50]: text, "status": 503}, excerpt=text
     )
     return replace(
-        story,
+        context,
         probe=replace(PROBE, name=text, id=text, group=text, tags=(text,), runbook=text, target=text, cadence=text),
-        incident=replace(story.incident, rule="task", subject=text, message=text, reason=text),
-        first_bad=said,
-        latest=said,
+        incident=replace(context.incident, rule="task", subject=text, message=text, reason=text),
+        first_bad=result,
+        latest=result,
         location=text,
     )
 

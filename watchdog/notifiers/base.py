@@ -1,9 +1,9 @@
-"""What every notifier shares: its configuration and the seam through which it delivers.
+"""What all notifiers share: their configuration, and the interface through which they deliver.
 
-A DeliveryError's `retry_for` says for how long the outbox tries again, before it keeps a visible dead letter
-├── by default   for as long as it tries anything
-├── MENDING      what somebody has to mend, and may be mending just now: a key, a channel, a proxy
-└── 0            what stays as it is: they do not take what we send
+`DeliveryError.retry_for_s` limits how long the outbox retries before it marks the notification as undelivered:
+├── math.inf              (default) as long as the outbox retries anything: an outage of the receiver
+├── CONFIG_ERROR_RETRY_S  an error that a person has to fix, and may be fixing: a token, a channel, a proxy
+└── 0                     no retry can help: the receiver rejects the message itself
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ if TYPE_CHECKING:
 
 
 CONFIG_ERROR_RETRY_S = 3_600.0
-"""Seconds."""
 
 
 class DeliveryError(Exception):
-    """A delivery that did not succeed. `reason` is a stable snake_case word; the text is safe to show (no secret).
+    """A delivery that failed. The text is safe to show: it contains no secret.
 
-    `retry_for`: seconds since the notification was written. `retry_after`: seconds, when the receiver named a time.
-    `partly`: what it came to nevertheless, for the next try to know.
+    `reason`: a stable word, `family.cause`.
+    `retry_for_s`: how long to retry, counted from when the notification was written.
+    `retry_after_s`: when to retry, if the receiver asked for a time.
+    `partial_receipt`: what was delivered nevertheless; the next attempt receives it.
     """
 
     def __init__(
@@ -37,16 +38,12 @@ class DeliveryError(Exception):
         partial_receipt: Mapping[str, Json] = {},
     ):  # fmt: skip
         super().__init__(message)
-        self.reason, self.retry_for_s, self.retry_after_s, self.partial_receipt = (
-            reason,
-            retry_for_s,
-            retry_after_s,
-            partial_receipt,
-        )
+        self.reason, self.partial_receipt = reason, partial_receipt
+        self.retry_for_s, self.retry_after_s = retry_for_s, retry_after_s
 
 
 def unreachable_error(error: ProbeError, host: str, port: int) -> DeliveryError:
-    """No usable answer from the receiver there."""
+    """The receiver at that address gave no usable response."""
     from watchdog.net.connector import format_socket_address
 
     return DeliveryError(error.reason, f"{error} ({format_socket_address((host, port))})")
@@ -54,15 +51,16 @@ def unreachable_error(error: ProbeError, host: str, port: int) -> DeliveryError:
 
 @dataclass(frozen=True, slots=True)
 class DeliveryRequest:
-    """One notification on its way out."""
+    """One attempt to deliver a notification."""
 
     notification: Notification
     alert_context: AlertContext
     previous_receipt: Mapping[str, Json]
-    """What the incident's earlier delivery here returned (a Slack channel and ts, a Message-ID); empty at first."""
+    """The receipt of the incident's first delivery to this destination: a Slack channel and ts, a Message-ID. Empty for
+    the first delivery itself."""
     network: Network
     partial_receipt: Mapping[str, Json] = field(default_factory=dict)
-    """What an earlier try of this very notification came to."""
+    """What earlier attempts at this notification delivered."""
 
 
 class Notifier(ConfigModel):
@@ -77,8 +75,8 @@ class Notifier(ConfigModel):
 
     @abstractmethod
     async def send(self, request: DeliveryRequest) -> dict[str, Json]:
-        """Deliver; returns the receipt to keep for the incident's next delivery to this destination.
+        """Delivers the notification. Returns a receipt for the incident's next delivery to this destination.
 
-        Returns only once the receiver has confirmed (a 2xx, SMTP's 250). Raises DeliveryError otherwise. The caller
-        bounds it in time.
+        Returns only after the receiver has confirmed: with a 2xx status, or with 250 in SMTP. Otherwise raises
+        DeliveryError. The caller limits the time.
         """

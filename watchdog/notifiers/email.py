@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, StrictInt, model_validator
 
 from watchdog.config_types import ConfigModel, Secret
 from watchdog.domain.model import IncidentEvent, Json
+from watchdog.domain.text import shorten
 from watchdog.net import error_from_exception
 from watchdog.notifiers.base import CONFIG_ERROR_RETRY_S, DeliveryError, DeliveryRequest, Notifier, unreachable_error
 from watchdog.notifiers.message import compose_message, safe_line
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 
 SMTP_COMMAND_TIMEOUT_S = 10.0
-"""Seconds that the server may take for each step."""
 DEFAULT_SMTP_PORTS = {"starttls": 587, "tls": 465, "none": 25}
 _DOMAIN_LABEL_PATTERN = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _EMAIL_ADDRESS_PATTERN = r"(?!\.|[^@]*\.[.@])[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}"
@@ -86,8 +86,8 @@ class SmtpServerSettings(ConfigModel):
         return _parse_sender(self.sender)
 
     async def send_mail(self, mail: EmailMessage, recipients: tuple[str, ...]) -> dict[str, tuple[int, str]]:
-        """Returns who was refused while others were not: address -> the server's answer, its code first. Raises
-        DeliveryError."""
+        """Sends the email. Returns the recipients that the server refused, if it accepted any: address -> its reply, as
+        code and text. Raises DeliveryError."""
         import asyncio
 
         import aiosmtplib
@@ -101,7 +101,7 @@ class SmtpServerSettings(ConfigModel):
             tls_context=None if self.security == "none" else await asyncio.to_thread(_make_ssl_context),
             username=self.username or None,
             password=self.password.get_secret_value() if self.password is not None else None,
-            local_hostname=socket.gethostname(),  # the default asks DNS, and the loop waits for it
+            local_hostname=socket.gethostname(),  # the default is a DNS lookup that blocks the event loop
             timeout=SMTP_COMMAND_TIMEOUT_S,
         )
         try:
@@ -110,14 +110,16 @@ class SmtpServerSettings(ConfigModel):
                 mail, sender=self.sender_address.addr_spec, recipients=list(recipients)
             )
             with suppress(aiosmtplib.SMTPException, OSError):
-                await client.execute_command(b"QUIT")  # it has our mail: what happens now changes nothing
-        except (aiosmtplib.SMTPException, OSError, ValueError) as e:
-            raise _delivery_error_from(e, self.host, port) from None
+                await client.execute_command(b"QUIT")  # the server has accepted the email; errors no longer matter
+        except (aiosmtplib.SMTPException, OSError, ValueError) as error:
+            raise _delivery_error_from(error, self.host, port) from None
         finally:
             if isinstance(client.transport, asyncio.WriteTransport):
-                client.transport.abort()  # a polite end of TLS may take 30 s and tells nothing
+                client.transport.abort()  # an orderly end of TLS may take 30 s, for nothing
             client.close()
-        return {who: (answer.code, _format_smtp_reply(answer.code, answer.message)) for who, answer in refused.items()}
+        return {
+            address: (reply.code, _format_smtp_reply(reply.code, reply.message)) for address, reply in refused.items()
+        }
 
 
 class EmailNotifier(Notifier):
@@ -135,109 +137,106 @@ class EmailNotifier(Notifier):
         return ", ".join(self.to)
 
     async def send(self, request: DeliveryRequest) -> dict[str, Json]:
-        """The receipt is `message_id` and `subject`, and in `refused` whom the server did not take. Whom it does not
-        take yet hears of it later, and nobody twice: `settled` says who needs no further try."""
-        from watchdog.notifiers.email_letter import build_email, derive_message_id, email_subject
+        """Sends the email to every recipient once, whatever the number of attempts.
+
+        The receipt contains `message_id` and `refused`, the recipients that the server refused for good. While the
+        server refuses some of them temporarily, the partial receipt lists all others as `completed`.
+        """
+        from watchdog.notifiers.email_letter import build_email, derive_message_id
 
         if self.server is None:
             raise DeliveryError("smtp.not_configured", "the section `email` names no server", retry_for_s=0)
-        message, author = compose_message(request.alert_context), self.server.sender_address
-        id, subject = derive_message_id(request.notification.idempotency_key, author.domain), email_subject(message)
-        first = (
-            ""
-            if request.notification.event is IncidentEvent.OPENED
-            else str(request.previous_receipt.get("message_id", ""))
-        )
-        if first:
-            subject = f"Re: {request.previous_receipt.get('subject') or message.thread_subject}"
+        message, sender = compose_message(request.alert_context), self.server.sender_address
+        message_id = derive_message_id(request.notification.idempotency_key, sender.domain)
+        is_first = request.notification.event is IncidentEvent.OPENED
         mail = build_email(
             message,
-            sender=author,
+            sender=sender,
             recipients=self.to,
-            message_id=id,
-            subject=subject,
-            in_reply_to=first,
+            message_id=message_id,
+            in_reply_to="" if is_first else str(request.previous_receipt.get("message_id", "")),
             sent_at=request.alert_context.now,
         )
-        settled, refused = (
-            set(request.partial_receipt.get("settled", ())),
-            dict(request.partial_receipt.get("refused", {})),
-        )
-        to = tuple(who for who in self.to if who not in settled)
-        answers = await _send_to_remaining(self.server, mail, to, others_delivered=bool(settled)) if to else {}
-        later = {who: said for who, (code, said) in answers.items() if _retry_duration_s(code)}
-        refused |= {who: said for who, (_, said) in answers.items() if who not in later}
-        if later:
-            told = "; ".join(f"{who}: {said}" for who, said in later.items())
-            known = {"settled": [who for who in self.to if who not in later], "refused": refused}
-            raise DeliveryError("smtp.recipients_refused", f"not taken yet: {told}"[:400], partial_receipt=known)
+        completed = set(request.partial_receipt.get("completed", ()))
+        refused = dict(request.partial_receipt.get("refused", {}))
+        remaining = tuple(address for address in self.to if address not in completed)
+        if remaining:
+            replies = await _send_to_remaining(self.server, mail, remaining, others_completed=bool(completed))
+            deferred = {address: reply for address, (code, reply) in replies.items() if _retry_duration_s(code)}
+            refused |= {address: reply for address, (_, reply) in replies.items() if address not in deferred}
+            if deferred:
+                receipt = {"completed": [address for address in self.to if address not in deferred], "refused": refused}
+                problems = "; ".join(f"{address}: {reply}" for address, reply in deferred.items())
+                raise DeliveryError(
+                    "smtp.recipients_refused", shorten(f"refused for now: {problems}", 400), partial_receipt=receipt
+                )
         if refused:
             import structlog
 
             structlog.get_logger().warning(
-                "recipients_refused", incident=message.incident_id, refused_recipients=refused
+                "email_recipients_refused", incident=message.incident_id, refused_recipients=refused
             )
-        return {"message_id": id, "subject": subject, "refused": refused}
+        return {"message_id": message_id, "refused": refused}
 
 
 async def _send_to_remaining(
-    server: SmtpServerSettings, mail: EmailMessage, recipients: tuple[str, ...], *, others_delivered: bool
+    server: SmtpServerSettings, mail: EmailMessage, recipients: tuple[str, ...], *, others_completed: bool
 ) -> dict[str, tuple[int, str]]:
-    """`others`: it has reached somebody before, so that it is no failure if nobody else can be reached."""
+    """Sends to these recipients and returns those that the server refuses. If earlier attempts reached others, the
+    refusal of all that remain is not a failed delivery."""
     try:
         return await server.send_mail(mail, recipients)
-    except DeliveryError as e:
-        if not others_delivered or e.reason != "smtp.recipients_refused" or e.retry_for_s:
+    except DeliveryError as error:
+        if not others_completed or error.reason != "smtp.recipients_refused" or error.retry_for_s:
             raise
-        return {who: (550, str(e)) for who in recipients}
+        return {address: (550, str(error)) for address in recipients}
 
 
 def _make_ssl_context() -> ssl.SSLContext:
-    """Takes 15 ms, hence a thread of its own."""
+    """Takes about 15 ms, so it runs in a thread."""
     from watchdog.net.tls import TlsConfig, create_ssl_context
 
     context = create_ssl_context(TlsConfig())
-    context.set_alpn_protocols([])  # those of HTTP, which some mail servers refuse
+    context.set_alpn_protocols([])  # some mail servers reject the protocols of HTTP
     return context
 
 
 _UNSUPPORTED_FEATURE_REASONS = {
-    "AUTH": ("smtp.auth_unavailable", "the server offers no login over this connection"),
-    "authentication": ("smtp.auth_unavailable", "the server offers no login that we know"),
-    "STARTTLS": ("smtp.starttls_missing", "the server offers no STARTTLS, and without it nothing is sent"),
+    "AUTH": ("smtp.auth_unavailable", "the server offers no authentication on this connection"),
+    "authentication": ("smtp.auth_unavailable", "the server offers no supported authentication method"),
+    "STARTTLS": ("smtp.starttls_missing", "the server does not offer STARTTLS, which is required"),
 }
-"""A word of the library's complaint -> what to tell."""
+"""A word in the library's error -> reason and message."""
 
 
 def _delivery_error_from(error: aiosmtplib.SMTPException | OSError | ValueError, host: str, port: int) -> DeliveryError:
-    """No text of the library, which may quote what we sent; of the server's, only what is no answer to a password."""
+    """Omits the library's text, which may quote the email, and the server's reply to a password."""
     import aiosmtplib
 
     if isinstance(error, aiosmtplib.SMTPRecipientsRefused):
-        codes = [r.code for r in error.recipients]
-        told = "; ".join(f"{r.recipient}: {_format_smtp_reply(r.code, r.message)}" for r in error.recipients)
-        lasts = max(_retry_duration_s(code) for code in codes)
-        return DeliveryError("smtp.recipients_refused", f"every recipient refused: {told}"[:400], retry_for_s=lasts)
+        problems = "; ".join(f"{r.recipient}: {_format_smtp_reply(r.code, r.message)}" for r in error.recipients)
+        retry_for_s = max(_retry_duration_s(recipient.code) for recipient in error.recipients)
+        message = shorten(f"the server refuses all recipients: {problems}", 400)
+        return DeliveryError("smtp.recipients_refused", message, retry_for_s=retry_for_s)
     if isinstance(error, aiosmtplib.SMTPAuthenticationError):
-        message = f"got {error.code}: the server does not accept the user name and password"
-        return DeliveryError(
-            "smtp.auth_failed", message, retry_for_s=CONFIG_ERROR_RETRY_S if error.code >= 500 else math.inf
-        )
+        message = f"SMTP {error.code}: the server rejects the user name or the password"
+        retry_for_s = CONFIG_ERROR_RETRY_S if error.code >= 500 else math.inf
+        return DeliveryError("smtp.auth_failed", message, retry_for_s=retry_for_s)
     if isinstance(error, aiosmtplib.SMTPResponseException):
-        told = f"got {_format_smtp_reply(error.code, error.message)}"
-        return DeliveryError(f"smtp.{error.code}", told, retry_for_s=_retry_duration_s(error.code))
-    if fault := error_from_exception(error):
-        return unreachable_error(fault, host, port)
+        message = f"SMTP {_format_smtp_reply(error.code, error.message)}"
+        return DeliveryError(f"smtp.{error.code}", message, retry_for_s=_retry_duration_s(error.code))
+    if network_error := error_from_exception(error):
+        return unreachable_error(network_error, host, port)
     if isinstance(error, aiosmtplib.SMTPException):
         for word, (reason, message) in _UNSUPPORTED_FEATURE_REASONS.items():
             if word in str(error):
                 return DeliveryError(reason, message)
-        return DeliveryError("smtp.protocol_error", "the server does not speak SMTP as we know it")
-    return DeliveryError("delivery.invalid_request", "the mail cannot be sent as it is configured", retry_for_s=0)
+        return DeliveryError("smtp.protocol_error", "the server violates the SMTP protocol")
+    return DeliveryError("delivery.invalid_request", "the email cannot be sent as configured", retry_for_s=0)
 
 
 def _retry_duration_s(status_code: int) -> float:
-    """For how long an answer is worth another try: SMTP's 5xx are final."""
+    """How long a refusal with this code is retried. 5xx replies are permanent."""
     return 0 if 500 <= status_code < 600 else math.inf
 
 

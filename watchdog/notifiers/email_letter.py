@@ -1,4 +1,4 @@
-"""A message as a letter: headers, a text part that is complete by itself, and HTML with its styles inlined."""
+"""A message as an email: headers, a text part that is complete by itself, and HTML with inlined styles."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from watchdog.notifiers.message import AlertMessage, MessageField, replace_nbsp
 from watchdog.resources import resource_path
 
 MAX_SUBJECT_CHARS = 200
-"""Characters of a subject that are told."""
+PREVIEW_LABELS = ("Since", "Was")
+"""The field that mail clients show beside the subject."""
 
 
 def derive_message_id(idempotency_key: str, domain: str) -> str:
-    """Stable over retries: mail readers show one of two copies."""
+    """The same on every attempt, so that mail clients show one of two copies."""
     return f"<{blake2b(idempotency_key.encode(), digest_size=16).hexdigest()}@{domain}>"
 
 
@@ -31,12 +32,11 @@ def build_email(
     sender: Address,
     recipients: tuple[str, ...],
     message_id: str,
-    subject: str,
     in_reply_to: str,
     sent_at: int,
 ) -> EmailMessage:
-    """`answers`: the Message-ID of the letter that this one follows, or empty."""
-    mail = EmailMessage(policy=SMTP)
+    """`in_reply_to`: Message-ID of the first email of the thread; empty for the first."""
+    mail, subject = EmailMessage(policy=SMTP), email_subject(message)
     mail["From"] = sender
     mail["To"] = ", ".join(recipients)
     mail["Subject"] = subject
@@ -52,9 +52,8 @@ def build_email(
 
 
 def email_subject(message: AlertMessage) -> str:
-    """For a letter that starts its thread. `=?` would start an encoded word, which mail readers decode."""
-    subject = f"{'' if message.is_open else 'Resolved: '}{message.thread_subject}".replace("=?", "= ?")
-    return shorten(subject, MAX_SUBJECT_CHARS)
+    """`=?` would start an encoded word, which mail clients decode."""
+    return shorten(message.email_subject.replace("=?", "= ?"), MAX_SUBJECT_CHARS)
 
 
 def render_text_part(message: AlertMessage) -> str:
@@ -62,7 +61,7 @@ def render_text_part(message: AlertMessage) -> str:
     parts.append("\n".join(map(_format_field, (*message.main_fields, *message.attribute_fields))))
     if message.evidence:
         indented = "\n".join(f"    {line}" for line in message.evidence.splitlines())
-        parts.append(f"Evidence, from the target, untrusted, secrets removed:\n\n{indented}")
+        parts.append(f"Evidence (from the target, untrusted, secrets masked):\n\n{indented}")
     links = (("Details", message.incident_url), ("Runbook", message.runbook_url), ("Incident", message.incident_id))
     parts.append("\n".join(f"{label}: {value}" for label, value in links if value))
     return replace_nbsp("\n\n".join(part for part in parts if part) + "\n")
@@ -73,7 +72,7 @@ def _format_field(field: MessageField) -> str:
 
 
 def render_html_part(message: AlertMessage, subject: str) -> str:
-    preview = message.main_fields[1 if message.is_open else 0].text
+    preview = next((field.text for field in message.main_fields if field.label in PREVIEW_LABELS), "")
     incident_url, runbook_url = (
         url if re.match(r"https?://", url) else "" for url in (message.incident_url, message.runbook_url)
     )

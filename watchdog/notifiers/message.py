@@ -1,8 +1,9 @@
-"""What every channel tells of an incident, in the same order. A channel adds its layout and its escaping, no words."""
+"""The content of a message about an incident, the same for every channel. Channels add their layout and escaping."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from watchdog.domain.formatting import (
@@ -13,7 +14,6 @@ from watchdog.domain.formatting import (
     format_duration,
     format_duration_rounded,
     format_remediation,
-    format_time_ago,
     format_timestamp,
     sparkline,
 )
@@ -22,21 +22,24 @@ from watchdog.domain.rules import HEALTH_STATE_BY_RULE
 from watchdog.domain.text import replace_unsafe_characters, shorten, to_single_line
 
 MAX_NAME_CHARS, MAX_CAUSE_CHARS, MAX_EXCERPT_CHARS = 80, 240, 300
-"""How many characters of a name, of a cause and of evidence are told; the incident's page has the rest."""
+"""The incident's page has the full text."""
+MAX_EXPECTATIONS = 5
+"""Broken expectations that a message lists."""
 
 _RECOVERED_PHRASES = {
-    "missing": "is back",
-    "preference": "holds again",
-    "stale": "reports again",
-    "no_verdict": "can be judged again",
+    "missing": "is listed again",
+    "preference": "is met again",
+    "stale": "has results again",
+    "no_verdict": "can be checked again",
 }
-_CLOSED_PHRASES = {"subject.no_longer_listed": "is gone", "probe.removed": "was removed"}
-"""How an incident ends that nothing healed, by its resolution."""
+"""By rule; for all others "recovered"."""
+_CLOSED_PHRASES = {"subject.no_longer_listed": "is no longer listed", "probe.removed": "was removed"}
+"""How an incident ended that did not recover, by its resolution."""
 
 
 @dataclass(frozen=True, slots=True)
 class MessageField:
-    """A labelled line: `code` is to be set in code, `text` follows it."""
+    """A labelled line: `code`, set in a monospaced font, followed by `text`."""
 
     label: str
     text: str
@@ -45,28 +48,31 @@ class MessageField:
 
 @dataclass(frozen=True, slots=True)
 class AlertMessage:
-    """All single lines but `evidence`, none with control characters. Untrusted: every part is to be escaped."""
+    """What a message contains, before it is laid out.
+
+    Every part is a single line without control characters, except `evidence`. Names, causes and evidence come from
+    outside: the channel has to escape every part.
+    """
 
     is_open: bool
     is_test: bool
     state: HealthState
-    """What to colour it as: UP when all is well again."""
+    """For colours: UP once the incident has recovered."""
     state_label: str
     """ "Down", "No data", "Up", "Closed"."""
     title: str
-    """Name and cause: "API: got 503"; at the end "API recovered"."""
+    """Name and cause: "API: HTTP 503, expected 200"; at the end "API recovered"."""
     duration_text: str
-    """ "2 min", "just now"; at the end "down 12 min"."""
-    thread_subject: str
-    """An email's subject, the same one for the incident's whole life."""
+    """At the end: "down 12 min". Empty while the incident is open, because stored text would become outdated."""
+    email_subject: str
     notice: str
-    """What is special about this message, in a sentence; mostly empty."""
+    """Set for test messages and merged ones."""
     main_fields: tuple[MessageField, ...]
-    """The rule with observed against threshold, since when, the last results."""
+    """What was checked, expected and observed, since when, the newest results."""
     attribute_fields: tuple[MessageField, ...]
     """Severity, group, location."""
     evidence: str
-    """Several lines of the target's own text."""
+    """Several lines of facts and the target's own text."""
     incident_url: str
     runbook_url: str
     incident_id: str
@@ -77,50 +83,52 @@ class AlertMessage:
 
     @property
     def headline(self) -> str:
-        """The line for a lock screen: state, name, cause, duration."""
-        parts = ["Test"] * self.is_test + [self.state_label] * self.is_open + [self.title, self.duration_text]
-        return " · ".join(parts)
+        """The line for a lock screen: "Down: API: HTTP 503, expected 200", "API recovered · down 54 min"."""
+        if self.is_open:
+            return ": ".join(["Test"] * self.is_test + [self.state_label, self.title])
+        return f"{'Test: ' * self.is_test}{self.title} · {self.duration_text}"
 
     @property
     def summary_text(self) -> str:
-        """Complete by itself, in one line, without any markup."""
+        """The headline with the severity, without no-break spaces: complete by itself, on one line."""
         return replace_nbsp(f"{self.headline} · {self.attribute_fields[0].text}")
 
 
 def compose_message(context: AlertContext) -> AlertMessage:
-    incident, opened = context.incident, context.event is IncidentEvent.OPENED
+    incident, is_open = context.incident, context.event is IncidentEvent.OPENED
     state = HEALTH_STATE_BY_RULE.get(incident.rule, HealthState.DOWN)
-    word = "No data" if incident.rule == "stale" else HEALTH_STATE_LABELS[state]
-    name, cause = (
-        safe_line(context.probe.name, MAX_NAME_CHARS),
-        safe_line(incident.message or incident.reason, MAX_CAUSE_CHARS),
-    )
-    itself = incident.rule == "job" and incident.subject == context.probe.name
-    title = cause if itself else f"{name}: {cause}"
-    thread = replace_nbsp(f"{'[TEST] ' if context.is_test else ''}[{word.upper()} {incident.severity}] {title}")
-    lasted = _open_duration_text(incident, context.now)
-    lines = _opened_fields(context, cause)
-    if not opened:
-        healed = incident.resolution not in _CLOSED_PHRASES
-        lasted = _total_duration_text(word, (incident.resolved_at or context.now) - incident.since, recovered=healed)
-        state, word = (HealthState.UP, "Up") if healed else (HealthState.UNKNOWN, "Closed")
-        title, lines = _closing_title(name, incident), _resolved_fields(context, cause)
-    facts = (
-        MessageField("Severity", incident.severity if opened else f"was {incident.severity}"),
+    state_label = "No data" if incident.rule == "stale" else HEALTH_STATE_LABELS[state]
+    name = safe_line(context.probe.name, MAX_NAME_CHARS)
+    cause = safe_line(incident.message or incident.reason, MAX_CAUSE_CHARS)
+    if is_open:
+        names_probe = incident.rule == "job" and incident.subject == context.probe.name  # as a heartbeat's cause does
+        title, duration_text = cause if names_probe else f"{name}: {cause}", ""
+        subject = f"[{state_label.upper()} {incident.severity}] {title}"
+        main_fields = _opened_fields(context, cause)
+    else:
+        recovered = incident.resolution not in _CLOSED_PHRASES
+        duration = format_duration_rounded((incident.resolved_at or context.now) - incident.since)
+        title = _closing_title(name, incident)
+        duration_text = f"{'' if recovered else 'was '}{state_label.lower()}{_preposition(state_label)} {duration}"
+        subject = _closing_subject(name, title, incident, duration, recovered=recovered)
+        state, state_label = (HealthState.UP, "Up") if recovered else (HealthState.UNKNOWN, "Closed")
+        main_fields = _resolved_fields(context, cause)
+    attribute_fields = (
+        MessageField("Severity", incident.severity if is_open else f"was {incident.severity}"),
         MessageField("Group", safe_line(context.probe.group, MAX_NAME_CHARS)),
         MessageField("Location", safe_line(context.location, MAX_NAME_CHARS)),
     )
     return AlertMessage(
-        is_open=opened,
+        is_open=is_open,
         is_test=context.is_test,
         state=state,
-        state_label=word,
+        state_label=state_label,
         title=title,
-        duration_text=lasted,
-        thread_subject=thread,
+        duration_text=duration_text,
+        email_subject=replace_nbsp(f"{'[TEST] ' * context.is_test}{subject}"),
         notice=_notice_text(context),
-        main_fields=lines,
-        attribute_fields=tuple(fact for fact in facts if fact.text),
+        main_fields=main_fields,
+        attribute_fields=tuple(field for field in attribute_fields if field.text),
         evidence=_evidence_text(context),
         incident_url=context.incident_url,
         runbook_url=safe_line(context.probe.runbook, 2_000),
@@ -134,163 +142,186 @@ def safe_line(text: str, max_chars: int) -> str:
 
 
 def replace_nbsp(text: str) -> str:
-    """For places where a no-break space is more than it is worth: subjects, JSON, logs, text to search in."""
+    """For subjects, JSON and logs, where people search for text."""
     return text.replace(NBSP, " ")
 
 
-def _open_duration_text(incident: Incident, now: int) -> str:
-    if incident.rule == "stale":  # its cause tells a duration already, counted from the last result
-        return f"since {format_timestamp(incident.since, now)} UTC"
-    return format_duration_rounded(now - incident.since) if now - incident.since >= 1_000 else "just now"
+# --- titles
 
 
-def _total_duration_text(state_label: str, duration: int, *, recovered: bool) -> str:
-    between = " for " if state_label in ("No data", "Unknown") else " "
-    return f"{'' if recovered else 'was '}{state_label.lower()}{between}{format_duration_rounded(duration)}"
+def _preposition(state_label: str) -> str:
+    return " for" if state_label in ("No data", "Unknown") else ""
 
 
 def _closing_title(probe_name: str, incident: Incident) -> str:
-    """Who recovered: the subject by its full name."""
+    """ "API recovered", "Search MCP: task reindex is no longer listed"."""
+    closed = _CLOSED_PHRASES.get(incident.resolution)
     if incident.resolution == "probe.removed":
-        return f"{probe_name} {_CLOSED_PHRASES[incident.resolution]}"
+        return f"{probe_name} {closed}"
     kind = {"preference": "", "job": "job "}.get(incident.rule, "task ")
     subject = safe_line(incident.subject, MAX_NAME_CHARS)
     subject = f": {kind}{subject}" if subject not in ("", probe_name) else ""
-    recovered = _RECOVERED_PHRASES.get(incident.rule, "recovered")
-    return f"{probe_name}{subject} {_CLOSED_PHRASES.get(incident.resolution) or recovered}"
+    return f"{probe_name}{subject} {closed or _RECOVERED_PHRASES.get(incident.rule, 'recovered')}"
+
+
+def _closing_subject(probe_name: str, title: str, incident: Incident, duration: str, *, recovered: bool) -> str:
+    if not recovered:
+        return f"[CLOSED] {title}"
+    if incident.rule == "availability":
+        return f"[RECOVERED] {probe_name}: up again after {duration}"
+    return f"[RECOVERED] {title} after {duration}"
+
+
+# --- fields
 
 
 def _opened_fields(context: AlertContext, cause: str) -> tuple[MessageField, ...]:
     incident = context.incident
-    counted = context.bad_count and incident.rule != "stale"
-    streak = f"{context.bad_count} in a row since" if counted else "since"
-    first_bad = f"{format_timestamp(incident.since, context.now)} UTC ({format_time_ago(incident.since, context.now)})"
-    since = f"{streak} {first_bad}, {_last_good_text(context)}"
+    checks = f", {format_count(context.bad_count, 'check')}" if context.bad_count and incident.rule != "stale" else ""
+    since = f"{format_timestamp(incident.since, context.now)} UTC{checks}; {_last_good_text(context)}"
     return (
-        _rule_field(context, cause),
-        MessageField("Streak" if counted else "Silent", since),
+        *_checked_fields(context),
+        *(MessageField("Expected", f"· {observed}", code) for code, observed in _broken_expressions(context, cause)),
+        *_expected_fields(context, cause),
+        MessageField("Since", since),
         *_history_fields(context),
     )
 
 
 def _last_good_text(context: AlertContext) -> str:
-    good = context.last_good
-    if good is None:
+    last_good = context.last_good
+    if last_good is None:
         return "no good result before"
-    took = "" if good.duration is None else f" · {format_duration(good.duration)}"
-    return f"last good {format_timestamp(good.slot, context.now)}{took}"
+    duration = "" if last_good.duration is None else f" · {format_duration(last_good.duration)}"
+    return f"last good {format_timestamp(last_good.slot, context.now)}{duration}"
 
 
-def _rule_field(context: AlertContext, cause: str) -> MessageField:
-    """What should be, what was seen instead, and how much of it alerts."""
-    expression = _failed_expression(context)
-    expected, seen = (
-        ("", cause.removeprefix(f"{expression} is false: ")) if expression else _expected_and_observed(context, cause)
-    )
-    alerts = f"alerts after {context.threshold} in a row" if context.threshold > 1 else ""
-    told = " · ".join(part for part in (expected, seen, alerts) if part)
-    return MessageField("Rule", f"· {told}" if expression else told, expression)
+def _checked_fields(context: AlertContext) -> tuple[MessageField, ...]:
+    incident = context.incident
+    subject = safe_line(incident.subject, MAX_NAME_CHARS) if incident.rule != "preference" else ""
+    kind = "job" if incident.rule == "job" else "task"
+    subject_text = f"{kind} {subject}" if subject and incident.subject != context.probe.name else ""
+    target = safe_line(context.probe.target, MAX_CAUSE_CHARS)
+    if not target and not subject_text:
+        return ()
+    return (MessageField("Checked", f"· {subject_text}" if target and subject_text else subject_text, target),)
 
 
-def _failed_expression(context: AlertContext) -> str:
-    """The expectation or preference that does not hold; empty when something else is wrong."""
-    if context.incident.rule == "preference":
-        return safe_line(context.incident.subject, MAX_CAUSE_CHARS)
-    for sample in (context.first_bad, context.latest):
-        told = sample.evidence.facts.get("expect") if sample is not None else None
-        for text, what in told.items() if isinstance(told, dict) else ():
-            if context.incident.message.endswith(f"{text} {what}"):
-                return safe_line(str(text), MAX_CAUSE_CHARS)
-    return ""
+def _broken_expressions(context: AlertContext, cause: str) -> Iterator[tuple[str, str]]:
+    """The expectations or the preference that are not met, each with what was observed."""
+    incident = context.incident
+    if incident.rule == "preference":
+        yield safe_line(incident.subject, MAX_CAUSE_CHARS), cause.rpartition(", expected ")[0] or cause
+        return
+    if not incident.reason.startswith("expectation."):
+        return
+    for result in (context.first_bad, context.latest):
+        outcomes = result.evidence.facts.get("expect") if result is not None else None
+        broken = [
+            (safe_line(str(text), MAX_CAUSE_CHARS), safe_line(str(outcome).removeprefix("false: "), MAX_CAUSE_CHARS))
+            for text, outcome in (outcomes.items() if isinstance(outcomes, dict) else ())
+            if outcome != "true"
+        ]
+        if broken:
+            yield from broken[:MAX_EXPECTATIONS]
+            return
+
+
+def _expected_fields(context: AlertContext, cause: str) -> tuple[MessageField, ...]:
+    """What was expected and observed, where no expression says it."""
+    if any(_broken_expressions(context, cause)):
+        return ()
+    expected, observed = _expected_and_observed(context, cause)
+    return (MessageField("Expected", " · ".join(part for part in (expected, observed) if part)),)
 
 
 def _expected_and_observed(context: AlertContext, cause: str) -> tuple[str, str]:
-    """What should be, and what was seen instead, without what the former says already."""
+    """What is observed leaves out what the other part already names."""
     incident, limits = context.incident, context.probe.task_limits
     subject = safe_line(incident.subject, MAX_NAME_CHARS)
     if incident.rule == "task":
         limit = limits.get(incident.subject, limits.get("*"))
-        within = "" if limit is None else f", at most {format_duration(limit)} ago"
-        told = "" if limit is None else f", limit {format_duration(limit)}"
-        seen = cause.removeprefix(f"task {subject} ").removeprefix("is ").removesuffix(told)
-        return f"last run of task {subject} is ok{within}", seen
+        limit_text = "" if limit is None else format_duration(limit)
+        observed = cause.removeprefix(f"task {subject} ").removeprefix("is ").removesuffix(f", limit {limit_text}")
+        return f"last run ok{limit_text and f', at most {limit_text} ago'}", observed
     if incident.rule == "missing":
-        return f"task {subject} is in the server's list", ""
+        return "in the server's list of tasks", ""
     if incident.rule == "job":
-        return f"job {subject} runs on time and well", cause.removeprefix(f"{subject} ")
+        return "runs on time and succeeds", cause.removeprefix(f"{subject} ")
     if incident.rule == "stale":
         return f"a result {safe_line(context.probe.cadence, MAX_NAME_CHARS)}".rstrip(), cause
     if incident.rule == "no_verdict":
-        return "every run can be judged", cause
-    return "a status of 2xx" if incident.reason == "http.status" else "every run passes", cause
+        return "the target can be checked", cause
+    if incident.reason == "http.status":
+        return "a 2xx status", cause.removesuffix(", expected 2xx")
+    return "every run passes", cause
 
 
 def _resolved_fields(context: AlertContext, cause: str) -> tuple[MessageField, ...]:
     incident, latest = context.incident, context.latest
-    end = incident.resolved_at or context.now
-    bad = f" · {format_count(context.bad_count, 'bad result')}" if context.bad_count else ""
-    lines = [
-        MessageField("Was", f"{cause}{bad}"),
-        MessageField(
-            "Time", f"{format_timestamp(incident.since, context.now)} to {format_timestamp(end, context.now)} UTC"
-        ),
-    ]
-    for one in sorted(context.remediation_attempts, key=lambda one: (one.state != "rate_limited", one.started_at))[-1:]:
-        word, said = format_remediation(one, context.now)
-        lines.append(
-            MessageField(
-                "Remedy",
-                safe_line(f"{word} {format_timestamp(one.started_at, context.now)}: {said}", MAX_CAUSE_CHARS),
-            )
-        )
-    healed = incident.resolution not in _CLOSED_PHRASES
-    if healed and latest is not None and latest.outcome is Outcome.PASS and latest.duration is not None:
-        lines.append(MessageField("Now", f"good again · {format_duration(latest.duration)}"))
-    return (*lines, *_history_fields(context))
+    resolved_at = incident.resolved_at or context.now
+    checks = f" · {format_count(context.bad_count, 'failed check')}" if context.bad_count else ""
+    since, until = format_timestamp(incident.since, context.now), format_timestamp(resolved_at, context.now)
+    fields = [*_checked_fields(context), MessageField("Was", f"{cause}{checks}")]
+    fields.append(MessageField("Time", f"{since} to {until} UTC"))
+    attempts = sorted(
+        context.remediation_attempts, key=lambda attempt: (attempt.state != "rate_limited", attempt.started_at)
+    )
+    for attempt in attempts[-1:]:
+        state, action = format_remediation(attempt, context.now)
+        text = f"{state} at {format_timestamp(attempt.started_at, context.now)}: {action}"
+        fields.append(MessageField("Remediation", safe_line(text, MAX_CAUSE_CHARS)))
+    recovered = incident.resolution not in _CLOSED_PHRASES
+    if recovered and latest is not None and latest.outcome is Outcome.PASS and latest.duration is not None:
+        fields.append(MessageField("Now", f"ok · {format_duration(latest.duration)}"))
+    return (*fields, *_history_fields(context))
 
 
 def _history_fields(context: AlertContext) -> tuple[MessageField, ...]:
     if not context.recent_runs:
         return ()
-    return (
-        MessageField(
-            f"Last {len(context.recent_runs)}",
-            safe_line(context.probe.cadence, MAX_NAME_CHARS),
-            sparkline(context.recent_runs),
-        ),
-    )
+    cadence = safe_line(context.probe.cadence, MAX_NAME_CHARS)
+    return (MessageField(f"Last {len(context.recent_runs)}", cadence, sparkline(context.recent_runs)),)
 
 
 def _notice_text(context: AlertContext) -> str:
     if context.is_test:
-        return "This is a test, sent by hand. Nothing is wrong."
+        return "This is a test message. Nothing is wrong."
     if context.merged:
-        return "It opened and resolved before this could be delivered: one message tells both."
+        return "The incident was resolved before its first message could be delivered. This message reports both."
     return ""
 
 
+# --- evidence
+
+
 def _evidence_text(context: AlertContext) -> str:
-    """Of the newest bad result, else of the first."""
+    """The evidence of the newest bad result, else that of the first."""
     latest = context.latest if context.event is IncidentEvent.OPENED else None
     if latest is not None and latest.outcome is Outcome.PASS and context.incident.rule == "availability":
         latest = None
     subject = context.incident.subject
-    return next((told for sample in (latest, context.first_bad) if (told := _format_evidence(sample, subject))), "")
+    texts = (_format_evidence(result, subject) for result in (latest, context.first_bad))
+    return next((text for text in texts if text), "")
 
 
 def _format_evidence(result: ResultWithEvidence | None, subject: str) -> str:
-    """Expectations are left out: the rule's line tells them. Of tasks and jobs, the one it is about stands for all."""
+    """Facts and excerpt. Leaves out expectations, which have fields of their own, and all tasks and jobs but the
+    incident's subject."""
     if result is None:
         return ""
-    told = {key: value for key, value in result.evidence.facts.items() if key != "expect" and value not in (None, "")}
-    for one, all_ in (("task", "tasks"), ("job", "jobs")):
-        listed = told.get(all_)
-        about = listed.get(subject) if isinstance(listed, dict) else None
-        if isinstance(about, dict):
-            rest = {key: value for key, value in told.items() if key != all_}
-            told = {one: subject} | {key: value for key, value in about.items() if key != "name"} | rest
-    facts = [f"{key}: {_format_value(value)}" for key, value in told.items()]
-    text = replace_unsafe_characters("\n".join([*facts, result.evidence.excerpt])).strip()
+    facts = {
+        name: value for name, value in result.evidence.facts.items() if name != "expect" and value not in (None, "")
+    }
+    for singular, plural in (("task", "tasks"), ("job", "jobs")):
+        entries = facts.get(plural)
+        entry = entries.get(subject) if isinstance(entries, dict) else None
+        if isinstance(entry, dict):
+            others = {name: value for name, value in facts.items() if name != plural}
+            own_facts = {name: value for name, value in entry.items() if name != "name"}
+            facts = {singular: subject} | own_facts | others
+    lines = [f"{name}: {_format_value(value)}" for name, value in facts.items()]
+    text = replace_unsafe_characters("\n".join([*lines, result.evidence.excerpt])).strip()
     return shorten(text, MAX_EXCERPT_CHARS)
 
 

@@ -1,4 +1,4 @@
-"""One POST to a receiver, and what its answer means for the outbox."""
+"""POST requests to receivers, and what their responses mean for the outbox."""
 
 from __future__ import annotations
 
@@ -19,28 +19,25 @@ if TYPE_CHECKING:
 
 
 MAX_RESPONSE_BYTES = 64 * 1024
-"""Bytes read of an answer."""
 BODY_TIMEOUT_S = 5.0
-"""Seconds that an answer's text may take after its status, which decides by itself."""
+"""Timeout for the body. The status alone decides whether the delivery succeeded."""
 MAX_RETRY_AFTER_S = 3_600.0
-"""Seconds that a receiver may make us wait."""
 TRANSIENT_STATUSES = frozenset({408, 425, 429})
-"""Refusals that time heals."""
+"""Errors that pass by themselves."""
 REJECTED_CONTENT_STATUSES = frozenset({400, 413, 415, 422})
-"""Refusals of what we send, which stays the same. Any other 4xx is about keys, addresses and proxies."""
+"""Errors about the message itself. All other 4xx errors are about tokens, addresses and proxies."""
 
 
 class ReceiverResponse(NamedTuple):
     status: int
     body_text: str
     retry_after_s: float | None
-    """Seconds."""
 
 
 async def post_json(
     network: Network, url: str, body: bytes, headers: Mapping[str, str], *, now: int
 ) -> ReceiverResponse:
-    """Raises DeliveryError when no answer came. `now`: epoch ms, which a dated Retry-After is measured from."""
+    """Raises DeliveryError if there is no response. `now`: in epoch ms; a Retry-After date is measured from it."""
     import asyncio
 
     import httpx
@@ -49,52 +46,51 @@ async def post_json(
     headers = {"content-type": "application/json", "accept-encoding": "identity", **headers}
     try:
         async with network.notifier_http_client.stream("POST", url, content=body, headers=headers) as response:
-            with suppress(httpx.HTTPError, TimeoutError):  # the receiver has decided: asking again would be a copy
+            with suppress(httpx.HTTPError, TimeoutError):  # the status decides; a retry would deliver a copy
                 async with asyncio.timeout(BODY_TIMEOUT_S):
                     async for chunk in response.aiter_raw():
                         read += chunk
                         if len(read) >= MAX_RESPONSE_BYTES:
                             break
-    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as e:
-        # The exception itself may quote the URL or a header, and so a secret.
-        fault = error_from_exception(e)
-        if fault is None:
-            raise DeliveryError(
-                "delivery.invalid_request", "the URL or a header cannot be sent", retry_for_s=0
-            ) from None
-        raise unreachable_error(fault, parse_url(url).host, parse_url(url).port) from None
+    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as exception:
+        # The text of the exception may quote the URL or a header, and so a secret.
+        error = error_from_exception(exception)
+        if error is None:
+            message = "the URL or a header is not valid in HTTP"
+            raise DeliveryError("delivery.invalid_request", message, retry_for_s=0) from None
+        raise unreachable_error(error, parse_url(url).host, parse_url(url).port) from None
     text = replace_unsafe_characters(read[:MAX_RESPONSE_BYTES].decode("utf-8", "replace"))
     return ReceiverResponse(response.status_code, text, _parse_retry_after(response.headers.get("retry-after"), now))
 
 
 def error_from_status(response: ReceiverResponse) -> DeliveryError | None:
-    """The error that the answer's status stands for; None for a 2xx."""
-    status = response.status
+    """The error that the status of a response stands for. None for 2xx."""
+    status, note, retry_for_s = response.status, "", math.inf
     if 200 <= status < 300:
         return None
-    lasts = (
-        math.inf
-        if status in TRANSIENT_STATUSES or not 400 <= status < 500
-        else 0
-        if status in REJECTED_CONTENT_STATUSES
-        else CONFIG_ERROR_RETRY_S
-    )
-    what = "redirects are not followed" if 300 <= status < 400 else "try later" if status in TRANSIENT_STATUSES else ""
-    said = to_single_line(response.body_text, 100)
-    message = f"got {status}" + (f" ({what})" if what else "") + (f": {said}" if said else "")
-    return DeliveryError(f"http.{status}", message, retry_for_s=lasts, retry_after_s=response.retry_after_s)
+    if status in TRANSIENT_STATUSES:
+        note = " (try again later)"
+    elif status in REJECTED_CONTENT_STATUSES:
+        retry_for_s = 0
+    elif 400 <= status < 500:
+        retry_for_s = CONFIG_ERROR_RETRY_S
+    elif 300 <= status < 400:
+        note = " (redirects are not followed)"
+    body_line = to_single_line(response.body_text, 100)
+    message = f"HTTP {status}{note}{body_line and f': {body_line}'}"
+    return DeliveryError(f"http.{status}", message, retry_for_s=retry_for_s, retry_after_s=response.retry_after_s)
 
 
 def _parse_retry_after(value: str | None, now: int) -> float | None:
-    """Seconds or a date -> seconds; None when there is none, or none that can be read."""
+    """In seconds, from a number of seconds or a date. None if the header is absent or invalid."""
     if value is None:
         return None
     try:
         seconds = float(value)
     except ValueError:
         try:
-            then = parsedate_to_datetime(value)
+            retry_at = parsedate_to_datetime(value)
         except (ValueError, OverflowError):
             return None
-        seconds = (to_epoch_ms(then) - now) / 1_000
+        seconds = (to_epoch_ms(retry_at) - now) / 1_000
     return min(max(seconds, 0.0), MAX_RETRY_AFTER_S) if math.isfinite(seconds) else None

@@ -1,4 +1,4 @@
-"""Slack: as an app with a bot token (one message an incident, edited in place), or through an incoming webhook."""
+"""Slack: as an app with a bot token (one message per incident, edited in place), or through an incoming webhook."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ ERROR_ADVICE = {
     "access_denied": "the app may not post",
     "account_inactive": "the bot token's app or user was removed",
     "action_prohibited": "an administrator forbids posting to this channel",
-    "channel_is_archived": "unarchive the channel or choose another",
-    "channel_not_found": "no such channel, or a private one that the app is not in",
+    "channel_is_archived": "unarchive the channel or choose another one",
+    "channel_not_found": "no such channel, or a private channel without the app",
     "ekm_access_denied": "an administrator forbids posting",
-    "invalid_auth": "the bot token is not accepted",
-    "invalid_token": "the webhook is not accepted: create another",
-    "is_archived": "unarchive the channel or choose another",
+    "invalid_auth": "Slack rejects the bot token",
+    "invalid_token": "Slack rejects the webhook: create another",
+    "is_archived": "unarchive the channel or choose another one",
     "missing_scope": "the app needs the scope chat:write",
     "no_active_hooks": "the webhook was disabled: create another",
     "no_permission": "the app may not post to this channel",
     "no_service": "the webhook was removed: create another",
-    "no_team": "the workspace is gone",
+    "no_team": "the workspace was deleted",
     "not_allowed_token_type": "expected a bot token (xoxb-...)",
     "not_authed": "the bot token is empty",
     "not_in_channel": "invite the app to the channel",
@@ -41,17 +41,17 @@ ERROR_ADVICE = {
     "token_expired": "create another bot token",
     "token_revoked": "create another bot token",
 }
-"""Errors that stay until somebody changes something, and what to change."""
+"""Errors that last until a person changes something, and what to change."""
 REJECTED_CONTENT_ERRORS = frozenset(
     {"invalid_arguments", "invalid_blocks", "invalid_payload", "msg_too_long", "no_text"}
 )
-"""Slack does not take the message. Its errors that are in neither list are tried again."""
+"""Slack rejects the message itself. Errors in neither list are retried."""
 LAYOUT_ERRORS = frozenset({"invalid_blocks", "invalid_blocks_format", "msg_blocks_too_long", "msg_too_long"})
-"""Slack refuses the layout: the bare text is better than silence."""
+"""Slack rejects the blocks. The message is sent again as text alone."""
 MISSING_MESSAGE_ERRORS = frozenset(
     {"cant_update_message", "edit_window_closed", "message_not_found", "thread_not_found"}
 )
-"""The incident's message was deleted or cannot be edited any more: a new one tells."""
+"""The message of the incident was deleted or can no longer be edited. A new one is posted."""
 
 
 class SlackNotifier(Notifier):
@@ -82,7 +82,7 @@ class SlackNotifier(Notifier):
         return self.channel or "incoming webhook"
 
     async def send(self, request: DeliveryRequest) -> dict[str, Json]:
-        """The receipt of a bot's message is its `channel` and `ts`."""
+        """The receipt of a bot's message contains `channel` and `ts`; that of a webhook is empty."""
         message = compose_message(request.alert_context)
         body = {"text": fallback_text(message), "blocks": build_blocks(message)}
         root = {key: request.previous_receipt.get(key, "") for key in ("channel", "ts")}
@@ -92,64 +92,65 @@ class SlackNotifier(Notifier):
             await self._call_api(request, "chat.update", body | root)
             reply = {"channel": root["channel"], "thread_ts": root["ts"], "reply_broadcast": True}
             await self._call_api(request, "chat.postMessage", reply | {"text": body["text"]})
-        except DeliveryError as e:
-            if e.reason.removeprefix("slack.") not in MISSING_MESSAGE_ERRORS:
+        except DeliveryError as error:
+            if error.reason.removeprefix("slack.") not in MISSING_MESSAGE_ERRORS:
                 raise
             return await self._post_message(request, body)
         return root
 
     async def _post_message(self, request: DeliveryRequest, body: Mapping[str, Json]) -> dict[str, Json]:
-        quiet = {"unfurl_links": False, "unfurl_media": False}
+        options = {"unfurl_links": False, "unfurl_media": False}
         if self.webhook is not None:
-            await self._call_api(request, "", {**body, **quiet})
+            await self._call_api(request, "", {**body, **options})
             return {}
-        answer = await self._call_api(request, "chat.postMessage", {"channel": self.channel, **body, **quiet})
-        return {"channel": answer.get("channel", self.channel), "ts": answer.get("ts", "")}
+        response = await self._call_api(request, "chat.postMessage", {"channel": self.channel, **body, **options})
+        return {"channel": response.get("channel", self.channel), "ts": response.get("ts", "")}
 
     async def _call_api(self, request: DeliveryRequest, method: str, body: Mapping[str, Json]) -> dict[str, Json]:
-        """`method`: of the Web API; unused with an incoming webhook. Returns Slack's answer."""
+        """Calls a method of the Web API, or posts to the webhook. Returns the response."""
         url, headers = f"{self.api_url.rstrip('/')}/{method}", {}
         if self.webhook is not None:
             url = self.webhook.get_secret_value()
         elif self.bot_token is not None:
             headers = {"authorization": f"Bearer {self.bot_token.get_secret_value()}"}
-        answer = await post_json(
+        response = await post_json(
             request.network, url, json.dumps(body).encode(), headers, now=request.alert_context.now
         )
         try:
-            return self._parse_response(answer)
-        except DeliveryError as e:
-            if e.reason.removeprefix("slack.") in LAYOUT_ERRORS and "blocks" in body:
+            return self._parse_response(response)
+        except DeliveryError as error:
+            if error.reason.removeprefix("slack.") in LAYOUT_ERRORS and "blocks" in body:
                 return await self._call_api(request, method, {k: v for k, v in body.items() if k != "blocks"})
             raise
 
     def _parse_response(self, response: ReceiverResponse) -> dict[str, Json]:
-        """Slack's answer, once it is a confirmation. Raises DeliveryError."""
-        refused = error_from_status(response)
-        if self.webhook is not None and refused is None:
+        """The body of a response that confirms the delivery. Raises DeliveryError for any other response."""
+        status_error = error_from_status(response)
+        if self.webhook is not None and status_error is None:
             return {}
         try:
-            told = json.loads(response.body_text)
+            body = json.loads(response.body_text)
         except ValueError:
-            told = {"error": response.body_text.strip()}
-        if not isinstance(told, dict):
-            told = {}
-        if refused is None and told.get("ok") is True:
-            return told
-        error = str(told.get("error", ""))
+            body = {"error": response.body_text.strip()}  # webhooks respond with the bare error
+        if not isinstance(body, dict):
+            body = {}
+        if status_error is None and body.get("ok") is True:
+            return body
+        error = str(body.get("error", ""))
         if not re.fullmatch(r"[a-z][a-z_]{2,60}", error):
             error = "no_service" if self.webhook is not None and response.status in (403, 404, 410) else ""
         if not error:
-            raise refused or DeliveryError("delivery.invalid_response", "the answer is not Slack's")
-        remedy = "Slack does not take the message" if error in REJECTED_CONTENT_ERRORS else ERROR_ADVICE.get(error, "")
-        told = f"Slack says {error}" + (f": {remedy}" if remedy else "")
-        lasts = (
-            0
-            if error in REJECTED_CONTENT_ERRORS
-            else CONFIG_ERROR_RETRY_S
-            if error in ERROR_ADVICE
-            else refused.retry_for_s
-            if refused
-            else math.inf
-        )
-        raise DeliveryError(f"slack.{error}", told, retry_for_s=lasts, retry_after_s=response.retry_after_s)
+            raise status_error or DeliveryError("delivery.invalid_response", "the response does not come from Slack")
+        raise _slack_error(error, status_error, response.retry_after_s)
+
+
+def _slack_error(error: str, status_error: DeliveryError | None, retry_after_s: float | None) -> DeliveryError:
+    """`error`: Slack's own code, such as `channel_not_found`."""
+    retry_for_s = math.inf if status_error is None else status_error.retry_for_s
+    advice = ""
+    if error in REJECTED_CONTENT_ERRORS:
+        retry_for_s, advice = 0, "Slack rejects the message"
+    elif error in ERROR_ADVICE:
+        retry_for_s, advice = CONFIG_ERROR_RETRY_S, ERROR_ADVICE[error]
+    message = f"Slack error {error}{advice and f': {advice}'}"
+    return DeliveryError(f"slack.{error}", message, retry_for_s=retry_for_s, retry_after_s=retry_after_s)

@@ -56,32 +56,32 @@ class WebhookNotifier(Notifier):
         return parse_url(self.url).host
 
     async def send(self, request: DeliveryRequest) -> dict[str, Json]:
-        story, key = request.alert_context, request.notification.idempotency_key
-        body = json.dumps(build_payload(key, story)).encode("ascii")
+        context, key = request.alert_context, request.notification.idempotency_key
+        body = json.dumps(build_payload(key, context)).encode("ascii")
         headers = dict(self.headers)
         headers["idempotency-key"] = quote(key, safe=":/")
         if self.secret is not None:
-            headers["watchdog-signature"] = sign_payload(self.secret.get_secret_value(), story.now // 1_000, body)
-        refused = error_from_status(await post_json(request.network, self.url, body, headers, now=story.now))
-        if refused is not None:
-            raise refused
+            headers["watchdog-signature"] = sign_payload(self.secret.get_secret_value(), context.now // 1_000, body)
+        response = await post_json(request.network, self.url, body, headers, now=context.now)
+        if error := error_from_status(response):
+            raise error
         return {}
 
 
 def sign_payload(secret: str, signed_at_s: int, body: bytes) -> str:
-    """ "t=1795312172,v1=<hex>": HMAC-SHA256 over "<t>.<body>". `at`: epoch seconds."""
+    """ "t=1795312172,v1=<hex>": HMAC-SHA256 over "<t>.<body>"."""
     mac = hmac.new(secret.encode(), f"{signed_at_s}.".encode() + body, hashlib.sha256)
     return f"t={signed_at_s},v1={mac.hexdigest()}"
 
 
 def build_payload(idempotency_key: str, context: AlertContext) -> dict[str, Json]:
-    """What is posted. Fields are only ever added within a version."""
+    """The JSON to post. Within a version, fields are only ever added."""
     incident, probe, message = context.incident, context.probe, compose_message(context)
     return {
         "version": PAYLOAD_VERSION,
         "event": context.event,
-        "key": idempotency_key,
-        "sent_at": _format_optional_time(context.now),
+        "idempotency_key": idempotency_key,
+        "sent_at": format_iso8601(context.now),
         "test": context.is_test,
         "merged": context.merged,
         "title": replace_nbsp(message.title),
@@ -94,16 +94,16 @@ def build_payload(idempotency_key: str, context: AlertContext) -> dict[str, Json
             "severity": incident.severity,
             "reason": incident.reason,
             "message": replace_nbsp(incident.message),
-            "since": _format_optional_time(incident.since),
-            "opened_at": _format_optional_time(incident.opened_at),
-            "resolved_at": _format_optional_time(incident.resolved_at),
+            "since": format_iso8601(incident.since),
+            "opened_at": format_iso8601(incident.opened_at),
+            "resolved_at": None if incident.resolved_at is None else format_iso8601(incident.resolved_at),
             "resolution": incident.resolution,
-            "bad_results": context.bad_count,
-            "needed": context.threshold,
+            "bad_count": context.bad_count,
+            "threshold": context.threshold,
             "url": context.incident_url or None,
         },
         "probe": {
-            "key": probe.id,
+            "id": probe.id,
             "name": probe.name,
             "kind": probe.kind,
             "group": probe.group,
@@ -123,23 +123,17 @@ def build_payload(idempotency_key: str, context: AlertContext) -> dict[str, Json
     }
 
 
-def _format_optional_time(at: int | None) -> str | None:
-    return None if at is None else format_iso8601(at)
-
-
 def _run_json(run: RunSummary | None) -> Json:
-    return (
-        None
-        if run is None
-        else {"slot": _format_optional_time(run.slot), "outcome": run.outcome, "duration_ms": run.duration}
-    )
+    if run is None:
+        return None
+    return {"slot": format_iso8601(run.slot), "outcome": run.outcome, "duration_ms": run.duration}
 
 
 def _result_json(result: ResultWithEvidence | None) -> Json:
     if result is None:
         return None
     return {
-        "slot": _format_optional_time(result.slot),
+        "slot": format_iso8601(result.slot),
         "location": result.location,
         "outcome": result.outcome,
         "reason": result.reason,
