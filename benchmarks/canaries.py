@@ -116,7 +116,7 @@ def _benchmark_queue(
     queue: BullmqBenchmarkQueue | PgbossBenchmarkQueue, peers: ThirdPartyServers
 ) -> Iterator[Measurement]:
     env = {"QUEUE": QUEUE_NAME, "CONCURRENCY": str(CONCURRENCY), **queue.worker_env}
-    with redis_server.running_worker(*node_worker_command(peers, queue.worker_script, DOES="return", **env)):
+    with redis_server.running_worker(*node_worker_command(peers, queue.worker_script, BEHAVIOR="return", **env)):
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             outcomes, durations, cpu = runner.run(_run_cycles(queue))
         leftover = queue.count_sentinels()

@@ -29,7 +29,7 @@ class Lab:
     def worker(self, does: str, **env: str) -> Any:
         return running_worker(
             *node_worker_command(
-                self.peers, "bullmq_schedulers.cjs", REDIS=self.server.url, QUEUE=self.queue, DOES=does, **env
+                self.peers, "bullmq_schedulers.cjs", REDIS=self.server.url, QUEUE=self.queue, BEHAVIOR=does, **env
             )
         )
 

@@ -30,7 +30,7 @@ def test_what_waits_is_told(lab: ProcrastinateLab) -> None:
 
 def test_a_job_that_is_to_be_tried_again_is_not_finished(lab: ProcrastinateLab) -> None:
     with lab.running_worker():
-        report = lab.run_probe({"task": "again"}, finish_within="3s")
+        report = lab.run_probe({"task": "retry_later"}, finish_within="3s")
     assert report.result.reason == "canary.not_finished"
     assert report.result.message.endswith(f"not finished within 3{NBSP}s: it failed and waits for a retry")
     assert lab.job_states() == []

@@ -51,7 +51,7 @@ class Lab:
 def lab(postgres: PostgresServer) -> Iterator[Lab]:
     with postgres.temporary_database() as url:
         lab = Lab(url)
-        with lab.worker(DOES="nothing"):
+        with lab.worker(BEHAVIOR="nothing"):
             pass
         yield lab
 

@@ -75,7 +75,7 @@ class Boss(Lab):
         self.peers, self.system = peers, {"pgboss": {"url": self.url, "queue": self.name}}
 
     def worker(self, does: str) -> Any:
-        told = {"DATABASE": self.url, "QUEUE": self.name, "DOES": does, "OPTIONS": '{"retryLimit": 0}'}
+        told = {"DATABASE": self.url, "QUEUE": self.name, "BEHAVIOR": does, "OPTIONS": '{"retryLimit": 0}'}
         return running_worker(*node_worker_command(self.peers, "pgboss_worker.cjs", **told))
 
     def make(self) -> None:
@@ -237,7 +237,7 @@ class Crast(Lab):
 def deferred(postgres: PostgresServer) -> Iterator[str]:
     """A database in which Procrastinate has made its tables."""
     with postgres.temporary_database() as url:
-        with Crast(url).worker(DOES="nothing"):
+        with Crast(url).worker(BEHAVIOR="nothing"):
             pass
         yield url
 
@@ -255,8 +255,8 @@ def test_procrastinate_what_is_there_is_counted(crast: Crast) -> None:
         wait_until(lambda: crast.count("failed") == 2)
         crast.add("hang")
         wait_until(lambda: crast.count("doing") == 1)
-        crast.add("whose", 3)
-        crast.add("whose", at="now() + interval '1 hour'")
+        crast.add("echo", 3)
+        crast.add("echo", at="now() + interval '1 hour'")
         first = poll_queue(crast.system)
         assert figures(first) == {"waiting": 3, "active": 1, "delayed": 1, "failed": 2}
     later = poll_queue(crast.system, after_ms=10 * MIN, first_result=first)
@@ -271,8 +271,8 @@ def test_procrastinate_what_is_there_is_counted(crast: Crast) -> None:
 def test_procrastinate_a_job_that_waits_for_a_lock_holds_no_queue_up(crast: Crast) -> None:
     crast.add("hang", lock="one")
     crast.sql("UPDATE procrastinate_jobs SET status = 'doing' WHERE queue_name = %s", crast.name)
-    crast.add("whose", lock="one")
-    crast.add("whose", 2)
+    crast.add("echo", lock="one")
+    crast.add("echo", 2)
     first = poll_queue(crast.system)
     crast.sql(
         """
@@ -294,7 +294,7 @@ def test_procrastinate_the_share_of_failures(crast: Crast) -> None:
         crast.add("throw", 4)
         wait_until(lambda: crast.count("failed") == 4)
         assert poll_queue(crast.system, SHARE).result.reason == "queue.metric_unavailable"
-        crast.add("whose", 12, args='{"name": "report"}')
+        crast.add("echo", 12, args='{"name": "report"}')
         wait_until(lambda: crast.count("succeeded") == 12)
     report = poll_queue(crast.system, SHARE)
     assert report.result.message == f"25% of 16{NBSP}jobs failed within 1{NBSP}h, limit 20%"

@@ -57,7 +57,7 @@ class Bull:
 
     def worker(self, does: str) -> Any:
         return running_worker(
-            *node_worker_command(self.peers, "bullmq_worker.cjs", REDIS=self.server.url, QUEUE=self.name, DOES=does)
+            *node_worker_command(self.peers, "bullmq_worker.cjs", REDIS=self.server.url, QUEUE=self.name, BEHAVIOR=does)
         )
 
     def using(self, work: Callable[[Any], Coroutine[Any, Any, None]]) -> None:

@@ -24,7 +24,9 @@ class Lab:
         self.memory: dict[str, Json] = {}
 
     def scheduler(self, does: str) -> Any:
-        return running_worker(*python_worker_command("rq_cron.py", REDIS=self.server.url, QUEUE=self.queue, DOES=does))
+        return running_worker(
+            *python_worker_command("rq_cron.py", REDIS=self.server.url, QUEUE=self.queue, BEHAVIOR=does)
+        )
 
     def worker(self) -> Any:
         return running_worker(

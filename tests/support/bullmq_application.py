@@ -42,7 +42,7 @@ class BullmqApplication:
         self, behavior: str, script: str = "bullmq_worker.cjs", **env: str
     ) -> AbstractContextManager[WorkerProcess]:
         """One of those in tests/queues/workers; `does`: what it does with each job."""
-        given = {"REDIS": self.broker.url, "QUEUE": QUEUE_NAME, "DOES": behavior, **env}
+        given = {"REDIS": self.broker.url, "QUEUE": QUEUE_NAME, "BEHAVIOR": behavior, **env}
         return running_worker(*node_worker_command(self.peers, script, **given))
 
     @property

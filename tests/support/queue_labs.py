@@ -144,7 +144,7 @@ class BullmqLab(RedisLab):
         assert self.peers
         return running_worker(
             *node_worker_command(
-                self.peers, "bullmq_worker.cjs", REDIS=self.broker_url, QUEUE=self.queue_name, DOES=behavior, **env
+                self.peers, "bullmq_worker.cjs", REDIS=self.broker_url, QUEUE=self.queue_name, BEHAVIOR=behavior, **env
             )
         )
 
@@ -297,7 +297,12 @@ class PgbossLab(PostgresLab):
         assert self.peers
         return running_worker(
             *node_worker_command(
-                self.peers, "pgboss_worker.cjs", DATABASE=self.broker_url, QUEUE=self.queue_name, DOES=behavior, **env
+                self.peers,
+                "pgboss_worker.cjs",
+                DATABASE=self.broker_url,
+                QUEUE=self.queue_name,
+                BEHAVIOR=behavior,
+                **env,
             )
         )
 
@@ -326,7 +331,7 @@ class ProcrastinateLab(PostgresLab):
         "paused": "Procrastinate knows no such thing: workers stop by themselves",
         "missing": "a queue is a word in a job",
     }
-    payload_options = {"system": {"task": "whose", "args": {"name": "canary"}}}
+    payload_options = {"system": {"task": "echo", "args": {"name": "canary"}}}
     behavior_options = {"throw": {"task": "throw"}, "hang": {"task": "hang"}}
     failing_job_message = "Procrastinate does not store the reason"
     job_states_query, waiting_state, active_state = (
@@ -336,7 +341,7 @@ class ProcrastinateLab(PostgresLab):
     )
 
     def start_worker(self, behavior: str, env: Mapping[str, str]) -> AbstractContextManager[WorkerProcess]:
-        told = {"DATABASE": self.broker_url, "QUEUE": self.queue_name, "DOES": behavior, **env}
+        told = {"DATABASE": self.broker_url, "QUEUE": self.queue_name, "BEHAVIOR": behavior, **env}
         return running_worker(*python_worker_command("procrastinate_worker.py", **told))
 
     def expire_killed_worker(self) -> None:

@@ -52,7 +52,7 @@ def test_a_task_that_no_worker_knows_has_failed(lab: CeleryLab) -> None:
 
 def test_a_job_that_is_to_be_tried_again_is_not_finished(lab: CeleryLab) -> None:
     with lab.running_worker():
-        report = lab.run_probe({"task": "again"}, finish_within="1s")
+        report = lab.run_probe({"task": "retry_later"}, finish_within="1s")
     assert report.result.reason == "canary.not_finished"
     assert report.result.message.endswith(f"not finished within 1{NBSP}s: waiting for a retry: ValueError: not yet")
 

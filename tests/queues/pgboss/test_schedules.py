@@ -33,7 +33,7 @@ class Lab:
         self.memory: dict[str, Json] = {}
 
     def worker(self, does: str) -> Any:
-        told = {"DATABASE": self.url, "QUEUE": self.queue, "DOES": does}
+        told = {"DATABASE": self.url, "QUEUE": self.queue, "BEHAVIOR": does}
         return running_worker(*node_worker_command(self.peers, "pgboss_schedules.cjs", **told))
 
     def sql(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:

@@ -1,4 +1,4 @@
-"""An MCP server on the 2.x SDK with jobs of its own: they take a moment, and are forgotten with the process.
+"""An MCP server built with SDK 2.x. Its jobs take 0.6 s and end with the process.
 
 usage: job_server.py stdio | job_server.py http PORT | job_server.py sse PORT
 """
@@ -15,7 +15,7 @@ from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
 
 JOB_DURATION_S = 0.6
-"""Seconds that a job takes; it is picked up after half of them."""
+"""A job is queued for the first half and running for the second."""
 
 server = MCPServer("Jobs", version="1.0")
 job_started_at: dict[str, float] = {}
@@ -30,23 +30,23 @@ def export_data(format: str = "csv") -> dict[str, Any]:
 
 @server.resource("job://{job_id}")
 def job(job_id: str) -> str:
-    took = time.monotonic() - job_started_at[job_id]
-    state = "queued" if took < JOB_DURATION_S / 2 else "running" if took < JOB_DURATION_S else "done"
-    return json.dumps({"state": state, "progress": {"progress": round(took / JOB_DURATION_S * 100), "total": 100}})
+    elapsed = time.monotonic() - job_started_at[job_id]
+    state = "queued" if elapsed < JOB_DURATION_S / 2 else "running" if elapsed < JOB_DURATION_S else "done"
+    return json.dumps({"state": state, "progress": {"progress": round(elapsed / JOB_DURATION_S * 100), "total": 100}})
 
 
 @server.tool()
-async def wait(does: str, context: Context) -> dict[str, Any]:
-    """Answers when it is done: works, stalls, hangs, or goes ill."""
+async def wait(behavior: str, context: Context) -> dict[str, Any]:
+    """Returns when it is done. `behavior`: works, stalls, hangs or fails."""
     for step in range(1, 4):
         await context.report_progress(step * 10, 100)
         await anyio.sleep(0.1)
-        if does == "stalls":
+        if behavior == "stalls":
             await context.report_progress(40, 100)
             await anyio.sleep(600)
-    if does == "hangs":
+    if behavior == "hangs":
         await anyio.sleep(600)
-    return {"healthy": does == "works", "checks": {"database": "ok"}, "error": "no disk space"}
+    return {"healthy": behavior == "works", "checks": {"database": "ok"}, "error": "no disk space"}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A scheduler of APScheduler with a job every second and one that is paused, kept in a database."""
+"""An APScheduler scheduler with a database job store: a job every second, a nightly one and a paused one."""
 
 from __future__ import annotations
 

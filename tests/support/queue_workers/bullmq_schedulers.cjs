@@ -1,7 +1,7 @@
-// Job schedulers of BullMQ and, unless told otherwise, the worker that serves them.
+// BullMQ job schedulers and, unless BEHAVIOR is `nothing`, a worker that runs their jobs.
 const { Queue, Worker } = require('bullmq');
 
-const { REDIS, QUEUE, DOES, KEEP } = process.env;
+const { REDIS, QUEUE, BEHAVIOR, KEEP } = process.env;
 const url = new URL(REDIS);
 const connection = { host: url.hostname, port: Number(url.port), maxRetriesPerRequest: null };
 const opts = { removeOnComplete: KEEP !== 'yes', removeOnFail: !KEEP }; // KEEP: 'yes', 'failed', or nothing
@@ -11,14 +11,14 @@ const opts = { removeOnComplete: KEEP !== 'yes', removeOnFail: !KEEP }; // KEEP:
   await queue.upsertJobScheduler('digest', { every: 1000 }, { name: 'digest', data: {}, opts });
   await queue.upsertJobScheduler('nightly', { pattern: '0 3 * * *', tz: 'Europe/Berlin' }, { name: 'nightly', opts });
   let runs = 0;
-  if (DOES !== 'nothing') {
+  if (BEHAVIOR !== 'nothing') {
     const worker = new Worker(
       QUEUE,
       async () => {
         runs += 1;
         if (runs === 2) setTimeout(() => console.log('ready'), 100);
-        if (DOES === 'throw') throw new Error('no address book');
-        if (DOES === 'hang' && runs === 2) await new Promise(() => {});
+        if (BEHAVIOR === 'throw') throw new Error('no address book');
+        if (BEHAVIOR === 'hang' && runs === 2) await new Promise(() => {});
       },
       { connection, concurrency: 1 },
     );

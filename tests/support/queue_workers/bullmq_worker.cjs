@@ -1,22 +1,22 @@
-// A worker on one queue of BullMQ. What a job does is said by the environment: return, throw, hang, or stall at 40 of 100.
+// A BullMQ worker for one queue. BEHAVIOR of its jobs: return, throw, hang, or stall at 40 of 100.
 const { Queue, Worker } = require('bullmq');
 
-const { REDIS, QUEUE, DOES, CONCURRENCY } = process.env;
+const { REDIS, QUEUE, BEHAVIOR, CONCURRENCY } = process.env;
 const url = new URL(REDIS);
 const connection = { host: url.hostname, port: Number(url.port), maxRetriesPerRequest: null };
 
 (async () => {
   const queue = new Queue(QUEUE, { connection });
   await queue.waitUntilReady();
-  if (DOES !== 'nothing') {
+  if (BEHAVIOR !== 'nothing') {
     const worker = new Worker(
       QUEUE,
       async (job) => {
-        if (DOES === 'throw') throw new Error(`no template for ${job.name}`);
-        if (DOES === 'stall') await job.updateProgress({ progress: 40, total: 100 });
-        if (DOES === 'hang' || DOES === 'stall') await new Promise(() => {});
+        if (BEHAVIOR === 'throw') throw new Error(`no template for ${job.name}`);
+        if (BEHAVIOR === 'stall') await job.updateProgress({ progress: 40, total: 100 });
+        if (BEHAVIOR === 'hang' || BEHAVIOR === 'stall') await new Promise(() => {});
         await job.updateProgress(50);
-        return { seen: job.data };
+        return { received: job.data };
       },
       { connection, concurrency: Number(CONCURRENCY || 1), lockDuration: 5000 },
     );

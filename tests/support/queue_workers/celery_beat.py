@@ -1,4 +1,4 @@
-"""A beat of Celery with a job every second, one every night and one on working days, kept in Redis or by Django."""
+"""Celery beat with schedules in RedBeat or django-celery-beat: every second, every night, and on working days."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ app.conf.beat_schedule = {
 
 
 def create_django_tables(url: str) -> None:
-    """The tables that django-celery-beat makes itself."""
+    """Runs the migrations of django-celery-beat."""
     import django
     from django.conf import settings
     from django.core.management import call_command
     from sqlalchemy import make_url
 
-    told = make_url(url)
-    engine = "sqlite3" if told.get_backend_name() == "sqlite" else "postgresql"
+    parts = make_url(url)
+    engine = "sqlite3" if parts.get_backend_name() == "sqlite" else "postgresql"
     settings.configure(
         USE_TZ=True,
         INSTALLED_APPS=["django_celery_beat"],
         DEFAULT_AUTO_FIELD="django.db.models.AutoField",
         DATABASES={
             "default": {
-                "ENGINE": f"django.db.backends.{engine}", "NAME": told.database, "USER": told.username or "",
-                "PASSWORD": told.password or "", "HOST": told.host or "", "PORT": str(told.port or ""),
+                "ENGINE": f"django.db.backends.{engine}", "NAME": parts.database, "USER": parts.username or "",
+                "PASSWORD": parts.password or "", "HOST": parts.host or "", "PORT": str(parts.port or ""),
             }
         },
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""A worker on one queue of Celery, in one process. What it may do stands here, beside what Celery brings."""
+"""A Celery worker for one queue, in one process, with tasks that fail, retry and hang."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def throw(name: str) -> None:
     raise ValueError(f"no template for {name}")
 
 
-@app.task(name="again", bind=True)  # type: ignore[untyped-decorator]
-def again(self: Any) -> None:
+@app.task(name="retry_later", bind=True)  # type: ignore[untyped-decorator]
+def retry_later(self: Any) -> None:
     raise self.retry(exc=ValueError("not yet"), countdown=60)
 
 
@@ -31,7 +31,7 @@ def hang() -> None:
 
 @worker_ready.connect  # type: ignore[untyped-decorator]
 def announce_ready(**_: Any) -> None:
-    os.write(1, b"ready\n")  # Celery makes log lines of what is printed
+    os.write(1, b"ready\n")  # Celery turns print() into log lines
 
 
 if __name__ == "__main__":

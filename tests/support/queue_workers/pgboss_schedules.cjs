@@ -1,7 +1,7 @@
-// Schedules of pg-boss and, unless told otherwise, the worker that serves them. Says `ready` after the first run.
+// pg-boss schedules and, unless BEHAVIOR is `nothing`, a worker that runs their jobs. Prints `ready` after the first run.
 const { PgBoss } = require('pg-boss');
 
-const { DATABASE, QUEUE, DOES } = process.env;
+const { DATABASE, QUEUE, BEHAVIOR } = process.env;
 const options = { retryLimit: 0, expireInSeconds: 5 };
 
 (async () => {
@@ -13,12 +13,12 @@ const options = { retryLimit: 0, expireInSeconds: 5 };
   await boss.schedule(`${QUEUE}-nightly`, '0 3 * * *', {}, { tz: 'Europe/Berlin' });
   await boss.schedule(`${QUEUE}-shared`, '* * * * *', {}, { key: 'often' });
   await boss.schedule(`${QUEUE}-shared`, 'RRULE:FREQ=YEARLY;BYMONTH=1;BYMONTHDAY=1', {}, { key: 'rule' });
-  if (DOES === 'nothing') return console.log('ready');
+  if (BEHAVIOR === 'nothing') return console.log('ready');
   const polling = { pollingIntervalSeconds: 0.5 };
   await boss.work(`${QUEUE}-shared`, polling, async () => {});
   await boss.work(QUEUE, polling, async () => {
     setTimeout(() => console.log('ready'), 1000);
-    if (DOES === 'throw') throw new Error('no address book');
-    if (DOES === 'hang') await new Promise(() => {});
+    if (BEHAVIOR === 'throw') throw new Error('no address book');
+    if (BEHAVIOR === 'hang') await new Promise(() => {});
   });
 })();

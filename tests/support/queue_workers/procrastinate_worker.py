@@ -1,4 +1,4 @@
-"""A worker on one queue of Procrastinate; with DOES=nothing only its tables are made."""
+"""A Procrastinate worker for one queue; with BEHAVIOR=nothing it only creates the tables."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ async def throw() -> None:
     raise ValueError("no template")
 
 
-@app.task(name="again", retry=procrastinate.RetryStrategy(max_attempts=5, wait=60))
-async def again() -> None:
+@app.task(name="retry_later", retry=procrastinate.RetryStrategy(max_attempts=5, wait=60))
+async def retry_later() -> None:
     raise ValueError("not yet")
 
 
@@ -26,19 +26,19 @@ async def hang() -> None:
     await asyncio.sleep(3600)
 
 
-@app.task(name="whose")
-async def whose(name: str) -> str:
+@app.task(name="echo")
+async def echo(name: str) -> str:
     return name
 
 
-if does := os.environ.get("PERIODIC"):
+if behavior := os.environ.get("PERIODIC"):
 
     @app.periodic(cron="* * * * * *")
     @app.task(name="digest", queue=os.environ["QUEUE"])
     async def digest(timestamp: int) -> None:
-        if does == "throw":
+        if behavior == "throw":
             raise ValueError("no address book")
-        if does == "hang":
+        if behavior == "hang":
             await asyncio.sleep(3600)
 
 
@@ -47,7 +47,7 @@ async def main() -> None:
         if not await app.check_connection_async():
             await app.schema_manager.apply_schema_async()
         print("ready", flush=True)
-        if os.environ.get("DOES") != "nothing":
+        if os.environ.get("BEHAVIOR") != "nothing":
             await app.run_worker_async(
                 queues=[os.environ.get("QUEUE_OF_WORKER", os.environ["QUEUE"])], fetch_job_polling_interval=0.5,
                 delete_jobs=os.environ.get("DELETES", "never"),

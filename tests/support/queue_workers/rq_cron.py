@@ -1,4 +1,4 @@
-"""A scheduler of RQ with two cron jobs: one every second, which does what DOES says, and one every night."""
+"""An RQ scheduler with two cron jobs: one every second, with the function that BEHAVIOR selects, and a nightly one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if __name__ == "__main__":
     scheduler = AnnouncingScheduler(connection=Redis.from_url(os.environ["REDIS"]))
     queue = os.environ["QUEUE"]
     function, args = {"return": (operator.index, (7,)), "throw": (throw, ("digest",)), "hang": (hang, ())}[
-        os.environ["DOES"]
+        os.environ["BEHAVIOR"]
     ]
     scheduler.register(function, queue, args=args, interval=1, name="digest")
     scheduler.register(time.monotonic, queue, cron="0 3 * * *", name="nightly")

@@ -1,4 +1,4 @@
-"""A worker on one queue of RQ, which forks for every job unless FORKS=no. Jobs may also call what stands here."""
+"""An RQ worker for one queue, which forks for every job unless FORKS=no. Jobs can call the functions below."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ForkingWorker(AnnouncingWorker, Worker): ...
 
 
 class InProcessWorker(AnnouncingWorker, SimpleWorker):
-    """Works in its own process: nothing is left of it when that is killed."""
+    """Runs jobs in its own process, so that killing it ends them."""
 
 
 if __name__ == "__main__":
