@@ -79,7 +79,7 @@ def test_a_stage_that_is_not_shown_is_not_made_up(api: FakeJobApi) -> None:
     report = run(job(api))
     assert report.result.outcome is Outcome.PASS
     assert list(report.result.phases) == ["enqueue", "finish"]
-    assert report.evidence.facts["picked_up"] == "HTTP does not show it"
+    assert report.evidence.facts["picked_up"] == "not shown by HTTP"
 
 
 def test_nobody_works(api: FakeJobApi) -> None:
@@ -318,7 +318,7 @@ probes:
         ({"poll": "http://x/jobs"}, "expected a URL that contains either {job_id} or {nonce}"),
         ({"poll": "http://x/{job_id}/{nonce}"}, "expected a URL that contains either {job_id} or {nonce}"),
         ({"done": "body.status = 'x'"}, "write == instead of ="),
-        ({"done": "1"}, "gives a whole number, not true or false"),
+        ({"done": "1"}, "returns a whole number, not true or false"),
         ({"done": ""}, "an expression is empty"),
         ({"failed": "result.x"}, "unknown name 'result.x'"),
         ({"job_id": "string(body.id"}, "')' is missing at the end"),
@@ -339,5 +339,5 @@ def test_what_no_job_api_can_keep_is_refused(api: FakeJobApi) -> None:
         canary_probe({"http": job(api), "start_within": "1s"})
     with pytest.raises(ValidationError, match="not supported for HTTP"):
         canary_probe({"http": job(api), "payload": {"a": 1}})
-    with pytest.raises(ValidationError, match=r"at least finish_within and 18s \(48s\)"):
+    with pytest.raises(ValidationError, match=r"`every` must be at least 48s \(finish_within 30s \+ 18s\)"):
         canary_probe({"http": job(api)}, every="40s")

@@ -96,7 +96,7 @@ def test_no_worker(export_server: ExportServer) -> None:
     assert report.state_updates == {"sentinel": {"job_id": "job:1", "slot": report.result.slot}}
     blocking = run(export_server.mcp("health_check_job"), 500)
     assert verdict(blocking) == (Outcome.FAIL, "canary.not_finished", f"not finished within 500{MS}")
-    assert blocking.evidence.facts["picked_up"] == "MCP does not show it"
+    assert blocking.evidence.facts["picked_up"] == "not shown by MCP"
     assert blocking.state_updates == {}
 
 

@@ -333,7 +333,7 @@ def test_celery_on_rabbitmq_shows_consumers() -> None:
 def test_celery_on_rabbitmq_needs_rules() -> None:
     """Five that wait at every look may be ever others."""
     system = celery_system("amqp://guest@127.0.0.1:5672/", "mail")
-    with pytest.raises(ValidationError, match="Celery does not show on this broker which job is next"):
+    with pytest.raises(ValidationError, match="Celery does not show the next job on this broker"):
         queue_probe(system)
     queue_probe(system, {"stalled": {"for": "10m"}})
 

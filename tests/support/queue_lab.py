@@ -50,7 +50,7 @@ class QueueLab(ABC):
     """Evidence beside the sentinel."""
     no_worker_failure: ClassVar[tuple[str, str]] = (
         "canary.not_picked_up",
-        f"not picked up within 500{NBSP}ms: 0 workers, 1 waiting, oldest [0-9].+",
+        f"not picked up within 500{NBSP}ms: 0{NBSP}workers, 1 waiting, oldest [0-9].+",
     )
     """Reason and message where nobody works; this message and the next are regular expressions."""
     no_worker_measurements: ClassVar[Mapping[str, int]] = {"waiting": 1, "consumers": 0}

@@ -197,7 +197,7 @@ class CeleryLab(RedisLab):
     payload_options = {"system": {"args": [7]}}
     behavior_options = {"throw": {"task": "throw", "args": ["__canary__"]}, "hang": {"task": "hang"}}
     expected_phases = ("connect", "enqueue", "finish")
-    expected_facts = {"picked_up": "Celery does not show it"}
+    expected_facts = {"picked_up": "not shown by Celery"}
     no_worker_failure = ("canary.not_finished", f"not finished within 1{NBSP}s: 1 waiting")
     no_worker_measurements = {"waiting": 1}
     failing_job_message = "ValueError: no template for __canary__"

@@ -142,7 +142,8 @@ def test_a_database_without_the_table(database_url: str) -> None:
     engine.dispose()
     report = look(database_url)
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "database.table_missing")
-    assert report.result.message == f"no table {TASK}: django-celery-beat makes it when the application is migrated"
+    hint = "django-celery-beat creates it when the application is migrated"
+    assert report.result.message == f"table {TASK} does not exist: {hint}"
 
 
 def test_a_database_that_is_away() -> None:

@@ -92,7 +92,7 @@ def test_every_schedule_is_found_and_well(lab: Lab) -> None:
         {"cron", "timezone", "next"}, "0 3 * * *", "Europe/Berlin",
     )  # fmt: skip
     assert facts[lab.queue]["last_ok"] >= facts[lab.queue]["last_start"]
-    assert facts[f"{lab.queue}-shared/rule"]["unreadable_schedule"].startswith("we cannot read this schedule")
+    assert facts[f"{lab.queue}-shared/rule"]["unreadable_schedule"].startswith("this schedule cannot be read")
     assert lab.known(lab.queue)["next_expected_at"] is not None
 
 
