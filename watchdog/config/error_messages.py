@@ -231,7 +231,7 @@ _BOOLEAN_SPELLINGS = {
 
 
 def _suggest_spelling(error_type: str, node: YamlNode) -> str:
-    """A suffix that says how to write the value so that it has the expected type; empty: no suggestion."""
+    """A suffix that shows how to write the value so that it has the expected type; empty: no suggestion."""
     if error_type == "string_type" and isinstance(node.value, int | float):
         return ": put it in quotes"
     if node.interpolated_text is not None or not isinstance(node.value, str):

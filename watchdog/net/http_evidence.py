@@ -30,7 +30,7 @@ _BINARY_CONTENT_TYPE_PREFIXES = (
 
 
 def parse_response_body(response: HttpResponse) -> Json:
-    """The body as JSON if its content type or its first character says so and it parses, else as text."""
+    """The body as JSON if its content type or first character indicates JSON and it parses, else as text."""
     text = response.text
     if "json" in response.headers.get("content-type", "") or text.lstrip()[:1] in ("{", "["):
         try:

@@ -1,4 +1,4 @@
-"""Looks into a queue: how much waits, since when, and whether anybody takes it."""
+"""The kind `queue`: queue depth, the age of the oldest job, and the workers that consume it."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class QueueRules(ConfigModel):
 
     @property
     def thresholds(self) -> tuple[QueueThreshold, ...]:
-        """The most telling first."""
+        """In order of priority."""
         rules = {name: getattr(self, name) for name in RULE_PRIORITY}
         return tuple(_to_queue_threshold(name, rule) for name, rule in rules.items() if rule is not None)
 

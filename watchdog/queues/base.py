@@ -133,7 +133,7 @@ class CanaryDriver(QueueDriver):
 
     @property
     def exposes_pickup(self) -> bool:
-        """Whether a poll can tell a waiting job from a running one."""
+        """Whether a poll can distinguish a waiting job from a running job."""
         return True
 
     @abstractmethod

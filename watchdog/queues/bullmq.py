@@ -146,8 +146,8 @@ class BullmqJobSource(BullmqQueue, JobSource):
         async with client.pipeline(transaction=False) as pipe:
             for name, due_at in due_by_name.items():
                 pipe.exists(self.redis_key(f"repeat:{name}:{due_at}"))
-            kept = await pipe.execute()
-        recovered = {name for name, is_kept in zip(due_by_name, kept, strict=True) if not is_kept}
+            exists = await pipe.execute()
+        recovered = {name for name, job_exists in zip(due_by_name, exists, strict=True) if not job_exists}
         return [job._replace(failures=0, error="") if job.name in recovered else job for job in jobs]
 
 

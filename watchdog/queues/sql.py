@@ -321,5 +321,5 @@ class _JobAggregateQuery:
         import sqlalchemy as sa
 
         since, statuses = self.now - self.config.since, self.config.statuses
-        recent = [time.not_older_than(self.table.c[name], since) for name, time in self.time_formats.items()]
-        return sa.or_(self.status_in(*statuses.waiting, *statuses.running), *recent)
+        in_window = [time.not_older_than(self.table.c[name], since) for name, time in self.time_formats.items()]
+        return sa.or_(self.status_in(*statuses.waiting, *statuses.running), *in_window)

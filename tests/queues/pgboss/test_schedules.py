@@ -204,7 +204,7 @@ def test_schedules_that_are_not_told_apart_are_said_to_be_so(lab: Lab) -> None:
     lab.sql("INSERT INTO pgboss.schedule (name, key, cron) VALUES ('r', 'a', '0 3 * * *'), ('r', 'b', '0 4 * * *')")
     facts = lab.look().evidence.facts
     assert set(facts["jobs"]) == {"r/a", "r/b"}
-    assert facts["shared_queues"] == "r: pg-boss before 12 does not tell schedules of one queue apart"
+    assert facts["shared_queues"] == "r: pg-boss before 12 does not distinguish the schedules of one queue"
 
 
 def test_a_scheduler_without_schedules_may_be_silent(lab: Lab) -> None:

@@ -106,7 +106,7 @@ class Transport(Protocol):
 
     @property
     def rejected_by_gateway(self) -> bool:
-        """Whether a gateway sent the last response, which then says nothing about the server's protocol."""
+        """Whether a gateway sent the last response, which then reveals nothing about the server's protocol."""
 
 
 @contextmanager

@@ -24,9 +24,9 @@ CRONTAB_FIELDS = ("minute", "hour", "day_of_month", "month_of_year", "day_of_wee
 
 
 async def read_snapshot(client: Any, prefix: str, facts: dict[str, Json]) -> JobSourceSnapshot:
-    """Reads all schedules, and tells from jobs that are due and not sent whether beat is running.
+    """Reads all schedules, and derives from jobs that are due and not sent whether beat is running.
 
-    RedBeat's lock does not tell that: it outlives a killed beat, and applications may disable it. While it is held,
+    RedBeat's lock does not show that: it outlives a killed beat, and applications may disable it. While it is held,
     beat gets the time of its longest sleep in addition. Adds evidence to `facts`.
     """
     lock = f"{prefix}:lock"

@@ -12,7 +12,7 @@ from watchdog.queues.celery.broker import CeleryQueue, fetch_waiting_stats
 
 class CeleryStatsSource(CeleryQueue, QueueStatsSource):
     """A Celery queue. Only `waiting`, `stalled` and, on RabbitMQ, `consumers` are available. On Redis, an empty queue
-    cannot be told from one that does not exist."""
+    looks the same as a missing one."""
 
     @property
     def unsupported_metrics(self) -> Container[str]:

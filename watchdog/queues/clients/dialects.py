@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 
 class PostgresDatabase(ExternalDatabase):
+    """PostgreSQL: a read-only transaction with a statement timeout."""
+
     name = "PostgreSQL"
     driver_module, pip_extra = "psycopg", "postgres"
     default_port = 5432
@@ -97,6 +99,8 @@ class PostgresDatabase(ExternalDatabase):
 
 
 class MySqlDatabase(ExternalDatabase):
+    """MySQL and MariaDB: a read-only transaction with a limit on execution time, which the two name differently."""
+
     name = "MySQL"
     driver_module, pip_extra = "pymysql", "mysql"
     default_port = 3306
@@ -173,6 +177,8 @@ class MySqlDatabase(ExternalDatabase):
 
 
 class SqliteDatabase(ExternalDatabase):
+    """A SQLite file, opened read-only; a statement is interrupted at its limit."""
+
     name = "SQLite"
     driver_module = "sqlite3"
     current_time_sql = "SELECT strftime('%Y-%m-%d %H:%M:%f', 'now')"

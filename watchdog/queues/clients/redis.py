@@ -21,7 +21,7 @@ MAX_BYTES_PER_CONNECTION = 64 * 1024 * 1024
 CHUNK_OVERHEAD_BYTES = 128
 """Counted for each part of a response besides its own size: roughly the memory that holds it."""
 YIELD_EVERY_CHUNKS = 1_000
-"""After so many parts other tasks run: parts that have already arrived are read without waiting."""
+"""After this many parts other tasks run: parts that have already arrived are read without waiting."""
 
 
 def _validate_redis_url(text: str) -> str:

@@ -88,7 +88,7 @@ def parse_timestamp_ms(value: Any, default_zone: str, column: str) -> int | None
         case str():
             at = parse_iso8601(value, ZoneInfo(default_zone))
     if at is None:
-        shown = repr(value[:40]) if isinstance(value, str) else value
-        shown = shown if isinstance(value, str | float | Decimal) else type(value).__name__
-        raise ProbeError("database.column_invalid", f"column {column} holds {shown}, which is not a time")
+        excerpt = repr(value[:40]) if isinstance(value, str) else value
+        excerpt = excerpt if isinstance(value, str | float | Decimal) else type(value).__name__
+        raise ProbeError("database.column_invalid", f"column {column} holds {excerpt}, which is not a time")
     return at

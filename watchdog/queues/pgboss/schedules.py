@@ -57,7 +57,7 @@ class _PgbossRun(NamedTuple):
 class _PgbossSchedule(NamedTuple):
     queue: str
     key: str
-    """Tells several schedules of one queue apart; may be empty."""
+    """Distinguishes several schedules of one queue; may be empty."""
     cron: str
     timezone: str
     updated_at: int
@@ -100,7 +100,7 @@ async def _read_snapshot(
     schedule_counts = Counter(schedule.queue for schedule in schedules)
     if shared := [queue for queue, count in schedule_counts.items() if count > 1 and not names_last_job]:
         queues = ", ".join(shared[:5])
-        context.facts["shared_queues"] = f"{queues}: pg-boss before 12 does not tell schedules of one queue apart"
+        context.facts["shared_queues"] = f"{queues}: pg-boss before 12 does not distinguish the schedules of one queue"
     jobs = []
     for schedule in schedules:
         queue_runs = runs.get(schedule.queue, {})

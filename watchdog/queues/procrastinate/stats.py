@@ -52,8 +52,8 @@ FINISHED_COUNTS_SQL = f"""
 
 
 class ProcrastinateStatsSource(ProcrastinateQueue, QueueStatsSource):
-    """A Procrastinate 3 queue. `consumers` is not available. An empty queue cannot be told from one that does not
-    exist."""
+    """A Procrastinate 3 queue. `consumers` is not available. An empty queue looks the same as a missing
+    one."""
 
     @property
     def unsupported_metrics(self) -> Container[str]:

@@ -56,7 +56,7 @@ def load_alert_context(
     probe = load_probe_info(connection, row.probe)
     of_probe = (results.c.probe == row.probe, results.c.outcome != Outcome.MISSED)
     newest_first = sa.select(results).where(*of_probe).order_by(results.c.slot.desc())
-    recent = connection.execute(newest_first.limit(MAX_RECENT_RUNS)).all()
+    recent_rows = connection.execute(newest_first.limit(MAX_RECENT_RUNS)).all()
     is_first_bad = results.c.slot == row.since
     before = results.c.slot <= row.since if row.rule == stale.RULE_NAME else results.c.slot < row.since
     last_good = connection.execute(newest_first.where(before, results.c.outcome == Outcome.PASS).limit(1)).first()
@@ -69,11 +69,11 @@ def load_alert_context(
         bad_count=_count_bad_results(connection, row, probe, now),
         threshold=row.threshold,
         last_good=None if last_good is None else _run_summary_from_row(last_good),
-        recent_runs=tuple(_run_summary_from_row(r) for r in reversed(recent)),
+        recent_runs=tuple(_run_summary_from_row(r) for r in reversed(recent_rows)),
         first_bad=load_result_with_evidence(connection, first_bad),
-        latest=load_result_with_evidence(connection, recent[0]) if recent else None,
+        latest=load_result_with_evidence(connection, recent_rows[0]) if recent_rows else None,
         remediation_attempts=tuple(list_remediation_attempts(connection, row.id)),
-        location=recent[0].location if recent else "",
+        location=recent_rows[0].location if recent_rows else "",
         incident_url=f"{public_url}/incidents/{row.id}" if public_url else "",
         merged=merged,
     )

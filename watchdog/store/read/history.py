@@ -56,8 +56,8 @@ def load_days_with_data(connection: Connection, ids: Collection[int], start: int
     judged = (rollups.c.probe.in_(ids), rollups.c.hour >= start, rollups.c.passed + rollups.c.failed > 0)
     for probe, number in connection.execute(sa.select(rollups.c.probe, day).where(*judged).distinct()):
         days[probe].add(number)
-    recent = (now // DAY_MS - 1, now // DAY_MS)
-    has_data = [_has_judged_result_between(number * DAY_MS, (number + 1) * DAY_MS) for number in recent]
+    recent_days = (now // DAY_MS - 1, now // DAY_MS)
+    has_data = [_has_judged_result_between(number * DAY_MS, (number + 1) * DAY_MS) for number in recent_days]
     for probe, *flags in connection.execute(sa.select(probes.c.id, *has_data).where(probes.c.id.in_(ids))):
         days[probe].update(compress(recent, flags))
     return days

@@ -72,7 +72,7 @@ def _hourly_rollups_query(probe: int, start: int, end: int) -> sa.Select[tuple[o
 def delete_expired_rows(database: Database, now: int, results_retention_ms: int, rollups_retention_ms: int) -> int:
     """Delete a chunk of expired rows from each table, by whole hours; returns the number of rows.
 
-    A result stays until its hour is rolled up, and the newest one of a configured probe stays for ever: the next may be
+    A result stays until its hour is rolled up, and the newest one of a configured probe stays forever: the next may be
     due in months. Resolved incidents with their notifications, and the first bad result of each with its evidence, stay
     as long as roll-ups. So does downtime, by which every deadline is measured.
     """
@@ -116,7 +116,7 @@ def _older_than(probe: sa.Column[int], slot: sa.Column[int], cutoff: int) -> sa.
 
 
 def _newest_rollup_hour() -> sa.ScalarSelect[int]:
-    """The newest roll-up of the row's probe: it stays, because it tells how far results are rolled up."""
+    """The newest roll-up of the row's probe: it stays, because it shows how far results are rolled up."""
     newer = rollups.alias()
     return sa.select(sa.func.max(newer.c.hour)).where(newer.c.probe == rollups.c.probe).scalar_subquery()
 

@@ -9,7 +9,7 @@ from watchdog.store.database import Database
 from watchdog.store.tables import downtime, watermarks
 
 MIN_GAP_MS = 5_000
-"""A watermark that stands still for this long is a gap; claims come twice a second."""
+"""A watermark that does not move for this long is a gap; claims come twice a second."""
 GAP_CHECK_INTERVAL_MS = MIN_GAP_MS // 2
 
 
@@ -31,7 +31,7 @@ class Watermark:
         self._gap_checked_at = 0
 
     def detect_gap(self, now: int, *, advance: bool = False) -> None:
-        """Store a gap if the watermark has stood still. With `advance`, move it to `now`: every slot due by then is
+        """Store a gap if the watermark has not moved. With `advance`, move it to `now`: every slot due by then is
         claimed.
 
         Without `advance`, this reads the database only once in GAP_CHECK_INTERVAL_MS.
