@@ -59,7 +59,7 @@ def load_days_with_data(connection: Connection, ids: Collection[int], start: int
     recent_days = (now // DAY_MS - 1, now // DAY_MS)
     has_data = [_has_judged_result_between(number * DAY_MS, (number + 1) * DAY_MS) for number in recent_days]
     for probe, *flags in connection.execute(sa.select(probes.c.id, *has_data).where(probes.c.id.in_(ids))):
-        days[probe].update(compress(recent, flags))
+        days[probe].update(compress(recent_days, flags))
     return days
 
 
