@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from markupsafe import Markup
 
-from watchdog.domain.formatting import DAY_MS, format_duration_rounded, format_time_of_day, format_timestamp
+from watchdog.domain.formatting import DAY_MS, HOUR_MS, format_duration_rounded, format_time_of_day, format_timestamp
 from watchdog.domain.model import HealthState, Incident, Outcome, ProbeInfo
 from watchdog.domain.rules import HEALTH_STATE_BY_RULE, job, stale
 from watchdog.store.read import history, status
@@ -196,11 +197,12 @@ def _run_intervals(runs: Sequence[ResultRow], start: int, now: int) -> list[Stat
 
 
 def _format_state_interval(interval: StateInterval, start: int, now: int) -> str:
-    """ "01:47 until now · 42 min", "19:14 to 19:18 · 4 min", "until 06:00 · 3 h"."""
-    stop, duration = format_time_of_day(interval.stop), format_duration_rounded(interval.length)
+    """ "01:47 until now · 42 min", "19:14 to 19:18 · 4 min", "until 06:00 · 3 h"; with seconds for less than an hour."""
+    format_time = partial(format_time_of_day, seconds=now - start < HOUR_MS)
+    stop, duration = format_time(interval.stop), format_duration_rounded(interval.length)
     if interval.start == start:
         return f"until {'now' if interval.stop == now else stop} · {duration}"
-    return f"{format_time_of_day(interval.start)} {'until now' if interval.stop == now else f'to {stop}'} · {duration}"
+    return f"{format_time(interval.start)} {'until now' if interval.stop == now else f'to {stop}'} · {duration}"
 
 
 _YAML_LINE_PATTERN = re.compile(r"(\s*(?:- )?)([\w.\"'*-]+)(:(?:\s.*)?)", re.ASCII)
