@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import json
 
-from watchdog.domain.measurements import CanaryStages, QueueMetrics
+from watchdog.domain.measurements import (
+    JOBS_EVIDENCE_KEY,
+    TASKS_EVIDENCE_KEY,
+    CanaryStages,
+    JobCounts,
+    QueueMetrics,
+    TaskCounts,
+    facts_about,
+)
 from watchdog.domain.model import Scalar
 from watchdog.domain.observations import CompletedCounts, QueueStats
 
@@ -31,3 +39,17 @@ def test_canary_stages_survive_storage_among_other_phases() -> None:
     assert phases == {"connect": 1.0, "enqueue": 8.0, "pick_up": 0.0}
     assert CanaryStages.from_phases(phases) == stages
     assert CanaryStages.from_phases({}) == CanaryStages()
+
+
+def test_facts_about_a_job_leave_out_the_others() -> None:
+    counts = JobCounts(2, 1)._asdict()
+    entries = {"export": {"worker": "app-3", "duration": "2 min"}, "sweep": {"worker": "app-4"}}
+    facts = {**counts, JOBS_EVIDENCE_KEY: entries, "address": "10.0.0.1"}
+    assert facts_about("export", facts) == {"address": "10.0.0.1", "worker": "app-3", "duration": "2 min"}
+    assert facts_about("unknown", facts) == facts
+    assert facts_about("", counts) == counts
+
+
+def test_facts_about_a_task_leave_out_all_tasks() -> None:
+    facts = {**TaskCounts(2, 0)._asdict(), TASKS_EVIDENCE_KEY: {"crawl": {"ok": True}, "mail": {}}, "server": "x 1"}
+    assert facts_about("crawl", facts) == {"server": "x 1"}

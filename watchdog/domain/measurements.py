@@ -1,11 +1,11 @@
-"""What the results of queue and canary probes store, and pages read back: frozen classes with their stored form."""
+"""What results store about queues, canaries, jobs and tasks, and pages read back: classes with their stored form."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import NamedTuple, Self
 
-from watchdog.domain.model import Scalar
+from watchdog.domain.model import Json, Scalar
 from watchdog.domain.observations import QueueStats
 
 
@@ -55,3 +55,35 @@ class CanaryStages(NamedTuple):
     def from_phases(cls, phases: Mapping[str, float]) -> Self:
         """Ignores phases that are no stage, such as `connect`."""
         return cls(*(phases.get(name) for name in cls._fields))
+
+
+class JobCounts(NamedTuple):
+    """How many jobs a source lists, stored as the result's measurements."""
+
+    jobs: int
+    jobs_failing: int
+
+
+class TaskCounts(NamedTuple):
+    """How many tasks an MCP server lists, stored as the result's measurements."""
+
+    tasks: int
+    tasks_failed: int
+
+
+JOBS_EVIDENCE_KEY, TASKS_EVIDENCE_KEY = "jobs", "tasks"
+"""Evidence facts with an object for each job or task, by its name. They replace the count of the same name."""
+
+
+def facts_about(subject: str, facts: Mapping[str, Json]) -> dict[str, Json]:
+    """The facts about one job or task, and those about none, without the facts and counts of the others.
+
+    Returns all facts if they do not list the subject. `facts`: the result's measurements, then its evidence. A task's
+    own entry is left out, because the result itself holds its values.
+    """
+    for key, counts in ((JOBS_EVIDENCE_KEY, JobCounts._fields), (TASKS_EVIDENCE_KEY, TaskCounts._fields)):
+        entries = facts.get(key)
+        if isinstance(entries, Mapping) and subject in entries:
+            own_facts = entries[subject] if key == JOBS_EVIDENCE_KEY else {}
+            return {name: value for name, value in facts.items() if name not in counts} | own_facts
+    return dict(facts)

@@ -16,6 +16,7 @@ from watchdog.config_types import (
     format_config_duration,
 )
 from watchdog.domain.formatting import format_count, format_duration, format_iso8601
+from watchdog.domain.measurements import JOBS_EVIDENCE_KEY, JobCounts
 from watchdog.domain.model import Evidence, JobProblem, Json, Observation, Outcome
 from watchdog.domain.probe_state import JOB_STATE_KEY_PREFIX, job_state_key
 from watchdog.domain.rules.job import EvaluatedJob, JobLimits, dead_scheduler_message, evaluate_snapshot
@@ -175,9 +176,9 @@ def jobs_observation(jobs: list[EvaluatedJob], context: RunContext) -> Observati
         message,
         duration=sum(context.phase_timer.phase_durations_ms.values()),
         phases=context.phase_timer.phase_durations_ms,
-        measurements={"jobs": len(jobs), "jobs_failing": len(problems)},
+        measurements=JobCounts(len(jobs), len(problems))._asdict(),
         jobs=problems,
-        evidence=Evidence({"jobs": {job.facts.name: _job_evidence(job) for job in evidence_jobs}}),
+        evidence=Evidence({JOBS_EVIDENCE_KEY: {job.facts.name: _job_evidence(job) for job in evidence_jobs}}),
         state_updates={k: v for k, v in (records | removed).items() if context.probe_state.get(k) != v},
     )
 

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from watchdog.config_types import ConfigModel, Duration, FieldPath, FieldValidationError, SingleLineText
 from watchdog.domain.formatting import HOUR_MS, format_count
+from watchdog.domain.measurements import TASKS_EVIDENCE_KEY, TaskCounts
 from watchdog.domain.model import Evidence, Json, Observation, Outcome, Scalar
 from watchdog.domain.probe_state import (
     MCP_PROTOCOL_STATE_KEY,
@@ -298,7 +299,8 @@ def _measurements(session: SessionResult) -> dict[str, Scalar]:
 def _task_measurements(task_list: TaskList | None) -> dict[str, Scalar]:
     if task_list is None:
         return {}
-    return {"tasks": len(task_list.tasks), "tasks_failed": sum(not task.ok for task in task_list.tasks.values())}
+    tasks = task_list.tasks.values()
+    return TaskCounts(len(tasks), sum(not task.ok for task in tasks))._asdict()
 
 
 def _evidence_facts(session: SessionResult) -> dict[str, Json]:
@@ -316,7 +318,7 @@ def _task_evidence(task_list: TaskList | None) -> dict[str, Json]:
     if task_list is None:
         return {}
     problems = {"invalid_tasks": list(task_list.problems[:20])} if task_list.problems else {}
-    return {"tasks": dict(task_list.raw_entries)} | problems
+    return {TASKS_EVIDENCE_KEY: dict(task_list.raw_entries)} | problems
 
 
 def _response_excerpt(session: SessionResult) -> str:

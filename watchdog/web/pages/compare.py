@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 from watchdog.domain.formatting import format_duration, format_timestamp
+from watchdog.domain.measurements import facts_about
 from watchdog.domain.model import Evidence, HealthState, Json, Result
 from watchdog.store.read.history import ResultDetail
 from watchdog.web.pages.results import format_fact_value
@@ -107,16 +108,11 @@ def _comparable_facts(result: Result, evidence: Evidence | None, subject: str) -
     facts |= _task_facts(result, subject)
     if (problem := (result.preferences or {}).get(subject)) is not None:
         facts["preference"] = (bool(problem), problem or f"{subject} is true")
-    details = {**result.measurements, **(evidence.facts if evidence else {})}
-    if isinstance(jobs := details.get("jobs"), dict) and subject in jobs:
-        problem_of_job = (result.jobs or {}).get(subject)
-        message = problem_of_job.message if problem_of_job else "no problem"
+    job_problem = (result.jobs or {}).get(subject)
+    if result.jobs is not None and subject:
+        message = job_problem.message if job_problem else "no problem"
         facts["message"] = (message, message)
-        details = {name: value for name, value in details.items() if name not in ("jobs", "jobs_failing")} | jobs[
-            subject
-        ]
-    if isinstance(tasks := details.get("tasks"), dict) and subject in tasks:
-        del details["tasks"]  # its own entry is in _task_facts
+    details = facts_about(subject, {**result.measurements, **(evidence.facts if evidence else {})})
     for name, value in details.items():
         facts.setdefault(name.replace("_", " "), (value, format_fact_value(value)))
     return facts

@@ -197,7 +197,7 @@ def _run_intervals(runs: Sequence[ResultRow], start: int, now: int) -> list[Stat
 
 
 def _format_state_interval(interval: StateInterval, start: int, now: int) -> str:
-    """ "01:47 until now · 42 min", "19:14 to 19:18 · 4 min", "until 06:00 · 3 h"; with seconds for less than an hour."""
+    """ "01:47 until now · 42 min", "19:14 to 19:18 · 4 min", "until 06:00 · 3 h"; with seconds below an hour."""
     format_time = partial(format_time_of_day, seconds=now - start < HOUR_MS)
     stop, duration = format_time(interval.stop), format_duration_rounded(interval.length)
     if interval.start == start:
