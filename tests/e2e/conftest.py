@@ -1,5 +1,3 @@
-"""The world that the whole house is tried in."""
-
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -11,14 +9,14 @@ from tests.support.end_to_end import EndToEndHarness
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[EndToEndHarness]:
+def harness(tmp_path: Path) -> Iterator[EndToEndHarness]:
     """On SQLite."""
-    with EndToEndHarness(tmp_path, f"sqlite:///{tmp_path / 'watchdog.db'}") as made:
-        yield made
+    with EndToEndHarness(tmp_path, f"sqlite:///{tmp_path / 'watchdog.db'}") as running:
+        yield running
 
 
 @pytest.fixture
-def each_world(tmp_path: Path, database_url: str) -> Iterator[EndToEndHarness]:
-    """One on each database: a test that asks for this runs on both."""
-    with EndToEndHarness(tmp_path, database_url) as made:
-        yield made
+def each_harness(tmp_path: Path, database_url: str) -> Iterator[EndToEndHarness]:
+    """Runs the test on each database."""
+    with EndToEndHarness(tmp_path, database_url) as running:
+        yield running

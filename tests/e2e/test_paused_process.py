@@ -1,10 +1,10 @@
-"""A process that stood still for ten minutes finds one gap of its own, and no fault in anybody else."""
+"""A process that was paused for ten minutes records one gap, and no failure of any target."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -26,104 +26,110 @@ from watchdog.store.migrate import upgrade_schema
 from watchdog.store.tables import downtime, incidents, outbox, results
 from watchdog.store.write.claims import CLAIM_AHEAD_MS
 
-T0 = 1_795_000_000_000
-PROBES, PAUSE = 10, 600_000
+START_AT = 1_795_000_000_000
+PROBE_COUNT = 10
+PAUSE_MS = 600_000
 
 
-class Simulated:
-    """The real service on a clock of ours: its verbs run when the test says, its runs at once."""
+class SimulatedService:
+    """The real service on a simulated clock: background tasks run when the test calls them, runs start at once."""
 
-    def __init__(self, service: MonitoringService, storage: StoreExecutor):
-        self.service, self.storage = service, storage
-        self.now = T0
-        self.gate = asyncio.Event()
-        self.gate.set()
-        real = service.run_executor.runner.run
+    def __init__(self, service: MonitoringService, store_executor: StoreExecutor):
+        self.service, self.store_executor = service, store_executor
+        self.now = START_AT
+        self.runs_may_proceed = asyncio.Event()
+        self.runs_may_proceed.set()
+        run_probe = service.run_executor.runner.run
 
         async def run(*args: Any) -> Any:
-            await self.gate.wait()
-            return await real(*args)
+            await self.runs_may_proceed.wait()
+            return await run_probe(*args)
 
         service.run_executor.runner.run = run  # type: ignore[assignment, method-assign]
         service.run_executor.clock = lambda: self.now + CLAIM_AHEAD_MS
 
-    async def landed(self) -> None:
+    async def wait_for_runs(self) -> None:
         await wait_until_async(lambda: not self.service.run_executor._slot_by_task)
 
-    async def on(self, ms: int) -> None:
-        """So long, with every tick on time."""
+    async def advance(self, ms: int) -> None:
+        """Let time pass, with every background task on time."""
         for _ in range(ms // 500):
             self.now += 500
             await self.service.claim_due_slots()
-            await self.landed()
+            await self.wait_for_runs()
             await self.service.record_results()
             if self.now % 5_000 == 0:
                 await self.service.evaluate_deadlines()
 
     def count(self, table: sa.Table, *where: Any) -> int:
-        with self.storage.database.read_transaction() as connection:
-            return int(connection.execute(sa.select(sa.func.count()).select_from(table).where(*where)).scalar_one())
+        query = sa.select(sa.func.count()).select_from(table).where(*where)
+        with self.store_executor.database.read_transaction() as connection:
+            return int(connection.execute(query).scalar_one())
 
 
 @asynccontextmanager
-async def simulated(url: str, target: str) -> AsyncIterator[Simulated]:
+async def simulated_service(database_url: str, target_url: str) -> AsyncIterator[SimulatedService]:
     probes = [
         {
             "name": f"P{i}",
-            "http": target,
+            "http": target_url,
             "every": "10s",
             "timeout": "5s",
             "alert": {"failure_threshold": 1, "success_threshold": 1},
         }
-        for i in range(PROBES)
+        for i in range(PROBE_COUNT)
     ]
-    text = json.dumps({"storage": {"url": url}, "probes": probes, "receivers": {"oncall": {"log": {}}}})
-    made: list[Simulated] = []
-    clock: Callable[[], int] = lambda: made[0].now if made else T0  # noqa: E731 (a named closure)
-    loaded = load_config(Path("watchdog.yaml"), text, {})
-    storage = StoreExecutor(Database(loaded.config.storage.url))
+    config = {"storage": {"url": database_url}, "probes": probes, "receivers": {"oncall": {"log": {}}}}
+    simulated: SimulatedService | None = None
+
+    def clock() -> int:
+        return START_AT if simulated is None else simulated.now
+
+    loaded = load_config(Path("watchdog.yaml"), json.dumps(config), {})
+    store_executor = StoreExecutor(Database(loaded.config.storage.url))
     try:
-        await storage.run_write(upgrade_schema, storage.database, resource_path("migrations"))
-        async with Network() as wire:
-            made.append(Simulated(await build_service(loaded, storage, wire, clock), storage))
-            yield made[0]
+        await store_executor.run_write(upgrade_schema, store_executor.database, resource_path("migrations"))
+        async with Network() as network:
+            service = await build_service(loaded, store_executor, network, clock)
+            simulated = SimulatedService(service, store_executor)
+            yield simulated
     finally:
-        storage.close()
+        store_executor.close()
 
 
-@pytest.mark.parametrize("first", ["claim", "record", "wake", "maintain"])
-async def test_ten_minutes_standing_still(database_url: str, first: str) -> None:
-    """`first`: the tick that happens to come first afterwards."""
+@pytest.mark.parametrize("first_task", ["claim", "record", "wake", "maintain"])
+async def test_a_pause_of_ten_minutes(database_url: str, first_task: str) -> None:
+    """`first_task`: the background task that runs first after the pause."""
     with FakeHttpTarget() as target:
-        async with simulated(database_url, target.url) as house:
-            await house.on(15_000)
-            before = house.count(results, results.c.outcome == Outcome.PASS)
-            assert before >= PROBES
-            house.gate.clear()
-            house.now += 4_000
-            await house.service.claim_due_slots()
-            flying = len(house.service.run_executor._slot_by_task)
-            assert flying > 0
-            house.now += PAUSE
-            await house.service.tasks[first].run()
-            await house.service.evaluate_deadlines()
-            house.gate.set()
-            await house.landed()
-            await house.on(35_000)
-            await house.service.run_maintenance()
-            assert house.count(incidents) == 0
-            assert house.count(outbox) == 0
-            assert house.count(downtime) == 1
-            assert house.count(results, results.c.outcome == Outcome.FAIL) == 0
-            assert house.count(results, results.c.outcome == Outcome.MISSED) <= PROBES
-            assert house.count(results, results.c.outcome == Outcome.PASS) >= before + 3 * PROBES
+        async with simulated_service(database_url, target.url) as simulated:
+            await simulated.advance(15_000)
+            passed_before = simulated.count(results, results.c.outcome == Outcome.PASS)
+            assert passed_before >= PROBE_COUNT
+            simulated.runs_may_proceed.clear()
+            simulated.now += 4_000
+            await simulated.service.claim_due_slots()
+            assert simulated.service.run_executor._slot_by_task, "runs are in flight during the pause"
+            simulated.now += PAUSE_MS
+            await simulated.service.tasks[first_task].run()
+            await simulated.service.evaluate_deadlines()
+            simulated.runs_may_proceed.set()
+            await simulated.wait_for_runs()
+            await simulated.advance(35_000)
+            await simulated.service.run_maintenance()
+            assert simulated.count(incidents) == 0
+            assert simulated.count(outbox) == 0
+            assert simulated.count(downtime) == 1
+            assert simulated.count(results, results.c.outcome == Outcome.FAIL) == 0
+            assert simulated.count(results, results.c.outcome == Outcome.MISSED) <= PROBE_COUNT
+            assert simulated.count(results, results.c.outcome == Outcome.PASS) >= passed_before + 3 * PROBE_COUNT
 
 
-async def test_what_breaks_meanwhile_is_found_afterwards(database_url: str) -> None:
+async def test_a_failure_during_the_pause_is_reported_afterwards(database_url: str) -> None:
     with FakeHttpTarget() as target:
-        async with simulated(database_url, target.url) as house:
-            await house.on(11_000)
-            house.now += PAUSE
+        async with simulated_service(database_url, target.url) as simulated:
+            await simulated.advance(11_000)
+            simulated.now += PAUSE_MS
             target.up = False
-            await house.on(11_000)
-            assert house.count(incidents, incidents.c.rule == "availability") == house.count(incidents) == PROBES
+            await simulated.advance(11_000)
+            assert simulated.count(incidents) == PROBE_COUNT
+            assert simulated.count(incidents, incidents.c.rule == "availability") == PROBE_COUNT

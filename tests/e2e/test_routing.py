@@ -1,4 +1,4 @@
-"""Who is told what, from the configuration to the receivers."""
+"""Routes decide which receivers get a notification, from the configuration to the receivers."""
 
 from __future__ import annotations
 
@@ -9,52 +9,50 @@ from tests.support.end_to_end import FAST_PROBE, IMMEDIATE_ALERT, EndToEndHarnes
 from tests.support.polling import wait_until_async
 
 
-def probe(world: EndToEndHarness, name: str, severity: str, **more: Any) -> dict[str, Any]:
-    return {
-        "name": name,
-        "http": world.target.url,
-        **FAST_PROBE,
-        "alert": {**IMMEDIATE_ALERT, "severity": severity},
-        **more,
-    }
+def probe(harness: EndToEndHarness, name: str, severity: str, **fields: Any) -> dict[str, Any]:
+    alert = {**IMMEDIATE_ALERT, "severity": severity}
+    return {"name": name, "http": harness.target.url, **FAST_PROBE, "alert": alert, **fields}
 
 
-async def test_routes_decide_who_hears_what(world: EndToEndHarness) -> None:
-    hook = world.receivers["hook"].fake
-    names = ("pager", "core", "quiet", "rest")
-    world.probes = [probe(world, "Checkout", "critical", group="Core"), probe(world, "Search", "warning", group="Core")]
-    world.probes += [probe(world, "Blog", "critical"), probe(world, "Wiki", "info")]
-    world.extra_config = {
+async def test_routes_decide_which_receivers_are_notified(harness: EndToEndHarness) -> None:
+    hook = harness.receivers["hook"].fake
+    names = ("pager", "core", "opened-only", "rest")
+    harness.probes = [
+        probe(harness, "Checkout", "critical", group="Core"),
+        probe(harness, "Search", "warning", group="Core"),
+        probe(harness, "Blog", "critical"),
+        probe(harness, "Wiki", "info"),
+    ]
+    harness.extra_config = {
         "receivers": {
-            name: {"webhook": {"url": f"{hook.url}{name}"}, "send_resolved": name != "quiet"} for name in names
+            name: {"webhook": {"url": f"{hook.url}{name}"}, "send_resolved": name != "opened-only"} for name in names
         },
         "routes": [
             {"match": {"severity": "critical"}, "receivers": ["pager"], "continue": True},
-            {"match": {"group": "Core"}, "receivers": ["core", "quiet"]},
+            {"match": {"group": "Core"}, "receivers": ["core", "opened-only"]},
             {"match": {"probe": "Wiki"}, "receivers": ["rest"]},
         ],
     }
 
-    def heard(event: str) -> dict[str, list[str]]:
-        told = defaultdict(list)
-        for one in hook.heard:
-            if one.json["event"] == event:
-                told[one.path.strip("/")].append(one.json["probe"]["name"])
-        return {name: sorted(probes) for name, probes in told.items()}
+    def notified(event: str) -> dict[str, list[str]]:
+        """Receiver -> the names of the probes whose event it got."""
+        names_by_receiver = defaultdict(list)
+        for request in hook.received:
+            if request.json["event"] == event:
+                names_by_receiver[request.path.strip("/")].append(request.json["probe"]["name"])
+        return {receiver: sorted(probes) for receiver, probes in names_by_receiver.items()}
 
     opened = {
         "pager": ["Blog", "Checkout"],
         "core": ["Checkout", "Search"],
-        "quiet": ["Checkout", "Search"],
+        "opened-only": ["Checkout", "Search"],
         "rest": ["Wiki"],
     }
-    async with world.running_watchdog() as watchdog:
-        world.target.up = False
-        await wait_until_async(lambda: heard("opened") == opened)
-        world.target.up = True
-        await wait_until_async(
-            lambda: not [incident for incident in watchdog.list_incidents() if incident.state == "open"]
-        )
+    async with harness.running_watchdog() as watchdog:
+        harness.target.up = False
+        await wait_until_async(lambda: notified("opened") == opened)
+        harness.target.up = True
+        await wait_until_async(lambda: all(incident.state == "resolved" for incident in watchdog.list_incidents()))
         await wait_until_async(lambda: not watchdog.count_unsent())
-        assert heard("resolved") == {name: probes for name, probes in opened.items() if name != "quiet"}
-        assert heard("opened") == opened
+        assert notified("resolved") == {name: probes for name, probes in opened.items() if name != "opened-only"}
+        assert notified("opened") == opened

@@ -1,4 +1,4 @@
-"""A target, everybody who is told of it, and a real Watchdog between them."""
+"""A target, a receiver of each kind, and a real Watchdog between them."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ RECEIVER_KINDS: tuple[ReceiverKind, ...] = ("bot", "webhook", "email", "hook")
 OPENED, RESOLVED = IncidentEvent.OPENED, IncidentEvent.RESOLVED
 IMMEDIATE_ALERT = {"failure_threshold": 1, "success_threshold": 1}
 FAST_PROBE = {"every": "1s", "timeout": "20s", "alert": IMMEDIATE_ALERT}
-"""A probe that decides with each result, and gives a slow machine time for it."""
+"""Every result decides; the timeout leaves time for a slow machine."""
 
 
 class EndToEndHarness:
-    """`url`: of the database. One receiver for each way to tell people, all of which hear everything."""
+    """One receiver of each kind, each of which gets every notification. `extra_config` overrides the configuration."""
 
-    def __init__(self, folder: Path, url: str):
-        self.folder, self.database_url = folder, url
+    def __init__(self, folder: Path, database_url: str):
+        self.folder, self.database_url = folder, database_url
         self.target = FakeHttpTarget()
         self.receivers = {kind: RecordingReceiver(kind) for kind in RECEIVER_KINDS}
         self.probes: list[dict[str, Any]] = [{"name": "API", "http": self.target.url, **FAST_PROBE}]
@@ -41,8 +41,8 @@ class EndToEndHarness:
     def __enter__(self) -> Self:
         self._stack = ExitStack()
         self._stack.enter_context(self.target)
-        for ears in self.receivers.values():
-            self._stack.enter_context(ears.fake)
+        for receiver in self.receivers.values():
+            self._stack.enter_context(receiver.fake)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -50,28 +50,31 @@ class EndToEndHarness:
 
     def config(self) -> dict[str, Any]:
         receivers: dict[str, Any] = {}
-        top: dict[str, Any] = {"storage": {"url": self.database_url}, "server": {"public_url": "http://status.example"}}
-        for kind, ears in self.receivers.items():
-            section = ears.receiver_config()
+        sections: dict[str, Any] = {
+            "storage": {"url": self.database_url},
+            "server": {"public_url": "http://status.example"},
+        }
+        for kind, receiver in self.receivers.items():
+            section = receiver.receiver_config()
             receivers[kind] = section.pop("receivers")["oncall"]
-            top |= section
-        return {**top, "probes": self.probes, "receivers": receivers, **self.extra_config}
+            sections |= section
+        return {**sections, "probes": self.probes, "receivers": receivers, **self.extra_config}
 
     @asynccontextmanager
     async def running_watchdog(
         self, clock: Clock = wall_clock_ms, env: Mapping[str, str] = {}
     ) -> AsyncIterator[RunningWatchdog]:
-        """Watchdog runs, until the block is left."""
         loaded = load_config(self.folder / "watchdog.yaml", json.dumps(self.config()), env)
         async with run_app(loaded, clock) as app:
             yield RunningWatchdog(app)
 
     def received_events(self) -> dict[str, list[IncidentEvent]]:
-        """What each heard, in order."""
-        return {kind: list(ears.events) for kind, ears in self.receivers.items()}
+        """The events that each receiver got, in order."""
+        return {kind: list(receiver.events) for kind, receiver in self.receivers.items()}
 
     def all_received(self, *events: IncidentEvent) -> bool:
-        return all(told == list(events) for told in self.received_events().values())
+        """Whether every receiver got exactly these events, in this order."""
+        return all(received == list(events) for received in self.received_events().values())
 
 
 class RunningWatchdog:
@@ -86,28 +89,24 @@ class RunningWatchdog:
 
     def list_incidents(self) -> list[Incident]:
         """Newest first."""
-        return [case.incident for case in self.query_store(list_incidents)]
+        return [record.incident for record in self.query_store(list_incidents)]
 
     def count_outcomes(self) -> Counter[str]:
-        counted = sa.select(results.c.outcome, sa.func.sum(results.c.slot_count)).group_by(results.c.outcome)
-        return Counter(dict(map(tuple, self.query_store(lambda c: c.execute(counted).all()))))
+        query = sa.select(results.c.outcome, sa.func.sum(results.c.slot_count)).group_by(results.c.outcome)
+        return Counter(dict(map(tuple, self.query_store(lambda connection: connection.execute(query).all()))))
 
     def count_unsent(self) -> int:
-        return int(
-            self.query_store(
-                lambda c: c.execute(sa.select(sa.func.count()).select_from(outbox).where(outbox_is_waiting)).scalar()
-            )
-        )
+        query = sa.select(sa.func.count()).select_from(outbox).where(outbox_is_waiting)
+        return int(self.query_store(lambda connection: connection.execute(query).scalar()))
 
     async def wait_for_results(self, outcome: str, count: int = 1) -> None:
-        """So many more results of an outcome are stored, and all that they decide is told."""
+        """Wait for so many more results with this outcome, and for the delivery of what they cause."""
         before = self.count_outcomes()[outcome]
         await wait_until_async(lambda: self.count_outcomes()[outcome] >= before + count)
         await wait_until_async(lambda: not self.count_unsent())
 
 
 def email_texts(harness: EndToEndHarness) -> Iterator[str]:
-    """The text of each email, in the order in which they came."""
-    for mail in harness.receivers["email"].fake.heard:
-        part = mail.letter.get_body(("plain",))
-        yield part.get_content()
+    """The plain text of each email, in order of arrival."""
+    for mail in harness.receivers["email"].fake.received:
+        yield mail.message.get_body(("plain",)).get_content()
