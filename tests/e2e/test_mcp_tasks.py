@@ -43,7 +43,7 @@ async def test_a_stale_task_is_one_incident_and_no_outage(each_harness: EndToEnd
             (incident,) = watchdog.list_incidents()
     assert (incident.rule, incident.subject, incident.reason) == ("task", "registry_sync", "task.stale")
     text = harness.receivers["webhook"].fake.posts[0]["text"]
-    assert re.match(r"▲ Degraded · Search: task registry_sync is stale: last run .*UTC, limit 15 min", text)
+    assert re.match(r"▲ Degraded: Search: task registry_sync is stale: last run .*UTC, limit 15 min", text)
     first, last = email_texts(harness)
     assert "task: registry_sync" in first, "its own entry comes before those of other tasks"
     assert "✓ Search: task registry_sync recovered" in last

@@ -31,13 +31,13 @@ async def test_a_target_fails_and_recovers(each_harness: EndToEndHarness) -> Non
     (reply,) = [post for post in slack_bot.posts if "thread_ts" in post]
     assert (reply["thread_ts"], reply["reply_broadcast"]) == (root["ts"], True)
     opened, resolved = harness.receivers["webhook"].fake.posts
-    assert f"Down · API: {incident.message}" in opened["text"]
+    assert f"Down: API: {incident.message}" in opened["text"]
     assert "status: 503" in json.dumps(opened["blocks"])
     assert f"http://status.example/incidents/{incident.id}" in json.dumps(opened["blocks"])
     assert "API recovered" in resolved["text"]
     first, second = [mail.message for mail in harness.receivers["email"].fake.received]
     assert first["subject"] == f"[DOWN warning] API: {incident.message}"
-    assert second["subject"] == f"Re: {first['subject']}"
+    assert second["subject"].startswith("[RECOVERED] API: up again after ")
     assert second["in-reply-to"] == first["message-id"]
     assert ["status: 503" in text for text in email_texts(harness)] == [True, True]
     opened, resolved = [request.json for request in harness.receivers["hook"].fake.received]

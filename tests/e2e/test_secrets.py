@@ -1,4 +1,4 @@
-"""Secrets wherever one may stand, and targets that give away all they know: none is in anything we put out."""
+"""Secrets wherever the configuration allows them, and targets that return them all: none is in any output."""
 
 from __future__ import annotations
 
@@ -26,24 +26,27 @@ from watchdog.store.database import Database
 from watchdog.store.tables import metadata
 
 SECRETS = {f"S{n:02}": f"hush{n:02}-{quote(chr(96 + n) * 3)}X9+/z{n}" for n in range(1, 25)}
-KEY = SECRETS["S18"]
-RECEIVERS = ["bot", "hook", "web", "mail", "unwell", "console"]
+API_KEY = SECRETS["S18"]
+RECEIVERS = ["bot", "hook", "web", "mail", "failing", "console"]
 
 
-def spellings(secret: str) -> set[str]:
+def encodings(secret: str) -> set[str]:
+    """The secret as it is, percent-encoded, and in base64."""
     return {secret, quote(secret, safe=""), base64.b64encode(secret.encode()).decode().rstrip("=")[:-1]}
 
 
-class Gossip:
-    """A target that answers with all it is told, and with every secret there is, in several spellings."""
+class LeakingTarget:
+    """A target that returns the request and every secret, in several encodings."""
 
     def __init__(self, secrets: Mapping[str, str]) -> None:
         class Handler(BaseHTTPRequestHandler):
-            def answer(self) -> None:
-                asked = self.rfile.read(int(self.headers.get("content-length", 0))).decode("latin-1")
-                known = [spelling for secret in secrets.values() for spelling in spellings(secret)]
-                told = {"asked": asked, "path": self.path, "headers": dict(self.headers), "known": known}
-                body = json.dumps(told).encode()
+            def respond(self) -> None:
+                request_body = self.rfile.read(int(self.headers.get("content-length", 0))).decode("latin-1")
+                leaked = [encoding for secret in secrets.values() for encoding in encodings(secret)]
+                content = {
+                    "request": request_body, "path": self.path, "headers": dict(self.headers), "leaked": leaked
+                }  # fmt: skip
+                body = json.dumps(content).encode()
                 self.send_response(503, f"Sorry {SECRETS['S01']}")
                 self.send_header("content-type", "application/json")
                 self.send_header("content-length", str(len(body)))
@@ -52,7 +55,7 @@ class Gossip:
                 self.end_headers()
                 self.wfile.write(body)
 
-            do_GET = do_POST = do_DELETE = answer  # noqa: N815
+            do_GET = do_POST = do_DELETE = respond  # noqa: N815
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -61,7 +64,7 @@ class Gossip:
         self._server.daemon_threads = True
         self.port = self._server.server_address[1]
 
-    def __enter__(self) -> Gossip:
+    def __enter__(self) -> LeakingTarget:
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
         return self
 
@@ -70,17 +73,17 @@ class Gossip:
         self._server.server_close()
 
 
-TALKATIVE = """
+LEAKING_SERVER = """
 import os, sys
 print("starting with", sys.argv[1:], dict(os.environ), file=sys.stderr)
-sys.exit("I know " + " ".join(f"{k}={v}" for k, v in os.environ.items()) + " " + " ".join(sys.argv[1:]))
+sys.exit("environment: " + " ".join(f"{k}={v}" for k, v in os.environ.items()) + " " + " ".join(sys.argv[1:]))
 """
-REPORTING = """
+LEAKING_TASKS_SERVER = """
 import json, sys
 for line in sys.stdin:
-    asked = json.loads(line)
+    request = json.loads(line)
     task = {"name": "sync SECRET", "ok": False, "last_run_at": None, "last_run_error": "no SECRET", "x": "SECRET"}
-    answers = {
+    results = {
         "initialize": {
             "protocolVersion": "2025-06-18",
             "capabilities": {"tools": {}},
@@ -89,19 +92,19 @@ for line in sys.stdin:
         "tools/list": {"tools": [{"name": n, "inputSchema": {"type": "object"}} for n in ("health_check", "SECRET")]},
         "tools/call": {"content": [{"type": "text", "text": json.dumps({"tasks": [task]})}], "isError": True},
     }
-    if "id" in asked:
-        known = asked["method"] in answers
-        told = {"result": answers[asked["method"]]} if known else {"error": {"code": -32601, "message": "SECRET"}}
-        print(json.dumps({"jsonrpc": "2.0", "id": asked["id"], **told}), flush=True)
+    if "id" in request:
+        result = results.get(request["method"])
+        response = {"result": result} if result else {"error": {"code": -32601, "message": "SECRET"}}
+        print(json.dumps({"jsonrpc": "2.0", "id": request["id"], **response}), flush=True)
 """
 
 
-def config(
-    folder: Path, url: str, gossip: int, slack: FakeSlack, hook: FakeWebhookReceiver, mail: FakeMailServer
+def write_config(
+    folder: Path, url: str, *, target_port: int, slack: FakeSlack, hook: FakeWebhookReceiver, mail: FakeMailServer
 ) -> Path:
-    base = f"127.0.0.1:{gossip}"
-    (folder / "talkative.py").write_text(TALKATIVE)
-    (folder / "reporting.py").write_text(REPORTING.replace("SECRET", SECRETS["S12"]))
+    base = f"127.0.0.1:{target_port}"
+    (folder / "leaking.py").write_text(LEAKING_SERVER)
+    (folder / "leaking_tasks.py").write_text(LEAKING_TASKS_SERVER.replace("SECRET", SECRETS["S12"]))
     common = {
         "every": "1s",
         "timeout": "20s",
@@ -132,16 +135,16 @@ def config(
         {
             "name": "Process",
             "mcp": {
-                "command": [sys.executable, "talkative.py", "--token", "${S12}"],
+                "command": [sys.executable, "leaking.py", "--token", "${S12}"],
                 "env": {"TOKEN": "${S11}"}, "cwd": str(folder),
             },
         },
         {
             "name": "Tasks",
-            "mcp": {"command": [sys.executable, "reporting.py"], "cwd": str(folder), "tasks": {"*": "1h"}},
+            "mcp": {"command": [sys.executable, "leaking_tasks.py"], "cwd": str(folder), "tasks": {"*": "1h"}},
         },
     ]  # fmt: skip
-    told = {
+    config = {
         "storage": {"url": url},
         "server": {"listen": "127.0.0.1:0", "public_url": "http://status.example"},
         "probes": [{**probe, **common} for probe in probes],
@@ -153,7 +156,7 @@ def config(
                 "webhook": {"url": f"{hook.url}x?key=${{S15}}", "secret": "${S16}", "headers": {"X-Token": "${S17}"}},
             },
             "mail": {"email": {"to": ["oncall@acme.example"]}},
-            "unwell": {"webhook": {"url": f"http://{base}/refuses?key=${{S20}}"}},
+            "failing": {"webhook": {"url": f"http://{base}/refuses?key=${{S20}}"}},
             "console": {"log": {}},
         },
         "routes": [{"match": {"tags": ["${S23}"], "group": "Core ${S22}"}, "receivers": RECEIVERS}],
@@ -161,88 +164,95 @@ def config(
         "access": {"api_keys": [{"name": "ci", "role": "operator", "key": "${S18}"}]},
     }  # fmt: skip
     file = folder / "watchdog.yaml"
-    file.write_text(json.dumps(told))
+    file.write_text(json.dumps(config))
     return file
 
 
 @pytest.fixture
 def url(database_url: str) -> str:
-    """Where a password can be, there is one."""
+    """With a secret password, where the database has one."""
     return database_url.replace("postgres@", "postgres:${S19}@")
 
 
-def test_no_secret_gets_out(tmp_path: Path, url: str) -> None:
+def test_no_secret_is_in_any_output(tmp_path: Path, url: str) -> None:
     secrets = {name: secret for name, secret in SECRETS.items() if name != "S19" or "${S19}" in url}
     env = {**secrets, "S19": quote(SECRETS["S19"], safe="")}
     with ExitStack() as stack:
-        gossip = stack.enter_context(Gossip(secrets))
+        target = stack.enter_context(LeakingTarget(secrets))
         slack = stack.enter_context(FakeSlack(SECRETS["S13"]))
         hook, mail = stack.enter_context(FakeWebhookReceiver()), stack.enter_context(FakeMailServer())
-        file = config(tmp_path, url, gossip.port, slack, hook, mail)
+        file = write_config(tmp_path, url, target_port=target.port, slack=slack, hook=hook, mail=mail)
         outputs: dict[str, str] = {}
-        with run_watchdog(file, env) as run:
+        with run_watchdog(file, env) as watchdog:
             wait_until(
-                lambda: _told(run, 7) and len(hook.received) >= 7 and len(mail.received) >= 7 and len(slack.posts) >= 14
+                lambda: (
+                    _has_incidents(watchdog, 7)
+                    and len(hook.received) >= 7
+                    and len(mail.received) >= 7
+                    and len(slack.posts) >= 14
+                )
             )
-            outputs |= dict(_pages(run))
-            run.stop()
-            outputs["log"] = "".join(run.stderr_lines)
-        outputs |= {f"hook {i}": heard.body.decode() for i, heard in enumerate(hook.received)}
-        outputs |= {f"slack {i}": heard.body.decode() for i, heard in enumerate(slack.received)}
-        for i, one in enumerate(mail.received):
-            outputs[f"mail {i}"] = one.raw_message.decode()
-            outputs |= {f"mail {i} {part.get_content_type()}": part.get_content() for part in one.message.iter_parts()}
-        outputs |= dict(_commands(tmp_path, env))
-        outputs["database"] = _stored(url)
+            outputs |= dict(_pages(watchdog))
+            watchdog.stop()
+            outputs["log"] = "".join(watchdog.stderr_lines)
+        outputs |= {f"hook {i}": request.body.decode() for i, request in enumerate(hook.received)}
+        outputs |= {f"slack {i}": request.body.decode() for i, request in enumerate(slack.received)}
+        for i, received in enumerate(mail.received):
+            outputs[f"mail {i}"] = received.raw_message.decode()
+            parts = received.message.iter_parts()
+            outputs |= {f"mail {i} {part.get_content_type()}": part.get_content() for part in parts}
+        outputs |= dict(_command_outputs(tmp_path, env))
+        outputs["database"] = _database_content(url)
     assert len(outputs) > 60
     assert "•••" in outputs["log"]
     assert "•••" in outputs["incidents"]
-    found = [
-        f"{name} in {place}: ...{text[max(0, text.find(spelling) - 60) : text.find(spelling) + 30]}"
+    leaks = [
+        f"{name} in {place}: ...{text[max(0, text.find(encoding) - 60) : text.find(encoding) + 30]}"
         for place, raw in outputs.items()
         for text in (raw, unquote(unescape(raw)))
         for name, secret in secrets.items()
-        for spelling in spellings(secret)
-        if spelling in text
+        for encoding in encodings(secret)
+        if encoding in text
     ]
-    assert not found, "\n".join(found[:20])
+    assert not leaks, "\n".join(leaks[:20])
 
 
-def _told(run: WatchdogProcess, incidents: int) -> bool:
-    return len(run.get("api/incidents", authorization=f"Bearer {KEY}").json()) >= incidents
+def _has_incidents(watchdog: WatchdogProcess, count: int) -> bool:
+    return len(watchdog.get("api/incidents", authorization=f"Bearer {API_KEY}").json()) >= count
 
 
-def _pages(run: WatchdogProcess) -> Iterator[tuple[str, str]]:
-    """Every page that can be reached from those an operator begins with."""
-    seen: set[str] = set()
-    todo = ["", "probes", "incidents", "jobs", "dead-letters", "api/probes", "api/incidents", "api/jobs"]
-    todo += ["readyz", "healthz", "nowhere"]
-    while todo:
-        path = todo.pop()
-        if path in seen or len(seen) > 60:
+def _pages(watchdog: WatchdogProcess) -> Iterator[tuple[str, str]]:
+    """Every page that can be reached from the main pages by links, up to 60."""
+    visited: set[str] = set()
+    paths = ["", "probes", "incidents", "jobs", "dead-letters", "api/probes", "api/incidents", "api/jobs"]
+    paths += ["readyz", "healthz", "nowhere"]
+    while paths:
+        path = paths.pop()
+        if path in visited or len(visited) > 60:
             continue
-        seen.add(path)
-        answer = run.get(path, authorization=f"Bearer {KEY}")
-        assert answer.status_code in (200, 404), path
-        yield f"page /{path}", f"{answer.headers}\n{answer.text}"
-        todo += [unescape(link) for link in re.findall(r'href="/([^"#]*)"', answer.text)]
-    yield "login", run.get("probes").text
+        visited.add(path)
+        response = watchdog.get(path, authorization=f"Bearer {API_KEY}")
+        assert response.status_code in (200, 404), path
+        yield f"page /{path}", f"{response.headers}\n{response.text}"
+        paths += [unescape(link) for link in re.findall(r'href="/([^"#]*)"', response.text)]
+    yield "login", watchdog.get("probes").text
 
 
-def _commands(folder: Path, env: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    typed = ["validate", "status", "status -o json", "incidents", "incidents -o json", "db upgrade", "probe nothing"]
-    typed += ["test-alert unwell", "test-alert hook", "probe Headers -o json", "probe Process", "probe Tasks -o json"]
+def _command_outputs(folder: Path, env: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    commands = ["validate", "status", "status -o json", "incidents", "incidents -o json", "db upgrade", "probe nothing"]
+    commands += ["test-alert failing", "test-alert hook", "probe Headers -o json", "probe Process"]
+    commands += ["probe Tasks -o json"]
 
-    def run(line: str) -> CommandResult:
-        return run_command(*line.split(), cwd=folder, env=env)
+    def run(command: str) -> CommandResult:
+        return run_command(*command.split(), cwd=folder, env=env)
 
     with ThreadPoolExecutor(2) as pool:
-        for line, ran in zip(typed, pool.map(run, typed), strict=True):
-            assert "Traceback" not in ran.stderr
-            yield line, ran.output
+        for command, result in zip(commands, pool.map(run, commands), strict=True):
+            assert "Traceback" not in result.stderr
+            yield command, result.output
 
 
-def _stored(url: str) -> str:
+def _database_content(url: str) -> str:
     """Every row of every table."""
     database = Database(url.replace("${S19}", quote(SECRETS["S19"], safe="")))
     try:
@@ -254,10 +264,10 @@ def _stored(url: str) -> str:
         database.close()
 
 
-def test_a_value_that_cannot_be_used_is_told_by_its_variable(tmp_path: Path) -> None:
+def test_an_invalid_value_is_reported_by_its_variable(tmp_path: Path) -> None:
     (tmp_path / "watchdog.yaml").write_text('probes: [{name: A, http: "${S01}", every: "${S02}"}]')
-    ran = run_command("validate", cwd=tmp_path, env=SECRETS)
-    assert ran.exit_code == 2
-    assert len(ran.stderr.splitlines()) == 2
-    assert not [secret for secret in SECRETS.values() if secret in ran.output]
-    assert "${S0" in ran.stderr
+    result = run_command("validate", cwd=tmp_path, env=SECRETS)
+    assert result.exit_code == 2
+    assert len(result.stderr.splitlines()) == 2
+    assert not [secret for secret in SECRETS.values() if secret in result.output]
+    assert "${S0" in result.stderr
