@@ -18,8 +18,11 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.support.check_in_receiver import HEARTBEAT_TOKEN, FakeCheckInReceiver, unreachable_url
+from tests.support.command_line import invoke_command
 from tests.support.polling import wait_until
+from watchdog.cli import exec as exec_module
 from watchdog.cli import exec_queue
+from watchdog.cli.exec_run import ExecArguments, parse_arguments
 
 SCRIPT = """
 import sys
@@ -176,14 +179,14 @@ def test_the_command_runs_whatever_is_wrong_with_watchdog(tmp_path: Path) -> Non
     assert lines[0][0].startswith("watchdog: cannot check in: watchdog.yaml: no such file")
     assert lines[1] == ["watchdog: cannot check in: no heartbeat is named 'Backup'; heartbeats: Another"]
     assert lines[2][0].startswith("watchdog: cannot check in: watchdog.yaml:1:")
-    assert lines[3] == ["watchdog: check-in failed: the URL does not start with http:// or https://"] * 2
+    assert lines[3] == ["watchdog: check-in not delivered: the URL does not start with http:// or https://"] * 2
     assert not (tmp_path / "state/watchdog/check-ins.jsonl").exists()
 
 
 def test_an_unknown_token_is_a_warning_and_not_retried(ear: FakeCheckInReceiver, tmp_path: Path) -> None:
     ear.status_codes = [404, 404]
     ran = run(tmp_path, "Backup", *script(0), url=ear.url)
-    assert ran.stderr.count("check-in failed: Watchdog answered 404") == 2
+    assert ran.stderr.count("check-in not delivered: Watchdog answered HTTP 404") == 2
     assert HEARTBEAT_TOKEN not in ran.stderr
     assert run(tmp_path, "Backup", *script(0), url=ear.url).stderr == "no space left\n"
     assert ear.received_signals() == ["start", "0"]
@@ -240,7 +243,7 @@ def away_port(kept: Path) -> str:
 def test_a_start_that_failed_is_sent_with_the_end(ear: FakeCheckInReceiver, tmp_path: Path) -> None:
     ear.status_codes = [503]
     ran = run(tmp_path, "Backup", "--", "sleep", "1", url=ear.url)
-    assert ran.stderr == "watchdog: check-in failed: Watchdog answered 503\n"
+    assert ran.stderr == "watchdog: check-in not delivered: Watchdog answered HTTP 503\n"
     assert ear.received_signals() == ["start", "0"]
     assert ear.received[0].ago_ms - ear.received[1].ago_ms > 500  # less than it took, by the time between the two calls
 
@@ -298,3 +301,52 @@ def test_a_watchdog_that_hangs_does_not_delay_the_command_or_lengthen_its_run(tm
             start, end = map(json.loads, queue.read_text().splitlines())
             assert end["boot_clock_s"] - start["boot_clock_s"] < 4.5, "the command's own run, not that of the check-in"
             assert process.wait(60) == 0
+
+
+# --- arguments
+
+
+ARGUMENTS = [
+    "backup -- true",
+    "backup true",
+    "backup true -c x --url y",
+    "backup -- -c x",
+    "-c f.yaml backup -- true",
+    "-cf.yaml backup -- true",
+    "-c=f.yaml backup -- true",
+    "--config f.yaml backup -- true",
+    "--config=f.yaml --url=http://w/in/x backup -- true",
+    "--url http://w/in/x backup true",
+    "backup -c f.yaml -- true",
+    "backup -cf.yaml true",
+    "backup --config=f.yaml --url http://w/in/x -- true -- false",
+    "backup -- -- true",
+]
+
+
+@pytest.mark.parametrize("words", ARGUMENTS)
+@pytest.mark.parametrize("variable", ["", "http://env/in/x"])
+def test_arguments_mean_the_same_with_and_without_typer(
+    words: str, variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_typer: list[ExecArguments] = []
+
+    def record(arguments: ExecArguments) -> int:
+        by_typer.append(arguments)
+        return 0
+
+    monkeypatch.setattr(exec_module, "run_and_report", record)
+    monkeypatch.setenv("WATCHDOG_CHECK_IN_URL", variable)
+    assert invoke_command("exec", *words.split()).exit_code == 0
+    assert [parse_arguments(words.split())] == by_typer
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("", "backup", "backup --", "--help", "backup --help", "-c", "-c f.yaml"),
+        *("--nonsense backup true", "-- backup true"),
+    ],
+)
+def test_help_and_errors_are_left_to_typer(words: str) -> None:
+    assert parse_arguments(words.split()) is None

@@ -36,13 +36,15 @@ def post_check_in(url: str, event: str, run_id: str, age_s: float, output: bytes
     query = urlencode({"rid": run_id, "ago": max(round(age_s * 1000), 0)})
     try:
         status = _post(plain, query, output)
-    except (OSError, OverflowError) as e:
-        raise CheckInError((getattr(e, "strerror", None) or str(e)).lower()) from None
+    except OSError as e:
+        raise CheckInError(e.strerror.lower() if e.strerror else str(e)) from None
+    except OverflowError as e:
+        raise CheckInError(str(e), retryable=False) from None
     if 300 <= status < 400:
         return _post_with_urllib(url, event, run_id, age_s, output)
     if not 200 <= status < 300:
         retryable = not 400 <= status < 500 or status in RETRYABLE_CLIENT_ERRORS
-        raise CheckInError(f"Watchdog answered {status}", retryable=retryable)
+        raise CheckInError(f"Watchdog answered HTTP {status}", retryable=retryable)
     return None
 
 

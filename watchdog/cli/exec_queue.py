@@ -70,7 +70,7 @@ class CheckInReporter:
         while check_ins and self._url:
             error = _deliver(check_ins[0], attempts)
             if error is not None:
-                self._warn(f"check-in failed: {error}")
+                self._warn(f"check-in not delivered: {error}")
                 if error.retryable:
                     break
             del check_ins[0]

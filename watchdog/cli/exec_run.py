@@ -80,26 +80,11 @@ def _find_url(arguments: ExecArguments) -> str:
     if arguments.url:
         return arguments.url
 
-    from watchdog.config.check_in_url import find_check_in_url
-
-    return find_check_in_url(arguments.config, arguments.name, os.environ) or _validate_and_find_url(arguments)
-
-
-def _validate_and_find_url(arguments: ExecArguments) -> str:
-    """The same from the validated configuration. Slow, but explains every problem."""
-    from watchdog.config.load import load_config
-    from watchdog.config.problems import ConfigError
-    from watchdog.config_values import check_in_url
-    from watchdog.probes.heartbeat import HeartbeatProbe
+    from watchdog.config.check_in_url import find_check_in_url, load_check_in_url
 
     try:
-        config = load_config(arguments.config).config
-    except ConfigError as e:
-        raise LookupError(f"cannot check in: {e.problems[0]}") from None
-    heartbeats = [probe for probe in config.probes if isinstance(probe, HeartbeatProbe)]
-    for probe in heartbeats:
-        if arguments.name in (probe.name, probe.id):
-            token = probe.heartbeat.token.get_secret_value()
-            return check_in_url(config.server.listen, config.server.public_url, token)
-    names = ", ".join(probe.name for probe in heartbeats) or "none"
-    raise LookupError(f"cannot check in: no heartbeat is named {arguments.name!r}; heartbeats: {names}")
+        return find_check_in_url(arguments.config, arguments.name, os.environ) or load_check_in_url(
+            arguments.config, arguments.name, os.environ
+        )
+    except LookupError as e:
+        raise LookupError(f"cannot check in: {e.args[0]}") from None

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 
 def find_check_in_url(path: Path, name_or_id: str, env: Mapping[str, str]) -> str:
-    """The address of the heartbeat with this name or id; empty if there is none, or if a field that is part of the
-    address is invalid: `load_config` explains that. Problems of other fields do not matter."""
+    """The address of the heartbeat with this name or id. Empty if there is none, or if a field that is part of the
+    address is invalid; `load_check_in_url` explains both. Problems of other fields do not matter."""
     sources = load_sources(path, None, env)
     for probe in sources.probes:
         try:
@@ -29,6 +29,25 @@ def find_check_in_url(path: Path, name_or_id: str, env: Mapping[str, str]) -> st
         except ValueError:
             continue
     return ""
+
+
+def load_check_in_url(path: Path, name_or_id: str, env: Mapping[str, str]) -> str:
+    """The same, but of the whole configuration, validated. Raises LookupError that explains the first problem."""
+    from watchdog.config.load import load_config
+    from watchdog.config.problems import ConfigError
+    from watchdog.probes.heartbeat import HeartbeatProbe
+
+    try:
+        config = load_config(path, env=env).config
+    except ConfigError as e:
+        raise LookupError(e.problems[0]) from None
+    heartbeats = [probe for probe in config.probes if isinstance(probe, HeartbeatProbe)]
+    for probe in heartbeats:
+        if name_or_id in (probe.name, probe.id):
+            token = probe.heartbeat.token.get_secret_value()
+            return check_in_url(config.server.listen, config.server.public_url, token)
+    names = ", ".join(probe.name for probe in heartbeats) or "none"
+    raise LookupError(f"no heartbeat is named {name_or_id!r}; heartbeats: {names}")
 
 
 def _name_and_id(probe: YamlNode) -> tuple[str, str]:
