@@ -147,7 +147,7 @@ def test_a_lock_that_somebody_holds_is_not_waited_for(pg: str) -> None:
 
 
 def test_a_statement_that_is_none_is_refused_by_the_database(table: Table) -> None:
-    with pytest.raises(ProbeError, match=" answers: ") as fault:
+    with pytest.raises(ProbeError, match=" returned an error: ") as fault:
         apply(table.sql("UPDATE jobs SET nothing = 1 WHERE id = :id"))
     assert fault.value.reason == "broker.refused"
 
