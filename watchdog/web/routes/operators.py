@@ -11,13 +11,11 @@ from fastapi import APIRouter, Depends
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
-from watchdog.store.read import status
 from watchdog.store.read.query import QUERY_TIMEOUT_S, QueryResultT, ReadQueryRunner
 from watchdog.store.read.status import MAX_WATERMARK_LAG_MS, Connection, ServiceStatus
 from watchdog.web.auth.access import Authenticator
 from watchdog.web.errors import PageNotFoundError
-from watchdog.web.pages import incident, incidents, jobs, probe, probes
-from watchdog.web.pages.delivery import build_delivery_row
+from watchdog.web.pages import dead_letters, incident, incidents, jobs, probe, probes
 from watchdog.web.pages.results import ResultFilter, ResultsQuery
 from watchdog.web.templating import NO_STORE_HEADERS, TemplateRenderer
 
@@ -112,15 +110,11 @@ def create_operator_router(context: OperatorContext) -> APIRouter:
 
     @router.get("/dead-letters")
     async def show_dead_letters(request: Request) -> HTMLResponse:
-        now = context.clock()
-        dead_letters, service_status = await context.run_query(
-            lambda c: (status.list_dead_letters(c), status.load_service_status(c))
+        now, addresses = context.clock(), context.destination_addresses
+        content = await context.run_query(lambda c: dead_letters.load_dead_letters_page(c, addresses))
+        return await context.render_page(
+            request, "dead_letters.j2", "dead_letters", content.service_status, now, page=content
         )
-        rows = [
-            (build_delivery_row(delivery, context.destination_addresses), delivery, record)
-            for delivery, record in dead_letters
-        ]
-        return await context.render_page(request, "dead_letters.j2", "dead_letters", service_status, now, rows=rows)
 
     return router
 
