@@ -58,8 +58,8 @@ class _CeleryCanaryConnection:
     """Sends and polls sentinels.
 
     Celery keeps no state of a task that a worker has taken and not finished. So a marker beside the results
-    distinguishes a sentinel that may be running from a lost one, for whichever process sent it. The marker is deleted with the
-    sentinel, and expires when workers may no longer start it.
+    distinguishes a sentinel that may be running from a lost one, for whichever process sent it. The marker is
+    deleted with the sentinel, and expires when workers may no longer start it.
     """
 
     def __init__(self, config: CeleryCanary, broker_url: str, timeout_s: float, result_client: Any) -> None:
