@@ -1,4 +1,4 @@
-"""From the door to the database: nothing that was taken is lost, and nobody waits for a database."""
+"""From the check-in endpoint to the database: no accepted check-in is lost, and no sender waits for a database."""
 
 from __future__ import annotations
 
@@ -27,126 +27,126 @@ from watchdog.store.write.check_ins import CheckInStore
 SECRET = "hush-hush-hush"
 
 
-class House:
-    """A job called backup, and who takes its check-ins."""
+class CheckInHarness:
+    """A heartbeat named backup, and the receiver of its check-ins."""
 
     def __init__(self, url: str, folder: Path, *, new: bool = True):
-        self.lab = StoreHarness(url, [make_registered_probe("backup", failure_threshold=1)], create_schema=new)
-        self.id = self.lab.database_id("backup")
-        self.storage = StoreExecutor(self.lab.database)
-        self.spool = CheckInLog(folder / "check-ins")
-        self.reception = CheckInReceiver(
-            check_in_log=self.spool,
-            store_executor=self.storage,
-            check_in_store=CheckInStore(self.lab.database, self.lab.registry),
-            claims=self.lab.slot_claimer,
+        self.store = StoreHarness(url, [make_registered_probe("backup", failure_threshold=1)], create_schema=new)
+        self.id = self.store.database_id("backup")
+        self.store_executor = StoreExecutor(self.store.database)
+        self.check_in_log = CheckInLog(folder / "check-ins")
+        self.receiver = CheckInReceiver(
+            check_in_log=self.check_in_log,
+            store_executor=self.store_executor,
+            check_in_store=CheckInStore(self.store.database, self.store.registry),
+            claims=self.store.slot_claimer,
             probe_by_id={"backup": self.id},
             mask=SecretMask([SECRET]),
             clock=lambda: START_AT,
         )
 
-    async def take(
+    async def send_check_in(
         self, kind: CheckInKind = CheckInKind.OK, at: int = START_AT, body: bytes = b"", probe: str = "backup"
     ) -> bool:
-        return await self.reception.accept_check_in(probe, kind, at, "", 3 if kind is CheckInKind.FAIL else None, body)
+        return await self.receiver.accept_check_in(probe, kind, at, "", 3 if kind is CheckInKind.FAIL else None, body)
 
-    async def tick(self) -> None:
+    async def flush_forever(self) -> None:
         while True:
             with suppress(Exception):
-                await self.reception.flush_check_ins()
+                await self.receiver.flush_check_ins()
             await asyncio.sleep(0.05)
 
-    def stored(self) -> list[dict[str, Any]]:
-        return self.lab.select_rows(check_ins)
+    def stored_check_ins(self) -> list[dict[str, Any]]:
+        return self.store.select_rows(check_ins)
 
-    def written(self) -> bytes:
+    def unstored_bytes(self) -> bytes:
         """What is on disk and not in the database."""
-        return b"".join(file.read_bytes() for file in self.spool.path.parent.glob("check-ins.*"))
+        return b"".join(file.read_bytes() for file in self.check_in_log.path.parent.glob("check-ins.*"))
 
-    def due(self) -> int:
-        return int(self.lab.select_row(schedule)["next_due"])
+    def next_due(self) -> int:
+        return int(self.store.select_row(schedule)["next_due"])
 
 
 @asynccontextmanager
-async def open_house(url: str, folder: Path, **more: Any) -> AsyncIterator[House]:
-    house = House(url, folder, **more)
+async def open_harness(url: str, folder: Path, **more: Any) -> AsyncIterator[CheckInHarness]:
+    harness = CheckInHarness(url, folder, **more)
     try:
-        async with house.reception:
-            ticking = asyncio.create_task(house.tick())
-            yield house
-            ticking.cancel()
+        async with harness.receiver:
+            flushing = asyncio.create_task(harness.flush_forever())
+            yield harness
+            flushing.cancel()
     finally:
-        house.storage.close()
+        harness.store_executor.close()
 
 
-async def test_they_are_stored_in_batches_soon_after(database_url: str, tmp_path: Path) -> None:
-    async with open_house(database_url, tmp_path) as house:
-        taken = await asyncio.gather(*(house.take(at=START_AT + n) for n in range(600)))
-        assert taken == [True] * 600
-        await wait_until_async(lambda: len(house.stored()) == 600)
-        await wait_until_async(lambda: not house.written())
-        (kept,) = house.lab.select_rows(probe_state)
-        assert (kept["probe"], kept["key"]) == (house.id, HEARTBEAT_STATE_KEY)
-        assert len({row["id"] for row in house.stored()}) == 600
+async def test_check_ins_are_stored_in_batches(database_url: str, tmp_path: Path) -> None:
+    async with open_harness(database_url, tmp_path) as harness:
+        accepted = await asyncio.gather(*(harness.send_check_in(at=START_AT + n) for n in range(600)))
+        assert accepted == [True] * 600
+        await wait_until_async(lambda: len(harness.stored_check_ins()) == 600)
+        await wait_until_async(lambda: not harness.unstored_bytes())
+        (state,) = harness.store.select_rows(probe_state)
+        assert (state["probe"], state["key"]) == (harness.id, HEARTBEAT_STATE_KEY)
+        assert len({row["id"] for row in harness.stored_check_ins()}) == 600
 
 
-async def test_what_is_taken_is_on_disk(database_url: str, tmp_path: Path) -> None:
-    """Before anything else happens: the process may be gone in the next moment."""
-    house = House(database_url, tmp_path)
-    assert await house.take(CheckInKind.FAIL, body=b"disk full")
+async def test_an_accepted_check_in_is_on_disk(database_url: str, tmp_path: Path) -> None:
+    """The process may be killed right after the response."""
+    harness = CheckInHarness(database_url, tmp_path)
+    assert await harness.send_check_in(CheckInKind.FAIL, body=b"disk full")
     with pytest.raises(CheckInLogError):
-        CheckInLog(tmp_path / "check-ins").read_batch(9)  # it is ours alone
-    house.spool.close()
-    async with open_house(database_url, tmp_path, new=False) as heir:
-        (row,) = heir.stored()  # before it takes anything, and before anything is judged
+        CheckInLog(tmp_path / "check-ins").read_batch(9)  # the first process holds the lock
+    harness.check_in_log.close()
+    async with open_harness(database_url, tmp_path, new=False) as next_harness:
+        (row,) = next_harness.stored_check_ins()  # before it accepts check-ins, and before anything is evaluated
         assert (row["occurred_at"], row["kind"], row["exit_code"], row["output"]) == (START_AT, "fail", 3, "disk full")
-    house.storage.close()
+    harness.store_executor.close()
 
 
-async def test_who_asks_for_a_drain_waits_for_the_one_under_way(
+async def test_concurrent_flushes_wait_for_each_other(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    house = House(database_url, tmp_path)
-    store, inside, most = house.reception._store_batch, 0, 0
+    harness = CheckInHarness(database_url, tmp_path)
+    store_batch, concurrent, max_concurrent = harness.receiver._store_batch, 0, 0
 
-    async def watched(batch: Any) -> set[int]:
-        nonlocal inside, most
-        inside += 1
-        most = max(most, inside)
+    async def counting_store_batch(batch: Any) -> set[int]:
+        nonlocal concurrent, max_concurrent
+        concurrent += 1
+        max_concurrent = max(max_concurrent, concurrent)
         await asyncio.sleep(0)
         try:
-            return await store(batch)
+            return await store_batch(batch)
         finally:
-            inside -= 1
+            concurrent -= 1
 
-    monkeypatch.setattr(house.reception, "_store_batch", watched)
+    monkeypatch.setattr(harness.receiver, "_store_batch", counting_store_batch)
     monkeypatch.setattr(module, "CHECK_IN_BATCH_SIZE", 10)
-    async with house.reception:
-        await asyncio.gather(*(house.take(at=START_AT + n) for n in range(40)))
-        await asyncio.gather(*(house.reception.flush_check_ins() for _ in range(4)))
-        assert len(house.stored()) == 40
-    assert most == 1
-    house.storage.close()
+    async with harness.receiver:
+        await asyncio.gather(*(harness.send_check_in(at=START_AT + n) for n in range(40)))
+        await asyncio.gather(*(harness.receiver.flush_check_ins() for _ in range(4)))
+        assert len(harness.stored_check_ins()) == 40
+    assert max_concurrent == 1
+    harness.store_executor.close()
 
 
-async def test_a_failure_is_looked_at_at_once(database_url: str, tmp_path: Path) -> None:
-    async with open_house(database_url, tmp_path) as house:
-        planned = house.due()
-        assert planned > START_AT + 1_001
-        await house.take(CheckInKind.OK)
-        await wait_until_async(house.stored)
-        assert house.due() == planned
-        await house.take(CheckInKind.FAIL)
-        await wait_until_async(lambda: house.due() < planned)
-        assert house.due() == START_AT + 1_001
+async def test_a_failure_runs_the_probe_immediately(database_url: str, tmp_path: Path) -> None:
+    async with open_harness(database_url, tmp_path) as harness:
+        planned_due = harness.next_due()
+        assert planned_due > START_AT + 1_001
+        await harness.send_check_in(CheckInKind.OK)
+        await wait_until_async(harness.stored_check_ins)
+        assert harness.next_due() == planned_due
+        await harness.send_check_in(CheckInKind.FAIL)
+        await wait_until_async(lambda: harness.next_due() < planned_due)
+        assert harness.next_due() == START_AT + 1_001
 
 
-async def test_any_word_is_when_something_is_wrong(database_url: str, tmp_path: Path) -> None:
-    async with open_house(database_url, tmp_path) as house:
-        planned = house.due()
-        with house.lab.database.write_transaction() as connection:
-            wrong = {
-                "probe": house.id,
+async def test_any_check_in_runs_a_failing_probe_immediately(database_url: str, tmp_path: Path) -> None:
+    async with open_harness(database_url, tmp_path) as harness:
+        planned_due = harness.next_due()
+        with harness.store.database.write_transaction() as connection:
+            bad_finding = {
+                "probe": harness.id,
                 "rule": "job",
                 "subject": "Backup",
                 "bad_count": 1,
@@ -154,95 +154,95 @@ async def test_any_word_is_when_something_is_wrong(database_url: str, tmp_path: 
                 "first_bad_slot": START_AT,
                 "reason": "x",
             }
-            connection.execute(alert_states.insert(), wrong)
-        await house.take(CheckInKind.START)
-        await wait_until_async(lambda: house.due() < planned)
+            connection.execute(alert_states.insert(), bad_finding)
+        await harness.send_check_in(CheckInKind.START)
+        await wait_until_async(lambda: harness.next_due() < planned_due)
 
 
-async def test_the_end_of_a_long_output_is_kept_without_its_secrets(database_url: str, tmp_path: Path) -> None:
-    async with open_house(database_url, tmp_path) as house:
-        long = b"a" * 5_000 + SECRET.encode() + b"\xff\x1b[31m" + "ü".encode() * 4_000 + SECRET.encode() + b"end"
-        await house.take(body=long)
-        assert SECRET.encode() not in house.written()
-        await wait_until_async(house.stored)
-        (row,) = house.stored()
+async def test_the_end_of_a_long_output_is_stored_without_secrets(database_url: str, tmp_path: Path) -> None:
+    async with open_harness(database_url, tmp_path) as harness:
+        output = b"a" * 5_000 + SECRET.encode() + b"\xff\x1b[31m" + "ü".encode() * 4_000 + SECRET.encode() + b"end"
+        await harness.send_check_in(body=output)
+        assert SECRET.encode() not in harness.unstored_bytes()
+        await wait_until_async(harness.stored_check_ins)
+        (row,) = harness.stored_check_ins()
         assert row["output"].startswith("a")
         assert row["output"].endswith("ü•••end")
         assert "•••\ufffd\ufffd[31mü" in row["output"]
         assert MAX_OUTPUT_BYTES - 3 <= len(row["output"].encode()) <= MAX_OUTPUT_BYTES
 
 
-async def test_whose_probe_is_gone_is_dropped_and_said(database_url: str, tmp_path: Path) -> None:
-    async with open_house(database_url, tmp_path) as house:
+async def test_a_check_in_of_a_removed_probe_is_dropped_and_logged(database_url: str, tmp_path: Path) -> None:
+    async with open_harness(database_url, tmp_path) as harness:
         with capture_logs() as logs:
-            await house.take(probe="removed")
-            await house.take()
-            await wait_until_async(house.stored)
+            await harness.send_check_in(probe="removed")
+            await harness.send_check_in()
+            await wait_until_async(harness.stored_check_ins)
         assert [(log["event"], log["probe_id"]) for log in logs if log["event"] == "check_in_dropped"] == [
             ("check_in_dropped", "removed")
         ]
-        assert len(house.stored()) == 1
+        assert len(harness.stored_check_ins()) == 1
 
 
 @pytest.mark.parametrize(
     "record",
     [b'["backup", "x-1", 1, "pause"]', b'["backup", "x-1", 1, "ok", "", 0, "", "new"]', b'["backup"]', b"7", b"?"],
 )
-async def test_one_of_another_version_keeps_no_other_waiting(database_url: str, tmp_path: Path, record: bytes) -> None:
-    async with open_house(database_url, tmp_path) as house:
+async def test_a_record_of_another_version_blocks_no_other(database_url: str, tmp_path: Path, record: bytes) -> None:
+    async with open_harness(database_url, tmp_path) as harness:
         with capture_logs() as logs:
-            house.spool.append([record])
-            await house.take()
-            await wait_until_async(house.stored)
+            harness.check_in_log.append([record])
+            await harness.send_check_in()
+            await wait_until_async(harness.stored_check_ins)
         assert [log["log_level"] for log in logs if log["event"] == "check_in_dropped"] == ["error"]
-        assert len(house.stored()) == 1
+        assert len(harness.stored_check_ins()) == 1
 
 
-async def test_one_that_cannot_be_stored_keeps_no_other_waiting(database_url: str, tmp_path: Path) -> None:
-    async with open_house(database_url, tmp_path) as house:
+async def test_a_check_in_that_cannot_be_stored_blocks_no_other(database_url: str, tmp_path: Path) -> None:
+    async with open_harness(database_url, tmp_path) as harness:
         with capture_logs() as logs:
-            await house.take(at=START_AT + 1)
-            await house.take(at=1 << 70)
-            await house.take(at=START_AT + 2)
-            await wait_until_async(lambda: len(house.stored()) == 2)
+            await harness.send_check_in(at=START_AT + 1)
+            await harness.send_check_in(at=1 << 70)
+            await harness.send_check_in(at=START_AT + 2)
+            await wait_until_async(lambda: len(harness.stored_check_ins()) == 2)
             await wait_until_async(lambda: any(log["event"] == "check_ins_dropped" for log in logs))
-        assert [row["occurred_at"] for row in house.stored()] == [START_AT + 1, START_AT + 2]
+        assert [row["occurred_at"] for row in harness.stored_check_ins()] == [START_AT + 1, START_AT + 2]
 
 
-async def test_a_spool_that_cannot_be_written_takes_nothing_until_it_can(database_url: str, tmp_path: Path) -> None:
-    async with open_house(database_url, tmp_path / "none") as house:
+async def test_nothing_is_accepted_while_the_log_cannot_be_written(database_url: str, tmp_path: Path) -> None:
+    async with open_harness(database_url, tmp_path / "none") as harness:
         with capture_logs() as logs:
-            assert [await house.take(), await house.take()] == [False, False]
+            assert [await harness.send_check_in(), await harness.send_check_in()] == [False, False]
             (tmp_path / "none").mkdir()
-            assert await house.take()
-            await wait_until_async(house.stored)
+            assert await harness.send_check_in()
+            await wait_until_async(harness.stored_check_ins)
         events = [log["event"] for log in logs if log["event"].startswith("check_in_log")]
         assert events == ["check_in_log_unavailable", "check_in_log_recovered"]
-        assert len(house.stored()) == 1
+        assert len(harness.stored_check_ins()) == 1
 
 
-async def test_a_full_spool_takes_nothing_until_there_is_room(database_url: str, tmp_path: Path) -> None:
-    async with open_house(database_url, tmp_path) as house:
-        house.spool.max_bytes = 50
+async def test_nothing_is_accepted_while_the_log_is_full(database_url: str, tmp_path: Path) -> None:
+    async with open_harness(database_url, tmp_path) as harness:
+        harness.check_in_log.max_bytes = 50
         with capture_logs() as logs:
-            assert not await house.take()
-            house.spool.max_bytes = 1_000
-            assert await house.take()
+            assert not await harness.send_check_in()
+            harness.check_in_log.max_bytes = 1_000
+            assert await harness.send_check_in()
         assert "is full" in next(log["error"] for log in logs if log["event"] == "check_in_log_unavailable")
-        await wait_until_async(lambda: len(house.stored()) == 1)
+        await wait_until_async(lambda: len(harness.stored_check_ins()) == 1)
 
 
-async def test_told_to_stop_it_stores_what_it_has(database_url: str, tmp_path: Path) -> None:
-    async with open_house(database_url, tmp_path) as house:
-        await house.take()
-    assert not await house.take()
-    async with open_house(database_url, tmp_path, new=False) as heir:
-        assert len(heir.stored()) == 1
+async def test_a_shutdown_stores_what_is_left(database_url: str, tmp_path: Path) -> None:
+    async with open_harness(database_url, tmp_path) as harness:
+        await harness.send_check_in()
+    assert not await harness.send_check_in()
+    async with open_harness(database_url, tmp_path, new=False) as next_harness:
+        assert len(next_harness.stored_check_ins()) == 1
 
 
 @contextmanager
-def locked(url: str) -> Iterator[None]:
-    """Somebody else writes to the file."""
+def locked_sqlite(url: str) -> Iterator[None]:
+    """Another process holds the write lock of the file."""
     other = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     try:
@@ -253,8 +253,8 @@ def locked(url: str) -> Iterator[None]:
 
 
 @contextmanager
-def refused(url: str) -> Iterator[None]:
-    """The server ends every connection to the database, and takes none."""
+def refusing_postgres(url: str) -> Iterator[None]:
+    """The server closes every connection to the database, and accepts no new one."""
     server, _, name = url.replace("+psycopg", "").rpartition("/")
     with psycopg.connect(f"{server}/postgres", autocommit=True) as admin:
         admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false".encode())
@@ -265,13 +265,13 @@ def refused(url: str) -> Iterator[None]:
             admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true".encode())
 
 
-async def test_nobody_waits_for_a_database_that_is_away(database_url: str, tmp_path: Path) -> None:
-    away = locked if database_url.startswith("sqlite") else refused
-    async with open_house(database_url, tmp_path) as house:
-        await house.take()
-        await wait_until_async(house.stored)
-        with away(database_url):
+async def test_no_sender_waits_for_an_unavailable_database(database_url: str, tmp_path: Path) -> None:
+    unavailable = locked_sqlite if database_url.startswith("sqlite") else refusing_postgres
+    async with open_harness(database_url, tmp_path) as harness:
+        await harness.send_check_in()
+        await wait_until_async(harness.stored_check_ins)
+        with unavailable(database_url):
             for n in range(20):
-                assert await house.take(at=START_AT + n, body=b"still here")
+                assert await harness.send_check_in(at=START_AT + n, body=b"still here")
                 await asyncio.sleep(0.05)
-        await wait_until_async(lambda: len(house.stored()) == 21)
+        await wait_until_async(lambda: len(harness.stored_check_ins()) == 21)

@@ -1,4 +1,4 @@
-"""Each run starts at its slot, and only so many go on at once: in all, and against one host."""
+"""Each run starts at its slot, within the limits on concurrent runs in total and against one host."""
 
 from __future__ import annotations
 
@@ -17,72 +17,72 @@ from watchdog.service.clock import wall_clock_ms
 from watchdog.service.executor import RunExecutor
 
 
-class Busy:
-    """A runner whose runs go on until they are let go; knows how many went on at once."""
+class BlockingRunner:
+    """A runner whose runs last until `gate` is set; counts concurrent runs."""
 
     def __init__(self) -> None:
         self.gate = asyncio.Event()
-        self.now: Counter[str] = Counter()
-        self.most: Counter[str] = Counter()
-        self.begun: list[tuple[int, int]] = []
+        self.concurrent: Counter[str] = Counter()
+        self.max_concurrent: Counter[str] = Counter()
+        self.started: list[tuple[int, int]] = []
 
     async def run(self, probe: Any, slot: ClaimedSlot, *_: Any) -> RecordedResult:
-        self.begun.append((slot.probe, wall_clock_ms()))
+        self.started.append((slot.probe, wall_clock_ms()))
         for name in ("all", probe.host):
-            self.now[name] += 1
-            self.most[name] = max(self.most[name], self.now[name])
+            self.concurrent[name] += 1
+            self.max_concurrent[name] = max(self.max_concurrent[name], self.concurrent[name])
         await self.gate.wait()
         for name in ("all", probe.host):
-            self.now[name] -= 1
+            self.concurrent[name] -= 1
         return RecordedResult(Result(slot.probe, slot.slot, slot.location, PASSING_OBSERVATION.outcome))
 
 
 @pytest.fixture
-def few(monkeypatch: pytest.MonkeyPatch) -> None:
+def low_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(executor, "MAX_CONCURRENT_RUNS", 5)
     monkeypatch.setattr(executor, "MAX_CONCURRENT_RUNS_PER_HOST", 2)
 
 
 async def test_a_run_starts_at_its_slot_and_not_before() -> None:
-    runner: Any = Busy()
-    dispatcher = RunExecutor(runner, wall_clock_ms, lambda _: None)
+    runner: Any = BlockingRunner()
+    run_executor = RunExecutor(runner, wall_clock_ms, lambda _: None)
     slot = wall_clock_ms() + 300
-    dispatcher.start_run(scripted_probe(), ClaimedSlot(1, slot, "here", None), {})
-    dispatcher.start_run(scripted_probe(), ClaimedSlot(2, slot - 5_000, "here", None), {})
-    await wait_until_async(lambda: len(runner.begun) == 2)
-    await dispatcher.stop(0)
-    (late, at_once), (ahead, begun) = runner.begun
-    assert (late, ahead) == (2, 1)
-    assert at_once < slot
-    assert begun >= slot - 1, "a timer counts whole milliseconds"
+    run_executor.start_run(scripted_probe(), ClaimedSlot(1, slot, "here", None), {})
+    run_executor.start_run(scripted_probe(), ClaimedSlot(2, slot - 5_000, "here", None), {})
+    await wait_until_async(lambda: len(runner.started) == 2)
+    await run_executor.stop(0)
+    (first, first_started_at), (second, second_started_at) = runner.started
+    assert (first, second) == (2, 1), "the late slot first"
+    assert first_started_at < slot
+    assert second_started_at >= slot - 1, "a timer counts whole milliseconds"
 
 
-async def test_limits(few: None) -> None:
-    runner: Any = Busy()
-    told: list[RecordedResult] = []
-    dispatcher = RunExecutor(runner, lambda: START_AT, told.append)
+async def test_limits(low_limits: None) -> None:
+    runner: Any = BlockingRunner()
+    recorded: list[RecordedResult] = []
+    run_executor = RunExecutor(runner, lambda: START_AT, recorded.append)
     hosts = ["a"] * 6 + ["b"] * 6 + [""] * 6
     for number, host in enumerate(hosts):
-        dispatcher.start_run(
+        run_executor.start_run(
             scripted_probe(host_name=host, timeout="5m"), ClaimedSlot(number, START_AT, "here", None), {}
         )
-    await wait_until_async(lambda: len(runner.begun) == 5)
+    await wait_until_async(lambda: len(runner.started) == 5)
     runner.gate.set()
-    await wait_until_async(lambda: len(told) == len(hosts))
-    assert runner.most["all"] == 5
-    assert max(runner.most["a"], runner.most["b"]) <= 2
-    assert {report.result.outcome for report in told} == {PASSING_OBSERVATION.outcome}
+    await wait_until_async(lambda: len(recorded) == len(hosts))
+    assert runner.max_concurrent["all"] == 5
+    assert max(runner.max_concurrent["a"], runner.max_concurrent["b"]) <= 2
+    assert {item.result.outcome for item in recorded} == {PASSING_OBSERVATION.outcome}
 
 
-async def test_a_host_that_hangs_takes_no_place_from_others(few: None) -> None:
-    runner: Any = Busy()
-    dispatcher = RunExecutor(runner, lambda: START_AT, lambda _: None)
+async def test_a_host_that_hangs_does_not_block_others(low_limits: None) -> None:
+    runner: Any = BlockingRunner()
+    run_executor = RunExecutor(runner, lambda: START_AT, lambda _: None)
     for number in range(20):
-        dispatcher.start_run(
+        run_executor.start_run(
             scripted_probe(host_name="hangs", timeout="5m"), ClaimedSlot(number, START_AT, "here", None), {}
         )
-    await wait_until_async(lambda: len(runner.begun) == 2)
-    dispatcher.start_run(scripted_probe(host_name="fine", timeout="5m"), ClaimedSlot(99, START_AT, "here", None), {})
-    await wait_until_async(lambda: len(runner.begun) == 3)
-    assert runner.begun[-1][0] == 99
-    await dispatcher.stop(0)
+    await wait_until_async(lambda: len(runner.started) == 2)
+    run_executor.start_run(scripted_probe(host_name="fine", timeout="5m"), ClaimedSlot(99, START_AT, "here", None), {})
+    await wait_until_async(lambda: len(runner.started) == 3)
+    assert runner.started[-1][0] == 99
+    await run_executor.stop(0)

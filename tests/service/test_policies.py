@@ -1,4 +1,4 @@
-"""From a configured probe to what the store runs it by."""
+"""A configured probe becomes the registered probe that the store schedules and evaluates."""
 
 from __future__ import annotations
 
@@ -17,31 +17,35 @@ def at(text: str) -> int:
     return round(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp() * 1000)
 
 
-def test_a_probe_is_told_by_its_configuration() -> None:
+def test_a_registered_probe_has_what_is_configured() -> None:
     probe = scripted_probe(
         "api", group="Core", tags=["prod"], runbook="https://wiki.example/", every="30s", timeout="5s"
     )
-    made = build_registered_probe(probe, "name: Api\n")
-    info = made.info
+    registered = build_registered_probe(probe, "name: Api\n")
+    info = registered.info
     assert (info.id, info.name, info.kind, info.group, info.tags) == ("api", "Api", "scripted", "Core", ("prod",))
     assert (info.target, info.runbook, info.severity) == ("nowhere", "https://wiki.example/", Severity.WARNING)
     assert info.cadence.replace("\N{NO-BREAK SPACE}", " ") == "every 30 s"
-    assert (made.policy.max_lateness, made.policy.failure_threshold, made.policy.success_threshold) == (
+    assert (
+        registered.policy.max_lateness,
+        registered.policy.failure_threshold,
+        registered.policy.success_threshold,
+    ) == (
         5 * SECOND + LATE_RESULT_MARGIN_MS,
         3,
         2,
     )
-    assert made.config_yaml == "name: Api\n"
+    assert registered.config_yaml == "name: Api\n"
 
 
-def test_probes_of_one_cadence_are_spread_over_it_and_keep_their_place() -> None:
+def test_probes_with_the_same_interval_are_spread_over_it() -> None:
     slots = [build_schedule(scripted_probe(f"p{i}")).next_slot_after(0) for i in range(600)]
     assert all(50 < sum(slot // 10_000 == tenth for slot in slots) < 150 for tenth in range(6))
     assert build_schedule(scripted_probe("p7")) == build_schedule(scripted_probe("p7"))
 
 
 @pytest.mark.parametrize(
-    ("what", "probe", "slot", "silence"),
+    ("sentence", "probe", "slot", "gap"),
     [
         ("every minute", scripted_probe(every="60s", timeout="10s"), "", STALE_AFTER_SLOTS * MINUTE),
         (
@@ -59,14 +63,14 @@ def test_probes_of_one_cadence_are_spread_over_it_and_keep_their_place() -> None
         ),
     ],
 )
-def test_a_probe_may_be_silent_for_three_of_its_slots(what: str, probe: ScriptedProbe, slot: str, silence: int) -> None:
-    made = build_registered_probe(probe, "")
-    one = at(slot) if slot else made.schedule.next_slot_after(0)
-    assert made.policy.staleness_threshold(one) == silence + 10 * SECOND + LATE_RESULT_MARGIN_MS, what
+def test_a_probe_may_be_silent_for_three_of_its_slots(sentence: str, probe: ScriptedProbe, slot: str, gap: int) -> None:
+    registered = build_registered_probe(probe, "")
+    from_slot = at(slot) if slot else registered.schedule.next_slot_after(0)
+    assert registered.policy.staleness_threshold(from_slot) == gap + 10 * SECOND + LATE_RESULT_MARGIN_MS, sentence
 
 
 def test_one_slot_more_than_lateness_is_never_stale() -> None:
     """Every slot is stored or recorded as missed before its probe could be called silent."""
     for every in ("1s", "10s", "60s", "1h"):
-        made = build_registered_probe(scripted_probe(every=every, timeout="5m"), "")
-        assert made.policy.staleness_threshold(at("2026-11-22T10:00:00")) > made.policy.max_lateness
+        registered = build_registered_probe(scripted_probe(every=every, timeout="5m"), "")
+        assert registered.policy.staleness_threshold(at("2026-11-22T10:00:00")) > registered.policy.max_lateness

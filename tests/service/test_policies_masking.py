@@ -1,4 +1,4 @@
-"""Masked values in what the store is told of a probe."""
+"""Values are masked in what the store gets of a probe."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def test_a_masked_value_in_a_task_keeps_its_limit_and_shows_in_no_target(
     (probe,) = given.config.probes
     member = build_registered_probe(probe, "", given.mask)
     assert member.info.target == "http://127.0.0.1/•••/mcp"
-    seen = Observation(Outcome.PASS, tasks={"production-backup": ReportedTask(True, last_run_age=3_600_001)})
+    observation = Observation(Outcome.PASS, tasks={"production-backup": ReportedTask(True, last_run_age=3_600_001)})
     report = ProbeRunner(Network(), given.mask, wall_clock_ms, EventLoopLagMonitor()).build_recorded_result(
-        ClaimedSlot(1, START_AT, "local", None), seen
+        ClaimedSlot(1, START_AT, "local", None), observation
     )
     bad = [(f.rule, f.subject, f.reason) for f in evaluate_rules(member.policy, report.result) if f.bad]
     assert bad == [("task", "•••-backup", "task.stale")]

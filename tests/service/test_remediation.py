@@ -1,4 +1,4 @@
-"""Remedies are done side by side, none is begun once we were told to stop, and none on a name that is not exact."""
+"""Remediations run concurrently, none starts after a shutdown, and none uses a name that is not exact."""
 
 from __future__ import annotations
 
@@ -24,108 +24,108 @@ from watchdog.store.write.remediations import RemediationStore
 SLOT = START_AT + INTERVAL_MS
 
 
-class Ward:
-    """Two probes with a remedy behind HTTP, both of which have a stuck job."""
+class RemediationHarness:
+    """Two probes with a remediation over HTTP, both with a stuck job."""
 
-    def __init__(self, folder: Path, ops: FakeHttpReceiver, subject: str = "ledger"):
-        self.lab = StoreHarness(
+    def __init__(self, folder: Path, server: FakeHttpReceiver, subject: str = "ledger"):
+        self.store = StoreHarness(
             f"sqlite:///{folder / 'watchdog.db'}",
             [make_registered_probe("a", failure_threshold=1), make_registered_probe("b", failure_threshold=1)],
         ).without_downtime()
-        self.storage = StoreExecutor(self.lab.database)
-        told = {"on": "job.stuck", "http": {"url": ops.url + "{subject}", "json": {"probe": "{probe}"}}}
-        by_key = {key: scripted_probe(key, remediation=told) for key in "ab"}
-        probes = {id: by_key[one.info.id] for id, one in self.lab.registry.items()}
+        self.store_executor = StoreExecutor(self.store.database)
+        remediation = {"on": "job.stuck", "http": {"url": server.url + "{subject}", "json": {"probe": "{probe}"}}}
+        probe_by_id = {id: scripted_probe(id, remediation=remediation) for id in "ab"}
+        probes = {id: probe_by_id[registered.info.id] for id, registered in self.store.registry.items()}
         self.mask = SecretMask(["hush-hush"])
-        self.wire = Network()
-        store = RemediationStore(self.lab.database, self.lab.registry)
-        self.remedying = RemediationRunner(
+        self.network = Network()
+        store = RemediationStore(self.store.database, self.store.registry)
+        self.runner = RemediationRunner(
             store=store,
-            store_executor=self.storage,
+            store_executor=self.store_executor,
             probes=probes,
-            network=self.wire,
+            network=self.network,
             mask=self.mask,
             clock=lambda: SLOT + 1_000,
         )
-        wrong = {self.mask(subject): JobProblem("job.stuck", "it is stuck", "7")}
+        problems = {self.mask(subject): JobProblem("job.stuck", "it is stuck", "7")}
         for probe in probes:
-            self.lab.record_results(make_result(probe, SLOT, Outcome.FAIL, jobs=wrong))
+            self.store.record_results(make_result(probe, SLOT, Outcome.FAIL, jobs=problems))
 
     def states(self) -> list[str]:
-        return sorted(row["state"] for row in self.lab.select_rows(remediations))
+        return sorted(row["state"] for row in self.store.select_rows(remediations))
 
 
 @pytest.fixture
-def ops() -> Iterator[FakeHttpReceiver]:
-    with FakeHttpReceiver() as standin:
-        yield standin
+def server() -> Iterator[FakeHttpReceiver]:
+    with FakeHttpReceiver() as receiver:
+        yield receiver
 
 
-async def test_who_gives_no_answer_keeps_nobody_else_waiting(tmp_path: Path, ops: FakeHttpReceiver) -> None:
-    answer = threading.Event()
+async def test_a_slow_response_delays_no_other_remediation(tmp_path: Path, server: FakeHttpReceiver) -> None:
+    response_allowed = threading.Event()
 
-    def slowly() -> CannedResponse:
-        answer.wait(60)
+    def respond_slowly() -> CannedResponse:
+        response_allowed.wait(60)
         return CannedResponse()
 
-    ops.canned_responses.append(slowly)
-    ward = Ward(tmp_path, ops)
-    async with ward.wire:
-        busy = asyncio.create_task(ward.remedying.run_remediations())
-        await wait_until_async(lambda: ward.states() == ["started", "succeeded"])
-        answer.set()
-        await busy
-    assert ward.states() == ["succeeded", "succeeded"]
-    assert {heard.json["probe"] for heard in ops.received} == {"a", "b"}
+    server.canned_responses.append(respond_slowly)
+    harness = RemediationHarness(tmp_path, server)
+    async with harness.network:
+        running = asyncio.create_task(harness.runner.run_remediations())
+        await wait_until_async(lambda: harness.states() == ["started", "succeeded"])
+        response_allowed.set()
+        await running
+    assert harness.states() == ["succeeded", "succeeded"]
+    assert {request.json["probe"] for request in server.received} == {"a", "b"}
 
 
-async def test_told_to_stop_it_ends_what_it_does_and_begins_nothing(tmp_path: Path, ops: FakeHttpReceiver) -> None:
-    answer = threading.Event()
+async def test_a_shutdown_finishes_what_runs_and_starts_nothing(tmp_path: Path, server: FakeHttpReceiver) -> None:
+    response_allowed = threading.Event()
 
-    def slowly() -> CannedResponse:
-        answer.wait(60)
+    def respond_slowly() -> CannedResponse:
+        response_allowed.wait(60)
         return CannedResponse()
 
-    ops.canned_responses += [slowly, slowly]
-    ward = Ward(tmp_path, ops)
-    async with ward.wire:
-        busy = asyncio.create_task(ward.remedying.run_remediations())
-        await wait_until_async(lambda: len(ops.received) == 2)
-        stopping = asyncio.create_task(ward.remedying.stop(60))
-        answer.set()
+    server.canned_responses += [respond_slowly, respond_slowly]
+    harness = RemediationHarness(tmp_path, server)
+    async with harness.network:
+        running = asyncio.create_task(harness.runner.run_remediations())
+        await wait_until_async(lambda: len(server.received) == 2)
+        stopping = asyncio.create_task(harness.runner.stop(60))
+        response_allowed.set()
         await stopping
-        assert ward.states() == ["succeeded", "succeeded"]
-        await busy
-        for probe in ward.lab.database_ids:
-            ward.lab.record_results(
+        assert harness.states() == ["succeeded", "succeeded"]
+        await running
+        for probe in harness.store.database_ids:
+            harness.store.record_results(
                 make_result(probe, SLOT + 1, Outcome.FAIL, jobs={"ledger": JobProblem("job.stuck", "", "8")})
             )
-        await ward.remedying.run_remediations()
-    assert len(ops.received) == 2
+        await harness.runner.run_remediations()
+    assert len(server.received) == 2
 
 
-async def test_a_remedy_that_hangs_and_a_run_that_hangs_are_waited_for_side_by_side(
+async def test_a_shutdown_waits_for_remediations_and_runs_concurrently(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with ServiceHarness(f"sqlite:///{tmp_path / 'watchdog.db'}", [scripted_probe("a")]) as house:
-        met = asyncio.Barrier(2)
+    async with ServiceHarness(f"sqlite:///{tmp_path / 'watchdog.db'}", [scripted_probe("a")]) as harness:
+        barrier = asyncio.Barrier(2)
 
-        async def meets(_: float) -> None:
-            await met.wait()
+        async def meet(_: float) -> None:
+            await barrier.wait()
 
-        monkeypatch.setattr(house.run_executor, "stop", meets)
-        monkeypatch.setattr(house.service, "_remediation_runner", SimpleNamespace(stop=meets))
-        await house.service.start()
+        monkeypatch.setattr(harness.run_executor, "stop", meet)
+        monkeypatch.setattr(harness.service, "_remediation_runner", SimpleNamespace(stop=meet))
+        await harness.service.start()
         async with asyncio.timeout(60):
-            await house.service.stop()
+            await harness.service.stop()
         monkeypatch.undo()
 
 
-async def test_a_name_that_is_masked_is_nothing_to_act_on(tmp_path: Path, ops: FakeHttpReceiver) -> None:
-    ward = Ward(tmp_path, ops, "export hush-hush")
-    async with ward.wire:
-        await ward.remedying.run_remediations()
-    assert ops.received == []
-    [first, _] = ward.lab.select_rows(remediations)
+async def test_a_masked_name_is_not_acted_on(tmp_path: Path, server: FakeHttpReceiver) -> None:
+    harness = RemediationHarness(tmp_path, server, "export hush-hush")
+    async with harness.network:
+        await harness.runner.run_remediations()
+    assert server.received == []
+    [first, _] = harness.store.select_rows(remediations)
     assert first["state"] == "failed"
     assert first["detail"].startswith("the exact value of subject is not stored")

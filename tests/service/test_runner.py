@@ -1,4 +1,4 @@
-"""Every fault becomes a result, and only the deadline is a timeout."""
+"""Every error becomes a result, and only the deadline is a timeout."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ async def give_up() -> None:
     raise TimeoutError
 
 
-async def trip_while_clearing_up() -> None:
+async def fail_during_cleanup() -> None:
     try:
         await asyncio.Event().wait()
     finally:
         raise KeyError("a bug")
 
 
-async def let_a_cancellation_out() -> None:
+async def leak_a_cancellation() -> None:
     inner = asyncio.create_task(hang())
     await asyncio.sleep(0)
     inner.cancel()
     await inner
 
 
-async def trip() -> None:
+async def fail_with_bug() -> None:
     raise KeyError("a bug")
 
 
@@ -59,17 +59,17 @@ async def trip() -> None:
     ("what", "script", "outcome", "reason"),
     [
         ("a target that hangs", hang, Outcome.FAIL, "timeout.exceeded"),
-        ("the same, and then a bug of ours", trip_while_clearing_up, Outcome.ERROR, "watchdog.internal_error"),
-        ("a timeout of our own making, before the deadline", give_up, Outcome.ERROR, "watchdog.internal_error"),
-        ("a cancellation of something inside", let_a_cancellation_out, Outcome.ERROR, "watchdog.internal_error"),
-        ("a bug of ours", trip, Outcome.ERROR, "watchdog.internal_error"),
+        ("the same, and then a bug", fail_during_cleanup, Outcome.ERROR, "watchdog.internal_error"),
+        ("a TimeoutError before the deadline", give_up, Outcome.ERROR, "watchdog.internal_error"),
+        ("a cancellation of an inner task", leak_a_cancellation, Outcome.ERROR, "watchdog.internal_error"),
+        ("a bug", fail_with_bug, Outcome.ERROR, "watchdog.internal_error"),
     ],
 )
-async def test_what_a_run_comes_to(what: str, script: Any, outcome: Outcome, reason: str) -> None:
+async def test_the_outcome_of_a_run(what: str, script: Any, outcome: Outcome, reason: str) -> None:
     probe = Scripted(
         name="p",
         id="p",
-        timeout="60s" if script in (give_up, let_a_cancellation_out, trip) else "200ms",
+        timeout="60s" if script in (give_up, leak_a_cancellation, fail_with_bug) else "200ms",
         script=script,
     )
     async with EventLoopLagMonitor() as lag:
@@ -79,7 +79,7 @@ async def test_what_a_run_comes_to(what: str, script: Any, outcome: Outcome, rea
     assert (report.result.outcome, report.result.reason) == (outcome, reason), what
 
 
-async def test_who_cancels_a_run_ends_it() -> None:
+async def test_a_run_can_be_cancelled() -> None:
     probe = Scripted(name="p", id="p", timeout="60s", script=hang)
     async with EventLoopLagMonitor() as lag:
         runner = ProbeRunner(Network(), SecretMask([]), lambda: START_AT, lag)

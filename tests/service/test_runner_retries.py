@@ -1,4 +1,4 @@
-"""One run: its attempts share one deadline, its faults are told apart, and nothing raw of the target gets further."""
+"""A run: its attempts share one deadline, each error has its reason, and all text of the target is sanitized."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def run(probe: ScriptedProbe, at: int = START_AT, memory: Mapping[str, Jso
 
 
 class Target:
-    """Gives these answers one after the other, the last one again and again."""
+    """Returns these observations in turn, and then the last again."""
 
     def __init__(self, *answers: Observation):
         self.answers, self.attempts = list(answers), list[RunContext]()
@@ -60,12 +60,18 @@ async def test_a_result_has_the_identity_of_its_slot() -> None:
 @pytest.mark.parametrize(
     ("what", "answers", "retries", "attempts", "outcome"),
     [
-        ("a good answer is asked for once", [PASSING_OBSERVATION], 3, 1, Outcome.PASS),
+        ("a passing run has one attempt", [PASSING_OBSERVATION], 3, 1, Outcome.PASS),
         ("no retries are configured", [RETRYABLE_OBSERVATION], 0, 1, Outcome.FAIL),
-        ("a verdict is not tried again", [FAILING_OBSERVATION], 3, 1, Outcome.FAIL),
-        ("a fault of transport is, until it is gone", [RETRYABLE_OBSERVATION, PASSING_OBSERVATION], 3, 2, Outcome.PASS),
-        ("or is no fault of transport any more", [RETRYABLE_OBSERVATION, FAILING_OBSERVATION], 3, 2, Outcome.FAIL),
-        ("or the retries are used up", [RETRYABLE_OBSERVATION], 2, 3, Outcome.FAIL),
+        ("a verdict is not retried", [FAILING_OBSERVATION], 3, 1, Outcome.FAIL),
+        (
+            "a transport error is retried until it is gone",
+            [RETRYABLE_OBSERVATION, PASSING_OBSERVATION],
+            3,
+            2,
+            Outcome.PASS,
+        ),
+        ("or until there is a verdict", [RETRYABLE_OBSERVATION, FAILING_OBSERVATION], 3, 2, Outcome.FAIL),
+        ("or until the retries are used up", [RETRYABLE_OBSERVATION], 2, 3, Outcome.FAIL),
     ],
 )
 async def test_retries(what: str, answers: list[Observation], retries: int, attempts: int, outcome: Outcome) -> None:
@@ -88,14 +94,14 @@ async def test_all_attempts_share_one_deadline_and_one_key(monkeypatch: pytest.M
     assert {(attempt.slot, attempt.started_at) for attempt in target.attempts} == {(START_AT, START_AT + 5)}
 
 
-def test_the_key_is_of_the_probe_and_the_slot_alone() -> None:
+def test_the_key_depends_on_the_probe_and_the_slot_alone() -> None:
     keys = {derive_idempotency_key(probe, slot) for probe in ("api", "api2") for slot in (START_AT, START_AT + 1)}
     assert len(keys) == 4
     assert derive_idempotency_key("api", START_AT) == "wd-" + derive_idempotency_key("api", START_AT)[3:]
     assert derive_idempotency_key("a", 11) != derive_idempotency_key("a1", 1)
 
 
-async def test_a_hang_in_the_last_attempt_is_a_timeout_within_the_deadline() -> None:
+async def test_a_hang_in_the_last_attempt_is_a_timeout() -> None:
     answers = iter([RETRYABLE_OBSERVATION])
 
     async def script(attempt: RunContext) -> Observation:
@@ -109,22 +115,22 @@ async def test_a_hang_in_the_last_attempt_is_a_timeout_within_the_deadline() -> 
 @pytest.mark.parametrize(
     ("what", "after", "reason"),
     [
-        ("a timeout while our own loop stood still says nothing of the target", observe_forever, "watchdog.loop_late"),
-        ("what the target did say still counts", Target(FAILING_OBSERVATION), "http.status"),
+        ("a timeout while the event loop was blocked is no failure", observe_forever, "watchdog.loop_late"),
+        ("a response of the target still counts", Target(FAILING_OBSERVATION), "http.status"),
     ],
 )
-async def test_our_own_standstill(what: str, after: object, reason: str) -> None:
+async def test_a_blocked_event_loop(what: str, after: object, reason: str) -> None:
     async def script(attempt: RunContext) -> Observation:
-        time.sleep(0.9)  # noqa: ASYNC251 - it is the loop that is to stand still
-        seen: Observation = await after(attempt)  # type: ignore[operator]
-        return seen
+        time.sleep(0.9)  # noqa: ASYNC251 - blocks the event loop on purpose
+        observation: Observation = await after(attempt)  # type: ignore[operator]
+        return observation
 
     result = (await run(scripted_probe(observe_function=script, timeout="1s"))).result
     assert result.reason == reason, what
     assert result.outcome is (Outcome.ERROR if reason == "watchdog.loop_late" else Outcome.FAIL)
 
 
-async def test_its_own_cancellation_gets_out() -> None:
+async def test_a_cancelled_run_raises() -> None:
     running = asyncio.create_task(run(scripted_probe(observe_function=observe_forever)))
     await asyncio.sleep(0.01)
     running.cancel()
@@ -132,15 +138,15 @@ async def test_its_own_cancellation_gets_out() -> None:
         await running
 
 
-async def test_memory_is_handed_in_and_out() -> None:
+async def test_the_state_is_passed_in_and_out() -> None:
     async def script(attempt: RunContext) -> Observation:
-        return replace(PASSING_OBSERVATION, state_updates={"seen": attempt.probe_state["seen"] + 1})
+        return replace(PASSING_OBSERVATION, state_updates={"count": attempt.probe_state["count"] + 1})
 
-    report = await run(scripted_probe(observe_function=script), memory={"seen": 41})
-    assert report.state_updates == {"seen": 42}
+    report = await run(scripted_probe(observe_function=script), memory={"count": 41})
+    assert report.state_updates == {"count": 42}
 
 
-async def test_a_remembered_name_is_what_people_are_told() -> None:
+async def test_a_name_in_the_state_is_masked() -> None:
     async def script(attempt: RunContext) -> Observation:
         return replace(
             PASSING_OBSERVATION, state_updates={"job:1": {"name": f"sync {SECRET}", "since": 5}, "flight": [SECRET, 5]}
@@ -151,11 +157,11 @@ async def test_a_remembered_name_is_what_people_are_told() -> None:
 
 
 RAW = f"<b>{SECRET}\0\x1b[31m\ud800 aHVzaC1odXNo \u202e"
-"""A secret, and the same in base64; NUL; a terminal's command; half a character; a turn of the reading direction."""
+"""A secret, also in base64; NUL; a terminal escape; half a surrogate pair; a change of the reading direction."""
 
 
-async def test_nothing_raw_gets_further() -> None:
-    seen = Observation(
+async def test_all_text_is_sanitized() -> None:
+    observation = Observation(
         Outcome.FAIL,
         "expectation.failed",
         RAW * 100,
@@ -164,12 +170,12 @@ async def test_nothing_raw_gets_further() -> None:
         preferences={f"body.key == '{SECRET}'": RAW * 100},
         evidence=Evidence({RAW: {"deep": [RAW] * 500}}, RAW * 1_000),
     )
-    report = await run(scripted_probe(observe_function=Target(seen)))
+    report = await run(scripted_probe(observe_function=Target(observation)))
     result = report.result
     assert result.tasks is not None
     assert result.preferences is not None
     ((name, task),) = result.tasks.items()
-    kept: list[tuple[str, int]] = [
+    limits: list[tuple[str, int]] = [
         (result.message, MAX_MESSAGE_CHARS),
         (str(result.measurements["server"]), MAX_NAME_CHARS),
         (name, MAX_NAME_CHARS),
@@ -180,7 +186,7 @@ async def test_nothing_raw_gets_further() -> None:
         *[(text, 2_000) for text in _texts(report.evidence.facts)],
         *[(text, 100) for text in result.preferences],
     ]
-    for text, limit in kept:
+    for text, limit in limits:
         assert len(text) <= limit + 30
         assert SECRET not in text
         assert "aHVzaC1o" not in text

@@ -1,4 +1,4 @@
-"""The service's verbs: what is urgent does not wait, what cannot be stored is kept, the end leaves nothing behind."""
+"""The background tasks: urgent results do not wait, unstored results are kept, and a shutdown loses nothing."""
 
 from __future__ import annotations
 
@@ -39,158 +39,162 @@ STOPPED, NOT_STARTED = ("missed", "missed.shutdown_during_run"), ("missed", "mis
 
 
 @pytest.fixture
-def house(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., ServiceHarness]:
-    """Open a house with these probes."""
+def open_harness(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., ServiceHarness]:
+    """Builds a harness with these probes."""
 
-    def opened(*probes: ScriptedProbe, url: str = "") -> ServiceHarness:
-        made = ServiceHarness(url or f"sqlite:///{tmp_path / 'watchdog.db'}", list(probes))
-        request.addfinalizer(made.store.close)
-        return made
+    def build(*probes: ScriptedProbe, url: str = "") -> ServiceHarness:
+        harness = ServiceHarness(url or f"sqlite:///{tmp_path / 'watchdog.db'}", list(probes))
+        request.addfinalizer(harness.store.close)
+        return harness
 
-    return opened
+    return build
 
 
-async def a_bug() -> None:
+async def raise_bug() -> None:
     raise KeyError("hush-hush")
 
 
-class Away:
-    """Stands in for a verb of the store until `back`: raises what a database that is away raises."""
+class UnavailableStore:
+    """Replaces methods of the store until `back` is set: they raise what an unavailable database raises."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, owner: Any, *names: str):
-        self.back, self.tries = False, 0
+        self.back, self.calls = False, 0
         for name in names:
             monkeypatch.setattr(owner, name, self._stand_in(getattr(owner, name)))
 
     def _stand_in(self, real: Callable[..., Any]) -> Callable[..., Any]:
-        def verb(*args: Any, **kwargs: Any) -> Any:
+        def stand_in(*args: Any, **kwargs: Any) -> Any:
             if self.back:
                 return real(*args, **kwargs)
-            self.tries += 1
+            self.calls += 1
             raise StoreUnavailableError("connection refused")
 
-        return verb
+        return stand_in
 
 
-def seen(made: ServiceHarness, n: int, outcome: Outcome = Outcome.PASS) -> list[RecordedResult]:
+def results_of_minutes(harness: ServiceHarness, n: int, outcome: Outcome = Outcome.PASS) -> list[RecordedResult]:
     return [
-        RecordedResult(make_result(made.store.database_ids[0], START_AT + i * INTERVAL_MS, outcome))
+        RecordedResult(make_result(harness.store.database_ids[0], START_AT + i * INTERVAL_MS, outcome))
         for i in range(1, n + 1)
     ]
 
 
-async def test_what_is_due_is_claimed_run_and_recorded(house: Callable[..., ServiceHarness]) -> None:
-    async with house(scripted_probe("api"), scripted_probe("shop", observe_failure)) as made:
-        assert made.service.last_claim_at == 0
-        await made.run_next_minute()
-        assert made.service.last_claim_at == made.now
-        assert made.stored_outcomes() == []
-        await made.service.record_results()
-        assert made.stored_outcomes() == [PASS, FAIL]
-        await made.service.claim_due_slots()
-        await made.wait_for_runs()
-        await made.service.record_results()
-        assert made.stored_outcomes() == [PASS, FAIL], "each slot once"
+async def test_due_slots_are_claimed_run_and_recorded(open_harness: Callable[..., ServiceHarness]) -> None:
+    async with open_harness(scripted_probe("api"), scripted_probe("shop", observe_failure)) as harness:
+        assert harness.service.last_claim_at == 0
+        await harness.run_next_minute()
+        assert harness.service.last_claim_at == harness.now
+        assert harness.stored_outcomes() == []
+        await harness.service.record_results()
+        assert harness.stored_outcomes() == [PASS, FAIL]
+        await harness.service.claim_due_slots()
+        await harness.wait_for_runs()
+        await harness.service.record_results()
+        assert harness.stored_outcomes() == [PASS, FAIL], "each slot once"
 
 
-async def test_more_than_a_batch_is_claimed_at_once(
-    house: Callable[..., ServiceHarness], monkeypatch: pytest.MonkeyPatch
+async def test_more_than_a_batch_is_claimed_in_one_task(
+    open_harness: Callable[..., ServiceHarness], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MAX_BATCH_SIZE", 4)
-    async with house(*[scripted_probe(f"p{i:02}") for i in range(10)]) as made:
-        await made.run_next_minute()
-        await made.service.record_results()
-        assert len(made.stored_outcomes()) == 4
-        await made.service.record_results()
-        await made.service.record_results()
-        assert len(made.stored_outcomes()) == 10
+    async with open_harness(*[scripted_probe(f"p{i:02}") for i in range(10)]) as harness:
+        await harness.run_next_minute()
+        await harness.service.record_results()
+        assert len(harness.stored_outcomes()) == 4
+        await harness.service.record_results()
+        await harness.service.record_results()
+        assert len(harness.stored_outcomes()) == 10
 
 
 @pytest.mark.usefixtures("without_ticks")
-async def test_a_run_knows_when_we_were_away(house: Callable[..., ServiceHarness]) -> None:
+async def test_a_run_gets_the_downtime(open_harness: Callable[..., ServiceHarness]) -> None:
     gaps: list[list[tuple[int, int]]] = []
 
-    async def look(attempt: RunContext) -> Observation:
+    async def observe(attempt: RunContext) -> Observation:
         gaps.append(list(attempt.gaps))
         return PASSING_OBSERVATION
 
-    async with house(scripted_probe("api", look)) as home:
-        await home.run_next_minute()
-        left = home.now
-        home.now += 10 * INTERVAL_MS
-        await home.run_next_minute()
-        assert gaps[-1][-1] == (left, home.now)
+    async with open_harness(scripted_probe("api", observe)) as harness:
+        await harness.run_next_minute()
+        left = harness.now
+        harness.now += 10 * INTERVAL_MS
+        await harness.run_next_minute()
+        assert gaps[-1][-1] == (left, harness.now)
 
 
-async def test_what_is_bad_or_ends_something_bad_does_not_wait_for_the_tick(
-    house: Callable[..., ServiceHarness],
+async def test_urgent_results_do_not_wait_for_the_timer(
+    open_harness: Callable[..., ServiceHarness],
 ) -> None:
-    async with house(scripted_probe()) as made:
-        first, second, third, fourth = seen(made, 4)
-        await made.service.start()
-        made.service.accept_result(first)
+    async with open_harness(scripted_probe()) as harness:
+        first, second, third, fourth = results_of_minutes(harness, 4)
+        await harness.service.start()
+        harness.service.accept_result(first)
         await asyncio.sleep(0.05)
-        assert made.stored_outcomes() == []
-        made.service.accept_result(
+        assert harness.stored_outcomes() == []
+        harness.service.accept_result(
             second._replace(result=second.result._replace(outcome=Outcome.FAIL, reason="timeout.exceeded"))
         )
-        await wait_until_async(lambda: len(made.stored_outcomes()) == 2)
-        made.service.accept_result(third)
-        await wait_until_async(lambda: len(made.stored_outcomes()) == 3)
-        made.service.accept_result(fourth)
+        await wait_until_async(lambda: len(harness.stored_outcomes()) == 2)
+        harness.service.accept_result(third)
+        await wait_until_async(lambda: len(harness.stored_outcomes()) == 3)
+        harness.service.accept_result(fourth)
         await asyncio.sleep(0.05)
-        assert len(made.stored_outcomes()) == 3
-        await made.service.stop()
-        assert len(made.stored_outcomes()) == 4, "the end waits for nothing"
+        assert len(harness.stored_outcomes()) == 3
+        await harness.service.stop()
+        assert len(harness.stored_outcomes()) == 4, "the shutdown records it"
 
 
-async def test_incidents_come_of_what_is_recorded_and_of_what_is_not(house: Callable[..., ServiceHarness]) -> None:
-    async with house(scripted_probe(observe_function=observe_failure)) as made:
+async def test_recorded_and_missing_results_open_incidents(
+    open_harness: Callable[..., ServiceHarness],
+) -> None:
+    async with open_harness(scripted_probe(observe_function=observe_failure)) as harness:
         for _ in range(2):
-            await made.run_next_minute()
-            await made.service.record_results()
-        assert [row["rule"] for row in made.store.select_rows(incidents)] == ["availability"]
-        assert {row["state"] for row in made.store.select_rows(outbox)} == {"waiting"}, "for a process that knows them"
-        made.now += MAX_NOTIFICATION_AGE_MS + 1
-        await made.service.run_maintenance()
-        assert {row["state"] for row in made.store.select_rows(outbox)} == {"dead"}
-        made.store.without_downtime()
-        made.now += 10 * INTERVAL_MS
-        made.store.advance_watermark(made.now)
-        await made.service.evaluate_deadlines()
-        assert {row["rule"] for row in made.store.select_rows(incidents)} == {"availability", "stale"}
+            await harness.run_next_minute()
+            await harness.service.record_results()
+        assert [row["rule"] for row in harness.store.select_rows(incidents)] == ["availability"]
+        assert {row["state"] for row in harness.store.select_rows(outbox)} == {"waiting"}, (
+            "for a process that has the destination"
+        )
+        harness.now += MAX_NOTIFICATION_AGE_MS + 1
+        await harness.service.run_maintenance()
+        assert {row["state"] for row in harness.store.select_rows(outbox)} == {"dead"}
+        harness.store.without_downtime()
+        harness.now += 10 * INTERVAL_MS
+        harness.store.advance_watermark(harness.now)
+        await harness.service.evaluate_deadlines()
+        assert {row["rule"] for row in harness.store.select_rows(incidents)} == {"availability", "stale"}
 
 
 @pytest.mark.parametrize(
     ("retry_interval", "next_slot"), [("10s", START_AT + INTERVAL_MS + 10_000), (None, START_AT + 2 * INTERVAL_MS)]
 )
-async def test_a_failure_hastens_the_next_slot(
-    house: Callable[..., ServiceHarness], retry_interval: str | None, next_slot: int
+async def test_a_failure_reschedules_the_next_slot(
+    open_harness: Callable[..., ServiceHarness], retry_interval: str | None, next_slot: int
 ) -> None:
-    async with house(scripted_probe(observe_function=observe_failure, retry_interval=retry_interval)) as made:
-        await made.run_next_minute()
-        await made.service.record_results()
-        assert made.store.select_row(schedule)["next_due"] == next_slot
+    async with open_harness(scripted_probe(observe_function=observe_failure, retry_interval=retry_interval)) as harness:
+        await harness.run_next_minute()
+        await harness.service.record_results()
+        assert harness.store.select_row(schedule)["next_due"] == next_slot
 
 
-async def test_results_wait_in_order_while_the_database_is_away(
-    house: Callable[..., ServiceHarness], monkeypatch: pytest.MonkeyPatch
+async def test_results_wait_in_order_while_the_database_is_unavailable(
+    open_harness: Callable[..., ServiceHarness], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with house(scripted_probe()) as made:
-        away = Away(monkeypatch, made.store.recorder, "record_results")
-        tick = partial(made.service._run_task, made.service.tasks["record"])
+    async with open_harness(scripted_probe()) as harness:
+        unavailable = UnavailableStore(monkeypatch, harness.store.recorder, "record_results")
+        tick = partial(harness.service._run_task, harness.service.tasks["record"])
         with capture_logs() as log:
-            for report in seen(made, 7):
-                made.service.accept_result(report)
+            for report in results_of_minutes(harness, 7):
+                harness.service.accept_result(report)
                 await tick()
-            away.back = True
-            made.now += 8 * INTERVAL_MS
+            unavailable.back = True
+            harness.now += 8 * INTERVAL_MS
             await tick()
-        assert [report.result.slot for report in seen(made, 7)] == [
-            row["slot"] for row in made.store.select_rows(results)
+        assert [report.result.slot for report in results_of_minutes(harness, 7)] == [
+            row["slot"] for row in harness.store.select_rows(results)
         ]
-        assert away.tries == 7
-        assert [(told["event"], told["log_level"]) for told in log] == [
+        assert unavailable.calls == 7
+        assert [(line["event"], line["log_level"]) for line in log] == [
             ("store_unavailable", "error"),
             ("task_failed_traceback", "debug"),
             ("task_recovered", "info"),
@@ -199,50 +203,50 @@ async def test_results_wait_in_order_while_the_database_is_away(
         assert log[2]["failures"] == 7
 
 
-async def test_one_result_that_cannot_be_stored_takes_no_other_with_it(
-    house: Callable[..., ServiceHarness], database_url: str
+async def test_a_result_that_cannot_be_stored_blocks_no_other(
+    open_harness: Callable[..., ServiceHarness], database_url: str
 ) -> None:
-    """No value may do that. If one does all the same, it is told by name, and not by what it says."""
-    async with house(scripted_probe(), url=database_url) as made:
-        reports = seen(made, 3)
+    """No value should do that. If one does, the log names the probe and the slot, and not the value."""
+    async with open_harness(scripted_probe(), url=database_url) as harness:
+        reports = results_of_minutes(harness, 3)
         poison = reports[1].result._replace(duration=1 << 70, message="hush-hush")
         for report in (reports[0], reports[1]._replace(result=poison), reports[2]):
-            made.service.accept_result(report)
-        made.now += 4 * INTERVAL_MS
+            harness.service.accept_result(report)
+        harness.now += 4 * INTERVAL_MS
         with capture_logs() as log:
-            await made.service.record_results()
-        assert made.stored_outcomes() == [PASS, ("error", "watchdog.internal_error"), PASS]
-        (told,) = [line for line in log if line["log_level"] == "error"]
-        assert (told["event"], told["probe_id"], told["slot"]) == ("result_not_stored", "api", poison.slot)
-        assert told["error"] in {"DataError", "OverflowError"}
-        assert made.service._result_buffer == []
+            await harness.service.record_results()
+        assert harness.stored_outcomes() == [PASS, ("error", "watchdog.internal_error"), PASS]
+        (line,) = [line for line in log if line["log_level"] == "error"]
+        assert (line["event"], line["probe_id"], line["slot"]) == ("result_not_stored", "api", poison.slot)
+        assert line["error"] in {"DataError", "OverflowError"}
+        assert harness.service._result_buffer == []
 
 
 async def test_results_wait_when_none_can_be_stored(
-    house: Callable[..., ServiceHarness], monkeypatch: pytest.MonkeyPatch
+    open_harness: Callable[..., ServiceHarness], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is not for what they say then."""
-    async with house(scripted_probe()) as made:
-        record = made.store.recorder.record_results
-        monkeypatch.setattr(made.store.recorder, "record_results", Mock(side_effect=KeyError("hush-hush")))
-        for report in seen(made, 3):
-            made.service.accept_result(report)
+    """Their content is not the reason then."""
+    async with open_harness(scripted_probe()) as harness:
+        record = harness.store.recorder.record_results
+        monkeypatch.setattr(harness.store.recorder, "record_results", Mock(side_effect=KeyError("hush-hush")))
+        for report in results_of_minutes(harness, 3):
+            harness.service.accept_result(report)
         with capture_logs() as log:
-            await made.service._run_task(made.service.tasks["record"])
+            await harness.service._run_task(harness.service.tasks["record"])
         assert [(line["event"], line["error"]) for line in log if line["log_level"] == "error"] == [
             ("task_failed", "KeyError: '•••'")
         ]
-        monkeypatch.setattr(made.store.recorder, "record_results", record)
-        made.now += 4 * INTERVAL_MS
-        await made.service.record_results()
-        assert made.stored_outcomes() == [PASS] * 3
+        monkeypatch.setattr(harness.store.recorder, "record_results", record)
+        harness.now += 4 * INTERVAL_MS
+        await harness.service.record_results()
+        assert harness.stored_outcomes() == [PASS] * 3
 
 
-async def test_what_waits_for_a_database_that_went_away_amid_single_results_is_stored_once(
-    house: Callable[..., ServiceHarness], monkeypatch: pytest.MonkeyPatch
+async def test_results_are_stored_once_when_the_database_fails_between_single_results(
+    open_harness: Callable[..., ServiceHarness], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with house(scripted_probe()) as made:
-        record, calls = made.store.recorder.record_results, 0
+    async with open_harness(scripted_probe()) as harness:
+        record, calls = harness.store.recorder.record_results, 0
 
         def flaky(batch: list[RecordedResult], now: int) -> Any:
             nonlocal calls
@@ -251,50 +255,50 @@ async def test_what_waits_for_a_database_that_went_away_amid_single_results_is_s
                 raise StoreUnavailableError("connection refused")
             return record(batch, now)
 
-        monkeypatch.setattr(made.store.recorder, "record_results", flaky)
-        reports = seen(made, 3)
+        monkeypatch.setattr(harness.store.recorder, "record_results", flaky)
+        reports = results_of_minutes(harness, 3)
         poison = reports[0].result._replace(duration=1 << 70)
         for report in (reports[0]._replace(result=poison), *reports[1:]):
-            made.service.accept_result(report)
-        made.now += 4 * INTERVAL_MS
-        await made.service._run_task(made.service.tasks["record"])
-        await made.service.record_results()
-        assert made.stored_outcomes() == [("error", "watchdog.internal_error"), PASS, PASS]
+            harness.service.accept_result(report)
+        harness.now += 4 * INTERVAL_MS
+        await harness.service._run_task(harness.service.tasks["record"])
+        await harness.service.record_results()
+        assert harness.stored_outcomes() == [("error", "watchdog.internal_error"), PASS, PASS]
 
 
-async def test_what_waits_is_bounded_and_what_is_dropped_is_counted(
-    house: Callable[..., ServiceHarness], monkeypatch: pytest.MonkeyPatch
+async def test_the_buffer_is_bounded_and_dropped_results_are_counted(
+    open_harness: Callable[..., ServiceHarness], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MAX_BUFFERED_RESULTS", 10)
-    async with house(scripted_probe()) as made:
-        away = Away(monkeypatch, made.store.recorder, "record_results")
-        tick = partial(made.service._run_task, made.service.tasks["record"])
+    async with open_harness(scripted_probe()) as harness:
+        unavailable = UnavailableStore(monkeypatch, harness.store.recorder, "record_results")
+        tick = partial(harness.service._run_task, harness.service.tasks["record"])
         with capture_logs() as log:
-            for report in seen(made, 25):
-                made.service.accept_result(report)
+            for report in results_of_minutes(harness, 25):
+                harness.service.accept_result(report)
                 await tick()
-            assert len(made.service._result_buffer) == 10
-            away.back = True
-            made.now += 30 * INTERVAL_MS
+            assert len(harness.service._result_buffer) == 10
+            unavailable.back = True
+            harness.now += 30 * INTERVAL_MS
             await tick()
-        kept = [row["slot"] for row in made.store.select_rows(results)]
-        assert kept == [report.result.slot for report in seen(made, 25)[15:]], "the newest"
+        slots = [row["slot"] for row in harness.store.select_rows(results)]
+        assert slots == [report.result.slot for report in results_of_minutes(harness, 25)[15:]], "the newest"
         assert [line["count"] for line in log if line["event"] == "results_dropped"] == [15]
 
 
-async def test_every_tick_tells_its_own_trouble_once(
-    house: Callable[..., ServiceHarness], monkeypatch: pytest.MonkeyPatch
+async def test_each_failing_task_is_logged_once(
+    open_harness: Callable[..., ServiceHarness], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with house(scripted_probe()) as made:
-        away = Away(monkeypatch, made.store.slot_claimer, "claim_due_slots")
-        Away(monkeypatch, made.store.recorder, "evaluate_deadlines")
-        monkeypatch.setattr(made.service.notification_sender, "send_due_notifications", a_bug)
-        service = made.service
+    async with open_harness(scripted_probe()) as harness:
+        unavailable = UnavailableStore(monkeypatch, harness.store.slot_claimer, "claim_due_slots")
+        UnavailableStore(monkeypatch, harness.store.recorder, "evaluate_deadlines")
+        monkeypatch.setattr(harness.service.notification_sender, "send_due_notifications", raise_bug)
+        service = harness.service
         with capture_logs() as log:
             for _ in range(5):
                 for name in ("claim", "wake", "deliver"):
                     await service._run_task(service.tasks[name])
-            away.back = True
+            unavailable.back = True
             await service._run_task(service.tasks["claim"])
         events = [(line["event"], line["task"]) for line in log if line["log_level"] != "debug"]
         assert events == [
@@ -306,12 +310,12 @@ async def test_every_tick_tells_its_own_trouble_once(
 
 
 @pytest.mark.usefixtures("without_ticks")
-async def test_a_claim_in_the_making_when_we_are_stopped_leaves_its_slots_to_nobody_else(
-    house: Callable[..., ServiceHarness], monkeypatch: pytest.MonkeyPatch
+async def test_slots_that_are_claimed_during_a_shutdown_are_recorded_as_missed(
+    open_harness: Callable[..., ServiceHarness], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The scheduler cancels its ticks; the thread that claims goes on, and what it claimed must be accounted for."""
-    async with house(scripted_probe("api"), scripted_probe("shop")) as made:
-        real, entered, gate = made.store.slot_claimer.claim_due_slots, threading.Event(), threading.Event()
+    """The scheduler cancels its timers; the claiming thread goes on, and its slots must be accounted for."""
+    async with open_harness(scripted_probe("api"), scripted_probe("shop")) as harness:
+        real, entered, gate = harness.store.slot_claimer.claim_due_slots, threading.Event(), threading.Event()
 
         def slow(now: int, limit: int) -> Any:
             claimed = real(now, limit)
@@ -320,57 +324,59 @@ async def test_a_claim_in_the_making_when_we_are_stopped_leaves_its_slots_to_nob
             return claimed
 
         gate.set()
-        await made.service.start()
+        await harness.service.start()
         gate.clear()
         entered.clear()
-        monkeypatch.setattr(made.store.slot_claimer, "claim_due_slots", slow)
-        made.now += INTERVAL_MS - 900
-        made.service._scheduler.modify_job("claim", next_run_time=datetime.now(UTC))
+        monkeypatch.setattr(harness.store.slot_claimer, "claim_due_slots", slow)
+        harness.now += INTERVAL_MS - 900
+        harness.service._scheduler.modify_job("claim", next_run_time=datetime.now(UTC))
         await wait_until_async(entered.is_set)
         threading.Timer(0.2, gate.set).start()
-        await made.service.stop()
-        assert made.stored_outcomes() == [NOT_STARTED] * 2
+        await harness.service.stop()
+        assert harness.stored_outcomes() == [NOT_STARTED] * 2
 
 
 @pytest.mark.usefixtures("without_ticks")
-async def test_what_flies_lands_or_is_recorded_as_missed(
-    house: Callable[..., ServiceHarness], monkeypatch: pytest.MonkeyPatch
+async def test_runs_in_progress_finish_or_are_recorded_as_missed(
+    open_harness: Callable[..., ServiceHarness], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "SHUTDOWN_GRACE_S", 0.2)
-    begun, gate = asyncio.Event(), asyncio.Event()
+    started, gate = asyncio.Event(), asyncio.Event()
 
-    async def lands(_: RunContext) -> Observation:
-        begun.set()
+    async def finish_when_allowed(_: RunContext) -> Observation:
+        started.set()
         await gate.wait()
         return PASSING_OBSERVATION
 
-    async with house(
-        scripted_probe("a-lands", lands), scripted_probe("b-hangs", observe_forever), scripted_probe("c-ahead")
-    ) as made:
-        await made.service.start()
-        made.now = START_AT + INTERVAL_MS
-        await made.service.claim_due_slots()
-        made.run_executor.start_run(
+    async with open_harness(
+        scripted_probe("a-finishes", finish_when_allowed),
+        scripted_probe("b-hangs", observe_forever),
+        scripted_probe("c-ahead"),
+    ) as harness:
+        await harness.service.start()
+        harness.now = START_AT + INTERVAL_MS
+        await harness.service.claim_due_slots()
+        harness.run_executor.start_run(
             scripted_probe("c-ahead"),
-            ClaimedSlot(made.store.database_ids[2], START_AT + INTERVAL_MS + 900, LOCATION, None),
+            ClaimedSlot(harness.store.database_ids[2], START_AT + INTERVAL_MS + 900, LOCATION, None),
             {},
         )
-        await begun.wait()
-        await wait_until_async(lambda: len(made.run_executor._slot_by_task) == 3)
+        await started.wait()
+        await wait_until_async(lambda: len(harness.run_executor._slot_by_task) == 3)
         gate.set()
-        await made.service.stop()
-        assert made.stored_outcomes() == [PASS, STOPPED, PASS, NOT_STARTED]
+        await harness.service.stop()
+        assert harness.stored_outcomes() == [PASS, STOPPED, PASS, NOT_STARTED]
 
 
 @pytest.mark.usefixtures("without_ticks")
-async def test_stopping_while_the_database_is_away_ends_all_the_same(
-    house: Callable[..., ServiceHarness], monkeypatch: pytest.MonkeyPatch
+async def test_a_shutdown_ends_while_the_database_is_unavailable(
+    open_harness: Callable[..., ServiceHarness], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with house(scripted_probe()) as made:
-        await made.service.start()
-        Away(monkeypatch, made.store.recorder, "record_results")
-        for report in seen(made, 3):
-            made.service.accept_result(report)
+    async with open_harness(scripted_probe()) as harness:
+        await harness.service.start()
+        UnavailableStore(monkeypatch, harness.store.recorder, "record_results")
+        for report in results_of_minutes(harness, 3):
+            harness.service.accept_result(report)
         with capture_logs() as log:
-            await made.service.stop()
+            await harness.service.stop()
         assert [line["count"] for line in log if line["event"] == "results_dropped"] == [3]

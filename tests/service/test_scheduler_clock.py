@@ -1,4 +1,4 @@
-"""The ticks, by the real clock: which may be put back, and whose zone nobody may know."""
+"""The timers on the real clock, which may be put back, or have an unknown time zone."""
 
 from __future__ import annotations
 
@@ -29,37 +29,37 @@ from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.tables import results
 
 
-class Quick(Probe):
+class PassingProbe(Probe):
     kind: ClassVar[str] = "quick"
 
     @property
     def target(self) -> str:
         return "nowhere"
 
-    async def observe(self, attempt: RunContext) -> Observation:
+    async def observe(self, context: RunContext) -> Observation:
         return Observation(Outcome.PASS, duration=1.0)
 
 
-class House:
-    """A service over a store of its own."""
+class SchedulerHarness:
+    """A service over its own store."""
 
     def __init__(self, folder: Path):
-        self.lab = StoreHarness(
+        self.store = StoreHarness(
             f"sqlite:///{folder / 'watchdog.db'}",
             [make_registered_probe(schedule=IntervalSchedule(1_000))],
             now=wall_clock_ms(),
         )
-        self.storage = StoreExecutor(self.lab.database)
-        probes: dict[int, Probe] = {id: Quick(name="p", id="p") for id in self.lab.database_ids}
+        self.store_executor = StoreExecutor(self.store.database)
+        probes: dict[int, Probe] = {id: PassingProbe(name="p", id="p") for id in self.store.database_ids}
         network, mask = Network(), SecretMask([])
         self.service = MonitoringService(
             probes=probes,
-            store_executor=self.storage,
-            claims=self.lab.slot_claimer,
-            recorder=self.lab.recorder,
+            store_executor=self.store_executor,
+            claims=self.store.slot_claimer,
+            recorder=self.store.recorder,
             notification_sender=NotificationSender(
-                store_executor=self.storage,
-                outbox=self.lab.outbox,
+                store_executor=self.store_executor,
+                outbox=self.store.outbox,
                 notifiers={},
                 network=network,
                 mask=mask,
@@ -73,56 +73,56 @@ class House:
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    made = House(tmp_path)
-    yield made
-    made.storage.close()
+def harness(tmp_path: Path) -> Iterator[SchedulerHarness]:
+    harness = SchedulerHarness(tmp_path)
+    yield harness
+    harness.store_executor.close()
 
 
-async def until(what: Any) -> None:
+async def wait_until_true(what: Any) -> None:
     async with asyncio.timeout(20):
-        while not what():  # noqa: ASYNC110 - the service tells nobody
+        while not what():  # noqa: ASYNC110 - the service has no event for it
             await asyncio.sleep(0.01)
 
 
-async def test_a_time_zone_that_nobody_knows_keeps_nothing_from_running(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_unknown_time_zone_does_not_stop_the_timers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", "Nowhere/Land")
     monkeypatch.setattr("tzlocal.unix._cache_tz", None)
-    house = House(tmp_path)
-    await house.service.start()
-    await until(lambda: house.service.last_claim_at)
-    await house.service.stop()
-    house.storage.close()
+    harness = SchedulerHarness(tmp_path)
+    await harness.service.start()
+    await wait_until_true(lambda: harness.service.last_claim_at)
+    await harness.service.stop()
+    harness.store_executor.close()
 
 
-async def test_ticks_go_on_when_the_clock_is_put_back(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    back = timedelta(0)
+async def test_timers_go_on_when_the_clock_is_put_back(
+    harness: SchedulerHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step_back = timedelta(0)
 
     class Wall(datetime):
         @classmethod
         def now(cls, tz: Any = None) -> Any:
-            return datetime.now(tz) - back
+            return datetime.now(tz) - step_back
 
     monkeypatch.setattr(base, "datetime", Wall)
     monkeypatch.setattr(scheduler, "datetime", Wall)
-    monkeypatch.setattr(house.service, "clock", lambda: wall_clock_ms() - round(back.total_seconds() * 1000))
-    await house.service.start()
-    await until(lambda: house.service.last_claim_at)
-    app = RunningApp(None, house.service, house.storage, house.service.clock)  # type: ignore[arg-type]
+    monkeypatch.setattr(harness.service, "clock", lambda: wall_clock_ms() - round(step_back.total_seconds() * 1000))
+    await harness.service.start()
+    await wait_until_true(lambda: harness.service.last_claim_at)
+    app = RunningApp(None, harness.service, harness.store_executor, harness.service.clock)  # type: ignore[arg-type]
     assert app.not_ready_reason() == ""
     with capture_logs() as logs:
-        back = timedelta(hours=1)
-        put_back = wall_clock_ms() - 3_000_000
-        await until(lambda: house.service.last_claim_at < put_back)
-        claimed = house.service.last_claim_at
-        await until(lambda: house.service.last_claim_at > claimed)
+        step_back = timedelta(hours=1)
+        clock_before_step = wall_clock_ms() - 3_000_000
+        await wait_until_true(lambda: harness.service.last_claim_at < clock_before_step)
+        claimed = harness.service.last_claim_at
+        await wait_until_true(lambda: harness.service.last_claim_at > claimed)
         ready = app.not_ready_reason().replace(NBSP, " ")
-        back = timedelta(0)
-        await until(lambda: house.service.last_claim_at > put_back)
+        step_back = timedelta(0)
+        await wait_until_true(lambda: harness.service.last_claim_at > clock_before_step)
         assert app.not_ready_reason() == "", "by itself, once the clock has caught up"
-        await house.service.stop()
+        await harness.service.stop()
     assert ready == "the clock was put back: the store is 59 min ahead of it"
     steps = [
         (entry["log_level"], entry["step"].replace(NBSP, " ")) for entry in logs if entry["event"] == "clock_step_back"
@@ -130,41 +130,43 @@ async def test_ticks_go_on_when_the_clock_is_put_back(house: House, monkeypatch:
     assert steps == [("warning", "59 min")], "once"
 
 
-async def test_waiting_for_the_database_while_another_process_claims_is_no_clock_put_back(
-    house: House, monkeypatch: pytest.MonkeyPatch
+async def test_waiting_for_the_database_while_another_process_claims_is_no_clock_step(
+    harness: SchedulerHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    claim, now = house.lab.slot_claimer.claim_due_slots, wall_clock_ms()
-    monkeypatch.setattr(house.service, "clock", lambda: now)
+    claim, now = harness.store.slot_claimer.claim_due_slots, wall_clock_ms()
+    monkeypatch.setattr(harness.service, "clock", lambda: now)
 
-    def kept_waiting(at: int, most: int) -> Any:
+    def delayed_claim(at: int, limit: int) -> Any:
         nonlocal now
         now += 9_000
-        claim(now, most)  # the other one does
-        house.lab.watermark._gap_checked_at = 0
-        return claim(at, most)
+        claim(now, limit)  # by the other process
+        harness.store.watermark._gap_checked_at = 0
+        return claim(at, limit)
 
-    monkeypatch.setattr(house.lab.slot_claimer, "claim_due_slots", kept_waiting)
+    monkeypatch.setattr(harness.store.slot_claimer, "claim_due_slots", delayed_claim)
     with capture_logs() as logs:
-        await house.service.claim_due_slots()
-    assert house.lab.watermark.clock_behind_ms
-    assert house.service.clock_behind_ms == 0
+        await harness.service.claim_due_slots()
+    assert harness.store.watermark.clock_behind_ms
+    assert harness.service.clock_behind_ms == 0
     assert [entry for entry in logs if entry["event"] == "clock_step_back"] == []
 
 
-async def test_a_batch_on_its_way_to_the_database_when_we_are_stopped_is_waited_for(
-    house: House, monkeypatch: pytest.MonkeyPatch
+async def test_a_shutdown_waits_for_a_batch_in_progress(
+    harness: SchedulerHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    record, entered = house.lab.recorder.record_results, threading.Event()
+    record, entered = harness.store.recorder.record_results, threading.Event()
 
     def slow(*args: Any) -> Any:
         entered.set()
         time.sleep(0.3)
         return record(*args)
 
-    monkeypatch.setattr(house.lab.recorder, "record_results", slow)
-    await house.service.start()
-    house.service.accept_result(RecordedResult(make_result(house.lab.database_ids[0], wall_clock_ms(), Outcome.FAIL)))
-    await until(entered.is_set)
+    monkeypatch.setattr(harness.store.recorder, "record_results", slow)
+    await harness.service.start()
+    harness.service.accept_result(
+        RecordedResult(make_result(harness.store.database_ids[0], wall_clock_ms(), Outcome.FAIL))
+    )
+    await wait_until_true(entered.is_set)
     async with asyncio.timeout(20):
-        await house.service.stop()
-    assert "fail" in {row["outcome"] for row in house.lab.select_rows(results)}
+        await harness.service.stop()
+    assert "fail" in {row["outcome"] for row in harness.store.select_rows(results)}
