@@ -1,4 +1,4 @@
-"""Rules and fixtures that every room's tests share."""
+"""Rules and fixtures for all tests."""
 
 from __future__ import annotations
 
@@ -61,10 +61,10 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
 
 
 @pytest.fixture
-def ear() -> Iterator[FakeCheckInReceiver]:
-    """Hears check-ins in the place of Watchdog."""
-    with FakeCheckInReceiver() as ear:
-        yield ear
+def receiver() -> Iterator[FakeCheckInReceiver]:
+    """Receives check-ins in place of Watchdog."""
+    with FakeCheckInReceiver() as receiver:
+        yield receiver
 
 
 @pytest.fixture(scope="session")
@@ -75,7 +75,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="session")
 def nginx() -> Iterator[str]:
-    """The URL of a real nginx, one for the whole run of a worker; `tests/nginx.py` says what it answers."""
+    """The URL of a real nginx, one for the whole run of a worker; `tests/support/nginx.py` has its configuration."""
     if nginx_peer.find_nginx() is None:
         pytest.skip("nginx is missing: apt install nginx-light")
     with nginx_peer.running_nginx() as url:
@@ -102,8 +102,8 @@ def mariadb() -> Iterator[MariaDbServer]:
 
 @pytest.fixture(scope="session")
 def peers() -> ThirdPartyServers:
-    """What others wrote: MCP servers, Node.js and the queues' packages for it."""
+    """Third-party MCP servers, Node.js, and the packages of queue systems for it."""
     try:
         return install_third_party_servers()
     except RegistryUnreachableError as error:
-        pytest.skip(f"nothing of others: {error}")
+        pytest.skip(f"third-party servers cannot be installed: {error}")

@@ -62,8 +62,8 @@ def test_compose_publishes_the_port_where_the_service_listens_on_this_machine_al
     ],
     ids=["container", "systemd"],
 )
-def test_what_starts_the_service_is_a_command_of_ours(command: str) -> None:
-    assert command in {one.name or (one.callback and one.callback.__name__) for one in cli_app.registered_commands}
+def test_the_service_is_started_with_an_existing_command(command: str) -> None:
+    assert command in {item.name or (item.callback and item.callback.__name__) for item in cli_app.registered_commands}
 
 
 def test_the_container_and_the_unit_read_the_same_configuration_file() -> None:

@@ -1,4 +1,4 @@
-"""What is built, installed elsewhere and run; what the locks promise."""
+"""The wheel is complete and runs when installed elsewhere; the locks are complete and pinned."""
 
 from __future__ import annotations
 
@@ -104,8 +104,10 @@ def test_the_installed_wheel_runs_away_from_the_checkout(wheel: Path, tmp_path: 
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, PROJECT["project"]["version"] + "\n", "")
     where = [sys.executable, "-c", "import watchdog.cli; print(watchdog.cli.__file__)"]
     environment = {**os.environ, "PYTHONPATH": str(site)}
-    found = subprocess.run(where, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
-    assert found.startswith(str(site))
+    module_path = subprocess.run(
+        where, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    ).stdout
+    assert module_path.startswith(str(site))
 
 
 class Target(BaseHTTPRequestHandler):
@@ -114,7 +116,7 @@ class Target(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
-        """Says nothing."""
+        """Writes no log."""
 
 
 @pytest.fixture
@@ -132,7 +134,7 @@ def free_port() -> int:
 
 
 def fetched(url: str, process: subprocess.Popen[str]) -> str:
-    """The page, or nothing as long as there is none."""
+    """The page; empty while there is none."""
     assert process.poll() is None, process.communicate()
     try:
         with urlopen(url, timeout=5) as answer:
@@ -191,11 +193,11 @@ def other_watchdog(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("ours_first", [True, False], ids=["installed over ours", "ours installed over it"])
-def test_beside_the_other_watchdog_the_command_says_what_to_do(
+def test_beside_the_other_watchdog_the_command_explains_what_to_do(
     wheel: Path, other_watchdog: Path, tmp_path: Path, ours_first: bool
 ) -> None:
-    for one in (wheel, other_watchdog) if ours_first else (other_watchdog, wheel):
-        install(one, tmp_path)
+    for package in (wheel, other_watchdog) if ours_first else (other_watchdog, wheel):
+        install(package, tmp_path)
     ran = run(tmp_path, "version")
     assert ran.returncode == 2
     assert ran.stdout == ""
@@ -223,9 +225,9 @@ def requirements(*extras: str) -> list[Requirement]:
 def test_a_lock_satisfies_the_project_and_what_builds_it(lock: str, extras: list[str]) -> None:
     pinned = pins(lock)
     unmet = [
-        str(wanted)
-        for wanted in requirements(*extras)
-        if not wanted.specifier.contains(pinned.get(canonicalize_name(wanted.name), "0"))
+        str(requirement)
+        for requirement in requirements(*extras)
+        if not requirement.specifier.contains(pinned.get(canonicalize_name(requirement.name), "0"))
     ]
     assert unmet == []
 

@@ -49,45 +49,45 @@ def script(code: int) -> tuple[str, ...]:
     return ("--", sys.executable, "-c", SCRIPT, str(code))
 
 
-def test_a_run_is_reported_from_start_to_end(ear: FakeCheckInReceiver, tmp_path: Path) -> None:
-    ran = run(tmp_path, "Backup", *script(0), url=ear.url)
+def test_a_run_is_reported_from_start_to_end(receiver: FakeCheckInReceiver, tmp_path: Path) -> None:
+    ran = run(tmp_path, "Backup", *script(0), url=receiver.url)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "copying\n", "no space left\n")
-    start, end = ear.received
-    assert ear.received_signals() == ["start", "0"]
+    start, end = receiver.received
+    assert receiver.received_signals() == ["start", "0"]
     assert start.run_id == end.run_id
     assert len(start.run_id) == 32
     assert sorted(end.body.splitlines()) == ["copying", "no space left"]
 
 
 @pytest.mark.parametrize("code", [1, 3, 255])
-def test_the_exit_code_is_passed_on_and_reported(ear: FakeCheckInReceiver, tmp_path: Path, code: int) -> None:
-    ran = run(tmp_path, "Backup", *script(code), url=ear.url)
+def test_the_exit_code_is_passed_on_and_reported(receiver: FakeCheckInReceiver, tmp_path: Path, code: int) -> None:
+    ran = run(tmp_path, "Backup", *script(code), url=receiver.url)
     assert (ran.returncode, ran.stdout, ran.stderr) == (code, "copying\n", "no space left\n")
-    assert ear.received_signals() == ["start", str(code)]
+    assert receiver.received_signals() == ["start", str(code)]
 
 
-def test_input_and_options_belong_to_the_command(ear: FakeCheckInReceiver, tmp_path: Path) -> None:
+def test_input_and_options_belong_to_the_command(receiver: FakeCheckInReceiver, tmp_path: Path) -> None:
     echo = "import sys; print(sys.argv[1:], sys.stdin.read())"
     for dashes in ((), ("--",)):
         words = ("Backup", *dashes, sys.executable, "-c", echo, "--config", "-o", "--", "x")
-        ran = run(tmp_path, *words, url=ear.url, input="hello")
+        ran = run(tmp_path, *words, url=receiver.url, input="hello")
         assert ran.stdout == "['--config', '-o', '--', 'x'] hello\n"
 
 
 def test_a_command_that_checks_in_by_itself_does_not_report_the_run_twice(
-    ear: FakeCheckInReceiver, tmp_path: Path
+    receiver: FakeCheckInReceiver, tmp_path: Path
 ) -> None:
     program = "from watchdog.checkin import check_in\nwith check_in(): print('done')"
-    ran = run(tmp_path, "Backup", "--", sys.executable, "-P", "-c", program, url=ear.url)
-    assert (ran.returncode, ran.stdout, ear.received_signals()) == (0, "done\n", ["start", "0"])
+    ran = run(tmp_path, "Backup", "--", sys.executable, "-P", "-c", program, url=receiver.url)
+    assert (ran.returncode, ran.stdout, receiver.received_signals()) == (0, "done\n", ["start", "0"])
 
 
-def test_all_of_a_long_output_is_passed_on_and_its_tail_reported(ear: FakeCheckInReceiver, tmp_path: Path) -> None:
+def test_all_of_a_long_output_is_passed_on_and_its_tail_reported(receiver: FakeCheckInReceiver, tmp_path: Path) -> None:
     loud = "print('x' * 3_000_000); print('the end')"
-    ran = run(tmp_path, "Backup", "--", sys.executable, "-c", loud, url=ear.url)
+    ran = run(tmp_path, "Backup", "--", sys.executable, "-c", loud, url=receiver.url)
     assert len(ran.stdout) == 3_000_009
-    assert len(ear.received[1].body) == 10_240
-    assert ear.received[1].body.endswith("the end\n")
+    assert len(receiver.received[1].body) == 10_240
+    assert receiver.received[1].body.endswith("the end\n")
 
 
 @pytest.mark.parametrize(
@@ -98,15 +98,15 @@ def test_all_of_a_long_output_is_passed_on_and_its_tail_reported(ear: FakeCheckI
     ],
 )
 def test_a_command_that_cannot_be_run(
-    ear: FakeCheckInReceiver, tmp_path: Path, words: tuple[str, ...], code: int, message: str
+    receiver: FakeCheckInReceiver, tmp_path: Path, words: tuple[str, ...], code: int, message: str
 ) -> None:
-    ran = run(tmp_path, "Backup", "--", *words, url=ear.url)
+    ran = run(tmp_path, "Backup", "--", *words, url=receiver.url)
     assert (ran.returncode, ran.stderr) == (code, f"watchdog: {message}\n")
-    assert [(ear.received_signals(), heard.body) for heard in ear.received] == [([str(code)], message)]
+    assert [(receiver.received_signals(), heard.body) for heard in receiver.received] == [([str(code)], message)]
 
 
-def test_a_command_may_have_the_name_of_an_argument(ear: FakeCheckInReceiver, tmp_path: Path) -> None:
-    ran = run(tmp_path, "Backup", "name", "it", url=ear.url)
+def test_a_command_may_have_the_name_of_an_argument(receiver: FakeCheckInReceiver, tmp_path: Path) -> None:
+    ran = run(tmp_path, "Backup", "name", "it", url=receiver.url)
     assert (ran.returncode, ran.stderr) == (127, "watchdog: cannot run name: no such file or directory\n")
 
 
@@ -122,26 +122,28 @@ HEEDING = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL);
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 7), (signal.SIGINT, 7), (signal.SIGUSR1, 138)])
-def test_signals_are_passed_on(ear: FakeCheckInReceiver, tmp_path: Path, number: signal.Signals, code: int) -> None:
+def test_signals_are_passed_on(
+    receiver: FakeCheckInReceiver, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
     """A command that handles a signal has its own exit code; one that does not ends by the signal."""
     tidy = "import signal, sys, time\nfor s in (2, 15): signal.signal(s, lambda *_: sys.exit(7))\n"
     words = command("Backup", "--", sys.executable, "-c", tidy + "print('up', flush=True)\ntime.sleep(60)")
-    env = environment(tmp_path, ear.url)
+    env = environment(tmp_path, receiver.url)
     words = [sys.executable, "-c", HEEDING, *words]
     with subprocess.Popen(words, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         assert process.stdout.readline() == "up\n"
         process.send_signal(number)
         assert process.wait(60) == code
-    assert ear.received_signals()[-1] == str(code)
+    assert receiver.received_signals()[-1] == str(code)
 
 
 def test_it_passes_on_the_output_of_background_children_but_does_not_report_it(
-    ear: FakeCheckInReceiver, tmp_path: Path
+    receiver: FakeCheckInReceiver, tmp_path: Path
 ) -> None:
-    ran = run(tmp_path, "Backup", "--", "sh", "-c", "(sleep 2; echo later) & echo now", url=ear.url)
+    ran = run(tmp_path, "Backup", "--", "sh", "-c", "(sleep 2; echo later) & echo now", url=receiver.url)
     assert ran.stdout == "now\nlater\n"
-    assert ear.received[1].body == "now\n"
+    assert receiver.received[1].body == "now\n"
 
 
 # --- where it checks in
@@ -155,16 +157,16 @@ def write(folder: Path, port: int, name: str = "Nightly backup", **server: str) 
     return file
 
 
-def test_the_configuration_has_the_address(ear: FakeCheckInReceiver, tmp_path: Path) -> None:
-    file = write(tmp_path, ear.port)
+def test_the_configuration_has_the_address(receiver: FakeCheckInReceiver, tmp_path: Path) -> None:
+    file = write(tmp_path, receiver.port)
     config, ours = ("-c", str(file)), ("nightly-backup",)
     behind = (config, (f"--config={file}",), (f"-c{file}",))
     for words in (("Nightly backup",), ours, (*config, *ours), *((*ours, *option) for option in behind)):
         assert run(tmp_path, *words, *script(0)).returncode == 0
-    assert ear.received_signals() == ["start", "0"] * 6
-    write(tmp_path, 1, public_url=f"http://127.0.0.1:{ear.port}")
+    assert receiver.received_signals() == ["start", "0"] * 6
+    write(tmp_path, 1, public_url=f"http://127.0.0.1:{receiver.port}")
     assert run(tmp_path, "nightly-backup", *script(0)).returncode == 0
-    assert len(ear.received) == 14
+    assert len(receiver.received) == 14
 
 
 def test_the_command_runs_whatever_is_wrong_with_watchdog(tmp_path: Path) -> None:
@@ -183,37 +185,37 @@ def test_the_command_runs_whatever_is_wrong_with_watchdog(tmp_path: Path) -> Non
     assert not (tmp_path / "state/watchdog/check-ins.jsonl").exists()
 
 
-def test_an_unknown_token_is_a_warning_and_not_retried(ear: FakeCheckInReceiver, tmp_path: Path) -> None:
-    ear.status_codes = [404, 404]
-    ran = run(tmp_path, "Backup", *script(0), url=ear.url)
+def test_an_unknown_token_is_a_warning_and_not_retried(receiver: FakeCheckInReceiver, tmp_path: Path) -> None:
+    receiver.status_codes = [404, 404]
+    ran = run(tmp_path, "Backup", *script(0), url=receiver.url)
     assert ran.stderr.count("check-in not delivered: Watchdog answered HTTP 404") == 2
     assert HEARTBEAT_TOKEN not in ran.stderr
-    assert run(tmp_path, "Backup", *script(0), url=ear.url).stderr == "no space left\n"
-    assert ear.received_signals() == ["start", "0"]
+    assert run(tmp_path, "Backup", *script(0), url=receiver.url).stderr == "no space left\n"
+    assert receiver.received_signals() == ["start", "0"]
 
 
 # --- when Watchdog cannot be reached
 
 
 def test_unsent_check_ins_are_sent_with_the_next_run_and_keep_their_time(
-    ear: FakeCheckInReceiver, tmp_path: Path
+    receiver: FakeCheckInReceiver, tmp_path: Path
 ) -> None:
     ran = run(tmp_path, "Backup", *script(3), url=unreachable_url())
     assert (ran.returncode, ran.stdout) == (3, "copying\n")
     assert ran.stderr.splitlines()[-1] == "watchdog: the check-in will be sent with the next run"
     kept = tmp_path / "state/watchdog/check-ins.jsonl"
     assert kept.stat().st_mode & 0o777 == 0o600
-    words = [json.loads(line) for line in kept.read_text().replace(away_port(kept), str(ear.port)).splitlines()]
+    words = [json.loads(line) for line in kept.read_text().replace(away_port(kept), str(receiver.port)).splitlines()]
     an_hour_ago = [
         word | {"boot_clock_s": word["boot_clock_s"] - 3_600, "wall_time_s": word["wall_time_s"] - 3_600}
         for word in words
     ]
     kept.write_text("".join(json.dumps(word) + "\n" for word in an_hour_ago))
     begun = time.monotonic()
-    assert run(tmp_path, "Backup", *script(0), url=ear.url).stderr == "no space left\n"
+    assert run(tmp_path, "Backup", *script(0), url=receiver.url).stderr == "no space left\n"
     took = (time.monotonic() - begun) * 1_000
-    assert ear.received_signals() == ["start", "0", "start", "3"]
-    newer, older = ear.received[:2], ear.received[2:]
+    assert receiver.received_signals() == ["start", "0", "start", "3"]
+    newer, older = receiver.received[:2], receiver.received[2:]
     assert newer[0].run_id != older[0].run_id == older[1].run_id
     assert older[0].ago_ms >= older[1].ago_ms >= 3_600_000
     assert newer[1].ago_ms <= took
@@ -222,16 +224,16 @@ def test_unsent_check_ins_are_sent_with_the_next_run_and_keep_their_time(
 
 
 def test_an_address_that_does_not_answer_holds_up_only_its_own_check_ins(
-    ear: FakeCheckInReceiver, tmp_path: Path
+    receiver: FakeCheckInReceiver, tmp_path: Path
 ) -> None:
     assert run(tmp_path, "Retired", *script(1), url=unreachable_url()).returncode == 1
     assert run(tmp_path, "Backup", *script(3), url=unreachable_url()).returncode == 3
     kept = tmp_path / "state/watchdog/check-ins.jsonl"
     retired, back = kept.read_text().splitlines()[:2], kept.read_text().splitlines()[2:]
-    here = [json.dumps(json.loads(line) | {"url": ear.url}) for line in back]
+    here = [json.dumps(json.loads(line) | {"url": receiver.url}) for line in back]
     kept.write_text("".join(f"{line}\n" for line in (*retired, *here)))
-    run(tmp_path, "Backup", *script(0), url=ear.url)
-    assert ear.received_signals() == ["start", "0", "start", "3"]
+    run(tmp_path, "Backup", *script(0), url=receiver.url)
+    assert receiver.received_signals() == ["start", "0", "start", "3"]
     assert kept.read_text().splitlines() == retired
 
 
@@ -240,12 +242,14 @@ def away_port(kept: Path) -> str:
     return str(port)
 
 
-def test_a_start_that_failed_is_sent_with_the_end(ear: FakeCheckInReceiver, tmp_path: Path) -> None:
-    ear.status_codes = [503]
-    ran = run(tmp_path, "Backup", "--", "sleep", "1", url=ear.url)
+def test_a_start_that_failed_is_sent_with_the_end(receiver: FakeCheckInReceiver, tmp_path: Path) -> None:
+    receiver.status_codes = [503]
+    ran = run(tmp_path, "Backup", "--", "sleep", "1", url=receiver.url)
     assert ran.stderr == "watchdog: check-in not delivered: Watchdog answered HTTP 503\n"
-    assert ear.received_signals() == ["start", "0"]
-    assert ear.received[0].ago_ms - ear.received[1].ago_ms > 500  # less than it took, by the time between the two calls
+    assert receiver.received_signals() == ["start", "0"]
+    assert (
+        receiver.received[0].ago_ms - receiver.received[1].ago_ms > 500
+    )  # less than it took, by the time between the two calls
 
 
 def test_a_corrected_wall_clock_does_not_change_the_age(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,16 +24,16 @@ class FakeCheckInReceiver:
         self.received: list[ReceivedCheckIn] = []
         self.status_codes: list[int] = []
         """Statuses to answer with, before 200."""
-        ear = self
+        receiver = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"])).decode()
-                status = ear.status_codes.pop(0) if ear.status_codes else 200
+                status = receiver.status_codes.pop(0) if receiver.status_codes else 200
                 if status == 200:
                     asked = urlsplit(self.path)
                     query = parse_qs(asked.query)
-                    ear.received.append(ReceivedCheckIn(asked.path, query["rid"][0], int(query["ago"][0]), body))
+                    receiver.received.append(ReceivedCheckIn(asked.path, query["rid"][0], int(query["ago"][0]), body))
                 self.send_response(status)
                 self.send_header("content-length", "0")
                 self.end_headers()
