@@ -221,7 +221,7 @@ def test_a_request_carries_the_values_and_nothing_more() -> None:
         given = {
             "http": {"url": url, "json": {"why": "{reason}", "who": ["{subject}"], "n": 3, "{id}": "{subject} {id}"}}
         }
-        assert apply(given, STUCK._replace(subject='a/b?c&"d" {id}')) == "answered 200"
+        assert apply(given, STUCK._replace(subject='a/b?c&"d" {id}')) == "HTTP 200"
         [heard] = ops.received
     assert heard.path == "/workers/a%2Fb%3Fc%26%22d%22%20%7Bid%7D/restart?run=7"
     assert heard.json == {"why": "job.stuck", "who": ['a/b?c&"d" {id}'], "n": 3, "{id}": 'a/b?c&"d" {id} 7'}
@@ -231,7 +231,7 @@ def test_a_request_carries_the_values_and_nothing_more() -> None:
 @pytest.mark.parametrize("name", [".", ".."])
 def test_a_name_that_leads_elsewhere_is_not_put_into_a_url(name: str) -> None:
     with FakeHttpReceiver() as ops:
-        with pytest.raises(ProbeError, match="would lead to another URL"):
+        with pytest.raises(ProbeError, match="which changes the URL's path"):
             apply({"http": f"{ops.url}/workers/{{subject}}/restart"}, STUCK._replace(subject=name))
         assert ops.received == []
 
@@ -241,13 +241,13 @@ def test_a_request_that_is_refused_says_how() -> None:
         ops.canned_responses.append(
             Reply(409, b'{"error": "a restart is under way"}', (("content-type", "application/json"),))
         )
-        with pytest.raises(ProbeError, match="answered 409: a restart is under way"):
+        with pytest.raises(ProbeError, match="HTTP 409: a restart is under way"):
             apply({"http": ops.url})
 
 
 def test_a_dry_run_sends_no_request() -> None:
     with FakeHttpReceiver() as ops:
-        assert apply({"http": ops.url}, dry=True) == "would send it"
+        assert apply({"http": ops.url}, dry=True) == "would send the request"
         assert ops.received == []
 
 
@@ -280,12 +280,12 @@ def test_a_tool_is_called() -> None:
 
 
 def test_a_tool_that_begins_a_job_names_it() -> None:
-    assert call({}, content=[{"type": "text", "text": '{"job_id": 12}'}])[0] == "begun as job 12"
+    assert call({}, content=[{"type": "text", "text": '{"job_id": 12}'}])[0] == "started as job 12"
 
 
 def test_a_dry_run_looks_whether_the_tool_is_there() -> None:
     said, heard = call({}, dry=True)
-    assert said == "would call it: it is listed"
+    assert said == "would call the tool, which is listed"
     assert "tools/call" not in heard
     with pytest.raises(ProbeError, match=f"tool trigger_task is missing: 1{NBSP}tool listed"):
         call({}, dry=True, name="another")
@@ -304,7 +304,7 @@ def test_a_server_may_be_a_command() -> None:
     said = apply(
         {"mcp": {"command": command, "tool": "export_data", "arguments": {"format": "{subject}"}}}, patience=60
     )
-    assert said == "begun as job ledger-1"
+    assert said == "started as job ledger-1"
 
 
 def test_a_parameter_in_braces_is_refused_in_a_statement() -> None:

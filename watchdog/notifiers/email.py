@@ -1,4 +1,4 @@
-"""Email over SMTP: one letter when an incident opens, one in the same thread when it resolves."""
+"""Email over SMTP: one when an incident opens, and one in the same thread when it is resolved."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _SENDER_PATTERN = re.compile(
     rf"""(?:"(?P<quoted>[^"\\]*)"|(?P<name>[^"\\<>]*)) *<(?P<address>{_EMAIL_ADDRESS_PATTERN})>"""
     rf"|{_EMAIL_ADDRESS_PATTERN}"
 )
-"""Read by ourselves: what the standard library makes of an odd address differs between patch releases of Python."""
+"""The standard library is not used: how it parses unusual addresses differs between patch releases of Python."""
 
 
 def _validate_email_address(text: str) -> str:
@@ -46,12 +46,12 @@ def _validate_email_address(text: str) -> str:
 def _parse_sender(sender: str) -> Address:
     from email.headerregistry import Address
 
-    found = _SENDER_PATTERN.fullmatch(sender) if sender.isprintable() else None
-    if found is None:
+    match = _SENDER_PATTERN.fullmatch(sender) if sender.isprintable() else None
+    if match is None:
         raise ValueError("expected an email address, optionally with a name: Watchdog <watchdog@acme.example>")
-    name = (found["quoted"] or found["name"] or "").strip()
-    local, _, domain = (found["address"] or sender).rpartition("@")
-    return Address(name or "Watchdog", local, domain)
+    name = (match["quoted"] or match["name"] or "").strip()
+    user, _, domain = (match["address"] or sender).rpartition("@")
+    return Address(name or "Watchdog", user, domain)
 
 
 def _validate_sender(text: str) -> str:

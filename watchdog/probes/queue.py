@@ -26,10 +26,9 @@ from watchdog.probes.expectations import add_facts, observation_from_error
 from watchdog.queues import QUEUE_STATS_SOURCES, QueueStatsSource
 
 QUEUE_CALL_TIMEOUT_S = 5.0
-"""Seconds that the system may take for any one answer."""
 
 
-# --- what is asked
+# --- limits
 
 
 class AboveThreshold(ConfigModel):

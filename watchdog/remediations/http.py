@@ -53,31 +53,31 @@ class HttpRemediation(HttpTarget, RemediationAction):
 
     async def execute(self, context: RemediationContext, connect_context: ConnectContext, *, dry_run: bool) -> str:
         if dry_run:
-            return "would send it"
+            return "would send the request"
         request = self._substitute_parameters(context).build_request(
             f"wd-{context.incident}-{context.reason}-{quote(context.id)}",
             connect_context.allow_private_addresses,
             connect_context.trace,
             connect_context.started_at,
         )
-        answer = await connect_context.network.send_http_request(request)
-        said = error_message(parse_response_body(answer)) if "json" in answer.headers.get("content-type", "") else ""
-        told = f"answered {answer.status}{said and f': {said}'}"
-        if not 200 <= answer.status < 300:
-            raise ProbeError("http.status", told)
-        return told
+        response = await connect_context.network.send_http_request(request)
+        is_json = "json" in response.headers.get("content-type", "")
+        text = error_message(parse_response_body(response)) if is_json else ""
+        description = f"HTTP {response.status}{text and f': {text}'}"
+        if not 200 <= response.status < 300:
+            raise ProbeError("http.status", description)
+        return description
 
     def _substitute_parameters(self, context: RemediationContext) -> HttpRemediation:
-        """Values are quoted in the URL and stay text in JSON: whatever a job is called, it cannot become more."""
+        """Values are quoted in the URL and stay text in JSON, so that the name of a job cannot change the request."""
         values = context._asdict()
-        if odd := [name for name in find_placeholders(self.url) if values[name] in (".", "..")]:
-            raise ProbeError(
-                "remediation.parameter_truncated",
-                f"{{{odd[0]}}} is {values[odd[0]]!r}, which would lead to another URL",
-            )
-        told: dict[str, Json] = {
-            "url": substitute_placeholders(self.url, **{name: quote(v, safe="") for name, v in values.items()})
-        }
+        for name in find_placeholders(self.url):
+            if values[name] in (".", ".."):
+                raise ProbeError(
+                    "remediation.parameter_truncated", f"{{{name}}} is {values[name]!r}, which changes the URL's path"
+                )
+        quoted_values = {name: quote(value, safe="") for name, value in values.items()}
+        changes: dict[str, Json] = {"url": substitute_placeholders(self.url, **quoted_values)}
         if "json_body" in self.model_fields_set:
-            told["json_body"] = substitute_placeholders(self.json_body, **values)
-        return self.model_copy(update=told)
+            changes["json_body"] = substitute_placeholders(self.json_body, **values)
+        return self.model_copy(update=changes)

@@ -49,28 +49,29 @@ class McpRemediation(McpTarget, RemediationAction):
         import_module("watchdog.net.mcp")
 
     async def execute(self, context: RemediationContext, connect_context: ConnectContext, *, dry_run: bool) -> str:
-        """A dry run visits the server, and looks whether the tool is listed."""
+        """A dry run connects to the server and checks whether the tool is listed."""
         from watchdog.net.mcp import McpSession, SessionPlan, SessionResult
 
-        def choose(tools: Sequence[McpTool]) -> tuple[str, Mapping[str, Json]] | None:
+        def choose_tool_call(tools: Sequence[McpTool]) -> tuple[str, Mapping[str, Json]] | None:
             if all(tool.name != self.tool for tool in tools):
                 raise ProbeError(
                     "mcp.tool_missing", f"tool {self.tool} is missing: {format_count(len(tools), 'tool')} listed"
                 )
             return None if dry_run else (self.tool, substitute_placeholders(self.arguments, **context._asdict()))
 
-        seen, goal = SessionResult(), self.build_session_target(connect_context.allow_private_addresses)
-        await McpSession(
+        result = SessionResult()
+        session = McpSession(
             connect_context.network.connector,
-            goal,
-            SessionPlan(choose_tool_call=choose),
-            connect_context.trace,
-            connect_context.timeout_s,
-            connect_context.started_at,
-        ).run(seen)
+            self.build_session_target(connect_context.allow_private_addresses),
+            plan=SessionPlan(choose_tool_call=choose_tool_call),
+            phase_timer=connect_context.trace,
+            timeout_s=connect_context.timeout_s,
+            now=connect_context.started_at,
+        )
+        await session.run(result)
         if dry_run:
-            return "would call it: it is listed"
-        if seen.tool_is_error:
-            raise ProbeError("mcp.tool_error", f"{self.tool} reports an error: {error_message(seen.tool_result)}")
-        job = parse_job_id(seen.tool_result.get("job_id")) if isinstance(seen.tool_result, dict) else ""
-        return f"begun as job {job}" if job else "called"
+            return "would call the tool, which is listed"
+        if result.tool_is_error:
+            raise ProbeError("mcp.tool_error", f"{self.tool} reports an error: {error_message(result.tool_result)}")
+        job_id = parse_job_id(result.tool_result.get("job_id")) if isinstance(result.tool_result, dict) else ""
+        return f"started as job {job_id}" if job_id else "called"

@@ -17,8 +17,6 @@ from watchdog.remediations.base import PARAMETER_NAMES, RemediationAction, Remed
 MAX_CHANGED_ROWS = 100
 """A statement that changes more rows is rolled back: its WHERE clause is probably not what was intended."""
 _PARAMETER_PATTERN = re.compile(r"(?<![:\w\\]):(\w+)")
-
-
 _STATEMENT_PATTERN = re.compile(r"\s*(update|insert\s+into|delete\s+from|merge\s+into)\s+([^\s(]+)", re.IGNORECASE)
 
 
@@ -78,10 +76,7 @@ class SqlRemediation(RemediationAction):
     async def execute(self, context: RemediationContext, connect_context: ConnectContext, *, dry_run: bool) -> str:
         """A dry run is rolled back."""
         values = {name: getattr(context, name) for name in self.used_parameters}
-        changed = format_count(
-            await execute_update(
-                self.database, connect_context, self.statement, values, MAX_CHANGED_ROWS, dry_run=dry_run
-            ),
-            "row",
+        row_count = await execute_update(
+            self.database, connect_context, self.statement, values, MAX_CHANGED_ROWS, dry_run=dry_run
         )
-        return f"would change {changed}" if dry_run else f"changed {changed}"
+        return f"{'would change' if dry_run else 'changed'} {format_count(row_count, 'row')}"
