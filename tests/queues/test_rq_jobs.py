@@ -1,31 +1,32 @@
-"""Cron jobs of a real RQ, watched without a change to them: each fault is named with its job."""
+"""Cron jobs of a real RQ."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
 
 import pytest
 import redis
 
+from tests.support.job_source_lab import JobSourceLab
 from tests.support.polling import wait_until
-from tests.support.probe_runs import python_worker_command, run_probe
+from tests.support.probe_runs import python_worker_command
 from tests.support.redis_server import RedisServer, running_worker
-from watchdog.domain.model import Json, Outcome, RecordedResult
-from watchdog.probes import JobsProbe
+from watchdog.domain.model import Outcome
 
 
-class Lab:
+class RqCronLab(JobSourceLab):
+    """A queue of its own on the shared server."""
+
     def __init__(self, server: RedisServer):
+        super().__init__()
         self.server, self.queue = server, f"mail-{uuid4().hex[:8]}"
         self.client: Any = redis.Redis.from_url(server.url)
-        self.memory: dict[str, Json] = {}
 
-    def scheduler(self, does: str) -> Any:
+    def scheduler(self, behavior: str) -> Any:
         return running_worker(
-            *python_worker_command("rq_cron.py", REDIS=self.server.url, QUEUE=self.queue, BEHAVIOR=does)
+            *python_worker_command("rq_cron.py", REDIS=self.server.url, QUEUE=self.queue, BEHAVIOR=behavior)
         )
 
     def worker(self) -> Any:
@@ -33,38 +34,29 @@ class Lab:
             *python_worker_command("rq_worker.py", REDIS=self.server.url, QUEUE=self.queue, FORKS="no")
         )
 
-    def look(self, grace: str = "1m", **watch: Mapping[str, str | int]) -> RecordedResult:
-        """One run; what it asked to remember is there for the next."""
-        limits = {"*" if name == "rest" else name: told for name, told in watch.items()}
-        jobs = {"rq": {"redis": self.server.url}, "grace": grace, "watch": limits}
-        report = asyncio.run(
-            run_probe(JobsProbe.model_validate({"name": "Cron", "jobs": jobs}), probe_state=self.memory)
-        )
-        self.memory |= report.state_updates
-        return report
-
-    def reason(self, grace: str = "1m", **watch: Mapping[str, str | int]) -> str:
-        return (self.look(grace, **watch).result.jobs or {}).get("digest", ("", ""))[0]
+    @property
+    def source(self) -> dict[str, dict[str, Any]]:
+        return {"rq": {"redis": self.server.url}}
 
 
 @pytest.fixture
-def lab(redis_server: RedisServer) -> Iterator[Lab]:
-    lab = Lab(redis_server)
+def lab(redis_server: RedisServer) -> Iterator[RqCronLab]:
+    lab = RqCronLab(redis_server)
     lab.client.flushdb()
     yield lab
     lab.client.close()
 
 
-def test_every_cron_job_is_found_and_well(lab: Lab) -> None:
+def test_every_cron_job_is_read(lab: RqCronLab) -> None:
     with lab.scheduler("return"), lab.worker():
-        wait_until(lambda: "last_ok" in lab.look().evidence.facts["jobs"]["digest"])
-        report = lab.look()
+        wait_until(lambda: "last_ok" in lab.job_evidence())
+        report = lab.run_probe()
     assert (report.result.outcome, report.result.jobs) == (Outcome.PASS, {})
     assert report.result.measurements == {"jobs": 2, "jobs_failing": 0}
     assert "next_due" in report.evidence.facts["jobs"]["nightly"]
 
 
-def test_a_stopped_worker_makes_its_jobs_overdue_within_their_grace(lab: Lab) -> None:
+def test_without_a_worker_jobs_are_overdue_after_their_grace(lab: RqCronLab) -> None:
     with lab.scheduler("return"):
         with lab.worker():
             assert lab.reason("5s") == ""
@@ -73,37 +65,37 @@ def test_a_stopped_worker_makes_its_jobs_overdue_within_their_grace(lab: Lab) ->
             wait_until(lambda: lab.reason("5s") == "")
 
 
-def test_a_killed_scheduler_makes_its_jobs_overdue_and_is_named_once_it_is_surely_dead(lab: Lab) -> None:
+def test_a_killed_scheduler_is_reported_first_as_overdue_jobs_then_as_dead(lab: RqCronLab) -> None:
     with lab.worker(), lab.scheduler("return") as scheduler:
-        wait_until(lambda: "last_ok" in lab.look().evidence.facts["jobs"]["digest"])
+        wait_until(lambda: "last_ok" in lab.job_evidence())
         scheduler.kill()
         wait_until(lambda: lab.reason("1s") == "job.overdue")
     for key in lab.client.keys("rq:cron_scheduler:*"):
-        lab.client.delete(key)  # what two minutes come to
-    report = lab.look("1s")
+        lab.client.delete(key)  # as they expire after two minutes
+    report = lab.run_probe("1s")
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "job.scheduler_dead")
     assert report.result.message.startswith("no RQ scheduler is running: its last heartbeat was ")
     assert not report.state_updates
 
 
-def test_a_job_that_throws_has_failed(lab: Lab) -> None:
+def test_a_job_that_throws_has_failed(lab: RqCronLab) -> None:
     with lab.scheduler("throw"), lab.worker():
         wait_until(lambda: lab.reason(rest={"failures": 2}) == "job.failed")
-        _, message, _ = (lab.look(rest={"failures": 2}).result.jobs or {})["digest"]
+        _, message, _ = (lab.run_probe(rest={"failures": 2}).result.jobs or {})["digest"]
     assert message.endswith("in a row: ValueError: no template for digest")
 
 
-def test_a_failed_run_is_kept_for_longer_than_the_good_ones_after_it(lab: Lab) -> None:
+def test_an_expired_run_after_a_failure_counts_as_a_success(lab: RqCronLab) -> None:
     with lab.scheduler("throw"), lab.worker():
         wait_until(lambda: lab.reason() == "job.failed")
     newest = lab.client.zrevrange("rq:cron_job:digest:jobs", 0, 0)[0]
-    lab.memory = {}
+    lab.state = {}
     assert lab.reason("1h") == "job.failed"
-    lab.client.zadd("rq:cron_job:digest:jobs", {"forgotten": lab.client.zscore("rq:cron_job:digest:jobs", newest) + 1})
+    lab.client.zadd("rq:cron_job:digest:jobs", {"expired": lab.client.zscore("rq:cron_job:digest:jobs", newest) + 1})
     assert lab.reason("1h") == ""
 
 
-def test_a_killed_workers_job_is_stalled(lab: Lab) -> None:
+def test_a_killed_workers_job_is_stalled(lab: RqCronLab) -> None:
     with lab.scheduler("hang"), lab.worker() as worker:
         wait_until(lambda: lab.client.zcard(f"rq:wip:{lab.queue}"))
         wait_until(lambda: lab.reason("1h", rest={"max_runtime": "1s"}) == "job.stuck")
@@ -111,5 +103,5 @@ def test_a_killed_workers_job_is_stalled(lab: Lab) -> None:
         wait_until(lambda: lab.reason("1h") == "job.stalled")
 
 
-def test_where_nothing_is_scheduled_there_is_nothing_to_say(lab: Lab) -> None:
-    assert lab.look().result.measurements == {"jobs": 0, "jobs_failing": 0}
+def test_nothing_is_scheduled(lab: RqCronLab) -> None:
+    assert lab.run_probe().result.measurements == {"jobs": 0, "jobs_failing": 0}

@@ -1,0 +1,56 @@
+"""What the tests of job sources share: runs of a jobs probe, each of which knows the state of the one before."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+from tests.support.probe_runs import run_probe
+from watchdog.domain.model import Json, RecordedResult
+from watchdog.probes import JobsProbe
+
+
+class JobSourceLab(ABC):
+    """One source of scheduled jobs in a real system."""
+
+    def __init__(self) -> None:
+        self.state: dict[str, Json] = {}
+        """The probe's state, saved between runs."""
+        self.keeps_state = True
+
+    @property
+    @abstractmethod
+    def source(self) -> dict[str, dict[str, Any]]:
+        """The source as configured: {"bullmq": {"redis": ...}}."""
+
+    def run_probe(
+        self, grace: str = "1m", overrides: Mapping[str, Any] = {}, **watch: Mapping[str, str | int]
+    ) -> RecordedResult:
+        """`overrides`: fields of the source. `watch`: limits by job; `rest` stands for `*`."""
+        source = {kind: {**fields, **overrides} for kind, fields in self.source.items()}
+        limits = {"*" if name == "rest" else name: limit for name, limit in watch.items()}
+        probe = JobsProbe.model_validate({"name": "Jobs", "jobs": {**source, "grace": grace, "watch": limits}})
+        report = asyncio.run(run_probe(probe, probe_state=self.state))
+        if self.keeps_state:
+            self.state |= report.state_updates
+        return report
+
+    def problems(self, grace: str = "1m", **watch: Mapping[str, str | int]) -> dict[str, tuple[str, str]]:
+        """Reason and message by job."""
+        report = self.run_probe(grace, **watch)
+        assert report.result.jobs is not None, report.result.message
+        return {name: problem[:2] for name, problem in report.result.jobs.items()}
+
+    def reason(self, grace: str = "1m", **watch: Mapping[str, str | int]) -> str:
+        """Of the job `digest`; empty if it has no problem, or if the source cannot be read."""
+        return (self.run_probe(grace, **watch).result.jobs or {}).get("digest", ("", ""))[0]
+
+    def job_evidence(self, name: str = "digest") -> Json:
+        return self.run_probe().evidence.facts["jobs"].get(name, {})
+
+    def job_state(self, name: str) -> Json:
+        """What the probe has saved about a job."""
+        [state] = [state for state in self.state.values() if state["name"] == name]
+        return state
