@@ -1,4 +1,4 @@
-"""An application on Node.js whose work goes through BullMQ, and the workers that do it."""
+"""An application on Node.js that queues its work in BullMQ, and its workers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ QUEUE_NAME = "exports"
 
 
 class BullmqApplication:
-    """`url`: where it serves MCP, and /health."""
+    """`url`: of the server, with /mcp and /health."""
 
     def __init__(self, broker: RedisServer, peers: ThirdPartyServers):
         self.broker, self.peers = broker, peers
@@ -47,17 +47,17 @@ class BullmqApplication:
 
     @property
     def is_idle(self) -> bool:
-        """No job waits or is under way."""
+        """No job is waiting or active."""
         return not self.redis.exists(f"bull:{QUEUE_NAME}:wait", f"bull:{QUEUE_NAME}:active")
 
     def delete_keys(self, *patterns: str) -> None:
-        """What stands in Redis under these."""
+        """Delete the keys of Redis that match these patterns."""
         for pattern in patterns:
             for key in self.redis.keys(pattern):
                 self.redis.delete(key)
 
     def set_task_results(self, **tasks: dict[str, Any]) -> None:
-        """How the last run of each scheduled task went."""
+        """Set the result of the last run of each scheduled task."""
         self.redis.delete(f"{QUEUE_NAME}:tasks")
-        for name, told in tasks.items():
-            self.redis.hset(f"{QUEUE_NAME}:tasks", name, json.dumps({"name": name, **told}))
+        for name, result in tasks.items():
+            self.redis.hset(f"{QUEUE_NAME}:tasks", name, json.dumps({"name": name, **result}))
