@@ -14,7 +14,9 @@ from urllib.parse import urlsplit
 import structlog
 
 from watchdog.config.load import LoadedConfig
+from watchdog.config_values import local_base_url
 from watchdog.domain.formatting import format_duration_rounded
+from watchdog.domain.local_hosts import LOOPBACK_NAMES, is_wildcard_host
 from watchdog.domain.routing import RoutingTable
 from watchdog.net import Network
 from watchdog.notifiers.base import Notifier
@@ -51,7 +53,6 @@ LOCAL_LOCATION = "local"
 """The location that this process probes from; there is only this location."""
 MAX_CLAIM_AGE_MS = 20 * CLAIM_INTERVAL_S * 1000
 """Maximum age of the last claim, in ms, while the service counts as ready."""
-LOOPBACK_HOSTS, WILDCARD_HOSTS = ("localhost", "127.0.0.1", "[::1]"), ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,8 +239,8 @@ def create_asgi_app(app: RunningApp) -> ASGIApp:
 
 def allowed_hosts_and_origins(server: ServerSettings) -> tuple[list[str], list[str]]:
     """The Host and Origin headers that the MCP endpoint accepts: this machine's, and those of the public URL."""
-    own = [] if server.bind_address[0] in WILDCARD_HOSTS else [server.listen.rpartition(":")[0]]
-    hosts = [f"{name}{port}" for name in (*LOOPBACK_HOSTS, *own) for port in ("", ":*")]
+    own = [] if is_wildcard_host(server.bind_address[0]) else [server.listen.rpartition(":")[0]]
+    hosts = [f"{name}{port}" for name in (*LOOPBACK_NAMES, *own) for port in ("", ":*")]
     origins = [f"http://{host}" for host in hosts]
     if server.public_url:
         public = urlsplit(server.public_url)
@@ -302,10 +303,7 @@ async def run_mcp_stdio(loaded_config: LoadedConfig) -> None:
 
 def _local_mcp_url(server: ServerSettings) -> str:
     """The `/mcp` address of the service on this machine; empty if its port is not known."""
-    host, port = server.bind_address
-    if host in WILDCARD_HOSTS:
-        host = "::1" if ":" in host else "127.0.0.1"
-    return f"http://{_host_in_url(host)}:{port}/mcp" if port else ""
+    return f"{local_base_url(server.listen)}/mcp" if server.bind_address[1] else ""
 
 
 def _host_in_url(host: str) -> str:

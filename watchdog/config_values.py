@@ -6,6 +6,8 @@ import re
 import unicodedata
 from pathlib import Path
 
+from watchdog.domain.local_hosts import connectable_host
+
 DEFAULT_LISTEN_ADDRESS = "127.0.0.1:8080"
 MAX_SECRET_FILE_BYTES = 64 * 1024
 
@@ -47,7 +49,7 @@ def split_listen_address(text: str) -> tuple[str, int]:
 def local_base_url(listen: str) -> str:
     """Where this machine reaches a service that listens there: ":8080" -> "http://127.0.0.1:8080"."""
     host, port = split_listen_address(listen)
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
+    host = connectable_host(host)
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 

@@ -103,3 +103,12 @@ def test_what_a_database_cannot_hold_is_replaced() -> None:
 def test_strings_are_mapped_wherever_they_are() -> None:
     value = {"a": ["b", ("c", 1, None)], "d": {"e": True}}
     assert map_json_strings(value, str.upper) == {"A": ["B", ["C", 1, None]], "D": {"E": True}}
+
+
+def test_what_no_database_can_store_is_replaced() -> None:
+    assert replace_unstorable_characters("a\x00b\ud800c\x1b") == "a�b�c\x1b"
+
+
+def test_every_string_of_nested_json_is_mapped() -> None:
+    value = {"a": ["b", ("c", 1)], "d": {"e": None}, "f": "g"}
+    assert map_json_strings(value, str.upper) == {"A": ["B", ["C", 1]], "D": {"E": None}, "F": "G"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -26,6 +25,7 @@ from watchdog.config_types import (
 )
 from watchdog.config_values import DEFAULT_LISTEN_ADDRESS, split_listen_address
 from watchdog.domain import routing
+from watchdog.domain.local_hosts import is_loopback_host
 from watchdog.domain.model import Severity
 from watchdog.notifiers import NOTIFIER_KINDS, Notifier, SmtpServerSettings
 from watchdog.probes import PROBE_KINDS, AnyProbe, ProbeDefaults
@@ -55,11 +55,7 @@ class ServerSettings(ConfigModel):
 
     @property
     def listens_beyond_loopback(self) -> bool:
-        host, _ = self.bind_address
-        try:
-            return not ip_address(host).is_loopback
-        except ValueError:
-            return host != "localhost"
+        return not is_loopback_host(self.bind_address[0])
 
 
 def _normalize_database_url(url: str) -> str:

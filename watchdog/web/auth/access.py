@@ -5,10 +5,10 @@ from __future__ import annotations
 import hmac
 from collections.abc import Callable, Iterable
 from hashlib import sha256
-from ipaddress import IPv6Address, ip_address
 
 from starlette.requests import Request
 
+from watchdog.domain.local_hosts import is_loopback_host
 from watchdog.web.auth.login_throttle import LoginThrottle
 from watchdog.web.auth.session import SESSION_COOKIE_NAME, ApiKey, SessionCookies
 
@@ -109,15 +109,3 @@ def host_without_port(host: str) -> str:
         return host[1:].partition("]")[0]
     name, colon, port = host.rpartition(":")
     return name if colon and port.isdigit() else host
-
-
-def is_loopback_host(host: str) -> bool:
-    """Whether a name is localhost or a loopback address, including one mapped into IPv6."""
-    if host.lower().rstrip(".") == "localhost":
-        return True
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return False
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return (mapped or address).is_loopback
