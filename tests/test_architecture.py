@@ -128,17 +128,6 @@ BANNED_WORDS = (
 TEXT_FILES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "docs/*.md", "templates/**/*.*")
 """Texts for people, beside the package: its help, its messages, its docstrings and its comments."""
 
-PENDING: frozenset[str] = frozenset(
-    {
-        "find_banned_names",
-        "find_undocumented_classes",
-        "find_positional_arguments",
-        "find_banned_words",
-    }
-)
-"""Rules that the package does not satisfy yet."""
-
-
 # --- imports
 
 
@@ -298,12 +287,11 @@ RULES: tuple[Callable[[Sequence[SourceFile]], Iterator[str]], ...] = (
 )
 
 
-@pytest.mark.parametrize("rule", [rule for rule in RULES if rule.__name__ not in PENDING])
+@pytest.mark.parametrize("rule", RULES)
 def test_the_package_follows(rule: Callable[[Sequence[SourceFile]], Iterator[str]]) -> None:
     assert list(rule(read_sources(PACKAGE))) == []
 
 
-@pytest.mark.skipif("find_banned_words" in PENDING, reason="pending")
 def test_texts_are_in_plain_english() -> None:
     assert list(find_banned_words_in_texts(ROOT)) == []
 

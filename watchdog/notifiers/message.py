@@ -228,7 +228,7 @@ def _broken_expressions(context: AlertContext, cause: str) -> Iterator[tuple[str
 
 
 def _expected_fields(context: AlertContext, cause: str) -> tuple[MessageField, ...]:
-    """What was expected and observed, where no expression says it."""
+    """What was expected and observed, unless a broken expression shows it."""
     if any(_broken_expressions(context, cause)):
         return ()
     expected, observed = _expected_and_observed(context, cause)
