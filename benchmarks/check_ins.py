@@ -74,28 +74,28 @@ def measure_server(server_name: str) -> tuple[float, list[float], int]:
 
 
 async def send_check_ins(port: int, run_count: int) -> list[float]:
-    """So many runs, each told of twice."""
+    """Send a start and an exit code for each run. Returns the response times in ms."""
     numbers = iter(range(run_count))
     times: list[float] = []
 
-    async def one(path: str, body: bytes) -> None:
-        began = perf_counter()
+    async def send(path: str, body: bytes) -> None:
+        started = perf_counter()
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
         writer.write(head.encode() + body)
-        answer = await reader.read()
-        times.append((perf_counter() - began) * 1000)
+        response = await reader.read()
+        times.append((perf_counter() - started) * 1000)
         writer.close()
-        if not answer.startswith(b"HTTP/1.1 200 "):
-            raise RuntimeError(answer)
+        if not response.startswith(b"HTTP/1.1 200 "):
+            raise RuntimeError(response)
 
-    async def some() -> None:
+    async def send_in_sequence() -> None:
         for n in numbers:
             address = f"/in/{heartbeat_token(n % JOB_COUNT)}"
-            await one(f"{address}/start?rid=run-{n}", b"")
-            await one(f"{address}/0?rid=run-{n}", JOB_OUTPUT)
+            await send(f"{address}/start?rid=run-{n}", b"")
+            await send(f"{address}/0?rid=run-{n}", JOB_OUTPUT)
 
-    await asyncio.gather(*(some() for _ in range(CONCURRENCY)))
+    await asyncio.gather(*(send_in_sequence() for _ in range(CONCURRENCY)))
     return times
 
 
@@ -113,7 +113,7 @@ def server_process(server_name: str) -> Iterator[tuple[int, ServerUsageReader]]:
 
 
 class ServerUsageReader:
-    """How much the other process has used, once it has nothing left to do."""
+    """Asks the other process for its CPU time, once everything is stored."""
 
     def __init__(self, stdin: IO[str], stdout: IO[str]):
         self._stdin, self._stdout = stdin, stdout
@@ -121,8 +121,8 @@ class ServerUsageReader:
     def __call__(self) -> dict[str, float]:
         self._stdin.write("\n")
         self._stdin.flush()
-        found: dict[str, float] = json.loads(self._stdout.readline())
-        return found
+        usage: dict[str, float] = json.loads(self._stdout.readline())
+        return usage
 
 
 # --- the other process

@@ -296,6 +296,11 @@ def test_texts_are_in_plain_english() -> None:
     assert list(find_banned_words_in_texts(ROOT)) == []
 
 
+@pytest.mark.parametrize("rule", [find_banned_names, find_banned_words, find_long_files])
+def test_the_benchmarks_follow(rule: Callable[[Sequence[SourceFile]], Iterator[str]]) -> None:
+    assert list(rule(read_sources(ROOT / "benchmarks"))) == []
+
+
 LONG_CLASS = "class Store:\n" + "    x = 1\n" * 25
 
 
