@@ -83,12 +83,12 @@ def network(monkeypatch: pytest.MonkeyPatch) -> FakeNetwork:
 
 async def _exchange(url: str, **request: Any) -> str:
     """The reason of the fault, or of the refusal to read the URL; empty when there was an answer."""
-    async with Network() as wire:
+    async with Network() as net:
         try:
             async with asyncio.timeout(5):
-                await wire.send_http_request(HttpRequest(url, **request))
-        except ProbeError as fault:
-            return fault.reason
+                await net.send_http_request(HttpRequest(url, **request))
+        except ProbeError as error:
+            return error.reason
         except ValueError:
             return "not_a_url"
     return ""
@@ -108,37 +108,37 @@ def test_no_spelling_of_a_metadata_address_is_connected_to(
 def test_no_redirect_leads_there(network: FakeNetwork) -> None:
     network.names["metadata.acme.example"] = [["169.254.169.254"]]
 
-    async def scene() -> list[str]:
+    async def run_scenario() -> list[str]:
         reasons = []
         for url in SPELLINGS:
-            async with running_server(redirect_to(url)) as peer:
-                reasons.append(await _exchange(peer.url_of(), follow_redirects=True))
+            async with running_server(redirect_to(url)) as target:
+                reasons.append(await _exchange(target.url_of(), follow_redirects=True))
         return reasons
 
-    reasons = asyncio.run(scene())
+    reasons = asyncio.run(run_scenario())
     assert set(network.connected) == {"127.0.0.1"}
     assert len(network.connected) == len(SPELLINGS)
     assert set(reasons) <= {"connection.address_blocked", "dns.failed", "http.invalid_redirect"}
 
 
 def test_a_name_that_moves_to_a_refused_address_is_not_followed_there(network: FakeNetwork) -> None:
-    async def scene() -> list[str]:
-        async with running_server(send_parts(http_response())) as peer:
+    async def run_scenario() -> list[str]:
+        async with running_server(send_parts(http_response())) as target:
             network.names["rebinding.example"] = [["127.0.0.1"], ["169.254.169.254"], ["127.0.0.1"]]
-            url = peer.url_of(host="rebinding.example")
+            url = target.url_of(host="rebinding.example")
             return [await _exchange(url) for _ in range(3)]
 
-    assert asyncio.run(scene()) == ["", "connection.address_blocked", ""]
+    assert asyncio.run(run_scenario()) == ["", "connection.address_blocked", ""]
     assert network.connected == ["127.0.0.1", "127.0.0.1"]
 
 
 def test_of_a_name_s_addresses_only_the_permitted_are_tried(network: FakeNetwork) -> None:
-    async def scene() -> str:
-        async with running_server(send_parts(http_response())) as peer:
+    async def run_scenario() -> str:
+        async with running_server(send_parts(http_response())) as target:
             network.names["mixed.example"] = [["169.254.169.254", "::ffff:a9fe:a9fe", "127.0.0.1"]]
-            return await _exchange(peer.url_of(host="mixed.example"))
+            return await _exchange(target.url_of(host="mixed.example"))
 
-    assert asyncio.run(scene()) == ""
+    assert asyncio.run(run_scenario()) == ""
     assert network.connected == ["127.0.0.1"]
 
 
@@ -158,12 +158,12 @@ def test_of_a_name_s_addresses_only_the_permitted_are_tried(network: FakeNetwork
     ],
 )
 def test_a_refusal_names_the_address_and_the_rule(network: FakeNetwork, host: str, message: str) -> None:
-    async def scene() -> None:
-        async with Network() as wire:
-            await wire.connector.connect(host, 80, PhaseTimer(), allow_private_addresses=False)
+    async def run_scenario() -> None:
+        async with Network() as net:
+            await net.connector.connect(host, 80, PhaseTimer(), allow_private_addresses=False)
 
     with pytest.raises(ProbeError, match="^" + message) as caught:
-        asyncio.run(scene())
+        asyncio.run(run_scenario())
     assert not caught.value.retryable
     assert network.connected == []
 
@@ -188,44 +188,44 @@ def silent() -> Iterator[str]:
 
 
 async def _reached(port: int) -> str:
-    async with Network() as wire:
+    async with Network() as net:
         async with asyncio.timeout(HANG_S):
-            sock = await wire.connector.connect("several.example", port, PhaseTimer(), allow_private_addresses=True)
+            sock = await net.connector.connect("several.example", port, PhaseTimer(), allow_private_addresses=True)
         with sock:
             return str(sock.getpeername()[0])
 
 
 def test_a_refusing_address_is_passed_at_once(network: FakeNetwork) -> None:
-    async def scene() -> str:
-        async with running_server(send_parts(http_response())) as peer:
+    async def run_scenario() -> str:
+        async with running_server(send_parts(http_response())) as target:
             network.names["several.example"] = [["127.0.0.3", "127.0.0.4", "127.0.0.1"]]
-            return await _reached(peer.port)
+            return await _reached(target.port)
 
-    assert asyncio.run(scene()) == "127.0.0.1"
+    assert asyncio.run(run_scenario()) == "127.0.0.1"
 
 
 def test_a_silent_address_loses_to_the_next(network: FakeNetwork, silent: str) -> None:
     host, _, port = silent.partition(":")
 
-    async def scene() -> str:
+    async def run_scenario() -> str:
         server = await asyncio.start_server(lambda _, w: w.close(), "127.0.0.1", int(port))
         async with server:
             network.names["several.example"] = [[host, "127.0.0.1"]]
             return await _reached(int(port))
 
-    assert asyncio.run(scene()) == "127.0.0.1"
+    assert asyncio.run(run_scenario()) == "127.0.0.1"
     assert network.connected == [host, "127.0.0.1"]
 
 
 def test_when_all_addresses_refuse_the_fault_names_them(network: FakeNetwork) -> None:
     network.names["several.example"] = [["127.0.0.1", "127.0.0.2"]]
 
-    async def scene() -> None:
-        async with Network() as wire:
-            await wire.connector.connect("several.example", 1, PhaseTimer(), allow_private_addresses=True)
+    async def run_scenario() -> None:
+        async with Network() as net:
+            await net.connector.connect("several.example", 1, PhaseTimer(), allow_private_addresses=True)
 
     with pytest.raises(ProbeError, match=r"^connection refused$") as caught:
-        asyncio.run(scene())
+        asyncio.run(run_scenario())
     assert caught.value.facts == {"address": "127.0.0.1:1, 127.0.0.2:1"}
 
 
@@ -243,30 +243,30 @@ def test_a_name_server_that_hangs_holds_up_nothing_else(network: FakeNetwork, mo
 
     monkeypatch.setattr(connector, "resolve_host", look_up)
 
-    async def hang(wire: Network, port: int) -> str:
-        trace = PhaseTimer()
+    async def hang(net: Network, port: int) -> str:
+        phase_timer = PhaseTimer()
         try:
             async with asyncio.timeout(0.2):
-                await wire.connector.connect("hanging.example", port, trace, allow_private_addresses=True)
+                await net.connector.connect("hanging.example", port, phase_timer, allow_private_addresses=True)
         except TimeoutError:
-            return trace.current_phase or ""
+            return phase_timer.current_phase or ""
         return "connected"
 
-    async def scene() -> list[str]:
-        async with running_server(send_parts(http_response())) as peer:
-            async with Network() as wire:
-                hanging = await asyncio.gather(*(hang(wire, peer.port) for _ in range(2 * MAX_CONCURRENT_DNS_LOOKUPS)))
+    async def run_scenario() -> list[str]:
+        async with running_server(send_parts(http_response())) as target:
+            async with Network() as net:
+                hanging = await asyncio.gather(*(hang(net, target.port) for _ in range(2 * MAX_CONCURRENT_DNS_LOOKUPS)))
                 async with asyncio.timeout(HANG_S):
                     (
-                        await wire.connector.connect(
-                            "quick.example", peer.port, PhaseTimer(), allow_private_addresses=True
+                        await net.connector.connect(
+                            "quick.example", target.port, PhaseTimer(), allow_private_addresses=True
                         )
                     ).close()
             return hanging
 
     started = monotonic()
     try:
-        assert asyncio.run(scene()) == ["dns"] * 2 * MAX_CONCURRENT_DNS_LOOKUPS
+        assert asyncio.run(run_scenario()) == ["dns"] * 2 * MAX_CONCURRENT_DNS_LOOKUPS
         assert network.asked == ["hanging.example"]
         assert monotonic() - started < HANG_S, "the lookup that hangs is not awaited"
     finally:
@@ -294,14 +294,14 @@ def test_a_failed_lookup_is_not_remembered(network: FakeNetwork, monkeypatch: py
 
     monkeypatch.setattr(connector, "resolve_host", look_up)
 
-    async def scene() -> list[str]:
+    async def run_scenario() -> list[str]:
         reasons = []
-        async with Network() as wire:
+        async with Network() as net:
             for _ in range(2):
                 try:
-                    await wire.connector.connect("flaky.example", 1, PhaseTimer(), allow_private_addresses=True)
-                except ProbeError as fault:
-                    reasons.append(str(fault))
+                    await net.connector.connect("flaky.example", 1, PhaseTimer(), allow_private_addresses=True)
+                except ProbeError as error:
+                    reasons.append(str(error))
         return reasons
 
-    assert asyncio.run(scene()) == ["name server does not respond: flaky.example", "connection refused"]
+    assert asyncio.run(run_scenario()) == ["name server does not respond: flaky.example", "connection refused"]

@@ -97,17 +97,17 @@ REQUEST2 = httpx2.Request("GET", "http://h/")
     ids=str,
 )  # fmt: skip
 def test_a_fault_of_the_target(error: BaseException, reason: str, message: str | None, retryable: bool) -> None:
-    fault = error_from_exception(error)
-    assert fault is not None
-    assert (fault.reason, fault.retryable, fault.is_internal) == (reason, retryable, False)
-    assert message is None or str(fault) == message
+    translated = error_from_exception(error)
+    assert translated is not None
+    assert (translated.reason, translated.retryable, translated.is_internal) == (reason, retryable, False)
+    assert message is None or str(translated) == message
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS])
 def test_when_this_machine_is_out_of_something_the_target_is_not_to_blame(number: int) -> None:
-    fault = error_from_exception(caused(httpx.ConnectError("x"), os_error(number)))
-    assert fault is not None
-    assert (fault.reason, fault.is_internal) == ("watchdog.out_of_resources", True)
+    translated = error_from_exception(caused(httpx.ConnectError("x"), os_error(number)))
+    assert translated is not None
+    assert (translated.reason, translated.is_internal) == ("watchdog.out_of_resources", True)
 
 
 @pytest.mark.parametrize(
@@ -135,9 +135,9 @@ def test_an_error_that_caused_itself_ends() -> None:
 def test_what_httpcore_hides_is_told() -> None:
     error = httpcore.ConnectError("All connection attempts failed")
     error.__context__, error.__suppress_context__ = REFUSED, True
-    fault = error_from_exception(caused(httpx.ConnectError("x"), error))
-    assert fault is not None
-    assert fault.reason == "connection.refused"
+    translated = error_from_exception(caused(httpx.ConnectError("x"), error))
+    assert translated is not None
+    assert translated.reason == "connection.refused"
 
 
 def test_a_suppressed_context_says_nothing() -> None:

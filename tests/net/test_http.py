@@ -33,54 +33,58 @@ from watchdog.net import Network, PhaseTimer, ProbeError
 from watchdog.net.http import MAX_BODY_BYTES, MAX_RAW_RESPONSE_BYTES, HttpRequest, HttpResponse
 
 DEADLINE = 0.3
-Run = Callable[[Coroutine[Any, Any, "Seen"]], "Seen"]
+Run = Callable[[Coroutine[Any, Any, "Exchange"]], "Exchange"]
 
 
 @pytest.fixture(params=["asyncio", "uvloop"])
 def run(request: pytest.FixtureRequest) -> Run:
-    """What holds, holds on both event loops."""
+    """Runs a test on both event loops."""
     return uvloop.run if request.param == "uvloop" else asyncio.run
 
 
 @dataclass
-class Seen:
-    """What became of one exchange: an answer, a fault or, when time ran out, neither."""
+class Exchange:
+    """One request and what came of it: a response, an error, or neither if the time ran out."""
 
-    exchange: HttpResponse | None = None
-    fault: ProbeError | None = None
-    trace: PhaseTimer = field(default_factory=PhaseTimer)
+    result: HttpResponse | None = None
+    failure: ProbeError | None = None
+    phase_timer: PhaseTimer = field(default_factory=PhaseTimer)
     seconds: float = 0.0
     heads: list[str] = field(default_factory=list)
     """The request heads that the server read."""
 
     @property
-    def answer(self) -> HttpResponse:
-        assert self.exchange is not None, (self.fault, self.trace.phase_durations_ms)
-        return self.exchange
+    def response(self) -> HttpResponse:
+        assert self.result is not None, (self.failure, self.phase_timer.phase_durations_ms)
+        return self.result
 
     @property
-    def wrong(self) -> ProbeError:
-        assert self.fault is not None, (self.exchange, self.trace.phase_durations_ms)
-        return self.fault
+    def error(self) -> ProbeError:
+        assert self.failure is not None, (self.result, self.phase_timer.phase_durations_ms)
+        return self.failure
 
 
-async def ask(talk: ConnectionHandler, deadline: float = DEADLINE, **request: Any) -> Seen:
-    async with running_server(talk) as peer, Network() as wire:
-        return await exchanged(wire, peer, peer.url_of(), deadline, **request)
+async def ask(handler: ConnectionHandler, deadline: float = DEADLINE, **request: Any) -> Exchange:
+    async with running_server(handler) as server, Network() as network:
+        return await send_request(network, server, server.url_of(), deadline, **request)
 
 
-async def exchanged(wire: Network, peer: ScriptedServer, url: str, deadline: float = 5.0, **request: Any) -> Seen:
-    seen = Seen(heads=peer.request_heads)
+async def send_request(
+    network: Network, server: ScriptedServer, url: str, deadline: float = 5.0, **request: Any
+) -> Exchange:
+    exchange = Exchange(heads=server.request_heads)
     started = monotonic()
     try:
         async with asyncio.timeout(deadline):
-            seen.exchange = await wire.send_http_request(HttpRequest(url, phase_timer=seen.trace, **request))
-    except ProbeError as fault:
-        seen.fault = fault
+            exchange.result = await network.send_http_request(
+                HttpRequest(url, phase_timer=exchange.phase_timer, **request)
+            )
+    except ProbeError as error:
+        exchange.failure = error
     except TimeoutError:
         pass
-    seen.seconds = monotonic() - started
-    return seen
+    exchange.seconds = monotonic() - started
+    return exchange
 
 
 def bomb(megabytes: int) -> bytes:
@@ -112,12 +116,12 @@ ENDLESS = {
 
 @pytest.mark.parametrize("temper", ENDLESS)
 def test_the_deadline_ends_it_and_the_trace_says_where(run: Run, temper: str) -> None:
-    talk, phase = ENDLESS[temper]
-    seen = run(ask(talk))
-    assert (seen.exchange, seen.fault) == (None, None)
-    assert seen.seconds < HANG_S
-    assert seen.trace.current_phase == phase
-    assert DEADLINE * 500 < sum(seen.trace.phase_durations_ms.values()) < HANG_S * 1000
+    handler, phase = ENDLESS[temper]
+    exchange = run(ask(handler))
+    assert (exchange.result, exchange.failure) == (None, None)
+    assert exchange.seconds < HANG_S
+    assert exchange.phase_timer.current_phase == phase
+    assert DEADLINE * 500 < sum(exchange.phase_timer.phase_durations_ms.values()) < HANG_S * 1000
 
 
 # --- faults
@@ -195,10 +199,10 @@ FAULTS = {
 
 @pytest.mark.parametrize("temper", FAULTS)
 def test_a_fault_has_a_reason_and_a_plain_message(run: Run, temper: str) -> None:
-    talk, reason, message = FAULTS[temper]
-    seen = run(ask(talk, deadline=5.0, follow_redirects=True))
-    port = seen.heads[0].partition("127.0.0.1:")[2].partition("\r\n")[0]
-    assert (seen.wrong.reason, str(seen.wrong)) == (reason, message.replace("PORT", port))
+    handler, reason, message = FAULTS[temper]
+    exchange = run(ask(handler, deadline=5.0, follow_redirects=True))
+    port = exchange.heads[0].partition("127.0.0.1:")[2].partition("\r\n")[0]
+    assert (exchange.error.reason, str(exchange.error)) == (reason, message.replace("PORT", port))
 
 
 def test_a_reset_is_told_from_a_close(run: Run) -> None:
@@ -207,22 +211,22 @@ def test_a_reset_is_told_from_a_close(run: Run) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         writer.transport.abort()
 
-    seen = run(ask(reset))
-    assert seen.wrong.reason == "connection.lost"
-    assert str(seen.wrong) == "connection reset by the server while waiting for the first byte"
-    assert seen.wrong.retryable
+    exchange = run(ask(reset))
+    assert exchange.error.reason == "connection.lost"
+    assert str(exchange.error) == "connection reset by the server while waiting for the first byte"
+    assert exchange.error.retryable
 
 
 def test_what_is_not_http_is_shown_as_evidence(run: Run) -> None:
-    seen = run(ask(send_parts(b"SSH-2.0-OpenSSH_9.2p1\r\n\r\n")))
-    assert seen.wrong.excerpt.startswith("SSH-2.0-OpenSSH_9.2p1")
-    assert "illegal status line" in seen.wrong.facts["detail"]
-    assert seen.wrong.facts["address"].startswith("127.0.0.1:")
+    exchange = run(ask(send_parts(b"SSH-2.0-OpenSSH_9.2p1\r\n\r\n")))
+    assert exchange.error.excerpt.startswith("SSH-2.0-OpenSSH_9.2p1")
+    assert "illegal status line" in exchange.error.facts["detail"]
+    assert exchange.error.facts["address"].startswith("127.0.0.1:")
 
 
-async def _asked_nobody(url: str, **request: Any) -> Seen:
-    async with Network() as wire:
-        return await exchanged(wire, ScriptedServer(), url, **request)
+async def _asked_nobody(url: str, **request: Any) -> Exchange:
+    async with Network() as network:
+        return await send_request(network, ScriptedServer(), url, **request)
 
 
 @pytest.mark.parametrize(
@@ -234,62 +238,62 @@ async def _asked_nobody(url: str, **request: Any) -> Seen:
     ],
 )
 def test_nobody_answers(run: Run, url: str, reason: str, message: str, phase: str) -> None:
-    seen = run(_asked_nobody(url))
-    if seen.wrong.reason == "connection.unreachable" and "[" in url:
+    exchange = run(_asked_nobody(url))
+    if exchange.error.reason == "connection.unreachable" and "[" in url:
         pytest.skip("IPv6 is missing: a loopback address ::1")
-    assert (seen.wrong.reason, str(seen.wrong), seen.wrong.phase) == (reason, message, phase)
-    assert seen.wrong.retryable
+    assert (exchange.error.reason, str(exchange.error), exchange.error.phase) == (reason, message, phase)
+    assert exchange.error.retryable
 
 
 def test_a_fault_behind_a_redirect_says_so(run: Run) -> None:
-    seen = run(
+    exchange = run(
         ask(
             send_parts(http_response(status="302 Found", Location="http://127.0.0.1:1/x?token=1")),
             follow_redirects=True,
         )
     )
-    assert seen.wrong.reason == "connection.refused"
-    assert seen.wrong.facts == {"address": "127.0.0.1:1", "redirected_to": "http://127.0.0.1:1/x"}
+    assert exchange.error.reason == "connection.refused"
+    assert exchange.error.facts == {"address": "127.0.0.1:1", "redirected_to": "http://127.0.0.1:1/x"}
 
 
 # --- bounds
 
 
 def test_a_long_body_is_read_to_its_end_and_kept_to_the_limit(run: Run) -> None:
-    seen = run(ask(send_parts(http_response(b"x" * 700_000)), deadline=5.0))
-    assert seen.answer.encoded_body_bytes == 700_000
-    assert len(seen.answer.body) == MAX_BODY_BYTES
-    assert seen.answer.body_incomplete_reason == "the body is longer than 256 KiB"
+    exchange = run(ask(send_parts(http_response(b"x" * 700_000)), deadline=5.0))
+    assert exchange.response.encoded_body_bytes == 700_000
+    assert len(exchange.response.body) == MAX_BODY_BYTES
+    assert exchange.response.body_incomplete_reason == "the body is longer than 256 KiB"
 
 
 def test_a_body_of_just_the_limit_is_whole(run: Run) -> None:
-    seen = run(ask(send_parts(http_response(b"x" * MAX_BODY_BYTES)), deadline=5.0))
-    assert (len(seen.answer.body), seen.answer.body_incomplete_reason) == (MAX_BODY_BYTES, "")
+    exchange = run(ask(send_parts(http_response(b"x" * MAX_BODY_BYTES)), deadline=5.0))
+    assert (len(exchange.response.body), exchange.response.body_incomplete_reason) == (MAX_BODY_BYTES, "")
 
 
 def test_an_endless_body_is_left_at_the_limit(run: Run) -> None:
-    seen = run(ask(send_forever(b"x" * 65_536, first=b"HTTP/1.1 200 OK\r\n\r\n"), deadline=5.0))
-    assert MAX_RAW_RESPONSE_BYTES - 1_000 < seen.answer.encoded_body_bytes <= MAX_RAW_RESPONSE_BYTES + 65_536
-    assert seen.answer.body_incomplete_reason
+    exchange = run(ask(send_forever(b"x" * 65_536, first=b"HTTP/1.1 200 OK\r\n\r\n"), deadline=5.0))
+    assert MAX_RAW_RESPONSE_BYTES - 1_000 < exchange.response.encoded_body_bytes <= MAX_RAW_RESPONSE_BYTES + 65_536
+    assert exchange.response.body_incomplete_reason
 
 
 def test_a_bomb_stays_small(run: Run) -> None:
     payload = gzipped(bomb(50))
     tracemalloc.start()
     try:
-        seen = run(ask(send_parts(payload), deadline=5.0))
+        exchange = run(ask(send_parts(payload), deadline=5.0))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert peak < 10_000_000
-    assert seen.answer.body_incomplete_reason == "the body is longer than 256 KiB"
-    assert seen.answer.body == b"\0" * MAX_BODY_BYTES
+    assert exchange.response.body_incomplete_reason == "the body is longer than 256 KiB"
+    assert exchange.response.body == b"\0" * MAX_BODY_BYTES
 
 
 def test_an_encoding_that_was_not_asked_for_is_left_alone(run: Run) -> None:
-    seen = run(ask(send_parts(http_response(b"\x8b\x02\x80bomb\x03", Content_Encoding="br"))))
-    assert seen.answer.body_incomplete_reason == "the body is encoded as br, which is not supported"
-    assert "accept-encoding: gzip\r\n" in seen.heads[0].lower()
+    exchange = run(ask(send_parts(http_response(b"\x8b\x02\x80bomb\x03", Content_Encoding="br"))))
+    assert exchange.response.body_incomplete_reason == "the body is encoded as br, which is not supported"
+    assert "accept-encoding: gzip\r\n" in exchange.heads[0].lower()
 
 
 # --- answers
@@ -297,20 +301,20 @@ def test_an_encoding_that_was_not_asked_for_is_left_alone(run: Run) -> None:
 
 def test_an_answer_as_it_should_be() -> None:
     body = '{"ü": 1}'.encode()
-    seen = uvloop.run(ask(send_parts(http_response(body, "503 Service Unavailable", X_Tag="a", Set_Cookie="b=c"))))
-    got = seen.answer
+    exchange = uvloop.run(ask(send_parts(http_response(body, "503 Service Unavailable", X_Tag="a", Set_Cookie="b=c"))))
+    got = exchange.response
     assert (got.status, got.reason_phrase, got.http_version) == (503, "Service Unavailable", "1.1")
     assert got.headers == {"content-length": "9", "x-tag": "a", "set-cookie": "b=c"}
     assert (got.body, got.text, got.encoded_body_bytes, got.body_incomplete_reason) == (body, '{"ü": 1}', 9, "")
     assert (got.redirect_count, got.cert_days) == (0, None)
-    assert list(seen.trace.phase_durations_ms) == ["connect", "first_byte", "body"]
-    assert sum(seen.trace.phase_durations_ms.values()) <= got.elapsed_ms
-    assert seen.trace.current_phase is None
+    assert list(exchange.phase_timer.phase_durations_ms) == ["connect", "first_byte", "body"]
+    assert sum(exchange.phase_timer.phase_durations_ms.values()) <= got.elapsed_ms
+    assert exchange.phase_timer.current_phase is None
 
 
 def test_repeated_headers_are_joined() -> None:
-    seen = uvloop.run(ask(send_parts(b"HTTP/1.1 200 OK\r\nVia: a\r\nContent-Length: 0\r\nvia: b\r\n\r\n")))
-    assert seen.answer.headers["via"] == "a, b"
+    exchange = uvloop.run(ask(send_parts(b"HTTP/1.1 200 OK\r\nVia: a\r\nContent-Length: 0\r\nvia: b\r\n\r\n")))
+    assert exchange.response.headers["via"] == "a, b"
 
 
 @pytest.mark.parametrize(
@@ -327,12 +331,12 @@ def test_repeated_headers_are_joined() -> None:
     ],
 )
 def test_bodies_of_every_framing(said: bytes, body: bytes) -> None:
-    assert uvloop.run(ask(send_parts(said))).answer.body == body
+    assert uvloop.run(ask(send_parts(said))).response.body == body
 
 
 def test_a_head_has_no_body() -> None:
     said = http_response(b"not sent", Content_Encoding="gzip").removesuffix(b"not sent")
-    assert uvloop.run(ask(send_parts(said), method="HEAD")).answer.body == b""
+    assert uvloop.run(ask(send_parts(said), method="HEAD")).response.body == b""
 
 
 @pytest.mark.parametrize(
@@ -362,9 +366,9 @@ def test_what_is_sent() -> None:
         got.append(await reader.readexactly(7))
         writer.write(http_response())
 
-    seen = uvloop.run(ask(echo, method="POST", body=b'{"a":1}', headers={"X-Tag": "ü", "user-agent": "mine"}))
-    lines = seen.heads[0].encode().decode().split("\r\n")
-    assert seen.answer.status == 200
+    exchange = uvloop.run(ask(echo, method="POST", body=b'{"a":1}', headers={"X-Tag": "ü", "user-agent": "mine"}))
+    lines = exchange.heads[0].encode().decode().split("\r\n")
+    assert exchange.response.status == 200
     assert lines[0] == "POST / HTTP/1.1"
     assert lines[1].startswith("Host: 127.0.0.1:")
     assert lines[2:-2] == [
@@ -379,18 +383,18 @@ def test_what_is_sent() -> None:
 
 
 def test_a_server_may_answer_before_it_has_read_the_request() -> None:
-    seen = uvloop.run(
+    exchange = uvloop.run(
         ask(send_parts(http_response(status="413 Too Large"), delay_s=0.2), method="POST", body=b"x" * 5_000_000)
     )
-    assert seen.answer.status == 413
+    assert exchange.response.status == 413
 
 
 def test_credentials_in_the_url_are_sent_as_basic_authorization() -> None:
-    async def scene() -> Seen:
-        async with running_server(send_parts(http_response())) as peer, Network() as wire:
-            return await exchanged(wire, peer, f"http://user:pa%3Ass@127.0.0.1:{peer.port}/")
+    async def run_scenario() -> Exchange:
+        async with running_server(send_parts(http_response())) as server, Network() as network:
+            return await send_request(network, server, f"http://user:pa%3Ass@127.0.0.1:{server.port}/")
 
-    assert "Authorization: Basic dXNlcjpwYTpzcw==\r\n" in uvloop.run(scene()).heads[0]
+    assert "Authorization: Basic dXNlcjpwYTpzcw==\r\n" in uvloop.run(run_scenario()).heads[0]
 
 
 # --- redirects
@@ -404,9 +408,9 @@ async def _two(
     async with (
         running_server(send_parts(http_response(b"arrived"))) as second,
         running_server(redirect_to(location(second))) as first,
-        Network() as wire,
+        Network() as network,
     ):
-        yield first, second, wire
+        yield first, second, network
 
 
 SECRET_HEADERS = {
@@ -418,41 +422,43 @@ SECRET_HEADERS = {
 
 
 def test_another_origin_gets_none_of_the_configured_headers() -> None:
-    async def scene() -> Seen:
-        async with _two(lambda second: second.url_of("/there")) as (first, second, wire):
-            seen = await exchanged(wire, first, first.url_of(), headers=SECRET_HEADERS, follow_redirects=True)
-            seen.heads = first.request_heads + second.request_heads
-            return seen
+    async def run_scenario() -> Exchange:
+        async with _two(lambda second: second.url_of("/there")) as (first, second, network):
+            exchange = await send_request(network, first, first.url_of(), headers=SECRET_HEADERS, follow_redirects=True)
+            exchange.heads = first.request_heads + second.request_heads
+            return exchange
 
-    seen = uvloop.run(scene())
-    assert (seen.answer.body, seen.answer.redirect_count) == (b"arrived", 1)
-    assert seen.answer.url.endswith("/there")
-    assert all(value in seen.heads[0] for value in SECRET_HEADERS.values())
-    assert "t0ken" not in seen.heads[1]
+    exchange = uvloop.run(run_scenario())
+    assert (exchange.response.body, exchange.response.redirect_count) == (b"arrived", 1)
+    assert exchange.response.url.endswith("/there")
+    assert all(value in exchange.heads[0] for value in SECRET_HEADERS.values())
+    assert "t0ken" not in exchange.heads[1]
 
 
 def test_the_same_host_under_another_name_is_another_origin() -> None:
-    async def scene() -> Seen:
-        async with _two(lambda second: second.url_of("/", host="localhost")) as (first, second, wire):
-            seen = await exchanged(wire, first, f"http://user:t0ken@127.0.0.1:{first.port}/", follow_redirects=True)
-            seen.heads = first.request_heads + second.request_heads
-            return seen
+    async def run_scenario() -> Exchange:
+        async with _two(lambda second: second.url_of("/", host="localhost")) as (first, second, network):
+            exchange = await send_request(
+                network, first, f"http://user:t0ken@127.0.0.1:{first.port}/", follow_redirects=True
+            )
+            exchange.heads = first.request_heads + second.request_heads
+            return exchange
 
-    seen = uvloop.run(scene())
-    assert "Authorization: Basic" in seen.heads[0]
-    assert "Authorization" not in seen.heads[1]
+    exchange = uvloop.run(run_scenario())
+    assert "Authorization: Basic" in exchange.heads[0]
+    assert "Authorization" not in exchange.heads[1]
 
 
 def test_the_same_origin_keeps_them() -> None:
     replies = iter([http_response(status="307 Temporary Redirect", Location="/b"), http_response(b"here")])
 
-    async def talk(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def handler(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(next(replies))
 
-    seen = uvloop.run(ask(talk, headers=SECRET_HEADERS, follow_redirects=True))
-    assert seen.answer.body == b"here"
-    assert seen.heads[1].startswith("GET /b ")
-    assert all(value in seen.heads[1] for value in SECRET_HEADERS.values())
+    exchange = uvloop.run(ask(handler, headers=SECRET_HEADERS, follow_redirects=True))
+    assert exchange.response.body == b"here"
+    assert exchange.heads[1].startswith("GET /b ")
+    assert all(value in exchange.heads[1] for value in SECRET_HEADERS.values())
 
 
 @pytest.mark.parametrize(
@@ -468,13 +474,13 @@ def test_the_same_origin_keeps_them() -> None:
     ],
 )
 def test_when_a_redirect_is_followed(request_: dict[str, Any], status: str, followed: bool) -> None:
-    seen = uvloop.run(ask(send_parts(http_response(status=status, Location="http://127.0.0.1:1/")), **request_))
-    assert (seen.fault is not None) == followed
-    assert followed or seen.answer.status == int(status[:3])
+    exchange = uvloop.run(ask(send_parts(http_response(status=status, Location="http://127.0.0.1:1/")), **request_))
+    assert (exchange.failure is not None) == followed
+    assert followed or exchange.response.status == int(status[:3])
 
 
 def test_a_redirect_without_a_location_is_an_answer() -> None:
-    assert uvloop.run(ask(send_parts(http_response(status="302 Found")), follow_redirects=True)).answer.status == 302
+    assert uvloop.run(ask(send_parts(http_response(status="302 Found")), follow_redirects=True)).response.status == 302
 
 
 # --- leftovers
@@ -485,21 +491,21 @@ DESCRIPTORS = Path("/proc/self/fd")
 
 @pytest.mark.skipif(not DESCRIPTORS.exists(), reason="/proc is missing: open descriptors cannot be counted")
 def test_nothing_is_left_open_after_faults_and_cancellations(run: Run) -> None:
-    async def scene() -> Seen:
+    async def run_scenario() -> Exchange:
         talks = (
             [send_parts(http_response())]
-            + [talk for talk, _ in ENDLESS.values()]
-            + [talk for talk, _, _ in FAULTS.values()]
+            + [handler for handler, _ in ENDLESS.values()]
+            + [handler for handler, _, _ in FAULTS.values()]
         )
-        async with Network() as wire:
+        async with Network() as network:
             descriptors = []
-            for talk in talks:
-                async with running_server(talk) as peer:
-                    await exchanged(wire, peer, peer.url_of(), 0.05, follow_redirects=True)
+            for handler in talks:
+                async with running_server(handler) as server:
+                    await send_request(network, server, server.url_of(), 0.05, follow_redirects=True)
                 await asyncio.sleep(0.01)
                 descriptors.append(len(os.listdir(DESCRIPTORS)))  # noqa: PTH208
             assert descriptors[-1] == descriptors[0]
             assert [t for t in asyncio.all_tasks() if t is not asyncio.current_task()] == []
-        return Seen()
+        return Exchange()
 
-    run(scene())
+    run(run_scenario())

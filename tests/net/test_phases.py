@@ -17,63 +17,63 @@ class Ticks:
 
 def test_phases_come_in_their_order_and_repeats_add_up() -> None:
     clock = Ticks()
-    trace = PhaseTimer(clock)
+    phase_timer = PhaseTimer(clock)
     for phase, seconds in (("dns", 0.001), ("connect", 0.002), ("dns", 0.004), ("connect", 0.008)):
-        trace.start_phase(phase)
+        phase_timer.start_phase(phase)
         clock.now += seconds
-        trace.end_phase(phase)
-    assert list(trace.phase_durations_ms) == ["dns", "connect"]
-    assert {k: round(v, 6) for k, v in trace.phase_durations_ms.items()} == {"dns": 5, "connect": 10}
-    assert trace.current_phase is None
+        phase_timer.end_phase(phase)
+    assert list(phase_timer.phase_durations_ms) == ["dns", "connect"]
+    assert {k: round(v, 6) for k, v in phase_timer.phase_durations_ms.items()} == {"dns": 5, "connect": 10}
+    assert phase_timer.current_phase is None
 
 
 def test_an_outer_phase_counts_only_what_no_inner_one_counted() -> None:
     clock = Ticks()
-    trace = PhaseTimer(clock)
-    trace.start_phase("negotiate")
+    phase_timer = PhaseTimer(clock)
+    phase_timer.start_phase("negotiate")
     clock.now += 1
-    trace.start_phase("connect")
+    phase_timer.start_phase("connect")
     clock.now += 2
-    trace.end_phase("connect")
-    trace.start_phase("tls")
+    phase_timer.end_phase("connect")
+    phase_timer.start_phase("tls")
     clock.now += 4
-    trace.end_phase("tls")
+    phase_timer.end_phase("tls")
     clock.now += 8
-    trace.end_phase("negotiate")
-    assert trace.phase_durations_ms == {"connect": 2000, "tls": 4000, "negotiate": 9000}
+    phase_timer.end_phase("negotiate")
+    assert phase_timer.phase_durations_ms == {"connect": 2000, "tls": 4000, "negotiate": 9000}
 
 
 def test_what_is_under_way_counts_up_to_now_and_is_named() -> None:
     clock = Ticks()
-    trace = PhaseTimer(clock)
-    trace.start_phase("list")
+    phase_timer = PhaseTimer(clock)
+    phase_timer.start_phase("list")
     clock.now += 1
-    trace.start_phase("connect")
+    phase_timer.start_phase("connect")
     clock.now += 2
-    trace.end_phase("connect")
-    trace.start_phase("first_byte")
+    phase_timer.end_phase("connect")
+    phase_timer.start_phase("first_byte")
     clock.now += 4
-    assert trace.current_phase == "first_byte"
-    assert trace.phase_durations_ms == {"connect": 2000, "first_byte": 4000, "list": 1000}
+    assert phase_timer.current_phase == "first_byte"
+    assert phase_timer.phase_durations_ms == {"connect": 2000, "first_byte": 4000, "list": 1000}
     clock.now += 1
-    assert sum(trace.phase_durations_ms.values()) == 8000
+    assert sum(phase_timer.phase_durations_ms.values()) == 8000
 
 
 def test_ending_what_never_began_changes_nothing() -> None:
-    trace = PhaseTimer(Ticks())
-    trace.start_phase("dns")
-    trace.end_phase("tls")
-    assert trace.current_phase == "dns"
+    phase_timer = PhaseTimer(Ticks())
+    phase_timer.start_phase("dns")
+    phase_timer.end_phase("tls")
+    assert phase_timer.current_phase == "dns"
 
 
 def test_phases_may_end_out_of_order() -> None:
     clock = Ticks()
-    trace = PhaseTimer(clock)
-    trace.start_phase("list")
-    trace.start_phase("call")
+    phase_timer = PhaseTimer(clock)
+    phase_timer.start_phase("list")
+    phase_timer.start_phase("call")
     clock.now += 1
-    trace.end_phase("list")
-    assert trace.current_phase == "call"
+    phase_timer.end_phase("list")
+    assert phase_timer.current_phase == "call"
     clock.now += 1
-    trace.end_phase("call")
-    assert trace.current_phase is None
+    phase_timer.end_phase("call")
+    assert phase_timer.current_phase is None

@@ -49,28 +49,28 @@ async def ask(
     context: ssl.SSLContext,
     tls: TlsConfig,
     host: str = "127.0.0.1",
-    talk: ConnectionHandler | None = None,
-    trace: PhaseTimer | None = None,
+    handler: ConnectionHandler | None = None,
+    timer: PhaseTimer | None = None,
 ) -> HttpResponse:
-    async with running_server(talk or send_parts(http_response(b"hello")), context) as peer, Network() as wire:
+    async with running_server(handler or send_parts(http_response(b"hello")), context) as target, Network() as network:
         request = HttpRequest(
-            peer.url_of(scheme="https", host=host),
+            target.url_of(scheme="https", host=host),
             tls=tls,
-            phase_timer=trace or PhaseTimer(),
+            phase_timer=timer or PhaseTimer(),
             now=NOW,
             follow_redirects=True,
         )
         async with asyncio.timeout(5):
-            return await wire.send_http_request(request)
+            return await network.send_http_request(request)
 
 
 def test_a_good_certificate_is_taken_and_its_days_are_counted(run: Run, authority: CertificateAuthority) -> None:
-    trace = PhaseTimer()
+    timer = PhaseTimer()
     got = run(
-        ask(authority.server_tls_context("127.0.0.1", end=90.5), TlsConfig(ca_file=authority.ca_file), trace=trace)
+        ask(authority.server_tls_context("127.0.0.1", end=90.5), TlsConfig(ca_file=authority.ca_file), timer=timer)
     )
     assert (got.body, got.cert_days) == (b"hello", 90)
-    assert list(trace.phase_durations_ms) == ["connect", "tls", "first_byte", "body"]
+    assert list(timer.phase_durations_ms) == ["connect", "tls", "first_byte", "body"]
 
 
 @pytest.mark.parametrize(
@@ -175,16 +175,18 @@ def test_a_redirect_to_another_origin_is_shown_no_client_certificate(authority: 
         ca_file=authority.ca_file, cert_file=authority.issue_certificate("watchdog"), server_name="127.0.0.1"
     )
 
-    async def scene(redirected: bool) -> HttpResponse:
+    async def run_scenario(redirected: bool) -> HttpResponse:
         async with running_server(look, context) as second:
             there = second.url_of(scheme="https")
             return (
-                await ask(context, tls, talk=redirect_to(there)) if redirected else await ask(context, tls, talk=look)
+                await ask(context, tls, handler=redirect_to(there))
+                if redirected
+                else await ask(context, tls, handler=look)
             )
 
-    asyncio.run(scene(redirected=False))
+    asyncio.run(run_scenario(redirected=False))
     assert shown.pop() is not None
-    asyncio.run(scene(redirected=True))
+    asyncio.run(run_scenario(redirected=True))
     assert shown == [None]
 
 
@@ -227,15 +229,15 @@ def test_options_that_contradict_are_refused(options: dict[str, Any], message: s
 
 
 def test_one_context_serves_all_who_ask_for_the_same(authority: CertificateAuthority) -> None:
-    async def scene() -> None:
-        async with Network() as wire:
-            one = wire.connector.ssl_context(TlsConfig(ca_file=authority.ca_file))
-            assert wire.connector.ssl_context(TlsConfig(ca_file=authority.ca_file)) is one
-            assert wire.connector.ssl_context(TlsConfig(ca_file=authority.ca_file, server_name="x")) is one
-            assert wire.connector.ssl_context(TlsConfig()) is not one
-            assert not wire.connector.ssl_context(TlsConfig(verify=False)).check_hostname
+    async def run_scenario() -> None:
+        async with Network() as network:
+            context = network.connector.ssl_context(TlsConfig(ca_file=authority.ca_file))
+            assert network.connector.ssl_context(TlsConfig(ca_file=authority.ca_file)) is context
+            assert network.connector.ssl_context(TlsConfig(ca_file=authority.ca_file, server_name="x")) is context
+            assert network.connector.ssl_context(TlsConfig()) is not context
+            assert not network.connector.ssl_context(TlsConfig(verify=False)).check_hostname
 
-    asyncio.run(scene())
+    asyncio.run(run_scenario())
 
 
 def test_without_authorities_of_the_system_the_bundled_ones_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,9 +246,9 @@ def test_without_authorities_of_the_system_the_bundled_ones_are_used(monkeypatch
     assert len(create_ssl_context(TlsConfig()).get_ca_certs()) > 50
 
 
-async def plainly(talk: ConnectionHandler) -> HttpResponse:
-    async with running_server(talk, read_request=False) as peer, Network() as wire:
-        return await wire.send_http_request(HttpRequest(peer.url_of(scheme="https")))
+async def plainly(handler: ConnectionHandler) -> HttpResponse:
+    async with running_server(handler, read_request=False) as target, Network() as network:
+        return await network.send_http_request(HttpRequest(target.url_of(scheme="https")))
 
 
 def test_a_server_that_does_not_speak_tls(run: Run) -> None:
@@ -269,22 +271,24 @@ def test_a_server_that_hangs_up_during_the_handshake(run: Run) -> None:
 
 @pytest.mark.skipif(not DESCRIPTORS.exists(), reason="/proc is missing: open descriptors cannot be counted")
 def test_nothing_is_left_open_after_a_failed_handshake(run: Run, authority: CertificateAuthority) -> None:
-    async def scene() -> HttpResponse:
+    async def run_scenario() -> HttpResponse:
         expired = authority.server_tls_context("127.0.0.1", begin=-90, end=-1)
         async with (
-            Network() as wire,
-            running_server(send_parts(http_response(b"hello")), expired) as peer,
+            Network() as network,
+            running_server(send_parts(http_response(b"hello")), expired) as target,
             running_server(send_parts(delay_s=60)) as deaf,
         ):
             counts = []
-            for server in (peer, deaf) * 3:
+            for server in (target, deaf) * 3:
                 request = HttpRequest(server.url_of(scheme="https"), tls=TlsConfig(ca_file=authority.ca_file), now=NOW)
                 with suppress(ProbeError, TimeoutError):
                     async with asyncio.timeout(0.1):
-                        await wire.send_http_request(request)
+                        await network.send_http_request(request)
                 await asyncio.sleep(0.02)
                 counts.append(len(os.listdir(DESCRIPTORS)))  # noqa: PTH208
             assert counts[2::2] == counts[:1] * 2
-            return await wire.send_http_request(HttpRequest(peer.url_of(scheme="https"), tls=TlsConfig(verify=False)))
+            return await network.send_http_request(
+                HttpRequest(target.url_of(scheme="https"), tls=TlsConfig(verify=False))
+            )
 
-    run(scene())
+    run(run_scenario())

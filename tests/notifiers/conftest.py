@@ -18,7 +18,11 @@ from watchdog.notifiers.base import CONFIG_ERROR_RETRY_S, DeliveryError, Deliver
 
 class SendFixture(Protocol):
     def __call__(
-        self, notifier: Notifier, story: AlertContext, receipt: Mapping[str, Json] = {}, partly: Mapping[str, Json] = {}
+        self,
+        notifier: Notifier,
+        context: AlertContext,
+        receipt: Mapping[str, Json] = {},
+        partly: Mapping[str, Json] = {},
     ) -> dict[str, Json]: ...
 
 
@@ -26,21 +30,21 @@ class SendFixture(Protocol):
 def loop_and_wire() -> Iterator[tuple[asyncio.Runner, Network]]:
     """One of each for all deliveries, as in a service."""
     with asyncio.Runner() as loop:
-        wire = Network()
-        loop.run(wire.__aenter__())
-        yield loop, wire
-        loop.run(wire.__aexit__(None, None, None))
+        network = Network()
+        loop.run(network.__aenter__())
+        yield loop, network
+        loop.run(network.__aexit__(None, None, None))
 
 
 @pytest.fixture
 def send(loop_and_wire: tuple[asyncio.Runner, Network]) -> SendFixture:
     """Deliver a story; returns the receipt."""
-    loop, wire = loop_and_wire
+    loop, network = loop_and_wire
 
     def deliver(
-        notifier: Notifier, story: AlertContext, receipt: Mapping[str, Json] = {}, partly: Mapping[str, Json] = {}
+        notifier: Notifier, context: AlertContext, receipt: Mapping[str, Json] = {}, partly: Mapping[str, Json] = {}
     ) -> dict[str, Json]:
-        return loop.run(notifier.send(DeliveryRequest(notification_for(story), story, receipt, wire, partly)))
+        return loop.run(notifier.send(DeliveryRequest(notification_for(context), context, receipt, network, partly)))
 
     return deliver
 
@@ -50,10 +54,10 @@ def fail(send: SendFixture) -> SendFixture:
     """Deliver a story in vain; returns what the outbox needs to know of the failure."""
 
     def deliver(
-        notifier: Notifier, story: AlertContext, receipt: Mapping[str, Json] = {}, partly: Mapping[str, Json] = {}
+        notifier: Notifier, context: AlertContext, receipt: Mapping[str, Json] = {}, partly: Mapping[str, Json] = {}
     ) -> dict[str, Json]:
         with pytest.raises(DeliveryError) as caught:
-            send(notifier, story, receipt, partly)
+            send(notifier, context, receipt, partly)
         e = caught.value
         assert e.__cause__ is None, "it may quote a secret"
         assert e.__suppress_context__ or isinstance(e.__context__, DeliveryError | None), "it may quote a secret"

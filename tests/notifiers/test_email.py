@@ -55,25 +55,25 @@ def to(
     return EmailNotifier(to=people, server=SmtpServerSettings.model_validate(server))
 
 
-def part(letter: EmailMessage, kind: str) -> str:
-    body = letter.get_body((kind,))
+def part(message: EmailMessage, kind: str) -> str:
+    body = message.get_body((kind,))
     assert body is not None
     return str(body.get_content()).replace("\r\n", "\n")
 
 
 def test_a_letter_says_what_it_is(mail: FakeMailServer, send: SendFixture) -> None:
     receipt = send(to(mail), OPENED_ALERT)
-    (heard,) = mail.received
-    letter = heard.message
-    assert (heard.sender, heard.recipients) == ("watchdog@acme.example", ["oncall@acme.example"])
-    assert letter["Subject"] == "[DOWN critical] API: HTTP 503, expected 200"
-    assert letter["From"] == "Watchdog <watchdog@acme.example>"
-    assert letter["To"] == "oncall@acme.example"
-    assert letter["Message-ID"] == receipt["message_id"]
-    assert parsedate_to_datetime(letter["Date"]) == utc_datetime(NOW - NOW % 1_000)
-    assert letter["Auto-Submitted"] == "auto-generated"
-    assert letter["In-Reply-To"] is None
-    assert letter.get_content_type() == "multipart/alternative"
+    (delivered,) = mail.received
+    message = delivered.message
+    assert (delivered.sender, delivered.recipients) == ("watchdog@acme.example", ["oncall@acme.example"])
+    assert message["Subject"] == "[DOWN critical] API: HTTP 503, expected 200"
+    assert message["From"] == "Watchdog <watchdog@acme.example>"
+    assert message["To"] == "oncall@acme.example"
+    assert message["Message-ID"] == receipt["message_id"]
+    assert parsedate_to_datetime(message["Date"]) == utc_datetime(NOW - NOW % 1_000)
+    assert message["Auto-Submitted"] == "auto-generated"
+    assert message["In-Reply-To"] is None
+    assert message.get_content_type() == "multipart/alternative"
     assert receipt["refused"] == {}
 
 
@@ -123,20 +123,20 @@ def test_the_html_part_tells_the_same_with_its_styles_inlined(mail: FakeMailServ
 def test_a_recovery_joins_the_thread_of_the_first_email(mail: FakeMailServer, send: SendFixture) -> None:
     first = send(to(mail), OPENED_ALERT)
     send(to(mail), RESOLVED_ALERT, first)
-    letter = mail.received[1].message
-    assert letter["Subject"] == "[RECOVERED] API: up again after 54 min"
-    assert letter["In-Reply-To"] == letter["References"] == first["message_id"] != letter["Message-ID"]
-    assert part(letter, "plain").startswith("✓ API recovered · down 54 min\n")
+    message = mail.received[1].message
+    assert message["Subject"] == "[RECOVERED] API: up again after 54 min"
+    assert message["In-Reply-To"] == message["References"] == first["message_id"] != message["Message-ID"]
+    assert part(message, "plain").startswith("✓ API recovered · down 54 min\n")
 
 
-@pytest.mark.parametrize("story", [MERGED_ALERT, RESOLVED_ALERT])
+@pytest.mark.parametrize("context", [MERGED_ALERT, RESOLVED_ALERT])
 def test_a_recovery_without_a_first_email_starts_a_thread(
-    mail: FakeMailServer, send: SendFixture, story: AlertContext
+    mail: FakeMailServer, send: SendFixture, context: AlertContext
 ) -> None:
-    send(to(mail), story)
-    letter = mail.received[0].message
-    assert letter["Subject"] == "[RECOVERED] API: up again after 54 min"
-    assert letter["In-Reply-To"] is None
+    send(to(mail), context)
+    message = mail.received[0].message
+    assert message["Subject"] == "[RECOVERED] API: up again after 54 min"
+    assert message["In-Reply-To"] is None
 
 
 def test_a_second_copy_can_be_recognised(mail: FakeMailServer, send: SendFixture) -> None:
@@ -148,7 +148,7 @@ def test_a_second_copy_can_be_recognised(mail: FakeMailServer, send: SendFixture
 def test_a_task_is_named_and_a_test_says_so(mail: FakeMailServer, send: SendFixture) -> None:
     send(to(mail), TASK_ALERT)
     send(to(mail), TEST_ALERT)
-    task, test = (heard.message["Subject"] for heard in mail.received)
+    task, test = (delivered.message["Subject"] for delivered in mail.received)
     assert task == "[DEGRADED warning] Search MCP: task reindex is stale: last run 00:53 UTC, limit 15 min"
     assert test == "[TEST] [DOWN critical] API: HTTP 503, expected 2xx"
 
@@ -158,9 +158,9 @@ def test_over_tls_with_a_login(pem: Path, send: SendFixture, monkeypatch: pytest
     monkeypatch.setenv("SSL_CERT_FILE", str(pem))
     with FakeMailServer(security, pem, LOGIN) as mail:
         send(to(mail, security, host="localhost", username=LOGIN[0], password=LOGIN[1]), OPENED_ALERT)
-        (heard,) = mail.received
-    assert heard.tls
-    assert heard.login_user == LOGIN[0]
+        (delivered,) = mail.received
+    assert delivered.tls
+    assert delivered.login_user == LOGIN[0]
 
 
 @pytest.mark.parametrize("security", ["starttls", "tls"])
@@ -196,7 +196,7 @@ def test_a_password_is_not_sent_to_who_does_not_ask_for_it(pem: Path, fail: Send
 
 
 @pytest.mark.parametrize(
-    ("answer", "reason", "retried"),
+    ("response", "reason", "retried"),
     [
         (("DATA", "451 try later"), "smtp.451", "always"),
         (("DATA", "554 no thanks"), "smtp.554", "never"),
@@ -205,12 +205,12 @@ def test_a_password_is_not_sent_to_who_does_not_ask_for_it(pem: Path, fail: Send
     ],
 )
 def test_4xx_is_tried_again_and_5xx_is_not(
-    mail: FakeMailServer, fail: SendFixture, answer: tuple[str, str], reason: str, retried: str
+    mail: FakeMailServer, fail: SendFixture, response: tuple[str, str], reason: str, retried: str
 ) -> None:
-    mail.canned_responses.append(answer)
+    mail.canned_responses.append(response)
     failed = fail(to(mail), OPENED_ALERT)
     assert (failed["reason"], failed["retried"]) == (reason, retried)
-    assert answer[1] in str(failed["message"])
+    assert response[1] in str(failed["message"])
 
 
 def test_who_was_refused_while_others_were_not_is_kept(mail: FakeMailServer, send: SendFixture) -> None:
@@ -232,7 +232,7 @@ def test_who_is_not_taken_yet_hears_of_it_later_and_nobody_twice(mail: FakeMailS
     with pytest.raises(DeliveryError) as second:
         send(email, OPENED_ALERT, partly=first.value.partial_receipt)
     receipt = send(email, OPENED_ALERT, partly={**first.value.partial_receipt, **second.value.partial_receipt})
-    assert [heard.recipients for heard in mail.received] == [["ann@acme.example"], ["later@acme.example"]]
+    assert [delivered.recipients for delivered in mail.received] == [["ann@acme.example"], ["later@acme.example"]]
     assert receipt["refused"] == {"gone@acme.example": "550 no such user"}
 
 
@@ -247,14 +247,14 @@ def test_who_is_not_taken_in_the_end_makes_no_dead_letter_of_one_that_others_hav
 
 
 @contextmanager
-def server(talk: Callable[[socket.socket], None]) -> Iterator[int]:
+def server(handler: Callable[[socket.socket], None]) -> Iterator[int]:
     """Whatever it is that listens there, it is no mail server."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def run() -> None:
             connection, _ = listening.accept()
             with connection:
-                talk(connection)
+                handler(connection)
 
         thread = threading.Thread(target=run, daemon=True)
         thread.start()
@@ -288,17 +288,17 @@ def test_nobody_there(fail: SendFixture) -> None:
 
 
 def test_a_mail_that_was_taken_is_sent_whatever_follows(send: SendFixture) -> None:
-    def talk(connection: socket.socket) -> None:
+    def handler(connection: socket.socket) -> None:
         reader = connection.makefile("rb")
         connection.sendall(b"220 hello\r\n")
-        for answer in (b"250 hi\r\n", b"250 fine\r\n", b"250 fine\r\n", b"354 go\r\n"):
+        for response in (b"250 hi\r\n", b"250 fine\r\n", b"250 fine\r\n", b"354 go\r\n"):
             reader.readline()
-            connection.sendall(answer)
+            connection.sendall(response)
         while reader.readline() not in (b".\r\n", b""):
             pass
         connection.sendall(b"250 kept\r\n")
 
-    with server(talk) as port:
+    with server(handler) as port:
         address = {"host": "127.0.0.1", "port": port, "security": "none", "from": "w@acme.example"}
         assert send(
             EmailNotifier(to=("a@b.example",), server=SmtpServerSettings.model_validate(address)), OPENED_ALERT
@@ -372,8 +372,8 @@ def test_a_password_is_not_shown() -> None:
     assert EmailNotifier(to=("a@b.example", "c@d.example")).recipient == "a@b.example, c@d.example"
 
 
-@pytest.mark.parametrize("story", [s for s in vars(alert_contexts).values() if isinstance(s, AlertContext)])
-def test_both_parts_can_be_made_of_every_story(story: AlertContext) -> None:
-    message = compose_message(story)
+@pytest.mark.parametrize("context", [s for s in vars(alert_contexts).values() if isinstance(s, AlertContext)])
+def test_both_parts_can_be_made_of_every_story(context: AlertContext) -> None:
+    message = compose_message(context)
     assert message.headline.replace("\u00a0", " ") in render_text_part(message).splitlines()[0]
     assert f'class="badge {message.state}"' in render_html_part(message, message.email_subject)

@@ -31,7 +31,7 @@ from watchdog.notifiers.webhook import WebhookNotifier
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
 
 EVERY = pytest.mark.parametrize(
-    "story",
+    "context",
     [hostile_alert(text, resolved=over) for text in HOSTILE_TEXTS for over in (False, True)],
     ids=[f"{i}-{'resolved' if over else 'opened'}" for i in range(len(HOSTILE_TEXTS)) for over in (False, True)],
 )
@@ -62,10 +62,10 @@ def parsed(value: Any) -> Iterator[str]:
 
 
 @EVERY
-def test_slack(story: AlertContext) -> None:
-    message = compose_message(story)
+def test_slack(context: AlertContext) -> None:
+    message = compose_message(context)
     made = build_blocks(message)
-    ours = {f"<{story.incident_url}|Details>", "Runbook>"}
+    ours = {f"<{context.incident_url}|Details>", "Runbook>"}
     for shown in (fallback_text(message), *parsed(made)):
         links = re.findall(r"<[^>]*>?", shown)
         assert all(link in ours or link.startswith("<https://") for link in links)
@@ -78,8 +78,8 @@ def test_slack(story: AlertContext) -> None:
 
 
 @EVERY
-def test_slack_hears_it(slack: FakeSlack, send: SendFixture, story: AlertContext) -> None:
-    send(SlackNotifier(bot_token=SecretStr(slack.token), channel="#oncall", api_url=slack.url), story)
+def test_slack_hears_it(slack: FakeSlack, send: SendFixture, context: AlertContext) -> None:
+    send(SlackNotifier(bot_token=SecretStr(slack.token), channel="#oncall", api_url=slack.url), context)
     assert len(slack.posts) == 1
     assert "blocks" in slack.posts[0], "the layout was not refused"
 
@@ -102,16 +102,16 @@ class Tags(HTMLParser):
 
 @cache
 def tags_of_ours() -> set[tuple[str, tuple[str, ...]]]:
-    told = [story for story in vars(alert_contexts).values() if isinstance(story, AlertContext)]
+    told = [context for context in vars(alert_contexts).values() if isinstance(context, AlertContext)]
     return set().union(*(Tags(render_html_part(m, m.email_subject)).tags for m in map(compose_message, told)))
 
 
 @EVERY
-def test_html(story: AlertContext) -> None:
-    message = compose_message(story)
+def test_html(context: AlertContext) -> None:
+    message = compose_message(context)
     page = Tags(render_html_part(message, email_subject(message)))
     assert page.tags <= tags_of_ours()
-    assert page.links <= {story.incident_url, message.runbook_url}
+    assert page.links <= {context.incident_url, message.runbook_url}
     assert all(link.startswith("https://") for link in page.links)
     assert not CONTROL.search(page.words)
     for part in shown(message):
@@ -132,8 +132,8 @@ def squeezed(text: str) -> str:
 
 
 @EVERY
-def test_text(story: AlertContext) -> None:
-    message = compose_message(story)
+def test_text(context: AlertContext) -> None:
+    message = compose_message(context)
     told = render_text_part(message)
     assert not CONTROL.search(told)
     assert told.splitlines()[0].endswith(message.duration_text.replace("\u00a0", " "))
@@ -153,31 +153,31 @@ HEADERS = {
 
 
 @EVERY
-def test_mail(mail: FakeMailServer, send: SendFixture, story: AlertContext) -> None:
+def test_mail(mail: FakeMailServer, send: SendFixture, context: AlertContext) -> None:
     mail.received.clear()
     server = SmtpServerSettings.model_validate(
         {"host": "127.0.0.1", "port": mail.port, "security": "none", "from": "w@a.example"}
     )
-    send(EmailNotifier(to=("oncall@acme.example",), server=server), story)
-    (heard,) = mail.received
-    assert set(heard.message.keys()) == HEADERS
-    assert len(heard.message.keys()) == len(HEADERS)
-    assert (heard.sender, heard.recipients) == ("w@a.example", ["oncall@acme.example"])
-    assert squeezed(heard.message["Subject"]) == squeezed(email_subject(compose_message(story)))
-    assert len(email_subject(compose_message(story))) <= 200
-    assert [part.get_content_type() for part in heard.message.iter_parts()] == ["text/plain", "text/html"]
-    assert max(map(len, heard.raw_message.split(b"\r\n"))) <= 998
+    send(EmailNotifier(to=("oncall@acme.example",), server=server), context)
+    (request,) = mail.received
+    assert set(request.message.keys()) == HEADERS
+    assert len(request.message.keys()) == len(HEADERS)
+    assert (request.sender, request.recipients) == ("w@a.example", ["oncall@acme.example"])
+    assert squeezed(request.message["Subject"]) == squeezed(email_subject(compose_message(context)))
+    assert len(email_subject(compose_message(context))) <= 200
+    assert [part.get_content_type() for part in request.message.iter_parts()] == ["text/plain", "text/html"]
+    assert max(map(len, request.raw_message.split(b"\r\n"))) <= 998
 
 
 @EVERY
-def test_webhook(hook: FakeWebhookReceiver, send: SendFixture, story: AlertContext) -> None:
-    send(WebhookNotifier(url=hook.url), story)
-    (heard,) = hook.received
-    assert heard.body.isascii()
-    assert b"\n" not in heard.body
-    assert heard.json["probe"]["name"] == story.probe.name
-    assert heard.json["evidence"]["first_bad"]["excerpt"] == story.probe.name
-    assert not CONTROL.search(heard.json["text"] + heard.json["title"] + heard.json["evidence"]["text"])
+def test_webhook(hook: FakeWebhookReceiver, send: SendFixture, context: AlertContext) -> None:
+    send(WebhookNotifier(url=hook.url), context)
+    (request,) = hook.received
+    assert request.body.isascii()
+    assert b"\n" not in request.body
+    assert request.json["probe"]["name"] == context.probe.name
+    assert request.json["evidence"]["first_bad"]["excerpt"] == context.probe.name
+    assert not CONTROL.search(request.json["text"] + request.json["title"] + request.json["evidence"]["text"])
 
 
 @pytest.fixture
@@ -193,8 +193,8 @@ def logged() -> Iterator[io.StringIO]:
 
 
 @EVERY
-def test_log(logged: io.StringIO, send: SendFixture, story: AlertContext) -> None:
-    assert send(LogNotifier(), story) == {}
+def test_log(logged: io.StringIO, send: SendFixture, context: AlertContext) -> None:
+    assert send(LogNotifier(), context) == {}
     (line,) = logged.getvalue().splitlines()
     assert not any(CONTROL.search(one) or "\n" in one for one in strings(json.loads(line)))
     assert len(line) < 8_000

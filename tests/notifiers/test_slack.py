@@ -99,7 +99,7 @@ def test_a_resolve_edits_that_message_and_is_broadcast_from_its_thread(slack: Fa
     assert block(root, "evidence")
     assert (reply["thread_ts"], reply["reply_broadcast"]) == (receipt["ts"], True)
     assert reply["text"] == root["text"]
-    assert [heard.path for heard in slack.received] == [
+    assert [request.path for request in slack.received] == [
         "/api/chat.postMessage",
         "/api/chat.update",
         "/api/chat.postMessage",
@@ -113,15 +113,15 @@ def test_sending_a_resolve_again_edits_again_and_starts_nothing_new(slack: FakeS
     assert len(slack.thread_roots) == 1
 
 
-@pytest.mark.parametrize("story", [MERGED_ALERT, RESOLVED_ALERT])
+@pytest.mark.parametrize("context", [MERGED_ALERT, RESOLVED_ALERT])
 def test_a_resolve_without_a_message_to_edit_is_a_message(
-    slack: FakeSlack, send: SendFixture, story: AlertContext
+    slack: FakeSlack, send: SendFixture, context: AlertContext
 ) -> None:
-    receipt = send(bot(slack), story)
+    receipt = send(bot(slack), context)
     (post,) = slack.posts
     assert receipt["ts"] == post["ts"]
     assert "thread_ts" not in post
-    assert (block(post, "notice") is not None) == story.merged
+    assert (block(post, "notice") is not None) == context.merged
 
 
 def test_a_message_that_somebody_deleted_is_told_anew(slack: FakeSlack, send: SendFixture) -> None:
@@ -152,7 +152,7 @@ def test_a_task_is_named(slack: FakeSlack, send: SendFixture) -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "answer", "reason", "retried", "retry_after"),
+    ("told", "response", "reason", "retried", "retry_after"),
     [
         (
             "asked to wait",
@@ -188,19 +188,19 @@ def test_what_the_web_apis_refusals_mean(
     slack: FakeSlack,
     fail: SendFixture,
     told: str,
-    answer: CannedResponse,
+    response: CannedResponse,
     reason: str,
     retried: str,
     retry_after: float | None,
 ) -> None:
-    slack.canned_responses.append(answer)
+    slack.canned_responses.append(response)
     failed = fail(bot(slack), OPENED_ALERT)
     assert (failed["reason"], failed["retried"], failed["retry_after"]) == (reason, retried, retry_after)
     assert slack.token not in str(failed["message"])
 
 
 @pytest.mark.parametrize(
-    ("answer", "reason", "retried"),
+    ("response", "reason", "retried"),
     [
         (CannedResponse(404, b"no_service"), "slack.no_service", "an hour"),
         (CannedResponse(403, b"<html>"), "slack.no_service", "an hour"),
@@ -214,9 +214,9 @@ def test_what_the_web_apis_refusals_mean(
     ],
 )
 def test_what_a_webhooks_refusals_mean(
-    slack: FakeSlack, fail: SendFixture, answer: CannedResponse, reason: str, retried: str
+    slack: FakeSlack, fail: SendFixture, response: CannedResponse, reason: str, retried: str
 ) -> None:
-    slack.canned_responses.append(answer)
+    slack.canned_responses.append(response)
     failed = fail(incoming(slack), OPENED_ALERT)
     assert (failed["reason"], failed["retried"]) == (reason, retried)
     assert "/services/" not in str(failed["message"])
@@ -310,15 +310,15 @@ def test_addresses_are_safe_to_show() -> None:
 
 
 def all_stories() -> list[AlertContext]:
-    told = [story for story in vars(alert_contexts).values() if isinstance(story, AlertContext)]
+    told = [context for context in vars(alert_contexts).values() if isinstance(context, AlertContext)]
     return told + [
         hostile_alert(text, resolved=over) for text in alert_contexts.HOSTILE_TEXTS for over in (False, True)
     ]
 
 
-@pytest.mark.parametrize("story", all_stories())
-def test_every_message_is_within_slacks_limits(story: AlertContext) -> None:
-    made = build_blocks(compose_message(story))
+@pytest.mark.parametrize("context", all_stories())
+def test_every_message_is_within_slacks_limits(context: AlertContext) -> None:
+    made = build_blocks(compose_message(context))
     assert are_blocks_valid(made)
     for told in made:
         parsed = Block.parse(told)

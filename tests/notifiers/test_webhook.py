@@ -37,13 +37,13 @@ def later(when: str) -> CannedResponse:
 DOCS = (Path(__file__).parents[2] / "docs/webhook.md").read_text(encoding="utf-8")
 
 
-def signed(heard: ReceivedRequest, secret: str, now: float = NOW / 1_000) -> bool:
+def signed(request: ReceivedRequest, secret: str, now: float = NOW / 1_000) -> bool:
     """Verify with the very code that the documentation gives to receivers."""
     code = re.search(r"```python\n(.*?)```", DOCS, re.DOTALL)
     assert code is not None
     names: dict[str, Any] = {"hashlib": hashlib, "hmac": hmac}
     exec(code[1], names)
-    genuine: bool = names["genuine"](secret.encode(), heard.headers["watchdog-signature"], heard.body, now)
+    genuine: bool = names["genuine"](secret.encode(), request.headers["watchdog-signature"], request.body, now)
     return genuine
 
 
@@ -67,15 +67,15 @@ def test_every_field_is_documented() -> None:
 def test_a_message_is_signed_and_named(hook: FakeWebhookReceiver, send: SendFixture) -> None:
     notifier = WebhookNotifier(url=f"{hook.url}alert?token=x", secret=SecretStr(SECRET), headers={"X-Api-Key": "k"})
     assert send(notifier, OPENED_ALERT) == {}
-    (heard,) = hook.received
-    assert heard.path == "/alert?token=x"
-    assert heard.headers["content-type"] == "application/json"
-    assert heard.headers["idempotency-key"] == notification_for(OPENED_ALERT).idempotency_key
-    assert heard.headers["x-api-key"] == "k"
-    assert signed(heard, SECRET)
-    assert not signed(heard, "another secret")
-    assert not signed(heard, SECRET, now=NOW / 1_000 + 301)
-    assert not signed(replace(heard, body=heard.body + b" "), SECRET)
+    (request,) = hook.received
+    assert request.path == "/alert?token=x"
+    assert request.headers["content-type"] == "application/json"
+    assert request.headers["idempotency-key"] == notification_for(OPENED_ALERT).idempotency_key
+    assert request.headers["x-api-key"] == "k"
+    assert signed(request, SECRET)
+    assert not signed(request, "another secret")
+    assert not signed(request, SECRET, now=NOW / 1_000 + 301)
+    assert not signed(replace(request, body=request.body + b" "), SECRET)
 
 
 def test_without_a_secret_nothing_is_signed(hook: FakeWebhookReceiver, send: SendFixture) -> None:
@@ -146,19 +146,19 @@ def test_what_is_not_there_is_null() -> None:
     assert body["incident"]["url"] is body["probe"]["runbook"] is None
 
 
-@pytest.mark.parametrize("story", [s for s in vars(alert_contexts).values() if isinstance(s, AlertContext)])
-def test_every_document_has_the_same_fields(story: AlertContext) -> None:
+@pytest.mark.parametrize("context", [s for s in vars(alert_contexts).values() if isinstance(s, AlertContext)])
+def test_every_document_has_the_same_fields(context: AlertContext) -> None:
     def shape(value: Any) -> Any:
         return {k: shape(v) for k, v in value.items() if k != "facts"} if isinstance(value, dict) else "…"
 
     sections = ("incident", "probe")
-    here, there = build_payload("k", story), build_payload("k", OPENED_ALERT)
+    here, there = build_payload("k", context), build_payload("k", OPENED_ALERT)
     assert here.keys() == there.keys()
     assert [shape(here[s]) for s in sections] == [shape(there[s]) for s in sections]
 
 
 @pytest.mark.parametrize(
-    ("answer", "reason", "retried", "retry_after"),
+    ("response", "reason", "retried", "retry_after"),
     [
         (CannedResponse(400, b"what?\r\nx"), "http.400", "never", None),
         (CannedResponse(413), "http.413", "never", None),
@@ -191,12 +191,12 @@ def test_every_document_has_the_same_fields(story: AlertContext) -> None:
 def test_what_a_refusal_means(
     hook: FakeWebhookReceiver,
     fail: SendFixture,
-    answer: CannedResponse,
+    response: CannedResponse,
     reason: str,
     retried: str,
     retry_after: float | None,
 ) -> None:
-    hook.canned_responses.append(answer)
+    hook.canned_responses.append(response)
     failed = fail(WebhookNotifier(url=hook.url), OPENED_ALERT)
     assert (failed["reason"], failed["retried"], failed["retry_after"]) == (reason, retried, retry_after)
     assert len(hook.received) == 1
@@ -215,7 +215,7 @@ def test_an_endless_answer_is_a_confirmation_all_the_same(hook: FakeWebhookRecei
 
 
 @pytest.mark.parametrize(
-    ("talk", "why"),
+    ("handler", "why"),
     [
         (send_parts(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok"), "its text breaks off"),
         (send_parts(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"), "its text is garbage"),
@@ -226,14 +226,14 @@ def test_an_endless_answer_is_a_confirmation_all_the_same(hook: FakeWebhookRecei
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_2xx_confirms_whatever_becomes_of_its_text(
-    monkeypatch: pytest.MonkeyPatch, talk: ConnectionHandler, why: str
+    monkeypatch: pytest.MonkeyPatch, handler: ConnectionHandler, why: str
 ) -> None:
     monkeypatch.setattr(post, "BODY_TIMEOUT_S", 0.2)
 
     async def sent() -> dict[str, Json]:
-        async with running_server(talk) as peer, Network() as wire:
-            return await WebhookNotifier(url=peer.url_of()).send(
-                DeliveryRequest(notification_for(OPENED_ALERT), OPENED_ALERT, {}, wire)
+        async with running_server(handler) as server, Network() as network:
+            return await WebhookNotifier(url=server.url_of()).send(
+                DeliveryRequest(notification_for(OPENED_ALERT), OPENED_ALERT, {}, network)
             )
 
     assert asyncio.run(sent()) == {}

@@ -56,10 +56,10 @@ def test_the_example_is_a_server_whose_failing_task_is_named(
 ) -> None:
     with server(tmp_path, peers) as port:
         mcp = {"url": f"http://127.0.0.1:{port}/mcp", "tasks": {"sync_stock": "5m", "*": "2h"}}
-        seen = asyncio.run(run_mcp_probe(mcp, timeout_s=30))
-    assert (seen.outcome, seen.message) == (Outcome.PASS, "")
-    assert seen.tasks is not None
-    stock, report, close = (seen.tasks[name] for name in ("sync_stock", "mail_report", "yearly_close"))
+        observation = asyncio.run(run_mcp_probe(mcp, timeout_s=30))
+    assert (observation.outcome, observation.message) == (Outcome.PASS, "")
+    assert observation.tasks is not None
+    stock, report, close = (observation.tasks[name] for name in ("sync_stock", "mail_report", "yearly_close"))
     assert (stock.ok, stock.status, stock.error) == (True, "success", "")
     assert stock.last_run_age is not None
     assert stock.last_run_age < 60_000
@@ -85,15 +85,15 @@ def findings(result: Any, tasks: str, *, is_error: bool = False, ago: int = 0) -
 
     async def run() -> list[Finding]:
         limits = dict([tasks.split(": ")])
-        answer = {"content": [{"type": "text", "text": json.dumps(result)}], "isError": is_error}
-        async with running_raw_server(result=answer) as server, Network() as wire, EventLoopLagMonitor() as lag:
+        response = {"content": [{"type": "text", "text": json.dumps(result)}], "isError": is_error}
+        async with running_raw_server(result=response) as server, Network() as network, EventLoopLagMonitor() as lag:
             mcp = {"url": server.url, "tasks": limits}
             probe = McpProbe.model_validate({"name": "Orders", "mcp": mcp, "expect": ["result.healthy"]})
-            first = await ProbeRunner(wire, SecretMask([]), lambda: wall_clock_ms() - ago, lag).run(
+            first = await ProbeRunner(network, SecretMask([]), lambda: wall_clock_ms() - ago, lag).run(
                 probe, ClaimedSlot(1, 0, "here", None), {}
             )
             memory = {key: value for key, value in first.state_updates.items() if value is not None}
-            second = await ProbeRunner(wire, SecretMask([]), wall_clock_ms, lag).run(
+            second = await ProbeRunner(network, SecretMask([]), wall_clock_ms, lag).run(
                 probe, ClaimedSlot(1, 1, "here", None), memory
             )
         return [f for f in evaluate_rules(build_registered_probe(probe, "").policy, second.result) if f.bad]
@@ -130,7 +130,7 @@ def test_how_a_task_is_read(sentence: str, entry: dict[str, Any], limit: str, re
 
 
 @pytest.mark.parametrize(
-    ("sentence", "answer", "is_error", "reasons"),
+    ("sentence", "response", "is_error", "reasons"),
     [
         ("isError and a failed task", {"healthy": False, "tasks": [task(ok=False)]}, True, ["task.failed"]),
         ("isError and every task well", {"healthy": True, "tasks": [task(ok=True)]}, True, ["mcp.tool_error"]),
@@ -140,5 +140,5 @@ def test_how_a_task_is_read(sentence: str, entry: dict[str, Any], limit: str, re
         ("no tasks", {"healthy": True}, False, ["task.list_missing"]),
     ],
 )  # fmt: skip
-def test_how_an_answer_is_read(sentence: str, answer: Any, is_error: bool, reasons: list[str]) -> None:
-    assert [f.reason for f in findings(answer, "*: 2h", is_error=is_error)] == reasons, sentence
+def test_how_an_answer_is_read(sentence: str, response: Any, is_error: bool, reasons: list[str]) -> None:
+    assert [f.reason for f in findings(response, "*: 2h", is_error=is_error)] == reasons, sentence

@@ -44,16 +44,18 @@ class Job:
 
     def look(self, at: int) -> Observation:
         memory = {**self.memory, HEARTBEAT_STATE_KEY: self.beat.to_json()}
-        seen = asyncio.run(self.probe.observe(RunContext(at, at, 5.0, "", memory, Network())))
-        assert HEARTBEAT_STATE_KEY not in seen.state_updates
-        self.memory |= seen.state_updates
-        return seen
+        observation = asyncio.run(self.probe.observe(RunContext(at, at, 5.0, "", memory, Network())))
+        assert HEARTBEAT_STATE_KEY not in observation.state_updates
+        self.memory |= observation.state_updates
+        return observation
 
     def verdict(self, at: int) -> tuple[str, str]:
-        seen = self.look(at)
-        assert (seen.outcome is Outcome.FAIL) == bool(seen.reason)
-        assert seen.jobs == ({self.probe.name: JobProblem(seen.reason, seen.message)} if seen.reason else {})
-        return seen.reason, seen.message
+        observation = self.look(at)
+        assert (observation.outcome is Outcome.FAIL) == bool(observation.reason)
+        assert observation.jobs == (
+            {self.probe.name: JobProblem(observation.reason, observation.message)} if observation.reason else {}
+        )
+        return observation.reason, observation.message
 
 
 def job(name: str = "Nightly backup", **asked: Any) -> Job:
@@ -138,11 +140,11 @@ def test_its_output_is_evidence_and_why_it_failed_is_in_the_message() -> None:
     nightly = job(**NIGHTLY)
     nightly.tell(LAST_NIGHT, "start")
     nightly.tell(LAST_NIGHT + 5 * MIN, "1", body="copying /srv\nrsync: no space left on device\n")
-    seen = nightly.look(LAST_NIGHT + HOUR)
-    assert seen.message == "Nightly backup failed: exit code 1: rsync: no space left on device"
-    assert seen.evidence.excerpt == "copying /srv\nrsync: no space left on device\n"
-    assert seen.evidence.facts["jobs"]["Nightly backup"]["failures"] == 1
-    assert seen.measurements == {"run_duration_ms": 5 * MIN}
+    observation = nightly.look(LAST_NIGHT + HOUR)
+    assert observation.message == "Nightly backup failed: exit code 1: rsync: no space left on device"
+    assert observation.evidence.excerpt == "copying /srv\nrsync: no space left on device\n"
+    assert observation.evidence.facts["jobs"]["Nightly backup"]["failures"] == 1
+    assert observation.measurements == {"run_duration_ms": 5 * MIN}
 
 
 def test_what_is_remembered_says_when_it_is_due_next() -> None:

@@ -23,23 +23,23 @@ def probe(http: Any, **fields: Any) -> HttpProbe:
 
 
 async def observed(watched: HttpProbe) -> Observation:
-    async with Network() as wire:
-        attempt = RunContext(0, 1_800_000_000_000, 10.0, "wd-key", {}, wire)
-        seen = await asyncio.wait_for(watched.observe(attempt), 5)
-        assert list(seen.phases) == list(attempt.phase_timer.phase_durations_ms)
-        return seen
+    async with Network() as network:
+        attempt = RunContext(0, 1_800_000_000_000, 10.0, "wd-key", {}, network)
+        observation = await asyncio.wait_for(watched.observe(attempt), 5)
+        assert list(observation.phases) == list(attempt.phase_timer.phase_durations_ms)
+        return observation
 
 
 async def _observe(
-    talk: ConnectionHandler, http: Mapping[str, Any], fields: Mapping[str, Any]
+    handler: ConnectionHandler, http: Mapping[str, Any], fields: Mapping[str, Any]
 ) -> tuple[Observation, str]:
-    async with running_server(talk) as peer:
-        seen = await observed(probe({"url": peer.url_of("/health?key=of-query")} | dict(http), **fields))
-        return seen, peer.request_heads[0]
+    async with running_server(handler) as server:
+        observation = await observed(probe({"url": server.url_of("/health?key=of-query")} | dict(http), **fields))
+        return observation, server.request_heads[0]
 
 
-def observe(talk: ConnectionHandler, http: Mapping[str, Any] | None = None, **fields: Any) -> Observation:
-    return asyncio.run(_observe(talk, http or {}, fields))[0]
+def observe(handler: ConnectionHandler, http: Mapping[str, Any] | None = None, **fields: Any) -> Observation:
+    return asyncio.run(_observe(handler, http or {}, fields))[0]
 
 
 def sent(http: Mapping[str, Any]) -> str:
@@ -106,11 +106,11 @@ JSON = {"Content_Type": "application/json"}
     ],
 )
 def test_the_verdict(status: str, expect: list[str], outcome: str, reason: str, message: str) -> None:
-    seen = observe(send_parts(http_response(HEALTH, status, **JSON)), expect=expect)
-    assert (seen.outcome, seen.reason) == (outcome, reason)
-    assert seen.message.startswith(message)
-    assert bool(seen.message) == bool(message)
-    assert seen.retryable == (outcome == "fail" and status.startswith("5"))
+    observation = observe(send_parts(http_response(HEALTH, status, **JSON)), expect=expect)
+    assert (observation.outcome, observation.reason) == (outcome, reason)
+    assert observation.message.startswith(message)
+    assert bool(observation.message) == bool(message)
+    assert observation.retryable == (outcome == "fail" and status.startswith("5"))
 
 
 @pytest.mark.parametrize(
@@ -131,12 +131,12 @@ def test_the_verdict(status: str, expect: list[str], outcome: str, reason: str, 
 def test_the_body_is_json_when_it_says_or_looks_so_and_text_otherwise(
     body: bytes, content_type: str, expression: str
 ) -> None:
-    seen = observe(send_parts(http_response(body, Content_Type=content_type)), expect=[expression])
-    assert (seen.outcome, seen.message) == (Outcome.PASS, "")
+    observation = observe(send_parts(http_response(body, Content_Type=content_type)), expect=[expression])
+    assert (observation.outcome, observation.message) == (Outcome.PASS, "")
 
 
 @pytest.mark.parametrize(
-    ("talk", "why"),
+    ("handler", "why"),
     [
         (send_parts(http_response(b'{"a": "' + b"x" * 300_000 + b'"}')), "the body is longer than 256 KiB"),
         (
@@ -145,13 +145,13 @@ def test_the_body_is_json_when_it_says_or_looks_so_and_text_otherwise(
         ),
     ],
 )
-def test_a_body_that_was_not_read_whole_decides_nothing(talk: ConnectionHandler, why: str) -> None:
-    assert observe(talk).outcome is Outcome.PASS
-    assert observe(talk, expect=["status == 200"]).outcome is Outcome.PASS
-    seen = observe(talk, expect=["status == 200", "body.a == ''"])
-    assert seen.reason == "expectation.evaluation_failed"
-    assert seen.message == f"body.a == '' cannot be evaluated: {why}"
-    assert seen.evidence.facts["body_incomplete"] == why
+def test_a_body_that_was_not_read_whole_decides_nothing(handler: ConnectionHandler, why: str) -> None:
+    assert observe(handler).outcome is Outcome.PASS
+    assert observe(handler, expect=["status == 200"]).outcome is Outcome.PASS
+    observation = observe(handler, expect=["status == 200", "body.a == ''"])
+    assert observation.reason == "expectation.evaluation_failed"
+    assert observation.message == f"body.a == '' cannot be evaluated: {why}"
+    assert observation.evidence.facts["body_incomplete"] == why
 
 
 def test_preferences_are_told_only_of_a_good_answer() -> None:
@@ -171,52 +171,56 @@ def test_preferences_are_told_only_of_a_good_answer() -> None:
 
 def test_measurements_and_evidence_of_an_answer() -> None:
     headers = {**JSON, "Retry_After": "30", "Set_Cookie": "session=s3cr3t", "X_Internal": "10.0.0.1"}
-    seen = observe(
+    observation = observe(
         send_parts(http_response(HEALTH, "503 Service Unavailable", **headers)), expect=["status == 200", "body.ok"]
     )
-    assert seen.measurements == {"status": 503, "size": len(HEALTH), "http_version": "1.1"}
-    assert seen.duration is not None
-    assert seen.duration >= sum(seen.phases.values())
-    assert list(seen.phases) == ["connect", "first_byte", "body"]
-    facts = dict(seen.evidence.facts)
+    assert observation.measurements == {"status": 503, "size": len(HEALTH), "http_version": "1.1"}
+    assert observation.duration is not None
+    assert observation.duration >= sum(observation.phases.values())
+    assert list(observation.phases) == ["connect", "first_byte", "body"]
+    facts = dict(observation.evidence.facts)
     assert facts.pop("address").startswith("127.0.0.1:")
-    assert facts.pop("elapsed_ms") == round(seen.duration)
+    assert facts.pop("elapsed_ms") == round(observation.duration)
     assert facts == {"status": 503, "expect": {"status == 200": "false: observed 503", "body.ok": "true"}}
-    assert seen.evidence.excerpt == (
+    assert observation.evidence.excerpt == (
         "HTTP/1.1 503 Service Unavailable\ncontent-type: application/json\nretry-after: 30\n\n" + HEALTH.decode()
     )
 
 
 def test_what_is_no_text_is_not_shown() -> None:
-    seen = observe(send_parts(http_response(b"\x89PNG", Content_Type="image/png")))
-    assert seen.evidence.excerpt.endswith("\n\n(4 bytes of image/png)")
-    seen = observe(send_parts(http_response(b"\0" * 9)))
-    assert seen.evidence.excerpt.endswith("\n\n(9 bytes of binary data)")
+    observation = observe(send_parts(http_response(b"\x89PNG", Content_Type="image/png")))
+    assert observation.evidence.excerpt.endswith("\n\n(4 bytes of image/png)")
+    observation = observe(send_parts(http_response(b"\0" * 9)))
+    assert observation.evidence.excerpt.endswith("\n\n(9 bytes of binary data)")
 
 
 def test_a_location_is_shown_without_its_query() -> None:
-    seen = observe(
+    observation = observe(
         send_parts(http_response(status="302 Found", Location="https://u:p@x.example/login?token=1")),
         {"method": "POST"},
     )
-    assert (seen.reason, seen.message) == ("http.status", "HTTP 302, expected 2xx")
-    assert "location: https://x.example/login\n" in seen.evidence.excerpt + "\n"
-    assert "token" not in seen.evidence.excerpt
+    assert (observation.reason, observation.message) == ("http.status", "HTTP 302, expected 2xx")
+    assert "location: https://x.example/login\n" in observation.evidence.excerpt + "\n"
+    assert "token" not in observation.evidence.excerpt
 
 
 def test_a_fault_is_an_observation() -> None:
-    seen = asyncio.run(observed(probe("http://127.0.0.1:1/")))
-    assert (seen.outcome, seen.reason, seen.message) == (Outcome.FAIL, "connection.refused", "connection refused")
-    assert (seen.duration, seen.retryable) == (None, True)
-    assert seen.evidence.facts == {"phase": "connect", "address": "127.0.0.1:1"}
+    observation = asyncio.run(observed(probe("http://127.0.0.1:1/")))
+    assert (observation.outcome, observation.reason, observation.message) == (
+        Outcome.FAIL,
+        "connection.refused",
+        "connection refused",
+    )
+    assert (observation.duration, observation.retryable) == (None, True)
+    assert observation.evidence.facts == {"phase": "connect", "address": "127.0.0.1:1"}
     closed = observe(send_parts(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc"))
     assert closed.reason == "connection.lost"
     assert closed.duration is not None
 
 
 def test_our_own_fault_is_no_failure_of_the_target() -> None:
-    seen = asyncio.run(observed(probe({"url": "https://127.0.0.1:1/", "tls": {"ca_file": "/none.pem"}})))
-    assert (seen.outcome, seen.reason) == (Outcome.ERROR, "tls.invalid_file")
+    observation = asyncio.run(observed(probe({"url": "https://127.0.0.1:1/", "tls": {"ca_file": "/none.pem"}})))
+    assert (observation.outcome, observation.reason) == (Outcome.ERROR, "tls.invalid_file")
 
 
 PLANTED = {
@@ -240,10 +244,10 @@ def test_planted_secrets_do_not_come_back_even_when_the_server_repeats_them(stat
 
     heads: list[str] = []
 
-    async def scene(http: dict[str, Any]) -> Observation:
-        async with running_server(repeat) as peer:
-            peer.request_heads = heads
-            url = f"http://user:{PLANTED['in_user']}@127.0.0.1:{peer.port}/{PLANTED['in_path']}"
+    async def run_scenario(http: dict[str, Any]) -> Observation:
+        async with running_server(repeat) as server:
+            server.request_heads = heads
+            url = f"http://user:{PLANTED['in_user']}@127.0.0.1:{server.port}/{PLANTED['in_path']}"
             return await observed(
                 probe({"url": f"{url}?q={PLANTED['in_query']}", **http}, expect=["status == 200", "body == ''"])
             )
@@ -256,15 +260,19 @@ def test_planted_secrets_do_not_come_back_even_when_the_server_repeats_them(stat
         {"method": "POST", "body": PLANTED["in_body"]},
         {"method": "POST", "json": {"k": PLANTED["in_body"]}},
     ):
-        seen = asyncio.run(scene(http))
-        assert seen.reason
+        observation = asyncio.run(run_scenario(http))
+        assert observation.reason
         told = json.dumps(
-            [mask(seen.message), mask(seen.evidence.excerpt), sanitize_json(dict(seen.evidence.facts), mask)]
+            [
+                mask(observation.message),
+                mask(observation.evidence.excerpt),
+                sanitize_json(dict(observation.evidence.facts), mask),
+            ]
         )
         assert "s3cret" not in told
         assert "czNjcmV0" not in told  # the same in base64
         assert "•••" in json.loads(told)[1]
-        facts_unmasked = json.dumps({k: v for k, v in seen.evidence.facts.items() if k != "expect"})
+        facts_unmasked = json.dumps({k: v for k, v in observation.evidence.facts.items() if k != "expect"})
         assert "s3cret" not in facts_unmasked
 
 
@@ -318,29 +326,33 @@ def test_redirects_are_followed_unless_told_otherwise(nginx: str) -> None:
 
 
 def test_nginx_passes_with_its_phases_timed(nginx: str) -> None:
-    seen = asyncio.run(observed(probe(nginx, expect=["status == 200", "body.queue.failed == 61"])))
-    assert (seen.outcome, seen.message) == (Outcome.PASS, "")
-    assert list(seen.phases) == ["connect", "first_byte", "body"]
-    assert all(ms > 0 for ms in seen.phases.values())
+    observation = asyncio.run(observed(probe(nginx, expect=["status == 200", "body.queue.failed == 61"])))
+    assert (observation.outcome, observation.message) == (Outcome.PASS, "")
+    assert list(observation.phases) == ["connect", "first_byte", "body"]
+    assert all(ms > 0 for ms in observation.phases.values())
 
 
 def test_nginx_by_name_times_the_lookup_too(nginx: str) -> None:
-    seen = asyncio.run(observed(probe(nginx.replace("127.0.0.1", "localhost"))))
-    assert (seen.outcome, next(iter(seen.phases))) == (Outcome.PASS, "dns")
+    observation = asyncio.run(observed(probe(nginx.replace("127.0.0.1", "localhost"))))
+    assert (observation.outcome, next(iter(observation.phases))) == (Outcome.PASS, "dns")
 
 
 def test_nginx_compresses_and_we_read_it(nginx: str) -> None:
-    seen = asyncio.run(observed(probe(f"{nginx}/zipped", expect=["body.zipped.size() == 5000"])))
-    assert (seen.outcome, seen.message) == (Outcome.PASS, "")
-    assert isinstance(seen.measurements["size"], int)
-    assert seen.measurements["size"] < 500
+    observation = asyncio.run(observed(probe(f"{nginx}/zipped", expect=["body.zipped.size() == 5000"])))
+    assert (observation.outcome, observation.message) == (Outcome.PASS, "")
+    assert isinstance(observation.measurements["size"], int)
+    assert observation.measurements["size"] < 500
 
 
 def test_nginx_in_maintenance_fails_with_its_answer_as_evidence(nginx: str) -> None:
-    seen = asyncio.run(observed(probe(f"{nginx}/down")))
-    assert (seen.outcome, seen.reason, seen.message) == (Outcome.FAIL, "http.status", "HTTP 503, expected 2xx")
-    assert seen.retryable
-    assert '"why": "maintenance"' in seen.evidence.excerpt
+    observation = asyncio.run(observed(probe(f"{nginx}/down")))
+    assert (observation.outcome, observation.reason, observation.message) == (
+        Outcome.FAIL,
+        "http.status",
+        "HTTP 503, expected 2xx",
+    )
+    assert observation.retryable
+    assert '"why": "maintenance"' in observation.evidence.excerpt
 
 
 # --- configuration

@@ -50,21 +50,21 @@ def run(result: Mapping[str, Any], mcp: Mapping[str, Any] | None = None, **optio
 
 
 def test_a_missing_tool_is_named() -> None:
-    seen = run(said("{}"), {"tools": ["fetch", "search"]})
-    assert (seen.reason, seen.message) == (
+    observation = run(said("{}"), {"tools": ["fetch", "search"]})
+    assert (observation.reason, observation.message) == (
         "mcp.tool_missing",
         "tool search is missing: 2\N{NO-BREAK SPACE}tools listed",
     )
 
 
 def test_missing_tools_are_named() -> None:
-    seen = run(said("{}"), {"tools": ["b", "a"], "call": "c"})
-    assert seen.message.startswith("tools b, a, c are missing")
+    observation = run(said("{}"), {"tools": ["b", "a"], "call": "c"})
+    assert observation.message.startswith("tools b, a, c are missing")
 
 
 def test_tasks_are_read_although_a_tool_is_missing() -> None:
-    seen = run(said('{"tasks": [{"name": "sync", "ok": true, "staleness_ms": 5}]}'), {"tools": ["search"]})
-    assert (seen.reason, list(seen.tasks or {})) == ("mcp.tool_missing", ["sync"])
+    observation = run(said('{"tasks": [{"name": "sync", "ok": true, "staleness_ms": 5}]}'), {"tools": ["search"]})
+    assert (observation.reason, list(observation.tasks or {})) == ("mcp.tool_missing", ["sync"])
 
 
 @pytest.mark.parametrize(
@@ -77,19 +77,19 @@ def test_tasks_are_read_although_a_tool_is_missing() -> None:
     ],
 )
 def test_an_error_of_the_tool_is_told_in_its_words(result: Mapping[str, Any], words: str) -> None:
-    seen = run(result)
+    observation = run(result)
     expected = (Outcome.FAIL, "mcp.tool_error", f"health_check reports an error: {words}")
-    assert (seen.outcome, seen.reason, seen.message) == expected
-    assert not seen.retryable
+    assert (observation.outcome, observation.reason, observation.message) == expected
+    assert not observation.retryable
 
 
 def test_tasks_are_read_although_the_tool_reports_an_error() -> None:
     task = {"name": "sync", "ok": False, "staleness_ms": 7, "last_run_status": "failed", "last_run_error": "HTTP 502"}
-    seen = run(said(structured={"tasks": [task]}, is_error=True))
-    assert seen.reason == "mcp.tool_error"
-    assert seen.tasks == {"sync": ReportedTask(False, 7, None, "failed", "HTTP 502")}
-    assert seen.measurements["tasks_failed"] == 1
-    assert seen.evidence.facts["tasks"] == {"sync": task}
+    observation = run(said(structured={"tasks": [task]}, is_error=True))
+    assert observation.reason == "mcp.tool_error"
+    assert observation.tasks == {"sync": ReportedTask(False, 7, None, "failed", "HTTP 502")}
+    assert observation.measurements["tasks_failed"] == 1
+    assert observation.evidence.facts["tasks"] == {"sync": task}
 
 
 NO_TASKS = "health_check reports no tasks"
@@ -122,28 +122,28 @@ UNREADABLE = "health_check reports tasks that cannot be read"
     ],
 )
 def test_limits_for_tasks_want_tasks(result: Mapping[str, Any], reason: str, message: str) -> None:
-    seen = run(result, {"tasks": {"*": "1h"}})
-    assert (seen.reason, seen.message) == (reason, message)
-    assert seen.tasks is None or seen.tasks == {}
+    observation = run(result, {"tasks": {"*": "1h"}})
+    assert (observation.reason, observation.message) == (reason, message)
+    assert observation.tasks is None or observation.tasks == {}
 
 
 def test_without_limits_a_list_of_other_things_is_let_be() -> None:
-    seen = run(said('{"tasks": ["buy milk"]}'))
-    assert (seen.outcome, seen.tasks) == (Outcome.PASS, None)
+    observation = run(said('{"tasks": ["buy milk"]}'))
+    assert (observation.outcome, observation.tasks) == (Outcome.PASS, None)
 
 
 @pytest.mark.parametrize("name", ["*", "sync"])
 def test_an_empty_list_says_that_there_are_no_tasks(name: str) -> None:
     """Which the rule `missing` then holds against the tasks that have a name."""
-    seen = run(said('{"tasks": []}'), {"tasks": {name: "1h"}})
-    assert (seen.outcome, seen.tasks) == (Outcome.PASS, {})
+    observation = run(said('{"tasks": []}'), {"tasks": {name: "1h"}})
+    assert (observation.outcome, observation.tasks) == (Outcome.PASS, {})
 
 
 @pytest.mark.parametrize("text", ["it is broken", "{}", '{"tasks": "?"}', '{"tasks": [{}]}', '{"tasks": []}'])
 def test_an_error_comes_before_what_its_tasks_lack(text: str) -> None:
-    seen = run(said(text, is_error=True), {"tasks": {"sync": "1h"}})
-    assert (seen.outcome, seen.reason) == (Outcome.FAIL, "mcp.tool_error")
-    assert seen.tasks == ({} if text == '{"tasks": []}' else None)
+    observation = run(said(text, is_error=True), {"tasks": {"sync": "1h"}})
+    assert (observation.outcome, observation.reason) == (Outcome.FAIL, "mcp.tool_error")
+    assert observation.tasks == ({} if text == '{"tasks": []}' else None)
 
 
 def test_limits_for_tasks_want_the_tool_that_reports_them() -> None:
@@ -177,10 +177,10 @@ def test_the_tool_that_is_called(tools: Any, mcp: dict[str, Any], called: str) -
         async with running_raw_server(tools=tools) as raw:
             return await run_mcp_probe({"url": raw.url} | mcp), raw
 
-    seen, raw = asyncio.run(go())
-    assert seen.evidence.facts.get("called_tool", "") == called
+    observation, raw = asyncio.run(go())
+    assert observation.evidence.facts.get("called_tool", "") == called
     assert ("tools/call" in raw.received_methods) == bool(called)
-    assert ("call" in seen.phases) == bool(called)
+    assert ("call" in observation.phases) == bool(called)
 
 
 # --- what expressions look at
@@ -241,8 +241,8 @@ def test_expressions_see(result: dict[str, Any], expression: str) -> None:
 def test_an_expectation_that_does_not_hold(
     result: dict[str, Any], mcp: dict[str, Any], expression: str, reason: str, message: str
 ) -> None:
-    seen = run(result, mcp, expect=[expression])
-    assert (seen.outcome, seen.reason, seen.message) == (Outcome.FAIL, reason, message)
+    observation = run(result, mcp, expect=[expression])
+    assert (observation.outcome, observation.reason, observation.message) == (Outcome.FAIL, reason, message)
 
 
 def test_an_expectation_wants_the_tool_to_be_called() -> None:
@@ -255,9 +255,9 @@ def test_an_expectation_wants_the_tool_to_be_called() -> None:
 
 
 def test_preferences_are_told_when_nothing_is_wrong() -> None:
-    seen = run(said('{"queue": 7}'), prefer=["result.queue < 5", "elapsed_ms < 60000"])
-    assert seen.outcome is Outcome.PASS
-    assert seen.preferences == {
+    observation = run(said('{"queue": 7}'), prefer=["result.queue < 5", "elapsed_ms < 60000"])
+    assert observation.outcome is Outcome.PASS
+    assert observation.preferences == {
         "result.queue < 5": "result.queue is 7, expected < 5",
         "elapsed_ms < 60000": "",
     }
@@ -265,14 +265,14 @@ def test_preferences_are_told_when_nothing_is_wrong() -> None:
 
 def test_a_resource_is_read() -> None:
     contents = {"contents": [{"uri": "job:42", "text": '{"status": "done"}'}]}
-    answers = {"resources/read": RawMcpResponse(body=rpc_result(5, contents))}
+    responses = {"resources/read": RawMcpResponse(body=rpc_result(5, contents))}
 
     async def go() -> Observation:
-        async with running_raw_server(answers) as raw:
+        async with running_raw_server(responses) as raw:
             return await run_mcp_probe({"url": raw.url, "resource": "job:42"}, expect=['resource.status == "done"'])
 
-    seen = asyncio.run(go())
-    assert (seen.message, list(seen.phases)[-1]) == ("", "read")
+    observation = asyncio.run(go())
+    assert (observation.message, list(observation.phases)[-1]) == ("", "read")
 
 
 # --- what is remembered
@@ -282,14 +282,17 @@ def test_a_task_that_never_ran_is_remembered_until_it_runs() -> None:
     new, ran = {"name": "new", "ok": True}, {"name": "new", "ok": True, "staleness_ms": 1}
 
     async def go() -> list[Any]:
-        async with Network() as wire:
-            visitor, found = McpProbeRunner(wire), []
+        async with Network() as network:
+            runner, found = McpProbeRunner(network), []
             for entry, now in ((new, NOW), (new, NOW + DAY), (ran, NOW + 2 * DAY), (ran, NOW + 3 * DAY)):
                 async with running_raw_server(result=said(json.dumps({"tasks": [entry]}))) as raw:
-                    seen = await visitor.run_probe({"url": raw.url}, now=now)
-                    assert seen.tasks is not None
+                    observation = await runner.run_probe({"url": raw.url}, now=now)
+                    assert observation.tasks is not None
                     found.append(
-                        (seen.tasks["new"].first_seen_age, seen.state_updates.get(NEW_TASKS_STATE_KEY, "unchanged"))
+                        (
+                            observation.tasks["new"].first_seen_age,
+                            observation.state_updates.get(NEW_TASKS_STATE_KEY, "unchanged"),
+                        )
                     )
             return found
 
@@ -305,57 +308,57 @@ class TestTheEra:
     """`server/discover` or `initialize`: found out once, then taken for granted, then doubted again."""
 
     @staticmethod
-    async def heard(visitor: McpProbeRunner, now: int, **server: Any) -> list[str]:
+    async def heard(runner: McpProbeRunner, now: int, **server: Any) -> list[str]:
         async with running_raw_server(**server) as raw:
-            visitor.probe_state.get(MCP_PROTOCOL_STATE_KEY, {}).update(target=raw.url)
-            await visitor.run_probe({"url": raw.url, "call": "off"}, now=now)
+            runner.probe_state.get(MCP_PROTOCOL_STATE_KEY, {}).update(target=raw.url)
+            await runner.run_probe({"url": raw.url, "call": "off"}, now=now)
             return raw.received_methods
 
     def test_is_found_out_once_and_looked_at_again_after_a_day(self) -> None:
         async def go() -> None:
-            async with Network() as wire:
-                visitor = McpProbeRunner(wire)
-                assert "server/discover" in await self.heard(visitor, NOW)
-                assert visitor.probe_state[MCP_PROTOCOL_STATE_KEY]["era"] == "legacy"
-                assert "server/discover" not in await self.heard(visitor, NOW + DAY - 1)
-                assert "server/discover" in await self.heard(visitor, NOW + DAY)
-                assert visitor.probe_state[MCP_PROTOCOL_STATE_KEY]["negotiated_at"] == NOW + DAY
+            async with Network() as network:
+                runner = McpProbeRunner(network)
+                assert "server/discover" in await self.heard(runner, NOW)
+                assert runner.probe_state[MCP_PROTOCOL_STATE_KEY]["era"] == "legacy"
+                assert "server/discover" not in await self.heard(runner, NOW + DAY - 1)
+                assert "server/discover" in await self.heard(runner, NOW + DAY)
+                assert runner.probe_state[MCP_PROTOCOL_STATE_KEY]["negotiated_at"] == NOW + DAY
 
         asyncio.run(go())
 
     @pytest.mark.parametrize(
-        ("answer", "kept"),
+        ("response", "kept"),
         [(RawMcpResponse(503), True), (RawMcpResponse(body=b"", content_length=9), True), (RawMcpResponse(404), False)],
     )
     def test_is_doubted_after_a_fault_of_the_protocol_but_not_of_the_network(
-        self, answer: RawMcpResponse, kept: bool
+        self, response: RawMcpResponse, kept: bool
     ) -> None:
         async def go() -> None:
-            async with Network() as wire:
-                visitor = McpProbeRunner(wire)
-                await self.heard(visitor, NOW)
-                await self.heard(visitor, NOW + 1, answers={"*": answer})
-                assert bool(visitor.probe_state[MCP_PROTOCOL_STATE_KEY]) is kept
+            async with Network() as network:
+                runner = McpProbeRunner(network)
+                await self.heard(runner, NOW)
+                await self.heard(runner, NOW + 1, responses={"*": response})
+                assert bool(runner.probe_state[MCP_PROTOCOL_STATE_KEY]) is kept
 
         asyncio.run(go())
 
     def test_of_another_target_is_found_out_anew(self) -> None:
         async def go() -> None:
-            async with Network() as wire, running_raw_server() as one, running_raw_server() as other:
-                visitor = McpProbeRunner(wire)
-                await visitor.run_probe({"url": one.url})
-                await visitor.run_probe({"url": other.url})
+            async with Network() as network, running_raw_server() as one, running_raw_server() as other:
+                runner = McpProbeRunner(network)
+                await runner.run_probe({"url": one.url})
+                await runner.run_probe({"url": other.url})
                 assert "server/discover" in other.received_methods
 
         asyncio.run(go())
 
     def test_is_no_outage(self) -> None:
         async def go() -> None:
-            async with Network() as wire:
-                visitor = McpProbeRunner(wire)
-                heard = await self.heard(visitor, NOW, answers={"*": RawMcpResponse(503)})
+            async with Network() as network:
+                runner = McpProbeRunner(network)
+                heard = await self.heard(runner, NOW, responses={"*": RawMcpResponse(503)})
                 assert heard == ["server/discover"]
-                assert visitor.probe_state == {}
+                assert runner.probe_state == {}
 
         asyncio.run(go())
 
@@ -368,9 +371,9 @@ def test_over_tls(tmp_path: Path) -> None:
 
     async def go() -> None:
         async with running_raw_server(tls=authority.server_tls_context("127.0.0.1")) as raw:
-            seen = await run_mcp_probe({"url": raw.url, "tls": {"ca_file": authority.ca_file}})
-            assert seen.outcome is Outcome.PASS
-            assert list(seen.phases) == ["connect", "tls", "negotiate", "list", "call"]
+            observation = await run_mcp_probe({"url": raw.url, "tls": {"ca_file": authority.ca_file}})
+            assert observation.outcome is Outcome.PASS
+            assert list(observation.phases) == ["connect", "tls", "negotiate", "list", "call"]
             assert raw.connections == 1
             refused = await run_mcp_probe({"url": raw.url})
             assert (refused.reason, refused.evidence.facts["phase"]) == ("tls.failed", "tls")
@@ -393,21 +396,19 @@ def sample() -> Iterator[str]:
 
 def test_the_modern_era_over_http(sample: str) -> None:
     async def go() -> None:
-        async with Network() as wire:
-            visitor = McpProbeRunner(wire)
-            first = await visitor.run_probe(
-                {"url": sample, "resource": "report://today"}, expect=["resource.rows == 3"]
-            )
-            assert visitor.probe_state[MCP_PROTOCOL_STATE_KEY]["era"] == "2026-07-28"
-            second = await visitor.run_probe({"url": sample, "tasks": {"*": "2h"}})
-            for seen in (first, second):
-                assert seen.reason == "mcp.tool_error"
-                assert seen.message == "health_check reports an error: registry_sync not ok"
-                assert list(seen.phases)[:4] == ["connect", "negotiate", "list", "call"]
-                assert seen.measurements["tools"] == 2
-                assert seen.evidence.facts["server"] == "Sample 7.1"
-                assert seen.tasks is not None
-                assert seen.tasks["registry_sync"].error == "upstream said 502"
+        async with Network() as network:
+            runner = McpProbeRunner(network)
+            first = await runner.run_probe({"url": sample, "resource": "report://today"}, expect=["resource.rows == 3"])
+            assert runner.probe_state[MCP_PROTOCOL_STATE_KEY]["era"] == "2026-07-28"
+            second = await runner.run_probe({"url": sample, "tasks": {"*": "2h"}})
+            for observation in (first, second):
+                assert observation.reason == "mcp.tool_error"
+                assert observation.message == "health_check reports an error: registry_sync not ok"
+                assert list(observation.phases)[:4] == ["connect", "negotiate", "list", "call"]
+                assert observation.measurements["tools"] == 2
+                assert observation.evidence.facts["server"] == "Sample 7.1"
+                assert observation.tasks is not None
+                assert observation.tasks["registry_sync"].error == "upstream said 502"
 
     asyncio.run(go())
 
@@ -415,17 +416,17 @@ def test_the_modern_era_over_http(sample: str) -> None:
 def test_a_stale_task_over_server_sent_events() -> None:
     port = find_free_port()
     with listening_process([sys.executable, SAMPLE, "stale", "sse", str(port)], port):
-        seen = asyncio.run(run_mcp_probe({"sse": f"http://127.0.0.1:{port}/sse", "tasks": {"*": "2h"}}))
-    assert (seen.outcome, seen.measurements["protocol"]) == (Outcome.PASS, "2025-11-25")
-    assert seen.tasks is not None
-    assert seen.tasks["registry_sync"].last_run_age == pytest.approx(DAY, abs=10_000)
-    assert seen.tasks["nightly_report"].first_seen_age == 0
+        observation = asyncio.run(run_mcp_probe({"sse": f"http://127.0.0.1:{port}/sse", "tasks": {"*": "2h"}}))
+    assert (observation.outcome, observation.measurements["protocol"]) == (Outcome.PASS, "2025-11-25")
+    assert observation.tasks is not None
+    assert observation.tasks["registry_sync"].last_run_age == pytest.approx(DAY, abs=10_000)
+    assert observation.tasks["nightly_report"].first_seen_age == 0
 
 
 def test_the_modern_era_over_stdio() -> None:
-    seen = asyncio.run(
+    observation = asyncio.run(
         run_mcp_probe({"command": [sys.executable, SAMPLE, "none", "stdio"], "tasks": {"*": "2h"}}, timeout_s=20)
     )
-    assert (seen.outcome, seen.measurements["protocol"]) == (Outcome.PASS, "2026-07-28")
-    assert list(seen.phases) == ["spawn", "negotiate", "list", "call"]
-    assert seen.measurements["tasks"] == 3
+    assert (observation.outcome, observation.measurements["protocol"]) == (Outcome.PASS, "2026-07-28")
+    assert list(observation.phases) == ["spawn", "negotiate", "list", "call"]
+    assert observation.measurements["tasks"] == 3

@@ -32,12 +32,12 @@ def peers() -> ThirdPartyServers:
 
 
 def passes(mcp: dict[str, Any], phases: list[str], tools: int, **fields: Any) -> Observation:
-    seen = asyncio.run(run_mcp_probe(mcp, timeout_s=30, **fields))
-    assert (seen.outcome, seen.reason, seen.message) == (Outcome.PASS, "", "")
-    assert list(seen.phases) == phases
-    assert all(took > 0 for took in seen.phases.values())
-    assert seen.measurements["tools"] == tools
-    return seen
+    observation = asyncio.run(run_mcp_probe(mcp, timeout_s=30, **fields))
+    assert (observation.outcome, observation.reason, observation.message) == (Outcome.PASS, "", "")
+    assert list(observation.phases) == phases
+    assert all(took > 0 for took in observation.phases.values())
+    assert observation.measurements["tools"] == tools
+    return observation
 
 
 ECHO = {"call": {"tool": "echo", "arguments": {"message": "hello"}}, "tools": ["get-sum"]}
@@ -45,8 +45,8 @@ ECHO = {"call": {"tool": "echo", "arguments": {"message": "hello"}}, "tools": ["
 
 def test_everything_over_stdio(peers: ThirdPartyServers) -> None:
     command = {"command": [*peers.mcp_server_everything, "stdio"]}
-    seen = passes(command | ECHO, STDIO, 13, expect=['result == "Echo: hello"'])
-    assert seen.evidence.facts["server"].startswith("mcp-servers/everything ")
+    observation = passes(command | ECHO, STDIO, 13, expect=['result == "Echo: hello"'])
+    assert observation.evidence.facts["server"].startswith("mcp-servers/everything ")
 
 
 def test_everything_over_streamable_http(peers: ThirdPartyServers) -> None:
@@ -69,9 +69,9 @@ def test_time_over_stdio(peers: ThirdPartyServers) -> None:
 
 def test_time_reports_an_error_of_its_own(peers: ThirdPartyServers) -> None:
     call = {"tool": "get_current_time", "arguments": {"timezone": "Atlantis/Centre"}}
-    seen = asyncio.run(run_mcp_probe({"command": [str(peers.mcp_server_time)], "call": call}, timeout_s=30))
-    assert (seen.outcome, seen.reason) == (Outcome.FAIL, "mcp.tool_error")
-    assert "Atlantis/Centre" in seen.message
+    observation = asyncio.run(run_mcp_probe({"command": [str(peers.mcp_server_time)], "call": call}, timeout_s=30))
+    assert (observation.outcome, observation.reason) == (Outcome.FAIL, "mcp.tool_error")
+    assert "Atlantis/Centre" in observation.message
 
 
 @pytest.mark.parametrize(("transport", "path"), [("streamable-http", "mcp"), ("sse", "sse")])
@@ -80,9 +80,9 @@ def test_a_server_on_the_older_sdk(peers: ThirdPartyServers, transport: str, pat
     where = {"sse" if transport == "sse" else "url": f"http://127.0.0.1:{port}/{path}"}
     with listening_process([str(peers.python_with_mcp_1x), OLDER, transport, str(port)], port):
         mcp = {**where, "tasks": {"sync": "1m"}, "resource": "report://today"}
-        seen = passes(mcp, [*HTTP, "read"], 2, expect=["result.healthy", 'resource.status == "complete"'])
-        assert seen.tasks is not None
-        assert seen.tasks["sync"].last_run_age == 1_000
+        observation = passes(mcp, [*HTTP, "read"], 2, expect=["result.healthy", 'resource.status == "complete"'])
+        assert observation.tasks is not None
+        assert observation.tasks["sync"].last_run_age == 1_000
         missing = asyncio.run(run_mcp_probe({**where, "tools": ["search"]}, timeout_s=30))
         assert (missing.reason, missing.message[:22]) == ("mcp.tool_missing", "tool search is missing")
     refused = asyncio.run(run_mcp_probe(where))

@@ -35,8 +35,8 @@ def apply(
     given: dict[str, Any], cause: RemediationContext = STUCK, *, dry: bool = False, patience: float = 10.0
 ) -> str:
     async def act() -> str:
-        async with Network() as wire:
-            reach = ConnectContext(wire, PhaseTimer(), True, patience, 1_700_000_000_000)
+        async with Network() as network:
+            reach = ConnectContext(network, PhaseTimer(), True, patience, 1_700_000_000_000)
             remedy = RemediationSettings.model_validate({"on": "stuck", **given})
             async with asyncio.timeout(patience):
                 return await remedy.action.execute(cause, reach, dry_run=dry)
@@ -100,9 +100,9 @@ def test_a_dry_run_is_taken_back(table: Table) -> None:
 
 
 def test_a_statement_that_means_too_much_is_taken_back(table: Table) -> None:
-    with pytest.raises(ProbeError, match=f"changes 200{NBSP}rows, more than 100: rolled back") as fault:
+    with pytest.raises(ProbeError, match=f"changes 200{NBSP}rows, more than 100: rolled back") as failure:
         apply(table.sql("UPDATE jobs SET status = 'pending'"))
-    assert fault.value.reason == "remediation.too_many_rows"
+    assert failure.value.reason == "remediation.too_many_rows"
     assert table.pending == []
 
 
@@ -141,15 +141,15 @@ def test_a_lock_that_somebody_holds_is_not_waited_for(pg: str) -> None:
     table = Table(pg)
     with table.engine.begin() as connection:
         connection.execute(sa.text("UPDATE jobs SET kind = 'mine' WHERE id = 7"))
-        with pytest.raises(ProbeError, match="lock timeout") as fault:
+        with pytest.raises(ProbeError, match="lock timeout") as failure:
             apply(table.sql())
-    assert fault.value.reason == "database.query_timeout"
+    assert failure.value.reason == "database.query_timeout"
 
 
 def test_a_statement_that_is_none_is_refused_by_the_database(table: Table) -> None:
-    with pytest.raises(ProbeError, match=" returned an error: ") as fault:
+    with pytest.raises(ProbeError, match=" returned an error: ") as failure:
         apply(table.sql("UPDATE jobs SET nothing = 1 WHERE id = :id"))
-    assert fault.value.reason == "broker.refused"
+    assert failure.value.reason == "broker.refused"
 
 
 def test_a_database_that_is_away(tmp_path: Path) -> None:
@@ -254,17 +254,17 @@ def test_a_dry_run_sends_no_request() -> None:
 # --- tools
 
 
-def call(answers: dict[str, Any], *, dry: bool = False, name: str = "trigger_task", **result: Any) -> tuple[str, Any]:
+def call(responses: dict[str, Any], *, dry: bool = False, name: str = "trigger_task", **result: Any) -> tuple[str, Any]:
     """What came of calling a tool, and what its server heard."""
 
     async def act() -> tuple[str, Any]:
         async with (
-            running_raw_server(answers, tools=[tool_definition(name)], result=result) as server,
-            Network() as wire,
+            running_raw_server(responses, tools=[tool_definition(name)], result=result) as server,
+            Network() as network,
         ):
             arguments = {"task": "{subject}"}
             told = {"on": "stale", "mcp": {"url": server.url, "tool": "trigger_task", "arguments": arguments}}
-            reach = ConnectContext(wire, PhaseTimer(), True, 10.0, 1_700_000_000_000)
+            reach = ConnectContext(network, PhaseTimer(), True, 10.0, 1_700_000_000_000)
             remedy = RemediationSettings.model_validate(told)
             return await remedy.action.execute(
                 STUCK._replace(reason="task.stale"), reach, dry_run=dry

@@ -65,13 +65,13 @@ class FakeHttpReceiver:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers.get("content-length", 0)))
                 names = {name.lower(): value for name, value in self.headers.items()}
-                answer = standin._respond(ReceivedRequest(self.path, names, body, time.monotonic()))
-                self.send_response(answer.status)
-                self.send_header("content-length", str(len(answer.body)))
-                for name, value in answer.headers:
+                response = standin._respond(ReceivedRequest(self.path, names, body, time.monotonic()))
+                self.send_response(response.status)
+                self.send_header("content-length", str(len(response.body)))
+                for name, value in response.headers:
                     self.send_header(name, value)
                 self.end_headers()
-                self.wfile.write(answer.body)
+                self.wfile.write(response.body)
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -92,8 +92,8 @@ class FakeHttpReceiver:
     def _respond(self, request: ReceivedRequest) -> CannedResponse:
         with self._lock:
             self.received.append(request)
-            answer = self.canned_responses.popleft() if self.canned_responses else self.default_response(request)
-        return answer() if callable(answer) else answer
+            response = self.canned_responses.popleft() if self.canned_responses else self.default_response(request)
+        return response() if callable(response) else response
 
     def default_response(self, request: ReceivedRequest) -> CannedResponse:
         return CannedResponse()
@@ -283,21 +283,21 @@ class FakeMailServer:
     async def handle_RCPT(  # noqa: N802 - aiosmtpd looks for this name
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
     ) -> str:
-        if answer := self._next_canned_response("RCPT"):
-            return answer
+        if response := self._next_canned_response("RCPT"):
+            return response
         envelope.rcpt_tos.append(address)
         return "250 fine"
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802
-        if answer := self._next_canned_response("DATA"):
-            return answer
+        if response := self._next_canned_response("DATA"):
+            return response
         raw = envelope.content
         assert isinstance(raw, bytes)
-        letter = BytesParser(EmailMessage, policy=MAIL).parsebytes(raw)
+        mail = BytesParser(EmailMessage, policy=MAIL).parsebytes(raw)
         user = session.auth_data.login.decode() if isinstance(session.auth_data, LoginPassword) else ""
         assert server.transport is not None
         tls = session.ssl is not None or server.transport.get_extra_info("sslcontext") is not None
-        self.received.append(ReceivedMail(envelope.mail_from or "", list(envelope.rcpt_tos), letter, raw, tls, user))
+        self.received.append(ReceivedMail(envelope.mail_from or "", list(envelope.rcpt_tos), mail, raw, tls, user))
         return "250 kept"
 
     def _next_canned_response(self, command: str) -> str:

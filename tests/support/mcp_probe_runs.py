@@ -1,4 +1,4 @@
-"""One run of an MCP probe as the service makes it: bounded from outside, timed, its memory kept."""
+"""Runs of MCP probes as the service makes them: with a deadline, timed, their state kept."""
 
 from __future__ import annotations
 
@@ -17,33 +17,41 @@ from watchdog.probes.mcp import McpProbe
 
 @dataclass
 class McpProbeRunner:
-    """Runs probes on one wire. `memory` is what they asked to remember."""
+    """Runs probes on one network and keeps their state."""
 
     network: Network
     probe_state: dict[str, Json] = field(default_factory=dict)
     duration_s: float = 0.0
-    """Seconds of the last run, clearing up included."""
+    """Seconds of the last run, cleanup included."""
 
     async def run_probe(
         self, mcp: Mapping[str, Any], now: int | None = None, timeout_s: float = 10, **fields: Any
     ) -> Observation:
         probe = McpProbe(name="Sample", mcp=mcp, **fields)
-        trace = PhaseTimer()
+        phase_timer = PhaseTimer()
         at = round(time.time() * 1000) if now is None else now
-        attempt = RunContext(at, at, timeout_s, "key", self.probe_state, self.network, trace)
-        begun = time.monotonic()
+        context = RunContext(
+            slot=at,
+            started_at=at,
+            remaining_s=timeout_s,
+            idempotency_key="key",
+            probe_state=self.probe_state,
+            network=self.network,
+            phase_timer=phase_timer,
+        )
+        started = time.monotonic()
         try:
             async with asyncio.timeout(timeout_s):
-                seen = await probe.observe(attempt)
+                observation = await probe.observe(context)
         except TimeoutError:
-            message = f"timed out while {PHASE_DESCRIPTIONS[trace.current_phase or '']}"
-            seen = Observation(Outcome.FAIL, "timeout.exceeded", message, phases=trace.phase_durations_ms)
-        self.duration_s = time.monotonic() - begun
-        self.probe_state |= seen.state_updates
-        return seen
+            message = f"timed out while {PHASE_DESCRIPTIONS[phase_timer.current_phase or '']}"
+            observation = Observation(Outcome.FAIL, "timeout.exceeded", message, phases=phase_timer.phase_durations_ms)
+        self.duration_s = time.monotonic() - started
+        self.probe_state |= observation.state_updates
+        return observation
 
 
 async def run_mcp_probe(mcp: Mapping[str, Any], **options: Any) -> Observation:
-    """One run on a wire of its own."""
-    async with Network() as wire:
-        return await McpProbeRunner(wire).run_probe(mcp, **options)
+    """One run with a network of its own."""
+    async with Network() as network:
+        return await McpProbeRunner(network).run_probe(mcp, **options)

@@ -58,9 +58,9 @@ async def run_probe(
     gaps: Gaps = (),
 ) -> RecordedResult:
     probe.prepare()
-    async with Network() as wire, EventLoopLagMonitor() as lag:
+    async with Network() as network, EventLoopLagMonitor() as lag:
         at = wall_clock_ms() if slot is None else slot
-        return await ProbeRunner(wire, mask, wall_clock_ms, lag, lambda: gaps).run(
+        return await ProbeRunner(network, mask, wall_clock_ms, lag, lambda: gaps).run(
             probe, ClaimedSlot(1, at, "local", previous_slot), probe_state or {}
         )
 

@@ -35,23 +35,23 @@ async def running_server(
     handler: ConnectionHandler, tls: ssl.SSLContext | None = None, *, read_request: bool = True
 ) -> AsyncIterator[ScriptedServer]:
     """A server that does what `talk` says, once it has read a request's head if it is to `listen`."""
-    peer = ScriptedServer()
+    scripted = ScriptedServer()
     tasks: set[asyncio.Task[None]] = set()
 
     async def served(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        peer.connection_count += 1
+        scripted.connection_count += 1
         if task := asyncio.current_task():
             tasks.add(task)
         with suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             if read_request:
-                peer.request_heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
+                scripted.request_heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
             await handler(reader, writer)
         writer.transport.abort()
 
     server = await asyncio.start_server(served, "127.0.0.1", 0, ssl=tls)
-    peer.port = server.sockets[0].getsockname()[1]
+    scripted.port = server.sockets[0].getsockname()[1]
     try:
-        yield peer
+        yield scripted
     finally:
         server.close()
         for task in tasks:
@@ -62,7 +62,7 @@ async def running_server(
 def send_parts(*parts: bytes, delay_s: float = 0.0) -> ConnectionHandler:
     """Sends the parts one by one, waits `then` seconds and closes."""
 
-    async def talk(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def handle(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         for part in parts:
             writer.write(part)
             await writer.drain()
@@ -71,20 +71,20 @@ def send_parts(*parts: bytes, delay_s: float = 0.0) -> ConnectionHandler:
         with suppress(OSError):
             await writer.wait_closed()
 
-    return talk
+    return handle
 
 
 def send_forever(part: bytes, interval_s: float = 0.0, *, first: bytes = b"") -> ConnectionHandler:
     """Sends `first` once and `part` without end."""
 
-    async def talk(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def handle(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(first)
         while True:
             writer.write(part)
             await writer.drain()
             await asyncio.sleep(interval_s)
 
-    return talk
+    return handle
 
 
 def http_response(body: bytes = b"", status: str = "200 OK", **headers: str) -> bytes:

@@ -36,9 +36,9 @@ def pages(*cursors: str | None) -> list[RawMcpResponse]:
     ]
 
 
-def run(answers: dict[str, Any], seconds: float = 5, **server: Any) -> tuple[Observation, RawMcpServer]:
+def run(responses: dict[str, Any], seconds: float = 5, **server: Any) -> tuple[Observation, RawMcpServer]:
     async def go() -> tuple[Observation, RawMcpServer]:
-        async with running_raw_server(answers, **server) as raw:
+        async with running_raw_server(responses, **server) as raw:
             return await run_mcp_probe({"url": raw.url}, timeout_s=seconds), raw
 
     return asyncio.run(go())
@@ -153,34 +153,34 @@ FAULTS: list[tuple[str, dict[str, Any], str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("answers", "reason", "message"), [f[1:] for f in FAULTS], ids=[f[0] for f in FAULTS])
-def test_a_fault_has_its_reason(answers: dict[str, Any], reason: str, message: str) -> None:
-    seen, _ = run(answers)
-    assert (seen.outcome, seen.reason, seen.message) == (Outcome.FAIL, reason, message)
-    assert seen.evidence.facts["address"].startswith("127.0.0.1:")
-    assert seen.evidence.facts["phase"] in ("negotiate", "list", "call")
+@pytest.mark.parametrize(("responses", "reason", "message"), [f[1:] for f in FAULTS], ids=[f[0] for f in FAULTS])
+def test_a_fault_has_its_reason(responses: dict[str, Any], reason: str, message: str) -> None:
+    observation, _ = run(responses)
+    assert (observation.outcome, observation.reason, observation.message) == (Outcome.FAIL, reason, message)
+    assert observation.evidence.facts["address"].startswith("127.0.0.1:")
+    assert observation.evidence.facts["phase"] in ("negotiate", "list", "call")
 
 
 @pytest.mark.parametrize(
-    "answers", [{"*": RawMcpResponse(503)}, {"tools/list": RawMcpResponse(body=b"{", content_length=9)}]
+    "responses", [{"*": RawMcpResponse(503)}, {"tools/list": RawMcpResponse(body=b"{", content_length=9)}]
 )
-def test_faults_of_transport_and_5xx_may_be_tried_again(answers: dict[str, Any]) -> None:
-    assert run(answers)[0].retryable
+def test_faults_of_transport_and_5xx_may_be_tried_again(responses: dict[str, Any]) -> None:
+    assert run(responses)[0].retryable
 
 
 @pytest.mark.parametrize(
-    "answers", [{"*": RawMcpResponse(404)}, {"*": HTML}, {"*": RawMcpResponse(401)}, {"*": RawMcpResponse(429)}]
+    "responses", [{"*": RawMcpResponse(404)}, {"*": HTML}, {"*": RawMcpResponse(401)}, {"*": RawMcpResponse(429)}]
 )
-def test_other_faults_are_not_tried_again(answers: dict[str, Any]) -> None:
-    assert not run(answers)[0].retryable
+def test_other_faults_are_not_tried_again(responses: dict[str, Any]) -> None:
+    assert not run(responses)[0].retryable
 
 
 def test_the_server_is_quoted() -> None:
     told = {"WWW-Authenticate": 'Bearer error="invalid_token"', "Retry-After": "30"}
-    seen, _ = run({"*": RawMcpResponse(401, b'{"error": "the token has expired"}', headers=told)})
-    assert seen.evidence.excerpt == '{"error": "the token has expired"}'
-    assert seen.evidence.facts["www_authenticate"] == 'Bearer error="invalid_token"'
-    assert seen.evidence.facts["retry_after"] == "30"
+    observation, _ = run({"*": RawMcpResponse(401, b'{"error": "the token has expired"}', headers=told)})
+    assert observation.evidence.excerpt == '{"error": "the token has expired"}'
+    assert observation.evidence.facts["www_authenticate"] == 'Bearer error="invalid_token"'
+    assert observation.evidence.facts["retry_after"] == "30"
 
 
 HANGS: list[tuple[str, dict[str, Any], str]] = [
@@ -208,15 +208,15 @@ HANGS: list[tuple[str, dict[str, Any], str]] = [
 def hangs(request: pytest.FixtureRequest) -> dict[str, tuple[Observation, float]]:
     """Every hang once, all at the same time: what was seen, and how many seconds it took."""
 
-    async def one(wire: Network, answers: dict[str, Any]) -> tuple[Observation, float]:
-        async with running_raw_server(answers) as raw:
-            visitor = McpProbeRunner(wire)
-            return await visitor.run_probe({"url": raw.url}, timeout_s=1.5), visitor.duration_s
+    async def one(network: Network, responses: dict[str, Any]) -> tuple[Observation, float]:
+        async with running_raw_server(responses) as raw:
+            runner = McpProbeRunner(network)
+            return await runner.run_probe({"url": raw.url}, timeout_s=1.5), runner.duration_s
 
     async def all_of_them() -> list[tuple[Observation, float]]:
-        async with Network() as wire, running_raw_server() as raw:
+        async with Network() as network, running_raw_server() as raw:
             await run_mcp_probe({"url": raw.url})  # what is loaded once is not to be measured
-            ran = await asyncio.gather(*(one(wire, answers) for _, answers, _ in HANGS))
+            ran = await asyncio.gather(*(one(network, responses) for _, responses, _ in HANGS))
         assert asyncio.all_tasks() == {asyncio.current_task()}
         return ran
 
@@ -225,29 +225,29 @@ def hangs(request: pytest.FixtureRequest) -> dict[str, tuple[Observation, float]
 
 @pytest.mark.parametrize(("name", "doing"), [(name, doing) for name, _, doing in HANGS])
 def test_a_hang_ends_with_the_deadline(hangs: dict[str, tuple[Observation, float]], name: str, doing: str) -> None:
-    seen, took = hangs[name]
-    assert seen.message == f"timed out while {doing}"
+    observation, took = hangs[name]
+    assert observation.message == f"timed out while {doing}"
     assert took < HANG_S
-    assert sum(seen.phases.values()) <= took * 1000
+    assert sum(observation.phases.values()) <= took * 1000
 
 
 def test_a_server_that_hangs_only_when_we_leave_passes() -> None:
-    answers = {
+    responses = {
         "initialize": RawMcpResponse(body=rpc_result(2, NEGOTIATED), headers=SESSION),
         "DELETE": RawMcpResponse(hang=True),
     }
-    seen, raw = run(answers)
-    assert seen.outcome is Outcome.PASS
+    observation, raw = run(responses)
+    assert observation.outcome is Outcome.PASS
     assert raw.received_methods[-1] == "DELETE"
 
 
 def test_phases_are_timed_in_order() -> None:
-    seen, _ = run({})
-    assert seen.outcome is Outcome.PASS
-    assert list(seen.phases) == ["connect", "negotiate", "list", "call"]
-    assert all(took > 0 for took in seen.phases.values())
-    assert seen.duration is not None
-    assert sum(seen.phases.values()) <= seen.duration + 50
+    observation, _ = run({})
+    assert observation.outcome is Outcome.PASS
+    assert list(observation.phases) == ["connect", "negotiate", "list", "call"]
+    assert all(took > 0 for took in observation.phases.values())
+    assert observation.duration is not None
+    assert sum(observation.phases.values()) <= observation.duration + 50
 
 
 def test_one_visit_needs_one_connection() -> None:
@@ -256,25 +256,25 @@ def test_one_visit_needs_one_connection() -> None:
 
 
 def test_all_pages_are_read() -> None:
-    seen, _ = run({"tools/list": pages("a", "b", None)})
-    assert seen.measurements["tools"] == 3
+    observation, _ = run({"tools/list": pages("a", "b", None)})
+    assert observation.measurements["tools"] == 3
 
 
 def test_tools_listed_twice_are_counted() -> None:
-    seen, _ = run({}, tools=[tool_definition("a"), tool_definition("b"), tool_definition("a")])
-    assert seen.measurements["duplicate_tools"] == 1
-    assert seen.evidence.facts["duplicate_tools"] == ["a"]
+    observation, _ = run({}, tools=[tool_definition("a"), tool_definition("b"), tool_definition("a")])
+    assert observation.measurements["duplicate_tools"] == 1
+    assert observation.evidence.facts["duplicate_tools"] == ["a"]
 
 
 def test_a_server_without_tools_passes() -> None:
-    seen, _ = run({"tools/list": RawMcpResponse(body=rpc_error(3, -32601, "Method not found"))})
-    assert (seen.outcome, seen.measurements["tools"]) == (Outcome.PASS, 0)
+    observation, _ = run({"tools/list": RawMcpResponse(body=rpc_error(3, -32601, "Method not found"))})
+    assert (observation.outcome, observation.measurements["tools"]) == (Outcome.PASS, 0)
 
 
 def test_a_compressed_answer_is_read() -> None:
     packed = gzip.compress(rpc_result(3, {"tools": [tool_definition("a"), tool_definition("b")]}))
-    seen, _ = run({"tools/list": RawMcpResponse(body=packed, headers={"Content-Encoding": "gzip"})})
-    assert seen.measurements["tools"] == 2
+    observation, _ = run({"tools/list": RawMcpResponse(body=packed, headers={"Content-Encoding": "gzip"})})
+    assert observation.measurements["tools"] == 2
 
 
 def test_the_stream_for_what_is_said_unasked_is_never_opened() -> None:
@@ -303,8 +303,8 @@ def test_headers_and_credentials_go_with_every_request() -> None:
     ],
 )
 def test_a_server_that_is_not_reached(url: str, allow_private_addresses: bool, reason: str) -> None:
-    seen = asyncio.run(run_mcp_probe({"url": url}, allow_private_addresses=allow_private_addresses))
-    assert (seen.outcome, seen.reason, seen.duration) == (Outcome.FAIL, reason, None)
+    observation = asyncio.run(run_mcp_probe({"url": url}, allow_private_addresses=allow_private_addresses))
+    assert (observation.outcome, observation.reason, observation.duration) == (Outcome.FAIL, reason, None)
 
 
 SSE_FAULTS: list[tuple[str, dict[str, Any], str, str]] = [
@@ -337,12 +337,14 @@ SSE_FAULTS: list[tuple[str, dict[str, Any], str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("answers", "reason", "message"), [f[1:] for f in SSE_FAULTS], ids=[f[0] for f in SSE_FAULTS])
-def test_a_fault_over_server_sent_events(answers: dict[str, Any], reason: str, message: str) -> None:
+@pytest.mark.parametrize(
+    ("responses", "reason", "message"), [f[1:] for f in SSE_FAULTS], ids=[f[0] for f in SSE_FAULTS]
+)
+def test_a_fault_over_server_sent_events(responses: dict[str, Any], reason: str, message: str) -> None:
     async def go() -> None:
-        async with running_raw_server(answers) as raw:
-            seen = await run_mcp_probe({"sse": raw.url}, timeout_s=5)
-            assert (seen.reason, seen.message) == (reason, message)
+        async with running_raw_server(responses) as raw:
+            observation = await run_mcp_probe({"sse": raw.url}, timeout_s=5)
+            assert (observation.reason, observation.message) == (reason, message)
 
     asyncio.run(go())
 
@@ -352,12 +354,16 @@ def test_an_event_stream_whose_posts_are_refused_does_not_wait_for_the_deadline(
 
     async def go() -> None:
         async with (
-            Network() as wire,
+            Network() as network,
             running_raw_server({"GET": stream, "initialize": RawMcpResponse(503, b"no workers")}) as raw,
         ):
-            visitor = McpProbeRunner(wire)
-            seen = await visitor.run_probe({"sse": raw.url})
-            assert (seen.reason, seen.message, seen.evidence.excerpt) == ("http.status", "HTTP 503", "no workers")
-            assert visitor.duration_s < 5
+            runner = McpProbeRunner(network)
+            observation = await runner.run_probe({"sse": raw.url})
+            assert (observation.reason, observation.message, observation.evidence.excerpt) == (
+                "http.status",
+                "HTTP 503",
+                "no workers",
+            )
+            assert runner.duration_s < 5
 
     asyncio.run(go())

@@ -26,11 +26,11 @@ OURS = f"of-{os.getpid()}"
 """Sets our servers apart from those that another worker runs at the same time."""
 
 
-def command(fault: str) -> dict[str, Any]:
-    return {"command": [sys.executable, str(SERVER), fault, OURS]}
+def command(error: str) -> dict[str, Any]:
+    return {"command": [sys.executable, str(SERVER), error, OURS]}
 
 
-def alive(fault: str) -> list[int]:
+def alive(error: str) -> list[int]:
     """Processes of a server that this process started, zombies aside."""
     found = []
     for entry in Path("/proc").iterdir():
@@ -38,7 +38,7 @@ def alive(fault: str) -> list[int]:
             words = (entry / "cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
-        if {str(SERVER).encode(), fault.encode(), OURS.encode()} <= set(words):
+        if {str(SERVER).encode(), error.encode(), OURS.encode()} <= set(words):
             found.append(int(entry.name))
     return found
 
@@ -60,7 +60,7 @@ DEADLINE = 3.0
 
 @dataclass(frozen=True)
 class Ran:
-    seen: Observation
+    observation: Observation
     took: float
     left: list[int]
     """Processes that outlived the run."""
@@ -70,61 +70,61 @@ class Ran:
 def runs(request: pytest.FixtureRequest) -> dict[str, Ran]:
     """Every server once, all at the same time."""
 
-    async def one(wire: Network, fault: str) -> Ran:
-        visitor = McpProbeRunner(wire)
-        seen = await visitor.run_probe(command(fault), timeout_s=DEADLINE if fault in HANGING else 20)
-        return Ran(seen, visitor.duration_s, alive(fault))
+    async def one(network: Network, error: str) -> Ran:
+        runner = McpProbeRunner(network)
+        observation = await runner.run_probe(command(error), timeout_s=DEADLINE if error in HANGING else 20)
+        return Ran(observation, runner.duration_s, alive(error))
 
     async def all_of_them() -> dict[str, Ran]:
         names = [*BROKEN, *HANGING, *WORKING]
-        async with Network() as wire:
-            return dict(zip(names, await asyncio.gather(*(one(wire, name) for name in names)), strict=True))
+        async with Network() as network:
+            return dict(zip(names, await asyncio.gather(*(one(network, name) for name in names)), strict=True))
 
     ran: dict[str, Ran] = request.param(all_of_them())
     return ran
 
 
-@pytest.mark.parametrize("fault", [*BROKEN, *HANGING, *WORKING])
-def test_nothing_that_it_started_outlives_the_run(runs: dict[str, Ran], fault: str) -> None:
-    assert runs[fault].left == []
+@pytest.mark.parametrize("error", [*BROKEN, *HANGING, *WORKING])
+def test_nothing_that_it_started_outlives_the_run(runs: dict[str, Ran], error: str) -> None:
+    assert runs[error].left == []
 
 
-@pytest.mark.parametrize("fault", BROKEN)
-def test_a_fault_has_its_reason_before_the_deadline(runs: dict[str, Ran], fault: str) -> None:
-    seen = runs[fault].seen
-    assert (seen.outcome, seen.reason, seen.message) == (Outcome.FAIL, *BROKEN[fault])
+@pytest.mark.parametrize("error", BROKEN)
+def test_a_fault_has_its_reason_before_the_deadline(runs: dict[str, Ran], error: str) -> None:
+    observation = runs[error].observation
+    assert (observation.outcome, observation.reason, observation.message) == (Outcome.FAIL, *BROKEN[error])
 
 
 def test_what_it_complained_of_is_evidence(runs: dict[str, Ran]) -> None:
-    evidence = runs["exits"].seen.evidence
+    evidence = runs["exits"].observation.evidence
     assert evidence.excerpt.strip() == "config.toml: no such file"
     assert evidence.facts["exit_code"] == 1
 
 
-@pytest.mark.parametrize("fault", HANGING)
-def test_a_hang_ends_with_the_deadline(runs: dict[str, Ran], fault: str) -> None:
-    seen = runs[fault].seen
-    doing = "negotiating the protocol version" if fault == "deaf" else "calling the tool"
-    assert seen.message == f"timed out while {doing}"
-    assert runs[fault].took < HANG_S
-    assert sum(seen.phases.values()) <= runs[fault].took * 1000
+@pytest.mark.parametrize("error", HANGING)
+def test_a_hang_ends_with_the_deadline(runs: dict[str, Ran], error: str) -> None:
+    observation = runs[error].observation
+    doing = "negotiating the protocol version" if error == "deaf" else "calling the tool"
+    assert observation.message == f"timed out while {doing}"
+    assert runs[error].took < HANG_S
+    assert sum(observation.phases.values()) <= runs[error].took * 1000
 
 
-@pytest.mark.parametrize("fault", WORKING)
-def test_a_server_that_works_passes(runs: dict[str, Ran], fault: str) -> None:
-    seen = runs[fault].seen
-    assert (seen.outcome, seen.reason) == (Outcome.PASS, "")
-    assert list(seen.phases) == ["spawn", "negotiate", "list", "call"]
-    assert seen.measurements["tools"] == 1
+@pytest.mark.parametrize("error", WORKING)
+def test_a_server_that_works_passes(runs: dict[str, Ran], error: str) -> None:
+    observation = runs[error].observation
+    assert (observation.outcome, observation.reason) == (Outcome.PASS, "")
+    assert list(observation.phases) == ["spawn", "negotiate", "list", "call"]
+    assert observation.measurements["tools"] == 1
 
 
 def test_what_it_prints_beside_mcp_is_evidence(runs: dict[str, Ran]) -> None:
-    facts = runs["banner"].seen.evidence.facts
+    facts = runs["banner"].observation.evidence.facts
     assert (facts["non_mcp_line_count"], facts["first_non_mcp_line"]) == (1, "Server started on stdio")
 
 
 def test_one_bad_byte_costs_one_character(runs: dict[str, Ran]) -> None:
-    assert runs["bad_byte"].seen.evidence.excerpt == "caf\N{REPLACEMENT CHARACTER}"
+    assert runs["bad_byte"].observation.evidence.excerpt == "caf\N{REPLACEMENT CHARACTER}"
 
 
 @pytest.mark.parametrize(
@@ -140,8 +140,13 @@ def test_one_bad_byte_costs_one_character(runs: dict[str, Ran]) -> None:
     ],
 )
 def test_what_cannot_be_started_is_our_fault(mcp: dict[str, Any], reason: str, message: str) -> None:
-    seen = asyncio.run(run_mcp_probe(mcp))
-    assert (seen.outcome, seen.reason, seen.message, seen.duration) == (Outcome.ERROR, reason, message, None)
+    observation = asyncio.run(run_mcp_probe(mcp))
+    assert (observation.outcome, observation.reason, observation.message, observation.duration) == (
+        Outcome.ERROR,
+        reason,
+        message,
+        None,
+    )
 
 
 def test_it_sees_its_own_variables_and_none_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:

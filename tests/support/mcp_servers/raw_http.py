@@ -40,7 +40,7 @@ class RawMcpResponse:
 class RawMcpServer:
     """Speaks the handshake era; `answers` says otherwise by JSON-RPC method, HTTP method, or `*` for all."""
 
-    answers: Mapping[str, RawMcpResponse | Sequence[RawMcpResponse]]
+    responses: Mapping[str, RawMcpResponse | Sequence[RawMcpResponse]]
     tools: Sequence[Mapping[str, Any]]
     result: Mapping[str, Any]
     url: str = ""
@@ -49,7 +49,7 @@ class RawMcpServer:
     connections: int = 0
 
     def reply(self, method: str, id_: Any) -> RawMcpResponse:
-        found = self.answers.get(method) or self.answers.get("*")
+        found = self.responses.get(method) or self.responses.get("*")
         if isinstance(found, RawMcpResponse):
             return found.to_json(id_)
         if found:
@@ -87,12 +87,12 @@ HEALTHY_RESULT: Mapping[str, Any] = {"content": [{"type": "text", "text": '{"hea
 
 @asynccontextmanager
 async def running_raw_server(
-    answers: Mapping[str, RawMcpResponse | Sequence[RawMcpResponse]] | None = None,
+    responses: Mapping[str, RawMcpResponse | Sequence[RawMcpResponse]] | None = None,
     tools: Sequence[Mapping[str, Any]] = (tool_definition("health_check"), tool_definition("fetch", "url")),
     result: Mapping[str, Any] = HEALTHY_RESULT,
     tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[RawMcpServer]:
-    raw = RawMcpServer(answers or {}, tools, result)
+    raw = RawMcpServer(responses or {}, tools, result)
     open_ones: set[asyncio.StreamWriter] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -126,19 +126,19 @@ async def _handle_connection(server: RawMcpServer, reader: asyncio.StreamReader,
     method = message.get("method") or first.split()[0]
     server.received_methods.append(method)
     server.headers.append(headers)
-    answer = server.reply(method, message.get("id"))
-    if answer.hang and not answer.body:
+    response = server.reply(method, message.get("id"))
+    if response.hang and not response.body:
         await reader.read()
         return False
-    told = {"Content-Type": answer.content_type, **answer.headers}
-    if not answer.endless_chunk and not answer.hang:
-        told["Content-Length"] = str(len(answer.body) if answer.content_length is None else answer.content_length)
-    lines = [f"HTTP/1.1 {answer.status} Status", *(f"{k}: {v}" for k, v in told.items()), "", ""]
-    writer.write("\r\n".join(lines).encode() + answer.body)
+    told = {"Content-Type": response.content_type, **response.headers}
+    if not response.endless_chunk and not response.hang:
+        told["Content-Length"] = str(len(response.body) if response.content_length is None else response.content_length)
+    lines = [f"HTTP/1.1 {response.status} Status", *(f"{k}: {v}" for k, v in told.items()), "", ""]
+    writer.write("\r\n".join(lines).encode() + response.body)
     await writer.drain()
-    if answer.hang:
+    if response.hang:
         await reader.read()
-    while answer.endless_chunk:
-        writer.write(answer.endless_chunk)
+    while response.endless_chunk:
+        writer.write(response.endless_chunk)
         await writer.drain()
-    return answer.content_length is None and not answer.hang
+    return response.content_length is None and not response.hang
