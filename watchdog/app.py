@@ -9,14 +9,12 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import structlog
 
 from watchdog.config.load import LoadedConfig
 from watchdog.config_values import local_base_url
 from watchdog.domain.formatting import format_duration_rounded
-from watchdog.domain.local_hosts import LOOPBACK_NAMES, is_wildcard_host
 from watchdog.domain.routing import RoutingTable
 from watchdog.net import Network
 from watchdog.notifiers.base import Notifier
@@ -124,36 +122,32 @@ async def build_service(
     probes = {database_id: probe_by_id[registered.info.id] for database_id, registered in registry.items()}
     watermark = Watermark(database, LOCAL_LOCATION)
     recorder = ResultRecorder(database, watermark, registry, routes)
-    remediated = {database_id: probe for database_id, probe in probes.items() if probe.remediation is not None}
-    remediation_store = RemediationStore(database, registry)
+    notification_sender = NotificationSender(
+        store_executor=store_executor,
+        outbox=Outbox(database),
+        notifiers=notifiers_by_destination(loaded_config),
+        network=network,
+        mask=mask,
+        clock=clock,
+        public_url=config.server.public_url,
+    )
+    remediation_runner = None
+    if remediated := {database_id: probe for database_id, probe in probes.items() if probe.remediation is not None}:
+        store = RemediationStore(database, registry)
+        remediation_runner = RemediationRunner(
+            store=store, store_executor=store_executor, probes=remediated, network=network, mask=mask, clock=clock
+        )
     return MonitoringService(
         probes=probes,
         store_executor=store_executor,
         claims=SlotClaimer(database, watermark, recorder, registry),
         recorder=recorder,
-        notification_sender=NotificationSender(
-            store_executor=store_executor,
-            outbox=Outbox(database),
-            notifiers=notifiers_by_destination(loaded_config),
-            network=network,
-            mask=mask,
-            clock=clock,
-            public_url=config.server.public_url,
-        ),
+        notification_sender=notification_sender,
         retention=RetentionPolicy(config.storage.keep_results, config.storage.keep_rollups),
         network=network,
         mask=mask,
         clock=clock,
-        remediation_runner=RemediationRunner(
-            store=remediation_store,
-            store_executor=store_executor,
-            probes=remediated,
-            network=network,
-            mask=mask,
-            clock=clock,
-        )
-        if remediated
-        else None,
+        remediation_runner=remediation_runner,
     )
 
 
@@ -199,7 +193,7 @@ def notifiers_by_destination(loaded_config: LoadedConfig) -> dict[str, Notifier]
 def create_asgi_app(app: RunningApp) -> ASGIApp:
     """The web pages, the MCP server and the check-in endpoint of a running service."""
     from watchdog.mcp_server.context import LocalService, ToolContext
-    from watchdog.mcp_server.http import LazyMcpApp
+    from watchdog.mcp_server.http import LazyMcpApp, allowed_hosts_and_origins
     from watchdog.web.app import create_app
     from watchdog.web.auth.session import ApiKey
     from watchdog.web.pages.status_snapshot import StatusPageConfig
@@ -229,24 +223,12 @@ def create_asgi_app(app: RunningApp) -> ASGIApp:
         status_page=status_page,
         api_keys=[ApiKey(key.name, key.role, key.key.get_secret_value()) for key in config.access.api_keys],
         destination_addresses={destination: notifier.recipient for destination, notifier in notifiers.items()},
-        mcp_app=LazyMcpApp(context, *allowed_hosts_and_origins(config.server)),
+        mcp_app=LazyMcpApp(context, *allowed_hosts_and_origins(config.server.listen, config.server.public_url)),
     )
     if app.check_in_receiver is None:
         return pages
     tokens = {p.heartbeat.token.get_secret_value(): p.id for p in config.probes if isinstance(p, HeartbeatProbe)}
     return CheckInEndpoint(pages, tokens, app.check_in_receiver.accept_check_in, app.clock)
-
-
-def allowed_hosts_and_origins(server: ServerSettings) -> tuple[list[str], list[str]]:
-    """The Host and Origin headers that the MCP endpoint accepts: this machine's, and those of the public URL."""
-    own = [] if is_wildcard_host(server.bind_address[0]) else [server.listen.rpartition(":")[0]]
-    hosts = [f"{name}{port}" for name in (*LOOPBACK_NAMES, *own) for port in ("", ":*")]
-    origins = [f"http://{host}" for host in hosts]
-    if server.public_url:
-        public = urlsplit(server.public_url)
-        hosts.append(public.netloc)
-        origins.append(f"{public.scheme}://{public.netloc}")
-    return hosts, origins
 
 
 async def serve(loaded_config: LoadedConfig, listen_socket: socket.socket) -> None:

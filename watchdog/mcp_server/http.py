@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
+from watchdog.config_values import split_listen_address
+from watchdog.domain.local_hosts import LOOPBACK_NAMES, is_wildcard_host
 from watchdog.mcp_server.context import ToolContext
 from watchdog.mcp_server.tool_jobs import ToolJobRunner
 
@@ -15,6 +18,18 @@ if TYPE_CHECKING:
 
 MAX_REQUEST_BYTES = 64 * 1024
 """The arguments of every tool are short."""
+
+
+def allowed_hosts_and_origins(listen: str, public_url: str) -> tuple[list[str], list[str]]:
+    """The Host and Origin headers that requests may have: this machine's, and those of the public URL."""
+    own = [] if is_wildcard_host(split_listen_address(listen)[0]) else [listen.rpartition(":")[0]]
+    hosts = [f"{name}{port}" for name in (*LOOPBACK_NAMES, *own) for port in ("", ":*")]
+    origins = [f"http://{host}" for host in hosts]
+    if public_url:
+        public = urlsplit(public_url)
+        hosts.append(public.netloc)
+        origins.append(f"{public.scheme}://{public.netloc}")
+    return hosts, origins
 
 
 class LazyMcpApp:
