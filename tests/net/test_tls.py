@@ -240,9 +240,11 @@ def test_one_context_serves_all_who_ask_for_the_same(authority: CertificateAutho
     asyncio.run(run_scenario())
 
 
-def test_without_authorities_of_the_system_the_bundled_ones_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SSL_CERT_FILE", "/nonexistent/certificates.pem")
-    monkeypatch.setenv("SSL_CERT_DIR", "/nonexistent")
+def test_without_authorities_of_the_system_the_bundled_ones_are_used(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "missing.pem"))
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "missing"))
     assert len(create_ssl_context(TlsConfig()).get_ca_certs()) > 50
 
 
