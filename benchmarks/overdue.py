@@ -14,9 +14,10 @@ from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from benchmarks.measurements import Measurement
+from watchdog.domain.limits import JobLimits
 from watchdog.domain.observations import JobFacts
 from watchdog.domain.probe_state import JobState
-from watchdog.domain.rules.job import JobLimits, evaluate_job_facts, merge_job_state
+from watchdog.domain.rules.job import evaluate_job_facts, merge_job_state
 from watchdog.domain.schedule import CronSchedule
 
 MINUTE_MS, DAY_MS = 60_000, 86_400_000
@@ -88,7 +89,8 @@ def _simulate_period(rng: random.Random, period: SimulatedPeriod) -> OverdueDete
         nonlocal state
         facts = JobFacts("job", cron=plan.expression, timezone=plan.timezone, last_start=last)
         facts, state = merge_job_state(facts, limits, state, now)
-        return evaluate_job_facts(facts, limits, state.expected_from, now).reason == "job.overdue"
+        facts = facts._replace(expected_from=state.expected_from)
+        return evaluate_job_facts(facts, limits, now).reason == "job.overdue"
 
     is_overdue(period.start_at)
     while due < period.end_at:

@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.builders import task_aged
 from tests.support.command_line import invoke_command
 from tests.support.fixture_rows import FixtureRows
 from tests.support.store import StoreHarness, make_registered_probe, make_results
-from watchdog.domain.formatting import DAY_MS, format_iso8601, format_timestamp
-from watchdog.domain.model import Outcome, ReportedTask
+from watchdog.domain.formatting import DAY_MS, format_iso8601, format_timestamp, format_utc
+from watchdog.domain.model import Outcome
+from watchdog.domain.observations import JobFacts
+from watchdog.domain.schedule import CronSchedule
 from watchdog.resources import resource_path
 from watchdog.service.clock import wall_clock_ms
 from watchdog.store.database import Database
@@ -131,20 +134,20 @@ def test_every_job_with_its_verdict(write: Write) -> None:
     database = Database("sqlite:///watchdog.db")
     upgrade_schema(database, resource_path("migrations"))
     assert (invoke_command("jobs").exit_code, invoke_command("jobs").stdout) == (0, "no jobs\n")
-    now, late = wall_clock_ms(), "digest is overdue: due 03:00 UTC"
+    now = wall_clock_ms()
+    then, due = now - MINUTE, (now - 3 * 60 * MINUTE) // MINUTE * MINUTE
+    late = f"[red]digest is overdue: due {format_utc(due, then)}"
     book = FixtureRows()
     probe = book.add_probe("Schedules", "jobs")
-    book.add_job_state(
-        probe, "nightly", schedule_text="0 3 * * * UTC", last_started_at=now - MINUTE, next_expected_at=now + MINUTE
-    )
-    book.add_job_state(probe, "[red]digest", schedule_text="", reason="job.overdue")
-    book.add_result(probe, now - MINUTE, Outcome.FAIL, late, "job.overdue", jobs={"[red]digest": ("job.overdue", late)})
+    nightly = JobFacts("nightly", cron="0 3 * * *", last_start=then, expected_from=then)
+    digest = JobFacts("[red]digest", next_due=due, expected_from=due)
+    book.add_result(probe, then, Outcome.FAIL, late, "job.overdue", jobs=[nightly, digest])
     away = book.add_probe("Tools", "mcp")
-    book.add_result(away, now - MINUTE, tasks={"sweep": ReportedTask(ok=True, last_run_age=MINUTE)})
+    book.add_result(away, now - MINUTE, tasks={"sweep": task_aged(MINUTE, now - MINUTE)})
     book.add_result(away, now, Outcome.FAIL, "HTTP 503")
     silent = book.add_probe("Vault", "jobs")
-    book.add_job_state(silent, "purge", last_started_at=now - 3 * DAY_MS)
-    book.add_result(silent, now - 3 * DAY_MS, jobs={})
+    read_at = now - 3 * DAY_MS
+    book.add_result(silent, read_at, jobs=[JobFacts("purge", last_start=read_at)])
     book.add_result(silent, now, Outcome.FAIL, "HTTP 503")
     with database.write_transaction() as connection:
         book.insert_into(connection)
@@ -152,17 +155,25 @@ def test_every_job_with_its_verdict(write: Write) -> None:
     rows = [re.split(" {2,}", line.strip()) for line in ran.stdout.replace("\N{NO-BREAK SPACE}", " ").splitlines()]
     assert ran.exit_code == 1
     assert rows[0] == ["status", "job", "probe", "schedule", "last run", "next run due", "problem"]
-    assert rows[1] == ["Overdue", "[red]digest", "Schedules", "never", late]
+    assert rows[1] == ["Overdue", "[red]digest", "Schedules", "never", format_timestamp(due, now), late]
     assert rows[2][:5] == ["On time", "nightly", "Schedules", "0 3 * * * UTC", "1 min ago"]
     assert rows[3] == ["Ok", "sweep", "Tools", "2 min ago", f"not read since {format_timestamp(now - MINUTE, now)}"]
-    assert rows[4] == ["Ok", "purge", "Vault", "3 days ago", "not read for over 2 days"]
+    assert rows[4] == [
+        "Ok",
+        "purge",
+        "Vault",
+        "3 days ago",
+        f"not read since {format_timestamp(read_at, now)}".replace("\N{NO-BREAK SPACE}", " "),
+    ]
     told = {job["job"]: job for job in invoke_command("jobs", "-o", "json").json}
     assert told["[red]digest"] == {
         "probe": "schedules", "job": "[red]digest", "reason": "job.overdue", "message": late, "schedule": "",
-        "duration": None, "last_start": None, "last_end": None, "last_ok": None, "next_expected_at": None,
+        "duration": None, "last_start": None, "last_end": None, "last_ok": None,
+        "next_expected_at": format_iso8601(due),
         "read_at": format_iso8601(now - MINUTE),
     }  # fmt: skip
-    assert (told["nightly"]["reason"], told["nightly"]["next_expected_at"]) == ("", format_iso8601(now + MINUTE))
+    due_at = CronSchedule("0 3 * * *").next_slot_after(then)
+    assert (told["nightly"]["reason"], told["nightly"]["next_expected_at"]) == ("", format_iso8601(due_at))
     database.close()
 
 

@@ -22,7 +22,7 @@ from watchdog.domain.probe_state import (
     threshold_records_to_json,
 )
 
-JOB = JobRecord("backup", JobState("0 3 * * * UTC", 5, 6, 7, 8, 9, 1), "job.failed", 10)
+JOB = JobRecord("backup", JobState("0 3 * * * UTC", 5, 6, 7, 8, 9, 1))
 WAITING = ThresholdRecord(QueueThreshold("waiting", 200, for_ms=5), breached_since=7)
 STALLED = ThresholdRecord(QueueThreshold("stalled", for_ms=5), 7, "b7c1")
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.probe_runs import JobProblem, find_job_problems
 from watchdog.domain.heartbeat import (
     HEARTBEAT_STATE_KEY,
     CheckIn,
@@ -16,7 +17,7 @@ from watchdog.domain.heartbeat import (
     HeartbeatState,
     apply_check_in,
 )
-from watchdog.domain.model import JobProblem, Json, Observation, Outcome
+from watchdog.domain.model import Json, Observation, Outcome, Result
 from watchdog.domain.probe_state import load_job_record
 from watchdog.net import Network
 from watchdog.probes import HeartbeatProbe
@@ -52,9 +53,11 @@ class Job:
     def verdict(self, at: int) -> tuple[str, str]:
         observation = self.look(at)
         assert (observation.outcome is Outcome.FAIL) == bool(observation.reason)
-        assert observation.jobs == (
-            {self.probe.name: JobProblem(observation.reason, observation.message)} if observation.reason else {}
+        problem = {self.probe.name: JobProblem(observation.reason, observation.message)} if observation.reason else {}
+        result = Result(
+            1, at, "local", observation.outcome, observation.reason, observation.message, listings=observation.listings
         )
+        assert find_job_problems(self.probe, result) == problem
         return observation.reason, observation.message
 
 
@@ -147,16 +150,12 @@ def test_its_output_is_evidence_and_why_it_failed_is_in_the_message() -> None:
     assert observation.measurements == {"run_duration_ms": 5 * MIN}
 
 
-def test_what_is_remembered_says_when_it_is_due_next() -> None:
+def test_what_is_remembered_says_since_when_runs_are_expected() -> None:
     nightly = job(**NIGHTLY)
     nightly.look(LAST_NIGHT + HOUR)
     record = load_job_record(nightly.memory, "Nightly backup")
     assert record is not None
-    assert (record.state.schedule_text, record.state.expected_from, record.next_expected_at) == (
-        "0 3 * * * UTC",
-        LAST_NIGHT + HOUR,
-        LAST_NIGHT + DAY,
-    )
+    assert (record.state.schedule_text, record.state.expected_from) == ("0 3 * * * UTC", LAST_NIGHT + HOUR)
 
 
 def test_an_edited_schedule_is_owed_from_then_on() -> None:

@@ -154,16 +154,22 @@ def test_a_body_that_was_not_read_whole_decides_nothing(handler: ConnectionHandl
     assert observation.evidence.facts["body_incomplete"] == why
 
 
+def preference_problems(seen: Observation) -> dict[str, str] | None:
+    listing = seen.listings.get("preference")
+    return None if listing is None else {text: facts.problem for text, facts in listing.subjects.items()}
+
+
 def test_preferences_are_told_only_of_a_good_answer() -> None:
     prefer = ["body.queue.failed <= 50", "status == 200", "body.none == 1"]
     good = observe(send_parts(http_response(HEALTH)), prefer=prefer)
     assert good.outcome is Outcome.PASS
-    assert good.preferences is not None
-    assert good.preferences["body.queue.failed <= 50"] == "body.queue.failed is 61, expected <= 50"
-    assert good.preferences["status == 200"] == ""
-    assert good.preferences["body.none == 1"].startswith("body.none == 1 cannot be evaluated: ")
-    assert observe(send_parts(http_response(HEALTH, "500 Oops")), prefer=prefer).preferences is None
-    assert observe(send_parts(), prefer=prefer).preferences is None
+    problems = preference_problems(good)
+    assert problems is not None
+    assert problems["body.queue.failed <= 50"] == "body.queue.failed is 61, expected <= 50"
+    assert problems["status == 200"] == ""
+    assert problems["body.none == 1"].startswith("body.none == 1 cannot be evaluated: ")
+    assert observe(send_parts(http_response(HEALTH, "500 Oops")), prefer=prefer).listings == {}
+    assert observe(send_parts(), prefer=prefer).listings == {}
 
 
 # --- what is told

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.mcp_probe_runs import McpProbeRunner, run_mcp_probe
+from tests.support.mcp_probe_runs import McpProbeRunner, listed_for_ms, reported_tasks, run_mcp_probe, task_age_ms
 from tests.support.mcp_servers.raw_http import (
     RawMcpResponse,
     RawMcpServer,
@@ -64,7 +64,7 @@ def test_missing_tools_are_named() -> None:
 
 def test_tasks_are_read_although_a_tool_is_missing() -> None:
     observation = run(said('{"tasks": [{"name": "sync", "ok": true, "staleness_ms": 5}]}'), {"tools": ["search"]})
-    assert (observation.reason, list(observation.tasks or {})) == ("mcp.tool_missing", ["sync"])
+    assert (observation.reason, list(reported_tasks(observation) or {})) == ("mcp.tool_missing", ["sync"])
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,8 @@ def test_tasks_are_read_although_the_tool_reports_an_error() -> None:
     task = {"name": "sync", "ok": False, "staleness_ms": 7, "last_run_status": "failed", "last_run_error": "HTTP 502"}
     observation = run(said(structured={"tasks": [task]}, is_error=True))
     assert observation.reason == "mcp.tool_error"
-    assert observation.tasks == {"sync": ReportedTask(False, 7, None, "failed", "HTTP 502")}
+    ran_at = observation.listings["task"].observed_at - 7
+    assert reported_tasks(observation) == {"sync": ReportedTask(False, ran_at, None, "failed", "HTTP 502")}
     assert observation.measurements["tasks_failed"] == 1
     assert observation.evidence.facts["tasks"] == {"sync": task}
 
@@ -124,26 +125,26 @@ UNREADABLE = "health_check reports tasks that cannot be read"
 def test_limits_for_tasks_want_tasks(result: Mapping[str, Any], reason: str, message: str) -> None:
     observation = run(result, {"tasks": {"*": "1h"}})
     assert (observation.reason, observation.message) == (reason, message)
-    assert observation.tasks is None or observation.tasks == {}
+    assert reported_tasks(observation) is None or reported_tasks(observation) == {}
 
 
 def test_without_limits_a_list_of_other_things_is_let_be() -> None:
     observation = run(said('{"tasks": ["buy milk"]}'))
-    assert (observation.outcome, observation.tasks) == (Outcome.PASS, None)
+    assert (observation.outcome, reported_tasks(observation)) == (Outcome.PASS, None)
 
 
 @pytest.mark.parametrize("name", ["*", "sync"])
 def test_an_empty_list_says_that_there_are_no_tasks(name: str) -> None:
     """Which the rule `missing` then holds against the tasks that have a name."""
     observation = run(said('{"tasks": []}'), {"tasks": {name: "1h"}})
-    assert (observation.outcome, observation.tasks) == (Outcome.PASS, {})
+    assert (observation.outcome, reported_tasks(observation)) == (Outcome.PASS, {})
 
 
 @pytest.mark.parametrize("text", ["it is broken", "{}", '{"tasks": "?"}', '{"tasks": [{}]}', '{"tasks": []}'])
 def test_an_error_comes_before_what_its_tasks_lack(text: str) -> None:
     observation = run(said(text, is_error=True), {"tasks": {"sync": "1h"}})
     assert (observation.outcome, observation.reason) == (Outcome.FAIL, "mcp.tool_error")
-    assert observation.tasks == ({} if text == '{"tasks": []}' else None)
+    assert reported_tasks(observation) == ({} if text == '{"tasks": []}' else None)
 
 
 def test_limits_for_tasks_want_the_tool_that_reports_them() -> None:
@@ -257,10 +258,8 @@ def test_an_expectation_wants_the_tool_to_be_called() -> None:
 def test_preferences_are_told_when_nothing_is_wrong() -> None:
     observation = run(said('{"queue": 7}'), prefer=["result.queue < 5", "elapsed_ms < 60000"])
     assert observation.outcome is Outcome.PASS
-    assert observation.preferences == {
-        "result.queue < 5": "result.queue is 7, expected < 5",
-        "elapsed_ms < 60000": "",
-    }
+    problems = {text: facts.problem for text, facts in observation.listings["preference"].subjects.items()}
+    assert problems == {"result.queue < 5": "result.queue is 7, expected < 5", "elapsed_ms < 60000": ""}
 
 
 def test_a_resource_is_read() -> None:
@@ -287,10 +286,10 @@ def test_a_task_that_never_ran_is_remembered_until_it_runs() -> None:
             for entry, now in ((new, NOW), (new, NOW + DAY), (ran, NOW + 2 * DAY), (ran, NOW + 3 * DAY)):
                 async with running_raw_server(result=said(json.dumps({"tasks": [entry]}))) as raw:
                     observation = await runner.run_probe({"url": raw.url}, now=now)
-                    assert observation.tasks is not None
+                    assert reported_tasks(observation) is not None
                     found.append(
                         (
-                            observation.tasks["new"].first_seen_age,
+                            listed_for_ms(observation, "new"),
                             observation.state_updates.get(NEW_TASKS_STATE_KEY, "unchanged"),
                         )
                     )
@@ -407,8 +406,8 @@ def test_the_modern_era_over_http(sample: str) -> None:
                 assert list(observation.phases)[:4] == ["connect", "negotiate", "list", "call"]
                 assert observation.measurements["tools"] == 2
                 assert observation.evidence.facts["server"] == "Sample 7.1"
-                assert observation.tasks is not None
-                assert observation.tasks["registry_sync"].error == "upstream said 502"
+                assert reported_tasks(observation) is not None
+                assert (reported_tasks(observation) or {})["registry_sync"].error == "upstream said 502"
 
     asyncio.run(go())
 
@@ -418,9 +417,9 @@ def test_a_stale_task_over_server_sent_events() -> None:
     with listening_process([sys.executable, SAMPLE, "stale", "sse", str(port)], port):
         observation = asyncio.run(run_mcp_probe({"sse": f"http://127.0.0.1:{port}/sse", "tasks": {"*": "2h"}}))
     assert (observation.outcome, observation.measurements["protocol"]) == (Outcome.PASS, "2025-11-25")
-    assert observation.tasks is not None
-    assert observation.tasks["registry_sync"].last_run_age == pytest.approx(DAY, abs=10_000)
-    assert observation.tasks["nightly_report"].first_seen_age == 0
+    assert reported_tasks(observation) is not None
+    assert task_age_ms(observation, "registry_sync") == pytest.approx(DAY, abs=10_000)
+    assert listed_for_ms(observation, "nightly_report") == 0
 
 
 def test_the_modern_era_over_stdio() -> None:

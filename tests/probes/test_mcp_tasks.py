@@ -45,7 +45,7 @@ AGES: list[tuple[str, dict[str, Any], int | None]] = [
 
 @pytest.mark.parametrize(("entry", "age"), [a[1:] for a in AGES], ids=[a[0] for a in AGES])
 def test_when_it_last_ran(entry: dict[str, Any], age: int | None) -> None:
-    assert read({"name": "sync", "ok": True} | entry)["sync"].last_run_age == age
+    assert read({"name": "sync", "ok": True} | entry)["sync"].last_run_at == (None if age is None else NOW - age)
 
 
 VERDICTS: list[tuple[str, dict[str, Any], bool]] = [
@@ -154,17 +154,17 @@ class TestATaskThatNeverRan:
     def test_is_seen_from_now_on(self) -> None:
         listing = parse_task_list({"tasks": [{"name": "new", "ok": True}]}, NOW, {})
         assert listing is not None
-        assert (listing.tasks["new"].first_seen_age, listing.first_seen_at) == (0, {NEW: NOW})
+        assert (listing.tasks["new"].first_listed_at, listing.first_seen_at) == (NOW, {NEW: NOW})
 
     def test_counts_from_when_it_was_first_seen(self) -> None:
         listing = parse_task_list({"tasks": [{"name": "new", "ok": True}]}, NOW, {NEW: NOW - HOUR, "gone": 5})
         assert listing is not None
-        assert (listing.tasks["new"].first_seen_age, listing.first_seen_at) == (HOUR, {NEW: NOW - HOUR})
+        assert (listing.tasks["new"].first_listed_at, listing.first_seen_at) == (NOW - HOUR, {NEW: NOW - HOUR})
 
     def test_is_forgotten_once_it_ran(self) -> None:
         listing = parse_task_list({"tasks": [{"name": "new", "ok": True, "staleness_ms": 1}]}, NOW, {NEW: NOW - HOUR})
         assert listing is not None
-        assert (listing.tasks["new"].first_seen_age, listing.first_seen_at) == (None, {})
+        assert (listing.tasks["new"].first_listed_at, listing.first_seen_at) == (None, {})
 
     def test_costs_little_memory_however_many_there_are(self) -> None:
         entries = [{"name": f"{i}{'é' * 500}", "ok": True} for i in range(2 * MAX_TASKS)]
@@ -174,7 +174,7 @@ class TestATaskThatNeverRan:
         assert len(json.dumps(dict(listing.first_seen_at))) < 32 * MAX_TASKS
 
     def test_survives_a_clock_that_was_set_back(self) -> None:
-        assert read({"name": "new", "ok": True}, first_seen={NEW: NOW + HOUR})["new"].first_seen_age == 0
+        assert read({"name": "new", "ok": True}, first_seen={NEW: NOW + HOUR})["new"].first_listed_at == NOW
 
 
 ANYTHING = some.recursive(
@@ -191,6 +191,6 @@ def test_no_reply_makes_it_stumble(entries: list[Any]) -> None:
     assert listing is not None
     for name, task in listing.tasks.items():
         assert 0 < len(name) <= 120
-        assert task.last_run_age is None or task.last_run_age >= 0
-        assert (task.first_seen_age is not None) == (task.last_run_age is None)
+        assert task.last_run_at is None or task.last_run_at <= NOW
+        assert (task.first_listed_at is not None) == (task.last_run_at is None)
         json.dumps([name, task.status, task.error]).encode()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.mcp_probe_runs import run_mcp_probe
+from tests.support.mcp_probe_runs import run_mcp_probe, task_age_ms
 from tests.support.third_party import (
     RegistryUnreachableError,
     ThirdPartyServers,
@@ -81,8 +81,7 @@ def test_a_server_on_the_older_sdk(peers: ThirdPartyServers, transport: str, pat
     with listening_process([str(peers.python_with_mcp_1x), OLDER, transport, str(port)], port):
         mcp = {**where, "tasks": {"sync": "1m"}, "resource": "report://today"}
         observation = passes(mcp, [*HTTP, "read"], 2, expect=["result.healthy", 'resource.status == "complete"'])
-        assert observation.tasks is not None
-        assert observation.tasks["sync"].last_run_age == 1_000
+        assert task_age_ms(observation, "sync") == 1_000
         missing = asyncio.run(run_mcp_probe({**where, "tools": ["search"]}, timeout_s=30))
         assert (missing.reason, missing.message[:22]) == ("mcp.tool_missing", "tool search is missing")
     refused = asyncio.run(run_mcp_probe(where))

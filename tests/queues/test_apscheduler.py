@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import pytest
 import sqlalchemy
 
 from tests.support.polling import wait_until
-from tests.support.probe_runs import python_worker_command, run_probe
+from tests.support.probe_runs import JobsRun, python_worker_command, run_jobs_probe
 from tests.support.redis_server import running_worker
-from watchdog.domain.model import Outcome, RecordedResult
+from watchdog.domain.model import Outcome
 from watchdog.probes import JobsProbe
 
 
@@ -19,11 +18,9 @@ def scheduler(url: str) -> Any:
     return running_worker(*python_worker_command("apscheduler_scheduler.py", DATABASE=url))
 
 
-def look(url: str, grace: str = "1m") -> RecordedResult:
+def look(url: str, grace: str = "1m") -> JobsRun:
     source = {"url": url.replace("+psycopg", "")}
-    return asyncio.run(
-        run_probe(JobsProbe.model_validate({"name": "Clock", "jobs": {"apscheduler": source, "grace": grace}}))
-    )
+    return run_jobs_probe(JobsProbe.model_validate({"name": "Clock", "jobs": {"apscheduler": source, "grace": grace}}))
 
 
 def test_a_killed_scheduler_makes_its_jobs_overdue(database_url: str) -> None:
@@ -32,8 +29,8 @@ def test_a_killed_scheduler_makes_its_jobs_overdue(database_url: str) -> None:
         process.kill()
         wait_until(lambda: look(database_url, "1s").result.outcome is Outcome.FAIL)
     assert (alive.result.outcome, alive.result.measurements) == (Outcome.PASS, {"jobs": 3, "jobs_failing": 0})
-    jobs = look(database_url, "1s").result.jobs or {}
-    assert {name: reason for name, (reason, _, _) in jobs.items()} == {"digest": "job.overdue"}
+    jobs = look(database_url, "1s").problems or {}
+    assert {name: reason for name, (reason, _) in jobs.items()} == {"digest": "job.overdue"}
     with scheduler(database_url):
         wait_until(lambda: look(database_url, "5s").result.outcome is Outcome.PASS)
 
@@ -46,7 +43,7 @@ def test_what_is_pickled_is_left_alone(database_url: str) -> None:
         connection.exec_driver_sql("INSERT INTO apscheduler_jobs VALUES ('digest', 0.5, 'poison')")
     engine.dispose()
     report = look(database_url)
-    assert (report.result.jobs or {})["digest"][0] == "job.overdue"
+    assert (report.problems or {})["digest"][0] == "job.overdue"
     told = "postgres can write to apscheduler_jobs; SELECT is enough"
     assert report.evidence.facts.get("write_access") == (None if database_url.startswith("sqlite") else told)
 

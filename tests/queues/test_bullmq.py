@@ -12,10 +12,10 @@ import redis
 
 from tests.support.job_source_lab import JobSourceLab
 from tests.support.polling import wait_until
-from tests.support.probe_runs import node_worker_command, run_probe
+from tests.support.probe_runs import JobProblem, node_worker_command, run_probe
 from tests.support.redis_server import RedisServer, running_worker
 from tests.support.third_party import ThirdPartyServers
-from watchdog.domain.model import JobProblem, Outcome
+from watchdog.domain.model import Outcome
 from watchdog.probes import JobsProbe
 
 
@@ -49,7 +49,7 @@ def lab(redis_server: RedisServer, peers: ThirdPartyServers) -> Iterator[BullmqS
 def test_every_scheduler_is_read(lab: BullmqSchedulerLab) -> None:
     with lab.worker("return", KEEP="yes"):
         report = lab.run_probe()
-    assert (report.result.outcome, report.result.jobs) == (Outcome.PASS, {})
+    assert (report.result.outcome, report.problems) == (Outcome.PASS, {})
     assert report.result.measurements == {"jobs": 2, "jobs_failing": 0}
     nightly = report.evidence.facts["jobs"]["nightly"]
     assert (nightly["cron"], nightly["timezone"]) == ("0 3 * * *", "Europe/Berlin")
@@ -62,8 +62,8 @@ def test_without_a_worker_a_schedule_is_overdue_after_its_grace(lab: BullmqSched
         assert lab.run_probe("1s").result.outcome is Outcome.PASS
     wait_until(lambda: lab.run_probe("1s").result.outcome is Outcome.FAIL)
     report = lab.run_probe("1s")
-    assert set(report.result.jobs or {}) == {"digest"}
-    reason, message, _ = (report.result.jobs or {})["digest"]
+    assert set(report.problems or {}) == {"digest"}
+    reason, message = (report.problems or {})["digest"]
     assert reason == "job.overdue"
     assert message.startswith("digest is overdue: ")
     with lab.worker("return"):
@@ -77,7 +77,7 @@ def test_a_killed_workers_job_is_stalled(lab: BullmqSchedulerLab) -> None:
         worker.kill()
     for key in lab.client.keys(f"bull:{lab.queue}:*:lock"):
         lab.client.delete(key)
-    reason, message, _ = (lab.run_probe().result.jobs or {})["digest"]
+    reason, message = (lab.run_probe().problems or {})["digest"]
     assert reason == "job.stalled"
     assert message.endswith("and its worker is gone")
 
@@ -89,18 +89,18 @@ def test_a_job_that_hangs_is_stuck(lab: BullmqSchedulerLab) -> None:
 
 def test_a_job_that_throws_has_failed(lab: BullmqSchedulerLab) -> None:
     with lab.worker("throw", KEEP="yes"):
-        reason, message, _ = (lab.run_probe(rest={"failures": 2}).result.jobs or {})["digest"]
+        reason, message = (lab.run_probe(rest={"failures": 2}).problems or {})["digest"]
     assert reason == "job.failed"
     assert message.endswith("in a row: no address book")
 
 
 def test_a_success_that_was_removed_clears_a_failure_that_is_kept(lab: BullmqSchedulerLab) -> None:
     with lab.worker("throw", KEEP="failed"):
-        assert (lab.run_probe().result.jobs or {})["digest"].reason == "job.failed"
-    assert (lab.run_probe("1h").result.jobs or {})["digest"].reason == "job.failed"
+        assert (lab.run_probe().problems or {})["digest"].reason == "job.failed"
+    assert (lab.run_probe("1h").problems or {})["digest"].reason == "job.failed"
     lab.state = {}
     with lab.worker("return", KEEP="failed"):
-        assert lab.run_probe("1h").result.jobs == {}
+        assert lab.run_probe("1h").problems == {}
         assert lab.client.zcard(f"bull:{lab.queue}:completed") == 0 < lab.client.zcard(f"bull:{lab.queue}:failed")
 
 
@@ -109,14 +109,14 @@ def test_a_run_in_progress_does_not_bring_an_old_failure_back(lab: BullmqSchedul
         pass
     with lab.worker("hang", KEEP="failed"):
         assert lab.client.llen(f"bull:{lab.queue}:active") == 1
-        assert lab.run_probe("1h").result.jobs == {}
+        assert lab.run_probe("1h").problems == {}
 
 
 def test_only_watched_jobs_count_and_a_missing_one_is_gone(lab: BullmqSchedulerLab) -> None:
     with lab.worker("return"):
         report = lab.run_probe(nightly={"grace": "1h"}, weekly={})
     assert report.result.measurements == {"jobs": 2, "jobs_failing": 1}
-    assert report.result.jobs == {"weekly": JobProblem("job.gone", "weekly is gone: its source does not list it")}
+    assert report.problems == {"weekly": JobProblem("job.gone", "weekly is gone: its source does not list it")}
 
 
 def test_the_state_of_a_removed_job_is_deleted(lab: BullmqSchedulerLab) -> None:
@@ -131,7 +131,7 @@ def test_a_broker_that_is_down(lab: BullmqSchedulerLab) -> None:
     lab.server = RedisServer(1)
     report = lab.run_probe()
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "broker.unreachable")
-    assert report.result.jobs is None
+    assert report.problems is None
 
 
 @pytest.mark.parametrize(("due", "every"), [("inf", "60000"), ("-inf", "1e300"), ("1e18", "-5"), ("1", "inf")])

@@ -57,7 +57,7 @@ def test_every_task_is_read(lab: PeriodicTaskLab) -> None:
     with lab.worker():
         wait_until(lambda: has_run(lab))
         report = lab.run_probe(digest=EVERY_SECOND)
-    assert (report.result.outcome, report.result.jobs) == (Outcome.PASS, {})
+    assert (report.result.outcome, report.problems) == (Outcome.PASS, {})
     assert report.result.measurements == {"jobs": 1, "jobs_failing": 0}
 
 
@@ -85,7 +85,7 @@ def test_a_run_that_no_worker_picks_up_is_overdue(lab: PeriodicTaskLab) -> None:
 def test_a_task_that_throws_has_failed(lab: PeriodicTaskLab) -> None:
     with lab.worker("throw"):
         wait_until(lambda: lab.reason(digest={"failures": 2}) == "job.failed")
-        _, message, _ = (lab.run_probe(digest={"failures": 2}).result.jobs or {})["digest"]
+        _, message = (lab.run_probe(digest={"failures": 2}).problems or {})["digest"]
     assert message.endswith("in a row: Procrastinate does not store the reason")
 
 

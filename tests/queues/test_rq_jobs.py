@@ -51,7 +51,7 @@ def test_every_cron_job_is_read(lab: RqCronLab) -> None:
     with lab.scheduler("return"), lab.worker():
         wait_until(lambda: "last_ok" in lab.job_evidence())
         report = lab.run_probe()
-    assert (report.result.outcome, report.result.jobs) == (Outcome.PASS, {})
+    assert (report.result.outcome, report.problems) == (Outcome.PASS, {})
     assert report.result.measurements == {"jobs": 2, "jobs_failing": 0}
     assert "next_due" in report.evidence.facts["jobs"]["nightly"]
 
@@ -81,7 +81,7 @@ def test_a_killed_scheduler_is_reported_first_as_overdue_jobs_then_as_dead(lab: 
 def test_a_job_that_throws_has_failed(lab: RqCronLab) -> None:
     with lab.scheduler("throw"), lab.worker():
         wait_until(lambda: lab.reason(rest={"failures": 2}) == "job.failed")
-        _, message, _ = (lab.run_probe(rest={"failures": 2}).result.jobs or {})["digest"]
+        _, message = (lab.run_probe(rest={"failures": 2}).problems or {})["digest"]
     assert message.endswith("in a row: ValueError: no template for digest")
 
 

@@ -20,11 +20,11 @@ from pydantic import ValidationError
 from tests.support.mariadb import MariaDbServer
 from tests.support.polling import wait_until_async
 from tests.support.postgres import PASSWORD_ROLE, PostgresServer
-from tests.support.probe_runs import run_probe
+from tests.support.probe_runs import JobProblem, JobsRun, run_jobs_probe, run_probe
 from tests.support.third_party import find_free_port
 from watchdog.config.load import load_config
 from watchdog.domain.formatting import format_iso8601
-from watchdog.domain.model import JobProblem, Json, Outcome, RecordedResult
+from watchdog.domain.model import Json, Outcome, RecordedResult
 from watchdog.net.errors import ProbeError
 from watchdog.probes import JobsProbe
 from watchdog.queues.clients import external_database
@@ -82,20 +82,20 @@ class ExternalApp:
 
     def run(
         self, watch: Mapping[str, Mapping[str, Any]] = {}, allow_private_addresses: bool = True, **sql: Any
-    ) -> RecordedResult:
+    ) -> JobsRun:
         """One run. Its state updates are kept for the next one."""
         jobs = {"sql": self.source(**sql), "watch": watch}
         probe = JobsProbe.model_validate(
             {"name": "Billing jobs", "jobs": jobs, "allow_private_addresses": allow_private_addresses}
         )
-        report = asyncio.run(run_probe(probe, probe_state=self.state))
+        report = run_jobs_probe(probe, self.state)
         self.state |= report.state_updates
         return report
 
     def problems(self, watch: Mapping[str, Mapping[str, Any]] = {}, **sql: Any) -> dict[str, tuple[str, str]]:
         report = self.run(watch, **sql)
-        assert report.result.jobs is not None, report.result.message
-        return {name: trouble[:2] for name, trouble in report.result.jobs.items()}
+        assert report.problems is not None, report.result.message
+        return {name: (trouble.reason, trouble.message) for name, trouble in report.problems.items()}
 
 
 @pytest.fixture
@@ -137,9 +137,9 @@ def test_ten_lines_report_the_late_job_and_the_stuck_one(app: ExternalApp, tmp_p
     file = tmp_path / "watchdog.yaml"
     file.write_text(YAML.replace("URL", app.url.replace("+psycopg", "")))
     [probe] = load_config(file).config.probes
-    report = asyncio.run(run_probe(probe))
-    jobs = report.result.jobs or {}
-    assert {name: reason for name, (reason, _, _) in jobs.items()} == {
+    report = run_jobs_probe(probe)
+    jobs = report.problems or {}
+    assert {name: reason for name, (reason, _) in jobs.items()} == {
         "daily-report": "job.overdue",
         "reconcile-ledger": "job.stuck",
     }
@@ -172,7 +172,8 @@ def test_the_facts_of_a_job(app: ExternalApp) -> None:
     report = app.run({"*": {"failures": 3}})
     facts = report.evidence.facts["jobs"]["export"]
     problems = f"export failed 3{NBSP}times in a row: no disk 2"
-    assert report.result.jobs == {"export": JobProblem("job.failed", problems, "5")}
+    assert report.problems == {"export": JobProblem("job.failed", problems)}
+    assert report.result.listings["job"].subjects["export"].run_id == "5"
 
     assert facts == {
         "next": _iso(NOW + HOUR), "next_due": _iso(NOW + HOUR), "last_start": _iso(NOW - HOUR / 2),
@@ -261,13 +262,13 @@ def test_times_in_every_format(
             table="jobs", statuses={"waiting": ["new"], "done": ["ok"], "failed": ["bad"]},
             columns={"type": "kind", "status": "state", "scheduled": "due", "started": "begun", "finished": "over"},
         )  # fmt: skip
-        assert report.result.jobs is not None, report.result.message
+        assert report.problems is not None, report.result.message
         facts = report.evidence.facts["jobs"]
         assert set(facts) == {"hourly", "daily"}
         ok = _iso(done + HOUR / 4)
         assert facts["hourly"] == {"last_start": _iso(done), "last_end": ok, "last_ok": ok, "duration": f"15{NBSP}min"}
         assert facts["daily"]["next_due"] == _iso(late)
-        assert report.result.jobs["daily"][0] == "job.overdue"
+        assert report.problems["daily"][0] == "job.overdue"
 
 
 def test_times_without_a_zone_are_in_the_configured_zone(app: ExternalApp) -> None:
@@ -349,9 +350,10 @@ def test_a_view(app: ExternalApp) -> None:
     ],
 )
 def test_missing_tables_and_columns(app: ExternalApp, sql: dict[str, Any], reason: str, message: str) -> None:
-    result = app.run(**sql).result
+    run = app.run(**sql)
+    result = run.result
     assert (result.outcome, result.reason, result.message) == (Outcome.FAIL, reason, message)
-    assert result.jobs is None
+    assert run.problems is None
 
 
 def test_a_value_that_is_not_a_time(app: ExternalApp) -> None:

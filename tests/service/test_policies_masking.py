@@ -9,7 +9,7 @@ import pytest
 from tests.support.store import START_AT
 from watchdog.app import run_app
 from watchdog.config.load import load_config
-from watchdog.domain.model import ClaimedSlot, Observation, Outcome, ReportedTask
+from watchdog.domain.model import ClaimedSlot, Listing, Observation, Outcome, ReportedTask
 from watchdog.domain.rules import evaluate_rules
 from watchdog.net import Network
 from watchdog.service.clock import wall_clock_ms
@@ -35,7 +35,8 @@ def test_a_masked_value_in_a_task_keeps_its_limit_and_shows_in_no_target(
     (probe,) = given.config.probes
     member = build_registered_probe(probe, "", given.mask)
     assert member.info.target == "http://127.0.0.1/•••/mcp"
-    observation = Observation(Outcome.PASS, tasks={"production-backup": ReportedTask(True, last_run_age=3_600_001)})
+    backup = ReportedTask(True, last_run_at=START_AT - 3_600_001)
+    observation = Observation(Outcome.PASS, listings={"task": Listing(START_AT, {"production-backup": backup})})
     report = ProbeRunner(Network(), given.mask, wall_clock_ms, EventLoopLagMonitor()).build_recorded_result(
         ClaimedSlot(1, START_AT, "local", None), observation
     )

@@ -10,11 +10,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from tests.support.builders import stuck_job
 from tests.support.fakes import CannedResponse, FakeHttpReceiver
 from tests.support.polling import wait_until_async
 from tests.support.service import ServiceHarness, scripted_probe
 from tests.support.store import INTERVAL_MS, START_AT, StoreHarness, make_registered_probe, make_result
-from watchdog.domain.model import JobProblem, Outcome
+from watchdog.domain.model import Outcome
 from watchdog.net import Network, SecretMask
 from watchdog.service.remediation import RemediationRunner
 from watchdog.service.store_executor import StoreExecutor
@@ -47,7 +48,7 @@ class RemediationHarness:
             mask=self.mask,
             clock=lambda: SLOT + 1_000,
         )
-        problems = {self.mask(subject): JobProblem("job.stuck", "it is stuck", "7")}
+        problems = [stuck_job(self.mask(subject), SLOT, "7")]
         for probe in probes:
             self.store.record_results(make_result(probe, SLOT, Outcome.FAIL, jobs=problems))
 
@@ -98,7 +99,7 @@ async def test_a_shutdown_finishes_what_runs_and_starts_nothing(tmp_path: Path, 
         await running
         for probe in harness.store.database_ids:
             harness.store.record_results(
-                make_result(probe, SLOT + 1, Outcome.FAIL, jobs={"ledger": JobProblem("job.stuck", "", "8")})
+                make_result(probe, SLOT + 1, Outcome.FAIL, jobs=[stuck_job("ledger", SLOT, "8")])
             )
         await harness.runner.run_remediations()
     assert len(server.received) == 2

@@ -18,7 +18,17 @@ from tests.support.service import (
     scripted_probe,
 )
 from tests.support.store import START_AT
-from watchdog.domain.model import ClaimedSlot, Evidence, Json, Observation, Outcome, RecordedResult, ReportedTask
+from watchdog.domain.model import (
+    ClaimedSlot,
+    Evidence,
+    ExpressionFacts,
+    Json,
+    Listing,
+    Observation,
+    Outcome,
+    RecordedResult,
+    ReportedTask,
+)
 from watchdog.net import Network, SecretMask
 from watchdog.probes.base import RunContext, derive_idempotency_key
 from watchdog.service import runner
@@ -166,15 +176,16 @@ async def test_all_text_is_sanitized() -> None:
         "expectation.failed",
         RAW * 100,
         measurements={"server": RAW * 100, "n": 3},
-        tasks={RAW * 100: ReportedTask(False, status=RAW * 100, error=RAW * 100)},
-        preferences={f"body.key == '{SECRET}'": RAW * 100},
+        listings={
+            "task": Listing(5, {RAW * 100: ReportedTask(False, status=RAW * 100, error=RAW * 100)}),
+            "preference": Listing(5, {f"body.key == '{SECRET}'": ExpressionFacts(RAW * 100)}),
+        },
         evidence=Evidence({RAW: {"deep": [RAW] * 500}}, RAW * 1_000),
     )
     report = await run(scripted_probe(observe_function=Target(observation)))
     result = report.result
-    assert result.tasks is not None
-    assert result.preferences is not None
-    ((name, task),) = result.tasks.items()
+    ((name, task),) = result.listings["task"].subjects.items()
+    preferences = result.listings["preference"].subjects
     limits: list[tuple[str, int]] = [
         (result.message, MAX_MESSAGE_CHARS),
         (str(result.measurements["server"]), MAX_NAME_CHARS),
@@ -182,9 +193,9 @@ async def test_all_text_is_sanitized() -> None:
         (task.status, MAX_MESSAGE_CHARS),
         (task.error, MAX_MESSAGE_CHARS),
         (report.evidence.excerpt, MAX_EXCERPT_CHARS),
-        (result.preferences["body.key == '•••'"], MAX_MESSAGE_CHARS),
+        (preferences["body.key == '•••'"].problem, MAX_MESSAGE_CHARS),
         *[(text, 2_000) for text in _texts(report.evidence.facts)],
-        *[(text, 100) for text in result.preferences],
+        *[(text, 100) for text in preferences],
     ]
     for text, limit in limits:
         assert len(text) <= limit + 30

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from watchdog.domain.model import Finding, IncidentTransition, Outcome, ProbeInfo, ReportedTask, Result
+from watchdog.domain.limits import JobLimits
+from watchdog.domain.model import (
+    ExpressionFacts,
+    Finding,
+    IncidentTransition,
+    Listing,
+    Outcome,
+    ProbeInfo,
+    ReportedTask,
+    Result,
+)
+from watchdog.domain.observations import JobFacts
 from watchdog.domain.rules import AlertPolicy, evaluate_rules
 
 PROBE_DATABASE_ID = 7
@@ -16,22 +27,80 @@ OUTCOME_BY_LETTER = {"p": Outcome.PASS, "f": Outcome.FAIL, "e": Outcome.ERROR, "
 REASON_BY_OUTCOME = {Outcome.FAIL: "http.status", Outcome.ERROR: "watchdog.internal_error"}
 MESSAGE_BY_OUTCOME = {Outcome.FAIL: "HTTP 503", Outcome.ERROR: "our fault"}
 
-OK_TASK = ReportedTask(ok=True, last_run_age=1_000)
-FAILED_TASK = ReportedTask(ok=False, last_run_age=1_000, error="no space left")
+JOB_LIMITS = {"*": JobLimits(max_runtime=3_600_000)}
+
+
+def task_aged(age_ms: int, at: int = SLOT_INTERVAL_MS, *, ok: bool = True, error: str = "") -> ReportedTask:
+    """A task whose last run was `age_ms` before `at`."""
+    return ReportedTask(ok, last_run_at=at - age_ms, error=error)
+
+
+def never_run_task(listed_for_ms: int, at: int = SLOT_INTERVAL_MS) -> ReportedTask:
+    """A task that never ran and was first listed `listed_for_ms` before `at`."""
+    return ReportedTask(ok=True, first_listed_at=at - listed_for_ms)
+
+
+OK_TASK = task_aged(1_000)
+FAILED_TASK = task_aged(1_000, ok=False, error="no space left")
+
+
+def stuck_job(name: str, at: int, run_id: str = "") -> JobFacts:
+    """A job that is stuck at `at`, under JOB_LIMITS."""
+    return JobFacts(name, running_since=at - 7_200_000, run_id=run_id)
+
+
+def failed_job(name: str, error: str = "") -> JobFacts:
+    return JobFacts(name, last_end=1, failures=1, error=error)
+
+
+def healthy_job(name: str, at: int = SLOT_INTERVAL_MS, **facts: Any) -> JobFacts:
+    """A job without a known schedule whose last run succeeded a minute before `at`."""
+    ran_at = at - 60_000
+    return JobFacts(name, last_start=ran_at, last_end=ran_at, last_ok=ran_at)._replace(**facts)
+
+
+def overdue_job(name: str, due_at: int) -> JobFacts:
+    return JobFacts(name, next_due=due_at, last_start=1)
+
+
+def make_listings(
+    at: int,
+    tasks: Mapping[str, ReportedTask] | None = None,
+    preferences: Mapping[str, str] | None = None,
+    jobs: Iterable[JobFacts] | None = None,
+) -> dict[str, Listing]:
+    """`preferences`: expression -> problem, empty when it held. None: not observed."""
+    listings = {}
+    if tasks is not None:
+        listings["task"] = Listing(at, dict(sorted(tasks.items())))
+    if preferences is not None:
+        expressions = {text: ExpressionFacts(problem) for text, problem in sorted(preferences.items())}
+        listings["preference"] = Listing(at, expressions)
+    if jobs is not None:
+        listings["job"] = Listing(at, {facts.name: facts for facts in sorted(jobs)})
+    return listings
 
 
 def alert_policy(
     failure_threshold: int = 1, success_threshold: int = 1, tasks: Mapping[str, int] | None = None
 ) -> AlertPolicy:
     return AlertPolicy(
-        ProbeInfo(PROBE_DATABASE_ID, "api", "API", "mcp", task_limits=tasks or {}),
+        ProbeInfo(PROBE_DATABASE_ID, "api", "API", "mcp", task_limits=tasks or {}, job_limits=JOB_LIMITS),
         lambda _: 300_000,
         failure_threshold,
         success_threshold,
     )
 
 
-def make_result(outcome: str, slot: int = 1, **more: Any) -> Result:
+def make_result(
+    outcome: str,
+    slot: int = 1,
+    *,
+    tasks: Mapping[str, ReportedTask] | None = None,
+    preferences: Mapping[str, str] | None = None,
+    jobs: Iterable[JobFacts] | None = None,
+    **more: Any,
+) -> Result:
     told = OUTCOME_BY_LETTER[outcome]
     made = Result(
         PROBE_DATABASE_ID,
@@ -41,7 +110,7 @@ def make_result(outcome: str, slot: int = 1, **more: Any) -> Result:
         REASON_BY_OUTCOME.get(told, ""),
         MESSAGE_BY_OUTCOME.get(told, ""),
     )
-    return made._replace(**more)
+    return made._replace(listings=make_listings(made.slot, tasks, preferences, jobs), **more)
 
 
 def make_results(outcomes: str, start: int = 1) -> list[Result]:

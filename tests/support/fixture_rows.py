@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
 
+from tests.support.builders import JOB_LIMITS, make_listings
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
-from watchdog.domain.model import Evidence, Outcome, ProbeInfo, Result, Severity
-from watchdog.domain.probe_state import JobRecord, JobState
+from watchdog.domain.listings import listings_to_json
+from watchdog.domain.model import Evidence, Outcome, ProbeInfo, ReportedTask, Result, Severity
+from watchdog.domain.observations import JobFacts
 from watchdog.store import codec, tables
 
 NOW = int(datetime(2026, 11, 22, 2, 29, 14, tzinfo=UTC).timestamp() * 1000)
@@ -55,7 +57,9 @@ class FixtureRows:
     ) -> int:
         id, probe_id = len(self.probe_by_name) + 1, name.lower().replace(" ", "-")
         self.probe_by_name[name] = id
-        probe_info = ProbeInfo(id, probe_id, name, kind, group, **{"cadence": "every 60 s", **info})
+        probe_info = ProbeInfo(
+            id, probe_id, name, kind, group, **{"cadence": "every 60 s", "job_limits": JOB_LIMITS, **info}
+        )
         self.rows["probes"].append(
             {
                 "id": id,
@@ -98,29 +102,24 @@ class FixtureRows:
         *,
         evidence: Evidence | None = None,
         phases: Mapping[str, float] | None = None,
+        tasks: Mapping[str, ReportedTask] | None = None,
+        preferences: Mapping[str, str] | None = None,
+        jobs: Iterable[JobFacts] | None = None,
         **more: Any,
     ) -> None:
         result = Result(probe, slot, "local", outcome, reason, message, duration_ms, phases or {}, **more)
-        row = codec.result_to_row(result, late=False, recorded_at=slot + (duration_ms or 0) + 40)
+        listings = make_listings(slot, tasks, preferences, jobs)
+        row = codec.result_to_row(
+            result,
+            late=False,
+            recorded_at=slot + (duration_ms or 0) + 40,
+            facts=codec.dumps(listings_to_json(listings, {})) if listings else None,
+            facts_base=slot if listings else None,
+        )
         self.rows["results"].append(row)
         if evidence is not None:
             evidence_columns = {"facts": json.dumps(dict(evidence.facts)), "excerpt": evidence.excerpt}
             self.rows["evidence"].append({"probe": probe, "slot": slot, "location": "local", **evidence_columns})
-
-    def add_job_state(
-        self,
-        probe: int,
-        name: str,
-        *,
-        schedule_text: str = "",
-        reason: str = "",
-        next_expected_at: int | None = None,
-        **state: Any,
-    ) -> None:
-        """The stored state of a scheduled job."""
-        record = JobRecord(name, JobState(schedule_text, NOW, **state), reason, next_expected_at)
-        rows = self.rows["probe_state"]
-        rows.append({"probe": probe, "key": f"job:{len(rows)}", "value": json.dumps(record.to_json())})
 
     def add_check_in(
         self, probe: int, at: int, kind: str, *, run_id: str = "", exit_code: int | None = None,

@@ -4,10 +4,15 @@ minutes, and a scheduled task of Search is stale."""
 from __future__ import annotations
 
 import math
+from typing import Any
 
+from tests.support.builders import task_aged
 from tests.support.fixture_rows import NOW, FixtureRows, epoch_ms
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, format_duration
+from watchdog.domain.limits import JobLimits
 from watchdog.domain.model import Evidence, Outcome, ReportedTask, Severity
+from watchdog.domain.observations import JobFacts
+from watchdog.domain.schedule import CronSchedule
 
 UNROUTED_LOG = ("route 1 does not match: severity is warning, not critical", "no route matches: no one is notified")
 
@@ -225,10 +230,10 @@ def _task_results(slot: int) -> dict[str, ReportedTask]:
     ages = {"crawl": 110, "refresh_embeddings": 521, "prune_sessions": 232, "sync_permissions": 22, "rotate_keys": 832,
             "flush_metrics": 1}  # fmt: skip
     ran = epoch_ms("01:31:40")
-    reindex = ReportedTask(ok=True, last_run_age=slot - ran if slot >= ran else 5 * MINUTE_MS)
+    reindex = task_aged(slot - ran if slot >= ran else 5 * MINUTE_MS, slot)
     return {
         "reindex": reindex,
-        **{name: ReportedTask(ok=True, last_run_age=age * SECOND_MS) for name, age in ages.items()},
+        **{name: task_aged(age * SECOND_MS, slot) for name, age in ages.items()},
     }
 
 
@@ -414,11 +419,20 @@ copied 214 GB to offsite in 51 min
 """
 
 
+BILLING_LIMITS = {"*": JobLimits(grace=10 * MINUTE_MS, max_runtime=2 * HOUR_MS)}
+
+
 def scheduled_jobs_rows() -> FixtureRows:
     """Jobs from every kind of source: five have problems, one source is outdated, one job checks in."""
     rows = FixtureRows()
     rows.add_watermark(NOW - 2 * SECOND_MS)
-    billing = rows.add_probe("Billing jobs", "jobs", "Billing", target="db.acme.example/billing, table scheduled_jobs")
+    billing = rows.add_probe(
+        "Billing jobs",
+        "jobs",
+        "Billing",
+        job_limits=BILLING_LIMITS,
+        target="db.acme.example/billing, table scheduled_jobs",
+    )
     problems = {
         "reconcile-ledger": (
             "job.stuck",
@@ -433,30 +447,35 @@ def scheduled_jobs_rows() -> FixtureRows:
             "export-ledger failed 3 times in a row: relation ledger_2026_11 does not exist",
         ),
     }
-    for name, schedule_text, ran, took, due in (
-        ("reconcile-ledger", "0 22 * * * UTC", epoch_ms("22:14", 1), None, epoch_ms("22:00")),
-        ("retry-payments", "0 * * * * UTC", epoch_ms("23:00:02", 1), 41 * SECOND_MS, epoch_ms("03:00")),
-        ("export-ledger", "*/30 * * * * UTC", epoch_ms("02:00:01"), 2 * SECOND_MS, epoch_ms("02:30")),
-        ("nightly-invoices", "0 6 1 * * UTC", epoch_ms("06:00:04", 21), 41 * MINUTE_MS, epoch_ms("06:00", -9)),
-        ("usage-rollup", "every 10 min", epoch_ms("02:20"), 18 * SECOND_MS, epoch_ms("02:30")),
-    ):
-        reason, _ = problems.get(name, ("", ""))
-        ended = None if took is None else ran + took
-        well = None if reason else ended
-        rows.add_job_state(
-            billing,
-            name,
-            schedule_text=schedule_text,
-            reason=reason,
-            next_expected_at=due,
-            last_started_at=ran,
-            last_finished_at=ended,
-            last_succeeded_at=well,
-            last_duration=took,
-        )
+    month_ago = NOW - 30 * DAY_MS
+    ledger_runs, invoice_runs = epoch_ms("02:00:01"), epoch_ms("06:00:04", 21)
+    retried = epoch_ms("23:00:02", 1)
+    jobs = [
+        JobFacts(
+            "reconcile-ledger",
+            cron="0 22 * * *",
+            running_since=epoch_ms("22:14", 1),
+            last_start=epoch_ms("22:14", 1),
+            worker="app-3",
+            expected_from=month_ago,
+        ),
+        finished_job("retry-payments", retried, 41 * SECOND_MS, cron="0 * * * *", expected_from=month_ago),
+        finished_job(
+            "export-ledger",
+            ledger_runs,
+            2 * SECOND_MS,
+            cron="*/30 * * * *",
+            last_ok=None,
+            failures=3,
+            error="relation ledger_2026_11 does not exist",
+            expected_from=month_ago,
+        ),
+        finished_job("nightly-invoices", invoice_runs, 41 * MINUTE_MS, cron="0 6 1 * *", expected_from=month_ago),
+        finished_job("usage-rollup", epoch_ms("02:20"), 18 * SECOND_MS, every=10 * MINUTE_MS, expected_from=month_ago),
+    ]
     message_text = "3 of 5 jobs have problems: reconcile-ledger, retry-payments, export-ledger"
     rows.add_result(
-        billing, NOW - 14 * SECOND_MS, Outcome.FAIL, message_text, "job.stuck", 12, jobs=problems, phases={"read": 12}
+        billing, NOW - 14 * SECOND_MS, Outcome.FAIL, message_text, "job.stuck", 12, jobs=jobs, phases={"read": 12}
     )
     for name, (reason, outcome_text) in problems.items():
         rows.add_incident(
@@ -465,21 +484,11 @@ def scheduled_jobs_rows() -> FixtureRows:
 
     digests = rows.add_probe("Digest schedulers", "jobs", "Mail")
     late = "trial-ending has never run: due 18 Nov 08:00 UTC"
-    rows.add_job_state(
-        digests,
-        "digest-daily",
-        schedule_text="0 7 * * * UTC",
-        last_started_at=epoch_ms("07:00", 1),
-        last_duration=3 * MINUTE_MS,
-        next_expected_at=epoch_ms("07:00"),
-    )
-    rows.add_job_state(
-        digests,
-        "trial-ending",
-        schedule_text="0 9 * * * Europe/Berlin",
-        reason="job.never_ran",
-        next_expected_at=epoch_ms("08:00"),
-    )
+    since = NOW - 30 * DAY_MS
+    digest_jobs = [
+        finished_job("digest-daily", epoch_ms("07:00", 1), 3 * MINUTE_MS, cron="0 7 * * *", expected_from=since),
+        JobFacts("trial-ending", cron="0 9 * * *", timezone="Europe/Berlin", expected_from=epoch_ms("07:30", 4)),
+    ]
     rows.add_result(
         digests,
         epoch_ms("01:12"),
@@ -487,7 +496,7 @@ def scheduled_jobs_rows() -> FixtureRows:
         late,
         "job.never_ran",
         8,
-        jobs={"trial-ending": ("job.never_ran", late)},
+        jobs=digest_jobs,
     )
     for slot in range(epoch_ms("01:13"), NOW, MINUTE_MS):
         rows.add_result(digests, slot, Outcome.FAIL, "connection refused", "broker.unreachable", None)
@@ -498,6 +507,13 @@ def scheduled_jobs_rows() -> FixtureRows:
     return rows
 
 
+def finished_job(name: str, started_at: int, duration_ms: int, **facts: Any) -> JobFacts:
+    """A job whose newest run succeeded."""
+    ended_at = started_at + duration_ms
+    run = JobFacts(name, last_start=started_at, last_end=ended_at, last_ok=ended_at, duration=duration_ms)
+    return run._replace(**facts)
+
+
 def add_heartbeat_probe(rows: FixtureRows) -> None:
     """A heartbeat within its grace period, with a week of check-ins."""
     id = rows.add_probe(
@@ -506,6 +522,7 @@ def add_heartbeat_probe(rows: FixtureRows) -> None:
         "Core",
         config_yaml=HEARTBEAT_PROBE_SPEC,
         target="checks in 0 3 * * * Europe/Berlin",
+        job_limits={"*": JobLimits(CronSchedule("0 3 * * *", "Europe/Berlin"), grace=30 * MINUTE_MS)},
     )
     for ago in range(7, 0, -1):
         start, failed = epoch_ms("02:00:03", ago), ago == 4
@@ -523,17 +540,12 @@ def add_heartbeat_probe(rows: FixtureRows) -> None:
         )
     ran = epoch_ms("02:00:03", 1)
     took = 55 * MINUTE_MS + SECOND_MS
-    rows.add_job_state(
-        id,
-        "Nightly backup",
-        schedule_text="0 3 * * * Europe/Berlin",
-        next_expected_at=epoch_ms("02:00", -1),
-        last_started_at=ran,
-        last_finished_at=ran + took,
-        last_succeeded_at=ran + took,
-        last_duration=took,
-    )
+    backup = finished_job("Nightly backup", ran, took, expected_from=NOW - 30 * DAY_MS)
     for i in range(60):
         rows.add_result(
-            id, NOW - 20 * SECOND_MS - i * MINUTE_MS, duration_ms=None, jobs={}, measurements={"run_duration_ms": took}
+            id,
+            NOW - 20 * SECOND_MS - i * MINUTE_MS,
+            duration_ms=None,
+            jobs=[backup],
+            measurements={"run_duration_ms": took},
         )

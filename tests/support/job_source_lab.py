@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
-from tests.support.probe_runs import run_probe
-from watchdog.domain.model import Json, RecordedResult
+from tests.support.probe_runs import JobProblem, JobsRun, run_jobs_probe
+from watchdog.domain.model import Json
 from watchdog.probes import JobsProbe
+
+NO_PROBLEM = JobProblem("", "")
 
 
 class JobSourceLab(ABC):
@@ -27,12 +28,12 @@ class JobSourceLab(ABC):
 
     def run_probe(
         self, grace: str = "1m", overrides: Mapping[str, Any] = {}, **watch: Mapping[str, str | int]
-    ) -> RecordedResult:
+    ) -> JobsRun:
         """`overrides`: fields of the source. `watch`: limits by job; `rest` stands for `*`."""
         source = {kind: {**fields, **overrides} for kind, fields in self.source.items()}
         limits = {"*" if name == "rest" else name: limit for name, limit in watch.items()}
         probe = JobsProbe.model_validate({"name": "Jobs", "jobs": {**source, "grace": grace, "watch": limits}})
-        report = asyncio.run(run_probe(probe, probe_state=self.state))
+        report = run_jobs_probe(probe, self.state)
         if self.keeps_state:
             self.state |= report.state_updates
         return report
@@ -40,12 +41,12 @@ class JobSourceLab(ABC):
     def problems(self, grace: str = "1m", **watch: Mapping[str, str | int]) -> dict[str, tuple[str, str]]:
         """Reason and message by job."""
         report = self.run_probe(grace, **watch)
-        assert report.result.jobs is not None, report.result.message
-        return {name: problem[:2] for name, problem in report.result.jobs.items()}
+        assert report.problems is not None, report.result.message
+        return {name: (problem.reason, problem.message) for name, problem in report.problems.items()}
 
     def reason(self, grace: str = "1m", **watch: Mapping[str, str | int]) -> str:
         """Of the job `digest`; empty if it has no problem, or if the source cannot be read."""
-        return (self.run_probe(grace, **watch).result.jobs or {}).get("digest", ("", ""))[0]
+        return (self.run_probe(grace, **watch).problems or {}).get("digest", NO_PROBLEM).reason
 
     def job_evidence(self, name: str = "digest") -> Json:
         return self.run_probe().evidence.facts["jobs"].get(name, {})

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from watchdog.domain.model import Json, Observation, Outcome
+from watchdog.domain.model import Json, Observation, Outcome, ReportedTask
 from watchdog.net import Network, PhaseTimer
 from watchdog.net.phases import PHASE_DESCRIPTIONS
 from watchdog.probes.base import RunContext
@@ -55,3 +55,23 @@ async def run_mcp_probe(mcp: Mapping[str, Any], **options: Any) -> Observation:
     """One run with a network of its own."""
     async with Network() as network:
         return await McpProbeRunner(network).run_probe(mcp, **options)
+
+
+def reported_tasks(observation: Observation) -> dict[str, ReportedTask] | None:
+    """None: no list of tasks was read."""
+    listing = observation.listings.get("task")
+    return None if listing is None else dict(listing.subjects)
+
+
+def task_age_ms(observation: Observation, name: str) -> int | None:
+    """Since its last run; None: it never ran."""
+    listing = observation.listings["task"]
+    last_run_at = listing.subjects[name].last_run_at
+    return None if last_run_at is None else listing.observed_at - last_run_at
+
+
+def listed_for_ms(observation: Observation, name: str) -> int | None:
+    """Since a task that never ran was first listed; None: it has run."""
+    listing = observation.listings["task"]
+    first_listed_at = listing.subjects[name].first_listed_at
+    return None if first_listed_at is None else listing.observed_at - first_listed_at

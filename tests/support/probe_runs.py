@@ -6,15 +6,18 @@ import asyncio
 import os
 import sys
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from tests.support.third_party import ThirdPartyServers
-from watchdog.domain.model import ClaimedSlot, Json, RecordedResult
+from watchdog.domain.model import ClaimedSlot, Evidence, Json, RecordedResult, Result
+from watchdog.domain.rules import evaluate_rules
 from watchdog.domain.schedule import Gaps
 from watchdog.net import Network, SecretMask
 from watchdog.probes import CanaryProbe, Probe, QueueProbe
 from watchdog.service.clock import wall_clock_ms
 from watchdog.service.event_loop_lag import EventLoopLagMonitor
+from watchdog.service.policies import build_registered_probe
 from watchdog.service.runner import ProbeRunner
 
 EMPTY_MASK = SecretMask(())
@@ -63,6 +66,44 @@ async def run_probe(
         return await ProbeRunner(network, mask, wall_clock_ms, lag, lambda: gaps).run(
             probe, ClaimedSlot(1, at, "local", previous_slot), probe_state or {}
         )
+
+
+class JobProblem(NamedTuple):
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class JobsRun:
+    """A run of a probe of jobs, and the problems that the fold finds in it."""
+
+    recorded: RecordedResult
+    problems: Mapping[str, JobProblem] | None
+    """By job; None: no jobs were read."""
+
+    @property
+    def result(self) -> Result:
+        return self.recorded.result
+
+    @property
+    def evidence(self) -> Evidence:
+        return self.recorded.evidence
+
+    @property
+    def state_updates(self) -> Mapping[str, Json]:
+        return self.recorded.state_updates
+
+
+def run_jobs_probe(probe: Probe, probe_state: Mapping[str, Json] | None = None) -> JobsRun:
+    recorded = asyncio.run(run_probe(probe, probe_state=probe_state))
+    return JobsRun(recorded, find_job_problems(probe, recorded.result))
+
+
+def find_job_problems(probe: Probe, result: Result) -> dict[str, JobProblem] | None:
+    if "job" not in result.listings:
+        return None
+    findings = evaluate_rules(build_registered_probe(probe, "").policy, result)
+    return {f.subject: JobProblem(f.reason, f.message) for f in findings if f.rule == "job" and f.bad}
 
 
 def node_worker_command(peers: ThirdPartyServers, script: str, **env: str) -> tuple[list[str], dict[str, str]]:

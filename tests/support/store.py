@@ -7,6 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from tests.support.builders import JOB_LIMITS, make_listings
 from watchdog.domain.model import (
     ClaimedSlot,
     Evidence,
@@ -14,9 +15,11 @@ from watchdog.domain.model import (
     Outcome,
     ProbeInfo,
     RecordedResult,
+    ReportedTask,
     Result,
     Severity,
 )
+from watchdog.domain.observations import JobFacts
 from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.routing import RoutingTable
 from watchdog.domain.rules import AlertPolicy, AlertStates
@@ -47,8 +50,16 @@ def make_registered_probe(
     task_limits: Mapping[str, int] | None = None,
     severity: Severity = Severity.WARNING,
 ) -> RegisteredProbe:
-    limits = dict(task_limits or {})
-    info = ProbeInfo(0, probe_id, probe_id.title(), "http", severity=severity, cadence="every 60 s", task_limits=limits)
+    info = ProbeInfo(
+        0,
+        probe_id,
+        probe_id.title(),
+        "http",
+        severity=severity,
+        cadence="every 60 s",
+        task_limits=dict(task_limits or {}),
+        job_limits=JOB_LIMITS,
+    )
     policy = AlertPolicy(info, lambda _: staleness_threshold, failure_threshold, success_threshold, lateness_ms)
     return RegisteredProbe(policy, schedule or IntervalSchedule(INTERVAL_MS), f"name: {probe_id}\n")
 
@@ -177,11 +188,20 @@ class StoreHarness:
         return self.recorder.evaluate_deadlines(now)[1]
 
 
-def make_result(probe: int, slot: int, outcome: str | Outcome = Outcome.PASS, **more: Any) -> Result:
+def make_result(
+    probe: int,
+    slot: int,
+    outcome: str | Outcome = Outcome.PASS,
+    *,
+    tasks: Mapping[str, ReportedTask] | None = None,
+    preferences: Mapping[str, str] | None = None,
+    jobs: Iterable[JobFacts] | None = None,
+    **more: Any,
+) -> Result:
     told = Outcome(outcome)
     reason = {"fail": "http.status", "error": "watchdog.internal_error"}.get(told, "")
     made = Result(probe, slot, LOCATION, told, reason, "HTTP 503" if told is Outcome.FAIL else "", 182)
-    return made._replace(**more)
+    return made._replace(listings=make_listings(slot, tasks, preferences, jobs), **more)
 
 
 def make_recorded_result(result: Result, excerpt: str = "", **remember: Any) -> RecordedResult:

@@ -9,7 +9,6 @@ from watchdog.service.run_once import ProbeRun
 def probe_run_json(run: ProbeRun) -> dict[str, Json]:
     """Durations are in ms. `evidence` is text from the target, untrusted."""
     result, evidence = run.recorded_result.result, run.recorded_result.evidence
-    tasks = result.tasks
     return {
         "probe": run.probe.id,
         "kind": run.probe.kind,
@@ -19,7 +18,10 @@ def probe_run_json(run: ProbeRun) -> dict[str, Json]:
         "duration": result.duration,
         "phases": {name: round(ms, 1) for name, ms in result.phases.items()},
         "measurements": dict(result.measurements),
-        "tasks": None if tasks is None else {name: task._asdict() for name, task in tasks.items()},
+        "listings": {
+            rule: {subject: facts._asdict() for subject, facts in listing.subjects.items()}
+            for rule, listing in result.listings.items()
+        },
         "findings": [_finding_json(finding) for finding in run.findings],
         "evidence": {"facts": dict(evidence.facts), "excerpt": evidence.excerpt},
     }

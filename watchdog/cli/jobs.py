@@ -53,7 +53,7 @@ def jobs_command(
 def _format_row(job: JobSummary, now: int) -> tuple[str, ...]:
     from watchdog.domain.formatting import format_time_ago, format_timestamp
 
-    read = f"since {format_timestamp(job.read_at, now)}" if job.read_at is not None else f"for {job.outdated_for_text}"
+    read = f"since {format_timestamp(job.read_at, now)}"
     problem = "; ".join(filter(None, (job.message, f"not read {read}" if job.outdated else "")))
     return (
         f"[{STATE_COLOURS[job.state.value]}]{job.status_label}[/]",

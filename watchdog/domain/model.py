@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+if TYPE_CHECKING:
+    from watchdog.domain.limits import JobLimits
 
 Json: TypeAlias = Any
 """A value that JSON can hold: None, bool, int, float, str, list or dict with string keys."""
@@ -52,25 +55,41 @@ class IncidentEvent(StrEnum):
     RESOLVED = "resolved"
 
 
+Facts: TypeAlias = Any
+"""What a rule needs to know of a subject: a NamedTuple of JSON scalars whose first field has no default."""
+
+
+class Listing(NamedTuple):
+    """Every subject that a source listed in one run, with the facts about it."""
+
+    observed_at: int
+    """When, by the clock that the instants among the facts come from; epoch milliseconds."""
+    subjects: Mapping[str, Facts]
+    unreported: tuple[tuple[int, int], ...] = ()
+    """Periods in which the source could not report anything to Watchdog, as (start, end); epoch milliseconds."""
+
+
+Listings: TypeAlias = Mapping[str, Listing]
+"""By rule: what it evaluates. A rule without a listing was not observed, which is no evidence about its subjects."""
+
+
 class ReportedTask(NamedTuple):
     """One entry of an MCP server's `tasks` list."""
 
     ok: bool
-    last_run_age: int | None = None
-    """Milliseconds since its last run, when the server answered; None: it has never run."""
-    first_seen_age: int | None = None
-    """Milliseconds since the task was first listed; set only while it has never run."""
+    last_run_at: int | None = None
+    """Epoch milliseconds; None: it has never run."""
+    first_listed_at: int | None = None
+    """When the task was first listed; set only while it has never run. Epoch milliseconds."""
     status: str = ""
     error: str = ""
 
 
-class JobProblem(NamedTuple):
-    """Why a scheduled job is not right."""
+class ExpressionFacts(NamedTuple):
+    """The result of a `prefer` expression."""
 
-    reason: str
-    message: str
-    run_id: str = ""
-    """The source's id for the run in progress; empty: there is none, or the source has no ids."""
+    problem: str
+    """Empty if it holds, else "elapsed_ms <= 800 is false: observed 1204"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +114,8 @@ class Observation:
     phases: Mapping[str, float] = field(default_factory=dict)
     """Milliseconds by phase, in the order in which the phases happened."""
     measurements: Mapping[str, Scalar] = field(default_factory=dict)
-    tasks: Mapping[str, ReportedTask] | None = None
-    """By name. None: no listing was received, which is no evidence about the tasks."""
-    preferences: Mapping[str, str] | None = None
-    """By `prefer` expression: empty if it holds, else the problem ("elapsed_ms <= 800 is false: observed 1204").
-    None: not evaluated."""
-    jobs: Mapping[str, JobProblem] | None = None
-    """By name, each scheduled job that is not right. None: the jobs were not read."""
+    listings: Listings = field(default_factory=dict)
+    """The facts that rules evaluate, by rule."""
     evidence: Evidence = Evidence()
     state_updates: Mapping[str, Json] = field(default_factory=dict)
     """Changes of the probe's state, stored with the result and handed to its next runs. None deletes a key. The `name`
@@ -132,9 +146,7 @@ class Result(NamedTuple):
     duration: int | None = None
     phases: Mapping[str, float] = {}
     measurements: Mapping[str, Scalar] = {}
-    tasks: Mapping[str, ReportedTask] | None = None
-    preferences: Mapping[str, str] | None = None
-    jobs: Mapping[str, JobProblem] | None = None
+    listings: Mapping[str, Listing] = {}
     previous_slot: int | None = None
     slot_count: int = 1
     """How many slots a row of outcome `missed` stands for."""
@@ -203,6 +215,8 @@ class ProbeInfo:
     """The schedule in words: "every 60 s", "*/5 * * * * UTC"."""
     task_limits: Mapping[str, int] = field(default_factory=dict)
     """By task name, or "*" for every other task: the allowed age of its last run, in ms."""
+    job_limits: Mapping[str, JobLimits] = field(default_factory=dict)
+    """By job name, or "*" for every other job."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,6 +111,12 @@ class JobFacts(NamedTuple):
     """The source's id for the run in progress."""
     schedule_since: int | None = None
     """An instant from which the schedule is certain to be in force."""
+    expected_from: int | None = None
+    """Runs are expected from this instant on: when Watchdog first saw the schedule, or saw it change."""
+    reporting_lag: int = 0
+    """Milliseconds after which the source is certain to report a run that has started."""
+    listed: bool = True
+    """Whether the source lists it; False for a job that the configuration names and the source does not have."""
 
     @property
     def sanitized(self) -> JobFacts:

@@ -45,26 +45,18 @@ class JobState(NamedTuple):
 
 
 class JobRecord(NamedTuple):
-    """A scheduled job as its probe last judged it."""
+    """What a probe remembers of one scheduled job."""
 
     name: str
     state: JobState
-    reason: str = ""
-    """Why the job is not right; empty when it is."""
-    next_expected_at: int | None = None
 
     def to_json(self) -> Json:
-        return {
-            "name": self.name,
-            **self.state._asdict(),
-            "reason": self.reason,
-            "next_expected_at": self.next_expected_at,
-        }
+        return {"name": self.name, **self.state._asdict()}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Json]) -> JobRecord:
         state = JobState(**{name: stored[name] for name in JobState._fields if name in stored})
-        return cls(stored["name"], state, stored.get("reason", ""), stored.get("next_expected_at"))
+        return cls(stored["name"], state)
 
 
 def job_state_key(job_name: str) -> str:

@@ -25,6 +25,7 @@ from watchdog.config_types import (
     format_config_duration,
 )
 from watchdog.config_values import slugify
+from watchdog.domain.limits import JobLimits
 from watchdog.domain.model import Json, Observation, Severity
 from watchdog.domain.schedule import Gaps
 from watchdog.expressions import Expression, ExpressionError, compile_expression
@@ -236,6 +237,11 @@ class Probe(ProbeDefaults):
     @property
     def task_limits(self) -> Mapping[str, int]:
         """Task name, or "*" -> the maximum age of its last run, in ms."""
+        return {}
+
+    @property
+    def job_limits(self) -> Mapping[str, JobLimits]:
+        """Job name (or "*") -> what is asked of it."""
         return {}
 
     def prepare(self) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from watchdog.domain.model import Evidence, Json, Observation, Outcome
+from watchdog.domain.model import Evidence, ExpressionFacts, Json, Listing, Observation, Outcome
+from watchdog.domain.rules import preference
 from watchdog.expressions import Expression, ExpressionError
 from watchdog.net.errors import ProbeError
 from watchdog.net.phases import PhaseTimer
@@ -52,9 +53,10 @@ class ExpressionContext:
             "false" if observed is None else f"false: observed {observed}",
         )
 
-    def evaluate_preferences(self, expressions: Iterable[Expression]) -> dict[str, str]:
-        """Text of each expression -> the problem; empty if it is true."""
-        return {expression.text: self.evaluate_expectation(expression).message for expression in expressions}
+    def preference_listings(self, expressions: Iterable[Expression], observed_at: int) -> dict[str, Listing]:
+        """The listing of these expressions; empty if there are none."""
+        facts = {e.text: ExpressionFacts(self.evaluate_expectation(e).message) for e in expressions}
+        return {preference.RULE_NAME: Listing(observed_at, facts)} if facts else {}
 
 
 def observation_from_error(error: ProbeError, phase_timer: PhaseTimer) -> Observation:

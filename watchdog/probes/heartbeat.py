@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, ClassVar, Self
 
@@ -18,12 +19,17 @@ from watchdog.config_types import (
 from watchdog.config_values import slugify
 from watchdog.domain.formatting import DAY_MS
 from watchdog.domain.heartbeat import HEARTBEAT_STATE_KEY, HeartbeatState
+from watchdog.domain.limits import JobLimits
 from watchdog.domain.model import Evidence, Observation
 from watchdog.domain.observations import JobFacts
 from watchdog.domain.probe_state import load_job_record
-from watchdog.domain.rules.job import JobLimits, evaluate_job, expected_runs
+from watchdog.domain.rules.job import evaluate_job, expected_runs
+from watchdog.domain.schedule import Gaps
 from watchdog.probes.base import Probe, RunContext
 from watchdog.probes.jobs import JobOptions, jobs_observation
+
+MAX_STORED_GAPS = 100
+"""Of the gaps in which a job could not check in, so many are stored with a result."""
 
 
 def _validate_token(token: Secret) -> Secret:
@@ -84,6 +90,10 @@ class HeartbeatProbe(Probe):
     def _job_limits(self) -> JobLimits:
         return self.heartbeat.to_job_limits(self.heartbeat.grace)
 
+    @property
+    def job_limits(self) -> Mapping[str, JobLimits]:
+        return {self.name: self._job_limits}
+
     async def observe(self, context: RunContext) -> Observation:
         state, limits = HeartbeatState.from_json(context.probe_state.get(HEARTBEAT_STATE_KEY)), self._job_limits
         facts = JobFacts(
@@ -98,10 +108,17 @@ class HeartbeatProbe(Probe):
         )
         record = load_job_record(context.probe_state, self.name)
         job = evaluate_job(facts, limits, record, context.started_at, context.gaps)
-        observation = jobs_observation([job], context)
+        observation = jobs_observation([job], context, context.started_at, _gaps_since(job.facts, context.gaps))
         return replace(
             observation,
             duration=None,
             measurements={} if state.duration is None else {"run_duration_ms": state.duration},
             evidence=Evidence(observation.evidence.facts, state.output),
         )
+
+
+def _gaps_since(facts: JobFacts, gaps: Gaps) -> Gaps:
+    """The gaps that matter for the run in progress and the next ones."""
+    start = max(facts.last_start or 0, facts.expected_from or 0)
+    start = min(start, start if facts.running_since is None else facts.running_since)
+    return tuple(gap for gap in gaps if gap[1] > start)[-MAX_STORED_GAPS:]

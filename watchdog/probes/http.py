@@ -92,7 +92,7 @@ class HttpProbe(Probe):
             duration=response.elapsed_ms,
             phases=context.phase_timer.phase_durations_ms,
             measurements=_measurements(response),
-            preferences=expression_context.evaluate_preferences(self.preferences) if not reason else None,
+            listings={} if reason else expression_context.preference_listings(self.preferences, context.slot),
             evidence=Evidence(facts, response_excerpt(response)),
             retryable=bool(reason) and response.status >= 500,
         )

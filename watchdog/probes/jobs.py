@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, StrictInt, model_validator
@@ -16,11 +17,13 @@ from watchdog.config_types import (
     format_config_duration,
 )
 from watchdog.domain.formatting import format_count, format_duration, format_iso8601
+from watchdog.domain.limits import JobLimits
 from watchdog.domain.measurements import JOBS_EVIDENCE_KEY, JobCounts
-from watchdog.domain.model import Evidence, JobProblem, Json, Observation, Outcome
+from watchdog.domain.model import Evidence, Json, Listing, Observation, Outcome
 from watchdog.domain.probe_state import JOB_STATE_KEY_PREFIX, job_state_key
-from watchdog.domain.rules.job import EvaluatedJob, JobLimits, dead_scheduler_message, evaluate_snapshot
-from watchdog.domain.schedule import CronSchedule
+from watchdog.domain.rules import job as job_rule
+from watchdog.domain.rules.job import EvaluatedJob, JobVerdict, dead_scheduler_message, evaluate_snapshot
+from watchdog.domain.schedule import CronSchedule, Gaps
 from watchdog.net.errors import ProbeError
 from watchdog.probes.base import Probe, RunContext
 from watchdog.probes.expectations import add_facts, observation_from_error
@@ -92,12 +95,12 @@ class JobsSettings(ConfigModel):
     def job_source(self) -> JobSource:
         return JOB_SOURCES.exactly_one(self)
 
-    def limits_for_job(self, job_name: str) -> JobLimits | None:
-        """None: the job is not monitored."""
-        options = self.watch.get(job_name, self.watch.get(OTHER_JOBS_KEY))
-        if options is None:
-            return None if self.watch else JobLimits(grace=self.grace)
-        return options.to_job_limits(self.grace)
+    @property
+    def job_limits(self) -> dict[str, JobLimits]:
+        """By job name, `*` for every other job. A job that has none is not monitored."""
+        if not self.watch:
+            return {OTHER_JOBS_KEY: JobLimits(grace=self.grace)}
+        return {name: options.to_job_limits(self.grace) for name, options in self.watch.items()}
 
     @property
     def required_jobs(self) -> tuple[str, ...]:
@@ -134,6 +137,10 @@ class JobsProbe(Probe):
         return self.settings.job_source.database_url
 
     @property
+    def job_limits(self) -> Mapping[str, JobLimits]:
+        return self.settings.job_limits
+
+    @property
     def exposes_run_id(self) -> bool:
         return self.settings.job_source.exposes_run_id
 
@@ -151,20 +158,18 @@ class JobsProbe(Probe):
         except ProbeError as error:
             observation = observation_from_error(error, context.phase_timer)
         else:
-            limits_for_job, required_jobs = self.settings.limits_for_job, self.settings.required_jobs
-            jobs = evaluate_snapshot(snapshot, limits_for_job, required_jobs, context.probe_state)
-            observation = jobs_observation(list(jobs), context)
+            jobs = evaluate_snapshot(snapshot, self.job_limits, self.settings.required_jobs, context.probe_state)
+            observation = jobs_observation(list(jobs), context, snapshot.taken_at)
         return add_facts(observation, connect_context.facts)
 
 
-def jobs_observation(jobs: list[EvaluatedJob], context: RunContext) -> Observation:
-    """The observation of a run that evaluated these jobs."""
-    problems = {
-        job.facts.name: JobProblem(job.verdict.reason, job.verdict.message, job.facts.run_id)
-        for job in jobs
-        if job.verdict.reason
-    }
-    reason, message, _ = next(iter(problems.values()), JobProblem("", ""))
+def jobs_observation(
+    jobs: list[EvaluatedJob], context: RunContext, observed_at: int, unreported: Gaps = ()
+) -> Observation:
+    """The observation of a run that evaluated these jobs at `observed_at`, by the clock of their source. `unreported`:
+    periods in which the source could not report to Watchdog."""
+    problems = {job.facts.name: job.verdict for job in jobs if job.verdict.reason}
+    reason, message, _ = next(iter(problems.values()), JobVerdict("", "", None))
     if len(problems) > 1:
         message = f"{len(problems)} of {format_count(len(jobs), 'job')} have problems: {', '.join(list(problems)[:5])}"
     records = {job_state_key(job.facts.name): job.record.to_json() for job in jobs}
@@ -177,7 +182,7 @@ def jobs_observation(jobs: list[EvaluatedJob], context: RunContext) -> Observati
         duration=sum(context.phase_timer.phase_durations_ms.values()),
         phases=context.phase_timer.phase_durations_ms,
         measurements=JobCounts(len(jobs), len(problems))._asdict(),
-        jobs=problems,
+        listings={job_rule.RULE_NAME: Listing(observed_at, {j.facts.name: j.facts for j in jobs}, tuple(unreported))},
         evidence=Evidence({JOBS_EVIDENCE_KEY: {job.facts.name: _job_evidence(job) for job in evidence_jobs}}),
         state_updates={k: v for k, v in (records | removed).items() if context.probe_state.get(k) != v},
     )
@@ -186,7 +191,8 @@ def jobs_observation(jobs: list[EvaluatedJob], context: RunContext) -> Observati
 def _job_evidence(job: EvaluatedJob) -> Json:
     """The facts about a job for the evidence: formatted, without empty values."""
     values = job.facts._asdict() | {"next": job.verdict.next_expected_at}
-    omitted = ("name", "enabled", "schedule_since", *(() if job.facts.cron else ("timezone",)))
+    internal = ("name", "enabled", "schedule_since", "expected_from", "reporting_lag", "listed")
+    omitted = (*internal, *(() if job.facts.cron else ("timezone",)))
     facts = {}
     for name, value in values.items():
         if name in omitted or value in (None, "", 0, False):

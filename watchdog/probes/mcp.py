@@ -14,13 +14,14 @@ from pydantic import Field, model_validator
 from watchdog.config_types import ConfigModel, Duration, FieldPath, FieldValidationError, SingleLineText
 from watchdog.domain.formatting import HOUR_MS, format_count
 from watchdog.domain.measurements import TASKS_EVIDENCE_KEY, TaskCounts
-from watchdog.domain.model import Evidence, Json, Observation, Outcome, Scalar
+from watchdog.domain.model import Evidence, Json, Listing, Observation, Outcome, Scalar
 from watchdog.domain.probe_state import (
     MCP_PROTOCOL_STATE_KEY,
     NEW_TASKS_STATE_KEY,
     McpProtocolRecord,
     NewTasksRecord,
 )
+from watchdog.domain.rules import task as task_rule
 from watchdog.domain.text import MAX_ERROR_LINE_CHARS
 from watchdog.net.errors import ProbeError
 from watchdog.net.targets import McpTarget
@@ -190,10 +191,9 @@ class McpProbe(Probe):
     def _evaluate_session(
         self, session: SessionResult, context: RunContext, state_updates: dict[str, Json]
     ) -> Observation:
-        task_list = None
+        task_list, responded_at = None, context.started_at + round(session.elapsed_ms or 0)
         if session.called_tool:
             record = NewTasksRecord.from_json(context.probe_state.get(NEW_TASKS_STATE_KEY))
-            responded_at = context.started_at + round(session.elapsed_ms or 0)
             task_list = parse_task_list(session.tool_result, responded_at, record.first_seen_at)
             if task_list is not None and task_list.first_seen_at != record.first_seen_at:
                 state_updates[NEW_TASKS_STATE_KEY] = NewTasksRecord(task_list.first_seen_at).to_json()
@@ -205,6 +205,11 @@ class McpProbe(Probe):
             expectation_facts[expression.text] = result.evidence
             reason, message = (reason, message) if reason else (result.reason, result.message)
         facts = _evidence_facts(session) | _task_evidence(task_list)
+        task_listings, preference_listings = {}, {}
+        if task_list and (task_list.tasks or not task_list.problems):
+            task_listings = {task_rule.RULE_NAME: Listing(responded_at, task_list.tasks)}
+        if not reason:
+            preference_listings = expression_context.preference_listings(self.preferences, context.slot)
         return Observation(
             Outcome.FAIL if reason else Outcome.PASS,
             reason,
@@ -212,8 +217,7 @@ class McpProbe(Probe):
             duration=session.elapsed_ms,
             phases=context.phase_timer.phase_durations_ms,
             measurements=_measurements(session) | _task_measurements(task_list),
-            tasks=task_list.tasks if task_list and (task_list.tasks or not task_list.problems) else None,
-            preferences=expression_context.evaluate_preferences(self.preferences) if not reason else None,
+            listings=task_listings | preference_listings,
             evidence=Evidence(
                 facts | ({"expect": expectation_facts} if expectation_facts else {}), _response_excerpt(session)
             ),

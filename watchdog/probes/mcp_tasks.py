@@ -76,9 +76,9 @@ def parse_task_list(tool_result: Json, now: int, first_seen_at: Mapping[str, int
             if _badness_sort_key(tasks[name]) >= _badness_sort_key(task):
                 continue
         digest = short_digest(name)
-        if task.last_run_age is None:
+        if task.last_run_at is None:
             first_seen[digest] = min(first_seen_at.get(digest, now), now)
-            task = task._replace(first_seen_age=now - first_seen[digest])
+            task = task._replace(first_listed_at=first_seen[digest])
         else:
             first_seen.pop(digest, None)
         tasks[name], raw_entries[name] = task, entry
@@ -110,7 +110,7 @@ def _parse_task(entry: dict[str, Json], now: int) -> ReportedTask:
     status, error = clean_text(entry.get("last_run_status")), clean_text(entry.get("last_run_error"))
     try:
         return ReportedTask(
-            _parse_task_ok(entry.get("ok"), status, error), _parse_last_run_age(entry, now), None, status, error
+            _parse_task_ok(entry.get("ok"), status, error), _parse_last_run_at(entry, now), None, status, error
         )
     except _InvalidTaskEntryError as problem:
         return ReportedTask(False, None, None, status, f"invalid entry: {problem}")
@@ -129,11 +129,11 @@ def _parse_task_ok(value: Json, status: str, error: str) -> bool:
     return bool(word) or not error
 
 
-def _parse_last_run_age(entry: dict[str, Json], now: int) -> int | None:
-    """Milliseconds since the last run. None: never run. `staleness_ms` has priority: it is free of clock skew."""
+def _parse_last_run_at(entry: dict[str, Json], now: int) -> int | None:
+    """The last run. None: never run. `staleness_ms` has priority: it is free of clock skew."""
     staleness = entry.get("staleness_ms")
     if staleness is not None:
-        return max(round(_parse_number(staleness, "staleness_ms")), 0)
+        return now - max(round(_parse_number(staleness, "staleness_ms")), 0)
     at = entry.get("last_run_at")
     if at is None:
         return None
@@ -143,7 +143,7 @@ def _parse_last_run_age(entry: dict[str, Json], now: int) -> int | None:
     if last_run_at > now + _MAX_CLOCK_SKEW_MS:
         distance = format_config_duration((last_run_at - now) // 1_000 * 1_000)
         raise _InvalidTaskEntryError(f"last_run_at is {distance} in the future")
-    return max(now - last_run_at, 0)
+    return min(last_run_at, now)
 
 
 def _parse_timestamp(value: Json) -> int:
@@ -161,8 +161,8 @@ def _parse_number(value: Json, field_name: str) -> float:
     return value
 
 
-def _badness_sort_key(task: ReportedTask) -> tuple[bool, int]:
-    return (not task.ok, -1 if task.last_run_age is None else task.last_run_age)
+def _badness_sort_key(task: ReportedTask) -> tuple[bool, float]:
+    return (not task.ok, -math.inf if task.last_run_at is None else -task.last_run_at)
 
 
 def clean_text(value: Any, max_chars: int = MAX_TEXT_CHARS) -> str:

@@ -42,10 +42,14 @@ def build_registered_probe(probe: Probe, config_yaml: str, mask: SecretMask = EM
         truncate(replace_unsafe_characters(mask(name)), MAX_NAME_CHARS): limit
         for name, limit in probe.task_limits.items()
     }
+    job_limits = {
+        truncate(replace_unsafe_characters(mask(name)), MAX_NAME_CHARS): limit
+        for name, limit in probe.job_limits.items()
+    }
     info = ProbeInfo(
         database_id=0, id=probe.id, name=probe.name, kind=probe.kind, group=probe.group, tags=tuple(probe.tags),
         severity=probe.alert.severity, runbook=probe.runbook, target=mask(probe.target), cadence=schedule.description,
-        task_limits=limits,
+        task_limits=limits, job_limits=job_limits,
     )  # fmt: skip
     return RegisteredProbe(
         AlertPolicy(

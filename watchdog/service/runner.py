@@ -9,7 +9,9 @@ from dataclasses import replace
 from time import monotonic
 
 from watchdog.domain.formatting import format_duration
+from watchdog.domain.listings import map_texts
 from watchdog.domain.model import ClaimedSlot, Evidence, Json, Observation, Outcome, RecordedResult, Result
+from watchdog.domain.rules import preference
 from watchdog.domain.schedule import Gaps
 from watchdog.domain.text import replace_unsafe_characters, truncate
 from watchdog.net import Network, PhaseTimer, SecretMask, sanitize_json
@@ -99,25 +101,15 @@ class ProbeRunner:
 
     def build_recorded_result(self, slot: ClaimedSlot, observation: Observation) -> RecordedResult:
         """Give an observation its identity, and mask, strip and truncate every text of it."""
-        tasks = observation.tasks
-        if tasks is not None:
-            tasks = {
-                self._sanitize_text(name, MAX_NAME_CHARS): task._replace(
-                    status=self._sanitize_text(task.status), error=self._sanitize_text(task.error)
-                )
-                for name, task in tasks.items()
-            }
-        preferences = observation.preferences
-        if preferences is not None:
-            preferences = {self.mask(text): self._sanitize_text(problem) for text, problem in preferences.items()}
-        jobs = observation.jobs
-        if jobs is not None:
-            jobs = {
-                self._sanitize_text(name, MAX_NAME_CHARS): problem._replace(
-                    message=self._sanitize_text(problem.message), run_id=self._sanitize_text(problem.run_id)
-                )
-                for name, problem in jobs.items()
-            }
+        listings = {
+            rule: listing._replace(
+                subjects={
+                    self._sanitize_subject(rule, subject): map_texts(facts, self._sanitize_text)
+                    for subject, facts in sorted(listing.subjects.items())
+                }
+            )
+            for rule, listing in observation.listings.items()
+        }
         result = Result(
             slot.probe,
             slot.slot,
@@ -128,9 +120,7 @@ class ProbeRunner:
             duration=None if observation.duration is None else round(observation.duration),
             phases=observation.phases,
             measurements=sanitize_json(dict(observation.measurements), self.mask, max_chars=MAX_NAME_CHARS),
-            tasks=tasks,
-            preferences=preferences,
-            jobs=jobs,
+            listings=listings,
             previous_slot=slot.previous_slot,
         )
         evidence = Evidence(
@@ -139,6 +129,12 @@ class ProbeRunner:
         )
         state_updates = {key: self._sanitize_name(value) for key, value in observation.state_updates.items()}
         return RecordedResult(result, evidence, state_updates)
+
+    def _sanitize_subject(self, rule: str, subject: str) -> str:
+        """Expressions come from the configuration and stay whole; any other subject is a name that a target chose."""
+        if rule == preference.RULE_NAME:
+            return self.mask(subject)
+        return self._sanitize_text(subject, MAX_NAME_CHARS)
 
     def _sanitize_name(self, value: Json) -> Json:
         """A state's `name` is shown to people, so it is masked as it is in results."""

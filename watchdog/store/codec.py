@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
-from watchdog.domain.model import JobProblem, Json, Outcome, ProbeInfo, ReportedTask, Result, Severity
+from watchdog.domain.limits import JobLimits
+from watchdog.domain.model import Json, Outcome, ProbeInfo, Result, Severity
 from watchdog.domain.text import map_json_strings, replace_unstorable_characters
 from watchdog.store.tables import RESULT_COLUMNS
 
 _UNSTORABLE_JSON = re.compile("\\\\u0000|[\ud800-\udfff]")
-_RESULT_FIELDS = [column.name for column in RESULT_COLUMNS]
+RESULT_FIELDS = [column.name for column in RESULT_COLUMNS]
 
 
 def dumps(value: Json) -> str:
-    text = _encode(value)
-    return _encode(map_json_strings(value, replace_unstorable_characters)) if _UNSTORABLE_JSON.search(text) else text
+    """JSON text that every database can store."""
+    text = encode_json(value)
+    return (
+        encode_json(map_json_strings(value, replace_unstorable_characters)) if _UNSTORABLE_JSON.search(text) else text
+    )
 
 
-def _encode(value: Json) -> str:
+def encode_json(value: Json) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -29,37 +33,38 @@ def loads(text: str | None) -> Json:
     return None if text is None else json.loads(text)
 
 
-def result_to_row(result: Result, *, late: bool, recorded_at: int) -> dict[str, Any]:
+def result_to_row(
+    result: Result, *, late: bool, recorded_at: int, facts: str | None = None, facts_base: int | None = None
+) -> dict[str, Any]:
+    """`facts`, `facts_base`: the encoded listings (store/listings.py)."""
     row: dict[str, Any] = result._asdict()
     row["message"] = replace_unstorable_characters(result.message)
     row["phases"] = dumps({k: round(v, 1) for k, v in result.phases.items()}) if result.phases else None
     row["measurements"] = dumps(dict(result.measurements)) if result.measurements else None
-    row["tasks"] = None if result.tasks is None else dumps(result.tasks)
-    row["preferences"] = None if result.preferences is None else dumps(dict(result.preferences))
-    row["jobs"] = None if result.jobs is None else dumps(dict(result.jobs))
+    del row["listings"]
+    row["facts"], row["facts_base"] = facts, facts_base
     row["late"], row["recorded_at"] = late, recorded_at
     return row
 
 
 def result_from_row(row: Sequence[Any]) -> Result:
-    """`row`: the values of RESULT_COLUMNS."""
-    values = dict(zip(_RESULT_FIELDS, row, strict=True))
-    tasks, jobs = loads(values["tasks"]), loads(values["jobs"])
+    """`row`: the values of RESULT_COLUMNS. Without listings: `read_results` of store/listings.py adds them."""
+    values = dict(zip(RESULT_FIELDS, row, strict=True))
+    del values["facts"], values["facts_base"]
     values["outcome"] = Outcome(values["outcome"])
     values["phases"] = loads(values["phases"]) or {}
     values["measurements"] = loads(values["measurements"]) or {}
-    values["tasks"] = None if tasks is None else {name: ReportedTask(*fields) for name, fields in tasks.items()}
-    values["preferences"] = loads(values["preferences"])
-    values["jobs"] = None if jobs is None else {name: JobProblem(*fields) for name, fields in jobs.items()}
     values["late"] = bool(values["late"])
     return Result(**values)
 
 
 def probe_info_to_json(info: ProbeInfo) -> str:
-    return dumps({name: value for name, value in asdict(info).items() if name != "database_id"})
+    values = {field.name: getattr(info, field.name) for field in fields(info) if field.name != "database_id"}
+    return dumps(values | {"job_limits": {name: limits.to_json() for name, limits in info.job_limits.items()}})
 
 
 def probe_info_from_json(database_id: int, text: str) -> ProbeInfo:
-    values: Mapping[str, Any] = loads(text)
-    tags, severity = tuple(values["tags"]), Severity(values["severity"])
-    return ProbeInfo(**{**values, "database_id": database_id, "tags": tags, "severity": severity})
+    values: dict[str, Any] = loads(text)
+    values["tags"], values["severity"] = tuple(values["tags"]), Severity(values["severity"])
+    values["job_limits"] = {name: JobLimits.from_json(limits) for name, limits in values["job_limits"].items()}
+    return ProbeInfo(database_id=database_id, **values)

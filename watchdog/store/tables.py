@@ -65,9 +65,8 @@ results = Table(
     Column("duration", Integer),
     Column("phases", Text),  # JSON {phase: ms}
     Column("measurements", Text),  # JSON {name: scalar}
-    Column("tasks", Text),  # JSON {task: ReportedTask as a list}
-    Column("preferences", Text),  # JSON {expression: why it is false, or ""}
-    Column("jobs", Text),  # JSON {job with a problem: JobProblem as a list}
+    Column("facts", Text),  # JSON of the listings, as differences from the previous slot's (store/listings.py)
+    Column("facts_base", BigInteger),  # the slot of the result from which these differences start
     Column("previous_slot", BigInteger),  # the slot that the same location claimed before this one
     Column("slot_count", Integer, nullable=False),  # slots that a row of outcome `missed` stands for
     Column("late", Boolean, nullable=False),  # stored too late to be evaluated

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import pytest
@@ -10,17 +11,25 @@ import pytest
 from tests.support.builders import (
     FAILED_TASK,
     OK_TASK,
+    SLOT_INTERVAL_MS,
     alert_policy,
     describe_transitions,
+    failed_job,
     findings_of_rule,
     make_result,
     make_results,
+    never_run_task,
+    overdue_job,
+    stuck_job,
+    task_aged,
 )
-from watchdog.domain.model import AlertState, Finding, IncidentTransition, JobProblem, ReportedTask, Result
+from watchdog.domain.limits import JobLimits
+from watchdog.domain.model import AlertState, Finding, IncidentTransition, ReportedTask, Result
+from watchdog.domain.observations import JobFacts
 from watchdog.domain.rules import AlertStates, evaluate_rules, fold_results
 from watchdog.domain.rules.engine import apply_result, vanished_subject_findings
 
-MIN = 60_000
+MIN, HOUR = 60_000, 3_600_000
 NB = "\N{NO-BREAK SPACE}"
 
 
@@ -46,7 +55,7 @@ AVAILABILITY = [
         bad_task("f", "mcp.tool_error", {"a": OK_TASK, "b": FAILED_TASK}), GOOD),
     Row("so is an expectation", bad_task("f", "expectation.failed", {"a": FAILED_TASK}), GOOD),
     Row("a stale task explains it, too",
-        bad_task("f", "mcp.tool_error", {"a": ReportedTask(ok=True, last_run_age=2 * MIN)}), GOOD, tasks={"*": MIN}),
+        bad_task("f", "mcp.tool_error", {"a": task_aged(2 * MIN)}), GOOD, tasks={"*": MIN}),
     Row("isError with every task well is the probe's own",
         bad_task("f", "mcp.tool_error", {"a": OK_TASK}), [("", True, "mcp.tool_error", "said so")]),
     Row("isError with no task listed is the probe's own",
@@ -54,9 +63,9 @@ AVAILABILITY = [
     Row("isError with no listing is the probe's own",
         bad_task("f", "mcp.tool_error", None), [("", True, "mcp.tool_error", "said so")]),
     Row("what the jobs' own incidents tell is not told again",
-        make_result("f", reason="job.overdue", jobs={"a": JobProblem("job.overdue", "a is overdue")}), GOOD),
+        make_result("f", reason="job.overdue", jobs=[stuck_job("a", SLOT_INTERVAL_MS)]), GOOD),
     Row("a failure with every job well is the probe's own",
-        make_result("f", reason="broker.unreachable", message="said so", jobs={}),
+        make_result("f", reason="broker.unreachable", message="said so", jobs=[]),
         [("", True, "broker.unreachable", "said so")]),
     Row("what no task can cause is not explained by one",
         bad_task("f", "mcp.tool_missing", {"a": FAILED_TASK}), [("", True, "mcp.tool_missing", "said so")]),
@@ -84,51 +93,51 @@ TASK = [
     ),
     Row(
         "failed comes before stale",
-        listed(a=ReportedTask(ok=False, last_run_age=9 * MIN)),
+        listed(a=task_aged(9 * MIN, ok=False)),
         [("a", True, "task.failed", "task a failed")],
         tasks={"a": MIN},
     ),
-    Row("without a limit none is stale", listed(a=ReportedTask(ok=True, last_run_age=10**12)), [("a", False)]),
-    Row("without a limit none has to run", listed(a=ReportedTask(ok=True, first_seen_age=10**12)), [("a", False)]),
+    Row("without a limit none is stale", listed(a=task_aged(10**12)), [("a", False)]),
+    Row("without a limit none has to run", listed(a=never_run_task(10**12)), [("a", False)]),
     Row(
         "at its limit a task is well",
-        listed(a=ReportedTask(ok=True, last_run_age=MIN)),
+        listed(a=task_aged(MIN)),
         [("a", False)],
         tasks={"a": MIN},
     ),
     Row(
         "past a limit of ten minutes, without seconds",
-        listed(a=ReportedTask(ok=True, last_run_age=10 * MIN + 1)),
+        listed(a=task_aged(10 * MIN + 1)),
         [("a", True, "task.stale", f"task a is stale: last run 31{NB}Dec 1969 23:50 UTC, limit 10{NB}min")],
         tasks={"a": 10 * MIN},
     ),
     Row(
         "past its limit it is stale",
-        listed(a=ReportedTask(ok=True, last_run_age=MIN + 1)),
+        listed(a=task_aged(MIN + 1)),
         [("a", True, "task.stale", f"task a is stale: last run 31{NB}Dec 1969 23:59:59 UTC, limit 1{NB}min")],
         tasks={"a": MIN},
     ),
     Row(
         "the limit of its own name wins over the star",
-        listed(a=ReportedTask(ok=True, last_run_age=2 * MIN)),
+        listed(a=task_aged(2 * MIN)),
         [("a", False)],
         tasks={"*": MIN, "a": 3 * MIN},
     ),
     Row(
         "the star is every other task's limit",
-        listed(b=ReportedTask(ok=True, last_run_age=2 * MIN)),
+        listed(b=task_aged(2 * MIN)),
         [("b", True, "task.stale", f"task b is stale: last run 31{NB}Dec 1969 23:59:00 UTC, limit 1{NB}min")],
         tasks={"*": MIN, "a": 3 * MIN},
     ),
     Row(
         "one that never ran has one limit of grace",
-        listed(a=ReportedTask(ok=True, first_seen_age=MIN)),
+        listed(a=never_run_task(MIN)),
         [("a", False)],
         tasks={"a": MIN},
     ),
     Row(
         "and is bad past it",
-        listed(a=ReportedTask(ok=True, first_seen_age=MIN + 1)),
+        listed(a=never_run_task(MIN + 1)),
         [
             (
                 "a",
@@ -305,7 +314,7 @@ def test_what_is_gone_is_good_once_for_each_subject() -> None:
     machine = AlertState(1, 0, MIN, None)
     machines = {("task", "a"): machine, ("task", "b"): machine, ("preference", "a"): machine}
     vanished = vanished_subject_findings(
-        machines, make_result("p", tasks={"b": OK_TASK}), [Finding("task", "b", False)]
+        machines, make_result("f", tasks={"b": OK_TASK}), [Finding("task", "b", False)]
     )
     assert vanished == [Finding("task", "a", False, "subject.no_longer_listed")]
 
@@ -318,10 +327,12 @@ def test_a_suspicion_of_what_is_gone_is_dropped() -> None:
 
 
 def test_a_preference_that_is_no_longer_configured_is_gone() -> None:
-    rows = [make_result("p", 1, preferences=UNMET), make_result("p", 2), make_result("p", 3, preferences={})]
+    rows = [make_result("p", 1, preferences=UNMET), make_result("f", 2), make_result("p", 3)]
     done = fold_results(alert_policy(), {}, 0, rows, lambda _: True)
     assert describe_transitions(done.transitions) == [
         "opened preference[x] at 1: preference.failed",
+        "opened availability at 2: http.status",
+        "resolved availability at 3",
         "resolved preference[x] at 3: subject.no_longer_listed",
     ]
 
@@ -343,18 +354,19 @@ def test_a_finding_without_a_listing_is_never_gone() -> None:
     assert list(machines) == [("availability", "")]
 
 
-LATE = {"a": JobProblem("job.overdue", "a is overdue")}
+LATE = [overdue_job("a", due_at=-HOUR)]
+FAILED = [failed_job("b")]
 
 
 def test_a_job_opens_and_resolves_at_once_whatever_after_and_recover_say() -> None:
-    rows = [make_result("f", 1, jobs=LATE), make_result("f", 2, jobs=LATE), make_result("p", 3, jobs={})]
+    rows = [make_result("f", 1, jobs=LATE), make_result("f", 2, jobs=LATE), make_result("p", 3, jobs=[])]
     done = fold_results(alert_policy(3, 3), {}, 0, rows, lambda _: True)
     assert describe_transitions(done.transitions) == ["opened job[a] at 1: job.overdue", "resolved job[a] at 3"]
 
 
 def test_each_job_is_told_by_itself() -> None:
-    both = {**LATE, "b": JobProblem("job.failed", "b failed")}
-    rows = [make_result("f", 1, jobs=LATE), make_result("f", 2, jobs=both), make_result("f", 3, jobs={"b": both["b"]})]
+    both = [*LATE, *FAILED]
+    rows = [make_result("f", 1, jobs=LATE), make_result("f", 2, jobs=both), make_result("f", 3, jobs=FAILED)]
     done = fold_results(alert_policy(), {}, 0, rows, lambda _: True)
     assert describe_transitions(done.transitions) == [
         "opened job[a] at 1: job.overdue",
@@ -378,8 +390,22 @@ def test_a_source_that_cannot_be_read_says_nothing_of_its_jobs() -> None:
     ]
 
 
-def test_a_job_is_told_in_the_words_of_who_judged_it() -> None:
-    assert findings_of_rule("job", make_result("f", jobs=LATE)) == [
-        Finding("job", "a", True, "job.overdue", "a is overdue")
-    ]
-    assert findings_of_rule("job", make_result("p", jobs={})) == []
+def test_every_listed_job_is_a_subject_with_its_own_verdict() -> None:
+    late, failed = findings_of_rule("job", make_result("f", jobs=[*LATE, failed_job("b", "disk full")]))
+    assert (late.subject, late.bad, late.reason) == ("a", True, "job.overdue")
+    assert failed == Finding("job", "b", True, "job.failed", "b failed: disk full")
+    assert findings_of_rule("job", make_result("p", jobs=[JobFacts("c", last_ok=1)])) == [Finding("job", "c", False)]
+    assert findings_of_rule("job", make_result("p", jobs=[])) == []
+
+
+def test_a_job_that_the_configuration_no_longer_covers_is_not_judged() -> None:
+    uncovered = alert_policy()
+    uncovered = replace(uncovered, probe=replace(uncovered.probe, job_limits={"other": JobLimits()}))
+    assert [f for f in evaluate_rules(uncovered, make_result("p", jobs=LATE)) if f.rule == "job"] == []
+
+
+def test_a_job_is_judged_at_the_instant_of_the_listing_not_of_the_slot() -> None:
+    result = make_result("p", 1, jobs=[overdue_job("a", due_at=10 * MIN)])
+    ahead = result._replace(listings={"job": result.listings["job"]._replace(observed_at=20 * MIN)})
+    assert [f.bad for f in findings_of_rule("job", result)] == [False]
+    assert [f.bad for f in findings_of_rule("job", ahead)] == [True]

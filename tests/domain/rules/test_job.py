@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
+from watchdog.domain.limits import JobLimits
 from watchdog.domain.observations import JobFacts, JobSourceSnapshot
 from watchdog.domain.probe_state import JobRecord, JobState, job_state_key
 from watchdog.domain.rules.job import (
-    JobLimits,
+    JobVerdict,
     dead_scheduler_message,
     evaluate_job_facts,
     evaluate_snapshot,
@@ -31,6 +31,11 @@ HEALTHY: dict[str, Any] = {
     "duration": HOUR,
 }
 FINE = ("", "")
+
+
+def evaluate(facts: JobFacts, limits: JobLimits, expected_from: int, now: int) -> JobVerdict:
+    return evaluate_job_facts(facts._replace(expected_from=expected_from), limits, now)
+
 
 TABLE: list[tuple[str, dict[str, Any], dict[str, Any], tuple[str, str | None]]] = [
     ("it ran last night", {**NIGHTLY, **HEALTHY}, {}, FINE),
@@ -105,7 +110,7 @@ TABLE: list[tuple[str, dict[str, Any], dict[str, Any], tuple[str, str | None]]] 
 
 @pytest.mark.parametrize(("facts", "limits", "expected"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
 def test_verdicts(facts: dict[str, Any], limits: dict[str, Any], expected: tuple[str, str | None]) -> None:
-    verdict = evaluate_job_facts(JobFacts("backup", **facts), JobLimits(**limits), SEEN, NOON)
+    verdict = evaluate(JobFacts("backup", **facts), JobLimits(**limits), SEEN, NOON)
     assert verdict.reason == expected[0]
     if expected[1] is not None:
         assert verdict.message == expected[1]
@@ -113,25 +118,20 @@ def test_verdicts(facts: dict[str, Any], limits: dict[str, Any], expected: tuple
 
 def test_never_run_waits_for_the_first_slot_since_it_was_seen() -> None:
     facts, limits = JobFacts("backup", **NIGHTLY), JobLimits()
-    assert evaluate_job_facts(facts, limits, NOON - 8 * HOUR, NOON).reason == ""
-    assert evaluate_job_facts(facts, limits, NOON - 10 * HOUR, NOON)[:2] == (
+    assert evaluate(facts, limits, NOON - 8 * HOUR, NOON).reason == ""
+    assert evaluate(facts, limits, NOON - 10 * HOUR, NOON)[:2] == (
         "job.never_ran",
         "backup has never run: due 03:00 UTC",
     )
 
 
 def test_the_next_run_is_told() -> None:
-    assert (
-        evaluate_job_facts(JobFacts("backup", **NIGHTLY), JobLimits(), NOON, NOON).next_expected_at == NOON + 15 * HOUR
-    )
+    assert evaluate(JobFacts("backup", **NIGHTLY), JobLimits(), NOON, NOON).next_expected_at == NOON + 15 * HOUR
     every = JobFacts("backup", every=HOUR, next_due=NOON + 20 * MIN, last_start=NOON - 50 * MIN)
-    assert evaluate_job_facts(every, JobLimits(), NOON, NOON).next_expected_at == NOON + 20 * MIN
-    assert evaluate_job_facts(every, JobLimits(interval=HOUR), NOON - DAY, NOON).next_expected_at == NOON + 10 * MIN
-    assert (
-        evaluate_job_facts(JobFacts("backup", next_due=NOON + MIN), JobLimits(), NOON, NOON).next_expected_at
-        == NOON + MIN
-    )
-    assert evaluate_job_facts(JobFacts("backup"), JobLimits(), NOON, NOON).next_expected_at is None
+    assert evaluate(every, JobLimits(), NOON, NOON).next_expected_at == NOON + 20 * MIN
+    assert evaluate(every, JobLimits(interval=HOUR), NOON - DAY, NOON).next_expected_at == NOON + 10 * MIN
+    assert evaluate(JobFacts("backup", next_due=NOON + MIN), JobLimits(), NOON, NOON).next_expected_at == NOON + MIN
+    assert evaluate(JobFacts("backup"), JobLimits(), NOON, NOON).next_expected_at is None
 
 
 def test_what_a_source_forgets_is_remembered() -> None:
@@ -192,25 +192,25 @@ def test_an_edited_schedule_is_owed_from_then_on() -> None:
     _, state = merge_job_state(JobFacts("backup", **NIGHTLY), JobLimits(), None, SEEN)
     facts, edited = merge_job_state(JobFacts("backup", cron="0 11 * * *"), JobLimits(), state, NOON)
     assert edited.expected_from == NOON
-    assert evaluate_job_facts(facts, JobLimits(), edited.expected_from, NOON).reason == ""
+    assert evaluate(facts, JobLimits(), edited.expected_from, NOON).reason == ""
 
 
 def test_a_job_that_was_switched_on_again_is_owed_from_then_on() -> None:
     _, state = merge_job_state(JobFacts("backup", **NIGHTLY, last_start=SEEN), JobLimits(), None, SEEN)
     facts, again = merge_job_state(JobFacts("backup", **NIGHTLY, schedule_since=NOON - HOUR), JobLimits(), state, NOON)
     assert (facts.last_start, again.expected_from) == (SEEN, NOON - HOUR)
-    assert evaluate_job_facts(facts, JobLimits(), again.expected_from, NOON).reason == ""
-    assert evaluate_job_facts(facts, JobLimits(), again.expected_from, NOON + DAY).reason == "job.overdue"
+    assert evaluate(facts, JobLimits(), again.expected_from, NOON).reason == ""
+    assert evaluate(facts, JobLimits(), again.expected_from, NOON + DAY).reason == "job.overdue"
 
 
 def test_a_job_is_owed_its_runs_from_when_its_source_says_so() -> None:
     facts = JobFacts("backup", **NIGHTLY, last_start=NOON - 33 * HOUR, schedule_since=NOON - 33 * HOUR)
     facts, state = merge_job_state(facts, JobLimits(), None, NOON)
     assert state.expected_from == NOON - 33 * HOUR
-    assert evaluate_job_facts(facts, JobLimits(), state.expected_from, NOON).reason == "job.overdue"
+    assert evaluate(facts, JobLimits(), state.expected_from, NOON).reason == "job.overdue"
     later, edited = merge_job_state(facts._replace(cron="0 4 * * *"), JobLimits(), state, NOON)
     assert edited.expected_from == NOON
-    assert evaluate_job_facts(later, JobLimits(), edited.expected_from, NOON).reason == ""
+    assert evaluate(later, JobLimits(), edited.expected_from, NOON).reason == ""
 
 
 def test_an_older_run_does_not_replace_a_newer_one() -> None:
@@ -228,35 +228,36 @@ def snapshot(*jobs: JobFacts, **fields: Any) -> JobSourceSnapshot:
 
 
 def verdicts(
-    source: JobSourceSnapshot, limits: Mapping[str, JobLimits | None], state: dict[str, Any] | None = None
+    source: JobSourceSnapshot, limits: dict[str, JobLimits], state: dict[str, Any] | None = None
 ) -> dict[str, str]:
     """Name -> reason."""
-    required = tuple(name for name, limit in limits.items() if limit is not None)
-    jobs = evaluate_snapshot(source, lambda name: limits.get(name, JobLimits()), required, state or {})
+    required = tuple(name for name in limits if name != "*")
+    jobs = evaluate_snapshot(source, limits, required, state or {})
     return {job.facts.name: job.verdict.reason for job in jobs}
 
 
+REST = {"*": JobLimits()}
 LATE = JobFacts("late", every=HOUR, next_due=NOON - HOUR)
 
 
 def test_every_job_of_a_source_is_judged_unless_it_is_not_watched() -> None:
     source = snapshot(JobFacts("ignored", every=HOUR, next_due=NOON - HOUR), LATE, JobFacts("well"))
-    assert verdicts(source, {"ignored": None}) == {"late": "job.overdue", "well": ""}
+    assert verdicts(source, {"late": JobLimits(), "well": JobLimits()}) == {"late": "job.overdue", "well": ""}
 
 
 def test_nonsense_of_a_source_is_left_out_before_it_is_judged() -> None:
     nonsense = JobFacts("late", every=-5, next_due=10**300, running_since=-1, duration=10**300)
-    assert verdicts(snapshot(nonsense), {}) == {"late": ""}
+    assert verdicts(snapshot(nonsense), REST) == {"late": ""}
 
 
 def test_a_source_that_reports_late_adds_to_the_grace() -> None:
-    assert verdicts(snapshot(LATE, reporting_lag=59 * MIN), {}) == {"late": "job.overdue"}
-    assert verdicts(snapshot(LATE, reporting_lag=HOUR), {}) == {"late": ""}
+    assert verdicts(snapshot(LATE, reporting_lag=59 * MIN), REST) == {"late": "job.overdue"}
+    assert verdicts(snapshot(LATE, reporting_lag=HOUR), REST) == {"late": ""}
 
 
 def test_a_required_job_that_is_not_listed_is_gone() -> None:
-    assert verdicts(snapshot(JobFacts("a")), {"b": JobLimits()}) == {"a": "", "b": "job.gone"}
-    (gone,) = evaluate_snapshot(snapshot(), lambda _: JobLimits(), ("b",), {})
+    assert verdicts(snapshot(JobFacts("a")), REST | {"b": JobLimits()}) == {"a": "", "b": "job.gone"}
+    (gone,) = evaluate_snapshot(snapshot(), {"*": JobLimits()}, ("b",), {})
     assert gone.verdict == ("job.gone", "b is gone: its source does not list it", None)
 
 
@@ -271,8 +272,8 @@ def test_a_required_job_with_a_schedule_of_ours_is_judged_by_what_is_remembered(
 
 
 def test_what_a_probe_remembers_of_a_job() -> None:
-    (job,) = evaluate_snapshot(snapshot(LATE), lambda _: JobLimits(), (), {})
-    assert job.record == JobRecord("late", job.state, "job.overdue", NOON + HOUR)
+    (job,) = evaluate_snapshot(snapshot(LATE), {"*": JobLimits()}, (), {})
+    assert job.record == JobRecord("late", job.state)
     assert job.state.schedule_text == "every 60 min"
 
 

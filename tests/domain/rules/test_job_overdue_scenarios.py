@@ -113,9 +113,8 @@ class ScenarioJob:
             if self.variant == SOURCE:
                 facts = facts._replace(cron=plan.schedule or "", timezone=plan.timezone, every=plan.every)
                 plan = plan.model_copy(update={"schedule": None, "every": None})
-            observation = jobs_observation(
-                [evaluate_job(facts, plan.to_job_limits(60_000), load_job_record(memory, facts.name), now)], context
-            )
+            job = evaluate_job(facts, plan.to_job_limits(60_000), load_job_record(memory, facts.name), now)
+            observation = jobs_observation([job], context, now)
         self.memory |= observation.state_updates
         text = observation.message.replace("\N{NO-BREAK SPACE}", " ").replace(" UTC", "").removeprefix("backup ")
         text = text.removeprefix("is ").replace("has never run", "never ran")

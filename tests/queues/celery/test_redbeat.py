@@ -70,7 +70,7 @@ def test_every_schedule_is_read(lab: RedbeatLab) -> None:
     with lab.beat():
         wait_until(lab.has_sent)
         report = lab.run_probe()
-    assert (report.result.outcome, report.result.jobs) == (Outcome.PASS, {})
+    assert (report.result.outcome, report.problems) == (Outcome.PASS, {})
     assert report.result.measurements == {"jobs": 4, "jobs_failing": 0}
     jobs = report.evidence.facts["jobs"]
     assert set(jobs) == {"digest", "nightly", "rates", "celery.backend_cleanup"}
@@ -158,7 +158,7 @@ def test_an_unreadable_definition_is_judged_by_its_due_time(lab: RedbeatLab, def
     ):
         lab.client.hset("redbeat:evil", "meta", meta)
         lab.client.zadd("redbeat::schedule", {"redbeat:evil": datetime.now(UTC).timestamp() - 200})
-        jobs = lab.run_probe().result.jobs or {}
+        jobs = lab.run_probe().problems or {}
         assert {name: reason for name, (reason, *_) in jobs.items()} == dict.fromkeys(("digest", "evil"), "job.overdue")
 
 

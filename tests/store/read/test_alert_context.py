@@ -112,15 +112,16 @@ def test_a_target_that_never_was_up(database: Database) -> None:
 def test_a_task_that_fails(database: Database, outcome: str) -> None:
     """Its server answers, and may call that an error: only the results in which the task was bad are counted."""
     lab = StoreHarness(database, [make_registered_probe(failure_threshold=2, task_limits={"*": 60_000})])
-    well, stale, failed = (
-        ReportedTask(True, 1_000),
-        ReportedTask(True, 90_000),
-        ReportedTask(False, 1_000, None, "", "boom"),
-    )
     reason = "" if outcome == "pass" else "mcp.tool_error"
     changes = []
-    for i, nightly in enumerate([well, failed, stale, well, failed, well, well], 1):
-        good = nightly is well
+    for i, state in enumerate(["well", "failed", "stale", "well", "failed", "well", "well"], 1):
+        good = state == "well"
+        well = ReportedTask(True, at(i) - 1_000)
+        nightly = {
+            "well": well,
+            "stale": ReportedTask(True, at(i) - 90_000),
+            "failed": ReportedTask(False, at(i) - 1_000, error="boom"),
+        }[state]
         made = make_result(
             lab.database_ids[0], at(i), "pass" if good else outcome, reason="" if good else reason,
             tasks={"nightly": nightly, "hourly": well},

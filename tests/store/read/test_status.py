@@ -7,12 +7,14 @@ from collections.abc import Iterator
 import pytest
 import sqlalchemy as sa
 
+from tests.support.builders import healthy_job, stuck_job, task_aged
 from tests.support.fixture_rows import NOW, FixtureRows, epoch_ms
 from tests.support.fixtures import acme_rows
 from tests.support.web import filled_database
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, format_duration, format_utc
 from watchdog.domain.heartbeat import CheckIn, CheckInKind
-from watchdog.domain.model import Evidence, HealthState, Outcome, ReportedTask
+from watchdog.domain.model import Evidence, HealthState, Outcome
+from watchdog.domain.observations import JobFacts
 from watchdog.store.database import Database
 from watchdog.store.read import history, status
 from watchdog.store.read.jobs import list_jobs
@@ -33,7 +35,7 @@ def book() -> FixtureRows:
             NOW - (10 - i) * MINUTE_MS,
             duration_ms=100 + i,
             phases={"connect": 1.5},
-            tasks={"t": ReportedTask(ok=True, last_run_age=5)},
+            tasks={"t": task_aged(5, NOW)},
         )
     book.add_result(
         api,
@@ -181,14 +183,12 @@ def test_jobs_of_the_probes_that_are_there(database: Database) -> None:
         book.add_probe("Backup", "heartbeat"),
         book.add_probe("Tools", "mcp", task_limits={"t": HOUR_MS, "u": HOUR_MS}),
     )
-    book.add_job_state(shop, "b", last_started_at=NOW - MINUTE_MS)
-    book.add_job_state(shop, "a", reason="job.stuck")
-    book.add_job_state(gone, "c")
-    book.add_job_state(backup, "Backup")
-    book.rows["probe_state"].append({"probe": shop, "key": "flight", "value": "[1]"})
-    book.add_result(shop, NOW - MINUTE_MS, Outcome.FAIL, jobs={"a": ("job.stuck", "a is stuck")})
+    then = NOW - MINUTE_MS
+    book.add_result(shop, then, Outcome.FAIL, jobs=[stuck_job("a", then), healthy_job("b", then)])
+    book.add_result(gone, then, jobs=[healthy_job("c", then)])
+    book.add_result(backup, then, jobs=[JobFacts("Backup")])
     book.add_result(shop, NOW - SECOND_MS, Outcome.FAIL)
-    book.add_result(tools, NOW - MINUTE_MS, tasks={"t": ReportedTask(ok=True, last_run_age=2 * HOUR_MS)})
+    book.add_result(tools, NOW - MINUTE_MS, tasks={"t": task_aged(2 * HOUR_MS, NOW - MINUTE_MS)})
     with database.write_transaction() as connection:
         book.insert_into(connection)
     with database.read_transaction() as connection:
@@ -198,7 +198,7 @@ def test_jobs_of_the_probes_that_are_there(database: Database) -> None:
         assert list_jobs(connection, tools) == [job for job in found if job.probe.database_id == tools]
     last_run = format_utc(NOW - MINUTE_MS - 2 * HOUR_MS, NOW - MINUTE_MS)
     assert [(job.name, job.status_label, job.message, job.read_at, job.outdated) for job in found] == [
-        ("a", "Stuck", "a is stuck", NOW - MINUTE_MS, True),
+        ("a", "Stuck", found[0].message, NOW - MINUTE_MS, True),
         ("u", "Missing", "task u is not in the server's list", NOW - MINUTE_MS, False),
         (
             "t",
@@ -207,7 +207,7 @@ def test_jobs_of_the_probes_that_are_there(database: Database) -> None:
             NOW - MINUTE_MS,
             False,
         ),
-        ("Backup", "Not run yet", "", None, False),
+        ("Backup", "Not run yet", "", NOW - MINUTE_MS, False),
         ("b", "Ok", "", NOW - MINUTE_MS, True),
     ]
     stale = next(job for job in found if job.name == "t")

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from tests.support.builders import stuck_job
 from tests.support.store import (
     INTERVAL_MS,
     START_AT,
@@ -18,11 +19,12 @@ from tests.support.store import (
     make_result,
     make_results,
 )
-from watchdog.domain.model import IncidentEvent, JobProblem, Outcome, RecordedResult, ReportedTask
+from watchdog.domain.model import IncidentEvent, Outcome, RecordedResult, ReportedTask
 from watchdog.domain.rules import no_verdict
 from watchdog.domain.schedule import IntervalSchedule
 from watchdog.store import codec
 from watchdog.store.database import Database
+from watchdog.store.listings import read_results
 from watchdog.store.tables import (
     RESULT_COLUMNS,
     alert_states,
@@ -90,7 +92,7 @@ def test_results_of_unknown_probes_are_dropped(database: Database) -> None:
 
 def test_everything_of_a_result_comes_back(database: Database) -> None:
     lab = StoreHarness(database, [make_registered_probe()])
-    tasks = {"nightly": ReportedTask(True, 5_000, None, "ok", ""), "new": ReportedTask(True, None, 7, "", "")}
+    tasks = {"nightly": ReportedTask(True, SLOT - 5_000, None, "ok", ""), "new": ReportedTask(True, None, 7, "", "")}
     full = make_result(
         lab.database_ids[0],
         SLOT,
@@ -108,7 +110,7 @@ def test_everything_of_a_result_comes_back(database: Database) -> None:
     lab.record_results(full, bare, listed, now=SLOT + 300)
     with lab.database.read_transaction() as connection:
         stored = connection.execute(sa.select(*RESULT_COLUMNS).order_by(results.c.slot)).all()
-    assert [codec.result_from_row(row) for row in stored] == [full, bare, listed]
+        assert list(read_results(connection, stored)) == [full, bare, listed]
 
 
 # ---------------------------------------------------------------------------------------------- late is said once
@@ -253,13 +255,14 @@ def test_rules_of_one_probe_open_each_for_itself(database: Database) -> None:
         [make_registered_probe(failure_threshold=1, success_threshold=1, task_limits={"nightly": 60_000, "*": 5_000})],
     )
     probe = lab.database_ids[0]
-    tasks = {"a": ReportedTask(False, 1, None, "", "boom"), "b": ReportedTask(True, 9_000), "c": ReportedTask(True, 1)}
+    fresh = ReportedTask(True, SLOT)
+    tasks = {"a": ReportedTask(False, error="boom"), "b": ReportedTask(True, SLOT - 9_000), "c": fresh}
     lab.record_results(make_result(probe, SLOT, tasks=tasks, preferences={"elapsed_ms <= 1": "observed 5"}))
     assert sorted(told(lab)) == [
         ("missing", "nightly", INTERVAL_MS), ("preference", "elapsed_ms <= 1", INTERVAL_MS), ("task", "a", INTERVAL_MS),
         ("task", "b", INTERVAL_MS),
     ]  # fmt: skip
-    well = {"nightly": ReportedTask(True, 1), "a": ReportedTask(True, 1), "c": ReportedTask(True, 1)}
+    well = dict.fromkeys(("nightly", "a", "c"), ReportedTask(True, SLOT + INTERVAL_MS))
     changes = lab.record_results(make_result(probe, SLOT + INTERVAL_MS, tasks=well, preferences={}))
     assert sorted((c.subject, c.reason) for c in changes) == [
         ("a", ""), ("b", "subject.no_longer_listed"), ("elapsed_ms <= 1", "subject.no_longer_listed"), ("nightly", "")
@@ -290,9 +293,7 @@ def test_a_job_needs_no_second_bad_slot(database: Database) -> None:
     lab = StoreHarness(database, [make_registered_probe(failure_threshold=3)])
     (probe,) = lab.database_ids
     lab.record_results(
-        make_result(
-            probe, START_AT + INTERVAL_MS, Outcome.FAIL, jobs={"ledger": JobProblem("job.stuck", "ledger is stuck")}
-        )
+        make_result(probe, START_AT + INTERVAL_MS, Outcome.FAIL, jobs=[stuck_job("ledger", START_AT + INTERVAL_MS)])
     )
     row = lab.select_row(incidents)
     assert (row["subject"], row["reason"], row["threshold"]) == ("ledger", "job.stuck", 1)
@@ -351,13 +352,13 @@ def test_no_text_of_a_target_keeps_a_batch_from_being_stored(database: Database)
     }  # fmt: skip
     row = lab.select_row(results)
     assert row["message"] == KEPT
-    assert codec.loads(row["tasks"]) == {KEPT: [False, huge, huge, KEPT, KEPT]}
+    assert codec.loads(row["facts"])["task"][1] == {KEPT: [False, huge, huge, KEPT, KEPT]}
     assert codec.loads(row["measurements"]) == {KEPT: KEPT, "n": huge, "f": 1e308}
     assert codec.loads(lab.select_row(evidence)["facts"])[KEPT] == KEPT
     assert lab.select_row(evidence)["excerpt"] == KEPT
     assert codec.loads(lab.select_row(probe_state)["value"]) == {KEPT: [KEPT, huge, None, True]}
-    well = {AWFUL: ReportedTask(True, 1)}
-    assert len(lab.record_results(make_result(probe, SLOT + INTERVAL_MS, tasks=well, preferences={AWFUL: ""}))) == 3
+    well = {KEPT: ReportedTask(True, 1)}
+    assert len(lab.record_results(make_result(probe, SLOT + INTERVAL_MS, tasks=well, preferences={KEPT: ""}))) == 3
     assert lab.select_rows(alert_states) == []
     forget = RecordedResult(make_result(probe, SLOT + 2 * INTERVAL_MS), state_updates={AWFUL: None})
     lab.recorder.record_results([forget], SLOT + 2 * INTERVAL_MS)

@@ -10,18 +10,21 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.support.builders import failed_job, healthy_job, make_listings
 from tests.support.store import INTERVAL_MS, LOCATION, START_AT, DatabasePair, StoreHarness, make_registered_probe
 from watchdog.domain.model import IncidentEvent, IncidentTransition, Outcome, RecordedResult, ReportedTask, Result
 from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.rules import AlertPolicy, AlertStates, UptimeClock, stale
 from watchdog.domain.rules.engine import apply_finding, apply_result
-from watchdog.store import codec
+from watchdog.store.listings import read_results
 from watchdog.store.tables import RESULT_COLUMNS, evaluation_cursors, incidents, outbox, results, staleness_events
 
 COMMON: Any = {"deadline": None, "suppress_health_check": list(HealthCheck), "print_blob": False}
 SQLITE = settings(max_examples=100, **COMMON)
 TWICE = settings(max_examples=40, **COMMON)
 POSTGRES = settings(max_examples=20, **COMMON)
+
+JOBS = [healthy_job("a", START_AT), failed_job("a", "boom"), healthy_job("b", START_AT), failed_job("c")]
 
 
 @dataclass(frozen=True)
@@ -80,12 +83,14 @@ def cases(draw: st.DrawFn) -> Case:
             continue
         tasks = None
         if limits and outcome is not Outcome.ERROR:
-            tasks = {n: ReportedTask(draw(st.booleans()), 5_000) for n in draw(st.sampled_from(["ab", "a", ""]))}
+            tasks = {n: ReportedTask(draw(st.booleans()), slot - 5_000) for n in draw(st.sampled_from(["ab", "a", ""]))}
         preferences = draw(st.sampled_from([None, {"x": ""}, {"x": "x is false"}])) if outcome is Outcome.PASS else None
+        jobs = draw(st.none() | st.lists(st.sampled_from(JOBS), unique_by=lambda facts: facts.name))
+        if outcome is Outcome.ERROR:
+            jobs = None
+        listings = make_listings(slot, tasks, preferences, jobs)
         reason = draw(st.sampled_from(["mcp.tool_error", "http.status"])) if outcome is not Outcome.PASS else ""
-        seen = Result(
-            1, slot, LOCATION, outcome, reason, "x", 100, tasks=tasks, preferences=preferences, previous_slot=before
-        )
+        seen = Result(1, slot, LOCATION, outcome, reason, "x", 100, listings=listings, previous_slot=before)
         at = alive.deadline_after(slot, draw(st.integers(0, int(lateness * 1.2))))  # some are too late to be judged
         arrivals += [(at, seen)] + [(at + draw(st.integers(0, 2 * INTERVAL_MS)), seen)] * draw(st.integers(0, 1))
     arrivals.sort(key=lambda arrival: arrival[0])
@@ -129,7 +134,7 @@ def oracle(lab: StoreHarness, policy: AlertPolicy) -> tuple[AlertStates, list[In
     """The judged rows by slot, without holds, cursors or deadlines: what the fold has to come to."""
     with lab.database.read_transaction() as connection:
         judged = sa.select(*RESULT_COLUMNS).where(~results.c.late).order_by(results.c.slot)
-        rows = {row.slot: row for row in map(codec.result_from_row, connection.execute(judged))}
+        rows = {result.slot: result for result in read_results(connection, connection.execute(judged).all())}
         lapsed = {
             slot + 0.5: silence
             for slot, silence in connection.execute(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from tests.support.builders import overdue_job, stuck_job
 from tests.support.store import INTERVAL_MS, START_AT, StoreHarness, make_registered_probe, make_result
-from watchdog.domain.model import JobProblem, Outcome, RemediationAttempt, Result
+from watchdog.domain.model import Outcome, RemediationAttempt, Result
 from watchdog.store.database import Database
 from watchdog.store.read.alert_context import list_remediation_attempts
 from watchdog.store.tables import remediations
@@ -35,7 +36,10 @@ class Ward:
 
     def look(self, at: int = SLOT, **wrong: tuple[str, str]) -> None:
         """A look at the jobs: each that is wrong, with its reason and its run."""
-        jobs = {name: JobProblem(reason, f"{name} is wrong", run) for name, (reason, run) in wrong.items()}
+        jobs = [
+            stuck_job(name, at, run) if reason == "job.stuck" else overdue_job(name, at - HOUR)
+            for name, (reason, run) in wrong.items()
+        ]
         self.lab.record_results(make_result(self.jobs, at, Outcome.FAIL if jobs else Outcome.PASS, jobs=jobs))
 
     def begin(self, now: int = SLOT + 1_000, store: RemediationStore | None = None) -> PendingRemediation | None:

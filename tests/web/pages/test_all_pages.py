@@ -12,12 +12,14 @@ import pytest
 from fastapi import FastAPI
 from markupsafe import escape
 
+from tests.support.builders import overdue_job, stuck_job
 from tests.support.fixture_rows import NOW, FixtureRows, epoch_ms
 from tests.support.fixtures import acme_rows_after_recovery, new_probe_rows
 from tests.support.html_checks import find_html_problems, visible_text
 from tests.support.web import create_test_app, filled_database, request_page
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
 from watchdog.domain.model import Evidence, Outcome, ReportedTask
+from watchdog.domain.observations import JobFacts
 from watchdog.web.templating import SECURITY_HEADERS
 
 PATHS = (
@@ -202,12 +204,13 @@ def test_an_incident_without_notifications_has_a_banner(tmp_path: Path) -> None:
 def test_an_incident_of_a_job_shows_only_that_job(tmp_path: Path) -> None:
     rows = FixtureRows()
     id = rows.add_probe("Shop", "jobs")
-    late, stuck = "cart_sweep is overdue: due 02:20 UTC", "export is stuck: running since 21 Nov 23:29 UTC, limit 2 h"
-    both = {"cart_sweep": ("job.overdue", late), "export": ("job.stuck", stuck)}
+    late = "cart_sweep is overdue: due 02:20 UTC"
+    due, started = NOW // MINUTE_MS * MINUTE_MS - 9 * MINUTE_MS, NOW - 3 * HOUR_MS
+    both = [overdue_job("cart_sweep", due), JobFacts("export", running_since=started, worker="app-3")]
     facts = {"export": {"worker": "app-3", "duration": "2 min"}, "cart_sweep": {"worker": "app-4", "duration": "9 s"}}
     message = "2 of 2 jobs have problems: export, cart_sweep"
     since, evidence = NOW - 5 * MINUTE_MS, Evidence({"jobs": facts})
-    rows.add_result(id, since - MINUTE_MS, evidence=evidence, jobs={})
+    rows.add_result(id, since - MINUTE_MS, evidence=evidence, jobs=[])
     rows.add_result(id, since, Outcome.FAIL, message, "job.overdue", evidence=evidence, jobs=both)
     incident = rows.add_incident(id, "job", late, since, subject="cart_sweep", opened_after_ms=0, threshold=1)
     with filled_database(f"sqlite:///{tmp_path}/j.db", rows) as database:
@@ -274,29 +277,25 @@ def scheduled() -> FixtureRows:
     rows = FixtureRows()
     rows.add_watermark(NOW - SECOND_MS)
     jobs = rows.add_probe("Billing jobs", "jobs")
-    other = rows.add_probe("Other", "http")
-    late = ("job.overdue", "retry is overdue: 3 runs missed")
-    rows.add_job_state(
-        jobs,
-        "usage-rollup",
-        schedule_text="every 10 min",
-        last_started_at=NOW - MINUTE_MS,
-        last_succeeded_at=NOW - SECOND_MS,
-        last_duration=59_000,
-    )
-    rows.add_job_state(
-        jobs,
-        "retry",
-        schedule_text="0 * * * * UTC",
-        reason=late[0],
-        last_started_at=NOW - 3 * HOUR_MS,
-        next_expected_at=NOW + HOUR_MS,
-    )
-    rows.add_job_state(jobs, "<b>ledger</b>", reason="job.stuck", last_started_at=NOW - 2 * HOUR_MS)
-    rows.add_job_state(jobs, "yearly", schedule_text="0 0 1 1 * UTC", next_expected_at=NOW + 40 * DAY_MS)
-    rows.add_job_state(other, "unlisted")
-    rows.add_result(jobs, NOW - 2 * MINUTE_MS, jobs={})
-    rows.add_result(jobs, NOW - MINUTE_MS, Outcome.FAIL, late[1], late[0], jobs={"retry": late})
+    rows.add_probe("Other", "http")
+    read_at, month_ago = NOW - MINUTE_MS, NOW - 30 * DAY_MS
+    ran_at = NOW - 61 * SECOND_MS
+    facts = [
+        JobFacts(
+            "usage-rollup",
+            every=10 * MINUTE_MS,
+            last_start=ran_at,
+            last_end=NOW - 2 * SECOND_MS,
+            last_ok=NOW - 2 * SECOND_MS,
+            duration=59_000,
+            expected_from=month_ago,
+        ),
+        JobFacts("retry", cron="0 * * * *", last_start=NOW - 4 * HOUR_MS, expected_from=month_ago),
+        JobFacts("<b>ledger</b>", running_since=NOW - 2 * HOUR_MS, last_start=NOW - 2 * HOUR_MS),
+        JobFacts("yearly", cron="0 0 1 1 *", expected_from=month_ago),
+    ]
+    rows.add_result(jobs, NOW - 2 * MINUTE_MS, jobs=[])
+    rows.add_result(jobs, read_at, Outcome.FAIL, "retry is overdue", "job.overdue", jobs=facts)
     rows.add_result(jobs, NOW - SECOND_MS, Outcome.FAIL, "away", "broker.unreachable")
     return rows
 
@@ -308,10 +307,11 @@ def test_the_jobs_of_a_source_are_listed_worst_first(tmp_path: Path, scheduled: 
     assert find_html_problems(response.text) == []
     text = visible_text(response.text).replace("\N{NO-BREAK SPACE}", " ").replace("\N{EN DASH}", "-")
     assert "Jobs 4 listed · read 1 min ago" in text
-    assert "<b>ledger</b> Stuck - 00:29 - - -" in text
-    assert "retry retry is overdue: 3 runs missed Overdue 0 * * * * UTC 21 Nov 23:29 - - 03:29" in text
-    assert "usage-rollup On time every 10 min 02:28 02:29 59 s -" in text
-    assert "yearly Not run yet 0 0 1 1 * UTC never - - 1 Jan 2027 02:29" in text
+    assert "<b>ledger</b> is stuck: running since 00:29 UTC, limit 1 h Stuck - 00:29 - - -" in text
+    late = "retry is overdue: 4 runs missed, the first due 21 Nov 23:00 UTC"
+    assert f"retry {late} Overdue 0 * * * * UTC 21 Nov 22:29 - - 03:00" in text
+    assert "usage-rollup On time every 10 min 02:28 02:29 59 s 02:38" in text
+    assert "yearly Not run yet 0 0 1 1 * UTC never - - 1 Jan 2027 00:00" in text
     assert text.index("ledger") < text.index("retry") < text.index("usage-rollup") < text.index("yearly")
     assert "listed ·" not in elsewhere
 
@@ -320,7 +320,7 @@ def test_an_incident_of_a_job_shows_the_evidence_of_that_job_only(tmp_path: Path
     rows = FixtureRows()
     rows.add_watermark(NOW - SECOND_MS)
     jobs, since = rows.add_probe("Billing jobs", "jobs"), NOW - 2 * MINUTE_MS
-    problems = {"retry": ("job.overdue", "retry is overdue"), "ledger": ("job.stuck", "ledger is stuck")}
+    problems = [overdue_job("retry", since - HOUR_MS), stuck_job("ledger", since, "7")]
     expected = {"retry": {"cron": "0 * * * *"}, "ledger": {"running_since": "2026-11-22T00:29:00.000Z", "run": "7"}}
     message = "2 of 3 jobs have problems: retry, ledger"
     measured = {"jobs": 3, "jobs_failing": 2}
@@ -332,8 +332,8 @@ def test_an_incident_of_a_job_shows_the_evidence_of_that_job_only(tmp_path: Path
     with filled_database(f"sqlite:///{tmp_path}/j.db", rows) as database:
         text = visible_text(request_page(create_test_app(database), f"/incidents/{stuck}").text)
     assert (
-        "message ledger is stuck run duration 180 ms write access app may write, too running since 2026-11-22T00:29"
-        in text
+        "message ledger is stuck: running since 00:27 UTC, limit 1 h run duration 180 ms "
+        "write access app may write, too running since 2026-11-22T00:29" in text
     )
     assert "run 7" in text
     assert "retry" not in text
@@ -404,7 +404,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FastAPI]:
         rows.add_result(
             id, NOW - MINUTE_MS, Outcome.FAIL, payload, payload, evidence=evidence, phases={payload: 5.0},
             preferences={payload: payload},
-            tasks={payload: ReportedTask(ok=False, last_run_age=5, status=payload, error=payload)},
+            tasks={payload: ReportedTask(False, NOW - MINUTE_MS - 5, status=payload, error=payload)},
             measurements={payload: payload},
         )  # fmt: skip
         incident = rows.add_incident(

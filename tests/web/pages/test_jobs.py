@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from fastapi import FastAPI
 from markupsafe import escape
 
+from tests.support.builders import failed_job, healthy_job, stuck_job, task_aged
 from tests.support.fixture_rows import NOW, FixtureRows
 from tests.support.fixtures import scheduled_jobs_rows
 from tests.support.html_checks import find_html_problems, visible_text
@@ -21,6 +22,7 @@ from tests.support.web import create_test_app, filled_database, request_page
 from tests.web.pages.test_all_pages import HOSTILE, LINK
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS
 from watchdog.domain.model import Outcome, ReportedTask
+from watchdog.domain.observations import JobFacts
 from watchdog.store.read.jobs import list_jobs
 from watchdog.web.cards.jobs import build_job_row
 from watchdog.web.pages.jobs import JOBS_PER_PAGE
@@ -129,15 +131,15 @@ def test_an_empty_list_explains_how_to_add_jobs(tmp_path: Path) -> None:
 def test_a_long_list_has_pages(tmp_path: Path) -> None:
     rows = FixtureRows()
     id = rows.add_probe("Many", "jobs")
-    for i in range(JOBS_PER_PAGE + 1):
-        rows.add_job_state(id, f"job-{i:03}", reason="job.stuck" if i == JOBS_PER_PAGE else "")
+    stuck = stuck_job(f"job-{JOBS_PER_PAGE:03}", NOW)
+    rows.add_result(id, NOW, jobs=[*(healthy_job(f"job-{i:03}", NOW) for i in range(JOBS_PER_PAGE)), stuck])
     with showing(tmp_path, rows) as app:
         first, last = names(app), names(app, "?page=2")
         assert "No problems · 200" in page_text(app, "/jobs?page=2")
     assert (len(first), first[0], last) == (JOBS_PER_PAGE, f"job-{JOBS_PER_PAGE:03}", [f"job-{JOBS_PER_PAGE - 1:03}"])
 
 
-LISTED = ReportedTask(ok=True, last_run_age=5 * MINUTE_MS)
+LISTED = task_aged(5 * MINUTE_MS, NOW)
 
 
 @pytest.mark.parametrize(
@@ -164,9 +166,8 @@ def test_a_task_is_a_job_that(
 def test_a_job_that_its_source_expects_is_on_time_without_a_schedule(tmp_path: Path) -> None:
     rows = FixtureRows()
     table = rows.add_probe("Table", "jobs")
-    rows.add_result(table, NOW, jobs={})
-    rows.add_job_state(table, "expected", schedule_text="", last_started_at=NOW, next_expected_at=NOW + HOUR_MS)
-    rows.add_job_state(table, "whenever", schedule_text="", last_started_at=NOW, next_expected_at=None)
+    expected = JobFacts("expected", last_start=NOW, next_due=NOW + HOUR_MS)
+    rows.add_result(table, NOW, jobs=[expected, JobFacts("whenever", last_start=NOW)])
     with filled_database(f"sqlite:///{tmp_path}/t.db", rows) as database, database.read_transaction() as connection:
         assert [(job.name, job.status_label) for job in list_jobs(connection)] == [
             ("expected", "On time"),
@@ -234,8 +235,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FastAPI]:
     rows = FixtureRows()
     for i, payload in enumerate(HOSTILE):
         source = rows.add_probe(f"s{i}", "jobs")
-        rows.add_job_state(source, payload, schedule_text=payload, reason="job.failed", last_started_at=NOW)
-        rows.add_result(source, NOW - MINUTE_MS, jobs={payload: ("job.failed", f"{payload} failed: {payload}")})
+        rows.add_result(source, NOW - MINUTE_MS, jobs=[failed_job(payload, payload)])
         beat = rows.add_probe(f"b{i}", "heartbeat")
         rows.add_check_in(beat, NOW, "fail", run_id=payload, exit_code=1, output=f"{payload}\n{payload}")
         rows.add_check_in(beat, NOW - 1, "log", output=payload[:90])
@@ -268,8 +268,7 @@ def test_jobs_of_many_sources_take_as_many_queries_as_those_of_one(tmp_path: Pat
     for sources in (1, 30):
         rows = FixtureRows()
         for i in range(sources):
-            rows.add_job_state(rows.add_probe(f"s{i}", "jobs"), "j")
-            rows.add_result(i + 1, NOW, jobs={})
+            rows.add_result(rows.add_probe(f"s{i}", "jobs"), NOW, jobs=[healthy_job("j", NOW)])
         with filled_database(f"sqlite:///{tmp_path}/{sources}.db", rows) as database:
             statements: list[str] = []
             note = partial(_noted, statements)
@@ -277,7 +276,7 @@ def test_jobs_of_many_sources_take_as_many_queries_as_those_of_one(tmp_path: Pat
             with database.read_transaction() as connection:
                 assert len(list_jobs(connection)) == sources
         query_counts.append(len([page_text for page_text in statements if page_text.startswith("SELECT")]))
-    assert query_counts == [2, 2]
+    assert query_counts == [1, 1]
 
 
 def test_old_task_lists_are_not_searched(tmp_path: Path) -> None:
@@ -294,9 +293,10 @@ def test_old_task_lists_are_not_searched(tmp_path: Path) -> None:
 def test_a_source_that_was_not_read_for_days_is_marked(tmp_path: Path) -> None:
     rows = FixtureRows()
     id = rows.add_probe("Silent", "jobs")
-    rows.add_job_state(id, "digest", schedule_text="every 1 h", last_started_at=NOW - 3 * DAY_MS, reason="job.stuck")
-    rows.add_result(id, NOW - 2 * DAY_MS - HOUR_MS, Outcome.FAIL, jobs={"digest": ("job.stuck", "digest is stuck")})
+    read_at = NOW - 2 * DAY_MS - HOUR_MS
+    rows.add_result(id, read_at, Outcome.FAIL, jobs=[stuck_job("digest", read_at)])
     rows.add_result(id, NOW, Outcome.FAIL, "broker unreachable", "broker.unreachable")
     with showing(tmp_path, rows) as app:
-        assert "Stuck digest Silent not read for over 2 days" in page_text(app, "/jobs")
-        assert "1 listed · not read for over 2 days" in page_text(app, "/probes/silent")
+        jobs, probe = page_text(app, "/jobs"), page_text(app, "/probes/silent")
+    assert "Silent not read since 20 Nov 01:29" in jobs
+    assert "1 listed · read 2 days ago" in probe

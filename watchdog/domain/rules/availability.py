@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from watchdog.domain.model import Finding, HealthState, Outcome, Result
-from watchdog.domain.rules import task
+from watchdog.domain.rules import job, task
 from watchdog.domain.rules.policy import AlertPolicy
 
 RULE_NAME = "availability"
@@ -18,7 +18,8 @@ def evaluate_result(policy: AlertPolicy, result: Result) -> Iterator[Finding]:
     caused_by_tasks = result.reason in TASK_CAUSED_REASONS and any(
         finding.bad for finding in task.evaluate_result(policy, result)
     )
-    if result.outcome is Outcome.FAIL and not caused_by_tasks and not result.jobs:
+    caused_by_jobs = any(finding.bad for finding in job.evaluate_result(policy, result))
+    if result.outcome is Outcome.FAIL and not caused_by_tasks and not caused_by_jobs:
         yield Finding(RULE_NAME, "", True, result.reason, result.message)
     else:
         yield Finding(RULE_NAME, "", False)

@@ -6,11 +6,20 @@ them gives the same incidents as the live run did. docs/architecture.md shows th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from hashlib import blake2b
 from typing import NamedTuple
 
-from watchdog.domain.model import AlertState, Finding, HealthState, IncidentEvent, IncidentTransition, Outcome, Result
+from watchdog.domain.model import (
+    AlertState,
+    Facts,
+    Finding,
+    HealthState,
+    IncidentEvent,
+    IncidentTransition,
+    Outcome,
+    Result,
+)
 from watchdog.domain.rules import availability, job, missing, no_verdict, preference, stale, task
 from watchdog.domain.rules.policy import AlertPolicy
 
@@ -23,22 +32,10 @@ RESULT_RULES = (availability, no_verdict, task, missing, preference, job)
 HEALTH_STATE_BY_RULE = {rule.RULE_NAME: rule.HEALTH_STATE for rule in (*RESULT_RULES, stale)}
 
 
-class SubjectSource(NamedTuple):
-    """Where a rule's subjects come from."""
+LISTING_RULES = (task, preference, job)
+"""The rules that evaluate the subjects of a listing of their own."""
 
-    get_subjects: Callable[[Result], object]
-    """The listing of a result; None: the result has none, which is no evidence about any subject."""
-    unlisted_reason: str
-    """Why the incident of a subject ends when the listing no longer has it. Empty where only bad subjects are listed:
-    one that is not listed has recovered."""
-
-
-SUBJECT_SOURCES: Mapping[str, SubjectSource] = {
-    task.RULE_NAME: SubjectSource(lambda r: r.tasks, "subject.no_longer_listed"),
-    missing.RULE_NAME: SubjectSource(lambda r: r.tasks, "subject.no_longer_listed"),
-    preference.RULE_NAME: SubjectSource(lambda r: r.preferences, "subject.no_longer_listed"),
-    job.RULE_NAME: SubjectSource(lambda r: r.jobs, ""),
-}
+FACTS_TYPES: Mapping[str, type[Facts]] = {rule.RULE_NAME: rule.FACTS for rule in LISTING_RULES}
 
 IMMEDIATE_RULES = (stale.RULE_NAME, job.RULE_NAME)
 """Rules with a tolerance of their own: `failure_threshold` and `success_threshold` do not apply to them."""
@@ -106,17 +103,23 @@ def apply_finding(
             alert_states[key] = state._replace(good_count=state.good_count + 1)
 
 
+def listed_subjects(rule: str, result: Result) -> Collection[str] | None:
+    """The subjects that a result lists for a rule; None: the rule has none, or the run did not observe them."""
+    if rule == preference.RULE_NAME:
+        return preference.listed_expressions(result)
+    listing = result.listings.get(task.RULE_NAME if rule == missing.RULE_NAME else rule)
+    return None if listing is None else listing.subjects
+
+
 def vanished_subject_findings(alert_states: AlertStates, result: Result, findings: Iterable[Finding]) -> list[Finding]:
     """A good finding for each subject that is not clear and that the result's listing no longer has."""
     if result.outcome not in (Outcome.PASS, Outcome.FAIL):
         return []
     judged = {(f.rule, f.subject) for f in findings}
     return [
-        Finding(rule, subject, False, SUBJECT_SOURCES[rule].unlisted_reason)
+        Finding(rule, subject, False, "" if rule == job.RULE_NAME else "subject.no_longer_listed")
         for rule, subject in alert_states
-        if rule in SUBJECT_SOURCES
-        and SUBJECT_SOURCES[rule].get_subjects(result) is not None
-        and (rule, subject) not in judged
+        if (rule, subject) not in judged and listed_subjects(rule, result) is not None
     ]
 
 

@@ -7,8 +7,8 @@ apply to this rule.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 from watchdog.domain.formatting import (
@@ -19,7 +19,8 @@ from watchdog.domain.formatting import (
     format_duration,
     format_utc,
 )
-from watchdog.domain.model import Finding, HealthState, Json, Result
+from watchdog.domain.limits import JobLimits
+from watchdog.domain.model import Finding, HealthState, Json, Listing, ProbeInfo, Result
 from watchdog.domain.observations import JobFacts, JobSourceSnapshot
 from watchdog.domain.probe_state import JobRecord, JobState, load_job_record
 from watchdog.domain.reasons import reason_and_message
@@ -27,7 +28,6 @@ from watchdog.domain.rules.policy import AlertPolicy
 from watchdog.domain.schedule import (
     MAX_MISSED_RUNS,
     SENDER_RETRY_WINDOW_MS,
-    CronSchedule,
     Gaps,
     IntervalSchedule,
     Schedule,
@@ -37,33 +37,30 @@ from watchdog.domain.schedule import (
 
 RULE_NAME = "job"
 HEALTH_STATE = HealthState.DOWN
+FACTS = JobFacts
 SCHEDULER_DEAD_AFTER_MS = 300_000
 """A scheduler that has not reported for this long is dead."""
 
 
 def evaluate_result(policy: AlertPolicy, result: Result) -> Iterator[Finding]:
-    for name, problem in (result.jobs or {}).items():
-        yield Finding(RULE_NAME, name, True, problem.reason, problem.message)
+    if (listing := result.listings.get(RULE_NAME)) is None:
+        return
+    for name in listing.subjects:
+        if (verdict := evaluate_listed_job(policy.probe, listing, name)) is not None:
+            yield Finding(RULE_NAME, name, bool(verdict.reason), verdict.reason, verdict.message)
 
 
-@dataclass(frozen=True, slots=True)
-class JobLimits:
-    """What is required of a job, as configured. Durations in ms."""
+def job_limits_of(probe: ProbeInfo, name: str) -> JobLimits | None:
+    """None: the probe's configuration does not cover the job."""
+    return probe.job_limits.get(name, probe.job_limits.get("*"))
 
-    schedule: CronSchedule | None = None
-    """When it should run; overrides the source's schedule."""
-    interval: int | None = None
-    """How often it should run, counted from its last run; overrides the source's schedule."""
-    grace: int = 60_000
-    """How late a run may start."""
-    max_runtime: int | None = None
-    min_runtime: int | None = None
-    max_failures: int = 1
-    """This many failed runs in a row are a problem."""
 
-    @property
-    def overrides_schedule(self) -> bool:
-        return self.schedule is not None or self.interval is not None
+def evaluate_listed_job(probe: ProbeInfo, listing: Listing, name: str) -> JobVerdict | None:
+    """The verdict on a job of a listing; None if the probe's configuration does not cover it."""
+    limits = job_limits_of(probe, name)
+    if limits is None:
+        return None
+    return evaluate_job_facts(listing.subjects[name], limits, listing.observed_at, listing.unreported)
 
 
 class JobVerdict(NamedTuple):
@@ -84,7 +81,7 @@ class EvaluatedJob(NamedTuple):
     @property
     def record(self) -> JobRecord:
         """What the probe remembers of it."""
-        return JobRecord(self.facts.name, self.state, self.verdict.reason, self.verdict.next_expected_at)
+        return JobRecord(self.facts.name, self.state)
 
 
 def dead_scheduler_message(snapshot: JobSourceSnapshot) -> str:
@@ -100,7 +97,7 @@ def dead_scheduler_message(snapshot: JobSourceSnapshot) -> str:
 
 def evaluate_snapshot(
     snapshot: JobSourceSnapshot,
-    limits_for_job: Callable[[str], JobLimits | None],
+    job_limits: Mapping[str, JobLimits],
     required_jobs: tuple[str, ...],
     probe_state: Mapping[str, Json],
 ) -> Iterator[EvaluatedJob]:
@@ -108,15 +105,12 @@ def evaluate_snapshot(
     of it, and is gone unless its configuration has a schedule of its own."""
     listed = {facts.name for facts in snapshot.jobs}
     unlisted = (JobFacts(name) for name in required_jobs if name not in listed)
-    for facts in (*(facts.sanitized for facts in snapshot.jobs), *unlisted):
-        limits = limits_for_job(facts.name)
+    for reported in (*(facts.sanitized for facts in snapshot.jobs), *unlisted):
+        limits = job_limits.get(reported.name, job_limits.get("*"))
         if limits is None:
             continue
-        limits = replace(limits, grace=limits.grace + snapshot.reporting_lag)
-        job = evaluate_job(facts, limits, load_job_record(probe_state, facts.name), snapshot.taken_at)
-        if facts.name not in listed and not job.verdict.reason and not limits.overrides_schedule:
-            job = job._replace(verdict=JobVerdict(*reason_and_message("job.gone", name=facts.name), None))
-        yield job
+        facts = reported._replace(reporting_lag=snapshot.reporting_lag, listed=reported.name in listed)
+        yield evaluate_job(facts, limits, load_job_record(probe_state, facts.name), snapshot.taken_at)
 
 
 def evaluate_job(
@@ -124,7 +118,8 @@ def evaluate_job(
 ) -> EvaluatedJob:
     """Judges one job. `gaps`: when it could not have reported a run; empty where its source knows all of them."""
     facts, state = merge_job_state(facts, limits, None if record is None else record.state, now)
-    return EvaluatedJob(facts, state, evaluate_job_facts(facts, limits, state.expected_from, now, gaps))
+    facts = facts._replace(expected_from=state.expected_from)
+    return EvaluatedJob(facts, state, evaluate_job_facts(facts, limits, now, gaps))
 
 
 class ExpectedRuns(NamedTuple):
@@ -168,14 +163,19 @@ def _interval_anchor(facts: JobFacts, interval: int, grace: int, expected_from: 
     return anchors[-1] if len(anchors) <= 2 else anchor
 
 
+def describe_schedule(facts: JobFacts, limits: JobLimits, now: int) -> str:
+    """The schedule that a job is held to, in words; empty while none is in force."""
+    schedule = expected_runs(facts, limits, now).schedule
+    return schedule.description if schedule is not None and facts.enabled else ""
+
+
 def merge_job_state(facts: JobFacts, limits: JobLimits, state: JobState | None, now: int) -> tuple[JobFacts, JobState]:
     """The facts completed by what is remembered of the job, and what to remember from now on.
 
     Sources forget old runs, and a run that was seen stays evidence. A remembered instant in the future is dropped: it
     was stored by a clock that was ahead.
     """
-    schedule = expected_runs(facts, limits, now).schedule
-    schedule_text = schedule.description if schedule is not None and facts.enabled else ""
+    schedule_text = describe_schedule(facts, limits, now)
     saved = state or JobState(schedule_text, _initial_expected_from(facts, limits, now))
     if saved.schedule_text == schedule_text:
         expected_from = min(max(saved.expected_from, facts.schedule_since or 0), now)
@@ -225,14 +225,19 @@ def _latest_timestamp(*instants: int | None) -> int | None:
     return max((at for at in instants if at is not None), default=None)
 
 
-def evaluate_job_facts(facts: JobFacts, limits: JobLimits, expected_from: int, now: int, gaps: Gaps = ()) -> JobVerdict:
-    """Judges a job by its facts alone; of several problems, the most specific one. `expected_from`: runs are expected
-    from this instant on. `gaps`: when no run could have been reported; empty where the source keeps all runs."""
+def evaluate_job_facts(facts: JobFacts, limits: JobLimits, now: int, gaps: Gaps = ()) -> JobVerdict:
+    """Judges a job by its facts alone; of several problems, the most specific one. `gaps`: when no run could have been
+    reported; empty where the source keeps all runs."""
+    limits = replace(limits, grace=limits.grace + facts.reporting_lag) if facts.reporting_lag else limits
+    expected_from = now if facts.expected_from is None else facts.expected_from
     expected = expected_runs(facts, limits, expected_from, gaps)
     if not facts.enabled:
         return JobVerdict("", "", None)
+    reason, message = _find_job_problem(facts, limits, expected, now, gaps)
+    if not reason and not facts.listed and not limits.overrides_schedule:
+        return JobVerdict(*reason_and_message("job.gone", name=facts.name), None)
     next_expected_at = expected.schedule.next_slot_after(now) if expected.schedule is not None else facts.next_due
-    return JobVerdict(*_find_job_problem(facts, limits, expected, now, gaps), next_expected_at)
+    return JobVerdict(reason, message, next_expected_at)
 
 
 def _find_job_problem(

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Iterator
 
 from watchdog.domain.model import Finding, HealthState, Result
 from watchdog.domain.reasons import reason_and_message
+from watchdog.domain.rules import task
 from watchdog.domain.rules.policy import AlertPolicy
 
 RULE_NAME = "missing"
@@ -13,9 +14,9 @@ HEALTH_STATE = HealthState.DOWN
 
 
 def evaluate_result(policy: AlertPolicy, result: Result) -> Iterator[Finding]:
-    if result.tasks is None:
+    if (listing := result.listings.get(task.RULE_NAME)) is None:
         return
-    missing = missing_tasks(policy.probe.task_limits, result.tasks)
+    missing = missing_tasks(policy.probe.task_limits, listing.subjects)
     for name in policy.probe.task_limits:
         if name in missing:
             yield Finding(RULE_NAME, name, True, *missing_task_reason(name))

@@ -22,6 +22,7 @@ from watchdog.domain.model import (
 )
 from watchdog.domain.rules import AlertPolicy, availability, evaluate_rules, no_verdict, stale
 from watchdog.store import codec
+from watchdog.store.listings import read_results
 from watchdog.store.tables import RESULT_COLUMNS, evidence, incidents, probes, remediations, results
 
 MAX_RECENT_RUNS = 20
@@ -84,7 +85,8 @@ def _count_bad_results(connection: sa.Connection, row: Any, probe: ProbeInfo, no
     end = row.resolved_slot if row.resolved_slot is not None else now
     of_incident = (results.c.probe == row.probe, results.c.slot >= row.since, results.c.slot <= end, ~results.c.late)
     query = sa.select(*RESULT_COLUMNS).where(*of_incident).order_by(results.c.slot.desc())
-    newest = [codec.result_from_row(r) for r in connection.execute(query.limit(MAX_REEVALUATED_RESULTS))]
+    rows = connection.execute(query.limit(MAX_REEVALUATED_RESULTS)).all()
+    newest = list(read_results(connection, reversed(rows)))
     policy = AlertPolicy(probe, lambda _: 0)
     key = (row.rule, row.subject)
     count = sum(
@@ -93,7 +95,7 @@ def _count_bad_results(connection: sa.Connection, row: Any, probe: ProbeInfo, no
     )
     if len(newest) == MAX_REEVALUATED_RESULTS:
         outcomes = BAD_OUTCOMES_BY_RULE.get(row.rule, (Outcome.PASS, Outcome.FAIL))
-        older = sa.select(sa.func.count()).where(*of_incident, results.c.slot < newest[-1].slot)
+        older = sa.select(sa.func.count()).where(*of_incident, results.c.slot < newest[0].slot)
         count += connection.execute(older.where(results.c.outcome.in_(outcomes))).scalar_one()
     return count
 

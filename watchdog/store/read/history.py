@@ -13,7 +13,8 @@ from sqlalchemy import Connection
 from watchdog.domain.formatting import DAY_MS
 from watchdog.domain.heartbeat import CheckIn, CheckInKind
 from watchdog.domain.model import Evidence, Outcome, Result
-from watchdog.store.codec import loads, result_from_row
+from watchdog.store.codec import loads
+from watchdog.store.listings import read_results
 from watchdog.store.read.status import JUDGED_OUTCOMES, RESULT_ROW_COLUMNS, ResultRow, result_row_from_columns
 from watchdog.store.tables import RESULT_COLUMNS, check_ins, evidence, incidents, probes, results, rollups
 
@@ -109,9 +110,10 @@ def load_result_details(connection: Connection, probe: int, slots: Collection[in
         .join_from(results, evidence, _SAME_RESULT, isouter=True)
         .where(results.c.probe == probe, results.c.slot.in_(slots))
     )
+    rows = connection.execute(query.order_by(results.c.slot)).all()
+    found = read_results(connection, (row[:-3] for row in rows))
     details = {}
-    for *row, recorded_at, facts, excerpt in connection.execute(query):
-        result = result_from_row(row)
+    for result, (*_, recorded_at, facts, excerpt) in zip(found, rows, strict=True):
         stored_evidence = None if facts is None else Evidence(loads(facts), excerpt)
         details[result.slot] = ResultDetail(result, recorded_at, stored_evidence)
     return details

@@ -13,17 +13,17 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from watchdog.domain.formatting import DAY_MS, format_duration, job_status_label
-from watchdog.domain.model import HealthState, ProbeInfo, Result
-from watchdog.domain.probe_state import JOB_STATE_KEY_PREFIX, JobRecord
+from watchdog.domain.model import HealthState, Listing, ProbeInfo, Result
 from watchdog.domain.rules import HEALTH_STATE_BY_RULE, job, missing, task
-from watchdog.store.codec import loads, probe_info_from_json, result_from_row
-from watchdog.store.tables import RESULT_COLUMNS, probe_state, probes, results
+from watchdog.store.codec import probe_info_from_json
+from watchdog.store.listings import read_results
+from watchdog.store.tables import RESULT_COLUMNS, probes, results
 
 JOB_PROBE_KINDS = ("heartbeat", "jobs", "mcp")
 """The kinds of probe that can report jobs."""
-MAX_LISTING_AGE_MS = 2 * DAY_MS
-"""How far before a probe's newest result its newest listing is searched for. Without a limit, every result of an MCP
-server without tasks would be read."""
+MAX_TASK_LISTING_AGE_MS = 2 * DAY_MS
+"""How far before an MCP server's newest result its newest list of tasks is searched for. Without a limit, every result
+of a server without tasks would be read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +44,8 @@ class JobSummary:
     """Its problem; empty if there is none."""
     message: str
     """The problem in words."""
-    read_at: int | None
-    """When its source last listed it; None: longer ago than MAX_LISTING_AGE_MS."""
+    read_at: int
+    """The slot of the newest result that lists it."""
     outdated: bool = False
     """The source has been read since, without a listing."""
     rule: str = job.RULE_NAME
@@ -60,11 +60,6 @@ class JobSummary:
     def has_schedule(self) -> bool:
         """Whether its schedule or its next run is known."""
         return bool(self.schedule_text) or self.next_expected_at is not None
-
-    @property
-    def outdated_for_text(self) -> str:
-        """How long it has not been listed, if that is longer than MAX_LISTING_AGE_MS."""
-        return f"over {format_duration(MAX_LISTING_AGE_MS)}" if self.outdated and self.read_at is None else ""
 
     @property
     def state(self) -> HealthState:
@@ -84,21 +79,14 @@ class SourceListing:
     outdated: bool
     """The probe has newer results, without a listing."""
 
+    def listing(self, rule: str) -> Listing | None:
+        return None if self.result is None else self.result.listings.get(rule)
+
 
 def list_jobs(connection: Connection, probe: int | None = None) -> list[JobSummary]:
     """All jobs, or those of one probe: jobs with problems first, the worst before others, then by name."""
-    listings = load_source_listings(connection, probe)
-    jobs = [summary for listing in listings.values() for summary in jobs_from_tasks(listing)]
-    query = sa.select(probe_state.c.probe, probe_state.c.value).where(
-        probe_state.c.key.startswith(JOB_STATE_KEY_PREFIX, autoescape=True)
-    )
-    sources = sa.select(probes.c.id).where(probes.c.removed_at.is_(None), probes.c.kind.in_(JOB_PROBE_KINDS))
-    query = query.where(probe_state.c.probe.in_(sources) if probe is None else probe_state.c.probe == probe)
-    jobs += [
-        _job_from_record(listings[row.probe], JobRecord.from_json(loads(row.value)))
-        for row in connection.execute(query)
-        if row.probe in listings
-    ]
+    listings = load_source_listings(connection, probe).values()
+    jobs = [job for listing in listings for job in (*jobs_from_tasks(listing), *_scheduled_jobs(listing))]
     return sorted(jobs, key=lambda j: (not j.reason, j.state is not HealthState.DOWN, j.probe.name, j.name))
 
 
@@ -117,8 +105,8 @@ def load_source_listings(connection: Connection, probe: int | None = None) -> di
         sa.select(listing.c.slot)
         .where(
             listing.c.probe == probes.c.id,
-            listing.c.slot >= newest_slot - MAX_LISTING_AGE_MS,
-            sa.or_(listing.c.jobs.is_not(None), listing.c.tasks.is_not(None)),
+            listing.c.slot >= sa.case((probes.c.kind == "mcp", newest_slot - MAX_TASK_LISTING_AGE_MS), else_=0),
+            sa.or_(*(listing.c.facts.contains(f'"{rule}":[') for rule in (job.RULE_NAME, task.RULE_NAME))),
         )
         .order_by(listing.c.slot.desc())
         .limit(1)
@@ -133,45 +121,47 @@ def load_source_listings(connection: Connection, probe: int | None = None) -> di
     )
     if probe is not None:
         query = query.where(probes.c.id == probe)
+    rows = connection.execute(query).all()
+    found = read_results(connection, (row for _, _, _, *row in rows if row[0] is not None))
+    by_probe = {result.probe: result for result in found}
     listings = {}
-    for id, info, slot, *row in connection.execute(query):
-        result = None if row[0] is None else result_from_row(row)
+    for id, info, slot, *_ in rows:
+        result = by_probe.get(id)
         outdated = slot is not None and (result is None or result.slot < slot)
         listings[id] = SourceListing(probe_info_from_json(id, info), result, outdated)
     return listings
 
 
-def jobs_from_tasks(listing: SourceListing) -> Iterator[JobSummary]:
+def jobs_from_tasks(source: SourceListing) -> Iterator[JobSummary]:
     """The tasks of an MCP server as jobs: those that it lists, then those that are missing."""
-    result, limits = listing.result, listing.probe.task_limits
-    if result is None or result.tasks is None:
+    listing, probe = source.listing(task.RULE_NAME), source.probe
+    if source.result is None or listing is None:
         return
-    for name, reported in result.tasks.items():
-        limit = limits.get(name, limits.get("*"))
-        reason, message = task.task_failure_reason(name, reported, limit, result.slot)
-        last_start = None if reported.last_run_age is None else result.slot - reported.last_run_age
+    for name, facts in listing.subjects.items():
+        limit = task.task_limit(probe, name)
+        reason, message = task.task_failure_reason(name, facts, limit, listing.observed_at)
         yield JobSummary(
-            probe=listing.probe,
+            probe=probe,
             name=name,
             schedule_text="" if limit is None else _limit_text(limit),
-            last_start=last_start,
-            next_expected_at=None if last_start is None or limit is None else last_start + limit,
+            last_start=facts.last_run_at,
+            next_expected_at=None if facts.last_run_at is None or limit is None else facts.last_run_at + limit,
             reason=reason,
             message=message,
-            read_at=result.slot,
-            outdated=listing.outdated,
+            read_at=source.result.slot,
+            outdated=source.outdated,
             rule=task.RULE_NAME,
         )
-    for name in missing.missing_tasks(limits, result.tasks):
+    for name in missing.missing_tasks(probe.task_limits, listing.subjects):
         reason, message = missing.missing_task_reason(name)
         yield JobSummary(
-            probe=listing.probe,
+            probe=probe,
             name=name,
-            schedule_text=_limit_text(limits[name]),
+            schedule_text=_limit_text(probe.task_limits[name]),
             reason=reason,
             message=message,
-            read_at=result.slot,
-            outdated=listing.outdated,
+            read_at=source.result.slot,
+            outdated=source.outdated,
             rule=missing.RULE_NAME,
         )
 
@@ -180,20 +170,26 @@ def _limit_text(limit: int) -> str:
     return f"at least every {format_duration(limit)}"
 
 
-def _job_from_record(listing: SourceListing, record: JobRecord) -> JobSummary:
-    result, state = listing.result, record.state
-    problem = ((result.jobs if result else None) or {}).get(record.name)
-    return JobSummary(
-        probe=listing.probe,
-        name=record.name,
-        schedule_text=state.schedule_text,
-        last_start=state.last_started_at,
-        last_end=state.last_finished_at,
-        last_ok=state.last_succeeded_at,
-        duration=state.last_duration,
-        next_expected_at=record.next_expected_at,
-        reason=record.reason,
-        message=problem.message if problem else "",
-        read_at=result.slot if result else None,
-        outdated=listing.outdated,
-    )
+def _scheduled_jobs(source: SourceListing) -> Iterator[JobSummary]:
+    """The jobs of a scheduler, a table or a heartbeat."""
+    listing, probe = source.listing(job.RULE_NAME), source.probe
+    if source.result is None or listing is None:
+        return
+    for name, facts in listing.subjects.items():
+        limits, verdict = job.job_limits_of(probe, name), job.evaluate_listed_job(probe, listing, name)
+        if limits is None or verdict is None:
+            continue
+        yield JobSummary(
+            probe=probe,
+            name=name,
+            schedule_text=job.describe_schedule(facts, limits, listing.observed_at),
+            last_start=facts.last_start,
+            last_end=facts.last_end,
+            last_ok=facts.last_ok,
+            duration=facts.duration,
+            next_expected_at=verdict.next_expected_at,
+            reason=verdict.reason,
+            message=verdict.message,
+            read_at=source.result.slot,
+            outdated=source.outdated,
+        )

@@ -12,8 +12,8 @@ import sqlalchemy as sa
 from watchdog.domain.model import AlertState, IncidentEvent, IncidentTransition, Outcome, Result
 from watchdog.domain.routing import RoutingTable
 from watchdog.domain.rules import IMMEDIATE_RULES, AlertStates, apply_finding, fold_results, stale
-from watchdog.store import codec
 from watchdog.store.database import Database
+from watchdog.store.listings import ListingCache, read_results
 from watchdog.store.tables import alert_states, evaluation_cursors, staleness_events
 from watchdog.store.write.incidents import open_incident, resolve_incident
 from watchdog.store.write.probe_registry import ProbeRegistry
@@ -54,6 +54,7 @@ class AlertEvaluator:
 
     def __init__(self, database: Database, watermark: Watermark, registry: ProbeRegistry, routes: RoutingTable):
         self.database, self.watermark, self.registry, self.routes = database, watermark, registry, routes
+        self.listings = ListingCache()
 
     def newest_settled_slot(self, probe: int, now: int) -> int:
         """The newest slot whose max_lateness has passed: no result up to it can still be evaluated."""
@@ -100,8 +101,8 @@ class AlertEvaluator:
             start = cursors[probe].evaluated_until
             starts[probe] = start if cursors[probe].awaiting_slot else max(start, self.newest_settled_slot(probe, now))
         rows: dict[int, list[Result]] = {probe: [] for probe in starts}
-        for row in self.database.load_results_after(connection, starts):
-            rows[row[0]].append(codec.result_from_row(row))
+        for result in read_results(connection, self.database.load_results_after(connection, starts), self.listings):
+            rows[result.probe].append(result)
         active = [probe for probe in starts if cursors[probe].active]
         states_before = self.load_alert_states(connection, active) if active else {}
         writes = PendingWrites()

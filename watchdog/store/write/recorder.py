@@ -12,6 +12,7 @@ from watchdog.domain.routing import RoutingTable
 from watchdog.domain.rules import AlertPolicy, AlertStates, evaluate_rules, fold_results
 from watchdog.store import codec
 from watchdog.store.database import Database
+from watchdog.store.listings import encode_listings, read_results
 from watchdog.store.tables import RESULT_COLUMNS, evaluation_cursors, probes, results, staleness_events
 from watchdog.store.write.evaluation import AlertEvaluator
 from watchdog.store.write.evidence import EvidenceStore
@@ -31,13 +32,15 @@ class ResultRecorder:
     def __init__(self, database: Database, watermark: Watermark, registry: ProbeRegistry, routes: RoutingTable):
         self.database, self.watermark, self.registry = database, watermark, registry
         self.evaluator = AlertEvaluator(database, watermark, registry, routes)
-        self._evidence_store = EvidenceStore(database)
+        self._evidence_store, self._listings = EvidenceStore(database), self.evaluator.listings
 
     def record_results(self, recorded_results: Iterable[RecordedResult], now: int) -> list[IncidentTransition]:
         """Store and evaluate a batch; returns the transitions. Idempotent."""
         self.watermark.detect_gap(now)
         with self.database.write_transaction() as connection:
-            return self.record_results_in_transaction(connection, list(recorded_results), now)
+            transitions = self.record_results_in_transaction(connection, list(recorded_results), now)
+        self._listings.commit()
+        return transitions
 
     def record_results_in_transaction(
         self, connection: sa.Connection, recorded_results: Sequence[RecordedResult], now: int
@@ -55,18 +58,25 @@ class ResultRecorder:
         # A cursor that is neither active nor ahead of every settled slot decides nothing below, and is not loaded.
         relevant = evaluation_cursors.c.active | (evaluation_cursors.c.evaluated_until > min(settled.values()))
         cursors = self.evaluator.load_cursors(connection, ids, relevant)
-        rows, suspect_keys = [], set()
+        self._listings.discard()
+        rows, suspect_keys, encoded = [], set(), {}
         for key, (result, _, _) in batch.items():
             cursor = cursors.get(result.probe)
             late = result.outcome is not Outcome.MISSED and (
                 result.slot <= settled[result.probe] or (cursor is not None and result.slot <= cursor.evaluated_until)
             )
-            rows.append(codec.result_to_row(result, late=late, recorded_at=now))
+            listings, facts = encode_listings(result, self._listings)
+            base = None if listings is None else listings.base_slot
+            rows.append(codec.result_to_row(result, late=late, recorded_at=now, facts=facts, facts_base=base))
+            if listings is not None and not late:
+                encoded[key] = listings
             active = cursor is not None and cursor.active
             policy = self.registry[result.probe].policy
             if not late and (active or any(finding.bad for finding in evaluate_rules(policy, result))):
                 suspect_keys.add(key)
         new_keys = self.database.insert_new_rows(connection, results, rows)
+        for key in encoded.keys() & new_keys:
+            self._listings.stage(key, encoded[key])
         new_results = [recorded for key, recorded in batch.items() if key in new_keys]
         self._evidence_store.save_evidence(connection, new_results, suspect_keys)
         save_probe_state(self.database, connection, new_results)
@@ -137,7 +147,7 @@ class ResultRecorder:
             created_at = connection.execute(sa.select(probes.c.created_at).where(probes.c.id == probe)).scalar_one()
             query = sa.select(*RESULT_COLUMNS).where(results.c.probe == probe, results.c.slot > created_at)
             stored = connection.execute(query.order_by(results.c.slot, results.c.location))
-            rows = [codec.result_from_row(row) for row in stored]
+            rows = list(read_results(connection, stored))
             events = sa.select(staleness_events.c.last_result_slot, staleness_events.c.threshold_ms).where(
                 staleness_events.c.probe == probe, staleness_events.c.last_result_slot >= created_at
             )

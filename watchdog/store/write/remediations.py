@@ -12,10 +12,11 @@ from typing import NamedTuple
 import sqlalchemy as sa
 
 from watchdog.domain.formatting import format_count, format_duration
+from watchdog.domain.observations import JobFacts
 from watchdog.domain.rules import evaluate_rules
 from watchdog.domain.text import replace_unstorable_characters
-from watchdog.store import codec
 from watchdog.store.database import Database
+from watchdog.store.listings import read_results
 from watchdog.store.tables import RESULT_COLUMNS, incidents, remediations, results
 from watchdog.store.write.probe_registry import ProbeRegistry
 
@@ -96,7 +97,7 @@ class RemediationStore:
         row = connection.execute(newest).first()
         if row is None:
             return
-        result, policy = codec.result_from_row(row), self.registry[probe].policy
+        (result,), policy = read_results(connection, [row]), self.registry[probe].policy
         if now - result.slot > policy.staleness_threshold(result.slot) + policy.max_lateness:
             return
         reasons = {
@@ -110,8 +111,9 @@ class RemediationStore:
             reason = reasons.get((incident.rule, incident.subject))
             if reason is None:
                 continue
-            problem = (result.jobs or {}).get(incident.subject)
-            run_id = problem.run_id if problem else ""
+            listing = result.listings.get(incident.rule)
+            facts = listing.subjects.get(incident.subject) if listing else None
+            run_id = facts.run_id if isinstance(facts, JobFacts) else ""
             if spec.requires_run_id and not run_id:
                 continue
             pending = PendingRemediation(incident.id, reason, run_id, probe, incident.subject)

@@ -29,8 +29,8 @@ class JobRow:
 
 @dataclass(frozen=True, slots=True)
 class JobsCard:
-    read_at: int | None
-    """When the source was last read; None: not recently."""
+    read_at: int
+    """The slot of the newest result that lists jobs."""
     total: int
     rows: tuple[JobRow, ...]
     """The first MAX_JOBS_PER_SOURCE, those that need attention first."""

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from watchdog.domain.formatting import format_count, format_duration, format_time_of_day
 from watchdog.domain.model import Outcome, Result
+from watchdog.domain.rules import preference
 from watchdog.store.read.status import ResultRow
 from watchdog.web import charts
 from watchdog.web.cards.base import CardContext, CardType
@@ -52,7 +53,8 @@ def parse_latency_limit(latest_result: Result | None) -> int | None:
     """The limit that a preference such as `elapsed_ms <= 800` sets, in ms."""
     if latest_result is None:
         return None
-    matches = [LATENCY_LIMIT_PATTERN.fullmatch(expression) for expression in latest_result.preferences or {}]
+    listing = latest_result.listings.get(preference.RULE_NAME)
+    matches = [LATENCY_LIMIT_PATTERN.fullmatch(expression) for expression in (listing.subjects if listing else ())]
     return min((int(match[1]) for match in matches if match), default=None)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from watchdog.domain.model import HealthState, ReportedTask
+from watchdog.domain.rules import task as task_rule
 from watchdog.store.read.jobs import jobs_from_tasks
 from watchdog.web.cards.base import CardContext, CardType
 from watchdog.web.cards.jobs import JobRow, build_job_row
@@ -33,14 +34,14 @@ class TasksCard:
 
 def load_tasks_card(context: CardContext) -> TasksCard | None:
     source = context.source_listing
-    if source is None or source.result is None or source.result.tasks is None:
+    listing = source.listing(task_rule.RULE_NAME) if source else None
+    if source is None or source.result is None or listing is None:
         return None
-    tasks, limits = source.result.tasks, source.probe.task_limits
     rows = []
     for job in sorted(jobs_from_tasks(source), key=lambda job: (not job.reason, job.state is not HealthState.DOWN)):
         age = None if job.last_start is None else context.now - job.last_start
-        report = _format_server_report(tasks.get(job.name))
-        rows.append(TaskRow(build_job_row(job), report, age, limits.get(job.name, limits.get("*"))))
+        report = _format_server_report(listing.subjects.get(job.name))
+        rows.append(TaskRow(build_job_row(job), report, age, task_rule.task_limit(source.probe, job.name)))
     return TasksCard(source.result.slot, len(rows), tuple(rows[:MAX_TASK_ROWS]))
 
 

@@ -9,7 +9,10 @@ from difflib import SequenceMatcher
 
 from watchdog.domain.formatting import format_duration, format_timestamp
 from watchdog.domain.measurements import facts_about
-from watchdog.domain.model import Evidence, HealthState, Json, Result
+from watchdog.domain.model import Evidence, HealthState, Json, ProbeInfo, Result
+from watchdog.domain.rules import job as job_rule
+from watchdog.domain.rules import preference
+from watchdog.domain.rules import task as task_rule
 from watchdog.store.read.history import ResultDetail
 from watchdog.web.pages.results import format_fact_value
 from watchdog.web.templating import truncate_excerpt
@@ -39,6 +42,7 @@ class ComparedResult:
 
 def compare_results(
     *,
+    probe: ProbeInfo,
     state: HealthState,
     subject: str = "",
     first_bad: ResultDetail | None,
@@ -55,8 +59,8 @@ def compare_results(
         good_with_evidence = last_good
     bad_evidence = first_bad.evidence if first_bad else None
     good_evidence = good_with_evidence.evidence if good_with_evidence else None
-    bad_facts = _comparable_facts(first_bad.result, bad_evidence, subject) if first_bad else {}
-    good_facts = _comparable_facts(last_good.result, good_evidence, subject) if last_good else {}
+    bad_facts = _comparable_facts(probe, first_bad.result, bad_evidence, subject) if first_bad else {}
+    good_facts = _comparable_facts(probe, last_good.result, good_evidence, subject) if last_good else {}
     bad_excerpt, good_excerpt = _truncated_excerpt(bad_evidence), _truncated_excerpt(good_evidence)
     bad_side = good_side = None
     if first_bad:
@@ -99,18 +103,20 @@ def _mark_notable(facts: Facts, others: Facts) -> tuple[tuple[str, str, bool], .
     )
 
 
-def _comparable_facts(result: Result, evidence: Evidence | None, subject: str) -> Facts:
+def _comparable_facts(probe: ProbeInfo, result: Result, evidence: Evidence | None, subject: str) -> Facts:
     facts: dict[str, tuple[Json, str]] = {"outcome": (result.outcome.value, result.outcome.value)}
     if result.message:
         facts["message"] = (result.message, result.message)
     if result.duration is not None:
         facts["run duration"] = (result.duration, format_duration(result.duration))
     facts |= _task_facts(result, subject)
-    if (problem := (result.preferences or {}).get(subject)) is not None:
-        facts["preference"] = (bool(problem), problem or f"{subject} is true")
-    job_problem = (result.jobs or {}).get(subject)
-    if result.jobs is not None and subject:
-        message = job_problem.message if job_problem else "no problem"
+    expressions = result.listings.get(preference.RULE_NAME)
+    if expressions and (expression := expressions.subjects.get(subject)):
+        facts["preference"] = (bool(expression.problem), expression.problem or f"{subject} is true")
+    listing = result.listings.get(job_rule.RULE_NAME)
+    if listing and subject in listing.subjects:
+        verdict = job_rule.evaluate_listed_job(probe, listing, subject)
+        message = (verdict.message if verdict else "") or "no problem"
         facts["message"] = (message, message)
     details = facts_about(subject, {**result.measurements, **(evidence.facts if evidence else {})})
     for name, value in details.items():
@@ -119,10 +125,12 @@ def _comparable_facts(result: Result, evidence: Evidence | None, subject: str) -
 
 
 def _task_facts(result: Result, subject: str) -> Facts:
-    task = (result.tasks or {}).get(subject)
-    if task is None:
+    listing = result.listings.get(task_rule.RULE_NAME)
+    task = listing.subjects.get(subject) if listing else None
+    if listing is None or task is None:
         return {}
-    last_run = "never" if task.last_run_age is None else f"{format_duration(task.last_run_age)} before"
+    age = None if task.last_run_at is None else listing.observed_at - task.last_run_at
+    last_run = "never" if age is None else f"{format_duration(age)} before"
     facts: dict[str, tuple[Json, str]] = {
         "server reports": (task.ok, f"ok: {'true' if task.ok else 'false'}"),
         "last run": (last_run, last_run),

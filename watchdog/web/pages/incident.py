@@ -100,7 +100,12 @@ def _load_compared_results(
     if incident.rule == stale.RULE_NAME:
         last = history.load_result_details(connection, probe, [incident.since]).get(incident.since)
         _, side = compare_results(
-            state=HealthState.UNKNOWN, first_bad=None, last_good=last, good_with_evidence=last, now=now
+            probe=record.probe,
+            state=HealthState.UNKNOWN,
+            first_bad=None,
+            last_good=last,
+            good_with_evidence=last,
+            now=now,
         )
         if side is None or last is None:
             return None, None
@@ -113,6 +118,7 @@ def _load_compared_results(
     details = history.load_result_details(connection, probe, [slot for slot in slots if slot is not None])
     first_bad, last_good, good_with_evidence = (None if slot is None else details.get(slot) for slot in slots)
     return compare_results(
+        probe=record.probe,
         state=HEALTH_STATE_BY_RULE[incident.rule],
         subject=incident.subject,
         first_bad=first_bad,

@@ -8,7 +8,7 @@ from typing import Literal
 
 from watchdog.domain.formatting import format_duration
 from watchdog.domain.model import Evidence, HealthState, Json, Outcome, Result
-from watchdog.domain.rules import HEALTH_STATE_BY_RULE
+from watchdog.domain.rules import HEALTH_STATE_BY_RULE, preference
 from watchdog.store.read import history
 from watchdog.store.read.history import ResultDetail
 from watchdog.store.read.status import Connection, IncidentRecord, ResultRow
@@ -198,7 +198,8 @@ def list_result_facts(result: Result, evidence: Evidence) -> Iterable[tuple[str,
         yield "phases", ", ".join(_format_phase(result, name, ms) for name, ms in result.phases.items())
     for name, value in {**result.measurements, **evidence.facts}.items():
         yield name.replace("_", " "), format_fact_value(value)
-    for expression, problem in (result.preferences or {}).items():
+    listing = result.listings.get(preference.RULE_NAME)
+    for expression, (problem,) in (listing.subjects if listing else {}).items():
         yield "preference", problem or f"{expression} is true"
 
 

@@ -1,0 +1,105 @@
+"""Listings as JSON: differences, applied in order, give back what was observed."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from watchdog.domain.listings import facts_to_json, listings_from_json, listings_to_json, map_texts
+from watchdog.domain.model import Listing, Listings
+from watchdog.domain.observations import JobFacts
+from watchdog.domain.rules.engine import FACTS_TYPES
+
+
+class Counted(NamedTuple):
+    name: str
+    number: int = 0
+    note: str = ""
+    ratio: float | None = None
+
+
+EMPTY: Listings = {}
+TYPES: dict[str, Any] = {"counted": Counted}
+
+
+def round_trip(listings: Listings, base: Listings = EMPTY) -> Listings:
+    return listings_from_json(json.loads(json.dumps(listings_to_json(listings, base))), base, TYPES)
+
+
+def listing(at: int, *facts: Counted, unreported: tuple[tuple[int, int], ...] = ()) -> Listings:
+    return {"counted": Listing(at, {f.name: f for f in sorted(facts)}, unreported)}
+
+
+def test_defaults_at_the_end_are_not_written() -> None:
+    assert facts_to_json(Counted("a")) == ["a"]
+    assert facts_to_json(Counted("a", 3)) == ["a", 3]
+    assert facts_to_json(Counted("a", 0, "x")) == ["a", 0, "x"]
+    assert facts_to_json(Counted("")) == [""]
+
+
+def test_only_what_changed_is_written() -> None:
+    before = listing(1, Counted("a"), Counted("b"), Counted("c"))
+    after = listing(2, Counted("a"), Counted("b", 1), Counted("d"))
+    assert listings_to_json(after, before) == {"counted": [2, {"b": ["b", 1], "c": None, "d": ["d"]}]}
+    assert round_trip(after, before) == after
+
+
+def test_nothing_changed_costs_a_few_bytes_however_many_subjects_there_are() -> None:
+    many = [Counted(f"job {i}", i) for i in range(500)]
+    written = json.dumps(listings_to_json(listing(2, *many), listing(1, *many)))
+    assert written == '{"counted": [2, {}]}'
+
+
+def test_a_rule_that_was_not_observed_is_absent_and_starts_anew() -> None:
+    assert round_trip({}, listing(1, Counted("a"))) == {}
+    assert listings_to_json(listing(3, Counted("a")), {}) == {"counted": [3, {"a": ["a"]}]}
+
+
+def test_an_empty_listing_is_an_observation() -> None:
+    assert round_trip(listing(2), listing(1, Counted("a"))) == {"counted": Listing(2, {})}
+
+
+def test_periods_without_reports_come_along() -> None:
+    told = listing(9, Counted("a"), unreported=((1, 2), (4, 7)))
+    assert round_trip(told) == told
+
+
+def test_a_rule_that_no_longer_exists_is_left_out() -> None:
+    assert listings_from_json({"former": [1, {"a": [1]}]}, {}, TYPES) == {}
+
+
+def test_every_listing_rule_has_facts_that_survive() -> None:
+    facts = JobFacts("a", cron="0 3 * * *", last_start=5, stalled=True, expected_from=2, listed=False)
+    stored = {"job": Listing(7, {"a": facts})}
+    again = listings_from_json(json.loads(json.dumps(listings_to_json(stored, {}))), {}, FACTS_TYPES)
+    assert again == stored
+    assert set(FACTS_TYPES) == {"task", "preference", "job"}
+
+
+def test_texts_are_transformed_and_nothing_else() -> None:
+    assert map_texts(Counted("a", 3, "secret", 0.5), str.upper) == Counted("A", 3, "SECRET", 0.5)
+
+
+FACTS = st.builds(
+    Counted,
+    st.text(max_size=3),
+    st.integers(0, 3),
+    st.sampled_from(["", "x"]),
+    st.none() | st.floats(allow_nan=False, allow_infinity=False),
+)
+HISTORY = st.lists(st.none() | st.lists(FACTS, max_size=4), max_size=8)
+
+
+@given(HISTORY)
+def test_a_chain_of_differences_gives_back_every_listing(history: list[list[Counted] | None]) -> None:
+    written: Listings = {}
+    read: Listings = {}
+    for at, facts in enumerate(history):
+        observed = {} if facts is None else listing(at, *{f.name: f for f in facts}.values())
+        text = json.dumps(listings_to_json(observed, written))
+        read = listings_from_json(json.loads(text), read, TYPES)
+        assert read == observed
+        written = observed

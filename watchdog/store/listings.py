@@ -1,0 +1,145 @@
+"""Listings in the database: written as differences, read back whole. `domain/listings.py` has the format.
+
+`results.facts` holds the differences, and `results.facts_base` the slot of the result that holds all facts, from which
+the differences of this row's chain start. A row whose base is its own slot holds all facts itself: the first of each
+hour, and every row whose previous slot has no listing, was late, or was not stored by this process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+
+from watchdog.domain.listings import listings_from_json, listings_to_json
+from watchdog.domain.model import Listings, Result
+from watchdog.domain.rules.engine import FACTS_TYPES
+from watchdog.store.codec import RESULT_FIELDS, dumps, encode_json, loads, result_from_row
+from watchdog.store.tables import results
+
+FULL_LISTING_INTERVAL_MS = 3_600_000
+"""One result in each of these holds all facts."""
+MAX_CACHED_SLOTS = 4
+"""Of each probe."""
+ResultKey = tuple[int, int, str]
+"""(probe, slot, location)"""
+
+
+class StoredListings(NamedTuple):
+    """The listings of one result, with the base of its chain."""
+
+    base_slot: int
+    listings: Listings
+
+
+class ListingCache:
+    """The listings of the newest results that this process stored: the next ones are written as differences from them
+    and judged without being read back.
+
+    An entry counts as committed only once its transaction is: `stage`, then `commit` or `discard`. A miss costs a row
+    that holds all facts, or a query.
+    """
+
+    def __init__(self) -> None:
+        self._committed: dict[tuple[int, str], dict[int, StoredListings]] = {}
+        self._staged: dict[ResultKey, StoredListings] = {}
+
+    def committed(self, key: ResultKey) -> StoredListings | None:
+        probe, slot, location = key
+        return self._committed.get((probe, location), {}).get(slot)
+
+    def get(self, key: ResultKey) -> StoredListings | None:
+        """Committed, or staged in the transaction under way."""
+        return self._staged.get(key) or self.committed(key)
+
+    def stage(self, key: ResultKey, stored: StoredListings) -> None:
+        self._staged[key] = stored
+
+    def discard(self) -> None:
+        self._staged.clear()
+
+    def commit(self) -> None:
+        for (probe, slot, location), stored in self._staged.items():
+            entries = self._committed.setdefault((probe, location), {})
+            entries[slot] = stored
+            for old in sorted(entries)[:-MAX_CACHED_SLOTS]:
+                del entries[old]
+        self._staged.clear()
+
+
+def encode_listings(result: Result, cache: ListingCache) -> tuple[StoredListings | None, str | None]:
+    """The result's listings as the text of `results.facts`, with what to cache once they are committed."""
+    if not result.listings:
+        return None, None
+    previous = None
+    if result.previous_slot is not None and _hour(result.previous_slot) == _hour(result.slot):
+        previous = cache.committed((result.probe, result.previous_slot, result.location))
+    base_slot, base = (result.slot, {}) if previous is None else previous
+    value = listings_to_json(result.listings, base)
+    text, listings = dumps(value), result.listings
+    if text != encode_json(value):  # characters were replaced: what is judged is what is stored
+        listings = listings_from_json(loads(text), base, FACTS_TYPES)
+    return StoredListings(base_slot, listings), text
+
+
+def _hour(slot: int) -> int:
+    return slot // FULL_LISTING_INTERVAL_MS
+
+
+def read_results(
+    connection: sa.Connection, rows: Iterable[Sequence[Any]], cache: ListingCache | None = None
+) -> Iterator[Result]:
+    """Results with their listings, from rows of RESULT_COLUMNS.
+
+    Rows of one probe in the order of their slots need the fewest queries. A row whose chain has been deleted has no
+    listings.
+    """
+    decoded: dict[ResultKey, Listings | None] = {}
+    for row in rows:
+        values = dict(zip(RESULT_FIELDS, row, strict=True))
+        key = (values["probe"], values["slot"], values["location"])
+        listings = None
+        if values["facts"] is not None:
+            listings = _decode(connection, values, decoded, cache)
+            decoded[key] = listings
+        yield result_from_row(row)._replace(listings=listings or {})
+
+
+def _decode(
+    connection: sa.Connection,
+    values: dict[str, Any],
+    decoded: dict[ResultKey, Listings | None],
+    cache: ListingCache | None,
+) -> Listings | None:
+    probe, slot, location, base_slot = (values[name] for name in ("probe", "slot", "location", "facts_base"))
+    if cache is not None and (cached := cache.get((probe, slot, location))) is not None:
+        return cached.listings
+    base: Listings | None = {}
+    if base_slot != slot:
+        previous = (probe, values["previous_slot"], location)
+        if previous in decoded:
+            base = decoded[previous]
+        elif cache is not None and (cached := cache.get(previous)) is not None:
+            base = cached.listings
+        else:
+            base = _read_chain(connection, previous, base_slot)
+    return None if base is None else listings_from_json(loads(values["facts"]), base, FACTS_TYPES)
+
+
+def _read_chain(connection: sa.Connection, key: ResultKey, base_slot: int) -> Listings | None:
+    """The listings of a result, from the row that holds all facts up to its own. None: the chain is not complete."""
+    probe, slot, location = key
+    chain = sa.select(results.c.slot, results.c.facts).where(
+        results.c.probe == probe,
+        results.c.location == location,
+        results.c.slot.between(base_slot, slot),
+        results.c.facts_base == base_slot,
+    )
+    listings: Listings = {}
+    last = None
+    for last, text in connection.execute(chain.order_by(results.c.slot)):
+        if not listings and last != base_slot:
+            return None
+        listings = listings_from_json(loads(text), listings, FACTS_TYPES)
+    return listings if last == slot else None
