@@ -1,4 +1,7 @@
-"""Screenshots of every page: python -m tests.support.screenshots FOLDER (requires Playwright and Chromium)."""
+"""Screenshots of every page: python -m tests.support.screenshots FOLDER (requires Playwright and Chromium).
+
+Without FOLDER, it replaces docs/img/status.png, which README.md shows. Install the font Inter before (fonts-inter).
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from tests.support.fixtures_queue import queue_backlog_rows
 from tests.support.web import create_test_app, filled_database, running_app
 
 ColorScheme = Literal["light", "dark"]
+README_SCREENSHOT = Path(__file__).parents[2] / "docs/img/status.png"
 
 
 def take_screenshots(folder: Path) -> None:
@@ -55,5 +59,20 @@ def take_screenshots(folder: Path) -> None:
                         page.close()
 
 
+def take_readme_screenshot() -> None:
+    with (
+        running_browser() as browser,
+        tempfile.TemporaryDirectory() as scratch,
+        filled_database(f"sqlite:///{scratch}/status.db", acme_rows()) as database,
+        running_app(create_test_app(database)) as address,
+    ):
+        page = browser.new_page(viewport={"width": 960, "height": 824}, color_scheme="light")
+        page.goto(address)
+        page.screenshot(path=README_SCREENSHOT)
+
+
 if __name__ == "__main__":
-    take_screenshots(Path(sys.argv[1]))
+    if sys.argv[1:]:
+        take_screenshots(Path(sys.argv[1]))
+    else:
+        take_readme_screenshot()
