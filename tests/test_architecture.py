@@ -235,7 +235,8 @@ def find_undocumented_classes(sources: Sequence[SourceFile]) -> Iterator[str]:
 
 def find_positional_arguments(sources: Sequence[SourceFile]) -> Iterator[str]:
     """Functions of the package are recognised by their name alone; those that take `*args` are exempt."""
-    own = {f.name for source in sources for f in (*source.functions, *source.classes)}
+    own = {function.name for source in sources for function in source.functions}
+    own |= {definition.name for source in sources for definition in source.classes}
     own -= {name for source in sources for name in source.variadic}
     for source in sources:
         for call in source.calls:

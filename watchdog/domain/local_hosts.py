@@ -1,4 +1,4 @@
-"""Which hosts mean this machine itself. Pure; nothing is imported at load, because `watchdog exec` has to start fast."""
+"""Which hosts mean this machine itself. Pure; it imports nothing at load, because `watchdog exec` has to start fast."""
 
 from __future__ import annotations
 
