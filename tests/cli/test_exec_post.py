@@ -71,9 +71,9 @@ def error_of(url: str) -> CheckInError:
 
 
 @pytest.mark.usefixtures("without_urllib")
-def test_a_check_in_arrives(ear: FakeCheckInReceiver) -> None:
-    post(ear.url + "/")
-    ((path, run_id, ago_ms, body),) = ear.received
+def test_a_check_in_arrives(receiver: FakeCheckInReceiver) -> None:
+    post(receiver.url + "/")
+    ((path, run_id, ago_ms, body),) = receiver.received
     assert (path, run_id, ago_ms, body) == (f"/in/{HEARTBEAT_TOKEN}/3", "run", 1500, "output")
 
 
@@ -150,16 +150,18 @@ def test_unusual_urls_are_left_to_urllib(url: str) -> None:
     assert (str(error), error.retryable) == (str(expected.value), expected.value.retryable)
 
 
-def test_redirects_and_proxies_are_left_to_urllib(ear: FakeCheckInReceiver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_redirects_and_proxies_are_left_to_urllib(
+    receiver: FakeCheckInReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(urllib.request, "_opener", None)  # it holds the proxies of its first use
-    redirect = f"HTTP/1.1 302 Found\r\nLocation: {ear.url}\r\nConnection: close\r\n\r\n".encode()
+    redirect = f"HTTP/1.1 302 Found\r\nLocation: {receiver.url}\r\nConnection: close\r\n\r\n".encode()
     with answering(redirect, times=2) as (port, requests):
         assert str(error_of(f"http://127.0.0.1:{port}/in/x")) == "Watchdog answered HTTP 501"  # to the GET that follows
     assert len(requests) == 2
     monkeypatch.setattr(urllib.request, "_opener", None)
-    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{ear.port}")
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{receiver.port}")
     post("http://watchdog.invalid/in/x")
-    assert [received.path for received in ear.received] == ["/in/x/3"]
+    assert [received.path for received in receiver.received] == ["/in/x/3"]
 
 
 def test_the_constants_are_those_of_the_library() -> None:

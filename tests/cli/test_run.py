@@ -26,7 +26,7 @@ def test_it_says_where_its_pages_are_and_ends_in_order(write: Write, target: Fak
             idler.sendall(b"GET / HTTP/1.1\r\nHost: localh")
             assert run.stop() == 0
     assert [line["event"] for line in run.log_entries] == ["started", "stopping", "stopped"]
-    assert run.log_entries[0] == run.log_entries[0] | {"pages": run.base_url, "probes": 1, "destinations": 2}
+    assert run.log_entries[0] == run.log_entries[0] | {"url": run.base_url, "probe_count": 1, "destination_count": 2}
 
 
 def test_a_port_in_use_is_told_before_anything_is_begun(write: Write, tmp_path: Path) -> None:

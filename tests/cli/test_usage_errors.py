@@ -216,19 +216,17 @@ def test_init_writes_over_nothing(tmp_path: Path, path: str, why: str) -> None:
         ("nonsense", "No such command 'nonsense'."),
         ("stats", "No such command 'stats'. Did you mean 'status'?"),
         ("status --nonsense", "No such option: --nonsense"),
-        ("status -o xml", "'xml' is not one of 'table', 'json'."),
+        ("status -o xml", "Invalid value for '--output' / '-o': 'xml' is not one of 'table', 'json'."),
         ("run -c", "Option '-c' requires an argument."),
         ("probe", "Missing argument 'name'."),
-        ("incidents --limit 0", "Input should be greater than or equal to 1"),
+        ("incidents --limit 0", "Invalid value for '--limit': Input should be greater than or equal to 1"),
         ("db nonsense", "No such command 'nonsense'."),
     ],
 )
 def test_usage(words: str, message: str) -> None:
     ran = invoke_command(*words.split())
     assert (ran.exit_code, ran.stdout) == (2, "")
-    last = ran.stderr.splitlines()[-1]
-    assert last.startswith("Error: ")
-    assert last.endswith(message)
+    assert ran.stderr.splitlines()[-1] == f"Error: {message}"
 
 
 def test_a_process_prints_the_same(write: Write, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import typer
 from typer.core import TyperCommand, TyperGroup
 
 
@@ -23,6 +24,14 @@ class _LazyCoercion:
             if ctx.resilient_parsing:
                 param.process_value = _skip_coercion
         return params
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        try:
+            remaining: list[str] = super().parse_args(ctx, args)  # type: ignore[misc] # a mixin
+            return remaining
+        except typer.BadParameter as e:
+            e.message = e.message.removeprefix("Value error, ")  # pydantic's
+            raise
 
 
 class Command(_LazyCoercion, TyperCommand):

@@ -44,5 +44,5 @@ def exec_command(
     if command[0] == "--":
         del command[0]
     if not command:
-        exit_with_error("no command: watchdog exec NAME -- COMMAND ...")
+        exit_with_error("missing command: watchdog exec NAME -- COMMAND ...")
     raise typer.Exit(run_and_report(ExecArguments(name, command, config, url)))
