@@ -53,7 +53,7 @@ class FakeNetwork:
 
     def __init__(self) -> None:
         self.names: dict[str, list[list[str]]] = {}
-        """Name -> the addresses it has, one list for each time that it is asked; the last one stays."""
+        """Name -> its addresses, one list per lookup; the last list stays."""
         self.asked: list[str] = []
         self.connected: list[str] = []
 

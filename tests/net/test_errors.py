@@ -1,4 +1,4 @@
-"""Every exception of the network is one fault with a stable reason; what is not the network's is none."""
+"""Every exception of the network becomes an error with a stable reason; other exceptions are bugs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from watchdog.net.errors import ProbeError, error_from_exception
 
 
 def os_error(number: int) -> OSError:
-    return OSError(number, "as the system says")
+    return OSError(number, "text of the system")
 
 
 def tls_error(reason: str) -> ssl.SSLError:
@@ -116,7 +116,7 @@ def test_when_this_machine_is_out_of_something_the_target_is_not_to_blame(number
         ValueError("a bug"),
         KeyError("a bug"),
         FileNotFoundError(errno.ENOENT, "no such file"),
-        h11.LocalProtocolError("we said something wrong"),
+        h11.LocalProtocolError("an invalid request"),
         ExceptionGroup("g", [ValueError("a bug")]),
     ],
     ids=str,
@@ -132,7 +132,7 @@ def test_an_error_that_caused_itself_ends() -> None:
     assert error_from_exception(error) is None
 
 
-def test_what_httpcore_hides_is_told() -> None:
+def test_causes_that_httpcore_hides_are_used() -> None:
     error = httpcore.ConnectError("All connection attempts failed")
     error.__context__, error.__suppress_context__ = REFUSED, True
     translated = error_from_exception(caused(httpx.ConnectError("x"), error))

@@ -1,4 +1,4 @@
-"""One exchange with servers of every temper: each ends in time, in bounds, and says what was wrong."""
+"""Requests to misbehaving servers: each ends in time and within limits, and names the problem."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ ENDLESS = {
 
 
 @pytest.mark.parametrize("temper", ENDLESS)
-def test_the_deadline_ends_it_and_the_trace_says_where(run: Run, temper: str) -> None:
+def test_the_deadline_ends_it_and_the_timer_names_the_phase(run: Run, temper: str) -> None:
     handler, phase = ENDLESS[temper]
     exchange = run(ask(handler))
     assert (exchange.result, exchange.failure) == (None, None)
@@ -170,7 +170,7 @@ FAULTS = {
         send_forever(b"x" * 10_000, first=b"HTTP/1.1 200 OK\r\nX: "),
         *("protocol.error", "the response headers are too long"),
     ),
-    "it says 100 Continue for ever": (
+    "it sends 100 Continue forever": (
         send_forever(b"HTTP/1.1 100 Continue\r\n\r\n"),
         *("protocol.error", "more than 20 interim (1xx) responses"),
     ),
@@ -198,14 +198,14 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("temper", FAULTS)
-def test_a_fault_has_a_reason_and_a_plain_message(run: Run, temper: str) -> None:
+def test_an_error_has_a_reason_and_a_plain_message(run: Run, temper: str) -> None:
     handler, reason, message = FAULTS[temper]
     exchange = run(ask(handler, deadline=5.0, follow_redirects=True))
     port = exchange.heads[0].partition("127.0.0.1:")[2].partition("\r\n")[0]
     assert (exchange.error.reason, str(exchange.error)) == (reason, message.replace("PORT", port))
 
 
-def test_a_reset_is_told_from_a_close(run: Run) -> None:
+def test_a_reset_is_distinguished_from_a_close(run: Run) -> None:
     async def reset(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         sock = writer.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -224,7 +224,7 @@ def test_what_is_not_http_is_shown_as_evidence(run: Run) -> None:
     assert exchange.error.facts["address"].startswith("127.0.0.1:")
 
 
-async def _asked_nobody(url: str, **request: Any) -> Exchange:
+async def request_without_server(url: str, **request: Any) -> Exchange:
     async with Network() as network:
         return await send_request(network, ScriptedServer(), url, **request)
 
@@ -237,15 +237,15 @@ async def _asked_nobody(url: str, **request: Any) -> Exchange:
         ("http://nobody.invalid/", "dns.failed", "host name not found: nobody.invalid", "dns"),
     ],
 )
-def test_nobody_answers(run: Run, url: str, reason: str, message: str, phase: str) -> None:
-    exchange = run(_asked_nobody(url))
+def test_without_a_server_there_is_an_error(run: Run, url: str, reason: str, message: str, phase: str) -> None:
+    exchange = run(request_without_server(url))
     if exchange.error.reason == "connection.unreachable" and "[" in url:
         pytest.skip("IPv6 is missing: a loopback address ::1")
     assert (exchange.error.reason, str(exchange.error), exchange.error.phase) == (reason, message, phase)
     assert exchange.error.retryable
 
 
-def test_a_fault_behind_a_redirect_says_so(run: Run) -> None:
+def test_an_error_after_a_redirect_names_the_redirect(run: Run) -> None:
     exchange = run(
         ask(
             send_parts(http_response(status="302 Found", Location="http://127.0.0.1:1/x?token=1")),
@@ -318,7 +318,7 @@ def test_repeated_headers_are_joined() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "body"),
+    ("raw_response", "body"),
     [
         (http_response(gzip.compress(b"zipped", mtime=0)), gzip.compress(b"zipped", mtime=0)),
         (gzipped(gzip.compress(b"zipped", mtime=0)), b"zipped"),
@@ -330,13 +330,13 @@ def test_repeated_headers_are_joined() -> None:
         (b"HTTP/1.1 200 OK\n\nbare line ends", b"bare line ends"),
     ],
 )
-def test_bodies_of_every_framing(said: bytes, body: bytes) -> None:
-    assert uvloop.run(ask(send_parts(said))).response.body == body
+def test_bodies_of_every_framing(raw_response: bytes, body: bytes) -> None:
+    assert uvloop.run(ask(send_parts(raw_response))).response.body == body
 
 
 def test_a_head_has_no_body() -> None:
-    said = http_response(b"not sent", Content_Encoding="gzip").removesuffix(b"not sent")
-    assert uvloop.run(ask(send_parts(said), method="HEAD")).response.body == b""
+    raw_response = http_response(b"not sent", Content_Encoding="gzip").removesuffix(b"not sent")
+    assert uvloop.run(ask(send_parts(raw_response), method="HEAD")).response.body == b""
 
 
 @pytest.mark.parametrize(
@@ -404,7 +404,7 @@ def test_credentials_in_the_url_are_sent_as_basic_authorization() -> None:
 async def _two(
     location: Callable[[ScriptedServer], str],
 ) -> AsyncIterator[tuple[ScriptedServer, ScriptedServer, Network]]:
-    """A server that redirects to wherever `location` says, seen from the second one."""
+    """A server that redirects to `location`, from its second request on."""
     async with (
         running_server(send_parts(http_response(b"arrived"))) as second,
         running_server(redirect_to(location(second))) as first,
@@ -492,14 +492,14 @@ DESCRIPTORS = Path("/proc/self/fd")
 @pytest.mark.skipif(not DESCRIPTORS.exists(), reason="/proc is missing: open descriptors cannot be counted")
 def test_nothing_is_left_open_after_faults_and_cancellations(run: Run) -> None:
     async def run_scenario() -> Exchange:
-        talks = (
+        handlers = (
             [send_parts(http_response())]
             + [handler for handler, _ in ENDLESS.values()]
             + [handler for handler, _, _ in FAULTS.values()]
         )
         async with Network() as network:
             descriptors = []
-            for handler in talks:
+            for handler in handlers:
                 async with running_server(handler) as server:
                     await send_request(network, server, server.url_of(), 0.05, follow_redirects=True)
                 await asyncio.sleep(0.01)

@@ -1,4 +1,4 @@
-"""Blocking calls hold up nobody: not who waits for others, not who has given up, not our exit."""
+"""Blocking calls delay neither other callers, nor cancelled ones, nor the exit of the process."""
 
 from __future__ import annotations
 

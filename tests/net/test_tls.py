@@ -1,4 +1,4 @@
-"""Certificates of every kind, and what is said of them."""
+"""Certificates of every kind, and the errors that they cause."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_a_bad_certificate_is_refused_in_plain_words(
     assert (caught.value.reason, caught.value.phase, caught.value.retryable) == ("tls.failed", "tls", False)
 
 
-def test_a_current_certificate_of_an_expired_authority_is_told_apart(tmp_path: Path) -> None:
+def test_an_expired_authority_is_distinguished_from_an_expired_certificate(tmp_path: Path) -> None:
     expired = CertificateAuthority(tmp_path, end=-1)
     with pytest.raises(ProbeError, match=r"but a certificate of its authorities is not$"):
         asyncio.run(ask(expired.server_tls_context("127.0.0.1"), TlsConfig(ca_file=expired.ca_file)))
@@ -128,7 +128,7 @@ def test_when_no_second_look_is_given_it_has_just_expired(
     assert attempts == 2
 
 
-def test_an_unknown_authority_is_told(run: Run, authority: CertificateAuthority) -> None:
+def test_an_unknown_authority_is_an_error(run: Run, authority: CertificateAuthority) -> None:
     with pytest.raises(ProbeError, match=r"^TLS: certificate is signed by an unknown authority$"):
         run(ask(authority.server_tls_context("127.0.0.1"), TlsConfig()))
 

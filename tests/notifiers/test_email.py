@@ -61,7 +61,7 @@ def part(message: EmailMessage, kind: str) -> str:
     return str(body.get_content()).replace("\r\n", "\n")
 
 
-def test_a_letter_says_what_it_is(mail: FakeMailServer, send: SendFixture) -> None:
+def test_the_headers_of_an_email(mail: FakeMailServer, send: SendFixture) -> None:
     receipt = send(to(mail), OPENED_ALERT)
     (delivered,) = mail.received
     message = delivered.message
@@ -105,7 +105,7 @@ Incident: 5d41402abc4b2a76b9719d91
     )
 
 
-def test_the_html_part_tells_the_same_with_its_styles_inlined(mail: FakeMailServer, send: SendFixture) -> None:
+def test_the_html_part_has_the_same_content_and_inlined_styles(mail: FakeMailServer, send: SendFixture) -> None:
     send(to(mail), OPENED_ALERT)
     html = part(mail.received[0].message, "html")
     shown = re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", " ", html)))
@@ -140,12 +140,12 @@ def test_a_recovery_without_a_first_email_starts_a_thread(
 
 
 def test_a_second_copy_can_be_recognised(mail: FakeMailServer, send: SendFixture) -> None:
-    one, two, other = send(to(mail), OPENED_ALERT), send(to(mail), OPENED_ALERT), send(to(mail), RESOLVED_ALERT)
-    assert one["message_id"] == two["message_id"] != other["message_id"]
+    first, second, other = send(to(mail), OPENED_ALERT), send(to(mail), OPENED_ALERT), send(to(mail), RESOLVED_ALERT)
+    assert first["message_id"] == second["message_id"] != other["message_id"]
     assert re.fullmatch(r"<[0-9a-f]{32}@acme\.example>", derive_message_id("any\r\nkey é", "acme.example"))
 
 
-def test_a_task_is_named_and_a_test_says_so(mail: FakeMailServer, send: SendFixture) -> None:
+def test_the_subject_names_a_task_and_marks_a_test(mail: FakeMailServer, send: SendFixture) -> None:
     send(to(mail), TASK_ALERT)
     send(to(mail), TEST_ALERT)
     task, test = (delivered.message["Subject"] for delivered in mail.received)
@@ -164,7 +164,7 @@ def test_over_tls_with_a_login(pem: Path, send: SendFixture, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("security", ["starttls", "tls"])
-def test_a_certificate_that_nobody_vouches_for_is_not_spoken_to(pem: Path, fail: SendFixture, security: Any) -> None:
+def test_an_untrusted_certificate_is_rejected(pem: Path, fail: SendFixture, security: Any) -> None:
     with FakeMailServer(security, pem) as mail:
         failed = fail(to(mail, security), OPENED_ALERT)
         assert mail.received == []
@@ -220,7 +220,9 @@ def test_who_was_refused_while_others_were_not_is_kept(mail: FakeMailServer, sen
     assert mail.received[0].recipients == ["oncall@acme.example"]
 
 
-def test_who_is_not_taken_yet_hears_of_it_later_and_nobody_twice(mail: FakeMailServer, send: SendFixture) -> None:
+def test_a_temporarily_refused_recipient_is_retried_and_no_other_receives_a_copy(
+    mail: FakeMailServer, send: SendFixture
+) -> None:
     people = ("gone@acme.example", "later@acme.example", "ann@acme.example")
     email = to(mail, people=people)
     mail.canned_responses += [("RCPT", "550 no such user"), ("RCPT", "450 greylisted")]
@@ -280,7 +282,7 @@ def test_a_greeting_that_is_none(fail: SendFixture, greeting: bytes, retried: st
     assert failed["retried"] == retried
 
 
-def test_nobody_there(fail: SendFixture) -> None:
+def test_without_a_server_the_delivery_is_retried(fail: SendFixture) -> None:
     address = {"host": "127.0.0.1", "port": 9, "security": "none", "from": "w@acme.example"}
     failed = fail(EmailNotifier(to=("a@b.example",), server=SmtpServerSettings.model_validate(address)), OPENED_ALERT)
     assert (failed["reason"], failed["retried"]) == ("connection.refused", "always")
@@ -373,7 +375,7 @@ def test_a_password_is_not_shown() -> None:
 
 
 @pytest.mark.parametrize("context", [s for s in vars(alert_contexts).values() if isinstance(s, AlertContext)])
-def test_both_parts_can_be_made_of_every_story(context: AlertContext) -> None:
+def test_both_parts_can_be_rendered_for_every_context(context: AlertContext) -> None:
     message = compose_message(context)
     assert message.headline.replace("\u00a0", " ") in render_text_part(message).splitlines()[0]
     assert f'class="badge {message.state}"' in render_html_part(message, message.email_subject)

@@ -72,8 +72,8 @@ def test_slack(context: AlertContext) -> None:
         assert shown.count("<") == shown.count(">") == len(links) <= 2
         assert re.sub("&(amp|lt|gt);", "", shown).count("&") == 0
         assert "```" not in shown
-    assert all("|" in one or "<" not in one for one in parsed(made))
-    assert not any(CONTROL.search(one) for one in strings(made))
+    assert all("|" in text_ or "<" not in text_ for text_ in parsed(made))
+    assert not any(CONTROL.search(text_) for text_ in strings(made))
     assert all(block.get("elements", [{}])[0].get("verbatim", True) for block in made)
 
 
@@ -102,8 +102,8 @@ class Tags(HTMLParser):
 
 @cache
 def tags_of_ours() -> set[tuple[str, tuple[str, ...]]]:
-    told = [context for context in vars(alert_contexts).values() if isinstance(context, AlertContext)]
-    return set().union(*(Tags(render_html_part(m, m.email_subject)).tags for m in map(compose_message, told)))
+    rendered = [context for context in vars(alert_contexts).values() if isinstance(context, AlertContext)]
+    return set().union(*(Tags(render_html_part(m, m.email_subject)).tags for m in map(compose_message, rendered)))
 
 
 @EVERY
@@ -134,10 +134,10 @@ def squeezed(text: str) -> str:
 @EVERY
 def test_text(context: AlertContext) -> None:
     message = compose_message(context)
-    told = render_text_part(message)
-    assert not CONTROL.search(told)
-    assert told.splitlines()[0].endswith(message.duration_text.replace("\u00a0", " "))
-    assert all(squeezed(part) in squeezed(told) for part in shown(message))
+    rendered = render_text_part(message)
+    assert not CONTROL.search(rendered)
+    assert rendered.splitlines()[0].endswith(message.duration_text.replace("\u00a0", " "))
+    assert all(squeezed(part) in squeezed(rendered) for part in shown(message))
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +196,7 @@ def logged() -> Iterator[io.StringIO]:
 def test_log(logged: io.StringIO, send: SendFixture, context: AlertContext) -> None:
     assert send(LogNotifier(), context) == {}
     (line,) = logged.getvalue().splitlines()
-    assert not any(CONTROL.search(one) or "\n" in one for one in strings(json.loads(line)))
+    assert not any(CONTROL.search(text_) or "\n" in text_ for text_ in strings(json.loads(line)))
     assert len(line) < 8_000
 
 

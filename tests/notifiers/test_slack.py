@@ -59,7 +59,7 @@ def block(post: dict[str, Any], id: str) -> Any:
     return next((b for b in post["blocks"] if b.get("block_id") == id), None)
 
 
-def test_an_app_posts_one_message_and_keeps_where_it_stands(slack: FakeSlack, send: SendFixture) -> None:
+def test_an_app_posts_one_message_and_keeps_its_position(slack: FakeSlack, send: SendFixture) -> None:
     receipt = send(bot(slack), OPENED_ALERT)
     (post,) = slack.posts
     assert receipt == {"channel": slack.channel, "ts": post["ts"]}
@@ -124,13 +124,13 @@ def test_a_resolve_without_a_message_to_edit_is_a_message(
     assert (block(post, "notice") is not None) == context.merged
 
 
-def test_a_message_that_somebody_deleted_is_told_anew(slack: FakeSlack, send: SendFixture) -> None:
+def test_a_deleted_message_is_posted_again(slack: FakeSlack, send: SendFixture) -> None:
     receipt = send(bot(slack), RESOLVED_ALERT, {"channel": slack.channel, "ts": "1.1"})
     (post,) = slack.posts
     assert receipt["ts"] == post["ts"] != "1.1"
 
 
-def test_a_webhook_tells_the_same_and_resolves_with_a_message_of_its_own(slack: FakeSlack, send: SendFixture) -> None:
+def test_a_webhook_posts_the_same_and_resolves_with_another_message(slack: FakeSlack, send: SendFixture) -> None:
     assert send(incoming(slack), OPENED_ALERT) == {}
     assert send(incoming(slack), RESOLVED_ALERT) == {}
     opened, resolved = slack.posts
@@ -139,7 +139,7 @@ def test_a_webhook_tells_the_same_and_resolves_with_a_message_of_its_own(slack: 
     assert "authorization" not in slack.received[0].headers
 
 
-def test_without_a_public_page_there_is_nothing_to_press(slack: FakeSlack, send: SendFixture) -> None:
+def test_without_a_public_url_there_is_no_button(slack: FakeSlack, send: SendFixture) -> None:
     send(bot(slack), MINIMAL_ALERT)
     assert block(slack.posts[0], "actions") is None
 
@@ -152,7 +152,7 @@ def test_a_task_is_named(slack: FakeSlack, send: SendFixture) -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "response", "reason", "retried", "retry_after"),
+    ("items", "response", "reason", "retried", "retry_after"),
     [
         (
             "asked to wait",
@@ -187,7 +187,7 @@ def test_a_task_is_named(slack: FakeSlack, send: SendFixture) -> None:
 def test_what_the_web_apis_refusals_mean(
     slack: FakeSlack,
     fail: SendFixture,
-    told: str,
+    items: str,
     response: CannedResponse,
     reason: str,
     retried: str,
@@ -222,7 +222,7 @@ def test_what_a_webhooks_refusals_mean(
     assert "/services/" not in str(failed["message"])
 
 
-def test_a_remedy_is_told(slack: FakeSlack, fail: SendFixture) -> None:
+def test_an_error_comes_with_advice(slack: FakeSlack, fail: SendFixture) -> None:
     slack.canned_responses.append(refused("not_in_channel"))
     assert fail(bot(slack), OPENED_ALERT)["message"] == "Slack error not_in_channel: invite the app to the channel"
 
@@ -232,7 +232,7 @@ def test_a_wrong_token_and_a_wrong_channel(slack: FakeSlack, fail: SendFixture) 
     assert fail(bot(slack, channel="#nowhere"), OPENED_ALERT)["reason"] == "slack.channel_not_found"
 
 
-def test_a_layout_that_slack_refuses_is_told_as_text(slack: FakeSlack, send: SendFixture) -> None:
+def test_a_message_whose_blocks_slack_rejects_is_sent_as_text(slack: FakeSlack, send: SendFixture) -> None:
     slack.canned_responses.append(refused("invalid_blocks"))
     send(bot(slack), OPENED_ALERT)
     (post,) = slack.posts
@@ -240,7 +240,7 @@ def test_a_layout_that_slack_refuses_is_told_as_text(slack: FakeSlack, send: Sen
     assert post["text"].startswith("✕ Down: API")
 
 
-def test_a_text_that_slack_refuses_too_is_given_up(slack: FakeSlack, fail: SendFixture) -> None:
+def test_a_message_that_slack_rejects_as_text_too_is_given_up(slack: FakeSlack, fail: SendFixture) -> None:
     slack.canned_responses += [refused("invalid_blocks")] * 2
     failed = fail(bot(slack), OPENED_ALERT)
     assert (failed["reason"], failed["retried"]) == ("slack.invalid_blocks", "never")
@@ -255,7 +255,7 @@ def test_an_edit_that_waits_keeps_waiting(slack: FakeSlack, send: SendFixture, f
     assert len(slack.posts) == 2
 
 
-def test_nobody_there_is_a_reason_to_try_again(fail: SendFixture) -> None:
+def test_an_unreachable_slack_is_retried(fail: SendFixture) -> None:
     away = SlackNotifier.model_validate({"bot_token": TOKEN, "channel": "#oncall", "api_url": "http://127.0.0.1:9/api"})
     failed = fail(away, OPENED_ALERT)
     assert (failed["reason"], failed["message"]) == ("connection.refused", "connection refused (127.0.0.1:9)")
@@ -309,25 +309,25 @@ def test_addresses_are_safe_to_show() -> None:
     assert "secret" not in repr(SlackNotifier(webhook=SecretStr("https://hooks.slack.com/services/T/B/secret")))
 
 
-def all_stories() -> list[AlertContext]:
-    told = [context for context in vars(alert_contexts).values() if isinstance(context, AlertContext)]
-    return told + [
+def all_contexts() -> list[AlertContext]:
+    items = [context for context in vars(alert_contexts).values() if isinstance(context, AlertContext)]
+    return items + [
         hostile_alert(text, resolved=over) for text in alert_contexts.HOSTILE_TEXTS for over in (False, True)
     ]
 
 
-@pytest.mark.parametrize("context", all_stories())
+@pytest.mark.parametrize("context", all_contexts())
 def test_every_message_is_within_slacks_limits(context: AlertContext) -> None:
     made = build_blocks(compose_message(context))
     assert are_blocks_valid(made)
-    for told in made:
-        parsed = Block.parse(told)
+    for items in made:
+        parsed = Block.parse(items)
         assert parsed is not None
         parsed.validate_json()
 
 
 def test_slacks_own_models_know_every_block() -> None:
-    kinds = {type(Block.parse(told)) for told in build_blocks(compose_message(OPENED_ALERT))}
+    kinds = {type(Block.parse(items)) for items in build_blocks(compose_message(OPENED_ALERT))}
     assert kinds == {HeaderBlock, SectionBlock, RichTextBlock, ActionsBlock, ContextBlock}
     (act,) = [b for b in build_blocks(compose_message(OPENED_ALERT)) if b["type"] == "actions"]
     actions = ActionsBlock.parse(act)

@@ -48,7 +48,7 @@ def signed(request: ReceivedRequest, secret: str, now: float = NOW / 1_000) -> b
 
 
 def test_every_field_is_documented() -> None:
-    told = build_payload("k", OPENED_ALERT)
+    payload = build_payload("k", OPENED_ALERT)
     rows = [row.split("|")[1] for row in DOCS.partition("## Document")[2].splitlines() if row.startswith("| `")]
     documented = set()
     for row in rows:
@@ -56,12 +56,12 @@ def test_every_field_is_documented() -> None:
         documented |= {first, *(first.partition(".")[0] + other for other in others)}
     fields = {
         f"{name}.{inner}" if name in ("incident", "probe", "evidence") else name
-        for name, value in told.items()
+        for name, value in payload.items()
         for inner in (value if isinstance(value, dict) else ("",))
     }
     assert fields == documented
     shape = re.findall(r"`([^`]+)`", next(row for row in DOCS.splitlines() if "first_bad" in row).split("|")[2])
-    assert shape == list(told["evidence"]["first_bad"])
+    assert shape == list(payload["evidence"]["first_bad"])
 
 
 def test_a_message_is_signed_and_named(hook: FakeWebhookReceiver, send: SendFixture) -> None:
@@ -248,7 +248,7 @@ def test_a_2xx_confirms_whatever_becomes_of_its_text(
         ("https://nowhere.invalid/secret", "dns.failed", None),
     ],
 )
-def test_nobody_there_is_said_in_the_words_of_probes(
+def test_connection_errors_are_worded_as_in_probes(
     fail: SendFixture, url: str, reason: str, message: str | None
 ) -> None:
     failed = fail(WebhookNotifier(url=url), OPENED_ALERT)

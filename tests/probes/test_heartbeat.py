@@ -1,4 +1,4 @@
-"""A job that checks in is judged as any scheduled job is: by what it told us, against what it should do."""
+"""A job that checks in is evaluated like any scheduled job."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ KEY = "0123456789abcdef"
 
 @dataclass
 class Job:
-    """One that checks in, and a watch that looks."""
+    """A job that checks in, and its probe."""
 
     probe: HeartbeatProbe
     beat: HeartbeatState = field(default_factory=HeartbeatState)
     memory: dict[str, Json] = field(default_factory=dict)
 
-    def tell(self, at: int, what: str, run: str = "", body: str = "") -> None:
+    def check_in(self, at: int, what: str, run: str = "", body: str = "") -> None:
         code = int(what) if what.isdigit() else None
         kind = CheckInKind(what) if code is None else CheckInKind.FAIL if code else CheckInKind.OK
         self.beat = apply_check_in(self.beat, CheckIn(str(at), at, kind, run, code, body)).state
 
-    def look(self, at: int) -> Observation:
+    def observe(self, at: int) -> Observation:
         memory = {**self.memory, HEARTBEAT_STATE_KEY: self.beat.to_json()}
         observation = asyncio.run(self.probe.observe(RunContext(at, at, 5.0, "", memory, Network())))
         assert HEARTBEAT_STATE_KEY not in observation.state_updates
@@ -51,7 +51,7 @@ class Job:
         return observation
 
     def verdict(self, at: int) -> tuple[str, str]:
-        observation = self.look(at)
+        observation = self.observe(at)
         assert (observation.outcome is Outcome.FAIL) == bool(observation.reason)
         problem = {self.probe.name: JobProblem(observation.reason, observation.message)} if observation.reason else {}
         result = Result(
@@ -71,7 +71,7 @@ FINE = ("", "")
 
 TABLE: list[tuple[str, list[tuple[int, str]], int, tuple[str, str]]] = [
     ("it ran last night", [(0, "start"), (20 * MIN, "ok")], 9 * HOUR, FINE),
-    ("it only says when it is done", [(20 * MIN, "ok")], 9 * HOUR, FINE),
+    ("it reports only its end", [(20 * MIN, "ok")], 9 * HOUR, FINE),
     ("it is late within its grace", [(-DAY, "ok")], 30 * MIN - 1, FINE),
     ("it is overdue", [(-DAY, "ok")], 2 * HOUR, ("job.overdue", "Nightly backup is overdue: due 03:00 UTC")),
     ("it runs", [(0, "start")], 90 * MIN, FINE),
@@ -87,13 +87,15 @@ TABLE: list[tuple[str, list[tuple[int, str]], int, tuple[str, str]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("tells", "looked", "says"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
-def test_verdicts(tells: list[tuple[int, str]], looked: int, says: tuple[str, str]) -> None:
+@pytest.mark.parametrize(
+    ("check_ins", "evaluated_after", "verdict"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE]
+)
+def test_verdicts(check_ins: list[tuple[int, str]], evaluated_after: int, verdict: tuple[str, str]) -> None:
     nightly = job(**NIGHTLY)
     assert nightly.verdict(LAST_NIGHT - 2 * DAY) == FINE
-    for at, what in tells:
-        nightly.tell(LAST_NIGHT + at, what)
-    assert nightly.verdict(LAST_NIGHT + looked) == says
+    for at, what in check_ins:
+        nightly.check_in(LAST_NIGHT + at, what)
+    assert nightly.verdict(LAST_NIGHT + evaluated_after) == verdict
 
 
 def test_one_that_never_checked_in() -> None:
@@ -105,11 +107,11 @@ def test_one_that_never_checked_in() -> None:
 
 def test_every_counts_from_the_last_run_whenever_that_was() -> None:
     hourly = job(every="1h", grace="5m")
-    hourly.look(NOON)
-    hourly.tell(NOON + 10 * MIN, "ok")
+    hourly.observe(NOON)
+    hourly.check_in(NOON + 10 * MIN, "ok")
     assert hourly.verdict(NOON + 75 * MIN - 1) == FINE
     assert hourly.verdict(NOON + 75 * MIN) == ("job.overdue", "Nightly backup is overdue: due 13:10 UTC")
-    hourly.tell(NOON + 80 * MIN, "ok")
+    hourly.check_in(NOON + 80 * MIN, "ok")
     assert hourly.verdict(NOON + 144 * MIN) == FINE
 
 
@@ -119,31 +121,31 @@ def test_a_year_of_jobs_that_wander_within_their_grace_is_silent_and_each_miss_i
         every, grace = dice.choice([(HOUR, 10 * MIN), (DAY, HOUR), (15 * MIN, 3 * MIN)])
         wanderer = job(every=f"{every}ms", grace=f"{grace}ms")
         at = NOON + n * 1_234_567
-        wanderer.look(at)
+        wanderer.observe(at)
         for _ in range(min(365 * DAY // every, 150)):
             at += every + dice.randrange(-grace, grace)
             assert wanderer.verdict(at - 1) == FINE
-            wanderer.tell(at, dice.choice(["ok", "0"]))
+            wanderer.check_in(at, dice.choice(["ok", "0"]))
         assert wanderer.verdict(at + every + grace - 1) == FINE
         assert wanderer.verdict(at + every + grace)[0] == "job.overdue"
 
 
-def test_a_run_that_nobody_ended_is_told_for_a_day_and_then_lost() -> None:
+def test_a_run_without_an_end_is_reported_for_a_day_and_then_lost() -> None:
     nightly = job(**NIGHTLY)
-    nightly.look(LAST_NIGHT - DAY)
-    nightly.tell(LAST_NIGHT, "start", "a")  # and the machine went down
+    nightly.observe(LAST_NIGHT - DAY)
+    nightly.check_in(LAST_NIGHT, "start", "a")  # and the machine went down
     assert nightly.verdict(LAST_NIGHT + 3 * HOUR)[0] == "job.stuck"
-    nightly.tell(LAST_NIGHT + DAY, "start", "b")
+    nightly.check_in(LAST_NIGHT + DAY, "start", "b")
     assert nightly.verdict(LAST_NIGHT + DAY + MIN)[0] == "job.stuck"
-    nightly.tell(LAST_NIGHT + DAY + 20 * MIN, "ok", "b")
+    nightly.check_in(LAST_NIGHT + DAY + 20 * MIN, "ok", "b")
     assert nightly.verdict(LAST_NIGHT + DAY + HOUR) == FINE
 
 
 def test_its_output_is_evidence_and_why_it_failed_is_in_the_message() -> None:
     nightly = job(**NIGHTLY)
-    nightly.tell(LAST_NIGHT, "start")
-    nightly.tell(LAST_NIGHT + 5 * MIN, "1", body="copying /srv\nrsync: no space left on device\n")
-    observation = nightly.look(LAST_NIGHT + HOUR)
+    nightly.check_in(LAST_NIGHT, "start")
+    nightly.check_in(LAST_NIGHT + 5 * MIN, "1", body="copying /srv\nrsync: no space left on device\n")
+    observation = nightly.observe(LAST_NIGHT + HOUR)
     assert observation.message == "Nightly backup failed: exit code 1: rsync: no space left on device"
     assert observation.evidence.excerpt == "copying /srv\nrsync: no space left on device\n"
     assert observation.evidence.facts["jobs"]["Nightly backup"]["failures"] == 1
@@ -152,7 +154,7 @@ def test_its_output_is_evidence_and_why_it_failed_is_in_the_message() -> None:
 
 def test_what_is_remembered_says_since_when_runs_are_expected() -> None:
     nightly = job(**NIGHTLY)
-    nightly.look(LAST_NIGHT + HOUR)
+    nightly.observe(LAST_NIGHT + HOUR)
     record = load_job_record(nightly.memory, "Nightly backup")
     assert record is not None
     assert (record.state.schedule_text, record.state.expected_from) == ("0 3 * * * UTC", LAST_NIGHT + HOUR)
@@ -160,8 +162,8 @@ def test_what_is_remembered_says_since_when_runs_are_expected() -> None:
 
 def test_an_edited_schedule_is_owed_from_then_on() -> None:
     before, edited = job(**NIGHTLY), job(**{**NIGHTLY, "schedule": "0 11 * * *"})
-    before.tell(LAST_NIGHT, "ok")
-    before.look(NOON)
+    before.check_in(LAST_NIGHT, "ok")
+    before.observe(NOON)
     edited.beat, edited.memory = before.beat, before.memory
     assert edited.verdict(NOON) == FINE
     assert edited.verdict(NOON + DAY)[0] == "job.overdue"

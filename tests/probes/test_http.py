@@ -77,7 +77,7 @@ JSON = {"Content_Type": "application/json"}
             ["'c' in body.names"],
             *("fail", "expectation.failed", "body.names is a list of 2, expected to contain 'c'"),
         ),
-        # a status nobody asked about is told before the expression that it spoils
+        # an unexpected status comes before the expression that it breaks
         (
             "500 Oops",
             ["body.queue.failed <= 50"],
@@ -154,12 +154,12 @@ def test_a_body_that_was_not_read_whole_decides_nothing(handler: ConnectionHandl
     assert observation.evidence.facts["body_incomplete"] == why
 
 
-def preference_problems(seen: Observation) -> dict[str, str] | None:
-    listing = seen.listings.get("preference")
+def preference_problems(observation: Observation) -> dict[str, str] | None:
+    listing = observation.listings.get("preference")
     return None if listing is None else {text: facts.problem for text, facts in listing.subjects.items()}
 
 
-def test_preferences_are_told_only_of_a_good_answer() -> None:
+def test_preferences_are_evaluated_only_for_a_good_response() -> None:
     prefer = ["body.queue.failed <= 50", "status == 200", "body.none == 1"]
     good = observe(send_parts(http_response(HEALTH)), prefer=prefer)
     assert good.outcome is Outcome.PASS
@@ -172,7 +172,7 @@ def test_preferences_are_told_only_of_a_good_answer() -> None:
     assert observe(send_parts(), prefer=prefer).listings == {}
 
 
-# --- what is told
+# --- evidence
 
 
 def test_measurements_and_evidence_of_an_answer() -> None:
@@ -268,16 +268,16 @@ def test_planted_secrets_do_not_come_back_even_when_the_server_repeats_them(stat
     ):
         observation = asyncio.run(run_scenario(http))
         assert observation.reason
-        told = json.dumps(
+        stored = json.dumps(
             [
                 mask(observation.message),
                 mask(observation.evidence.excerpt),
                 sanitize_json(dict(observation.evidence.facts), mask),
             ]
         )
-        assert "s3cret" not in told
-        assert "czNjcmV0" not in told  # the same in base64
-        assert "•••" in json.loads(told)[1]
+        assert "s3cret" not in stored
+        assert "czNjcmV0" not in stored  # the same in base64
+        assert "•••" in json.loads(stored)[1]
         facts_unmasked = json.dumps({k: v for k, v in observation.evidence.facts.items() if k != "expect"})
         assert "s3cret" not in facts_unmasked
 
@@ -320,7 +320,7 @@ def test_headers_that_are_sent(http: dict[str, Any], present: list[str], absent:
     assert not any(line in head for line in absent)
 
 
-def test_redirects_are_followed_unless_told_otherwise(nginx: str) -> None:
+def test_redirects_are_followed_by_default(nginx: str) -> None:
     followed = asyncio.run(observed(probe(f"{nginx}/old")))
     assert (followed.outcome, followed.measurements["redirects"]) == (Outcome.PASS, 1)
     assert followed.evidence.facts["redirected_to"] == f"{nginx}/new"

@@ -30,10 +30,10 @@ NOW = 1_800_000_000_000
 DAY = 86_400_000
 
 
-def said(text: str = "", structured: Any = None, is_error: bool = False) -> dict[str, Any]:
+def tool_result(text: str = "", structured: Any = None, is_error: bool = False) -> dict[str, Any]:
     content = [{"type": "text", "text": text}] if text else []
-    told = {"content": content, "isError": is_error}
-    return told if structured is None else told | {"structuredContent": structured}
+    result = {"content": content, "isError": is_error}
+    return result if structured is None else result | {"structuredContent": structured}
 
 
 def run(result: Mapping[str, Any], mcp: Mapping[str, Any] | None = None, **options: Any) -> Observation:
@@ -50,7 +50,7 @@ def run(result: Mapping[str, Any], mcp: Mapping[str, Any] | None = None, **optio
 
 
 def test_a_missing_tool_is_named() -> None:
-    observation = run(said("{}"), {"tools": ["fetch", "search"]})
+    observation = run(tool_result("{}"), {"tools": ["fetch", "search"]})
     assert (observation.reason, observation.message) == (
         "mcp.tool_missing",
         "tool search is missing: 2\N{NO-BREAK SPACE}tools listed",
@@ -58,25 +58,27 @@ def test_a_missing_tool_is_named() -> None:
 
 
 def test_missing_tools_are_named() -> None:
-    observation = run(said("{}"), {"tools": ["b", "a"], "call": "c"})
+    observation = run(tool_result("{}"), {"tools": ["b", "a"], "call": "c"})
     assert observation.message.startswith("tools b, a, c are missing")
 
 
 def test_tasks_are_read_although_a_tool_is_missing() -> None:
-    observation = run(said('{"tasks": [{"name": "sync", "ok": true, "staleness_ms": 5}]}'), {"tools": ["search"]})
+    observation = run(
+        tool_result('{"tasks": [{"name": "sync", "ok": true, "staleness_ms": 5}]}'), {"tools": ["search"]}
+    )
     assert (observation.reason, list(reported_tasks(observation) or {})) == ("mcp.tool_missing", ["sync"])
 
 
 @pytest.mark.parametrize(
     ("result", "words"),
     [
-        (said("database is\nlocked", is_error=True), "database is locked"),
-        (said('{"healthy": false, "error": "no disk"}', is_error=True), "no disk"),
-        (said('{"tasks": [{"name": "a", "ok": false}, {"name": "b", "ok": true}]}', is_error=True), "a not ok"),
-        (said(is_error=True), "no error message"),
+        (tool_result("database is\nlocked", is_error=True), "database is locked"),
+        (tool_result('{"healthy": false, "error": "no disk"}', is_error=True), "no disk"),
+        (tool_result('{"tasks": [{"name": "a", "ok": false}, {"name": "b", "ok": true}]}', is_error=True), "a not ok"),
+        (tool_result(is_error=True), "no error message"),
     ],
 )
-def test_an_error_of_the_tool_is_told_in_its_words(result: Mapping[str, Any], words: str) -> None:
+def test_the_message_quotes_the_tools_error(result: Mapping[str, Any], words: str) -> None:
     observation = run(result)
     expected = (Outcome.FAIL, "mcp.tool_error", f"health_check reports an error: {words}")
     assert (observation.outcome, observation.reason, observation.message) == expected
@@ -85,7 +87,7 @@ def test_an_error_of_the_tool_is_told_in_its_words(result: Mapping[str, Any], wo
 
 def test_tasks_are_read_although_the_tool_reports_an_error() -> None:
     task = {"name": "sync", "ok": False, "staleness_ms": 7, "last_run_status": "failed", "last_run_error": "HTTP 502"}
-    observation = run(said(structured={"tasks": [task]}, is_error=True))
+    observation = run(tool_result(structured={"tasks": [task]}, is_error=True))
     assert observation.reason == "mcp.tool_error"
     ran_at = observation.listings["task"].observed_at - 7
     assert reported_tasks(observation) == {"sync": ReportedTask(False, ran_at, None, "failed", "HTTP 502")}
@@ -100,23 +102,31 @@ UNREADABLE = "health_check reports tasks that cannot be read"
 @pytest.mark.parametrize(
     ("result", "reason", "message"),
     [
-        (said('{"healthy": true}'), "task.list_missing", f"{NO_TASKS}: the result has no `tasks`"),
-        (said(structured={"result": 1}), "task.list_missing", f"{NO_TASKS}: the result has no `tasks`"),
-        (said("all is well"), "task.list_missing", f"{NO_TASKS}: the result is a string, not an object with `tasks`"),
-        (said("x" * 300_000), "task.list_missing", f"{NO_TASKS}: the result is a string, not an object with `tasks`"),
-        (said('["sync"]'), "task.list_missing", f"{NO_TASKS}: the result is a list, not an object with `tasks`"),
-        (said("null"), "task.list_missing", f"{NO_TASKS}: the result is null, not an object with `tasks`"),
-        (said(""), "task.list_missing", f"{NO_TASKS}: the result is empty"),
-        ({"content": []}, "task.list_missing", f"{NO_TASKS}: the result is empty"),
-        (said('{"tasks": null}'), "task.list_invalid", f"{UNREADABLE}: tasks is null, not a list"),
-        (said('{"tasks": [{"ok": true}]}'), "task.list_invalid", f"{UNREADABLE}: tasks[0] has no name"),
+        (tool_result('{"healthy": true}'), "task.list_missing", f"{NO_TASKS}: the result has no `tasks`"),
+        (tool_result(structured={"result": 1}), "task.list_missing", f"{NO_TASKS}: the result has no `tasks`"),
         (
-            said('{"tasks": {"sync": true}}'),
+            tool_result("all is well"),
+            "task.list_missing",
+            f"{NO_TASKS}: the result is a string, not an object with `tasks`",
+        ),
+        (
+            tool_result("x" * 300_000),
+            "task.list_missing",
+            f"{NO_TASKS}: the result is a string, not an object with `tasks`",
+        ),
+        (tool_result('["sync"]'), "task.list_missing", f"{NO_TASKS}: the result is a list, not an object with `tasks`"),
+        (tool_result("null"), "task.list_missing", f"{NO_TASKS}: the result is null, not an object with `tasks`"),
+        (tool_result(""), "task.list_missing", f"{NO_TASKS}: the result is empty"),
+        ({"content": []}, "task.list_missing", f"{NO_TASKS}: the result is empty"),
+        (tool_result('{"tasks": null}'), "task.list_invalid", f"{UNREADABLE}: tasks is null, not a list"),
+        (tool_result('{"tasks": [{"ok": true}]}'), "task.list_invalid", f"{UNREADABLE}: tasks[0] has no name"),
+        (
+            tool_result('{"tasks": {"sync": true}}'),
             "task.list_invalid",
             f"{UNREADABLE}: tasks is an object, not a list",
         ),
         (
-            said('{"tasks": ["sync", {}]}'),
+            tool_result('{"tasks": ["sync", {}]}'),
             "task.list_invalid",
             f"{UNREADABLE}: tasks[0] is a string, not an object, and 1 more",
         ),
@@ -129,20 +139,20 @@ def test_limits_for_tasks_want_tasks(result: Mapping[str, Any], reason: str, mes
 
 
 def test_without_limits_a_list_of_other_things_is_let_be() -> None:
-    observation = run(said('{"tasks": ["buy milk"]}'))
+    observation = run(tool_result('{"tasks": ["buy milk"]}'))
     assert (observation.outcome, reported_tasks(observation)) == (Outcome.PASS, None)
 
 
 @pytest.mark.parametrize("name", ["*", "sync"])
 def test_an_empty_list_says_that_there_are_no_tasks(name: str) -> None:
     """Which the rule `missing` then holds against the tasks that have a name."""
-    observation = run(said('{"tasks": []}'), {"tasks": {name: "1h"}})
+    observation = run(tool_result('{"tasks": []}'), {"tasks": {name: "1h"}})
     assert (observation.outcome, reported_tasks(observation)) == (Outcome.PASS, {})
 
 
 @pytest.mark.parametrize("text", ["it is broken", "{}", '{"tasks": "?"}', '{"tasks": [{}]}', '{"tasks": []}'])
 def test_an_error_comes_before_what_its_tasks_lack(text: str) -> None:
-    observation = run(said(text, is_error=True), {"tasks": {"sync": "1h"}})
+    observation = run(tool_result(text, is_error=True), {"tasks": {"sync": "1h"}})
     assert (observation.outcome, observation.reason) == (Outcome.FAIL, "mcp.tool_error")
     assert reported_tasks(observation) == ({} if text == '{"tasks": []}' else None)
 
@@ -187,17 +197,17 @@ def test_the_tool_that_is_called(tools: Any, mcp: dict[str, Any], called: str) -
 # --- what expressions look at
 
 ANSWERS: list[tuple[str, dict[str, Any], str]] = [
-    ("JSON in text", said('{"healthy": true, "n": 3}'), "result.healthy && result.n == 3"),
-    ("structured content wins", said('{"healthy": false}', {"healthy": True}), "result.healthy"),
-    ("text that is no JSON", said("all is well"), 'result.contains("well")'),
-    ("text that an SDK wrapped", said('{"n": 3}', {"result": '{"n": 3}'}), "result.n == 3"),
-    ("a list that an SDK wrapped", said("[1, 2]", {"result": [1, 2]}), "result.size() == 2"),
-    ("an object whose field is called so", said('{"result": 5}', {"result": 5}), "result.result == 5"),
-    ("what JSON cannot hold", said("", {"load": None}), "result.load == null"),
-    ("no error", said("fine"), "!is_error"),
-    ("tools", said("fine"), 'tools == ["health_check", "fetch"]'),
-    ("server and protocol", said("fine"), 'server.name == "Raw" && protocol >= "2025"'),
-    ("time", said("fine"), "elapsed_ms >= 0 && elapsed_ms < 10000"),
+    ("JSON in text", tool_result('{"healthy": true, "n": 3}'), "result.healthy && result.n == 3"),
+    ("structured content wins", tool_result('{"healthy": false}', {"healthy": True}), "result.healthy"),
+    ("text that is no JSON", tool_result("all is well"), 'result.contains("well")'),
+    ("text that an SDK wrapped", tool_result('{"n": 3}', {"result": '{"n": 3}'}), "result.n == 3"),
+    ("a list that an SDK wrapped", tool_result("[1, 2]", {"result": [1, 2]}), "result.size() == 2"),
+    ("an object whose field is called so", tool_result('{"result": 5}', {"result": 5}), "result.result == 5"),
+    ("what JSON cannot hold", tool_result("", {"load": None}), "result.load == null"),
+    ("no error", tool_result("fine"), "!is_error"),
+    ("tools", tool_result("fine"), 'tools == ["health_check", "fetch"]'),
+    ("server and protocol", tool_result("fine"), 'server.name == "Raw" && protocol >= "2025"'),
+    ("time", tool_result("fine"), "elapsed_ms >= 0 && elapsed_ms < 10000"),
 ]
 
 
@@ -210,28 +220,28 @@ def test_expressions_see(result: dict[str, Any], expression: str) -> None:
     ("result", "mcp", "expression", "reason", "message"),
     [
         (
-            said('{"healthy": false}'),
+            tool_result('{"healthy": false}'),
             {},
             "result.healthy == true",
             "expectation.failed",
             "result.healthy is false, expected true",
         ),
         (
-            said("{}"),
+            tool_result("{}"),
             {},
             "result.healthy",
             "expectation.evaluation_failed",
             "result.healthy cannot be evaluated: result has no field 'healthy'",
         ),
         (
-            said("{}"),
+            tool_result("{}"),
             {"call": "ping"},
             "result.healthy",
             "mcp.tool_missing",
             "tool ping is missing: 2\N{NO-BREAK SPACE}tools listed",
         ),
         (
-            said(json.dumps({"log": "x" * 300_000})),
+            tool_result(json.dumps({"log": "x" * 300_000})),
             {},
             "result.log.size() > 1",
             "expectation.evaluation_failed",
@@ -255,8 +265,8 @@ def test_an_expectation_wants_the_tool_to_be_called() -> None:
     assert asyncio.run(go()).message == wanted
 
 
-def test_preferences_are_told_when_nothing_is_wrong() -> None:
-    observation = run(said('{"queue": 7}'), prefer=["result.queue < 5", "elapsed_ms < 60000"])
+def test_preferences_are_evaluated_if_nothing_fails() -> None:
+    observation = run(tool_result('{"queue": 7}'), prefer=["result.queue < 5", "elapsed_ms < 60000"])
     assert observation.outcome is Outcome.PASS
     problems = {text: facts.problem for text, facts in observation.listings["preference"].subjects.items()}
     assert problems == {"result.queue < 5": "result.queue is 7, expected < 5", "elapsed_ms < 60000": ""}
@@ -284,7 +294,7 @@ def test_a_task_that_never_ran_is_remembered_until_it_runs() -> None:
         async with Network() as network:
             runner, found = McpProbeRunner(network), []
             for entry, now in ((new, NOW), (new, NOW + DAY), (ran, NOW + 2 * DAY), (ran, NOW + 3 * DAY)):
-                async with running_raw_server(result=said(json.dumps({"tasks": [entry]}))) as raw:
+                async with running_raw_server(result=tool_result(json.dumps({"tasks": [entry]}))) as raw:
                     observation = await runner.run_probe({"url": raw.url}, now=now)
                     assert reported_tasks(observation) is not None
                     found.append(
@@ -307,7 +317,7 @@ class TestTheEra:
     """`server/discover` or `initialize`: found out once, then taken for granted, then doubted again."""
 
     @staticmethod
-    async def heard(runner: McpProbeRunner, now: int, **server: Any) -> list[str]:
+    async def methods_received(runner: McpProbeRunner, now: int, **server: Any) -> list[str]:
         async with running_raw_server(**server) as raw:
             runner.probe_state.get(MCP_PROTOCOL_STATE_KEY, {}).update(target=raw.url)
             await runner.run_probe({"url": raw.url, "call": "off"}, now=now)
@@ -317,10 +327,10 @@ class TestTheEra:
         async def go() -> None:
             async with Network() as network:
                 runner = McpProbeRunner(network)
-                assert "server/discover" in await self.heard(runner, NOW)
+                assert "server/discover" in await self.methods_received(runner, NOW)
                 assert runner.probe_state[MCP_PROTOCOL_STATE_KEY]["era"] == "legacy"
-                assert "server/discover" not in await self.heard(runner, NOW + DAY - 1)
-                assert "server/discover" in await self.heard(runner, NOW + DAY)
+                assert "server/discover" not in await self.methods_received(runner, NOW + DAY - 1)
+                assert "server/discover" in await self.methods_received(runner, NOW + DAY)
                 assert runner.probe_state[MCP_PROTOCOL_STATE_KEY]["negotiated_at"] == NOW + DAY
 
         asyncio.run(go())
@@ -335,17 +345,17 @@ class TestTheEra:
         async def go() -> None:
             async with Network() as network:
                 runner = McpProbeRunner(network)
-                await self.heard(runner, NOW)
-                await self.heard(runner, NOW + 1, responses={"*": response})
+                await self.methods_received(runner, NOW)
+                await self.methods_received(runner, NOW + 1, responses={"*": response})
                 assert bool(runner.probe_state[MCP_PROTOCOL_STATE_KEY]) is kept
 
         asyncio.run(go())
 
     def test_of_another_target_is_found_out_anew(self) -> None:
         async def go() -> None:
-            async with Network() as network, running_raw_server() as one, running_raw_server() as other:
+            async with Network() as network, running_raw_server() as first, running_raw_server() as other:
                 runner = McpProbeRunner(network)
-                await runner.run_probe({"url": one.url})
+                await runner.run_probe({"url": first.url})
                 await runner.run_probe({"url": other.url})
                 assert "server/discover" in other.received_methods
 
@@ -355,8 +365,8 @@ class TestTheEra:
         async def go() -> None:
             async with Network() as network:
                 runner = McpProbeRunner(network)
-                heard = await self.heard(runner, NOW, responses={"*": RawMcpResponse(503)})
-                assert heard == ["server/discover"]
+                methods = await self.methods_received(runner, NOW, responses={"*": RawMcpResponse(503)})
+                assert methods == ["server/discover"]
                 assert runner.probe_state == {}
 
         asyncio.run(go())

@@ -1,4 +1,4 @@
-"""What an MCP probe may be told, and what it says to what it may not."""
+"""Valid and invalid configurations of MCP probes."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_limits_of_tasks_are_milliseconds() -> None:
         ({"url": URL, "tols": ["x"]}, "Extra inputs are not permitted"),
     ],
 )
-def test_what_makes_no_sense_is_refused(mcp: Any, complaint: str) -> None:
+def test_invalid_configurations_are_refused(mcp: Any, complaint: str) -> None:
     assert complaint in problems(mcp)
 
 

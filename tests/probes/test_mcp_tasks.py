@@ -33,10 +33,10 @@ AGES: list[tuple[str, dict[str, Any], int | None]] = [
     ("ISO 8601 without a zone is UTC", {"last_run_at": "2027-01-15T07:59:00.5"}, 59_500),
     ("ISO 8601, the date alone", {"last_run_at": "2027-01-15"}, 8 * HOUR),
     ("staleness", {"staleness_ms": 90_000.4}, 90_000),
-    ("staleness wins: no clock of ours is in it", {"staleness_ms": 5, "last_run_at": NOW - HOUR}, 5),
-    ("a clock a little ahead of ours", {"last_run_at": NOW + 60_000}, 0),
+    ("staleness has priority: it is free of clock skew", {"staleness_ms": 5, "last_run_at": NOW - HOUR}, 5),
+    ("a server clock slightly ahead", {"last_run_at": NOW + 60_000}, 0),
     ("staleness below zero", {"staleness_ms": -3}, 0),
-    ("nothing said: never ran", {}, None),
+    ("neither: never ran", {}, None),
     ("null: never ran", {"last_run_at": None, "staleness_ms": None}, None),
     ("the empty time of Go: never ran", {"last_run_at": "0001-01-01T00:00:00Z"}, None),
     ("epoch zero: never ran", {"last_run_at": 0}, None),
@@ -49,8 +49,8 @@ def test_when_it_last_ran(entry: dict[str, Any], age: int | None) -> None:
 
 
 VERDICTS: list[tuple[str, dict[str, Any], bool]] = [
-    ("ok says so", {"ok": True, "last_run_status": "failed"}, True),
-    ("ok says no", {"ok": False, "last_run_status": "success"}, False),
+    ("ok is true", {"ok": True, "last_run_status": "failed"}, True),
+    ("ok is false", {"ok": False, "last_run_status": "success"}, False),
     ("the status succeeded", {"last_run_status": "Succeeded"}, True),
     ("the status failed", {"last_run_status": "FAILED"}, False),
     ("the status is two words", {"last_run_status": "timed out"}, False),

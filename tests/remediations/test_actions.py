@@ -48,7 +48,7 @@ def apply(
 
 
 class Table:
-    """Two hundred jobs that run, one of them the seventh."""
+    """Two hundred running jobs."""
 
     def __init__(self, url: str, key: str = "INTEGER"):
         self.url = url.replace("+psycopg", "").replace("+pymysql", "")
@@ -118,7 +118,7 @@ def test_a_key_may_be_a_uuid(pg: str) -> None:
     table, key = Table(pg, "UUID"), "0b0e7c1e-6a35-4a1e-9c3f-0f8d6a1f2b3c"
     table.do(f"INSERT INTO jobs VALUES ('{key}', 'ledger', 'running')")
     assert apply(table.sql(), STUCK._replace(id=key)) == f"changed 1{NBSP}row"
-    assert [str(one) for one in table.pending] == [key]
+    assert [str(value) for value in table.pending] == [key]
 
 
 def test_a_cast_is_no_parameter(pg: str) -> None:
@@ -131,13 +131,13 @@ def test_a_cast_is_no_parameter(pg: str) -> None:
 def test_who_may_not_change_it_hears_so(pg: str) -> None:
     table = Table(pg)
     table.do("CREATE ROLE reader LOGIN PASSWORD 'a'", "GRANT SELECT ON jobs TO reader")
-    who = f"reader:a@{table.url.partition('@')[2]}"
+    role = f"reader:a@{table.url.partition('@')[2]}"
     with pytest.raises(ProbeError, match="PostgreSQL returned an error: permission denied for table jobs"):
-        apply({"sql": {"statement": RESET, "url": f"postgresql://{who}"}})
+        apply({"sql": {"statement": RESET, "url": f"postgresql://{role}"}})
     table.do("DROP OWNED BY reader", "DROP ROLE reader")
 
 
-def test_a_lock_that_somebody_holds_is_not_waited_for(pg: str) -> None:
+def test_a_lock_of_another_session_is_not_awaited(pg: str) -> None:
     table = Table(pg)
     with table.engine.begin() as connection:
         connection.execute(sa.text("UPDATE jobs SET kind = 'mine' WHERE id = 7"))
@@ -222,10 +222,10 @@ def test_a_request_carries_the_values_and_nothing_more() -> None:
             "http": {"url": url, "json": {"why": "{reason}", "who": ["{subject}"], "n": 3, "{id}": "{subject} {id}"}}
         }
         assert apply(given, STUCK._replace(subject='a/b?c&"d" {id}')) == "HTTP 200"
-        [heard] = ops.received
-    assert heard.path == "/workers/a%2Fb%3Fc%26%22d%22%20%7Bid%7D/restart?run=7"
-    assert heard.json == {"why": "job.stuck", "who": ['a/b?c&"d" {id}'], "n": 3, "{id}": 'a/b?c&"d" {id} 7'}
-    assert heard.headers["idempotency-key"] == "wd-a1b2-job.stuck-7"
+        [received] = ops.received
+    assert received.path == "/workers/a%2Fb%3Fc%26%22d%22%20%7Bid%7D/restart?run=7"
+    assert received.json == {"why": "job.stuck", "who": ['a/b?c&"d" {id}'], "n": 3, "{id}": 'a/b?c&"d" {id} 7'}
+    assert received.headers["idempotency-key"] == "wd-a1b2-job.stuck-7"
 
 
 @pytest.mark.parametrize("name", [".", ".."])
@@ -255,7 +255,7 @@ def test_a_dry_run_sends_no_request() -> None:
 
 
 def call(responses: dict[str, Any], *, dry: bool = False, name: str = "trigger_task", **result: Any) -> tuple[str, Any]:
-    """What came of calling a tool, and what its server heard."""
+    """The result of a tool call, and the methods that the server received."""
 
     async def act() -> tuple[str, Any]:
         async with (
@@ -263,9 +263,9 @@ def call(responses: dict[str, Any], *, dry: bool = False, name: str = "trigger_t
             Network() as network,
         ):
             arguments = {"task": "{subject}"}
-            told = {"on": "stale", "mcp": {"url": server.url, "tool": "trigger_task", "arguments": arguments}}
+            settings = {"on": "stale", "mcp": {"url": server.url, "tool": "trigger_task", "arguments": arguments}}
             reach = ConnectContext(network, PhaseTimer(), True, 10.0, 1_700_000_000_000)
-            remedy = RemediationSettings.model_validate(told)
+            remedy = RemediationSettings.model_validate(settings)
             return await remedy.action.execute(
                 STUCK._replace(reason="task.stale"), reach, dry_run=dry
             ), server.received_methods
@@ -274,9 +274,9 @@ def call(responses: dict[str, Any], *, dry: bool = False, name: str = "trigger_t
 
 
 def test_a_tool_is_called() -> None:
-    said, heard = call({}, content=[{"type": "text", "text": "on its way"}])
-    assert said == "called"
-    assert heard.count("tools/call") == 1
+    description, received = call({}, content=[{"type": "text", "text": "on its way"}])
+    assert description == "called"
+    assert received.count("tools/call") == 1
 
 
 def test_a_tool_that_begins_a_job_names_it() -> None:
@@ -284,9 +284,9 @@ def test_a_tool_that_begins_a_job_names_it() -> None:
 
 
 def test_a_dry_run_looks_whether_the_tool_is_there() -> None:
-    said, heard = call({}, dry=True)
-    assert said == "would call the tool, which is listed"
-    assert "tools/call" not in heard
+    description, received = call({}, dry=True)
+    assert description == "would call the tool, which is listed"
+    assert "tools/call" not in received
     with pytest.raises(ProbeError, match=f"tool trigger_task is missing: 1{NBSP}tool listed"):
         call({}, dry=True, name="another")
 
@@ -301,10 +301,10 @@ def test_a_tool_that_fails_says_why() -> None:
 def test_a_server_may_be_a_command() -> None:
     server = Path(__file__).parents[1] / "support/mcp_servers" / "job_server.py"
     command = [sys.executable, str(server), "stdio"]
-    said = apply(
+    description = apply(
         {"mcp": {"command": command, "tool": "export_data", "arguments": {"format": "{subject}"}}}, patience=60
     )
-    assert said == "started as job ledger-1"
+    assert description == "started as job ledger-1"
 
 
 def test_a_parameter_in_braces_is_refused_in_a_statement() -> None:

@@ -1,4 +1,4 @@
-"""Killed in the middle of a remedy, Watchdog never does it again, and says that its end is not known."""
+"""A remediation during which Watchdog is killed is never repeated; its outcome is unknown."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def test_what_was_begun_is_not_done_again(tmp_path: Path) -> None:
             "alert": {"failure_threshold": 1},
             "remediation": {"on": "connection.refused", "http": ops.url, "max_runs": 1000},
         }
-        told = {"storage": {"url": url}, "server": {"listen": "127.0.0.1:0"}, "probes": [probe]}
-        (tmp_path / "watchdog.yaml").write_text(json.dumps(told))
+        config = {"storage": {"url": url}, "server": {"listen": "127.0.0.1:0"}, "probes": [probe]}
+        (tmp_path / "watchdog.yaml").write_text(json.dumps(config))
         with watchdog(tmp_path) as first:
             wait_until(lambda: ops.received)
             first.kill()

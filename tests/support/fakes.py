@@ -1,6 +1,7 @@
-"""Receivers of ours to send to, on free ports of loopback: a Slack, a mail server, and whoever takes webhooks.
+"""Fake receivers and targets on free loopback ports: Slack, a mail server, a webhook receiver, an HTTP endpoint.
 
-Each is a context manager with what it heard in `heard`, oldest first, and `answers`: queued, each replaces one answer.
+Each receiver is a context manager. `received` holds the requests, oldest first. Each entry of
+`canned_responses`, a queue, replaces one response.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class CannedResponse(NamedTuple):
 
 @dataclass(frozen=True)
 class ReceivedRequest:
-    """One request as it came. `at`: seconds of the monotonic clock."""
+    """A request. `received_at`: seconds of the monotonic clock."""
 
     path: str
     headers: dict[str, str]
@@ -51,12 +52,12 @@ class ReceivedRequest:
 
 
 class FakeHttpReceiver:
-    """Takes every POST: 200 unless `reply` or a queued answer says otherwise."""
+    """Responds to every POST with `default_response` (200), or with the next canned response."""
 
     def __init__(self) -> None:
         self.received: list[ReceivedRequest] = []
         self.canned_responses: deque[CannedResponse | Callable[[], CannedResponse]] = deque()
-        standin = self
+        receiver = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
@@ -65,7 +66,7 @@ class FakeHttpReceiver:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers.get("content-length", 0)))
                 names = {name.lower(): value for name, value in self.headers.items()}
-                response = standin._respond(ReceivedRequest(self.path, names, body, time.monotonic()))
+                response = receiver._respond(ReceivedRequest(self.path, names, body, time.monotonic()))
                 self.send_response(response.status)
                 self.send_header("content-length", str(len(response.body)))
                 for name, value in response.headers:
@@ -80,7 +81,7 @@ class FakeHttpReceiver:
 
         class Server(ThreadingHTTPServer):
             def handle_error(self, request: Any, client_address: Any) -> None:
-                """A client that was killed takes no answer; anything else is worth a traceback."""
+                """Ignores clients that were killed; prints a traceback for anything else."""
                 if not isinstance(sys.exception(), ConnectionError):
                     super().handle_error(request, client_address)
 
@@ -108,7 +109,7 @@ class FakeHttpReceiver:
 
 
 class FakeWebhookReceiver(FakeHttpReceiver):
-    """Whoever takes webhooks."""
+    """A receiver of webhooks."""
 
 
 class FakeSlack(FakeHttpReceiver):
@@ -135,10 +136,10 @@ class FakeSlack(FakeHttpReceiver):
                 "error", ""
             )
             return CannedResponse(404 if error == "no_service" else 400 if error else 200, (error or "ok").encode())
-        said = {"ok": False, "error": "invalid_auth"}
+        reply = {"ok": False, "error": "invalid_auth"}
         if request.headers.get("authorization") == f"Bearer {self.token}":
-            said = self._call_api_method(request.path.removeprefix("/api/"), request.json)
-        return CannedResponse(200, json.dumps(said).encode(), (("content-type", "application/json"),))
+            reply = self._call_api_method(request.path.removeprefix("/api/"), request.json)
+        return CannedResponse(200, json.dumps(reply).encode(), (("content-type", "application/json"),))
 
     def _call_api_method(self, method: str, body: dict[str, Any]) -> dict[str, Any]:
         error = self._find_error(method, body)
@@ -158,10 +159,10 @@ class FakeSlack(FakeHttpReceiver):
             return "unknown_method"
         if body.get("channel") not in (self.channel, "#oncall"):
             return "channel_not_found"
-        known = {post["ts"] for post in self.posts}
-        if method == "chat.update" and (body.get("ts") not in known or body["channel"] != self.channel):
+        timestamps = {post["ts"] for post in self.posts}
+        if method == "chat.update" and (body.get("ts") not in timestamps or body["channel"] != self.channel):
             return "message_not_found"
-        if "thread_ts" in body and body["thread_ts"] not in known:
+        if "thread_ts" in body and body["thread_ts"] not in timestamps:
             return "thread_not_found"
         if not body.get("text"):
             return "no_text"
@@ -175,8 +176,8 @@ def are_blocks_valid(blocks: list[dict[str, Any]]) -> bool:
 
 
 def _is_block_valid(block: dict[str, Any]) -> bool:
-    def text(of: dict[str, Any], most: int, *kinds: str) -> bool:
-        return of["type"] in kinds and 0 < len(of["text"]) <= most
+    def text(of: dict[str, Any], max_chars: int, *kinds: str) -> bool:
+        return of["type"] in kinds and 0 < len(of["text"]) <= max_chars
 
     match block["type"]:
         case "header":
@@ -199,7 +200,7 @@ def _is_block_valid(block: dict[str, Any]) -> bool:
 
 
 class FakeHttpTarget:
-    """An HTTP endpoint that answers 200 while `up`, else 503."""
+    """An HTTP endpoint that responds with 200 while `up`, else with 503."""
 
     def __init__(self) -> None:
         target = self
@@ -229,7 +230,7 @@ class FakeHttpTarget:
 
 @dataclass
 class ReceivedMail:
-    """A letter with the envelope it came in, and whether that was over TLS."""
+    """An email with its envelope."""
 
     sender: str
     recipients: list[str]
@@ -241,7 +242,7 @@ class ReceivedMail:
 
 
 class FakeMailServer:
-    """An SMTP server. `answers`: ("RCPT" | "DATA", "451 later"), each replaces one answer to that command."""
+    """An SMTP server. `canned_responses`: ("RCPT" | "DATA", "451 later"); each replaces a response to that command."""
 
     def __init__(
         self,
@@ -277,8 +278,8 @@ class FakeMailServer:
     def _authenticate(
         self, server: SMTP, session: Session, envelope: Envelope, mechanism: str, data: Any
     ) -> AuthResult:
-        right = isinstance(data, LoginPassword) and (data.login.decode(), data.password.decode()) == self.login
-        return AuthResult(success=right, handled=False, auth_data=data)
+        is_valid = isinstance(data, LoginPassword) and (data.login.decode(), data.password.decode()) == self.login
+        return AuthResult(success=is_valid, handled=False, auth_data=data)
 
     async def handle_RCPT(  # noqa: N802 - aiosmtpd looks for this name
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
@@ -318,10 +319,10 @@ class FakeMailServer:
 
     async def _stop_server(self) -> None:
         self._server.close()
-        talking = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in talking:
+        sessions = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in sessions:
             task.cancel()
-        await asyncio.gather(*talking, return_exceptions=True)
+        await asyncio.gather(*sessions, return_exceptions=True)
 
 
 def make_certificate(folder: Path) -> Path:
@@ -330,7 +331,7 @@ def make_certificate(folder: Path) -> Path:
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
     names = x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(IPv4Address("127.0.0.1"))])
     now = datetime.now(UTC)
-    made = (
+    certificate = (
         x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
         .not_valid_before(now - timedelta(days=1))
         .not_valid_after(now + timedelta(days=30))
@@ -341,5 +342,5 @@ def make_certificate(folder: Path) -> Path:
     pem = serialization.Encoding.PEM
     secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     file = folder / "localhost.pem"
-    file.write_bytes(secret + made.public_bytes(pem))
+    file.write_bytes(secret + certificate.public_bytes(pem))
     return file

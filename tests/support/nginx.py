@@ -37,7 +37,7 @@ def find_nginx() -> str | None:
 
 @contextmanager
 def running_nginx() -> Iterator[str]:
-    """Start one and stop it afterwards. Gives its base URL, without a slash at the end."""
+    """Starts nginx and stops it afterwards. Yields its base URL, without a final slash."""
     binary = find_nginx()
     assert binary is not None
     with socket.create_server(("127.0.0.1", 0)) as free:

@@ -1,4 +1,4 @@
-"""Probes as the service runs them, one at a time."""
+"""Single runs of probes, as the service makes them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def canary_probe(job: Mapping[str, Any], **fields: Any) -> CanaryProbe:
 
 
 def short_canary_probe(job: Mapping[str, Any], finish_within_ms: int) -> CanaryProbe:
-    """One that must be finished sooner than may be configured: a test's patience is short."""
+    """With a shorter limit than the configuration allows, to keep the tests fast."""
     probe = canary_probe({**job, "finish_within": "1s"})
     return probe.model_copy(update={"canary": probe.settings.model_copy(update={"finish_within": finish_within_ms})})
 
@@ -45,7 +45,7 @@ def poll_queue(
     first_result: RecordedResult | None = None,
     gaps: Gaps = (),
 ) -> RecordedResult:
-    """One look into a queue, `after` so many ms since the `first`."""
+    """One run of a queue probe, `after_ms` after the first one."""
     slot, memory = (
         (None, {}) if first_result is None else (first_result.result.slot + after_ms, first_result.state_updates)
     )
@@ -107,12 +107,12 @@ def find_job_problems(probe: Probe, result: Result) -> dict[str, JobProblem] | N
 
 
 def node_worker_command(peers: ThirdPartyServers, script: str, **env: str) -> tuple[list[str], dict[str, str]]:
-    """Words and environment of a worker of ours on Node.js."""
+    """Arguments and environment of a worker script on Node.js."""
     path = f"{os.path.dirname(__file__)}/queue_workers/{script}"  # noqa: PTH120 - what a command line takes
     return [peers.node, path], {"PATH": os.environ["PATH"], "NODE_PATH": str(peers.node_modules), **env}
 
 
 def python_worker_command(script: str, **env: str) -> tuple[list[str], dict[str, str]]:
-    """The same in Python. What stands beside the script can be imported by its jobs."""
+    """The same in Python. Its jobs can import modules beside the script."""
     path = f"{os.path.dirname(__file__)}/queue_workers/{script}"  # noqa: PTH120 - what a command line takes
     return [sys.executable, "-u", path], {"PATH": os.environ["PATH"], **env}

@@ -1,4 +1,4 @@
-"""Servers that say whatever a test wants, and certificates of every kind."""
+"""Servers whose behaviour a test scripts, and certificates of every kind."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ConnectionHandler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Await
 
 
 class ScriptedServer:
-    """A server under test's control: its port, how often it was connected to, and the requests' heads it read."""
+    """A server that a test controls: its port, the number of connections, and the request heads that it read."""
 
     def __init__(self) -> None:
         self.port = 0
@@ -34,7 +34,7 @@ class ScriptedServer:
 async def running_server(
     handler: ConnectionHandler, tls: ssl.SSLContext | None = None, *, read_request: bool = True
 ) -> AsyncIterator[ScriptedServer]:
-    """A server that does what `talk` says, once it has read a request's head if it is to `listen`."""
+    """A server that calls `handler` for each connection, by default after reading a request head."""
     scripted = ScriptedServer()
     tasks: set[asyncio.Task[None]] = set()
 
@@ -60,7 +60,7 @@ async def running_server(
 
 
 def send_parts(*parts: bytes, delay_s: float = 0.0) -> ConnectionHandler:
-    """Sends the parts one by one, waits `then` seconds and closes."""
+    """Sends the parts one by one, waits and closes."""
 
     async def handle(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         for part in parts:

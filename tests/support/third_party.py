@@ -22,7 +22,7 @@ CACHE_DIR = PROJECT_ROOT / ".cache"
 
 
 class RegistryUnreachableError(Exception):
-    """A registry gave nothing; the text says which command failed, and its last words."""
+    """A package could not be installed. The text has the command and the end of its output."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,8 @@ def _is_supported_node(node: str | None) -> bool:
     """pg-boss asks for 22.12."""
     if node is None:
         return False
-    said = subprocess.run([node, "--version"], capture_output=True, text=True, check=False).stdout
-    return tuple(map(int, re.findall(r"\d+", said)[:2])) >= (22, 12)
+    output = subprocess.run([node, "--version"], capture_output=True, text=True, check=False).stdout
+    return tuple(map(int, re.findall(r"\d+", output)[:2])) >= (22, 12)
 
 
 def _find_node(home: Path) -> str:

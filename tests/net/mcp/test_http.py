@@ -51,7 +51,7 @@ FAULTS: list[tuple[str, dict[str, Any], str, str]] = [
     ("out of service", {"*": RawMcpResponse(503)}, "http.status", "HTTP 503"),
     ("out of service later", {"tools/call": RawMcpResponse(503)}, "http.status", "HTTP 503"),
     (
-        "broken, and says so",
+        "broken, with a JSON-RPC error",
         {"tools/list": RawMcpResponse(500, rpc_error(2, -32603, "boom"))},
         "http.status",
         "HTTP 500",
@@ -73,7 +73,7 @@ FAULTS: list[tuple[str, dict[str, Any], str, str]] = [
         "HTTP 302: redirect to https://login.example/ is not followed",
     ),
     (
-        "a reply to nobody",
+        "a reply to an unknown request",
         {"tools/list": RawMcpResponse(body=rpc_result(99, {"tools": []}))},
         "mcp.unexpected_id",
         "the server replies to request '99', which was never sent",
@@ -176,8 +176,8 @@ def test_other_faults_are_not_tried_again(responses: dict[str, Any]) -> None:
 
 
 def test_the_server_is_quoted() -> None:
-    told = {"WWW-Authenticate": 'Bearer error="invalid_token"', "Retry-After": "30"}
-    observation, _ = run({"*": RawMcpResponse(401, b'{"error": "the token has expired"}', headers=told)})
+    headers = {"WWW-Authenticate": 'Bearer error="invalid_token"', "Retry-After": "30"}
+    observation, _ = run({"*": RawMcpResponse(401, b'{"error": "the token has expired"}', headers=headers)})
     assert observation.evidence.excerpt == '{"error": "the token has expired"}'
     assert observation.evidence.facts["www_authenticate"] == 'Bearer error="invalid_token"'
     assert observation.evidence.facts["retry_after"] == "30"
@@ -187,7 +187,7 @@ HANGS: list[tuple[str, dict[str, Any], str]] = [
     ("from the start", {"*": RawMcpResponse(hang=True)}, "negotiating the protocol version"),
     ("when it lists", {"tools/list": RawMcpResponse(hang=True)}, "listing the tools"),
     (
-        "when it is told that we are ready",
+        "at the initialized notification",
         {"notifications/initialized": RawMcpResponse(hang=True)},
         "listing the tools",
     ),
@@ -208,7 +208,7 @@ HANGS: list[tuple[str, dict[str, Any], str]] = [
 def hangs(request: pytest.FixtureRequest) -> dict[str, tuple[Observation, float]]:
     """Every hang once, all at the same time: what was seen, and how many seconds it took."""
 
-    async def one(network: Network, responses: dict[str, Any]) -> tuple[Observation, float]:
+    async def run_server(network: Network, responses: dict[str, Any]) -> tuple[Observation, float]:
         async with running_raw_server(responses) as raw:
             runner = McpProbeRunner(network)
             return await runner.run_probe({"url": raw.url}, timeout_s=1.5), runner.duration_s
@@ -216,7 +216,7 @@ def hangs(request: pytest.FixtureRequest) -> dict[str, tuple[Observation, float]
     async def all_of_them() -> list[tuple[Observation, float]]:
         async with Network() as network, running_raw_server() as raw:
             await run_mcp_probe({"url": raw.url})  # what is loaded once is not to be measured
-            ran = await asyncio.gather(*(one(network, responses) for _, responses, _ in HANGS))
+            ran = await asyncio.gather(*(run_server(network, responses) for _, responses, _ in HANGS))
         assert asyncio.all_tasks() == {asyncio.current_task()}
         return ran
 

@@ -70,7 +70,7 @@ class Ran:
 def runs(request: pytest.FixtureRequest) -> dict[str, Ran]:
     """Every server once, all at the same time."""
 
-    async def one(network: Network, error: str) -> Ran:
+    async def run_server(network: Network, error: str) -> Ran:
         runner = McpProbeRunner(network)
         observation = await runner.run_probe(command(error), timeout_s=DEADLINE if error in HANGING else 20)
         return Ran(observation, runner.duration_s, alive(error))
@@ -78,7 +78,7 @@ def runs(request: pytest.FixtureRequest) -> dict[str, Ran]:
     async def all_of_them() -> dict[str, Ran]:
         names = [*BROKEN, *HANGING, *WORKING]
         async with Network() as network:
-            return dict(zip(names, await asyncio.gather(*(one(network, name) for name in names)), strict=True))
+            return dict(zip(names, await asyncio.gather(*(run_server(network, name) for name in names)), strict=True))
 
     ran: dict[str, Ran] = request.param(all_of_them())
     return ran
@@ -153,10 +153,10 @@ def test_it_sees_its_own_variables_and_none_of_ours(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("DATABASE_PASSWORD", "hunter2")
     program = "import os, sys; sys.exit(' '.join(f'{k}={v}' for k, v in os.environ.items()))"
     mcp = {"command": [sys.executable, "-c", program], "env": {"MODE": "probe"}}
-    told = asyncio.run(run_mcp_probe(mcp)).evidence.excerpt
-    assert "MODE=probe" in told
-    assert "PATH=" in told
-    assert "hunter2" not in told
+    excerpt = asyncio.run(run_mcp_probe(mcp)).evidence.excerpt
+    assert "MODE=probe" in excerpt
+    assert "PATH=" in excerpt
+    assert "hunter2" not in excerpt
 
 
 def test_it_starts_in_its_folder(tmp_path: Path) -> None:

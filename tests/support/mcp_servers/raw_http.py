@@ -13,7 +13,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class RawMcpResponse:
-    """What to say to one request, byte by byte."""
+    """The response to one request, byte by byte."""
 
     status: int = 200
     body: bytes = b""
@@ -38,7 +38,7 @@ class RawMcpResponse:
 
 @dataclass
 class RawMcpServer:
-    """Speaks the handshake era; `answers` says otherwise by JSON-RPC method, HTTP method, or `*` for all."""
+    """A server of the legacy era. `responses` replaces its replies, by JSON-RPC method, HTTP method, or `*` for all."""
 
     responses: Mapping[str, RawMcpResponse | Sequence[RawMcpResponse]]
     tools: Sequence[Mapping[str, Any]]
@@ -49,11 +49,11 @@ class RawMcpServer:
     connections: int = 0
 
     def reply(self, method: str, id_: Any) -> RawMcpResponse:
-        found = self.responses.get(method) or self.responses.get("*")
-        if isinstance(found, RawMcpResponse):
-            return found.to_json(id_)
-        if found:
-            return found[min(self.received_methods.count(method), len(found)) - 1].to_json(id_)
+        response_ = self.responses.get(method) or self.responses.get("*")
+        if isinstance(response_, RawMcpResponse):
+            return response_.to_json(id_)
+        if response_:
+            return response_[min(self.received_methods.count(method), len(response_)) - 1].to_json(id_)
         results: dict[str, Any] = {
             "initialize": {
                 "protocolVersion": "2025-06-18",
@@ -130,10 +130,12 @@ async def _handle_connection(server: RawMcpServer, reader: asyncio.StreamReader,
     if response.hang and not response.body:
         await reader.read()
         return False
-    told = {"Content-Type": response.content_type, **response.headers}
+    headers = {"Content-Type": response.content_type, **response.headers}
     if not response.endless_chunk and not response.hang:
-        told["Content-Length"] = str(len(response.body) if response.content_length is None else response.content_length)
-    lines = [f"HTTP/1.1 {response.status} Status", *(f"{k}: {v}" for k, v in told.items()), "", ""]
+        headers["Content-Length"] = str(
+            len(response.body) if response.content_length is None else response.content_length
+        )
+    lines = [f"HTTP/1.1 {response.status} Status", *(f"{k}: {v}" for k, v in headers.items()), "", ""]
     writer.write("\r\n".join(lines).encode() + response.body)
     await writer.drain()
     if response.hang:

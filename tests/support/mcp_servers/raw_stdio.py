@@ -28,7 +28,7 @@ def write_forever(chunk: bytes) -> None:
 
 
 def fork_children() -> None:
-    """One in our session, one in a session of its own; both outlive us unless somebody looks for them."""
+    """Starts a process in this session and one in a session of its own. Both outlive this process unless killed."""
     for detach in (False, True):
         if os.fork() == 0:
             if detach:

@@ -24,26 +24,26 @@ async def main(target: str, key_or_command: str, steps: list[str]) -> None:
     else:
         line = streamablehttp_client(target, headers={"Authorization": f"Bearer {key_or_command}"})
     async with line as (read, write, *_), ClientSession(read, write) as session:
-        begun = await session.initialize()
-        told = {"protocol": begun.protocolVersion, "server": begun.serverInfo.name, "steps": []}
-        told["tools"] = [tool.name for tool in (await session.list_tools()).tools]
+        initialized = await session.initialize()
+        report = {"protocol": initialized.protocolVersion, "server": initialized.serverInfo.name, "steps": []}
+        report["tools"] = [tool.name for tool in (await session.list_tools()).tools]
         job = ""
         for step in steps:
             if step.startswith("job:"):
                 read_ = await session.read_resource(step.replace("{job}", job))
-                told["steps"].append(json.loads(read_.contents[0].text))
+                report["steps"].append(json.loads(read_.contents[0].text))
                 continue
-            heard = []
+            progress_calls = []
 
-            async def progress(*said, heard=heard):
-                heard.append(said)
+            async def progress(*arguments_, progress_calls=progress_calls):
+                progress_calls.append(arguments_)
 
             tool, _, arguments = step.partition(":")
             answer = await session.call_tool(tool, json.loads(arguments or "{}"), progress_callback=progress)
             result = answer.structuredContent or {"error": answer.content[0].text}
             job = result.get("job_id", job)
-            told["steps"].append({**result, "is_error": answer.isError, "progress_heard": len(heard)})
-    print(json.dumps(told))
+            report["steps"].append({**result, "is_error": answer.isError, "progress_heard": len(progress_calls)})
+    print(json.dumps(report))
 
 
 asyncio.run(main(sys.argv[1], sys.argv[2], sys.argv[3:]))

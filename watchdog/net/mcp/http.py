@@ -173,6 +173,8 @@ def _create_httpx_client(transport: HttpTransport, pool: httpcore2.AsyncConnecti
 
 
 class _HttpxTransport(httpx2.AsyncBaseTransport):
+    """The transport of the SDK's HTTP client. Records responses and errors, which the SDK does not expose."""
+
     def __init__(self, transport: HttpTransport, pool: httpcore2.AsyncConnectionPool) -> None:
         self._transport, self._pool = transport, pool
 
@@ -284,6 +286,8 @@ class _NetworkBackend(httpcore2.AsyncNetworkBackend):
 
 
 class _NetworkStream(httpcore2.AsyncNetworkStream):
+    """A connection whose bytes are counted and whose TLS handshake is timed."""
+
     def __init__(
         self,
         reader: asyncio.StreamReader,
