@@ -90,25 +90,25 @@ def test_every_rule_has_a_phrase_for_its_end(
 
 
 @pytest.mark.parametrize(
-    ("name", "checked", "expected"),
+    ("name", "checked", "expected", "observed"),
     [
-        ("OPENED", "https://api.acme.example/health", "status == 200 · observed 503"),
-        ("MINIMAL", "https://api.acme.example/health", "a 2xx status · HTTP 503"),
+        ("OPENED", "https://api.acme.example/health", "status == 200 · observed 503", ""),
+        ("MINIMAL", "https://api.acme.example/health", "a 2xx status", "HTTP 503"),
         (
             *("TASK", "https://api.acme.example/health · task reindex"),
-            "last run ok, at most 15 min ago · stale: last run 00:53 UTC",
+            *("last run ok, at most 15 min ago", "stale: last run 00:53 UTC"),
         ),
-        ("PREFERENCE", "https://api.acme.example/health", "elapsed_ms <= 800 · elapsed_ms is 1204"),
-        ("STALE", "https://api.acme.example/health", "a result every 60 s · no result for 5 min"),
+        ("PREFERENCE", "https://api.acme.example/health", "elapsed_ms <= 800 · observed 1204", ""),
+        ("STALE", "https://api.acme.example/health", "a result every 60 s", "no result for 5 min"),
         (
             *("NO_VERDICT", "https://api.acme.example/health"),
-            "the target can be checked · command not found: ./replication.py",
+            *("the target can be checked", "command not found: ./replication.py"),
         ),
     ],
 )
-def test_it_names_what_was_checked_expected_and_observed(name: str, checked: str, expected: str) -> None:
+def test_it_names_what_was_checked_expected_and_observed(name: str, checked: str, expected: str, observed: str) -> None:
     message = compose_message(getattr(alert_contexts, f"{name}_ALERT"))
-    assert (field(message, "Checked"), field(message, "Expected")) == (checked, expected)
+    assert [field(message, label) for label in ("Checked", "Expected", "Observed")] == [checked, expected, observed]
 
 
 def test_every_broken_expectation_is_listed() -> None:
@@ -121,23 +121,24 @@ def test_every_broken_expectation_is_listed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rule", "subject", "reason", "cause", "limits", "expected"),
+    ("rule", "subject", "reason", "cause", "limits", "expected", "observed"),
     [
-        ("availability", "", "connection.refused", "connection refused", {}, "every run passes · connection refused"),
-        ("task", "reindex", "task.failed", "task reindex failed: x", {}, "last run ok · failed: x"),
-        ("missing", "reindex", "task.missing", "task reindex is not there", {}, "in the server's list of tasks"),
+        ("availability", "", "connection.refused", "connection refused", {}, "every run passes", "connection refused"),
+        ("task", "reindex", "task.failed", "task reindex failed: x", {}, "last run ok", "failed: x"),
+        ("missing", "reindex", "task.missing", "task reindex is x", {}, "in the server's list of tasks", "not listed"),
         (
             *("task", "reindex", "task.failed", "task reindex failed", {"*": MINUTE_MS}),
-            "last run ok, at most 1 min ago · failed",
+            *("last run ok, at most 1 min ago", "failed"),
         ),
     ],
 )
 def test_what_is_expected_depends_on_the_rule(
-    rule: str, subject: str, reason: str, cause: str, limits: dict[str, int], expected: str
+    rule: str, subject: str, reason: str, cause: str, limits: dict[str, int], expected: str, observed: str
 ) -> None:
     incident = make_incident(rule, cause, subject=subject, reason=reason)
     probe = replace(MINIMAL_ALERT.probe, task_limits=limits)
-    assert field(compose_message(replace(MINIMAL_ALERT, incident=incident, probe=probe)), "Expected") == expected
+    message = compose_message(replace(MINIMAL_ALERT, incident=incident, probe=probe))
+    assert (field(message, "Expected"), field(message, "Observed")) == (expected, observed)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +174,7 @@ def test_unknown_values_are_left_out() -> None:
     probe = replace(MINIMAL_ALERT.probe, target="")
     message = compose_message(replace(MINIMAL_ALERT, recent_runs=(), location="", probe=probe))
     labels = [field.label for field in (*message.main_fields, *message.attribute_fields)]
-    assert labels == ["Expected", "Since", "Severity"]
+    assert labels == ["Expected", "Observed", "Since", "Severity"]
     assert (message.incident_url, message.runbook_url, message.notice) == ("", "", "")
 
 
@@ -261,4 +262,5 @@ def test_of_all_jobs_the_one_it_is_about_is_the_evidence() -> None:
     )
     message = compose_message(replace(TASK_ALERT, incident=incident, latest=result, first_bad=result))
     assert message.evidence == "job: nightly\ncron: 0 3 * * *\nfailures: 2\nwrite_access: x"
-    assert field(message, "Expected") == "runs on time and succeeds · is overdue: due 03:00 UTC"
+    assert field(message, "Expected") == "runs on time and succeeds"
+    assert field(message, "Observed") == "overdue: due 03:00 UTC"

@@ -211,7 +211,9 @@ def _broken_expressions(context: AlertContext, cause: str) -> Iterator[tuple[str
     """The expectations or the preference that are not met, each with what was observed."""
     incident = context.incident
     if incident.rule == "preference":
-        yield safe_line(incident.subject, MAX_CAUSE_CHARS), cause.rpartition(", expected ")[0] or cause
+        statement = cause.rpartition(", expected ")[0]  # "elapsed_ms is 1204"
+        observed = f"observed {statement.rpartition(' is ')[2]}" if statement else cause
+        yield safe_line(incident.subject, MAX_CAUSE_CHARS), observed
         return
     if not incident.reason.startswith("expectation."):
         return
@@ -232,7 +234,7 @@ def _expected_fields(context: AlertContext, cause: str) -> tuple[MessageField, .
     if any(_broken_expressions(context, cause)):
         return ()
     expected, observed = _expected_and_observed(context, cause)
-    return (MessageField("Expected", " · ".join(part for part in (expected, observed) if part)),)
+    return MessageField("Expected", expected), MessageField("Observed", observed)
 
 
 def _expected_and_observed(context: AlertContext, cause: str) -> tuple[str, str]:
@@ -245,9 +247,9 @@ def _expected_and_observed(context: AlertContext, cause: str) -> tuple[str, str]
         observed = cause.removeprefix(f"task {subject} ").removeprefix("is ").removesuffix(f", limit {limit_text}")
         return f"last run ok{limit_text and f', at most {limit_text} ago'}", observed
     if incident.rule == "missing":
-        return "in the server's list of tasks", ""
+        return "in the server's list of tasks", "not listed"
     if incident.rule == "job":
-        return "runs on time and succeeds", cause.removeprefix(f"{subject} ")
+        return "runs on time and succeeds", cause.removeprefix(f"{subject} ").removeprefix("is ")
     if incident.rule == "stale":
         return f"a result {safe_line(context.probe.cadence, MAX_NAME_CHARS)}".rstrip(), cause
     if incident.rule == "no_verdict":
