@@ -29,7 +29,7 @@ from watchdog.probes.base import Probe, RunContext
 from watchdog.probes.jobs import JobOptions, jobs_observation
 
 MAX_STORED_GAPS = 100
-"""Of the gaps in which a job could not check in, so many are stored with a result."""
+"""The most gaps, in which a job could not check in, that are stored with a result."""
 
 
 def _validate_token(token: Secret) -> Secret:

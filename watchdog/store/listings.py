@@ -50,7 +50,7 @@ class ListingCache:
         return self._committed.get((probe, location), {}).get(slot)
 
     def get(self, key: ResultKey) -> StoredListings | None:
-        """Committed, or staged in the transaction under way."""
+        """Committed, or staged in the current transaction."""
         return self._staged.get(key) or self.committed(key)
 
     def stage(self, key: ResultKey, stored: StoredListings) -> None:

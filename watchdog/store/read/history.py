@@ -111,9 +111,9 @@ def load_result_details(connection: Connection, probe: int, slots: Collection[in
         .where(results.c.probe == probe, results.c.slot.in_(slots))
     )
     rows = connection.execute(query.order_by(results.c.slot)).all()
-    found = read_results(connection, (row[:-3] for row in rows))
+    stored_results = read_results(connection, (row[:-3] for row in rows))
     details = {}
-    for result, (*_, recorded_at, facts, excerpt) in zip(found, rows, strict=True):
+    for result, (*_, recorded_at, facts, excerpt) in zip(stored_results, rows, strict=True):
         stored_evidence = None if facts is None else Evidence(loads(facts), excerpt)
         details[result.slot] = ResultDetail(result, recorded_at, stored_evidence)
     return details

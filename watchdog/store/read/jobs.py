@@ -122,8 +122,8 @@ def load_source_listings(connection: Connection, probe: int | None = None) -> di
     if probe is not None:
         query = query.where(probes.c.id == probe)
     rows = connection.execute(query).all()
-    found = read_results(connection, (row for _, _, _, *row in rows if row[0] is not None))
-    by_probe = {result.probe: result for result in found}
+    newest_results = read_results(connection, (row for _, _, _, *row in rows if row[0] is not None))
+    by_probe = {result.probe: result for result in newest_results}
     listings = {}
     for id, info, slot, *_ in rows:
         result = by_probe.get(id)
