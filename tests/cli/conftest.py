@@ -1,4 +1,4 @@
-"""What every command is tried with."""
+"""Fixtures of the command line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.fakes import FakeHttpTarget
 
 @pytest.fixture(autouse=True)
 def _isolated_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commands read and write where they are typed; and logs are set up for the whole process, so not here."""
+    """Commands read and write in the working directory. Logging is configured per process, so not in tests."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("watchdog.cli.logs.configure_logging", lambda *_, **__: None)
     monkeypatch.setattr("watchdog.cli.logs.configure_logging_on_first_record", lambda *_: None)
@@ -41,6 +41,6 @@ def target() -> Iterator[FakeHttpTarget]:
 
 @pytest.fixture
 def silent() -> Iterator[str]:
-    """A URL that takes connections and never answers."""
+    """A URL that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         yield f"http://127.0.0.1:{listening.getsockname()[1]}/"

@@ -36,8 +36,8 @@ def command(*words: str) -> list[str]:
 
 
 def environment(folder: Path, url: str = "") -> dict[str, str]:
-    ours = {"XDG_STATE_HOME": str(folder / "state"), "WATCHDOG_CHECK_IN_URL": url}
-    return {**os.environ, **{name: value for name, value in ours.items() if value}}
+    variables = {"XDG_STATE_HOME": str(folder / "state"), "WATCHDOG_CHECK_IN_URL": url}
+    return {**os.environ, **{name: value for name, value in variables.items() if value}}
 
 
 def run(folder: Path, *words: str, url: str = "", **more: Any) -> subprocess.CompletedProcess[str]:
@@ -117,8 +117,10 @@ def test_a_command_is_required(tmp_path: Path) -> None:
         assert re.search("missing (argument|command)", ran.stderr, re.IGNORECASE)
 
 
-HEEDING = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
-"""A shell lets what it starts in the background ignore SIGINT, and everything below would inherit that."""
+WITH_SIGINT = (
+    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+)
+"""A shell starts background processes with SIGINT ignored, and the command would inherit that."""
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 7), (signal.SIGINT, 7), (signal.SIGUSR1, 138)])
@@ -129,7 +131,7 @@ def test_signals_are_passed_on(
     tidy = "import signal, sys, time\nfor s in (2, 15): signal.signal(s, lambda *_: sys.exit(7))\n"
     words = command("Backup", "--", sys.executable, "-c", tidy + "print('up', flush=True)\ntime.sleep(60)")
     env = environment(tmp_path, receiver.url)
-    words = [sys.executable, "-c", HEEDING, *words]
+    words = [sys.executable, "-c", WITH_SIGINT, *words]
     with subprocess.Popen(words, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         assert process.stdout.readline() == "up\n"
@@ -159,9 +161,9 @@ def write(folder: Path, port: int, name: str = "Nightly backup", **server: str) 
 
 def test_the_configuration_has_the_address(receiver: FakeCheckInReceiver, tmp_path: Path) -> None:
     file = write(tmp_path, receiver.port)
-    config, ours = ("-c", str(file)), ("nightly-backup",)
+    config, name = ("-c", str(file)), ("nightly-backup",)
     behind = (config, (f"--config={file}",), (f"-c{file}",))
-    for words in (("Nightly backup",), ours, (*config, *ours), *((*ours, *option) for option in behind)):
+    for words in (("Nightly backup",), name, (*config, *name), *((*name, *option) for option in behind)):
         assert run(tmp_path, *words, *script(0)).returncode == 0
     assert receiver.received_signals() == ["start", "0"] * 6
     write(tmp_path, 1, public_url=f"http://127.0.0.1:{receiver.port}")
@@ -203,24 +205,26 @@ def test_unsent_check_ins_are_sent_with_the_next_run_and_keep_their_time(
     ran = run(tmp_path, "Backup", *script(3), url=unreachable_url())
     assert (ran.returncode, ran.stdout) == (3, "copying\n")
     assert ran.stderr.splitlines()[-1] == "watchdog: the check-in will be sent with the next run"
-    kept = tmp_path / "state/watchdog/check-ins.jsonl"
-    assert kept.stat().st_mode & 0o777 == 0o600
-    words = [json.loads(line) for line in kept.read_text().replace(away_port(kept), str(receiver.port)).splitlines()]
+    queue = tmp_path / "state/watchdog/check-ins.jsonl"
+    assert queue.stat().st_mode & 0o777 == 0o600
+    words = [
+        json.loads(line) for line in queue.read_text().replace(unreachable_port(queue), str(receiver.port)).splitlines()
+    ]
     an_hour_ago = [
         word | {"boot_clock_s": word["boot_clock_s"] - 3_600, "wall_time_s": word["wall_time_s"] - 3_600}
         for word in words
     ]
-    kept.write_text("".join(json.dumps(word) + "\n" for word in an_hour_ago))
-    begun = time.monotonic()
+    queue.write_text("".join(json.dumps(word) + "\n" for word in an_hour_ago))
+    started = time.monotonic()
     assert run(tmp_path, "Backup", *script(0), url=receiver.url).stderr == "no space left\n"
-    took = (time.monotonic() - begun) * 1_000
+    took = (time.monotonic() - started) * 1_000
     assert receiver.received_signals() == ["start", "0", "start", "3"]
     newer, older = receiver.received[:2], receiver.received[2:]
     assert newer[0].run_id != older[0].run_id == older[1].run_id
     assert older[0].ago_ms >= older[1].ago_ms >= 3_600_000
     assert newer[1].ago_ms <= took
     assert "copying" in older[1].body
-    assert kept.read_text() == ""
+    assert queue.read_text() == ""
 
 
 def test_an_address_that_does_not_answer_holds_up_only_its_own_check_ins(
@@ -228,17 +232,17 @@ def test_an_address_that_does_not_answer_holds_up_only_its_own_check_ins(
 ) -> None:
     assert run(tmp_path, "Retired", *script(1), url=unreachable_url()).returncode == 1
     assert run(tmp_path, "Backup", *script(3), url=unreachable_url()).returncode == 3
-    kept = tmp_path / "state/watchdog/check-ins.jsonl"
-    retired, back = kept.read_text().splitlines()[:2], kept.read_text().splitlines()[2:]
+    queue = tmp_path / "state/watchdog/check-ins.jsonl"
+    retired, back = queue.read_text().splitlines()[:2], queue.read_text().splitlines()[2:]
     here = [json.dumps(json.loads(line) | {"url": receiver.url}) for line in back]
-    kept.write_text("".join(f"{line}\n" for line in (*retired, *here)))
+    queue.write_text("".join(f"{line}\n" for line in (*retired, *here)))
     run(tmp_path, "Backup", *script(0), url=receiver.url)
     assert receiver.received_signals() == ["start", "0", "start", "3"]
-    assert kept.read_text().splitlines() == retired
+    assert queue.read_text().splitlines() == retired
 
 
-def away_port(kept: Path) -> str:
-    port = urlsplit(json.loads(kept.read_text().splitlines()[0])["url"]).port
+def unreachable_port(queue: Path) -> str:
+    port = urlsplit(json.loads(queue.read_text().splitlines()[0])["url"]).port
     return str(port)
 
 
@@ -259,7 +263,7 @@ def test_a_corrected_wall_clock_does_not_change_the_age(monkeypatch: pytest.Monk
     for hours in (-48, 48):
         monkeypatch.setattr(time, "time", lambda hours=hours: now + hours * 3600)
         assert 5 <= exec_queue._age_s(word) < 30
-    monkeypatch.setattr(exec_queue, "_boot_id", lambda: "another one")
+    monkeypatch.setattr(exec_queue, "_boot_id", lambda: "another boot")
     monkeypatch.setattr(time, "time", lambda: now + 60)
     assert 65 <= exec_queue._age_s(word) < 95
     monkeypatch.setattr(time, "time", lambda: now - 60)
@@ -279,8 +283,8 @@ def test_the_queue_is_bounded_and_survives_a_crash(tmp_path: Path, monkeypatch: 
     assert path.stat().st_size <= 2_000
     path.write_text(json.dumps(old) + "\n" + path.read_text() + '{"url": "cut o')
     with exec_queue._open_locked_queue() as file:
-        kept = [word["event"] for word in exec_queue._read_queue(file)]
-    assert kept == [str(n) for n in range(50 - len(kept), 50)]
+        events = [check_in["event"] for check_in in exec_queue._read_queue(file)]
+    assert events == [str(n) for n in range(50 - len(events), 50)]
 
 
 @contextmanager

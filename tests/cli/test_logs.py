@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.support.command_line import subprocess_env
 
 SECRET = 'hush "hush" /+hush'
-TALKING = """
+LOGGING_PROGRAM = """
 import asyncio, logging, sys
 from urllib.parse import quote
 import structlog
@@ -54,13 +54,13 @@ HIDDEN = ("hush", "aHVza")
 
 
 def log_lines(folder: Path, *words: str) -> list[str]:
-    command = [sys.executable, "-c", TALKING, SECRET, *words]
+    command = [sys.executable, "-c", LOGGING_PROGRAM, SECRET, *words]
     ran = subprocess.run(command, check=True, cwd=folder, env=subprocess_env(), capture_output=True, text=True)
     assert ran.stdout == "", "standard output is for what was asked for"
     return ran.stderr.splitlines()
 
 
-def test_a_program_gets_an_object_a_line_without_secrets(tmp_path: Path) -> None:
+def test_a_pipe_gets_one_json_object_per_line_without_secrets(tmp_path: Path) -> None:
     lines = log_lines(tmp_path)
     events = [json.loads(line) for line in lines]
     assert [event["level"] for event in events] == ["info", "warning", "warning", "error", "error", "error", "error"]
@@ -71,23 +71,23 @@ def test_a_program_gets_an_object_a_line_without_secrets(tmp_path: Path) -> None
     assert not [line for line in lines for hidden in HIDDEN if hidden in line]
 
 
-def test_quiet_is_only_what_goes_wrong_inside(tmp_path: Path) -> None:
+def test_quiet_logs_only_internal_errors(tmp_path: Path) -> None:
     events = [json.loads(line) for line in log_lines(tmp_path, "quiet")]
     assert {event["level"] for event in events} == {"error"}
 
 
-def test_a_person_gets_readable_lines_without_secrets(tmp_path: Path) -> None:
-    ours, theirs = pty.openpty()
-    command = [sys.executable, "-c", TALKING, SECRET]
+def test_a_terminal_gets_readable_lines_without_secrets(tmp_path: Path) -> None:
+    terminal, child_terminal = pty.openpty()
+    command = [sys.executable, "-c", LOGGING_PROGRAM, SECRET]
     env = subprocess_env({"NO_COLOR": "1", "TERM": "xterm"})
-    with subprocess.Popen(command, cwd=tmp_path, env=env, stderr=theirs) as talking:
-        os.close(theirs)
-        seen = b""
-        while part := _read(ours):
-            seen += part
-    os.close(ours)
-    assert talking.returncode == 0
-    text = seen.decode()
+    with subprocess.Popen(command, cwd=tmp_path, env=env, stderr=child_terminal) as process:
+        os.close(child_terminal)
+        output = b""
+        while part := _read(terminal):
+            output += part
+    os.close(terminal)
+    assert process.returncode == 0
+    text = output.decode()
     assert "the last line" in text
     assert "while handling •••" in text
     assert not [hidden for hidden in HIDDEN if hidden in text]

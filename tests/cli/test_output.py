@@ -1,4 +1,4 @@
-"""Where the output goes: to terminals that know less than UTF-8, and to disks that are full."""
+"""Output to terminals without UTF-8, and to full disks."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ Write = Callable[..., Path]
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
-def test_a_terminal_without_utf_8_gets_what_it_can_show(write: Write, encoding: str) -> None:
+def test_a_terminal_without_utf_8_shows_what_it_can(write: Write, encoding: str) -> None:
     probes = [{"name": f"P{i}", "http": "http://127.0.0.1:1/"} for i in range(2)]
-    code, said = validated(write(probes=probes), encoding)
-    assert (code, said.replace("\xa0", " ")[:25]) == (0, "ok: 2 probes, 0 receivers")
-    code, said = validated(write(probes=[{"name": "\N{SNOWMAN}\u202f", "http": "x"}]), encoding)
+    code, output = validate(write(probes=probes), encoding)
+    assert (code, output.replace("\xa0", " ")[:25]) == (0, "ok: 2 probes, 0 receivers")
+    code, output = validate(write(probes=[{"name": "\N{SNOWMAN}\u202f", "http": "x"}]), encoding)
     assert code == 2
-    assert "Traceback" not in said
+    assert "Traceback" not in output
 
 
-def validated(config: Path, encoding: str) -> tuple[int, str]:
+def validate(config: Path, encoding: str) -> tuple[int, str]:
     env = subprocess_env({"PYTHONIOENCODING": encoding})
     command = [*WATCHDOG_COMMAND, "validate", "-c", str(config)]
     ran = subprocess.run(

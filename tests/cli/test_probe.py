@@ -1,4 +1,4 @@
-"""`watchdog probe`: one run, all that was seen, and an exit code that tells whose fault it is."""
+"""`watchdog probe`: one run, its result, and an exit code that distinguishes a failure from no verdict."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ KEYS = {"probe", "kind", "outcome", "reason", "message", "phases", "measurements
 Write = Callable[..., Path]
 
 
-def one(http: Any, **more: Any) -> dict[str, Any]:
+def http_probe(http: Any, **more: Any) -> dict[str, Any]:
     return {"name": "API", "http": http, "timeout": "10s", **more}
 
 
 def test_one_object_on_standard_output(write: Write, target: FakeHttpTarget) -> None:
-    write(probes=[one(target.url)])
+    write(probes=[http_probe(target.url)])
     ran = invoke_command("probe", "API", "-o", "json")
-    told = ran.json
-    assert told.keys() >= KEYS
-    assert (ran.exit_code, told["probe"], told["kind"], told["outcome"]) == (0, "api", "http", "pass")
-    assert (told["reason"], told["message"]) == ("", "")
-    assert list(told["phases"]) == ["connect", "first_byte", "body"]
-    assert told["measurements"]["status"] == 200
-    assert told["evidence"]["facts"]["status"] == 200
+    result = ran.json
+    assert result.keys() >= KEYS
+    assert (ran.exit_code, result["probe"], result["kind"], result["outcome"]) == (0, "api", "http", "pass")
+    assert (result["reason"], result["message"]) == ("", "")
+    assert list(result["phases"]) == ["connect", "first_byte", "body"]
+    assert result["measurements"]["status"] == 200
+    assert result["evidence"]["facts"]["status"] == 200
 
 
-def test_a_target_that_is_not_right(write: Write, target: FakeHttpTarget) -> None:
-    write(probes=[one(target.url)])
+def test_a_failing_target(write: Write, target: FakeHttpTarget) -> None:
+    write(probes=[http_probe(target.url)])
     target.up = False
     ran = invoke_command("probe", "api", "-o", "json")
     assert (ran.exit_code, ran.json["outcome"], ran.json["reason"]) == (1, "fail", "http.status")
@@ -43,20 +43,20 @@ def test_a_target_that_is_not_right(write: Write, target: FakeHttpTarget) -> Non
 
 
 def test_a_target_that_hangs_is_the_targets_fault(write: Write, silent: str) -> None:
-    write(probes=[one(silent, timeout="1s")])
+    write(probes=[http_probe(silent, timeout="1s")])
     ran = invoke_command("probe", "API", "-o", "json")
     assert (ran.exit_code, ran.json["outcome"], ran.json["reason"]) == (1, "fail", "timeout.exceeded")
     assert ran.json["message"] == "timed out after 1\N{NO-BREAK SPACE}s while waiting for the first byte"
 
 
-def test_what_cannot_be_judged_is_neither_pass_nor_fail(write: Write) -> None:
+def test_an_error_is_neither_pass_nor_fail(write: Write) -> None:
     write(probes=[{"name": "MCP", "mcp": {"command": ["no-such-command"]}}])
     ran = invoke_command("probe", "MCP", "-o", "json")
     assert (ran.exit_code, ran.json["outcome"], ran.json["reason"]) == (3, "error", "command.not_found")
 
 
-def test_what_is_preferred_and_does_not_hold_is_told_and_passes(write: Write, target: FakeHttpTarget) -> None:
-    write(probes=[one(target.url, prefer=["status == 204"])])
+def test_an_unmet_preference_is_shown_and_passes(write: Write, target: FakeHttpTarget) -> None:
+    write(probes=[http_probe(target.url, prefer=["status == 204"])])
     ran = invoke_command("probe", "API")
     assert ran.exit_code == 0
     assert "preference: HTTP 200, expected 204" in ran.stdout
@@ -70,24 +70,24 @@ def test_what_is_preferred_and_does_not_hold_is_told_and_passes(write: Write, ta
         ("is_error", 1, "fail", "task.failed", "task registry_sync failed: upstream said 502"),
     ],
 )
-def test_a_scheduled_task_that_is_not_right_fails_the_probe(
+def test_a_scheduled_task_with_a_problem_fails_the_probe(
     write: Write, fault: str, code: int, outcome: str, reason: str, message: str
 ) -> None:
     command = [sys.executable, str(PROJECT_ROOT / "tests/support/mcp_servers" / "sample.py"), fault, "stdio"]
     mcp = {"command": command, "tools": ["search"], "tasks": {"registry_sync": "15m", "*": "2h"}}
     write(probes=[{"name": "MCP", "mcp": mcp, "timeout": "60s"}])
     ran = invoke_command("probe", "MCP", "-o", "json")
-    told = ran.json
-    assert (ran.exit_code, told["outcome"], told["reason"]) == (code, outcome, reason)
-    assert re.fullmatch(message, told["message"].replace("\N{NO-BREAK SPACE}", " "))
-    assert told["measurements"]["tools"] == 2
-    assert told["phases"].keys() >= {"list", "call"}
-    assert told["tasks"]["registry_sync"]["ok"] is (fault != "is_error")
+    result = ran.json
+    assert (ran.exit_code, result["outcome"], result["reason"]) == (code, outcome, reason)
+    assert re.fullmatch(message, result["message"].replace("\N{NO-BREAK SPACE}", " "))
+    assert result["measurements"]["tools"] == 2
+    assert result["phases"].keys() >= {"list", "call"}
+    assert result["listings"]["task"]["registry_sync"]["ok"] is (fault != "is_error")
 
 
-def test_people_get_words_and_no_line_is_broken_in_a_pipe(write: Write, target: FakeHttpTarget) -> None:
+def test_the_text_output_is_not_wrapped_in_a_pipe(write: Write, target: FakeHttpTarget) -> None:
     target.up = False
-    write(probes=[one(target.url, name="API :warning: [b]", expect=[f"body == '{'x' * 120} :warning: [b]'"])])
+    write(probes=[http_probe(target.url, name="API :warning: [b]", expect=[f"body == '{'x' * 120} :warning: [b]'"])])
     ran = invoke_command("probe", "API :warning: [b]")
     first = ran.stdout.splitlines()[0]
     start = "fail api-warning-b (http): HTTP 503: body is "
@@ -98,9 +98,9 @@ def test_people_get_words_and_no_line_is_broken_in_a_pipe(write: Write, target: 
     assert "\x1b" not in ran.stdout
 
 
-def test_no_secret_is_told(write: Write, target: FakeHttpTarget) -> None:
+def test_no_secret_is_printed(write: Write, target: FakeHttpTarget) -> None:
     secret = "s3cr3t-in-the-url"
-    write(probes=[one(f"{target.url}?key=${{KEY}}", expect=["status == 204 || headers['x'] == '${KEY}'"])])
+    write(probes=[http_probe(f"{target.url}?key=${{KEY}}", expect=["status == 204 || headers['x'] == '${KEY}'"])])
     for output in ("table", "json"):
         ran = invoke_command("probe", "API", "-o", output, env={"KEY": secret})
         assert ran.exit_code == 1
@@ -109,12 +109,12 @@ def test_no_secret_is_told(write: Write, target: FakeHttpTarget) -> None:
 
 
 def test_nothing_is_stored(write: Write, tmp_path: Path, target: FakeHttpTarget) -> None:
-    write(probes=[one(target.url)])
+    write(probes=[http_probe(target.url)])
     invoke_command("probe", "API")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["watchdog.yaml"]
 
 
-def test_a_job_that_checks_in_cannot_be_asked(write: Write) -> None:
+def test_a_heartbeat_cannot_be_run(write: Write) -> None:
     write(probes=[{"name": "Backup", "heartbeat": {"token": "abcdefghij0123456789", "every": "1h"}}])
     ran = invoke_command("probe", "Backup")
     assert (ran.exit_code, ran.stderr) == (

@@ -1,4 +1,4 @@
-"""`watchdog run`: says where its pages are, stops when told to, and tells what keeps it from starting in one line."""
+"""`watchdog run`: logs where its pages are, stops on a signal, and explains in one line why it cannot start."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from watchdog.server import MAX_HTTP_CONNECTIONS
 Write = Callable[..., Path]
 
 
-def test_it_says_where_its_pages_are_and_ends_in_order(write: Write, target: FakeHttpTarget) -> None:
+def test_it_logs_where_its_pages_are_and_stops_in_order(write: Write, target: FakeHttpTarget) -> None:
     probe = {"name": "API", "every": "1s", "http": target.url}
-    told = {"log": {}, "webhook": {"url": target.url}}
-    config = write(server={"listen": "127.0.0.1:0"}, probes=[probe], receivers={"oncall": told})
+    receiver = {"log": {}, "webhook": {"url": target.url}}
+    config = write(server={"listen": "127.0.0.1:0"}, probes=[probe], receivers={"oncall": receiver})
     with run_watchdog(config) as run:
         assert run.get().status_code == 200
         assert run.get("readyz").json() == {"status": "ready"}
@@ -29,7 +29,7 @@ def test_it_says_where_its_pages_are_and_ends_in_order(write: Write, target: Fak
     assert run.log_entries[0] == run.log_entries[0] | {"url": run.base_url, "probe_count": 1, "destination_count": 2}
 
 
-def test_a_port_in_use_is_told_before_anything_is_begun(write: Write, tmp_path: Path) -> None:
+def test_a_port_in_use_is_an_error_before_anything_starts(write: Write, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         listen = f"127.0.0.1:{taken.getsockname()[1]}"
         config = write(server={"listen": listen})
@@ -39,7 +39,7 @@ def test_a_port_in_use_is_told_before_anything_is_begun(write: Write, tmp_path: 
     assert not (tmp_path / "watchdog.db").exists()
 
 
-def test_a_host_that_is_not_ours(write: Write, tmp_path: Path) -> None:
+def test_an_address_of_another_machine(write: Write, tmp_path: Path) -> None:
     write(server={"listen": "192.0.2.1:8080"}, access={"api_keys": [{"name": "a", "role": "reader", "key": "k" * 20}]})
     ran = invoke_command("run")
     assert (ran.exit_code, ran.stdout) == (3, "")
@@ -47,7 +47,7 @@ def test_a_host_that_is_not_ours(write: Write, tmp_path: Path) -> None:
     assert not (tmp_path / "watchdog.db").exists()
 
 
-def test_a_visitor_who_reads_nothing_does_not_keep_it_from_ending(write: Write, target: FakeHttpTarget) -> None:
+def test_a_client_that_reads_nothing_does_not_delay_the_shutdown(write: Write, target: FakeHttpTarget) -> None:
     config = write(server={"listen": "127.0.0.1:0"}, probes=[{"name": "API", "http": target.url}])
     with run_watchdog(config) as run, socket.socket() as slow:
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
@@ -56,10 +56,8 @@ def test_a_visitor_who_reads_nothing_does_not_keep_it_from_ending(write: Write, 
         assert run.stop() == 0
 
 
-def test_visitors_who_hold_connections_keep_no_probe_and_no_other_visitor_waiting(
-    write: Write, target: FakeHttpTarget
-) -> None:
-    """Each connection is an open file, of which a process may have few."""
+def test_clients_that_hold_connections_delay_no_probe_and_no_other_client(write: Write, target: FakeHttpTarget) -> None:
+    """Each connection is an open file, and their number is limited."""
     config = write(server={"listen": "127.0.0.1:0"}, probes=[{"name": "API", "every": "1s", "http": target.url}])
     more = 40
     with run_watchdog(config) as run, ExitStack() as held:

@@ -1,4 +1,4 @@
-"""`watchdog run` and `watchdog demo` end when they are told to: at any moment, whoever holds on to them."""
+"""`watchdog run` and `watchdog demo` stop on a signal at any moment, whatever holds on to them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ADDRESS = re.compile(r"http://127\.0\.0\.1:(\d+)/")
 
 
 @contextmanager
-def begun(command: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
+def started(command: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
     probe = {"name": "A", "every": "1s", "http": "http://127.0.0.1:1/"}
     (folder / "watchdog.yaml").write_text(json.dumps({"server": {"listen": "127.0.0.1:0"}, "probes": [probe]}))
     process = subprocess.Popen(
@@ -40,13 +40,13 @@ def begun(command: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def listens(pid: int) -> bool:
-    """Whether it has said what a SIGTERM does."""
+    """Whether it has a handler for SIGTERM."""
     caught = re.search(r"^SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text(), flags=re.MULTILINE)
     return caught is not None and bool(int(caught[1], 16) >> (signal.SIGTERM - 1) & 1)
 
 
 def ended(process: subprocess.Popen[str], number: signal.Signals) -> int:
-    """The exit code as a shell tells it, once all of it has ended: what it started holds its output, too."""
+    """The exit code as a shell has it, once every process that holds its output has ended."""
     out, _ = process.communicate(timeout=POLL_TIMEOUT_S)
     assert process.returncode == -number or "Traceback" not in out, out
     return SHELL[number] if process.returncode == -number else process.returncode
@@ -55,8 +55,8 @@ def ended(process: subprocess.Popen[str], number: signal.Signals) -> int:
 @pytest.mark.parametrize("after", [0, 0.3, 1.0])
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
 @pytest.mark.parametrize("command", ["run", "demo"])
-def test_at_any_moment_of_its_start(command: str, number: signal.Signals, after: float, tmp_path: Path) -> None:
-    with begun(command, tmp_path) as process:
+def test_at_any_moment_of_the_start(command: str, number: signal.Signals, after: float, tmp_path: Path) -> None:
+    with started(command, tmp_path) as process:
         wait_until(lambda: process.poll() is not None or listens(process.pid))  # before that, Python itself is starting
         time.sleep(after)
         process.send_signal(number)
@@ -65,17 +65,17 @@ def test_at_any_moment_of_its_start(command: str, number: signal.Signals, after:
 
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
 @pytest.mark.parametrize("command", ["run", "demo"])
-def test_while_a_browser_holds_its_connections_and_somebody_insists(
+def test_while_a_browser_holds_connections_and_a_second_signal_follows(
     command: str, number: signal.Signals, tmp_path: Path
 ) -> None:
-    with begun(command, tmp_path) as process, ExitStack() as held:
+    with started(command, tmp_path) as process, ExitStack() as held:
         assert process.stdout is not None
-        told = ""
-        while not ('"started"' in told or "Ctrl-C" in told):
+        output = ""
+        while not ('"started"' in output or "Ctrl-C" in output):
             line = process.stdout.readline()
-            assert line, told
-            told += line
-        for port in set(map(int, ADDRESS.findall(told))):
+            assert line, output
+            output += line
+        for port in set(map(int, ADDRESS.findall(output))):
             for sent in (b"", b"GET / HTT", b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: keep-alive\r\n\r\n"):
                 browser = held.enter_context(socket.create_connection(("127.0.0.1", port)))
                 browser.sendall(sent)
@@ -93,17 +93,17 @@ from watchdog import signals
 signals.SHUTDOWN_TIMEOUT_S = 0.1
 async def main():
     stop = signals.install_shutdown_event()
-    print("begun", flush=True)
+    print("started", flush=True)
     await stop.wait()
     time.sleep(60)
 asyncio.run(main())
 """
 
 
-def test_whatever_holds_it_does_so_for_a_limited_time(tmp_path: Path) -> None:
+def test_a_blocked_event_loop_delays_the_exit_for_a_limited_time(tmp_path: Path) -> None:
     command = [sys.executable, "-c", STUCK]
     with subprocess.Popen(command, cwd=tmp_path, env=subprocess_env(), stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == "begun\n"
+        assert process.stdout.readline() == "started\n"
         process.terminate()
         assert process.wait(POLL_TIMEOUT_S) == 143

@@ -1,4 +1,4 @@
-"""`watchdog status` and `watchdog incidents`: what the database knows, for people and for programs."""
+"""`watchdog status`, `watchdog incidents` and `watchdog jobs`, as tables and as JSON."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MINUTE = 60_000
 
 @pytest.fixture
 def lab(write: Write) -> Iterator[StoreHarness]:
-    """Three probes that began an hour ago, and a Watchdog whose last tick was just now."""
+    """Three probes, registered an hour ago, of a service that runs now."""
     write()
     now = wall_clock_ms()
     database = Database("sqlite:///watchdog.db")
@@ -41,11 +41,11 @@ def lab(write: Write) -> Iterator[StoreHarness]:
 
 
 def see(lab: StoreHarness, key: str, outcomes: str) -> None:
-    """Results of the last minutes, a minute apart."""
+    """Records results, the last of them a minute ago, one minute apart."""
     lab.record_each(*make_results(lab.database_id(key), outcomes, wall_clock_ms() - (len(outcomes) + 1) * MINUTE))
 
 
-def test_where_everything_stands(lab: StoreHarness) -> None:
+def test_status_as_table(lab: StoreHarness) -> None:
     see(lab, "api", "ppff")
     see(lab, "shop", "pppp")
     ran = invoke_command("status")
@@ -59,29 +59,29 @@ def test_where_everything_stands(lab: StoreHarness) -> None:
     assert (ran.exit_code, ran.stderr) == (1, "")
 
 
-def test_where_everything_stands_for_programs(lab: StoreHarness) -> None:
+def test_status_as_json(lab: StoreHarness) -> None:
     see(lab, "api", "ppff")
     ran = invoke_command("status", "-o", "json")
-    told = {row["probe"]: row for row in ran.json}
-    last = told["api"]["latest"]
-    assert (told["api"]["state"], last["outcome"], last["message"]) == ("down", "fail", "HTTP 503")
-    assert len(told["api"]["incidents"]) == 1
+    rows = {row["probe"]: row for row in ran.json}
+    last = rows["api"]["latest"]
+    assert (rows["api"]["state"], last["outcome"], last["message"]) == ("down", "fail", "HTTP 503")
+    assert len(rows["api"]["incidents"]) == 1
     assert last["slot"].endswith("Z")
-    assert (told["new"]["state"], told["new"]["latest"]) == ("unknown", None)
+    assert (rows["new"]["state"], rows["new"]["latest"]) == ("unknown", None)
 
 
 @pytest.mark.parametrize(
-    ("seen", "code"),
+    ("outcomes_by_probe", "code"),
     [({"api": "pp", "shop": "pp", "new": "pp"}, 0), ({"api": "pp", "shop": "pp"}, 3), ({"api": "ff", "shop": "pp"}, 1)],
-    ids=["all is up", "one was never judged", "one is down, another never judged"],
+    ids=["all is up", "one has no result", "one is down, another has no result"],
 )
-def test_the_exit_code_is_the_worst(lab: StoreHarness, seen: dict[str, str], code: int) -> None:
-    for key, outcomes in seen.items():
+def test_the_exit_code_is_the_worst(lab: StoreHarness, outcomes_by_probe: dict[str, str], code: int) -> None:
+    for key, outcomes in outcomes_by_probe.items():
         see(lab, key, outcomes)
     assert invoke_command("status").exit_code == invoke_command("status", "-o", "json").exit_code == code
 
 
-def test_a_watchdog_that_does_not_run_vouches_for_nothing(lab: StoreHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_states_are_unknown_while_the_service_is_down(lab: StoreHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     for key in ("api", "shop", "new"):
         see(lab, key, "pp")
     now = wall_clock_ms()
@@ -93,7 +93,7 @@ def test_a_watchdog_that_does_not_run_vouches_for_nothing(lab: StoreHarness, mon
     )
 
 
-def test_what_was_down_when_watchdog_stopped_counts_as_down(lab: StoreHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_probe_that_was_down_before_stays_down(lab: StoreHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     see(lab, "api", "ff")
     now = wall_clock_ms()
     monkeypatch.setattr("watchdog.service.clock.wall_clock_ms", lambda: now + 3 * 60 * MINUTE)
@@ -101,7 +101,7 @@ def test_what_was_down_when_watchdog_stopped_counts_as_down(lab: StoreHarness, m
     assert (ran.exit_code, "no probe has run" in ran.stderr) == (1, True)
 
 
-def test_a_database_that_nobody_has_used(write: Write) -> None:
+def test_an_unused_database(write: Write) -> None:
     write(probes=[{"name": "API", "http": "http://127.0.0.1:1/"}])
     assert invoke_command("db", "upgrade").exit_code == 0
     ran = invoke_command("status")
@@ -129,7 +129,7 @@ def test_incidents_newest_first(lab: StoreHarness) -> None:
     assert [line.split()[0] for line in for_people.splitlines()] == ["state", "open", "resolved"]
 
 
-def test_every_job_with_its_verdict(write: Write) -> None:
+def test_every_job_with_its_status(write: Write) -> None:
     write()
     database = Database("sqlite:///watchdog.db")
     upgrade_schema(database, resource_path("migrations"))
@@ -165,19 +165,19 @@ def test_every_job_with_its_verdict(write: Write) -> None:
         "3 days ago",
         f"not read since {format_timestamp(read_at, now)}".replace("\N{NO-BREAK SPACE}", " "),
     ]
-    told = {job["job"]: job for job in invoke_command("jobs", "-o", "json").json}
-    assert told["[red]digest"] == {
+    jobs = {job["job"]: job for job in invoke_command("jobs", "-o", "json").json}
+    assert jobs["[red]digest"] == {
         "probe": "schedules", "job": "[red]digest", "reason": "job.overdue", "message": late, "schedule": "",
         "duration": None, "last_start": None, "last_end": None, "last_ok": None,
         "next_expected_at": format_iso8601(due),
         "read_at": format_iso8601(now - MINUTE),
     }  # fmt: skip
     due_at = CronSchedule("0 3 * * *").next_slot_after(then)
-    assert (told["nightly"]["reason"], told["nightly"]["next_expected_at"]) == ("", format_iso8601(due_at))
+    assert (jobs["nightly"]["reason"], jobs["nightly"]["next_expected_at"]) == ("", format_iso8601(due_at))
     database.close()
 
 
-def test_names_are_no_markup(write: Write) -> None:
+def test_names_are_not_markup(write: Write) -> None:
     write()
     database = Database("sqlite:///watchdog.db")
     upgrade_schema(database, resource_path("migrations"))

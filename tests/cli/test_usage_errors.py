@@ -23,7 +23,7 @@ ENCODED = "hush%3Ahush%2Fhush%409"
 
 
 def one_line(ran: CommandResult, code: int) -> str:
-    """The line, given that there is no other and nothing on standard output."""
+    """The only line on standard error; standard output is empty."""
     assert (ran.exit_code, ran.stdout) == (code, "")
     (line,) = ran.stderr.splitlines()
     return line
@@ -32,12 +32,12 @@ def one_line(ran: CommandResult, code: int) -> str:
 @pytest.mark.parametrize(
     "command", ["run", "validate", "status", "incidents", "db upgrade", "probe API", "test-alert x"]
 )
-def test_no_configuration_here(command: str) -> None:
+def test_no_configuration_in_this_directory(command: str) -> None:
     line = one_line(invoke_command(*command.split()), 2)
     assert line == ("watchdog: no watchdog.yaml in this directory: create one with `watchdog init`, or pass -c FILE")
 
 
-def test_a_file_that_is_not_there() -> None:
+def test_a_missing_file() -> None:
     assert (
         one_line(invoke_command("validate", "-c", "x.yaml"), 2)
         == "x.yaml: no such file or directory; `watchdog init` creates one"
@@ -59,19 +59,19 @@ def test_a_folder_in_place_of_a_file(tmp_path: Path) -> None:
         ("\0", "watchdog.yaml"),
     ],
 )
-def test_what_cannot_be_used(tmp_path: Path, text: str, message: str) -> None:
+def test_an_invalid_configuration(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "watchdog.yaml").write_text(text)
     for command in ("validate", "run", "status"):
         assert one_line(invoke_command(command), 2).startswith(message)
 
 
-def test_every_mistake_has_a_line(write: Write) -> None:
+def test_every_problem_has_a_line(write: Write) -> None:
     write(probes=[{"name": "A"}, {"name": "B", "http": "ftp://x"}, {**API, "every": "1 parsec"}])
     ran = invoke_command("validate")
     assert (ran.exit_code, ran.stdout, len(ran.stderr.splitlines())) == (2, "", 3)
 
 
-def test_a_probe_that_is_not_there(write: Write) -> None:
+def test_an_unknown_probe(write: Write) -> None:
     write(probes=[API, {"name": "Search MCP", "http": "http://127.0.0.1:1/"}])
     assert (
         one_line(invoke_command("probe", "Serch"), 2)
@@ -82,7 +82,7 @@ def test_a_probe_that_is_not_there(write: Write) -> None:
     assert one_line(invoke_command("probe", "x"), 2) == "watchdog: no probe is named 'x'; probes: none"
 
 
-def test_a_receiver_that_is_not_there(write: Write) -> None:
+def test_an_unknown_receiver(write: Write) -> None:
     write(receivers={"oncall": {"log": {}}})
     assert (
         one_line(invoke_command("test-alert", "phone"), 2)
@@ -97,9 +97,9 @@ def test_a_receiver_that_is_not_there(write: Write) -> None:
 
 @pytest.mark.parametrize("command", ["status", "incidents"])
 class TestADatabase:
-    """Asked before it is of use."""
+    """A database that cannot be read."""
 
-    def test_that_is_not_there_yet(self, write: Write, command: str, tmp_path: Path) -> None:
+    def test_that_does_not_exist_yet(self, write: Write, command: str, tmp_path: Path) -> None:
         write(probes=[API])
         line = one_line(invoke_command(command), 3)
         assert line == "watchdog: the database watchdog.db does not exist yet: `watchdog run` creates it"
@@ -111,7 +111,7 @@ class TestADatabase:
         line = one_line(invoke_command(command), 3)
         assert line == "watchdog: the database has no schema of this version: run `watchdog db upgrade`"
 
-    def test_that_is_none(self, write: Write, command: str, tmp_path: Path) -> None:
+    def test_that_is_another_file(self, write: Write, command: str, tmp_path: Path) -> None:
         write(probes=[API])
         (tmp_path / "watchdog.db").write_text("To whom it may concern" * 100)
         assert (
@@ -137,7 +137,7 @@ class TestADatabase:
         assert line == "watchdog: the database has no schema of this version: run `watchdog db upgrade`"
 
 
-def test_a_postgres_without_our_schema(write: Write, postgres: PostgresServer) -> None:
+def test_a_postgres_without_the_schema(write: Write, postgres: PostgresServer) -> None:
     with postgres.temporary_database() as url:
         write(storage={"url": url})
         line = one_line(invoke_command("status"), 3)
@@ -151,7 +151,7 @@ UNREACHABLE = {
 
 
 @pytest.mark.parametrize("command", ["run", "db upgrade", "status", "incidents"])
-def test_a_postgres_that_is_not_there(write: Write, command: str) -> None:
+def test_an_unreachable_postgres(write: Write, command: str) -> None:
     write(**UNREACHABLE)
     url = f"postgresql://watchdog:{ENCODED}@127.0.0.1:1/watchdog"
     line = one_line(invoke_command(*command.split(), env={"DATABASE_URL": url}), 3)
@@ -160,12 +160,12 @@ def test_a_postgres_that_is_not_there(write: Write, command: str) -> None:
     assert "hush" not in line
 
 
-def test_a_postgres_that_does_not_know_us(write: Write, postgres: PostgresServer) -> None:
+def test_a_postgres_that_refuses_the_login(write: Write, postgres: PostgresServer) -> None:
     with postgres.temporary_database() as url:
-        there = url.replace("postgres@", f"nobody-of-this-name:{ENCODED}@")
+        there = url.replace("postgres@", f"no-such-role:{ENCODED}@")
         write(storage={"url": there})
         line = one_line(invoke_command("db", "upgrade"), 3)
-    assert "nobody-of-this-name" in line
+    assert "no-such-role" in line
     assert "hush" not in line
 
 
@@ -204,7 +204,7 @@ def test_a_database_of_a_newer_version(write: Write, command: str, tmp_path: Pat
         ("there.yaml/below.yaml", "cannot write there.yaml/below.yaml: not a directory"),
     ],
 )
-def test_init_writes_over_nothing(tmp_path: Path, path: str, why: str) -> None:
+def test_init_overwrites_nothing(tmp_path: Path, path: str, why: str) -> None:
     (tmp_path / "there.yaml").write_text("mine")
     assert one_line(invoke_command("init", path), 2) == f"watchdog: {why}"
     assert (tmp_path / "there.yaml").read_text() == "mine"
@@ -230,7 +230,7 @@ def test_usage(words: str, message: str) -> None:
 
 
 def test_a_process_prints_the_same(write: Write, tmp_path: Path) -> None:
-    """No traceback, and nothing on standard output, where no test stands between."""
+    """In a process of its own: no traceback, and nothing on standard output."""
     write(**UNREACHABLE)
     env: dict[str, Any] = {"DATABASE_URL": f"postgresql://watchdog:{ENCODED}@127.0.0.1:1/watchdog"}
     line = one_line(run_command("run", cwd=tmp_path, env=env), 3)

@@ -1,4 +1,4 @@
-"""The command line as a person types it: in this process where that tells enough, else as a program of its own."""
+"""Runs the command line: in this process where that is enough, else as a process of its own."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WATCHDOG_COMMAND = [sys.executable, "-m", "watchdog.cli"]
 
 @dataclass(frozen=True)
 class CommandResult:
-    """What a command said, and the exit code it left."""
+    """The output of a command, and its exit code."""
 
     exit_code: int
     stdout: str
@@ -37,7 +37,7 @@ class CommandResult:
 
 
 def invoke_command(*words: str | Path, env: Mapping[str, str] | None = None) -> CommandResult:
-    """In this process. Takes the place of a terminal whose output is piped; an exception of ours gets out."""
+    """In this process, with piped output. Exceptions are raised."""
     ran = CliRunner().invoke(
         cli_app, [str(word) for word in words], env=env, catch_exceptions=False, prog_name="watchdog"
     )
@@ -45,12 +45,12 @@ def invoke_command(*words: str | Path, env: Mapping[str, str] | None = None) -> 
 
 
 def run_command(*words: str | Path, cwd: Path, env: Mapping[str, str] | None = None) -> CommandResult:
-    """As a process, with its own log."""
+    """As a process, with its own logging."""
     command, env = [*WATCHDOG_COMMAND, *map(str, words)], subprocess_env(env)
     ran = subprocess.run(command, check=False, cwd=cwd, env=env, capture_output=True, text=True, timeout=120)
     return CommandResult(ran.returncode, ran.stdout, ran.stderr)
 
 
 def subprocess_env(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """A small environment in which the package is found."""
+    """A minimal environment in which the package can be imported."""
     return {"PATH": os.environ["PATH"], "PYTHONPATH": str(PROJECT_ROOT), "HOME": "/nonexistent", **(extra or {})}

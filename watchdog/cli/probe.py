@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
@@ -94,26 +95,36 @@ def _print_result(result: dict[str, Any]) -> None:
     for finding in result["findings"]:
         if finding["message"] != result["message"]:
             print(f"{finding['rule']}: {finding['message']}")
-    _print_fields("phases", {name: format_duration(ms) for name, ms in result["phases"].items()})
-    _print_fields("measurements", result["measurements"])
-    _print_fields("evidence", result["evidence"]["facts"])
+    sections = {
+        "phases": {name: format_duration(ms) for name, ms in result["phases"].items()},
+        "measurements": result["measurements"],
+        "evidence": result["evidence"]["facts"],
+    }
+    for heading, fields in sections.items():
+        if fields:
+            print(heading)
+            _print_fields(fields)
     if result["evidence"]["excerpt"]:
         print(_colour("response excerpt (untrusted):", GREY))
         print(result["evidence"]["excerpt"])
 
 
-def _print_fields(heading: str, fields: Mapping[str, Any]) -> None:
+def _print_fields(fields: Mapping[str, Any], indent: str = "  ") -> None:
     width = max(map(len, fields), default=0)
-    if fields:
-        print(heading)
     for name, value in fields.items():
-        print(f"  {name:{width}}  {_format_value(value)}")
+        if isinstance(value, dict) and any(isinstance(below, dict) for below in value.values()):
+            print(f"{indent}{name}")
+            _print_fields(value, f"{indent}  ")
+        else:
+            print(f"{indent}{name:{width}}  {_format_value(value)}")
 
 
 def _format_value(value: Any) -> str:
     if isinstance(value, dict):
         return "; ".join(f"{name}: {_format_value(below)}" for name, below in value.items())
-    return ", ".join(map(_format_value, value)) if isinstance(value, list | tuple) else str(value)
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_format_value, value))
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _colour(text: str, sgr_code: str) -> str:
