@@ -1,4 +1,4 @@
-"""A lab of each queue system in turn. A module about one of them has a fixture `system` of its own."""
+"""The labs of all queue systems. A module about one system overrides the fixture `system`."""
 
 from __future__ import annotations
 
@@ -40,5 +40,5 @@ def lab(system: type[QueueLab], node_peers: ThirdPartyServers | None, place: str
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The system may take a second for any one answer; connecting still has two, the least that libpq knows."""
+    """A call may take one second. Connecting to PostgreSQL still may take two, the minimum of libpq."""
     monkeypatch.setattr("watchdog.probes.canary.BROKER_CALL_TIMEOUT_S", 1.0)

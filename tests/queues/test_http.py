@@ -1,4 +1,4 @@
-"""A sentinel through a job API over HTTP: every stage, and every way to fail."""
+"""Canary jobs through an HTTP API: every stage and every failure."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def api() -> Iterator[FakeJobApi]:
 
 
 def job(api: FakeJobApi, **fields: Any) -> dict[str, Any]:
-    """A job of this API as configured."""
+    """The configuration of a canary for this API."""
     return {
         "enqueue": {"url": f"{api.url}/jobs", "json": {"kind": "noop"}},
         "poll": f"{api.url}/jobs/{{job_id}}",
@@ -41,26 +41,29 @@ def job(api: FakeJobApi, **fields: Any) -> dict[str, Any]:
 
 
 def run(
-    http: dict[str, Any], finish: int = 2_000, *, slot: int | None = None, memory: Any = None, **more: Any
+    http: dict[str, Any], finish_within_ms: int = 2_000, *, slot: int | None = None, state: Any = None, **fields: Any
 ) -> RecordedResult:
-    return asyncio.run(run_probe(short_canary_probe({"http": http, **more}, finish), slot, probe_state=memory))
+    return asyncio.run(
+        run_probe(short_canary_probe({"http": http, **fields}, finish_within_ms), slot, probe_state=state)
+    )
 
 
-def told(report: RecordedResult) -> tuple[Outcome, str, str]:
+def verdict(report: RecordedResult) -> tuple[Outcome, str, str]:
     return report.result.outcome, report.result.reason, report.result.message
 
 
 def test_a_job_that_is_done_passes_with_its_stages(api: FakeJobApi) -> None:
     report = run(job(api, started=STARTED), start_within="1s")
-    assert told(report) == (Outcome.PASS, "", "")
+    assert verdict(report) == (Outcome.PASS, "", "")
     assert list(report.result.phases) == ["enqueue", "pick_up", "finish"]
-    assert 200 <= (report.result.duration or 0) < 2_000
+    assert report.result.duration is not None
+    assert report.result.duration >= 200
     assert report.evidence.facts["sentinel"] == "job/1"
     assert "picked_up" not in report.evidence.facts
     assert report.state_updates == {}
 
 
-def test_it_is_sent_once_with_its_own_id(api: FakeJobApi) -> None:
+def test_the_nonce_is_substituted_and_sent_once(api: FakeJobApi) -> None:
     enqueue = {
         "url": f"{api.url}/jobs?canary={{nonce}}",
         "headers": {"X-Canary": "{nonce}"},
@@ -72,90 +75,92 @@ def test_it_is_sent_once_with_its_own_id(api: FakeJobApi) -> None:
     assert post.path == f"/jobs?canary={key}"
     assert (post.headers["idempotency-key"], post.headers["x-canary"]) == (key, key)
     assert post.json == {"kind": "noop", "tags": [f"canary-{key}"]}
-    assert {asked.path for asked in api.received if asked.method == "GET"} == {"/jobs/job%2F1"}
+    assert {request.path for request in api.received if request.method == "GET"} == {"/jobs/job%2F1"}
 
 
-def test_a_stage_that_is_not_shown_is_not_made_up(api: FakeJobApi) -> None:
+def test_a_stage_that_is_not_shown(api: FakeJobApi) -> None:
     report = run(job(api))
     assert report.result.outcome is Outcome.PASS
     assert list(report.result.phases) == ["enqueue", "finish"]
     assert report.evidence.facts["picked_up"] == "not shown by HTTP"
 
 
-def test_nobody_works(api: FakeJobApi) -> None:
+def test_no_worker(api: FakeJobApi) -> None:
     api.worker_behavior = "nothing"
-    seen = run(job(api, started=STARTED), start_within="500ms")
-    assert told(seen) == (Outcome.FAIL, "canary.not_picked_up", f"not picked up within 500{MS}")
-    unseen = run(job(api), 600)
-    assert told(unseen) == (Outcome.FAIL, "canary.not_finished", f"not finished within 600{MS}")
-    assert unseen.state_updates == {"sentinel": {"job_id": "job/2", "slot": unseen.result.slot}}
+    with_started = run(job(api, started=STARTED), start_within="500ms")
+    assert verdict(with_started) == (Outcome.FAIL, "canary.not_picked_up", f"not picked up within 500{MS}")
+    without_started = run(job(api), 600)
+    assert verdict(without_started) == (Outcome.FAIL, "canary.not_finished", f"not finished within 600{MS}")
+    assert without_started.state_updates == {"sentinel": {"job_id": "job/2", "slot": without_started.result.slot}}
 
 
-def test_a_job_that_hangs_is_not_followed_by_another_until_it_is_gone(api: FakeJobApi) -> None:
+def test_no_other_job_is_sent_while_one_hangs(api: FakeJobApi) -> None:
     api.worker_behavior = "hang"
     first = run(job(api, started=STARTED), 600)
     slot = first.result.slot
-    assert told(first)[1:] == ("canary.not_finished", first.result.message)
+    assert verdict(first)[1:] == ("canary.not_finished", first.result.message)
     assert first.result.message.startswith("picked up after ")
     assert first.evidence.facts["progress"] == 50
     assert first.state_updates == {"sentinel": {"job_id": "job/1", "slot": slot}}
 
-    soon = run(job(api), 600, slot=slot + 1_000, memory=first.state_updates)
-    assert told(soon)[:2] == (Outcome.ERROR, "canary.in_flight")
-    late = run(job(api), 600, slot=slot, memory={"sentinel": {"job_id": "job/1", "slot": slot - 3_600_000}})
-    assert told(late)[:2] == (Outcome.FAIL, "canary.not_finished")
+    soon = run(job(api), 600, slot=slot + 1_000, state=first.state_updates)
+    assert verdict(soon)[:2] == (Outcome.ERROR, "canary.in_flight")
+    late = run(job(api), 600, slot=slot, state={"sentinel": {"job_id": "job/1", "slot": slot - 3_600_000}})
+    assert verdict(late)[:2] == (Outcome.FAIL, "canary.not_finished")
     assert late.result.message.endswith("still running, so no other was sent")
     assert late.state_updates == {"sentinel": {"job_id": "job/1", "slot": slot - 3_600_000}}
     assert len(api.received_posts()) == 1
 
     del api.jobs["job/1"]
     api.worker_behavior = "return"
-    again = run(job(api), slot=slot, memory=late.state_updates)
-    assert told(again) == (Outcome.PASS, "", "")
+    again = run(job(api), slot=slot, state=late.state_updates)
+    assert verdict(again) == (Outcome.PASS, "", "")
     assert again.state_updates == {"sentinel": None}
 
 
-def test_one_that_is_said_to_run_for_ever_is_forgotten_after_a_day(api: FakeJobApi) -> None:
+def test_an_earlier_job_that_never_ends_blocks_for_a_day(api: FakeJobApi) -> None:
     api.jobs["job/0"] = {"id": "job/0", "status": "running"}
     slot, day = wall_clock_ms(), 86_400_000
-    blocked = run(job(api), slot=slot, memory={"sentinel": {"job_id": "job/0", "slot": slot - day}})
-    assert told(blocked)[1] == "canary.not_finished"
+    blocked = run(job(api), slot=slot, state={"sentinel": {"job_id": "job/0", "slot": slot - day}})
+    assert verdict(blocked)[1] == "canary.not_finished"
     assert api.received_posts() == []
     assert (
-        run(job(api), slot=slot, memory={"sentinel": {"job_id": "job/0", "slot": slot - day - 1}}).result.outcome
+        run(job(api), slot=slot, state={"sentinel": {"job_id": "job/0", "slot": slot - day - 1}}).result.outcome
         is Outcome.PASS
     )
 
 
-def test_one_that_ended_meanwhile_lets_the_next_be_sent(api: FakeJobApi) -> None:
+def test_an_earlier_job_that_has_ended_does_not_block(api: FakeJobApi) -> None:
     for status in ("completed", "failed"):
         api.jobs["job/0"] = {"id": "job/0", "status": status}
         assert (
-            run(job(api), memory={"sentinel": {"job_id": "job/0", "slot": wall_clock_ms() - 60_000}}).result.outcome
+            run(job(api), state={"sentinel": {"job_id": "job/0", "slot": wall_clock_ms() - 60_000}}).result.outcome
             is Outcome.PASS
         )
         assert api.received[0].path == "/jobs/job%2F0"
 
 
-def test_nothing_is_sent_while_nobody_can_say_how_the_last_one_is(api: FakeJobApi) -> None:
+def test_nothing_is_sent_while_the_state_of_the_earlier_job_is_unknown(api: FakeJobApi) -> None:
     api.scripted_responses["GET"] = deque([ScriptedResponse(503)])
-    report = run(job(api), memory={"sentinel": {"job_id": "job/0", "slot": wall_clock_ms() - 60_000}})
-    assert told(report) == (Outcome.FAIL, "canary.poll_failed", "poll returned HTTP 503")
+    report = run(job(api), state={"sentinel": {"job_id": "job/0", "slot": wall_clock_ms() - 60_000}})
+    assert verdict(report) == (Outcome.FAIL, "canary.poll_failed", "poll returned HTTP 503")
     assert api.received_posts() == []
     assert report.state_updates == {}
 
 
-def test_a_job_that_fails_tells_why(api: FakeJobApi) -> None:
+def test_a_job_that_fails_reports_its_error(api: FakeJobApi) -> None:
     api.worker_behavior = "throw"
-    assert told(run(job(api))) == (Outcome.FAIL, "job.failed", "the job failed: no template for noop")
-    own = run(job(api, error="'code ' + string(body.error.code)"))
-    assert told(own) == (Outcome.FAIL, "job.failed", "the job failed: code 7")
-    wrong = run(job(api, error="body.errors"))
-    assert told(wrong)[2].startswith("the job failed: body.errors cannot be computed: body has no field 'errors'")
+    assert verdict(run(job(api))) == (Outcome.FAIL, "job.failed", "the job failed: no template for noop")
+    configured = run(job(api, error="'code ' + string(body.error.code)"))
+    assert verdict(configured) == (Outcome.FAIL, "job.failed", "the job failed: code 7")
+    failing_expression = run(job(api, error="body.errors"))
+    assert verdict(failing_expression)[2].startswith(
+        "the job failed: body.errors cannot be computed: body has no field 'errors'"
+    )
 
 
 @pytest.mark.parametrize(
-    ("said", "message"),
+    ("response", "message"),
     [
         (
             ScriptedResponse(503, {"error": "redis: connection refused"}),
@@ -164,30 +169,30 @@ def test_a_job_that_fails_tells_why(api: FakeJobApi) -> None:
         (ScriptedResponse(303), "enqueue returned HTTP 303"),
     ],
 )
-def test_a_job_that_is_not_taken(api: FakeJobApi, said: ScriptedResponse, message: str) -> None:
-    api.scripted_responses["POST"] = deque([said])
+def test_a_job_that_is_not_accepted(api: FakeJobApi, response: ScriptedResponse, message: str) -> None:
+    api.scripted_responses["POST"] = deque([response])
     report = run(job(api))
-    assert told(report) == (Outcome.FAIL, "canary.enqueue_failed", message)
-    assert report.evidence.facts["status"] == said.status
-    assert report.evidence.excerpt.startswith(f"HTTP/1.0 {said.status} ")
+    assert verdict(report) == (Outcome.FAIL, "canary.enqueue_failed", message)
+    assert report.evidence.facts["status"] == response.status
+    assert report.evidence.excerpt.startswith(f"HTTP/1.0 {response.status} ")
     assert report.state_updates == {}
 
 
 def test_a_server_that_is_down(api: FakeJobApi) -> None:
     enqueue = {"url": f"http://127.0.0.1:{find_free_port()}/jobs"}
-    assert told(run(job(api, enqueue=enqueue))) == (Outcome.FAIL, "connection.refused", "connection refused")
+    assert verdict(run(job(api, enqueue=enqueue))) == (Outcome.FAIL, "connection.refused", "connection refused")
 
 
-def test_a_server_that_takes_too_long(api: FakeJobApi, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_server(api: FakeJobApi, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "ENQUEUE_TIMEOUT_S", 0.2)
     api.scripted_responses["POST"] = deque([ScriptedResponse(202, delay_s=0.5)])
     report = run(job(api))
-    assert told(report)[:2] == (Outcome.FAIL, "timeout.exceeded")
+    assert verdict(report)[:2] == (Outcome.FAIL, "timeout.exceeded")
     assert report.result.message.endswith(" while waiting for the first byte")
 
 
 @pytest.mark.parametrize(
-    ("fields", "answer", "why"),
+    ("fields", "answer", "problem"),
     [
         ({}, {"uuid": "7"}, "neither job_id nor id in its body"),
         ({}, {"id": None}, "neither job_id nor id in its body"),
@@ -197,10 +202,10 @@ def test_a_server_that_takes_too_long(api: FakeJobApi, monkeypatch: pytest.Monke
         ({"job_id": "body.uuid"}, {"uuid": "7" * 501}, "body.uuid is not an id"),
     ],
 )
-def test_an_answer_that_names_no_job(api: FakeJobApi, fields: dict[str, str], answer: Json, why: str) -> None:
+def test_a_response_without_a_job_id(api: FakeJobApi, fields: dict[str, str], answer: Json, problem: str) -> None:
     api.scripted_responses["POST"] = deque([ScriptedResponse(200, answer)])
-    message = f"the response to enqueue has no job id: {why}"
-    assert told(run(job(api, **fields))) == (Outcome.FAIL, "canary.job_id_missing", message)
+    message = f"the response to enqueue has no job id: {problem}"
+    assert verdict(run(job(api, **fields))) == (Outcome.FAIL, "canary.job_id_missing", message)
 
 
 @pytest.mark.parametrize(
@@ -212,7 +217,7 @@ def test_an_answer_that_names_no_job(api: FakeJobApi, fields: dict[str, str], an
         ({"job_id": "headers['content-type']"}, {}, "/jobs/application%2Fjson"),
     ],
 )
-def test_where_the_id_of_a_job_is_found(api: FakeJobApi, fields: dict[str, str], answer: Json, path: str) -> None:
+def test_the_job_id_in_the_response(api: FakeJobApi, fields: dict[str, str], answer: Json, path: str) -> None:
     api.scripted_responses = {
         "POST": deque([ScriptedResponse(200, answer)]),
         "GET": deque([ScriptedResponse(200, {"status": "completed"})]),
@@ -221,7 +226,7 @@ def test_where_the_id_of_a_job_is_found(api: FakeJobApi, fields: dict[str, str],
     assert api.received[-1].path == path
 
 
-def test_a_job_that_is_named_by_us(api: FakeJobApi) -> None:
+def test_a_job_that_is_identified_by_the_nonce(api: FakeJobApi) -> None:
     api.scripted_responses = {
         "POST": deque([ScriptedResponse(201)]),
         "GET": deque([ScriptedResponse(200, {"status": "completed"})]),
@@ -229,28 +234,28 @@ def test_a_job_that_is_named_by_us(api: FakeJobApi) -> None:
     report = run(job(api, enqueue=f"{api.url}/jobs/{{nonce}}", poll=f"{api.url}/jobs/{{nonce}}"))
     key = derive_idempotency_key("pipeline", report.result.slot)
     assert report.result.outcome is Outcome.PASS
-    assert {asked.path for asked in api.received} == {f"/jobs/{key}"}
+    assert {request.path for request in api.received} == {f"/jobs/{key}"}
     assert report.evidence.facts["sentinel"] == key
 
 
-def test_a_job_that_is_not_there_any_more_has_vanished(api: FakeJobApi) -> None:
+def test_a_job_that_no_longer_exists_is_lost(api: FakeJobApi) -> None:
     api.scripted_responses["GET"] = deque([ScriptedResponse(200, {"status": "queued"}), ScriptedResponse(404)])
     message = "the sentinel job disappeared before it was picked up"
     report = run(job(api))
-    assert told(report) == (Outcome.FAIL, "canary.lost", message)
+    assert verdict(report) == (Outcome.FAIL, "canary.lost", message)
     assert report.state_updates == {}
 
 
-def test_a_poll_that_fails_is_tried_again(api: FakeJobApi) -> None:
-    cut, busy = ScriptedResponse(0, drop_connection=True), ScriptedResponse(503)
+def test_a_failed_poll_is_retried(api: FakeJobApi) -> None:
+    dropped, busy = ScriptedResponse(0, drop_connection=True), ScriptedResponse(503)
     api.scripted_responses["GET"] = deque(
-        [cut, busy, ScriptedResponse(429), ScriptedResponse(200, {"status": "completed"})]
+        [dropped, busy, ScriptedResponse(429), ScriptedResponse(200, {"status": "completed"})]
     )
-    assert told(run(job(api))) == (Outcome.PASS, "", "")
+    assert verdict(run(job(api))) == (Outcome.PASS, "", "")
 
 
 @pytest.mark.parametrize(
-    ("said", "message"),
+    ("response", "message"),
     [
         (
             ScriptedResponse(0, drop_connection=True),
@@ -260,39 +265,39 @@ def test_a_poll_that_fails_is_tried_again(api: FakeJobApi) -> None:
         (ScriptedResponse(500, {"status": "failed"}), "poll returned HTTP 500"),
     ],
 )
-def test_a_poll_that_fails_until_it_is_too_late(api: FakeJobApi, said: ScriptedResponse, message: str) -> None:
-    api.scripted_responses["GET"] = deque([said])
+def test_polls_that_fail_until_the_deadline(api: FakeJobApi, response: ScriptedResponse, message: str) -> None:
+    api.scripted_responses["GET"] = deque([response])
     report = run(job(api), 600)
-    assert told(report) == (Outcome.FAIL, "canary.poll_failed", message)
+    assert verdict(report) == (Outcome.FAIL, "canary.poll_failed", message)
     assert list(report.result.phases) == ["enqueue"]
     assert report.evidence.facts["sentinel"] == "job/1"
     assert report.state_updates == {"sentinel": {"job_id": "job/1", "slot": report.result.slot}}
 
 
-def test_a_poll_that_is_a_post_is_not_answered_from_a_memory_of_keys(api: FakeJobApi) -> None:
+def test_a_poll_by_post_has_no_idempotency_key(api: FakeJobApi) -> None:
     api.scripted_responses["POST"] = deque(
         [ScriptedResponse(200, {"id": 7}), ScriptedResponse(200, {"status": "completed"})]
     )
     poll = {"url": f"{api.url}/jobs/{{job_id}}", "method": "POST"}
-    assert told(run(job(api, poll=poll))) == (Outcome.PASS, "", "")
-    assert ["idempotency-key" in asked.headers for asked in api.received_posts()] == [True, False]
+    assert verdict(run(job(api, poll=poll))) == (Outcome.PASS, "", "")
+    assert ["idempotency-key" in request.headers for request in api.received_posts()] == [True, False]
 
 
-def test_the_status_of_a_poll_may_be_what_tells(api: FakeJobApi) -> None:
+def test_expressions_on_the_status_of_a_poll(api: FakeJobApi) -> None:
     api.scripted_responses["GET"] = deque([ScriptedResponse(404), ScriptedResponse(410)])
-    gone = job(api, done="status == 410", failed="status == 500", started="status == 404")
-    assert told(run(gone)) == (Outcome.PASS, "", "")
+    fields_by_status = job(api, done="status == 410", failed="status == 500", started="status == 404")
+    assert verdict(run(fields_by_status)) == (Outcome.PASS, "", "")
     api.scripted_responses["GET"] = deque([ScriptedResponse(500, {"message": "out of paper"})])
-    assert told(run(gone)) == (Outcome.FAIL, "job.failed", "the job failed: out of paper")
+    assert verdict(run(fields_by_status)) == (Outcome.FAIL, "job.failed", "the job failed: out of paper")
 
 
-def test_an_expression_that_cannot_be_computed_says_why(api: FakeJobApi) -> None:
+def test_an_expression_that_cannot_be_computed(api: FakeJobApi) -> None:
     report = run(job(api, done="body.state == 'completed'"), 600)
-    why = "body.state == 'completed' cannot be computed: body has no field 'state'; it has 'status'"
-    assert told(report) == (Outcome.FAIL, "canary.not_finished", f"not finished within 600{MS}: {why}")
+    problem = "body.state == 'completed' cannot be computed: body has no field 'state'; it has 'status'"
+    assert verdict(report) == (Outcome.FAIL, "canary.not_finished", f"not finished within 600{MS}: {problem}")
 
 
-def test_a_secret_that_comes_back_is_masked(api: FakeJobApi) -> None:
+def test_secrets_in_responses_are_masked(api: FakeJobApi) -> None:
     text = f"""
 probes:
   - name: Pipeline
@@ -313,7 +318,7 @@ probes:
 
 
 @pytest.mark.parametrize(
-    ("fields", "complaint"),
+    ("fields", "message"),
     [
         ({"poll": "http://x/jobs"}, "expected a URL that contains either {job_id} or {nonce}"),
         ({"poll": "http://x/{job_id}/{nonce}"}, "expected a URL that contains either {job_id} or {nonce}"),
@@ -326,13 +331,13 @@ probes:
         ({"enqueue": "http://{nonce}/"}, "invalid host name"),
     ],
 )
-def test_what_is_refused(api: FakeJobApi, fields: dict[str, Any], complaint: str) -> None:
+def test_invalid_configuration_is_refused(api: FakeJobApi, fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=r".") as caught:
         canary_probe({"http": job(api, **fields)})
-    assert complaint in str(caught.value)
+    assert message in str(caught.value)
 
 
-def test_what_no_job_api_can_keep_is_refused(api: FakeJobApi) -> None:
+def test_unsupported_options_are_refused(api: FakeJobApi) -> None:
     with pytest.raises(
         ValidationError, match="HTTP does not show when a job is picked up: remove start_within, or set http"
     ):

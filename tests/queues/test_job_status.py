@@ -1,4 +1,4 @@
-"""What is read out of what applications say of their jobs."""
+"""Job states in JSON that applications return."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from watchdog.queues.job_status import (
 
 
 @pytest.mark.parametrize(
-    ("said", "stage"),
+    ("value", "stage"),
     [
         ({"status": "waiting"}, JobStage.QUEUED),
         ({"state": "PENDING"}, JobStage.QUEUED),
@@ -35,20 +35,20 @@ from watchdog.queues.job_status import (
         (None, None),
     ],
 )
-def test_a_status_word(said: Json, stage: JobStage | None) -> None:
-    assert STAGE_BY_STATUS_WORD.get(normalize_status(said)) is stage
+def test_status_words(value: Json, stage: JobStage | None) -> None:
+    assert STAGE_BY_STATUS_WORD.get(normalize_status(value)) is stage
 
 
 @pytest.mark.parametrize(
-    ("said", "text"),
+    ("value", "text"),
     [(7, "7"), (0, "0"), (" a/b ", "a/b"), ("", ""), (None, ""), (True, ""), (7.5, ""), (["7"], ""), ("7" * 501, "")],
 )
-def test_an_id(said: Json, text: str) -> None:
-    assert parse_job_id(said) == text
+def test_job_ids(value: Json, text: str) -> None:
+    assert parse_job_id(value) == text
 
 
 @pytest.mark.parametrize(
-    ("said", "text"),
+    ("value", "text"),
     [
         ("boom\n at line 3", "boom at line 3"),
         ({"error": "boom", "message": "x"}, "boom"),
@@ -62,12 +62,12 @@ def test_an_id(said: Json, text: str) -> None:
         ("x" * 300, "x" * 199 + "…"),
     ],
 )
-def test_why_it_failed(said: Json, text: str) -> None:
-    assert error_message(said) == text
+def test_error_messages(value: Json, text: str) -> None:
+    assert error_message(value) == text
 
 
 @pytest.mark.parametrize(
-    ("said", "far"),
+    ("value", "progress"),
     [
         ({"progress": 40}, (40.0, None)),
         ({"progress": 0.5}, (0.5, None)),
@@ -80,17 +80,17 @@ def test_why_it_failed(said: Json, text: str) -> None:
         ("40", None),
     ],
 )
-def test_how_far_it_is(said: Json, far: tuple[float, float | None] | None) -> None:
-    assert parse_progress(said) == far
+def test_progress(value: Json, progress: tuple[float, float | None] | None) -> None:
+    assert parse_progress(value) == progress
 
 
-def test_templates_are_filled_at_every_depth_and_in_texts_alone() -> None:
+def test_placeholders_are_substituted_in_nested_strings_and_not_in_keys() -> None:
     template = {"{nonce}": ["{nonce}-{nonce}", 7, None, {"a": "{other}"}]}
     assert substitute_placeholders(template, nonce="n") == {"{nonce}": ["n-n", 7, None, {"a": "{other}"}]}
 
 
 @pytest.mark.parametrize(
-    ("values", "stage", "trouble"),
+    ("values", "stage", "expected_problem"),
     [
         ({"x": 1, "y": 1}, JobStage.FAILED, ""),
         ({"x": 0, "y": 1}, JobStage.DONE, ""),
@@ -103,8 +103,8 @@ def test_templates_are_filled_at_every_depth_and_in_texts_alone() -> None:
         ({"x": 0, "y": "1"}, None, ""),
     ],
 )
-def test_expressions_are_asked_in_order(values: Json, stage: JobStage | None, trouble: str) -> None:
+def test_expressions_are_evaluated_in_order(values: Json, stage: JobStage | None, expected_problem: str) -> None:
     stages = compile_stage_expressions({"v": "dyn"}, failed="v.x == 1", done="v.y == 1", started="v.z == 1")
-    found, why_not = evaluate_stage(stages, {"v": values})
-    assert found is stage
-    assert why_not.partition("; it has")[0] == trouble.partition("; it has")[0]
+    actual_stage, problem = evaluate_stage(stages, {"v": values})
+    assert actual_stage is stage
+    assert problem.partition("; it has")[0] == expected_problem.partition("; it has")[0]

@@ -1,4 +1,4 @@
-"""What is particular to canaries through Procrastinate."""
+"""Canary jobs through Procrastinate: what other systems do not have."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def system() -> type[ProcrastinateLab]:
     return ProcrastinateLab
 
 
-def test_what_waits_is_told(lab: ProcrastinateLab) -> None:
+def test_the_message_counts_waiting_jobs(lab: ProcrastinateLab) -> None:
     row = "INSERT INTO procrastinate_jobs (queue_name, task_name, scheduled_at, status) VALUES (%s, 'x', "
     lab.execute(f"{row} now() - interval '1 hour', 'todo')", lab.queue_name)
     lab.execute(f"{row} now() + interval '1 hour', 'todo')", lab.queue_name)
@@ -28,7 +28,7 @@ def test_what_waits_is_told(lab: ProcrastinateLab) -> None:
     assert message == f"not picked up within 100{NBSP}ms: 1 active, 2 waiting, oldest 1{NBSP}h"
 
 
-def test_a_job_that_is_to_be_tried_again_is_not_finished(lab: ProcrastinateLab) -> None:
+def test_a_job_that_waits_for_a_retry_is_not_finished(lab: ProcrastinateLab) -> None:
     with lab.running_worker():
         report = lab.run_probe({"task": "retry_later"}, finish_within="3s")
     assert report.result.reason == "canary.not_finished"
@@ -36,10 +36,10 @@ def test_a_job_that_is_to_be_tried_again_is_not_finished(lab: ProcrastinateLab) 
     assert lab.job_states() == []
 
 
-@pytest.mark.parametrize("became", ["succeeded", "failed"])
-def test_what_a_process_that_died_had_sent_is_cleared_also_when_it_is_over(lab: ProcrastinateLab, became: str) -> None:
+@pytest.mark.parametrize("status", ["succeeded", "failed"])
+def test_the_finished_sentinel_of_a_killed_process_is_removed(lab: ProcrastinateLab, status: str) -> None:
     lab.abandon_sentinel(5_000)
-    lab.execute("UPDATE procrastinate_jobs SET status = %s WHERE queue_name = %s", became, lab.queue_name)
+    lab.execute("UPDATE procrastinate_jobs SET status = %s WHERE queue_name = %s", status, lab.queue_name)
     report = asyncio.run(run_probe(lab.build_probe(**lab.short_limits), 6_000, previous_slot=5_000))
     assert report.result.reason == "canary.not_picked_up"
     assert report.result.measurements["waiting"] == 1
@@ -53,7 +53,7 @@ def test_a_database_without_procrastinate(postgres: PostgresServer) -> None:
     assert report.result.message == "Procrastinate is not in this database: table procrastinate_jobs is missing"
 
 
-RIGHTS = """
+GRANTS_SQL = """
     GRANT SELECT, INSERT, DELETE ON procrastinate_jobs TO monitor;
     GRANT SELECT, INSERT ON procrastinate_events TO monitor;
     GRANT USAGE ON SEQUENCE procrastinate_jobs_id_seq, procrastinate_events_id_seq TO monitor;
@@ -62,14 +62,14 @@ RIGHTS = """
 """
 
 
-def test_a_role_with_few_rights(lab: ProcrastinateLab) -> None:
-    few = {"url": lab.probed_url.replace("postgres@", "monitor@")}
+def test_the_required_privileges(lab: ProcrastinateLab) -> None:
+    monitor = {"url": lab.probed_url.replace("postgres@", "monitor@")}
     lab.execute("CREATE ROLE monitor LOGIN")
     try:
-        refused = lab.run_probe(few)
-        lab.execute(RIGHTS)
+        refused = lab.run_probe(monitor)
+        lab.execute(GRANTS_SQL)
         with lab.running_worker():
-            allowed = lab.run_probe(few)
+            allowed = lab.run_probe(monitor)
     finally:
         lab.execute("DROP OWNED BY monitor; DROP ROLE monitor")
     assert (refused.result.outcome, refused.result.reason) == (Outcome.FAIL, "broker.refused")

@@ -1,4 +1,4 @@
-"""Looks into real queues that live in PostgreSQL: what is counted, what is missing, and whether anybody works."""
+"""Queue statistics of pg-boss and Procrastinate."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from watchdog.queues.clients.postgres import open_postgres_session
 from watchdog.queues.pgboss.stats import PgbossStatsSource
 
 NBSP = "\N{NO-BREAK SPACE}"
-MIN = 60_000
-SHARE = {"failure_ratio": {"over": 0.2, "within": "1h", "min_samples": 4}}
+MINUTE_MS = 60_000
+FAILURE_RATIO_RULE = {"failure_ratio": {"over": 0.2, "within": "1h", "min_samples": 4}}
 
 
-class Lab:
+class PostgresQueue:
     def __init__(self, url: str):
         self.url, self.name = url.replace("+psycopg", ""), f"report-{uuid4().hex[:8]}"
 
@@ -39,46 +39,46 @@ class Lab:
             return cursor.fetchall() if cursor.description else []
 
 
-def figures(report: RecordedResult) -> dict[str, Any]:
-    """What was counted; ages, which nobody can foretell, are left out."""
+def counts(report: RecordedResult) -> dict[str, Any]:
+    """The measurements without ages, which depend on timing."""
     assert report.result.outcome is Outcome.PASS, report.result.message
-    told = dict(report.result.measurements)
-    assert isinstance(told.pop("oldest", 0), int)
-    return told
+    values = dict(report.result.measurements)
+    assert isinstance(values.pop("oldest", 0), int)
+    return values
 
 
-async def asked(url: str, statement: str) -> None:
+async def fetch_all(url: str, statement: str) -> None:
     system = PgbossStatsSource.model_validate({"url": url, "queue": "report"})
     async with (
-        Network() as wire,
-        open_postgres_session(system, ConnectContext(wire, PhaseTimer(), True, 3.0, 0), "") as session,
+        Network() as network,
+        open_postgres_session(system, ConnectContext(network, PhaseTimer(), True, 3.0, 0), "") as session,
     ):
         await session.fetch_all(statement)
 
 
 @pytest.mark.parametrize("statement", ["INSERT INTO jobs VALUES (1)", "DELETE FROM jobs"])
-def test_who_only_looks_cannot_write(postgres: PostgresServer, statement: str) -> None:
+def test_a_session_is_read_only(postgres: PostgresServer, statement: str) -> None:
     with postgres.temporary_database() as url:
-        lab = Lab(url)
+        lab = PostgresQueue(url)
         lab.sql("CREATE TABLE jobs AS SELECT 0 AS id")
         with pytest.raises(ProbeError, match="in a read-only transaction"):
-            asyncio.run(asked(lab.url, statement))
+            asyncio.run(fetch_all(lab.url, statement))
         assert lab.sql("SELECT id FROM jobs") == [(0,)]
 
 
 # --- pg-boss
 
 
-class Boss(Lab):
+class PgbossQueue(PostgresQueue):
     def __init__(self, url: str, peers: ThirdPartyServers):
         super().__init__(url)
         self.peers, self.system = peers, {"pgboss": {"url": self.url, "queue": self.name}}
 
-    def worker(self, does: str) -> Any:
-        told = {"DATABASE": self.url, "QUEUE": self.name, "BEHAVIOR": does, "OPTIONS": '{"retryLimit": 0}'}
-        return running_worker(*node_worker_command(self.peers, "pgboss_worker.cjs", **told))
+    def worker(self, behavior: str) -> Any:
+        values = {"DATABASE": self.url, "QUEUE": self.name, "BEHAVIOR": behavior, "OPTIONS": '{"retryLimit": 0}'}
+        return running_worker(*node_worker_command(self.peers, "pgboss_worker.cjs", **values))
 
-    def make(self) -> None:
+    def create_queue(self) -> None:
         self.sql("SELECT pgboss.create_queue(%s, %s::jsonb)", self.name, '{"policy": "standard"}')
 
     def add(self, n: int, start: str = "now()", state: str = "created", ended: str = "NULL") -> None:
@@ -97,114 +97,114 @@ class Boss(Lab):
 
 
 @pytest.fixture(scope="module")
-def bossed(postgres: PostgresServer, peers: ThirdPartyServers) -> Iterator[str]:
-    """A database in which pg-boss has made its tables."""
+def pgboss_url(postgres: PostgresServer, peers: ThirdPartyServers) -> Iterator[str]:
+    """A database with the tables of pg-boss."""
     with postgres.temporary_database() as url:
-        with Boss(url, peers).worker("nothing"):
+        with PgbossQueue(url, peers).worker("nothing"):
             pass
         yield url
 
 
 @pytest.fixture
-def boss(bossed: str, peers: ThirdPartyServers) -> Boss:
-    return Boss(bossed, peers)
+def pgboss(pgboss_url: str, peers: ThirdPartyServers) -> PgbossQueue:
+    return PgbossQueue(pgboss_url, peers)
 
 
-def test_pgboss_what_is_there_is_counted(boss: Boss) -> None:
-    with boss.worker("throw"):
-        boss.add(2)
-        wait_until(lambda: boss.count("failed") == 2)
-    with boss.worker("hang"):
-        boss.add(1)
-        wait_until(lambda: boss.count("active") == 1)
-        boss.add(3)
-        boss.add(1, "now() + interval '1 hour'")
-        first = poll_queue(boss.system)
-        assert figures(first) == {"waiting": 3, "active": 1, "delayed": 1, "failed": 2}
-    later = poll_queue(boss.system, after_ms=10 * MIN, first_result=first)
+def test_pgboss_counts(pgboss: PgbossQueue) -> None:
+    with pgboss.worker("throw"):
+        pgboss.add(2)
+        wait_until(lambda: pgboss.count("failed") == 2)
+    with pgboss.worker("hang"):
+        pgboss.add(1)
+        wait_until(lambda: pgboss.count("active") == 1)
+        pgboss.add(3)
+        pgboss.add(1, "now() + interval '1 hour'")
+        first = poll_queue(pgboss.system)
+        assert counts(first) == {"waiting": 3, "active": 1, "delayed": 1, "failed": 2}
+    later = poll_queue(pgboss.system, after_ms=10 * MINUTE_MS, first_result=first)
     assert (later.result.outcome, later.result.reason) == (Outcome.FAIL, "queue.stalled")
     since = format_utc(first.result.slot, later.result.slot)
     assert later.result.message == f"no job taken since {since}: 3 waiting"
-    with boss.worker("return"):
-        wait_until(lambda: boss.count("created") == 1)
-        assert poll_queue(boss.system, after_ms=20 * MIN, first_result=first).result.outcome is Outcome.PASS
+    with pgboss.worker("return"):
+        wait_until(lambda: pgboss.count("created") == 1)
+        assert poll_queue(pgboss.system, after_ms=20 * MINUTE_MS, first_result=first).result.outcome is Outcome.PASS
 
 
-def test_pgboss_another_job_is_the_next(boss: Boss) -> None:
-    boss.make()
-    boss.add(2)
-    first = poll_queue(boss.system)
-    boss.sql(
+def test_pgboss_the_next_job_changes(pgboss: PgbossQueue) -> None:
+    pgboss.create_queue()
+    pgboss.add(2)
+    first = poll_queue(pgboss.system)
+    pgboss.sql(
         """
         UPDATE pgboss.job SET state = 'active' WHERE id = (
             SELECT id FROM pgboss.job WHERE name = %s ORDER BY priority DESC, created_on, id LIMIT 1
         )
         """,
-        boss.name,
+        pgboss.name,
     )
-    assert poll_queue(boss.system, after_ms=10 * MIN, first_result=first).result.outcome is Outcome.PASS
+    assert poll_queue(pgboss.system, after_ms=10 * MINUTE_MS, first_result=first).result.outcome is Outcome.PASS
 
 
-def test_pgboss_old_is_what_could_have_been_taken_long_ago(boss: Boss) -> None:
-    boss.make()
-    boss.add(1, "now() - interval '1 hour'")
-    report = poll_queue(boss.system, {"oldest": {"over": "15m"}})
+def test_pgboss_the_age_of_the_oldest_job(pgboss: PgbossQueue) -> None:
+    pgboss.create_queue()
+    pgboss.add(1, "now() - interval '1 hour'")
+    report = poll_queue(pgboss.system, {"oldest": {"over": "15m"}})
     assert report.result.message == f"oldest 1{NBSP}h, limit 15{NBSP}min"
     assert report.evidence.facts["oldest"] == f"1{NBSP}h"
 
 
-def test_pgboss_the_share_of_failures(boss: Boss) -> None:
-    boss.make()
-    boss.add(9, state="completed", ended="now() - interval '2 hours'")
-    boss.add(3, state="completed", ended="now()")
-    boss.add(9, state="failed", ended="now() - interval '2 hours'")
-    assert poll_queue(boss.system, SHARE).result.outcome is Outcome.PASS
-    boss.add(1, state="failed", ended="now()")
-    report = poll_queue(boss.system, SHARE)
+def test_pgboss_the_failure_ratio(pgboss: PgbossQueue) -> None:
+    pgboss.create_queue()
+    pgboss.add(9, state="completed", ended="now() - interval '2 hours'")
+    pgboss.add(3, state="completed", ended="now()")
+    pgboss.add(9, state="failed", ended="now() - interval '2 hours'")
+    assert poll_queue(pgboss.system, FAILURE_RATIO_RULE).result.outcome is Outcome.PASS
+    pgboss.add(1, state="failed", ended="now()")
+    report = poll_queue(pgboss.system, FAILURE_RATIO_RULE)
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "queue.failure_ratio")
     assert report.result.message == f"25% of 4{NBSP}jobs failed within 1{NBSP}h, limit 20%"
 
 
-def test_pgboss_a_queue_that_is_not_there(boss: Boss) -> None:
-    report = poll_queue(boss.system)
+def test_pgboss_a_missing_queue(pgboss: PgbossQueue) -> None:
+    report = poll_queue(pgboss.system)
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "queue.missing")
-    assert report.result.message == f"queue '{boss.name}' does not exist in schema 'pgboss'"
+    assert report.result.message == f"queue '{pgboss.name}' does not exist in schema 'pgboss'"
 
 
-def test_pgboss_a_role_that_may_only_read(boss: Boss) -> None:
-    boss.make()
-    boss.add(1)
-    boss.sql(
+def test_pgboss_a_role_that_can_only_read(pgboss: PgbossQueue) -> None:
+    pgboss.create_queue()
+    pgboss.add(1)
+    pgboss.sql(
         """
         CREATE ROLE reader LOGIN; GRANT USAGE ON SCHEMA pgboss TO reader;
         GRANT SELECT ON pgboss.version, pgboss.queue, pgboss.job TO reader
         """
     )
     try:
-        url = boss.url.replace("postgres@", "reader@")
-        assert figures(poll_queue({"pgboss": {"url": url, "queue": boss.name}}))["waiting"] == 1
+        url = pgboss.url.replace("postgres@", "reader@")
+        assert counts(poll_queue({"pgboss": {"url": url, "queue": pgboss.name}}))["waiting"] == 1
     finally:
-        boss.sql("DROP OWNED BY reader; DROP ROLE reader")
+        pgboss.sql("DROP OWNED BY reader; DROP ROLE reader")
 
 
-def test_pgboss_what_takes_too_long_to_count_is_left_out(boss: Boss, monkeypatch: pytest.MonkeyPatch) -> None:
-    boss.make()
-    boss.add(1)
+def test_pgboss_counts_that_take_too_long_are_omitted(pgboss: PgbossQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    pgboss.create_queue()
+    pgboss.add(1)
     monkeypatch.setattr(
         "watchdog.queues.pgboss.stats.FINISHED_COUNTS_SQL", "SELECT pg_sleep(60), %(queue)s, %(window_ms)s"
     )
     monkeypatch.setattr("watchdog.queues.clients.postgres.FULL_COUNT_TIMEOUT_S", 0.2)
-    report = poll_queue(boss.system)
-    assert figures(report) == {"waiting": 1, "active": 0, "delayed": 0}
-    told = "PostgreSQL timed out: canceling statement due to statement timeout"
-    assert report.evidence.facts["counts_unavailable"] == told
-    assert poll_queue(boss.system, {"failed": {"over": 50}}).result.reason == "queue.metric_unavailable"
+    report = poll_queue(pgboss.system)
+    assert counts(report) == {"waiting": 1, "active": 0, "delayed": 0}
+    values = "PostgreSQL timed out: canceling statement due to statement timeout"
+    assert report.evidence.facts["counts_unavailable"] == values
+    assert poll_queue(pgboss.system, {"failed": {"over": 50}}).result.reason == "queue.metric_unavailable"
 
 
 # --- Procrastinate
 
 
-class Crast(Lab):
+class ProcrastinateQueue(PostgresQueue):
     def __init__(self, url: str):
         super().__init__(url)
         self.system = {"procrastinate": {"url": self.url, "queue": self.name}}
@@ -234,81 +234,85 @@ class Crast(Lab):
 
 
 @pytest.fixture(scope="module")
-def deferred(postgres: PostgresServer) -> Iterator[str]:
-    """A database in which Procrastinate has made its tables."""
+def procrastinate_url(postgres: PostgresServer) -> Iterator[str]:
+    """A database with the tables of Procrastinate."""
     with postgres.temporary_database() as url:
-        with Crast(url).worker(BEHAVIOR="nothing"):
+        with ProcrastinateQueue(url).worker(BEHAVIOR="nothing"):
             pass
         yield url
 
 
 @pytest.fixture
-def crast(deferred: str) -> Crast:
-    crast = Crast(deferred)
-    crast.sql("DELETE FROM procrastinate_workers")
-    return crast
+def procrastinate(procrastinate_url: str) -> ProcrastinateQueue:
+    procrastinate = ProcrastinateQueue(procrastinate_url)
+    procrastinate.sql("DELETE FROM procrastinate_workers")
+    return procrastinate
 
 
-def test_procrastinate_what_is_there_is_counted(crast: Crast) -> None:
-    with crast.worker():
-        crast.add("throw", 2)
-        wait_until(lambda: crast.count("failed") == 2)
-        crast.add("hang")
-        wait_until(lambda: crast.count("doing") == 1)
-        crast.add("echo", 3)
-        crast.add("echo", at="now() + interval '1 hour'")
-        first = poll_queue(crast.system)
-        assert figures(first) == {"waiting": 3, "active": 1, "delayed": 1, "failed": 2}
-    later = poll_queue(crast.system, after_ms=10 * MIN, first_result=first)
+def test_procrastinate_counts(procrastinate: ProcrastinateQueue) -> None:
+    with procrastinate.worker():
+        procrastinate.add("throw", 2)
+        wait_until(lambda: procrastinate.count("failed") == 2)
+        procrastinate.add("hang")
+        wait_until(lambda: procrastinate.count("doing") == 1)
+        procrastinate.add("echo", 3)
+        procrastinate.add("echo", at="now() + interval '1 hour'")
+        first = poll_queue(procrastinate.system)
+        assert counts(first) == {"waiting": 3, "active": 1, "delayed": 1, "failed": 2}
+    later = poll_queue(procrastinate.system, after_ms=10 * MINUTE_MS, first_result=first)
     assert (later.result.outcome, later.result.reason) == (Outcome.FAIL, "queue.stalled")
     since = format_utc(first.result.slot, later.result.slot)
     assert later.result.message == f"no job taken since {since}: 3 waiting"
-    with crast.worker():
-        wait_until(lambda: crast.count("todo") == 1)
-        assert poll_queue(crast.system, after_ms=20 * MIN, first_result=first).result.outcome is Outcome.PASS
+    with procrastinate.worker():
+        wait_until(lambda: procrastinate.count("todo") == 1)
+        assert (
+            poll_queue(procrastinate.system, after_ms=20 * MINUTE_MS, first_result=first).result.outcome is Outcome.PASS
+        )
 
 
-def test_procrastinate_a_job_that_waits_for_a_lock_holds_no_queue_up(crast: Crast) -> None:
-    crast.add("hang", lock="one")
-    crast.sql("UPDATE procrastinate_jobs SET status = 'doing' WHERE queue_name = %s", crast.name)
-    crast.add("echo", lock="one")
-    crast.add("echo", 2)
-    first = poll_queue(crast.system)
-    crast.sql(
+def test_procrastinate_a_job_that_waits_for_a_lock_is_not_next(procrastinate: ProcrastinateQueue) -> None:
+    procrastinate.add("hang", lock="one")
+    procrastinate.sql("UPDATE procrastinate_jobs SET status = 'doing' WHERE queue_name = %s", procrastinate.name)
+    procrastinate.add("echo", lock="one")
+    procrastinate.add("echo", 2)
+    first = poll_queue(procrastinate.system)
+    procrastinate.sql(
         """
         UPDATE procrastinate_jobs SET status = 'succeeded' WHERE id = (
             SELECT min(id) FROM procrastinate_jobs WHERE queue_name = %s AND lock IS NULL
         )
         """,
-        crast.name,
+        procrastinate.name,
     )
-    assert poll_queue(crast.system, after_ms=10 * MIN, first_result=first).result.outcome is Outcome.PASS
+    assert poll_queue(procrastinate.system, after_ms=10 * MINUTE_MS, first_result=first).result.outcome is Outcome.PASS
     assert (
-        poll_queue(crast.system, after_ms=10 * MIN, first_result=poll_queue(crast.system)).result.reason
+        poll_queue(
+            procrastinate.system, after_ms=10 * MINUTE_MS, first_result=poll_queue(procrastinate.system)
+        ).result.reason
         == "queue.stalled"
     )
 
 
-def test_procrastinate_the_share_of_failures(crast: Crast) -> None:
-    with crast.worker():
-        crast.add("throw", 4)
-        wait_until(lambda: crast.count("failed") == 4)
-        assert poll_queue(crast.system, SHARE).result.reason == "queue.metric_unavailable"
-        crast.add("echo", 12, args='{"name": "report"}')
-        wait_until(lambda: crast.count("succeeded") == 12)
-    report = poll_queue(crast.system, SHARE)
+def test_procrastinate_the_failure_ratio(procrastinate: ProcrastinateQueue) -> None:
+    with procrastinate.worker():
+        procrastinate.add("throw", 4)
+        wait_until(lambda: procrastinate.count("failed") == 4)
+        assert poll_queue(procrastinate.system, FAILURE_RATIO_RULE).result.reason == "queue.metric_unavailable"
+        procrastinate.add("echo", 12, args='{"name": "report"}')
+        wait_until(lambda: procrastinate.count("succeeded") == 12)
+    report = poll_queue(procrastinate.system, FAILURE_RATIO_RULE)
     assert report.result.message == f"25% of 16{NBSP}jobs failed within 1{NBSP}h, limit 20%"
-    crast.sql("UPDATE procrastinate_events SET at = at - interval '2 hours'")
-    assert poll_queue(crast.system, SHARE).result.outcome is Outcome.PASS
+    procrastinate.sql("UPDATE procrastinate_events SET at = at - interval '2 hours'")
+    assert poll_queue(procrastinate.system, FAILURE_RATIO_RULE).result.outcome is Outcome.PASS
 
 
-def test_procrastinate_does_not_show_consumers(crast: Crast) -> None:
-    assert "consumers" not in poll_queue(crast.system).result.measurements
+def test_procrastinate_does_not_report_consumers(procrastinate: ProcrastinateQueue) -> None:
+    assert "consumers" not in poll_queue(procrastinate.system).result.measurements
     with pytest.raises(ValidationError, match="Procrastinate does not report it"):
-        queue_probe(crast.system, {"consumers": {"under": 1}})
+        queue_probe(procrastinate.system, {"consumers": {"under": 1}})
 
 
-def test_procrastinate_that_is_not_there(postgres: PostgresServer) -> None:
+def test_procrastinate_missing_tables(postgres: PostgresServer) -> None:
     with postgres.temporary_database() as url:
         report = poll_queue({"procrastinate": {"url": url.replace("+psycopg", ""), "queue": "report"}})
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "queue.missing")

@@ -1,4 +1,4 @@
-"""Looks into real queues that live in Redis: what is counted, what is missing, and whether anybody works."""
+"""Queue statistics of BullMQ, RQ and Celery."""
 
 from __future__ import annotations
 
@@ -27,43 +27,45 @@ from watchdog.domain.formatting import format_utc
 from watchdog.domain.model import Outcome, RecordedResult
 
 NBSP = "\N{NO-BREAK SPACE}"
-MIN = 60_000
+MINUTE_MS = 60_000
 
 
 @pytest.fixture
-def name(redis_server: RedisServer) -> Iterator[str]:
-    """Of a queue; the server is empty."""
+def queue_name(redis_server: RedisServer) -> Iterator[str]:
+    """The name of a queue on an empty server."""
     with redis.Redis.from_url(redis_server.url) as client:
         client.flushall()
         yield f"mail-{uuid4().hex[:8]}"
 
 
-def figures(report: RecordedResult) -> dict[str, Any]:
-    """What was counted; ages, which nobody can foretell, are left out."""
+def counts(report: RecordedResult) -> dict[str, Any]:
+    """The measurements without ages, which depend on timing."""
     assert report.result.outcome is Outcome.PASS, report.result.message
-    told = dict(report.result.measurements)
-    assert isinstance(told.pop("oldest", 0), int)
-    return told
+    values = dict(report.result.measurements)
+    assert isinstance(values.pop("oldest", 0), int)
+    return values
 
 
 # --- BullMQ
 
 
-class Bull:
-    def __init__(self, server: RedisServer, peers: ThirdPartyServers, name: str):
-        self.server, self.peers, self.name = server, peers, name
-        self.system = {"bullmq": {"redis": server.url, "queue": name}}
+class BullmqQueue:
+    def __init__(self, server: RedisServer, peers: ThirdPartyServers, queue_name: str):
+        self.server, self.peers, self.queue_name = server, peers, queue_name
+        self.system = {"bullmq": {"redis": server.url, "queue": queue_name}}
         self.client: Any = redis.Redis.from_url(server.url, decode_responses=True)
 
-    def worker(self, does: str) -> Any:
+    def worker(self, behavior: str) -> Any:
         return running_worker(
-            *node_worker_command(self.peers, "bullmq_worker.cjs", REDIS=self.server.url, QUEUE=self.name, BEHAVIOR=does)
+            *node_worker_command(
+                self.peers, "bullmq_worker.cjs", REDIS=self.server.url, QUEUE=self.queue_name, BEHAVIOR=behavior
+            )
         )
 
-    def using(self, work: Callable[[Any], Coroutine[Any, Any, None]]) -> None:
+    def with_queue(self, work: Callable[[Any], Coroutine[Any, Any, None]]) -> None:
         async def run() -> None:
             async with redis.asyncio.Redis.from_url(self.server.url, decode_responses=True) as client:
-                await work(bullmq.Queue(self.name, {"connection": client}))
+                await work(bullmq.Queue(self.queue_name, {"connection": client}))
 
         asyncio.run(run())
 
@@ -72,180 +74,185 @@ class Bull:
             for options in jobs:
                 await queue.add("mail", {}, {"attempts": 1, **options})
 
-        self.using(work)
+        self.with_queue(work)
 
     def count(self, kind: str) -> int:
-        return int(self.client.zcard(f"bull:{self.name}:{kind}"))
+        return int(self.client.zcard(f"bull:{self.queue_name}:{kind}"))
 
 
 @pytest.fixture
-def bull(redis_server: RedisServer, peers: ThirdPartyServers, name: str) -> Iterator[Bull]:
-    bull = Bull(redis_server, peers, name)
-    with bull.worker("nothing"):
+def bullmq_queue(redis_server: RedisServer, peers: ThirdPartyServers, queue_name: str) -> Iterator[BullmqQueue]:
+    bullmq_queue = BullmqQueue(redis_server, peers, queue_name)
+    with bullmq_queue.worker("nothing"):
         pass
-    yield bull
-    bull.client.close()
+    yield bullmq_queue
+    bullmq_queue.client.close()
 
 
-def test_bullmq_what_is_there_is_counted(bull: Bull) -> None:
-    with bull.worker("throw"):
-        bull.add({}, {})
-        wait_until(lambda: bull.count("failed") == 2)
-    with bull.worker("hang"):
-        bull.add({})
-        wait_until(lambda: bull.client.llen(f"bull:{bull.name}:active") == 1)
-        bull.add({}, {}, {"priority": 3}, {"delay": 3_600_000})
-        counted = {"waiting": 3, "active": 1, "delayed": 1, "failed": 2, "consumers": 1}
-        assert figures(poll_queue(bull.system)) == counted
-    bull.using(lambda queue: queue.pause())
-    report = poll_queue(bull.system)
-    assert figures(report) == {**counted, "consumers": 0}
+def test_bullmq_counts(bullmq_queue: BullmqQueue) -> None:
+    with bullmq_queue.worker("throw"):
+        bullmq_queue.add({}, {})
+        wait_until(lambda: bullmq_queue.count("failed") == 2)
+    with bullmq_queue.worker("hang"):
+        bullmq_queue.add({})
+        wait_until(lambda: bullmq_queue.client.llen(f"bull:{bullmq_queue.queue_name}:active") == 1)
+        bullmq_queue.add({}, {}, {"priority": 3}, {"delay": 3_600_000})
+        expected = {"waiting": 3, "active": 1, "delayed": 1, "failed": 2, "consumers": 1}
+        assert counts(poll_queue(bullmq_queue.system)) == expected
+    bullmq_queue.with_queue(lambda queue: queue.pause())
+    report = poll_queue(bullmq_queue.system)
+    assert counts(report) == {**expected, "consumers": 0}
     assert report.evidence.facts["paused"] is True
 
 
-def test_bullmq_a_look_leaves_no_trace(bull: Bull) -> None:
-    bull.add({}, {"delay": 3_600_000})
-    before = sorted(bull.client.keys())
-    poll_queue(bull.system)
-    assert sorted(bull.client.keys()) == before
+def test_bullmq_a_poll_changes_nothing(bullmq_queue: BullmqQueue) -> None:
+    bullmq_queue.add({}, {"delay": 3_600_000})
+    before = sorted(bullmq_queue.client.keys())
+    poll_queue(bullmq_queue.system)
+    assert sorted(bullmq_queue.client.keys()) == before
 
 
-def test_bullmq_old_is_what_could_have_been_taken_long_ago(bull: Bull) -> None:
+def test_bullmq_the_age_of_the_oldest_job(bullmq_queue: BullmqQueue) -> None:
     now = int(time.time() * 1000)
     rules = {"oldest": {"over": "15m"}}
-    bull.add({"timestamp": now - 60 * MIN, "delay": 50 * MIN})
-    ((job, _),) = bull.client.zrange(f"bull:{bull.name}:delayed", 0, 0, withscores=True)
-    bull.client.zrem(f"bull:{bull.name}:delayed", job)
-    bull.client.lpush(f"bull:{bull.name}:wait", job)
-    assert poll_queue(bull.system, rules).evidence.facts["oldest"].startswith("10")
-    bull.client.hset(f"bull:{bull.name}:{job}", "opts", "{}")
-    report = poll_queue(bull.system, rules)
+    bullmq_queue.add({"timestamp": now - 60 * MINUTE_MS, "delay": 50 * MINUTE_MS})
+    ((job, _),) = bullmq_queue.client.zrange(f"bull:{bullmq_queue.queue_name}:delayed", 0, 0, withscores=True)
+    bullmq_queue.client.zrem(f"bull:{bullmq_queue.queue_name}:delayed", job)
+    bullmq_queue.client.lpush(f"bull:{bullmq_queue.queue_name}:wait", job)
+    assert poll_queue(bullmq_queue.system, rules).evidence.facts["oldest"].startswith("10")
+    bullmq_queue.client.hset(f"bull:{bullmq_queue.queue_name}:{job}", "opts", "{}")
+    report = poll_queue(bullmq_queue.system, rules)
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "queue.threshold")
     assert report.result.message == f"oldest 1{NBSP}h, limit 15{NBSP}min"
-    bull.client.hset(f"bull:{bull.name}:{job}", "processedOn", now)
-    assert poll_queue(bull.system, rules).result.outcome is Outcome.PASS
+    bullmq_queue.client.hset(f"bull:{bullmq_queue.queue_name}:{job}", "processedOn", now)
+    assert poll_queue(bullmq_queue.system, rules).result.outcome is Outcome.PASS
 
 
-def test_bullmq_jobs_that_are_prioritized_starve_behind_others(bull: Bull) -> None:
-    bull.add({"timestamp": int(time.time() * 1000) - 60 * MIN, "priority": 1}, {})
-    report = poll_queue(bull.system, {"oldest": {"over": "15m"}})
+def test_bullmq_a_prioritized_job_behind_others(bullmq_queue: BullmqQueue) -> None:
+    bullmq_queue.add({"timestamp": int(time.time() * 1000) - 60 * MINUTE_MS, "priority": 1}, {})
+    report = poll_queue(bullmq_queue.system, {"oldest": {"over": "15m"}})
     assert report.result.message == f"oldest 1{NBSP}h, limit 15{NBSP}min"
 
 
-def test_bullmq_a_worker_that_stops_and_comes_back(bull: Bull) -> None:
-    bull.add({}, {})
-    first = poll_queue(bull.system)
+def test_bullmq_a_stalled_queue_recovers(bullmq_queue: BullmqQueue) -> None:
+    bullmq_queue.add({}, {})
+    first = poll_queue(bullmq_queue.system)
     assert first.result.outcome is Outcome.PASS
-    assert poll_queue(bull.system, after_ms=9 * MIN, first_result=first).result.outcome is Outcome.PASS
-    later = poll_queue(bull.system, after_ms=10 * MIN, first_result=first)
+    assert poll_queue(bullmq_queue.system, after_ms=9 * MINUTE_MS, first_result=first).result.outcome is Outcome.PASS
+    later = poll_queue(bullmq_queue.system, after_ms=10 * MINUTE_MS, first_result=first)
     assert (later.result.outcome, later.result.reason) == (Outcome.FAIL, "queue.stalled")
     since = format_utc(first.result.slot, later.result.slot)
     assert later.result.message == f"no job taken since {since}: 2 waiting"
-    with bull.worker("hang"):
-        wait_until(lambda: bull.client.llen(f"bull:{bull.name}:active") == 1)
-        again = poll_queue(bull.system, after_ms=20 * MIN, first_result=first)
+    with bullmq_queue.worker("hang"):
+        wait_until(lambda: bullmq_queue.client.llen(f"bull:{bullmq_queue.queue_name}:active") == 1)
+        again = poll_queue(bullmq_queue.system, after_ms=20 * MINUTE_MS, first_result=first)
         assert again.result.outcome is Outcome.PASS
         assert again.state_updates["queue"]["stalled"]["breached_since"] == again.result.slot
 
 
-def test_bullmq_nobody_looked_for_a_while(bull: Bull) -> None:
-    bull.add({})
-    first = poll_queue(bull.system)
+def test_bullmq_a_gap_in_monitoring(bullmq_queue: BullmqQueue) -> None:
+    bullmq_queue.add({})
+    first = poll_queue(bullmq_queue.system)
     slot = first.result.slot
-    later = poll_queue(bull.system, after_ms=10 * MIN, first_result=first, gaps=[(slot + MIN, slot + 9 * MIN)])
+    later = poll_queue(
+        bullmq_queue.system,
+        after_ms=10 * MINUTE_MS,
+        first_result=first,
+        gaps=[(slot + MINUTE_MS, slot + 9 * MINUTE_MS)],
+    )
     assert later.result.outcome is Outcome.PASS
 
 
-def test_bullmq_jobs_that_are_prioritized_are_next_in_their_turn(bull: Bull) -> None:
-    bull.add({"priority": 3})
-    first = poll_queue(bull.system)
-    bull.add({"priority": 7})
-    later = poll_queue(bull.system, after_ms=10 * MIN, first_result=first)
+def test_bullmq_the_next_of_the_prioritized_jobs(bullmq_queue: BullmqQueue) -> None:
+    bullmq_queue.add({"priority": 3})
+    first = poll_queue(bullmq_queue.system)
+    bullmq_queue.add({"priority": 7})
+    later = poll_queue(bullmq_queue.system, after_ms=10 * MINUTE_MS, first_result=first)
     since = format_utc(first.result.slot, later.result.slot)
     assert later.result.message == f"no job taken since {since}: 2 waiting"
 
 
-def test_bullmq_more_than_one_rule_is_one_incident(bull: Bull) -> None:
-    bull.add({}, {}, {})
-    with bull.worker("nothing"):
-        bull.using(lambda queue: queue.pause())
+def test_bullmq_several_breached_rules_are_one_finding(bullmq_queue: BullmqQueue) -> None:
+    bullmq_queue.add({}, {}, {})
+    with bullmq_queue.worker("nothing"):
+        bullmq_queue.with_queue(lambda queue: queue.pause())
     rules = {"waiting": {"over": 2}, "oldest": {"over": "1ms"}, "consumers": {"under": 1, "for": "5m"}}
-    first = poll_queue(bull.system, rules)
+    first = poll_queue(bullmq_queue.system, rules)
     assert first.result.reason == "queue.threshold"
-    later = poll_queue(bull.system, rules, after_ms=6 * MIN, first_result=first)
+    later = poll_queue(bullmq_queue.system, rules, after_ms=6 * MINUTE_MS, first_result=first)
     assert (later.result.outcome, later.result.reason) == (Outcome.FAIL, "queue.no_consumers")
     since = format_utc(first.result.slot, later.result.slot, seconds=True)
-    told = f"consumers 0, expected at least 1, since {since}; waiting 3, limit 2; oldest "
-    assert later.result.message.startswith(told)
+    values = f"consumers 0, expected at least 1, since {since}; waiting 3, limit 2; oldest "
+    assert later.result.message.startswith(values)
     assert later.result.message.endswith("; the queue is paused")
 
 
-def test_bullmq_the_share_of_failures(bull: Bull) -> None:
+def test_bullmq_the_failure_ratio(bullmq_queue: BullmqQueue) -> None:
     rules = {"failure_ratio": {"over": 0.2, "within": "1h", "min_samples": 4}}
-    with bull.worker("throw"):
-        bull.add({}, {})
-        wait_until(lambda: bull.count("failed") == 2)
-    assert poll_queue(bull.system, rules).result.outcome is Outcome.PASS
-    with bull.worker("throw"):
-        bull.add({}, {})
-        wait_until(lambda: bull.count("failed") == 4)
-    unknown = poll_queue(bull.system, rules)
-    assert (unknown.result.outcome, unknown.result.reason) == (Outcome.ERROR, "queue.metric_unavailable")
-    assert unknown.result.message == "the queue does not report failure ratio"
-    with bull.worker("return"):
-        bull.add(*[{} for _ in range(6)])
-        wait_until(lambda: bull.count("completed") == 6)
-    with bull.worker("throw"):
-        bull.add({}, {}, {}, {})
-        wait_until(lambda: bull.count("failed") == 8)
-    report = poll_queue(bull.system, rules)
+    with bullmq_queue.worker("throw"):
+        bullmq_queue.add({}, {})
+        wait_until(lambda: bullmq_queue.count("failed") == 2)
+    assert poll_queue(bullmq_queue.system, rules).result.outcome is Outcome.PASS
+    with bullmq_queue.worker("throw"):
+        bullmq_queue.add({}, {})
+        wait_until(lambda: bullmq_queue.count("failed") == 4)
+    unavailable = poll_queue(bullmq_queue.system, rules)
+    assert (unavailable.result.outcome, unavailable.result.reason) == (Outcome.ERROR, "queue.metric_unavailable")
+    assert unavailable.result.message == "the queue does not report failure ratio"
+    with bullmq_queue.worker("return"):
+        bullmq_queue.add(*[{} for _ in range(6)])
+        wait_until(lambda: bullmq_queue.count("completed") == 6)
+    with bullmq_queue.worker("throw"):
+        bullmq_queue.add({}, {}, {}, {})
+        wait_until(lambda: bullmq_queue.count("failed") == 8)
+    report = poll_queue(bullmq_queue.system, rules)
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "queue.failure_ratio")
     assert report.result.message == f"40% of 10{NBSP}jobs failed within 1{NBSP}h, limit 20%"
     assert report.result.measurements["failure_ratio"] == 0.4
     for kind in ("completed", "failed"):
-        bull.client.zadd(
-            f"bull:{bull.name}:{kind}",
-            dict.fromkeys(bull.client.zrange(f"bull:{bull.name}:{kind}", 0, -1), 1000),
+        bullmq_queue.client.zadd(
+            f"bull:{bullmq_queue.queue_name}:{kind}",
+            dict.fromkeys(bullmq_queue.client.zrange(f"bull:{bullmq_queue.queue_name}:{kind}", 0, -1), 1000),
         )
-    assert poll_queue(bull.system, rules).result.outcome is Outcome.PASS
+    assert poll_queue(bullmq_queue.system, rules).result.outcome is Outcome.PASS
 
 
 @pytest.mark.parametrize(
     ("since", "options"),
     [("inf", "{}"), ("9" * 400, "{}"), ("-1e300", "{}"), ("1700000000000", "[" * 100_000), ("1", '{"delay": 1e400}')],
 )
-def test_bullmq_numbers_that_mean_nothing_do_no_harm(
-    redis_server: RedisServer, name: str, since: str, options: str
+def test_bullmq_impossible_numbers_are_ignored(
+    redis_server: RedisServer, queue_name: str, since: str, options: str
 ) -> None:
     with redis.Redis.from_url(redis_server.url) as client:
-        client.hset(f"bull:{name}:meta", "opts", "{}")
-        client.lpush(f"bull:{name}:wait", "1")
-        client.hset(f"bull:{name}:1", mapping={"timestamp": since, "opts": options})
-        client.execute_command("ZADD", f"bull:{name}:completed", "-inf", "0")
-    report = poll_queue({"bullmq": {"redis": redis_server.url, "queue": name}}, {"failure_ratio": {"over": 0.5}})
+        client.hset(f"bull:{queue_name}:meta", "opts", "{}")
+        client.lpush(f"bull:{queue_name}:wait", "1")
+        client.hset(f"bull:{queue_name}:1", mapping={"timestamp": since, "opts": options})
+        client.execute_command("ZADD", f"bull:{queue_name}:completed", "-inf", "0")
+    report = poll_queue({"bullmq": {"redis": redis_server.url, "queue": queue_name}}, {"failure_ratio": {"over": 0.5}})
     assert (report.result.reason, report.result.measurements["waiting"]) == ("", 1)
 
 
-def test_bullmq_a_queue_that_is_not_there(redis_server: RedisServer, name: str) -> None:
-    report = poll_queue({"bullmq": {"redis": redis_server.url, "queue": name}})
+def test_bullmq_a_missing_queue(redis_server: RedisServer, queue_name: str) -> None:
+    report = poll_queue({"bullmq": {"redis": redis_server.url, "queue": queue_name}})
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "queue.missing")
-    assert report.result.message == f"queue '{name}' with prefix 'bull' does not exist"
+    assert report.result.message == f"queue '{queue_name}' with prefix 'bull' does not exist"
     assert report.state_updates == {}
 
 
 # --- RQ
 
 
-def rq_system(server: RedisServer, name: str) -> dict[str, Any]:
-    return {"rq": {"redis": server.url, "queue": name}}
+def rq_system(server: RedisServer, queue_name: str) -> dict[str, Any]:
+    return {"rq": {"redis": server.url, "queue": queue_name}}
 
 
-def test_rq_what_is_there_is_counted(redis_server: RedisServer, name: str) -> None:
-    system = rq_system(redis_server, name)
+def test_rq_counts(redis_server: RedisServer, queue_name: str) -> None:
+    system = rq_system(redis_server, queue_name)
     with redis.Redis.from_url(redis_server.url) as client:
-        jobs = rq.Queue(name, connection=client)
+        jobs = rq.Queue(queue_name, connection=client)
         with running_worker(
-            *python_worker_command("rq_worker.py", REDIS=redis_server.url, QUEUE=name, FORKS="no")
+            *python_worker_command("rq_worker.py", REDIS=redis_server.url, QUEUE=queue_name, FORKS="no")
         ) as worker:
             for _ in range(2):
                 jobs.enqueue("rq_worker.throw", "mail")
@@ -255,23 +262,23 @@ def test_rq_what_is_there_is_counted(redis_server: RedisServer, name: str) -> No
             jobs.enqueue(operator.index, 7)
             jobs.enqueue(operator.index, 8)
             jobs.enqueue_in(timedelta(hours=1), operator.index, 9)
-            counted = {"waiting": 2, "active": 1, "delayed": 1, "failed": 2, "consumers": 1}
+            expected = {"waiting": 2, "active": 1, "delayed": 1, "failed": 2, "consumers": 1}
             first = poll_queue(system)
-            assert figures(first) == counted
+            assert counts(first) == expected
             worker.kill()
-        assert figures(poll_queue(system)) == {**counted, "consumers": 0}
-        later = poll_queue(system, after_ms=10 * MIN, first_result=first)
+        assert counts(poll_queue(system)) == {**expected, "consumers": 0}
+        later = poll_queue(system, after_ms=10 * MINUTE_MS, first_result=first)
         since = format_utc(first.result.slot, later.result.slot)
         assert later.result.message == f"no job taken since {since}: 2 waiting"
         jobs.pop_job_id()
-        assert poll_queue(system, after_ms=10 * MIN, first_result=first).result.outcome is Outcome.PASS
+        assert poll_queue(system, after_ms=10 * MINUTE_MS, first_result=first).result.outcome is Outcome.PASS
 
 
-def test_rq_a_queue_that_is_not_there(redis_server: RedisServer, name: str) -> None:
-    assert poll_queue(rq_system(redis_server, name)).result.reason == "queue.missing"
+def test_rq_a_missing_queue(redis_server: RedisServer, queue_name: str) -> None:
+    assert poll_queue(rq_system(redis_server, queue_name)).result.reason == "queue.missing"
 
 
-def test_rq_has_no_share_of_failures(redis_server: RedisServer) -> None:
+def test_rq_reports_no_failure_ratio(redis_server: RedisServer) -> None:
     with pytest.raises(ValidationError, match="RQ does not report it"):
         queue_probe(rq_system(redis_server, "mail"), {"failure_ratio": {"over": 0.2}})
 
@@ -280,58 +287,56 @@ def test_rq_has_no_share_of_failures(redis_server: RedisServer) -> None:
 
 
 @pytest.fixture
-def celery(redis_server: RedisServer, name: str) -> Iterator[Celery]:
+def celery(redis_server: RedisServer, queue_name: str) -> Iterator[Celery]:
     with Celery("shop", broker=redis_server.url, set_as_current=False) as app:
-        app.conf.task_default_queue = name
+        app.conf.task_default_queue = queue_name
         yield app
 
 
-def celery_system(broker: str, name: str) -> dict[str, Any]:
-    return {"celery": {"broker": broker, "queue": name}}
+def celery_system(broker: str, queue_name: str) -> dict[str, Any]:
+    return {"celery": {"broker": broker, "queue": queue_name}}
 
 
-def test_celery_what_waits_is_counted_whatever_its_priority(
-    celery: Celery, redis_server: RedisServer, name: str
-) -> None:
-    system = celery_system(redis_server.url, name)
-    assert figures(poll_queue(system)) == {"waiting": 0}
+def test_celery_counts_jobs_of_every_priority(celery: Celery, redis_server: RedisServer, queue_name: str) -> None:
+    system = celery_system(redis_server.url, queue_name)
+    assert counts(poll_queue(system)) == {"waiting": 0}
     for _ in range(2):
         celery.send_task("celery.accumulate", priority=9)
     first = poll_queue(system)
     celery.send_task("celery.accumulate", priority=9)
-    later = poll_queue(system, after_ms=10 * MIN, first_result=first)
+    later = poll_queue(system, after_ms=10 * MINUTE_MS, first_result=first)
     since = format_utc(first.result.slot, later.result.slot)
     assert later.result.message == f"no job taken since {since}: 3 waiting"
     with redis.Redis.from_url(redis_server.url) as client:
-        client.rpop(f"{name}\x06\x169")
-        assert poll_queue(system, after_ms=20 * MIN, first_result=first).result.outcome is Outcome.PASS
-        client.lpush(name, client.lindex(f"{name}\x06\x169", 0))
-    assert figures(poll_queue(system)) == {"waiting": 3}
+        client.rpop(f"{queue_name}\x06\x169")
+        assert poll_queue(system, after_ms=20 * MINUTE_MS, first_result=first).result.outcome is Outcome.PASS
+        client.lpush(queue_name, client.lindex(f"{queue_name}\x06\x169", 0))
+    assert counts(poll_queue(system)) == {"waiting": 3}
     with running_worker(
-        *python_worker_command("celery_worker.py", BROKER=redis_server.url, BACKEND=redis_server.url, QUEUE=name)
+        *python_worker_command("celery_worker.py", BROKER=redis_server.url, BACKEND=redis_server.url, QUEUE=queue_name)
     ):
         wait_until(lambda: poll_queue(system).result.measurements == {"waiting": 0})
 
 
 @pytest.mark.parametrize(
-    ("broker", "rule", "told"),
+    ("broker", "rule", "values"),
     [
         ("redis://127.0.0.1:6379/0", {"consumers": {"under": 1}}, "Celery does not report it"),
         ("amqp://guest@127.0.0.1:5672/", {"oldest": {"over": "1m"}}, "Celery does not report it"),
         ("redis://127.0.0.1:6379/0", {"failed": {"over": 1}}, "Celery does not report it"),
     ],
 )
-def test_celery_what_it_does_not_show_is_refused(broker: str, rule: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValidationError, match=told):
+def test_celery_unsupported_rules_are_refused(broker: str, rule: dict[str, Any], values: str) -> None:
+    with pytest.raises(ValidationError, match=values):
         queue_probe(celery_system(broker, "mail"), rule)
 
 
-def test_celery_on_rabbitmq_shows_consumers() -> None:
+def test_celery_on_rabbitmq_reports_consumers() -> None:
     queue_probe(celery_system("amqp://guest@127.0.0.1:5672/", "mail"), {"consumers": {"under": 1}})
 
 
 def test_celery_on_rabbitmq_needs_rules() -> None:
-    """Five that wait at every look may be ever others."""
+    """Five jobs that wait at every poll may be different ones each time."""
     system = celery_system("amqp://guest@127.0.0.1:5672/", "mail")
     with pytest.raises(ValidationError, match="Celery does not show the next job on this broker"):
         queue_probe(system)
@@ -341,7 +346,7 @@ def test_celery_on_rabbitmq_needs_rules() -> None:
 # --- the broker
 
 
-def test_a_broker_that_is_down_says_nothing_and_nothing_is_forgotten() -> None:
+def test_a_broker_that_is_down_changes_no_state() -> None:
     with redis_running() as server:
         url = server.url
     for system in ({"bullmq": {"redis": url, "queue": "mail"}}, rq_system(server, "mail"), celery_system(url, "mail")):

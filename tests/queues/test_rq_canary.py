@@ -1,4 +1,4 @@
-"""What is particular to canaries through RQ."""
+"""Canary jobs through RQ: what other systems do not have."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_workers_that_read_json(lab: RqLab) -> None:
         assert lab.run_probe({"serializer": "json"}).result.outcome is Outcome.PASS
 
 
-def test_a_sentinel_that_nobody_takes_back_expires(lab: RqLab) -> None:
+def test_an_abandoned_sentinel_expires(lab: RqLab) -> None:
     lab.create_queue()
     lab.abandon_sentinel(5_000)
     assert 0 < lab.client.ttl(f"rq:job:{derive_idempotency_key('pipeline', 5_000)}") <= 70

@@ -297,12 +297,12 @@ def test_one_time_column_is_enough(app: ExternalApp, columns: dict[str, str], ag
 def test_statuses_of_every_type(postgres_app: ExternalApp) -> None:
     postgres_app.execute(
         "CREATE TYPE mood AS ENUM ('fine', 'broken')",
-        "CREATE TABLE jobs (kind mood, n smallint, mood mood, ok boolean, said jsonb, who uuid, at timestamptz)",
+        "CREATE TABLE jobs (kind mood, n smallint, mood mood, ok boolean, problem jsonb, worker uuid, at timestamptz)",
         """INSERT INTO jobs VALUES
             ('fine', 1, 'broken', false, '{"message": "no disk"}', gen_random_uuid(), now())""",
     )
     for column, failed in (("n", [1]), ("mood", ["broken"]), ("ok", [False])):
-        columns = {"type": "kind", "status": column, "finished": "at", "error": "said", "worker": "who"}
+        columns = {"type": "kind", "status": column, "finished": "at", "error": "problem", "worker": "worker"}
         assert postgres_app.problems(table="jobs", columns=columns, statuses={"failed": failed}) == {
             "fine": ("job.failed", 'fine failed: {"message": "no disk"}')
         }
@@ -321,8 +321,8 @@ def test_names_that_need_quotes_and_a_schema(postgres_app: ExternalApp) -> None:
 
 def test_a_view(app: ExternalApp) -> None:
     app.add("export", "failed", completed_at=HOUR)
-    app.execute("CREATE VIEW seen AS SELECT * FROM scheduled_jobs")
-    assert app.problems(table="seen") == {"export": ("job.failed", "export failed")}
+    app.execute("CREATE VIEW jobs_view AS SELECT * FROM scheduled_jobs")
+    assert app.problems(table="jobs_view") == {"export": ("job.failed", "export failed")}
 
 
 # --- missing objects and privileges

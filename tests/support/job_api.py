@@ -1,4 +1,4 @@
-"""A job API on a free port: POST /jobs begins a job, GET /jobs/ID tells how it is, a thread works on them."""
+"""A job API on a free port: POST /jobs enqueues a job, GET /jobs/ID returns its status, a thread runs the jobs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class JobApiRequest(NamedTuple):
     method: str
     path: str
     headers: dict[str, str]
-    """Names in lower case."""
+    """With names in lower case."""
     json: Any
 
 
@@ -24,15 +24,14 @@ class ScriptedResponse(NamedTuple):
     status: int
     json: Any = None
     delay_s: float = 0.0
-    """Seconds before it is said."""
+    """Seconds before the response is sent."""
     drop_connection: bool = False
-    """The connection ends instead."""
+    """Close the connection instead of responding."""
 
 
 class FakeJobApi:
-    """`does`: what the worker does with a job: return, throw, hang or nothing; `says` replaces answers, by method, the
-    last one for good.
-    """
+    """`worker_behavior`: return, throw, hang or nothing. `scripted_responses` replaces the responses to a method; the
+    last one is repeated."""
 
     def __init__(self, worker_behavior: str = "return") -> None:
         self.worker_behavior = worker_behavior
@@ -45,23 +44,23 @@ class FakeJobApi:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers.get("content-length", 0)))
-                self._say(JobApiRequest("POST", self.path, self._names(), json.loads(body or b"null")))
+                self._respond(JobApiRequest("POST", self.path, self._lower_case_headers(), json.loads(body or b"null")))
 
             def do_GET(self) -> None:
-                self._say(JobApiRequest("GET", self.path, self._names(), None))
+                self._respond(JobApiRequest("GET", self.path, self._lower_case_headers(), None))
 
-            def _names(self) -> dict[str, str]:
+            def _lower_case_headers(self) -> dict[str, str]:
                 return {name.lower(): value for name, value in self.headers.items()}
 
-            def _say(self, asked: JobApiRequest) -> None:
-                said = api.respond(asked)
-                time.sleep(said.delay_s)
-                if said.drop_connection:
+            def _respond(self, request: JobApiRequest) -> None:
+                response = api.respond(request)
+                time.sleep(response.delay_s)
+                if response.drop_connection:
                     self.close_connection = True
                     self.connection.close()
                     return
-                body = b"" if said.json is None else json.dumps(said.json).encode()
-                self.send_response(said.status)
+                body = b"" if response.json is None else json.dumps(response.json).encode()
+                self.send_response(response.status)
                 self.send_header("content-type", "application/json")
                 self.send_header("content-length", str(len(body)))
                 self.end_headers()
@@ -74,15 +73,15 @@ class FakeJobApi:
             daemon_threads = True
 
             def handle_error(self, request: Any, client_address: Any) -> None:
-                """Whoever hung up takes no answer."""
+                """Ignores clients that have disconnected."""
 
         self._server = Server(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def respond(self, request: JobApiRequest) -> ScriptedResponse:
         self.received.append(request)
-        if says := self.scripted_responses.get(request.method):
-            return says.popleft() if len(says) > 1 else says[0]
+        if scripted := self.scripted_responses.get(request.method):
+            return scripted.popleft() if len(scripted) > 1 else scripted[0]
         if request.method == "POST":
             job = {"id": f"job/{len(self.jobs) + 1}", "status": "queued"}
             self.jobs[job["id"]] = job
@@ -103,7 +102,7 @@ class FakeJobApi:
                 job |= {"status": "completed"}
 
     def received_posts(self) -> list[JobApiRequest]:
-        return [asked for asked in self.received if asked.method == "POST"]
+        return [request for request in self.received if request.method == "POST"]
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()

@@ -1,4 +1,4 @@
-"""A real MariaDB for the tests, where its server is installed, on a free port of loopback."""
+"""A real MariaDB for the tests, if its server is installed, on a free loopback port."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ SYSTEM_TABLE_SCRIPTS = ("mysql_system_tables.sql", "mysql_system_tables_data.sql
 
 
 def find_mariadb() -> Path | None:
-    """Where its program is."""
-    found = shutil.which("mariadbd") or shutil.which("mariadbd", path="/usr/sbin:/usr/local/sbin")
-    return Path(found) if found else None
+    """The path of the server's executable; None if it is not installed."""
+    path = shutil.which("mariadbd") or shutil.which("mariadbd", path="/usr/sbin:/usr/local/sbin")
+    return Path(path) if path else None
 
 
 class MariaDbServer:
-    """A running server. `fresh()` makes an empty database in it; root has no password."""
+    """A running server. The user root has no password."""
 
     def __init__(self, port: int):
         self.port = port
@@ -50,21 +50,23 @@ class MariaDbServer:
 
 @contextmanager
 def running_mariadb() -> Iterator[MariaDbServer]:
-    """Start a server of its own and stop it afterwards."""
+    """Starts a server and stops it afterwards."""
     program = find_mariadb()
     assert program is not None
     base, folder = program.parent.parent, Path(tempfile.mkdtemp(prefix="watchdog-mariadb-"))
     try:
         data = folder / "data"
         data.mkdir()
-        words = [
+        command = [
             str(program), "--no-defaults", f"--basedir={base}", f"--datadir={data}", f"--user={getpass.getuser()}",
             "--innodb-buffer-pool-size=16M", "--innodb-log-file-size=8M", "--innodb-flush-log-at-trx-commit=0",
         ]  # fmt: skip
         scripts = [(base / "share/mysql" / name).read_text() for name in SYSTEM_TABLE_SCRIPTS]
-        first = "\n".join(["CREATE DATABASE mysql;", "USE mysql;", "SET @auth_root_socket = NULL;", *scripts])
-        made = subprocess.run([*words, "--bootstrap"], check=False, input=first, capture_output=True, text=True)
-        assert made.returncode == 0, made.stderr
+        bootstrap_sql = "\n".join(["CREATE DATABASE mysql;", "USE mysql;", "SET @auth_root_socket = NULL;", *scripts])
+        result = subprocess.run(
+            [*command, "--bootstrap"], check=False, input=bootstrap_sql, capture_output=True, text=True
+        )
+        assert result.returncode == 0, result.stderr
         port = find_free_port()
         listen = [
             f"--port={port}",
@@ -72,7 +74,7 @@ def running_mariadb() -> Iterator[MariaDbServer]:
             f"--socket={folder / 's'}",
             f"--pid-file={folder / 'p'}",
         ]
-        with listening_process([*words, *listen], port):
+        with listening_process([*command, *listen], port):
             yield MariaDbServer(port)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

