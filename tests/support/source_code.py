@@ -45,6 +45,8 @@ class Identifier(NamedTuple):
 
 @dataclass
 class SourceFile:
+    """A parsed file, and what a walk over its tree collects."""
+
     path: str
     """Relative to the root that was read, such as `store/tables.py`."""
     text: str

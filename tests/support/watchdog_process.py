@@ -17,6 +17,8 @@ from tests.support.command_line import WATCHDOG_COMMAND, subprocess_env
 
 
 class WatchdogProcess:
+    """A running `watchdog run`, whose log a thread reads."""
+
     def __init__(self, process: subprocess.Popen[str]):
         self.process = process
         self.stderr_lines: list[str] = []
