@@ -1,4 +1,4 @@
-"""One database of each kind for all tests of the store: emptied for each, so that its statements are compiled once."""
+"""One database of each kind for all tests of the store, emptied for each test: its statements are compiled once."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def on_postgres(postgres: PostgresServer) -> Iterator[DatabasePair]:
 
 @pytest.fixture(params=["on_sqlite", "on_postgres"])
 def databases(request: pytest.FixtureRequest) -> DatabasePair:
-    """An empty database of each kind, opened twice."""
-    found: DatabasePair = request.getfixturevalue(request.param)
-    delete_all_rows(found.first)
-    return found
+    """An empty database, opened twice: runs the test on each kind."""
+    pair: DatabasePair = request.getfixturevalue(request.param)
+    delete_all_rows(pair.first)
+    return pair
 
 
 @pytest.fixture
 def database(databases: DatabasePair) -> Database:
-    """An empty database of each kind: a test that asks for this runs on both."""
+    """An empty database: runs the test on each kind."""
     return databases.first

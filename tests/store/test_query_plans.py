@@ -1,6 +1,6 @@
-"""No verb reads a table from end to end: what costs one look at each row today costs seconds in a year.
+"""No operation scans a table that grows: a scan that is fast today takes seconds in a year.
 
-SQLite tells how it reads a table from the statement alone; PostgreSQL chooses by what it knows of the rows.
+On SQLite, because its plan follows from the statement alone; PostgreSQL's depends on the statistics of the rows.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from tests.support.store import (
     make_registered_probes,
     make_result,
 )
+from watchdog.domain.formatting import DAY_MS
 from watchdog.domain.heartbeat import CheckIn, CheckInKind
 from watchdog.domain.model import RecordedResult
 from watchdog.store.database import Database
@@ -28,88 +29,101 @@ from watchdog.store.read.alert_context import load_alert_context
 from watchdog.store.write.check_ins import CheckInStore, ProbeCheckIn
 from watchdog.store.write.retention import delete_expired_rows, roll_up_hours
 
-GROWS = ("results", "evidence", "rollups", "outbox", "incidents", "staleness_events", "probe_state", "check_ins")
-SLOT, DAY = START_AT + INTERVAL_MS, 86_400_000
+GROWING_TABLES = (
+    "results",
+    "evidence",
+    "rollups",
+    "outbox",
+    "incidents",
+    "staleness_events",
+    "probe_state",
+    "check_ins",
+)
+SLOT = START_AT + INTERVAL_MS
 
 
 @contextmanager
-def noted(database: Database) -> Iterator[list[tuple[str, Any]]]:
-    """Every statement, with its values."""
+def recorded_statements(database: Database) -> Iterator[list[tuple[str, Any]]]:
+    """Every statement that is executed, with its values."""
     statements: list[tuple[str, Any]] = []
 
-    def note(_c: object, _cursor: object, statement: str, values: Any, *_: object) -> None:
+    def record(_c: object, _cursor: object, statement: str, values: Any, *_: object) -> None:
         statements.append((statement, values[0] if isinstance(values, list) else values))
 
     for engine in (database.writer, database.reader):
-        sa.event.listen(engine, "before_cursor_execute", note)
+        sa.event.listen(engine, "before_cursor_execute", record)
     try:
         yield statements
     finally:
         for engine in (database.writer, database.reader):
-            sa.event.remove(engine, "before_cursor_execute", note)
+            sa.event.remove(engine, "before_cursor_execute", record)
 
 
 def plans(database: Database, statements: list[tuple[str, Any]]) -> list[tuple[str, str]]:
-    """(a line of a plan, its statement)."""
-    asked = [(s, v) for s, v in statements if s.startswith(("SELECT", "INSERT", "UPDATE", "DELETE"))]
+    """Each line of each plan, with its statement."""
+    explained = [(s, v) for s, v in statements if s.startswith(("SELECT", "INSERT", "UPDATE", "DELETE"))]
     with database.reader.connect() as connection:
         cursor = connection.connection.cursor()
-        found = []
-        for statement, values in asked:
+        lines = []
+        for statement, values in explained:
             cursor.execute(f"EXPLAIN QUERY PLAN {statement}", values)
-            found += [(row[3], statement) for row in cursor.fetchall()]
-    return found
+            lines += [(row[3], statement) for row in cursor.fetchall()]
+    return lines
 
 
 @pytest.fixture
-def lab(on_sqlite: DatabasePair) -> StoreHarness:
-    """Two incidents, told of, and results that are good and bad."""
+def harness(on_sqlite: DatabasePair) -> StoreHarness:
+    """With two incidents, and results that passed and failed."""
     delete_all_rows(on_sqlite.first)
-    lab = StoreHarness(on_sqlite.first, make_registered_probes(6, failure_threshold=1)).without_downtime()
-    lab.claim_slots(SLOT)
-    lab.record_results(
-        *[make_result(p, SLOT + INTERVAL_MS, "fail" if p % 3 == 0 else "pass") for p in lab.database_ids]
+    harness = StoreHarness(on_sqlite.first, make_registered_probes(6, failure_threshold=1)).without_downtime()
+    harness.claim_slots(SLOT)
+    harness.record_results(
+        *[make_result(p, SLOT + INTERVAL_MS, "fail" if p % 3 == 0 else "pass") for p in harness.database_ids]
     )
-    return lab
+    return harness
 
 
-def tell(lab: StoreHarness, now: int) -> None:
-    held = lab.lease_notifications(now)
-    assert held
-    for one in held:
-        with lab.database.read_transaction() as connection:
-            assert lab.outbox.still_leased(one, connection)
-            load_alert_context(connection, one.notification, now)
-        lab.outbox.mark_sent(one, {}, now)
+def send_notifications(harness: StoreHarness, now: int) -> None:
+    notifications = harness.lease_notifications(now)
+    assert notifications
+    for leased in notifications:
+        with harness.database.read_transaction() as connection:
+            assert harness.outbox.still_leased(leased, connection)
+            load_alert_context(connection, leased.notification, now)
+        harness.outbox.mark_sent(leased, {}, now)
 
 
-def exercise(lab: StoreHarness) -> None:
-    """Every verb that a running service repeats."""
+def run_every_operation(harness: StoreHarness) -> None:
+    """Everything that a running service repeats."""
     now = SLOT + 2 * INTERVAL_MS
-    lab.claim_slots(now)
-    made = [RecordedResult(make_result(p, now, "pass"), state_updates={"x": 1}) for p in lab.database_ids]
-    lab.recorder.record_results(made, now)
-    lab.evaluate_deadlines(now + DAY)
-    lab.slot_claimer.reschedule_sooner(dict.fromkeys(lab.database_ids, now + 1))
-    lab.slot_claimer.record_lost_runs(now + DAY)
-    told = [ProbeCheckIn(p, CheckIn("x", now, CheckInKind.FAIL)) for p in lab.database_ids]
-    assert CheckInStore(lab.database, lab.registry).save_check_ins(told) == set(lab.database_ids)
-    tell(lab, now + DAY)
-    lab.outbox.expire_unknown_destinations(["oncall/slack"], now, now + DAY)
-    roll_up_hours(lab.database, now + DAY)
-    delete_expired_rows(lab.database, now + 3 * DAY, DAY, 90 * DAY)
+    harness.claim_slots(now)
+    batch = [RecordedResult(make_result(p, now, "pass"), state_updates={"x": 1}) for p in harness.database_ids]
+    harness.recorder.record_results(batch, now)
+    harness.evaluate_deadlines(now + DAY_MS)
+    harness.slot_claimer.reschedule_sooner(dict.fromkeys(harness.database_ids, now + 1))
+    harness.slot_claimer.record_lost_runs(now + DAY_MS)
+    check_ins = [ProbeCheckIn(p, CheckIn("x", now, CheckInKind.FAIL)) for p in harness.database_ids]
+    assert CheckInStore(harness.database, harness.registry).save_check_ins(check_ins) == set(harness.database_ids)
+    send_notifications(harness, now + DAY_MS)
+    harness.outbox.expire_unknown_destinations(["oncall/slack"], now, now + DAY_MS)
+    roll_up_hours(harness.database, now + DAY_MS)
+    delete_expired_rows(harness.database, now + 3 * DAY_MS, DAY_MS, 90 * DAY_MS)
 
 
-def test_no_verb_scans_what_grows(lab: StoreHarness) -> None:
-    with noted(lab.database) as statements:
-        exercise(lab)
-    scans = [(line, said) for line, said in plans(lab.database, statements) if line in {f"SCAN {t}" for t in GROWS}]
+def test_no_operation_scans_a_growing_table(harness: StoreHarness) -> None:
+    with recorded_statements(harness.database) as statements:
+        run_every_operation(harness)
+    scans = [
+        (line, statement)
+        for line, statement in plans(harness.database, statements)
+        if line in {f"SCAN {t}" for t in GROWING_TABLES}
+    ]
     allowed = ("(SELECT incidents.probe, incidents.since", "(SELECT outbox.incident", "incidents.resolved_at <")
-    assert [(line, said) for line, said in scans if not any(part in said for part in allowed)] == []
+    assert [(line, statement) for line, statement in scans if not any(part in statement for part in allowed)] == []
 
 
 @pytest.mark.parametrize("index", ["ix_schedule_next_due", "ix_evaluation_cursors_wake_at", "ix_outbox_due"])
-def test_the_indexes_are_used(lab: StoreHarness, index: str) -> None:
-    with noted(lab.database) as statements:
-        exercise(lab)
-    assert any(index in line for line, _ in plans(lab.database, statements))
+def test_the_indexes_are_used(harness: StoreHarness, index: str) -> None:
+    with recorded_statements(harness.database) as statements:
+        run_every_operation(harness)
+    assert any(index in line for line, _ in plans(harness.database, statements))

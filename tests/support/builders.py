@@ -1,4 +1,4 @@
-"""Results and policies that the tests of the rules are made of."""
+"""Builders of results and policies for tests of the rules."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from watchdog.domain.rules import AlertPolicy, evaluate_rules
 
 PROBE_DATABASE_ID = 7
 SLOT_INTERVAL_MS = 60_000
-"""A slot a minute: slot n stands for n minutes."""
+"""One slot a minute: slot n is at n minutes."""
 
 OUTCOME_BY_LETTER = {"p": Outcome.PASS, "f": Outcome.FAIL, "e": Outcome.ERROR, "m": Outcome.MISSED}
 REASON_BY_OUTCOME = {Outcome.FAIL: "http.status", Outcome.ERROR: "watchdog.internal_error"}
@@ -93,28 +93,29 @@ def alert_policy(
 
 
 def make_result(
-    outcome: str,
+    letter: str,
     slot: int = 1,
     *,
     tasks: Mapping[str, ReportedTask] | None = None,
     preferences: Mapping[str, str] | None = None,
     jobs: Iterable[JobFacts] | None = None,
-    **more: Any,
+    **fields: Any,
 ) -> Result:
-    told = OUTCOME_BY_LETTER[outcome]
-    made = Result(
+    """`letter`: of OUTCOME_BY_LETTER. `slot`: its number."""
+    outcome = OUTCOME_BY_LETTER[letter]
+    result = Result(
         PROBE_DATABASE_ID,
         slot * SLOT_INTERVAL_MS,
         "here",
-        told,
-        REASON_BY_OUTCOME.get(told, ""),
-        MESSAGE_BY_OUTCOME.get(told, ""),
+        outcome,
+        reason=REASON_BY_OUTCOME.get(outcome, ""),
+        message=MESSAGE_BY_OUTCOME.get(outcome, ""),
     )
-    return made._replace(listings=make_listings(made.slot, tasks, preferences, jobs), **more)
+    return result._replace(listings=make_listings(result.slot, tasks, preferences, jobs), **fields)
 
 
 def make_results(outcomes: str, start: int = 1) -> list[Result]:
-    """ "pff" -> three results in a row, each naming the slot before it."""
+    """ "pff" -> three consecutive results, each with its previous slot."""
     return [
         make_result(letter, slot, previous_slot=(slot - 1) * SLOT_INTERVAL_MS if slot > start else None)
         for slot, letter in enumerate(outcomes, start)
@@ -122,12 +123,12 @@ def make_results(outcomes: str, start: int = 1) -> list[Result]:
 
 
 def findings_of_rule(rule: str, result: Result, **policy_fields: Any) -> list[Finding]:
-    """What one rule says of a result."""
+    """The findings of one rule."""
     return [finding for finding in evaluate_rules(alert_policy(**policy_fields), result) if finding.rule == rule]
 
 
 def describe_transitions(transitions: list[IncidentTransition]) -> list[str]:
-    """ "opened availability at 3", a subject in brackets, the reason when there is one."""
+    """ "opened task[sync] at 3: task.failed": event, rule, subject, slot number and reason, if there are any."""
     return [
         f"{c.event} {c.rule}{f'[{c.subject}]' if c.subject else ''} at {c.slot // SLOT_INTERVAL_MS}"
         f"{f': {c.reason}' if c.reason else ''}"

@@ -1,4 +1,4 @@
-"""A store on an empty database, with injected time: what the store's and the service's tests are made of."""
+"""The store on an empty database, with injected time: for tests of the store and of the service."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def make_registered_probe(
 
 
 def make_registered_probes(count: int, interval_ms: int = INTERVAL_MS, **policy: Any) -> list[RegisteredProbe]:
-    """Many probes, their slots spread evenly over the interval."""
+    """Several probes, with their slots spread evenly over the interval."""
     return [
         make_registered_probe(f"p{i:05}", schedule=IntervalSchedule(interval_ms, i * interval_ms // count), **policy)
         for i in range(count)
@@ -73,14 +73,14 @@ def make_registered_probes(count: int, interval_ms: int = INTERVAL_MS, **policy:
 
 
 def delete_all_rows(database: Database) -> None:
-    """Take every row out of a database with the schema."""
+    """Empty every table."""
     with database.write_transaction() as connection:
         for table in metadata.sorted_tables:
             connection.execute(sa.delete(table))
 
 
 class DatabasePair:
-    """Two doors to one database, as two processes have them."""
+    """One database, opened twice, as by two processes."""
 
     def __init__(self, url: str):
         self.url = url
@@ -93,7 +93,7 @@ class DatabasePair:
 
 
 class StoreHarness:
-    """One process's view of a database. Two labs on one database are two processes."""
+    """What one process uses of the store, on injected time. Two harnesses on one database act as two processes."""
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ class StoreHarness:
         routes: RoutingTable | None = None,
         create_schema: bool = True,
     ):
-        """`on`: a URL, or an open database, which stays open. `new`: make the schema and begin with nothing in it."""
+        """`database`: a URL, or an open database, which stays open. `create_schema`: start with an empty database."""
         self._owns_database = isinstance(database, str)
         self.database = Database(database) if isinstance(database, str) else database
         self.routes = routes or RoutingTable({"oncall": ("oncall/slack", "oncall/email")})
@@ -119,11 +119,11 @@ class StoreHarness:
         self.outbox = Outbox(self.database)
 
     def without_downtime(self) -> StoreHarness:
-        """Time is only what the test says: standing still is no gap."""
+        """Detect no gaps, however far apart the instants of a test are."""
 
-        def beat(now: int, *, advance: bool = False) -> None: ...
+        def detect_no_gap(now: int, *, advance: bool = False) -> None: ...
 
-        self.watermark.detect_gap = beat  # type: ignore[method-assign]
+        self.watermark.detect_gap = detect_no_gap  # type: ignore[method-assign]
         return self
 
     def close(self) -> None:
@@ -141,7 +141,7 @@ class StoreHarness:
         return sorted(self.registry)
 
     def database_id(self, probe_id: str) -> int:
-        return next(id for id, member in self.registry.items() if member.info.id == probe_id)
+        return next(id for id, registered in self.registry.items() if registered.info.id == probe_id)
 
     def claim_slots(self, now: int, limit: int = 500) -> list[ClaimedSlot]:
         return self.slot_claimer.claim_due_slots(now, limit)[0]
@@ -149,18 +149,18 @@ class StoreHarness:
     def lease_notifications(
         self, now: int, lease: int = LEASE_MS, *, except_destinations: Collection[str] = ()
     ) -> list[LeasedNotification]:
-        """Hold what is due at the destinations of our routes, but for some."""
-        told = {name for names in self.routes.receivers.values() for name in names}
-        return self.outbox.lease_due_notifications(now, lease, told - set(except_destinations))
+        """Lease what is due at the destinations of the routes, except for some."""
+        destinations = {name for names in self.routes.receivers.values() for name in names}
+        return self.outbox.lease_due_notifications(now, lease, destinations - set(except_destinations))
 
     def record_results(self, *results: Result, now: int | None = None) -> list[IncidentTransition]:
-        """Without `now`: as soon as the newest of them ended."""
-        at = max(r.slot for r in results) + 300 if now is None else now
-        return self.recorder.record_results([RecordedResult(r) for r in results], at)
+        """Record in one batch; by default 300 ms after the newest slot."""
+        recorded_at = max(r.slot for r in results) + 300 if now is None else now
+        return self.recorder.record_results([RecordedResult(r) for r in results], recorded_at)
 
     def record_each(self, *results: Result) -> list[IncidentTransition]:
-        """Record one after the other, each as soon as it ended."""
-        return [change for r in results for change in self.record_results(r)]
+        """Record one by one, each 300 ms after its slot."""
+        return [transition for result in results for transition in self.record_results(result)]
 
     def select_rows(self, table: sa.Table, *where: Any) -> list[dict[str, Any]]:
         with self.database.read_transaction() as connection:
@@ -168,22 +168,21 @@ class StoreHarness:
             return [dict(row) for row in connection.execute(query).mappings()]
 
     def select_row(self, table: sa.Table, *where: Any) -> dict[str, Any]:
-        """The only one."""
-        (found,) = self.select_rows(table, *where)
-        return found
+        """The only row."""
+        (row,) = self.select_rows(table, *where)
+        return row
 
     def load_alert_states(self, probe: int) -> AlertStates:
-        """The machines as they stand."""
         with self.database.read_transaction() as connection:
             return self.recorder.evaluator.load_alert_states(connection, [probe])[probe]
 
     def advance_watermark(self, now: int) -> None:
-        """Move the watermark, as draining claims do."""
+        """Move the watermark, as claiming everything that is due does."""
         with self.database.write_transaction() as connection:
             connection.execute(sa.update(watermarks).where(watermarks.c.claimed_until < now).values(claimed_until=now))
 
     def evaluate_deadlines(self, now: int) -> list[IncidentTransition]:
-        """Everything due by then is claimed; then look at the deadlines that have come."""
+        """Move the watermark to `now`, and evaluate the deadlines."""
         self.advance_watermark(now)
         return self.recorder.evaluate_deadlines(now)[1]
 
@@ -196,24 +195,26 @@ def make_result(
     tasks: Mapping[str, ReportedTask] | None = None,
     preferences: Mapping[str, str] | None = None,
     jobs: Iterable[JobFacts] | None = None,
-    **more: Any,
+    **fields: Any,
 ) -> Result:
-    told = Outcome(outcome)
-    reason = {"fail": "http.status", "error": "watchdog.internal_error"}.get(told, "")
-    made = Result(probe, slot, LOCATION, told, reason, "HTTP 503" if told is Outcome.FAIL else "", 182)
-    return made._replace(listings=make_listings(slot, tasks, preferences, jobs), **more)
+    outcome = Outcome(outcome)
+    reason = {"fail": "http.status", "error": "watchdog.internal_error"}.get(outcome, "")
+    message = "HTTP 503" if outcome is Outcome.FAIL else ""
+    result = Result(probe, slot, LOCATION, outcome=outcome, reason=reason, message=message, duration=182)
+    return result._replace(listings=make_listings(slot, tasks, preferences, jobs), **fields)
 
 
-def make_recorded_result(result: Result, excerpt: str = "", **remember: Any) -> RecordedResult:
-    return RecordedResult(result, Evidence({"status": 503}, excerpt) if excerpt else Evidence(), remember)
+def make_recorded_result(result: Result, excerpt: str = "", **state_updates: Any) -> RecordedResult:
+    return RecordedResult(result, Evidence({"status": 503}, excerpt) if excerpt else Evidence(), state_updates)
 
 
 def make_results(probe: int, outcomes: str, start: int = START_AT, interval_ms: int = INTERVAL_MS) -> list[Result]:
-    """ "ppff" -> four results in a row, each naming the slot before it."""
-    words = {"p": Outcome.PASS, "f": Outcome.FAIL, "e": Outcome.ERROR, "m": Outcome.MISSED}
-    made, previous_slot = [], None
+    """ "ppff" -> four consecutive results, each with its previous slot."""
+    outcome_by_letter = {"p": Outcome.PASS, "f": Outcome.FAIL, "e": Outcome.ERROR, "m": Outcome.MISSED}
+    consecutive: list[Result] = []
+    previous_slot = None
     for i, letter in enumerate(outcomes, 1):
         slot = start + i * interval_ms
-        made.append(make_result(probe, slot, words[letter], previous_slot=previous_slot))
+        consecutive.append(make_result(probe, slot, outcome_by_letter[letter], previous_slot=previous_slot))
         previous_slot = slot
-    return made
+    return consecutive

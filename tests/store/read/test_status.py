@@ -1,4 +1,4 @@
-"""What pages read, on both databases."""
+"""The queries of pages, commands and tools, on both databases."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from watchdog.store.read.jobs import list_jobs
 
 
 @pytest.fixture
-def book() -> FixtureRows:
-    """Three probes: one that failed, one that has never run, one that is gone from the configuration."""
-    book = FixtureRows()
-    book.add_watermark(NOW - SECOND_MS)
-    api = book.add_probe("API", "http", "Core", tags=("prod",), task_limits={"*": HOUR_MS})
-    book.add_probe("New", "mcp", created_at=NOW - SECOND_MS, next_due=NOW + 12 * SECOND_MS)
-    gone = book.add_probe("Gone")
-    book.rows["probes"][-1]["removed_at"] = NOW - DAY_MS
+def rows() -> FixtureRows:
+    """Three probes: API has failed, New has never run, Gone is no longer configured."""
+    rows = FixtureRows()
+    rows.add_watermark(NOW - SECOND_MS)
+    api = rows.add_probe("API", "http", "Core", tags=("prod",), task_limits={"*": HOUR_MS})
+    rows.add_probe("New", "mcp", created_at=NOW - SECOND_MS, next_due=NOW + 12 * SECOND_MS)
+    gone = rows.add_probe("Gone")
+    rows.rows["probes"][-1]["removed_at"] = NOW - DAY_MS
     for i in range(5):
-        book.add_result(
+        rows.add_result(
             api,
             NOW - (10 - i) * MINUTE_MS,
             duration_ms=100 + i,
             phases={"connect": 1.5},
             tasks={"t": task_aged(5, NOW)},
         )
-    book.add_result(
+    rows.add_result(
         api,
         NOW - 4 * MINUTE_MS,
         Outcome.FAIL,
@@ -46,21 +46,21 @@ def book() -> FixtureRows:
         20,
         evidence=Evidence({"status": 503}, "no"),
     )
-    book.add_result(api, NOW - 3 * MINUTE_MS, Outcome.ERROR, "loop late", "watchdog.loop_late", None)
-    book.add_result(api, NOW - 2 * MINUTE_MS, Outcome.MISSED, "", "missed.skipped", None, slot_count=2)
-    book.add_incident(api, "preference", "slow", NOW - HOUR_MS, resolved_at=NOW - HOUR_MS + MINUTE_MS)
-    book.incident_by_name["down"] = book.add_incident(
+    rows.add_result(api, NOW - 3 * MINUTE_MS, Outcome.ERROR, "loop late", "watchdog.loop_late", None)
+    rows.add_result(api, NOW - 2 * MINUTE_MS, Outcome.MISSED, "", "missed.skipped", None, slot_count=2)
+    rows.add_incident(api, "preference", "slow", NOW - HOUR_MS, resolved_at=NOW - HOUR_MS + MINUTE_MS)
+    rows.incident_by_name["down"] = rows.add_incident(
         api, "availability", "HTTP 503", NOW - 4 * MINUTE_MS, opened_after_ms=0, threshold=1
     )
-    book.add_incident(api, "preference", "slow", NOW - 5 * MINUTE_MS, opened_after_ms=0)
-    book.add_incident(
+    rows.add_incident(api, "preference", "slow", NOW - 5 * MINUTE_MS, opened_after_ms=0)
+    rows.add_incident(
         gone, "availability", "HTTP 500", NOW - 2 * DAY_MS, resolved_at=NOW - DAY_MS, resolution="probe.removed"
     )
-    book.add_notification(
-        book.incident_by_name["down"], "chat/log", created_at=NOW - 4 * MINUTE_MS, finished_at=NOW - 4 * MINUTE_MS + 20
+    rows.add_notification(
+        rows.incident_by_name["down"], "chat/log", created_at=NOW - 4 * MINUTE_MS, finished_at=NOW - 4 * MINUTE_MS + 20
     )
-    book.add_notification(
-        book.incident_by_name["down"],
+    rows.add_notification(
+        rows.incident_by_name["down"],
         "pager/webhook",
         "dead",
         created_at=NOW - 4 * MINUTE_MS,
@@ -68,12 +68,12 @@ def book() -> FixtureRows:
         attempts=8,
         detail="410",
     )
-    return book
+    return rows
 
 
 @pytest.fixture
-def database(database_url: str, book: FixtureRows) -> Iterator[Database]:
-    with filled_database(database_url, book) as database:
+def database(database_url: str, rows: FixtureRows) -> Iterator[Database]:
+    with filled_database(database_url, rows) as database:
         yield database
 
 
@@ -83,7 +83,7 @@ def connection(database: Database) -> Iterator[sa.Connection]:
         yield connection
 
 
-def test_standings_tell_state_newest_result_and_next_run(connection: sa.Connection) -> None:
+def test_probe_statuses_have_state_newest_result_and_next_run(connection: sa.Connection) -> None:
     api, new = status.list_probe_statuses(connection)
     assert (api.probe.name, api.probe.tags, api.probe.task_limits) == ("API", ("prod",), {"*": HOUR_MS})
     assert api.state is HealthState.DOWN
@@ -104,48 +104,50 @@ def test_standings_tell_state_newest_result_and_next_run(connection: sa.Connecti
     assert new.next_due == NOW + 12 * SECOND_MS
 
 
-def test_one_standing_by_key(connection: sa.Connection) -> None:
+def test_the_status_of_one_probe(connection: sa.Connection) -> None:
     assert [s.probe.name for s in status.list_probe_statuses(connection, "new")] == ["New"]
     assert [len(s.open_incidents) for s in status.list_probe_statuses(connection, "api")] == [2]
     assert status.list_probe_statuses(connection, "gone") == []
     assert status.list_probe_statuses(connection, "no-such") == []
 
 
-def test_the_pulse_counts_what_is_open_and_what_is_dead(connection: sa.Connection) -> None:
+def test_the_service_status_counts_open_incidents_and_dead_letters(connection: sa.Connection) -> None:
     assert status.load_service_status(connection) == status.ServiceStatus(NOW - SECOND_MS, 2, 1)
 
 
 @pytest.mark.parametrize(
-    ("sentence", "asked", "messages"),
+    ("sentence", "filters", "messages"),
     [
-        ("all of them, newest first", {}, ["HTTP 503", "slow", "slow", "HTTP 500"]),
-        ("open ones", {"is_open": True}, ["HTTP 503", "slow"]),
-        ("resolved ones", {"is_open": False}, ["slow", "HTTP 500"]),
+        ("all, newest first", {}, ["HTTP 503", "slow", "slow", "HTTP 500"]),
+        ("open incidents", {"is_open": True}, ["HTTP 503", "slow"]),
+        ("resolved incidents", {"is_open": False}, ["slow", "HTTP 500"]),
         ("of one probe", {"probe": 3}, ["HTTP 500"]),
         ("since an instant", {"since": NOW - 30 * MINUTE_MS}, ["HTTP 503", "slow"]),
-        ("not more than asked", {"limit": 1}, ["HTTP 503"]),
-        ("an unknown one", {"incident": "no-such"}, []),
+        ("up to a limit", {"limit": 1}, ["HTTP 503"]),
+        ("an unknown incident", {"incident": "no-such"}, []),
     ],
 )
-def test_cases(connection: sa.Connection, sentence: str, asked: dict[str, int], messages: list[str]) -> None:
-    assert [case.incident.message for case in status.list_incidents(connection, **asked)] == messages, sentence  # type: ignore[arg-type]
+def test_incidents_by_filter(
+    connection: sa.Connection, sentence: str, filters: dict[str, int], messages: list[str]
+) -> None:
+    assert [record.incident.message for record in status.list_incidents(connection, **filters)] == messages, sentence  # type: ignore[arg-type]
 
 
-def test_who_was_told_and_what_died(connection: sa.Connection, book: FixtureRows) -> None:
-    told = status.list_deliveries(connection, book.incident_by_name["down"])
-    assert [(t.destination, t.state, t.attempts) for t in told] == [
+def test_deliveries_and_dead_letters(connection: sa.Connection, rows: FixtureRows) -> None:
+    deliveries = status.list_deliveries(connection, rows.incident_by_name["down"])
+    assert [(d.destination, d.state, d.attempts) for d in deliveries] == [
         ("chat/log", "sent", 1),
         ("pager/webhook", "dead", 8),
     ]
-    ((letter, case),) = status.list_dead_letters(connection)
-    assert (letter.detail, case.probe.name, case.incident.id) == ("410", "API", book.incident_by_name["down"])
+    ((letter, record),) = status.list_dead_letters(connection)
+    assert (letter.detail, record.probe.name, record.incident.id) == ("410", "API", rows.incident_by_name["down"])
 
 
 def test_incidents_are_counted_by_probe(connection: sa.Connection) -> None:
     assert status.count_incidents_by_probe(connection, NOW - HOUR_MS) == {1: 3}
 
 
-def test_the_last_runs_come_oldest_first_and_no_more_than_asked(connection: sa.Connection) -> None:
+def test_the_latest_results_are_listed_oldest_first_up_to_a_count(connection: sa.Connection) -> None:
     runs = history.load_latest_results(connection, [1, 2], 3)
     assert [run.outcome for run in runs[1]] == [Outcome.FAIL, Outcome.ERROR, Outcome.MISSED]
     assert runs[2] == []
@@ -160,12 +162,12 @@ def test_results_page_by_slot_and_by_outcome(connection: sa.Connection) -> None:
     assert len(history.list_results_between(connection, 1, NOW - 8 * MINUTE_MS, NOW - 3 * MINUTE_MS)) == 4
 
 
-def test_details_carry_evidence_where_some_was_kept(connection: sa.Connection) -> None:
-    found = history.load_result_details(connection, 1, [NOW - 4 * MINUTE_MS, NOW - 10 * MINUTE_MS, 5])
-    assert sorted(found) == [NOW - 10 * MINUTE_MS, NOW - 4 * MINUTE_MS]
-    assert found[NOW - 4 * MINUTE_MS].evidence == Evidence({"status": 503}, "no")
-    assert found[NOW - 10 * MINUTE_MS].evidence is None
-    assert found[NOW - 10 * MINUTE_MS].result.phases == {"connect": 1.5}
+def test_result_details_have_evidence_where_it_was_stored(connection: sa.Connection) -> None:
+    details = history.load_result_details(connection, 1, [NOW - 4 * MINUTE_MS, NOW - 10 * MINUTE_MS, 5])
+    assert sorted(details) == [NOW - 10 * MINUTE_MS, NOW - 4 * MINUTE_MS]
+    assert details[NOW - 4 * MINUTE_MS].evidence == Evidence({"status": 503}, "no")
+    assert details[NOW - 10 * MINUTE_MS].evidence is None
+    assert details[NOW - 10 * MINUTE_MS].result.phases == {"connect": 1.5}
 
 
 def test_the_last_good_results(connection: sa.Connection) -> None:
@@ -174,31 +176,31 @@ def test_the_last_good_results(connection: sa.Connection) -> None:
     assert history.load_last_good_slot_with_evidence(connection, 1, NOW) is None
 
 
-def test_jobs_of_the_probes_that_are_there(database: Database) -> None:
-    book = FixtureRows()
-    book.probe_by_name = {"API": 1, "New": 2, "Gone": 3}
-    shop, gone = book.add_probe("Shop jobs", "jobs"), book.add_probe("Gone jobs", "jobs")
-    book.rows["probes"][-1]["removed_at"] = NOW
+def test_jobs_of_the_configured_probes(database: Database) -> None:
+    rows = FixtureRows()
+    rows.probe_by_name = {"API": 1, "New": 2, "Gone": 3}
+    shop, gone = rows.add_probe("Shop jobs", "jobs"), rows.add_probe("Gone jobs", "jobs")
+    rows.rows["probes"][-1]["removed_at"] = NOW
     backup, tools = (
-        book.add_probe("Backup", "heartbeat"),
-        book.add_probe("Tools", "mcp", task_limits={"t": HOUR_MS, "u": HOUR_MS}),
+        rows.add_probe("Backup", "heartbeat"),
+        rows.add_probe("Tools", "mcp", task_limits={"t": HOUR_MS, "u": HOUR_MS}),
     )
-    then = NOW - MINUTE_MS
-    book.add_result(shop, then, Outcome.FAIL, jobs=[stuck_job("a", then), healthy_job("b", then)])
-    book.add_result(gone, then, jobs=[healthy_job("c", then)])
-    book.add_result(backup, then, jobs=[JobFacts("Backup")])
-    book.add_result(shop, NOW - SECOND_MS, Outcome.FAIL)
-    book.add_result(tools, NOW - MINUTE_MS, tasks={"t": task_aged(2 * HOUR_MS, NOW - MINUTE_MS)})
+    listed_at = NOW - MINUTE_MS
+    rows.add_result(shop, listed_at, Outcome.FAIL, jobs=[stuck_job("a", listed_at), healthy_job("b", listed_at)])
+    rows.add_result(gone, listed_at, jobs=[healthy_job("c", listed_at)])
+    rows.add_result(backup, listed_at, jobs=[JobFacts("Backup")])
+    rows.add_result(shop, NOW - SECOND_MS, Outcome.FAIL)
+    rows.add_result(tools, NOW - MINUTE_MS, tasks={"t": task_aged(2 * HOUR_MS, NOW - MINUTE_MS)})
     with database.write_transaction() as connection:
-        book.insert_into(connection)
+        rows.insert_into(connection)
     with database.read_transaction() as connection:
-        found = list_jobs(connection)
+        jobs = list_jobs(connection)
         assert list_jobs(connection, 1) == []
-        assert list_jobs(connection, shop) == [job for job in found if job.probe.database_id == shop]
-        assert list_jobs(connection, tools) == [job for job in found if job.probe.database_id == tools]
+        assert list_jobs(connection, shop) == [job for job in jobs if job.probe.database_id == shop]
+        assert list_jobs(connection, tools) == [job for job in jobs if job.probe.database_id == tools]
     last_run = format_utc(NOW - MINUTE_MS - 2 * HOUR_MS, NOW - MINUTE_MS)
-    assert [(job.name, job.status_label, job.message, job.read_at, job.outdated) for job in found] == [
-        ("a", "Stuck", found[0].message, NOW - MINUTE_MS, True),
+    assert [(job.name, job.status_label, job.message, job.read_at, job.outdated) for job in jobs] == [
+        ("a", "Stuck", jobs[0].message, NOW - MINUTE_MS, True),
         ("u", "Missing", "task u is not in the server's list", NOW - MINUTE_MS, False),
         (
             "t",
@@ -210,52 +212,52 @@ def test_jobs_of_the_probes_that_are_there(database: Database) -> None:
         ("Backup", "Not run yet", "", NOW - MINUTE_MS, False),
         ("b", "Ok", "", NOW - MINUTE_MS, True),
     ]
-    stale = next(job for job in found if job.name == "t")
+    stale = next(job for job in jobs if job.name == "t")
     assert (stale.last_start, stale.next_expected_at) == (NOW - MINUTE_MS - 2 * HOUR_MS, NOW - MINUTE_MS - HOUR_MS)
     assert stale.state is HealthState.DEGRADED
 
 
-def test_what_a_job_told_us_newest_first(database: Database) -> None:
-    book = FixtureRows()
+def test_check_ins_newest_first(database: Database) -> None:
+    rows = FixtureRows()
     for i, kind in enumerate(("start", "log", "fail")):
-        book.add_check_in(
+        rows.add_check_in(
             1, NOW + i, kind, run_id="r", exit_code=3 if kind == "fail" else None, duration=2 if i == 2 else None
         )
-    book.add_check_in(2, NOW, "ok")
+    rows.add_check_in(2, NOW, "ok")
     with database.write_transaction() as connection:
-        book.insert_into(connection)
+        rows.insert_into(connection)
     with database.read_transaction() as connection:
-        (failed, took), (logged, _) = history.list_last_check_ins(connection, 1, 2)
-    assert (failed, took) == (CheckIn("2", NOW + 2, CheckInKind.FAIL, "r", 3), 2)
+        (failed, duration), (logged, _) = history.list_last_check_ins(connection, 1, 2)
+    assert (failed, duration) == (CheckIn("2", NOW + 2, CheckInKind.FAIL, "r", 3), 2)
     assert logged.kind is CheckInKind.LOG
 
 
 def test_days_with_data_come_from_roll_ups_and_the_last_two_from_results(database: Database) -> None:
     today = NOW // DAY_MS
-    book = FixtureRows()
-    book.probe_by_name = {"API": 1, "New": 2, "Gone": 3}
-    book.add_rollup_history(2, days=4, skip_days=(2,))
-    book.add_result(2, epoch_ms("23:50", 1))
-    book.add_result(2, epoch_ms("00:01", 3), Outcome.FAIL)
+    rows = FixtureRows()
+    rows.probe_by_name = {"API": 1, "New": 2, "Gone": 3}
+    rows.add_rollup_history(2, days=4, skip_days=(2,))
+    rows.add_result(2, epoch_ms("23:50", 1))
+    rows.add_result(2, epoch_ms("00:01", 3), Outcome.FAIL)
     with database.write_transaction() as connection:
-        book.insert_into(connection)
+        rows.insert_into(connection)
     with database.read_transaction() as connection:
-        found = history.load_days_with_data(connection, [1, 2], (today - 89) * DAY_MS, NOW)
-    assert found == {1: {today}, 2: {today - 3, today - 1}}
+        days = history.load_days_with_data(connection, [1, 2], (today - 89) * DAY_MS, NOW)
+    assert days == {1: {today}, 2: {today - 3, today - 1}}
 
 
-def test_an_hour_that_nothing_was_judged_in_is_no_data(database: Database) -> None:
-    book = FixtureRows()
-    book.add_passing_rollup(2, epoch_ms("05:00", 5))
-    book.rows["rollups"][0] |= {"passed": 0, "errors": 30, "missed": 30}
+def test_an_hour_without_verdicts_is_no_data(database: Database) -> None:
+    rows = FixtureRows()
+    rows.add_passing_rollup(2, epoch_ms("05:00", 5))
+    rows.rows["rollups"][0] |= {"passed": 0, "errors": 30, "missed": 30}
     with database.write_transaction() as connection:
-        book.insert_into(connection)
+        rows.insert_into(connection)
     with database.read_transaction() as connection:
         assert history.load_days_with_data(connection, [2], NOW - 90 * DAY_MS, NOW) == {2: set()}
 
 
-def test_past_incidents_reach_in_from_before(connection: sa.Connection) -> None:
-    assert {p.since for p in history.list_incident_intervals(connection, NOW - HOUR_MS)} == {
+def test_intervals_include_incidents_that_started_before(connection: sa.Connection) -> None:
+    assert {interval.since for interval in history.list_incident_intervals(connection, NOW - HOUR_MS)} == {
         NOW - HOUR_MS,
         NOW - 5 * MINUTE_MS,
         NOW - 4 * MINUTE_MS,
@@ -263,7 +265,7 @@ def test_past_incidents_reach_in_from_before(connection: sa.Connection) -> None:
     assert len(history.list_incident_intervals(connection, NOW - DAY_MS - HOUR_MS)) == 4
 
 
-def test_the_story_stands_alike_on_both_databases(database_url: str) -> None:
+def test_the_fixture_has_the_same_states_on_both_databases(database_url: str) -> None:
     with filled_database(database_url, acme_rows()) as database, database.read_transaction() as connection:
         states = {s.probe.name: s.state for s in status.list_probe_statuses(connection)}
         assert {name: state for name, state in states.items() if state is not HealthState.UP} == {

@@ -1,4 +1,4 @@
-"""Check-ins are stored once, whatever comes twice, together with what they add up to."""
+"""Check-ins are stored once, even if they arrive twice, together with the state that they add up to."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import pytest
 import sqlalchemy as sa
 
 from tests.support.store import INTERVAL_MS, START_AT, StoreHarness, make_registered_probe, make_result
+from watchdog.domain.formatting import DAY_MS, MINUTE_MS
 from watchdog.domain.heartbeat import (
     HEARTBEAT_STATE_KEY,
     CheckIn,
@@ -18,109 +19,110 @@ from watchdog.store.write.check_ins import CheckInStore, ProbeCheckIn
 from watchdog.store.write.probe_state import load_probe_state
 from watchdog.store.write.retention import delete_expired_rows
 
-MIN, DAY = 60_000, 86_400_000
 
-
-class Desk:
-    """Two jobs, and where they check in."""
+class CheckInHarness:
+    """Two jobs that check in: `backup` and `digest`."""
 
     def __init__(self, database: Database):
-        self.lab = StoreHarness(
+        self.harness = StoreHarness(
             database,
             [
                 make_registered_probe("backup", failure_threshold=1),
                 make_registered_probe("digest", failure_threshold=1),
             ],
         ).without_downtime()
-        self.store = CheckInStore(database, self.lab.registry)
-        self.backup, self.digest = self.lab.database_id("backup"), self.lab.database_id("digest")
+        self.store = CheckInStore(database, self.harness.registry)
+        self.backup, self.digest = self.harness.database_id("backup"), self.harness.database_id("digest")
 
-    def beat(self, probe: int) -> HeartbeatState:
-        with self.lab.database.read_transaction() as connection:
+    def state(self, probe: int) -> HeartbeatState:
+        with self.harness.database.read_transaction() as connection:
             return HeartbeatState.from_json(load_probe_state(connection, [probe])[probe].get(HEARTBEAT_STATE_KEY))
 
     def rows(self) -> list[tuple[str, str, int | None, int | None]]:
-        rows = self.lab.select_rows(check_ins)
+        rows = self.harness.select_rows(check_ins)
         return [(row["id"], row["kind"], row["exit_code"], row["duration"]) for row in rows]
 
 
 @pytest.fixture
-def desk(database: Database) -> Desk:
-    return Desk(database)
+def jobs(database: Database) -> CheckInHarness:
+    return CheckInHarness(database)
 
 
-def told(
-    probe: int, id: str, at: int, kind: CheckInKind = CheckInKind.OK, run: str = "", body: str = ""
-) -> ProbeCheckIn:
-    return ProbeCheckIn(probe, CheckIn(id, START_AT + at, kind, run, 3 if kind is CheckInKind.FAIL else None, body))
+def check_in(probe: int, id: str, at: int, kind: CheckInKind = CheckInKind.OK, *, output: str = "") -> ProbeCheckIn:
+    """`at`: after START_AT. A failure has exit code 3."""
+    exit_code = 3 if kind is CheckInKind.FAIL else None
+    return ProbeCheckIn(probe, CheckIn(id, START_AT + at, kind, exit_code=exit_code, output=output))
 
 
-def test_a_batch_is_stored_and_folded_by_when_it_happened(desk: Desk) -> None:
+def test_a_batch_is_folded_in_the_order_of_occurrence(jobs: CheckInHarness) -> None:
     batch = [
-        told(desk.backup, "c", 9 * MIN),
-        told(desk.digest, "d", MIN, CheckInKind.FAIL),
-        told(desk.backup, "a", 5 * MIN, CheckInKind.START),
+        check_in(jobs.backup, "c", 9 * MINUTE_MS),
+        check_in(jobs.digest, "d", MINUTE_MS, CheckInKind.FAIL),
+        check_in(jobs.backup, "a", 5 * MINUTE_MS, CheckInKind.START),
     ]
-    desk.store.save_check_ins(batch)
-    assert desk.rows() == [
+    jobs.store.save_check_ins(batch)
+    assert jobs.rows() == [
         ("a", "start", None, None),
-        ("c", "ok", None, 4 * MIN),
+        ("c", "ok", None, 4 * MINUTE_MS),
         ("d", "fail", 3, None),
     ]
-    assert (desk.beat(desk.backup).last_ok, desk.beat(desk.backup).duration) == (START_AT + 9 * MIN, 4 * MIN)
-    assert desk.beat(desk.digest).failure_count == 1
+    assert (jobs.state(jobs.backup).last_ok, jobs.state(jobs.backup).duration) == (
+        START_AT + 9 * MINUTE_MS,
+        4 * MINUTE_MS,
+    )
+    assert jobs.state(jobs.digest).failure_count == 1
 
 
-def test_what_is_stored_twice_is_one(desk: Desk) -> None:
-    first = [told(desk.backup, "a", 0, CheckInKind.START), told(desk.backup, "b", MIN, CheckInKind.FAIL)]
-    desk.store.save_check_ins(first)
-    before = desk.rows(), desk.beat(desk.backup)
-    desk.store.save_check_ins(first)
-    desk.store.save_check_ins([first[1], first[1]])
-    assert (desk.rows(), desk.beat(desk.backup)) == before
+def test_a_check_in_that_is_stored_twice_counts_once(jobs: CheckInHarness) -> None:
+    first = [check_in(jobs.backup, "a", 0, CheckInKind.START), check_in(jobs.backup, "b", MINUTE_MS, CheckInKind.FAIL)]
+    jobs.store.save_check_ins(first)
+    before = jobs.rows(), jobs.state(jobs.backup)
+    jobs.store.save_check_ins(first)
+    jobs.store.save_check_ins([first[1], first[1]])
+    assert (jobs.rows(), jobs.state(jobs.backup)) == before
 
 
-def test_what_is_new_beside_what_is_not_counts_alone(desk: Desk) -> None:
-    first = [told(desk.backup, "a", 0, CheckInKind.FAIL), told(desk.backup, "b", MIN, CheckInKind.START)]
-    desk.store.save_check_ins(first)
-    desk.store.save_check_ins([*first, told(desk.backup, "c", 3 * MIN, CheckInKind.FAIL)])
-    assert desk.beat(desk.backup).failure_count == 2
-    assert desk.rows()[2] == ("c", "fail", 3, 2 * MIN)
+def test_only_the_new_check_ins_of_a_batch_count(jobs: CheckInHarness) -> None:
+    first = [check_in(jobs.backup, "a", 0, CheckInKind.FAIL), check_in(jobs.backup, "b", MINUTE_MS, CheckInKind.START)]
+    jobs.store.save_check_ins(first)
+    jobs.store.save_check_ins([*first, check_in(jobs.backup, "c", 3 * MINUTE_MS, CheckInKind.FAIL)])
+    assert jobs.state(jobs.backup).failure_count == 2
+    assert jobs.rows()[2] == ("c", "fail", 3, 2 * MINUTE_MS)
 
 
-def test_who_is_looked_at_at_once(desk: Desk) -> None:
-    """A run that failed; and any word from a job with which something is wrong."""
-    assert desk.store.save_check_ins([told(desk.backup, "a", 0)]) == set()
-    assert desk.store.save_check_ins([told(desk.backup, "b", 1, CheckInKind.FAIL), told(desk.digest, "c", 1)]) == {
-        desk.backup
-    }
-    desk.lab.record_each(make_result(desk.digest, START_AT + INTERVAL_MS, "fail"))
-    assert desk.store.save_check_ins([told(desk.backup, "d", 2), told(desk.digest, "e", 2, CheckInKind.START)]) == {
-        desk.digest
-    }
+def test_which_probes_run_at_once(jobs: CheckInHarness) -> None:
+    """Those of a failed run, and those with an alert state."""
+    assert jobs.store.save_check_ins([check_in(jobs.backup, "a", 0)]) == set()
+    assert jobs.store.save_check_ins(
+        [check_in(jobs.backup, "b", 1, CheckInKind.FAIL), check_in(jobs.digest, "c", 1)]
+    ) == {jobs.backup}
+    jobs.harness.record_each(make_result(jobs.digest, START_AT + INTERVAL_MS, "fail"))
+    assert jobs.store.save_check_ins(
+        [check_in(jobs.backup, "d", 2), check_in(jobs.digest, "e", 2, CheckInKind.START)]
+    ) == {jobs.digest}
 
 
-def test_other_memories_are_left_alone_and_those_of_strangers_are_not_made(desk: Desk) -> None:
-    with desk.lab.database.write_transaction() as connection:
-        connection.execute(sa.insert(probe_state).values(probe=desk.backup, key="job:Backup", value='{"since":1}'))
-    desk.store.save_check_ins([told(desk.backup, "a", 0), told(4711, "b", 0)])
-    kept = desk.lab.select_rows(probe_state)
-    assert [(row["probe"], row["key"]) for row in kept] == [
-        (desk.backup, HEARTBEAT_STATE_KEY),
-        (desk.backup, "job:Backup"),
+def test_other_state_is_kept_and_unknown_probes_get_none(jobs: CheckInHarness) -> None:
+    with jobs.harness.database.write_transaction() as connection:
+        connection.execute(sa.insert(probe_state).values(probe=jobs.backup, key="job:Backup", value='{"since":1}'))
+    jobs.store.save_check_ins([check_in(jobs.backup, "a", 0), check_in(4711, "b", 0)])
+    rows = jobs.harness.select_rows(probe_state)
+    assert [(row["probe"], row["key"]) for row in rows] == [
+        (jobs.backup, HEARTBEAT_STATE_KEY),
+        (jobs.backup, "job:Backup"),
     ]
-    assert desk.store.save_check_ins([told(4711, "b", 0)]) == set()
+    assert jobs.store.save_check_ins([check_in(4711, "b", 0)]) == set()
 
 
-def test_what_no_database_can_hold_is_stored_without_it(desk: Desk) -> None:
-    desk.store.save_check_ins([told(desk.backup, "a", 0, CheckInKind.FAIL, body="one\0two\ud800")])
-    assert desk.lab.select_row(check_ins)["output"] == "one�two�"
-    assert desk.beat(desk.backup).output == "one�two�"
+def test_unstorable_characters_are_replaced(jobs: CheckInHarness) -> None:
+    jobs.store.save_check_ins([check_in(jobs.backup, "a", 0, CheckInKind.FAIL, output="one\0two\ud800")])
+    assert jobs.harness.select_row(check_ins)["output"] == "one�two�"
+    assert jobs.state(jobs.backup).output == "one�two�"
 
 
-def test_they_are_kept_as_long_as_results(desk: Desk) -> None:
-    desk.store.save_check_ins([told(desk.backup, "old", 0), told(desk.backup, "new", 3 * DAY)])
-    while delete_expired_rows(desk.lab.database, START_AT + 4 * DAY, 2 * DAY, 90 * DAY):
+def test_check_ins_are_kept_as_long_as_results(jobs: CheckInHarness) -> None:
+    jobs.store.save_check_ins([check_in(jobs.backup, "old", 0), check_in(jobs.backup, "new", 3 * DAY_MS)])
+    while delete_expired_rows(jobs.harness.database, START_AT + 4 * DAY_MS, 2 * DAY_MS, 90 * DAY_MS):
         pass
-    assert [row[0] for row in desk.rows()] == ["new"]
-    assert desk.beat(desk.backup).last_ok == START_AT + 3 * DAY
+    assert [row[0] for row in jobs.rows()] == ["new"]
+    assert jobs.state(jobs.backup).last_ok == START_AT + 3 * DAY_MS

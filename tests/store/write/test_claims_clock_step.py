@@ -1,69 +1,75 @@
-"""The wall clock is put back: what ran is not run again, and nobody is blamed for the wait."""
+"""The clock is set back: no slot runs twice, and the wait causes no incident."""
 
 from __future__ import annotations
 
-from tests.store.write.test_watermark_downtime import SILENCE, TEN_MINUTES, TICK, Process, replays_as_it_lived
+from tests.store.write.test_watermark_downtime import (
+    STALENESS_THRESHOLD_MS,
+    TEN_MINUTES_MS,
+    TICK_MS,
+    SimulatedProcess,
+    replay_equals_live,
+)
 from tests.support.store import INTERVAL_MS, START_AT, StoreHarness, make_registered_probe, make_registered_probes
 from watchdog.domain.model import Outcome
 from watchdog.store.database import Database
 from watchdog.store.tables import downtime, evaluation_cursors, probes, results, schedule
 
-BACK = 2 * TEN_MINUTES
+STEP_MS = 2 * TEN_MINUTES_MS
 
 
-def test_it_goes_on_where_it_was_once_the_clock_has_caught_up(database: Database) -> None:
-    lab = StoreHarness(database, make_registered_probes(20, staleness_threshold=SILENCE))
-    process = Process(lab, START_AT)
+def test_claims_continue_once_the_clock_has_caught_up(database: Database) -> None:
+    harness = StoreHarness(database, make_registered_probes(20, staleness_threshold=STALENESS_THRESHOLD_MS))
+    process = SimulatedProcess(harness, START_AT)
     process.run(START_AT + 130_000)
-    ahead = process.now
-    in_the_air = [made for _, made in process.flying]
-    assert in_the_air
-    process.flying = []
-    process.now -= BACK
-    process.record(in_the_air)
-    before = lab.select_rows(results)
+    stepped_at = process.now
+    in_flight = [result for _, result in process.in_flight]
+    assert in_flight
+    process.in_flight = []
+    process.now -= STEP_MS
+    process.record(in_flight)
+    before = harness.select_rows(results)
     assert {row["outcome"] for row in before} == {Outcome.PASS}
     assert not any(row["late"] for row in before)
 
-    process.run(ahead - 6_000)
-    assert lab.select_rows(results) == before, "no slot runs twice"
-    assert 5_000 < lab.watermark.clock_behind_ms <= 6_000 + 2 * TICK
-    process.run(ahead + 130_000)
-    assert lab.watermark.clock_behind_ms == 0
-    assert process.changes == []
-    assert lab.select_rows(downtime) == []
-    rows = lab.select_rows(results)
+    process.run(stepped_at - 6_000)
+    assert harness.select_rows(results) == before, "no slot runs twice"
+    assert 5_000 < harness.watermark.clock_behind_ms <= 6_000 + 2 * TICK_MS
+    process.run(stepped_at + 130_000)
+    assert harness.watermark.clock_behind_ms == 0
+    assert process.transitions == []
+    assert harness.select_rows(downtime) == []
+    rows = harness.select_rows(results)
     assert {row["outcome"] for row in rows} == {Outcome.PASS}
-    for id in lab.database_ids:
+    for id in harness.database_ids:
         slots = [row["slot"] for row in rows if row["probe"] == id]
-        assert slots == list(range(slots[0], slots[-1] + 1, INTERVAL_MS)), "none is lost, none comes in a burst"
-    assert replays_as_it_lived(process)
+        assert slots == list(range(slots[0], slots[-1] + 1, INTERVAL_MS)), "no slot is lost, and there is no burst"
+    assert replay_equals_live(process)
 
 
-def test_clocks_that_differ_a_little_are_not_put_back(database: Database) -> None:
-    lab = StoreHarness(database, [make_registered_probe()])
-    lab.claim_slots(START_AT + 3_000)
-    lab.claim_slots(START_AT)
-    assert lab.watermark.clock_behind_ms == 0
-    lab.claim_slots(START_AT - 3_000)
-    assert lab.watermark.clock_behind_ms == 6_000
+def test_a_small_difference_between_clocks_is_no_step(database: Database) -> None:
+    harness = StoreHarness(database, [make_registered_probe()])
+    harness.claim_slots(START_AT + 3_000)
+    harness.claim_slots(START_AT)
+    assert harness.watermark.clock_behind_ms == 0
+    harness.claim_slots(START_AT - 3_000)
+    assert harness.watermark.clock_behind_ms == 6_000
 
 
-def test_what_begins_meanwhile_begins_where_the_others_are(database: Database) -> None:
-    """Its silence is judged by the watermark: begun at an instant long before it, it would be stale at once."""
+def test_a_probe_added_meanwhile_starts_at_the_watermark(database: Database) -> None:
+    """Staleness is judged by the watermark: a probe that starts long before it would be stale at once."""
     StoreHarness(database, [make_registered_probe("old")])
-    lab = StoreHarness(
+    harness = StoreHarness(
         database,
-        [make_registered_probe("old"), make_registered_probe("new", staleness_threshold=SILENCE)],
-        now=START_AT - BACK,
+        [make_registered_probe("old"), make_registered_probe("new", staleness_threshold=STALENESS_THRESHOLD_MS)],
+        now=START_AT - STEP_MS,
         create_schema=False,
     )
-    new = lab.database_id("new")
-    assert lab.select_row(probes, probes.c.id == new)["created_at"] == START_AT
-    assert lab.select_row(evaluation_cursors, evaluation_cursors.c.probe == new)["evaluated_until"] == START_AT
-    assert lab.select_row(schedule, schedule.c.probe == new)["next_due"] == START_AT + INTERVAL_MS
-    process = Process(lab, START_AT - BACK)
+    new = harness.database_id("new")
+    assert harness.select_row(probes, probes.c.id == new)["created_at"] == START_AT
+    assert harness.select_row(evaluation_cursors, evaluation_cursors.c.probe == new)["evaluated_until"] == START_AT
+    assert harness.select_row(schedule, schedule.c.probe == new)["next_due"] == START_AT + INTERVAL_MS
+    process = SimulatedProcess(harness, START_AT - STEP_MS)
     process.run(START_AT + 130_000)
-    assert process.changes == []
-    assert lab.select_rows(downtime) == []
-    assert replays_as_it_lived(process)
+    assert process.transitions == []
+    assert harness.select_rows(downtime) == []
+    assert replay_equals_live(process)

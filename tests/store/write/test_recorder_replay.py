@@ -1,4 +1,4 @@
-"""The property that the heart stands on: replaying what is stored gives the incidents that live running gave."""
+"""The central property: replaying what is stored gives the same transitions as running live did."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ from watchdog.store.tables import RESULT_COLUMNS, evaluation_cursors, incidents,
 
 COMMON: Any = {"deadline": None, "suppress_health_check": list(HealthCheck), "print_blob": False}
 SQLITE = settings(max_examples=100, **COMMON)
-TWICE = settings(max_examples=40, **COMMON)
+ORDERS = settings(max_examples=40, **COMMON)
 POSTGRES = settings(max_examples=20, **COMMON)
 
 JOBS = [healthy_job("a", START_AT), failed_job("a", "boom"), healthy_job("b", START_AT), failed_job("c")]
 
 
 @dataclass(frozen=True)
-class Case:
-    """A generated history: when each result arrives, some twice, some late, some never; and when we stood still."""
+class History:
+    """A generated history: the arrivals of results, some twice, some late, some never; and gaps."""
 
-    member: RegisteredProbe
+    probe: RegisteredProbe
     arrivals: list[tuple[int, Result]]
     seed: int
     gaps: list[tuple[int, int]] = field(default_factory=list)
 
-    def known(self, now: int) -> UptimeClock:
-        """Our own time, as far as it is known by then: a gap is found once it is over."""
+    def uptime_clock_at(self, now: int) -> UptimeClock:
+        """With the gaps that are known at `now`: a gap is detected when it ends."""
         return UptimeClock(gap for gap in self.gaps if gap[1] <= now)
 
 
 @st.composite
-def pauses(draw: st.DrawFn) -> list[tuple[int, int]]:
-    """When we stood still, one after the other."""
+def gaps_in_history(draw: st.DrawFn) -> list[tuple[int, int]]:
+    """Up to two gaps, in order."""
     gaps: list[tuple[int, int]] = []
     start = START_AT
     for _ in range(draw(st.integers(0, 2))):
@@ -54,7 +54,7 @@ def pauses(draw: st.DrawFn) -> list[tuple[int, int]]:
 
 
 @st.composite
-def cases(draw: st.DrawFn) -> Case:
+def histories(draw: st.DrawFn) -> History:
     limits = draw(st.sampled_from([{}, {"a": 10_000, "*": 10_000}]))
     lateness = draw(st.sampled_from([40_000, 100_000, 200_000]))
     probe = make_registered_probe(
@@ -64,22 +64,22 @@ def cases(draw: st.DrawFn) -> Case:
         task_limits=limits,
         staleness_threshold=draw(st.sampled_from([lateness + 20_000, 420_000])),
     )
-    gaps = draw(pauses())
-    alive = UptimeClock(gaps)
+    gaps = draw(gaps_in_history())
+    clock = UptimeClock(gaps)
     arrivals: list[tuple[int, Result]] = []
-    prev = None
+    previous_slot = None
     for k in range(1, draw(st.integers(5, 25))):
         slot = START_AT + k * INTERVAL_MS
-        if alive.gap_at(slot):
+        if clock.gap_at(slot):
             continue
         outcome = draw(
             st.sampled_from([Outcome.PASS, Outcome.PASS, Outcome.FAIL, Outcome.FAIL, Outcome.ERROR, None, None])
         )
-        before, prev = prev, slot
-        if outcome is None:  # killed: a sweep records it once its lateness has passed, or never
+        before, previous_slot = previous_slot, slot
+        if outcome is None:  # lost: recorded as missed once its max_lateness has passed, or never
             if draw(st.booleans()):
                 lost = Result(1, slot, LOCATION, Outcome.MISSED, "missed.result_lost")
-                arrivals.append((alive.deadline_after(slot, lateness + draw(st.integers(0, 2 * INTERVAL_MS))), lost))
+                arrivals.append((clock.deadline_after(slot, lateness + draw(st.integers(0, 2 * INTERVAL_MS))), lost))
             continue
         tasks = None
         if limits and outcome is not Outcome.ERROR:
@@ -90,123 +90,130 @@ def cases(draw: st.DrawFn) -> Case:
             jobs = None
         listings = make_listings(slot, tasks, preferences, jobs)
         reason = draw(st.sampled_from(["mcp.tool_error", "http.status"])) if outcome is not Outcome.PASS else ""
-        seen = Result(1, slot, LOCATION, outcome, reason, "x", 100, listings=listings, previous_slot=before)
-        at = alive.deadline_after(slot, draw(st.integers(0, int(lateness * 1.2))))  # some are too late to be judged
-        arrivals += [(at, seen)] + [(at + draw(st.integers(0, 2 * INTERVAL_MS)), seen)] * draw(st.integers(0, 1))
+        result = Result(1, slot, LOCATION, outcome, reason, "x", 100, listings=listings, previous_slot=before)
+        at = clock.deadline_after(slot, draw(st.integers(0, int(lateness * 1.2))))  # some are late
+        arrivals += [(at, result)] + [(at + draw(st.integers(0, 2 * INTERVAL_MS)), result)] * draw(st.integers(0, 1))
     arrivals.sort(key=lambda arrival: arrival[0])
-    return Case(probe, arrivals, draw(st.integers(0, 2**30)), gaps)
+    return History(probe, arrivals, draw(st.integers(0, 2**30)), gaps)
 
 
-def drive(
-    on: DatabasePair, case: Case, *, skew: int = 0, crashes: bool = True, together: int = 4
+def run_history(
+    databases: DatabasePair, history: History, *, skew: int = 0, crashes: bool = True, max_batch: int = 4
 ) -> tuple[StoreHarness, list[IncidentTransition], int]:
-    """Feed a history to two processes in turn, with crashes inside transactions, wakes, gaps and another clock."""
-    rnd = random.Random(case.seed)
-    first = StoreHarness(on.first, [case.member]).without_downtime()
-    labs = [first, StoreHarness(on.second, [case.member], create_schema=False).without_downtime()]
+    """Record a history in two processes with different clocks, with rolled-back transactions, deadlines and gaps.
+
+    Returns the first process, the transitions, and the end of the history.
+    """
+    rnd = random.Random(history.seed)
+    first = StoreHarness(databases.first, [history.probe]).without_downtime()
+    harnesses = [first, StoreHarness(databases.second, [history.probe], create_schema=False).without_downtime()]
     out: list[IncidentTransition] = []
-    todo = [(at, result._replace(probe=first.database_ids[0])) for at, result in case.arrivals]
+    todo = [(at, result._replace(probe=first.database_ids[0])) for at, result in history.arrivals]
     while todo:
-        n = rnd.randint(1, together)
+        n = rnd.randint(1, max_batch)
         chunk, todo = todo[:n], todo[n:]
         which = rnd.randrange(2)
         now = chunk[-1][0] + (skew if which else 0)
-        lab, reports = labs[which], [RecordedResult(result) for _, result in chunk]
-        first.watermark.uptime_clock = labs[1].watermark.uptime_clock = case.known(chunk[-1][0])
-        if crashes and rnd.random() < 0.2:  # nothing of a transaction that did not commit may remain
-            with lab.database.writer.connect() as connection:
+        harness, recorded = harnesses[which], [RecordedResult(result) for _, result in chunk]
+        first.watermark.uptime_clock = harnesses[1].watermark.uptime_clock = history.uptime_clock_at(chunk[-1][0])
+        if crashes and rnd.random() < 0.2:  # nothing of a rolled-back transaction may remain
+            with harness.database.writer.connect() as connection:
                 transaction = connection.begin()
-                lab.recorder.record_results_in_transaction(connection, reports, now)
+                harness.recorder.record_results_in_transaction(connection, recorded, now)
                 transaction.rollback()
-        out += lab.recorder.record_results(reports, now)
+        out += harness.recorder.record_results(recorded, now)
         if rnd.random() < 0.3:
             first.advance_watermark(now)
-            out += labs[rnd.randrange(2)].recorder.evaluate_deadlines(now)[1]
-    last = max([START_AT, *[at for at, _ in case.arrivals[-1:]], *[stop for _, stop in case.gaps]])
-    end = last + case.member.policy.max_lateness + max(skew, 0) + 1
-    first.watermark.uptime_clock = case.known(end)
+            out += harnesses[rnd.randrange(2)].recorder.evaluate_deadlines(now)[1]
+    last = max([START_AT, *[at for at, _ in history.arrivals[-1:]], *[stop for _, stop in history.gaps]])
+    end = last + history.probe.policy.max_lateness + max(skew, 0) + 1
+    first.watermark.uptime_clock = history.uptime_clock_at(end)
     first.advance_watermark(end)
     out += first.recorder.evaluate_deadlines(end)[1]
     return first, out, end
 
 
-def oracle(lab: StoreHarness, policy: AlertPolicy) -> tuple[AlertStates, list[IncidentTransition]]:
-    """The judged rows by slot, without holds, cursors or deadlines: what the fold has to come to."""
-    with lab.database.read_transaction() as connection:
-        judged = sa.select(*RESULT_COLUMNS).where(~results.c.late).order_by(results.c.slot)
-        rows = {result.slot: result for result in read_results(connection, connection.execute(judged).all())}
-        lapsed = {
-            slot + 0.5: silence
-            for slot, silence in connection.execute(
+def evaluate_naively(harness: StoreHarness, policy: AlertPolicy) -> tuple[AlertStates, list[IncidentTransition]]:
+    """Evaluate all rows in slot order, without awaited slots, cursors or deadlines: the expected result of the fold."""
+    with harness.database.read_transaction() as connection:
+        query = sa.select(*RESULT_COLUMNS).where(~results.c.late).order_by(results.c.slot)
+        rows = {result.slot: result for result in read_results(connection, connection.execute(query).all())}
+        stale_after = {
+            slot + 0.5: threshold
+            for slot, threshold in connection.execute(
                 sa.select(staleness_events.c.last_result_slot, staleness_events.c.threshold_ms)
             )
         }
-    machines: AlertStates = {}
+    states: AlertStates = {}
     out: list[IncidentTransition] = []
-    for at in sorted({*rows, *lapsed}):
-        if at in lapsed:
-            apply_finding(policy, machines, int(at), stale.stale_finding(lapsed[at]), out)
+    for at in sorted({*rows, *stale_after}):
+        if at in stale_after:
+            apply_finding(policy, states, int(at), stale.stale_finding(stale_after[at]), out)
         else:
-            apply_result(policy, machines, rows[int(at)], out)
-    return machines, out
+            apply_result(policy, states, rows[int(at)], out)
+    return states, out
 
 
-def by_finding(changes: list[IncidentTransition]) -> list[IncidentTransition]:
-    return sorted(changes, key=lambda change: (change.rule, change.subject))
+def sort_by_finding(transitions: list[IncidentTransition]) -> list[IncidentTransition]:
+    return sorted(transitions, key=lambda transition: (transition.rule, transition.subject))
 
 
-def check(on: DatabasePair, case: Case, skew: int) -> None:
-    lab, live, end = drive(on, case, skew=skew)
-    probe = lab.database_ids[0]
-    machines, replayed = lab.recorder.replay_probe(probe, end)
-    assert lab.load_alert_states(probe) == machines
-    assert by_finding(live) == by_finding(replayed)
-    plain = oracle(lab, lab.registry[probe].policy)
-    assert (plain[0], by_finding(plain[1])) == (machines, by_finding(replayed))
-    assert [row["awaiting_slot"] for row in lab.select_rows(evaluation_cursors)] == [False], (
-        "nothing is awaited for ever"
+def check_replay(databases: DatabasePair, history: History, skew: int) -> None:
+    harness, live, end = run_history(databases, history, skew=skew)
+    probe = harness.database_ids[0]
+    states, replayed = harness.recorder.replay_probe(probe, end)
+    assert harness.load_alert_states(probe) == states
+    assert sort_by_finding(live) == sort_by_finding(replayed)
+    naive = evaluate_naively(harness, harness.registry[probe].policy)
+    assert (naive[0], sort_by_finding(naive[1])) == (states, sort_by_finding(replayed))
+    assert [row["awaiting_slot"] for row in harness.select_rows(evaluation_cursors)] == [False], (
+        "no slot is awaited for ever"
     )
-    opened = [change for change in replayed if change.event is IncidentEvent.OPENED]
-    assert {row["id"] for row in lab.select_rows(incidents)} == {change.incident for change in opened}
-    assert len(lab.select_rows(outbox)) == 2 * len(replayed), "two destinations hear of every change, once"
+    opened = [transition for transition in replayed if transition.event is IncidentEvent.OPENED]
+    assert {row["id"] for row in harness.select_rows(incidents)} == {transition.incident for transition in opened}
+    assert len(harness.select_rows(outbox)) == 2 * len(replayed), "each of two destinations gets every transition once"
     open_now: dict[tuple[str, str], str] = {}
-    for change in live:
-        key = (change.rule, change.subject)
-        if change.event is IncidentEvent.OPENED:
+    for transition in live:
+        key = (transition.rule, transition.subject)
+        if transition.event is IncidentEvent.OPENED:
             assert key not in open_now
-            open_now[key] = change.incident
+            open_now[key] = transition.incident
         else:
-            assert open_now.pop(key) == change.incident
+            assert open_now.pop(key) == transition.incident
 
 
 skews = st.sampled_from([0, 0, 5_000, -20_000, 70_000])
 
 
 @SQLITE
-@given(cases(), skews)
-def test_live_is_replay_on_sqlite(on_sqlite: DatabasePair, case: Case, skew: int) -> None:
-    check(on_sqlite, case, skew)
+@given(histories(), skews)
+def test_live_equals_replay_on_sqlite(on_sqlite: DatabasePair, history: History, skew: int) -> None:
+    check_replay(on_sqlite, history, skew)
 
 
 @POSTGRES
-@given(cases(), skews)
-def test_live_is_replay_on_postgres(on_postgres: DatabasePair, case: Case, skew: int) -> None:
-    check(on_postgres, case, skew)
+@given(histories(), skews)
+def test_live_equals_replay_on_postgres(on_postgres: DatabasePair, history: History, skew: int) -> None:
+    check_replay(on_postgres, history, skew)
 
 
-@TWICE
-@given(cases(), st.integers(0, 2**30))
-def test_the_order_of_arrival_does_not_matter_within_lateness(on_sqlite: DatabasePair, case: Case, seed: int) -> None:
-    lateness = case.member.policy.max_lateness
+@ORDERS
+@given(histories(), st.integers(0, 2**30))
+def test_the_order_of_arrival_does_not_matter_within_max_lateness(
+    on_sqlite: DatabasePair, history: History, seed: int
+) -> None:
+    lateness = history.probe.policy.max_lateness
     first: dict[int, tuple[int, Result]] = {}
-    for at, seen in case.arrivals:
-        first.setdefault(seen.slot, (at, seen))
+    for at, result in history.arrivals:
+        first.setdefault(result.slot, (at, result))
     on_time = [(at, r) for at, r in first.values() if at < r.slot + lateness and r.outcome is not Outcome.MISSED]
     rnd = random.Random(seed)
     shuffled = [(r.slot + rnd.randrange(lateness - 1), r) for _, r in on_time]
-    told = []
+    transitions_by_order = []
     for arrivals in (on_time, shuffled):
-        ordered = Case(case.member, sorted(arrivals, key=lambda arrival: arrival[0]), case.seed)
-        _, out, _ = drive(on_sqlite, ordered, crashes=False, together=1)
-        told.append(by_finding([change for change in out if change.rule != stale.RULE_NAME]))
-    assert told[0] == told[1]
+        ordered = History(history.probe, sorted(arrivals, key=lambda arrival: arrival[0]), history.seed)
+        _, out, _ = run_history(on_sqlite, ordered, crashes=False, max_batch=1)
+        transitions_by_order.append(
+            sort_by_finding([transition for transition in out if transition.rule != stale.RULE_NAME])
+        )
+    assert transitions_by_order[0] == transitions_by_order[1]

@@ -1,4 +1,4 @@
-"""What is done about incidents by itself is begun once, within limits, and only by what is known now."""
+"""Remediations: each attempt starts once, within the limit, and only for a problem in the newest result."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import pytest
 
 from tests.support.builders import overdue_job, stuck_job
 from tests.support.store import INTERVAL_MS, START_AT, StoreHarness, make_registered_probe, make_result
+from watchdog.domain.formatting import DAY_MS, HOUR_MS, NBSP
 from watchdog.domain.model import Outcome, RemediationAttempt, Result
 from watchdog.store.database import Database
 from watchdog.store.read.alert_context import list_remediation_attempts
@@ -17,209 +18,214 @@ from watchdog.store.write.remediations import (
 )
 from watchdog.store.write.retention import delete_expired_rows
 
-HOUR, DAY = 3_600_000, 86_400_000
 SLOT = START_AT + INTERVAL_MS
-NBSP = "\N{NO-BREAK SPACE}"
 
 
-class Ward:
-    """A probe of jobs, one of a queue, and what is done about them."""
+class RemediationHarness:
+    """Two probes, `jobs` and `api`, and the remediations in `specs`."""
 
     def __init__(self, database: Database):
-        self.lab = StoreHarness(
+        self.harness = StoreHarness(
             database,
             [make_registered_probe("jobs", failure_threshold=1), make_registered_probe("api", failure_threshold=1)],
         ).without_downtime()
-        self.jobs, self.api = self.lab.database_id("jobs"), self.lab.database_id("api")
-        self.store = RemediationStore(database, self.lab.registry)
-        self.wanted = {self.jobs: RemediationSpec("UPDATE jobs", frozenset({"job.stuck"}), 3, HOUR)}
+        self.jobs, self.api = self.harness.database_id("jobs"), self.harness.database_id("api")
+        self.store = RemediationStore(database, self.harness.registry)
+        self.specs = {self.jobs: RemediationSpec("UPDATE jobs", frozenset({"job.stuck"}), 3, HOUR_MS)}
 
-    def look(self, at: int = SLOT, **wrong: tuple[str, str]) -> None:
-        """A look at the jobs: each that is wrong, with its reason and its run."""
+    def record_jobs(self, slot: int = SLOT, **problems: tuple[str, str]) -> None:
+        """Record a result of `jobs`. `problems`: job -> reason and run id."""
         jobs = [
-            stuck_job(name, at, run) if reason == "job.stuck" else overdue_job(name, at - HOUR)
-            for name, (reason, run) in wrong.items()
+            stuck_job(name, slot, run_id) if reason == "job.stuck" else overdue_job(name, slot - HOUR_MS)
+            for name, (reason, run_id) in problems.items()
         ]
-        self.lab.record_results(make_result(self.jobs, at, Outcome.FAIL if jobs else Outcome.PASS, jobs=jobs))
+        self.harness.record_results(make_result(self.jobs, slot, Outcome.FAIL if jobs else Outcome.PASS, jobs=jobs))
 
-    def begin(self, now: int = SLOT + 1_000, store: RemediationStore | None = None) -> PendingRemediation | None:
-        """The next thing to be done, as a service comes to it."""
+    def start_next(self, now: int = SLOT + 1_000, store: RemediationStore | None = None) -> PendingRemediation | None:
+        """Start the next attempt, as the service does."""
         store = store or self.store
-        begun = (
-            store.start_next_remediation(probe, self.wanted[probe], now)
-            for probe in store.list_probes_to_remediate(self.wanted, now)
+        started = (
+            store.start_next_remediation(probe, self.specs[probe], now)
+            for probe in store.list_probes_to_remediate(self.specs, now)
         )
-        return next(filter(None, begun), None)
+        return next(filter(None, started), None)
 
     def states(self) -> list[tuple[str, str]]:
-        return [(row["run_id"], row["state"]) for row in self.lab.select_rows(remediations)]
+        return [(row["run_id"], row["state"]) for row in self.harness.select_rows(remediations)]
 
 
 @pytest.fixture
-def ward(database: Database) -> Ward:
-    return Ward(database)
+def service(database: Database) -> RemediationHarness:
+    return RemediationHarness(database)
 
 
-def test_each_run_is_seen_to_once(ward: Ward) -> None:
-    ward.look(ledger=("job.stuck", "7"))
-    case = ward.begin()
-    assert case is not None
-    assert (case.reason, case.run_id, case.probe, case.subject) == ("job.stuck", "7", ward.jobs, "ledger")
-    assert ward.begin() is None
-    ward.store.finish_remediation(case, "succeeded", "changed 1 row", SLOT + 2_000)
-    ward.look(SLOT + INTERVAL_MS, ledger=("job.stuck", "7"))
-    assert ward.begin(SLOT + INTERVAL_MS) is None
-    ward.look(SLOT + 2 * INTERVAL_MS, ledger=("job.stuck", "8"))
-    again = ward.begin(SLOT + 2 * INTERVAL_MS)
-    assert again is not None
-    assert (again.run_id, again.incident) == ("8", case.incident)
+def test_each_run_is_remediated_once(service: RemediationHarness) -> None:
+    service.record_jobs(ledger=("job.stuck", "7"))
+    pending = service.start_next()
+    assert pending is not None
+    assert (pending.reason, pending.run_id, pending.probe, pending.subject) == (
+        "job.stuck",
+        "7",
+        service.jobs,
+        "ledger",
+    )
+    assert service.start_next() is None
+    service.store.finish_remediation(pending, "succeeded", "changed 1 row", SLOT + 2_000)
+    service.record_jobs(SLOT + INTERVAL_MS, ledger=("job.stuck", "7"))
+    assert service.start_next(SLOT + INTERVAL_MS) is None
+    service.record_jobs(SLOT + 2 * INTERVAL_MS, ledger=("job.stuck", "8"))
+    second = service.start_next(SLOT + 2 * INTERVAL_MS)
+    assert second is not None
+    assert (second.run_id, second.incident) == ("8", pending.incident)
 
 
-def test_what_was_begun_is_never_begun_again_whoever_was_killed(ward: Ward) -> None:
-    ward.look(ledger=("job.stuck", "7"))
-    case = ward.begin()
-    another = RemediationStore(ward.lab.database, ward.lab.registry)
-    assert ward.begin(SLOT + 100_000, another) is None
-    assert case is not None
-    with ward.lab.database.read_transaction() as connection:
-        [kept] = list_remediation_attempts(connection, case.incident)
-    assert kept == RemediationAttempt("UPDATE jobs", "job.stuck", "7", "started", SLOT + 1_000, None, "")
+def test_an_attempt_that_was_interrupted_is_not_repeated(service: RemediationHarness) -> None:
+    service.record_jobs(ledger=("job.stuck", "7"))
+    pending = service.start_next()
+    another = RemediationStore(service.harness.database, service.harness.registry)
+    assert service.start_next(SLOT + 100_000, another) is None
+    assert pending is not None
+    with service.harness.database.read_transaction() as connection:
+        [attempt] = list_remediation_attempts(connection, pending.incident)
+    assert attempt == RemediationAttempt("UPDATE jobs", "job.stuck", "7", "started", SLOT + 1_000, None, "")
 
 
 @pytest.mark.parametrize(
-    ("wrong", "why"),
+    ("problems", "why"),
     [
-        ({}, "all is well"),
-        ({"ledger": ("job.overdue", "7")}, "the reason is another"),
+        ({}, "no problem"),
+        ({"ledger": ("job.overdue", "7")}, "another reason"),
     ],
 )
-def test_nothing_else_is_done(ward: Ward, wrong: dict[str, tuple[str, str]], why: str) -> None:
-    ward.look(SLOT, **wrong)
-    assert ward.begin() is None, why
-    assert ward.states() == []
+def test_nothing_is_started_for_other_results(
+    service: RemediationHarness, problems: dict[str, tuple[str, str]], why: str
+) -> None:
+    service.record_jobs(SLOT, **problems)
+    assert service.start_next() is None, why
+    assert service.states() == []
 
 
-def test_a_reason_that_comes_later_counts_too(ward: Ward) -> None:
-    ward.look(ledger=("job.overdue", ""))
-    assert ward.begin() is None
-    ward.look(SLOT + INTERVAL_MS, ledger=("job.stuck", "7"))
-    case = ward.begin(SLOT + INTERVAL_MS)
-    assert case is not None
-    assert case.reason == "job.stuck"
+def test_a_later_reason_counts(service: RemediationHarness) -> None:
+    service.record_jobs(ledger=("job.overdue", ""))
+    assert service.start_next() is None
+    service.record_jobs(SLOT + INTERVAL_MS, ledger=("job.stuck", "7"))
+    pending = service.start_next(SLOT + INTERVAL_MS)
+    assert pending is not None
+    assert pending.reason == "job.stuck"
 
 
 @pytest.mark.parametrize(
-    "then",
+    "newest",
     [
         Result(0, SLOT + INTERVAL_MS, "local", Outcome.ERROR, "watchdog.internal_error"),
         Result(0, SLOT + INTERVAL_MS, "local", Outcome.MISSED, "missed.overloaded"),
     ],
 )
-def test_nothing_is_done_while_nobody_knows_how_things_are(ward: Ward, then: Result) -> None:
-    ward.look(ledger=("job.stuck", "7"))
-    ward.lab.record_results(then._replace(probe=ward.jobs))
-    assert ward.begin(SLOT + INTERVAL_MS + 1_000) is None
+def test_nothing_is_started_without_a_verdict(service: RemediationHarness, newest: Result) -> None:
+    service.record_jobs(ledger=("job.stuck", "7"))
+    service.harness.record_results(newest._replace(probe=service.jobs))
+    assert service.start_next(SLOT + INTERVAL_MS + 1_000) is None
 
 
-def test_what_was_seen_too_long_ago_is_nothing_to_go_by(ward: Ward) -> None:
-    ward.look(ledger=("job.stuck", "7"))
-    assert ward.begin(SLOT + 340_001) is None
-    assert ward.begin(SLOT + 340_000) is not None
+def test_a_result_that_is_too_old_does_not_count(service: RemediationHarness) -> None:
+    service.record_jobs(ledger=("job.stuck", "7"))
+    assert service.start_next(SLOT + 340_001) is None
+    assert service.start_next(SLOT + 340_000) is not None
 
 
-def test_an_incident_that_is_over_needs_nothing(ward: Ward) -> None:
-    ward.look(ledger=("job.stuck", "7"))
-    ward.look(SLOT + INTERVAL_MS)
-    assert ward.begin(SLOT + INTERVAL_MS) is None
+def test_nothing_is_started_for_a_resolved_incident(service: RemediationHarness) -> None:
+    service.record_jobs(ledger=("job.stuck", "7"))
+    service.record_jobs(SLOT + INTERVAL_MS)
+    assert service.start_next(SLOT + INTERVAL_MS) is None
 
 
-def test_a_probe_that_is_down_is_seen_to_like_a_job(ward: Ward) -> None:
-    ward.wanted = {ward.api: RemediationSpec("POST", frozenset({"http.status"}), 3, HOUR)}
-    ward.lab.record_results(make_result(ward.api, SLOT, Outcome.FAIL))
-    case = ward.begin()
-    assert case is not None
-    assert (case.reason, case.subject, case.run_id) == ("http.status", "", "")
+def test_an_incident_of_another_rule_is_remediated(service: RemediationHarness) -> None:
+    service.specs = {service.api: RemediationSpec("POST", frozenset({"http.status"}), 3, HOUR_MS)}
+    service.harness.record_results(make_result(service.api, SLOT, Outcome.FAIL))
+    pending = service.start_next()
+    assert pending is not None
+    assert (pending.reason, pending.subject, pending.run_id) == ("http.status", "", "")
 
 
-def test_the_limit_holds_back_and_lets_go(ward: Ward) -> None:
-    ward.wanted = {ward.jobs: RemediationSpec("UPDATE jobs", frozenset({"job.stuck"}), 2, HOUR)}
-    ward.look(a=("job.stuck", "1"), b=("job.stuck", "2"), c=("job.stuck", "3"))
-    begun = [ward.begin(), ward.begin(), ward.begin()]
-    assert [case.run_id if case else None for case in begun] == ["1", "2", None]
-    assert sorted(ward.states()) == [("1", "started"), ("2", "started"), ("3", "rate_limited")]
-    [held] = ward.lab.select_rows(remediations, remediations.c.state == "rate_limited")
-    assert held["detail"] == f"2{NBSP}times within 1{NBSP}h is the most"
-    later = SLOT + HOUR
-    ward.look(later, c=("job.stuck", "3"))
-    assert ward.begin(later + 999) is None
-    freed = ward.begin(later + 1_000)
-    assert freed is not None
-    assert freed.run_id == "3"
-    assert ("3", "started") in ward.states()
-    assert ward.lab.select_rows(remediations, remediations.c.run_id == "3")[0]["detail"] == ""
+def test_an_attempt_over_the_limit_starts_later(service: RemediationHarness) -> None:
+    service.specs = {service.jobs: RemediationSpec("UPDATE jobs", frozenset({"job.stuck"}), 2, HOUR_MS)}
+    service.record_jobs(a=("job.stuck", "1"), b=("job.stuck", "2"), c=("job.stuck", "3"))
+    attempts = [service.start_next(), service.start_next(), service.start_next()]
+    assert [attempt.run_id if attempt else None for attempt in attempts] == ["1", "2", None]
+    assert sorted(service.states()) == [("1", "started"), ("2", "started"), ("3", "rate_limited")]
+    [limited] = service.harness.select_rows(remediations, remediations.c.state == "rate_limited")
+    assert limited["detail"] == f"rate limit: 2{NBSP}runs per 1{NBSP}h"
+    later = SLOT + HOUR_MS
+    service.record_jobs(later, c=("job.stuck", "3"))
+    assert service.start_next(later + 999) is None
+    third = service.start_next(later + 1_000)
+    assert third is not None
+    assert third.run_id == "3"
+    assert ("3", "started") in service.states()
+    assert service.harness.select_rows(remediations, remediations.c.run_id == "3")[0]["detail"] == ""
 
 
-def test_what_was_a_dry_run_is_done_once_it_is_meant(ward: Ward) -> None:
-    meant = ward.wanted[ward.jobs]._replace(max_runs=1)
-    ward.wanted = {ward.jobs: meant._replace(dry_run=True)}
-    ward.look(ledger=("job.stuck", "7"))
-    need = ward.begin()
-    assert need is not None
-    ward.store.finish_remediation(need, "dry_run", "would change 1 row", SLOT + 1_000)
-    assert ward.begin(SLOT + 2_000) is None
-    ward.wanted = {ward.jobs: meant}
-    assert ward.begin(SLOT + 3_000) == need
-    assert ward.begin(SLOT + 4_000) is None
-    [row] = ward.lab.select_rows(remediations)
+def test_an_attempt_starts_once_it_is_no_longer_a_dry_run(service: RemediationHarness) -> None:
+    spec = service.specs[service.jobs]._replace(max_runs=1)
+    service.specs = {service.jobs: spec._replace(dry_run=True)}
+    service.record_jobs(ledger=("job.stuck", "7"))
+    pending = service.start_next()
+    assert pending is not None
+    service.store.finish_remediation(pending, "dry_run", "would change 1 row", SLOT + 1_000)
+    assert service.start_next(SLOT + 2_000) is None
+    service.specs = {service.jobs: spec}
+    assert service.start_next(SLOT + 3_000) == pending
+    assert service.start_next(SLOT + 4_000) is None
+    [row] = service.harness.select_rows(remediations)
     assert (row["state"], row["started_at"], row["ended_at"], row["detail"]) == ("started", SLOT + 3_000, None, "")
 
 
-def test_what_is_about_a_run_is_not_done_where_none_is_under_way(ward: Ward) -> None:
+def test_a_spec_that_requires_a_run_id_skips_jobs_without_one(service: RemediationHarness) -> None:
     reasons = frozenset({"job.stuck", "job.overdue"})
-    ward.wanted = {ward.jobs: RemediationSpec("UPDATE jobs", reasons, 1, HOUR, requires_run_id=True)}
-    ward.look(a=("job.overdue", ""), b=("job.overdue", ""), c=("job.stuck", "3"))
-    need = ward.begin()
-    assert need is not None
-    assert need.run_id == "3"
-    assert ward.states() == [("3", "started")]
+    service.specs = {service.jobs: RemediationSpec("UPDATE jobs", reasons, 1, HOUR_MS, requires_run_id=True)}
+    service.record_jobs(a=("job.overdue", ""), b=("job.overdue", ""), c=("job.stuck", "3"))
+    pending = service.start_next()
+    assert pending is not None
+    assert pending.run_id == "3"
+    assert service.states() == [("3", "started")]
 
 
-def test_nobody_waits_to_write_who_has_nothing_to_do(ward: Ward) -> None:
-    ward.look(ledger=("job.stuck", "7"))
-    assert ward.store.list_probes_to_remediate(ward.wanted, SLOT + 1_000) == [ward.jobs]
-    assert ward.begin() is not None
-    assert ward.store.list_probes_to_remediate(ward.wanted, SLOT + 1_000) == []
+def test_probes_without_a_pending_attempt_need_no_write(service: RemediationHarness) -> None:
+    service.record_jobs(ledger=("job.stuck", "7"))
+    assert service.store.list_probes_to_remediate(service.specs, SLOT + 1_000) == [service.jobs]
+    assert service.start_next() is not None
+    assert service.store.list_probes_to_remediate(service.specs, SLOT + 1_000) == []
 
 
-def test_the_limit_of_one_probe_is_not_that_of_another(ward: Ward) -> None:
-    ward.wanted = {
-        ward.jobs: RemediationSpec("UPDATE jobs", frozenset({"job.stuck"}), 1, HOUR),
-        ward.api: RemediationSpec("POST", frozenset({"http.status"}), 1, HOUR),
+def test_the_limit_applies_to_each_probe(service: RemediationHarness) -> None:
+    service.specs = {
+        service.jobs: RemediationSpec("UPDATE jobs", frozenset({"job.stuck"}), 1, HOUR_MS),
+        service.api: RemediationSpec("POST", frozenset({"http.status"}), 1, HOUR_MS),
     }
-    ward.look(a=("job.stuck", "1"))
-    ward.lab.record_results(make_result(ward.api, SLOT, Outcome.FAIL))
-    found = [ward.begin(), ward.begin(), ward.begin()]
-    assert {case.probe for case in found if case} == {ward.jobs, ward.api}
-    assert found[2] is None
+    service.record_jobs(a=("job.stuck", "1"))
+    service.harness.record_results(make_result(service.api, SLOT, Outcome.FAIL))
+    attempts = [service.start_next(), service.start_next(), service.start_next()]
+    assert {attempt.probe for attempt in attempts if attempt} == {service.jobs, service.api}
+    assert attempts[2] is None
 
 
-def test_the_end_is_told_by_who_began_it(ward: Ward) -> None:
-    ward.look(ledger=("job.stuck", "7"))
-    case = ward.begin()
-    assert case is not None
-    ward.store.finish_remediation(case, "failed", "no such column \0", SLOT + 2_000)
-    ward.store.finish_remediation(case, "succeeded", "changed 1 row", SLOT + 3_000)
-    [row] = ward.lab.select_rows(remediations)
+def test_only_a_started_attempt_is_finished(service: RemediationHarness) -> None:
+    service.record_jobs(ledger=("job.stuck", "7"))
+    pending = service.start_next()
+    assert pending is not None
+    service.store.finish_remediation(pending, "failed", "no such column \0", SLOT + 2_000)
+    service.store.finish_remediation(pending, "succeeded", "changed 1 row", SLOT + 3_000)
+    [row] = service.harness.select_rows(remediations)
     assert (row["state"], row["detail"], row["ended_at"]) == ("failed", "no such column �", SLOT + 2_000)
 
 
-def test_what_was_done_goes_with_its_incident(ward: Ward) -> None:
-    ward.look(ledger=("job.stuck", "7"))
-    assert ward.begin() is not None
-    ward.look(SLOT + INTERVAL_MS)
+def test_attempts_are_deleted_with_their_incident(service: RemediationHarness) -> None:
+    service.record_jobs(ledger=("job.stuck", "7"))
+    assert service.start_next() is not None
+    service.record_jobs(SLOT + INTERVAL_MS)
     for _ in range(3):
-        delete_expired_rows(ward.lab.database, SLOT + 30 * DAY, DAY, 40 * DAY)
-    assert len(ward.lab.select_rows(remediations)) == 1
-    while delete_expired_rows(ward.lab.database, SLOT + 60 * DAY, DAY, 40 * DAY):
+        delete_expired_rows(service.harness.database, SLOT + 30 * DAY_MS, DAY_MS, 40 * DAY_MS)
+    assert len(service.harness.select_rows(remediations)) == 1
+    while delete_expired_rows(service.harness.database, SLOT + 60 * DAY_MS, DAY_MS, 40 * DAY_MS):
         pass
-    assert ward.lab.select_rows(remediations) == []
+    assert service.harness.select_rows(remediations) == []

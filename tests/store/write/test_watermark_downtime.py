@@ -1,6 +1,6 @@
-"""A paused process, a silent probe, a killed process: what our own time does to what we say of others.
+"""A paused process, a probe without results, a killed process: downtime of Watchdog is no failure of a target.
 
-Simulated time, a real database.
+On simulated time and a real database.
 """
 
 from __future__ import annotations
@@ -14,150 +14,155 @@ from watchdog.domain.rules import stale
 from watchdog.store.database import Database
 from watchdog.store.tables import downtime, incidents, results
 
-TEN_MINUTES = 600_000
-SILENCE = 5 * INTERVAL_MS
-TICK = 3_000
-MANY = 500
+TEN_MINUTES_MS = 600_000
+STALENESS_THRESHOLD_MS = 5 * INTERVAL_MS
+TICK_MS = 3_000
+PROBE_COUNT = 500
 
 
-class Process:
-    """Ticks as the service's do; a run's result arrives a while after its slot was claimed."""
+class SimulatedProcess:
+    """Calls the store as the service does; a result arrives `run_duration_ms` after its slot was claimed.
 
-    def __init__(self, lab: StoreHarness, now: int, *, takes: int = 1_500):
-        self.lab, self.now, self.takes = lab, now, takes
-        self.flying: list[tuple[int, Result]] = []
-        self.changes: list[IncidentTransition] = []
-        self.silent: Collection[int] = ()
+    Probes in `probes_without_results` are claimed, but never return a result.
+    """
+
+    def __init__(self, harness: StoreHarness, now: int, *, run_duration_ms: int = 1_500):
+        self.harness, self.now, self.run_duration_ms = harness, now, run_duration_ms
+        self.in_flight: list[tuple[int, Result]] = []
+        self.transitions: list[IncidentTransition] = []
+        self.probes_without_results: Collection[int] = ()
 
     def run(self, until: int) -> None:
         while self.now < until:
-            self.record([made for at, made in self.flying if at <= self.now])
-            self.flying = [(at, made) for at, made in self.flying if at > self.now]
-            while slots := self.lab.claim_slots(self.now):
-                self.flying += [
-                    (self.now + self.takes, make_result(s.probe, s.slot, previous_slot=s.previous_slot))
-                    for s in slots if s.probe not in self.silent
+            self.record([result for at, result in self.in_flight if at <= self.now])
+            self.in_flight = [(at, result) for at, result in self.in_flight if at > self.now]
+            while slots := self.harness.claim_slots(self.now):
+                self.in_flight += [
+                    (self.now + self.run_duration_ms, make_result(s.probe, s.slot, previous_slot=s.previous_slot))
+                    for s in slots if s.probe not in self.probes_without_results
                 ]  # fmt: skip
-            self.changes += self.lab.recorder.evaluate_deadlines(self.now)[1]
-            self.now += TICK
+            self.transitions += self.harness.recorder.evaluate_deadlines(self.now)[1]
+            self.now += TICK_MS
 
-    def record(self, made: list[Result]) -> None:
-        if made:
-            self.changes += self.lab.record_results(*made, now=self.now)
+    def record(self, arrived: list[Result]) -> None:
+        if arrived:
+            self.transitions += self.harness.record_results(*arrived, now=self.now)
 
-    def sleep(self, ms: int) -> None:
-        """SIGSTOP, SIGCONT."""
+    def pause(self, ms: int) -> None:
+        """As SIGSTOP and SIGCONT do."""
         self.now += ms
 
 
-def missed(lab: StoreHarness) -> tuple[int, int]:
-    """Rows, and the slots that they stand for."""
-    rows = lab.select_rows(results, results.c.outcome == Outcome.MISSED)
+def count_missed(harness: StoreHarness) -> tuple[int, int]:
+    """How many rows are `missed`, and how many slots they stand for."""
+    rows = harness.select_rows(results, results.c.outcome == Outcome.MISSED)
     return len(rows), sum(row["slot_count"] for row in rows)
 
 
-def replays_as_it_lived(process: Process) -> bool:
-    """Of every tenth probe, and of those that were told of."""
-    lab = process.lab
-    some = sorted({*lab.database_ids[::10], *(change.probe for change in process.changes)})
-    replayed = {id: lab.recorder.replay_probe(id, process.now) for id in some}
-    same = all(lab.load_alert_states(id) == machines for id, (machines, _) in replayed.items())
-    told = sorted(process.changes, key=lambda c: (c.probe, c.slot))
-    return same and told == [change for id in some for change in replayed[id][1]]
+def replay_equals_live(process: SimulatedProcess) -> bool:
+    """Whether a replay of every tenth probe, and of those with transitions, gives the same."""
+    harness = process.harness
+    sample = sorted({*harness.database_ids[::10], *(transition.probe for transition in process.transitions)})
+    replayed = {id: harness.recorder.replay_probe(id, process.now) for id in sample}
+    same_states = all(harness.load_alert_states(id) == states for id, (states, _) in replayed.items())
+    transitions = sorted(process.transitions, key=lambda c: (c.probe, c.slot))
+    return same_states and transitions == [t for id in sample for t in replayed[id][1]]
 
 
 def test_a_pause_of_ten_minutes_is_one_gap_and_no_incident(database: Database) -> None:
-    lab = StoreHarness(database, make_registered_probes(MANY, staleness_threshold=SILENCE))
-    process = Process(lab, START_AT)
+    harness = StoreHarness(database, make_registered_probes(PROBE_COUNT, staleness_threshold=STALENESS_THRESHOLD_MS))
+    process = SimulatedProcess(harness, START_AT)
     process.run(START_AT + 130_000)
-    in_the_air = [made for _, made in process.flying]
-    assert in_the_air
-    process.flying = []
-    process.sleep(TEN_MINUTES)
-    process.changes += lab.recorder.evaluate_deadlines(process.now)[1]  # the worst order: the deadlines come first
-    process.record(in_the_air)  # then what was in the air
+    in_flight = [result for _, result in process.in_flight]
+    assert in_flight
+    process.in_flight = []
+    process.pause(TEN_MINUTES_MS)
+    process.transitions += harness.recorder.evaluate_deadlines(process.now)[1]  # the worst order: deadlines first
+    process.record(in_flight)  # then the results that were in flight
     process.run(process.now + 130_000)
-    assert process.changes == []
-    assert lab.select_rows(incidents) == []
-    gap = lab.select_row(downtime)
-    assert TEN_MINUTES <= gap["ended_at"] - gap["started_at"] <= TEN_MINUTES + 2 * TICK
-    assert missed(lab) == (0, 0), "the gap says it for all of them"
-    assert lab.select_rows(results, results.c.late) == [], "ten minutes of ours made nothing late"
-    assert replays_as_it_lived(process)
+    assert process.transitions == []
+    assert harness.select_rows(incidents) == []
+    gap = harness.select_row(downtime)
+    assert TEN_MINUTES_MS <= gap["ended_at"] - gap["started_at"] <= TEN_MINUTES_MS + 2 * TICK_MS
+    assert count_missed(harness) == (0, 0), "the gap accounts for every slot"
+    assert harness.select_rows(results, results.c.late) == [], "downtime makes no result late"
+    assert replay_equals_live(process)
 
 
-def test_what_the_pause_killed_is_missed(database: Database) -> None:
-    """Its runs never come back: each slot in the air is accounted for once its lateness has passed."""
-    lab = StoreHarness(database, make_registered_probes(MANY, staleness_threshold=SILENCE))
-    process = Process(lab, START_AT)
+def test_runs_that_the_pause_killed_are_missed(database: Database) -> None:
+    """Each slot in flight is recorded as missed once its max_lateness has passed."""
+    harness = StoreHarness(database, make_registered_probes(PROBE_COUNT, staleness_threshold=STALENESS_THRESHOLD_MS))
+    process = SimulatedProcess(harness, START_AT)
     process.run(START_AT + 130_000)
-    in_the_air = len(process.flying)
-    assert in_the_air
-    process.flying = []
-    process.sleep(TEN_MINUTES)
+    in_flight = len(process.in_flight)
+    assert in_flight
+    process.in_flight = []
+    process.pause(TEN_MINUTES_MS)
     process.run(process.now + 130_000)
-    assert process.changes == []
-    assert missed(lab) == (in_the_air, in_the_air)
-    assert {r["reason"] for r in lab.select_rows(results, results.c.outcome == Outcome.MISSED)} == {
+    assert process.transitions == []
+    assert count_missed(harness) == (in_flight, in_flight)
+    assert {r["reason"] for r in harness.select_rows(results, results.c.outcome == Outcome.MISSED)} == {
         "missed.result_lost"
     }
 
 
-def test_one_probe_that_falls_silent_is_stale_once(database: Database) -> None:
-    """Also across a pause of ours, which counts for nothing; and once more after it has spoken."""
-    lab = StoreHarness(database, make_registered_probes(20, staleness_threshold=SILENCE))
-    process = Process(lab, START_AT)
-    silent = lab.database_ids[7]
+def test_a_probe_without_results_is_stale_once(database: Database) -> None:
+    """A pause in between does not count; a new result resolves the incident."""
+    harness = StoreHarness(database, make_registered_probes(20, staleness_threshold=STALENESS_THRESHOLD_MS))
+    process = SimulatedProcess(harness, START_AT)
+    silent_probe = harness.database_ids[7]
     process.run(START_AT + 130_000)
-    process.silent = {silent}
+    process.probes_without_results = {silent_probe}
     process.run(process.now + 120_000)
-    process.sleep(TEN_MINUTES)
+    process.pause(TEN_MINUTES_MS)
     process.run(process.now + 120_000)
-    assert process.changes == [], "two and two minutes that we lived"
+    assert process.transitions == [], "four minutes of uptime"
     process.run(process.now + 600_000)
-    (opened,) = process.changes
-    assert (opened.probe, opened.rule) == (silent, stale.RULE_NAME)
-    process.silent = ()
+    (opened,) = process.transitions
+    assert (opened.probe, opened.rule) == (silent_probe, stale.RULE_NAME)
+    process.probes_without_results = ()
     process.run(process.now + 180_000)
-    assert [(c.event, c.incident) for c in process.changes] == [
+    assert [(c.event, c.incident) for c in process.transitions] == [
         (IncidentEvent.OPENED, opened.incident), (IncidentEvent.RESOLVED, opened.incident)
     ]  # fmt: skip
-    assert replays_as_it_lived(process)
+    assert replay_equals_live(process)
 
 
-def test_a_probe_that_falls_silent_is_found_when_its_silence_is_over(database: Database) -> None:
-    """With no pause: nobody else is disturbed, and it takes no longer than it has to."""
-    lab = StoreHarness(database, make_registered_probes(50, staleness_threshold=SILENCE))
-    process = Process(lab, START_AT)
+def test_a_probe_is_stale_as_soon_as_its_threshold_has_passed(database: Database) -> None:
+    """Without a pause; no other probe is affected."""
+    harness = StoreHarness(database, make_registered_probes(50, staleness_threshold=STALENESS_THRESHOLD_MS))
+    process = SimulatedProcess(harness, START_AT)
     process.run(START_AT + 70_000)
-    process.silent = {lab.database_ids[9]}
+    process.probes_without_results = {harness.database_ids[9]}
     process.run(START_AT + 600_000)
-    (change,) = process.changes
-    (row,) = lab.select_rows(incidents)
-    assert (change.probe, change.rule) == (lab.database_ids[9], stale.RULE_NAME)
-    assert change.slot + SILENCE <= row["opened_at"] <= change.slot + SILENCE + 2 * TICK
+    (transition,) = process.transitions
+    (row,) = harness.select_rows(incidents)
+    assert (transition.probe, transition.rule) == (harness.database_ids[9], stale.RULE_NAME)
+    assert 0 <= row["opened_at"] - transition.slot - STALENESS_THRESHOLD_MS <= 2 * TICK_MS
 
 
-def test_killed_and_an_hour_away(databases: DatabasePair) -> None:
-    """One gap and the slots that were in the air, whatever the number of probes; found and folded in bounded time."""
-    probes = make_registered_probes(MANY, staleness_threshold=SILENCE)
-    process = Process(StoreHarness(databases.first, probes), START_AT)
+def test_a_kill_and_an_hour_of_downtime(databases: DatabasePair) -> None:
+    """One gap, and the slots that were in flight, whatever the number of probes."""
+    probes = make_registered_probes(PROBE_COUNT, staleness_threshold=STALENESS_THRESHOLD_MS)
+    process = SimulatedProcess(StoreHarness(databases.first, probes), START_AT)
     process.run(START_AT + 130_000)
-    in_the_air = len(process.flying)
-    assert in_the_air
-    before = len(process.lab.select_rows(results))
-    back = process.now + 3_600_000
+    in_flight = len(process.in_flight)
+    assert in_flight
+    before = len(process.harness.select_rows(results))
+    restart_at = process.now + 3_600_000
     started = perf_counter()
-    after = Process(StoreHarness(databases.second, probes, create_schema=False, now=back), back)
-    after.run(back + 5 * TICK)
-    took = perf_counter() - started
-    print(f"{databases.url.split(':')[0]}: {MANY} probes, an hour away: five ticks in {took:.2f} s")
-    after.run(back + 100_000)
-    lab = after.lab
-    assert after.changes == []
-    assert lab.select_rows(incidents) == []
-    assert len(lab.select_rows(downtime)) == 1
-    assert missed(lab) == (in_the_air, in_the_air)
-    ran = len(lab.select_rows(results, results.c.outcome == Outcome.PASS)) - before
-    assert MANY <= ran <= 3 * MANY, "each went on from its newest slot: no burst"
-    assert replays_as_it_lived(after)
+    restarted = SimulatedProcess(
+        StoreHarness(databases.second, probes, create_schema=False, now=restart_at), restart_at
+    )
+    restarted.run(restart_at + 5 * TICK_MS)
+    elapsed_s = perf_counter() - started
+    print(f"{databases.url.split(':')[0]}: {PROBE_COUNT} probes, an hour of downtime: five ticks in {elapsed_s:.2f} s")
+    restarted.run(restart_at + 100_000)
+    harness = restarted.harness
+    assert restarted.transitions == []
+    assert harness.select_rows(incidents) == []
+    assert len(harness.select_rows(downtime)) == 1
+    assert count_missed(harness) == (in_flight, in_flight)
+    passed = len(harness.select_rows(results, results.c.outcome == Outcome.PASS)) - before
+    assert PROBE_COUNT <= passed <= 3 * PROBE_COUNT, "each probe continues with its newest slot, without a burst"
+    assert replay_equals_live(restarted)

@@ -137,7 +137,7 @@ class RemediationStore:
         )
         within_limit = connection.execute(counted).scalar_one() < spec.max_runs
         if within_limit or self._load_remediation_state(connection, pending) is None:
-            limit = f"{format_count(spec.max_runs, 'time')} within {format_duration(spec.per_ms)} is the most"
+            limit = f"rate limit: {format_count(spec.max_runs, 'run')} per {format_duration(spec.per_ms)}"
             values = {
                 "action": spec.action,
                 "state": STARTED if within_limit else RATE_LIMITED,
