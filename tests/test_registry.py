@@ -13,6 +13,7 @@ from watchdog.registry import Registry
 
 class Animal(ConfigModel):
     kind: ClassVar[str]
+    example: ClassVar[str] = ""
 
 
 class Cat(Animal):

@@ -14,6 +14,7 @@ from watchdog.config_types import exactly_one_of
 
 class _HasKind(Protocol):
     kind: ClassVar[str]
+    example: ClassVar[str]
 
 
 K = TypeVar("K", bound=_HasKind)

@@ -1,23 +1,30 @@
 """Rebuilds every file that is generated from the code: `./dev regen`.
 
-These are docs/configuration.md, docs/reasons.md and, for every tests/config/bad/*.yaml, a .txt with its error messages.
+These are docs/configuration.md, docs/reasons.md, the table of rules in docs/architecture.md and, for every
+tests/config/bad/*.yaml, a .txt with its error messages.
 Review the diff afterwards: tests compare the files with what the code generates.
 """
 
 from __future__ import annotations
 
+import inspect
 import os
+import re
 from contextlib import chdir
 from pathlib import Path
+from types import ModuleType
 
 from watchdog.config.load import load_config
 from watchdog.config.problems import ConfigError
 from watchdog.config.reference import render_reference
 from watchdog.domain.reasons.reference import render_reasons_page
+from watchdog.domain.rules import stale
+from watchdog.domain.rules.engine import RESULT_RULES
 
 ROOT = Path(__file__).parents[2]
 REFERENCE_FILE = ROOT / "docs/configuration.md"
 REASONS_FILE = ROOT / "docs/reasons.md"
+ARCHITECTURE_FILE = ROOT / "docs/architecture.md"
 BAD_CONFIG_FOLDER = ROOT / "tests/config/bad"
 PLANTED_SECRET, SHORT_SECRET = "s3cr3t-Pl4nted/value", "471"
 BAD_CONFIG_ENV = {"PLANTED": PLANTED_SECRET, "PIN": SHORT_SECRET, "NUMBER": "3", "EMPTY": ""}
@@ -33,9 +40,29 @@ def bad_config_error(file: Path) -> ConfigError:
     raise AssertionError(f"{file} loads")
 
 
+def render_architecture_page() -> str:
+    """The page with a current table of rules. A rule is described by the first sentence of its module's docstring."""
+    rows = [
+        f"| `{rule.RULE_NAME}` | {_first_sentence(rule)} | {rule.HEALTH_STATE.value} |"
+        for rule in (*RESULT_RULES, stale)
+    ]
+    page = ARCHITECTURE_FILE.read_text(encoding="utf-8")
+    before, header, after = re.split(r"(^\| rule \| requires .*\n\|---.*\n)", page, maxsplit=1, flags=re.MULTILINE)
+    return "".join([before, header, "\n".join(rows), "\n\n", after.partition("\n\n")[2]])
+
+
+def _first_sentence(rule: ModuleType) -> str:
+    text = inspect.cleandoc(rule.__doc__ or "").partition("\n\n")[0].replace("\n", " ")
+    return re.split(r"(?<=\.)\s", text.removeprefix(f"{rule.RULE_NAME}: "))[0].rstrip(".")
+
+
 def regenerate() -> list[Path]:
     """Write all generated files. Returns those that changed."""
-    contents = {REFERENCE_FILE: render_reference(), REASONS_FILE: render_reasons_page()}
+    contents = {
+        REFERENCE_FILE: render_reference(),
+        REASONS_FILE: render_reasons_page(),
+        ARCHITECTURE_FILE: render_architecture_page(),
+    }
     for file in sorted(BAD_CONFIG_FOLDER.glob("*.yaml")):
         contents[file.with_suffix(".txt")] = f"{bad_config_error(file)}\n"
     changed = [file for file, content in contents.items() if not file.exists() or file.read_text() != content]

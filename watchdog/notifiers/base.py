@@ -67,6 +67,8 @@ class Notifier(ConfigModel):
     """One way to notify people. A kind adds its fields and `send()`."""
 
     kind: ClassVar[str]
+    example: ClassVar[str]
+    """A configuration that uses the kind, for the reference page."""
 
     @property
     @abstractmethod

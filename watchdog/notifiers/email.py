@@ -126,6 +126,11 @@ class EmailNotifier(Notifier):
     """Sends an email. Later messages of an incident are replies to its first one."""
 
     kind: ClassVar[str] = "email"
+    example: ClassVar[str] = """
+        receivers:
+          oncall: {email: {to: [oncall@acme.example]}}
+        email: {host: smtp.acme.example, from: watchdog@acme.example}
+    """
 
     to: tuple[Annotated[str, AfterValidator(_validate_email_address)], ...] = Field(min_length=1)
     """The addresses of the recipients."""

@@ -14,6 +14,10 @@ class LogNotifier(Notifier):
     fields."""
 
     kind: ClassVar[str] = "log"
+    example: ClassVar[str] = """
+        receivers:
+          journal: {log: {}}
+    """
 
     @property
     def recipient(self) -> str:

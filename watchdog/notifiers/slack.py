@@ -58,6 +58,11 @@ class SlackNotifier(Notifier):
     """Posts to Slack: either through an incoming `webhook`, or as an app with `bot_token` and `channel`."""
 
     kind: ClassVar[str] = "slack"
+    example: ClassVar[str] = """
+        receivers:
+          oncall: {slack: {bot_token: "${SLACK_BOT_TOKEN}", channel: "#oncall"}}
+          chat: {slack: {webhook: "${SLACK_WEBHOOK_URL}"}}
+    """
 
     webhook: Secret | None = None
     """The URL of an incoming webhook. Its messages cannot be edited, so a recovery is a message of its own."""

@@ -31,6 +31,10 @@ class WebhookNotifier(Notifier):
     """Posts every event of an incident as JSON to a URL (docs/webhook.md)."""
 
     kind: ClassVar[str] = "webhook"
+    example: ClassVar[str] = """
+        receivers:
+          pager: {webhook: {url: "https://events.acme.example/alert", secret: "${WEBHOOK_SECRET}"}}
+    """
 
     url: HttpUrl
     """The URL to post to; http:// or https://."""

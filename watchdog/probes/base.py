@@ -120,6 +120,8 @@ class Probe(ProbeDefaults):
     """The fields that all kinds of probes have. A kind adds `observe()` and one field that is named like the kind."""
 
     kind: ClassVar[str]
+    example: ClassVar[str]
+    """A configuration that uses the kind, for the reference page."""
     expression_variables: ClassVar[Mapping[str, str]] = {}
     """The variables of `expect` and `prefer`: name -> CEL type, as for `compile_expression`."""
     unsupported_fields: ClassVar[Mapping[str, str]] = {}

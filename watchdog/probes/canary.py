@@ -80,6 +80,16 @@ class CanaryProbe(Probe):
     """Sends a canary job through a queue and times every stage: enqueue, pick-up, finish. Runs never overlap."""
 
     kind: ClassVar[str] = "canary"
+    example: ClassVar[str] = """
+        probes:
+          - name: Email pipeline
+            every: 5m
+            canary:
+              bullmq: {redis: "${REDIS_URL}", queue: email}
+              payload: {sentinel: true}
+              start_within: 10s
+              finish_within: 30s
+    """
     reason_prefixes: ClassVar[tuple[str, ...]] = ("canary.", "job.failed", "queue.missing")
     unsupported_fields = {  # noqa: RUF012 - a ClassVar of the base
         "timeout": "not supported by canary probes: use canary.finish_within",

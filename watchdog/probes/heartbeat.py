@@ -59,6 +59,16 @@ class HeartbeatProbe(Probe):
     """Monitors a job by its check-ins. `every` sets how often they are evaluated."""
 
     kind: ClassVar[str] = "heartbeat"
+    example: ClassVar[str] = """
+        probes:
+          - name: Nightly backup
+            heartbeat:
+              token: "${BACKUP_CHECKIN_TOKEN}"
+              schedule: "0 3 * * *"
+              timezone: Europe/Berlin
+              grace: 30m
+              max_runtime: 2h
+    """
     reason_prefixes: ClassVar[tuple[str, ...]] = ("job.",)
     passive_source: ClassVar[str] = "its job checks in at the running service"
     unsupported_fields = {  # noqa: RUF012 - a ClassVar of the base

@@ -24,6 +24,17 @@ class HttpProbe(Probe):
     """Requests a URL. Without `expect`, a 2xx status is expected."""
 
     kind: ClassVar[str] = "http"
+    example: ClassVar[str] = """
+        probes:
+          - name: Warm the cache
+            schedule: "*/5 * * * *"
+            http:
+              url: https://api.acme.example/warm
+              method: POST
+              json: {pool: puzzles}
+              auth: {bearer: "${API_TOKEN}"}
+            retries: 2
+    """
     expression_variables: ClassVar[Mapping[str, str]] = {
         "status": "int",
         "headers": "map(string, string)",

@@ -111,6 +111,16 @@ class JobsProbe(Probe):
     """Monitors the scheduled jobs of a queue, a table or a scheduler. Each job has incidents of its own."""
 
     kind: ClassVar[str] = "jobs"
+    example: ClassVar[str] = """
+        probes:
+          - name: Digest schedulers
+            jobs:
+              bullmq: {redis: "${REDIS_URL}", queue: email}
+              grace: 2m
+              watch:
+                nightly-digest: {schedule: "0 6 * * *", timezone: Europe/Berlin, max_runtime: 1h}
+                "*": {failures: 2}
+    """
     reason_prefixes: ClassVar[tuple[str, ...]] = ("job.", "queue.missing")
     unsupported_fields = {  # noqa: RUF012 - a ClassVar of the base
         "expect": "not supported by jobs probes: use jobs.watch to set schedules and limits",

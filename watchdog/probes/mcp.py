@@ -97,6 +97,17 @@ class McpProbe(Probe):
     the required tools and report no error."""
 
     kind: ClassVar[str] = "mcp"
+    example: ClassVar[str] = """
+        probes:
+          - name: Search MCP
+            mcp:
+              url: https://mcp.acme.example/mcp
+              headers: {Authorization: "Bearer ${MCP_TOKEN}"}
+              tools: [search, fetch]
+              call: {tool: health_check}
+              tasks: {registry_sync: 15m, "*": 2h}
+            expect: ["result.healthy"]
+    """
     reason_prefixes: ClassVar[tuple[str, ...]] = ("task.",)
     expression_variables: ClassVar[Mapping[str, str]] = {
         "result": "dyn",

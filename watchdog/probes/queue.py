@@ -148,6 +148,12 @@ class QueueProbe(Probe):
     """Monitors a queue: waiting, active, delayed and failed jobs, the oldest waiting job, consumers. Read-only."""
 
     kind: ClassVar[str] = "queue"
+    example: ClassVar[str] = """
+        probes:
+          - name: Email backlog
+            queue: {bullmq: {redis: "${REDIS_URL}", queue: email}}
+            rules: {waiting: {over: 200, for: 10m}, oldest: {over: 15m}}
+    """
     reason_prefixes: ClassVar[tuple[str, ...]] = ("queue.",)
     unsupported_fields = {  # noqa: RUF012 - a ClassVar of the base
         "expect": "not supported by queue probes: use rules",

@@ -19,6 +19,11 @@ class ApschedulerJobSource(TableJobSource):
     schedulers are reported. The role needs SELECT on the table only."""
 
     kind: ClassVar[str] = "apscheduler"
+    example: ClassVar[str] = """
+        probes:
+          - name: APScheduler jobs
+            jobs: {apscheduler: {url: "${APP_DB_URL}"}}
+    """
     name: ClassVar[str] = "APScheduler"
 
     table: TableName = "apscheduler_jobs"

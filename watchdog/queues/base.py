@@ -77,6 +77,8 @@ class QueueDriver(ConfigModel):
 
     kind: ClassVar[str]
     """Its key in the configuration: `bullmq`, `pgboss`."""
+    example: ClassVar[str]
+    """A configuration that uses the kind, for the reference page."""
     name: ClassVar[str]
     """As people write it: BullMQ, pg-boss."""
     required_modules: ClassVar[tuple[str, ...]] = ()

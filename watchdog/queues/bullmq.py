@@ -64,6 +64,15 @@ class BullmqQueue(RedisQueueDriver):
 class BullmqCanary(BullmqQueue, CanaryDriver):
     """A canary job in a BullMQ queue."""
 
+    example: ClassVar[str] = """
+        probes:
+          - name: Email pipeline
+            every: 5m
+            canary:
+              bullmq: {redis: "${REDIS_URL}", queue: email, job: __canary__}
+              finish_within: 30s
+    """
+
     required_modules: ClassVar[tuple[str, ...]] = ("redis", "bullmq")
 
     job: SingleLineText = "__canary__"
@@ -79,6 +88,12 @@ class BullmqStatsSource(BullmqQueue, QueueStatsSource):
     """A BullMQ queue. `failure_ratio` covers the completed jobs that the queue keeps. `oldest` considers the next job
     without and the next job with a priority."""
 
+    example: ClassVar[str] = """
+        probes:
+          - name: Email backlog
+            queue: {bullmq: {redis: "${REDIS_URL}", queue: email}}
+    """
+
     async def fetch_queue_stats(self, context: ConnectContext, window_ms: int | None) -> QueueStats:
         async with self.open_client(context) as client:
             with map_redis_errors():
@@ -88,6 +103,12 @@ class BullmqStatsSource(BullmqQueue, QueueStatsSource):
 
 class BullmqJobSource(BullmqQueue, JobSource):
     """The job schedulers of a BullMQ queue."""
+
+    example: ClassVar[str] = """
+        probes:
+          - name: Digest schedulers
+            jobs: {bullmq: {redis: "${REDIS_URL}", queue: email}}
+    """
 
     async def fetch_snapshot(self, context: ConnectContext) -> JobSourceSnapshot:
         async with self.open_client(context) as client:

@@ -56,6 +56,18 @@ class HttpCanary(CanaryDriver):
     and `elapsed_ms`."""
 
     kind: ClassVar[str] = "http"
+    example: ClassVar[str] = """
+        probes:
+          - name: Thumbnails
+            every: 5m
+            canary:
+              http:
+                enqueue: {url: "https://api.acme.example/jobs", method: POST, json: {kind: noop}}
+                poll: "https://api.acme.example/jobs/{job_id}"
+                done: "body.status == 'completed'"
+                failed: "body.status == 'failed'"
+              finish_within: 1m
+    """
     name: ClassVar[str] = "HTTP"
     deterministic_id: ClassVar[bool] = False
     deadline_margin_ms: ClassVar[int] = 18_000

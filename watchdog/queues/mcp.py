@@ -50,6 +50,18 @@ class McpCanary(McpTarget, CanaryDriver):
     `job_id`, a resource is polled for the state of the job."""
 
     kind: ClassVar[str] = "mcp"
+    example: ClassVar[str] = """
+        probes:
+          - name: Export through MCP
+            every: 10m
+            canary:
+              mcp:
+                url: https://mcp.acme.example/mcp
+                tool: export_data
+                arguments: {format: csv, idempotency_key: "canary-{nonce}"}
+                resource: "job:{job_id}"
+              finish_within: 2m
+    """
     name: ClassVar[str] = "MCP"
     deterministic_id: ClassVar[bool] = False
     deadline_margin_ms: ClassVar[int] = 23_000

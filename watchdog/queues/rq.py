@@ -81,6 +81,15 @@ class RqQueue(RqRedis):
 class RqCanary(RqQueue, CanaryDriver):
     """A canary job in an RQ queue."""
 
+    example: ClassVar[str] = """
+        probes:
+          - name: Import pipeline
+            every: 5m
+            canary:
+              rq: {redis: "${REDIS_URL}", queue: imports, function: app.tasks.canary}
+              finish_within: 1m
+    """
+
     payload_field: ClassVar[str] = "args"
 
     function: SingleLineText = DEFAULT_FUNCTION
@@ -183,6 +192,12 @@ class _RqCanaryConnection:
 class RqStatsSource(RqQueue, QueueStatsSource):
     """An RQ queue. `failure_ratio` is not available."""
 
+    example: ClassVar[str] = """
+        probes:
+          - name: Import backlog
+            queue: {rq: {redis: "${REDIS_URL}", queue: default}}
+    """
+
     @property
     def unsupported_metrics(self) -> Container[str]:
         return ("failure_ratio",)
@@ -231,6 +246,12 @@ async def _count_live_workers(client: Any, driver: RqRedis, workers: list[str]) 
 
 class RqJobSource(RqRedis, JobSource):
     """The cron jobs of RQ and the schedulers that enqueue them."""
+
+    example: ClassVar[str] = """
+        probes:
+          - name: RQ schedules
+            jobs: {rq: {redis: "${REDIS_URL}"}}
+    """
 
     @property
     def target(self) -> str:

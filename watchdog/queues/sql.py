@@ -122,6 +122,20 @@ class SqlJobSource(TableJobSource):
     only."""
 
     kind: ClassVar[str] = "sql"
+    example: ClassVar[str] = """
+        probes:
+          - name: Billing jobs
+            jobs:
+              sql:
+                url: "${APP_DB_URL}"
+                table: billing.scheduled_jobs
+                columns:
+                  {id: id, type: kind, status: status, scheduled: scheduled_at, started: started_at, finished: ended_at}
+                statuses: {waiting: [pending], running: [running], done: [completed], failed: [failed]}
+              watch:
+                nightly-invoices: {schedule: "0 6 1 * *", grace: 1h, max_runtime: 2h}
+                "*": {max_runtime: 2h, failures: 3}
+    """
     name: ClassVar[str] = "SQL"
 
     columns: ColumnMapping

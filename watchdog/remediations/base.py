@@ -35,6 +35,8 @@ class RemediationAction(ConfigModel):
     """A configured action. Each kind is a subclass."""
 
     kind: ClassVar[str]
+    example: ClassVar[str]
+    """A configuration that uses the kind, for the reference page."""
 
     @property
     @abstractmethod

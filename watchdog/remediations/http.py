@@ -29,6 +29,14 @@ class HttpRemediation(HttpTarget, RemediationAction):
     alone."""
 
     kind: ClassVar[str] = "http"
+    example: ClassVar[str] = """
+        probes:
+          - name: API
+            http: https://api.acme.example/health
+            remediation:
+              on: connection.refused
+              http: {url: "https://ops.acme.example/restart", method: POST, json: {incident: "{incident}"}}
+    """
 
     method: HttpMethod = "POST"
     """The HTTP method. GET and HEAD take no body."""

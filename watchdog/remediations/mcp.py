@@ -25,6 +25,14 @@ class McpRemediation(McpTarget, RemediationAction):
     """One call of an MCP tool. The texts in `arguments` can contain parameters such as `{id}` and `{subject}`."""
 
     kind: ClassVar[str] = "mcp"
+    example: ClassVar[str] = """
+        probes:
+          - name: Search MCP
+            mcp: https://mcp.acme.example/mcp
+            remediation:
+              on: task.stale
+              mcp: {url: "https://mcp.acme.example/mcp", tool: trigger_task, arguments: {name: "{subject}"}}
+    """
 
     tool: SingleLineText
     """The name of the tool to call."""

@@ -42,6 +42,22 @@ class SqlRemediation(RemediationAction):
     short form is the statement alone."""
 
     kind: ClassVar[str] = "sql"
+    example: ClassVar[str] = """
+        probes:
+          - name: Billing jobs
+            jobs:
+              sql:
+                url: "${APP_DB_URL}"
+                table: scheduled_jobs
+                columns: {id: id, type: job_type, status: status, started: started_at}
+                statuses: {running: [running]}
+              watch: {"*": {max_runtime: 2h}}
+            remediation:
+              on: job.stuck
+              sql:
+                url: "${APP_DB_REMEDIATION_URL}"
+                statement: "UPDATE scheduled_jobs SET status = 'pending' WHERE id = :id AND status = 'running'"
+    """
 
     shorthand_field: ClassVar[str] = "statement"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import NamedTuple
 
 import pytest
@@ -14,6 +16,7 @@ from tests.support.builders import (
     make_result,
     make_results,
 )
+from watchdog.domain import rules
 from watchdog.domain.model import AlertState, Finding, IncidentEvent, IncidentTransition
 from watchdog.domain.rules import (
     HEALTH_STATE_BY_RULE,
@@ -252,5 +255,6 @@ def test_the_state_of_a_probe_is_the_worst_of_its_open_findings(
     assert derive_health_state(rules.split(), has_verdict=judged) == state, sentence
 
 
-def test_every_rule_has_a_state() -> None:
-    assert set(HEALTH_STATE_BY_RULE) == {"availability", "no_verdict", "task", "missing", "preference", "job", "stale"}
+def test_every_rule_is_registered() -> None:
+    modules = [import_module(f"{rules.__name__}.{module.name}") for module in iter_modules(rules.__path__)]
+    assert {module.RULE_NAME for module in modules if hasattr(module, "RULE_NAME")} == set(HEALTH_STATE_BY_RULE)

@@ -1,4 +1,4 @@
-"""no_verdict: run after run could not be judged. A fault of Watchdog's own is never the target's."""
+"""no_verdict: runs lead to a verdict. A fault of Watchdog itself is never the target's."""
 
 from __future__ import annotations
 

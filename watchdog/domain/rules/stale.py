@@ -1,4 +1,4 @@
-"""stale: no result has been stored for too long. A stored deadline decides it, not a result."""
+"""stale: results arrive, at least one in three slots. A stored deadline decides it, not a result."""
 
 from __future__ import annotations
 

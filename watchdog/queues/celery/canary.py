@@ -28,6 +28,15 @@ SEND_AND_CLOCK_SKEW_MS = 10_000
 class CeleryCanary(CeleryQueue, CanaryDriver):
     """A canary job in a Celery queue. The workers must keep their results in Redis, as JSON."""
 
+    example: ClassVar[str] = """
+        probes:
+          - name: Thumbnail pipeline
+            every: 5m
+            canary:
+              celery: {broker: "${REDIS_URL}", backend: "${REDIS_URL}", task: app.tasks.canary}
+              finish_within: 1m
+    """
+
     payload_field: ClassVar[str] = "args"
     pickup_hint: ClassVar[str] = (
         "remove start_within, or set celery.task_track_started if the workers have task_track_started"

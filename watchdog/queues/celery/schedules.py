@@ -23,6 +23,13 @@ class CeleryJobSource(JobSource):
     check in instead (docs/heartbeats.md)."""
 
     kind: ClassVar[str] = "celery"
+    example: ClassVar[str] = """
+        probes:
+          - name: RedBeat schedules
+            jobs: {celery: {redbeat: "${REDIS_URL}"}}
+          - name: django-celery-beat schedules
+            jobs: {celery: {database: "${APP_DB_URL}"}}
+    """
     name: ClassVar[str] = "Celery"
 
     redbeat: Annotated[RedisUrl | None, ALLOW_FROM_FILE] = None

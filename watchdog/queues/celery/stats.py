@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container
+from typing import ClassVar
 from urllib.parse import urlsplit
 
 from watchdog.domain.observations import QueueStats
@@ -13,6 +14,12 @@ from watchdog.queues.celery.broker import CeleryQueue, fetch_waiting_stats
 class CeleryStatsSource(CeleryQueue, QueueStatsSource):
     """A Celery queue. Only `waiting`, `stalled` and, on RabbitMQ, `consumers` are available. On Redis, an empty queue
     looks the same as a missing one."""
+
+    example: ClassVar[str] = """
+        probes:
+          - name: Celery backlog
+            queue: {celery: {broker: "${REDIS_URL}", queue: celery}}
+    """
 
     @property
     def unsupported_metrics(self) -> Container[str]:

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import ClassVar
 from uuid import NAMESPACE_URL, uuid5
 
 from watchdog.domain.observations import JobStage, JobStatus, QueueStats
@@ -30,6 +31,15 @@ MISSING_PRIVILEGES_SQL = """
 
 class PgbossCanary(PgbossQueue, CanaryDriver):
     """A canary job in a pg-boss queue. The worker of the queue should recognize its payload and return at once."""
+
+    example: ClassVar[str] = """
+        probes:
+          - name: Report pipeline
+            every: 5m
+            canary:
+              pgboss: {url: "${APP_DB_URL}", queue: report}
+              finish_within: 1m
+    """
 
     @asynccontextmanager
     async def connect(self, context: ConnectContext) -> AsyncIterator[CanaryConnection]:

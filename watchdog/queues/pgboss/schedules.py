@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from itertools import takewhile
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from watchdog.domain.observations import JobFacts, JobSourceSnapshot
 from watchdog.net.errors import ProbeError
@@ -27,6 +27,12 @@ SCHEDULE_PRIVILEGES_HINT = "the role needs USAGE on the schema, SELECT on versio
 
 class PgbossJobSource(PgbossDatabase, JobSource):
     """The schedules of pg-boss. The role also needs SELECT on the table `schedule`."""
+
+    example: ClassVar[str] = """
+        probes:
+          - name: Report schedules
+            jobs: {pgboss: {url: "${APP_DB_URL}"}}
+    """
 
     @property
     def target(self) -> str:

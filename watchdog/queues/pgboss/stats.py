@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container
+from typing import ClassVar
 
 from watchdog.domain.observations import CompletedCounts, QueueStats
 from watchdog.queues.base import ConnectContext, QueueStatsSource
@@ -14,6 +15,12 @@ STATS_PRIVILEGES_HINT = "the role needs USAGE on the schema, SELECT on version, 
 
 class PgbossStatsSource(PgbossQueue, QueueStatsSource):
     """A pg-boss queue. `consumers` is not available. The role needs SELECT only."""
+
+    example: ClassVar[str] = """
+        probes:
+          - name: Report backlog
+            queue: {pgboss: {url: "${APP_DB_URL}", queue: report}}
+    """
 
     @property
     def unsupported_metrics(self) -> Container[str]:

@@ -62,6 +62,15 @@ DELETE_SENTINEL_SQL = f"""
 class ProcrastinateCanary(ProcrastinateQueue, CanaryDriver):
     """A canary job in a Procrastinate 3 queue. The workers must keep finished jobs, as they do by default."""
 
+    example: ClassVar[str] = """
+        probes:
+          - name: Invoice pipeline
+            every: 5m
+            canary:
+              procrastinate: {url: "${APP_DB_URL}", queue: canaries, task: app.tasks.canary}
+              finish_within: 1m
+    """
+
     payload_field: ClassVar[str] = "args"
 
     task: SingleLineText = DEFAULT_TASK_NAME

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from itertools import takewhile
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from watchdog.domain.observations import JobFacts, JobSourceSnapshot
 from watchdog.net.errors import ProbeError
@@ -46,6 +46,14 @@ PERIODIC_RUNS_SQL = f"""
 class ProcrastinateJobSource(ProcrastinateDatabase, JobSource):
     """The periodic tasks of Procrastinate 3. Their schedules are only in the code of the workers: set them in `watch`.
     Without, only runs that wait too long, fail or never end are reported."""
+
+    example: ClassVar[str] = """
+        probes:
+          - name: Periodic tasks
+            jobs:
+              procrastinate: {url: "${APP_DB_URL}"}
+              watch: {app.tasks.digest: {schedule: "0 6 * * *"}}
+    """
 
     @property
     def target(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container
+from typing import ClassVar
 
 from watchdog.domain.observations import CompletedCounts, QueueStats
 from watchdog.queues.base import ConnectContext, QueueStatsSource
@@ -54,6 +55,12 @@ FINISHED_COUNTS_SQL = f"""
 class ProcrastinateStatsSource(ProcrastinateQueue, QueueStatsSource):
     """A Procrastinate 3 queue. `consumers` is not available. An empty queue looks the same as a missing
     one."""
+
+    example: ClassVar[str] = """
+        probes:
+          - name: Invoice backlog
+            queue: {procrastinate: {url: "${APP_DB_URL}", queue: default}}
+    """
 
     @property
     def unsupported_metrics(self) -> Container[str]:
