@@ -88,7 +88,7 @@ async def run_app(loaded_config: LoadedConfig, clock: Clock = wall_clock_ms) -> 
     try:
         await store_executor.run_write(upgrade_schema, database, resource_path("migrations"))
         await asyncio.to_thread(
-            lambda: [part.prepare() for probe in config.probes for part in (probe, probe.remediation_action) if part]
+            lambda: [part.preload() for probe in config.probes for part in (probe, probe.remediation_action) if part]
         )
         async with Network() as network, AsyncExitStack() as stack:
             network.prepare_notifier_http_client()

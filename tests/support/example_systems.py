@@ -76,7 +76,7 @@ async def running_example(name: str, folder: Path, **env: str) -> AsyncIterator[
     """Run one of the files of examples/systems, with these variables."""
     loaded_config = load_example(name, folder, env)
     for probe in loaded_config.config.probes:
-        probe.prepare()  # as `watchdog run` does: loading libraries would take long inside a run
+        probe.preload()  # as `watchdog run` does: loading libraries would take long inside a run
     storage = StoreExecutor(Database(loaded_config.config.storage.url))
     runners: list[ExampleSystemRunner] = []
     clock: Clock = lambda: runners[0].now if runners else wall_clock_ms()  # noqa: E731 - a named closure

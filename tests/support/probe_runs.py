@@ -60,7 +60,7 @@ async def run_probe(
     mask: SecretMask = EMPTY_MASK,
     gaps: Gaps = (),
 ) -> RecordedResult:
-    probe.prepare()
+    probe.preload()
     async with Network() as network, EventLoopLagMonitor() as lag:
         at = wall_clock_ms() if slot is None else slot
         return await ProbeRunner(network, mask, wall_clock_ms, lag, lambda: gaps).run(

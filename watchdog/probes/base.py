@@ -246,7 +246,7 @@ class Probe(ProbeDefaults):
         """Job name (or "*") -> what is asked of it."""
         return {}
 
-    def prepare(self) -> None:
+    def preload(self) -> None:
         """Import slow modules before the first run, which would otherwise wait for them."""
         return
 

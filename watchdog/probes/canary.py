@@ -128,8 +128,8 @@ class CanaryProbe(Probe):
     def host(self) -> str:
         return self.settings.queue_driver.host
 
-    def prepare(self) -> None:
-        self.settings.queue_driver.prepare()
+    def preload(self) -> None:
+        self.settings.queue_driver.preload()
 
     async def observe(self, context: RunContext) -> Observation:
         run = _CanaryRun(self, context)

@@ -154,8 +154,8 @@ class JobsProbe(Probe):
     def exposes_run_id(self) -> bool:
         return self.settings.job_source.exposes_run_id
 
-    def prepare(self) -> None:
-        self.settings.job_source.prepare()
+    def preload(self) -> None:
+        self.settings.job_source.preload()
 
     async def observe(self, context: RunContext) -> Observation:
         connect_context = self.create_connect_context(context, SOURCE_CALL_TIMEOUT_S)

@@ -151,7 +151,7 @@ class McpProbe(Probe):
     def task_limits(self) -> Mapping[str, int]:
         return self.mcp.tasks
 
-    def prepare(self) -> None:
+    def preload(self) -> None:
         import_module("watchdog.net.mcp")
 
     async def observe(self, context: RunContext) -> Observation:

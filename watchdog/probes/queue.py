@@ -193,8 +193,8 @@ class QueueProbe(Probe):
     def host(self) -> str:
         return self.queue_driver.host
 
-    def prepare(self) -> None:
-        self.queue_driver.prepare()
+    def preload(self) -> None:
+        self.queue_driver.preload()
 
     async def observe(self, context: RunContext) -> Observation:
         connect_context = self.create_connect_context(context, QUEUE_CALL_TIMEOUT_S)

@@ -43,7 +43,7 @@ class ConnectContext:
     """What a driver needs to reach its system, and where it leaves its evidence."""
 
     network: Network
-    trace: PhaseTimer
+    phase_timer: PhaseTimer
     allow_private_addresses: bool
     timeout_s: float
     """For any single exchange, in seconds."""
@@ -101,7 +101,7 @@ class QueueDriver(ConfigModel):
         """The host that counts against the limit per host; empty if it is not limited."""
         return ""
 
-    def prepare(self) -> None:
+    def preload(self) -> None:
         """Imports the modules that a run needs, so that the first run does not wait for them."""
         for module in self.required_modules:
             import_module(module)
@@ -188,9 +188,11 @@ async def resolve_reachable_address(context: ConnectContext, host: str, port: in
 
     try:
         async with asyncio.timeout(context.timeout_s):
-            sock = await context.network.connector.connect(host, port, context.trace, context.allow_private_addresses)
+            sock = await context.network.connector.connect(
+                host, port, context.phase_timer, context.allow_private_addresses
+            )
     except TimeoutError:
-        activity = PHASE_DESCRIPTIONS[context.trace.current_phase or "connect"]
+        activity = PHASE_DESCRIPTIONS[context.phase_timer.current_phase or "connect"]
         raise broker_unreachable_error(f"{host}:{port}: timed out while {activity}", label=label) from None
     except ProbeError as error:
         if error.is_internal or error.reason == "connection.address_blocked":

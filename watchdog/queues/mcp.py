@@ -102,7 +102,7 @@ class McpCanary(McpTarget, CanaryDriver):
     def stage_expressions(self) -> tuple[tuple[JobStage, Expression], ...]:
         return compile_stage_expressions(EXPRESSION_VARIABLES, self.failed, self.done, self.started)
 
-    def prepare(self) -> None:
+    def preload(self) -> None:
         import_module("watchdog.net.mcp")
 
     @asynccontextmanager
@@ -118,7 +118,7 @@ class McpCanary(McpTarget, CanaryDriver):
             context.network.connector,
             self.build_session_target(context.allow_private_addresses),
             session,
-            context.trace,
+            context.phase_timer,
             timeout_s=CONNECT_TIMEOUT_S,
             now=context.started_at,
         )
@@ -126,11 +126,11 @@ class McpCanary(McpTarget, CanaryDriver):
             try:
                 async with asyncio.timeout(CONNECT_TIMEOUT_S):
                     client = await stack.enter_async_context(opening_client)
-                    with measure_phase(context.trace, "list"):
+                    with measure_phase(context.phase_timer, "list"):
                         await client.list_tools()
             except TimeoutError:
                 message = f"timed out after {format_duration(CONNECT_TIMEOUT_S * 1000)}"
-                raise ProbeError("timeout.exceeded", message, context.trace.current_phase) from None
+                raise ProbeError("timeout.exceeded", message, context.phase_timer.current_phase) from None
             if session.server_name:
                 context.facts["server"] = f"{session.server_name} {session.server_version}".strip()
             if all(tool.name != self.tool for tool in session.tools):

@@ -48,7 +48,7 @@ class RemediationAction(ConfigModel):
     def description(self) -> str:
         """What it does, such as "POST https://...". Safe to show once masked."""
 
-    def prepare(self) -> None:
+    def preload(self) -> None:
         """Import slow modules before the first run."""
         return
 

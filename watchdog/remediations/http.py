@@ -65,7 +65,7 @@ class HttpRemediation(HttpTarget, RemediationAction):
         request = self._substitute_parameters(context).build_request(
             f"wd-{context.incident}-{context.reason}-{quote(context.id)}",
             connect_context.allow_private_addresses,
-            connect_context.trace,
+            connect_context.phase_timer,
             connect_context.started_at,
         )
         response = await connect_context.network.send_http_request(request)

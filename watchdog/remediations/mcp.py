@@ -53,7 +53,7 @@ class McpRemediation(McpTarget, RemediationAction):
     def description(self) -> str:
         return f"tool {self.tool} of {self.target}"
 
-    def prepare(self) -> None:
+    def preload(self) -> None:
         import_module("watchdog.net.mcp")
 
     async def execute(self, context: RemediationContext, connect_context: ConnectContext, *, dry_run: bool) -> str:
@@ -72,7 +72,7 @@ class McpRemediation(McpTarget, RemediationAction):
             connect_context.network.connector,
             self.build_session_target(connect_context.allow_private_addresses),
             plan=SessionPlan(choose_tool_call=choose_tool_call),
-            phase_timer=connect_context.trace,
+            phase_timer=connect_context.phase_timer,
             timeout_s=connect_context.timeout_s,
             now=connect_context.started_at,
         )

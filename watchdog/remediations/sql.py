@@ -86,7 +86,7 @@ class SqlRemediation(RemediationAction):
         match = _STATEMENT_PATTERN.match(self.statement)
         return " ".join(f"{match[1].upper()} {match[2]}".split()) if match else "SQL"
 
-    def prepare(self) -> None:
+    def preload(self) -> None:
         import_module("sqlalchemy")
 
     async def execute(self, context: RemediationContext, connect_context: ConnectContext, *, dry_run: bool) -> str:

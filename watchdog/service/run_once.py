@@ -53,7 +53,7 @@ class ProbeRun(NamedTuple):
 
 async def run_once(runner: ProbeRunner, probe: Probe) -> ProbeRun:
     """Run a probe now."""
-    await asyncio.to_thread(probe.prepare)
+    await asyncio.to_thread(probe.preload)
     slot = ClaimedSlot(0, runner.clock(), "local", None)
     return _evaluate_run(runner, probe, await runner.run(probe, slot, {}))
 

@@ -58,8 +58,8 @@ class CeleryQueue(QueueDriver):
     def queue_missing_error(self) -> ProbeError:
         return ProbeError("queue.missing", f"queue {self.queue!r} does not exist at the broker")
 
-    def prepare(self) -> None:
-        super().prepare()
+    def preload(self) -> None:
+        super().preload()
         _ = _create_app(self.broker, 1).connection_for_write().transport  # imports most of Celery
 
     async def resolve_broker_url(self, context: ConnectContext) -> str:

@@ -72,7 +72,7 @@ class CeleryJobSource(JobSource):
     def host(self) -> str:
         return self.external_database.host if self.external_database else url_host(self.redbeat or "")
 
-    def prepare(self) -> None:
+    def preload(self) -> None:
         for module in ("sqlalchemy", self.external_database.driver_module) if self.external_database else ("redis",):
             import_module(module)
 

@@ -165,7 +165,7 @@ async def run_transaction(database: ExternalDatabase, context: ConnectContext, w
         with database.open_transaction(address, aborters.append) as connection:
             return work(connection)
 
-    context.trace.start_phase("query")
+    context.phase_timer.start_phase("query")
     try:
         async with asyncio.timeout(TOTAL_TIMEOUT_S):
             result = await run_in_daemon_thread(run, f"query {database.display_name}")
@@ -177,7 +177,7 @@ async def run_transaction(database: ExternalDatabase, context: ConnectContext, w
             message = f"{database.name} did not respond within {TOTAL_TIMEOUT_S:g} s"
             raise broker_unreachable_error(message, label=DATABASE_LABEL) from None
         raise
-    context.trace.end_phase("query")
+    context.phase_timer.end_phase("query")
     return result
 
 

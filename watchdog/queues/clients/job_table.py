@@ -56,7 +56,7 @@ class TableJobSource(JobSource):
     def host(self) -> str:
         return self.database.host
 
-    def prepare(self) -> None:
+    def preload(self) -> None:
         import_module("sqlalchemy")
         import_module(self.database.driver_module)
 

@@ -76,7 +76,7 @@ async def open_postgres_session(
     import psycopg
 
     address = await resolve_reachable_address(context, driver.host, driver.port)
-    context.trace.start_phase("connect")
+    context.phase_timer.start_phase("connect")
     try:
         connection = await psycopg.AsyncConnection.connect(
             driver.url,
@@ -89,7 +89,7 @@ async def open_postgres_session(
         )
     except psycopg.Error as e:
         raise broker_unreachable_error(postgres_error_message(e)) from None
-    context.trace.end_phase("connect")
+    context.phase_timer.end_phase("connect")
     try:
         yield PostgresSession(connection, context.timeout_s, privileges_hint, read_write)
     finally:
