@@ -63,6 +63,11 @@ QUEUED = JobStatus(JobStage.QUEUED)
             {"pick_up": 400, "finish": 0},
             id="a worker that claims more than there was",
         ),
+        pytest.param(
+            [(400, done(SENT + 300, SENT + 200))],
+            {"pick_up": 300, "finish": 0},
+            id="finished before it was picked up: not before",
+        ),
         pytest.param([(400, done(None, SENT + 300))], {"finish": 300}, id="no word of a pick-up is no pick-up"),
         pytest.param([(400, done(None, None))], {"finish": 400}, id="no times at all: what we saw"),
         pytest.param(
