@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
-from watchdog.config.reference_examples import EXAMPLES
+from watchdog.config.reference_examples import EXAMPLES, KIND_EXAMPLES
 from watchdog.config.schema import VARIABLE_SCHEMA, JsonSchema, json_schema
 from watchdog.config_types import DURATION_PATTERN
 from watchdog.probes import PROBE_KINDS, Probe
@@ -135,6 +135,9 @@ def _render_section(
         common = definitions["ProbeDefaults"]["properties"]
         properties = {field: value for field, value in properties.items() if field not in common}
     yield from _render_field_table({**object_schema, "properties": properties}, definitions, paths)
+    for kind_path, example in KIND_EXAMPLES.items():
+        if kind_path.rpartition(".")[0] == path and kind_path not in paths.values():  # a kind without fields
+            yield from ("", f"An example of `{kind_path.rpartition('.')[2]}`:", "", "```yaml", example.strip(), "```")
     if probe is not None:
         yield from _render_kind_notes(probe)
 
