@@ -25,7 +25,7 @@ SLOT_INTERVAL_MS = 60_000
 
 OUTCOME_BY_LETTER = {"p": Outcome.PASS, "f": Outcome.FAIL, "e": Outcome.ERROR, "m": Outcome.MISSED}
 REASON_BY_OUTCOME = {Outcome.FAIL: "http.status", Outcome.ERROR: "watchdog.internal_error"}
-MESSAGE_BY_OUTCOME = {Outcome.FAIL: "HTTP 503", Outcome.ERROR: "our fault"}
+MESSAGE_BY_OUTCOME = {Outcome.FAIL: "HTTP 503", Outcome.ERROR: "internal error"}
 
 JOB_LIMITS = {"*": JobLimits(max_runtime=3_600_000)}
 

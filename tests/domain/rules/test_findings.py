@@ -72,7 +72,9 @@ AVAILABILITY = [
 ]  # fmt: skip
 
 UNJUDGED = [
-    Row("an error is bad, with its reason", make_result("e"), [("", True, "watchdog.internal_error", "our fault")]),
+    Row(
+        "an error is bad, with its reason", make_result("e"), [("", True, "watchdog.internal_error", "internal error")]
+    ),
     Row("a pass is good", make_result("p"), GOOD),
     Row("a failure is good: it was judged", make_result("f"), GOOD),
     Row("a missed slot is no evidence", make_result("m"), []),
