@@ -52,6 +52,14 @@ def poll_queue(
     return asyncio.run(run_probe(queue_probe(system, rules), slot, probe_state=memory, gaps=gaps))
 
 
+class IgnoringLagMonitor(EventLoopLagMonitor):
+    """Reports no lag. The event loop of a test may be late on a busy machine, which would turn a timeout that the test
+    expects into an error."""
+
+    def max_lag_since(self, start: float) -> float:
+        return 0.0
+
+
 async def run_probe(
     probe: Probe,
     slot: int | None = None,
@@ -61,7 +69,7 @@ async def run_probe(
     gaps: Gaps = (),
 ) -> RecordedResult:
     probe.preload()
-    async with Network() as network, EventLoopLagMonitor() as lag:
+    async with Network() as network, IgnoringLagMonitor() as lag:
         at = wall_clock_ms() if slot is None else slot
         return await ProbeRunner(network, mask, wall_clock_ms, lag, lambda: gaps).run(
             probe, ClaimedSlot(1, at, "local", previous_slot), probe_state or {}
