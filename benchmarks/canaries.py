@@ -189,7 +189,7 @@ def _kill_while_sending(queue: BullmqBenchmarkQueue | PgbossBenchmarkQueue, numb
     slot = 1_000_000 * (number + 1)
     limits = {"start_within": "200ms", "finish_within": "1s"}
     probe = canary_probe({**queue.system_config(), **limits})
-    marker = probe.settings.queue_driver.derive_job_id(derive_idempotency_key(probe.id, slot))
+    marker = probe.canary.queue_driver.derive_job_id(derive_idempotency_key(probe.id, slot))
     point = KillPoint(number % len(KillPoint))
     with KillingProxy(urlsplit(queue.url).port or 0, marker.encode(), point).running() as proxy:
         command = [
@@ -222,7 +222,7 @@ async def _resend_sentinel(
     probe = canary_probe({**queue.system_config(), **limits})
     async with (
         Network() as network,
-        probe.settings.queue_driver.connect(
+        probe.canary.queue_driver.connect(
             ConnectContext(network, PhaseTimer(), True, 3.0, wall_clock_ms())
         ) as connection,
     ):

@@ -29,7 +29,7 @@ def prove() -> Iterator[Measurement]:
 
 
 def _measure_detection(lab: QueueLab) -> Iterator[Measurement]:
-    deadline_ms, settings = lab.build_probe().deadline_ms, lab.build_probe(**lab.short_limits).settings
+    deadline_ms, settings = lab.build_probe().deadline_ms, lab.build_probe(**lab.short_limits).canary
     limit = settings.start_within or settings.finish_within
     delays = [_time_to_detect_killed_worker(lab) - limit for _ in range(REPETITIONS)]
     yield Measurement(f"{lab.kind}: a killed worker is reported, after its limit", max(delays), "ms", 1_000)

@@ -49,7 +49,7 @@ def test_a_job_that_is_done_passes_with_its_stages_and_leaves_nothing(lab: Queue
     assert tuple(result.phases) == lab.expected_phases
     assert result.duration is not None
     assert result.duration >= 0
-    assert sentinel == lab.build_probe().settings.queue_driver.derive_job_id(
+    assert sentinel == lab.build_probe().canary.queue_driver.derive_job_id(
         derive_idempotency_key("pipeline", result.slot)
     )
     assert report.evidence.facts == {"sentinel": sentinel, **lab.expected_facts}

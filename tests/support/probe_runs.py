@@ -30,7 +30,7 @@ def canary_probe(job: Mapping[str, Any], **fields: Any) -> CanaryProbe:
 def short_canary_probe(job: Mapping[str, Any], finish_within_ms: int) -> CanaryProbe:
     """With a shorter limit than the configuration allows, to keep the tests fast."""
     probe = canary_probe({**job, "finish_within": "1s"})
-    return probe.model_copy(update={"canary": probe.settings.model_copy(update={"finish_within": finish_within_ms})})
+    return probe.model_copy(update={"canary": probe.canary.model_copy(update={"finish_within": finish_within_ms})})
 
 
 def queue_probe(system: Mapping[str, Any], rules: Mapping[str, Any] | None = None) -> QueueProbe:

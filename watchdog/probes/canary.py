@@ -106,36 +106,32 @@ class CanaryProbe(Probe):
         if self.schedule is None and self.deadline_ms > self.every:
             minimum, finish_within, margin = map(
                 format_config_duration,
-                (self.deadline_ms, self.settings.finish_within, self.settings.queue_driver.deadline_margin_ms),
+                (self.deadline_ms, self.canary.finish_within, self.canary.queue_driver.deadline_margin_ms),
             )
             message = f"`every` must be at least {minimum} (finish_within {finish_within} + {margin})"
             raise FieldValidationError([(("every",), f"{message}, so that runs never overlap")])
         return self
 
     @property
-    def settings(self) -> CanarySettings:
-        return self.canary
-
-    @property
     def deadline_ms(self) -> int:
-        return self.settings.finish_within + self.settings.queue_driver.deadline_margin_ms
+        return self.canary.finish_within + self.canary.queue_driver.deadline_margin_ms
 
     @property
     def target(self) -> str:
-        return self.settings.queue_driver.target
+        return self.canary.queue_driver.target
 
     @property
     def host(self) -> str:
-        return self.settings.queue_driver.host
+        return self.canary.queue_driver.host
 
     def preload(self) -> None:
-        self.settings.queue_driver.preload()
+        self.canary.queue_driver.preload()
 
     async def observe(self, context: RunContext) -> Observation:
         run = _CanaryRun(self, context)
         connect_context = self.create_connect_context(context, BROKER_CALL_TIMEOUT_S)
         try:
-            async with self.settings.queue_driver.connect(connect_context) as connection:
+            async with self.canary.queue_driver.connect(connect_context) as connection:
                 observation = await run.run(connection)
         except ProbeError as error:
             observation = run.aborted_observation(error)
@@ -149,7 +145,7 @@ class _CanaryRun:
     """
 
     def __init__(self, probe: CanaryProbe, context: RunContext) -> None:
-        self.probe, self.settings, self.context = probe, probe.settings, context
+        self.probe, self.settings, self.context = probe, probe.canary, context
         self.tracker: SentinelTracker | None = None
         self._started_monotonic = monotonic()
 

@@ -131,44 +131,40 @@ class JobsProbe(Probe):
     """The source of the jobs, and their limits."""
 
     @property
-    def settings(self) -> JobsSettings:
-        return self.jobs
-
-    @property
     def target(self) -> str:
-        return self.settings.job_source.target
+        return self.jobs.job_source.target
 
     @property
     def host(self) -> str:
-        return self.settings.job_source.host
+        return self.jobs.job_source.host
 
     @property
     def database_url(self) -> str:
-        return self.settings.job_source.database_url
+        return self.jobs.job_source.database_url
 
     @property
     def job_limits(self) -> Mapping[str, JobLimits]:
-        return self.settings.job_limits
+        return self.jobs.job_limits
 
     @property
     def exposes_run_id(self) -> bool:
-        return self.settings.job_source.exposes_run_id
+        return self.jobs.job_source.exposes_run_id
 
     def preload(self) -> None:
-        self.settings.job_source.preload()
+        self.jobs.job_source.preload()
 
     async def observe(self, context: RunContext) -> Observation:
         connect_context = self.create_connect_context(context, SOURCE_CALL_TIMEOUT_S)
         try:
             context.phase_timer.start_phase("read")
-            snapshot = await self.settings.job_source.fetch_snapshot(connect_context)
+            snapshot = await self.jobs.job_source.fetch_snapshot(connect_context)
             context.phase_timer.end_phase("read")
             if message := dead_scheduler_message(snapshot):
                 raise ProbeError("job.scheduler_dead", message)
         except ProbeError as error:
             observation = observation_from_error(error, context.phase_timer)
         else:
-            jobs = evaluate_snapshot(snapshot, self.job_limits, self.settings.required_jobs, context.probe_state)
+            jobs = evaluate_snapshot(snapshot, self.job_limits, self.jobs.required_jobs, context.probe_state)
             observation = jobs_observation(list(jobs), context, snapshot.taken_at)
         return add_facts(observation, connect_context.facts)
 
