@@ -20,10 +20,8 @@ FactsT = TypeVar("FactsT")
 
 def facts_to_json(facts: Facts) -> list[Json]:
     """The values in order, without those at the end that equal their defaults."""
-    values, defaults = list(facts), facts._field_defaults
-    for name in reversed(facts._fields):
-        if name not in defaults or values[-1] != defaults[name]:
-            break
+    values, names, defaults = list(facts), facts._fields, facts._field_defaults
+    while (name := names[len(values) - 1]) in defaults and values[-1] == defaults[name]:
         values.pop()
     return values
 

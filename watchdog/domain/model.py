@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
-if TYPE_CHECKING:
-    from watchdog.domain.limits import JobLimits
+from watchdog.domain.limits import JobLimits
 
 Json: TypeAlias = Any
 """A value that JSON can hold: None, bool, int, float, str, list or dict with string keys."""
