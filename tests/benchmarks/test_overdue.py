@@ -7,7 +7,7 @@ from benchmarks.overdue import simulate_jobs
 
 def test_a_year_of_jobs_without_false_alarms() -> None:
     """`./dev prove overdue` does the same with 500 jobs."""
-    tally = simulate_jobs(range(15), full_year=False)
-    assert tally.runs > 1_500
-    assert tally.skipped_runs > 15
-    assert (tally.false_alarms, tally.undetected_runs) == (0, 0)
+    counts = simulate_jobs(range(15), full_year=False)
+    assert counts.runs > 1_500
+    assert counts.skipped_runs > 15
+    assert (counts.false_alarms, counts.undetected_runs) == (0, 0)

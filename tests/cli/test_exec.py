@@ -102,7 +102,7 @@ def test_a_command_that_cannot_be_run(
 ) -> None:
     ran = run(tmp_path, "Backup", "--", *words, url=receiver.url)
     assert (ran.returncode, ran.stderr) == (code, f"watchdog: {message}\n")
-    assert [(receiver.received_signals(), heard.body) for heard in receiver.received] == [([str(code)], message)]
+    assert [(receiver.received_signals(), check_in.body) for check_in in receiver.received] == [([str(code)], message)]
 
 
 def test_a_command_may_have_the_name_of_an_argument(receiver: FakeCheckInReceiver, tmp_path: Path) -> None:

@@ -66,10 +66,10 @@ def test_slacks_markup_as_slack_shows_it(mrkdwn: str, html: str) -> None:
 
 
 def test_what_is_escaped_for_slack_is_shown_as_it_was() -> None:
-    shown = render_mrkdwn(escape_mrkdwn(HOSTILE))
-    assert "<" not in shown.replace("<br>", "")
-    assert "https://evil.example|click" in shown
-    assert "&lt;script&gt;" in shown
+    html = render_mrkdwn(escape_mrkdwn(HOSTILE))
+    assert "<" not in html.replace("<br>", "")
+    assert "https://evil.example|click" in html
+    assert "&lt;script&gt;" in html
 
 
 async def test_hostile_text_is_escaped_everywhere_on_the_page() -> None:
@@ -146,14 +146,14 @@ async def test_an_email_is_shown_in_a_frame_without_scripts() -> None:
             make_email(f"Hi {HOSTILE}", "<p style='color:red'>hello</p><script>alert(1)</script>")
         )
     async with open_client(inbox) as client:
-        page, shown, none = [await client.get(path) for path in ("/", "/emails/0", "/emails/7")]
+        page, email_page, none = [await client.get(path) for path in ("/", "/emails/0", "/emails/7")]
     assert 'src="/emails/0"' in page.text
     assert "sandbox></iframe>" in page.text
     assert "<script" not in page.text
     assert "&lt;script&gt;" in page.text
-    policy = shown.headers["content-security-policy"]
+    policy = email_page.headers["content-security-policy"]
     assert policy == "default-src 'none'; style-src 'unsafe-inline'"
-    assert "hello" in shown.text
+    assert "hello" in email_page.text
     assert (none.status_code, none.text) == (404, "This email is no longer available.")
 
 

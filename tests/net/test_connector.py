@@ -54,11 +54,11 @@ class FakeNetwork:
     def __init__(self) -> None:
         self.names: dict[str, list[list[str]]] = {}
         """Name -> its addresses, one list per lookup; the last list stays."""
-        self.asked: list[str] = []
+        self.lookups: list[str] = []
         self.connected: list[str] = []
 
     def look_up(self, host: str, port: int) -> list[SocketAddress]:
-        self.asked.append(host)
+        self.lookups.append(host)
         if host not in self.names:
             return dial_look_up(host, port)
         turns = self.names[host]
@@ -237,7 +237,7 @@ def test_a_name_server_that_hangs_holds_up_nothing_else(network: FakeNetwork, mo
 
     def look_up(host: str, port: int) -> list[SocketAddress]:
         if host == "hanging.example":
-            network.asked.append(host)
+            network.lookups.append(host)
             released.wait(60)
         return [(socket.AF_INET, ("127.0.0.1", port))]
 
@@ -267,7 +267,7 @@ def test_a_name_server_that_hangs_holds_up_nothing_else(network: FakeNetwork, mo
     started = monotonic()
     try:
         assert asyncio.run(run_scenario()) == ["dns"] * 2 * MAX_CONCURRENT_DNS_LOOKUPS
-        assert network.asked == ["hanging.example"]
+        assert network.lookups == ["hanging.example"]
         assert monotonic() - started < HANG_S, "the lookup that hangs is not awaited"
     finally:
         released.set()

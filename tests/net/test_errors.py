@@ -140,7 +140,7 @@ def test_causes_that_httpcore_hides_are_used() -> None:
     assert translated.reason == "connection.refused"
 
 
-def test_a_suppressed_context_says_nothing() -> None:
+def test_a_suppressed_context_is_ignored() -> None:
     error = ValueError("a bug")
     error.__context__, error.__suppress_context__ = REFUSED, True
     assert error_from_exception(error) is None

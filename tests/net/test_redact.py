@@ -86,17 +86,17 @@ def test_json_of_a_target_becomes_presentable() -> None:
     for _ in range(50):
         deep = [deep]
     value = {"a": "x" * 3_000, "hunter22": "\x00hunter22", "many": list(range(150)), "deep": deep, 7: {"k": None}}
-    shown = sanitize_json(value, SecretMask(["hunter22"]), max_chars=100)
-    assert shown["a"] == "x" * 100 + "… cut after 100 characters"
-    assert shown["•••"] == "�•••"
-    assert shown["many"][99:] == [99, "… cut, 150 entries in total"]
-    assert "nested too deeply" in str(shown["deep"])
-    assert shown["7"] == {"k": None}
+    sanitized = sanitize_json(value, SecretMask(["hunter22"]), max_chars=100)
+    assert sanitized["a"] == "x" * 100 + "… cut after 100 characters"
+    assert sanitized["•••"] == "�•••"
+    assert sanitized["many"][99:] == [99, "… cut, 150 entries in total"]
+    assert "nested too deeply" in str(sanitized["deep"])
+    assert sanitized["7"] == {"k": None}
     assert sanitize_json({str(i): i for i in range(101)}, SecretMask(()))["…"] == "cut, 101 entries in total"
 
 
 @pytest.mark.parametrize(
-    ("url", "shown"),
+    ("url", "redacted"),
     [
         ("https://api.example/health", "https://api.example/health"),
         ("https://user:password@api.example:8443/a/b?token=1#part", "https://api.example:8443/a/b"),
@@ -109,5 +109,5 @@ def test_json_of_a_target_becomes_presentable() -> None:
         ("", ""),
     ],
 )
-def test_a_url_is_shown_without_what_may_be_secret(url: str, shown: str) -> None:
-    assert redact_url(url) == shown
+def test_a_url_is_shown_without_what_may_be_secret(url: str, redacted: str) -> None:
+    assert redact_url(url) == redacted

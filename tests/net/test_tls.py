@@ -163,10 +163,10 @@ def test_a_client_certificate_opens_the_door(run: Run, authority: CertificateAut
 
 
 def test_a_redirect_to_another_origin_is_shown_no_client_certificate(authority: CertificateAuthority) -> None:
-    shown: list[object] = []
+    certificates: list[object] = []
 
     async def look(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        shown.append(writer.get_extra_info("ssl_object").getpeercert(binary_form=True))
+        certificates.append(writer.get_extra_info("ssl_object").getpeercert(binary_form=True))
         writer.write(http_response())
 
     context = demanding(authority)
@@ -185,9 +185,9 @@ def test_a_redirect_to_another_origin_is_shown_no_client_certificate(authority: 
             )
 
     asyncio.run(run_scenario(redirected=False))
-    assert shown.pop() is not None
+    assert certificates.pop() is not None
     asyncio.run(run_scenario(redirected=True))
-    assert shown == [None]
+    assert certificates == [None]
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def test_credentials_are_kept_apart() -> None:
         ("http://h\\@evil/", "invalid URL: backslash"),
     ],
 )
-def test_what_is_no_url_says_why(text: str, message: str) -> None:
+def test_an_invalid_url_has_an_explanation(text: str, message: str) -> None:
     with pytest.raises(ValueError, match="^" + re.escape(message)):
         parse_url(text)
 

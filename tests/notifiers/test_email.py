@@ -108,10 +108,10 @@ Incident: 5d41402abc4b2a76b9719d91
 def test_the_html_part_has_the_same_content_and_inlined_styles(mail: FakeMailServer, send: SendFixture) -> None:
     send(to(mail), OPENED_ALERT)
     html = part(mail.received[0].message, "html")
-    shown = re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", " ", html)))
+    page_text = re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", " ", html)))
     for line in (*compose_message(OPENED_ALERT).main_fields, *compose_message(OPENED_ALERT).attribute_fields):
-        assert re.sub(r"\s+", " ", line.text) in shown
-        assert line.code in shown
+        assert re.sub(r"\s+", " ", line.text) in page_text
+        assert line.code in page_text
     assert f'href="{OPENED_ALERT.incident_url}"' in html
     assert 'href="https://wiki.acme.example/api?a=1&amp;b=2"' in html
     assert re.search(r'<h1 class="title" style="[^"]*font-size: 22px', html)

@@ -66,12 +66,12 @@ def test_slack(context: AlertContext) -> None:
     message = compose_message(context)
     made = build_blocks(message)
     ours = {f"<{context.incident_url}|Details>", "Runbook>"}
-    for shown in (fallback_text(message), *parsed(made)):
-        links = re.findall(r"<[^>]*>?", shown)
+    for text in (fallback_text(message), *parsed(made)):
+        links = re.findall(r"<[^>]*>?", text)
         assert all(link in ours or link.startswith("<https://") for link in links)
-        assert shown.count("<") == shown.count(">") == len(links) <= 2
-        assert re.sub("&(amp|lt|gt);", "", shown).count("&") == 0
-        assert "```" not in shown
+        assert text.count("<") == text.count(">") == len(links) <= 2
+        assert re.sub("&(amp|lt|gt);", "", text).count("&") == 0
+        assert "```" not in text
     assert all("|" in text_ or "<" not in text_ for text_ in parsed(made))
     assert not any(CONTROL.search(text_) for text_ in strings(made))
     assert all(block.get("elements", [{}])[0].get("verbatim", True) for block in made)
@@ -114,11 +114,11 @@ def test_html(context: AlertContext) -> None:
     assert page.links <= {context.incident_url, message.runbook_url}
     assert all(link.startswith("https://") for link in page.links)
     assert not CONTROL.search(page.words)
-    for part in shown(message):
+    for part in visible_texts(message):
         assert squeezed(part) in squeezed(page.words)
 
 
-def shown(message: AlertMessage) -> list[str]:
+def visible_texts(message: AlertMessage) -> list[str]:
     return [
         message.title,
         message.duration_text,
@@ -137,7 +137,7 @@ def test_text(context: AlertContext) -> None:
     rendered = render_text_part(message)
     assert not CONTROL.search(rendered)
     assert rendered.splitlines()[0].endswith(message.duration_text.replace("\u00a0", " "))
-    assert all(squeezed(part) in squeezed(rendered) for part in shown(message))
+    assert all(squeezed(part) in squeezed(rendered) for part in visible_texts(message))
 
 
 @pytest.fixture(scope="module")

@@ -247,8 +247,8 @@ def test_severity_is_the_incidents() -> None:
         ("a" + " " * 100 + "b", "a b"),
     ],
 )
-def test_untrusted_text_becomes_one_short_line(text: str, shown: str) -> None:
-    assert safe_line(text, 10) == shown
+def test_untrusted_text_becomes_one_short_line(text: str, line: str) -> None:
+    assert safe_line(text, 10) == line
 
 
 def test_of_all_jobs_the_one_it_is_about_is_the_evidence() -> None:

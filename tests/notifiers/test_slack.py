@@ -336,7 +336,7 @@ def test_slacks_own_models_know_every_block() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "shown"),
+    ("text", "escaped"),
     [
         ("a < b && c > d", "a &lt; b &amp;&amp; c &gt; d"),
         ("<!channel> <@U1> <https://x|y>", "&lt;!channel&gt; &lt;@U1&gt; &lt;https://x|y&gt;"),
@@ -345,15 +345,15 @@ def test_slacks_own_models_know_every_block() -> None:
         ("*bold* _it_ ~no~ `code`", "\u2217bold\u2217 \u02cdit\u02cd \u223cno\u223c \u02cbcode\u02cb"),
     ],
 )
-def test_the_escaper(text: str, shown: str) -> None:
-    assert escape_mrkdwn(text) == shown
+def test_the_escaper(text: str, escaped: str) -> None:
+    assert escape_mrkdwn(text) == escaped
 
 
 @pytest.mark.parametrize("text", ["&" * 500, "🚨" * 500, "a" * 150, "a" * 151, "a" * 149 + "<"])
 def test_a_header_fits_however_slack_counts(text: str) -> None:
-    shown: Json = escape_and_truncate(text, MAX_HEADER_CHARS)
-    assert len(shown.encode("utf-16-le")) // 2 <= MAX_HEADER_CHARS
-    assert shown == escape_mrkdwn(text) or shown.endswith("…")
+    escaped: Json = escape_and_truncate(text, MAX_HEADER_CHARS)
+    assert len(escaped.encode("utf-16-le")) // 2 <= MAX_HEADER_CHARS
+    assert escaped == escape_mrkdwn(text) or escaped.endswith("…")
 
 
 def test_a_cut_header_loses_nothing(slack: FakeSlack, send: SendFixture) -> None:

@@ -86,7 +86,7 @@ def test_without_a_secret_nothing_is_signed(hook: FakeWebhookReceiver, send: Sen
 def test_an_opened_incident(hook: FakeWebhookReceiver, send: SendFixture) -> None:
     send(WebhookNotifier(url=hook.url), TASK_ALERT)
     body = hook.received[0].json
-    recent, evidence = body.pop("recent"), body.pop("evidence")
+    recent_runs, evidence = body.pop("recent"), body.pop("evidence")
     assert body == {
         "version": 1,
         "event": "opened",
@@ -125,7 +125,7 @@ def test_an_opened_incident(hook: FakeWebhookReceiver, send: SendFixture) -> Non
         },
         "last_good": {"slot": "2026-11-22T01:47:00.000Z", "outcome": "pass", "duration_ms": 182},
     }
-    assert len(recent) == 20
+    assert len(recent_runs) == 20
     assert evidence["latest"]["excerpt"].startswith('{"healthy": false')
     assert evidence["latest"]["facts"] == {"tool": "health_check", "isError": True}
     assert evidence["first_bad"] is None

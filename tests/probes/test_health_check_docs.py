@@ -69,10 +69,10 @@ def test_the_example_is_a_server_whose_failing_task_is_named(
     assert (close.ok, close.last_run_at, close.status) == (True, None, "never")
 
 
-def test_the_answer_that_we_show_is_read_as_it_says() -> None:
-    shown = json.loads(example("json"))
-    found = findings(shown, "*: 2h")
-    assert [(f.subject, f.message) for f in found] == [
+def test_the_documented_response_is_evaluated_as_documented() -> None:
+    health = json.loads(example("json"))
+    bad_findings = findings(health, "*: 2h")
+    assert [(f.subject, f.message) for f in bad_findings] == [
         ("mail_report", "task mail_report failed: SMTP 451 from the mail server")
     ]
 
@@ -127,8 +127,8 @@ def task(**entry: Any) -> dict[str, Any]:
     ],
 )
 def test_how_a_task_is_read(sentence: str, entry: dict[str, Any], limit: str, reasons: list[str]) -> None:
-    found = findings({"healthy": True, "tasks": [entry]}, limit, ago=5_400_000)
-    assert [f.reason for f in found] == reasons, sentence
+    bad_findings = findings({"healthy": True, "tasks": [entry]}, limit, ago=5_400_000)
+    assert [f.reason for f in bad_findings] == reasons, sentence
 
 
 @pytest.mark.parametrize(

@@ -61,8 +61,8 @@ class Job:
         return observation.reason, observation.message
 
 
-def job(name: str = "Nightly backup", **asked: Any) -> Job:
-    return Job(HeartbeatProbe.model_validate({"name": name, "heartbeat": {"token": KEY, **asked}}))
+def job(name: str = "Nightly backup", **settings: Any) -> Job:
+    return Job(HeartbeatProbe.model_validate({"name": name, "heartbeat": {"token": KEY, **settings}}))
 
 
 NIGHTLY: dict[str, Any] = {"schedule": "0 3 * * *", "grace": "30m", "max_runtime": "2h", "min_runtime": "1m"}
@@ -152,7 +152,7 @@ def test_its_output_is_evidence_and_why_it_failed_is_in_the_message() -> None:
     assert observation.measurements == {"run_duration_ms": 5 * MIN}
 
 
-def test_what_is_remembered_says_since_when_runs_are_expected() -> None:
+def test_the_state_has_since_when_runs_are_expected() -> None:
     nightly = job(**NIGHTLY)
     nightly.observe(LAST_NIGHT + HOUR)
     record = load_job_record(nightly.memory, "Nightly backup")
@@ -170,14 +170,14 @@ def test_an_edited_schedule_is_owed_from_then_on() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "target"),
+    ("settings", "target"),
     [
         ({"every": "2h"}, "checks in every 2 h"),
         ({"schedule": "0 3 * * *", "timezone": "Europe/Berlin"}, "checks in 0 3 * * * Europe/Berlin"),
     ],
 )
-def test_where_it_points_tells_no_key(asked: dict[str, str], target: str) -> None:
-    probe = job(**asked).probe
+def test_the_target_contains_no_token(settings: dict[str, str], target: str) -> None:
+    probe = job(**settings).probe
     assert probe.target == target
     assert KEY not in probe.target
     assert KEY not in repr(probe)

@@ -128,7 +128,7 @@ def test_the_verdict(status: str, expect: list[str], outcome: str, reason: str, 
         (b'{"n": null}', "application/json", "body.n == null"),
     ],
 )
-def test_the_body_is_json_when_it_says_or_looks_so_and_text_otherwise(
+def test_the_body_is_json_by_its_type_or_content_and_text_otherwise(
     body: bytes, content_type: str, expression: str
 ) -> None:
     observation = observe(send_parts(http_response(body, Content_Type=content_type)), expect=[expression])
@@ -324,8 +324,10 @@ def test_redirects_are_followed_by_default(nginx: str) -> None:
     followed = asyncio.run(observed(probe(f"{nginx}/old")))
     assert (followed.outcome, followed.measurements["redirects"]) == (Outcome.PASS, 1)
     assert followed.evidence.facts["redirected_to"] == f"{nginx}/new"
-    kept = asyncio.run(observed(probe({"url": f"{nginx}/old", "follow_redirects": False}, expect=["status == 301"])))
-    assert (kept.outcome, kept.measurements["status"]) == (Outcome.PASS, 301)
+    observation = asyncio.run(
+        observed(probe({"url": f"{nginx}/old", "follow_redirects": False}, expect=["status == 301"]))
+    )
+    assert (observation.outcome, observation.measurements["status"]) == (Outcome.PASS, 301)
 
 
 # --- against nginx

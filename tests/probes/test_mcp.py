@@ -144,7 +144,7 @@ def test_without_limits_a_list_of_other_things_is_let_be() -> None:
 
 
 @pytest.mark.parametrize("name", ["*", "sync"])
-def test_an_empty_list_says_that_there_are_no_tasks(name: str) -> None:
+def test_an_empty_list_means_that_there_are_no_tasks(name: str) -> None:
     """Which the rule `missing` then holds against the tasks that have a name."""
     observation = run(tool_result('{"tasks": []}'), {"tasks": {name: "1h"}})
     assert (observation.outcome, reported_tasks(observation)) == (Outcome.PASS, {})
@@ -292,18 +292,18 @@ def test_a_task_that_never_ran_is_remembered_until_it_runs() -> None:
 
     async def go() -> list[Any]:
         async with Network() as network:
-            runner, found = McpProbeRunner(network), []
+            runner, listed_ages = McpProbeRunner(network), []
             for entry, now in ((new, NOW), (new, NOW + DAY), (ran, NOW + 2 * DAY), (ran, NOW + 3 * DAY)):
                 async with running_raw_server(result=tool_result(json.dumps({"tasks": [entry]}))) as raw:
                     observation = await runner.run_probe({"url": raw.url}, now=now)
                     assert reported_tasks(observation) is not None
-                    found.append(
+                    listed_ages.append(
                         (
                             listed_for_ms(observation, "new"),
                             observation.state_updates.get(NEW_TASKS_STATE_KEY, "unchanged"),
                         )
                     )
-            return found
+            return listed_ages
 
     (seen_first, remembered), (seen_later, untouched), *once_it_ran = asyncio.run(go())
     assert seen_first == 0
@@ -336,18 +336,18 @@ class TestTheEra:
         asyncio.run(go())
 
     @pytest.mark.parametrize(
-        ("response", "kept"),
+        ("response", "is_reused"),
         [(RawMcpResponse(503), True), (RawMcpResponse(body=b"", content_length=9), True), (RawMcpResponse(404), False)],
     )
     def test_is_doubted_after_a_fault_of_the_protocol_but_not_of_the_network(
-        self, response: RawMcpResponse, kept: bool
+        self, response: RawMcpResponse, is_reused: bool
     ) -> None:
         async def go() -> None:
             async with Network() as network:
                 runner = McpProbeRunner(network)
                 await self.methods_received(runner, NOW)
                 await self.methods_received(runner, NOW + 1, responses={"*": response})
-                assert bool(runner.probe_state[MCP_PROTOCOL_STATE_KEY]) is kept
+                assert bool(runner.probe_state[MCP_PROTOCOL_STATE_KEY]) is is_reused
 
         asyncio.run(go())
 

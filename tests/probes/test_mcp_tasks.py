@@ -113,7 +113,7 @@ def test_tasks_that_are_no_list_are_a_problem(tasks: Any, problem: str) -> None:
 
 
 @pytest.mark.parametrize("reply", [None, "fine", [], {"healthy": True}, 3])
-def test_a_reply_without_tasks_says_nothing_of_them(reply: Any) -> None:
+def test_a_reply_without_tasks_is_no_evidence_about_them(reply: Any) -> None:
     assert parse_task_list(reply, NOW, {}) is None
 
 

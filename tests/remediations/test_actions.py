@@ -32,13 +32,13 @@ RESET = "UPDATE jobs SET status = 'pending' WHERE id = :id AND status = 'running
 
 
 def apply(
-    given: dict[str, Any], cause: RemediationContext = STUCK, *, dry: bool = False, patience: float = 10.0
+    given: dict[str, Any], cause: RemediationContext = STUCK, *, dry: bool = False, timeout_s: float = 10.0
 ) -> str:
     async def act() -> str:
         async with Network() as network:
-            reach = ConnectContext(network, PhaseTimer(), True, patience, 1_700_000_000_000)
+            reach = ConnectContext(network, PhaseTimer(), True, timeout_s, 1_700_000_000_000)
             remedy = RemediationSettings.model_validate({"on": "stuck", **given})
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(timeout_s):
                 return await remedy.action.execute(cause, reach, dry_run=dry)
 
     return asyncio.run(act())
@@ -236,7 +236,7 @@ def test_a_name_that_leads_elsewhere_is_not_put_into_a_url(name: str) -> None:
         assert ops.received == []
 
 
-def test_a_request_that_is_refused_says_how() -> None:
+def test_a_refused_request_has_its_status() -> None:
     with FakeHttpReceiver() as ops:
         ops.canned_responses.append(
             Reply(409, b'{"error": "a restart is under way"}', (("content-type", "application/json"),))
@@ -291,7 +291,7 @@ def test_a_dry_run_looks_whether_the_tool_is_there() -> None:
         call({}, dry=True, name="another")
 
 
-def test_a_tool_that_fails_says_why() -> None:
+def test_a_failing_tool_has_its_error() -> None:
     with pytest.raises(ProbeError, match="trigger_task reports an error: no such task"):
         call({}, isError=True, content=[{"type": "text", "text": "no such task"}])
     with pytest.raises(ProbeError, match="no more tonight"):
@@ -302,7 +302,7 @@ def test_a_server_may_be_a_command() -> None:
     server = Path(__file__).parents[1] / "support/mcp_servers" / "job_server.py"
     command = [sys.executable, str(server), "stdio"]
     description = apply(
-        {"mcp": {"command": command, "tool": "export_data", "arguments": {"format": "{subject}"}}}, patience=60
+        {"mcp": {"command": command, "tool": "export_data", "arguments": {"format": "{subject}"}}}, timeout_s=60
     )
     assert description == "started as job ledger-1"
 
@@ -340,7 +340,7 @@ def test_whatever_is_suggested_for_a_reason_is_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("probe", "found", "never"),
+    ("probe", "reported", "never"),
     [
         ({"http": "https://api.example/"}, "http.status", "stuck"),
         ({"mcp": "https://api.example/mcp"}, "stale", "job.overdue"),
@@ -350,13 +350,13 @@ def test_whatever_is_suggested_for_a_reason_is_one() -> None:
         ({"heartbeat": {"token": "k" * 22, "every": "1h"}}, "max_runtime", "queue.threshold"),
     ],
 )
-def test_a_remedy_for_what_its_probe_never_finds_is_refused(probe: dict[str, Any], found: str, never: str) -> None:
+def test_a_remedy_for_what_its_probe_never_finds_is_refused(probe: dict[str, Any], reported: str, never: str) -> None:
     def configured(*on: str) -> Probe:
         remedy = {"on": on, "http": "https://ops.example/restart"}
         return PROBE_KINDS[next(iter(probe))].model_validate(
             {"name": "A", "every": "5m", **probe, "remediation": remedy}
         )
 
-    assert configured(found, "timeout.exceeded").remediation
+    assert configured(reported, "timeout.exceeded").remediation
     with pytest.raises(ValidationError, match=f"probes never report {never}"):
-        configured(found, never)
+        configured(reported, never)

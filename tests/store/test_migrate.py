@@ -261,7 +261,7 @@ def test_tables_of_others_are_left_alone(fresh: Database) -> None:
         assert connection.exec_driver_sql("SELECT id FROM procrastinate_jobs").scalar() == 7
 
 
-def test_a_table_of_somebody_else_that_is_in_the_way_is_named(fresh: Database) -> None:
+def test_a_conflicting_table_of_another_program_is_named(fresh: Database) -> None:
     with fresh.write_transaction() as connection:
         connection.exec_driver_sql("CREATE TABLE results (id INTEGER)")
     with pytest.raises(SchemaError, match="not Watchdog's: results; give it a database of its own"):

@@ -1,4 +1,4 @@
-"""Stands in for Watchdog where jobs check in, and says what it heard."""
+"""A fake Watchdog that jobs check in with, and that records what it received."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class ReceivedCheckIn(NamedTuple):
 
 
 class FakeCheckInReceiver:
-    """Where check-ins are heard."""
+    """Accepts check-ins on a free port."""
 
     def __init__(self) -> None:
         self.received: list[ReceivedCheckIn] = []
         self.status_codes: list[int] = []
-        """Statuses to answer with, before 200."""
+        """Statuses of the next responses; then 200."""
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -31,22 +31,22 @@ class FakeCheckInReceiver:
                 body = self.rfile.read(int(self.headers["content-length"])).decode()
                 status = receiver.status_codes.pop(0) if receiver.status_codes else 200
                 if status == 200:
-                    asked = urlsplit(self.path)
-                    query = parse_qs(asked.query)
-                    receiver.received.append(ReceivedCheckIn(asked.path, query["rid"][0], int(query["ago"][0]), body))
+                    url = urlsplit(self.path)
+                    query = parse_qs(url.query)
+                    receiver.received.append(ReceivedCheckIn(url.path, query["rid"][0], int(query["ago"][0]), body))
                 self.send_response(status)
                 self.send_header("content-length", "0")
                 self.end_headers()
 
             def log_message(self, *_: object) -> None:
-                """Says nothing."""
+                """Writes no log."""
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.port = self.server.server_port
         self.url = f"http://127.0.0.1:{self.port}/in/{HEARTBEAT_TOKEN}"
 
     def received_signals(self) -> list[str]:
-        return [heard.path.removeprefix(f"/in/{HEARTBEAT_TOKEN}").lstrip("/") for heard in self.received]
+        return [check_in.path.removeprefix(f"/in/{HEARTBEAT_TOKEN}").lstrip("/") for check_in in self.received]
 
     def __enter__(self) -> Self:
         Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
@@ -58,6 +58,6 @@ class FakeCheckInReceiver:
 
 
 def unreachable_url() -> str:
-    """An address at which nobody listens."""
+    """An address that refuses connections."""
     with FakeCheckInReceiver().server as server:
         return f"http://127.0.0.1:{server.server_port}/in/{HEARTBEAT_TOKEN}"

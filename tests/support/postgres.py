@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psycopg
 
-NOBODY_UID = 65534
+UNPRIVILEGED_UID = 65534
 """PostgreSQL refuses to run as root."""
 PASSWORD_ROLE = "locked"
 """A role that needs its password, if a test creates it. All others connect without one."""
@@ -67,7 +67,7 @@ def running_postgres() -> Iterator[PostgresServer]:
     binaries = find_postgres()
     assert binaries is not None
     folder = Path(tempfile.mkdtemp(prefix="watchdog-postgres-"))
-    user = NOBODY_UID if os.geteuid() == 0 else None
+    user = UNPRIVILEGED_UID if os.geteuid() == 0 else None
     try:
         if user is not None:
             if not _is_world_readable(binaries):

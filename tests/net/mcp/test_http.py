@@ -277,7 +277,7 @@ def test_a_compressed_answer_is_read() -> None:
     assert observation.measurements["tools"] == 2
 
 
-def test_the_stream_for_what_is_said_unasked_is_never_opened() -> None:
+def test_the_stream_for_server_messages_is_never_opened() -> None:
     _, raw = run({"initialize": RawMcpResponse(body=rpc_result(2, NEGOTIATED), headers=SESSION)})
     assert "GET" not in raw.received_methods
 

@@ -32,15 +32,15 @@ def command(error: str) -> dict[str, Any]:
 
 def alive(error: str) -> list[int]:
     """Processes of a server that this process started, zombies aside."""
-    found = []
+    pids = []
     for entry in Path("/proc").iterdir():
         try:
             words = (entry / "cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
         if {str(SERVER).encode(), error.encode(), OURS.encode()} <= set(words):
-            found.append(int(entry.name))
-    return found
+            pids.append(int(entry.name))
+    return pids
 
 
 BROKEN = {
@@ -179,7 +179,7 @@ def test_what_it_left_behind_is_searched_for_beside_the_loop(monkeypatch: pytest
 
 
 @pytest.mark.parametrize(
-    ("exit_code", "mark", "found"),
+    ("exit_code", "mark", "expected"),
     [
         (None, "other", True),
         (0, "other", False),
@@ -188,14 +188,14 @@ def test_what_it_left_behind_is_searched_for_beside_the_loop(monkeypatch: pytest
     ],
 )
 def test_who_took_a_number_that_became_free_is_a_stranger_without_the_mark(
-    exit_code: int | None, mark: str, found: bool
+    exit_code: int | None, mark: str, expected: bool
 ) -> None:
     words = [sys.executable, "-c", "input()"]
     env = {stdio.SESSION_ID_ENV_VAR: "its-own"}
     with subprocess.Popen(words, env=env, stdin=subprocess.PIPE, start_new_session=True) as process:
         process.returncode = exit_code
         try:
-            assert list(stdio._find_descendant_pids(process, mark)) == [process.pid] * found
+            assert list(stdio._find_descendant_pids(process, mark)) == [process.pid] * expected
         finally:
             process.returncode = None
             process.kill()

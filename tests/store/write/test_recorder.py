@@ -379,11 +379,11 @@ def test_any_text_of_a_target_can_be_stored(database: Database) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "kept"),
+    ("given", "stored"),
     [("a\0b", "a�b"), ("\ud800", "�"), ("\\u0000", "\\u0000"), ("é🦉\n\t", "é🦉\n\t"), ("\ud83e\udd89", "��")],
 )
-def test_json_contains_only_storable_characters(given: str, kept: str) -> None:
-    assert codec.loads(codec.dumps({given: [(given, 1)]})) == {kept: [[kept, 1]]}
+def test_json_contains_only_storable_characters(given: str, stored: str) -> None:
+    assert codec.loads(codec.dumps({given: [(given, 1)]})) == {stored: [[stored, 1]]}
     codec.dumps(given).encode()
 
 

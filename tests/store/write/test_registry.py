@@ -122,27 +122,27 @@ def test_open_incidents_of_a_removed_probe_are_resolved_and_reported(database: D
         [make_registered_probe("removed", failure_threshold=1), make_registered_probe("kept", failure_threshold=1)],
         routes=routes,
     )
-    removed, kept = first.database_ids
-    (opened, _) = first.record_results(make_result(removed, SLOT, "fail"), make_result(kept, SLOT, "fail"))
+    removed, remaining = first.database_ids
+    (opened, _) = first.record_results(make_result(removed, SLOT, "fail"), make_result(remaining, SLOT, "fail"))
     new_routes = RoutingTable({"new": ("new/slack",)}, without_resolved=routes.without_resolved)
     second = restart(first, make_registered_probe("kept", failure_threshold=1), routes=new_routes)
     row = second.select_row(incidents, incidents.c.id == opened.incident)
     assert (row["resolved_at"], row["resolved_slot"], row["resolution"]) == (LATER, LATER, "probe.removed")
-    assert [r["probe"] for r in second.select_rows(incidents, incidents.c.resolved_at.is_(None))] == [kept]
+    assert [r["probe"] for r in second.select_rows(incidents, incidents.c.resolved_at.is_(None))] == [remaining]
     rows = [(r["destination"], r["event"]) for r in second.select_rows(outbox, outbox.c.incident == opened.incident)]
     assert rows == [("oncall/email", "opened"), ("oncall/slack", "opened"), ("oncall/slack", "resolved")]
 
 
 def test_a_removed_probe_keeps_only_its_history(database: Database) -> None:
     first = StoreHarness(database, [make_registered_probe("removed"), make_registered_probe("kept")])
-    removed, kept = first.database_ids
-    first.record_each(*make_results(removed, "pff"), *make_results(kept, "pff"))
+    removed, remaining = first.database_ids
+    first.record_each(*make_results(removed, "pff"), *make_results(remaining, "pff"))
     second = restart(first, make_registered_probe("kept"))
-    assert second.database_ids == [kept]
+    assert second.database_ids == [remaining]
     assert second.select_row(probes, probes.c.id == removed)["removed_at"] == LATER
-    assert {row["probe"] for row in second.select_rows(results)} == {removed, kept}
+    assert {row["probe"] for row in second.select_rows(results)} == {removed, remaining}
     for table in (schedule, evaluation_cursors, alert_states):
-        assert {row["probe"] for row in second.select_rows(table)} == {kept}
+        assert {row["probe"] for row in second.select_rows(table)} == {remaining}
 
 
 def test_a_removed_probe_is_resolved_once(database: Database) -> None:

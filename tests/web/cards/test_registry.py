@@ -55,7 +55,9 @@ def kind_comparisons(source: str) -> Iterator[str]:
 
 def test_no_page_names_a_kind() -> None:
     assert {
-        file.name: found for file in CODE.rglob("*.py") if (found := list(kind_comparisons(file.read_text())))
+        file.name: comparisons
+        for file in CODE.rglob("*.py")
+        if (comparisons := list(kind_comparisons(file.read_text())))
     } == {}
     for template in TEMPLATES.rglob("*.j2"):
         assert re.findall(r"kind\s*(?:==|!=|in|not in)\s*[\"'(\[]", template.read_text()) == [], template.name
