@@ -1,4 +1,4 @@
-"""Limits of jobs survive JSON: the store keeps them beside a probe."""
+"""Limits as they are stored with a probe's configuration."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from watchdog.domain.schedule import CronSchedule
     "limits",
     [
         JobLimits(),
-        JobLimits(CronSchedule("0 3 * * *", "Europe/Berlin"), grace=5, max_runtime=7, min_runtime=6, max_failures=2),
-        JobLimits(interval=60_000),
+        JobLimits(schedule=CronSchedule("0 2 * * *", "Europe/Berlin"), grace=0, max_failures=3),
+        JobLimits(interval=60_000, max_runtime=5_000, min_runtime=1),
     ],
 )
-def test_limits_survive_json(limits: JobLimits) -> None:
-    assert JobLimits.from_json(json.loads(json.dumps(limits.to_json()))) == limits
+def test_limits_survive_storing(limits: JobLimits) -> None:
+    stored = json.loads(json.dumps(limits.to_json()))
+    assert JobLimits.from_json(stored) == limits
+    assert None not in stored.values()

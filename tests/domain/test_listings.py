@@ -21,6 +21,10 @@ class Counted(NamedTuple):
     ratio: float | None = None
 
 
+class Optional(NamedTuple):
+    number: int = 0
+
+
 EMPTY: Listings = {}
 TYPES: dict[str, Any] = {"counted": Counted}
 
@@ -38,6 +42,8 @@ def test_defaults_at_the_end_are_not_written() -> None:
     assert facts_to_json(Counted("a", 3)) == ["a", 3]
     assert facts_to_json(Counted("a", 0, "x")) == ["a", 0, "x"]
     assert facts_to_json(Counted("")) == [""]
+    assert facts_to_json(Optional()) == []
+    assert facts_to_json(Optional(1)) == [1]
 
 
 def test_only_what_changed_is_written() -> None:

@@ -20,10 +20,10 @@ FactsT = TypeVar("FactsT")
 
 def facts_to_json(facts: Facts) -> list[Json]:
     """The values in order, without those at the end that equal their defaults."""
-    values, names, defaults = list(facts), facts._fields, facts._field_defaults
-    while (name := names[len(values) - 1]) in defaults and values[-1] == defaults[name]:
-        values.pop()
-    return values
+    length, names, defaults = len(facts), facts._fields, facts._field_defaults
+    while length and (name := names[length - 1]) in defaults and facts[length - 1] == defaults[name]:
+        length -= 1
+    return list(facts[:length])
 
 
 def map_texts(facts: FactsT, transform: Callable[[str], str]) -> FactsT:

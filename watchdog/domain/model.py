@@ -1,4 +1,4 @@
-"""The nouns that every package shares. Frozen; standard library only.
+"""The nouns that every package shares. Frozen.
 
 Instants are integer milliseconds since the epoch (UTC); durations are integer milliseconds unless the
 name states another unit.

@@ -348,6 +348,15 @@ def test_a_preference_that_was_replaced_by_another_is_gone() -> None:
     ]
 
 
+def test_an_expression_that_another_one_replaced_is_gone() -> None:
+    rows = [make_result("p", 1, preferences=UNMET), make_result("p", 2, preferences={"y": ""})]
+    done = fold_results(alert_policy(), {}, 0, rows, lambda _: True)
+    assert describe_transitions(done.transitions) == [
+        "opened preference[x] at 1: preference.failed",
+        "resolved preference[x] at 2: subject.no_longer_listed",
+    ]
+
+
 def test_a_task_that_the_configuration_requires_no_more_is_not_missing() -> None:
     machines: AlertStates = {}
     fold_results(alert_policy(tasks={"a": MIN}), machines, 0, [make_result("p", 1, tasks={})], lambda _: True)
