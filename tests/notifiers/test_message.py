@@ -235,7 +235,7 @@ def test_severity_is_the_incidents() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "shown"),
+    ("text", "line"),
     [
         ("a\r\nb\tc  d", "a b c d"),
         ("  41\u00a0min\u2028now ", "41\u00a0min now"),
