@@ -28,7 +28,7 @@ from watchdog.domain.schedule import Gaps
 from watchdog.probes.base import Probe, RunContext
 from watchdog.probes.jobs import JobOptions, jobs_observation
 
-MAX_STORED_GAPS = 100
+MAX_STORED_DOWNTIME_GAPS = 100
 """The most gaps, in which a job could not check in, that are stored with a result."""
 
 
@@ -131,4 +131,4 @@ def _gaps_since(facts: JobFacts, gaps: Gaps) -> Gaps:
     """The gaps that matter for the run in progress and the next ones."""
     start = max(facts.last_start or 0, facts.expected_from or 0)
     start = min(start, start if facts.running_since is None else facts.running_since)
-    return tuple(gap for gap in gaps if gap[1] > start)[-MAX_STORED_GAPS:]
+    return tuple(gap for gap in gaps if gap[1] > start)[-MAX_STORED_DOWNTIME_GAPS:]

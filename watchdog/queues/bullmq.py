@@ -140,12 +140,12 @@ class BullmqJobSource(BullmqQueue, JobSource):
             responses = await pipe.execute()
         run_fields = responses[len(schedulers) : len(responses) - len(active_ids)]
         locks = responses[len(responses) - len(active_ids) :]
-        runs: dict[str, list[_BullmqRun]] = {}
+        runs: dict[str, list[_BullmqJobRun]] = {}
         for n, (name, started, finished, error) in enumerate(run_fields):
             if name and (started_at := parse_milliseconds(started)) is not None:
                 has_worker = n >= len(active_ids) or bool(locks[n])
                 due_at = parse_milliseconds([*active_ids, *finished_ids][n].rpartition(":")[2])
-                run = _BullmqRun(started_at, parse_milliseconds(finished), error or "", has_worker, due_at)
+                run = _BullmqJobRun(started_at, parse_milliseconds(finished), error or "", has_worker, due_at)
                 runs.setdefault(name, []).append(run)
         jobs = [
             _job_facts(name, parse_milliseconds(due), responses[n], runs.get(name, []))
@@ -155,7 +155,7 @@ class BullmqJobSource(BullmqQueue, JobSource):
         return JobSourceSnapshot(parse_redis_time_ms(time), tuple(jobs))
 
     async def _clear_recovered_failures(
-        self, client: Any, jobs: list[JobFacts], runs: dict[str, list[_BullmqRun]]
+        self, client: Any, jobs: list[JobFacts], runs: dict[str, list[_BullmqJobRun]]
     ) -> list[JobFacts]:
         """Applications often remove completed jobs at once and keep failed ones. So a run that was due after the newest
         failure and has left no trace has succeeded."""
@@ -172,7 +172,7 @@ class BullmqJobSource(BullmqQueue, JobSource):
         return [job._replace(failures=0, error="") if job.name in recovered else job for job in jobs]
 
 
-class _BullmqRun(NamedTuple):
+class _BullmqJobRun(NamedTuple):
     """A job that a scheduler made, active or finished. Ordered by its start."""
 
     started_at: int
@@ -182,7 +182,7 @@ class _BullmqRun(NamedTuple):
     due_at: int | None
 
 
-def _job_facts(name: str, next_due: int | None, fields: dict[str, str], runs: list[_BullmqRun]) -> JobFacts:
+def _job_facts(name: str, next_due: int | None, fields: dict[str, str], runs: list[_BullmqJobRun]) -> JobFacts:
     """A scheduler. `next_due` moves on when a worker picks the run up."""
     running = min((run for run in runs if run.finished_at is None), default=None)
     finished = sorted(
@@ -206,7 +206,7 @@ def _job_facts(name: str, next_due: int | None, fields: dict[str, str], runs: li
     )
 
 
-def _last_due_after_failure(facts: JobFacts, runs: list[_BullmqRun]) -> int | None:
+def _last_due_after_failure(facts: JobFacts, runs: list[_BullmqJobRun]) -> int | None:
     """When the last run was due that was picked up after the newest failure and is neither active nor waiting. None:
     there is no such run."""
     next_due = min(

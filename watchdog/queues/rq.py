@@ -287,7 +287,7 @@ class RqJobSource(RqRedis, JobSource):
         scheduler_heartbeat_at = max((parse_milliseconds(at * 1000) or 0 for at in heartbeats), default=None)
         return JobSourceSnapshot(now, tuple(facts), scheduler_heartbeat_at)
 
-    async def _read_runs(self, client: Any, job: Mapping[str, Any]) -> list[_RqRun]:
+    async def _read_runs(self, client: Any, job: Mapping[str, Any]) -> list[_RqJobRun]:
         """The runs that are still listed, newest first."""
         jobs_key = self.redis_key("cron_job", _job_name(job), "jobs")
         run_ids = await client.zrange(jobs_key, 0, MAX_RUNS_PER_JOB - 1, desc=True)
@@ -299,7 +299,7 @@ class RqJobSource(RqRedis, JobSource):
             responses = await pipe.execute()
         runs = []
         for (status, queued, started, ended, worker), results in zip(responses[::2], responses[1::2], strict=True):
-            run = _RqRun(
+            run = _RqJobRun(
                 status=status or EXPIRED_RUN_STATUS,
                 queued_at=parse_iso8601(queued),
                 started_at=parse_iso8601(started),
@@ -311,7 +311,7 @@ class RqJobSource(RqRedis, JobSource):
         return runs
 
 
-class _RqRun(NamedTuple):
+class _RqJobRun(NamedTuple):
     status: str
     queued_at: int | None
     started_at: int | None
@@ -339,7 +339,7 @@ def _describe_schedule(job: Mapping[str, Any]) -> str:
     return str(job.get("cron") or f"every {job.get('interval')} s")
 
 
-def _job_facts(name: str, job: Mapping[str, Any], runs: list[_RqRun]) -> JobFacts:
+def _job_facts(name: str, job: Mapping[str, Any], runs: list[_RqJobRun]) -> JobFacts:
     """A cron job. A queued run that still waits is late; else the scheduler's own time for the next run counts.
 
     Its cron expression is left out, because it is in the local time of a host whose time zone is unknown.

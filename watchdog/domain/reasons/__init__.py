@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from watchdog.domain.reasons.entry import Reason, ReasonScope
-from watchdog.domain.reasons.failures import FAILURES
-from watchdog.domain.reasons.findings import FINDINGS
-from watchdog.domain.reasons.operations import OPERATIONS
+from watchdog.domain.reasons.failures import FAILURE_REASONS
+from watchdog.domain.reasons.findings import FINDING_REASONS
+from watchdog.domain.reasons.operations import OPERATION_REASONS
 
 __all__ = [
     "CATALOGUE",
@@ -27,7 +27,9 @@ __all__ = [
     "title",
 ]
 
-CATALOGUE: Mapping[str, Reason] = {entry.code: entry for entry in (*FAILURES, *FINDINGS, *OPERATIONS)}
+CATALOGUE: Mapping[str, Reason] = {
+    entry.code: entry for entry in (*FAILURE_REASONS, *FINDING_REASONS, *OPERATION_REASONS)
+}
 """By code."""
 
 TRANSPORT_FAMILIES = ("dns", "connection", "tls", "timeout", "protocol", "http", "body", "json")

@@ -11,7 +11,7 @@ _missed = partial(Reason, ReasonScope.MISSED)
 _finding = partial(Reason, ReasonScope.FINDING)
 _resolution = partial(Reason, ReasonScope.RESOLUTION)
 
-FINDINGS = (
+FINDING_REASONS = (
     _error(
         "command.not_found",
         "Command not found",

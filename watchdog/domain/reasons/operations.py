@@ -10,7 +10,7 @@ _delivery = partial(Reason, ReasonScope.DELIVERY)
 _remediation = partial(Reason, ReasonScope.REMEDIATION)
 _access = partial(Reason, ReasonScope.ACCESS)
 
-OPERATIONS = (
+OPERATION_REASONS = (
     _delivery(
         "http.3xx",
         "Redirect",

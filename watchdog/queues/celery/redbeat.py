@@ -114,7 +114,7 @@ def _job_facts(name: str, next_due_s: float, definition: dict[str, Any], last_st
     )
 
 
-class _RedbeatRun(NamedTuple):
+class _RedbeatJobRun(NamedTuple):
     """The newest run of a schedule, or when the schedule was written if it never ran."""
 
     started_at: int
@@ -123,10 +123,10 @@ class _RedbeatRun(NamedTuple):
     """The application's time zone; empty if it has no name."""
 
 
-NEVER_RAN = _RedbeatRun(0, "")
+NEVER_RAN = _RedbeatJobRun(0, "")
 
 
-def _parse_last_run(value: Any) -> _RedbeatRun:
+def _parse_last_run(value: Any) -> _RedbeatJobRun:
     if not isinstance(value, dict):
         return NEVER_RAN
     name = value.get("timezone", "UTC")
@@ -136,4 +136,4 @@ def _parse_last_run(value: Any) -> _RedbeatRun:
         started_at = to_epoch_ms(datetime(year, month, day, hour, minute, second, tzinfo=zone))
     except (KeyError, TypeError, ValueError, OverflowError, OSError, RecursionError):
         return NEVER_RAN
-    return _RedbeatRun(max(started_at, 0), name if isinstance(name, str) else "" if name else "UTC")
+    return _RedbeatJobRun(max(started_at, 0), name if isinstance(name, str) else "" if name else "UTC")

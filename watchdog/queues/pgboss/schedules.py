@@ -47,7 +47,7 @@ class PgbossJobSource(PgbossDatabase, JobSource):
             return await _read_snapshot(self.schema_name, session, columns, context)
 
 
-class _PgbossRun(NamedTuple):
+class _PgbossJobRun(NamedTuple):
     """A job of a queue that has a schedule."""
 
     queue: str
@@ -119,7 +119,7 @@ async def _read_snapshot(
 
 async def _read_runs(
     schema: str, session: PostgresSession, columns: TableColumns, schedules: list[_PgbossSchedule], last_job_id: str
-) -> dict[str, dict[str, _PgbossRun]]:
+) -> dict[str, dict[str, _PgbossJobRun]]:
     """Queue -> id -> job: the newest jobs, and those that schedules name as their last."""
     times = ", ".join(map(epoch_ms_sql, ("start_after", "started_on", "completed_on")))
     select_jobs = f"""
@@ -136,14 +136,14 @@ async def _read_runs(
         """,
         {"queues": sorted({schedule.queue for schedule in schedules})},
     )
-    runs: dict[str, dict[str, _PgbossRun]] = defaultdict(dict)
-    for run in map(_PgbossRun._make, rows):
+    runs: dict[str, dict[str, _PgbossJobRun]] = defaultdict(dict)
+    for run in map(_PgbossJobRun._make, rows):
         runs[run.queue][run.id] = run
     return runs
 
 
 def _job_facts(
-    schedule: _PgbossSchedule, runs: list[_PgbossRun], last_run: _PgbossRun | None, *, late_until: int
+    schedule: _PgbossSchedule, runs: list[_PgbossJobRun], last_run: _PgbossJobRun | None, *, late_until: int
 ) -> JobFacts:
     """A waiting job makes the schedule late if it was due by `late_until`: a later one may be another schedule's."""
     started = [last_run] if last_run and last_run.started_at else runs

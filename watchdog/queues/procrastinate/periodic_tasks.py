@@ -65,7 +65,7 @@ class ProcrastinateJobSource(ProcrastinateDatabase, JobSource):
             return await _read_snapshot(session, context)
 
 
-class _ProcrastinateRun(NamedTuple):
+class _ProcrastinateJobRun(NamedTuple):
     id: int
     status: str
     worker_lost: bool
@@ -83,9 +83,9 @@ async def _read_snapshot(session: PostgresSession, context: ConnectContext) -> J
     if defers and heartbeat_at is None:
         message = "no Procrastinate worker is running, and workers start the periodic tasks"
         raise ProbeError("job.scheduler_dead", message)
-    runs: dict[str, list[_ProcrastinateRun]] = defaultdict(list)
+    runs: dict[str, list[_ProcrastinateJobRun]] = defaultdict(list)
     for task, *run in await session.fetch_all(PERIODIC_RUNS_SQL, {"tasks": sorted({defer[0] for defer in defers})}):
-        runs[task].append(_ProcrastinateRun(*run))
+        runs[task].append(_ProcrastinateJobRun(*run))
     defer_counts = Counter(task for task, *_ in defers)
     jobs = []
     for task, periodic_id, due_at, job_id in defers:
@@ -95,7 +95,7 @@ async def _read_snapshot(session: PostgresSession, context: ConnectContext) -> J
     return JobSourceSnapshot(now, tuple(jobs), heartbeat_at)
 
 
-def _job_facts(name: str, due_at: int, last_run_id: int | None, runs: list[_ProcrastinateRun]) -> JobFacts:
+def _job_facts(name: str, due_at: int, last_run_id: int | None, runs: list[_ProcrastinateJobRun]) -> JobFacts:
     """A newest run that waits makes the task late.
 
     `last_run_id`: None if the newest run was deleted, which workers can be configured to do with jobs that succeed.

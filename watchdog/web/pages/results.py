@@ -48,7 +48,7 @@ class ResultsQuery:
 
 
 @dataclass(frozen=True, slots=True)
-class ResultTransition:
+class IncidentChange:
     """An incident that a result opened or resolved."""
 
     state: HealthState
@@ -65,7 +65,7 @@ class ResultLine:
     message: str
     slot_count: int
     duration: int | None
-    transitions: tuple[ResultTransition, ...]
+    transitions: tuple[IncidentChange, ...]
     link: str
     """Opens or closes its evidence."""
     is_open: bool
@@ -114,7 +114,7 @@ def load_results_card(
     )
 
 
-def _build_result_line(row: ResultRow, query: ResultsQuery, transitions: tuple[ResultTransition, ...]) -> ResultLine:
+def _build_result_line(row: ResultRow, query: ResultsQuery, transitions: tuple[IncidentChange, ...]) -> ResultLine:
     is_open = row.slot == query.open_slot
     return ResultLine(
         slot=row.slot,
@@ -166,14 +166,14 @@ def select_changes(
     return changes
 
 
-def transitions_by_slot(incidents: Iterable[IncidentRecord]) -> Mapping[int, tuple[ResultTransition, ...]]:
-    transitions: dict[int, list[ResultTransition]] = {}
+def transitions_by_slot(incidents: Iterable[IncidentRecord]) -> Mapping[int, tuple[IncidentChange, ...]]:
+    transitions: dict[int, list[IncidentChange]] = {}
     for record in incidents:
         incident, state = record.incident, HEALTH_STATE_BY_RULE[record.incident.rule]
-        opened = ResultTransition(state, f"Now {PAGE_STATE_LABELS[state].lower()}", f": {incident.message}")
+        opened = IncidentChange(state, f"Now {PAGE_STATE_LABELS[state].lower()}", f": {incident.message}")
         transitions.setdefault(record.opened_slot, []).append(opened)
         if record.resolved_slot is not None:
-            resolved = ResultTransition(HealthState.UP, "Recovered", f" (was: {incident.message})")
+            resolved = IncidentChange(HealthState.UP, "Recovered", f" (was: {incident.message})")
             transitions.setdefault(record.resolved_slot, []).append(resolved)
     return {slot: tuple(entries) for slot, entries in transitions.items()}
 
