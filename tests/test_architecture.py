@@ -297,6 +297,10 @@ def test_texts_are_in_plain_english() -> None:
     assert list(find_banned_words_in_texts(ROOT)) == []
 
 
+def test_the_tests_have_plain_names() -> None:
+    assert list(find_banned_names(read_sources(ROOT / "tests"))) == []
+
+
 @pytest.mark.parametrize("rule", [find_banned_names, find_banned_words, find_long_files])
 def test_the_benchmarks_follow(rule: Callable[[Sequence[SourceFile]], Iterator[str]]) -> None:
     assert list(rule(read_sources(ROOT / "benchmarks"))) == []

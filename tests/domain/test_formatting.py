@@ -34,7 +34,7 @@ SECOND, HOUR, DAY = 1_000, 60 * MINUTE_MS, 24 * 60 * MINUTE_MS
         (30 * DAY + HOUR, "30 days", "30 days"),
     ],
 )
-def test_a_duration_is_told_as_people_say_it(ms: float, expected: str, rounded: str) -> None:
+def test_a_duration_is_formatted_for_people(ms: float, expected: str, rounded: str) -> None:
     assert formatting.format_duration(ms).replace(formatting.NBSP, " ") == expected
     assert formatting.format_duration_rounded(ms).replace(formatting.NBSP, " ") == rounded
 
@@ -99,9 +99,9 @@ def test_counts() -> None:
 
 
 def test_every_state_has_a_word_and_a_shape_of_its_own() -> None:
-    for shown in (formatting.HEALTH_STATE_LABELS, formatting.HEALTH_STATE_SYMBOLS):
-        assert shown.keys() == set(HealthState)
-        assert len(set(shown.values())) == len(HealthState)
+    for texts in (formatting.HEALTH_STATE_LABELS, formatting.HEALTH_STATE_SYMBOLS):
+        assert texts.keys() == set(HealthState)
+        assert len(set(texts.values())) == len(HealthState)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_a_sparkline_shows_what_stands_out_and_leaves_noise_flat(durations: list
     assert formatting.sparkline([RunSummary(i, Outcome.PASS, ms) for i, ms in enumerate(durations)]) == line
 
 
-def test_a_sparkline_tells_outcomes_apart() -> None:
+def test_a_sparkline_distinguishes_outcomes() -> None:
     runs = [*run_summaries("00x?"), RunSummary(NOW, Outcome.MISSED, None)]
     assert formatting.sparkline(runs) == "▁▁✕?·"
 

@@ -126,7 +126,7 @@ def test_what_they_add_up_to(texts: list[str], expected: dict[str, Any]) -> None
     assert {name: values[name] for name in expected} == expected
 
 
-def test_named_runs_come_to_the_same_in_whatever_order_they_are_told() -> None:
+def test_the_order_of_check_ins_with_run_ids_does_not_matter() -> None:
     texts = ["1 start a", "4 3 a  disk full", "61 start b", "66 0 b", "121 start c", "125 1 c  no"]
     wanted = plain(after(*texts))
     assert wanted["failures"] == 1

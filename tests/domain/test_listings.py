@@ -69,8 +69,8 @@ def test_an_empty_listing_is_an_observation() -> None:
 
 
 def test_periods_without_reports_come_along() -> None:
-    told = listing(9, Counted("a"), unreported=((1, 2), (4, 7)))
-    assert round_trip(told) == told
+    original = listing(9, Counted("a"), unreported=((1, 2), (4, 7)))
+    assert round_trip(original) == original
 
 
 def test_a_rule_that_no_longer_exists_is_left_out() -> None:

@@ -67,7 +67,7 @@ def passed_reasons(trees: Iterable[ast.Module]) -> set[str]:
                 parameters.index(parameter) for parameter in PARAMETER_NAMES if parameter in parameters
             )
     table_rows = {id(n.value) for n in nodes if isinstance(n, ast.Yield) and isinstance(n.value, ast.Tuple)}
-    found: set[str] = set()
+    reasons: set[str] = set()
     for node in nodes:
         if id(node) in table_rows:
             continue
@@ -76,26 +76,26 @@ def passed_reasons(trees: Iterable[ast.Module]) -> set[str]:
             if not any(isinstance(argument, ast.Starred) for argument in node.args):
                 wanted = positions.get(ast.unparse(node.func).split(".")[-1], set())
                 arguments += [argument for i, argument in enumerate(node.args) if i in wanted]
-            found.update(word for value in arguments for word in constants(value))
+            reasons.update(word for value in arguments for word in constants(value))
         elif isinstance(node, ast.Tuple) and len(node.elts) > 1 and is_message(node.elts[1]):
-            found.update(constants(node.elts[0]))
+            reasons.update(constants(node.elts[0]))
         elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "reason":
-            found.update(constants(node.value))
-    return found
+            reasons.update(constants(node.value))
+    return reasons
 
 
 def dotted_reasons(trees: Iterable[ast.Module]) -> set[str]:
     """Strings that look like a reason of a known family and name no module, and f-strings as `family.*`."""
-    found: set[str] = set()
+    reasons: set[str] = set()
     for node in (node for tree in trees for node in ast.walk(tree)):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and CODE.fullmatch(node.value):
             if family(node.value) in FAMILIES and node.value not in LOOK_ALIKES:
-                found.add(node.value)
+                reasons.add(node.value)
         elif isinstance(node, ast.JoinedStr) and isinstance(node.values[0], ast.Constant):
             prefix = str(node.values[0].value)
             if prefix.endswith(".") and prefix[:-1] in FAMILIES:
-                found.add(f"{prefix}*")
-    return found
+                reasons.add(f"{prefix}*")
+    return reasons
 
 
 LOOK_ALIKES = {

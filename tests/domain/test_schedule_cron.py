@@ -90,7 +90,7 @@ def test_an_instant_between_its_slots(sentence: str, at: str, before: str, after
     assert plan.latest_slot_until(ms(at)) % 1000 == plan.next_slot_after(ms(at)) % 1000 == 0
 
 
-def test_a_zone_says_when_a_day_begins() -> None:
+def test_a_day_starts_by_the_time_zone() -> None:
     assert (
         format_local(CronSchedule("0 0 * * *", "Asia/Tokyo").next_slot_after(ms("2026-07-01 12:00")))
         == "2026-07-01 15:00"
@@ -174,7 +174,7 @@ def test_unknown_zones(zone: str, message: str) -> None:
     assert str(caught.value) == message
 
 
-def test_what_is_long_is_not_told_in_full() -> None:
+def test_a_long_expression_is_not_quoted_in_full() -> None:
     with pytest.raises(ScheduleError, match=r"^'x{80}…' is not a cron expression: 1 fields"):
         CronSchedule("x" * 1_000_000)
     with pytest.raises(ScheduleError, match=r"minute is '9{80}…', expected 0 to 59"):

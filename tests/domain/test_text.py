@@ -17,7 +17,7 @@ from watchdog.domain.text import (
 
 
 @pytest.mark.parametrize(
-    ("text", "shown"),
+    ("text", "visible"),
     [
         ("plain\ttext\nof two lines", "plain\ttext\nof two lines"),
         ("windows\r\nlines", "windows\nlines"),
@@ -41,8 +41,8 @@ from watchdog.domain.text import (
         ("no-break\xa0space, thin\u2009space", None),
     ],
 )
-def test_harmful_characters_become_visible(text: str, shown: str | None) -> None:
-    assert replace_unsafe_characters(text) == (text if shown is None else shown)
+def test_harmful_characters_become_visible(text: str, visible: str | None) -> None:
+    assert replace_unsafe_characters(text) == (text if visible is None else visible)
 
 
 IGNORABLE = (
@@ -57,11 +57,11 @@ def test_every_character_is_judged_by_its_category() -> None:
     for span in IGNORABLE:
         first, _, last = span.partition("-")
         ignorable |= set(range(int(first, 16), int(last or first, 16) + 1))
-    kept = {*b"\t\n", 0xFE0E, 0xFE0F}
+    allowed = {*b"\t\n", 0xFE0E, 0xFE0F}
     misjudged = []
     for code in range(0x110000):
         category = unicodedata.category(chr(code))
-        harmful = (category in ("Cc", "Cf", "Co", "Cs", "Zl", "Zp") or code in ignorable) and code not in kept
+        harmful = (category in ("Cc", "Cf", "Co", "Cs", "Zl", "Zp") or code in ignorable) and code not in allowed
         if (replace_unsafe_characters(chr(code)) == "�") != (harmful or code == 0xFFFD) and category != "Cn":
             misjudged.append(f"{code:x} {category}")
     assert misjudged == []

@@ -134,7 +134,7 @@ def test_a_failure_while_open_changes_nothing() -> None:
     )
 
 
-def test_a_change_before_a_hole_is_told() -> None:
+def test_a_change_before_a_gap_is_reported() -> None:
     done = fold_results(alert_policy(1), {}, 0, chain((1, None, "f"), (3, 2, "p")), NEVER)
     assert (done.alert_states_changed, done.awaited_slot, describe_transitions(done.transitions)) == (
         True, 2 * SLOT_INTERVAL_MS, ["opened availability at 1: http.status"],
@@ -202,10 +202,10 @@ def test_lapses(row: Lapse) -> None:
     assert (stale.ALERT_STATE_KEY in machines) is (bool(row.changes) and "opened" in row.changes[-1])
 
 
-def test_a_lapse_tells_how_long_it_was_silent() -> None:
+def test_a_staleness_event_has_its_duration() -> None:
     done = fold_results(alert_policy(), {}, 0, [], NEVER, [(SLOT_INTERVAL_MS, 60_000), (9 * SLOT_INTERVAL_MS, 300_000)])
     assert [change.message for change in done.transitions] == ["no result for 1\N{NO-BREAK SPACE}min"]
 
 
-def test_a_fold_says_how_far_it_came() -> None:
+def test_a_fold_returns_how_far_it_evaluated() -> None:
     assert fold_results(alert_policy(), {}, 5, [], ALWAYS) == FoldResult(5, None, False, [])

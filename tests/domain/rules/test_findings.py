@@ -227,7 +227,7 @@ def test_a_good_verdict_gives_no_reason(outcome: str) -> None:
         assert not finding.bad or (finding.reason and finding.message), finding
 
 
-def test_one_fault_told_by_a_task_is_one_incident() -> None:
+def test_a_failure_that_a_task_explains_is_one_incident() -> None:
     row = make_result("f", reason="mcp.tool_error", message="isError", tasks={"a": FAILED_TASK, "b": OK_TASK})
     out: list[IncidentTransition] = []
     apply_result(alert_policy(), {}, row, out)
@@ -384,7 +384,7 @@ def test_a_job_opens_and_resolves_at_once_whatever_after_and_recover_say() -> No
     assert describe_transitions(done.transitions) == ["opened job[a] at 1: job.overdue", "resolved job[a] at 3"]
 
 
-def test_each_job_is_told_by_itself() -> None:
+def test_each_job_has_its_own_incident() -> None:
     both = [*LATE, *FAILED]
     rows = [make_result("f", 1, jobs=LATE), make_result("f", 2, jobs=both), make_result("f", 3, jobs=FAILED)]
     done = fold_results(alert_policy(), {}, 0, rows, lambda _: True)
@@ -395,7 +395,7 @@ def test_each_job_is_told_by_itself() -> None:
     ]
 
 
-def test_a_source_that_cannot_be_read_says_nothing_of_its_jobs() -> None:
+def test_a_source_that_cannot_be_read_is_no_evidence_about_its_jobs() -> None:
     rows = [
         make_result("f", 1, jobs=LATE),
         make_result("f", 2, reason="broker.unreachable"),

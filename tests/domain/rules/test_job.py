@@ -22,7 +22,7 @@ NB = "\N{NO-BREAK SPACE}"
 MIN, HOUR, DAY = 60_000, 3_600_000, 86_400_000
 NOON = 1_777_723_200_000
 """2 May 2026, 12:00 UTC."""
-SEEN = NOON - 30 * DAY
+FIRST_SEEN_AT = NOON - 30 * DAY
 NIGHTLY: dict[str, Any] = {"cron": "0 3 * * *"}
 HEALTHY: dict[str, Any] = {
     "last_start": NOON - 9 * HOUR,
@@ -110,7 +110,7 @@ TABLE: list[tuple[str, dict[str, Any], dict[str, Any], tuple[str, str | None]]] 
 
 @pytest.mark.parametrize(("facts", "limits", "expected"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
 def test_verdicts(facts: dict[str, Any], limits: dict[str, Any], expected: tuple[str, str | None]) -> None:
-    verdict = evaluate(JobFacts("backup", **facts), JobLimits(**limits), SEEN, NOON)
+    verdict = evaluate(JobFacts("backup", **facts), JobLimits(**limits), FIRST_SEEN_AT, NOON)
     assert verdict.reason == expected[0]
     if expected[1] is not None:
         assert verdict.message == expected[1]
@@ -125,7 +125,7 @@ def test_never_run_waits_for_the_first_slot_since_it_was_seen() -> None:
     )
 
 
-def test_the_next_run_is_told() -> None:
+def test_the_next_run_is_known_from_schedule_or_source() -> None:
     assert evaluate(JobFacts("backup", **NIGHTLY), JobLimits(), NOON, NOON).next_expected_at == NOON + 15 * HOUR
     every = JobFacts("backup", every=HOUR, next_due=NOON + 20 * MIN, last_start=NOON - 50 * MIN)
     assert evaluate(every, JobLimits(), NOON, NOON).next_expected_at == NOON + 20 * MIN
@@ -189,21 +189,23 @@ def test_no_schedule_is_in_force(facts: JobFacts) -> None:
 
 
 def test_an_edited_schedule_is_owed_from_then_on() -> None:
-    _, state = merge_job_state(JobFacts("backup", **NIGHTLY), JobLimits(), None, SEEN)
+    _, state = merge_job_state(JobFacts("backup", **NIGHTLY), JobLimits(), None, FIRST_SEEN_AT)
     facts, edited = merge_job_state(JobFacts("backup", cron="0 11 * * *"), JobLimits(), state, NOON)
     assert edited.expected_from == NOON
     assert evaluate(facts, JobLimits(), edited.expected_from, NOON).reason == ""
 
 
 def test_a_job_that_was_switched_on_again_is_owed_from_then_on() -> None:
-    _, state = merge_job_state(JobFacts("backup", **NIGHTLY, last_start=SEEN), JobLimits(), None, SEEN)
+    _, state = merge_job_state(
+        JobFacts("backup", **NIGHTLY, last_start=FIRST_SEEN_AT), JobLimits(), None, FIRST_SEEN_AT
+    )
     facts, again = merge_job_state(JobFacts("backup", **NIGHTLY, schedule_since=NOON - HOUR), JobLimits(), state, NOON)
-    assert (facts.last_start, again.expected_from) == (SEEN, NOON - HOUR)
+    assert (facts.last_start, again.expected_from) == (FIRST_SEEN_AT, NOON - HOUR)
     assert evaluate(facts, JobLimits(), again.expected_from, NOON).reason == ""
     assert evaluate(facts, JobLimits(), again.expected_from, NOON + DAY).reason == "job.overdue"
 
 
-def test_a_job_is_owed_its_runs_from_when_its_source_says_so() -> None:
+def test_runs_are_expected_since_the_source_has_the_schedule() -> None:
     facts = JobFacts("backup", **NIGHTLY, last_start=NOON - 33 * HOUR, schedule_since=NOON - 33 * HOUR)
     facts, state = merge_job_state(facts, JobLimits(), None, NOON)
     assert state.expected_from == NOON - 33 * HOUR
@@ -263,11 +265,11 @@ def test_a_required_job_that_is_not_listed_is_gone() -> None:
 
 def test_a_required_job_with_a_schedule_of_ours_is_judged_by_what_is_remembered() -> None:
     limits = {"b": JobLimits(interval=HOUR)}
-    record = JobRecord("b", JobState("every 60 min", SEEN, last_started_at=NOON - 30 * MIN))
+    record = JobRecord("b", JobState("every 60 min", FIRST_SEEN_AT, last_started_at=NOON - 30 * MIN))
     state = {job_state_key("b"): record.to_json()}
     assert verdicts(snapshot(), limits, state) == {"b": ""}
     assert verdicts(snapshot(), limits) == {"b": ""}, "first seen now"
-    state = {job_state_key("b"): record._replace(state=record.state._replace(last_started_at=SEEN)).to_json()}
+    state = {job_state_key("b"): record._replace(state=record.state._replace(last_started_at=FIRST_SEEN_AT)).to_json()}
     assert verdicts(snapshot(), limits, state) == {"b": "job.overdue"}
 
 
@@ -281,7 +283,7 @@ def test_what_a_probe_remembers_of_a_job() -> None:
     ("sentence", "source", "message"),
     [
         ("it does not report", snapshot(LATE), ""),
-        ("it has no jobs", snapshot(scheduler_heartbeat_at=SEEN), ""),
+        ("it has no jobs", snapshot(scheduler_heartbeat_at=FIRST_SEEN_AT), ""),
         ("it reported just in time", snapshot(LATE, scheduler_heartbeat_at=NOON - 5 * MIN), ""),
         ("it has been silent for longer", snapshot(LATE, scheduler_heartbeat_at=NOON - 5 * MIN - 1),
          "the scheduler has not reported since 11:54 UTC"),

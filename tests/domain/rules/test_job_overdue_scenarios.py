@@ -336,7 +336,7 @@ def test_what_was_switched_off_is_owed_from_when_it_is_switched_on(setting: str,
     assert job.verdict == f"overdue: due {due[2:]}"
 
 
-def test_what_a_clock_that_ran_ahead_said_is_forgotten() -> None:
+def test_instants_of_a_clock_that_ran_ahead_are_forgotten() -> None:
     job = ScenarioJob(SOURCE)
     for line in [NIGHTLY, "20 03:00 run", "20 12:00 probe", "20 12:00 evict", "1 12:00 probe", "2 03:30 probe"]:
         job.apply(line)

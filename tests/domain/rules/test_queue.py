@@ -214,7 +214,7 @@ def test_what_cannot_be_known_is_not_made_up(limit: QueueThreshold, stats: Queue
     assert not state.is_breached(now)
 
 
-def test_what_is_beyond_its_limit_is_not_right_again_because_nobody_says_so() -> None:
+def test_a_missing_metric_does_not_end_a_breach() -> None:
     state, _, now = run_polls(MANY_FOR_LONG, (0, waiting(240)), (12, QueueStats()))
     assert (state.unavailable, state.is_breached(now), state.record.breached_since) == (True, False, NOON)
 
@@ -263,7 +263,7 @@ BARELY = ((NOON + 3 * MIN, NOON + 3 * MIN + 30_000),)
          {"head_marker": short_digest("a")}, waiting(3, "a"), 123, A_DAY, 0),
     ],
 )  # fmt: skip
-def test_what_is_known_after_nobody_looked(
+def test_a_threshold_after_a_gap(
     sentence: str,
     limit: QueueThreshold,
     changes: dict[str, Any],
