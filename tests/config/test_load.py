@@ -228,7 +228,7 @@ def test_a_file_that_matches_two_patterns_is_read_once(tmp_path: Path) -> None:
             "receivers: {a: {log: {}}}",
             "duplicate receiver: 'a' is defined at ",
         ),
-        (f"{PROBE}include: [b.yaml]", PROBE, "b.yaml:2:11: probes.0.name: duplicate name: another probe has it at "),
+        (f"{PROBE}include: [b.yaml]", PROBE, "b.yaml:2:11: probes.0.name: duplicate name: another probe uses it at "),
         ("include: ['${UNSET}']", "", "main.yaml:1:11: include.0: variable UNSET is not set"),
     ],
 )

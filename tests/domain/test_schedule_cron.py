@@ -128,10 +128,10 @@ FIVE = "minute, hour, day of the month, month, day of the week"
         ("0 0 * ? *", "month is '?', expected 1 to 12, JAN to DEC, a list, a range or a step"),
         ("*/0 * * * *", "minute is '*/0', expected 0 to 59, a list, a range or a step"),
         ("30-10 * * * *", "minute is '30-10', expected 0 to 59, a list, a range or a step"),
-        ("", f"0 fields, expected 5 ({FIVE}), or 6 with the second first"),
-        ("* * * *", f"4 fields, expected 5 ({FIVE}), or 6 with the second first"),
-        ("* * * * * * *", f"7 fields, expected 5 ({FIVE}), or 6 with the second first"),
-        ("?", f"1 fields, expected 5 ({FIVE}), or 6 with the second first"),
+        ("", f"expected 5 fields ({FIVE}) or 6 (seconds first), found 0"),
+        ("* * * *", f"expected 5 fields ({FIVE}) or 6 (seconds first), found 4"),
+        ("* * * * * * *", f"expected 5 fields ({FIVE}) or 6 (seconds first), found 7"),
+        ("?", f"expected 5 fields ({FIVE}) or 6 (seconds first), found 1"),
         ("@reboot",
          "expected @yearly, @annually, @monthly, @weekly, @daily, @midnight, @hourly or five fields"),
     ],
@@ -153,7 +153,7 @@ def test_what_is_no_cron_expression(expression: str, message: str) -> None:
 def test_what_never_comes(sentence: str, expression: str) -> None:
     with pytest.raises(ScheduleError) as caught:
         CronSchedule(expression)
-    assert str(caught.value) == f"{expression!r} never comes", sentence
+    assert str(caught.value) == f"{expression!r} matches no date", sentence
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_unknown_zones(zone: str, message: str) -> None:
 
 
 def test_a_long_expression_is_not_quoted_in_full() -> None:
-    with pytest.raises(ScheduleError, match=r"^'x{80}…' is not a cron expression: 1 fields"):
+    with pytest.raises(ScheduleError, match=r"^'x{80}…' is not a cron expression: expected 5 fields"):
         CronSchedule("x" * 1_000_000)
     with pytest.raises(ScheduleError, match=r"minute is '9{80}…', expected 0 to 59"):
         CronSchedule("9" * 5_000 + " * * * *")

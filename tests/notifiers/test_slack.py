@@ -288,10 +288,10 @@ def test_faults_of_the_network_are_tried_again(fail: SendFixture, error: Excepti
     ("config", "complaint"),
     [
         ({}, "expected exactly one of webhook, bot_token, found none"),
-        ({"bot_token": "x"}, "bot_token and channel require each other"),
+        ({"bot_token": "x"}, "bot_token and channel must be set together"),
         ({"channel": "#x"}, "expected exactly one of webhook, bot_token, found none"),
         ({"webhook": "https://x/", "bot_token": "x"}, "found webhook and bot_token"),
-        ({"webhook": "https://x/", "channel": "#x"}, "bot_token and channel require each other"),
+        ({"webhook": "https://x/", "channel": "#x"}, "bot_token and channel must be set together"),
         ({"webhook": "hooks.slack.com/x"}, "expected a URL that starts with"),
         ({"bot_token": "x", "channel": "#x", "api_url": "slack.com"}, "expected a URL that starts with"),
     ],

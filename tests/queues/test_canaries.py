@@ -141,7 +141,7 @@ def test_a_worker_that_dies_at_work_is_reported(lab: QueueLab) -> None:
 def test_a_removed_job_is_lost(lab: QueueLab) -> None:
     lab.create_queue()
     report = lab.run_probe_and_trigger(lab.count_waiting, lab.remove_sentinel)
-    message = "the sentinel job disappeared before it was picked up"
+    message = "the canary job disappeared before it was picked up"
     assert verdict(report) == (Outcome.FAIL, "canary.lost", message)
     assert lab.list_leftovers() == []
 
@@ -176,7 +176,7 @@ def test_the_running_sentinel_of_a_killed_process_blocks(lab: QueueLab) -> None:
         wait_until(lambda: lab.count_waiting() == 0)
         report = asyncio.run(run_probe(lab.build_probe(), 6_000, previous_slot=5_000))
         assert_failed(
-            report, "canary.not_finished", "the sentinel job of .*00:00:05 UTC is still running, so no other was sent"
+            report, "canary.not_finished", "the canary job of .*00:00:05 UTC is still running, so no other was sent"
         )
         assert lab.count_waiting() == 0
         worker.kill()

@@ -240,7 +240,7 @@ def test_a_job_that_is_identified_by_the_nonce(api: FakeJobApi) -> None:
 
 def test_a_job_that_no_longer_exists_is_lost(api: FakeJobApi) -> None:
     api.scripted_responses["GET"] = deque([ScriptedResponse(200, {"status": "queued"}), ScriptedResponse(404)])
-    message = "the sentinel job disappeared before it was picked up"
+    message = "the canary job disappeared before it was picked up"
     report = run(job(api))
     assert verdict(report) == (Outcome.FAIL, "canary.lost", message)
     assert report.state_updates == {}

@@ -28,13 +28,13 @@ def exec_command(
     command: Annotated[list[str], typer.Argument(help="The command to run, after `--`.")],
     config: ConfigFileOption = DEFAULT_CONFIG_PATH,
     url: Annotated[
-        str, typer.Option(envvar=CHECK_IN_URL_ENV_VAR, help="Check-in URL; the configuration is then not read.")
+        str, typer.Option(envvar=CHECK_IN_URL_ENV_VAR, help="Check-in URL; if set, the configuration file is not read.")
     ] = "",
 ) -> None:
     """Run a command and report it to a heartbeat.
 
-    Reports the start, exit code, duration and end of the output. Passes the output, the exit code and signals
-    through. If Watchdog cannot be reached, the command runs all the same, and the check-ins are sent with the next run.
+    Reports the start, exit code, duration and the last part of the output. Passes the output, the exit code and signals
+    through. If Watchdog cannot be reached, the command still runs, and the check-ins are sent with the next run.
 
     \b
     Examples:

@@ -14,7 +14,7 @@ from watchdog.cli.common import (
 def mcp_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
     """Serve MCP to an agent over standard input and output.
 
-    Reads the database, and asks the running `watchdog run` for what only the service knows.
+    Reads the database, and connects to `watchdog run` for live data and actions.
 
     \b
     Example: claude mcp add watchdog -- watchdog mcp -c /etc/watchdog/watchdog.yaml

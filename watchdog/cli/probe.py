@@ -37,7 +37,7 @@ def probe_command(
 ) -> None:
     """Run one probe now and show the result.
 
-    Shows every phase, measurement and finding. Stores nothing and notifies no receiver. Exits 0 if the probe passes,
+    Shows every phase, measurement and finding. Stores nothing and sends no notifications. Exits 0 if the probe passes,
     1 if it fails, and 3 if the target cannot be judged.
 
     \b

@@ -8,7 +8,7 @@ from watchdog.cli.common import DEFAULT_CONFIG_PATH, ConfigFileOption, load_conf
 def validate_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
     """Check the configuration.
 
-    Prints one line per problem: file, line, column, field and remedy. Exits 0 if there is none, else 2.
+    Prints one line per problem: file, line, column, field and remedy. Exits 0 if there are no problems, otherwise 2.
 
     \b
     Example: watchdog validate -c /etc/watchdog/watchdog.yaml

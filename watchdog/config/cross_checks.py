@@ -68,7 +68,7 @@ def _check_unique_probe_names_and_ids(sources: MergedSources) -> None:
         if name is None or not isinstance(name.value, str) or name.invalid:
             continue
         if (first := names.setdefault(name.value, name)) is not name:
-            sources.add_problem(name.location, name.path, f"duplicate name: another probe has it at {first.location}")
+            sources.add_problem(name.location, name.path, f"duplicate name: another probe uses it at {first.location}")
             continue
         node = probe.entries.get("id", name)
         id = slugify(name.value) if node is name else str(node.value)
@@ -77,7 +77,7 @@ def _check_unique_probe_names_and_ids(sources: MergedSources) -> None:
             from_variable = name.interpolated_text is not None or node.interpolated_text is not None
             remedy = ": set id to distinguish them" if node is name else ""
             shown_id = "" if from_variable else f" '{id}'"
-            message = f"duplicate id{shown_id}: probe '{other_name}' has it at {other_node.location}{remedy}"
+            message = f"duplicate id{shown_id}: probe '{other_name}' uses it at {other_node.location}{remedy}"
             sources.add_problem(node.location, node.path, message)
 
 
@@ -90,7 +90,7 @@ def _check_unique_heartbeat_tokens(config: Config, sources: MergedSources) -> No
         if isinstance(probe, HeartbeatProbe) and token is not None:
             other = first.setdefault(probe.heartbeat.token.get_secret_value(), token)
             if other is not token:
-                message = f"duplicate token: another heartbeat has it at {other.location}"
+                message = f"duplicate token: another heartbeat uses it at {other.location}"
                 sources.add_problem(token.location, token.path, message)
 
 

@@ -104,7 +104,7 @@ class _ModelBuilder:
             return self.build_model(PROBE_KINDS[kinds[0]], node, "probes")
         if kinds:
             second = node.entries[kinds[1]]
-            message = f"a probe has exactly one kind, and this one has {kinds[0]} already: remove one of them"
+            message = f"a probe has exactly one kind, and this one already has {kinds[0]}: remove one of them"
             self.sources.add_problem(second.key_location, second.path, message)
         else:
             self._report_missing_kind(node)

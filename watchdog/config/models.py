@@ -97,10 +97,10 @@ class StorageSettings(ConfigModel):
 
 @NOTIFIER_KINDS.add_fields
 class Receiver(ConfigModel):
-    """A group of people, notified by each kind of notifier that is set: at least one."""
+    """A group of people. Every notifier that is set sends them notifications. At least one is required."""
 
     send_resolved: StrictBool = True
-    """Whether the end of an incident is notified, too."""
+    """Whether a notification is also sent when an incident resolves."""
 
     @model_validator(mode="after")
     def _require_notifier(self) -> Self:
@@ -126,7 +126,7 @@ class MatchSettings(ConfigModel):
     severity: Severity | None = None
     """The `alert.severity` of the probe."""
     tags: tuple[SingleLineText, ...] = ()
-    """Tags that the probe must have, all of them."""
+    """Tags; the probe must have all of them."""
     group: SingleLineText = ""
     """The `group` of the probe."""
     kind: Annotated[str, AfterValidator(_validate_probe_kind), Field(json_schema_extra={"enum": list(PROBE_KINDS)})] = (
@@ -141,7 +141,7 @@ class MatchSettings(ConfigModel):
 
 
 class RouteSettings(ConfigModel):
-    """Sends the incidents of matching probes to receivers. The first matching route decides, unless it has
+    """Sends the incidents of matching probes to receivers. Only the first matching route applies, unless it sets
     `continue`."""
 
     match: MatchSettings = MatchSettings()
@@ -193,7 +193,7 @@ class AccessSettings(ConfigModel):
     """Access to the operators' pages, the API and the MCP tools. Without API keys, only this machine has access."""
 
     api_keys: tuple[ApiKeySettings, ...] = ()
-    """The API keys. At least one is required to listen on other than loopback addresses."""
+    """The API keys. At least one is required to listen on addresses other than loopback."""
 
     @model_validator(mode="after")
     def _require_distinct_keys(self) -> Self:
@@ -223,7 +223,7 @@ class Config(ConfigModel):
     include: tuple[str, ...] = ()
     """Paths or patterns of further files with probes, receivers and routes, relative to this file."""
     defaults: ProbeDefaults = ProbeDefaults()
-    """Fields for all probes that do not set them, in included files, too."""
+    """Default values for fields that a probe does not set. They also apply to included files."""
     probes: tuple[AnyProbe, ...] = ()
     """The probes."""
     receivers: Mapping[str, Receiver] = {}

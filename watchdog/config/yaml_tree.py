@@ -282,7 +282,7 @@ class _YamlTreeBuilder:
                 continue
             entry_path = f"{path}.{format_key(name)}" if path else format_key(name)
             if name in entries:
-                message = f"duplicate key: it is in line {entries[name].key_location.line} already"
+                message = f"duplicate key: already set in line {entries[name].key_location.line}"
                 self.add_problem(mark, entry_path, message)
             else:
                 entries[name] = self.build_node(value, entry_path, mark)

@@ -261,7 +261,7 @@ def _describe_cron_error(expression: str) -> str:
         return f"is not a cron expression: expected {', '.join(CRON_NICKNAMES)} or five fields"
     if len(fields) not in (5, 6):
         names = ", ".join(list(CRON_FIELD_RANGES)[1:])
-        return f"is not a cron expression: {len(fields)} fields, expected 5 ({names}), or 6 with the second first"
+        return f"is not a cron expression: expected 5 fields ({names}) or 6 (seconds first), found {len(fields)}"
     for place, field in enumerate(fields, 6 - len(fields)):
         name, takes = list(CRON_FIELD_RANGES.items())[place]
         alone = ["*"] * 6
@@ -274,5 +274,5 @@ def _describe_cron_error(expression: str) -> str:
     try:
         next(CronSim(expression, UNIX_EPOCH))
     except (CronSimError, StopIteration):
-        return "never comes"
+        return "matches no date"
     return ""

@@ -55,7 +55,7 @@ def find_header_and_auth_problems(headers: Mapping[str, str], auth: Auth | None)
         (("headers", name), problem) for name, value in headers.items() if (problem := _header_problem(name, value))
     ]
     if auth and "authorization" in map(str.lower, headers):
-        errors.append((("auth",), "auth and an Authorization header exclude each other: remove one of them"))
+        errors.append((("auth",), "auth and an Authorization header cannot be combined: remove one of them"))
     return errors
 
 

@@ -35,9 +35,10 @@ class HttpTarget(ConfigModel):
     headers: dict[str, str] = Field(default_factory=dict)
     """Request headers. They are not sent along when a redirect leads to another origin."""
     body: str | None = None
-    """The request body, sent as it is. Excludes `json`."""
+    """The request body, sent as it is. Cannot be combined with `json`."""
     json_body: Json = Field(default=None, alias="json")
-    """The request body as a value, sent as JSON with `Content-Type: application/json`. Excludes `body`."""
+    """The request body as a value, sent as JSON with `Content-Type: application/json`. Cannot be combined with
+    `body`."""
     auth: Auth | None = None
     """Credentials for the `Authorization` header."""
     tls: TlsConfig = TlsConfig()
@@ -50,7 +51,7 @@ class HttpTarget(ConfigModel):
         errors = find_header_and_auth_problems(self.headers, self.auth)
         has_json = "json_body" in self.model_fields_set
         if self.body is not None and has_json:
-            errors.append((("json",), "body and json exclude each other: remove one of them"))
+            errors.append((("json",), "body and json cannot be combined: remove one of them"))
         if (self.body is not None or has_json) and self.method in ("GET", "HEAD"):
             errors.append((("method",), f"{self.method} requests have no body: set method to POST, PUT or PATCH"))
         if errors:

@@ -78,7 +78,7 @@ class SmtpServerSettings(ConfigModel):
     @model_validator(mode="after")
     def _require_username_with_password(self) -> Self:
         if bool(self.username) != (self.password is not None):
-            raise ValueError("username and password require each other: set both or neither")
+            raise ValueError("username and password must be set together: set both or neither")
         return self
 
     @property

@@ -79,7 +79,7 @@ class SlackNotifier(Notifier):
         if self.webhook is not None:
             validate_http_url(self.webhook.get_secret_value())
         if bool(self.channel) != (self.bot_token is not None):
-            raise ValueError("bot_token and channel require each other: set both, or use webhook alone")
+            raise ValueError("bot_token and channel must be set together: set both, or only webhook")
         return self
 
     @property

@@ -87,9 +87,10 @@ class ProbeDefaults(ConfigModel):
     runbook: HttpLink = ""
     """A link to instructions for the person on call. Notifications contain it."""
     every: Annotated[Duration, duration_bounds("1s", "366d")] = 60_000
-    """The interval between runs. Excludes `schedule`."""
+    """The interval between runs. Cannot be combined with `schedule`."""
     schedule: CronExpression | None = None
-    """The times of the runs as a cron expression, with 5 fields or with 6 (seconds first). Excludes `every`."""
+    """The times of the runs as a cron expression, with 5 fields or with 6 (seconds first). Cannot be combined with
+    `every`."""
     timezone: TimezoneName = "UTC"
     """The time zone of `schedule`, such as `Europe/Berlin`."""
     timeout: Annotated[
@@ -109,7 +110,7 @@ class ProbeDefaults(ConfigModel):
     @model_validator(mode="after")
     def _validate_schedule(self) -> Self:
         if self.schedule is not None and "every" in self.model_fields_set:
-            raise FieldValidationError([(("schedule",), "every and schedule exclude each other: remove one of them")])
+            raise FieldValidationError([(("schedule",), "every and schedule cannot be combined: remove one of them")])
         if self.schedule is None and self.retry_interval is not None and self.retry_interval > self.every:
             limit, actual = format_config_duration(self.every), format_config_duration(self.retry_interval)
             raise FieldValidationError([(("retry_interval",), f"expected at most `every` ({limit}), found {actual}")])
@@ -135,8 +136,8 @@ class Probe(ProbeDefaults):
     name: SingleLineText
     """The name that people see. Unique."""
     id: Annotated[str, Field(default_factory=lambda fields: slugify(fields["name"]), validate_default=True)]
-    """The stable identity of the probe: up to 64 letters, digits, `-`, `_` and `.`; default: derived from the name. A
-    probe with another id is another probe, without the history."""
+    """The stable identity of the probe: up to 64 letters, digits, `-`, `_` and `.`; default: derived from the name. If
+    it changes, Watchdog treats the probe as a new one without history."""
     expect: tuple[str, ...] = ()
     """CEL expressions that must be true; otherwise the run fails."""
     prefer: tuple[str, ...] = ()

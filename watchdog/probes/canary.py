@@ -47,7 +47,7 @@ class CanarySettings(ConfigModel):
     start_within: Annotated[Duration, duration_bounds("100ms", "1h")] | None = None
     """The time within which a worker must pick up the job; default: `finish_within`."""
     finish_within: Annotated[Duration, duration_bounds("1s", "1h")] = 30_000
-    """The time within which the job must be finished, counted from sending it."""
+    """The time within which the job must be finished, counted from the time it was sent."""
 
     @model_validator(mode="after")
     def _validate_limits(self) -> Self:

@@ -51,7 +51,7 @@ class HeartbeatSettings(JobOptions):
     @model_validator(mode="after")
     def _require_schedule(self) -> Self:
         if self.schedule is None and self.every is None:
-            raise ValueError("no schedule: set schedule or every, without which a missed run cannot be detected")
+            raise ValueError("no schedule: set schedule or every, so that missed runs can be detected")
         return self
 
 

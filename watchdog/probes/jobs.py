@@ -41,9 +41,10 @@ class JobOptions(ConfigModel):
     """The expected schedule of a job, and limits for its runs."""
 
     schedule: CronExpression | None = None
-    """The times of the runs as a cron expression; default: the schedule that the source reports. Excludes `every`."""
+    """The times of the runs as a cron expression; default: the schedule that the source reports. Cannot be combined
+    with `every`."""
     every: Duration | None = None
-    """The expected interval between runs, counted from the last run. Excludes `schedule`."""
+    """The expected interval between runs, counted from the last run. Cannot be combined with `schedule`."""
     timezone: TimezoneName = "UTC"
     """The time zone of `schedule`, such as `Europe/Berlin`."""
     grace: Duration | None = None
@@ -51,14 +52,16 @@ class JobOptions(ConfigModel):
     max_runtime: Duration | None = None
     """The maximum duration of a run; default: unlimited."""
     min_runtime: Duration | None = None
-    """The minimum duration of a run; default: none. A run that ends sooner has not done its work."""
+    """The minimum duration of a run; default: none. A shorter run is reported, because it has probably not done its
+    work."""
     failures: Annotated[StrictInt, Field(ge=1, le=1000)] = 1
-    """The number of failed runs in a row that is reported. Limited by the number of runs that the source keeps."""
+    """The number of failed runs in a row after which the job is reported. Limited by the number of runs that the source
+    keeps."""
 
     @model_validator(mode="after")
     def _validate_schedule_and_runtimes(self) -> Self:
         if self.schedule is not None and self.every is not None:
-            raise FieldValidationError([(("every",), "every and schedule exclude each other: remove one of them")])
+            raise FieldValidationError([(("every",), "every and schedule cannot be combined: remove one of them")])
         if self.min_runtime is not None and self.max_runtime is not None and self.min_runtime >= self.max_runtime:
             limit, actual = format_config_duration(self.max_runtime), format_config_duration(self.min_runtime)
             message = f"expected less than `max_runtime` ({limit}), found {actual}"

@@ -37,7 +37,7 @@ class AboveThreshold(ConfigModel):
     over: Annotated[StrictInt, Field(ge=0)]
     """The limit. Higher numbers are reported."""
     for_ms: Duration | None = Field(default=None, alias="for")
-    """For how long this must hold before it is reported; default: a single run is enough."""
+    """How long the limit must be broken before it is reported; default: it is reported after a single run."""
 
 
 class AgeThreshold(ConfigModel):
@@ -46,7 +46,7 @@ class AgeThreshold(ConfigModel):
     over: Duration
     """The limit. Higher ages are reported."""
     for_ms: Duration | None = Field(default=None, alias="for")
-    """For how long this must hold before it is reported; default: a single run is enough."""
+    """How long the limit must be broken before it is reported; default: it is reported after a single run."""
 
 
 class BelowThreshold(ConfigModel):
@@ -55,7 +55,7 @@ class BelowThreshold(ConfigModel):
     under: Annotated[StrictInt, Field(ge=1)]
     """The limit. Lower numbers are reported."""
     for_ms: Duration | None = Field(default=None, alias="for")
-    """For how long this must hold before it is reported; default: a single run is enough."""
+    """How long the limit must be broken before it is reported; default: it is reported after a single run."""
 
 
 class FailureRatioThreshold(ConfigModel):
@@ -64,7 +64,7 @@ class FailureRatioThreshold(ConfigModel):
     over: Annotated[StrictFloat, Field(ge=0, lt=1)]
     """The limit: 0.2 is 20%. Higher shares are reported."""
     within: Annotated[Duration, duration_bounds("1m", "1d")] = 3_600_000
-    """The period of which jobs are counted."""
+    """How far back ended jobs are counted."""
     min_samples: Annotated[StrictInt, Field(ge=1)] = 20
     """The number of jobs that must have ended in this period for the rule to apply."""
 
@@ -73,12 +73,12 @@ class StalledThreshold(ConfigModel):
     """A time limit for a queue that makes no progress."""
 
     for_ms: Duration = Field(default=600_000, alias="for")
-    """The time that may pass without any waiting job being started. Choose it longer than the longest job. Where the
-    system does not show which job is next: the time that may pass without the number of waiting jobs falling."""
+    """How long a queue may make no progress: no waiting job is started or, if the system does not show which job is
+    next, the number of waiting jobs does not fall. Set it to more than the duration of the longest job."""
 
 
 class QueueRules(ConfigModel):
-    """Limits for a queue, at least one. All broken rules of a queue are one incident."""
+    """Limits for a queue, at least one. All broken rules of a queue are reported in one incident."""
 
     waiting: AboveThreshold | None = None
     """The number of waiting jobs."""
@@ -95,8 +95,8 @@ class QueueRules(ConfigModel):
     failure_ratio: FailureRatioThreshold | None = None
     """The share of recently ended jobs that failed."""
     stalled: StalledThreshold | None = None
-    """No progress: jobs wait, and the next job stays the same. Where the system does not show the next job: the number
-    of waiting jobs does not fall."""
+    """No progress: jobs are waiting, but the next job stays the same. If the system does not show the next job: the
+    number of waiting jobs does not fall."""
 
     @model_validator(mode="after")
     def _require_any_rule(self) -> Self:

@@ -79,8 +79,8 @@ class HttpCanary(CanaryDriver):
     enqueue: EnqueueRequest
     """The request that starts the job, sent with an `Idempotency-Key`. A 2xx status is expected."""
     poll: HttpTarget
-    """The request that returns the state of the job. Its URL contains `{job_id}`, or `{nonce}` if the job is found by
-    the id of the canary job."""
+    """The request that returns the state of the job. Its URL contains `{job_id}`, or `{nonce}` if the service finds the
+    job by the id that Watchdog generated."""
     done: Annotated[str, expression_validator(EXPRESSION_VARIABLES)]
     """True when the job is finished, such as `body.status == 'completed'`. Evaluated on the response to `poll`."""
     failed: Annotated[str, expression_validator(EXPRESSION_VARIABLES)] = ""

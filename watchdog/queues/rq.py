@@ -95,7 +95,8 @@ class RqCanary(RqQueue, CanaryDriver):
     function: SingleLineText = DEFAULT_FUNCTION
     """The function that the worker calls. The default is part of Python, so workers need no code for it."""
     args: list[Json] | None = None
-    """The arguments of the function; default: none, or those that the default function requires."""
+    """The arguments of the function; default: no arguments, or for the default function, the arguments that it
+    requires."""
     serializer: Literal["pickle", "json"] = "pickle"
     """The serializer that the workers use."""
 

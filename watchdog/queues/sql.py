@@ -51,7 +51,7 @@ StatusValue = Annotated[
 
 
 class ColumnMapping(ConfigModel):
-    """The columns of the table, of which each row is a run. Times can be timestamps, epoch seconds or milliseconds, or
+    """The columns of the table. Each row is a run. Times can be timestamps, epoch seconds or milliseconds, or
     ISO 8601 text. At least one of `scheduled`, `started` and `finished` is required."""
 
     type: ColumnName
@@ -104,7 +104,7 @@ class StatusMapping(ConfigModel):
             raise ValueError("no status: add values to at least one of waiting, running, done and failed")
         duplicates = [(name, i) for name, i, status in self._iter_statuses() if self.all_statuses.count(status) > 1]
         if duplicates:
-            raise FieldValidationError([(duplicates[-1], "this value is listed already: remove one of them")])
+            raise FieldValidationError([(duplicates[-1], "this value is already listed: remove one of them")])
         return self
 
     def _iter_statuses(self) -> Iterator[tuple[str, int, str]]:
@@ -143,9 +143,9 @@ class SqlJobSource(TableJobSource):
     statuses: StatusMapping
     """The values of the status column, by meaning."""
     timezone: TimezoneName = "UTC"
-    """The time zone of times without one."""
+    """The time zone of times that the table stores without a time zone."""
     since: Annotated[Duration, duration_bounds("1h", "3650d")] = 3_024_000_000
-    """The period of which runs are read."""
+    """How far back runs are read."""
 
     @property
     def exposes_run_id(self) -> bool:

@@ -64,7 +64,8 @@ class SqlRemediation(RemediationAction):
     statement: Annotated[str, AfterValidator(_validate_statement)]
     """An UPDATE, INSERT, DELETE or MERGE statement. It is rolled back if it changes more than 100 rows."""
     url: DatabaseUrl = ""
-    """The URL of the database, with a role that may do this and no more; default: the database that the probe reads."""
+    """The URL of the database, with a role that has only the permissions for this statement; default: the database that
+    the probe reads."""
 
     @model_validator(mode="after")
     def _require_database_driver(self) -> Self:

@@ -139,9 +139,9 @@ QUEUE = QueueStats(waiting=3, active=1, oldest=90_000, consumers=0, paused=True)
         ("failed without an error", [(300, JobStatus(JobStage.FAILED))], QueueStats(),
          ("job.failed", "the job failed: no error message")),
         ("lost", [(300, JobStatus(JobStage.LOST))], QueueStats(),
-         ("canary.lost", "the sentinel job disappeared before it was picked up")),
+         ("canary.lost", "the canary job disappeared before it was picked up")),
         ("lost while it ran", [(100, running(SENT + 70)), (300, JobStatus(JobStage.LOST))], QueueStats(),
-         ("canary.lost", "the sentinel job disappeared after it was picked up after 70 ms")),
+         ("canary.lost", "the canary job disappeared after it was picked up after 70 ms")),
     ],
 )  # fmt: skip
 def test_verdict(
@@ -155,9 +155,9 @@ def test_verdict(
     ("now", "outcome", "reason", "message"),
     [
         (34_999, Outcome.ERROR, "canary.in_flight",
-         "not sent: the sentinel job of 00:00:00 UTC is still running"),
+         "not sent: the canary job of 00:00:00 UTC is still running"),
         (35_000, Outcome.FAIL, "canary.not_finished",
-         "the sentinel job of 00:00:00 UTC is still running, so no other was sent"),
+         "the canary job of 00:00:00 UTC is still running, so no other was sent"),
     ],
 )  # fmt: skip
 def test_an_outstanding_sentinel_fails_a_run_from_its_deadline_on(

@@ -30,7 +30,7 @@ _TRANSPORT = (
     _failure(
         "connection.failed",
         "Connection failed",
-        "The connection could not be established, for an unknown cause.",
+        "The connection could not be established. The cause is unknown.",
         "Try to connect by hand from the machine that Watchdog runs on.",
     ),
     _failure(
@@ -49,7 +49,7 @@ _TRANSPORT = (
         "tls.failed",
         "TLS failed",
         "There is no trusted TLS connection: the certificate has expired, is for another name, is self-signed, or the "
-        "handshake failed. The message has the cause.",
+        "handshake failed. The message shows the cause.",
         "Renew the certificate, or name its authority in `tls`.",
     ),
     _failure(
@@ -109,7 +109,7 @@ _TRANSPORT = (
     _failure(
         "http.redirect_not_followed",
         "Redirect not followed",
-        "An MCP server redirects, which is not followed.",
+        "An MCP server sent a redirect, and Watchdog does not follow it.",
         "Configure the URL that it redirects to.",
     ),
 )
@@ -118,13 +118,13 @@ _CHECKS = (
     _failure(
         "expectation.failed",
         "Expectation failed",
-        "An `expect` expression is false. The message has the observed value.",
+        "An `expect` expression is false. The message shows the observed value.",
         "See the evidence.",
     ),
     _failure(
         "expectation.evaluation_failed",
         "Expectation cannot be evaluated",
-        "An `expect` expression has no value, because the response lacks what it refers to.",
+        "An `expect` expression cannot be evaluated, because it uses a value that the response does not contain.",
         "Check whether the response has changed, or guard the expression with `has(...)`.",
     ),
     _failure(
@@ -142,19 +142,19 @@ _CHECKS = (
     _failure(
         "mcp.rpc_error",
         "MCP error response",
-        "The server answers an MCP request with an error. The message has its code and text.",
+        "The server answers an MCP request with an error. The message shows its code and text.",
         "See the server's log.",
     ),
     _failure(
         "mcp.invalid_response",
         "Invalid MCP response",
-        "A response violates the MCP specification. The message has the place.",
+        "A response violates the MCP specification. The message shows where.",
         "Report it to the author of the server.",
     ),
     _failure(
         "mcp.unexpected_id",
         "Unexpected MCP response id",
-        "The server answers a request that was never made.",
+        "The server answers a request that Watchdog did not send.",
         "Report it to the author of the server.",
     ),
     _failure(
@@ -190,13 +190,13 @@ _CHECKS = (
     _failure(
         "mcp.tool_error",
         "MCP tool failed",
-        "The called tool reports `isError`. The message has its text.",
+        "The called tool reports `isError`. The message shows its text.",
         "See the message and the server's log.",
     ),
     _failure(
         "task.list_missing",
         "Task list missing",
-        "Limits are configured under `tasks`, and the response lists no tasks.",
+        "Limits are configured under `tasks`, but the response lists no tasks.",
         "Let the tool report its tasks.",
     ),
     _failure(
@@ -218,7 +218,7 @@ _QUEUES = (
         "broker.refused",
         "Broker refused the request",
         "The broker or database can be reached, but refuses an operation.",
-        "The message has its error and, where a permission is missing, what to grant.",
+        "The message shows the error and, if a permission is missing, what to grant.",
     ),
     _failure(
         "database.query_timeout",
@@ -242,7 +242,7 @@ _QUEUES = (
         "database.column_invalid",
         "Column has the wrong content",
         "A column under `columns` does not hold times, or holds too many different jobs.",
-        "The message has a value that it holds.",
+        "The message shows one of its values.",
     ),
     _failure(
         "queue.missing",
@@ -260,82 +260,83 @@ _QUEUES = (
     _failure(
         "queue.stalled",
         "Queue stalled",
-        "Jobs are waiting, and none was taken for too long. Where the system shows only how many jobs wait: the number "
-        "has not fallen.",
+        "Jobs are waiting, but no worker has taken one for too long. If the system shows only how many jobs wait: the "
+        "number has not fallen.",
         "Check whether workers run, whether the queue is paused, and what the workers are busy with.",
         sentence="{symptom} since {since}: {waiting} waiting",
     ),
     _failure(
         "queue.failure_ratio",
         "Too many failed jobs",
-        "Too large a share of the jobs that completed recently failed.",
+        "The share of failed jobs among the recently ended jobs is above the limit.",
         "Look at the errors of the newest failed jobs.",
         sentence="{share} of {completed} failed within {window}, limit {limit}",
     ),
     _failure(
         "queue.threshold",
         "Queue limit exceeded",
-        "A metric exceeds its limit: `waiting`, `active`, `delayed`, `failed` or `oldest`. The message has each.",
+        "A metric exceeds its limit: `waiting`, `active`, `delayed`, `failed` or `oldest`. The message shows each "
+        "exceeded limit.",
         "Add workers, or enqueue fewer jobs.",
         sentence="{metric} {value}, limit {limit}",
     ),
     _failure(
         "canary.enqueue_failed",
-        "Sentinel job not accepted",
-        "The request that starts the sentinel job is not answered with a 2xx.",
+        "Canary job not accepted",
+        "The response to the request that starts the canary job does not have a 2xx status.",
         "See the message and the excerpt.",
     ),
     _failure(
         "canary.job_id_missing",
         "No job id",
-        "The response to the request that starts the sentinel job names no job, so it cannot be polled.",
-        "Say in `job_id` where the id is, or let the tool return a `job_id`.",
+        "The response to the request that starts the canary job contains no job id, so Watchdog cannot poll the job.",
+        "Set `job_id` to the place of the id in the response, or let the tool return a `job_id`.",
     ),
     _failure(
         "canary.poll_failed",
-        "Sentinel job not observable",
-        "The state of the sentinel job could not be read before its deadline. The job itself may have succeeded.",
+        "Canary job not observable",
+        "The state of the canary job could not be read before its deadline. The job itself may have succeeded.",
         "See the message.",
     ),
     _failure(
         "canary.not_picked_up",
         "Not picked up",
-        "No worker took the sentinel job within `start_within`.",
-        "The message has the number of workers and of waiting jobs.",
+        "No worker took the canary job within `start_within`.",
+        "The message shows the number of workers and of waiting jobs.",
         sentence="not picked up within {limit}",
     ),
     _failure(
         "canary.not_finished",
         "Not finished in time",
-        "A worker took the sentinel job and did not finish it within `finish_within`.",
-        "Check what the worker is doing. If the queue shows that the worker died, the message has it.",
+        "A worker took the canary job but did not finish it within `finish_within`.",
+        "Check what the worker is doing. The message mentions a dead worker if the queue shows one.",
         sentence="{progress}not finished within {limit}",
     ),
     _failure(
         "canary.progress_stalled",
         "Progress stalled",
-        "The job reports progress, which has not changed for `progress_within`.",
+        "The progress that the job reports has not changed for `progress_within`.",
         "Check what the job waits for at that point.",
     ),
     _failure(
         "canary.lost",
-        "Sentinel job lost",
-        "The queue accepted the sentinel job and no longer lists it.",
+        "Canary job lost",
+        "The queue accepted the canary job but no longer lists it.",
         "Find out what removes jobs, and how long finished jobs are kept.",
-        sentence="the sentinel job disappeared {when}",
+        sentence="the canary job disappeared {when}",
     ),
     _failure(
         "job.failed",
         "Failed",
-        "The worker ran the sentinel job, which failed; or the newest runs of a scheduled job failed, as many in a row "
-        "as `failures` allows.",
-        "The message has the error.",
+        "The canary job failed, or a scheduled job failed as many times in a row as `failures` allows.",
+        "The message shows the error.",
         sentence="{name} failed{repeats}",
     ),
     _failure(
         "job.scheduler_dead",
         "Scheduler dead",
-        "The scheduler has not reported for 5 minutes, so it starts no job at all. Its jobs are not judged one by one.",
+        "The scheduler has not reported for 5 minutes, so it starts no job at all. Its jobs are not reported "
+        "individually.",
         "Check whether its process runs.",
         sentence="the scheduler has not reported since {since}",
     ),

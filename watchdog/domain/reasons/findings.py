@@ -33,17 +33,17 @@ FINDING_REASONS = (
     _error(
         "queue.metric_unavailable",
         "Metric not available",
-        "A rule needs a metric that the queue does not report, such as the share of failures where completed jobs are "
-        "not kept.",
+        "A rule needs a metric that the queue does not report, such as the share of failures if completed jobs are not "
+        "kept.",
         "Keep completed jobs for a while, grant the role read access, or remove the rule.",
         sentence="the queue does not report {metrics}",
     ),
     _error(
         "canary.in_flight",
-        "Previous sentinel job still running",
-        "The sentinel job of an earlier slot is still running, and there is never more than one.",
+        "Previous canary job still running",
+        "The canary job of an earlier slot is still running, and Watchdog never sends a second one at the same time.",
         "Run the canary less often than its deadline.",
-        sentence="not sent: the sentinel job of {sent_at} is still running",
+        sentence="not sent: the canary job of {sent_at} is still running",
     ),
     _error(
         "watchdog.out_of_resources",
@@ -72,7 +72,7 @@ FINDING_REASONS = (
     _missed(
         "missed.result_lost",
         "Result lost",
-        "The run was claimed and never recorded, because the process was killed.",
+        "The run started, but its result was not stored, because the process was killed.",
         "Nothing, unless it happens again.",
     ),
     _missed(
@@ -95,7 +95,7 @@ FINDING_REASONS = (
         "task.failed",
         "Failed",
         "A task of an MCP server reports failure.",
-        "The message has the server's text.",
+        "The message shows the server's text.",
         sentence="task {name} failed",
     ),
     _finding(
@@ -129,7 +129,7 @@ FINDING_REASONS = (
     _finding(
         "job.never_ran",
         "Never ran",
-        "A run has been due since Watchdog first saw the job, and no run is known.",
+        "A run has become due since Watchdog first saw the job, but no run is known.",
         "Check whether the job is deployed, and whether its scheduler and its workers run.",
         sentence="{name} has never run",
     ),
@@ -143,7 +143,7 @@ FINDING_REASONS = (
     _finding(
         "job.stalled",
         "Stalled",
-        "A run is in progress, and its worker is gone.",
+        "A run is in progress, but its worker is gone.",
         "The queue may hand it to another worker. Check why workers die.",
         sentence="{name} is stalled",
     ),
@@ -172,7 +172,7 @@ FINDING_REASONS = (
         "preference.failed",
         "Preference not met",
         "A `prefer` expression is false or cannot be evaluated.",
-        "The message has the observed value.",
+        "The message shows the observed value.",
     ),
     Reason(
         ReasonScope.NO_DATA,

@@ -14,7 +14,7 @@ OPERATION_REASONS = (
     _delivery(
         "http.3xx",
         "Redirect",
-        "The receiver redirects, which is not followed.",
+        "The receiver sent a redirect, and Watchdog does not follow it.",
         "Configure the URL that it redirects to.",
     ),
     _delivery(
@@ -81,19 +81,19 @@ OPERATION_REASONS = (
         "smtp.auth_unavailable",
         "Mail login not offered",
         "The mail server offers no supported login method on this connection.",
-        "Check `security`, and whether the server wants a login at all.",
+        "Check `security`, and whether the server requires a login.",
     ),
     _delivery(
         "smtp.starttls_missing",
         "STARTTLS not offered",
-        "The mail server does not offer STARTTLS, without which nothing is sent.",
+        "The mail server does not offer STARTTLS, so Watchdog does not send the message.",
         "Check `security` and the port.",
     ),
     _delivery(
         "smtp.recipients_refused",
         "Recipients refused",
-        "The mail server refuses all recipients, or some of them for now. Those are retried; the others receive the "
-        "message once.",
+        "The mail server refuses all recipients, or temporarily refuses some of them. Temporarily refused recipients "
+        "are retried; the others receive the message once.",
         "Check their addresses.",
     ),
     _delivery(
@@ -104,14 +104,14 @@ OPERATION_REASONS = (
     ),
     _delivery(
         "smtp.4xx",
-        "Mail server refused for now",
-        "The mail server refuses the message for now.",
+        "Mail server refused temporarily",
+        "The mail server temporarily refuses the message.",
         "See the server's response in the detail.",
     ),
     _delivery(
         "smtp.5xx",
         "Mail server refused",
-        "The mail server refuses the message for good.",
+        "The mail server permanently refuses the message.",
         "See the server's response in the detail.",
     ),
     _remediation(
@@ -123,14 +123,14 @@ OPERATION_REASONS = (
     _remediation(
         "remediation.parameter_truncated",
         "Parameter unusable",
-        "The name or id that it needs is masked or cut in what is stored, or is `.` or `..`, which a URL takes for "
-        "another path.",
-        "Rename the job. Its id need not be secret.",
+        "Watchdog does not store the exact name or id that the remediation needs, because it is too long or contains a "
+        "secret; or it is `.` or `..`, which would change the path of the URL.",
+        "Rename the job, or use an id without a secret.",
     ),
     _access(
         "access.loopback_only",
         "Local access only",
-        "No keys are configured, and the request may not come from this machine.",
+        "No keys are configured, and the request might come from another machine.",
         "Add `access.api_keys`.",
     ),
     _access(
@@ -153,7 +153,7 @@ OPERATION_REASONS = (
     ),
     _access(
         "access.cross_origin_form",
-        "Form of another site",
+        "Form from another site",
         "Another site sent the form.",
         "Open the page itself.",
     ),
@@ -161,6 +161,6 @@ OPERATION_REASONS = (
         "access.too_many_attempts",
         "Too many attempts",
         "Ten wrong keys came from this address within a minute (429, with `Retry-After`).",
-        "Wait, and find out who tries keys.",
+        "Wait, and find out where the requests come from.",
     ),
 )

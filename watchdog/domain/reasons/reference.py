@@ -10,23 +10,24 @@ _INTRODUCTION = """\
 # Reasons and what to do about them
 
 A reason is why a run failed, an incident opened, or a notification was not delivered: a stable code,
-`family.cause`. The JSON of `watchdog probe` and `watchdog incidents`, webhooks and pages carry it. A code is never
-given another meaning. The message beside it is for people and may be reworded at any time.
+`family.cause`. The JSON of `watchdog probe` and `watchdog incidents`, webhooks and pages carry it. The meaning of a
+code never changes. The message beside it is for people and may be reworded at any time.
 """
 
 _SECTIONS = {
     "Why a run fails": (
         (ReasonScope.FAILURE,),
-        "The outcome is `fail`: the target is not right. `failure_threshold` of these in a row open an incident.",
+        "The outcome is `fail`: the target has a problem. An incident opens after `failure_threshold` failed runs in a "
+        "row.",
     ),
     "Why a run cannot be judged": (
         (ReasonScope.ERROR,),
-        "The outcome is `error`: the fault is Watchdog's own. The target's state does not change; `failure_threshold` "
-        "of these in a row open an incident of the rule `no_verdict`.",
+        "The outcome is `error`: Watchdog could not judge the target, so the target's state does not change. After "
+        "`failure_threshold` errors in a row, an incident of the rule `no_verdict` opens.",
     ),
     "Why a slot is missed": (
         (ReasonScope.MISSED,),
-        "The outcome is `missed`: there was no run, so it is no evidence for or against the target.",
+        "The outcome is `missed`: there was no run, so the target was not judged.",
     ),
     "Other reasons why an incident opens": (
         (ReasonScope.FINDING, ReasonScope.NO_DATA),
@@ -39,14 +40,15 @@ _SECTIONS = {
     ),
     "Why a notification is not delivered": (
         (ReasonScope.DELIVERY,),
-        "Deliveries are retried for three days and then kept as undelivered. A fault of the configuration (a key, a "
-        "channel, a proxy) is retried for an hour; a refusal of the content is final at once. Besides the transport "
-        "families above:",
+        "Deliveries are retried for three days; then they are marked as undelivered. If the configuration is wrong (a "
+        "key, a channel, a proxy), they are retried for an hour. If the receiver refuses the content, they are not "
+        'retried. The reasons under "Connection and response" apply to notifications, too. Further reasons:',
     ),
     "Why a remediation fails": (
         (ReasonScope.REMEDIATION,),
-        "The incident's page shows what a remediation did, when, and with what result. It runs once, whatever the "
-        "result. Besides the reasons of connections, databases and MCP servers above:",
+        "The incident's page shows what a remediation did, when, and with what result. It runs only once, even if it "
+        "fails. The reasons of connections, databases and MCP servers above apply to remediations, too. Further "
+        "reasons:",
     ),
     "Why a request to the operators' pages is refused": ((ReasonScope.ACCESS,), ""),
 }

@@ -1,4 +1,4 @@
-"""canary: a sentinel job is picked up and finished in time. Pure, and the same for every queue system."""
+"""canary: a canary job is picked up and finished in time. Pure, and the same for every queue system."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class CanaryLimits:
 
 @dataclass(slots=True)
 class SentinelTracker:
-    """The stages of a sentinel job on Watchdog's own clock.
+    """The stages of a canary job on Watchdog's own clock.
 
     A worker's clock may be off by any amount, so an instant that the system reports counts only within the two polls
     between which it must have happened.
@@ -74,16 +74,16 @@ def _clamp_time(reported_at: int | None, earliest: int, latest: int) -> int:
 
 
 def outstanding_sentinel_verdict(slot: int, deadline_ms: int, now: int) -> tuple[Outcome, str, str]:
-    """Outcome, reason and message of a run that sends nothing because an earlier slot's sentinel job is still running.
+    """Outcome, reason and message of a run that sends nothing because an earlier slot's canary job is still running.
     The run is an error until that job's deadline, and a failure from then on."""
     sent_at = format_utc(slot, now, seconds=True)
     if slot + deadline_ms > now:
         return Outcome.ERROR, *reason_and_message("canary.in_flight", sent_at=sent_at)
-    return Outcome.FAIL, "canary.not_finished", f"the sentinel job of {sent_at} is still running, so no other was sent"
+    return Outcome.FAIL, "canary.not_finished", f"the canary job of {sent_at} is still running, so no other was sent"
 
 
 def canary_failure_reason(limits: CanaryLimits, tracker: SentinelTracker, stats: QueueStats) -> tuple[str, str]:
-    """Reason and message; both empty when the sentinel job was finished in time."""
+    """Reason and message; both empty when the canary job was finished in time."""
     error = tracker.job_status.error.partition("\n")[0]
     picked_up = (
         f"picked up after {format_duration(tracker.picked_up_at - tracker.sent_at)}"

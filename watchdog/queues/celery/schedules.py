@@ -18,9 +18,9 @@ from watchdog.queues.clients.redis import RedisUrl, map_redis_errors, open_redis
 
 class CeleryJobSource(JobSource):
     """The schedules of Celery beat, in RedBeat or django-celery-beat: exactly one of `redbeat` and `database`. A run is
-    a task that beat has sent; use a canary to monitor the workers. Solar schedules of django-celery-beat have no times
-    of their own: set them in `watch`. A beat without either keeps its schedules in a local file: let one of its tasks
-    check in instead (docs/heartbeats.md)."""
+    a task that beat has sent; use a canary to monitor the workers. Watchdog does not know the times of solar schedules:
+    set the expected schedule in `watch`. Without RedBeat or django-celery-beat, beat keeps its schedules in a local
+    file, which Watchdog does not read: let one of the tasks check in instead (docs/heartbeats.md)."""
 
     kind: ClassVar[str] = "celery"
     example: ClassVar[str] = """
@@ -39,10 +39,10 @@ class CeleryJobSource(JobSource):
     """The prefix of RedBeat's Redis keys: its setting `redbeat_key_prefix`."""
     database: Annotated[DatabaseUrl | None, ALLOW_FROM_FILE] = None
     """The database of django-celery-beat: `postgresql://user:password@host/database` (requires the extra `postgres`),
-    `mysql://...` (extra `mysql`) or `sqlite:///file.db`. The role needs SELECT on its tables only. Beat records what it
-    has sent every three minutes, so every `grace` is extended by that time."""
+    `mysql://...` (extra `mysql`) or `sqlite:///file.db`. The role needs SELECT on its tables only. Every three minutes,
+    beat records which tasks it has sent, so every `grace` is extended by three minutes."""
     timezone: TimezoneName = "UTC"
-    """The time zone of times without one in the database: Django's `TIME_ZONE` if `USE_TZ` is off."""
+    """The time zone of times that the database stores without a time zone: Django's `TIME_ZONE` if `USE_TZ` is off."""
 
     @model_validator(mode="after")
     def _require_one_source(self) -> Self:

@@ -45,7 +45,7 @@ PERIODIC_RUNS_SQL = f"""
 
 class ProcrastinateJobSource(ProcrastinateDatabase, JobSource):
     """The periodic tasks of Procrastinate 3. Their schedules are only in the code of the workers: set them in `watch`.
-    Without, only runs that wait too long, fail or never end are reported."""
+    Without a schedule, Watchdog reports only runs that wait too long, fail or never end."""
 
     example: ClassVar[str] = """
         probes:
