@@ -151,8 +151,7 @@ def test_the_tables_are_those_of_the_schema() -> None:
 
 
 def test_the_table_of_rules_is_current() -> None:
-    """If not: `./dev regen`."""
-    assert ARCHITECTURE_FILE.read_text(encoding="utf-8") == render_architecture_page()
+    assert ARCHITECTURE_FILE.read_text(encoding="utf-8") == render_architecture_page(), "run ./dev regen"
 
 
 def test_the_files_named_exist() -> None:

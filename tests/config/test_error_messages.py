@@ -36,7 +36,7 @@ def content(text: str) -> Json:
 
 @pytest.mark.parametrize("file", FILES, ids=file_name)
 def test_every_problem_is_one_clear_line(file: Path) -> None:
-    assert str(bad_config_error(file)) + "\n" == file.with_suffix(".txt").read_text()
+    assert str(bad_config_error(file)) + "\n" == file.with_suffix(".txt").read_text(), "run ./dev regen"
 
 
 @pytest.mark.parametrize("file", FILES, ids=file_name)

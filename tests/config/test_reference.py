@@ -24,8 +24,7 @@ ENV = {name: f"{name.lower()}-0123456789" for text in EXAMPLES.values() for name
 
 
 def test_the_page_is_current() -> None:
-    """If not: `./dev regen`."""
-    assert REFERENCE_FILE.read_text() == PAGE
+    assert REFERENCE_FILE.read_text() == PAGE, "run ./dev regen"
 
 
 def test_the_page_names_every_field() -> None:
