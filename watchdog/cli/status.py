@@ -28,8 +28,7 @@ def status_command(
 ) -> None:
     """Show the state of every probe.
 
-    Exits 0 if every probe is up or degraded, 1 if one is down, and 3 if none is down but the state of one is unknown
-    or `watchdog run` is not running.
+    Exits 1 if any probe is down; otherwise 3 if any state is unknown or `watchdog run` is not running; otherwise 0.
 
     \b
     Example: watchdog status -o json

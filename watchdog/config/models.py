@@ -97,7 +97,8 @@ class StorageSettings(ConfigModel):
 
 @NOTIFIER_KINDS.add_fields
 class Receiver(ConfigModel):
-    """A group of people. Every notifier that is set sends them notifications. At least one is required."""
+    """Receives notifications: people or a program. At least one notifier is required; each one that is set sends every
+    notification."""
 
     send_resolved: StrictBool = True
     """Whether a notification is also sent when an incident resolves."""
@@ -184,7 +185,7 @@ class ApiKeySettings(ConfigModel):
     name: SingleLineText
     """A unique name for the key, shown in logs."""
     role: Literal["operator", "reader"]
-    """A `reader` sees everything; an `operator` can also act: acknowledge, run probes."""
+    """A `reader` sees everything; an `operator` can also acknowledge incidents and run probes."""
     key: Annotated[Secret, AfterValidator(_validate_api_key)]
     """The key: at least 16 ASCII characters without spaces. `openssl rand -hex 20` generates one."""
 

@@ -52,15 +52,18 @@ Inside `{ }` and `[ ]`, quote variables: `{password: "${PASSWORD}"}`. Numbers an
 the secret. The file's final line break is removed. Relative paths start at the folder of the configuration file.
 
 **Masking.** Watchdog masks these values as `•••` on pages, in messages and logs, and in stored results:
-secret fields of any length; values of 8 or more characters from variables and files; passwords in URLs; headers and
-variables whose names indicate a secret, such as `Authorization` or `API_KEY`. They are masked in names and tags, too. A
-probe's `id` is never masked, because it is part of URLs. Defaults (`:-`) are not treated as secrets.
+the values of secret fields, whatever their length; values of 8 or more characters from variables and files; passwords
+in URLs; headers and variables whose names indicate a secret, such as `Authorization` or `API_KEY`. They are masked in
+names and tags, too. A probe's `id` is never masked, because it is part of URLs. Defaults (`:-`) are not treated as
+secrets.
 
 **Several files.** `include` takes paths and patterns. An included file may hold `probes`, `receivers`, `routes` and
-`include`. The `defaults` of the main file apply to its probes. Its routes follow those of the file that includes it.
+`include`. The `defaults` of the main file also apply to the probes of included files. The
+routes of an included file come after those of the file that includes it.
 
 **Defaults.** A field that a probe does not set is taken from `defaults`. `alert` is merged field by field; any other
-field is replaced as a whole. A probe's `schedule` overrides a default `every`, and the other way round.
+field is replaced as a whole. A probe's `schedule` replaces a default `every`, and a probe's `every`
+replaces a default `schedule`.
 
 **Expressions** are written in [CEL](https://cel.dev) and checked when the file is loaded: unknown names, comparisons of
 different types and results that are not true or false are errors. If an expression of `expect` is false, the run fails;

@@ -42,7 +42,7 @@ class HttpTarget(ConfigModel):
     auth: Auth | None = None
     """Credentials for the `Authorization` header."""
     tls: TlsConfig = TlsConfig()
-    """How the server's certificate is verified, and the client certificate."""
+    """How to verify the server's certificate, and which client certificate to send."""
     follow_redirects: StrictBool = True
     """Whether a GET or HEAD follows up to 5 redirects. Other methods never follow them."""
 

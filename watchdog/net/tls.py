@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class TlsConfig(ConfigModel):
-    """How the server's certificate is verified, and the client certificate."""
+    """How to verify the server's certificate, and which client certificate to send."""
 
     verify: StrictBool = True
     """Whether the server's certificate is verified. `false` accepts any certificate."""

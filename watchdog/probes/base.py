@@ -70,15 +70,15 @@ class AlertSettings(ConfigModel):
     """When an incident opens and resolves, and how severe it is."""
 
     failure_threshold: Annotated[StrictInt, Field(ge=1, le=1000)] = 3
-    """The number of failed runs in a row that opens an incident."""
+    """The number of failed runs in a row that opens an incident. Jobs and heartbeats use their own `failures`."""
     success_threshold: Annotated[StrictInt, Field(ge=1, le=1000)] = 2
-    """The number of good runs in a row that resolves it."""
+    """The number of good runs in a row that resolves it; does not apply to jobs and heartbeats."""
     severity: Severity = Severity.WARNING
     """The severity of the incident. Routes can match it."""
 
 
 class ProbeDefaults(ConfigModel):
-    """Fields that every probe can set, and `defaults` for all probes."""
+    """Fields that every probe can set. In `defaults`: default values for all probes."""
 
     group: SingleLineText = ""
     """The group under which the pages list the probe."""

@@ -40,7 +40,7 @@ CLEANUP_TIMEOUT_S = 1.0
 
 @CANARY_DRIVERS.add_fields
 class CanarySettings(ConfigModel):
-    """The queue system that the canary job is sent to, exactly one, and the time limits for the job."""
+    """Exactly one queue system to send the canary job to, and time limits for the job."""
 
     payload: dict[str, Json] = Field(default_factory=lambda: {"sentinel": True})
     """The payload of the job. Its worker should recognize it and return at once."""

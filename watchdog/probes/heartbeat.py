@@ -56,7 +56,8 @@ class HeartbeatSettings(JobOptions):
 
 
 class HeartbeatProbe(Probe):
-    """Monitors a job by its check-ins. `every` sets how often they are evaluated."""
+    """Monitors a job by its check-ins. The probe's own `every` sets how often they are evaluated;
+    `heartbeat.every` is the expected interval of the job."""
 
     kind: ClassVar[str] = "heartbeat"
     example: ClassVar[str] = """

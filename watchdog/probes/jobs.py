@@ -55,8 +55,8 @@ class JobOptions(ConfigModel):
     """The minimum duration of a run; default: none. A shorter run is reported, because it has probably not done its
     work."""
     failures: Annotated[StrictInt, Field(ge=1, le=1000)] = 1
-    """The number of failed runs in a row after which the job is reported. Limited by the number of runs that the source
-    keeps."""
+    """The number of failed runs in a row after which the job is reported. In `jobs`, runs that
+    the source no longer keeps do not count."""
 
     @model_validator(mode="after")
     def _validate_schedule_and_runtimes(self) -> Self:
@@ -81,7 +81,7 @@ class JobOptions(ConfigModel):
 
 @JOB_SOURCES.add_fields
 class JobsSettings(ConfigModel):
-    """Exactly one source of scheduled jobs. All its jobs are monitored."""
+    """Exactly one source of scheduled jobs. All its jobs are monitored, unless `watch` names jobs without `*`."""
 
     grace: Duration = 60_000
     """How late a run may start."""

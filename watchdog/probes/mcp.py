@@ -93,8 +93,8 @@ class McpSettings(McpTarget):
 
 
 class McpProbe(Probe):
-    """Opens a session with an MCP server: initialize, tools/list, one tool call. Without `expect`, the server must list
-    the required tools and report no error."""
+    """Opens a session with an MCP server: initialize, tools/list and, if there is a tool to call, one tool call.
+    Without `expect`, the server must list the required tools and report no error."""
 
     kind: ClassVar[str] = "mcp"
     example: ClassVar[str] = """

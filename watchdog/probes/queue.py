@@ -37,7 +37,7 @@ class AboveThreshold(ConfigModel):
     over: Annotated[StrictInt, Field(ge=0)]
     """The limit. Higher numbers are reported."""
     for_ms: Duration | None = Field(default=None, alias="for")
-    """How long the limit must be broken before it is reported; default: it is reported after a single run."""
+    """How long the limit must be broken before runs fail; default: the first run that finds it broken fails."""
 
 
 class AgeThreshold(ConfigModel):
@@ -46,7 +46,7 @@ class AgeThreshold(ConfigModel):
     over: Duration
     """The limit. Higher ages are reported."""
     for_ms: Duration | None = Field(default=None, alias="for")
-    """How long the limit must be broken before it is reported; default: it is reported after a single run."""
+    """How long the limit must be broken before runs fail; default: the first run that finds it broken fails."""
 
 
 class BelowThreshold(ConfigModel):
@@ -55,7 +55,7 @@ class BelowThreshold(ConfigModel):
     under: Annotated[StrictInt, Field(ge=1)]
     """The limit. Lower numbers are reported."""
     for_ms: Duration | None = Field(default=None, alias="for")
-    """How long the limit must be broken before it is reported; default: it is reported after a single run."""
+    """How long the limit must be broken before runs fail; default: the first run that finds it broken fails."""
 
 
 class FailureRatioThreshold(ConfigModel):
@@ -73,8 +73,9 @@ class StalledThreshold(ConfigModel):
     """A time limit for a queue that makes no progress."""
 
     for_ms: Duration = Field(default=600_000, alias="for")
-    """How long a queue may make no progress: no waiting job is started or, if the system does not show which job is
-    next, the number of waiting jobs does not fall. Set it to more than the duration of the longest job."""
+    """How long a queue can go without progress before runs fail. No progress: no waiting job is started or, if the
+    system does not show which job is next, the number of waiting jobs does not fall. Set it to more than the duration
+    of the longest job."""
 
 
 class QueueRules(ConfigModel):
@@ -163,8 +164,8 @@ class QueueProbe(Probe):
     queue: QueueSettings
     """The queue to monitor."""
     rules: QueueRules = QueueRules(stalled=StalledThreshold())
-    """For `queue` probes: limits for the queue; default: `stalled: {for: 10m}`. Required where the system does not show
-    which job is next."""
+    """For `queue` probes: limits for the queue; default: `stalled: {for: 10m}`. Required for
+    systems that do not show which job is next, such as Celery on RabbitMQ."""
 
     @model_validator(mode="after")
     def _validate_supported_metrics(self) -> Self:

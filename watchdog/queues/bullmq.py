@@ -85,8 +85,8 @@ class BullmqCanary(BullmqQueue, CanaryDriver):
 
 
 class BullmqStatsSource(BullmqQueue, QueueStatsSource):
-    """A BullMQ queue. `failure_ratio` covers the completed jobs that the queue keeps. `oldest` checks two jobs: the
-    next one without a priority and the next one with a priority."""
+    """A BullMQ queue. `failure_ratio` counts ended jobs back to the oldest completed job that the queue still keeps.
+    `oldest` checks two jobs: the next one without a priority and the next one with a priority."""
 
     example: ClassVar[str] = """
         probes:

@@ -50,7 +50,7 @@ _TRANSPORT = (
         "TLS failed",
         "There is no trusted TLS connection: the certificate has expired, is for another name, is self-signed, or the "
         "handshake failed. The message shows the cause.",
-        "Renew the certificate, or name its authority in `tls`.",
+        "Renew the certificate, or set `ca_file` in `tls` to the authority that signed it.",
     ),
     _failure(
         "timeout.exceeded",
@@ -68,7 +68,7 @@ _TRANSPORT = (
         "body.too_large",
         "Response too large",
         "A response of an MCP server is larger than the limit.",
-        "Let the tool return less.",
+        "Change the tool to return less data.",
     ),
     _failure(
         "http.status",
@@ -137,7 +137,7 @@ _CHECKS = (
         "mcp.unsupported_version",
         "Unsupported MCP version",
         "The server supports no version of MCP that Watchdog supports.",
-        "Update the older of the two.",
+        "Update the server or Watchdog, whichever is older.",
     ),
     _failure(
         "mcp.rpc_error",
@@ -178,7 +178,7 @@ _CHECKS = (
     _failure(
         "mcp.server_exited",
         "MCP server exited",
-        "An MCP server started by `command` exited too early. Its last output is the excerpt.",
+        "An MCP server started by `command` exited too early. The excerpt shows its last output.",
         "Run the command by hand.",
     ),
     _failure(
@@ -197,7 +197,7 @@ _CHECKS = (
         "task.list_missing",
         "Task list missing",
         "Limits are configured under `tasks`, but the response lists no tasks.",
-        "Let the tool report its tasks.",
+        "Change the tool to report its tasks.",
     ),
     _failure(
         "task.list_invalid",
@@ -211,7 +211,7 @@ _QUEUES = (
     _failure(
         "broker.unreachable",
         "Broker unreachable",
-        "The broker or database that holds the jobs cannot be reached, or no longer accepts the login.",
+        "The broker or database that holds the jobs cannot be reached, or rejects the login.",
         "Check whether it runs, and its host, port and password.",
     ),
     _failure(
@@ -224,7 +224,7 @@ _QUEUES = (
         "database.query_timeout",
         "Database query timed out",
         "A query took too long, or another session holds a lock on the table.",
-        "Add an index on the columns of time and type, or read less history with `since`.",
+        "Add an index on the time and type columns, or read less history with `since`.",
     ),
     _failure(
         "database.table_missing",
@@ -290,7 +290,7 @@ _QUEUES = (
         "canary.job_id_missing",
         "No job id",
         "The response to the request that starts the canary job contains no job id, so Watchdog cannot poll the job.",
-        "Set `job_id` to the place of the id in the response, or let the tool return a `job_id`.",
+        "Set `job_id` to where the id is in the response, or change the tool to return a `job_id`.",
     ),
     _failure(
         "canary.poll_failed",
@@ -328,7 +328,7 @@ _QUEUES = (
     _failure(
         "job.failed",
         "Failed",
-        "The canary job failed, or a scheduled job failed as many times in a row as `failures` allows.",
+        "The canary job failed, or a scheduled job failed at least `failures` times in a row.",
         "The message shows the error.",
         sentence="{name} failed{repeats}",
     ),

@@ -9,8 +9,8 @@ from watchdog.domain.reasons import CATALOGUE, TRANSPORT_FAMILIES, Reason, Reaso
 _INTRODUCTION = """\
 # Reasons and what to do about them
 
-A reason is why a run failed, an incident opened, or a notification was not delivered: a stable code,
-`family.cause`. The JSON of `watchdog probe` and `watchdog incidents`, webhooks and pages carry it. The meaning of a
+A reason is a stable code, `family.cause`, that states why a run failed, an incident opened, or a notification was not
+delivered. The JSON of `watchdog probe` and `watchdog incidents`, webhooks and pages carry it. The meaning of a
 code never changes. The message beside it is for people and may be reworded at any time.
 """
 
@@ -22,8 +22,9 @@ _SECTIONS = {
     ),
     "Why a run cannot be judged": (
         (ReasonScope.ERROR,),
-        "The outcome is `error`: Watchdog could not judge the target, so the target's state does not change. After "
-        "`failure_threshold` errors in a row, an incident of the rule `no_verdict` opens.",
+        "The outcome is `error`: Watchdog could not judge the target, so a single error does not change its "
+        "state. After `failure_threshold` errors in a row, an incident of the rule `no_verdict` opens, and the state "
+        "is `unknown` unless it is `down`.",
     ),
     "Why a slot is missed": (
         (ReasonScope.MISSED,),
