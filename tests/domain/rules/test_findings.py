@@ -26,7 +26,7 @@ from tests.support.builders import (
 from watchdog.domain.limits import JobLimits
 from watchdog.domain.model import AlertState, Finding, IncidentTransition, ReportedTask, Result
 from watchdog.domain.observations import JobFacts
-from watchdog.domain.rules import AlertStates, evaluate_rules, fold_results
+from watchdog.domain.rules import AlertStates, evaluate_rules, fold_results, preference
 from watchdog.domain.rules.engine import apply_result, vanished_subject_findings
 
 MIN, HOUR = 60_000, 3_600_000
@@ -429,3 +429,10 @@ def test_a_job_is_judged_at_the_instant_of_the_listing_not_of_the_slot() -> None
     ahead = result._replace(listings={"job": result.listings["job"]._replace(observed_at=20 * MIN)})
     assert [f.bad for f in findings_of_rule("job", result)] == [False]
     assert [f.bad for f in findings_of_rule("job", ahead)] == [True]
+
+
+def test_the_listed_expressions_are_those_that_the_run_computed() -> None:
+    computed = {"body.ok": "", "elapsed_ms < 1": "elapsed_ms < 1 is false"}
+    assert {*preference.listed_expressions(make_result("f", preferences=computed)) or ()} == computed.keys()
+    assert preference.listed_expressions(make_result("f")) is None
+    assert preference.listed_expressions(make_result("p")) == ()

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from watchdog.domain.limits import JobLimits
+from watchdog.domain.model import Listing, ProbeInfo
 from watchdog.domain.observations import JobFacts, JobSourceSnapshot
 from watchdog.domain.probe_state import JobRecord, JobState, job_state_key
 from watchdog.domain.rules.job import (
     JobVerdict,
     dead_scheduler_message,
     evaluate_job_facts,
+    evaluate_listed_job,
     evaluate_snapshot,
     merge_job_state,
 )
@@ -291,3 +294,29 @@ def test_what_a_probe_remembers_of_a_job() -> None:
 )  # fmt: skip
 def test_a_scheduler_is_dead(sentence: str, source: JobSourceSnapshot, message: str) -> None:
     assert dead_scheduler_message(source) == message, sentence
+
+
+def listed_job_reason(probe: ProbeInfo, listing: Listing, name: str) -> str | None:
+    verdict = evaluate_listed_job(probe, listing, name)
+    return None if verdict is None else verdict.reason
+
+
+def test_a_listed_job_is_judged_by_its_own_limits() -> None:
+    limits = {"export": JobLimits(max_runtime=HOUR), "*": JobLimits(max_runtime=DAY)}
+    probe = ProbeInfo(1, "jobs", "Jobs", "jobs", job_limits=limits)
+    listing = Listing(NOON, {name: JobFacts(name, running_since=NOON - 2 * HOUR) for name in ("export", "import")})
+    assert [listed_job_reason(probe, listing, name) for name in listing.subjects] == ["job.stuck", ""]
+    assert listed_job_reason(replace(probe, job_limits={}), listing, "export") is None
+
+
+def test_a_listed_job_is_not_stuck_if_its_end_could_not_be_reported() -> None:
+    probe = ProbeInfo(1, "jobs", "Jobs", "jobs", job_limits={"*": JobLimits(max_runtime=HOUR)})
+    listing = Listing(NOON, {"export": JobFacts("export", running_since=NOON - 2 * HOUR)})
+    assert listed_job_reason(probe, listing, "export") == "job.stuck"
+    assert listed_job_reason(probe, listing._replace(unreported=((NOON - HOUR, NOON - MIN),)), "export") == ""
+
+
+def test_runs_of_a_job_are_expected_from_now_on_unless_the_facts_have_an_instant() -> None:
+    facts = JobFacts("backup", **NIGHTLY)
+    assert evaluate_job_facts(facts, JobLimits(), NOON).reason == ""
+    assert evaluate_job_facts(facts._replace(expected_from=NOON - DAY), JobLimits(), NOON).reason == "job.never_ran"
