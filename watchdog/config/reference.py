@@ -224,7 +224,7 @@ def _render_kind_notes(probe: type[Probe]) -> Iterator[str]:
         yield from (f"| `{variable}` | {type_} |" for variable, type_ in probe.expression_variables.items())
     if probe.unsupported_fields:
         fields = ", ".join(f"`{field}`" for field in probe.unsupported_fields)
-        yield from ("", f"Not supported by `{probe.kind}` probes: {fields}.")
+        yield from ("", f"Common fields that `{probe.kind}` probes do not support: {fields}.")
 
 
 def _link(path: str) -> str:

@@ -55,8 +55,7 @@ class JobOptions(ConfigModel):
     """The minimum duration of a run; default: none. A shorter run is reported, because it has probably not done its
     work."""
     failures: Annotated[StrictInt, Field(ge=1, le=1000)] = 1
-    """The number of failed runs in a row after which the job is reported. In `jobs`, runs that
-    the source no longer keeps do not count."""
+    """The number of failed runs in a row after which the job is reported."""
 
     @model_validator(mode="after")
     def _validate_schedule_and_runtimes(self) -> Self:
@@ -87,7 +86,7 @@ class JobsSettings(ConfigModel):
     """How late a run may start."""
     watch: dict[SingleLineText, JobOptions] = Field(default_factory=dict)
     """Schedules and limits by job name; `*` for all other jobs. If there are names but no `*`, only the named jobs are
-    monitored."""
+    monitored. `failures` counts only runs that the source still keeps."""
 
     @model_validator(mode="after")
     def _require_one_source(self) -> Self:

@@ -37,7 +37,7 @@ class AboveThreshold(ConfigModel):
     over: Annotated[StrictInt, Field(ge=0)]
     """The limit. Higher numbers are reported."""
     for_ms: Duration | None = Field(default=None, alias="for")
-    """How long the limit must be broken before runs fail; default: the first run that finds it broken fails."""
+    """How long the limit must be exceeded before runs fail; default: runs fail at once."""
 
 
 class AgeThreshold(ConfigModel):
@@ -46,7 +46,7 @@ class AgeThreshold(ConfigModel):
     over: Duration
     """The limit. Higher ages are reported."""
     for_ms: Duration | None = Field(default=None, alias="for")
-    """How long the limit must be broken before runs fail; default: the first run that finds it broken fails."""
+    """How long the limit must be exceeded before runs fail; default: runs fail at once."""
 
 
 class BelowThreshold(ConfigModel):
@@ -55,7 +55,7 @@ class BelowThreshold(ConfigModel):
     under: Annotated[StrictInt, Field(ge=1)]
     """The limit. Lower numbers are reported."""
     for_ms: Duration | None = Field(default=None, alias="for")
-    """How long the limit must be broken before runs fail; default: the first run that finds it broken fails."""
+    """How long the number must be under the limit before runs fail; default: runs fail at once."""
 
 
 class FailureRatioThreshold(ConfigModel):
@@ -73,13 +73,12 @@ class StalledThreshold(ConfigModel):
     """A time limit for a queue that makes no progress."""
 
     for_ms: Duration = Field(default=600_000, alias="for")
-    """How long a queue can go without progress before runs fail. No progress: no waiting job is started or, if the
-    system does not show which job is next, the number of waiting jobs does not fall. Set it to more than the duration
-    of the longest job."""
+    """How long the queue can go without progress before runs fail. Set it to more than the duration of the longest
+    job."""
 
 
 class QueueRules(ConfigModel):
-    """Limits for a queue, at least one. All broken rules of a queue are reported in one incident."""
+    """Limits for a queue, at least one. All exceeded limits of a queue are reported in one incident."""
 
     waiting: AboveThreshold | None = None
     """The number of waiting jobs."""
@@ -96,8 +95,8 @@ class QueueRules(ConfigModel):
     failure_ratio: FailureRatioThreshold | None = None
     """The share of recently ended jobs that failed."""
     stalled: StalledThreshold | None = None
-    """No progress: jobs are waiting, but the next job stays the same. If the system does not show the next job: the
-    number of waiting jobs does not fall."""
+    """The queue makes no progress: jobs are waiting, but no job is started. If the system does not show which job is
+    next, the queue makes no progress while the number of waiting jobs does not fall."""
 
     @model_validator(mode="after")
     def _require_any_rule(self) -> Self:

@@ -82,15 +82,17 @@ class HttpCanary(CanaryDriver):
     """The request that returns the state of the job. Its URL contains `{job_id}`, or `{nonce}` if the service finds the
     job by the id that Watchdog generated."""
     done: Annotated[str, expression_validator(EXPRESSION_VARIABLES)]
-    """True when the job is finished, such as `body.status == 'completed'`. Evaluated on the response to `poll`."""
+    """CEL expression on the response to `poll`: true when the job is finished, such as `body.status == 'completed'`."""
     failed: Annotated[str, expression_validator(EXPRESSION_VARIABLES)] = ""
-    """True when the job has failed."""
+    """CEL expression on the response to `poll`: true when the job has failed."""
     started: Annotated[str, expression_validator(EXPRESSION_VARIABLES)] = ""
-    """True when a worker has picked up the job. Required for `start_within`."""
+    """CEL expression on the response to `poll`: true when a worker has picked up the job. Required for
+    `start_within`."""
     job_id: Annotated[str, expression_validator(EXPRESSION_VARIABLES, must_be_bool=False)] = ""
-    """The id of the job, from the response to `enqueue`; default: `body.job_id` or `body.id`."""
+    """CEL expression on the response to `enqueue`: the id of the job; default: `body.job_id` or `body.id`."""
     error: Annotated[str, expression_validator(EXPRESSION_VARIABLES, must_be_bool=False)] = ""
-    """The error of a failed job, from the response to `poll`; default: a field such as `error` or `message`."""
+    """CEL expression on the response to `poll`: the error of a failed job; default: a field such as `error` or
+    `message`."""
 
     @model_validator(mode="after")
     def _validate_poll_url(self) -> Self:

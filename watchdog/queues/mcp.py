@@ -78,13 +78,14 @@ class McpCanary(McpTarget, CanaryDriver):
     """The URI of the resource with the state of the job; contains `{job_id}` or `{nonce}`. Default: `poll_resource` of
     the tool's result, otherwise `job:{job_id}`. A result without `job_id` means that the job is done."""
     done: Annotated[str, expression_validator(EXPRESSION_VARIABLES)] = ""
-    """True when the job is finished, evaluated on the resource; default: its `status` or `state` is `completed`, `done`
-    or the like."""
+    """CEL expression on the resource: true when the job is finished; default: its `status` or `state` is `completed`,
+    `done` or the like."""
     failed: Annotated[str, expression_validator(EXPRESSION_VARIABLES)] = ""
-    """True when the job has failed; default: its `status` or `state` is `failed`, `error` or `cancelled`."""
+    """CEL expression on the resource: true when the job has failed; default: its `status` or `state` is `failed`,
+    `error` or `cancelled`."""
     started: Annotated[str, expression_validator(EXPRESSION_VARIABLES)] = ""
-    """True when a worker has picked up the job; default: its `status` or `state` is `active`, `running`, `processing`
-    or `in_progress`."""
+    """CEL expression on the resource: true when a worker has picked up the job; default: its `status` or `state` is
+    `active`, `running`, `processing` or `in_progress`."""
     progress_within: Duration | None = None
     """The time within which the reported progress must change, if the job reports any."""
 
