@@ -197,12 +197,12 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("incident", "destination", "seq", name=op.f("pk_outbox")),
     )
     op.create_index(
-        "ix_outbox_dead",
+        "ix_outbox_undelivered",
         "outbox",
         ["created_at"],
         unique=False,
-        postgresql_where=sa.text("state = 'dead'"),
-        sqlite_where=sa.text("state = 'dead'"),
+        postgresql_where=sa.text("state = 'undelivered'"),
+        sqlite_where=sa.text("state = 'undelivered'"),
     )
     op.create_index(
         "ix_outbox_due",

@@ -224,7 +224,7 @@ def _has_incidents(watchdog: WatchdogProcess, count: int) -> bool:
 def _pages(watchdog: WatchdogProcess) -> Iterator[tuple[str, str]]:
     """Every page that can be reached from the main pages by links, up to 60."""
     visited: set[str] = set()
-    paths = ["", "probes", "incidents", "jobs", "dead-letters", "api/probes", "api/incidents", "api/jobs"]
+    paths = ["", "probes", "incidents", "jobs", "undelivered", "api/probes", "api/incidents", "api/jobs"]
     paths += ["readyz", "healthz", "nowhere"]
     while paths:
         path = paths.pop()

@@ -238,7 +238,7 @@ def test_a_temporarily_refused_recipient_is_retried_and_no_other_receives_a_copy
     assert receipt["refused"] == {"gone@acme.example": "550 no such user"}
 
 
-def test_who_is_not_taken_in_the_end_makes_no_dead_letter_of_one_that_others_have(
+def test_a_recipient_refused_in_the_end_does_not_make_a_notification_undelivered_that_others_received(
     mail: FakeMailServer, send: SendFixture
 ) -> None:
     email = to(mail, people=("ann@acme.example", "later@acme.example"))

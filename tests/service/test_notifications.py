@@ -130,7 +130,7 @@ async def test_opened_and_resolved_while_unreachable_become_one_message(harness:
     assert [row["state"] for row in harness.rows()] == ["merged", "sent"]
 
 
-async def test_a_failed_delivery_is_retried_with_growing_delays_and_becomes_a_dead_letter(
+async def test_a_failed_delivery_is_retried_with_growing_delays_and_becomes_undelivered(
     harness: SenderHarness,
 ) -> None:
     open_incident(harness)
@@ -141,7 +141,7 @@ async def test_a_failed_delivery_is_retried_with_growing_delays_and_becomes_a_de
         await harness.deliver()
         assert len(harness.received) == before + 1, "due again"
         row = harness.rows()[0]
-        if row["state"] == "dead":
+        if row["state"] == "undelivered":
             break
         assert harness.now - created_at < MAX_NOTIFICATION_AGE_MS
         delays.append(row["due_at"] - harness.now)
@@ -153,7 +153,7 @@ async def test_a_failed_delivery_is_retried_with_growing_delays_and_becomes_a_de
         8 * FIRST_RETRY_DELAY_MS,
     ]
     assert max(delays) == delays[-1] == MAX_RETRY_DELAY_MS
-    assert row["state"] == "dead"
+    assert row["state"] == "undelivered"
     assert MAX_NOTIFICATION_AGE_MS <= row["finished_at"] - created_at <= MAX_NOTIFICATION_AGE_MS + MAX_RETRY_DELAY_MS
     assert row["attempts"] == len(delays) + 1
     assert row["detail"] == "connection refused by •••", "no secret reaches a page"
@@ -174,17 +174,17 @@ async def test_the_age_of_a_resolved_notification_is_its_own(harness: SenderHarn
     assert {row["state"] for row in harness.rows()} == {"waiting"}
 
 
-async def test_a_permanent_error_is_a_dead_letter_at_once(harness: SenderHarness) -> None:
+async def test_a_permanent_error_is_undelivered_at_once(harness: SenderHarness) -> None:
     harness.responses = [lambda: DeliveryError("gone", "410 Gone", retry_for_s=0)]
     open_incident(harness)
     await harness.deliver()
-    assert (harness.rows()[0]["state"], harness.rows()[0]["detail"]) == ("dead", "410 Gone")
+    assert (harness.rows()[0]["state"], harness.rows()[0]["detail"]) == ("undelivered", "410 Gone")
 
 
 async def test_a_configuration_error_is_retried_for_an_hour(harness: SenderHarness) -> None:
     open_incident(harness)
     created_at = harness.rows()[0]["created_at"]
-    for now, state in ((created_at + 3_599_999, "waiting"), (created_at + 5_000_000, "dead")):
+    for now, state in ((created_at + 3_599_999, "waiting"), (created_at + 5_000_000, "undelivered")):
         harness.now = now
         harness.responses = [lambda: DeliveryError("http_401", "HTTP 401", retry_for_s=3_600.0)]
         await harness.deliver()
@@ -241,7 +241,7 @@ async def test_a_bug_in_a_notifier_is_retried_and_names_no_internals(harness: Se
     assert (harness.rows()[0]["state"], harness.rows()[0]["detail"]) == ("waiting", "KeyError inside Watchdog")
 
 
-async def test_a_notification_for_an_unknown_destination_waits_and_becomes_a_dead_letter(
+async def test_a_notification_for_an_unknown_destination_waits_and_becomes_undelivered(
     harness: SenderHarness,
 ) -> None:
     notifiers, harness.sender.notifiers = harness.sender.notifiers, {}
@@ -257,7 +257,7 @@ async def test_a_notification_for_an_unknown_destination_waits_and_becomes_a_dea
     with capture_logs() as log:
         await harness.sender.expire_orphans()
     assert (harness.rows()[0]["state"], harness.rows()[0]["detail"]) == (
-        "dead",
+        "undelivered",
         "the destination is no longer configured",
     )
     assert [(line["event"], line["destination"]) for line in log] == [("notification_undelivered", "oncall/spy")]

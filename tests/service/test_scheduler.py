@@ -157,7 +157,7 @@ async def test_recorded_and_missing_results_open_incidents(
         )
         harness.now += MAX_NOTIFICATION_AGE_MS + 1
         await harness.service.run_maintenance()
-        assert {row["state"] for row in harness.store.select_rows(outbox)} == {"dead"}
+        assert {row["state"] for row in harness.store.select_rows(outbox)} == {"undelivered"}
         harness.store.without_downtime()
         harness.now += 10 * INTERVAL_MS
         harness.store.advance_watermark(harness.now)

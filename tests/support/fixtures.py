@@ -132,7 +132,7 @@ def add_api_probe(rows: FixtureRows, recovered_at: int = NOW) -> None:
         rows.add_notification(
             incident,
             "pager/webhook",
-            "dead",
+            "undelivered",
             created_at=opened,
             finished_at=epoch_ms("02:24:11"),
             attempts=8,

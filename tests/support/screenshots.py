@@ -33,7 +33,7 @@ def take_screenshots(folder: Path) -> None:
         (acme, "probe", open_, (1280, 320), ("light", "dark")),
         (acme, "incident", incident, (1280, 320), ("light", "dark")),
         (acme, "incidents", "/incidents", (1280, 320), ("light",)),
-        (acme, "dead-letters", "/dead-letters", (1280, 320), ("light",)),
+        (acme, "undelivered", "/undelivered", (1280, 320), ("light",)),
         (acme, "error", "/nowhere", (1280,), ("light",)),
         (acme_rows_after_recovery(), "incident-resolved", incident, (1280,), ("light", "dark")),
         (new_probe_rows(), "probe-first-minute", "/probes/search-mcp", (1280, 320), ("light",)),

@@ -26,7 +26,7 @@ ACME_PATHS = (
     f"/probes/search-mcp?open={epoch_ms('01:54:52')}",
     INCIDENT,
     "/incidents",
-    "/dead-letters",
+    "/undelivered",
     "/nowhere",
 )
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]

@@ -27,7 +27,7 @@ ACKNOWLEDGE_RETRY_INTERVAL_S = 1.0
 FIRST_RETRY_DELAY_MS, MAX_RETRY_DELAY_MS = 1_000, 600_000
 """Delay before the second attempt, doubled for each further attempt up to the maximum."""
 MAX_NOTIFICATION_AGE_MS = 3 * DAY_MS
-"""An older notification that cannot be delivered becomes a dead letter."""
+"""An older notification that cannot be delivered is given up and listed as undelivered."""
 
 
 def retry_delay_ms(attempts: int) -> int:
@@ -152,7 +152,7 @@ class NotificationSender:
         detail = self.mask(str(error))
         fields = {"incident": n.incident, "destination": n.destination, "attempts": attempts, "error": detail}
         if max(now - leased.created_at, 0) >= min(error.retry_for_s * 1_000, MAX_NOTIFICATION_AGE_MS):
-            await self.store_executor.run_write(self.outbox.mark_dead, leased, detail, now)
+            await self.store_executor.run_write(self.outbox.mark_undelivered, leased, detail, now)
             log.error("notification_undelivered", **fields)
             return
         requested_ms = round((error.retry_after_s or 0.0) * 1000)
@@ -168,7 +168,7 @@ class NotificationSender:
         log.warning("notification_retry_scheduled", retry_in_ms=delay_ms, **fields)
 
     async def expire_orphans(self) -> None:
-        """Mark notifications as dead whose destination has not been configured for MAX_NOTIFICATION_AGE_MS."""
+        """Mark notifications as undelivered whose destination has not been configured for MAX_NOTIFICATION_AGE_MS."""
         now = self.clock()
         expired = await self.store_executor.run_write(
             self.outbox.expire_unknown_destinations, list(self.notifiers), now - MAX_NOTIFICATION_AGE_MS, now

@@ -188,7 +188,7 @@ outbox = Table(  # notifications, delivered or not
     Column("destination", Text, primary_key=True),
     Column("seq", Integer, primary_key=True),
     Column("event", Text, nullable=False),
-    Column("state", Text, nullable=False),  # waiting | sent | merged | dead
+    Column("state", Text, nullable=False),  # waiting | sent | merged | undelivered
     Column("created_at", BigInteger, nullable=False),
     Column("due_at", BigInteger, nullable=False),
     Column("lease_token", Text),  # identifies the sender that holds the row until leased_until
@@ -199,9 +199,14 @@ outbox = Table(  # notifications, delivered or not
     Column("finished_at", BigInteger),
 )  # fmt: skip
 outbox_is_waiting = outbox.c.state == "waiting"
-outbox_is_dead = outbox.c.state == "dead"
+outbox_is_undelivered = outbox.c.state == "undelivered"
 Index("ix_outbox_due", outbox.c.due_at, postgresql_where=outbox_is_waiting, sqlite_where=outbox_is_waiting)
-Index("ix_outbox_dead", outbox.c.created_at, postgresql_where=outbox_is_dead, sqlite_where=outbox_is_dead)
+Index(
+    "ix_outbox_undelivered",
+    outbox.c.created_at,
+    postgresql_where=outbox_is_undelivered,
+    sqlite_where=outbox_is_undelivered,
+)
 
 destination_backoff = Table(  # destinations that asked for a pause
     "destination_backoff", metadata,

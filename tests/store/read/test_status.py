@@ -62,7 +62,7 @@ def rows() -> FixtureRows:
     rows.add_notification(
         rows.incident_by_name["down"],
         "pager/webhook",
-        "dead",
+        "undelivered",
         created_at=NOW - 4 * MINUTE_MS,
         finished_at=NOW,
         attempts=8,
@@ -111,7 +111,7 @@ def test_the_status_of_one_probe(connection: sa.Connection) -> None:
     assert status.list_probe_statuses(connection, "no-such") == []
 
 
-def test_the_service_status_counts_open_incidents_and_dead_letters(connection: sa.Connection) -> None:
+def test_the_service_status_counts_open_incidents_and_undelivered_notifications(connection: sa.Connection) -> None:
     assert status.load_service_status(connection) == status.ServiceStatus(NOW - SECOND_MS, 2, 1)
 
 
@@ -133,13 +133,13 @@ def test_incidents_by_filter(
     assert [record.incident.message for record in status.list_incidents(connection, **filters)] == messages, sentence  # type: ignore[arg-type]
 
 
-def test_deliveries_and_dead_letters(connection: sa.Connection, rows: FixtureRows) -> None:
+def test_deliveries_and_undelivered_notifications(connection: sa.Connection, rows: FixtureRows) -> None:
     deliveries = status.list_deliveries(connection, rows.incident_by_name["down"])
     assert [(d.destination, d.state, d.attempts) for d in deliveries] == [
         ("chat/log", "sent", 1),
-        ("pager/webhook", "dead", 8),
+        ("pager/webhook", "undelivered", 8),
     ]
-    ((letter, record),) = status.list_dead_letters(connection)
+    ((letter, record),) = status.list_undelivered_notifications(connection)
     assert (letter.detail, record.probe.name, record.incident.id) == ("410", "API", rows.incident_by_name["down"])
 
 

@@ -141,12 +141,12 @@ def test_resolved_waits_for_the_retry_of_opened(database: Database) -> None:
     assert lease_one(harness, SLOT + 11 * INTERVAL_MS).merged
 
 
-def test_resolved_reports_the_opening_if_opened_is_dead(database: Database) -> None:
+def test_resolved_reports_the_opening_if_opened_is_undelivered(database: Database) -> None:
     harness = open_incident(database)
-    harness.outbox.mark_dead(lease_one(harness, SLOT), "channel_not_found", SLOT + 100)
+    harness.outbox.mark_undelivered(lease_one(harness, SLOT), "channel_not_found", SLOT + 100)
     row = harness.select_row(outbox)
     assert (row["state"], row["detail"], row["finished_at"], row["attempts"]) == (
-        "dead",
+        "undelivered",
         "channel_not_found",
         SLOT + 100,
         1,
@@ -155,14 +155,14 @@ def test_resolved_reports_the_opening_if_opened_is_dead(database: Database) -> N
     leased = lease_one(harness, now)
     assert leased.merged
     harness.outbox.mark_sent(leased, {}, now)
-    assert outbox_states(harness) == ["dead", "sent"], "the dead letter stays visible"
+    assert outbox_states(harness) == ["undelivered", "sent"], "what was given up stays visible"
 
 
 def test_merged_notifications_are_given_up_together(database: Database) -> None:
     harness = open_incident(database)
     now = resolve_incident(harness)
-    harness.outbox.mark_dead(lease_one(harness, now), "gone", now)
-    assert outbox_states(harness) == ["dead", "dead"]
+    harness.outbox.mark_undelivered(lease_one(harness, now), "gone", now)
+    assert outbox_states(harness) == ["undelivered", "undelivered"]
     assert harness.lease_notifications(now + LEASE_MS) == []
 
 
@@ -182,11 +182,11 @@ def marking_functions(harness: StoreHarness) -> dict[str, Callable[[LeasedNotifi
     return {
         "sent": lambda leased: harness.outbox.mark_sent(leased, {"late": 1}, SLOT + LEASE_MS + 1),
         "retry": lambda leased: harness.outbox.schedule_retry(leased, SLOT + 99 * INTERVAL_MS, "late"),
-        "dead": lambda leased: harness.outbox.mark_dead(leased, "late", SLOT + LEASE_MS + 1),
+        "undelivered": lambda leased: harness.outbox.mark_undelivered(leased, "late", SLOT + LEASE_MS + 1),
     }
 
 
-@pytest.mark.parametrize("mark", ["sent", "retry", "dead"])
+@pytest.mark.parametrize("mark", ["sent", "retry", "undelivered"])
 def test_a_sender_without_the_lease_changes_nothing(database: Database, mark: str) -> None:
     harness = open_incident(database)
     expired = lease_one(harness, SLOT)
@@ -265,7 +265,7 @@ def test_a_notification_for_an_unknown_destination_is_given_up(database: Databas
     assert harness.outbox.expire_unknown_destinations(["oncall/email"], SLOT + 1, SLOT + INTERVAL_MS) == [
         (incident, "oncall/slack")
     ]
-    assert outbox_states(harness) == ["waiting", "dead"]
+    assert outbox_states(harness) == ["waiting", "undelivered"]
     row = harness.select_rows(outbox)[1]
     assert (row["detail"], row["finished_at"]) == ("the destination is no longer configured", SLOT + INTERVAL_MS)
     assert harness.outbox.expire_unknown_destinations(["oncall/email"], SLOT + 1, SLOT + INTERVAL_MS) == [], "once"
@@ -386,9 +386,9 @@ def test_responses_may_contain_unstorable_characters(database: Database) -> None
     harness = open_incidents(database, 2)
     harness.outbox.schedule_retry(lease_one(harness, SLOT + 1_000), SLOT + 1_000, "nul \0 \ud800")
     harness.outbox.mark_sent(lease_one(harness, SLOT + 1_001), {"ts": "\0\ud800"}, SLOT + 1_001)
-    harness.outbox.mark_dead(lease_one(harness, SLOT + 1_001), "\0", SLOT + 1_001)
+    harness.outbox.mark_undelivered(lease_one(harness, SLOT + 1_001), "\0", SLOT + 1_001)
     rows = harness.select_rows(outbox)
-    assert sorted(row["state"] for row in rows) == ["dead", "sent"]
+    assert sorted(row["state"] for row in rows) == ["sent", "undelivered"]
     assert [codec.loads(row["receipt"]) for row in rows if row["receipt"]] == [{"ts": "��"}]
 
 

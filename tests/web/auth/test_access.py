@@ -116,7 +116,7 @@ def test_the_router_has_what_is_called_public_and_pages_behind_it() -> None:
         "/incidents",
         "/incidents/{incident_id}",
         "/jobs",
-        "/dead-letters",
+        "/undelivered",
         "/api/jobs",
         "/api/probes",
         "/api/incidents",

@@ -34,7 +34,7 @@ PATHS = (
     "/probes/exports",
     "/incidents",
     "/incidents?state=open",
-    "/dead-letters",
+    "/undelivered",
     "/nowhere",
     "/probes/unknown",
     "/incidents/unknown",
@@ -244,8 +244,8 @@ def test_an_incident_of_a_task_shows_the_reported_task(app: FastAPI, acme: Fixtu
     assert "Evidence from 01:00:52: of passes, only a sample is stored." in visible_text(html)
 
 
-def test_dead_letters_are_listed_with_their_incident(app: FastAPI) -> None:
-    text = visible_text(request_page(app, "/dead-letters").text)
+def test_undelivered_notifications_are_listed_with_their_incident(app: FastAPI) -> None:
+    text = visible_text(request_page(app, "/undelivered").text)
     assert "1 undelivered notification" in text
     assert "pager · webhook events.acme.example API: HTTP 503 opened 01:49:02 Undelivered 8 attempts" in text
 
@@ -418,7 +418,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FastAPI]:
             opened_after_ms=0,
         )
         rows.add_notification(
-            incident, f"{payload}/{payload}", "dead", created_at=NOW - MINUTE_MS, finished_at=NOW, detail=payload
+            incident, f"{payload}/{payload}", "undelivered", created_at=NOW - MINUTE_MS, finished_at=NOW, detail=payload
         )
         addresses[f"{payload}/{payload}"] = payload
     with filled_database(f"sqlite:///{tmp_path_factory.mktemp('hostile') / 'h.db'}", rows) as database:
@@ -429,7 +429,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FastAPI]:
 def test_untrusted_text_is_escaped(hostile: FastAPI, number: int) -> None:
     payload = HOSTILE[number]
     own = (f"/probes/x{number}?all&open={NOW - MINUTE_MS}", f"/incidents/{number + 1:024x}")
-    for path in (*own, "/", "/probes", "/incidents", "/dead-letters"):
+    for path in (*own, "/", "/probes", "/incidents", "/undelivered"):
         response = request_page(hostile, path)
         assert response.status_code == 200, path
         assert str(escape(payload))[:40] in response.text, path
@@ -439,7 +439,7 @@ def test_untrusted_text_is_escaped(hostile: FastAPI, number: int) -> None:
         assert "set-cookie" not in response.headers
 
 
-@pytest.mark.parametrize("path", ["/", "/probes", "/incidents", "/dead-letters"])
+@pytest.mark.parametrize("path", ["/", "/probes", "/incidents", "/undelivered"])
 def test_lists_of_hostile_text_are_valid(hostile: FastAPI, path: str) -> None:
     assert find_html_problems(request_page(hostile, path).text) == []
 

@@ -87,7 +87,7 @@ def test_nothing_confidential_is_public(tmp_path: Path) -> None:
         incident = rows.add_incident(
             id, rule, planted, start, subject=planted, reason=planted, routing_log=(planted,), resolved_at=until
         )
-        rows.add_notification(incident, planted, "dead", created_at=start, finished_at=NOW, detail=planted)
+        rows.add_notification(incident, planted, "undelivered", created_at=start, finished_at=NOW, detail=planted)
     with filled_database(f"sqlite:///{tmp_path}/l.db", rows) as database:
         app = create_test_app(database, destination_addresses={planted: planted})
         for path in ("/", "/healthz", "/readyz", "/nowhere", "/login"):

@@ -19,7 +19,7 @@ from watchdog.store.read.alert_context import incident_from_row
 from watchdog.store.tables import (
     incidents,
     outbox,
-    outbox_is_dead,
+    outbox_is_undelivered,
     probes,
     results,
     schedule,
@@ -35,10 +35,10 @@ __all__ = [
     "ResultRow",
     "ServiceStatus",
     "count_incidents_by_probe",
-    "list_dead_letters",
     "list_deliveries",
     "list_incidents",
     "list_probe_statuses",
+    "list_undelivered_notifications",
     "load_probe_config_yaml",
     "load_service_status",
 ]
@@ -85,7 +85,7 @@ class ServiceStatus:
     watermark: int | None
     """Every slot due by then was claimed; None: it has never run."""
     open_incident_count: int
-    dead_letter_count: int
+    undelivered_count: int
     """Notifications that were given up."""
 
 
@@ -112,7 +112,7 @@ class DeliveryStatus(NamedTuple):
     seq: int
     event: str
     state: str
-    """waiting, sent, merged or dead."""
+    """waiting, sent, merged or undelivered."""
     created_at: int
     due_at: int
     attempts: int
@@ -135,7 +135,7 @@ def load_service_status(connection: Connection) -> ServiceStatus:
     counts = sa.select(
         sa.select(sa.func.min(watermarks.c.claimed_until)).scalar_subquery(),
         sa.select(sa.func.count()).select_from(incidents).where(incidents.c.resolved_at.is_(None)).scalar_subquery(),
-        sa.select(sa.func.count()).select_from(outbox).where(outbox_is_dead).scalar_subquery(),
+        sa.select(sa.func.count()).select_from(outbox).where(outbox_is_undelivered).scalar_subquery(),
     )
     return ServiceStatus(*connection.execute(counts).one())
 
@@ -231,11 +231,18 @@ def list_deliveries(connection: Connection, incident: str) -> list[DeliveryStatu
     return [DeliveryStatus(*row) for row in rows]
 
 
-def list_dead_letters(connection: Connection, limit: int = 200) -> list[tuple[DeliveryStatus, IncidentRecord]]:
+def list_undelivered_notifications(
+    connection: Connection, limit: int = 200
+) -> list[tuple[DeliveryStatus, IncidentRecord]]:
     """The notifications that were given up, newest first, each with its incident."""
-    query = sa.select(*DELIVERY_STATUS_COLUMNS).where(outbox_is_dead).order_by(outbox.c.created_at.desc()).limit(limit)
-    letters = [DeliveryStatus(*row) for row in connection.execute(query)]
-    of_letters = _INCIDENTS_QUERY.where(incidents.c.id.in_({letter.incident for letter in letters}))
-    records = map(_incident_record_from_row, connection.execute(of_letters))
+    query = (
+        sa.select(*DELIVERY_STATUS_COLUMNS)
+        .where(outbox_is_undelivered)
+        .order_by(outbox.c.created_at.desc())
+        .limit(limit)
+    )
+    deliveries = [DeliveryStatus(*row) for row in connection.execute(query)]
+    their_incidents = _INCIDENTS_QUERY.where(incidents.c.id.in_({delivery.incident for delivery in deliveries}))
+    records = map(_incident_record_from_row, connection.execute(their_incidents))
     record_by_incident = {record.incident.id: record for record in records}
-    return [(letter, record_by_incident[letter.incident]) for letter in letters]
+    return [(delivery, record_by_incident[delivery.incident]) for delivery in deliveries]

@@ -1,8 +1,8 @@
 """The outbox: which notifications are still to be sent, in order, at least once.
 
 A row is `waiting` until the receiver has confirmed it (`sent`), a later row was sent in its place (`merged`), or
-retries are given up (`dead`, which stays visible). A sender holds a row by token until its lease ends; then any process
-may take it.
+retries are given up (`undelivered`, which stays visible). A sender holds a row by token until its lease ends; then any
+process may take it.
 """
 
 from __future__ import annotations
@@ -158,11 +158,11 @@ class Outbox:
                 longer = {"set_": {"retry_at": retry_at}, "where": destination_backoff.c.retry_at < retry_at}
                 connection.execute(insert.on_conflict_do_update(index_elements=["destination"], **longer))
 
-    def mark_dead(self, leased: LeasedNotification, detail: str, now: int) -> None:
-        """Give up, and keep the notification as a dead letter with the reason."""
+    def mark_undelivered(self, leased: LeasedNotification, detail: str, now: int) -> None:
+        """Give up, and keep the notification with the reason."""
         values = {"finished_at": now, "detail": replace_unstorable_characters(detail)}
         with self.database.write_transaction() as connection:
-            self._release(connection, leased, state="dead", **values)
+            self._release(connection, leased, state="undelivered", **values)
 
     def expire_unknown_destinations(
         self, known_destinations: Collection[str], created_before: int, now: int
@@ -178,7 +178,7 @@ class Outbox:
             outbox.c.destination.not_in(known_destinations),
             free,
         )
-        values = {"state": "dead", "finished_at": now, "detail": "the destination is no longer configured"}
+        values = {"state": "undelivered", "finished_at": now, "detail": "the destination is no longer configured"}
         update = sa.update(outbox).where(*expired).values(lease_token=None, leased_until=None, **values)
         with self.database.write_transaction() as connection:
             rows = connection.execute(update.returning(outbox.c.incident, outbox.c.destination))

@@ -9,12 +9,12 @@ from watchdog.domain.formatting import format_count, format_duration, format_tim
 from watchdog.domain.model import HealthState
 from watchdog.store.read.status import DeliveryStatus
 
-DELIVERY_STATE_LABELS = {"sent": "Delivered", "waiting": "Queued", "merged": "Merged", "dead": "Undelivered"}
+DELIVERY_STATE_LABELS = {"sent": "Delivered", "waiting": "Queued", "merged": "Merged", "undelivered": "Undelivered"}
 _DELIVERY_STATE_DISPLAY = {
     "sent": (HealthState.UP, "up"),
     "waiting": (HealthState.DEGRADED, "wait"),
     "merged": (HealthState.UNKNOWN, "unknown"),
-    "dead": (HealthState.DOWN, "down"),
+    "undelivered": (HealthState.DOWN, "down"),
 }
 """State (for its colour) and glyph."""
 
@@ -55,7 +55,7 @@ def _format_detail(delivery: DeliveryStatus) -> str:
         case "waiting":
             parts = [f"attempt {delivery.attempts + 1} at {at}", delivery.detail]
             return " · ".join(part for part in parts if part)
-        case "dead":
+        case "undelivered":
             return f"{format_attempts(delivery)} until {at} · {delivery.detail}"
     return f"{at} · sent as one message with the resolution"
 

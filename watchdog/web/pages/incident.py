@@ -148,7 +148,7 @@ def incident_state_label(record: IncidentRecord, now: int) -> str:
 
 def incident_banners(record: IncidentRecord, deliveries: Sequence[DeliveryStatus], now: int) -> tuple[Banner, ...]:
     """Notifications that failed come first: Watchdog never hides that it could not notify a receiver."""
-    banners = [_undelivered_banner(delivery, deliveries) for delivery in deliveries if delivery.state == "dead"]
+    banners = [_undelivered_banner(delivery, deliveries) for delivery in deliveries if delivery.state == "undelivered"]
     if not deliveries:
         cause = capitalize_first("; ".join(record.routing_log)) or "No receiver is configured."
         banners.append(Banner(HealthState.DEGRADED, "No notification was sent", cause))
@@ -238,9 +238,9 @@ def _delivery_events(deliveries: Iterable[DeliveryStatus]) -> Iterator[TimelineE
             title = f"Notified {delivery.destination}: {delivery.event}"
             delay = f"{format_duration(delivery.finished_at - delivery.created_at)} later"
             yield TimelineEvent(delivery.finished_at, title, delay, icon="send")
-        elif delivery.state == "dead":
+        elif delivery.state == "undelivered":
             title = f"Could not notify {delivery.destination}"
-            detail = f"{format_attempts(delivery)}, {delivery.detail}: a dead letter"
+            detail = f"{format_attempts(delivery)}, {delivery.detail}; not retried again"
             yield TimelineEvent(delivery.finished_at, title, detail, icon="send")
 
 

@@ -1,4 +1,4 @@
-"""The operators' pages: probes, incidents, jobs and dead letters, with evidence."""
+"""The operators' pages: probes, incidents, jobs and undelivered notifications, with evidence."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from watchdog.store.read.query import QUERY_TIMEOUT_S, QueryResultT, ReadQueryRu
 from watchdog.store.read.status import MAX_WATERMARK_LAG_MS, Connection, ServiceStatus
 from watchdog.web.auth.access import Authenticator
 from watchdog.web.errors import PageNotFoundError
-from watchdog.web.pages import dead_letters, incident, incidents, jobs, probe, probes
+from watchdog.web.pages import incident, incidents, jobs, probe, probes, undelivered
 from watchdog.web.pages.results import ResultFilter, ResultsQuery
 from watchdog.web.templating import NO_STORE_HEADERS, TemplateRenderer
 
@@ -108,12 +108,12 @@ def create_operator_router(context: OperatorContext) -> APIRouter:
         content = await context.run_query(lambda c: jobs.load_jobs_page(c, job_filter, page, now))
         return await context.render_page(request, "jobs.j2", "jobs", content.service_status, now, page=content)
 
-    @router.get("/dead-letters")
-    async def show_dead_letters(request: Request) -> HTMLResponse:
+    @router.get("/undelivered")
+    async def show_undelivered(request: Request) -> HTMLResponse:
         now, addresses = context.clock(), context.destination_addresses
-        content = await context.run_query(lambda c: dead_letters.load_dead_letters_page(c, addresses))
+        content = await context.run_query(lambda c: undelivered.load_undelivered_page(c, addresses))
         return await context.render_page(
-            request, "dead_letters.j2", "dead_letters", content.service_status, now, page=content
+            request, "undelivered.j2", "undelivered", content.service_status, now, page=content
         )
 
     return router

@@ -11,7 +11,7 @@ from watchdog.web.pages.delivery import DeliveryRow, build_delivery_row
 
 
 @dataclass(frozen=True, slots=True)
-class DeadLetterRow:
+class UndeliveredRow:
     delivery: DeliveryRow
     created_at: int
     record: IncidentRecord
@@ -19,17 +19,17 @@ class DeadLetterRow:
 
 
 @dataclass(frozen=True, slots=True)
-class DeadLettersPage:
+class UndeliveredPage:
     service_status: ServiceStatus
-    rows: tuple[DeadLetterRow, ...]
+    rows: tuple[UndeliveredRow, ...]
     """Newest first."""
 
 
-def load_dead_letters_page(connection: Connection, destination_addresses: Mapping[str, str]) -> DeadLettersPage:
-    return DeadLettersPage(
+def load_undelivered_page(connection: Connection, destination_addresses: Mapping[str, str]) -> UndeliveredPage:
+    return UndeliveredPage(
         service_status=status.load_service_status(connection),
         rows=tuple(
-            DeadLetterRow(build_delivery_row(delivery, destination_addresses), delivery.created_at, record)
-            for delivery, record in status.list_dead_letters(connection)
+            UndeliveredRow(build_delivery_row(delivery, destination_addresses), delivery.created_at, record)
+            for delivery, record in status.list_undelivered_notifications(connection)
         ),
     )
