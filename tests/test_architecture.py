@@ -1,4 +1,4 @@
-"""Enforces the package's conventions: who imports whom, what is pure, where each library is used, names, and words."""
+"""Enforces the conventions of the code: imports, purity, where each dependency is used, names and words."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ LAYERS = (
     ("demo",),
     ("cli",),
 )
-"""A package imports itself and the layers before its own. Siblings of one layer never import each other."""
+"""A component imports itself and the layers before its own. Components of the same layer never import each other."""
 
 PURE = ("domain",)
-PURE_LIBRARIES = {"cronsim": "domain/schedule.py"}
-"""Libraries beyond Python's own that pure code may import, and where."""
+PURE_DEPENDENCIES = {"cronsim": "domain/schedule.py"}
+"""Third-party modules that pure code may import, and the file that may import them."""
 IMPURE = frozenset(
     {"asyncio", "io", "logging", "os", "pathlib", "random", "secrets", "shutil", "signal", "socket", "sqlite3", "ssl"}
     | {"subprocess", "tempfile", "threading", "time", "urllib", "uuid"}
@@ -49,53 +49,53 @@ IMPURE = frozenset(
 CLOCKS = frozenset({"now", "utcnow", "today"})
 
 
-class Wall(NamedTuple):
-    libraries: tuple[str, ...]
-    places: tuple[str, ...]
+class ImportRule(NamedTuple):
+    root_modules: tuple[str, ...]
+    allowed_in: tuple[str, ...]
     """Globs over paths inside the package."""
     reason: str
 
 
-WALLS = (
-    Wall(
+IMPORT_RULES = (
+    ImportRule(
         ("mcp", "mcp_types", "httpx2", "httpcore2"),
         ("net/mcp/*", "mcp_server/*", "demo/targets.py"),
-        "its API changes often, and then one place follows",
+        "its API changes often, and then only one package has to change",
     ),
-    Wall(
+    ImportRule(
         ("sqlalchemy", "alembic", "psycopg", "sqlite3"),
         ("store/*", "queues/*", "demo/worker.py"),
         "SQL is written in one package",
     ),
-    Wall(("redis", "bullmq", "celery", "kombu"), ("queues/*",), "brokers are reached from one package"),
-    Wall(("cel_expr_python",), ("expressions.py",), "CEL's peculiarities are handled once"),
-    Wall(("apscheduler",), ("service/*",), "only the timers use it"),
-    Wall(("cronsim",), ("domain/schedule.py",), "cron means the same everywhere"),
-    Wall(
+    ImportRule(("redis", "bullmq", "celery", "kombu"), ("queues/*",), "brokers are reached from one package"),
+    ImportRule(("cel_expr_python",), ("expressions.py",), "CEL is evaluated in one module"),
+    ImportRule(("apscheduler",), ("service/*",), "only the service has timers"),
+    ImportRule(("cronsim",), ("domain/schedule.py",), "cron expressions are interpreted in one module"),
+    ImportRule(
         ("fastapi", "starlette", "uvicorn"),
         ("web/*", "mcp_server/*", "app.py", "server.py", "demo/*"),
         "only these packages serve HTTP",
     ),
-    Wall(("aiosmtplib", "css_inline"), ("notifiers/email*.py",), "email is sent by one notifier"),
-    Wall(("itsdangerous",), ("web/auth/*",), "sessions are signed in one place"),
-    Wall(("typer", "rich"), ("cli/*",), "the terminal belongs to the command line"),
-    Wall(("yaml",), ("config/*",), "YAML is read in one dialect"),
+    ImportRule(("aiosmtplib", "css_inline"), ("notifiers/email*.py",), "email is sent by one notifier"),
+    ImportRule(("itsdangerous",), ("web/auth/*",), "sessions are signed in one package"),
+    ImportRule(("typer", "rich"), ("cli/*",), "only the command line writes to a terminal"),
+    ImportRule(("yaml",), ("config/*",), "YAML is read in one package"),
 )
 
 OTHER_WATCHDOG_MODULES = frozenset({"events", "observers", "tricks", "utils", "version", "watchmedo"})
 """Modules of PyPI's other `watchdog`, which would overwrite ours when both are installed."""
 
-HEAVY = frozenset(
+SLOW_MODULES = frozenset(
     {"aiosmtplib", "alembic", "apscheduler", "celery", "cryptography", "css_inline", "fastapi", "httpx", "httpx2"}
     | {"jinja2", "mcp", "mcp_types", "psycopg", "rich", "sqlalchemy", "starlette", "structlog", "uvicorn"}
 )
-"""Libraries that `validate` and `--help` must not load."""
+"""Modules that `validate` and `--help` must not load, because they take long to import."""
 
 UNIMPORTED_DEPENDENCIES = {
     "httptools": "uvicorn reads requests with it",
     "python-multipart": "FastAPI reads forms with it",
-    "sniffio": "httpcore looks for it on every request, which is faster if it is installed",
-    "tzdata": "time zones on machines that have none",
+    "sniffio": "httpcore tries to import it on every request, which is faster if it is installed",
+    "tzdata": "provides time zones on machines that have none",
 }
 """Dependencies that the package never imports."""
 PART_OF = {
@@ -106,7 +106,7 @@ PART_OF = {
     "pydantic-core": "pydantic",
     "starlette": "fastapi",
 }
-"""Libraries whose version is chosen by the dependency that they belong to."""
+"""Packages whose version is chosen by the dependency that they belong to."""
 
 MAX_FILE_LINES = 400
 MAX_UNDOCUMENTED_CLASS_LINES = 25
@@ -132,19 +132,23 @@ TEXT_FILES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "do
 
 
 def find_layer_violations(sources: Sequence[SourceFile]) -> Iterator[str]:
-    layer_by_room = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}
-    for room in sorted({source.room for source in sources} - layer_by_room.keys() - {"__init__"}):
-        yield f"{room} has no layer: add it to LAYERS"
+    layer_by_component = {component: number for number, components in enumerate(LAYERS) for component in components}
+    for component in sorted({source.component for source in sources} - layer_by_component.keys() - {"__init__"}):
+        yield f"{component} has no layer: add it to LAYERS"
     for source in sources:
         for imported in source.imports:
-            if imported.library != "watchdog" or source.room not in layer_by_room:
+            if imported.root_module != "watchdog" or source.component not in layer_by_component:
                 continue
-            room = imported.target.split(".")[1]
-            if room in layer_by_room and room != source.room and layer_by_room[room] >= layer_by_room[source.room]:
-                yield f"{source.at(imported.line)}: {source.room} must not import {room}"
+            component = imported.target.split(".")[1]
+            if (
+                component in layer_by_component
+                and component != source.component
+                and layer_by_component[component] >= layer_by_component[source.component]
+            ):
+                yield f"{source.at(imported.line)}: {source.component} must not import {component}"
 
 
-def find_circles(sources: Sequence[SourceFile]) -> Iterator[str]:
+def find_import_cycles(sources: Sequence[SourceFile]) -> Iterator[str]:
     """Imports inside functions and under TYPE_CHECKING count, too."""
     modules = {source.module for source in sources}
     edges = {source.module: {_module_of(i.target, modules) for i in source.imports} & modules for source in sources}
@@ -171,33 +175,33 @@ def _path_between(start: str, end: str, edges: dict[str, set[str]]) -> list[str]
 
 
 def find_impurity(sources: Sequence[SourceFile]) -> Iterator[str]:
-    for source in (source for source in sources if source.room in PURE):
+    for source in (source for source in sources if source.component in PURE):
         for imported in source.imports:
-            library = imported.library
-            allowed = library in sys.stdlib_module_names - IMPURE or PURE_LIBRARIES.get(library) == source.path
-            if library != "watchdog" and not allowed:
-                yield f"{source.at(imported.line)}: {source.room} is pure and must not import {library}"
+            module = imported.root_module
+            allowed = module in sys.stdlib_module_names - IMPURE or PURE_DEPENDENCIES.get(module) == source.path
+            if module != "watchdog" and not allowed:
+                yield f"{source.at(imported.line)}: {source.component} is pure and must not import {module}"
         for attribute in source.attributes:
             if attribute.name in CLOCKS:
-                yield f"{source.at(attribute.line)}: {source.room} is pure; `now` must be a parameter"
+                yield f"{source.at(attribute.line)}: {source.component} is pure; `now` must be a parameter"
         for call in source.calls:
             if call.name in {"open", "print", "input"}:
-                yield f"{source.at(call.line)}: {source.room} is pure and must not call {call.name}()"
+                yield f"{source.at(call.line)}: {source.component} is pure and must not call {call.name}()"
 
 
-def find_misplaced_libraries(sources: Sequence[SourceFile]) -> Iterator[str]:
+def find_misplaced_imports(sources: Sequence[SourceFile]) -> Iterator[str]:
     for source in sources:
         for imported in source.imports:
-            for wall in WALLS:
-                allowed = imported.type_checking or any(fnmatch(source.path, place) for place in wall.places)
-                if imported.library in wall.libraries and not allowed:
-                    places = " or ".join(wall.places)
-                    yield f"{source.at(imported.line)}: {imported.library} belongs in {places}: {wall.reason}"
+            for rule in IMPORT_RULES:
+                allowed = imported.type_checking or any(fnmatch(source.path, glob) for glob in rule.allowed_in)
+                if imported.root_module in rule.root_modules and not allowed:
+                    places = " or ".join(rule.allowed_in)
+                    yield f"{source.at(imported.line)}: {imported.root_module} belongs in {places}: {rule.reason}"
 
 
 def find_name_clashes(sources: Sequence[SourceFile]) -> Iterator[str]:
     for source in sources:
-        if source.room in OTHER_WATCHDOG_MODULES:
+        if source.component in OTHER_WATCHDOG_MODULES:
             yield f"{source.path}: PyPI's other watchdog has that module"
         if source.path == "__init__.py" and len(source.tree.body) > 1:
             yield f"{source.path}: contains more than a docstring; PyPI's other watchdog overwrites it"
@@ -275,9 +279,9 @@ def _banned_words_in(path: str, text: str) -> Iterator[str]:
 
 RULES: tuple[Callable[[Sequence[SourceFile]], Iterator[str]], ...] = (
     find_layer_violations,
-    find_circles,
+    find_import_cycles,
     find_impurity,
-    find_misplaced_libraries,
+    find_misplaced_imports,
     find_name_clashes,
     find_duplicate_classes,
     find_banned_names,
@@ -317,7 +321,7 @@ LONG_CLASS = "class Store:\n" + "    x = 1\n" * 25
         ("web/x.py", "from ..app import build", "web must not import app"),
         ("probes/x.py", "import watchdog.notifiers.base", "probes must not import notifiers"),
         ("signals.py", "from watchdog.server import WebServer", "signals must not import server"),
-        ("cellar/x.py", "", "cellar has no layer"),
+        ("unlayered/x.py", "", "unlayered has no layer"),
         ("net/x.py", "from watchdog.net.y import z", "watchdog.net.x -> watchdog.net.y -> watchdog.net.x"),
         ("net/x.py", "def f():\n    from watchdog.net import y", "watchdog.net.x -> watchdog.net.y -> watchdog.net.x"),
         (
@@ -373,7 +377,7 @@ def test_what_the_rules_allow(tmp_path: Path) -> None:
         "store/y.py": "from watchdog.store import z\nfrom watchdog.store.z import a",
         "web/x.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import sqlalchemy",
         "domain/schedule.py": "from cronsim import CronSim\nfrom datetime import datetime",
-        "net/x.py": "PAGE_NOT_FOUND = 1\nlibrary.call(1, 2, 3, 4, 5, 6)\ndef own(*a): ...\nown(1, 2, 3, 4, 5, 6)",
+        "net/x.py": "PAGE_NOT_FOUND = 1\nother.call(1, 2, 3, 4, 5, 6)\ndef own(*a): ...\nown(1, 2, 3, 4, 5, 6)",
         "net/z.py": f'class Documented:\n    """Text."""\n{LONG_CLASS.partition(chr(10))[2]}',
     }
     for path, text in texts.items():
@@ -382,23 +386,23 @@ def test_what_the_rules_allow(tmp_path: Path) -> None:
     assert [line for rule in RULES for line in rule(read_sources(tmp_path))] == []
 
 
-def test_reading_a_configuration_loads_no_heavy_library() -> None:
+def test_reading_a_configuration_loads_no_slow_module() -> None:
     program = "import sys, watchdog.config.load, watchdog.probes, watchdog.notifiers, watchdog.cli; print(*sys.modules)"
     ran = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     loaded = set(ran.stdout.split())
     assert "watchdog.config.load" in loaded
-    assert loaded & HEAVY == set()
+    assert loaded & SLOW_MODULES == set()
 
 
-def test_every_library_in_use_is_declared_and_every_declared_one_is_used() -> None:
+def test_declared_dependencies_are_those_in_use() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     distributions = packages_distributions()
     used = {
         PART_OF.get(canonicalize_name(distribution), canonicalize_name(distribution))
         for source in (*read_sources(PACKAGE), *read_sources(ROOT / "migrations"))
         for imported in source.imports
-        if imported.library not in sys.stdlib_module_names | {"watchdog"}
-        for distribution in distributions.get(imported.library, [imported.library])
+        if imported.root_module not in sys.stdlib_module_names | {"watchdog"}
+        for distribution in distributions.get(imported.root_module, [imported.root_module])
     }
     declared = {canonicalize_name(Requirement(line).name) for line in project["dependencies"]}
     extras = [lines for extra, lines in project["optional-dependencies"].items() if extra != "dev"]

@@ -136,7 +136,7 @@ def named(cell: str) -> list[str]:
 def test_the_packages_are_listed_in_the_order_that_is_enforced() -> None:
     listed = [named(row[0]) for row in rows("Packages")][1:]
     assert listed == [list(layer) for layer in LAYERS]
-    packages = {source.room for source in read_sources(PACKAGE)} - {"__init__"}
+    packages = {source.component for source in read_sources(PACKAGE)} - {"__init__"}
     assert {name for layer in listed for name in layer} == packages
 
 

@@ -8,8 +8,8 @@
     with check_in() as run:
         run.log("half way")
 
-It reports the start, the end and the duration of a run, and the exception that ended it. Whatever happens to a
-check-in, the program goes on: one that is not delivered is a warning in the log, never an exception.
+It reports the start, the end and the duration of a run, and the exception that ended it. The program always
+continues: a check-in that is not delivered causes a warning in the log, never an exception.
 """
 
 from __future__ import annotations

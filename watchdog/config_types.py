@@ -101,7 +101,7 @@ def duration_bounds(minimum: str, maximum: str, explanation: str = "") -> AfterV
 # --- text
 
 Secret = SecretStr
-"""A value that is masked in all output, whatever its length and source."""
+"""A value that is masked in all output, regardless of its length and source."""
 
 MIN_SECRET_CHARS = 16
 

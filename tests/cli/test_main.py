@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.command_line import invoke_command, run_command, subprocess_env
-from tests.test_architecture import HEAVY
+from tests.test_architecture import SLOW_MODULES
 from watchdog.cli.init import STARTER_CONFIG
 from watchdog.cli.main import cli_app
 
@@ -26,7 +26,7 @@ print("loaded", *sorted(sys.modules), file=sys.stderr)
 COMMANDS = [command.name or command.callback.__name__ for command in cli_app.registered_commands if command.callback]
 
 
-SERVICE = HEAVY | {"asyncio", "ssl", "uvloop"}
+SERVICE = SLOW_MODULES | {"asyncio", "ssl", "uvloop"}
 MODELS = {"pydantic", "importlib.metadata"}
 
 
@@ -39,7 +39,7 @@ MODELS = {"pydantic", "importlib.metadata"}
         ("version", 0, SERVICE | {"pydantic"}),
         ("validate", 0, SERVICE),
         ("init new.yaml", 0, SERVICE),
-        ("probe website", 1, HEAVY),
+        ("probe website", 1, SLOW_MODULES),
         ("exec backup -- true", 0, SERVICE | MODELS | {"typer", "http.client", "urllib.request"}),
     ],
 )

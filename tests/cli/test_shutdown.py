@@ -1,4 +1,4 @@
-"""`watchdog run` and `watchdog demo` stop on a signal at any moment, whatever holds on to them."""
+"""`watchdog run` and `watchdog demo` stop on a signal at any moment, even with connections or tasks in progress."""
 
 from __future__ import annotations
 

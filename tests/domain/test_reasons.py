@@ -58,7 +58,7 @@ def is_message(value: ast.expr) -> bool:
 
 
 def passed_reasons(trees: Iterable[ast.Module]) -> set[str]:
-    """Whatever is passed as a reason, dotted or not."""
+    """Every value that is passed as a reason, with or without a dot."""
     nodes = [node for tree in trees for node in ast.walk(tree)]
     positions: dict[str, set[int]] = {}
     for node in nodes:

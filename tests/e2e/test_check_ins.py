@@ -132,7 +132,7 @@ def check_in_log_files(folder: Path) -> list[Path]:
     return list(folder.glob("*check-ins*"))
 
 
-@pytest.mark.parametrize("path", ["/in/whatever", "/in/"])
+@pytest.mark.parametrize("path", ["/in/unknown", "/in/"])
 async def test_without_heartbeats_there_is_no_check_in_address(tmp_path: Path, path: str) -> None:
     file = tmp_path / "watchdog.yaml"
     file.write_text(json.dumps({"storage": {"url": f"sqlite:///{tmp_path}/w.db"}, "probes": []}))

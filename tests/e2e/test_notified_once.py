@@ -1,4 +1,4 @@
-"""A target fails and recovers: every receiver gets one notification of each, whatever restarts in between."""
+"""A target fails and recovers: every receiver gets one notification of each, even if a process restarts in between."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where time went, whatever ended the attempt."""
+"""Durations of phases are recorded for every way in which an attempt can end."""
 
 from __future__ import annotations
 

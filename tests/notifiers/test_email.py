@@ -250,7 +250,7 @@ def test_a_recipient_refused_in_the_end_does_not_make_a_notification_undelivered
 
 @contextmanager
 def server(handler: Callable[[socket.socket], None]) -> Iterator[int]:
-    """Whatever it is that listens there, it is no mail server."""
+    """A server that is not a mail server."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def run() -> None:

@@ -505,7 +505,7 @@ def test_a_missing_database(app: ExternalApp) -> None:
 
 
 def test_a_file_that_is_not_a_database(tmp_path: Path) -> None:
-    (tmp_path / "app.db").write_text("not a database at all, whatever it is called" * 50)
+    (tmp_path / "app.db").write_text("not a database at all, despite its name" * 50)
     result = ExternalApp(f"sqlite:///{tmp_path / 'app.db'}").run().result
     assert (result.reason, result.message) == ("broker.refused", "SQLite returned an error: file is not a database")
 

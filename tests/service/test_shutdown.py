@@ -1,4 +1,4 @@
-"""A shutdown ends, whatever is in progress and whatever hangs, and every claimed slot has a result."""
+"""A shutdown ends even if runs, deliveries or tasks hang, and every claimed slot has a result."""
 
 from __future__ import annotations
 

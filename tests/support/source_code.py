@@ -1,4 +1,4 @@
-"""What the architecture tests know of a source file: parsed and walked once."""
+"""Parses source files for the architecture tests. Each file is parsed and walked once."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ PACKAGE = ROOT / "watchdog"
 class Import(NamedTuple):
     line: int
     target: str
-    """Dotted: `watchdog.store.tables`, `httpx2`. Of `from a import b` it is `a.b`."""
+    """A dotted name, such as `watchdog.store.tables` or `httpx2`. For `from a import b` it is `a.b`."""
     type_checking: bool
-    """Under `if TYPE_CHECKING`: used in annotations only."""
+    """Whether it is under `if TYPE_CHECKING`, and so used in annotations only."""
 
     @property
-    def library(self) -> str:
+    def root_module(self) -> str:
         return self.target.split(".")[0]
 
 
@@ -33,7 +33,7 @@ class ClassDefinition(NamedTuple):
 
 class Call(NamedTuple):
     name: str
-    """The function, without what it is an attribute of."""
+    """The function, without the object that it is an attribute of."""
     line: int
     positional_count: int
 
@@ -45,25 +45,25 @@ class Identifier(NamedTuple):
 
 @dataclass
 class SourceFile:
-    """A parsed file, and what a walk over its tree collects."""
+    """A parsed file, and the definitions, imports and calls in it."""
 
     path: str
-    """Relative to the root that was read, such as `store/tables.py`."""
+    """Relative to the folder that was read, such as `store/tables.py`."""
     text: str
     tree: ast.Module
     imports: list[Import] = field(default_factory=list)
     classes: list[ClassDefinition] = field(default_factory=list)
     functions: list[Identifier] = field(default_factory=list)
     variadic: set[str] = field(default_factory=set)
-    """Functions, and classes by their `__init__`, that take `*args`."""
+    """Functions that take `*args`, and classes whose `__init__` does."""
     calls: list[Call] = field(default_factory=list)
     identifiers: list[Identifier] = field(default_factory=list)
-    """Every name that the file defines: classes, functions, parameters, variables, attributes, import aliases."""
+    """Every name that the file defines: classes, functions, parameters, variables, attributes and import aliases."""
     attributes: list[Identifier] = field(default_factory=list)
     """Every attribute that the file reads."""
 
     @property
-    def room(self) -> str:
+    def component(self) -> str:
         """The top-level package or module."""
         return self.path.split("/")[0].removesuffix(".py")
 

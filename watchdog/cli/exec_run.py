@@ -51,7 +51,7 @@ def parse_arguments(words: list[str]) -> ExecArguments | None:
 
 
 def run_and_report(arguments: ExecArguments) -> int:
-    """Runs the command, whatever is wrong with the configuration or the network. Returns its exit code."""
+    """Runs the command, even if the configuration is invalid or the network is down. Returns its exit code."""
     process = ChildProcess()
     failure = process.start(arguments.command)  # first: the command runs on time
 

@@ -18,7 +18,7 @@ def start_targets() -> Iterator[tuple[int, Path]]:
         port = free.getsockname()[1]
     folder = tempfile.mkdtemp(prefix="watchdog-demo-")
     command = [sys.executable, "-m", "watchdog.demo.targets", str(port), folder]
-    # In a session of its own, so that Ctrl-C reaches only this process. The pipe closes when this process ends, in
-    # whatever way; the targets then remove the folder and exit.
+    # In a session of its own, so that Ctrl-C reaches only this process. The pipe closes when this process exits or
+    # is killed; the targets then remove the folder and exit.
     with subprocess.Popen(command, start_new_session=True, stdin=subprocess.PIPE):  # noqa: S603 - our own
         yield port, Path(folder)

@@ -60,7 +60,7 @@ def jobs_in_progress(file: Path) -> list[str]:
 
 def stdin_closed_within(seconds: float) -> bool:
     """Whether standard input closes within this time. The parent process holds its other end, which closes when that
-    process ends, in whatever way."""
+    process exits or is killed."""
     return bool(select([sys.stdin], [], [], seconds)[0])
 
 

@@ -93,7 +93,7 @@ class JobFacts(NamedTuple):
     """When its scheduler intends to run it next; in the past: the run is late."""
     last_start: int | None = None
     last_end: int | None = None
-    """When its newest finished run ended, whatever the outcome."""
+    """When its newest finished run ended, with any outcome."""
     last_ok: int | None = None
     running_since: int | None = None
     """When the oldest run in progress started."""

@@ -142,7 +142,7 @@ class EmailNotifier(Notifier):
         return ", ".join(self.to)
 
     async def send(self, request: DeliveryRequest) -> dict[str, Json]:
-        """Sends the email to every recipient once, whatever the number of attempts.
+        """Sends the email to every recipient once, regardless of the number of attempts.
 
         The receipt contains `message_id` and `refused`, the recipients that the server refused for good. While the
         server refuses some of them temporarily, the partial receipt lists all others as `completed`.

@@ -50,7 +50,7 @@ class ConnectContext:
     started_at: int
     """When the run started, in ms since the epoch."""
     facts: dict[str, Json] = field(default_factory=dict)
-    """Evidence about the system, filled in by the driver and kept whatever the outcome."""
+    """Evidence about the system, filled in by the driver and kept for every outcome."""
 
 
 class CanaryConnection(Protocol):

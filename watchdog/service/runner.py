@@ -31,7 +31,7 @@ FIRST_RETRY_DELAY_S = 0.2
 class ProbeRunner:
     """Runs a probe once, with retries, and makes a result of what it observed.
 
-    It never raises for a probe: a timeout and an exception become results as well. Whatever it returns is masked,
+    It never raises for a probe: a timeout and an exception become results as well. Its results are masked,
     stripped of control characters and truncated, so that nothing raw reaches the store, pages or messages. `gaps`
     returns the downtime of Watchdog itself, for probes that wait for check-ins.
     """

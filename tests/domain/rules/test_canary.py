@@ -1,4 +1,4 @@
-"""A sentinel's stages: when each was reached, whatever the clocks of a queue and its workers say, and the verdict."""
+"""When a sentinel reached each stage, even if the clocks of queue and worker differ, and the finding from it."""
 
 from __future__ import annotations
 

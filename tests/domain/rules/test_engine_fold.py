@@ -173,7 +173,7 @@ LAPSES = [
         ["opened stale at 1: no_data", "resolved stale at 2"],
     ),
     Lapse(
-        "each silence is one incident, whatever the order they are given in",
+        "each silence is one incident, in any order of input",
         make_results("ppp"),
         [3, 1],
         ["opened stale at 1: no_data", "resolved stale at 2", "opened stale at 3: no_data"],

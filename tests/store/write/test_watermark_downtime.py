@@ -142,7 +142,7 @@ def test_a_probe_is_stale_as_soon_as_its_threshold_has_passed(database: Database
 
 
 def test_a_kill_and_an_hour_of_downtime(databases: DatabasePair) -> None:
-    """One gap, and the slots that were in flight, whatever the number of probes."""
+    """Creates one gap, and results for the slots in flight, regardless of the number of probes."""
     probes = make_registered_probes(PROBE_COUNT, staleness_threshold=STALENESS_THRESHOLD_MS)
     process = SimulatedProcess(StoreHarness(databases.first, probes), START_AT)
     process.run(START_AT + 130_000)

@@ -26,7 +26,7 @@ class RawMcpResponse:
     endless_chunk: bytes = b""
     """After the body, this over and over."""
     result: Any = None
-    """In the place of a body: what JSON-RPC answers to the request, whatever its id."""
+    """Instead of a body: the JSON-RPC result, sent with the id of the request."""
     error: tuple[int, str] | None = None
     """The same, as an error: its code and message."""
 

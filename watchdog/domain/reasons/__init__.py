@@ -33,7 +33,7 @@ CATALOGUE: Mapping[str, Reason] = {
 """By code."""
 
 TRANSPORT_FAMILIES = ("dns", "connection", "tls", "timeout", "protocol", "http", "body", "json")
-"""Families about a request and its response, whatever is probed by it."""
+"""Families about a request and its response, for every probe kind that sends one."""
 
 
 def family(code: str) -> str:

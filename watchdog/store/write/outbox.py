@@ -50,7 +50,7 @@ def enqueue_opened(connection: sa.Connection, incident: str, destinations: Itera
 def enqueue_resolved(
     connection: sa.Connection, incident: str, now: int, destinations_without_resolved: Collection[str]
 ) -> None:
-    """For every destination that got `opened`, whatever the routes are by now, except for those that want no
+    """For every destination that got `opened`, even if the routes have changed since, except for those that want no
     `resolved`."""
     notified = sa.select(outbox.c.destination).where(outbox.c.incident == incident, outbox.c.seq == OPENED_SEQ)
     rows = [

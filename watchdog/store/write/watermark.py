@@ -17,7 +17,7 @@ class Watermark:
     """The watermark of one location, and its uptime.
 
     Owns `claimed_until`, the instant up to which every due slot is claimed or recorded as missed; it never goes back.
-    Whatever judges by time calls `detect_gap` first, so that a gap is stored before anything counts as overdue.
+    Code that judges by time calls `detect_gap` first, so that a gap is stored before anything counts as overdue.
     """
 
     def __init__(self, database: Database, location: str):

@@ -15,8 +15,8 @@ MAX_TRACKED_ADDRESSES = 1_000
 
 
 class LoginThrottle:
-    """Counts failed attempts by address. A key that was accepted from an address stays usable from there, whatever
-    others behind the same address try. `clock`: epoch ms."""
+    """Counts failed attempts by address. A key that was accepted from an address stays usable from there,
+    regardless of failed attempts by others behind the same address. `clock`: epoch ms."""
 
     def __init__(self, clock: Callable[[], int]):
         self._clock = clock

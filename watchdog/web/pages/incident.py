@@ -95,7 +95,7 @@ def load_incident_page(
 def _load_compared_results(
     connection: Connection, record: IncidentRecord, now: int
 ) -> tuple[ComparedResult | None, ComparedResult | None]:
-    """The first bad result and the last good one. For missing results, only the last result, whatever its outcome."""
+    """The first bad result and the last good one. For missing results, only the last result, of any outcome."""
     incident, probe = record.incident, record.incident.probe
     if incident.rule == stale.RULE_NAME:
         last = history.load_result_details(connection, probe, [incident.since]).get(incident.since)
