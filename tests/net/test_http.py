@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import os
 import socket
 import struct
 import tracemalloc
@@ -12,7 +11,6 @@ import zlib
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -21,8 +19,10 @@ import uvloop
 
 from tests.support.polling import HANG_S
 from tests.support.scripted_servers import (
+    OPEN_DESCRIPTORS,
     ConnectionHandler,
     ScriptedServer,
+    count_open_descriptors,
     http_response,
     redirect_to,
     running_server,
@@ -486,10 +486,7 @@ def test_a_redirect_without_a_location_is_an_answer() -> None:
 # --- leftovers
 
 
-DESCRIPTORS = Path("/proc/self/fd")
-
-
-@pytest.mark.skipif(not DESCRIPTORS.exists(), reason="/proc is missing: open descriptors cannot be counted")
+@pytest.mark.skipif(not OPEN_DESCRIPTORS.exists(), reason="/proc is missing: open descriptors cannot be counted")
 def test_nothing_is_left_open_after_faults_and_cancellations(run: Run) -> None:
     async def run_scenario() -> Exchange:
         handlers = (
@@ -503,7 +500,7 @@ def test_nothing_is_left_open_after_faults_and_cancellations(run: Run) -> None:
                 async with running_server(handler) as server:
                     await send_request(network, server, server.url_of(), 0.05, follow_redirects=True)
                 await asyncio.sleep(0.01)
-                descriptors.append(len(os.listdir(DESCRIPTORS)))  # noqa: PTH208
+                descriptors.append(count_open_descriptors())
             assert descriptors[-1] == descriptors[0]
             assert [t for t in asyncio.all_tasks() if t is not asyncio.current_task()] == []
         return Exchange()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import ssl
 from collections.abc import Callable, Coroutine
@@ -17,8 +16,10 @@ from pydantic import ValidationError
 
 from tests.support import scripted_servers
 from tests.support.scripted_servers import (
+    OPEN_DESCRIPTORS,
     CertificateAuthority,
     ConnectionHandler,
+    count_open_descriptors,
     http_response,
     redirect_to,
     running_server,
@@ -32,7 +33,6 @@ from watchdog.net.tls import TlsConfig, create_ssl_context
 
 Run = Callable[[Coroutine[Any, Any, HttpResponse]], HttpResponse]
 NOW = round(scripted_servers.NOW.timestamp() * 1000)
-DESCRIPTORS = Path("/proc/self/fd")
 
 
 @pytest.fixture(scope="module")
@@ -271,7 +271,7 @@ def test_a_server_that_hangs_up_during_the_handshake(run: Run) -> None:
     assert (caught.value.reason, caught.value.retryable) == ("connection.lost", True)
 
 
-@pytest.mark.skipif(not DESCRIPTORS.exists(), reason="/proc is missing: open descriptors cannot be counted")
+@pytest.mark.skipif(not OPEN_DESCRIPTORS.exists(), reason="/proc is missing: open descriptors cannot be counted")
 def test_nothing_is_left_open_after_a_failed_handshake(run: Run, authority: CertificateAuthority) -> None:
     async def run_scenario() -> HttpResponse:
         expired = authority.server_tls_context("127.0.0.1", begin=-90, end=-1)
@@ -287,7 +287,7 @@ def test_nothing_is_left_open_after_a_failed_handshake(run: Run, authority: Cert
                     async with asyncio.timeout(0.1):
                         await network.send_http_request(request)
                 await asyncio.sleep(0.02)
-                counts.append(len(os.listdir(DESCRIPTORS)))  # noqa: PTH208
+                counts.append(count_open_descriptors())
             assert counts[2::2] == counts[:1] * 2
             return await network.send_http_request(
                 HttpRequest(target.url_of(scheme="https"), tls=TlsConfig(verify=False))

@@ -1,6 +1,5 @@
 """The labs of the queue systems that canaries are sent through, except HTTP and MCP."""
 
-# ruff: noqa: RUF012 - ClassVars of the base
 from __future__ import annotations
 
 import os
@@ -16,7 +15,7 @@ from tests.support.polling import wait_until
 from tests.support.postgres import PASSWORD_ROLE, PostgresServer
 from tests.support.postgres import running_postgres as postgres_running
 from tests.support.probe_runs import node_worker_command, python_worker_command
-from tests.support.queue_lab import NBSP, QueueLab
+from tests.support.queue_lab import NBSP, QueueLab, QueueScenario
 from tests.support.redis_server import RedisServer, WorkerProcess, running_worker
 from tests.support.redis_server import running_redis as redis_running
 from tests.support.third_party import ThirdPartyServers
@@ -138,8 +137,10 @@ class PostgresLab(QueueLab):
 class BullmqLab(RedisLab):
     kind = "bullmq"
     uses_node = True
-    unsupported_scenarios = {"cancelled": "BullMQ cannot cancel a job, only remove it"}
-    payload_options = {"payload": {"nonce": 7}}
+    unsupported_scenarios: ClassVar[Mapping[QueueScenario, str]] = {
+        "cancelled": "BullMQ cannot cancel a job, only remove it"
+    }
+    payload_options: ClassVar[Mapping[str, Any]] = {"payload": {"nonce": 7}}
     missing_queue_message = "queue '{queue}' with prefix 'bull' does not exist"
 
     def start_worker(self, behavior: str, env: Mapping[str, str]) -> AbstractContextManager[WorkerProcess]:
@@ -186,7 +187,7 @@ class CeleryLab(RedisLab):
     """The result backend is another database of the same Redis, also if the probe uses another broker."""
 
     kind = "celery"
-    unsupported_scenarios = {
+    unsupported_scenarios: ClassVar[Mapping[QueueScenario, str]] = {
         "paused": "consumers can be cancelled, but the queue does not show it",
         "vanished": "a message in no list may be with a worker",
         "cancelled": "revoking is stored by the workers, not in the queue",
@@ -194,14 +195,17 @@ class CeleryLab(RedisLab):
         "sent twice": "a broker accepts several messages with the same id",
         "missing": "in Redis, every queue exists",
     }
-    default_limits = {"finish_within": "5s"}
-    short_limits = {"finish_within": "1s"}
-    payload_options = {"system": {"args": [7]}}
-    behavior_options = {"throw": {"task": "throw", "args": ["__canary__"]}, "hang": {"task": "hang"}}
+    default_limits: ClassVar[Mapping[str, Any]] = {"finish_within": "5s"}
+    short_limits: ClassVar[Mapping[str, Any]] = {"finish_within": "1s"}
+    payload_options: ClassVar[Mapping[str, Any]] = {"system": {"args": [7]}}
+    behavior_options: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "throw": {"task": "throw", "args": ["__canary__"]},
+        "hang": {"task": "hang"},
+    }
     expected_phases = ("connect", "enqueue", "finish")
-    expected_facts = {"picked_up": "not shown by Celery"}
+    expected_facts: ClassVar[Mapping[str, Any]] = {"picked_up": "not shown by Celery"}
     no_worker_failure = ("canary.not_finished", f"not finished within 1{NBSP}s: 1 waiting")
-    no_worker_measurements = {"waiting": 1}
+    no_worker_measurements: ClassVar[Mapping[str, int]] = {"waiting": 1}
     failing_job_message = "ValueError: no template for __canary__"
     hanging_job_message = f"not finished within 3{NBSP}s: 0 waiting"
 
@@ -235,7 +239,7 @@ class CeleryLab(RedisLab):
 
 class RqLab(RedisLab):
     kind = "rq"
-    behavior_options = {
+    behavior_options: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "throw": {"function": "rq_worker.throw", "args": ["__canary__"]},
         "hang": {"function": "rq_worker.hang"},
     }
@@ -283,10 +287,12 @@ class RqLab(RedisLab):
 class PgbossLab(PostgresLab):
     kind = "pgboss"
     uses_node = True
-    unsupported_scenarios = {"paused": "pg-boss cannot pause a queue, only stop its workers"}
-    payload_options = {"payload": {"nonce": 7}}
+    unsupported_scenarios: ClassVar[Mapping[QueueScenario, str]] = {
+        "paused": "pg-boss cannot pause a queue, only stop its workers"
+    }
+    payload_options: ClassVar[Mapping[str, Any]] = {"payload": {"nonce": 7}}
     no_worker_failure = ("canary.not_picked_up", f"not picked up within 500{NBSP}ms: 1 waiting, oldest [0-9].+")
-    no_worker_measurements = {"waiting": 1}
+    no_worker_measurements: ClassVar[Mapping[str, int]] = {"waiting": 1}
     failing_job_message = 'no template for {"sentinel":true}'
     missing_queue_message = "queue '{queue}' does not exist in schema 'pgboss'"
     job_states_query, waiting_state, active_state = (
@@ -329,12 +335,12 @@ class PgbossLab(PostgresLab):
 
 class ProcrastinateLab(PostgresLab):
     kind = "procrastinate"
-    unsupported_scenarios = {
+    unsupported_scenarios: ClassVar[Mapping[QueueScenario, str]] = {
         "paused": "Procrastinate cannot pause a queue, only stop its workers",
         "missing": "a queue is a field of a job, so every queue exists",
     }
-    payload_options = {"system": {"task": "echo", "args": {"name": "canary"}}}
-    behavior_options = {"throw": {"task": "throw"}, "hang": {"task": "hang"}}
+    payload_options: ClassVar[Mapping[str, Any]] = {"system": {"task": "echo", "args": {"name": "canary"}}}
+    behavior_options: ClassVar[Mapping[str, Mapping[str, Any]]] = {"throw": {"task": "throw"}, "hang": {"task": "hang"}}
     failing_job_message = "Procrastinate does not store the reason"
     job_states_query, waiting_state, active_state = (
         "SELECT status::text FROM procrastinate_jobs WHERE queue_name = %s",

@@ -16,6 +16,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 ConnectionHandler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+OPEN_DESCRIPTORS = Path("/proc/self/fd")
+
+
+def count_open_descriptors() -> int:
+    return len(list(OPEN_DESCRIPTORS.iterdir()))
 
 
 class ScriptedServer:

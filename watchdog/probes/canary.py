@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from time import monotonic
@@ -91,7 +92,7 @@ class CanaryProbe(Probe):
               finish_within: 30s
     """
     reason_prefixes: ClassVar[tuple[str, ...]] = ("canary.", "job.failed", "queue.missing")
-    unsupported_fields = {  # noqa: RUF012 - a ClassVar of the base
+    unsupported_fields: ClassVar[Mapping[str, str]] = {
         "timeout": "not supported by canary probes: use canary.finish_within",
         "retries": "not supported by canary probes: a canary job is never sent twice",
         "expect": "not supported by canary probes: use canary.start_within and canary.finish_within",

@@ -72,7 +72,7 @@ class HeartbeatProbe(Probe):
     """
     reason_prefixes: ClassVar[tuple[str, ...]] = ("job.",)
     passive_source: ClassVar[str] = "its job checks in at the running service"
-    unsupported_fields = {  # noqa: RUF012 - a ClassVar of the base
+    unsupported_fields: ClassVar[Mapping[str, str]] = {
         "schedule": "not supported by heartbeat probes: set the job's schedule as heartbeat.schedule",
         "timezone": "not supported by heartbeat probes: set the job's time zone as heartbeat.timezone",
         "timeout": "not supported by heartbeat probes, which send no request: remove it",

@@ -124,7 +124,7 @@ class JobsProbe(Probe):
                 "*": {failures: 2}
     """
     reason_prefixes: ClassVar[tuple[str, ...]] = ("job.", "queue.missing")
-    unsupported_fields = {  # noqa: RUF012 - a ClassVar of the base
+    unsupported_fields: ClassVar[Mapping[str, str]] = {
         "expect": "not supported by jobs probes: use jobs.watch to set schedules and limits",
         "prefer": "not supported by jobs probes: use jobs.watch to set schedules and limits",
     }

@@ -155,7 +155,7 @@ class QueueProbe(Probe):
             rules: {waiting: {over: 200, for: 10m}, oldest: {over: 15m}}
     """
     reason_prefixes: ClassVar[tuple[str, ...]] = ("queue.",)
-    unsupported_fields = {  # noqa: RUF012 - a ClassVar of the base
+    unsupported_fields: ClassVar[Mapping[str, str]] = {
         "expect": "not supported by queue probes: use rules",
         "prefer": "not supported by queue probes: use rules",
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import date, datetime
+from datetime import date, datetime, time
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple
 from zoneinfo import ZoneInfo
@@ -80,7 +80,7 @@ def parse_timestamp_ms(value: Any, default_zone: str, column: str) -> int | None
         case datetime():
             at = to_epoch_ms(value, ZoneInfo(default_zone))
         case date():
-            at = to_epoch_ms(datetime(value.year, value.month, value.day), ZoneInfo(default_zone))  # noqa: DTZ001
+            at = to_epoch_ms(datetime.combine(value, time.min, ZoneInfo(default_zone)))
         case int() | float() | Decimal():
             at = parse_epoch(value)
             if at is not None and at <= 0:
