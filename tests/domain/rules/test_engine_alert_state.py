@@ -1,4 +1,4 @@
-"""The one machine for every finding, a sentence per row of its table."""
+"""The state machine of every finding, one case per row of its table."""
 
 from __future__ import annotations
 
@@ -61,25 +61,27 @@ class Row(NamedTuple):
 TABLE = [
     Row("clear stays clear when good", None, False, "clear"),
     Row("clear becomes suspect when bad", None, True, "suspect"),
-    Row("clear opens when bad, where one is enough", None, True, "open", IncidentEvent.OPENED, after=1),
-    Row("suspect is clear when good", suspect(2), False, "clear"),
-    Row("suspect stays suspect when bad, fewer than `after` in a row", suspect(1), True, "suspect"),
-    Row("suspect opens when bad, the `after`th", suspect(2), True, "open", IncidentEvent.OPENED),
+    Row("clear opens when bad if `after` is 1", None, True, "open", IncidentEvent.OPENED, after=1),
+    Row("suspect becomes clear when good", suspect(2), False, "clear"),
+    Row("suspect stays suspect when bad, fewer than `after` times in a row", suspect(1), True, "suspect"),
+    Row("suspect opens when bad for the `after`th time", suspect(2), True, "open", IncidentEvent.OPENED),
     Row(
-        "suspect opens when bad, with more behind it than `after` asks by now",
+        "suspect opens when bad if `after` was lowered below its count",
         suspect(5),
         True,
         "open",
         IncidentEvent.OPENED,
     ),
-    Row("open stays open when bad, and tells nothing twice", opened(), True, "open"),
-    Row("open recovers when good, fewer than `recover`", opened(), False, "recovering"),
-    Row("open is clear when good, where one is enough", opened(), False, "clear", IncidentEvent.RESOLVED, recover=1),
-    Row("recovering is open again when bad", opened(2), True, "open"),
-    Row("recovering goes on when good, fewer than `recover`", opened(1), False, "recovering"),
-    Row("recovering is clear when good, the `recover`th", opened(2), False, "clear", IncidentEvent.RESOLVED),
+    Row("open stays open when bad, without a second event", opened(), True, "open"),
+    Row("open becomes recovering when good, fewer than `recover` times", opened(), False, "recovering"),
+    Row("open becomes clear when good if `recover` is 1", opened(), False, "clear", IncidentEvent.RESOLVED, recover=1),
+    Row("recovering becomes open when bad", opened(2), True, "open"),
+    Row("recovering stays recovering when good, fewer than `recover` times", opened(1), False, "recovering"),
     Row(
-        "recovering is clear when good, with more behind it than `recover` asks by now",
+        "recovering becomes clear when good for the `recover`th time", opened(2), False, "clear", IncidentEvent.RESOLVED
+    ),
+    Row(
+        "recovering becomes clear when good if `recover` was lowered below its count",
         opened(4),
         False,
         "clear",
@@ -89,7 +91,7 @@ TABLE = [
 
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: row.sentence)
-def test_table(row: Row) -> None:
+def test_state_transitions(row: Row) -> None:
     machines: AlertStates = {} if row.before is None else {KEY: row.before}
     out: list[IncidentTransition] = []
     finding = Finding(*KEY, row.bad, "refused" if row.bad else "", "connection refused" if row.bad else "")
@@ -109,7 +111,7 @@ def test_table(row: Row) -> None:
     assert out == ([change] if change else [])
 
 
-def test_the_machine_counts_the_bad_ones_and_keeps_the_first_slot_and_the_newest_reason() -> None:
+def test_a_suspect_state_counts_bad_findings_and_keeps_the_first_slot_and_the_newest_reason() -> None:
     machines: AlertStates = {}
     for slot, reason in ((1, "timeout.exceeded"), (2, "refused")):
         apply_finding(alert_policy(failure_threshold=3), machines, slot, Finding(*KEY, True, reason), [])
@@ -118,19 +120,19 @@ def test_the_machine_counts_the_bad_ones_and_keeps_the_first_slot_and_the_newest
     assert machines == {KEY: AlertState(3, 0, 1, derive_incident_id(PROBE_DATABASE_ID, *KEY, 1), "dns.failed")}
 
 
-def test_an_open_machine_keeps_what_it_opened_with_and_forgets_the_good_when_bad() -> None:
+def test_a_bad_finding_resets_the_good_count_of_an_open_state() -> None:
     machines = {KEY: opened(2)}
     apply_finding(alert_policy(), machines, 9 * SLOT_INTERVAL_MS, Finding(*KEY, True, "dns.failed"), [])
     assert machines == {KEY: opened(0)}
 
 
-def test_a_recovering_machine_counts_the_good_ones() -> None:
+def test_a_recovering_state_counts_good_findings() -> None:
     machines = {KEY: opened(1)}
     apply_finding(alert_policy(success_threshold=3), machines, 9 * SLOT_INTERVAL_MS, Finding(*KEY, False), [])
     assert machines == {KEY: opened(2)}
 
 
-class Course(NamedTuple):
+class Sequence(NamedTuple):
     sentence: str
     outcomes: str
     changes: list[str]
@@ -138,46 +140,47 @@ class Course(NamedTuple):
     recover: int = 2
 
 
-COURSES = [
-    Course("good all along tells nothing", "pppp", []),
-    Course("one bad slot is no incident", "pfpfpf", []),
-    Course("two in a row are", "pff", ["opened availability at 3: http.status"]),
-    Course("going on bad tells nothing more", "ffffff", ["opened availability at 2: http.status"]),
-    Course("one good slot does not end it", "ffpfpf", ["opened availability at 2: http.status"]),
-    Course("a bad slot between sets the good ones back to none", "ffpfppf",
+SEQUENCES = [
+    Sequence("only passes: no incident", "pppp", []),
+    Sequence("single bad slots: no incident", "pfpfpf", []),
+    Sequence("two bad slots in a row open an incident", "pff", ["opened availability at 3: http.status"]),
+    Sequence("further bad slots have no effect", "ffffff", ["opened availability at 2: http.status"]),
+    Sequence("one good slot does not resolve it", "ffpfpf", ["opened availability at 2: http.status"]),
+    Sequence("a bad slot resets the count of good slots", "ffpfppf",
            ["opened availability at 2: http.status", "resolved availability at 6"]),
-    Course("and it opens anew", "ffppff",
+    Sequence("a new incident opens after the first is resolved", "ffppff",
            ["opened availability at 2: http.status", "resolved availability at 4",
             "opened availability at 6: http.status"]),
-    Course("an error between two failures neither adds nor forgives", "fef",
+    Sequence("an error between two failures does not affect the count", "fef",
            ["opened availability at 3: http.status"]),
-    Course("an error while open neither heals nor sets back", "ffpep",
+    Sequence("an error while open does not affect the count", "ffpep",
            ["opened availability at 2: http.status", "resolved availability at 5"]),
-    Course("a missed slot between two failures neither adds nor forgives", "fmf",
+    Sequence("a missed slot between two failures does not affect the count", "fmf",
            ["opened availability at 3: http.status"]),
-    Course("missed slots while open change nothing", "ffmmmm", ["opened availability at 2: http.status"]),
-    Course("missed slots alone are no evidence", "mmmmmm", []),
-    Course("errors in a row are no_verdict, never down", "eep", ["opened no_verdict at 2: watchdog.internal_error"]),
-    Course("a failure is a judgement: it ends no_verdict", "eefp", ["opened no_verdict at 2: watchdog.internal_error",
+    Sequence("missed slots while open have no effect", "ffmmmm", ["opened availability at 2: http.status"]),
+    Sequence("missed slots alone are no evidence", "mmmmmm", []),
+    Sequence("errors in a row are no_verdict, never down", "eep", ["opened no_verdict at 2: watchdog.internal_error"]),
+    Sequence("a failure is a verdict: it resolves no_verdict",
+        "eefp", ["opened no_verdict at 2: watchdog.internal_error",
            "resolved no_verdict at 4"]),
-    Course("down goes on while no_verdict comes and goes", "ffeepp",
+    Sequence("availability stays open while no_verdict opens and resolves", "ffeepp",
            ["opened availability at 2: http.status", "opened no_verdict at 4: watchdog.internal_error",
             "resolved availability at 6", "resolved no_verdict at 6"]),
-    Course("one is enough where one is asked for", "fpf",
+    Sequence("thresholds of 1: each slot opens or resolves", "fpf",
            ["opened availability at 1: http.status", "resolved availability at 2",
             "opened availability at 3: http.status"], after=1, recover=1),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("course", COURSES, ids=lambda course: course.sentence)
-def test_courses(course: Course) -> None:
+@pytest.mark.parametrize("sequence", SEQUENCES, ids=lambda sequence: sequence.sentence)
+def test_sequences_of_outcomes(sequence: Sequence) -> None:
     done = fold_results(
-        alert_policy(course.after, course.recover), {}, 0, make_results(course.outcomes), lambda _: True
+        alert_policy(sequence.after, sequence.recover), {}, 0, make_results(sequence.outcomes), lambda _: True
     )
-    assert describe_transitions(done.transitions) == course.changes
+    assert describe_transitions(done.transitions) == sequence.changes
 
 
-def test_resolving_names_the_incident_that_was_opened() -> None:
+def test_resolved_refers_to_the_incident_that_was_opened() -> None:
     opening, resolving = fold_results(alert_policy(2, 2), {}, 0, make_results("pffpp"), lambda _: True).transitions
     assert opening.event is IncidentEvent.OPENED
     assert resolving.event is IncidentEvent.RESOLVED
@@ -187,7 +190,7 @@ def test_resolving_names_the_incident_that_was_opened() -> None:
     assert (opening.message, resolving.message) == ("HTTP 503", "")
 
 
-def test_an_incident_is_the_same_over_restarts_and_versions() -> None:
+def test_an_incident_id_is_the_same_across_restarts_and_versions() -> None:
     assert derive_incident_id(7, "task", "sync", 60_000) == "41563045e232fe75b8742b69"
 
 
@@ -197,15 +200,15 @@ def test_an_incident_is_the_same_over_restarts_and_versions() -> None:
         ("another probe", (8, "task", "sync", 60_000)),
         ("another rule", (7, "missing", "sync", 60_000)),
         ("another subject", (7, "task", "sync2", 60_000)),
-        ("another beginning", (7, "task", "sync", 60_001)),
-        ("the same letters split otherwise", (7, "tasksync", "", 60_000)),
+        ("another first slot", (7, "task", "sync", 60_001)),
+        ("rule and subject with the same characters in total", (7, "tasksync", "", 60_000)),
     ],
 )
-def test_it_is_another_incident(sentence: str, other: tuple[int, str, str, int]) -> None:
+def test_incident_ids_differ(sentence: str, other: tuple[int, str, str, int]) -> None:
     assert derive_incident_id(*other) != derive_incident_id(7, "task", "sync", 60_000), sentence
 
 
-def test_staleness_opens_and_ends_at_once_whatever_the_policy_asks() -> None:
+def test_staleness_opens_and_resolves_at_once_regardless_of_thresholds() -> None:
     machines: AlertStates = {}
     out: list[IncidentTransition] = []
     apply_finding(alert_policy(3, 3), machines, SLOT_INTERVAL_MS, stale.stale_finding(300_000), out)
@@ -218,13 +221,13 @@ def test_staleness_opens_and_ends_at_once_whatever_the_policy_asks() -> None:
 @pytest.mark.parametrize(
     ("sentence", "outcome", "ends"),
     [
-        ("a pass is heard", "p", True),
-        ("a failure is heard", "f", True),
-        ("an error is heard: somebody ran", "e", True),
-        ("a missed slot is not", "m", False),
+        ("a pass resolves it", "p", True),
+        ("a failure resolves it", "f", True),
+        ("an error resolves it: the probe ran", "e", True),
+        ("a missed slot does not", "m", False),
     ],
 )
-def test_what_ends_staleness(sentence: str, outcome: str, ends: bool) -> None:
+def test_outcomes_that_resolve_staleness(sentence: str, outcome: str, ends: bool) -> None:
     machines: AlertStates = {}
     apply_finding(alert_policy(), machines, SLOT_INTERVAL_MS, stale.stale_finding(300_000), [])
     apply_result(alert_policy(), machines, make_result(outcome, 9), [])
@@ -234,19 +237,19 @@ def test_what_ends_staleness(sentence: str, outcome: str, ends: bool) -> None:
 @pytest.mark.parametrize(
     ("sentence", "rules", "judged", "state"),
     [
-        ("nothing judged yet is unknown", "", False, "unknown"),
-        ("judged and nothing open is up", "", True, "up"),
+        ("no verdict yet is unknown", "", False, "unknown"),
+        ("a verdict and no open finding is up", "", True, "up"),
         ("availability is down", "availability", True, "down"),
         ("a missing task is down", "missing", True, "down"),
         ("a bad task is degraded", "task", True, "degraded"),
         ("an unmet preference is degraded", "preference", True, "degraded"),
-        ("a job that is not right is down", "job", True, "down"),
+        ("a bad job is down", "job", True, "down"),
         ("stale is unknown", "stale", True, "unknown"),
         ("no verdict is unknown", "no_verdict", True, "unknown"),
         ("unknown is worse than degraded", "task stale preference", True, "unknown"),
         ("down is worse than unknown", "no_verdict availability stale", True, "down"),
         ("down is worse than degraded", "task missing", True, "down"),
-        ("an open finding counts before anything was judged", "task", False, "degraded"),
+        ("an open finding counts before the first verdict", "task", False, "degraded"),
     ],
 )
 def test_the_state_of_a_probe_is_the_worst_of_its_open_findings(

@@ -1,4 +1,4 @@
-"""What each rule says of one result, a sentence per row."""
+"""The findings of each rule for one result, one case per row."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Row(NamedTuple):
 
 
 def bad_task(outcome: str, reason: str, listing: Mapping[str, ReportedTask] | None) -> Result:
-    return make_result(outcome, reason=reason, message="said so", tasks=listing)
+    return make_result(outcome, reason=reason, message="no reply", tasks=listing)
 
 
 GOOD = [("", False)]
@@ -51,24 +51,25 @@ AVAILABILITY = [
     Row("a failure is bad, with its reason", make_result("f"), [("", True, "http.status", "HTTP 503")]),
     Row("an error is no evidence", make_result("e"), []),
     Row("a missed slot is no evidence", make_result("m"), []),
-    Row("isError that a failed task explains is the task's to tell",
+    Row("isError with a failed task is reported by the task only",
         bad_task("f", "mcp.tool_error", {"a": OK_TASK, "b": FAILED_TASK}), GOOD),
-    Row("so is an expectation", bad_task("f", "expectation.failed", {"a": FAILED_TASK}), GOOD),
-    Row("a stale task explains it, too",
+    Row("an expectation with a failed task is reported by the task only",
+        bad_task("f", "expectation.failed", {"a": FAILED_TASK}), GOOD),
+    Row("isError with a stale task is reported by the task only",
         bad_task("f", "mcp.tool_error", {"a": task_aged(2 * MIN)}), GOOD, tasks={"*": MIN}),
-    Row("isError with every task well is the probe's own",
-        bad_task("f", "mcp.tool_error", {"a": OK_TASK}), [("", True, "mcp.tool_error", "said so")]),
-    Row("isError with no task listed is the probe's own",
-        bad_task("f", "mcp.tool_error", {}), [("", True, "mcp.tool_error", "said so")]),
-    Row("isError with no listing is the probe's own",
-        bad_task("f", "mcp.tool_error", None), [("", True, "mcp.tool_error", "said so")]),
-    Row("what the jobs' own incidents tell is not told again",
+    Row("isError with healthy tasks is the probe's failure",
+        bad_task("f", "mcp.tool_error", {"a": OK_TASK}), [("", True, "mcp.tool_error", "no reply")]),
+    Row("isError with an empty listing is the probe's failure",
+        bad_task("f", "mcp.tool_error", {}), [("", True, "mcp.tool_error", "no reply")]),
+    Row("isError without a listing is the probe's failure",
+        bad_task("f", "mcp.tool_error", None), [("", True, "mcp.tool_error", "no reply")]),
+    Row("a failure with incidents of jobs is reported by the jobs only",
         make_result("f", reason="job.overdue", jobs=[stuck_job("a", SLOT_INTERVAL_MS)]), GOOD),
-    Row("a failure with every job well is the probe's own",
-        make_result("f", reason="broker.unreachable", message="said so", jobs=[]),
-        [("", True, "broker.unreachable", "said so")]),
-    Row("what no task can cause is not explained by one",
-        bad_task("f", "mcp.tool_missing", {"a": FAILED_TASK}), [("", True, "mcp.tool_missing", "said so")]),
+    Row("a failure with healthy jobs is the probe's failure",
+        make_result("f", reason="broker.unreachable", message="no reply", jobs=[]),
+        [("", True, "broker.unreachable", "no reply")]),
+    Row("a missing tool is the probe's failure despite a failed task",
+        bad_task("f", "mcp.tool_missing", {"a": FAILED_TASK}), [("", True, "mcp.tool_missing", "no reply")]),
 ]  # fmt: skip
 
 UNJUDGED = [
@@ -76,7 +77,7 @@ UNJUDGED = [
         "an error is bad, with its reason", make_result("e"), [("", True, "watchdog.internal_error", "internal error")]
     ),
     Row("a pass is good", make_result("p"), GOOD),
-    Row("a failure is good: it was judged", make_result("f"), GOOD),
+    Row("a failure is good: the probe was evaluated", make_result("f"), GOOD),
     Row("a missed slot is no evidence", make_result("m"), []),
 ]
 
@@ -86,12 +87,14 @@ def listed(**tasks: ReportedTask) -> Result:
 
 
 TASK = [
-    Row("no listing says nothing", make_result("p"), []),
-    Row("an empty listing says nothing", listed(), []),
+    Row("no listing: no findings", make_result("p"), []),
+    Row("an empty listing: no findings", listed(), []),
     Row("each task is a subject", listed(a=OK_TASK, b=OK_TASK), [("a", False), ("b", False)]),
-    Row("a failed one is bad", listed(a=FAILED_TASK), [("a", True, "task.failed", "task a failed: no space left")]),
+    Row("a failed task is bad", listed(a=FAILED_TASK), [("a", True, "task.failed", "task a failed: no space left")]),
     Row(
-        "a failed one need not say why", listed(a=ReportedTask(ok=False)), [("a", True, "task.failed", "task a failed")]
+        "a failed task without an error is bad",
+        listed(a=ReportedTask(ok=False)),
+        [("a", True, "task.failed", "task a failed")],
     ),
     Row(
         "failed comes before stale",
@@ -99,46 +102,46 @@ TASK = [
         [("a", True, "task.failed", "task a failed")],
         tasks={"a": MIN},
     ),
-    Row("without a limit none is stale", listed(a=task_aged(10**12)), [("a", False)]),
-    Row("without a limit none has to run", listed(a=never_run_task(10**12)), [("a", False)]),
+    Row("a task without a limit is never stale", listed(a=task_aged(10**12)), [("a", False)]),
+    Row("a task without a limit need not run", listed(a=never_run_task(10**12)), [("a", False)]),
     Row(
-        "at its limit a task is well",
+        "a task at its limit is good",
         listed(a=task_aged(MIN)),
         [("a", False)],
         tasks={"a": MIN},
     ),
     Row(
-        "past a limit of ten minutes, without seconds",
+        "a task past a limit of ten minutes: times without seconds",
         listed(a=task_aged(10 * MIN + 1)),
         [("a", True, "task.stale", f"task a is stale: last run 31{NB}Dec 1969 23:50 UTC, limit 10{NB}min")],
         tasks={"a": 10 * MIN},
     ),
     Row(
-        "past its limit it is stale",
+        "a task past its limit is stale",
         listed(a=task_aged(MIN + 1)),
         [("a", True, "task.stale", f"task a is stale: last run 31{NB}Dec 1969 23:59:59 UTC, limit 1{NB}min")],
         tasks={"a": MIN},
     ),
     Row(
-        "the limit of its own name wins over the star",
+        "the limit of a name takes precedence over `*`",
         listed(a=task_aged(2 * MIN)),
         [("a", False)],
         tasks={"*": MIN, "a": 3 * MIN},
     ),
     Row(
-        "the star is every other task's limit",
+        "`*` is the limit of every other task",
         listed(b=task_aged(2 * MIN)),
         [("b", True, "task.stale", f"task b is stale: last run 31{NB}Dec 1969 23:59:00 UTC, limit 1{NB}min")],
         tasks={"*": MIN, "a": 3 * MIN},
     ),
     Row(
-        "one that never ran has one limit of grace",
+        "a task that never ran is good within its limit",
         listed(a=never_run_task(MIN)),
         [("a", False)],
         tasks={"a": MIN},
     ),
     Row(
-        "and is bad past it",
+        "a task that never ran is bad past its limit",
         listed(a=never_run_task(MIN + 1)),
         [
             (
@@ -151,23 +154,26 @@ TASK = [
         tasks={"a": MIN},
     ),
     Row(
-        "one that never ran and was never seen before is well",
+        "a task that never ran and is listed for the first time is good",
         listed(a=ReportedTask(ok=True)),
         [("a", False)],
         tasks={"a": MIN},
     ),
     Row(
-        "a failing probe's listing counts",
+        "the listing of a failed result counts",
         make_result("f", tasks={"a": FAILED_TASK}),
         [("a", True, "task.failed", "task a failed: no space left")],
     ),
-    Row("a listing beside an error of ours does not", make_result("e", tasks={"a": FAILED_TASK}), []),
+    Row("the listing of an internal error does not count", make_result("e", tasks={"a": FAILED_TASK}), []),
 ]
 
 MISSING = [
-    Row("no listing says nothing", make_result("p"), [], tasks={"a": MIN}),
+    Row("no listing: no findings", make_result("p"), [], tasks={"a": MIN}),
     Row(
-        "a named task that is listed is good, however it fares", listed(a=FAILED_TASK), [("a", False)], tasks={"a": MIN}
+        "a named task that is listed is good, even if it failed",
+        listed(a=FAILED_TASK),
+        [("a", False)],
+        tasks={"a": MIN},
     ),
     Row(
         "a named task that is not listed is bad",
@@ -175,29 +181,29 @@ MISSING = [
         [("a", True, "task.missing", "task a is not in the server's list")],
         tasks={"a": MIN},
     ),
-    Row("the star names none", listed(), [], tasks={"*": MIN}),
+    Row("`*` requires no task", listed(), [], tasks={"*": MIN}),
     Row(
-        "names after the star count, too, in the order of the configuration",
+        "names after `*` count, in the order of the configuration",
         listed(c=OK_TASK),
         [("b", True, "task.missing", "task b is not in the server's list"), ("c", False)],
         tasks={"*": MIN, "b": MIN, "c": MIN},
     ),
     Row(
-        "a failing probe's listing counts",
+        "the listing of a failed result counts",
         make_result("f", tasks={}),
         [("a", True, "task.missing", "task a is not in the server's list")],
         tasks={"a": MIN},
     ),
-    Row("a listing beside an error of ours does not", make_result("e", tasks={}), [], tasks={"a": MIN}),
+    Row("the listing of an internal error does not count", make_result("e", tasks={}), [], tasks={"a": MIN}),
 ]
 
 PREFERENCE = [
-    Row("none evaluated says nothing", make_result("p"), []),
-    Row("none configured says nothing", make_result("p", preferences={}), []),
-    Row("each expression is a subject: good when it holds, else bad with what is wrong",
+    Row("no expression evaluated: no findings", make_result("p"), []),
+    Row("no expression configured: no findings", make_result("p", preferences={}), []),
+    Row("each expression is a subject: good if true, bad with a message if false",
         make_result("p", preferences={"x < 1": "", "y < 1": "y < 1 is false: observed 2"}),
         [("x < 1", False), ("y < 1", True, "preference.failed", "y < 1 is false: observed 2")]),
-    Row("what comes beside an error of ours does not count", make_result("e", preferences={"x": "x is false"}), []),
+    Row("the expressions of an internal error do not count", make_result("e", preferences={"x": "x is false"}), []),
 ]  # fmt: skip
 
 
@@ -220,14 +226,14 @@ def test_verdicts(rule: str, row: Row) -> None:
 
 
 @pytest.mark.parametrize("outcome", "pfem")
-def test_a_good_verdict_gives_no_reason(outcome: str) -> None:
+def test_only_bad_findings_have_a_reason(outcome: str) -> None:
     full = make_result(outcome, tasks={"a": OK_TASK, "b": FAILED_TASK}, preferences={"x": "", "y": "y is false"})
     for finding in evaluate_rules(alert_policy(tasks={"a": MIN, "c": MIN}), full):
         assert finding.bad or (finding.reason, finding.message) == ("", ""), finding
         assert not finding.bad or (finding.reason and finding.message), finding
 
 
-def test_a_failure_that_a_task_explains_is_one_incident() -> None:
+def test_a_failure_caused_by_a_task_is_one_incident() -> None:
     row = make_result("f", reason="mcp.tool_error", message="isError", tasks={"a": FAILED_TASK, "b": OK_TASK})
     out: list[IncidentTransition] = []
     apply_result(alert_policy(), {}, row, out)
@@ -247,7 +253,7 @@ def test_availability_recovers_when_a_task_turns_out_to_be_the_cause() -> None:
     ]
 
 
-class Gone(NamedTuple):
+class UnlistedCase(NamedTuple):
     sentence: str
     after_it: list[Result]
     changes: list[str]
@@ -255,46 +261,50 @@ class Gone(NamedTuple):
 
 
 UNMET = {"x": "x is false"}
-GONE = [
-    Gone(
-        "a task that is listed no more is resolved as gone after `recover` slots",
+UNLISTED = [
+    UnlistedCase(
+        "an unlisted task is resolved as gone after `recover` slots",
         [make_result("p", 2, tasks={}), make_result("p", 3, tasks={})],
         ["resolved task[a] at 3: subject.no_longer_listed"],
     ),
-    Gone("once is not enough", [make_result("p", 2, tasks={}), make_result("p", 3, tasks={"a": FAILED_TASK})], []),
-    Gone(
-        "an answer without a listing says nothing about it",
+    UnlistedCase(
+        "a task that is unlisted once is not resolved",
+        [make_result("p", 2, tasks={}), make_result("p", 3, tasks={"a": FAILED_TASK})],
+        [],
+    ),
+    UnlistedCase(
+        "a result without a listing is no evidence",
         [make_result("p", 2), make_result("p", 3), make_result("p", 4)],
         [],
     ),
-    Gone(
-        "nor does a refused connection",
+    UnlistedCase(
+        "a refused connection is no evidence",
         [make_result("f", 2), make_result("f", 3)],
         ["opened availability at 3: http.status"],
     ),
-    Gone(
-        "nor does what comes beside an error of ours",
+    UnlistedCase(
+        "an internal error is no evidence",
         [make_result("e", 2, tasks={}), make_result("e", 3, tasks={})],
         ["opened no_verdict at 3: watchdog.internal_error"],
     ),
-    Gone("nor does a missed slot", [make_result("m", 2, tasks={}), make_result("m", 3, tasks={})], []),
-    Gone(
-        "gone counts on from good",
+    UnlistedCase("a missed slot is no evidence", [make_result("m", 2, tasks={}), make_result("m", 3, tasks={})], []),
+    UnlistedCase(
+        "unlisted after good continues the count",
         [make_result("p", 2, tasks={"a": OK_TASK}), make_result("p", 3, tasks={})],
         ["resolved task[a] at 3: subject.no_longer_listed"],
     ),
-    Gone(
-        "good counts on from gone",
+    UnlistedCase(
+        "good after unlisted continues the count",
         [make_result("p", 2, tasks={}), make_result("p", 3, tasks={"a": OK_TASK})],
         ["resolved task[a] at 3"],
     ),
-    Gone(
-        "a failing answer that lists other tasks says it, too",
+    UnlistedCase(
+        "a failed result that lists other tasks is evidence",
         [make_result("f", 2, tasks={"b": OK_TASK}), make_result("f", 3, tasks={"b": OK_TASK})],
         ["opened availability at 3: http.status", "resolved task[a] at 3: subject.no_longer_listed"],
     ),
-    Gone(
-        "a required one opens missing in its place",
+    UnlistedCase(
+        "a required task that is unlisted opens `missing`",
         [make_result("p", 2, tasks={}), make_result("p", 3, tasks={})],
         ["opened missing[a] at 3: task.missing", "resolved task[a] at 3: subject.no_longer_listed"],
         tasks={"a": MIN},
@@ -302,8 +312,8 @@ GONE = [
 ]
 
 
-@pytest.mark.parametrize("row", GONE, ids=lambda row: row.sentence)
-def test_gone(row: Gone) -> None:
+@pytest.mark.parametrize("row", UNLISTED, ids=lambda row: row.sentence)
+def test_unlisted_subjects(row: UnlistedCase) -> None:
     machines: AlertStates = {}
     first = [make_result("p", slot, tasks={"a": FAILED_TASK}) for slot in (0, 1)]
     opening = fold_results(alert_policy(2, 2, row.tasks), machines, -1, first, lambda _: True)
@@ -312,7 +322,7 @@ def test_gone(row: Gone) -> None:
     assert describe_transitions(done.transitions) == row.changes
 
 
-def test_what_is_gone_is_good_once_for_each_subject() -> None:
+def test_an_unlisted_subject_gets_one_good_finding() -> None:
     machine = AlertState(1, 0, MIN, None)
     machines = {("task", "a"): machine, ("task", "b"): machine, ("preference", "a"): machine}
     vanished = vanished_subject_findings(
@@ -321,7 +331,7 @@ def test_what_is_gone_is_good_once_for_each_subject() -> None:
     assert vanished == [Finding("task", "a", False, "subject.no_longer_listed")]
 
 
-def test_a_suspicion_of_what_is_gone_is_dropped() -> None:
+def test_a_suspect_state_of_an_unlisted_subject_is_dropped() -> None:
     machines: AlertStates = {}
     rows = [make_result("p", 1, tasks={"a": FAILED_TASK}), make_result("p", 2, tasks={})]
     assert fold_results(alert_policy(2, 2), machines, 0, rows, lambda _: True).transitions == []
@@ -348,16 +358,7 @@ def test_a_preference_that_was_replaced_by_another_is_gone() -> None:
     ]
 
 
-def test_an_expression_that_another_one_replaced_is_gone() -> None:
-    rows = [make_result("p", 1, preferences=UNMET), make_result("p", 2, preferences={"y": ""})]
-    done = fold_results(alert_policy(), {}, 0, rows, lambda _: True)
-    assert describe_transitions(done.transitions) == [
-        "opened preference[x] at 1: preference.failed",
-        "resolved preference[x] at 2: subject.no_longer_listed",
-    ]
-
-
-def test_a_task_that_the_configuration_requires_no_more_is_not_missing() -> None:
+def test_a_task_that_is_no_longer_required_is_not_missing() -> None:
     machines: AlertStates = {}
     fold_results(alert_policy(tasks={"a": MIN}), machines, 0, [make_result("p", 1, tasks={})], lambda _: True)
     done = fold_results(alert_policy(), machines, MIN, [make_result("p", 2, tasks={})], lambda _: True)
@@ -378,7 +379,7 @@ LATE = [overdue_job("a", due_at=-HOUR)]
 FAILED = [failed_job("b")]
 
 
-def test_a_job_opens_and_resolves_at_once_whatever_after_and_recover_say() -> None:
+def test_a_job_opens_and_resolves_at_once_regardless_of_after_and_recover() -> None:
     rows = [make_result("f", 1, jobs=LATE), make_result("f", 2, jobs=LATE), make_result("p", 3, jobs=[])]
     done = fold_results(alert_policy(3, 3), {}, 0, rows, lambda _: True)
     assert describe_transitions(done.transitions) == ["opened job[a] at 1: job.overdue", "resolved job[a] at 3"]

@@ -1,4 +1,4 @@
-"""What the facts of a job mean, a sentence per row."""
+"""The verdict on the facts of a job, one case per row."""
 
 from __future__ import annotations
 
@@ -44,70 +44,75 @@ TABLE: list[tuple[str, dict[str, Any], dict[str, Any], tuple[str, str | None]]] 
     ("it ran last night", {**NIGHTLY, **HEALTHY}, {}, FINE),
     ("it did not run last night", {**NIGHTLY, "last_start": NOON - 33 * HOUR}, {},
      ("job.overdue", "backup is overdue: due 03:00 UTC")),
-    ("not for three nights", {**NIGHTLY, "last_start": NOON - 81 * HOUR}, {},
+    ("it did not run for three nights", {**NIGHTLY, "last_start": NOON - 81 * HOUR}, {},
      ("job.overdue", f"backup is overdue: 3 runs missed, the first due 30{NB}Apr 03:00 UTC")),
     ("it never ran", NIGHTLY, {}, ("job.never_ran", None)),
-    ("it is switched off", {**NIGHTLY, "enabled": False}, {}, FINE),
-    ("it runs at this moment", {**NIGHTLY, "last_start": NOON - 9 * HOUR, "running_since": NOON - 9 * HOUR}, {}, FINE),
-    ("it runs for too long", {**NIGHTLY, "last_start": NOON - 9 * HOUR, "running_since": NOON - 9 * HOUR},
+    ("it is disabled", {**NIGHTLY, "enabled": False}, {}, FINE),
+    ("it is running", {**NIGHTLY, "last_start": NOON - 9 * HOUR, "running_since": NOON - 9 * HOUR}, {}, FINE),
+    ("it has been running for too long", {**NIGHTLY, "last_start": NOON - 9 * HOUR, "running_since": NOON - 9 * HOUR},
      {"max_runtime": 2 * HOUR}, ("job.stuck", f"backup is stuck: running since 03:00 UTC, limit 2{NB}h")),
-    ("it runs for too long on a machine that is known",
+    ("it has been running for too long on a known worker",
      {**NIGHTLY, "last_start": NOON - 9 * HOUR, "running_since": NOON - 9 * HOUR, "worker": "app-3"},
      {"max_runtime": 2 * HOUR}, ("job.stuck", f"backup is stuck: running since 03:00 UTC on app-3, limit 2{NB}h")),
-    ("its worker died at work", {**NIGHTLY, "running_since": NOON - 9 * HOUR, "stalled": True}, {"max_runtime": HOUR},
+    ("its worker died during a run",
+     {**NIGHTLY, "running_since": NOON - 9 * HOUR, "stalled": True}, {"max_runtime": HOUR},
      ("job.stalled", "backup is stalled: running since 03:00 UTC, and its worker is gone")),
     ("it failed", {**NIGHTLY, **HEALTHY, "failures": 1, "error": "disk full"}, {},
      ("job.failed", "backup failed: disk full")),
-    ("it failed, not often enough", {**NIGHTLY, **HEALTHY, "failures": 2}, {"max_failures": 3}, FINE),
+    ("it failed fewer times than its limit", {**NIGHTLY, **HEALTHY, "failures": 2}, {"max_failures": 3}, FINE),
     ("it failed three times", {**NIGHTLY, **HEALTHY, "failures": 3}, {"max_failures": 3},
      ("job.failed", f"backup failed 3{NB}times in a row")),
     ("it took too long", {**NIGHTLY, **HEALTHY}, {"max_runtime": 10 * MIN},
      ("job.max_runtime", f"backup ran for 1{NB}h, limit 10{NB}min")),
-    ("it was over too soon", {**NIGHTLY, **HEALTHY, "duration": 900}, {"min_runtime": MIN},
+    ("it ended too soon", {**NIGHTLY, **HEALTHY, "duration": 900}, {"min_runtime": MIN},
      ("job.min_runtime", f"backup ran for 900{NB}ms, minimum 1{NB}min")),
-    ("being overdue says more than an old failure", {**NIGHTLY, "last_start": NOON - 33 * HOUR, "failures": 1}, {},
+    ("overdue takes precedence over an old failure", {**NIGHTLY, "last_start": NOON - 33 * HOUR, "failures": 1}, {},
      ("job.overdue", "backup is overdue: due 03:00 UTC")),
-    ("the configuration's schedule beats the source's", {**NIGHTLY, **HEALTHY},
+    ("the configured schedule takes precedence over the source's", {**NIGHTLY, **HEALTHY},
      {"schedule": CronSchedule("0 11 * * *")},
      ("job.overdue", "backup is overdue: due 11:00 UTC")),
-    ("its scheduler means to run it later: it has run until then", {**NIGHTLY, "next_due": NOON + 15 * HOUR}, {}, FINE),
-    ("its scheduler meant to run it an hour ago", {"every": DAY, "next_due": NOON - HOUR}, {},
+    ("its scheduler plans a later run: every run until then took place",
+     {**NIGHTLY, "next_due": NOON + 15 * HOUR}, {}, FINE),
+    ("its scheduler planned a run an hour ago", {"every": DAY, "next_due": NOON - HOUR}, {},
      ("job.overdue", "backup is overdue: due 11:00 UTC")),
-    ("every minute, by its scheduler's own word", {"every": MIN, "next_due": NOON - 10 * MIN}, {},
+    ("its scheduler planned a run ten minutes ago, every minute", {"every": MIN, "next_due": NOON - 10 * MIN}, {},
      ("job.overdue", "backup is overdue: 10 runs missed, the first due 11:50 UTC")),
-    ("a scheduler that spreads its runs by seconds meant to run it two nights ago",
+    ("its scheduler adds jitter and planned a run two nights ago",
      {**NIGHTLY, "next_due": NOON - 33 * HOUR + 400}, {},
      ("job.overdue", f"backup is overdue: 2 runs missed, the first due 1{NB}May 03:00 UTC")),
-    ("it runs every minute, and has not for days", {"every": MIN, "last_start": NOON - DAY}, {},
+    ("it is due every minute and has not run for a day", {"every": MIN, "last_start": NOON - DAY}, {},
      ("job.overdue", "backup is overdue: 100 or more runs missed, the first due 10:20 UTC or earlier")),
-    ("late within its grace", {"every": MIN, "next_due": NOON - 50_000}, {}, FINE),
-    ("late by its grace", {"every": MIN, "next_due": NOON - MIN}, {},
+    ("it is late, within its grace", {"every": MIN, "next_due": NOON - 50_000}, {}, FINE),
+    ("it is late by exactly its grace", {"every": MIN, "next_due": NOON - MIN}, {},
      ("job.overdue", "backup is overdue: due 11:59 UTC")),
-    ("its scheduler means to run it later, and the configuration earlier",
+    ("its scheduler plans a later run than the configuration",
      {**NIGHTLY, **HEALTHY, "next_due": NOON + 15 * HOUR}, {"schedule": CronSchedule("0 11 * * *")},
      ("job.overdue", "backup is overdue: due 11:00 UTC")),
-    ("the same with an interval", {**NIGHTLY, **HEALTHY, "next_due": NOON + 15 * HOUR}, {"interval": 8 * HOUR},
+    ("its scheduler plans a later run than the configured interval",
+     {**NIGHTLY, **HEALTHY, "next_due": NOON + 15 * HOUR}, {"interval": 8 * HOUR},
      ("job.overdue", "backup is overdue: due 11:00 UTC")),
-    ("a cron expression counts more than an interval", {**NIGHTLY, **HEALTHY, "every": HOUR}, {}, FINE),
-    ("due a day ago to the minute", {"cron": "0 12 * * *", "last_start": NOON - 48 * HOUR}, {},
+    ("a cron expression takes precedence over an interval", {**NIGHTLY, **HEALTHY, "every": HOUR}, {}, FINE),
+    ("it was due exactly a day ago", {"cron": "0 12 * * *", "last_start": NOON - 48 * HOUR}, {},
      ("job.overdue", f"backup is overdue: due 1{NB}May 12:00 UTC")),
-    ("its worker died at once", {"running_since": NOON, "stalled": True}, {},
+    ("its worker died at the start of a run", {"running_since": NOON, "stalled": True}, {},
      ("job.stalled", "backup is stalled: running since 12:00 UTC, and its worker is gone")),
-    ("it runs for too long, by a limit of minutes", {"running_since": NOON - 10 * MIN}, {"max_runtime": 10 * MIN - 1},
+    ("it has been running for longer than a limit just below ten minutes",
+     {"running_since": NOON - 10 * MIN}, {"max_runtime": 10 * MIN - 1},
      ("job.stuck", f"backup is stuck: running since 11:50:00 UTC, limit 9{NB}min 59{NB}s")),
-    ("it runs for too long, by a limit of ten minutes", {"running_since": NOON - 11 * MIN}, {"max_runtime": 10 * MIN},
+    ("it has been running for longer than a limit of ten minutes",
+     {"running_since": NOON - 11 * MIN}, {"max_runtime": 10 * MIN},
      ("job.stuck", f"backup is stuck: running since 11:49 UTC, limit 10{NB}min")),
-    ("a run was due at a full minute and a second", {"every": DAY, "next_due": NOON - HOUR + 1_000}, {},
+    ("it was due a second after a full minute", {"every": DAY, "next_due": NOON - HOUR + 1_000}, {},
      ("job.overdue", "backup is overdue: due 11:00:01 UTC")),
-    ("a run was due a moment after a full minute", {"every": DAY, "next_due": NOON - HOUR + 999}, {},
+    ("it was due milliseconds after a full minute", {"every": DAY, "next_due": NOON - HOUR + 999}, {},
      ("job.overdue", "backup is overdue: due 11:00 UTC")),
-    ("its scheduler announced a run, and there is no schedule", {"next_due": NOON - HOUR}, {},
+    ("its scheduler planned a run, and there is no schedule", {"next_due": NOON - HOUR}, {},
      ("job.overdue", "backup is overdue: due 11:00 UTC")),
-    ("it runs for as long as it may", {"running_since": NOON - HOUR}, {"max_runtime": HOUR}, FINE),
-    ("it took as long as it may", {**NIGHTLY, **HEALTHY}, {"max_runtime": HOUR}, FINE),
-    ("it took as long as it must", {**NIGHTLY, **HEALTHY}, {"min_runtime": HOUR}, FINE),
-    ("no schedule is known", HEALTHY, {}, FINE),
-    ("a schedule that nobody can read", {"cron": "every full moon", **HEALTHY}, {}, FINE),
+    ("it has been running for exactly its limit", {"running_since": NOON - HOUR}, {"max_runtime": HOUR}, FINE),
+    ("it took exactly its maximum runtime", {**NIGHTLY, **HEALTHY}, {"max_runtime": HOUR}, FINE),
+    ("it took exactly its minimum runtime", {**NIGHTLY, **HEALTHY}, {"min_runtime": HOUR}, FINE),
+    ("it has no schedule", HEALTHY, {}, FINE),
+    ("its schedule is unreadable", {"cron": "every full moon", **HEALTHY}, {}, FINE),
 ]  # fmt: skip
 
 
@@ -119,7 +124,7 @@ def test_verdicts(facts: dict[str, Any], limits: dict[str, Any], expected: tuple
         assert verdict.message == expected[1]
 
 
-def test_never_run_waits_for_the_first_slot_since_it_was_seen() -> None:
+def test_never_ran_requires_a_slot_since_the_job_was_first_seen() -> None:
     facts, limits = JobFacts("backup", **NIGHTLY), JobLimits()
     assert evaluate(facts, limits, NOON - 8 * HOUR, NOON).reason == ""
     assert evaluate(facts, limits, NOON - 10 * HOUR, NOON)[:2] == (
@@ -128,7 +133,7 @@ def test_never_run_waits_for_the_first_slot_since_it_was_seen() -> None:
     )
 
 
-def test_the_next_run_is_known_from_schedule_or_source() -> None:
+def test_the_next_run_is_taken_from_schedule_or_source() -> None:
     assert evaluate(JobFacts("backup", **NIGHTLY), JobLimits(), NOON, NOON).next_expected_at == NOON + 15 * HOUR
     every = JobFacts("backup", every=HOUR, next_due=NOON + 20 * MIN, last_start=NOON - 50 * MIN)
     assert evaluate(every, JobLimits(), NOON, NOON).next_expected_at == NOON + 20 * MIN
@@ -137,7 +142,7 @@ def test_the_next_run_is_known_from_schedule_or_source() -> None:
     assert evaluate(JobFacts("backup"), JobLimits(), NOON, NOON).next_expected_at is None
 
 
-def test_what_a_source_forgets_is_remembered() -> None:
+def test_facts_that_the_source_no_longer_reports_are_kept() -> None:
     facts, state = merge_job_state(JobFacts("backup", **NIGHTLY, **HEALTHY), JobLimits(), None, NOON)
     assert state == JobState("0 3 * * * UTC", NOON, facts.last_start, facts.last_end, facts.last_ok, HOUR)
     later, still = merge_job_state(JobFacts("backup", **NIGHTLY), JobLimits(), state, NOON + HOUR)
@@ -145,7 +150,7 @@ def test_what_a_source_forgets_is_remembered() -> None:
     assert (later.last_start, later.last_end, later.duration) == (facts.last_start, facts.last_end, HOUR)
 
 
-def test_what_is_newer_is_remembered_and_what_is_older_is_kept() -> None:
+def test_the_newest_facts_are_stored() -> None:
     facts, state = merge_job_state(JobFacts("backup", running_since=NOON, last_ok=NOON - DAY), JobLimits(), None, NOON)
     assert (facts.last_start, state.last_started_at, state.last_succeeded_at) == (NOON, NOON, NOON - DAY)
     facts, state = merge_job_state(JobFacts("backup", last_ok=NOON - 2 * DAY), JobLimits(), state, NOON)
@@ -162,22 +167,22 @@ FAILED: dict[str, Any] = {"last_end": NOON - DAY, "failures": 2, "error": "disk 
 @pytest.mark.parametrize(
     ("first", "then", "expected"),
     [
-        pytest.param(FAILED, FAILED, (2, "disk full"), id="the source knows as much as we do"),
-        pytest.param(FAILED, {}, (2, ""), id="it forgot the run that failed: nothing has mended it"),
-        pytest.param(FAILED, {"last_end": NOON - 2 * DAY}, (2, ""), id="it knows older runs only"),
-        pytest.param(FAILED, {"last_end": NOON, "failures": 3, "error": "x"}, (3, "x"), id="it failed again"),
-        pytest.param(FAILED, {"last_end": NOON, "last_ok": NOON}, (0, ""), id="it ended well since"),
+        pytest.param(FAILED, FAILED, (2, "disk full"), id="the source still reports the failed run"),
+        pytest.param(FAILED, {}, (2, ""), id="the source forgot the failed run: still failed"),
+        pytest.param(FAILED, {"last_end": NOON - 2 * DAY}, (2, ""), id="the source reports older runs only"),
+        pytest.param(FAILED, {"last_end": NOON, "failures": 3, "error": "x"}, (3, "x"), id="the job failed again"),
+        pytest.param(FAILED, {"last_end": NOON, "last_ok": NOON}, (0, ""), id="the job succeeded since"),
         pytest.param({"last_end": NOON, "last_ok": NOON}, FAILED, (0, ""),
-                     id="it forgot a good run, and keeps the failed ones before it"),
+                     id="the source forgot a good run and keeps earlier failed runs"),
         pytest.param({**FAILED, "failures": 0}, {**FAILED, "running_since": NOON}, (0, ""),
-                     id="a run is under way, and none has ended since it was mended"),
+                     id="a run is in progress, no run has ended since the success"),
         pytest.param(FAILED, {"last_end": NOON, "failures": 3, "error": "x", "running_since": NOON}, (3, "x"),
-                     id="a run is under way, and one has failed since"),
-        pytest.param({}, {"failures": 1, "error": "x"}, (1, "x"), id="it never says when a run ended"),
-        pytest.param({"failures": 1, "error": "x"}, {}, (0, ""), id="nor does it when it is well again"),
+                     id="a run is in progress, another has failed since"),
+        pytest.param({}, {"failures": 1, "error": "x"}, (1, "x"), id="the source reports no end: failed"),
+        pytest.param({"failures": 1, "error": "x"}, {}, (0, ""), id="the source reports no end: succeeded again"),
     ],
 )  # fmt: skip
-def test_failures_are_those_before_the_newest_end_that_is_known(
+def test_failures_are_counted_up_to_the_newest_known_end(
     first: dict[str, Any], then: dict[str, Any], expected: tuple[int, str]
 ) -> None:
     _, state = merge_job_state(JobFacts("backup", **first), JobLimits(), None, NOON)
@@ -187,18 +192,18 @@ def test_failures_are_those_before_the_newest_end_that_is_known(
 
 
 @pytest.mark.parametrize("facts", [JobFacts("backup"), JobFacts("backup", enabled=False, **NIGHTLY)])
-def test_no_schedule_is_in_force(facts: JobFacts) -> None:
+def test_a_job_without_an_enabled_schedule_has_no_schedule_text(facts: JobFacts) -> None:
     assert merge_job_state(facts, JobLimits(), None, NOON)[1].schedule_text == ""
 
 
-def test_an_edited_schedule_is_owed_from_then_on() -> None:
+def test_runs_are_expected_from_the_edit_of_a_schedule_on() -> None:
     _, state = merge_job_state(JobFacts("backup", **NIGHTLY), JobLimits(), None, FIRST_SEEN_AT)
     facts, edited = merge_job_state(JobFacts("backup", cron="0 11 * * *"), JobLimits(), state, NOON)
     assert edited.expected_from == NOON
     assert evaluate(facts, JobLimits(), edited.expected_from, NOON).reason == ""
 
 
-def test_a_job_that_was_switched_on_again_is_owed_from_then_on() -> None:
+def test_runs_of_an_enabled_job_are_expected_from_then_on() -> None:
     _, state = merge_job_state(
         JobFacts("backup", **NIGHTLY, last_start=FIRST_SEEN_AT), JobLimits(), None, FIRST_SEEN_AT
     )
@@ -250,7 +255,7 @@ def test_every_job_of_a_source_is_judged_unless_it_is_not_watched() -> None:
     assert verdicts(source, {"late": JobLimits(), "well": JobLimits()}) == {"late": "job.overdue", "well": ""}
 
 
-def test_nonsense_of_a_source_is_left_out_before_it_is_judged() -> None:
+def test_invalid_values_of_a_source_are_discarded() -> None:
     nonsense = JobFacts("late", every=-5, next_due=10**300, running_since=-1, duration=10**300)
     assert verdicts(snapshot(nonsense), REST) == {"late": ""}
 
@@ -266,7 +271,7 @@ def test_a_required_job_that_is_not_listed_is_gone() -> None:
     assert gone.verdict == ("job.gone", "b is gone: its source does not list it", None)
 
 
-def test_a_required_job_with_a_schedule_of_ours_is_judged_by_what_is_remembered() -> None:
+def test_an_unlisted_required_job_with_a_configured_schedule_is_judged_by_its_stored_state() -> None:
     limits = {"b": JobLimits(interval=HOUR)}
     record = JobRecord("b", JobState("every 60 min", FIRST_SEEN_AT, last_started_at=NOON - 30 * MIN))
     state = {job_state_key("b"): record.to_json()}
@@ -276,7 +281,7 @@ def test_a_required_job_with_a_schedule_of_ours_is_judged_by_what_is_remembered(
     assert verdicts(snapshot(), limits, state) == {"b": "job.overdue"}
 
 
-def test_what_a_probe_remembers_of_a_job() -> None:
+def test_the_stored_record_of_a_job() -> None:
     (job,) = evaluate_snapshot(snapshot(LATE), {"*": JobLimits()}, (), {})
     assert job.record == JobRecord("late", job.state)
     assert job.state.schedule_text == "every 60 min"
@@ -285,10 +290,10 @@ def test_what_a_probe_remembers_of_a_job() -> None:
 @pytest.mark.parametrize(
     ("sentence", "source", "message"),
     [
-        ("it does not report", snapshot(LATE), ""),
-        ("it has no jobs", snapshot(scheduler_heartbeat_at=FIRST_SEEN_AT), ""),
-        ("it reported just in time", snapshot(LATE, scheduler_heartbeat_at=NOON - 5 * MIN), ""),
-        ("it has been silent for longer", snapshot(LATE, scheduler_heartbeat_at=NOON - 5 * MIN - 1),
+        ("no heartbeat", snapshot(LATE), ""),
+        ("no jobs", snapshot(scheduler_heartbeat_at=FIRST_SEEN_AT), ""),
+        ("a heartbeat just in time", snapshot(LATE, scheduler_heartbeat_at=NOON - 5 * MIN), ""),
+        ("no heartbeat for longer", snapshot(LATE, scheduler_heartbeat_at=NOON - 5 * MIN - 1),
          "the scheduler has not reported since 11:54 UTC"),
     ],
 )  # fmt: skip

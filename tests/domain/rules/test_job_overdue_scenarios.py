@@ -1,8 +1,7 @@
-"""When a run is expected and when it is not, a scenario per row: restarts of Watchdog, edited schedules, late and early
-runs.
+"""When a run counts as missing, one scenario per row: restarts of Watchdog, edited schedules, late and early runs.
 
-Every scenario runs three times: for a job whose source has the schedule, for one whose configuration has it, and for
-one that checks in.
+Every scenario runs three times: with the schedule in the source, with the schedule in the configuration, and as a
+heartbeat.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from watchdog.probes.jobs import JobOptions, jobs_observation
 
 FINE = ""
 JOB, NOTHING = JobFacts("backup"), HeartbeatState()
-SOURCE, WATCHED, HEARTBEAT = VARIANTS = ("its source knows its schedule", "its schedule is configured", "it checks in")
+SOURCE, WATCHED, HEARTBEAT = VARIANTS = ("schedule in its source", "schedule in the configuration", "heartbeat")
 
 
 def at(day: str, clock: str) -> int:
@@ -41,7 +40,7 @@ def at(day: str, clock: str) -> int:
 
 @dataclass
 class ScenarioJob:
-    """One job, and what its probe remembers of it."""
+    """One job, and the state that its probe keeps."""
 
     variant: str
     options: dict[str, str] = field(default_factory=dict)
@@ -130,201 +129,208 @@ TABLE: list[tuple[str, list[str], str | dict[str, str]]] = [
     # --- on time, late and early
     ("on time", [NIGHTLY, "1 12:00 probe", "2 03:00 run", "2 12:00 probe"], FINE),
     ("late, within its grace", [NIGHTLY, "1 03:00 run", "1 12:00 probe", "2 03:29:59 probe"], FINE),
-    ("late by its grace", [NIGHTLY, "1 03:00 run", "1 12:00 probe", "2 03:30 probe"], DUE),
-    ("very late it ran at last",
+    ("late by exactly its grace", [NIGHTLY, "1 03:00 run", "1 12:00 probe", "2 03:30 probe"], DUE),
+    ("a very late run ends the overdue state",
      [NIGHTLY, "1 03:00 run", "1 12:00 probe", "2 04:00 probe", "2 04:10 run", "2 04:11 probe"],
      FINE),
-    ("so late that it is the next one's turn: that is the one it counts for",
+    ("a run at the time of the next slot counts for the next slot",
      [HOURLY, "1 00:00 set every:, schedule: 0 * * * *", "1 12:00 run", "1 12:01 probe", "1 14:00 run",
       "1 14:30 probe"], FINE),
-    ("a minute and a half early is on time",
+    ("90 seconds early is on time",
      [NIGHTLY, "1 03:00 run", "1 12:00 probe", "2 02:58:30 run", "2 12:00 probe"], FINE),
-    ("more is a run of its own", [NIGHTLY, "1 03:00 run", "1 12:00 probe", "2 02:58:29 run", "2 12:00 probe"], DUE),
-    ("early for the first of two that are close: only the second is owed",
+    ("more than 90 seconds early does not count for the slot",
+     [NIGHTLY, "1 03:00 run", "1 12:00 probe", "2 02:58:29 run", "2 12:00 probe"], DUE),
+    ("an early run counts for the first of two close slots only",
      [NIGHTLY, "1 00:00 set schedule: 0-1 3 * * *", "1 12:00 probe",
       "2 02:59 run", "2 12:00 probe"], "overdue: due 03:01"),
-    ("every hour, wandering: each run counts from the one before",
+    ("interval: each run is due an hour after the previous start",
      [HOURLY, "1 10:00 run", "1 10:00 probe", "1 11:04 run", "1 12:08 run", "1 13:12 probe"], FINE),
-    ("every hour, and not any more", [HOURLY, "1 10:17 run", "1 10:20 probe", "1 11:22 probe"], "overdue: due 11:17"),
-    ("every hour, an early run sets the next one's time",
+    ("interval: the next run is missing",
+     [HOURLY, "1 10:17 run", "1 10:20 probe", "1 11:22 probe"], "overdue: due 11:17"),
+    ("interval: after an early run, within the grace",
      [HOURLY, "1 10:00 run", "1 10:01 probe", "1 10:40 run", "1 11:44:59 probe"], FINE),
-    ("and for that it is late", [HOURLY, "1 10:00 run", "1 10:01 probe", "1 10:40 run", "1 11:45 probe"],
+    ("interval: after an early run, past the grace",
+     [HOURLY, "1 10:00 run", "1 10:01 probe", "1 10:40 run", "1 11:45 probe"],
      "overdue: due 11:40"),
-    ("three hours of silence", [HOURLY, "1 10:17 run", "1 10:20 probe", "1 13:30 probe"],
+    ("interval: three runs are missing", [HOURLY, "1 10:17 run", "1 10:20 probe", "1 13:30 probe"],
      "overdue: 3 runs missed, the first due 11:17"),
     # --- first seen
-    ("never ran, first seen before its time", [NIGHTLY, "2 02:59 probe", "2 03:30 probe"], NEVER),
-    ("never ran, first seen after its time: nothing was owed", [NIGHTLY, "2 03:01 probe", "2 12:00 probe"], FINE),
-    ("never ran, first seen at its time", [NIGHTLY, "2 03:00 probe", "2 03:30 probe"], NEVER),
-    ("never ran, and every hour it should: an hour after it was first seen",
+    ("never ran, first seen before its slot", [NIGHTLY, "2 02:59 probe", "2 03:30 probe"], NEVER),
+    ("never ran, first seen after its slot: not overdue", [NIGHTLY, "2 03:01 probe", "2 12:00 probe"], FINE),
+    ("never ran, first seen at its slot", [NIGHTLY, "2 03:00 probe", "2 03:30 probe"], NEVER),
+    ("interval: never ran, within an hour and its grace since first seen",
      [HOURLY, "1 12:10 probe", "1 13:14:59 probe"], FINE),
-    ("and its grace", [HOURLY, "1 12:10 probe", "1 13:15 probe"], "never ran: due 13:10"),
-    ("first seen between two runs of an hour", [HOURLY, "1 11:30 run", "1 12:10 probe", "1 12:35 probe"],
+    ("interval: never ran, an hour and its grace since first seen",
+     [HOURLY, "1 12:10 probe", "1 13:15 probe"], "never ran: due 13:10"),
+    ("interval: first seen between two slots", [HOURLY, "1 11:30 run", "1 12:10 probe", "1 12:35 probe"],
      "overdue: due 12:30"),
-    ("silent for hours when it was first seen: an hour from then",
+    ("interval: long overdue when first seen, within an hour and its grace",
      [HOURLY, "1 08:30 run", "1 12:10 probe", "1 13:14:59 probe"], FINE),
-    ("and then it is owed", [HOURLY, "1 08:30 run", "1 12:10 probe", "1 13:15 probe"], "overdue: due 13:10"),
-    ("first seen when it is due: an hour from then", [HOURLY, "1 11:10 run", "1 12:10 probe", "1 12:15 probe"], FINE),
-    # --- we were away, and what we knew is kept
-    ("away over its time, and it ran",
+    ("interval: long overdue when first seen, an hour and its grace later",
+     [HOURLY, "1 08:30 run", "1 12:10 probe", "1 13:15 probe"], "overdue: due 13:10"),
+    ("interval: first seen when a run is due: the next is due an hour later",
+     [HOURLY, "1 11:10 run", "1 12:10 probe", "1 12:15 probe"], FINE),
+    # --- downtime of Watchdog, its state is kept
+    ("down at the slot, and the job ran",
      [NIGHTLY, "1 03:00 run", "1 12:00 probe", "1 23:00 down", "2 03:00 run", "2 07:00 up", "2 12:00 probe"], FINE),
-    ("away over its time, and it did not: nobody could have told us",
+    ("down at the slot, and the job did not run: a check-in may be lost",
      [NIGHTLY, "1 03:00 run", "1 12:00 probe", "1 23:00 down", "2 07:00 up", "2 12:00 probe"],
      {SOURCE: DUE, WATCHED: DUE, HEARTBEAT: FINE}),
-    ("the night after, it is owed by all",
+    ("down at the slot: the next night's run is missing in any case",
      [NIGHTLY, "1 03:00 run", "1 12:00 probe", "1 23:00 down", "2 07:00 up", "3 03:30 probe"],
      {SOURCE: "overdue: 2 runs missed, the first due 2 May 03:00",
       WATCHED: "overdue: 2 runs missed, the first due 2 May 03:00", HEARTBEAT: DUE}),
-    ("away while it had grace left",
+    ("down during the grace",
      [NIGHTLY, "1 03:00 run", "1 12:00 probe", "2 03:10 down", "2 04:00 up", "2 04:01 probe"],
      {SOURCE: DUE, WATCHED: DUE, HEARTBEAT: FINE}),
-    ("away until just before its time",
+    ("down until two minutes before the slot",
      [NIGHTLY, "1 03:00 run", "1 12:00 probe", "2 02:00 down", "2 02:58 up", "2 03:30 probe"], DUE),
-    ("away from just after its grace",
+    ("down from just after the grace",
      [NIGHTLY, "1 03:00 run", "1 12:00 probe", "2 03:30:01 down", "2 05:00 up", "2 05:01 probe"], DUE),
-    ("a restart of seconds in its time: whoever had news tried again",
+    ("a restart of 30 seconds at the slot: check-ins are retried for as long",
      [NIGHTLY, "1 03:00 run", "1 12:00 probe", "2 03:00 down", "2 03:00:30 up", "2 03:30 probe"], DUE),
-    ("of a second more: nobody did",
+    ("a restart of 31 seconds at the slot: a check-in may be lost",
      [NIGHTLY, "1 03:00 run", "1 12:00 probe", "2 03:00 down", "2 03:00:31 up", "2 03:30 probe"],
      {SOURCE: DUE, WATCHED: DUE, HEARTBEAT: FINE}),
-    ("a restart of seconds at the end of its grace: there is time to try again",
+    ("a restart at the end of the grace: a retry may still arrive",
      [NIGHTLY, "1 03:00 run", "1 12:00 probe", "2 03:29:50 down", "2 03:30 up", "2 03:30:29 probe"],
      {SOURCE: DUE, WATCHED: DUE, HEARTBEAT: FINE}),
-    ("and no more",
+    ("a restart at the end of the grace: the time for retries is over",
      [NIGHTLY, "1 03:00 run", "1 12:00 probe", "2 03:29:50 down", "2 03:30 up", "2 03:30:30 probe"], DUE),
-    ("it was overdue before we were away: it still is",
+    ("overdue before the downtime: still overdue",
      [NIGHTLY, "1 03:00 run", "1 12:00 probe", "2 04:00 probe", "2 23:00 down", "3 07:00 up", "3 07:01 probe"],
      {SOURCE: "overdue: 2 runs missed, the first due 2 May 03:00",
       WATCHED: "overdue: 2 runs missed, the first due 2 May 03:00", HEARTBEAT: "overdue: due 2 May 03:00"}),
-    ("away over two nights",
+    ("down over two nights",
      [NIGHTLY, "1 03:00 run", "1 12:00 probe", "1 23:00 down", "3 07:00 up", "3 08:00 probe"],
      {SOURCE: "overdue: 2 runs missed, the first due 2 May 03:00",
       WATCHED: "overdue: 2 runs missed, the first due 2 May 03:00", HEARTBEAT: FINE}),
-    ("away for a minute in each of two nights, and silent in both: that is no accident",
+    ("down for a minute in each of two nights, no check-in in either",
      [NIGHTLY, "1 03:00 run", "1 12:00 probe", "2 03:10 down", "2 03:11 up", "2 12:00 probe", "3 03:10 down",
       "3 03:11 up", "3 03:30 probe"],
      {SOURCE: "overdue: 2 runs missed, the first due 2 May 03:00",
       WATCHED: "overdue: 2 runs missed, the first due 2 May 03:00", HEARTBEAT: "overdue: due 2 May 03:00"}),
-    ("away for a minute in each of two nights, and it checks in later each time",
+    ("down for a minute in each of two nights, a check-in after each",
      [NIGHTLY, "1 03:00 run", "1 12:00 probe", "2 03:10 down", "2 03:11 up", "2 03:20 run", "3 03:10 down",
       "3 03:11 up", "3 03:20 run", "3 03:30 probe"], FINE),
-    ("every hour, away twice, and silent in between",
+    ("interval: down twice, no run in between",
      [HOURLY, "1 09:00 run", "1 09:01 probe", "1 09:50 down", "1 10:10 up", "1 11:06 down", "1 11:08 up",
       "1 11:09 probe"],
      {SOURCE: "overdue: 2 runs missed, the first due 10:00", WATCHED: "overdue: 2 runs missed, the first due 10:00",
       HEARTBEAT: "overdue: due 11:00"}),
-    ("every hour, away until it ran, and then away anew: only what came after its run counts",
+    ("interval: down twice, a run in between: only the second downtime counts",
      [HOURLY, "1 08:00 run", "1 08:01 probe", "1 09:20 down", "1 10:00 up", "1 10:00 run", "1 10:50 down",
       "1 11:10 up", "1 12:06 probe"],
      {SOURCE: "overdue: 2 runs missed, the first due 11:00", WATCHED: "overdue: 2 runs missed, the first due 11:00",
       HEARTBEAT: FINE}),
-    ("every hour, away for two: it may have run at any time until we were back",
+    ("interval: down for two hours: the job may have run until the end",
      [HOURLY, "1 09:00 run", "1 09:01 probe", "1 09:30 down", "1 10:20 run", "1 11:25 run", "1 11:30 up",
       "1 12:30 probe"], {SOURCE: "overdue: due 12:25", WATCHED: "overdue: due 12:25", HEARTBEAT: FINE}),
-    ("and an hour later it is owed",
+    ("interval: down for two hours, and an hour and its grace later",
      [HOURLY, "1 09:00 run", "1 09:01 probe", "1 09:30 down", "1 11:30 up", "1 12:35 probe"],
      {SOURCE: "overdue: 3 runs missed, the first due 10:00", WATCHED: "overdue: 3 runs missed, the first due 10:00",
       HEARTBEAT: "overdue: due 12:30"}),
-    ("every hour, away between two runs", [HOURLY, "1 09:00 run", "1 09:01 probe", "1 09:20 down", "1 09:40 up",
+    ("interval: down between two slots", [HOURLY, "1 09:00 run", "1 09:01 probe", "1 09:20 down", "1 09:40 up",
      "1 10:05 probe"], "overdue: due 10:00"),
-    ("every hour, away until just before: it may have run early",
+    ("interval: down until just before the slot: the job may have run early",
      [HOURLY, "1 09:00 run", "1 09:01 probe", "1 09:20 down", "1 09:55 up", "1 10:05 probe"],
      {SOURCE: "overdue: due 10:00", WATCHED: "overdue: due 10:00", HEARTBEAT: FINE}),
-    ("every hour, away from the end of its grace: it may have run late",
+    ("interval: down from the end of the grace: the job may have run late",
      [HOURLY, "1 09:00 run", "1 09:01 probe", "1 10:05 down", "1 10:45 up", "1 11:05 probe"],
      {SOURCE: "overdue: 2 runs missed, the first due 10:00", WATCHED: "overdue: 2 runs missed, the first due 10:00",
       HEARTBEAT: FINE}),
-    ("every hour, a restart of seconds in its time",
+    ("interval: a restart of 30 seconds at the slot",
      [HOURLY, "1 09:00 run", "1 09:01 probe", "1 09:59:40 down", "1 10:00:10 up", "1 10:05 probe"],
      "overdue: due 10:00"),
-    ("every hour, and it was overdue before we were away",
+    ("interval: overdue before the downtime",
      [HOURLY, "1 09:00 run", "1 09:01 probe", "1 10:30 down", "1 10:50 up", "1 10:51 probe"], "overdue: due 10:00"),
-    ("a run that ended while we were away is not stuck",
+    ("a run that ended during the downtime is not stuck",
      [NIGHTLY, "1 00:00 set max_runtime: 1h", "1 12:00 probe", "2 03:00 start", "2 03:20 down", "2 03:40 end",
       "2 05:00 up", "2 05:01 probe"], FINE),
-    ("one that did not is, where its source says so",
+    ("a run that outlasts the downtime is stuck if its source reports it",
      [NIGHTLY, "1 00:00 set max_runtime: 1h", "1 12:00 probe", "2 03:00 start", "2 03:20 down", "2 05:00 up",
       "2 05:01 probe"],
      {SOURCE: STUCK, WATCHED: STUCK, HEARTBEAT: FINE}),
-    ("stuck before we were away is stuck",
+    ("stuck before the downtime: still stuck",
      [NIGHTLY, "1 00:00 set max_runtime: 1h", "1 12:00 probe", "2 03:00 start", "2 04:01 down", "2 05:00 up",
       "2 05:01 probe"], STUCK),
-    ("a restart of seconds while it ran changes nothing",
+    ("a restart of 10 seconds during a run changes nothing",
      [NIGHTLY, "1 00:00 set max_runtime: 1h", "1 12:00 probe", "2 03:00 start", "2 03:20 down", "2 03:20:10 up",
       "2 04:01 probe"], STUCK),
-    # --- what we knew is lost, or what its source knew
-    ("lost after it ran", [NIGHTLY, "1 12:00 probe", "2 03:00 run", "2 04:00 lose", "2 12:00 probe"], FINE),
-    ("lost while it was overdue: what lies before was never owed",
+    # --- the state of Watchdog or of the source is lost
+    ("state lost after the run", [NIGHTLY, "1 12:00 probe", "2 03:00 run", "2 04:00 lose", "2 12:00 probe"], FINE),
+    ("state lost while overdue: earlier runs are no longer expected",
      [NIGHTLY, "1 03:00 run", "1 12:00 probe", "2 12:00 lose", "2 12:01 probe"], FINE),
-    ("lost, and the next night is owed",
+    ("state lost: the next night's run is expected",
      [NIGHTLY, "1 03:00 run", "1 12:00 probe", "2 12:00 lose", "2 12:01 probe", "3 03:30 probe"],
      {SOURCE: DUE, WATCHED: DUE, HEARTBEAT: NEVER}),
-    ("away over its time, and lost: it ran",
+    ("down at the slot, then state lost: the job ran",
      [NIGHTLY, "1 03:00 run", "1 12:00 probe", "1 23:00 down", "2 03:00 run", "2 07:00 up", "2 07:00 lose",
       "2 07:01 probe", "2 12:00 probe"], FINE),
-    ("its source forgot that it ran, we did not",
+    ("the source forgot the run, Watchdog did not",
      [NIGHTLY, "1 12:00 probe", "2 03:00 run", "2 03:01 probe", "2 04:00 evict", "2 12:00 probe"], FINE),
-    ("its source forgot, and it is late",
+    ("the source forgot the run, and the next is missing",
      [NIGHTLY, "1 03:00 run", "1 12:00 probe", "1 13:00 evict", "2 04:00 probe"], DUE),
     # --- another schedule
-    ("tightened: what lies before was not asked",
+    ("more frequent: runs before the change are not expected",
      [NIGHTLY, "1 03:00 run", "1 12:00 probe", "1 12:30 set schedule: 0 * * * *, grace: 5m", "1 12:30 probe",
       "1 13:04:59 probe"], FINE),
-    ("tightened: the first after it is owed",
+    ("more frequent: the first run after the change is expected",
      [NIGHTLY, "1 03:00 run", "1 12:00 probe", "1 12:30 set schedule: 0 * * * *, grace: 5m", "1 12:30 probe",
       "1 13:05 probe"], "overdue: due 13:00"),
-    ("tightened while overdue", [NIGHTLY, "1 03:00 run", "1 12:00 probe", "2 04:00 probe",
+    ("more frequent while overdue", [NIGHTLY, "1 03:00 run", "1 12:00 probe", "2 04:00 probe",
      "2 04:10 set schedule: 0 * * * *", "2 04:10 probe", "2 05:29:59 probe"], FINE),
-    ("every hour made every quarter: a quarter from then",
+    ("interval of 1 h shortened to 15 min: due 15 min after the change",
      [HOURLY, "1 10:00 run", "1 10:01 probe", "1 10:50 set every: 15m", "1 10:50 probe", "1 11:09:59 probe"], FINE),
-    ("and its grace",
+    ("interval: never ran, an hour and its grace since first seen",
      [HOURLY, "1 10:00 run", "1 10:01 probe", "1 10:50 set every: 15m", "1 10:50 probe", "1 11:10 probe"],
      "overdue: due 11:05"),
-    ("every quarter made every hour, while overdue",
+    ("interval of 15 min extended to 1 h while overdue",
      [HOURLY, "1 00:00 set every: 15m", "1 10:00 run", "1 10:01 probe", "1 10:30 probe", "1 10:40 set every: 1h",
       "1 10:40 probe", "1 11:44:59 probe"], FINE),
-    ("loosened while overdue: the new one is not due yet",
+    ("less frequent while overdue: the next run is not due yet",
      [NIGHTLY, "1 03:00 run", "1 12:00 probe", "2 04:00 probe", "2 05:00 set schedule: 0 3 * * 0", "2 05:00 probe",
       "3 03:29:59 probe"], FINE),
-    ("loosened while overdue: then it is",
+    ("less frequent while overdue: the next run is due",
      [NIGHTLY, "1 03:00 run", "1 12:00 probe", "2 04:00 probe", "2 05:00 set schedule: 0 3 * * 0", "2 05:00 probe",
       "3 03:30 probe"], DUE),
-    ("to another zone: 3:00 in New York comes four hours after 3:00 in London",
+    ("to another zone: 3:00 in New York is 7:00 UTC",
      [NIGHTLY, "1 03:00 run", "1 12:00 probe", "2 04:00 probe", "2 05:00 set timezone: America/New_York",
       "2 05:00 probe", "2 07:29:59 probe"], FINE),
-    ("to another zone: and then it is owed",
+    ("to another zone: overdue after the new slot",
      [NIGHTLY, "1 03:00 run", "1 12:00 probe", "2 04:00 probe", "2 05:00 set timezone: America/New_York",
       "2 05:00 probe", "2 07:30 probe"], "overdue: due 07:00"),
-    ("to a zone where its time has passed",
+    ("to a zone where the slot has passed",
      [NIGHTLY, "1 03:00 run", "1 12:00 probe", "2 02:00 set timezone: Europe/Berlin", "2 02:00 probe", "2 12:00 probe"],
      FINE),
-    ("edited and put back: from then on",
+    ("edited and changed back: expected from the last change on",
      [NIGHTLY, "1 03:00 run", "1 12:00 probe", "2 04:00 set schedule: 0 4 * * *", "2 04:01 probe",
       "2 04:02 set schedule: 0 3 * * *", "2 04:02 probe"], FINE),
-    ("from the clock to every hour",
+    ("from a cron expression to an interval",
      [NIGHTLY, "1 03:00 run", "1 12:00 probe", "1 12:10 set schedule:, every: 1h, grace: 5m",
       "1 12:10 probe", "1 13:14:59 probe"], FINE),
-    ("more grace while overdue", [NIGHTLY, "1 03:00 run", "1 12:00 probe", "2 04:00 probe", "2 04:00 set grace: 2h",
+    ("longer grace while overdue", [NIGHTLY, "1 03:00 run", "1 12:00 probe", "2 04:00 probe", "2 04:00 set grace: 2h",
      "2 04:59 probe"], FINE),
-    ("less grace: late at once", [NIGHTLY, "1 03:00 run", "1 12:00 probe", "2 03:10 probe", "2 03:10 set grace: 5m",
+    ("shorter grace: overdue at once",
+     [NIGHTLY, "1 03:00 run", "1 12:00 probe", "2 03:10 probe", "2 03:10 set grace: 5m",
      "2 03:11 probe"], DUE),
-    ("while we were away, it was edited",
+    ("edited during the downtime",
      [NIGHTLY, "1 03:00 run", "1 12:00 probe", "2 02:00 down", "2 04:00 set schedule: 0 5 * * *", "2 05:00 up",
       "2 05:00:01 probe", "2 12:00 probe"], FINE),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize(("story", "verdict"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
-def test_what_is_owed(story: list[str], verdict: str | dict[str, str], variant: str) -> None:
+@pytest.mark.parametrize(("events", "verdict"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
+def test_overdue_scenarios(events: list[str], verdict: str | dict[str, str], variant: str) -> None:
     job = ScenarioJob(variant)
-    for line in story:
+    for line in events:
         job.apply(line)
     assert job.verdict == (verdict if isinstance(verdict, str) else verdict[variant])
 
 
 @pytest.mark.parametrize(("setting", "due"), [(NIGHTLY, "5 03:00"), (HOURLY, "5 03:59")])
-def test_what_was_switched_off_is_owed_from_when_it_is_switched_on(setting: str, due: str) -> None:
+def test_runs_of_a_disabled_job_are_expected_once_it_is_enabled(setting: str, due: str) -> None:
     job = ScenarioJob(SOURCE)
     disabled = ["1 03:00 run", "1 03:01 probe", "1 03:30 off", "1 03:31 probe"]
     for line in [setting, *disabled, "5 02:59 on", "5 02:59 probe"]:
@@ -336,7 +342,7 @@ def test_what_was_switched_off_is_owed_from_when_it_is_switched_on(setting: str,
     assert job.verdict == f"overdue: due {due[2:]}"
 
 
-def test_instants_of_a_clock_that_ran_ahead_are_forgotten() -> None:
+def test_instants_in_the_future_are_discarded() -> None:
     job = ScenarioJob(SOURCE)
     for line in [NIGHTLY, "20 03:00 run", "20 12:00 probe", "20 12:00 evict", "1 12:00 probe", "2 03:30 probe"]:
         job.apply(line)
