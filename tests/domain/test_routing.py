@@ -1,4 +1,4 @@
-"""Who is told, and why, a sentence per row."""
+"""Which destinations are notified and why, one case per row."""
 
 from __future__ import annotations
 
@@ -18,19 +18,21 @@ class Miss(NamedTuple):
     sentence: str
     match: ProbeMatcher
     misses: str = ""
-    """What is said; empty when it matches."""
+    """The mismatch; empty if the probe matches."""
     probe: ProbeInfo = API
 
 
 MISSES = [
     Miss("an empty match matches every probe", ProbeMatcher()),
     Miss("the severity matches", ProbeMatcher(severity=Severity.CRITICAL)),
-    Miss("another severity does not", ProbeMatcher(severity=Severity.WARNING), "severity is critical, not warning"),
+    Miss(
+        "another severity does not match", ProbeMatcher(severity=Severity.WARNING), "severity is critical, not warning"
+    ),
     Miss("a tag matches", ProbeMatcher(tags=frozenset({"prod"}))),
-    Miss("every tag is needed", ProbeMatcher(tags=frozenset({"prod", "eu"}))),
+    Miss("every tag of the match is required", ProbeMatcher(tags=frozenset({"prod", "eu"}))),
     Miss("one tag of two is not enough", ProbeMatcher(tags=frozenset({"prod", "us"})), "no tag us"),
     Miss(
-        "all missing tags are told, in order",
+        "all missing tags are reported, in order",
         ProbeMatcher(tags=frozenset({"z", "prod", "b", "a"})),
         "no tag a, b, z",
     ),
@@ -41,18 +43,21 @@ MISSES = [
         replace(API, tags=()),
     ),
     Miss("the group matches", ProbeMatcher(group="Core")),
-    Miss("another group does not", ProbeMatcher(group="Search"), "group is Core, not Search"),
+    Miss("another group does not match", ProbeMatcher(group="Search"), "group is Core, not Search"),
     Miss(
-        "no group is another group", ProbeMatcher(group="Search"), "group is empty, not Search", replace(API, group="")
+        "an empty group does not match",
+        ProbeMatcher(group="Search"),
+        "group is empty, not Search",
+        replace(API, group=""),
     ),
     Miss("the kind matches", ProbeMatcher(kind="http")),
-    Miss("another kind does not", ProbeMatcher(kind="mcp"), "kind is http, not mcp"),
-    Miss("the probe matches by its key", ProbeMatcher(probe="api")),
+    Miss("another kind does not match", ProbeMatcher(kind="mcp"), "kind is http, not mcp"),
+    Miss("the probe matches by its id", ProbeMatcher(probe="api")),
     Miss("the probe matches by its name", ProbeMatcher(probe="API")),
-    Miss("another probe does not", ProbeMatcher(probe="web"), "probe is api, not web"),
-    Miss("everything at once matches", ProbeMatcher(Severity.CRITICAL, frozenset({"eu"}), "Core", "http", "api")),
+    Miss("another probe does not match", ProbeMatcher(probe="web"), "probe is api, not web"),
+    Miss("all fields together match", ProbeMatcher(Severity.CRITICAL, frozenset({"eu"}), "Core", "http", "api")),
     Miss(
-        "of many misses the first is told",
+        "only the first of several mismatches is reported",
         ProbeMatcher(Severity.INFO, frozenset({"x"}), "y", "z", "w"),
         "severity is critical, not info",
     ),
@@ -75,29 +80,29 @@ class Row(NamedTuple):
     receivers: dict[str, tuple[str, ...]] = RECEIVERS
 
 
-EVERYONE = ("oncall/slack", "oncall/email", "chat/slack", "pager/webhook")
+ALL_DESTINATIONS = ("oncall/slack", "oncall/email", "chat/slack", "pager/webhook")
 TABLE = [
     Row(
-        "without receivers nobody can be told",
+        "without receivers there are no destinations",
         (Route(("oncall",)),),
         (),
         ("no receivers are configured: no one is notified",),
         {},
     ),
     Row(
-        "without routes every receiver hears everything",
+        "without routes every receiver is notified",
         (),
-        EVERYONE,
+        ALL_DESTINATIONS,
         ("no routes are configured: every receiver is notified: oncall, chat, pager",),
     ),
     Row(
-        "the one route that matches decides",
+        "a single matching route decides",
         (Route(("chat",), YES),),
         ("chat/slack",),
         ("route 1 matches: notifies chat",),
     ),
     Row(
-        "each destination of a receiver is told",
+        "every destination of a receiver is notified",
         (Route(("oncall",)),),
         ("oncall/slack", "oncall/email"),
         ("route 1 matches: notifies oncall",),
@@ -109,31 +114,31 @@ TABLE = [
         ("route 1 matches: notifies pager, chat",),
     ),
     Row(
-        "the first match decides, and those after it are not looked at",
+        "the first match decides, later routes are not evaluated",
         (Route(("chat",), YES), Route(("pager",), YES)),
         ("chat/slack",),
         ("route 1 matches: notifies chat", "route 1 does not continue"),
     ),
     Row(
-        "a route that does not match is passed over",
+        "a route that does not match is skipped",
         (Route(("chat",), NO), Route(("pager",), YES)),
         ("pager/webhook",),
         ("route 1 does not match: kind is http, not mcp", "route 2 matches: notifies pager"),
     ),
     Row(
-        "one that says to go on goes on",
+        "`continue` evaluates the next route",
         (Route(("chat",), YES, continue_matching=True), Route(("pager",), YES)),
         ("chat/slack", "pager/webhook"),
         ("route 1 matches: notifies chat", "route 2 matches: notifies pager"),
     ),
     Row(
-        "until one does not say so",
+        "evaluation ends at the first match without `continue`",
         (Route(("chat",), continue_matching=True), Route(("pager",)), Route(("oncall",))),
         ("chat/slack", "pager/webhook"),
         ("route 1 matches: notifies chat", "route 2 matches: notifies pager", "route 2 does not continue"),
     ),
     Row(
-        "going on from a route that does not match means nothing",
+        "`continue` of a route that does not match has no effect",
         (Route(("chat",), NO, continue_matching=True), Route(("pager",)), Route(("oncall",))),
         ("pager/webhook",),
         (
@@ -143,25 +148,25 @@ TABLE = [
         ),
     ),
     Row(
-        "going on past the last one is no fault",
+        "`continue` on the last route is valid",
         (Route(("chat",), continue_matching=True),),
         ("chat/slack",),
         ("route 1 matches: notifies chat",),
     ),
     Row(
-        "going on past routes that do not match leaves what was decided",
+        "later routes that do not match leave the destinations unchanged",
         (Route(("chat",), continue_matching=True), Route(("pager",), NO)),
         ("chat/slack",),
         ("route 1 matches: notifies chat", "route 2 does not match: kind is http, not mcp"),
     ),
     Row(
-        "what two routes tell is told once, where it came first",
+        "a destination of two routes is notified once, in its first position",
         (Route(("pager", "chat"), continue_matching=True), Route(("chat", "oncall"))),
         ("pager/webhook", "chat/slack", "oncall/slack", "oncall/email"),
         ("route 1 matches: notifies pager, chat", "route 2 matches: notifies chat, oncall"),
     ),
     Row(
-        "when no route matches nobody is told",
+        "without a matching route there are no destinations",
         (Route(("chat",), NO), Route(("pager",), ProbeMatcher(group="Jobs"))),
         (),
         (
@@ -171,7 +176,7 @@ TABLE = [
         ),
     ),
     Row(
-        "a route without receivers keeps silent on purpose",
+        "a matching route without receivers suppresses notifications",
         (Route((), YES), Route(("pager",))),
         (),
         ("route 1 matches: notifies no one", "route 1 does not continue"),
@@ -186,7 +191,7 @@ def test_routes(row: Row) -> None:
     assert decided.routing_log == row.why
 
 
-def test_a_destination_that_wants_no_resolved_hears_what_opens() -> None:
+def test_a_destination_without_resolved_is_notified_of_opened() -> None:
     routes = RoutingTable(RECEIVERS, (Route(("oncall",)),), without_resolved=frozenset({"oncall/email"}))
     assert routes.decide_routing(API).destinations == ("oncall/slack", "oncall/email")
     assert routes.without_resolved == {"oncall/email"}

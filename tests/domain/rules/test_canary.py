@@ -43,37 +43,37 @@ QUEUED = JobStatus(JobStage.QUEUED)
         pytest.param(
             [(50, QUEUED), (100, running(SENT + 70)), (900, done(SENT + 70, SENT + 800))],
             {"pick_up": 70, "finish": 730},
-            id="honest clocks are believed to the millisecond",
+            id="equal clocks: times to the millisecond",
         ),
         pytest.param(
-            [(400, done(SENT + 20, SENT + 350))], {"pick_up": 20, "finish": 330}, id="seen only when it was over"
+            [(400, done(SENT + 20, SENT + 350))], {"pick_up": 20, "finish": 330}, id="first polled when it had finished"
         ),
         pytest.param(
             [(50, QUEUED), (100, running(SENT - HOUR)), (900, done(SENT - HOUR, SENT - HOUR + 600))],
             {"pick_up": 50, "finish": 600},
-            id="a worker an hour behind: not before the last look that found it waiting",
+            id="a worker an hour behind: not before the last poll that returned it as waiting",
         ),
         pytest.param(
             [(50, QUEUED), (100, running(SENT + HOUR)), (900, done(SENT + HOUR, SENT + HOUR + 600))],
             {"pick_up": 100, "finish": 600},
-            id="a worker an hour ahead: not after the look that found it running",
+            id="a worker an hour ahead: not after the poll that returned it as running",
         ),
         pytest.param(
             [(400, done(SENT + HOUR, SENT + HOUR + 9_000))],
             {"pick_up": 400, "finish": 0},
-            id="a worker that claims more than there was",
+            id="a worker that reports a longer duration than possible",
         ),
         pytest.param(
             [(400, done(SENT + 300, SENT + 200))],
             {"pick_up": 300, "finish": 0},
-            id="finished before it was picked up: not before",
+            id="finished before it was picked up: finished at the pick-up",
         ),
-        pytest.param([(400, done(None, SENT + 300))], {"finish": 300}, id="no word of a pick-up is no pick-up"),
-        pytest.param([(400, done(None, None))], {"finish": 400}, id="no times at all: what we saw"),
+        pytest.param([(400, done(None, SENT + 300))], {"finish": 300}, id="no time of the pick-up: no pick-up"),
+        pytest.param([(400, done(None, None))], {"finish": 400}, id="no times: the instant of the poll"),
         pytest.param(
             [(100, running(None)), (400, done(None, None))],
             {"pick_up": 100, "finish": 300},
-            id="no times, both stages seen",
+            id="no times, each stage polled: the instants of the polls",
         ),
     ],
 )
@@ -81,18 +81,18 @@ def test_phases(polls: list[tuple[int, JobStatus]], phases: dict[str, int]) -> N
     assert tracked(*polls).phase_durations_ms == phases
 
 
-def test_a_failed_job_has_finished() -> None:
+def test_a_failed_job_has_a_finish_phase() -> None:
     assert tracked((300, JobStatus(JobStage.FAILED, SENT + 10, SENT + 200, "boom"))).phase_durations_ms == {
         "pick_up": 10,
         "finish": 190,
     }
 
 
-def test_a_vanished_job_has_not() -> None:
+def test_a_lost_job_has_no_finish_phase() -> None:
     assert tracked((100, running(SENT + 10)), (300, JobStatus(JobStage.LOST))).phase_durations_ms == {"pick_up": 10}
 
 
-def test_one_that_was_sent_may_or_may_not_have_been_picked_up() -> None:
+def test_a_sent_job_has_a_pick_up_phase_only_if_it_was_polled_as_running() -> None:
     assert tracked((100, JobStatus(JobStage.SENT)), (400, done(None, SENT + 300))).phase_durations_ms == {"finish": 300}
     assert tracked(
         (100, JobStatus(JobStage.SENT)), (200, running(None)), (400, done(None, None))
@@ -102,7 +102,7 @@ def test_one_that_was_sent_may_or_may_not_have_been_picked_up() -> None:
     }
 
 
-def test_by_what_it_is_known_may_come_to_light_later() -> None:
+def test_the_job_id_may_be_reported_later() -> None:
     tracker = tracked((100, JobStatus(JobStage.SENT, job_id="job:7")), (200, QUEUED))
     assert tracker.job_id == "job:7"
 
@@ -116,11 +116,11 @@ QUEUE = QueueStats(waiting=3, active=1, oldest=90_000, consumers=0, paused=True)
     [
         ("finished in time", [(400, done(SENT + 20, SENT + 350))], QueueStats(), ("", "")),
         ("finished at its limit", [(30_000, done(None, SENT + 30_000))], QueueStats(), ("", "")),
-        ("finished a moment later", [(30_001, done(None, SENT + 30_001))], QueueStats(),
+        ("finished 1 ms after its limit", [(30_001, done(None, SENT + 30_001))], QueueStats(),
          ("canary.not_finished", "not finished within 30 s")),
-        ("waiting, and the queue tells nothing", [(10_000, QUEUED)], QueueStats(),
+        ("waiting, without statistics", [(10_000, QUEUED)], QueueStats(),
          ("canary.not_picked_up", "not picked up within 10 s")),
-        ("waiting, and the queue tells all", [(10_000, QUEUED)], QUEUE,
+        ("waiting, with all statistics", [(10_000, QUEUED)], QUEUE,
          ("canary.not_picked_up",
           "not picked up within 10 s: the queue is paused, 0 workers, 1 active, 3 waiting, oldest 1 min 30 s")),
         ("waiting, and the queue has workers", [(10_000, QUEUED)], QueueStats(consumers=2, active=0),
@@ -130,7 +130,7 @@ QUEUE = QueueStats(waiting=3, active=1, oldest=90_000, consumers=0, paused=True)
         ("running for too long, with an error",
          [(100, JobStatus(JobStage.RUNNING, SENT + 70, error="its worker is gone\nTraceback"))], QUEUE,
          ("canary.not_finished", "picked up after 70 ms, not finished within 30 s: its worker is gone")),
-        ("sent, and the system shows no more", [(30_000, JobStatus(JobStage.SENT))], QueueStats(waiting=1),
+        ("sent, without a further stage", [(30_000, JobStatus(JobStage.SENT))], QueueStats(waiting=1),
          ("canary.not_finished", "not finished within 30 s: 1 waiting")),
         ("sent, with an error", [(30_000, JobStatus(JobStage.SENT, error="boom"))], QueueStats(waiting=1),
          ("canary.not_finished", "not finished within 30 s: 1 waiting: boom")),

@@ -1,4 +1,4 @@
-"""The fold over stored rows: what it waits for, what it passes over, and what it says of itself."""
+"""Folding of stored results: which slots it awaits, which it skips, and what it returns."""
 
 from __future__ import annotations
 
@@ -28,44 +28,44 @@ class Row(NamedTuple):
     sentence: str
     rows: list[Result]
     bad: int
-    """How many failures in a row are folded in the end."""
+    """The number of consecutive failures after the fold."""
     cursor: int
     hold: int | None = None
     lost: tuple[int, ...] = ()
-    """Slots whose lateness has passed."""
+    """Slots that are no longer awaited."""
 
 
 TABLE = [
-    Row("nothing to fold leaves the cursor", [], 0, 1),
-    Row("rows that follow each other are folded to the last", chain((2, 1, "f"), (3, 2, "f")), 2, 3),
-    Row("the first slot of all has none before it", chain((2, None, "f")), 1, 2),
-    Row("a row waits for the slot claimed before it", chain((3, 2, "f")), 0, 1, hold=2),
-    Row("what came before the hole is folded", chain((2, 1, "f"), (4, 3, "f")), 1, 2, hold=3),
-    Row("nothing behind a hole is folded", chain((3, 2, "f"), (4, 3, "f")), 0, 1, hold=2),
-    Row("a hole whose lateness has passed is awaited no more", chain((3, 2, "f")), 1, 3, lost=(2,)),
-    Row("each hole is awaited for itself", chain((3, 2, "f"), (5, 4, "f")), 1, 3, hold=4, lost=(2,)),
-    Row("a slot at the cursor is not awaited: it is folded", chain((4, 1, "f")), 1, 4),
-    Row("nor is one before it", chain((4, 0, "f")), 1, 4),
+    Row("no rows leave the cursor unchanged", [], 0, 1),
+    Row("contiguous rows are all folded", chain((2, 1, "f"), (3, 2, "f")), 2, 3),
+    Row("the first slot has no previous slot", chain((2, None, "f")), 1, 2),
+    Row("a row awaits the slot claimed before it", chain((3, 2, "f")), 0, 1, hold=2),
+    Row("rows before a gap are folded", chain((2, 1, "f"), (4, 3, "f")), 1, 2, hold=3),
+    Row("rows after a gap are not folded", chain((3, 2, "f"), (4, 3, "f")), 0, 1, hold=2),
+    Row("a gap past its deadline is no longer awaited", chain((3, 2, "f")), 1, 3, lost=(2,)),
+    Row("each gap is awaited separately", chain((3, 2, "f"), (5, 4, "f")), 1, 3, hold=4, lost=(2,)),
+    Row("a previous slot at the cursor is not awaited", chain((4, 1, "f")), 1, 4),
+    Row("a previous slot before the cursor is not awaited", chain((4, 0, "f")), 1, 4),
     Row(
-        "a late row is not judged",
+        "a late row is not evaluated",
         [*chain((2, 1, "f")), make_result("f", 3, previous_slot=2 * SLOT_INTERVAL_MS, late=True)],
         1,
         2,
     ),
     Row(
-        "a late row does not fill a hole",
+        "a late row does not fill a gap",
         [make_result("f", 2, previous_slot=SLOT_INTERVAL_MS, late=True), *chain((3, 2, "f"))],
         0,
         1,
         hold=2,
     ),
     Row(
-        "a late row awaits nothing",
+        "a late row awaits no slot",
         [make_result("f", 3, previous_slot=2 * SLOT_INTERVAL_MS, late=True), *chain((4, 1, "f"))],
         1,
         4,
     ),
-    Row("a missed row fills a hole", [*chain((2, 1, "m")), *chain((3, 2, "f"))], 1, 3),
+    Row("a missed row fills a gap", [*chain((2, 1, "m")), *chain((3, 2, "f"))], 1, 3),
 ]
 
 
@@ -84,7 +84,7 @@ def test_table(row: Row) -> None:
     assert done.transitions == []
 
 
-def test_folding_in_two_goes_is_folding_in_one() -> None:
+def test_folding_in_two_steps_equals_folding_in_one() -> None:
     rows = make_results("pffpffpfpp")
     at_once: AlertStates = {}
     whole = fold_results(alert_policy(2, 2), at_once, 0, rows, NEVER)
@@ -104,17 +104,17 @@ class Changed(NamedTuple):
 
 
 CHANGED = [
-    Changed("passes change nothing", "ppp", False),
-    Changed("a failure changes something", "pf", True),
-    Changed("it still did when a pass changed it back", "pfp", True),
-    Changed("and however many passes come after", "fppp", True),
-    Changed("missed slots change nothing", "mm", False),
-    Changed("nothing changes nothing", "", False),
+    Changed("passes change no state", "ppp", False),
+    Changed("a failure changes the state", "pf", True),
+    Changed("a failure and a pass change the state", "pfp", True),
+    Changed("a failure and several passes change the state", "fppp", True),
+    Changed("missed slots change no state", "mm", False),
+    Changed("no rows change no state", "", False),
 ]
 
 
 @pytest.mark.parametrize("row", CHANGED, ids=lambda row: row.sentence)
-def test_changed(row: Changed) -> None:
+def test_alert_states_changed(row: Changed) -> None:
     machines: AlertStates = {}
     assert (
         fold_results(alert_policy(3), machines, 0, make_results(row.outcomes), NEVER).alert_states_changed
@@ -123,7 +123,7 @@ def test_changed(row: Changed) -> None:
     assert bool(machines) is row.outcomes.endswith("f")
 
 
-def test_a_failure_while_open_changes_nothing() -> None:
+def test_a_failure_while_open_changes_no_state() -> None:
     machines: AlertStates = {}
     fold_results(alert_policy(1), machines, 0, make_results("f"), NEVER)
     assert (
@@ -141,62 +141,67 @@ def test_a_change_before_a_gap_is_reported() -> None:
     )  # fmt: skip
 
 
-SILENCE = 300_000
+THRESHOLD_MS = 300_000
 
 
-class Lapse(NamedTuple):
+class StalenessCase(NamedTuple):
     sentence: str
     rows: list[Result]
     staleness_events: list[int]
-    """The slots after which staleness was decided."""
+    """The slots after which staleness was recorded."""
     changes: list[str]
 
 
-LAPSES = [
-    Lapse("silence after the last row", make_results("pp"), [2], ["opened stale at 2: no_data"]),
-    Lapse(
-        "silence before the first row",
+STALENESS_CASES = [
+    StalenessCase("stale after the last row", make_results("pp"), [2], ["opened stale at 2: no_data"]),
+    StalenessCase(
+        "stale before the first row",
         chain((5, None, "p")),
         [0],
         ["opened stale at 0: no_data", "resolved stale at 5"],
     ),
-    Lapse(
-        "silence between two rows ends with the second",
+    StalenessCase(
+        "stale between two rows, until the second",
         make_results("ppp"),
         [2],
         ["opened stale at 2: no_data", "resolved stale at 3"],
     ),
-    Lapse(
-        "silence is decided after the row of its own slot, not before",
+    StalenessCase(
+        "staleness is applied after the row of its slot",
         make_results("pp"),
         [1],
         ["opened stale at 1: no_data", "resolved stale at 2"],
     ),
-    Lapse(
-        "each silence is one incident, in any order of input",
+    StalenessCase(
+        "each staleness event is one incident, in any order of input",
         make_results("ppp"),
         [3, 1],
         ["opened stale at 1: no_data", "resolved stale at 2", "opened stale at 3: no_data"],
     ),
-    Lapse("silence without any row", [], [4], ["opened stale at 4: no_data"]),
-    Lapse(
-        "a missed row ends no silence", [*make_results("p"), *chain((2, 1, "m"))], [1], ["opened stale at 1: no_data"]
+    StalenessCase("stale without any row", [], [4], ["opened stale at 4: no_data"]),
+    StalenessCase(
+        "a missed row does not resolve staleness",
+        [*make_results("p"), *chain((2, 1, "m"))],
+        [1],
+        ["opened stale at 1: no_data"],
     ),
-    Lapse(
-        "silence decided before a hole stands while the hole is awaited",
+    StalenessCase(
+        "staleness before a gap is applied while the gap is awaited",
         [*make_results("p"), *chain((9, 8, "p"))],
         [1],
         ["opened stale at 1: no_data"],
     ),
-    Lapse("silence that a hole came before is not told yet", [*make_results("p"), *chain((9, 8, "p"))], [9], []),
-    Lapse("nor is one of the awaited slot itself", [*make_results("p"), *chain((9, 8, "p"))], [8], []),
+    StalenessCase("staleness after a gap is not applied yet", [*make_results("p"), *chain((9, 8, "p"))], [9], []),
+    StalenessCase(
+        "staleness at the awaited slot is not applied yet", [*make_results("p"), *chain((9, 8, "p"))], [8], []
+    ),
 ]
 
 
-@pytest.mark.parametrize("row", LAPSES, ids=lambda row: row.sentence)
-def test_lapses(row: Lapse) -> None:
+@pytest.mark.parametrize("row", STALENESS_CASES, ids=lambda row: row.sentence)
+def test_staleness_events(row: StalenessCase) -> None:
     machines: AlertStates = {}
-    staleness_events = [(slot * SLOT_INTERVAL_MS, SILENCE) for slot in row.staleness_events]
+    staleness_events = [(slot * SLOT_INTERVAL_MS, THRESHOLD_MS) for slot in row.staleness_events]
     done = fold_results(alert_policy(3, 3), machines, -1, row.rows, NEVER, staleness_events)
     assert describe_transitions(done.transitions) == row.changes
     assert (stale.ALERT_STATE_KEY in machines) is (bool(row.changes) and "opened" in row.changes[-1])

@@ -1,4 +1,4 @@
-"""What the figures of a queue mean, a sentence per row."""
+"""Thresholds applied to queue statistics, one case per row."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FAILING = QueueThreshold("failure_ratio", 0.2, window_ms=HOUR, min_samples=20)
 
 
 def run_polls(limit: QueueThreshold, *polls: tuple[int, QueueStats | None]) -> tuple[ThresholdState, QueueStats, int]:
-    """The last of several looks, as (minutes after noon, what was seen). None: that one failed."""
+    """The state after several polls, as (minutes after noon, statistics). None: the poll failed."""
     records: dict[str, ThresholdRecord] = {}
     state, stats, now = ThresholdState(ThresholdRecord(limit), None), QueueStats(), NOON
     for minutes, polled in polls:
@@ -54,131 +54,141 @@ def ended(failed: int, well: int | None) -> QueueStats:
 
 
 TABLE: list[tuple[str, QueueThreshold, list[tuple[int, QueueStats | None]], tuple[str, str]]] = [
-    ("no more than may wait", MANY, [(0, waiting(200))], ("", "")),
-    ("one more", MANY, [(0, waiting(201))], ("queue.threshold", "waiting 201, limit 200")),
-    ("none may", QueueThreshold("failed", 0), [(0, QueueStats(failed=1))], ("queue.threshold", "failed 1, limit 0")),
+    ("as many wait as the limit", MANY, [(0, waiting(200))], ("", "")),
+    ("one more waits than the limit", MANY, [(0, waiting(201))], ("queue.threshold", "waiting 201, limit 200")),
     (
-        "thousands",
+        "a limit of 0",
+        QueueThreshold("failed", 0),
+        [(0, QueueStats(failed=1))],
+        ("queue.threshold", "failed 1, limit 0"),
+    ),
+    (
+        "numbers above a thousand",
         QueueThreshold("delayed", 9_999),
         [(0, QueueStats(delayed=12_400))],
         ("queue.threshold", "delayed 12\N{NARROW NO-BREAK SPACE}400, limit 9\N{NARROW NO-BREAK SPACE}999"),
     ),
-    ("too many, not for long", MANY_FOR_LONG, [(0, waiting(240)), (9, waiting(240))], ("", "")),
+    ("above the limit for less than `for`", MANY_FOR_LONG, [(0, waiting(240)), (9, waiting(240))], ("", "")),
     (
-        "too many for just so long",
+        "above the limit for exactly `for`",
         MANY_FOR_LONG,
         [(0, waiting(240)), (10, waiting(240))],
         ("queue.threshold", "waiting 240, limit 200, since 12:00 UTC"),
     ),
     (
-        "too many for longer",
+        "above the limit for longer than `for`",
         MANY_FOR_LONG,
         [(0, waiting(999)), (5, waiting(201)), (12, waiting(240))],
         ("queue.threshold", "waiting 240, limit 200, since 12:00 UTC"),
     ),
     (
-        "fewer in between: it begins anew",
+        "below the limit in between: the period starts again",
         MANY_FOR_LONG,
         [(0, waiting(240)), (5, waiting(200)), (12, waiting(240))],
         ("", ""),
     ),
     (
-        "a look that failed in between says nothing",
+        "a failed poll in between has no effect",
         MANY_FOR_LONG,
         [(0, waiting(240)), (5, None), (12, waiting(240))],
         ("queue.threshold", "waiting 240, limit 200, since 12:00 UTC"),
     ),
     (
-        "nor does one that lacks the figure",
+        "a poll without the metric has no effect",
         MANY_FOR_LONG,
         [(0, waiting(240)), (5, QueueStats()), (12, waiting(240))],
         ("queue.threshold", "waiting 240, limit 200, since 12:00 UTC"),
     ),
     (
-        "our clock was put back: it begins anew",
+        "the clock was set back: the period starts again",
         MANY_FOR_LONG,
         [(60, waiting(240)), (0, waiting(240)), (9, waiting(240))],
         ("", ""),
     ),
     (
-        "and ends",
+        "the clock was set back, and the new period is over",
         MANY_FOR_LONG,
         [(60, waiting(240)), (0, waiting(240)), (10, waiting(240))],
         ("queue.threshold", "waiting 240, limit 200, since 12:00 UTC"),
     ),
-    ("as old as may be", OLD, [(0, QueueStats(1, oldest=15 * MIN))], ("", "")),
+    ("as old as the limit", OLD, [(0, QueueStats(1, oldest=15 * MIN))], ("", "")),
     (
-        "a moment older",
+        "seconds older than the limit",
         OLD,
         [(0, QueueStats(1, oldest=15 * MIN + 20_000))],
         ("queue.threshold", f"oldest 15{NB}min 20{NB}s, limit 15{NB}min"),
     ),
-    ("nothing waits, so nothing is old at all", QueueThreshold("oldest", 0), [(0, QueueStats(0))], ("", "")),
-    ("nothing waits, so nothing is old", OLD, [(0, QueueStats(0))], ("", "")),
-    ("a worker", FEW, [(0, QueueStats(consumers=1)), (9, QueueStats(consumers=1))], ("", "")),
-    ("no worker, not for long", FEW, [(0, QueueStats(consumers=0)), (4, QueueStats(consumers=0))], ("", "")),
+    ("nothing waits: no age, even with a limit of 0", QueueThreshold("oldest", 0), [(0, QueueStats(0))], ("", "")),
+    ("nothing waits: no age", OLD, [(0, QueueStats(0))], ("", "")),
+    ("one worker", FEW, [(0, QueueStats(consumers=1)), (9, QueueStats(consumers=1))], ("", "")),
+    ("no worker for less than `for`", FEW, [(0, QueueStats(consumers=0)), (4, QueueStats(consumers=0))], ("", "")),
     (
-        "no worker",
+        "no worker for exactly `for`",
         FEW,
         [(0, QueueStats(consumers=0)), (5, QueueStats(consumers=0))],
         ("queue.no_consumers", "consumers 0, expected at least 1, since 12:00:00 UTC"),
     ),
     (
-        "too few at once",
+        "too few workers, without `for`",
         QueueThreshold("consumers", 3),
         [(0, QueueStats(consumers=2))],
         ("queue.no_consumers", "consumers 2, expected at least 3"),
     ),
     (
-        "the next job stays the same",
+        "the job at the head stays the same",
         STILL,
         [(0, waiting(3, "a")), (5, waiting(9, "a")), (10, waiting(9, "a"))],
         ("queue.stalled", "no job taken since 12:00 UTC: 9 waiting"),
     ),
-    ("for just less", STILL, [(0, waiting(3, "a")), (9, waiting(3, "a"))], ("", "")),
     (
-        "ever more wait, and the next is another",
+        "the job at the head stays the same for less than `for`",
+        STILL,
+        [(0, waiting(3, "a")), (9, waiting(3, "a"))],
+        ("", ""),
+    ),
+    (
+        "more jobs wait, and the job at the head changes",
         STILL,
         [(0, waiting(3, "a")), (5, waiting(9, "b")), (12, waiting(20, "b"))],
         ("", ""),
     ),
-    ("nothing waited in between", STILL, [(0, waiting(3, "a")), (5, waiting(0)), (10, waiting(3, "a"))], ("", "")),
+    ("the queue was empty in between", STILL, [(0, waiting(3, "a")), (5, waiting(0)), (10, waiting(3, "a"))], ("", "")),
     (
-        "a look that failed in between says nothing",
+        "a failed poll in between has no effect",
         STILL,
         [(0, waiting(3, "a")), (5, None), (10, waiting(3, "a"))],
         ("queue.stalled", "no job taken since 12:00 UTC: 3 waiting"),
     ),
     (
-        "nor does one that counts nothing",
+        "a poll without counts has no effect",
         STILL,
         [(0, waiting(3, "a")), (5, QueueStats()), (10, waiting(3, "a"))],
         ("queue.stalled", "no job taken since 12:00 UTC: 3 waiting"),
     ),
     (
-        "the next is not shown: as many wait",
+        "the head is unknown: as many jobs wait",
         STILL,
         [(0, waiting(3)), (5, waiting(3)), (10, waiting(3))],
         ("queue.stalled", "no fewer jobs waiting since 12:00 UTC: 3 waiting"),
     ),
     (
-        "the next is not shown: more wait",
+        "the head is unknown: more jobs wait",
         STILL,
         [(0, waiting(3)), (5, waiting(9)), (10, waiting(9))],
         ("queue.stalled", "no fewer jobs waiting since 12:00 UTC: 9 waiting"),
     ),
-    ("the next is not shown: fewer wait", STILL, [(0, waiting(9)), (5, waiting(8)), (12, waiting(9))], ("", "")),
-    ("the next is shown no longer", STILL, [(0, waiting(9, "a")), (10, waiting(9))], ("", "")),
-    ("failures within bounds", FAILING, [(0, ended(4, 16))], ("", "")),
+    ("the head is unknown: fewer jobs wait", STILL, [(0, waiting(9)), (5, waiting(8)), (12, waiting(9))], ("", "")),
+    ("the head is no longer known", STILL, [(0, waiting(9, "a")), (10, waiting(9))], ("", "")),
+    ("failures at the limit", FAILING, [(0, ended(4, 16))], ("", "")),
     (
-        "too many failures",
+        "failures above the limit",
         FAILING,
         [(0, ended(5, 15))],
         ("queue.failure_ratio", f"25% of 20{NB}jobs failed within 1{NB}h, limit 20%"),
     ),
-    ("too few jobs to tell", FAILING, [(0, ended(19, 0))], ("", "")),
+    ("fewer jobs than min_samples", FAILING, [(0, ended(19, 0))], ("", "")),
     (
-        "all fail",
+        "every job failed",
         FAILING,
         [(0, ended(20, 0))],
         ("queue.failure_ratio", f"100% of 20{NB}jobs failed within 1{NB}h, limit 20%"),
@@ -187,7 +197,7 @@ TABLE: list[tuple[str, QueueThreshold, list[tuple[int, QueueStats | None]], tupl
 
 
 @pytest.mark.parametrize(("sentence", "limit", "polls", "expected"), TABLE, ids=[row[0] for row in TABLE])
-def test_what_figures_mean(
+def test_breaches(
     sentence: str, limit: QueueThreshold, polls: list[tuple[int, QueueStats | None]], expected: tuple[str, str]
 ) -> None:
     state, stats, now = run_polls(limit, *polls)
@@ -208,7 +218,7 @@ def test_what_figures_mean(
         (FAILING, ended(20, None), True),
     ],
 )
-def test_what_cannot_be_known_is_not_made_up(limit: QueueThreshold, stats: QueueStats, unknown: bool) -> None:
+def test_an_unavailable_metric_is_no_breach(limit: QueueThreshold, stats: QueueStats, unknown: bool) -> None:
     state, _, now = run_polls(limit, (0, stats))
     assert state.unavailable is unknown
     assert not state.is_breached(now)
@@ -219,18 +229,18 @@ def test_a_missing_metric_does_not_end_a_breach() -> None:
     assert (state.unavailable, state.is_breached(now), state.record.breached_since) == (True, False, NOON)
 
 
-def test_an_empty_queue_has_nothing_to_stall() -> None:
+def test_an_empty_queue_is_not_stalled() -> None:
     state, _, _ = run_polls(STILL, (0, waiting(0)))
     assert state == ThresholdState(ThresholdRecord(STILL), 0)
 
 
-def test_another_limit_is_owed_anew() -> None:
+def test_a_changed_threshold_starts_a_new_period() -> None:
     (before,) = evaluate_thresholds([QueueThreshold("waiting", 100, 10 * MIN)], waiting(240), {}, NOON)
     (after,) = evaluate_thresholds([MANY_FOR_LONG], waiting(240), {"waiting": before.record}, NOON + 10 * MIN)
     assert after.record.breached_since == NOON + 10 * MIN
 
 
-def test_what_is_remembered_is_small_and_plain() -> None:
+def test_the_stored_record_is_small() -> None:
     stored = run_polls(STILL, (0, waiting(3, "a job's id" * 100)))[0].record.to_json()
     assert stored == {
         "metric": "stalled", "value": 0, "for_ms": 10 * MIN, "window_ms": 0, "min_samples": 0,
@@ -240,30 +250,33 @@ def test_what_is_remembered_is_small_and_plain() -> None:
 
 
 A_DAY = tuple((NOON + from_ * MIN, NOON + to * MIN) for from_, to in ((-60, -50), (3, 123), (200, 201)))
-"""When nobody looked: two hours among them, that began three minutes after noon."""
-BARELY = ((NOON + 3 * MIN, NOON + 3 * MIN + 30_000),)
+"""Periods without polls. The second lasts two hours and starts three minutes after noon."""
+SHORT_GAP = ((NOON + 3 * MIN, NOON + 3 * MIN + 30_000),)
 
 
 @pytest.mark.parametrize(
     ("sentence", "limit", "changes", "stats", "at", "gaps", "since"),
     [
-        ("too many, and nobody looked for two hours", MANY_FOR_LONG, {}, waiting(250), 123, A_DAY, 123),
-        ("too many for long enough before", QueueThreshold("waiting", 200, 3 * MIN), {}, waiting(250), 123, A_DAY, 0),
-        ("too many at once", MANY, {}, waiting(250), 123, A_DAY, 0),
-        ("we were away before it began", MANY_FOR_LONG, {"breached_since": NOON + 123 * MIN}, waiting(250), 140,
+        ("above the limit across a gap of two hours", MANY_FOR_LONG, {}, waiting(250), 123, A_DAY, 123),
+        ("above the limit for long enough before the gap",
+         QueueThreshold("waiting", 200, 3 * MIN), {}, waiting(250), 123, A_DAY, 0),
+        ("above the limit, without `for`", MANY, {}, waiting(250), 123, A_DAY, 0),
+        ("the gap ended before the breach started",
+         MANY_FOR_LONG, {"breached_since": NOON + 123 * MIN}, waiting(250), 140,
          A_DAY, 123),
-        ("we were away in the middle of that look", MANY_FOR_LONG, {"breached_since": NOON + 3 * MIN}, waiting(250),
+        ("the gap started with the breach", MANY_FOR_LONG, {"breached_since": NOON + 3 * MIN}, waiting(250),
          123, A_DAY, 123),
-        ("we were away for a moment", MANY_FOR_LONG, {}, waiting(250), 9, BARELY, 0),
-        ("the source could not be read", MANY_FOR_LONG, {}, waiting(250), 123, (), 0),
-        ("and says nothing now", MANY_FOR_LONG, {}, QueueStats(), 123, A_DAY, None),
-        ("the same job next", STILL, {"head_marker": short_digest("a")}, waiting(3, "a"), 123, A_DAY, 123),
-        ("as many wait", STILL, {"head_marker": 3}, waiting(3), 123, A_DAY, 123),
-        ("the same job next, for long enough before", QueueThreshold("stalled", for_ms=3 * MIN),
+        ("a gap of 30 seconds", MANY_FOR_LONG, {}, waiting(250), 9, SHORT_GAP, 0),
+        ("no gap, but failed polls", MANY_FOR_LONG, {}, waiting(250), 123, (), 0),
+        ("the metric is missing now", MANY_FOR_LONG, {}, QueueStats(), 123, A_DAY, None),
+        ("the same job at the head across a gap",
+         STILL, {"head_marker": short_digest("a")}, waiting(3, "a"), 123, A_DAY, 123),
+        ("as many jobs wait across a gap", STILL, {"head_marker": 3}, waiting(3), 123, A_DAY, 123),
+        ("the same job at the head for long enough before the gap", QueueThreshold("stalled", for_ms=3 * MIN),
          {"head_marker": short_digest("a")}, waiting(3, "a"), 123, A_DAY, 0),
     ],
 )  # fmt: skip
-def test_a_threshold_after_a_gap(
+def test_thresholds_after_a_gap(
     sentence: str,
     limit: QueueThreshold,
     changes: dict[str, Any],
