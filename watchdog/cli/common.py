@@ -1,13 +1,13 @@
-"""What several commands share: options, exit codes, loading the configuration, opening the database for reading."""
+"""What several commands share: exit codes, loading the configuration, opening the database for reading."""
 
 from __future__ import annotations
 
 import gc
 import sys
 from contextlib import contextmanager
-from enum import IntEnum, StrEnum
+from enum import IntEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -27,13 +27,7 @@ class ExitCode(IntEnum):
     UNKNOWN = 3
 
 
-class OutputFormat(StrEnum):
-    TABLE = "table"
-    JSON = "json"
-
-
 ConfigFileOption = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="Configuration file.")]
-OutputFormatOption = Annotated[OutputFormat, typer.Option("--output", "-o", help="Output format.")]
 DEFAULT_CONFIG_PATH = Path("watchdog.yaml")
 
 
@@ -64,15 +58,11 @@ def load_config_or_exit(path: Path) -> LoadedConfig:
         raise typer.Exit(ExitCode.USAGE_ERROR) from None
 
 
-def print_json(value: Any) -> None:
-    import json
-
-    print(json.dumps(value, indent=2, ensure_ascii=False))
-
-
 @contextmanager
-def open_read_connection(loaded_config: LoadedConfig) -> Iterator[Connection]:
+def open_read_connection(config_path: Path) -> Iterator[Connection]:
     """A connection to the configured database. Exits with one line if it is missing, outdated or unreachable."""
+    loaded_config = load_config_or_exit(config_path)
+
     from watchdog.store.database import Database
     from watchdog.store.errors import SchemaError, StoreUnavailableError
 

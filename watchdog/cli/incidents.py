@@ -6,16 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from watchdog.cli.common import (
-    DEFAULT_CONFIG_PATH,
-    ConfigFileOption,
-    OutputFormat,
-    OutputFormatOption,
-    load_config_or_exit,
-    open_read_connection,
-    print_json,
-)
-from watchdog.cli.tables import escape_markup, print_table
+from watchdog.cli.common import DEFAULT_CONFIG_PATH, ConfigFileOption, open_read_connection
+from watchdog.cli.output import OutputFormat, OutputFormatOption, escape_markup, print_list
 
 if TYPE_CHECKING:
     from watchdog.store.read.status import IncidentRecord
@@ -36,15 +28,17 @@ def incidents_command(
     from watchdog.service.clock import wall_clock_ms
     from watchdog.store.read.status import list_incidents
 
-    with open_read_connection(load_config_or_exit(config)) as connection:
+    with open_read_connection(config) as connection:
         records = list_incidents(connection, is_open=True if only_open else None, limit=limit)
-    if output is OutputFormat.JSON:
-        print_json([incident_json(record) for record in records])
-    elif records:
-        now = wall_clock_ms()
-        print_table(("state", "probe", "what", "opened", "id"), [_format_row(record, now) for record in records])
-    else:
-        print("no incidents")
+    now = wall_clock_ms()
+    print_list(
+        output,
+        records,
+        to_json=incident_json,
+        headings=("state", "probe", "what", "opened", "id"),
+        to_row=lambda record: _format_row(record, now),
+        empty_text="no incidents",
+    )
 
 
 def _format_row(record: IncidentRecord, now: int) -> tuple[str, ...]:

@@ -6,22 +6,11 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from watchdog.cli.common import (
-    DEFAULT_CONFIG_PATH,
-    ConfigFileOption,
-    ExitCode,
-    OutputFormat,
-    OutputFormatOption,
-    load_config_or_exit,
-    open_read_connection,
-    print_json,
-)
-from watchdog.cli.tables import STATE_COLOURS, escape_markup, print_table
+from watchdog.cli.common import DEFAULT_CONFIG_PATH, ConfigFileOption, ExitCode, open_read_connection
+from watchdog.cli.output import STATE_COLOURS, OutputFormat, OutputFormatOption, escape_markup, print_list
 
 if TYPE_CHECKING:
     from watchdog.store.read.jobs import JobSummary
-
-HEADINGS = ("status", "job", "probe", "schedule", "last run", "next run due", "problem")
 
 
 def jobs_command(
@@ -38,15 +27,17 @@ def jobs_command(
     from watchdog.service.clock import wall_clock_ms
     from watchdog.store.read.jobs import list_jobs
 
-    with open_read_connection(load_config_or_exit(config)) as connection:
+    with open_read_connection(config) as connection:
         jobs = list_jobs(connection)
-    if output is OutputFormat.JSON:
-        print_json([job_json(job) for job in jobs])
-    elif jobs:
-        now = wall_clock_ms()
-        print_table(HEADINGS, [_format_row(job, now) for job in jobs])
-    else:
-        print("no jobs")
+    now = wall_clock_ms()
+    print_list(
+        output,
+        jobs,
+        to_json=job_json,
+        headings=("status", "job", "probe", "schedule", "last run", "next run due", "problem"),
+        to_row=lambda job: _format_row(job, now),
+        empty_text="no jobs",
+    )
     raise typer.Exit(ExitCode.DOWN if any(job.reason for job in jobs) else ExitCode.OK)
 
 

@@ -9,16 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from watchdog.cli.common import (
-    DEFAULT_CONFIG_PATH,
-    ConfigFileOption,
-    ExitCode,
-    OutputFormat,
-    OutputFormatOption,
-    exit_with_error,
-    load_config_or_exit,
-    print_json,
-)
+from watchdog.cli.common import DEFAULT_CONFIG_PATH, ConfigFileOption, ExitCode, exit_with_error, load_config_or_exit
+from watchdog.cli.output import OutputFormat, OutputFormatOption, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

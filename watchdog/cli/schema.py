@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from watchdog.cli.common import print_json
+from watchdog.cli.output import print_json
 
 
 def schema_command() -> None:

@@ -7,17 +7,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from watchdog.cli.common import (
-    DEFAULT_CONFIG_PATH,
-    ConfigFileOption,
-    ExitCode,
-    OutputFormat,
-    OutputFormatOption,
-    load_config_or_exit,
-    open_read_connection,
-    print_json,
-)
-from watchdog.cli.tables import STATE_COLOURS, escape_markup, print_table
+from watchdog.cli.common import DEFAULT_CONFIG_PATH, ConfigFileOption, ExitCode, open_read_connection
+from watchdog.cli.output import STATE_COLOURS, OutputFormat, OutputFormatOption, escape_markup, print_list
 
 if TYPE_CHECKING:
     from watchdog.store.read.status import ProbeStatus
@@ -38,16 +29,16 @@ def status_command(
     from watchdog.store.read.status import list_probe_statuses, load_service_status
 
     now = wall_clock_ms()
-    with open_read_connection(load_config_or_exit(config)) as connection:
+    with open_read_connection(config) as connection:
         statuses, watermark = list_probe_statuses(connection), load_service_status(connection).watermark
-    if output is OutputFormat.JSON:
-        print_json([probe_json(status) for status in statuses])
-    elif statuses:
-        print_table(
-            ("state", "probe", "last result", "open incidents"), [_format_row(status, now) for status in statuses]
-        )
-    else:
-        print("no probes")
+    print_list(
+        output,
+        statuses,
+        to_json=probe_json,
+        headings=("state", "probe", "last result", "open incidents"),
+        to_row=lambda status: _format_row(status, now),
+        empty_text="no probes",
+    )
     states = {status.state.value for status in statuses}
     if outdated := _describe_outdated(watermark, now):
         print(f"watchdog: {outdated}", file=sys.stderr)

@@ -25,7 +25,7 @@ from watchdog.domain.model import Outcome, ReportedTask
 from watchdog.domain.observations import JobFacts
 from watchdog.store.read.jobs import list_jobs
 from watchdog.web.cards.jobs import build_job_row
-from watchdog.web.pages.jobs import JOBS_PER_PAGE
+from watchdog.web.pages.list_page import ROWS_PER_PAGE
 
 
 @contextmanager
@@ -131,12 +131,12 @@ def test_an_empty_list_explains_how_to_add_jobs(tmp_path: Path) -> None:
 def test_a_long_list_has_pages(tmp_path: Path) -> None:
     rows = FixtureRows()
     id = rows.add_probe("Many", "jobs")
-    stuck = stuck_job(f"job-{JOBS_PER_PAGE:03}", NOW)
-    rows.add_result(id, NOW, jobs=[*(healthy_job(f"job-{i:03}", NOW) for i in range(JOBS_PER_PAGE)), stuck])
+    stuck = stuck_job(f"job-{ROWS_PER_PAGE:03}", NOW)
+    rows.add_result(id, NOW, jobs=[*(healthy_job(f"job-{i:03}", NOW) for i in range(ROWS_PER_PAGE)), stuck])
     with showing(tmp_path, rows) as app:
         first, last = names(app), names(app, "?page=2")
         assert "No problems · 200" in page_text(app, "/jobs?page=2")
-    assert (len(first), first[0], last) == (JOBS_PER_PAGE, f"job-{JOBS_PER_PAGE:03}", [f"job-{JOBS_PER_PAGE - 1:03}"])
+    assert (len(first), first[0], last) == (ROWS_PER_PAGE, f"job-{ROWS_PER_PAGE:03}", [f"job-{ROWS_PER_PAGE - 1:03}"])
 
 
 LISTED = task_aged(5 * MINUTE_MS, NOW)

@@ -9,12 +9,18 @@ from dataclasses import dataclass
 from watchdog.domain.formatting import format_count, format_time_ago
 from watchdog.domain.model import HealthState
 from watchdog.store.read.jobs import JobSummary, list_jobs
-from watchdog.store.read.status import Connection, ServiceStatus, load_service_status
+from watchdog.store.read.status import Connection, load_service_status
 from watchdog.web.cards.jobs import JobRow, build_job_row
 from watchdog.web.cards.registry import jobs_section_id
+from watchdog.web.pages.list_page import (
+    NEEDS_ATTENTION,
+    ListPage,
+    format_attention,
+    group_into_sections,
+    paginate,
+)
 
-JOBS_PER_PAGE = 200
-JOB_SECTION_NAMES = ("Needs attention", "No problems")
+JOB_SECTION_NAMES = (NEEDS_ATTENTION, "No problems")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,28 +44,11 @@ class VerdictCount:
     job_count: int
 
 
-@dataclass(frozen=True, slots=True)
-class JobSection:
-    name: str
-    rows: tuple[JobRow, ...]
-    """Those on this page."""
-    total: int
-
-
-@dataclass(frozen=True, slots=True)
-class JobsPage:
-    service_status: ServiceStatus
-    headline: str
-    summary_lines: tuple[str, ...]
-    total: int
-    filter: JobFilter
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobsPage(ListPage[JobFilter, JobRow]):
     verdicts: tuple[VerdictCount, ...]
-    sections: tuple[JobSection, ...]
     job_section_ids: Mapping[str, str]
     """Probe kind -> the id of the section of its page that lists its jobs."""
-    matching_count: int
-    page_number: int
-    page_count: int
 
 
 def load_jobs_page(connection: Connection, job_filter: JobFilter, page_number: int, now: int) -> JobsPage:
@@ -67,8 +56,8 @@ def load_jobs_page(connection: Connection, job_filter: JobFilter, page_number: i
     jobs = list_jobs(connection)
     rows = [build_job_row(job) for job in jobs if job_filter.matches_search(job)]
     matching = [row for row in rows if job_filter.verdict in ("", row.label)]
-    page_count = max(1, -(-len(matching) // JOBS_PER_PAGE))
-    page_number = min(max(page_number, 1), page_count)
+    pagination = paginate(len(matching), page_number)
+    rows_on_page = [(_section_name(row), row) for row in pagination.slice_items(matching)]
     return JobsPage(
         service_status=load_service_status(connection),
         headline=_format_jobs_headline(jobs),
@@ -76,21 +65,14 @@ def load_jobs_page(connection: Connection, job_filter: JobFilter, page_number: i
         total=len(jobs),
         filter=job_filter,
         verdicts=_count_verdicts(rows),
-        sections=_group_into_sections(matching, page_number),
+        sections=group_into_sections(JOB_SECTION_NAMES, rows_on_page, Counter(map(_section_name, matching))),
         job_section_ids={kind: jobs_section_id(kind) for kind in {row.job.probe.kind for row in matching}},
-        matching_count=len(matching),
-        page_number=page_number,
-        page_count=page_count,
+        pagination=pagination,
     )
 
 
-def _group_into_sections(matching: Sequence[JobRow], page_number: int) -> tuple[JobSection, ...]:
-    on_page = matching[(page_number - 1) * JOBS_PER_PAGE : page_number * JOBS_PER_PAGE]
-    sections = []
-    for name, has_problem in zip(JOB_SECTION_NAMES, (True, False), strict=True):
-        if rows := tuple(row for row in on_page if bool(row.job.reason) is has_problem):
-            sections.append(JobSection(name, rows, sum(bool(row.job.reason) is has_problem for row in matching)))
-    return tuple(sections)
+def _section_name(row: JobRow) -> str:
+    return JOB_SECTION_NAMES[0 if row.job.reason else 1]
 
 
 def _count_verdicts(rows: Sequence[JobRow]) -> tuple[VerdictCount, ...]:
@@ -106,8 +88,8 @@ def _format_jobs_headline(jobs: Sequence[JobSummary]) -> str:
     if not jobs:
         return "No jobs"
     bad_count, source_count = sum(bool(job.reason) for job in jobs), len({job.probe.database_id for job in jobs})
-    attention = f"{bad_count} need{'s' if bad_count == 1 else ''} attention" if bad_count else "none needs attention"
-    return f"{format_count(len(jobs), 'job')} from {format_count(source_count, 'source')}, {attention}"
+    counts = f"{format_count(len(jobs), 'job')} from {format_count(source_count, 'source')}"
+    return f"{counts}, {format_attention(bad_count)}"
 
 
 def _jobs_summary_lines(jobs: Sequence[JobSummary], now: int) -> tuple[str, ...]:

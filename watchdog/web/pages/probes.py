@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -21,15 +22,20 @@ from watchdog.store.read.status import (
     load_service_status,
 )
 from watchdog.web import charts
+from watchdog.web.pages.list_page import (
+    NEEDS_ATTENTION,
+    ListPage,
+    format_attention,
+    group_into_sections,
+    paginate,
+)
 from watchdog.web.pages.probe import INCIDENTS_PERIOD_MS, RUN_LATE_AFTER_MS
 
 SPARKLINE_RUNS = 40
-PROBES_PER_PAGE = 200
-"""Bounds the time for sparklines when there are thousands of probes."""
 MAX_INLINE_MESSAGE_CHARS = 12
 """A longer message is left out of the last result: the problem stands under the name anyway."""
 STATE_SORT_ORDER = (HealthState.DOWN, HealthState.DEGRADED, HealthState.UNKNOWN, HealthState.UP)
-PROBE_SECTION_NAMES = ("Needs attention", "Up", "No data")
+PROBE_SECTION_NAMES = (NEEDS_ATTENTION, "Up", "No data")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,27 +86,10 @@ class ProbeRow:
     incident_count: int
 
 
-@dataclass(frozen=True, slots=True)
-class ProbeSection:
-    name: str
-    rows: tuple[ProbeRow, ...]
-    """Those on this page."""
-    total: int
-
-
-@dataclass(frozen=True, slots=True)
-class ProbesPage:
-    service_status: ServiceStatus
-    headline: str
-    summary_lines: tuple[str, ...]
-    total: int
-    filter: ProbeFilter
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbesPage(ListPage[ProbeFilter, ProbeRow]):
     state_counts: tuple[tuple[HealthState, int], ...]
     kinds: tuple[str, ...]
-    sections: tuple[ProbeSection, ...]
-    matching_count: int
-    page_number: int
-    page_count: int
 
 
 def load_probes_page(connection: Connection, probe_filter: ProbeFilter, page_number: int, now: int) -> ProbesPage:
@@ -110,8 +99,8 @@ def load_probes_page(connection: Connection, probe_filter: ProbeFilter, page_num
     searched = [status for status in statuses if probe_filter.matches_search(status)]
     matching = [status for status in searched if probe_filter.state in ("", status.state.value)]
     matching.sort(key=_sort_key)
-    page_count = max(1, -(-len(matching) // PROBES_PER_PAGE))
-    page_number = min(max(page_number, 1), page_count)
+    pagination = paginate(len(matching), page_number)
+    rows = list(_load_rows(connection, pagination.slice_items(matching), now))
     return ProbesPage(
         service_status=service_status,
         headline=_format_probes_headline(statuses),
@@ -120,51 +109,37 @@ def load_probes_page(connection: Connection, probe_filter: ProbeFilter, page_num
         filter=probe_filter,
         state_counts=tuple((state, sum(s.state is state for s in searched)) for state in STATE_SORT_ORDER),
         kinds=tuple(sorted({status.probe.kind for status in statuses})),
-        sections=_load_sections(connection, matching, page_number, now),
-        matching_count=len(matching),
-        page_number=page_number,
-        page_count=page_count,
+        sections=group_into_sections(PROBE_SECTION_NAMES, rows, Counter(map(_section_name, matching))),
+        pagination=pagination,
     )
 
 
 def _sort_key(status: ProbeStatus) -> tuple[int, int, str, str]:
     probe = status.probe
-    return _section_index(status), STATE_SORT_ORDER.index(status.state), probe.group, probe.name.lower()
+    section_index = PROBE_SECTION_NAMES.index(_section_name(status))
+    return section_index, STATE_SORT_ORDER.index(status.state), probe.group, probe.name.lower()
 
 
-def _section_index(status: ProbeStatus) -> int:
-    """Into PROBE_SECTION_NAMES."""
+def _section_name(status: ProbeStatus) -> str:
     if status.state is HealthState.UP:
-        return 1
-    return 0 if status.open_incidents else 2
+        return PROBE_SECTION_NAMES[1]
+    return PROBE_SECTION_NAMES[0 if status.open_incidents else 2]
 
 
-def _load_sections(
-    connection: Connection, matching: Sequence[ProbeStatus], page_number: int, now: int
-) -> tuple[ProbeSection, ...]:
-    on_page = matching[(page_number - 1) * PROBES_PER_PAGE : page_number * PROBES_PER_PAGE]
+def _load_rows(connection: Connection, on_page: Sequence[ProbeStatus], now: int) -> Iterator[tuple[str, ProbeRow]]:
+    """(section, row)"""
     runs = load_latest_results(connection, [status.probe.database_id for status in on_page], SPARKLINE_RUNS)
     incident_counts = count_incidents_by_probe(connection, now - INCIDENTS_PERIOD_MS)
-    sections = []
-    for index, name in enumerate(PROBE_SECTION_NAMES):
-        rows = tuple(
-            _build_probe_row(
-                status, runs[status.probe.database_id], incident_counts.get(status.probe.database_id, 0), now
-            )
-            for status in on_page
-            if _section_index(status) == index
-        )
-        if rows:
-            sections.append(ProbeSection(name, rows, sum(_section_index(status) == index for status in matching)))
-    return tuple(sections)
+    for status in on_page:
+        id = status.probe.database_id
+        yield _section_name(status), _build_probe_row(status, runs[id], incident_counts.get(id, 0), now)
 
 
 def _format_probes_headline(statuses: Sequence[ProbeStatus]) -> str:
     if not statuses:
         return "No probes"
-    bad_count = sum(_section_index(status) == 0 for status in statuses)
-    attention = f"{bad_count} need{'s' if bad_count == 1 else ''} attention" if bad_count else "none needs attention"
-    return f"{format_count(len(statuses), 'probe')}, {attention}"
+    bad_count = sum(_section_name(status) == NEEDS_ATTENTION for status in statuses)
+    return f"{format_count(len(statuses), 'probe')}, {format_attention(bad_count)}"
 
 
 def _probes_summary_lines(statuses: Sequence[ProbeStatus], service_status: ServiceStatus, now: int) -> tuple[str, ...]:

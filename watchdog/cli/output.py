@@ -1,0 +1,66 @@
+"""What commands print: JSON for programs, tables for people."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from enum import StrEnum
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+Item = TypeVar("Item")
+
+
+class OutputFormat(StrEnum):
+    TABLE = "table"
+    JSON = "json"
+
+
+OutputFormatOption = Annotated[OutputFormat, typer.Option("--output", "-o", help="Output format.")]
+
+STATE_COLOURS: Mapping[str, str] = {"up": "green", "degraded": "yellow", "unknown": "bright_black", "down": "red"}
+
+
+def print_json(value: Any) -> None:
+    import json
+
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_list(
+    output: OutputFormat,
+    items: Sequence[Item],
+    *,
+    to_json: Callable[[Item], Any],
+    headings: Sequence[str],
+    to_row: Callable[[Item], Sequence[str]],
+    empty_text: str,
+) -> None:
+    """Prints the items as JSON or as a table, or `empty_text` in place of an empty table. Cells are Rich markup."""
+    if output is OutputFormat.JSON:
+        print_json([to_json(item) for item in items])
+    elif items:
+        _print_table(headings, map(to_row, items))
+    else:
+        print(empty_text)
+
+
+def escape_markup(text: str) -> str:
+    """Shows names and messages literally in a cell."""
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def _print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """In a pipe, lines are neither coloured nor wrapped."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*headings, box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for row in rows:
+        table.add_row(*row)
+    console = Console(highlight=False, emoji=False)
+    if not console.is_terminal:
+        console.width = 10_000
+    console.print(table)

@@ -1,0 +1,68 @@
+"""What the lists of probes and of jobs share: filters and a search, pages, and sections, the worst first."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Generic, NamedTuple, TypeVar
+
+from watchdog.store.read.status import ServiceStatus
+
+ROWS_PER_PAGE = 200
+"""Bounds the time for sparklines when there are thousands of probes."""
+NEEDS_ATTENTION = "Needs attention"
+
+Item = TypeVar("Item")
+Filter = TypeVar("Filter")
+Row = TypeVar("Row")
+
+
+class Pagination(NamedTuple):
+    page_number: int
+    page_count: int
+    item_count: int
+    """On all pages together."""
+
+    def slice_items(self, items: Sequence[Item]) -> Sequence[Item]:
+        """The items on this page."""
+        return items[(self.page_number - 1) * ROWS_PER_PAGE : self.page_number * ROWS_PER_PAGE]
+
+
+@dataclass(frozen=True, slots=True)
+class ListSection(Generic[Row]):
+    name: str
+    rows: tuple[Row, ...]
+    """Those on this page."""
+    total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListPage(Generic[Filter, Row]):
+    service_status: ServiceStatus
+    headline: str
+    summary_lines: tuple[str, ...]
+    total: int
+    """Without the filter."""
+    filter: Filter
+    sections: tuple[ListSection[Row], ...]
+    pagination: Pagination
+
+
+def paginate(item_count: int, page_number: int) -> Pagination:
+    """A page number beyond the last is the last."""
+    page_count = max(1, -(-item_count // ROWS_PER_PAGE))
+    return Pagination(min(max(page_number, 1), page_count), page_count, item_count)
+
+
+def group_into_sections(
+    section_names: Iterable[str], rows: Sequence[tuple[str, Row]], totals: Counter[str]
+) -> tuple[ListSection[Row], ...]:
+    """The sections that have rows on this page. `rows`: (section, row)."""
+    rows_by_section = {name: tuple(row for section, row in rows if section == name) for name in section_names}
+    return tuple(ListSection(name, own_rows, totals[name]) for name, own_rows in rows_by_section.items() if own_rows)
+
+
+def format_attention(count: int) -> str:
+    """ "none needs attention", "1 needs attention", "2 need attention"."""
+    return f"{count} need{'s' if count == 1 else ''} attention" if count else "none needs attention"
