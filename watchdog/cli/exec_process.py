@@ -30,12 +30,13 @@ class ChildProcess:
 
     def __init__(self) -> None:
         self.started_monotonic_s = time.monotonic()
-        self._ended_monotonic_s = 0.0
+        self._ended = threading.Event()
+        self._exit_code, self._ended_monotonic_s = 0, 0.0
+        """Set once it has ended."""
         self._output_tail = bytearray()
         self._process: subprocess.Popen[bytes] | None = None
         self._signals_before_start: list[int] = []
         self._copy_threads: list[threading.Thread] = []
-        self._wait_thread = threading.Thread(target=self._wait_for_exit)
         self._previous_handlers = {
             number: signal.getsignal(number) for name in FORWARDED_SIGNALS if (number := getattr(signal, name, 0))
         }
@@ -52,28 +53,27 @@ class ChildProcess:
         # A command that can check in by itself must not report the same run a second time.
         env = {name: value for name, value in os.environ.items() if name != CHECK_IN_URL_ENV_VAR}
         try:
-            self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env)  # noqa: S603 - the user's command
+            self._process = process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env)  # noqa: S603 - the user's command
         except OSError as e:
             code = 127 if isinstance(e, FileNotFoundError) else 126
             return StartFailure(code, f"cannot run {command[0]}: {(e.strerror or str(e)).lower()}")
         for number in self._signals_before_start:
-            self._process.send_signal(number)
-        for pipe, target_fd in ((self._process.stdout, 1), (self._process.stderr, 2)):
-            assert pipe is not None  # noqa: S101 - both are pipes
-            thread = threading.Thread(target=self._copy_output, args=(pipe.fileno(), target_fd))
-            thread.start()
-            self._copy_threads.append(thread)
-        self._wait_thread.start()
+            process.send_signal(number)
+        for pipe, target_fd in ((process.stdout, 1), (process.stderr, 2)):
+            if pipe is not None:
+                thread = threading.Thread(target=self._copy_output, args=(pipe.fileno(), target_fd))
+                thread.start()
+                self._copy_threads.append(thread)
+        threading.Thread(target=self._wait_for_exit, args=(process,)).start()
         return None
 
     def wait(self) -> tuple[int, float]:
-        """Its exit code, or 128 + the number of the signal that ended it; and the monotonic time of its end."""
-        self._wait_thread.join()
-        assert self._process is not None  # noqa: S101 - it was started
+        """Waits for the command to end. Returns its exit code, or 128 + the number of the signal that ended it, and the
+        monotonic time of its end."""
+        self._ended.wait()
         for thread in self._copy_threads:
             thread.join(OUTPUT_DRAIN_TIMEOUT_S)
-        code = self._process.returncode
-        return (code if code >= 0 else 128 - code), self._ended_monotonic_s
+        return self._exit_code, self._ended_monotonic_s
 
     def drain_output(self) -> None:
         """Waits until every process that holds the output has closed it: background children may still write."""
@@ -82,11 +82,12 @@ class ChildProcess:
         for thread in self._copy_threads:
             thread.join()
 
-    def _wait_for_exit(self) -> None:
+    def _wait_for_exit(self, process: subprocess.Popen[bytes]) -> None:
         """In a thread of its own, so that the end is timed even while a check-in is being sent."""
-        assert self._process is not None  # noqa: S101 - it was started
-        self._process.wait()
+        code = process.wait()
         self._ended_monotonic_s = time.monotonic()
+        self._exit_code = code if code >= 0 else 128 - code
+        self._ended.set()
 
     def _forward_signal(self, signal_number: int, _frame: object) -> None:
         if signal_number in TERMINAL_SIGNALS and os.isatty(0):
