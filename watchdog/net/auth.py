@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Self
 
 from pydantic import model_validator
@@ -51,19 +51,31 @@ class Auth(ConfigModel):
 
 def find_header_and_auth_problems(headers: Mapping[str, str], auth: Auth | None) -> list[tuple[FieldPath, str]]:
     """Errors in the `headers` of a target, and in their combination with `auth`."""
-    errors: list[tuple[FieldPath, str]] = [
-        (("headers", name), problem) for name, value in headers.items() if (problem := _header_problem(name, value))
-    ]
+    problems = find_header_problems(headers, _RESERVED_HEADERS)
+    errors: list[tuple[FieldPath, str]] = [(("headers", *path), problem) for path, problem in problems]
     if auth and "authorization" in map(str.lower, headers):
         errors.append((("auth",), "auth and an Authorization header cannot be combined: remove one of them"))
     return errors
 
 
-def _header_problem(name: str, value: str) -> str:
+def find_header_problems(
+    headers: Mapping[str, str], reserved_headers: Collection[str], *, ascii_only: bool = False
+) -> list[tuple[FieldPath, str]]:
+    """Errors in request headers, by header name. `ascii_only`: values must be ASCII text."""
+    return [
+        ((name,), problem)
+        for name, value in headers.items()
+        if (problem := _header_problem(name, value, reserved_headers, ascii_only))
+    ]
+
+
+def _header_problem(name: str, value: str, reserved_headers: Collection[str], ascii_only: bool) -> str:
     if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name):
         return "not a valid header name: use letters, digits and '-'"
-    if name.lower() in _RESERVED_HEADERS:
+    if name.lower() in reserved_headers:
         return "Watchdog sets this header itself: remove it"
     if value != value.strip() or re.search(r"[\x00-\x08\x0a-\x1f\x7f]", value):
         return "expected a header value without line breaks, control characters and surrounding spaces"
+    if ascii_only and not value.isascii():
+        return "expected a header value of ASCII characters"
     return ""

@@ -5,16 +5,16 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import re
 from collections.abc import Mapping
 from typing import ClassVar
 from urllib.parse import quote
 
 from pydantic import field_validator
 
-from watchdog.config_types import Secret
+from watchdog.config_types import FieldValidationError, Secret
 from watchdog.domain.formatting import format_iso8601
 from watchdog.domain.model import AlertContext, Json, ResultWithEvidence, RunSummary
+from watchdog.net.auth import find_header_problems
 from watchdog.net.url import HttpUrl, parse_url
 from watchdog.notifiers.base import DeliveryRequest, Notifier
 from watchdog.notifiers.message import compose_message, replace_nbsp
@@ -46,13 +46,8 @@ class WebhookNotifier(Notifier):
     @field_validator("headers")
     @classmethod
     def _validate_headers(cls, headers: Mapping[str, str]) -> Mapping[str, str]:
-        for name, value in headers.items():
-            if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
-                raise ValueError(f"{name!r} is not a valid header name: use letters, digits and '-'")
-            if name.lower() in RESERVED_HEADERS:
-                raise ValueError(f"Watchdog sets the header {name} itself: remove it")
-            if not re.fullmatch(r"[\x21-\x7e]([\t\x20-\x7e]*[\x21-\x7e])?", value):
-                raise ValueError(f"expected printable ASCII text as the value of header {name}")
+        if errors := find_header_problems(headers, RESERVED_HEADERS, ascii_only=True):
+            raise FieldValidationError(errors)
         return headers
 
     @property

@@ -285,9 +285,9 @@ def test_the_stream_for_server_messages_is_never_opened() -> None:
 def test_headers_and_credentials_go_with_every_request() -> None:
     async def go() -> None:
         async with running_raw_server() as raw:
-            await run_mcp_probe({"url": raw.url, "headers": {"X-Team": "a"}, "auth": {"bearer": "s3cret"}})
+            await run_mcp_probe({"url": raw.url, "headers": {"X-Team": "ä"}, "auth": {"bearer": "s3cret"}})
             assert {h["authorization"] for h in raw.headers} == {"Bearer s3cret"}
-            assert {h["x-team"] for h in raw.headers} == {"a"}
+            assert {h["x-team"] for h in raw.headers} == {"ä"}
 
     asyncio.run(go())
 

@@ -166,7 +166,7 @@ def _create_httpx_client(transport: HttpTransport, pool: httpcore2.AsyncConnecti
     defaults = {"User-Agent": "watchdog-monitor", "Accept-Encoding": "identity"}
     return httpx2.AsyncClient(
         transport=_HttpxTransport(transport, pool),
-        headers=defaults | dict(transport.endpoint.headers),
+        headers=httpx2.Headers(defaults | dict(transport.endpoint.headers), encoding="utf-8"),
         timeout=None,
         trust_env=False,
     )
