@@ -9,7 +9,7 @@ from watchdog.domain.measurements import (
     TASKS_EVIDENCE_KEY,
     CanaryStages,
     JobCounts,
-    QueueMetrics,
+    QueueMeasurements,
     TaskCounts,
     facts_about,
 )
@@ -20,17 +20,17 @@ STATS = QueueStats(waiting=3, active=0, failed=2, oldest=90_000, completed=Compl
 
 
 def test_queue_metrics_survive_storage() -> None:
-    metrics = QueueMetrics.from_stats(STATS, failure_ratio=0.25)
+    metrics = QueueMeasurements.from_metrics(STATS, failure_ratio=0.25)
     stored = json.loads(json.dumps(metrics.to_measurements()))
     assert stored == {"waiting": 3, "active": 0, "failed": 2, "oldest": 90_000, "failure_ratio": 0.25}
-    assert QueueMetrics.from_measurements(stored) == metrics
+    assert QueueMeasurements.from_measurements(stored) == metrics
     assert (metrics.delayed, metrics.consumers) == (None, None)
 
 
 def test_measurements_of_other_names_and_types_are_ignored() -> None:
     measurements: dict[str, Scalar] = {"waiting": "many", "jobs": 5, "oldest": None, "active": 1}
-    assert QueueMetrics.from_measurements(measurements) == QueueMetrics(active=1)
-    assert QueueMetrics.from_measurements({}) == QueueMetrics()
+    assert QueueMeasurements.from_measurements(measurements) == QueueMeasurements(active=1)
+    assert QueueMeasurements.from_measurements({}) == QueueMeasurements()
 
 
 def test_canary_stages_survive_storage_among_other_phases() -> None:

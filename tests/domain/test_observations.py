@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from watchdog.domain.measurements import QueueMeasurements
 from watchdog.domain.observations import JobFacts, QueueStats
 from watchdog.domain.schedule import CronSchedule, IntervalSchedule
 
@@ -37,7 +38,7 @@ def test_real_facts_are_kept() -> None:
 
 def test_metrics_are_what_the_system_reports() -> None:
     stats = QueueStats(waiting=0, oldest=5, paused=True, head="a")
-    assert stats.metrics == {"waiting": 0, "oldest": 5}
+    assert QueueMeasurements.from_metrics(stats).to_measurements() == {"waiting": 0, "oldest": 5}
 
 
 @pytest.mark.parametrize(

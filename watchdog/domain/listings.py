@@ -11,11 +11,8 @@ while nothing changes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TypeVar
 
 from watchdog.domain.model import Facts, Json, Listing, Listings
-
-FactsT = TypeVar("FactsT")
 
 
 def facts_to_json(facts: Facts) -> list[Json]:
@@ -26,14 +23,10 @@ def facts_to_json(facts: Facts) -> list[Json]:
     return list(facts[:length])
 
 
-def map_texts(facts: FactsT, transform: Callable[[str], str]) -> FactsT:
+def map_texts(facts: Facts, transform: Callable[[str], str]) -> Facts:
     """The facts with every text transformed, such as masked and truncated."""
-    changed = {
-        name: transform(value)
-        for name, value in facts._asdict().items()  # type: ignore[attr-defined] # a NamedTuple
-        if isinstance(value, str) and value
-    }
-    return facts._replace(**changed) if changed else facts  # type: ignore[attr-defined]
+    changed = {name: transform(value) for name, value in facts._asdict().items() if isinstance(value, str) and value}
+    return facts._replace(**changed) if changed else facts
 
 
 def listings_to_json(listings: Listings, base: Listings) -> Json:

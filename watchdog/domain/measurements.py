@@ -3,36 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple, Self
+from dataclasses import asdict, dataclass, fields
+from typing import Any, NamedTuple, Self
 
 from watchdog.domain.model import Json, Scalar
-from watchdog.domain.observations import QueueStats
+from watchdog.domain.observations import QueueMetrics
 
 
-class QueueMetrics(NamedTuple):
-    """The numbers of a queue at one run, stored as the result's measurements. None: the system does not report it."""
+@dataclass(frozen=True, slots=True)
+class QueueMeasurements(QueueMetrics):
+    """The metrics of a queue at one run, stored as the result's measurements."""
 
-    waiting: int | None = None
-    active: int | None = None
-    delayed: int | None = None
-    failed: int | None = None
-    oldest: int | None = None
-    """How long the oldest waiting job has been ready, in ms."""
-    consumers: int | None = None
     failure_ratio: float | None = None
-    """The share of failures among the jobs that ended within the window of the `failure_ratio` rule."""
+    """The share of failures among the jobs that ended within the window of the `failure_ratio` rule; 0 to 1."""
 
     @classmethod
-    def from_stats(cls, stats: QueueStats, failure_ratio: float | None) -> Self:
-        return cls(**stats.metrics, failure_ratio=failure_ratio)
+    def from_metrics(cls, metrics: QueueMetrics, failure_ratio: float | None = None) -> Self:
+        values = {field.name: getattr(metrics, field.name) for field in fields(QueueMetrics)}
+        return cls(**values, failure_ratio=failure_ratio)
 
     def to_measurements(self) -> dict[str, Scalar]:
-        return {name: value for name, value in self._asdict().items() if value is not None}
+        return _without_none(asdict(self))
 
     @classmethod
     def from_measurements(cls, measurements: Mapping[str, Scalar]) -> Self:
         """Ignores measurements of other names, and values that are no numbers."""
-        values = {name: measurements.get(name) for name in cls._fields}
+        values = {field.name: measurements.get(field.name) for field in fields(cls)}
         return cls(**{name: value for name, value in values.items() if isinstance(value, int | float)})  # type: ignore[arg-type] # by their names
 
 
@@ -49,12 +45,16 @@ class CanaryStages(NamedTuple):
     """From picked up to finished; from enqueued where no pick-up is shown."""
 
     def to_phases(self) -> dict[str, float]:
-        return {name: duration for name, duration in self._asdict().items() if duration is not None}
+        return _without_none(self._asdict())
 
     @classmethod
     def from_phases(cls, phases: Mapping[str, float]) -> Self:
         """Ignores phases that are no stage, such as `connect`."""
         return cls(*(phases.get(name) for name in cls._fields))
+
+
+def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
 
 
 class JobCounts(NamedTuple):

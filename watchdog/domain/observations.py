@@ -5,6 +5,7 @@ Instants are in ms since the epoch; None means that the source does not report t
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -51,8 +52,9 @@ class CompletedCounts(NamedTuple):
     """None: the system does not keep jobs that succeeded."""
 
 
-class QueueStats(NamedTuple):
-    """The state of a queue. None: the system does not report the value, or was not asked for it."""
+@dataclass(frozen=True, slots=True)
+class QueueMetrics:
+    """The numbers of a queue. None: the system does not report the number, or was not asked for it."""
 
     waiting: int | None = None
     """Jobs that a worker could take now."""
@@ -65,19 +67,17 @@ class QueueStats(NamedTuple):
     """How long the oldest waiting job has been ready, in ms."""
     consumers: int | None = None
     """Workers that take jobs from this queue."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStats(QueueMetrics):
+    """The state of a queue: its metrics, and what only rules and messages need."""
+
     paused: bool = False
     head: str | None = None
     """Identifies the job that is next to be taken."""
     completed: CompletedCounts | None = None
-
-    @property
-    def metrics(self) -> dict[str, int]:
-        """The numbers that the system reports, by name."""
-        values = {name: getattr(self, name) for name in QUEUE_METRIC_NAMES}
-        return {name: value for name, value in values.items() if value is not None}
-
-
-QUEUE_METRIC_NAMES = ("waiting", "active", "delayed", "failed", "oldest", "consumers")
+    """Counted only if `failure_ratio` is configured."""
 
 
 class JobFacts(NamedTuple):

@@ -72,7 +72,7 @@ class QueueThreshold(NamedTuple):
     """The limit on one metric of a queue. Durations in ms."""
 
     metric: str
-    """A name of QUEUE_METRIC_NAMES, `failure_ratio`, or `stalled`: waiting jobs are taken, one after the other."""
+    """A field of `QueueMetrics`, `failure_ratio`, or `stalled`: waiting jobs are taken, one after the other."""
     value: float = 0
     """The metric is bad above this; `consumers` is bad below it."""
     for_ms: int = 0

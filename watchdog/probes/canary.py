@@ -18,7 +18,7 @@ from watchdog.config_types import (
     duration_bounds,
     format_config_duration,
 )
-from watchdog.domain.measurements import QueueMetrics
+from watchdog.domain.measurements import QueueMeasurements
 from watchdog.domain.model import Evidence, Json, Observation, Outcome
 from watchdog.domain.observations import JobStage, JobStatus, QueueStats
 from watchdog.domain.probe_state import SENTINEL_STATE_KEY, SentinelRecord
@@ -253,14 +253,16 @@ class _CanaryRun:
     def _final_observation(self, tracker: SentinelTracker, stats: QueueStats, *, removed: bool) -> Observation:
         reason, message = canary_failure_reason(self.settings.limits, tracker, stats)
         facts = self._evidence_facts(tracker)
-        facts |= stats.metrics | ({"paused": True} if stats.paused else {})
+        facts |= QueueMeasurements.from_metrics(stats).to_measurements()
+        if stats.paused:
+            facts["paused"] = True
         return Observation(
             Outcome.FAIL if reason else Outcome.PASS,
             reason,
             message,
             duration=None if tracker.finished_at is None else tracker.finished_at - tracker.sent_at,
             phases={**self.context.phase_timer.phase_durations_ms, **tracker.phase_durations_ms},
-            measurements=QueueMetrics(waiting=stats.waiting, consumers=stats.consumers).to_measurements(),
+            measurements=QueueMeasurements(waiting=stats.waiting, consumers=stats.consumers).to_measurements(),
             evidence=Evidence(facts, tracker.job_status.error),
             state_updates=self._state_updates(tracker, removed=removed),
         )

@@ -9,7 +9,7 @@ from pydantic import Field, StrictFloat, StrictInt, model_validator
 
 from watchdog.config_types import ConfigModel, Duration, FieldValidationError, duration_bounds
 from watchdog.domain.formatting import format_duration
-from watchdog.domain.measurements import QueueMetrics
+from watchdog.domain.measurements import QueueMeasurements
 from watchdog.domain.model import Evidence, Json, Observation, Outcome, Scalar
 from watchdog.domain.observations import QueueStats
 from watchdog.domain.probe_state import (
@@ -240,11 +240,11 @@ def queue_observation(
 
 def _measurements(threshold_states: Iterable[ThresholdState], stats: QueueStats) -> Mapping[str, Scalar]:
     ratio = next((state.value for state in threshold_states if state.threshold.window_ms), None)
-    return QueueMetrics.from_stats(stats, failure_ratio=ratio).to_measurements()
+    return QueueMeasurements.from_metrics(stats, failure_ratio=ratio).to_measurements()
 
 
 def _evidence_facts(threshold_states: Iterable[ThresholdState], stats: QueueStats) -> dict[str, Json]:
-    facts: dict[str, Json] = dict(stats.metrics)
+    facts: dict[str, Json] = QueueMeasurements.from_metrics(stats).to_measurements()
     if stats.oldest is not None:
         facts["oldest"] = format_duration(stats.oldest)
     if stats.completed is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container
+from dataclasses import replace
 from typing import ClassVar
 
 from watchdog.domain.observations import CompletedCounts, QueueStats
@@ -39,7 +40,7 @@ class PgbossStatsSource(PgbossQueue, QueueStatsSource):
                 return stats
             failed, failed_in_window, completed_in_window = counts
             completed = None if window_ms is None else CompletedCounts(failed_in_window, completed_in_window)
-            return stats._replace(failed=failed, completed=completed)
+            return replace(stats, failed=failed, completed=completed)
 
 
 async def fetch_unfinished_stats(config: PgbossQueue, session: PostgresSession, columns: TableColumns) -> QueueStats:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container
+from dataclasses import replace
 from typing import ClassVar
 
 from watchdog.domain.observations import CompletedCounts, QueueStats
@@ -70,16 +71,16 @@ class ProcrastinateStatsSource(ProcrastinateQueue, QueueStatsSource):
         async with open_postgres_session(self, context, STATS_PRIVILEGES_HINT) as session:
             await require_procrastinate_tables(session)
             stats = await fetch_unfinished_stats(session, self.queue)
-            stats = stats._replace(consumers=None)  # the workers of any queue count, hence not reported
+            stats = replace(stats, consumers=None)  # the workers of any queue count, hence not reported
             queue = {"queue": self.queue}
             if failed_count := await fetch_counts(session, context, FAILED_COUNT_SQL, queue):
-                stats = stats._replace(failed=failed_count[0])
+                stats = replace(stats, failed=failed_count[0])
             if window_ms is None:
                 return stats
             parameters = {**queue, "window_ms": window_ms}
             if counts := await fetch_counts(session, context, FINISHED_COUNTS_SQL, parameters):
                 failed, succeeded, kept_succeeded = counts
-                stats = stats._replace(completed=CompletedCounts(failed, succeeded if kept_succeeded else None))
+                stats = replace(stats, completed=CompletedCounts(failed, succeeded if kept_succeeded else None))
             return stats
 
 

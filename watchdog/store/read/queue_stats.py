@@ -7,7 +7,7 @@ from typing import NamedTuple
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from watchdog.domain.measurements import QueueMetrics
+from watchdog.domain.measurements import QueueMeasurements
 from watchdog.domain.probe_state import QUEUE_STATE_KEY, ThresholdRecord, threshold_records_from_json
 from watchdog.store.codec import loads
 from watchdog.store.tables import probe_state, results
@@ -15,14 +15,14 @@ from watchdog.store.tables import probe_state, results
 
 class QueueSample(NamedTuple):
     slot: int
-    metrics: QueueMetrics
+    metrics: QueueMeasurements
 
 
 def list_queue_samples(connection: Connection, probe: int, start: int) -> list[QueueSample]:
     """The runs since `start` that counted the waiting jobs, oldest first."""
     measured = (results.c.probe == probe, results.c.slot >= start, results.c.measurements.is_not(None))
     rows = connection.execute(sa.select(results.c.slot, results.c.measurements).where(*measured).order_by("slot"))
-    samples = (QueueSample(slot, QueueMetrics.from_measurements(loads(text))) for slot, text in rows)
+    samples = (QueueSample(slot, QueueMeasurements.from_measurements(loads(text))) for slot, text in rows)
     return [sample for sample in samples if sample.metrics.waiting is not None]
 
 

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from watchdog.domain import reasons
 from watchdog.domain.formatting import format_count, format_duration, format_time_of_day
-from watchdog.domain.measurements import CanaryStages, QueueMetrics
+from watchdog.domain.measurements import CanaryStages, QueueMeasurements
 from watchdog.domain.model import HealthState, Outcome, Result
 from watchdog.web import charts
 from watchdog.web.cards.base import CardContext, CardType
@@ -49,7 +49,7 @@ class CanaryRun:
     @classmethod
     def from_result(cls, result: Result) -> CanaryRun:
         stages = CanaryStages.from_phases(result.phases)
-        waiting = QueueMetrics.from_measurements(result.measurements).waiting
+        waiting = QueueMeasurements.from_measurements(result.measurements).waiting
         return cls(result.slot, result.outcome, result.reason, result.message, stages, waiting)
 
 
