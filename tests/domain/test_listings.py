@@ -33,8 +33,8 @@ def round_trip(listings: Listings, base: Listings = EMPTY) -> Listings:
     return listings_from_json(json.loads(json.dumps(listings_to_json(listings, base))), base, TYPES)
 
 
-def listing(at: int, *facts: Counted, unreported: tuple[tuple[int, int], ...] = ()) -> Listings:
-    return {"counted": Listing(at, {f.name: f for f in sorted(facts)}, unreported)}
+def listing(at: int, *facts: Counted, gaps: tuple[tuple[int, int], ...] = ()) -> Listings:
+    return {"counted": Listing(at, {f.name: f for f in sorted(facts)}, gaps)}
 
 
 def test_defaults_at_the_end_are_not_written() -> None:
@@ -69,7 +69,7 @@ def test_an_empty_listing_is_an_observation() -> None:
 
 
 def test_periods_without_reports_come_along() -> None:
-    original = listing(9, Counted("a"), unreported=((1, 2), (4, 7)))
+    original = listing(9, Counted("a"), gaps=((1, 2), (4, 7)))
     assert round_trip(original) == original
 
 

@@ -18,8 +18,8 @@ HOUR = 3_600_000
 NEW = short_digest("new")
 
 
-def read(*entries: Any, first_seen: dict[str, int] | None = None) -> dict[str, ReportedTask]:
-    listing = parse_task_list({"tasks": list(entries)}, NOW, first_seen or {})
+def read(*entries: Any, first_listed: dict[str, int] | None = None) -> dict[str, ReportedTask]:
+    listing = parse_task_list({"tasks": list(entries)}, NOW, first_listed or {})
     assert listing is not None
     assert listing.problems == ()
     return dict(listing.tasks)
@@ -154,27 +154,27 @@ class TestATaskThatNeverRan:
     def test_is_seen_from_now_on(self) -> None:
         listing = parse_task_list({"tasks": [{"name": "new", "ok": True}]}, NOW, {})
         assert listing is not None
-        assert (listing.tasks["new"].first_listed_at, listing.first_seen_at) == (NOW, {NEW: NOW})
+        assert (listing.tasks["new"].first_listed_at, listing.first_listed_at) == (NOW, {NEW: NOW})
 
-    def test_counts_from_when_it_was_first_seen(self) -> None:
+    def test_counts_from_when_it_was_first_listed(self) -> None:
         listing = parse_task_list({"tasks": [{"name": "new", "ok": True}]}, NOW, {NEW: NOW - HOUR, "gone": 5})
         assert listing is not None
-        assert (listing.tasks["new"].first_listed_at, listing.first_seen_at) == (NOW - HOUR, {NEW: NOW - HOUR})
+        assert (listing.tasks["new"].first_listed_at, listing.first_listed_at) == (NOW - HOUR, {NEW: NOW - HOUR})
 
     def test_is_forgotten_once_it_ran(self) -> None:
         listing = parse_task_list({"tasks": [{"name": "new", "ok": True, "staleness_ms": 1}]}, NOW, {NEW: NOW - HOUR})
         assert listing is not None
-        assert (listing.tasks["new"].first_listed_at, listing.first_seen_at) == (None, {})
+        assert (listing.tasks["new"].first_listed_at, listing.first_listed_at) == (None, {})
 
     def test_costs_little_memory_however_many_there_are(self) -> None:
         entries = [{"name": f"{i}{'é' * 500}", "ok": True} for i in range(2 * MAX_TASKS)]
         listing = parse_task_list({"tasks": entries}, NOW, {str(i): 5 for i in range(100_000)})
         assert listing is not None
-        assert len(listing.first_seen_at) == MAX_TASKS
-        assert len(json.dumps(dict(listing.first_seen_at))) < 32 * MAX_TASKS
+        assert len(listing.first_listed_at) == MAX_TASKS
+        assert len(json.dumps(dict(listing.first_listed_at))) < 32 * MAX_TASKS
 
     def test_survives_a_clock_that_was_set_back(self) -> None:
-        assert read({"name": "new", "ok": True}, first_seen={NEW: NOW + HOUR})["new"].first_listed_at == NOW
+        assert read({"name": "new", "ok": True}, first_listed={NEW: NOW + HOUR})["new"].first_listed_at == NOW
 
 
 ANYTHING = some.recursive(

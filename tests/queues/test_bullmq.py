@@ -53,8 +53,8 @@ def test_every_scheduler_is_read(lab: BullmqSchedulerLab) -> None:
     assert report.result.measurements == {"jobs": 2, "jobs_failing": 0}
     nightly = report.evidence.facts["jobs"]["nightly"]
     assert (nightly["cron"], nightly["timezone"]) == ("0 3 * * *", "Europe/Berlin")
-    assert lab.job_state("digest")["last_succeeded_at"] is not None
-    assert lab.job_state("nightly")["last_succeeded_at"] is None
+    assert lab.job_state("digest")["last_ok"] is not None
+    assert lab.job_state("nightly")["last_ok"] is None
 
 
 def test_without_a_worker_a_schedule_is_overdue_after_its_grace(lab: BullmqSchedulerLab) -> None:

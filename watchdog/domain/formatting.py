@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from statistics import median
 
-from watchdog.domain.model import HealthState, Outcome, RemediationAttempt, RunSummary
+from watchdog.domain.model import HealthState, Outcome, RemediationAttempt, RemediationState, RunSummary
 from watchdog.domain.reasons import title
 from watchdog.domain.timestamps import UNIX_EPOCH
 
@@ -28,11 +28,11 @@ HEALTH_STATE_SYMBOLS = {HealthState.UP: "✓", HealthState.DEGRADED: "▲", Heal
 """The icons of the pages, for places that have only text."""
 
 _REMEDIATION_STATE_LABELS = {
-    "rate_limited": "rate-limited",
-    "started": "started",
-    "succeeded": "succeeded",
-    "dry_run": "dry run",
-    "failed": "failed",
+    RemediationState.RATE_LIMITED: "rate-limited",
+    RemediationState.STARTED: "started",
+    RemediationState.SUCCEEDED: "succeeded",
+    RemediationState.DRY_RUN: "dry run",
+    RemediationState.FAILED: "failed",
 }
 
 _OUTCOME_SYMBOLS = {Outcome.FAIL: "✕", Outcome.ERROR: "?", Outcome.MISSED: "·"}
@@ -139,7 +139,7 @@ def job_status_label(reason: str, *, has_run: bool, has_schedule: bool) -> str:
 
 def format_remediation(attempt: RemediationAttempt, now: int) -> tuple[str, str]:
     """The state of a remediation, and the action with its result: "succeeded", "UPDATE jobs · changed 1 row"."""
-    unfinished = attempt.state == "started" and now - attempt.started_at >= MINUTE_MS
+    unfinished = attempt.state is RemediationState.STARTED and now - attempt.started_at >= MINUTE_MS
     detail = "outcome unknown" if unfinished else attempt.detail
     return _REMEDIATION_STATE_LABELS[attempt.state], " · ".join(filter(None, (attempt.action, detail)))
 

@@ -11,6 +11,7 @@ while nothing changes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import chain
 
 from watchdog.domain.model import Facts, Json, Listing, Listings
 
@@ -40,7 +41,7 @@ def _difference(listing: Listing, base: Listing | None) -> list[Json]:
         subject: facts_to_json(facts) for subject, facts in listing.subjects.items() if before.get(subject) != facts
     }
     changes |= {subject: None for subject in before if subject not in listing.subjects}
-    return [listing.observed_at, changes, *([listing.unreported] if listing.unreported else [])]
+    return [listing.observed_at, changes, *([listing.gaps] if listing.gaps else [])]
 
 
 def listings_from_json(value: Json, base: Listings, facts_types: Mapping[str, type[Facts]]) -> Listings:
@@ -53,12 +54,11 @@ def listings_from_json(value: Json, base: Listings, facts_types: Mapping[str, ty
 
 
 def _apply_difference(entry: list[Json], base: Listing | None, facts_type: type[Facts]) -> Listing:
-    observed_at, changes, *unreported = entry
+    observed_at, changes, *gaps = entry
     subjects = {} if base is None else dict(base.subjects)
     for subject, values in changes.items():
         if values is None:
             subjects.pop(subject, None)
         else:
             subjects[subject] = facts_type(*values)
-    periods = tuple((start, end) for start, end in (unreported[0] if unreported else ()))
-    return Listing(observed_at, dict(sorted(subjects.items())), periods)
+    return Listing(observed_at, dict(sorted(subjects.items())), tuple((start, stop) for start, stop in chain(*gaps)))

@@ -54,6 +54,32 @@ class IncidentEvent(StrEnum):
     RESOLVED = "resolved"
 
 
+class DeliveryState(StrEnum):
+    """What became of a notification."""
+
+    WAITING = "waiting"
+    """To be sent, or sent again."""
+    SENT = "sent"
+    """Its receiver has confirmed it."""
+    MERGED = "merged"
+    """A later notification was sent in its place."""
+    UNDELIVERED = "undelivered"
+    """Retries were given up; it stays visible."""
+
+
+class RemediationState(StrEnum):
+    """What became of a remediation."""
+
+    RATE_LIMITED = "rate_limited"
+    """Held back by its limit; it may run later."""
+    STARTED = "started"
+    """Running, or its process was killed."""
+    SUCCEEDED = "succeeded"
+    DRY_RUN = "dry_run"
+    """It showed what it would do."""
+    FAILED = "failed"
+
+
 Facts: TypeAlias = Any
 """What a rule needs to know of a subject: a NamedTuple of JSON scalars whose first field has no default."""
 
@@ -64,8 +90,8 @@ class Listing(NamedTuple):
     observed_at: int
     """When, by the clock that the instants among the facts come from; epoch milliseconds."""
     subjects: Mapping[str, Facts]
-    unreported: tuple[tuple[int, int], ...] = ()
-    """Periods in which the source could not report anything to Watchdog, as (start, end); epoch milliseconds."""
+    gaps: tuple[tuple[int, int], ...] = ()
+    """Downtimes of Watchdog in which the source could not report to it, as (start, stop); epoch milliseconds."""
 
 
 Listings: TypeAlias = Mapping[str, Listing]
@@ -249,8 +275,7 @@ class RemediationAttempt(NamedTuple):
     """The action in words."""
     reason: str
     run_id: str
-    state: str
-    """rate_limited, started, succeeded, dry_run or failed."""
+    state: RemediationState
     started_at: int
     ended_at: int | None
     detail: str

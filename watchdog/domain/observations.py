@@ -131,11 +131,11 @@ class JobFacts(NamedTuple):
         }
         return self._replace(**cleared)
 
-    def build_schedule(self, first_seen_at: int = 0) -> Schedule | None:
+    def build_schedule(self, since: int = 0) -> Schedule | None:
         """Its schedule; None if it has none, or none that Watchdog can read.
 
         An interval is anchored to the next run that its scheduler announces, else to the last run. Without either, the
-        first run is due one interval after `first_seen_at`.
+        first run is due one interval after `since`.
         """
         try:
             if self.cron:
@@ -143,7 +143,7 @@ class JobFacts(NamedTuple):
         except ScheduleError:
             return None
         if self.every:
-            first = self.last_start if self.last_start is not None else first_seen_at - 1
+            first = self.last_start if self.last_start is not None else since - 1
             anchor = self.next_due if self.next_due is not None else first
             return IntervalSchedule(self.every, anchor % self.every)
         return None

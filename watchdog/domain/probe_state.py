@@ -30,18 +30,20 @@ def short_digest(name: str) -> str:
 
 
 class JobState(NamedTuple):
-    """What the judgement of a scheduled job carries from run to run, because its source forgets old runs."""
+    """What the judgement of a scheduled job carries from run to run, because its source forgets old runs.
+
+    Fields that `JobFacts` has as well mean the same here.
+    """
 
     schedule_text: str
     """Its schedule in words; empty while none is in force. A change of it moves `expected_from` to the present."""
     expected_from: int
     """Runs are expected from this instant on: when the schedule was first seen, or changed."""
-    last_started_at: int | None = None
-    last_finished_at: int | None = None
-    last_succeeded_at: int | None = None
-    last_duration: int | None = None
-    """Of the newest finished run, in ms."""
-    consecutive_failures: int = 0
+    last_start: int | None = None
+    last_end: int | None = None
+    last_ok: int | None = None
+    duration: int | None = None
+    failures: int = 0
 
 
 class JobRecord(NamedTuple):
@@ -158,12 +160,12 @@ class McpProtocolRecord(NamedTuple):
 class NewTasksRecord(NamedTuple):
     """When tasks that have never run were first listed."""
 
-    first_seen_at: Mapping[str, int] = {}
+    first_listed_at: Mapping[str, int] = {}
     """By digest of the task's name."""
 
     def to_json(self) -> Json:
         """None if there are no such tasks."""
-        return dict(self.first_seen_at) or None
+        return dict(self.first_listed_at) or None
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Json] | None) -> NewTasksRecord:

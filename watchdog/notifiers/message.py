@@ -17,7 +17,15 @@ from watchdog.domain.formatting import (
     format_timestamp,
     sparkline,
 )
-from watchdog.domain.model import AlertContext, HealthState, Incident, IncidentEvent, Outcome, ResultWithEvidence
+from watchdog.domain.model import (
+    AlertContext,
+    HealthState,
+    Incident,
+    IncidentEvent,
+    Outcome,
+    RemediationState,
+    ResultWithEvidence,
+)
 from watchdog.domain.rules import HEALTH_STATE_BY_RULE
 from watchdog.domain.text import replace_unsafe_characters, shorten, to_single_line
 
@@ -267,7 +275,8 @@ def _resolved_fields(context: AlertContext, cause: str) -> tuple[MessageField, .
     fields = [*_checked_fields(context), MessageField("Was", f"{cause}{checks}")]
     fields.append(MessageField("Time", f"{since} to {until} UTC"))
     attempts = sorted(
-        context.remediation_attempts, key=lambda attempt: (attempt.state != "rate_limited", attempt.started_at)
+        context.remediation_attempts,
+        key=lambda attempt: (attempt.state is not RemediationState.RATE_LIMITED, attempt.started_at),
     )
     for attempt in attempts[-1:]:
         state, action = format_remediation(attempt, context.now)

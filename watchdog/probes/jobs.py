@@ -171,10 +171,8 @@ class JobsProbe(Probe):
         return add_facts(observation, connect_context.facts)
 
 
-def jobs_observation(
-    jobs: list[EvaluatedJob], context: RunContext, observed_at: int, unreported: Gaps = ()
-) -> Observation:
-    """The observation of a run that evaluated these jobs at `observed_at`, by the clock of their source. `unreported`:
+def jobs_observation(jobs: list[EvaluatedJob], context: RunContext, observed_at: int, gaps: Gaps = ()) -> Observation:
+    """The observation of a run that evaluated these jobs at `observed_at`, by the clock of their source. `gaps`:
     periods in which the source could not report to Watchdog."""
     problems = {job.facts.name: job.verdict for job in jobs if job.verdict.reason}
     reason, message, _ = next(iter(problems.values()), JobVerdict("", "", None))
@@ -190,7 +188,7 @@ def jobs_observation(
         duration=sum(context.phase_timer.phase_durations_ms.values()),
         phases=context.phase_timer.phase_durations_ms,
         measurements=JobCounts(len(jobs), len(problems))._asdict(),
-        listings={job_rule.RULE_NAME: Listing(observed_at, {j.facts.name: j.facts for j in jobs}, tuple(unreported))},
+        listings={job_rule.RULE_NAME: Listing(observed_at, {j.facts.name: j.facts for j in jobs}, tuple(gaps))},
         evidence=Evidence({JOBS_EVIDENCE_KEY: {job.facts.name: _job_evidence(job) for job in evidence_jobs}}),
         state_updates={k: v for k, v in (records | removed).items() if context.probe_state.get(k) != v},
     )

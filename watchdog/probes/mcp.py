@@ -205,9 +205,9 @@ class McpProbe(Probe):
         task_list, responded_at = None, context.started_at + round(session.elapsed_ms or 0)
         if session.called_tool:
             record = NewTasksRecord.from_json(context.probe_state.get(NEW_TASKS_STATE_KEY))
-            task_list = parse_task_list(session.tool_result, responded_at, record.first_seen_at)
-            if task_list is not None and task_list.first_seen_at != record.first_seen_at:
-                state_updates[NEW_TASKS_STATE_KEY] = NewTasksRecord(task_list.first_seen_at).to_json()
+            task_list = parse_task_list(session.tool_result, responded_at, record.first_listed_at)
+            if task_list is not None and task_list.first_listed_at != record.first_listed_at:
+                state_updates[NEW_TASKS_STATE_KEY] = NewTasksRecord(task_list.first_listed_at).to_json()
         expression_context = self._build_expression_context(session)
         reason, message = self._find_failure(session, task_list, expression_context)
         expectation_facts: dict[str, Json] = {}

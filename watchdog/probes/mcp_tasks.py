@@ -43,7 +43,7 @@ class TaskList:
     tasks: Mapping[str, ReportedTask]
     problems: tuple[str, ...] = ()
     """Problems of the list and of entries without a name. An invalid entry with a name is a task that is not ok."""
-    first_seen_at: Mapping[str, int] = field(default_factory=dict)
+    first_listed_at: Mapping[str, int] = field(default_factory=dict)
     """For tasks that have never run: digest of the name -> when the task was first listed, in ms since the epoch."""
     raw_entries: Mapping[str, Json] = field(default_factory=dict)
     """Name -> the entry as the server sent it, for the evidence."""
@@ -53,7 +53,7 @@ class _InvalidTaskEntryError(ValueError):
     pass
 
 
-def parse_task_list(tool_result: Json, now: int, first_seen_at: Mapping[str, int]) -> TaskList | None:
+def parse_task_list(tool_result: Json, now: int, first_listed_at: Mapping[str, int]) -> TaskList | None:
     """The task list in the result of a tool call. None if the result has no `tasks`. Never raises."""
     if not isinstance(tool_result, dict) or "tasks" not in tool_result:
         return None
@@ -62,7 +62,7 @@ def parse_task_list(tool_result: Json, now: int, first_seen_at: Mapping[str, int
         return TaskList({}, (f"tasks is {_json_type_name(entries)}, not a list",))
     tasks: dict[str, ReportedTask] = {}
     raw_entries: dict[str, Json] = {}
-    first_seen: dict[str, int] = {}
+    first_listed: dict[str, int] = {}
     problems = []
     for index, entry in enumerate(entries[:MAX_TASKS]):
         try:
@@ -77,15 +77,15 @@ def parse_task_list(tool_result: Json, now: int, first_seen_at: Mapping[str, int
                 continue
         digest = short_digest(name)
         if task.last_run_at is None:
-            first_seen[digest] = min(first_seen_at.get(digest, now), now)
-            task = task._replace(first_listed_at=first_seen[digest])
+            first_listed[digest] = min(first_listed_at.get(digest, now), now)
+            task = task._replace(first_listed_at=first_listed[digest])
         else:
-            first_seen.pop(digest, None)
+            first_listed.pop(digest, None)
         tasks[name], raw_entries[name] = task, entry
     if len(entries) > MAX_TASKS:
         problems.append(f"{len(entries):,} tasks are listed; only the first {MAX_TASKS:,} are read")
     worst = sorted(tasks, key=lambda name: _badness_sort_key(tasks[name]), reverse=True)[:MAX_EVIDENCE_TASKS]
-    return TaskList(tasks, tuple(problems), first_seen, {name: raw_entries[name] for name in worst})
+    return TaskList(tasks, tuple(problems), first_listed, {name: raw_entries[name] for name in worst})
 
 
 def describe_missing_task_list(tool_result: Json) -> str:

@@ -9,6 +9,7 @@ from contextlib import suppress
 import structlog
 
 from watchdog.domain.formatting import format_duration
+from watchdog.domain.model import RemediationState
 from watchdog.domain.text import REPLACEMENT_CHARACTER, TRUNCATION_MARK, replace_unsafe_characters, truncate
 from watchdog.net import Network, PhaseTimer, SecretMask
 from watchdog.net.errors import ProbeError, error_from_exception
@@ -102,21 +103,23 @@ class RemediationRunner:
         await self.store_executor.run_write(self.store.finish_remediation, pending, state, detail, self.clock())
         log.info("remediation_finished", state=state, detail=detail, **fields)
 
-    async def _run_action(self, probe: Probe, pending: PendingRemediation, *, dry_run: bool) -> tuple[str, str]:
+    async def _run_action(
+        self, probe: Probe, pending: PendingRemediation, *, dry_run: bool
+    ) -> tuple[str, RemediationState]:
         """Returns the detail and the state to store."""
         try:
             async with asyncio.timeout(REMEDIATION_TIMEOUT_S):
                 detail = await self._apply_action(probe, pending, dry_run=dry_run)
         except TimeoutError:
             timeout = format_duration(REMEDIATION_TIMEOUT_S * 1000)
-            return f"not finished after {timeout}; its outcome is unknown", "failed"
+            return f"not finished after {timeout}; its outcome is unknown", RemediationState.FAILED
         except Exception as e:
             error = error_from_exception(e)
             if error is None:
                 log.exception("remediation_error", probe_id=probe.id)
             detail = error.message if error else f"{type(e).__name__} inside Watchdog; please report this"
-            return self._sanitize_text(detail), "failed"
-        return self._sanitize_text(detail), "dry_run" if dry_run else "succeeded"
+            return self._sanitize_text(detail), RemediationState.FAILED
+        return self._sanitize_text(detail), RemediationState.DRY_RUN if dry_run else RemediationState.SUCCEEDED
 
     async def _apply_action(self, probe: Probe, pending: PendingRemediation, *, dry_run: bool) -> str:
         action = self._actions[pending.probe]

@@ -8,6 +8,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, MetaData, Table, Text
 
+from watchdog.domain.model import DeliveryState
+
 metadata = MetaData(
     naming_convention={
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -111,7 +113,7 @@ check_ins = Table(  # sent by jobs; folded into the state of their heartbeat pro
     Column("probe", BigInteger, primary_key=True),
     Column("occurred_at", BigInteger, primary_key=True),
     Column("id", Text, primary_key=True),
-    Column("kind", Text, nullable=False),  # start | ok | fail | log
+    Column("kind", Text, nullable=False),  # a CheckInKind
     Column("run_id", Text, nullable=False),
     Column("exit_code", Integer),
     Column("duration", BigInteger),  # ms; of the run that this check-in ended
@@ -188,7 +190,7 @@ outbox = Table(  # notifications, delivered or not
     Column("destination", Text, primary_key=True),
     Column("seq", Integer, primary_key=True),
     Column("event", Text, nullable=False),
-    Column("state", Text, nullable=False),  # waiting | sent | merged | undelivered
+    Column("state", Text, nullable=False),  # a DeliveryState
     Column("created_at", BigInteger, nullable=False),
     Column("due_at", BigInteger, nullable=False),
     Column("lease_token", Text),  # identifies the sender that holds the row until leased_until
@@ -198,8 +200,8 @@ outbox = Table(  # notifications, delivered or not
     Column("receipt", Text),  # JSON that the next delivery of this incident to this destination needs
     Column("finished_at", BigInteger),
 )  # fmt: skip
-outbox_is_waiting = outbox.c.state == "waiting"
-outbox_is_undelivered = outbox.c.state == "undelivered"
+outbox_is_waiting = outbox.c.state == DeliveryState.WAITING
+outbox_is_undelivered = outbox.c.state == DeliveryState.UNDELIVERED
 Index("ix_outbox_due", outbox.c.due_at, postgresql_where=outbox_is_waiting, sqlite_where=outbox_is_waiting)
 Index(
     "ix_outbox_undelivered",
@@ -222,7 +224,7 @@ remediations = Table(  # at most one attempt an incident, reason and run
     Column("probe", BigInteger, nullable=False),
     Column("subject", Text, nullable=False),
     Column("action", Text, nullable=False),  # in words
-    Column("state", Text, nullable=False),  # rate_limited | started | succeeded | dry_run | failed
+    Column("state", Text, nullable=False),  # a RemediationState
     Column("started_at", BigInteger, nullable=False),  # when it started or was held back
     Column("ended_at", BigInteger),
     Column("detail", Text, nullable=False),  # the result, in words

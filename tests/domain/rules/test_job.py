@@ -152,13 +152,13 @@ def test_facts_that_the_source_no_longer_reports_are_kept() -> None:
 
 def test_the_newest_facts_are_stored() -> None:
     facts, state = merge_job_state(JobFacts("backup", running_since=NOON, last_ok=NOON - DAY), JobLimits(), None, NOON)
-    assert (facts.last_start, state.last_started_at, state.last_succeeded_at) == (NOON, NOON, NOON - DAY)
+    assert (facts.last_start, state.last_start, state.last_ok) == (NOON, NOON, NOON - DAY)
     facts, state = merge_job_state(JobFacts("backup", last_ok=NOON - 2 * DAY), JobLimits(), state, NOON)
-    assert (facts.last_start, state.last_started_at, state.last_succeeded_at) == (NOON, NOON, NOON - DAY)
+    assert (facts.last_start, state.last_start, state.last_ok) == (NOON, NOON, NOON - DAY)
     _, state = merge_job_state(JobFacts("backup", last_ok=NOON, last_end=NOON, duration=5), JobLimits(), state, NOON)
-    assert (state.last_succeeded_at, state.last_duration) == (NOON, 5)
+    assert (state.last_ok, state.duration) == (NOON, 5)
     _, state = merge_job_state(JobFacts("backup", last_end=NOON, duration=7), JobLimits(), state, NOON)
-    assert state.last_duration == 7
+    assert state.duration == 7
 
 
 FAILED: dict[str, Any] = {"last_end": NOON - DAY, "failures": 2, "error": "disk full"}
@@ -188,7 +188,7 @@ def test_failures_are_counted_up_to_the_newest_known_end(
     _, state = merge_job_state(JobFacts("backup", **first), JobLimits(), None, NOON)
     facts, still = merge_job_state(JobFacts("backup", **then), JobLimits(), state, NOON)
     assert (facts.failures, facts.error) == expected
-    assert still.consecutive_failures == expected[0]
+    assert still.failures == expected[0]
 
 
 @pytest.mark.parametrize("facts", [JobFacts("backup"), JobFacts("backup", enabled=False, **NIGHTLY)])
@@ -273,11 +273,11 @@ def test_a_required_job_that_is_not_listed_is_gone() -> None:
 
 def test_an_unlisted_required_job_with_a_configured_schedule_is_judged_by_its_stored_state() -> None:
     limits = {"b": JobLimits(interval=HOUR)}
-    record = JobRecord("b", JobState("every 60 min", FIRST_SEEN_AT, last_started_at=NOON - 30 * MIN))
+    record = JobRecord("b", JobState("every 60 min", FIRST_SEEN_AT, last_start=NOON - 30 * MIN))
     state = {job_state_key("b"): record.to_json()}
     assert verdicts(snapshot(), limits, state) == {"b": ""}
     assert verdicts(snapshot(), limits) == {"b": ""}, "first seen now"
-    state = {job_state_key("b"): record._replace(state=record.state._replace(last_started_at=FIRST_SEEN_AT)).to_json()}
+    state = {job_state_key("b"): record._replace(state=record.state._replace(last_start=FIRST_SEEN_AT)).to_json()}
     assert verdicts(snapshot(), limits, state) == {"b": "job.overdue"}
 
 
@@ -318,7 +318,7 @@ def test_a_listed_job_is_not_stuck_if_its_end_could_not_be_reported() -> None:
     probe = ProbeInfo(1, "jobs", "Jobs", "jobs", job_limits={"*": JobLimits(max_runtime=HOUR)})
     listing = Listing(NOON, {"export": JobFacts("export", running_since=NOON - 2 * HOUR)})
     assert listed_job_reason(probe, listing, "export") == "job.stuck"
-    assert listed_job_reason(probe, listing._replace(unreported=((NOON - HOUR, NOON - MIN),)), "export") == ""
+    assert listed_job_reason(probe, listing._replace(gaps=((NOON - HOUR, NOON - MIN),)), "export") == ""
 
 
 def test_runs_of_a_job_are_expected_from_now_on_unless_the_facts_have_an_instant() -> None:

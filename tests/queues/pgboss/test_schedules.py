@@ -48,7 +48,7 @@ class PgbossScheduleLab(JobSourceLab):
         if not scheduler_alive:
             self.sql(f"UPDATE pgboss.version SET cron_on = cron_on - interval '{minutes} min'")
         for state in self.state.values():
-            for name in ("expected_from", "last_started_at", "last_finished_at", "last_succeeded_at"):
+            for name in ("expected_from", "last_start", "last_end", "last_ok"):
                 state[name] = None if state[name] is None else state[name] - minutes * MINUTE_MS
 
     @property
@@ -117,10 +117,10 @@ def test_without_a_worker_a_schedule_is_overdue_from_its_oldest_job(lab: PgbossS
 def test_deleted_runs_are_remembered(lab: PgbossScheduleLab) -> None:
     with lab.worker("return"):
         assert lab.problems() == {}
-    before = lab.job_state(lab.queue)["last_succeeded_at"]
+    before = lab.job_state(lab.queue)["last_ok"]
     lab.sql("DELETE FROM pgboss.job")
     assert lab.problems() == {}
-    assert lab.job_state(lab.queue)["last_succeeded_at"] == before
+    assert lab.job_state(lab.queue)["last_ok"] == before
 
 
 def test_a_job_that_throws_has_failed(lab: PgbossScheduleLab) -> None:

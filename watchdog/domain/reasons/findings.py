@@ -110,7 +110,7 @@ FINDING_REASONS = (
         "Never ran",
         "A task has not run once within its limit.",
         "Check whether its scheduler runs.",
-        sentence="task {name} has never run: first listed {first_seen}, limit {limit}",
+        sentence="task {name} has never run: first listed {first_listed}, limit {limit}",
     ),
     _finding(
         "task.missing",

@@ -163,7 +163,7 @@ def fold_results(
 
     `results`: ascending by slot, all after `evaluated_until`. `lateness_passed`: whether a result of this slot would be
     stored as late. `staleness_events`: for a replay, the stored decisions that results were missing, as (slot of the
-    newest result, silence in ms).
+    newest result, staleness threshold in ms).
     """
     transitions: list[IncidentTransition] = []
     pending_events = sorted(staleness_events)
@@ -171,8 +171,8 @@ def fold_results(
 
     def apply_staleness_before(slot: int | None) -> None:
         while pending_events and (slot is None or pending_events[0][0] < slot):
-            last_slot, silence = pending_events.pop(0)
-            apply_finding(policy, alert_states, last_slot, stale.stale_finding(silence), transitions)
+            last_slot, threshold = pending_events.pop(0)
+            apply_finding(policy, alert_states, last_slot, stale.stale_finding(threshold), transitions)
 
     for result in results:
         if result.late:

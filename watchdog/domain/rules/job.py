@@ -60,7 +60,7 @@ def evaluate_listed_job(probe: ProbeInfo, listing: Listing, name: str) -> JobVer
     limits = job_limits_of(probe, name)
     if limits is None:
         return None
-    return evaluate_job_facts(listing.subjects[name], limits, listing.observed_at, listing.unreported)
+    return evaluate_job_facts(listing.subjects[name], limits, listing.observed_at, listing.gaps)
 
 
 class JobVerdict(NamedTuple):
@@ -182,33 +182,30 @@ def merge_job_state(facts: JobFacts, limits: JobLimits, state: JobState | None, 
     else:
         expected_from = now
     start, end, ok = (
-        None if at is None or at > now else at
-        for at in (saved.last_started_at, saved.last_finished_at, saved.last_succeeded_at)
+        None if at is None or at > now else at for at in (saved.last_start, saved.last_end, saved.last_ok)
     )
     # The source knows the newest end: its count of failures includes that run. While a run is in progress, some sources
     # report the failures before it again; unless an end is new, they are the ones that are already counted.
     knows_newest_end = facts.last_end is not None and (end is None or facts.last_end >= end)
     nothing_ended_since = facts.running_since is not None and facts.last_end == end
-    if end is None or (knows_newest_end and not nothing_ended_since):
-        failures = facts.failures
-    else:
-        failures = saved.consecutive_failures
+    source_counts_failures = end is None or (knows_newest_end and not nothing_ended_since)
+    failures = facts.failures if source_counts_failures else saved.failures
     facts = facts._replace(
         last_start=_latest_timestamp(facts.last_start, facts.running_since, start),
         last_end=_latest_timestamp(facts.last_end, end),
         last_ok=_latest_timestamp(facts.last_ok, ok),
-        duration=facts.duration if knows_newest_end else saved.last_duration,
+        duration=facts.duration if knows_newest_end else saved.duration,
         failures=failures,
         error=facts.error if failures else "",
     )
     return facts, JobState(
         schedule_text=schedule_text,
         expected_from=expected_from,
-        last_started_at=facts.last_start,
-        last_finished_at=facts.last_end,
-        last_succeeded_at=facts.last_ok,
-        last_duration=facts.duration,
-        consecutive_failures=failures,
+        last_start=facts.last_start,
+        last_end=facts.last_end,
+        last_ok=facts.last_ok,
+        duration=facts.duration,
+        failures=facts.failures,
     )
 
 

@@ -36,5 +36,5 @@ def task_failure_reason(name: str, task: ReportedTask, limit: int | None, now: i
         return "", ""
     when, limit_text = format_utc(since, now, seconds=limit < SHOW_SECONDS_BELOW_MS), format_duration(limit)
     if task.last_run_at is None:
-        return reason_and_message("task.never_ran", name=name, first_seen=when, limit=limit_text)
+        return reason_and_message("task.never_ran", name=name, first_listed=when, limit=limit_text)
     return reason_and_message("task.stale", name=name, last_run=when, limit=limit_text)

@@ -16,6 +16,7 @@ from watchdog.domain.model import (
     Outcome,
     ProbeInfo,
     RemediationAttempt,
+    RemediationState,
     ResultWithEvidence,
     RunSummary,
     Severity,
@@ -122,7 +123,7 @@ def list_remediation_attempts(connection: sa.Connection, incident: str) -> list[
     columns = [remediations.c[name] for name in RemediationAttempt._fields]
     query = sa.select(*columns).where(remediations.c.incident == incident)
     rows: list[Any] = list(connection.execute(query.order_by(remediations.c.started_at, remediations.c.run_id)))
-    return [RemediationAttempt(*row) for row in rows]
+    return [RemediationAttempt(*row)._replace(state=RemediationState(row.state)) for row in rows]
 
 
 def _run_summary_from_row(row: Any) -> RunSummary:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from watchdog.domain.model import HealthState, Incident, Outcome, ProbeInfo
+from watchdog.domain.model import DeliveryState, HealthState, Incident, IncidentEvent, Outcome, ProbeInfo
 from watchdog.domain.rules import HEALTH_STATE_BY_RULE, derive_health_state
 from watchdog.store.codec import loads, probe_info_from_json
 from watchdog.store.read.alert_context import incident_from_row
@@ -110,9 +110,8 @@ class DeliveryStatus(NamedTuple):
     incident: str
     destination: str
     seq: int
-    event: str
-    state: str
-    """waiting, sent, merged or undelivered."""
+    event: IncidentEvent
+    state: DeliveryState
     created_at: int
     due_at: int
     attempts: int
@@ -228,7 +227,11 @@ def list_deliveries(connection: Connection, incident: str) -> list[DeliveryStatu
     """The notifications of an incident, in order."""
     query = sa.select(*DELIVERY_STATUS_COLUMNS).where(outbox.c.incident == incident)
     rows = connection.execute(query.order_by(outbox.c.created_at, outbox.c.destination, outbox.c.seq))
-    return [DeliveryStatus(*row) for row in rows]
+    return [_delivery_status_from_row(row) for row in rows]
+
+
+def _delivery_status_from_row(row: Any) -> DeliveryStatus:
+    return DeliveryStatus(*row)._replace(event=IncidentEvent(row.event), state=DeliveryState(row.state))
 
 
 def list_undelivered_notifications(
@@ -241,7 +244,7 @@ def list_undelivered_notifications(
         .order_by(outbox.c.created_at.desc())
         .limit(limit)
     )
-    deliveries = [DeliveryStatus(*row) for row in connection.execute(query)]
+    deliveries = [_delivery_status_from_row(row) for row in connection.execute(query)]
     their_incidents = _INCIDENTS_QUERY.where(incidents.c.id.in_({delivery.incident for delivery in deliveries}))
     records = map(_incident_record_from_row, connection.execute(their_incidents))
     record_by_incident = {record.incident.id: record for record in records}

@@ -1,8 +1,6 @@
 """The outbox: which notifications are still to be sent, in order, at least once.
 
-A row is `waiting` until the receiver has confirmed it (`sent`), a later row was sent in its place (`merged`), or
-retries are given up (`undelivered`, which stays visible). A sender holds a row by token until its lease ends; then any
-process may take it.
+A sender holds a waiting row by token until its lease ends; then any process may take it.
 """
 
 from __future__ import annotations
@@ -14,7 +12,7 @@ from uuid import uuid4
 
 import sqlalchemy as sa
 
-from watchdog.domain.model import IncidentEvent, Json, Notification
+from watchdog.domain.model import DeliveryState, IncidentEvent, Json, Notification
 from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store import codec
 from watchdog.store.database import Database
@@ -64,7 +62,7 @@ def enqueue_resolved(
 
 def _outbox_row(incident: str, destination: str, seq: int, event: IncidentEvent, now: int) -> dict[str, Any]:
     return {
-        "incident": incident, "destination": destination, "seq": seq, "event": event, "state": "waiting",
+        "incident": incident, "destination": destination, "seq": seq, "event": event, "state": DeliveryState.WAITING,
         "created_at": now, "due_at": now, "attempts": 0, "detail": "",
     }  # fmt: skip
 
@@ -90,7 +88,7 @@ class Outbox:
         earlier = outbox.alias()
         blocked = sa.exists().where(
             earlier.c.incident == outbox.c.incident, earlier.c.destination == outbox.c.destination,
-            earlier.c.seq < outbox.c.seq, earlier.c.state == "waiting",
+            earlier.c.seq < outbox.c.seq, earlier.c.state == DeliveryState.WAITING,
         )  # fmt: skip
         free = outbox.c.leased_until.is_(None) | (outbox.c.leased_until <= now)
         due = (outbox_is_waiting, outbox.c.due_at <= now, free)
@@ -117,7 +115,7 @@ class Outbox:
         connection.execute(sa.update(outbox).where(*pair, outbox_is_waiting).values(**lease))
         row_by_seq = {each.seq: each for each in connection.execute(sa.select(outbox).where(*pair))}
         opened, last = row_by_seq[OPENED_SEQ], row_by_seq[max(row_by_seq)]
-        opened_receipt = codec.loads(opened.receipt) if opened.state == "sent" else None
+        opened_receipt = codec.loads(opened.receipt) if opened.state == DeliveryState.SENT else None
         return LeasedNotification(
             notification=Notification(row.incident, row.destination, last.seq, IncidentEvent(last.event)),
             lease_token=token,
@@ -125,7 +123,7 @@ class Outbox:
             opened_receipt=opened_receipt or {},
             partial_receipt=codec.loads(last.receipt) or {},
             created_at=last.created_at,
-            merged=last.seq == RESOLVED_SEQ and opened.state != "sent",
+            merged=last.seq == RESOLVED_SEQ and opened.state != DeliveryState.SENT,
         )
 
     def mark_sent(self, leased: LeasedNotification, receipt: Mapping[str, Json], now: int) -> None:
@@ -133,8 +131,10 @@ class Outbox:
         values = {"finished_at": now, "detail": ""}
         with self.database.write_transaction() as connection:
             is_sent = outbox.c.seq == leased.notification.seq
-            self._release(connection, leased, ~is_sent, state="merged", **values)
-            self._release(connection, leased, is_sent, state="sent", receipt=codec.dumps(dict(receipt)), **values)
+            self._release(connection, leased, ~is_sent, state=DeliveryState.MERGED, **values)
+            self._release(
+                connection, leased, is_sent, state=DeliveryState.SENT, receipt=codec.dumps(dict(receipt)), **values
+            )
 
     def schedule_retry(
         self,
@@ -162,7 +162,7 @@ class Outbox:
         """Give up, and keep the notification with the reason."""
         values = {"finished_at": now, "detail": replace_unstorable_characters(detail)}
         with self.database.write_transaction() as connection:
-            self._release(connection, leased, state="undelivered", **values)
+            self._release(connection, leased, state=DeliveryState.UNDELIVERED, **values)
 
     def expire_unknown_destinations(
         self, known_destinations: Collection[str], created_before: int, now: int
@@ -178,7 +178,11 @@ class Outbox:
             outbox.c.destination.not_in(known_destinations),
             free,
         )
-        values = {"state": "undelivered", "finished_at": now, "detail": "the destination is no longer configured"}
+        values = {
+            "state": DeliveryState.UNDELIVERED,
+            "finished_at": now,
+            "detail": "the destination is no longer configured",
+        }
         update = sa.update(outbox).where(*expired).values(lease_token=None, leased_until=None, **values)
         with self.database.write_transaction() as connection:
             rows = connection.execute(update.returning(outbox.c.incident, outbox.c.destination))

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import sqlalchemy as sa
 
 from watchdog.domain.formatting import format_count, format_duration
+from watchdog.domain.model import RemediationState
 from watchdog.domain.observations import JobFacts
 from watchdog.domain.rules import evaluate_rules
 from watchdog.domain.text import replace_unstorable_characters
@@ -19,8 +20,6 @@ from watchdog.store.database import Database
 from watchdog.store.listings import read_results
 from watchdog.store.tables import RESULT_COLUMNS, incidents, remediations, results
 from watchdog.store.write.probe_registry import ProbeRegistry
-
-RATE_LIMITED, STARTED, DRY_RUN = "rate_limited", "started", "dry_run"
 
 
 class RemediationSpec(NamedTuple):
@@ -37,9 +36,10 @@ class RemediationSpec(NamedTuple):
     """It acts on the run in progress, so it is skipped where there is none."""
 
     @property
-    def startable_states(self) -> tuple[str | None, ...]:
-        """The states of an attempt that may be started; None stands for no attempt yet."""
-        return (None, RATE_LIMITED) if self.dry_run else (None, RATE_LIMITED, DRY_RUN)
+    def startable_states(self) -> tuple[RemediationState, ...]:
+        """The states of an attempt that may be started, and that does not count towards `max_runs`."""
+        held_back = RemediationState.RATE_LIMITED
+        return (held_back,) if self.dry_run else (held_back, RemediationState.DRY_RUN)
 
 
 class PendingRemediation(NamedTuple):
@@ -117,22 +117,23 @@ class RemediationStore:
             if spec.requires_run_id and not run_id:
                 continue
             pending = PendingRemediation(incident.id, reason, run_id, probe, incident.subject)
-            if self._load_remediation_state(connection, pending) in spec.startable_states:
+            if self._load_remediation_state(connection, pending) in (None, *spec.startable_states):
                 yield pending
 
-    def _load_remediation_state(self, connection: sa.Connection, pending: PendingRemediation) -> str | None:
+    def _load_remediation_state(
+        self, connection: sa.Connection, pending: PendingRemediation
+    ) -> RemediationState | None:
         query = sa.select(remediations.c.state).where(*pending.primary_key_filter)
-        state: str | None = connection.execute(query).scalar()
-        return state
+        state = connection.execute(query).scalar()
+        return None if state is None else RemediationState(state)
 
     def _start_within_limit(
         self, connection: sa.Connection, pending: PendingRemediation, spec: RemediationSpec, now: int
     ) -> bool:
         """Store the attempt as started, or as held back by the limit; returns whether it is started."""
-        uncounted = (RATE_LIMITED,) if spec.dry_run else (RATE_LIMITED, DRY_RUN)
         counted = sa.select(sa.func.count()).where(
             remediations.c.probe == pending.probe,
-            remediations.c.state.not_in(uncounted),
+            remediations.c.state.not_in(spec.startable_states),
             remediations.c.started_at > now - spec.per_ms,
         )
         within_limit = connection.execute(counted).scalar_one() < spec.max_runs
@@ -140,7 +141,7 @@ class RemediationStore:
             limit = f"rate limit: {format_count(spec.max_runs, 'run')} per {format_duration(spec.per_ms)}"
             values = {
                 "action": spec.action,
-                "state": STARTED if within_limit else RATE_LIMITED,
+                "state": RemediationState.STARTED if within_limit else RemediationState.RATE_LIMITED,
                 "started_at": now,
                 "detail": "" if within_limit else limit,
             }
@@ -151,9 +152,9 @@ class RemediationStore:
             connection.execute(upsert)
         return within_limit
 
-    def finish_remediation(self, pending: PendingRemediation, state: str, detail: str, now: int) -> None:
-        """Store the result of a started attempt. `state`: succeeded, dry_run or failed. `detail`: in words."""
+    def finish_remediation(self, pending: PendingRemediation, state: RemediationState, detail: str, now: int) -> None:
+        """Store the result of a started attempt. `detail`: in words."""
         values = {"state": state, "detail": replace_unstorable_characters(detail), "ended_at": now}
-        is_started = remediations.c.state == STARTED
+        is_started = remediations.c.state == RemediationState.STARTED
         with self.database.write_transaction() as connection:
             connection.execute(sa.update(remediations).where(*pending.primary_key_filter, is_started).values(**values))

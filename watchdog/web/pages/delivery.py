@@ -6,15 +6,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from watchdog.domain.formatting import format_count, format_duration, format_time_of_day
-from watchdog.domain.model import HealthState
+from watchdog.domain.model import DeliveryState, HealthState
 from watchdog.store.read.status import DeliveryStatus
 
-DELIVERY_STATE_LABELS = {"sent": "Delivered", "waiting": "Queued", "merged": "Merged", "undelivered": "Undelivered"}
+DELIVERY_STATE_LABELS = {
+    DeliveryState.SENT: "Delivered",
+    DeliveryState.WAITING: "Queued",
+    DeliveryState.MERGED: "Merged",
+    DeliveryState.UNDELIVERED: "Undelivered",
+}
 _DELIVERY_STATE_DISPLAY = {
-    "sent": (HealthState.UP, "up"),
-    "waiting": (HealthState.DEGRADED, "wait"),
-    "merged": (HealthState.UNKNOWN, "unknown"),
-    "undelivered": (HealthState.DOWN, "down"),
+    DeliveryState.SENT: (HealthState.UP, "up"),
+    DeliveryState.WAITING: (HealthState.DEGRADED, "wait"),
+    DeliveryState.MERGED: (HealthState.UNKNOWN, "unknown"),
+    DeliveryState.UNDELIVERED: (HealthState.DOWN, "down"),
 }
 """State (for its colour) and glyph."""
 
@@ -49,15 +54,16 @@ def build_delivery_row(delivery: DeliveryStatus, destination_addresses: Mapping[
 def _format_detail(delivery: DeliveryStatus) -> str:
     at = format_time_of_day(delivery.due_at if delivery.finished_at is None else delivery.finished_at, seconds=True)
     match delivery.state:
-        case "sent":
+        case DeliveryState.SENT:
             finished_at = delivery.finished_at or delivery.created_at
             return f"{at} · {format_duration(finished_at - delivery.created_at)}"
-        case "waiting":
+        case DeliveryState.WAITING:
             parts = [f"attempt {delivery.attempts + 1} at {at}", delivery.detail]
             return " · ".join(part for part in parts if part)
-        case "undelivered":
+        case DeliveryState.UNDELIVERED:
             return f"{format_attempts(delivery)} until {at} · {delivery.detail}"
-    return f"{at} · sent as one message with the resolution"
+        case DeliveryState.MERGED:
+            return f"{at} · sent as one message with the resolution"
 
 
 def format_attempts(delivery: DeliveryStatus) -> str:

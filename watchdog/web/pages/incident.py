@@ -15,7 +15,7 @@ from watchdog.domain.formatting import (
     format_remediation,
     format_timestamp,
 )
-from watchdog.domain.model import AlertContext, HealthState, IncidentEvent, Notification, Outcome
+from watchdog.domain.model import AlertContext, DeliveryState, HealthState, IncidentEvent, Notification, Outcome
 from watchdog.domain.rules import HEALTH_STATE_BY_RULE, IMMEDIATE_RULES, availability, stale
 from watchdog.store.read import history, status
 from watchdog.store.read.alert_context import load_alert_context
@@ -148,7 +148,11 @@ def incident_state_label(record: IncidentRecord, now: int) -> str:
 
 def incident_banners(record: IncidentRecord, deliveries: Sequence[DeliveryStatus], now: int) -> tuple[Banner, ...]:
     """Notifications that failed come first: Watchdog never hides that it could not notify a receiver."""
-    banners = [_undelivered_banner(delivery, deliveries) for delivery in deliveries if delivery.state == "undelivered"]
+    banners = [
+        _undelivered_banner(delivery, deliveries)
+        for delivery in deliveries
+        if delivery.state is DeliveryState.UNDELIVERED
+    ]
     if not deliveries:
         cause = capitalize_first("; ".join(record.routing_log)) or "No receiver is configured."
         banners.append(Banner(HealthState.DEGRADED, "No notification was sent", cause))
@@ -159,7 +163,7 @@ def incident_banners(record: IncidentRecord, deliveries: Sequence[DeliveryStatus
 
 def _undelivered_banner(delivery: DeliveryStatus, deliveries: Sequence[DeliveryStatus]) -> Banner:
     title = f"{delivery.destination} was not notified: {delivery.detail}, {format_attempts(delivery)}"
-    notified = sorted({other.destination for other in deliveries if other.state == "sent"})
+    notified = sorted({other.destination for other in deliveries if other.state is DeliveryState.SENT})
     text = f"{', '.join(notified)} {'was' if len(notified) == 1 else 'were'} notified."
     return Banner(HealthState.DEGRADED, title, text if notified else "No receiver was notified.")
 
@@ -234,11 +238,11 @@ def _delivery_events(deliveries: Iterable[DeliveryStatus]) -> Iterator[TimelineE
     for delivery in deliveries:
         if delivery.finished_at is None:
             continue
-        if delivery.state == "sent":
+        if delivery.state is DeliveryState.SENT:
             title = f"Notified {delivery.destination}: {delivery.event}"
             delay = f"{format_duration(delivery.finished_at - delivery.created_at)} later"
             yield TimelineEvent(delivery.finished_at, title, delay, icon="send")
-        elif delivery.state == "undelivered":
+        elif delivery.state is DeliveryState.UNDELIVERED:
             title = f"Could not notify {delivery.destination}"
             detail = f"{format_attempts(delivery)}, {delivery.detail}; not retried again"
             yield TimelineEvent(delivery.finished_at, title, detail, icon="send")
