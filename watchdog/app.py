@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -13,11 +12,9 @@ from typing import TYPE_CHECKING
 import structlog
 
 from watchdog.config.load import LoadedConfig
-from watchdog.config_values import local_base_url
-from watchdog.domain.formatting import format_duration_rounded
 from watchdog.domain.routing import RoutingTable
 from watchdog.net import Network
-from watchdog.notifiers.base import Notifier
+from watchdog.net.connector import format_socket_address
 from watchdog.probes import HeartbeatProbe
 from watchdog.resources import resource_path
 from watchdog.server import WebServer
@@ -27,7 +24,7 @@ from watchdog.service.clock import Clock, wall_clock_ms
 from watchdog.service.notifications import NotificationSender
 from watchdog.service.policies import build_registered_probe
 from watchdog.service.remediation import RemediationRunner
-from watchdog.service.scheduler import CLAIM_INTERVAL_S, MonitoringService, RetentionPolicy
+from watchdog.service.scheduler import MonitoringService, RetentionPolicy
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.signals import install_shutdown_event
 from watchdog.store.database import Database
@@ -43,14 +40,10 @@ from watchdog.store.write.watermark import Watermark
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
-    from watchdog.config.models import ServerSettings
-
 log = structlog.get_logger()
 
 LOCAL_LOCATION = "local"
 """The location that this process probes from; there is only this location."""
-MAX_CLAIM_AGE_MS = 20 * CLAIM_INTERVAL_S * 1000
-"""Maximum age of the last claim, in ms, while the service counts as ready."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +56,6 @@ class RunningApp:
     clock: Clock
     check_in_receiver: CheckInReceiver | None = None
     """None if no heartbeat is configured."""
-
-    def not_ready_reason(self) -> str:
-        """Why the service is not ready; empty if it is."""
-        last_claim_at = self.service.last_claim_at
-        if not last_claim_at:
-            return "no slot was claimed yet"
-        age = self.clock() - last_claim_at
-        if age > MAX_CLAIM_AGE_MS:
-            return f"no slot was claimed for {format_duration_rounded(age)}"
-        behind = self.service.clock_behind_ms
-        return f"the clock was put back: the store is {format_duration_rounded(behind)} ahead of it" if behind else ""
 
 
 @asynccontextmanager
@@ -125,7 +107,7 @@ async def build_service(
     notification_sender = NotificationSender(
         store_executor=store_executor,
         outbox=Outbox(database),
-        notifiers=notifiers_by_destination(loaded_config),
+        notifiers=config.notifiers_by_destination(),
         network=network,
         mask=mask,
         clock=clock,
@@ -181,15 +163,6 @@ def build_check_in_receiver(service: MonitoringService, loaded_config: LoadedCon
     )
 
 
-def notifiers_by_destination(loaded_config: LoadedConfig) -> dict[str, Notifier]:
-    """Every notifier, by destination: "oncall/slack"."""
-    return {
-        destination: notifier
-        for name, receiver in loaded_config.config.receivers.items()
-        for destination, notifier in receiver.notifiers_by_destination(name).items()
-    }
-
-
 def create_asgi_app(app: RunningApp) -> ASGIApp:
     """The web pages, the MCP server and the check-in endpoint of a running service."""
     from watchdog.mcp_server.context import LocalService, ToolContext
@@ -208,7 +181,7 @@ def create_asgi_app(app: RunningApp) -> ASGIApp:
         probe_order=tuple(probe.id for probe in config.probes),
         history_ms=config.status_page.history,
     )
-    notifiers = notifiers_by_destination(app.loaded_config)
+    notifiers = config.notifiers_by_destination()
     context = ToolContext(
         app.store_executor.run_read_query,
         app.service.run_executor.runner,
@@ -219,7 +192,7 @@ def create_asgi_app(app: RunningApp) -> ASGIApp:
     pages = create_app(
         run_read_query=app.store_executor.run_read_query,
         clock=app.clock,
-        not_ready_reason=app.not_ready_reason,
+        not_ready_reason=app.service.not_ready_reason,
         status_page=status_page,
         api_keys=[ApiKey(key.name, key.role, key.key.get_secret_value()) for key in config.access.api_keys],
         destination_addresses={destination: notifier.recipient for destination, notifier in notifiers.items()},
@@ -235,58 +208,12 @@ async def serve(loaded_config: LoadedConfig, listen_socket: socket.socket) -> No
     """Run the service, and its pages on this socket, until a shutdown signal. SIGHUP is logged and ignored."""
     shutdown = install_shutdown_event(on_hangup=lambda: log.info("hangup_ignored"))
     async with run_app(loaded_config) as app, WebServer(create_asgi_app(app), listen_socket):
-        host, port = listen_socket.getsockname()[:2]
         log.info(
             "started",
-            url=f"http://{_host_in_url(host)}:{port}/",
+            url=f"http://{format_socket_address(listen_socket.getsockname())}/",
             probe_count=len(loaded_config.config.probes),
-            destination_count=len(notifiers_by_destination(loaded_config)),
+            destination_count=len(loaded_config.config.notifiers_by_destination()),
         )
         await shutdown.wait()
         log.info("stopping")
     log.info("stopped")
-
-
-async def run_mcp_stdio(loaded_config: LoadedConfig) -> None:
-    """Serve MCP over standard input and output until the client disconnects or a shutdown signal arrives.
-
-    It runs beside the service: it reads the same store, and calls the service for what only that process holds.
-    """
-    from watchdog.mcp_server.context import ToolContext
-    from watchdog.mcp_server.remote_service import RemoteService
-    from watchdog.mcp_server.stdio import serve_mcp_stdio
-    from watchdog.service.event_loop_lag import EventLoopLagMonitor
-    from watchdog.service.runner import ProbeRunner
-    from watchdog.store.read.status import load_service_status
-
-    config = loaded_config.config
-    shutdown = install_shutdown_event()
-    store_executor = StoreExecutor(Database(config.storage.url))
-    try:
-        async with Network() as network, EventLoopLagMonitor() as lag_monitor:
-            keys = sorted(config.access.api_keys, key=lambda key: key.role != "operator")
-            remote_service = RemoteService(
-                network,
-                _local_mcp_url(config.server),
-                keys[0].key.get_secret_value() if keys else "",
-                lambda: context.run_query(lambda connection: load_service_status(connection).watermark),
-                wall_clock_ms,
-            )
-            runner = ProbeRunner(network, loaded_config.mask, wall_clock_ms, lag_monitor)
-            context = ToolContext(
-                store_executor.run_read_query, runner, config.probes, remote_service, is_operator=lambda _: True
-            )
-            ended = await serve_mcp_stdio(context, shutdown)
-    finally:
-        store_executor.close()
-    if not ended:
-        os._exit(0)  # a thread still waits for input that may never come; everything else is closed
-
-
-def _local_mcp_url(server: ServerSettings) -> str:
-    """The `/mcp` address of the service on this machine; empty if its port is not known."""
-    return f"{local_base_url(server.listen)}/mcp" if server.bind_address[1] else ""
-
-
-def _host_in_url(host: str) -> str:
-    return f"[{host}]" if ":" in host else host

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from typing import TYPE_CHECKING
+
 from watchdog.cli.common import (
     DEFAULT_CONFIG_PATH,
     ConfigFileOption,
@@ -9,6 +12,9 @@ from watchdog.cli.common import (
     load_config_or_exit,
     require_database_file,
 )
+
+if TYPE_CHECKING:
+    from watchdog.config.load import LoadedConfig
 
 
 def mcp_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
@@ -24,9 +30,16 @@ def mcp_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
 
     import asyncio
 
-    from watchdog.app import run_mcp_stdio
     from watchdog.cli.logs import configure_logging
 
     configure_logging(loaded_config.mask)
     collect_garbage_from_now_on()
-    asyncio.run(run_mcp_stdio(loaded_config))
+    asyncio.run(_serve_until_shutdown(loaded_config))
+
+
+async def _serve_until_shutdown(loaded_config: LoadedConfig) -> None:
+    from watchdog.mcp_server.stdio import serve_mcp_stdio
+    from watchdog.signals import install_shutdown_event
+
+    if not await serve_mcp_stdio(loaded_config, install_shutdown_event()):
+        os._exit(0)  # a thread still waits for input that may never come; everything else is closed

@@ -29,9 +29,7 @@ def send_test_alert(
     """
     loaded_config = load_config_or_exit(config)
 
-    from watchdog.app import notifiers_by_destination
-
-    notifiers = notifiers_by_destination(loaded_config)
+    notifiers = loaded_config.config.notifiers_by_destination()
     chosen = {name: notifiers[name] for name in notifiers if receiver in (name, name.partition("/")[0])}
     if not chosen:
         what = "destination" if "/" in receiver else "receiver"

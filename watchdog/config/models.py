@@ -237,3 +237,11 @@ class Config(ConfigModel):
     """The public status page."""
     access: AccessSettings = AccessSettings()
     """Access to the operators' pages, the API and the MCP tools. Without API keys, only this machine has access."""
+
+    def notifiers_by_destination(self) -> dict[str, Notifier]:
+        """Every notifier, by destination: "oncall/slack"."""
+        return {
+            destination: notifier
+            for name, receiver in self.receivers.items()
+            for destination, notifier in receiver.notifiers_by_destination(name).items()
+        }

@@ -23,7 +23,7 @@ import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
-from watchdog.domain.formatting import format_duration
+from watchdog.domain.formatting import format_duration, format_duration_rounded
 from watchdog.domain.model import IncidentTransition, Outcome, RecordedResult, Result
 from watchdog.domain.rules import task as task_rule
 from watchdog.domain.text import replace_unsafe_characters, to_single_line
@@ -52,6 +52,8 @@ SEND_INTERVAL_S = 1.0
 """Notifications of a new transition are sent at once; the timer picks up retries."""
 REMEDIATION_INTERVAL_S = 2.0
 MAINTENANCE_INTERVAL_S = 60.0
+MAX_CLAIM_AGE_MS = 20 * CLAIM_INTERVAL_S * 1000
+"""Maximum age of the last claim while the service counts as ready."""
 MAX_BATCH_SIZE = 500
 MAX_BUFFERED_RESULTS = 10_000
 """Results held in memory while the database is unavailable; beyond this the oldest are dropped and counted."""
@@ -134,6 +136,16 @@ class MonitoringService:
         loops = self._lag_monitor.monitor_forever(), self._watch_clock_steps(), self._record_urgent_results()
         self._loop_tasks = [asyncio.create_task(loop) for loop in loops]
         await self._run_task(self.tasks["claim"])
+
+    def not_ready_reason(self) -> str:
+        """Why the service is not ready; empty if it is."""
+        if not self.last_claim_at:
+            return "no slot was claimed yet"
+        age = self.clock() - self.last_claim_at
+        if age > MAX_CLAIM_AGE_MS:
+            return f"no slot was claimed for {format_duration_rounded(age)}"
+        behind = self.clock_behind_ms
+        return f"the clock was put back: the store is {format_duration_rounded(behind)} ahead of it" if behind else ""
 
     async def _run_task(self, task: BackgroundTask) -> None:
         """Run a background task now, and record how it went. Raises nothing."""
