@@ -111,7 +111,7 @@ def validate_secret_length(secret: Secret) -> Secret:
     if len(secret.get_secret_value()) < MIN_SECRET_CHARS:
         raise ValueError(
             f"expected at least {MIN_SECRET_CHARS} characters, because short secrets can be guessed; "
-            "`openssl rand -hex 20` generates one"
+            "`openssl rand -hex 20` generates a suitable one"
         )
     return secret
 

@@ -45,7 +45,7 @@ def field(message: AlertMessage, label: str) -> str:
         ("RESOLVED", "API recovered · down 54 min"),
         ("MERGED", "API recovered · down 54 min"),
         ("TASK_RESOLVED", "Search MCP: task reindex recovered · degraded 12 min"),
-        ("TASK_VANISHED", "Search MCP: task reindex is no longer listed · was degraded 12 min"),
+        ("TASK_VANISHED", "Search MCP: task reindex is no longer listed · was degraded for 12 min"),
     ],
 )
 def test_the_headline_has_state_name_and_cause(name: str, headline: str) -> None:
@@ -56,8 +56,8 @@ def test_the_headline_has_state_name_and_cause(name: str, headline: str) -> None
     ("rule", "subject", "resolution", "headline", "email_subject"),
     [
         ("availability", "", "", "API recovered · down 12 min", "[RECOVERED] API: up again after 12 min"),
-        ("availability", "", "probe.removed", "API was removed · was down 12 min", "[CLOSED] API was removed"),
-        ("task", "reindex", "probe.removed", "API was removed · was degraded 12 min", "[CLOSED] API was removed"),
+        ("availability", "", "probe.removed", "API was removed · was down for 12 min", "[CLOSED] API was removed"),
+        ("task", "reindex", "probe.removed", "API was removed · was degraded for 12 min", "[CLOSED] API was removed"),
         (
             *("missing", "reindex", "", "API: task reindex is listed again · down 12 min"),
             "[RECOVERED] API: task reindex is listed again after 12 min",
@@ -164,7 +164,7 @@ def test_the_fields_are_in_the_same_order_everywhere() -> None:
     labels = [field.label for field in (*resolved.main_fields, *resolved.attribute_fields)]
     assert labels == ["Checked", "Was", "Time", "Now", "Last 20", "Severity", "Group", "Location"]
     assert field(opened, "Last 20") == "▁▁▁▁▁▁▂▁▁▁▁▁▁▂▁▁▁✕✕✕ every 60 s"
-    assert field(resolved, "Was") == "HTTP 503, expected 200 · 54 failed checks"
+    assert field(resolved, "Was") == "HTTP 503, expected 200 · 54 checks"
     assert field(resolved, "Time") == "01:48 to 02:42 UTC"
     assert field(resolved, "Now") == "ok · 190 ms"
     assert field(resolved, "Severity") == "was critical"

@@ -124,7 +124,7 @@ def test_pgboss_counts(pgboss: PgbossQueue) -> None:
     later = poll_queue(pgboss.system, after_ms=10 * MINUTE_MS, first_result=first)
     assert (later.result.outcome, later.result.reason) == (Outcome.FAIL, "queue.stalled")
     since = format_utc(first.result.slot, later.result.slot)
-    assert later.result.message == f"no job taken since {since}: 3 waiting"
+    assert later.result.message == f"no job has been started since {since}: 3 waiting"
     with pgboss.worker("return"):
         wait_until(lambda: pgboss.count("created") == 1)
         assert poll_queue(pgboss.system, after_ms=20 * MINUTE_MS, first_result=first).result.outcome is Outcome.PASS
@@ -262,7 +262,7 @@ def test_procrastinate_counts(procrastinate: ProcrastinateQueue) -> None:
     later = poll_queue(procrastinate.system, after_ms=10 * MINUTE_MS, first_result=first)
     assert (later.result.outcome, later.result.reason) == (Outcome.FAIL, "queue.stalled")
     since = format_utc(first.result.slot, later.result.slot)
-    assert later.result.message == f"no job taken since {since}: 3 waiting"
+    assert later.result.message == f"no job has been started since {since}: 3 waiting"
     with procrastinate.worker():
         wait_until(lambda: procrastinate.count("todo") == 1)
         assert (

@@ -142,7 +142,7 @@ def test_bullmq_a_stalled_queue_recovers(bullmq_queue: BullmqQueue) -> None:
     later = poll_queue(bullmq_queue.system, after_ms=10 * MINUTE_MS, first_result=first)
     assert (later.result.outcome, later.result.reason) == (Outcome.FAIL, "queue.stalled")
     since = format_utc(first.result.slot, later.result.slot)
-    assert later.result.message == f"no job taken since {since}: 2 waiting"
+    assert later.result.message == f"no job has been started since {since}: 2 waiting"
     with bullmq_queue.worker("hang"):
         wait_until(lambda: bullmq_queue.client.llen(f"bull:{bullmq_queue.queue_name}:active") == 1)
         again = poll_queue(bullmq_queue.system, after_ms=20 * MINUTE_MS, first_result=first)
@@ -169,7 +169,7 @@ def test_bullmq_the_next_of_the_prioritized_jobs(bullmq_queue: BullmqQueue) -> N
     bullmq_queue.add({"priority": 7})
     later = poll_queue(bullmq_queue.system, after_ms=10 * MINUTE_MS, first_result=first)
     since = format_utc(first.result.slot, later.result.slot)
-    assert later.result.message == f"no job taken since {since}: 2 waiting"
+    assert later.result.message == f"no job has been started since {since}: 2 waiting"
 
 
 def test_bullmq_several_breached_rules_are_one_finding(bullmq_queue: BullmqQueue) -> None:
@@ -269,7 +269,7 @@ def test_rq_counts(redis_server: RedisServer, queue_name: str) -> None:
         assert counts(poll_queue(system)) == {**expected, "consumers": 0}
         later = poll_queue(system, after_ms=10 * MINUTE_MS, first_result=first)
         since = format_utc(first.result.slot, later.result.slot)
-        assert later.result.message == f"no job taken since {since}: 2 waiting"
+        assert later.result.message == f"no job has been started since {since}: 2 waiting"
         jobs.pop_job_id()
         assert poll_queue(system, after_ms=10 * MINUTE_MS, first_result=first).result.outcome is Outcome.PASS
 
@@ -306,7 +306,7 @@ def test_celery_counts_jobs_of_every_priority(celery: Celery, redis_server: Redi
     celery.send_task("celery.accumulate", priority=9)
     later = poll_queue(system, after_ms=10 * MINUTE_MS, first_result=first)
     since = format_utc(first.result.slot, later.result.slot)
-    assert later.result.message == f"no job taken since {since}: 3 waiting"
+    assert later.result.message == f"no job has been started since {since}: 3 waiting"
     with redis.Redis.from_url(redis_server.url) as client:
         client.rpop(f"{queue_name}\x06\x169")
         assert poll_queue(system, after_ms=20 * MINUTE_MS, first_result=first).result.outcome is Outcome.PASS

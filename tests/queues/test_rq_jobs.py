@@ -74,7 +74,7 @@ def test_a_killed_scheduler_is_reported_first_as_overdue_jobs_then_as_dead(lab: 
         lab.client.delete(key)  # as they expire after two minutes
     report = lab.run_probe("1s")
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "job.scheduler_dead")
-    assert report.result.message.startswith("no RQ scheduler is running: its last heartbeat was ")
+    assert report.result.message.startswith("no RQ scheduler is running: the last heartbeat was ")
     assert not report.state_updates
 
 

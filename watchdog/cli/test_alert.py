@@ -22,7 +22,7 @@ def send_test_alert(
 ) -> None:
     """Send a test alert to a receiver.
 
-    Sends an alert and then its resolution, both marked as a test. Exits 3 if a destination did not accept it.
+    Sends an alert and then its resolution, both marked as tests. Exits 3 if a destination does not accept one of them.
 
     \b
     Example: watchdog test-alert oncall

@@ -200,7 +200,14 @@ def _nested_models(model: type[ConfigModel]) -> Iterator[tuple[str, type[ConfigM
 
 # --- messages
 
-_TYPE_NAMES = ((bool, "true/false"), (int | float, "a number"), (str, "text"), (dict, "a mapping"), (list, "a list"))
+_TYPE_NAMES = (
+    (bool, "true/false"),
+    (int, "a number"),
+    (float, "a decimal number"),
+    (str, "text"),
+    (dict, "a mapping"),
+    (list, "a list"),
+)
 
 
 def _describe_type(node: YamlNode) -> str:

@@ -46,7 +46,7 @@ class ServerSettings(ConfigModel):
     """The address to listen on, as host:port; `:8080` for all addresses, port 0 for a free port. Addresses other than
     loopback require `access.api_keys`."""
     public_url: Annotated[HttpLink, AfterValidator(lambda url: url.rstrip("/"))] = ""
-    """The URL under which people reach the pages. Notifications link to it."""
+    """The URL at which people reach the pages. Notifications link to it."""
 
     @property
     def bind_address(self) -> tuple[str, int]:
@@ -82,8 +82,8 @@ class StorageSettings(ConfigModel):
     keep_rollups: Annotated[Duration, duration_bounds("1d", "3650d")] = 34_560_000_000
     """How long hourly summaries are kept."""
     check_in_log: LocalFilePath = ""
-    """The folder of the log that keeps check-ins until they are stored in the database; default: beside the SQLite
-    file, or `watchdog-check-ins` in the working directory."""
+    """The folder of the log that keeps check-ins until they are stored in the database; default: next to the SQLite
+    file; with PostgreSQL, `watchdog-check-ins` in the working directory."""
 
     @property
     def check_in_log_path(self) -> Path:
@@ -167,7 +167,7 @@ class StatusPageSettings(ConfigModel):
     match: MatchSettings = MatchSettings()
     """The probes that the page shows; default: all."""
     groups: tuple[SingleLineText, ...] = ()
-    """The order of the groups. Groups that are not listed follow after these."""
+    """The order of the groups. Groups that are not listed follow these."""
     history: Annotated[Duration, duration_bounds("1d", "400d")] = 7_776_000_000
     """The period that the uptime bars cover."""
 
@@ -187,7 +187,7 @@ class ApiKeySettings(ConfigModel):
     role: Literal["operator", "reader"]
     """A `reader` sees everything; an `operator` can also acknowledge incidents and run probes."""
     key: Annotated[Secret, AfterValidator(_validate_api_key)]
-    """The key: at least 16 ASCII characters without spaces. `openssl rand -hex 20` generates one."""
+    """The key: at least 16 ASCII characters without spaces. `openssl rand -hex 20` generates a suitable one."""
 
 
 class AccessSettings(ConfigModel):

@@ -24,7 +24,7 @@ probes:
 ```
 
 `watchdog validate -c FILE` checks a file and lists every problem at once, each with line, column and field.
-`watchdog schema` prints a JSON Schema for editors; `watchdog init` writes a first file and the schema.
+`watchdog schema` prints a JSON Schema for editors; `watchdog init` writes a starter configuration and its schema.
 [examples/full.yaml](../examples/full.yaml) uses every section in one file.
 """
 
@@ -48,8 +48,9 @@ change its structure.
 
 Inside `{ }` and `[ ]`, quote variables: `{password: "${PASSWORD}"}`. Numbers and booleans can also come from variables.
 
-**Secrets from files.** Every field that holds a secret can be given as `<field>_file` instead: the path of a file with
-the secret. The file's final line break is removed. Relative paths start at the folder of the configuration file.
+**Secrets from files.** Every field of type secret, and every field whose URL can contain credentials (`url`, `redis`,
+`broker` and the like), can be given as `<field>_file` instead: the path of a file with the value. The file's final line
+break is removed. Relative paths are resolved from the folder of the configuration file.
 
 **Masking.** Watchdog masks these values as `•••` on pages, in messages and logs, and in stored results:
 the values of secret fields of any length; values of 8 or more characters from variables and files; passwords
@@ -134,7 +135,7 @@ def _render_section(
         yield from ("", "```yaml", example.strip(), "```")
     properties = object_schema["properties"]
     if path == "probes[]":
-        yield from ("", f"Every field of {_link('defaults')} can be set here, too. Exactly one kind is required.")
+        yield from ("", f"The fields of {_link('defaults')} can be set here, too. Exactly one kind is required.")
         common = definitions["ProbeDefaults"]["properties"]
         properties = {field: value for field, value in properties.items() if field not in common}
     yield from _render_field_table({**object_schema, "properties": properties}, definitions, paths)

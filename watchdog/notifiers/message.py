@@ -117,7 +117,9 @@ def compose_message(context: AlertContext) -> AlertMessage:
         recovered = incident.resolution not in _CLOSED_PHRASES
         duration = format_duration_rounded((incident.resolved_at or context.now) - incident.since)
         title = _closing_title(name, incident)
-        duration_text = f"{'' if recovered else 'was '}{state_label.lower()}{_preposition(state_label)} {duration}"
+        needs_for = not recovered or state_label in ("No data", "Unknown")
+        past_state = f"{'' if recovered else 'was '}{state_label.lower()}"
+        duration_text = f"{past_state} for {duration}" if needs_for else f"{past_state} {duration}"
         subject = _closing_subject(name, title, incident, duration, recovered=recovered)
         state, state_label = (HealthState.UP, "Up") if recovered else (HealthState.UNKNOWN, "Closed")
         main_fields = _resolved_fields(context, cause)
@@ -155,10 +157,6 @@ def replace_nbsp(text: str) -> str:
 
 
 # --- titles
-
-
-def _preposition(state_label: str) -> str:
-    return " for" if state_label in ("No data", "Unknown") else ""
 
 
 def _closing_title(probe_name: str, incident: Incident) -> str:
@@ -270,7 +268,7 @@ def _expected_and_observed(context: AlertContext, cause: str) -> tuple[str, str]
 def _resolved_fields(context: AlertContext, cause: str) -> tuple[MessageField, ...]:
     incident, latest = context.incident, context.latest
     resolved_at = incident.resolved_at or context.now
-    checks = f" · {format_count(context.bad_count, 'failed check')}" if context.bad_count else ""
+    checks = f" · {format_count(context.bad_count, 'check')}" if context.bad_count else ""
     since, until = format_timestamp(incident.since, context.now), format_timestamp(resolved_at, context.now)
     fields = [*_checked_fields(context), MessageField("Was", f"{cause}{checks}")]
     fields.append(MessageField("Time", f"{since} to {until} UTC"))

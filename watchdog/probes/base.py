@@ -78,7 +78,8 @@ class AlertSettings(ConfigModel):
 
 
 class ProbeDefaults(ConfigModel):
-    """Fields that every probe can set. In `defaults`: default values for all probes."""
+    """Fields common to all probes, and in `defaults` their default values. A kind that does not support a field ignores
+    its default."""
 
     group: SingleLineText = ""
     """The group under which the pages list the probe."""
@@ -187,7 +188,7 @@ class Probe(ProbeDefaults):
             message = "the probe reads no database: set url, as in {statement: ..., url: ...}"
             raise FieldValidationError([(("remediation", "sql"), message)])
         if RUN_ID_PARAMETER in action.used_parameters and not self.exposes_run_id:
-            message = "parameter id requires a jobs probe with sql, and id in its columns"
+            message = "parameter id requires a jobs probe with sql, and both id and started in its columns"
             raise FieldValidationError([(("remediation",), message)])
         if unsupported := self.remediation.unsupported_reasons(self.reason_prefixes):
             message = f"{self.kind} probes never report {' or '.join(unsupported)}: remove it"

@@ -42,7 +42,8 @@ class HeartbeatSettings(JobOptions):
     """A job that checks in: it calls `<public_url>/in/<token>` when it starts, succeeds or fails."""
 
     token: Annotated[Secret, AfterValidator(_validate_token)]
-    """The secret in the check-in URL: 16 or more letters, digits, `-` and `_`. `openssl rand -hex 20` generates one."""
+    """The secret in the check-in URL: 16 or more letters, digits, `-` and `_`. `openssl rand -hex 20` generates a
+    suitable one."""
     schedule: CronExpression | None = None
     """The times of the runs as a cron expression. Either this or `every` is required."""
     grace: Duration = 60_000
@@ -56,8 +57,9 @@ class HeartbeatSettings(JobOptions):
 
 
 class HeartbeatProbe(Probe):
-    """Monitors a job by its check-ins. The probe's own `every` sets how often they are evaluated;
-    `heartbeat.every` is the expected interval of the job."""
+    """Monitors a job by its check-ins. A failed run, and any check-in of a job with a problem, is evaluated at once;
+    otherwise the probe's own `every` sets how often check-ins are evaluated. `heartbeat.every` is the expected interval
+    of the job."""
 
     kind: ClassVar[str] = "heartbeat"
     example: ClassVar[str] = """
@@ -77,7 +79,7 @@ class HeartbeatProbe(Probe):
         "timezone": "not supported by heartbeat probes: set the job's time zone as heartbeat.timezone",
         "timeout": "not supported by heartbeat probes, which send no request: remove it",
         "retries": "not supported by heartbeat probes, which send no request: remove it",
-        "retry_interval": "not supported by heartbeat probes: check-ins are evaluated immediately",
+        "retry_interval": "not supported by heartbeat probes: a failing job's check-ins are evaluated immediately",
         "expect": "not supported by heartbeat probes: use heartbeat.schedule, max_runtime and min_runtime",
         "prefer": "not supported by heartbeat probes: use heartbeat.schedule, max_runtime and min_runtime",
     }
@@ -88,7 +90,7 @@ class HeartbeatProbe(Probe):
     @model_validator(mode="after")
     def _reject_guessable_token(self) -> Self:
         if slugify(self.heartbeat.token.get_secret_value()) in (slugify(self.name), slugify(self.id)):
-            message = "the token is the probe's name or id, which can be guessed; `openssl rand -hex 20` generates one"
+            message = "the token is the probe's name or id, which can be guessed; create it with `openssl rand -hex 20`"
             raise FieldValidationError([(("heartbeat", "token"), message)])
         return self
 

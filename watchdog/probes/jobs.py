@@ -44,7 +44,8 @@ class JobOptions(ConfigModel):
     """The times of the runs as a cron expression; default: the schedule that the source reports. Cannot be combined
     with `every`."""
     every: Duration | None = None
-    """The expected interval between runs, counted from the last run. Cannot be combined with `schedule`."""
+    """The expected interval between runs, counted from the start of the last run. Cannot be combined with
+    `schedule`."""
     timezone: TimezoneName = "UTC"
     """The time zone of `schedule`, such as `Europe/Berlin`."""
     grace: Duration | None = None
@@ -80,7 +81,7 @@ class JobOptions(ConfigModel):
 
 @JOB_SOURCES.add_fields
 class JobsSettings(ConfigModel):
-    """Exactly one source of scheduled jobs. All its jobs are monitored, unless `watch` names jobs without `*`."""
+    """Exactly one source of scheduled jobs. All its jobs are monitored, unless `watch` names jobs and has no `*`."""
 
     grace: Duration = 60_000
     """How late a run may start."""

@@ -65,8 +65,8 @@ class McpSettings(McpTarget):
     resource: str = ""
     """The URI of a resource to read."""
     tasks: dict[SingleLineText, Duration] = Field(default_factory=dict)
-    """The maximum age of the last run of each scheduled task, by name; `*` for all other tasks. Read from the result of
-    the tool call (docs/health-check.md)."""
+    """The maximum age of the last run of each scheduled task, by name; `*` for all other tasks. Watchdog reads the
+    tasks from the result of the tool call (docs/health-check.md)."""
 
     def _validation_errors(self) -> list[tuple[FieldPath, str]]:
         errors = super()._validation_errors()

@@ -64,7 +64,7 @@ class FailureRatioThreshold(ConfigModel):
     over: Annotated[StrictFloat, Field(ge=0, lt=1)]
     """The limit: 0.2 is 20%. Higher shares are reported."""
     within: Annotated[Duration, duration_bounds("1m", "1d")] = 3_600_000
-    """How far back ended jobs are counted."""
+    """How far back Watchdog counts the jobs that have ended."""
     min_samples: Annotated[StrictInt, Field(ge=1)] = 20
     """The number of jobs that must have ended in this period for the rule to apply."""
 
@@ -93,10 +93,10 @@ class QueueRules(ConfigModel):
     consumers: BelowThreshold | None = None
     """The number of workers that take jobs from the queue."""
     failure_ratio: FailureRatioThreshold | None = None
-    """The share of recently ended jobs that failed."""
+    """The share of failed jobs among those that ended recently."""
     stalled: StalledThreshold | None = None
     """The queue makes no progress: jobs are waiting, but no job is started. If the system does not show which job is
-    next, the queue makes no progress while the number of waiting jobs does not fall."""
+    next, the queue counts as stalled as long as the number of waiting jobs does not fall."""
 
     @model_validator(mode="after")
     def _require_any_rule(self) -> Self:
@@ -170,8 +170,8 @@ class QueueProbe(Probe):
     def _validate_supported_metrics(self) -> Self:
         if "head" in self.queue_driver.unsupported_metrics and "rules" not in self.model_fields_set:
             raise ValueError(
-                f"the default rule `stalled` is not available, because {self.queue_driver.name} does not show the next "
-                "job on this broker: set rules, such as {consumers: {under: 1, for: 5m}}"
+                f"rules are required, because {self.queue_driver.name} does not show the next job on this broker: "
+                "set them, such as {consumers: {under: 1, for: 5m}}"
             )
         hidden = [
             limit.metric for limit in self.rules.thresholds if limit.metric in self.queue_driver.unsupported_metrics

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 
 class ApschedulerJobSource(TableJobSource):
-    """The job store of APScheduler 3. It holds the next run of each job but no past runs, so only late jobs and dead
-    schedulers are reported. The role needs SELECT on the table only."""
+    """The job store of APScheduler 3. It holds the next run of each job but no past runs, so only overdue jobs and
+    watched jobs that are gone are reported. If the scheduler stops, its jobs become overdue. The role needs SELECT on
+    the table only."""
 
     kind: ClassVar[str] = "apscheduler"
     example: ClassVar[str] = """

@@ -76,7 +76,7 @@ class BullmqCanary(BullmqQueue, CanaryDriver):
     required_modules: ClassVar[tuple[str, ...]] = ("redis", "bullmq")
 
     job: SingleLineText = "__canary__"
-    """The name of the job. Its worker should return at once when it gets a job of this name."""
+    """The name of the job. The worker should return at once when it gets a job with this name."""
 
     @asynccontextmanager
     async def connect(self, context: ConnectContext) -> AsyncIterator[CanaryConnection]:
@@ -85,8 +85,8 @@ class BullmqCanary(BullmqQueue, CanaryDriver):
 
 
 class BullmqStatsSource(BullmqQueue, QueueStatsSource):
-    """A BullMQ queue. `failure_ratio` counts ended jobs back to the oldest completed job that the queue still keeps.
-    `oldest` checks two jobs: the next one without a priority and the next one with a priority."""
+    """A BullMQ queue. `failure_ratio` ignores jobs that ended before the oldest completed job that the queue still
+    keeps. `oldest` checks two jobs: the next one without a priority and the next one with a priority."""
 
     example: ClassVar[str] = """
         probes:

@@ -44,8 +44,8 @@ EXPRESSION_VARIABLES: Mapping[str, str] = {
 
 
 class EnqueueRequest(HttpTarget):
-    """The request that starts the canary job. `{nonce}` in its URL, headers and body is replaced by the id of the
-    canary job."""
+    """The request that starts the canary job. `{nonce}` in its URL, headers and body is replaced by the id that
+    Watchdog generates for the canary job."""
 
     method: HttpMethod = "POST"
     """The HTTP method. GET and HEAD take no body."""

@@ -73,10 +73,12 @@ class McpCanary(McpTarget, CanaryDriver):
     tool: SingleLineText
     """The name of the tool to call."""
     arguments: dict[str, Json] = Field(default_factory=dict)
-    """The arguments of the call. `{nonce}` in their texts is replaced by the id of the canary job."""
+    """The arguments of the call. `{nonce}` in their string values is replaced by the id that Watchdog generates for
+    the canary job."""
     resource: str = ""
     """The URI of the resource with the state of the job; contains `{job_id}` or `{nonce}`. Default: `poll_resource` of
-    the tool's result, otherwise `job:{job_id}`. A result without `job_id` means that the job is done."""
+    the tool's result, otherwise `job:{job_id}`. If `resource` is not set, a result with
+    neither means that the job is done; if it contains `{job_id}`, a result without `job_id` is an error."""
     done: Annotated[str, expression_validator(EXPRESSION_VARIABLES)] = ""
     """CEL expression on the resource: true when the job is finished; default: its `status` or `state` is `completed`,
     `done` or the like."""

@@ -95,7 +95,7 @@ class RqCanary(RqQueue, CanaryDriver):
     function: SingleLineText = DEFAULT_FUNCTION
     """The function that the worker calls. The default is part of Python, so workers need no code for it."""
     args: list[Json] | None = None
-    """The arguments of the function; default: no arguments, or for the default function, the arguments that it
+    """The arguments of the function; default: no arguments; for the default function, the arguments that it
     requires."""
     serializer: Literal["pickle", "json"] = "pickle"
     """The serializer that the workers use."""
@@ -277,7 +277,7 @@ class RqJobSource(RqRedis, JobSource):
         if not any(job_lists) and newest_job:
             last_heartbeat_at = parse_milliseconds(max(heartbeats, default=newest_job[0][1]) * 1000)
             age = format_duration(max(now - (last_heartbeat_at or now), 0))
-            raise ProbeError("job.scheduler_dead", f"no RQ scheduler is running: its last heartbeat was {age} ago")
+            raise ProbeError("job.scheduler_dead", f"no RQ scheduler is running: the last heartbeat was {age} ago")
         job_counts = Counter(map(_job_name, jobs))
         facts = []
         for job in jobs[:MAX_CRON_JOBS]:

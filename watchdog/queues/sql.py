@@ -69,7 +69,8 @@ class ColumnMapping(ConfigModel):
     error: ColumnName | None = None
     """The column with the error of a failed run."""
     id: ColumnName | None = None
-    """The column with the unique id of the run. Required for remediations that use `:id`."""
+    """The column with the unique id of the run. Required, together with `started`, for remediations that use
+    `:id`."""
 
     @model_validator(mode="after")
     def _require_time_column(self) -> Self:

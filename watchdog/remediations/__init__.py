@@ -46,10 +46,10 @@ class RemediationSettings(ConfigModel):
     each incident and job run. Exactly one of `sql`, `http` and `mcp`."""
 
     on: Annotated[tuple[RemediationReason, ...], BeforeValidator(_as_list), Field(min_length=1), _STRING_OR_LIST_SCHEMA]
-    """The reasons that trigger it, one or a list: `job.stuck`, `canary.not_picked_up` (docs/reasons.md). The family can
-    be omitted for jobs, tasks, queues and canaries: `stuck`."""
+    """The reasons that trigger it, one or a list, such as `job.stuck` or `canary.not_picked_up` (docs/reasons.md). The
+    family can be omitted for jobs, tasks, queues and canaries: `stuck`."""
     max_runs: Annotated[StrictInt, Field(ge=1, le=1000)] = 3
-    """The highest number of runs within `per`, for all incidents of the probe together."""
+    """The maximum number of runs within `per`, for all incidents of the probe together."""
     per: Duration = 3_600_000
     """The period that `max_runs` applies to."""
     dry_run: StrictBool = False

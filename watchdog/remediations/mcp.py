@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 
 class McpRemediation(McpTarget, RemediationAction):
-    """One call of an MCP tool. The texts in `arguments` can contain parameters such as `{id}` and `{subject}`."""
+    """One call of an MCP tool. The string values in `arguments` can contain parameters such as `{id}` and
+    `{subject}`."""
 
     kind: ClassVar[str] = "mcp"
     example: ClassVar[str] = """

@@ -141,7 +141,7 @@ QUEUE = QueueStats(waiting=3, active=1, oldest=90_000, consumers=0, paused=True)
         ("lost", [(300, JobStatus(JobStage.LOST))], QueueStats(),
          ("canary.lost", "the canary job disappeared before it was picked up")),
         ("lost while it ran", [(100, running(SENT + 70)), (300, JobStatus(JobStage.LOST))], QueueStats(),
-         ("canary.lost", "the canary job disappeared after it was picked up after 70 ms")),
+         ("canary.lost", "the canary job was picked up after 70 ms, then disappeared")),
     ],
 )  # fmt: skip
 def test_verdict(

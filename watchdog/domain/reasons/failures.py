@@ -268,7 +268,7 @@ _QUEUES = (
     _failure(
         "queue.failure_ratio",
         "Too many failed jobs",
-        "The share of failed jobs among the recently ended jobs is above the limit.",
+        "The share of failed jobs, among those that ended recently, is above the limit.",
         "Look at the errors of the newest failed jobs.",
         sentence="{share} of {completed} failed within {window}, limit {limit}",
     ),
@@ -323,7 +323,7 @@ _QUEUES = (
         "Canary job lost",
         "The queue accepted the canary job but no longer lists it.",
         "Find out what removes jobs, and how long finished jobs are kept.",
-        sentence="the canary job disappeared {when}",
+        sentence="the canary job {when}",
     ),
     _failure(
         "job.failed",

@@ -190,6 +190,6 @@ FINDING_REASONS = (
     _resolution(
         "probe.removed",
         "Probe removed",
-        "The probe is no longer configured, or has another kind.",
+        "The probe is no longer configured, or its kind was changed.",
     ),
 )

@@ -39,7 +39,7 @@ OPERATION_REASONS = (
     _delivery(
         "delivery.invalid_request",
         "Request cannot be sent",
-        "The URL, a header or an address cannot be sent.",
+        "The URL, a header or an address is invalid, so the request cannot be sent.",
         "Fix the configuration of the receiver.",
     ),
     _delivery(
@@ -51,7 +51,7 @@ OPERATION_REASONS = (
     _delivery(
         "delivery.test",
         "Test alert",
-        "A message of `watchdog test-alert`.",
+        "A message from `watchdog test-alert`.",
     ),
     _delivery(
         "slack.no_service",

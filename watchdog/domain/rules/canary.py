@@ -93,7 +93,7 @@ def canary_failure_reason(limits: CanaryLimits, tracker: SentinelTracker, stats:
     limit = format_duration(limits.limit_for(tracker.job_status.stage))
     match tracker.job_status.stage:
         case JobStage.LOST:
-            when = f"after it was {picked_up}" if picked_up else "before it was picked up"
+            when = f"was {picked_up}, then disappeared" if picked_up else "disappeared before it was picked up"
             return reason_and_message("canary.lost", when=when)
         case JobStage.FAILED:
             return reason_and_message("job.failed", error or "no error message", name="the job", repeats="")

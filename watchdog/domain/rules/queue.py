@@ -118,7 +118,9 @@ def describe_breach(state: ThresholdState, stats: QueueStats, now: int) -> tuple
         case "consumers":
             return reason_and_message("queue.no_consumers", value=f"{value:g}", limit=limit + suffix)
         case "stalled":
-            symptom = "no fewer jobs waiting" if state.record.head_is_count else "no job taken"
+            symptom = (
+                "the number of waiting jobs has not fallen" if state.record.head_is_count else "no job has been started"
+            )
             waiting = format_number(round(value))
             return reason_and_message("queue.stalled", symptom=symptom, since=since, waiting=waiting)
         case "failure_ratio":

@@ -76,7 +76,7 @@ class ProcrastinateCanary(ProcrastinateQueue, CanaryDriver):
     task: SingleLineText = DEFAULT_TASK_NAME
     """The name of the task. The default is part of Procrastinate, so workers need no code for it."""
     args: dict[str, Json] | None = None
-    """The arguments of the task; default: no arguments, or for the default task, arguments that make it do nothing."""
+    """The arguments of the task; default: no arguments; for the default task, arguments that make it do nothing."""
 
     @asynccontextmanager
     async def connect(self, context: ConnectContext) -> AsyncIterator[CanaryConnection]:
