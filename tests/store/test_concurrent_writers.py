@@ -73,7 +73,7 @@ def test_eight_writers_of_one_probe(databases: DatabasePair) -> None:
     harness = harnesses[0]
     assert len(harness.select_rows(results)) == WRITER_COUNT * ROUNDS
     assert [row["late"] for row in harness.select_rows(results)] == [False] * WRITER_COUNT * ROUNDS
-    states, replayed = harness.recorder.replay_probe(id, end)
+    states, replayed = harness.replay_probe(id, end)
     assert harness.load_alert_states(id) == states
     assert sorted(transitions, key=lambda c: c.slot) == replayed
     assert [(c.event, (c.slot - START_AT) // SECOND_MS) for c in replayed] == [
@@ -110,7 +110,7 @@ def test_writers_of_the_same_results(databases: DatabasePair) -> None:
     assert len(harness.select_rows(results)) == 6 * len(ids)
     assert len({(c.event, c.incident) for c in transitions}) == len(transitions)
     for id in ids:
-        states, replayed = harness.recorder.replay_probe(id, slot + 10 * SECOND_MS)
+        states, replayed = harness.replay_probe(id, slot + 10 * SECOND_MS)
         assert harness.load_alert_states(id) == states
         assert [c for c in sorted(transitions, key=lambda c: c.slot) if c.probe == id] == replayed
     for database in writer_databases:

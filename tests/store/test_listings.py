@@ -132,7 +132,7 @@ def test_an_incident_of_a_job_opens_and_resolves_over_differences(lab: StoreHarn
     )
     assert stored(lab) == [(0, ["a", "b"]), (1, ["a"]), (2, []), (3, ["a"])]
     assert [(t.event.value, t.subject) for t in transitions] == [("opened", "a"), ("resolved", "a")]
-    _, replayed = lab.recorder.replay_probe(probe, slots[3] + 300)
+    _, replayed = lab.replay_probe(probe, slots[3] + 300)
     assert replayed == transitions
 
 

@@ -22,10 +22,11 @@ from watchdog.domain.model import (
 from watchdog.domain.observations import JobFacts
 from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.routing import RoutingTable
-from watchdog.domain.rules import AlertPolicy, AlertStates
+from watchdog.domain.rules import AlertPolicy, AlertStates, fold_results
 from watchdog.domain.schedule import IntervalSchedule, Schedule
 from watchdog.store.database import Database
-from watchdog.store.tables import metadata, watermarks
+from watchdog.store.listings import read_results
+from watchdog.store.tables import RESULT_COLUMNS, metadata, probes, results, staleness_events, watermarks
 from watchdog.store.write.claims import SlotClaimer
 from watchdog.store.write.outbox import LeasedNotification, Outbox
 from watchdog.store.write.probe_registry import register_probes
@@ -135,6 +136,29 @@ class StoreHarness:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def replay_probe(self, probe: int, now: int) -> tuple[AlertStates, list[IncidentTransition]]:
+        """Fold everything stored of a probe from the start."""
+        policy, clock = self.registry[probe].policy, self.watermark.uptime_clock
+        with self.database.read_transaction() as connection:
+            created_at = connection.execute(sa.select(probes.c.created_at).where(probes.c.id == probe)).scalar_one()
+            query = sa.select(*RESULT_COLUMNS).where(results.c.probe == probe, results.c.slot > created_at)
+            stored = connection.execute(query.order_by(results.c.slot, results.c.location))
+            rows = list(read_results(connection, stored))
+            events = sa.select(staleness_events.c.last_result_slot, staleness_events.c.threshold_ms).where(
+                staleness_events.c.probe == probe, staleness_events.c.last_result_slot >= created_at
+            )
+            stale_after = [(slot, threshold) for slot, threshold in connection.execute(events)]
+        states: AlertStates = {}
+        fold = fold_results(
+            policy,
+            states,
+            created_at,
+            rows,
+            lambda slot: clock.has_elapsed(slot, policy.max_lateness, now),
+            staleness_events=stale_after,
+        )
+        return states, fold.transitions
 
     @property
     def database_ids(self) -> list[int]:

@@ -25,6 +25,8 @@ MAX_OUTPUT_CHARS, MAX_ERROR_CHARS = 4_000, 200
 
 
 class CheckInKind(StrEnum):
+    """What a job reports: that a run started, succeeded or failed, or the output of a run in progress."""
+
     START = "start"
     OK = "ok"
     FAIL = "fail"
@@ -99,6 +101,7 @@ class HeartbeatUpdate(NamedTuple):
 
 
 def apply_check_in(state: HeartbeatState, check_in: CheckIn) -> HeartbeatUpdate:
+    """Folds one check-in, which may be late or repeat another. `state` is not changed."""
     if check_in.kind is CheckInKind.START:
         return HeartbeatUpdate(_apply_start(state, check_in))
     if check_in.kind is CheckInKind.LOG:

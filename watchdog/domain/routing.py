@@ -36,6 +36,8 @@ class ProbeMatcher:
 
 @dataclass(frozen=True, slots=True)
 class Route:
+    """Which receivers are notified of the incidents of some probes."""
+
     receivers: tuple[str, ...]
     match: ProbeMatcher = ProbeMatcher()
     continue_matching: bool = False
@@ -65,6 +67,7 @@ class RoutingTable:
     """Destinations that are not notified when an incident is resolved."""
 
     def decide_routing(self, probe: ProbeInfo) -> RoutingDecision:
+        """The same for every incident of the probe. Raises KeyError if a route names an unknown receiver."""
         if not self.receivers:
             return RoutingDecision((), ("no receivers are configured: no one is notified",))
         if not self.routes:

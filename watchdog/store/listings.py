@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
+from watchdog.domain.formatting import HOUR_MS
 from watchdog.domain.listings import listings_from_json, listings_to_json
 from watchdog.domain.model import Listings, Result
 from watchdog.domain.rules.engine import FACTS_TYPES
 from watchdog.store.codec import RESULT_FIELDS, dumps, encode_json, loads, result_from_row
 from watchdog.store.tables import results
 
-FULL_LISTING_INTERVAL_MS = 3_600_000
+FULL_LISTING_INTERVAL_MS = HOUR_MS
 """One result in each of these holds all facts."""
 MAX_CACHED_SLOTS = 4
 """Of each probe."""
@@ -73,7 +74,10 @@ def encode_listings(result: Result, cache: ListingCache) -> tuple[StoredListings
     if not result.listings:
         return None, None
     previous = None
-    if result.previous_slot is not None and _hour(result.previous_slot) == _hour(result.slot):
+    if (
+        result.previous_slot is not None
+        and result.previous_slot // FULL_LISTING_INTERVAL_MS == result.slot // FULL_LISTING_INTERVAL_MS
+    ):
         previous = cache.committed((result.probe, result.previous_slot, result.location))
     base_slot, base = (result.slot, {}) if previous is None else previous
     value = listings_to_json(result.listings, base)
@@ -81,10 +85,6 @@ def encode_listings(result: Result, cache: ListingCache) -> tuple[StoredListings
     if text != encode_json(value):  # characters were replaced: what is judged is what is stored
         listings = listings_from_json(loads(text), base, FACTS_TYPES)
     return StoredListings(base_slot, listings), text
-
-
-def _hour(slot: int) -> int:
-    return slot // FULL_LISTING_INTERVAL_MS
 
 
 def read_results(

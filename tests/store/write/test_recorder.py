@@ -193,7 +193,7 @@ def test_a_result_before_the_cursor_is_late(
     slot = START_AT + at * second + (0 if "." in before else 500)
     harness.record_results(make_result(other, START_AT + 8 * second), make_result(probe, slot, outcome), now=now)
     assert harness.select_row(results, results.c.probe == probe, results.c.slot == slot)["late"] is late, why
-    live, (replayed, _) = harness.load_alert_states(probe), harness.recorder.replay_probe(probe, now)
+    live, (replayed, _) = harness.load_alert_states(probe), harness.replay_probe(probe, now)
     assert live == replayed
 
 
@@ -247,7 +247,7 @@ def test_one_batch_may_open_resolve_and_open_again(database: Database) -> None:
         (3_000, 0),
     ]
     assert len(harness.select_rows(outbox)) == 6
-    assert harness.recorder.replay_probe(probe, START_AT + 10_000)[1] == transitions
+    assert harness.replay_probe(probe, START_AT + 10_000)[1] == transitions
 
 
 def test_a_batch_of_several_probes_is_evaluated_for_each(database: Database) -> None:

@@ -49,7 +49,7 @@ def test_a_new_probe_without_results_is_stale_after_its_threshold(database: Data
     assert (transition.event, transition.rule, transition.slot) == (IncidentEvent.OPENED, stale.RULE_NAME, START_AT)
     assert transition.message == "no result for 5\N{NO-BREAK SPACE}min"
     assert wake_after(harness) is None
-    assert harness.recorder.replay_probe(probe, START_AT + STALENESS_THRESHOLD_MS) == (
+    assert harness.replay_probe(probe, START_AT + STALENESS_THRESHOLD_MS) == (
         harness.load_alert_states(probe),
         [transition],
     )
@@ -81,7 +81,7 @@ def test_a_new_result_resolves_staleness_at_once(database: Database) -> None:
     ]
     live, (replayed, transitions) = (
         harness.load_alert_states(probe),
-        harness.recorder.replay_probe(probe, at + STALENESS_THRESHOLD_MS),
+        harness.replay_probe(probe, at + STALENESS_THRESHOLD_MS),
     )
     assert (live, transitions) == (replayed, [opened, transition, reopened])
 
@@ -131,7 +131,7 @@ def test_a_gap_moves_every_deadline(database: Database) -> None:
     assert harness.evaluate_deadlines(end - 1) == []
     (transition,) = harness.evaluate_deadlines(end)
     assert transition.rule == stale.RULE_NAME
-    assert harness.recorder.replay_probe(harness.database_ids[0], end)[1] == [transition]
+    assert harness.replay_probe(harness.database_ids[0], end)[1] == [transition]
 
 
 def test_a_shorter_threshold_applies_from_the_start(databases: DatabasePair) -> None:
@@ -182,7 +182,7 @@ def test_the_wait_ends_once_max_lateness_has_passed(database: Database) -> None:
     assert transition.slot == SLOT + 2_000
     assert harness.select_row(evaluation_cursors)["awaiting_slot"] is False
     assert wake_after(harness) == INTERVAL_MS + 2_000 + STALENESS_THRESHOLD_MS
-    assert harness.recorder.replay_probe(probe, at) == (harness.load_alert_states(probe), [transition])
+    assert harness.replay_probe(probe, at) == (harness.load_alert_states(probe), [transition])
 
 
 def test_a_missed_row_ends_the_wait(database: Database) -> None:
@@ -197,7 +197,7 @@ def test_an_awaited_slot_does_not_delay_staleness(database: Database) -> None:
     await_second_slot(harness, probe)
     transitions = harness.evaluate_deadlines(SLOT + 2_000 + STALENESS_THRESHOLD_MS)
     assert [(c.rule, c.slot - SLOT) for c in transitions] == [("availability", 2_000), (stale.RULE_NAME, 2_000)]
-    assert harness.recorder.replay_probe(probe, SLOT + 2_000 + STALENESS_THRESHOLD_MS) == (
+    assert harness.replay_probe(probe, SLOT + 2_000 + STALENESS_THRESHOLD_MS) == (
         harness.load_alert_states(probe),
         transitions,
     )
@@ -224,7 +224,7 @@ def test_a_result_for_a_slot_before_a_staleness_event_is_late(databases: Databas
     ahead.record_results(make_result(id, START_AT + 2_000))
     (opened,) = ahead.evaluate_deadlines(START_AT + 5_000 + MAX_LATENESS_MS)
     assert behind.record_results(make_result(id, START_AT + 1_000, "fail"), now=START_AT + MAX_LATENESS_MS) == []
-    assert ahead.recorder.replay_probe(id, START_AT + 5_000 + MAX_LATENESS_MS) == (
+    assert ahead.replay_probe(id, START_AT + 5_000 + MAX_LATENESS_MS) == (
         ahead.load_alert_states(id),
         [opened],
     )

@@ -161,7 +161,7 @@ def sort_by_finding(transitions: list[IncidentTransition]) -> list[IncidentTrans
 def check_replay(databases: DatabasePair, history: History, skew: int) -> None:
     harness, live, end = run_history(databases, history, skew=skew)
     probe = harness.database_ids[0]
-    states, replayed = harness.recorder.replay_probe(probe, end)
+    states, replayed = harness.replay_probe(probe, end)
     assert harness.load_alert_states(probe) == states
     assert sort_by_finding(live) == sort_by_finding(replayed)
     naive = evaluate_naively(harness, harness.registry[probe].policy)

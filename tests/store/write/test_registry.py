@@ -202,7 +202,7 @@ def test_a_returned_probe_starts_anew(database: Database) -> None:
     assert harness.record_results(make_result(probe, slots[0], "fail")) == [], "nor does its earlier failure"
     (transition,) = harness.record_results(make_result(probe, slots[1], "fail"))
     assert (transition.event, transition.first_bad_slot) == (IncidentEvent.OPENED, slots[0])
-    assert harness.recorder.replay_probe(probe, slots[1] + 300) == (harness.load_alert_states(probe), [transition])
+    assert harness.replay_probe(probe, slots[1] + 300) == (harness.load_alert_states(probe), [transition])
 
 
 def test_earlier_results_of_a_returned_probe_are_late(database: Database) -> None:
@@ -222,7 +222,7 @@ def test_a_returned_probe_may_be_stale(database: Database) -> None:
     harness.evaluate_deadlines(LATER + INTERVAL_MS)
     (transition,) = harness.evaluate_deadlines(LATER + INTERVAL_MS + 300_000)
     assert (transition.rule, transition.first_bad_slot) == ("stale", LATER + INTERVAL_MS)
-    assert harness.recorder.replay_probe(probe, LATER + INTERVAL_MS + 300_000) == (
+    assert harness.replay_probe(probe, LATER + INTERVAL_MS + 300_000) == (
         harness.load_alert_states(probe),
         [transition],
     )
@@ -256,7 +256,7 @@ def test_a_probe_whose_kind_changed_starts_anew(database: Database) -> None:
     assert (row["kind"], row["created_at"], row["removed_at"]) == ("http", LATER + 1_000, None)
     (transition,) = harness.record_results(make_result(probe, LATER + INTERVAL_MS, "fail"))
     assert (transition.rule, transition.first_bad_slot) == ("availability", LATER + INTERVAL_MS)
-    assert harness.recorder.replay_probe(probe, LATER + INTERVAL_MS + 300) == (
+    assert harness.replay_probe(probe, LATER + INTERVAL_MS + 300) == (
         harness.load_alert_states(probe),
         [transition],
     )

@@ -63,7 +63,7 @@ def replay_equals_live(process: SimulatedProcess) -> bool:
     """Whether a replay of every tenth probe, and of those with transitions, gives the same."""
     harness = process.harness
     sample = sorted({*harness.database_ids[::10], *(transition.probe for transition in process.transitions)})
-    replayed = {id: harness.recorder.replay_probe(id, process.now) for id in sample}
+    replayed = {id: harness.replay_probe(id, process.now) for id in sample}
     same_states = all(harness.load_alert_states(id) == states for id, (states, _) in replayed.items())
     transitions = sorted(process.transitions, key=lambda c: (c.probe, c.slot))
     return same_states and transitions == [t for id in sample for t in replayed[id][1]]

@@ -1,8 +1,9 @@
 """job: each scheduled job that a source reports runs on time, succeeds and takes no longer than it may.
 
-`evaluate_snapshot` and `evaluate_job` judge the facts that a source reports; `evaluate_result` turns the problems that
-a result holds into findings. A job's tolerance is in its limits (grace, max_failures), so `failure_threshold` does not
-apply to this rule.
+`evaluate_job_facts` judges one job. A run calls it by `evaluate_snapshot` or `evaluate_job`, which first complete the
+facts by what the probe remembers; the fold and the pages call it by `evaluate_listed_job`, for the completed facts that
+a result lists. A job's tolerance is in its limits (grace, max_failures), so `failure_threshold` does not apply to this
+rule.
 """
 
 from __future__ import annotations
@@ -64,6 +65,8 @@ def evaluate_listed_job(probe: ProbeInfo, listing: Listing, name: str) -> JobVer
 
 
 class JobVerdict(NamedTuple):
+    """What a job's facts show under its limits."""
+
     reason: str
     """Empty if the job is fine."""
     message: str

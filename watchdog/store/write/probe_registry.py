@@ -14,6 +14,7 @@ from watchdog.store.database import Database
 from watchdog.store.tables import alert_states, evaluation_cursors, incidents, probes, watermarks
 from watchdog.store.tables import schedule as schedules
 from watchdog.store.write.incidents import resolve_incident
+from watchdog.store.write.watermark import load_claimed_until
 
 REGISTRATION_LOCK_KEY = 0
 """Advisory lock held while probes are added and removed; no probe has this id."""
@@ -80,9 +81,7 @@ def _initialize_watermark(database: Database, connection: sa.Connection, now: in
     """Start the watermark at `now` if the location has none; returns the watermark."""
     insert = database.insert_statement(watermarks).values(location=location, claimed_until=now)
     connection.execute(insert.on_conflict_do_nothing())
-    query = sa.select(watermarks.c.claimed_until).where(watermarks.c.location == location)
-    claimed_until: int = connection.execute(query).scalar_one()
-    return claimed_until
+    return load_claimed_until(connection, location)
 
 
 def _probe_values(registered_probe: RegisteredProbe) -> dict[str, str]:

@@ -9,16 +9,16 @@ import sqlalchemy as sa
 
 from watchdog.domain.model import IncidentTransition, Outcome, RecordedResult
 from watchdog.domain.routing import RoutingTable
-from watchdog.domain.rules import AlertPolicy, AlertStates, evaluate_rules, fold_results
+from watchdog.domain.rules import evaluate_rules
 from watchdog.store import codec
 from watchdog.store.database import Database
-from watchdog.store.listings import encode_listings, read_results
-from watchdog.store.tables import RESULT_COLUMNS, evaluation_cursors, probes, results, staleness_events
+from watchdog.store.listings import encode_listings
+from watchdog.store.tables import evaluation_cursors, probes, results
 from watchdog.store.write.evaluation import AlertEvaluator
 from watchdog.store.write.evidence import EvidenceStore
 from watchdog.store.write.probe_registry import ProbeRegistry
 from watchdog.store.write.probe_state import save_probe_state
-from watchdog.store.write.watermark import Watermark
+from watchdog.store.write.watermark import Watermark, load_claimed_until
 
 
 class ResultRecorder:
@@ -91,7 +91,7 @@ class ResultRecorder:
         """
         self.watermark.detect_gap(now)
         with self.database.write_transaction() as connection:
-            claimed_until = self.watermark.load_claimed_until(connection)
+            claimed_until = load_claimed_until(connection, self.watermark.location)
             is_due = evaluation_cursors.c.wake_at <= claimed_until
             query = sa.select(evaluation_cursors.c.probe).where(
                 is_due, evaluation_cursors.c.probe.not_in(self.registry.unregistered_probes)
@@ -137,27 +137,3 @@ class ResultRecorder:
         )
         query = sa.select(probes.c.id, sa.func.coalesce(newest, probes.c.created_at))
         return {row[0]: row[1] for row in connection.execute(query.where(probes.c.id.in_(list(ids))))}
-
-    def replay_probe(
-        self, probe: int, now: int, policy: AlertPolicy | None = None
-    ) -> tuple[AlertStates, list[IncidentTransition]]:
-        """Fold everything stored of a probe from the start; with another policy, this is a back-test."""
-        policy = policy or self.registry[probe].policy
-        with self.database.read_transaction() as connection:
-            created_at = connection.execute(sa.select(probes.c.created_at).where(probes.c.id == probe)).scalar_one()
-            query = sa.select(*RESULT_COLUMNS).where(results.c.probe == probe, results.c.slot > created_at)
-            stored = connection.execute(query.order_by(results.c.slot, results.c.location))
-            rows = list(read_results(connection, stored))
-            events = sa.select(staleness_events.c.last_result_slot, staleness_events.c.threshold_ms).where(
-                staleness_events.c.probe == probe, staleness_events.c.last_result_slot >= created_at
-            )
-            stale_after = [(slot, threshold) for slot, threshold in connection.execute(events)]
-
-        max_lateness = policy.max_lateness
-
-        def lateness_passed(slot: int) -> bool:
-            return self.watermark.uptime_clock.has_elapsed(slot, max_lateness, now)
-
-        states: AlertStates = {}
-        fold = fold_results(policy, states, created_at, rows, lateness_passed, staleness_events=stale_after)
-        return states, fold.transitions

@@ -61,8 +61,10 @@ class Watermark:
         if gaps := connection.execute(query).all():
             self.uptime_clock = UptimeClock([*self.uptime_clock.gaps, *((start, end) for start, end in gaps)])
 
-    def load_claimed_until(self, connection: sa.Connection) -> int:
-        """The instant by which absence is judged, instead of the current time."""
-        query = sa.select(watermarks.c.claimed_until).where(watermarks.c.location == self.location)
-        claimed_until: int = connection.execute(query).scalar_one()
-        return claimed_until
+
+def load_claimed_until(connection: sa.Connection, location: str) -> int:
+    """The watermark of a location: the instant by which absence is judged, instead of the current time. Raises
+    NoResultFound if the location has none."""
+    query = sa.select(watermarks.c.claimed_until).where(watermarks.c.location == location)
+    claimed_until: int = connection.execute(query).scalar_one()
+    return claimed_until
