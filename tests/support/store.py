@@ -124,7 +124,7 @@ class StoreHarness:
 
         def detect_no_gap(now: int, *, advance: bool = False) -> None: ...
 
-        self.watermark.detect_gap = detect_no_gap  # type: ignore[method-assign]
+        self.watermark.detect_gap = detect_no_gap  # type: ignore[method-assign] # of this harness only
         return self
 
     def close(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import pytest
@@ -12,8 +11,14 @@ from watchdog.domain.model import AlertState, Result
 from watchdog.domain.rules import AlertStates, FoldResult, fold_results, stale
 
 AVAILABILITY = ("availability", "")
-NEVER: Callable[[int], bool] = lambda _: False  # noqa: E731 (a named constant like the one below)
-ALWAYS: Callable[[int], bool] = lambda _: True  # noqa: E731
+
+
+def never(_: int) -> bool:
+    return False
+
+
+def always(_: int) -> bool:
+    return True
 
 
 def chain(*rows: tuple[int, int | None, str]) -> list[Result]:
@@ -87,11 +92,11 @@ def test_table(row: Row) -> None:
 def test_folding_in_two_steps_equals_folding_in_one() -> None:
     rows = make_results("pffpffpfpp")
     at_once: AlertStates = {}
-    whole = fold_results(alert_policy(2, 2), at_once, 0, rows, NEVER)
+    whole = fold_results(alert_policy(2, 2), at_once, 0, rows, never)
     for cut in range(len(rows) + 1):
         machines: AlertStates = {}
-        first = fold_results(alert_policy(2, 2), machines, 0, rows[:cut], NEVER)
-        second = fold_results(alert_policy(2, 2), machines, first.evaluated_until, rows[cut:], NEVER)
+        first = fold_results(alert_policy(2, 2), machines, 0, rows[:cut], never)
+        second = fold_results(alert_policy(2, 2), machines, first.evaluated_until, rows[cut:], never)
         assert machines == at_once
         assert first.transitions + second.transitions == whole.transitions
         assert second.evaluated_until == whole.evaluated_until or cut == len(rows)
@@ -117,7 +122,7 @@ CHANGED = [
 def test_alert_states_changed(row: Changed) -> None:
     machines: AlertStates = {}
     assert (
-        fold_results(alert_policy(3), machines, 0, make_results(row.outcomes), NEVER).alert_states_changed
+        fold_results(alert_policy(3), machines, 0, make_results(row.outcomes), never).alert_states_changed
         is row.changed
     )
     assert bool(machines) is row.outcomes.endswith("f")
@@ -125,17 +130,17 @@ def test_alert_states_changed(row: Changed) -> None:
 
 def test_a_failure_while_open_changes_no_state() -> None:
     machines: AlertStates = {}
-    fold_results(alert_policy(1), machines, 0, make_results("f"), NEVER)
+    fold_results(alert_policy(1), machines, 0, make_results("f"), never)
     assert (
         fold_results(
-            alert_policy(1), machines, SLOT_INTERVAL_MS, make_results("ff", start=2), NEVER
+            alert_policy(1), machines, SLOT_INTERVAL_MS, make_results("ff", start=2), never
         ).alert_states_changed
         is False
     )
 
 
 def test_a_change_before_a_gap_is_reported() -> None:
-    done = fold_results(alert_policy(1), {}, 0, chain((1, None, "f"), (3, 2, "p")), NEVER)
+    done = fold_results(alert_policy(1), {}, 0, chain((1, None, "f"), (3, 2, "p")), never)
     assert (done.alert_states_changed, done.awaited_slot, describe_transitions(done.transitions)) == (
         True, 2 * SLOT_INTERVAL_MS, ["opened availability at 1: http.status"],
     )  # fmt: skip
@@ -202,15 +207,15 @@ STALENESS_CASES = [
 def test_staleness_events(row: StalenessCase) -> None:
     machines: AlertStates = {}
     staleness_events = [(slot * SLOT_INTERVAL_MS, THRESHOLD_MS) for slot in row.staleness_events]
-    done = fold_results(alert_policy(3, 3), machines, -1, row.rows, NEVER, staleness_events)
+    done = fold_results(alert_policy(3, 3), machines, -1, row.rows, never, staleness_events)
     assert describe_transitions(done.transitions) == row.changes
     assert (stale.ALERT_STATE_KEY in machines) is (bool(row.changes) and "opened" in row.changes[-1])
 
 
 def test_a_staleness_event_has_its_duration() -> None:
-    done = fold_results(alert_policy(), {}, 0, [], NEVER, [(SLOT_INTERVAL_MS, 60_000), (9 * SLOT_INTERVAL_MS, 300_000)])
+    done = fold_results(alert_policy(), {}, 0, [], never, [(SLOT_INTERVAL_MS, 60_000), (9 * SLOT_INTERVAL_MS, 300_000)])
     assert [change.message for change in done.transitions] == ["no result for 1\N{NO-BREAK SPACE}min"]
 
 
 def test_a_fold_returns_how_far_it_evaluated() -> None:
-    assert fold_results(alert_policy(), {}, 5, [], ALWAYS) == FoldResult(5, None, False, [])
+    assert fold_results(alert_policy(), {}, 5, [], always) == FoldResult(5, None, False, [])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import sqlalchemy as sa
 
@@ -46,11 +48,11 @@ def context_of(
     incident: str,
     event: IncidentEvent = IncidentEvent.OPENED,
     now: int | None = None,
-    **options: object,
+    **options: Any,
 ) -> AlertContext:
     with harness.database.read_transaction() as connection:
         notification = Notification(incident, "oncall/slack", int(event is IncidentEvent.RESOLVED), event)
-        return load_alert_context(connection, notification, now or at(10), **options)  # type: ignore[arg-type]
+        return load_alert_context(connection, notification, now or at(10), **options)
 
 
 def test_a_target_that_is_down(database: Database) -> None:

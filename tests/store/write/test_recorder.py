@@ -20,7 +20,7 @@ from tests.support.store import (
     make_results,
 )
 from watchdog.domain.formatting import HOUR_MS, SECOND_MS
-from watchdog.domain.model import IncidentEvent, Outcome, RecordedResult, ReportedTask
+from watchdog.domain.model import Evidence, IncidentEvent, Outcome, RecordedResult, ReportedTask
 from watchdog.domain.rules import no_verdict
 from watchdog.domain.schedule import IntervalSchedule
 from watchdog.store import codec
@@ -356,8 +356,8 @@ def test_any_text_of_a_target_can_be_stored(database: Database) -> None:
         preferences={UNSTORABLE_TEXT: UNSTORABLE_TEXT},
     )  # fmt: skip
     state: dict[str, Any] = {UNSTORABLE_TEXT: {UNSTORABLE_TEXT: [UNSTORABLE_TEXT, huge, None, True]}}
-    recorded = make_recorded_result(result, UNSTORABLE_TEXT)._replace(state_updates=state)
-    recorded.evidence.facts[UNSTORABLE_TEXT] = UNSTORABLE_TEXT  # type: ignore[index]
+    evidence_facts = {"status": 503, UNSTORABLE_TEXT: UNSTORABLE_TEXT}
+    recorded = RecordedResult(result, Evidence(evidence_facts, UNSTORABLE_TEXT), state)
     assert len(harness.recorder.record_results([recorded], SLOT + 300)) == 3
     assert {(row["rule"], row["subject"]) for row in harness.select_rows(incidents)} == {
         ("availability", ""), ("task", STORED_TEXT), ("preference", STORED_TEXT)
