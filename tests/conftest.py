@@ -51,7 +51,7 @@ def postgres() -> Iterator[PostgresServer]:
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """An empty database of each kind: a test that asks for this runs on both."""
+    """An empty database of each kind: a test with this fixture runs on both."""
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path / 'watchdog.db'}"
         return
@@ -62,7 +62,7 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
 
 @pytest.fixture
 def receiver() -> Iterator[FakeCheckInReceiver]:
-    """Receives check-ins in place of Watchdog."""
+    """Receives check-ins instead of Watchdog."""
     with FakeCheckInReceiver() as receiver:
         yield receiver
 

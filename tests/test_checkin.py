@@ -1,4 +1,4 @@
-"""The client that Python programs check in with: it reports their runs, and never disturbs them."""
+"""The check-in client for Python programs: it reports their runs and never affects them."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_an_exception_is_reported_and_propagates(receiver: FakeCheckInReceiver) 
 
 
 @pytest.mark.parametrize(("code", "word"), [(None, ""), (0, ""), (3, "fail"), ("no space left", "fail")], ids=str)
-def test_sys_exit_is_an_end_too(receiver: FakeCheckInReceiver, code: int | str | None, word: str) -> None:
+def test_sys_exit_ends_a_run(receiver: FakeCheckInReceiver, code: int | str | None, word: str) -> None:
     with pytest.raises(SystemExit), check_in(receiver.url):
         sys.exit(code)
     assert receiver.received_signals() == ["start", word]

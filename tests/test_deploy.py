@@ -1,4 +1,4 @@
-"""What ships for containers and systemd names only things that exist, and agrees with itself."""
+"""The files for containers and systemd refer to things that exist, and are consistent."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SAMPLE = (ROOT / "deploy/watchdog.yaml").read_text(encoding="utf-8")
 
 
 def copied() -> list[str]:
-    """What the image is built from."""
+    """The files that the image is built from."""
     lines = re.findall(r"^COPY (?!--from)(.+) \S+$", DOCKERFILE, flags=re.MULTILINE)
     return [source for line in lines for source in line.split()]
 

@@ -1,4 +1,4 @@
-"""`./dev` lists every command, and every place that runs the checks runs the same ones."""
+"""`./dev` lists every command, and every place that runs the checks runs the same commands."""
 
 from __future__ import annotations
 

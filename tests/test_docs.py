@@ -44,7 +44,7 @@ def fenced(page: Path, language: str) -> list[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_within_the_project_lead_somewhere(page: Path) -> None:
+def test_links_within_the_project_have_a_target(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     targets = re.findall(r"\]\((?!https?://)([^)]+)\)", text)
     anchors = {
@@ -63,7 +63,7 @@ def test_links_within_the_project_lead_somewhere(page: Path) -> None:
     ],
     ids=["README.md", "docs/heartbeats.md", "deploy/watchdog.yaml"],
 )
-def test_a_configuration_that_we_show_loads(text: str) -> None:
+def test_a_documented_configuration_loads(text: str) -> None:
     assert load_config(None, text, ENVIRONMENT).config.probes
 
 

@@ -1,4 +1,4 @@
-"""`./dev` installs exactly what a lock names, from an index that also offers newer releases."""
+"""`./dev` installs exactly the versions of a lock, from an index that also has newer releases."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def write_wheel(index: Path, name: str, version: str, *requirements: str) -> str
 
 
 def pythons() -> list[str]:
-    """Every Python that `./dev` may find here: each brings a pip of its own."""
+    """Every Python that `./dev` may use here: each has its own version of pip."""
     folders = [Path(sys.executable).resolve().parent, *map(Path, os.environ["PATH"].split(os.pathsep))]
     check = "import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))"
     return [
@@ -114,7 +114,7 @@ def test_a_newer_release_on_the_index_changes_nothing(python: str, tmp_path: Pat
     assert "not-in-the-lock" not in "".join(installed)
 
 
-def test_an_install_that_fails_is_not_taken_for_done(tmp_path: Path) -> None:
+def test_a_failed_install_leaves_no_stamp(tmp_path: Path) -> None:
     index, checkout = tmp_path / "simple", tmp_path / "checkout"
     (checkout / "requirements").mkdir(parents=True)
     write_wheel(index, "plain", "1.0")

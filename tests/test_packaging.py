@@ -143,7 +143,7 @@ def fetched(url: str, process: subprocess.Popen[str]) -> str:
         return ""
 
 
-def test_the_installed_wheel_watches_with_a_configuration_of_three_lines(
+def test_the_installed_wheel_monitors_with_a_configuration_of_three_lines(
     wheel: Path, tmp_path: Path, target: str
 ) -> None:
     site, page = install(wheel, tmp_path), f"127.0.0.1:{free_port()}"
@@ -192,7 +192,9 @@ def other_watchdog(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build(source, "wheel", source / "dist")
 
 
-@pytest.mark.parametrize("ours_first", [True, False], ids=["installed over ours", "ours installed over it"])
+@pytest.mark.parametrize(
+    "ours_first", [True, False], ids=["the other package installed over ours", "ours installed over the other package"]
+)
 def test_beside_the_other_watchdog_the_command_explains_what_to_do(
     wheel: Path, other_watchdog: Path, tmp_path: Path, ours_first: bool
 ) -> None:
@@ -237,7 +239,7 @@ def test_a_lock_satisfies_the_project_and_what_builds_it(lock: str, extras: list
     [*ROOT.glob("requirements/*.txt"), *ROOT.glob("tests/support/third_party_locks/*.txt")],
     ids=lambda p: str(p.relative_to(ROOT)),
 )
-def test_a_lock_names_hashes_and_no_addresses(lock: Path) -> None:
+def test_a_lock_has_hashes_and_no_addresses(lock: Path) -> None:
     text = lock.read_text(encoding="utf-8")
     entries = re.split(r"^(?=[a-z0-9])", text, flags=re.MULTILINE)[1:]
     assert entries

@@ -1,4 +1,4 @@
-"""Registries of kinds: the fields they add, and what a section may choose."""
+"""Registries of kinds: the fields that they add to a section, and the kinds that a section can choose."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ class Household(ConfigModel):
     """A household."""
 
     address: str = ""
-    """Where it is."""
+    """Its address."""
 
 
 class Zoo(ConfigModel):
     animals: tuple[Annotated[Animal, ANIMALS], ...]
 
 
-def test_classes_are_found_by_kind_in_the_order_given() -> None:
+def test_classes_are_indexed_by_kind_in_the_given_order() -> None:
     assert list(ANIMALS.items()) == [("cat", Cat), ("dog", Dog)]
 
 

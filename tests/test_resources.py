@@ -21,6 +21,6 @@ def test_an_installed_package_has_them_inside(tmp_path: Path, monkeypatch: pytes
     assert resource_path("templates") == inside
 
 
-def test_what_is_missing_is_named() -> None:
+def test_a_missing_resource_is_named() -> None:
     with pytest.raises(FileNotFoundError, match="hats is missing: reinstall watchdog-monitor"):
         resource_path("hats")

@@ -1,4 +1,4 @@
-"""A test that did not run must not pass for one that did."""
+"""A skipped test must not count as passed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a mutation run is evaluated; and that the listed survivors still match the code."""
+"""The evaluation of a mutation run, and whether the listed survivors still match the code."""
 
 from __future__ import annotations
 

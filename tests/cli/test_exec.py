@@ -66,7 +66,7 @@ def test_the_exit_code_is_passed_on_and_reported(receiver: FakeCheckInReceiver, 
     assert receiver.received_signals() == ["start", str(code)]
 
 
-def test_input_and_options_belong_to_the_command(receiver: FakeCheckInReceiver, tmp_path: Path) -> None:
+def test_input_and_options_are_passed_to_the_command(receiver: FakeCheckInReceiver, tmp_path: Path) -> None:
     echo = "import sys; print(sys.argv[1:], sys.stdin.read())"
     for dashes in ((), ("--",)):
         words = ("Backup", *dashes, sys.executable, "-c", echo, "--config", "-o", "--", "x")
@@ -127,7 +127,7 @@ WITH_SIGINT = (
 def test_signals_are_passed_on(
     receiver: FakeCheckInReceiver, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
-    """A command that handles a signal has its own exit code; one that does not ends by the signal."""
+    """A command that handles a signal returns its own exit code; any other command is ended by the signal."""
     tidy = "import signal, sys, time\nfor s in (2, 15): signal.signal(s, lambda *_: sys.exit(7))\n"
     words = command("Backup", "--", sys.executable, "-c", tidy + "print('up', flush=True)\ntime.sleep(60)")
     env = environment(tmp_path, receiver.url)
@@ -140,7 +140,7 @@ def test_signals_are_passed_on(
     assert receiver.received_signals()[-1] == str(code)
 
 
-def test_it_passes_on_the_output_of_background_children_but_does_not_report_it(
+def test_output_of_background_children_is_passed_on_but_not_reported(
     receiver: FakeCheckInReceiver, tmp_path: Path
 ) -> None:
     ran = run(tmp_path, "Backup", "--", "sh", "-c", "(sleep 2; echo later) & echo now", url=receiver.url)
@@ -148,7 +148,7 @@ def test_it_passes_on_the_output_of_background_children_but_does_not_report_it(
     assert receiver.received[1].body == "now\n"
 
 
-# --- where it checks in
+# --- the check-in address
 
 
 def write(folder: Path, port: int, name: str = "Nightly backup", **server: str) -> Path:
@@ -171,7 +171,7 @@ def test_the_configuration_has_the_address(receiver: FakeCheckInReceiver, tmp_pa
     assert len(receiver.received) == 14
 
 
-def test_the_command_runs_whatever_is_wrong_with_watchdog(tmp_path: Path) -> None:
+def test_the_command_runs_despite_any_problem_with_watchdog(tmp_path: Path) -> None:
     runs = [run(tmp_path, "Backup", *script(3))]
     write(tmp_path, 1, "Another")
     runs.append(run(tmp_path, "Backup", *script(3)))
@@ -227,7 +227,7 @@ def test_unsent_check_ins_are_sent_with_the_next_run_and_keep_their_time(
     assert queue.read_text() == ""
 
 
-def test_an_address_that_does_not_answer_holds_up_only_its_own_check_ins(
+def test_an_address_that_does_not_answer_delays_only_its_own_check_ins(
     receiver: FakeCheckInReceiver, tmp_path: Path
 ) -> None:
     assert run(tmp_path, "Retired", *script(1), url=unreachable_url()).returncode == 1
@@ -253,7 +253,7 @@ def test_a_start_that_failed_is_sent_with_the_end(receiver: FakeCheckInReceiver,
     assert receiver.received_signals() == ["start", "0"]
     assert (
         receiver.received[0].ago_ms - receiver.received[1].ago_ms > 500
-    )  # less than it took, by the time between the two calls
+    )  # shorter than the run, by the time between the two calls
 
 
 def test_a_corrected_wall_clock_does_not_change_the_age(monkeypatch: pytest.MonkeyPatch) -> None:

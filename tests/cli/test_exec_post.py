@@ -1,4 +1,4 @@
-"""Check-ins over a plain socket: the same outcome as with urllib, which takes over what a socket cannot do."""
+"""Check-ins over a plain socket have the same outcome as with urllib, which sends those that a plain socket cannot."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def without_urllib(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextmanager
 def answering(response: bytes, tls: ssl.SSLContext | None = None, times: int = 1) -> Iterator[tuple[int, list[bytes]]]:
-    """A server that answers requests with these bytes. Yields its port, and the requests as they come."""
+    """A server that answers requests with these bytes. Yields its port, and the list of received requests."""
     requests: list[bytes] = []
 
     def serve(listener: socket.socket) -> None:
@@ -153,7 +153,7 @@ def test_unusual_urls_are_left_to_urllib(url: str) -> None:
 def test_redirects_and_proxies_are_left_to_urllib(
     receiver: FakeCheckInReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(urllib.request, "_opener", None)  # it holds the proxies of its first use
+    monkeypatch.setattr(urllib.request, "_opener", None)  # it caches the proxies of its first use
     redirect = f"HTTP/1.1 302 Found\r\nLocation: {receiver.url}\r\nConnection: close\r\n\r\n".encode()
     with answering(redirect, times=2) as (port, requests):
         assert str(error_of(f"http://127.0.0.1:{port}/in/x")) == "Watchdog answered HTTP 501"  # to the GET that follows

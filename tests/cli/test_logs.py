@@ -56,7 +56,7 @@ HIDDEN = ("hush", "aHVza")
 def log_lines(folder: Path, *words: str) -> list[str]:
     command = [sys.executable, "-c", LOGGING_PROGRAM, SECRET, *words]
     ran = subprocess.run(command, check=True, cwd=folder, env=subprocess_env(), capture_output=True, text=True)
-    assert ran.stdout == "", "standard output is for what was asked for"
+    assert ran.stdout == "", "logs never go to standard output"
     return ran.stderr.splitlines()
 
 

@@ -94,7 +94,7 @@ def test_the_starter_configuration_is_valid(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_useless_configuration_is_a_warning(tmp_path: Path, text: str, output: str) -> None:
+def test_a_configuration_without_effect_is_a_warning(tmp_path: Path, text: str, output: str) -> None:
     (tmp_path / "watchdog.yaml").write_text(text)
     ran = invoke_command("validate")
     assert (ran.exit_code, ran.stdout.strip().replace("\N{NO-BREAK SPACE}", " ")) == (0, output)

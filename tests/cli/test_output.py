@@ -14,7 +14,7 @@ Write = Callable[..., Path]
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
-def test_a_terminal_without_utf_8_shows_what_it_can(write: Write, encoding: str) -> None:
+def test_a_terminal_without_utf_8_gets_replacement_characters(write: Write, encoding: str) -> None:
     probes = [{"name": f"P{i}", "http": "http://127.0.0.1:1/"} for i in range(2)]
     code, output = validate(write(probes=probes), encoding)
     assert (code, output.replace("\xa0", " ")[:25]) == (0, "ok: 2 probes, 0 receivers")

@@ -42,7 +42,7 @@ def test_a_failing_target(write: Write, target: FakeHttpTarget) -> None:
     assert ran.json["message"] == "HTTP 503, expected 2xx"
 
 
-def test_a_target_that_hangs_is_the_targets_fault(write: Write, silent: str) -> None:
+def test_a_target_that_hangs_is_a_failure(write: Write, silent: str) -> None:
     write(probes=[http_probe(silent, timeout="1s")])
     ran = invoke_command("probe", "API", "-o", "json")
     assert (ran.exit_code, ran.json["outcome"], ran.json["reason"]) == (1, "fail", "timeout.exceeded")
@@ -67,7 +67,7 @@ def test_an_unmet_preference_is_shown_and_passes(write: Write, target: FakeHttpT
     [
         ("none", 0, "pass", "", ""),
         ("stale", 1, "fail", "task.stale", "task registry_sync is stale: last run .*UTC, limit 15 min"),
-        ("is_error", 1, "fail", "task.failed", "task registry_sync failed: upstream said 502"),
+        ("is_error", 1, "fail", "task.failed", "task registry_sync failed: upstream returned 502"),
     ],
 )
 def test_a_scheduled_task_with_a_problem_fails_the_probe(

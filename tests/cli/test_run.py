@@ -76,7 +76,7 @@ def test_a_request_whose_head_does_not_end_is_refused(write: Write) -> None:
         place = ("127.0.0.1", int(run.base_url.rpartition(":")[2].strip("/")))
         with socket.create_connection(place, 10) as visitor:
             visitor.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n")
-            with suppress(ConnectionError):  # it is over while we still speak
+            with suppress(ConnectionError):  # the server closes while the client still sends
                 for n in range(1_000):
                     visitor.sendall(b"X-%d: %s\r\n" % (n, b"x" * 1_000))
                 assert visitor.recv(100).startswith(b"HTTP/1.1 400 ")
@@ -84,7 +84,7 @@ def test_a_request_whose_head_does_not_end_is_refused(write: Write) -> None:
             cookie = b"Cookie: a=" + b"x" * 60_000
             body = b"POST /nowhere HTTP/1.1\r\nHost: localhost\r\n%s\r\nContent-Length: 200000\r\n\r\n" % cookie
             visitor.sendall(body + b"x" * 200_000)
-            assert not visitor.recv(100).startswith(b"HTTP/1.1 400 "), "what follows the head is not counted"
+            assert not visitor.recv(100).startswith(b"HTTP/1.1 400 "), "bytes after the head are not counted"
         assert run.get("healthz").status_code == 200
 
 

@@ -57,7 +57,9 @@ def ended(process: subprocess.Popen[str], number: signal.Signals) -> int:
 @pytest.mark.parametrize("command", ["run", "demo"])
 def test_at_any_moment_of_the_start(command: str, number: signal.Signals, after: float, tmp_path: Path) -> None:
     with started(command, tmp_path) as process:
-        wait_until(lambda: process.poll() is not None or listens(process.pid))  # before that, Python itself is starting
+        wait_until(
+            lambda: process.poll() is not None or listens(process.pid)
+        )  # earlier, Python itself is still starting
         time.sleep(after)
         process.send_signal(number)
         assert ended(process, number) in (0, SHELL[number])

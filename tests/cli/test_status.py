@@ -41,7 +41,7 @@ def lab(write: Write) -> Iterator[StoreHarness]:
 
 
 def see(lab: StoreHarness, key: str, outcomes: str) -> None:
-    """Records results, the last of them a minute ago, one minute apart."""
+    """Records results one minute apart, the last of them a minute ago."""
     lab.record_each(*make_results(lab.database_id(key), outcomes, wall_clock_ms() - (len(outcomes) + 1) * MINUTE))
 
 
@@ -73,7 +73,7 @@ def test_status_as_json(lab: StoreHarness) -> None:
 @pytest.mark.parametrize(
     ("outcomes_by_probe", "code"),
     [({"api": "pp", "shop": "pp", "new": "pp"}, 0), ({"api": "pp", "shop": "pp"}, 3), ({"api": "ff", "shop": "pp"}, 1)],
-    ids=["all is up", "one has no result", "one is down, another has no result"],
+    ids=["every probe is up", "a probe has no result", "a probe is down, another has no result"],
 )
 def test_the_exit_code_is_the_worst(lab: StoreHarness, outcomes_by_probe: dict[str, str], code: int) -> None:
     for key, outcomes in outcomes_by_probe.items():

@@ -99,19 +99,19 @@ def test_an_unknown_receiver(write: Write) -> None:
 class TestADatabase:
     """A database that cannot be read."""
 
-    def test_that_does_not_exist_yet(self, write: Write, command: str, tmp_path: Path) -> None:
+    def test_it_does_not_exist_yet(self, write: Write, command: str, tmp_path: Path) -> None:
         write(probes=[API])
         line = one_line(invoke_command(command), 3)
         assert line == "watchdog: the database watchdog.db does not exist yet: `watchdog run` creates it"
-        assert not (tmp_path / "watchdog.db").exists(), "asking makes nothing"
+        assert not (tmp_path / "watchdog.db").exists(), "a query creates no file"
 
-    def test_that_is_empty(self, write: Write, command: str, tmp_path: Path) -> None:
+    def test_it_is_empty(self, write: Write, command: str, tmp_path: Path) -> None:
         write(probes=[API])
         (tmp_path / "watchdog.db").touch()
         line = one_line(invoke_command(command), 3)
         assert line == "watchdog: the database has no schema of this version: run `watchdog db upgrade`"
 
-    def test_that_is_another_file(self, write: Write, command: str, tmp_path: Path) -> None:
+    def test_it_is_another_file(self, write: Write, command: str, tmp_path: Path) -> None:
         write(probes=[API])
         (tmp_path / "watchdog.db").write_text("To whom it may concern" * 100)
         assert (
@@ -119,13 +119,13 @@ class TestADatabase:
             == "watchdog: cannot use the database watchdog.db: file is not a database"
         )
 
-    def test_that_is_a_folder(self, write: Write, command: str, tmp_path: Path) -> None:
+    def test_it_is_a_folder(self, write: Write, command: str, tmp_path: Path) -> None:
         write(probes=[API])
         (tmp_path / "watchdog.db").mkdir()
         line = one_line(invoke_command(command), 3)
         assert line == "watchdog: cannot use the database watchdog.db: unable to open database file"
 
-    def test_that_is_of_an_older_version(self, write: Write, command: str, tmp_path: Path) -> None:
+    def test_it_has_an_older_schema(self, write: Write, command: str, tmp_path: Path) -> None:
         write(probes=[API])
         made = Database("sqlite:///watchdog.db")
         upgrade_schema(made, resource_path("migrations"))

@@ -58,7 +58,7 @@ CASES: dict[str, tuple[dict[str, str], str, str]] = {
         "groe-uber-alles",
         LOCAL,
     ),
-    "the id of one is the name of another": (
+    "the id of a heartbeat is the name of another": (
         {
             "main": "probes:\n"
             f"  - {{name: First, id: Backup, heartbeat: {{token: {TOKEN}, every: 1h}}}}\n"
@@ -92,7 +92,7 @@ CASES: dict[str, tuple[dict[str, str], str, str]] = {
         "backup",
         f"https://acme.example/watch/dog/in/{TOKEN}",
     ),
-    "public_url wins over listen": (
+    "public_url takes precedence over listen": (
         {"main": f"server: {{listen: '127.0.0.1:1', public_url: 'http://w:81'}}\nprobes: [{HEARTBEAT}]"},
         "backup",
         f"http://w:81/in/{TOKEN}",
@@ -184,22 +184,22 @@ INVALID = {
     "no heartbeat of this name": f"probes: [{HEARTBEAT.replace('Backup', 'Other')}]",
     "another kind": "probes: [{name: Backup, http: 'http://a/'}]",
     "a short token": "probes: [{name: Backup, heartbeat: {token: short, every: 1h}}]",
-    "a token that no address can hold": f"probes: [{HEARTBEAT.replace(TOKEN, TOKEN + '/x')}]",
+    "a token that is invalid in a URL": f"probes: [{HEARTBEAT.replace(TOKEN, TOKEN + '/x')}]",
     "a token that is a number": "probes: [{name: Backup, heartbeat: {token: 12345678901234567890, every: 1h}}]",
     "no token": "probes: [{name: Backup, heartbeat: {every: 1h}}]",
     "an unset variable": f"probes: [{HEARTBEAT.replace(TOKEN, UNSET_TOKEN)}]",
     "no token file": "probes: [{name: Backup, heartbeat: {token_file: absent, every: 1h}}]",
     "an invalid public_url": f"server: {{public_url: 'ftp://w'}}\nprobes: [{HEARTBEAT}]",
     "an invalid listen": f"server: {{listen: '8080'}}\nprobes: [{HEARTBEAT}]",
-    "a port that is a number alone": f"server: {{listen: 8080}}\nprobes: [{HEARTBEAT}]",
+    "a port without a colon": f"server: {{listen: 8080}}\nprobes: [{HEARTBEAT}]",
     "a heartbeat without fields": "probes: [{name: Backup, heartbeat: text}]",
-    "a name that is no text": "probes: [{name: [Backup], heartbeat: {token: 0123456789abcdefg, every: 1h}}]",
+    "a name that is not text": "probes: [{name: [Backup], heartbeat: {token: 0123456789abcdefg, every: 1h}}]",
     "a list instead of sections": "- 1",
 }
 
 
 @pytest.mark.parametrize("text", INVALID.values(), ids=INVALID)
-def test_what_is_invalid_is_left_to_the_loader_to_explain(text: str | None, tmp_path: Path) -> None:
+def test_an_invalid_configuration_has_no_address(text: str | None, tmp_path: Path) -> None:
     file = tmp_path / "watchdog.yaml"
     if text is not None:
         file.write_text(text, encoding="utf-8")

@@ -312,7 +312,7 @@ def test_postgresql_without_the_extra_is_rejected_in_one_line(monkeypatch: pytes
         ("status.acme.example:80", ("status.acme.example", 80), True),
     ],
 )
-def test_other_addresses_than_loopback_require_an_api_key(listen: str, address: tuple[str, int], beyond: bool) -> None:
+def test_addresses_other_than_loopback_require_an_api_key(listen: str, address: tuple[str, int], beyond: bool) -> None:
     text = f'server: {{listen: "{listen}"}}\n'
     guarded = config(text + "access: {api_keys: [{name: a, role: reader, key: 0123456789abcdefx}]}").server
     assert (guarded.bind_address, guarded.listens_beyond_loopback) == (address, beyond)
@@ -425,7 +425,7 @@ def test_a_large_fleet_loads() -> None:
 HEAVY = {"aiosmtplib", "cryptography", "css_inline", "fastapi", "httpx", "httpx2", "mcp", "psycopg", "sqlalchemy"}
 
 
-def test_loading_imports_no_library_that_only_running_needs() -> None:
+def test_loading_imports_no_module_that_only_the_service_needs() -> None:
     program = (
         "import sys, json; from pathlib import Path\n"
         "from watchdog.config.load import load_config; from watchdog.config.schema import json_schema\n"

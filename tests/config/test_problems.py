@@ -1,4 +1,4 @@
-"""Suggestions for unknown fields: names of other tools, names that this format used earlier, misspellings."""
+"""Suggestions for unknown fields: names from other tools, former names of this format, and misspellings."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def test_every_example_is_shown() -> None:
 
 
 def test_every_section_has_an_example() -> None:
-    """So has every kind: the registries require it."""
+    """Every kind has one as well: the registries require it."""
     sections = {*Config.model_fields} - {"version", "include", "probes"} | {"probes[]"}
     assert sections - EXAMPLES.keys() == set()
 

@@ -61,11 +61,11 @@ def section(text: str) -> dict[str, Any]:
         ("<b>", "b"),
     ],
 )
-def test_slacks_markup_as_slack_shows_it(mrkdwn: str, html: str) -> None:
+def test_slack_markup_is_rendered(mrkdwn: str, html: str) -> None:
     assert render_mrkdwn(mrkdwn) == html
 
 
-def test_what_is_escaped_for_slack_is_shown_as_it_was() -> None:
+def test_text_escaped_for_slack_is_shown_unescaped() -> None:
     html = render_mrkdwn(escape_mrkdwn(HOSTILE))
     assert "<" not in html.replace("<br>", "")
     assert "https://evil.example|click" in html
@@ -96,7 +96,7 @@ async def test_hostile_text_is_escaped_everywhere_on_the_page() -> None:
     assert "script-src" not in page.headers["content-security-policy"]
 
 
-async def test_a_message_is_edited_in_place_and_its_thread_hangs_below_it() -> None:
+async def test_a_message_is_edited_in_place_and_its_thread_follows_it() -> None:
     inbox = DemoInbox()
     async with open_client(inbox) as client:
         assert "No messages yet." in (await client.get("/")).text
@@ -171,7 +171,7 @@ async def test_an_email_is_shown_in_a_frame_without_scripts() -> None:
         "after the greeting",
         "during the message",
         "after an endless line",
-        "after bytes that are no text",
+        "after bytes that are not text",
     ],
 )
 async def test_a_client_that_disconnects_has_no_effect_on_others(sent: bytes) -> None:
@@ -189,7 +189,7 @@ async def test_a_client_that_disconnects_has_no_effect_on_others(sent: bytes) ->
     assert not loop_errors
 
 
-async def test_only_the_newest_are_kept() -> None:
+async def test_only_the_newest_messages_are_kept() -> None:
     inbox = DemoInbox()
     for number in range(MAX_KEPT_MESSAGES + 5):
         inbox.handle_slack_call("chat.postMessage", {"text": f"message {number}"})

@@ -86,7 +86,7 @@ def alive(pid: int) -> bool:
 
 
 def children(pid: int) -> list[int]:
-    """The child processes of all threads, and theirs."""
+    """All descendant processes."""
     lists = [(thread / "children").read_text().split() for thread in Path(f"/proc/{pid}/task").iterdir()]
     own = [int(child) for child in chain.from_iterable(lists)]
     return own + [child for pid in own for child in children(pid)]
@@ -94,7 +94,7 @@ def children(pid: int) -> list[int]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-def test_it_runs_beside_others_and_leaves_nothing_behind_however_it_ends(tmp_path: Path, end: signal.Signals) -> None:
+def test_it_runs_beside_other_demos_and_cleans_up_after_any_exit(tmp_path: Path, end: signal.Signals) -> None:
     with socket.socket() as other:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -116,7 +116,7 @@ def test_it_runs_beside_others_and_leaves_nothing_behind_however_it_ends(tmp_pat
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_the_worker_does_not_outlive_what_started_it(tmp_path: Path) -> None:
+def test_the_worker_does_not_outlive_its_parent(tmp_path: Path) -> None:
     with run_targets(tmp_path) as (targets, _, _):
         wait_until(lambda: len(children(targets.pid)) == 1)
         (worker,) = children(targets.pid)

@@ -1,4 +1,4 @@
-"""The tests of the domain take every branch of it by themselves: without property tests, and without a pragma."""
+"""The tests of the domain cover every branch of it, without property tests and without a pragma."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 DOMAIN = "watchdog/domain"
 IGNORED_TESTS = ("tests/domain/test_branch_coverage.py", "tests/domain/test_schedule_missed_runs_dst.py")
-"""This test, and one that takes a minute and adds no branch."""
+"""This test, and a test that takes a minute and covers no further branch."""
 
 
-def test_every_branch_of_the_domain_is_taken(tmp_path: Path) -> None:
+def test_every_branch_of_the_domain_is_covered(tmp_path: Path) -> None:
     report = tmp_path / "coverage.json"
     command = [
         *(sys.executable, "-m", "pytest", "--quiet", "-p", "no:cacheprovider", "-m", "not hypothesis", "tests/domain"),

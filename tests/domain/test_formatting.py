@@ -51,11 +51,11 @@ def test_a_duration_is_formatted_for_people(ms: float, expected: str, rounded: s
         (9_930, 9_920, "9 s 930 ms"),
     ],
 )
-def test_what_exceeds_a_limit_never_reads_like_it(ms: int, limit: int, expected: str) -> None:
+def test_a_value_above_a_limit_is_never_formatted_like_the_limit(ms: int, limit: int, expected: str) -> None:
     assert formatting.format_duration_over_limit(ms, limit).replace(formatting.NBSP, " ") == expected
 
 
-def test_a_number_never_leaves_its_unit() -> None:
+def test_a_number_and_its_unit_are_never_separated() -> None:
     assert formatting.format_duration(2 * HOUR + 19 * MINUTE_MS) == "2\u00a0h 19\u00a0min"
     assert formatting.format_count(2, "probe") == "2\u00a0probes"
 
@@ -84,11 +84,11 @@ def test_ago(then: int, expected: str) -> None:
         (NOW + DAY, "23 Nov 01:50"),
     ],
 )
-def test_a_moment_names_the_day_when_it_is_another(at: int, expected: str) -> None:
+def test_an_instant_on_another_day_includes_the_date(at: int, expected: str) -> None:
     assert formatting.format_timestamp(at, NOW).replace(formatting.NBSP, " ") == expected
 
 
-def test_operators_see_seconds() -> None:
+def test_times_for_operators_have_seconds() -> None:
     assert formatting.format_time_of_day(NOW, seconds=True) == "01:50:07"
     assert formatting.format_timestamp(NOW, NOW, seconds=True) == "01:50:07"
 
@@ -98,7 +98,7 @@ def test_counts() -> None:
     assert counts == ["0 results", "1 result", "2 results", "12\u202f345 results"]
 
 
-def test_every_state_has_a_word_and_a_shape_of_its_own() -> None:
+def test_every_state_has_its_own_word_and_shape() -> None:
     for texts in (formatting.HEALTH_STATE_LABELS, formatting.HEALTH_STATE_SYMBOLS):
         assert texts.keys() == set(HealthState)
         assert len(set(texts.values())) == len(HealthState)
@@ -117,7 +117,7 @@ def test_every_state_has_a_word_and_a_shape_of_its_own() -> None:
     ],
     ids=str,
 )
-def test_a_sparkline_shows_what_stands_out_and_leaves_noise_flat(durations: list[int | None], line: str) -> None:
+def test_a_sparkline_shows_outliers_and_keeps_noise_flat(durations: list[int | None], line: str) -> None:
     assert formatting.sparkline([RunSummary(i, Outcome.PASS, ms) for i, ms in enumerate(durations)]) == line
 
 

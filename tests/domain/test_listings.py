@@ -1,4 +1,4 @@
-"""Listings as JSON: differences, applied in order, give back what was observed."""
+"""Listings as JSON: differences, applied in order, restore the observed listing."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def listing(at: int, *facts: Counted, gaps: tuple[tuple[int, int], ...] = ()) ->
     return {"counted": Listing(at, {f.name: f for f in sorted(facts)}, gaps)}
 
 
-def test_defaults_at_the_end_are_not_written() -> None:
+def test_trailing_defaults_are_not_written() -> None:
     assert facts_to_json(Counted("a")) == ["a"]
     assert facts_to_json(Counted("a", 3)) == ["a", 3]
     assert facts_to_json(Counted("a", 0, "x")) == ["a", 0, "x"]
@@ -46,20 +46,20 @@ def test_defaults_at_the_end_are_not_written() -> None:
     assert facts_to_json(Optional(1)) == [1]
 
 
-def test_only_what_changed_is_written() -> None:
+def test_only_changes_are_written() -> None:
     before = listing(1, Counted("a"), Counted("b"), Counted("c"))
     after = listing(2, Counted("a"), Counted("b", 1), Counted("d"))
     assert listings_to_json(after, before) == {"counted": [2, {"b": ["b", 1], "c": None, "d": ["d"]}]}
     assert round_trip(after, before) == after
 
 
-def test_nothing_changed_costs_a_few_bytes_however_many_subjects_there_are() -> None:
+def test_an_unchanged_listing_takes_a_few_bytes_for_any_number_of_subjects() -> None:
     many = [Counted(f"job {i}", i) for i in range(500)]
     written = json.dumps(listings_to_json(listing(2, *many), listing(1, *many)))
     assert written == '{"counted": [2, {}]}'
 
 
-def test_a_rule_that_was_not_observed_is_absent_and_starts_anew() -> None:
+def test_the_next_listing_of_a_rule_that_was_not_observed_is_complete() -> None:
     assert round_trip({}, listing(1, Counted("a"))) == {}
     assert listings_to_json(listing(3, Counted("a")), {}) == {"counted": [3, {"a": ["a"]}]}
 
@@ -68,12 +68,12 @@ def test_an_empty_listing_is_an_observation() -> None:
     assert round_trip(listing(2), listing(1, Counted("a"))) == {"counted": Listing(2, {})}
 
 
-def test_periods_without_reports_come_along() -> None:
+def test_periods_without_reports_are_included() -> None:
     original = listing(9, Counted("a"), gaps=((1, 2), (4, 7)))
     assert round_trip(original) == original
 
 
-def test_a_rule_that_no_longer_exists_is_left_out() -> None:
+def test_a_rule_that_no_longer_exists_is_omitted() -> None:
     assert listings_from_json({"former": [1, {"a": [1]}]}, {}, TYPES) == {}
 
 
@@ -85,7 +85,7 @@ def test_every_listing_rule_has_facts_that_survive() -> None:
     assert set(FACTS_TYPES) == {"task", "preference", "job"}
 
 
-def test_texts_are_transformed_and_nothing_else() -> None:
+def test_only_texts_are_transformed() -> None:
     assert map_texts(Counted("a", 3, "secret", 0.5), str.upper) == Counted("A", 3, "SECRET", 0.5)
 
 
@@ -100,7 +100,7 @@ HISTORY = st.lists(st.none() | st.lists(FACTS, max_size=4), max_size=8)
 
 
 @given(HISTORY)
-def test_a_chain_of_differences_gives_back_every_listing(history: list[list[Counted] | None]) -> None:
+def test_a_chain_of_differences_restores_every_listing(history: list[list[Counted] | None]) -> None:
     written: Listings = {}
     read: Listings = {}
     for at, facts in enumerate(history):

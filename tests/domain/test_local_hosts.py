@@ -1,4 +1,4 @@
-"""Which hosts mean this machine itself."""
+"""Recognition of hosts that are this machine."""
 
 from __future__ import annotations
 

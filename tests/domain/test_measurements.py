@@ -1,4 +1,4 @@
-"""Measurements of queues and canaries keep their values through storage, and ignore what is not theirs."""
+"""Measurements of queues and canaries keep their values through storage, and ignore other measurements."""
 
 from __future__ import annotations
 

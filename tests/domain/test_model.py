@@ -1,4 +1,4 @@
-"""Derived properties of the nouns."""
+"""Derived properties of the model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_a_notification_has_the_same_key_on_every_attempt() -> None:
     assert Notification("a1", "chat/slack", 2, IncidentEvent.OPENED).idempotency_key == "a1:chat/slack:2"
 
 
-def test_a_registered_probe_is_known_by_the_info_of_its_policy() -> None:
+def test_a_registered_probe_has_the_info_of_its_policy() -> None:
     info = ProbeInfo(0, "api", "API", "http")
     policy = AlertPolicy(info, lambda _: 300_000)
     assert RegisteredProbe(policy, IntervalSchedule(60_000), "name: API\n").info is info

@@ -1,4 +1,4 @@
-"""Facts that a source reports may be nonsense, because any application can write to it: nonsense is left out."""
+"""Facts from a source can be invalid, because any application can write to it. Invalid facts are omitted."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ NOW = 1_700_000_000_000
 
 
 @pytest.mark.parametrize("every", [-5, 0, 10**300])
-def test_an_interval_that_cannot_be_real_is_left_out(every: int) -> None:
+def test_an_impossible_interval_is_omitted(every: int) -> None:
     assert JobFacts("digest", every=every, last_start=NOW).sanitized == JobFacts("digest", last_start=NOW)
 
 
 @pytest.mark.parametrize("at", [-(10**18), 10**18, 10**300])
-def test_an_instant_that_no_clock_shows_is_left_out(at: int) -> None:
+def test_an_impossible_instant_is_omitted(at: int) -> None:
     facts = JobFacts(
         "digest",
         next_due=at,
@@ -31,12 +31,12 @@ def test_an_instant_that_no_clock_shows_is_left_out(at: int) -> None:
     assert facts.sanitized == JobFacts("digest")
 
 
-def test_real_facts_are_kept() -> None:
+def test_valid_facts_are_kept() -> None:
     facts = JobFacts("digest", every=1, duration=0, last_start=0, next_due=NOW)
     assert facts.sanitized == facts
 
 
-def test_metrics_are_what_the_system_reports() -> None:
+def test_metrics_have_the_reported_values() -> None:
     stats = QueueStats(waiting=0, oldest=5, paused=True, head="a")
     assert QueueMeasurements.from_metrics(stats).to_measurements() == {"waiting": 0, "oldest": 5}
 
@@ -46,9 +46,9 @@ def test_metrics_are_what_the_system_reports() -> None:
     [
         ("none", JobFacts("a"), None),
         ("cron", JobFacts("a", cron="0 3 * * *", every=60_000), CronSchedule("0 3 * * *")),
-        ("cron that cannot be read", JobFacts("a", cron="every full moon", every=60_000), None),
+        ("an unreadable cron expression", JobFacts("a", cron="every full moon", every=60_000), None),
         ("after the last run", JobFacts("a", every=60_000, last_start=61_000), IntervalSchedule(60_000, 1_000)),
-        ("as its scheduler says", JobFacts("a", every=60_000, last_start=61_000, next_due=125_000),
+        ("as its scheduler reports", JobFacts("a", every=60_000, last_start=61_000, next_due=125_000),
          IntervalSchedule(60_000, 5_000)),
         ("after it was first seen", JobFacts("a", every=60_000), IntervalSchedule(60_000, 59_999)),
     ],

@@ -1,4 +1,4 @@
-"""What a probe remembers survives JSON, and a newer version's fields are ignored."""
+"""The state of a probe survives JSON, and fields of a newer version are ignored."""
 
 from __future__ import annotations
 
@@ -65,5 +65,5 @@ def test_new_tasks() -> None:
     assert NewTasksRecord().to_json() is None
 
 
-def test_a_digest_is_short_however_long_the_name_is() -> None:
+def test_a_digest_is_short_for_a_name_of_any_length() -> None:
     assert len(short_digest("a job's name " * 1_000)) == len(short_digest("")) == 12

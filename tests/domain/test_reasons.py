@@ -27,7 +27,7 @@ FAMILIES = {family(code) for code in CATALOGUE}
 
 
 def callables_with_parameters(node: ast.AST) -> Iterator[tuple[str, list[str]]]:
-    """Every callable that a definition makes, with its parameters in order."""
+    """Every callable in a definition, with its parameters in order."""
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
         yield node.name, [a.arg for a in [*node.args.posonlyargs, *node.args.args] if a.arg not in ("self", "cls")]
     elif isinstance(node, ast.ClassDef):
@@ -37,7 +37,7 @@ def callables_with_parameters(node: ast.AST) -> Iterator[tuple[str, list[str]]]:
 
 
 def constants(value: ast.expr) -> Iterator[str]:
-    """The words that an expression may be. A word with a blank is a message."""
+    """The strings that an expression can evaluate to. A string with a space is a message."""
     if isinstance(value, ast.Constant) and isinstance(value.value, str) and re.fullmatch(r"[a-z0-9_.]+", value.value):
         yield value.value
     elif isinstance(value, ast.IfExp):
@@ -151,7 +151,7 @@ def test_the_page_is_current() -> None:
     assert (ROOT / "docs/reasons.md").read_text(encoding="utf-8") == render_reasons_page(), "run ./dev regen"
 
 
-def test_entries_are_written_alike() -> None:
+def test_entries_have_a_uniform_style() -> None:
     for code, entry in CATALOGUE.items():
         assert entry.title[0].isupper() or entry.title[0].isdigit(), code
         assert not entry.title.endswith("."), code
@@ -171,8 +171,8 @@ def test_transport_families_explain_failures() -> None:
         ("its class", "http.503", "http.5xx"),
         ("another class", "http.418", "http.4xx"),
         ("a class of another family", "smtp.550", "smtp.5xx"),
-        ("a word that the server chose", "slack.channel_not_found", "slack.*"),
-        ("a word with advice", "slack.no_service", "slack.no_service"),
+        ("a word from the server", "slack.channel_not_found", "slack.*"),
+        ("a word with a hint", "slack.no_service", "slack.no_service"),
         ("three digits of a family without classes", "slack.500", "slack.*"),
     ],
 )
@@ -181,7 +181,7 @@ def test_describe(sentence: str, code: str, entry: str) -> None:
 
 
 @pytest.mark.parametrize("code", ["http.999", "job.vanished", "moon.full", "x"])
-def test_a_reason_of_another_version_is_shown_in_its_own_words(code: str) -> None:
+def test_an_unknown_reason_is_described_by_its_code(code: str) -> None:
     with pytest.raises(KeyError):
         describe(code)
     assert title(code) == code.replace(".", " ").capitalize()
@@ -200,12 +200,12 @@ def test_reason_and_message() -> None:
     assert reason_and_message("task.failed", "disk full", name="a") == ("task.failed", "task a failed: disk full")
 
 
-def test_a_remediation_may_be_for_what_a_run_has_just_shown() -> None:
+def test_remediable_reasons_are_those_of_results() -> None:
     assert {"job.stuck", "queue.stalled", "http.status", "connection.refused"} <= REMEDIABLE_REASONS
     assert {"no_data", "missed.skipped", "watchdog.loop_late", "smtp.5xx", "http.404"}.isdisjoint(REMEDIABLE_REASONS)
 
 
-def test_reasons_are_found_wherever_they_stand() -> None:
+def test_reasons_are_collected_from_every_kind_of_expression() -> None:
     code = """
 class Error(Exception):
     def __init__(self, reason, message): ...

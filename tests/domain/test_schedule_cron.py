@@ -1,4 +1,4 @@
-"""Cron expressions: what they mean, what is refused and how it is said."""
+"""Cron expressions: their slots, and the errors for invalid expressions."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def slots(plan: CronSchedule, start: str, count: int) -> list[str]:
         ("every five minutes", "*/5 * * * *", ["2026-07-01 00:00", "2026-07-01 00:05", "2026-07-01 00:10"]),
         ("weekday 1 is Monday", "0 9 * * 1", ["2026-07-06 09:00", "2026-07-13 09:00", "2026-07-20 09:00"]),
         ("weekday 0 is Sunday", "0 9 * * 0", ["2026-07-05 09:00", "2026-07-12 09:00", "2026-07-19 09:00"]),
-        ("weekday 7 is Sunday, too", "0 9 * * 7", ["2026-07-05 09:00", "2026-07-12 09:00", "2026-07-19 09:00"]),
+        ("weekday 7 is also Sunday", "0 9 * * 7", ["2026-07-05 09:00", "2026-07-12 09:00", "2026-07-19 09:00"]),
         ("names of days", "0 9 * * mon-wed", ["2026-07-01 09:00", "2026-07-06 09:00", "2026-07-07 09:00"]),
         ("names of months", "0 0 1 AUG *", ["2026-08-01 00:00", "2027-08-01 00:00", "2028-08-01 00:00"]),
         ("day of the month or day of the week", "0 0 10 * MON",
          ["2026-07-06 00:00", "2026-07-10 00:00", "2026-07-13 00:00"]),
-        ("a star in either asks for both", "0 0 */10 * MON",
+        ("a star in either field requires both", "0 0 */10 * MON",
          ["2026-08-31 00:00", "2026-09-21 00:00", "2026-12-21 00:00"]),
         ("the last day of the month", "0 0 L * *", ["2026-07-31 00:00", "2026-08-31 00:00", "2026-09-30 00:00"]),
         ("the first Monday", "0 0 * * MON#1", ["2026-07-06 00:00", "2026-08-03 00:00", "2026-09-07 00:00"]),
@@ -66,7 +66,7 @@ def slots(plan: CronSchedule, start: str, count: int) -> list[str]:
         ("nicknames in any case", " @Daily ", ["2026-07-01 00:00", "2026-07-02 00:00", "2026-07-03 00:00"]),
     ],
 )  # fmt: skip
-def test_meaning(sentence: str, expression: str, expected: list[str]) -> None:
+def test_next_slot(sentence: str, expression: str, expected: list[str]) -> None:
     assert slots(CronSchedule(expression), "2026-07-01 00:00", 3) == expected, sentence
 
 
@@ -81,7 +81,7 @@ def test_meaning(sentence: str, expression: str, expected: list[str]) -> None:
         ("late in the second of a slot", "2026-07-01 00:05:00.999", "2026-07-01 00:05", "2026-07-01 00:10"),
     ],
 )
-def test_an_instant_between_its_slots(sentence: str, at: str, before: str, after: str) -> None:
+def test_slots_around_an_instant(sentence: str, at: str, before: str, after: str) -> None:
     plan = CronSchedule("*/5 * * * *")
     assert (format_local(plan.latest_slot_until(ms(at))), format_local(plan.next_slot_after(ms(at)))) == (
         before,
@@ -90,7 +90,7 @@ def test_an_instant_between_its_slots(sentence: str, at: str, before: str, after
     assert plan.latest_slot_until(ms(at)) % 1000 == plan.next_slot_after(ms(at)) % 1000 == 0
 
 
-def test_a_day_starts_by_the_time_zone() -> None:
+def test_a_day_starts_at_midnight_of_the_time_zone() -> None:
     assert (
         format_local(CronSchedule("0 0 * * *", "Asia/Tokyo").next_slot_after(ms("2026-07-01 12:00")))
         == "2026-07-01 15:00"
@@ -102,7 +102,7 @@ def test_a_day_starts_by_the_time_zone() -> None:
     )
 
 
-def test_in_words() -> None:
+def test_description() -> None:
     assert CronSchedule("*/5 * * * *").description == "*/5 * * * * UTC"
     assert CronSchedule("@daily", BERLIN).description == "@daily Europe/Berlin"
     assert repr(CronSchedule("@daily", BERLIN)) == "CronSchedule(expression='@daily', timezone='Europe/Berlin')"
@@ -136,7 +136,7 @@ FIVE = "minute, hour, day of the month, month, day of the week"
          "expected @yearly, @annually, @monthly, @weekly, @daily, @midnight, @hourly or five fields"),
     ],
 )  # fmt: skip
-def test_what_is_no_cron_expression(expression: str, message: str) -> None:
+def test_invalid_expressions(expression: str, message: str) -> None:
     with pytest.raises(ScheduleError) as caught:
         CronSchedule(expression)
     assert str(caught.value) == f"{expression!r} is not a cron expression: {message}"
@@ -146,11 +146,11 @@ def test_what_is_no_cron_expression(expression: str, message: str) -> None:
     ("sentence", "expression"),
     [
         ("no February has 31 days", "0 0 31 2 *"),
-        ("no April either", "0 0 31 4 *"),
-        ("the last working day is no Sunday", "0 0 LW * */7"),
+        ("no April has 31 days", "0 0 31 4 *"),
+        ("the last working day is never a Sunday", "0 0 LW * */7"),
     ],
 )
-def test_what_never_comes(sentence: str, expression: str) -> None:
+def test_expressions_that_match_no_date(sentence: str, expression: str) -> None:
     with pytest.raises(ScheduleError) as caught:
         CronSchedule(expression)
     assert str(caught.value) == f"{expression!r} matches no date", sentence
@@ -184,7 +184,7 @@ def test_a_long_expression_is_not_quoted_in_full() -> None:
 
 
 @given(st.lists(st.text("0123456789*/,-?LW#@ MONJAN", max_size=6), max_size=7).map(" ".join) | st.text(max_size=20))
-def test_whatever_is_written_is_a_schedule_or_a_schedule_error(expression: str) -> None:
+def test_any_text_is_a_schedule_or_a_schedule_error(expression: str) -> None:
     with suppress(ScheduleError):
         plan = CronSchedule(expression)
         assert plan.latest_slot_until(ms("2026-07-01")) <= ms("2026-07-01") < plan.next_slot_after(ms("2026-07-01"))

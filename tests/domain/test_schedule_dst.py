@@ -1,4 +1,4 @@
-"""Cron where clocks change: what is due, and that looking back and looking ahead see the same slots."""
+"""Cron at clock changes: which slots exist, and that the previous and the next slot of any instant are consistent."""
 
 from __future__ import annotations
 
@@ -53,46 +53,46 @@ class Row(NamedTuple):
     change: Change
     expression: str
     slots: list[str]
-    """All from two hours before the change until two hours after it, with their offset from UTC."""
+    """All slots from two hours before the change until two hours after it, with their offset from UTC."""
 
 
 TABLE = [
-    Row("a time that is skipped comes at the first instant after", BERLIN_SPRING, "30 2 * * *", ["03:00+0200"]),
-    Row("the first of the skipped ones, too", BERLIN_SPRING, "0 2 * * *", ["03:00+0200"]),
+    Row("a skipped time runs at the first instant after the gap", BERLIN_SPRING, "30 2 * * *", ["03:00+0200"]),
+    Row("the first skipped time runs at the first instant after the gap", BERLIN_SPRING, "0 2 * * *", ["03:00+0200"]),
     Row("two skipped times are one run", BERLIN_SPRING, "0,30 2 * * *", ["03:00+0200"]),
-    Row("a skipped time and the one it falls on are one run", BERLIN_SPRING, "0 2,3 * * *", ["03:00+0200"]),
-    Row("times around the gap stand", BERLIN_SPRING, "15 1-4 * * *",
+    Row("a skipped time and the time that it moves to are one run", BERLIN_SPRING, "0 2,3 * * *", ["03:00+0200"]),
+    Row("times around the gap are unchanged", BERLIN_SPRING, "15 1-4 * * *",
         ["01:15+0100", "03:00+0200", "03:15+0200", "04:15+0200"]),
-    Row("stars follow the clock over the gap", BERLIN_SPRING, "*/30 * * * *",
+    Row("stars follow the clock across the gap", BERLIN_SPRING, "*/30 * * * *",
         ["00:00+0100", "00:30+0100", "01:00+0100", "01:30+0100",
          "03:00+0200", "03:30+0200", "04:00+0200", "04:30+0200"]),
-    Row("a star in the minute follows the clock even if the hour is named", BERLIN_SPRING, "*/20 2 * * *", []),
-    Row("a star in the hour follows it even if the minute is named", BERLIN_SPRING, "30 */2 * * *",
+    Row("a star in the minute follows the clock even with a fixed hour", BERLIN_SPRING, "*/20 2 * * *", []),
+    Row("a star in the hour follows the clock even with a fixed minute", BERLIN_SPRING, "30 */2 * * *",
         ["00:30+0100", "04:30+0200"]),
-    Row("a time that comes twice runs the first time", BERLIN_AUTUMN, "30 2 * * *", ["02:30+0200"]),
-    Row("the hour after it runs once", BERLIN_AUTUMN, "0 3 * * *", ["03:00+0100"]),
-    Row("each of several runs the first time", BERLIN_AUTUMN, "15,45 1-3 * * *",
+    Row("a repeated time runs the first time", BERLIN_AUTUMN, "30 2 * * *", ["02:30+0200"]),
+    Row("the hour after a repeated hour runs once", BERLIN_AUTUMN, "0 3 * * *", ["03:00+0100"]),
+    Row("each of several repeated times runs the first time", BERLIN_AUTUMN, "15,45 1-3 * * *",
         ["01:15+0200", "01:45+0200", "02:15+0200", "02:45+0200", "03:15+0100", "03:45+0100"]),
-    Row("stars follow the clock through both hours", BERLIN_AUTUMN, "30 * * * *",
+    Row("stars follow the clock through both repeated hours", BERLIN_AUTUMN, "30 * * * *",
         ["01:30+0200", "02:30+0200", "02:30+0100", "03:30+0100"]),
-    Row("so they do with the hour named", BERLIN_AUTUMN, "*/30 2 * * *",
+    Row("stars follow the clock through both hours with a fixed hour", BERLIN_AUTUMN, "*/30 2 * * *",
         ["02:00+0200", "02:30+0200", "02:00+0100", "02:30+0100"]),
-    Row("in America the hour is another", NEW_YORK_SPRING, "30 2 * * *", ["03:00-0400"]),
-    Row("and comes twice before two", NEW_YORK_AUTUMN, "30 1 * * *", ["01:30-0400"]),
-    Row("half an hour may be skipped", HALF_HOUR_SPRING, "15 2 * * *", ["02:30+1100"]),
-    Row("what is after it is not", HALF_HOUR_SPRING, "45 2 * * *", ["02:45+1100"]),
-    Row("half an hour may come twice", HALF_HOUR_AUTUMN, "*/15 1 * * *",
+    Row("in America the skipped hour differs", NEW_YORK_SPRING, "30 2 * * *", ["03:00-0400"]),
+    Row("in America the repeated hour differs", NEW_YORK_AUTUMN, "30 1 * * *", ["01:30-0400"]),
+    Row("half an hour is skipped", HALF_HOUR_SPRING, "15 2 * * *", ["02:30+1100"]),
+    Row("a time after a skipped half hour is unchanged", HALF_HOUR_SPRING, "45 2 * * *", ["02:45+1100"]),
+    Row("half an hour is repeated", HALF_HOUR_AUTUMN, "*/15 1 * * *",
         ["01:00+1100", "01:15+1100", "01:30+1100", "01:45+1100", "01:30+1030", "01:45+1030"]),
-    Row("and its named times run the first time", HALF_HOUR_AUTUMN, "45 1 * * *", ["01:45+1100"]),
-    Row("midnight may be skipped: the day still begins once", MIDNIGHT_SPRING, "0 0 * * *", ["01:00-0400"]),
-    Row("midnight may come twice: the day begins once", MIDNIGHT_AUTUMN, "0 0 * * *", ["00:00-0400"]),
-    Row("the seconds make no difference", BERLIN_SPRING, "15,45 30 2 * * *", ["03:00+0200"]),
-    Row("nor in autumn", BERLIN_AUTUMN, "0 30 2 * * *", ["02:30+0200"]),
+    Row("fixed times in a repeated half hour run the first time", HALF_HOUR_AUTUMN, "45 1 * * *", ["01:45+1100"]),
+    Row("midnight is skipped: the day still starts once", MIDNIGHT_SPRING, "0 0 * * *", ["01:00-0400"]),
+    Row("midnight is repeated: the day starts once", MIDNIGHT_AUTUMN, "0 0 * * *", ["00:00-0400"]),
+    Row("seconds make no difference at a gap", BERLIN_SPRING, "15,45 30 2 * * *", ["03:00+0200"]),
+    Row("seconds make no difference at a repeated hour", BERLIN_AUTUMN, "0 30 2 * * *", ["02:30+0200"]),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: f"{row.expression} {row.change.zone} {row.sentence}")
-def test_table(row: Row) -> None:
+def test_slots_around_a_change(row: Row) -> None:
     plan = CronSchedule(row.expression, row.change.zone)
     at, slots = row.change.ms - 2 * HOUR - 1, []
     while (at := plan.next_slot_after(at)) < row.change.ms + 2 * HOUR:
@@ -109,7 +109,7 @@ EXPRESSIONS = [
 
 @cache
 def slots_around(change: Change, expression: str) -> list[int]:
-    """Every slot of two days around a change, by asking for one after the other."""
+    """Every slot of the two days around a change, each from the one before."""
     plan = CronSchedule(expression, change.zone)
     slots = [plan.latest_slot_until(change.ms - 24 * HOUR)]
     while slots[-1] < change.ms + 24 * HOUR:
@@ -119,9 +119,9 @@ def slots_around(change: Change, expression: str) -> list[int]:
 
 @settings(max_examples=200, deadline=None)
 @given(st.sampled_from(CHANGES), st.sampled_from(EXPRESSIONS), st.integers(-3 * HOUR, 3 * HOUR))
-def test_before_and_after_see_the_same_slots(change: Change, expression: str, offset: int) -> None:
+def test_previous_and_next_slots_are_consistent(change: Change, expression: str, offset: int) -> None:
     plan, slots, at = CronSchedule(expression, change.zone), slots_around(change, expression), change.ms + offset
-    assert slots == sorted(set(slots)), "time goes on"
+    assert slots == sorted(set(slots)), "slots increase"
     assert plan.latest_slot_until(at) == slots[bisect_right(slots, at) - 1]
     assert plan.next_slot_after(at) == slots[bisect_right(slots, at)]
     assert plan.latest_slot_until(plan.next_slot_after(at)) == plan.next_slot_after(at)
@@ -134,17 +134,17 @@ def test_before_and_after_see_the_same_slots(change: Change, expression: str, of
     st.sampled_from([e for e in EXPRESSIONS if len(e.split()) == 5 and "?" not in e]),
     st.integers(-3 * HOUR, 3 * HOUR),
 )
-def test_where_a_whole_hour_changes_at_night_it_runs_as_debians_cron_does(
+def test_changes_of_a_whole_hour_at_night_are_handled_as_by_debians_cron(
     change: Change, expression: str, offset: int
 ) -> None:
-    """The library that reads the calendar knows Debian's rules; inside an hour that comes twice it looks back."""
+    """cronsim follows Debian's rules; within a repeated hour it returns earlier slots."""
     start = datetime.fromtimestamp((change.ms + offset) // 1000, ZoneInfo(change.zone))
     theirs = [int(slot.timestamp()) * 1000 for slot, _ in zip(CronSim(expression, start), range(3), strict=False)]
     ours = [slot for slot in theirs if slot > change.ms + offset]
     assert CronSchedule(expression, change.zone).next_slot_after(change.ms + offset) == ours[0]
 
 
-def test_far_from_a_change_a_slot_is_what_the_clock_shows() -> None:
+def test_far_from_a_change_slots_follow_the_clock() -> None:
     plan = CronSchedule("30 2 * * *", "Europe/Berlin")
     slots = slots_around(BERLIN_AUTUMN, "30 2 * * *")
     assert [local(plan, slot) for slot in slots] == ["02:30+0200", "02:30+0200", "02:30+0100"]

@@ -1,4 +1,4 @@
-"""Intervals: where a probe's slots stand."""
+"""Intervals: the slots of a probe."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ T = 1_700_000_040_000
     ("sentence", "phase", "at", "before", "after"),
     [
         ("between two slots", 0, T + 1, T, T + 60_000),
-        ("on a slot it is the newest, and the next one comes after", 0, T, T, T + 60_000),
+        ("on a slot: that slot is the newest", 0, T, T, T + 60_000),
         ("just before a slot", 0, T - 1, T - 60_000, T),
         ("a phase moves the slots", 7_000, T, T - 53_000, T + 7_000),
         ("on a moved slot", 7_000, T + 7_000, T + 7_000, T + 67_000),
-        ("before 1970 all is the same", 7_000, -1, -53_000, 7_000),
+        ("before 1970", 7_000, -1, -53_000, 7_000),
     ],
 )
 def test_slots(sentence: str, phase: int, at: int, before: int, after: int) -> None:
@@ -30,16 +30,16 @@ def test_slots(sentence: str, phase: int, at: int, before: int, after: int) -> N
 
 
 @given(st.data(), st.integers(1, 10**9), st.integers(-(10**13), 10**13))
-def test_an_instant_stands_between_its_slots(data: st.DataObject, every: int, at: int) -> None:
+def test_an_instant_is_between_its_previous_and_next_slot(data: st.DataObject, every: int, at: int) -> None:
     plan = IntervalSchedule(every, data.draw(st.integers(0, every - 1)))
     before, after = plan.latest_slot_until(at), plan.next_slot_after(at)
     assert before <= at < after == before + every
-    assert before % every == plan.phase, "slots stand at the same places for ever"
+    assert before % every == plan.phase, "slots keep their phase"
     assert plan.latest_slot_until(before) == plan.latest_slot_until(after - 1) == before
     assert plan.next_slot_after(before) == plan.next_slot_after(after - 1) == after
 
 
-def test_a_phase_is_the_same_for_ever() -> None:
+def test_a_phase_never_changes() -> None:
     assert interval_phase("api", 60_000) == 21_000
     assert interval_phase("api", 10_000) == 1_000
     assert interval_phase("web", 60_000) != interval_phase("api", 60_000)
@@ -76,10 +76,10 @@ def test_phases_are_whole_steps_so_that_runs_start_together() -> None:
         (86_400_000, "every 24 h"),
     ],
 )
-def test_in_words(every: int, text: str) -> None:
+def test_description(every: int, text: str) -> None:
     assert IntervalSchedule(every).description == text
 
 
-def test_a_plan_in_words_changes_with_the_plan() -> None:
+def test_different_schedules_have_different_descriptions() -> None:
     assert repr(IntervalSchedule(60_000, 7)) == "IntervalSchedule(every=60000, phase=7)"
     assert repr(IntervalSchedule(60_000)) != repr(IntervalSchedule(60_000, 1))

@@ -1,4 +1,4 @@
-"""Text from outside becomes safe to store and to show."""
+"""Untrusted text is made safe to store and to show."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ IGNORABLE = (
 """Unicode's property Default_Ignorable_Code_Point."""
 
 
-def test_every_character_is_judged_by_its_category() -> None:
+def test_every_character_is_treated_by_its_category() -> None:
     ignorable = set[int]()
     for span in IGNORABLE:
         first, _, last = span.partition("-")
@@ -67,12 +67,12 @@ def test_every_character_is_judged_by_its_category() -> None:
     assert misjudged == []
 
 
-def test_a_cut_is_visible() -> None:
+def test_a_truncated_text_is_marked() -> None:
     assert truncate("abcdef", 6) == "abcdef"
     assert truncate("abcdefg", 6) == "abcdef… cut after 6 characters"
 
 
-def test_a_line_that_is_cut_ends_in_an_ellipsis() -> None:
+def test_a_truncated_line_ends_in_an_ellipsis() -> None:
     assert shorten("abcdef", 6) == "abcdef"
     assert shorten("abcdefg", 6) == "abcde…"
 
@@ -96,16 +96,16 @@ def test_a_line_has_a_limit() -> None:
     assert to_single_line("x" * 200) == "x" * 200
 
 
-def test_what_a_database_cannot_hold_is_replaced() -> None:
+def test_characters_that_a_database_cannot_store_are_replaced() -> None:
     assert replace_unstorable_characters("a\0b\ud800c é") == "a�b�c é"
 
 
-def test_strings_are_mapped_wherever_they_are() -> None:
+def test_strings_are_mapped_at_any_depth() -> None:
     value = {"a": ["b", ("c", 1, None)], "d": {"e": True}}
     assert map_json_strings(value, str.upper) == {"A": ["B", ["C", 1, None]], "D": {"E": True}}
 
 
-def test_what_no_database_can_store_is_replaced() -> None:
+def test_storable_control_characters_are_kept() -> None:
     assert replace_unstorable_characters("a\x00b\ud800c\x1b") == "a�b�c\x1b"
 
 

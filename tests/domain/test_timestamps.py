@@ -1,4 +1,4 @@
-"""Instants as other programs write them."""
+"""Timestamps in the formats of other programs."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_iso_8601(text: object, expected: int | None) -> None:
     assert parse_iso8601(text) == expected
 
 
-def test_iso_8601_without_a_zone_is_in_the_given_one() -> None:
+def test_iso_8601_without_a_zone_uses_the_given_zone() -> None:
     assert parse_iso8601("2026-11-22T13:00:00", BERLIN) == NOON_UTC
     assert parse_iso8601("2026-11-22T12:00:00Z", BERLIN) == NOON_UTC
 

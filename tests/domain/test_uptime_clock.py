@@ -1,4 +1,4 @@
-"""Alive time against its definition: a clock that is counted tick by tick and stands still inside a gap."""
+"""Uptime compared with its definition: a clock that is counted tick by tick and stops inside a gap."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ END = 60
 
 @st.composite
 def gap_lists(draw: st.DrawFn) -> list[tuple[int, int]]:
-    """Up to five gaps that do not overlap, in any order; some begin where another ends."""
+    """Up to five gaps that do not overlap, in any order; some start where another ends."""
     edges = sorted(draw(st.lists(st.integers(0, END), max_size=10, unique=True)))
     gaps = list(zip(edges[::2], edges[1::2], strict=False))
     if len(gaps) > 1 and draw(st.booleans()):
@@ -37,7 +37,7 @@ def test_at_counts_the_ticks_outside_gaps(gaps: list[tuple[int, int]], instant: 
 
 
 @given(gap_lists(), instants, distances, instants)
-def test_passed_is_a_distance_in_alive_time(gaps: list[tuple[int, int]], instant: int, distance: int, now: int) -> None:
+def test_passed_is_a_duration_of_uptime(gaps: list[tuple[int, int]], instant: int, distance: int, now: int) -> None:
     passed = counted(gaps, now) - counted(gaps, instant) >= distance
     assert UptimeClock(gaps).has_elapsed(instant, distance, now) is passed
 
@@ -63,12 +63,12 @@ def test_the_edge_is_the_last_instant_since_which_it_has_passed(
 
 
 @given(gap_lists(), instants)
-def test_a_gap_lies_over_what_follows_its_start_up_to_its_stop(gaps: list[tuple[int, int]], instant: int) -> None:
+def test_a_gap_covers_instants_after_its_start_up_to_its_end(gaps: list[tuple[int, int]], instant: int) -> None:
     gap_of_instant = UptimeClock(gaps).gap_at(instant)
     assert ([] if gap_of_instant is None else [gap_of_instant]) == [gap for gap in gaps if gap[0] < instant <= gap[1]]
 
 
-def test_without_gaps_it_is_wall_time() -> None:
+def test_without_gaps_uptime_is_wall_time() -> None:
     alive = UptimeClock()
     assert (alive.uptime_at(7), alive.deadline_after(7, 5), alive.elapsed_cutoff(5, 7), alive.gap_at(7)) == (
         7,
@@ -81,14 +81,14 @@ def test_without_gaps_it_is_wall_time() -> None:
 @pytest.mark.parametrize(
     ("sentence", "instant", "distance", "now", "passed"),
     [
-        ("before the gap it runs", 0, 10, 10, True),
-        ("one tick short is not passed", 0, 10, 9, False),
-        ("the gap does not count", 0, 20, 119, False),
-        ("what is left of it counts after the gap", 0, 20, 120, True),
-        ("a deadline that falls on the start of the gap is met there", 0, 10, 10, True),
-        ("a whole distance inside the gap passes nothing", 20, 1, 100, False),
-        ("it goes on where the gap stops", 20, 1, 111, True),
+        ("before the gap", 0, 10, 10, True),
+        ("one tick short of the duration", 0, 10, 9, False),
+        ("inside the gap", 0, 20, 119, False),
+        ("the rest counts after the gap", 0, 20, 120, True),
+        ("a deadline at the start of the gap", 0, 10, 10, True),
+        ("a whole duration inside the gap", 20, 1, 100, False),
+        ("after the gap", 20, 1, 111, True),
     ],
 )
-def test_an_hour_of_ours(sentence: str, instant: int, distance: int, now: int, passed: bool) -> None:
+def test_a_duration_around_a_gap(sentence: str, instant: int, distance: int, now: int, passed: bool) -> None:
     assert UptimeClock([(10, 110)]).has_elapsed(instant, distance, now) is passed, sentence

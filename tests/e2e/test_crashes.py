@@ -1,6 +1,6 @@
-"""kill -9 at named points: nothing is lost, at most one extra copy, `resolved` never before `opened`.
+"""kill -9 at kill points: nothing is lost, there is at most one extra copy, `resolved` never precedes `opened`.
 
-A sample of all cases; `./dev prove kills` runs every one on both databases, three times.
+This is a sample of all cases; `./dev prove kills` runs all of them on both databases, three times.
 """
 
 from __future__ import annotations

@@ -58,7 +58,9 @@ def application(redis_server: RedisServer, peers: ThirdPartyServers) -> Iterator
 # --- jobs behind tools of an MCP server
 
 
-async def test_the_stage_that_a_job_did_not_reach_is_named(application: BullmqApplication, tmp_path: Path) -> None:
+async def test_the_incident_names_the_stage_that_a_job_did_not_reach(
+    application: BullmqApplication, tmp_path: Path
+) -> None:
     url = application.url
     async with (
         running_example("export", tmp_path, APP_URL=url) as export,
@@ -66,7 +68,7 @@ async def test_the_stage_that_a_job_did_not_reach_is_named(application: BullmqAp
     ):
 
         async def run_both() -> list[OpenIncidentSummary]:
-            """The incident of each."""
+            """The incident for each behavior."""
             return [incident for (incident,) in await asyncio.gather(export.run_slots(), self_test.run_slots())]
 
         async def recover() -> None:
@@ -98,7 +100,7 @@ async def test_the_stage_that_a_job_did_not_reach_is_named(application: BullmqAp
 # --- scheduled tasks inside an MCP server
 
 
-async def test_each_task_with_a_problem_is_named(application: BullmqApplication, tmp_path: Path) -> None:
+async def test_the_incident_names_each_task_with_a_problem(application: BullmqApplication, tmp_path: Path) -> None:
     def succeeded(ago_ms: int) -> dict[str, Any]:
         return {"ok": True, "last_run_at": wall_clock_ms() - ago_ms, "last_run_status": "success"}
 
@@ -113,13 +115,13 @@ async def test_each_task_with_a_problem_is_named(application: BullmqApplication,
         application.set_task_results(**healthy, backfill=never_ran)
         assert await example.run_slots(3) == []
 
-        failed = {"ok": False, "last_run_at": wall_clock_ms(), "last_run_error": "the mail server said 451"}
+        failed = {"ok": False, "last_run_at": wall_clock_ms(), "last_run_error": "the mail server returned 451"}
         results = {**healthy, "mail": failed, "registry_sync": succeeded(HOUR_MS), "backfill": never_ran}
         application.set_task_results(**results)
         backfill, mail, registry_sync = await example.run_slots(3, delay_ms=27 * HOUR_MS)
         assert backfill[:3] == ("task", "backfill", "task.never_ran")
         assert backfill.message.startswith("task backfill has never run: first listed ")
-        assert mail == ("task", "mail", "task.failed", "task mail failed: the mail server said 451")
+        assert mail == ("task", "mail", "task.failed", "task mail failed: the mail server returned 451")
         assert registry_sync[:3] == ("task", "registry_sync", "task.stale")
         assert re.fullmatch(r"task registry_sync is stale: last run .*UTC, limit 15 min", registry_sync.message)
 
@@ -130,7 +132,9 @@ async def test_each_task_with_a_problem_is_named(application: BullmqApplication,
 # --- an endpoint that reports its queue
 
 
-async def test_the_queue_metric_over_its_limit_is_named(application: BullmqApplication, tmp_path: Path) -> None:
+async def test_the_incident_names_the_queue_metric_over_its_limit(
+    application: BullmqApplication, tmp_path: Path
+) -> None:
     async def enqueue(count: int) -> None:
         connection = redis.asyncio.Redis.from_url(application.broker.url, decode_responses=True)
         queue = Queue(QUEUE_NAME, {"connection": connection})
@@ -159,7 +163,7 @@ async def test_the_queue_metric_over_its_limit_is_named(application: BullmqAppli
 # --- jobs without any instrumentation
 
 
-async def test_repeatable_jobs_are_named_when_their_worker_stops(
+async def test_the_incident_names_repeatable_jobs_when_their_worker_stops(
     application: BullmqApplication, tmp_path: Path
 ) -> None:
     def worker(behavior: str) -> Any:
@@ -180,7 +184,7 @@ async def test_repeatable_jobs_are_named_when_their_worker_stops(
             await wait_until_async(lambda: application.redis.llen("bull:digests:active"))
             assert await example.run_slots() == []
             hanging.kill()
-        application.delete_keys("bull:digests:*:lock")  # a worker that is gone does not renew it
+        application.delete_keys("bull:digests:*:lock")  # a dead worker does not renew it
         (incident,) = await example.run_slots()
         assert incident[:3] == ("job", "digest", "job.stalled")
         assert incident.message.endswith("and its worker is gone")
@@ -198,7 +202,7 @@ JOB_TABLE_SQL = """
 """
 
 
-async def test_late_and_stuck_jobs_of_a_table_are_named_and_the_stuck_one_is_reset(
+async def test_incidents_name_late_and_stuck_jobs_of_a_table_and_the_stuck_job_is_reset(
     postgres: PostgresServer, tmp_path: Path
 ) -> None:
     with postgres.temporary_database() as url:
@@ -236,7 +240,9 @@ async def test_late_and_stuck_jobs_of_a_table_are_named_and_the_stuck_one_is_res
 # --- jobs of cron
 
 
-async def test_cron_jobs_that_fail_or_do_not_run_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_incidents_name_cron_jobs_that_fail_or_do_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     env = {"BACKUP_CHECKIN_TOKEN": "0123456789abcdef0123", "LEDGER_CHECKIN_TOKEN": "3210fedcba9876543210"}
     for name, value in {**env, "XDG_STATE_HOME": str(tmp_path / "state")}.items():
         monkeypatch.setenv(name, value)

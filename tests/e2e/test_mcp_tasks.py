@@ -45,7 +45,7 @@ async def test_a_stale_task_is_one_incident_and_no_outage(each_harness: EndToEnd
     text = harness.receivers["webhook"].fake.posts[0]["text"]
     assert re.match(r"▲ Degraded: Search: task registry_sync is stale: last run .*UTC, limit 15 min", text)
     first, last = email_texts(harness)
-    assert "task: registry_sync" in first, "its own entry comes before those of other tasks"
+    assert "task: registry_sync" in first, "its entry is listed before other tasks"
     assert "✓ Search: task registry_sync recovered" in last
 
 

@@ -62,7 +62,7 @@ async def test_a_restart_repeats_no_notification(each_harness: EndToEndHarness) 
             assert incident.state == "resolved"
 
 
-async def test_what_was_not_delivered_before_a_stop_is_delivered_after_the_start(harness: EndToEndHarness) -> None:
+async def test_undelivered_notifications_are_delivered_after_a_restart(harness: EndToEndHarness) -> None:
     harness.target.up = False
     unavailable = [harness.receivers["bot"], harness.receivers["webhook"], harness.receivers["hook"]]
     for receiver in unavailable:

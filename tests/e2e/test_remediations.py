@@ -112,7 +112,7 @@ async def test_a_failed_attempt_contains_no_secret_and_is_not_repeated(
         assert secret not in attempt.action
 
 
-async def test_without_a_remediation_nothing_is_done(harness: EndToEndHarness, job_table: JobTable) -> None:
+async def test_without_a_remediation_nothing_is_changed(harness: EndToEndHarness, job_table: JobTable) -> None:
     probe = job_table.probe_config()
     del probe["remediation"]
     harness.probes = [probe]

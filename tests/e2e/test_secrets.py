@@ -1,4 +1,4 @@
-"""Secrets wherever the configuration allows them, and targets that return them all: none is in any output."""
+"""Secrets in every field that allows them, and targets that return all of them: no output contains a secret."""
 
 from __future__ import annotations
 

@@ -117,13 +117,13 @@ def test_a_client_of_the_1x_sdk_with_a_readers_key(peers: ThirdPartyServers, run
 
 
 @pytest.mark.parametrize("mode", PROTOCOL_VERSION_BY_MODE)
-async def test_todays_client_over_http(run: WatchdogProcess, mode: str) -> None:
+async def test_a_client_of_the_current_sdk_over_http(run: WatchdogProcess, mode: str) -> None:
     async with connected_client(run.base_url + "mcp", OPERATOR_KEY, mode) as client:
         await check_every_tool(client, mode)
 
 
 @pytest.mark.parametrize("mode", PROTOCOL_VERSION_BY_MODE)
-async def test_todays_client_over_stdio(run: WatchdogProcess, config: Path, mode: str) -> None:
+async def test_a_client_of_the_current_sdk_over_stdio(run: WatchdogProcess, config: Path, mode: str) -> None:
     command, *words = stdio_command(config)
     async with Client(stdio_client(StdioServerParameters(command=command, args=words)), mode=mode) as client:
         await check_every_tool(client, mode)
@@ -225,7 +225,7 @@ def test_a_missing_database_is_reported_in_one_line(tmp_path: Path) -> None:
     )
 
 
-# --- what it costs
+# --- costs
 
 IMPORT_CHECK_PROGRAM = """
 import asyncio, json, sys

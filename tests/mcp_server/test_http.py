@@ -15,13 +15,13 @@ from watchdog.mcp_server.http import LazyMcpApp
 
 
 async def test_a_failed_start_is_reported_and_retried(monkeypatch: pytest.MonkeyPatch) -> None:
-    begin, begun = StreamableHTTPSessionManager.run, []
+    original_run, started = StreamableHTTPSessionManager.run, []
 
     def run(self: StreamableHTTPSessionManager) -> Any:
-        begun.append(self)
-        if len(begun) < 3:
+        started.append(self)
+        if len(started) < 3:
             raise OSError("too many open files")
-        return begin(self)
+        return original_run(self)
 
     monkeypatch.setattr(StreamableHTTPSessionManager, "run", run)
     mounted = LazyMcpApp(Mock(), ["watchdog"], [])

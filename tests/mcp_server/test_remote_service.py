@@ -47,9 +47,14 @@ async def connected_service(url: str, claimed_until: int | None = NOW) -> AsyncI
 @pytest.mark.parametrize(
     ("sentence", "claimed_until", "healthy", "error"),
     [
-        ("slots were claimed a moment ago, wherever", NOW - 1_000, True, None),
-        ("they were, an hour ago", NOW - 3_600_000, False, "no probe has run for 1 h: is `watchdog run` running?"),
-        ("they never were", None, False, "no probe has run yet: start `watchdog run`"),
+        ("slots were claimed a moment ago by any process", NOW - 1_000, True, None),
+        (
+            "slots were claimed an hour ago",
+            NOW - 3_600_000,
+            False,
+            "no probe has run for 1 h: is `watchdog run` running?",
+        ),
+        ("no slot was ever claimed", None, False, "no probe has run yet: start `watchdog run`"),
     ],
 )
 async def test_if_the_service_is_unreachable_the_store_is_used(
@@ -91,8 +96,8 @@ async def test_a_long_task_is_polled_until_it_ends(monkeypatch: pytest.MonkeyPat
         running_raw_server(answers, tools=[tool_definition("trigger_task")]) as server,
         connected_service(server.url) as client,
     ):
-        begun = {"job_id": "7", "poll_resource": "job:7", **running}
-        server.result = {"content": [], "structuredContent": begun}
+        job = {"job_id": "7", "poll_resource": "job:7", **running}
+        server.result = {"content": [], "structuredContent": job}
         assert (await call_tool(client, "trigger_task", task="maintain"))["result"] == {"name": "maintain", "ok": True}
         assert server.received_methods.count("resources/read") == 3
 

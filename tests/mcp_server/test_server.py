@@ -54,7 +54,7 @@ async def with_incident(folder: Path, **more: Any) -> AsyncIterator[tuple[Runnin
 
 
 @pytest.mark.parametrize("mode", PROTOCOL_VERSION_BY_MODE)
-async def test_every_tool_answers_in_each_era(tmp_path: Path, mode: str) -> None:
+async def test_every_tool_answers_in_each_protocol_version(tmp_path: Path, mode: str) -> None:
     async with with_incident(tmp_path) as (app, url), connected_client(url, mode=mode) as client:
         assert client.protocol_version == PROTOCOL_VERSION_BY_MODE[mode]
         tools = (await client.list_tools()).tools
@@ -80,10 +80,10 @@ async def test_every_tool_answers_in_each_era(tmp_path: Path, mode: str) -> None
 
         reports: list[tuple[float, float | None]] = []
 
-        async def hear(progress: float, total: float | None, message: str | None) -> None:
+        async def on_progress(progress: float, total: float | None, message: str | None) -> None:
             reports.append((progress, total))
 
-        ran = (await client.call_tool("run_probe", {"probe": "Idle"}, progress_callback=hear)).structured_content
+        ran = (await client.call_tool("run_probe", {"probe": "Idle"}, progress_callback=on_progress)).structured_content
         assert ran is not None
         assert (ran["status"], ran["result"]["reason"]) == ("completed", "connection.refused")
         assert reports[-1] == (20.0, 20.0)
@@ -120,7 +120,7 @@ async def test_answers_have_the_format_of_the_command_line(tmp_path: Path) -> No
         assert (await call_tool(client, "list_probes"))["probes"] == probes
 
 
-async def test_where_jobs_check_in_flushing_is_a_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_with_heartbeats_flushing_is_a_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with running_watchdog(tmp_path, [IDLE, JOB]) as (app, url), connected_client(url) as client:
         assert app.check_in_receiver is not None
         done = await call_tool(client, "trigger_task", task="flush_check_ins")
@@ -137,7 +137,7 @@ async def test_where_jobs_check_in_flushing_is_a_task(tmp_path: Path, monkeypatc
         assert flush["last_run_error"] == "CheckInLogError: check-ins.0 cannot be used: no such folder"
 
 
-async def test_what_does_not_exist_is_named_with_what_does(tmp_path: Path) -> None:
+async def test_errors_for_unknown_names_list_the_known_names(tmp_path: Path) -> None:
     async with running_watchdog(tmp_path, [IDLE]) as (_, url), connected_client(url) as client:
         assert await call_tool_error(client, "get_incident", id="x") == (
             "there is no incident 'x': list_incidents lists the ids"
@@ -154,7 +154,7 @@ async def test_what_does_not_exist_is_named_with_what_does(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("mode", PROTOCOL_VERSION_BY_MODE)
-async def test_a_reader_reads_and_an_operator_acts(tmp_path: Path, mode: str) -> None:
+async def test_readers_only_read_and_operators_act(tmp_path: Path, mode: str) -> None:
     async with running_watchdog(tmp_path, [IDLE], access=ACCESS_CONFIG) as (app, url):
         async with connected_client(url, READER_KEY, mode) as reader:
             assert (await call_tool(reader, "list_probes"))["total"] == 1
@@ -190,20 +190,20 @@ PUBLIC = {"Host": "status.example", "Origin": "https://status.example"}
     ("sentence", "keys", "headers", "status"),
     [
         ("this machine, without keys", False, {}, 200),
-        ("a page of this machine's own", False, LOCAL, 200),
-        ("another site, by way of a browser here", False, {"Origin": "https://evil.example"}, 403),
-        ("a name that was pointed at us", False, {"Host": "evil.example"}, 403),
-        ("the public name is no proof of being this machine", False, PUBLIC, 403),
+        ("a page of this machine", False, LOCAL, 200),
+        ("another site, through a browser on this machine", False, {"Origin": "https://evil.example"}, 403),
+        ("a foreign name that resolves to this machine", False, {"Host": "evil.example"}, 403),
+        ("the public name, without keys", False, PUBLIC, 403),
         ("a proxy, without keys", False, {"X-Forwarded-For": "203.0.113.9"}, 403),
         ("no key", True, {}, 401),
         ("a wrong key", True, {"Authorization": "Bearer wrong"}, 401),
-        ("the right key", True, {"Authorization": f"Bearer {READER_KEY}"}, 200),
-        ("the right key, at the public name", True, {"Authorization": f"Bearer {READER_KEY}", **PUBLIC}, 200),
-        ("the right key, at a name that is not ours", True,
+        ("a valid key", True, {"Authorization": f"Bearer {READER_KEY}"}, 200),
+        ("a valid key, at the public name", True, {"Authorization": f"Bearer {READER_KEY}", **PUBLIC}, 200),
+        ("a valid key, at a foreign name", True,
          {"Authorization": f"Bearer {READER_KEY}", "Host": "evil.example"}, 421),
-        ("the right key, from another site", True,
+        ("a valid key, from another site", True,
          {"Authorization": f"Bearer {READER_KEY}", "Origin": "https://evil.example"}, 403),
-        ("the right key, from a page without an origin", True,
+        ("a valid key, from a page without an origin", True,
          {"Authorization": f"Bearer {READER_KEY}", "Origin": "null"}, 403),
     ],
 )  # fmt: skip
@@ -227,12 +227,12 @@ async def test_access(
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE", "PUT"])
-async def test_there_are_no_sessions_and_no_streams_to_hold(tmp_path: Path, method: str) -> None:
+async def test_there_are_no_sessions_and_no_open_streams(tmp_path: Path, method: str) -> None:
     async with running_watchdog(tmp_path, [IDLE]) as (_, url), httpx.AsyncClient(trust_env=False) as http:
         answer = await http.request(method, url, headers={"Accept": "text/event-stream"})
         assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
-        begun = await http.post(url, json=INITIALIZE, headers={"Accept": HEADERS["Accept"]})
-        assert "mcp-session-id" not in begun.headers
+        initialized = await http.post(url, json=INITIALIZE, headers={"Accept": HEADERS["Accept"]})
+        assert "mcp-session-id" not in initialized.headers
 
 
 async def test_a_large_request_is_refused_before_it_is_read(tmp_path: Path) -> None:
@@ -241,7 +241,7 @@ async def test_a_large_request_is_refused_before_it_is_read(tmp_path: Path) -> N
         assert (await http.post(url, json=huge, headers={"Accept": HEADERS["Accept"]})).status_code == 413
 
 
-async def test_a_long_run_is_a_job_that_reports_progress_and_is_read_later(
+async def test_a_long_run_becomes_a_job_with_progress_and_a_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tool_jobs, "MAX_CALL_WAIT_S", 1.5)
@@ -255,13 +255,13 @@ async def test_a_long_run_is_a_job_that_reports_progress_and_is_read_later(
         async with running_watchdog(tmp_path, [slow, quick]) as (_, url), connected_client(url) as client:
             reports: list[float] = []
 
-            async def hear(progress: float, total: float | None, message: str | None) -> None:
+            async def on_progress(progress: float, total: float | None, message: str | None) -> None:
                 reports.append(progress)
                 assert message is not None
                 assert re.fullmatch("run of idle: [0-9] s of at most 14 s", message)
 
-            begun = await client.call_tool("run_probe", {"probe": "Idle"}, progress_callback=hear)
-            job = begun.structured_content
+            called = await client.call_tool("run_probe", {"probe": "Idle"}, progress_callback=on_progress)
+            job = called.structured_content
             assert job is not None
             assert (job["status"], job["poll_resource"]) == ("running", f"job:{job['job_id']}")
             assert len(reports) > 1
@@ -281,7 +281,7 @@ async def test_a_long_run_is_a_job_that_reports_progress_and_is_read_later(
             assert (last["status"], last["progress"], last["result"]["reason"]) == ("completed", 1, "timeout.exceeded")
 
 
-async def test_so_many_jobs_at_once_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_number_of_concurrent_jobs_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tool_jobs, "MAX_CALL_WAIT_S", 0.0)
     monkeypatch.setattr(tool_jobs, "MAX_CONCURRENT_JOBS", 2)
     async with running_server(send_parts(delay_s=60)) as silent:
@@ -292,7 +292,7 @@ async def test_so_many_jobs_at_once_and_no_more(tmp_path: Path, monkeypatch: pyt
             assert await call_tool_error(client, "run_probe", probe="Idle") == (
                 "2 jobs are running (run of idle, run of idle): try again when one of them has ended"
             )
-        # and being told to stop while they run takes no longer than it may
+        # leaving the block stops the service while the jobs run, within its time limit
 
 
 async def test_an_unavailable_database_is_reported(tmp_path: Path) -> None:
@@ -304,7 +304,7 @@ async def test_an_unavailable_database_is_reported(tmp_path: Path) -> None:
         assert (await call_tool(client, "health_check"))["tasks"], "it needs no database"
 
 
-async def test_a_secret_gets_out_of_no_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_tool_returns_a_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The secret is in a header, in the response of the target, and in an error of an internal task."""
     secret = "hush-hush-0123456789"
     body = f"the token {secret} is wrong".encode()
@@ -318,7 +318,7 @@ async def test_a_secret_gets_out_of_no_tool(tmp_path: Path, monkeypatch: pytest.
                 raise RuntimeError(f"cannot log in as {secret}")
 
             monkeypatch.setattr(app.service.notification_sender, "send_due_notifications", broken)
-            for _ in range(20):  # a delivery that was under way may end in between, and end well
+            for _ in range(20):  # a delivery that had already started may still succeed
                 answers = [str(await call_tool(client, "trigger_task", task="deliver"))]
                 if "RuntimeError" in answers[0]:
                     break

@@ -1,4 +1,4 @@
-"""Which addresses may be reached, however they are spelled."""
+"""Permitted and refused addresses, in every notation."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ PUBLIC = (
 
 
 @pytest.mark.parametrize(("why", "address"), [(why, a) for why, group in ALWAYS.items() for a in group])
-def test_these_are_never_reached(why: str, address: str) -> None:
+def test_always_refused_addresses(why: str, address: str) -> None:
     assert blocked_address_category(address, allow_private_addresses=True) == why
     assert blocked_address_category(address, allow_private_addresses=False) == why
 
 
 @pytest.mark.parametrize(("why", "address"), [(why, a) for why, group in NOT_PUBLIC.items() for a in group])
-def test_these_are_reached_unless_private_addresses_are_refused(why: str, address: str) -> None:
+def test_private_addresses(why: str, address: str) -> None:
     assert blocked_address_category(address, allow_private_addresses=True) is None
     assert blocked_address_category(address, allow_private_addresses=False) == why
 
 
 @pytest.mark.parametrize("address", PUBLIC)
-def test_these_are_always_reached(address: str) -> None:
+def test_always_permitted_addresses(address: str) -> None:
     assert blocked_address_category(address, allow_private_addresses=False) is None
     assert blocked_address_category(address, allow_private_addresses=True) is None

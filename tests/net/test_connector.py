@@ -1,4 +1,4 @@
-"""From a name to a socket: only to addresses that may be reached, past dead ones, never held up by a name server."""
+"""Connects only to permitted addresses, skips dead ones, and is never blocked by a name server."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ SPELLINGS = (
 
 
 class FakeNetwork:
-    """A made-up name server, and a list of the addresses that were connected to."""
+    """A fake name server, and a list of the addresses that were connected to."""
 
     def __init__(self) -> None:
         self.names: dict[str, list[list[str]]] = {}
-        """Name -> its addresses, one list per lookup; the last list stays."""
+        """Name -> its addresses, one list per lookup; the last list is repeated."""
         self.lookups: list[str] = []
         self.connected: list[str] = []
 
@@ -105,7 +105,7 @@ def test_no_spelling_of_a_metadata_address_is_connected_to(
     assert reason == "connection.address_blocked" or (reason == "dns.failed" and url == "http://169.254.169.254./")
 
 
-def test_no_redirect_leads_there(network: FakeNetwork) -> None:
+def test_a_redirect_to_a_metadata_address_is_refused(network: FakeNetwork) -> None:
     network.names["metadata.acme.example"] = [["169.254.169.254"]]
 
     async def run_scenario() -> list[str]:
@@ -121,7 +121,7 @@ def test_no_redirect_leads_there(network: FakeNetwork) -> None:
     assert set(reasons) <= {"connection.address_blocked", "dns.failed", "http.invalid_redirect"}
 
 
-def test_a_name_that_moves_to_a_refused_address_is_not_followed_there(network: FakeNetwork) -> None:
+def test_a_name_that_changes_to_a_refused_address_is_refused(network: FakeNetwork) -> None:
     async def run_scenario() -> list[str]:
         async with running_server(send_parts(http_response())) as target:
             network.names["rebinding.example"] = [["127.0.0.1"], ["169.254.169.254"], ["127.0.0.1"]]
@@ -132,7 +132,7 @@ def test_a_name_that_moves_to_a_refused_address_is_not_followed_there(network: F
     assert network.connected == ["127.0.0.1", "127.0.0.1"]
 
 
-def test_of_a_name_s_addresses_only_the_permitted_are_tried(network: FakeNetwork) -> None:
+def test_only_the_permitted_addresses_of_a_name_are_tried(network: FakeNetwork) -> None:
     async def run_scenario() -> str:
         async with running_server(send_parts(http_response())) as target:
             network.names["mixed.example"] = [["169.254.169.254", "::ffff:a9fe:a9fe", "127.0.0.1"]]
@@ -195,7 +195,7 @@ async def _reached(port: int) -> str:
             return str(sock.getpeername()[0])
 
 
-def test_a_refusing_address_is_passed_at_once(network: FakeNetwork) -> None:
+def test_an_address_that_refuses_connections_is_skipped_at_once(network: FakeNetwork) -> None:
     async def run_scenario() -> str:
         async with running_server(send_parts(http_response())) as target:
             network.names["several.example"] = [["127.0.0.3", "127.0.0.4", "127.0.0.1"]]
@@ -204,7 +204,7 @@ def test_a_refusing_address_is_passed_at_once(network: FakeNetwork) -> None:
     assert asyncio.run(run_scenario()) == "127.0.0.1"
 
 
-def test_a_silent_address_loses_to_the_next(network: FakeNetwork, silent: str) -> None:
+def test_a_silent_address_is_skipped_after_a_delay(network: FakeNetwork, silent: str) -> None:
     host, _, port = silent.partition(":")
 
     async def run_scenario() -> str:
@@ -217,7 +217,7 @@ def test_a_silent_address_loses_to_the_next(network: FakeNetwork, silent: str) -
     assert network.connected == [host, "127.0.0.1"]
 
 
-def test_when_all_addresses_refuse_the_fault_names_them(network: FakeNetwork) -> None:
+def test_the_error_lists_all_addresses_that_refused(network: FakeNetwork) -> None:
     network.names["several.example"] = [["127.0.0.1", "127.0.0.2"]]
 
     async def run_scenario() -> None:
@@ -232,7 +232,7 @@ def test_when_all_addresses_refuse_the_fault_names_them(network: FakeNetwork) ->
 # --- name servers
 
 
-def test_a_name_server_that_hangs_holds_up_nothing_else(network: FakeNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_server_that_hangs_blocks_nothing_else(network: FakeNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
     released = threading.Event()
 
     def look_up(host: str, port: int) -> list[SocketAddress]:
@@ -273,14 +273,14 @@ def test_a_name_server_that_hangs_holds_up_nothing_else(network: FakeNetwork, mo
         released.set()
 
 
-def test_a_name_is_asked_for_anew_each_time(network: FakeNetwork) -> None:
+def test_a_name_is_resolved_for_every_connection(network: FakeNetwork) -> None:
     network.names["moving.example"] = [["127.0.0.3"], ["127.0.0.4"]]
     assert asyncio.run(_exchange("http://moving.example:1/")) == "connection.refused"
     assert asyncio.run(_exchange("http://moving.example:1/")) == "connection.refused"
     assert network.connected == ["127.0.0.3", "127.0.0.4"]
 
 
-def test_a_failed_lookup_is_not_remembered(network: FakeNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_lookup_is_not_cached(network: FakeNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
     replies: list[Exception | list[SocketAddress]] = [
         socket.gaierror(socket.EAI_AGAIN, "?"),
         [(socket.AF_INET, ("127.0.0.1", 1))],

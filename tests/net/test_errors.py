@@ -96,7 +96,7 @@ REQUEST2 = httpx2.Request("GET", "http://h/")
     ],
     ids=str,
 )  # fmt: skip
-def test_a_fault_of_the_target(error: BaseException, reason: str, message: str | None, retryable: bool) -> None:
+def test_errors_of_the_target(error: BaseException, reason: str, message: str | None, retryable: bool) -> None:
     translated = error_from_exception(error)
     assert translated is not None
     assert (translated.reason, translated.retryable, translated.is_internal) == (reason, retryable, False)
@@ -104,7 +104,7 @@ def test_a_fault_of_the_target(error: BaseException, reason: str, message: str |
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS])
-def test_when_this_machine_is_out_of_something_the_target_is_not_to_blame(number: int) -> None:
+def test_exhausted_local_resources_are_no_failure_of_the_target(number: int) -> None:
     translated = error_from_exception(caused(httpx.ConnectError("x"), os_error(number)))
     assert translated is not None
     assert (translated.reason, translated.is_internal) == ("watchdog.out_of_resources", True)
@@ -121,11 +121,11 @@ def test_when_this_machine_is_out_of_something_the_target_is_not_to_blame(number
     ],
     ids=str,
 )
-def test_what_is_none_of_the_network_is_no_fault(error: BaseException) -> None:
+def test_other_exceptions_are_not_converted(error: BaseException) -> None:
     assert error_from_exception(error) is None
 
 
-def test_an_error_that_caused_itself_ends() -> None:
+def test_a_cycle_of_causes_is_handled() -> None:
     error = ValueError("round")
     error.__context__ = RuntimeError("and round")
     error.__context__.__context__ = error

@@ -44,7 +44,7 @@ def run(request: pytest.FixtureRequest) -> Run:
 
 @dataclass
 class Exchange:
-    """One request and what came of it: a response, an error, or neither if the time ran out."""
+    """One request and its outcome: a response, an error, or neither after the deadline."""
 
     result: HttpResponse | None = None
     failure: ProbeError | None = None
@@ -101,7 +101,7 @@ def gzipped(body: bytes) -> bytes:
 
 ENDLESS = {
     "nothing comes": (send_parts(delay_s=60), "first_byte"),
-    "half a status line comes": (send_parts(b"HTTP/1.1 2", delay_s=60), "body"),
+    "half a status line is sent": (send_parts(b"HTTP/1.1 2", delay_s=60), "body"),
     "headers drip": (send_forever(b"x", 0.01, first=b"HTTP/1.1 200 OK\r\nX: "), "body"),
     "a body drips": (send_forever(b"x", 0.01, first=b"HTTP/1.1 200 OK\r\n\r\n"), "body"),
     "chunks drip": (
@@ -146,7 +146,7 @@ FAULTS = {
     ),
     "it speaks SSH": (send_parts(b"SSH-2.0-OpenSSH_9.2p1\r\n\r\n"), "protocol.error", "the response is not valid HTTP"),
     "it speaks TLS": (send_parts(b"\x15\x03\x01\0\x02\x02\x50"), "protocol.error", "the response is not valid HTTP"),
-    "its length is no number": (
+    "its length is not a number": (
         send_parts(b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n"),
         *("protocol.error", "the response is not valid HTTP"),
     ),
@@ -174,15 +174,15 @@ FAULTS = {
         send_forever(b"HTTP/1.1 100 Continue\r\n\r\n"),
         *("protocol.error", "more than 20 interim (1xx) responses"),
     ),
-    "its gzip is none": (
+    "its gzip is invalid": (
         send_parts(gzipped(b"hello")),
         *("protocol.error", "the response body is not compressed as its headers state"),
     ),
-    "its gzip is cut": (
+    "its gzip is truncated": (
         send_parts(gzipped(gzip.compress(b"hello" * 1_000, mtime=0)[:30])),
         *("protocol.error", "the compressed response body is truncated"),
     ),
-    "it redirects in a circle": (
+    "it redirects in a cycle": (
         send_parts(http_response(status="302 Found", Location="/again")),
         *("http.too_many_redirects", "more than 5 redirects, the last one to http://127.0.0.1:PORT/again"),
     ),
@@ -217,7 +217,7 @@ def test_a_reset_is_distinguished_from_a_close(run: Run) -> None:
     assert exchange.error.retryable
 
 
-def test_what_is_not_http_is_shown_as_evidence(run: Run) -> None:
+def test_a_response_that_is_not_http_is_evidence(run: Run) -> None:
     exchange = run(ask(send_parts(b"SSH-2.0-OpenSSH_9.2p1\r\n\r\n")))
     assert exchange.error.excerpt.startswith("SSH-2.0-OpenSSH_9.2p1")
     assert "illegal status line" in exchange.error.facts["detail"]
@@ -234,7 +234,7 @@ async def request_without_server(url: str, **request: Any) -> Exchange:
     [
         ("http://127.0.0.1:1/", "connection.refused", "connection refused", "connect"),
         ("http://[::1]:1/", "connection.refused", "connection refused", "connect"),
-        ("http://nobody.invalid/", "dns.failed", "host name not found: nobody.invalid", "dns"),
+        ("http://missing.invalid/", "dns.failed", "host name not found: missing.invalid", "dns"),
     ],
 )
 def test_without_a_server_there_is_an_error(run: Run, url: str, reason: str, message: str, phase: str) -> None:
@@ -259,25 +259,25 @@ def test_an_error_after_a_redirect_names_the_redirect(run: Run) -> None:
 # --- bounds
 
 
-def test_a_long_body_is_read_to_its_end_and_kept_to_the_limit(run: Run) -> None:
+def test_a_long_body_is_read_to_its_end_and_truncated_at_the_limit(run: Run) -> None:
     exchange = run(ask(send_parts(http_response(b"x" * 700_000)), deadline=5.0))
     assert exchange.response.encoded_body_bytes == 700_000
     assert len(exchange.response.body) == MAX_BODY_BYTES
     assert exchange.response.body_incomplete_reason == "the body is longer than 256 KiB"
 
 
-def test_a_body_of_just_the_limit_is_whole(run: Run) -> None:
+def test_a_body_at_the_limit_is_complete(run: Run) -> None:
     exchange = run(ask(send_parts(http_response(b"x" * MAX_BODY_BYTES)), deadline=5.0))
     assert (len(exchange.response.body), exchange.response.body_incomplete_reason) == (MAX_BODY_BYTES, "")
 
 
-def test_an_endless_body_is_left_at_the_limit(run: Run) -> None:
+def test_reading_of_an_endless_body_stops(run: Run) -> None:
     exchange = run(ask(send_forever(b"x" * 65_536, first=b"HTTP/1.1 200 OK\r\n\r\n"), deadline=5.0))
     assert MAX_RAW_RESPONSE_BYTES - 1_000 < exchange.response.encoded_body_bytes <= MAX_RAW_RESPONSE_BYTES + 65_536
     assert exchange.response.body_incomplete_reason
 
 
-def test_a_bomb_stays_small(run: Run) -> None:
+def test_a_decompression_bomb_is_not_unpacked(run: Run) -> None:
     payload = gzipped(bomb(50))
     tracemalloc.start()
     try:
@@ -290,7 +290,7 @@ def test_a_bomb_stays_small(run: Run) -> None:
     assert exchange.response.body == b"\0" * MAX_BODY_BYTES
 
 
-def test_an_encoding_that_was_not_asked_for_is_left_alone(run: Run) -> None:
+def test_an_encoding_that_was_not_requested_is_not_decoded(run: Run) -> None:
     exchange = run(ask(send_parts(http_response(b"\x8b\x02\x80bomb\x03", Content_Encoding="br"))))
     assert exchange.response.body_incomplete_reason == "the body is encoded as br, which is not supported"
     assert "accept-encoding: gzip\r\n" in exchange.heads[0].lower()
@@ -299,7 +299,7 @@ def test_an_encoding_that_was_not_asked_for_is_left_alone(run: Run) -> None:
 # --- answers
 
 
-def test_an_answer_as_it_should_be() -> None:
+def test_a_valid_response() -> None:
     body = '{"ü": 1}'.encode()
     exchange = uvloop.run(ask(send_parts(http_response(body, "503 Service Unavailable", X_Tag="a", Set_Cookie="b=c"))))
     got = exchange.response
@@ -359,7 +359,7 @@ def test_text_of_every_charset(body: bytes, content_type: str, text: str) -> Non
 # --- requests
 
 
-def test_what_is_sent() -> None:
+def test_the_request_that_is_sent() -> None:
     got: list[bytes] = []
 
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -421,7 +421,7 @@ SECRET_HEADERS = {
 }
 
 
-def test_another_origin_gets_none_of_the_configured_headers() -> None:
+def test_configured_headers_are_not_sent_to_another_origin() -> None:
     async def run_scenario() -> Exchange:
         async with _two(lambda second: second.url_of("/there")) as (first, second, network):
             exchange = await send_request(network, first, first.url_of(), headers=SECRET_HEADERS, follow_redirects=True)
@@ -449,7 +449,7 @@ def test_the_same_host_under_another_name_is_another_origin() -> None:
     assert "Authorization" not in exchange.heads[1]
 
 
-def test_the_same_origin_keeps_them() -> None:
+def test_configured_headers_are_sent_to_the_same_origin() -> None:
     replies = iter([http_response(status="307 Temporary Redirect", Location="/b"), http_response(b"here")])
 
     async def handler(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -473,13 +473,13 @@ def test_the_same_origin_keeps_them() -> None:
         ({"follow_redirects": True, "method": "DELETE"}, "307 Moved", False),
     ],
 )
-def test_when_a_redirect_is_followed(request_: dict[str, Any], status: str, followed: bool) -> None:
+def test_statuses_that_redirect(request_: dict[str, Any], status: str, followed: bool) -> None:
     exchange = uvloop.run(ask(send_parts(http_response(status=status, Location="http://127.0.0.1:1/")), **request_))
     assert (exchange.failure is not None) == followed
     assert followed or exchange.response.status == int(status[:3])
 
 
-def test_a_redirect_without_a_location_is_an_answer() -> None:
+def test_a_redirect_without_a_location_is_a_response() -> None:
     assert uvloop.run(ask(send_parts(http_response(status="302 Found")), follow_redirects=True)).response.status == 302
 
 
@@ -487,7 +487,7 @@ def test_a_redirect_without_a_location_is_an_answer() -> None:
 
 
 @pytest.mark.skipif(not OPEN_DESCRIPTORS.exists(), reason="/proc is missing: open descriptors cannot be counted")
-def test_nothing_is_left_open_after_faults_and_cancellations(run: Run) -> None:
+def test_no_connection_stays_open_after_faults_and_cancellations(run: Run) -> None:
     async def run_scenario() -> Exchange:
         handlers = (
             [send_parts(http_response())]

@@ -6,7 +6,7 @@ from watchdog.net import PhaseTimer
 
 
 class Ticks:
-    """A clock that is moved by hand, in seconds."""
+    """A clock that the test sets, in seconds."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -15,7 +15,7 @@ class Ticks:
         return self.now
 
 
-def test_phases_come_in_their_order_and_repeats_add_up() -> None:
+def test_phases_are_in_order_and_repetitions_add_up() -> None:
     clock = Ticks()
     phase_timer = PhaseTimer(clock)
     for phase, seconds in (("dns", 0.001), ("connect", 0.002), ("dns", 0.004), ("connect", 0.008)):
@@ -27,7 +27,7 @@ def test_phases_come_in_their_order_and_repeats_add_up() -> None:
     assert phase_timer.current_phase is None
 
 
-def test_an_outer_phase_counts_only_what_no_inner_one_counted() -> None:
+def test_an_outer_phase_excludes_its_inner_phases() -> None:
     clock = Ticks()
     phase_timer = PhaseTimer(clock)
     phase_timer.start_phase("negotiate")
@@ -43,7 +43,7 @@ def test_an_outer_phase_counts_only_what_no_inner_one_counted() -> None:
     assert phase_timer.phase_durations_ms == {"connect": 2000, "tls": 4000, "negotiate": 9000}
 
 
-def test_what_is_under_way_counts_up_to_now_and_is_named() -> None:
+def test_a_phase_in_progress_is_named_and_counts_up_to_now() -> None:
     clock = Ticks()
     phase_timer = PhaseTimer(clock)
     phase_timer.start_phase("list")
@@ -59,7 +59,7 @@ def test_what_is_under_way_counts_up_to_now_and_is_named() -> None:
     assert sum(phase_timer.phase_durations_ms.values()) == 8000
 
 
-def test_ending_what_never_began_changes_nothing() -> None:
+def test_ending_a_phase_that_never_started_changes_nothing() -> None:
     phase_timer = PhaseTimer(Ticks())
     phase_timer.start_phase("dns")
     phase_timer.end_phase("tls")

@@ -1,4 +1,4 @@
-"""Nothing secret and nothing harmful gets into what people see."""
+"""Secrets and harmful characters are removed from text for people."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ SPELLINGS: dict[str, Callable[[str], str]] = {
 
 @pytest.mark.parametrize("secret", SECRETS)
 @pytest.mark.parametrize("spelling", SPELLINGS)
-def test_a_secret_is_masked_however_it_is_spelled(secret: str, spelling: str) -> None:
+def test_a_secret_is_masked_in_every_encoding(secret: str, spelling: str) -> None:
     spelled = SPELLINGS[spelling](secret)
     masked = SecretMask(SECRETS)(f"before {spelled} after")
     assert "•••" in masked
@@ -53,14 +53,14 @@ def test_a_secret_is_masked_however_it_is_spelled(secret: str, spelling: str) ->
     assert masked.endswith(" after")
     assert secret not in masked
     left_over = masked.replace("•••", "").removeprefix("before ").removesuffix(" after")
-    assert len(left_over) <= 18, left_over  # what stood around the secret: `{"k": ""}`, the user's name
+    assert len(left_over) <= 18, left_over  # the text around the secret: `{"k": ""}`, the user's name
 
 
-def test_the_longest_secret_wins_where_one_contains_another() -> None:
+def test_the_longer_of_two_overlapping_secrets_is_masked() -> None:
     assert SecretMask(["secret-key", "secret-key-of-production"])("x secret-key-of-production y") == "x ••• y"
 
 
-def test_masking_goes_deep_and_leaves_the_rest_as_it_is() -> None:
+def test_masking_covers_nested_values_and_changes_nothing_else() -> None:
     value = {"token hunter22": ["hunter22", 1, None, {"a": "is hunter22!"}], "n": 1.5, "t": ("hunter22",), "ok": True}
     assert SecretMask(["hunter22"]).mask_json(value) == {
         "token •••": ["•••", 1, None, {"a": "is •••!"}],
@@ -75,13 +75,13 @@ def test_without_secrets_nothing_is_masked(values: tuple[str, ...]) -> None:
     assert SecretMask(values)("anything at all") == "anything at all"
 
 
-def test_a_short_secret_is_masked_itself_and_nothing_that_merely_resembles_it() -> None:
+def test_a_short_secret_is_masked_and_similar_text_is_not() -> None:
     mask = SecretMask(["ab1"])
     assert mask("the ab1 and YWIx") == "the ••• and YWIx"
     assert mask("a dull sentence about base64 text") == "a dull sentence about base64 text"
 
 
-def test_json_of_a_target_becomes_presentable() -> None:
+def test_json_of_a_target_is_made_safe_to_show() -> None:
     deep: list[object] = []
     for _ in range(50):
         deep = [deep]
@@ -109,5 +109,5 @@ def test_json_of_a_target_becomes_presentable() -> None:
         ("", ""),
     ],
 )
-def test_a_url_is_shown_without_what_may_be_secret(url: str, redacted: str) -> None:
+def test_a_url_is_shown_without_parts_that_may_be_secret(url: str, redacted: str) -> None:
     assert redact_url(url) == redacted

@@ -11,13 +11,13 @@ from tests.support.polling import wait_until_async
 from watchdog.net.threads import run_in_daemon_thread
 
 
-async def test_what_it_returns_and_what_it_raises_comes_back() -> None:
+async def test_the_result_or_exception_is_passed_to_the_caller() -> None:
     assert await run_in_daemon_thread(lambda: threading.current_thread().name, "look up x") == "look up x"
     with pytest.raises(ZeroDivisionError):
         await run_in_daemon_thread(lambda: 1 / 0, "divide")
 
 
-async def test_who_gives_up_goes_on_and_the_thread_ends_by_itself() -> None:
+async def test_a_cancelled_caller_continues_while_the_thread_ends() -> None:
     let_go = threading.Event()
     asking = asyncio.create_task(run_in_daemon_thread(let_go.wait, "waits"))
     await asyncio.sleep(0)

@@ -64,7 +64,7 @@ async def ask(
             return await network.send_http_request(request)
 
 
-def test_a_good_certificate_is_taken_and_its_days_are_counted(run: Run, authority: CertificateAuthority) -> None:
+def test_a_valid_certificate_is_accepted_and_its_days_are_counted(run: Run, authority: CertificateAuthority) -> None:
     timer = PhaseTimer()
     got = run(
         ask(authority.server_tls_context("127.0.0.1", end=90.5), TlsConfig(ca_file=authority.ca_file), timer=timer)
@@ -84,7 +84,7 @@ def test_a_good_certificate_is_taken_and_its_days_are_counted(run: Run, authorit
         (["acme.example"], -90, 90, False, "localhost", "TLS: certificate is not valid for localhost"),
     ],
 )  # fmt: skip
-def test_a_bad_certificate_is_refused_in_plain_words(
+def test_an_invalid_certificate_is_refused_with_an_explanation(
     run: Run,
     authority: CertificateAuthority,
     names: list[str],
@@ -107,7 +107,7 @@ def test_an_expired_authority_is_distinguished_from_an_expired_certificate(tmp_p
         asyncio.run(ask(expired.server_tls_context("127.0.0.1"), TlsConfig(ca_file=expired.ca_file)))
 
 
-def test_when_no_second_look_is_given_it_has_just_expired(
+def test_an_expired_certificate_has_no_date_if_the_second_connection_fails(
     authority: CertificateAuthority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     attempts = 0
@@ -134,14 +134,14 @@ def test_an_unknown_authority_is_an_error(run: Run, authority: CertificateAuthor
 
 
 @pytest.mark.parametrize(("end", "days"), [(3.5, 3), (0.5, 0), (-0.5, -1), (-3.5, -4)])
-def test_without_verification_any_certificate_is_taken_and_its_days_still_count(
+def test_without_verification_any_certificate_is_accepted_and_its_days_are_counted(
     run: Run, authority: CertificateAuthority, end: float, days: int
 ) -> None:
     context = authority.server_tls_context("acme.example", begin=-90, end=end, self_signed=True)
     assert run(ask(context, TlsConfig(verify=False))).cert_days == days
 
 
-def test_another_name_may_be_expected(run: Run, authority: CertificateAuthority) -> None:
+def test_server_name_changes_the_expected_name(run: Run, authority: CertificateAuthority) -> None:
     tls = TlsConfig(ca_file=authority.ca_file, server_name="acme.example")
     assert run(ask(authority.server_tls_context("acme.example"), tls)).status == 200
 
@@ -153,7 +153,7 @@ def demanding(authority: CertificateAuthority) -> ssl.SSLContext:
     return context
 
 
-def test_a_client_certificate_opens_the_door(run: Run, authority: CertificateAuthority) -> None:
+def test_a_client_certificate_is_sent(run: Run, authority: CertificateAuthority) -> None:
     ours = authority.issue_certificate("watchdog")
     got = run(ask(demanding(authority), TlsConfig(ca_file=authority.ca_file, cert_file=ours)))
     assert got.status == 200
@@ -162,7 +162,7 @@ def test_a_client_certificate_opens_the_door(run: Run, authority: CertificateAut
     assert caught.value.reason in ("connection.lost", "tls.failed")
 
 
-def test_a_redirect_to_another_origin_is_shown_no_client_certificate(authority: CertificateAuthority) -> None:
+def test_no_client_certificate_is_sent_to_another_origin(authority: CertificateAuthority) -> None:
     certificates: list[object] = []
 
     async def look(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -200,7 +200,7 @@ def test_a_redirect_to_another_origin_is_shown_no_client_certificate(authority: 
         ({"cert_file": "locked.pem"}, "cannot use cert_file locked.pem: its key is encrypted"),
     ],
 )
-def test_files_of_no_use_are_our_own_fault(
+def test_unusable_files_are_an_error(
     options: dict[str, str],
     message: str,
     tmp_path: Path,
@@ -223,12 +223,12 @@ def test_files_of_no_use_are_our_own_fault(
         ({"verfy": True}, "Extra inputs are not permitted"),
     ],
 )
-def test_options_that_contradict_are_refused(options: dict[str, Any], message: str) -> None:
+def test_contradictory_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         TlsConfig.model_validate(options)
 
 
-def test_one_context_serves_all_who_ask_for_the_same(authority: CertificateAuthority) -> None:
+def test_equal_options_share_a_context(authority: CertificateAuthority) -> None:
     async def run_scenario() -> None:
         async with Network() as network:
             context = network.connector.ssl_context(TlsConfig(ca_file=authority.ca_file))
@@ -240,9 +240,7 @@ def test_one_context_serves_all_who_ask_for_the_same(authority: CertificateAutho
     asyncio.run(run_scenario())
 
 
-def test_without_authorities_of_the_system_the_bundled_ones_are_used(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_without_system_authorities_the_bundled_ones_are_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "missing.pem"))
     monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "missing"))
     assert len(create_ssl_context(TlsConfig()).get_ca_certs()) > 50
@@ -272,7 +270,7 @@ def test_a_server_that_hangs_up_during_the_handshake(run: Run) -> None:
 
 
 @pytest.mark.skipif(not OPEN_DESCRIPTORS.exists(), reason="/proc is missing: open descriptors cannot be counted")
-def test_nothing_is_left_open_after_a_failed_handshake(run: Run, authority: CertificateAuthority) -> None:
+def test_no_connection_stays_open_after_a_failed_handshake(run: Run, authority: CertificateAuthority) -> None:
     async def run_scenario() -> HttpResponse:
         expired = authority.server_tls_context("127.0.0.1", begin=-90, end=-1)
         async with (

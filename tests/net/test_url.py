@@ -1,4 +1,4 @@
-"""URLs are split once, by rules of our own."""
+"""URLs are parsed once, by Watchdog's own rules."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_a_url_is_split(text: str, origin: tuple[str, str, int], authority: str,
     assert (url.origin, url.authority, url.path_and_query) == (origin, authority, path)
 
 
-def test_credentials_are_kept_apart() -> None:
+def test_credentials_are_separated() -> None:
     url = parse_url("https://user:pa%3Ass@host/x")
     assert url.userinfo == "user:pa:ss"
     assert url.url_without_credentials == "https://host/x"
@@ -78,7 +78,7 @@ def test_an_invalid_url_has_an_explanation(text: str, message: str) -> None:
         ("https://user:pass@h:8443/", "https://h:8443/"),
     ],
 )
-def test_a_redirect_is_seen_from_where_it_came(location: str, text: str) -> None:
+def test_a_redirect_is_relative_to_its_url(location: str, text: str) -> None:
     target = parse_url("https://user:secret@h:8443/a/b").join(location)
     assert target.url_without_credentials == text
 

@@ -28,7 +28,7 @@ class SendFixture(Protocol):
 
 @pytest.fixture(scope="session")
 def loop_and_wire() -> Iterator[tuple[asyncio.Runner, Network]]:
-    """One of each for all deliveries, as in a service."""
+    """One network and one set of secrets for all deliveries, as in the service."""
     with asyncio.Runner() as loop:
         network = Network()
         loop.run(network.__aenter__())
@@ -38,7 +38,7 @@ def loop_and_wire() -> Iterator[tuple[asyncio.Runner, Network]]:
 
 @pytest.fixture
 def send(loop_and_wire: tuple[asyncio.Runner, Network]) -> SendFixture:
-    """Deliver a story; returns the receipt."""
+    """Deliver a notification; returns the receipt."""
     loop, network = loop_and_wire
 
     def deliver(
@@ -51,7 +51,7 @@ def send(loop_and_wire: tuple[asyncio.Runner, Network]) -> SendFixture:
 
 @pytest.fixture
 def fail(send: SendFixture) -> SendFixture:
-    """Deliver a story in vain; returns what the outbox needs to know of the failure."""
+    """Deliver a notification that fails; returns the error for the outbox."""
 
     def deliver(
         notifier: Notifier, context: AlertContext, receipt: Mapping[str, Json] = {}, partly: Mapping[str, Json] = {}

@@ -1,4 +1,4 @@
-"""Text from targets and configurations, as bad as it gets: in no channel does it become more than text."""
+"""Hostile text from targets and configurations stays text in every channel."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def strings(value: Any) -> Iterator[str]:
 
 
 def parsed(value: Any) -> Iterator[str]:
-    """Every text that Slack looks for markup in."""
+    """Every text in which Slack interprets markup."""
     if isinstance(value, dict):
         if value.get("type") in ("mrkdwn", "plain_text"):
             yield value["text"]
@@ -78,7 +78,7 @@ def test_slack(context: AlertContext) -> None:
 
 
 @EVERY
-def test_slack_hears_it(slack: FakeSlack, send: SendFixture, context: AlertContext) -> None:
+def test_slack_accepts_hostile_text(slack: FakeSlack, send: SendFixture, context: AlertContext) -> None:
     send(SlackNotifier(bot_token=SecretStr(slack.token), channel="#oncall", api_url=slack.url), context)
     assert len(slack.posts) == 1
     assert "blocks" in slack.posts[0], "the layout was not refused"
@@ -214,7 +214,7 @@ def test_a_log_line_is_a_record_of_facts(logged: io.StringIO, send: SendFixture)
     assert LogNotifier().recipient == "log"
 
 
-def test_a_log_line_reaches_the_standard_library_too(caplog: pytest.LogCaptureFixture, send: SendFixture) -> None:
+def test_a_log_line_also_reaches_the_logging_module(caplog: pytest.LogCaptureFixture, send: SendFixture) -> None:
     structlog.configure(
         processors=[structlog.stdlib.render_to_log_kwargs], logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger, cache_logger_on_first_use=False,

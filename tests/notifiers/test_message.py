@@ -48,7 +48,7 @@ def field(message: AlertMessage, label: str) -> str:
         ("TASK_VANISHED", "Search MCP: task reindex is no longer listed · was degraded for 12 min"),
     ],
 )
-def test_the_headline_has_state_name_and_cause(name: str, headline: str) -> None:
+def test_the_headline_has_state_probe_and_cause(name: str, headline: str) -> None:
     assert replace_nbsp(compose_message(getattr(alert_contexts, f"{name}_ALERT")).headline) == headline
 
 
@@ -77,7 +77,7 @@ def test_the_headline_has_state_name_and_cause(name: str, headline: str) -> None
         ("an unknown rule", "", "", "API recovered · down 12 min", "[RECOVERED] API recovered after 12 min"),
     ],
 )
-def test_every_rule_has_a_phrase_for_its_end(
+def test_every_rule_has_a_phrase_for_its_recovery(
     rule: str, subject: str, resolution: str, headline: str, email_subject: str
 ) -> None:
     incident = make_incident(
@@ -106,12 +106,12 @@ def test_every_rule_has_a_phrase_for_its_end(
         ),
     ],
 )
-def test_it_names_what_was_checked_expected_and_observed(name: str, checked: str, expected: str, observed: str) -> None:
+def test_target_expectation_and_observation(name: str, checked: str, expected: str, observed: str) -> None:
     message = compose_message(getattr(alert_contexts, f"{name}_ALERT"))
     assert [field(message, label) for label in ("Checked", "Expected", "Observed")] == [checked, expected, observed]
 
 
-def test_every_broken_expectation_is_listed() -> None:
+def test_every_failed_expectation_is_listed() -> None:
     facts = {
         "expect": {"status == 200": "false: observed 503", "body.ok": "true", "body.n < 1": "cannot be evaluated: x"}
     }
@@ -132,7 +132,7 @@ def test_every_broken_expectation_is_listed() -> None:
         ),
     ],
 )
-def test_what_is_expected_depends_on_the_rule(
+def test_the_expectation_depends_on_the_rule(
     rule: str, subject: str, reason: str, cause: str, limits: dict[str, int], expected: str, observed: str
 ) -> None:
     incident = make_incident(rule, cause, subject=subject, reason=reason)
@@ -153,7 +153,7 @@ def test_what_is_expected_depends_on_the_rule(
         (STALE_ALERT, "01:48 UTC; last good 01:47 · 182 ms"),
     ],
 )
-def test_since_when_it_fails(context: AlertContext, since: str) -> None:
+def test_the_start_of_the_failure(context: AlertContext, since: str) -> None:
     assert field(compose_message(context), "Since") == since
 
 
@@ -170,7 +170,7 @@ def test_the_fields_are_in_the_same_order_everywhere() -> None:
     assert field(resolved, "Severity") == "was critical"
 
 
-def test_unknown_values_are_left_out() -> None:
+def test_unknown_values_are_omitted() -> None:
     probe = replace(MINIMAL_ALERT.probe, target="")
     message = compose_message(replace(MINIMAL_ALERT, recent_runs=(), location="", probe=probe))
     labels = [field.label for field in (*message.main_fields, *message.attribute_fields)]
@@ -211,24 +211,24 @@ GOOD = result_with_evidence(INCIDENT_SINCE, Outcome.PASS, "", excerpt="all fine"
     ("sentence", "context", "evidence"),
     [
         ("the newest bad result", OPENED_ALERT, FAILED_EVIDENCE),
-        ("the first one, once the newest is good", replace(OPENED_ALERT, latest=GOOD), FAILED_EVIDENCE),
-        ("the first one, when the newest has none", replace(OPENED_ALERT, latest=None), FAILED_EVIDENCE),
-        ("a passing run's, when a task is what is wrong with it", replace(TASK_ALERT, latest=GOOD), "all fine"),
-        ("never that of a recovery", replace(RESOLVED_ALERT, first_bad=None, latest=GOOD), ""),
-        ("nor of a task's recovery", replace(TASK_ALERT, event=IncidentEvent.RESOLVED, latest=GOOD), ""),
+        ("the first bad result, once the newest is good", replace(OPENED_ALERT, latest=GOOD), FAILED_EVIDENCE),
+        ("the first bad result, if the newest has no evidence", replace(OPENED_ALERT, latest=None), FAILED_EVIDENCE),
+        ("a passing result, if one of its tasks is bad", replace(TASK_ALERT, latest=GOOD), "all fine"),
+        ("no evidence for a recovery", replace(RESOLVED_ALERT, first_bad=None, latest=GOOD), ""),
+        ("no evidence for the recovery of a task", replace(TASK_ALERT, event=IncidentEvent.RESOLVED, latest=GOOD), ""),
     ],
     ids=lambda value: value if isinstance(value, str) and " " in value and "\n" not in value else "",
 )  # fmt: skip
-def test_whose_evidence_is_shown(sentence: str, context: AlertContext, evidence: str) -> None:
+def test_the_result_whose_evidence_is_shown(sentence: str, context: AlertContext, evidence: str) -> None:
     assert compose_message(context).evidence == evidence
 
 
-def test_evidence_is_cut() -> None:
+def test_evidence_is_truncated() -> None:
     long = replace(OPENED_ALERT, latest=result_with_evidence(INCIDENT_SINCE, Outcome.FAIL, "x", excerpt="y" * 10_000))
     assert compose_message(long).evidence == "y" * (MAX_EXCERPT_CHARS - 1) + "…"
 
 
-def test_severity_is_the_incidents() -> None:
+def test_the_severity_is_that_of_the_incident() -> None:
     assert compose_message(
         replace(MINIMAL_ALERT, incident=replace(MINIMAL_ALERT.incident, severity=Severity.INFO))
     ).summary_text.endswith(" · info")
@@ -251,7 +251,7 @@ def test_untrusted_text_becomes_one_short_line(text: str, line: str) -> None:
     assert safe_line(text, 10) == line
 
 
-def test_of_all_jobs_the_one_it_is_about_is_the_evidence() -> None:
+def test_the_evidence_is_that_of_the_affected_job_only() -> None:
     late = "nightly is overdue: due 03:00 UTC"
     incident = replace(TASK_ALERT.incident, rule="job", subject="nightly", message=late)
     result = replace(

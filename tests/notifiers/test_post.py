@@ -1,4 +1,4 @@
-"""What is read of a receiver's response."""
+"""Limits on reading a receiver's response."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def block(post: dict[str, Any], id: str) -> Any:
     return next((b for b in post["blocks"] if b.get("block_id") == id), None)
 
 
-def test_an_app_posts_one_message_and_keeps_its_position(slack: FakeSlack, send: SendFixture) -> None:
+def test_an_app_posts_one_message_and_stores_its_position(slack: FakeSlack, send: SendFixture) -> None:
     receipt = send(bot(slack), OPENED_ALERT)
     (post,) = slack.posts
     assert receipt == {"channel": slack.channel, "ts": post["ts"]}
@@ -106,7 +106,7 @@ def test_a_resolve_edits_that_message_and_is_broadcast_from_its_thread(slack: Fa
     ]
 
 
-def test_sending_a_resolve_again_edits_again_and_starts_nothing_new(slack: FakeSlack, send: SendFixture) -> None:
+def test_sending_a_resolve_again_edits_the_same_message(slack: FakeSlack, send: SendFixture) -> None:
     receipt = send(bot(slack), OPENED_ALERT)
     for _ in range(2):
         send(bot(slack), RESOLVED_ALERT, receipt)
@@ -155,19 +155,25 @@ def test_a_task_is_named(slack: FakeSlack, send: SendFixture) -> None:
     ("items", "response", "reason", "retried", "retry_after"),
     [
         (
-            "asked to wait",
+            "rate limited with Retry-After",
             refused("ratelimited")._replace(status=429, headers=WAIT),
             "slack.ratelimited",
             "always",
             7.0,
         ),
-        ("asked to wait, in no words", CannedResponse(429, b"", WAIT), "http.429", "always", 7.0),
-        ("broken for a while", CannedResponse(503, b"<html>"), "http.503", "always", None),
-        ("a fault inside Slack", refused("internal_error"), "slack.internal_error", "always", None),
-        ("an error of tomorrow", refused("brand_new"), "slack.brand_new", "always", None),
-        ("no error named", CannedResponse(200, b'{"ok":false}'), "delivery.invalid_response", "always", None),
-        ("not Slack at all", CannedResponse(200, b"<html>welcome</html>"), "delivery.invalid_response", "always", None),
-        ("not even an object", CannedResponse(200, b"[1]"), "delivery.invalid_response", "always", None),
+        ("rate limited without Retry-After", CannedResponse(429, b"", WAIT), "http.429", "always", 7.0),
+        ("temporary failure", CannedResponse(503, b"<html>"), "http.503", "always", None),
+        ("internal error of Slack", refused("internal_error"), "slack.internal_error", "always", None),
+        ("unknown error", refused("brand_new"), "slack.brand_new", "always", None),
+        ("no error code", CannedResponse(200, b'{"ok":false}'), "delivery.invalid_response", "always", None),
+        (
+            "not a response of Slack",
+            CannedResponse(200, b"<html>welcome</html>"),
+            "delivery.invalid_response",
+            "always",
+            None,
+        ),
+        ("not an object", CannedResponse(200, b"[1]"), "delivery.invalid_response", "always", None),
         (
             "a proxy's redirect",
             CannedResponse(302, b"", (("Location", "http://127.0.0.1:1/"),)),
@@ -184,7 +190,7 @@ def test_a_task_is_named(slack: FakeSlack, send: SendFixture) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_the_web_apis_refusals_mean(
+def test_refusals_of_the_web_api(
     slack: FakeSlack,
     fail: SendFixture,
     items: str,
@@ -213,7 +219,7 @@ def test_what_the_web_apis_refusals_mean(
         (CannedResponse(502, b""), "http.502", "always"),
     ],
 )
-def test_what_a_webhooks_refusals_mean(
+def test_refusals_of_a_webhook(
     slack: FakeSlack, fail: SendFixture, response: CannedResponse, reason: str, retried: str
 ) -> None:
     slack.canned_responses.append(response)
@@ -222,7 +228,7 @@ def test_what_a_webhooks_refusals_mean(
     assert "/services/" not in str(failed["message"])
 
 
-def test_an_error_comes_with_advice(slack: FakeSlack, fail: SendFixture) -> None:
+def test_an_error_includes_advice(slack: FakeSlack, fail: SendFixture) -> None:
     slack.canned_responses.append(refused("not_in_channel"))
     assert fail(bot(slack), OPENED_ALERT)["message"] == "Slack error not_in_channel: invite the app to the channel"
 
@@ -246,7 +252,7 @@ def test_a_message_that_slack_rejects_as_text_too_is_given_up(slack: FakeSlack, 
     assert (failed["reason"], failed["retried"]) == ("slack.invalid_blocks", "never")
 
 
-def test_an_edit_that_waits_keeps_waiting(slack: FakeSlack, send: SendFixture, fail: SendFixture) -> None:
+def test_an_edit_that_is_rate_limited_is_retried(slack: FakeSlack, send: SendFixture, fail: SendFixture) -> None:
     receipt = send(bot(slack), OPENED_ALERT)
     slack.canned_responses.append(CannedResponse(429, b"", (("Retry-After", "3"),)))
     assert fail(bot(slack), RESOLVED_ALERT, receipt)["retry_after"] == 3
@@ -262,7 +268,7 @@ def test_an_unreachable_slack_is_retried(fail: SendFixture) -> None:
     assert failed["retried"] == "always"
 
 
-def test_a_token_that_no_header_can_carry_is_not_quoted(slack: FakeSlack, fail: SendFixture) -> None:
+def test_a_token_that_is_invalid_in_a_header_is_not_quoted(slack: FakeSlack, fail: SendFixture) -> None:
     for token in ("xoxb-\nsecret", "xoxb-sécret"):
         failed = fail(bot(slack, bot_token=token), OPENED_ALERT)
         assert "cret" not in str(failed["message"])
@@ -276,7 +282,7 @@ def test_a_token_that_no_header_can_carry_is_not_quoted(slack: FakeSlack, fail: 
         (httpx.RemoteProtocolError("secret"), "protocol.error"),
     ],
 )
-def test_faults_of_the_network_are_tried_again(fail: SendFixture, error: Exception, reason: str) -> None:
+def test_network_faults_are_retried(fail: SendFixture, error: Exception, reason: str) -> None:
     with respx.mock(base_url="https://slack.com/api/") as mock:
         mock.post("chat.postMessage").mock(side_effect=error)
         failed = fail(SlackNotifier(bot_token=SecretStr(TOKEN), channel="#oncall"), OPENED_ALERT)
@@ -296,7 +302,7 @@ def test_faults_of_the_network_are_tried_again(fail: SendFixture, error: Excepti
         ({"bot_token": "x", "channel": "#x", "api_url": "slack.com"}, "expected a URL that starts with"),
     ],
 )  # fmt: skip
-def test_exactly_one_form_is_configured(config: dict[str, str], complaint: str) -> None:
+def test_exactly_one_form_is_required(config: dict[str, str], complaint: str) -> None:
     with pytest.raises(ValidationError, match=re.escape(complaint)):
         SlackNotifier.model_validate(config)
 
@@ -345,18 +351,18 @@ def test_slacks_own_models_know_every_block() -> None:
         ("*bold* _it_ ~no~ `code`", "\u2217bold\u2217 \u02cdit\u02cd \u223cno\u223c \u02cbcode\u02cb"),
     ],
 )
-def test_the_escaper(text: str, escaped: str) -> None:
+def test_escaping(text: str, escaped: str) -> None:
     assert escape_mrkdwn(text) == escaped
 
 
 @pytest.mark.parametrize("text", ["&" * 500, "🚨" * 500, "a" * 150, "a" * 151, "a" * 149 + "<"])
-def test_a_header_fits_however_slack_counts(text: str) -> None:
+def test_a_header_is_within_the_limit_in_characters_and_code_units(text: str) -> None:
     escaped: Json = escape_and_truncate(text, MAX_HEADER_CHARS)
     assert len(escaped.encode("utf-16-le")) // 2 <= MAX_HEADER_CHARS
     assert escaped == escape_mrkdwn(text) or escaped.endswith("…")
 
 
-def test_a_cut_header_loses_nothing(slack: FakeSlack, send: SendFixture) -> None:
+def test_a_truncated_header_is_repeated_in_full_in_the_text(slack: FakeSlack, send: SendFixture) -> None:
     cause = "the answer is long: " + "word " * 40
     send(bot(slack), replace(MINIMAL_ALERT, incident=replace(MINIMAL_ALERT.incident, message=cause), now=NOW))
     assert block(slack.posts[0], "header")["text"]["text"].endswith("…")

@@ -38,7 +38,7 @@ DOCS = (Path(__file__).parents[2] / "docs/webhook.md").read_text(encoding="utf-8
 
 
 def signed(request: ReceivedRequest, secret: str, now: float = NOW / 1_000) -> bool:
-    """Verify with the very code that the documentation gives to receivers."""
+    """Verify with the code that the documentation gives to receivers."""
     code = re.search(r"```python\n(.*?)```", DOCS, re.DOTALL)
     assert code is not None
     names: dict[str, Any] = {"hashlib": hashlib, "hmac": hmac}
@@ -140,7 +140,7 @@ def test_a_resolved_incident(hook: FakeWebhookReceiver, send: SendFixture) -> No
     assert body["title"] == "API recovered"
 
 
-def test_what_is_not_there_is_null() -> None:
+def test_missing_values_are_null() -> None:
     body = build_payload("k", replace(MINIMAL_ALERT, first_bad=None))
     assert body["last_good"] is body["evidence"]["latest"] is body["evidence"]["first_bad"] is None
     assert body["incident"]["url"] is body["probe"]["runbook"] is None
@@ -188,7 +188,7 @@ def test_every_document_has_the_same_fields(context: AlertContext) -> None:
         (CannedResponse(301, b"", (("Location", "/elsewhere"),)), "http.301", "always", None),
     ],
 )
-def test_what_a_refusal_means(
+def test_refusals(
     hook: FakeWebhookReceiver,
     fail: SendFixture,
     response: CannedResponse,
@@ -209,7 +209,7 @@ def test_any_2xx_confirms(hook: FakeWebhookReceiver, send: SendFixture, status: 
     send(WebhookNotifier(url=hook.url), OPENED_ALERT)
 
 
-def test_an_endless_answer_is_a_confirmation_all_the_same(hook: FakeWebhookReceiver, send: SendFixture) -> None:
+def test_an_endless_response_confirms(hook: FakeWebhookReceiver, send: SendFixture) -> None:
     hook.canned_responses.append(CannedResponse(200, b"x" * 3_000_000))
     send(WebhookNotifier(url=hook.url), OPENED_ALERT)
 
@@ -217,15 +217,15 @@ def test_an_endless_answer_is_a_confirmation_all_the_same(hook: FakeWebhookRecei
 @pytest.mark.parametrize(
     ("handler", "why"),
     [
-        (send_parts(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok"), "its text breaks off"),
-        (send_parts(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"), "its text is garbage"),
-        (send_parts(b"HTTP/1.1 200 OK\r\n\r\nok", delay_s=60), "its text never ends"),
-        (send_forever(b"x", interval_s=0.02, first=b"HTTP/1.1 200 OK\r\n\r\n"), "its text comes slowly, for ever"),
-        (send_parts(http_response(b"bomb", Content_Encoding="gzip")), "its text is compressed"),
+        (send_parts(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok"), "the body is cut"),
+        (send_parts(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"), "the body is invalid"),
+        (send_parts(b"HTTP/1.1 200 OK\r\n\r\nok", delay_s=60), "the body never ends"),
+        (send_forever(b"x", interval_s=0.02, first=b"HTTP/1.1 200 OK\r\n\r\n"), "the body is slow and endless"),
+        (send_parts(http_response(b"bomb", Content_Encoding="gzip")), "the body is compressed"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_2xx_confirms_whatever_becomes_of_its_text(
+def test_a_2xx_confirms_regardless_of_its_body(
     monkeypatch: pytest.MonkeyPatch, handler: ConnectionHandler, why: str
 ) -> None:
     monkeypatch.setattr(post, "BODY_TIMEOUT_S", 0.2)
@@ -248,7 +248,7 @@ def test_a_2xx_confirms_whatever_becomes_of_its_text(
         ("https://nowhere.invalid/secret", "dns.failed", None),
     ],
 )
-def test_connection_errors_are_worded_as_in_probes(
+def test_connection_errors_have_the_same_messages_as_in_probes(
     fail: SendFixture, url: str, reason: str, message: str | None
 ) -> None:
     failed = fail(WebhookNotifier(url=url), OPENED_ALERT)
@@ -257,7 +257,7 @@ def test_connection_errors_are_worded_as_in_probes(
 
 
 @pytest.mark.parametrize("error", [httpx.ReadTimeout("secret"), httpx.ConnectError("secret"), ConnectionResetError()])
-def test_faults_of_the_network_are_tried_again(fail: SendFixture, error: Exception) -> None:
+def test_network_faults_are_retried(fail: SendFixture, error: Exception) -> None:
     with respx.mock:
         respx.post("https://events.acme.example/alert").mock(side_effect=error)
         failed = fail(WebhookNotifier(url="https://events.acme.example/alert"), OPENED_ALERT)
@@ -280,20 +280,20 @@ def test_faults_of_the_network_are_tried_again(fail: SendFixture, error: Excepti
     ],
     ids=str,
 )
-def test_what_cannot_be_sent_is_refused_when_it_is_configured(config: dict[str, Any]) -> None:
+def test_invalid_configurations_are_refused(config: dict[str, Any]) -> None:
     with pytest.raises(ValidationError) as caught:
         WebhookNotifier.model_validate(config)
     assert "cret" not in str(caught.value)
 
 
-def test_a_key_that_no_header_can_carry_is_percent_encoded(hook: FakeWebhookReceiver, send: SendFixture) -> None:
+def test_a_key_that_is_invalid_in_a_header_is_percent_encoded(hook: FakeWebhookReceiver, send: SendFixture) -> None:
     odd = replace(OPENED_ALERT, incident=replace(OPENED_ALERT.incident, id="é\r\nx"))
     send(WebhookNotifier(url=hook.url), odd)
     assert hook.received[0].headers["idempotency-key"] == "%C3%A9%0D%0Ax:oncall/slack:0"
     assert json.loads(hook.received[0].body)["idempotency_key"] == "é\r\nx:oncall/slack:0"
 
 
-def test_the_address_is_the_host_alone() -> None:
+def test_the_recipient_is_the_host_only() -> None:
     assert (
         WebhookNotifier(url="https://user:secret@events.acme.example/alert?key=secret").recipient
         == "events.acme.example"

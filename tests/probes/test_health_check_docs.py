@@ -83,7 +83,7 @@ def test_the_configuration_that_we_show_loads() -> None:
 
 
 def findings(result: Any, tasks: str, *, is_error: bool = False, ago: int = 0) -> list[Finding]:
-    """What is wrong with an answer, judged as the service would. `ago`: ms since its tasks were first seen."""
+    """The problems of an answer, evaluated as by the service. `ago`: ms since its tasks were first listed."""
 
     async def run() -> list[Finding]:
         limits = dict([tasks.split(": ")])
@@ -110,23 +110,33 @@ def task(**entry: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("sentence", "entry", "limit", "reasons"),
     [
-        ("it is well", task(ok=True, staleness_ms=1_000), "*: 2h", []),
+        ("it is healthy", task(ok=True, staleness_ms=1_000), "*: 2h", []),
         ("it failed", task(ok=False, staleness_ms=1_000, last_run_error="no"), "*: 2h", ["task.failed"]),
-        ("without ok, a bad word", task(last_run_status="stalled", staleness_ms=1), "*: 2h", ["task.failed"]),
-        ("without ok, an error and no word", task(last_run_error="no", staleness_ms=1), "*: 2h", ["task.failed"]),
-        ("without ok, a good word", task(last_run_status="success", staleness_ms=1), "*: 2h", []),
+        ("without ok, a failed status", task(last_run_status="stalled", staleness_ms=1), "*: 2h", ["task.failed"]),
+        ("without ok, an error and no status", task(last_run_error="no", staleness_ms=1), "*: 2h", ["task.failed"]),
+        ("without ok, a succeeded status", task(last_run_status="success", staleness_ms=1), "*: 2h", []),
         ("its staleness is beyond the limit", task(ok=True, staleness_ms=7_300_000), "*: 2h", ["task.stale"]),
-        ("its last run is", task(ok=True, last_run_at="2020-01-01T00:00:00Z"), "*: 2h", ["task.stale"]),
-        ("its staleness wins", task(ok=True, last_run_at="2020-01-01T00:00:00Z", staleness_ms=1), "*: 2h", []),
+        (
+            "its last run is beyond the limit",
+            task(ok=True, last_run_at="2020-01-01T00:00:00Z"),
+            "*: 2h",
+            ["task.stale"],
+        ),
+        (
+            "its staleness takes precedence",
+            task(ok=True, last_run_at="2020-01-01T00:00:00Z", staleness_ms=1),
+            "*: 2h",
+            [],
+        ),
         ("epoch seconds", task(ok=True, last_run_at=1_577_836_800), "*: 2h", ["task.stale"]),
         ("epoch milliseconds", task(ok=True, last_run_at=1_577_836_800_000), "*: 2h", ["task.stale"]),
-        ("it never ran, and there is time", task(ok=True, last_run_at=None), "*: 2h", []),
-        ("it never ran, for too long", task(ok=True, last_run_at=None), "*: 1h", ["task.never_ran"]),
-        ("another is named in tasks", task(ok=True, staleness_ms=1), "mail: 2h", ["task.missing"]),
+        ("it never ran, within the limit", task(ok=True, last_run_at=None), "*: 2h", []),
+        ("it never ran, beyond the limit", task(ok=True, last_run_at=None), "*: 1h", ["task.never_ran"]),
+        ("a task in `tasks` is missing", task(ok=True, staleness_ms=1), "mail: 2h", ["task.missing"]),
         ("it cannot be read", task(ok="yes", staleness_ms=1), "*: 2h", ["task.failed"]),
     ],
 )
-def test_how_a_task_is_read(sentence: str, entry: dict[str, Any], limit: str, reasons: list[str]) -> None:
+def test_how_a_task_is_evaluated(sentence: str, entry: dict[str, Any], limit: str, reasons: list[str]) -> None:
     bad_findings = findings({"healthy": True, "tasks": [entry]}, limit, ago=5_400_000)
     assert [f.reason for f in bad_findings] == reasons, sentence
 
@@ -135,12 +145,12 @@ def test_how_a_task_is_read(sentence: str, entry: dict[str, Any], limit: str, re
     ("sentence", "response", "is_error", "reasons"),
     [
         ("isError and a failed task", {"healthy": False, "tasks": [task(ok=False)]}, True, ["task.failed"]),
-        ("isError and every task well", {"healthy": True, "tasks": [task(ok=True)]}, True, ["mcp.tool_error"]),
+        ("isError and every task healthy", {"healthy": True, "tasks": [task(ok=True)]}, True, ["mcp.tool_error"]),
         ("not healthy and a failed task", {"healthy": False, "tasks": [task(ok=False)]}, False, ["task.failed"]),
-        ("not healthy and every task well", {"healthy": False, "tasks": [task(ok=True)]}, False,
+        ("not healthy and every task healthy", {"healthy": False, "tasks": [task(ok=True)]}, False,
          ["expectation.failed"]),
         ("no tasks", {"healthy": True}, False, ["task.list_missing"]),
     ],
 )  # fmt: skip
-def test_how_an_answer_is_read(sentence: str, response: Any, is_error: bool, reasons: list[str]) -> None:
+def test_how_an_answer_is_evaluated(sentence: str, response: Any, is_error: bool, reasons: list[str]) -> None:
     assert [f.reason for f in findings(response, "*: 2h", is_error=is_error)] == reasons, sentence

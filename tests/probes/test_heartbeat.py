@@ -79,11 +79,12 @@ TABLE: list[tuple[str, list[tuple[int, str]], int, tuple[str, str]]] = [
      ("job.stuck", f"Nightly backup is stuck: running since 03:00 UTC, limit 2{NB}h")),
     ("it took too long", [(0, "start"), (3 * HOUR, "ok")], 4 * HOUR,
      ("job.max_runtime", f"Nightly backup ran for 3{NB}h, limit 2{NB}h")),
-    ("it was over too soon", [(0, "start"), (900, "ok")], HOUR,
+    ("it ended too soon", [(0, "start"), (900, "ok")], HOUR,
      ("job.min_runtime", f"Nightly backup ran for 900{NB}ms, minimum 1{NB}min")),
     ("it failed", [(0, "start"), (10 * MIN, "3")], HOUR, ("job.failed", "Nightly backup failed: exit code 3")),
-    ("it failed, and began again", [(0, "fail"), (10 * MIN, "start")], HOUR, ("job.failed", "Nightly backup failed")),
-    ("it failed, then did not", [(0, "fail"), (10 * MIN, "start"), (20 * MIN, "ok")], HOUR, FINE),
+    ("it failed, and a new run started",
+     [(0, "fail"), (10 * MIN, "start")], HOUR, ("job.failed", "Nightly backup failed")),
+    ("it failed, then succeeded", [(0, "fail"), (10 * MIN, "start"), (20 * MIN, "ok")], HOUR, FINE),
 ]  # fmt: skip
 
 
@@ -98,14 +99,14 @@ def test_verdicts(check_ins: list[tuple[int, str]], evaluated_after: int, verdic
     assert nightly.verdict(LAST_NIGHT + evaluated_after) == verdict
 
 
-def test_one_that_never_checked_in() -> None:
+def test_a_job_that_never_checked_in() -> None:
     hourly = job(every="1h", grace="5m")
     assert hourly.verdict(NOON) == FINE
     assert hourly.verdict(NOON + 65 * MIN - 1) == FINE
     assert hourly.verdict(NOON + 65 * MIN) == ("job.never_ran", "Nightly backup has never run: due 13:00 UTC")
 
 
-def test_every_counts_from_the_last_run_whenever_that_was() -> None:
+def test_an_interval_counts_from_the_last_run() -> None:
     hourly = job(every="1h", grace="5m")
     hourly.observe(NOON)
     hourly.check_in(NOON + 10 * MIN, "ok")
@@ -115,7 +116,7 @@ def test_every_counts_from_the_last_run_whenever_that_was() -> None:
     assert hourly.verdict(NOON + 144 * MIN) == FINE
 
 
-def test_a_year_of_jobs_that_wander_within_their_grace_is_silent_and_each_miss_is_found() -> None:
+def test_a_year_of_jobs_with_jitter_has_no_false_alarm_and_each_missed_run_is_reported() -> None:
     dice = random.Random(7)
     for n in range(20):
         every, grace = dice.choice([(HOUR, 10 * MIN), (DAY, HOUR), (15 * MIN, 3 * MIN)])
@@ -133,7 +134,7 @@ def test_a_year_of_jobs_that_wander_within_their_grace_is_silent_and_each_miss_i
 def test_a_run_without_an_end_is_reported_for_a_day_and_then_lost() -> None:
     nightly = job(**NIGHTLY)
     nightly.observe(LAST_NIGHT - DAY)
-    nightly.check_in(LAST_NIGHT, "start", "a")  # and the machine went down
+    nightly.check_in(LAST_NIGHT, "start", "a")  # then the machine went down
     assert nightly.verdict(LAST_NIGHT + 3 * HOUR)[0] == "job.stuck"
     nightly.check_in(LAST_NIGHT + DAY, "start", "b")
     assert nightly.verdict(LAST_NIGHT + DAY + MIN)[0] == "job.stuck"
@@ -141,7 +142,7 @@ def test_a_run_without_an_end_is_reported_for_a_day_and_then_lost() -> None:
     assert nightly.verdict(LAST_NIGHT + DAY + HOUR) == FINE
 
 
-def test_its_output_is_evidence_and_why_it_failed_is_in_the_message() -> None:
+def test_the_output_is_evidence_and_the_message_has_the_error() -> None:
     nightly = job(**NIGHTLY)
     nightly.check_in(LAST_NIGHT, "start")
     nightly.check_in(LAST_NIGHT + 5 * MIN, "1", body="copying /srv\nrsync: no space left on device\n")
@@ -152,7 +153,7 @@ def test_its_output_is_evidence_and_why_it_failed_is_in_the_message() -> None:
     assert observation.measurements == {"run_duration_ms": 5 * MIN}
 
 
-def test_the_state_has_since_when_runs_are_expected() -> None:
+def test_the_state_contains_the_instant_from_which_runs_are_expected() -> None:
     nightly = job(**NIGHTLY)
     nightly.observe(LAST_NIGHT + HOUR)
     record = load_job_record(nightly.memory, "Nightly backup")
@@ -160,7 +161,7 @@ def test_the_state_has_since_when_runs_are_expected() -> None:
     assert (record.state.schedule_text, record.state.expected_from) == ("0 3 * * * UTC", LAST_NIGHT + HOUR)
 
 
-def test_an_edited_schedule_is_owed_from_then_on() -> None:
+def test_runs_are_expected_from_the_edit_of_a_schedule_on() -> None:
     before, edited = job(**NIGHTLY), job(**{**NIGHTLY, "schedule": "0 11 * * *"})
     before.check_in(LAST_NIGHT, "ok")
     before.observe(NOON)

@@ -1,4 +1,4 @@
-"""What an HTTP probe sends, and what it makes of the answer."""
+"""The request of an HTTP probe, and its evaluation of the response."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ JSON = {"Content_Type": "application/json"}
 @pytest.mark.parametrize(
     ("status", "expect", "outcome", "reason", "message"),
     [
-        # without expectations, 2xx is good and nothing else
+        # without expectations, only 2xx is good
         ("200 OK", [], "pass", "", ""),
         ("204 No Content", [], "pass", "", ""),
         ("301 Moved", [], "fail", "http.status", "HTTP 301, expected 2xx"),
         ("404 Not Found", [], "fail", "http.status", "HTTP 404, expected 2xx"),
         ("503 Unavailable", [], "fail", "http.status", "HTTP 503, expected 2xx"),
-        # with expectations, they alone decide
+        # with expectations, only they decide
         ("503 Unavailable", ["status == 503"], "pass", "", ""),
         ("503 Unavailable", ["body.ok"], "pass", "", ""),
         ("200 OK", ["status == 204"], "fail", "expectation.failed", "HTTP 200, expected 204"),
@@ -77,7 +77,7 @@ JSON = {"Content_Type": "application/json"}
             ["'c' in body.names"],
             *("fail", "expectation.failed", "body.names is a list of 2, expected to contain 'c'"),
         ),
-        # an unexpected status comes before the expression that it breaks
+        # an unexpected status precedes the expression that it breaks
         (
             "500 Oops",
             ["body.queue.failed <= 50"],
@@ -89,7 +89,7 @@ JSON = {"Content_Type": "application/json"}
             *("fail", "expectation.evaluation_failed", "HTTP 502: body.health == 'good' cannot be evaluated: "),
         ),
         ("500 Oops", ["status == 200"], "fail", "expectation.failed", "HTTP 500, expected 200"),
-        # what cannot be evaluated is a failure of its own kind
+        # an expression that cannot be evaluated has its own reason
         (
             "200 OK",
             ["body.queue.paused == 0"],
@@ -145,7 +145,7 @@ def test_the_body_is_json_by_its_type_or_content_and_text_otherwise(
         ),
     ],
 )
-def test_a_body_that_was_not_read_whole_decides_nothing(handler: ConnectionHandler, why: str) -> None:
+def test_expressions_on_an_incomplete_body_are_not_evaluated(handler: ConnectionHandler, why: str) -> None:
     assert observe(handler).outcome is Outcome.PASS
     assert observe(handler, expect=["status == 200"]).outcome is Outcome.PASS
     observation = observe(handler, expect=["status == 200", "body.a == ''"])
@@ -193,7 +193,7 @@ def test_measurements_and_evidence_of_an_answer() -> None:
     )
 
 
-def test_what_is_no_text_is_not_shown() -> None:
+def test_a_binary_body_is_not_shown() -> None:
     observation = observe(send_parts(http_response(b"\x89PNG", Content_Type="image/png")))
     assert observation.evidence.excerpt.endswith("\n\n(4 bytes of image/png)")
     observation = observe(send_parts(http_response(b"\0" * 9)))
@@ -224,7 +224,7 @@ def test_a_fault_is_an_observation() -> None:
     assert closed.duration is not None
 
 
-def test_our_own_fault_is_no_failure_of_the_target() -> None:
+def test_a_local_error_is_no_failure_of_the_target() -> None:
     observation = asyncio.run(observed(probe({"url": "https://127.0.0.1:1/", "tls": {"ca_file": "/none.pem"}})))
     assert (observation.outcome, observation.reason) == (Outcome.ERROR, "tls.invalid_file")
 
@@ -240,7 +240,7 @@ PLANTED = {
 
 
 @pytest.mark.parametrize("status", ["200 OK", "500 Oops"])
-def test_planted_secrets_do_not_come_back_even_when_the_server_repeats_them(status: str) -> None:
+def test_secrets_that_the_server_returns_are_masked(status: str) -> None:
     async def repeat(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = heads[-1]
         length = re.search(r"Content-Length: (\d+)", head)
@@ -285,7 +285,7 @@ def test_planted_secrets_do_not_come_back_even_when_the_server_repeats_them(stat
 # --- requests
 
 
-def test_a_post_carries_json_and_a_key_that_makes_repeats_harmless() -> None:
+def test_a_post_has_json_and_an_idempotency_key() -> None:
     head = sent({"method": "POST", "json": {"pool": "puzzles"}})
     assert head.startswith("POST /health?key=of-query HTTP/1.1\r\n")
     assert "Content-Type: application/json\r\n" in head
@@ -345,7 +345,7 @@ def test_nginx_by_name_times_the_lookup_too(nginx: str) -> None:
     assert (observation.outcome, next(iter(observation.phases))) == (Outcome.PASS, "dns")
 
 
-def test_nginx_compresses_and_we_read_it(nginx: str) -> None:
+def test_nginx_with_compression(nginx: str) -> None:
     observation = asyncio.run(observed(probe(f"{nginx}/zipped", expect=["body.zipped.size() == 5000"])))
     assert (observation.outcome, observation.message) == (Outcome.PASS, "")
     assert isinstance(observation.measurements["size"], int)
@@ -366,11 +366,11 @@ def test_nginx_in_maintenance_fails_with_its_answer_as_evidence(nginx: str) -> N
 # --- configuration
 
 
-def test_a_url_alone_will_do() -> None:
+def test_a_url_is_a_complete_configuration() -> None:
     assert probe("https://acme.example/").http == probe({"url": "https://acme.example/"}).http
 
 
-def test_what_is_shown_and_counted_of_a_url() -> None:
+def test_the_target_and_host_of_a_url() -> None:
     watched = probe("https://user:secret@API.acme.example:8443/health?key=secret")
     assert watched.target == "https://api.acme.example:8443/health"
     assert watched.host == "api.acme.example"
@@ -404,11 +404,11 @@ def test_what_is_shown_and_counted_of_a_url() -> None:
         ("https://h/", {"expect": ["stauts == 200"]}, "stauts"),
     ],
 )
-def test_a_configuration_that_cannot_be_meant_is_refused(http: Any, fields: dict[str, Any], message: str) -> None:
+def test_invalid_configurations_are_refused(http: Any, fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError) as caught:
         probe(http, **fields)
     assert message in str(caught.value)
 
 
-def test_over_https_cert_days_may_be_named() -> None:
+def test_cert_days_is_allowed_with_https() -> None:
     assert probe("https://h/", prefer=["cert_days >= 14"]).preferences[0].used_variables == {"cert_days"}

@@ -1,4 +1,4 @@
-"""What an MCP probe makes of a server: verdicts, values, tasks, and what it remembers."""
+"""The evaluation of an MCP server: verdicts, values, tasks, and stored state."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_missing_tools_are_named() -> None:
     assert observation.message.startswith("tools b, a, c are missing")
 
 
-def test_tasks_are_read_although_a_tool_is_missing() -> None:
+def test_tasks_are_read_even_if_a_tool_is_missing() -> None:
     observation = run(
         tool_result('{"tasks": [{"name": "sync", "ok": true, "staleness_ms": 5}]}'), {"tools": ["search"]}
     )
@@ -85,7 +85,7 @@ def test_the_message_quotes_the_tools_error(result: Mapping[str, Any], words: st
     assert not observation.retryable
 
 
-def test_tasks_are_read_although_the_tool_reports_an_error() -> None:
+def test_tasks_are_read_even_if_the_tool_reports_an_error() -> None:
     task = {"name": "sync", "ok": False, "staleness_ms": 7, "last_run_status": "failed", "last_run_error": "HTTP 502"}
     observation = run(tool_result(structured={"tasks": [task]}, is_error=True))
     assert observation.reason == "mcp.tool_error"
@@ -132,32 +132,32 @@ UNREADABLE = "health_check reports tasks that cannot be read"
         ),
     ],
 )
-def test_limits_for_tasks_want_tasks(result: Mapping[str, Any], reason: str, message: str) -> None:
+def test_task_limits_require_a_list_of_tasks(result: Mapping[str, Any], reason: str, message: str) -> None:
     observation = run(result, {"tasks": {"*": "1h"}})
     assert (observation.reason, observation.message) == (reason, message)
     assert reported_tasks(observation) is None or reported_tasks(observation) == {}
 
 
-def test_without_limits_a_list_of_other_things_is_let_be() -> None:
+def test_without_task_limits_a_list_of_other_things_is_ignored() -> None:
     observation = run(tool_result('{"tasks": ["buy milk"]}'))
     assert (observation.outcome, reported_tasks(observation)) == (Outcome.PASS, None)
 
 
 @pytest.mark.parametrize("name", ["*", "sync"])
 def test_an_empty_list_means_that_there_are_no_tasks(name: str) -> None:
-    """Which the rule `missing` then holds against the tasks that have a name."""
+    """The rule `missing` then reports the tasks that the configuration names."""
     observation = run(tool_result('{"tasks": []}'), {"tasks": {name: "1h"}})
     assert (observation.outcome, reported_tasks(observation)) == (Outcome.PASS, {})
 
 
 @pytest.mark.parametrize("text", ["it is broken", "{}", '{"tasks": "?"}', '{"tasks": [{}]}', '{"tasks": []}'])
-def test_an_error_comes_before_what_its_tasks_lack(text: str) -> None:
+def test_an_error_takes_precedence_over_missing_tasks(text: str) -> None:
     observation = run(tool_result(text, is_error=True), {"tasks": {"sync": "1h"}})
     assert (observation.outcome, observation.reason) == (Outcome.FAIL, "mcp.tool_error")
     assert reported_tasks(observation) == ({} if text == '{"tasks": []}' else None)
 
 
-def test_limits_for_tasks_want_the_tool_that_reports_them() -> None:
+def test_task_limits_require_the_tool_that_reports_the_tasks() -> None:
     async def go() -> Observation:
         async with running_raw_server(tools=[tool_definition("search", "query")]) as raw:
             return await run_mcp_probe({"url": raw.url, "tasks": {"*": "1h"}})
@@ -194,16 +194,16 @@ def test_the_tool_that_is_called(tools: Any, mcp: dict[str, Any], called: str) -
     assert ("call" in observation.phases) == bool(called)
 
 
-# --- what expressions look at
+# --- variables of expressions
 
 ANSWERS: list[tuple[str, dict[str, Any], str]] = [
     ("JSON in text", tool_result('{"healthy": true, "n": 3}'), "result.healthy && result.n == 3"),
-    ("structured content wins", tool_result('{"healthy": false}', {"healthy": True}), "result.healthy"),
-    ("text that is no JSON", tool_result("all is well"), 'result.contains("well")'),
+    ("structured content takes precedence", tool_result('{"healthy": false}', {"healthy": True}), "result.healthy"),
+    ("text that is not JSON", tool_result("all is well"), 'result.contains("well")'),
     ("text that an SDK wrapped", tool_result('{"n": 3}', {"result": '{"n": 3}'}), "result.n == 3"),
     ("a list that an SDK wrapped", tool_result("[1, 2]", {"result": [1, 2]}), "result.size() == 2"),
-    ("an object whose field is called so", tool_result('{"result": 5}', {"result": 5}), "result.result == 5"),
-    ("what JSON cannot hold", tool_result("", {"load": None}), "result.load == null"),
+    ("an object with a field named result", tool_result('{"result": 5}', {"result": 5}), "result.result == 5"),
+    ("a number that JSON cannot represent", tool_result("", {"load": None}), "result.load == null"),
     ("no error", tool_result("fine"), "!is_error"),
     ("tools", tool_result("fine"), 'tools == ["health_check", "fetch"]'),
     ("server and protocol", tool_result("fine"), 'server.name == "Raw" && protocol >= "2025"'),
@@ -212,7 +212,7 @@ ANSWERS: list[tuple[str, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("result", "expression"), [a[1:] for a in ANSWERS], ids=[a[0] for a in ANSWERS])
-def test_expressions_see(result: dict[str, Any], expression: str) -> None:
+def test_values_of_expressions(result: dict[str, Any], expression: str) -> None:
     assert run(result, expect=[expression]).message == ""
 
 
@@ -249,14 +249,14 @@ def test_expressions_see(result: dict[str, Any], expression: str) -> None:
         ),
     ],
 )
-def test_an_expectation_that_does_not_hold(
+def test_a_failed_expectation(
     result: dict[str, Any], mcp: dict[str, Any], expression: str, reason: str, message: str
 ) -> None:
     observation = run(result, mcp, expect=[expression])
     assert (observation.outcome, observation.reason, observation.message) == (Outcome.FAIL, reason, message)
 
 
-def test_an_expectation_wants_the_tool_to_be_called() -> None:
+def test_an_expectation_requires_a_tool_call() -> None:
     async def go() -> Observation:
         async with running_raw_server(tools=[tool_definition("health_check", "level")]) as raw:
             return await run_mcp_probe({"url": raw.url}, expect=["result.healthy"])
@@ -284,10 +284,10 @@ def test_a_resource_is_read() -> None:
     assert (observation.message, list(observation.phases)[-1]) == ("", "read")
 
 
-# --- what is remembered
+# --- stored state
 
 
-def test_a_task_that_never_ran_is_remembered_until_it_runs() -> None:
+def test_a_task_that_never_ran_is_stored_until_it_runs() -> None:
     new, ran = {"name": "new", "ok": True}, {"name": "new", "ok": True, "staleness_ms": 1}
 
     async def go() -> list[Any]:
@@ -314,7 +314,7 @@ def test_a_task_that_never_ran_is_remembered_until_it_runs() -> None:
 
 
 class TestTheEra:
-    """`server/discover` or `initialize`: found out once, then taken for granted, then doubted again."""
+    """The protocol version (`server/discover` or `initialize`) is detected once, stored, and detected again later."""
 
     @staticmethod
     async def methods_received(runner: McpProbeRunner, now: int, **server: Any) -> list[str]:
@@ -323,7 +323,7 @@ class TestTheEra:
             await runner.run_probe({"url": raw.url, "call": "off"}, now=now)
             return raw.received_methods
 
-    def test_is_found_out_once_and_looked_at_again_after_a_day(self) -> None:
+    def test_it_is_detected_once_and_again_after_a_day(self) -> None:
         async def go() -> None:
             async with Network() as network:
                 runner = McpProbeRunner(network)
@@ -339,7 +339,7 @@ class TestTheEra:
         ("response", "is_reused"),
         [(RawMcpResponse(503), True), (RawMcpResponse(body=b"", content_length=9), True), (RawMcpResponse(404), False)],
     )
-    def test_is_doubted_after_a_fault_of_the_protocol_but_not_of_the_network(
+    def test_it_is_detected_again_after_a_protocol_error_but_not_after_a_network_error(
         self, response: RawMcpResponse, is_reused: bool
     ) -> None:
         async def go() -> None:
@@ -351,7 +351,7 @@ class TestTheEra:
 
         asyncio.run(go())
 
-    def test_of_another_target_is_found_out_anew(self) -> None:
+    def test_it_is_detected_again_for_another_target(self) -> None:
         async def go() -> None:
             async with Network() as network, running_raw_server() as first, running_raw_server() as other:
                 runner = McpProbeRunner(network)
@@ -361,7 +361,7 @@ class TestTheEra:
 
         asyncio.run(go())
 
-    def test_is_no_outage(self) -> None:
+    def test_detection_causes_no_failure(self) -> None:
         async def go() -> None:
             async with Network() as network:
                 runner = McpProbeRunner(network)
@@ -403,7 +403,7 @@ def sample() -> Iterator[str]:
         yield f"http://127.0.0.1:{port}/mcp"
 
 
-def test_the_modern_era_over_http(sample: str) -> None:
+def test_the_current_protocol_over_http(sample: str) -> None:
     async def go() -> None:
         async with Network() as network:
             runner = McpProbeRunner(network)
@@ -417,7 +417,7 @@ def test_the_modern_era_over_http(sample: str) -> None:
                 assert observation.measurements["tools"] == 2
                 assert observation.evidence.facts["server"] == "Sample 7.1"
                 assert reported_tasks(observation) is not None
-                assert (reported_tasks(observation) or {})["registry_sync"].error == "upstream said 502"
+                assert (reported_tasks(observation) or {})["registry_sync"].error == "upstream returned 502"
 
     asyncio.run(go())
 
@@ -432,7 +432,7 @@ def test_a_stale_task_over_server_sent_events() -> None:
     assert listed_for_ms(observation, "nightly_report") == 0
 
 
-def test_the_modern_era_over_stdio() -> None:
+def test_the_current_protocol_over_stdio() -> None:
     observation = asyncio.run(
         run_mcp_probe({"command": [sys.executable, SAMPLE, "none", "stdio"], "tasks": {"*": "2h"}}, timeout_s=20)
     )

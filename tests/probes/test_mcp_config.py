@@ -22,7 +22,7 @@ def problems(mcp: Any, **fields: Any) -> str:
     return str(caught.value)
 
 
-def test_a_url_alone_will_do() -> None:
+def test_a_url_is_a_complete_configuration() -> None:
     probe = made(URL)
     assert (probe.mcp.url, probe.target, probe.host) == (URL, URL, "mcp.example")
 
@@ -76,12 +76,12 @@ def test_invalid_configurations_are_refused(mcp: Any, complaint: str) -> None:
         ({"url": URL}, "elapsed_ms", "not true or false"),
     ],
 )
-def test_an_expression_that_can_never_hold_is_refused(mcp: Any, expression: str, complaint: str) -> None:
+def test_an_expression_without_a_value_is_refused(mcp: Any, expression: str, complaint: str) -> None:
     assert complaint in problems(mcp, expect=[expression])
     assert complaint in problems(mcp, prefer=[expression])
 
 
-def test_a_call_may_be_a_tool_with_arguments_or_its_name_alone() -> None:
+def test_a_call_is_a_tool_name_or_a_tool_with_arguments() -> None:
     assert made({"url": URL, "call": "ping"}).mcp.required_tools == ("ping",)
     probe = made({"url": URL, "tools": ["a"], "call": {"tool": "b", "arguments": {"n": 1}}})
     assert probe.mcp.required_tools == ("a", "b")

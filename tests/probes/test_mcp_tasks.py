@@ -1,4 +1,4 @@
-"""How a `tasks` list is read: a sentence per row."""
+"""How a `tasks` list is read, one case per row."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ AGES: list[tuple[str, dict[str, Any], int | None]] = [
     ("ISO 8601 with Z", {"last_run_at": "2027-01-15T07:59:00Z"}, 60_000),
     ("ISO 8601 with an offset", {"last_run_at": "2027-01-15T13:29:00+05:30"}, 60_000),
     ("ISO 8601 without a zone is UTC", {"last_run_at": "2027-01-15T07:59:00.5"}, 59_500),
-    ("ISO 8601, the date alone", {"last_run_at": "2027-01-15"}, 8 * HOUR),
+    ("ISO 8601, date only", {"last_run_at": "2027-01-15"}, 8 * HOUR),
     ("staleness", {"staleness_ms": 90_000.4}, 90_000),
     ("staleness has priority: it is free of clock skew", {"staleness_ms": 5, "last_run_at": NOW - HOUR}, 5),
     ("a server clock slightly ahead", {"last_run_at": NOW + 60_000}, 0),
@@ -53,7 +53,7 @@ VERDICTS: list[tuple[str, dict[str, Any], bool]] = [
     ("ok is false", {"ok": False, "last_run_status": "success"}, False),
     ("the status succeeded", {"last_run_status": "Succeeded"}, True),
     ("the status failed", {"last_run_status": "FAILED"}, False),
-    ("the status is two words", {"last_run_status": "timed out"}, False),
+    ("a status of two words", {"last_run_status": "timed out"}, False),
     ("it is running", {"last_run_status": "in-progress"}, True),
     ("no status, but an error", {"last_run_error": "disk full"}, False),
     ("a good status and an old error", {"last_run_status": "ok", "last_run_error": "disk full"}, True),
@@ -81,7 +81,7 @@ UNREADABLE: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("entry", "why"), UNREADABLE)
-def test_an_entry_that_cannot_be_read_is_a_task_that_is_not_ok(entry: dict[str, Any], why: str) -> None:
+def test_an_unreadable_entry_is_a_failed_task(entry: dict[str, Any], why: str) -> None:
     task = read({"name": "sync"} | entry)["sync"]
     assert not task.ok
     assert task.error.startswith(f"invalid entry: {why}")
@@ -97,7 +97,7 @@ NAMELESS: list[tuple[Any, str]] = [
 
 
 @pytest.mark.parametrize(("entry", "problem"), NAMELESS)
-def test_what_cannot_be_a_subject_is_a_problem(entry: Any, problem: str) -> None:
+def test_an_entry_without_a_name_is_a_problem(entry: Any, problem: str) -> None:
     listing = parse_task_list({"tasks": [entry, {"name": "sync", "ok": True}]}, NOW, {})
     assert listing is not None
     assert (list(listing.tasks), listing.problems) == (["sync"], (problem,))
@@ -106,7 +106,7 @@ def test_what_cannot_be_a_subject_is_a_problem(entry: Any, problem: str) -> None
 @pytest.mark.parametrize(
     ("tasks", "problem"), [({}, "tasks is an object, not a list"), (None, "tasks is null, not a list")]
 )
-def test_tasks_that_are_no_list_are_a_problem(tasks: Any, problem: str) -> None:
+def test_tasks_that_are_not_a_list_are_a_problem(tasks: Any, problem: str) -> None:
     listing = parse_task_list({"tasks": tasks}, NOW, {})
     assert listing is not None
     assert (listing.tasks, listing.problems) == ({}, (problem,))
@@ -117,7 +117,7 @@ def test_a_reply_without_tasks_is_no_evidence_about_them(reply: Any) -> None:
     assert parse_task_list(reply, NOW, {}) is None
 
 
-def test_of_two_entries_with_one_name_the_worse_counts() -> None:
+def test_the_worse_of_two_entries_with_the_same_name_counts() -> None:
     entries = [{"name": "sync", "ok": False, "staleness_ms": 1}, {"name": "sync", "ok": True, "staleness_ms": 9}]
     for order in (entries, entries[::-1]):
         listing = parse_task_list({"tasks": order}, NOW, {})
@@ -126,14 +126,14 @@ def test_of_two_entries_with_one_name_the_worse_counts() -> None:
         assert listing.problems == ("tasks[1] repeats the name 'sync'",)
 
 
-def test_more_tasks_than_we_read_are_a_problem() -> None:
+def test_too_many_tasks_are_a_problem() -> None:
     listing = parse_task_list({"tasks": [{"name": f"t{i}", "ok": True} for i in range(MAX_TASKS + 1)]}, NOW, {})
     assert listing is not None
     assert len(listing.tasks) == MAX_TASKS
     assert listing.problems == ("1,001 tasks are listed; only the first 1,000 are read",)
 
 
-def test_names_and_errors_become_one_line_of_bounded_text() -> None:
+def test_names_and_errors_become_one_line_of_limited_length() -> None:
     entry = {"name": "nightly\n\x00sync\ud800" + "x" * 500, "ok": False, "last_run_error": "line 1\r\nline 2" * 100}
     ((name, task),) = read(entry).items()
     assert name.startswith("nightly sync�xxx")
@@ -142,7 +142,7 @@ def test_names_and_errors_become_one_line_of_bounded_text() -> None:
     assert len(task.error) == 300
 
 
-def test_extra_fields_stay_with_the_evidence_the_bad_ones_first() -> None:
+def test_the_evidence_has_extra_fields_and_lists_bad_tasks_first() -> None:
     entries = [{"name": f"t{i}", "ok": i != 70, "rows": i} for i in range(80)]
     listing = parse_task_list({"tasks": entries}, NOW, {})
     assert listing is not None
@@ -151,7 +151,7 @@ def test_extra_fields_stay_with_the_evidence_the_bad_ones_first() -> None:
 
 
 class TestATaskThatNeverRan:
-    def test_is_seen_from_now_on(self) -> None:
+    def test_it_is_stored_from_its_first_listing_on(self) -> None:
         listing = parse_task_list({"tasks": [{"name": "new", "ok": True}]}, NOW, {})
         assert listing is not None
         assert (listing.tasks["new"].first_listed_at, listing.first_listed_at) == (NOW, {NEW: NOW})
@@ -161,19 +161,19 @@ class TestATaskThatNeverRan:
         assert listing is not None
         assert (listing.tasks["new"].first_listed_at, listing.first_listed_at) == (NOW - HOUR, {NEW: NOW - HOUR})
 
-    def test_is_forgotten_once_it_ran(self) -> None:
+    def test_it_is_removed_from_the_state_once_it_ran(self) -> None:
         listing = parse_task_list({"tasks": [{"name": "new", "ok": True, "staleness_ms": 1}]}, NOW, {NEW: NOW - HOUR})
         assert listing is not None
         assert (listing.tasks["new"].first_listed_at, listing.first_listed_at) == (None, {})
 
-    def test_costs_little_memory_however_many_there_are(self) -> None:
+    def test_the_state_stays_small_for_many_tasks(self) -> None:
         entries = [{"name": f"{i}{'é' * 500}", "ok": True} for i in range(2 * MAX_TASKS)]
         listing = parse_task_list({"tasks": entries}, NOW, {str(i): 5 for i in range(100_000)})
         assert listing is not None
         assert len(listing.first_listed_at) == MAX_TASKS
         assert len(json.dumps(dict(listing.first_listed_at))) < 32 * MAX_TASKS
 
-    def test_survives_a_clock_that_was_set_back(self) -> None:
+    def test_a_clock_that_was_set_back_is_handled(self) -> None:
         assert read({"name": "new", "ok": True}, first_listed={NEW: NOW + HOUR})["new"].first_listed_at == NOW
 
 
@@ -186,7 +186,7 @@ FIELDS = ("name", "ok", "last_run_at", "staleness_ms", "last_run_status", "last_
 
 
 @given(some.lists(ANYTHING | some.fixed_dictionaries({}, optional=dict.fromkeys(FIELDS, ANYTHING))))
-def test_no_reply_makes_it_stumble(entries: list[Any]) -> None:
+def test_any_reply_is_handled(entries: list[Any]) -> None:
     listing = parse_task_list({"tasks": entries}, NOW, {})
     assert listing is not None
     for name, task in listing.tasks.items():

@@ -1,4 +1,4 @@
-"""Servers that were not written here: tools counted, phases timed, faults named."""
+"""Third-party servers: their tools are counted, phases are measured, and faults are named."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def peers() -> ThirdPartyServers:
     try:
         return install_third_party_servers()
     except RegistryUnreachableError as error:
-        pytest.skip(f"no servers of others: {error}")
+        pytest.skip(f"no third-party servers: {error}")
 
 
 def passes(mcp: dict[str, Any], phases: list[str], tools: int, **fields: Any) -> Observation:

@@ -73,7 +73,7 @@ def test_a_paused_queue(lab: QueueLab) -> None:
     assert "the queue is paused" in lab.run_probe(**lab.short_limits).result.message
 
 
-def test_a_killed_worker_then_another(lab: QueueLab) -> None:
+def test_a_killed_worker_and_its_replacement(lab: QueueLab) -> None:
     with lab.running_worker("return") as worker:
         assert lab.run_probe().result.outcome is Outcome.PASS
         worker.kill()
@@ -123,7 +123,7 @@ def test_no_other_job_is_sent_while_one_hangs(lab: QueueLab) -> None:
 
 
 @systems_with("abandoned")
-def test_a_worker_that_dies_at_work_is_reported(lab: QueueLab) -> None:
+def test_a_worker_that_dies_during_a_job_is_reported(lab: QueueLab) -> None:
     def kill_worker() -> None:
         worker.kill()
         lab.expire_killed_worker()

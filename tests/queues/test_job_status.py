@@ -35,7 +35,7 @@ from watchdog.queues.job_status import (
         (None, None),
     ],
 )
-def test_status_words(value: Json, stage: JobStage | None) -> None:
+def test_statuses(value: Json, stage: JobStage | None) -> None:
     assert STAGE_BY_STATUS_WORD.get(normalize_status(value)) is stage
 
 

@@ -371,7 +371,7 @@ def test_the_uri_of_the_resource(answer: Json, fields: dict[str, Any], job_uri: 
 
 def test_a_job_that_is_identified_by_the_nonce() -> None:
     scripted = ScriptedServerRun(
-        {"tools/call": tool_response("Begun."), "resources/read": resource_responses({"status": "done"})}
+        {"tools/call": tool_response("Started."), "resources/read": resource_responses({"status": "done"})}
     )
     report = scripted.run(resource="job:{nonce}")
     key = derive_idempotency_key("pipeline", report.result.slot)

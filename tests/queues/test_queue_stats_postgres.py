@@ -130,7 +130,7 @@ def test_pgboss_counts(pgboss: PgbossQueue) -> None:
         assert poll_queue(pgboss.system, after_ms=20 * MINUTE_MS, first_result=first).result.outcome is Outcome.PASS
 
 
-def test_pgboss_the_next_job_changes(pgboss: PgbossQueue) -> None:
+def test_pgboss_the_head_of_the_queue_changes(pgboss: PgbossQueue) -> None:
     pgboss.create_queue()
     pgboss.add(2)
     first = poll_queue(pgboss.system)
@@ -270,7 +270,7 @@ def test_procrastinate_counts(procrastinate: ProcrastinateQueue) -> None:
         )
 
 
-def test_procrastinate_a_job_that_waits_for_a_lock_is_not_next(procrastinate: ProcrastinateQueue) -> None:
+def test_procrastinate_a_job_that_waits_for_a_lock_is_not_the_head(procrastinate: ProcrastinateQueue) -> None:
     procrastinate.add("hang", lock="one")
     procrastinate.sql("UPDATE procrastinate_jobs SET status = 'doing' WHERE queue_name = %s", procrastinate.name)
     procrastinate.add("echo", lock="one")

@@ -163,7 +163,7 @@ def test_bullmq_a_gap_in_monitoring(bullmq_queue: BullmqQueue) -> None:
     assert later.result.outcome is Outcome.PASS
 
 
-def test_bullmq_the_next_of_the_prioritized_jobs(bullmq_queue: BullmqQueue) -> None:
+def test_bullmq_the_head_of_the_prioritized_jobs(bullmq_queue: BullmqQueue) -> None:
     bullmq_queue.add({"priority": 3})
     first = poll_queue(bullmq_queue.system)
     bullmq_queue.add({"priority": 7})

@@ -249,18 +249,23 @@ def test_times_in_every_format(
         app = ExternalApp(
             f"sqlite:///{tmp_path / 'app.db'}" if server is None else stack.enter_context(server.temporary_database())
         )
-        app.execute(f"CREATE TABLE jobs (kind TEXT, state TEXT, due {column}, begun {column}, over {column})")
-        row = "INSERT INTO jobs VALUES (:kind, :state, :due, :begun, :over)"
+        app.execute(f"CREATE TABLE jobs (kind TEXT, state TEXT, due {column}, launched {column}, over {column})")
+        row = "INSERT INTO jobs VALUES (:kind, :state, :due, :launched, :over)"
         done, late, old = NOW - HOUR, NOW - 26 * HOUR, NOW - 40 * DAY
         app.execute(
-            row, kind="hourly", state="ok", due=to_stored(done), begun=to_stored(done), over=to_stored(done + HOUR / 4)
+            row,
+            kind="hourly",
+            state="ok",
+            due=to_stored(done),
+            launched=to_stored(done),
+            over=to_stored(done + HOUR / 4),
         )
-        app.execute(row, kind="daily", state="new", due=to_stored(late), begun=None, over=None)
-        app.execute(row, kind="hourly", state="bad", due=to_stored(old), begun=to_stored(old), over=to_stored(old))
-        app.execute(row, kind="ancient", state="bad", due=to_stored(old), begun=to_stored(old), over=to_stored(old))
+        app.execute(row, kind="daily", state="new", due=to_stored(late), launched=None, over=None)
+        app.execute(row, kind="hourly", state="bad", due=to_stored(old), launched=to_stored(old), over=to_stored(old))
+        app.execute(row, kind="ancient", state="bad", due=to_stored(old), launched=to_stored(old), over=to_stored(old))
         report = app.run(
             table="jobs", statuses={"waiting": ["new"], "done": ["ok"], "failed": ["bad"]},
-            columns={"type": "kind", "status": "state", "scheduled": "due", "started": "begun", "finished": "over"},
+            columns={"type": "kind", "status": "state", "scheduled": "due", "started": "launched", "finished": "over"},
         )  # fmt: skip
         assert report.problems is not None, report.result.message
         facts = report.evidence.facts["jobs"]
@@ -272,10 +277,10 @@ def test_times_in_every_format(
 
 
 def test_times_without_a_zone_are_in_the_configured_zone(app: ExternalApp) -> None:
-    app.execute("CREATE TABLE jobs (kind TEXT, state TEXT, begun TIMESTAMP)")
+    app.execute("CREATE TABLE jobs (kind TEXT, state TEXT, launched TIMESTAMP)")
     stored = (NOW - HOUR).astimezone(ZoneInfo("Asia/Tokyo")).replace(tzinfo=None)
     app.execute("INSERT INTO jobs VALUES ('x', 'ok', :at)", at=str(stored) if "sqlite" in app.url else stored)
-    columns = {"type": "kind", "status": "state", "started": "begun"}
+    columns = {"type": "kind", "status": "state", "started": "launched"}
     sql: dict[str, Any] = {"table": "jobs", "columns": columns, "statuses": {"done": ["ok"]}}
     assert app.run(timezone="Asia/Tokyo", **sql).evidence.facts["jobs"]["x"]["last_start"] == _iso(NOW - HOUR)
 
@@ -576,12 +581,12 @@ def test_a_mariadb_table(mariadb_app: ExternalApp) -> None:
     ],
 )
 def test_times_in_mariadb(mariadb_app: ExternalApp, column: str, to_stored: Any) -> None:
-    mariadb_app.execute(f"CREATE TABLE jobs (kind TEXT, state ENUM('ok', 'new'), begun {column})")
+    mariadb_app.execute(f"CREATE TABLE jobs (kind TEXT, state ENUM('ok', 'new'), launched {column})")
     with mariadb_app.engine.begin() as connection:
         connection.execute(sa.text("SET time_zone = '+00:00'"))
         row = "INSERT INTO jobs VALUES ('x', 'ok', :recent), ('old', 'ok', :old)"
         connection.execute(sa.text(row), {"recent": to_stored(NOW - HOUR), "old": to_stored(NOW - 40 * DAY)})
-    columns = {"type": "kind", "status": "state", "started": "begun"}
+    columns = {"type": "kind", "status": "state", "started": "launched"}
     facts = mariadb_app.run(
         table="jobs", columns=columns, statuses={"done": ["ok"]}, timezone="Europe/Berlin"
     ).evidence.facts

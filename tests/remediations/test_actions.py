@@ -1,4 +1,4 @@
-"""Each way to do something, against the real thing: what it changes, what a dry run leaves alone, and how it fails."""
+"""Each kind of action against a real system: its effect, its dry run, and its errors."""
 
 from __future__ import annotations
 
@@ -88,18 +88,18 @@ def pg(postgres: PostgresServer) -> Iterator[str]:
         yield url
 
 
-def test_a_statement_changes_the_one_row(table: Table) -> None:
+def test_a_statement_changes_only_the_row_of_the_job(table: Table) -> None:
     assert apply(table.sql()) == f"changed 1{NBSP}row"
     assert table.pending == [7]
     assert apply(table.sql()) == f"changed 0{NBSP}rows"
 
 
-def test_a_dry_run_is_taken_back(table: Table) -> None:
+def test_a_dry_run_is_rolled_back(table: Table) -> None:
     assert apply(table.sql(), dry=True) == f"would change 1{NBSP}row"
     assert table.pending == []
 
 
-def test_a_statement_that_means_too_much_is_taken_back(table: Table) -> None:
+def test_a_statement_that_changes_too_many_rows_is_rolled_back(table: Table) -> None:
     with pytest.raises(ProbeError, match=f"changes 200{NBSP}rows, more than 100: rolled back") as failure:
         apply(table.sql("UPDATE jobs SET status = 'pending'"))
     assert failure.value.reason == "remediation.too_many_rows"
@@ -107,7 +107,7 @@ def test_a_statement_that_means_too_much_is_taken_back(table: Table) -> None:
 
 
 @pytest.mark.parametrize("name", ["x'; DROP TABLE jobs; --", "%s %(id)s :id", "\\'; --", '"'])
-def test_whatever_a_job_is_called_stays_a_value(table: Table, name: str) -> None:
+def test_any_job_name_is_passed_as_a_value(table: Table, name: str) -> None:
     renamed = table.sql("UPDATE jobs SET kind = :subject, status = 'pending' WHERE id = :id")
     assert apply(renamed, STUCK._replace(subject=name)) == f"changed 1{NBSP}row"
     with table.engine.begin() as connection:
@@ -121,14 +121,14 @@ def test_a_key_may_be_a_uuid(pg: str) -> None:
     assert [str(value) for value in table.pending] == [key]
 
 
-def test_a_cast_is_no_parameter(pg: str) -> None:
+def test_a_cast_is_not_a_parameter(pg: str) -> None:
     cast = "UPDATE jobs SET status = 'pending'::text WHERE id = CAST(:id AS int)"
     assert apply(Table(pg).sql(cast)) == f"changed 1{NBSP}row"
     with pytest.raises(ValidationError, match=r"write CAST\(:id AS ...\)"):
         SqlRemediation(statement="UPDATE jobs SET status = 'pending' WHERE id = :id::int")
 
 
-def test_who_may_not_change_it_hears_so(pg: str) -> None:
+def test_a_missing_privilege_is_reported(pg: str) -> None:
     table = Table(pg)
     table.do("CREATE ROLE reader LOGIN PASSWORD 'a'", "GRANT SELECT ON jobs TO reader")
     role = f"reader:a@{table.url.partition('@')[2]}"
@@ -146,13 +146,13 @@ def test_a_lock_of_another_session_is_not_awaited(pg: str) -> None:
     assert failure.value.reason == "database.query_timeout"
 
 
-def test_a_statement_that_is_none_is_refused_by_the_database(table: Table) -> None:
+def test_an_invalid_statement_is_refused_by_the_database(table: Table) -> None:
     with pytest.raises(ProbeError, match=" returned an error: ") as failure:
         apply(table.sql("UPDATE jobs SET nothing = 1 WHERE id = :id"))
     assert failure.value.reason == "broker.refused"
 
 
-def test_a_database_that_is_away(tmp_path: Path) -> None:
+def test_an_unavailable_database(tmp_path: Path) -> None:
     with pytest.raises(ProbeError, match="database unreachable"):
         apply({"sql": {"statement": RESET, "url": f"postgresql://me@127.0.0.1:{find_free_port()}/app"}})
     with pytest.raises(ProbeError, match="does not exist"):
@@ -170,7 +170,7 @@ def test_a_database_that_is_away(tmp_path: Path) -> None:
         ("UPDATE jobs SET status = 'pending' RETURNING id", "RETURNING is not supported"),
     ],
 )
-def test_what_could_not_be_counted_and_taken_back_is_refused(statement: str, why: str) -> None:
+def test_statements_that_cannot_be_counted_and_rolled_back_are_refused(statement: str, why: str) -> None:
     with pytest.raises(ValidationError, match=why):
         SqlRemediation(statement=statement)
 
@@ -194,12 +194,12 @@ def test_what_could_not_be_counted_and_taken_back_is_refused(statement: str, why
         ),
     ],
 )
-def test_a_parameter_that_stands_for_nothing_is_refused(given: dict[str, Any], why: str) -> None:
+def test_an_unknown_parameter_is_refused(given: dict[str, Any], why: str) -> None:
     with pytest.raises(ValidationError, match=why):
         RemediationSettings.model_validate({"on": "stuck", **given})
 
 
-def test_people_hear_what_it_does_and_not_with_what() -> None:
+def test_the_description_has_the_table_and_no_values() -> None:
     assert (
         SqlRemediation(statement="  update billing.jobs set token = 'hush' where id = :id").description
         == "UPDATE billing.jobs"
@@ -207,7 +207,7 @@ def test_people_hear_what_it_does_and_not_with_what() -> None:
     assert SqlRemediation(statement="INSERT INTO wakes(id) VALUES (:id)").description == "INSERT INTO wakes"
 
 
-def test_parameters_are_found_as_the_database_finds_them() -> None:
+def test_parameters_are_recognised_as_by_the_database() -> None:
     statement = r"UPDATE t SET a = :subject, b = '12\:30', c = now()::text, d = :id WHERE e = ':'"
     assert SqlRemediation(statement=statement).used_parameters == {"subject", "id"}
 
@@ -215,7 +215,7 @@ def test_parameters_are_found_as_the_database_finds_them() -> None:
 # --- requests
 
 
-def test_a_request_carries_the_values_and_nothing_more() -> None:
+def test_a_request_contains_only_the_values() -> None:
     with FakeHttpReceiver() as ops:
         url = f"{ops.url}/workers/{{subject}}/restart?run={{id}}"
         given = {
@@ -229,19 +229,19 @@ def test_a_request_carries_the_values_and_nothing_more() -> None:
 
 
 @pytest.mark.parametrize("name", [".", ".."])
-def test_a_name_that_leads_elsewhere_is_not_put_into_a_url(name: str) -> None:
+def test_a_name_that_changes_the_path_is_not_put_into_a_url(name: str) -> None:
     with FakeHttpReceiver() as ops:
         with pytest.raises(ProbeError, match="which changes the URL's path"):
             apply({"http": f"{ops.url}/workers/{{subject}}/restart"}, STUCK._replace(subject=name))
         assert ops.received == []
 
 
-def test_a_refused_request_has_its_status() -> None:
+def test_a_refused_request_reports_the_status() -> None:
     with FakeHttpReceiver() as ops:
         ops.canned_responses.append(
-            Reply(409, b'{"error": "a restart is under way"}', (("content-type", "application/json"),))
+            Reply(409, b'{"error": "a restart is in progress"}', (("content-type", "application/json"),))
         )
-        with pytest.raises(ProbeError, match="HTTP 409: a restart is under way"):
+        with pytest.raises(ProbeError, match="HTTP 409: a restart is in progress"):
             apply({"http": ops.url})
 
 
@@ -279,11 +279,11 @@ def test_a_tool_is_called() -> None:
     assert received.count("tools/call") == 1
 
 
-def test_a_tool_that_begins_a_job_names_it() -> None:
+def test_a_tool_that_starts_a_job_returns_its_id() -> None:
     assert call({}, content=[{"type": "text", "text": '{"job_id": 12}'}])[0] == "started as job 12"
 
 
-def test_a_dry_run_looks_whether_the_tool_is_there() -> None:
+def test_a_dry_run_checks_that_the_tool_exists() -> None:
     description, received = call({}, dry=True)
     assert description == "would call the tool, which is listed"
     assert "tools/call" not in received
@@ -291,14 +291,14 @@ def test_a_dry_run_looks_whether_the_tool_is_there() -> None:
         call({}, dry=True, name="another")
 
 
-def test_a_failing_tool_has_its_error() -> None:
+def test_the_error_of_a_failing_tool_is_reported() -> None:
     with pytest.raises(ProbeError, match="trigger_task reports an error: no such task"):
         call({}, isError=True, content=[{"type": "text", "text": "no such task"}])
     with pytest.raises(ProbeError, match="no more tonight"):
         call({"tools/call": RawMcpResponse(error=(-32000, "no more tonight"))})
 
 
-def test_a_server_may_be_a_command() -> None:
+def test_a_server_can_be_a_command() -> None:
     server = Path(__file__).parents[1] / "support/mcp_servers" / "job_server.py"
     command = [sys.executable, str(server), "stdio"]
     description = apply(
@@ -312,7 +312,7 @@ def test_a_parameter_in_braces_is_refused_in_a_statement() -> None:
         SqlRemediation(statement="UPDATE jobs SET status = 'x' WHERE id = {id}")
 
 
-def test_a_remedy_of_celery_beats_schedules_is_for_the_database_that_they_are_in() -> None:
+def test_a_remediation_of_celery_beat_schedules_uses_their_database() -> None:
     celery = {"database": "postgresql://beat@db/shop"}
     remedy = {"on": "overdue", "sql": "DELETE FROM locks"}
     probe = JobsProbe.model_validate({"name": "Beat", "jobs": {"celery": celery}, "remediation": remedy})
@@ -329,11 +329,11 @@ def test_a_remedy_of_celery_beats_schedules_is_for_the_database_that_they_are_in
         ("http.status", ("http.status",)),
     ],
 )
-def test_reasons_of_jobs_and_queues_may_be_short(word: str, meant: tuple[str, ...]) -> None:
+def test_reasons_of_jobs_and_queues_can_be_abbreviated(word: str, meant: tuple[str, ...]) -> None:
     assert expand_reason(word) == meant
 
 
-def test_whatever_is_suggested_for_a_reason_is_one() -> None:
+def test_every_suggested_reason_is_valid() -> None:
     with pytest.raises(ValueError, match="did you mean 'no_consumers'") as error:
         expand_reason("No consumers")
     assert expand_reason(str(error.value).rpartition("did you mean ")[2].strip("?'"))
@@ -350,7 +350,9 @@ def test_whatever_is_suggested_for_a_reason_is_one() -> None:
         ({"heartbeat": {"token": "k" * 22, "every": "1h"}}, "max_runtime", "queue.threshold"),
     ],
 )
-def test_a_remedy_for_what_its_probe_never_finds_is_refused(probe: dict[str, Any], reported: str, never: str) -> None:
+def test_a_remediation_for_a_reason_that_its_probe_never_reports_is_refused(
+    probe: dict[str, Any], reported: str, never: str
+) -> None:
     def configured(*on: str) -> Probe:
         remedy = {"on": on, "http": "https://ops.example/restart"}
         return PROBE_KINDS[next(iter(probe))].model_validate(

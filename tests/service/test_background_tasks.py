@@ -1,4 +1,4 @@
-"""How each background task last went, as `health_check` reports it and as the mcp probe reads it."""
+"""The status of each background task, as `health_check` reports it and as the mcp probe reads it."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ OVERDUE = "no run has ended for 20 min; the task runs every 1 min"
     ("sentence", "results", "later", "ok", "expected"),
     [
         ("it has just started", [], 0, True, NEVER),
-        ("its first run takes a while", [], OVERDUE_AFTER_INTERVALS * 60_000, True, NEVER),
+        ("its first run takes long", [], OVERDUE_AFTER_INTERVALS * 60_000, True, NEVER),
         ("its first run hangs", [], OVERDUE_AFTER_INTERVALS * 60_000 + 1, False, ("overdue", OVERDUE)),
         ("it results", [""], 59_000, True, OK),
-        ("its next run takes a while", [""], OVERDUE_AFTER_INTERVALS * 60_000, True, OK),
+        ("its next run takes long", [""], OVERDUE_AFTER_INTERVALS * 60_000, True, OK),
         ("its next run hangs", [""], OVERDUE_AFTER_INTERVALS * 60_000 + 1, False, ("overdue", OVERDUE)),
         ("it failed", ["", "disk full"], 10, False, ("failed", "disk full")),
         ("it failed without a message", [" "], 10, False, ("failed", " ")),
-        ("it failed, and now hangs", ["disk full"], 1_201_000, False, ("overdue", f"{OVERDUE}. disk full")),
+        ("it failed, and its next run hangs", ["disk full"], 1_201_000, False, ("overdue", f"{OVERDUE}. disk full")),
         ("it has recovered", ["disk full", ""], 10, True, OK),
-        ("the clock was put back", [""], -3_600_000, True, OK),
+        ("the clock was set back", [""], -3_600_000, True, OK),
     ],
 )
 def test_the_status_of_a_task(
@@ -57,7 +57,7 @@ def test_the_status_of_a_task(
     assert listing is not None
     assert not listing.problems
     assert (task_failure_reason("maintain", listing.tasks["maintain"], None, 0)[0] == "") is ok, (
-        "our own probe reads the same"
+        "the mcp probe reads the same status"
     )
 
 

@@ -1,4 +1,4 @@
-"""What was appended survives any crash, and what cannot be written is refused."""
+"""Appended records survive any crash; records that cannot be written are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs that are stopped, or that never find a free place, are recorded as missed."""
+"""Runs that are stopped, or that never get a free place, are recorded as missed."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def low_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(executor, "MAX_CONCURRENT_RUNS_PER_HOST", 2)
 
 
-async def test_a_run_starts_at_its_slot_and_not_before() -> None:
+async def test_a_run_never_starts_before_its_slot() -> None:
     runner: Any = BlockingRunner()
     run_executor = RunExecutor(runner, wall_clock_ms, lambda _: None)
     slot = wall_clock_ms() + 300

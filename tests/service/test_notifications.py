@@ -1,4 +1,4 @@
-"""From the outbox to the receiver: at least once, in order, with pauses where the receiver asks for them."""
+"""Delivery from the outbox to receivers: at least once, in order, and with the pauses that receivers request."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from watchdog.store.tables import outbox
 
 
 class SpyNotifier(Notifier):
-    """Raises or returns what its script returns: an exception, or a receipt."""
+    """Raises or returns the next entry of its script: an exception or a receipt."""
 
     kind: ClassVar[str] = "spy"
     script: Any
@@ -160,7 +160,7 @@ async def test_a_failed_delivery_is_retried_with_growing_delays_and_becomes_unde
 
 
 async def test_the_age_of_a_resolved_notification_is_its_own(harness: SenderHarness) -> None:
-    """Not as old as the opening that the message also contains."""
+    """The age of the opening in the same message does not count."""
     open_incident(harness)
     created_at = harness.rows()[0]["created_at"]
     harness.now = created_at + MAX_NOTIFICATION_AGE_MS - 1
@@ -281,7 +281,7 @@ async def test_a_receiver_that_never_responds_is_retried(
 
 
 class SlowNotifier(SpyNotifier):
-    """Confirms once its gate is open; counts concurrent deliveries."""
+    """Confirms once `gate` is set; counts concurrent deliveries."""
 
     def model_post_init(self, _: Any) -> None:
         self._started, self._gate, self._concurrent, self._max_concurrent = asyncio.Event(), asyncio.Event(), 0, 0
@@ -306,7 +306,7 @@ async def test_a_destination_gets_one_notification_at_a_time(harness: SenderHarn
     assert slow_notifier._max_concurrent == 1
 
 
-async def test_what_is_leased_during_a_shutdown_is_sent_or_released(harness: SenderHarness) -> None:
+async def test_notifications_leased_during_a_shutdown_are_sent_or_released(harness: SenderHarness) -> None:
     harness.sender.notifiers = {"oncall/spy": SlowNotifier(script=None)}
     open_incident(harness)
     sending = asyncio.create_task(harness.sender.send_due_notifications())

@@ -17,7 +17,7 @@ def at(text: str) -> int:
     return round(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp() * 1000)
 
 
-def test_a_registered_probe_has_what_is_configured() -> None:
+def test_a_registered_probe_has_the_configured_values() -> None:
     probe = scripted_probe(
         "api", group="Core", tags=["prod"], runbook="https://wiki.example/", every="30s", timeout="5s"
     )
@@ -63,14 +63,14 @@ def test_probes_with_the_same_interval_are_spread_over_it() -> None:
         ),
     ],
 )
-def test_a_probe_may_be_silent_for_three_of_its_slots(sentence: str, probe: ScriptedProbe, slot: str, gap: int) -> None:
+def test_the_staleness_threshold_is_three_slots(sentence: str, probe: ScriptedProbe, slot: str, gap: int) -> None:
     registered = build_registered_probe(probe, "")
     from_slot = at(slot) if slot else registered.schedule.next_slot_after(0)
     assert registered.policy.staleness_threshold(from_slot) == gap + 10 * SECOND + LATE_RESULT_MARGIN_MS, sentence
 
 
-def test_one_slot_more_than_lateness_is_never_stale() -> None:
-    """Every slot is stored or recorded as missed before its probe could be called silent."""
+def test_the_staleness_threshold_exceeds_the_lateness_by_a_slot() -> None:
+    """Every slot is stored or recorded as missed before its probe can become stale."""
     for every in ("1s", "10s", "60s", "1h"):
         registered = build_registered_probe(scripted_probe(every=every, timeout="5m"), "")
         assert registered.policy.staleness_threshold(at("2026-11-22T10:00:00")) > registered.policy.max_lateness

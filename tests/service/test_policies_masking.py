@@ -1,4 +1,4 @@
-"""Values are masked in what the store gets of a probe."""
+"""Secret values are masked in the registered probe."""
 
 from __future__ import annotations
 
@@ -26,9 +26,7 @@ probes:
 """
 
 
-def test_a_masked_value_in_a_task_keeps_its_limit_and_shows_in_no_target(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_task_whose_name_is_masked_keeps_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PLACE", "production")
     (tmp_path / "watchdog.yaml").write_text(CONFIG)
     given = load_config(tmp_path / "watchdog.yaml")
@@ -44,7 +42,7 @@ def test_a_masked_value_in_a_task_keeps_its_limit_and_shows_in_no_target(
     assert bad == [("task", "•••-backup", "task.stale")]
 
 
-async def test_what_runs_shows_no_masked_value_in_a_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_targets_contain_no_secret_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PLACE", "production")
     (tmp_path / "watchdog.yaml").write_text(CONFIG + f"storage: {{url: 'sqlite:///{tmp_path / 'watchdog.db'}'}}\n")
     async with run_app(load_config(tmp_path / "watchdog.yaml")) as app:

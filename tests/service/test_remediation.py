@@ -1,4 +1,4 @@
-"""Remediations run concurrently, none starts after a shutdown, and none uses a name that is not exact."""
+"""Remediations run concurrently, never start after a shutdown, and never use a masked name."""
 
 from __future__ import annotations
 
@@ -80,7 +80,9 @@ async def test_a_slow_response_delays_no_other_remediation(tmp_path: Path, serve
     assert {request.json["probe"] for request in server.received} == {"a", "b"}
 
 
-async def test_a_shutdown_finishes_what_runs_and_starts_nothing(tmp_path: Path, server: FakeHttpReceiver) -> None:
+async def test_a_shutdown_finishes_running_remediations_and_starts_none(
+    tmp_path: Path, server: FakeHttpReceiver
+) -> None:
     response_allowed = threading.Event()
 
     def respond_slowly() -> CannedResponse:
@@ -122,7 +124,7 @@ async def test_a_shutdown_waits_for_remediations_and_runs_concurrently(
         monkeypatch.undo()
 
 
-async def test_a_masked_name_is_not_acted_on(tmp_path: Path, server: FakeHttpReceiver) -> None:
+async def test_a_masked_name_is_not_remediated(tmp_path: Path, server: FakeHttpReceiver) -> None:
     harness = RemediationHarness(tmp_path, server, "export hush-hush")
     async with harness.network:
         await harness.runner.run_remediations()

@@ -1,4 +1,4 @@
-"""The background tasks: urgent results do not wait, unstored results are kept, and a shutdown loses nothing."""
+"""The background tasks: urgent results are stored at once, unstored results are kept, a shutdown loses nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The timers on the real clock, which may be put back, or have an unknown time zone."""
+"""The timers on the real clock, which can be set back, or have an unknown time zone."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ async def test_an_unknown_time_zone_does_not_stop_the_timers(tmp_path: Path, mon
     harness.store_executor.close()
 
 
-async def test_timers_go_on_when_the_clock_is_put_back(
+async def test_timers_continue_when_the_clock_is_set_back(
     harness: SchedulerHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     step_back = timedelta(0)

@@ -26,7 +26,7 @@ def write(folder: Path, url: str, probes: str) -> Path:
     return file
 
 
-def test_with_fifty_runs_in_flight_nothing_is_lost(tmp_path: Path) -> None:
+def test_fifty_runs_in_flight_all_have_a_result(tmp_path: Path) -> None:
     with closing(SilentServer()) as silent:
         probes = "".join(
             f"- {{name: P{i}, every: 2s, timeout: 5m, http: 'http://127.0.1.{i}:{silent.port}/'}}\n"
@@ -67,7 +67,7 @@ def frozen(url: str) -> Iterator[None]:
             os.kill(pid, signal.SIGCONT)
 
 
-def test_with_a_database_that_hangs(tmp_path: Path, postgres: PostgresServer) -> None:
+def test_a_shutdown_ends_while_the_database_hangs(tmp_path: Path, postgres: PostgresServer) -> None:
     with FakeHttpTarget() as target, postgres.temporary_database() as url:
         config = write(tmp_path, url, f"- {{name: API, every: 1s, http: '{target.url}'}}\n")
         with run_watchdog(config) as run:

@@ -1,4 +1,4 @@
-"""Which errors of a driver mean that the database is unavailable, and which are faults of a statement."""
+"""Driver errors: the database is unavailable, or the statement is at fault."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def run_statements(database: Database, *statements: str, pause_s: float = 0) -> 
             sleep(pause_s)
 
 
-def test_faults_of_a_statement_pass_through(database: Database) -> None:
+def test_errors_of_a_statement_pass_through(database: Database) -> None:
     with pytest.raises(IntegrityError):
         run_statements(database, "INSERT INTO watermarks (location, claimed_until) VALUES (NULL, 1)")
     with pytest.raises(DBAPIError):
@@ -62,7 +62,7 @@ def test_a_row_too_large_for_its_index_passes_through(on_postgres: DatabasePair)
 
 
 def test_a_session_that_the_server_ended_is_unavailable(on_postgres: DatabasePair) -> None:
-    """As it ends one whose process was paused inside a transaction; the driver calls that an internal error."""
+    """PostgreSQL ends the session of a process that paused inside a transaction; the driver raises InternalError."""
     with pytest.raises(StoreUnavailableError) as caught:
         run_statements(on_postgres.first, "SET LOCAL idle_in_transaction_session_timeout = 20", "SELECT 1", pause_s=0.3)
     assert not isinstance(caught.value.__cause__, OperationalError)
@@ -78,7 +78,7 @@ def test_a_missing_privilege_is_unavailable(on_postgres: DatabasePair) -> None:
         run_statements(on_postgres.first, "SET LOCAL ROLE pg_monitor", "DELETE FROM outbox")
 
 
-def test_nothing_listens(tmp_path: Path) -> None:
+def test_a_server_that_is_down_is_unavailable(tmp_path: Path) -> None:
     for url in ("postgresql+psycopg://x@127.0.0.1:9/x", f"sqlite:///{tmp_path}/no/such/folder.db"):
         database = Database(url)
         with pytest.raises(StoreUnavailableError):

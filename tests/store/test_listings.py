@@ -1,4 +1,4 @@
-"""Listings in the database: differences where they are safe, all facts where they are not, read back the same."""
+"""Listings in the database: stored as differences where that is safe, else completely, and read back unchanged."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ START = 1_700_000_040_000 // FULL_LISTING_INTERVAL_MS * FULL_LISTING_INTERVAL_MS
 
 
 def look(lab: StoreHarness, slot: int, *names: str, previous: int | None = None, **more: Any) -> Result:
-    """A look at healthy jobs whose facts never change."""
+    """A result with healthy jobs whose facts never change."""
     jobs = [healthy_job(name, START - MINUTE) for name in names]
     return make_result(lab.database_ids[0], slot, jobs=jobs, previous_slot=previous, **more)
 
 
 def stored(lab: StoreHarness) -> list[tuple[Any, Any]]:
-    """Of each result by slot: its base, in minutes before it, and the changes of its jobs."""
+    """For each result, by slot: its base, in minutes before it, and the changes of its jobs."""
     rows = lab.select_rows(results)
     return [
         (
@@ -74,7 +74,7 @@ def test_only_changes_are_written_and_everything_is_read_back(lab: StoreHarness)
         ("the previous slot was missed", {"outcome": "missed", "reason": "missed.result_lost"}),
     ],
 )
-def test_all_facts_are_written_where(lab: StoreHarness, sentence: str, between: dict[str, Any]) -> None:
+def test_all_facts_are_written_if(lab: StoreHarness, sentence: str, between: dict[str, Any]) -> None:
     first, gap, last = START, START + MINUTE, START + 2 * MINUTE
     lab.record_each(
         look(lab, first, "a"),
@@ -84,7 +84,7 @@ def test_all_facts_are_written_where(lab: StoreHarness, sentence: str, between: 
     assert stored(lab) == [(0, ["a"]), (None, None), (0, ["a"])], sentence
 
 
-def test_all_facts_are_written_where_the_previous_result_comes_later(lab: StoreHarness) -> None:
+def test_all_facts_are_written_if_the_previous_result_arrives_later(lab: StoreHarness) -> None:
     first, second, third = START, START + MINUTE, START + 2 * MINUTE
     lab.record_results(look(lab, first, "a"), now=first + 300)
     lab.record_results(look(lab, third, "a", previous=second), now=third + 300)

@@ -159,7 +159,7 @@ def test_upgrade_from_nothing_and_again(fresh: Database) -> None:
         assert connection.execute(sa.select(sa.func.count()).select_from(probes)).scalar() == 1
 
 
-def test_the_migrations_make_the_tables_that_the_code_knows(fresh: Database) -> None:
+def test_the_migrations_create_the_tables_of_the_code(fresh: Database) -> None:
     """On a difference, the failure shows the missing migration."""
     from alembic.autogenerate import produce_migrations, render_python_code
     from alembic.runtime.migration import MigrationContext
@@ -190,7 +190,7 @@ def indexes(database: Database) -> dict[str, str]:
         }
 
 
-def test_the_migrations_make_the_indexes_that_the_code_knows(fresh: Database) -> None:
+def test_the_migrations_create_the_indexes_of_the_code(fresh: Database) -> None:
     upgrade_schema(fresh, resource_path("migrations"))
     migrated = indexes(fresh)
     metadata.drop_all(fresh.writer)
@@ -221,7 +221,7 @@ def test_a_kill_during_the_first_upgrade_leaves_an_empty_database(
 
 
 def test_the_data_of_the_first_schema_survives_every_upgrade(fresh: Database, tmp_path: Path) -> None:
-    """From the first revision, over all that follow, to one that rewrites a table that holds data."""
+    """From the first revision through all others to a revision that rewrites a table with data."""
     saved = fill_first_schema(fresh, tmp_path)
     assert upgrade_schema(fresh, copy_migrations(tmp_path, NEXT_MIGRATION)) == (FIRST, NEXT)
     assert read_rows(fresh, saved) == saved
@@ -229,7 +229,7 @@ def test_the_data_of_the_first_schema_survives_every_upgrade(fresh: Database, tm
 
 
 def test_a_kill_in_the_middle_of_an_upgrade_changes_nothing(fresh: Database, database_url: str, tmp_path: Path) -> None:
-    """The killed process had rewritten rows, but not committed: what follows starts where it started."""
+    """The killed process had rewritten rows without committing; the next upgrade starts from the same schema."""
     saved = fill_first_schema(fresh, tmp_path)
     upgrade_schema(fresh, resource_path("migrations"))
     before = tables(fresh)
@@ -252,7 +252,7 @@ def test_a_newer_schema_is_refused(fresh: Database) -> None:
     assert tables(fresh) == {*metadata.tables, SCHEMA_VERSION_TABLE}
 
 
-def test_tables_of_others_are_left_alone(fresh: Database) -> None:
+def test_tables_of_other_programs_are_not_changed(fresh: Database) -> None:
     with fresh.write_transaction() as connection:
         connection.exec_driver_sql("CREATE TABLE procrastinate_jobs (id INTEGER)")
         connection.exec_driver_sql("INSERT INTO procrastinate_jobs VALUES (7)")

@@ -94,7 +94,7 @@ def send_notifications(harness: StoreHarness, now: int) -> None:
 
 
 def run_every_operation(harness: StoreHarness) -> None:
-    """Everything that a running service repeats."""
+    """Every operation that a running service repeats."""
     now = SLOT + 2 * INTERVAL_MS
     harness.claim_slots(now)
     batch = [RecordedResult(make_result(p, now, "pass"), state_updates={"x": 1}) for p in harness.database_ids]

@@ -36,7 +36,7 @@ def shorten_timeouts() -> None:
 
 
 def kill_self(marker: Path) -> None:
-    """Like kill -9: nothing is flushed or caught. The marker file proves that the point was reached."""
+    """Acts like kill -9: nothing is flushed or caught. The marker file proves that the point was reached."""
     with marker.open("w") as file:
         file.write("reached")
         file.flush()

@@ -25,7 +25,7 @@ RECEIVER_KINDS: tuple[ReceiverKind, ...] = ("bot", "webhook", "email", "hook")
 OPENED, RESOLVED = IncidentEvent.OPENED, IncidentEvent.RESOLVED
 IMMEDIATE_ALERT = {"failure_threshold": 1, "success_threshold": 1}
 FAST_PROBE = {"every": "1s", "timeout": "20s", "alert": IMMEDIATE_ALERT}
-"""Every result decides; the timeout leaves time for a slow machine."""
+"""Every result opens or resolves; the timeout allows for a slow machine."""
 
 
 class EndToEndHarness:
@@ -78,7 +78,7 @@ class EndToEndHarness:
 
 
 class RunningWatchdog:
-    """A running Watchdog, and what it has stored."""
+    """A running Watchdog and its database."""
 
     def __init__(self, app: RunningApp):
         self.app = app
@@ -100,7 +100,7 @@ class RunningWatchdog:
         return int(self.query_store(lambda connection: connection.execute(query).scalar()))
 
     async def wait_for_results(self, outcome: str, count: int = 1) -> None:
-        """Wait for so many more results with this outcome, and for the delivery of what they cause."""
+        """Wait for `count` more results with this outcome, and for the delivery of their notifications."""
         before = self.count_outcomes()[outcome]
         await wait_until_async(lambda: self.count_outcomes()[outcome] >= before + count)
         await wait_until_async(lambda: not self.count_unsent())

@@ -56,7 +56,7 @@ class HtmlChecker(HTMLParser):
 
 
 def find_html_problems(html: str) -> list[str]:
-    """Unbalanced tags, duplicate ids, references to missing ids, and anything that the CSP forbids."""
+    """Unbalanced tags, duplicate ids, references to missing ids, and violations of the CSP."""
     checker = HtmlChecker()
     checker.feed(html)
     checker.close()

@@ -1,4 +1,4 @@
-"""Runs of MCP probes as the service makes them: with a deadline, timed, their state kept."""
+"""Runs of MCP probes as in the service: with a deadline, measured phases, and stored state."""
 
 from __future__ import annotations
 
@@ -58,20 +58,20 @@ async def run_mcp_probe(mcp: Mapping[str, Any], **options: Any) -> Observation:
 
 
 def reported_tasks(observation: Observation) -> dict[str, ReportedTask] | None:
-    """None: no list of tasks was read."""
+    """None: no task list was read."""
     listing = observation.listings.get("task")
     return None if listing is None else dict(listing.subjects)
 
 
 def task_age_ms(observation: Observation, name: str) -> int | None:
-    """Since its last run; None: it never ran."""
+    """The time since its last run; None: it never ran."""
     listing = observation.listings["task"]
     last_run_at = listing.subjects[name].last_run_at
     return None if last_run_at is None else listing.observed_at - last_run_at
 
 
 def listed_for_ms(observation: Observation, name: str) -> int | None:
-    """Since a task that never ran was first listed; None: it has run."""
+    """The time since a task that never ran was first listed; None: it has run."""
     listing = observation.listings["task"]
     first_listed_at = listing.subjects[name].first_listed_at
     return None if first_listed_at is None else listing.observed_at - first_listed_at

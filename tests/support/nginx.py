@@ -31,7 +31,7 @@ http {{
 
 
 def find_nginx() -> str | None:
-    """Where its binary is."""
+    """The path of its binary."""
     return shutil.which("nginx", path="/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin:/opt/homebrew/bin")
 
 

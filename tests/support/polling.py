@@ -1,4 +1,4 @@
-"""Waits until a condition holds, however slow the machine is."""
+"""Waits until a condition holds, also on a slow machine."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 
 POLL_TIMEOUT_S = 60.0
-"""A condition that does not hold by then never will."""
+"""A condition that does not hold by then counts as failed."""
 HANG_S = 30.0
-"""An operation that takes longer counts as hung. It is no limit on speed: those are measured by `./dev prove`."""
+"""A longer operation counts as hung. This is no limit on speed, which `./dev prove` measures."""
 
 
 def wait_until(condition: Callable[[], object]) -> None:

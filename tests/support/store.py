@@ -94,7 +94,7 @@ class DatabasePair:
 
 
 class StoreHarness:
-    """What one process uses of the store, on injected time. Two harnesses on one database act as two processes."""
+    """The store as one process uses it, on injected time. Two harnesses on one database act as two processes."""
 
     def __init__(
         self,
@@ -120,7 +120,7 @@ class StoreHarness:
         self.outbox = Outbox(self.database)
 
     def without_downtime(self) -> StoreHarness:
-        """Detect no gaps, however far apart the instants of a test are."""
+        """Detect no gaps, even if the instants of a test are far apart."""
 
         def detect_no_gap(now: int, *, advance: bool = False) -> None: ...
 
@@ -201,7 +201,7 @@ class StoreHarness:
             return self.recorder.evaluator.load_alert_states(connection, [probe])[probe]
 
     def advance_watermark(self, now: int) -> None:
-        """Move the watermark, as claiming everything that is due does."""
+        """Move the watermark, as a claim of every due slot does."""
         with self.database.write_transaction() as connection:
             connection.execute(sa.update(watermarks).where(watermarks.c.claimed_until < now).values(claimed_until=now))
 

@@ -26,7 +26,7 @@ class WatchdogProcess:
         self._reader_thread = threading.Thread(target=self._read_stderr, daemon=True)
 
     def wait_until_started(self) -> None:
-        """Wait until it serves its pages."""
+        """Wait until it serves pages."""
         self._reader_thread.start()
         assert self._started.wait(60), "it did not start"
         assert self.base_url, "".join(self.stderr_lines)

@@ -29,7 +29,7 @@ def drawn(svg: Markup) -> ElementTree.Element:
 
 
 @given(points, st.none() | st.floats(0.1, 1e9))
-def test_latency_holds_for_any_numbers(values: list[ChartValue], limit: float | None) -> None:
+def test_latency_is_valid_for_any_numbers(values: list[ChartValue], limit: float | None) -> None:
     higher = [None if v is None else v * 1.5 for v in values]
     failures = [FailureCluster(0, 0, 1), FailureCluster(0.5, 0.9, 7), FailureCluster(1, 1, 2)]
     drawn(
@@ -40,7 +40,7 @@ def test_latency_holds_for_any_numbers(values: list[ChartValue], limit: float | 
 
 
 @given(points, st.none() | st.floats(0, 1e9))
-def test_counts_hold_for_any_numbers(values: list[ChartValue], limit: float | None) -> None:
+def test_counts_are_valid_for_any_numbers(values: list[ChartValue], limit: float | None) -> None:
     drawn(
         charts.render_count_chart(
             values, None if limit is None else LimitLine(limit, HOSTILE), [HOSTILE, "now"], HOSTILE
@@ -49,18 +49,18 @@ def test_counts_hold_for_any_numbers(values: list[ChartValue], limit: float | No
 
 
 @given(st.lists(st.none() | st.just("x") | st.floats(0, 1e9), max_size=50))
-def test_spark_holds_for_any_runs(values: list[SparklineValue]) -> None:
+def test_sparklines_are_valid_for_any_runs(values: list[SparklineValue]) -> None:
     drawn(charts.render_sparkline(values))
 
 
 @given(st.lists(st.tuples(st.sampled_from(HealthState), st.text(st.characters(exclude_categories=["C"])))))
-def test_bars_hold_for_any_days(days: list[tuple[HealthState, str]]) -> None:
+def test_bars_are_valid_for_any_days(days: list[tuple[HealthState, str]]) -> None:
     root = drawn(charts.render_day_bars(days, HOSTILE))
     assert root.get("aria-label") == HOSTILE
 
 
 @given(st.lists(st.tuples(st.integers(1, 5), st.floats(0, 1e6))), st.floats(0, 1e6), st.booleans())
-def test_phases_hold_and_stay_inside(parts: list[tuple[int, float]], full: float, lost: bool) -> None:
+def test_phases_are_valid_and_stay_inside(parts: list[tuple[int, float]], full: float, lost: bool) -> None:
     for rect in drawn(charts.render_phase_bar(parts, full, incomplete=lost)):
         assert float(rect.get("x", "").rstrip("%")) <= 102
 
@@ -81,7 +81,7 @@ def path(svg: Markup, name: str) -> str:
         ("a gap in data is a gap in the line", [1.0, 2.0, None, 3.0, 4.0], 2),
         ("a trailing gap ends the line", [1.0, 2.0, None], 1),
         ("one value is a dot", [5.0], 1),
-        ("no value draws nothing", [None, None], 0),
+        ("no value, no line", [None, None], 0),
     ],
 )
 def test_gaps(sentence: str, values: Sequence[ChartValue], strokes: int) -> None:
@@ -89,14 +89,14 @@ def test_gaps(sentence: str, values: Sequence[ChartValue], strokes: int) -> None
     assert path(svg, "p50").count("M") == strokes, sentence
 
 
-def test_the_name_stands_at_the_end_of_its_line_and_the_two_do_not_collide() -> None:
+def test_names_at_line_ends_do_not_overlap() -> None:
     svg = charts.render_latency_chart([10.0, None], [10.5, None], [], None, [], "x")
     names = {e.text: e for e in drawn(svg).iter() if e.get("class") == "t-data"}
     assert names["p50"].get("x") == names["p95"].get("x") == "25%"
     assert float(names["p50"].get("y", "0")) - float(names["p95"].get("y", "0")) >= 12
 
 
-def test_a_line_of_the_grid_makes_room_for_the_limit() -> None:
+def test_a_grid_line_near_the_limit_is_omitted() -> None:
     svg = charts.render_latency_chart([500.0], [560.0], [], LimitLine(800, "degraded over 800 ms"), [], "x")
     text = [e.text for e in drawn(svg).iter() if e.tag.endswith("text")]
     assert "degraded over 800 ms" in text
@@ -117,6 +117,6 @@ def test_three_failures_in_a_row_become_a_thick_line() -> None:
     assert path(svg, "x-mark").count("M") == 2
 
 
-def test_a_failure_that_took_far_longer_is_hatched_where_it_leaves_the_scale() -> None:
+def test_a_failure_beyond_the_scale_is_hatched() -> None:
     root = drawn(charts.render_phase_bar([(4, 20.0), (5, 5000.0)], 200))
     assert [e.get("class") for e in root] == ["ph4", "fail"]

@@ -24,11 +24,11 @@ def sources() -> str:
     return "".join(path.read_text() for path in [*PAGES.rglob("*.j2"), *CODE.rglob("*.py")])
 
 
-def test_no_class_is_styled_that_no_page_has() -> None:
+def test_every_styled_class_is_used() -> None:
     assert styled() - set(re.findall(r"[\w-]+", sources())) - MADE_UP == set()
 
 
-def test_no_page_has_a_class_that_nothing_styles() -> None:
+def test_every_used_class_is_styled() -> None:
     literal = re.findall(r'class="([^"{%]*)[^"]*"', sources())
     assert {name for names in literal for name in names.split()} - styled() - {"is-", "ph"} == set()
 

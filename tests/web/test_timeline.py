@@ -1,4 +1,4 @@
-"""From incidents to days and uptime, one sentence per row."""
+"""Days and uptime computed from incidents, one case per row."""
 
 from __future__ import annotations
 
@@ -27,25 +27,26 @@ def spans(*parts: tuple[HealthState, int, int]) -> list[StateInterval]:
 @pytest.mark.parametrize(
     ("sentence", "given", "flat"),
     [
-        ("nothing stays nothing", spans(), spans()),
-        ("one inside stays as it is", spans((DOWN, 20, 30)), spans((DOWN, 20, 30))),
-        ("what reaches out is cut", spans((DOWN, 0, 15), (DOWN, 95, 200)), spans((DOWN, 10, 15), (DOWN, 95, 100))),
-        ("what lies outside is left out", spans((DOWN, 0, 10), (DOWN, 100, 120)), spans()),
-        ("the worse one wins where two overlap", spans((DEGRADED, 20, 60), (DOWN, 30, 40)),
+        ("no spans", spans(), spans()),
+        ("a span inside the period is unchanged", spans((DOWN, 20, 30)), spans((DOWN, 20, 30))),
+        ("a span across the border is cut",
+         spans((DOWN, 0, 15), (DOWN, 95, 200)), spans((DOWN, 10, 15), (DOWN, 95, 100))),
+        ("a span outside is omitted", spans((DOWN, 0, 10), (DOWN, 100, 120)), spans()),
+        ("the worse state takes precedence where two overlap", spans((DEGRADED, 20, 60), (DOWN, 30, 40)),
          spans((DEGRADED, 20, 30), (DOWN, 30, 40), (DEGRADED, 40, 60))),
         ("unknown hides degraded", spans((DEGRADED, 20, 60), (UNKNOWN, 30, 40)),
          spans((DEGRADED, 20, 30), (UNKNOWN, 30, 40), (DEGRADED, 40, 60))),
         ("down hides unknown", spans((UNKNOWN, 20, 60), (DOWN, 20, 60)), spans((DOWN, 20, 60))),
         ("equal neighbours are joined", spans((DOWN, 20, 30), (DOWN, 30, 40)), spans((DOWN, 20, 40))),
         ("overlapping equals are counted once", spans((DOWN, 20, 40), (DOWN, 30, 50)), spans((DOWN, 20, 50))),
-        ("a span of no length does not show", spans((DOWN, 30, 30)), spans()),
+        ("a span of length 0 is omitted", spans((DOWN, 30, 30)), spans()),
     ],
 )  # fmt: skip
 def test_flatten(sentence: str, given: list[StateInterval], flat: list[StateInterval]) -> None:
     assert flatten_intervals(given, 10, 100) == flat, sentence
 
 
-def test_episodes_join_what_touches_in_its_worst_state_newest_first() -> None:
+def test_episodes_join_adjacent_incidents_in_the_worst_state() -> None:
     given = spans((DEGRADED, 10, 20), (DOWN, 15, 30), (DEGRADED, 30, 40), (DEGRADED, 50, 60))
     assert merge_adjacent_intervals(given) == spans((DEGRADED, 50, 60), (DOWN, 10, 40))
 
@@ -57,7 +58,7 @@ def test_a_day_has_its_worst_state_and_counts_each_state() -> None:
     assert day == DaySummary(start, DOWN, 10 * HOUR_MS, MINUTE_MS, 2 * HOUR_MS - MINUTE_MS)
 
 
-def test_trouble_over_midnight_counts_for_both_days() -> None:
+def test_an_incident_over_midnight_counts_for_both_days() -> None:
     now = TODAY * DAY_MS + 12 * HOUR_MS
     line = summarize_days(
         spans((DOWN, TODAY * DAY_MS - HOUR_MS, TODAY * DAY_MS + MINUTE_MS)), {TODAY - 1, TODAY}, 0, now, 2
@@ -65,20 +66,20 @@ def test_trouble_over_midnight_counts_for_both_days() -> None:
     assert [(day.state, day.down_ms) for day in line] == [(DOWN, HOUR_MS), (DOWN, MINUTE_MS)]
 
 
-def test_a_day_without_data_is_unknown_whatever_was_open_then() -> None:
+def test_a_day_without_data_is_unknown_regardless_of_incidents() -> None:
     now = TODAY * DAY_MS + 12 * HOUR_MS
     line = summarize_days(spans((DOWN, (TODAY - 1) * DAY_MS, now)), {TODAY}, 0, now, 2)
     assert line[0] == DaySummary((TODAY - 1) * DAY_MS, UNKNOWN, 0, 0, 0)
     assert line[1].state is DOWN
 
 
-def test_an_unknown_stretch_alone_leaves_a_measured_day_up() -> None:
+def test_a_day_with_data_and_an_unknown_period_is_up() -> None:
     now = TODAY * DAY_MS + 12 * HOUR_MS
     (day,) = summarize_days(spans((UNKNOWN, TODAY * DAY_MS, TODAY * DAY_MS + HOUR_MS)), {TODAY}, 0, now, 1)
     assert day.state is UP
 
 
-def test_the_first_day_counts_from_the_probe_s_beginning() -> None:
+def test_the_first_day_counts_from_its_start_instant() -> None:
     first = (TODAY - 1) * DAY_MS + 18 * HOUR_MS
     line = summarize_days([], {TODAY - 1, TODAY}, first, TODAY * DAY_MS + HOUR_MS, 2)
     assert [day.measured_ms for day in line] == [6 * HOUR_MS, HOUR_MS]
@@ -92,9 +93,9 @@ def test_the_first_day_counts_from_the_probe_s_beginning() -> None:
         ("99.999 % is rounded down", 77_760, 90 * DAY_MS, "99.99\u00a0%"),
         ("64 minutes in 90 days", 64 * MINUTE_MS, 90 * DAY_MS, "99.95\u00a0%"),
         ("half a day is down", DAY_MS // 2, DAY_MS, "50\u00a0%"),
-        ("more down than measured is still 0 %", 2 * DAY_MS, DAY_MS, "0\u00a0%"),
-        ("a tenth keeps two decimals", 99, 1000, "90.10\u00a0%"),
-        ("nothing measured says nothing", 0, 0, ""),
+        ("more downtime than measured is 0 %", 2 * DAY_MS, DAY_MS, "0\u00a0%"),
+        ("a tenth has two decimals", 99, 1000, "90.10\u00a0%"),
+        ("no measured time, no uptime", 0, 0, ""),
     ],
 )
 def test_uptime_is_never_rounded_up(sentence: str, down: int, measured: int, text: str) -> None:

@@ -1,4 +1,4 @@
-"""What can go wrong between us and an MCP server behind a URL: each fault has a reason of its own, in time."""
+"""Faults of an MCP server at a URL: each has its own reason, and is detected before the deadline."""
 
 from __future__ import annotations
 
@@ -47,17 +47,17 @@ def run(responses: dict[str, Any], seconds: float = 5, **server: Any) -> tuple[O
 FAULTS: list[tuple[str, dict[str, Any], str, str]] = [
     ("no credentials", {"*": RawMcpResponse(401)}, "http.401", "HTTP 401: the server requires credentials"),
     ("access denied", {"*": RawMcpResponse(403)}, "http.403", "HTTP 403: access is forbidden"),
-    ("asked too often", {"*": RawMcpResponse(429)}, "http.429", "HTTP 429: the server limits the request rate"),
+    ("too many requests", {"*": RawMcpResponse(429)}, "http.429", "HTTP 429: the server limits the request rate"),
     ("out of service", {"*": RawMcpResponse(503)}, "http.status", "HTTP 503"),
-    ("out of service later", {"tools/call": RawMcpResponse(503)}, "http.status", "HTTP 503"),
+    ("out of service after the initialization", {"tools/call": RawMcpResponse(503)}, "http.status", "HTTP 503"),
     (
-        "broken, with a JSON-RPC error",
+        "HTTP 500 with a JSON-RPC error",
         {"tools/list": RawMcpResponse(500, rpc_error(2, -32603, "boom"))},
         "http.status",
         "HTTP 500",
     ),
     ("an error nested too deeply", {"*": RawMcpResponse(400, b"[" * 16_000)}, "http.status", "HTTP 400"),
-    ("nothing at this path", {"*": RawMcpResponse(404)}, "http.status", "HTTP 404"),
+    ("an unknown path", {"*": RawMcpResponse(404)}, "http.status", "HTTP 404"),
     ("a web page", {"*": HTML}, "mcp.not_mcp", "expected an MCP response, got text/html"),
     ("another API", {"*": RawMcpResponse(body=b'{"status": "ok"}')}, "mcp.not_mcp", "the response is not JSON-RPC"),
     (
@@ -67,7 +67,7 @@ FAULTS: list[tuple[str, dict[str, Any], str, str]] = [
         "the response is not JSON-RPC",
     ),
     (
-        "a login page elsewhere",
+        "a redirect to a login page",
         {"*": RawMcpResponse(302, headers={"Location": "https://login.example/?state=secret"})},
         "http.redirect_not_followed",
         "HTTP 302: redirect to https://login.example/ is not followed",
@@ -79,25 +79,25 @@ FAULTS: list[tuple[str, dict[str, Any], str, str]] = [
         "the server replies to request '99', which was never sent",
     ),
     (
-        "no reply promised",
+        "accepted without a reply",
         {"tools/list": RawMcpResponse(202)},
         "mcp.invalid_response",
         "HTTP 202: the server accepts the request without a reply",
     ),
     (
-        "cut in the middle",
+        "the body is cut",
         {"tools/list": RawMcpResponse(body=b'{"jsonrpc":', content_length=500)},
         "connection.lost",
         "connection closed by the server while listing the tools",
     ),
     (
-        "a stream that ends early",
+        "a stream ends early",
         {"tools/list": RawMcpResponse(body=b": hello\n\n", content_type="text/event-stream")},
         "connection.lost",
         "connection closed before the reply arrived while listing the tools",
     ),
     (
-        "no end of bytes",
+        "an endless body",
         {"tools/list": RawMcpResponse(body=b'{"jsonrpc":"', endless_chunk=b"x" * 65536)},
         "body.too_large",
         "the server sent more than 4 MiB",
@@ -109,7 +109,7 @@ FAULTS: list[tuple[str, dict[str, Any], str, str]] = [
         "the server sent more than 4 MiB",
     ),
     (
-        "a code we did not ask for",
+        "an encoding that was not requested",
         {"tools/list": RawMcpResponse(body=b"?", headers={"Content-Encoding": "br"})},
         "protocol.error",
         "the response is encoded as br, which was not requested",
@@ -133,19 +133,19 @@ FAULTS: list[tuple[str, dict[str, Any], str, str]] = [
         "the server supports no known version of MCP (1999-01-01)",
     ),
     (
-        "a reply that lacks a field",
+        "a reply without a required field",
         {"tools/list": RawMcpResponse(body=rpc_result(3, {"tools": [{"name": "search"}]}))},
         "mcp.invalid_response",
         "tools/list returns an invalid result: tools.0.inputSchema: Field required",
     ),
     (
-        "pages in a circle",
+        "pages in a cycle",
         {"tools/list": pages("a", "b", "a")},
         "mcp.cursor_loop",
         "tools/list never ends: page 3 repeats a cursor",
     ),
     (
-        "pages without end",
+        "endless pages",
         {"tools/list": pages(*map(str, range(200)))},
         "mcp.too_many_pages",
         "tools/list has more than 100 pages",
@@ -164,18 +164,18 @@ def test_a_fault_has_its_reason(responses: dict[str, Any], reason: str, message:
 @pytest.mark.parametrize(
     "responses", [{"*": RawMcpResponse(503)}, {"tools/list": RawMcpResponse(body=b"{", content_length=9)}]
 )
-def test_faults_of_transport_and_5xx_may_be_tried_again(responses: dict[str, Any]) -> None:
+def test_transport_faults_and_5xx_are_retried(responses: dict[str, Any]) -> None:
     assert run(responses)[0].retryable
 
 
 @pytest.mark.parametrize(
     "responses", [{"*": RawMcpResponse(404)}, {"*": HTML}, {"*": RawMcpResponse(401)}, {"*": RawMcpResponse(429)}]
 )
-def test_other_faults_are_not_tried_again(responses: dict[str, Any]) -> None:
+def test_other_faults_are_not_retried(responses: dict[str, Any]) -> None:
     assert not run(responses)[0].retryable
 
 
-def test_the_server_is_quoted() -> None:
+def test_the_message_quotes_the_server() -> None:
     headers = {"WWW-Authenticate": 'Bearer error="invalid_token"', "Retry-After": "30"}
     observation, _ = run({"*": RawMcpResponse(401, b'{"error": "the token has expired"}', headers=headers)})
     assert observation.evidence.excerpt == '{"error": "the token has expired"}'
@@ -184,16 +184,16 @@ def test_the_server_is_quoted() -> None:
 
 
 HANGS: list[tuple[str, dict[str, Any], str]] = [
-    ("from the start", {"*": RawMcpResponse(hang=True)}, "negotiating the protocol version"),
-    ("when it lists", {"tools/list": RawMcpResponse(hang=True)}, "listing the tools"),
+    ("at the first request", {"*": RawMcpResponse(hang=True)}, "negotiating the protocol version"),
+    ("while listing", {"tools/list": RawMcpResponse(hang=True)}, "listing the tools"),
     (
         "at the initialized notification",
         {"notifications/initialized": RawMcpResponse(hang=True)},
         "listing the tools",
     ),
-    ("when it works", {"tools/call": RawMcpResponse(hang=True)}, "calling the tool"),
+    ("while calling", {"tools/call": RawMcpResponse(hang=True)}, "calling the tool"),
     (
-        "when it works, and again when we leave",
+        "while calling, and again at the end of the session",
         {
             "initialize": RawMcpResponse(body=rpc_result(2, NEGOTIATED), headers=SESSION),
             "tools/call": RawMcpResponse(hang=True),
@@ -206,7 +206,7 @@ HANGS: list[tuple[str, dict[str, Any], str]] = [
 
 @pytest.fixture(scope="module", params=[asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
 def hangs(request: pytest.FixtureRequest) -> dict[str, tuple[Observation, float]]:
-    """Every hang once, all at the same time: what was seen, and how many seconds it took."""
+    """Runs every hang once, concurrently. Returns each observation and its duration in seconds."""
 
     async def run_server(network: Network, responses: dict[str, Any]) -> tuple[Observation, float]:
         async with running_raw_server(responses) as raw:
@@ -215,7 +215,7 @@ def hangs(request: pytest.FixtureRequest) -> dict[str, tuple[Observation, float]
 
     async def all_of_them() -> list[tuple[Observation, float]]:
         async with Network() as network, running_raw_server() as raw:
-            await run_mcp_probe({"url": raw.url})  # what is loaded once is not to be measured
+            await run_mcp_probe({"url": raw.url})  # modules are loaded before the measurement
             ran = await asyncio.gather(*(run_server(network, responses) for _, responses, _ in HANGS))
         assert asyncio.all_tasks() == {asyncio.current_task()}
         return ran
@@ -231,7 +231,7 @@ def test_a_hang_ends_with_the_deadline(hangs: dict[str, tuple[Observation, float
     assert sum(observation.phases.values()) <= took * 1000
 
 
-def test_a_server_that_hangs_only_when_we_leave_passes() -> None:
+def test_a_server_that_hangs_at_the_end_of_the_session_passes() -> None:
     responses = {
         "initialize": RawMcpResponse(body=rpc_result(2, NEGOTIATED), headers=SESSION),
         "DELETE": RawMcpResponse(hang=True),
@@ -250,7 +250,7 @@ def test_phases_are_timed_in_order() -> None:
     assert sum(observation.phases.values()) <= observation.duration + 50
 
 
-def test_one_visit_needs_one_connection() -> None:
+def test_a_run_uses_one_connection() -> None:
     _, raw = run({})
     assert raw.connections == 1
 
@@ -282,7 +282,7 @@ def test_the_stream_for_server_messages_is_never_opened() -> None:
     assert "GET" not in raw.received_methods
 
 
-def test_headers_and_credentials_go_with_every_request() -> None:
+def test_every_request_has_headers_and_credentials() -> None:
     async def go() -> None:
         async with running_raw_server() as raw:
             await run_mcp_probe({"url": raw.url, "headers": {"X-Team": "ä"}, "auth": {"bearer": "s3cret"}})
@@ -302,7 +302,7 @@ def test_headers_and_credentials_go_with_every_request() -> None:
         ("http://[::ffff:169.254.169.254]/mcp", True, "connection.address_blocked"),
     ],
 )
-def test_a_server_that_is_not_reached(url: str, allow_private_addresses: bool, reason: str) -> None:
+def test_an_unreachable_server(url: str, allow_private_addresses: bool, reason: str) -> None:
     observation = asyncio.run(run_mcp_probe({"url": url}, allow_private_addresses=allow_private_addresses))
     assert (observation.outcome, observation.reason, observation.duration) == (Outcome.FAIL, reason, None)
 
@@ -317,19 +317,19 @@ SSE_FAULTS: list[tuple[str, dict[str, Any], str, str]] = [
         "expected an MCP response, got application/json",
     ),
     (
-        "a stream that is over at once",
+        "a stream that ends at once",
         {"GET": RawMcpResponse(body=b": hello\n\n", content_type="text/event-stream")},
         "mcp.not_mcp",
         "the event stream is not MCP",
     ),
     (
-        "an event without end",
+        "an endless event",
         {"GET": RawMcpResponse(body=b"data: ", content_type="text/event-stream", endless_chunk=b"x" * 65536)},
         "mcp.not_mcp",
         "the event stream is not MCP",
     ),
     (
-        "events without end",
+        "endless events",
         {"GET": RawMcpResponse(body=b"", content_type="text/event-stream", endless_chunk=b": hello\n\n" * 5000)},
         "body.too_large",
         "the server sent more than 4 MiB",

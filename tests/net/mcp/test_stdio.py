@@ -1,4 +1,4 @@
-"""An MCP server that we start: each fault has a reason of its own, and nothing that it started outlives the run."""
+"""An MCP server as a child process: each fault has its own reason, and no process outlives the run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from watchdog.net.mcp import stdio
 
 SERVER = Path(__file__).parents[2] / "support/mcp_servers" / "raw_stdio.py"
 OURS = f"of-{os.getpid()}"
-"""Sets our servers apart from those that another worker runs at the same time."""
+"""Distinguishes the servers of this worker from those of other workers."""
 
 
 def command(error: str) -> dict[str, Any]:
@@ -55,7 +55,7 @@ BROKEN = {
 HANGING = ("deaf", "hangs", "stubborn", "forks_and_hangs")
 WORKING = ("none", "forks", "banner", "leaves", "ignores", "bad_byte")
 DEADLINE = 3.0
-"""Seconds for those that hang; the others have plenty."""
+"""Timeout of a server that hangs, in seconds. The others get more."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Ran:
 
 @pytest.fixture(scope="module", params=[asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
 def runs(request: pytest.FixtureRequest) -> dict[str, Ran]:
-    """Every server once, all at the same time."""
+    """Runs every server once, concurrently."""
 
     async def run_server(network: Network, error: str) -> Ran:
         runner = McpProbeRunner(network)
@@ -85,7 +85,7 @@ def runs(request: pytest.FixtureRequest) -> dict[str, Ran]:
 
 
 @pytest.mark.parametrize("error", [*BROKEN, *HANGING, *WORKING])
-def test_nothing_that_it_started_outlives_the_run(runs: dict[str, Ran], error: str) -> None:
+def test_no_process_outlives_the_run(runs: dict[str, Ran], error: str) -> None:
     assert runs[error].left == []
 
 
@@ -95,7 +95,7 @@ def test_a_fault_has_its_reason_before_the_deadline(runs: dict[str, Ran], error:
     assert (observation.outcome, observation.reason, observation.message) == (Outcome.FAIL, *BROKEN[error])
 
 
-def test_what_it_complained_of_is_evidence(runs: dict[str, Ran]) -> None:
+def test_standard_error_is_evidence(runs: dict[str, Ran]) -> None:
     evidence = runs["exits"].observation.evidence
     assert evidence.excerpt.strip() == "config.toml: no such file"
     assert evidence.facts["exit_code"] == 1
@@ -118,12 +118,12 @@ def test_a_server_that_works_passes(runs: dict[str, Ran], error: str) -> None:
     assert observation.measurements["tools"] == 1
 
 
-def test_what_it_prints_beside_mcp_is_evidence(runs: dict[str, Ran]) -> None:
+def test_other_lines_on_standard_output_are_evidence(runs: dict[str, Ran]) -> None:
     facts = runs["banner"].observation.evidence.facts
     assert (facts["non_mcp_line_count"], facts["first_non_mcp_line"]) == (1, "Server started on stdio")
 
 
-def test_one_bad_byte_costs_one_character(runs: dict[str, Ran]) -> None:
+def test_an_invalid_byte_affects_one_character(runs: dict[str, Ran]) -> None:
     assert runs["bad_byte"].observation.evidence.excerpt == "caf\N{REPLACEMENT CHARACTER}"
 
 
@@ -139,7 +139,7 @@ def test_one_bad_byte_costs_one_character(runs: dict[str, Ran]) -> None:
         ({"command": ["/etc/passwd"]}, "command.start_failed", "cannot start /etc/passwd: Permission denied"),
     ],
 )
-def test_what_cannot_be_started_is_our_fault(mcp: dict[str, Any], reason: str, message: str) -> None:
+def test_a_command_that_cannot_be_started_is_an_error(mcp: dict[str, Any], reason: str, message: str) -> None:
     observation = asyncio.run(run_mcp_probe(mcp))
     assert (observation.outcome, observation.reason, observation.message, observation.duration) == (
         Outcome.ERROR,
@@ -149,7 +149,7 @@ def test_what_cannot_be_started_is_our_fault(mcp: dict[str, Any], reason: str, m
     )
 
 
-def test_it_sees_its_own_variables_and_none_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_gets_its_configured_variables_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_PASSWORD", "hunter2")
     program = "import os, sys; sys.exit(' '.join(f'{k}={v}' for k, v in os.environ.items()))"
     mcp = {"command": [sys.executable, "-c", program], "env": {"MODE": "probe"}}
@@ -164,7 +164,7 @@ def test_it_starts_in_its_folder(tmp_path: Path) -> None:
     assert asyncio.run(run_mcp_probe(mcp)).evidence.excerpt.strip() == os.path.realpath(tmp_path)
 
 
-def test_what_it_left_behind_is_searched_for_beside_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_search_for_leftover_processes_does_not_block_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     searched: list[threading.Thread] = []
 
     def search(process: subprocess.Popen[bytes], mark: str) -> Iterator[int]:
@@ -187,9 +187,7 @@ def test_what_it_left_behind_is_searched_for_beside_the_loop(monkeypatch: pytest
         (0, "its", False),
     ],
 )
-def test_who_took_a_number_that_became_free_is_a_stranger_without_the_mark(
-    exit_code: int | None, mark: str, expected: bool
-) -> None:
+def test_a_process_that_reuses_a_pid_is_not_killed(exit_code: int | None, mark: str, expected: bool) -> None:
     words = [sys.executable, "-c", "input()"]
     env = {stdio.SESSION_ID_ENV_VAR: "its-own"}
     with subprocess.Popen(words, env=env, stdin=subprocess.PIPE, start_new_session=True) as process:

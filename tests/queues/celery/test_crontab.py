@@ -74,16 +74,24 @@ def test_intervals_out_of_range_are_ignored(ms: float, expected: int | None) -> 
     ("case", "jobs", "idle_since"),
     [
         ("nothing is due", [{"next_due": NOW + MIN}], None),
-        ("one is due, and no job was sent since", [{"next_due": NOW - MIN, "last_start": NOW - 2 * MIN}], NOW - MIN),
-        ("one was skipped, others are sent", [{"next_due": NOW - 9 * MIN}, {"last_start": NOW - MIN}], None),
+        (
+            "a schedule is due, and no job was sent since",
+            [{"next_due": NOW - MIN, "last_start": NOW - 2 * MIN}],
+            NOW - MIN,
+        ),
+        ("a schedule was skipped, others were sent", [{"next_due": NOW - 9 * MIN}, {"last_start": NOW - MIN}], None),
         ("it is disabled", [{"next_due": NOW - MIN, "enabled": False}], None),
-        ("every minute, since five", [{"every": MIN, "last_start": NOW - 5 * MIN}], NOW - 4 * MIN),
-        ("every second, for an hour", [{"every": 1000, "last_start": NOW - 60 * MIN}], NOW - 60 * MIN + 1000),
-        ("every hour, since five minutes", [{"every": 60 * MIN, "last_start": NOW - 5 * MIN}], None),
-        ("it never ran, at three", [{"cron": "0 3 * * *", "schedule_since": NOW - 600 * MIN}], NOW - 540 * MIN),
+        ("every minute, idle for five", [{"every": MIN, "last_start": NOW - 5 * MIN}], NOW - 4 * MIN),
+        ("every second, idle for an hour", [{"every": 1000, "last_start": NOW - 60 * MIN}], NOW - 60 * MIN + 1000),
+        ("every hour, idle for five minutes", [{"every": 60 * MIN, "last_start": NOW - 5 * MIN}], None),
+        (
+            "it never ran and is due at three",
+            [{"cron": "0 3 * * *", "schedule_since": NOW - 600 * MIN}],
+            NOW - 540 * MIN,
+        ),
         ("an unreadable expression", [{"cron": "full moon", "last_start": NOW - 600 * MIN}], None),
-        ("the first counts", [{"next_due": NOW - MIN}, {"next_due": NOW - 3 * MIN}], NOW - 3 * MIN),
+        ("the first overdue schedule counts", [{"next_due": NOW - MIN}, {"next_due": NOW - 3 * MIN}], NOW - 3 * MIN),
     ],
 )
-def test_since_when_beat_is_idle(case: str, jobs: list[dict[str, Any]], idle_since: int | None) -> None:
+def test_the_start_of_an_idle_period_of_beat(case: str, jobs: list[dict[str, Any]], idle_since: int | None) -> None:
     assert scheduler_idle_since([JobFacts("digest", **job) for job in jobs], NOW) == idle_since

@@ -56,7 +56,7 @@ class DjangoBeatLab(JobSourceLab):
 
 @pytest.fixture
 def lab(database_url: str, redis_server: RedisServer) -> Iterator[DjangoBeatLab]:
-    """Beat has run, and is not running any more."""
+    """Beat has run and has stopped."""
     lab = DjangoBeatLab(database_url, redis_server.url)
     with lab.beat():
         wait_until(lab.has_sent)
@@ -100,7 +100,7 @@ def test_only_schedules_in_force_are_judged(lab: DjangoBeatLab) -> None:
         assert lab.reasons() == {"digest": "job.overdue"}, change
 
 
-def test_a_schedule_that_is_enabled_again_starts_anew(lab: DjangoBeatLab) -> None:
+def test_runs_of_a_schedule_are_expected_from_its_enabling_on(lab: DjangoBeatLab) -> None:
     lab.keeps_state = True
     lab.update(last_run_at=lab.time_ago(10_000), enabled=False)
     assert lab.reasons() == {}

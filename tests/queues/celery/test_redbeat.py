@@ -49,7 +49,7 @@ class RedbeatLab(JobSourceLab):
         app.redbeat_redis.close()
 
     def set_last_run(self, minutes: int) -> None:
-        """`digest` was last sent so many minutes ago, and due a second later."""
+        """Sets `digest` as last sent this many minutes ago, and due a second later."""
         at = datetime.now(UTC) - timedelta(minutes=minutes)
         parts = ("year", "month", "day", "hour", "minute", "second", "microsecond")
         last_run = {part: getattr(at, part) for part in parts}

@@ -106,7 +106,7 @@ def test_failures_after_the_end_and_late_ones_do_not_count(database: Database) -
     assert context_of(harness, opened.incident, IncidentEvent.RESOLVED).bad_count == 2
 
 
-def test_a_target_that_was_never_up(database: Database) -> None:
+def test_a_target_that_never_passed(database: Database) -> None:
     harness = StoreHarness(database, [make_registered_probe(failure_threshold=1)])
     (opened,) = harness.record_each(*make_results(harness.database_ids[0], "f"))
     context = context_of(harness, opened.incident)

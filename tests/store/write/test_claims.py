@@ -1,4 +1,4 @@
-"""Claims: each slot once, a little ahead of time; and the slots that did not run."""
+"""Claims: each slot is claimed once, shortly before it is due; and slots that did not run."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_slot_is_claimed_a_second_ahead_and_once(database: Database) -> None:
     assert harness.claim_slots(SLOT) == []
 
 
-def test_each_slot_knows_the_previous_one(database: Database) -> None:
+def test_each_slot_has_the_previous_slot(database: Database) -> None:
     harness = StoreHarness(database, [make_registered_probe()])
     claimed = claim_every_second(harness, START_AT, START_AT + 4 * INTERVAL_MS)
     assert [(s.slot, s.previous_slot) for s in claimed] == [
@@ -72,7 +72,7 @@ def test_each_slot_knows_the_previous_one(database: Database) -> None:
     assert missed_rows(harness) == []
 
 
-def test_the_state_of_a_probe_comes_with_its_slot(database: Database) -> None:
+def test_a_claimed_slot_includes_the_state_of_its_probe(database: Database) -> None:
     harness = StoreHarness(database, [make_registered_probe("a"), make_registered_probe("b")])
     harness.recorder.record_results(
         [make_recorded_result(make_result(harness.database_id("a"), START_AT + 1), era="2026-01", seen={"x": 1})],

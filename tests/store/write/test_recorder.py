@@ -1,4 +1,4 @@
-"""Recording of results: each is stored once, is late or not once and for all, and is evaluated with those before it."""
+"""Recording of results: each is stored once, its lateness is final, and it is evaluated with earlier results."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def test_lateness_is_measured_in_uptime(database: Database) -> None:
 # A result before `evaluated_until` is late. Its cursor is loaded only where that can matter: if the probe is active, or
 # evaluated beyond its newest settled slot.
 EVALUATED_CASES: list[tuple[str, str, str, int, bool]] = [
-    # the case, the outcomes recorded before at offsets 1.., the new outcome, its offset, whether it is late
+    # case, outcomes already recorded at offsets 1.., the new outcome, its offset, whether it is late
     ("a probe that always passed is not evaluated", "ppp", "fail", 2, False),
     ("before an evaluated failure, active", "p.f", "fail", 2, True),
     ("a pass before an evaluated failure, active", "p.f", "pass", 2, True),

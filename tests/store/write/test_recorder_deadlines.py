@@ -301,7 +301,7 @@ def test_deadlines_of_other_configurations_fill_no_batch(databases: DatabasePair
 
 
 @pytest.mark.parametrize(("stood_still_ms", "is_gap"), [(MIN_GAP_MS, False), (MIN_GAP_MS + 1, True)])
-def test_a_watermark_that_stands_still_is_a_gap(database: Database, stood_still_ms: int, is_gap: bool) -> None:
+def test_a_watermark_that_does_not_advance_is_a_gap(database: Database, stood_still_ms: int, is_gap: bool) -> None:
     harness = StoreHarness(database, [make_registered_probe()])
     harness.watermark.detect_gap(START_AT + stood_still_ms)
     gaps = [(row["started_at"] - START_AT, row["ended_at"] - START_AT) for row in harness.select_rows(downtime)]
@@ -324,7 +324,7 @@ def test_another_process_detects_a_gap_within_half_of_its_minimum(databases: Dat
     )
 
 
-def test_the_process_that_detects_a_gap_knows_it_at_once(database: Database) -> None:
+def test_the_process_that_detects_a_gap_uses_it_at_once(database: Database) -> None:
     harness = StoreHarness(database, [make_registered_probe()])
     harness.watermark.detect_gap(START_AT + MIN_GAP_MS)
     harness.watermark.detect_gap(START_AT + MIN_GAP_MS + 1_000, advance=True)

@@ -1,4 +1,4 @@
-"""The central property: replaying what is stored gives the same transitions as running live did."""
+"""The central property: replaying the stored results gives the same transitions as the live run."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def check_replay(databases: DatabasePair, history: History, skew: int) -> None:
     naive = evaluate_naively(harness, harness.registry[probe].policy)
     assert (naive[0], sort_by_finding(naive[1])) == (states, sort_by_finding(replayed))
     assert [row["awaiting_slot"] for row in harness.select_rows(evaluation_cursors)] == [False], (
-        "no slot is awaited for ever"
+        "no slot is still awaited"
     )
     opened = [transition for transition in replayed if transition.event is IncidentEvent.OPENED]
     assert {row["id"] for row in harness.select_rows(incidents)} == {transition.incident for transition in opened}

@@ -185,7 +185,7 @@ def test_an_interrupted_removal_is_completed_by_the_next_start(
 # ------------------------------------------------------------------------------------------------------ returned probes
 
 
-def test_a_returned_probe_starts_anew(database: Database) -> None:
+def test_a_returned_probe_starts_without_alert_state(database: Database) -> None:
     first = StoreHarness(database, [make_registered_probe("api", failure_threshold=2)])
     probe = first.database_ids[0]
     first.record_each(*make_results(probe, "pf"))
@@ -199,7 +199,7 @@ def test_a_returned_probe_starts_anew(database: Database) -> None:
     assert harness.select_row(schedule)["next_due"] == LATER + 2 * INTERVAL_MS
     assert harness.evaluate_deadlines(LATER + INTERVAL_MS) == [], "the time of its removal does not count"
     slots = LATER + 2 * INTERVAL_MS, LATER + 3 * INTERVAL_MS
-    assert harness.record_results(make_result(probe, slots[0], "fail")) == [], "nor does its earlier failure"
+    assert harness.record_results(make_result(probe, slots[0], "fail")) == [], "its earlier failure does not count"
     (transition,) = harness.record_results(make_result(probe, slots[1], "fail"))
     assert (transition.event, transition.first_bad_slot) == (IncidentEvent.OPENED, slots[0])
     assert harness.replay_probe(probe, slots[1] + 300) == (harness.load_alert_states(probe), [transition])
@@ -228,7 +228,7 @@ def test_a_returned_probe_may_be_stale(database: Database) -> None:
     )
 
 
-def test_a_probe_whose_kind_changed_starts_anew(database: Database) -> None:
+def test_a_probe_whose_kind_changed_starts_without_alert_state(database: Database) -> None:
     """No HTTP response could resolve the incident of a failed MCP task."""
     http = make_registered_probe("api", failure_threshold=1)
     mcp = replace(http, policy=replace(http.policy, probe=replace(http.info, kind="mcp")))

@@ -30,7 +30,7 @@ FIRST_HOUR = (START_AT // HOUR_MS + 1) * HOUR_MS
 def record_outcomes(
     harness: StoreHarness, probe: int, start: int, outcomes: str, interval_ms: int = 10 * MINUTE_MS
 ) -> None:
-    """`outcomes`: a letter a slot; a dot is no result."""
+    """`outcomes`: one letter per slot; a dot is a slot without a result."""
     outcome_by_letter = {"p": "pass", "f": "fail", "e": "error", "m": "missed"}
     made = [
         make_result(probe, start + i * interval_ms, outcome_by_letter[o], duration=100 + i if o == "p" else None)
@@ -50,7 +50,7 @@ def rollup_values(harness: StoreHarness) -> dict[tuple[int, int], tuple[int | No
 
 
 def repeat_until_done(step: Callable[[], int]) -> int:
-    """The total of all steps; a step that returns 0 is the last."""
+    """The sum over all steps; the last step returns 0."""
     total = 0
     for _ in range(50):
         count = step()
@@ -198,7 +198,9 @@ def test_expired_roll_ups_are_deleted(database: Database) -> None:
     delete_all_expired(database, FIRST_HOUR + HOUR_MS + 90 * DAY_MS, DAY_MS, 90 * DAY_MS)
     assert sorted(hour for _, hour in rollup_values(harness)) == [1]
     delete_all_expired(database, FIRST_HOUR + 900 * DAY_MS, DAY_MS, 90 * DAY_MS)
-    assert sorted(hour for _, hour in rollup_values(harness)) == [1], "the newest tells how far the probe is rolled up"
+    assert sorted(hour for _, hour in rollup_values(harness)) == [1], (
+        "the newest roll-up marks how far the probe is rolled up"
+    )
 
 
 def test_the_first_bad_result_of_an_incident_is_kept_with_it(database: Database) -> None:

@@ -1,7 +1,7 @@
-// An MCP server on the TypeScript SDK whose jobs go through BullMQ. export_data begins one and names it, job:{id} and
-// progress notifications tell how it is; health_check_job begins one, waits for it and answers; health_check tells the
-// records of its scheduled tasks, which stand in the hash QUEUE:tasks.
-// Over streamable HTTP on PORT, where /health counts the queue, else over its standard input and output.
+// An MCP server on the TypeScript SDK whose jobs go through BullMQ. The tool export_data starts a job and returns its id;
+// the resource job:{id} returns its state. health_check_job starts a job, reports its progress and returns when the job
+// has ended. health_check returns the scheduled tasks from the hash QUEUE:tasks.
+// It serves streamable HTTP on PORT, where /health reports the queue; without PORT, standard input and output.
 const { randomUUID } = require('node:crypto');
 const http = require('node:http');
 const { Queue } = require('bullmq');
@@ -17,41 +17,41 @@ const queue = new Queue(process.env.QUEUE, { connection });
 queue.on('error', () => {});
 const records = new Redis(process.env.REDIS, { lazyConnect: true });
 
-const answer = (said) => ({ content: [{ type: 'text', text: JSON.stringify(said) }], structuredContent: said });
+const answer = (value) => ({ content: [{ type: 'text', text: JSON.stringify(value) }], structuredContent: value });
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
-// A client of BullMQ waits for its broker for ever.
-async function begin(name, data) {
+// Limits the wait: BullMQ's client waits for its broker without a limit.
+async function startJob(name, data) {
   let timer;
-  const late = new Promise((_, reject) => { timer = setTimeout(reject, 1000, new Error('Redis gives no answer')); });
-  return Promise.race([queue.add(name, data), late]).finally(() => clearTimeout(timer));
+  const timeout = new Promise((_, reject) => { timer = setTimeout(reject, 1000, new Error('Redis gives no answer')); });
+  return Promise.race([queue.add(name, data), timeout]).finally(() => clearTimeout(timer));
 }
 
-async function told(id) {
-  const status = await queue.getJobState(id); // before the job, which then knows why it came to that
+async function readJob(id) {
+  const status = await queue.getJobState(id); // read before the job, so that the job has the reason of that state
   const job = await queue.getJob(id);
   if (!job) throw new Error(`no job ${id}`);
   return { job_id: id, status, progress: job.progress, failedReason: job.failedReason };
 }
 
-function made() {
+function createServer() {
   const server = new McpServer({ name: 'Exporter', version: '1.0.0' });
   const format = z.string().default('csv');
   server.registerTool('export_data', { inputSchema: { format, key: z.string().optional() } }, async ({ format, key }) => {
-    const job = await begin('export', { format, key });
+    const job = await startJob('export', { format, key });
     return answer({ job_id: job.id, poll_resource: `job:${job.id}` });
   });
   server.registerTool('health_check_job', { inputSchema: {} }, async (_, extra) => {
-    const job = await begin('health', {});
+    const job = await startJob('health', {});
     const progressToken = extra._meta?.progressToken;
     for (let last; ; await pause(50)) {
-      const now = await told(job.id);
+      const now = await readJob(job.id);
       if (now.status === 'completed') return answer({ ok: true, job_id: job.id });
       if (now.status === 'failed') throw new Error(now.failedReason);
-      const far = typeof now.progress === 'object' ? now.progress : { progress: now.progress };
-      if (progressToken !== undefined && now.status === 'active' && JSON.stringify(far) !== last) {
-        await extra.sendNotification({ method: 'notifications/progress', params: { progressToken, ...far } });
-        last = JSON.stringify(far);
+      const progress = typeof now.progress === 'object' ? now.progress : { progress: now.progress };
+      if (progressToken !== undefined && now.status === 'active' && JSON.stringify(progress) !== last) {
+        await extra.sendNotification({ method: 'notifications/progress', params: { progressToken, ...progress } });
+        last = JSON.stringify(progress);
       }
     }
   });
@@ -62,7 +62,7 @@ function made() {
     return answer({ healthy: tasks.every((task) => task.ok), tasks });
   });
   server.registerResource('job', new ResourceTemplate('job:{id}', { list: undefined }), {}, async (uri, { id }) => ({
-    contents: [{ uri: uri.href, mimeType: 'application/json', text: JSON.stringify(await told(id)) }],
+    contents: [{ uri: uri.href, mimeType: 'application/json', text: JSON.stringify(await readJob(id)) }],
   }));
   return server;
 }
@@ -71,9 +71,9 @@ const sessions = new Map();
 
 async function health(response) {
   const { waiting, failed } = await queue.getJobCounts('waiting', 'failed');
-  const well = failed <= 50 && waiting <= 200;
-  response.writeHead(well ? 200 : 503, { 'content-type': 'application/json' });
-  response.end(JSON.stringify({ status: well ? 'ok' : 'overloaded', queue: { waiting, failed } }));
+  const healthy = failed <= 50 && waiting <= 200;
+  response.writeHead(healthy ? 200 : 503, { 'content-type': 'application/json' });
+  response.end(JSON.stringify({ status: healthy ? 'ok' : 'overloaded', queue: { waiting, failed } }));
 }
 
 async function serve(request, response) {
@@ -84,7 +84,7 @@ async function serve(request, response) {
       sessionIdGenerator: randomUUID,
       onsessioninitialized: (id) => sessions.set(id, transport),
     });
-    await made().connect(transport);
+    await createServer().connect(transport);
   }
   await transport.handleRequest(request, response);
 }
@@ -92,5 +92,5 @@ async function serve(request, response) {
 if (process.env.PORT) {
   http.createServer(serve).listen(Number(process.env.PORT), '127.0.0.1', () => console.log('ready'));
 } else {
-  made().connect(new StdioServerTransport());
+  createServer().connect(new StdioServerTransport());
 }

@@ -1,4 +1,4 @@
-"""An MCP server made of nothing but bytes, so that it can do what no SDK would: on loopback, inside the test's loop."""
+"""An MCP server that sends raw bytes, for responses that no SDK would send. It runs on loopback in the test's loop."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class RawMcpResponse:
     content_type: str = "application/json"
     headers: Mapping[str, str] = field(default_factory=dict)
     content_length: int | None = None
-    """Announced instead of the true length: the connection ends before it is reached."""
+    """The Content-Length instead of the true length: the connection closes before it is reached."""
     hang: bool = False
-    """Say nothing more, or nothing at all without a body, and keep the connection open."""
+    """Send nothing after the body, and keep the connection open."""
     endless_chunk: bytes = b""
-    """After the body, this over and over."""
+    """Sent repeatedly after the body."""
     result: Any = None
     """Instead of a body: the JSON-RPC result, sent with the id of the request."""
     error: tuple[int, str] | None = None
@@ -38,7 +38,7 @@ class RawMcpResponse:
 
 @dataclass
 class RawMcpServer:
-    """A server of the legacy era. `responses` replaces its replies, by JSON-RPC method, HTTP method, or `*` for all."""
+    """A server of the older protocol. `responses` replaces replies, by JSON-RPC method, HTTP method, or `*` for all."""
 
     responses: Mapping[str, RawMcpResponse | Sequence[RawMcpResponse]]
     tools: Sequence[Mapping[str, Any]]

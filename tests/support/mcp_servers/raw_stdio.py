@@ -1,4 +1,4 @@
-"""An MCP server of the handshake era over standard input and output, made of nothing but lines.
+"""An MCP server of the older protocol over standard input and output, written without an SDK.
 
 usage: raw_stdio.py FAULT
 """

@@ -1,4 +1,4 @@
-"""A sample MCP server on the 2.x SDK, which reports scheduled tasks. Its first argument chooses what is wrong with it.
+"""A sample MCP server on the 2.x SDK, which reports scheduled tasks. Its first argument selects a fault.
 
 FAULT: none, hang, is_error, stale, no_health_check.
 usage: sample.py FAULT stdio | sample.py FAULT http PORT | sample.py FAULT sse PORT
@@ -47,7 +47,11 @@ if FAULT_NAME != "no_health_check":
                 await anyio.sleep(600)
             case "is_error":
                 is_error = True
-                reply["tasks"][0] |= {"ok": False, "last_run_status": "failed", "last_run_error": "upstream said 502"}
+                reply["tasks"][0] |= {
+                    "ok": False,
+                    "last_run_status": "failed",
+                    "last_run_error": "upstream returned 502",
+                }
             case "stale":
                 reply["tasks"][0]["last_run_at"] = time.time() - 86_400
         return CallToolResult(

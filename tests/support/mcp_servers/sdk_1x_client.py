@@ -1,4 +1,4 @@
-"""A client on the 1.x SDK, run by a Python that has it: does what it is told, and prints what came of it as JSON.
+"""A client on the 1.x SDK, run by a Python that has it. It runs the steps, and prints a report as JSON.
 
 usage: older_client.py URL KEY STEP... | older_client.py - COMMAND STEP...
 COMMAND is a JSON list of words; a STEP is tool:JSON_ARGUMENTS, or the URI of a resource, where {job} is the last job.

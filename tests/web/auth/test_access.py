@@ -1,4 +1,4 @@
-"""Who may see what: every route, as the router lists it, with every kind of API key."""
+"""Access control: every route of the router with every kind of API key."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def address(path: str) -> str:
     return path.replace("{probe_id}", "checkout").replace("{incident_id}", f"{1:024x}").replace("{name}", "none.css")
 
 
-def test_the_router_has_what_is_called_public_and_pages_behind_it() -> None:
+def test_every_public_route_exists_and_other_routes_require_a_key() -> None:
     assert set(ROUTES) >= PUBLIC
     behind = {
         "/probes",
@@ -145,8 +145,8 @@ def test_public_routes_need_no_key(keyed: FastAPI, path: str, method: str) -> No
         ("a key under another scheme", {"Authorization": f"Basic {READER.secret}"}, 401),
         ("a key without its scheme", {"Authorization": READER.secret}, 401),
         ("a session with an invalid signature", {"Cookie": f"{SESSION_COOKIE_NAME}=b3Bz.99999999999999.00"}, 401),
-        ("a cookie that is none", {"Cookie": SESSION_COOKIE_NAME.encode() + b"=\xff.1.x"}, 401),
-        ("a cookie whose name is no text", {"Cookie": f"{SESSION_COOKIE_NAME}=_w==.1.x"}, 401),
+        ("a cookie without a value", {"Cookie": SESSION_COOKIE_NAME.encode() + b"=\xff.1.x"}, 401),
+        ("a cookie whose name is not text", {"Cookie": f"{SESSION_COOKIE_NAME}=_w==.1.x"}, 401),
         ("the reader's key", bearer(READER.secret), 200),
         ("the operator's key", bearer(OPERATOR.secret), 200),
     ],
@@ -179,7 +179,7 @@ def sign_in(app: FastAPI, key: str, **options: Any) -> httpx.Response:
     return request_page(app, "/login", "POST", data={"key": key, **options.pop("data", {})}, **options)
 
 
-def test_signing_in_sets_a_cookie_that_opens_pages_until_it_is_over(keyed: FastAPI, clock: ManualClock) -> None:
+def test_signing_in_sets_a_cookie_that_is_valid_until_it_expires(keyed: FastAPI, clock: ManualClock) -> None:
     response = sign_in(keyed, OPERATOR.secret, data={"next": "/incidents?state=open"})
     assert (response.status_code, response.headers["location"]) == (303, "/incidents?state=open")
     set_cookie = response.headers["set-cookie"]
@@ -198,7 +198,7 @@ def test_signing_in_sets_a_cookie_that_opens_pages_until_it_is_over(keyed: FastA
 
 
 @pytest.mark.parametrize(("scheme", "secure"), [("http", False), ("https", True)])
-def test_the_cookie_is_secure_where_the_request_was(keyed: FastAPI, scheme: str, secure: bool) -> None:
+def test_the_cookie_is_secure_if_the_request_was(keyed: FastAPI, scheme: str, secure: bool) -> None:
     response = sign_in(keyed, OPERATOR.secret, host="localhost", scheme=scheme)
     assert ("secure" in response.headers["set-cookie"].lower()) is secure
 
@@ -224,7 +224,7 @@ def program(app: FastAPI, key: str, client: str = "203.0.113.9") -> httpx.Respon
     return request_page(app, "/api/probes", headers=bearer(key), client=client)
 
 
-def test_guessing_is_slow(keyed: FastAPI, clock: ManualClock) -> None:
+def test_failed_attempts_are_throttled(keyed: FastAPI, clock: ManualClock) -> None:
     """Attempts by form and by header count alike."""
     assert program(keyed, READER.secret).status_code == 200
     for n in range(MAX_FAILED_ATTEMPTS):
@@ -238,13 +238,13 @@ def test_guessing_is_slow(keyed: FastAPI, clock: ManualClock) -> None:
     refused = program(keyed, "wrong")
     assert (refused.status_code, refused.headers["retry-after"]) == (429, "51")
     assert refused.json()["error"] == "access.too_many_attempts"
-    assert program(keyed, READER.secret).status_code == 200, "known from here before"
+    assert program(keyed, READER.secret).status_code == 200, "a key that was accepted from this address before"
     assert program(keyed, OPERATOR.secret, client="203.0.113.10").status_code == 200, "another address"
     clock.now += 51_000
     assert program(keyed, OPERATOR.secret).status_code == 200
 
 
-def test_right_keys_are_never_counted(keyed: FastAPI) -> None:
+def test_valid_keys_are_never_counted(keyed: FastAPI) -> None:
     assert {program(keyed, READER.secret).status_code for _ in range(3 * MAX_FAILED_ATTEMPTS)} == {200}
 
 
@@ -261,7 +261,7 @@ def test_an_ipv6_network_is_one_address_and_memory_is_bounded(clock: ManualClock
         == 0
     )
     clock.now -= 1
-    assert throttle.retry_after_s("2001:db8::1", None) == 0, "the clock was put back"
+    assert throttle.retry_after_s("2001:db8::1", None) == 0, "the clock was set back"
     for n in range(MAX_TRACKED_ADDRESSES + 1):
         throttle.record_attempt(f"10.0.{n // 256}.{n % 256}", None)
         throttle.record_attempt(f"10.0.{n // 256}.{n % 256}", "ci")
@@ -297,17 +297,17 @@ def test_signing_in_never_leads_to_another_site(requested: str, expected: str) -
 @pytest.mark.parametrize(
     ("sentence", "headers", "refused"),
     [
-        ("our own form", {"Origin": "http://localhost:8080"}, False),
+        ("the form of this site", {"Origin": "http://localhost:8080"}, False),
         (
-            "our own form, as browsers say it",
+            "the form of this site, with Sec-Fetch-Site",
             {"Sec-Fetch-Site": "same-origin", "Origin": "http://localhost:8080"},
             False,
         ),
-        ("typed by hand", {}, False),
+        ("no headers", {}, False),
         ("another site's form", {"Origin": "https://evil.example"}, True),
         ("a page without an origin", {"Origin": "null"}, True),
-        ("another site, as browsers say it", {"Sec-Fetch-Site": "cross-site"}, True),
-        ("a neighbour of the same site", {"Sec-Fetch-Site": "same-site"}, True),
+        ("another site, with Sec-Fetch-Site", {"Sec-Fetch-Site": "cross-site"}, True),
+        ("a sibling domain", {"Sec-Fetch-Site": "same-site"}, True),
     ],
 )
 def test_forms_of_other_sites_are_refused(
@@ -326,9 +326,9 @@ def test_forms_of_other_sites_are_refused(
         ("this machine over IPv6", "::1", "[::1]:8080", {}, 200),
         ("this machine over IPv4 in IPv6", "::ffff:127.0.0.1", "localhost", {}, 200),
         ("another machine", "192.168.1.5", "localhost:8080", {}, 403),
-        ("a name that was pointed at us", "127.0.0.1", "evil.example:8080", {}, 403),
-        ("an address that was pointed at us", "127.0.0.1", "192.168.1.5:8080", {}, 403),
-        ("a name that begins like ours", "127.0.0.1", "localhost.evil.example", {}, 403),
+        ("a foreign name that resolves to this machine", "127.0.0.1", "evil.example:8080", {}, 403),
+        ("a foreign address that is forwarded to this machine", "127.0.0.1", "192.168.1.5:8080", {}, 403),
+        ("a name that starts like the public name", "127.0.0.1", "localhost.evil.example", {}, 403),
         ("a client behind a proxy", "127.0.0.1", "127.0.0.1:8080", {"X-Forwarded-For": "203.0.113.9"}, 403),
         (
             "a client behind a proxy with another header",
@@ -339,7 +339,7 @@ def test_forms_of_other_sites_are_refused(
         ),
     ],
 )
-def test_without_keys_pages_answer_this_machine_only(
+def test_without_keys_pages_are_served_to_this_machine_only(
     keyless: FastAPI,
     path: str,
     method: str,
@@ -361,7 +361,7 @@ def test_without_keys_there_is_no_sign_in_page(keyless: FastAPI) -> None:
     assert request_page(keyless, "/login").status_code == 404
 
 
-def test_a_key_is_compared_as_bytes_whatever_its_letters() -> None:
+def test_a_key_with_any_characters_is_compared_as_bytes() -> None:
     access = Authenticator(KEYS, lambda: NOW)
     assert access.find_key("operate-ü-0123456789".encode()) is OPERATOR
     assert access.find_key(b"\xff\xfe") is None

@@ -1,4 +1,4 @@
-"""Session cookies: what they are signed with, how long they last, and that nothing can be changed in them."""
+"""Session cookies: their signature, their lifetime, and the refusal of modified cookies."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def issue(api_key: ApiKey, now: int = NOW) -> str:
 
 
 @pytest.mark.parametrize("api_key", [READER, OPERATOR])
-def test_a_cookie_stands_for_its_key(api_key: ApiKey) -> None:
+def test_a_cookie_identifies_its_key(api_key: ApiKey) -> None:
     assert sessions().find_key(issue(api_key)) is api_key
 
 
@@ -54,11 +54,11 @@ def test_a_cookie_with_any_character_changed_is_refused(position: int) -> None:
     "cookie",
     ["", ".", "..", "a.b", "a.b.c", "\xff", "\0", ".eJw.x", "b3Bz.99999999999999.00", "x" * 5_000],
 )
-def test_a_cookie_that_is_none_is_refused(cookie: str) -> None:
+def test_an_invalid_cookie_is_refused(cookie: str) -> None:
     assert sessions().find_key(cookie) is None
 
 
-def test_parts_of_two_cookies_do_not_make_a_third() -> None:
+def test_parts_of_two_cookies_cannot_be_combined() -> None:
     (payload, _), (_, signature) = (issue(key).rsplit(".", 1) for key in (READER, OPERATOR))
     assert sessions().find_key(f"{payload}.{signature}") is None
     (_, old_signature), (new_payload, _) = (issue(READER, now).rsplit(".", 1) for now in (NOW, NOW + 1))
@@ -80,7 +80,7 @@ def test_changing_a_key_ends_its_sessions(sentence: str, changed: ApiKey) -> Non
     assert sessions([OPERATOR, READER]).find_key(cookie) == READER, "another order, another process"
 
 
-def test_another_use_of_the_same_secret_signs_no_session() -> None:
+def test_a_signature_for_another_purpose_is_refused() -> None:
     forged = URLSafeSerializer(READER.secret, salt=SESSION_SALT).dumps([READER.name, NOW + SESSION_LIFETIME_MS])
     assert sessions().find_key(forged) is None
 

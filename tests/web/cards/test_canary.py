@@ -24,17 +24,17 @@ def run(slot: int = 0, outcome: Outcome = Outcome.PASS, reason: str = "", **phas
 @pytest.mark.parametrize(
     ("sentence", "newest", "expected"),
     [
-        ("all is well", run(1, **FULL), ["up 8 ms", "up 200 ms", "up 1.7 s"]),
+        ("it passes", run(1, **FULL), ["up 8 ms", "up 200 ms", "up 1.7 s"]),
         ("it is not picked up", run(1, Outcome.FAIL, "canary.not_picked_up", connect=1, enqueue=8),
          ["up 8 ms", "down Not picked up", "unknown Not reached"]),
         ("it is not finished", run(1, Outcome.FAIL, "canary.not_finished", enqueue=8, pick_up=200),
          ["up 8 ms", "up 200 ms", "down Not finished in time"]),
         ("it fails", run(1, Outcome.FAIL, "job.failed", **FULL), ["up 8 ms", "up 200 ms", "down 1.7 s"]),
-        ("the broker is away", run(1, Outcome.FAIL, "broker.unreachable", connect=3),
+        ("the broker is unreachable", run(1, Outcome.FAIL, "broker.unreachable", connect=3),
          ["down Broker unreachable", "unknown Not reached", "unknown Not reached"]),
-        ("it fails where no pick-up is shown", run(1, Outcome.FAIL, "job.failed", enqueue=8),
+        ("it fails in a system that does not show pick-ups", run(1, Outcome.FAIL, "job.failed", enqueue=8),
          ["up 8 ms", "unknown Not observable", "down Failed"]),
-        ("a queue that shows no pick-up", run(1, enqueue=8, finish=1_900),
+        ("a system that does not show pick-ups", run(1, enqueue=8, finish=1_900),
          ["up 8 ms", "unknown Not observable", "up 1.9 s"]),
     ],
 )  # fmt: skip
@@ -44,13 +44,13 @@ def test_the_newest_run_stage_by_stage(sentence: str, newest: Result, expected: 
     assert [f"{stage.state} {stage.text.replace(NBSP, ' ')}" for stage in card.stages] == expected, sentence
 
 
-def test_what_is_usual_leaves_the_newest_run_out() -> None:
+def test_the_median_excludes_the_newest_run() -> None:
     card = build_canary_card([run(0, **FULL), run(1, enqueue=900, pick_up=900, finish=900)])
     assert card is not None
     assert card.stages[1].detail == f"median 200{NBSP}ms"
 
 
-def test_missed_slots_are_no_runs_and_the_chart_comes_to_an_end() -> None:
+def test_the_chart_excludes_missed_slots_and_is_limited() -> None:
     assert build_canary_card([run(0, Outcome.MISSED, "missed.skipped")]) is None
     card = build_canary_card([run(i, **FULL) for i in range(MAX_CANARY_RUNS + 5)])
     assert card is not None

@@ -64,7 +64,7 @@ def test_every_link_has_a_target(app: FastAPI) -> None:
         if path != "/nowhere":
             links_of_page = {unescape(link).partition("#")[0] for link in LINK.findall(request_page(app, path).text)}
             links |= {path.partition("?")[0] + link if link.startswith("?") else link for link in links_of_page}
-    links = set({re.sub(r"\d+", "0", link): link for link in links}.values())  # one of a kind is enough
+    links = set({re.sub(r"\d+", "0", link): link for link in links}.values())  # one page of each kind is enough
     ours = sorted(
         link
         for link in links
@@ -88,12 +88,12 @@ def test_the_list_is_worst_first_with_causes(app: FastAPI) -> None:
 @pytest.mark.parametrize(
     ("sentence", "query", "expected"),
     [
-        ("a word of the name", "q=sign", ["Sign-in"]),
+        ("a word in the name", "q=sign", ["Sign-in"]),
         ("a tag", "q=tag:prod", ["API", "Search MCP"]),
-        ("two terms must both match", "q=group:core+s", ["Payments", "Sign-in", "Website"]),
+        ("two terms that both match", "q=group:core+s", ["Payments", "Sign-in", "Website"]),
         ("the kind", "kind=mcp&q=group:search", ["Search MCP", "Document fetch", "Suggestions"]),
         ("the state", "state=unknown", ["Exports"]),
-        ("a state there is none of", "state=purple", []),
+        ("a state without probes", "state=purple", []),
     ],
 )
 def test_the_list_is_filtered_by_links_and_a_form(app: FastAPI, sentence: str, query: str, expected: list[str]) -> None:
@@ -132,7 +132,7 @@ def test_results_show_changes_by_default(app: FastAPI) -> None:
 
 def test_evidence_opens_by_link_even_if_its_row_is_on_another_page(app: FastAPI) -> None:
     text = visible_text(request_page(app, f"/probes/search-mcp?open={epoch_ms('01:54:52')}").text)
-    assert "Reached" not in text  # capitals are the stylesheet's
+    assert "Reached" not in text  # the stylesheet makes capitals
     assert "connect 4 ms, TLS 11 ms, negotiate 39 ms, list 22 ms, call 2.9 s" in text
     assert "health_check: database pool exhausted (100 of 100 in use), waited 2900 ms" in text
     quiet = visible_text(request_page(app, f"/probes/search-mcp?open={epoch_ms('02:20:52')}").text)
@@ -160,14 +160,14 @@ def test_a_phase_that_never_ended_names_its_reason(tmp_path: Path) -> None:
     assert '<td class="num word is-down">Timed out</td>' in html
 
 
-def test_an_incident_shows_changes_notifications_and_the_decision(app: FastAPI, acme: FixtureRows) -> None:
+def test_an_incident_shows_changes_notifications_and_routing(app: FastAPI, acme: FixtureRows) -> None:
     html = request_page(app, f"/incidents/{acme.incident_by_name['down']}").text
     text = visible_text(html)
     assert "API: HTTP 503 Down for 41 min" in text
     assert "pager/webhook was not notified: 410 Gone, 8 attempts" in text
     assert "oncall/email, oncall/slack were notified." in text
     assert '<span class="hl">"pool exhausted: 100 of 100 in use"</span>' in unescape(html)
-    assert "<dd>61</dd>" in html  # 58 before: not worth marking
+    assert "<dd>61</dd>" in html  # 58 in the last good result: not marked
     assert "First bad 01:48:00 · local" in text
     assert "Last good 01:47:00 · local" in text
     assert "42nd bad result HTTP 503" in text

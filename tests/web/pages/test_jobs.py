@@ -94,17 +94,17 @@ def test_every_link_of_the_list_has_a_target(app: FastAPI) -> None:
 @pytest.mark.parametrize(
     ("sentence", "query", "expected"),
     [
-        ("a word of the name", "?q=ledger", ["export-ledger", "reconcile-ledger"]),
+        ("a word in the name", "?q=ledger", ["export-ledger", "reconcile-ledger"]),
         ("all words must be found", "?q=billing+usage", ["usage-rollup"]),
-        ("a word of the source", "?q=digest+schedulers", ["trial-ending", "digest-daily"]),
+        ("a word in the source", "?q=digest+schedulers", ["trial-ending", "digest-daily"]),
         ("the kind", "?q=kind:heartbeat", ["Nightly backup"]),
         ("the verdict", "?verdict=Stale", ["reindex"]),
-        ("the verdict of what is found", "?q=billing&verdict=On+time", ["nightly-invoices", "usage-rollup"]),
-        ("a verdict there is none of", "?verdict=purple", []),
-        ("a page there is none of is the last", "?q=ledger&page=9", ["export-ledger", "reconcile-ledger"]),
+        ("a verdict among the matches", "?q=billing&verdict=On+time", ["nightly-invoices", "usage-rollup"]),
+        ("a verdict without jobs", "?verdict=purple", []),
+        ("a page after the last shows the last", "?q=ledger&page=9", ["export-ledger", "reconcile-ledger"]),
     ],
 )
-def test_the_list_is_narrowed_by_links_and_a_form(app: FastAPI, sentence: str, query: str, expected: list[str]) -> None:
+def test_the_list_is_filtered_by_links_and_a_form(app: FastAPI, sentence: str, query: str, expected: list[str]) -> None:
     assert names(app, query) == expected, sentence
     page_text(app, f"/jobs{query}")
 
@@ -152,7 +152,7 @@ LISTED = task_aged(5 * MINUTE_MS, NOW)
         ("is not listed", None, {"t": HOUR_MS}, ("down", "down", "Missing", "task t is not in the server's list")),
     ],
 )
-def test_a_task_is_a_job_that(
+def test_the_verdict_on_a_task(
     tmp_path: Path, sentence: str, task: ReportedTask | None, limits: dict[str, int], text: tuple[str, ...]
 ) -> None:
     rows = FixtureRows()
@@ -212,10 +212,10 @@ def test_a_heartbeat_without_check_ins_explains_how_to_send_them(tmp_path: Path)
     [
         ("no output", "", "", ""),
         ("only white space", " \n\n ", "", ""),
-        ("one short line stands for itself", "done\n", "done", ""),
-        ("the last line stands for more", "one\ntwo\n\n", "two", "one\ntwo"),
-        ("a long line is folded whole", "x" * 101, "x" * 99 + "…", "x" * 101),
-        ("of much output the end is kept", "a" * 8 + "\n" + "b" * 4_000, "b" * 99 + "…", "b" * 4_000),
+        ("one short line is not folded", "done\n", "done", ""),
+        ("the summary is the last line", "one\ntwo\n\n", "two", "one\ntwo"),
+        ("a long line is folded completely", "x" * 101, "x" * 99 + "…", "x" * 101),
+        ("only the end of long output is kept", "a" * 8 + "\n" + "b" * 4_000, "b" * 99 + "…", "b" * 4_000),
     ],
 )
 def test_output_is_folded(tmp_path: Path, sentence: str, body: str, line: str, folded: str) -> None:
@@ -263,7 +263,7 @@ def _noted(statements: list[str], _connection: object, _cursor: object, statemen
     statements.append(statement)
 
 
-def test_jobs_of_many_sources_take_as_many_queries_as_those_of_one(tmp_path: Path) -> None:
+def test_the_number_of_queries_does_not_depend_on_the_number_of_sources(tmp_path: Path) -> None:
     query_counts = []
     for sources in (1, 30):
         rows = FixtureRows()
@@ -279,7 +279,7 @@ def test_jobs_of_many_sources_take_as_many_queries_as_those_of_one(tmp_path: Pat
     assert query_counts == [1, 1]
 
 
-def test_old_task_lists_are_not_searched(tmp_path: Path) -> None:
+def test_old_task_lists_are_not_loaded(tmp_path: Path) -> None:
     rows = FixtureRows()
     rows.add_probe("Long ago", "mcp")
     rows.add_probe("Of late", "mcp")

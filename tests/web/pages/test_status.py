@@ -70,7 +70,7 @@ SECRETS = (
 )
 
 
-def test_nothing_confidential_is_public(tmp_path: Path) -> None:
+def test_the_public_page_has_nothing_confidential(tmp_path: Path) -> None:
     """No target, tag, runbook, spec, message, reason, subject, evidence, route or receiver is public."""
     rows = FixtureRows()
     rows.add_watermark(NOW)
@@ -95,7 +95,7 @@ def test_nothing_confidential_is_public(tmp_path: Path) -> None:
             for secret in SECRETS:
                 assert secret not in response.text, path
                 assert secret not in str(response.headers), path
-        assert "hunter2" in request_page(app, "/probes").text  # planted where operators do see it
+        assert "hunter2" in request_page(app, "/probes").text  # visible to operators
 
 
 def service(name: str, state: HealthState, group: str = "") -> ServiceRow:
@@ -116,7 +116,7 @@ def service(name: str, state: HealthState, group: str = "") -> ServiceRow:
         ([("A", UNKNOWN)], UNKNOWN, "No data yet"),
     ],
 )
-def test_the_headline_names_what_is_not_up(
+def test_the_headline_names_services_that_are_not_up(
     services: list[tuple[str, HealthState]], state: HealthState, line: str
 ) -> None:
     expected = [service(*s) for s in services]
@@ -231,7 +231,7 @@ def test_a_short_history_has_its_own_axis(acme_database: Database) -> None:
     assert "30 days ago 20 days ago 10 days ago today" in text
 
 
-# --- caching, and a database that is away
+# --- caching, and an unavailable database
 
 
 class Flaky:
@@ -353,7 +353,7 @@ def test_health_and_readiness(acme_database: Database, flaky: Flaky) -> None:
     )
 
 
-def test_the_stylesheet_is_cached_for_ever_under_a_name_of_its_content(app: FastAPI) -> None:
+def test_the_stylesheet_is_cached_for_a_year_under_the_hash_of_its_content(app: FastAPI) -> None:
     html = request_page(app, "/").text
     path = html.partition('rel="stylesheet" href="')[2].partition('"')[0]
     response = request_page(app, path)

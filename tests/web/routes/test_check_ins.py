@@ -1,4 +1,4 @@
-"""The check-in endpoint: what each address means, what it refuses, and that it reveals no token."""
+"""The check-in endpoint: its paths, its refusals, and that no response contains a token."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_other_requests_go_to_the_pages(endpoint: EndpointHarness) -> None:
     assert endpoint.accepted == []
 
 
-# --- runs, and when
+# --- run id and age
 
 
 def test_run_id_and_age(endpoint: EndpointHarness) -> None:
