@@ -60,7 +60,7 @@ def test_a_section_gets_one_optional_field_per_kind() -> None:
     assert Household.__module__ == __name__
     schema = Household.model_json_schema()
     assert schema["description"] == "A household."
-    assert schema["properties"]["address"]["description"] == "Where it is."
+    assert schema["properties"]["address"]["description"] == "Its address."
     assert schema["properties"]["cat"]["anyOf"] == [{"$ref": "#/$defs/Cat"}, {"type": "null"}]
 
 
