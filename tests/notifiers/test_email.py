@@ -124,9 +124,9 @@ def test_a_recovery_joins_the_thread_of_the_first_email(mail: FakeMailServer, se
     first = send(to(mail), OPENED_ALERT)
     send(to(mail), RESOLVED_ALERT, first)
     message = mail.received[1].message
-    assert message["Subject"] == "[RECOVERED] API: up again after 54 min"
+    assert message["Subject"] == "[RECOVERED] API: up again after 54 min (was: HTTP 503, expected 200)"
     assert message["In-Reply-To"] == message["References"] == first["message_id"] != message["Message-ID"]
-    assert part(message, "plain").startswith("✓ API recovered · down 54 min\n")
+    assert part(message, "plain").startswith("✓ API recovered (was: HTTP 503, expected 200) · down 54 min\n")
 
 
 @pytest.mark.parametrize("context", [MERGED_ALERT, RESOLVED_ALERT])
@@ -135,7 +135,7 @@ def test_a_recovery_without_a_first_email_starts_a_thread(
 ) -> None:
     send(to(mail), context)
     message = mail.received[0].message
-    assert message["Subject"] == "[RECOVERED] API: up again after 54 min"
+    assert message["Subject"] == "[RECOVERED] API: up again after 54 min (was: HTTP 503, expected 200)"
     assert message["In-Reply-To"] is None
 
 

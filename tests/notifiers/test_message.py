@@ -42,9 +42,12 @@ def field(message: AlertMessage, label: str) -> str:
         ("STALE", "No data: API: no result for 5 min"),
         ("NO_VERDICT", "Unknown: API: command not found: ./replication.py"),
         ("TEST", "Test: Down: API: HTTP 503, expected 2xx"),
-        ("RESOLVED", "API recovered · down 54 min"),
-        ("MERGED", "API recovered · down 54 min"),
-        ("TASK_RESOLVED", "Search MCP: task reindex recovered · degraded 12 min"),
+        ("RESOLVED", "API recovered (was: HTTP 503, expected 200) · down 54 min"),
+        ("MERGED", "API recovered (was: HTTP 503, expected 200) · down 54 min"),
+        (
+            "TASK_RESOLVED",
+            "Search MCP: task reindex recovered (was: stale: last run 00:53 UTC) · degraded 12 min",
+        ),
         ("TASK_VANISHED", "Search MCP: task reindex is no longer listed · was degraded for 12 min"),
     ],
 )
@@ -55,7 +58,14 @@ def test_the_headline_has_state_probe_and_cause(name: str, headline: str) -> Non
 @pytest.mark.parametrize(
     ("rule", "subject", "resolution", "headline", "email_subject"),
     [
-        ("availability", "", "", "API recovered · down 12 min", "[RECOVERED] API: up again after 12 min"),
+        (
+            *("availability", "", "", "API recovered (was: x) · down 12 min"),
+            "[RECOVERED] API: up again after 12 min (was: x)",
+        ),
+        (
+            *("job", "nightly", "", "API: job nightly recovered (was: x) · down 12 min"),
+            "[RECOVERED] API: job nightly recovered after 12 min (was: x)",
+        ),
         ("availability", "", "probe.removed", "API was removed · was down for 12 min", "[CLOSED] API was removed"),
         ("task", "reindex", "probe.removed", "API was removed · was degraded for 12 min", "[CLOSED] API was removed"),
         (
@@ -74,7 +84,10 @@ def test_the_headline_has_state_probe_and_cause(name: str, headline: str) -> Non
             *("no_verdict", "", "", "API can be checked again · unknown for 12 min"),
             "[RECOVERED] API can be checked again after 12 min",
         ),
-        ("an unknown rule", "", "", "API recovered · down 12 min", "[RECOVERED] API recovered after 12 min"),
+        (
+            *("an unknown rule", "", "", "API recovered (was: x) · down 12 min"),
+            "[RECOVERED] API recovered after 12 min (was: x)",
+        ),
     ],
 )
 def test_every_rule_has_a_phrase_for_its_recovery(
@@ -87,6 +100,37 @@ def test_every_rule_has_a_phrase_for_its_recovery(
     assert replace_nbsp(message.headline) == headline
     assert message.email_subject == email_subject
     assert message.state is (HealthState.UNKNOWN if resolution else HealthState.UP)
+
+
+@pytest.mark.parametrize(
+    ("rule", "subject", "reason", "cause", "title"),
+    [
+        ("availability", "", "http.status", "HTTP 503, expected 2xx", "API recovered (was: HTTP 503)"),
+        (
+            "availability",
+            "",
+            "queue.threshold",
+            "waiting 250, limit 100",
+            "API recovered (was: waiting 250, limit 100)",
+        ),
+        (
+            *("availability", "", "canary.not_picked_up", "not picked up within 30 s"),
+            "API recovered (was: not picked up within 30 s)",
+        ),
+        (
+            *("job", "nightly", "job.overdue", "nightly is overdue: due 03:00 UTC"),
+            "API: job nightly recovered (was: overdue: due 03:00 UTC)",
+        ),
+        (
+            *("job", "API", "job.overdue", "API is overdue: due 03:00 UTC"),
+            "API recovered (was: overdue: due 03:00 UTC)",
+        ),
+        ("availability", "", "body.invalid", "x" * 100, f"API recovered (was: {'x' * 79}…)"),
+    ],
+)
+def test_a_recovery_names_what_was_wrong(rule: str, subject: str, reason: str, cause: str, title: str) -> None:
+    incident = make_incident(rule, cause, subject=subject, reason=reason, resolved_at=NOW)
+    assert compose_message(replace(RESOLVED_ALERT, incident=incident)).title == title
 
 
 @pytest.mark.parametrize(
@@ -188,7 +232,7 @@ def test_a_removed_probe_has_no_current_result() -> None:
     ("name", "subject"),
     [
         ("MINIMAL", "[DOWN critical] API: HTTP 503, expected 2xx"),
-        ("RESOLVED", "[RECOVERED] API: up again after 54 min"),
+        ("RESOLVED", "[RECOVERED] API: up again after 54 min (was: HTTP 503, expected 200)"),
         ("TASK_VANISHED", "[CLOSED] Search MCP: task reindex is no longer listed"),
         ("STALE", "[NO DATA warning] API: no result for 5 min"),
         ("TEST", "[TEST] [DOWN critical] API: HTTP 503, expected 2xx"),

@@ -92,8 +92,9 @@ def test_a_resolve_edits_that_message_and_is_broadcast_from_its_thread(slack: Fa
     assert send(bot(slack), RESOLVED_ALERT, receipt) == receipt
     root, reply = slack.posts
     assert root["edited"]
-    assert root["text"] == "✅ API recovered · down 54 min · was critical"
-    assert block(root, "header")["text"]["text"] == "✅ API recovered · down 54\u00a0min"
+    assert root["text"] == "✅ API recovered (was: HTTP 503, expected 200) · down 54 min · was critical"
+    header = block(root, "header")["text"]["text"]
+    assert header == "✅ API recovered (was: HTTP 503, expected 200) · down 54\u00a0min"
     assert block(root, "actions") is None, "the buttons are gone"
     assert block(root, "footer")["elements"][0]["text"].startswith(f"<{RESOLVED_ALERT.incident_url}|Details> · ")
     assert block(root, "evidence")

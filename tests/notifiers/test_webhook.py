@@ -137,7 +137,7 @@ def test_a_resolved_incident(hook: FakeWebhookReceiver, send: SendFixture) -> No
     body = hook.received[0].json
     assert (body["event"], body["incident"]["state"], body["incident"]["bad_count"]) == ("resolved", "resolved", 54)
     assert body["incident"]["resolved_at"] == "2026-11-22T02:42:00.000Z"
-    assert body["title"] == "API recovered"
+    assert body["title"] == "API recovered (was: HTTP 503, expected 200)"
 
 
 def test_missing_values_are_null() -> None:

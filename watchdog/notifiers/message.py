@@ -69,7 +69,7 @@ class AlertMessage:
     state_label: str
     """ "Down", "No data", "Up", "Closed"."""
     title: str
-    """Name and cause: "API: HTTP 503, expected 200"; at the end "API recovered"."""
+    """Name and cause: "API: HTTP 503, expected 200"; at the end "API recovered (was: HTTP 503, expected 200)"."""
     duration_text: str
     """At the end: "down 12 min". Empty while the incident is open, because stored text would become outdated."""
     email_subject: str
@@ -91,7 +91,8 @@ class AlertMessage:
 
     @property
     def headline(self) -> str:
-        """The line for a lock screen: "Down: API: HTTP 503, expected 200", "API recovered · down 54 min"."""
+        """The line for a lock screen: "Down: API: connection refused", "API recovered (was: connection refused) · down
+        54 min"."""
         if self.is_open:
             return ": ".join(["Test"] * self.is_test + [self.state_label, self.title])
         return f"{'Test: ' * self.is_test}{self.title} · {self.duration_text}"
@@ -116,11 +117,12 @@ def compose_message(context: AlertContext) -> AlertMessage:
     else:
         recovered = incident.resolution not in _CLOSED_PHRASES
         duration = format_duration_rounded((incident.resolved_at or context.now) - incident.since)
-        title = _closing_title(name, incident)
+        event_text, cause_text = _closing_event_text(name, incident), _closing_cause_text(context, cause)
+        title = f"{event_text}{cause_text}"
         needs_for = not recovered or state_label in ("No data", "Unknown")
         past_state = f"{'' if recovered else 'was '}{state_label.lower()}"
         duration_text = f"{past_state} for {duration}" if needs_for else f"{past_state} {duration}"
-        subject = _closing_subject(name, title, incident, duration, recovered=recovered)
+        subject = _closing_subject(name, event_text, incident, duration, recovered=recovered) + cause_text
         state, state_label = (HealthState.UP, "Up") if recovered else (HealthState.UNKNOWN, "Closed")
         main_fields = _resolved_fields(context, cause)
     attribute_fields = (
@@ -159,7 +161,7 @@ def replace_nbsp(text: str) -> str:
 # --- titles
 
 
-def _closing_title(probe_name: str, incident: Incident) -> str:
+def _closing_event_text(probe_name: str, incident: Incident) -> str:
     """ "API recovered", "Search MCP: task reindex is no longer listed"."""
     closed = _CLOSED_PHRASES.get(incident.resolution)
     if incident.resolution == "probe.removed":
@@ -170,12 +172,20 @@ def _closing_title(probe_name: str, incident: Incident) -> str:
     return f"{probe_name}{subject} {closed or _RECOVERED_PHRASES.get(incident.rule, 'recovered')}"
 
 
-def _closing_subject(probe_name: str, title: str, incident: Incident, duration: str, *, recovered: bool) -> str:
+def _closing_cause_text(context: AlertContext, cause: str) -> str:
+    """ " (was: HTTP 503)"; empty if the event states what was wrong."""
+    incident = context.incident
+    if incident.resolution in _CLOSED_PHRASES or incident.rule in _RECOVERED_PHRASES:
+        return ""
+    return f" (was: {safe_line(_expected_and_observed(context, cause)[1], MAX_NAME_CHARS)})"
+
+
+def _closing_subject(probe_name: str, event_text: str, incident: Incident, duration: str, *, recovered: bool) -> str:
     if not recovered:
-        return f"[CLOSED] {title}"
+        return f"[CLOSED] {event_text}"
     if incident.rule == "availability":
         return f"[RECOVERED] {probe_name}: up again after {duration}"
-    return f"[RECOVERED] {title} after {duration}"
+    return f"[RECOVERED] {event_text} after {duration}"
 
 
 # --- fields
@@ -244,7 +254,11 @@ def _expected_fields(context: AlertContext, cause: str) -> tuple[MessageField, .
 
 
 def _expected_and_observed(context: AlertContext, cause: str) -> tuple[str, str]:
-    """What is observed leaves out what the other part already names."""
+    """`cause` without what other fields state.
+
+    The cause is cut as text: an incident stores the sentence that it opened with, not its parts, and the evidence may
+    be that of another run. A sentence that is worded otherwise is shown whole.
+    """
     incident, limits = context.incident, context.probe.task_limits
     subject = safe_line(incident.subject, MAX_NAME_CHARS)
     if incident.rule == "task":
