@@ -30,7 +30,7 @@ from watchdog.domain.model import Json, Observation, Severity
 from watchdog.domain.schedule import Gaps
 from watchdog.expressions import Expression, ExpressionError, compile_expression
 from watchdog.net.phases import PhaseTimer
-from watchdog.queues.base import ConnectContext
+from watchdog.queues.base import ConnectContext, QueueDriver
 from watchdog.remediations import RUN_ID_PARAMETER, RemediationAction, RemediationSettings, SqlRemediation
 
 if TYPE_CHECKING:
@@ -245,12 +245,40 @@ class Probe(ProbeDefaults):
 
     @property
     def job_limits(self) -> Mapping[str, JobLimits]:
-        """Job name (or "*") -> what is asked of it."""
+        """Job name, or "*" -> its schedule and limits."""
         return {}
 
     def preload(self) -> None:
         """Import slow modules before the first run, which would otherwise wait for them."""
         return
+
+    @abstractmethod
+    async def observe(self, context: RunContext) -> Observation:
+        """Make one attempt. Every failure of the target is returned as an Observation with a reason.
+
+        The caller cancels the attempt at the deadline and records a timeout. Any exception is a bug of Watchdog and
+        recorded as `error`.
+        """
+
+
+class QueueSystemProbe(Probe):
+    """A probe that reaches its target through the driver of a queue system."""
+
+    @property
+    @abstractmethod
+    def queue_driver(self) -> QueueDriver:
+        """The configured driver."""
+
+    @property
+    def target(self) -> str:
+        return self.queue_driver.target
+
+    @property
+    def host(self) -> str:
+        return self.queue_driver.host
+
+    def preload(self) -> None:
+        self.queue_driver.preload()
 
     def create_connect_context(self, context: RunContext, timeout_s: float) -> ConnectContext:
         """What a queue driver needs to connect. `timeout_s`: for each call."""
@@ -261,11 +289,3 @@ class Probe(ProbeDefaults):
             timeout_s,
             context.started_at,
         )
-
-    @abstractmethod
-    async def observe(self, context: RunContext) -> Observation:
-        """Make one attempt. Every failure of the target is returned as an Observation with a reason.
-
-        The caller cancels the attempt at the deadline and records a timeout. Any exception is a bug of Watchdog and
-        recorded as `error`.
-        """

@@ -30,7 +30,7 @@ from watchdog.domain.rules.canary import (
     outstanding_sentinel_verdict,
 )
 from watchdog.net.errors import ProbeError
-from watchdog.probes.base import Probe, RunContext, derive_idempotency_key
+from watchdog.probes.base import QueueSystemProbe, RunContext, derive_idempotency_key
 from watchdog.probes.expectations import add_facts, observation_from_error
 from watchdog.queues import CANARY_DRIVERS, CanaryConnection, CanaryDriver, SentinelJob
 
@@ -77,7 +77,7 @@ class CanarySettings(ConfigModel):
         return CanaryLimits(self.start_within or self.finish_within, self.finish_within)
 
 
-class CanaryProbe(Probe):
+class CanaryProbe(QueueSystemProbe):
     """Sends a canary job through a queue and times every stage: enqueue, pick-up, finish. Runs never overlap."""
 
     kind: ClassVar[str] = "canary"
@@ -107,32 +107,25 @@ class CanaryProbe(Probe):
         if self.schedule is None and self.deadline_ms > self.every:
             minimum, finish_within, margin = map(
                 format_config_duration,
-                (self.deadline_ms, self.canary.finish_within, self.canary.queue_driver.deadline_margin_ms),
+                (self.deadline_ms, self.canary.finish_within, self.queue_driver.deadline_margin_ms),
             )
             message = f"`every` must be at least {minimum} (finish_within {finish_within} + {margin})"
             raise FieldValidationError([(("every",), f"{message}, so that runs never overlap")])
         return self
 
     @property
+    def queue_driver(self) -> CanaryDriver:
+        return self.canary.queue_driver
+
+    @property
     def deadline_ms(self) -> int:
-        return self.canary.finish_within + self.canary.queue_driver.deadline_margin_ms
-
-    @property
-    def target(self) -> str:
-        return self.canary.queue_driver.target
-
-    @property
-    def host(self) -> str:
-        return self.canary.queue_driver.host
-
-    def preload(self) -> None:
-        self.canary.queue_driver.preload()
+        return self.canary.finish_within + self.queue_driver.deadline_margin_ms
 
     async def observe(self, context: RunContext) -> Observation:
         run = _CanaryRun(self, context)
         connect_context = self.create_connect_context(context, BROKER_CALL_TIMEOUT_S)
         try:
-            async with self.canary.queue_driver.connect(connect_context) as connection:
+            async with self.queue_driver.connect(connect_context) as connection:
                 observation = await run.run(connection)
         except ProbeError as error:
             observation = run.aborted_observation(error)

@@ -25,7 +25,7 @@ from watchdog.domain.rules import job as job_rule
 from watchdog.domain.rules.job import EvaluatedJob, JobVerdict, dead_scheduler_message, evaluate_snapshot
 from watchdog.domain.schedule import CronSchedule, Gaps
 from watchdog.net.errors import ProbeError
-from watchdog.probes.base import Probe, RunContext
+from watchdog.probes.base import QueueSystemProbe, RunContext
 from watchdog.probes.expectations import add_facts, observation_from_error
 from watchdog.queues import JOB_SOURCES, JobSource
 
@@ -110,7 +110,7 @@ class JobsSettings(ConfigModel):
         return tuple(name for name in self.watch if name != OTHER_JOBS_KEY)
 
 
-class JobsProbe(Probe):
+class JobsProbe(QueueSystemProbe):
     """Monitors the scheduled jobs of a queue, a table or a scheduler. Each job has incidents of its own."""
 
     kind: ClassVar[str] = "jobs"
@@ -134,16 +134,12 @@ class JobsProbe(Probe):
     """The source of the jobs, and their limits."""
 
     @property
-    def target(self) -> str:
-        return self.jobs.job_source.target
-
-    @property
-    def host(self) -> str:
-        return self.jobs.job_source.host
+    def queue_driver(self) -> JobSource:
+        return self.jobs.job_source
 
     @property
     def database_url(self) -> str:
-        return self.jobs.job_source.database_url
+        return self.queue_driver.database_url
 
     @property
     def job_limits(self) -> Mapping[str, JobLimits]:
@@ -151,16 +147,13 @@ class JobsProbe(Probe):
 
     @property
     def exposes_run_id(self) -> bool:
-        return self.jobs.job_source.exposes_run_id
-
-    def preload(self) -> None:
-        self.jobs.job_source.preload()
+        return self.queue_driver.exposes_run_id
 
     async def observe(self, context: RunContext) -> Observation:
         connect_context = self.create_connect_context(context, SOURCE_CALL_TIMEOUT_S)
         try:
             context.phase_timer.start_phase("read")
-            snapshot = await self.jobs.job_source.fetch_snapshot(connect_context)
+            snapshot = await self.queue_driver.fetch_snapshot(connect_context)
             context.phase_timer.end_phase("read")
             if message := dead_scheduler_message(snapshot):
                 raise ProbeError("job.scheduler_dead", message)

@@ -21,7 +21,7 @@ from watchdog.domain.probe_state import (
 from watchdog.domain.reasons import reason_and_message
 from watchdog.domain.rules.queue import ThresholdState, describe_breach, evaluate_thresholds
 from watchdog.net.errors import ProbeError
-from watchdog.probes.base import Probe, RunContext
+from watchdog.probes.base import QueueSystemProbe, RunContext
 from watchdog.probes.expectations import add_facts, observation_from_error
 from watchdog.queues import QUEUE_STATS_SOURCES, QueueStatsSource
 
@@ -144,7 +144,7 @@ class QueueSettings(ConfigModel):
 # --- the probe
 
 
-class QueueProbe(Probe):
+class QueueProbe(QueueSystemProbe):
     """Monitors a queue: waiting, active, delayed and failed jobs, the oldest waiting job, consumers. Read-only."""
 
     kind: ClassVar[str] = "queue"
@@ -184,17 +184,6 @@ class QueueProbe(Probe):
     @property
     def queue_driver(self) -> QueueStatsSource:
         return self.queue.queue_driver
-
-    @property
-    def target(self) -> str:
-        return self.queue_driver.target
-
-    @property
-    def host(self) -> str:
-        return self.queue_driver.host
-
-    def preload(self) -> None:
-        self.queue_driver.preload()
 
     async def observe(self, context: RunContext) -> Observation:
         connect_context = self.create_connect_context(context, QUEUE_CALL_TIMEOUT_S)

@@ -21,7 +21,7 @@ from pydantic import model_validator
 
 from watchdog.config_types import ConfigModel
 from watchdog.domain.model import Json
-from watchdog.domain.observations import JobSourceSnapshot, JobStatus, QueueStats
+from watchdog.domain.observations import JobSourceSnapshot, JobStage, JobStatus, QueueStats
 from watchdog.net import Network, PhaseTimer
 from watchdog.net.errors import ProbeError
 from watchdog.net.phases import PHASE_DESCRIPTIONS
@@ -67,6 +67,31 @@ class CanaryConnection(Protocol):
 
     async def fetch_queue_stats(self) -> QueueStats:
         """The queue's other jobs, as far as they are cheap to count."""
+
+
+def stored_job_status(
+    stage: JobStage,
+    picked_up_at: int | None,
+    finished_at: int | None,
+    error: str,
+    *,
+    worker_lost: bool,
+    progress: float | None = None,
+) -> JobStatus:
+    """The status of a sentinel, from the fields of the job that the system stores.
+
+    Keeps only the fields that apply to the stage. `error`: why a failed job failed. `worker_lost`: whether a running
+    job has no worker any more.
+    """
+    match stage:
+        case JobStage.RUNNING:
+            problem = "its worker is gone" if worker_lost else ""
+            return JobStatus(stage, picked_up_at, error=problem, progress=progress)
+        case JobStage.DONE:
+            return JobStatus(stage, picked_up_at, finished_at)
+        case JobStage.FAILED:
+            return JobStatus(stage, picked_up_at, finished_at, error)
+    return JobStatus(stage)
 
 
 class QueueDriver(ConfigModel):

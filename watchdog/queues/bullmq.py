@@ -24,8 +24,15 @@ from watchdog.queues.base import (
     JobSource,
     QueueStatsSource,
     SentinelJob,
+    stored_job_status,
 )
-from watchdog.queues.clients.redis import RedisQueueDriver, map_redis_errors, parse_redis_time_ms
+from watchdog.queues.clients.redis import (
+    RedisQueueDriver,
+    map_redis_errors,
+    open_redis_client,
+    open_redis_reader,
+    parse_redis_time_ms,
+)
 
 if TYPE_CHECKING:
     from bullmq import Queue
@@ -80,7 +87,7 @@ class BullmqCanary(BullmqQueue, CanaryDriver):
 
     @asynccontextmanager
     async def connect(self, context: ConnectContext) -> AsyncIterator[CanaryConnection]:
-        async with self.open_client(context) as client:
+        async with open_redis_client(self.redis, context) as client:
             yield _BullmqCanaryConnection(self, client)
 
 
@@ -95,10 +102,9 @@ class BullmqStatsSource(BullmqQueue, QueueStatsSource):
     """
 
     async def fetch_queue_stats(self, context: ConnectContext, window_ms: int | None) -> QueueStats:
-        async with self.open_client(context) as client:
-            with map_redis_errors():
-                await self.require_queue_exists(client)
-                return await _fetch_queue_stats(self, client, window_ms)
+        async with open_redis_reader(self.redis, context) as client:
+            await self.require_queue_exists(client)
+            return await _fetch_queue_stats(self, client, window_ms)
 
 
 class BullmqJobSource(BullmqQueue, JobSource):
@@ -111,9 +117,8 @@ class BullmqJobSource(BullmqQueue, JobSource):
     """
 
     async def fetch_snapshot(self, context: ConnectContext) -> JobSourceSnapshot:
-        async with self.open_client(context) as client:
-            with map_redis_errors():
-                return await self._read_snapshot(client)
+        async with open_redis_reader(self.redis, context) as client:
+            return await self._read_snapshot(client)
 
     async def _read_snapshot(self, client: Any) -> JobSourceSnapshot:
         """A scheduler's next run is one job, `repeat:<scheduler>:<due>`. When a worker picks it up, BullMQ adds the one
@@ -255,13 +260,19 @@ class _BullmqCanaryConnection:
                 (*times, error, progress), has_lock = await pipe.execute()
         created_at, picked_up_at, finished_at = map(parse_milliseconds, times)
         if created_at is None:
-            return JobStatus(JobStage.LOST)
-        if finished_at is not None:
-            return JobStatus(JobStage.FAILED if error else JobStage.DONE, picked_up_at, finished_at, error or "")
-        if picked_up_at is not None:
-            problem = "" if has_lock else "its worker is gone"
-            return JobStatus(JobStage.RUNNING, picked_up_at, error=problem, progress=_parse_progress(progress))
-        return JobStatus(JobStage.QUEUED)
+            stage = JobStage.LOST
+        elif finished_at is not None:
+            stage = JobStage.FAILED if error else JobStage.DONE
+        else:
+            stage = JobStage.QUEUED if picked_up_at is None else JobStage.RUNNING
+        return stored_job_status(
+            stage,
+            picked_up_at,
+            finished_at,
+            error or "",
+            worker_lost=not has_lock,
+            progress=_parse_progress(progress),
+        )
 
     async def cancel(self, job_id: str) -> bool:
         with map_redis_errors():

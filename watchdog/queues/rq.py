@@ -26,8 +26,15 @@ from watchdog.queues.base import (
     JobSource,
     QueueStatsSource,
     SentinelJob,
+    stored_job_status,
 )
-from watchdog.queues.clients.redis import RedisQueueDriver, map_redis_errors, parse_redis_time_ms
+from watchdog.queues.clients.redis import (
+    RedisQueueDriver,
+    map_redis_errors,
+    open_redis_client,
+    open_redis_reader,
+    parse_redis_time_ms,
+)
 
 STAGE_BY_FINAL_STATUS = {
     "finished": JobStage.DONE,
@@ -102,7 +109,7 @@ class RqCanary(RqQueue, CanaryDriver):
 
     @asynccontextmanager
     async def connect(self, context: ConnectContext) -> AsyncIterator[CanaryConnection]:
-        async with self.open_client(context) as client:
+        async with open_redis_client(self.redis, context) as client:
             yield _RqCanaryConnection(self, client)
 
     @property
@@ -149,14 +156,13 @@ class _RqCanaryConnection:
                 (status, started, ended, worker), results = await pipe.execute()
             if status is None:
                 return JobStatus(JobStage.LOST)
-            if status == "started":
-                worker_lost = bool(worker) and not await _count_live_workers(self.client, self.config, [worker])
-                problem = "its worker is gone" if worker_lost else ""
-                return JobStatus(JobStage.RUNNING, parse_iso8601(started), error=problem)
-        if (stage := STAGE_BY_FINAL_STATUS.get(status)) is None:
-            return JobStatus(JobStage.QUEUED)
-        error = "" if stage is JobStage.DONE else INTERVENTION_MESSAGES.get(status) or _last_traceback_line(results)
-        return JobStatus(stage, parse_iso8601(started), parse_iso8601(ended), error)
+            is_running = status == "started"
+            worker_lost = (
+                is_running and bool(worker) and not await _count_live_workers(self.client, self.config, [worker])
+            )
+        stage = JobStage.RUNNING if is_running else STAGE_BY_FINAL_STATUS.get(status, JobStage.QUEUED)
+        error = INTERVENTION_MESSAGES.get(status) or _last_traceback_line(results)
+        return stored_job_status(stage, parse_iso8601(started), parse_iso8601(ended), error, worker_lost=worker_lost)
 
     async def cancel(self, job_id: str) -> bool:
         """LREM decides who gets a waiting job: Watchdog or a worker."""
@@ -204,10 +210,9 @@ class RqStatsSource(RqQueue, QueueStatsSource):
         return ("failure_ratio",)
 
     async def fetch_queue_stats(self, context: ConnectContext, window_ms: int | None) -> QueueStats:
-        async with self.open_client(context) as client:
-            with map_redis_errors():
-                await self.require_queue_exists(client)
-                return await _fetch_queue_stats(self, client)
+        async with open_redis_reader(self.redis, context) as client:
+            await self.require_queue_exists(client)
+            return await _fetch_queue_stats(self, client)
 
 
 async def _fetch_queue_stats(config: RqQueue, client: Any) -> QueueStats:
@@ -259,9 +264,8 @@ class RqJobSource(RqRedis, JobSource):
         return self.host
 
     async def fetch_snapshot(self, context: ConnectContext) -> JobSourceSnapshot:
-        async with self.open_client(context) as client:
-            with map_redis_errors():
-                return await self._read_snapshot(client)
+        async with open_redis_reader(self.redis, context) as client:
+            return await self._read_snapshot(client)
 
     async def _read_snapshot(self, client: Any) -> JobSourceSnapshot:
         """A scheduler publishes its jobs, and RQ keeps the runs that each job has queued."""

@@ -13,7 +13,7 @@ from watchdog.queues.base import ConnectContext, JobSource, require_modules
 from watchdog.queues.celery import django_celery_beat, redbeat
 from watchdog.queues.clients.dialects import DatabaseUrl, database_from_url
 from watchdog.queues.clients.external_database import ExternalDatabase, run_transaction
-from watchdog.queues.clients.redis import RedisUrl, map_redis_errors, open_redis_client, url_host
+from watchdog.queues.clients.redis import RedisUrl, open_redis_reader, url_host
 
 
 class CeleryJobSource(JobSource):
@@ -86,6 +86,5 @@ class CeleryJobSource(JobSource):
             )
             context.facts.update(facts)
             return snapshot
-        async with open_redis_client(self.redbeat or "", context) as client:
-            with map_redis_errors():
-                return await redbeat.read_snapshot(client, self.prefix, context.facts)
+        async with open_redis_reader(self.redbeat or "", context) as client:
+            return await redbeat.read_snapshot(client, self.prefix, context.facts)

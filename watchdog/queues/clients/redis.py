@@ -4,7 +4,7 @@ Watchdog."""
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import Annotated, Any, ClassVar
 from urllib.parse import urlsplit
 
@@ -44,10 +44,6 @@ class RedisQueueDriver(QueueDriver):
     def host(self) -> str:
         return url_host(self.redis)
 
-    def open_client(self, context: ConnectContext) -> AbstractAsyncContextManager[Any]:
-        """Raises ProbeError."""
-        return open_redis_client(self.redis, context)
-
 
 def url_host(url: str) -> str:
     return urlsplit(url).hostname or ""
@@ -80,6 +76,14 @@ async def open_redis_client(url: str, context: ConnectContext) -> AsyncIterator[
         yield client
     finally:
         await client.aclose()
+
+
+@asynccontextmanager
+async def open_redis_reader(url: str, context: ConnectContext) -> AsyncIterator[Any]:
+    """As `open_redis_client`; errors of the commands inside the block are raised as ProbeError as well."""
+    async with open_redis_client(url, context) as client:
+        with map_redis_errors():
+            yield client
 
 
 def _pin_connection_address(connection_class: Any, address: str) -> Any:

@@ -11,7 +11,7 @@ from uuid import NAMESPACE_URL, uuid5
 
 from watchdog.domain.observations import JobStage, JobStatus, QueueStats
 from watchdog.net.errors import ProbeError
-from watchdog.queues.base import CanaryConnection, CanaryDriver, ConnectContext, SentinelJob
+from watchdog.queues.base import CanaryConnection, CanaryDriver, ConnectContext, SentinelJob, stored_job_status
 from watchdog.queues.clients.postgres import PostgresSession, open_postgres_session
 from watchdog.queues.pgboss.schema import (
     CANARY_PRIVILEGES_HINT,
@@ -24,6 +24,13 @@ from watchdog.queues.pgboss.schema import (
 )
 from watchdog.queues.pgboss.stats import fetch_unfinished_stats
 
+STAGE_BY_STATE = {
+    "active": JobStage.RUNNING,
+    "completed": JobStage.DONE,
+    "failed": JobStage.FAILED,
+    "cancelled": JobStage.FAILED,
+}
+"""The other states are those of waiting jobs."""
 MISSING_PRIVILEGES_SQL = """
     SELECT array(SELECT p FROM unnest(ARRAY['SELECT', 'INSERT', 'DELETE']) p WHERE NOT has_table_privilege(%(job)s, p))
 """
@@ -110,16 +117,9 @@ class _PgbossCanaryConnection:
         if not rows:
             return JobStatus(JobStage.LOST)
         state, picked_up_at, finished_at, output, worker_lost = rows[0]
-        match state:
-            case "active":
-                return JobStatus(JobStage.RUNNING, picked_up_at, error="its worker is gone" if worker_lost else "")
-            case "completed":
-                return JobStatus(JobStage.DONE, picked_up_at, finished_at)
-            case "failed":
-                return JobStatus(JobStage.FAILED, picked_up_at, finished_at, error_message_from_output(output))
-            case "cancelled":
-                return JobStatus(JobStage.FAILED, picked_up_at, finished_at, "it was cancelled")
-        return JobStatus(JobStage.QUEUED)
+        stage = STAGE_BY_STATE.get(state, JobStage.QUEUED)
+        error = error_message_from_output(output) if state == "failed" else "it was cancelled"
+        return stored_job_status(stage, picked_up_at, finished_at, error, worker_lost=worker_lost)
 
     async def cancel(self, job_id: str) -> bool:
         ((remaining,),) = await self.session.fetch_all(

@@ -10,7 +10,7 @@ from typing import ClassVar
 from watchdog.config_types import SingleLineText
 from watchdog.domain.model import Json
 from watchdog.domain.observations import JobStage, JobStatus, QueueStats
-from watchdog.queues.base import CanaryConnection, CanaryDriver, ConnectContext, SentinelJob
+from watchdog.queues.base import CanaryConnection, CanaryDriver, ConnectContext, SentinelJob, stored_job_status
 from watchdog.queues.clients.postgres import PostgresSession, open_postgres_session
 from watchdog.queues.procrastinate.schema import (
     MAX_JOBS_SEARCHED,
@@ -30,6 +30,14 @@ CANARY_PRIVILEGES_HINT = (
     "on the sequences of both, SELECT and UPDATE on procrastinate_periodic_defers, SELECT on procrastinate_workers"
 )
 
+STAGE_BY_STATUS = {
+    "doing": JobStage.RUNNING,
+    "succeeded": JobStage.DONE,
+    "failed": JobStage.FAILED,
+    "cancelled": JobStage.FAILED,
+    "aborted": JobStage.FAILED,
+}
+"""A job with another status waits."""
 FIND_SENTINEL_SQL = f"""
     SELECT id FROM procrastinate_jobs WHERE queueing_lock = %(job_id)s AND status = 'todo'
     UNION ALL
@@ -115,18 +123,11 @@ class _ProcrastinateCanaryConnection:
         if not rows:
             return JobStatus(JobStage.LOST)
         status, attempts, worker_lost, started_at, finished_at = rows[0]
-        match status:
-            case "doing":
-                return JobStatus(JobStage.RUNNING, started_at, error="its worker is gone" if worker_lost else "")
-            case "succeeded":
-                return JobStatus(JobStage.DONE, started_at, finished_at)
-            case "failed":
-                return JobStatus(JobStage.FAILED, started_at, finished_at, UNKNOWN_FAILURE_MESSAGE)
-            case "cancelled" | "aborted":
-                return JobStatus(JobStage.FAILED, started_at, finished_at, "it was cancelled")
-        if attempts:
+        stage = STAGE_BY_STATUS.get(status, JobStage.QUEUED)
+        if stage is JobStage.QUEUED and attempts:
             return JobStatus(JobStage.RUNNING, started_at, error="it failed and waits for a retry")
-        return JobStatus(JobStage.QUEUED)
+        error = UNKNOWN_FAILURE_MESSAGE if status == "failed" else "it was cancelled"
+        return stored_job_status(stage, started_at, finished_at, error, worker_lost=worker_lost)
 
     async def cancel(self, job_id: str) -> bool:
         ((remaining,),) = await self.session.fetch_all(DELETE_SENTINEL_SQL, {"id": await self._find_row_id(job_id)})
