@@ -130,6 +130,8 @@ class Probe(ProbeDefaults):
     """Fields that this kind does not support -> the error message. Defaults for them do not apply."""
     reason_prefixes: ClassVar[tuple[str, ...]] = ()
     """The prefixes of the reasons about jobs, tasks, queues and canaries that this kind can report."""
+    cards: ClassVar[tuple[str, ...]] = ("latency", "phases")
+    """The cards of its page, in their order: the names of modules in `watchdog/web/cards/`."""
     passive_source: ClassVar[str] = ""
     """For a kind that does not contact its target: where its facts come from instead. A run outside the service cannot
     see them."""

@@ -92,6 +92,7 @@ class CanaryProbe(QueueSystemProbe):
               finish_within: 30s
     """
     reason_prefixes: ClassVar[tuple[str, ...]] = ("canary.", "job.failed", "queue.missing")
+    cards: ClassVar[tuple[str, ...]] = ("canary", "phases")
     unsupported_fields: ClassVar[Mapping[str, str]] = {
         "timeout": "not supported by canary probes: use canary.finish_within",
         "retries": "not supported by canary probes: a canary job is never sent twice",

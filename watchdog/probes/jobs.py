@@ -125,6 +125,7 @@ class JobsProbe(QueueSystemProbe):
                 "*": {failures: 2}
     """
     reason_prefixes: ClassVar[tuple[str, ...]] = ("job.", "queue.missing")
+    cards: ClassVar[tuple[str, ...]] = ("latency", "phases", "jobs")
     unsupported_fields: ClassVar[Mapping[str, str]] = {
         "expect": "not supported by jobs probes: use jobs.watch to set schedules and limits",
         "prefer": "not supported by jobs probes: use jobs.watch to set schedules and limits",

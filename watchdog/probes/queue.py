@@ -155,6 +155,7 @@ class QueueProbe(QueueSystemProbe):
             rules: {waiting: {over: 200, for: 10m}, oldest: {over: 15m}}
     """
     reason_prefixes: ClassVar[tuple[str, ...]] = ("queue.",)
+    cards: ClassVar[tuple[str, ...]] = ("queue", "latency", "phases")
     unsupported_fields: ClassVar[Mapping[str, str]] = {
         "expect": "not supported by queue probes: use rules",
         "prefer": "not supported by queue probes: use rules",

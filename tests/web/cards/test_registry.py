@@ -1,4 +1,4 @@
-"""The registry of cards: every kind of probe has cards, and only the registry distinguishes kinds."""
+"""The registry of cards: every kind of probe names its cards, and no page distinguishes kinds."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ def test_every_kind_has_cards_with_templates(kind: str) -> None:
     assert [card.template for card in cards if not (TEMPLATES / card.template).is_file()] == []
 
 
-def test_only_kinds_that_exist_have_cards_of_their_own() -> None:
-    assert CARDS_BY_KIND.keys() <= PROBE_KINDS.keys()
-    assert DEFAULT_CARDS not in CARDS_BY_KIND.values()
+def test_a_kind_names_its_cards_only_if_they_are_not_the_default_ones() -> None:
+    assert CARDS_BY_KIND.keys() == PROBE_KINDS.keys()
+    for kind, probe in PROBE_KINDS.items():
+        assert (CARDS_BY_KIND[kind] == DEFAULT_CARDS) is ("cards" not in vars(probe)), kind
 
 
 def test_every_template_of_a_card_is_in_use() -> None:

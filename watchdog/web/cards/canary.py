@@ -133,4 +133,4 @@ def _describe_canary_chart(runs: Sequence[CanaryRun]) -> str:
     return " ".join(sentences)
 
 
-CANARY_CARD = CardType("cards/canary.j2", load_canary_card)
+CARD = CardType("cards/canary.j2", load_canary_card)

@@ -76,4 +76,4 @@ def _build_check_in_row(check_in: CheckIn, duration: int | None) -> CheckInRow:
     )
 
 
-CHECK_INS_CARD = CardType("cards/check_ins.j2", load_check_ins_card, jobs_section_id="check-ins")
+CARD = CardType("cards/check_ins.j2", load_check_ins_card, jobs_section_id="check-ins")

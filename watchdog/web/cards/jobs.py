@@ -48,4 +48,4 @@ def load_jobs_card(context: CardContext) -> JobsCard | None:
     return JobsCard(jobs[0].read_at, len(jobs), tuple(map(build_job_row, jobs[:MAX_JOBS_PER_SOURCE])))
 
 
-JOBS_CARD = CardType("cards/jobs.j2", load_jobs_card, jobs_section_id="jobs")
+CARD = CardType("cards/jobs.j2", load_jobs_card, jobs_section_id="jobs")

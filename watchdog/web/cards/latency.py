@@ -162,4 +162,4 @@ def _describe_latency_chart(
     return " ".join(sentences)
 
 
-LATENCY_CARD = CardType("cards/latency.j2", load_latency_card)
+CARD = CardType("cards/latency.j2", load_latency_card)

@@ -138,4 +138,4 @@ def format_phase_name(name: str) -> str:
     return name.upper() if name in ("dns", "tls") else name.replace("_", " ")
 
 
-PHASES_CARD = CardType("cards/phases.j2", load_phases_card)
+CARD = CardType("cards/phases.j2", load_phases_card)

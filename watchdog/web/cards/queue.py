@@ -137,4 +137,4 @@ def _build_stalled_metric(record: ThresholdRecord, read_at: int) -> QueueMetric:
     return QueueMetric("Stalled", "yes" if is_breached else "no", (limit, progress), is_breached)
 
 
-QUEUE_CARD = CardType("cards/queue.j2", load_queue_card)
+CARD = CardType("cards/queue.j2", load_queue_card)

@@ -1,29 +1,26 @@
-"""Which cards the page of a probe has, by the probe's kind. A kind that is not listed has the default cards."""
+"""The cards on the page of a probe: those that its kind names. Each is a module beside this one, with a `CARD`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from importlib import import_module
 
+from watchdog.probes import PROBE_KINDS, Probe
 from watchdog.web.cards.base import CardContext, CardType, LoadedCard
-from watchdog.web.cards.canary import CANARY_CARD
-from watchdog.web.cards.check_ins import CHECK_INS_CARD
-from watchdog.web.cards.jobs import JOBS_CARD
-from watchdog.web.cards.latency import LATENCY_CARD
-from watchdog.web.cards.phases import PHASES_CARD
-from watchdog.web.cards.queue import QUEUE_CARD
-from watchdog.web.cards.tasks import TASKS_CARD
 
-DEFAULT_CARDS = (LATENCY_CARD, PHASES_CARD)
+
+def _find_card_types(names: Iterable[str]) -> tuple[CardType, ...]:
+    return tuple(import_module(f"watchdog.web.cards.{name}").CARD for name in names)
+
+
+DEFAULT_CARDS = _find_card_types(Probe.cards)
 CARDS_BY_KIND: Mapping[str, tuple[CardType, ...]] = {
-    "canary": (CANARY_CARD, PHASES_CARD),
-    "heartbeat": (CHECK_INS_CARD, PHASES_CARD),
-    "jobs": (LATENCY_CARD, PHASES_CARD, JOBS_CARD),
-    "mcp": (LATENCY_CARD, PHASES_CARD, TASKS_CARD),
-    "queue": (QUEUE_CARD, LATENCY_CARD, PHASES_CARD),
+    kind: _find_card_types(probe.cards) for kind, probe in PROBE_KINDS.items()
 }
 
 
 def cards_of_kind(kind: str) -> tuple[CardType, ...]:
+    """A kind of another version has the default cards."""
     return CARDS_BY_KIND.get(kind, DEFAULT_CARDS)
 
 

@@ -51,4 +51,4 @@ def _format_server_report(task: ReportedTask | None) -> str:
     return ", ".join([f"ok: {'true' if task.ok else 'false'}", *filter(None, (task.status, task.error))])
 
 
-TASKS_CARD = CardType("cards/tasks.j2", load_tasks_card, jobs_section_id="tasks")
+CARD = CardType("cards/tasks.j2", load_tasks_card, jobs_section_id="tasks")
