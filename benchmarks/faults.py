@@ -10,8 +10,8 @@ from contextlib import ExitStack
 
 from benchmarks.measurements import Measurement
 from tests.support import postgres, redis_server
-from tests.support.queue_lab import QueueLab, suspended_process
-from tests.support.queue_labs import QUEUE_LABS
+from tests.support.queue_harness import QueueHarness, suspended_process
+from tests.support.queue_harnesses import QUEUE_HARNESSES
 from tests.support.third_party import find_free_port, install_third_party_servers
 from watchdog.domain.model import RecordedResult
 
@@ -23,43 +23,43 @@ def prove() -> Iterator[Measurement]:
     peers = install_third_party_servers()
     with redis_server.running_redis() as broker, postgres.running_postgres() as database:
         servers = {"redis_server": broker, "postgres": database}
-        for kind in QUEUE_LABS:
+        for kind in QUEUE_HARNESSES:
             with kind.prepared_broker(servers[kind.server_fixture], peers) as url:
                 yield from _measure_detection(kind(url, peers))
 
 
-def _measure_detection(lab: QueueLab) -> Iterator[Measurement]:
-    deadline_ms, settings = lab.build_probe().deadline_ms, lab.build_probe(**lab.short_limits).canary
+def _measure_detection(harness: QueueHarness) -> Iterator[Measurement]:
+    deadline_ms, settings = harness.build_probe().deadline_ms, harness.build_probe(**harness.short_limits).canary
     limit = settings.start_within or settings.finish_within
-    delays = [_time_to_detect_killed_worker(lab) - limit for _ in range(REPETITIONS)]
-    yield Measurement(f"{lab.kind}: a killed worker is reported, after its limit", max(delays), "ms", 1_000)
-    with suspended_process(lab.broker_pid()):
-        hangs = [_time_until_reason("broker.unreachable", lab.run_probe) for _ in range(REPETITIONS)]
-    yield Measurement(f"{lab.kind}: a broker that hangs is reported", max(hangs), "ms", deadline_ms)
-    stalled = [_time_to_detect_stalled_broker(lab) for _ in range(REPETITIONS)]
-    yield Measurement(f"{lab.kind}: a broker that stops answering is reported", max(stalled), "ms", deadline_ms)
-    lab.probed_url = re.sub(r":\d+/", f":{find_free_port()}/", lab.probed_url)
-    down = [_time_until_reason("broker.unreachable", lab.run_probe) for _ in range(REPETITIONS)]
-    yield Measurement(f"{lab.kind}: a broker that is down is reported", max(down), "ms", deadline_ms)
+    delays = [_time_to_detect_killed_worker(harness) - limit for _ in range(REPETITIONS)]
+    yield Measurement(f"{harness.kind}: a killed worker is reported, after its limit", max(delays), "ms", 1_000)
+    with suspended_process(harness.broker_pid()):
+        hangs = [_time_until_reason("broker.unreachable", harness.run_probe) for _ in range(REPETITIONS)]
+    yield Measurement(f"{harness.kind}: a broker that hangs is reported", max(hangs), "ms", deadline_ms)
+    stalled = [_time_to_detect_stalled_broker(harness) for _ in range(REPETITIONS)]
+    yield Measurement(f"{harness.kind}: a broker that stops answering is reported", max(stalled), "ms", deadline_ms)
+    harness.probed_url = re.sub(r":\d+/", f":{find_free_port()}/", harness.probed_url)
+    down = [_time_until_reason("broker.unreachable", harness.run_probe) for _ in range(REPETITIONS)]
+    yield Measurement(f"{harness.kind}: a broker that is down is reported", max(down), "ms", deadline_ms)
 
 
-def _time_to_detect_killed_worker(lab: QueueLab) -> float:
-    with lab.running_worker() as worker:
-        _time_until_reason("", lab.run_probe)
+def _time_to_detect_killed_worker(harness: QueueHarness) -> float:
+    with harness.running_worker() as worker:
+        _time_until_reason("", harness.run_probe)
         worker.kill()
-        lab.expire_killed_worker()
-        return _time_until_reason(lab.no_worker_failure[0], lambda: lab.run_probe(**lab.short_limits))
+        harness.expire_killed_worker()
+        return _time_until_reason(harness.no_worker_failure[0], lambda: harness.run_probe(**harness.short_limits))
 
 
-def _time_to_detect_stalled_broker(lab: QueueLab) -> float:
+def _time_to_detect_stalled_broker(harness: QueueHarness) -> float:
     """The broker is suspended once the sentinel job is queued. The job stays behind, so it gets its own queue."""
-    lab = type(lab)(lab.broker_url, lab.peers)
-    lab.create_queue()
+    harness = type(harness)(harness.broker_url, harness.peers)
+    harness.create_queue()
     with ExitStack() as suspended:
         return _time_until_reason(
             "broker.unreachable",
-            lambda: lab.run_probe_and_trigger(
-                lab.count_waiting, lambda: suspended.enter_context(suspended_process(lab.connection_pid()))
+            lambda: harness.run_probe_and_trigger(
+                harness.count_waiting, lambda: suspended.enter_context(suspended_process(harness.connection_pid()))
             ),
         )
 

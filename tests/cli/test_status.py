@@ -26,7 +26,7 @@ MINUTE = 60_000
 
 
 @pytest.fixture
-def lab(write: Write) -> Iterator[StoreHarness]:
+def harness(write: Write) -> Iterator[StoreHarness]:
     """Three probes, registered an hour ago, of a service that runs now."""
     write()
     now = wall_clock_ms()
@@ -40,14 +40,16 @@ def lab(write: Write) -> Iterator[StoreHarness]:
         database.close()
 
 
-def see(lab: StoreHarness, key: str, outcomes: str) -> None:
+def see(harness: StoreHarness, key: str, outcomes: str) -> None:
     """Records results one minute apart, the last of them a minute ago."""
-    lab.record_each(*make_results(lab.database_id(key), outcomes, wall_clock_ms() - (len(outcomes) + 1) * MINUTE))
+    harness.record_each(
+        *make_results(harness.database_id(key), outcomes, wall_clock_ms() - (len(outcomes) + 1) * MINUTE)
+    )
 
 
-def test_status_as_table(lab: StoreHarness) -> None:
-    see(lab, "api", "ppff")
-    see(lab, "shop", "pppp")
+def test_status_as_table(harness: StoreHarness) -> None:
+    see(harness, "api", "ppff")
+    see(harness, "shop", "pppp")
     ran = invoke_command("status")
     rows = [line.split() for line in ran.stdout.splitlines()]
     assert rows == [
@@ -59,8 +61,8 @@ def test_status_as_table(lab: StoreHarness) -> None:
     assert (ran.exit_code, ran.stderr) == (1, "")
 
 
-def test_status_as_json(lab: StoreHarness) -> None:
-    see(lab, "api", "ppff")
+def test_status_as_json(harness: StoreHarness) -> None:
+    see(harness, "api", "ppff")
     ran = invoke_command("status", "-o", "json")
     rows = {row["probe"]: row for row in ran.json}
     last = rows["api"]["latest"]
@@ -75,15 +77,15 @@ def test_status_as_json(lab: StoreHarness) -> None:
     [({"api": "pp", "shop": "pp", "new": "pp"}, 0), ({"api": "pp", "shop": "pp"}, 3), ({"api": "ff", "shop": "pp"}, 1)],
     ids=["every probe is up", "a probe has no result", "a probe is down, another has no result"],
 )
-def test_the_exit_code_is_the_worst(lab: StoreHarness, outcomes_by_probe: dict[str, str], code: int) -> None:
+def test_the_exit_code_is_the_worst(harness: StoreHarness, outcomes_by_probe: dict[str, str], code: int) -> None:
     for key, outcomes in outcomes_by_probe.items():
-        see(lab, key, outcomes)
+        see(harness, key, outcomes)
     assert invoke_command("status").exit_code == invoke_command("status", "-o", "json").exit_code == code
 
 
-def test_states_are_unknown_while_the_service_is_down(lab: StoreHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_states_are_unknown_while_the_service_is_down(harness: StoreHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     for key in ("api", "shop", "new"):
-        see(lab, key, "pp")
+        see(harness, key, "pp")
     now = wall_clock_ms()
     monkeypatch.setattr("watchdog.service.clock.wall_clock_ms", lambda: now + 3 * 60 * MINUTE)
     ran = invoke_command("status", "-o", "json")
@@ -93,8 +95,8 @@ def test_states_are_unknown_while_the_service_is_down(lab: StoreHarness, monkeyp
     )
 
 
-def test_a_probe_that_was_down_before_stays_down(lab: StoreHarness, monkeypatch: pytest.MonkeyPatch) -> None:
-    see(lab, "api", "ff")
+def test_a_probe_that_was_down_before_stays_down(harness: StoreHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    see(harness, "api", "ff")
     now = wall_clock_ms()
     monkeypatch.setattr("watchdog.service.clock.wall_clock_ms", lambda: now + 3 * 60 * MINUTE)
     ran = invoke_command("status")
@@ -112,9 +114,9 @@ def test_an_unused_database(write: Write) -> None:
     assert (ran.exit_code, ran.stdout, ran.stderr) == (0, "no incidents\n", "")
 
 
-def test_incidents_newest_first(lab: StoreHarness) -> None:
-    see(lab, "api", "ffp")
-    see(lab, "shop", "pff")
+def test_incidents_newest_first(harness: StoreHarness) -> None:
+    see(harness, "api", "ffp")
+    see(harness, "shop", "pff")
     ran = invoke_command("incidents", "-o", "json")
     assert ran.exit_code == 0
     shop, api = ran.json

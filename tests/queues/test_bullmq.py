@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 import redis
 
-from tests.support.job_source_lab import JobSourceLab
+from tests.support.job_source_harness import JobSourceHarness
 from tests.support.polling import wait_until
 from tests.support.probe_runs import JobProblem, node_worker_command, run_probe
 from tests.support.redis_server import RedisServer, running_worker
@@ -19,7 +19,7 @@ from watchdog.domain.model import Outcome
 from watchdog.probes import JobsProbe
 
 
-class BullmqSchedulerLab(JobSourceLab):
+class BullmqSchedulerHarness(JobSourceHarness):
     """A queue of its own on the shared server."""
 
     def __init__(self, server: RedisServer, peers: ThirdPartyServers):
@@ -40,96 +40,100 @@ class BullmqSchedulerLab(JobSourceLab):
 
 
 @pytest.fixture
-def lab(redis_server: RedisServer, peers: ThirdPartyServers) -> Iterator[BullmqSchedulerLab]:
-    lab = BullmqSchedulerLab(redis_server, peers)
-    yield lab
-    lab.client.close()
+def harness(redis_server: RedisServer, peers: ThirdPartyServers) -> Iterator[BullmqSchedulerHarness]:
+    harness = BullmqSchedulerHarness(redis_server, peers)
+    yield harness
+    harness.client.close()
 
 
-def test_every_scheduler_is_read(lab: BullmqSchedulerLab) -> None:
-    with lab.worker("return", KEEP="yes"):
-        report = lab.run_probe()
+def test_every_scheduler_is_read(harness: BullmqSchedulerHarness) -> None:
+    with harness.worker("return", KEEP="yes"):
+        report = harness.run_probe()
     assert (report.result.outcome, report.problems) == (Outcome.PASS, {})
     assert report.result.measurements == {"jobs": 2, "jobs_failing": 0}
     nightly = report.evidence.facts["jobs"]["nightly"]
     assert (nightly["cron"], nightly["timezone"]) == ("0 3 * * *", "Europe/Berlin")
-    assert lab.job_state("digest")["last_ok"] is not None
-    assert lab.job_state("nightly")["last_ok"] is None
+    assert harness.job_state("digest")["last_ok"] is not None
+    assert harness.job_state("nightly")["last_ok"] is None
 
 
-def test_without_a_worker_a_schedule_is_overdue_after_its_grace(lab: BullmqSchedulerLab) -> None:
-    with lab.worker("return"):
-        assert lab.run_probe("1s").result.outcome is Outcome.PASS
-    wait_until(lambda: lab.run_probe("1s").result.outcome is Outcome.FAIL)
-    report = lab.run_probe("1s")
+def test_without_a_worker_a_schedule_is_overdue_after_its_grace(harness: BullmqSchedulerHarness) -> None:
+    with harness.worker("return"):
+        assert harness.run_probe("1s").result.outcome is Outcome.PASS
+    wait_until(lambda: harness.run_probe("1s").result.outcome is Outcome.FAIL)
+    report = harness.run_probe("1s")
     assert set(report.problems or {}) == {"digest"}
     reason, message = (report.problems or {})["digest"]
     assert reason == "job.overdue"
     assert message.startswith("digest is overdue: ")
-    with lab.worker("return"):
-        assert lab.run_probe("5s").result.outcome is Outcome.PASS
+    with harness.worker("return"):
+        assert harness.run_probe("5s").result.outcome is Outcome.PASS
 
 
-def test_a_killed_workers_job_is_stalled(lab: BullmqSchedulerLab) -> None:
-    with lab.worker("hang") as worker:
-        wait_until(lambda: lab.client.llen(f"bull:{lab.queue}:active"))
-        assert lab.run_probe().result.outcome is Outcome.PASS
+def test_a_killed_workers_job_is_stalled(harness: BullmqSchedulerHarness) -> None:
+    with harness.worker("hang") as worker:
+        wait_until(lambda: harness.client.llen(f"bull:{harness.queue}:active"))
+        assert harness.run_probe().result.outcome is Outcome.PASS
         worker.kill()
-    for key in lab.client.keys(f"bull:{lab.queue}:*:lock"):
-        lab.client.delete(key)
-    reason, message = (lab.run_probe().problems or {})["digest"]
+    for key in harness.client.keys(f"bull:{harness.queue}:*:lock"):
+        harness.client.delete(key)
+    reason, message = (harness.run_probe().problems or {})["digest"]
     assert reason == "job.stalled"
     assert message.endswith("and its worker is gone")
 
 
-def test_a_job_that_hangs_is_stuck(lab: BullmqSchedulerLab) -> None:
-    with lab.worker("hang"):
-        wait_until(lambda: lab.reason(rest={"max_runtime": "1s"}) == "job.stuck")
+def test_a_job_that_hangs_is_stuck(harness: BullmqSchedulerHarness) -> None:
+    with harness.worker("hang"):
+        wait_until(lambda: harness.reason(rest={"max_runtime": "1s"}) == "job.stuck")
 
 
-def test_a_job_that_throws_has_failed(lab: BullmqSchedulerLab) -> None:
-    with lab.worker("throw", KEEP="yes"):
-        reason, message = (lab.run_probe(rest={"failures": 2}).problems or {})["digest"]
+def test_a_job_that_throws_has_failed(harness: BullmqSchedulerHarness) -> None:
+    with harness.worker("throw", KEEP="yes"):
+        reason, message = (harness.run_probe(rest={"failures": 2}).problems or {})["digest"]
     assert reason == "job.failed"
     assert message.endswith("in a row: no address book")
 
 
-def test_a_success_that_was_removed_clears_a_failure_that_is_kept(lab: BullmqSchedulerLab) -> None:
-    with lab.worker("throw", KEEP="failed"):
-        assert (lab.run_probe().problems or {})["digest"].reason == "job.failed"
-    assert (lab.run_probe("1h").problems or {})["digest"].reason == "job.failed"
-    lab.state = {}
-    with lab.worker("return", KEEP="failed"):
-        assert lab.run_probe("1h").problems == {}
-        assert lab.client.zcard(f"bull:{lab.queue}:completed") == 0 < lab.client.zcard(f"bull:{lab.queue}:failed")
+def test_a_success_that_was_removed_clears_a_failure_that_is_kept(harness: BullmqSchedulerHarness) -> None:
+    with harness.worker("throw", KEEP="failed"):
+        assert (harness.run_probe().problems or {})["digest"].reason == "job.failed"
+    assert (harness.run_probe("1h").problems or {})["digest"].reason == "job.failed"
+    harness.state = {}
+    with harness.worker("return", KEEP="failed"):
+        assert harness.run_probe("1h").problems == {}
+        assert (
+            harness.client.zcard(f"bull:{harness.queue}:completed")
+            == 0
+            < harness.client.zcard(f"bull:{harness.queue}:failed")
+        )
 
 
-def test_a_run_in_progress_does_not_bring_an_old_failure_back(lab: BullmqSchedulerLab) -> None:
-    with lab.worker("throw", KEEP="failed"):
+def test_a_run_in_progress_does_not_bring_an_old_failure_back(harness: BullmqSchedulerHarness) -> None:
+    with harness.worker("throw", KEEP="failed"):
         pass
-    with lab.worker("hang", KEEP="failed"):
-        assert lab.client.llen(f"bull:{lab.queue}:active") == 1
-        assert lab.run_probe("1h").problems == {}
+    with harness.worker("hang", KEEP="failed"):
+        assert harness.client.llen(f"bull:{harness.queue}:active") == 1
+        assert harness.run_probe("1h").problems == {}
 
 
-def test_only_watched_jobs_count_and_a_missing_one_is_gone(lab: BullmqSchedulerLab) -> None:
-    with lab.worker("return"):
-        report = lab.run_probe(nightly={"grace": "1h"}, weekly={})
+def test_only_watched_jobs_count_and_a_missing_one_is_gone(harness: BullmqSchedulerHarness) -> None:
+    with harness.worker("return"):
+        report = harness.run_probe(nightly={"grace": "1h"}, weekly={})
     assert report.result.measurements == {"jobs": 2, "jobs_failing": 1}
     assert report.problems == {"weekly": JobProblem("job.gone", "weekly is gone: its source does not list it")}
 
 
-def test_the_state_of_a_removed_job_is_deleted(lab: BullmqSchedulerLab) -> None:
-    with lab.worker("return"):
-        lab.run_probe()
-    [key] = [key for key, state in lab.state.items() if state["name"] == "digest"]
-    lab.client.zrem(f"bull:{lab.queue}:repeat", "digest")
-    assert lab.run_probe().state_updates == {key: None}
+def test_the_state_of_a_removed_job_is_deleted(harness: BullmqSchedulerHarness) -> None:
+    with harness.worker("return"):
+        harness.run_probe()
+    [key] = [key for key, state in harness.state.items() if state["name"] == "digest"]
+    harness.client.zrem(f"bull:{harness.queue}:repeat", "digest")
+    assert harness.run_probe().state_updates == {key: None}
 
 
-def test_a_broker_that_is_down(lab: BullmqSchedulerLab) -> None:
-    lab.server = RedisServer(1)
-    report = lab.run_probe()
+def test_a_broker_that_is_down(harness: BullmqSchedulerHarness) -> None:
+    harness.server = RedisServer(1)
+    report = harness.run_probe()
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "broker.unreachable")
     assert report.problems is None
 

@@ -8,47 +8,47 @@ import pytest
 
 from tests.support.postgres import PostgresServer
 from tests.support.probe_runs import run_probe
-from tests.support.queue_lab import NBSP
-from tests.support.queue_labs import ProcrastinateLab
+from tests.support.queue_harness import NBSP
+from tests.support.queue_harnesses import ProcrastinateHarness
 from watchdog.domain.model import Outcome
 
 
 @pytest.fixture(scope="module")
-def system() -> type[ProcrastinateLab]:
-    return ProcrastinateLab
+def system() -> type[ProcrastinateHarness]:
+    return ProcrastinateHarness
 
 
-def test_the_message_counts_waiting_jobs(lab: ProcrastinateLab) -> None:
+def test_the_message_counts_waiting_jobs(harness: ProcrastinateHarness) -> None:
     row = "INSERT INTO procrastinate_jobs (queue_name, task_name, scheduled_at, status) VALUES (%s, 'x', "
-    lab.execute(f"{row} now() - interval '1 hour', 'todo')", lab.queue_name)
-    lab.execute(f"{row} now() + interval '1 hour', 'todo')", lab.queue_name)
-    lab.execute(f"{row} now() - interval '2 hours', 'doing')", lab.queue_name)
-    lab.execute("INSERT INTO procrastinate_workers DEFAULT VALUES")
-    message = lab.run_probe(start_within="100ms").result.message
+    harness.execute(f"{row} now() - interval '1 hour', 'todo')", harness.queue_name)
+    harness.execute(f"{row} now() + interval '1 hour', 'todo')", harness.queue_name)
+    harness.execute(f"{row} now() - interval '2 hours', 'doing')", harness.queue_name)
+    harness.execute("INSERT INTO procrastinate_workers DEFAULT VALUES")
+    message = harness.run_probe(start_within="100ms").result.message
     assert message == f"not picked up within 100{NBSP}ms: 1 active, 2 waiting, oldest 1{NBSP}h"
 
 
-def test_a_job_that_waits_for_a_retry_is_not_finished(lab: ProcrastinateLab) -> None:
-    with lab.running_worker():
-        report = lab.run_probe({"task": "retry_later"}, finish_within="3s")
+def test_a_job_that_waits_for_a_retry_is_not_finished(harness: ProcrastinateHarness) -> None:
+    with harness.running_worker():
+        report = harness.run_probe({"task": "retry_later"}, finish_within="3s")
     assert report.result.reason == "canary.not_finished"
     assert report.result.message.endswith(f"not finished within 3{NBSP}s: it failed and waits for a retry")
-    assert lab.job_states() == []
+    assert harness.job_states() == []
 
 
 @pytest.mark.parametrize("status", ["succeeded", "failed"])
-def test_the_finished_sentinel_of_a_killed_process_is_removed(lab: ProcrastinateLab, status: str) -> None:
-    lab.abandon_sentinel(5_000)
-    lab.execute("UPDATE procrastinate_jobs SET status = %s WHERE queue_name = %s", status, lab.queue_name)
-    report = asyncio.run(run_probe(lab.build_probe(**lab.short_limits), 6_000, previous_slot=5_000))
+def test_the_finished_sentinel_of_a_killed_process_is_removed(harness: ProcrastinateHarness, status: str) -> None:
+    harness.abandon_sentinel(5_000)
+    harness.execute("UPDATE procrastinate_jobs SET status = %s WHERE queue_name = %s", status, harness.queue_name)
+    report = asyncio.run(run_probe(harness.build_probe(**harness.short_limits), 6_000, previous_slot=5_000))
     assert report.result.reason == "canary.not_picked_up"
     assert report.result.measurements["waiting"] == 1
-    assert lab.job_states() == []
+    assert harness.job_states() == []
 
 
 def test_a_database_without_procrastinate(postgres: PostgresServer) -> None:
     with postgres.temporary_database() as url:
-        report = ProcrastinateLab(url).run_probe()
+        report = ProcrastinateHarness(url).run_probe()
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "queue.missing")
     assert report.result.message == "Procrastinate is not in this database: table procrastinate_jobs is missing"
 
@@ -62,17 +62,17 @@ GRANTS_SQL = """
 """
 
 
-def test_the_required_privileges(lab: ProcrastinateLab) -> None:
-    monitor = {"url": lab.probed_url.replace("postgres@", "monitor@")}
-    lab.execute("CREATE ROLE monitor LOGIN")
+def test_the_required_privileges(harness: ProcrastinateHarness) -> None:
+    monitor = {"url": harness.probed_url.replace("postgres@", "monitor@")}
+    harness.execute("CREATE ROLE monitor LOGIN")
     try:
-        refused = lab.run_probe(monitor)
-        lab.execute(GRANTS_SQL)
-        with lab.running_worker():
-            allowed = lab.run_probe(monitor)
+        refused = harness.run_probe(monitor)
+        harness.execute(GRANTS_SQL)
+        with harness.running_worker():
+            allowed = harness.run_probe(monitor)
     finally:
-        lab.execute("DROP OWNED BY monitor; DROP ROLE monitor")
+        harness.execute("DROP OWNED BY monitor; DROP ROLE monitor")
     assert (refused.result.outcome, refused.result.reason) == (Outcome.FAIL, "broker.refused")
     assert "the role needs SELECT, INSERT and DELETE on procrastinate_jobs" in refused.result.message
     assert allowed.result.outcome is Outcome.PASS
-    assert lab.job_states() == []
+    assert harness.job_states() == []

@@ -9,7 +9,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from tests.support.job_source_lab import JobSourceLab
+from tests.support.job_source_harness import JobSourceHarness
 from tests.support.polling import wait_until
 from tests.support.postgres import PostgresServer
 from tests.support.probe_runs import python_worker_command
@@ -19,7 +19,7 @@ from watchdog.domain.model import Outcome
 EVERY_SECOND = {"every": "1s"}
 
 
-class PeriodicTaskLab(JobSourceLab):
+class PeriodicTaskHarness(JobSourceHarness):
     """A database of its own."""
 
     def __init__(self, url: str):
@@ -41,83 +41,83 @@ class PeriodicTaskLab(JobSourceLab):
 
 
 @pytest.fixture
-def lab(postgres: PostgresServer) -> Iterator[PeriodicTaskLab]:
+def harness(postgres: PostgresServer) -> Iterator[PeriodicTaskHarness]:
     with postgres.temporary_database() as url:
-        lab = PeriodicTaskLab(url)
-        with lab.worker(BEHAVIOR="nothing"):
+        harness = PeriodicTaskHarness(url)
+        with harness.worker(BEHAVIOR="nothing"):
             pass
-        yield lab
+        yield harness
 
 
-def has_run(lab: PeriodicTaskLab) -> bool:
-    return "last_ok" in lab.job_evidence()
+def has_run(harness: PeriodicTaskHarness) -> bool:
+    return "last_ok" in harness.job_evidence()
 
 
-def test_every_task_is_read(lab: PeriodicTaskLab) -> None:
-    with lab.worker():
-        wait_until(lambda: has_run(lab))
-        report = lab.run_probe(digest=EVERY_SECOND)
+def test_every_task_is_read(harness: PeriodicTaskHarness) -> None:
+    with harness.worker():
+        wait_until(lambda: has_run(harness))
+        report = harness.run_probe(digest=EVERY_SECOND)
     assert (report.result.outcome, report.problems) == (Outcome.PASS, {})
     assert report.result.measurements == {"jobs": 1, "jobs_failing": 0}
 
 
-def test_a_killed_worker_is_reported_first_as_overdue_tasks_then_as_dead(lab: PeriodicTaskLab) -> None:
-    with lab.worker() as worker:
-        wait_until(lambda: has_run(lab))
+def test_a_killed_worker_is_reported_first_as_overdue_tasks_then_as_dead(harness: PeriodicTaskHarness) -> None:
+    with harness.worker() as worker:
+        wait_until(lambda: has_run(harness))
         worker.kill()
-        wait_until(lambda: lab.reason("1s", digest=EVERY_SECOND) == "job.overdue")
-    lab.sql("UPDATE procrastinate_workers SET last_heartbeat = now() - interval '1 hour'")
-    dead = lab.run_probe(digest=EVERY_SECOND)
+        wait_until(lambda: harness.reason("1s", digest=EVERY_SECOND) == "job.overdue")
+    harness.sql("UPDATE procrastinate_workers SET last_heartbeat = now() - interval '1 hour'")
+    dead = harness.run_probe(digest=EVERY_SECOND)
     assert (dead.result.outcome, dead.result.reason) == (Outcome.FAIL, "job.scheduler_dead")
-    lab.sql("DELETE FROM procrastinate_workers")
-    gone = lab.run_probe(digest=EVERY_SECOND)
+    harness.sql("DELETE FROM procrastinate_workers")
+    gone = harness.run_probe(digest=EVERY_SECOND)
     assert gone.result.reason == "job.scheduler_dead"
     assert gone.result.message.startswith("no Procrastinate worker is running")
-    with lab.worker():
-        wait_until(lambda: lab.run_probe("10s", digest=EVERY_SECOND).result.outcome is Outcome.PASS)
+    with harness.worker():
+        wait_until(lambda: harness.run_probe("10s", digest=EVERY_SECOND).result.outcome is Outcome.PASS)
 
 
-def test_a_run_that_no_worker_picks_up_is_overdue(lab: PeriodicTaskLab) -> None:
-    with lab.worker(QUEUE_OF_WORKER="another"):
-        wait_until(lambda: lab.reason("1s") == "job.overdue")
+def test_a_run_that_no_worker_picks_up_is_overdue(harness: PeriodicTaskHarness) -> None:
+    with harness.worker(QUEUE_OF_WORKER="another"):
+        wait_until(lambda: harness.reason("1s") == "job.overdue")
 
 
-def test_a_task_that_throws_has_failed(lab: PeriodicTaskLab) -> None:
-    with lab.worker("throw"):
-        wait_until(lambda: lab.reason(digest={"failures": 2}) == "job.failed")
-        _, message = (lab.run_probe(digest={"failures": 2}).problems or {})["digest"]
+def test_a_task_that_throws_has_failed(harness: PeriodicTaskHarness) -> None:
+    with harness.worker("throw"):
+        wait_until(lambda: harness.reason(digest={"failures": 2}) == "job.failed")
+        _, message = (harness.run_probe(digest={"failures": 2}).problems or {})["digest"]
     assert message.endswith("in a row: Procrastinate does not store the reason")
 
 
-def test_a_success_that_was_removed_clears_a_failure_that_is_kept(lab: PeriodicTaskLab) -> None:
-    with lab.worker("throw"):
-        wait_until(lambda: lab.reason("1h") == "job.failed")
-    with lab.worker(DELETES="successful"):
+def test_a_success_that_was_removed_clears_a_failure_that_is_kept(harness: PeriodicTaskHarness) -> None:
+    with harness.worker("throw"):
+        wait_until(lambda: harness.reason("1h") == "job.failed")
+    with harness.worker(DELETES="successful"):
         newest = "SELECT 1 FROM procrastinate_periodic_defers WHERE job_id IS NULL"
-        wait_until(lambda: lab.sql(newest))
-    lab.sql("UPDATE procrastinate_periodic_defers SET job_id = NULL")  # also of runs that have started meanwhile
-    assert lab.sql("SELECT 1 FROM procrastinate_jobs WHERE status = 'failed'")
-    assert lab.reason("1h") == ""
+        wait_until(lambda: harness.sql(newest))
+    harness.sql("UPDATE procrastinate_periodic_defers SET job_id = NULL")  # also of runs that have started meanwhile
+    assert harness.sql("SELECT 1 FROM procrastinate_jobs WHERE status = 'failed'")
+    assert harness.reason("1h") == ""
 
 
-def test_a_task_that_hangs_is_stuck_and_without_its_worker_stalled(lab: PeriodicTaskLab) -> None:
-    with lab.worker("hang") as worker:
-        wait_until(lambda: lab.reason("1h", digest={"max_runtime": "1s"}) == "job.stuck")
+def test_a_task_that_hangs_is_stuck_and_without_its_worker_stalled(harness: PeriodicTaskHarness) -> None:
+    with harness.worker("hang") as worker:
+        wait_until(lambda: harness.reason("1h", digest={"max_runtime": "1s"}) == "job.stuck")
         worker.kill()
-        lab.sql("UPDATE procrastinate_workers SET last_heartbeat = now() - interval '1 minute'")
-        assert lab.reason("1h") == "job.stalled"
+        harness.sql("UPDATE procrastinate_workers SET last_heartbeat = now() - interval '1 minute'")
+        assert harness.reason("1h") == "job.stalled"
 
 
-def test_a_role_that_can_write_is_reported(lab: PeriodicTaskLab) -> None:
+def test_a_role_that_can_write_is_reported(harness: PeriodicTaskHarness) -> None:
     tables = [f"procrastinate_{name}" for name in ("jobs", "events", "workers", "periodic_defers")]
-    admin, lab.url = lab.url, lab.url.replace("postgres@", "reader@")
+    admin, harness.url = harness.url, harness.url.replace("postgres@", "reader@")
     warnings = []
     with psycopg.connect(admin, autocommit=True) as connection:
         connection.execute("CREATE ROLE reader LOGIN")
         try:
             for privilege in (f"SELECT ON {', '.join(tables)}", f"UPDATE ON {tables[3]}", f"DELETE ON {tables[0]}"):
                 connection.execute(f"GRANT {privilege} TO reader".encode())
-                warnings.append(lab.run_probe().evidence.facts.get("write_access"))
+                warnings.append(harness.run_probe().evidence.facts.get("write_access"))
                 connection.execute("REVOKE UPDATE, DELETE ON ALL TABLES IN SCHEMA public FROM reader")
         finally:
             connection.execute("DROP OWNED BY reader; DROP ROLE reader")

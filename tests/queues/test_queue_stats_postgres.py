@@ -59,11 +59,11 @@ async def fetch_all(url: str, statement: str) -> None:
 @pytest.mark.parametrize("statement", ["INSERT INTO jobs VALUES (1)", "DELETE FROM jobs"])
 def test_a_session_is_read_only(postgres: PostgresServer, statement: str) -> None:
     with postgres.temporary_database() as url:
-        lab = PostgresQueue(url)
-        lab.sql("CREATE TABLE jobs AS SELECT 0 AS id")
+        harness = PostgresQueue(url)
+        harness.sql("CREATE TABLE jobs AS SELECT 0 AS id")
         with pytest.raises(ProbeError, match="in a read-only transaction"):
-            asyncio.run(fetch_all(lab.url, statement))
-        assert lab.sql("SELECT id FROM jobs") == [(0,)]
+            asyncio.run(fetch_all(harness.url, statement))
+        assert harness.sql("SELECT id FROM jobs") == [(0,)]
 
 
 # --- pg-boss

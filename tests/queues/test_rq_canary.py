@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.queue_labs import RqLab
+from tests.support.queue_harnesses import RqHarness
 from watchdog.domain.model import Outcome
 from watchdog.probes.base import derive_idempotency_key
 
 
 @pytest.fixture(scope="module")
-def system() -> type[RqLab]:
-    return RqLab
+def system() -> type[RqHarness]:
+    return RqHarness
 
 
-def test_workers_that_read_json(lab: RqLab) -> None:
-    with lab.running_worker(SERIALIZER="json"):
-        assert lab.run_probe({"serializer": "json"}).result.outcome is Outcome.PASS
+def test_workers_that_read_json(harness: RqHarness) -> None:
+    with harness.running_worker(SERIALIZER="json"):
+        assert harness.run_probe({"serializer": "json"}).result.outcome is Outcome.PASS
 
 
-def test_an_abandoned_sentinel_expires(lab: RqLab) -> None:
-    lab.create_queue()
-    lab.abandon_sentinel(5_000)
-    assert 0 < lab.client.ttl(f"rq:job:{derive_idempotency_key('pipeline', 5_000)}") <= 70
+def test_an_abandoned_sentinel_expires(harness: RqHarness) -> None:
+    harness.create_queue()
+    harness.abandon_sentinel(5_000)
+    assert 0 < harness.client.ttl(f"rq:job:{derive_idempotency_key('pipeline', 5_000)}") <= 70

@@ -11,87 +11,87 @@ from pydantic import ValidationError
 
 from tests.support.polling import HANG_S, wait_until
 from tests.support.probe_runs import run_probe
-from tests.support.queue_lab import NBSP, suspended_process
-from tests.support.queue_labs import CeleryLab
+from tests.support.queue_harness import NBSP, suspended_process
+from tests.support.queue_harnesses import CeleryHarness
 from watchdog.domain.model import Outcome
 from watchdog.probes.base import derive_idempotency_key
 from watchdog.queues.celery.broker import BROKER_THREAD_SEMAPHORE, MAX_BROKER_THREADS
 
 
 @pytest.fixture(scope="module")
-def system() -> type[CeleryLab]:
-    return CeleryLab
+def system() -> type[CeleryHarness]:
+    return CeleryHarness
 
 
-def test_workers_with_task_track_started_show_the_pickup(lab: CeleryLab) -> None:
+def test_workers_with_task_track_started_show_the_pickup(harness: CeleryHarness) -> None:
     tracked = {"task_track_started": True}
-    with lab.running_worker(TRACKS="yes") as worker:
-        passed = lab.run_probe(tracked, start_within="3s")
-        hanging = lab.run_probe({**tracked, "task": "hang"}, start_within="2s", finish_within="2s")
+    with harness.running_worker(TRACKS="yes") as worker:
+        passed = harness.run_probe(tracked, start_within="3s")
+        hanging = harness.run_probe({**tracked, "task": "hang"}, start_within="2s", finish_within="2s")
         worker.kill()
     assert passed.result.outcome is Outcome.PASS
     assert hanging.result.reason == "canary.not_finished"
     assert hanging.result.message.startswith("picked up after ")
-    idle = lab.run_probe(tracked, start_within="500ms")
+    idle = harness.run_probe(tracked, start_within="500ms")
     assert idle.result.reason == "canary.not_picked_up"
     assert idle.result.message == f"not picked up within 500{NBSP}ms: 1 waiting"
 
 
-def test_start_within_requires_task_track_started(lab: CeleryLab) -> None:
+def test_start_within_requires_task_track_started(harness: CeleryHarness) -> None:
     with pytest.raises(ValidationError, match="Celery does not show when a job is picked up: remove start_within"):
-        lab.build_probe(start_within="1s")
+        harness.build_probe(start_within="1s")
 
 
-def test_an_unknown_task_has_failed(lab: CeleryLab) -> None:
-    with lab.running_worker():
-        report = lab.run_probe({"task": "nowhere"})
+def test_an_unknown_task_has_failed(harness: CeleryHarness) -> None:
+    with harness.running_worker():
+        report = harness.run_probe({"task": "nowhere"})
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "job.failed")
     assert report.result.message == "the job failed: NotRegistered: nowhere"
-    assert lab.list_leftovers() == []
+    assert harness.list_leftovers() == []
 
 
-def test_a_job_that_waits_for_a_retry_is_not_finished(lab: CeleryLab) -> None:
-    with lab.running_worker():
-        report = lab.run_probe({"task": "retry_later"}, finish_within="1s")
+def test_a_job_that_waits_for_a_retry_is_not_finished(harness: CeleryHarness) -> None:
+    with harness.running_worker():
+        report = harness.run_probe({"task": "retry_later"}, finish_within="1s")
     assert report.result.reason == "canary.not_finished"
     assert report.result.message.endswith(f"not finished within 1{NBSP}s: waiting for a retry: ValueError: not yet")
 
 
-def test_a_sentinel_expires(lab: CeleryLab) -> None:
+def test_a_sentinel_expires(harness: CeleryHarness) -> None:
     """After the canary's deadline and one minute."""
-    lab.abandon_sentinel(5_000)
-    message, sent = lab.client.lindex(lab.queue_name, 0), time.time()
+    harness.abandon_sentinel(5_000)
+    message, sent = harness.client.lindex(harness.queue_name, 0), time.time()
     expires = message.partition('"expires": "')[2][:19]
     assert 60 < time.mktime(time.strptime(expires, "%Y-%m-%dT%H:%M:%S")) - time.timezone - sent < 75
 
 
-def test_pickled_results_are_not_read(lab: CeleryLab) -> None:
-    lab.results.set(
+def test_pickled_results_are_not_read(harness: CeleryHarness) -> None:
+    harness.results.set(
         f"celery-task-meta-{derive_idempotency_key('pipeline', 5_000)}", pickle.dumps({"status": "SUCCESS"})
     )
-    report = asyncio.run(run_probe(lab.build_probe(), 6_000, previous_slot=5_000))
+    report = asyncio.run(run_probe(harness.build_probe(), 6_000, previous_slot=5_000))
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "broker.refused")
     assert report.result.message == "the result is not JSON: the workers need result_serializer json"
 
 
-def test_a_broker_that_hangs_while_the_result_backend_responds(lab: CeleryLab) -> None:
-    with lab.dedicated_broker() as other, suspended_process(other.broker_pid()):
+def test_a_broker_that_hangs_while_the_result_backend_responds(harness: CeleryHarness) -> None:
+    with harness.dedicated_broker() as other, suspended_process(other.broker_pid()):
         started = time.monotonic()
-        report = lab.run_probe({"broker": other.probed_url})
+        report = harness.run_probe({"broker": other.probed_url})
         elapsed_s = time.monotonic() - started
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "broker.unreachable")
     assert "within 3 s" in report.result.message or "imed out" in report.result.message
     assert elapsed_s < HANG_S
 
 
-def test_the_number_of_hanging_calls_is_limited(lab: CeleryLab) -> None:
+def test_the_number_of_hanging_calls_is_limited(harness: CeleryHarness) -> None:
     for _ in range(MAX_BROKER_THREADS):
         wait_until(lambda: BROKER_THREAD_SEMAPHORE.acquire(blocking=False))
     try:
-        report = lab.run_probe()
+        report = harness.run_probe()
     finally:
         for _ in range(MAX_BROKER_THREADS):
             BROKER_THREAD_SEMAPHORE.release()
     assert report.result.reason == "broker.unreachable"
     assert report.result.message == "broker unreachable: too many earlier calls are still waiting for a response"
-    assert lab.run_probe(finish_within="1s").result.reason == "canary.not_finished"
+    assert harness.run_probe(finish_within="1s").result.reason == "canary.not_finished"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from tests.support.job_source_lab import JobSourceLab
+from tests.support.job_source_harness import JobSourceHarness
 from tests.support.polling import wait_until
 from tests.support.probe_runs import python_worker_command
 from tests.support.redis_server import RedisServer, running_worker
@@ -20,7 +20,7 @@ NBSP = "\N{NO-BREAK SPACE}"
 TASK_TABLE = "django_celery_beat_periodictask"
 
 
-class DjangoBeatLab(JobSourceLab):
+class DjangoBeatHarness(JobSourceHarness):
     """A database of its own. Runs keep no state, unless a test sets `keeps_state`."""
 
     def __init__(self, url: str, broker: str = ""):
@@ -55,76 +55,76 @@ class DjangoBeatLab(JobSourceLab):
 
 
 @pytest.fixture
-def lab(database_url: str, redis_server: RedisServer) -> Iterator[DjangoBeatLab]:
+def harness(database_url: str, redis_server: RedisServer) -> Iterator[DjangoBeatHarness]:
     """Beat has run and has stopped."""
-    lab = DjangoBeatLab(database_url, redis_server.url)
-    with lab.beat():
-        wait_until(lab.has_sent)
-        report = lab.run_probe()
+    harness = DjangoBeatHarness(database_url, redis_server.url)
+    with harness.beat():
+        wait_until(harness.has_sent)
+        report = harness.run_probe()
     assert (report.result.outcome, report.result.measurements) == (Outcome.PASS, {"jobs": 4, "jobs_failing": 0})
-    yield lab
-    lab.engine.dispose()
+    yield harness
+    harness.engine.dispose()
 
 
-def test_every_schedule_is_read_and_a_stopped_beat_reported(lab: DjangoBeatLab) -> None:
-    jobs = lab.run_probe().evidence.facts["jobs"]
+def test_every_schedule_is_read_and_a_stopped_beat_reported(harness: DjangoBeatHarness) -> None:
+    jobs = harness.run_probe().evidence.facts["jobs"]
     assert set(jobs) == {"digest", "nightly", "rates", "celery.backend_cleanup"}
     assert (jobs["rates"]["cron"], jobs["rates"]["timezone"]) == ("*/15 8-18 * * 1-5", "Europe/Berlin")
     assert jobs["digest"]["every"] == f"1{NBSP}s"
     warning = f"postgres can write to {TASK_TABLE}; SELECT is enough"
-    assert lab.run_probe().evidence.facts.get("write_access") == (None if "sqlite" in lab.url else warning)
-    lab.update(last_run_at=lab.time_ago(4))
-    assert lab.reasons() == {}  # beat may not have stored its newest runs yet
-    lab.update(last_run_at=lab.time_ago(4.6))
-    assert lab.reasons() == {"digest": "job.overdue"}
-    lab.update(last_run_at=lab.time_ago(10))
-    report = lab.run_probe()
+    assert harness.run_probe().evidence.facts.get("write_access") == (None if "sqlite" in harness.url else warning)
+    harness.update(last_run_at=harness.time_ago(4))
+    assert harness.reasons() == {}  # beat may not have stored its newest runs yet
+    harness.update(last_run_at=harness.time_ago(4.6))
+    assert harness.reasons() == {"digest": "job.overdue"}
+    harness.update(last_run_at=harness.time_ago(10))
+    report = harness.run_probe()
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "job.scheduler_dead")
     assert report.result.message.startswith("the scheduler has not reported since ")
-    with lab.beat():
-        wait_until(lambda: lab.run_probe().result.outcome is Outcome.PASS)
+    with harness.beat():
+        wait_until(lambda: harness.run_probe().result.outcome is Outcome.PASS)
 
 
-def test_only_schedules_in_force_are_judged(lab: DjangoBeatLab) -> None:
+def test_only_schedules_in_force_are_judged(harness: DjangoBeatHarness) -> None:
     """A schedule is in force while it is enabled, has started, has not expired and, if one-off, has not run."""
-    late = {"last_run_at": lab.time_ago(4.6), "date_changed": lab.time_ago(4.6)}
+    late = {"last_run_at": harness.time_ago(4.6), "date_changed": harness.time_ago(4.6)}
     for change in (
         {"enabled": False},
         {"one_off": True},
-        {"expires": lab.time_ago(1)},
-        {"start_time": lab.time_ago(-60)},
+        {"expires": harness.time_ago(1)},
+        {"start_time": harness.time_ago(-60)},
     ):
-        lab.update(**late, **change)
-        assert lab.reasons() == {}, change
-        lab.update(enabled=True, one_off=False, expires=None, start_time=None)
-        assert lab.reasons() == {"digest": "job.overdue"}, change
+        harness.update(**late, **change)
+        assert harness.reasons() == {}, change
+        harness.update(enabled=True, one_off=False, expires=None, start_time=None)
+        assert harness.reasons() == {"digest": "job.overdue"}, change
 
 
-def test_runs_of_a_schedule_are_expected_from_its_enabling_on(lab: DjangoBeatLab) -> None:
-    lab.keeps_state = True
-    lab.update(last_run_at=lab.time_ago(10_000), enabled=False)
-    assert lab.reasons() == {}
-    lab.update(last_run_at=None, enabled=True, date_changed=lab.time_ago(4))  # as Django saves it
-    assert lab.reasons() == {}
-    lab.update(date_changed=lab.time_ago(4.6))
-    lab.state = {key: {**state, "expected_from": 0} for key, state in lab.state.items()}
-    assert lab.reasons() == {"digest": "job.overdue"}
+def test_runs_of_a_schedule_are_expected_from_its_enabling_on(harness: DjangoBeatHarness) -> None:
+    harness.keeps_state = True
+    harness.update(last_run_at=harness.time_ago(10_000), enabled=False)
+    assert harness.reasons() == {}
+    harness.update(last_run_at=None, enabled=True, date_changed=harness.time_ago(4))  # as Django saves it
+    assert harness.reasons() == {}
+    harness.update(date_changed=harness.time_ago(4.6))
+    harness.state = {key: {**state, "expected_from": 0} for key, state in harness.state.items()}
+    assert harness.reasons() == {"digest": "job.overdue"}
 
 
-def test_a_clocked_schedule_is_due_once(lab: DjangoBeatLab) -> None:
-    lab.execute(
-        "INSERT INTO django_celery_beat_clockedschedule (id, clocked_time) VALUES (1, :at)", at=lab.time_ago(4.6)
+def test_a_clocked_schedule_is_due_once(harness: DjangoBeatHarness) -> None:
+    harness.execute(
+        "INSERT INTO django_celery_beat_clockedschedule (id, clocked_time) VALUES (1, :at)", at=harness.time_ago(4.6)
     )
-    lab.update(last_run_at=None, interval_id=None, clocked_id=1, one_off=True, total_run_count=0)
-    assert lab.reasons() == {"digest": "job.overdue"}
-    lab.update(last_run_at=lab.time_ago(4.5))
-    assert lab.reasons() == {}
+    harness.update(last_run_at=None, interval_id=None, clocked_id=1, one_off=True, total_run_count=0)
+    assert harness.reasons() == {"digest": "job.overdue"}
+    harness.update(last_run_at=harness.time_ago(4.5))
+    assert harness.reasons() == {}
 
 
-def test_an_edited_schedule_counts_from_now_on(lab: DjangoBeatLab) -> None:
-    lab.update(last_run_at=lab.time_ago(4.6))
-    lab.execute("UPDATE django_celery_beat_intervalschedule SET every = 2, period = 'hours'")
-    assert lab.reasons() == {}
+def test_an_edited_schedule_counts_from_now_on(harness: DjangoBeatHarness) -> None:
+    harness.update(last_run_at=harness.time_ago(4.6))
+    harness.execute("UPDATE django_celery_beat_intervalschedule SET every = 2, period = 'hours'")
+    assert harness.reasons() == {}
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -132,7 +132,7 @@ def test_a_database_without_the_table(database_url: str) -> None:
     engine = sa.create_engine(database_url)
     engine.connect().close()
     engine.dispose()
-    report = DjangoBeatLab(database_url).run_probe()
+    report = DjangoBeatHarness(database_url).run_probe()
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "database.table_missing")
     hint = "django-celery-beat creates it when the application is migrated"
     assert report.result.message == f"table {TASK_TABLE} does not exist: {hint}"
@@ -140,6 +140,6 @@ def test_a_database_without_the_table(database_url: str) -> None:
 
 def test_a_database_that_is_down() -> None:
     port = find_free_port()
-    report = DjangoBeatLab(f"postgresql://shop@127.0.0.1:{port}/shop").run_probe()
+    report = DjangoBeatHarness(f"postgresql://shop@127.0.0.1:{port}/shop").run_probe()
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "broker.unreachable")
     assert report.result.message == f"database unreachable: 127.0.0.1:{port}: connection refused"

@@ -13,7 +13,7 @@ from celery import Celery
 from celery.schedules import crontab, schedule
 from redbeat import RedBeatSchedulerEntry
 
-from tests.support.job_source_lab import JobSourceLab
+from tests.support.job_source_harness import JobSourceHarness
 from tests.support.polling import wait_until
 from tests.support.probe_runs import python_worker_command
 from tests.support.redis_server import RedisServer, running_worker
@@ -23,7 +23,7 @@ from watchdog.domain.model import Outcome
 NBSP = "\N{NO-BREAK SPACE}"
 
 
-class RedbeatLab(JobSourceLab):
+class RedbeatHarness(JobSourceHarness):
     """RedBeat's keys on the shared server."""
 
     def __init__(self, server: RedisServer):
@@ -59,17 +59,17 @@ class RedbeatLab(JobSourceLab):
 
 
 @pytest.fixture
-def lab(redis_server: RedisServer) -> Iterator[RedbeatLab]:
-    lab = RedbeatLab(redis_server)
-    lab.client.flushdb()
-    yield lab
-    lab.client.close()
+def harness(redis_server: RedisServer) -> Iterator[RedbeatHarness]:
+    harness = RedbeatHarness(redis_server)
+    harness.client.flushdb()
+    yield harness
+    harness.client.close()
 
 
-def test_every_schedule_is_read(lab: RedbeatLab) -> None:
-    with lab.beat():
-        wait_until(lab.has_sent)
-        report = lab.run_probe()
+def test_every_schedule_is_read(harness: RedbeatHarness) -> None:
+    with harness.beat():
+        wait_until(harness.has_sent)
+        report = harness.run_probe()
     assert (report.result.outcome, report.problems) == (Outcome.PASS, {})
     assert report.result.measurements == {"jobs": 4, "jobs_failing": 0}
     jobs = report.evidence.facts["jobs"]
@@ -81,55 +81,55 @@ def test_every_schedule_is_read(lab: RedbeatLab) -> None:
     assert "unreadable_definitions" not in report.evidence.facts
 
 
-def test_a_stopped_beat_makes_its_jobs_overdue_after_their_grace(lab: RedbeatLab) -> None:
-    with lab.beat() as beat:
-        wait_until(lab.has_sent)
+def test_a_stopped_beat_makes_its_jobs_overdue_after_their_grace(harness: RedbeatHarness) -> None:
+    with harness.beat() as beat:
+        wait_until(harness.has_sent)
         beat.process.terminate()
         beat.process.wait(30)
-        wait_until(lambda: lab.reason("1s") == "job.overdue")
-    assert lab.run_probe("1s").evidence.facts["lock"] == "redbeat::lock is not held"
-    with lab.beat():
-        wait_until(lambda: lab.reason("5s") == "")
+        wait_until(lambda: harness.reason("1s") == "job.overdue")
+    assert harness.run_probe("1s").evidence.facts["lock"] == "redbeat::lock is not held"
+    with harness.beat():
+        wait_until(lambda: harness.reason("5s") == "")
 
 
-def test_a_killed_beat_is_reported_once_for_all_its_jobs(lab: RedbeatLab) -> None:
+def test_a_killed_beat_is_reported_once_for_all_its_jobs(harness: RedbeatHarness) -> None:
     """The lock of a killed beat stays for 25 minutes."""
-    with lab.beat() as beat:
-        wait_until(lab.has_sent)
+    with harness.beat() as beat:
+        wait_until(harness.has_sent)
         beat.kill()
-    lab.set_last_run(6)
-    assert lab.reason() == "job.overdue"
-    lab.set_last_run(11)
-    report = lab.run_probe()
+    harness.set_last_run(6)
+    assert harness.reason() == "job.overdue"
+    harness.set_last_run(11)
+    report = harness.run_probe()
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "job.scheduler_dead")
     assert report.result.message.startswith("the scheduler has not reported since ")
     assert not report.state_updates
-    lab.client.delete("redbeat::lock")
-    lab.set_last_run(6)
-    assert lab.run_probe().result.reason == "job.scheduler_dead"
-    with lab.beat():
-        wait_until(lambda: lab.run_probe("5s").result.outcome is Outcome.PASS)
+    harness.client.delete("redbeat::lock")
+    harness.set_last_run(6)
+    assert harness.run_probe().result.reason == "job.scheduler_dead"
+    with harness.beat():
+        wait_until(lambda: harness.run_probe("5s").result.outcome is Outcome.PASS)
 
 
-def test_a_disabled_schedule_is_listed_and_not_judged(lab: RedbeatLab) -> None:
-    lab.save(schedule(1.0), enabled=False)
-    lab.set_last_run(60)
-    report = lab.run_probe()
+def test_a_disabled_schedule_is_listed_and_not_judged(harness: RedbeatHarness) -> None:
+    harness.save(schedule(1.0), enabled=False)
+    harness.set_last_run(60)
+    report = harness.run_probe()
     assert (report.result.outcome, report.result.measurements["jobs"]) == (Outcome.PASS, 1)
-    lab.save(schedule(1.0))
-    lab.set_last_run(4)
-    assert lab.reason() == "job.overdue"
+    harness.save(schedule(1.0))
+    harness.set_last_run(4)
+    assert harness.reason() == "job.overdue"
 
 
-def test_an_edited_schedule_counts_from_now_on(lab: RedbeatLab) -> None:
-    with lab.beat():
-        wait_until(lab.has_sent)
-        lab.save(crontab("0", "3", "fri-sun"))
-        report = lab.run_probe("1s")
+def test_an_edited_schedule_counts_from_now_on(harness: RedbeatHarness) -> None:
+    with harness.beat():
+        wait_until(harness.has_sent)
+        harness.save(crontab("0", "3", "fri-sun"))
+        report = harness.run_probe("1s")
     assert report.result.outcome is Outcome.PASS
     assert report.evidence.facts["jobs"]["digest"]["cron"] == "0 3 * * 5,6,0"
-    lab.save(crontab("0", "3", "mon", "1-7"))  # no cron expression means the same, so its due time counts
-    digest = lab.job_evidence()
+    harness.save(crontab("0", "3", "mon", "1-7"))  # no cron expression means the same, so its due time counts
+    digest = harness.job_evidence()
     assert (digest["cron"], digest["next"]) == ("0 3 1-7 * 1 (both days)", digest["next_due"])
     assert "unreadable_schedule" not in digest
 
@@ -144,11 +144,11 @@ def test_an_edited_schedule_counts_from_now_on(lab: RedbeatLab) -> None:
         '{"schedule": {"__type__": "crontab", "hour": "0-99999999999"}}',
     ],
 )  # fmt: skip
-def test_an_unreadable_definition_is_judged_by_its_due_time(lab: RedbeatLab, definition: str | bytes) -> None:
+def test_an_unreadable_definition_is_judged_by_its_due_time(harness: RedbeatHarness, definition: str | bytes) -> None:
     """Beat itself crashes on such a definition."""
-    lab.save(schedule(3600.0))
-    lab.set_last_run(4)
-    lab.client.hset("redbeat:evil", "definition", definition)
+    harness.save(schedule(3600.0))
+    harness.set_last_run(4)
+    harness.client.hset("redbeat:evil", "definition", definition)
     deep = json.dumps({"last_run_at": {"timezone": "a." * 2_000}})
     for meta in (
         deep,
@@ -156,40 +156,40 @@ def test_an_unreadable_definition_is_judged_by_its_due_time(lab: RedbeatLab, def
         '{"last_run_at": 7}',
         '{"last_run_at": {"year": 99999999999999999999, "timezone": "../etc"}}',
     ):
-        lab.client.hset("redbeat:evil", "meta", meta)
-        lab.client.zadd("redbeat::schedule", {"redbeat:evil": datetime.now(UTC).timestamp() - 200})
-        jobs = lab.run_probe().problems or {}
+        harness.client.hset("redbeat:evil", "meta", meta)
+        harness.client.zadd("redbeat::schedule", {"redbeat:evil": datetime.now(UTC).timestamp() - 200})
+        jobs = harness.run_probe().problems or {}
         assert {name: reason for name, (reason, *_) in jobs.items()} == dict.fromkeys(("digest", "evil"), "job.overdue")
 
 
-def test_invalid_entries_are_harmless(lab: RedbeatLab) -> None:
-    lab.save(schedule(3600.0))
-    lab.client.set("redbeat:text", "poison")
+def test_invalid_entries_are_harmless(harness: RedbeatHarness) -> None:
+    harness.save(schedule(3600.0))
+    harness.client.set("redbeat:text", "poison")
     names = ("text", "gone", "x" * 10_000, "\x00\N{BELL}")
-    lab.client.zadd("redbeat::schedule", {f"redbeat:{name}": float("inf") for name in names})
-    lab.client.zadd("redbeat::schedule", {"redbeat:past": float("-inf"), "redbeat:over": -1, "redbeat:far": 1e300})
-    report = lab.run_probe()
+    harness.client.zadd("redbeat::schedule", {f"redbeat:{name}": float("inf") for name in names})
+    harness.client.zadd("redbeat::schedule", {"redbeat:past": float("-inf"), "redbeat:over": -1, "redbeat:far": 1e300})
+    report = harness.run_probe()
     assert (report.result.outcome, report.result.measurements["jobs"]) == (Outcome.PASS, 8)
     assert str(report.evidence.facts["unreadable_definitions"]).startswith("past, over, ")
 
 
-def test_another_prefix(lab: RedbeatLab) -> None:
-    lab.save(schedule(3600.0))
-    assert lab.run_probe(overrides={"prefix": "shop:"}).result.measurements == {"jobs": 0, "jobs_failing": 0}
+def test_another_prefix(harness: RedbeatHarness) -> None:
+    harness.save(schedule(3600.0))
+    assert harness.run_probe(overrides={"prefix": "shop:"}).result.measurements == {"jobs": 0, "jobs_failing": 0}
 
 
-def test_redis_is_down(lab: RedbeatLab) -> None:
+def test_redis_is_down(harness: RedbeatHarness) -> None:
     port = find_free_port()
-    report = lab.run_probe(overrides={"redbeat": f"redis://127.0.0.1:{port}/0"})
+    report = harness.run_probe(overrides={"redbeat": f"redis://127.0.0.1:{port}/0"})
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "broker.unreachable")
     assert report.result.message == f"broker unreachable: 127.0.0.1:{port}: connection refused"
 
 
-def test_redis_denies_access(lab: RedbeatLab) -> None:
-    lab.save(schedule(3600.0))
-    lab.client.acl_setuser("reader", True, passwords=["+pw"], keys=["*"], commands=["+@all", "-hget"])
+def test_redis_denies_access(harness: RedbeatHarness) -> None:
+    harness.save(schedule(3600.0))
+    harness.client.acl_setuser("reader", True, passwords=["+pw"], keys=["*"], commands=["+@all", "-hget"])
     try:
-        report = lab.run_probe(overrides={"redbeat": lab.server.url.replace("//", "//reader:pw@")})
+        report = harness.run_probe(overrides={"redbeat": harness.server.url.replace("//", "//reader:pw@")})
     finally:
-        lab.client.acl_deluser("reader")
+        harness.client.acl_deluser("reader")
     assert report.result.reason == "broker.refused"

@@ -16,91 +16,91 @@ from pydantic import ValidationError
 from tests.support.polling import HANG_S, wait_until, wait_until_async
 from tests.support.postgres import PostgresServer
 from tests.support.probe_runs import canary_probe, run_probe
-from tests.support.queue_lab import NBSP
-from tests.support.queue_labs import PgbossLab
+from tests.support.queue_harness import NBSP
+from tests.support.queue_harnesses import PgbossHarness
 from tests.support.third_party import ThirdPartyServers
 from watchdog.domain.model import Outcome, RecordedResult
 
 
 @pytest.fixture(scope="module")
-def system() -> type[PgbossLab]:
-    return PgbossLab
+def system() -> type[PgbossHarness]:
+    return PgbossHarness
 
 
 # --- the stages
 
 
-def test_the_message_counts_waiting_jobs(lab: PgbossLab) -> None:
+def test_the_message_counts_waiting_jobs(harness: PgbossHarness) -> None:
     """Neither delayed nor blocked jobs count."""
-    lab.create_queue()
+    harness.create_queue()
     row = "INSERT INTO pgboss.job (name, policy, start_after, state, blocked) VALUES (%s, 'standard', "
-    lab.execute(f"{row} now() - interval '1 hour', 'created', false)", lab.queue_name)
-    lab.execute(f"{row} now() + interval '1 hour', 'created', false)", lab.queue_name)
-    lab.execute(f"{row} now() - interval '2 hours', 'created', true)", lab.queue_name)
-    lab.execute(f"{row} now() - interval '2 hours', 'active', false)", lab.queue_name)
-    message = lab.run_probe(start_within="100ms").result.message
+    harness.execute(f"{row} now() - interval '1 hour', 'created', false)", harness.queue_name)
+    harness.execute(f"{row} now() + interval '1 hour', 'created', false)", harness.queue_name)
+    harness.execute(f"{row} now() - interval '2 hours', 'created', true)", harness.queue_name)
+    harness.execute(f"{row} now() - interval '2 hours', 'active', false)", harness.queue_name)
+    message = harness.run_probe(start_within="100ms").result.message
     assert message == f"not picked up within 100{NBSP}ms: 1 active, 2 waiting, oldest 1{NBSP}h"
 
 
-def test_a_thrown_value_that_is_not_an_error_is_reported(lab: PgbossLab) -> None:
-    with lab.running_worker("refuse"):
-        report = lab.run_probe()
+def test_a_thrown_value_that_is_not_an_error_is_reported(harness: PgbossHarness) -> None:
+    with harness.running_worker("refuse"):
+        report = harness.run_probe()
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "job.failed")
     assert report.result.message == 'the job failed: {"code": 7}'
-    assert lab.job_states() == []
+    assert harness.job_states() == []
 
 
-def test_a_worker_without_heartbeats_is_gone(lab: PgbossLab) -> None:
+def test_a_worker_without_heartbeats_is_gone(harness: PgbossHarness) -> None:
     def kill_worker() -> None:
         worker.kill()
-        lab.update_jobs("heartbeat_on = now() - interval '1 hour'")
+        harness.update_jobs("heartbeat_on = now() - interval '1 hour'")
 
-    with lab.running_worker("hang", OPTIONS='{"heartbeatSeconds": 10}') as worker:
-        report = lab.run_probe_and_trigger(lab.count_active, kill_worker, start_within="2s", finish_within="2s")
+    with harness.running_worker("hang", OPTIONS='{"heartbeatSeconds": 10}') as worker:
+        report = harness.run_probe_and_trigger(harness.count_active, kill_worker, start_within="2s", finish_within="2s")
     assert report.result.reason == "canary.not_finished"
     assert report.result.message.endswith(f"not finished within 2{NBSP}s: its worker is gone")
-    assert lab.job_states() == []
+    assert harness.job_states() == []
 
 
 # --- queue policies
 
 
 @pytest.mark.parametrize("policy", ["standard", "short", "singleton", "stately", "exclusive"])
-def test_a_sentinel_and_other_jobs_do_not_exclude_each_other(lab: PgbossLab, policy: str) -> None:
+def test_a_sentinel_and_other_jobs_do_not_exclude_each_other(harness: PgbossHarness, policy: str) -> None:
     """Also where the policy allows only one waiting job."""
-    lab.create_queue(f'{{"policy": "{policy}"}}')
+    harness.create_queue(f'{{"policy": "{policy}"}}')
     insert_other_sql = "INSERT INTO pgboss.job (name, policy) VALUES (%s, %s) ON CONFLICT DO NOTHING RETURNING id"
-    assert lab.execute(insert_other_sql, lab.queue_name, policy)
+    assert harness.execute(insert_other_sql, harness.queue_name, policy)
 
     def replace_other_job() -> None:
-        lab.execute("DELETE FROM pgboss.job WHERE name = %s AND data IS NULL", lab.queue_name)
-        assert lab.execute(insert_other_sql, lab.queue_name, policy)
+        harness.execute("DELETE FROM pgboss.job WHERE name = %s AND data IS NULL", harness.queue_name)
+        assert harness.execute(insert_other_sql, harness.queue_name, policy)
 
-    report = lab.run_probe_and_trigger(lambda: len(lab.job_states()) == 2, replace_other_job, start_within="1s")
+    report = harness.run_probe_and_trigger(lambda: len(harness.job_states()) == 2, replace_other_job, start_within="1s")
     assert report.result.measurements["waiting"] == 2
-    assert lab.job_states() == ["created"]
+    assert harness.job_states() == ["created"]
 
 
-def test_a_sentinel_waits_in_a_singleton_queue(lab: PgbossLab) -> None:
+def test_a_sentinel_waits_in_a_singleton_queue(harness: PgbossHarness) -> None:
     """With a key of its own it would overtake the job that blocks all others."""
-    with lab.running_worker("hang", CONCURRENCY="2", OPTIONS='{"policy": "singleton"}'):
-        lab.execute("INSERT INTO pgboss.job (name, policy) VALUES (%s, 'singleton')", lab.queue_name)
-        wait_until(lambda: lab.job_states() == ["active"])
-        message = lab.run_probe(start_within="900ms").result.message
+    with harness.running_worker("hang", CONCURRENCY="2", OPTIONS='{"policy": "singleton"}'):
+        harness.execute("INSERT INTO pgboss.job (name, policy) VALUES (%s, 'singleton')", harness.queue_name)
+        wait_until(lambda: harness.job_states() == ["active"])
+        message = harness.run_probe(start_within="900ms").result.message
     assert message.startswith(f"not picked up within 900{NBSP}ms: 1 active, 1 waiting")
 
 
-def test_listening_workers_are_notified(lab: PgbossLab) -> None:
+def test_listening_workers_are_notified(harness: PgbossHarness) -> None:
     """They poll only every 30 s."""
-    with lab.running_worker("return", LISTENS="1", OPTIONS='{"notify": true}'):
-        assert [lab.run_probe().result.outcome for _ in range(2)] == [Outcome.PASS] * 2
+    with harness.running_worker("return", LISTENS="1", OPTIONS='{"notify": true}'):
+        assert [harness.run_probe().result.outcome for _ in range(2)] == [Outcome.PASS] * 2
 
 
 def test_another_schema(postgres: PostgresServer, peers: ThirdPartyServers) -> None:
     with postgres.temporary_database() as url:
-        lab = PgbossLab(url, peers)
-        with lab.running_worker("return", SCHEMA='"Jobs-2"', LISTENS="1", OPTIONS='{"notify": true}'):
-            assert lab.run_probe({"schema": "Jobs-2"}).result.outcome is Outcome.PASS
+        harness = PgbossHarness(url, peers)
+        with harness.running_worker("return", SCHEMA='"Jobs-2"', LISTENS="1", OPTIONS='{"notify": true}'):
+            assert harness.run_probe({"schema": "Jobs-2"}).result.outcome is Outcome.PASS
 
 
 TABLES_BY_VERSION = {
@@ -143,66 +143,66 @@ def test_other_versions_of_the_tables(
 ) -> None:
     states = "'created', 'retry', 'active', 'completed', 'cancelled', 'failed'"
     with postgres.temporary_database() as url:
-        lab = PgbossLab(url, peers)
-        lab.queue_name = "report"
-        lab.execute(
+        harness = PgbossHarness(url, peers)
+        harness.queue_name = "report"
+        harness.execute(
             f"CREATE SCHEMA pgboss; CREATE TYPE pgboss.job_state AS ENUM ({states}); {TABLES_BY_VERSION[tables]}"
         )
-        lab.execute(
+        harness.execute(
             f"CREATE TABLE pgboss.version (version int PRIMARY KEY); INSERT INTO pgboss.version VALUES ({version})"
         )
-        lab.execute("INSERT INTO pgboss.queue (name, policy) VALUES ('report', 'standard')")
+        harness.execute("INSERT INTO pgboss.queue (name, policy) VALUES ('report', 'standard')")
 
         async def run_while_working() -> RecordedResult:
-            task = asyncio.create_task(run_probe(lab.build_probe()))
-            await wait_until_async(lab.job_states)
-            ((timeout, retention),) = lab.execute(
+            task = asyncio.create_task(run_probe(harness.build_probe()))
+            await wait_until_async(harness.job_states)
+            ((timeout, retention),) = harness.execute(
                 f"SELECT {'expire_in' if tables == 24 else 'expire_seconds'}, keep_until - created_on FROM pgboss.job"
             )
             assert (retention.total_seconds(), getattr(timeout, "total_seconds", lambda: timeout)()) == (70, 70)
-            lab.update_jobs("state = 'active', started_on = now()")
+            harness.update_jobs("state = 'active', started_on = now()")
             await asyncio.sleep(0.1)
-            lab.update_jobs("state = 'completed', completed_on = now()")
+            harness.update_jobs("state = 'completed', completed_on = now()")
             return await task
 
         report = asyncio.run(run_while_working())
         assert (report.result.outcome, report.result.message) == (Outcome.PASS, "")
         assert report.evidence.facts == {"sentinel": report.evidence.facts["sentinel"], **facts}
         assert "pick_up" in report.result.phases
-        assert lab.job_states() == []
-        assert lab.run_probe(start_within="100ms").result.reason == "canary.not_picked_up"
-        assert lab.job_states() == []
+        assert harness.job_states() == []
+        assert harness.run_probe(start_within="100ms").result.reason == "canary.not_picked_up"
+        assert harness.job_states() == []
 
 
 # --- missing tables and privileges
 
 
-def test_a_schema_without_pgboss(lab: PgbossLab) -> None:
-    report = lab.run_probe({"schema": "elsewhere"})
+def test_a_schema_without_pgboss(harness: PgbossHarness) -> None:
+    report = harness.run_probe({"schema": "elsewhere"})
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "queue.missing")
     assert report.result.message == "pg-boss is not in schema 'elsewhere': its tables do not exist"
 
 
-def test_tables_of_another_application(lab: PgbossLab) -> None:
-    lab.execute("CREATE SCHEMA IF NOT EXISTS other")
-    lab.execute("CREATE TABLE IF NOT EXISTS other.job (id int)")
-    assert lab.run_probe({"schema": "other"}).result.message == (
+def test_tables_of_another_application(harness: PgbossHarness) -> None:
+    harness.execute("CREATE SCHEMA IF NOT EXISTS other")
+    harness.execute("CREATE TABLE IF NOT EXISTS other.job (id int)")
+    assert harness.run_probe({"schema": "other"}).result.message == (
         "pg-boss is not in schema 'other': table version is missing"
     )
 
 
 @contextmanager
-def role(lab: PgbossLab, *grants: str) -> Iterator[str]:
+def role(harness: PgbossHarness, *grants: str) -> Iterator[str]:
     """The URL of a role with these privileges only."""
     name = f"watcher_{uuid4().hex[:8]}"
-    lab.execute(f"CREATE ROLE {name} LOGIN")
+    harness.execute(f"CREATE ROLE {name} LOGIN")
     for grant in grants:
-        lab.execute(f"GRANT {grant} TO {name}")
+        harness.execute(f"GRANT {grant} TO {name}")
     try:
-        yield lab.probed_url.replace("postgres@", f"{name}@")
+        yield harness.probed_url.replace("postgres@", f"{name}@")
     finally:
-        lab.execute(f"DROP OWNED BY {name}")
-        lab.execute(f"DROP ROLE {name}")
+        harness.execute(f"DROP OWNED BY {name}")
+        harness.execute(f"DROP ROLE {name}")
 
 
 REQUIRED_GRANTS = (
@@ -212,12 +212,12 @@ REQUIRED_GRANTS = (
 )
 
 
-def test_the_required_privileges_are_enough(lab: PgbossLab) -> None:
+def test_the_required_privileges_are_enough(harness: PgbossHarness) -> None:
     with (
-        role(lab, *REQUIRED_GRANTS) as url,
-        lab.running_worker("return", OPTIONS='{"notify": true, "partition": true}'),
+        role(harness, *REQUIRED_GRANTS) as url,
+        harness.running_worker("return", OPTIONS='{"notify": true, "partition": true}'),
     ):
-        assert lab.run_probe({"url": url}).result.message == ""
+        assert harness.run_probe({"url": url}).result.message == ""
 
 
 @pytest.mark.parametrize(
@@ -233,21 +233,21 @@ def test_the_required_privileges_are_enough(lab: PgbossLab) -> None:
         (REQUIRED_GRANTS[:2], "no INSERT, no DELETE on job"),
     ],
 )
-def test_missing_privileges_are_reported(lab: PgbossLab, grants: tuple[str, ...], problem: str) -> None:
-    lab.create_queue()
-    with role(lab, *grants) as url:
-        report = lab.run_probe({"url": url})
+def test_missing_privileges_are_reported(harness: PgbossHarness, grants: tuple[str, ...], problem: str) -> None:
+    harness.create_queue()
+    with role(harness, *grants) as url:
+        report = harness.run_probe({"url": url})
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "broker.refused")
     assert report.result.message == (
         f"PostgreSQL denies access: {problem}; the role needs USAGE on the schema, "
         "SELECT on version, queue and job, INSERT and DELETE on job"
     )
-    assert lab.job_states() == []
+    assert harness.job_states() == []
 
 
-def test_a_read_only_database(lab: PgbossLab) -> None:
-    lab.create_queue()
-    report = lab.run_probe({"url": f"{lab.probed_url}?options=-cdefault_transaction_read_only%3Don"})
+def test_a_read_only_database(harness: PgbossHarness) -> None:
+    harness.create_queue()
+    report = harness.run_probe({"url": f"{harness.probed_url}?options=-cdefault_transaction_read_only%3Don"})
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "broker.refused")
     assert report.result.message == "PostgreSQL returned an error: cannot execute SELECT in a read-only transaction"
 
@@ -256,14 +256,14 @@ def test_a_read_only_database(lab: PgbossLab) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_database_that_accepts_no_more_connections(lab: PgbossLab) -> None:
+def test_a_database_that_accepts_no_more_connections(harness: PgbossHarness) -> None:
     with ExitStack() as stack, socket.create_server(("127.0.0.1", 0), backlog=0) as full_server:
         for _ in range(3):
             client = stack.enter_context(socket.socket())
             client.setblocking(False)
             client.connect_ex(full_server.getsockname())
         started = time.monotonic()
-        report = lab.run_probe({"url": f"postgresql://postgres@127.0.0.1:{full_server.getsockname()[1]}/app"})
+        report = harness.run_probe({"url": f"postgresql://postgres@127.0.0.1:{full_server.getsockname()[1]}/app"})
         elapsed_s = time.monotonic() - started
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "broker.unreachable")
     assert report.result.message.endswith("timed out while connecting")
@@ -271,20 +271,22 @@ def test_a_database_that_accepts_no_more_connections(lab: PgbossLab) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_locked_tables(lab: PgbossLab) -> None:
-    lab.create_queue()
-    with psycopg.connect(lab.probed_url) as other:
+def test_locked_tables(harness: PgbossHarness) -> None:
+    harness.create_queue()
+    with psycopg.connect(harness.probed_url) as other:
         other.execute("LOCK TABLE pgboss.job IN ACCESS EXCLUSIVE MODE")
-        report = lab.run_probe()
+        report = harness.run_probe()
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "database.query_timeout")
     assert report.result.message == "PostgreSQL timed out: canceling statement due to lock timeout"
-    assert lab.job_states() == []
+    assert harness.job_states() == []
 
 
-def test_the_checked_address_is_the_one_that_is_connected_to(lab: PgbossLab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_checked_address_is_the_one_that_is_connected_to(
+    harness: PgbossHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A second DNS query could return another address."""
     monkeypatch.setattr("watchdog.net.connector.resolve_host", lambda _, port: [(socket.AF_INET, ("127.0.0.1", port))])
-    report = lab.run_probe({"url": lab.probed_url.replace("127.0.0.1", "db.invalid")})
+    report = harness.run_probe({"url": harness.probed_url.replace("127.0.0.1", "db.invalid")})
     assert report.result.reason == "queue.missing"
 
 

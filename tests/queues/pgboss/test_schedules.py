@@ -9,7 +9,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from tests.support.job_source_lab import JobSourceLab
+from tests.support.job_source_harness import JobSourceHarness
 from tests.support.polling import wait_until
 from tests.support.postgres import PostgresServer
 from tests.support.probe_runs import node_worker_command
@@ -24,7 +24,7 @@ TIME_COLUMNS_SQL = """
 """
 
 
-class PgbossScheduleLab(JobSourceLab):
+class PgbossScheduleHarness(JobSourceHarness):
     """A database of its own. Time passes by making everything in it older."""
 
     def __init__(self, url: str, peers: ThirdPartyServers):
@@ -57,87 +57,87 @@ class PgbossScheduleLab(JobSourceLab):
 
 
 @pytest.fixture
-def lab(postgres: PostgresServer, peers: ThirdPartyServers) -> Iterator[PgbossScheduleLab]:
+def harness(postgres: PostgresServer, peers: ThirdPartyServers) -> Iterator[PgbossScheduleHarness]:
     with postgres.temporary_database() as url:
-        yield PgbossScheduleLab(url, peers)
+        yield PgbossScheduleHarness(url, peers)
 
 
-def test_every_schedule_is_read(lab: PgbossScheduleLab) -> None:
-    with lab.worker("return"):
-        report = lab.run_probe()
-        wait_until(lambda: "last_ok" in lab.job_evidence(f"{lab.queue}-shared/often"))
+def test_every_schedule_is_read(harness: PgbossScheduleHarness) -> None:
+    with harness.worker("return"):
+        report = harness.run_probe()
+        wait_until(lambda: "last_ok" in harness.job_evidence(f"{harness.queue}-shared/often"))
     assert (report.result.outcome, report.problems) == (Outcome.PASS, {})
     facts = report.evidence.facts["jobs"]
-    names = {lab.queue, *(f"{lab.queue}-{rest}" for rest in ("nightly", "shared/often", "shared/rule"))}
+    names = {harness.queue, *(f"{harness.queue}-{rest}" for rest in ("nightly", "shared/often", "shared/rule"))}
     assert set(facts) == names
-    nightly = facts[f"{lab.queue}-nightly"]
+    nightly = facts[f"{harness.queue}-nightly"]
     assert (nightly.keys(), nightly["cron"], nightly["timezone"]) == (
         {"cron", "timezone", "next"}, "0 3 * * *", "Europe/Berlin",
     )  # fmt: skip
-    assert facts[lab.queue]["last_ok"] >= facts[lab.queue]["last_start"]
-    assert facts[f"{lab.queue}-shared/rule"]["unreadable_schedule"].startswith("this schedule cannot be read")
-    assert lab.job_state(lab.queue)["schedule_text"]
+    assert facts[harness.queue]["last_ok"] >= facts[harness.queue]["last_start"]
+    assert facts[f"{harness.queue}-shared/rule"]["unreadable_schedule"].startswith("this schedule cannot be read")
+    assert harness.job_state(harness.queue)["schedule_text"]
 
 
-def test_a_stopped_process_is_reported_first_as_overdue_schedules_then_as_dead(lab: PgbossScheduleLab) -> None:
-    with lab.worker("return"):
-        assert lab.problems() == {}
-    lab.age_everything(3)
-    problems = lab.problems()
-    assert problems[lab.queue][0] == "job.overdue"
-    assert set(problems) <= {lab.queue, f"{lab.queue}-shared/often"}
-    lab.age_everything(4)
-    report = lab.run_probe()
+def test_a_stopped_process_is_reported_first_as_overdue_schedules_then_as_dead(harness: PgbossScheduleHarness) -> None:
+    with harness.worker("return"):
+        assert harness.problems() == {}
+    harness.age_everything(3)
+    problems = harness.problems()
+    assert problems[harness.queue][0] == "job.overdue"
+    assert set(problems) <= {harness.queue, f"{harness.queue}-shared/often"}
+    harness.age_everything(4)
+    report = harness.run_probe()
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "job.scheduler_dead")
     assert report.result.message.startswith("the scheduler has not reported since ")
     assert report.problems is None
-    with lab.worker("return"):
-        assert lab.queue not in lab.problems()
+    with harness.worker("return"):
+        assert harness.queue not in harness.problems()
 
 
-def test_runs_before_the_first_poll_count(lab: PgbossScheduleLab) -> None:
-    with lab.worker("return"):
+def test_runs_before_the_first_poll_count(harness: PgbossScheduleHarness) -> None:
+    with harness.worker("return"):
         pass
-    lab.sql("UPDATE pgboss.job SET state = 'completed', completed_on = now() WHERE state = 'active'")
-    lab.age_everything(10, scheduler_alive=True)
-    reason, message = lab.problems()[lab.queue]
+    harness.sql("UPDATE pgboss.job SET state = 'completed', completed_on = now() WHERE state = 'active'")
+    harness.age_everything(10, scheduler_alive=True)
+    reason, message = harness.problems()[harness.queue]
     assert reason == "job.overdue"
-    assert message.startswith(f"{lab.queue} is overdue: ")
+    assert message.startswith(f"{harness.queue} is overdue: ")
 
 
-def test_without_a_worker_a_schedule_is_overdue_from_its_oldest_job(lab: PgbossScheduleLab) -> None:
-    with lab.worker("nothing"):
+def test_without_a_worker_a_schedule_is_overdue_from_its_oldest_job(harness: PgbossScheduleHarness) -> None:
+    with harness.worker("nothing"):
         count_sql = "SELECT count(*) FROM pgboss.job WHERE name = %s"
-        wait_until(lambda: lab.sql(count_sql, lab.queue)[0][0])
-        assert lab.problems() == {}
-        lab.age_everything(3, scheduler_alive=True)
-        assert lab.problems()[lab.queue][0] == "job.overdue"
+        wait_until(lambda: harness.sql(count_sql, harness.queue)[0][0])
+        assert harness.problems() == {}
+        harness.age_everything(3, scheduler_alive=True)
+        assert harness.problems()[harness.queue][0] == "job.overdue"
 
 
-def test_deleted_runs_are_remembered(lab: PgbossScheduleLab) -> None:
-    with lab.worker("return"):
-        assert lab.problems() == {}
-    before = lab.job_state(lab.queue)["last_ok"]
-    lab.sql("DELETE FROM pgboss.job")
-    assert lab.problems() == {}
-    assert lab.job_state(lab.queue)["last_ok"] == before
+def test_deleted_runs_are_remembered(harness: PgbossScheduleHarness) -> None:
+    with harness.worker("return"):
+        assert harness.problems() == {}
+    before = harness.job_state(harness.queue)["last_ok"]
+    harness.sql("DELETE FROM pgboss.job")
+    assert harness.problems() == {}
+    assert harness.job_state(harness.queue)["last_ok"] == before
 
 
-def test_a_job_that_throws_has_failed(lab: PgbossScheduleLab) -> None:
+def test_a_job_that_throws_has_failed(harness: PgbossScheduleHarness) -> None:
     problems: dict[str, tuple[str, str]] = {}
-    with lab.worker("throw"):
+    with harness.worker("throw"):
         # The first poll that reports the failure counts: a minute later the job has failed twice.
-        wait_until(lambda: problems.update(lab.problems()) or lab.queue in problems)
-    assert problems[lab.queue] == ("job.failed", f"{lab.queue} failed: no address book")
+        wait_until(lambda: problems.update(harness.problems()) or harness.queue in problems)
+    assert problems[harness.queue] == ("job.failed", f"{harness.queue} failed: no address book")
 
 
-def test_a_killed_workers_job_is_stalled(lab: PgbossScheduleLab) -> None:
-    with lab.worker("hang") as worker:
-        assert lab.problems() == {}
-        assert lab.problems(rest={"max_runtime": "1ms"})[lab.queue][0] == "job.stuck"
+def test_a_killed_workers_job_is_stalled(harness: PgbossScheduleHarness) -> None:
+    with harness.worker("hang") as worker:
+        assert harness.problems() == {}
+        assert harness.problems(rest={"max_runtime": "1ms"})[harness.queue][0] == "job.stuck"
         worker.kill()
-    lab.age_everything(1, scheduler_alive=True)
-    reason, message = lab.problems()[lab.queue]
+    harness.age_everything(1, scheduler_alive=True)
+    reason, message = harness.problems()[harness.queue]
     assert reason == "job.stalled"
     assert message.endswith("and its worker is gone")
 
@@ -167,65 +167,65 @@ TABLES_BY_VERSION = {
 
 
 @pytest.mark.parametrize("version", TABLES_BY_VERSION)
-def test_other_versions_of_the_tables(lab: PgbossScheduleLab, version: int) -> None:
-    lab.sql(TABLES_BY_VERSION[version])
-    lab.sql("INSERT INTO pgboss.version VALUES (%s, now())", version)
-    lab.sql("INSERT INTO pgboss.schedule (name, cron) VALUES ('report', '* * * * *')")
+def test_other_versions_of_the_tables(harness: PgbossScheduleHarness, version: int) -> None:
+    harness.sql(TABLES_BY_VERSION[version])
+    harness.sql("INSERT INTO pgboss.version VALUES (%s, now())", version)
+    harness.sql("INSERT INTO pgboss.schedule (name, cron) VALUES ('report', '* * * * *')")
     insert_run_sql = (
         "INSERT INTO pgboss.job (name, state, started_on, completed_on) VALUES ('report', 'completed', now(), now())"
     )
-    lab.sql(insert_run_sql)
-    report = lab.run_probe()
+    harness.sql(insert_run_sql)
+    report = harness.run_probe()
     assert (report.result.outcome, report.problems) == (Outcome.PASS, {})
     assert set(report.evidence.facts) == {"jobs", "write_access"}
-    lab.age_everything(3, scheduler_alive=True)
-    assert lab.problems()["report"][0] == "job.overdue"
-    lab.sql(insert_run_sql)
-    assert lab.problems() == {}
+    harness.age_everything(3, scheduler_alive=True)
+    assert harness.problems()["report"][0] == "job.overdue"
+    harness.sql(insert_run_sql)
+    assert harness.problems() == {}
 
 
-def test_schedules_that_share_a_queue_are_reported(lab: PgbossScheduleLab) -> None:
-    lab.sql(TABLES_BY_VERSION[26])
-    lab.sql("INSERT INTO pgboss.version VALUES (26, NULL)")
-    lab.sql("INSERT INTO pgboss.schedule (name, key, cron) VALUES ('r', 'a', '0 3 * * *'), ('r', 'b', '0 4 * * *')")
-    facts = lab.run_probe().evidence.facts
+def test_schedules_that_share_a_queue_are_reported(harness: PgbossScheduleHarness) -> None:
+    harness.sql(TABLES_BY_VERSION[26])
+    harness.sql("INSERT INTO pgboss.version VALUES (26, NULL)")
+    harness.sql("INSERT INTO pgboss.schedule (name, key, cron) VALUES ('r', 'a', '0 3 * * *'), ('r', 'b', '0 4 * * *')")
+    facts = harness.run_probe().evidence.facts
     assert set(facts["jobs"]) == {"r/a", "r/b"}
     assert facts["shared_queues"] == "r: pg-boss before 12 does not distinguish the schedules of one queue"
 
 
-def test_a_scheduler_without_schedules_needs_no_heartbeat(lab: PgbossScheduleLab) -> None:
-    lab.sql(TABLES_BY_VERSION[26])
-    lab.sql("INSERT INTO pgboss.version VALUES (26, now() - interval '1 day')")
-    assert lab.run_probe().result.outcome is Outcome.PASS
+def test_a_scheduler_without_schedules_needs_no_heartbeat(harness: PgbossScheduleHarness) -> None:
+    harness.sql(TABLES_BY_VERSION[26])
+    harness.sql("INSERT INTO pgboss.version VALUES (26, now() - interval '1 day')")
+    assert harness.run_probe().result.outcome is Outcome.PASS
 
 
-def test_a_schema_without_schedules(lab: PgbossScheduleLab) -> None:
-    lab.sql(TABLES_BY_VERSION[26])
-    lab.sql("DROP TABLE pgboss.schedule")
-    result = lab.run_probe().result
+def test_a_schema_without_schedules(harness: PgbossScheduleHarness) -> None:
+    harness.sql(TABLES_BY_VERSION[26])
+    harness.sql("DROP TABLE pgboss.schedule")
+    result = harness.run_probe().result
     assert (result.reason, result.message) == (
         "queue.missing", "pg-boss in schema 'pgboss' has no schedules: table schedule is missing",
     )  # fmt: skip
-    assert lab.run_probe(overrides={"schema": "elsewhere"}).result.reason == "queue.missing"
+    assert harness.run_probe(overrides={"schema": "elsewhere"}).result.reason == "queue.missing"
 
 
-def test_missing_and_needless_privileges_are_reported(lab: PgbossScheduleLab) -> None:
-    lab.sql(TABLES_BY_VERSION[26])
-    lab.sql("INSERT INTO pgboss.version VALUES (26, NULL)")
-    lab.sql("CREATE ROLE reader LOGIN")
-    reader = {"url": lab.url.replace("postgres@", "reader@")}
+def test_missing_and_needless_privileges_are_reported(harness: PgbossScheduleHarness) -> None:
+    harness.sql(TABLES_BY_VERSION[26])
+    harness.sql("INSERT INTO pgboss.version VALUES (26, NULL)")
+    harness.sql("CREATE ROLE reader LOGIN")
+    reader = {"url": harness.url.replace("postgres@", "reader@")}
     try:
-        result = lab.run_probe(overrides=reader).result
-        lab.sql("GRANT USAGE ON SCHEMA pgboss TO reader")
-        lab.sql("GRANT SELECT ON pgboss.version, pgboss.queue, pgboss.schedule, pgboss.job TO reader")
-        facts = [lab.run_probe(overrides=reader).evidence.facts]
+        result = harness.run_probe(overrides=reader).result
+        harness.sql("GRANT USAGE ON SCHEMA pgboss TO reader")
+        harness.sql("GRANT SELECT ON pgboss.version, pgboss.queue, pgboss.schedule, pgboss.job TO reader")
+        facts = [harness.run_probe(overrides=reader).evidence.facts]
         for table in ("schedule", "job"):
-            lab.sql(f"GRANT INSERT ON pgboss.{table} TO reader")
-            facts.append(lab.run_probe(overrides=reader).evidence.facts)
-            lab.sql(f"REVOKE INSERT ON pgboss.{table} FROM reader")
+            harness.sql(f"GRANT INSERT ON pgboss.{table} TO reader")
+            facts.append(harness.run_probe(overrides=reader).evidence.facts)
+            harness.sql(f"REVOKE INSERT ON pgboss.{table} FROM reader")
     finally:
-        lab.sql("DROP OWNED BY reader")
-        lab.sql("DROP ROLE reader")
+        harness.sql("DROP OWNED BY reader")
+        harness.sql("DROP ROLE reader")
     required = "the role needs USAGE on the schema, SELECT on version, queue, schedule and job"
     assert result.reason == "broker.refused"
     assert result.message.endswith(required)
@@ -233,6 +233,6 @@ def test_missing_and_needless_privileges_are_reported(lab: PgbossScheduleLab) ->
     assert [fact.get("write_access") for fact in facts] == [None, warning, warning]
 
 
-def test_a_database_that_is_down(lab: PgbossScheduleLab) -> None:
-    run = lab.run_probe(overrides={"url": f"postgresql://u@127.0.0.1:{find_free_port()}/app"})
+def test_a_database_that_is_down(harness: PgbossScheduleHarness) -> None:
+    run = harness.run_probe(overrides={"url": f"postgresql://u@127.0.0.1:{find_free_port()}/app"})
     assert (run.result.outcome, run.result.reason, run.problems) == (Outcome.FAIL, "broker.unreachable", None)

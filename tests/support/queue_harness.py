@@ -1,4 +1,4 @@
-"""What the scenarios of test_canaries.py need of a queue system. A new canary driver adds one lab to queue_labs.py."""
+"""A queue system, as test_canaries.py uses it. A new canary driver adds a class to queue_harnesses.py."""
 
 # ruff: noqa: B027 - methods that most systems do not need are empty
 from __future__ import annotations
@@ -25,7 +25,7 @@ QueueScenario: TypeAlias = Literal["paused", "vanished", "cancelled", "abandoned
 """Scenarios that only some systems support."""
 
 
-class QueueLab(ABC):
+class QueueHarness(ABC):
     """A queue of its own in a real system, and what a test does to both."""
 
     kind: ClassVar[str]
@@ -170,7 +170,7 @@ class QueueLab(ABC):
 
     @abstractmethod
     def dedicated_broker(self) -> AbstractContextManager[Self]:
-        """A lab on a server of its own."""
+        """A harness on a server of its own."""
 
     @abstractmethod
     def broker_pid(self) -> int:

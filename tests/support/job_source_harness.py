@@ -13,7 +13,7 @@ from watchdog.probes import JobsProbe
 NO_PROBLEM = JobProblem("", "")
 
 
-class JobSourceLab(ABC):
+class JobSourceHarness(ABC):
     """One source of scheduled jobs in a real system."""
 
     def __init__(self) -> None:

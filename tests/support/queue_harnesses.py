@@ -1,4 +1,4 @@
-"""The labs of the queue systems that canaries are sent through, except HTTP and MCP."""
+"""Harnesses of the queue systems that canaries are sent through, except HTTP and MCP."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tests.support.polling import wait_until
 from tests.support.postgres import PASSWORD_ROLE, PostgresServer
 from tests.support.postgres import running_postgres as postgres_running
 from tests.support.probe_runs import node_worker_command, python_worker_command
-from tests.support.queue_lab import NBSP, QueueLab, QueueScenario
+from tests.support.queue_harness import NBSP, QueueHarness, QueueScenario
 from tests.support.redis_server import RedisServer, WorkerProcess, running_worker
 from tests.support.redis_server import running_redis as redis_running
 from tests.support.third_party import ThirdPartyServers
 
 
-class RedisLab(QueueLab):
+class RedisHarness(QueueHarness):
     server_fixture = "redis_server"
     silent_broker_message = "timed out"
     stalled_broker_message = "timed out"
@@ -59,7 +59,7 @@ class RedisLab(QueueLab):
         self.client.flushall()
 
 
-class PostgresLab(QueueLab):
+class PostgresHarness(QueueHarness):
     server_fixture = "postgres"
     silent_broker_message = "connection timeout expired"
     stalled_broker_message = "PostgreSQL did not respond within 1 s"
@@ -108,9 +108,9 @@ class PostgresLab(QueueLab):
     @contextmanager
     def dedicated_broker(self) -> Iterator[Self]:
         with postgres_running() as server:
-            lab = type(self)(server.database_url("postgres"), self.peers)
-            lab.create_tables()
-            yield lab
+            harness = type(self)(server.database_url("postgres"), self.peers)
+            harness.create_tables()
+            yield harness
 
     def broker_pid(self) -> int:
         return int(self.execute(r"SELECT split_part(pg_read_file('postmaster.pid'), E'\n', 1)")[0][0])
@@ -134,7 +134,7 @@ class PostgresLab(QueueLab):
             self.execute(f"DROP ROLE {PASSWORD_ROLE}")
 
 
-class BullmqLab(RedisLab):
+class BullmqHarness(RedisHarness):
     kind = "bullmq"
     uses_node = True
     unsupported_scenarios: ClassVar[Mapping[QueueScenario, str]] = {
@@ -183,7 +183,7 @@ class BullmqLab(RedisLab):
         self.client.hset(self.redis_key("meta"), "paused", "1")
 
 
-class CeleryLab(RedisLab):
+class CeleryHarness(RedisHarness):
     """The result backend is another database of the same Redis, also if the probe uses another broker."""
 
     kind = "celery"
@@ -237,7 +237,7 @@ class CeleryLab(RedisLab):
             self.results.delete(key)
 
 
-class RqLab(RedisLab):
+class RqHarness(RedisHarness):
     kind = "rq"
     behavior_options: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "throw": {"function": "rq_worker.throw", "args": ["__canary__"]},
@@ -284,7 +284,7 @@ class RqLab(RedisLab):
         self.client.set("rq:suspended", 1)
 
 
-class PgbossLab(PostgresLab):
+class PgbossHarness(PostgresHarness):
     kind = "pgboss"
     uses_node = True
     unsupported_scenarios: ClassVar[Mapping[QueueScenario, str]] = {
@@ -333,7 +333,7 @@ class PgbossLab(PostgresLab):
         self.update_jobs("state = 'cancelled'")
 
 
-class ProcrastinateLab(PostgresLab):
+class ProcrastinateHarness(PostgresHarness):
     kind = "procrastinate"
     unsupported_scenarios: ClassVar[Mapping[QueueScenario, str]] = {
         "paused": "Procrastinate cannot pause a queue, only stop its workers",
@@ -368,4 +368,10 @@ class ProcrastinateLab(PostgresLab):
         self.execute("DELETE FROM procrastinate_jobs; DELETE FROM procrastinate_workers")
 
 
-QUEUE_LABS: tuple[type[QueueLab], ...] = (BullmqLab, PgbossLab, CeleryLab, RqLab, ProcrastinateLab)
+QUEUE_HARNESSES: tuple[type[QueueHarness], ...] = (
+    BullmqHarness,
+    PgbossHarness,
+    CeleryHarness,
+    RqHarness,
+    ProcrastinateHarness,
+)
