@@ -11,11 +11,11 @@ from watchdog.domain.schedule import (
     MAX_MISSED_RUNS,
     SENDER_RETRY_WINDOW_MS,
     CronSchedule,
-    Gap,
     IntervalSchedule,
     extend_deadline_over_gaps,
     missed_runs,
 )
+from watchdog.domain.uptime_clock import Gap
 
 MIN, HOUR, DAY = 60_000, 3_600_000, 86_400_000
 LONG_AGO = 0

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from tests.support.third_party import ThirdPartyServers
 from watchdog.domain.model import ClaimedSlot, Evidence, Json, RecordedResult, Result
 from watchdog.domain.rules import evaluate_rules
-from watchdog.domain.schedule import Gaps
+from watchdog.domain.uptime_clock import Gaps
 from watchdog.net import Network, SecretMask
 from watchdog.probes import CanaryProbe, Probe, QueueProbe
 from watchdog.service.clock import wall_clock_ms

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple, TypeAlias
 
 from watchdog.domain.limits import JobLimits
+from watchdog.domain.uptime_clock import Gap
 
 Json: TypeAlias = Any
 """A value that JSON can hold: None, bool, int, float, str, list or dict with string keys."""
@@ -90,8 +91,8 @@ class Listing(NamedTuple):
     observed_at: int
     """When, by the clock that the instants among the facts come from; epoch milliseconds."""
     subjects: Mapping[str, Facts]
-    gaps: tuple[tuple[int, int], ...] = ()
-    """Downtimes of Watchdog in which the source could not report to it, as (start, stop); epoch milliseconds."""
+    gaps: tuple[Gap, ...] = ()
+    """Downtimes of Watchdog in which the source could not report to it."""
 
 
 Listings: TypeAlias = Mapping[str, Listing]

@@ -7,7 +7,6 @@ when a process started, so that every process computes the same ones.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -20,6 +19,7 @@ from zoneinfo import ZoneInfo, available_timezones
 from cronsim import CronSim, CronSimError
 
 from watchdog.domain.timestamps import UNIX_EPOCH
+from watchdog.domain.uptime_clock import Gap, Gaps
 
 CRON_NICKNAMES = {
     "@yearly": "0 0 1 1 *",
@@ -169,10 +169,6 @@ MAX_MISSED_RUNS = 100
 """Missed runs of one job that are counted; there may be more."""
 SENDER_RETRY_WINDOW_MS = 30_000
 """Senders of check-ins retry for at least this long, so a shorter downtime of Watchdog loses nothing."""
-
-Gap: TypeAlias = tuple[int, int]
-Gaps: TypeAlias = Iterable[Gap]
-"""Downtimes of Watchdog as (start, stop), in order: nothing could be reported to it meanwhile."""
 
 
 def missed_runs(

@@ -27,7 +27,7 @@ from watchdog.config_types import (
 from watchdog.config_values import slugify
 from watchdog.domain.limits import JobLimits
 from watchdog.domain.model import Json, Observation, Severity
-from watchdog.domain.schedule import Gaps
+from watchdog.domain.uptime_clock import Gaps
 from watchdog.expressions import Expression, ExpressionError, compile_expression
 from watchdog.net.phases import PhaseTimer
 from watchdog.queues.base import ConnectContext, QueueDriver

@@ -24,7 +24,7 @@ from watchdog.domain.model import Evidence, Observation
 from watchdog.domain.observations import JobFacts
 from watchdog.domain.probe_state import load_job_record
 from watchdog.domain.rules.job import evaluate_job, expected_runs
-from watchdog.domain.schedule import Gaps
+from watchdog.domain.uptime_clock import Gaps
 from watchdog.probes.base import Probe, RunContext
 from watchdog.probes.jobs import JobOptions, jobs_observation
 

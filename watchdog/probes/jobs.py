@@ -23,7 +23,8 @@ from watchdog.domain.model import Evidence, Json, Listing, Observation, Outcome
 from watchdog.domain.probe_state import JOB_STATE_KEY_PREFIX, job_state_key
 from watchdog.domain.rules import job as job_rule
 from watchdog.domain.rules.job import EvaluatedJob, JobVerdict, dead_scheduler_message, evaluate_snapshot
-from watchdog.domain.schedule import CronSchedule, Gaps
+from watchdog.domain.schedule import CronSchedule
+from watchdog.domain.uptime_clock import Gaps
 from watchdog.net.errors import ProbeError
 from watchdog.probes.base import QueueSystemProbe, RunContext
 from watchdog.probes.expectations import add_facts, observation_from_error

@@ -12,8 +12,8 @@ from watchdog.domain.formatting import format_duration
 from watchdog.domain.listings import map_texts
 from watchdog.domain.model import ClaimedSlot, Evidence, Json, Observation, Outcome, RecordedResult, Result
 from watchdog.domain.rules import preference
-from watchdog.domain.schedule import Gaps
 from watchdog.domain.text import replace_unsafe_characters, truncate
+from watchdog.domain.uptime_clock import Gaps
 from watchdog.net import Network, PhaseTimer, SecretMask, sanitize_json
 from watchdog.net.phases import PHASE_DESCRIPTIONS
 from watchdog.probes.base import Probe, RunContext, derive_idempotency_key

@@ -16,7 +16,7 @@ from watchdog.domain.probe_state import (
     threshold_records_to_json,
 )
 from watchdog.domain.rules.queue import ThresholdState, describe_breach, evaluate_thresholds
-from watchdog.domain.schedule import Gaps
+from watchdog.domain.uptime_clock import Gaps
 
 NB = "\N{NO-BREAK SPACE}"
 MIN, HOUR = 60_000, 3_600_000

@@ -29,12 +29,12 @@ from watchdog.domain.rules.policy import AlertPolicy
 from watchdog.domain.schedule import (
     MAX_MISSED_RUNS,
     SENDER_RETRY_WINDOW_MS,
-    Gaps,
     IntervalSchedule,
     Schedule,
     extend_deadline_over_gaps,
     missed_runs,
 )
+from watchdog.domain.uptime_clock import Gaps
 
 RULE_NAME = "job"
 HEALTH_STATE = HealthState.DOWN

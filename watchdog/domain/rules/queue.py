@@ -16,7 +16,8 @@ from watchdog.domain.formatting import (
 from watchdog.domain.observations import QueueStats
 from watchdog.domain.probe_state import QueueThreshold, ThresholdRecord, short_digest
 from watchdog.domain.reasons import reason_and_message
-from watchdog.domain.schedule import SENDER_RETRY_WINDOW_MS, Gaps
+from watchdog.domain.schedule import SENDER_RETRY_WINDOW_MS
+from watchdog.domain.uptime_clock import Gaps
 
 
 class ThresholdState(NamedTuple):
