@@ -76,9 +76,17 @@ def _build_test_alerts(destination: str) -> list[tuple[Notification, AlertContex
     from dataclasses import replace
 
     from watchdog.domain.formatting import MINUTE_MS
-    from watchdog.domain.model import Incident, IncidentEvent, Notification, Outcome, ProbeInfo, RunSummary, Severity
+    from watchdog.domain.model import (
+        AlertContext,
+        Incident,
+        IncidentEvent,
+        Notification,
+        Outcome,
+        ProbeInfo,
+        RunSummary,
+        Severity,
+    )
     from watchdog.service.clock import wall_clock_ms
-    from watchdog.store.read.alert_context import make_test_alert_context
 
     now = wall_clock_ms()
     probe = ProbeInfo(0, "test-alert", "Test alert", "http", cadence="every 60 s")
@@ -93,13 +101,13 @@ def _build_test_alerts(destination: str) -> list[tuple[Notification, AlertContex
         reason="delivery.test",
         message="this is a test alert; nothing is wrong",
     )
-    runs = [
+    runs = tuple(
         RunSummary(now - i * MINUTE_MS, Outcome.PASS if i > 2 else Outcome.FAIL, 180 + i) for i in reversed(range(20))
-    ]
+    )
     return [
         (
             Notification(incident.id, destination, seq, event),
-            make_test_alert_context(event, incident, probe, now, runs),
+            AlertContext(event, incident, probe, now, bad_count=1, threshold=1, recent_runs=runs, is_test=True),
         )
         for seq, (event, incident) in enumerate(
             [(IncidentEvent.OPENED, opened), (IncidentEvent.RESOLVED, replace(opened, resolved_at=now))]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -11,7 +10,6 @@ from watchdog.domain.model import (
     AlertContext,
     Evidence,
     Incident,
-    IncidentEvent,
     Notification,
     Outcome,
     ProbeInfo,
@@ -34,6 +32,8 @@ BAD_OUTCOMES_BY_RULE = {
     no_verdict.RULE_NAME: (Outcome.ERROR,),
     stale.RULE_NAME: (),
 }
+INCIDENTS_QUERY = sa.select(incidents, probes.c.info).join_from(incidents, probes, probes.c.id == incidents.c.probe)
+"""All columns of incidents, with the `info` of each incident's probe."""
 
 
 def incident_from_row(row: Any) -> Incident:
@@ -45,17 +45,12 @@ def incident_from_row(row: Any) -> Incident:
     )  # fmt: skip
 
 
-def load_probe_info(connection: sa.Connection, id: int) -> ProbeInfo:
-    text = connection.execute(sa.select(probes.c.info).where(probes.c.id == id)).scalar_one()
-    return codec.probe_info_from_json(id, text)
-
-
 def load_alert_context(
     connection: sa.Connection, notification: Notification, now: int, *, public_url: str = "", merged: bool = False
 ) -> AlertContext:
     """`public_url`: the base of incident pages, if configured. Raises NoResultFound for an unknown incident."""
-    row = connection.execute(sa.select(incidents).where(incidents.c.id == notification.incident)).one()
-    probe = load_probe_info(connection, row.probe)
+    row = connection.execute(INCIDENTS_QUERY.where(incidents.c.id == notification.incident)).one()
+    probe = codec.probe_info_from_json(row.probe, row.info)
     of_probe = (results.c.probe == row.probe, results.c.outcome != Outcome.MISSED)
     newest_first = sa.select(results).where(*of_probe).order_by(results.c.slot.desc())
     recent_rows = connection.execute(newest_first.limit(MAX_RECENT_RUNS)).all()
@@ -72,8 +67,8 @@ def load_alert_context(
         threshold=row.threshold,
         last_good=None if last_good is None else _run_summary_from_row(last_good),
         recent_runs=tuple(_run_summary_from_row(r) for r in reversed(recent_rows)),
-        first_bad=load_result_with_evidence(connection, first_bad),
-        latest=load_result_with_evidence(connection, recent_rows[0]) if recent_rows else None,
+        first_bad=_load_result_with_evidence(connection, first_bad),
+        latest=_load_result_with_evidence(connection, recent_rows[0]) if recent_rows else None,
         remediation_attempts=tuple(list_remediation_attempts(connection, row.id)),
         location=recent_rows[0].location if recent_rows else "",
         incident_url=f"{public_url}/incidents/{row.id}" if public_url else "",
@@ -101,7 +96,7 @@ def _count_bad_results(connection: sa.Connection, row: Any, probe: ProbeInfo, no
     return count
 
 
-def load_result_with_evidence(connection: sa.Connection, row: Any | None) -> ResultWithEvidence | None:
+def _load_result_with_evidence(connection: sa.Connection, row: Any | None) -> ResultWithEvidence | None:
     """`row`: of the table results."""
     if row is None:
         return None
@@ -128,12 +123,3 @@ def list_remediation_attempts(connection: sa.Connection, incident: str) -> list[
 
 def _run_summary_from_row(row: Any) -> RunSummary:
     return RunSummary(row.slot, Outcome(row.outcome), row.duration)
-
-
-def make_test_alert_context(
-    event: IncidentEvent, incident: Incident, probe: ProbeInfo, now: int, recent_runs: Sequence[RunSummary] = ()
-) -> AlertContext:
-    """The context of `watchdog test-alert`, for an incident that is not stored."""
-    return AlertContext(
-        event, incident, probe, now, bad_count=1, threshold=1, recent_runs=tuple(recent_runs), is_test=True
-    )

@@ -99,7 +99,7 @@ def list_results_before(
     if slot is not None:
         query = query.where(results.c.slot < slot)
     if outcome is not None:
-        query = query.where(results.c.outcome == outcome.value)
+        query = query.where(results.c.outcome == outcome)
     return [result_row_from_columns(row) for row in connection.execute(query)]
 
 
@@ -121,7 +121,7 @@ def load_result_details(connection: Connection, probe: int, slots: Collection[in
 
 def load_last_good_slot(connection: Connection, probe: int, slot: int) -> int | None:
     """The newest slot before `slot` that passed."""
-    passed = (results.c.probe == probe, results.c.slot < slot, results.c.outcome == Outcome.PASS.value)
+    passed = (results.c.probe == probe, results.c.slot < slot, results.c.outcome == Outcome.PASS)
     query = sa.select(results.c.slot).where(*passed).order_by(results.c.slot.desc()).limit(1)
     return connection.execute(query).scalar()
 
@@ -130,7 +130,7 @@ def load_last_good_slot_with_evidence(connection: Connection, probe: int, slot: 
     """The newest slot before `slot` that passed and has evidence."""
     query = (
         sa.select(evidence.c.slot).join_from(evidence, results, _SAME_RESULT)
-        .where(evidence.c.probe == probe, evidence.c.slot < slot, results.c.outcome == Outcome.PASS.value)
+        .where(evidence.c.probe == probe, evidence.c.slot < slot, results.c.outcome == Outcome.PASS)
         .order_by(evidence.c.slot.desc()).limit(1)
     )  # fmt: skip
     return connection.execute(query).scalar()

@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from watchdog.domain.model import DeliveryState, HealthState, Incident, IncidentEvent, Outcome, ProbeInfo
 from watchdog.domain.rules import HEALTH_STATE_BY_RULE, derive_health_state
 from watchdog.store.codec import loads, probe_info_from_json
-from watchdog.store.read.alert_context import incident_from_row
+from watchdog.store.read.alert_context import INCIDENTS_QUERY, incident_from_row
 from watchdog.store.tables import (
     incidents,
     outbox,
@@ -43,7 +43,7 @@ __all__ = [
     "load_service_status",
 ]
 
-JUDGED_OUTCOMES = (Outcome.PASS.value, Outcome.FAIL.value)
+JUDGED_OUTCOMES = (Outcome.PASS, Outcome.FAIL)
 MAX_WATERMARK_LAG_MS = 60_000
 """A watermark that is further behind means that Watchdog does not run, and that no state is current."""
 
@@ -190,7 +190,7 @@ def list_incidents(
     since: int | None = None, limit: int | None = None,
 ) -> list[IncidentRecord]:  # fmt: skip
     """Incidents, newest first, that match every filter that is given. `since`: opened at or after this instant."""
-    query = _INCIDENTS_QUERY.order_by(incidents.c.opened_at.desc(), incidents.c.id).limit(limit)
+    query = INCIDENTS_QUERY.order_by(incidents.c.opened_at.desc(), incidents.c.id).limit(limit)
     if incident is not None:
         query = query.where(incidents.c.id == incident)
     if probe is not None:
@@ -201,9 +201,6 @@ def list_incidents(
     if since is not None:
         query = query.where(incidents.c.opened_at >= since)
     return [_incident_record_from_row(row) for row in connection.execute(query)]
-
-
-_INCIDENTS_QUERY = sa.select(incidents, probes.c.info).join_from(incidents, probes, probes.c.id == incidents.c.probe)
 
 
 def _incident_record_from_row(row: sa.Row[Any]) -> IncidentRecord:
@@ -245,7 +242,7 @@ def list_undelivered_notifications(
         .limit(limit)
     )
     deliveries = [_delivery_status_from_row(row) for row in connection.execute(query)]
-    their_incidents = _INCIDENTS_QUERY.where(incidents.c.id.in_({delivery.incident for delivery in deliveries}))
+    their_incidents = INCIDENTS_QUERY.where(incidents.c.id.in_({delivery.incident for delivery in deliveries}))
     records = map(_incident_record_from_row, connection.execute(their_incidents))
     record_by_incident = {record.incident.id: record for record in records}
     return [(delivery, record_by_incident[delivery.incident]) for delivery in deliveries]
