@@ -22,7 +22,7 @@ from watchdog.service.check_in_log import CheckInLog
 from watchdog.service.check_ins import CHECK_IN_FLUSH_INTERVAL_S, CheckInReceiver
 from watchdog.service.clock import Clock, wall_clock_ms
 from watchdog.service.notifications import NotificationSender
-from watchdog.service.policies import build_registered_probe
+from watchdog.service.registration import build_registered_probe
 from watchdog.service.remediation import RemediationRunner
 from watchdog.service.scheduler import MonitoringService, RetentionPolicy
 from watchdog.service.store_executor import StoreExecutor

@@ -31,7 +31,7 @@ def content(text: str) -> Json:
     """As an editor sees it: variables are text."""
     root, _ = parse_yaml(text, "", {})
     assert root is not None
-    return root.to_raw_python()
+    return root.to_python(raw=True)
 
 
 @pytest.mark.parametrize("file", FILES, ids=file_name)

@@ -13,6 +13,7 @@ import pytest
 from watchdog.config.load import LoadedConfig, load_config
 from watchdog.config.models import Config
 from watchdog.config.problems import ConfigError
+from watchdog.config.sources import load_sources
 from watchdog.config_types import format_config_duration
 from watchdog.domain.model import ProbeInfo, Severity
 from watchdog.domain.routing import RoutingTable
@@ -81,7 +82,8 @@ def test_the_full_example_loads() -> None:
     assert fleet.config.server.bind_address == ("127.0.0.1", 8080)
     assert fleet.config.status_page.groups == ("Core", "Search", "Jobs")
     assert [key.role for key in fleet.config.access.api_keys] == ["operator", "reader"]
-    assert fleet.source_files == (ROOT / "examples/full.yaml", ROOT / "examples/conf.d/blog.yaml")
+    files = load_sources(ROOT / "examples/full.yaml", None, FLEET_ENV).files
+    assert files == [ROOT / "examples/full.yaml", ROOT / "examples/conf.d/blog.yaml"]
 
 
 def test_every_email_notifier_gets_the_smtp_server() -> None:
@@ -203,7 +205,7 @@ def test_included_files_add_probes_receivers_and_routes(tmp_path: Path) -> None:
     assert [(probe.name, probe.every) for probe in given.config.probes] == [(n, 7_000) for n in "ABCD"]
     assert list(given.config.receivers) == ["a", "b"]
     assert [route.receivers for route in given.config.routes] == [("a",), ("b",)]
-    assert [file.name for file in given.source_files] == ["main.yaml", "b.yaml", "c.yaml", "d.yaml"]
+    assert [file.name for file in load_sources(main, None, {}).files] == ["main.yaml", "b.yaml", "c.yaml", "d.yaml"]
 
 
 def test_a_file_that_matches_two_patterns_is_read_once(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ def read(text: str) -> Json:
     root, problems = parse_yaml(text, "", {})
     assert root is not None
     assert [problem for problem in problems if "is not set" not in problem.message] == []
-    return root.to_raw_python()
+    return root.to_python(raw=True)
 
 
 def test_the_schema_is_valid() -> None:

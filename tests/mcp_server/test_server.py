@@ -317,7 +317,7 @@ async def test_no_tool_returns_a_secret(tmp_path: Path, monkeypatch: pytest.Monk
             async def broken() -> None:
                 raise RuntimeError(f"cannot log in as {secret}")
 
-            monkeypatch.setattr(app.service.notification_sender, "send_due_notifications", broken)
+            monkeypatch.setattr(app.service.tasks["deliver"], "run", broken)
             for _ in range(20):  # a delivery that had already started may still succeed
                 answers = [str(await call_tool(client, "trigger_task", task="deliver"))]
                 if "RuntimeError" in answers[0]:

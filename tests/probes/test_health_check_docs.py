@@ -22,7 +22,7 @@ from watchdog.net import Network, SecretMask
 from watchdog.probes.mcp import McpProbe
 from watchdog.service.clock import wall_clock_ms
 from watchdog.service.event_loop_lag import EventLoopLagMonitor
-from watchdog.service.policies import build_registered_probe
+from watchdog.service.registration import build_registered_probe
 from watchdog.service.runner import ProbeRunner
 
 PAGE = (Path(__file__).parents[2] / "docs" / "health-check.md").read_text(encoding="utf-8")

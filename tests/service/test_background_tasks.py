@@ -85,7 +85,7 @@ async def test_an_error_is_one_line_without_secrets_until_the_next_success(
     async def broken() -> None:
         raise RuntimeError("no way\nto hush-hush\x1b[31m" + "!" * 1_000)
 
-    monkeypatch.setattr(harness.service.notification_sender, "send_due_notifications", broken)
+    monkeypatch.setattr(harness.service.tasks["deliver"], "run", broken)
     task = harness.service.tasks["deliver"]
     for failures in (1, 2):
         await harness.service.trigger_task("deliver")
@@ -106,7 +106,7 @@ async def test_a_task_continues_after_its_caller_is_cancelled(
         started.set()
         await finish.wait()
 
-    monkeypatch.setattr(harness.service.notification_sender, "send_due_notifications", slow)
+    monkeypatch.setattr(harness.service.tasks["deliver"], "run", slow)
     waiting = asyncio.create_task(harness.service.trigger_task("deliver"))
     await started.wait()
     waiting.cancel()

@@ -292,7 +292,7 @@ async def test_each_failing_task_is_logged_once(
     async with open_harness(scripted_probe()) as harness:
         unavailable = UnavailableStore(monkeypatch, harness.store.slot_claimer, "claim_due_slots")
         UnavailableStore(monkeypatch, harness.store.recorder, "evaluate_deadlines")
-        monkeypatch.setattr(harness.service.notification_sender, "send_due_notifications", raise_bug)
+        monkeypatch.setattr(harness.service.tasks["deliver"], "run", raise_bug)
         service = harness.service
         with capture_logs() as log:
             for _ in range(5):

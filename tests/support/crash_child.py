@@ -21,7 +21,7 @@ from watchdog.domain.model import IncidentEvent
 from watchdog.notifiers.email import EmailNotifier
 from watchdog.notifiers.slack import SlackNotifier
 from watchdog.notifiers.webhook import WebhookNotifier
-from watchdog.service import notifications, policies
+from watchdog.service import notifications, registration
 from watchdog.store.database import Database
 from watchdog.store.write.claims import SlotClaimer
 from watchdog.store.write.evaluation import AlertEvaluator
@@ -32,7 +32,7 @@ from watchdog.store.write.recorder import ResultRecorder
 def shorten_timeouts() -> None:
     """A killed process keeps its lease and its slots in flight for as long as a live one might need: here for less."""
     notifications.SEND_TIMEOUT_S, notifications.NOTIFICATION_LEASE_MS = 4.0, 5_000
-    policies.LATE_RESULT_MARGIN_MS, policies.STALE_AFTER_SLOTS = 1_000, 60
+    registration.LATE_RESULT_MARGIN_MS, registration.STALE_AFTER_SLOTS = 1_000, 60
 
 
 def kill_self(marker: Path) -> None:

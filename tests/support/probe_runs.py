@@ -17,7 +17,7 @@ from watchdog.net import Network, SecretMask
 from watchdog.probes import CanaryProbe, Probe, QueueProbe
 from watchdog.service.clock import wall_clock_ms
 from watchdog.service.event_loop_lag import EventLoopLagMonitor
-from watchdog.service.policies import build_registered_probe
+from watchdog.service.registration import build_registered_probe
 from watchdog.service.runner import ProbeRunner
 
 EMPTY_MASK = SecretMask(())

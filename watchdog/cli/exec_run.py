@@ -57,9 +57,7 @@ def run_and_report(arguments: ExecArguments) -> int:
 
     from watchdog.cli.exec_queue import CheckInReporter
 
-    reporter = CheckInReporter(
-        lambda: arguments.url or _find_url(arguments), process.started_monotonic_s, print_warning
-    )
+    reporter = CheckInReporter(lambda: _find_url(arguments), process.started_monotonic_s, print_warning)
     if failure is not None:
         print_warning(failure.message)
         reporter.report_end(failure.exit_code, time.monotonic(), failure.message.encode())

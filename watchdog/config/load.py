@@ -36,8 +36,6 @@ class LoadedConfig:
     """Probe id -> its configuration in YAML, as written: variables not replaced, defaults merged."""
     mask: SecretMask
     """Masks every secret of the configuration."""
-    source_files: tuple[Path, ...]
-    """The configuration file and all included files."""
 
 
 def load_config(path: Path | None, text: str | None = None, env: Mapping[str, str] = os.environ) -> LoadedConfig:
@@ -58,8 +56,8 @@ def load_config(path: Path | None, text: str | None = None, env: Mapping[str, st
     if sources.problems:
         raise ConfigError(redact_problems(sources, builder.load_contexts.values()))
     mask = SecretMask(collect_secrets(sources, builder.load_contexts.values(), config))
-    probe_yaml = {id: mask(_dump_yaml(node.to_raw_python())) for id, (node, _) in probes.items()}
-    return LoadedConfig(mask_config(config, mask), probe_yaml, mask, tuple(sources.files))
+    probe_yaml = {id: mask(_dump_yaml(node.to_python(raw=True))) for id, (node, _) in probes.items()}
+    return LoadedConfig(mask_config(config, mask), probe_yaml, mask)
 
 
 def _dump_yaml(tree: Any) -> str:

@@ -40,21 +40,13 @@ class YamlNode:
     invalid: bool = False
     """Whether a problem has been reported for the node. Its value is then meaningless."""
 
-    def to_python(self) -> Json:
-        """The value as built-in types."""
+    def to_python(self, *, raw: bool = False) -> Json:
+        """The value as built-in types. `raw`: variables not replaced."""
         if isinstance(self.value, dict):
-            return {key: node.to_python() for key, node in self.value.items()}
+            return {key: node.to_python(raw=raw) for key, node in self.value.items()}
         if isinstance(self.value, list):
-            return [node.to_python() for node in self.value]
-        return self.value
-
-    def to_raw_python(self) -> Json:
-        """The value as built-in types, variables not replaced."""
-        if isinstance(self.value, dict):
-            return {key: node.to_raw_python() for key, node in self.value.items()}
-        if isinstance(self.value, list):
-            return [node.to_raw_python() for node in self.value]
-        return self.raw_value
+            return [node.to_python(raw=raw) for node in self.value]
+        return self.raw_value if raw else self.value
 
     def walk(self) -> Iterator[YamlNode]:
         """This node and all nodes inside it."""

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from watchdog.domain.model import ClaimedSlot, Finding, Outcome, RecordedResult
 from watchdog.domain.rules import availability, evaluate_rules, job, missing, task
 from watchdog.probes.base import Probe
-from watchdog.service.policies import build_registered_probe
+from watchdog.service.registration import build_registered_probe
 from watchdog.service.runner import ProbeRunner
 
 SUBJECT_RULES = (task.RULE_NAME, missing.RULE_NAME, job.RULE_NAME)

@@ -118,7 +118,7 @@ class MonitoringService:
         self.add_task("claim", self.claim_due_slots, CLAIM_INTERVAL_S)
         self.add_task("record", self.record_results, RECORD_INTERVAL_S)
         self.add_task("wake", self.evaluate_deadlines, DEADLINE_CHECK_INTERVAL_S)
-        self.add_task("deliver", self.send_notifications, SEND_INTERVAL_S)
+        self.add_task("deliver", notification_sender.send_due_notifications, SEND_INTERVAL_S)
         self.add_task("maintain", self.run_maintenance, MAINTENANCE_INTERVAL_S)
         if remediation_runner is not None:
             self.add_task("remediate", remediation_runner.run_remediations, REMEDIATION_INTERVAL_S)
@@ -246,7 +246,7 @@ class MonitoringService:
         if retry_times := self._retry_times(batch):
             await self.store_executor.run_write(self.claims.reschedule_sooner, retry_times)
         if transitions:
-            await self.send_notifications()
+            await self.notification_sender.send_due_notifications()
 
     def _log_transitions(self, transitions: list[IncidentTransition]) -> None:
         for transition in transitions:
@@ -302,10 +302,7 @@ class MonitoringService:
         """Evaluate the deadlines that have passed: what should have arrived and did not."""
         _, transitions = await self.store_executor.run_write(self.recorder.evaluate_deadlines, self.clock())
         if transitions:
-            await self.send_notifications()
-
-    async def send_notifications(self) -> None:
-        await self.notification_sender.send_due_notifications()
+            await self.notification_sender.send_due_notifications()
 
     async def run_maintenance(self) -> None:
         """Roll up whole hours, record lost runs, and delete what has expired."""

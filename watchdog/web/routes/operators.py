@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 from fastapi import APIRouter, Depends
 from starlette.requests import Request
@@ -21,6 +21,13 @@ from watchdog.web.templating import NO_STORE_HEADERS, TemplateRenderer
 
 MAX_SEARCH_CHARS = 200
 MAX_SLOT_DIGITS = 15
+
+
+class OperatorPage(Protocol):
+    """What every operators' page shows, besides its own content."""
+
+    @property
+    def service_status(self) -> ServiceStatus: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,22 +53,19 @@ class OperatorContext:
             return await self.run_read_query(query)
 
     async def render_page(
-        self,
-        request: Request,
-        template: str,
-        active_section: str,
-        service_status: ServiceStatus,
-        now: int,
-        **context: Any,
+        self, request: Request, template: str, active_section: str, page: OperatorPage, now: int
     ) -> HTMLResponse:
         """Renders in a thread, since a page of hundreds of rows takes a while."""
-        context |= {
-            "active_section": active_section,
-            "service_status": service_status,
-            "scheduling_gap": describe_scheduling_gap(service_status, now),
-            "key_name": request.state.key_name,
-        }
-        html = await asyncio.to_thread(self.renderer.render, template, now, **context)
+        html = await asyncio.to_thread(
+            self.renderer.render,
+            template,
+            now,
+            page=page,
+            active_section=active_section,
+            service_status=page.service_status,
+            scheduling_gap=describe_scheduling_gap(page.service_status, now),
+            key_name=request.state.key_name,
+        )
         return HTMLResponse(html, headers=NO_STORE_HEADERS)
 
 
@@ -74,7 +78,7 @@ def create_operator_router(context: OperatorContext) -> APIRouter:
     ) -> HTMLResponse:
         now, probe_filter = context.clock(), probes.ProbeFilter(q[:MAX_SEARCH_CHARS], state, kind)
         content = await context.run_query(lambda c: probes.load_probes_page(c, probe_filter, page, now))
-        return await context.render_page(request, "probes.j2", "probes", content.service_status, now, page=content)
+        return await context.render_page(request, "probes.j2", "probes", content, now)
 
     @router.get("/probes/{probe_id}")
     async def show_probe(request: Request, probe_id: str) -> HTMLResponse:
@@ -82,15 +86,13 @@ def create_operator_router(context: OperatorContext) -> APIRouter:
         content = await context.run_query(lambda c: probe.load_probe_page(c, probe_id, query, now))
         if content is None:
             raise PageNotFoundError(f"There is no probe with the id {probe_id} in the running configuration.")
-        return await context.render_page(request, "probe.j2", "probes", content.service_status, now, page=content)
+        return await context.render_page(request, "probe.j2", "probes", content, now)
 
     @router.get("/incidents")
     async def show_incidents(request: Request, state: str = "") -> HTMLResponse:
         now, state_filter = context.clock(), state if state in ("open", "resolved") else ""
         content = await context.run_query(lambda c: incidents.load_incidents_page(c, state_filter, now))
-        return await context.render_page(
-            request, "incidents.j2", "incidents", content.service_status, now, page=content
-        )
+        return await context.render_page(request, "incidents.j2", "incidents", content, now)
 
     @router.get("/incidents/{incident_id}")
     async def show_incident(request: Request, incident_id: str) -> HTMLResponse:
@@ -100,21 +102,19 @@ def create_operator_router(context: OperatorContext) -> APIRouter:
             raise PageNotFoundError(
                 f"There is no incident {incident_id}. Resolved incidents are deleted after a while."
             )
-        return await context.render_page(request, "incident.j2", "incidents", content.service_status, now, page=content)
+        return await context.render_page(request, "incident.j2", "incidents", content, now)
 
     @router.get("/jobs")
     async def show_jobs(request: Request, q: str = "", verdict: str = "", page: int = 1) -> HTMLResponse:
         now, job_filter = context.clock(), jobs.JobFilter(q[:MAX_SEARCH_CHARS], verdict)
         content = await context.run_query(lambda c: jobs.load_jobs_page(c, job_filter, page, now))
-        return await context.render_page(request, "jobs.j2", "jobs", content.service_status, now, page=content)
+        return await context.render_page(request, "jobs.j2", "jobs", content, now)
 
     @router.get("/undelivered")
     async def show_undelivered(request: Request) -> HTMLResponse:
         now, addresses = context.clock(), context.destination_addresses
         content = await context.run_query(lambda c: undelivered.load_undelivered_page(c, addresses))
-        return await context.render_page(
-            request, "undelivered.j2", "undelivered", content.service_status, now, page=content
-        )
+        return await context.render_page(request, "undelivered.j2", "undelivered", content, now)
 
     return router
 

@@ -27,7 +27,7 @@ def build_schedule(probe: Probe) -> Schedule:
 def build_registered_probe(probe: Probe, config_yaml: str, mask: SecretMask = EMPTY_MASK) -> RegisteredProbe:
     """`config_yaml`: the probe's configuration as written.
 
-    Its target and the names of its tasks are masked as they are in results; a limit would not match its task otherwise.
+    Its target and the names of its tasks and jobs are masked as they are in results; otherwise a limit would not match.
     """
     schedule = build_schedule(probe)
     lateness = probe.deadline_ms + LATE_RESULT_MARGIN_MS
@@ -38,18 +38,14 @@ def build_registered_probe(probe: Probe, config_yaml: str, mask: SecretMask = EM
             last_slot = schedule.next_slot_after(last_slot)
         return last_slot - slot + lateness
 
-    limits = {
-        truncate(replace_unsafe_characters(mask(name)), MAX_NAME_CHARS): limit
-        for name, limit in probe.task_limits.items()
-    }
-    job_limits = {
-        truncate(replace_unsafe_characters(mask(name)), MAX_NAME_CHARS): limit
-        for name, limit in probe.job_limits.items()
-    }
+    def stored_name(name: str) -> str:
+        return truncate(replace_unsafe_characters(mask(name)), MAX_NAME_CHARS)
+
     info = ProbeInfo(
         database_id=0, id=probe.id, name=probe.name, kind=probe.kind, group=probe.group, tags=tuple(probe.tags),
         severity=probe.alert.severity, runbook=probe.runbook, target=mask(probe.target), cadence=schedule.description,
-        task_limits=limits, job_limits=job_limits,
+        task_limits={stored_name(name): limit for name, limit in probe.task_limits.items()},
+        job_limits={stored_name(name): limit for name, limit in probe.job_limits.items()},
     )  # fmt: skip
     return RegisteredProbe(
         AlertPolicy(

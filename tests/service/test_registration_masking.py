@@ -14,7 +14,7 @@ from watchdog.domain.rules import evaluate_rules
 from watchdog.net import Network
 from watchdog.service.clock import wall_clock_ms
 from watchdog.service.event_loop_lag import EventLoopLagMonitor
-from watchdog.service.policies import build_registered_probe
+from watchdog.service.registration import build_registered_probe
 from watchdog.service.runner import ProbeRunner
 from watchdog.store.read.status import list_probe_statuses
 
