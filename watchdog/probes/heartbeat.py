@@ -29,7 +29,7 @@ from watchdog.probes.base import Probe, RunContext
 from watchdog.probes.jobs import JobOptions, jobs_observation
 
 MAX_STORED_DOWNTIME_GAPS = 100
-"""The most gaps, in which a job could not check in, that are stored with a result."""
+"""Periods without check-ins that are stored with a result, the newest ones."""
 
 
 def _validate_token(token: Secret) -> Secret:

@@ -1,4 +1,4 @@
-"""The kind `queue`: queue depth, the age of the oldest job, and the workers that consume it."""
+"""The `queue` probe: reads the depth of a queue, the age of its oldest job and the number of its workers."""
 
 from __future__ import annotations
 
@@ -164,8 +164,8 @@ class QueueProbe(QueueSystemProbe):
     queue: QueueSettings
     """The queue to monitor."""
     rules: QueueRules = QueueRules(stalled=StalledThreshold())
-    """For `queue` probes: limits for the queue; default: `stalled: {for: 10m}`. Required for
-    systems that do not show which job is next, such as Celery on RabbitMQ."""
+    """For `queue` probes: limits for the queue; default: `stalled: {for: 10m}`. Required for systems that do not show
+    which job is next, such as Celery on RabbitMQ."""
 
     @model_validator(mode="after")
     def _validate_supported_metrics(self) -> Self:

@@ -197,7 +197,7 @@ class JobSource(QueueDriver):
     @property
     def database_url(self) -> str:
         """The URL of the database that it reads; empty if it reads none."""
-        return getattr(self, "url", "")  # other systems name their field after what it points to
+        return ""
 
     @abstractmethod
     async def fetch_snapshot(self, context: ConnectContext) -> JobSourceSnapshot:

@@ -159,8 +159,8 @@ class _McpCanaryConnection:
 
         self.config, self.context, self.client, self._started_monotonic = config, context, client, started_monotonic
         self._sent_sentinel: asyncio.Future[SentinelJob] = asyncio.get_running_loop().create_future()
-        self._answered = asyncio.Event()
-        self._answered_at = 0
+        self._call_finished = asyncio.Event()
+        self._call_finished_at = 0
         """When the tool returned, in ms since the epoch."""
         self._call_error: ProbeError | None = None
         self._progress: tuple[float, float | None] | None = None
@@ -178,8 +178,8 @@ class _McpCanaryConnection:
         except ProbeError as error:
             error.retryable = False  # polling does not repeat the call
             self._call_error = error
-        self._answered_at = self.context.started_at + round((monotonic() - self._started_monotonic) * 1000)
-        self._answered.set()
+        self._call_finished_at = self.context.started_at + round((monotonic() - self._started_monotonic) * 1000)
+        self._call_finished.set()
 
     async def send(self, sentinel: SentinelJob) -> str:
         import asyncio
@@ -188,7 +188,7 @@ class _McpCanaryConnection:
         if self.config.resource:
             try:
                 async with asyncio.timeout(JOB_ID_TIMEOUT_S):
-                    await self._answered.wait()
+                    await self._call_finished.wait()
             except TimeoutError:
                 message = f"{self.config.tool} returned no job id within {format_duration(JOB_ID_TIMEOUT_S * 1000)}"
                 raise ProbeError("timeout.exceeded", message) from None
@@ -204,32 +204,32 @@ class _McpCanaryConnection:
 
     def _status_from_call(self) -> JobStatus:
         """The call is running, or has returned the job's outcome or the job's id."""
-        if not self._answered.is_set():
+        if not self._call_finished.is_set():
             return JobStatus(JobStage.SENT, progress=self._require_progress())
         if self._call_error is not None:
             raise self._call_error
         session = self.client.result
-        answer = session.tool_result if isinstance(session.tool_result, dict) else {}
-        verdicts = [answer[name] for name in ("ok", "healthy") if isinstance(answer.get(name), bool)]
-        has_failed_status = STAGE_BY_STATUS_WORD.get(normalize_status(answer)) is JobStage.FAILED
+        result = session.tool_result if isinstance(session.tool_result, dict) else {}
+        verdicts = [result[name] for name in ("ok", "healthy") if isinstance(result.get(name), bool)]
+        has_failed_status = STAGE_BY_STATUS_WORD.get(normalize_status(result)) is JobStage.FAILED
         if session.tool_is_error or False in verdicts or has_failed_status:
             message = error_message(session.tool_result)
-            return JobStatus(JobStage.FAILED, finished_at=self._answered_at, error=message)
-        if uri := self._resource_uri(answer, finished=bool(verdicts)):
+            return JobStatus(JobStage.FAILED, finished_at=self._call_finished_at, error=message)
+        if uri := self._resource_uri(result, finished=bool(verdicts)):
             self._started_job_uri, self._progress = uri, None
             return JobStatus(JobStage.SENT, job_id=uri)
-        return JobStatus(JobStage.DONE, finished_at=self._answered_at)
+        return JobStatus(JobStage.DONE, finished_at=self._call_finished_at)
 
-    def _resource_uri(self, answer: Mapping[str, Json], *, finished: bool) -> str:
-        """The URI to read; empty if there is none. `finished`: the answer already contains the outcome."""
-        job_id = parse_job_id(answer.get("job_id")) or parse_job_id(answer.get("jobId"))
+    def _resource_uri(self, result: Mapping[str, Json], *, finished: bool) -> str:
+        """The URI to read; empty if there is none. `finished`: the tool's result already contains the outcome."""
+        job_id = parse_job_id(result.get("job_id")) or parse_job_id(result.get("jobId"))
         values = {"nonce": self._sent_sentinel.result().id} | ({"job_id": job_id} if job_id else {})
         if template := self.config.resource:
             if "{job_id}" in template and not job_id:
                 message, text = f"{self.config.tool} returned no job_id", self.client.result.tool_result_text
                 raise ProbeError("canary.job_id_missing", message, excerpt=text)
             return str(substitute_placeholders(template, **values))
-        if resource := parse_job_id(answer.get("poll_resource")):
+        if resource := parse_job_id(result.get("poll_resource")):
             return str(substitute_placeholders(resource, **values))
         return f"job:{job_id}" if job_id and not finished else ""
 

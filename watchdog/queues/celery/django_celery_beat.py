@@ -12,7 +12,7 @@ from watchdog.queues.celery.crontab import MAX_SCHEDULES, crontab_to_cron, sched
 from watchdog.queues.clients.timestamps import parse_timestamp_ms
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Row, Select
+    from sqlalchemy import Connection, FromClause, Row, Select
 
     from watchdog.queues.clients.external_database import ExternalDatabase
 
@@ -51,10 +51,11 @@ def _select_schedules() -> Select[Any]:
         "clocked": ("clocked_time",),
     }
     task = sa.table(PERIODIC_TASK_TABLE, *map(sa.column, (*task_columns, *(f"{kind}_id" for kind in schedule_columns))))
-    selected, joined = [task.c[name] for name in task_columns], task
+    selected = [task.c[name] for name in task_columns]
+    joined: FromClause = task
     for kind, names in schedule_columns.items():
         schedule = sa.table(f"django_celery_beat_{kind}schedule", *map(sa.column, ("id", *names)))
-        joined = joined.outerjoin(schedule, task.c[f"{kind}_id"] == schedule.c.id)  # type: ignore[assignment] # a join is selected from like a table
+        joined = joined.outerjoin(schedule, task.c[f"{kind}_id"] == schedule.c.id)
         selected += [schedule.c[name] for name in names]
     return sa.select(*selected).select_from(joined).order_by(task.c.name).limit(MAX_SCHEDULES)
 

@@ -143,7 +143,8 @@ class MySqlDatabase(ExternalDatabase):
             cursor.execute(
                 "SET innodb_lock_wait_timeout = 1" if self.read_write else "SET SESSION TRANSACTION READ ONLY"
             )
-        return dbapi_connection._force_close  # type: ignore[no-any-return] # PyMySQL has no types
+        abort: ConnectionAborter = dbapi_connection._force_close
+        return abort
 
     def translate_error(self, error: DBAPIError) -> ProbeError | None:
         code, message = _mysql_error_code(error), self.error_message(error)
@@ -212,7 +213,8 @@ class SqliteDatabase(ExternalDatabase):
         deadline = monotonic() + STATEMENT_TIMEOUT_S
         dbapi_connection.text_factory = lambda raw: raw.decode(errors="replace")  # SQLite does not check encodings
         dbapi_connection.set_progress_handler(lambda: monotonic() > deadline, 10_000)
-        return dbapi_connection.interrupt  # type: ignore[no-any-return] # the parameter's type is Any
+        abort: ConnectionAborter = dbapi_connection.interrupt
+        return abort
 
     def translate_error(self, error: DBAPIError) -> ProbeError | None:
         name, message = getattr(error.orig, "sqlite_errorname", ""), self.error_message(error)

@@ -45,6 +45,10 @@ class TableJobSource(JobSource):
         return self
 
     @property
+    def database_url(self) -> str:
+        return self.url
+
+    @property
     def database(self) -> ExternalDatabase:
         return database_from_url(self.url, self.table)
 

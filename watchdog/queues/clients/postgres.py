@@ -61,6 +61,10 @@ class PostgresQueueDriver(QueueDriver):
         return urlsplit(self.url).hostname or ""
 
     @property
+    def database_url(self) -> str:
+        return self.url
+
+    @property
     def port(self) -> int:
         return urlsplit(self.url).port or DEFAULT_POSTGRES_PORT
 

@@ -54,8 +54,7 @@ FINISHED_COUNTS_SQL = f"""
 
 
 class ProcrastinateStatsSource(ProcrastinateQueue, QueueStatsSource):
-    """A Procrastinate 3 queue. `consumers` is not available. An empty queue looks the same as a missing
-    one."""
+    """A Procrastinate 3 queue. `consumers` is not available. An empty queue looks the same as a missing one."""
 
     example: ClassVar[str] = """
         probes:
