@@ -23,6 +23,7 @@ from watchdog.queues.base import CanaryConnection, CanaryDriver, ConnectContext,
 from watchdog.queues.job_status import (
     TERMINAL_STAGES,
     compile_stage_expressions,
+    describe_response,
     error_message,
     evaluate_stage,
     expression_validator,
@@ -135,10 +136,8 @@ class _HttpCanaryConnection:
         response = await self._send_request(request, sentinel.id, ENQUEUE_TIMEOUT_S)
         self.context.facts["address"] = response.peer_address
         if not 200 <= response.status < 300:
-            is_json = "json" in response.headers.get("content-type", "")
-            detail = error_message(parse_response_body(response)) if is_json else ""
-            message = f"enqueue returned HTTP {response.status}{detail and f': {detail}'}"
-            raise _with_response_evidence(ProbeError("canary.enqueue_failed", message), response)
+            error = ProbeError("canary.enqueue_failed", f"enqueue returned {describe_response(response)}")
+            raise _with_response_evidence(error, response)
         return sentinel.id if "{nonce}" in self.config.poll.url else self._extract_job_id(response)
 
     def _extract_job_id(self, response: HttpResponse) -> str:

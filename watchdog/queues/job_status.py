@@ -1,10 +1,11 @@
-"""Reads job states out of JSON that applications return: their own status words, or the user's expressions."""
+"""Reads the state of jobs from what applications return: their own status words, or the user's expressions."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from pydantic import AfterValidator
 
@@ -12,6 +13,10 @@ from watchdog.domain.model import Json
 from watchdog.domain.observations import JobStage
 from watchdog.domain.text import to_single_line
 from watchdog.expressions import Expression, ExpressionError, compile_expression
+from watchdog.net.http_evidence import parse_response_body
+
+if TYPE_CHECKING:
+    from watchdog.net.http import HttpResponse
 
 MAX_JOB_ID_CHARS = 500
 """A longer text is not taken for a job's id."""
@@ -79,6 +84,13 @@ def error_message(value: Json) -> str:
     """Why something failed, on one line: the application's error text, else the whole value."""
     text = _find_error_text(value) or ("" if value in (None, "", {}, []) else json.dumps(value, ensure_ascii=False))
     return to_single_line(text)
+
+
+def describe_response(response: HttpResponse) -> str:
+    """ "HTTP 409: already running": the status, and what a JSON body reports."""
+    is_json = "json" in response.headers.get("content-type", "")
+    text = error_message(parse_response_body(response)) if is_json else ""
+    return f"HTTP {response.status}{text and f': {text}'}"
 
 
 def _find_error_text(value: Json) -> str:

@@ -10,10 +10,9 @@ from pydantic import model_validator
 from watchdog.config_types import FieldValidationError
 from watchdog.domain.model import Json
 from watchdog.net.errors import ProbeError
-from watchdog.net.http_evidence import parse_response_body
 from watchdog.net.targets import HttpMethod, HttpTarget
 from watchdog.queues.base import ConnectContext
-from watchdog.queues.job_status import error_message, substitute_placeholders
+from watchdog.queues.job_status import describe_response, substitute_placeholders
 from watchdog.remediations.base import (
     PARAMETER_NAMES,
     RemediationAction,
@@ -69,9 +68,7 @@ class HttpRemediation(HttpTarget, RemediationAction):
             connect_context.started_at,
         )
         response = await connect_context.network.send_http_request(request)
-        is_json = "json" in response.headers.get("content-type", "")
-        text = error_message(parse_response_body(response)) if is_json else ""
-        description = f"HTTP {response.status}{text and f': {text}'}"
+        description = describe_response(response)
         if not 200 <= response.status < 300:
             raise ProbeError("http.status", description)
         return description
