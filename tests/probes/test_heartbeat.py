@@ -173,8 +173,8 @@ def test_runs_are_expected_from_the_edit_of_a_schedule_on() -> None:
 @pytest.mark.parametrize(
     ("settings", "target"),
     [
-        ({"every": "2h"}, "checks in every 2 h"),
-        ({"schedule": "0 3 * * *", "timezone": "Europe/Berlin"}, "checks in 0 3 * * * Europe/Berlin"),
+        ({"every": "2h"}, "check-ins, expected every 2 h"),
+        ({"schedule": "0 3 * * *", "timezone": "Europe/Berlin"}, "check-ins, expected 0 3 * * * Europe/Berlin"),
     ],
 )
 def test_the_target_contains_no_token(settings: dict[str, str], target: str) -> None:

@@ -521,7 +521,7 @@ def add_heartbeat_probe(rows: FixtureRows) -> None:
         "heartbeat",
         "Core",
         config_yaml=HEARTBEAT_PROBE_SPEC,
-        target="checks in 0 3 * * * Europe/Berlin",
+        target="check-ins, expected 0 3 * * * Europe/Berlin",
         job_limits={"*": JobLimits(CronSchedule("0 3 * * *", "Europe/Berlin"), grace=30 * MINUTE_MS)},
     )
     for ago in range(7, 0, -1):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def mcp_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
     """Serve MCP to an agent over standard input and output.
 
-    Reads the database, and connects to `watchdog run` for live data and actions.
+    Reads the database and runs probes itself. Asks `watchdog run` only about Watchdog's internal tasks.
 
     \b
     Example: claude mcp add watchdog -- watchdog mcp -c /etc/watchdog/watchdog.yaml

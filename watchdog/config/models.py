@@ -97,8 +97,8 @@ class StorageSettings(ConfigModel):
 
 @NOTIFIER_KINDS.add_fields
 class Receiver(ConfigModel):
-    """Receives notifications: people or a program. At least one notifier is required; each one that is set sends every
-    notification."""
+    """People or a program that receives notifications. At least one notifier is required; each one that is set sends
+    every notification."""
 
     send_resolved: StrictBool = True
     """Whether a notification is also sent when an incident resolves."""
@@ -185,7 +185,8 @@ class ApiKeySettings(ConfigModel):
     name: SingleLineText
     """A unique name for the key, shown in logs."""
     role: Literal["operator", "reader"]
-    """A `reader` sees everything; an `operator` can also acknowledge incidents and run probes."""
+    """A `reader` sees everything; an `operator` can also run probes and trigger Watchdog's
+    internal tasks through the MCP tools."""
     key: Annotated[Secret, AfterValidator(_validate_api_key)]
     """The key: at least 16 ASCII characters without spaces. `openssl rand -hex 20` generates a suitable one."""
 

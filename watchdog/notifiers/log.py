@@ -10,8 +10,8 @@ from watchdog.notifiers.message import MAX_NAME_CHARS, compose_message, replace_
 
 
 class LogNotifier(Notifier):
-    """Writes one structured line to Watchdog's own log, for log pipelines and for trying things out. Takes no
-    fields."""
+    """Writes one structured line per notification to Watchdog's own log, for log pipelines and for trying things out.
+    Takes no fields."""
 
     kind: ClassVar[str] = "log"
     example: ClassVar[str] = """

@@ -311,7 +311,10 @@ def _notice_text(context: AlertContext) -> str:
     if context.is_test:
         return "This is a test message. Nothing is wrong."
     if context.merged:
-        return "The incident was resolved before its first message could be delivered. This message reports both."
+        return (
+            "The incident was resolved before its first message could be delivered. This message reports both the incident "
+            "and its resolution."
+        )
     return ""
 
 

@@ -19,7 +19,7 @@ from watchdog.notifiers.message import compose_message
 from watchdog.notifiers.post import ReceiverResponse, error_from_status, post_json
 
 ERROR_ADVICE = {
-    "access_denied": "the app may not post",
+    "access_denied": "the app is not allowed to post",
     "account_inactive": "the bot token's app or user was removed",
     "action_prohibited": "an administrator forbids posting to this channel",
     "channel_is_archived": "unarchive the channel or choose another one",
@@ -30,7 +30,7 @@ ERROR_ADVICE = {
     "is_archived": "unarchive the channel or choose another one",
     "missing_scope": "the app needs the scope chat:write",
     "no_active_hooks": "the webhook was disabled: create another",
-    "no_permission": "the app may not post to this channel",
+    "no_permission": "the app is not allowed to post to this channel",
     "no_service": "the webhook was removed: create another",
     "no_team": "the workspace was deleted",
     "not_allowed_token_type": "expected a bot token (xoxb-...)",
@@ -67,7 +67,8 @@ class SlackNotifier(Notifier):
     webhook: Secret | None = None
     """The URL of an incoming webhook. Its messages cannot be edited, so a recovery is a message of its own."""
     bot_token: Secret | None = None
-    """The bot token of an app with the scope `chat:write`. Requires `channel`. Its messages are edited on recovery."""
+    """The bot token of an app with the scope `chat:write`. Requires `channel`. On recovery, its message is edited, and
+    a reply in its thread is also posted to the channel."""
     channel: str = ""
     """The name or id of a channel that the app is a member of."""
     api_url: HttpUrl = "https://slack.com/api/"

@@ -39,7 +39,8 @@ def _validate_token(token: Secret) -> Secret:
 
 
 class HeartbeatSettings(JobOptions):
-    """A job that checks in: it calls `<public_url>/in/<token>` when it starts, succeeds or fails."""
+    """A job that checks in: it calls `<public_url>/in/<token>` when it has succeeded, and the same URL with `/start` or
+    `/fail` appended when it starts or has failed (docs/heartbeats.md)."""
 
     token: Annotated[Secret, AfterValidator(_validate_token)]
     """The secret in the check-in URL: 16 or more letters, digits, `-` and `_`. `openssl rand -hex 20` generates a
@@ -98,7 +99,7 @@ class HeartbeatProbe(Probe):
     @property
     def target(self) -> str:
         schedule = expected_runs(JobFacts(self.name), self._job_limits, 0).schedule
-        return f"checks in {schedule.description}" if schedule is not None else ""
+        return f"check-ins, expected {schedule.description}" if schedule is not None else ""
 
     @property
     def _job_limits(self) -> JobLimits:

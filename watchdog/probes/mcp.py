@@ -94,7 +94,7 @@ class McpSettings(McpTarget):
 
 class McpProbe(Probe):
     """Opens a session with an MCP server: initialize, tools/list and, if there is a tool to call, one tool call.
-    Without `expect`, the server must list the required tools and report no error."""
+    Regardless of `expect`, the server must list the required tools, and the tool call must not report an error."""
 
     kind: ClassVar[str] = "mcp"
     example: ClassVar[str] = """

@@ -214,7 +214,7 @@ def queue_observation(
         reason = breaches[0][0]
         message = "; ".join([text for _, text in breaches] + ["the queue is paused"] * stats.paused)
     elif unavailable:
-        reason, message = reason_and_message("queue.metric_unavailable", metrics=" and ".join(unavailable))
+        reason, message = reason_and_message("queue.metric_unavailable", metrics=" or ".join(unavailable))
     records = threshold_records_to_json(state.record for state in threshold_states)
     return Observation(
         Outcome.FAIL if breaches else Outcome.ERROR if unavailable else Outcome.PASS,

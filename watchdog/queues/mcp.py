@@ -46,8 +46,8 @@ _RESOURCE_NOT_FOUND_CODES = frozenset({-32002, -32602})
 
 
 class McpCanary(McpTarget, CanaryDriver):
-    """A canary job that an MCP tool starts. The tool returns when the job is done, or at once with a `job_id`; then a
-    resource is polled for the state of the job."""
+    """A canary job that an MCP tool starts. The tool returns when the job is done, or at once with a `job_id`, in
+    which case a resource is polled for the state of the job."""
 
     kind: ClassVar[str] = "mcp"
     example: ClassVar[str] = """

@@ -43,7 +43,7 @@ _STRING_OR_LIST_SCHEMA = WithJsonSchema(
 @REMEDIATION_KINDS.add_fields
 class RemediationSettings(ConfigModel):
     """An action that Watchdog runs automatically when the probe reports one of the reasons in `on`: at most once for
-    each incident and job run. Exactly one of `sql`, `http` and `mcp`."""
+    each combination of incident, reason and job run. Exactly one of `sql`, `http` and `mcp`."""
 
     on: Annotated[tuple[RemediationReason, ...], BeforeValidator(_as_list), Field(min_length=1), _STRING_OR_LIST_SCHEMA]
     """The reasons that trigger it, one or a list, such as `job.stuck` or `canary.not_picked_up` (docs/reasons.md). The
