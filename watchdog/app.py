@@ -157,7 +157,7 @@ def build_check_in_receiver(service: MonitoringService, loaded_config: LoadedCon
         store_executor=service.store_executor,
         check_in_store=CheckInStore(service.store_executor.database, service.claims.registry),
         claims=service.claims,
-        probe_by_id=heartbeats,
+        database_id_by_probe=heartbeats,
         mask=loaded_config.mask,
         clock=service.clock,
     )

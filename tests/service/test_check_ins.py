@@ -40,7 +40,7 @@ class CheckInHarness:
             store_executor=self.store_executor,
             check_in_store=CheckInStore(self.store.database, self.store.registry),
             claims=self.store.slot_claimer,
-            probe_by_id={"backup": self.id},
+            database_id_by_probe={"backup": self.id},
             mask=SecretMask([SECRET]),
             clock=lambda: START_AT,
         )

@@ -53,7 +53,7 @@ class DemoInbox:
         self.messages: list[SlackMessage] = []
         self.emails: list[ReceivedEmail] = []
 
-    # ------------------------------------------------------------------------------------------ Slack
+    # --- Slack
     def handle_slack_call(self, method: str, body: dict[str, Any]) -> dict[str, Any]:
         """Implements chat.postMessage and chat.update as far as Watchdog uses them."""
         now = datetime.now(UTC)
@@ -71,7 +71,7 @@ class DemoInbox:
         del self.messages[:-MAX_KEPT_MESSAGES]
         return {"ok": True, "channel": SLACK_CHANNEL_ID, "ts": message.ts}
 
-    # ------------------------------------------------------------------------------------------ mail
+    # --- mail
     async def handle_smtp_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serves one SMTP connection: the commands that a client without TLS and authentication needs."""
         recipients: list[str] = []
@@ -111,7 +111,7 @@ class DemoInbox:
         del self.emails[:-MAX_KEPT_MESSAGES]
 
 
-# ---------------------------------------------------------------------------------------------- the page
+# --- the page
 _MRKDWN_PATTERN = re.compile(
     r"<(?P<token>[^<>]+)>|`(?P<code>[^`\n]+)`|(?<![\w*])\*(?P<bold>[^*\s](?:[^*\n]*[^*\s])?)\*(?![\w*])"
 )

@@ -38,8 +38,8 @@ class CheckInReceiver:
     """Owns the check-in log, and the thread that writes it.
 
     A check-in that `accept_check_in` accepted is on disk and reaches the database, possibly after a restart, and
-    possibly twice: it is stored once all the same. `flush_check_ins` must run at an interval. `probe_by_id`: the
-    heartbeats that accept check-ins, as database ids by probe id.
+    possibly twice: it is stored once all the same. `flush_check_ins` must run at an interval. `database_id_by_probe`:
+    the heartbeats that accept check-ins, by probe id.
     """
 
     def __init__(
@@ -49,13 +49,13 @@ class CheckInReceiver:
         store_executor: StoreExecutor,
         check_in_store: CheckInStore,
         claims: SlotClaimer,
-        probe_by_id: Mapping[str, int],
+        database_id_by_probe: Mapping[str, int],
         mask: SecretMask,
         clock: Clock,
     ):
         self.check_in_log, self.check_in_store = check_in_log, check_in_store
         self.store_executor, self.claims = store_executor, claims
-        self.probe_by_id, self.mask, self.clock = probe_by_id, mask, clock
+        self.database_id_by_probe, self.mask, self.clock = database_id_by_probe, mask, clock
         self._disk_executor = ThreadPoolExecutor(1, "check-in-log")
         self._pending: list[tuple[bytes, asyncio.Future[None]]] = []
         self._writing = self._stopping = False
@@ -164,10 +164,10 @@ class CheckInReceiver:
                 "check_in_dropped", detail="written by another version of Watchdog, in a format this one cannot read"
             )
             return None
-        if probe_id not in self.probe_by_id:
+        if probe_id not in self.database_id_by_probe:
             log.warning("check_in_dropped", probe_id=probe_id, detail="the probe is no longer configured")
             return None
-        return ProbeCheckIn(self.probe_by_id[probe_id], check_in)
+        return ProbeCheckIn(self.database_id_by_probe[probe_id], check_in)
 
     async def _store_batch(self, batch: Sequence[ProbeCheckIn]) -> set[int]:
         """Store a batch; if its content is refused, store each check-in by itself and drop those that are refused.
