@@ -40,12 +40,12 @@ def opened(good: int = 0) -> AlertState:
     return AlertState(3, good, SLOT_INTERVAL_MS, OPENED_FOR, "timeout.exceeded")
 
 
-def name(machine: AlertState | None) -> str:
-    if machine is None:
+def state_name(state: AlertState | None) -> str:
+    if state is None:
         return "clear"
-    if machine.incident is None:
+    if state.incident is None:
         return "suspect"
-    return "recovering" if machine.good_count else "open"
+    return "recovering" if state.good_count else "open"
 
 
 class Row(NamedTuple):
@@ -54,34 +54,52 @@ class Row(NamedTuple):
     bad: bool
     becomes: str
     out: IncidentEvent | None = None
-    after: int = 3
-    recover: int = 3
+    failure_threshold: int = 3
+    success_threshold: int = 3
 
 
 TABLE = [
     Row("clear stays clear when good", None, False, "clear"),
     Row("clear becomes suspect when bad", None, True, "suspect"),
-    Row("clear opens when bad if `after` is 1", None, True, "open", IncidentEvent.OPENED, after=1),
-    Row("suspect becomes clear when good", suspect(2), False, "clear"),
-    Row("suspect stays suspect when bad, fewer than `after` times in a row", suspect(1), True, "suspect"),
-    Row("suspect opens when bad for the `after`th time", suspect(2), True, "open", IncidentEvent.OPENED),
     Row(
-        "suspect opens when bad if `after` was lowered below its count",
+        "clear opens when bad if `failure_threshold` is 1",
+        None,
+        True,
+        "open",
+        IncidentEvent.OPENED,
+        failure_threshold=1,
+    ),
+    Row("suspect becomes clear when good", suspect(2), False, "clear"),
+    Row("suspect stays suspect when bad, fewer than `failure_threshold` times in a row", suspect(1), True, "suspect"),
+    Row("suspect opens when bad `failure_threshold` times in a row", suspect(2), True, "open", IncidentEvent.OPENED),
+    Row(
+        "suspect opens when bad if `failure_threshold` was lowered below its count",
         suspect(5),
         True,
         "open",
         IncidentEvent.OPENED,
     ),
     Row("open stays open when bad, without a second event", opened(), True, "open"),
-    Row("open becomes recovering when good, fewer than `recover` times", opened(), False, "recovering"),
-    Row("open becomes clear when good if `recover` is 1", opened(), False, "clear", IncidentEvent.RESOLVED, recover=1),
-    Row("recovering becomes open when bad", opened(2), True, "open"),
-    Row("recovering stays recovering when good, fewer than `recover` times", opened(1), False, "recovering"),
+    Row("open becomes recovering when good, fewer than `success_threshold` times", opened(), False, "recovering"),
     Row(
-        "recovering becomes clear when good for the `recover`th time", opened(2), False, "clear", IncidentEvent.RESOLVED
+        "open becomes clear when good if `success_threshold` is 1",
+        opened(),
+        False,
+        "clear",
+        IncidentEvent.RESOLVED,
+        success_threshold=1,
+    ),
+    Row("recovering becomes open when bad", opened(2), True, "open"),
+    Row("recovering stays recovering when good, fewer than `success_threshold` times", opened(1), False, "recovering"),
+    Row(
+        "recovering becomes clear when good `success_threshold` times in a row",
+        opened(2),
+        False,
+        "clear",
+        IncidentEvent.RESOLVED,
     ),
     Row(
-        "recovering becomes clear when good if `recover` was lowered below its count",
+        "recovering becomes clear when good if `success_threshold` was lowered below its count",
         opened(4),
         False,
         "clear",
@@ -92,11 +110,13 @@ TABLE = [
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: row.sentence)
 def test_state_transitions(row: Row) -> None:
-    machines: AlertStates = {} if row.before is None else {KEY: row.before}
+    alert_states: AlertStates = {} if row.before is None else {KEY: row.before}
     out: list[IncidentTransition] = []
     finding = Finding(*KEY, row.bad, "refused" if row.bad else "", "connection refused" if row.bad else "")
-    apply_finding(alert_policy(row.after, row.recover), machines, 4 * SLOT_INTERVAL_MS, finding, out)
-    assert name(machines.get(KEY)) == row.becomes
+    apply_finding(
+        alert_policy(row.failure_threshold, row.success_threshold), alert_states, 4 * SLOT_INTERVAL_MS, finding, out
+    )
+    assert state_name(alert_states.get(KEY)) == row.becomes
     since = SLOT_INTERVAL_MS if row.before else 4 * SLOT_INTERVAL_MS
     change = row.out and IncidentTransition(
         row.out,
@@ -112,32 +132,32 @@ def test_state_transitions(row: Row) -> None:
 
 
 def test_a_suspect_state_counts_bad_findings_and_keeps_the_first_slot_and_the_newest_reason() -> None:
-    machines: AlertStates = {}
+    alert_states: AlertStates = {}
     for slot, reason in ((1, "timeout.exceeded"), (2, "refused")):
-        apply_finding(alert_policy(failure_threshold=3), machines, slot, Finding(*KEY, True, reason), [])
-    assert machines == {KEY: AlertState(2, 0, 1, None, "refused")}
-    apply_finding(alert_policy(failure_threshold=3), machines, 3, Finding(*KEY, True, "dns.failed"), [])
-    assert machines == {KEY: AlertState(3, 0, 1, derive_incident_id(PROBE_DATABASE_ID, *KEY, 1), "dns.failed")}
+        apply_finding(alert_policy(failure_threshold=3), alert_states, slot, Finding(*KEY, True, reason), [])
+    assert alert_states == {KEY: AlertState(2, 0, 1, None, "refused")}
+    apply_finding(alert_policy(failure_threshold=3), alert_states, 3, Finding(*KEY, True, "dns.failed"), [])
+    assert alert_states == {KEY: AlertState(3, 0, 1, derive_incident_id(PROBE_DATABASE_ID, *KEY, 1), "dns.failed")}
 
 
 def test_a_bad_finding_resets_the_good_count_of_an_open_state() -> None:
-    machines = {KEY: opened(2)}
-    apply_finding(alert_policy(), machines, 9 * SLOT_INTERVAL_MS, Finding(*KEY, True, "dns.failed"), [])
-    assert machines == {KEY: opened(0)}
+    alert_states = {KEY: opened(2)}
+    apply_finding(alert_policy(), alert_states, 9 * SLOT_INTERVAL_MS, Finding(*KEY, True, "dns.failed"), [])
+    assert alert_states == {KEY: opened(0)}
 
 
 def test_a_recovering_state_counts_good_findings() -> None:
-    machines = {KEY: opened(1)}
-    apply_finding(alert_policy(success_threshold=3), machines, 9 * SLOT_INTERVAL_MS, Finding(*KEY, False), [])
-    assert machines == {KEY: opened(2)}
+    alert_states = {KEY: opened(1)}
+    apply_finding(alert_policy(success_threshold=3), alert_states, 9 * SLOT_INTERVAL_MS, Finding(*KEY, False), [])
+    assert alert_states == {KEY: opened(2)}
 
 
 class Sequence(NamedTuple):
     sentence: str
     outcomes: str
     changes: list[str]
-    after: int = 2
-    recover: int = 2
+    failure_threshold: int = 2
+    success_threshold: int = 2
 
 
 SEQUENCES = [
@@ -168,14 +188,18 @@ SEQUENCES = [
             "resolved availability at 6", "resolved no_verdict at 6"]),
     Sequence("thresholds of 1: each slot opens or resolves", "fpf",
            ["opened availability at 1: http.status", "resolved availability at 2",
-            "opened availability at 3: http.status"], after=1, recover=1),
+            "opened availability at 3: http.status"], failure_threshold=1, success_threshold=1),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("sequence", SEQUENCES, ids=lambda sequence: sequence.sentence)
 def test_sequences_of_outcomes(sequence: Sequence) -> None:
     done = fold_results(
-        alert_policy(sequence.after, sequence.recover), {}, 0, make_results(sequence.outcomes), lambda _: True
+        alert_policy(sequence.failure_threshold, sequence.success_threshold),
+        {},
+        0,
+        make_results(sequence.outcomes),
+        lambda _: True,
     )
     assert describe_transitions(done.transitions) == sequence.changes
 
@@ -209,10 +233,10 @@ def test_incident_ids_differ(sentence: str, other: tuple[int, str, str, int]) ->
 
 
 def test_staleness_opens_and_resolves_at_once_regardless_of_thresholds() -> None:
-    machines: AlertStates = {}
+    alert_states: AlertStates = {}
     out: list[IncidentTransition] = []
-    apply_finding(alert_policy(3, 3), machines, SLOT_INTERVAL_MS, stale.stale_finding(300_000), out)
-    apply_result(alert_policy(3, 3), machines, make_result("f", 9), out)
+    apply_finding(alert_policy(3, 3), alert_states, SLOT_INTERVAL_MS, stale.stale_finding(300_000), out)
+    apply_result(alert_policy(3, 3), alert_states, make_result("f", 9), out)
     assert describe_transitions(out) == ["opened stale at 1: no_data", "resolved stale at 9"]
     assert out[0].message == "no result for 5\N{NO-BREAK SPACE}min"
     assert stale.fresh_finding() == Finding(*stale.ALERT_STATE_KEY, False)
@@ -228,10 +252,10 @@ def test_staleness_opens_and_resolves_at_once_regardless_of_thresholds() -> None
     ],
 )
 def test_outcomes_that_resolve_staleness(sentence: str, outcome: str, ends: bool) -> None:
-    machines: AlertStates = {}
-    apply_finding(alert_policy(), machines, SLOT_INTERVAL_MS, stale.stale_finding(300_000), [])
-    apply_result(alert_policy(), machines, make_result(outcome, 9), [])
-    assert (stale.ALERT_STATE_KEY not in machines) is ends, sentence
+    alert_states: AlertStates = {}
+    apply_finding(alert_policy(), alert_states, SLOT_INTERVAL_MS, stale.stale_finding(300_000), [])
+    apply_result(alert_policy(), alert_states, make_result(outcome, 9), [])
+    assert (stale.ALERT_STATE_KEY not in alert_states) is ends, sentence
 
 
 @pytest.mark.parametrize(

@@ -76,15 +76,15 @@ TABLE = [
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: row.sentence)
 def test_table(row: Row) -> None:
-    machines: AlertStates = {}
+    alert_states: AlertStates = {}
     done = fold_results(
-        alert_policy(9), machines, SLOT_INTERVAL_MS, row.rows, lambda slot: slot // SLOT_INTERVAL_MS in row.lost
+        alert_policy(9), alert_states, SLOT_INTERVAL_MS, row.rows, lambda slot: slot // SLOT_INTERVAL_MS in row.lost
     )
     assert (done.evaluated_until // SLOT_INTERVAL_MS, done.awaited_slot and done.awaited_slot // SLOT_INTERVAL_MS) == (
         row.cursor,
         row.hold,
     )
-    assert machines.get(AVAILABILITY, AlertState(0, 0, 0, None)).bad_count == row.bad
+    assert alert_states.get(AVAILABILITY, AlertState(0, 0, 0, None)).bad_count == row.bad
     assert done.alert_states_changed is (row.bad > 0)
     assert done.transitions == []
 
@@ -94,10 +94,10 @@ def test_folding_in_two_steps_equals_folding_in_one() -> None:
     at_once: AlertStates = {}
     whole = fold_results(alert_policy(2, 2), at_once, 0, rows, never)
     for cut in range(len(rows) + 1):
-        machines: AlertStates = {}
-        first = fold_results(alert_policy(2, 2), machines, 0, rows[:cut], never)
-        second = fold_results(alert_policy(2, 2), machines, first.evaluated_until, rows[cut:], never)
-        assert machines == at_once
+        alert_states: AlertStates = {}
+        first = fold_results(alert_policy(2, 2), alert_states, 0, rows[:cut], never)
+        second = fold_results(alert_policy(2, 2), alert_states, first.evaluated_until, rows[cut:], never)
+        assert alert_states == at_once
         assert first.transitions + second.transitions == whole.transitions
         assert second.evaluated_until == whole.evaluated_until or cut == len(rows)
 
@@ -120,20 +120,20 @@ CHANGED = [
 
 @pytest.mark.parametrize("row", CHANGED, ids=lambda row: row.sentence)
 def test_alert_states_changed(row: Changed) -> None:
-    machines: AlertStates = {}
+    alert_states: AlertStates = {}
     assert (
-        fold_results(alert_policy(3), machines, 0, make_results(row.outcomes), never).alert_states_changed
+        fold_results(alert_policy(3), alert_states, 0, make_results(row.outcomes), never).alert_states_changed
         is row.changed
     )
-    assert bool(machines) is row.outcomes.endswith("f")
+    assert bool(alert_states) is row.outcomes.endswith("f")
 
 
 def test_a_failure_while_open_changes_no_state() -> None:
-    machines: AlertStates = {}
-    fold_results(alert_policy(1), machines, 0, make_results("f"), never)
+    alert_states: AlertStates = {}
+    fold_results(alert_policy(1), alert_states, 0, make_results("f"), never)
     assert (
         fold_results(
-            alert_policy(1), machines, SLOT_INTERVAL_MS, make_results("ff", start=2), never
+            alert_policy(1), alert_states, SLOT_INTERVAL_MS, make_results("ff", start=2), never
         ).alert_states_changed
         is False
     )
@@ -205,11 +205,11 @@ STALENESS_CASES = [
 
 @pytest.mark.parametrize("row", STALENESS_CASES, ids=lambda row: row.sentence)
 def test_staleness_events(row: StalenessCase) -> None:
-    machines: AlertStates = {}
+    alert_states: AlertStates = {}
     staleness_events = [(slot * SLOT_INTERVAL_MS, THRESHOLD_MS) for slot in row.staleness_events]
-    done = fold_results(alert_policy(3, 3), machines, -1, row.rows, never, staleness_events)
+    done = fold_results(alert_policy(3, 3), alert_states, -1, row.rows, never, staleness_events)
     assert describe_transitions(done.transitions) == row.changes
-    assert (stale.ALERT_STATE_KEY in machines) is (bool(row.changes) and "opened" in row.changes[-1])
+    assert (stale.ALERT_STATE_KEY in alert_states) is (bool(row.changes) and "opened" in row.changes[-1])
 
 
 def test_a_staleness_event_has_its_duration() -> None:

@@ -314,28 +314,30 @@ UNLISTED = [
 
 @pytest.mark.parametrize("row", UNLISTED, ids=lambda row: row.sentence)
 def test_unlisted_subjects(row: UnlistedCase) -> None:
-    machines: AlertStates = {}
+    alert_states: AlertStates = {}
     first = [make_result("p", slot, tasks={"a": FAILED_TASK}) for slot in (0, 1)]
-    opening = fold_results(alert_policy(2, 2, row.tasks), machines, -1, first, lambda _: True)
+    opening = fold_results(alert_policy(2, 2, row.tasks), alert_states, -1, first, lambda _: True)
     assert describe_transitions(opening.transitions) == ["opened task[a] at 1: task.failed"]
-    done = fold_results(alert_policy(2, 2, row.tasks), machines, opening.evaluated_until, row.after_it, lambda _: True)
+    done = fold_results(
+        alert_policy(2, 2, row.tasks), alert_states, opening.evaluated_until, row.after_it, lambda _: True
+    )
     assert describe_transitions(done.transitions) == row.changes
 
 
 def test_an_unlisted_subject_gets_one_good_finding() -> None:
-    machine = AlertState(1, 0, MIN, None)
-    machines = {("task", "a"): machine, ("task", "b"): machine, ("preference", "a"): machine}
+    suspect = AlertState(1, 0, MIN, None)
+    alert_states = {("task", "a"): suspect, ("task", "b"): suspect, ("preference", "a"): suspect}
     vanished = vanished_subject_findings(
-        machines, make_result("f", tasks={"b": OK_TASK}), [Finding("task", "b", False)]
+        alert_states, make_result("f", tasks={"b": OK_TASK}), [Finding("task", "b", False)]
     )
     assert vanished == [Finding("task", "a", False, "subject.no_longer_listed")]
 
 
 def test_a_suspect_state_of_an_unlisted_subject_is_dropped() -> None:
-    machines: AlertStates = {}
+    alert_states: AlertStates = {}
     rows = [make_result("p", 1, tasks={"a": FAILED_TASK}), make_result("p", 2, tasks={})]
-    assert fold_results(alert_policy(2, 2), machines, 0, rows, lambda _: True).transitions == []
-    assert machines == {}
+    assert fold_results(alert_policy(2, 2), alert_states, 0, rows, lambda _: True).transitions == []
+    assert alert_states == {}
 
 
 def test_a_preference_that_is_no_longer_configured_is_gone() -> None:
@@ -359,20 +361,24 @@ def test_a_preference_that_was_replaced_by_another_is_gone() -> None:
 
 
 def test_a_task_that_is_no_longer_required_is_not_missing() -> None:
-    machines: AlertStates = {}
-    fold_results(alert_policy(tasks={"a": MIN}), machines, 0, [make_result("p", 1, tasks={})], lambda _: True)
-    done = fold_results(alert_policy(), machines, MIN, [make_result("p", 2, tasks={})], lambda _: True)
+    alert_states: AlertStates = {}
+    fold_results(alert_policy(tasks={"a": MIN}), alert_states, 0, [make_result("p", 1, tasks={})], lambda _: True)
+    done = fold_results(alert_policy(), alert_states, MIN, [make_result("p", 2, tasks={})], lambda _: True)
     assert describe_transitions(done.transitions) == ["resolved missing[a] at 2: subject.no_longer_listed"]
-    assert machines == {}
+    assert alert_states == {}
 
 
 def test_a_finding_without_a_listing_is_never_gone() -> None:
-    machines: AlertStates = {}
+    alert_states: AlertStates = {}
     done = fold_results(
-        alert_policy(), machines, 0, [*make_results("f"), make_result("f", 2, tasks={}, preferences={})], lambda _: True
+        alert_policy(),
+        alert_states,
+        0,
+        [*make_results("f"), make_result("f", 2, tasks={}, preferences={})],
+        lambda _: True,
     )
     assert describe_transitions(done.transitions) == ["opened availability at 1: http.status"]
-    assert list(machines) == [("availability", "")]
+    assert list(alert_states) == [("availability", "")]
 
 
 LATE = [overdue_job("a", due_at=-HOUR)]
