@@ -1,4 +1,4 @@
-"""What one run observed of the subjects that a rule evaluates: facts as they were, never verdicts.
+"""What one run observed of the subjects that a rule evaluates: facts, from which the rule derives its findings.
 
 A result carries one mapping, rule -> `Listing`. Each rule with subjects defines the type of its facts, a `NamedTuple`
 of JSON scalars; storing, masking and reading them is generic, so that a new rule is one file.

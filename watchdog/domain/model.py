@@ -112,7 +112,10 @@ class ReportedTask(NamedTuple):
 
 
 class ExpressionFacts(NamedTuple):
-    """The result of a `prefer` expression."""
+    """The result of a `prefer` expression: in words, without the values that it compares.
+
+    Stored values are masked and cut to size, so comparing them again could give another result than the run.
+    """
 
     problem: str
     """Empty if it holds, else "elapsed_ms <= 800 is false: observed 1204"."""

@@ -26,7 +26,7 @@ from watchdog.domain.model import (
     RemediationState,
     ResultWithEvidence,
 )
-from watchdog.domain.rules import HEALTH_STATE_BY_RULE
+from watchdog.domain.rules import HEALTH_STATE_BY_RULE, task
 from watchdog.domain.text import replace_unsafe_characters, shorten, to_single_line
 
 MAX_NAME_CHARS, MAX_CAUSE_CHARS, MAX_EXCERPT_CHARS = 80, 240, 300
@@ -259,10 +259,10 @@ def _expected_and_observed(context: AlertContext, cause: str) -> tuple[str, str]
     The cause is cut as text: an incident stores the sentence that it opened with, not its parts, and the evidence may
     be that of another run. A sentence that is worded otherwise is shown whole.
     """
-    incident, limits = context.incident, context.probe.task_limits
+    incident = context.incident
     subject = safe_line(incident.subject, MAX_NAME_CHARS)
     if incident.rule == "task":
-        limit = limits.get(incident.subject, limits.get("*"))
+        limit = task.task_limit(context.probe, incident.subject)
         limit_text = "" if limit is None else format_duration(limit)
         observed = cause.removeprefix(f"task {subject} ").removeprefix("is ").removesuffix(f", limit {limit_text}")
         return f"last run ok{limit_text and f', at most {limit_text} ago'}", observed

@@ -51,14 +51,14 @@ def evaluate_result(policy: AlertPolicy, result: Result) -> Iterator[Finding]:
             yield Finding(RULE_NAME, name, bool(verdict.reason), verdict.reason, verdict.message)
 
 
-def job_limits_of(probe: ProbeInfo, name: str) -> JobLimits | None:
-    """None: the probe's configuration does not cover the job."""
-    return probe.job_limits.get(name, probe.job_limits.get("*"))
+def find_job_limits(job_limits: Mapping[str, JobLimits], name: str) -> JobLimits | None:
+    """The limits of a job among those of a probe; None if the configuration does not cover the job."""
+    return job_limits.get(name, job_limits.get("*"))
 
 
 def evaluate_listed_job(probe: ProbeInfo, listing: Listing, name: str) -> JobVerdict | None:
     """The verdict on a job of a listing; None if the probe's configuration does not cover it."""
-    limits = job_limits_of(probe, name)
+    limits = find_job_limits(probe.job_limits, name)
     if limits is None:
         return None
     return evaluate_job_facts(listing.subjects[name], limits, listing.observed_at, listing.gaps)
@@ -109,7 +109,7 @@ def evaluate_snapshot(
     listed = {facts.name for facts in snapshot.jobs}
     unlisted = (JobFacts(name) for name in required_jobs if name not in listed)
     for reported in (*(facts.sanitized for facts in snapshot.jobs), *unlisted):
-        limits = job_limits.get(reported.name, job_limits.get("*"))
+        limits = find_job_limits(job_limits, reported.name)
         if limits is None:
             continue
         facts = reported._replace(reporting_lag=snapshot.reporting_lag, listed=reported.name in listed)

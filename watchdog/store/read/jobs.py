@@ -176,7 +176,8 @@ def _scheduled_jobs(source: SourceListing) -> Iterator[JobSummary]:
     if source.result is None or listing is None:
         return
     for name, facts in listing.subjects.items():
-        limits, verdict = job.job_limits_of(probe, name), job.evaluate_listed_job(probe, listing, name)
+        limits = job.find_job_limits(probe.job_limits, name)
+        verdict = job.evaluate_listed_job(probe, listing, name)
         if limits is None or verdict is None:
             continue
         yield JobSummary(

@@ -64,8 +64,8 @@ def register_probes(
         values = {probe_id: _probe_values(registered) for probe_id, registered in configured.items()}
         added = [{"probe_id": probe_id, **values[probe_id]} for probe_id in values if probe_id not in active]
         _insert_probes(database, connection, added, start)
-        unchanged = [{"row_id": rows[probe_id].id, **values[probe_id]} for probe_id in values if probe_id in active]
-        _update_probes(connection, unchanged)
+        existing = [{"row_id": rows[probe_id].id, **values[probe_id]} for probe_id in values if probe_id in active]
+        _update_probes(connection, existing)
         ids = {row.probe_id: row.id for row in connection.execute(sa.select(probes.c.probe_id, probes.c.id))}
         registry = ProbeRegistry(
             {id: _with_database_id(configured[probe_id], id) for probe_id, id in ids.items() if probe_id in configured}
