@@ -312,8 +312,8 @@ def _notice_text(context: AlertContext) -> str:
         return "This is a test message. Nothing is wrong."
     if context.merged:
         return (
-            "The incident was resolved before its first message could be delivered. This message reports both the incident "
-            "and its resolution."
+            "The incident was resolved before its first message could be delivered. This message reports both the "
+            "incident and its resolution."
         )
     return ""
 

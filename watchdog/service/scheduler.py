@@ -145,7 +145,7 @@ class MonitoringService:
         if age > MAX_CLAIM_AGE_MS:
             return f"no slot was claimed for {format_duration_rounded(age)}"
         behind = self.clock_behind_ms
-        return f"the clock was put back: the store is {format_duration_rounded(behind)} ahead of it" if behind else ""
+        return f"the clock was set back: the store is {format_duration_rounded(behind)} ahead of it" if behind else ""
 
     async def _run_task(self, task: BackgroundTask) -> None:
         """Run a background task now, and record how it went. Raises nothing."""
@@ -198,7 +198,7 @@ class MonitoringService:
                 log.warning("clock_step_back", step=format_duration(self.clock_behind_ms), detail=detail)
 
     async def _watch_clock_steps(self) -> None:
-        """Restart all timers when the clock is put back.
+        """Restart all timers when the clock is set back.
 
         APScheduler waits by the wall clock: without this, each timer would wait until the clock has caught up.
         """
