@@ -61,8 +61,8 @@ class FakeNetwork:
         self.lookups.append(host)
         if host not in self.names:
             return dial_look_up(host, port)
-        turns = self.names[host]
-        addresses = turns.pop(0) if len(turns) > 1 else turns[0]
+        address_lists = self.names[host]
+        addresses = address_lists.pop(0) if len(address_lists) > 1 else address_lists[0]
         return [(socket.AF_INET6 if ":" in a else socket.AF_INET, (a, port)) for a in addresses]
 
     async def connect(self, address: SocketAddress) -> socket.socket:

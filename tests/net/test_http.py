@@ -88,9 +88,9 @@ async def send_request(
 
 
 def bomb(megabytes: int) -> bytes:
-    squeeze = zlib.compressobj(wbits=31)
-    parts = [squeeze.compress(b"\0" * 1_000_000) for _ in range(megabytes)]
-    return b"".join([*parts, squeeze.flush()])
+    compressor = zlib.compressobj(wbits=31)
+    parts = [compressor.compress(b"\0" * 1_000_000) for _ in range(megabytes)]
+    return b"".join([*parts, compressor.flush()])
 
 
 def gzipped(body: bytes) -> bytes:
@@ -302,13 +302,18 @@ def test_an_encoding_that_was_not_requested_is_not_decoded(run: Run) -> None:
 def test_a_valid_response() -> None:
     body = '{"ü": 1}'.encode()
     exchange = uvloop.run(ask(send_parts(http_response(body, "503 Service Unavailable", X_Tag="a", Set_Cookie="b=c"))))
-    got = exchange.response
-    assert (got.status, got.reason_phrase, got.http_version) == (503, "Service Unavailable", "1.1")
-    assert got.headers == {"content-length": "9", "x-tag": "a", "set-cookie": "b=c"}
-    assert (got.body, got.text, got.encoded_body_bytes, got.body_incomplete_reason) == (body, '{"ü": 1}', 9, "")
-    assert (got.redirect_count, got.cert_days) == (0, None)
+    response = exchange.response
+    assert (response.status, response.reason_phrase, response.http_version) == (503, "Service Unavailable", "1.1")
+    assert response.headers == {"content-length": "9", "x-tag": "a", "set-cookie": "b=c"}
+    assert (response.body, response.text, response.encoded_body_bytes, response.body_incomplete_reason) == (
+        body,
+        '{"ü": 1}',
+        9,
+        "",
+    )
+    assert (response.redirect_count, response.cert_days) == (0, None)
     assert list(exchange.phase_timer.phase_durations_ms) == ["connect", "first_byte", "body"]
-    assert sum(exchange.phase_timer.phase_durations_ms.values()) <= got.elapsed_ms
+    assert sum(exchange.phase_timer.phase_durations_ms.values()) <= response.elapsed_ms
     assert exchange.phase_timer.current_phase is None
 
 
@@ -352,18 +357,18 @@ def test_a_head_has_no_body() -> None:
     ],
 )
 def test_text_of_every_charset(body: bytes, content_type: str, text: str) -> None:
-    got = HttpResponse(200, "OK", {"content-type": content_type}, body, "", len(body), 1.0, "1.1", "", "", 0, None)
-    assert got.text == text
+    response = HttpResponse(200, "OK", {"content-type": content_type}, body, "", len(body), 1.0, "1.1", "", "", 0, None)
+    assert response.text == text
 
 
 # --- requests
 
 
 def test_the_request_that_is_sent() -> None:
-    got: list[bytes] = []
+    received_bodies: list[bytes] = []
 
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        got.append(await reader.readexactly(7))
+        received_bodies.append(await reader.readexactly(7))
         writer.write(http_response())
 
     exchange = uvloop.run(ask(echo, method="POST", body=b'{"a":1}', headers={"X-Tag": "ü", "user-agent": "mine"}))
@@ -379,7 +384,7 @@ def test_the_request_that_is_sent() -> None:
         "user-agent: mine",
         "Connection: close",
     ]
-    assert got == [b'{"a":1}']
+    assert received_bodies == [b'{"a":1}']
 
 
 def test_a_server_may_answer_before_it_has_read_the_request() -> None:

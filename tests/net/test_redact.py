@@ -46,8 +46,8 @@ SPELLINGS: dict[str, Callable[[str], str]] = {
 @pytest.mark.parametrize("secret", SECRETS)
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_a_secret_is_masked_in_every_encoding(secret: str, spelling: str) -> None:
-    spelled = SPELLINGS[spelling](secret)
-    masked = SecretMask(SECRETS)(f"before {spelled} after")
+    spelled_secret = SPELLINGS[spelling](secret)
+    masked = SecretMask(SECRETS)(f"before {spelled_secret} after")
     assert "•••" in masked
     assert masked.startswith("before ")
     assert masked.endswith(" after")
@@ -82,10 +82,16 @@ def test_a_short_secret_is_masked_and_similar_text_is_not() -> None:
 
 
 def test_json_of_a_target_is_made_safe_to_show() -> None:
-    deep: list[object] = []
+    nested_list: list[object] = []
     for _ in range(50):
-        deep = [deep]
-    value = {"a": "x" * 3_000, "hunter22": "\x00hunter22", "many": list(range(150)), "deep": deep, 7: {"k": None}}
+        nested_list = [nested_list]
+    value = {
+        "a": "x" * 3_000,
+        "hunter22": "\x00hunter22",
+        "many": list(range(150)),
+        "deep": nested_list,
+        7: {"k": None},
+    }
     sanitized = sanitize_json(value, SecretMask(["hunter22"]), max_chars=100)
     assert sanitized["a"] == "x" * 100 + "… cut after 100 characters"
     assert sanitized["•••"] == "�•••"

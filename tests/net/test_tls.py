@@ -66,10 +66,10 @@ async def ask(
 
 def test_a_valid_certificate_is_accepted_and_its_days_are_counted(run: Run, authority: CertificateAuthority) -> None:
     timer = PhaseTimer()
-    got = run(
+    response = run(
         ask(authority.server_tls_context("127.0.0.1", end=90.5), TlsConfig(ca_file=authority.ca_file), timer=timer)
     )
-    assert (got.body, got.cert_days) == (b"hello", 90)
+    assert (response.body, response.cert_days) == (b"hello", 90)
     assert list(timer.phase_durations_ms) == ["connect", "tls", "first_byte", "body"]
 
 
@@ -155,8 +155,8 @@ def demanding(authority: CertificateAuthority) -> ssl.SSLContext:
 
 def test_a_client_certificate_is_sent(run: Run, authority: CertificateAuthority) -> None:
     ours = authority.issue_certificate("watchdog")
-    got = run(ask(demanding(authority), TlsConfig(ca_file=authority.ca_file, cert_file=ours)))
-    assert got.status == 200
+    response = run(ask(demanding(authority), TlsConfig(ca_file=authority.ca_file, cert_file=ours)))
+    assert response.status == 200
     with pytest.raises(ProbeError) as caught:
         run(ask(demanding(authority), TlsConfig(ca_file=authority.ca_file)))
     assert caught.value.reason in ("connection.lost", "tls.failed")
@@ -177,9 +177,9 @@ def test_no_client_certificate_is_sent_to_another_origin(authority: CertificateA
 
     async def run_scenario(redirected: bool) -> HttpResponse:
         async with running_server(look, context) as second:
-            there = second.url_of(scheme="https")
+            target_url = second.url_of(scheme="https")
             return (
-                await ask(context, tls, handler=redirect_to(there))
+                await ask(context, tls, handler=redirect_to(target_url))
                 if redirected
                 else await ask(context, tls, handler=look)
             )

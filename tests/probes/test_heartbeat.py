@@ -120,15 +120,15 @@ def test_a_year_of_jobs_with_jitter_has_no_false_alarm_and_each_missed_run_is_re
     dice = random.Random(7)
     for n in range(20):
         every, grace = dice.choice([(HOUR, 10 * MIN), (DAY, HOUR), (15 * MIN, 3 * MIN)])
-        wanderer = job(every=f"{every}ms", grace=f"{grace}ms")
+        scheduled_job = job(every=f"{every}ms", grace=f"{grace}ms")
         at = NOON + n * 1_234_567
-        wanderer.observe(at)
+        scheduled_job.observe(at)
         for _ in range(min(365 * DAY // every, 150)):
             at += every + dice.randrange(-grace, grace)
-            assert wanderer.verdict(at - 1) == FINE
-            wanderer.check_in(at, dice.choice(["ok", "0"]))
-        assert wanderer.verdict(at + every + grace - 1) == FINE
-        assert wanderer.verdict(at + every + grace)[0] == "job.overdue"
+            assert scheduled_job.verdict(at - 1) == FINE
+            scheduled_job.check_in(at, dice.choice(["ok", "0"]))
+        assert scheduled_job.verdict(at + every + grace - 1) == FINE
+        assert scheduled_job.verdict(at + every + grace)[0] == "job.overdue"
 
 
 def test_a_run_without_an_end_is_reported_for_a_day_and_then_lost() -> None:

@@ -103,8 +103,8 @@ def test_no_other_job_is_sent_while_one_hangs(api: FakeJobApi) -> None:
     assert first.evidence.facts["progress"] == 50
     assert first.state_updates == {"sentinel": {"job_id": "job/1", "slot": slot}}
 
-    soon = run(job(api), 600, slot=slot + 1_000, state=first.state_updates)
-    assert verdict(soon)[:2] == (Outcome.ERROR, "canary.in_flight")
+    next_report = run(job(api), 600, slot=slot + 1_000, state=first.state_updates)
+    assert verdict(next_report)[:2] == (Outcome.ERROR, "canary.in_flight")
     late = run(job(api), 600, slot=slot, state={"sentinel": {"job_id": "job/1", "slot": slot - 3_600_000}})
     assert verdict(late)[:2] == (Outcome.FAIL, "canary.not_finished")
     assert late.result.message.endswith("still running, so no other was sent")

@@ -117,8 +117,8 @@ def test_no_other_job_is_sent_while_one_hangs(export_server: ExportServer) -> No
         assert verdict(first)[:2] == (Outcome.FAIL, "canary.not_finished")
         assert first.result.message.startswith("picked up after ")
         assert first.state_updates == {"sentinel": {"job_id": "job:1", "slot": slot}}
-        soon = run(export_server.mcp(), 600, slot=slot + 1_000, state=first.state_updates)
-        assert verdict(soon)[:2] == (Outcome.ERROR, "canary.in_flight")
+        next_report = run(export_server.mcp(), 600, slot=slot + 1_000, state=first.state_updates)
+        assert verdict(next_report)[:2] == (Outcome.ERROR, "canary.in_flight")
         late = run(
             export_server.mcp(), 600, slot=slot, state={"sentinel": {"job_id": "job:1", "slot": slot - 3_600_000}}
         )

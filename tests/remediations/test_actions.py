@@ -12,8 +12,7 @@ import pytest
 import sqlalchemy as sa
 from pydantic import ValidationError
 
-from tests.support.fakes import CannedResponse as Reply
-from tests.support.fakes import FakeHttpReceiver
+from tests.support.fakes import CannedResponse, FakeHttpReceiver
 from tests.support.mariadb import MariaDbServer
 from tests.support.mcp_servers.raw_http import RawMcpResponse, running_raw_server, tool_definition
 from tests.support.postgres import PostgresServer
@@ -32,16 +31,16 @@ RESET = "UPDATE jobs SET status = 'pending' WHERE id = :id AND status = 'running
 
 
 def apply(
-    given: dict[str, Any], cause: RemediationContext = STUCK, *, dry: bool = False, timeout_s: float = 10.0
+    config: dict[str, Any], context: RemediationContext = STUCK, *, dry: bool = False, timeout_s: float = 10.0
 ) -> str:
-    async def act() -> str:
+    async def execute() -> str:
         async with Network() as network:
-            reach = ConnectContext(network, PhaseTimer(), True, timeout_s, 1_700_000_000_000)
-            remedy = RemediationSettings.model_validate({"on": "stuck", **given})
+            connect_context = ConnectContext(network, PhaseTimer(), True, timeout_s, 1_700_000_000_000)
+            remediation = RemediationSettings.model_validate({"on": "stuck", **config})
             async with asyncio.timeout(timeout_s):
-                return await remedy.action.execute(cause, reach, dry_run=dry)
+                return await remediation.action.execute(context, connect_context, dry_run=dry)
 
-    return asyncio.run(act())
+    return asyncio.run(execute())
 
 
 # --- statements
@@ -161,7 +160,7 @@ def test_an_unavailable_database(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("statement", "why"),
+    ("statement", "message"),
     [
         ("WITH x AS (SELECT 1) UPDATE jobs SET status = 'pending'", "expected an UPDATE, INSERT, DELETE or MERGE"),
         ("SELECT pg_terminate_backend(1)", "expected an UPDATE, INSERT, DELETE or MERGE"),
@@ -170,13 +169,13 @@ def test_an_unavailable_database(tmp_path: Path) -> None:
         ("UPDATE jobs SET status = 'pending' RETURNING id", "RETURNING is not supported"),
     ],
 )
-def test_statements_that_cannot_be_counted_and_rolled_back_are_refused(statement: str, why: str) -> None:
-    with pytest.raises(ValidationError, match=why):
+def test_statements_that_cannot_be_counted_and_rolled_back_are_refused(statement: str, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
         SqlRemediation(statement=statement)
 
 
 @pytest.mark.parametrize(
-    ("given", "why"),
+    ("config", "message"),
     [
         ({"http": "https://ops.example/{job}"}, r"unknown parameter \{job\}; valid parameters: \{id\}"),
         ({"http": {"url": "https://ops.example/", "json": {"a": ["{job}"]}}}, r"unknown parameter \{job\}"),
@@ -194,9 +193,9 @@ def test_statements_that_cannot_be_counted_and_rolled_back_are_refused(statement
         ),
     ],
 )
-def test_an_unknown_parameter_is_refused(given: dict[str, Any], why: str) -> None:
-    with pytest.raises(ValidationError, match=why):
-        RemediationSettings.model_validate({"on": "stuck", **given})
+def test_an_unknown_parameter_is_refused(config: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        RemediationSettings.model_validate({"on": "stuck", **config})
 
 
 def test_the_description_has_the_table_and_no_values() -> None:
@@ -218,13 +217,16 @@ def test_parameters_are_recognised_as_by_the_database() -> None:
 def test_a_request_contains_only_the_values() -> None:
     with FakeHttpReceiver() as ops:
         url = f"{ops.url}/workers/{{subject}}/restart?run={{id}}"
-        given = {
-            "http": {"url": url, "json": {"why": "{reason}", "who": ["{subject}"], "n": 3, "{id}": "{subject} {id}"}}
+        config = {
+            "http": {
+                "url": url,
+                "json": {"message": "{reason}", "who": ["{subject}"], "n": 3, "{id}": "{subject} {id}"},
+            }
         }
-        assert apply(given, STUCK._replace(subject='a/b?c&"d" {id}')) == "HTTP 200"
+        assert apply(config, STUCK._replace(subject='a/b?c&"d" {id}')) == "HTTP 200"
         [received] = ops.received
     assert received.path == "/workers/a%2Fb%3Fc%26%22d%22%20%7Bid%7D/restart?run=7"
-    assert received.json == {"why": "job.stuck", "who": ['a/b?c&"d" {id}'], "n": 3, "{id}": 'a/b?c&"d" {id} 7'}
+    assert received.json == {"message": "job.stuck", "who": ['a/b?c&"d" {id}'], "n": 3, "{id}": 'a/b?c&"d" {id} 7'}
     assert received.headers["idempotency-key"] == "wd-a1b2-job.stuck-7"
 
 
@@ -239,7 +241,7 @@ def test_a_name_that_changes_the_path_is_not_put_into_a_url(name: str) -> None:
 def test_a_refused_request_reports_the_status() -> None:
     with FakeHttpReceiver() as ops:
         ops.canned_responses.append(
-            Reply(409, b'{"error": "a restart is in progress"}', (("content-type", "application/json"),))
+            CannedResponse(409, b'{"error": "a restart is in progress"}', (("content-type", "application/json"),))
         )
         with pytest.raises(ProbeError, match="HTTP 409: a restart is in progress"):
             apply({"http": ops.url})
@@ -257,20 +259,20 @@ def test_a_dry_run_sends_no_request() -> None:
 def call(responses: dict[str, Any], *, dry: bool = False, name: str = "trigger_task", **result: Any) -> tuple[str, Any]:
     """The result of a tool call, and the methods that the server received."""
 
-    async def act() -> tuple[str, Any]:
+    async def execute() -> tuple[str, Any]:
         async with (
             running_raw_server(responses, tools=[tool_definition(name)], result=result) as server,
             Network() as network,
         ):
             arguments = {"task": "{subject}"}
             settings = {"on": "stale", "mcp": {"url": server.url, "tool": "trigger_task", "arguments": arguments}}
-            reach = ConnectContext(network, PhaseTimer(), True, 10.0, 1_700_000_000_000)
-            remedy = RemediationSettings.model_validate(settings)
-            return await remedy.action.execute(
-                STUCK._replace(reason="task.stale"), reach, dry_run=dry
+            connect_context = ConnectContext(network, PhaseTimer(), True, 10.0, 1_700_000_000_000)
+            remediation = RemediationSettings.model_validate(settings)
+            return await remediation.action.execute(
+                STUCK._replace(reason="task.stale"), connect_context, dry_run=dry
             ), server.received_methods
 
-    return asyncio.run(act())
+    return asyncio.run(execute())
 
 
 def test_a_tool_is_called() -> None:
@@ -314,8 +316,8 @@ def test_a_parameter_in_braces_is_refused_in_a_statement() -> None:
 
 def test_a_remediation_of_celery_beat_schedules_uses_their_database() -> None:
     celery = {"database": "postgresql://beat@db/shop"}
-    remedy = {"on": "overdue", "sql": "DELETE FROM locks"}
-    probe = JobsProbe.model_validate({"name": "Beat", "jobs": {"celery": celery}, "remediation": remedy})
+    remediation = {"on": "overdue", "sql": "DELETE FROM locks"}
+    probe = JobsProbe.model_validate({"name": "Beat", "jobs": {"celery": celery}, "remediation": remediation})
     assert isinstance(probe.remediation_action, SqlRemediation)
     assert probe.remediation_action.url == "postgresql://beat@db/shop"
 
@@ -354,9 +356,9 @@ def test_a_remediation_for_a_reason_that_its_probe_never_reports_is_refused(
     probe: dict[str, Any], reported: str, never: str
 ) -> None:
     def configured(*on: str) -> Probe:
-        remedy = {"on": on, "http": "https://ops.example/restart"}
+        remediation = {"on": on, "http": "https://ops.example/restart"}
         return PROBE_KINDS[next(iter(probe))].model_validate(
-            {"name": "A", "every": "5m", **probe, "remediation": remedy}
+            {"name": "A", "every": "5m", **probe, "remediation": remediation}
         )
 
     assert configured(reported, "timeout.exceeded").remediation

@@ -149,9 +149,9 @@ def test_an_unreadable_definition_is_judged_by_its_due_time(harness: RedbeatHarn
     harness.save(schedule(3600.0))
     harness.set_last_run(4)
     harness.client.hset("redbeat:evil", "definition", definition)
-    deep = json.dumps({"last_run_at": {"timezone": "a." * 2_000}})
+    long_zone = json.dumps({"last_run_at": {"timezone": "a." * 2_000}})
     for meta in (
-        deep,
+        long_zone,
         "{",
         '{"last_run_at": 7}',
         '{"last_run_at": {"year": 99999999999999999999, "timezone": "../etc"}}',
