@@ -30,7 +30,7 @@ def test_a_registered_probe_has_the_configured_values() -> None:
     info = registered.info
     assert (info.id, info.name, info.kind, info.group, info.tags) == ("api", "Api", "scripted", "Core", ("prod",))
     assert (info.target, info.runbook, info.severity) == ("nowhere", "https://wiki.example/", Severity.WARNING)
-    assert info.cadence.replace("\N{NO-BREAK SPACE}", " ") == "every 30 s"
+    assert info.schedule_text.replace("\N{NO-BREAK SPACE}", " ") == "every 30 s"
     assert (
         registered.policy.max_lateness,
         registered.policy.failure_threshold,

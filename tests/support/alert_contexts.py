@@ -26,7 +26,8 @@ INCIDENT_SINCE = NOW - NOW % MINUTE_MS - 2 * MINUTE_MS
 
 PROBE = ProbeInfo(
     database_id=1, id="api", name="API", kind="http", group="Core", tags=("prod",), severity=Severity.CRITICAL,
-    runbook="https://wiki.acme.example/api?a=1&b=2", target="https://api.acme.example/health", cadence="every 60 s",
+    runbook="https://wiki.acme.example/api?a=1&b=2", target="https://api.acme.example/health",
+    schedule_text="every 60 s",
 )  # fmt: skip
 RESPONSE_BODY = (
     '{"status": "unavailable", "db": "pool exhausted: 100 of 100 in use", "queue": {"failed": 12, "waiting": 61}}'
@@ -189,7 +190,9 @@ def hostile_alert(text: str, *, resolved: bool = False) -> AlertContext:
     )
     return replace(
         context,
-        probe=replace(PROBE, name=text, id=text, group=text, tags=(text,), runbook=text, target=text, cadence=text),
+        probe=replace(
+            PROBE, name=text, id=text, group=text, tags=(text,), runbook=text, target=text, schedule_text=text
+        ),
         incident=replace(context.incident, rule="task", subject=text, message=text, reason=text),
         first_bad=result,
         latest=result,

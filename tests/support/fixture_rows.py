@@ -58,7 +58,7 @@ class FixtureRows:
         id, probe_id = len(self.probe_by_name) + 1, name.lower().replace(" ", "-")
         self.probe_by_name[name] = id
         probe_info = ProbeInfo(
-            id, probe_id, name, kind, group, **{"cadence": "every 60 s", "job_limits": JOB_LIMITS, **info}
+            id, probe_id, name, kind, group, **{"schedule_text": "every 60 s", "job_limits": JOB_LIMITS, **info}
         )
         self.rows["probes"].append(
             {

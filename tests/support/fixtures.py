@@ -374,7 +374,7 @@ def canary_rows() -> FixtureRows:
         "Jobs",
         config_yaml=CANARY_PROBE_SPEC,
         target="redis.acme.example/email",
-        cadence="every 5 min",
+        schedule_text="every 5 min",
     )
     newest = epoch_ms("02:25")
     why = "not picked up within 10 s: 0 workers, 214 waiting, oldest 18 min"

@@ -57,7 +57,7 @@ def make_registered_probe(
         probe_id.title(),
         "http",
         severity=severity,
-        cadence="every 60 s",
+        schedule_text="every 60 s",
         task_limits=dict(task_limits or {}),
         job_limits=JOB_LIMITS,
     )

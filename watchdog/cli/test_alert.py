@@ -89,7 +89,7 @@ def _build_test_alerts(destination: str) -> list[tuple[Notification, AlertContex
     from watchdog.service.clock import wall_clock_ms
 
     now = wall_clock_ms()
-    probe = ProbeInfo(0, "test-alert", "Test alert", "http", cadence="every 60 s")
+    probe = ProbeInfo(0, "test-alert", "Test alert", "http", schedule_text="every 60 s")
     opened = Incident(
         id=f"test-{now}",
         probe=0,

@@ -240,7 +240,7 @@ class ProbeInfo:
     runbook: str = ""
     target: str = ""
     """A URL without credentials and query, or a command's first word."""
-    cadence: str = ""
+    schedule_text: str = ""
     """The schedule in words: "every 60 s", "*/5 * * * * UTC"."""
     task_limits: Mapping[str, int] = field(default_factory=dict)
     """By task name, or "*" for every other task: the allowed age of its last run, in ms."""

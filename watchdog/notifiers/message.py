@@ -271,7 +271,7 @@ def _expected_and_observed(context: AlertContext, cause: str) -> tuple[str, str]
     if incident.rule == "job":
         return "runs on time and succeeds", cause.removeprefix(f"{subject} ").removeprefix("is ")
     if incident.rule == "stale":
-        return f"a result {safe_line(context.probe.cadence, MAX_NAME_CHARS)}".rstrip(), cause
+        return f"a result {safe_line(context.probe.schedule_text, MAX_NAME_CHARS)}".rstrip(), cause
     if incident.rule == "no_verdict":
         return "the target can be checked", cause
     if incident.reason == "http.status":
@@ -303,8 +303,8 @@ def _resolved_fields(context: AlertContext, cause: str) -> tuple[MessageField, .
 def _history_fields(context: AlertContext) -> tuple[MessageField, ...]:
     if not context.recent_runs:
         return ()
-    cadence = safe_line(context.probe.cadence, MAX_NAME_CHARS)
-    return (MessageField(f"Last {len(context.recent_runs)}", cadence, sparkline(context.recent_runs)),)
+    schedule = safe_line(context.probe.schedule_text, MAX_NAME_CHARS)
+    return (MessageField(f"Last {len(context.recent_runs)}", schedule, sparkline(context.recent_runs)),)
 
 
 def _notice_text(context: AlertContext) -> str:

@@ -108,7 +108,7 @@ def build_payload(idempotency_key: str, context: AlertContext) -> dict[str, Json
             "group": probe.group,
             "tags": list(probe.tags),
             "target": probe.target,
-            "cadence": probe.cadence,
+            "cadence": probe.schedule_text,
             "location": context.location,
             "runbook": probe.runbook or None,
         },

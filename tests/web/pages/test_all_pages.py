@@ -391,7 +391,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FastAPI]:
             tags=(payload,),
             target=payload,
             runbook=payload,
-            cadence=payload,
+            schedule_text=payload,
             config_yaml=spec,
         )
         row = rows.rows["probes"][-1]

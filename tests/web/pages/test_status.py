@@ -76,7 +76,14 @@ def test_the_public_page_has_nothing_confidential(tmp_path: Path) -> None:
     rows.add_watermark(NOW)
     planted = " ".join(SECRETS)
     id = rows.add_probe(
-        "API", "http", "Core", tags=(planted,), target=planted, runbook=planted, cadence=planted, config_yaml=planted
+        "API",
+        "http",
+        "Core",
+        tags=(planted,),
+        target=planted,
+        runbook=planted,
+        schedule_text=planted,
+        config_yaml=planted,
     )
     evidence = Evidence({planted: planted}, planted)
     rows.add_result(
