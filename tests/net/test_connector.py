@@ -304,4 +304,7 @@ def test_a_failed_lookup_is_not_cached(network: FakeNetwork, monkeypatch: pytest
                     reasons.append(str(error))
         return reasons
 
-    assert asyncio.run(run_scenario()) == ["name server does not respond: flaky.example", "connection refused"]
+    assert asyncio.run(run_scenario()) == [
+        "cannot resolve flaky.example: no response from the name server",
+        "connection refused",
+    ]

@@ -234,7 +234,7 @@ async def request_without_server(url: str, **request: Any) -> Exchange:
     [
         ("http://127.0.0.1:1/", "connection.refused", "connection refused", "connect"),
         ("http://[::1]:1/", "connection.refused", "connection refused", "connect"),
-        ("http://missing.invalid/", "dns.failed", "host name not found: missing.invalid", "dns"),
+        ("http://missing.invalid/", "dns.failed", "cannot resolve missing.invalid: host name not found", "dns"),
     ],
 )
 def test_without_a_server_there_is_an_error(run: Run, url: str, reason: str, message: str, phase: str) -> None:

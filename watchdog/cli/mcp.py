@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 def mcp_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
     """Serve MCP to an agent over standard input and output.
 
-    Reads the database and runs probes itself. Asks `watchdog run` only about Watchdog's internal tasks.
+    Reads the database and runs probes itself. Uses `watchdog run` only to show and trigger Watchdog's
+    internal tasks.
 
     \b
     Example: claude mcp add watchdog -- watchdog mcp -c /etc/watchdog/watchdog.yaml

@@ -43,8 +43,8 @@ class ServerSettings(ConfigModel):
     """The web server for the pages, the API and check-ins."""
 
     listen: Annotated[str, AfterValidator(_validate_listen_address)] = DEFAULT_LISTEN_ADDRESS
-    """The address to listen on, as host:port; `:8080` for all addresses, port 0 for a free port. Addresses other than
-    loopback require `access.api_keys`."""
+    """The address to listen on, as host:port; `:8080` for all IPv4 addresses, port 0 for a free port. Addresses other
+    than loopback require `access.api_keys`."""
     public_url: Annotated[HttpLink, AfterValidator(lambda url: url.rstrip("/"))] = ""
     """The URL at which people reach the pages. Notifications link to it."""
 

@@ -53,8 +53,9 @@ Inside `{ }` and `[ ]`, quote variables: `{password: "${PASSWORD}"}`. Numbers an
 break is removed. Relative paths are resolved from the folder of the configuration file.
 
 **Masking.** Watchdog masks these values as `•••` on pages, in messages and logs, and in stored results:
-the values of secret fields of any length; values of 8 or more characters from variables and files; passwords
-in URLs; headers and variables whose names indicate a secret, such as `Authorization` or `API_KEY`. They are masked in
+the values of secret fields, and passwords in URLs, of any length; values of 8 or more characters from variables and
+files; and values of 8 or more characters in `headers` and `env` whose names indicate a secret, such as `Authorization`
+or `API_KEY`. They are masked in
 names and tags, too. A probe's `id` is never masked, because it is part of URLs. Defaults (`:-`) are not treated as
 secrets.
 

@@ -145,7 +145,7 @@ def _describe_syntax_error(error: yaml.MarkedYAMLError, line: str, column: int) 
         return f"a value cannot start with {character}: put it in quotes"
     if "flow" in context and "${" in line:
         return 'inside { } and [ ] a variable must be quoted: "${NAME}"'
-    start = f" that starts in line {error.context_mark.line + 1}" if error.context_mark else ""
+    start = f" that starts on line {error.context_mark.line + 1}" if error.context_mark else ""
     for text, message in _SYNTAX_ERROR_MESSAGES:
         if text in f"{context}: {problem}":
             return message.format(start=start)
@@ -274,7 +274,7 @@ class _YamlTreeBuilder:
                 continue
             entry_path = f"{path}.{format_key(name)}" if path else format_key(name)
             if name in entries:
-                message = f"duplicate key: already set in line {entries[name].key_location.line}"
+                message = f"duplicate key: already set on line {entries[name].key_location.line}"
                 self.add_problem(mark, entry_path, message)
             else:
                 entries[name] = self.build_node(value, entry_path, mark)

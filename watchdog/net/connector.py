@@ -56,7 +56,8 @@ class Connector:
             try:
                 addresses = await self._resolve_shared(host, port)
             except socket.gaierror as dns_error:
-                raise ProbeError("dns.failed", f"{describe_dns_error(dns_error)}: {host}", retryable=True) from None
+                message = f"cannot resolve {host}: {describe_dns_error(dns_error)}"
+                raise ProbeError("dns.failed", message, retryable=True) from None
             phase_timer.end_phase("dns")
         allowed = [
             (family, address)

@@ -102,8 +102,8 @@ def describe_dns_error(error: socket.gaierror) -> str:
     return {
         socket.EAI_NONAME: "host name not found",
         socket.EAI_NODATA: "host name has no address",
-        socket.EAI_AGAIN: "name server does not respond",
-    }.get(error.errno or 0, f"host name cannot be resolved ({error.strerror})")
+        socket.EAI_AGAIN: "no response from the name server",
+    }.get(error.errno or 0, f"host name lookup failed ({error.strerror})")
 
 
 _REASON_AND_MESSAGE_BY_ERRNO = {
@@ -152,7 +152,7 @@ _TLS_HANDSHAKE_ERROR_MESSAGES = (
     ("RECORD_LAYER_FAILURE", "the server does not speak TLS on this port"),
     ("HTTP_REQUEST", "the server does not speak TLS on this port"),
     ("CERTIFICATE_REQUIRED", "the server requires a client certificate"),
-    ("UNKNOWN_CA", "the server rejects the authority of the client certificate"),
+    ("UNKNOWN_CA", "the server does not trust the authority that signed the client certificate"),
     ("BAD_CERTIFICATE", "the server rejects the client certificate"),
     ("CERTIFICATE_EXPIRED", "the server reports that the client certificate has expired"),
     ("HANDSHAKE_FAILURE", "the server rejects the handshake"),

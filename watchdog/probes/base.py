@@ -78,8 +78,8 @@ class AlertSettings(ConfigModel):
 
 
 class ProbeDefaults(ConfigModel):
-    """Fields that every probe has. The values under `defaults` apply to every probe that does not set its own. A kind
-    that does not support a field ignores its default."""
+    """Fields that are common to the kinds of probes. The values under `defaults` apply to every probe that does not set
+    its own. A kind that does not support a field ignores its default."""
 
     group: SingleLineText = ""
     """The group under which the pages list the probe."""

@@ -93,8 +93,9 @@ class McpSettings(McpTarget):
 
 
 class McpProbe(Probe):
-    """Opens a session with an MCP server: initialize, tools/list and, if there is a tool to call, one tool call.
-    Regardless of `expect`, the server must list the required tools, and the tool call must not report an error."""
+    """Opens a session with an MCP server (initialize, tools/list), calls a tool if there is one to call, and reads
+    `resource` if it is set. Regardless of `expect`, the server must list the required tools, and the tool call must not
+    report an error."""
 
     kind: ClassVar[str] = "mcp"
     example: ClassVar[str] = """

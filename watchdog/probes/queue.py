@@ -172,7 +172,7 @@ class QueueProbe(QueueSystemProbe):
         if "head" in self.queue_driver.unsupported_metrics and "rules" not in self.model_fields_set:
             raise ValueError(
                 f"rules are required, because {self.queue_driver.name} does not show the next job on this broker: "
-                "set them, such as {consumers: {under: 1, for: 5m}}"
+                "set at least one, such as {consumers: {under: 1, for: 5m}}"
             )
         hidden = [
             limit.metric for limit in self.rules.thresholds if limit.metric in self.queue_driver.unsupported_metrics

@@ -77,8 +77,9 @@ class McpCanary(McpTarget, CanaryDriver):
     the canary job."""
     resource: str = ""
     """The URI of the resource with the state of the job; contains `{job_id}` or `{nonce}`. Default: `poll_resource` of
-    the tool's result, otherwise `job:{job_id}`. If `resource` is not set, a result with
-    neither means that the job is done; if it contains `{job_id}`, a result without `job_id` is an error."""
+    the tool's result, otherwise `job:{job_id}`. If `resource` is not set, a result with neither `poll_resource` nor
+    `job_id` means that the job is done. If `resource` is set and contains `{job_id}`, a result without `job_id` is an
+    error."""
     done: Annotated[str, expression_validator(EXPRESSION_VARIABLES)] = ""
     """CEL expression on the resource: true when the job is finished; default: its `status` or `state` is `completed`,
     `done` or the like."""

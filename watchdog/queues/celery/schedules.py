@@ -40,7 +40,7 @@ class CeleryJobSource(JobSource):
     database: Annotated[DatabaseUrl | None, ALLOW_FROM_FILE] = None
     """The database of django-celery-beat: `postgresql://user:password@host/database` (requires the extra `postgres`),
     `mysql://...` (extra `mysql`) or `sqlite:///file.db`. The role needs SELECT on its tables only. Every three minutes,
-    beat records which tasks it has sent, so every `grace` is extended by three minutes."""
+    beat records which tasks it has sent, so every `grace` is extended by a little over three minutes."""
     timezone: TimezoneName = "UTC"
     """The time zone of times that the database stores without a time zone: Django's `TIME_ZONE` if `USE_TZ` is off."""
 

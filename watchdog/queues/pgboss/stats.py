@@ -15,7 +15,7 @@ STATS_PRIVILEGES_HINT = "the role needs USAGE on the schema, SELECT on version, 
 
 
 class PgbossStatsSource(PgbossQueue, QueueStatsSource):
-    """A pg-boss queue. `consumers` is not available. The role needs SELECT only."""
+    """A pg-boss queue. `consumers` is not available. The role needs USAGE on the schema and SELECT."""
 
     example: ClassVar[str] = """
         probes:
