@@ -82,7 +82,7 @@ def test_the_headline_has_state_probe_and_cause(name: str, headline: str) -> Non
         ),
         (
             *("no_verdict", "", "", "API can be checked again · unknown for 12 min"),
-            "[RECOVERED] API can be checked again after 12 min",
+            "[RECOVERED] API can be checked again (unknown for 12 min)",
         ),
         (
             *("an unknown rule", "", "", "API recovered (was: x) · down 12 min"),

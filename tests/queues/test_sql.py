@@ -684,7 +684,7 @@ def test_invalid_names_are_refused(name: str) -> None:
             "no time column: add at least one of scheduled, started and finished",
         ),
         ({"statuses": {}}, "no status: add values to at least one of"),
-        ({"statuses": {"done": ["x"], "failed": ["y", "x"]}}, "this value is already listed"),
+        ({"statuses": {"done": ["x"], "failed": ["y", "x"]}}, "this value is listed twice"),
         ({"timezone": "Europe/Berlim"}, "did you mean Europe/Berlin?"),
     ],
 )

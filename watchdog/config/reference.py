@@ -55,9 +55,8 @@ break is removed. Relative paths are resolved from the folder of the configurati
 **Masking.** Watchdog masks these values as `•••` on pages, in messages and logs, and in stored results:
 the values of secret fields, and passwords in URLs, of any length; values of 8 or more characters from variables and
 files; and values of 8 or more characters in `headers` and `env` whose names indicate a secret, such as `Authorization`
-or `API_KEY`. They are masked in
-names and tags, too. A probe's `id` is never masked, because it is part of URLs. Defaults (`:-`) are not treated as
-secrets.
+or `API_KEY`. They are masked in names and tags, too. A probe's `id` is never masked, because it is part of URLs. A
+default (`:-`) does not count as a value from a variable: it is masked only where text written into the file would be.
 
 **Several files.** `include` takes paths and patterns. An included file may hold `probes`, `receivers`, `routes` and
 `include`. The `defaults` of the main file also apply to the probes of included files. The

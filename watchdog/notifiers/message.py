@@ -185,6 +185,8 @@ def _closing_subject(probe_name: str, event_text: str, incident: Incident, durat
         return f"[CLOSED] {event_text}"
     if incident.rule == "availability":
         return f"[RECOVERED] {probe_name}: up again after {duration}"
+    if incident.rule == "no_verdict":
+        return f"[RECOVERED] {event_text} (unknown for {duration})"
     return f"[RECOVERED] {event_text} after {duration}"
 
 

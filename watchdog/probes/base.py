@@ -70,9 +70,10 @@ class AlertSettings(ConfigModel):
     """When an incident opens and resolves, and how severe it is."""
 
     failure_threshold: Annotated[StrictInt, Field(ge=1, le=1000)] = 3
-    """The number of failed runs in a row that opens an incident. Jobs and heartbeats use their own `failures`."""
+    """The number of failed runs in a row that opens an incident. An incident about a job of a `jobs` or `heartbeat`
+    probe depends on the limits of the job instead, such as `grace` and `failures`."""
     success_threshold: Annotated[StrictInt, Field(ge=1, le=1000)] = 2
-    """The number of good runs in a row that resolves it; does not apply to jobs and heartbeats."""
+    """The number of good runs in a row that resolves it. An incident about a job resolves with the first good run."""
     severity: Severity = Severity.WARNING
     """The severity of the incident. Routes can match it."""
 

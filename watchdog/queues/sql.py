@@ -105,7 +105,7 @@ class StatusMapping(ConfigModel):
             raise ValueError("no status: add values to at least one of waiting, running, done and failed")
         duplicates = [(name, i) for name, i, status in self._iter_statuses() if self.all_statuses.count(status) > 1]
         if duplicates:
-            raise FieldValidationError([(duplicates[-1], "this value is already listed: remove one of them")])
+            raise FieldValidationError([(duplicates[-1], "this value is listed twice: remove one of the two")])
         return self
 
     def _iter_statuses(self) -> Iterator[tuple[str, int, str]]:

@@ -308,8 +308,10 @@ _QUEUES = (
     _failure(
         "canary.not_finished",
         "Not finished in time",
-        "A worker took the canary job but did not finish it within `finish_within`.",
-        "Check what the worker is doing. The message mentions a dead worker if the queue shows one.",
+        "The canary job was not finished within `finish_within`. If the system does not show when a job is picked up, "
+        "it is possible that no worker took it.",
+        "Check whether workers run, and what they are doing. The message mentions a dead worker if the queue shows "
+        "one.",
         sentence="{progress}not finished within {limit}",
     ),
     _failure(

@@ -156,7 +156,7 @@ FINDING_REASONS = (
     ),
     _finding(
         "job.min_runtime",
-        "Ran too short",
+        "Ran too briefly",
         "The newest run took less time than `min_runtime`.",
         "It may have done nothing: check its output.",
         sentence="{name} ran for {duration}, minimum {limit}",

@@ -117,7 +117,7 @@ OPERATION_REASONS = (
     _remediation(
         "remediation.too_many_rows",
         "Too many rows",
-        "The statement changes more than 100 rows and was rolled back.",
+        "The statement would have changed more than 100 rows and was rolled back.",
         "Narrow its WHERE clause.",
     ),
     _remediation(

@@ -81,7 +81,7 @@ async def _read_snapshot(session: PostgresSession, context: ConnectContext) -> J
         context.facts["write_access"] = session.write_access_warning
     defers = await session.fetch_all(LATEST_PERIODIC_DEFERS_SQL)
     if defers and heartbeat_at is None:
-        message = "no Procrastinate worker is running, and workers start the periodic tasks"
+        message = "no Procrastinate worker is running, so no periodic task is started"
         raise ProbeError("job.scheduler_dead", message)
     runs: dict[str, list[_ProcrastinateJobRun]] = defaultdict(list)
     for task, *run in await session.fetch_all(PERIODIC_RUNS_SQL, {"tasks": sorted({defer[0] for defer in defers})}):
