@@ -36,7 +36,7 @@ STALLED = ThresholdRecord(QueueThreshold("stalled", for_ms=5), 7, "b7c1")
         STALLED,
         ThresholdRecord(QueueThreshold("failure_ratio", 0.2, window_ms=60_000, min_samples=20)),
         SentinelRecord("job/1", 5),
-        McpProtocolRecord("stateless", "https://mcp.example/mcp", 5),
+        McpProtocolRecord("stateless", 5),
     ],
 )
 def test_a_record_survives_json(record: Any) -> None:

@@ -291,18 +291,18 @@ def test_a_task_that_never_ran_is_stored_until_it_runs() -> None:
     new, ran = {"name": "new", "ok": True}, {"name": "new", "ok": True, "staleness_ms": 1}
 
     async def go() -> list[Any]:
-        async with Network() as network:
+        async with Network() as network, running_raw_server() as raw:
             runner, listed_ages = McpProbeRunner(network), []
             for entry, now in ((new, NOW), (new, NOW + DAY), (ran, NOW + 2 * DAY), (ran, NOW + 3 * DAY)):
-                async with running_raw_server(result=tool_result(json.dumps({"tasks": [entry]}))) as raw:
-                    observation = await runner.run_probe({"url": raw.url}, now=now)
-                    assert reported_tasks(observation) is not None
-                    listed_ages.append(
-                        (
-                            listed_for_ms(observation, "new"),
-                            observation.state_updates.get(NEW_TASKS_STATE_KEY, "unchanged"),
-                        )
+                raw.result = tool_result(json.dumps({"tasks": [entry]}))
+                observation = await runner.run_probe({"url": raw.url}, now=now)
+                assert reported_tasks(observation) is not None
+                listed_ages.append(
+                    (
+                        listed_for_ms(observation, "new"),
+                        observation.state_updates.get(NEW_TASKS_STATE_KEY, "unchanged"),
                     )
+                )
             return listed_ages
 
     (seen_first, remembered), (seen_later, untouched), *once_it_ran = asyncio.run(go())
@@ -317,37 +317,47 @@ class TestTheEra:
     """The protocol version (`server/discover` or `initialize`) is detected once, stored, and detected again later."""
 
     @staticmethod
-    async def methods_received(runner: McpProbeRunner, now: int, **server: Any) -> list[str]:
-        async with running_raw_server(**server) as raw:
-            runner.probe_state.get(MCP_PROTOCOL_STATE_KEY, {}).update(target=raw.url)
-            await runner.run_probe({"url": raw.url, "call": "off"}, now=now)
-            return raw.received_methods
+    async def methods_received(runner: McpProbeRunner, raw: RawMcpServer, now: int, **responses: Any) -> list[str]:
+        """What the server receives in a run, if it answers like this."""
+        raw.received_methods, raw.responses = [], responses
+        await runner.run_probe({"url": raw.url, "call": "off"}, now=now)
+        return raw.received_methods
 
     def test_it_is_detected_once_and_again_after_a_day(self) -> None:
         async def go() -> None:
-            async with Network() as network:
+            async with Network() as network, running_raw_server() as raw:
                 runner = McpProbeRunner(network)
-                assert "server/discover" in await self.methods_received(runner, NOW)
+                assert "server/discover" in await self.methods_received(runner, raw, NOW)
                 assert runner.probe_state[MCP_PROTOCOL_STATE_KEY]["era"] == "legacy"
-                assert "server/discover" not in await self.methods_received(runner, NOW + DAY - 1)
-                assert "server/discover" in await self.methods_received(runner, NOW + DAY)
+                assert "server/discover" not in await self.methods_received(runner, raw, NOW + DAY - 1)
+                assert "server/discover" in await self.methods_received(runner, raw, NOW + DAY)
                 assert runner.probe_state[MCP_PROTOCOL_STATE_KEY]["negotiated_at"] == NOW + DAY
 
         asyncio.run(go())
 
     @pytest.mark.parametrize(
-        ("response", "is_reused"),
-        [(RawMcpResponse(503), True), (RawMcpResponse(body=b"", content_length=9), True), (RawMcpResponse(404), False)],
+        "response",
+        [
+            RawMcpResponse(503),
+            RawMcpResponse(500),
+            RawMcpResponse(404),
+            RawMcpResponse(body=b"", content_length=9),
+            RawMcpResponse(error=(-32601, "Method not found")),
+            RawMcpResponse(body=b"<html>", content_type="text/html"),
+        ],
     )
-    def test_it_is_detected_again_after_a_protocol_error_but_not_after_a_network_error(
-        self, response: RawMcpResponse, is_reused: bool
-    ) -> None:
+    def test_any_failure_with_a_remembered_era_makes_it_doubtful(self, response: RawMcpResponse) -> None:
+        """It is negotiated again in the same run, and later runs do not start from it."""
+
         async def go() -> None:
-            async with Network() as network:
+            async with Network() as network, running_raw_server() as raw:
                 runner = McpProbeRunner(network)
-                await self.methods_received(runner, NOW)
-                await self.methods_received(runner, NOW + 1, responses={"*": response})
-                assert bool(runner.probe_state[MCP_PROTOCOL_STATE_KEY]) is is_reused
+                await self.methods_received(runner, raw, NOW)
+                methods = await self.methods_received(runner, raw, NOW + 1, **{"*": response})
+                assert methods[:2] == ["initialize", "server/discover"]
+                assert runner.probe_state[MCP_PROTOCOL_STATE_KEY] is None
+                assert "server/discover" in await self.methods_received(runner, raw, NOW + 2)
+                assert runner.probe_state[MCP_PROTOCOL_STATE_KEY]["era"] == "legacy"
 
         asyncio.run(go())
 
@@ -363,11 +373,11 @@ class TestTheEra:
 
     def test_detection_causes_no_failure(self) -> None:
         async def go() -> None:
-            async with Network() as network:
+            async with Network() as network, running_raw_server() as raw:
                 runner = McpProbeRunner(network)
-                methods = await self.methods_received(runner, NOW, responses={"*": RawMcpResponse(503)})
+                methods = await self.methods_received(runner, raw, NOW, **{"*": RawMcpResponse(503)})
                 assert methods == ["server/discover"]
-                assert runner.probe_state == {}
+                assert MCP_PROTOCOL_STATE_KEY not in runner.probe_state
 
         asyncio.run(go())
 

@@ -18,6 +18,8 @@ QUEUE_STATE_KEY = "queue"
 """Key of a queue's `ThresholdRecord`s."""
 SENTINEL_STATE_KEY = "sentinel"
 """Key of a `SentinelRecord`."""
+MCP_TARGET_STATE_KEY = "mcp_target"
+"""A digest of the MCP server that the other facts are about, as text."""
 MCP_PROTOCOL_STATE_KEY = "mcp_protocol"
 """Key of an `McpProtocolRecord`."""
 NEW_TASKS_STATE_KEY = "new_tasks"
@@ -145,8 +147,6 @@ class McpProtocolRecord(NamedTuple):
     """The protocol era that was negotiated with an MCP server. It saves later runs the negotiation."""
 
     era: str
-    target: str
-    """The server that it was negotiated with."""
     negotiated_at: int
 
     def to_json(self) -> Json:
@@ -154,7 +154,7 @@ class McpProtocolRecord(NamedTuple):
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Json]) -> McpProtocolRecord:
-        return cls(stored["era"], stored["target"], stored["negotiated_at"])
+        return cls(stored["era"], stored["negotiated_at"])
 
 
 class NewTasksRecord(NamedTuple):

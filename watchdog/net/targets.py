@@ -10,6 +10,7 @@ from pydantic import Field, StrictBool, model_validator
 
 from watchdog.config_types import ConfigModel, FieldPath, FieldValidationError, LocalFilePath, exactly_one_of
 from watchdog.domain.model import Json
+from watchdog.domain.probe_state import short_digest
 from watchdog.net.auth import Auth, find_header_and_auth_problems
 from watchdog.net.phases import PhaseTimer
 from watchdog.net.redact import redact_url
@@ -146,6 +147,11 @@ class McpTarget(ConfigModel):
     def target(self) -> str:
         """Safe to show: the first argument of the command, or the URL without credentials and query."""
         return self.command[0] if self.command else redact_url(self.url or self.sse)
+
+    @property
+    def identity(self) -> str:
+        """A digest that changes with the server: with its URL, or with the command, its arguments and environment."""
+        return short_digest(json.dumps([self.url, self.sse, self.command, self.env, self.cwd]))
 
     @property
     def host(self) -> str:

@@ -17,6 +17,7 @@ from watchdog.domain.measurements import TASKS_EVIDENCE_KEY, TaskCounts
 from watchdog.domain.model import Evidence, Json, Listing, Observation, Outcome, Scalar
 from watchdog.domain.probe_state import (
     MCP_PROTOCOL_STATE_KEY,
+    MCP_TARGET_STATE_KEY,
     NEW_TASKS_STATE_KEY,
     McpProtocolRecord,
     NewTasksRecord,
@@ -40,6 +41,7 @@ MAX_EXPRESSION_INPUT_CHARS = 256 * 1024
 """Size of a result, as JSON, up to which expressions can refer to it."""
 PROTOCOL_ERA_TTL_MS = 24 * HOUR_MS
 """How long a negotiated protocol era is reused."""
+_FACTS_OF_ONE_SERVER = (MCP_PROTOCOL_STATE_KEY, NEW_TASKS_STATE_KEY)
 
 
 class ToolCallSettings(ConfigModel):
@@ -159,11 +161,12 @@ class McpProbe(Probe):
     async def observe(self, context: RunContext) -> Observation:
         from watchdog.net.mcp import McpSession, SessionPlan, SessionResult
 
-        cached_era, result = self._cached_protocol_era(context), SessionResult()
+        remembered, state_updates = self._remembered_facts(context)
+        era, result = _remembered_era(remembered, context.started_at), SessionResult()
         session = McpSession(
             context.network.connector,
             self.mcp.build_session_target(self.allow_private_addresses),
-            plan=SessionPlan(cached_era, self.mcp.choose_tool_call, self.mcp.resource),
+            plan=SessionPlan(era, self.mcp.choose_tool_call, self.mcp.resource),
             phase_timer=context.phase_timer,
             timeout_s=context.remaining_s,
             now=context.started_at,
@@ -171,42 +174,44 @@ class McpProbe(Probe):
         try:
             await session.run(result)
         except ProbeError as error:
-            return self._failed_observation(error, result, context, cached_era)
-        state_updates = {}
-        if not cached_era:
-            record = McpProtocolRecord(result.protocol_era, self.target, context.started_at)
+            if era and not error.is_internal:
+                state_updates[MCP_PROTOCOL_STATE_KEY] = None
+            return self._failed_observation(error, result, context, state_updates)
+        if result.protocol_era != era:
+            record = McpProtocolRecord(result.protocol_era, context.started_at)
             state_updates[MCP_PROTOCOL_STATE_KEY] = record.to_json()
-        return self._evaluate_session(result, context, state_updates)
+        return self._evaluate_session(result, context, remembered, state_updates)
 
-    def _cached_protocol_era(self, context: RunContext) -> str:
-        """The era negotiated in an earlier run. Empty: negotiate it again."""
-        stored = context.probe_state.get(MCP_PROTOCOL_STATE_KEY)
-        if not stored:
-            return ""
-        record = McpProtocolRecord.from_json(stored)
-        is_current = 0 <= context.started_at - record.negotiated_at < PROTOCOL_ERA_TTL_MS
-        return record.era if is_current and record.target == self.target else ""
+    def _remembered_facts(self, context: RunContext) -> tuple[Mapping[str, Json], dict[str, Json]]:
+        """What earlier runs remembered of this server, and the state updates that forget another server."""
+        if context.probe_state.get(MCP_TARGET_STATE_KEY) == self.mcp.identity:
+            return context.probe_state, {}
+        forgotten: dict[str, Json] = {key: None for key in _FACTS_OF_ONE_SERVER if key in context.probe_state}
+        return {}, {MCP_TARGET_STATE_KEY: self.mcp.identity, **forgotten}
 
     def _failed_observation(
-        self, error: ProbeError, session: SessionResult, context: RunContext, cached_era: str
+        self, error: ProbeError, session: SessionResult, context: RunContext, state_updates: dict[str, Json]
     ) -> Observation:
         observation = observation_from_error(error, context.phase_timer)
         is_connected = "address" in session.facts or (self.mcp.command and not error.is_internal)
-        era_is_doubtful = cached_era and not error.retryable and not error.is_internal
         return replace(
             observation,
             duration=observation.duration if is_connected else None,
             measurements=_measurements(session),
             evidence=replace(observation.evidence, facts={**_evidence_facts(session), **observation.evidence.facts}),
-            state_updates={MCP_PROTOCOL_STATE_KEY: None} if era_is_doubtful else {},
+            state_updates=state_updates,
         )
 
     def _evaluate_session(
-        self, session: SessionResult, context: RunContext, state_updates: dict[str, Json]
+        self,
+        session: SessionResult,
+        context: RunContext,
+        remembered: Mapping[str, Json],
+        state_updates: dict[str, Json],
     ) -> Observation:
         task_list, responded_at = None, context.started_at + round(session.elapsed_ms or 0)
         if session.called_tool:
-            record = NewTasksRecord.from_json(context.probe_state.get(NEW_TASKS_STATE_KEY))
+            record = NewTasksRecord.from_json(remembered.get(NEW_TASKS_STATE_KEY))
             task_list = parse_task_list(session.tool_result, responded_at, record.first_listed_at)
             if task_list is not None and task_list.first_listed_at != record.first_listed_at:
                 state_updates[NEW_TASKS_STATE_KEY] = NewTasksRecord(task_list.first_listed_at).to_json()
@@ -285,6 +290,15 @@ class McpProbe(Probe):
             problem = f"no tool was called: {name} {'requires arguments' if is_listed else 'is not listed'}"
             unavailable |= dict.fromkeys(("result", "is_error"), problem)
         return ExpressionContext(variables, unavailable)
+
+
+def _remembered_era(remembered: Mapping[str, Json], now: int) -> str:
+    """The era negotiated in an earlier run. Empty: negotiate it again."""
+    stored = remembered.get(MCP_PROTOCOL_STATE_KEY)
+    if not stored:
+        return ""
+    record = McpProtocolRecord.from_json(stored)
+    return record.era if 0 <= now - record.negotiated_at < PROTOCOL_ERA_TTL_MS else ""
 
 
 def _server_error_text(session: SessionResult, task_list: TaskList | None) -> str:

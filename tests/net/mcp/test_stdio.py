@@ -48,12 +48,13 @@ BROKEN = {
     "killed": ("mcp.server_exited", "the server was killed by signal 9 (Killed)"),
     "leaves_at_call": ("mcp.server_exited", "the server exited with code 3"),
     "mutes": ("connection.lost", "the server closed its output but is still running while calling the tool"),
+    "sdk_error_code": ("mcp.rpc_error", "tools/call returns error -32000: no database"),
     "wrong_id": ("mcp.unexpected_id", "the server replies to request '77', which was never sent"),
     "flood": ("body.too_large", "the server sent more than 4 MiB"),
     "lines": ("mcp.not_mcp", "the server wrote more than 1000 lines that are not MCP"),
 }
-HANGING = ("deaf", "hangs", "stubborn", "forks_and_hangs")
-WORKING = ("none", "forks", "banner", "leaves", "ignores", "bad_byte")
+HANGING = ("deaf", "hangs", "stubborn", "forks_and_hangs", "notifies_forever")
+WORKING = ("none", "forks", "banner", "banner_in_line", "byte_order_mark", "leaves", "ignores", "bad_byte")
 DEADLINE = 3.0
 """Timeout of a server that hangs, in seconds. The others get more."""
 
@@ -121,6 +122,12 @@ def test_a_server_that_works_passes(runs: dict[str, Ran], error: str) -> None:
 def test_other_lines_on_standard_output_are_evidence(runs: dict[str, Ran]) -> None:
     facts = runs["banner"].observation.evidence.facts
     assert (facts["non_mcp_line_count"], facts["first_non_mcp_line"]) == (1, "Server started on stdio")
+
+
+def test_text_before_a_message_on_its_line_is_evidence(runs: dict[str, Ran]) -> None:
+    facts = runs["banner_in_line"].observation.evidence.facts
+    assert (facts["non_mcp_line_count"], facts["first_non_mcp_line"]) == (1, "Server {debug} started on stdio...")
+    assert "non_mcp_line_count" not in runs["byte_order_mark"].observation.evidence.facts
 
 
 def test_an_invalid_byte_affects_one_character(runs: dict[str, Ran]) -> None:

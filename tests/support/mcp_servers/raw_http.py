@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import ssl
+import struct
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -25,6 +27,15 @@ class RawMcpResponse:
     """Send nothing after the body, and keep the connection open."""
     endless_chunk: bytes = b""
     """Sent repeatedly after the body."""
+    endless_every_s: float = 0
+    delay_s: float = 0
+    """Seconds before the response. With nothing else set, it is then the usual one."""
+    drop: bool = False
+    """Close the connection without a response."""
+    reset: bool = False
+    """With `drop`: by a reset."""
+    raw: bytes = b""
+    """Send these bytes instead of an HTTP response, and close the connection."""
     result: Any = None
     """Instead of a body: the JSON-RPC result, sent with the id of the request."""
     error: tuple[int, str] | None = None
@@ -40,7 +51,7 @@ class RawMcpResponse:
 class RawMcpServer:
     """A server of the older protocol. `responses` replaces replies, by JSON-RPC method, HTTP method, or `*` for all."""
 
-    responses: Mapping[str, RawMcpResponse | Sequence[RawMcpResponse]]
+    responses: Mapping[str, RawMcpResponse | Sequence[RawMcpResponse] | None]
     tools: Sequence[Mapping[str, Any]]
     result: Mapping[str, Any]
     url: str = ""
@@ -50,9 +61,9 @@ class RawMcpServer:
 
     def reply(self, method: str, id_: Any) -> RawMcpResponse:
         response_ = self.responses.get(method) or self.responses.get("*")
-        if isinstance(response_, RawMcpResponse):
+        if isinstance(response_, RawMcpResponse) and response_ != RawMcpResponse(delay_s=response_.delay_s):
             return response_.to_json(id_)
-        if response_:
+        if isinstance(response_, Sequence):
             return response_[min(self.received_methods.count(method), len(response_)) - 1].to_json(id_)
         results: dict[str, Any] = {
             "initialize": {
@@ -127,6 +138,15 @@ async def _handle_connection(server: RawMcpServer, reader: asyncio.StreamReader,
     server.received_methods.append(method)
     server.headers.append(headers)
     response = server.reply(method, message.get("id"))
+    if isinstance(configured := server.responses.get(method), RawMcpResponse):
+        await asyncio.sleep(configured.delay_s)
+    if response.drop or response.raw:
+        if response.reset:
+            linger = struct.pack("ii", 1, 0)
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        writer.write(response.raw)
+        await writer.drain()
+        return False
     if response.hang and not response.body:
         await reader.read()
         return False
@@ -143,4 +163,5 @@ async def _handle_connection(server: RawMcpServer, reader: asyncio.StreamReader,
     while response.endless_chunk:
         writer.write(response.endless_chunk)
         await writer.drain()
+        await asyncio.sleep(response.endless_every_s)
     return response.content_length is None and not response.hang

@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from typing import Any
 
@@ -25,6 +26,36 @@ def write_message(message: dict[str, Any] | bytes) -> None:
 def write_forever(chunk: bytes) -> None:
     while True:
         stdout_buffer.write(chunk)
+
+
+def notification(data: str = "done") -> bytes:
+    params = {"level": "info", "data": data}
+    return json.dumps({"jsonrpc": "2.0", "method": "notifications/message", "params": params}).encode()
+
+
+def notify_forever() -> None:
+    while True:
+        write_message(notification())
+        time.sleep(0.005)
+
+
+def follow_up(reply: dict[str, Any], id_: Any) -> bytes | None:
+    """What is written behind the last reply, in the same write."""
+    again = json.dumps({"jsonrpc": "2.0", **reply}).encode()
+    match FAULT_NAME:
+        case "logs_after":
+            return notification()
+        case "logs_a_lot_after":
+            return b"\n".join([notification()] * 200)
+        case "pings_after":
+            return b'{"jsonrpc":"2.0","id":"p1","method":"ping"}'
+        case "repeats_after":
+            return again
+        case "unknown_id_after":
+            return again.replace(b'"id": %d' % id_, b'"id": 4711')
+        case "garbage_after":
+            return b"bye"
+    return None
 
 
 def fork_children() -> None:
@@ -51,6 +82,12 @@ def apply_startup_fault() -> None:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         case "banner":
             write_message(b"Server started on stdio")
+        case "banner_in_line":
+            stdout_buffer.write(b"Server {debug} started on stdio... ")
+        case "byte_order_mark":
+            stdout_buffer.write(b"\xef\xbb\xbf")
+        case "notifies_forever":
+            threading.Thread(target=notify_forever, daemon=True).start()
         case "forks" | "forks_and_hangs":
             fork_children()
         case "deaf":
@@ -69,6 +106,10 @@ def answer_request(request: dict[str, Any]) -> dict[str, Any] | bytes | None:
             time.sleep(600)
         case ("ignores", "server/discover"):
             return None
+        case ("notifies_forever", "tools/call"):
+            return None
+        case ("sdk_error_code", "tools/call"):
+            return {"id": id_, "error": {"code": -32000, "message": "no database"}}
         case ("wrong_id", "tools/list"):
             return {"id": 77, "result": {"tools": []}}
         case ("bad_byte", "tools/call"):
@@ -86,7 +127,11 @@ def answer_request(request: dict[str, Any]) -> dict[str, Any] | bytes | None:
 
 apply_startup_fault()
 for line in sys.stdin:
-    if reply := answer_request(json.loads(line)):
+    request = json.loads(line)
+    reply = answer_request(request)
+    if isinstance(reply, dict) and request["method"] == "tools/call" and (more := follow_up(reply, request["id"])):
+        write_message(json.dumps({"jsonrpc": "2.0", **reply}).encode() + b"\n" + more)
+    elif reply:
         write_message(reply)
 if FAULT_NAME == "stubborn":
     time.sleep(600)

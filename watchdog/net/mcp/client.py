@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -20,8 +20,10 @@ from mcp.types import (
     CallToolRequest,
     CallToolRequestParams,
     CallToolResult,
+    ErrorData,
     Implementation,
     JSONRPCError,
+    JSONRPCMessage,
     JSONRPCRequest,
     JSONRPCResponse,
     ListToolsResult,
@@ -34,11 +36,12 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from watchdog.domain.model import Json
 from watchdog.domain.text import shorten, to_single_line, truncate
-from watchdog.net.errors import ProbeError
+from watchdog.net.errors import ProbeError, error_from_exception
 from watchdog.net.phases import PhaseTimer
 
 LEGACY_ERA = "legacy"
 """The protocol era of the `initialize` handshake. The modern era is identified by its protocol version."""
+DISCOVER_METHOD = "server/discover"
 MAX_TOOL_LIST_PAGES = 100
 DISCOVERY_TIMEOUT_S = 5.0
 """Timeout for `server/discover`: some servers never respond to a method that they do not know."""
@@ -69,6 +72,8 @@ class SessionPlan:
 class SessionResult:
     """What a session returned. It is filled in step by step: after an error it shows how far the session came."""
 
+    last_method: str = ""
+    """The request that was sent last, such as "tools/list"."""
     protocol_era: str = ""
     protocol_version: str = ""
     server_name: str = ""
@@ -101,8 +106,12 @@ class Transport(Protocol):
     @property
     def outgoing(self) -> MessageSender: ...
 
-    async def translate_error(self, error: MCPError) -> ProbeError | None:
-        """The transport error behind an error that the SDK made up. None: the server itself responded with it."""
+    async def translate_error(self, error: MCPError, *, was_received: bool) -> ProbeError | None:
+        """The transport error behind an error that the SDK made up. None: the server itself responded with it.
+
+        `was_received`: the transport delivered the error. The code reveals nothing, because servers use the codes of
+        the SDK as well.
+        """
 
     @property
     def rejected_by_gateway(self) -> bool:
@@ -131,23 +140,32 @@ async def create_mcp_client(transport: Transport, result: SessionResult) -> Asyn
     """Opens an SDK session over the transport, with a relay in each direction.
 
     The incoming relay rejects replies to requests that were never sent; the SDK would ignore them and wait until the
-    deadline. The outgoing relay has a buffer, because the SDK sends a last message, shielded, when it is cancelled.
+    deadline. It ends before the session does: what a server sends after the last response is of no interest, and must
+    not meet a closed stream, which would look like a lost connection. The outgoing relay goes on until the session has
+    ended and has a buffer, because the SDK sends a last message, shielded, when it is cancelled.
     """
-    sent_request_ids: set[str] = set()
+    sent_requests = _SentRequests()
+    received_errors: list[ErrorData] = []
     inbox, incoming = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     outgoing, outbox = anyio.create_memory_object_stream[SessionMessage](16)
+    receiving = anyio.CancelScope()
 
     async def receive() -> None:
-        async for item in transport.incoming:
-            if not isinstance(item, Exception):
-                _check_response_id(item, sent_request_ids)
-            await inbox.send(item)
-        inbox.close()
+        with receiving, suppress(anyio.BrokenResourceError):  # the session may close its end first
+            async for item in transport.incoming:
+                if receiving.cancel_called:
+                    return
+                if not isinstance(item, Exception):
+                    sent_requests.check_response(item.message)
+                    if isinstance(item.message, JSONRPCError):
+                        received_errors.append(item.message.error)
+                await inbox.send(item)
+            inbox.close()
 
     async def send() -> None:
         async for item in outbox:
             if isinstance(item.message, JSONRPCRequest):
-                sent_request_ids.add(str(item.message.id))
+                sent_requests.add(str(item.message.id))
             await transport.outgoing.send(item)
 
     client_info = Implementation(name="watchdog-monitor", version="1")
@@ -155,17 +173,35 @@ async def create_mcp_client(transport: Transport, result: SessionResult) -> Asyn
         relays.start_soon(receive)
         relays.start_soon(send)
         async with ClientSession(incoming, outgoing, client_info=client_info) as session:
-            yield McpClient(session, transport, result)
+            try:
+                yield McpClient(session, transport, result, received_errors)
+            finally:
+                receiving.cancel()
         relays.cancel_scope.cancel()
 
 
-def _check_response_id(message: SessionMessage, sent_request_ids: set[str]) -> None:
-    if isinstance(message.message, JSONRPCResponse | JSONRPCError):
-        id = message.message.id  # None in an error about a request that the server could not parse
-        if id is not None and str(id) not in sent_request_ids:
+class _SentRequests:
+    """The ids of the requests of a session, to detect replies that belong to none of them."""
+
+    def __init__(self) -> None:
+        self._all: set[str] = set()
+        self._awaited: set[str] = set()
+
+    def add(self, id_: str) -> None:
+        self._all.add(id_)
+        self._awaited.add(id_)
+
+    def check_response(self, message: JSONRPCMessage) -> None:
+        """Raises ProbeError for a reply to another request, if there is one that still awaits its reply."""
+        if not isinstance(message, JSONRPCResponse | JSONRPCError):
+            return
+        if message.id is None:  # in an error about a request that the server could not parse
+            return
+        if self._awaited and str(message.id) not in self._all:
             raise ProbeError(
-                "mcp.unexpected_id", f"the server replies to request {str(id)[:40]!r}, which was never sent"
+                "mcp.unexpected_id", f"the server replies to request {str(message.id)[:40]!r}, which was never sent"
             )
+        self._awaited.discard(str(message.id))
 
 
 class McpClient:
@@ -174,35 +210,71 @@ class McpClient:
     Every method raises ProbeError, possibly inside an exception group, because the SDK runs task groups.
     """
 
-    def __init__(self, session: ClientSession, transport: Transport, result: SessionResult) -> None:
+    def __init__(
+        self,
+        session: ClientSession,
+        transport: Transport,
+        result: SessionResult,
+        received_errors: Sequence[ErrorData],
+    ) -> None:
+        """`received_errors`: every JSON-RPC error that the transport delivers, as they arrive."""
         self.session, self.transport, self.result = session, transport, result
+        self._received_errors = received_errors
 
-    async def negotiate(self, protocol_era: str, discovery_timeout_s: float) -> None:
-        """Agrees on a protocol version. `discovery_timeout_s` limits the attempt to find out the era."""
+    async def negotiate(self, protocol_era: str, reconsider_after_s: float, discovery_timeout_s: float) -> None:
+        """Agrees on a protocol version. `protocol_era`: the server's era, if it is remembered; else empty.
+
+        `reconsider_after_s`: how long a server may take to respond in its remembered era, until the other era is tried
+        as well. `discovery_timeout_s` limits the attempt to find out an era that is not remembered.
+        """
         session, result = self.session, self.result
-        if protocol_era and protocol_era != LEGACY_ERA:
-            await self._discover()
-        elif protocol_era == LEGACY_ERA or not await self._try_discover(discovery_timeout_s):
-            await self._initialize()
+        if not protocol_era:
+            if not await self._try_discover(discovery_timeout_s):
+                await self._initialize()
+        elif protocol_era == LEGACY_ERA:
+            await self._first_to_succeed(self._initialize, self._discover, reconsider_after_s)
+        else:
+            await self._first_to_succeed(self._discover, self._initialize, reconsider_after_s)
         result.protocol_version = session.protocol_version or ""
         result.protocol_era = LEGACY_ERA if session.initialize_result else result.protocol_version
         if session.server_info:
             result.server_name, result.server_version = session.server_info.name, session.server_info.version
 
+    async def _first_to_succeed(
+        self, expected: Callable[[], Awaitable[None]], other: Callable[[], Awaitable[None]], other_after_s: float
+    ) -> None:
+        """Awaits the response to `expected`. If it does not come in time, `other` is requested as well, and the first
+        response decides: the server may be slow, or may no longer know the method."""
+
+        async def request_other() -> None:
+            await anyio.sleep(other_after_s)
+            with suppress(ProbeError):
+                await other()
+                requests.cancel_scope.cancel()
+
+        try:
+            async with anyio.create_task_group() as requests:
+                requests.start_soon(request_other)
+                await expected()
+                requests.cancel_scope.cancel()
+        except ExceptionGroup as group:
+            raise error_from_exception(group) or group from None
+
     async def _try_discover(self, discovery_timeout_s: float) -> bool:
-        """Whether the server supports the modern era. Any error counts as no, unless it comes from a gateway."""
+        """Whether the server supports the modern era. Any error counts as no, unless it comes from a gateway, or the
+        connection is gone."""
         with anyio.move_on_after(discovery_timeout_s):
             try:
                 await self._discover()
                 return True
-            except ProbeError:
-                if self.transport.rejected_by_gateway:
+            except ProbeError as error:
+                if self.transport.rejected_by_gateway or error.reason in ("connection.lost", "mcp.server_exited"):
                     raise
         return False
 
     async def _discover(self) -> None:
         try:
-            await self._await_response("server/discover", self.session.discover())
+            await self._await_response(DISCOVER_METHOD, self.session.discover())
         except RuntimeError as error:
             raise _unsupported_protocol_error(error) from error
 
@@ -270,6 +342,7 @@ class McpClient:
             raise ProbeError("mcp.resource_empty", f"resource {uri} is empty")
 
     async def _await_response(self, method: str, pending_response: Awaitable[T]) -> T:
+        self.result.last_method = method
         try:
             return await pending_response
         except MCPError as mcp_error:
@@ -282,7 +355,8 @@ class McpClient:
             raise error from validation_error
 
     async def _error_from_mcp_error(self, method: str, mcp_error: MCPError) -> ProbeError:
-        error = await self.transport.translate_error(mcp_error)
+        received = any((e.code, e.message) == (mcp_error.code, mcp_error.message) for e in self._received_errors)
+        error = await self.transport.translate_error(mcp_error, was_received=received)
         if error is None:
             error = ProbeError(
                 "mcp.rpc_error", f"{method} returns error {mcp_error.code}: {to_single_line(mcp_error.message)}"

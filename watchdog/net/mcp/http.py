@@ -24,6 +24,7 @@ from watchdog.net.content_encoding import ContentDecoder, UnsupportedEncodingErr
 from watchdog.net.errors import ProbeError, error_from_exception
 from watchdog.net.handshake import TlsHandshake
 from watchdog.net.mcp.client import MAX_ERROR_EXCERPT_CHARS, MessageSender
+from watchdog.net.mcp.event_stream import ByteOrderMarkRemover, EventNameNormalizer
 from watchdog.net.mcp.http_response import ResponseInfo
 from watchdog.net.phases import PhaseTimer
 from watchdog.net.tls import TlsConfig
@@ -97,7 +98,9 @@ class HttpTransport:
             return response.attach_evidence(ProbeError("mcp.not_mcp", "the event stream is not MCP"))
         return None
 
-    async def translate_error(self, error: MCPError) -> ProbeError | None:
+    async def translate_error(self, error: MCPError, *, was_received: bool) -> ProbeError | None:
+        if was_received and self.endpoint.use_sse:  # the SDK makes up errors over streamable HTTP only
+            return None
         response = self.response_info
         if self.transport_error is not None and (translated := error_from_exception(self.transport_error)):
             return translated
@@ -184,6 +187,8 @@ class _HttpxTransport(httpx2.AsyncBaseTransport):
             # The SDK opens a stream for unsolicited messages. Watchdog reads none, and some servers log a traceback
             # when such a stream ends.
             return httpx2.Response(405, request=request)
+        if request.method == "POST" and not transport.endpoint.use_sse:
+            transport.transport_error = None  # of an earlier request, after which the session went on
         if request.method == "DELETE":
             transport.io_deadline = asyncio.get_running_loop().time() + SESSION_CLOSE_TIMEOUT_S
         try:
@@ -224,6 +229,10 @@ class _ResponseStream(httpx2.AsyncByteStream):
             raise ProbeError("protocol.error", f"the response is encoded as {error}, which was not requested") from None
         self._chunks = aiter(response.stream)  # type: ignore[arg-type] # of an async client
         self._prefetched_chunks: list[bytes] = []
+        self._filters: list[ByteOrderMarkRemover | EventNameNormalizer] = [ByteOrderMarkRemover()]
+        if response_info.content_type == "text/event-stream":
+            response_info.events = EventNameNormalizer()
+            self._filters.append(response_info.events)
 
     async def prefetch_body_start(self) -> None:
         while (
@@ -244,18 +253,26 @@ class _ResponseStream(httpx2.AsyncByteStream):
     async def _next_chunk(self) -> bytes | None:
         try:
             chunk = await anext(self._chunks, None)
-            data = None if chunk is None else self._decode_chunk(chunk)
+            data = self._flush_filters() if chunk is None else self._decode_chunk(chunk)
         except Exception as error:
             self._transport.record_failure(error)
             raise
-        if data is not None:
-            self._response_info.body_start += data[: READ_CHUNK_BYTES - len(self._response_info.body_start)]
-        return data
+        return None if chunk is None and not data else data
 
     def _decode_chunk(self, chunk: bytes) -> bytes:
         data = bytes(self._decoder.decode(chunk))
         if not self._decoder.is_identity:  # the connection has counted the bytes as they were received
             self._transport.add_bytes_read(len(data))
+        self._response_info.body_start += data[: READ_CHUNK_BYTES - len(self._response_info.body_start)]
+        for body_filter in self._filters:
+            data = body_filter.feed(data)
+        return data
+
+    def _flush_filters(self) -> bytes:
+        """What the filters still hold at the end of the body."""
+        data = b""
+        for body_filter in self._filters:
+            data = (body_filter.feed(data) if data else b"") + body_filter.flush()
         return data
 
 

@@ -9,6 +9,7 @@ import httpx2
 
 from watchdog.net.errors import ProbeError
 from watchdog.net.mcp.client import MAX_ERROR_EXCERPT_CHARS
+from watchdog.net.mcp.event_stream import EventNameNormalizer
 from watchdog.net.redact import redact_url
 
 
@@ -20,6 +21,8 @@ class ResponseInfo:
     headers: httpx2.Headers
     request: httpx2.Request
     body_start: bytes = b""
+    events: EventNameNormalizer | None = None
+    """The events of the body, if it is a stream of events."""
 
     @property
     def content_type(self) -> str:
@@ -27,6 +30,8 @@ class ResponseInfo:
 
     @property
     def is_jsonrpc_error(self) -> bool:
+        if self.events is not None:
+            return self.events.has_error
         try:
             body = json.loads(self.body_start)
         except (ValueError, RecursionError):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from time import perf_counter
 
+from watchdog.domain.reasons import family
 from watchdog.net.connector import Connector
 from watchdog.net.errors import ProbeError
 from watchdog.net.mcp.client import (
+    DISCOVER_METHOD,
     DISCOVERY_TIMEOUT_S,
     LEGACY_ERA,
     McpClient,
@@ -22,6 +25,8 @@ from watchdog.net.mcp.client import (
 from watchdog.net.mcp.http import McpHttpEndpoint, open_http_transport
 from watchdog.net.mcp.stdio import McpServerCommand, open_stdio_transport
 from watchdog.net.phases import PhaseTimer
+
+UNKNOWN_ERA = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +74,17 @@ async def connect_mcp_client(
     *,
     timeout_s: float,
     now: int,
-    protocol_era: str = "",
+    protocol_era: str = UNKNOWN_ERA,
 ) -> AsyncIterator[McpClient]:
-    """Connects to a server and negotiates the protocol. `timeout_s`: until the caller cancels. Raises ProbeError."""
+    """Connects to a server and negotiates the protocol.
+
+    `timeout_s`: until the caller cancels. `protocol_era`: as an earlier session negotiated it, or UNKNOWN_ERA. A
+    remembered era is doubted: if it does not work any more, the era is negotiated again within the same deadline.
+
+    Raises ProbeError. An error that arises while the session is being cancelled is a consequence of the cancellation,
+    and never replaces it.
+    """
     started = perf_counter()
-    if isinstance(target, McpHttpEndpoint) and target.use_sse:
-        protocol_era = LEGACY_ERA  # the SSE transport exists in the legacy era only
 
     @asynccontextmanager
     async def negotiated(era: str) -> AsyncIterator[McpClient]:
@@ -88,19 +98,45 @@ async def connect_mcp_client(
             with measure_phase(phase_timer, "negotiate"):
                 transport: Transport = await stack.enter_async_context(opening)
                 client = await stack.enter_async_context(create_mcp_client(transport, result))
-                await client.negotiate(era, min(DISCOVERY_TIMEOUT_S, remaining_s / 2))
+                await client.negotiate(era, remaining_s / 2, min(DISCOVERY_TIMEOUT_S, remaining_s / 2))
             yield client
 
+    def may_work_in_another_era(era: str, error: ProbeError) -> bool:
+        """Whether the negotiation that failed is worth another attempt on a new connection."""
+        if error.is_internal:
+            return False
+        if era != UNKNOWN_ERA:
+            return True
+        # Some servers exit, or drop the connection, when they receive `server/discover`.
+        is_connected = isinstance(target, McpServerCommand) or "address" in result.facts
+        return is_connected and result.last_method == DISCOVER_METHOD and family(error.reason) not in ("http", "tls")
+
+    cancellations_before = _count_cancellations()
     try:
         async with AsyncExitStack() as stack:
-            try:
-                client = await stack.enter_async_context(negotiated(protocol_era))
-            except ProbeError as error:
-                if protocol_era or error.reason != "mcp.server_exited":
-                    raise
-                # Some servers exit when they receive `server/discover`.
-                client = await stack.enter_async_context(negotiated(LEGACY_ERA))
+            eras = _eras_to_try(target, protocol_era)
+            for era, next_era in zip(eras, [*eras[1:], None], strict=True):
+                try:
+                    client = await stack.enter_async_context(negotiated(era))
+                    break
+                except ProbeError as error:
+                    is_cancelled = _count_cancellations() > cancellations_before
+                    if is_cancelled or next_era is None or not may_work_in_another_era(era, error):
+                        raise
             yield client
     except ProbeError as error:
+        if _count_cancellations() > cancellations_before:
+            raise asyncio.CancelledError from error
         error.record_phase(phase_timer)
         raise
+
+
+def _eras_to_try(target: McpHttpEndpoint | McpServerCommand, remembered_era: str) -> list[str]:
+    if isinstance(target, McpHttpEndpoint) and target.use_sse:
+        return [LEGACY_ERA]  # the SSE transport exists in the legacy era only
+    return [remembered_era, UNKNOWN_ERA, LEGACY_ERA] if remembered_era else [UNKNOWN_ERA, LEGACY_ERA]
+
+
+def _count_cancellations() -> int:
+    task = asyncio.current_task()
+    return task.cancelling() if task else 0

@@ -18,11 +18,12 @@ import anyio
 import anyio.abc
 from mcp import MCPError
 from mcp.shared.message import SessionMessage
-from mcp.types import CONNECTION_CLOSED, jsonrpc_message_adapter
+from mcp.types import CONNECTION_CLOSED, JSONRPCMessage, jsonrpc_message_adapter
 
 from watchdog.domain.model import Json
 from watchdog.net.errors import ProbeError, error_from_exception
 from watchdog.net.mcp.client import MAX_ERROR_EXCERPT_CHARS, measure_phase
+from watchdog.net.mcp.event_stream import BYTE_ORDER_MARK
 from watchdog.net.phases import PhaseTimer
 
 MAX_SESSION_STDOUT_BYTES = 4 << 20
@@ -37,6 +38,8 @@ STDERR_DRAIN_TIMEOUT_S = 0.2
 """Time for the rest of standard error to arrive after the exit."""
 EXIT_POLL_INTERVAL_S = 0.01
 MAX_NON_MCP_LINES = 1_000
+MAX_MESSAGE_STARTS = 8
+"""Braces at which a message is tried to be read in a line that begins with other text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +86,10 @@ class StdioTransport:
             size += len(line)
             if size > MAX_SESSION_STDOUT_BYTES:
                 raise _output_too_large_error()
-            try:
-                if not line.lstrip().startswith(b"{"):
-                    raise ValueError
-                message = jsonrpc_message_adapter.validate_json(line.decode(errors="replace"), by_name=False)
-            except ValueError:
-                self._record_non_mcp_line(line)
+            text, message = _parse_line(line)
+            if text:
+                self._record_non_mcp_line(text)
+            if message is None:
                 continue
             try:
                 await self._incoming_sender.send(SessionMessage(message))
@@ -98,8 +99,6 @@ class StdioTransport:
 
     def _record_non_mcp_line(self, line: bytes) -> None:
         """The protocol allows only MCP on standard output. A banner is tolerated, and kept as evidence."""
-        if line.isspace():
-            return
         self.facts["non_mcp_line_count"] = self.facts.get("non_mcp_line_count", 0) + 1
         self.facts.setdefault("first_non_mcp_line", line[:200].decode(errors="replace").strip())
         if self.facts["non_mcp_line_count"] > MAX_NON_MCP_LINES:
@@ -110,8 +109,8 @@ class StdioTransport:
             self.stderr_tail = (self.stderr_tail + data)[-MAX_ERROR_EXCERPT_CHARS:]
         self._stderr_closed.set()
 
-    async def translate_error(self, error: MCPError) -> ProbeError | None:
-        if error.code != CONNECTION_CLOSED:
+    async def translate_error(self, error: MCPError, *, was_received: bool) -> ProbeError | None:
+        if was_received or error.code != CONNECTION_CLOSED:
             return None
         if not await _wait_for_exit(self.process, PROCESS_EXIT_TIMEOUT_S):
             return ProbeError("connection.lost", "the server closed its output but is still running")
@@ -212,6 +211,23 @@ def _spawn_error(command: McpServerCommand, error: OSError) -> ProbeError:
     if command.cwd and not Path(command.cwd).is_dir():
         return ProbeError("command.not_found", f"working directory not found: {command.cwd}", is_internal=True)
     return ProbeError("command.not_found", f"command not found: {command.argv[0]}", is_internal=True)
+
+
+def _parse_line(line: bytes) -> tuple[bytes, JSONRPCMessage | None]:
+    """The text before the message, and the message; if the line contains none, the whole text and None.
+
+    Programs print a banner without a newline, and byte-order marks, in front of their first message.
+    """
+    line = line.removeprefix(BYTE_ORDER_MARK).strip()
+    start = line.find(b"{") if b'"jsonrpc"' in line else -1
+    for _ in range(MAX_MESSAGE_STARTS):
+        if start < 0:
+            break
+        with suppress(ValueError):
+            message = jsonrpc_message_adapter.validate_json(line[start:].decode(errors="replace"), by_name=False)
+            return line[:start].strip(), message
+        start = line.find(b"{", start + 1)
+    return line, None
 
 
 async def _read_line(reader: asyncio.StreamReader) -> bytes:

@@ -1,0 +1,331 @@
+"""A session reports what the server did: never the end of the session itself, and never a fact that has become old."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.mcp_probe_runs import McpProbeRunner, run_mcp_probe
+from tests.support.mcp_servers.raw_http import HEALTHY_RESULT, RawMcpResponse, rpc_result, running_raw_server
+from tests.support.mcp_servers.raw_sse import event, healthy_replies, running_sse_server
+from watchdog.domain.model import Observation, Outcome
+from watchdog.domain.probe_state import MCP_PROTOCOL_STATE_KEY
+from watchdog.net import Network
+
+SERVER = str(Path(__file__).parents[2] / "support/mcp_servers/raw_stdio.py")
+RUNS = 20
+NOTE = {"method": "notifications/message", "params": {"level": "info", "data": "done"}}
+
+
+def verdict(observation: Observation) -> tuple[str, str]:
+    return observation.reason, observation.message
+
+
+# --- messages behind the last reply
+
+
+@pytest.mark.parametrize(
+    "follow_up",
+    ["logs_after", "logs_a_lot_after", "pings_after", "repeats_after", "unknown_id_after", "garbage_after"],
+)
+def test_a_message_behind_the_last_reply_is_no_failure_over_stdio(follow_up: str) -> None:
+    async def go() -> list[Observation]:
+        async with Network() as network:
+            runner = McpProbeRunner(network)
+            return [await runner.run_probe({"command": [sys.executable, SERVER, follow_up]}) for _ in range(RUNS)]
+
+    assert [verdict(observation) for observation in asyncio.run(go())] == [("", "")] * RUNS
+
+
+@pytest.mark.parametrize(
+    "follow_up",
+    [
+        event(NOTE),
+        event(NOTE) * 200,
+        event({"id": "p1", "method": "ping"}),
+        event({"id": 4711, "result": {}}),
+        b": bye\r\n\r\n",
+        b"data: not JSON\r\n\r\n",
+    ],
+)
+def test_a_message_behind_the_last_reply_is_no_failure_over_server_sent_events(follow_up: bytes) -> None:
+    def replies(method: str, id_: Any) -> bytes:
+        return healthy_replies(method, id_) + (follow_up if method == "tools/call" else b"")
+
+    async def go() -> list[Observation]:
+        async with Network() as network, running_sse_server(replies) as url:
+            runner = McpProbeRunner(network)
+            return [await runner.run_probe({"sse": url}) for _ in range(RUNS)]
+
+    assert [verdict(observation) for observation in asyncio.run(go())] == [("", "")] * RUNS
+
+
+def test_a_message_behind_the_last_reply_is_no_failure_over_streamable_http() -> None:
+    last = event({"id": 4, "result": HEALTHY_RESULT}) + event(NOTE) * 5
+
+    async def go() -> list[Observation]:
+        responses = {"tools/call": RawMcpResponse(body=last, content_type="text/event-stream")}
+        async with Network() as network, running_raw_server(responses) as raw:
+            runner = McpProbeRunner(network)
+            return [await runner.run_probe({"url": raw.url}) for _ in range(RUNS)]
+
+    assert [verdict(observation) for observation in asyncio.run(go())] == [("", "")] * RUNS
+
+
+# --- deadlines
+
+
+def test_a_deadline_stays_one_while_a_server_notifies_over_stdio() -> None:
+    mcp = {"command": [sys.executable, SERVER, "notifies_forever"]}
+
+    async def go() -> list[Observation]:
+        async with Network() as network:
+            probes = (McpProbeRunner(network).run_probe(mcp, timeout_s=2 + i / 50) for i in range(RUNS))
+            return await asyncio.gather(*probes)
+
+    expected = ("timeout.exceeded", "timed out while calling the tool")
+    assert [verdict(observation) for observation in asyncio.run(go())] == [expected] * RUNS
+
+
+def test_a_deadline_stays_one_while_a_server_notifies_over_server_sent_events() -> None:
+    def replies(method: str, id_: Any) -> bytes:
+        return b"" if method == "tools/call" else healthy_replies(method, id_)
+
+    async def go() -> list[Observation]:
+        async with Network() as network:
+
+            async def run_one(timeout_s: float) -> Observation:
+                async with running_sse_server(replies, notify_every_s=0.005) as url:
+                    return await McpProbeRunner(network).run_probe({"sse": url}, timeout_s=timeout_s)
+
+            return await asyncio.gather(*(run_one(1 + i / 50) for i in range(RUNS)))
+
+    expected = ("timeout.exceeded", "timed out while calling the tool")
+    assert [verdict(observation) for observation in asyncio.run(go())] == [expected] * RUNS
+
+
+def test_a_deadline_stays_one_while_a_server_notifies_over_streamable_http() -> None:
+    endless = RawMcpResponse(content_type="text/event-stream", endless_chunk=event(NOTE), endless_every_s=0.005)
+
+    async def go() -> list[Observation]:
+        async with Network() as network, running_raw_server({"tools/call": endless}) as raw:
+            probes = (McpProbeRunner(network).run_probe({"url": raw.url}, timeout_s=1 + i / 50) for i in range(RUNS))
+            return await asyncio.gather(*probes)
+
+    expected = ("timeout.exceeded", "timed out while calling the tool")
+    assert [verdict(observation) for observation in asyncio.run(go())] == [expected] * RUNS
+
+
+# --- errors in other places than a client expects
+
+
+BOOM = {"id": 1, "error": {"code": -32000, "message": "boom"}}
+
+
+@pytest.mark.parametrize("name", ["error", "message", "failure"])
+def test_an_error_in_an_event_of_any_name_is_read(name: str) -> None:
+    async def go() -> Observation:
+        reply = RawMcpResponse(body=event(BOOM, name), content_type="text/event-stream")
+        async with running_raw_server({"*": reply}) as raw:
+            return await run_mcp_probe({"url": raw.url})
+
+    assert verdict(asyncio.run(go())) == ("mcp.rpc_error", "initialize returns error -32000: boom")
+
+
+def test_an_error_over_server_sent_events_is_read() -> None:
+    def replies(method: str, id_: Any) -> bytes:
+        return event({**BOOM, "id": id_}, "error") if method == "tools/list" else healthy_replies(method, id_)
+
+    async def go() -> Observation:
+        async with running_sse_server(replies) as url:
+            return await run_mcp_probe({"sse": url})
+
+    assert verdict(asyncio.run(go())) == ("mcp.rpc_error", "tools/list returns error -32000: boom")
+
+
+def test_a_result_that_mcp_clients_ignore_is_named() -> None:
+    async def go() -> Observation:
+        reply = RawMcpResponse(
+            body=event({"id": 3, "result": {"tools": []}}, "reply"), content_type="text/event-stream"
+        )
+        async with running_raw_server({"tools/list": reply}) as raw:
+            return await run_mcp_probe({"url": raw.url})
+
+    message = "the reply comes in an event named 'reply', which MCP clients ignore; expected 'message'"
+    assert verdict(asyncio.run(go())) == ("mcp.invalid_response", message)
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "text/event-stream"])
+def test_a_byte_order_mark_does_not_hide_a_response(content_type: str) -> None:
+    async def go() -> Observation:
+        result = {"tools": [{"name": "health_check", "inputSchema": {"type": "object"}}]}
+        body = rpc_result(3, result) if content_type == "application/json" else event({"id": 3, "result": result})
+        reply = RawMcpResponse(body=b"\xef\xbb\xbf" + body, content_type=content_type)
+        async with running_raw_server({"tools/list": reply}) as raw:
+            return await run_mcp_probe({"url": raw.url})
+
+    assert verdict(asyncio.run(go())) == ("", "")
+
+
+# --- negotiation
+
+
+DROPS = {
+    "closed": RawMcpResponse(drop=True),
+    "reset": RawMcpResponse(drop=True, reset=True),
+    "cut": RawMcpResponse(body=b'{"jsonrpc":', content_length=500),
+    "an event stream that is cut": RawMcpResponse(
+        body=b": hi\n\n", content_type="text/event-stream", content_length=99
+    ),
+    "an event stream without a reply": RawMcpResponse(body=b": hi\n\n", content_type="text/event-stream"),
+    "not HTTP": RawMcpResponse(raw=b"SSH-2.0-OpenSSH_9.6\r\n"),
+}
+
+
+@pytest.mark.parametrize("drop", DROPS.values(), ids=DROPS)
+def test_a_connection_that_is_dropped_at_the_discovery_leads_to_the_handshake(drop: RawMcpResponse) -> None:
+    async def go() -> tuple[Observation, list[str]]:
+        async with running_raw_server({"server/discover": drop}) as raw:
+            return await run_mcp_probe({"url": raw.url}), raw.received_methods
+
+    observation, methods = asyncio.run(go())
+    assert verdict(observation) == ("", "")
+    assert methods[:2] == ["server/discover", "initialize"]
+
+
+def test_a_server_that_drops_every_connection_is_lost() -> None:
+    async def go() -> Observation:
+        async with running_raw_server({"*": RawMcpResponse(drop=True)}) as raw:
+            return await run_mcp_probe({"url": raw.url})
+
+    expected = "connection closed by the server while negotiating the protocol version"
+    assert verdict(asyncio.run(go())) == ("connection.lost", expected)
+
+
+DISCOVERED = {"supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}}}
+MODERN = {
+    "server/discover": RawMcpResponse(
+        result={"resultType": "complete", "ttlMs": 0, "cacheScope": "private", **DISCOVERED}
+    ),
+    "tools/list": RawMcpResponse(result={"resultType": "complete", "ttlMs": 0, "cacheScope": "private", "tools": []}),
+}
+
+
+REFUSALS = [
+    RawMcpResponse(500),
+    RawMcpResponse(404),
+    RawMcpResponse(202),
+    RawMcpResponse(drop=True),
+    RawMcpResponse(drop=True, reset=True),
+    RawMcpResponse(error=(-32601, "Method not found")),
+    RawMcpResponse(body=b"<html>", content_type="text/html"),
+    RawMcpResponse(body=b'{"jsonrpc":', content_length=500),
+    RawMcpResponse(hang=True),
+]
+GATEWAY_REFUSALS = [RawMcpResponse(503), RawMcpResponse(401)]
+"""In reply to `server/discover` they are no evidence about the era."""
+
+
+@pytest.mark.parametrize(
+    ("remembered", "refusal"),
+    [
+        *(("legacy", refusal) for refusal in (*REFUSALS, *GATEWAY_REFUSALS)),
+        *(("2026-07-28", refusal) for refusal in REFUSALS),
+    ],
+)
+def test_a_server_that_changed_its_era_passes_at_once(remembered: str, refusal: RawMcpResponse) -> None:
+    """It does not matter how it refuses the request of its former era."""
+    changed = {**MODERN, "initialize": refusal} if remembered == "legacy" else {"server/discover": refusal, "*": None}
+
+    async def go() -> tuple[Observation, dict[str, Any]]:
+        async with Network() as network, running_raw_server({} if remembered == "legacy" else MODERN) as raw:
+            runner = McpProbeRunner(network)
+            await runner.run_probe({"url": raw.url, "call": "off"})
+            assert runner.probe_state[MCP_PROTOCOL_STATE_KEY]["era"] == remembered
+            raw.responses = changed
+            return await runner.run_probe({"url": raw.url, "call": "off"}, timeout_s=4), runner.probe_state
+
+    observation, state = asyncio.run(go())
+    assert verdict(observation) == ("", "")
+    assert state[MCP_PROTOCOL_STATE_KEY]["era"] == ("2026-07-28" if remembered == "legacy" else "legacy")
+
+
+def test_a_slow_server_keeps_its_remembered_era() -> None:
+    async def go() -> tuple[Observation, Any]:
+        async with Network() as network, running_raw_server() as raw:
+            runner = McpProbeRunner(network)
+            await runner.run_probe({"url": raw.url, "call": "off"})
+            raw.responses = {"initialize": RawMcpResponse(delay_s=2.5), "server/discover": RawMcpResponse(hang=True)}
+            return await runner.run_probe({"url": raw.url, "call": "off"}, timeout_s=4), runner.probe_state
+
+    observation, state = asyncio.run(go())
+    assert (verdict(observation), state[MCP_PROTOCOL_STATE_KEY]["era"]) == (("", ""), "legacy")
+
+
+# --- another server under the same probe
+
+
+def command_server(tmp_path: Path, *answered: str) -> str:
+    """A server over stdio that answers these methods only, and exits at any other request."""
+    program = """
+import json, sys
+results = json.loads(sys.argv[1])
+for line in sys.stdin:
+    request = json.loads(line)
+    if "id" in request:
+        if request["method"] not in results: sys.exit(7)
+        print(json.dumps({"jsonrpc": "2.0", "id": request["id"], "result": results[request["method"]]}), flush=True)
+"""
+    results = {
+        "initialize": {
+            "protocolVersion": "2025-06-18",
+            "capabilities": {},
+            "serverInfo": {"name": "x", "version": "1"},
+        },
+        "server/discover": {"resultType": "complete", "ttlMs": 0, "cacheScope": "private", **DISCOVERED},
+        "tools/list": {"resultType": "complete", "ttlMs": 0, "cacheScope": "private", "tools": []},
+    }
+    file = tmp_path / "server.py"
+    file.write_text(program)
+    return json.dumps({method: results[method] for method in answered})
+
+
+@pytest.mark.parametrize("changed", ["arguments", "url", "transport"])
+def test_another_server_starts_without_remembered_facts(tmp_path: Path, changed: str) -> None:
+    legacy = command_server(tmp_path, "initialize", "tools/list")
+    modern = command_server(tmp_path, "server/discover", "tools/list")
+    first: dict[str, Any] = {"command": [sys.executable, str(tmp_path / "server.py"), legacy], "call": "off"}
+
+    async def go() -> list[str]:
+        async with Network() as network, running_raw_server() as raw:
+            other: dict[str, Any] = {"url": f"{raw.url}?tenant=b", "call": "off"}
+            if changed == "arguments":
+                other = {**first, "command": [*first["command"][:2], modern]}
+            runner = McpProbeRunner(network)
+            start = {"url": f"{raw.url}?tenant=a", "call": "off"} if changed == "url" else first
+            assert (await runner.run_probe(start)).outcome is Outcome.PASS
+            raw.received_methods.clear()
+            assert (await runner.run_probe(other)).outcome is Outcome.PASS
+            return ["server/discover"] if changed == "arguments" else raw.received_methods
+
+    assert asyncio.run(go())[0] == "server/discover"
+
+
+def test_a_task_of_another_server_has_just_been_listed() -> None:
+    async def go() -> int:
+        result = {"content": [{"type": "text", "text": '{"tasks": [{"name": "sync", "ok": true}]}'}]}
+        async with Network() as network, running_raw_server(result=result) as raw:
+            runner, now = McpProbeRunner(network), round(time.time() * 1000)
+            await runner.run_probe({"url": raw.url}, now=now - 86_400_000)
+            observation = await runner.run_probe({"url": f"{raw.url}?tenant=b"}, now=now)
+            listing = observation.listings["task"]
+            first_listed_at: int = listing.subjects["sync"].first_listed_at
+            return listing.observed_at - first_listed_at
+
+    assert asyncio.run(go()) == 0
