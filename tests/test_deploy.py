@@ -71,3 +71,19 @@ def test_the_container_and_the_unit_read_the_same_configuration_file() -> None:
     assert mounted == "/etc/watchdog/watchdog.yaml"
     assert f"-c {mounted}\n" in UNIT
     assert f'"-c", "{mounted}"' in DOCKERFILE
+
+
+def test_everything_shipped_that_checks_watchdog_asks_readyz() -> None:
+    """/healthz answers as long as the process lives, also while nothing is stored or notified."""
+    shipped = {file: (ROOT / file).read_text(encoding="utf-8") for file in ("Dockerfile", "docker-compose.yml")}
+    folders = [file for folder in ("deploy", "examples") for file in (ROOT / folder).rglob("*") if file.is_file()]
+    shipped |= {str(file.relative_to(ROOT)): file.read_text(encoding="utf-8") for file in folders}
+    assert [name for name, text in shipped.items() if "healthz" in text] == []
+    assert [name for name, text in shipped.items() if ":8080/readyz" in text] == ["Dockerfile", "deploy/watchdog.yaml"]
+
+
+def test_the_documentation_names_readyz_as_the_url_to_watch_from_outside() -> None:
+    section = (ROOT / "docs/mcp.md").read_text(encoding="utf-8").partition("## Monitor Watchdog from outside")[2]
+    assert "https://status.acme.example/readyz" in section
+    assert "](docs/mcp.md#monitor-watchdog-from-outside)" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "mcp.md#monitor-watchdog-from-outside" in UNIT
