@@ -196,6 +196,7 @@ def create_asgi_app(app: RunningApp) -> ASGIApp:
         status_page=status_page,
         api_keys=[ApiKey(key.name, key.role, key.key.get_secret_value()) for key in config.access.api_keys],
         destination_addresses={destination: notifier.recipient for destination, notifier in notifiers.items()},
+        config_warnings=[str(warning) for warning in app.loaded_config.warnings],
         mcp_app=LazyMcpApp(context, *allowed_hosts_and_origins(config.server.listen, config.server.public_url)),
     )
     if app.check_in_receiver is None:
@@ -207,6 +208,8 @@ def create_asgi_app(app: RunningApp) -> ASGIApp:
 async def serve(loaded_config: LoadedConfig, listen_socket: socket.socket) -> None:
     """Run the service, and its pages on this socket, until a shutdown signal. SIGHUP is logged and ignored."""
     shutdown = install_shutdown_event(on_hangup=lambda: log.info("hangup_ignored"))
+    for warning in loaded_config.warnings:
+        log.warning("config_warning", location=str(warning.source_location), field=warning.path, detail=warning.message)
     async with run_app(loaded_config) as app, WebServer(create_asgi_app(app), listen_socket):
         log.info(
             "started",

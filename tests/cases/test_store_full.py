@@ -1,4 +1,4 @@
-"""A database that cannot grow while a target breaks: what is shipped and documented for watching Watchdog notices it."""
+"""A database that cannot grow while a target breaks: what is shipped for watching Watchdog notices it."""
 
 from __future__ import annotations
 

@@ -87,10 +87,15 @@ def test_the_starter_configuration_is_valid(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "output"),
     [
-        ("version: 1", "ok: 0 probes, 0 receivers\nwarning: no `probes`: nothing is monitored"),
+        (
+            "version: 1",
+            "ok: 0 probes, 0 receivers, 1 warning\nwarning: watchdog.yaml: probes: no `probes`: nothing is monitored; "
+            "add one",
+        ),
         (
             'probes: [{name: A, http: "http://a.example/"}]',
-            "ok: 1 probe, 0 receivers\nwarning: no `receivers`: no alert is sent when a probe fails",
+            "ok: 1 probe, 0 receivers, 1 warning\nwarning: watchdog.yaml: receivers: no `receivers`: no alert is sent "
+            "when a probe fails; add one, such as `oncall: {slack: ...}`",
         ),
     ],
 )

@@ -80,7 +80,7 @@ def test_the_full_example_loads() -> None:
     assert probes["warm-the-cache"].schedule == "*/5 * * * *"
     assert probes["search-mcp"].task_limits == {"registry_sync": 900_000, "session_cleanup": 93_600_000, "*": 7_200_000}
     assert fleet.config.server.bind_address == ("127.0.0.1", 8080)
-    assert fleet.config.status_page.groups == ("Core", "Search", "Jobs")
+    assert fleet.config.status_page.groups == ("Core", "Search")
     assert [key.role for key in fleet.config.access.api_keys] == ["operator", "reader"]
     files = load_sources(ROOT / "examples/full.yaml", None, FLEET_ENV).files
     assert files == [ROOT / "examples/full.yaml", ROOT / "examples/conf.d/blog.yaml"]

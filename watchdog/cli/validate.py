@@ -9,15 +9,18 @@ def validate_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
     """Check the configuration.
 
     Prints one line per problem: file, line, column, field and remedy. Exits 0 if there are no problems, otherwise 2.
+    Warnings are about what is valid but has no effect, such as a probe whose incidents no one is notified of.
 
     \b
     Example: watchdog validate -c /etc/watchdog/watchdog.yaml
     """
     from watchdog.domain.formatting import format_count
 
-    loaded = load_config_or_exit(config).config
-    print(f"ok: {format_count(len(loaded.probes), 'probe')}, {format_count(len(loaded.receivers), 'receiver')}")
-    if not loaded.probes:
-        print("warning: no `probes`: nothing is monitored")
-    elif not loaded.receivers:
-        print("warning: no `receivers`: no alert is sent when a probe fails")
+    loaded = load_config_or_exit(config)
+    probes, receivers = loaded.config.probes, loaded.config.receivers
+    counts = [format_count(len(probes), "probe"), format_count(len(receivers), "receiver")]
+    if loaded.warnings:
+        counts.append(format_count(len(loaded.warnings), "warning"))
+    print(f"ok: {', '.join(counts)}")
+    for warning in loaded.warnings:
+        print(f"warning: {warning}")

@@ -4,7 +4,7 @@ are reported at once."""
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,9 +16,10 @@ from watchdog.config.cross_checks import cross_validate
 from watchdog.config.defaults import apply_defaults
 from watchdog.config.error_messages import coerce_variables, field_names, translate_errors
 from watchdog.config.models import Config, Receiver, RouteSettings
-from watchdog.config.problems import ConfigError, did_you_mean
+from watchdog.config.problems import ConfigError, ConfigProblem, did_you_mean
 from watchdog.config.secrets import collect_secrets, mask_config, redact_problems
 from watchdog.config.sources import MergedSources, load_sources
+from watchdog.config.warnings import find_warnings
 from watchdog.config.yaml_tree import YamlNode, format_key
 from watchdog.config_types import ConfigModel, LoadContext
 from watchdog.net.redact import SecretMask
@@ -36,6 +37,8 @@ class LoadedConfig:
     """Probe id -> its configuration in YAML, as written: variables not replaced, defaults merged."""
     mask: SecretMask
     """Masks every secret of the configuration."""
+    warnings: Sequence[ConfigProblem] = ()
+    """What is valid but has no effect, such as a route that matches no probe."""
 
 
 def load_config(path: Path | None, text: str | None = None, env: Mapping[str, str] = os.environ) -> LoadedConfig:
@@ -57,7 +60,8 @@ def load_config(path: Path | None, text: str | None = None, env: Mapping[str, st
         raise ConfigError(redact_problems(sources, builder.load_contexts.values()))
     mask = SecretMask(collect_secrets(sources, builder.load_contexts.values(), config))
     probe_yaml = {id: mask(_dump_yaml(node.to_python(raw=True))) for id, (node, _) in probes.items()}
-    return LoadedConfig(mask_config(config, mask), probe_yaml, mask)
+    warnings = [w._replace(message=mask(w.message)) for w in find_warnings(config, sources)]
+    return LoadedConfig(mask_config(config, mask), probe_yaml, mask, tuple(warnings))
 
 
 def _dump_yaml(tree: Any) -> str:

@@ -21,7 +21,7 @@ class SourceLocation(NamedTuple):
 
 
 class ConfigProblem(NamedTuple):
-    """One invalid value, field or file. Contains no secrets."""
+    """One invalid value, field or file; or, as a warning, a valid one that has no effect. Contains no secrets."""
 
     file: str
     line: int
@@ -30,8 +30,12 @@ class ConfigProblem(NamedTuple):
     """The field, such as `probes.1.mcp.tools`; empty if the problem concerns the whole file."""
     message: str
 
+    @property
+    def source_location(self) -> SourceLocation:
+        return SourceLocation(self.file, self.line, self.column)
+
     def __str__(self) -> str:
-        location = SourceLocation(self.file, self.line, self.column)
+        location = self.source_location
         return f"{location}: {self.path}: {self.message}" if self.path else f"{location}: {self.message}"
 
 

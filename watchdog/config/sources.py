@@ -29,6 +29,8 @@ class MergedSources:
     """File, as named in problems -> the folder that its relative paths start at. In reading order."""
     files: list[Path] = field(default_factory=list)
     problems: list[ConfigProblem] = field(default_factory=list)
+    warnings: list[ConfigProblem] = field(default_factory=list)
+    """About files; `find_warnings` adds those about what is in them."""
 
     def add_problem(self, location: SourceLocation, path: str, message: str) -> None:
         self.problems.append(ConfigProblem(*location, path, message))
@@ -130,10 +132,13 @@ def _load_include(
     folder, pattern = sources.base_folders[item.location.file], str(item.value)
     matches = glob.glob(str(folder / pattern), recursive=True)  # noqa: PTH207 - Path.glob takes no absolute patterns
     paths = sorted(path for path in map(Path, matches) if not path.is_dir())
-    if not paths and not glob.has_magic(pattern):
-        sources.add_problem(
-            item.location, item.path, f"no file '{item.raw_value}'; paths are relative to {item.location.file}"
-        )
+    if not paths:
+        message = f"no file '{item.raw_value}'; paths are relative to {item.location.file}"
+        if glob.has_magic(pattern):
+            message = f"no file matches '{item.raw_value}', so nothing is included; add one, or remove the pattern"
+            sources.warnings.append(ConfigProblem(*item.location, item.path, message))
+        else:
+            sources.add_problem(item.location, item.path, message)
     for path in paths:
         if path.resolve() in {file.resolve() for file in include_chain}:
             cycle = " -> ".join(str(file) for file in (*include_chain, path))

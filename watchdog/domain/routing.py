@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from watchdog.domain.model import ProbeInfo, Severity
@@ -44,6 +44,15 @@ class Route:
     """Evaluate the routes after this one as well."""
 
 
+def evaluate_routes(routes: Sequence[Route], probe: ProbeInfo) -> Iterator[tuple[int, str]]:
+    """The routes that are evaluated for a probe, in order: index, and why it does not match; empty: it applies."""
+    for index, route in enumerate(routes):
+        mismatch = route.match.describe_mismatch(probe)
+        yield index, mismatch
+        if not mismatch and not route.continue_matching:
+            return
+
+
 @dataclass(frozen=True, slots=True)
 class RoutingDecision:
     """The destinations that are notified, and each step of the decision in words."""
@@ -76,16 +85,15 @@ class RoutingTable:
             return RoutingDecision(self._collect_destinations(self.receivers), (reason,))
         applied: list[Route] = []
         log: list[str] = []
-        for number, route in enumerate(self.routes, 1):
-            if mismatch := route.match.describe_mismatch(probe):
+        for index, mismatch in evaluate_routes(self.routes, probe):
+            route, number = self.routes[index], index + 1
+            if mismatch:
                 log.append(f"route {number} does not match: {mismatch}")
                 continue
             applied.append(route)
             log.append(f"route {number} matches: notifies {', '.join(route.receivers) or 'no one'}")
-            if not route.continue_matching:
-                if number < len(self.routes):
-                    log.append(f"route {number} does not continue")
-                break
+            if not route.continue_matching and number < len(self.routes):
+                log.append(f"route {number} does not continue")
         if not applied:
             log.append("no route matches: no one is notified")
         destinations = self._collect_destinations(name for route in applied for name in route.receivers)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 from fastapi import FastAPI
@@ -30,12 +30,14 @@ def create_app(
     status_page: StatusPageConfig,
     api_keys: Iterable[ApiKey] = (),
     destination_addresses: Mapping[str, str] = MappingProxyType({}),
+    config_warnings: Sequence[str] = (),
     mcp_app: AsgiLifespanApp,
 ) -> FastAPI:
     """The application with all routes but check-ins, which CheckInEndpoint puts in front of it.
 
     `clock`: epoch ms. `not_ready_reason`: why the service is not ready, for people; empty if it is. `api_keys`: without
     any, operators' pages are available only on this machine. `destination_addresses`: "oncall/slack" -> "#oncall".
+    `config_warnings`: what in the configuration has no effect, a line each.
     `mcp_app`: answers requests to `/mcp`, and lives as long as the application.
     """
     renderer = TemplateRenderer(status_page.title)
@@ -46,6 +48,7 @@ def create_app(
         authenticator=Authenticator(api_keys, clock),
         renderer=renderer,
         destination_addresses=destination_addresses,
+        config_warnings=config_warnings,
     )
     app = FastAPI(title="Watchdog", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lambda _: mcp_app)
     app.include_router(create_public_router(renderer, status_pages, run_read_query, not_ready_reason))

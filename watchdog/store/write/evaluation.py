@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from watchdog.domain.model import AlertState, IncidentEvent, IncidentTransition, Outcome, Result
-from watchdog.domain.routing import RoutingTable
+from watchdog.domain.model import AlertState, IncidentEvent, IncidentTransition, Outcome, ProbeInfo, Result
+from watchdog.domain.routing import RoutingDecision, RoutingTable
 from watchdog.domain.rules import IMMEDIATE_RULES, AlertStates, apply_finding, fold_results, stale
 from watchdog.store.database import Database
 from watchdog.store.listings import ListingCache, read_results
@@ -201,11 +201,30 @@ class AlertEvaluator:
             )
             return
         registered = self.registry[transition.probe]
+        routing = self.routes.decide_routing(registered.info)
+        if not routing.destinations:
+            log_incident_without_destination(transition, registered.info, routing)
         open_incident(
             connection,
             transition,
             severity=registered.info.severity,
             threshold=1 if transition.rule in IMMEDIATE_RULES else registered.policy.failure_threshold,
-            routing=self.routes.decide_routing(registered.info),
+            routing=routing,
             now=now,
         )
+
+
+def log_incident_without_destination(
+    transition: IncidentTransition, probe: ProbeInfo, routing: RoutingDecision
+) -> None:
+    import structlog
+
+    structlog.get_logger().warning(
+        "incident_notifies_no_one",
+        incident=transition.incident,
+        probe_id=probe.id,
+        rule=transition.rule,
+        subject=transition.subject,
+        message=transition.message or transition.reason,
+        routing=list(routing.routing_log),
+    )

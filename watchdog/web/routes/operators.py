@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -40,6 +40,8 @@ class OperatorContext:
     renderer: TemplateRenderer
     destination_addresses: Mapping[str, str]
     """ "oncall/slack" -> "#oncall"; contains no secrets."""
+    config_warnings: Sequence[str] = ()
+    """What in the configuration has no effect, a line each; contains no secrets."""
 
     async def authenticate(self, request: Request) -> None:
         """Notes the key on the request. Raises AccessDeniedError."""
@@ -64,6 +66,7 @@ class OperatorContext:
             active_section=active_section,
             service_status=page.service_status,
             scheduling_gap=describe_scheduling_gap(page.service_status, now),
+            config_warnings=self.config_warnings,
             key_name=request.state.key_name,
         )
         return HTMLResponse(html, headers=NO_STORE_HEADERS)
