@@ -29,7 +29,7 @@ async def test_a_stale_task_is_one_incident_and_no_outage(each_harness: EndToEnd
     harness = each_harness
     async with running_raw_server(result=health_check_result()) as server:
         mcp = {"url": server.url, "tasks": {"registry_sync": "15m", "*": "2h"}}
-        harness.probes = [{"name": "Search", "mcp": mcp, **FAST_PROBE}]
+        harness.probes = [{"name": "Search", "mcp": mcp, "expect": ["result.healthy"], **FAST_PROBE}]
         async with harness.running_watchdog() as watchdog:
             await watchdog.wait_for_results("pass")
             assert harness.all_received()
@@ -37,7 +37,7 @@ async def test_a_stale_task_is_one_incident_and_no_outage(each_harness: EndToEnd
             await wait_until_async(lambda: harness.all_received(OPENED))
             server.result = health_check_result(age_s=86_400, ok=False, error="upstream: HTTP 502", is_error=True)
             await watchdog.wait_for_results("fail", 2)
-            assert harness.all_received(OPENED), "the same task; the tool's own error adds nothing"
+            assert harness.all_received(OPENED), "the same task; the expectation and the tool's own error add nothing"
             server.result = health_check_result()
             await wait_until_async(lambda: harness.all_received(OPENED, RESOLVED))
             (incident,) = watchdog.list_incidents()

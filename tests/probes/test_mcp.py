@@ -74,7 +74,8 @@ def test_tasks_are_read_even_if_a_tool_is_missing() -> None:
     [
         (tool_result("database is\nlocked", is_error=True), "database is locked"),
         (tool_result('{"healthy": false, "error": "no disk"}', is_error=True), "no disk"),
-        (tool_result('{"tasks": [{"name": "a", "ok": false}, {"name": "b", "ok": true}]}', is_error=True), "a not ok"),
+        (tool_result('{"healthy": false, "error": {"message": "no disk"}}', is_error=True), "no disk"),
+        (tool_result('{"checks": [{"name": "db", "ok": false}]}', is_error=True), "db is not ok"),
         (tool_result(is_error=True), "no error message"),
     ],
 )
@@ -85,14 +86,93 @@ def test_the_message_quotes_the_tools_error(result: Mapping[str, Any], words: st
     assert not observation.retryable
 
 
+FAILED_SYNC = {
+    "name": "sync",
+    "ok": False,
+    "staleness_ms": 7,
+    "last_run_status": "failed",
+    "last_run_error": "HTTP 502",
+}
+LATE_SYNC = {"name": "sync", "ok": False, "staleness_ms": 7, "last_run_status": "ok", "last_run_error": None}
+FINE_SYNC = {"name": "sync", "ok": True, "staleness_ms": 7, "last_run_status": "ok", "last_run_error": None}
+
+
 def test_tasks_are_read_even_if_the_tool_reports_an_error() -> None:
-    task = {"name": "sync", "ok": False, "staleness_ms": 7, "last_run_status": "failed", "last_run_error": "HTTP 502"}
-    observation = run(tool_result(structured={"tasks": [task]}, is_error=True))
-    assert observation.reason == "mcp.tool_error"
+    answer = {"error": "no disk", "tasks": [FAILED_SYNC]}
+    observation = run(tool_result(structured=answer, is_error=True))
+    assert (observation.reason, observation.message) == ("mcp.tool_error", "health_check reports an error: no disk")
     ran_at = observation.listings["task"].observed_at - 7
     assert reported_tasks(observation) == {"sync": ReportedTask(False, ran_at, None, "failed", "HTTP 502")}
     assert observation.measurements["tasks_failed"] == 1
-    assert observation.evidence.facts["tasks"] == {"sync": task}
+    assert observation.evidence.facts["tasks"] == {"sync": FAILED_SYNC}
+
+
+EXPLAINED: list[tuple[str, dict[str, Any]]] = [
+    ("a failed task", {"tasks": [FAILED_SYNC]}),
+    ("a task that the server finds too old", {"tasks": [LATE_SYNC, {"name": "other", "ok": True}]}),
+    ("parts that are fine", {"tasks": [LATE_SYNC], "database": {"ok": True}, "error": None, "checks": [{"ok": True}]}),
+]
+
+
+@pytest.mark.parametrize("is_error", [True, False])
+@pytest.mark.parametrize("answer", [e[1] for e in EXPLAINED], ids=[e[0] for e in EXPLAINED])
+def test_an_unhealthy_server_whose_tasks_explain_it_is_judged_by_its_tasks(
+    answer: dict[str, Any], is_error: bool
+) -> None:
+    observation = run(tool_result(json.dumps({"healthy": False, **answer}), is_error=is_error))
+    assert (observation.outcome, observation.message) == (Outcome.PASS, "")
+    assert "sync" in (reported_tasks(observation) or {})
+
+
+UNEXPLAINED: list[tuple[str, dict[str, Any], str]] = [
+    ("no tasks", {}, ""),
+    ("an error", {"error": "no disk"}, ": no disk"),
+    ("a message", {"message": "starting\nup"}, ": starting up"),
+    ("an error in an object", {"error": {"code": 5, "message": "no disk"}}, ": no disk"),
+    ("an empty list of tasks", {"tasks": []}, ""),
+    ("tasks that are fine", {"tasks": [FINE_SYNC]}, ""),
+    ("an error beside a failed task", {"tasks": [FAILED_SYNC], "error": "no disk"}, ": no disk"),
+    ("errors beside a failed task", {"tasks": [FAILED_SYNC], "errors": ["no disk"]}, ""),
+    ("a bad part beside a failed task", {"tasks": [FAILED_SYNC], "database": {"ok": False}}, ": database is not ok"),
+    (
+        "bad parts in a list, with their names",
+        {"tasks": [LATE_SYNC], "checks": [{"name": f"c{i}", "healthy": False} for i in range(4)]},
+        ": c0 is not ok; c1 is not ok; c2 is not ok, and 1 more",
+    ),
+    (
+        "a bad part of a part, with its error",
+        {"tasks": [LATE_SYNC], "stores": {"redis": {"healthy": False, "error": "connection refused"}}},
+        ": redis: connection refused",
+    ),
+]
+
+
+@pytest.mark.parametrize(("answer", "detail"), [u[1:] for u in UNEXPLAINED], ids=[u[0] for u in UNEXPLAINED])
+def test_an_unhealthy_server_fails_without_an_expectation(answer: dict[str, Any], detail: str) -> None:
+    observation = run(tool_result(json.dumps({"healthy": False, **answer})), {"tasks": {"*": "1h"}})
+    assert (observation.outcome, observation.reason, observation.message) == (
+        Outcome.FAIL,
+        "mcp.unhealthy",
+        f"health_check reports healthy: false{detail}",
+    )
+    assert ("task" in observation.listings) == bool(answer.get("tasks"))
+
+
+def test_an_expectation_about_healthy_decides_what_it_means() -> None:
+    result = tool_result('{"healthy": false, "maintenance": true, "error": "being upgraded"}')
+    assert run(result, expect=["result.healthy || result.maintenance"]).outcome is Outcome.PASS
+    assert run(result, expect=["result.maintenance"]).reason == "mcp.unhealthy"
+    assert run(result, prefer=["result.healthy"]).reason == "mcp.unhealthy"
+    failed = run(result, expect=["result.healthy == true"])
+    assert (failed.reason, failed.message) == (
+        "expectation.failed",
+        "result.healthy is false, expected true: being upgraded",
+    )
+
+
+@pytest.mark.parametrize("healthy", [True, None, "no", 0])
+def test_only_false_is_unhealthy(healthy: Any) -> None:
+    assert run(tool_result(json.dumps({"healthy": healthy}))).outcome is Outcome.PASS
 
 
 NO_TASKS = "health_check reports no tasks"
@@ -154,7 +234,7 @@ def test_an_empty_list_means_that_there_are_no_tasks(name: str) -> None:
 def test_an_error_takes_precedence_over_missing_tasks(text: str) -> None:
     observation = run(tool_result(text, is_error=True), {"tasks": {"sync": "1h"}})
     assert (observation.outcome, observation.reason) == (Outcome.FAIL, "mcp.tool_error")
-    assert reported_tasks(observation) == ({} if text == '{"tasks": []}' else None)
+    assert reported_tasks(observation) is None, "it reveals nothing about the tasks"
 
 
 def test_task_limits_require_the_tool_that_reports_the_tasks() -> None:
@@ -421,8 +501,7 @@ def test_the_current_protocol_over_http(sample: str) -> None:
             assert runner.probe_state[MCP_PROTOCOL_STATE_KEY]["era"] == "2026-07-28"
             second = await runner.run_probe({"url": sample, "tasks": {"*": "2h"}})
             for observation in (first, second):
-                assert observation.reason == "mcp.tool_error"
-                assert observation.message == "health_check reports an error: registry_sync not ok"
+                assert observation.outcome is Outcome.PASS, "the failed task explains the error"
                 assert list(observation.phases)[:4] == ["connect", "negotiate", "list", "call"]
                 assert observation.measurements["tools"] == 2
                 assert observation.evidence.facts["server"] == "Sample 7.1"

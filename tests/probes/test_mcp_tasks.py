@@ -53,6 +53,7 @@ VERDICTS: list[tuple[str, dict[str, Any], bool]] = [
     ("ok is false", {"ok": False, "last_run_status": "success"}, False),
     ("the status succeeded", {"last_run_status": "Succeeded"}, True),
     ("the status failed", {"last_run_status": "FAILED"}, False),
+    ("the status is too old", {"last_run_status": "overdue"}, False),
     ("a status of two words", {"last_run_status": "timed out"}, False),
     ("it is running", {"last_run_status": "in-progress"}, True),
     ("no status, but an error", {"last_run_error": "disk full"}, False),
@@ -64,6 +65,20 @@ VERDICTS: list[tuple[str, dict[str, Any], bool]] = [
 @pytest.mark.parametrize(("entry", "ok"), [v[1:] for v in VERDICTS], ids=[v[0] for v in VERDICTS])
 def test_whether_it_is_ok(entry: dict[str, Any], ok: bool) -> None:
     assert read({"name": "sync", "staleness_ms": 1} | entry)["sync"].ok is ok
+
+
+STATUSES: list[tuple[str, dict[str, Any], str]] = [
+    ("a last run that is null: there was none", {"ok": False, "last_run_at": None}, "never"),
+    ("an age that is null: there was none", {"ok": False, "staleness_ms": None, "last_run_status": None}, "never"),
+    ("no word of the last run", {"ok": False}, ""),
+    ("its own status", {"ok": False, "last_run_at": None, "last_run_status": "failed"}, "failed"),
+    ("a run without a status", {"ok": False, "staleness_ms": 5}, ""),
+]
+
+
+@pytest.mark.parametrize(("entry", "status"), [v[1:] for v in STATUSES], ids=[v[0] for v in STATUSES])
+def test_its_status(entry: dict[str, Any], status: str) -> None:
+    assert read({"name": "sync"} | entry)["sync"].status == status
 
 
 UNREADABLE: list[tuple[dict[str, Any], str]] = [

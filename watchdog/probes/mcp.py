@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -23,12 +24,12 @@ from watchdog.domain.probe_state import (
     NewTasksRecord,
 )
 from watchdog.domain.rules import task as task_rule
-from watchdog.domain.text import MAX_ERROR_LINE_CHARS
 from watchdog.net.errors import ProbeError
 from watchdog.net.targets import McpTarget
 from watchdog.probes.base import Probe, RunContext
 from watchdog.probes.expectations import ExpressionContext, observation_from_error
-from watchdog.probes.mcp_tasks import TaskList, clean_text, describe_missing_task_list, parse_task_list
+from watchdog.probes.mcp_health import find_health_failure, reports_unhealthy, server_error_text
+from watchdog.probes.mcp_tasks import TaskList, describe_missing_task_list, parse_task_list
 
 if TYPE_CHECKING:
     from watchdog.net.mcp import McpTool, SessionResult
@@ -41,6 +42,8 @@ MAX_EXPRESSION_INPUT_CHARS = 256 * 1024
 """Size of a result, as JSON, up to which expressions can refer to it."""
 PROTOCOL_ERA_TTL_MS = 24 * HOUR_MS
 """How long a negotiated protocol era is reused."""
+_HEALTHY_WORD = re.compile(r"\bhealthy\b")
+"""In an `expect` expression: the expression decides what `healthy: false` means."""
 _FACTS_OF_ONE_SERVER = (MCP_PROTOCOL_STATE_KEY, NEW_TASKS_STATE_KEY)
 
 
@@ -213,6 +216,8 @@ class McpProbe(Probe):
         if session.called_tool:
             record = NewTasksRecord.from_json(remembered.get(NEW_TASKS_STATE_KEY))
             task_list = parse_task_list(session.tool_result, responded_at, record.first_listed_at)
+            if task_list is not None and not task_list.tasks and _reports_problem(session):
+                task_list = None  # a server with a problem that lists no task may be unable to list them
             if task_list is not None and task_list.first_listed_at != record.first_listed_at:
                 state_updates[NEW_TASKS_STATE_KEY] = NewTasksRecord(task_list.first_listed_at).to_json()
         expression_context = self._build_expression_context(session)
@@ -222,6 +227,9 @@ class McpProbe(Probe):
             result = expression_context.evaluate_expectation(expression)
             expectation_facts[expression.text] = result.evidence
             reason, message = (reason, message) if reason else (result.reason, result.message)
+        if reason == "expectation.failed" and reports_unhealthy(session.tool_result):
+            error = server_error_text(session.tool_result)
+            message = f"{message}: {error}" if error else message
         facts = _evidence_facts(session) | _task_evidence(task_list)
         task_listings, preference_listings = {}, {}
         if task_list and (task_list.tasks or not task_list.problems):
@@ -251,10 +259,10 @@ class McpProbe(Probe):
         if missing:
             subject = f"tool {missing[0]} is" if len(missing) == 1 else f"tools {', '.join(missing)} are"
             return "mcp.tool_missing", f"{subject} missing: {format_count(len(listed_tools), 'tool')} listed"
-        if session.tool_is_error:
-            return "mcp.tool_error", f"{session.called_tool} reports an error: {_server_error_text(session, task_list)}"
-        if not self.mcp.tasks:
-            return "", ""
+        judge_healthy = not any(_HEALTHY_WORD.search(expression.text) for expression in self.expectations)
+        failure = find_health_failure(session, task_list, judge_healthy=judge_healthy)
+        if failure[0] or not self.mcp.tasks:
+            return failure
         if not session.called_tool:
             problem = expression_context.unavailable_variables["result"]
             return "task.list_missing", f"the tasks are unknown: {problem}"
@@ -301,17 +309,8 @@ def _remembered_era(remembered: Mapping[str, Json], now: int) -> str:
     return record.era if 0 <= now - record.negotiated_at < PROTOCOL_ERA_TTL_MS else ""
 
 
-def _server_error_text(session: SessionResult, task_list: TaskList | None) -> str:
-    """The server's own description of its error, as short as possible."""
-    error = session.tool_result
-    if isinstance(error, dict):
-        error = next((error[key] for key in ("error", "message", "reason") if isinstance(error.get(key), str)), None)
-    if isinstance(error, str) and (text := clean_text(error, MAX_ERROR_LINE_CHARS)):
-        return text
-    failed_tasks = [name for name, task in (task_list.tasks if task_list else {}).items() if not task.ok]
-    if failed_tasks:
-        return f"{', '.join(failed_tasks[:5])} not ok"
-    return clean_text(session.tool_result_text, MAX_ERROR_LINE_CHARS) or "no error message"
+def _reports_problem(session: SessionResult) -> bool:
+    return session.tool_is_error or reports_unhealthy(session.tool_result)
 
 
 def _duplicate_tools(session: SessionResult) -> dict[str, int]:
@@ -330,8 +329,7 @@ def _measurements(session: SessionResult) -> dict[str, Scalar]:
 def _task_measurements(task_list: TaskList | None) -> dict[str, Scalar]:
     if task_list is None:
         return {}
-    tasks = task_list.tasks.values()
-    return TaskCounts(len(tasks), sum(not task.ok for task in tasks))._asdict()
+    return TaskCounts(len(task_list.tasks), sum(map(task_rule.has_failed, task_list.tasks.values())))._asdict()
 
 
 def _evidence_facts(session: SessionResult) -> dict[str, Json]:

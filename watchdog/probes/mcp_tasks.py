@@ -7,7 +7,6 @@ An entry has `name`, `ok`, `last_run_at` (ISO 8601, or epoch seconds or millisec
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 from watchdog.config_types import format_config_duration
 from watchdog.domain.model import Json, ReportedTask
 from watchdog.domain.probe_state import short_digest
+from watchdog.domain.rules.task import TaskStatus, parse_status
 from watchdog.domain.text import replace_unsafe_characters, to_single_line
 from watchdog.domain.timestamps import parse_epoch, parse_iso8601
 
@@ -24,14 +24,6 @@ MAX_EVIDENCE_TASKS = 50
 MAX_NAME_CHARS = 120
 MAX_TEXT_CHARS = 300
 
-_FAILED_STATUS_PATTERN = re.compile(
-    "abandoned|abort|aborted|cancelled|canceled|crashed|dead|error|errored|expired|fail|failed|failing|failure|fatal|"
-    "killed|lost|missed|overdue|rejected|stalled|stuck|terminated|timed_out|timeout|unhealthy"
-)
-_OK_STATUS_PATTERN = re.compile(
-    "complete|completed|disabled|done|finished|healthy|idle|in_progress|never|never_run|new|none|ok|pass|passed|paused|"
-    "pending|queued|ready|running|scheduled|skipped|started|succeeded|success|successful|unknown|waiting"
-)
 _MAX_CLOCK_SKEW_MS = 5 * 60_000
 """A last run that lies further in the future than this is an error."""
 
@@ -109,9 +101,10 @@ def _parse_task_name(entry: Json) -> str:
 def _parse_task(entry: dict[str, Json], now: int) -> ReportedTask:
     status, error = clean_text(entry.get("last_run_status")), clean_text(entry.get("last_run_error"))
     try:
-        return ReportedTask(
-            _parse_task_ok(entry.get("ok"), status, error), _parse_last_run_at(entry, now), None, status, error
-        )
+        ok, last_run_at = _parse_task_ok(entry.get("ok"), status, error), _parse_last_run_at(entry, now)
+        if not status and last_run_at is None and not entry.keys().isdisjoint(("last_run_at", "staleness_ms")):
+            status = "never"  # its last run is not unknown: there was none
+        return ReportedTask(ok, last_run_at, None, status, error)
     except _InvalidTaskEntryError as problem:
         return ReportedTask(False, None, None, status, f"invalid entry: {problem}")
 
@@ -121,12 +114,12 @@ def _parse_task_ok(value: Json, status: str, error: str) -> bool:
         return value
     if value is not None:
         raise _InvalidTaskEntryError(f"ok is {_json_type_name(value)}, not true or false")
-    word = status.lower().replace(" ", "_").replace("-", "_")
-    if _FAILED_STATUS_PATTERN.fullmatch(word):
+    meaning = parse_status(status)
+    if meaning in (TaskStatus.FAILED, TaskStatus.STALE):
         return False
-    if word and not _OK_STATUS_PATTERN.fullmatch(word):
+    if status and meaning is None:
         raise _InvalidTaskEntryError(f"ok is missing, and last_run_status {status!r} is unknown")
-    return bool(word) or not error
+    return bool(status) or not error
 
 
 def _parse_last_run_at(entry: dict[str, Json], now: int) -> int | None:

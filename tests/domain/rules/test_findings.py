@@ -51,12 +51,14 @@ AVAILABILITY = [
     Row("a failure is bad, with its reason", make_result("f"), [("", True, "http.status", "HTTP 503")]),
     Row("an error is no evidence", make_result("e"), []),
     Row("a missed slot is no evidence", make_result("m"), []),
-    Row("isError with a failed task is reported by the task only",
-        bad_task("f", "mcp.tool_error", {"a": OK_TASK, "b": FAILED_TASK}), GOOD),
+    Row("a run fails for isError only if no task explains it: then it is the probe's failure as well",
+        bad_task("f", "mcp.tool_error", {"a": OK_TASK, "b": FAILED_TASK}), [("", True, "mcp.tool_error", "no reply")]),
     Row("an expectation with a failed task is reported by the task only",
         bad_task("f", "expectation.failed", {"a": FAILED_TASK}), GOOD),
-    Row("isError with a stale task is reported by the task only",
-        bad_task("f", "mcp.tool_error", {"a": task_aged(2 * MIN)}), GOOD, tasks={"*": MIN}),
+    Row("an expectation with a stale task is reported by the task only",
+        bad_task("f", "expectation.failed", {"a": task_aged(2 * MIN)}), GOOD, tasks={"*": MIN}),
+    Row("an expectation with healthy tasks is the probe's failure",
+        bad_task("f", "expectation.failed", {"a": OK_TASK}), [("", True, "expectation.failed", "no reply")]),
     Row("isError with healthy tasks is the probe's failure",
         bad_task("f", "mcp.tool_error", {"a": OK_TASK}), [("", True, "mcp.tool_error", "no reply")]),
     Row("isError with an empty listing is the probe's failure",
@@ -101,6 +103,67 @@ TASK = [
         listed(a=task_aged(9 * MIN, ok=False)),
         [("a", True, "task.failed", "task a failed")],
         tasks={"a": MIN},
+    ),
+    Row(
+        "a server that finds a run too old does not overrule the limit",
+        listed(a=task_aged(9 * MIN, ok=False)._replace(status="ok")),
+        [("a", False)],
+        tasks={"*": 10 * MIN},
+    ),
+    Row(
+        "a server that finds a run too old is quoted where there is no limit",
+        listed(a=task_aged(2 * HOUR, ok=False)._replace(status="Success")),
+        [
+            (
+                "a",
+                True,
+                "task.stale",
+                f"task a is stale: last run 31{NB}Dec 1969 22:00 UTC, the server reports ok: false at an age of 2{NB}h",
+            )
+        ],
+        tasks={"b": MIN},
+    ),
+    Row(
+        "a task that the server finds too old and that is past its limit is stale",
+        listed(a=task_aged(2 * MIN, ok=False)._replace(status="stale")),
+        [("a", True, "task.stale", f"task a is stale: last run 31{NB}Dec 1969 23:59:00 UTC, limit 1{NB}min")],
+        tasks={"a": MIN},
+    ),
+    Row(
+        "a task that never ran and is not ok is reported where there is no limit",
+        listed(a=never_run_task(MIN)._replace(ok=False, status="never")),
+        [
+            (
+                "a",
+                True,
+                "task.never_ran",
+                "task a has never run: first listed 00:00:00 UTC, the server reports ok: false",
+            )
+        ],
+    ),
+    Row(
+        "a task that never ran and is not ok is good within its limit",
+        listed(a=never_run_task(MIN)._replace(ok=False, status="pending")),
+        [("a", False)],
+        tasks={"a": MIN},
+    ),
+    Row(
+        "an error beside a good status is a failure",
+        listed(a=task_aged(MIN, ok=False)._replace(status="ok", error="disk full")),
+        [("a", True, "task.failed", "task a failed: disk full")],
+        tasks={"a": 10 * MIN},
+    ),
+    Row(
+        "a failure without an error shows its status",
+        listed(a=task_aged(MIN, ok=False)._replace(status="timed out")),
+        [("a", True, "task.failed", "task a failed: timed out")],
+        tasks={"a": 10 * MIN},
+    ),
+    Row(
+        "a status that is unknown is no good one",
+        listed(a=task_aged(MIN, ok=False)._replace(status="kaput")),
+        [("a", True, "task.failed", "task a failed: kaput")],
+        tasks={"a": 10 * MIN},
     ),
     Row("a task without a limit is never stale", listed(a=task_aged(10**12)), [("a", False)]),
     Row("a task without a limit need not run", listed(a=never_run_task(10**12)), [("a", False)]),
@@ -234,7 +297,7 @@ def test_only_bad_findings_have_a_reason(outcome: str) -> None:
 
 
 def test_a_failure_caused_by_a_task_is_one_incident() -> None:
-    row = make_result("f", reason="mcp.tool_error", message="isError", tasks={"a": FAILED_TASK, "b": OK_TASK})
+    row = make_result("f", reason="expectation.failed", message="not ok", tasks={"a": FAILED_TASK, "b": OK_TASK})
     out: list[IncidentTransition] = []
     apply_result(alert_policy(), {}, row, out)
     assert describe_transitions(out) == ["opened task[a] at 1: task.failed"]
@@ -243,7 +306,7 @@ def test_a_failure_caused_by_a_task_is_one_incident() -> None:
 def test_availability_recovers_when_a_task_turns_out_to_be_the_cause() -> None:
     refused, explained = (
         make_result("f", 1),
-        make_result("f", 2, reason="mcp.tool_error", message="isError", tasks={"a": FAILED_TASK}),
+        make_result("f", 2, reason="expectation.failed", message="not ok", tasks={"a": FAILED_TASK}),
     )
     done = fold_results(alert_policy(), {}, 0, [refused, explained], lambda _: True)
     assert describe_transitions(done.transitions) == [

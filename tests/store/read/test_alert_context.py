@@ -115,9 +115,9 @@ def test_a_target_that_never_passed(database: Database) -> None:
 
 @pytest.mark.parametrize("outcome", ["pass", "fail"])
 def test_a_task_that_fails(database: Database, outcome: str) -> None:
-    """The server responds, perhaps with an error; only results in which the task was bad count."""
+    """The server responds, perhaps not as expected; only results in which the task was bad count."""
     harness = StoreHarness(database, [make_registered_probe(failure_threshold=2, task_limits={"*": 60_000})])
-    reason = "" if outcome == "pass" else "mcp.tool_error"
+    reason = "" if outcome == "pass" else "expectation.failed"
     transitions = []
     for i, state in enumerate(["healthy", "failed", "stale", "healthy", "failed", "healthy", "healthy"], 1):
         good = state == "healthy"

@@ -194,6 +194,13 @@ _CHECKS = (
         "See the message and the server's log.",
     ),
     _failure(
+        "mcp.unhealthy",
+        "MCP server unhealthy",
+        "The called tool reports `healthy: false`, and no task that it lists explains it.",
+        "See the message and the server's log. To allow it, refer to `healthy` in an `expect` expression.",
+        sentence="{tool} reports healthy: false",
+    ),
+    _failure(
         "task.list_missing",
         "Task list missing",
         "Limits are configured under `tasks`, but the response lists no tasks.",

@@ -94,23 +94,24 @@ FINDING_REASONS = (
     _finding(
         "task.failed",
         "Failed",
-        "A task of an MCP server reports failure.",
+        "The last run of a task of an MCP server failed.",
         "The message shows the server's text.",
         sentence="task {name} failed",
     ),
     _finding(
         "task.stale",
         "Stale",
-        "The last run of a task is older than its limit.",
-        "Check whether its scheduler runs.",
-        sentence="task {name} is stale: last run {last_run}, limit {limit}",
+        "The last run of a task is older than its limit; without a limit: the server reports `ok: false`, although the "
+        "last run did not fail.",
+        "Check whether its scheduler runs. If the server's own limit is too short for the task, set one under `tasks`.",
+        sentence="task {name} is stale: last run {last_run}, {verdict}",
     ),
     _finding(
         "task.never_ran",
         "Never ran",
-        "A task has not run once within its limit.",
+        "A task has not run once within its limit; without a limit: the server reports `ok: false` for it.",
         "Check whether its scheduler runs.",
-        sentence="task {name} has never run: first listed {first_listed}, limit {limit}",
+        sentence="task {name} has never run: first listed {first_listed}, {verdict}",
     ),
     _finding(
         "task.missing",

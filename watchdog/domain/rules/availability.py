@@ -10,12 +10,12 @@ from watchdog.domain.rules.policy import AlertPolicy
 
 RULE_NAME = "availability"
 HEALTH_STATE = HealthState.DOWN
-TASK_CAUSED_REASONS = frozenset({"mcp.tool_error", "expectation.failed"})
-"""Failures that a failed task may cause: then only the task's incident is about them."""
+TASK_CAUSED_REASON = "expectation.failed"
+"""A failure that a bad task may cause, as of `result.healthy`: then only the task's incident is about it."""
 
 
 def evaluate_result(policy: AlertPolicy, result: Result) -> Iterator[Finding]:
-    caused_by_tasks = result.reason in TASK_CAUSED_REASONS and any(
+    caused_by_tasks = result.reason == TASK_CAUSED_REASON and any(
         finding.bad for finding in task.evaluate_result(policy, result)
     )
     caused_by_jobs = any(finding.bad for finding in job.evaluate_result(policy, result))

@@ -1,8 +1,10 @@
-"""task: each scheduled task that an MCP server reports is ok, and its last run no older than its limit."""
+"""task: each scheduled task that an MCP server reports did not fail, and its last run is no older than its limit."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from enum import Enum
 
 from watchdog.domain.formatting import SHOW_SECONDS_BELOW_MS, format_duration, format_utc
 from watchdog.domain.model import Finding, HealthState, ProbeInfo, ReportedTask, Result
@@ -12,6 +14,30 @@ from watchdog.domain.rules.policy import AlertPolicy
 RULE_NAME = "task"
 HEALTH_STATE = HealthState.DEGRADED
 FACTS = ReportedTask
+
+
+class TaskStatus(Enum):
+    """What the status word of a task means."""
+
+    GOOD = "good"
+    """The last run did not fail, or there was none."""
+    STALE = "stale"
+    """The last run is too old."""
+    FAILED = "failed"
+    """The last run failed."""
+
+
+_STATUS_PATTERNS = {
+    TaskStatus.GOOD: re.compile(
+        "complete|completed|disabled|done|finished|healthy|idle|in_progress|never|never_run|new|none|ok|pass|passed|"
+        "paused|pending|queued|ready|running|scheduled|skipped|started|succeeded|success|successful|unknown|waiting"
+    ),
+    TaskStatus.STALE: re.compile("delayed|late|missed|outdated|overdue|stale"),
+    TaskStatus.FAILED: re.compile(
+        "abandoned|abort|aborted|cancelled|canceled|crashed|dead|error|errored|expired|fail|failed|failing|failure|"
+        "fatal|killed|lost|rejected|stalled|stuck|terminated|timed_out|timeout|unhealthy"
+    ),
+}
 
 
 def evaluate_result(policy: AlertPolicy, result: Result) -> Iterator[Finding]:
@@ -27,14 +53,38 @@ def task_limit(probe: ProbeInfo, name: str) -> int | None:
     return probe.task_limits.get(name, probe.task_limits.get("*"))
 
 
+def parse_status(status: str) -> TaskStatus | None:
+    """What a status word of a task means; None: it is unknown."""
+    word = status.lower().replace(" ", "_").replace("-", "_")
+    for meaning, pattern in _STATUS_PATTERNS.items():
+        if pattern.fullmatch(word):
+            return meaning
+    return None
+
+
+def has_failed(task: ReportedTask) -> bool:
+    """Whether the last run failed.
+
+    `ok: false` beside a good status and no error is no failure of the last run: the server finds the run too old, or
+    knows of none.
+    """
+    return not task.ok and (bool(task.error) or parse_status(task.status) in (None, TaskStatus.FAILED))
+
+
 def task_failure_reason(name: str, task: ReportedTask, limit: int | None, now: int) -> tuple[str, str]:
-    """Reason and message; both empty when the task is fine. `limit`: as `task_limit` returns it."""
-    if not task.ok:
-        return reason_and_message("task.failed", task.error, name=name)
+    """Reason and message; both empty when the task is fine. `limit`: as `task_limit` returns it.
+
+    Servers often judge the age of all tasks alike, so the configured limit decides about an age, if there is one.
+    """
+    if has_failed(task):
+        return reason_and_message("task.failed", task.error or task.status, name=name)
     since = task.first_listed_at if task.last_run_at is None else task.last_run_at
-    if limit is None or since is None or now - since <= limit:
+    if since is None or (task.ok if limit is None else now - since <= limit):
         return "", ""
-    when, limit_text = format_utc(since, now, seconds=limit < SHOW_SECONDS_BELOW_MS), format_duration(limit)
+    age = now - since
+    verdict = "the server reports ok: false" if limit is None else f"limit {format_duration(limit)}"
+    when = format_utc(since, now, seconds=(age if limit is None else limit) < SHOW_SECONDS_BELOW_MS)
     if task.last_run_at is None:
-        return reason_and_message("task.never_ran", name=name, first_listed=when, limit=limit_text)
-    return reason_and_message("task.stale", name=name, last_run=when, limit=limit_text)
+        return reason_and_message("task.never_ran", name=name, first_listed=when, verdict=verdict)
+    verdict += f" at an age of {format_duration(age)}" if limit is None else ""
+    return reason_and_message("task.stale", name=name, last_run=when, verdict=verdict)
