@@ -118,7 +118,7 @@ TASK = [
                 "a",
                 True,
                 "task.stale",
-                f"task a is stale: last run 31{NB}Dec 1969 22:00 UTC, the server reports ok: false at an age of 2{NB}h",
+                f"task a is stale: last run 31{NB}Dec 1969 22:01 UTC, the server reports ok: false at an age of 2{NB}h",
             )
         ],
         tasks={"b": MIN},
