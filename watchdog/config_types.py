@@ -201,6 +201,15 @@ def _resolve_path(path: str, info: ValidationInfo) -> str:
 LocalFilePath = Annotated[str, AfterValidator(_resolve_path)]
 """The path of a local file. A relative path starts at the folder of the configuration file."""
 
+
+def as_list(value: Any) -> Any:
+    """Validates a single string as a list of one."""
+    return [value] if isinstance(value, str) else value
+
+
+STRING_OR_LIST_SCHEMA = WithJsonSchema(
+    {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
+)
 ALLOW_FROM_FILE = object()
 """Marks a field that may be read from a file though it is not a Secret: `Annotated[str, ALLOW_FROM_FILE]`."""
 

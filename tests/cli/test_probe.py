@@ -38,14 +38,14 @@ def test_a_failing_target(write: Write, target: FakeHttpTarget) -> None:
     write(probes=[http_probe(target.url)])
     target.up = False
     ran = invoke_command("probe", "api", "-o", "json")
-    assert (ran.exit_code, ran.json["outcome"], ran.json["reason"]) == (1, "fail", "http.status")
+    assert (ran.exit_code, ran.json["outcome"], ran.json["reason"]) == (1, "fail", "http.503")
     assert ran.json["message"] == "HTTP 503, expected 2xx"
 
 
 def test_a_target_that_hangs_is_a_failure(write: Write, silent: str) -> None:
     write(probes=[http_probe(silent, timeout="1s")])
     ran = invoke_command("probe", "API", "-o", "json")
-    assert (ran.exit_code, ran.json["outcome"], ran.json["reason"]) == (1, "fail", "timeout.exceeded")
+    assert (ran.exit_code, ran.json["outcome"], ran.json["reason"]) == (1, "fail", "timeout.first_byte")
     assert ran.json["message"] == "timed out after 1\N{NO-BREAK SPACE}s while waiting for the first byte"
 
 

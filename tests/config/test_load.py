@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from watchdog.config.load import LoadedConfig, load_config
-from watchdog.config.models import Config
+from watchdog.config.models import Config, RouteSettings
 from watchdog.config.problems import ConfigError
 from watchdog.config.sources import load_sources
 from watchdog.config_types import format_config_duration
@@ -100,8 +101,25 @@ def test_routes_become_a_routing_table() -> None:
     receivers = {name: tuple(receiver.notifiers_by_destination(name)) for name, receiver in fleet.receivers.items()}
     table = RoutingTable(receivers, tuple(route.to_route() for route in fleet.routes))
     gateway = ProbeInfo(1, "gateway", "Partner gateway", "http")
-    assert table.decide_routing(gateway).destinations == ("journal/log", "oncall/slack", "oncall/email")
-    assert table.decide_routing(ProbeInfo(2, "blog", "Blog", "http")).destinations == ("journal/log", "chat/slack")
+    assert table.decide_routing(gateway, "http.503").destinations == ("journal/log", "oncall/slack", "oncall/email")
+    assert table.decide_routing(ProbeInfo(2, "blog", "Blog", "http"), "http.503").destinations == (
+        "journal/log",
+        "chat/slack",
+    )
+
+
+@pytest.mark.parametrize(
+    ("reason", "patterns"),
+    [("tls", ("tls",)), (["tls.expired", "http.5xx"], ("tls.expired", "http.5xx")), ("http.418", ("http.418",))],
+)
+def test_a_route_matches_reasons(reason: str | list[str], patterns: tuple[str, ...]) -> None:
+    route = RouteSettings.model_validate({"match": {"reason": reason}, "receivers": ["chat"]}).to_route()
+    assert route.reason_patterns == patterns
+
+
+def test_a_route_with_an_unknown_reason_is_refused() -> None:
+    with pytest.raises(ValidationError, match=r"did you mean 'tls.expired'"):
+        RouteSettings.model_validate({"match": {"reason": "tls.expird"}, "receivers": ["chat"]})
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "examples/systems").glob("*.yaml")), ids=lambda file: file.stem)

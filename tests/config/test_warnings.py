@@ -40,6 +40,10 @@ CASES = [
     ),
     # --- routes and probes
     Case(
+        "a route for some reasons leaves the others to the next route",
+        f"{FLEET}routes: [{{match: {{reason: tls}}, receivers: [oncall]}}, {{receivers: [oncall]}}]",
+    ),
+    Case(
         "a probe that no route matches",
         f"{FLEET}routes: [{{match: {{group: Core}}, receivers: [oncall]}}]",
         (":2:12: probes.0.name: no route matches probe 'A', so no one is notified of its incidents:",),

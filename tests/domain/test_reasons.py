@@ -14,7 +14,16 @@ from pathlib import Path
 
 import pytest
 
-from watchdog.domain.reasons import CATALOGUE, TRANSPORT_FAMILIES, describe, family, reason_and_message, title
+from watchdog.domain.reasons import (
+    CATALOGUE,
+    TRANSPORT_FAMILIES,
+    describe,
+    family,
+    find_pattern_problem,
+    matches,
+    reason_and_message,
+    title,
+)
 from watchdog.domain.reasons.reference import render_reasons_page
 from watchdog.remediations.reasons import REMEDIABLE_REASONS
 
@@ -141,10 +150,22 @@ def test_every_sentence_is_used() -> None:
         for tree in SOURCES
         for node in ast.walk(tree)
         if isinstance(node, ast.Call)
-        and ast.unparse(node.func).endswith("reason_and_message")
+        and ast.unparse(node.func).endswith(("reason_and_message", "from_reason", "SslProblem"))
         and isinstance(node.args[0], ast.Constant)
     }
-    assert {code for code, entry in CATALOGUE.items() if entry.sentence} == calls
+    assert {code for code, entry in CATALOGUE.items() if entry.sentence} == calls | codes_in_tables()
+
+
+def codes_in_tables() -> set[str]:
+    """The codes in tables such as `_REASON_BY_VERIFY_CODE`, which are turned into an error with their sentence."""
+    tables = [
+        node.value
+        for tree in SOURCES
+        for node in tree.body
+        if isinstance(node, ast.Assign) and "_REASON_BY_" in ast.unparse(node.targets[0])
+    ]
+    constants = [node.value for table in tables for node in ast.walk(table) if isinstance(node, ast.Constant)]
+    return {value for value in constants if isinstance(value, str) and value in CATALOGUE}
 
 
 def test_the_page_is_current() -> None:
@@ -168,7 +189,9 @@ def test_transport_families_explain_failures() -> None:
     ("sentence", "code", "entry"),
     [
         ("an entry of its own", "http.404", "http.404"),
-        ("its class", "http.503", "http.5xx"),
+        ("its class", "http.507", "http.5xx"),
+        ("an entry of its own, of a status with advice", "http.503", "http.503"),
+        ("a status of no class", "http.999", "http.*"),
         ("another class", "http.418", "http.4xx"),
         ("a class of another family", "smtp.550", "smtp.5xx"),
         ("a word from the server", "slack.channel_not_found", "slack.*"),
@@ -180,7 +203,7 @@ def test_describe(sentence: str, code: str, entry: str) -> None:
     assert describe(code).code == entry, sentence
 
 
-@pytest.mark.parametrize("code", ["http.999", "job.vanished", "moon.full", "x"])
+@pytest.mark.parametrize("code", ["smtp.999", "job.vanished", "moon.full", "x"])
 def test_an_unknown_reason_is_described_by_its_code(code: str) -> None:
     with pytest.raises(KeyError):
         describe(code)
@@ -189,6 +212,46 @@ def test_an_unknown_reason_is_described_by_its_code(code: str) -> None:
 
 def test_title() -> None:
     assert title("job.overdue") == "Overdue"
+
+
+@pytest.mark.parametrize(
+    ("sentence", "pattern", "code", "expected"),
+    [
+        ("the reason itself", "tls.expired", "tls.expired", True),
+        ("another of the family", "tls.expired", "tls.hostname", False),
+        ("the family", "tls", "tls.hostname", True),
+        ("another family", "timeout", "tls.hostname", False),
+        ("the beginning of a family is none", "time", "timeout.dns", False),
+        ("a status", "http.503", "http.503", True),
+        ("its class", "http.5xx", "http.503", True),
+        ("another class", "http.4xx", "http.503", False),
+        ("its family", "http", "http.503", True),
+        ("a word that is not a status", "http.txx", "http.too_many_redirects", False),
+        ("a reason without a family", "no_data", "no_data", True),
+    ],
+)
+def test_a_pattern_matches_a_reason_its_class_or_its_family(
+    sentence: str, pattern: str, code: str, expected: bool
+) -> None:
+    assert matches(pattern, code) is expected, sentence
+
+
+@pytest.mark.parametrize("pattern", ["tls", "tls.expired", "http", "http.5xx", "http.418", "smtp.550", "no_data"])
+def test_a_pattern_that_can_match(pattern: str) -> None:
+    assert find_pattern_problem(pattern) == ""
+
+
+@pytest.mark.parametrize(
+    ("pattern", "problem"),
+    [
+        ("tls.expird", "unknown reason 'tls.expird'; did you mean 'tls.expired'?"),
+        ("timeouts", "unknown reason 'timeouts'; did you mean 'timeout'?"),
+        ("smtp.999", "unknown reason 'smtp.999'"),
+        ("503", "unknown reason '503'"),
+    ],
+)
+def test_a_pattern_that_matches_nothing_is_refused(pattern: str, problem: str) -> None:
+    assert find_pattern_problem(pattern).startswith(problem)
 
 
 def test_family() -> None:
@@ -201,8 +264,10 @@ def test_reason_and_message() -> None:
 
 
 def test_remediable_reasons_are_those_of_results() -> None:
-    assert {"job.stuck", "queue.stalled", "http.status", "connection.refused"} <= REMEDIABLE_REASONS
-    assert {"no_data", "missed.skipped", "watchdog.loop_late", "smtp.5xx", "http.404"}.isdisjoint(REMEDIABLE_REASONS)
+    assert {"job.stuck", "queue.stalled", "http.503", "http.404", "connection.refused"} <= REMEDIABLE_REASONS
+    assert {"no_data", "missed.skipped", "watchdog.loop_late", "smtp.5xx", "body.too_large"}.isdisjoint(
+        REMEDIABLE_REASONS
+    )
 
 
 def test_reasons_are_collected_from_every_kind_of_expression() -> None:

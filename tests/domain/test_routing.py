@@ -186,13 +186,35 @@ TABLE = [
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: row.sentence)
 def test_routes(row: Row) -> None:
-    decided = RoutingTable(row.receivers, row.routes).decide_routing(API)
+    decided = RoutingTable(row.receivers, row.routes).decide_routing(API, "http.503")
     assert decided.destinations == row.destinations
     assert decided.routing_log == row.why
 
 
+@pytest.mark.parametrize(
+    ("sentence", "patterns", "why"),
+    [
+        ("a route without reasons takes all", (), "route 1 matches: notifies chat"),
+        ("the reason itself", ("http.503",), "route 1 matches: notifies chat"),
+        ("its class", ("http.5xx",), "route 1 matches: notifies chat"),
+        ("its family, as one of several", ("tls", "http"), "route 1 matches: notifies chat"),
+        ("other reasons", ("tls", "http.502"), "route 1 does not match: reason is http.503, not tls or http.502"),
+    ],
+)
+def test_a_route_selects_incidents_by_their_reason(sentence: str, patterns: tuple[str, ...], why: str) -> None:
+    decided = RoutingTable(RECEIVERS, (Route(("chat",), YES, reason_patterns=patterns),)).decide_routing(
+        API, "http.503"
+    )
+    assert decided.routing_log[0] == why, sentence
+
+
+def test_the_probe_is_compared_before_the_reason() -> None:
+    decided = RoutingTable(RECEIVERS, (Route(("chat",), NO, reason_patterns=("tls",)),)).decide_routing(API, "http.503")
+    assert decided.routing_log[0] == "route 1 does not match: kind is http, not mcp"
+
+
 def test_a_destination_without_resolved_is_notified_of_opened() -> None:
     routes = RoutingTable(RECEIVERS, (Route(("oncall",)),), without_resolved=frozenset({"oncall/email"}))
-    assert routes.decide_routing(API).destinations == ("oncall/slack", "oncall/email")
+    assert routes.decide_routing(API, "http.503").destinations == ("oncall/slack", "oncall/email")
     assert routes.without_resolved == {"oncall/email"}
     assert RoutingTable(RECEIVERS).without_resolved == frozenset()

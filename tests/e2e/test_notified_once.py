@@ -21,7 +21,7 @@ async def test_a_target_fails_and_recovers(each_harness: EndToEndHarness) -> Non
         await watchdog.wait_for_results("pass", 2)
         await wait_until_async(lambda: harness.all_received(OPENED, RESOLVED))
         (incident,) = watchdog.list_incidents()
-    assert (incident.rule, incident.reason) == ("availability", "http.status")
+    assert (incident.rule, incident.reason) == ("availability", "http.503")
     assert incident.message == "HTTP 503, expected 2xx"
 
     slack_bot = harness.receivers["bot"].fake

@@ -278,7 +278,11 @@ async def test_a_long_run_becomes_a_job_with_progress_and_a_result(
             assert 0 <= first["progress"] < 1
             while (last := await state())["status"] == "running":
                 assert last["progress"] >= first["progress"]
-            assert (last["status"], last["progress"], last["result"]["reason"]) == ("completed", 1, "timeout.exceeded")
+            assert (last["status"], last["progress"], last["result"]["reason"]) == (
+                "completed",
+                1,
+                "timeout.first_byte",
+            )
 
 
 async def test_the_number_of_concurrent_jobs_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,7 +102,7 @@ def test_no_spelling_of_a_metadata_address_is_connected_to(
     network.names["metadata.acme.example"] = [["169.254.169.254"]]
     reason = asyncio.run(_exchange(url, allow_private_addresses=allow_private_addresses))
     assert network.connected == []
-    assert reason == "connection.address_blocked" or (reason == "dns.failed" and url == "http://169.254.169.254./")
+    assert reason == "connection.address_blocked" or (reason == "dns.not_found" and url == "http://169.254.169.254./")
 
 
 def test_a_redirect_to_a_metadata_address_is_refused(network: FakeNetwork) -> None:
@@ -118,7 +118,7 @@ def test_a_redirect_to_a_metadata_address_is_refused(network: FakeNetwork) -> No
     reasons = asyncio.run(run_scenario())
     assert set(network.connected) == {"127.0.0.1"}
     assert len(network.connected) == len(SPELLINGS)
-    assert set(reasons) <= {"connection.address_blocked", "dns.failed", "http.invalid_redirect"}
+    assert set(reasons) <= {"connection.address_blocked", "dns.not_found", "http.invalid_redirect"}
 
 
 def test_a_name_that_changes_to_a_refused_address_is_refused(network: FakeNetwork) -> None:

@@ -129,58 +129,70 @@ def test_the_deadline_ends_it_and_the_timer_names_the_phase(run: Run, temper: st
 FAULTS = {
     "it closes at once": (
         send_parts(),
-        "connection.lost",
+        "connection.closed",
         "connection closed by the server while waiting for the first byte",
     ),
     "it closes in the body": (
         send_parts(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc"),
-        *("connection.lost", "connection closed by the server while reading the response"),
+        *("body.truncated", "the response body is incomplete: received 3 bytes, expected 100"),
     ),
     "it closes in a chunk": (
         send_parts(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab"),
-        *("connection.lost", "connection closed by the server while reading the response"),
+        *("body.truncated", "the response body is incomplete: incomplete chunked read"),
     ),
     "it closes in the headers": (
         send_parts(b"HTTP/1.1 200 OK\r\nX: y"),
-        *("connection.lost", "connection closed by the server while reading the response"),
+        *("connection.closed", "connection closed by the server while reading the response"),
     ),
-    "it speaks SSH": (send_parts(b"SSH-2.0-OpenSSH_9.2p1\r\n\r\n"), "protocol.error", "the response is not valid HTTP"),
-    "it speaks TLS": (send_parts(b"\x15\x03\x01\0\x02\x02\x50"), "protocol.error", "the response is not valid HTTP"),
+    "it speaks SSH": (send_parts(b"SSH-2.0-OpenSSH_9.2p1\r\n\r\n"), "protocol.not_http", "the response is not HTTP"),
+    "it speaks TLS": (
+        send_parts(b"\x15\x03\x01\0\x02\x02\x50"),
+        *("protocol.tls_required", "the server speaks TLS on this port: use https://"),
+    ),
+    "it speaks HTTP/2": (
+        send_parts(b"\0\0\x06\x04\0\0\0\0\0\0\x03\0\0\0\x64"),
+        *("protocol.http2_only", "the server speaks only HTTP/2"),
+    ),
+    "it refuses with HTTP/2": (
+        send_parts(b"\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\0\x01"),
+        *("protocol.http2_only", "the server speaks only HTTP/2"),
+    ),
+    "it speaks MySQL": (send_parts(b"J\0\0\0\n8.0.36\0\r\n\r\n"), "protocol.not_http", "the response is not HTTP"),
     "its length is not a number": (
         send_parts(b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n"),
-        *("protocol.error", "the response is not valid HTTP"),
+        *("protocol.invalid_response", "the response is not valid HTTP"),
     ),
     "its lengths contradict": (
         send_parts(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab"),
-        *("protocol.error", "the response is not valid HTTP"),
+        *("protocol.invalid_response", "the response is not valid HTTP"),
     ),
     "its chunk has no size": (
         send_parts(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"),
-        *("protocol.error", "the response is not valid HTTP"),
+        *("protocol.invalid_response", "the response is not valid HTTP"),
     ),
     "it switches protocols": (
         send_parts(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", delay_s=60),
-        *("protocol.error", "HTTP 101: the server switches to another protocol without being asked"),
+        *("protocol.unexpected_upgrade", "HTTP 101: the server switches to another protocol without being asked"),
     ),
     "its headers never end": (
         send_forever(b"X-A: b\r\n" * 1_000, first=b"HTTP/1.1 200 OK\r\n"),
-        *("protocol.error", "the response headers are too long"),
+        *("protocol.headers_too_large", "the response headers are too long"),
     ),
     "its header never ends": (
         send_forever(b"x" * 10_000, first=b"HTTP/1.1 200 OK\r\nX: "),
-        *("protocol.error", "the response headers are too long"),
+        *("protocol.headers_too_large", "the response headers are too long"),
     ),
     "it sends 100 Continue forever": (
         send_forever(b"HTTP/1.1 100 Continue\r\n\r\n"),
-        *("protocol.error", "more than 20 interim (1xx) responses"),
+        *("protocol.no_final_response", "more than 20 interim (1xx) responses"),
     ),
     "its gzip is invalid": (
         send_parts(gzipped(b"hello")),
-        *("protocol.error", "the response body is not compressed as its headers state"),
+        *("body.invalid_encoding", "the response body is not compressed as its headers state"),
     ),
     "its gzip is truncated": (
         send_parts(gzipped(gzip.compress(b"hello" * 1_000, mtime=0)[:30])),
-        *("protocol.error", "the compressed response body is truncated"),
+        *("body.truncated", "the response body is incomplete: the compressed data has no end"),
     ),
     "it redirects in a cycle": (
         send_parts(http_response(status="302 Found", Location="/again")),
@@ -212,7 +224,7 @@ def test_a_reset_is_distinguished_from_a_close(run: Run) -> None:
         writer.transport.abort()
 
     exchange = run(ask(reset))
-    assert exchange.error.reason == "connection.lost"
+    assert exchange.error.reason == "connection.reset"
     assert str(exchange.error) == "connection reset by the server while waiting for the first byte"
     assert exchange.error.retryable
 
@@ -234,7 +246,7 @@ async def request_without_server(url: str, **request: Any) -> Exchange:
     [
         ("http://127.0.0.1:1/", "connection.refused", "connection refused", "connect"),
         ("http://[::1]:1/", "connection.refused", "connection refused", "connect"),
-        ("http://missing.invalid/", "dns.failed", "cannot resolve missing.invalid: host name not found", "dns"),
+        ("http://missing.invalid/", "dns.not_found", "cannot resolve missing.invalid: host name not found", "dns"),
     ],
 )
 def test_without_a_server_there_is_an_error(run: Run, url: str, reason: str, message: str, phase: str) -> None:

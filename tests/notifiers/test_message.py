@@ -105,7 +105,7 @@ def test_every_rule_has_a_phrase_for_its_recovery(
 @pytest.mark.parametrize(
     ("rule", "subject", "reason", "cause", "title"),
     [
-        ("availability", "", "http.status", "HTTP 503, expected 2xx", "API recovered (was: HTTP 503)"),
+        ("availability", "", "http.503", "HTTP 503, expected 2xx", "API recovered (was: HTTP 503)"),
         (
             "availability",
             "",

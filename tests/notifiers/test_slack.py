@@ -278,9 +278,9 @@ def test_a_token_that_is_invalid_in_a_header_is_not_quoted(slack: FakeSlack, fai
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        (httpx.ReadTimeout("secret"), "timeout.exceeded"),
+        (httpx.ReadTimeout("secret"), "timeout.first_byte"),
         (httpx.ConnectError("secret"), "connection.failed"),
-        (httpx.RemoteProtocolError("secret"), "protocol.error"),
+        (httpx.RemoteProtocolError("secret"), "protocol.invalid_response"),
     ],
 )
 def test_network_faults_are_retried(fail: SendFixture, error: Exception, reason: str) -> None:

@@ -245,7 +245,7 @@ def test_a_2xx_confirms_regardless_of_its_body(
         ("http://user:secret@127.0.0.1:9/secret?secret", "connection.refused", "connection refused (127.0.0.1:9)"),
         ("http://localhost:9/secret", "connection.refused", "connection refused (localhost:9)"),
         ("http://[::1]:9/secret", "connection.refused", "connection refused ([::1]:9)"),
-        ("https://nowhere.invalid/secret", "dns.failed", None),
+        ("https://nowhere.invalid/secret", "dns.not_found", None),
     ],
 )
 def test_connection_errors_have_the_same_messages_as_in_probes(

@@ -60,9 +60,9 @@ JSON = {"Content_Type": "application/json"}
         # without expectations, only 2xx is good
         ("200 OK", [], "pass", "", ""),
         ("204 No Content", [], "pass", "", ""),
-        ("301 Moved", [], "fail", "http.status", "HTTP 301, expected 2xx"),
-        ("404 Not Found", [], "fail", "http.status", "HTTP 404, expected 2xx"),
-        ("503 Unavailable", [], "fail", "http.status", "HTTP 503, expected 2xx"),
+        ("301 Moved", [], "fail", "http.301", "HTTP 301, expected 2xx"),
+        ("404 Not Found", [], "fail", "http.404", "HTTP 404, expected 2xx"),
+        ("503 Unavailable", [], "fail", "http.503", "HTTP 503, expected 2xx"),
         # with expectations, only they decide
         ("503 Unavailable", ["status == 503"], "pass", "", ""),
         ("503 Unavailable", ["body.ok"], "pass", "", ""),
@@ -205,7 +205,7 @@ def test_a_location_is_shown_without_its_query() -> None:
         send_parts(http_response(status="302 Found", Location="https://u:p@x.example/login?token=1")),
         {"method": "POST"},
     )
-    assert (observation.reason, observation.message) == ("http.status", "HTTP 302, expected 2xx")
+    assert (observation.reason, observation.message) == ("http.302", "HTTP 302, expected 2xx")
     assert "location: https://x.example/login\n" in observation.evidence.excerpt + "\n"
     assert "token" not in observation.evidence.excerpt
 
@@ -220,7 +220,7 @@ def test_a_fault_is_an_observation() -> None:
     assert (observation.duration, observation.retryable) == (None, True)
     assert observation.evidence.facts == {"phase": "connect", "address": "127.0.0.1:1"}
     closed = observe(send_parts(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc"))
-    assert closed.reason == "connection.lost"
+    assert closed.reason == "body.truncated"
     assert closed.duration is not None
 
 
@@ -356,7 +356,7 @@ def test_nginx_in_maintenance_fails_with_its_answer_as_evidence(nginx: str) -> N
     observation = asyncio.run(observed(probe(f"{nginx}/down")))
     assert (observation.outcome, observation.reason, observation.message) == (
         Outcome.FAIL,
-        "http.status",
+        "http.503",
         "HTTP 503, expected 2xx",
     )
     assert observation.retryable

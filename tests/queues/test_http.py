@@ -187,7 +187,7 @@ def test_a_slow_server(api: FakeJobApi, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(http, "ENQUEUE_TIMEOUT_S", 0.2)
     api.scripted_responses["POST"] = deque([ScriptedResponse(202, delay_s=0.5)])
     report = run(job(api))
-    assert verdict(report)[:2] == (Outcome.FAIL, "timeout.exceeded")
+    assert verdict(report)[:2] == (Outcome.FAIL, "timeout.first_byte")
     assert report.result.message.endswith(" while waiting for the first byte")
 
 

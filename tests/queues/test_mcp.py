@@ -299,7 +299,7 @@ STARTED = {"job_id": 7, "poll_resource": "job:7"}
         (tool_response("Redis is away", isError=True), "job.failed", "the job failed: Redis is away"),
         (tool_response("", isError=True), "job.failed", "the job failed: no error message"),
         (RawMcpResponse(error=(-32603, "it broke")), "mcp.rpc_error", "tools/call returns error -32603: it broke"),
-        (RawMcpResponse(status=503), "http.status", "HTTP 503"),
+        (RawMcpResponse(status=503), "http.503", "HTTP 503"),
         (RawMcpResponse(status=401), "http.401", "HTTP 401: the server requires credentials"),
     ],
 )
@@ -389,13 +389,13 @@ def test_a_result_without_a_job_id(answer: Json) -> None:
 def test_a_tool_that_returns_no_job_id_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mcp, "JOB_ID_TIMEOUT_S", 0.2)
     report = ScriptedServerRun({"tools/call": RawMcpResponse(hang=True)}).run(resource="job:{job_id}")
-    assert verdict(report) == (Outcome.FAIL, "timeout.exceeded", f"export returned no job id within 200{MS}")
+    assert verdict(report) == (Outcome.FAIL, "timeout.call", f"export returned no job id within 200{MS}")
 
 
 def test_a_server_that_never_completes_the_handshake(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mcp, "CONNECT_TIMEOUT_S", 0.3)
     report = ScriptedServerRun({"*": RawMcpResponse(hang=True)}).run()
-    assert verdict(report)[:2] == (Outcome.FAIL, "timeout.exceeded")
+    assert verdict(report)[:2] == (Outcome.FAIL, "timeout.negotiate")
     assert report.result.message.startswith(f"timed out after 300{MS}")
 
 

@@ -22,7 +22,7 @@ from watchdog.net.errors import ProbeError
 from watchdog.probes import PROBE_KINDS, JobsProbe, Probe
 from watchdog.queues import ConnectContext
 from watchdog.remediations import RemediationContext, RemediationSettings
-from watchdog.remediations.reasons import expand_reason
+from watchdog.remediations.reasons import expand_pattern
 from watchdog.remediations.sql import SqlRemediation
 
 NBSP = "\N{NO-BREAK SPACE}"
@@ -328,23 +328,26 @@ def test_a_remediation_of_celery_beat_schedules_uses_their_database() -> None:
         ("threshold", ("queue.threshold",)),
         ("stalled", ("job.stalled", "queue.stalled")),
         ("not_picked_up", ("canary.not_picked_up",)),
-        ("http.status", ("http.status",)),
+        ("http.503", ("http.503",)),
+        ("http.5xx", ("http.5xx",)),
+        ("timeout", ("timeout",)),
+        ("job", ("job",)),
     ],
 )
 def test_reasons_of_jobs_and_queues_can_be_abbreviated(word: str, meant: tuple[str, ...]) -> None:
-    assert expand_reason(word) == meant
+    assert expand_pattern(word) == meant
 
 
 def test_every_suggested_reason_is_valid() -> None:
     with pytest.raises(ValueError, match="did you mean 'no_consumers'") as error:
-        expand_reason("No consumers")
-    assert expand_reason(str(error.value).rpartition("did you mean ")[2].strip("?'"))
+        expand_pattern("No consumers")
+    assert expand_pattern(str(error.value).rpartition("did you mean ")[2].strip("?'"))
 
 
 @pytest.mark.parametrize(
     ("probe", "reported", "never"),
     [
-        ({"http": "https://api.example/"}, "http.status", "stuck"),
+        ({"http": "https://api.example/"}, "http.503", "stuck"),
         ({"mcp": "https://api.example/mcp"}, "stale", "job.overdue"),
         ({"jobs": {"apscheduler": {"url": "sqlite:////jobs.db"}}}, "overdue", "no_consumers"),
         ({"queue": {"bullmq": {"redis": "redis://redis", "queue": "mail"}}}, "no_consumers", "task.failed"),

@@ -126,7 +126,7 @@ async def test_a_hang_in_the_last_attempt_is_a_timeout() -> None:
     ("what", "after", "reason"),
     [
         ("a timeout while the event loop was blocked is no failure", observe_forever, "watchdog.loop_late"),
-        ("a response of the target still counts", Target(FAILING_OBSERVATION), "http.status"),
+        ("a response of the target still counts", Target(FAILING_OBSERVATION), "http.503"),
     ],
 )
 async def test_a_blocked_event_loop(what: str, after: object, reason: str) -> None:

@@ -34,7 +34,7 @@ from watchdog.store.tables import incidents, outbox, results, schedule
 
 __all__ = ["without_ticks"]
 
-FAIL, PASS = ("fail", "http.status"), ("pass", "")
+FAIL, PASS = ("fail", "http.503"), ("pass", "")
 STOPPED, NOT_STARTED = ("missed", "missed.shutdown_during_run"), ("missed", "missed.shutdown_before_run")
 
 

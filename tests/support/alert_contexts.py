@@ -52,7 +52,7 @@ def result_with_evidence(slot: int, outcome: Outcome, message: str, **values: An
 
 
 def make_incident(rule: str, message: str, **changes: Any) -> Incident:
-    reason = changes.pop("reason", "http.status")
+    reason = changes.pop("reason", "http.503")
     incident = Incident(
         "5d41402abc4b2a76b9719d91", 1, rule, "", Severity.CRITICAL, INCIDENT_SINCE, NOW - 300, reason, message
     )

@@ -24,7 +24,7 @@ SLOT_INTERVAL_MS = 60_000
 """One slot a minute: slot n is at n minutes."""
 
 OUTCOME_BY_LETTER = {"p": Outcome.PASS, "f": Outcome.FAIL, "e": Outcome.ERROR, "m": Outcome.MISSED}
-REASON_BY_OUTCOME = {Outcome.FAIL: "http.status", Outcome.ERROR: "watchdog.internal_error"}
+REASON_BY_OUTCOME = {Outcome.FAIL: "http.503", Outcome.ERROR: "watchdog.internal_error"}
 MESSAGE_BY_OUTCOME = {Outcome.FAIL: "HTTP 503", Outcome.ERROR: "internal error"}
 
 JOB_LIMITS = {"*": JobLimits(max_runtime=3_600_000)}

@@ -23,7 +23,7 @@ from watchdog.store.tables import results
 
 ObserveFunction = Callable[[RunContext], Awaitable[Observation]]
 PASSING_OBSERVATION = Observation(Outcome.PASS, duration=12.0)
-FAILING_OBSERVATION = Observation(Outcome.FAIL, "http.status", "HTTP 503", duration=8.0)
+FAILING_OBSERVATION = Observation(Outcome.FAIL, "http.503", "HTTP 503", duration=8.0)
 RETRYABLE_OBSERVATION = Observation(Outcome.FAIL, "connection.lost", "connection lost", retryable=True)
 
 

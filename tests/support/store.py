@@ -222,7 +222,7 @@ def make_result(
     **fields: Any,
 ) -> Result:
     outcome = Outcome(outcome)
-    reason = {"fail": "http.status", "error": "watchdog.internal_error"}.get(outcome, "")
+    reason = {"fail": "http.503", "error": "watchdog.internal_error"}.get(outcome, "")
     message = "HTTP 503" if outcome is Outcome.FAIL else ""
     result = Result(probe, slot, LOCATION, outcome=outcome, reason=reason, message=message, duration=182)
     return result._replace(listings=make_listings(slot, tasks, preferences, jobs), **fields)

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, StrictBool, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, model_validator
 
 from watchdog.config.problems import did_you_mean
 from watchdog.config_types import (
     ALLOW_FROM_FILE,
+    STRING_OR_LIST_SCHEMA,
     ConfigModel,
     Duration,
     FieldPath,
@@ -19,6 +20,7 @@ from watchdog.config_types import (
     LocalFilePath,
     Secret,
     SingleLineText,
+    as_list,
     duration_bounds,
     split_url,
     validate_secret_length,
@@ -27,6 +29,7 @@ from watchdog.config_values import DEFAULT_LISTEN_ADDRESS, split_listen_address
 from watchdog.domain import routing
 from watchdog.domain.local_hosts import is_loopback_host
 from watchdog.domain.model import Severity
+from watchdog.domain.reasons import find_pattern_problem
 from watchdog.notifiers import NOTIFIER_KINDS, Notifier, SmtpServerSettings
 from watchdog.probes import PROBE_KINDS, AnyProbe, ProbeDefaults
 from watchdog.queues.clients.postgres import POSTGRES_SCHEMES
@@ -141,19 +144,37 @@ class MatchSettings(ConfigModel):
         return routing.ProbeMatcher(self.severity, frozenset(self.tags), self.group, self.kind, self.probe)
 
 
+def _validate_reason_pattern(pattern: str) -> str:
+    if problem := find_pattern_problem(pattern):
+        raise ValueError(problem)
+    return pattern
+
+
+class RouteMatchSettings(MatchSettings):
+    """Selects incidents. An incident matches if it fits every field that is set; without fields, every one matches."""
+
+    reason: Annotated[
+        tuple[Annotated[str, AfterValidator(_validate_reason_pattern)], ...],
+        BeforeValidator(as_list),
+        STRING_OR_LIST_SCHEMA,
+    ] = ()
+    """The reason with which the incident opens, one or a list (docs/reasons.md): a reason such as `tls.expired`, a
+    family such as `tls`, or a class of statuses such as `http.5xx`."""
+
+
 class RouteSettings(ConfigModel):
     """Sends the incidents of matching probes to receivers. Only the first matching route applies, unless it sets
     `continue`."""
 
-    match: MatchSettings = MatchSettings()
-    """The probes whose incidents take this route; default: all."""
+    match: RouteMatchSettings = RouteMatchSettings()
+    """The incidents that take this route; default: all."""
     receivers: Annotated[tuple[str, ...], Field(min_length=1)]
     """The names of the receivers to notify."""
     continue_matching: StrictBool = Field(default=False, alias="continue")
     """Whether the routes below are evaluated, too."""
 
     def to_route(self) -> routing.Route:
-        return routing.Route(self.receivers, self.match.to_matcher(), self.continue_matching)
+        return routing.Route(self.receivers, self.match.to_matcher(), self.continue_matching, self.match.reason)
 
 
 # --- pages

@@ -71,7 +71,7 @@ probes:
   - name: API
     http: https://api.acme.example/health
     remediation:
-      on: [timeout.exceeded, connection.refused]
+      on: [timeout, connection.refused]
       http: {url: "https://ops.acme.example/restart", method: POST}
       max_runs: 3
       per: 1h

@@ -138,7 +138,7 @@ def _route_warnings(config: Config, sources: MergedSources, probes: Sequence[_Wr
         for index, mismatch in evaluate_routes(routes, written.info):
             if not mismatch:
                 applied[index].append(written.info.id)
-                if not routes[index].continue_matching:
+                if routes[index].ends_evaluation(""):
                     ends[written.info.id] = index
     for index, (route, node) in enumerate(zip(routes, sources.routes, strict=True)):
         matched = [written for written in probes if not route.match.describe_mismatch(written.info)]

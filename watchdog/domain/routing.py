@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from watchdog.domain.model import ProbeInfo, Severity
+from watchdog.domain.reasons import matches
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +43,29 @@ class Route:
     match: ProbeMatcher = ProbeMatcher()
     continue_matching: bool = False
     """Evaluate the routes after this one as well."""
+    reason_patterns: tuple[str, ...] = ()
+    """Reasons and families of reasons of the incidents; empty: all."""
+
+    def describe_mismatch(self, probe: ProbeInfo, reason: str) -> str:
+        """Why the route does not apply to an incident, in words; empty if it applies. An empty reason: any."""
+        if mismatch := self.match.describe_mismatch(probe):
+            return mismatch
+        if not reason or not self.reason_patterns or any(matches(pattern, reason) for pattern in self.reason_patterns):
+            return ""
+        return f"reason is {reason}, not {' or '.join(self.reason_patterns)}"
+
+    def ends_evaluation(self, reason: str) -> bool:
+        """Whether no route after this one is evaluated once it applies. An empty reason: for every reason."""
+        return not self.continue_matching and bool(reason or not self.reason_patterns)
 
 
-def evaluate_routes(routes: Sequence[Route], probe: ProbeInfo) -> Iterator[tuple[int, str]]:
-    """The routes that are evaluated for a probe, in order: index, and why it does not match; empty: it applies."""
+def evaluate_routes(routes: Sequence[Route], probe: ProbeInfo, reason: str = "") -> Iterator[tuple[int, str]]:
+    """The routes that are evaluated for incidents of a probe with this reason, by default with any reason, in order:
+    index, and why it does not match; empty: it applies."""
     for index, route in enumerate(routes):
-        mismatch = route.match.describe_mismatch(probe)
+        mismatch = route.describe_mismatch(probe, reason)
         yield index, mismatch
-        if not mismatch and not route.continue_matching:
+        if not mismatch and route.ends_evaluation(reason):
             return
 
 
@@ -63,7 +79,7 @@ class RoutingDecision:
 
 @dataclass(frozen=True, slots=True)
 class RoutingTable:
-    """Decides which destinations are notified of a probe's incidents.
+    """Decides which destinations are notified of an incident.
 
     Routes are evaluated in order. The first that matches applies; those after it only as long as each that applies has
     `continue_matching`. Without routes, every receiver is notified.
@@ -75,17 +91,18 @@ class RoutingTable:
     without_resolved: frozenset[str] = frozenset()
     """Destinations that are not notified when an incident is resolved."""
 
-    def decide_routing(self, probe: ProbeInfo) -> RoutingDecision:
-        """The same for every incident of the probe. Raises KeyError if a route names an unknown receiver."""
+    def decide_routing(self, probe: ProbeInfo, reason: str) -> RoutingDecision:
+        """The same for every incident of the probe with this reason. Raises KeyError if a route names an unknown
+        receiver."""
         if not self.receivers:
             return RoutingDecision((), ("no receivers are configured: no one is notified",))
         if not self.routes:
             names = ", ".join(self.receivers)
-            reason = f"no routes are configured: every receiver is notified: {names}"
-            return RoutingDecision(self._collect_destinations(self.receivers), (reason,))
+            log_line = f"no routes are configured: every receiver is notified: {names}"
+            return RoutingDecision(self._collect_destinations(self.receivers), (log_line,))
         applied: list[Route] = []
         log: list[str] = []
-        for index, mismatch in evaluate_routes(self.routes, probe):
+        for index, mismatch in evaluate_routes(self.routes, probe, reason):
             route, number = self.routes[index], index + 1
             if mismatch:
                 log.append(f"route {number} does not match: {mismatch}")

@@ -11,7 +11,7 @@ from ipaddress import ip_address
 from typing import Any, TypeAlias
 
 from watchdog.net.address_filter import blocked_address_category
-from watchdog.net.errors import ProbeError, describe_dns_error, error_from_exception
+from watchdog.net.errors import ProbeError, error_from_dns_error, error_from_exception
 from watchdog.net.phases import PhaseTimer
 from watchdog.net.threads import run_in_daemon_thread
 from watchdog.net.tls import TlsConfig, create_ssl_context
@@ -56,8 +56,7 @@ class Connector:
             try:
                 addresses = await self._resolve_shared(host, port)
             except socket.gaierror as dns_error:
-                message = f"cannot resolve {host}: {describe_dns_error(dns_error)}"
-                raise ProbeError("dns.failed", message, retryable=True) from None
+                raise error_from_dns_error(dns_error, host) from None
             phase_timer.end_phase("dns")
         allowed = [
             (family, address)

@@ -34,7 +34,7 @@ class ContentDecoder:
             try:
                 decoded = self._decompressor.decompress(data, self._remaining_bytes + 1)
             except zlib.error:
-                raise ProbeError("protocol.error", "the response body is not compressed as its headers state") from None
+                raise ProbeError.from_reason("body.invalid_encoding") from None
         self._remaining_bytes = max(self._remaining_bytes - len(decoded), 0)
         return decoded
 

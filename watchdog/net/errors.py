@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import errno
-import re
 import socket
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import Self
 
+from watchdog.domain.formatting import format_duration
 from watchdog.domain.model import Json
-from watchdog.net.phases import PHASE_DESCRIPTIONS, PhaseTimer
-
-if TYPE_CHECKING:
-    import ssl
+from watchdog.domain.reasons import ReasonScope, describe, family, reason_and_message
+from watchdog.net.phases import PHASE_DESCRIPTIONS, PhaseTimer, timeout_reason
 
 
 class ProbeError(Exception):
@@ -41,14 +39,42 @@ class ProbeError(Exception):
         self.retryable, self.is_internal, self.excerpt = retryable, is_internal, excerpt
         self.facts: dict[str, Json] = {}
 
+    @classmethod
+    def from_reason(
+        cls, reason: str, phase: str | None = None, *, retryable: bool = False, excerpt: str = "", **facts: str
+    ) -> Self:
+        """With the sentence of the catalogue, which also states whether the target is at fault."""
+        is_internal = describe(reason).scope is ReasonScope.ERROR
+        return cls(
+            *reason_and_message(reason, **facts), phase, retryable=retryable, is_internal=is_internal, excerpt=excerpt
+        )
+
     def __str__(self) -> str:
         return self.message
 
     def record_phase(self, phase_timer: PhaseTimer) -> None:
-        """Records the phase that the error interrupted."""
+        """Records the phase that the error interrupted. The reason of a timeout depends on it."""
         self.phase = phase_timer.current_phase or self.phase
-        if self.reason in ("connection.lost", "timeout.exceeded") and self.phase in PHASE_DESCRIPTIONS:
-            self.message += f" while {PHASE_DESCRIPTIONS[self.phase]}"
+        if self.reason == "timeout.exceeded":
+            self.reason = timeout_reason(self.phase)
+        if self.reason in _INTERRUPTIONS or self.message == "timed out":
+            self.message += describe_activity(self.phase, self.message)
+
+
+_INTERRUPTIONS = ("connection.lost", "connection.closed", "connection.reset")
+"""Their messages name the phase that they interrupted."""
+
+
+def describe_activity(phase: str | None, message: str = "") -> str:
+    """ " while connecting"; empty if the phase is unknown, or if the message states it."""
+    activity = PHASE_DESCRIPTIONS.get(phase or "")
+    return f" while {activity}" if activity and " while " not in message else ""
+
+
+def timeout_error(timeout_s: float, phase: str | None) -> ProbeError:
+    """A step of a run took longer than `timeout_s`, in this phase."""
+    message = f"timed out after {format_duration(timeout_s * 1000)}{describe_activity(phase)}"
+    return ProbeError(timeout_reason(phase), message, phase, retryable=True)
 
 
 def error_from_exception(error: BaseException) -> ProbeError | None:
@@ -81,7 +107,11 @@ def _walk_exception_chain(error: BaseException, visited_ids: set[int]) -> Iterat
 
 def _vagueness_rank(error: ProbeError) -> int:
     """Libraries wrap specific errors in vague ones, and a timeout often arrives together with its cause."""
-    return {"connection.failed": 1, "connection.lost": 2, "timeout.exceeded": 3}.get(error.reason, 0)
+    if family(error.reason) == "timeout":
+        return 3
+    return {"connection.failed": 1, "connection.lost": 2, "connection.closed": 2, "connection.reset": 2}.get(
+        error.reason, 0
+    )
 
 
 def _error_from_single_exception(error: BaseException) -> ProbeError | None:
@@ -90,38 +120,49 @@ def _error_from_single_exception(error: BaseException) -> ProbeError | None:
     if isinstance(error, ProbeError):
         return error
     if isinstance(error, ssl.SSLError):
-        return _error_from_ssl_error(error)
+        from watchdog.net.tls_errors import classify_ssl_error
+
+        problem = classify_ssl_error(error)
+        return ProbeError.from_reason(problem.reason, "tls", retryable=problem.retryable, **problem.facts)
     if isinstance(error, socket.gaierror):
-        return ProbeError("dns.failed", describe_dns_error(error), "dns", retryable=True)
+        return error_from_dns_error(error)
     if isinstance(error, OSError):
         return _error_from_os_error(error)
     return _error_from_library_exception(error)
 
 
-def describe_dns_error(error: socket.gaierror) -> str:
-    return {
-        socket.EAI_NONAME: "host name not found",
-        socket.EAI_NODATA: "host name has no address",
-        socket.EAI_AGAIN: "no response from the name server",
-    }.get(error.errno or 0, f"host name lookup failed ({error.strerror})")
+def error_from_dns_error(error: socket.gaierror, host: str = "") -> ProbeError:
+    """`error`: what getaddrinfo raised. `host`: the name that it was asked for, if that is known."""
+    reason = _REASON_BY_DNS_ERROR.get(error.errno or 0)
+    if reason:
+        translated = ProbeError.from_reason(reason, "dns", retryable=True)
+    else:
+        translated = ProbeError.from_reason("dns.failed", "dns", retryable=True, problem=str(error.strerror))
+    translated.message = f"cannot resolve {host}: {translated.message}" if host else translated.message
+    return translated
 
 
+_REASON_BY_DNS_ERROR = {
+    socket.EAI_NONAME: "dns.not_found",
+    socket.EAI_NODATA: "dns.no_address",
+    socket.EAI_AGAIN: "dns.no_response",
+}
 _REASON_AND_MESSAGE_BY_ERRNO = {
     errno.ECONNREFUSED: ("connection.refused", "connection refused"),
-    errno.ECONNRESET: ("connection.lost", "connection reset by the server"),
+    errno.ECONNRESET: ("connection.reset", "connection reset by the server"),
     errno.ECONNABORTED: ("connection.lost", "connection aborted"),
-    errno.ENOTCONN: ("connection.lost", "connection closed by the server"),
-    errno.EPIPE: ("connection.lost", "connection closed by the server"),
+    errno.ENOTCONN: ("connection.closed", "connection closed by the server"),
+    errno.EPIPE: ("connection.closed", "connection closed by the server"),
     errno.ETIMEDOUT: ("timeout.exceeded", "timed out"),
     errno.EHOSTUNREACH: ("connection.unreachable", "no route to the host"),
     errno.ENETUNREACH: ("connection.unreachable", "network unreachable"),
-    errno.EADDRNOTAVAIL: ("connection.unreachable", "address not available on this machine"),
 }
 _RESOURCE_EXHAUSTION_MESSAGES = {
     errno.EMFILE: "Watchdog has too many open files",
     errno.ENFILE: "this machine has too many open files",
     errno.ENOBUFS: "this machine is out of network buffers",
     errno.ENOMEM: "this machine is out of memory",
+    errno.EADDRNOTAVAIL: "this machine has no free local port or no address of the target's kind",
 }
 
 
@@ -137,77 +178,37 @@ def _error_from_os_error(error: OSError) -> ProbeError | None:
     return None
 
 
-_CERTIFICATE_ERROR_MESSAGES = {
-    9: "certificate is not valid yet",
-    10: "certificate has expired",
-    18: "certificate is self-signed",
-    19: "certificate is signed by an unknown authority",
-    20: "certificate is signed by an unknown authority",
-    21: "certificate is signed by an unknown authority",
-    23: "certificate is revoked",
-}
-"""OpenSSL's X509_V_ERR codes."""
-_TLS_HANDSHAKE_ERROR_MESSAGES = (
-    ("WRONG_VERSION_NUMBER", "the server does not speak TLS on this port"),
-    ("RECORD_LAYER_FAILURE", "the server does not speak TLS on this port"),
-    ("HTTP_REQUEST", "the server does not speak TLS on this port"),
-    ("CERTIFICATE_REQUIRED", "the server requires a client certificate"),
-    ("UNKNOWN_CA", "the server does not trust the authority that signed the client certificate"),
-    ("BAD_CERTIFICATE", "the server rejects the client certificate"),
-    ("CERTIFICATE_EXPIRED", "the server reports that the client certificate has expired"),
-    ("HANDSHAKE_FAILURE", "the server rejects the handshake"),
-    ("UNRECOGNIZED_NAME", "the server does not recognize this host name"),
-    ("UNSUPPORTED_PROTOCOL", "the server offers no secure version of TLS"),
-    ("PROTOCOL_VERSION", "the server offers no secure version of TLS"),
-    ("UNEXPECTED_EOF", "connection closed during the handshake"),
-)
-
-
-def _error_from_ssl_error(error: ssl.SSLError) -> ProbeError:
-    import ssl
-
-    if isinstance(error, ssl.SSLCertVerificationError):
-        message = _CERTIFICATE_ERROR_MESSAGES.get(error.verify_code, error.verify_message)
-        if mismatch := re.search(r"not valid for '(.+)'", error.verify_message):
-            message = f"certificate is not valid for {mismatch[1]}"
-        return ProbeError("tls.failed", f"TLS: {message}", "tls")
-    detail = error.reason or str(error.strerror or "")
-    if "UNEXPECTED_EOF" in detail or isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
-        return ProbeError("tls.failed", "TLS: connection closed by the server", "tls", retryable=True)
-    for alert, message in _TLS_HANDSHAKE_ERROR_MESSAGES:
-        if alert in detail:
-            return ProbeError("tls.failed", f"TLS: {message}", "tls")
-    return ProbeError("tls.failed", f"TLS: {detail.lower().replace('_', ' ')}", "tls")
-
-
 _NETWORK_LIBRARIES = {"httpx", "httpx2", "httpcore", "httpcore2", "h11", "anyio"}
 _ERROR_BY_EXCEPTION_NAME = {
-    "ConnectTimeout": ("timeout.exceeded", "timed out while connecting", "connect"),
-    "ReadTimeout": ("timeout.exceeded", "timed out while waiting for a response", "first_byte"),
-    "WriteTimeout": ("timeout.exceeded", "timed out while sending the request", "first_byte"),
+    "ConnectTimeout": ("timeout.connect", "timed out while connecting", "connect"),
+    "ReadTimeout": ("timeout.first_byte", "timed out while waiting for a response", "first_byte"),
+    "WriteTimeout": ("timeout.first_byte", "timed out while sending the request", "first_byte"),
     "PoolTimeout": ("timeout.exceeded", "timed out", None),
     "ConnectError": ("connection.failed", "connection failed", "connect"),
     "ReadError": ("connection.lost", "connection lost", None),
     "WriteError": ("connection.lost", "connection lost", None),
     "CloseError": ("connection.lost", "connection lost", None),
     "BrokenResourceError": ("connection.lost", "connection lost", None),
-    "EndOfStream": ("connection.lost", "connection closed by the server", None),
-    "DecodingError": ("protocol.error", "the response body cannot be decoded", "body"),
+    "EndOfStream": ("connection.closed", "connection closed by the server", None),
+    "DecodingError": ("body.invalid_encoding", "the response body is not compressed as its headers state", "body"),
     "TooManyRedirects": ("http.too_many_redirects", "too many redirects", None),
-    "UnsupportedProtocol": ("protocol.error", "the URL is neither http nor https", None),
-    "InvalidURL": ("protocol.error", "the URL is invalid", None),
+    "UnsupportedProtocol": ("protocol.invalid_url", "the URL is neither http nor https", None),
+    "InvalidURL": ("protocol.invalid_url", "the URL is invalid", None),
 }
 
 
 def _error_from_protocol_message(message: str) -> ProbeError:
     """Translates a message of h11, raised by itself or through httpx."""
+    if " message body" in message:  # "... without sending complete message body (received 3 bytes, expected 10)"
+        detail = message.partition("(")[2].rstrip(")") or "connection closed by the server"
+        return ProbeError.from_reason("body.truncated", "body", retryable=True, problem=detail)
     if "disconnected" in message or "closed connection" in message:
-        return ProbeError("connection.lost", "connection closed by the server", retryable=True)
+        return ProbeError("connection.closed", "connection closed by the server", retryable=True)
     if "too long" in message:
-        return ProbeError("protocol.error", "the response headers are too long")
+        return ProbeError.from_reason("protocol.headers_too_large")
     if "SWITCH_UPGRADE" in message:
-        return ProbeError("protocol.error", "HTTP 101: the server switches to another protocol without being asked")
-    error = ProbeError("protocol.error", "the response is not valid HTTP", retryable=True)
+        return ProbeError.from_reason("protocol.unexpected_upgrade")
+    error = ProbeError.from_reason("protocol.invalid_response", retryable=True)
     error.facts["detail"] = message
     return error
 
@@ -225,6 +226,4 @@ def _error_from_library_exception(error: BaseException) -> ProbeError | None:
     if name not in _ERROR_BY_EXCEPTION_NAME:
         return None
     reason, message, phase = _ERROR_BY_EXCEPTION_NAME[name]
-    return ProbeError(
-        reason, message, phase, retryable=reason in ("timeout.exceeded", "connection.failed", "connection.lost")
-    )
+    return ProbeError(reason, message, phase, retryable=family(reason) in ("timeout", "connection"))

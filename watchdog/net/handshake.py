@@ -1,4 +1,4 @@
-"""The TLS handshake, and the validity dates of the server's certificate."""
+"""The TLS handshake, and what a failed one reveals about the server's certificates."""
 
 from __future__ import annotations
 
@@ -6,19 +6,41 @@ import asyncio
 import ssl
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from typing import NamedTuple
 
-from watchdog.domain.formatting import DAY_MS, format_duration_rounded, utc_datetime
-from watchdog.domain.timestamps import to_epoch_ms
+from watchdog.domain.formatting import DAY_MS
+from watchdog.net.certificates import (
+    Certificate,
+    format_instant,
+    is_intermediate_missing,
+    parse_certificate,
+    read_chain,
+)
 from watchdog.net.connector import Connector
 from watchdog.net.errors import ProbeError, error_from_exception
 from watchdog.net.phases import PhaseTimer
-from watchdog.net.tls import TlsConfig
+from watchdog.net.tls import CertificateRequestRecorder, TlsConfig, create_inspection_context
 from watchdog.net.url import Url
 
-CERTIFICATE_RECHECK_TIMEOUT_S = 2.0
-"""Timeout for reading the dates of a certificate that was rejected."""
-_VERIFY_CODE_NOT_YET_VALID, _VERIFY_CODE_EXPIRED = 9, 10
+INSPECTION_TIMEOUT_S = 2.0
+"""Timeout for the second handshake that explains why the first one failed."""
+
+
+class CertificateExpiry(NamedTuple):
+    """The certificate of a chain that expires first."""
+
+    days: int
+    """Whole days until then, negative once it has expired."""
+    description: str
+    """ "CN=api.example expires on 2026-12-01 10:00 UTC"."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Inspection:
+    """What the server shows to a client that accepts everything."""
+
+    chain: tuple[Certificate, ...] = ()
+    requests_client_certificate: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,65 +54,114 @@ class TlsHandshake:
     now: int
     """In ms since the epoch; certificates are judged against it."""
 
-    async def perform(self, writer: asyncio.StreamWriter, phase_timer: PhaseTimer) -> int:
-        """Upgrades the connection and times the phase `tls`. Returns the whole days until the certificate expires.
-
-        Raises ProbeError and OSError.
-        """
+    async def perform(self, writer: asyncio.StreamWriter, phase_timer: PhaseTimer) -> CertificateExpiry:
+        """Upgrades the connection and times the phase `tls`. Raises ProbeError and OSError."""
         context = self.connector.ssl_context(self.tls)
         phase_timer.start_phase("tls")
         try:
             await writer.start_tls(context, server_hostname=self._server_name)
-        except ssl.SSLCertVerificationError as ssl_error:
+        except ssl.SSLError as ssl_error:
             error = error_from_exception(ssl_error)
-            if error and ssl_error.verify_code in (_VERIFY_CODE_NOT_YET_VALID, _VERIFY_CODE_EXPIRED):
-                await self._add_validity_dates(error)
-            raise error or ssl_error from None
+            raise (error and await self._explain(error)) or ssl_error from None
         phase_timer.end_phase("tls")
-        _, expires_at = certificate_validity(writer.get_extra_info("ssl_object").getpeercert(binary_form=True))
-        return (expires_at - self.now) // DAY_MS
+        chain = read_chain(writer.get_extra_info("ssl_object"), verified=self.tls.verify)
+        return self._earliest_expiry([parse_certificate(der) for der in chain])
+
+    def _earliest_expiry(self, chain: list[Certificate]) -> CertificateExpiry:
+        first = min(chain, key=lambda certificate: certificate.expires_at)
+        description = f"{first.subject} expires on {format_instant(first.expires_at)} UTC"
+        return CertificateExpiry((first.expires_at - self.now) // DAY_MS, description)
 
     @property
     def _server_name(self) -> str:
         return self.tls.server_name or self.url.host.rstrip(".")
 
-    async def _add_validity_dates(self, error: ProbeError) -> None:
-        """Adds to the error since when, or until when, the certificate is invalid."""
-        certificate = None
-        with suppress(OSError, ProbeError):  # only the wording depends on it; TimeoutError is an OSError
-            async with asyncio.timeout(CERTIFICATE_RECHECK_TIMEOUT_S):
-                certificate = await self._fetch_unverified_certificate()
-        if certificate is None:
-            return
-        valid_from, expires_at = certificate_validity(certificate)
-        error.facts["certificate"] = (
-            f"valid from {utc_datetime(valid_from):%Y-%m-%d %H:%M} to {utc_datetime(expires_at):%Y-%m-%d %H:%M} UTC"
-        )
-        if expires_at < self.now:
-            error.message = f"TLS: certificate expired {format_duration_rounded(self.now - expires_at)} ago"
-        elif valid_from > self.now:
-            error.message = f"TLS: certificate becomes valid in {format_duration_rounded(valid_from - self.now)}"
-        else:
-            error.message = "TLS: the certificate is valid, but a certificate of its authorities is not"
+    async def _explain(self, error: ProbeError) -> ProbeError:
+        """A more specific error, by what a second handshake shows. It accepts every certificate and sends no data."""
+        if error.reason not in _EXPLICABLE_REASONS:
+            return error
+        inspection = await self._inspect_server()
+        explained = self._explain_refusal(error, inspection) or self._explain_certificate(error, inspection) or error
+        if inspection.chain:
+            own = inspection.chain[0]
+            explained.facts |= {"certificate": own.validity_text, "subject": own.subject, "issuer": own.issuer}
+        return explained
 
-    async def _fetch_unverified_certificate(self) -> bytes | None:
-        """Python does not expose a rejected certificate, so this performs a second handshake without verification. It
-        sends no data."""
+    def _explain_refusal(self, error: ProbeError, inspection: _Inspection) -> ProbeError | None:
+        """Up to TLS 1.2 a server that misses the client certificate refuses the handshake without a reason."""
+        if error.reason != "tls.handshake_refused" or not inspection.requests_client_certificate:
+            return None
+        if not self.tls.cert_file:
+            return ProbeError.from_reason("tls.client_certificate", "tls")
+        problem = "the server rejects the client certificate"
+        return ProbeError.from_reason("tls.client_certificate_rejected", "tls", problem=problem)
+
+    async def explain_lost_connection(self, error: ProbeError, phase_timer: PhaseTimer) -> ProbeError:
+        """From TLS 1.3 on, a server that misses the client certificate completes the handshake and closes the
+        connection then; some do so without a TLS alert."""
+        is_lost = (
+            error.reason in ("connection.closed", "connection.reset") and phase_timer.current_phase == "first_byte"
+        )
+        if not is_lost or self.tls.cert_file or not (await self._inspect_server()).requests_client_certificate:
+            return error
+        explained = ProbeError.from_reason("tls.client_certificate", "tls")
+        explained.message += f": {error.message} after it asked for a client certificate"
+        return explained
+
+    def _explain_certificate(self, error: ProbeError, inspection: _Inspection) -> ProbeError | None:
+        if not inspection.chain:
+            return None
+        own, reason = inspection.chain[0], error.reason
+        if reason in ("tls.expired", "tls.not_yet_valid"):
+            return self._explain_validity(inspection.chain)
+        if reason == "tls.hostname":
+            return ProbeError.from_reason(reason, "tls", host=self._server_name, names=own.names_text)
+        if reason == "tls.untrusted":
+            last = inspection.chain[-1]
+            if is_intermediate_missing(inspection.chain, self._trusted_authorities()):
+                return ProbeError.from_reason(
+                    "tls.missing_intermediate", "tls", authority=f" {last.issuer_common_name}"
+                )
+            return ProbeError.from_reason(reason, "tls", authority=f": {last.issuer_common_name}")
+        return None
+
+    def _explain_validity(self, chain: tuple[Certificate, ...]) -> ProbeError:
+        """`chain`: as the server sent it. What is invalid may also be an authority that it does not send."""
+        own = chain[0]
+        if own.expires_at < self.now:
+            return ProbeError.from_reason("tls.expired", "tls", when=f" on {format_instant(own.expires_at)} UTC")
+        if own.valid_from > self.now:
+            when = f" before {format_instant(own.valid_from)} UTC"
+            return ProbeError.from_reason("tls.not_yet_valid", "tls", when=when)
+        authority = next((c for c in chain[1:] if not c.valid_from <= self.now <= c.expires_at), None)
+        detail = f": {authority.common_name}, {authority.validity_text}" if authority else ""
+        return ProbeError.from_reason("tls.chain_expired", "tls", authority=detail)
+
+    def _trusted_authorities(self) -> list[Certificate]:
+        """The authorities of `ca_file`; none if the system's are used."""
+        if not self.tls.ca_file:
+            return []
+        authorities = self.connector.ssl_context(self.tls).get_ca_certs(binary_form=True)
+        return [parse_certificate(der) for der in authorities]
+
+    async def _inspect_server(self) -> _Inspection:
+        recorder = CertificateRequestRecorder()
+        chain: tuple[Certificate, ...] = ()
+        with suppress(OSError, ProbeError, ValueError):  # only the wording depends on it; TimeoutError is an OSError
+            async with asyncio.timeout(INSPECTION_TIMEOUT_S):
+                chain = await self._fetch_unverified_chain(recorder)
+        return _Inspection(chain, recorder.requested)
+
+    async def _fetch_unverified_chain(self, recorder: CertificateRequestRecorder) -> tuple[Certificate, ...]:
         sock = await self.connector.connect(self.url.host, self.url.port, PhaseTimer(), self.allow_private_addresses)
         _, writer = await asyncio.open_connection(sock=sock)
         try:
-            context = self.connector.ssl_context(self.tls.model_copy(update={"verify": False, "ca_file": ""}))
-            await writer.start_tls(context, server_hostname=self._server_name)
-            certificate: bytes | None = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
-            return certificate
+            await writer.start_tls(create_inspection_context(self.tls, recorder), server_hostname=self._server_name)
+            chain = read_chain(writer.get_extra_info("ssl_object"), verified=False)
+            return tuple(parse_certificate(der) for der in chain)
         finally:
             writer.transport.abort()
 
 
-@lru_cache(512)
-def certificate_validity(certificate: bytes) -> tuple[int, int]:
-    """Start and end of the validity of a DER certificate, in ms since the epoch."""
-    from cryptography.x509 import load_der_x509_certificate
-
-    parsed = load_der_x509_certificate(certificate)
-    return to_epoch_ms(parsed.not_valid_before_utc), to_epoch_ms(parsed.not_valid_after_utc)
+_EXPLICABLE_REASONS = ("tls.expired", "tls.not_yet_valid", "tls.hostname", "tls.untrusted", "tls.handshake_refused")
+"""Reasons whose message, or whose cause, a second handshake shows."""

@@ -141,12 +141,14 @@ async def _send_single_request(connector: Connector, request: HttpRequest, url: 
         peer_address = format_socket_address(sock.getpeername())
         reader, writer = await asyncio.open_connection(sock=sock, limit=READ_CHUNK_BYTES)
         if url.scheme == "https":
-            cert_days = await handshake.perform(writer, request.phase_timer)
+            cert_days = (await handshake.perform(writer, request.phase_timer)).days
         connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEADER_BYTES)
         writer.write(_encode_request(connection, request, url))  # not drained: a server may respond before reading all
         response, headers, body = await _ResponseReader(connection, reader, request.phase_timer).read()
     except Exception as exception:
         if error := error_from_exception(exception):
+            if url.scheme == "https":
+                error = await handshake.explain_lost_connection(error, request.phase_timer)
             error.facts.setdefault("address", peer_address)
             raise error from None
         raise
@@ -211,7 +213,7 @@ class _ResponseReader:
             event = await self._next_event()
             if isinstance(event, h11.Response):
                 return event
-        raise ProbeError("protocol.error", f"more than {MAX_INTERIM_RESPONSES} interim (1xx) responses")
+        raise ProbeError.from_reason("protocol.no_final_response", limit=str(MAX_INTERIM_RESPONSES))
 
     async def _read_body(self, content_encoding: str) -> _BodyReader:
         body = _BodyReader(content_encoding)
@@ -230,7 +232,7 @@ class _ResponseReader:
             data = await self._reader.read(READ_CHUNK_BYTES)
             if not self._raw_bytes_read:
                 if not data:
-                    raise ProbeError("connection.lost", "connection closed by the server", retryable=True)
+                    raise ProbeError("connection.closed", "connection closed by the server", retryable=True)
                 self._phase_timer.end_phase("first_byte")
                 self._phase_timer.start_phase("body")
                 self._response_start = data[:200]
@@ -239,11 +241,26 @@ class _ResponseReader:
         return event
 
     def _malformed_response_error(self, error: h11.RemoteProtocolError) -> ProbeError:
-        translated = error_from_exception(error) or ProbeError("protocol.error", "the response is not valid HTTP")
+        translated = error_from_exception(error) or ProbeError.from_reason("protocol.invalid_response")
+        if translated.reason == "protocol.invalid_response":
+            facts = translated.facts
+            translated = _foreign_protocol_error(self._response_start) or translated
+            translated.facts |= facts
         translated.excerpt = self._response_start.decode(errors="replace")
         return translated
 
 
+def _foreign_protocol_error(response_start: bytes) -> ProbeError | None:
+    """The error of a response that is not HTTP/1; None if it begins like HTTP/1."""
+    if response_start[:3] in (b"\x15\x03\x00", b"\x15\x03\x01", b"\x15\x03\x02", b"\x15\x03\x03"):  # a TLS alert
+        return ProbeError.from_reason("protocol.tls_required")
+    if response_start[3:9] in (_HTTP2_SETTINGS, _HTTP2_GOAWAY) or response_start.startswith(b"HTTP/2"):
+        return ProbeError.from_reason("protocol.http2_only")
+    return None if response_start.startswith(b"HTTP/") else ProbeError.from_reason("protocol.not_http")
+
+
+_HTTP2_SETTINGS, _HTTP2_GOAWAY = b"\x04\0\0\0\0\0", b"\x07\0\0\0\0\0"
+"""Type, flags and stream of the frames that an HTTP/2 server sends first."""
 _BODY_TOO_LONG_MESSAGE = f"the body is longer than {MAX_BODY_BYTES // 1024} KiB"
 
 
@@ -273,7 +290,7 @@ class _BodyReader:
         if self.incomplete_reason or self._decoder is None or not self.encoded_bytes:
             return
         if not self._decoder.is_complete:
-            raise ProbeError("protocol.error", "the compressed response body is truncated")
+            raise ProbeError.from_reason("body.truncated", retryable=True, problem="the compressed data has no end")
 
 
 def _combine_headers(response: h11.Response) -> dict[str, str]:

@@ -16,8 +16,29 @@ PHASE_DESCRIPTIONS = {
     "read": "reading the resource",
     "first_byte": "waiting for the first byte",
     "body": "reading the response",
+    "query": "querying the database",
+    "enqueue": "sending the canary job",
 }
 """Phase -> what goes on in it, to follow "while"."""
+_TIMEOUT_BY_PHASE = {
+    "dns": "timeout.dns",
+    "connect": "timeout.connect",
+    "tls": "timeout.tls",
+    "spawn": "timeout.spawn",
+    "negotiate": "timeout.negotiate",
+    "list": "timeout.list",
+    "call": "timeout.call",
+    "read": "timeout.read",
+    "first_byte": "timeout.first_byte",
+    "body": "timeout.body",
+    "query": "timeout.query",
+    "enqueue": "timeout.enqueue",
+}
+
+
+def timeout_reason(phase: str | None) -> str:
+    """The reason of a timeout in this phase; None: the phase is unknown."""
+    return _TIMEOUT_BY_PHASE.get(phase or "", "timeout.exceeded")
 
 
 class PhaseTimer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,9 @@ class TlsConfig(ConfigModel):
     """PEM file with the client certificate, for servers that require one."""
     key_file: LocalFilePath = ""
     """PEM file with the private key of `cert_file`; default: the key in `cert_file` itself."""
+    allow_legacy: StrictBool = False
+    """Whether TLS 1.0 and 1.1 are accepted, and keys, signatures and renegotiation that OpenSSL refuses as too weak.
+    For servers that cannot be updated; browsers refuse them."""
     server_name: str = ""
     """The server name to send (SNI) and to expect in the certificate; default: the host of the URL."""
 
@@ -52,13 +56,60 @@ def create_ssl_context(tls: TlsConfig) -> ssl.SSLContext:
 
         context.load_verify_locations(certifi.where())
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # it rejects the private authorities of many companies
-    context.set_alpn_protocols(["http/1.1"])
+    context.hostname_checks_common_name = False  # as in browsers
     if not tls.verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
+    _configure_protocol(context, tls)
+    return context
+
+
+def _configure_protocol(context: ssl.SSLContext, tls: TlsConfig) -> None:
+    """Versions and ciphers as wide as OpenSSL's own defaults, which curl uses; Python's list is narrower."""
+    import ssl
+
+    context.set_ciphers("DEFAULT:@SECLEVEL=0" if tls.allow_legacy else "DEFAULT")
+    if tls.allow_legacy:
+        with warnings.catch_warnings():  # Python warns of every legacy version
+            warnings.simplefilter("ignore", DeprecationWarning)
+            context.minimum_version = ssl.TLSVersion.TLSv1
+        context.options |= _OP_LEGACY_SERVER_CONNECT
+    context.set_alpn_protocols(["http/1.1"])
     if tls.cert_file:
         with _translate_file_errors("cert_file", tls.cert_file):
             context.load_cert_chain(tls.cert_file, tls.key_file or None, password=_reject_encrypted_key)
+
+
+_OP_LEGACY_SERVER_CONNECT = 0x4
+"""SSL_OP_LEGACY_SERVER_CONNECT: servers without secure renegotiation. Python names it only from 3.12 on."""
+
+
+class CertificateRequestRecorder:
+    """Records whether a server asks for a client certificate during a handshake."""
+
+    def __init__(self) -> None:
+        self.requested = False
+
+    def __call__(
+        self, _conn: object, _direction: object, _version: object, _type: object, message: int, _: bytes
+    ) -> None:
+        if message == _CERTIFICATE_REQUEST_MESSAGE:
+            self.requested = True
+
+
+_CERTIFICATE_REQUEST_MESSAGE = 13
+"""RFC 8446, HandshakeType."""
+
+
+def create_inspection_context(tls: TlsConfig, recorder: CertificateRequestRecorder) -> ssl.SSLContext:
+    """For a handshake that only looks at the server: verifies nothing and accepts every version and cipher."""
+    import ssl
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    _configure_protocol(context, tls.model_copy(update={"allow_legacy": True}))
+    context._msg_callback = recorder  # type: ignore[attr-defined]
     return context
 
 

@@ -26,6 +26,7 @@ from watchdog.domain.model import (
     RemediationState,
     ResultWithEvidence,
 )
+from watchdog.domain.reasons import family
 from watchdog.domain.rules import HEALTH_STATE_BY_RULE, task
 from watchdog.domain.text import replace_unsafe_characters, shorten, to_single_line
 
@@ -276,7 +277,7 @@ def _expected_and_observed(context: AlertContext, cause: str) -> tuple[str, str]
         return f"a result {safe_line(context.probe.schedule_text, MAX_NAME_CHARS)}".rstrip(), cause
     if incident.rule == "no_verdict":
         return "the target can be checked", cause
-    if incident.reason == "http.status":
+    if family(incident.reason) == "http" and cause.endswith(", expected 2xx"):
         return "a 2xx status", cause.removesuffix(", expected 2xx")
     return "every run passes", cause
 

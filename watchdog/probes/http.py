@@ -86,7 +86,7 @@ class HttpProbe(Probe):
         is_success = 200 <= response.status < 300
         reason, message = "", ""
         if not is_success and not self.expect:
-            reason, message = "http.status", f"HTTP {response.status}, expected 2xx"
+            reason, message = f"http.{response.status}", f"HTTP {response.status}, expected 2xx"
         expectation_facts: dict[str, Json] = {}
         for expression in self.expectations:
             result = expression_context.evaluate_expectation(expression)

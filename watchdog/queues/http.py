@@ -11,11 +11,11 @@ from urllib.parse import quote
 from pydantic import model_validator
 
 from watchdog.config_types import FieldValidationError
-from watchdog.domain.formatting import DAY_MS, format_duration
+from watchdog.domain.formatting import DAY_MS
 from watchdog.domain.model import Json
 from watchdog.domain.observations import JobStage, JobStatus, QueueStats
 from watchdog.expressions import Expression, ExpressionError, compile_expression
-from watchdog.net.errors import ProbeError
+from watchdog.net.errors import ProbeError, timeout_error
 from watchdog.net.http_evidence import parse_response_body, response_excerpt, response_facts
 from watchdog.net.phases import PhaseTimer
 from watchdog.net.targets import HttpMethod, HttpTarget
@@ -221,10 +221,7 @@ class _HttpCanaryConnection:
                     request.build_request(idempotency_key, context.allow_private_addresses, timer, context.started_at)
                 )
         except TimeoutError:
-            message = f"timed out after {format_duration(timeout_s * 1000)}"
-            error = ProbeError("timeout.exceeded", message, retryable=True)
-            error.record_phase(timer)
-            raise error from None
+            raise timeout_error(timeout_s, timer.current_phase) from None
 
 
 def _expression_values(response: HttpResponse) -> dict[str, Json]:

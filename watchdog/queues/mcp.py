@@ -17,7 +17,7 @@ from watchdog.domain.formatting import DAY_MS, format_count, format_duration
 from watchdog.domain.model import Json
 from watchdog.domain.observations import JobStage, JobStatus, QueueStats
 from watchdog.expressions import Expression
-from watchdog.net.errors import ProbeError
+from watchdog.net.errors import ProbeError, timeout_error
 from watchdog.net.targets import McpTarget
 from watchdog.queues.base import CanaryConnection, CanaryDriver, ConnectContext, SentinelJob
 from watchdog.queues.job_status import (
@@ -133,8 +133,7 @@ class McpCanary(McpTarget, CanaryDriver):
                     with measure_phase(context.phase_timer, "list"):
                         await client.list_tools()
             except TimeoutError:
-                message = f"timed out after {format_duration(CONNECT_TIMEOUT_S * 1000)}"
-                raise ProbeError("timeout.exceeded", message, context.phase_timer.current_phase) from None
+                raise timeout_error(CONNECT_TIMEOUT_S, context.phase_timer.current_phase) from None
             if session.server_name:
                 context.facts["server"] = f"{session.server_name} {session.server_version}".strip()
             if all(tool.name != self.tool for tool in session.tools):
@@ -192,7 +191,7 @@ class _McpCanaryConnection:
                     await self._call_finished.wait()
             except TimeoutError:
                 message = f"{self.config.tool} returned no job id within {format_duration(JOB_ID_TIMEOUT_S * 1000)}"
-                raise ProbeError("timeout.exceeded", message) from None
+                raise ProbeError("timeout.call", message) from None
         return ""
 
     async def poll(self, job_id: str) -> JobStatus:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 from pydantic import (
     AfterValidator,
@@ -10,34 +10,26 @@ from pydantic import (
     Field,
     StrictBool,
     StrictInt,
-    WithJsonSchema,
     model_validator,
 )
 
-from watchdog.config_types import ConfigModel, Duration
+from watchdog.config_types import STRING_OR_LIST_SCHEMA, ConfigModel, Duration, as_list
 from watchdog.registry import Registry
 from watchdog.remediations.base import RUN_ID_PARAMETER, RemediationAction, RemediationContext
 from watchdog.remediations.http import HttpRemediation
 from watchdog.remediations.mcp import McpRemediation
-from watchdog.remediations.reasons import can_report, expand_reason
+from watchdog.remediations.reasons import can_report, expand_pattern
 from watchdog.remediations.sql import SqlRemediation
 
 REMEDIATION_KINDS: Registry[RemediationAction] = Registry(SqlRemediation, HttpRemediation, McpRemediation)
 
 
-def _as_list(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
-
-
 def _validate_reason(reason: str) -> str:
-    expand_reason(reason)
+    expand_pattern(reason)
     return reason
 
 
 RemediationReason = Annotated[str, AfterValidator(_validate_reason)]
-_STRING_OR_LIST_SCHEMA = WithJsonSchema(
-    {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
-)
 
 
 @REMEDIATION_KINDS.add_fields
@@ -45,9 +37,10 @@ class RemediationSettings(ConfigModel):
     """An action that Watchdog runs automatically when the probe reports one of the reasons in `on`: at most once for
     each combination of incident, reason and job run. Exactly one of `sql`, `http` and `mcp`."""
 
-    on: Annotated[tuple[RemediationReason, ...], BeforeValidator(_as_list), Field(min_length=1), _STRING_OR_LIST_SCHEMA]
-    """The reasons that trigger it, one or a list, such as `job.stuck` or `canary.not_picked_up` (docs/reasons.md). The
-    family can be omitted for jobs, tasks, queues and canaries: `stuck`."""
+    on: Annotated[tuple[RemediationReason, ...], BeforeValidator(as_list), Field(min_length=1), STRING_OR_LIST_SCHEMA]
+    """The reasons that trigger it, one or a list (docs/reasons.md): a reason such as `job.stuck` or `http.503`, a
+    family such as `timeout`, or a class of statuses such as `http.5xx`. The family can be omitted for jobs, tasks,
+    queues and canaries: `stuck`."""
     max_runs: Annotated[StrictInt, Field(ge=1, le=1000)] = 3
     """The maximum number of runs within `per`, for all incidents of the probe together."""
     per: Duration = 3_600_000
@@ -67,12 +60,12 @@ class RemediationSettings(ConfigModel):
     def unsupported_reasons(self, reason_prefixes: tuple[str, ...]) -> list[str]:
         """The entries of `on` that the probe can never report. `reason_prefixes`: see `can_report`."""
         return [
-            word for word in self.on if not any(can_report(reason, reason_prefixes) for reason in expand_reason(word))
+            word for word in self.on if not any(can_report(reason, reason_prefixes) for reason in expand_pattern(word))
         ]
 
     @property
-    def expanded_reasons(self) -> frozenset[str]:
-        return frozenset(reason for word in self.on for reason in expand_reason(word))
+    def reason_patterns(self) -> frozenset[str]:
+        return frozenset(reason for word in self.on for reason in expand_pattern(word))
 
 
 __all__ = [

@@ -70,7 +70,7 @@ class HttpRemediation(HttpTarget, RemediationAction):
         response = await connect_context.network.send_http_request(request)
         description = describe_response(response)
         if not 200 <= response.status < 300:
-            raise ProbeError("http.status", description)
+            raise ProbeError(f"http.{response.status}", description)
         return description
 
     def _substitute_parameters(self, context: RemediationContext) -> HttpRemediation:

@@ -56,7 +56,7 @@ class RemediationRunner:
         self._specs = {
             id: RemediationSpec(
                 action=self._sanitize_text(action.description),
-                reasons=settings.expanded_reasons,
+                reason_patterns=settings.reason_patterns,
                 max_runs=settings.max_runs,
                 per_ms=settings.per,
                 dry_run=settings.dry_run,

@@ -11,11 +11,13 @@ from time import monotonic
 from watchdog.domain.formatting import format_duration
 from watchdog.domain.listings import map_texts
 from watchdog.domain.model import ClaimedSlot, Evidence, Json, Observation, Outcome, RecordedResult, Result
+from watchdog.domain.reasons import family
 from watchdog.domain.rules import preference
 from watchdog.domain.text import replace_unsafe_characters, truncate
 from watchdog.domain.uptime_clock import Gaps
 from watchdog.net import Network, PhaseTimer, SecretMask, sanitize_json
-from watchdog.net.phases import PHASE_DESCRIPTIONS
+from watchdog.net.errors import describe_activity
+from watchdog.net.phases import timeout_reason
 from watchdog.probes.base import Probe, RunContext, derive_idempotency_key
 from watchdog.service.clock import Clock
 from watchdog.service.event_loop_lag import MAX_LOOP_LAG_S, EventLoopLagMonitor
@@ -51,7 +53,7 @@ class ProbeRunner:
         started = monotonic()
         observation = await self._run_with_retries(probe, slot, probe_state, started)
         lag_s = self.lag_monitor.max_lag_since(started)
-        if lag_s > MAX_LOOP_LAG_S and observation.reason == "timeout.exceeded":
+        if lag_s > MAX_LOOP_LAG_S and family(observation.reason) == "timeout":
             message = f"no verdict: Watchdog's event loop was blocked for {format_duration(round(lag_s * 1000))}"
             observation = replace(observation, outcome=Outcome.ERROR, reason="watchdog.loop_late", message=message)
         return self.build_recorded_result(slot, observation)
@@ -155,12 +157,11 @@ def _is_cancellation_requested() -> bool:
 def timeout_observation(timeout_ms: int, phase_timer: PhaseTimer) -> Observation:
     """A timeout, with the phase that was in progress."""
     phase = phase_timer.current_phase
-    activity = "" if phase is None else f" while {PHASE_DESCRIPTIONS.get(phase, f'in {phase}')}"
-    message = f"timed out after {format_duration(timeout_ms)}{activity}"
+    message = f"timed out after {format_duration(timeout_ms)}{describe_activity(phase)}"
     evidence = Evidence({"timeout": format_duration(timeout_ms), **({} if phase is None else {"phase": phase})})
     return Observation(
         Outcome.FAIL,
-        "timeout.exceeded",
+        timeout_reason(phase),
         message,
         duration=timeout_ms,
         phases=phase_timer.phase_durations_ms,

@@ -142,7 +142,7 @@ def test_a_failure_while_open_changes_no_state() -> None:
 def test_a_change_before_a_gap_is_reported() -> None:
     done = fold_results(alert_policy(1), {}, 0, chain((1, None, "f"), (3, 2, "p")), never)
     assert (done.alert_states_changed, done.awaited_slot, describe_transitions(done.transitions)) == (
-        True, 2 * SLOT_INTERVAL_MS, ["opened availability at 1: http.status"],
+        True, 2 * SLOT_INTERVAL_MS, ["opened availability at 1: http.503"],
     )  # fmt: skip
 
 

@@ -48,7 +48,7 @@ def bad_task(outcome: str, reason: str, listing: Mapping[str, ReportedTask] | No
 GOOD = [("", False)]
 AVAILABILITY = [
     Row("a pass is good", make_result("p"), GOOD),
-    Row("a failure is bad, with its reason", make_result("f"), [("", True, "http.status", "HTTP 503")]),
+    Row("a failure is bad, with its reason", make_result("f"), [("", True, "http.503", "HTTP 503")]),
     Row("an error is no evidence", make_result("e"), []),
     Row("a missed slot is no evidence", make_result("m"), []),
     Row("a run fails for isError only if no task explains it: then it is the probe's failure as well",
@@ -310,7 +310,7 @@ def test_availability_recovers_when_a_task_turns_out_to_be_the_cause() -> None:
     )
     done = fold_results(alert_policy(), {}, 0, [refused, explained], lambda _: True)
     assert describe_transitions(done.transitions) == [
-        "opened availability at 1: http.status",
+        "opened availability at 1: http.503",
         "resolved availability at 2",
         "opened task[a] at 2: task.failed",
     ]
@@ -343,7 +343,7 @@ UNLISTED = [
     UnlistedCase(
         "a refused connection is no evidence",
         [make_result("f", 2), make_result("f", 3)],
-        ["opened availability at 3: http.status"],
+        ["opened availability at 3: http.503"],
     ),
     UnlistedCase(
         "an internal error is no evidence",
@@ -364,7 +364,7 @@ UNLISTED = [
     UnlistedCase(
         "a failed result that lists other tasks is evidence",
         [make_result("f", 2, tasks={"b": OK_TASK}), make_result("f", 3, tasks={"b": OK_TASK})],
-        ["opened availability at 3: http.status", "resolved task[a] at 3: subject.no_longer_listed"],
+        ["opened availability at 3: http.503", "resolved task[a] at 3: subject.no_longer_listed"],
     ),
     UnlistedCase(
         "a required task that is unlisted opens `missing`",
@@ -408,7 +408,7 @@ def test_a_preference_that_is_no_longer_configured_is_gone() -> None:
     done = fold_results(alert_policy(), {}, 0, rows, lambda _: True)
     assert describe_transitions(done.transitions) == [
         "opened preference[x] at 1: preference.failed",
-        "opened availability at 2: http.status",
+        "opened availability at 2: http.503",
         "resolved availability at 3",
         "resolved preference[x] at 3: subject.no_longer_listed",
     ]
@@ -440,7 +440,7 @@ def test_a_finding_without_a_listing_is_never_gone() -> None:
         [*make_results("f"), make_result("f", 2, tasks={}, preferences={})],
         lambda _: True,
     )
-    assert describe_transitions(done.transitions) == ["opened availability at 1: http.status"]
+    assert describe_transitions(done.transitions) == ["opened availability at 1: http.503"]
     assert list(alert_states) == [("availability", "")]
 
 

@@ -65,7 +65,7 @@ def test_a_target_that_is_down(database: Database) -> None:
     assert context == AlertContext(
         event=IncidentEvent.OPENED,
         incident=Incident(
-            incident.id, probe, "availability", "", Severity.CRITICAL, at(3), at(5) + 300, "http.status", MESSAGE
+            incident.id, probe, "availability", "", Severity.CRITICAL, at(3), at(5) + 300, "http.503", MESSAGE
         ),
         probe=harness.registry[probe].info,
         now=at(5) + 400,
@@ -74,10 +74,10 @@ def test_a_target_that_is_down(database: Database) -> None:
         last_good=RunSummary(at(2), PASS, 182),
         recent_runs=tuple(RunSummary(at(i), o, 182) for i, o in enumerate([PASS, PASS, FAIL, FAIL, FAIL], 1)),
         first_bad=ResultWithEvidence(
-            at(3), LOCATION, FAIL, "http.status", MESSAGE, 182, Evidence({"status": 503}, "first")
+            at(3), LOCATION, FAIL, "http.503", MESSAGE, 182, Evidence({"status": 503}, "first")
         ),
         latest=ResultWithEvidence(
-            at(5), LOCATION, FAIL, "http.status", MESSAGE, 182, Evidence({"status": 503}, "last")
+            at(5), LOCATION, FAIL, "http.503", MESSAGE, 182, Evidence({"status": 503}, "last")
         ),
         location=LOCATION,
         incident_url=f"https://status.example/incidents/{incident.id}",

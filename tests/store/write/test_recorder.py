@@ -293,7 +293,7 @@ def test_an_incident_stores_the_decision_and_its_reasons(database: Database) -> 
     assert row["id"] == transition.incident
     assert (row["since"], row["opened_slot"], row["opened_at"]) == (SLOT, SLOT + INTERVAL_MS, SLOT + INTERVAL_MS + 300)
     assert (row["reason"], row["message"], row["threshold"], row["severity"]) == (
-        "http.status", "HTTP 503", 2, "warning"
+        "http.503", "HTTP 503", 2, "warning"
     )  # fmt: skip
     assert row["routing_log"] == '["no routes are configured: every receiver is notified: oncall"]'
     assert (row["resolved_at"], row["resolved_slot"], row["resolution"]) == (None, None, "")

@@ -89,7 +89,7 @@ def histories(draw: st.DrawFn) -> History:
         if outcome is Outcome.ERROR:
             jobs = None
         listings = make_listings(slot, tasks, preferences, jobs)
-        reason = draw(st.sampled_from(["mcp.tool_error", "http.status"])) if outcome is not Outcome.PASS else ""
+        reason = draw(st.sampled_from(["mcp.tool_error", "http.503"])) if outcome is not Outcome.PASS else ""
         result = Result(1, slot, LOCATION, outcome, reason, "x", 100, listings=listings, previous_slot=before)
         at = clock.deadline_after(slot, draw(st.integers(0, int(lateness * 1.2))))  # some are late
         arrivals += [(at, result)] + [(at + draw(st.integers(0, 2 * INTERVAL_MS)), result)] * draw(st.integers(0, 1))

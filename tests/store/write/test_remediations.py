@@ -142,11 +142,22 @@ def test_nothing_is_started_for_a_resolved_incident(service: RemediationHarness)
 
 
 def test_an_incident_of_another_rule_is_remediated(service: RemediationHarness) -> None:
-    service.specs = {service.api: RemediationSpec("POST", frozenset({"http.status"}), 3, HOUR_MS)}
+    service.specs = {service.api: RemediationSpec("POST", frozenset({"http.503"}), 3, HOUR_MS)}
     service.harness.record_results(make_result(service.api, SLOT, Outcome.FAIL))
     pending = service.start_next()
     assert pending is not None
-    assert (pending.reason, pending.subject, pending.run_id) == ("http.status", "", "")
+    assert (pending.reason, pending.subject, pending.run_id) == ("http.503", "", "")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "starts"), [("http", True), ("http.5xx", True), ("http.4xx", False), ("timeout", False)]
+)
+def test_a_family_of_reasons_is_remediated(service: RemediationHarness, pattern: str, starts: bool) -> None:
+    service.specs = {service.api: RemediationSpec("POST", frozenset({pattern}), 3, HOUR_MS)}
+    service.harness.record_results(make_result(service.api, SLOT, Outcome.FAIL))
+    pending = service.start_next()
+    assert (pending is not None) is starts
+    assert pending is None or pending.reason == "http.503"
 
 
 def test_an_attempt_over_the_limit_starts_later(service: RemediationHarness) -> None:
@@ -202,7 +213,7 @@ def test_probes_without_a_pending_attempt_need_no_write(service: RemediationHarn
 def test_the_limit_applies_to_each_probe(service: RemediationHarness) -> None:
     service.specs = {
         service.jobs: RemediationSpec("UPDATE jobs", frozenset({"job.stuck"}), 1, HOUR_MS),
-        service.api: RemediationSpec("POST", frozenset({"http.status"}), 1, HOUR_MS),
+        service.api: RemediationSpec("POST", frozenset({"http.503"}), 1, HOUR_MS),
     }
     service.record_jobs(a=("job.stuck", "1"))
     service.harness.record_results(make_result(service.api, SLOT, Outcome.FAIL))

@@ -10,6 +10,7 @@ by an entry of their own, else by that of their class (`http.5xx`), else by that
 from __future__ import annotations
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 
 from watchdog.domain.reasons.entry import Reason, ReasonScope
 from watchdog.domain.reasons.failures import FAILURE_REASONS
@@ -23,7 +24,10 @@ __all__ = [
     "ReasonScope",
     "describe",
     "family",
+    "find_pattern_problem",
+    "matches",
     "reason_and_message",
+    "status_class",
     "title",
 ]
 
@@ -43,12 +47,38 @@ def family(code: str) -> str:
 
 def describe(code: str) -> Reason:
     """The entry of a reason. Raises KeyError for a reason that is not in the catalogue."""
-    cause = code.partition(".")[2]
-    status_class = f"{family(code)}.{cause[:1]}xx" if len(cause) == 3 and cause.isdigit() else code
-    for key in (code, status_class, f"{family(code)}.*"):
+    for key in (code, status_class(code), f"{family(code)}.*"):
         if key in CATALOGUE:
             return CATALOGUE[key]
     raise KeyError(code)
+
+
+def matches(pattern: str, code: str) -> bool:
+    """Whether a reason is the pattern itself or belongs to it: a family ("tls") or a class of statuses ("http.5xx")."""
+    return pattern in (code, family(code), status_class(code))
+
+
+def status_class(code: str) -> str:
+    """ "http.5xx" of "http.503"; the code itself if its cause is not a status."""
+    cause = code.partition(".")[2]
+    return f"{family(code)}.{cause[0]}xx" if len(cause) == 3 and cause.isdigit() else code
+
+
+def find_pattern_problem(pattern: str) -> str:
+    """Why no reason can match a pattern, with a correction if there is one; empty if some reason can."""
+    families = {family(code) for code in CATALOGUE}
+    if pattern in families or pattern in CATALOGUE or (pattern != status_class(pattern) and _has_entry(pattern)):
+        return ""
+    close = get_close_matches(pattern, {*families, *CATALOGUE}, 1)
+    hint = f"; did you mean {close[0]!r}?" if close else ": docs/reasons.md lists them"
+    return f"unknown reason {pattern!r}{hint}"
+
+
+def _has_entry(code: str) -> bool:
+    try:
+        return bool(describe(code))
+    except KeyError:
+        return False
 
 
 def title(code: str) -> str:
@@ -61,5 +91,5 @@ def title(code: str) -> str:
 
 def reason_and_message(code: str, detail: str = "", **facts: str) -> tuple[str, str]:
     """A reason with its sentence filled in, and a detail after a colon: "task digest failed: disk full"."""
-    sentence = CATALOGUE[code].sentence.format(**facts)
+    sentence = describe(code).sentence.format(**facts)
     return code, f"{sentence}: {detail}" if detail else sentence

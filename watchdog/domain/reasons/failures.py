@@ -4,115 +4,12 @@ from __future__ import annotations
 
 from functools import partial
 
+from watchdog.domain.reasons.connection import CONNECTION_REASONS
 from watchdog.domain.reasons.entry import Reason, ReasonScope
+from watchdog.domain.reasons.responses import RESPONSE_REASONS
+from watchdog.domain.reasons.tls import TLS_REASONS
 
 _failure = partial(Reason, ReasonScope.FAILURE)
-
-_TRANSPORT = (
-    _failure(
-        "dns.failed",
-        "Name not resolved",
-        "The host name cannot be resolved.",
-        "Check the name, its zone, and the resolver of the machine that Watchdog runs on.",
-    ),
-    _failure(
-        "connection.refused",
-        "Connection refused",
-        "No process accepts connections at that address and port.",
-        "Check whether the service runs and which address it listens on.",
-    ),
-    _failure(
-        "connection.unreachable",
-        "Host unreachable",
-        "There is no route to the address.",
-        "Check network, firewall and VPN between Watchdog and the target.",
-    ),
-    _failure(
-        "connection.failed",
-        "Connection failed",
-        "The connection could not be established. The cause is unknown.",
-        "Try to connect by hand from the machine that Watchdog runs on.",
-    ),
-    _failure(
-        "connection.lost",
-        "Connection lost",
-        "The connection broke before the response was complete.",
-        "Look for crashes and restarts of the service, and for time limits of proxies.",
-    ),
-    _failure(
-        "connection.address_blocked",
-        "Address blocked",
-        "The host name resolves to an address that must not be probed.",
-        "Link-local and metadata addresses are always blocked; for private addresses see `allow_private_addresses`.",
-    ),
-    _failure(
-        "tls.failed",
-        "TLS failed",
-        "There is no trusted TLS connection: the certificate has expired, is for another name, is self-signed, or the "
-        "handshake failed. The message shows the cause.",
-        "Renew the certificate, or set `ca_file` in `tls` to the authority that signed it.",
-    ),
-    _failure(
-        "timeout.exceeded",
-        "Timed out",
-        "The run took longer than `timeout`. The message names the phase that it was in.",
-        "Check the load of the target. Raise `timeout` only if slow responses are normal.",
-    ),
-    _failure(
-        "protocol.error",
-        "Invalid response",
-        "The response is not valid HTTP, or its body does not match its headers.",
-        "Check which service answers on that port, and the proxies in between.",
-    ),
-    _failure(
-        "body.too_large",
-        "Response too large",
-        "A response of an MCP server is larger than the limit.",
-        "Change the tool to return less data.",
-    ),
-    _failure(
-        "http.status",
-        "Unexpected HTTP status",
-        "The status is not 2xx, and no `expect` expression allows it.",
-        "See the excerpt in the evidence.",
-    ),
-    _failure(
-        "http.401",
-        "Not authenticated (401)",
-        "The server does not accept the credentials.",
-        "Renew the token or password.",
-    ),
-    _failure(
-        "http.403",
-        "Forbidden (403)",
-        "The server does not allow access with these credentials.",
-        "Check the permissions of the token or user.",
-    ),
-    _failure(
-        "http.429",
-        "Too many requests (429)",
-        "The server limits the rate of requests.",
-        "Probe less often, or have the limit raised.",
-    ),
-    _failure(
-        "http.too_many_redirects",
-        "Too many redirects",
-        "The response redirects more than 5 times.",
-        "Probe the final URL.",
-    ),
-    _failure(
-        "http.invalid_redirect",
-        "Invalid redirect",
-        "The Location header of a redirect holds no usable URL.",
-        "Fix the Location header.",
-    ),
-    _failure(
-        "http.redirect_not_followed",
-        "Redirect not followed",
-        "An MCP server sent a redirect, and Watchdog does not follow it.",
-        "Configure the URL that it redirects to.",
-    ),
-)
 
 _CHECKS = (
     _failure(
@@ -351,4 +248,4 @@ _QUEUES = (
     ),
 )
 
-FAILURE_REASONS = (*_TRANSPORT, *_CHECKS, *_QUEUES)
+FAILURE_REASONS = (*CONNECTION_REASONS, *TLS_REASONS, *RESPONSE_REASONS, *_CHECKS, *_QUEUES)

@@ -12,31 +12,6 @@ _access = partial(Reason, ReasonScope.ACCESS)
 
 OPERATION_REASONS = (
     _delivery(
-        "http.3xx",
-        "Redirect",
-        "The receiver sent a redirect, and Watchdog does not follow it.",
-        "Configure the URL that it redirects to.",
-    ),
-    _delivery(
-        "http.4xx",
-        "Request refused",
-        "The receiver refuses the request. 400, 413, 415 and 422 are final; 408, 425 and 429 are retried; others are "
-        "retried for an hour.",
-        "See the receiver's response in the detail.",
-    ),
-    _delivery(
-        "http.404",
-        "Not found (404)",
-        "The receiver's URL does not exist.",
-        "Check the URL of the receiver.",
-    ),
-    _delivery(
-        "http.5xx",
-        "Server error",
-        "The receiver or a proxy in front of it failed.",
-        "See the receiver's response in the detail.",
-    ),
-    _delivery(
         "delivery.invalid_request",
         "Request cannot be sent",
         "The URL, a header or an address is invalid, so the request cannot be sent.",

@@ -43,7 +43,8 @@ _SECTIONS = {
         (ReasonScope.DELIVERY,),
         "Deliveries are retried for three days; then they are marked as undelivered. If the configuration is wrong (a "
         "key, a channel, a proxy), they are retried for an hour. If the receiver refuses the content, they are not "
-        'retried. The reasons under "Connection and response" apply to notifications, too. Further reasons:',
+        "retried. The statuses 400, 413, 415 and 422 are final; 408, 425, 429 and 5xx are retried; others are retried "
+        'for an hour. The reasons under "Connection and response" apply to notifications, too. Further reasons:',
     ),
     "Why a remediation fails": (
         (ReasonScope.REMEDIATION,),

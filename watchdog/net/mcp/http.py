@@ -76,7 +76,8 @@ class HttpTransport:
     def add_bytes_read(self, byte_count: int) -> None:
         self._bytes_read += byte_count
         if self._bytes_read > MAX_SESSION_RESPONSE_BYTES:
-            raise ProbeError("body.too_large", f"the server sent more than {MAX_SESSION_RESPONSE_BYTES >> 20} MiB")
+            message = f"the server sent more than {MAX_SESSION_RESPONSE_BYTES >> 20} MiB, Watchdog's limit"
+            raise ProbeError("body.too_large", message, is_internal=True)
 
     @property
     def rejected_by_gateway(self) -> bool:
@@ -112,7 +113,7 @@ class HttpTransport:
             if error.code == PARSE_ERROR:
                 return response.attach_evidence(ProbeError("mcp.not_mcp", "the response is not JSON-RPC"))
         if error.code == CONNECTION_CLOSED and not (response and response.is_jsonrpc_error):
-            return ProbeError("connection.lost", "connection closed before the reply arrived", retryable=True)
+            return ProbeError("connection.closed", "connection closed before the reply arrived", retryable=True)
         return None
 
 
@@ -226,7 +227,9 @@ class _ResponseStream(httpx2.AsyncByteStream):
         try:
             self._decoder = ContentDecoder(encoding, MAX_SESSION_RESPONSE_BYTES)
         except UnsupportedEncodingError as error:
-            raise ProbeError("protocol.error", f"the response is encoded as {error}, which was not requested") from None
+            raise ProbeError(
+                "body.invalid_encoding", f"the response is encoded as {error}, which was not requested"
+            ) from None
         self._chunks = aiter(response.stream)  # type: ignore[arg-type] # of an async client
         self._prefetched_chunks: list[bytes] = []
         self._filters: list[ByteOrderMarkRemover | EventNameNormalizer] = [ByteOrderMarkRemover()]
@@ -344,10 +347,11 @@ class _NetworkStream(httpcore2.AsyncNetworkStream):
         )
         try:
             async with asyncio.timeout_at(transport.io_deadline):
-                transport.facts["cert_days"] = await handshake.perform(self._writer, self._phase_timer)
+                expiry = await handshake.perform(self._writer, self._phase_timer)
         except Exception:
             await self.aclose()
             raise
+        transport.facts["cert_days"] = expiry.days
         return self
 
     async def aclose(self) -> None:

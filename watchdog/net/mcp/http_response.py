@@ -60,14 +60,12 @@ class ResponseInfo:
         if self.status == 429:
             return ProbeError("http.429", "HTTP 429: the server limits the request rate")
         if self.status >= 500:
-            return ProbeError("http.status", f"HTTP {self.status}", retryable=True)
+            return ProbeError(f"http.{self.status}", f"HTTP {self.status}", retryable=True)
         if self.status >= 400 and not self.is_jsonrpc_error:
-            return ProbeError("http.status", f"HTTP {self.status}")
+            return ProbeError(f"http.{self.status}", f"HTTP {self.status}")
         if 300 <= self.status < 400:
             location = redact_url(str(self.request.url.join(self.headers.get("location", ""))))
-            return ProbeError(
-                "http.redirect_not_followed", f"HTTP {self.status}: redirect to {location} is not followed"
-            )
+            return ProbeError(f"http.{self.status}", f"HTTP {self.status}: redirect to {location} is not followed")
         return None
 
     def _content_type_error(self) -> ProbeError | None:

@@ -238,7 +238,8 @@ async def _read_line(reader: asyncio.StreamReader) -> bytes:
 
 
 def _output_too_large_error() -> ProbeError:
-    return ProbeError("body.too_large", f"the server sent more than {MAX_SESSION_STDOUT_BYTES >> 20} MiB")
+    message = f"the server sent more than {MAX_SESSION_STDOUT_BYTES >> 20} MiB, Watchdog's limit"
+    return ProbeError("body.too_large", message, is_internal=True)
 
 
 async def _wait_for_exit(process: subprocess.Popen[bytes], timeout_s: float) -> bool:

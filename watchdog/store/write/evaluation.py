@@ -201,7 +201,7 @@ class AlertEvaluator:
             )
             return
         registered = self.registry[transition.probe]
-        routing = self.routes.decide_routing(registered.info)
+        routing = self.routes.decide_routing(registered.info, transition.reason)
         if not routing.destinations:
             log_incident_without_destination(transition, registered.info, routing)
         open_incident(

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from watchdog.domain.formatting import format_count, format_duration
 from watchdog.domain.model import RemediationState
 from watchdog.domain.observations import JobFacts
+from watchdog.domain.reasons import matches
 from watchdog.domain.rules import evaluate_rules
 from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store.database import Database
@@ -27,7 +28,8 @@ class RemediationSpec(NamedTuple):
 
     action: str
     """What it does, in words."""
-    reasons: frozenset[str]
+    reason_patterns: frozenset[str]
+    """Reasons and families of reasons for which it runs."""
     max_runs: int
     per_ms: int
     """The interval, in ms, in which it may run `max_runs` times."""
@@ -103,7 +105,7 @@ class RemediationStore:
         reasons = {
             (finding.rule, finding.subject): finding.reason
             for finding in evaluate_rules(policy, result)
-            if finding.bad and finding.reason in spec.reasons
+            if finding.bad and any(matches(pattern, finding.reason) for pattern in spec.reason_patterns)
         }
         query = sa.select(incidents).where(incidents.c.probe == probe, incidents.c.resolved_at.is_(None))
         query = query.order_by(incidents.c.opened_at, incidents.c.subject)

@@ -15,19 +15,8 @@ from watchdog.web import charts
 from watchdog.web.cards.base import CardContext, CardType
 from watchdog.web.cards.latency import percentile
 
-INTERRUPTING_REASONS = frozenset(
-    {
-        "timeout.exceeded",
-        "dns.failed",
-        "connection.refused",
-        "connection.failed",
-        "connection.lost",
-        "connection.unreachable",
-        "tls.failed",
-        "protocol.error",
-    }
-)
-"""Reasons that end a run in the middle of a phase."""
+INTERRUPTING_FAMILIES = frozenset({"timeout", "dns", "connection", "tls", "protocol", "body"})
+"""Families of reasons that end a run in the middle of a phase."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +107,7 @@ def _build_phase_row(
 
 def interrupted_phase(result: Result) -> str:
     """The phase in which the run was interrupted; its time is only how long Watchdog waited. Empty if there is none."""
-    return list(result.phases)[-1] if result.phases and result.reason in INTERRUPTING_REASONS else ""
+    return list(result.phases)[-1] if result.phases and reasons.family(result.reason) in INTERRUPTING_FAMILIES else ""
 
 
 def merge_orderings(orderings: Iterable[Sequence[str]]) -> list[str]:

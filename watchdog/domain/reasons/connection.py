@@ -1,0 +1,166 @@
+"""Reasons why there is no connection to the target, or no answer in time."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from watchdog.domain.reasons.entry import Reason, ReasonScope
+
+_failure = partial(Reason, ReasonScope.FAILURE)
+
+_CONNECTION = (
+    _failure(
+        "dns.not_found",
+        "Host name not found",
+        "The host name does not exist.",
+        "Check the spelling of the name, and the zone that should contain it.",
+        sentence="host name not found",
+    ),
+    _failure(
+        "dns.no_address",
+        "Host name without address",
+        "The host name exists, but has no A or AAAA record.",
+        "Add an address record to the zone.",
+        sentence="host name has no address",
+    ),
+    _failure(
+        "dns.no_response",
+        "No response from the name server",
+        "The name servers do not respond, or respond with a temporary failure.",
+        "Check the name servers of the zone, and the resolver of the machine that Watchdog runs on.",
+        sentence="no response from the name server",
+    ),
+    _failure(
+        "dns.failed",
+        "Name lookup failed",
+        "The host name cannot be resolved. The message shows the resolver's error.",
+        "Check the resolver of the machine that Watchdog runs on.",
+        sentence="host name lookup failed ({problem})",
+    ),
+    _failure(
+        "connection.refused",
+        "Connection refused",
+        "No process accepts connections at that address and port.",
+        "Check whether the service runs and which address it listens on.",
+    ),
+    _failure(
+        "connection.unreachable",
+        "Host unreachable",
+        "There is no route to the address.",
+        "Check network, firewall and VPN between Watchdog and the target.",
+    ),
+    _failure(
+        "connection.failed",
+        "Connection failed",
+        "The connection could not be established. The cause is unknown.",
+        "Try to connect by hand from the machine that Watchdog runs on.",
+    ),
+    _failure(
+        "connection.reset",
+        "Connection reset",
+        "The server, or a firewall in between, reset the connection before the response was complete.",
+        "Look for crashes of the service, and for firewalls that drop long or idle connections.",
+    ),
+    _failure(
+        "connection.closed",
+        "Connection closed",
+        "The server closed the connection before it sent a response.",
+        "Look for crashes and restarts of the service, and for time limits of proxies.",
+    ),
+    _failure(
+        "connection.lost",
+        "Connection lost",
+        "The connection broke before the response was complete.",
+        "Look for crashes and restarts of the service, and for time limits of proxies.",
+    ),
+    _failure(
+        "connection.address_blocked",
+        "Address blocked",
+        "The host name resolves to an address that must not be probed.",
+        "Link-local and metadata addresses are always blocked; for private addresses see `allow_private_addresses`.",
+    ),
+)
+
+_TIMEOUT = (
+    _failure(
+        "timeout.dns",
+        "Timed out: name lookup",
+        "The host name was not resolved within `timeout`.",
+        "Check the name servers of the zone, and the resolver of the machine that Watchdog runs on.",
+    ),
+    _failure(
+        "timeout.connect",
+        "Timed out: connecting",
+        "No address of the host accepted or refused the connection within `timeout`.",
+        "Check whether the host is up, and whether a firewall drops the packets.",
+    ),
+    _failure(
+        "timeout.tls",
+        "Timed out: TLS",
+        "The server accepted the connection, but did not complete the TLS handshake within `timeout`.",
+        "Check the load of the server, and whether the port speaks TLS.",
+    ),
+    _failure(
+        "timeout.first_byte",
+        "Timed out: no response",
+        "The server accepted the request, but sent no byte of the response within `timeout`.",
+        "Check the load of the service and what it waits for. Raise `timeout` only if slow responses are normal.",
+    ),
+    _failure(
+        "timeout.body",
+        "Timed out: reading the response",
+        "The response began, but was not complete within `timeout`. The evidence shows the status and how many bytes "
+        "arrived.",
+        "Check what the service does while it sends, and the network in between.",
+    ),
+    _failure(
+        "timeout.spawn",
+        "Timed out: starting the server",
+        "The MCP server's `command` did not start within `timeout`.",
+        "Run the command by hand.",
+    ),
+    _failure(
+        "timeout.negotiate",
+        "Timed out: negotiating MCP",
+        "The MCP server did not answer the first requests of a session within `timeout`.",
+        "See the server's log.",
+    ),
+    _failure(
+        "timeout.list",
+        "Timed out: listing tools",
+        "The MCP server did not answer `tools/list` within `timeout`.",
+        "See the server's log.",
+    ),
+    _failure(
+        "timeout.call",
+        "Timed out: calling the tool",
+        "The called tool did not return within `timeout`.",
+        "Check what the tool waits for. Raise `timeout` only if it is normally that slow.",
+    ),
+    _failure(
+        "timeout.read",
+        "Timed out: reading",
+        "The MCP resource, the queue or the jobs were not read within `timeout`.",
+        "Check the load of the server or database.",
+    ),
+    _failure(
+        "timeout.query",
+        "Timed out: query",
+        "The database query was not answered within `timeout`.",
+        "Check the load and the locks of the database.",
+    ),
+    _failure(
+        "timeout.enqueue",
+        "Timed out: sending the canary job",
+        "The queue did not accept the canary job within `timeout`.",
+        "Check the load of the broker.",
+    ),
+    _failure(
+        "timeout.exceeded",
+        "Timed out",
+        "The run took longer than `timeout`.",
+        "Check the load of the target. Raise `timeout` only if slow responses are normal.",
+    ),
+)
+
+CONNECTION_REASONS = (*_CONNECTION, *_TIMEOUT)

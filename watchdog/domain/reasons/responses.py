@@ -1,0 +1,197 @@
+"""Reasons about a response: the protocol, the status and the body."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from watchdog.domain.reasons.entry import Reason, ReasonScope
+
+_failure = partial(Reason, ReasonScope.FAILURE)
+_error = partial(Reason, ReasonScope.ERROR)
+
+_PROTOCOL = (
+    _failure(
+        "protocol.not_http",
+        "Not HTTP",
+        "The service on this port does not speak HTTP. The excerpt shows the beginning of its response.",
+        "Check the port, and which service listens there.",
+        sentence="the response is not HTTP",
+    ),
+    _failure(
+        "protocol.http2_only",
+        "HTTP/2 only",
+        "The server speaks only HTTP/2, and Watchdog requests HTTP/1.1.",
+        "Enable HTTP/1.1 on the server or on a proxy in front of it.",
+        sentence="the server speaks only HTTP/2",
+    ),
+    _failure(
+        "protocol.tls_required",
+        "Port requires TLS",
+        "The URL begins with `http://`, but the port speaks TLS.",
+        "Use `https://`.",
+        sentence="the server speaks TLS on this port: use https://",
+    ),
+    _failure(
+        "protocol.headers_too_large",
+        "Response headers too large",
+        "The status line and headers of the response are longer than 64 KiB.",
+        "Find out which header grows; often it is Set-Cookie.",
+        sentence="the response headers are too long",
+    ),
+    _failure(
+        "protocol.unexpected_upgrade",
+        "Unexpected protocol switch",
+        "The server switches to another protocol (HTTP 101) although the request did not ask for it.",
+        "Check whether the URL is a WebSocket endpoint.",
+        sentence="HTTP 101: the server switches to another protocol without being asked",
+    ),
+    _failure(
+        "protocol.no_final_response",
+        "No final response",
+        "The server sends interim (1xx) responses, but no final one.",
+        "Report it to the author of the server.",
+        sentence="more than {limit} interim (1xx) responses",
+    ),
+    _failure(
+        "protocol.invalid_response",
+        "Invalid HTTP response",
+        "The response begins like HTTP but violates the protocol, such as a malformed header or chunk. The evidence "
+        "shows the detail.",
+        "Check the service and the proxies in between.",
+        sentence="the response is not valid HTTP",
+    ),
+    _failure(
+        "protocol.invalid_url",
+        "URL cannot be requested",
+        "A URL that the target sent is invalid, or neither http nor https.",
+        "Fix the URL.",
+    ),
+    _failure(
+        "body.truncated",
+        "Response body incomplete",
+        "The connection ended before the body was complete: fewer bytes than `Content-Length` states, no last chunk, "
+        "or compressed data without its end.",
+        "Look for crashes of the service during the response, and for time and size limits of proxies.",
+        sentence="the response body is incomplete: {problem}",
+    ),
+    _failure(
+        "body.invalid_encoding",
+        "Response body not decodable",
+        "The body is not compressed as its `Content-Encoding` states.",
+        "Check the compression of the service and of the proxies in between.",
+        sentence="the response body is not compressed as its headers state",
+    ),
+    _error(
+        "body.too_large",
+        "Response larger than Watchdog reads",
+        "The response is larger than `max_body`, and the check depends on the part that was not read.",
+        "Raise `max_body`, or check a smaller response.",
+    ),
+)
+
+_HTTP = (
+    _failure(
+        "http.3xx",
+        "Redirect not followed",
+        "The response is a redirect that is not followed.",
+        "Configure the URL that it redirects to, or `follow_redirects` where the kind has it.",
+    ),
+    _failure(
+        "http.4xx",
+        "Request refused",
+        "The server refuses the request.",
+        "See the excerpt in the evidence.",
+    ),
+    _failure(
+        "http.401",
+        "Not authenticated (401)",
+        "The server does not accept the credentials.",
+        "Renew the token or password.",
+    ),
+    _failure(
+        "http.403",
+        "Forbidden (403)",
+        "The server does not allow access with these credentials.",
+        "Check the permissions of the token or user, and the rules of firewalls in front of the service.",
+    ),
+    _failure(
+        "http.404",
+        "Not found (404)",
+        "The URL does not exist.",
+        "Check the path, and whether the last deployment moved or removed it.",
+    ),
+    _failure(
+        "http.405",
+        "Method not allowed (405)",
+        "The URL does not accept the request's method.",
+        "Check `method`.",
+    ),
+    _failure(
+        "http.407",
+        "Proxy authentication required (407)",
+        "A proxy between Watchdog and the target requires credentials.",
+        "Check the route to the target.",
+    ),
+    _failure(
+        "http.421",
+        "Misdirected request (421)",
+        "The server is not responsible for this host name.",
+        "Check the host names that the server is configured for, and `server_name` in `tls`.",
+    ),
+    _failure(
+        "http.429",
+        "Too many requests (429)",
+        "The server limits the rate of requests.",
+        "Probe less often, or have the limit raised.",
+    ),
+    _failure(
+        "http.5xx",
+        "Server error",
+        "The server, or a proxy in front of it, failed.",
+        "See the excerpt in the evidence and the log of the service.",
+    ),
+    _failure(
+        "http.500",
+        "Internal server error (500)",
+        "The application failed while it handled the request.",
+        "See the log of the application.",
+    ),
+    _failure(
+        "http.502",
+        "Bad gateway (502)",
+        "A proxy got no valid response from the service behind it.",
+        "Check whether the service behind the proxy runs, and which address the proxy uses for it.",
+    ),
+    _failure(
+        "http.503",
+        "Service unavailable (503)",
+        "The service is overloaded, in maintenance, or has no instance that is ready.",
+        "Check the load and the readiness of the instances behind the proxy.",
+    ),
+    _failure(
+        "http.504",
+        "Gateway timeout (504)",
+        "A proxy waited too long for the service behind it.",
+        "Check the load of the service behind the proxy.",
+    ),
+    _failure(
+        "http.*",
+        "Unexpected HTTP status",
+        "The status is not 2xx, and no `expect` expression allows it.",
+        "See the excerpt in the evidence.",
+    ),
+    _failure(
+        "http.too_many_redirects",
+        "Too many redirects",
+        "The response redirects more than 5 times.",
+        "Probe the final URL.",
+    ),
+    _failure(
+        "http.invalid_redirect",
+        "Invalid redirect",
+        "The Location header of a redirect holds no usable URL.",
+        "Fix the Location header.",
+    ),
+)
+
+RESPONSE_REASONS = (*_PROTOCOL, *_HTTP)

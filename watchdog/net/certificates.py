@@ -1,0 +1,114 @@
+"""Certificates that a server sends: dates, names, and what is missing in the chain."""
+
+from __future__ import annotations
+
+import re
+import ssl
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from cryptography import x509
+from cryptography.x509.oid import AuthorityInformationAccessOID, NameOID
+
+from watchdog.domain.formatting import utc_datetime
+from watchdog.domain.timestamps import to_epoch_ms
+
+MAX_LISTED_NAMES = 3
+_INTERMEDIATE_NAME_PATTERN = re.compile(r"inter|issuing|\bsub\b|\bsub-?ca|\bmid\b|\bica\b", re.IGNORECASE)
+
+
+class Certificate(NamedTuple):
+    """The parts of a certificate that matter to people. Instants in ms since the epoch."""
+
+    subject: str
+    """As "CN=api.example,O=Acme"."""
+    issuer: str
+    common_name: str
+    issuer_common_name: str
+    issuer_organization: str
+    valid_from: int
+    expires_at: int
+    names: tuple[str, ...]
+    """Subject alternative names: host names and addresses."""
+    issuer_is_published: bool
+    """It states where the certificate of its issuer can be fetched, as public authorities do."""
+
+    @property
+    def validity_text(self) -> str:
+        return f"valid from {format_instant(self.valid_from)} to {format_instant(self.expires_at)} UTC"
+
+    @property
+    def names_text(self) -> str:
+        """What it is valid for, to follow "certificate is not valid for x": "; it is valid for a.example"."""
+        if not self.names:
+            return "; it has no subject alternative name"
+        more = len(self.names) - MAX_LISTED_NAMES
+        return f"; it is valid for {', '.join(self.names[:MAX_LISTED_NAMES])}{f' and {more} more' if more > 0 else ''}"
+
+
+def format_instant(epoch_ms: int) -> str:
+    return f"{utc_datetime(epoch_ms):%Y-%m-%d %H:%M}"
+
+
+@lru_cache(512)
+def parse_certificate(der: bytes) -> Certificate:
+    """Raises ValueError if it is malformed."""
+    parsed = x509.load_der_x509_certificate(der)
+    names: tuple[str, ...] = ()
+    issuer_is_published = False
+    for extension in parsed.extensions:
+        if isinstance(extension.value, x509.SubjectAlternativeName):
+            names = tuple(
+                str(name.value) for name in extension.value if isinstance(name, x509.DNSName | x509.IPAddress)
+            )
+        elif isinstance(extension.value, x509.AuthorityInformationAccess):
+            issuer_is_published = any(
+                access.access_method == AuthorityInformationAccessOID.CA_ISSUERS for access in extension.value
+            )
+    return Certificate(
+        subject=parsed.subject.rfc4514_string(),
+        issuer=parsed.issuer.rfc4514_string(),
+        common_name=_name_attribute(parsed.subject, NameOID.COMMON_NAME) or parsed.subject.rfc4514_string(),
+        issuer_common_name=_name_attribute(parsed.issuer, NameOID.COMMON_NAME) or parsed.issuer.rfc4514_string(),
+        issuer_organization=_name_attribute(parsed.issuer, NameOID.ORGANIZATION_NAME),
+        valid_from=to_epoch_ms(parsed.not_valid_before_utc),
+        expires_at=to_epoch_ms(parsed.not_valid_after_utc),
+        names=names,
+        issuer_is_published=issuer_is_published,
+    )
+
+
+def _name_attribute(name: x509.Name, oid: x509.ObjectIdentifier) -> str:
+    values = name.get_attributes_for_oid(oid)
+    return str(values[0].value) if values else ""
+
+
+def read_chain(ssl_object: Any, *, verified: bool) -> tuple[bytes, ...]:
+    """The DER certificates of a handshake, the server's own first.
+
+    `verified`: the path to the trusted authority that OpenSSL built, else what the server sent. Python 3.13 publishes
+    these methods; before, only the inner object has them.
+    """
+    method = "get_verified_chain" if verified else "get_unverified_chain"
+    if hasattr(ssl_object, method):
+        return tuple(getattr(ssl_object, method)())
+    chain = getattr(ssl_object._sslobj, method)() or ()
+    return tuple(ssl.PEM_cert_to_DER_cert(certificate.public_bytes()) for certificate in chain)
+
+
+def is_intermediate_missing(chain: Sequence[Certificate], trusted: Sequence[Certificate]) -> bool:
+    """Whether a chain that ends without a trusted authority lacks an intermediate certificate.
+
+    Neither the server nor its certificate states that. Evidence: the issuer's certificate is published for fetching, or
+    the issuer belongs to the organization of an authority in `ca_file` (`trusted`), or is named as intermediates are.
+    """
+    if not chain or chain[-1].subject == chain[-1].issuer:
+        return False
+    last = chain[-1]
+    if last.issuer_is_published:
+        return True
+    if not trusted or any(authority.subject == last.issuer for authority in trusted):
+        return False
+    organizations = {authority.issuer_organization for authority in trusted} - {""}
+    return last.issuer_organization in organizations or bool(_INTERMEDIATE_NAME_PATTERN.search(last.issuer_common_name))
