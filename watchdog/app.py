@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from watchdog.config.load import LoadedConfig
+from watchdog.domain.model import LOCAL_LOCATION
 from watchdog.domain.routing import RoutingTable
 from watchdog.net import Network
 from watchdog.net.connector import format_socket_address
@@ -41,9 +42,6 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 log = structlog.get_logger()
-
-LOCAL_LOCATION = "local"
-"""The location that this process probes from; there is only this location."""
 
 
 @dataclass(frozen=True, slots=True)

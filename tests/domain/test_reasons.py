@@ -17,6 +17,7 @@ import pytest
 from watchdog.domain.reasons import (
     CATALOGUE,
     TRANSPORT_FAMILIES,
+    advice,
     describe,
     family,
     find_pattern_problem,
@@ -290,3 +291,9 @@ reason, message = "", ""
     assert passed_reasons([ast.parse(code)]) == {"a.one", "two", "a.three", "a.four", "a.five", "a.six", "a.seven"}
     built = 'f"http.{status}"; "job.stuck"; "job."; "moon.full"; f"{x}.y"; f"job {x}"'
     assert dotted_reasons([ast.parse(built)]) == {"http.*", "job.stuck"}
+
+
+def test_what_to_do_about_a_reason() -> None:
+    assert advice("connection.refused") == "Check whether the service runs and which address it listens on."
+    assert advice("http.509") == CATALOGUE["http.5xx"].advice, "that of its class"
+    assert advice("unheard.of") == "", "another version stored it"

@@ -88,6 +88,8 @@ Checked: https://api.acme.example/health
 Expected: status == 200 · observed 503
 Since: 01:48 UTC, 3 checks; last good 01:47 · 182 ms
 Last 20: ▁▁▁▁▁▁▂▁▁▁▁▁▁▂▁▁▁✕✕✕ every 60 s
+What to do: Look for what has changed in the service, or correct the expression.
+Also to: ops/email, pager/webhook (not delivered)
 Severity: critical
 Group: Core
 Location: eu
@@ -98,9 +100,9 @@ Evidence (from the target, untrusted, secrets masked):
     protocol: HTTP/1.1
     {alert_contexts.RESPONSE_BODY}
 
-Details: https://status.acme.example/incidents/5d41402abc4b2a76b9719d91
+Incident: https://status.acme.example/incidents/5d41402abc4b2a76b9719d91
+Probe: https://status.acme.example/probes/api
 Runbook: https://wiki.acme.example/api?a=1&b=2
-Incident: 5d41402abc4b2a76b9719d91
 """
     )
 
@@ -377,5 +379,5 @@ def test_a_password_is_not_shown() -> None:
 @pytest.mark.parametrize("context", [s for s in vars(alert_contexts).values() if isinstance(s, AlertContext)])
 def test_both_parts_can_be_rendered_for_every_context(context: AlertContext) -> None:
     message = compose_message(context)
-    assert message.headline.replace("\u00a0", " ") in render_text_part(message).splitlines()[0]
+    assert message.event_line.replace("\u00a0", " ") in render_text_part(message).splitlines()[0]
     assert f'class="badge {message.state}"' in render_html_part(message, message.email_subject)

@@ -65,11 +65,11 @@ def parsed(value: Any) -> Iterator[str]:
 def test_slack(context: AlertContext) -> None:
     message = compose_message(context)
     made = build_blocks(message)
-    ours = {f"<{context.incident_url}|Details>", "Runbook>"}
+    ours = {f"<{context.incident_url}|Incident>", f"<{context.probe_url}|Probe>", "Runbook>"}
     for text in (fallback_text(message), *parsed(made)):
         links = re.findall(r"<[^>]*>?", text)
         assert all(link in ours or link.startswith("<https://") for link in links)
-        assert text.count("<") == text.count(">") == len(links) <= 2
+        assert text.count("<") == text.count(">") == len(links) <= 3
         assert re.sub("&(amp|lt|gt);", "", text).count("&") == 0
         assert "```" not in text
     assert all("|" in text_ or "<" not in text_ for text_ in parsed(made))
@@ -111,7 +111,7 @@ def test_html(context: AlertContext) -> None:
     message = compose_message(context)
     page = Tags(render_html_part(message, email_subject(message)))
     assert page.tags <= tags_of_ours()
-    assert page.links <= {context.incident_url, message.runbook_url}
+    assert page.links <= {context.incident_url, context.probe_url, message.runbook_url}
     assert all(link.startswith("https://") for link in page.links)
     assert not CONTROL.search(page.words)
     for part in visible_texts(message):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
 
 from tests.support import alert_contexts
 from tests.support.alert_contexts import (
+    CHANGED_ALERT,
     INCIDENT_SINCE,
     MINIMAL_ALERT,
     MINUTE_MS,
@@ -20,7 +22,8 @@ from tests.support.alert_contexts import (
     result_with_evidence,
 )
 from watchdog.domain.model import AlertContext, Evidence, HealthState, IncidentEvent, Outcome, Severity
-from watchdog.notifiers.message import MAX_EXCERPT_CHARS, AlertMessage, compose_message, replace_nbsp, safe_line
+from watchdog.notifiers.message import AlertMessage, compose_message
+from watchdog.notifiers.message_fields import MAX_EXCERPT_CHARS, replace_nbsp, safe_line
 
 
 def field(message: AlertMessage, label: str) -> str:
@@ -204,9 +207,19 @@ def test_the_start_of_the_failure(context: AlertContext, since: str) -> None:
 def test_the_fields_are_in_the_same_order_everywhere() -> None:
     opened, resolved = compose_message(OPENED_ALERT), compose_message(RESOLVED_ALERT)
     labels = [field.label for field in (*opened.main_fields, *opened.attribute_fields)]
-    assert labels == ["Checked", "Expected", "Since", "Last 20", "Severity", "Group", "Location"]
+    assert labels == [
+        "Checked",
+        "Expected",
+        "Since",
+        "Last 20",
+        "What to do",
+        "Also to",
+        "Severity",
+        "Group",
+        "Location",
+    ]
     labels = [field.label for field in (*resolved.main_fields, *resolved.attribute_fields)]
-    assert labels == ["Checked", "Was", "Time", "Now", "Last 20", "Severity", "Group", "Location"]
+    assert labels == ["Checked", "Was", "Time", "Now", "Last 20", "Also to", "Severity", "Group", "Location"]
     assert field(opened, "Last 20") == "▁▁▁▁▁▁▂▁▁▁▁▁▁▂▁▁▁✕✕✕ every 60 s"
     assert field(resolved, "Was") == "HTTP 503, expected 200 · 54 checks"
     assert field(resolved, "Time") == "01:48 to 02:42 UTC"
@@ -218,14 +231,14 @@ def test_unknown_values_are_omitted() -> None:
     probe = replace(MINIMAL_ALERT.probe, target="")
     message = compose_message(replace(MINIMAL_ALERT, recent_runs=(), location="", probe=probe))
     labels = [field.label for field in (*message.main_fields, *message.attribute_fields)]
-    assert labels == ["Expected", "Observed", "Since", "Severity"]
+    assert labels == ["Expected", "Observed", "Since", "What to do", "Severity"]
     assert (message.incident_url, message.runbook_url, message.notice) == ("", "", "")
 
 
 def test_a_removed_probe_has_no_current_result() -> None:
     removed = replace(RESOLVED_ALERT, incident=replace(RESOLVED_ALERT.incident, resolution="probe.removed"))
     labels = [field.label for field in compose_message(removed).main_fields]
-    assert labels == ["Checked", "Was", "Time", "Last 20"]
+    assert labels == ["Checked", "Was", "Time", "Last 20", "Also to"]
 
 
 @pytest.mark.parametrize(
@@ -234,6 +247,7 @@ def test_a_removed_probe_has_no_current_result() -> None:
         ("MINIMAL", "[DOWN critical] API: HTTP 503, expected 2xx"),
         ("RESOLVED", "[RECOVERED] API: up again after 54 min (was: HTTP 503, expected 200)"),
         ("TASK_VANISHED", "[CLOSED] Search MCP: task reindex is no longer listed"),
+        ("CHANGED", "[CHANGED critical] Still down: API: connection refused (was: HTTP 503, expected 200)"),
         ("STALE", "[NO DATA warning] API: no result for 5 min"),
         ("TEST", "[TEST] [DOWN critical] API: HTTP 503, expected 2xx"),
     ],
@@ -308,3 +322,49 @@ def test_the_evidence_is_that_of_the_affected_job_only() -> None:
     assert message.evidence == "job: nightly\ncron: 0 3 * * *\nfailures: 2\nwrite_access: x"
     assert field(message, "Expected") == "runs on time and succeeds"
     assert field(message, "Observed") == "overdue: due 03:00 UTC"
+
+
+# -------------------------------------------------------------------------- a change, and what to do about it
+
+
+def test_a_changed_cause_shows_the_new_one_the_first_one_and_new_advice() -> None:
+    message = compose_message(CHANGED_ALERT)
+    assert message.headline == "Down: API: connection refused"
+    assert message.event_line == "Still down: API: connection refused (was: HTTP 503, expected 200)"
+    assert field(message, "At first") == "HTTP 503, expected 200"
+    assert field(message, "Observed") == "connection refused", "not the expectation that was broken at first"
+    assert field(message, "What to do") == "Check whether the service runs and which address it listens on."
+
+
+def test_a_recovery_after_a_change_names_the_last_cause_and_the_first() -> None:
+    resolved = replace(
+        CHANGED_ALERT, event=IncidentEvent.RESOLVED, incident=replace(CHANGED_ALERT.incident, resolved_at=NOW)
+    )
+    message = compose_message(resolved)
+    assert message.headline.startswith("API recovered (was: connection refused)")
+    assert (field(message, "Was"), field(message, "At first")) == (
+        "connection refused · 8 checks",
+        "HTTP 503, expected 200",
+    )
+    assert "What to do" not in [f.label for f in message.main_fields]
+
+
+def test_what_the_destination_has_seen_is_the_previous_cause() -> None:
+    """Of two changes, one was merged into the other."""
+    message = compose_message(replace(CHANGED_ALERT, previous_cause=""))
+    assert message.event_line == "Still down: API: connection refused"
+
+
+@pytest.mark.parametrize("name", [n for n in dir(alert_contexts) if n.endswith("_ALERT")])
+def test_no_message_has_text_without_information(name: str) -> None:
+    alert = replace(getattr(alert_contexts, name), location="local")
+    message = compose_message(alert)
+    texts = [
+        message.headline,
+        *(f"{f.label} {f.text} {f.code}" for f in (*message.main_fields, *message.attribute_fields)),
+    ]
+    for text in texts:
+        assert alert.incident.id not in text
+        assert not re.search(r"\blocal\b|just now|\bago\b(?! before)", text.replace("at most 15\u00a0min ago", "")), (
+            text
+        )

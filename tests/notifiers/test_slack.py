@@ -22,6 +22,7 @@ from slack_sdk.models.blocks import (
 from tests.notifiers.conftest import SendFixture
 from tests.support import alert_contexts
 from tests.support.alert_contexts import (
+    CHANGED_ALERT,
     MERGED_ALERT,
     MINIMAL_ALERT,
     NOW,
@@ -70,6 +71,8 @@ def test_an_app_posts_one_message_and_stores_its_position(slack: FakeSlack, send
         "*Expected* `status == 200` · observed 503",
         "*Since* 01:48 UTC, 3 checks; last good 01:47 · 182 ms",
         "*Last 20* `▁▁▁▁▁▁▂▁▁▁▁▁▁▂▁▁▁✕✕✕` every 60 s",
+        "*What to do* Look for what has changed in the service, or correct the expression.",
+        "*Also to* ops/email, pager/webhook (not delivered)",
     ]
     assert [f["text"] for f in block(post, "attributes")["fields"]] == [
         "*Severity*\ncritical",
@@ -82,7 +85,7 @@ def test_an_app_posts_one_message_and_stores_its_position(slack: FakeSlack, send
     (details,) = block(post, "actions")["elements"]
     assert (details["text"]["text"], details["url"]) == ("Details", OPENED_ALERT.incident_url)
     assert block(post, "footer")["elements"][0]["text"] == (
-        "<https://wiki.acme.example/api?a=1&amp;b=2|Runbook> · incident `5d41402abc4b2a76b9719d91`"
+        "<https://status.acme.example/probes/api|Probe> · <https://wiki.acme.example/api?a=1&amp;b=2|Runbook>"
     )
     assert post["unfurl_links"] is post["unfurl_media"] is False
 
@@ -96,7 +99,7 @@ def test_a_resolve_edits_that_message_and_is_broadcast_from_its_thread(slack: Fa
     header = block(root, "header")["text"]["text"]
     assert header == "✅ API recovered (was: HTTP 503, expected 200) · down 54\u00a0min"
     assert block(root, "actions") is None, "the buttons are gone"
-    assert block(root, "footer")["elements"][0]["text"].startswith(f"<{RESOLVED_ALERT.incident_url}|Details> · ")
+    assert block(root, "footer")["elements"][0]["text"].startswith(f"<{RESOLVED_ALERT.incident_url}|Incident> · ")
     assert block(root, "evidence")
     assert (reply["thread_ts"], reply["reply_broadcast"]) == (receipt["ts"], True)
     assert reply["text"] == root["text"]
@@ -105,6 +108,30 @@ def test_a_resolve_edits_that_message_and_is_broadcast_from_its_thread(slack: Fa
         "/api/chat.update",
         "/api/chat.postMessage",
     ]
+
+
+def test_a_change_retitles_that_message_and_replies_in_its_thread(slack: FakeSlack, send: SendFixture) -> None:
+    receipt = send(bot(slack), OPENED_ALERT)
+    assert send(bot(slack), CHANGED_ALERT, receipt) == receipt
+    root, reply = slack.posts
+    assert root["edited"]
+    assert block(root, "header")["text"]["text"] == "✕ Down: API: connection refused"
+    assert block(root, "actions"), "it is still open"
+    assert (reply["thread_ts"], reply["reply_broadcast"]) == (receipt["ts"], False)
+    assert reply["text"] == "✕ Still down: API: connection refused (was: HTTP 503, expected 200) · critical"
+
+
+def test_a_change_whose_message_was_deleted_is_a_message(slack: FakeSlack, send: SendFixture) -> None:
+    receipt = send(bot(slack), CHANGED_ALERT, {"channel": slack.channel, "ts": "0.0"})
+    (post,) = slack.posts
+    assert receipt["ts"] == post["ts"]
+    assert block(post, "header")["text"]["text"].startswith("✕ Still down: API: connection refused (was:")
+
+
+def test_an_incoming_webhook_gets_a_change_as_a_message(slack: FakeSlack, send: SendFixture) -> None:
+    send(incoming(slack), CHANGED_ALERT)
+    (post,) = slack.posts
+    assert post["text"] == "✕ Still down: API: connection refused (was: HTTP 503, expected 200) · critical"
 
 
 def test_sending_a_resolve_again_edits_the_same_message(slack: FakeSlack, send: SendFixture) -> None:

@@ -17,11 +17,20 @@ from pydantic import SecretStr, ValidationError
 
 from tests.notifiers.conftest import SendFixture
 from tests.support import alert_contexts
-from tests.support.alert_contexts import MINIMAL_ALERT, NOW, OPENED_ALERT, RESOLVED_ALERT, TASK_ALERT, notification_for
+from tests.support.alert_contexts import (
+    CHANGED_ALERT,
+    MINIMAL_ALERT,
+    NOW,
+    OPENED_ALERT,
+    RESOLVED_ALERT,
+    TASK_ALERT,
+    notification_for,
+)
 from tests.support.fakes import CannedResponse, FakeWebhookReceiver, ReceivedRequest
 from tests.support.scripted_servers import ConnectionHandler, http_response, running_server, send_forever, send_parts
 from watchdog.domain.formatting import utc_datetime
 from watchdog.domain.model import AlertContext, Json
+from watchdog.domain.reasons import CATALOGUE
 from watchdog.net import Network
 from watchdog.notifiers import post
 from watchdog.notifiers.base import DeliveryRequest
@@ -104,6 +113,8 @@ def test_an_opened_incident(hook: FakeWebhookReceiver, send: SendFixture) -> Non
             "severity": "warning",
             "reason": "task.stale",
             "message": "task reindex is stale: last run 00:53 UTC, limit 15 min",
+            "first_reason": "task.stale",
+            "first_message": "task reindex is stale: last run 00:53 UTC, limit 15 min",
             "since": "2026-11-22T01:48:00.000Z",
             "opened_at": "2026-11-22T01:50:06.700Z",
             "resolved_at": None,
@@ -111,6 +122,8 @@ def test_an_opened_incident(hook: FakeWebhookReceiver, send: SendFixture) -> Non
             "bad_count": 3,
             "threshold": 3,
             "url": "https://status.acme.example/incidents/5d41402abc4b2a76b9719d91",
+            "advice": CATALOGUE["task.stale"].advice,
+            "other_destinations": ["ops/email", "pager/webhook"],
         },
         "probe": {
             "id": "api",
@@ -122,6 +135,7 @@ def test_an_opened_incident(hook: FakeWebhookReceiver, send: SendFixture) -> Non
             "cadence": "every 60 s",
             "location": "eu",
             "runbook": "https://wiki.acme.example/api?a=1&b=2",
+            "url": "https://status.acme.example/probes/api",
         },
         "last_good": {"slot": "2026-11-22T01:47:00.000Z", "outcome": "pass", "duration_ms": 182},
     }
@@ -298,3 +312,18 @@ def test_the_recipient_is_the_host_only() -> None:
         WebhookNotifier(url="https://user:secret@events.acme.example/alert?key=secret").recipient
         == "events.acme.example"
     )
+
+
+def test_a_change_has_the_current_cause_and_the_first(hook: FakeWebhookReceiver, send: SendFixture) -> None:
+    send(WebhookNotifier(url=hook.url), CHANGED_ALERT)
+    body = hook.received[0].json
+    assert (body["event"], body["idempotency_key"]) == ("changed", "5d41402abc4b2a76b9719d91:oncall/slack:1")
+    assert body["title"] == "API: connection refused"
+    assert body["text"] == "Still down: API: connection refused (was: HTTP 503, expected 200) · critical"
+    causes = {name: body["incident"][name] for name in ("reason", "message", "first_reason", "first_message")}
+    assert causes == {
+        "reason": "connection.refused",
+        "message": "connection refused",
+        "first_reason": "expectation.failed",
+        "first_message": "HTTP 503, expected 200",
+    }

@@ -17,7 +17,7 @@ from watchdog.resources import resource_path
 from watchdog.store.database import Database
 from watchdog.store.errors import SchemaError
 from watchdog.store.migrate import SCHEMA_VERSION_TABLE, upgrade_schema
-from watchdog.store.tables import metadata, probes
+from watchdog.store.tables import messages, metadata, probes
 
 FIRST = min(resource_path("migrations").glob("versions/*.py")).name[:4]
 HEAD = max(resource_path("migrations").glob("versions/*.py")).name[:4]
@@ -273,3 +273,20 @@ def test_a_folder_with_a_percent_sign_is_found(fresh: Database, tmp_path: Path) 
     folder = tmp_path / "100% ours"
     shutil.copytree(resource_path("migrations"), folder)
     assert upgrade_schema(fresh, folder) == ("", HEAD)
+
+
+def test_an_upgrade_keeps_the_messages_that_open_incidents_have(fresh: Database, tmp_path: Path) -> None:
+    """Their end edits the Slack message, or replies to the email, that an earlier version sent."""
+    fill_first_schema(fresh, tmp_path)
+    with fresh.write_transaction() as connection:
+        connection.exec_driver_sql(
+            "UPDATE outbox SET incident = 'text 1', state = 'sent', event = 'opened', receipt = '{\"ts\":\"1\"}'"
+        )
+        connection.exec_driver_sql("UPDATE outbox SET receipt = NULL WHERE destination = 'text 2'")
+    upgrade_schema(fresh, resource_path("migrations"))
+    with fresh.read_transaction() as connection:
+        rows = [tuple(row) for row in connection.execute(sa.select(messages).order_by(messages.c.destination))]
+    assert [row[:5] for row in rows] == [
+        ("text 1", "text 1", "", "text 1", '{"ts":"1"}'),
+        ("text 1", "text 2", "", "text 1", "{}"),
+    ]

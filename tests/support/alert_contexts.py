@@ -9,6 +9,8 @@ from typing import Any
 from watchdog.domain.formatting import format_duration
 from watchdog.domain.model import (
     AlertContext,
+    CauseChange,
+    DeliveryState,
     Evidence,
     Incident,
     IncidentEvent,
@@ -81,6 +83,26 @@ OPENED_ALERT = AlertContext(
     latest=replace(_FAILED_RESULT, slot=INCIDENT_SINCE + 2 * MINUTE_MS),
     location="eu",
     incident_url="https://status.acme.example/incidents/5d41402abc4b2a76b9719d91",
+    probe_url="https://status.acme.example/probes/api",
+    other_destinations=(("ops/email", DeliveryState.SENT), ("pager/webhook", DeliveryState.UNDELIVERED)),
+)
+CHANGED_ALERT = replace(
+    OPENED_ALERT,
+    event=IncidentEvent.CHANGED,
+    now=NOW + 5 * MINUTE_MS,
+    bad_count=8,
+    incident=replace(
+        OPENED_ALERT.incident,
+        reason="connection.refused",
+        message="connection refused",
+        first_reason="expectation.failed",
+        first_message=_FAILED_RESULT.message,
+    ),
+    latest=result_with_evidence(
+        INCIDENT_SINCE + 7 * MINUTE_MS, Outcome.FAIL, "connection refused", reason="connection.refused", duration=None
+    ),
+    cause_changes=(CauseChange(NOW + 5 * MINUTE_MS, "connection.refused", "connection refused"),),
+    previous_cause=_FAILED_RESULT.message,
 )
 RESOLVED_ALERT = replace(
     OPENED_ALERT,
@@ -98,6 +120,8 @@ MINIMAL_ALERT = replace(
     first_bad=result_with_evidence(INCIDENT_SINCE, Outcome.FAIL, "HTTP 503, expected 2xx", facts={"status": 503}),
     latest=None,
     incident_url="",
+    probe_url="",
+    other_destinations=(),
     probe=replace(PROBE, group="", runbook=""),
     last_good=None,
 )
@@ -193,7 +217,18 @@ def hostile_alert(text: str, *, resolved: bool = False) -> AlertContext:
         probe=replace(
             PROBE, name=text, id=text, group=text, tags=(text,), runbook=text, target=text, schedule_text=text
         ),
-        incident=replace(context.incident, rule="task", subject=text, message=text, reason=text),
+        event=IncidentEvent.RESOLVED if resolved else IncidentEvent.CHANGED,
+        previous_cause=f"{text} before",
+        other_destinations=((text, DeliveryState.SENT),),
+        incident=replace(
+            context.incident,
+            rule="task",
+            subject=text,
+            message=text,
+            reason=text,
+            first_reason="x",
+            first_message=f"{text} at first",
+        ),
         first_bad=result,
         latest=result,
         location=text,
@@ -201,4 +236,4 @@ def hostile_alert(text: str, *, resolved: bool = False) -> AlertContext:
 
 
 def notification_for(alert: AlertContext, destination: str = "oncall/slack") -> Notification:
-    return Notification(alert.incident.id, destination, 0 if alert.event is IncidentEvent.OPENED else 1, alert.event)
+    return Notification(alert.incident.id, destination, list(IncidentEvent).index(alert.event), alert.event)

@@ -58,6 +58,8 @@ def incident_json(record: IncidentRecord) -> Json:
         "severity": incident.severity.value,
         "reason": incident.reason,
         "message": incident.message,
+        "first_reason": incident.first_reason or incident.reason,
+        "first_message": incident.opening_message,
         "since": format_iso8601(incident.since),
         "opened_at": format_iso8601(incident.opened_at),
         "resolved_at": _optional_instant(incident.resolved_at),
@@ -69,6 +71,9 @@ def incident_detail_json(record: IncidentRecord, context: AlertContext, deliveri
     """An incident with its evidence, notifications and remediations. Evidence is text from the target, untrusted."""
     return incident_json(record) | {
         "bad_count": context.bad_count,
+        "cause_changes": [
+            {**change._asdict(), "changed_at": format_iso8601(change.changed_at)} for change in context.cause_changes
+        ],
         "threshold": record.threshold,
         "last_good": None if context.last_good is None else format_iso8601(context.last_good.slot),
         "first_bad": _result_with_evidence_json(context.first_bad),

@@ -17,6 +17,9 @@ from watchdog.domain.uptime_clock import Gap
 Json: TypeAlias = Any
 """A value that JSON can hold: None, bool, int, float, str, list or dict with string keys."""
 
+LOCAL_LOCATION = "local"
+"""The location that this process probes from; there is only this location."""
+
 Scalar: TypeAlias = str | int | float | bool | None
 
 
@@ -52,6 +55,8 @@ class IncidentEvent(StrEnum):
     """What happened to an incident, and what a notification is about."""
 
     OPENED = "opened"
+    CHANGED = "changed"
+    """Its cause is another one."""
     RESOLVED = "resolved"
 
 
@@ -209,10 +214,14 @@ class AlertState(NamedTuple):
     first_bad_slot: int
     incident: str | None
     reason: str = ""
+    """The current cause; before an incident opens, the newest one."""
+    other_reason: str = ""
+    """Another cause that an open incident has had since its last `other_count` bad slots."""
+    other_count: int = 0
 
 
 class IncidentTransition(NamedTuple):
-    """A decision of the fold: an incident opened or resolved."""
+    """A decision of the fold: an incident opened, changed its cause, or resolved."""
 
     event: IncidentEvent
     probe: int
@@ -262,14 +271,32 @@ class Incident:
     opened_at: int
     """When the decision was recorded, not the slot."""
     reason: str
+    """The current cause; of a resolved incident, the last one."""
     message: str
     resolved_at: int | None = None
     resolution: str = ""
     """Why it ended: empty if the finding recovered, else a code of the catalogue in `reasons`."""
+    first_reason: str = ""
+    """The cause that it opened with; empty if it is still the current one."""
+    first_message: str = ""
+
+    @property
+    def opening_message(self) -> str:
+        """The cause that it opened with, as a sentence."""
+        return self.first_message if self.first_reason else self.message
 
     @property
     def state(self) -> str:
         return "open" if self.resolved_at is None else "resolved"
+
+
+class CauseChange(NamedTuple):
+    """A change of an open incident's cause, and the new cause."""
+
+    changed_at: int
+    """When the decision was recorded, not the slot."""
+    reason: str
+    message: str
 
 
 class RemediationAttempt(NamedTuple):
@@ -321,7 +348,7 @@ class AlertContext:
     """Bad slots in a row that open an incident (`failure_threshold`)."""
     last_good: RunSummary | None = None
     recent_runs: tuple[RunSummary, ...] = ()
-    """The newest runs, at most 20, oldest first."""
+    """The newest runs of the probe, at most 20, oldest first. Of the rule `job`: those of the job."""
     first_bad: ResultWithEvidence | None = None
     latest: ResultWithEvidence | None = None
     remediation_attempts: tuple[RemediationAttempt, ...] = ()
@@ -331,6 +358,14 @@ class AlertContext:
     """The incident's page; empty if no `public_url` is configured."""
     merged: bool = False
     """The incident was resolved before `opened` was delivered, so this one message is about both."""
+    cause_changes: tuple[CauseChange, ...] = ()
+    """Oldest first."""
+    probe_url: str = ""
+    """The probe's page; empty if no `public_url` is configured."""
+    other_destinations: tuple[tuple[str, DeliveryState], ...] = ()
+    """The other destinations that are notified of the incident, and the state of their newest notification."""
+    previous_cause: str = ""
+    """The cause that the destination's message states so far; empty if it has none."""
     is_test: bool = False
     """Sent by `watchdog test-alert`, and marked as a test."""
 

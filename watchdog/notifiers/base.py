@@ -56,8 +56,8 @@ class DeliveryRequest:
     notification: Notification
     alert_context: AlertContext
     previous_receipt: Mapping[str, Json]
-    """The receipt of the incident's first delivery to this destination: a Slack channel and ts, a Message-ID. Empty for
-    the first delivery itself."""
+    """The receipt of the incident's last delivery to this destination: a Slack channel and ts, a Message-ID. Empty for
+    the first delivery."""
     network: Network
     partial_receipt: Mapping[str, Json] = field(default_factory=dict)
     """What earlier attempts at this notification delivered."""
@@ -74,6 +74,11 @@ class Notifier(ConfigModel):
     @abstractmethod
     def recipient(self) -> str:
         """The recipient, safe to show: "#oncall", "oncall@acme.example", a host name."""
+
+    @property
+    def edits_messages(self) -> bool:
+        """Whether a change edits the incident's message, so that it disturbs no one."""
+        return False
 
     @abstractmethod
     async def send(self, request: DeliveryRequest) -> dict[str, Json]:

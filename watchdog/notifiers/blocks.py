@@ -6,7 +6,8 @@ import re
 from urllib.parse import quote
 
 from watchdog.domain.model import HealthState, Json
-from watchdog.notifiers.message import AlertMessage, MessageField
+from watchdog.notifiers.message import AlertMessage
+from watchdog.notifiers.message_fields import MessageField
 
 MAX_HEADER_CHARS, MAX_URL_CHARS = 150, 1_000
 """The first is Slack's limit. The limits of `AlertMessage` keep everything else far below those of Slack."""
@@ -26,7 +27,7 @@ def fallback_text(message: AlertMessage) -> str:
 
 
 def build_blocks(message: AlertMessage) -> list[Json]:
-    headline = f"{_state_symbol(message)} {message.headline}"
+    headline = f"{_state_symbol(message)} {message.event_line}"
     header = escape_and_truncate(headline, MAX_HEADER_CHARS)
     header_text = {"type": "plain_text", "text": header, "emoji": not message.is_open}
     blocks: list[Json] = [{"type": "header", "block_id": "header", "text": header_text}]
@@ -43,7 +44,8 @@ def build_blocks(message: AlertMessage) -> list[Json]:
         label = {"type": "plain_text", "text": "Details"}
         button = {"type": "button", "action_id": "details", "text": label, "url": _safe_url(message.incident_url)}
         blocks.append({"type": "actions", "block_id": "actions", "elements": [button]})
-    blocks.append({"type": "context", "block_id": "footer", "elements": [_mrkdwn_object(_footer_text(message))]})
+    if footer := _footer_text(message):
+        blocks.append({"type": "context", "block_id": "footer", "elements": [_mrkdwn_object(footer)]})
     return blocks
 
 
@@ -70,9 +72,10 @@ def _format_code(text: str) -> str:
 
 
 def _footer_text(message: AlertMessage) -> str:
-    details = _format_link(message.incident_url, "Details") if not message.is_open else ""
-    runbook = _format_link(message.runbook_url, "Runbook")
-    return " · ".join(filter(None, (details, runbook, f"incident {_format_code(message.incident_id)}")))
+    """Links. An open incident has a button of its own."""
+    details = _format_link(message.incident_url, "Incident") if not message.is_open else ""
+    links = (details, _format_link(message.probe_url, "Probe"), _format_link(message.runbook_url, "Runbook"))
+    return " · ".join(filter(None, links))
 
 
 def _format_link(url: str, label: str) -> str:

@@ -1,4 +1,4 @@
-"""Email over SMTP: one when an incident opens, and one in the same thread when it is resolved."""
+"""Email over SMTP: one when an incident opens; further ones in the same thread."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from watchdog.domain.model import IncidentEvent, Json
 from watchdog.domain.text import shorten
 from watchdog.net import error_from_exception
 from watchdog.notifiers.base import CONFIG_ERROR_RETRY_S, DeliveryError, DeliveryRequest, Notifier, unreachable_error
-from watchdog.notifiers.message import compose_message, safe_line
+from watchdog.notifiers.message import compose_message
+from watchdog.notifiers.message_fields import safe_line
 
 if TYPE_CHECKING:
     import ssl
@@ -144,8 +145,9 @@ class EmailNotifier(Notifier):
     async def send(self, request: DeliveryRequest) -> dict[str, Json]:
         """Sends the email to every recipient once, regardless of the number of attempts.
 
-        The receipt contains `message_id` and `refused`, the recipients that the server refused for good. While the
-        server refuses some of them temporarily, the partial receipt lists all others as `completed`.
+        The receipt contains `message_id`, which identifies the thread, and `refused`, the recipients that the server
+        refused for good. While the server refuses some of them temporarily, the partial receipt lists all others as
+        `completed`.
         """
         from watchdog.notifiers.email_letter import build_email, derive_message_id
 
@@ -154,12 +156,13 @@ class EmailNotifier(Notifier):
         message, sender = compose_message(request.alert_context), self.server.sender_address
         message_id = derive_message_id(request.notification.idempotency_key, sender.domain)
         is_first = request.notification.event is IncidentEvent.OPENED
+        thread_id = "" if is_first else str(request.previous_receipt.get("message_id", ""))
         mail = build_email(
             message,
             sender=sender,
             recipients=self.to,
             message_id=message_id,
-            in_reply_to="" if is_first else str(request.previous_receipt.get("message_id", "")),
+            in_reply_to=thread_id,
             sent_at=request.alert_context.now,
         )
         completed = set(request.partial_receipt.get("completed", ()))
@@ -181,7 +184,7 @@ class EmailNotifier(Notifier):
             structlog.get_logger().warning(
                 "email_recipients_refused", incident=message.incident_id, refused_recipients=refused
             )
-        return {"message_id": message_id, "refused": refused}
+        return {"message_id": thread_id or message_id, "refused": refused}
 
 
 async def _send_to_remaining(

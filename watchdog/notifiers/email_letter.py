@@ -13,7 +13,8 @@ from hashlib import blake2b
 
 from watchdog.domain.formatting import utc_datetime
 from watchdog.domain.text import shorten
-from watchdog.notifiers.message import AlertMessage, MessageField, replace_nbsp
+from watchdog.notifiers.message import AlertMessage
+from watchdog.notifiers.message_fields import MessageField, replace_nbsp
 from watchdog.resources import resource_path
 
 MAX_SUBJECT_CHARS = 200
@@ -57,12 +58,12 @@ def email_subject(message: AlertMessage) -> str:
 
 
 def render_text_part(message: AlertMessage) -> str:
-    parts = [f"{message.state_symbol} {message.headline}", message.notice]
+    parts = [f"{message.state_symbol} {message.event_line}", message.notice]
     parts.append("\n".join(map(_format_field, (*message.main_fields, *message.attribute_fields))))
     if message.evidence:
         indented = "\n".join(f"    {line}" for line in message.evidence.splitlines())
         parts.append(f"Evidence (from the target, untrusted, secrets masked):\n\n{indented}")
-    links = (("Details", message.incident_url), ("Runbook", message.runbook_url), ("Incident", message.incident_id))
+    links = (("Incident", message.incident_url), ("Probe", message.probe_url), ("Runbook", message.runbook_url))
     parts.append("\n".join(f"{label}: {value}" for label, value in links if value))
     return replace_nbsp("\n\n".join(part for part in parts if part) + "\n")
 
@@ -73,12 +74,9 @@ def _format_field(field: MessageField) -> str:
 
 def render_html_part(message: AlertMessage, subject: str) -> str:
     preview = next((field.text for field in message.main_fields if field.label in PREVIEW_LABELS), "")
-    incident_url, runbook_url = (
-        url if re.match(r"https?://", url) else "" for url in (message.incident_url, message.runbook_url)
-    )
-    return _html_renderer()(
-        message=message, subject=subject, preview=preview, incident_url=incident_url, runbook_url=runbook_url
-    )
+    urls = {"incident": message.incident_url, "probe": message.probe_url, "runbook": message.runbook_url}
+    safe_urls = {name: url if re.match(r"https?://", url) else "" for name, url in urls.items()}
+    return _html_renderer()(message=message, subject=subject, preview=preview, urls=safe_urls)
 
 
 @cache

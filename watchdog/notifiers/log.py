@@ -6,7 +6,8 @@ from typing import ClassVar
 
 from watchdog.domain.model import IncidentEvent, Json
 from watchdog.notifiers.base import DeliveryRequest, Notifier
-from watchdog.notifiers.message import MAX_NAME_CHARS, compose_message, replace_nbsp, safe_line
+from watchdog.notifiers.message import compose_message
+from watchdog.notifiers.message_fields import MAX_NAME_CHARS, replace_nbsp, safe_line
 
 
 class LogNotifier(Notifier):
@@ -36,6 +37,7 @@ class LogNotifier(Notifier):
             "text": message.summary_text,
             "evidence": safe_line(message.evidence, len(message.evidence)),
             "incident_url": message.incident_url,
+            "probe_url": message.probe_url,
             "notification_key": safe_line(request.notification.idempotency_key, 300),
             "is_test": context.is_test,
         }
@@ -43,6 +45,6 @@ class LogNotifier(Notifier):
             name: replace_nbsp(value) if isinstance(value, str) else value for name, value in fields.items() if value
         }
         log = structlog.get_logger()
-        write = log.warning if context.event is IncidentEvent.OPENED else log.info
+        write = log.info if context.event is IncidentEvent.RESOLVED else log.warning
         write(f"alert_{context.event}", **entry)
         return {}

@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import ClassVar
 
 from pydantic import model_validator
@@ -67,8 +68,8 @@ class SlackNotifier(Notifier):
     webhook: Secret | None = None
     """The URL of an incoming webhook. Its messages cannot be edited, so a recovery is a message of its own."""
     bot_token: Secret | None = None
-    """The bot token of an app with the scope `chat:write`. Requires `channel`. On recovery, its message is edited, and
-    a reply in its thread is also posted to the channel."""
+    """The bot token of an app with the scope `chat:write`. Requires `channel`. When the cause changes and on recovery,
+    its message is edited and a reply is posted in its thread; that of a recovery is also posted to the channel."""
     channel: str = ""
     """The name or id of a channel that the app is a member of."""
     api_url: HttpUrl = "https://slack.com/api/"
@@ -87,6 +88,10 @@ class SlackNotifier(Notifier):
     def recipient(self) -> str:
         return self.channel or "incoming webhook"
 
+    @property
+    def edits_messages(self) -> bool:
+        return self.bot_token is not None
+
     async def send(self, request: DeliveryRequest) -> dict[str, Json]:
         """The receipt of a bot's message contains `channel` and `ts`; that of a webhook is empty."""
         message = compose_message(request.alert_context)
@@ -95,8 +100,11 @@ class SlackNotifier(Notifier):
         if self.webhook is not None or request.notification.event is IncidentEvent.OPENED or not all(root.values()):
             return await self._post_message(request, body)
         try:
-            await self._call_api(request, "chat.update", body | root)
-            reply = {"channel": root["channel"], "thread_ts": root["ts"], "reply_broadcast": True}
+            root_message = replace(message, change_text="")
+            root_body = {"text": fallback_text(root_message), "blocks": build_blocks(root_message)}
+            await self._call_api(request, "chat.update", root_body | root)
+            is_over = request.notification.event is IncidentEvent.RESOLVED
+            reply = {"channel": root["channel"], "thread_ts": root["ts"], "reply_broadcast": is_over}
             await self._call_api(request, "chat.postMessage", reply | {"text": body["text"]})
         except DeliveryError as error:
             if error.reason.removeprefix("slack.") not in MISSING_MESSAGE_ERRORS:

@@ -12,12 +12,14 @@ from urllib.parse import quote
 from pydantic import field_validator
 
 from watchdog.config_types import FieldValidationError, Secret
+from watchdog.domain import reasons
 from watchdog.domain.formatting import format_iso8601
 from watchdog.domain.model import AlertContext, Json, ResultWithEvidence, RunSummary
 from watchdog.net.auth import find_header_problems
 from watchdog.net.url import HttpUrl, parse_url
 from watchdog.notifiers.base import DeliveryRequest, Notifier
-from watchdog.notifiers.message import compose_message, replace_nbsp
+from watchdog.notifiers.message import compose_message
+from watchdog.notifiers.message_fields import replace_nbsp
 from watchdog.notifiers.post import error_from_status, post_json
 
 PAYLOAD_VERSION = 1
@@ -93,6 +95,8 @@ def build_payload(idempotency_key: str, context: AlertContext) -> dict[str, Json
             "severity": incident.severity,
             "reason": incident.reason,
             "message": replace_nbsp(incident.message),
+            "first_reason": incident.first_reason or incident.reason,
+            "first_message": replace_nbsp(incident.opening_message),
             "since": format_iso8601(incident.since),
             "opened_at": format_iso8601(incident.opened_at),
             "resolved_at": None if incident.resolved_at is None else format_iso8601(incident.resolved_at),
@@ -100,6 +104,8 @@ def build_payload(idempotency_key: str, context: AlertContext) -> dict[str, Json
             "bad_count": context.bad_count,
             "threshold": context.threshold,
             "url": context.incident_url or None,
+            "advice": reasons.advice(incident.reason) or None,
+            "other_destinations": [name for name, _ in context.other_destinations],
         },
         "probe": {
             "id": probe.id,
@@ -111,6 +117,7 @@ def build_payload(idempotency_key: str, context: AlertContext) -> dict[str, Json
             "cadence": probe.schedule_text,
             "location": context.location,
             "runbook": probe.runbook or None,
+            "url": context.probe_url or None,
         },
         "last_good": _run_json(context.last_good),
         "recent": [_run_json(run) for run in context.recent_runs],

@@ -9,9 +9,10 @@ from contextlib import suppress
 import structlog
 
 from watchdog.domain.formatting import DAY_MS
-from watchdog.domain.model import Json
+from watchdog.domain.model import IncidentEvent, Json
 from watchdog.net import Network, SecretMask
 from watchdog.notifiers.base import DeliveryError, DeliveryRequest, Notifier
+from watchdog.notifiers.message import compose_message
 from watchdog.service.clock import Clock
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.errors import StoreUnavailableError
@@ -66,8 +67,9 @@ class NotificationSender:
             if self._stopping:
                 return
             idle = [name for name in self.notifiers if name not in self._tasks_by_destination]
+            editing = [name for name in idle if self.notifiers[name].edits_messages]
             for leased in await self.store_executor.run_write(
-                self.outbox.lease_due_notifications, self.clock(), NOTIFICATION_LEASE_MS, idle
+                self.outbox.lease_due_notifications, self.clock(), NOTIFICATION_LEASE_MS, idle, editing
             ):
                 destination, key = leased.notification.destination, leased.notification.idempotency_key
                 task = asyncio.create_task(self._send_notification(leased), name=f"send {key}")
@@ -97,13 +99,24 @@ class NotificationSender:
         n, now = leased.notification, self.clock()
         try:
             context = await self.store_executor.run_read_query(
-                lambda c: load_alert_context(c, n, now, public_url=self.public_url, merged=leased.merged)
+                lambda c: load_alert_context(
+                    c,
+                    n,
+                    now,
+                    public_url=self.public_url,
+                    merged=leased.merged,
+                    previous_cause=leased.previous_cause,
+                )
             )
+            headline = compose_message(context).headline
+            if n.event is IncidentEvent.CHANGED and headline == leased.previous_headline:
+                await self.store_executor.run_write(self.outbox.mark_merged, leased, now)
+                return
             if not await self.store_executor.run_read_query(lambda c: self.outbox.still_leased(leased, c)):
                 return
             async with asyncio.timeout(SEND_TIMEOUT_S):
                 receipt = await self.notifiers[n.destination].send(
-                    DeliveryRequest(n, context, leased.opened_receipt, self.network, leased.partial_receipt)
+                    DeliveryRequest(n, context, leased.previous_receipt, self.network, leased.partial_receipt)
                 )
         except asyncio.CancelledError:
             await self.store_executor.run_write(self.outbox.schedule_retry, leased, now, "stopped while sending")
@@ -120,7 +133,7 @@ class NotificationSender:
                 leased, DeliveryError("watchdog.internal_error", f"{type(e).__name__} inside Watchdog")
             )
         else:
-            await self._acknowledge(leased, receipt)
+            await self._acknowledge(leased, receipt, headline, context.incident.message)
             log.info(
                 "notification_sent",
                 incident=n.incident,
@@ -129,7 +142,9 @@ class NotificationSender:
                 attempts=leased.attempts + 1,
             )
 
-    async def _acknowledge(self, leased: LeasedNotification, receipt: Mapping[str, Json]) -> None:
+    async def _acknowledge(
+        self, leased: LeasedNotification, receipt: Mapping[str, Json], headline: str, cause: str
+    ) -> None:
         """Store that the receiver has confirmed, however long the database is unavailable.
 
         Otherwise the notification would be sent again. Nothing else is sent to this destination until it is stored.
@@ -137,7 +152,9 @@ class NotificationSender:
         logged = False
         while True:
             try:
-                return await self.store_executor.run_write(self.outbox.mark_sent, leased, receipt, self.clock())
+                return await self.store_executor.run_write(
+                    self.outbox.mark_sent, leased, receipt, self.clock(), headline, cause
+                )
             except StoreUnavailableError as e:
                 if not logged:
                     self._log_not_acknowledged(leased.notification.destination, e)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, MetaData, Table, Text
 
-from watchdog.domain.model import DeliveryState
+from watchdog.domain.model import DeliveryState, IncidentEvent
 
 metadata = MetaData(
     naming_convention={
@@ -131,6 +131,8 @@ alert_states = Table(  # a row only while something is wrong
     Column("first_bad_slot", BigInteger, nullable=False),
     Column("incident", Text),
     Column("reason", Text, nullable=False),
+    Column("other_reason", Text, nullable=False, server_default=""),
+    Column("other_count", Integer, nullable=False, server_default="0"),
     sqlite_with_rowid=False,
 )  # fmt: skip
 
@@ -169,13 +171,15 @@ incidents = Table(
     Column("since", BigInteger, nullable=False),  # the first bad slot
     Column("opened_slot", BigInteger, nullable=False),  # the slot that opened it
     Column("opened_at", BigInteger, nullable=False),
-    Column("reason", Text, nullable=False),
+    Column("reason", Text, nullable=False),  # the current cause
     Column("message", Text, nullable=False),
     Column("threshold", Integer, nullable=False),  # consecutive bad slots that were needed
     Column("routing_log", Text, nullable=False),  # JSON: each step of the routing decision, in words
     Column("resolved_slot", BigInteger),
     Column("resolved_at", BigInteger),
     Column("resolution", Text, nullable=False),
+    Column("first_reason", Text, nullable=False, server_default=""),  # the first cause, once there is another
+    Column("first_message", Text, nullable=False, server_default=""),
 )  # fmt: skip
 Index(
     "uq_incidents_open", incidents.c.probe, incidents.c.rule, incidents.c.subject, unique=True,
@@ -183,6 +187,15 @@ Index(
 )  # fmt: skip
 Index("ix_incidents_opened_at", incidents.c.opened_at)
 Index("ix_incidents_probe_opened_at", incidents.c.probe, incidents.c.opened_at)
+
+cause_changes = Table(  # changes of an open incident's cause
+    "cause_changes", metadata,
+    Column("incident", Text, primary_key=True),
+    Column("slot", BigInteger, primary_key=True),
+    Column("changed_at", BigInteger, nullable=False),
+    Column("reason", Text, nullable=False),  # the new cause
+    Column("message", Text, nullable=False),
+)  # fmt: skip
 
 outbox = Table(  # notifications, delivered or not
     "outbox", metadata,
@@ -197,7 +210,7 @@ outbox = Table(  # notifications, delivered or not
     Column("leased_until", BigInteger),
     Column("attempts", Integer, nullable=False),
     Column("detail", Text, nullable=False),  # the last error
-    Column("receipt", Text),  # JSON that the next delivery of this incident to this destination needs
+    Column("receipt", Text),  # JSON: what a delivery that was made in part returned
     Column("finished_at", BigInteger),
 )  # fmt: skip
 outbox_is_waiting = outbox.c.state == DeliveryState.WAITING
@@ -209,6 +222,25 @@ Index(
     postgresql_where=outbox_is_undelivered,
     sqlite_where=outbox_is_undelivered,
 )
+
+is_cause_change = outbox.c.event == IncidentEvent.CHANGED
+Index(
+    "ix_outbox_changed",
+    outbox.c.destination,
+    outbox.c.finished_at,
+    postgresql_where=is_cause_change,
+    sqlite_where=is_cause_change,
+)
+
+messages = Table(  # the message about an incident at a destination, as it was last sent or edited
+    "messages", metadata,
+    Column("incident", Text, primary_key=True),
+    Column("destination", Text, primary_key=True),
+    Column("headline", Text, nullable=False),  # its first line
+    Column("cause", Text, nullable=False),  # the sentence that it states as the cause
+    Column("receipt", Text, nullable=False),  # JSON that the next delivery to this destination needs
+    Column("sent_at", BigInteger, nullable=False),
+)  # fmt: skip
 
 destination_backoff = Table(  # destinations that asked for a pause
     "destination_backoff", metadata,

@@ -142,7 +142,7 @@ def test_a_suspect_state_counts_bad_findings_and_keeps_the_first_slot_and_the_ne
 
 def test_a_bad_finding_resets_the_good_count_of_an_open_state() -> None:
     alert_states = {KEY: opened(2)}
-    apply_finding(alert_policy(), alert_states, 9 * SLOT_INTERVAL_MS, Finding(*KEY, True, "dns.failed"), [])
+    apply_finding(alert_policy(), alert_states, 9 * SLOT_INTERVAL_MS, Finding(*KEY, True, "timeout.exceeded"), [])
     assert alert_states == {KEY: opened(0)}
 
 
@@ -285,3 +285,78 @@ def test_the_state_of_a_probe_is_the_worst_of_its_open_findings(
 def test_every_rule_is_registered() -> None:
     modules = [import_module(f"{rules.__name__}.{module.name}") for module in iter_modules(rules.__path__)]
     assert {module.RULE_NAME for module in modules if hasattr(module, "RULE_NAME")} == set(HEALTH_STATE_BY_RULE)
+
+
+# ------------------------------------------------------------------------------------------ the cause of an incident
+
+
+class CauseRow(NamedTuple):
+    sentence: str
+    rule: str
+    failure_threshold: int
+    reasons: str
+    """Of the bad slots in order; `-` is a good slot."""
+    changes: str
+    """"slot reason" of each change, slots counted from 1."""
+
+
+CAUSES = [
+    CauseRow("a cause that stays for the threshold is the new one", "availability", 2,
+             "http.503 http.503 connection.refused connection.refused", "4 connection.refused"),
+    CauseRow("one slot fewer changes nothing", "availability", 3,
+             "http.503 http.503 http.503 timeout.connect timeout.connect http.503 timeout.connect timeout.connect", ""),
+    CauseRow("a good slot between starts the count again", "availability", 2,
+             "http.503 http.503 timeout.connect - timeout.connect", ""),
+    CauseRow("two other causes in turn change nothing", "availability", 2,
+             "http.503 http.503 timeout.connect dns.failed timeout.connect dns.failed", ""),
+    CauseRow("another member of the same transport family is the same cause", "availability", 1,
+             "timeout.connect timeout.first_byte timeout.body", ""),
+    CauseRow("every transport family compares as a family", "availability", 1,
+             "http.503 http.401 tls.expired tls.hostname dns.failed dns.timeout connection.refused connection.lost "
+             "protocol.error protocol.http2_only body.too_large body.decoded_too_large json.invalid json.truncated",
+             "3 tls.expired,5 dns.failed,7 connection.refused,9 protocol.error,11 body.too_large,13 json.invalid"),
+    CauseRow("members of one family count together towards the threshold", "availability", 2,
+             "dns.failed dns.failed timeout.connect timeout.body", "4 timeout.body"),
+    CauseRow("back to the first cause is a change as well", "availability", 1,
+             "http.503 timeout.connect http.503", "2 timeout.connect,3 http.503"),
+    CauseRow("reasons of jobs compare whole, at once", "job", 3,
+             "job.overdue job.failed job.stuck", "2 job.failed,3 job.stuck"),
+    CauseRow("reasons of tasks compare whole", "task", 2,
+             "task.stale task.stale task.failed task.failed", "4 task.failed"),
+    CauseRow("reasons of canaries compare whole", "availability", 1,
+             "canary.not_picked_up canary.lost", "2 canary.lost"),
+    CauseRow("reasons of MCP compare whole", "availability", 1, "mcp.not_mcp mcp.tool_error", "2 mcp.tool_error"),
+    CauseRow("a family's own name is no member of it", "availability", 1, "timeout.connect timeouts.x", "2 timeouts.x"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("row", CAUSES, ids=lambda row: row.sentence)
+def test_the_cause_of_an_incident(row: CauseRow) -> None:
+    alert_states: AlertStates = {}
+    out: list[IncidentTransition] = []
+    policy = alert_policy(row.failure_threshold, 3)
+    for slot, reason in enumerate(row.reasons.split(), 1):
+        finding = Finding(row.rule, "", reason != "-", reason.strip("-"), f"sentence of {reason}")
+        apply_finding(policy, alert_states, slot, finding, out)
+    changes = [transition for transition in out if transition.event is IncidentEvent.CHANGED]
+    assert ",".join(f"{change.slot} {change.reason}" for change in changes) == row.changes
+    assert [change.message for change in changes] == [f"sentence of {change.reason}" for change in changes]
+    assert len({transition.incident for transition in out}) == 1
+    (state,) = alert_states.values()
+    assert state.reason == (changes[-1].reason if changes else row.reasons.split()[0])
+
+
+def test_a_change_is_decided_alike_wherever_the_fold_is_interrupted() -> None:
+    reasons = ["http.503", "http.503", "dns.failed", "dns.failed", "-", "http.401", "http.401", "dns.failed"]
+    policy = alert_policy(2, 2)
+
+    def fold(cut: int) -> list[IncidentTransition]:
+        stored: AlertStates = {}
+        out: list[IncidentTransition] = []
+        for slot, reason in enumerate(reasons):
+            if slot == cut:  # as if the states were written and read again
+                stored = {key: AlertState(*state) for key, state in stored.items()}
+            apply_finding(policy, stored, slot, Finding(*KEY, reason != "-", reason, reason), out)
+        return out
+
+    assert all(fold(cut) == fold(-1) for cut in range(len(reasons)))

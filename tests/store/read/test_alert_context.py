@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from tests.support.builders import healthy_job
 from tests.support.store import (
     INTERVAL_MS,
     LOCATION,
@@ -19,6 +20,8 @@ from tests.support.store import (
 )
 from watchdog.domain.model import (
     AlertContext,
+    CauseChange,
+    DeliveryState,
     Evidence,
     Incident,
     IncidentEvent,
@@ -29,10 +32,12 @@ from watchdog.domain.model import (
     RunSummary,
     Severity,
 )
+from watchdog.domain.observations import JobFacts
 from watchdog.store.database import Database
 from watchdog.store.read import alert_context as alert_context
 from watchdog.store.read.alert_context import MAX_RECENT_RUNS, load_alert_context
-from watchdog.store.tables import evidence, results
+from watchdog.store.read.job_runs import list_job_runs
+from watchdog.store.tables import check_ins, evidence, results
 
 FAIL, PASS = Outcome.FAIL, Outcome.PASS
 MESSAGE = "HTTP 503"
@@ -81,6 +86,8 @@ def test_a_target_that_is_down(database: Database) -> None:
         ),
         location=LOCATION,
         incident_url=f"https://status.example/incidents/{incident.id}",
+        probe_url="https://status.example/probes/api",
+        other_destinations=(("oncall/email", DeliveryState.WAITING),),
     )  # fmt: skip
 
 
@@ -235,3 +242,55 @@ def test_the_context_outlives_the_probe_and_its_results(database: Database) -> N
 def test_an_unknown_incident_has_no_context(database: Database) -> None:
     with pytest.raises(sa.exc.NoResultFound):
         context_of(StoreHarness(database), "nothing")
+
+
+# ------------------------------------------------------------------------------------------------- causes and job runs
+
+
+def test_a_context_has_the_current_cause_the_first_and_every_change(database: Database) -> None:
+    harness = StoreHarness(database, [make_registered_probe(failure_threshold=2)])
+    probe = harness.database_ids[0]
+    for index, reason in enumerate(
+        ["dns.failed", "dns.failed", "http.503", "http.503", "tls.expired", "tls.expired"], 1
+    ):
+        harness.record_results(make_result(probe, at(index), "fail", reason=reason, message=f"sentence of {reason}"))
+    context = context_of(harness, harness.load_alert_states(probe)["availability", ""].incident or "")
+    assert (context.incident.reason, context.incident.message) == ("tls.expired", "sentence of tls.expired")
+    assert (context.incident.first_reason, context.incident.opening_message) == ("dns.failed", "sentence of dns.failed")
+    assert context.cause_changes == (
+        CauseChange(at(4) + 300, "http.503", "sentence of http.503"),
+        CauseChange(at(6) + 300, "tls.expired", "sentence of tls.expired"),
+    )
+
+
+@pytest.mark.parametrize("name", ["backup", 'na"me % _ \\', "日本"])
+def test_of_a_job_the_runs_of_the_job_are_shown_and_not_the_polls(database: Database, name: str) -> None:
+    harness = StoreHarness(database, [make_registered_probe(failure_threshold=1)]).without_downtime()
+    probe = harness.database_ids[0]
+    runs = [(at(1), True), (at(40), True), (at(90), False), (at(91), False)]
+    for minute in range(1, 100):
+        ended = [run for run in runs if run[0] <= at(minute)]
+        newest_end, succeeded = ended[-1]
+        last_ok = max(end for end, ok in ended if ok)
+        facts = JobFacts(name, last_end=newest_end, last_ok=last_ok, duration=minute, failures=0 if succeeded else 1)
+        other = healthy_job("other", at(minute))
+        previous = at(minute - 1) if minute > 1 else None
+        result = make_result(probe, at(minute), jobs=[facts, other], previous_slot=previous)
+        harness.record_results(result, now=at(minute))
+    context = context_of(harness, harness.load_alert_states(probe)["job", name].incident or "", now=at(100))
+    assert [(run.slot, run.outcome) for run in context.recent_runs] == [(end, PASS if ok else FAIL) for end, ok in runs]
+    assert context.last_good is not None
+    assert context.last_good.slot == at(40)
+
+
+def test_of_a_heartbeat_the_check_ins_are_the_runs(database: Database) -> None:
+    harness = StoreHarness(database, [make_registered_probe()])
+    probe = harness.database_ids[0]
+    entries = [("start", 1, None), ("ok", 2, 60_000), ("log", 3, None), ("start", 4, None), ("fail", 5, 61_000)]
+    with database.write_transaction() as connection:
+        for kind, minute, duration in entries:
+            row = {"probe": probe, "occurred_at": at(minute), "id": kind + str(minute), "kind": kind}
+            connection.execute(sa.insert(check_ins).values(**row, run_id="", duration=duration, output=""))
+        runs = list_job_runs(connection, probe, "heartbeat", "Backup", 20)
+        assert runs == [RunSummary(at(2), PASS, 60_000), RunSummary(at(5), FAIL, 61_000)]
+        assert list_job_runs(connection, probe, "heartbeat", "Backup", 1) == runs[-1:]

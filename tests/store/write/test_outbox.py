@@ -22,10 +22,12 @@ from watchdog.domain.model import IncidentEvent
 from watchdog.domain.routing import RoutingTable
 from watchdog.store import codec
 from watchdog.store.database import Database
-from watchdog.store.tables import destination_backoff, outbox
-from watchdog.store.write.outbox import OPENED_SEQ, RESOLVED_SEQ, LeasedNotification
+from watchdog.store.tables import cause_changes, destination_backoff, incidents, messages, outbox
+from watchdog.store.write.outbox import MIN_CHANGED_INTERVAL_MS, OPENED_SEQ, LeasedNotification
 
 SLOT = START_AT + INTERVAL_MS
+RESOLVED_SEQ = 1
+"""Of an incident whose cause has not changed."""
 SLACK_ONLY = RoutingTable({"oncall": ("oncall/slack",)})
 EMAIL_AND_SLACK = RoutingTable({"oncall": ("oncall/email", "oncall/slack")})
 
@@ -60,7 +62,7 @@ def test_each_destination_has_its_own_notification(database: Database) -> None:
     assert [(n.notification.destination, n.notification.seq, n.notification.event) for n in leased] == [
         ("oncall/email", OPENED_SEQ, IncidentEvent.OPENED), ("oncall/slack", OPENED_SEQ, IncidentEvent.OPENED)
     ]  # fmt: skip
-    assert all((n.attempts, dict(n.opened_receipt), n.merged) == (0, {}, False) for n in leased)
+    assert all((n.attempts, dict(n.previous_receipt), n.merged) == (0, {}, False) for n in leased)
     assert len({n.lease_token for n in leased}) == 2
     assert len({n.notification.idempotency_key for n in leased}) == 2
     harness.outbox.mark_sent(leased[0], {}, SLOT + 100)
@@ -81,7 +83,7 @@ def test_resolved_comes_with_the_receipt_of_opened(database: Database) -> None:
     now = resolve_incident(harness)
     leased = lease_one(harness, now)
     assert (leased.notification.seq, leased.notification.event) == (RESOLVED_SEQ, IncidentEvent.RESOLVED)
-    assert leased.opened_receipt == {"channel": "C1", "ts": "1.2"}
+    assert leased.previous_receipt == {"channel": "C1", "ts": "1.2"}
     assert not leased.merged
     harness.outbox.mark_sent(leased, {}, now)
     assert outbox_states(harness) == ["sent", "sent"]
@@ -124,7 +126,7 @@ def test_resolved_waits_while_opened_is_being_sent(database: Database) -> None:
     assert harness.lease_notifications(now) == []
     harness.outbox.mark_sent(leased, {"ts": "1"}, now + 100)
     resolved = lease_one(harness, now + 100)
-    assert (resolved.notification.seq, resolved.merged, resolved.opened_receipt) == (RESOLVED_SEQ, False, {"ts": "1"})
+    assert (resolved.notification.seq, resolved.merged, resolved.previous_receipt) == (RESOLVED_SEQ, False, {"ts": "1"})
 
 
 def test_resolved_waits_for_the_retry_of_opened(database: Database) -> None:
@@ -345,7 +347,7 @@ def test_a_partial_receipt_is_passed_to_the_next_attempt_only(database: Database
     harness.outbox.schedule_retry(second := harness.lease_notifications(now)[0], now, "connection refused")
     assert second.partial_receipt == {"settled": ["ann"]}
     third = harness.lease_notifications(now)[0]
-    assert (third.partial_receipt, third.opened_receipt) == ({"settled": ["ann"]}, {})
+    assert (third.partial_receipt, third.previous_receipt) == ({"settled": ["ann"]}, {})
     harness.outbox.mark_sent(third, {"message_id": "a"}, now)
     harness.record_each(*make_results(harness.database_ids[0], "p", START_AT + INTERVAL_MS))
     resolved = next(
@@ -353,7 +355,7 @@ def test_a_partial_receipt_is_passed_to_the_next_attempt_only(database: Database
         for leased in harness.lease_notifications(now + INTERVAL_MS)
         if leased.notification.destination == "oncall/email"
     )
-    assert (resolved.partial_receipt, resolved.opened_receipt) == ({}, {"message_id": "a"})
+    assert (resolved.partial_receipt, resolved.previous_receipt) == ({}, {"message_id": "a"})
 
 
 def test_a_retry_does_not_delay_other_notifications(database: Database) -> None:
@@ -389,7 +391,7 @@ def test_responses_may_contain_unstorable_characters(database: Database) -> None
     harness.outbox.mark_undelivered(lease_one(harness, SLOT + 1_001), "\0", SLOT + 1_001)
     rows = harness.select_rows(outbox)
     assert sorted(row["state"] for row in rows) == ["sent", "undelivered"]
-    assert [codec.loads(row["receipt"]) for row in rows if row["receipt"]] == [{"ts": "��"}]
+    assert codec.loads(harness.select_row(messages)["receipt"]) == {"ts": "��"}
 
 
 def test_resolved_of_a_removed_probe_waits_for_opened(database: Database) -> None:
@@ -411,3 +413,118 @@ def test_successive_incidents_are_sent_in_order(database: Database) -> None:
         sent.append((leased[0].notification.event, leased[0].merged))
         harness.outbox.mark_sent(leased[0], {}, now)
     assert sent == [(IncidentEvent.RESOLVED, True), (IncidentEvent.RESOLVED, True)]
+
+
+# --------------------------------------------------------------------------------------------- a cause that changes
+
+
+def change_cause(harness: StoreHarness, reason: str, at: int, probe: int = 0) -> None:
+    """One bad result is sufficient, because `failure_threshold` is 1."""
+    slot = harness.database_ids[probe]
+    harness.record_results(make_result(slot, at, "fail", reason=reason, message=f"sentence of {reason}"), now=at)
+
+
+def send_due(harness: StoreHarness, now: int, headline: str = "", editing: tuple[str, ...] = ()) -> list[str]:
+    """Send what is due, and what becomes due by that; returns the events."""
+    destinations = {name for names in harness.routes.receivers.values() for name in names}
+    events: list[str] = []
+    while leased := harness.outbox.lease_due_notifications(now, LEASE_MS, destinations, editing):
+        for each in leased:
+            harness.outbox.mark_sent(each, {"sent": len(events)}, now, headline, "cause")
+            events.append(str(each.notification.event))
+    return events
+
+
+def test_a_changed_cause_is_stored_beside_the_first_and_sent(database: Database) -> None:
+    harness = open_incident(database, EMAIL_AND_SLACK)
+    assert send_due(harness, SLOT) == ["opened", "opened"]
+    first = harness.select_row(incidents)
+    change_cause(harness, "connection.refused", SLOT + INTERVAL_MS)
+    change_cause(harness, "tls.expired", SLOT + 2 * INTERVAL_MS)
+    now = harness.select_row(incidents)
+    assert (now["reason"], now["message"]) == ("tls.expired", "sentence of tls.expired")
+    assert (now["first_reason"], now["first_message"]) == (first["reason"], first["message"])
+    assert [(row["reason"], row["slot"]) for row in harness.select_rows(cause_changes)] == [
+        ("connection.refused", SLOT + INTERVAL_MS), ("tls.expired", SLOT + 2 * INTERVAL_MS)
+    ]  # fmt: skip
+    assert send_due(harness, SLOT + 2 * INTERVAL_MS) == ["changed", "changed"], "two changes are one message"
+
+
+def test_a_change_before_opened_is_sent_becomes_part_of_it(database: Database) -> None:
+    harness = open_incident(database)
+    change_cause(harness, "connection.refused", SLOT + INTERVAL_MS)
+    assert send_due(harness, SLOT + INTERVAL_MS) == ["opened"]
+    assert outbox_states(harness) == ["sent"]
+
+
+def test_a_change_while_opened_is_being_sent_follows_it(database: Database) -> None:
+    harness = open_incident(database)
+    opened = lease_one(harness, SLOT + INTERVAL_MS - 1_000)
+    change_cause(harness, "connection.refused", SLOT + INTERVAL_MS)
+    change_cause(harness, "tls.expired", SLOT + INTERVAL_MS + 1_000)
+    assert harness.lease_notifications(SLOT + INTERVAL_MS) == []
+    harness.outbox.mark_sent(opened, {"ts": "1"}, SLOT + INTERVAL_MS, "Down: API: HTTP 503", "HTTP 503")
+    changed = lease_one(harness, SLOT + INTERVAL_MS + 1_000)
+    assert changed.notification.event is IncidentEvent.CHANGED
+    assert (changed.previous_receipt, changed.previous_headline) == ({"ts": "1"}, "Down: API: HTTP 503")
+    assert changed.previous_cause == "HTTP 503"
+
+
+def test_a_change_of_an_incident_that_was_never_delivered_is_its_opening(database: Database) -> None:
+    harness = open_incident(database)
+    harness.outbox.mark_undelivered(lease_one(harness, SLOT), "refused", SLOT)
+    change_cause(harness, "connection.refused", SLOT + INTERVAL_MS)
+    assert send_due(harness, SLOT + INTERVAL_MS) == ["opened"]
+    resolve_incident(harness)
+    harness.record_results(make_result(harness.database_ids[0], SLOT + 2 * INTERVAL_MS), now=SLOT + 2 * INTERVAL_MS)
+    assert not lease_one(harness, SLOT + 2 * INTERVAL_MS).merged
+
+
+def test_a_destination_gets_at_most_one_change_in_five_minutes(database: Database) -> None:
+    probes = make_registered_probes(2, failure_threshold=1, success_threshold=1)
+    harness = StoreHarness(database, probes, routes=SLACK_ONLY).without_downtime()
+    for probe in harness.database_ids:
+        harness.record_results(make_result(probe, SLOT, "fail"), now=SLOT)
+    assert send_due(harness, SLOT) == ["opened", "opened"]
+    changed_at = SLOT + INTERVAL_MS
+    change_cause(harness, "connection.refused", changed_at, probe=0)
+    assert send_due(harness, changed_at) == ["changed"]
+    change_cause(harness, "tls.expired", changed_at + 1_000, probe=0)
+    change_cause(harness, "timeout.connect", changed_at + 2_000, probe=0)
+    change_cause(harness, "dns.failed", changed_at + 2_000, probe=1)
+    assert send_due(harness, changed_at + MIN_CHANGED_INTERVAL_MS - 1) == []
+    assert send_due(harness, changed_at + MIN_CHANGED_INTERVAL_MS) == ["changed"]
+    assert send_due(harness, changed_at + 2 * MIN_CHANGED_INTERVAL_MS - 1) == []
+    assert send_due(harness, changed_at + 2 * MIN_CHANGED_INTERVAL_MS) == ["changed"]
+    assert outbox_states(harness).count("waiting") == 0
+
+
+def test_a_destination_that_edits_its_message_gets_every_change_at_once(database: Database) -> None:
+    harness = open_incident(database, EMAIL_AND_SLACK)
+    send_due(harness, SLOT)
+    events = []
+    for number, reason in enumerate(("connection.refused", "tls.expired", "dns.failed"), 1):
+        change_cause(harness, reason, SLOT + number * 1_000)
+        events.append(send_due(harness, SLOT + number * 1_000, editing=("oncall/slack",)))
+    assert events == [["changed", "changed"], ["changed"], ["changed"]], "email waits"
+
+
+def test_a_recovery_does_not_wait_for_a_change_that_is_too_soon(database: Database) -> None:
+    harness = open_incident(database)
+    send_due(harness, SLOT)
+    change_cause(harness, "connection.refused", SLOT + 1_000)
+    assert send_due(harness, SLOT + 1_000) == ["changed"]
+    change_cause(harness, "tls.expired", SLOT + 2_000)
+    assert send_due(harness, SLOT + 2_000) == []
+    now = resolve_incident(harness)
+    assert send_due(harness, now) == ["resolved"]
+    assert outbox_states(harness) == ["sent", "sent", "merged", "sent"]
+
+
+def test_a_change_at_a_destination_without_resolved_is_still_sent(database: Database) -> None:
+    routes = RoutingTable(SLACK_ONLY.receivers, without_resolved=frozenset({"oncall/slack"}))
+    harness = open_incident(database, routes)
+    send_due(harness, SLOT)
+    change_cause(harness, "connection.refused", SLOT + 1_000)
+    resolve_incident(harness)
+    assert send_due(harness, SLOT + INTERVAL_MS) == ["changed"]

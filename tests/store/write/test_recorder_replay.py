@@ -17,7 +17,15 @@ from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.rules import AlertPolicy, AlertStates, UptimeClock, stale
 from watchdog.domain.rules.engine import apply_finding, apply_result
 from watchdog.store.listings import read_results
-from watchdog.store.tables import RESULT_COLUMNS, evaluation_cursors, incidents, outbox, results, staleness_events
+from watchdog.store.tables import (
+    RESULT_COLUMNS,
+    cause_changes,
+    evaluation_cursors,
+    incidents,
+    outbox,
+    results,
+    staleness_events,
+)
 
 COMMON: Any = {"deadline": None, "suppress_health_check": list(HealthCheck), "print_blob": False}
 SQLITE = settings(max_examples=100, **COMMON)
@@ -89,7 +97,11 @@ def histories(draw: st.DrawFn) -> History:
         if outcome is Outcome.ERROR:
             jobs = None
         listings = make_listings(slot, tasks, preferences, jobs)
-        reason = draw(st.sampled_from(["mcp.tool_error", "http.503"])) if outcome is not Outcome.PASS else ""
+        reason = (
+            draw(st.sampled_from(["mcp.tool_error", "http.503", "http.401", "timeout.exceeded"]))
+            if outcome is not Outcome.PASS
+            else ""
+        )
         result = Result(1, slot, LOCATION, outcome, reason, "x", 100, listings=listings, previous_slot=before)
         at = clock.deadline_after(slot, draw(st.integers(0, int(lateness * 1.2))))  # some are late
         arrivals += [(at, result)] + [(at + draw(st.integers(0, 2 * INTERVAL_MS)), result)] * draw(st.integers(0, 1))
@@ -171,13 +183,26 @@ def check_replay(databases: DatabasePair, history: History, skew: int) -> None:
     )
     opened = [transition for transition in replayed if transition.event is IncidentEvent.OPENED]
     assert {row["id"] for row in harness.select_rows(incidents)} == {transition.incident for transition in opened}
-    assert len(harness.select_rows(outbox)) == 2 * len(replayed), "each of two destinations gets every transition once"
+    changed = [transition for transition in replayed if transition.event is IncidentEvent.CHANGED]
+    assert len(harness.select_rows(outbox)) == 2 * (len(replayed) - len(changed)), (
+        "each of two destinations gets every transition once; a change becomes part of what is waiting"
+    )
+    causes = {t.incident: (t.reason, t.message) for t in replayed if t.event is not IncidentEvent.RESOLVED}
+    first_causes = {t.incident: t.reason for t in opened if t.incident in {change.incident for change in changed}}
+    rows = harness.select_rows(incidents)
+    assert {row["id"]: (row["reason"], row["message"]) for row in rows} == causes, "the current cause"
+    assert {row["id"]: row["first_reason"] for row in rows if row["first_reason"]} == first_causes
+    assert {(row["incident"], row["slot"], row["reason"]) for row in harness.select_rows(cause_changes)} == {
+        (t.incident, t.slot, t.reason) for t in changed
+    }
     open_now: dict[tuple[str, str], str] = {}
     for transition in live:
         key = (transition.rule, transition.subject)
         if transition.event is IncidentEvent.OPENED:
             assert key not in open_now
             open_now[key] = transition.incident
+        elif transition.event is IncidentEvent.CHANGED:
+            assert open_now[key] == transition.incident
         else:
             assert open_now.pop(key) == transition.incident
 

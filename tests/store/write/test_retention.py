@@ -19,7 +19,17 @@ from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS
 from watchdog.domain.model import RecordedResult, Result
 from watchdog.domain.schedule import IntervalSchedule
 from watchdog.store.database import Database
-from watchdog.store.tables import downtime, evidence, incidents, outbox, results, rollups, staleness_events
+from watchdog.store.tables import (
+    cause_changes,
+    downtime,
+    evidence,
+    incidents,
+    messages,
+    outbox,
+    results,
+    rollups,
+    staleness_events,
+)
 from watchdog.store.write import retention
 from watchdog.store.write.retention import delete_expired_rows, roll_up_hours
 
@@ -226,14 +236,21 @@ def test_incidents_are_deleted_with_their_notifications(database: Database, monk
         database, make_registered_probes(4, failure_threshold=1, success_threshold=1)
     ).without_downtime()
     harness.record_results(*[make_result(p, FIRST_HOUR, "fail") for p in harness.database_ids])
+    for leased in harness.lease_notifications(FIRST_HOUR + 300):
+        harness.outbox.mark_sent(leased, {}, FIRST_HOUR + 300)
+    changed = [make_result(p, FIRST_HOUR + 1_000, "fail", reason="dns.failed") for p in harness.database_ids]
+    harness.record_results(*changed, now=FIRST_HOUR + 1_000)
+    assert (len(harness.select_rows(messages)), len(harness.select_rows(cause_changes))) == (2, 4)
     harness.record_results(*[make_result(p, FIRST_HOUR + INTERVAL_MS) for p in harness.database_ids[:3]])
-    assert len(harness.select_rows(outbox)) == 14
+    assert len(harness.select_rows(outbox)) == 16
     delete_all_expired(database, FIRST_HOUR + INTERVAL_MS + 90 * DAY_MS, DAY_MS, 90 * DAY_MS)
     assert len(harness.select_rows(incidents)) == 4, "not yet"
     delete_all_expired(database, FIRST_HOUR + 91 * DAY_MS, DAY_MS, 90 * DAY_MS)
     (remaining,) = harness.select_rows(incidents)
     assert remaining["probe"] == harness.database_ids[3]
-    assert {row["incident"] for row in harness.select_rows(outbox)} == {remaining["id"]}
+    for table in (outbox, messages, cause_changes):
+        assert {row["incident"] for row in harness.select_rows(table)} <= {remaining["id"]}
+    assert len(harness.select_rows(cause_changes)) == 1
 
 
 def test_staleness_events_expire_like_results_and_downtime_like_roll_ups(database: Database) -> None:

@@ -22,9 +22,11 @@ __all__ = [
     "TRANSPORT_FAMILIES",
     "Reason",
     "ReasonScope",
+    "advice",
     "describe",
     "family",
     "find_pattern_problem",
+    "is_same_cause",
     "matches",
     "reason_and_message",
     "status_class",
@@ -43,6 +45,12 @@ TRANSPORT_FAMILIES = ("dns", "connection", "tls", "timeout", "protocol", "http",
 def family(code: str) -> str:
     """The part before the dot: "http" of "http.503"."""
     return code.partition(".")[0]
+
+
+def is_same_cause(code: str, other_code: str) -> bool:
+    """Whether both describe one cause of an incident. Reasons of one transport family do: which phase of a request
+    fails, or with which status, varies while one problem lasts."""
+    return code == other_code or (family(code) == family(other_code) and family(code) in TRANSPORT_FAMILIES)
 
 
 def describe(code: str) -> Reason:
@@ -87,6 +95,14 @@ def title(code: str) -> str:
         return describe(code).title
     except KeyError:
         return code.replace(".", " ").replace("_", " ").capitalize()
+
+
+def advice(code: str) -> str:
+    """What to do about it, in Markdown; empty if there is none."""
+    try:
+        return describe(code).advice
+    except KeyError:
+        return ""
 
 
 def reason_and_message(code: str, detail: str = "", **facts: str) -> tuple[str, str]:

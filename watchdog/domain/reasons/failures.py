@@ -16,7 +16,7 @@ _CHECKS = (
         "expectation.failed",
         "Expectation failed",
         "An `expect` expression is false. The message shows the observed value.",
-        "See the evidence.",
+        "Look for what has changed in the service, or correct the expression.",
     ),
     _failure(
         "expectation.evaluation_failed",
@@ -88,7 +88,7 @@ _CHECKS = (
         "mcp.tool_error",
         "MCP tool failed",
         "The called tool reports `isError`. The message shows its text.",
-        "See the message and the server's log.",
+        "Look for this call in the server's log.",
     ),
     _failure(
         "mcp.unhealthy",
@@ -188,7 +188,7 @@ _QUEUES = (
         "canary.enqueue_failed",
         "Canary job not accepted",
         "The response to the request that starts the canary job does not have a 2xx status.",
-        "See the message and the excerpt.",
+        "Check the request or tool that enqueues jobs, and its credentials.",
     ),
     _failure(
         "canary.job_id_missing",
@@ -200,13 +200,13 @@ _QUEUES = (
         "canary.poll_failed",
         "Canary job not observable",
         "The state of the canary job could not be read before its deadline. The job itself may have succeeded.",
-        "See the message.",
+        "Check the request or resource that reports the job, and its credentials.",
     ),
     _failure(
         "canary.not_picked_up",
         "Not picked up",
         "No worker took the canary job within `start_within`.",
-        "The message shows the number of workers and of waiting jobs.",
+        "Check whether workers run, and which queues they take jobs from.",
         sentence="not picked up within {limit}",
     ),
     _failure(
@@ -235,7 +235,7 @@ _QUEUES = (
         "job.failed",
         "Failed",
         "The canary job failed, or a scheduled job failed at least `failures` times in a row.",
-        "The message shows the error.",
+        "Look for the error in the job's log.",
         sentence="{name} failed{repeats}",
     ),
     _failure(

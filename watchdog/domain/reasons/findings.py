@@ -95,7 +95,7 @@ FINDING_REASONS = (
         "task.failed",
         "Failed",
         "The last run of a task of an MCP server failed.",
-        "The message shows the server's text.",
+        "Look for the task in the server's log.",
         sentence="task {name} failed",
     ),
     _finding(
@@ -173,7 +173,7 @@ FINDING_REASONS = (
         "preference.failed",
         "Preference not met",
         "A `prefer` expression is false or cannot be evaluated.",
-        "The message shows the observed value.",
+        "Look for what slows the service down, or correct the expression.",
     ),
     Reason(
         ReasonScope.NO_DATA,

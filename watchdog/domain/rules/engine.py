@@ -20,6 +20,7 @@ from watchdog.domain.model import (
     Outcome,
     Result,
 )
+from watchdog.domain.reasons import is_same_cause
 from watchdog.domain.rules import availability, job, missing, no_verdict, preference, stale, task
 from watchdog.domain.rules.policy import AlertPolicy
 
@@ -57,8 +58,9 @@ def apply_finding(
 ) -> None:
     """Advances the state machine of one finding. Changes `alert_states` and appends to `transitions`.
 
-    A bad finding makes a clear subject suspect; `failure_threshold` bad ones in a row open an incident. A good finding
-    clears a suspect; `success_threshold` good ones in a row resolve an incident, and a bad one restarts their count.
+    A bad finding makes a clear subject suspect; `failure_threshold` bad ones in a row open an incident, and as many in
+    a row with another cause change its cause. A good finding clears a suspect; `success_threshold` good ones in a row
+    resolve an incident, and a bad one restarts their count.
     """
     key = (finding.rule, finding.subject)
     immediate = finding.rule in IMMEDIATE_RULES
@@ -87,7 +89,10 @@ def apply_finding(
     if finding.bad:
         state = state or AlertState(bad_count=0, good_count=0, first_bad_slot=slot, incident=None)
         if state.incident is not None:
-            state = state._replace(good_count=0)
+            state = _count_other_cause(state._replace(good_count=0), finding.reason)
+            if state.other_count >= failure_threshold:
+                add_transition(IncidentEvent.CHANGED, state.first_bad_slot)
+                state = state._replace(reason=finding.reason, other_reason="", other_count=0)
         else:
             state = state._replace(bad_count=state.bad_count + 1, reason=finding.reason)
             if state.bad_count >= failure_threshold:
@@ -100,7 +105,15 @@ def apply_finding(
             add_transition(IncidentEvent.RESOLVED, state.first_bad_slot)
             del alert_states[key]
         else:
-            alert_states[key] = state._replace(good_count=state.good_count + 1)
+            alert_states[key] = state._replace(good_count=state.good_count + 1, other_reason="", other_count=0)
+
+
+def _count_other_cause(state: AlertState, reason: str) -> AlertState:
+    """Counts the bad slots in a row in which an open incident has one other cause than its current one."""
+    if is_same_cause(reason, state.reason):
+        return state._replace(other_reason="", other_count=0)
+    is_repeated = state.other_count > 0 and is_same_cause(reason, state.other_reason)
+    return state._replace(other_reason=reason, other_count=state.other_count + 1 if is_repeated else 1)
 
 
 def listed_subjects(rule: str, result: Result) -> Collection[str] | None:

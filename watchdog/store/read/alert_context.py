@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import quote
 
 import sqlalchemy as sa
 
 from watchdog.domain.model import (
     AlertContext,
+    CauseChange,
+    DeliveryState,
     Evidence,
     Incident,
     Notification,
@@ -19,10 +22,20 @@ from watchdog.domain.model import (
     RunSummary,
     Severity,
 )
-from watchdog.domain.rules import AlertPolicy, availability, evaluate_rules, no_verdict, stale
+from watchdog.domain.rules import AlertPolicy, availability, evaluate_rules, job, no_verdict, stale
 from watchdog.store import codec
 from watchdog.store.listings import read_results
-from watchdog.store.tables import RESULT_COLUMNS, evidence, incidents, probes, remediations, results
+from watchdog.store.read.job_runs import list_job_runs
+from watchdog.store.tables import (
+    RESULT_COLUMNS,
+    cause_changes,
+    evidence,
+    incidents,
+    outbox,
+    probes,
+    remediations,
+    results,
+)
 
 MAX_RECENT_RUNS = 20
 MAX_REEVALUATED_RESULTS = 200
@@ -42,12 +55,14 @@ def incident_from_row(row: Any) -> Incident:
         id=row.id, probe=row.probe, rule=row.rule, subject=row.subject, severity=Severity(row.severity),
         since=row.since, opened_at=row.opened_at, reason=row.reason, message=row.message,
         resolved_at=row.resolved_at, resolution=row.resolution,
+        first_reason=row.first_reason, first_message=row.first_message,
     )  # fmt: skip
 
 
 def load_alert_context(
-    connection: sa.Connection, notification: Notification, now: int, *, public_url: str = "", merged: bool = False
-) -> AlertContext:
+    connection: sa.Connection, notification: Notification, now: int, *, public_url: str = "", merged: bool = False,
+    previous_cause: str = "",
+) -> AlertContext:  # fmt: skip
     """`public_url`: the base of incident pages, if configured. Raises NoResultFound for an unknown incident."""
     row = connection.execute(INCIDENTS_QUERY.where(incidents.c.id == notification.incident)).one()
     probe = codec.probe_info_from_json(row.probe, row.info)
@@ -58,6 +73,13 @@ def load_alert_context(
     before = results.c.slot <= row.since if row.rule == stale.RULE_NAME else results.c.slot < row.since
     last_good = connection.execute(newest_first.where(before, results.c.outcome == Outcome.PASS).limit(1)).first()
     first_bad = connection.execute(newest_first.where(is_first_bad).limit(1)).first()
+    is_job = row.rule == job.RULE_NAME
+    recent_runs = tuple(_run_summary_from_row(r) for r in reversed(recent_rows))
+    last_good_run = None if last_good is None else _run_summary_from_row(last_good)
+    if is_job:
+        recent_runs = tuple(list_job_runs(connection, row.probe, probe.kind, row.subject, MAX_RECENT_RUNS))
+        good = [run for run in recent_runs if run.outcome is Outcome.PASS and run.slot < row.since]
+        last_good_run = good[-1] if good else None
     return AlertContext(
         event=notification.event,
         incident=incident_from_row(row),
@@ -65,15 +87,36 @@ def load_alert_context(
         now=now,
         bad_count=_count_bad_results(connection, row, probe, now),
         threshold=row.threshold,
-        last_good=None if last_good is None else _run_summary_from_row(last_good),
-        recent_runs=tuple(_run_summary_from_row(r) for r in reversed(recent_rows)),
+        last_good=last_good_run,
+        recent_runs=recent_runs,
         first_bad=_load_result_with_evidence(connection, first_bad),
         latest=_load_result_with_evidence(connection, recent_rows[0]) if recent_rows else None,
         remediation_attempts=tuple(list_remediation_attempts(connection, row.id)),
         location=recent_rows[0].location if recent_rows else "",
         incident_url=f"{public_url}/incidents/{row.id}" if public_url else "",
+        probe_url=f"{public_url}/probes/{quote(probe.id, safe='')}" if public_url else "",
+        other_destinations=_load_other_destinations(connection, notification),
         merged=merged,
+        cause_changes=tuple(list_cause_changes(connection, row.id)) if row.first_reason else (),
+        previous_cause=previous_cause,
     )
+
+
+def _load_other_destinations(
+    connection: sa.Connection, notification: Notification
+) -> tuple[tuple[str, DeliveryState], ...]:
+    query = sa.select(outbox.c.destination, outbox.c.state).where(
+        outbox.c.incident == notification.incident, outbox.c.destination != notification.destination
+    )
+    rows = connection.execute(query.order_by(outbox.c.destination, outbox.c.seq))
+    return tuple({destination: DeliveryState(state) for destination, state in rows}.items())
+
+
+def list_cause_changes(connection: sa.Connection, incident: str) -> list[CauseChange]:
+    """The changes of an incident's cause, oldest first."""
+    columns = [cause_changes.c[name] for name in CauseChange._fields]
+    query = sa.select(*columns).where(cause_changes.c.incident == incident).order_by(cause_changes.c.slot)
+    return [CauseChange(*row) for row in connection.execute(query)]
 
 
 def _count_bad_results(connection: sa.Connection, row: Any, probe: ProbeInfo, now: int) -> int:

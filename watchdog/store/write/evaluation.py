@@ -15,7 +15,7 @@ from watchdog.domain.rules import IMMEDIATE_RULES, AlertStates, apply_finding, f
 from watchdog.store.database import Database
 from watchdog.store.listings import ListingCache, read_results
 from watchdog.store.tables import alert_states, evaluation_cursors, staleness_events
-from watchdog.store.write.incidents import open_incident, resolve_incident
+from watchdog.store.write.incidents import change_cause, open_incident, resolve_incident
 from watchdog.store.write.probe_registry import ProbeRegistry
 from watchdog.store.write.watermark import Watermark
 
@@ -72,9 +72,7 @@ class AlertEvaluator:
     def load_alert_states(self, connection: sa.Connection, ids: Iterable[int]) -> dict[int, AlertStates]:
         states: dict[int, AlertStates] = defaultdict(dict)
         for row in connection.execute(sa.select(alert_states).where(alert_states.c.probe.in_(list(ids)))):
-            states[row.probe][row.rule, row.subject] = AlertState(
-                row.bad_count, row.good_count, row.first_bad_slot, row.incident, row.reason
-            )
+            states[row.probe][row.rule, row.subject] = AlertState(*(getattr(row, name) for name in AlertState._fields))
         return states
 
     def evaluate_probes(
@@ -199,6 +197,9 @@ class AlertEvaluator:
                 now=now,
                 destinations_without_resolved=self.routes.without_resolved,
             )
+            return
+        if transition.event is IncidentEvent.CHANGED:
+            change_cause(connection, transition, now)
             return
         registered = self.registry[transition.probe]
         routing = self.routes.decide_routing(registered.info, transition.reason)

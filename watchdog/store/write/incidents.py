@@ -1,4 +1,4 @@
-"""Opening and resolving incidents: the row, together with its notifications."""
+"""Opening, changing and resolving incidents: the row, together with its notifications."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import sqlalchemy as sa
 from watchdog.domain.model import IncidentTransition, Severity
 from watchdog.domain.routing import RoutingDecision
 from watchdog.store import codec
-from watchdog.store.tables import incidents
-from watchdog.store.write.outbox import enqueue_opened, enqueue_resolved
+from watchdog.store.tables import cause_changes, incidents
+from watchdog.store.write.outbox import enqueue_changed, enqueue_opened, enqueue_resolved
 
 
 def open_incident(
@@ -41,6 +41,28 @@ def open_incident(
         )
     )
     enqueue_opened(connection, transition.incident, routing.destinations, now)
+
+
+def change_cause(connection: sa.Connection, transition: IncidentTransition, now: int) -> None:
+    """Replace the current cause, and keep the first."""
+    is_first = incidents.c.first_reason == ""
+    values = {
+        "first_reason": sa.case((is_first, incidents.c.reason), else_=incidents.c.first_reason),
+        "first_message": sa.case((is_first, incidents.c.message), else_=incidents.c.first_message),
+        "reason": transition.reason,
+        "message": transition.message,
+    }
+    connection.execute(sa.update(incidents).where(incidents.c.id == transition.incident).values(**values))
+    connection.execute(
+        sa.insert(cause_changes).values(
+            incident=transition.incident,
+            slot=transition.slot,
+            changed_at=now,
+            reason=transition.reason,
+            message=transition.message,
+        )
+    )
+    enqueue_changed(connection, transition.incident, now)
 
 
 def resolve_incident(

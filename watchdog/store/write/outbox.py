@@ -16,10 +16,12 @@ from watchdog.domain.model import DeliveryState, IncidentEvent, Json, Notificati
 from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store import codec
 from watchdog.store.database import Database
-from watchdog.store.tables import destination_backoff, outbox, outbox_is_waiting
+from watchdog.store.tables import destination_backoff, messages, outbox, outbox_is_waiting
 
-OPENED_SEQ, RESOLVED_SEQ = 0, 1
-"""The order of an incident's notifications at one destination."""
+OPENED_SEQ = 0
+"""The first of an incident's notifications at a destination; each later one has the next number."""
+MIN_CHANGED_INTERVAL_MS = 300_000
+"""Between two messages at a destination that an incident's cause has changed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,13 +32,17 @@ class LeasedNotification:
     lease_token: str
     attempts: int
     """Earlier attempts."""
-    opened_receipt: Mapping[str, Json]
-    """What the delivery of `opened` returned."""
+    previous_receipt: Mapping[str, Json]
+    """What the incident's last delivery to this destination returned."""
     partial_receipt: Mapping[str, Json]
     """What the last attempt returned, if it was delivered in part."""
     created_at: int
     merged: bool = False
     """It reports the opening as well, which this destination has not received."""
+    previous_headline: str = ""
+    """The first line of the message that this destination has about the incident."""
+    previous_cause: str = ""
+    """The cause that this message states."""
 
 
 def enqueue_opened(connection: sa.Connection, incident: str, destinations: Iterable[str], now: int) -> None:
@@ -45,15 +51,32 @@ def enqueue_opened(connection: sa.Connection, incident: str, destinations: Itera
         connection.execute(sa.insert(outbox), rows)
 
 
+def enqueue_changed(connection: sa.Connection, incident: str, now: int) -> None:
+    """For every destination that got `opened`, unless a notification is waiting there: it will show the new cause.
+
+    One that is being sent may show the old cause. The rows are locked, so that none starts to be sent meanwhile.
+    """
+    query = sa.select(outbox).where(outbox.c.incident == incident)
+    rows = connection.execute(query.order_by(outbox.c.destination, outbox.c.seq).with_for_update())
+    last_rows = {row.destination: row for row in rows}
+    changed = [
+        _outbox_row(incident, destination, last.seq + 1, IncidentEvent.CHANGED, now)
+        for destination, last in last_rows.items()
+        if last.state != DeliveryState.WAITING or (last.leased_until is not None and last.leased_until > now)
+    ]
+    if changed:
+        connection.execute(sa.insert(outbox), changed)
+
+
 def enqueue_resolved(
     connection: sa.Connection, incident: str, now: int, destinations_without_resolved: Collection[str]
 ) -> None:
     """For every destination that got `opened`, even if the routes have changed since, except for those that want no
     `resolved`."""
-    notified = sa.select(outbox.c.destination).where(outbox.c.incident == incident, outbox.c.seq == OPENED_SEQ)
+    notified = sa.select(outbox.c.destination, sa.func.max(outbox.c.seq)).where(outbox.c.incident == incident)
     rows = [
-        _outbox_row(incident, destination, RESOLVED_SEQ, IncidentEvent.RESOLVED, now)
-        for destination in connection.execute(notified).scalars()
+        _outbox_row(incident, destination, last_seq + 1, IncidentEvent.RESOLVED, now)
+        for destination, last_seq in connection.execute(notified.group_by(outbox.c.destination))
         if destination not in destinations_without_resolved
     ]
     if rows:
@@ -70,26 +93,40 @@ def _outbox_row(incident: str, destination: str, seq: int, event: IncidentEvent,
 class Outbox:
     """Leases notifications to senders, and stores what became of each attempt.
 
-    Invariants: at most one process holds a row's lease; only its holder changes the row; an incident's `resolved` never
-    precedes its `opened` at a destination. A crash after sending and before `mark_sent` leads to one further copy.
+    Invariants: at most one process holds a row's lease; only its holder changes the row; an incident's notifications
+    never overtake each other at a destination. A crash after sending and before `mark_sent` leads to one further copy.
     """
 
     def __init__(self, database: Database):
         self.database = database
 
     def lease_due_notifications(
-        self, now: int, lease_ms: int, allowed_destinations: Collection[str]
+        self,
+        now: int,
+        lease_ms: int,
+        allowed_destinations: Collection[str],
+        editing_destinations: Collection[str] = (),
     ) -> list[LeasedNotification]:
         """Lease the longest-waiting due notification of each allowed destination, except for those in a pause.
 
-        An incident's `resolved` waits for its `opened`; if both are waiting, they are merged into one message. Other
-        destinations are left to processes that have them configured.
+        An incident's later notifications wait for its earlier ones; those that are waiting are merged into one message.
+        `changed` waits until MIN_CHANGED_INTERVAL_MS after the last one, unless the destination is one of
+        `editing_destinations`, where it edits a message. Other destinations are left to processes that have them
+        configured.
         """
         earlier = outbox.alias()
         blocked = sa.exists().where(
             earlier.c.incident == outbox.c.incident, earlier.c.destination == outbox.c.destination,
             earlier.c.seq < outbox.c.seq, earlier.c.state == DeliveryState.WAITING,
+            (earlier.c.event != IncidentEvent.CHANGED) | (earlier.c.leased_until > now),
         )  # fmt: skip
+        sent = outbox.alias()
+        changed_recently = sa.exists().where(
+            sent.c.destination == outbox.c.destination, sent.c.event == IncidentEvent.CHANGED,
+            sent.c.state == DeliveryState.SENT, sent.c.finished_at > now - MIN_CHANGED_INTERVAL_MS,
+        )  # fmt: skip
+        is_edit = outbox.c.destination.in_(editing_destinations)
+        too_soon = (outbox.c.event == IncidentEvent.CHANGED) & ~is_edit & changed_recently
         free = outbox.c.leased_until.is_(None) | (outbox.c.leased_until <= now)
         due = (outbox_is_waiting, outbox.c.due_at <= now, free)
         paused = sa.select(destination_backoff.c.destination).where(destination_backoff.c.retry_at > now)
@@ -97,7 +134,7 @@ class Outbox:
         destinations = sa.select(outbox.c.destination).where(*due, *allowed).distinct()
         first = (
             sa.select(outbox)
-            .where(*due, ~blocked, outbox.c.destination == sa.bindparam("name"))
+            .where(*due, ~blocked, ~too_soon, outbox.c.destination == sa.bindparam("name"))
             .order_by(outbox.c.due_at, outbox.c.created_at, outbox.c.incident)
             .limit(1)
             .with_for_update(skip_locked=True)
@@ -113,28 +150,53 @@ class Outbox:
         pair = (outbox.c.incident == row.incident, outbox.c.destination == row.destination)
         lease = {"lease_token": token, "leased_until": leased_until}
         connection.execute(sa.update(outbox).where(*pair, outbox_is_waiting).values(**lease))
-        row_by_seq = {each.seq: each for each in connection.execute(sa.select(outbox).where(*pair))}
-        opened, last = row_by_seq[OPENED_SEQ], row_by_seq[max(row_by_seq)]
-        opened_receipt = codec.loads(opened.receipt) if opened.state == DeliveryState.SENT else None
+        last = connection.execute(sa.select(outbox).where(*pair).order_by(outbox.c.seq.desc()).limit(1)).one()
+        is_message = (messages.c.incident == row.incident, messages.c.destination == row.destination)
+        message = connection.execute(sa.select(messages).where(*is_message)).first()
+        event = IncidentEvent(last.event)
+        if message is None and event is IncidentEvent.CHANGED:
+            event = IncidentEvent.OPENED
         return LeasedNotification(
-            notification=Notification(row.incident, row.destination, last.seq, IncidentEvent(last.event)),
+            notification=Notification(row.incident, row.destination, last.seq, event),
             lease_token=token,
             attempts=row.attempts,
-            opened_receipt=opened_receipt or {},
+            previous_receipt=codec.loads(message.receipt) if message is not None else {},
             partial_receipt=codec.loads(last.receipt) or {},
             created_at=last.created_at,
-            merged=last.seq == RESOLVED_SEQ and opened.state != DeliveryState.SENT,
+            merged=message is None and event is IncidentEvent.RESOLVED,
+            previous_headline=message.headline if message is not None else "",
+            previous_cause=message.cause if message is not None else "",
         )
 
-    def mark_sent(self, leased: LeasedNotification, receipt: Mapping[str, Json], now: int) -> None:
-        """The receiver has confirmed the notification, and with it every earlier one of the incident."""
+    def mark_sent(
+        self,
+        leased: LeasedNotification,
+        receipt: Mapping[str, Json],
+        now: int,
+        headline: str = "",
+        cause: str = "",
+    ) -> None:
+        """The receiver has confirmed the notification, and with it every earlier one of the incident. `headline` and
+        `cause`: of the message that it now has."""
         values = {"finished_at": now, "detail": ""}
+        message = {
+            "headline": replace_unstorable_characters(headline),
+            "cause": replace_unstorable_characters(cause),
+            "receipt": codec.dumps(dict(receipt)),
+            "sent_at": now,
+        }
         with self.database.write_transaction() as connection:
             is_sent = outbox.c.seq == leased.notification.seq
             self._release(connection, leased, ~is_sent, state=DeliveryState.MERGED, **values)
-            self._release(
-                connection, leased, is_sent, state=DeliveryState.SENT, receipt=codec.dumps(dict(receipt)), **values
-            )
+            if self._release(connection, leased, is_sent, state=DeliveryState.SENT, **values):
+                key = {name: getattr(leased.notification, name) for name in ("incident", "destination")}
+                insert = self.database.insert_statement(messages).values(**key, **message)
+                connection.execute(insert.on_conflict_do_update(index_elements=list(key), set_=message))
+
+    def mark_merged(self, leased: LeasedNotification, now: int) -> None:
+        """The destination's message already states all that the notification would."""
+        with self.database.write_transaction() as connection:
+            self._release(connection, leased, state=DeliveryState.MERGED, finished_at=now, detail="")
 
     def schedule_retry(
         self,
@@ -196,10 +258,12 @@ class Outbox:
 
     def _release(
         self, connection: sa.Connection, leased: LeasedNotification, *which: sa.ColumnElement[bool], **values: Json
-    ) -> None:  # fmt: skip
-        """End the lease after an attempt. Rows that another process has leased since are left alone."""
+    ) -> bool:  # fmt: skip
+        """End the lease after an attempt. Rows that another process has leased since are left alone. Returns whether
+        any row was still leased."""
         released = {"lease_token": None, "leased_until": None, "attempts": leased.attempts + 1, **values}
-        connection.execute(sa.update(outbox).where(*_leased_rows_filter(leased), *which).values(**released))
+        update = sa.update(outbox).where(*_leased_rows_filter(leased), *which).values(**released)
+        return connection.execute(update).rowcount > 0
 
 
 def _leased_rows_filter(leased: LeasedNotification) -> tuple[sa.ColumnElement[bool], ...]:

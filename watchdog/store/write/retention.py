@@ -12,10 +12,12 @@ from watchdog.domain.formatting import HOUR_MS
 from watchdog.domain.model import Outcome
 from watchdog.store.database import Database
 from watchdog.store.tables import (
+    cause_changes,
     check_ins,
     downtime,
     evidence,
     incidents,
+    messages,
     outbox,
     probes,
     remediations,
@@ -86,7 +88,9 @@ def delete_expired_rows(database: Database, now: int, results_retention_ms: int,
     result_expired &= results.c.slot < sa.func.coalesce(_newest_evaluated_slot(), results_cutoff)
     incident_expired = incidents.c.resolved_at < rollups_cutoff
     expired_incidents = sa.select(incidents.c.id).where(incident_expired)
-    referenced_incidents = sa.union(sa.select(outbox.c.incident), sa.select(remediations.c.incident))
+    referenced_incidents = sa.union(
+        *(sa.select(table.c.incident) for table in (outbox, messages, cause_changes, remediations))
+    )
     deleted = 0
     for table, is_expired in (
         (evidence, _older_than(evidence.c.probe, evidence.c.slot, results_cutoff) & evidence_expired),
@@ -100,6 +104,8 @@ def delete_expired_rows(database: Database, now: int, results_retention_ms: int,
         (downtime, downtime.c.ended_at < rollups_cutoff),
         (remediations, remediations.c.incident.in_(expired_incidents)),
         (outbox, outbox.c.incident.in_(expired_incidents)),
+        (messages, messages.c.incident.in_(expired_incidents)),
+        (cause_changes, cause_changes.c.incident.in_(expired_incidents)),
         (incidents, incident_expired & incidents.c.id.not_in(referenced_incidents)),
     ):
         key = list(table.primary_key.columns)

@@ -198,11 +198,14 @@ def build_incident_timeline(
 ) -> tuple[TimelineEvent, ...]:
     """Newest first. Events of the same instant keep the order in which they are generated."""
     incident = record.incident
-    opening = incident.message if incident.rule in IMMEDIATE_RULES else f"{record.threshold} bad results in a row"
+    opening = (
+        incident.opening_message if incident.rule in IMMEDIATE_RULES else f"{record.threshold} bad results in a row"
+    )
     state = HEALTH_STATE_BY_RULE[incident.rule]
     events = [
         *_events_before_opening(record, context),
         TimelineEvent(incident.opened_at, f"Opened, {incident.severity}", opening, state),
+        *(TimelineEvent(change.changed_at, "Cause changed", change.message, state) for change in context.cause_changes),
         *_delivery_events(deliveries),
     ]
     for attempt in context.remediation_attempts:
@@ -229,7 +232,7 @@ def _events_before_opening(record: IncidentRecord, context: AlertContext) -> Ite
         duration = "" if last_good.duration is None else format_duration(last_good.duration)
         yield TimelineEvent(last_good.slot, "Last good result", duration, HealthState.UP)
     if first_bad:
-        message = (first_bad.message if not record.incident.subject else "") or record.incident.message
+        message = (first_bad.message if not record.incident.subject else "") or record.incident.opening_message
         detail = f"{message} · state not changed yet" if record.threshold > 1 else message
         yield TimelineEvent(first_bad.slot, "First bad result", detail, HealthState.DEGRADED)
 
@@ -269,7 +272,8 @@ def _decision_steps(record: IncidentRecord) -> Iterator[tuple[str, str]]:
     """(step, setting behind it): why the incident opened, its severity, and the routing."""
     incident = record.incident
     if incident.rule in IMMEDIATE_RULES:
-        yield incident.message if incident.subject else capitalize_first(incident.message), ""
+        opening = incident.opening_message
+        yield opening if incident.subject else capitalize_first(opening), ""
     else:
         setting = f"alert.failure_threshold: {record.threshold}"
         yield f"{format_count(record.threshold, 'bad result')} in a row", setting

@@ -1,0 +1,259 @@
+"""The fields of a message about an incident: what was checked, expected and observed, since when, and what to do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from watchdog.domain import reasons
+from watchdog.domain.formatting import (
+    NBSP,
+    format_count,
+    format_duration,
+    format_remediation,
+    format_timestamp,
+    sparkline,
+)
+from watchdog.domain.model import (
+    LOCAL_LOCATION,
+    AlertContext,
+    DeliveryState,
+    IncidentEvent,
+    Outcome,
+    RemediationState,
+    ResultWithEvidence,
+)
+from watchdog.domain.rules import task
+from watchdog.domain.text import replace_unsafe_characters, shorten, to_single_line
+
+MAX_NAME_CHARS, MAX_CAUSE_CHARS, MAX_EXCERPT_CHARS = 80, 240, 300
+"""The incident's page has the full text."""
+MAX_EXPECTATIONS = 5
+"""Broken expectations that a message lists."""
+CLOSED_PHRASES = {"subject.no_longer_listed": "is no longer listed", "probe.removed": "was removed"}
+"""How an incident ended that did not recover, by its resolution."""
+
+
+@dataclass(frozen=True, slots=True)
+class MessageField:
+    """A labelled line: `code`, set in a monospaced font, followed by `text`."""
+
+    label: str
+    text: str
+    code: str = ""
+
+
+def safe_line(text: str, max_chars: int) -> str:
+    """Untrusted text as one line of at most `max_chars` characters, without control characters."""
+    return replace_unsafe_characters(to_single_line(text, max_chars))
+
+
+def replace_nbsp(text: str) -> str:
+    """For subjects, JSON and logs, where people search for text."""
+    return text.replace(NBSP, " ")
+
+
+# --- fields
+
+
+def attribute_fields(context: AlertContext) -> tuple[MessageField, ...]:
+    """Severity; the group if there is one, and the location if it is not the only one."""
+    is_open, location = context.event is not IncidentEvent.RESOLVED, context.location
+    severity = context.incident.severity
+    fields = (
+        MessageField("Severity", severity if is_open else f"was {severity}"),
+        MessageField("Group", safe_line(context.probe.group, MAX_NAME_CHARS)),
+        MessageField("Location", safe_line(location, MAX_NAME_CHARS) if location != LOCAL_LOCATION else ""),
+    )
+    return tuple(field for field in fields if field.text)
+
+
+def opened_fields(context: AlertContext, cause: str) -> tuple[MessageField, ...]:
+    incident = context.incident
+    counts = context.bad_count and incident.rule not in ("stale", "job")
+    checks = f", {format_count(context.bad_count, 'check')}" if counts else ""
+    since = f"{format_timestamp(incident.since, context.now)} UTC{checks}; {_last_good_text(context)}"
+    return (
+        *_checked_fields(context),
+        *(MessageField("Expected", f"· {observed}", code) for code, observed in _broken_expressions(context, cause)),
+        *_expected_fields(context, cause),
+        MessageField("Since", since),
+        *_first_cause_fields(context),
+        *_history_fields(context),
+        *_advice_fields(context),
+        *_other_destination_fields(context),
+    )
+
+
+def _first_cause_fields(context: AlertContext) -> tuple[MessageField, ...]:
+    incident = context.incident
+    if not incident.first_reason or incident.opening_message == incident.message:
+        return ()
+    return (MessageField("At first", safe_line(incident.opening_message, MAX_CAUSE_CHARS)),)
+
+
+def _advice_fields(context: AlertContext) -> tuple[MessageField, ...]:
+    """What to do, from the catalogue; a runbook is a link beside it."""
+    advice = reasons.advice(context.incident.reason).replace("`", "")
+    return (MessageField("What to do", advice),) if advice else ()
+
+
+def _other_destination_fields(context: AlertContext) -> tuple[MessageField, ...]:
+    """Who else is notified of the incident."""
+    names = [
+        f"{safe_line(name, MAX_NAME_CHARS)}{' (not delivered)' if state is DeliveryState.UNDELIVERED else ''}"
+        for name, state in context.other_destinations
+    ]
+    return (MessageField("Also to", ", ".join(names)),) if names else ()
+
+
+def _last_good_text(context: AlertContext) -> str:
+    last_good = context.last_good
+    if last_good is None:
+        return f"no good {'run' if context.incident.rule == 'job' else 'result'} before"
+    duration = "" if last_good.duration is None else f" · {format_duration(last_good.duration)}"
+    return f"last good {format_timestamp(last_good.slot, context.now)}{duration}"
+
+
+def _checked_fields(context: AlertContext) -> tuple[MessageField, ...]:
+    incident = context.incident
+    subject = safe_line(incident.subject, MAX_NAME_CHARS) if incident.rule != "preference" else ""
+    kind = "job" if incident.rule == "job" else "task"
+    subject_text = f"{kind} {subject}" if subject and incident.subject != context.probe.name else ""
+    target = safe_line(context.probe.target, MAX_CAUSE_CHARS)
+    if not target and not subject_text:
+        return ()
+    return (MessageField("Checked", f"· {subject_text}" if target and subject_text else subject_text, target),)
+
+
+def _broken_expressions(context: AlertContext, cause: str) -> Iterator[tuple[str, str]]:
+    """The expectations or the preference that are not met, each with what was observed."""
+    incident = context.incident
+    if incident.rule == "preference":
+        statement = cause.rpartition(", expected ")[0]  # "elapsed_ms is 1204"
+        observed = f"observed {statement.rpartition(' is ')[2]}" if statement else cause
+        yield safe_line(incident.subject, MAX_CAUSE_CHARS), observed
+        return
+    if not incident.reason.startswith("expectation."):
+        return
+    results = (context.first_bad, context.latest)
+    for result in reversed(results) if incident.first_reason else results:
+        outcomes = result.evidence.facts.get("expect") if result is not None else None
+        broken = [
+            (safe_line(str(text), MAX_CAUSE_CHARS), safe_line(str(outcome).removeprefix("false: "), MAX_CAUSE_CHARS))
+            for text, outcome in (outcomes.items() if isinstance(outcomes, dict) else ())
+            if outcome != "true"
+        ]
+        if broken:
+            yield from broken[:MAX_EXPECTATIONS]
+            return
+
+
+def _expected_fields(context: AlertContext, cause: str) -> tuple[MessageField, ...]:
+    """What was expected and observed, unless a broken expression shows it."""
+    if any(_broken_expressions(context, cause)):
+        return ()
+    expected, observed = expected_and_observed(context, cause)
+    return MessageField("Expected", expected), MessageField("Observed", observed)
+
+
+def expected_and_observed(context: AlertContext, cause: str) -> tuple[str, str]:
+    """`cause` without what other fields state.
+
+    The cause is cut as text: an incident stores the sentence that it opened with, not its parts, and the evidence may
+    be that of another run. A sentence that is worded otherwise is shown whole.
+    """
+    incident = context.incident
+    subject = safe_line(incident.subject, MAX_NAME_CHARS)
+    if incident.rule == "task":
+        limit = task.task_limit(context.probe, incident.subject)
+        limit_text = "" if limit is None else format_duration(limit)
+        observed = cause.removeprefix(f"task {subject} ").removeprefix("is ").removesuffix(f", limit {limit_text}")
+        return f"last run ok{limit_text and f', at most {limit_text} ago'}", observed
+    if incident.rule == "missing":
+        return "in the server's list of tasks", "not listed"
+    if incident.rule == "job":
+        return "runs on time and succeeds", cause.removeprefix(f"{subject} ").removeprefix("is ")
+    if incident.rule == "stale":
+        return f"a result {safe_line(context.probe.schedule_text, MAX_NAME_CHARS)}".rstrip(), cause
+    if incident.rule == "no_verdict":
+        return "the target can be checked", cause
+    if reasons.family(incident.reason) == "http" and cause.endswith(", expected 2xx"):
+        return "a 2xx status", cause.removesuffix(", expected 2xx")
+    return "every run passes", cause
+
+
+def resolved_fields(context: AlertContext, cause: str) -> tuple[MessageField, ...]:
+    incident, latest = context.incident, context.latest
+    resolved_at = incident.resolved_at or context.now
+    counts = context.bad_count and incident.rule != "job"
+    checks = f" · {format_count(context.bad_count, 'check')}" if counts else ""
+    since, until = format_timestamp(incident.since, context.now), format_timestamp(resolved_at, context.now)
+    fields = [*_checked_fields(context), MessageField("Was", f"{cause}{checks}"), *_first_cause_fields(context)]
+    fields.append(MessageField("Time", f"{since} to {until} UTC"))
+    attempts = sorted(
+        context.remediation_attempts,
+        key=lambda attempt: (attempt.state is not RemediationState.RATE_LIMITED, attempt.started_at),
+    )
+    for attempt in attempts[-1:]:
+        state, action = format_remediation(attempt, context.now)
+        text = f"{state} at {format_timestamp(attempt.started_at, context.now)}: {action}"
+        fields.append(MessageField("Remediation", safe_line(text, MAX_CAUSE_CHARS)))
+    recovered = incident.resolution not in CLOSED_PHRASES
+    if (
+        recovered
+        and incident.rule != "job"
+        and latest is not None
+        and latest.outcome is Outcome.PASS
+        and latest.duration is not None
+    ):
+        fields.append(MessageField("Now", f"ok · {format_duration(latest.duration)}"))
+    return (*fields, *_history_fields(context), *_other_destination_fields(context))
+
+
+def _history_fields(context: AlertContext) -> tuple[MessageField, ...]:
+    """The newest results of the probe; of a job, its newest runs."""
+    if not context.recent_runs:
+        return ()
+    if context.incident.rule == "job":
+        return (MessageField("Last runs", "oldest first", sparkline(context.recent_runs)),)
+    schedule = safe_line(context.probe.schedule_text, MAX_NAME_CHARS)
+    return (MessageField(f"Last {len(context.recent_runs)}", schedule, sparkline(context.recent_runs)),)
+
+
+# --- evidence
+
+
+def evidence_text(context: AlertContext) -> str:
+    """The evidence of the newest bad result, else that of the first."""
+    latest = context.latest if context.event is not IncidentEvent.RESOLVED else None
+    if latest is not None and latest.outcome is Outcome.PASS and context.incident.rule == "availability":
+        latest = None
+    subject = context.incident.subject
+    texts = (_format_evidence(result, subject) for result in (latest, context.first_bad))
+    return next((text for text in texts if text), "")
+
+
+def _format_evidence(result: ResultWithEvidence | None, subject: str) -> str:
+    """Facts and excerpt. Leaves out expectations, which have fields of their own, and all tasks and jobs but the
+    incident's subject."""
+    if result is None:
+        return ""
+    facts = {
+        name: value for name, value in result.evidence.facts.items() if name != "expect" and value not in (None, "")
+    }
+    for singular, plural in (("task", "tasks"), ("job", "jobs")):
+        entries = facts.get(plural)
+        entry = entries.get(subject) if isinstance(entries, dict) else None
+        if isinstance(entry, dict):
+            others = {name: value for name, value in facts.items() if name != plural}
+            own_facts = {name: value for name, value in entry.items() if name != "name"}
+            facts = {singular: subject} | own_facts | others
+    lines = [f"{name}: {_format_value(value)}" for name, value in facts.items()]
+    text = replace_unsafe_characters("\n".join([*lines, result.evidence.excerpt])).strip()
+    return shorten(text, MAX_EXCERPT_CHARS)
+
+
+def _format_value(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

@@ -1,0 +1,53 @@
+"""The newest runs of a job: from the check-ins of a heartbeat, or from what results list of a job."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from watchdog.domain.heartbeat import CheckInKind
+from watchdog.domain.model import Outcome, RunSummary
+from watchdog.domain.observations import JobFacts
+from watchdog.domain.rules import job
+from watchdog.store.codec import encode_json, loads
+from watchdog.store.tables import check_ins, results
+
+MAX_READ_LISTINGS = 300
+"""Results that are searched for runs. One that lists a job's facts does so because they changed, or once an hour."""
+
+
+def list_job_runs(
+    connection: sa.Connection, probe: int, probe_kind: str, job_name: str, limit: int
+) -> list[RunSummary]:
+    """At most `limit` ended runs, oldest first; a run's `slot` is when it ended."""
+    if probe_kind == "heartbeat":
+        return _runs_of_check_ins(connection, probe, limit)
+    return _runs_of_listings(connection, probe, job_name, limit)
+
+
+def _runs_of_check_ins(connection: sa.Connection, probe: int, limit: int) -> list[RunSummary]:
+    is_end = (check_ins.c.probe == probe, check_ins.c.kind.in_((CheckInKind.OK, CheckInKind.FAIL)))
+    query = sa.select(check_ins.c.occurred_at, check_ins.c.kind, check_ins.c.duration).where(*is_end)
+    rows = connection.execute(query.order_by(check_ins.c.occurred_at.desc()).limit(limit)).all()
+    return [
+        RunSummary(ended_at, Outcome.PASS if kind == CheckInKind.OK else Outcome.FAIL, duration)
+        for ended_at, kind, duration in reversed(rows)
+    ]
+
+
+def _runs_of_listings(connection: sa.Connection, probe: int, job_name: str, limit: int) -> list[RunSummary]:
+    """A listing that has the job's name has all of its facts, so no other result needs to be read."""
+    names_job = results.c.facts.contains(f"{encode_json(job_name)}:[", autoescape=True)
+    query = sa.select(results.c.facts).where(results.c.probe == probe, names_job, ~results.c.late)
+    runs: dict[int, RunSummary] = {}
+    for text in connection.execute(query.order_by(results.c.slot.desc()).limit(MAX_READ_LISTINGS)).scalars():
+        listing = loads(text).get(job.RULE_NAME)
+        values = listing[1].get(job_name) if listing else None
+        if values is None:
+            continue
+        facts = JobFacts(*values)
+        if facts.last_end is not None and facts.last_end not in runs:
+            outcome = Outcome.FAIL if facts.failures else Outcome.PASS
+            runs[facts.last_end] = RunSummary(facts.last_end, outcome, facts.duration)
+            if len(runs) == limit:
+                break
+    return [runs[ended_at] for ended_at in sorted(runs)]
