@@ -226,7 +226,7 @@ async def _resend_sentinel(
             ConnectContext(network, PhaseTimer(), True, 3.0, wall_clock_ms())
         ) as connection,
     ):
-        await connection.send(SentinelJob(derive_idempotency_key(probe.id, slot), {}, 60_000))
+        await connection.send(SentinelJob(derive_idempotency_key(probe.id, slot), {}, 60_000, 3.0))
     return queue.count_sentinels()
 
 

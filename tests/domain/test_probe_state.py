@@ -12,6 +12,7 @@ from watchdog.domain.probe_state import (
     JobState,
     McpProtocolRecord,
     NewTasksRecord,
+    OutstandingSentinels,
     QueueThreshold,
     SentinelRecord,
     ThresholdRecord,
@@ -35,7 +36,8 @@ STALLED = ThresholdRecord(QueueThreshold("stalled", for_ms=5), 7, "b7c1")
         WAITING,
         STALLED,
         ThresholdRecord(QueueThreshold("failure_ratio", 0.2, window_ms=60_000, min_samples=20)),
-        SentinelRecord("job/1", 5),
+        SentinelRecord("job/1", 5, 6),
+        OutstandingSentinels((SentinelRecord("job/1", 5, 6, 7, "canary.not_finished", 2),), 8),
         McpProtocolRecord("stateless", 5),
     ],
 )
@@ -67,3 +69,9 @@ def test_new_tasks() -> None:
 
 def test_a_digest_is_short_for_a_name_of_any_length() -> None:
     assert len(short_digest("a job's name " * 1_000)) == len(short_digest("")) == 12
+
+
+def test_no_outstanding_sentinel_is_nothing_to_remember() -> None:
+    assert OutstandingSentinels().to_json() is None
+    assert OutstandingSentinels.from_json(None) == OutstandingSentinels()
+    assert OutstandingSentinels.from_json({"job_id": "of an older version", "slot": 5}) == OutstandingSentinels()

@@ -9,12 +9,13 @@ import asyncio
 import re
 import time
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 
 from tests.support.polling import wait_until
-from tests.support.probe_runs import canary_probe, run_probe
-from tests.support.queue_harness import QueueHarness, QueueScenario, suspended_process
+from tests.support.probe_runs import canary_probe, outstanding_ids, run_probe
+from tests.support.queue_harness import NBSP, QueueHarness, QueueScenario, suspended_process
 from tests.support.queue_harnesses import QUEUE_HARNESSES
 from tests.support.third_party import find_free_port
 from watchdog.domain.model import Outcome, RecordedResult
@@ -94,31 +95,46 @@ def test_a_job_that_throws_reports_its_error(harness: QueueHarness) -> None:
     assert harness.list_leftovers() == []
 
 
-def test_no_other_job_is_sent_while_one_hangs(harness: QueueHarness) -> None:
+def run_next_slot(harness: QueueHarness, report: RecordedResult, **limits: Any) -> RecordedResult:
+    """The slot after that of `report`, with the state that it has left."""
+    slot = report.result.slot
+    return asyncio.run(run_probe(harness.build_probe(**limits), slot + 1, slot, report.state_updates))
+
+
+def test_a_job_that_hangs_blocks_two_slots(harness: QueueHarness) -> None:
+    limits: dict[str, Any] = {"finish_within": "3s"}
     with harness.running_worker("hang") as worker:
-        first = harness.run_probe(finish_within="3s")
+        first = harness.run_probe(**limits)
         assert_failed(first, "canary.not_finished", harness.hanging_job_message)
-        job_id, slot = str(first.evidence.facts["sentinel"]), first.result.slot
-        assert first.state_updates == {"sentinel": {"job_id": job_id, "slot": slot}}
-
-        def run_next_slot(since: int) -> RecordedResult:
-            return asyncio.run(
-                run_probe(harness.build_probe(), slot + 1, slot, {"sentinel": {"job_id": job_id, "slot": slot - since}})
-            )
-
-        soon, late = run_next_slot(0), run_next_slot(60_000)
-        assert (soon.result.outcome, soon.result.reason) == (Outcome.ERROR, "canary.in_flight")
-        assert (late.result.outcome, late.result.reason) == (Outcome.FAIL, "canary.not_finished")
-        assert late.state_updates == {"sentinel": {"job_id": job_id, "slot": slot - 60_000}}
+        job_id = str(first.evidence.facts["sentinel"])
+        second = run_next_slot(harness, first, **limits)
+        third = run_next_slot(harness, second, **limits)
+        for report in (second, third):
+            message = harness.hanging_job_message.replace(f"within 3{NBSP}s", "for .+")
+            assert_failed(report, "canary.not_finished", message)
+            assert report.evidence.facts["sentinel"] == job_id
+            assert outstanding_ids(report) == [job_id]
         assert harness.count_waiting() == 0
         assert harness.count_active() in (1, None)
+        fourth = run_next_slot(harness, third, **harness.short_limits)
+        assert_failed(fourth, *harness.busy_worker_failure)
+        assert harness.count_waiting() == 0
         worker.kill()
         harness.expire_killed_worker()
         harness.expire_start_timeout()
     with harness.running_worker("return"):
-        again = run_next_slot(60_000)
+        again = run_next_slot(harness, third)
     assert again.result.outcome is Outcome.PASS
     assert again.state_updates == {"sentinel": None}
+    assert harness.list_leftovers() == []
+
+
+def test_two_slots_without_a_worker_keep_their_finding(harness: QueueHarness) -> None:
+    harness.create_queue()
+    report = harness.run_probe(**harness.short_limits)
+    for _ in range(2):
+        report = run_next_slot(harness, report, **harness.short_limits)
+        assert_failed(report, *harness.no_worker_failure)
     assert harness.list_leftovers() == []
 
 
@@ -141,9 +157,32 @@ def test_a_worker_that_dies_during_a_job_is_reported(harness: QueueHarness) -> N
 def test_a_removed_job_is_lost(harness: QueueHarness) -> None:
     harness.create_queue()
     report = harness.run_probe_and_trigger(harness.count_waiting, harness.remove_sentinel)
-    message = "the canary job disappeared before it was picked up"
-    assert verdict(report) == (Outcome.FAIL, "canary.lost", message)
+    assert verdict(report) == (Outcome.FAIL, "canary.lost", "the canary job was lost before it was picked up")
     assert harness.list_leftovers() == []
+
+
+@systems_with("vanished")
+def test_two_lost_in_a_row_fail_one_slot_each(harness: QueueHarness) -> None:
+    harness.create_queue()
+    for _ in range(2):
+        report = harness.run_probe_and_trigger(harness.count_waiting, harness.remove_sentinel)
+        assert (report.result.reason, report.state_updates) == ("canary.lost", {})
+    with harness.running_worker("return"):
+        assert run_next_slot(harness, report).result.outcome is Outcome.PASS
+    assert harness.list_leftovers() == []
+
+
+def test_a_job_that_is_lost_after_its_slot_does_not_block(harness: QueueHarness) -> None:
+    """Its worker hangs until the end of its slot; then worker and broker are killed."""
+    with harness.running_worker("hang") as worker:
+        first = harness.run_probe(finish_within="3s")
+        assert first.result.reason == "canary.not_finished"
+        worker.kill()
+    harness.lose_jobs()
+    harness.create_queue()
+    with harness.running_worker("return"):
+        again = run_next_slot(harness, first)
+    assert (again.result.outcome, again.state_updates) == (Outcome.PASS, {"sentinel": None})
 
 
 @systems_with("cancelled")
@@ -175,18 +214,15 @@ def test_the_running_sentinel_of_a_killed_process_blocks(harness: QueueHarness) 
     with harness.running_worker("hang") as worker:
         wait_until(lambda: harness.count_waiting() == 0)
         report = asyncio.run(run_probe(harness.build_probe(), 6_000, previous_slot=5_000))
-        assert_failed(
-            report, "canary.not_finished", "the canary job of .*00:00:05 UTC is still running, so no other was sent"
-        )
+        assert report.result.reason == "canary.not_finished"
+        assert "not finished for " in report.result.message
+        assert "00:00:05" in str(report.evidence.facts["sent_at"])
         assert harness.count_waiting() == 0
         worker.kill()
         harness.expire_killed_worker()
         harness.expire_start_timeout()
     with harness.running_worker("return"):
-        assert (
-            asyncio.run(run_probe(harness.build_probe(), 7_000, 6_000, report.state_updates)).result.outcome
-            is Outcome.PASS
-        )
+        assert run_next_slot(harness, report).result.outcome is Outcome.PASS
     assert harness.list_leftovers() == []
 
 
@@ -254,9 +290,7 @@ def test_a_broker_that_stops_responding_is_unreachable(harness: QueueHarness) ->
         "broker.unreachable",
         f"broker unreachable: {harness.stalled_broker_message}",
     )
-    assert stalled.state_updates == {
-        "sentinel": {"job_id": stalled.evidence.facts["sentinel"], "slot": stalled.result.slot}
-    }
+    assert outstanding_ids(stalled) == [stalled.evidence.facts["sentinel"]]
     again = asyncio.run(
         run_probe(harness.build_probe(**harness.short_limits), stalled.result.slot + 1, stalled.result.slot)
     )
@@ -271,9 +305,7 @@ def test_a_broker_that_dies_during_a_run_is_polled_until_the_deadline(harness: Q
         report = dedicated.run_probe_and_trigger(dedicated.count_waiting, dedicated.kill_broker, finish_within="3s")
         elapsed_s = time.monotonic() - since
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "broker.unreachable")
-    assert report.state_updates == {
-        "sentinel": {"job_id": report.evidence.facts["sentinel"], "slot": report.result.slot}
-    }
+    assert outstanding_ids(report) == [report.evidence.facts["sentinel"]]
     assert elapsed_s >= 3.0
 
 

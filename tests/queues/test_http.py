@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import deque
 from collections.abc import Iterator
 from typing import Any
@@ -11,13 +12,12 @@ import pytest
 from pydantic import ValidationError
 
 from tests.support.job_api import FakeJobApi, ScriptedResponse
-from tests.support.probe_runs import canary_probe, run_probe, short_canary_probe
+from tests.support.probe_runs import canary_probe, earlier_sentinel, outstanding_ids, run_probe, short_canary_probe
 from tests.support.third_party import find_free_port
 from watchdog.config.load import load_config
 from watchdog.domain.model import Json, Outcome, RecordedResult
 from watchdog.probes.base import derive_idempotency_key
 from watchdog.queues import http
-from watchdog.service.clock import wall_clock_ms
 
 MS = "\N{NO-BREAK SPACE}ms"
 STARTED = "body.status == 'running'"
@@ -91,61 +91,50 @@ def test_no_worker(api: FakeJobApi) -> None:
     assert verdict(with_started) == (Outcome.FAIL, "canary.not_picked_up", f"not picked up within 500{MS}")
     without_started = run(job(api), 600)
     assert verdict(without_started) == (Outcome.FAIL, "canary.not_finished", f"not finished within 600{MS}")
-    assert without_started.state_updates == {"sentinel": {"job_id": "job/2", "slot": without_started.result.slot}}
+    assert outstanding_ids(without_started) == ["job/2"]
 
 
-def test_no_other_job_is_sent_while_one_hangs(api: FakeJobApi) -> None:
+def test_a_job_that_hangs_blocks_two_slots(api: FakeJobApi) -> None:
     api.worker_behavior = "hang"
     first = run(job(api, started=STARTED), 600)
-    slot = first.result.slot
-    assert verdict(first)[1:] == ("canary.not_finished", first.result.message)
+    assert verdict(first)[:2] == (Outcome.FAIL, "canary.not_finished")
     assert first.result.message.startswith("picked up after ")
     assert first.evidence.facts["progress"] == 50
-    assert first.state_updates == {"sentinel": {"job_id": "job/1", "slot": slot}}
+    assert outstanding_ids(first) == ["job/1"]
 
-    next_report = run(job(api), 600, slot=slot + 1_000, state=first.state_updates)
-    assert verdict(next_report)[:2] == (Outcome.ERROR, "canary.in_flight")
-    late = run(job(api), 600, slot=slot, state={"sentinel": {"job_id": "job/1", "slot": slot - 3_600_000}})
-    assert verdict(late)[:2] == (Outcome.FAIL, "canary.not_finished")
-    assert late.result.message.endswith("still running, so no other was sent")
-    assert late.state_updates == {"sentinel": {"job_id": "job/1", "slot": slot - 3_600_000}}
+    second = run(job(api, started=STARTED), 600, state=first.state_updates)
+    third = run(job(api, started=STARTED), 600, state=second.state_updates)
+    for report in (second, third):
+        assert verdict(report)[:2] == (Outcome.FAIL, "canary.not_finished")
+        assert re.fullmatch("picked up after .+, not finished for .+", report.result.message)
+        assert outstanding_ids(report) == ["job/1"]
     assert len(api.received_posts()) == 1
 
-    del api.jobs["job/1"]
     api.worker_behavior = "return"
-    again = run(job(api), slot=slot, state=late.state_updates)
-    assert verdict(again) == (Outcome.PASS, "", "")
-    assert again.state_updates == {"sentinel": None}
+    fourth = run(job(api, started=STARTED), state=third.state_updates)
+    assert verdict(fourth) == (Outcome.PASS, "", "")
+    assert (len(api.received_posts()), fourth.state_updates) == (2, {})
+    api.jobs["job/1"]["status"] = "completed"
+    assert run(job(api), state=third.state_updates).state_updates == {"sentinel": None}
 
 
-def test_an_earlier_job_that_never_ends_blocks_for_a_day(api: FakeJobApi) -> None:
-    api.jobs["job/0"] = {"id": "job/0", "status": "running"}
-    slot, day = wall_clock_ms(), 86_400_000
-    blocked = run(job(api), slot=slot, state={"sentinel": {"job_id": "job/0", "slot": slot - day}})
-    assert verdict(blocked)[1] == "canary.not_finished"
-    assert api.received_posts() == []
-    assert (
-        run(job(api), slot=slot, state={"sentinel": {"job_id": "job/0", "slot": slot - day - 1}}).result.outcome
-        is Outcome.PASS
-    )
-
-
-def test_an_earlier_job_that_has_ended_does_not_block(api: FakeJobApi) -> None:
-    for status in ("completed", "failed"):
-        api.jobs["job/0"] = {"id": "job/0", "status": status}
-        assert (
-            run(job(api), state={"sentinel": {"job_id": "job/0", "slot": wall_clock_ms() - 60_000}}).result.outcome
-            is Outcome.PASS
-        )
-        assert api.received[0].path == "/jobs/job%2F0"
+@pytest.mark.parametrize("status", ["completed", "failed", "not_found", "missing", "expired", "gone"])
+def test_an_earlier_job_that_has_ended_does_not_block(api: FakeJobApi, status: str) -> None:
+    api.jobs["job/0"] = {"id": "job/0", "status": status}
+    report = run(job(api), state=earlier_sentinel("job/0"))
+    assert (report.result.outcome, report.state_updates) == (Outcome.PASS, {"sentinel": None})
+    assert api.received[0].path == "/jobs/job%2F0"
 
 
 def test_nothing_is_sent_while_the_state_of_the_earlier_job_is_unknown(api: FakeJobApi) -> None:
+    """For two slots."""
     api.scripted_responses["GET"] = deque([ScriptedResponse(503)])
-    report = run(job(api), state={"sentinel": {"job_id": "job/0", "slot": wall_clock_ms() - 60_000}})
+    report = run(job(api), state=earlier_sentinel("job/0"))
     assert verdict(report) == (Outcome.FAIL, "canary.poll_failed", "poll returned HTTP 503")
     assert api.received_posts() == []
-    assert report.state_updates == {}
+    assert outstanding_ids(report) == ["job/0"]
+    run(job(api), 600, state=earlier_sentinel("job/0", blocked_slots=2))
+    assert len(api.received_posts()) == 1
 
 
 def test_a_job_that_fails_reports_its_error(api: FakeJobApi) -> None:
@@ -164,14 +153,19 @@ def test_a_job_that_fails_reports_its_error(api: FakeJobApi) -> None:
     [
         (
             ScriptedResponse(503, {"error": "redis: connection refused"}),
-            "enqueue returned HTTP 503: redis: connection refused",
+            "HTTP 503: redis: connection refused",
         ),
-        (ScriptedResponse(303), "enqueue returned HTTP 303"),
+        (ScriptedResponse(303), "HTTP 303"),
+        (ScriptedResponse(401, {"error": "token expired"}), "HTTP 401: token expired"),
+        (ScriptedResponse(404, {"message": "unknown queue mails"}), "HTTP 404: unknown queue mails"),
+        (ScriptedResponse(500), "HTTP 500"),
     ],
 )
 def test_a_job_that_is_not_accepted(api: FakeJobApi, response: ScriptedResponse, message: str) -> None:
+    """The message names the request, without its query."""
     api.scripted_responses["POST"] = deque([response])
-    report = run(job(api))
+    report = run(job(api, enqueue=f"{api.url}/jobs?key=hush"))
+    message = f"not enqueued: POST {api.url}/jobs returned {message}"
     assert verdict(report) == (Outcome.FAIL, "canary.enqueue_failed", message)
     assert report.evidence.facts["status"] == response.status
     assert report.evidence.excerpt.startswith(f"HTTP/1.0 {response.status} ")
@@ -181,6 +175,13 @@ def test_a_job_that_is_not_accepted(api: FakeJobApi, response: ScriptedResponse,
 def test_a_server_that_is_down(api: FakeJobApi) -> None:
     enqueue = {"url": f"http://127.0.0.1:{find_free_port()}/jobs"}
     assert verdict(run(job(api, enqueue=enqueue))) == (Outcome.FAIL, "connection.refused", "connection refused")
+
+
+def test_an_enqueue_without_a_response_is_reported_within_the_limit(api: FakeJobApi) -> None:
+    api.scripted_responses["POST"] = deque([ScriptedResponse(202, delay_s=2)])
+    report = run(job(api), 300)
+    assert verdict(report)[:2] == (Outcome.FAIL, "timeout.first_byte")
+    assert report.result.message.startswith(f"timed out after 300{MS}")
 
 
 def test_a_slow_server(api: FakeJobApi, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,10 +241,42 @@ def test_a_job_that_is_identified_by_the_nonce(api: FakeJobApi) -> None:
 
 def test_a_job_that_no_longer_exists_is_lost(api: FakeJobApi) -> None:
     api.scripted_responses["GET"] = deque([ScriptedResponse(200, {"status": "queued"}), ScriptedResponse(404)])
-    message = "the canary job disappeared before it was picked up"
     report = run(job(api))
-    assert verdict(report) == (Outcome.FAIL, "canary.lost", message)
+    assert verdict(report) == (Outcome.FAIL, "canary.lost", "the canary job was lost: poll returned HTTP 404")
     assert report.state_updates == {}
+
+
+GONE = "body.error == 'no such job'"
+
+
+@pytest.mark.parametrize(
+    ("sentence", "fields", "response", "is_lost"),
+    [
+        ("a status word", {}, ScriptedResponse(200, {"status": "not_found"}), True),
+        ("a state", {}, ScriptedResponse(200, {"state": "Gone"}), True),
+        ("with a client error", {}, ScriptedResponse(400, {"status": "missing"}), True),
+        ("410", {}, ScriptedResponse(410), True),
+        ("404, and another expression refers to the status",
+         {"done": "status == 200 && body.status == 'completed'"}, ScriptedResponse(404), True),
+        ("an expression", {"lost": GONE}, ScriptedResponse(200, {"error": "no such job"}), True),
+        ("an expression on an error response", {"lost": GONE}, ScriptedResponse(500, {"error": "no such job"}), True),
+        ("an expression on the status", {"lost": "status == 422"}, ScriptedResponse(422), True),
+        ("the expression replaces the status words", {"lost": GONE}, ScriptedResponse(200, {"status": "gone"}), False),
+        ("the expression replaces 404", {"lost": GONE}, ScriptedResponse(404, {"error": "moved"}), False),
+        ("a proxy's error page", {"lost": GONE}, ScriptedResponse(502), False),
+        ("a server error with such a word", {}, ScriptedResponse(503, {"status": "missing"}), False),
+        ("the word means something else here", {"started": "body.status == 'missing'"},
+         ScriptedResponse(200, {"status": "missing"}), False),
+    ],
+)  # fmt: skip
+def test_lost_jobs(
+    api: FakeJobApi, sentence: str, fields: dict[str, str], response: ScriptedResponse, is_lost: bool
+) -> None:
+    api.scripted_responses["GET"] = deque([response])
+    report = run(job(api, **fields), 300)
+    assert (report.result.reason == "canary.lost") is is_lost, (sentence, report.result.message)
+    assert report.result.outcome is Outcome.FAIL
+    assert (report.state_updates == {}) is is_lost
 
 
 def test_a_failed_poll_is_retried(api: FakeJobApi) -> None:
@@ -271,7 +304,7 @@ def test_polls_that_fail_until_the_deadline(api: FakeJobApi, response: ScriptedR
     assert verdict(report) == (Outcome.FAIL, "canary.poll_failed", message)
     assert list(report.result.phases) == ["enqueue"]
     assert report.evidence.facts["sentinel"] == "job/1"
-    assert report.state_updates == {"sentinel": {"job_id": "job/1", "slot": report.result.slot}}
+    assert outstanding_ids(report) == ["job/1"]
 
 
 def test_a_poll_by_post_has_no_idempotency_key(api: FakeJobApi) -> None:
@@ -313,7 +346,7 @@ probes:
     report = asyncio.run(run_probe(loaded.config.probes[0], mask=loaded.mask))
     assert api.received_posts()[0].headers["x-api-key"] == "hush-hush-1"
     assert api.received_posts()[0].headers["authorization"] == "Bearer s3cret"
-    assert report.result.message == "enqueue returned HTTP 401: not •••, nor •••"
+    assert report.result.message == f"not enqueued: POST {api.url}/jobs returned HTTP 401: not •••, nor •••"
     assert not {"hush-hush-1", "s3cret"} & {word.strip('",') for word in repr(report).split()}
 
 
@@ -344,5 +377,5 @@ def test_unsupported_options_are_refused(api: FakeJobApi) -> None:
         canary_probe({"http": job(api), "start_within": "1s"})
     with pytest.raises(ValidationError, match="not supported for HTTP"):
         canary_probe({"http": job(api), "payload": {"a": 1}})
-    with pytest.raises(ValidationError, match=r"`every` must be at least 48s \(finish_within 30s \+ 18s\)"):
-        canary_probe({"http": job(api)}, every="40s")
+    with pytest.raises(ValidationError, match=r"`every` must be at least 32s \(finish_within 30s \+ 2s\)"):
+        canary_probe({"http": job(api)}, every="31s")

@@ -7,13 +7,12 @@ import pytest
 from watchdog.domain.model import Json
 from watchdog.domain.observations import JobStage
 from watchdog.queues.job_status import (
-    STAGE_BY_STATUS_WORD,
     compile_stage_expressions,
     error_message,
     evaluate_stage,
-    normalize_status,
     parse_job_id,
     parse_progress,
+    stage_from_status_word,
     substitute_placeholders,
 )
 
@@ -28,6 +27,12 @@ from watchdog.queues.job_status import (
         ({"status": 3, "state": "active"}, JobStage.RUNNING),
         ("success\n", JobStage.DONE),
         ({"status": "canceled"}, JobStage.FAILED),
+        ({"status": "not_found"}, JobStage.LOST),
+        ({"status": "Not Found"}, JobStage.LOST),
+        ({"state": "missing"}, JobStage.LOST),
+        ({"status": "expired"}, JobStage.LOST),
+        ("gone", JobStage.LOST),
+        ({"status": "deleted"}, JobStage.LOST),
         ({"status": "weird"}, None),
         ({"status": {"a": 1}}, None),
         ({}, None),
@@ -36,7 +41,7 @@ from watchdog.queues.job_status import (
     ],
 )
 def test_statuses(value: Json, stage: JobStage | None) -> None:
-    assert STAGE_BY_STATUS_WORD.get(normalize_status(value)) is stage
+    assert stage_from_status_word(value) is stage
 
 
 @pytest.mark.parametrize(
@@ -101,10 +106,15 @@ def test_placeholders_are_substituted_in_nested_strings_and_not_in_keys() -> Non
         ({"x": 0, "z": 0}, None, "v.y == 1 cannot be computed: v has no field 'y'; it has 'x'"),
         ({"y": 0}, None, "v.x == 1 cannot be computed: v has no field 'x'; it has 'y'"),
         ({"x": 0, "y": "1"}, None, ""),
+        ({"x": 0, "y": 0, "w": 1}, JobStage.LOST, ""),
+        ({"x": 0, "y": 0, "w": 1, "z": 1}, JobStage.LOST, ""),
+        ({"x": 0, "y": 1, "w": 1}, JobStage.DONE, ""),
     ],
 )
 def test_expressions_are_evaluated_in_order(values: Json, stage: JobStage | None, expected_problem: str) -> None:
-    stages = compile_stage_expressions({"v": "dyn"}, failed="v.x == 1", done="v.y == 1", started="v.z == 1")
+    stages = compile_stage_expressions(
+        {"v": "dyn"}, failed="v.x == 1", done="v.y == 1", lost="v.w == 1", started="v.z == 1"
+    )
     actual_stage, problem = evaluate_stage(stages, {"v": values})
     assert actual_stage is stage
     assert problem.partition("; it has")[0] == expected_problem.partition("; it has")[0]

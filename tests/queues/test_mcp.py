@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,15 @@ import redis
 from pydantic import ValidationError
 
 from tests.support.mcp_servers.raw_http import RawMcpResponse, running_raw_server, tool_definition
-from tests.support.probe_runs import EMPTY_MASK, canary_probe, node_worker_command, run_probe, short_canary_probe
+from tests.support.probe_runs import (
+    EMPTY_MASK,
+    canary_probe,
+    earlier_sentinel,
+    node_worker_command,
+    outstanding_ids,
+    run_probe,
+    short_canary_probe,
+)
 from tests.support.redis_server import RedisServer, running_worker
 from tests.support.redis_server import running_redis as redis_running
 from tests.support.third_party import ThirdPartyServers, find_free_port, listening_process
@@ -24,7 +33,6 @@ from watchdog.domain.model import Json, Outcome, RecordedResult
 from watchdog.net import SecretMask
 from watchdog.probes.base import derive_idempotency_key
 from watchdog.queues import mcp
-from watchdog.service.clock import wall_clock_ms
 
 SERVERS = Path(__file__).parents[1] / "support/mcp_servers"
 JOB_SERVER = [sys.executable, str(SERVERS / "job_server.py")]
@@ -93,7 +101,7 @@ def test_a_job_that_is_done_passes_with_its_stages(export_server: ExportServer) 
 def test_no_worker(export_server: ExportServer) -> None:
     report = run(export_server.mcp(resource="job:{job_id}"), start_within="500ms")
     assert verdict(report) == (Outcome.FAIL, "canary.not_picked_up", f"not picked up within 500{MS}")
-    assert report.state_updates == {"sentinel": {"job_id": "job:1", "slot": report.result.slot}}
+    assert outstanding_ids(report) == ["job:1"]
     blocking = run(export_server.mcp("health_check_job"), 500)
     assert verdict(blocking) == (Outcome.FAIL, "canary.not_finished", f"not finished within 500{MS}")
     assert blocking.evidence.facts["picked_up"] == "not shown by MCP"
@@ -110,24 +118,22 @@ def test_a_job_that_throws_reports_its_error(export_server: ExportServer) -> Non
         )
 
 
-def test_no_other_job_is_sent_while_one_hangs(export_server: ExportServer) -> None:
+def test_a_job_that_hangs_blocks_two_slots(export_server: ExportServer) -> None:
     with export_server.running_worker_for("hang"):
-        first = run(export_server.mcp(), 600)
-        slot = first.result.slot
-        assert verdict(first)[:2] == (Outcome.FAIL, "canary.not_finished")
-        assert first.result.message.startswith("picked up after ")
-        assert first.state_updates == {"sentinel": {"job_id": "job:1", "slot": slot}}
-        next_report = run(export_server.mcp(), 600, slot=slot + 1_000, state=first.state_updates)
-        assert verdict(next_report)[:2] == (Outcome.ERROR, "canary.in_flight")
-        late = run(
-            export_server.mcp(), 600, slot=slot, state={"sentinel": {"job_id": "job:1", "slot": slot - 3_600_000}}
-        )
-        assert verdict(late)[:2] == (Outcome.FAIL, "canary.not_finished")
+        reports = [run(export_server.mcp(), 600)]
+        for _ in range(2):
+            reports.append(run(export_server.mcp(), 600, state=reports[-1].state_updates))
+        for report, period in zip(reports, ("within 600.ms", "for .+", "for .+"), strict=True):
+            assert verdict(report)[:2] == (Outcome.FAIL, "canary.not_finished")
+            assert re.fullmatch(f"picked up after .+, not finished {period}", report.result.message)
+            assert outstanding_ids(report) == ["job:1"]
         assert export_server.sent_count() == 1
-    for key in export_server.client.keys(f"bull:{export_server.queue}:1*"):
+        fourth = run(export_server.mcp(), 600, state=reports[-1].state_updates)
+        assert (export_server.sent_count(), outstanding_ids(fourth)) == (2, ["job:1", "job:2"])
+    for key in export_server.client.keys(f"bull:{export_server.queue}:[0-9a-z]*"):
         export_server.client.delete(key)  # the server then returns an error of its own
     with export_server.running_worker_for("return"):
-        again = run(export_server.mcp(), slot=slot, state=late.state_updates)
+        again = run(export_server.mcp(), state=fourth.state_updates)
         assert verdict(again) == (Outcome.PASS, "", "")
         assert again.state_updates == {"sentinel": None}
         assert verdict(run(export_server.mcp("health_check_job"))) == (Outcome.PASS, "", "")
@@ -143,10 +149,9 @@ def test_stalled_progress(export_server: ExportServer) -> None:
         assert verdict(report)[:2] == (Outcome.FAIL, "canary.progress_stalled")
         assert report.result.message.startswith("progress is unchanged at 40 of 100 for ")
         assert report.evidence.facts["progress"] == 40
-    assert (resource_responses.state_updates, notified.state_updates) == (
-        {"sentinel": {"job_id": "job:1", "slot": resource_responses.result.slot}},
-        {},
-    )
+    assert (outstanding_ids(resource_responses), notified.state_updates) == (["job:1"], {})
+    (record,) = resource_responses.state_updates["sentinel"]["records"]
+    assert record["reason"] == "canary.progress_stalled"
 
 
 def test_the_server_reports_that_its_broker_is_down(peers: ThirdPartyServers) -> None:
@@ -298,11 +303,15 @@ STARTED = {"job_id": 7, "poll_resource": "job:7"}
         (tool_response({"status": "failed", "failedReason": "boom"}), "job.failed", "the job failed: boom"),
         (tool_response("Redis is away", isError=True), "job.failed", "the job failed: Redis is away"),
         (tool_response("", isError=True), "job.failed", "the job failed: no error message"),
-        (RawMcpResponse(error=(-32603, "it broke")), "mcp.rpc_error", "tools/call returns error -32603: it broke"),
-        (RawMcpResponse(status=503), "http.503", "HTTP 503"),
-        (RawMcpResponse(status=401), "http.401", "HTTP 401: the server requires credentials"),
+        (RawMcpResponse(error=(-32603, "it broke")), "canary.enqueue_failed",
+         "not enqueued: tool export: tools/call returns error -32603: it broke"),
+        (RawMcpResponse(error=(-32602, "Unknown tool: export")), "canary.enqueue_failed",
+         "not enqueued: tool export: tools/call returns error -32602: Unknown tool: export"),
+        (RawMcpResponse(status=503), "canary.enqueue_failed", "not enqueued: tool export: HTTP 503"),
+        (RawMcpResponse(status=401), "canary.enqueue_failed",
+         "not enqueued: tool export: HTTP 401: the server requires credentials"),
     ],
-)
+)  # fmt: skip
 def test_tool_results(answer: RawMcpResponse, reason: str, message: str) -> None:
     scripted = ScriptedServerRun({"tools/call": answer})
     report = scripted.run()
@@ -321,6 +330,12 @@ def test_tool_results(answer: RawMcpResponse, reason: str, message: str) -> None
         ({"status": "error", "error": {"message": "boom"}}, {}, "job.failed", "the job failed: boom"),
         ({"status": "cancelled"}, {}, "job.failed", 'the job failed: {"status": "cancelled"}'),
         ({"status": "queued"}, {}, "canary.not_picked_up", f"not picked up within 400{MS}"),
+        ({"status": "not_found"}, {}, "canary.lost", 'the canary job was lost: {"status": "not_found"}'),
+        ({"state": "missing", "error": "no job 7"}, {}, "canary.lost", "the canary job was lost: no job 7"),
+        ("expired", {}, "canary.lost", "the canary job was lost: expired"),
+        ({"status": "gone"}, {"done": "resource.ok == true"}, "canary.lost", None),
+        ({"code": 404}, {"lost": "resource.code == 404"}, "canary.lost", 'the canary job was lost: {"code": 404}'),
+        ({"status": "gone"}, {"lost": "resource.code == 404"}, "canary.not_finished", None),
         ({"status": "in-progress"}, {}, "canary.not_finished", None),
         ({"status": "on hold"}, {}, "canary.not_finished", f"not finished within 400{MS}: its status is 'on_hold'"),
         ({"jobs": []}, {}, "canary.not_finished", f"not finished within 400{MS}: it reports no status"),
@@ -338,9 +353,10 @@ def test_resource_contents(resource: Json, fields: dict[str, Any], reason: str, 
     result = report.result
     assert (result.outcome, result.reason) == (Outcome.FAIL if reason else Outcome.PASS, reason)
     assert message is None or result.message == message
-    assert report.state_updates == (
-        {"sentinel": {"job_id": "job:7", "slot": result.slot}} if reason.startswith("canary.not") else {}
-    )
+    if reason.startswith("canary.not"):
+        assert outstanding_ids(report) == ["job:7"]
+    else:
+        assert report.state_updates == {}
 
 
 def test_an_expression_that_cannot_be_computed() -> None:
@@ -386,6 +402,32 @@ def test_a_result_without_a_job_id(answer: Json) -> None:
     assert report.state_updates == {}
 
 
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (tool_response("unknown queue mails", isError=True), "unknown queue mails"),
+        (tool_response({"ok": False, "error": "no such queue"}), "no such queue"),
+        (tool_response({"status": "failed", "message": "quota used up"}), "quota used up"),
+        (tool_response("", isError=True), "no error message"),
+    ],
+)
+def test_a_tool_that_starts_no_job(answer: RawMcpResponse, why: str) -> None:
+    report = ScriptedServerRun({"tools/call": answer}).run(resource="job:{job_id}")
+    assert verdict(report) == (Outcome.FAIL, "canary.enqueue_failed", f"not enqueued: tool export: {why}")
+    assert report.state_updates == {}
+
+
+def test_a_tool_that_starts_a_job_which_has_failed() -> None:
+    answer = tool_response({"job_id": 7, "status": "failed", "error": "boom"})
+    report = ScriptedServerRun({"tools/call": answer}).run(resource="job:{job_id}")
+    assert verdict(report) == (Outcome.FAIL, "job.failed", "the job failed: boom")
+
+
+def test_a_tool_that_returns_no_job_id_within_the_limit() -> None:
+    report = ScriptedServerRun({"tools/call": RawMcpResponse(hang=True)}).run(300, resource="job:{job_id}")
+    assert verdict(report) == (Outcome.FAIL, "timeout.call", f"export returned no job id within 300{MS}")
+
+
 def test_a_tool_that_returns_no_job_id_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mcp, "JOB_ID_TIMEOUT_S", 0.2)
     report = ScriptedServerRun({"tools/call": RawMcpResponse(hang=True)}).run(resource="job:{job_id}")
@@ -404,7 +446,7 @@ def test_a_job_that_no_longer_exists_is_lost(code: int) -> None:
     responses = [*resource_responses({"status": "active"}), RawMcpResponse(error=(code, "no such resource"))]
     report = ScriptedServerRun({"tools/call": tool_response(STARTED), "resources/read": responses}).run()
     assert verdict(report)[:2] == (Outcome.FAIL, "canary.lost")
-    assert report.result.message.startswith("the canary job was picked up after ")
+    assert report.result.message.startswith("the canary job was lost, picked up after ")
     assert report.state_updates == {}
 
 
@@ -424,7 +466,7 @@ def test_reads_that_fail_until_the_deadline() -> None:
     ).run()
     message = "job:7 cannot be read: resources/read returns error -32603: busy"
     assert verdict(report) == (Outcome.FAIL, "canary.poll_failed", message)
-    assert report.state_updates == {"sentinel": {"job_id": "job:7", "slot": report.result.slot}}
+    assert outstanding_ids(report) == ["job:7"]
 
 
 def test_a_read_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -439,27 +481,31 @@ def test_a_read_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_unknown_job_of_an_earlier_run_does_not_block() -> None:
     answers = [RawMcpResponse(error=(-32603, "no job 6")), *resource_responses({"status": "done"})]
     scripted = ScriptedServerRun({"tools/call": tool_response(STARTED), "resources/read": answers})
-    report = scripted.run(state={"sentinel": {"job_id": "job:6", "slot": wall_clock_ms() - 60_000}})
+    report = scripted.run(state=earlier_sentinel("job:6"))
     assert verdict(report) == (Outcome.PASS, "", "")
     assert scripted.received_methods.count("resources/read") == 2
     assert report.state_updates == {"sentinel": None}
 
 
-def test_an_earlier_job_that_never_ends_blocks_for_a_day() -> None:
+def test_an_earlier_job_that_never_ends_blocks_two_slots() -> None:
     scripted = ScriptedServerRun(
         {"tools/call": tool_response({"ok": True}), "resources/read": resource_responses({"status": "running"})}
     )
-    hour = 3_600_000
-    assert (
-        verdict(scripted.run(state={"sentinel": {"job_id": "job:6", "slot": wall_clock_ms() - 23 * hour}}))[1]
-        == "canary.not_finished"
+    for blocked_slots in (0, 1):
+        blocked = scripted.run(state=earlier_sentinel("job:6", blocked_slots=blocked_slots))
+        assert verdict(blocked)[:2] == (Outcome.FAIL, "canary.not_finished")
+        assert "tools/call" not in scripted.received_methods
+    assert verdict(scripted.run(state=earlier_sentinel("job:6", blocked_slots=2))) == (Outcome.PASS, "", "")
+
+
+@pytest.mark.parametrize("resource", [{"status": "not_found"}, {"status": "missing"}, "expired", {"state": "gone"}])
+def test_an_earlier_job_that_is_lost_does_not_block(resource: Json) -> None:
+    scripted = ScriptedServerRun(
+        {"tools/call": tool_response({"ok": True}), "resources/read": resource_responses(resource)}
     )
-    assert "tools/call" not in scripted.received_methods
-    assert verdict(scripted.run(state={"sentinel": {"job_id": "job:6", "slot": wall_clock_ms() - 25 * hour}})) == (
-        Outcome.PASS,
-        "",
-        "",
-    )
+    report = scripted.run(state=earlier_sentinel("job:6"))
+    assert verdict(report) == (Outcome.PASS, "", "")
+    assert report.state_updates == {"sentinel": None}
 
 
 def test_secrets_in_results_are_masked() -> None:

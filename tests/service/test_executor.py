@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import pytest
 
 from tests.support.store import START_AT
-from watchdog.domain.model import ClaimedSlot, Outcome, RecordedResult
+from watchdog.domain.model import ClaimedSlot, Outcome, RecordedResult, Result
 from watchdog.probes.base import Probe, RunContext
 from watchdog.service import executor
 from watchdog.service.executor import RunExecutor
@@ -70,3 +71,25 @@ async def test_a_run_without_a_free_place_is_missed(monkeypatch: pytest.MonkeyPa
         missed = await recorded.get()
     assert (missed.result.probe, missed.result.reason) == (2, "missed.overloaded")
     await run_executor.stop(grace_s=0)
+
+
+async def test_a_run_gets_the_state_of_a_run_that_ended_after_its_slot_was_claimed() -> None:
+    """A slot is claimed, with the probe's state, up to a second before it starts."""
+    received: list[Mapping[str, Any]] = []
+
+    class CountingRunner:
+        async def run(self, _: Probe, slot: ClaimedSlot, probe_state: Mapping[str, Any]) -> RecordedResult:
+            received.append(probe_state)
+            result = Result(slot.probe, slot.slot, slot.location, Outcome.PASS)
+            return RecordedResult(result, state_updates={"runs": len(received), "first": None})
+
+    runner: Any = CountingRunner()
+    run_executor = RunExecutor(runner, lambda: START_AT, lambda _: None)
+    as_claimed = {"first": True, "other": 7}
+    for slot, previous_slot in ((1_000, None), (2_000, 1_000), (4_000, 3_000)):
+        run_executor.start_run(
+            UnusedProbe(name="p", id="p"), ClaimedSlot(1, slot, "local", previous_slot), dict(as_claimed)
+        )
+        await asyncio.sleep(0.01)
+    await run_executor.stop(grace_s=0)
+    assert received == [as_claimed, {"runs": 1, "other": 7}, as_claimed]

@@ -33,6 +33,17 @@ def short_canary_probe(job: Mapping[str, Any], finish_within_ms: int) -> CanaryP
     return probe.model_copy(update={"canary": probe.canary.model_copy(update={"finish_within": finish_within_ms})})
 
 
+def outstanding_ids(report: RecordedResult) -> list[str]:
+    """The sentinels that a canary's run has left to the next ones."""
+    return [record["job_id"] for record in (report.state_updates["sentinel"] or {"records": ()})["records"]]
+
+
+def earlier_sentinel(job_id: str, age_ms: int = 60_000, **fields: Any) -> dict[str, Any]:
+    """The state of a canary whose run sent a sentinel `age_ms` ago, and could not take it back."""
+    sent_at = wall_clock_ms() - age_ms
+    return {"sentinel": {"records": [{"job_id": job_id, "slot": sent_at, "sent_at": sent_at, **fields}]}}
+
+
 def queue_probe(system: Mapping[str, Any], rules: Mapping[str, Any] | None = None) -> QueueProbe:
     fields = {} if rules is None else {"rules": rules}
     return QueueProbe.model_validate({"name": "Backlog", "queue": system, **fields})

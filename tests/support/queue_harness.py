@@ -50,11 +50,16 @@ class QueueHarness(ABC):
     """Evidence besides the sentinel."""
     no_worker_failure: ClassVar[tuple[str, str]] = (
         "canary.not_picked_up",
-        f"not picked up within 500{NBSP}ms: 0{NBSP}workers, 1 waiting, oldest [0-9].+",
+        f"not picked up within 500{NBSP}ms: 1 waiting, 0{NBSP}workers, oldest [0-9].+",
     )
     """Reason and message without a worker. This message and the next are regular expressions."""
     no_worker_measurements: ClassVar[Mapping[str, int]] = {"waiting": 1, "consumers": 0}
     """The measurements without a worker."""
+    busy_worker_failure: ClassVar[tuple[str, str]] = (
+        "canary.not_picked_up",
+        f"not picked up within 500{NBSP}ms: 1 waiting, 1{NBSP}worker, 1 active, oldest [0-9].+",
+    )
+    """Reason and message while the only worker is busy."""
     hanging_job_message: ClassVar[str] = f"picked up after .+, not finished within 3{NBSP}s"
     failing_job_message: ClassVar[str] = "no template for __canary__"
     """The error of a job that throws."""
@@ -150,6 +155,10 @@ class QueueHarness(ABC):
     def remove_sentinel(self) -> None:
         """Removes the waiting sentinel."""
         raise self._not_implemented("vanished")
+
+    @abstractmethod
+    def lose_jobs(self) -> None:
+        """Removes everything from the queue, as a broker that restarts without a disk does."""
 
     def cancel_sentinel(self) -> None:
         """Cancels the waiting sentinel, in the system's sense."""

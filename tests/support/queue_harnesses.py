@@ -55,6 +55,9 @@ class RedisHarness(QueueHarness):
     def wrong_password_url(self) -> Iterator[str]:
         yield self.probed_url.replace("://", "://someone:hushhush1@")
 
+    def lose_jobs(self) -> None:
+        self.client.flushall()
+
     def clean_up(self) -> None:
         self.client.flushall()
 
@@ -92,6 +95,9 @@ class PostgresHarness(QueueHarness):
 
     def count_active(self) -> int:
         return self.job_states().count(self.active_state)
+
+    def lose_jobs(self) -> None:
+        self.remove_sentinel()
 
     def create_tables(self) -> None:
         """The first worker creates the tables."""
@@ -205,6 +211,7 @@ class CeleryHarness(RedisHarness):
     expected_phases = ("connect", "enqueue", "finish")
     expected_facts: ClassVar[Mapping[str, Any]] = {"picked_up": "not shown by Celery"}
     no_worker_failure = ("canary.not_finished", f"not finished within 1{NBSP}s: 1 waiting")
+    busy_worker_failure = no_worker_failure
     no_worker_measurements: ClassVar[Mapping[str, int]] = {"waiting": 1}
     failing_job_message = "ValueError: no template for __canary__"
     hanging_job_message = f"not finished within 3{NBSP}s: 0 waiting"
@@ -292,6 +299,10 @@ class PgbossHarness(PostgresHarness):
     }
     payload_options: ClassVar[Mapping[str, Any]] = {"payload": {"nonce": 7}}
     no_worker_failure = ("canary.not_picked_up", f"not picked up within 500{NBSP}ms: 1 waiting, oldest [0-9].+")
+    busy_worker_failure = (
+        "canary.not_picked_up",
+        f"not picked up within 500{NBSP}ms: 1 waiting, 1 active, oldest [0-9].+",
+    )
     no_worker_measurements: ClassVar[Mapping[str, int]] = {"waiting": 1}
     failing_job_message = 'no template for {"sentinel":true}'
     missing_queue_message = "queue '{queue}' does not exist in schema 'pgboss'"
@@ -341,6 +352,7 @@ class ProcrastinateHarness(PostgresHarness):
     }
     payload_options: ClassVar[Mapping[str, Any]] = {"system": {"task": "echo", "args": {"name": "canary"}}}
     behavior_options: ClassVar[Mapping[str, Mapping[str, Any]]] = {"throw": {"task": "throw"}, "hang": {"task": "hang"}}
+    busy_worker_failure = PgbossHarness.busy_worker_failure
     failing_job_message = "Procrastinate does not store the reason"
     job_states_query, waiting_state, active_state = (
         "SELECT status::text FROM procrastinate_jobs WHERE queue_name = %s",

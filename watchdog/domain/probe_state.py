@@ -17,7 +17,7 @@ JOB_STATE_KEY_PREFIX = "job:"
 QUEUE_STATE_KEY = "queue"
 """Key of a queue's `ThresholdRecord`s."""
 SENTINEL_STATE_KEY = "sentinel"
-"""Key of a `SentinelRecord`."""
+"""Key of `OutstandingSentinels`."""
 MCP_TARGET_STATE_KEY = "mcp_target"
 """A digest of the MCP server that the other facts are about, as text."""
 MCP_PROTOCOL_STATE_KEY = "mcp_protocol"
@@ -134,13 +134,39 @@ class SentinelRecord(NamedTuple):
     job_id: str
     slot: int
     """Of the run that sent it."""
+    sent_at: int
+    picked_up_at: int | None = None
+    reason: str = ""
+    """Why its own run failed; empty if that run was killed."""
+    blocked_slots: int = 0
+    """Slots after its deadline that sent no sentinel because of it."""
 
     def to_json(self) -> Json:
         return self._asdict()
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Json]) -> SentinelRecord:
-        return cls(stored["job_id"], stored["slot"])
+        return cls(**{name: stored[name] for name in cls._fields if name in stored})
+
+
+class OutstandingSentinels(NamedTuple):
+    """The sentinel jobs of a probe that may still be waiting or running."""
+
+    records: tuple[SentinelRecord, ...] = ()
+    """Oldest first."""
+    given_up_at: int | None = None
+    """The slot at which the oldest of too many was given up; None: a sentinel has finished since."""
+
+    def to_json(self) -> Json:
+        """None if there is nothing to remember."""
+        if self == OutstandingSentinels():
+            return None
+        return {"records": [record.to_json() for record in self.records], "given_up_at": self.given_up_at}
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Json] | None) -> OutstandingSentinels:
+        stored = stored or {}
+        return cls(tuple(map(SentinelRecord.from_json, stored.get("records", ()))), stored.get("given_up_at"))
 
 
 class McpProtocolRecord(NamedTuple):

@@ -18,25 +18,35 @@ from watchdog.config_types import (
     duration_bounds,
     format_config_duration,
 )
+from watchdog.domain.formatting import format_duration, format_utc
 from watchdog.domain.measurements import QueueMeasurements
 from watchdog.domain.model import Evidence, Json, Observation, Outcome
 from watchdog.domain.observations import JobStage, JobStatus, QueueStats
-from watchdog.domain.probe_state import SENTINEL_STATE_KEY, SentinelRecord
+from watchdog.domain.probe_state import SENTINEL_STATE_KEY, OutstandingSentinels, SentinelRecord
 from watchdog.domain.rules.canary import (
+    FINISHED_STAGES,
     IN_PROGRESS_STAGES,
     CanaryLimits,
     SentinelTracker,
+    blocking_sentinel,
     canary_failure_reason,
-    outstanding_sentinel_verdict,
+    give_up_oldest,
 )
 from watchdog.net.errors import ProbeError
 from watchdog.probes.base import QueueSystemProbe, RunContext, derive_idempotency_key
 from watchdog.probes.expectations import add_facts, observation_from_error
 from watchdog.queues import CANARY_DRIVERS, CanaryConnection, CanaryDriver, SentinelJob
+from watchdog.queues.base import MIN_TIMEOUT_S, broker_unreachable_error
 
+MIN_MARGIN_MS, MAX_MARGIN_MS = 2_000, 25_000
+"""What a run may take beyond `finish_within`: for connecting, sending and cancelling."""
+CLEANUP_MARGIN_MS, END_MARGIN_MS = 1_000, 100
+"""The last part of a run, in which it polls no more: for counting the queue and cancelling; and for disconnecting."""
 BROKER_CALL_TIMEOUT_S = 3.0
 CLEANUP_TIMEOUT_S = 1.0
 """Timeout for cancelling a sentinel."""
+SENTINEL_TTL_MARGIN_MS = 65_000
+"""How long after `finish_within` a system that can expire jobs may delete a sentinel."""
 
 
 @CANARY_DRIVERS.add_fields
@@ -48,7 +58,8 @@ class CanarySettings(ConfigModel):
     start_within: Annotated[Duration, duration_bounds("100ms", "1h")] | None = None
     """The time within which a worker must pick up the job; default: `finish_within`."""
     finish_within: Annotated[Duration, duration_bounds("1s", "1h")] = 30_000
-    """The time within which the job must be finished, counted from the time it was sent."""
+    """The time within which the job must be finished, counted from the time it was sent. Connecting and sending count
+    as well if they take so long that `every` leaves no time for both."""
 
     @model_validator(mode="after")
     def _validate_limits(self) -> Self:
@@ -78,7 +89,10 @@ class CanarySettings(ConfigModel):
 
 
 class CanaryProbe(QueueSystemProbe):
-    """Sends a canary job through a queue and times every stage: enqueue, pick-up, finish. Runs never overlap."""
+    """Sends a canary job through a queue and times every stage: enqueue, pick-up, finish. Runs never overlap: `every`
+    is at least `finish_within` and 2 seconds. A canary job that is late is cancelled where the system can do that.
+    Otherwise the next two slots send no other, but poll it and report for how long it has been waiting or running. A
+    canary job that is finished or lost never keeps a slot from sending another one."""
 
     kind: ClassVar[str] = "canary"
     example: ClassVar[str] = """
@@ -105,10 +119,10 @@ class CanaryProbe(QueueSystemProbe):
 
     @model_validator(mode="after")
     def _validate_interval(self) -> Self:
-        if self.schedule is None and self.deadline_ms > self.every:
+        shortest_interval_ms = self.canary.finish_within + MIN_MARGIN_MS
+        if self.schedule is None and shortest_interval_ms > self.every:
             minimum, finish_within, margin = map(
-                format_config_duration,
-                (self.deadline_ms, self.canary.finish_within, self.queue_driver.deadline_margin_ms),
+                format_config_duration, (shortest_interval_ms, self.canary.finish_within, MIN_MARGIN_MS)
             )
             message = f"`every` must be at least {minimum} (finish_within {finish_within} + {margin})"
             raise FieldValidationError([(("every",), f"{message}, so that runs never overlap")])
@@ -120,11 +134,17 @@ class CanaryProbe(QueueSystemProbe):
 
     @property
     def deadline_ms(self) -> int:
-        return self.canary.finish_within + self.queue_driver.deadline_margin_ms
+        """Never more than `every`, so that runs do not overlap. Every step of a run has a limit of its own that ends it
+        before: a run that is cut off could not remember its sentinel."""
+        longest_run_ms = self.canary.finish_within + MAX_MARGIN_MS
+        return longest_run_ms if self.schedule is not None else min(longest_run_ms, self.every)
 
     async def observe(self, context: RunContext) -> Observation:
         run = _CanaryRun(self, context)
-        connect_context = self.create_connect_context(context, BROKER_CALL_TIMEOUT_S)
+        connect_context = replace(
+            self.create_connect_context(context, min(BROKER_CALL_TIMEOUT_S, run.polling_time_left_s)),
+            ends_at_monotonic=monotonic() + run.polling_time_left_s,
+        )
         try:
             async with self.queue_driver.connect(connect_context) as connection:
                 observation = await run.run(connection)
@@ -136,81 +156,151 @@ class CanaryProbe(QueueSystemProbe):
 class _CanaryRun:
     """One run: sends a sentinel, polls it until it finishes or its time is up, and cancels what is left of it.
 
-    A sentinel that cannot be cancelled is remembered in the probe's state. The next run cancels it, or sends none.
+    A sentinel that cannot be cancelled is remembered in the probe's state. The next runs poll it, and the first of them
+    send no other.
     """
 
     def __init__(self, probe: CanaryProbe, context: RunContext) -> None:
         self.probe, self.settings, self.context = probe, probe.canary, context
         self.tracker: SentinelTracker | None = None
+        self.others: OutstandingSentinels | None = None
+        """The other sentinels that are outstanding; None: they were not polled."""
+        self._facts: dict[str, Json] = {}
+        """Evidence about other sentinels than the tracked one."""
         self._started_monotonic = monotonic()
+        self._ends_at = context.started_at + round(context.remaining_s * 1000) - END_MARGIN_MS
+        self._polls_until = self._ends_at - CLEANUP_MARGIN_MS
 
     def _now(self) -> int:
         return self.context.started_at + round((monotonic() - self._started_monotonic) * 1000)
 
+    @property
+    def polling_time_left_s(self) -> float:
+        return (self._polls_until - self._now()) / 1000
+
     async def run(self, connection: CanaryConnection) -> Observation:
         import asyncio
 
-        if in_flight := await self._cancel_earlier_sentinels(connection):
-            return in_flight
-        sentinel = SentinelJob(self.context.idempotency_key, self.settings.payload, self.probe.deadline_ms + 60_000)
-        self.context.phase_timer.start_phase("enqueue")
-        job_id = await connection.send(sentinel)
-        self.context.phase_timer.end_phase("enqueue")
-        sent_at = self._now()
-        self.tracker = tracker = SentinelTracker(job_id, sent_at, sent_at)
+        outstanding = await self._review_earlier_sentinels(connection)
+        if record := blocking_sentinel(outstanding, self.context.slot):
+            self.others = outstanding._replace(records=outstanding.records[:-1])
+            self.tracker = tracker = self._resume(record)
+        else:
+            self.others = outstanding
+            self.tracker = tracker = await self._send(connection)
+            given_up, self.others = give_up_oldest(outstanding, self.context.slot)
+            if given_up:
+                self._facts["no_longer_awaited"] = given_up.job_id
         await self._poll_until_finished(connection, tracker)
-        stats = QueueStats()
+        stats, is_cancelled = QueueStats(), False
         if tracker.job_status.stage in IN_PROGRESS_STAGES:
             with suppress(ProbeError, TimeoutError):
-                async with asyncio.timeout(CLEANUP_TIMEOUT_S):
+                async with asyncio.timeout(self._cleanup_timeout_s(steps=2)):
                     stats = await connection.fetch_queue_stats()
-        is_cancelled = await self._cancel_sentinel(connection, tracker.job_id)
-        return self._final_observation(tracker, stats, removed=is_cancelled or tracker.finished_at is not None)
+        with suppress(ProbeError, TimeoutError):
+            async with asyncio.timeout(self._cleanup_timeout_s(steps=1)):
+                is_cancelled = await connection.cancel(tracker.job_id)
+        return self._final_observation(tracker, stats, is_cancelled)
+
+    def _cleanup_timeout_s(self, steps: int) -> float:
+        """For one of the steps that are left: what remains of the run is shared among them."""
+        return min(CLEANUP_TIMEOUT_S, max(self._ends_at - self._now(), 0) / 1000 / steps)
 
     def aborted_observation(self, error: ProbeError) -> Observation:
         """The observation of a run that an error ended. The state of the sentinel, if it was sent, is unknown."""
         observation = observation_from_error(error, self.context.phase_timer)
+        state_updates = self._state_updates(error.reason, is_cancelled=False)
         if self.tracker is None:
-            return observation
+            return replace(observation, state_updates=state_updates)
         facts = {**self._evidence_facts(self.tracker), **observation.evidence.facts}
         return replace(
             observation,
             duration=None,
             phases={**observation.phases, **self.tracker.phase_durations_ms},
             evidence=replace(observation.evidence, facts=facts),
-            state_updates=self._state_updates(self.tracker, removed=False),
+            state_updates=state_updates,
         )
 
-    async def _cancel_earlier_sentinels(self, connection: CanaryConnection) -> Observation | None:
-        """Cancels sentinels of earlier slots. If one of them is still being processed, no other may be sent: returns
-        the observation that reports it."""
-        driver, previous_slot = self.settings.queue_driver, self.context.previous_slot
-        slot_by_job_id: dict[str, int] = {}
-        if stored := self.context.probe_state.get(SENTINEL_STATE_KEY):
-            record = SentinelRecord.from_json(stored)
-            slot_by_job_id[record.job_id] = record.slot
-        if previous_slot is not None and driver.deterministic_id:
-            # A run that was killed has remembered nothing, but its sentinel's id follows from the slot.
-            job_id = driver.derive_job_id(derive_idempotency_key(self.probe.id, previous_slot))
-            slot_by_job_id.setdefault(job_id, previous_slot)
-        for job_id, slot in slot_by_job_id.items():
-            if driver.blocking_period_ms is not None and slot + driver.blocking_period_ms < self.context.slot:
-                continue
-            status = await connection.poll(job_id)
-            if status.stage is not JobStage.LOST and not await connection.cancel(job_id):
-                return self._in_flight_observation(job_id, slot, status)
-        return None
-
-    def _in_flight_observation(self, job_id: str, slot: int, status: JobStatus) -> Observation:
-        outcome, reason, message = outstanding_sentinel_verdict(slot, self.probe.deadline_ms, self._now())
-        return Observation(
-            outcome,
-            reason,
-            message,
-            phases=self.context.phase_timer.phase_durations_ms,
-            evidence=Evidence({"sentinel": job_id, "stage": str(status.stage)}, status.error),
-            state_updates={SENTINEL_STATE_KEY: SentinelRecord(job_id, slot).to_json()},
+    async def _send(self, connection: CanaryConnection) -> SentinelTracker:
+        settings = self.settings
+        sentinel = SentinelJob(
+            self.context.idempotency_key,
+            settings.payload,
+            ttl_ms=settings.finish_within + SENTINEL_TTL_MARGIN_MS,
+            send_within_s=settings.finish_within / 1000,
         )
+        self.context.phase_timer.start_phase("enqueue")
+        job_id = await connection.send(sentinel)
+        self.context.phase_timer.end_phase("enqueue")
+        sent_at = self._now()
+        first_stage = JobStage.QUEUED if settings.queue_driver.exposes_pickup else JobStage.SENT
+        return SentinelTracker(job_id, sent_at, sent_at, JobStatus(first_stage))
+
+    # --- sentinels of earlier slots
+
+    async def _review_earlier_sentinels(self, connection: CanaryConnection) -> OutstandingSentinels:
+        """Polls the sentinels of earlier slots, cancels those that can be cancelled, and returns those that may still
+        be waiting or running: also those that could not be polled."""
+        import asyncio
+
+        outstanding = self._load_outstanding_sentinels()
+        trackers = [SentinelTracker.resume(record) for record in outstanding.records]
+        removed_ids: set[str] = set()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(min(BROKER_CALL_TIMEOUT_S, self.polling_time_left_s / 2)):
+                for tracker in reversed(trackers):
+                    with suppress(ProbeError):
+                        tracker.update_status(await connection.poll(tracker.job_id), self._now())
+                        if await connection.cancel(tracker.job_id):
+                            removed_ids.add(tracker.job_id)
+        ended = {tracker.job_id: tracker.job_status.stage for tracker in trackers if tracker.has_ended}
+        remembered_ids = {record.job_id for record in self._remembered_sentinels.records}
+        if reported := {job_id: str(stage) for job_id, stage in ended.items() if job_id in remembered_ids}:
+            self._facts["earlier_sentinels"] = reported
+        remaining = tuple(
+            record._replace(picked_up_at=tracker.picked_up_at)
+            for record, tracker in zip(outstanding.records, trackers, strict=True)
+            if record.job_id not in removed_ids and not tracker.has_ended
+        )
+        has_finished = any(stage in FINISHED_STAGES for stage in ended.values())
+        return OutstandingSentinels(remaining, None if has_finished else outstanding.given_up_at)
+
+    def _load_outstanding_sentinels(self) -> OutstandingSentinels:
+        """Those that earlier runs have remembered, and the one of the previous slot: its run may have been killed, but
+        its id follows from the slot."""
+        outstanding, slot = self._remembered_sentinels, self.context.previous_slot
+        driver = self.settings.queue_driver
+        if slot is None or not driver.deterministic_id:
+            return outstanding
+        job_id = driver.derive_job_id(derive_idempotency_key(self.probe.id, slot))
+        if any(record.job_id == job_id for record in outstanding.records):
+            return outstanding
+        return outstanding._replace(records=(*outstanding.records, SentinelRecord(job_id, slot, sent_at=slot)))
+
+    @property
+    def _remembered_sentinels(self) -> OutstandingSentinels:
+        return OutstandingSentinels.from_json(self.context.probe_state.get(SENTINEL_STATE_KEY))
+
+    def _resume(self, record: SentinelRecord) -> SentinelTracker:
+        """Tracks the sentinel that keeps this run from sending its own."""
+        if record.sent_at + self.settings.finish_within <= self._now():
+            record = record._replace(blocked_slots=record.blocked_slots + 1)
+        self._facts["sent_at"] = format_utc(record.sent_at, self.context.started_at, seconds=True)
+        return SentinelTracker.resume(record)
+
+    # --- polling
+
+    async def _poll(self, connection: CanaryConnection, job_id: str) -> JobStatus:
+        """Raises ProbeError, also if there is no response before the run has to end."""
+        import asyncio
+
+        time_left_s = max(self.polling_time_left_s, MIN_TIMEOUT_S)
+        try:
+            async with asyncio.timeout(time_left_s + MIN_TIMEOUT_S):  # a driver's own timeout comes first
+                return await connection.poll(job_id)
+        except TimeoutError:
+            detail = f"no response within {format_duration(time_left_s * 1000)}"
+            raise broker_unreachable_error(detail) from None
 
     async def _poll_until_finished(self, connection: CanaryConnection, tracker: SentinelTracker) -> None:
         """Polls until the sentinel finishes or its time is up. A retryable error counts only if it lasts until then; of
@@ -221,7 +311,7 @@ class _CanaryRun:
         poll_error: ProbeError | None = None
         while True:
             try:
-                status = await connection.poll(tracker.job_id)
+                status = await self._poll(connection, tracker.job_id)
                 tracker.update_status(status, now := self._now())
                 poll_error = None
             except ProbeError as error:
@@ -229,23 +319,21 @@ class _CanaryRun:
                     raise
                 poll_error, now = poll_error or error, self._now()
             limit = tracker.sent_at + self.settings.limits.limit_for(tracker.job_status.stage)
+            limit = min(limit, self._polls_until)
             if poll_error is not None and now >= limit:
                 raise poll_error
-            if poll_error is None and (now >= limit or tracker.job_status.stage not in IN_PROGRESS_STAGES):
+            if poll_error is None and (now >= limit or tracker.has_ended):
                 return
             interval_ms = min(max((now - tracker.sent_at) / 10, min_interval_ms), max_interval_ms)
             await asyncio.sleep(min(interval_ms, limit - now) / 1000)
 
-    async def _cancel_sentinel(self, connection: CanaryConnection, job_id: str) -> bool:
-        import asyncio
+    # --- what the run observed
 
-        with suppress(ProbeError, TimeoutError):
-            async with asyncio.timeout(CLEANUP_TIMEOUT_S):
-                return await connection.cancel(job_id)
-        return False
-
-    def _final_observation(self, tracker: SentinelTracker, stats: QueueStats, *, removed: bool) -> Observation:
-        reason, message = canary_failure_reason(self.settings.limits, tracker, stats)
+    def _final_observation(self, tracker: SentinelTracker, stats: QueueStats, is_cancelled: bool) -> Observation:
+        limits = self.settings.limits
+        was_cut_short = tracker.polled_at < tracker.sent_at + limits.limit_for(tracker.job_status.stage)
+        sending_ms = tracker.sent_at - self.context.started_at if was_cut_short else 0
+        reason, message = canary_failure_reason(limits, tracker, stats, sending_ms)
         facts = self._evidence_facts(tracker)
         facts |= QueueMeasurements.from_metrics(stats).to_measurements()
         if stats.paused:
@@ -258,11 +346,11 @@ class _CanaryRun:
             phases={**self.context.phase_timer.phase_durations_ms, **tracker.phase_durations_ms},
             measurements=QueueMeasurements(waiting=stats.waiting, consumers=stats.consumers).to_measurements(),
             evidence=Evidence(facts, tracker.job_status.error),
-            state_updates=self._state_updates(tracker, removed=removed),
+            state_updates=self._state_updates(reason, is_cancelled),
         )
 
     def _evidence_facts(self, tracker: SentinelTracker) -> dict[str, Json]:
-        facts: dict[str, Json] = {"sentinel": tracker.job_id or self.context.idempotency_key}
+        facts: dict[str, Json] = {"sentinel": tracker.job_id or self.context.idempotency_key, **self._facts}
         if tracker.job_status.progress is not None:
             facts["progress"] = tracker.job_status.progress
         if tracker.picked_up_at is None and (
@@ -271,7 +359,16 @@ class _CanaryRun:
             facts["picked_up"] = f"not shown by {self.settings.queue_driver.name}"
         return facts
 
-    def _state_updates(self, tracker: SentinelTracker, *, removed: bool) -> dict[str, Json]:
-        if tracker.job_id and not removed:
-            return {SENTINEL_STATE_KEY: SentinelRecord(tracker.job_id, self.context.slot).to_json()}
-        return {SENTINEL_STATE_KEY: None} if SENTINEL_STATE_KEY in self.context.probe_state else {}
+    def _state_updates(self, reason: str, is_cancelled: bool) -> dict[str, Json]:
+        """Remembers the sentinels that are still outstanding. `reason`: of this run."""
+        outstanding, tracker = self.others, self.tracker
+        if outstanding is None:
+            return {}
+        if tracker is not None and tracker.job_status.stage in FINISHED_STAGES:
+            outstanding = outstanding._replace(given_up_at=None)
+        elif tracker is not None and tracker.job_id and not (is_cancelled or tracker.has_ended):
+            sent = tracker.earlier or SentinelRecord(tracker.job_id, self.context.slot, tracker.sent_at, reason=reason)
+            record = sent._replace(job_id=tracker.job_id, picked_up_at=tracker.picked_up_at)
+            outstanding = outstanding._replace(records=(*outstanding.records, record))
+        stored = outstanding.to_json()
+        return {} if stored == self.context.probe_state.get(SENTINEL_STATE_KEY) else {SENTINEL_STATE_KEY: stored}

@@ -9,12 +9,14 @@ Drivers report facts; they judge nothing. Every failure to do so is a ProbeError
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Container, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
+from time import monotonic
 from typing import ClassVar, Protocol, Self
 
 from pydantic import model_validator
@@ -26,6 +28,9 @@ from watchdog.net import Network, PhaseTimer
 from watchdog.net.errors import ProbeError
 from watchdog.net.phases import PHASE_DESCRIPTIONS
 
+MIN_TIMEOUT_S = 0.05
+"""No exchange gets less time: an error of the system names the cause, a timeout does not."""
+
 
 @dataclass(frozen=True, slots=True)
 class SentinelJob:
@@ -36,6 +41,8 @@ class SentinelJob:
     payload: Json
     ttl_ms: int
     """When the system may delete the job, finished or not, in ms after sending."""
+    send_within_s: float
+    """How long the system may take to accept the job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +58,12 @@ class ConnectContext:
     """When the run started, in ms since the epoch."""
     facts: dict[str, Json] = field(default_factory=dict)
     """Evidence about the system, filled in by the driver and kept for every outcome."""
+    ends_at_monotonic: float = math.inf
+    """When the last exchange has to be over, by the monotonic clock in seconds."""
+
+    def limit_timeout(self, timeout_s: float) -> float:
+        """The timeout in seconds for an exchange that starts now: it is over before the run ends."""
+        return max(min(timeout_s, self.ends_at_monotonic - monotonic()), MIN_TIMEOUT_S)
 
 
 class CanaryConnection(Protocol):
@@ -63,7 +76,8 @@ class CanaryConnection(Protocol):
         """The current state of the job. After a retryable error the next poll may succeed."""
 
     async def cancel(self, job_id: str) -> bool:
-        """Removes the job, waiting or finished. False: it is running, or the system cannot remove jobs."""
+        """Removes the job if it waits, has finished, or has lost its worker. False: it is running, or the system cannot
+        remove jobs."""
 
     async def fetch_queue_stats(self) -> QueueStats:
         """The queue's other jobs, as far as they are cheap to count."""
@@ -142,17 +156,9 @@ class CanaryDriver(QueueDriver):
     """A system that canary jobs are sent through."""
 
     deterministic_id: ClassVar[bool] = True
-    """Whether `derive_job_id` returns the id of a sentinel that another process may have sent."""
-    deadline_margin_ms: ClassVar[int] = 5_000
-    """Added to `finish_within`, for connecting, sending and cancelling. Without a deterministic id it must cover the
-    slowest of these, because a run that is cut off cannot store the job's id."""
+    """Whether `derive_job_id` returns the id of a sentinel that a killed process may have sent."""
     poll_interval_range_ms: ClassVar[tuple[int, int]] = (20, 500)
     """The shortest interval between two polls, soon after sending, and the longest."""
-    blocking_period_ms: ClassVar[int | None] = None
-    """For how long a sentinel that cannot be cancelled keeps further ones from being sent; None: until it ends.
-
-    For systems that report the state of a job, but not whether a worker still runs it.
-    """
     payload_field: ClassVar[str] = ""
     """The driver's own field for what is sent; empty if the section's `payload` is sent."""
     pickup_hint: ClassVar[str] = "remove start_within"
@@ -212,7 +218,7 @@ async def resolve_reachable_address(context: ConnectContext, host: str, port: in
     import asyncio
 
     try:
-        async with asyncio.timeout(context.timeout_s):
+        async with asyncio.timeout(context.limit_timeout(context.timeout_s)):
             sock = await context.network.connector.connect(
                 host, port, context.phase_timer, context.allow_private_addresses
             )

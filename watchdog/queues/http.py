@@ -11,9 +11,9 @@ from urllib.parse import quote
 from pydantic import model_validator
 
 from watchdog.config_types import FieldValidationError
-from watchdog.domain.formatting import DAY_MS
 from watchdog.domain.model import Json
 from watchdog.domain.observations import JobStage, JobStatus, QueueStats
+from watchdog.domain.reasons import reason_and_message
 from watchdog.expressions import Expression, ExpressionError, compile_expression
 from watchdog.net.errors import ProbeError, timeout_error
 from watchdog.net.http_evidence import parse_response_body, response_excerpt, response_facts
@@ -21,7 +21,6 @@ from watchdog.net.phases import PhaseTimer
 from watchdog.net.targets import HttpMethod, HttpTarget
 from watchdog.queues.base import CanaryConnection, CanaryDriver, ConnectContext, SentinelJob
 from watchdog.queues.job_status import (
-    TERMINAL_STAGES,
     compile_stage_expressions,
     describe_response,
     error_message,
@@ -29,6 +28,7 @@ from watchdog.queues.job_status import (
     expression_validator,
     parse_job_id,
     parse_progress,
+    stage_from_status_word,
     substitute_placeholders,
 )
 
@@ -71,9 +71,7 @@ class HttpCanary(CanaryDriver):
     """
     name: ClassVar[str] = "HTTP"
     deterministic_id: ClassVar[bool] = False
-    deadline_margin_ms: ClassVar[int] = 18_000
     poll_interval_range_ms: ClassVar[tuple[int, int]] = (250, 2_000)
-    blocking_period_ms: ClassVar[int | None] = DAY_MS
     payload_field: ClassVar[str] = "enqueue"
     pickup_hint: ClassVar[str] = "remove start_within, or set http.started"
 
@@ -86,6 +84,9 @@ class HttpCanary(CanaryDriver):
     """CEL expression on the response to `poll`: true when the job is finished, such as `body.status == 'completed'`."""
     failed: Annotated[str, expression_validator(EXPRESSION_VARIABLES)] = ""
     """CEL expression on the response to `poll`: true when the job has failed."""
+    lost: Annotated[str, expression_validator(EXPRESSION_VARIABLES)] = ""
+    """CEL expression on the response to `poll`, of any status: true when the service no longer knows the job; default:
+    status 404 or 410, or a `status` or `state` of `not_found`, `missing`, `expired`, `gone` or the like."""
     started: Annotated[str, expression_validator(EXPRESSION_VARIABLES)] = ""
     """CEL expression on the response to `poll`: true when a worker has picked up the job. Required for
     `start_within`."""
@@ -115,7 +116,7 @@ class HttpCanary(CanaryDriver):
 
     @cached_property
     def stage_expressions(self) -> tuple[tuple[JobStage, Expression], ...]:
-        return compile_stage_expressions(EXPRESSION_VARIABLES, self.failed, self.done, self.started)
+        return compile_stage_expressions(EXPRESSION_VARIABLES, self.failed, self.done, self.lost, self.started)
 
     @asynccontextmanager
     async def connect(self, context: ConnectContext) -> AsyncIterator[CanaryConnection]:
@@ -125,7 +126,6 @@ class HttpCanary(CanaryDriver):
 class _HttpCanaryConnection:
     def __init__(self, config: HttpCanary, context: ConnectContext) -> None:
         self.config, self.context = config, context
-        self._finished_job_ids: set[str] = set()
 
     async def send(self, sentinel: SentinelJob) -> str:
         enqueue = self.config.enqueue
@@ -133,10 +133,12 @@ class _HttpCanaryConnection:
         request = enqueue.model_copy(
             update={name: substitute_placeholders(getattr(enqueue, name), nonce=sentinel.id) for name in templates}
         )
-        response = await self._send_request(request, sentinel.id, ENQUEUE_TIMEOUT_S)
+        timeout_s = min(ENQUEUE_TIMEOUT_S, sentinel.send_within_s)
+        response = await self._send_request(request, sentinel.id, timeout_s)
         self.context.facts["address"] = response.peer_address
         if not 200 <= response.status < 300:
-            error = ProbeError("canary.enqueue_failed", f"enqueue returned {describe_response(response)}")
+            answer = f"{enqueue.method} {enqueue.target} returned {describe_response(response)}"
+            error = ProbeError(*reason_and_message("canary.enqueue_failed", answer))
             raise _with_response_evidence(error, response)
         return sentinel.id if "{nonce}" in self.config.poll.url else self._extract_job_id(response)
 
@@ -168,32 +170,34 @@ class _HttpCanaryConnection:
             poll_error = ProbeError("canary.poll_failed", message, error.phase, retryable=True, excerpt=error.excerpt)
             poll_error.facts = error.facts
             raise poll_error from None
-        status = self._parse_status(response)
-        if status.stage in TERMINAL_STAGES:
-            self._finished_job_ids.add(job_id)
-        return status
+        return self._parse_status(response)
 
     def _parse_status(self, response: HttpResponse) -> JobStatus:
-        """An error status is an error of the poll, unless an expression refers to `status`. 404 and 410: lost."""
+        """An error status is an error of the poll, unless the job is lost or an expression refers to `status`."""
         values, is_error_status = _expression_values(response), not 200 <= response.status < 300
         expressions = [
             (stage, expression)
             for stage, expression in self.config.stage_expressions
-            if not is_error_status or "status" in expression.used_variables
+            if not is_error_status or stage is JobStage.LOST or "status" in expression.used_variables
         ]
         stage, problem = evaluate_stage(expressions, values)
-        if stage is None and response.status in (404, 410):
-            return JobStatus(JobStage.LOST)
+        body = parse_response_body(response)
+        if stage is JobStage.LOST or (stage is None and self._is_lost(response.status, body)):
+            return JobStatus(JobStage.LOST, error=f"poll returned {describe_response(response)}")
         if stage is None and is_error_status:
             error = ProbeError("canary.poll_failed", f"poll returned HTTP {response.status}", retryable=True)
             raise _with_response_evidence(error, response)
-        body = parse_response_body(response)
         progress = parse_progress(body)
         if stage is None:
             stage = JobStage.QUEUED if self.config.started else JobStage.SENT
         elif stage is JobStage.FAILED:
             problem = self._failure_message(values, body)
         return JobStatus(stage, error=problem, progress=progress and progress[0])
+
+    def _is_lost(self, status: int, body: Json) -> bool:
+        if self.config.lost:
+            return False
+        return status in (404, 410) or (status < 500 and stage_from_status_word(body) is JobStage.LOST)
 
     def _failure_message(self, values: Mapping[str, Json], body: Json) -> str:
         if not self.config.error:
@@ -205,8 +209,8 @@ class _HttpCanaryConnection:
             return f"{self.config.error} cannot be computed: {error}"
 
     async def cancel(self, job_id: str) -> bool:
-        """Jobs cannot be cancelled: returns whether the job has ended."""
-        return job_id in self._finished_job_ids or (await self.poll(job_id)).stage in TERMINAL_STAGES
+        """Jobs cannot be cancelled."""
+        return False
 
     async def fetch_queue_stats(self) -> QueueStats:
         return QueueStats()
@@ -215,6 +219,7 @@ class _HttpCanaryConnection:
         import asyncio
 
         context, timer = self.context, PhaseTimer()
+        timeout_s = context.limit_timeout(timeout_s)
         try:
             async with asyncio.timeout(timeout_s):
                 return await context.network.send_http_request(

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 MAX_JOB_ID_CHARS = 500
 """A longer text is not taken for a job's id."""
-TERMINAL_STAGES = (JobStage.DONE, JobStage.FAILED, JobStage.LOST)
 _STATUS_WORDS: Mapping[JobStage, tuple[str, ...]] = {
     JobStage.QUEUED: ("waiting", "queued", "pending"),
     JobStage.RUNNING: ("active", "running", "processing", "in_progress"),
     JobStage.DONE: ("completed", "done", "succeeded", "success", "finished"),
     JobStage.FAILED: ("failed", "error", "cancelled", "canceled"),
+    JobStage.LOST: ("not_found", "notfound", "missing", "expired", "gone", "lost", "deleted", "removed"),
 }
 STAGE_BY_STATUS_WORD: Mapping[str, JobStage] = {word: stage for stage, words in _STATUS_WORDS.items() for word in words}
 _ERROR_FIELDS = ("error", "failedReason", "failed_reason", "message", "reason")
@@ -43,10 +43,10 @@ def expression_validator(variables: Mapping[str, str], *, must_be_bool: bool = T
 
 
 def compile_stage_expressions(
-    variables: Mapping[str, str], failed: str, done: str, started: str
+    variables: Mapping[str, str], failed: str, done: str, lost: str, started: str
 ) -> tuple[tuple[JobStage, Expression], ...]:
     """The expressions that are not empty, in the order in which `evaluate_stage` tries them."""
-    texts = ((JobStage.FAILED, failed), (JobStage.DONE, done), (JobStage.RUNNING, started))
+    texts = ((JobStage.FAILED, failed), (JobStage.DONE, done), (JobStage.LOST, lost), (JobStage.RUNNING, started))
     return tuple((stage, compile_expression(text, variables)) for stage, text in texts if text)
 
 
@@ -60,7 +60,8 @@ def evaluate_stage(
             if expression.evaluate_bool(values):
                 return stage, ""
         except ExpressionError as error:
-            if stage is not JobStage.RUNNING:  # a field that shows the start may be absent before it
+            # Fields that show the start or the loss of a job may be absent before.
+            if stage not in (JobStage.RUNNING, JobStage.LOST):
                 problem = f"{expression.text} cannot be computed: {error}"
     return None, problem
 
@@ -70,6 +71,11 @@ def normalize_status(value: Json) -> str:
     if isinstance(value, dict):
         value = next((value[name] for name in ("status", "state") if isinstance(value.get(name), str)), "")
     return value.strip().lower().replace("-", "_").replace(" ", "_") if isinstance(value, str) else ""
+
+
+def stage_from_status_word(value: Json) -> JobStage | None:
+    """The stage that an application's own status word stands for; None: it has none, or an unknown one."""
+    return STAGE_BY_STATUS_WORD.get(normalize_status(value))
 
 
 def parse_job_id(value: Json) -> str:

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Self
 from pydantic import Field, model_validator
 
 from watchdog.config_types import Duration, FieldValidationError, SingleLineText
-from watchdog.domain.formatting import DAY_MS, format_count, format_duration
+from watchdog.domain import reasons
+from watchdog.domain.formatting import format_count, format_duration
 from watchdog.domain.model import Json
 from watchdog.domain.observations import JobStage, JobStatus, QueueStats
+from watchdog.domain.reasons import reason_and_message
 from watchdog.expressions import Expression
 from watchdog.net.errors import ProbeError, timeout_error
 from watchdog.net.targets import McpTarget
 from watchdog.queues.base import CanaryConnection, CanaryDriver, ConnectContext, SentinelJob
 from watchdog.queues.job_status import (
-    STAGE_BY_STATUS_WORD,
-    TERMINAL_STAGES,
     compile_stage_expressions,
     error_message,
     evaluate_stage,
@@ -30,6 +30,7 @@ from watchdog.queues.job_status import (
     normalize_status,
     parse_job_id,
     parse_progress,
+    stage_from_status_word,
     substitute_placeholders,
 )
 
@@ -64,9 +65,7 @@ class McpCanary(McpTarget, CanaryDriver):
     """
     name: ClassVar[str] = "MCP"
     deterministic_id: ClassVar[bool] = False
-    deadline_margin_ms: ClassVar[int] = 23_000
     poll_interval_range_ms: ClassVar[tuple[int, int]] = (100, 2_000)
-    blocking_period_ms: ClassVar[int | None] = DAY_MS
     payload_field: ClassVar[str] = "arguments"
     pickup_hint: ClassVar[str] = "remove start_within, or set mcp.resource"
 
@@ -86,6 +85,9 @@ class McpCanary(McpTarget, CanaryDriver):
     failed: Annotated[str, expression_validator(EXPRESSION_VARIABLES)] = ""
     """CEL expression on the resource: true when the job has failed; default: its `status` or `state` is `failed`,
     `error` or `cancelled`."""
+    lost: Annotated[str, expression_validator(EXPRESSION_VARIABLES)] = ""
+    """CEL expression on the resource: true when the server no longer knows the job; default: its `status` or `state` is
+    `not_found`, `missing`, `expired`, `gone` or the like. A resource that does not exist is a lost job as well."""
     started: Annotated[str, expression_validator(EXPRESSION_VARIABLES)] = ""
     """CEL expression on the resource: true when a worker has picked up the job; default: its `status` or `state` is
     `active`, `running`, `processing` or `in_progress`."""
@@ -104,7 +106,7 @@ class McpCanary(McpTarget, CanaryDriver):
 
     @cached_property
     def stage_expressions(self) -> tuple[tuple[JobStage, Expression], ...]:
-        return compile_stage_expressions(EXPRESSION_VARIABLES, self.failed, self.done, self.started)
+        return compile_stage_expressions(EXPRESSION_VARIABLES, self.failed, self.done, self.lost, self.started)
 
     def preload(self) -> None:
         import_module("watchdog.net.mcp")
@@ -118,22 +120,23 @@ class McpCanary(McpTarget, CanaryDriver):
         from watchdog.net.mcp import SessionResult, connect_mcp_client, measure_phase
 
         started_monotonic, session = monotonic(), SessionResult(facts=context.facts)
+        timeout_s = context.limit_timeout(CONNECT_TIMEOUT_S)
         opening_client = connect_mcp_client(
             context.network.connector,
             self.build_session_target(context.allow_private_addresses),
             session,
             context.phase_timer,
-            timeout_s=CONNECT_TIMEOUT_S,
+            timeout_s=timeout_s,
             now=context.started_at,
         )
         async with AsyncExitStack() as stack:
             try:
-                async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                async with asyncio.timeout(timeout_s):
                     client = await stack.enter_async_context(opening_client)
                     with measure_phase(context.phase_timer, "list"):
                         await client.list_tools()
             except TimeoutError:
-                raise timeout_error(CONNECT_TIMEOUT_S, context.phase_timer.current_phase) from None
+                raise timeout_error(timeout_s, context.phase_timer.current_phase) from None
             if session.server_name:
                 context.facts["server"] = f"{session.server_name} {session.server_version}".strip()
             if all(tool.name != self.tool for tool in session.tools):
@@ -167,7 +170,6 @@ class _McpCanaryConnection:
         self._progress_changed_monotonic = 0.0
         self._started_job_uri = ""
         """The URI of the job that this connection started."""
-        self._finished_job_ids: set[str] = set()
 
     async def call_tool(self) -> None:
         """Waits for `send`, then calls the tool."""
@@ -178,6 +180,10 @@ class _McpCanaryConnection:
         except ProbeError as error:
             error.retryable = False  # polling does not repeat the call
             self._call_error = error
+            is_refusal = "rpc_error_code" in error.facts or reasons.family(error.reason) == "http"
+            if is_refusal and self._progress is None:
+                self._call_error = self._enqueue_error(error.message, error.excerpt)
+                self._call_error.facts = error.facts
         self._call_finished_at = self.context.started_at + round((monotonic() - self._started_monotonic) * 1000)
         self._call_finished.set()
 
@@ -186,21 +192,22 @@ class _McpCanaryConnection:
 
         self._sent_sentinel.set_result(sentinel)
         if self.config.resource:
+            timeout_s = self.context.limit_timeout(min(JOB_ID_TIMEOUT_S, sentinel.send_within_s))
             try:
-                async with asyncio.timeout(JOB_ID_TIMEOUT_S):
+                async with asyncio.timeout(timeout_s):
                     await self._call_finished.wait()
             except TimeoutError:
-                message = f"{self.config.tool} returned no job id within {format_duration(JOB_ID_TIMEOUT_S * 1000)}"
+                message = f"{self.config.tool} returned no job id within {format_duration(timeout_s * 1000)}"
                 raise ProbeError("timeout.call", message) from None
         return ""
 
+    def _enqueue_error(self, answer: str, excerpt: str) -> ProbeError:
+        """The server did not accept the call."""
+        reason, message = reason_and_message("canary.enqueue_failed", f"tool {self.config.tool}: {answer}")
+        return ProbeError(reason, message, excerpt=excerpt)
+
     async def poll(self, job_id: str) -> JobStatus:
-        if not job_id:
-            return self._status_from_call()
-        status = await self._poll_resource(job_id)
-        if status.stage in TERMINAL_STAGES:
-            self._finished_job_ids.add(job_id)
-        return status
+        return await self._poll_resource(job_id) if job_id else self._status_from_call()
 
     def _status_from_call(self) -> JobStatus:
         """The call is running, or has returned the job's outcome or the job's id."""
@@ -211,18 +218,24 @@ class _McpCanaryConnection:
         session = self.client.result
         result = session.tool_result if isinstance(session.tool_result, dict) else {}
         verdicts = [result[name] for name in ("ok", "healthy") if isinstance(result.get(name), bool)]
-        has_failed_status = STAGE_BY_STATUS_WORD.get(normalize_status(result)) is JobStage.FAILED
+        has_failed_status = stage_from_status_word(result) is JobStage.FAILED
         if session.tool_is_error or False in verdicts or has_failed_status:
             message = error_message(session.tool_result)
+            if self.config.resource and not self._job_id(result):  # the tool only starts the job
+                raise self._enqueue_error(message or "no error message", session.tool_result_text)
             return JobStatus(JobStage.FAILED, finished_at=self._call_finished_at, error=message)
         if uri := self._resource_uri(result, finished=bool(verdicts)):
             self._started_job_uri, self._progress = uri, None
             return JobStatus(JobStage.SENT, job_id=uri)
         return JobStatus(JobStage.DONE, finished_at=self._call_finished_at)
 
+    @staticmethod
+    def _job_id(result: Mapping[str, Json]) -> str:
+        return parse_job_id(result.get("job_id")) or parse_job_id(result.get("jobId"))
+
     def _resource_uri(self, result: Mapping[str, Json], *, finished: bool) -> str:
         """The URI to read; empty if there is none. `finished`: the tool's result already contains the outcome."""
-        job_id = parse_job_id(result.get("job_id")) or parse_job_id(result.get("jobId"))
+        job_id = self._job_id(result)
         values = {"nonce": self._sent_sentinel.result().id} | ({"job_id": job_id} if job_id else {})
         if template := self.config.resource:
             if "{job_id}" in template and not job_id:
@@ -236,17 +249,18 @@ class _McpCanaryConnection:
     async def _poll_resource(self, uri: str) -> JobStatus:
         import asyncio
 
+        timeout_s = self.context.limit_timeout(self.context.timeout_s)
         try:
-            async with asyncio.timeout(self.context.timeout_s):
+            async with asyncio.timeout(timeout_s):
                 await self.client.read_resource(uri)
         except TimeoutError:
-            message = f"{uri} cannot be read: timed out after {format_duration(self.context.timeout_s * 1000)}"
+            message = f"{uri} cannot be read: timed out after {format_duration(timeout_s * 1000)}"
             raise ProbeError("canary.poll_failed", message, retryable=True) from None
         except ProbeError as error:
             code = error.facts.get("rpc_error_code")
             is_earlier_job = uri != self._started_job_uri
             if code in _RESOURCE_NOT_FOUND_CODES or (code is not None and is_earlier_job):
-                return JobStatus(JobStage.LOST)
+                return JobStatus(JobStage.LOST, error=f"{uri}: {error.message}")
             if error.is_internal or error.reason == "mcp.server_exited":
                 raise
             message = f"{uri} cannot be read: {error.message}"
@@ -260,7 +274,7 @@ class _McpCanaryConnection:
         stage, problem = evaluate_stage(self.config.stage_expressions, {"resource": content})
         word = normalize_status(content)
         if stage is None:
-            stage_of_word = STAGE_BY_STATUS_WORD.get(word)
+            stage_of_word = stage_from_status_word(content)
             if stage_of_word not in [configured for configured, _ in self.config.stage_expressions]:
                 stage = stage_of_word
         if stage is None:
@@ -270,7 +284,7 @@ class _McpCanaryConnection:
         if stage is JobStage.RUNNING and progress is not None:
             self._record_progress(progress)
             self._require_progress()
-        message = error_message(content) if stage is JobStage.FAILED else problem
+        message = error_message(content) if stage in (JobStage.FAILED, JobStage.LOST) else problem
         return JobStatus(stage, error=message, progress=progress and progress[0])
 
     async def _on_progress(self, progress: float, total: float | None, message: str | None) -> None:
@@ -293,8 +307,8 @@ class _McpCanaryConnection:
         return done
 
     async def cancel(self, job_id: str) -> bool:
-        """A call ends with its connection. A job cannot be cancelled: returns whether it has ended."""
-        return not job_id or job_id in self._finished_job_ids or (await self.poll(job_id)).stage in TERMINAL_STAGES
+        """A call ends with its connection. A job cannot be cancelled."""
+        return not job_id
 
     async def fetch_queue_stats(self) -> QueueStats:
         return QueueStats()

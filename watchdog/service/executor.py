@@ -31,6 +31,8 @@ class RunExecutor:
             lambda: asyncio.Semaphore(MAX_CONCURRENT_RUNS_PER_HOST)
         )
         self._slot_by_task: dict[asyncio.Task[None], ClaimedSlot] = {}
+        self._latest_results: dict[int, RecordedResult] = {}
+        """The newest result of each probe."""
 
     def start_run(self, probe: Probe, slot: ClaimedSlot, probe_state: Mapping[str, Json]) -> None:
         """Run the probe at its slot, which may be up to a second in the future."""
@@ -48,12 +50,21 @@ class RunExecutor:
                     self.on_result(RecordedResult(missed_result(slot, "missed.overloaded")))
                     return
                 started = True
-                recorded_result = await self.runner.run(probe, slot, probe_state)
+                recorded_result = await self.runner.run(probe, slot, self._update_state(probe_state, slot))
+            self._latest_results[slot.probe] = recorded_result
             self.on_result(recorded_result)
         except asyncio.CancelledError:
             reason = "missed.shutdown_during_run" if started else "missed.shutdown_before_run"
             self.on_result(RecordedResult(missed_result(slot, reason)))
             raise
+
+    def _update_state(self, probe_state: Mapping[str, Json], slot: ClaimedSlot) -> Mapping[str, Json]:
+        """The state as the previous run left it: it may have ended after this slot was claimed, with the state as it
+        was then."""
+        latest = self._latest_results.get(slot.probe)
+        if latest is None or latest.result.slot != slot.previous_slot:
+            return probe_state
+        return {key: value for key, value in {**probe_state, **latest.state_updates}.items() if value is not None}
 
     async def _acquire_permits(self, permits: AsyncExitStack, probe: Probe) -> bool:
         """Wait for a free place, but no longer than a run may take. Returns False if none became free."""

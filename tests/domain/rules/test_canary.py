@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from watchdog.domain.formatting import NBSP
-from watchdog.domain.model import Outcome
+from watchdog.domain.formatting import MINUTE_MS, NBSP
 from watchdog.domain.observations import JobStage, JobStatus, QueueStats
+from watchdog.domain.probe_state import OutstandingSentinels, SentinelRecord
 from watchdog.domain.rules.canary import (
     CanaryLimits,
     SentinelTracker,
+    blocking_sentinel,
     canary_failure_reason,
-    outstanding_sentinel_verdict,
+    give_up_oldest,
 )
 
 SENT = 1_000_000
@@ -105,6 +106,12 @@ def test_a_sent_job_has_a_pick_up_phase_only_if_it_was_polled_as_running() -> No
 def test_the_job_id_may_be_reported_later() -> None:
     tracker = tracked((100, JobStatus(JobStage.SENT, job_id="job:7")), (200, QUEUED))
     assert tracker.job_id == "job:7"
+    assert not tracker.has_ended
+
+
+@pytest.mark.parametrize("stage", [JobStage.DONE, JobStage.FAILED, JobStage.LOST])
+def test_a_job_that_is_finished_or_lost_has_ended(stage: JobStage) -> None:
+    assert tracked((100, JobStatus(stage))).has_ended
 
 
 LIMITS = CanaryLimits(start_within=10_000, finish_within=30_000)
@@ -122,7 +129,7 @@ QUEUE = QueueStats(waiting=3, active=1, oldest=90_000, consumers=0, paused=True)
          ("canary.not_picked_up", "not picked up within 10 s")),
         ("waiting, with all statistics", [(10_000, QUEUED)], QUEUE,
          ("canary.not_picked_up",
-          "not picked up within 10 s: the queue is paused, 0 workers, 1 active, 3 waiting, oldest 1 min 30 s")),
+          "not picked up within 10 s: the queue is paused, 3 waiting, 0 workers, 1 active, oldest 1 min 30 s")),
         ("waiting, and the queue has workers", [(10_000, QUEUED)], QueueStats(consumers=2, active=0),
          ("canary.not_picked_up", "not picked up within 10 s: 2 workers")),
         ("running for too long", [(100, running(SENT + 70)), (30_000, running(SENT + 70))], QUEUE,
@@ -139,9 +146,13 @@ QUEUE = QueueStats(waiting=3, active=1, oldest=90_000, consumers=0, paused=True)
         ("failed without an error", [(300, JobStatus(JobStage.FAILED))], QueueStats(),
          ("job.failed", "the job failed: no error message")),
         ("lost", [(300, JobStatus(JobStage.LOST))], QueueStats(),
-         ("canary.lost", "the canary job disappeared before it was picked up")),
+         ("canary.lost", "the canary job was lost before it was picked up")),
+        ("lost, without a shown pick-up", [(100, JobStatus(JobStage.SENT)), (300, JobStatus(JobStage.LOST))],
+         QueueStats(), ("canary.lost", "the canary job was lost")),
+        ("lost, with an answer", [(100, JobStatus(JobStage.SENT)), (300, JobStatus(JobStage.LOST, error="HTTP 404"))],
+         QueueStats(), ("canary.lost", "the canary job was lost: HTTP 404")),
         ("lost while it ran", [(100, running(SENT + 70)), (300, JobStatus(JobStage.LOST))], QueueStats(),
-         ("canary.lost", "the canary job was picked up after 70 ms, then disappeared")),
+         ("canary.lost", "the canary job was lost, picked up after 70 ms")),
     ],
 )  # fmt: skip
 def test_verdict(
@@ -151,16 +162,94 @@ def test_verdict(
     assert (reason, message.replace(NBSP, " ")) == expected, sentence
 
 
+def test_slow_sending_is_named_if_it_left_too_little_time() -> None:
+    tracker = tracked((20_000, JobStatus(JobStage.SENT)))
+    assert canary_failure_reason(LIMITS, tracker, QueueStats(), sending_ms=11_000) == (
+        "canary.not_finished",
+        f"not finished within 30{NBSP}s, of which sending took 11{NBSP}s",
+    )
+
+
+EARLIER = SentinelRecord("job-1", SENT, SENT, reason="canary.not_picked_up")
+IDLE = QueueStats(waiting=1, consumers=0)
+
+
 @pytest.mark.parametrize(
-    ("now", "outcome", "reason", "message"),
+    ("sentence", "record", "status", "stats", "expected"),
     [
-        (34_999, Outcome.ERROR, "canary.in_flight",
-         "not sent: the canary job of 00:00:00 UTC is still running"),
-        (35_000, Outcome.FAIL, "canary.not_finished",
-         "the canary job of 00:00:00 UTC is still running, so no other was sent"),
+        ("it still waits", EARLIER, QUEUED, IDLE,
+         ("canary.not_picked_up", "not picked up for 2 min: 1 waiting, 0 workers")),
+        ("it is sent, and the system shows no more", EARLIER, JobStatus(JobStage.SENT), IDLE,
+         ("canary.not_finished", "not finished for 2 min: 1 waiting, 0 workers")),
+        ("it still runs", EARLIER._replace(picked_up_at=SENT + 70), running(SENT + 70), IDLE,
+         ("canary.not_finished", "picked up after 70 ms, not finished for 2 min")),
+        ("it was picked up since", EARLIER, running(SENT + 90_000), IDLE,
+         ("canary.not_finished", "picked up after 1 min 30 s, not finished for 2 min")),
+        ("its worker is gone", EARLIER, JobStatus(JobStage.RUNNING, SENT + 70, error="its worker is gone"), IDLE,
+         ("canary.not_finished", "picked up after 70 ms, not finished for 2 min: its worker is gone")),
+        ("its progress had stalled", EARLIER._replace(reason="canary.progress_stalled"), JobStatus(JobStage.SENT), IDLE,
+         ("canary.progress_stalled", "not finished for 2 min: 1 waiting, 0 workers")),
+        ("it finishes in time after all", EARLIER, done(SENT + 70, SENT + 900), IDLE, ("", "")),
     ],
 )  # fmt: skip
-def test_an_outstanding_sentinel_fails_a_run_from_its_deadline_on(
-    now: int, outcome: Outcome, reason: str, message: str
+def test_a_later_slot_keeps_the_finding_of_the_first(
+    sentence: str, record: SentinelRecord, status: JobStatus, stats: QueueStats, expected: tuple[str, str]
 ) -> None:
-    assert outstanding_sentinel_verdict(0, 35_000, now) == (outcome, reason, message)
+    tracker = SentinelTracker.resume(record)
+    tracker.update_status(status, SENT + 2 * MINUTE_MS)
+    reason, message = canary_failure_reason(LIMITS, tracker, stats)
+    assert (reason, message.replace(NBSP, " ")) == expected, sentence
+
+
+def records(*blocked_slots: int) -> tuple[SentinelRecord, ...]:
+    """One record for each sentinel, oldest first."""
+    return tuple(SentinelRecord(f"job-{n}", n, n, blocked_slots=count) for n, count in enumerate(blocked_slots))
+
+
+SLOT = 100 * MINUTE_MS
+
+
+@pytest.mark.parametrize(
+    ("sentence", "outstanding", "blocking"),
+    [
+        ("none is outstanding", OutstandingSentinels(), None),
+        ("the slot after", OutstandingSentinels(records(0)), "job-0"),
+        ("the second slot after", OutstandingSentinels(records(1)), "job-0"),
+        ("the third slot after", OutstandingSentinels(records(2)), None),
+        ("an older one never blocks", OutstandingSentinels(records(0, 2)), None),
+        ("three, and none was given up before", OutstandingSentinels(records(2, 2, 2)), None),
+        ("three, and one was given up 9 min before",
+         OutstandingSentinels(records(2, 2, 2), SLOT - 9 * MINUTE_MS), "job-2"),
+        ("three, and one was given up 10 min before",
+         OutstandingSentinels(records(2, 2, 2), SLOT - 10 * MINUTE_MS), None),
+        ("two, and one was given up just before", OutstandingSentinels(records(2, 2), SLOT - MINUTE_MS), None),
+    ],
+)  # fmt: skip
+def test_an_earlier_sentinel_blocks_at_most_two_slots(
+    sentence: str, outstanding: OutstandingSentinels, blocking: str | None
+) -> None:
+    record = blocking_sentinel(outstanding, SLOT)
+    assert (record and record.job_id) == blocking, sentence
+
+
+def test_the_oldest_of_three_is_given_up_for_a_fourth() -> None:
+    two, three = OutstandingSentinels(records(2, 2)), OutstandingSentinels(records(2, 2, 2), 5)
+    assert give_up_oldest(OutstandingSentinels(), SLOT) == (None, OutstandingSentinels())
+    assert give_up_oldest(two, SLOT) == (None, two)
+    assert give_up_oldest(three, SLOT) == (three.records[0], OutstandingSentinels(three.records[1:], SLOT))
+
+
+def test_a_day_without_workers_leaves_three_sentinels_and_few_of_their_followers() -> None:
+    """Slots every minute, and a system that can cancel nothing: the backlog is not fed."""
+    outstanding, sent_count = OutstandingSentinels(), 0
+    for slot in range(0, 24 * HOUR, MINUTE_MS):
+        if (record := blocking_sentinel(outstanding, slot)) is not None:
+            blocked = record._replace(blocked_slots=record.blocked_slots + 1)
+            outstanding = outstanding._replace(records=(*outstanding.records[:-1], blocked))
+        else:
+            _, outstanding = give_up_oldest(outstanding, slot)
+            sent = SentinelRecord(f"job-{slot}", slot, slot)
+            outstanding = outstanding._replace(records=(*outstanding.records, sent))
+            sent_count += 1
+        assert len(outstanding.records) <= 3
+    assert sent_count <= 3 + 24 * 6

@@ -187,8 +187,9 @@ _QUEUES = (
     _failure(
         "canary.enqueue_failed",
         "Canary job not accepted",
-        "The response to the request that starts the canary job does not have a 2xx status.",
-        "Check the request or tool that enqueues jobs, and its credentials.",
+        "The service refused the request, or the server the tool call, that starts the canary job.",
+        "Check the request or tool that the message names, its credentials and arguments, and the log of the service.",
+        sentence="not enqueued",
     ),
     _failure(
         "canary.job_id_missing",
@@ -207,7 +208,7 @@ _QUEUES = (
         "Not picked up",
         "No worker took the canary job within `start_within`.",
         "Check whether workers run, and which queues they take jobs from.",
-        sentence="not picked up within {limit}",
+        sentence="not picked up {period}",
     ),
     _failure(
         "canary.not_finished",
@@ -216,7 +217,7 @@ _QUEUES = (
         "it is possible that no worker took it.",
         "Check whether workers run, and what they are doing. The message mentions a dead worker if the queue shows "
         "one.",
-        sentence="{progress}not finished within {limit}",
+        sentence="{progress}not finished {period}",
     ),
     _failure(
         "canary.progress_stalled",
@@ -227,9 +228,10 @@ _QUEUES = (
     _failure(
         "canary.lost",
         "Canary job lost",
-        "The queue accepted the canary job but no longer lists it.",
-        "Find out what removes jobs, and how long finished jobs are kept.",
-        sentence="the canary job {when}",
+        "The system accepted the canary job but no longer knows it: it lists it no more, or reports it as not found, "
+        "missing, expired or gone. The next slot sends another one.",
+        "Find out whether a worker or the broker was killed, what removes jobs, and how long finished jobs are kept.",
+        sentence="the canary job was lost{when}",
     ),
     _failure(
         "job.failed",

@@ -39,13 +39,6 @@ FINDING_REASONS = (
         sentence="the queue does not report {metrics}",
     ),
     _error(
-        "canary.in_flight",
-        "Previous canary job still running",
-        "The canary job of an earlier slot is still running, and Watchdog never sends a second one at the same time.",
-        "Run the canary less often than its deadline.",
-        sentence="not sent: the canary job of {sent_at} is still running",
-    ),
-    _error(
         "watchdog.out_of_resources",
         "Out of resources",
         "The machine that Watchdog runs on is out of file descriptors or memory.",

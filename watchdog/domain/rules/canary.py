@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from watchdog.domain.formatting import format_count, format_duration, format_utc
+from watchdog.domain.formatting import MINUTE_MS, format_count, format_duration
 from watchdog.domain.measurements import CanaryStages
-from watchdog.domain.model import Outcome
 from watchdog.domain.observations import JobStage, JobStatus, QueueStats
+from watchdog.domain.probe_state import OutstandingSentinels, SentinelRecord
 from watchdog.domain.reasons import reason_and_message
 
 IN_PROGRESS_STAGES = (JobStage.SENT, JobStage.QUEUED, JobStage.RUNNING)
+FINISHED_STAGES = (JobStage.DONE, JobStage.FAILED)
+MAX_BLOCKED_SLOTS = 2
+"""Slots that send no sentinel because an earlier one is past its deadline and outstanding."""
+MAX_OUTSTANDING_SENTINELS = 3
+GIVE_UP_INTERVAL_MS = 10 * MINUTE_MS
+"""When this many are outstanding, the oldest is given up for another one, at most once in this time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +47,31 @@ class SentinelTracker:
     job_status: JobStatus = field(default_factory=lambda: JobStatus(JobStage.QUEUED))
     picked_up_at: int | None = None
     finished_at: int | None = None
+    pickup_is_shown: bool = True
+    """Of a lost job: whether its stage before would have shown a pick-up."""
+    earlier: SentinelRecord | None = None
+    """What an earlier run remembered of it; None: this run has sent it."""
+
+    @classmethod
+    def resume(cls, record: SentinelRecord) -> SentinelTracker:
+        """Tracks the sentinel of an earlier run."""
+        return cls(record.job_id, record.sent_at, record.sent_at, picked_up_at=record.picked_up_at, earlier=record)
+
+    @property
+    def has_ended(self) -> bool:
+        return self.job_status.stage not in IN_PROGRESS_STAGES
 
     def update_status(self, status: JobStatus, now: int) -> None:
         """Takes over the result of a poll at `now`."""
+        if status.stage is JobStage.LOST:
+            self.pickup_is_shown = self.job_status.stage is not JobStage.SENT
         self.job_status = status
         self.job_id = status.job_id or self.job_id
-        if status.stage in (JobStage.RUNNING, JobStage.DONE, JobStage.FAILED):
-            has_ended = status.stage is not JobStage.RUNNING
-            if self.picked_up_at is None and (status.picked_up_at is not None or not has_ended):
+        has_finished = status.stage in FINISHED_STAGES
+        if has_finished or status.stage is JobStage.RUNNING:
+            if self.picked_up_at is None and (status.picked_up_at is not None or not has_finished):
                 self.picked_up_at = _clamp_time(status.picked_up_at, self.polled_at, now)
-            if has_ended:
+            if has_finished:
                 finished_at = status.finished_at
                 if finished_at is not None and status.picked_up_at is not None and self.picked_up_at is not None:
                     # Both are by the same clock, so the distance between them is right.
@@ -73,50 +94,76 @@ def _clamp_time(reported_at: int | None, earliest: int, latest: int) -> int:
     return latest if reported_at is None else min(max(reported_at, earliest), latest)
 
 
-def outstanding_sentinel_verdict(slot: int, deadline_ms: int, now: int) -> tuple[Outcome, str, str]:
-    """Outcome, reason and message of a run that sends nothing because an earlier slot's canary job is still running.
-    The run is an error until that job's deadline, and a failure from then on."""
-    sent_at = format_utc(slot, now, seconds=True)
-    if slot + deadline_ms > now:
-        return Outcome.ERROR, *reason_and_message("canary.in_flight", sent_at=sent_at)
-    return Outcome.FAIL, "canary.not_finished", f"the canary job of {sent_at} is still running, so no other was sent"
+def blocking_sentinel(outstanding: OutstandingSentinels, slot: int) -> SentinelRecord | None:
+    """The earlier sentinel that this slot polls instead of sending one of its own; None: it sends one.
+
+    Only the newest one blocks, and not for long: a job that is lost without a trace must not hide that the queue works
+    again. The number of outstanding sentinels is limited, so that a queue that is stuck is not filled with them.
+    """
+    records = outstanding.records
+    if not records:
+        return None
+    may_give_up = outstanding.given_up_at is None or slot - outstanding.given_up_at >= GIVE_UP_INTERVAL_MS
+    is_full = len(records) >= MAX_OUTSTANDING_SENTINELS and not may_give_up
+    return records[-1] if is_full or records[-1].blocked_slots < MAX_BLOCKED_SLOTS else None
 
 
-def canary_failure_reason(limits: CanaryLimits, tracker: SentinelTracker, stats: QueueStats) -> tuple[str, str]:
-    """Reason and message; both empty when the canary job was finished in time."""
+def give_up_oldest(outstanding: OutstandingSentinels, slot: int) -> tuple[SentinelRecord | None, OutstandingSentinels]:
+    """Makes room for the sentinel of this slot: the sentinel that is no longer awaited, if any, and the remaining
+    ones."""
+    oldest, *others = outstanding.records or (None,)
+    if oldest is None or len(others) + 1 < MAX_OUTSTANDING_SENTINELS:
+        return None, outstanding
+    return oldest, OutstandingSentinels(tuple(others), slot)
+
+
+def canary_failure_reason(
+    limits: CanaryLimits, tracker: SentinelTracker, stats: QueueStats, sending_ms: int = 0
+) -> tuple[str, str]:
+    """Reason and message; both empty when the canary job was finished in time.
+
+    `sending_ms`: how long sending took, if the job had less than its limit because of that.
+    """
     error = tracker.job_status.error.partition("\n")[0]
     picked_up = (
         f"picked up after {format_duration(tracker.picked_up_at - tracker.sent_at)}"
         if tracker.picked_up_at is not None
         else ""
     )
-    limit = format_duration(limits.limit_for(tracker.job_status.stage))
+    period = f"within {format_duration(limits.limit_for(tracker.job_status.stage))}"
+    if tracker.earlier is not None:
+        period = f"for {format_duration(tracker.polled_at - tracker.sent_at)}"
+    elif sending_ms:
+        period += f", of which sending took {format_duration(sending_ms)}"
     match tracker.job_status.stage:
         case JobStage.LOST:
-            when = f"was {picked_up}, then disappeared" if picked_up else "disappeared before it was picked up"
-            return reason_and_message("canary.lost", when=when)
+            when = " before it was picked up" if tracker.pickup_is_shown else ""
+            return reason_and_message("canary.lost", error, when=f", {picked_up}" if picked_up else when)
         case JobStage.FAILED:
             return reason_and_message("job.failed", error or "no error message", name="the job", repeats="")
         case JobStage.QUEUED:
-            return reason_and_message("canary.not_picked_up", _describe_queue(stats), limit=limit)
+            return reason_and_message("canary.not_picked_up", _describe_queue(stats), period=period)
         case JobStage.DONE if (
             tracker.finished_at is not None and tracker.finished_at <= tracker.sent_at + limits.finish_within
         ):
             return "", ""
     if picked_up:
-        return reason_and_message("canary.not_finished", error, progress=f"{picked_up}, ", limit=limit)
-    detail = ": ".join(part for part in (_describe_queue(stats), error) if part)
-    return reason_and_message("canary.not_finished", detail, progress="", limit=limit)
+        reason, message = reason_and_message("canary.not_finished", error, progress=f"{picked_up}, ", period=period)
+    else:
+        detail = ": ".join(part for part in (_describe_queue(stats), error) if part)
+        reason, message = reason_and_message("canary.not_finished", detail, progress="", period=period)
+    has_stalled = tracker.earlier is not None and tracker.earlier.reason == "canary.progress_stalled"
+    return "canary.progress_stalled" if has_stalled else reason, message
 
 
 def _describe_queue(stats: QueueStats) -> str:
     parts = ["the queue is paused"] if stats.paused else []
+    if stats.waiting is not None:
+        parts.append(f"{stats.waiting} waiting")
     if stats.consumers is not None:
         parts.append(format_count(stats.consumers, "worker"))
     if stats.active:
         parts.append(f"{stats.active} active")
-    if stats.waiting is not None:
-        parts.append(f"{stats.waiting} waiting")
     if stats.oldest is not None:
         parts.append(f"oldest {format_duration(stats.oldest)}")
     return ", ".join(parts)
