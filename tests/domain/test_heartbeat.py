@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 
 from watchdog.domain.heartbeat import (
-    DUPLICATE_END_WINDOW_MS,
+    DUPLICATE_WINDOW_MS,
     MAX_ERROR_CHARS,
     MAX_OUTPUT_CHARS,
     MAX_REMEMBERED_FAILURES,
     MAX_REMEMBERED_RUNS,
     CheckIn,
     CheckInKind,
+    EndedRun,
     HeartbeatState,
     apply_check_in,
 )
@@ -72,8 +73,8 @@ TABLE: list[tuple[str, list[str], dict[str, Any]]] = [
     ("the end of the other run", ["1 start a", "3 start b", "4 ok b", "9 ok a"],
      {"runs": (), "duration": 8, "last_end": 9, "last_start": 3}),
     ("an end without a name ends the only run", ["1 start a", "4 ok"], {"runs": (), "duration": 3}),
-    ("an end without a name ends the oldest of many", ["1 start a", "2 start b", "4 ok"],
-     {"runs": (("b", 2),), "duration": 3}),
+    ("an end without a name ends the newest of many", ["1 start a", "2 start b", "4 ok"],
+     {"runs": (("a", 1),), "duration": 2}),
     ("the next start without a name replaces an aborted run", ["1 start", "60 start", "62 ok"],
      {"runs": (), "duration": 2}),
     ("an end with an unknown name ends no run", ["1 start a", "4 ok b"], {"runs": (("a", 1),), "duration": None}),
@@ -85,6 +86,38 @@ TABLE: list[tuple[str, list[str], dict[str, Any]]] = [
      ["2 ok x", "65 ok x"], {"last_end": 65, "last_start": 65, "duration": None}),
     ("start and end at the same instant, the end arrives first", ["5 ok a", "5 start a"], {"runs": (), "duration": 0}),
     ("an older start arrives later", ["5 start b", "1 start a"], {"runs": (("a", 1), ("b", 5)), "last_start": 5}),
+    # --- runs that never end
+    ("the next start without a name: the run before it is lost, and has failed",
+     ["1 start", "60 start"], {"runs": (("", 60),), "lost": ((1, 60),), "failures": 1, "error": ""}),
+    ("every run is killed", ["1 start", "60 start", "120 start"], {"lost": ((1, 60), (60, 120)), "failures": 2}),
+    ("the next run succeeds", ["1 start", "60 start", "62 ok"], {"failures": 0, "duration": 2}),
+    ("the next run fails", ["1 start", "60 start", "62 3"], {"failures": 2, "error": "exit code 3"}),
+    ("a failed run, then a lost one", ["1 start", "2 3", "60 start", "120 start"],
+     {"failures": 2, "error": "exit code 3"}),
+    ("a lost run, then one with a name", ["1 start", "60 start a"], {"runs": (("a", 60),), "lost": ((1, 60),)}),
+    ("a run with a name is not lost at the next start", ["1 start a", "60 start", "120 start b"],
+     {"runs": (("a", 1), ("b", 120)), "lost": ((60, 120),)}),
+    ("the same name for every run: lost at the next start", ["1 start x", "60 start x", "62 ok x"],
+     {"runs": (), "lost": ((1, 60),), "failures": 0, "duration": 2}),
+    ("an end belongs to the newest run, a further end takes back the lost one",
+     ["1 start", "3 start", "4 ok", "9 ok"], {"lost": (), "failures": 0, "last_end": 9, "duration": None}),
+    ("a lost run that is taken back has failed once", ["1 start", "3 start", "4 ok", "9 3"],
+     {"lost": (), "failures": 1, "error": "exit code 3", "last_ok": 4}),
+    ("the run that took its place failed, the lost one succeeds", ["1 start", "3 start", "4 3", "9 ok"],
+     {"lost": (), "failures": 0}),
+    ("the newest lost run is taken back first", ["1 start", "3 start", "5 start", "6 ok", "7 ok"],
+     {"lost": ((1, 3),), "failures": 0}),
+    ("a further end may be that of a run whose start is not known", ["1 start", "3 start", "4 ok", "99 ok"],
+     {"lost": (), "last_start": 99, "duration": None}),
+    ("an end that is older than the lost run takes back nothing", ["5 start", "9 start", "12 ok", "2 ok"],
+     {"lost": ((5, 9),)}),
+    ("the start of a lost run arrives late", ["60 start", "1 start"], {"lost": ((1, 60),), "runs": (("", 60),)}),
+    ("the start of a lost run arrives late, after a success", ["60 start", "62 ok", "1 start"],
+     {"runs": (), "failures": 0}),
+    ("a retried start of a lost run with a name", ["1 start x", "60 start x", "1.1 start x"],
+     {"lost": ((1, 60),), "runs": (("x", 60),)}),
+    ("a run that was lost before the last success", ["1 start", "9 ok a", "5 start b"], {"failures": 0}),
+    ("a rejected check-in changes nothing", ["1 start", "60 rejected", "61 ok"], {"duration": 60, "failures": 0}),
     # --- duplicates
     ("a duplicate start", ["1 start a", "1.1 start a"], {"runs": (("a", 1),), "last_start": 1}),
     ("a duplicate end", ["1 start a", "5 ok a", "5.1 ok a"], {"runs": (), "duration": 4, "last_end": 5}),
@@ -122,7 +155,15 @@ def plain(state: HeartbeatState) -> dict[str, Any]:
     instants = ("last_start", "last_end", "last_ok", "duration")
     check_in = {n: None if (value := getattr(state, n)) is None else value / MIN for n in instants}
     runs = tuple((run, started_at / MIN) for run, started_at in state.open_runs)
-    return {**check_in, "runs": runs, "failures": state.failure_count, "error": state.error, "output": state.output}
+    lost = tuple((run.start / MIN, run.lost_at / MIN) for run in state.lost_runs)
+    return {
+        **check_in,
+        "runs": runs,
+        "lost": lost,
+        "failures": state.failure_count,
+        "error": state.error,
+        "output": state.output,
+    }
 
 
 @pytest.mark.parametrize(("texts", "expected"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
@@ -149,24 +190,37 @@ def test_the_duration_of_the_run_that_a_check_in_ends() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sentence", "texts", "since"),
+    ("sentence", "texts", "running_since", "lost"),
     [
-        ("no run is open", ["5 ok"], None),
-        ("the oldest counts", ["1 start a", "2 start b"], 1),
-        ("another run succeeded later, within the limit: it may still run", ["1 start a", "20 start b", "30 ok b"], 1),
-        ("another run succeeded exactly at the limit", ["1 start a", "20 start b", "61 ok b"], 1),
-        ("another run succeeded after the limit: it is lost", ["1 start a", "70 start b", "80 ok b"], None),
-        (
-            "another run succeeded after the limit, and a third one runs",
-            ["1 start a", "70 start b", "80 ok b", "81 start c"],
-            81,
-        ),
-        ("another run failed after the limit: it may still run", ["1 start a", "70 start b", "80 fail b"], 1),
+        ("no run is open", ["5 ok"], None, []),
+        ("the oldest counts", ["61 start a", "62 start b"], 61, []),
+        ("a later run ended, but the first may still run", ["80 start a", "90 start b", "95 ok b"], 80, []),
+        ("a later run ended, exactly at the limit of the first", ["60 start a", "70 start b", "80 ok b"], None, [60]),
+        ("a later run ended after the limit", ["1 start a", "70 start b", "80 ok b"], None, [1]),
+        ("a later run failed after the limit", ["1 start a", "70 start b", "80 fail b"], None, [1]),
+        ("a later run ended, whose start is not known", ["1 start a", "80 ok b"], None, [1]),
+        ("an earlier run ended", ["0 start z", "1 start a", "80 ok z"], 1, []),
+        ("a later run ended, and a third one runs", ["1 start a", "70 start b", "80 ok b", "81 start c"], 81, [1]),
+        ("no run has ended: all but the newest are lost", ["1 start a", "10 start b", "61 start c"], 61, [1, 10]),
+        ("no run has ended since, but the limit has not passed", ["61 start a", "70 start b"], 61, []),
+        ("a run ended in between: runs overlap as a rule", ["0 start z", "1 start a", "19 ok z", "61 start b"], 1, []),
+        ("a lost run without an id is no longer open", ["70 start", "71 start"], 71, []),
+        ("two lost runs", ["1 start a", "2 start b", "71 start c", "72 ok d"], 71, [1, 2]),
     ],
 )
-def test_running_since(sentence: str, texts: list[str], since: int | None) -> None:
-    values = after(*texts).running_since(HOUR)
-    assert (None if values is None else values / MIN) == since, sentence
+def test_open_runs_are_in_progress_or_lost(
+    sentence: str, texts: list[str], running_since: int | None, lost: list[int]
+) -> None:
+    runs = after(*texts).divide_open_runs(lambda start: start + HOUR, 2 * HOUR, is_limited=False)
+    since = None if runs.running_since is None else runs.running_since / MIN
+    assert (since, [start / MIN for start in runs.lost_starts]) == (running_since, lost), sentence
+
+
+def test_a_run_that_exceeds_its_limit_is_not_lost_before_a_later_one_has_ended() -> None:
+    started = after("1 start a", "70 start b")
+    assert started.divide_open_runs(lambda start: start + HOUR, 2 * HOUR, is_limited=True) == (1 * MIN, ())
+    ended = after("80 fail b", state=started)
+    assert ended.divide_open_runs(lambda start: start + HOUR, 2 * HOUR, is_limited=True) == (None, (1 * MIN,))
 
 
 def test_failures_are_counted_beyond_the_number_that_is_kept() -> None:
@@ -199,13 +253,19 @@ def test_the_size_of_the_state_is_limited() -> None:
 
 def test_ended_runs_are_kept_in_the_order_of_their_ends() -> None:
     state = after("9 fail a", "5 ok b")
-    assert [run for run, _, _ in state.ended_runs] == ["b", "a"]
+    assert [run.run_id for run in state.ended_runs] == ["b", "a"]
     assert state.output_is_partial is False
 
 
 def test_an_equal_end_counts_again_after_the_duplicate_window() -> None:
-    assert after("5 fail x", f"{5 + DUPLICATE_END_WINDOW_MS / MIN} fail x").failure_count == 1
-    assert after("5 fail x", f"{5 + (DUPLICATE_END_WINDOW_MS + 1) / MIN} fail x").failure_count == 2
+    assert after("5 fail x", f"{5 + DUPLICATE_WINDOW_MS / MIN} fail x").failure_count == 1
+    assert after("5 fail x", f"{5 + (DUPLICATE_WINDOW_MS + 1) / MIN} fail x").failure_count == 2
+
+
+def test_the_state_of_a_version_that_kept_no_starts_of_ended_runs() -> None:
+    state = HeartbeatState.from_json({"open_runs": [["a", 5]], "ended_runs": [["b", 9, True]]})
+    assert state.ended_runs == (EndedRun("b", 9, succeeded=True),)
+    assert state.divide_open_runs(lambda start: start, 99, is_limited=True).lost_starts == (5,)
 
 
 def test_unknown_fields_of_a_stored_state_are_ignored() -> None:

@@ -36,10 +36,10 @@ TABLE = [
     ("it ran late", NIGHTLY, "2026-05-02 12:00", "2026-05-02 03:20", 0, []),
     ("it ran a minute early", NIGHTLY, "2026-05-02 12:00", "2026-05-02 02:59", 0, []),
     (
-        "a run five minutes early does not count for the slot",
+        "a run six minutes early does not count for the slot",
         NIGHTLY,
         "2026-05-02 12:00",
-        "2026-05-02 02:55",
+        "2026-05-02 02:54",
         0,
         ["05-02 03:00"],
     ),
@@ -149,14 +149,32 @@ def test_the_extension_depends_on_the_distance_to_the_change(
 
 
 def test_the_allowed_earliness_depends_on_the_interval_before_the_slot() -> None:
-    """It is a tenth of the interval since the previous slot, at most 90 seconds."""
+    """It is a tenth of the interval since the previous slot, at most 5 minutes."""
     twice, now = CronSchedule("0,1 3 * * *"), at("2026-05-02 12:00")
-    early = at("2026-05-02 02:58:30")
+    early = at("2026-05-02 02:55")
     assert clock_times(missed_runs(twice, now, early, 0, LONG_AGO)) == ["05-02 03:01"]
     assert clock_times(missed_runs(twice, now, early - 1, 0, LONG_AGO)) == ["05-02 03:01", "05-02 03:00"]
     early = at("2026-05-02 03:00:54")
     assert clock_times(missed_runs(twice, now, early, 0, LONG_AGO)) == []
     assert clock_times(missed_runs(twice, now, early - 1, 0, LONG_AGO)) == ["05-02 03:01"]
+
+
+@pytest.mark.parametrize(
+    ("sentence", "started", "early", "missed"),
+    [
+        ("a minute earlier than allowed", "2026-05-02 01:59", HOUR, ["05-02 03:00"]),
+        ("as early as allowed", "2026-05-02 02:00", HOUR, []),
+        ("nothing is allowed", "2026-05-02 02:59", 0, ["05-02 03:00"]),
+        ("nothing is allowed, on time", "2026-05-02 03:00", 0, []),
+        ("at most half a period", "2026-05-01 15:00", 2 * DAY, []),
+        ("before the middle of the period", "2026-05-01 14:59", 2 * DAY, ["05-02 03:00"]),
+    ],
+)
+def test_the_configured_earliness(sentence: str, started: str, early: int, missed: list[str]) -> None:
+    now = at("2026-05-02 12:00")
+    assert clock_times(missed_runs(NIGHTLY, now, at(started), 0, at("2026-05-01 12:00"), early=early)) == missed, (
+        sentence
+    )
 
 
 def test_a_grace_of_a_day_is_not_counted_through_slot_by_slot() -> None:
@@ -206,7 +224,7 @@ def test_extended_deadlines(gaps: list[Gap], expected: tuple[int, Gap | None]) -
 
 def test_a_run_that_could_not_be_reported_is_not_missed() -> None:
     now, last = at("2026-05-03 12:00"), at("2026-05-01 03:00")
-    night = (at("2026-05-02 02:58:30"), at("2026-05-02 02:59:30"))
+    night = (at("2026-05-02 02:55"), at("2026-05-02 02:56"))
     before = (night[0] - MIN, night[0] - 1)
     assert clock_times(missed_runs(NIGHTLY, now, last, MIN, LONG_AGO, [before])) == ["05-03 03:00", "05-02 03:00"]
     assert clock_times(missed_runs(NIGHTLY, now, last, MIN, LONG_AGO, [night])) == ["05-03 03:00"]

@@ -128,6 +128,29 @@ async def test_a_job_that_does_not_check_in_is_reported(database_url: str, tmp_p
         )
 
 
+async def test_deadlines_are_met_when_they_are_due(database_url: str, tmp_path: Path) -> None:
+    """Although the probe itself runs once an hour."""
+    file = write_config(
+        tmp_path, database_url, every="1h", heartbeat={"every": "2s", "grace": "3s", "max_runtime": "1s"}
+    )
+    async with running_watchdog(file) as (watchdog, client):
+        await client.get(f"/in/{TOKENS['Job 1']}")
+        await client.get(f"/in/{TOKENS['Job 2']}/start")
+        await wait_until_async(lambda: len(watchdog.list_incidents()) == 2)
+        reasons = {incident.subject: incident.reason for incident in watchdog.list_incidents()}
+        assert reasons == {"Job 1": "job.overdue", "Job 2": "job.stuck"}
+
+
+async def test_a_run_that_never_ends_is_lost_at_the_next_start(database_url: str, tmp_path: Path) -> None:
+    async with running_watchdog(write_config(tmp_path, database_url, every="1h")) as (watchdog, client):
+        token = TOKENS["Job 3"]
+        await client.get(f"/in/{token}/start")
+        await client.get(f"/in/{token}/start")
+        await wait_until_async(lambda: [incident.reason for incident in watchdog.list_incidents()] == ["job.lost"])
+        await client.get(f"/in/{token}")
+        await wait_until_async(lambda: watchdog.list_incidents()[0].state == "resolved")
+
+
 def check_in_log_files(folder: Path) -> list[Path]:
     return list(folder.glob("*check-ins*"))
 

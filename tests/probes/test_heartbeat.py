@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.probe_runs import JobProblem, find_job_problems
 from watchdog.domain.heartbeat import (
+    CHECK_IN_DELAY_MS,
     HEARTBEAT_STATE_KEY,
     CheckIn,
     CheckInKind,
@@ -131,7 +132,7 @@ def test_a_year_of_jobs_with_jitter_has_no_false_alarm_and_each_missed_run_is_re
         assert scheduled_job.verdict(at + every + grace)[0] == "job.overdue"
 
 
-def test_a_run_without_an_end_is_reported_for_a_day_and_then_lost() -> None:
+def test_a_run_without_an_end_is_stuck_until_a_later_one_has_ended_and_then_lost() -> None:
     nightly = job(**NIGHTLY)
     nightly.observe(LAST_NIGHT - DAY)
     nightly.check_in(LAST_NIGHT, "start", "a")  # then the machine went down
@@ -139,7 +140,25 @@ def test_a_run_without_an_end_is_reported_for_a_day_and_then_lost() -> None:
     nightly.check_in(LAST_NIGHT + DAY, "start", "b")
     assert nightly.verdict(LAST_NIGHT + DAY + MIN)[0] == "job.stuck"
     nightly.check_in(LAST_NIGHT + DAY + 20 * MIN, "ok", "b")
-    assert nightly.verdict(LAST_NIGHT + DAY + HOUR) == FINE
+    lost_at = LAST_NIGHT + DAY + HOUR
+    assert nightly.verdict(lost_at) == (
+        "job.lost",
+        f"Nightly backup lost its run of 2{NB}May 03:00 UTC: it started and never ended",
+    )
+    assert nightly.verdict(lost_at + MIN) == FINE
+
+
+def test_check_ins_are_judged_up_to_the_instant_until_which_all_are_known() -> None:
+    """A run is claimed before its slot: a check-in at the last moment of the grace is not known to it."""
+    hourly = job(every="1h", grace="5m")
+    hourly.observe(NOON)
+    hourly.check_in(NOON, "ok")
+    memory = {**hourly.memory, HEARTBEAT_STATE_KEY: hourly.beat.to_json()}
+    due = NOON + 65 * MIN
+    for until, reason, rerun_at in ((due - 1, "", due + CHECK_IN_DELAY_MS), (due, "job.overdue", None)):
+        context = RunContext(due + 2_000, due + 2_000, 5.0, "", memory, Network(), check_ins_until=until)
+        observation = asyncio.run(hourly.probe.observe(context))
+        assert (observation.reason, observation.rerun_at) == (reason, rerun_at)
 
 
 def test_the_output_is_evidence_and_the_message_has_the_error() -> None:

@@ -21,7 +21,7 @@ from watchdog.service import check_ins as module
 from watchdog.service.check_in_log import CheckInLog, CheckInLogError
 from watchdog.service.check_ins import MAX_OUTPUT_BYTES, CheckInReceiver
 from watchdog.service.store_executor import StoreExecutor
-from watchdog.store.tables import alert_states, check_ins, probe_state, schedule
+from watchdog.store.tables import check_ins, probe_state, schedule
 from watchdog.store.write.check_ins import CheckInStore
 
 SECRET = "hush-hush-hush"
@@ -129,34 +129,19 @@ async def test_concurrent_flushes_wait_for_each_other(
     harness.store_executor.close()
 
 
-async def test_a_failure_runs_the_probe_immediately(database_url: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [CheckInKind.START, CheckInKind.OK, CheckInKind.FAIL])
+async def test_the_start_and_the_end_of_a_run_run_the_probe_immediately(
+    database_url: str, tmp_path: Path, kind: CheckInKind
+) -> None:
     async with open_harness(database_url, tmp_path) as harness:
         planned_due = harness.next_due()
         assert planned_due > START_AT + 1_001
-        await harness.send_check_in(CheckInKind.OK)
+        await harness.send_check_in(CheckInKind.LOG)
         await wait_until_async(harness.stored_check_ins)
         assert harness.next_due() == planned_due
-        await harness.send_check_in(CheckInKind.FAIL)
+        await harness.send_check_in(kind)
         await wait_until_async(lambda: harness.next_due() < planned_due)
         assert harness.next_due() == START_AT + 1_001
-
-
-async def test_any_check_in_runs_a_failing_probe_immediately(database_url: str, tmp_path: Path) -> None:
-    async with open_harness(database_url, tmp_path) as harness:
-        planned_due = harness.next_due()
-        with harness.store.database.write_transaction() as connection:
-            bad_finding = {
-                "probe": harness.id,
-                "rule": "job",
-                "subject": "Backup",
-                "bad_count": 1,
-                "good_count": 0,
-                "first_bad_slot": START_AT,
-                "reason": "x",
-            }
-            connection.execute(alert_states.insert(), bad_finding)
-        await harness.send_check_in(CheckInKind.START)
-        await wait_until_async(lambda: harness.next_due() < planned_due)
 
 
 async def test_the_end_of_a_long_output_is_stored_without_secrets(database_url: str, tmp_path: Path) -> None:

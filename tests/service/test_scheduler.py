@@ -177,6 +177,16 @@ async def test_a_failure_reschedules_the_next_slot(
         assert harness.store.select_row(schedule)["next_due"] == next_slot
 
 
+async def test_a_deadline_reschedules_the_next_slot(open_harness: Callable[..., ServiceHarness]) -> None:
+    async def observe(context: RunContext) -> Observation:
+        return Observation(Outcome.PASS, rerun_at=context.slot + 7_500)
+
+    async with open_harness(scripted_probe(observe_function=observe)) as harness:
+        await harness.run_next_minute()
+        await harness.service.record_results()
+        assert harness.store.select_row(schedule)["next_due"] == START_AT + INTERVAL_MS + 7_500
+
+
 async def test_results_wait_in_order_while_the_database_is_unavailable(
     open_harness: Callable[..., ServiceHarness], monkeypatch: pytest.MonkeyPatch
 ) -> None:

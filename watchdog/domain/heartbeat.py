@@ -6,7 +6,7 @@ happened, by Watchdog's own clock.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -15,22 +15,32 @@ from watchdog.domain.model import Json
 HEARTBEAT_STATE_KEY = "heartbeat"
 """Key of a `HeartbeatState` in the state of its probe."""
 MAX_REMEMBERED_RUNS = 50
-"""Runs in progress, and ended runs, that are remembered."""
+"""Runs in progress, ended runs and lost runs that are remembered, of each the newest."""
 MAX_REMEMBERED_FAILURES = 20
 """Failures in a row whose instants are remembered. Older ones are only counted."""
-DUPLICATE_END_WINDOW_MS = 10_000
-"""A second end of the same run within this time is a retry of the sender, which did not receive the response."""
+DUPLICATE_WINDOW_MS = 10_000
+"""A second start or end with the same run id within this time is a retry of the sender, which did not receive the
+response."""
+CHECK_IN_DELAY_MS = 2_000
+"""A run of a heartbeat knows every check-in that was received this long before its slot: runs are claimed a second
+early, and what was received is stored every half second."""
 MAX_OUTPUT_CHARS, MAX_ERROR_CHARS = 4_000, 200
 """How much is kept of a job's output, and of the error line in it: the last characters, and the first."""
 
 
 class CheckInKind(StrEnum):
-    """What a job reports: that a run started, succeeded or failed, or the output of a run in progress."""
+    """What a job reports: that a run started, succeeded or failed, or the output of a run in progress. A check-in that
+    was not understood is kept as rejected, and is no evidence about the job."""
 
     START = "start"
     OK = "ok"
     FAIL = "fail"
     LOG = "log"
+    REJECTED = "rejected"
+
+
+RUN_KINDS = (CheckInKind.START, CheckInKind.OK, CheckInKind.FAIL)
+"""Those that report the start or the end of a run."""
 
 
 class CheckIn(NamedTuple):
@@ -45,16 +55,47 @@ class CheckIn(NamedTuple):
     """The sender's id for the run; empty: it has none."""
     exit_code: int | None = None
     output: str = ""
-    """The end of the job's output, untrusted."""
+    """The end of the job's output, untrusted; of a rejected check-in: what was sent, and why it was rejected."""
+
+
+class EndedRun(NamedTuple):
+    """A run whose end was reported."""
+
+    run_id: str
+    """May be empty: of the runs without an id, only the one that started last is kept."""
+    end: int
+    succeeded: bool
+    start: int | None = None
+    """None: not known."""
+
+
+class LostRun(NamedTuple):
+    """A run that had not ended when the next one started, and has no id that differs from the id of the next one."""
+
+    run_id: str
+    start: int
+    lost_at: int
+    """When the next run started. It counts as a failure at this instant."""
+
+
+class OpenRuns(NamedTuple):
+    """The runs that have not ended, divided by whether an end is still expected."""
+
+    running_since: int | None
+    """When the oldest run in progress started."""
+    lost_starts: tuple[int, ...]
+    """When the runs started that are given up, oldest first."""
 
 
 class HeartbeatState(NamedTuple):
     """Everything that the check-ins of a job have shown so far. Instants in ms since the epoch."""
 
     open_runs: tuple[tuple[str, int], ...] = ()
-    """Runs in progress: id (may be empty) and start, ordered by start."""
-    ended_runs: tuple[tuple[str, int, bool], ...] = ()
-    """Ended runs with an id: id, end, and whether it succeeded; newest last."""
+    """Runs that started and have not ended: id (may be empty) and start, ordered by start."""
+    ended_runs: tuple[EndedRun, ...] = ()
+    """Newest last."""
+    lost_runs: tuple[LostRun, ...] = ()
+    """Newest last."""
     last_start: int | None = None
     last_end: int | None = None
     last_ok: int | None = None
@@ -74,11 +115,23 @@ class HeartbeatState(NamedTuple):
     def failure_count(self) -> int:
         return self.older_failure_count + len(self.recent_failures)
 
-    def running_since(self, lost_after: int) -> int | None:
-        """When the oldest run in progress started. A run whose end never arrived is given up as lost once another run
-        has succeeded more than `lost_after` ms after its start."""
-        ok = self.last_ok
-        return min((start for _, start in self.open_runs if ok is None or ok - start <= lost_after), default=None)
+    def divide_open_runs(self, deadline: Callable[[int], int], now: int, *, is_limited: bool) -> OpenRuns:
+        """Which of the runs that have not ended are lost at `now`, besides `lost_runs`. `deadline`: from the start of a
+        run to the instant at which it should have ended. `is_limited`: whether runs have a limit of their own.
+
+        A run with an id of its own is lost if its deadline has passed and a later run has ended. Where
+        runs are not limited, so that none is ever stuck, it is enough that a later run has started and none has ended
+        since this one started: otherwise a job whose runs are all killed would never be reported.
+        """
+        newest_ended = max(map(_started_until, self.ended_runs), default=0)
+        newest_started = self.open_runs[-1][1] if self.open_runs else 0
+        running: list[int] = []
+        lost: list[int] = []
+        for _, start in self.open_runs:
+            silent = not is_limited and (self.last_end is None or self.last_end < start)
+            overtaken = start < newest_ended or (start < newest_started and silent)
+            (lost if overtaken and deadline(start) <= now else running).append(start)
+        return OpenRuns(running[0] if running else None, tuple(lost))
 
     def to_json(self) -> Json:
         return self._asdict()
@@ -87,8 +140,9 @@ class HeartbeatState(NamedTuple):
     def from_json(cls, stored: Mapping[str, Json] | None) -> HeartbeatState:
         """Fields that this version does not know are ignored."""
         values = {name: value for name, value in (stored or {}).items() if name in cls._fields}
-        for name in ("open_runs", "ended_runs"):
-            values[name] = tuple(tuple(run) for run in values.get(name, ()))
+        values["open_runs"] = tuple((run_id, start) for run_id, start in values.get("open_runs", ()))
+        values["ended_runs"] = tuple(EndedRun(*run) for run in values.get("ended_runs", ()))
+        values["lost_runs"] = tuple(LostRun(*run) for run in values.get("lost_runs", ()))
         return cls(**{**values, "recent_failures": tuple(values.get("recent_failures", ()))})
 
 
@@ -102,6 +156,8 @@ class HeartbeatUpdate(NamedTuple):
 
 def apply_check_in(state: HeartbeatState, check_in: CheckIn) -> HeartbeatUpdate:
     """Folds one check-in, which may be late or repeat another. `state` is not changed."""
+    if check_in.kind is CheckInKind.REJECTED:
+        return HeartbeatUpdate(state)
     if check_in.kind is CheckInKind.START:
         return HeartbeatUpdate(_apply_start(state, check_in))
     if check_in.kind is CheckInKind.LOG:
@@ -111,68 +167,114 @@ def apply_check_in(state: HeartbeatState, check_in: CheckIn) -> HeartbeatUpdate:
 
 
 def _apply_start(state: HeartbeatState, check_in: CheckIn) -> HeartbeatState:
-    start = check_in.occurred_at
-    if check_in.run_id and any(run_id == check_in.run_id for run_id, _ in state.open_runs):
+    run_id, start = check_in.run_id, check_in.occurred_at
+    known_starts = [*state.open_runs, *((run.run_id, run.start) for run in state.lost_runs)]
+    if run_id and any(id == run_id and abs(other - start) <= DUPLICATE_WINDOW_MS for id, other in known_starts):
         return state
-    end = _find_run_end(state, check_in)
-    if end is not None:
-        if end == state.last_end and state.duration is None:
-            state = state._replace(duration=end - start)
-        return state
-    runs = sorted((*state.open_runs, (check_in.run_id, start)), key=lambda run: run[1])
-    return state._replace(open_runs=tuple(runs[-MAX_REMEMBERED_RUNS:]), last_start=_latest(state.last_start, start))
+    ended = _find_ended_run(state, check_in)
+    if ended is not None:
+        if ended.end == state.last_end and state.duration is None:
+            state = state._replace(duration=ended.end - start)
+        ended_runs = (run._replace(start=start) if run == ended else run for run in state.ended_runs)
+        return state._replace(ended_runs=tuple(ended_runs))
+    open_runs = tuple(sorted((*state.open_runs, (run_id, start)), key=lambda run: run[1]))
+    return _move_lost_runs(state._replace(open_runs=open_runs, last_start=_latest(state.last_start, start)))
 
 
-def _find_run_end(state: HeartbeatState, start: CheckIn) -> int | None:
-    """The end of the run whose start arrives only now, after its end; None: the run is in progress."""
+def _find_ended_run(state: HeartbeatState, start: CheckIn) -> EndedRun | None:
+    """The run whose start arrives only now, after its end; None: the run is in progress."""
     if start.run_id:
-        ends = [end for run_id, end, _ in state.ended_runs if run_id == start.run_id and end >= start.occurred_at]
+        ends = [run for run in state.ended_runs if run.run_id == start.run_id and run.end >= start.occurred_at]
         return ends[0] if ends else None
-    return state.last_end if state.last_end is not None and state.last_end > start.occurred_at else None
+    if state.last_end is None or state.last_end <= start.occurred_at:
+        return None
+    return EndedRun("", state.last_end, succeeded=state.last_end == state.last_ok)
+
+
+def _move_lost_runs(state: HeartbeatState) -> HeartbeatState:
+    """A run without an id ends at the latest when the next run starts; a run with an id, when the next run with the
+    same id starts. If they stayed open, each crash would leave one that never ends."""
+    still_open: list[tuple[str, int]] = []
+    lost: list[LostRun] = []
+    for n, (run_id, start) in enumerate(state.open_runs):
+        next_starts = [later for id, later in state.open_runs[n + 1 :] if not run_id or id == run_id]
+        if next_starts:
+            lost.append(LostRun(run_id, start, next_starts[0]))
+        else:
+            still_open.append((run_id, start))
+    lost_runs = sorted((*state.lost_runs, *lost), key=lambda run: run.start)
+    state = state._replace(
+        open_runs=tuple(still_open[-MAX_REMEMBERED_RUNS:]), lost_runs=tuple(lost_runs[-MAX_REMEMBERED_RUNS:])
+    )
+    for run in lost:
+        state = _record_failure(state, run.lost_at)
+    return state
 
 
 def _apply_end(state: HeartbeatState, check_in: CheckIn) -> HeartbeatUpdate:
     succeeded, end = check_in.kind is CheckInKind.OK, check_in.occurred_at
     if _is_repeated_end(state, check_in):
         return HeartbeatUpdate(state)
-    start, still_open = _close_runs(state, check_in)
-    duration = None if start is None else max(end - start, 0)
-    if check_in.run_id:
-        ended = sorted((*state.ended_runs, (check_in.run_id, end, succeeded)), key=lambda run: run[1])
-        state = state._replace(ended_runs=tuple(ended[-MAX_REMEMBERED_RUNS:]))
+    state, start, duration = _close_run(state, check_in)
+    state = _remember_ended_run(state, EndedRun(check_in.run_id, end, succeeded, start))
     if state.last_end is None or end >= state.last_end:
         output = check_in.output[-MAX_OUTPUT_CHARS:] or (state.output if state.output_is_partial else "")
         state = state._replace(last_end=end, duration=duration, output=output, output_is_partial=False)
-    last_start = _latest(state.last_start, end if start is None else start)
-    state = state._replace(open_runs=still_open, last_start=last_start)
-    return HeartbeatUpdate(_record_success(state, end) if succeeded else _record_failure(state, check_in), duration)
+    state = state._replace(last_start=_latest(state.last_start, end if start is None else start))
+    state = _record_success(state, end) if succeeded else _record_failure(state, end, _failure_message(check_in))
+    return HeartbeatUpdate(state, duration)
 
 
 def _is_repeated_end(state: HeartbeatState, check_in: CheckIn) -> bool:
     succeeded = check_in.kind is CheckInKind.OK
     return bool(check_in.run_id) and any(
-        run_id == check_in.run_id
-        and run_succeeded is succeeded
-        and abs(end - check_in.occurred_at) <= DUPLICATE_END_WINDOW_MS
-        for run_id, end, run_succeeded in state.ended_runs
+        run.run_id == check_in.run_id
+        and run.succeeded is succeeded
+        and abs(run.end - check_in.occurred_at) <= DUPLICATE_WINDOW_MS
+        for run in state.ended_runs
     )
 
 
-def _close_runs(state: HeartbeatState, check_in: CheckIn) -> tuple[int | None, tuple[tuple[str, int], ...]]:
-    """When the run started that ends here, and the runs that stay open.
+def _close_run(state: HeartbeatState, check_in: CheckIn) -> tuple[HeartbeatState, int | None, int | None]:
+    """The state without the run that ends here, and its start and duration, as far as they are known.
 
-    An end without an id closes every open run without one: the newest is the run that ends, and those before it were
-    cut off silently. If they stayed open, each crash would leave one that never ends. If all open runs have ids, it
-    closes the oldest.
+    An end with an id ends its own run. An end without one ends the newest run still open, first of those without an id.
+    If none is open, it takes back the newest run that was counted as lost: two runs overlapped. Which of the two ended
+    first is not known, nor when the one that ends here started.
     """
-    closed = [
-        run
-        for run in state.open_runs
-        if run[0] == check_in.run_id and (check_in.run_id or run[1] <= check_in.occurred_at)
-    ]
-    if not closed and not check_in.run_id:
-        closed = [run for run in state.open_runs if run[1] <= check_in.occurred_at][:1]
-    return (closed[-1][1] if closed else None), tuple(run for run in state.open_runs if run not in closed)
+    run_id, end = check_in.run_id, check_in.occurred_at
+    started = [run for run in state.open_runs if run_id or run[1] <= end]
+    closed = [run for run in started if run[0] == run_id] or ([] if run_id else started)
+    if closed:
+        open_runs = list(state.open_runs)
+        open_runs.remove(closed[-1])
+        start = closed[-1][1]
+        return state._replace(open_runs=tuple(open_runs)), start, max(end - start, 0)
+    lost = [run for run in state.lost_runs if run.run_id == run_id and run.start <= end]
+    if not lost:
+        return state, None, None
+    lost_runs, failures = list(state.lost_runs), list(state.recent_failures)
+    lost_runs.remove(lost[-1])
+    if lost[-1].lost_at in failures:
+        failures.remove(lost[-1].lost_at)
+    state = state._replace(lost_runs=tuple(lost_runs), recent_failures=tuple(failures))
+    return state, None, None
+
+
+def _remember_ended_run(state: HeartbeatState, ended: EndedRun) -> HeartbeatState:
+    others = list(state.ended_runs)
+    if not ended.run_id:
+        same = [run for run in others if not run.run_id]
+        if same and _started_until(same[0]) >= _started_until(ended):
+            return state
+        others = [run for run in others if run.run_id]
+    runs = sorted((*others, ended), key=lambda run: run.end)
+    return state._replace(ended_runs=tuple(runs[-MAX_REMEMBERED_RUNS:]))
+
+
+def _started_until(run: EndedRun) -> int:
+    """When a run started, at the latest."""
+    return run.end if run.start is None else run.start
 
 
 def _record_success(state: HeartbeatState, at: int) -> HeartbeatState:
@@ -186,14 +288,15 @@ def _record_success(state: HeartbeatState, at: int) -> HeartbeatState:
     )
 
 
-def _record_failure(state: HeartbeatState, check_in: CheckIn) -> HeartbeatState:
-    if state.last_ok is not None and check_in.occurred_at <= state.last_ok:
+def _record_failure(state: HeartbeatState, at: int, error: str | None = None) -> HeartbeatState:
+    """`error`: None for a lost run, which reports none."""
+    if state.last_ok is not None and at <= state.last_ok:
         return state
-    failures = sorted((*state.recent_failures, check_in.occurred_at))
+    failures = sorted((*state.recent_failures, at))
     return state._replace(
         recent_failures=tuple(failures[-MAX_REMEMBERED_FAILURES:]),
         older_failure_count=state.older_failure_count + max(len(failures) - MAX_REMEMBERED_FAILURES, 0),
-        error=_failure_message(check_in) if failures[-1] == check_in.occurred_at else state.error,
+        error=error if error is not None and failures[-1] == at else state.error,
     )
 
 

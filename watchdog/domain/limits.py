@@ -19,6 +19,8 @@ class JobLimits:
     """How often it should run, counted from its last run; overrides the source's schedule."""
     grace: int = 60_000
     """How late a run may start."""
+    early: int | None = None
+    """How early a run may start that counts for a slot; None: a tenth of the period, at most 5 min."""
     max_runtime: int | None = None
     min_runtime: int | None = None
     max_failures: int = 1

@@ -156,6 +156,8 @@ class Observation:
     of an object is shown to people, so secrets in it are masked."""
     retryable: bool = False
     """It failed in transport or with a 5xx, so another attempt within the run may succeed."""
+    rerun_at: int | None = None
+    """The probe has to run at this instant at the latest, because its verdict may change then."""
 
 
 class ClaimedSlot(NamedTuple):
@@ -194,6 +196,8 @@ class RecordedResult(NamedTuple):
     result: Result
     evidence: Evidence = Evidence()
     state_updates: Mapping[str, Json] = {}
+    rerun_at: int | None = None
+    """When the probe has to run again at the latest; not stored with the result."""
 
 
 class Finding(NamedTuple):

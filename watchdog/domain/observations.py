@@ -117,6 +117,12 @@ class JobFacts(NamedTuple):
     """Milliseconds after which the source is certain to report a run that has started."""
     listed: bool = True
     """Whether the source lists it; False for a job that the configuration names and the source does not have."""
+    lost_since: int | None = None
+    """When the newest lost run started: one that never ended. It is not `running_since`."""
+    lost_is_newest: bool = False
+    """No run has ended since the lost run started."""
+    lost_failures: int = 0
+    """Failed and lost runs in a row up to the lost run, in the first result that shows it; 0 in later ones."""
 
     @property
     def sanitized(self) -> JobFacts:

@@ -46,6 +46,7 @@ class JobState(NamedTuple):
     last_ok: int | None = None
     duration: int | None = None
     failures: int = 0
+    lost_since: int | None = None
 
 
 class JobRecord(NamedTuple):

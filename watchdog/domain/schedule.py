@@ -75,6 +75,10 @@ class IntervalSchedule:
         """The first slot later than `at`."""
         return self.latest_slot_until(at) + self.every
 
+    def period_at(self, at: int) -> int:
+        """The distance in ms between the slots around an instant."""
+        return self.every
+
     @property
     def description(self) -> str:
         s = self.every / 1000
@@ -131,6 +135,10 @@ class CronSchedule:
             instants += [instant for instant in self._run_times(slot) if instant > at]
         return min(instants)
 
+    def period_at(self, at: int) -> int:
+        """The distance in ms between the slots around an instant."""
+        return self.next_slot_after(at) - self.latest_slot_until(at)
+
     @property
     def description(self) -> str:
         return f"{self.expression} {self.timezone}"
@@ -163,8 +171,9 @@ class CronSchedule:
 
 Schedule: TypeAlias = IntervalSchedule | CronSchedule
 
-MAX_EARLY_START_MS = 90_000
-"""A run that starts at most this much before its slot, or a tenth of the period if that is less, is the slot's run."""
+MAX_EARLY_START_MS = 300_000
+"""By default, a run that starts at most this much before its slot, or a tenth of the period if that is less, is the
+slot's run: the clock of its scheduler may be fast."""
 MAX_MISSED_RUNS = 100
 """Missed runs of one job that are counted; there may be more."""
 SENDER_RETRY_WINDOW_MS = 30_000
@@ -172,25 +181,33 @@ SENDER_RETRY_WINDOW_MS = 30_000
 
 
 def missed_runs(
-    schedule: Schedule, now: int, last_start: int | None, grace: int, expected_from: int, gaps: Gaps = ()
+    schedule: Schedule,
+    now: int,
+    last_start: int | None,
+    grace: int,
+    expected_from: int,
+    gaps: Gaps = (),
+    early: int | None = None,
 ) -> list[int]:
     """The slots for which another program's scheduler should have started a run by now and did not, newest first.
 
-    `last_start`: of the newest known run; a run that started a little early counts for its slot. `grace`: how late a
-    run may start, in ms. `expected_from`: when the schedule was first seen or last changed; earlier slots do not count.
-    `gaps`: a slot whose run could not have been reported is excused, but by one gap only: if the slot after it falls
-    into another gap, the job has been silent for too long to assume that it runs.
+    `last_start`: of the newest known run; a run that started a little early counts for its slot: up to `early` ms, and
+    at most half a period. `grace`: how late a run may start, in ms. `expected_from`: when the schedule was
+    first seen or last changed; earlier slots do not count. `gaps`: a slot whose run could not have been reported is
+    excused, but by one gap only: if the slot after it falls into another gap, the job has been silent for too long to
+    assume that it runs.
     """
     missed: list[int] = []
     excusing_gap: Gap | None = None
     slot = schedule.latest_slot_until(now - grace)
     while len(missed) < MAX_MISSED_RUNS and slot >= expected_from:
         previous = schedule.latest_slot_until(slot - 1)
-        earliest_start = slot - min(MAX_EARLY_START_MS, (slot - previous) // 10)
+        period = slot - previous
+        earliest_start = slot - (min(MAX_EARLY_START_MS, period // 10) if early is None else min(early, period // 2))
         if last_start is not None and last_start >= earliest_start:
             break
         # Schedulers treat a change of clocks differently, by at most the size of the change.
-        deadline = slot + grace + _utc_offset_change_ms(schedule, slot)
+        deadline = slot + grace + utc_offset_change_ms(schedule, slot)
         deadline, gap = extend_deadline_over_gaps(earliest_start, deadline, gaps)
         if gap is not None and excusing_gap in (None, gap):
             excusing_gap = gap
@@ -212,7 +229,7 @@ def extend_deadline_over_gaps(since: int, deadline: int, gaps: Gaps) -> tuple[in
     return deadline, None
 
 
-def _utc_offset_change_ms(schedule: Schedule, at: int) -> int:
+def utc_offset_change_ms(schedule: Schedule, at: int) -> int:
     """The change of the zone's UTC offset within three hours around an instant, in ms."""
     if isinstance(schedule, IntervalSchedule):
         return 0

@@ -59,6 +59,8 @@ class RunContext:
     """The previous slot of this probe; None: this is the first."""
     gaps: Gaps = ()
     """The periods in which Watchdog was down and could receive no check-ins."""
+    check_ins_until: int | None = None
+    """The check-ins received until this instant are in `probe_state`; None: all until `started_at`."""
 
 
 def derive_idempotency_key(probe_id: str, slot: int) -> str:

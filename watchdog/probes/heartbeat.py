@@ -17,13 +17,13 @@ from watchdog.config_types import (
     validate_secret_length,
 )
 from watchdog.config_values import slugify
-from watchdog.domain.formatting import DAY_MS
-from watchdog.domain.heartbeat import HEARTBEAT_STATE_KEY, HeartbeatState
+from watchdog.domain.heartbeat import CHECK_IN_DELAY_MS, HEARTBEAT_STATE_KEY, HeartbeatState
 from watchdog.domain.limits import JobLimits
 from watchdog.domain.model import Evidence, Observation
 from watchdog.domain.observations import JobFacts
 from watchdog.domain.probe_state import load_job_record
-from watchdog.domain.rules.job import evaluate_job, expected_runs
+from watchdog.domain.rules.job import evaluate_job, expected_runs, run_deadline
+from watchdog.domain.rules.job_deadlines import next_job_deadline
 from watchdog.domain.uptime_clock import Gaps
 from watchdog.probes.base import Probe, RunContext
 from watchdog.probes.jobs import JobOptions, jobs_observation
@@ -111,25 +111,40 @@ class HeartbeatProbe(Probe):
 
     async def observe(self, context: RunContext) -> Observation:
         state, limits = HeartbeatState.from_json(context.probe_state.get(HEARTBEAT_STATE_KEY)), self._job_limits
-        facts = JobFacts(
-            self.name,
-            last_start=state.last_start,
-            last_end=state.last_end,
-            last_ok=state.last_ok,
-            running_since=state.running_since(max(DAY_MS, 2 * (limits.max_runtime or 0))),
-            duration=state.duration,
-            failures=state.failure_count,
-            error=state.error,
-        )
+        now = context.started_at if context.check_ins_until is None else context.check_ins_until
         record = load_job_record(context.probe_state, self.name)
-        job = evaluate_job(facts, limits, record, context.started_at, context.gaps)
-        observation = jobs_observation([job], context, context.started_at, _gaps_since(job.facts, context.gaps))
+        job = evaluate_job(_job_facts(self.name, state, limits, now), limits, record, now, context.gaps)
+        gaps = _gaps_since(job.facts, context.gaps)
+        observation = jobs_observation([job], context, now, gaps)
+        deadline = next_job_deadline(job.facts, limits, now, gaps, reason=job.verdict.reason)
         return replace(
             observation,
             duration=None,
             measurements={} if state.duration is None else {"run_duration_ms": state.duration},
             evidence=Evidence(observation.evidence.facts, state.output),
+            rerun_at=None if deadline is None else deadline + CHECK_IN_DELAY_MS,
         )
+
+
+def _job_facts(name: str, state: HeartbeatState, limits: JobLimits, now: int) -> JobFacts:
+    """What the check-ins of a job show."""
+    runs = state.divide_open_runs(
+        lambda start: run_deadline(JobFacts(name), limits, start), now, is_limited=limits.max_runtime is not None
+    )
+    lost_since = max((*runs.lost_starts, *(run.start for run in state.lost_runs)), default=None)
+    uncounted = [start for start in runs.lost_starts if state.last_ok is None or start > state.last_ok]
+    return JobFacts(
+        name,
+        last_start=state.last_start,
+        last_end=state.last_end,
+        last_ok=state.last_ok,
+        running_since=runs.running_since,
+        duration=state.duration,
+        failures=state.failure_count + len(uncounted),
+        error=state.error,
+        lost_since=lost_since,
+        lost_is_newest=lost_since is not None and (state.last_end is None or state.last_end < lost_since),
+    )
 
 
 def _gaps_since(facts: JobFacts, gaps: Gaps) -> Gaps:

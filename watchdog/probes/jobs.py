@@ -51,6 +51,9 @@ class JobOptions(ConfigModel):
     """The time zone of `schedule`, such as `Europe/Berlin`."""
     grace: Duration | None = None
     """How late a run may start; default: the `grace` of the section `jobs`."""
+    early: Duration | None = None
+    """How early a run may start and still count for its slot of `schedule`, such as when the clock of its machine is
+    fast; default: a tenth of the period, at most 5 min. At most half a period counts."""
     max_runtime: Duration | None = None
     """The maximum duration of a run; default: unlimited."""
     min_runtime: Duration | None = None
@@ -74,6 +77,7 @@ class JobOptions(ConfigModel):
             schedule=None if self.schedule is None else CronSchedule(self.schedule, self.timezone),
             interval=self.every,
             grace=default_grace if self.grace is None else self.grace,
+            early=self.early,
             max_runtime=self.max_runtime,
             min_runtime=self.min_runtime,
             max_failures=self.failures,

@@ -9,6 +9,7 @@ from dataclasses import replace
 from time import monotonic
 
 from watchdog.domain.formatting import format_duration
+from watchdog.domain.heartbeat import CHECK_IN_DELAY_MS
 from watchdog.domain.listings import map_texts
 from watchdog.domain.model import ClaimedSlot, Evidence, Json, Observation, Outcome, RecordedResult, Result
 from watchdog.domain.reasons import family
@@ -74,6 +75,7 @@ class ProbeRunner:
                 phase_timer=PhaseTimer(),
                 previous_slot=slot.previous_slot,
                 gaps=self.gaps(),
+                check_ins_until=slot.slot - CHECK_IN_DELAY_MS,
             )
             observation = await self._run_attempt(probe, context)
             delay = FIRST_RETRY_DELAY_S * 2**retries
@@ -130,7 +132,7 @@ class ProbeRunner:
             self._sanitize_text(observation.evidence.excerpt, MAX_EXCERPT_CHARS),
         )
         state_updates = {key: self._sanitize_name(value) for key, value in observation.state_updates.items()}
-        return RecordedResult(result, evidence, state_updates)
+        return RecordedResult(result, evidence, state_updates, observation.rerun_at)
 
     def _sanitize_subject(self, rule: str, subject: str) -> str:
         """Expressions come from the configuration and stay whole; any other subject is a name that a target chose."""

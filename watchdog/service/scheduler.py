@@ -243,8 +243,8 @@ class MonitoringService:
             log.error("results_dropped", count=self._dropped_count, detail="the database was unavailable for too long")
             self._dropped_count = 0
         self._log_transitions(transitions)
-        if retry_times := self._retry_times(batch):
-            await self.store_executor.run_write(self.claims.reschedule_sooner, retry_times)
+        if rerun_times := self._rerun_times(batch):
+            await self.store_executor.run_write(self.claims.reschedule_sooner, rerun_times)
         if transitions:
             await self.notification_sender.send_due_notifications()
 
@@ -292,11 +292,19 @@ class MonitoringService:
             log.error("result_not_stored", probe_id=probe_id, slot=result.slot, error=type(error).__name__)
         return transitions
 
-    def _retry_times(self, batch: list[RecordedResult]) -> dict[int, int]:
-        """When each failed probe that has a `retry_interval` runs next."""
-        failures = [r.result for r in batch if r.result.outcome is Outcome.FAIL]
-        intervals = ((r.probe, r.slot, self.probes[r.probe].retry_interval) for r in failures if r.probe in self.probes)
-        return {probe: slot + interval for probe, slot, interval in intervals if interval is not None}
+    def _rerun_times(self, batch: list[RecordedResult]) -> dict[int, int]:
+        """When each probe runs next at the latest, if it has a deadline, or if it has failed and has a
+        `retry_interval`. Later results of a probe replace earlier ones."""
+        times = {}
+        for recorded in sorted(batch, key=lambda recorded: recorded.result.slot):
+            result, probe = recorded.result, self.probes.get(recorded.result.probe)
+            if probe is None:
+                continue
+            if recorded.rerun_at is not None:
+                times[result.probe] = recorded.rerun_at
+            elif result.outcome is Outcome.FAIL and probe.retry_interval is not None:
+                times[result.probe] = result.slot + probe.retry_interval
+        return times
 
     async def evaluate_deadlines(self) -> None:
         """Evaluate the deadlines that have passed: what should have arrived and did not."""

@@ -14,6 +14,7 @@ from watchdog.domain.probe_state import JobRecord, JobState, job_state_key
 from watchdog.domain.rules.job import (
     JobVerdict,
     dead_scheduler_message,
+    evaluate_job,
     evaluate_job_facts,
     evaluate_listed_job,
     evaluate_snapshot,
@@ -109,6 +110,26 @@ TABLE: list[tuple[str, dict[str, Any], dict[str, Any], tuple[str, str | None]]] 
     ("its scheduler planned a run, and there is no schedule", {"next_due": NOON - HOUR}, {},
      ("job.overdue", "backup is overdue: due 11:00 UTC")),
     ("it has been running for exactly its limit", {"running_since": NOON - HOUR}, {"max_runtime": HOUR}, FINE),
+    ("it took too long, and the next run is in progress", {**NIGHTLY, **HEALTHY, "running_since": NOON - MIN},
+     {"max_runtime": 10 * MIN}, ("job.max_runtime", f"backup ran for 1{NB}h, limit 10{NB}min")),
+    ("it ended too soon, and the next run is in progress",
+     {**NIGHTLY, **HEALTHY, "duration": 900, "running_since": NOON - MIN}, {"min_runtime": MIN},
+     ("job.min_runtime", f"backup ran for 900{NB}ms, minimum 1{NB}min")),
+    ("a run was lost, and none has ended since",
+     {**NIGHTLY, "last_start": NOON - 9 * HOUR, "running_since": NOON - 9 * HOUR, "lost_since": NOON - 33 * HOUR,
+      "lost_is_newest": True, "failures": 1}, {},
+     ("job.lost", f"backup lost its run of 1{NB}May 03:00 UTC: it started and never ended")),
+    ("a run was lost, and it is stuck", {**NIGHTLY, "running_since": NOON - 9 * HOUR, "lost_since": NOON - 33 * HOUR,
+      "lost_is_newest": True, "failures": 1}, {"max_runtime": HOUR}, ("job.stuck", None)),
+    ("a run was lost, fewer times than its limit", {**NIGHTLY, **HEALTHY, "lost_since": NOON - 33 * HOUR,
+      "lost_failures": 1}, {"max_failures": 2}, FINE),
+    ("a run was lost, the second time in a row", {**NIGHTLY, **HEALTHY, "lost_since": NOON - 33 * HOUR,
+      "lost_failures": 2}, {"max_failures": 2},
+     ("job.lost", f"backup lost its run of 1{NB}May 03:00 UTC: it started and never ended, and 2 runs in a row have "
+      "failed or were lost")),
+    ("it was due while a run was in progress",
+     {**NIGHTLY, "last_start": NOON - 33 * HOUR, "running_since": NOON - 33 * HOUR}, {},
+     ("job.overdue", f"backup is overdue: due 03:00 UTC, still running since 1{NB}May 03:00 UTC")),
     ("it took exactly its maximum runtime", {**NIGHTLY, **HEALTHY}, {"max_runtime": HOUR}, FINE),
     ("it took exactly its minimum runtime", {**NIGHTLY, **HEALTHY}, {"min_runtime": HOUR}, FINE),
     ("it has no schedule", HEALTHY, {}, FINE),
@@ -221,6 +242,47 @@ def test_runs_are_expected_since_the_source_has_the_schedule() -> None:
     later, edited = merge_job_state(facts._replace(cron="0 4 * * *"), JobLimits(), state, NOON)
     assert edited.expected_from == NOON
     assert evaluate(later, JobLimits(), edited.expected_from, NOON).reason == ""
+
+
+RUNNING: dict[str, Any] = {"cron": "0 * * * *", "running_since": NOON - 3 * HOUR}
+
+
+@pytest.mark.parametrize(
+    ("sentence", "facts", "limits", "reason", "running_since"),
+    [
+        ("a later run has ended well", {"last_start": NOON - HOUR, "last_end": NOON - 50 * MIN, "duration": 10 * MIN,
+         "last_ok": NOON - 50 * MIN}, {}, "job.lost", None),
+        ("a later run has failed: the lost run counts, too", {"last_start": NOON - HOUR, "last_end": NOON - 50 * MIN,
+         "duration": 10 * MIN, "failures": 1}, {"max_failures": 2}, "job.failed", None),
+        ("a later run has ended, and another is in progress", {"last_start": NOON - MIN, "last_end": NOON - 50 * MIN,
+         "duration": 10 * MIN, "last_ok": NOON - 50 * MIN}, {}, "job.lost", NOON - MIN),
+        ("a later run has ended, and the limit has not passed", {"last_start": NOON - HOUR, "last_end": NOON - 50 * MIN,
+         "duration": 10 * MIN, "last_ok": NOON - 50 * MIN}, {"max_runtime": 4 * HOUR}, "", NOON - 3 * HOUR),
+        ("only an earlier run has ended", {"last_start": NOON, "last_end": NOON - 50 * MIN, "duration": 3 * HOUR}, {},
+         "", NOON - 3 * HOUR),
+        ("a run has ended that does not say when it started", {"last_start": NOON, "last_end": NOON - 50 * MIN}, {},
+         "", NOON - 3 * HOUR),
+        ("no run has ended", {"last_start": NOON}, {}, "", NOON - 3 * HOUR),
+        ("the source knows that its worker is gone", {"last_start": NOON - HOUR, "last_end": NOON - 50 * MIN,
+         "duration": 10 * MIN, "stalled": True}, {}, "job.stalled", NOON - 3 * HOUR),
+    ],
+)  # fmt: skip
+def test_a_run_that_its_source_lists_for_ever_is_lost_once(
+    sentence: str, facts: dict[str, Any], limits: dict[str, Any], reason: str, running_since: int | None
+) -> None:
+    listed, job_limits = JobFacts("backup", **{**RUNNING, **facts}), JobLimits(grace=2 * HOUR, **limits)
+    job = evaluate_job(listed, job_limits, JobRecord("backup", JobState("0 * * * * UTC", FIRST_SEEN_AT)), NOON)
+    assert (job.verdict.reason, job.facts.running_since) == (reason, running_since), sentence
+    again = evaluate_job(listed, job_limits, job.record, NOON + MIN)
+    assert again.verdict.reason == ("" if reason == "job.lost" else reason), sentence
+
+
+def test_a_failure_without_a_known_end_holds_while_the_next_run_is_in_progress() -> None:
+    _, state = merge_job_state(JobFacts("backup", failures=1, error="x"), JobLimits(), None, NOON)
+    facts, _ = merge_job_state(JobFacts("backup", running_since=NOON), JobLimits(), state, NOON)
+    assert facts.failures == 1
+    first, _ = merge_job_state(JobFacts("backup", running_since=NOON, failures=2), JobLimits(), None, NOON)
+    assert first.failures == 2
 
 
 def test_an_older_run_does_not_replace_a_newer_one() -> None:

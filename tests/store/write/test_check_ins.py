@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import sqlalchemy as sa
 
-from tests.support.store import INTERVAL_MS, START_AT, StoreHarness, make_registered_probe, make_result
+from tests.support.store import START_AT, StoreHarness, make_registered_probe
 from watchdog.domain.formatting import DAY_MS, MINUTE_MS
 from watchdog.domain.heartbeat import (
     HEARTBEAT_STATE_KEY,
@@ -91,15 +91,13 @@ def test_only_the_new_check_ins_of_a_batch_count(jobs: CheckInHarness) -> None:
 
 
 def test_which_probes_run_at_once(jobs: CheckInHarness) -> None:
-    """Those of a failed run, and those with an alert state."""
-    assert jobs.store.save_check_ins([check_in(jobs.backup, "a", 0)]) == set()
-    assert jobs.store.save_check_ins(
-        [check_in(jobs.backup, "b", 1, CheckInKind.FAIL), check_in(jobs.digest, "c", 1)]
-    ) == {jobs.backup}
-    jobs.harness.record_each(make_result(jobs.digest, START_AT + INTERVAL_MS, "fail"))
-    assert jobs.store.save_check_ins(
-        [check_in(jobs.backup, "d", 2), check_in(jobs.digest, "e", 2, CheckInKind.START)]
-    ) == {jobs.digest}
+    """Those of which a run has started or ended, unless it is stored already."""
+    for n, kind in enumerate((CheckInKind.START, CheckInKind.OK, CheckInKind.FAIL)):
+        new = check_in(jobs.backup, f"{n}", n, kind)
+        assert jobs.store.save_check_ins([new]) == {jobs.backup}
+        assert jobs.store.save_check_ins([new]) == set()
+    others = [check_in(jobs.digest, kind, 9, kind) for kind in (CheckInKind.LOG, CheckInKind.REJECTED)]
+    assert jobs.store.save_check_ins(others) == set()
 
 
 def test_other_state_is_kept_and_unknown_probes_get_none(jobs: CheckInHarness) -> None:

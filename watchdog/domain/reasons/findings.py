@@ -135,6 +135,13 @@ FINDING_REASONS = (
         sentence="{name} is stuck",
     ),
     _finding(
+        "job.lost",
+        "Lost",
+        "A run started and never ended, and a later one has started or ended.",
+        "Find out what ended it without a report: a restart, a kill, or a machine out of memory.",
+        sentence="{name} lost its run of {started}: it started and never ended{repeats}",
+    ),
+    _finding(
         "job.stalled",
         "Stalled",
         "A run is in progress, but its worker is gone.",

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from watchdog.domain.formatting import (
+    HOUR_MS,
     MINUTE_MS,
     SECOND_MS,
     SHOW_SECONDS_BELOW_MS,
@@ -39,6 +40,8 @@ from watchdog.domain.uptime_clock import Gaps
 RULE_NAME = "job"
 HEALTH_STATE = HealthState.DOWN
 FACTS = JobFacts
+MIN_ASSUMED_RUNTIME_MS = HOUR_MS
+"""A run without `max_runtime` is not given up as lost before this time."""
 SCHEDULER_DEAD_AFTER_MS = 300_000
 """A scheduler that has not reported for this long is dead."""
 
@@ -120,9 +123,33 @@ def evaluate_job(
     facts: JobFacts, limits: JobLimits, record: JobRecord | None, now: int, gaps: Gaps = ()
 ) -> EvaluatedJob:
     """Judges one job. `gaps`: when it could not have reported a run; empty where its source knows all of them."""
+    facts = _separate_lost_run(facts, limits, now)
     facts, state = merge_job_state(facts, limits, None if record is None else record.state, now)
     facts = facts._replace(expected_from=state.expected_from)
     return EvaluatedJob(facts, state, evaluate_job_facts(facts, limits, now, gaps))
+
+
+def run_deadline(facts: JobFacts, limits: JobLimits, started_at: int) -> int:
+    """When a run that started at `started_at` should have ended. Without `max_runtime`: after one period, and at least
+    after an hour; that serves to find lost runs only."""
+    if limits.max_runtime is not None:
+        return started_at + limits.max_runtime
+    interval, schedule = _interval_since_last_run(facts, limits), limits.schedule or facts.build_schedule()
+    period = interval or (schedule.period_at(started_at) if schedule is not None else 0)
+    return started_at + max(period, MIN_ASSUMED_RUNTIME_MS)
+
+
+def _separate_lost_run(facts: JobFacts, limits: JobLimits, now: int) -> JobFacts:
+    """A run that its source still lists as in progress is lost if its deadline has passed and a later run has ended."""
+    since, end = facts.running_since, facts.last_end
+    if since is None or end is None or facts.duration is None or facts.stalled:
+        return facts
+    newest_ended_start = end - facts.duration
+    if newest_ended_start <= since or run_deadline(facts, limits, since) > now:
+        return facts
+    in_progress = facts.last_start if facts.last_start is not None and facts.last_start > newest_ended_start else None
+    is_uncounted = facts.last_ok is None or facts.last_ok < since
+    return facts._replace(running_since=in_progress, lost_since=since, failures=facts.failures + is_uncounted)
 
 
 class ExpectedRuns(NamedTuple):
@@ -190,8 +217,10 @@ def merge_job_state(facts: JobFacts, limits: JobLimits, state: JobState | None, 
     # The source knows the newest end: its count of failures includes that run. While a run is in progress, some sources
     # report the failures before it again; unless an end is new, they are the ones that are already counted.
     knows_newest_end = facts.last_end is not None and (end is None or facts.last_end >= end)
-    nothing_ended_since = facts.running_since is not None and facts.last_end == end
-    source_counts_failures = end is None or (knows_newest_end and not nothing_ended_since)
+    nothing_ended_since = (
+        facts.running_since is not None and facts.last_end == end and facts.lost_since in (None, saved.lost_since)
+    )
+    source_counts_failures = (end is None or knows_newest_end) and not (state is not None and nothing_ended_since)
     failures = facts.failures if source_counts_failures else saved.failures
     facts = facts._replace(
         last_start=_latest_timestamp(facts.last_start, facts.running_since, start),
@@ -201,6 +230,8 @@ def merge_job_state(facts: JobFacts, limits: JobLimits, state: JobState | None, 
         failures=failures,
         error=facts.error if failures else "",
     )
+    if facts.lost_since is not None and not facts.lost_is_newest and facts.lost_since > (saved.lost_since or 0):
+        facts = facts._replace(lost_failures=saved.failures + 1)
     return facts, JobState(
         schedule_text=schedule_text,
         expected_from=expected_from,
@@ -209,6 +240,7 @@ def merge_job_state(facts: JobFacts, limits: JobLimits, state: JobState | None, 
         last_ok=facts.last_ok,
         duration=facts.duration,
         failures=facts.failures,
+        lost_since=_latest_timestamp(facts.lost_since, saved.lost_since),
     )
 
 
@@ -244,6 +276,8 @@ def _find_job_problem(
     facts: JobFacts, limits: JobLimits, expected: ExpectedRuns, now: int, gaps: Gaps
 ) -> tuple[str, str]:
     name = facts.name
+    if facts.lost_failures >= limits.max_failures:
+        return _lost_run_problem(facts, facts.lost_failures, now)
     if facts.running_since is not None:
         seconds = limits.max_runtime is not None and limits.max_runtime < SHOW_SECONDS_BELOW_MS
         since = f"running since {format_utc(facts.running_since, now, seconds=seconds)}"
@@ -256,11 +290,17 @@ def _find_job_problem(
     if overdue := _find_overdue_problem(facts, limits, expected, now, gaps):
         return overdue
     if facts.failures >= limits.max_failures:
+        if facts.lost_is_newest:
+            return _lost_run_problem(facts, facts.failures, now)
         repeats = "" if facts.failures == 1 else f" {format_count(facts.failures, 'time')} in a row"
         return reason_and_message("job.failed", facts.error, name=name, repeats=repeats)
-    if facts.running_since is None:
-        return _find_runtime_problem(facts, limits)
-    return "", ""
+    return _find_runtime_problem(facts, limits)
+
+
+def _lost_run_problem(facts: JobFacts, failures: int, now: int) -> tuple[str, str]:
+    started = "" if facts.lost_since is None else format_utc(facts.lost_since, now)
+    repeats = "" if failures == 1 else f", and {failures} runs in a row have failed or were lost"
+    return reason_and_message("job.lost", name=facts.name, started=started, repeats=repeats)
 
 
 def _find_runtime_problem(facts: JobFacts, limits: JobLimits) -> tuple[str, str]:
@@ -297,7 +337,9 @@ def _find_overdue_problem(
     )
     missed: list[int] = []
     if expected.schedule is not None:
-        missed = missed_runs(expected.schedule, now, last_run, limits.grace, expected_from=expected_from, gaps=gaps)
+        missed = missed_runs(
+            expected.schedule, now, last_run, limits.grace, expected_from=expected_from, gaps=gaps, early=limits.early
+        )
     if announced is not None:
         missed.append(announced)
     if not missed:
@@ -310,4 +352,6 @@ def _find_overdue_problem(
         due = f"{MAX_MISSED_RUNS} or more runs missed, the first {due} or earlier"
     elif len(missed) > 1:
         due = f"{len(missed)} runs missed, the first {due}"
+    if facts.running_since is not None:
+        due += f", still running since {format_utc(facts.running_since, now)}"
     return reason_and_message("job.overdue", due, name=facts.name)

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from watchdog.domain.heartbeat import HEARTBEAT_STATE_KEY, CheckIn, CheckInKind, HeartbeatState, apply_check_in
+from watchdog.domain.heartbeat import HEARTBEAT_STATE_KEY, RUN_KINDS, CheckIn, HeartbeatState, apply_check_in
 from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store import codec
 from watchdog.store.database import Database
-from watchdog.store.tables import alert_states, check_ins, probe_state
+from watchdog.store.tables import check_ins, probe_state
 from watchdog.store.write.probe_registry import ProbeRegistry
 from watchdog.store.write.probe_state import upsert_probe_state
 
@@ -39,7 +39,8 @@ class CheckInStore:
     def save_check_ins(self, batch: Iterable[ProbeCheckIn]) -> set[int]:
         """Store a batch; check-ins of unregistered probes are ignored.
 
-        Returns the probes to run at once: those of failed runs, and those with an alert state, which may be over.
+        Returns the probes to run at once: those of which a run has started or ended. A start may show that the run
+        before it is lost, and sets a deadline.
         """
         unique = {each.primary_key: each for each in batch if each.probe in self.registry}
         pending = sorted(unique.values(), key=lambda each: each.check_in.occurred_at)
@@ -61,9 +62,7 @@ class CheckInStore:
                 for probe, state in states.items()
             ]
             upsert_probe_state(self.database, connection, state_rows)
-            with_alert_state = sa.select(alert_states.c.probe).distinct().where(alert_states.c.probe.in_(states))
-            failed = {each.probe for each in pending if each.check_in.kind is CheckInKind.FAIL}
-            return failed | set(connection.execute(with_alert_state).scalars())
+            return {each.probe for each in pending if each.check_in.kind in RUN_KINDS}
 
     def _load_heartbeat_states(self, connection: sa.Connection, ids: Collection[int]) -> dict[int, HeartbeatState]:
         query = sa.select(probe_state.c.probe, probe_state.c.value).where(

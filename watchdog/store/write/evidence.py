@@ -37,7 +37,7 @@ class EvidenceStore:
         """`recorded_results`: by probe and slot. `suspect_keys`: of results that may change an alert state, passes
         included."""
         selected: dict[tuple[int, int, str], Evidence] = {}
-        for result, result_evidence, _ in recorded_results:
+        for result, result_evidence, *_ in recorded_results:
             notable = result[:3] in suspect_keys or result.outcome in (Outcome.FAIL, Outcome.ERROR)
             sampled = (
                 result.previous_slot is None

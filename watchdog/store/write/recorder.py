@@ -60,7 +60,7 @@ class ResultRecorder:
         cursors = self.evaluator.load_cursors(connection, ids, relevant)
         self._listings.discard()
         rows, suspect_keys, encoded = [], set(), {}
-        for key, (result, _, _) in batch.items():
+        for key, (result, *_) in batch.items():
             cursor = cursors.get(result.probe)
             late = result.outcome is not Outcome.MISSED and (
                 result.slot <= settled[result.probe] or (cursor is not None and result.slot <= cursor.evaluated_until)
