@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
 import sys
-import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +16,6 @@ from tests.support.mcp_probe_runs import McpProbeRunner, run_mcp_probe
 from tests.support.polling import HANG_S
 from watchdog.domain.model import Observation, Outcome
 from watchdog.net import Network
-from watchdog.net.mcp import stdio
 
 SERVER = Path(__file__).parents[2] / "support/mcp_servers" / "raw_stdio.py"
 OURS = f"of-{os.getpid()}"
@@ -50,11 +46,30 @@ BROKEN = {
     "mutes": ("connection.lost", "the server closed its output but is still running while calling the tool"),
     "sdk_error_code": ("mcp.rpc_error", "tools/call returns error -32000: no database"),
     "wrong_id": ("mcp.unexpected_id", "the server replies to request '77', which was never sent"),
+    "fails_with_a_holder": (
+        "mcp.output_held",
+        "the server exited with code 3, but a process that it started (python) keeps its output open",
+    ),
+    "leaves_a_holder": (
+        "mcp.output_held",
+        "the server exited with code 0, but a process that it started (python) keeps its output open",
+    ),
     "flood": ("body.too_large", "the server sent more than 4 MiB, Watchdog's limit"),
     "lines": ("mcp.not_mcp", "the server wrote more than 1000 lines that are not MCP"),
 }
-HANGING = ("deaf", "hangs", "stubborn", "forks_and_hangs", "notifies_forever")
-WORKING = ("none", "forks", "banner", "banner_in_line", "byte_order_mark", "leaves", "ignores", "bad_byte")
+HANGING = ("deaf", "hangs", "stubborn", "forks_and_hangs", "escapes_and_hangs", "notifies_forever")
+WORKING = (
+    "none",
+    "forks",
+    "escapes",
+    "launches",
+    "banner",
+    "banner_in_line",
+    "byte_order_mark",
+    "leaves",
+    "ignores",
+    "bad_byte",
+)
 DEADLINE = 3.0
 """Timeout of a server that hangs, in seconds. The others get more."""
 
@@ -170,41 +185,6 @@ def test_it_gets_its_configured_variables_only(monkeypatch: pytest.MonkeyPatch) 
 def test_it_starts_in_its_folder(tmp_path: Path) -> None:
     mcp = {"command": [sys.executable, "-c", "import os, sys; sys.exit(os.getcwd())"], "cwd": str(tmp_path)}
     assert asyncio.run(run_mcp_probe(mcp)).evidence.excerpt.strip() == os.path.realpath(tmp_path)
-
-
-def test_the_search_for_leftover_processes_does_not_block_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    searched: list[threading.Thread] = []
-
-    def search(process: subprocess.Popen[bytes], mark: str) -> Iterator[int]:
-        searched.append(threading.current_thread())
-        return relatives(process, mark)
-
-    relatives = stdio._find_descendant_pids
-    monkeypatch.setattr(stdio, "_find_descendant_pids", search)
-    assert asyncio.run(run_mcp_probe(command("none"))).outcome is Outcome.PASS
-    assert searched
-    assert threading.main_thread() not in searched
-
-
-@pytest.mark.parametrize(
-    ("exit_code", "mark", "expected"),
-    [
-        (None, "other", True),
-        (0, "other", False),
-        (0, "its-own", True),
-        (0, "its", False),
-    ],
-)
-def test_a_process_that_reuses_a_pid_is_not_killed(exit_code: int | None, mark: str, expected: bool) -> None:
-    words = [sys.executable, "-c", "input()"]
-    env = {stdio.SESSION_ID_ENV_VAR: "its-own"}
-    with subprocess.Popen(words, env=env, stdin=subprocess.PIPE, start_new_session=True) as process:
-        process.returncode = exit_code
-        try:
-            assert list(stdio._find_descendant_pids(process, mark)) == [process.pid] * expected
-        finally:
-            process.returncode = None
-            process.kill()
 
 
 def test_a_run_that_is_cancelled_twice_leaves_nothing_behind() -> None:

@@ -68,18 +68,31 @@ def fork_children() -> None:
             os._exit(0)
 
 
-def apply_startup_fault() -> None:
+def start_escaping_process() -> None:
+    """Starts a process that shares nothing with this one: session, parent, environment, descriptors, signals."""
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            os.closerange(0, 256)
+            program = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+            os.execve(sys.executable, [sys.executable, "-c", program, *sys.argv], {})
+        os._exit(0)
+    os.wait()
+
+
+def leave_process_behind(exit_code: int) -> None:
+    """Exits, and leaves a process that holds the standard streams."""
+    if os.fork() == 0:
+        time.sleep(600)
+    os._exit(exit_code)
+
+
+def write_before_the_first_message() -> None:
     match FAULT_NAME:
-        case "exits":
-            sys.exit("config.toml: no such file")
-        case "killed":
-            os.kill(os.getpid(), signal.SIGKILL)
         case "flood":
             write_forever(b"x" * 65536)
         case "lines":
             write_forever(b"x" * 100 + b"\n")
-        case "stubborn":
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         case "banner":
             write_message(b"Server started on stdio")
         case "banner_in_line":
@@ -88,26 +101,51 @@ def apply_startup_fault() -> None:
             stdout_buffer.write(b"\xef\xbb\xbf")
         case "notifies_forever":
             threading.Thread(target=notify_forever, daemon=True).start()
+
+
+def start_processes() -> None:
+    match FAULT_NAME:
         case "forks" | "forks_and_hangs":
             fork_children()
+        case "escapes" | "escapes_and_hangs":
+            start_escaping_process()
+        case "leaves_a_holder":
+            leave_process_behind(0)
+        case "launches":
+            if os.fork():
+                os._exit(0)
+
+
+def end_or_hang() -> None:
+    match FAULT_NAME:
+        case "exits":
+            sys.exit("config.toml: no such file")
+        case "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "stubborn":
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         case "deaf":
             time.sleep(600)
 
 
+HANGS_AT_CALL = ("hangs", "stubborn", "forks_and_hangs", "escapes_and_hangs")
+WITHOUT_REPLY = (("ignores", "server/discover"), ("notifies_forever", "tools/call"))
+
+
 def answer_request(request: dict[str, Any]) -> dict[str, Any] | bytes | None:
     method, id_ = request["method"], request.get("id")
+    if FAULT_NAME in HANGS_AT_CALL and method == "tools/call":
+        time.sleep(600)
+    if (FAULT_NAME, method) in WITHOUT_REPLY:
+        return None
     match FAULT_NAME, method:
         case ("leaves", "server/discover") | ("leaves_at_call", "tools/call"):
             sys.exit(3)
-        case ("hangs" | "stubborn" | "forks_and_hangs", "tools/call"):
-            time.sleep(600)
+        case ("fails_with_a_holder", "tools/call"):
+            leave_process_behind(3)
         case ("mutes", "tools/call"):
             os.close(stdout_buffer.fileno())
             time.sleep(600)
-        case ("ignores", "server/discover"):
-            return None
-        case ("notifies_forever", "tools/call"):
-            return None
         case ("sdk_error_code", "tools/call"):
             return {"id": id_, "error": {"code": -32000, "message": "no database"}}
         case ("wrong_id", "tools/list"):
@@ -125,7 +163,9 @@ def answer_request(request: dict[str, Any]) -> dict[str, Any] | bytes | None:
     return None if id_ is None else {"id": id_, "error": {"code": -32601, "message": "Method not found"}}
 
 
-apply_startup_fault()
+end_or_hang()
+start_processes()
+write_before_the_first_message()
 for line in sys.stdin:
     request = json.loads(line)
     reply = answer_request(request)

@@ -79,6 +79,13 @@ _CHECKS = (
         "Run the command by hand.",
     ),
     _failure(
+        "mcp.output_held",
+        "MCP server exited, its output is held open",
+        "An MCP server started by `command` exited, and a process that it started keeps its output open.",
+        "Find out why the server exited, and let it end its own processes. The excerpt shows its last output.",
+        sentence="the server {ending}, but a process that it started{holder} keeps its output open",
+    ),
+    _failure(
         "mcp.tool_missing",
         "MCP tool missing",
         "A required tool is not listed.",

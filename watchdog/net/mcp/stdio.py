@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
-import secrets
 import signal
 import socket
-import subprocess
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import anyio
 import anyio.abc
@@ -21,22 +18,25 @@ from mcp.shared.message import SessionMessage
 from mcp.types import CONNECTION_CLOSED, JSONRPCMessage, jsonrpc_message_adapter
 
 from watchdog.domain.model import Json
+from watchdog.domain.reasons import reason_and_message
 from watchdog.net.errors import ProbeError, error_from_exception
 from watchdog.net.mcp.client import MAX_ERROR_EXCERPT_CHARS, measure_phase
 from watchdog.net.mcp.event_stream import BYTE_ORDER_MARK
 from watchdog.net.phases import PhaseTimer
+from watchdog.net.supervised_process import StartError, SupervisedProcess
 
 MAX_SESSION_STDOUT_BYTES = 4 << 20
 """Bytes that a server may write in one session."""
 INHERITED_ENV_VARS = ("HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "USER")
 """The variables that a server inherits; the others may hold secrets of other probes."""
-SESSION_ID_ENV_VAR = "WATCHDOG_SESSION_ID"
-"""Marks every process that a server starts, so that it is found again even in a session of its own."""
 PROCESS_EXIT_TIMEOUT_S = 0.5
 """Time to exit after the end of its input, and again after SIGTERM."""
 STDERR_DRAIN_TIMEOUT_S = 0.2
 """Time for the rest of standard error to arrive after the exit."""
-EXIT_POLL_INTERVAL_S = 0.01
+HELD_OUTPUT_TIMEOUT_S = 0.3
+"""Time for the end of the output after the server has failed. If it takes longer, another process keeps it open."""
+LAUNCHER_TIMEOUT_S = 3.0
+"""The same after an exit with code 0: a launcher may leave the session to a process that it has started."""
 MAX_NON_MCP_LINES = 1_000
 MAX_MESSAGE_STARTS = 8
 """Braces at which a message is tried to be read in a line that begins with other text."""
@@ -56,13 +56,14 @@ class StdioTransport:
 
     rejected_by_gateway = False
 
-    def __init__(
-        self, process: subprocess.Popen[bytes], sockets: Sequence[socket.socket], facts: dict[str, Json]
-    ) -> None:
+    def __init__(self, process: SupervisedProcess, sockets: Sequence[socket.socket], facts: dict[str, Json]) -> None:
         self.process, self.facts, self._sockets = process, facts, sockets
         self._incoming_sender, self.incoming = anyio.create_memory_object_stream[SessionMessage | Exception](0)
         self.stderr_tail = b""
+        self._stdout_closed = asyncio.Event()
         self._stderr_closed = asyncio.Event()
+        self._message_count = 0
+        self._is_closing = False
         self._writers: list[asyncio.StreamWriter] = []
 
     @property
@@ -79,6 +80,24 @@ class StdioTransport:
             self._writers.append(writer)
             if pump:
                 task_group.start_soon(pump, reader)
+        task_group.start_soon(self._watch_for_held_output)
+
+    async def _watch_for_held_output(self) -> None:
+        """Raises ProbeError if the server has ended and another process keeps its output open, because the session
+        would wait until its deadline. A process that answers in its place is the server."""
+        await self.process.ended.wait()
+        message_count = self._message_count
+        with anyio.move_on_after(HELD_OUTPUT_TIMEOUT_S if self.process.returncode else LAUNCHER_TIMEOUT_S):
+            await self._stdout_closed.wait()
+        if self._stdout_closed.is_set() or self._is_closing or self._message_count > message_count:
+            return
+        names = sorted({left.name for left in self.process.left_processes if left.name})
+        error = ProbeError(*reason_and_message(
+            "mcp.output_held", ending=self._describe_exit(), holder=f" ({', '.join(names[:5])})" if names else "",
+        ))  # fmt: skip
+        error.facts["exit_code"] = self.process.returncode
+        error.facts["left_processes"] = [f"{left.name} (pid {left.pid})" for left in self.process.left_processes[:20]]
+        raise error
 
     async def _read_messages(self, stdout: asyncio.StreamReader) -> None:
         size = 0
@@ -91,10 +110,12 @@ class StdioTransport:
                 self._record_non_mcp_line(text)
             if message is None:
                 continue
+            self._message_count += 1
             try:
                 await self._incoming_sender.send(SessionMessage(message))
             except anyio.BrokenResourceError:
                 return  # the session is over
+        self._stdout_closed.set()
         self._incoming_sender.close()
 
     def _record_non_mcp_line(self, line: bytes) -> None:
@@ -112,24 +133,32 @@ class StdioTransport:
     async def translate_error(self, error: MCPError, *, was_received: bool) -> ProbeError | None:
         if was_received or error.code != CONNECTION_CLOSED:
             return None
-        if not await _wait_for_exit(self.process, PROCESS_EXIT_TIMEOUT_S):
+        if not await self._wait_for_exit(PROCESS_EXIT_TIMEOUT_S):
             return ProbeError("connection.lost", "the server closed its output but is still running")
         with anyio.move_on_after(STDERR_DRAIN_TIMEOUT_S):
             await self._stderr_closed.wait()
-        code = self.process.returncode
-        ending = (
-            f"exited with code {code}" if code >= 0 else f"was killed by signal {-code} ({signal.strsignal(-code)})"
-        )
-        exit_error = ProbeError("mcp.server_exited", f"the server {ending}")
-        exit_error.facts["exit_code"] = code
+        exit_error = ProbeError("mcp.server_exited", f"the server {self._describe_exit()}")
+        exit_error.facts["exit_code"] = self.process.returncode
         return exit_error
+
+    def _describe_exit(self) -> str:
+        code = self.process.returncode
+        return f"exited with code {code}" if code >= 0 else f"was killed by signal {-code} ({signal.strsignal(-code)})"
+
+    async def _wait_for_exit(self, timeout_s: float) -> bool:
+        """Whether the process exits in time."""
+        with anyio.move_on_after(timeout_s):
+            await self.process.ended.wait()
+        return self.process.ended.is_set()
 
     async def shutdown(self, exit_timeout_s: float) -> None:
         """Ends the server as the protocol demands: closes its input, then sends SIGTERM."""
-        self._writers[0].close()
-        if not await _wait_for_exit(self.process, exit_timeout_s):
-            os.killpg(self.process.pid, signal.SIGTERM)
-            await _wait_for_exit(self.process, exit_timeout_s)
+        self._is_closing = True
+        if self._writers:
+            self._writers[0].close()
+        if not await self._wait_for_exit(exit_timeout_s):
+            self.process.terminate()
+            await self._wait_for_exit(exit_timeout_s)
 
     def close(self) -> None:
         self.incoming.close()
@@ -150,11 +179,12 @@ async def open_stdio_transport(
     """`timeout_s`: until the caller cancels. Raises ProbeError, possibly inside an exception group."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_s
-    session_id = secrets.token_hex(8)
-    with measure_phase(phase_timer, "spawn"):
-        process, sockets = _spawn_process(command, session_id)
-    transport = StdioTransport(process, sockets, facts)
+    inherited = {name: os.environ[name] for name in INHERITED_ENV_VARS if name in os.environ}
+    process = SupervisedProcess(command.argv, inherited | dict(command.env), command.cwd)
+    transport: StdioTransport | None = None
     try:
+        with measure_phase(phase_timer, "spawn"):
+            transport = await _start_server(process, command, facts)
         async with anyio.create_task_group() as readers:
             await transport.open_streams(readers)
             try:
@@ -169,48 +199,51 @@ async def open_stdio_transport(
                 readers.cancel_scope.cancel()
     except Exception as exception:
         if error := error_from_exception(exception):
-            error.excerpt = error.excerpt or transport.stderr_tail.decode(errors="replace")
+            if transport is not None:
+                error.excerpt = error.excerpt or transport.stderr_tail.decode(errors="replace")
             raise error from None
         raise
     finally:
-        transport.close()
-        await _kill_process_tree(process, session_id)
+        if transport is not None:
+            transport.close()
+        await process.close()
 
 
-def _spawn_process(command: McpServerCommand, session_id: str) -> tuple[subprocess.Popen[bytes], list[socket.socket]]:
-    """The process, and Watchdog's ends of its standard input, output and error.
+async def _start_server(
+    process: SupervisedProcess, command: McpServerCommand, facts: dict[str, Json]
+) -> StdioTransport:
+    """Starts the server with sockets as its standard input, output and error.
 
     These are sockets, because event loops differ in who closes the descriptor of a pipe.
     """
-    env = {name: os.environ[name] for name in INHERITED_ENV_VARS if name in os.environ}
     pairs = [socket.socketpair() for _ in range(3)]
     own_ends, (stdin, stdout, stderr) = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     try:
-        process = subprocess.Popen(  # noqa: S603 - the configuration names the command
-            list(command.argv),
-            env=env | dict(command.env) | {SESSION_ID_ENV_VAR: session_id},
-            cwd=command.cwd or None,
-            stdin=stdin.fileno(),
-            stdout=stdout.fileno(),
-            stderr=stderr.fileno(),
-            start_new_session=True,
-        )
-    except OSError as error:
+        await process.start(stdin.fileno(), stdout.fileno(), stderr.fileno())
+    except BaseException as error:
         for end in own_ends:
             end.close()
-        raise _spawn_error(command, error) from None
+        if isinstance(error, StartError | OSError):
+            raise _start_error(command, error) from None
+        raise
     finally:
         for end in (stdin, stdout, stderr):
             end.close()
-    return process, own_ends
+    return StdioTransport(process, own_ends, facts)
 
 
-def _spawn_error(command: McpServerCommand, error: OSError) -> ProbeError:
-    if not isinstance(error, FileNotFoundError):
-        return ProbeError("command.start_failed", f"cannot start {command.argv[0]}: {error.strerror}", is_internal=True)
-    if command.cwd and not Path(command.cwd).is_dir():
-        return ProbeError("command.not_found", f"working directory not found: {command.cwd}", is_internal=True)
-    return ProbeError("command.not_found", f"command not found: {command.argv[0]}", is_internal=True)
+def _start_error(command: McpServerCommand, error: StartError | OSError) -> ProbeError:
+    if isinstance(error, StartError) and error.error_number == errno.ENOENT:
+        if error.step == "cwd":
+            return ProbeError("command.not_found", f"working directory not found: {command.cwd}", is_internal=True)
+        return ProbeError("command.not_found", f"command not found: {command.argv[0]}", is_internal=True)
+    what = (
+        f"cannot use working directory {command.cwd}"
+        if isinstance(error, StartError) and error.step == "cwd"
+        else (f"cannot start {command.argv[0]}")
+    )
+    problem = str(error) if isinstance(error, StartError) else error.strerror
+    return ProbeError("command.start_failed", f"{what}: {problem}", is_internal=True)
 
 
 def _parse_line(line: bytes) -> tuple[bytes, JSONRPCMessage | None]:
@@ -240,64 +273,3 @@ async def _read_line(reader: asyncio.StreamReader) -> bytes:
 def _output_too_large_error() -> ProbeError:
     message = f"the server sent more than {MAX_SESSION_STDOUT_BYTES >> 20} MiB, Watchdog's limit"
     return ProbeError("body.too_large", message, is_internal=True)
-
-
-async def _wait_for_exit(process: subprocess.Popen[bytes], timeout_s: float) -> bool:
-    """Whether the process exits in time. Polls, because asyncio's own wait also waits for grandchildren."""
-    for _ in range(round(timeout_s / EXIT_POLL_INTERVAL_S)):
-        if process.poll() is not None:
-            return True
-        await asyncio.sleep(EXIT_POLL_INTERVAL_S)
-    return process.poll() is not None
-
-
-async def _kill_process_tree(process: subprocess.Popen[bytes], session_id: str) -> None:
-    """Kills the process and all processes that it started. A cancellation takes effect only when that is done."""
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-    killing = asyncio.get_running_loop().run_in_executor(_KILL_EXECUTOR, _kill_descendants, process, session_id)
-    cancelled = None
-    with anyio.CancelScope(shield=True):
-        while not killing.done():
-            try:
-                await asyncio.shield(killing)
-            except asyncio.CancelledError as error:
-                cancelled = error
-    if cancelled is not None:
-        raise cancelled
-
-
-_KILL_EXECUTOR = ThreadPoolExecutor(2, "mcp-kill")
-"""Reading all of /proc takes a while on a machine with many processes."""
-
-
-def _kill_descendants(process: subprocess.Popen[bytes], session_id: str) -> None:
-    for _ in range(10):  # a process that forks meanwhile is killed in the next round
-        pids = list(_find_descendant_pids(process, session_id))
-        for pid in pids:
-            with suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
-        if not pids:
-            break
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(0.5)
-
-
-def _find_descendant_pids(process: subprocess.Popen[bytes], session_id: str) -> Iterator[int]:
-    """Processes in the session of `process`, and those with the session id in their environment."""
-    marker = f"{SESSION_ID_ENV_VAR}={session_id}".encode()
-    # While the session has members, its number is not given to another process.
-    is_reused = process.returncode is not None and Path(f"/proc/{process.pid}").exists()
-    session = -1 if is_reused else process.pid
-    for entry in os.scandir("/proc") if Path("/proc/self").exists() else ():
-        if entry.name.isdecimal():
-            with suppress(OSError):
-                state, _, _, pid_session = _read_proc_file(entry, "stat").rpartition(b")")[2].split()[:4]
-                if state not in b"ZX" and (
-                    int(pid_session) == session or marker in _read_proc_file(entry, "environ").split(b"\0")
-                ):
-                    yield int(entry.name)
-
-
-def _read_proc_file(entry: os.DirEntry[str], file_name: str) -> bytes:
-    return Path(entry.path, file_name).read_bytes()

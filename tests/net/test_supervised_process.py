@@ -1,0 +1,201 @@
+"""A command that Watchdog starts leaves no process behind: no matter what it started, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.polling import wait_until
+from watchdog.net.supervised_process import StartError, SupervisedProcess
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other systems have process groups only")
+
+SLEEP = "import time; time.sleep(600)"
+DETACHED = f"""
+import os, sys, time
+# A process without anything in common with the command: double fork, own session, no environment, no descriptors.
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        os.closerange(0, 256)
+        os.execve(sys.executable, [sys.executable, "-c", {SLEEP!r}, sys.argv[1]], {{}})
+    os._exit(0)
+os.wait()
+"""
+FORKING = """
+import os, sys, time
+# Two processes that replace each other as fast as they can.
+for _ in range(2):
+    if os.fork() == 0:
+        while True:
+            if os.fork() == 0: continue
+            os._exit(0)
+"""
+COMMANDS = {
+    "a process": SLEEP,
+    "a process that ignores signals": f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEP}",
+    "a child": f"import subprocess, sys\nsubprocess.Popen([sys.executable, '-c', {SLEEP!r}, sys.argv[1]])\n{SLEEP}",
+    "an orphan": f"import subprocess, sys\nsubprocess.Popen([sys.executable, '-c', {SLEEP!r}, sys.argv[1]])",
+    "a detached process": DETACHED + SLEEP,
+    "a detached process of a command that has ended": DETACHED,
+    "a stopped process": f"import os, signal\nif os.fork() == 0: os.kill(os.getpid(), signal.SIGSTOP)\n{SLEEP}",
+    "processes that fork all the time": FORKING + SLEEP,
+}
+
+
+def alive(mark: str) -> list[int]:
+    """Processes with this argument, zombies aside."""
+
+    def matching() -> Iterator[int]:
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdecimal():
+                try:
+                    words = (entry / "cmdline").read_bytes().split(b"\0")
+                except OSError:
+                    continue
+                if mark.encode() in words:
+                    yield int(entry.name)
+
+    return list(matching())
+
+
+@pytest.fixture
+def null() -> Iterator[int]:
+    """A descriptor of the null device."""
+    with Path(os.devnull).open("r+b") as file:
+        yield file.fileno()
+
+
+def run_child(argv: list[str], cwd: str = "", env: dict[str, str] | None = None) -> SupervisedProcess:
+    return SupervisedProcess(argv, {"PATH": os.environ["PATH"]} if env is None else env, cwd)
+
+
+@pytest.mark.parametrize("program", COMMANDS.values(), ids=COMMANDS)
+def test_closing_kills_every_process(program: str, tmp_path: Path, null: int) -> None:
+    mark = str(tmp_path)
+
+    async def go() -> None:
+        child = run_child([sys.executable, "-c", program, mark])
+        await child.start(null, null, null)
+        await asyncio.to_thread(wait_until, lambda: bool(alive(mark)))
+        await asyncio.sleep(0.2)
+        await child.close()
+        assert alive(mark) == []
+
+    asyncio.run(go())
+
+
+HOLDER = """
+import asyncio, os, sys
+from watchdog.net.supervised_process import SupervisedProcess
+
+async def go():
+    child = SupervisedProcess(sys.argv[1:], {"PATH": os.environ["PATH"]}, "")
+    await child.start(0, 1, 2)
+    print("started", flush=True)
+    await asyncio.sleep(600)
+
+asyncio.run(go())
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+@pytest.mark.parametrize("program", COMMANDS.values(), ids=COMMANDS)
+def test_the_end_of_watchdog_kills_every_process(program: str, number: int, tmp_path: Path) -> None:
+    mark = str(tmp_path)
+    words = [sys.executable, "-c", HOLDER, sys.executable, "-c", program, mark]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as watchdog:
+        assert watchdog.stdout is not None
+        assert watchdog.stdout.readline() == b"started\n"
+        time.sleep(0.2)
+        watchdog.send_signal(number)
+        watchdog.wait()
+    wait_until(lambda: not alive(mark))
+
+
+def test_the_end_of_the_supervisor_kills_the_command(tmp_path: Path) -> None:
+    async def go() -> int:
+        child = run_child([sys.executable, "-c", SLEEP, str(tmp_path)])
+        await child.start(0, 1, 2)
+        assert child._supervisor is not None
+        child._supervisor.kill()
+        await child.ended.wait()
+        await child.close()
+        return child.returncode
+
+    assert asyncio.run(go()) == -signal.SIGKILL
+    wait_until(lambda: not alive(str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("argv", "cwd", "error_number", "step"),
+    [
+        (["no-such-command"], "", errno.ENOENT, "exec"),
+        (["/etc/passwd"], "", errno.EACCES, "exec"),
+        (["/"], "", errno.EACCES, "exec"),
+        ([sys.executable], "/nowhere", errno.ENOENT, "cwd"),
+        ([sys.executable], "/etc/passwd", errno.ENOTDIR, "cwd"),
+    ],
+)
+def test_a_command_that_cannot_be_started(argv: list[str], cwd: str, error_number: int, step: str) -> None:
+    async def go() -> None:
+        child = run_child(argv, cwd)
+        with pytest.raises(StartError) as error:
+            await child.start(0, 1, 2)
+        assert (error.value.error_number, error.value.step) == (error_number, step)
+        await child.close()
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize(
+    ("program", "returncode"),
+    [("exit(0)", 0), ("exit(3)", 3), ("import os; os.kill(os.getpid(), 9)", -9), ("import os; os.abort()", -6)],
+)
+def test_the_end_of_the_command_is_reported(program: str, returncode: int) -> None:
+    async def go() -> int:
+        child = run_child([sys.executable, "-c", program])
+        await child.start(0, 1, 2)
+        await child.ended.wait()
+        await child.close()
+        return child.returncode
+
+    assert asyncio.run(go()) == returncode
+
+
+def test_processes_that_are_left_are_named() -> None:
+    async def go() -> list[str]:
+        child = run_child([sys.executable, "-c", "import subprocess; subprocess.Popen(['sleep', '600'])"])
+        await child.start(0, 1, 2)
+        await child.ended.wait()
+        await child.close()
+        return [left.name for left in child.left_processes]
+
+    assert asyncio.run(go()) == ["sleep"]
+
+
+def test_the_command_has_default_signals_and_no_descriptor_of_the_supervisor(null: int) -> None:
+    program = """
+import os, signal
+open_fds = sorted(int(fd) for fd in os.listdir("/proc/self/fd"))
+ignored = next(line for line in open("/proc/self/status") if line.startswith("SigIgn"))
+exit(1 if len(open_fds) > 4 or int(ignored.split()[1], 16) & ~(1 << 12 | 1 << 24) else 0)
+"""
+
+    async def go() -> int:
+        child = run_child([sys.executable, "-c", program])
+        await child.start(null, null, null)
+        await child.ended.wait()
+        await child.close()
+        return child.returncode
+
+    assert asyncio.run(go()) == 0
