@@ -205,7 +205,7 @@ def test_a_server_that_drops_every_connection_is_lost() -> None:
             return await run_mcp_probe({"url": raw.url})
 
     expected = "connection closed by the server while negotiating the protocol version"
-    assert verdict(asyncio.run(go())) == ("connection.lost", expected)
+    assert verdict(asyncio.run(go())) == ("connection.closed", expected)
 
 
 DISCOVERED = {"supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}}}

@@ -35,6 +35,7 @@ from mcp.types import (
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from watchdog.domain.model import Json
+from watchdog.domain.reasons import family
 from watchdog.domain.text import shorten, to_single_line, truncate
 from watchdog.net.errors import ProbeError, error_from_exception
 from watchdog.net.phases import PhaseTimer
@@ -268,7 +269,8 @@ class McpClient:
                 await self._discover()
                 return True
             except ProbeError as error:
-                if self.transport.rejected_by_gateway or error.reason in ("connection.lost", "mcp.server_exited"):
+                is_gone = family(error.reason) == "connection" or error.reason == "mcp.server_exited"
+                if self.transport.rejected_by_gateway or is_gone:
                     raise
         return False
 
