@@ -28,6 +28,7 @@ from watchdog.net import Network, PhaseTimer
 from watchdog.net.errors import ProbeError
 from watchdog.net.phases import PHASE_DESCRIPTIONS
 
+WORKER_GONE_MESSAGE = "its worker is gone"
 MIN_TIMEOUT_S = 0.05
 """No exchange gets less time: an error of the system names the cause, a timeout does not."""
 
@@ -99,7 +100,7 @@ def stored_job_status(
     """
     match stage:
         case JobStage.RUNNING:
-            problem = "its worker is gone" if worker_lost else ""
+            problem = WORKER_GONE_MESSAGE if worker_lost else ""
             return JobStatus(stage, picked_up_at, error=problem, progress=progress)
         case JobStage.DONE:
             return JobStatus(stage, picked_up_at, finished_at)

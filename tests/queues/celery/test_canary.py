@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import pickle
 import time
 
@@ -10,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from tests.support.polling import HANG_S, wait_until
-from tests.support.probe_runs import run_probe
+from tests.support.probe_runs import outstanding_ids, run_probe
 from tests.support.queue_harness import NBSP, suspended_process
 from tests.support.queue_harnesses import CeleryHarness
 from watchdog.domain.model import Outcome
@@ -35,6 +36,50 @@ def test_workers_with_task_track_started_show_the_pickup(harness: CeleryHarness)
     idle = harness.run_probe(tracked, start_within="500ms")
     assert idle.result.reason == "canary.not_picked_up"
     assert idle.result.message == f"not picked up within 500{NBSP}ms: 1 waiting"
+
+
+TRACKED = {"task_track_started": True, "task": "hang"}
+
+
+def test_a_worker_that_dies_during_a_job_is_reported(harness: CeleryHarness) -> None:
+    """A worker that is busy is not taken for dead: with one process, it answers no ping while it runs a job."""
+    with harness.running_worker(TRACKS="yes") as worker:
+        busy = harness.run_probe(TRACKED, finish_within="4s")
+        worker.kill()
+    assert busy.result.reason == "canary.not_finished"
+    assert busy.result.message.endswith(f"not finished within 4{NBSP}s")
+    assert outstanding_ids(busy) == [busy.evidence.facts["sentinel"]]
+    with harness.running_worker(TRACKS="yes"):
+        again = asyncio.run(
+            run_probe(harness.build_probe({"task_track_started": True}), busy.result.slot + 1, None, busy.state_updates)
+        )
+    assert (again.result.outcome, again.state_updates) == (Outcome.PASS, {"sentinel": None})
+    assert harness.list_leftovers() == []
+
+
+def test_the_message_states_that_the_worker_is_gone(harness: CeleryHarness) -> None:
+    def has_started() -> bool:
+        keys = harness.results.keys("celery-task-meta-*")
+        return any("STARTED" in str(harness.results.get(key)) for key in keys)
+
+    with harness.running_worker(TRACKS="yes") as worker:
+        report = harness.run_probe_and_trigger(has_started, worker.kill, system=TRACKED, finish_within="5s")
+    assert report.result.reason == "canary.not_finished"
+    assert report.result.message.endswith(f"not finished within 5{NBSP}s: its worker is gone")
+    assert report.state_updates == {}
+    assert harness.list_leftovers() == []
+
+
+def test_another_worker_that_lives_does_not_hide_a_dead_one(harness: CeleryHarness) -> None:
+    with harness.running_worker(TRACKS="yes", NAME="first@x") as worker:
+        first = harness.run_probe(TRACKED, finish_within="1s")
+        with harness.running_worker(TRACKS="yes", NAME="second@x"):
+            worker.kill()
+            again = asyncio.run(
+                run_probe(harness.build_probe({"task_track_started": True}), first.result.slot + 1, None,
+                          first.state_updates)
+            )  # fmt: skip
+    assert (again.result.outcome, again.state_updates) == (Outcome.PASS, {"sentinel": None})
 
 
 def test_start_within_requires_task_track_started(harness: CeleryHarness) -> None:
@@ -63,6 +108,7 @@ def test_a_sentinel_expires(harness: CeleryHarness) -> None:
     message, sent = harness.client.lindex(harness.queue_name, 0), time.time()
     expires = message.partition('"expires": "')[2][:19]
     assert 60 < time.mktime(time.strptime(expires, "%Y-%m-%dT%H:%M:%S")) - time.timezone - sent < 75
+    assert json.loads(message)["properties"]["expiration"] == "70000", "RabbitMQ removes the message by itself"
 
 
 def test_pickled_results_are_not_read(harness: CeleryHarness) -> None:

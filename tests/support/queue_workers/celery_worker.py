@@ -35,4 +35,6 @@ def announce_ready(**_: Any) -> None:
 
 
 if __name__ == "__main__":
-    app.worker_main(["worker", "--pool=solo", "--loglevel=ERROR", "--without-gossip", "--without-mingle"])
+    name = os.environ.get("NAME", "celery@%h")
+    options = ["--pool=solo", "--loglevel=ERROR", "--without-gossip", "--without-mingle", f"--hostname={name}"]
+    app.worker_main(["worker", *options])

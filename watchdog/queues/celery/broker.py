@@ -20,6 +20,8 @@ from watchdog.queues.clients.redis import map_redis_errors, redis_error_message
 T = TypeVar("T")
 
 DEFAULT_BROKER_PORTS = {"redis": 6379, "rediss": 6379, "amqp": 5672, "amqps": 5671}
+WORKER_RESPONSE_TIMEOUT_S = 0.5
+"""How long workers have to respond to a command."""
 MAX_MESSAGES_SEARCHED = 500
 """Waiting messages that are searched for a sentinel."""
 MAX_BROKER_THREADS = 8
@@ -157,6 +159,38 @@ def remove_message(connection: Any, queue: str, task_id: str) -> bool:
     client = connection.default_channel.client
     removed = [client.lrem(name, 1, message) for name, message in _find_messages(connection, queue, task_id)]
     return any(removed)
+
+
+def is_dropped(app: Any, connection: Any, task_id: str, worker: str) -> bool:
+    """Whether no worker runs a task any more that `worker` started.
+
+    A worker that responds without listing the task was restarted. One that does not respond may be busy: without child
+    processes it responds to nothing while it runs a task. So it is gone only if all that listen have responded.
+    RabbitMQ does not show how many listen.
+    """
+    listener_count = _count_control_listeners(connection) if _is_redis(connection) else None
+    if listener_count == 0:
+        return True
+    responses: list[dict[str, Any]] = app.control.broadcast(
+        "query_task",
+        arguments={"ids": [task_id]},
+        reply=True,
+        timeout=WORKER_RESPONSE_TIMEOUT_S,
+        limit=listener_count,
+        connection=connection,
+    )
+    tasks_by_worker = {name: tasks for response in responses for name, tasks in response.items()}
+    if any(task_id in tasks for tasks in tasks_by_worker.values()):
+        return False
+    return worker in tasks_by_worker or len(responses) == listener_count
+
+
+def _count_control_listeners(connection: Any) -> int:
+    """The processes that listen for commands to workers, and for the events of workers."""
+    with connection.channel() as channel:  # the command keeps its own busy
+        client = channel.client
+        database = str(client.connection_pool.connection_kwargs.get("db") or 0)
+        return sum(entry.get("db") == database and entry.get("psub", "0") != "0" for entry in client.client_list())
 
 
 def _is_redis(connection: Any) -> bool:

@@ -3,24 +3,39 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from time import monotonic
 from typing import Any, ClassVar, TypeVar
 
 from pydantic import Field, StrictBool
 
 from watchdog.config_types import SingleLineText
-from watchdog.domain.formatting import DAY_MS
 from watchdog.domain.model import Json
 from watchdog.domain.observations import JobStage, JobStatus, QueueStats
 from watchdog.domain.timestamps import parse_iso8601
 from watchdog.net.errors import ProbeError
-from watchdog.queues.base import CanaryConnection, CanaryDriver, ConnectContext, SentinelJob
-from watchdog.queues.celery.broker import CeleryQueue, fetch_waiting_stats, is_waiting, remove_message
+from watchdog.queues.base import (
+    WORKER_GONE_MESSAGE,
+    CanaryConnection,
+    CanaryDriver,
+    ConnectContext,
+    SentinelJob,
+)
+from watchdog.queues.celery.broker import (
+    CeleryQueue,
+    fetch_waiting_stats,
+    is_dropped,
+    is_waiting,
+    remove_message,
+)
 from watchdog.queues.clients.redis import RedisUrl, map_redis_errors, open_redis_client
 
 T = TypeVar("T")
 
+WORKER_CHECK_INTERVAL_S = 2.0
+"""How often the worker of a running sentinel is asked whether it lives."""
 SEND_AND_CLOCK_SKEW_MS = 10_000
 """How long sending may take, plus how far a worker's clock may be from ours."""
 
@@ -41,8 +56,6 @@ class CeleryCanary(CeleryQueue, CanaryDriver):
     pickup_hint: ClassVar[str] = (
         "remove start_within, or set celery.task_track_started if the workers have task_track_started"
     )
-    blocking_period_ms: ClassVar[int | None] = DAY_MS
-
     backend: RedisUrl
     """The Redis with the results of the workers: `redis://user:password@host:6379/1`."""
     task: SingleLineText = "celery.accumulate"
@@ -74,6 +87,8 @@ class _CeleryCanaryConnection:
     def __init__(self, config: CeleryCanary, broker_url: str, timeout_s: float, result_client: Any) -> None:
         self.config, self.broker_url, self.timeout_s, self.result_client = config, broker_url, timeout_s, result_client
         self.sent_task_id = ""
+        self._drop_checks: dict[str, tuple[float, bool]] = {}
+        """By task: when the workers were asked last, by the monotonic clock in seconds, and whether it is dropped."""
 
     async def send(self, sentinel: SentinelJob) -> str:
         config = self.config
@@ -86,7 +101,7 @@ class _CeleryCanaryConnection:
             queue = Queue(config.queue)  # type: ignore[no-untyped-call] # kombu has no types
             app.send_task(
                 config.task, args=config.args, task_id=sentinel.id, queue=queue, declare=[],
-                expires=sentinel.ttl_ms / 1000, retry=False, connection=connection,
+                expires=sentinel.ttl_ms / 1000, expiration=sentinel.ttl_ms / 1000, retry=False, connection=connection,
             )  # fmt: skip
 
         with map_redis_errors():
@@ -97,10 +112,18 @@ class _CeleryCanaryConnection:
             await self._delete_result(sentinel.id)
             raise
         self.sent_task_id = sentinel.id
+        self._drop_checks[sentinel.id] = monotonic(), False
         return sentinel.id
 
     async def poll(self, job_id: str) -> JobStatus:
-        if (status := await self._read_result(job_id)) is not None:
+        stored = await self._fetch_result(job_id)
+        result = stored.get("result")
+        worker = result.get("hostname") if isinstance(result, dict) and stored.get("status") == "STARTED" else None
+        if worker and await self._has_lost_worker(job_id, str(worker)):
+            stored = await self._fetch_result(job_id)  # it may have finished in between
+            if stored.get("status") == "STARTED":
+                return JobStatus(JobStage.RUNNING, error=WORKER_GONE_MESSAGE)
+        if (status := _status_from_result(stored)) is not None:
             return status
         if job_id == self.sent_task_id:
             return JobStatus(JobStage.QUEUED if self.config.task_track_started else JobStage.SENT)
@@ -111,32 +134,33 @@ class _CeleryCanaryConnection:
             may_be_running = await self.result_client.exists(_sent_marker_key(job_id))
             return JobStatus(JobStage.SENT if may_be_running else JobStage.LOST)
 
-    async def _read_result(self, job_id: str) -> JobStatus | None:
-        """None: the workers have stored no state of the task."""
+    async def _fetch_result(self, task_id: str) -> dict[str, Any]:
+        """What the workers have stored of the task; empty if nothing."""
         with map_redis_errors():
             try:
-                stored = json.loads(await self.result_client.get(_result_key(job_id)) or "{}")
+                stored = json.loads(await self.result_client.get(_result_key(task_id)) or "{}")
             except ValueError:
-                message = "the result is not JSON: the workers need result_serializer json"
-                raise ProbeError("broker.refused", message) from None
-        result, finished_at = stored.get("result"), parse_iso8601(stored.get("date_done"))
-        match stored.get("status"):
-            case "SUCCESS":
-                return JobStatus(JobStage.DONE, finished_at=finished_at)
-            case "FAILURE":
-                return JobStatus(JobStage.FAILED, finished_at=finished_at, error=_error_message(result))
-            case "REVOKED":
-                return JobStatus(JobStage.FAILED, finished_at=finished_at, error="revoked or expired")
-            case "STARTED":
-                return JobStatus(JobStage.RUNNING)
-            case "RETRY":
-                return JobStatus(JobStage.RUNNING, error=f"waiting for a retry: {_error_message(result)}")
-        return None
+                stored = None
+        if not isinstance(stored, dict):
+            raise ProbeError("broker.refused", "the result is not JSON: the workers need result_serializer json")
+        return stored
+
+    async def _has_lost_worker(self, task_id: str, worker: str) -> bool:
+        """Asks the workers again only after a while; until then the last answer counts."""
+        checked_at, dropped = self._drop_checks.get(task_id, (-math.inf, False))
+        if monotonic() - checked_at >= WORKER_CHECK_INTERVAL_S:
+            with suppress(ProbeError):  # without the right to ask, workers are taken to live
+                dropped = await self._run_with_broker_connection(
+                    lambda app, connection: is_dropped(app, connection, task_id, worker)
+                )
+            self._drop_checks[task_id] = monotonic(), dropped
+        return dropped
 
     async def cancel(self, job_id: str) -> bool:
         """Removes a waiting message from Redis; RabbitMQ keeps it until it expires."""
-        stage = (await self.poll(job_id)).stage
-        removed = stage is not JobStage.RUNNING
+        status = await self.poll(job_id)
+        stage = status.stage
+        removed = stage is not JobStage.RUNNING or status.error == WORKER_GONE_MESSAGE
         if stage in (JobStage.QUEUED, JobStage.SENT):
             removed = await self._run_with_broker_connection(
                 lambda _, connection: remove_message(connection, self.config.queue, job_id)
@@ -165,6 +189,23 @@ def _result_key(task_id: str) -> str:
 
 def _sent_marker_key(task_id: str) -> str:
     return f"watchdog-canary-{task_id}"
+
+
+def _status_from_result(stored: dict[str, Any]) -> JobStatus | None:
+    """None: the workers have stored no state of the task."""
+    result, finished_at = stored.get("result"), parse_iso8601(stored.get("date_done"))
+    match stored.get("status"):
+        case "SUCCESS":
+            return JobStatus(JobStage.DONE, finished_at=finished_at)
+        case "FAILURE":
+            return JobStatus(JobStage.FAILED, finished_at=finished_at, error=_error_message(result))
+        case "REVOKED":
+            return JobStatus(JobStage.FAILED, finished_at=finished_at, error="revoked or expired")
+        case "STARTED":
+            return JobStatus(JobStage.RUNNING)
+        case "RETRY":
+            return JobStatus(JobStage.RUNNING, error=f"waiting for a retry: {_error_message(result)}")
+    return None
 
 
 def _error_message(result: Any) -> str:

@@ -19,6 +19,8 @@ MAX_CANARY_RUNS = 48
 """Runs in the chart and its table."""
 REASONS_AFTER_PICK_UP = ("canary.not_finished", "job.failed", "canary.progress_stalled")
 """Reasons that imply a pick-up, even where the queue system does not show it."""
+REASONS_AFTER_ENQUEUE = (*REASONS_AFTER_PICK_UP, "canary.not_picked_up", "canary.lost", "canary.poll_failed")
+"""Reasons that imply a sentinel in the queue, even where an earlier run has sent it."""
 STAGE_TITLES = {"enqueue": "Enqueued", "pick_up": "Picked up", "finish": "Finished"}
 
 
@@ -103,6 +105,8 @@ def _summarize_stages(newest: CanaryRun, earlier: Sequence[CanaryRun]) -> list[S
             is_last = name == "finish"
             state = HealthState.DOWN if newest.outcome is Outcome.FAIL and is_last else HealthState.UP
             summaries.append(StageSummary(title, state, format_duration(duration), typical))
+        elif name == "enqueue" and newest.reason in REASONS_AFTER_ENQUEUE:
+            summaries.append(StageSummary(title, HealthState.UP, "By an earlier run", typical))
         elif newest.outcome is Outcome.PASS or (name == "pick_up" and newest.reason in REASONS_AFTER_PICK_UP):
             detail = "the queue system does not report it"
             summaries.append(StageSummary(title, HealthState.UNKNOWN, "Not observable", detail))
