@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 import structlog
 
 from watchdog.config.load import LoadedConfig
-from watchdog.domain.model import LOCAL_LOCATION
+from watchdog.domain.model import LOCAL_LOCATION, DestinationFacts
 from watchdog.domain.routing import RoutingTable
 from watchdog.net import Network
 from watchdog.net.connector import format_socket_address
 from watchdog.probes import HeartbeatProbe
+from watchdog.probes.base import Probe
+from watchdog.probes.service import ServiceProbe
 from watchdog.resources import resource_path
 from watchdog.server import WebServer
 from watchdog.service.check_in_log import CheckInLog
@@ -30,6 +32,7 @@ from watchdog.service.store_executor import StoreExecutor
 from watchdog.signals import install_shutdown_event
 from watchdog.store.database import Database
 from watchdog.store.migrate import upgrade_schema
+from watchdog.store.read.destinations import load_failing_destinations
 from watchdog.store.write.check_ins import CheckInStore
 from watchdog.store.write.claims import SlotClaimer
 from watchdog.store.write.outbox import Outbox
@@ -92,24 +95,36 @@ async def build_service(
     """Register the probes and build the service, without starting it."""
     config, database, mask = loaded_config.config, store_executor.database, loaded_config.mask
     routes = _build_routing_table(loaded_config)
+    notifiers = config.notifiers_by_destination()
+    configured_probes: list[Probe] = list(config.probes)
+    if notifiers:
+        configured_probes.append(build_service_probe(store_executor, notifiers))
     registered_probes = [
-        build_registered_probe(probe, loaded_config.probe_yaml[probe.id], mask) for probe in config.probes
+        build_registered_probe(probe, loaded_config.probe_yaml.get(probe.id, ""), mask) for probe in configured_probes
     ]
     registry = await store_executor.run_write(
         register_probes, database, registered_probes, clock(), LOCAL_LOCATION, routes.without_resolved
     )
-    probe_by_id = {probe.id: probe for probe in config.probes}
+    probe_by_id = {probe.id: probe for probe in configured_probes}
     probes = {database_id: probe_by_id[registered.info.id] for database_id, registered in registry.items()}
     watermark = Watermark(database, LOCAL_LOCATION)
     recorder = ResultRecorder(database, watermark, registry, routes)
+    claims = SlotClaimer(database, watermark, recorder, registry)
+    service_probe_id = next((id for id, probe in probes.items() if isinstance(probe, ServiceProbe)), None)
+
+    async def run_service_probe_soon() -> None:
+        if service_probe_id is not None:
+            await store_executor.run_write(claims.reschedule_sooner, {service_probe_id: clock()})
+
     notification_sender = NotificationSender(
         store_executor=store_executor,
         outbox=Outbox(database),
-        notifiers=config.notifiers_by_destination(),
+        notifiers=notifiers,
         network=network,
         mask=mask,
         clock=clock,
         public_url=config.server.public_url,
+        on_receiver_change=run_service_probe_soon,
     )
     remediation_runner = None
     if remediated := {database_id: probe for database_id, probe in probes.items() if probe.remediation is not None}:
@@ -120,7 +135,7 @@ async def build_service(
     return MonitoringService(
         probes=probes,
         store_executor=store_executor,
-        claims=SlotClaimer(database, watermark, recorder, registry),
+        claims=claims,
         recorder=recorder,
         notification_sender=notification_sender,
         retention=RetentionPolicy(config.storage.keep_results, config.storage.keep_rollups),
@@ -129,6 +144,17 @@ async def build_service(
         clock=clock,
         remediation_runner=remediation_runner,
     )
+
+
+def build_service_probe(store_executor: StoreExecutor, destinations: Iterable[str]) -> ServiceProbe:
+    """The built-in probe, which observes these destinations."""
+    names = sorted(destinations)
+
+    async def load_facts() -> dict[str, DestinationFacts]:
+        failing = await store_executor.run_read_query(load_failing_destinations)
+        return {name: failing.get(name, DestinationFacts(None)) for name in names}
+
+    return ServiceProbe(load_destination_facts=load_facts)
 
 
 def _build_routing_table(loaded_config: LoadedConfig) -> RoutingTable:

@@ -218,3 +218,62 @@ def test_a_destination_without_resolved_is_notified_of_opened() -> None:
     assert routes.decide_routing(API, "http.503").destinations == ("oncall/slack", "oncall/email")
     assert routes.without_resolved == {"oncall/email"}
     assert RoutingTable(RECEIVERS).without_resolved == frozenset()
+
+
+# ------------------------------------------------------------------------------------- an incident about a destination
+
+WATCHDOG = ProbeInfo(2, "watchdog", "Watchdog", "service")
+
+
+class OwnFault(NamedTuple):
+    sentence: str
+    routes: tuple[Route, ...]
+    destinations: tuple[str, ...]
+    last_step: str
+    failing: str = "oncall/slack"
+
+
+OWN_FAULTS = [
+    OwnFault(
+        "without routes, all others are notified", (), ("oncall/email", "chat/slack", "pager/webhook"),
+        "oncall/slack is left out: the incident is about it",
+    ),
+    OwnFault(
+        "routes that lead to others are followed", (Route(("oncall", "chat")),), ("oncall/email", "chat/slack"),
+        "oncall/slack is left out: the incident is about it",
+    ),
+    OwnFault(
+        "routes that lead only to it are replaced by all others", (Route(("chat",)),),
+        ("oncall/slack", "oncall/email", "pager/webhook"),
+        "no route leads to another destination: oncall/slack, oncall/email, pager/webhook is notified",
+        failing="chat/slack",
+    ),
+    OwnFault(
+        "if no route matches, all others are notified", (Route(("oncall",), ProbeMatcher(group="Core")),),
+        ("oncall/email", "chat/slack", "pager/webhook"),
+        "no route leads to another destination: oncall/email, chat/slack, pager/webhook is notified",
+    ),
+    OwnFault(
+        "routes to no one are replaced as well", (Route(()),), ("oncall/email", "chat/slack", "pager/webhook"),
+        "no route leads to another destination: oncall/email, chat/slack, pager/webhook is notified",
+    ),
+    OwnFault(
+        "a route for Watchdog itself is followed",
+        (Route(("pager",), ProbeMatcher(kind="service")), Route(("oncall",))),
+        ("pager/webhook",), "oncall/slack is left out: the incident is about it",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("row", OWN_FAULTS, ids=lambda row: row.sentence)
+def test_an_incident_about_a_destination(row: OwnFault) -> None:
+    decision = RoutingTable(RECEIVERS, row.routes).decide_routing(WATCHDOG, "watchdog.delivery_failing", row.failing)
+    assert decision.destinations == row.destinations
+    assert decision.routing_log[-1] == row.last_step
+
+
+def test_if_the_only_destination_fails_no_one_is_notified() -> None:
+    table = RoutingTable({"oncall": ("oncall/slack",)})
+    decision = table.decide_routing(WATCHDOG, "watchdog.delivery_failing", "oncall/slack")
+    assert decision.destinations == ()
+    assert decision.routing_log[-1] == "no route leads to another destination: no one is notified"

@@ -17,9 +17,10 @@ from tests.support.polling import wait_until_async
 from watchdog.app import RunningApp, run_app
 from watchdog.config.load import load_config
 from watchdog.domain.model import Incident, IncidentEvent
+from watchdog.domain.rules import service
 from watchdog.service.clock import Clock, wall_clock_ms
 from watchdog.store.read.status import list_incidents
-from watchdog.store.tables import outbox, outbox_is_waiting, results
+from watchdog.store.tables import outbox, outbox_is_waiting, probes, results
 
 RECEIVER_KINDS: tuple[ReceiverKind, ...] = ("bot", "webhook", "email", "hook")
 OPENED, RESOLVED = IncidentEvent.OPENED, IncidentEvent.RESOLVED
@@ -92,7 +93,10 @@ class RunningWatchdog:
         return [record.incident for record in self.query_store(list_incidents)]
 
     def count_outcomes(self) -> Counter[str]:
-        query = sa.select(results.c.outcome, sa.func.sum(results.c.slot_count)).group_by(results.c.outcome)
+        """Of the configured probes."""
+        is_configured = results.c.probe.in_(sa.select(probes.c.id).where(probes.c.kind != service.PROBE_KIND))
+        query = sa.select(results.c.outcome, sa.func.sum(results.c.slot_count)).where(is_configured)
+        query = query.group_by(results.c.outcome)
         return Counter(dict(map(tuple, self.query_store(lambda connection: connection.execute(query).all()))))
 
     def count_unsent(self) -> int:

@@ -18,8 +18,10 @@ def liveness_json() -> Json:
     return {"status": "ok"}
 
 
-def readiness_json(not_ready_reason: str) -> Json:
-    return {"status": "not ready", "reason": not_ready_reason} if not_ready_reason else {"status": "ready"}
+def readiness_json(not_ready_reason: str, failing_destinations: Sequence[str] = ()) -> Json:
+    """`failing_destinations`: the names of those that get no notifications."""
+    status = {"status": "not ready", "reason": not_ready_reason} if not_ready_reason else {"status": "ready"}
+    return status | ({"failing_receivers": list(failing_destinations)} if failing_destinations else {})
 
 
 def health_json(tasks: Sequence[Json], note: str = "") -> Json:

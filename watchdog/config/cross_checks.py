@@ -11,6 +11,7 @@ from watchdog.config.problems import did_you_mean
 from watchdog.config.sources import MergedSources
 from watchdog.config.yaml_tree import YamlNode, format_key
 from watchdog.config_values import slugify
+from watchdog.domain.rules import service
 from watchdog.probes import HeartbeatProbe
 
 INCLUDABLE_SECTIONS = ("probes", "receivers", "routes", "include", "version")
@@ -27,6 +28,7 @@ def cross_validate(config: Config, sources: MergedSources) -> Config:
     _check_access_keys_required(config, sources)
     _check_postgres_driver_installed(config, sources)
     probe_ids = {probe.name: probe.id for probe in config.probes} | {probe.id: probe.id for probe in config.probes}
+    probe_ids[service.PROBE_ID] = service.PROBE_ID
     routes = config.routes
     if len(routes) == len(sources.routes):
         routes = tuple(
@@ -72,6 +74,10 @@ def _check_unique_probe_names_and_ids(sources: MergedSources) -> None:
             continue
         node = probe.entries.get("id", name)
         id = slugify(name.value) if node is name else str(node.value)
+        if id == service.PROBE_ID:
+            message = f"the id '{id}' is reserved for Watchdog's own probe: set another id"
+            sources.add_problem(node.location, node.path, message)
+            continue
         other_name, other_node = ids.setdefault(id, (str(name.raw_value), node))
         if other_node is not node and id:
             from_variable = name.interpolated_text is not None or node.interpolated_text is not None

@@ -30,6 +30,7 @@ from watchdog.domain import routing
 from watchdog.domain.local_hosts import is_loopback_host
 from watchdog.domain.model import Severity
 from watchdog.domain.reasons import find_pattern_problem
+from watchdog.domain.rules import service
 from watchdog.notifiers import NOTIFIER_KINDS, Notifier, SmtpServerSettings
 from watchdog.probes import PROBE_KINDS, AnyProbe, ProbeDefaults
 from watchdog.queues.clients.postgres import POSTGRES_SCHEMES
@@ -118,7 +119,7 @@ class Receiver(ConfigModel):
 
 
 def _validate_probe_kind(name: str) -> str:
-    if name not in PROBE_KINDS:
+    if name not in (*PROBE_KINDS, service.PROBE_KIND):
         hint = did_you_mean(name, PROBE_KINDS) or f"; probe kinds: {', '.join(PROBE_KINDS)}"
         raise ValueError(f"unknown probe kind '{name}'{hint}")
     return name
@@ -133,10 +134,12 @@ class MatchSettings(ConfigModel):
     """Tags; the probe must have all of them."""
     group: SingleLineText = ""
     """The `group` of the probe."""
-    kind: Annotated[str, AfterValidator(_validate_probe_kind), Field(json_schema_extra={"enum": list(PROBE_KINDS)})] = (
-        ""
-    )
-    """The kind of the probe."""
+    kind: Annotated[
+        str,
+        AfterValidator(_validate_probe_kind),
+        Field(json_schema_extra={"enum": [*PROBE_KINDS, service.PROBE_KIND]}),
+    ] = ""
+    """The kind of the probe. `service` is Watchdog itself."""
     probe: SingleLineText = ""
     """The id or name of a single probe."""
 

@@ -17,6 +17,7 @@ from watchdog.config.yaml_tree import YamlNode
 from watchdog.config_types import format_config_duration
 from watchdog.domain.model import ProbeInfo
 from watchdog.domain.routing import ProbeMatcher, evaluate_routes
+from watchdog.domain.rules import service
 from watchdog.domain.schedule import CronSchedule
 from watchdog.probes import Probe
 
@@ -142,11 +143,12 @@ def _route_warnings(config: Config, sources: MergedSources, probes: Sequence[_Wr
                     ends[written.info.id] = index
     for index, (route, node) in enumerate(zip(routes, sources.routes, strict=True)):
         matched = [written for written in probes if not route.match.describe_mismatch(written.info)]
-        if not matched:
+        names_own_probe = route.match.probe == service.PROBE_ID or route.match.kind == service.PROBE_KIND
+        if not matched and not names_own_probe:
             yield from _no_match_warnings(
                 f"route {index + 1} matches no probe", config.routes[index].match, node, probes
             )
-        elif index not in applied:
+        elif matched and index not in applied:
             earlier = sorted({ends[written.info.id] for written in matched})
             yield _warning(node, _unreachable_message(index, earlier, sources.routes))
     matched_ids = {probe_id for ids in applied.values() for probe_id in ids}

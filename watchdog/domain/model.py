@@ -126,6 +126,17 @@ class ExpressionFacts(NamedTuple):
     """Empty if it holds, else "elapsed_ms <= 800 is false: observed 1204"."""
 
 
+class DestinationFacts(NamedTuple):
+    """How deliveries to a destination have gone since the last one that its receiver confirmed."""
+
+    failing_since: int | None
+    """When the first of them failed, in epoch ms; None: none has failed."""
+    given_up: bool = False
+    """A notification was given up."""
+    error: str = ""
+    """The error of the newest one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """What a verdict is based on: short named values, and the target's own text, untrusted."""

@@ -91,9 +91,25 @@ class RoutingTable:
     without_resolved: frozenset[str] = frozenset()
     """Destinations that are not notified when an incident is resolved."""
 
-    def decide_routing(self, probe: ProbeInfo, reason: str) -> RoutingDecision:
+    def decide_routing(self, probe: ProbeInfo, reason: str, failing_destination: str = "") -> RoutingDecision:
         """The same for every incident of the probe with this reason. Raises KeyError if a route names an unknown
-        receiver."""
+        receiver.
+
+        `failing_destination`: the incident is that this destination gets no notifications. It is left out; if no other
+        is left, every other one is notified.
+        """
+        decision = self._apply_routes(probe, reason)
+        if not failing_destination:
+            return decision
+        others = [name for name in decision.destinations if name != failing_destination]
+        if others:
+            step = f"{failing_destination} is left out: the incident is about it"
+        else:
+            others = [name for name in self._collect_destinations(self.receivers) if name != failing_destination]
+            step = f"no route leads to another destination: {', '.join(others) or 'no one'} is notified"
+        return RoutingDecision(tuple(others), (*decision.routing_log, step))
+
+    def _apply_routes(self, probe: ProbeInfo, reason: str) -> RoutingDecision:
         if not self.receivers:
             return RoutingDecision((), ("no receivers are configured: no one is notified",))
         if not self.routes:

@@ -11,6 +11,7 @@ from watchdog.notifiers.message_fields import (
     CLOSED_PHRASES,
     MAX_CAUSE_CHARS,
     MAX_NAME_CHARS,
+    SUBJECT_PREFIXES,
     MessageField,
     attribute_fields,
     evidence_text,
@@ -148,7 +149,7 @@ def _closing_event_text(probe_name: str, incident: Incident) -> str:
     closed = CLOSED_PHRASES.get(incident.resolution)
     if incident.resolution == "probe.removed":
         return f"{probe_name} {closed}"
-    kind = {"preference": "", "job": "job "}.get(incident.rule, "task ")
+    kind = SUBJECT_PREFIXES.get(incident.rule, "")
     subject = safe_line(incident.subject, MAX_NAME_CHARS)
     subject = f": {kind}{subject}" if subject not in ("", probe_name) else ""
     return f"{probe_name}{subject} {closed or _RECOVERED_PHRASES.get(incident.rule, 'recovered')}"

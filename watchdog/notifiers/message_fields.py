@@ -35,6 +35,10 @@ CLOSED_PHRASES = {"subject.no_longer_listed": "is no longer listed", "probe.remo
 """How an incident ended that did not recover, by its resolution."""
 
 
+SUBJECT_PREFIXES = {"job": "job ", "task": "task ", "missing": "task "}
+"""By rule: what its subjects are."""
+
+
 @dataclass(frozen=True, slots=True)
 class MessageField:
     """A labelled line: `code`, set in a monospaced font, followed by `text`."""
@@ -71,9 +75,10 @@ def attribute_fields(context: AlertContext) -> tuple[MessageField, ...]:
 
 def opened_fields(context: AlertContext, cause: str) -> tuple[MessageField, ...]:
     incident = context.incident
-    counts = context.bad_count and incident.rule not in ("stale", "job")
+    counts = context.bad_count and incident.rule not in ("stale", "job", "service")
     checks = f", {format_count(context.bad_count, 'check')}" if counts else ""
-    since = f"{format_timestamp(incident.since, context.now)} UTC{checks}; {_last_good_text(context)}"
+    last_good = "" if incident.rule == "service" else f"; {_last_good_text(context)}"
+    since = f"{format_timestamp(incident.since, context.now)} UTC{checks}{last_good}"
     return (
         *_checked_fields(context),
         *(MessageField("Expected", f"· {observed}", code) for code, observed in _broken_expressions(context, cause)),
@@ -119,8 +124,9 @@ def _last_good_text(context: AlertContext) -> str:
 def _checked_fields(context: AlertContext) -> tuple[MessageField, ...]:
     incident = context.incident
     subject = safe_line(incident.subject, MAX_NAME_CHARS) if incident.rule != "preference" else ""
-    kind = "job" if incident.rule == "job" else "task"
-    subject_text = f"{kind} {subject}" if subject and incident.subject != context.probe.name else ""
+    subject_text = (
+        f"{SUBJECT_PREFIXES.get(incident.rule, '')}{subject}" if incident.subject != context.probe.name else ""
+    )
     target = safe_line(context.probe.target, MAX_CAUSE_CHARS)
     if not target and not subject_text:
         return ()
@@ -175,6 +181,8 @@ def expected_and_observed(context: AlertContext, cause: str) -> tuple[str, str]:
         return "in the server's list of tasks", "not listed"
     if incident.rule == "job":
         return "runs on time and succeeds", cause.removeprefix(f"{subject} ").removeprefix("is ")
+    if incident.rule == "service":
+        return "notifications are delivered", cause
     if incident.rule == "stale":
         return f"a result {safe_line(context.probe.schedule_text, MAX_NAME_CHARS)}".rstrip(), cause
     if incident.rule == "no_verdict":
@@ -187,7 +195,7 @@ def expected_and_observed(context: AlertContext, cause: str) -> tuple[str, str]:
 def resolved_fields(context: AlertContext, cause: str) -> tuple[MessageField, ...]:
     incident, latest = context.incident, context.latest
     resolved_at = incident.resolved_at or context.now
-    counts = context.bad_count and incident.rule != "job"
+    counts = context.bad_count and incident.rule not in ("job", "service")
     checks = f" · {format_count(context.bad_count, 'check')}" if counts else ""
     since, until = format_timestamp(incident.since, context.now), format_timestamp(resolved_at, context.now)
     fields = [*_checked_fields(context), MessageField("Was", f"{cause}{checks}"), *_first_cause_fields(context)]
@@ -203,7 +211,7 @@ def resolved_fields(context: AlertContext, cause: str) -> tuple[MessageField, ..
     recovered = incident.resolution not in CLOSED_PHRASES
     if (
         recovered
-        and incident.rule != "job"
+        and incident.rule not in ("job", "service")
         and latest is not None
         and latest.outcome is Outcome.PASS
         and latest.duration is not None
@@ -214,7 +222,7 @@ def resolved_fields(context: AlertContext, cause: str) -> tuple[MessageField, ..
 
 def _history_fields(context: AlertContext) -> tuple[MessageField, ...]:
     """The newest results of the probe; of a job, its newest runs."""
-    if not context.recent_runs:
+    if not context.recent_runs or context.incident.rule == "service":
         return ()
     if context.incident.rule == "job":
         return (MessageField("Last runs", "oldest first", sparkline(context.recent_runs)),)

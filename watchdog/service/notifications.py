@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 
 import structlog
@@ -53,9 +53,13 @@ class NotificationSender:
         mask: SecretMask,
         clock: Clock,
         public_url: str = "",
+        on_receiver_change: Callable[[], Awaitable[None]] | None = None,
     ):
+        """`on_receiver_change`: called when a notification was given up, and when a failing destination confirms."""
         self.store_executor, self.outbox, self.notifiers, self.network = store_executor, outbox, notifiers, network
         self.mask, self.clock, self.public_url = mask, clock, public_url.rstrip("/")
+        self._on_receiver_change = on_receiver_change
+        self._failing_destinations: set[str] = set()
         self._tasks_by_destination: dict[str, asyncio.Task[None]] = {}
         self._lease_lock = asyncio.Lock()
         self._followup_tasks: set[asyncio.Task[None]] = set()
@@ -134,6 +138,9 @@ class NotificationSender:
             )
         else:
             await self._acknowledge(leased, receipt, headline, context.incident.message)
+            if n.destination in self._failing_destinations:
+                self._failing_destinations.discard(n.destination)
+                await self._report_receiver_change()
             log.info(
                 "notification_sent",
                 incident=n.incident,
@@ -171,7 +178,10 @@ class NotificationSender:
         if max(now - leased.created_at, 0) >= min(error.retry_for_s * 1_000, MAX_NOTIFICATION_AGE_MS):
             await self.store_executor.run_write(self.outbox.mark_undelivered, leased, detail, now)
             log.error("notification_undelivered", **fields)
+            self._failing_destinations.add(n.destination)
+            await self._report_receiver_change()
             return
+        self._failing_destinations.add(n.destination)
         requested_ms = round((error.retry_after_s or 0.0) * 1000)
         delay_ms = max(requested_ms, retry_delay_ms(attempts))  # a short `Retry-After` does not shorten the delay
         await self.store_executor.run_write(
@@ -179,10 +189,17 @@ class NotificationSender:
             leased,
             now + delay_ms,
             detail,
+            failed_at=now,
             partial_receipt=error.partial_receipt,
             retry_at=now + requested_ms if requested_ms else None,
         )
         log.warning("notification_retry_scheduled", retry_in_ms=delay_ms, **fields)
+
+    async def _report_receiver_change(self) -> None:
+        """The caller's delivery is stored: an error here must not look like one of it."""
+        if self._on_receiver_change is not None:
+            with suppress(StoreUnavailableError):  # the next regular run observes the change
+                await self._on_receiver_change()
 
     async def expire_orphans(self) -> None:
         """Mark notifications as undelivered whose destination has not been configured for MAX_NOTIFICATION_AGE_MS."""

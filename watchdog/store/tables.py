@@ -242,6 +242,14 @@ messages = Table(  # the message about an incident at a destination, as it was l
     Column("sent_at", BigInteger, nullable=False),
 )  # fmt: skip
 
+failing_destinations = Table(  # destinations that have confirmed nothing since a delivery failed
+    "failing_destinations", metadata,
+    Column("destination", Text, primary_key=True),
+    Column("failing_since", BigInteger, nullable=False),
+    Column("given_up", Boolean, nullable=False),  # a notification was given up
+    Column("error", Text, nullable=False),  # of the newest attempt
+)  # fmt: skip
+
 destination_backoff = Table(  # destinations that asked for a pause
     "destination_backoff", metadata,
     Column("destination", Text, primary_key=True),

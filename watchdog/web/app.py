@@ -51,7 +51,16 @@ def create_app(
         config_warnings=config_warnings,
     )
     app = FastAPI(title="Watchdog", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lambda _: mcp_app)
-    app.include_router(create_public_router(renderer, status_pages, run_read_query, not_ready_reason))
+    app.include_router(
+        create_public_router(
+            renderer,
+            status_pages,
+            run_read_query,
+            not_ready_reason=not_ready_reason,
+            clock=clock,
+            destinations=destination_addresses,
+        )
+    )
     app.include_router(create_operator_router(context))
     app.include_router(create_api_router(context))
     app.include_router(create_mcp_router(context, mcp_app))

@@ -18,10 +18,11 @@ from tests.support.store import (
     make_result,
     make_results,
 )
-from watchdog.domain.model import IncidentEvent
+from watchdog.domain.model import DestinationFacts, IncidentEvent
 from watchdog.domain.routing import RoutingTable
 from watchdog.store import codec
 from watchdog.store.database import Database
+from watchdog.store.read.destinations import load_failing_destinations
 from watchdog.store.tables import cause_changes, destination_backoff, incidents, messages, outbox
 from watchdog.store.write.outbox import MIN_CHANGED_INTERVAL_MS, OPENED_SEQ, LeasedNotification
 
@@ -528,3 +529,39 @@ def test_a_change_at_a_destination_without_resolved_is_still_sent(database: Data
     change_cause(harness, "connection.refused", SLOT + 1_000)
     resolve_incident(harness)
     assert send_due(harness, SLOT + INTERVAL_MS) == ["changed"]
+
+
+# --------------------------------------------------------------------------------------------- destinations that fail
+
+
+def failing(harness: StoreHarness) -> dict[str, DestinationFacts]:
+    with harness.database.read_transaction() as connection:
+        return load_failing_destinations(connection)
+
+
+def test_a_destination_fails_from_its_first_error_until_it_confirms(database: Database) -> None:
+    harness = open_incident(database, EMAIL_AND_SLACK)
+    email, slack = harness.lease_notifications(SLOT)
+    harness.outbox.mark_sent(email, {}, SLOT)
+    harness.outbox.schedule_retry(slack, SLOT + 1_000, "refused", failed_at=SLOT + 5)
+    assert failing(harness) == {"oncall/slack": DestinationFacts(SLOT + 5, False, "refused")}
+    harness.outbox.schedule_retry(lease_one(harness, SLOT + 1_000), SLOT + 2_000, "timeout", failed_at=SLOT + 1_005)
+    assert failing(harness) == {"oncall/slack": DestinationFacts(SLOT + 5, False, "timeout")}
+    harness.outbox.mark_undelivered(lease_one(harness, SLOT + 2_000), "rejected", SLOT + 2_005)
+    assert failing(harness) == {"oncall/slack": DestinationFacts(SLOT + 5, True, "rejected")}
+    change_cause(harness, "tls.expired", SLOT + 3_000)
+    assert send_due(harness, SLOT + 3_000)
+    assert failing(harness) == {}
+
+
+def test_an_interrupted_attempt_is_no_failure_of_the_destination(database: Database) -> None:
+    harness = open_incident(database)
+    harness.outbox.schedule_retry(lease_one(harness, SLOT), SLOT + 1_000, "stopped while sending")
+    assert failing(harness) == {}
+
+
+def test_a_failure_stays_given_up_until_the_destination_confirms(database: Database) -> None:
+    harness = open_incidents(database, 2)
+    harness.outbox.mark_undelivered(lease_one(harness, SLOT + 1_000), "rejected", SLOT)
+    harness.outbox.schedule_retry(lease_one(harness, SLOT + 1_000), SLOT + 2_000, "busy", failed_at=SLOT + 1)
+    assert failing(harness) == {"oncall/slack": DestinationFacts(SLOT, True, "busy")}

@@ -20,6 +20,7 @@ from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
 from watchdog.domain.model import Evidence, HealthState, Outcome, ProbeInfo
 from watchdog.store.database import Database
 from watchdog.store.errors import StoreUnavailableError
+from watchdog.store.tables import failing_destinations
 from watchdog.web import StatusPageConfig
 from watchdog.web.pages.status import ServiceRow, build_status_page, format_status_headline, overall_state
 from watchdog.web.pages.status_snapshot import load_status_snapshot
@@ -374,3 +375,45 @@ def test_a_head_request_is_answered_without_a_body(app: FastAPI) -> None:
     response = request_page(app, "/", "HEAD")
     assert response.status_code == 200
     assert response.headers["etag"]
+
+
+def test_readiness_names_the_receivers_that_get_no_notifications(acme_database: Database) -> None:
+    names = ("oncall/slack", "ops/email")
+    app = create_test_app(acme_database, destination_addresses=dict.fromkeys(names, ""))
+
+    def set_failing(**since_by_name: int) -> None:
+        rows = [
+            {
+                "destination": f"{name.replace('_', '/')}",
+                "failing_since": NOW - ms,
+                "given_up": False,
+                "error": "secret",
+            }
+            for name, ms in since_by_name.items()
+        ]
+        with acme_database.write_transaction() as connection:
+            connection.execute(sa.delete(failing_destinations))
+            connection.execute(sa.insert(failing_destinations), rows)
+
+    try:
+        set_failing(oncall_slack=59_999, old_receiver=10**8)
+        assert request_page(app, "/readyz").json() == {"status": "ready"}, "not for long enough, or not configured"
+        set_failing(oncall_slack=300_000)
+        response = request_page(app, "/readyz")
+        assert (response.status_code, response.json()) == (
+            200, {"status": "ready", "failing_receivers": ["oncall/slack"]}
+        )  # fmt: skip
+        page = request_page(app, "/incidents").text
+        assert "oncall/slack gets no notifications" in page
+        assert "secret" in page, "operators see the error"
+        set_failing(oncall_slack=300_000, ops_email=299_999)
+        assert request_page(app, "/readyz").status_code == 200
+        set_failing(oncall_slack=300_000, ops_email=300_000)
+        response = request_page(app, "/readyz")
+        assert (response.status_code, response.json()["reason"]) == (503, "no receiver confirms notifications")
+        assert response.json()["failing_receivers"] == list(names)
+        assert "secret" not in response.text
+        assert "gets no notifications" not in request_page(app, "/").text, "the public page shows nothing of it"
+    finally:
+        with acme_database.write_transaction() as connection:
+            connection.execute(sa.delete(failing_destinations))

@@ -170,6 +170,13 @@ FINDING_REASONS = (
         sentence="{name} is gone: its source does not list it",
     ),
     _finding(
+        "watchdog.delivery_failing",
+        "Receiver not reached",
+        "A destination has confirmed no notification for a minute, or one was given up.",
+        "Fix the receiver: the message shows its error. `watchdog test-alert` tries it.",
+        sentence="{subject} gets no notifications since {since}",
+    ),
+    _finding(
         "preference.failed",
         "Preference not met",
         "A `prefer` expression is false or cannot be evaluated.",

@@ -21,24 +21,24 @@ from watchdog.domain.model import (
     Result,
 )
 from watchdog.domain.reasons import is_same_cause
-from watchdog.domain.rules import availability, job, missing, no_verdict, preference, stale, task
+from watchdog.domain.rules import availability, job, missing, no_verdict, preference, service, stale, task
 from watchdog.domain.rules.policy import AlertPolicy
 
 AlertStates = dict[tuple[str, str], AlertState]
 """By (rule, subject). A finding that is clear has no entry."""
 
-RESULT_RULES = (availability, no_verdict, task, missing, preference, job)
+RESULT_RULES = (availability, no_verdict, task, missing, preference, job, service)
 """The rules that judge a result. `stale` judges the absence of results."""
 
 HEALTH_STATE_BY_RULE = {rule.RULE_NAME: rule.HEALTH_STATE for rule in (*RESULT_RULES, stale)}
 
 
-LISTING_RULES = (task, preference, job)
+LISTING_RULES = (task, preference, job, service)
 """The rules that evaluate the subjects of a listing of their own."""
 
 FACTS_TYPES: Mapping[str, type[Facts]] = {rule.RULE_NAME: rule.FACTS for rule in LISTING_RULES}
 
-IMMEDIATE_RULES = (stale.RULE_NAME, job.RULE_NAME)
+IMMEDIATE_RULES = (stale.RULE_NAME, job.RULE_NAME, service.RULE_NAME)
 """Rules with a tolerance of their own: `failure_threshold` and `success_threshold` do not apply to them."""
 
 

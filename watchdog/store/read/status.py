@@ -5,17 +5,26 @@ A probe's newest result is found by an index seek, never by grouping results.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from watchdog.domain.model import DeliveryState, HealthState, Incident, IncidentEvent, Outcome, ProbeInfo
-from watchdog.domain.rules import HEALTH_STATE_BY_RULE, derive_health_state
+from watchdog.domain.model import (
+    DeliveryState,
+    DestinationFacts,
+    HealthState,
+    Incident,
+    IncidentEvent,
+    Outcome,
+    ProbeInfo,
+)
+from watchdog.domain.rules import HEALTH_STATE_BY_RULE, derive_health_state, service
 from watchdog.store.codec import loads, probe_info_from_json
 from watchdog.store.read.alert_context import INCIDENTS_QUERY, incident_from_row
+from watchdog.store.read.destinations import load_failing_destinations
 from watchdog.store.tables import (
     incidents,
     outbox,
@@ -87,6 +96,8 @@ class ServiceStatus:
     open_incident_count: int
     undelivered_count: int
     """Notifications that were given up."""
+    destination_facts: Mapping[str, DestinationFacts] = field(default_factory=dict)
+    """Of the destinations that have confirmed nothing since a delivery failed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,11 +147,11 @@ def load_service_status(connection: Connection) -> ServiceStatus:
         sa.select(sa.func.count()).select_from(incidents).where(incidents.c.resolved_at.is_(None)).scalar_subquery(),
         sa.select(sa.func.count()).select_from(outbox).where(outbox_is_undelivered).scalar_subquery(),
     )
-    return ServiceStatus(*connection.execute(counts).one())
+    return ServiceStatus(*connection.execute(counts).one(), load_failing_destinations(connection))
 
 
 def list_probe_statuses(connection: Connection, probe_id: str | None = None) -> list[ProbeStatus]:
-    """Every configured probe, or the one with this id; by name."""
+    """Every configured probe, or the one with this id; by name. Watchdog's own probe is listed only by its id."""
     newest = results.alias("newest")
     slots = sa.select(newest.c.slot).where(newest.c.probe == probes.c.id).order_by(newest.c.slot.desc()).limit(1)
     judged_slot = slots.where(newest.c.outcome.in_(JUDGED_OUTCOMES)).scalar_subquery()
@@ -152,8 +163,8 @@ def list_probe_statuses(connection: Connection, probe_id: str | None = None) -> 
         .where(probes.c.removed_at.is_(None))
         .order_by(probes.c.name, probes.c.id)
     )
-    if probe_id is not None:
-        query = query.where(probes.c.probe_id == probe_id)
+    is_wanted = probes.c.kind != service.PROBE_KIND if probe_id is None else probes.c.probe_id == probe_id
+    query = query.where(is_wanted)
     # One row a probe, even if several locations have a result in the newest slot.
     row_by_probe = {row[0]: row for row in connection.execute(query)}
     only_probe = None if probe_id is None else next(iter(row_by_probe), None)

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from watchdog.domain.model import AlertState, IncidentEvent, IncidentTransition, Outcome, ProbeInfo, Result
 from watchdog.domain.routing import RoutingDecision, RoutingTable
-from watchdog.domain.rules import IMMEDIATE_RULES, AlertStates, apply_finding, fold_results, stale
+from watchdog.domain.rules import IMMEDIATE_RULES, AlertStates, apply_finding, fold_results, service, stale
 from watchdog.store.database import Database
 from watchdog.store.listings import ListingCache, read_results
 from watchdog.store.tables import alert_states, evaluation_cursors, staleness_events
@@ -202,7 +202,7 @@ class AlertEvaluator:
             change_cause(connection, transition, now)
             return
         registered = self.registry[transition.probe]
-        routing = self.routes.decide_routing(registered.info, transition.reason)
+        routing = self.routes.decide_routing(registered.info, transition.reason, _failing_destination(transition))
         if not routing.destinations:
             log_incident_without_destination(transition, registered.info, routing)
         open_incident(
@@ -229,3 +229,8 @@ def log_incident_without_destination(
         message=transition.message or transition.reason,
         routing=list(routing.routing_log),
     )
+
+
+def _failing_destination(transition: IncidentTransition) -> str:
+    """The destination that an incident is about; empty if it is about anything else."""
+    return service.destination_of_subject(transition.subject) if transition.rule == service.RULE_NAME else ""

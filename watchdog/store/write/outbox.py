@@ -16,7 +16,7 @@ from watchdog.domain.model import DeliveryState, IncidentEvent, Json, Notificati
 from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store import codec
 from watchdog.store.database import Database
-from watchdog.store.tables import destination_backoff, messages, outbox, outbox_is_waiting
+from watchdog.store.tables import destination_backoff, failing_destinations, messages, outbox, outbox_is_waiting
 
 OPENED_SEQ = 0
 """The first of an incident's notifications at a destination; each later one has the next number."""
@@ -188,6 +188,8 @@ class Outbox:
         with self.database.write_transaction() as connection:
             is_sent = outbox.c.seq == leased.notification.seq
             self._release(connection, leased, ~is_sent, state=DeliveryState.MERGED, **values)
+            destination = failing_destinations.c.destination == leased.notification.destination
+            connection.execute(sa.delete(failing_destinations).where(destination))
             if self._release(connection, leased, is_sent, state=DeliveryState.SENT, **values):
                 key = {name: getattr(leased.notification, name) for name in ("incident", "destination")}
                 insert = self.database.insert_statement(messages).values(**key, **message)
@@ -204,15 +206,19 @@ class Outbox:
         due_at: int,
         detail: str,
         *,
+        failed_at: int | None = None,
         partial_receipt: Mapping[str, Json] = {},
         retry_at: int | None = None,
     ) -> None:
-        """Try again at `due_at`. `detail`: the error. `partial_receipt`: what this attempt delivered, for the next one.
-        `retry_at`: the destination asked that nothing is sent there before this instant."""
+        """Try again at `due_at`. `detail`: the error. `failed_at`: when the destination failed; None: the attempt was
+        interrupted. `partial_receipt`: what this attempt delivered, for the next one. `retry_at`: the destination asked
+        that nothing is sent there before this instant."""
         saved = {**leased.partial_receipt, **partial_receipt}
         values = {"detail": replace_unstorable_characters(detail), "receipt": codec.dumps(saved) if saved else None}
         with self.database.write_transaction() as connection:
             self._release(connection, leased, due_at=due_at, **values)
+            if failed_at is not None:
+                self._record_failing(connection, leased, failed_at, detail, given_up=False)
             if retry_at is not None:
                 insert = self.database.insert_statement(destination_backoff).values(
                     destination=leased.notification.destination, retry_at=retry_at
@@ -225,6 +231,22 @@ class Outbox:
         values = {"finished_at": now, "detail": replace_unstorable_characters(detail)}
         with self.database.write_transaction() as connection:
             self._release(connection, leased, state=DeliveryState.UNDELIVERED, **values)
+            self._record_failing(connection, leased, now, detail, given_up=True)
+
+    def _record_failing(
+        self, connection: sa.Connection, leased: LeasedNotification, now: int, detail: str, *, given_up: bool
+    ) -> None:
+        insert = self.database.insert_statement(failing_destinations).values(
+            destination=leased.notification.destination,
+            failing_since=now,
+            given_up=given_up,
+            error=replace_unstorable_characters(detail),
+        )
+        newer = {
+            "given_up": failing_destinations.c.given_up | insert.excluded.given_up,
+            "error": insert.excluded.error,
+        }
+        connection.execute(insert.on_conflict_do_update(index_elements=["destination"], set_=newer))
 
     def expire_unknown_destinations(
         self, known_destinations: Collection[str], created_before: int, now: int

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Depends
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
+from watchdog.domain.rules import service
 from watchdog.store.read.query import QUERY_TIMEOUT_S, QueryResultT, ReadQueryRunner
 from watchdog.store.read.status import MAX_WATERMARK_LAG_MS, Connection, ServiceStatus
 from watchdog.web.auth.access import Authenticator
@@ -67,6 +68,11 @@ class OperatorContext:
             service_status=page.service_status,
             scheduling_gap=describe_scheduling_gap(page.service_status, now),
             config_warnings=self.config_warnings,
+            failing_destinations={
+                name: facts
+                for name, facts in page.service_status.destination_facts.items()
+                if name in self.destination_addresses and service.is_failing(facts, now)
+            },
             key_name=request.state.key_name,
         )
         return HTMLResponse(html, headers=NO_STORE_HEADERS)

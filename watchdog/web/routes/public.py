@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -12,6 +12,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from watchdog.api.service import liveness_json, readiness_json
+from watchdog.domain.rules import service
+from watchdog.store.read.destinations import load_failing_destinations
 from watchdog.store.read.query import QUERY_ERRORS, QUERY_TIMEOUT_S, ReadQueryRunner
 from watchdog.web.errors import StatusPageUnavailableError
 from watchdog.web.pages.status import build_status_page
@@ -84,9 +86,12 @@ def create_public_router(
     renderer: TemplateRenderer,
     status_pages: StatusPageCache,
     run_read_query: ReadQueryRunner,
+    *,
     not_ready_reason: Callable[[], str],
+    clock: Callable[[], int],
+    destinations: Collection[str],
 ) -> APIRouter:
-    """`not_ready_reason`: why the service is not ready, for people; empty if it is."""
+    """`not_ready_reason`: why the service is not ready, for people; empty if it is. `destinations`: all configured."""
     router = APIRouter()
 
     @router.api_route("/", methods=["GET", "HEAD"])
@@ -111,17 +116,16 @@ def create_public_router(
 
     @router.api_route("/readyz", methods=["GET", "HEAD"])
     async def readiness() -> Response:
-        reason = not_ready_reason() or await _database_error_message(run_read_query)
-        return JSONResponse(readiness_json(reason), 503 if reason else 200, headers=NO_STORE_HEADERS)
+        reason, failing, now = not_ready_reason(), {}, clock()
+        try:
+            async with asyncio.timeout(QUERY_TIMEOUT_S):
+                facts = await run_read_query(load_failing_destinations)
+            failing = {name: facts[name] for name in facts.keys() & set(destinations)}
+        except QUERY_ERRORS:
+            reason = reason or "the database is unavailable"
+        if not reason and service.can_notify_no_one(failing, destinations, now):
+            reason = "no receiver confirms notifications"
+        names = sorted(name for name, each in failing.items() if service.is_failing(each, now))
+        return JSONResponse(readiness_json(reason, names), 503 if reason else 200, headers=NO_STORE_HEADERS)
 
     return router
-
-
-async def _database_error_message(run_read_query: ReadQueryRunner) -> str:
-    """Empty if the database responds."""
-    try:
-        async with asyncio.timeout(QUERY_TIMEOUT_S):
-            await run_read_query(lambda connection: connection.exec_driver_sql("SELECT 1").scalar())
-    except QUERY_ERRORS:
-        return "the database is unavailable"
-    return ""

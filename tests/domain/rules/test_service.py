@@ -1,0 +1,87 @@
+"""Watchdog's own faults, one case per row."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import pytest
+
+from tests.support.builders import PROBE_DATABASE_ID, alert_policy, make_result
+from watchdog.domain.model import DestinationFacts, IncidentTransition, Listing
+from watchdog.domain.rules import AlertStates, service
+from watchdog.domain.rules.engine import apply_result
+
+NOW = 1_700_000_100_000
+MINUTE_MS = 60_000
+
+
+class Row(NamedTuple):
+    sentence: str
+    facts: DestinationFacts
+    is_bad: bool
+
+
+ROWS = [
+    Row("nothing has failed", DestinationFacts(None), False),
+    Row("a short outage of a receiver is no problem yet", DestinationFacts(NOW - MINUTE_MS + 1, error="x"), False),
+    Row("a minute without a confirmation is one", DestinationFacts(NOW - MINUTE_MS, error="x"), True),
+    Row("a notification that was given up is one at once", DestinationFacts(NOW, given_up=True, error="x"), True),
+]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.sentence)
+def test_a_destination(row: Row) -> None:
+    subject = service.receiver_subject("oncall/slack")
+    result = make_result("p", 1)._replace(listings={"service": Listing(NOW, {subject: row.facts})})
+    (finding,) = service.evaluate_result(alert_policy(), result)
+    assert (finding.rule, finding.subject, finding.bad) == ("service", "receiver oncall/slack", row.is_bad)
+    assert finding.reason == ("watchdog.delivery_failing" if row.is_bad else "")
+
+
+def test_the_finding_names_the_receiver_an_instant_and_the_error() -> None:
+    facts = DestinationFacts(NOW - 5 * MINUTE_MS, error="Slack error token_revoked: create another bot token")
+    result = make_result("p", 1)._replace(listings={"service": Listing(NOW, {"receiver oncall/slack": facts})})
+    (finding,) = service.evaluate_result(alert_policy(), result)
+    assert finding.message == (
+        "receiver oncall/slack gets no notifications since 22:10 UTC: "
+        "Slack error token_revoked: create another bot token"
+    )
+
+
+def test_each_receiver_is_a_subject_that_opens_and_resolves_by_itself() -> None:
+    states: AlertStates = {}
+    out: list[IncidentTransition] = []
+    for slot, (slack, email) in enumerate([("f", "."), ("f", "f"), (".", "f"), (".", ".")], 1):
+        subjects = {
+            service.receiver_subject(name): DestinationFacts(NOW, given_up=True)
+            if state == "f"
+            else DestinationFacts(None)
+            for name, state in (("oncall/slack", slack), ("ops/email", email))
+        }
+        result = make_result("p", slot)._replace(listings={"service": Listing(NOW, subjects)})
+        apply_result(alert_policy(3, 3), states, result, out)
+    assert [(t.event.value, t.subject, t.probe) for t in out] == [
+        ("opened", "receiver oncall/slack", PROBE_DATABASE_ID),
+        ("opened", "receiver ops/email", PROBE_DATABASE_ID),
+        ("resolved", "receiver oncall/slack", PROBE_DATABASE_ID),
+        ("resolved", "receiver ops/email", PROBE_DATABASE_ID),
+    ]
+
+
+def test_the_destination_of_a_subject() -> None:
+    assert service.destination_of_subject("receiver oncall/slack") == "oncall/slack"
+    assert service.destination_of_subject("clock") == ""
+
+
+@pytest.mark.parametrize(
+    ("sentence", "failing_for_ms", "expected"),
+    [
+        ("no destination is configured", {}, False),
+        ("one works", {"a": 600_000, "b": None}, False),
+        ("all fail, one for a short time", {"a": 600_000, "b": 299_999}, False),
+        ("all fail for five minutes", {"a": 600_000, "b": 300_000}, True),
+    ],
+)
+def test_whether_anyone_can_be_notified(sentence: str, failing_for_ms: dict[str, int | None], expected: bool) -> None:
+    facts = {name: DestinationFacts(NOW - ms) for name, ms in failing_for_ms.items() if ms is not None}
+    assert service.can_notify_no_one(facts, list(failing_for_ms), NOW) is expected, sentence

@@ -1,0 +1,60 @@
+"""service: Watchdog itself does its work: its receivers get their notifications."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+
+from watchdog.domain.formatting import format_utc
+from watchdog.domain.model import DestinationFacts, Finding, HealthState, Result
+from watchdog.domain.reasons import reason_and_message
+from watchdog.domain.rules.policy import AlertPolicy
+
+RULE_NAME = "service"
+HEALTH_STATE = HealthState.DEGRADED
+FACTS = DestinationFacts
+PROBE_ID = "watchdog"
+"""The id of the built-in probe whose findings these are."""
+PROBE_KIND = "service"
+MAX_FAILING_MS = 60_000
+"""A destination that has failed for less has no problem yet: most outages of receivers are over by then."""
+MAX_SILENT_MS = 300_000
+"""When every destination has failed for this long, no one can be notified: Watchdog is not ready."""
+RECEIVER_SUBJECT_PREFIX = "receiver "
+
+
+def receiver_subject(destination: str) -> str:
+    """ "receiver oncall/slack"."""
+    return f"{RECEIVER_SUBJECT_PREFIX}{destination}"
+
+
+def destination_of_subject(subject: str) -> str:
+    """The destination that a finding is about; empty if it is about something else."""
+    return subject.removeprefix(RECEIVER_SUBJECT_PREFIX) if subject.startswith(RECEIVER_SUBJECT_PREFIX) else ""
+
+
+def is_failing(facts: DestinationFacts, now: int) -> bool:
+    """Whether deliveries have failed for too long, or one was given up."""
+    return facts.failing_since is not None and (facts.given_up or now - facts.failing_since >= MAX_FAILING_MS)
+
+
+def can_notify_no_one(facts: Mapping[str, DestinationFacts], destinations: Collection[str], now: int) -> bool:
+    """Whether every destination has failed for too long. `facts`: of the destinations that fail."""
+    return bool(destinations) and all(
+        (since := facts.get(name, DestinationFacts(None)).failing_since) is not None and now - since >= MAX_SILENT_MS
+        for name in destinations
+    )
+
+
+def evaluate_result(policy: AlertPolicy, result: Result) -> Iterator[Finding]:
+    if (listing := result.listings.get(RULE_NAME)) is None:
+        return
+    for subject, facts in listing.subjects.items():
+        if is_failing(facts, listing.observed_at):
+            yield Finding(RULE_NAME, subject, True, *_describe_failure(subject, facts, listing.observed_at))
+        else:
+            yield Finding(RULE_NAME, subject, False)
+
+
+def _describe_failure(subject: str, facts: DestinationFacts, now: int) -> tuple[str, str]:
+    since = "" if facts.failing_since is None else format_utc(facts.failing_since, now)
+    return reason_and_message("watchdog.delivery_failing", facts.error, subject=subject, since=since)
