@@ -29,7 +29,7 @@ from tests.support.alert_contexts import (
 from tests.support.fakes import FakeMailServer, make_certificate
 from watchdog.domain.formatting import utc_datetime
 from watchdog.domain.model import AlertContext
-from watchdog.notifiers.base import DeliveryError
+from watchdog.notifiers.base import CONFIG_ERROR_RETRY_S, DeliveryError
 from watchdog.notifiers.email import EmailNotifier, SmtpServerSettings
 from watchdog.notifiers.email_letter import derive_message_id, render_html_part, render_text_part
 from watchdog.notifiers.message import compose_message
@@ -201,12 +201,23 @@ def test_a_password_is_not_sent_to_a_server_without_authentication(pem: Path, fa
     ("response", "reason", "retried"),
     [
         (("DATA", "451 try later"), "smtp.451", "always"),
-        (("DATA", "554 no thanks"), "smtp.554", "never"),
+        (("DATA", "554 no thanks"), "smtp.554", "an hour"),
+        (("DATA", "554 5.7.0 The limit of outgoing messages was exceeded. Try again later."), "smtp.554", "an hour"),
+        (("DATA", "550 5.7.1 rejected by policy"), "smtp.550", "an hour"),
+        (("DATA", "552 5.2.2 quota exceeded"), "smtp.552", "an hour"),
+        (("DATA", "554 5.6.0 invalid content"), "smtp.554", "never"),
+        (("DATA", "552 5.3.4 message too big for system"), "smtp.552", "never"),
+        (("DATA", "552 5.2.3 message length exceeds the limit"), "smtp.552", "never"),
+        (("MAIL", "550 5.7.60 not allowed to send as this sender"), "smtp.550", "an hour"),
+        (("MAIL", "530 5.7.0 authentication required"), "smtp.530", "an hour"),
+        (("MAIL", "451 4.7.1 try later"), "smtp.451", "always"),
         (("RCPT", "450 greylisted"), "smtp.recipients_refused", "always"),
-        (("RCPT", "550 no such user"), "smtp.recipients_refused", "never"),
+        (("RCPT", "550 no such user"), "smtp.recipients_refused", "an hour"),
+        (("RCPT", "550 5.7.1 relaying denied"), "smtp.recipients_refused", "an hour"),
+        (("RCPT", "552 5.2.2 mailbox full"), "smtp.recipients_refused", "an hour"),
     ],
 )
-def test_4xx_is_retried_and_5xx_is_not(
+def test_4xx_is_retried_and_5xx_for_an_hour_unless_it_is_about_the_content(
     mail: FakeMailServer, fail: SendFixture, response: tuple[str, str], reason: str, retried: str
 ) -> None:
     mail.canned_responses.append(response)
@@ -220,6 +231,19 @@ def test_the_receipt_lists_refused_recipients(mail: FakeMailServer, send: SendFi
     receipt = send(to(mail, people=("gone@acme.example", "oncall@acme.example")), OPENED_ALERT)
     assert receipt["refused"] == {"gone@acme.example": "550 no such user"}
     assert mail.received[0].recipients == ["oncall@acme.example"]
+
+
+def test_a_recipient_whose_mailbox_is_full_is_retried_for_an_hour_and_no_other_receives_a_copy(
+    mail: FakeMailServer, send: SendFixture
+) -> None:
+    email = to(mail, people=("full@acme.example", "ann@acme.example"))
+    mail.canned_responses.append(("RCPT", "552 5.2.2 mailbox full"))
+    with pytest.raises(DeliveryError, match=r"refused for now: full@acme\.example: 552 5\.2\.2 mailbox full") as first:
+        send(email, OPENED_ALERT)
+    assert first.value.retry_for_s == CONFIG_ERROR_RETRY_S
+    receipt = send(email, OPENED_ALERT, partly=first.value.partial_receipt)
+    assert [delivered.recipients for delivered in mail.received] == [["ann@acme.example"], ["full@acme.example"]]
+    assert receipt["refused"] == {}
 
 
 def test_a_temporarily_refused_recipient_is_retried_and_no_other_receives_a_copy(
@@ -271,7 +295,8 @@ def server(handler: Callable[[socket.socket], None]) -> Iterator[int]:
     [
         (b"", "always"),
         (b"421 busy\r\n", "always"),
-        (b"554 not you\r\n", "never"),
+        (b"554 not you\r\n", "an hour"),
+        (b"521 5.3.2 this server accepts no mail\r\n", "an hour"),
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", "always"),
     ],
 )
@@ -309,9 +334,35 @@ def test_an_accepted_email_counts_as_sent_despite_later_errors(send: SendFixture
         )["message_id"]
 
 
-def test_without_a_configured_server_the_delivery_is_not_retried(fail: SendFixture) -> None:
+@pytest.mark.parametrize(
+    ("dropped_after", "maybe_delivered"),
+    [(0, False), (1, False), (3, False), (5, True)],
+    ids=["at the greeting", "after EHLO", "after RCPT", "after the email"],
+)
+def test_only_a_connection_dropped_after_data_leaves_the_delivery_unknown(
+    send: SendFixture, dropped_after: int, maybe_delivered: bool
+) -> None:
+    def handler(connection: socket.socket) -> None:
+        reader = connection.makefile("rb")
+        connection.sendall(b"220 hello\r\n")
+        for response in (b"250 hi\r\n", b"250 fine\r\n", b"250 fine\r\n", b"354 go\r\n")[:dropped_after]:
+            reader.readline()
+            connection.sendall(response)
+        while dropped_after == 5 and reader.readline() not in (b".\r\n", b""):
+            pass
+
+    with server(handler) as port:
+        address = {"host": "127.0.0.1", "port": port, "security": "none", "from": "w@acme.example"}
+        email = EmailNotifier(to=("a@b.example",), server=SmtpServerSettings.model_validate(address))
+        with pytest.raises(DeliveryError) as failed:
+            send(email, OPENED_ALERT)
+    assert failed.value.maybe_delivered is maybe_delivered
+    assert failed.value.partial_receipt["message_id"].endswith("@acme.example>")
+
+
+def test_without_a_configured_server_the_delivery_is_retried_for_an_hour(fail: SendFixture) -> None:
     failed = fail(EmailNotifier(to=("a@b.example",)), OPENED_ALERT)
-    assert (failed["reason"], failed["retried"]) == ("smtp.not_configured", "never")
+    assert (failed["reason"], failed["retried"]) == ("smtp.not_configured", "an hour")
 
 
 SERVER = {"host": "smtp.acme.example", "from": "watchdog@acme.example"}

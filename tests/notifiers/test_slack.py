@@ -245,6 +245,13 @@ def test_refusals_of_the_web_api(
         (CannedResponse(429, b"", (("Retry-After", "1"),)), "http.429", "always"),
         (CannedResponse(500, b"rollup_error"), "slack.rollup_error", "always"),
         (CannedResponse(502, b""), "http.502", "always"),
+        (CannedResponse(400, b"user_not_found"), "slack.user_not_found", "an hour"),
+        (CannedResponse(400, b"<html>bad gateway"), "http.400", "an hour"),
+        (CannedResponse(200, b"<!doctype html><title>Sign in</title>"), "delivery.invalid_response", "always"),
+        (CannedResponse(200, b""), "delivery.invalid_response", "always"),
+        (CannedResponse(200, b'{"ok": false, "error": "no_service"}'), "slack.no_service", "an hour"),
+        (CannedResponse(200, b'{"success": true}'), "delivery.invalid_response", "always"),
+        (CannedResponse(202, b"OK"), "delivery.invalid_response", "always"),
     ],
 )
 def test_refusals_of_a_webhook(
@@ -254,6 +261,12 @@ def test_refusals_of_a_webhook(
     failed = fail(incoming(slack), OPENED_ALERT)
     assert (failed["reason"], failed["retried"]) == (reason, retried)
     assert "/services/" not in str(failed["message"])
+
+
+@pytest.mark.parametrize("body", [b"ok", b"ok\n", b'{"ok": true}'])
+def test_a_webhook_confirms_with_ok(slack: FakeSlack, send: SendFixture, body: bytes) -> None:
+    slack.canned_responses.append(CannedResponse(200, body))
+    assert send(incoming(slack), OPENED_ALERT) in ({}, {"ok": True})
 
 
 def test_an_error_includes_advice(slack: FakeSlack, fail: SendFixture) -> None:

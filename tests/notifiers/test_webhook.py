@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import hmac
 import json
+import math
 import re
 from dataclasses import replace
 from email.utils import format_datetime
@@ -33,7 +34,7 @@ from watchdog.domain.model import AlertContext, Json
 from watchdog.domain.reasons import CATALOGUE
 from watchdog.net import Network
 from watchdog.notifiers import post
-from watchdog.notifiers.base import DeliveryRequest
+from watchdog.notifiers.base import DeliveryError, DeliveryRequest
 from watchdog.notifiers.webhook import WebhookNotifier, build_payload
 
 SECRET = "a secret of some length"
@@ -221,6 +222,48 @@ def test_refusals(
 def test_any_2xx_confirms(hook: FakeWebhookReceiver, send: SendFixture, status: int) -> None:
     hook.canned_responses.append(CannedResponse(status))
     send(WebhookNotifier(url=hook.url), OPENED_ALERT)
+
+
+@pytest.mark.parametrize(
+    ("body", "confirm", "reason"),
+    [
+        (b"", None, ""),
+        (b"accepted", None, ""),
+        (b'{"ok": true}', None, ""),
+        (b'{"status": "queued"}', None, ""),
+        (b'["ok", false]', None, ""),
+        (b'{"ok": null}', None, ""),
+        (b"<p>thanks</p>", None, ""),
+        (b'{"ok": false, "error": "unknown channel"}', None, "delivery.denied"),
+        (b"<!DOCTYPE html>\n<title>Sign in</title>", None, "delivery.unconfirmed"),
+        (b"\n <HTML><body>Welcome to the hotel</body>", None, "delivery.unconfirmed"),
+        (b"<!-- portal -->\n<html>", None, "delivery.unconfirmed"),
+        (b'{"status": "queued"}', "body.status == 'queued'", ""),
+        (b'{"status": "dropped"}', "body.status == 'queued'", "delivery.unconfirmed"),
+        (b"not JSON", "body.status == 'queued'", "delivery.unconfirmed"),
+        (b'{"ok": false}', "status == 200", ""),
+        (b'{"ok": false}', "body.ok", "delivery.denied"),
+        (b"<html>", "status == 200", ""),
+        (b"x", "headers['content-type'] == 'application/json'", "delivery.unconfirmed"),
+    ],
+)
+def test_what_confirms_a_delivery(
+    hook: FakeWebhookReceiver, send: SendFixture, body: bytes, confirm: str | None, reason: str
+) -> None:
+    hook.canned_responses.append(CannedResponse(200, body))
+    notifier = WebhookNotifier(url=hook.url, confirm=confirm)
+    if not reason:
+        assert send(notifier, OPENED_ALERT) == {}
+        return
+    with pytest.raises(DeliveryError) as failed:
+        send(notifier, OPENED_ALERT)
+    assert (failed.value.reason, failed.value.retry_for_s) == (reason, math.inf)
+    assert failed.value.maybe_delivered is (reason == "delivery.unconfirmed")
+
+
+def test_an_invalid_confirm_is_refused() -> None:
+    with pytest.raises(ValidationError, match="confirm"):
+        WebhookNotifier(url="https://events.acme.example/", confirm="bodi.ok")
 
 
 def test_an_endless_response_confirms(hook: FakeWebhookReceiver, send: SendFixture) -> None:

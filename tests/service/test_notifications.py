@@ -26,7 +26,8 @@ from watchdog.service.notifications import (
 )
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.errors import StoreUnavailableError
-from watchdog.store.tables import outbox
+from watchdog.store.read.alert_context import load_alert_context
+from watchdog.store.tables import failing_destinations, outbox
 
 
 class SpyNotifier(Notifier):
@@ -183,12 +184,155 @@ async def test_a_permanent_error_is_undelivered_at_once(harness: SenderHarness) 
 
 async def test_a_configuration_error_is_retried_for_an_hour(harness: SenderHarness) -> None:
     open_incident(harness)
-    created_at = harness.rows()[0]["created_at"]
-    for now, state in ((created_at + 3_599_999, "waiting"), (created_at + 5_000_000, "undelivered")):
+    harness.now += 5 * 3_600_000  # the hour begins with the first refusal, however late that is
+    first_refusal = harness.now
+    for now, state in (
+        (first_refusal, "waiting"),
+        (first_refusal + 3_599_999, "waiting"),
+        (first_refusal + 5_000_000, "undelivered"),
+    ):
         harness.now = now
         harness.responses = [lambda: DeliveryError("http_401", "HTTP 401", retry_for_s=3_600.0)]
         await harness.deliver()
         assert harness.rows()[0]["state"] == state
+
+
+async def test_an_outage_between_two_refusals_starts_another_hour(harness: SenderHarness) -> None:
+    open_incident(harness)
+    errors = [
+        DeliveryError("http_401", "HTTP 401", retry_for_s=3_600.0),
+        DeliveryError("connection.refused", "connection refused"),
+        DeliveryError("http_401", "HTTP 401", retry_for_s=3_600.0),
+    ]
+    for error in errors:
+        harness.responses = [lambda error=error: error]  # type: ignore[misc]
+        await harness.deliver()
+        assert harness.rows()[0]["state"] == "waiting"
+        harness.now += 2 * 3_600_000
+
+
+async def test_what_some_recipients_received_is_not_undelivered_after_the_hour(harness: SenderHarness) -> None:
+    partial = {"completed": ["ann@acme.example"], "refused": {}, "message_id": "<1@acme.example>"}
+    open_incident(harness)
+    for _ in range(2):
+        harness.responses = [
+            lambda: DeliveryError(
+                "smtp.recipients_refused", "mailbox full", retry_for_s=3_600.0, partial_receipt=partial
+            )
+        ]
+        with capture_logs() as log:
+            await harness.deliver()
+        harness.now += 3_600_000
+    assert harness.rows()[0]["state"] == "sent"
+    assert [line["event"] for line in log] == ["notification_delivered_in_part"]
+    open_incident(harness, "pffp")
+    await harness.deliver()
+    assert harness.received[-1].previous_receipt["message_id"] == "<1@acme.example>", "the recovery joins the thread"
+
+
+UNKNOWN = DeliveryError(
+    "delivery.unconfirmed", "HTTP 200 does not confirm", maybe_delivered=True, partial_receipt={"message_id": "<1@a>"}
+)
+
+
+async def test_an_unconfirmed_notification_is_sent_three_times_and_then_once_an_hour(harness: SenderHarness) -> None:
+    open_incident(harness)
+    sent_after: list[int] = []
+    start = harness.now
+    with capture_logs() as log:
+        while harness.now - start < 4 * 3_600_000:
+            harness.responses = [lambda: UNKNOWN]
+            before = len(harness.received)
+            await harness.deliver()
+            sent_after += [harness.now - start] * (len(harness.received) - before)
+            harness.now += 1_000
+    assert sent_after == [0, 1_000, 3_000, 3_603_000, 7_203_000, 10_803_000]
+    assert len({d.notification.idempotency_key for d in harness.received}) == 1
+    assert harness.rows()[0]["state"] == "unconfirmed"
+    (failing,) = harness.store.select_rows(failing_destinations)
+    assert (failing["destination"], failing["given_up"]) == ("oncall/spy", True), "a finding of Watchdog itself"
+    events = [line["event"] for line in log]
+    assert events[:3] == ["notification_retry_scheduled", "notification_retry_scheduled", "notification_unconfirmed"]
+
+
+async def test_the_end_of_an_unconfirmed_incident_is_sent_as_usual_and_ends_its_copies(harness: SenderHarness) -> None:
+    open_incident(harness)
+    for _ in range(3):
+        harness.responses = [lambda: UNKNOWN]
+        await harness.deliver()
+        harness.now += 2_000
+    open_incident(harness, "pffp")
+    await harness.deliver()
+    last = harness.received[-1]
+    assert (last.notification.event, last.alert_context.merged) == (IncidentEvent.RESOLVED, False)
+    assert last.previous_receipt == {"message_id": "<1@a>"}
+    harness.now += 3 * 3_600_000
+    await harness.deliver()
+    assert harness.received[-1] is last
+    assert [row["state"] for row in harness.rows()] == ["unconfirmed", "sent"]
+
+
+async def test_a_copy_that_is_confirmed_counts_as_sent(harness: SenderHarness) -> None:
+    open_incident(harness)
+    for _ in range(3):
+        harness.responses = [lambda: UNKNOWN]
+        await harness.deliver()
+        harness.now += 2_000
+    harness.now += 3_600_000
+    await harness.deliver()
+    assert [row["state"] for row in harness.rows()] == ["sent"]
+
+
+async def test_an_unconfirmed_notification_delays_no_other(harness: SenderHarness) -> None:
+    open_incident(harness)
+    for _ in range(3):
+        harness.responses = [lambda: UNKNOWN]
+        await harness.deliver()
+        harness.now += 2_000
+    open_incident(harness, "pffpff")
+    await harness.deliver()
+    assert len({d.notification.incident for d in harness.received}) == 2
+
+
+async def test_a_busy_database_is_no_attempt_of_the_notifier(
+    harness: SenderHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load, errors = load_alert_context, [StoreUnavailableError("database is locked by hush-hush")] * 3
+
+    def load_when_free(*values: Any, **named: Any) -> Any:
+        if errors:
+            raise errors.pop()
+        return load(*values, **named)
+
+    monkeypatch.setattr(notifications, "load_alert_context", load_when_free)
+    open_incident(harness)
+    with capture_logs() as log:
+        for _ in range(3):
+            await harness.deliver()
+            (row,) = harness.rows()
+            assert (row["state"], row["attempts"], row["lease_token"], row["detail"]) == ("waiting", 0, None, "")
+            harness.now = row["due_at"]
+    assert harness.received == []
+    assert {(line["event"], line["error"]) for line in log} == {("notification_postponed", "database is locked by •••")}
+    await harness.deliver()
+    assert [(row["state"], row["attempts"]) for row in harness.rows()] == [("sent", 1)]
+
+
+async def test_a_database_that_is_busy_throughout_costs_no_attempt_either(
+    harness: SenderHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unavailable(*_: Any, **__: Any) -> None:
+        raise StoreUnavailableError("database is locked")
+
+    with monkeypatch.context() as busy:
+        busy.setattr(notifications, "load_alert_context", unavailable)
+        busy.setattr(harness.store.outbox, "postpone", unavailable)
+        open_incident(harness)
+        await harness.deliver()
+    assert [(row["state"], row["attempts"]) for row in harness.rows()] == [("waiting", 0)]
+    harness.now += NOTIFICATION_LEASE_MS + 1
+    await harness.deliver()
+    assert [(row["state"], row["attempts"]) for row in harness.rows()] == [("sent", 1)]
 
 
 async def test_nothing_is_sent_to_a_destination_before_its_retry_after(harness: SenderHarness) -> None:

@@ -242,7 +242,8 @@ class ReceivedMail:
 
 
 class FakeMailServer:
-    """An SMTP server. `canned_responses`: ("RCPT" | "DATA", "451 later"); each replaces a response to that command."""
+    """An SMTP server. `canned_responses`: ("MAIL" | "RCPT" | "DATA", "451 later"), which replaces a response to that
+    command."""
 
     def __init__(
         self,
@@ -280,6 +281,15 @@ class FakeMailServer:
     ) -> AuthResult:
         is_valid = isinstance(data, LoginPassword) and (data.login.decode(), data.password.decode()) == self.login
         return AuthResult(success=is_valid, handled=False, auth_data=data)
+
+    async def handle_MAIL(  # noqa: N802 - aiosmtpd looks for this name
+        self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        if response := self._next_canned_response("MAIL"):
+            return response
+        envelope.mail_from = address
+        envelope.mail_options.extend(options)
+        return "250 fine"
 
     async def handle_RCPT(  # noqa: N802 - aiosmtpd looks for this name
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]

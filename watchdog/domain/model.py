@@ -71,6 +71,9 @@ class DeliveryState(StrEnum):
     """A later notification was sent in its place."""
     UNDELIVERED = "undelivered"
     """Retries were given up; it stays visible."""
+    UNCONFIRMED = "unconfirmed"
+    """It was sent several times, and no response shows whether it arrived. Sent again once an hour while its incident
+    is open."""
 
 
 class RemediationState(StrEnum):

@@ -2,7 +2,7 @@
 
 `DeliveryError.retry_for_s` limits how long the outbox retries before it marks the notification as undelivered:
 ├── math.inf              (default) as long as the outbox retries anything: an outage of the receiver
-├── CONFIG_ERROR_RETRY_S  an error that a person has to fix, and may be fixing: a token, a channel, a proxy
+├── CONFIG_ERROR_RETRY_S  an error that a person has to fix, and may be fixing: a token, a channel, a quota, a policy
 └── 0                     no retry can help: the receiver rejects the message itself
 """
 
@@ -28,18 +28,20 @@ class DeliveryError(Exception):
     """A delivery that failed. The text is safe to show: it contains no secret.
 
     `reason`: a stable word, `family.cause`.
-    `retry_for_s`: how long to retry, counted from when the notification was written.
+    `retry_for_s`: how long to retry, counted from the first refusal.
     `retry_after_s`: when to retry, if the receiver asked for a time.
     `partial_receipt`: what was delivered nevertheless; the next attempt receives it.
+    `maybe_delivered`: everything was sent, and the response does not show whether it was delivered.
     """
 
     def __init__(
         self, reason: str, message: str, *, retry_for_s: float = math.inf, retry_after_s: float | None = None,
-        partial_receipt: Mapping[str, Json] = {},
+        partial_receipt: Mapping[str, Json] = {}, maybe_delivered: bool = False,
     ):  # fmt: skip
         super().__init__(message)
         self.reason, self.partial_receipt = reason, partial_receipt
         self.retry_for_s, self.retry_after_s = retry_for_s, retry_after_s
+        self.maybe_delivered = maybe_delivered
 
 
 def unreachable_error(error: ProbeError, host: str, port: int) -> DeliveryError:
@@ -84,6 +86,6 @@ class Notifier(ConfigModel):
     async def send(self, request: DeliveryRequest) -> dict[str, Json]:
         """Delivers the notification. Returns a receipt for the incident's next delivery to this destination.
 
-        Returns only after the receiver has confirmed: with a 2xx status, or with 250 in SMTP. Otherwise raises
-        DeliveryError. The caller limits the time.
+        Returns only after the receiver has confirmed: with a 2xx status whose body does not deny it, or with 250 in
+        SMTP. Otherwise raises DeliveryError. The caller limits the time.
         """

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import re
 import socket
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import AfterValidator, Field, StrictInt, model_validator
 
@@ -28,6 +29,11 @@ if TYPE_CHECKING:
 
 SMTP_COMMAND_TIMEOUT_S = 10.0
 DEFAULT_SMTP_PORTS = {"starttls": 587, "tls": 465, "none": 25}
+UNKNOWN_ADDRESS_CODES = (550, 551, 553)
+"""Codes that servers without enhanced status codes send for an address that does not exist."""
+_ENHANCED_STATUS_PATTERN = re.compile(r"[245]\.\d{1,3}\.\d{1,3}\b")
+_CONTENT_REFUSAL_PATTERN = re.compile(r"5\.(6\.\d{1,3}|3\.4|2\.3)\b")
+"""Enhanced status codes (RFC 3463) about the content or the length of the email: no retry can help."""
 _DOMAIN_LABEL_PATTERN = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _EMAIL_ADDRESS_PATTERN = r"(?!\.|[^@]*\.[.@])[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}"
 _EMAIL_ADDRESS_PATTERN += rf"@(?:{_DOMAIN_LABEL_PATTERN}\.){{0,60}}{_DOMAIN_LABEL_PATTERN}"
@@ -60,6 +66,30 @@ def _validate_sender(text: str) -> str:
     return text
 
 
+class SmtpReply(NamedTuple):
+    """A server's refusal, of the email or of one recipient."""
+
+    code: int
+    text: str
+
+    @property
+    def retry_for_s(self) -> float:
+        """For how long to retry. Time or an administrator may change every refusal but one of the content."""
+        if not 500 <= self.code < 600:
+            return math.inf
+        return 0 if _CONTENT_REFUSAL_PATTERN.match(self.text) else CONFIG_ERROR_RETRY_S
+
+    @property
+    def is_unknown_address(self) -> bool:
+        """Whether it is about the recipient's address itself. If others were reached, it is final."""
+        if _ENHANCED_STATUS_PATTERN.match(self.text):
+            return self.text.startswith("5.1.")
+        return self.code in UNKNOWN_ADDRESS_CODES
+
+    def __str__(self) -> str:
+        return f"{self.code} {safe_line(self.text, 160)}".strip()
+
+
 class SmtpServerSettings(ConfigModel):
     """The SMTP server that sends the mail of all `email` notifiers."""
 
@@ -86,15 +116,31 @@ class SmtpServerSettings(ConfigModel):
     def sender_address(self) -> Address:
         return _parse_sender(self.sender)
 
-    async def send_mail(self, mail: EmailMessage, recipients: tuple[str, ...]) -> dict[str, tuple[int, str]]:
-        """Sends the email. Returns the recipients that the server refused, if it accepted any: address -> its reply, as
-        code and text. Raises DeliveryError."""
+    async def send_mail(self, mail: EmailMessage, recipients: tuple[str, ...]) -> dict[str, SmtpReply]:
+        """Sends the email. Returns the recipients that the server refused, maybe all: address -> its reply. Raises
+        DeliveryError."""
         import asyncio
 
         import aiosmtplib
 
+        class SmtpClient(aiosmtplib.SMTP):
+            """Notes when the email itself is sent: a connection lost after that does not show what became of it."""
+
+            is_email_sent = False
+
+            async def data(self, message: str | bytes, /, **options: Any) -> aiosmtplib.SMTPResponse:
+                if (protocol := self.protocol) is not None:
+                    write = protocol.write
+
+                    def note_and_write(data: bytes) -> None:
+                        self.is_email_sent = data != b"DATA\r\n"
+                        write(data)
+
+                    protocol.write = note_and_write  # type: ignore[method-assign]
+                return await super().data(message, **options)
+
         port = self.port or DEFAULT_SMTP_PORTS[self.security]
-        client = aiosmtplib.SMTP(
+        client = SmtpClient(
             hostname=self.host,
             port=port,
             use_tls=self.security == "tls",
@@ -112,15 +158,19 @@ class SmtpServerSettings(ConfigModel):
             )
             with suppress(aiosmtplib.SMTPException, OSError):
                 await client.execute_command(b"QUIT")  # the server has accepted the email; errors no longer matter
+        except aiosmtplib.SMTPRecipientsRefused as error:
+            return {r.recipient: SmtpReply(r.code, r.message) for r in error.recipients}
         except (aiosmtplib.SMTPException, OSError, ValueError) as error:
-            raise _delivery_error_from(error, self.host, port) from None
+            delivery_error = _delivery_error_from(error, self.host, port)
+            delivery_error.maybe_delivered = client.is_email_sent and not isinstance(
+                error, aiosmtplib.SMTPResponseException
+            )
+            raise delivery_error from None
         finally:
             if isinstance(client.transport, asyncio.WriteTransport):
                 client.transport.abort()  # an orderly end of TLS may take 30 s, for nothing
             client.close()
-        return {
-            address: (reply.code, _format_smtp_reply(reply.code, reply.message)) for address, reply in refused.items()
-        }
+        return {address: SmtpReply(reply.code, reply.message) for address, reply in refused.items()}
 
 
 class EmailNotifier(Notifier):
@@ -146,13 +196,14 @@ class EmailNotifier(Notifier):
         """Sends the email to every recipient once, regardless of the number of attempts.
 
         The receipt contains `message_id`, which identifies the thread, and `refused`, the recipients that the server
-        refused for good. While the server refuses some of them temporarily, the partial receipt lists all others as
-        `completed`.
+        refused for good. While time or an administrator may still change some refusals, the partial receipt lists all
+        others as `completed`.
         """
         from watchdog.notifiers.email_letter import build_email, derive_message_id
 
         if self.server is None:
-            raise DeliveryError("smtp.not_configured", "the section `email` names no server", retry_for_s=0)
+            error_text = "the section `email` names no server"
+            raise DeliveryError("smtp.not_configured", error_text, retry_for_s=CONFIG_ERROR_RETRY_S)
         message, sender = compose_message(request.alert_context), self.server.sender_address
         message_id = derive_message_id(request.notification.idempotency_key, sender.domain)
         is_first = request.notification.event is IncidentEvent.OPENED
@@ -169,15 +220,20 @@ class EmailNotifier(Notifier):
         refused = dict(request.partial_receipt.get("refused", {}))
         remaining = tuple(address for address in self.to if address not in completed)
         if remaining:
-            replies = await _send_to_remaining(self.server, mail, remaining, others_completed=bool(completed))
-            deferred = {address: reply for address, (code, reply) in replies.items() if _retry_duration_s(code)}
-            refused |= {address: reply for address, (_, reply) in replies.items() if address not in deferred}
-            if deferred:
-                receipt = {"completed": [address for address in self.to if address not in deferred], "refused": refused}
-                problems = "; ".join(f"{address}: {reply}" for address, reply in deferred.items())
-                raise DeliveryError(
-                    "smtp.recipients_refused", shorten(f"refused for now: {problems}", 400), partial_receipt=receipt
-                )
+            try:
+                replies = await self.server.send_mail(mail, remaining)
+            except DeliveryError as error:
+                error.partial_receipt = {**error.partial_receipt, "message_id": thread_id or message_id}
+                raise
+            if len(replies) == len(remaining) and not completed:
+                raise _all_refused_error(replies)
+            pending = {address: reply for address, reply in replies.items() if not reply.is_unknown_address}
+            pending = {address: reply for address, reply in pending.items() if reply.retry_for_s}
+            refused |= {address: str(reply) for address, reply in replies.items() if address not in pending}
+            if pending:
+                others = [address for address in self.to if address not in pending]
+                receipt = {"completed": others, "refused": refused, "message_id": thread_id or message_id}
+                raise _some_refused_error(pending, receipt)
         if refused:
             import structlog
 
@@ -187,17 +243,23 @@ class EmailNotifier(Notifier):
         return {"message_id": thread_id or message_id, "refused": refused}
 
 
-async def _send_to_remaining(
-    server: SmtpServerSettings, mail: EmailMessage, recipients: tuple[str, ...], *, others_completed: bool
-) -> dict[str, tuple[int, str]]:
-    """Sends to these recipients and returns those that the server refuses. If earlier attempts reached others, the
-    refusal of all that remain is not a failed delivery."""
-    try:
-        return await server.send_mail(mail, recipients)
-    except DeliveryError as error:
-        if not others_completed or error.reason != "smtp.recipients_refused" or error.retry_for_s:
-            raise
-        return {address: (550, str(error)) for address in recipients}
+def _all_refused_error(replies: Mapping[str, SmtpReply]) -> DeliveryError:
+    message = shorten(f"the server refuses all recipients: {_format_refusals(replies)}", 400)
+    retry_for_s = max(reply.retry_for_s for reply in replies.values())
+    return DeliveryError("smtp.recipients_refused", message, retry_for_s=retry_for_s)
+
+
+def _some_refused_error(pending: Mapping[str, SmtpReply], partial_receipt: Mapping[str, Json]) -> DeliveryError:
+    return DeliveryError(
+        "smtp.recipients_refused",
+        shorten(f"refused for now: {_format_refusals(pending)}", 400),
+        retry_for_s=max(reply.retry_for_s for reply in pending.values()),
+        partial_receipt=partial_receipt,
+    )
+
+
+def _format_refusals(replies: Mapping[str, SmtpReply]) -> str:
+    return "; ".join(f"{address}: {reply}" for address, reply in replies.items())
 
 
 def _make_ssl_context() -> ssl.SSLContext:
@@ -221,18 +283,13 @@ def _delivery_error_from(error: aiosmtplib.SMTPException | OSError | ValueError,
     """Omits the library's text, which may quote the email, and the server's reply to a password."""
     import aiosmtplib
 
-    if isinstance(error, aiosmtplib.SMTPRecipientsRefused):
-        problems = "; ".join(f"{r.recipient}: {_format_smtp_reply(r.code, r.message)}" for r in error.recipients)
-        retry_for_s = max(_retry_duration_s(recipient.code) for recipient in error.recipients)
-        message = shorten(f"the server refuses all recipients: {problems}", 400)
-        return DeliveryError("smtp.recipients_refused", message, retry_for_s=retry_for_s)
     if isinstance(error, aiosmtplib.SMTPAuthenticationError):
         message = f"SMTP {error.code}: the server rejects the user name or the password"
         retry_for_s = CONFIG_ERROR_RETRY_S if error.code >= 500 else math.inf
         return DeliveryError("smtp.auth_failed", message, retry_for_s=retry_for_s)
     if isinstance(error, aiosmtplib.SMTPResponseException):
-        message = f"SMTP {_format_smtp_reply(error.code, error.message)}"
-        return DeliveryError(f"smtp.{error.code}", message, retry_for_s=_retry_duration_s(error.code))
+        reply = SmtpReply(error.code, error.message)
+        return DeliveryError(f"smtp.{error.code}", f"SMTP {reply}", retry_for_s=reply.retry_for_s)
     if network_error := error_from_exception(error):
         return unreachable_error(network_error, host, port)
     if isinstance(error, aiosmtplib.SMTPException):
@@ -240,13 +297,5 @@ def _delivery_error_from(error: aiosmtplib.SMTPException | OSError | ValueError,
             if word in str(error):
                 return DeliveryError(reason, message)
         return DeliveryError("smtp.protocol_error", "the server violates the SMTP protocol")
-    return DeliveryError("delivery.invalid_request", "the email cannot be sent as configured", retry_for_s=0)
-
-
-def _retry_duration_s(status_code: int) -> float:
-    """How long a refusal with this code is retried. 5xx replies are permanent."""
-    return 0 if 500 <= status_code < 600 else math.inf
-
-
-def _format_smtp_reply(status_code: int, message: str) -> str:
-    return f"{status_code} {safe_line(message, 160)}".strip()
+    message = "the email cannot be sent as configured"
+    return DeliveryError("delivery.invalid_request", message, retry_for_s=CONFIG_ERROR_RETRY_S)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, NamedTuple
 
+from watchdog.domain.model import Json
 from watchdog.domain.text import replace_unsafe_characters, to_single_line
 from watchdog.domain.timestamps import to_epoch_ms
 from watchdog.net import error_from_exception
@@ -15,12 +18,13 @@ from watchdog.net.url import parse_url
 from watchdog.notifiers.base import CONFIG_ERROR_RETRY_S, DeliveryError, unreachable_error
 
 if TYPE_CHECKING:
+    from watchdog.expressions import Expression
     from watchdog.net import Network
 
 
 MAX_RESPONSE_BYTES = 64 * 1024
 BODY_TIMEOUT_S = 5.0
-"""Timeout for the body. The status alone decides whether the delivery succeeded."""
+"""Timeout for the body. What was read of it until then is judged."""
 MAX_RETRY_AFTER_S = 3_600.0
 TRANSIENT_STATUSES = frozenset({408, 425, 429})
 """Errors that pass by themselves."""
@@ -28,10 +32,25 @@ REJECTED_CONTENT_STATUSES = frozenset({400, 413, 415, 422})
 """Errors about the message itself. All other 4xx errors are about tokens, addresses and proxies."""
 
 
+CONFIRM_VARIABLES = {"status": "int", "headers": "map(string, string)", "body": "dyn"}
+"""The variables of `confirm`, with their CEL types."""
+_HTML_DOCUMENT_PATTERN = re.compile(r"\s*(<!--.*?-->\s*)*<(!doctype html|html)\b", re.IGNORECASE | re.DOTALL)
+
+
 class ReceiverResponse(NamedTuple):
     status: int
     body_text: str
     retry_after_s: float | None
+    headers: Mapping[str, str] = {}
+    """By lower-case name."""
+
+    @property
+    def parsed_body(self) -> Json:
+        """The body as JSON if it is JSON, else as text."""
+        try:
+            return json.loads(self.body_text)
+        except (ValueError, RecursionError):
+            return self.body_text
 
 
 async def post_json(
@@ -46,7 +65,7 @@ async def post_json(
     headers = {"content-type": "application/json", "accept-encoding": "identity", **headers}
     try:
         async with network.notifier_http_client.stream("POST", url, content=body, headers=headers) as response:
-            with suppress(httpx.HTTPError, TimeoutError):  # the status decides; a retry would deliver a copy
+            with suppress(httpx.HTTPError, TimeoutError):  # the request was accepted; a retry would deliver a copy
                 async with asyncio.timeout(BODY_TIMEOUT_S):
                     async for chunk in response.aiter_raw():
                         read += chunk
@@ -57,10 +76,11 @@ async def post_json(
         error = error_from_exception(exception)
         if error is None:
             message = "the URL or a header is not valid in HTTP"
-            raise DeliveryError("delivery.invalid_request", message, retry_for_s=0) from None
+            raise DeliveryError("delivery.invalid_request", message, retry_for_s=CONFIG_ERROR_RETRY_S) from None
         raise unreachable_error(error, parse_url(url).host, parse_url(url).port) from None
     text = replace_unsafe_characters(read[:MAX_RESPONSE_BYTES].decode("utf-8", "replace"))
-    return ReceiverResponse(response.status_code, text, _parse_retry_after(response.headers.get("retry-after"), now))
+    retry_after_s = _parse_retry_after(response.headers.get("retry-after"), now)
+    return ReceiverResponse(response.status_code, text, retry_after_s, dict(response.headers))
 
 
 def error_from_status(response: ReceiverResponse) -> DeliveryError | None:
@@ -79,6 +99,38 @@ def error_from_status(response: ReceiverResponse) -> DeliveryError | None:
     body_line = to_single_line(response.body_text, 100)
     message = f"HTTP {status}{note}{body_line and f': {body_line}'}"
     return DeliveryError(f"http.{status}", message, retry_for_s=retry_for_s, retry_after_s=response.retry_after_s)
+
+
+def require_confirmation(response: ReceiverResponse, confirm: Expression | None) -> None:
+    """Raises DeliveryError unless a 2xx response confirms the delivery: unless its body denies it with `ok: false`, or
+    shows that another program answered, such as a login page. `confirm` replaces both conditions."""
+    body = response.parsed_body
+    is_denied = isinstance(body, dict) and body.get("ok") is False
+    body_line = to_single_line(response.body_text, 100)
+    excerpt = body_line and f": {body_line}"
+    if confirm is None:
+        is_confirmed = not is_denied and not _HTML_DOCUMENT_PATTERN.match(response.body_text)
+        expectation = "the body is an HTML document"
+    else:
+        is_confirmed, expectation = _evaluate_confirm(confirm, response, body)
+    if is_denied and not is_confirmed:
+        message = f"HTTP {response.status}, but the body denies the delivery{excerpt}"
+        raise DeliveryError("delivery.denied", message, retry_after_s=response.retry_after_s)
+    if not is_confirmed:
+        message = f"HTTP {response.status} does not confirm the delivery: {expectation}{excerpt}"
+        raise DeliveryError("delivery.unconfirmed", message, maybe_delivered=True)
+
+
+def _evaluate_confirm(confirm: Expression, response: ReceiverResponse, body: Json) -> tuple[bool, str]:
+    """Whether the expression is true, and why not."""
+    from watchdog.expressions import ExpressionError
+
+    values: dict[str, Json] = {"status": response.status, "headers": dict(response.headers), "body": body}
+    try:
+        is_confirmed = confirm.evaluate_bool(values)
+    except ExpressionError as error:
+        return False, f"{confirm.text} cannot be evaluated: {error}"
+    return is_confirmed, "" if is_confirmed else confirm.failure_message(values)
 
 
 def _parse_retry_after(value: str | None, now: int) -> float | None:

@@ -140,7 +140,7 @@ class SlackNotifier(Notifier):
     def _parse_response(self, response: ReceiverResponse) -> dict[str, Json]:
         """The body of a response that confirms the delivery. Raises DeliveryError for any other response."""
         status_error = error_from_status(response)
-        if self.webhook is not None and status_error is None:
+        if self.webhook is not None and status_error is None and response.body_text.strip() == "ok":
             return {}
         try:
             body = json.loads(response.body_text)
@@ -153,14 +153,18 @@ class SlackNotifier(Notifier):
         error = str(body.get("error", ""))
         if not re.fullmatch(r"[a-z][a-z_]{2,60}", error):
             error = "no_service" if self.webhook is not None and response.status in (403, 404, 410) else ""
-        if not error:
-            raise status_error or DeliveryError("delivery.invalid_response", "the response does not come from Slack")
-        raise _slack_error(error, status_error, response.retry_after_s)
+        if error:
+            raise _slack_error(error, status_error, response.retry_after_s)
+        if status_error is None:
+            raise DeliveryError("delivery.invalid_response", "the response does not come from Slack")
+        # Slack gives its reason with every final error: this one is of a proxy, and may be fixed.
+        status_error.retry_for_s = max(status_error.retry_for_s, CONFIG_ERROR_RETRY_S)
+        raise status_error
 
 
 def _slack_error(error: str, status_error: DeliveryError | None, retry_after_s: float | None) -> DeliveryError:
     """`error`: Slack's own code, such as `channel_not_found`."""
-    retry_for_s = math.inf if status_error is None else status_error.retry_for_s
+    retry_for_s = math.inf if status_error is None else max(status_error.retry_for_s, CONFIG_ERROR_RETRY_S)
     advice = ""
     if error in REJECTED_CONTENT_ERRORS:
         retry_for_s, advice = 0, "Slack rejects the message"

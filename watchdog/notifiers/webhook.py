@@ -15,12 +15,13 @@ from watchdog.config_types import FieldValidationError, Secret
 from watchdog.domain import reasons
 from watchdog.domain.formatting import format_iso8601
 from watchdog.domain.model import AlertContext, Json, ResultWithEvidence, RunSummary
+from watchdog.expressions import compile_expression
 from watchdog.net.auth import find_header_problems
 from watchdog.net.url import HttpUrl, parse_url
 from watchdog.notifiers.base import DeliveryRequest, Notifier
 from watchdog.notifiers.message import compose_message
 from watchdog.notifiers.message_fields import replace_nbsp
-from watchdog.notifiers.post import error_from_status, post_json
+from watchdog.notifiers.post import CONFIRM_VARIABLES, error_from_status, post_json, require_confirmation
 
 PAYLOAD_VERSION = 1
 RESERVED_HEADERS = frozenset(
@@ -44,6 +45,9 @@ class WebhookNotifier(Notifier):
     """A secret that signs every message with HMAC-SHA256, in the header `Watchdog-Signature`."""
     headers: Mapping[str, str] = {}
     """Additional request headers, for receivers that expect a token."""
+    confirm: str | None = None
+    """A CEL expression over `status`, `headers` and `body` of a 2xx response that is true if the notification was
+    delivered; default: the body is neither an HTML document nor JSON with `ok: false`."""
 
     @field_validator("headers")
     @classmethod
@@ -51,6 +55,13 @@ class WebhookNotifier(Notifier):
         if errors := find_header_problems(headers, RESERVED_HEADERS, ascii_only=True):
             raise FieldValidationError(errors)
         return headers
+
+    @field_validator("confirm")
+    @classmethod
+    def _validate_confirm(cls, confirm: str | None) -> str | None:
+        if confirm is not None:
+            compile_expression(confirm, CONFIRM_VARIABLES)
+        return confirm
 
     @property
     def recipient(self) -> str:
@@ -66,6 +77,8 @@ class WebhookNotifier(Notifier):
         response = await post_json(request.network, self.url, body, headers, now=context.now)
         if error := error_from_status(response):
             raise error
+        confirm = None if self.confirm is None else compile_expression(self.confirm, CONFIRM_VARIABLES)
+        require_confirmation(response, confirm)
         return {}
 
 

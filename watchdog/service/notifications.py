@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from typing import NamedTuple
 
 import structlog
 
-from watchdog.domain.formatting import DAY_MS
-from watchdog.domain.model import IncidentEvent, Json
+from watchdog.domain.formatting import DAY_MS, HOUR_MS
+from watchdog.domain.model import AlertContext, IncidentEvent, Json
 from watchdog.net import Network, SecretMask
 from watchdog.notifiers.base import DeliveryError, DeliveryRequest, Notifier
 from watchdog.notifiers.message import compose_message
 from watchdog.service.clock import Clock
 from watchdog.service.store_executor import StoreExecutor
-from watchdog.store.errors import StoreUnavailableError
+from watchdog.store.errors import SchemaError, StoreUnavailableError
 from watchdog.store.read.alert_context import load_alert_context
 from watchdog.store.write.outbox import LeasedNotification, Outbox
 
@@ -27,6 +29,11 @@ NOTIFICATION_LEASE_MS = 30_000
 ACKNOWLEDGE_RETRY_INTERVAL_S = 1.0
 FIRST_RETRY_DELAY_MS, MAX_RETRY_DELAY_MS = 1_000, 600_000
 """Delay before the second attempt, doubled for each further attempt up to the maximum."""
+POSTPONE_MS = 1_000
+"""Delay after an attempt that failed because Watchdog's own database was busy."""
+MAX_UNCONFIRMED_COPIES = 3
+"""A notification is sent this often before it counts as unconfirmed: once, and two extra copies."""
+UNCONFIRMED_COPY_INTERVAL_MS = HOUR_MS
 MAX_NOTIFICATION_AGE_MS = 3 * DAY_MS
 """An older notification that cannot be delivered is given up and listed as undelivered."""
 
@@ -36,11 +43,25 @@ def retry_delay_ms(attempts: int) -> int:
     return int(min(FIRST_RETRY_DELAY_MS * 2 ** (attempts - 1), MAX_RETRY_DELAY_MS))
 
 
+class _PreparedMessage(NamedTuple):
+    """What is sent, and its first line."""
+
+    context: AlertContext
+    headline: str
+
+    @property
+    def stored_texts(self) -> tuple[str, str]:
+        """Headline and cause of the message that the destination then has."""
+        return self.headline, self.context.incident.message
+
+
 class NotificationSender:
     """Owns the deliveries in progress: at most one for each destination, so that a slow receiver delays no other.
 
     A notification is marked as sent only after its receiver has confirmed it. A crash in between sends it again: at
     least once, with at most one extra copy. Failures are retried with growing delays until the notification is too old.
+    If no response shows whether it arrived, it is sent up to MAX_UNCONFIRMED_COPIES times, and then once an hour while
+    its incident is open.
     """
 
     def __init__(
@@ -100,9 +121,49 @@ class NotificationSender:
             await self.send_due_notifications()
 
     async def _send_notification(self, leased: LeasedNotification) -> None:
-        n, now = leased.notification, self.clock()
+        n, now, prepared = leased.notification, self.clock(), None
         try:
-            context = await self.store_executor.run_read_query(
+            prepared = await self._prepare_message(leased, now)
+            if prepared is None:
+                return
+            async with asyncio.timeout(SEND_TIMEOUT_S):
+                receipt = await self.notifiers[n.destination].send(
+                    DeliveryRequest(n, prepared.context, leased.previous_receipt, self.network, leased.partial_receipt)
+                )
+        except asyncio.CancelledError:
+            await self.store_executor.run_write(self.outbox.postpone, leased, now)
+            raise
+        except DeliveryError as e:
+            await self._handle_failure(leased, e, prepared)
+        except TimeoutError:
+            await self._handle_failure(
+                leased, DeliveryError("timeout.exceeded", f"no response within {SEND_TIMEOUT_S:g} s")
+            )
+        except Exception as e:
+            log.exception("notifier_error", destination=n.destination)
+            await self._handle_failure(
+                leased, DeliveryError("watchdog.internal_error", f"{type(e).__name__} inside Watchdog")
+            )
+        else:
+            await self._acknowledge(leased, receipt, prepared)
+            if n.destination in self._failing_destinations:
+                self._failing_destinations.discard(n.destination)
+                await self._report_receiver_change()
+            log.info(
+                "notification_sent",
+                incident=n.incident,
+                incident_event=n.event,
+                destination=n.destination,
+                attempts=leased.attempts + 1,
+            )
+
+    async def _prepare_message(self, leased: LeasedNotification, now: int) -> _PreparedMessage | None:
+        """None if nothing is to be sent now: the destination's message states it already, the lease was lost, or the
+        database does not respond. The last is no attempt of the notifier's: the notification is due again soon, or once
+        its lease ends."""
+        n, run_read_query = leased.notification, self.store_executor.run_read_query
+        try:
+            context = await run_read_query(
                 lambda c: load_alert_context(
                     c,
                     n,
@@ -115,53 +176,26 @@ class NotificationSender:
             headline = compose_message(context).headline
             if n.event is IncidentEvent.CHANGED and headline == leased.previous_headline:
                 await self.store_executor.run_write(self.outbox.mark_merged, leased, now)
-                return
-            if not await self.store_executor.run_read_query(lambda c: self.outbox.still_leased(leased, c)):
-                return
-            async with asyncio.timeout(SEND_TIMEOUT_S):
-                receipt = await self.notifiers[n.destination].send(
-                    DeliveryRequest(n, context, leased.previous_receipt, self.network, leased.partial_receipt)
-                )
-        except asyncio.CancelledError:
-            await self.store_executor.run_write(self.outbox.schedule_retry, leased, now, "stopped while sending")
-            raise
-        except DeliveryError as e:
-            await self._handle_failure(leased, e)
-        except TimeoutError:
-            await self._handle_failure(
-                leased, DeliveryError("timeout.exceeded", f"no response within {SEND_TIMEOUT_S:g} s")
-            )
-        except Exception as e:
-            log.exception("notifier_error", destination=n.destination)
-            await self._handle_failure(
-                leased, DeliveryError("watchdog.internal_error", f"{type(e).__name__} inside Watchdog")
-            )
-        else:
-            await self._acknowledge(leased, receipt, headline, context.incident.message)
-            if n.destination in self._failing_destinations:
-                self._failing_destinations.discard(n.destination)
-                await self._report_receiver_change()
-            log.info(
-                "notification_sent",
-                incident=n.incident,
-                incident_event=n.event,
-                destination=n.destination,
-                attempts=leased.attempts + 1,
-            )
+                return None
+            is_leased = await run_read_query(lambda c: self.outbox.still_leased(leased, c))
+            return _PreparedMessage(context, headline) if is_leased else None
+        except (StoreUnavailableError, SchemaError) as e:
+            log.warning("notification_postponed", destination=n.destination, error=self.mask(str(e)))
+            with suppress(StoreUnavailableError, SchemaError):
+                await self.store_executor.run_write(self.outbox.postpone, leased, now + POSTPONE_MS)
+            return None
 
     async def _acknowledge(
-        self, leased: LeasedNotification, receipt: Mapping[str, Json], headline: str, cause: str
+        self, leased: LeasedNotification, receipt: Mapping[str, Json], message: _PreparedMessage | None
     ) -> None:
         """Store that the receiver has confirmed, however long the database is unavailable.
 
         Otherwise the notification would be sent again. Nothing else is sent to this destination until it is stored.
         """
-        logged = False
+        logged, texts = False, message.stored_texts if message else ("", "")
         while True:
             try:
-                return await self.store_executor.run_write(
-                    self.outbox.mark_sent, leased, receipt, self.clock(), headline, cause
-                )
+                return await self.store_executor.run_write(self.outbox.mark_sent, leased, receipt, self.clock(), *texts)
             except StoreUnavailableError as e:
                 if not logged:
                     self._log_not_acknowledged(leased.notification.destination, e)
@@ -171,11 +205,33 @@ class NotificationSender:
     def _log_not_acknowledged(self, destination: str, error: BaseException) -> None:
         log.warning("notification_not_acknowledged", destination=destination, error=type(error).__name__)
 
-    async def _handle_failure(self, leased: LeasedNotification, error: DeliveryError) -> None:
+    async def _handle_failure(
+        self, leased: LeasedNotification, error: DeliveryError, message: _PreparedMessage | None = None
+    ) -> None:
         n, attempts, now = leased.notification, leased.attempts + 1, self.clock()
         detail = self.mask(str(error))
         fields = {"incident": n.incident, "destination": n.destination, "attempts": attempts, "error": detail}
-        if max(now - leased.created_at, 0) >= min(error.retry_for_s * 1_000, MAX_NOTIFICATION_AGE_MS):
+        unconfirmed_copies = leased.unconfirmed_copies + error.maybe_delivered
+        if unconfirmed_copies >= MAX_UNCONFIRMED_COPIES:
+            await self.store_executor.run_write(
+                self.outbox.mark_unconfirmed,
+                leased,
+                {**leased.previous_receipt, **error.partial_receipt},
+                now,
+                *(message.stored_texts if message else (leased.previous_headline, leased.previous_cause)),
+                detail=detail,
+                next_copy_at=now + UNCONFIRMED_COPY_INTERVAL_MS,
+            )
+            log.error("notification_unconfirmed", **fields)
+            self._failing_destinations.add(n.destination)
+            await self._report_receiver_change()
+            return
+        refused_since = None if math.isinf(error.retry_for_s) else leased.refused_since or now
+        if self._is_given_up(leased, error, refused_since, now):
+            if error.partial_receipt.get("completed"):  # others received it: only these recipients did not
+                await self._acknowledge(leased, error.partial_receipt, message)
+                log.error("notification_delivered_in_part", **fields)
+                return
             await self.store_executor.run_write(self.outbox.mark_undelivered, leased, detail, now)
             log.error("notification_undelivered", **fields)
             self._failing_destinations.add(n.destination)
@@ -192,8 +248,18 @@ class NotificationSender:
             failed_at=now,
             partial_receipt=error.partial_receipt,
             retry_at=now + requested_ms if requested_ms else None,
+            refused_since=refused_since,
+            unconfirmed_copies=unconfirmed_copies,
         )
         log.warning("notification_retry_scheduled", retry_in_ms=delay_ms, **fields)
+
+    def _is_given_up(
+        self, leased: LeasedNotification, error: DeliveryError, refused_since: int | None, now: int
+    ) -> bool:
+        """Whether the notification is too old, or has been refused for as long as such an error is retried."""
+        if max(now - leased.created_at, 0) >= MAX_NOTIFICATION_AGE_MS:
+            return True
+        return refused_since is not None and max(now - refused_since, 0) >= error.retry_for_s * 1_000
 
     async def _report_receiver_change(self) -> None:
         """The caller's delivery is stored: an error here must not look like one of it."""

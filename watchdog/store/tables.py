@@ -212,10 +212,19 @@ outbox = Table(  # notifications, delivered or not
     Column("detail", Text, nullable=False),  # the last error
     Column("receipt", Text),  # JSON: what a delivery that was made in part returned
     Column("finished_at", BigInteger),
+    Column("refused_since", BigInteger),  # the first refusal that is retried for a limited time
+    Column("unconfirmed_copies", Integer, nullable=False, server_default="0"),  # sent, with unknown result
 )  # fmt: skip
 outbox_is_waiting = outbox.c.state == DeliveryState.WAITING
 outbox_is_undelivered = outbox.c.state == DeliveryState.UNDELIVERED
+outbox_is_unconfirmed = outbox.c.state == DeliveryState.UNCONFIRMED
 Index("ix_outbox_due", outbox.c.due_at, postgresql_where=outbox_is_waiting, sqlite_where=outbox_is_waiting)
+Index(
+    "ix_outbox_unconfirmed",
+    outbox.c.due_at,
+    postgresql_where=outbox_is_unconfirmed,
+    sqlite_where=outbox_is_unconfirmed,
+)
 Index(
     "ix_outbox_undelivered",
     outbox.c.created_at,

@@ -24,6 +24,20 @@ OPERATION_REASONS = (
         "Check `api_url`.",
     ),
     _delivery(
+        "delivery.denied",
+        "Denied by the response",
+        "The receiver answered 2xx with `ok: false`: nothing was delivered. It is retried.",
+        "See the receiver's response in the detail.",
+    ),
+    _delivery(
+        "delivery.unconfirmed",
+        "Not confirmed",
+        "The receiver answered 2xx, but not as a receiver that has the message, such as with an HTML page; or a mail "
+        "server closed the connection after it had received the email. Watchdog sends two more copies, and then one an "
+        "hour while the incident is open.",
+        "Check that the URL is that of the receiver and needs no login, or set `confirm`.",
+    ),
+    _delivery(
         "delivery.test",
         "Test alert",
         "A message from `watchdog test-alert`.",
@@ -67,9 +81,10 @@ OPERATION_REASONS = (
     _delivery(
         "smtp.recipients_refused",
         "Recipients refused",
-        "The mail server refuses all recipients, or temporarily refuses some of them. Temporarily refused recipients "
-        "are retried; the others receive the message once.",
-        "Check their addresses.",
+        "The mail server refuses all recipients, or some of them. Refusals are retried for an hour, temporary ones for "
+        "three days; the others receive the message once. Unknown addresses beside others that were reached are not "
+        "retried.",
+        "Check their addresses, and the quota and relay rules of the server.",
     ),
     _delivery(
         "smtp.protocol_error",
@@ -86,7 +101,8 @@ OPERATION_REASONS = (
     _delivery(
         "smtp.5xx",
         "Mail server refused",
-        "The mail server permanently refuses the message.",
+        "The mail server refuses the message because of its sender, a policy, a quota, relaying or the login. It is "
+        "retried for an hour, unless the refusal is about its content or length (5.6.x, 5.3.4, 5.2.3).",
         "See the server's response in the detail.",
     ),
     _remediation(

@@ -16,7 +16,15 @@ from watchdog.domain.model import DeliveryState, IncidentEvent, Json, Notificati
 from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store import codec
 from watchdog.store.database import Database
-from watchdog.store.tables import destination_backoff, failing_destinations, messages, outbox, outbox_is_waiting
+from watchdog.store.tables import (
+    destination_backoff,
+    failing_destinations,
+    incidents,
+    messages,
+    outbox,
+    outbox_is_unconfirmed,
+    outbox_is_waiting,
+)
 
 OPENED_SEQ = 0
 """The first of an incident's notifications at a destination; each later one has the next number."""
@@ -37,6 +45,10 @@ class LeasedNotification:
     partial_receipt: Mapping[str, Json]
     """What the last attempt returned, if it was delivered in part."""
     created_at: int
+    refused_since: int | None = None
+    """When it was first refused with an error that is retried for a limited time."""
+    unconfirmed_copies: int = 0
+    """How many copies were sent of which no response showed whether they arrived."""
     merged: bool = False
     """It reports the opening as well, which this destination has not received."""
     previous_headline: str = ""
@@ -112,7 +124,8 @@ class Outbox:
         An incident's later notifications wait for its earlier ones; those that are waiting are merged into one message.
         `changed` waits until MIN_CHANGED_INTERVAL_MS after the last one, unless the destination is one of
         `editing_destinations`, where it edits a message. Other destinations are left to processes that have them
-        configured.
+        configured. A destination with nothing else to send gets another copy of what is unconfirmed and due, if its
+        incident is open.
         """
         earlier = outbox.alias()
         blocked = sa.exists().where(
@@ -128,28 +141,38 @@ class Outbox:
         is_edit = outbox.c.destination.in_(editing_destinations)
         too_soon = (outbox.c.event == IncidentEvent.CHANGED) & ~is_edit & changed_recently
         free = outbox.c.leased_until.is_(None) | (outbox.c.leased_until <= now)
-        due = (outbox_is_waiting, outbox.c.due_at <= now, free)
+        waiting = (outbox_is_waiting, outbox.c.due_at <= now, free, ~blocked, ~too_soon)
+        later = outbox.alias()
+        superseded = sa.exists().where(
+            later.c.incident == outbox.c.incident, later.c.destination == outbox.c.destination,
+            later.c.seq > outbox.c.seq,
+        )  # fmt: skip
+        is_open = sa.exists().where(incidents.c.id == outbox.c.incident, incidents.c.resolved_at.is_(None))
+        unconfirmed = (outbox_is_unconfirmed, outbox.c.due_at <= now, free, ~superseded, is_open)
         paused = sa.select(destination_backoff.c.destination).where(destination_backoff.c.retry_at > now)
         allowed = outbox.c.destination.in_(allowed_destinations), outbox.c.destination.not_in(paused)
-        destinations = sa.select(outbox.c.destination).where(*due, *allowed).distinct()
-        first = (
-            sa.select(outbox)
-            .where(*due, ~blocked, ~too_soon, outbox.c.destination == sa.bindparam("name"))
-            .order_by(outbox.c.due_at, outbox.c.created_at, outbox.c.incident)
-            .limit(1)
-            .with_for_update(skip_locked=True)
-        )
         with self.database.write_transaction() as connection:
-            names = sorted(connection.execute(destinations).scalars())
-            rows = [connection.execute(first, {"name": name}).first() for name in names]
-            return [self._lease_row(connection, row, now + lease_ms) for row in rows if row is not None]
+            rows: list[Any] = []
+            for due in (waiting, unconfirmed):
+                destinations = sa.select(outbox.c.destination).where(*due, *allowed).distinct()
+                names = set(connection.execute(destinations).scalars()) - {row.destination for row in rows}
+                first = (
+                    sa.select(outbox)
+                    .where(*due, outbox.c.destination == sa.bindparam("name"))
+                    .order_by(outbox.c.due_at, outbox.c.created_at, outbox.c.incident)
+                    .limit(1)
+                    .with_for_update(skip_locked=True)
+                )
+                candidates = [connection.execute(first, {"name": name}).first() for name in sorted(names)]
+                rows += [row for row in candidates if row is not None]
+            return [self._lease_row(connection, row, now + lease_ms) for row in rows]
 
     def _lease_row(self, connection: sa.Connection, row: Any, leased_until: int) -> LeasedNotification:
-        """Lease a row and, with it, the rest of the incident's waiting rows at the destination."""
+        """Lease a row and, with it, the rest of the incident's rows in the same state at the destination."""
         token = uuid4().hex
         pair = (outbox.c.incident == row.incident, outbox.c.destination == row.destination)
         lease = {"lease_token": token, "leased_until": leased_until}
-        connection.execute(sa.update(outbox).where(*pair, outbox_is_waiting).values(**lease))
+        connection.execute(sa.update(outbox).where(*pair, outbox.c.state == row.state).values(**lease))
         last = connection.execute(sa.select(outbox).where(*pair).order_by(outbox.c.seq.desc()).limit(1)).one()
         is_message = (messages.c.incident == row.incident, messages.c.destination == row.destination)
         message = connection.execute(sa.select(messages).where(*is_message)).first()
@@ -163,6 +186,8 @@ class Outbox:
             previous_receipt=codec.loads(message.receipt) if message is not None else {},
             partial_receipt=codec.loads(last.receipt) or {},
             created_at=last.created_at,
+            refused_since=last.refused_since,
+            unconfirmed_copies=last.unconfirmed_copies,
             merged=message is None and event is IncidentEvent.RESOLVED,
             previous_headline=message.headline if message is not None else "",
             previous_cause=message.cause if message is not None else "",
@@ -178,6 +203,35 @@ class Outbox:
     ) -> None:
         """The receiver has confirmed the notification, and with it every earlier one of the incident. `headline` and
         `cause`: of the message that it now has."""
+        self._finish(leased, DeliveryState.SENT, receipt, now, headline=headline, cause=cause)
+
+    def mark_unconfirmed(
+        self,
+        leased: LeasedNotification,
+        receipt: Mapping[str, Json],
+        now: int,
+        headline: str,
+        cause: str,
+        *,
+        detail: str,
+        next_copy_at: int,
+    ) -> None:
+        """No response showed whether it arrived. It blocks nothing, and is sent again while its incident is open."""
+        values: dict[str, Json] = {"due_at": next_copy_at, "unconfirmed_copies": leased.unconfirmed_copies + 1}
+        values["detail"] = replace_unstorable_characters(detail)
+        self._finish(leased, DeliveryState.UNCONFIRMED, receipt, now, headline=headline, cause=cause, **values)
+
+    def _finish(
+        self,
+        leased: LeasedNotification,
+        state: DeliveryState,
+        receipt: Mapping[str, Json],
+        now: int,
+        *,
+        headline: str,
+        cause: str,
+        **more: Json,
+    ) -> None:
         values = {"finished_at": now, "detail": ""}
         message = {
             "headline": replace_unstorable_characters(headline),
@@ -186,11 +240,14 @@ class Outbox:
             "sent_at": now,
         }
         with self.database.write_transaction() as connection:
-            is_sent = outbox.c.seq == leased.notification.seq
-            self._release(connection, leased, ~is_sent, state=DeliveryState.MERGED, **values)
-            destination = failing_destinations.c.destination == leased.notification.destination
-            connection.execute(sa.delete(failing_destinations).where(destination))
-            if self._release(connection, leased, is_sent, state=DeliveryState.SENT, **values):
+            is_last = outbox.c.seq == leased.notification.seq
+            self._release(connection, leased, ~is_last, state=DeliveryState.MERGED, **values)
+            if state is DeliveryState.SENT:
+                destination = failing_destinations.c.destination == leased.notification.destination
+                connection.execute(sa.delete(failing_destinations).where(destination))
+            else:
+                self._record_failing(connection, leased, now, str(more["detail"]), given_up=True)
+            if self._release(connection, leased, is_last, state=state, **{**values, **more}):
                 key = {name: getattr(leased.notification, name) for name in ("incident", "destination")}
                 insert = self.database.insert_statement(messages).values(**key, **message)
                 connection.execute(insert.on_conflict_do_update(index_elements=list(key), set_=message))
@@ -209,12 +266,19 @@ class Outbox:
         failed_at: int | None = None,
         partial_receipt: Mapping[str, Json] = {},
         retry_at: int | None = None,
+        refused_since: int | None = None,
+        unconfirmed_copies: int = 0,
     ) -> None:
         """Try again at `due_at`. `detail`: the error. `failed_at`: when the destination failed; None: the attempt was
         interrupted. `partial_receipt`: what this attempt delivered, for the next one. `retry_at`: the destination asked
         that nothing is sent there before this instant."""
         saved = {**leased.partial_receipt, **partial_receipt}
-        values = {"detail": replace_unstorable_characters(detail), "receipt": codec.dumps(saved) if saved else None}
+        values: dict[str, Json] = {
+            "detail": replace_unstorable_characters(detail),
+            "receipt": codec.dumps(saved) if saved else None,
+            "refused_since": refused_since,
+            "unconfirmed_copies": unconfirmed_copies,
+        }
         with self.database.write_transaction() as connection:
             self._release(connection, leased, due_at=due_at, **values)
             if failed_at is not None:
@@ -225,6 +289,11 @@ class Outbox:
                 )
                 longer = {"set_": {"retry_at": retry_at}, "where": destination_backoff.c.retry_at < retry_at}
                 connection.execute(insert.on_conflict_do_update(index_elements=["destination"], **longer))
+
+    def postpone(self, leased: LeasedNotification, due_at: int) -> None:
+        """End the lease without an attempt: Watchdog could not get as far as sending."""
+        with self.database.write_transaction() as connection:
+            self._release(connection, leased, due_at=due_at, attempts=leased.attempts)
 
     def mark_undelivered(self, leased: LeasedNotification, detail: str, now: int) -> None:
         """Give up, and keep the notification with the reason."""
@@ -294,5 +363,5 @@ def _leased_rows_filter(leased: LeasedNotification) -> tuple[sa.ColumnElement[bo
         outbox.c.incident == notification.incident,
         outbox.c.destination == notification.destination,
         outbox.c.lease_token == leased.lease_token,
-        outbox_is_waiting,
+        outbox.c.state.in_((DeliveryState.WAITING, DeliveryState.UNCONFIRMED)),
     )

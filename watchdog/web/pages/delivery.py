@@ -14,12 +14,14 @@ DELIVERY_STATE_LABELS = {
     DeliveryState.WAITING: "Queued",
     DeliveryState.MERGED: "Merged",
     DeliveryState.UNDELIVERED: "Undelivered",
+    DeliveryState.UNCONFIRMED: "Unconfirmed",
 }
 _DELIVERY_STATE_DISPLAY = {
     DeliveryState.SENT: (HealthState.UP, "up"),
     DeliveryState.WAITING: (HealthState.DEGRADED, "wait"),
     DeliveryState.MERGED: (HealthState.UNKNOWN, "unknown"),
     DeliveryState.UNDELIVERED: (HealthState.DOWN, "down"),
+    DeliveryState.UNCONFIRMED: (HealthState.DEGRADED, "degraded"),
 }
 """State (for its colour) and glyph."""
 
@@ -62,6 +64,8 @@ def _format_detail(delivery: DeliveryStatus) -> str:
             return " · ".join(part for part in parts if part)
         case DeliveryState.UNDELIVERED:
             return f"{format_attempts(delivery)} until {at} · {delivery.detail}"
+        case DeliveryState.UNCONFIRMED:
+            return f"sent {format_count(delivery.attempts, 'time')} until {at} · {delivery.detail}"
         case DeliveryState.MERGED:
             return f"{at} · sent as one message with the resolution"
 

@@ -151,7 +151,7 @@ def incident_banners(record: IncidentRecord, deliveries: Sequence[DeliveryStatus
     banners = [
         _undelivered_banner(delivery, deliveries)
         for delivery in deliveries
-        if delivery.state is DeliveryState.UNDELIVERED
+        if delivery.state in (DeliveryState.UNDELIVERED, DeliveryState.UNCONFIRMED)
     ]
     if not deliveries:
         cause = capitalize_first("; ".join(record.routing_log)) or "No receiver is configured."
@@ -162,7 +162,8 @@ def incident_banners(record: IncidentRecord, deliveries: Sequence[DeliveryStatus
 
 
 def _undelivered_banner(delivery: DeliveryStatus, deliveries: Sequence[DeliveryStatus]) -> Banner:
-    title = f"{delivery.destination} was not notified: {delivery.detail}, {format_attempts(delivery)}"
+    problem = "did not confirm" if delivery.state is DeliveryState.UNCONFIRMED else "was not notified"
+    title = f"{delivery.destination} {problem}: {delivery.detail}, {format_attempts(delivery)}"
     notified = sorted({other.destination for other in deliveries if other.state is DeliveryState.SENT})
     text = f"{', '.join(notified)} {'was' if len(notified) == 1 else 'were'} notified."
     return Banner(HealthState.DEGRADED, title, text if notified else "No receiver was notified.")
@@ -248,6 +249,10 @@ def _delivery_events(deliveries: Iterable[DeliveryStatus]) -> Iterator[TimelineE
         elif delivery.state is DeliveryState.UNDELIVERED:
             title = f"Could not notify {delivery.destination}"
             detail = f"{format_attempts(delivery)}, {delivery.detail}; not retried again"
+            yield TimelineEvent(delivery.finished_at, title, detail, icon="send")
+        elif delivery.state is DeliveryState.UNCONFIRMED:
+            title = f"{delivery.destination} did not confirm"
+            detail = f"{format_attempts(delivery)}, {delivery.detail}; sent again once an hour"
             yield TimelineEvent(delivery.finished_at, title, detail, icon="send")
 
 
