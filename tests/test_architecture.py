@@ -23,6 +23,7 @@ from tests.support.source_code import PACKAGE, ROOT, SourceFile, read_sources
 LAYERS = (
     ("domain",),
     ("config_values", "expressions", "resources", "checkin"),
+    ("expression_failures",),
     ("config_types",),
     ("registry", "net"),
     ("queues",),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
@@ -66,16 +66,19 @@ class Expression:
             return None
         return None if value.type().name() == "ERROR" else _format_observed_value(value.plain_value())
 
-    def failure_message(self, values: Mapping[str, Json], templates: Mapping[str, str] = {}) -> str:
-        """Why it is false: "body.failed is 61, expected <= 50".
+    def describe_comparison(
+        self, values: Mapping[str, Json], templates: Mapping[str, str], show: Callable[[str], str]
+    ) -> str:
+        """Its only top-level comparison in words: "body.failed is 61, expected <= 50"; empty if there is none.
 
-        `templates`: by what is compared, how its value is worded, instead of "status is {}": "HTTP {}".
+        `templates`: by what is compared, how its value is worded, instead of "status is {}": "HTTP {}". `show`: what is
+        shown of the text of what is compared.
         """
         observed = self.observed_value_text(values)
         if self._comparison is None or observed is None:
-            return f"{self.text} is false"
+            return ""
         template = templates.get(self._comparison.subject)
-        statement = template.format(observed) if template else f"{self._comparison.subject} is {observed}"
+        statement = template.format(observed) if template else f"{show(self._comparison.subject)} is {observed}"
         return f"{statement}, {self._comparison.expectation}"
 
 
@@ -292,30 +295,48 @@ _TOKEN_RE = re.compile(rf"(?P<comment>//[^\n]*)|{_STRING_LITERAL_PATTERN}|\w+|&&
 _COMPARISON_OPERATORS = {"==", "!=", "<", "<=", ">", ">=", "in"}
 
 
+class Token(NamedTuple):
+    """A word, a literal or an operator of an expression, and where it is in the text."""
+
+    text: str
+    start: int
+    end: int
+    depth: int
+    """How many parentheses, brackets and braces are open around it."""
+
+
+def find_tokens(text: str) -> list[Token]:
+    """Without comments and white space."""
+    tokens, depth = [], 0
+    for match in _TOKEN_RE.finditer(text):
+        if match["comment"] or match[0].isspace():
+            continue
+        depth -= match[0] in (")", "]", "}")
+        tokens.append(Token(match[0], match.start(), match.end(), depth))
+        depth += match[0] in ("(", "[", "{")
+    return tokens
+
+
 def _tokenize(text: str) -> list[str]:
-    return [m[0] for m in _TOKEN_RE.finditer(text) if not m["comment"] and not m[0].isspace()]
+    return [token.text for token in find_tokens(text)]
 
 
 def _find_comparison(text: str, variables: tuple[tuple[str, str], ...]) -> _Comparison | None:
     """The only comparison at the top level. None if there is not exactly one, or if it compares constants."""
-    depth, operators, tokens = 0, [], [m for m in _TOKEN_RE.finditer(text) if not m["comment"] and not m[0].isspace()]
-    for token in tokens:
-        depth += (token[0] in "([{") - (token[0] in ")]}")
-        if depth == 0 and token[0] in ("&&", "||", "?"):
-            return None
-        if depth == 0 and token[0] in _COMPARISON_OPERATORS:
-            operators.append(token)
-    if len(operators) != 1:
+    tokens = find_tokens(text)
+    top_level = [token for token in tokens if token.depth == 0]
+    operators = [token for token in top_level if token.text in _COMPARISON_OPERATORS]
+    if len(operators) != 1 or any(token.text in ("&&", "||", "?") for token in top_level):
         return None
     operator, names = operators[0], {name for name, _ in variables}
     sides = (
-        [t[0] for t in tokens if t.end() <= operator.start()],
-        [t[0] for t in tokens if t.start() >= operator.end()],
+        [token.text for token in tokens if token.end <= operator.start],
+        [token.text for token in tokens if token.start >= operator.end],
     )
-    left, right = text[: operator.start()], text[operator.end() :]
+    left, right = text[: operator.start], text[operator.end :]
     for side, subject, other, wordings in ((sides[0], left, right, _EXPECTATIONS), (sides[1], right, left, _SWAPPED)):
         if names.intersection(side):
-            expectation = wordings[operator[0]].replace("{}", to_single_line(other))
+            expectation = wordings[operator.text].replace("{}", to_single_line(other))
             return _Comparison(to_single_line(subject), expectation, _compile_cel(" ".join(side), variables))
     return None
 

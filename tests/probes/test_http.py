@@ -70,7 +70,7 @@ JSON = {"Content_Type": "application/json"}
         (
             "200 OK",
             ["body.ok", "body.queue.failed <= 50", "status == 1"],
-            *("fail", "expectation.failed", "body.queue.failed is 61, expected <= 50"),
+            *("fail", "expectation.failed", "body.queue.failed is 61, expected <= 50; HTTP 200, expected 1"),
         ),
         (
             "200 OK",
@@ -86,19 +86,23 @@ JSON = {"Content_Type": "application/json"}
         (
             "502 Bad Gateway",
             ["body.health == 'good'"],
-            *("fail", "expectation.evaluation_failed", "HTTP 502: body.health == 'good' cannot be evaluated: "),
+            *("fail", "expectation.evaluation_failed", "HTTP 502: an expression cannot be evaluated: "),
         ),
         ("500 Oops", ["status == 200"], "fail", "expectation.failed", "HTTP 500, expected 200"),
         # an expression that cannot be evaluated has its own reason
         (
             "200 OK",
             ["body.queue.paused == 0"],
-            *("fail", "expectation.evaluation_failed", "body.queue.paused == 0 cannot be evaluated: "),
+            *(
+                "fail",
+                "expectation.evaluation_failed",
+                "an expression cannot be evaluated: body.queue has no field 'paused'",
+            ),
         ),
         (
             "200 OK",
             ["headers['x-none'] == ''"],
-            *("fail", "expectation.evaluation_failed", "headers['x-none'] == '' cannot be evaluated: "),
+            *("fail", "expectation.evaluation_failed", "an expression cannot be evaluated: "),
         ),
         ("200 OK", ["headers['content-type'] == 'application/json'"], "pass", "", ""),
         ("200 OK", ["elapsed_ms < 5000 && elapsed_ms >= 0"], "pass", "", ""),
@@ -150,7 +154,7 @@ def test_expressions_on_an_incomplete_body_are_not_evaluated(handler: Connection
     assert observe(handler, expect=["status == 200"]).outcome is Outcome.PASS
     observation = observe(handler, expect=["status == 200", "body.a == ''"])
     assert observation.reason == "expectation.evaluation_failed"
-    assert observation.message == f"body.a == '' cannot be evaluated: {why}"
+    assert observation.message == f"an expression cannot be evaluated: {why}"
     assert observation.evidence.facts["body_incomplete"] == why
 
 
@@ -167,7 +171,7 @@ def test_preferences_are_evaluated_only_for_a_good_response() -> None:
     assert problems is not None
     assert problems["body.queue.failed <= 50"] == "body.queue.failed is 61, expected <= 50"
     assert problems["status == 200"] == ""
-    assert problems["body.none == 1"].startswith("body.none == 1 cannot be evaluated: ")
+    assert problems["body.none == 1"].startswith("an expression cannot be evaluated: ")
     assert observe(send_parts(http_response(HEALTH, "500 Oops")), prefer=prefer).listings == {}
     assert observe(send_parts(), prefer=prefer).listings == {}
 

@@ -311,7 +311,7 @@ def test_values_of_expressions(result: dict[str, Any], expression: str) -> None:
             {},
             "result.healthy",
             "expectation.evaluation_failed",
-            "result.healthy cannot be evaluated: result has no field 'healthy'",
+            "an expression cannot be evaluated: result has no field 'healthy'",
         ),
         (
             tool_result("{}"),
@@ -325,7 +325,7 @@ def test_values_of_expressions(result: dict[str, Any], expression: str) -> None:
             {},
             "result.log.size() > 1",
             "expectation.evaluation_failed",
-            "result.log.size() > 1 cannot be evaluated: the result is longer than 256 KiB",
+            "an expression cannot be evaluated: the result is longer than 256 KiB",
         ),
     ],
 )
@@ -341,7 +341,7 @@ def test_an_expectation_requires_a_tool_call() -> None:
         async with running_raw_server(tools=[tool_definition("health_check", "level")]) as raw:
             return await run_mcp_probe({"url": raw.url}, expect=["result.healthy"])
 
-    wanted = "result.healthy cannot be evaluated: no tool was called: health_check requires arguments"
+    wanted = "an expression cannot be evaluated: no tool was called: health_check requires arguments"
     assert asyncio.run(go()).message == wanted
 
 

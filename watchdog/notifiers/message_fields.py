@@ -13,6 +13,7 @@ from watchdog.domain.formatting import (
     format_duration,
     format_remediation,
     format_timestamp,
+    format_utc,
     sparkline,
 )
 from watchdog.domain.model import (
@@ -29,7 +30,7 @@ from watchdog.domain.text import replace_unsafe_characters, shorten, to_single_l
 
 MAX_NAME_CHARS, MAX_CAUSE_CHARS, MAX_EXCERPT_CHARS = 80, 240, 300
 """The incident's page has the full text."""
-MAX_EXPECTATIONS = 5
+MAX_EXPECTATIONS = 10
 """Broken expectations that a message lists."""
 CLOSED_PHRASES = {"subject.no_longer_listed": "is no longer listed", "probe.removed": "was removed"}
 """How an incident ended that did not recover, by its resolution."""
@@ -153,6 +154,8 @@ def _broken_expressions(context: AlertContext, cause: str) -> Iterator[tuple[str
         ]
         if broken:
             yield from broken[:MAX_EXPECTATIONS]
+            if (more := len(broken) - MAX_EXPECTATIONS) > 0:
+                yield "", f"{more} more on the page of the incident"
             return
 
 
@@ -206,7 +209,7 @@ def resolved_fields(context: AlertContext, cause: str) -> tuple[MessageField, ..
     )
     for attempt in attempts[-1:]:
         state, action = format_remediation(attempt, context.now)
-        text = f"{state} at {format_timestamp(attempt.started_at, context.now)}: {action}"
+        text = f"{state} at {format_utc(attempt.started_at, context.now)}: {action}"
         fields.append(MessageField("Remediation", safe_line(text, MAX_CAUSE_CHARS)))
     recovered = incident.resolution not in CLOSED_PHRASES
     if (

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from watchdog.domain.model import Evidence, ExpressionFacts, Json, Listing, Observation, Outcome
 from watchdog.domain.rules import preference
+from watchdog.expression_failures import describe_error, describe_failure
 from watchdog.expressions import Expression, ExpressionError
 from watchdog.net.errors import ProbeError
 from watchdog.net.phases import PhaseTimer
@@ -39,24 +40,33 @@ class ExpressionContext:
             if not problem and expression.evaluate_bool(self.variables):
                 return ExpectationResult("", "", "true")
         except ExpressionError as error:
-            problem = str(error)
+            problem = describe_error(expression, str(error), self.variables)
         if problem:
             return ExpectationResult(
                 "expectation.evaluation_failed",
-                f"{expression.text} cannot be evaluated: {problem}",
+                f"an expression cannot be evaluated: {problem}",
                 f"cannot be evaluated: {problem}",
             )
         observed = expression.observed_value_text(self.variables)
+        message = describe_failure(expression, self.variables, self.value_templates)
         return ExpectationResult(
             "expectation.failed",
-            expression.failure_message(self.variables, self.value_templates),
-            "false" if observed is None else f"false: observed {observed}",
+            message,
+            f"false: {message}" if observed is None else f"false: observed {observed}",
         )
 
     def preference_listings(self, expressions: Iterable[Expression], observed_at: int) -> dict[str, Listing]:
         """The listing of these expressions; empty if there are none."""
         facts = {e.text: ExpressionFacts(self.evaluate_expectation(e).message) for e in expressions}
         return {preference.RULE_NAME: Listing(observed_at, facts)} if facts else {}
+
+
+def join_failures(results: Iterable[ExpectationResult]) -> tuple[str, str]:
+    """The reason of the first expression that is not met, and what each of them shows; empty if all are met."""
+    failures = [result for result in results if result.reason]
+    if not failures:
+        return "", ""
+    return failures[0].reason, "; ".join(dict.fromkeys(failure.message for failure in failures))
 
 
 def observation_from_error(error: ProbeError, phase_timer: PhaseTimer) -> Observation:

@@ -14,7 +14,7 @@ from watchdog.net.errors import ProbeError
 from watchdog.net.http_evidence import parse_response_body, response_excerpt, response_facts
 from watchdog.net.targets import HttpTarget
 from watchdog.probes.base import Probe, RunContext
-from watchdog.probes.expectations import ExpressionContext, observation_from_error
+from watchdog.probes.expectations import ExpressionContext, join_failures, observation_from_error
 
 if TYPE_CHECKING:
     from watchdog.net.http import HttpResponse
@@ -87,14 +87,12 @@ class HttpProbe(Probe):
         reason, message = "", ""
         if not is_success and not self.expect:
             reason, message = f"http.{response.status}", f"HTTP {response.status}, expected 2xx"
-        expectation_facts: dict[str, Json] = {}
-        for expression in self.expectations:
-            result = expression_context.evaluate_expectation(expression)
-            expectation_facts[expression.text] = result.evidence
-            if result.reason and not reason:
-                reason, message = result.reason, result.message
-                if not is_success and "status" not in expression.used_variables:
-                    message = f"HTTP {response.status}: {message}"
+        results = [(e, expression_context.evaluate_expectation(e)) for e in self.expectations]
+        expectation_facts: dict[str, Json] = {e.text: result.evidence for e, result in results}
+        if (broken := join_failures(result for _, result in results))[0]:
+            reason, message = broken
+            if not is_success and not any(result.reason and "status" in e.used_variables for e, result in results):
+                message = f"HTTP {response.status}: {message}"
         facts = response_facts(response) | ({"expect": expectation_facts} if expectation_facts else {})
         return Observation(
             Outcome.FAIL if reason else Outcome.PASS,

@@ -27,7 +27,7 @@ from watchdog.domain.rules import task as task_rule
 from watchdog.net.errors import ProbeError
 from watchdog.net.targets import McpTarget
 from watchdog.probes.base import Probe, RunContext
-from watchdog.probes.expectations import ExpressionContext, observation_from_error
+from watchdog.probes.expectations import ExpressionContext, join_failures, observation_from_error
 from watchdog.probes.mcp_health import find_health_failure, reports_unhealthy, server_error_text
 from watchdog.probes.mcp_tasks import TaskList, describe_missing_task_list, parse_task_list
 
@@ -222,11 +222,9 @@ class McpProbe(Probe):
                 state_updates[NEW_TASKS_STATE_KEY] = NewTasksRecord(task_list.first_listed_at).to_json()
         expression_context = self._build_expression_context(session)
         reason, message = self._find_failure(session, task_list, expression_context)
-        expectation_facts: dict[str, Json] = {}
-        for expression in self.expectations:
-            result = expression_context.evaluate_expectation(expression)
-            expectation_facts[expression.text] = result.evidence
-            reason, message = (reason, message) if reason else (result.reason, result.message)
+        results = {e.text: expression_context.evaluate_expectation(e) for e in self.expectations}
+        expectation_facts: dict[str, Json] = {text: result.evidence for text, result in results.items()}
+        reason, message = (reason, message) if reason else join_failures(results.values())
         if reason == "expectation.failed" and reports_unhealthy(session.tool_result):
             error = server_error_text(session.tool_result)
             message = f"{message}: {error}" if error else message

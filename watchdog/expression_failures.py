@@ -1,0 +1,244 @@
+"""Why an expression is false, as a sentence about the values that it reads: never the expression itself.
+
+The text is taken apart at its operators, and its parts are evaluated one by one: `a && b` is explained by the parts
+that are false, `body.items.all(i, i.ok)` by the first element that breaks it: "body.items[3].ok is false".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from watchdog.domain.model import Json
+from watchdog.domain.text import to_single_line
+from watchdog.expressions import Expression, ExpressionError, compile_expression, find_tokens
+
+MAX_SEARCHED_ELEMENTS = 1_000
+"""Elements of a list that are evaluated one by one to find the first that breaks a condition."""
+MAX_DEPTH = 5
+"""How deep conditions inside conditions are explained."""
+MAX_SENTENCE_CHARS = 500
+UNEXPLAINED = "an expression is false"
+_METHOD_PHRASES = {
+    "contains": ("does not contain", "contains"),
+    "startsWith": ("does not start with", "starts with"),
+    "endsWith": ("does not end with", "ends with"),
+    "matches": ("does not match", "matches"),
+}
+"""By method: if it is false, and if it is true."""
+_PATH_PATTERN = r"[A-Za-z_]\w*(?:\.\w+|\[[^\[\]]*\])*"
+
+
+@dataclass(frozen=True, slots=True)
+class _Scope:
+    """The variables that a part of an expression can use."""
+
+    variable_types: Mapping[str, str]
+    values: Mapping[str, Json]
+    templates: Mapping[str, str]
+    display_names: Mapping[str, str]
+    """Of the variables of `all` and `exists`: what they stand for, such as `body.items[3]`."""
+    depth: int = 0
+
+    def bind(self, name: str, value: Json, display_name: str) -> _Scope:
+        return replace(
+            self,
+            variable_types={**self.variable_types, name: "dyn"},
+            values={**self.values, name: value},
+            display_names={**self.display_names, name: display_name},
+            depth=self.depth + 1,
+        )
+
+    def compile(self, text: str) -> Expression:
+        return compile_expression(text, self.variable_types, must_be_bool=False)
+
+    def show(self, text: str) -> str:
+        """A part of the expression, with what its bound variables stand for."""
+        for name, display_name in self.display_names.items():
+            text = re.sub(rf"(?<![\w.]){re.escape(name)}(?!\w)", display_name.replace("\\", r"\\"), text)
+        return to_single_line(text)
+
+
+def describe_failure(expression: Expression, values: Mapping[str, Json], templates: Mapping[str, str] = {}) -> str:
+    """Why it is false: "body.failed is 61, expected <= 50".
+
+    `templates`: by what is compared, how its value is worded, instead of "status is {}": "HTTP {}".
+    """
+    scope = _Scope(expression.variable_types, values, templates, {})
+    sentence = _describe_false(expression.text, scope)
+    return to_single_line(sentence, MAX_SENTENCE_CHARS)
+
+
+def _describe_false(text: str, scope: _Scope) -> str:
+    if scope.depth > MAX_DEPTH:
+        return UNEXPLAINED
+    text = _strip_parentheses(text)
+    try:
+        return _describe_false_part(text, scope)
+    except ExpressionError as error:
+        return _relate_error(str(error), scope)
+
+
+def _describe_false_part(text: str, scope: _Scope) -> str:
+    tokens = find_tokens(text)
+    if any(token.text == "?" for token in tokens if not token.depth):
+        return _describe_conditional(text, scope)
+    for operator, separator in (("||", ", and "), ("&&", "; ")):
+        if len(parts := _split(text, operator)) > 1:
+            broken = [part for part in parts if not _is_true(part, scope)]
+            return separator.join(dict.fromkeys(_describe_false(part, scope) for part in broken)) or UNEXPLAINED
+    expression = scope.compile(text)
+    if sentence := expression.describe_comparison(scope.values, scope.templates, scope.show):
+        return sentence
+    if tokens[0].text == "!":
+        return _describe_true(_strip_parentheses(text[tokens[0].end :]), scope)
+    if sentence := _describe_call(text, scope):
+        return sentence
+    expression.evaluate_value(scope.values)  # raises an error if that is why it is not true
+    return f"{scope.show(text)} is false" if _is_path(text) else UNEXPLAINED
+
+
+def _describe_conditional(text: str, scope: _Scope) -> str:
+    condition, _, rest = (part.strip() for part in _cut(text, "?"))
+    then, _, otherwise = (part.strip() for part in _cut(rest, ":"))
+    return _describe_false(then if _is_true(condition, scope) else otherwise, scope)
+
+
+def _describe_true(text: str, scope: _Scope) -> str:
+    """Why the negation of a part is false."""
+    if call := _find_call(text):
+        if call.name in _METHOD_PHRASES and call.receiver:
+            return f"{scope.show(call.receiver)} {_METHOD_PHRASES[call.name][1]} {scope.show(call.arguments[0])}"
+        if call.name == "has":
+            return f"{scope.show(call.arguments[0])} is present"
+    if len(sides := _cut(text, "in")) == 3 and sides[1]:
+        return f"{scope.show(sides[2])} contains {scope.show(sides[0])}"
+    return f"{scope.show(text)} is true" if _is_path(text) else UNEXPLAINED
+
+
+class _Call(NamedTuple):
+    """A call at the end of a text: `receiver.name(arguments)`."""
+
+    receiver: str
+    name: str
+    arguments: Sequence[str]
+
+
+def _describe_call(text: str, scope: _Scope) -> str:
+    """Empty if the text is no call that can be explained."""
+    call = _find_call(text)
+    if call is None:
+        return ""
+    if call.name == "has" and not call.receiver:
+        path, _, field = call.arguments[0].rpartition(".")
+        return f"{scope.show(path)} has no field '{field}'"
+    if call.name in _METHOD_PHRASES and call.receiver:
+        return f"{scope.show(call.receiver)} {_METHOD_PHRASES[call.name][0]} {scope.show(call.arguments[0])}"
+    if call.name in ("all", "exists", "exists_one") and len(call.arguments) == 2:
+        return _describe_macro(call, scope)
+    return ""
+
+
+def _describe_macro(call: _Call, scope: _Scope) -> str:
+    elements = scope.compile(call.receiver).evaluate_value(scope.values)
+    if not isinstance(elements, list | dict):
+        return UNEXPLAINED
+    name = scope.show(call.receiver) if _is_path(call.receiver) else "the list"
+    if call.name == "exists":
+        return f"no element of {name} fits: it has {len(elements)}" if elements else f"{name} is empty"
+    variable, condition = call.arguments[0].strip(), call.arguments[1]
+    keys = list(elements) if isinstance(elements, dict) else range(len(elements))
+    fitting = 0
+    for key in list(keys)[:MAX_SEARCHED_ELEMENTS]:
+        value, label = (key, repr(key)) if isinstance(elements, dict) else (elements[key], f"{name}[{key}]")
+        inner = scope.bind(variable, value, label)
+        if _is_true(condition, inner):
+            fitting += 1
+        elif call.name == "all":
+            return _describe_false(condition, inner)
+    return f"{fitting} elements of {name} fit, expected exactly 1" if call.name == "exists_one" else UNEXPLAINED
+
+
+def describe_error(expression: Expression, error: str, values: Mapping[str, Json]) -> str:
+    """Why it cannot be evaluated. If an element of a list is the reason, it is named: "body.items[3] has no field
+    'ok'"."""
+    call = _find_call(_strip_parentheses(expression.text))
+    if call is None or call.name != "all" or len(call.arguments) != 2:
+        return error
+    scope = _Scope(expression.variable_types, values, {}, {})
+    try:
+        sentence = _describe_macro(call, scope)
+    except ExpressionError:
+        return error
+    return error if sentence == UNEXPLAINED else to_single_line(sentence, MAX_SENTENCE_CHARS)
+
+
+def _relate_error(error: str, scope: _Scope) -> str:
+    """An error in a condition about an element, related to that element."""
+    related = scope.show(error)
+    if related != error or not scope.display_names:
+        return related
+    return f"{list(scope.display_names.values())[-1]}: {error}"
+
+
+def _is_true(text: str, scope: _Scope) -> bool:
+    """Whether a part is true; a part that cannot be evaluated is not."""
+    try:
+        return scope.compile(text).evaluate_value(scope.values) is True
+    except ExpressionError:
+        return False
+
+
+# --- taking a text apart
+
+
+def _is_path(text: str) -> bool:
+    return text not in ("true", "false") and re.fullmatch(_PATH_PATTERN, text.strip()) is not None
+
+
+def _strip_parentheses(text: str) -> str:
+    """Without parentheses around the whole text."""
+    while True:
+        text = text.strip()
+        tokens = find_tokens(text)
+        encloses = len(tokens) > 2 and tokens[0].text == "(" and tokens[-1].text == ")"
+        if not encloses or any(token.depth == 0 for token in tokens[1:-1]):
+            return text
+        text = text[tokens[0].end : tokens[-1].start]
+
+
+def _split(text: str, operator: str) -> list[str]:
+    """The parts between the operators of this kind at the top level."""
+    parts, start = [], 0
+    for token in find_tokens(text):
+        if token.depth == 0 and token.text == operator:
+            parts.append(text[start : token.start])
+            start = token.end
+    return [*parts, text[start:]]
+
+
+def _cut(text: str, operator: str) -> tuple[str, str, str]:
+    """The text before and after the first operator of this kind at the top level, as `str.partition`."""
+    token = next((token for token in find_tokens(text) if token.depth == 0 and token.text == operator), None)
+    return (text, "", "") if token is None else (text[: token.start], operator, text[token.end :])
+
+
+def _find_call(text: str) -> _Call | None:
+    """The call that the whole text is; None: it is something else."""
+    tokens = find_tokens(text)
+    top = [token for token in tokens if token.depth == 0]
+    if not tokens or tokens[-1].text != ")" or not top:
+        return None
+    opening = next(token for token in reversed(top) if token.text == "(")
+    before = [token for token in top if token.end <= opening.start]
+    if not before or not re.fullmatch(r"[A-Za-z_]\w*", before[-1].text):
+        return None
+    receiver = ""
+    if len(before) > 1:
+        if before[-2].text != ".":
+            return None
+        receiver = text[: before[-2].start].strip()
+    arguments = _split(text[opening.end : tokens[-1].start], ",")
+    return _Call(receiver, before[-1].text, [argument.strip() for argument in arguments])
