@@ -64,7 +64,6 @@ class DeliveryState(StrEnum):
     """What became of a notification."""
 
     WAITING = "waiting"
-    """To be sent, or sent again."""
     SENT = "sent"
     """Its receiver has confirmed it."""
     MERGED = "merged"
@@ -72,8 +71,7 @@ class DeliveryState(StrEnum):
     UNDELIVERED = "undelivered"
     """Retries were given up; it stays visible."""
     UNCONFIRMED = "unconfirmed"
-    """It was sent several times, and no response shows whether it arrived. Sent again once an hour while its incident
-    is open."""
+    """Sent several times, and no response shows whether it arrived. Sent again while the incident is open."""
 
 
 class RemediationState(StrEnum):
@@ -166,8 +164,7 @@ class Observation:
     """The facts that rules evaluate, by rule."""
     evidence: Evidence = Evidence()
     state_updates: Mapping[str, Json] = field(default_factory=dict)
-    """Changes of the probe's state, stored with the result and handed to its next runs. None deletes a key. The `name`
-    of an object is shown to people, so secrets in it are masked."""
+    """Changes of the probe's state for its next runs; None deletes a key. An object's `name` is shown, so it is masked."""
     retryable: bool = False
     """It failed in transport or with a 5xx, so another attempt within the run may succeed."""
     rerun_at: int | None = None
