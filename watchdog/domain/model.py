@@ -164,7 +164,7 @@ class Observation:
     """The facts that rules evaluate, by rule."""
     evidence: Evidence = Evidence()
     state_updates: Mapping[str, Json] = field(default_factory=dict)
-    """Changes of the probe's state for its next runs; None deletes a key. An object's `name` is shown, so it is masked."""
+    """Changes of the probe's state for its next runs; None deletes a key. An object's `name` is masked."""
     retryable: bool = False
     """It failed in transport or with a 5xx, so another attempt within the run may succeed."""
     rerun_at: int | None = None

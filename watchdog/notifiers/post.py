@@ -123,6 +123,7 @@ def require_confirmation(response: ReceiverResponse, confirm: Expression | None)
 
 def _evaluate_confirm(confirm: Expression, response: ReceiverResponse, body: Json) -> tuple[bool, str]:
     """Whether the expression is true, and why not."""
+    from watchdog.expression_failures import describe_failure
     from watchdog.expressions import ExpressionError
 
     values: dict[str, Json] = {"status": response.status, "headers": dict(response.headers), "body": body}
@@ -130,7 +131,7 @@ def _evaluate_confirm(confirm: Expression, response: ReceiverResponse, body: Jso
         is_confirmed = confirm.evaluate_bool(values)
     except ExpressionError as error:
         return False, f"{confirm.text} cannot be evaluated: {error}"
-    return is_confirmed, "" if is_confirmed else confirm.failure_message(values)
+    return is_confirmed, "" if is_confirmed else describe_failure(confirm, values)
 
 
 def _parse_retry_after(value: str | None, now: int) -> float | None:
