@@ -63,6 +63,9 @@ class TlsHandshake:
         except ssl.SSLError as ssl_error:
             error = error_from_exception(ssl_error)
             raise (error and await self._explain(error)) or ssl_error from None
+        except ConnectionError as connection_error:  # event loops differ in whether they pass on the alert before it
+            error = error_from_exception(connection_error)
+            raise (error and await self.explain_lost_connection(error)) or connection_error from None
         phase_timer.end_phase("tls")
         chain = read_chain(writer.get_extra_info("ssl_object"), verified=self.tls.verify)
         return self._earliest_expiry([parse_certificate(der) for der in chain])
@@ -96,12 +99,12 @@ class TlsHandshake:
         problem = "the server rejects the client certificate"
         return ProbeError.from_reason("tls.client_certificate_rejected", "tls", problem=problem)
 
-    async def explain_lost_connection(self, error: ProbeError, phase_timer: PhaseTimer) -> ProbeError:
-        """From TLS 1.3 on, a server that misses the client certificate completes the handshake and closes the
+    async def explain_lost_connection(self, error: ProbeError) -> ProbeError:
+        """A more specific error, if the connection was lost before the first byte of the first response.
+
+        From TLS 1.3 on, a server that misses the client certificate completes the handshake and closes the
         connection then; some do so without a TLS alert."""
-        is_lost = (
-            error.reason in ("connection.closed", "connection.reset") and phase_timer.current_phase == "first_byte"
-        )
+        is_lost = error.reason in ("connection.closed", "connection.reset", "connection.lost")
         if not is_lost or self.tls.cert_file or not (await self._inspect_server()).requests_client_certificate:
             return error
         explained = ProbeError.from_reason("tls.client_certificate", "tls")

@@ -15,6 +15,7 @@ from watchdog.domain.text import shorten
 from watchdog.net.connector import Connector, format_socket_address
 from watchdog.net.content_encoding import ContentDecoder, UnsupportedEncodingError
 from watchdog.net.errors import ProbeError, error_from_exception
+from watchdog.net.foreign_protocol import MAX_BANNER_BYTES, foreign_protocol_error
 from watchdog.net.handshake import TlsHandshake
 from watchdog.net.phases import PhaseTimer
 from watchdog.net.redact import redact_url
@@ -147,8 +148,8 @@ async def _send_single_request(connector: Connector, request: HttpRequest, url: 
         response, headers, body = await _ResponseReader(connection, reader, request.phase_timer).read()
     except Exception as exception:
         if error := error_from_exception(exception):
-            if url.scheme == "https":
-                error = await handshake.explain_lost_connection(error, request.phase_timer)
+            if url.scheme == "https" and request.phase_timer.current_phase == "first_byte":
+                error = await handshake.explain_lost_connection(error)
             error.facts.setdefault("address", peer_address)
             raise error from None
         raise
@@ -235,7 +236,9 @@ class _ResponseReader:
                     raise ProbeError("connection.closed", "connection closed by the server", retryable=True)
                 self._phase_timer.end_phase("first_byte")
                 self._phase_timer.start_phase("body")
-                self._response_start = data[:200]
+                self._response_start = data[:MAX_BANNER_BYTES]
+                if foreign := foreign_protocol_error(data):
+                    raise foreign
             self._raw_bytes_read += len(data)
             self._connection.receive_data(data)
         return event
@@ -244,23 +247,12 @@ class _ResponseReader:
         translated = error_from_exception(error) or ProbeError.from_reason("protocol.invalid_response")
         if translated.reason == "protocol.invalid_response":
             facts = translated.facts
-            translated = _foreign_protocol_error(self._response_start) or translated
+            translated = foreign_protocol_error(self._response_start) or translated
             translated.facts |= facts
         translated.excerpt = self._response_start.decode(errors="replace")
         return translated
 
 
-def _foreign_protocol_error(response_start: bytes) -> ProbeError | None:
-    """The error of a response that is not HTTP/1; None if it begins like HTTP/1."""
-    if response_start[:3] in (b"\x15\x03\x00", b"\x15\x03\x01", b"\x15\x03\x02", b"\x15\x03\x03"):  # a TLS alert
-        return ProbeError.from_reason("protocol.tls_required")
-    if response_start[3:9] in (_HTTP2_SETTINGS, _HTTP2_GOAWAY) or response_start.startswith(b"HTTP/2"):
-        return ProbeError.from_reason("protocol.http2_only")
-    return None if response_start.startswith(b"HTTP/") else ProbeError.from_reason("protocol.not_http")
-
-
-_HTTP2_SETTINGS, _HTTP2_GOAWAY = b"\x04\0\0\0\0\0", b"\x07\0\0\0\0\0"
-"""Type, flags and stream of the frames that an HTTP/2 server sends first."""
 _BODY_TOO_LONG_MESSAGE = f"the body is longer than {MAX_BODY_BYTES // 1024} KiB"
 
 

@@ -31,6 +31,14 @@ _CHECKS = (
         "Check the path: it often ends in `/mcp` or `/sse`.",
     ),
     _failure(
+        "mcp.wrong_transport",
+        "Wrong MCP transport",
+        "The server at the URL speaks the other of the two HTTP transports of MCP: streamable HTTP (`url`) or the "
+        "older one with server-sent events (`sse`).",
+        "Configure the option that the message names.",
+        sentence="the server speaks {spoken}: use `{option}` instead of `{configured}`",
+    ),
+    _failure(
         "mcp.unsupported_version",
         "Unsupported MCP version",
         "The server supports no version of MCP that Watchdog supports.",

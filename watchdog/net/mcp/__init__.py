@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from watchdog.net.mcp.client import McpClient, McpTool, SessionPlan, SessionResult, measure_phase
-from watchdog.net.mcp.http import McpHttpEndpoint
+from watchdog.net.mcp.http_transport import McpHttpEndpoint
 from watchdog.net.mcp.session import McpSession, connect_mcp_client
 from watchdog.net.mcp.stdio import McpServerCommand
 

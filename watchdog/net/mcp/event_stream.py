@@ -14,7 +14,7 @@ MAX_HELD_EVENT_BYTES = 64 << 10
 """Size up to which an event is held until it is complete. A longer one is passed on as it is."""
 _END_OF_EVENT = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 _EVENT_NAME = re.compile(rb"^event:[ ]?(.*?)\r?$", re.MULTILINE)
-_DATA_LINE = re.compile(rb"^data:[ ]?(.*?)\r?$", re.MULTILINE)
+EVENT_DATA_LINE = re.compile(rb"^data:[ ]?(.*?)\r?$", re.MULTILINE)
 _NAMES_OF_MCP = (b"message", b"endpoint", b"")
 
 
@@ -45,7 +45,9 @@ class EventNameNormalizer:
     The SDK ignores such events, so it would wait for a reply that has arrived.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, expects_endpoint: bool) -> None:
+        """`expects_endpoint`: the event that names the address of requests belongs to the SSE transport."""
+        self._expects_endpoint = expects_endpoint
         self.has_error = False
         """Whether an event with a JSON-RPC error has passed."""
         self._held = b""
@@ -71,6 +73,10 @@ class EventNameNormalizer:
         if "error" in message:
             self.has_error = True
         name = _EVENT_NAME.search(event)
+        if name is not None and name[1] == b"endpoint" and not self._expects_endpoint:
+            raise ProbeError.from_reason(
+                "mcp.wrong_transport", spoken="the SSE transport", option="sse", configured="url"
+            )
         if not message or name is None or name[1] in _NAMES_OF_MCP:
             return event
         if "result" in message:
@@ -85,7 +91,7 @@ def _parse_message(event: bytes) -> dict[str, Json]:
     if b'"error"' not in event and b"event:" not in event:
         return {}
     try:
-        message = json.loads(b"\n".join(line[1] for line in _DATA_LINE.finditer(event)))
+        message = json.loads(b"\n".join(line[1] for line in EVENT_DATA_LINE.finditer(event)))
     except (ValueError, RecursionError):
         return {}
     return message if isinstance(message, dict) and "jsonrpc" in message else {}

@@ -4,131 +4,59 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from typing import Any
 
 import anyio
 import httpcore2
 import httpx2
-from mcp import MCPError
 from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
-from mcp.shared.message import SessionMessage
-from mcp.types import CONNECTION_CLOSED, PARSE_ERROR
 
 from watchdog.domain.model import Json
-from watchdog.net.connector import Connector, format_socket_address
+from watchdog.net.connector import Connector
 from watchdog.net.content_encoding import ContentDecoder, UnsupportedEncodingError
 from watchdog.net.errors import ProbeError, error_from_exception
-from watchdog.net.handshake import TlsHandshake
-from watchdog.net.mcp.client import MAX_ERROR_EXCERPT_CHARS, MessageSender
+from watchdog.net.mcp.client import MAX_ERROR_EXCERPT_CHARS
 from watchdog.net.mcp.event_stream import ByteOrderMarkRemover, EventNameNormalizer
+from watchdog.net.mcp.http_connection import NetworkBackend
 from watchdog.net.mcp.http_response import ResponseInfo
+from watchdog.net.mcp.http_transport import (
+    MAX_SESSION_RESPONSE_BYTES,
+    READ_CHUNK_BYTES,
+    HttpTransport,
+    McpHttpEndpoint,
+)
 from watchdog.net.phases import PhaseTimer
-from watchdog.net.tls import TlsConfig
-from watchdog.net.url import parse_url
 
-MAX_SESSION_RESPONSE_BYTES = 4 << 20
-"""Bytes read in one session, as received and as decompressed; the SDK has no limit of its own."""
-READ_CHUNK_BYTES = 16 << 10
 SESSION_CLOSE_TIMEOUT_S = 0.3
 """Timeout for ending a session."""
-_GATEWAY_REJECTION_STATUSES = frozenset({401, 403, 407, 429, 502, 503, 504})
-
-
-@dataclass(frozen=True, slots=True)
-class McpHttpEndpoint:
-    """An MCP server behind a URL."""
-
-    url: str
-    use_sse: bool = False
-    """Use the transport that preceded streamable HTTP."""
-    headers: Mapping[str, str] = field(default_factory=dict)
-    tls: TlsConfig = field(default_factory=TlsConfig)
-    allow_private_addresses: bool = True
-
-
-class HttpTransport:
-    """An open connection to an MCP server over HTTP.
-
-    Everything that the SDK sends and receives passes through it, so that sizes are bounded, phases timed, and errors
-    kept that the SDK swallows or replaces by its own. `facts` is filled in as connections are made.
-    """
-
-    def __init__(
-        self, connector: Connector, endpoint: McpHttpEndpoint, phase_timer: PhaseTimer, facts: dict[str, Json], now: int
-    ) -> None:
-        self.connector, self.endpoint = connector, endpoint
-        self.phase_timer, self.facts, self.now = phase_timer, facts, now
-        self.incoming: AsyncIterable[SessionMessage | Exception]
-        self.outgoing: MessageSender
-        self.response_info: ResponseInfo | None = None
-        self.transport_error: Exception | None = None
-        """The last error below the SDK, which may swallow it."""
-        self.cancel_session: Callable[[], None] = lambda: None
-        """Ends the session."""
-        self.io_deadline: float | None = None
-        """Loop time at which reading and writing end. None: the caller decides."""
-        self._bytes_read = 0
-
-    def add_bytes_read(self, byte_count: int) -> None:
-        self._bytes_read += byte_count
-        if self._bytes_read > MAX_SESSION_RESPONSE_BYTES:
-            message = f"the server sent more than {MAX_SESSION_RESPONSE_BYTES >> 20} MiB, Watchdog's limit"
-            raise ProbeError("body.too_large", message, is_internal=True)
-
-    @property
-    def rejected_by_gateway(self) -> bool:
-        return self.response_info is not None and self.response_info.status in _GATEWAY_REJECTION_STATUSES
-
-    def record_failure(self, error: Exception) -> None:
-        """Over SSE the SDK ignores the error and keeps waiting, so this ends the session."""
-        self.transport_error = error
-        if self.endpoint.use_sse:
-            self.cancel_session()
-
-    def translate_exception(self, error: Exception) -> ProbeError | None:
-        """Translates an exception that came through the SDK. None: it is a bug."""
-        errors = [error, self.transport_error] if self.transport_error else [error]
-        response = self.response_info
-        if translated := error_from_exception(ExceptionGroup("", errors)) or (response and response.to_error()):
-            return translated
-        if self.endpoint.use_sse and response is not None:  # the stream ended early, or is not a stream of events
-            return response.attach_evidence(ProbeError("mcp.not_mcp", "the event stream is not MCP"))
-        return None
-
-    async def translate_error(self, error: MCPError, *, was_received: bool) -> ProbeError | None:
-        if was_received and self.endpoint.use_sse:  # the SDK makes up errors over streamable HTTP only
-            return None
-        response = self.response_info
-        if self.transport_error is not None and (translated := error_from_exception(self.transport_error)):
-            return translated
-        if response is not None:
-            if translated := response.to_error():
-                return translated
-            if response.status == 202:
-                return ProbeError("mcp.invalid_response", "HTTP 202: the server accepts the request without a reply")
-            if error.code == PARSE_ERROR:
-                return response.attach_evidence(ProbeError("mcp.not_mcp", "the response is not JSON-RPC"))
-        if error.code == CONNECTION_CLOSED and not (response and response.is_jsonrpc_error):
-            return ProbeError("connection.closed", "connection closed before the reply arrived", retryable=True)
-        return None
 
 
 @asynccontextmanager
 async def open_http_transport(
-    connector: Connector, endpoint: McpHttpEndpoint, phase_timer: PhaseTimer, facts: dict[str, Json], now: int
+    connector: Connector,
+    endpoint: McpHttpEndpoint,
+    phase_timer: PhaseTimer,
+    facts: dict[str, Json],
+    now: int,
+    endpoint_event_timeout_s: float,
 ) -> AsyncIterator[HttpTransport]:
-    """Raises ProbeError."""
+    """`endpoint_event_timeout_s`: for SSE, the time within which the server must send its first event. Raises
+    ProbeError."""
+    loop = asyncio.get_running_loop()
     transport = HttpTransport(connector, endpoint, phase_timer, facts, now)
     ssl_context = connector.ssl_context(endpoint.tls) if endpoint.url.startswith("https:") else None
     with anyio.CancelScope() as scope:
         transport.cancel_session = scope.cancel
         try:
-            async with _open_streams(transport, ssl_context):
-                yield transport
+            waiting = loop.call_later(endpoint_event_timeout_s, transport.report_missing_endpoint)
+            try:
+                async with _open_streams(transport, ssl_context):
+                    waiting.cancel()
+                    yield transport
+            finally:
+                waiting.cancel()
         except Exception as exception:
             error = transport.translate_exception(exception)
             if error is None:
@@ -146,7 +74,7 @@ async def open_http_transport(
 async def _open_streams(transport: HttpTransport, ssl_context: ssl.SSLContext | None) -> AsyncIterator[None]:
     url = transport.endpoint.url
     async with httpcore2.AsyncConnectionPool(
-        ssl_context=ssl_context, network_backend=_NetworkBackend(transport)
+        ssl_context=ssl_context, network_backend=NetworkBackend(transport)
     ) as pool:
         client = _create_httpx_client(transport, pool)
         if transport.endpoint.use_sse:
@@ -164,6 +92,21 @@ async def _open_streams(transport: HttpTransport, ssl_context: ssl.SSLContext | 
                 ),
             ):
                 yield
+
+
+@asynccontextmanager
+async def open_http_client(
+    connector: Connector, endpoint: McpHttpEndpoint, now: int
+) -> AsyncIterator[httpx2.AsyncClient]:
+    """A client for single requests to the server, with the same limits."""
+    transport = HttpTransport(connector, endpoint, PhaseTimer(), {}, now)
+    ssl_context = connector.ssl_context(endpoint.tls) if endpoint.url.startswith("https:") else None
+    backend = NetworkBackend(transport)
+    async with (
+        httpcore2.AsyncConnectionPool(ssl_context=ssl_context, network_backend=backend) as pool,
+        _create_httpx_client(transport, pool) as client,
+    ):
+        yield client
 
 
 def _create_httpx_client(transport: HttpTransport, pool: httpcore2.AsyncConnectionPool) -> httpx2.AsyncClient:
@@ -234,7 +177,7 @@ class _ResponseStream(httpx2.AsyncByteStream):
         self._prefetched_chunks: list[bytes] = []
         self._filters: list[ByteOrderMarkRemover | EventNameNormalizer] = [ByteOrderMarkRemover()]
         if response_info.content_type == "text/event-stream":
-            response_info.events = EventNameNormalizer()
+            response_info.events = EventNameNormalizer(expects_endpoint=transport.endpoint.use_sse)
             self._filters.append(response_info.events)
 
     async def prefetch_body_start(self) -> None:
@@ -277,87 +220,3 @@ class _ResponseStream(httpx2.AsyncByteStream):
         for body_filter in self._filters:
             data = (body_filter.feed(data) if data else b"") + body_filter.flush()
         return data
-
-
-class _NetworkBackend(httpcore2.AsyncNetworkBackend):
-    """Connects through the shared connector: names resolved in threads, addresses filtered, phases timed."""
-
-    def __init__(self, transport: HttpTransport) -> None:
-        self._transport = transport
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,  # noqa: ASYNC109 - httpcore2's interface
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> httpcore2.AsyncNetworkStream:
-        transport = self._transport
-        is_first = "address" not in transport.facts
-        phase_timer = transport.phase_timer if is_first else PhaseTimer()  # only the first connection is timed
-        async with asyncio.timeout_at(transport.io_deadline):
-            sock = await transport.connector.connect(
-                host, port, phase_timer, transport.endpoint.allow_private_addresses
-            )
-            transport.facts["address"] = format_socket_address(sock.getpeername())
-            reader, writer = await asyncio.open_connection(sock=sock, limit=READ_CHUNK_BYTES)
-        return _NetworkStream(reader, writer, transport, phase_timer)
-
-
-class _NetworkStream(httpcore2.AsyncNetworkStream):
-    """A connection whose bytes are counted and whose TLS handshake is timed."""
-
-    def __init__(
-        self,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-        transport: HttpTransport,
-        phase_timer: PhaseTimer,
-    ) -> None:
-        self._reader, self._writer, self._transport, self._phase_timer = reader, writer, transport, phase_timer
-
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 - httpcore2's interface
-        async with asyncio.timeout_at(self._transport.io_deadline):
-            data = await self._reader.read(min(max_bytes, READ_CHUNK_BYTES))
-        self._transport.add_bytes_read(len(data))
-        return data
-
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109 - httpcore2's interface
-        try:
-            async with asyncio.timeout_at(self._transport.io_deadline):
-                self._writer.write(buffer)
-                await self._writer.drain()
-        except OSError as error:  # the response may arrive before everything is sent
-            raise httpcore2.WriteError(str(error)) from error
-
-    async def start_tls(
-        self,
-        ssl_context: ssl.SSLContext,
-        server_hostname: str | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109 - httpcore2's interface
-    ) -> httpcore2.AsyncNetworkStream:
-        transport, endpoint = self._transport, self._transport.endpoint
-        handshake = TlsHandshake(
-            transport.connector,
-            parse_url(endpoint.url),
-            endpoint.tls,
-            endpoint.allow_private_addresses,
-            transport.now,
-        )
-        try:
-            async with asyncio.timeout_at(transport.io_deadline):
-                expiry = await handshake.perform(self._writer, self._phase_timer)
-        except Exception:
-            await self.aclose()
-            raise
-        transport.facts["cert_days"] = expiry.days
-        return self
-
-    async def aclose(self) -> None:
-        self._writer.transport.abort()
-
-    def get_extra_info(self, info: str) -> Any:
-        if info == "is_readable":  # an idle connection that is readable was closed by the server
-            return self._reader.at_eof() or self._writer.is_closing()
-        return self._writer.get_extra_info(info)

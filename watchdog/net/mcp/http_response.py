@@ -9,7 +9,7 @@ import httpx2
 
 from watchdog.net.errors import ProbeError
 from watchdog.net.mcp.client import MAX_ERROR_EXCERPT_CHARS
-from watchdog.net.mcp.event_stream import EventNameNormalizer
+from watchdog.net.mcp.event_stream import EVENT_DATA_LINE, EventNameNormalizer
 from watchdog.net.redact import redact_url
 
 
@@ -73,3 +73,16 @@ class ResponseInfo:
         if is_json_reply or self.content_type == "text/event-stream":
             return None
         return ProbeError("mcp.not_mcp", f"expected an MCP response, got {self.content_type or 'an empty one'}")
+
+
+def has_jsonrpc_message(content: bytes) -> bool:
+    """Whether a body is a JSON-RPC message, or a stream of events with one."""
+    return any(_is_jsonrpc_message(text) for text in (content, *EVENT_DATA_LINE.findall(content)))
+
+
+def _is_jsonrpc_message(text: bytes) -> bool:
+    try:
+        message = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(message, dict) and "jsonrpc" in message

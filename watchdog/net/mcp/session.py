@@ -22,8 +22,10 @@ from watchdog.net.mcp.client import (
     create_mcp_client,
     measure_phase,
 )
-from watchdog.net.mcp.http import McpHttpEndpoint, open_http_transport
+from watchdog.net.mcp.http import open_http_transport
+from watchdog.net.mcp.http_transport import McpHttpEndpoint
 from watchdog.net.mcp.stdio import McpServerCommand, open_stdio_transport
+from watchdog.net.mcp.transport_mismatch import find_transport_mismatch
 from watchdog.net.phases import PhaseTimer
 
 UNKNOWN_ERA = ""
@@ -91,7 +93,7 @@ async def connect_mcp_client(
         remaining_s = timeout_s - (perf_counter() - started)
         opening: AbstractAsyncContextManager[Transport]
         if isinstance(target, McpHttpEndpoint):
-            opening = open_http_transport(connector, target, phase_timer, result.facts, now)
+            opening = open_http_transport(connector, target, phase_timer, result.facts, now, remaining_s / 2)
         else:
             opening = open_stdio_transport(target, phase_timer, result.facts, remaining_s)
         async with AsyncExitStack() as stack:
@@ -128,6 +130,9 @@ async def connect_mcp_client(
         if _count_cancellations() > cancellations_before:
             raise asyncio.CancelledError from error
         error.record_phase(phase_timer)
+        if isinstance(target, McpHttpEndpoint) and not result.protocol_era:
+            remaining_s = timeout_s - (perf_counter() - started)
+            raise (await find_transport_mismatch(connector, target, error, now, remaining_s) or error) from None
         raise
 
 

@@ -1,0 +1,115 @@
+"""The connections of the SDK's HTTP client: through the shared connector, limited, timed, and checked."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Iterable
+from typing import Any
+
+import httpcore2
+
+from watchdog.net.connector import format_socket_address
+from watchdog.net.errors import error_from_exception
+from watchdog.net.foreign_protocol import foreign_protocol_error
+from watchdog.net.handshake import TlsHandshake
+from watchdog.net.mcp.http_transport import READ_CHUNK_BYTES, HttpTransport
+from watchdog.net.phases import PhaseTimer
+from watchdog.net.url import parse_url
+
+
+class NetworkBackend(httpcore2.AsyncNetworkBackend):
+    """Connects through the shared connector: names resolved in threads, addresses filtered, phases timed."""
+
+    def __init__(self, transport: HttpTransport) -> None:
+        self._transport = transport
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109 - httpcore2's interface
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore2.AsyncNetworkStream:
+        transport = self._transport
+        is_first = "address" not in transport.facts
+        phase_timer = transport.phase_timer if is_first else PhaseTimer()  # only the first connection is timed
+        async with asyncio.timeout_at(transport.io_deadline):
+            sock = await transport.connector.connect(
+                host, port, phase_timer, transport.endpoint.allow_private_addresses
+            )
+            transport.facts["address"] = format_socket_address(sock.getpeername())
+            reader, writer = await asyncio.open_connection(sock=sock, limit=READ_CHUNK_BYTES)
+        return NetworkStream(reader, writer, transport, phase_timer)
+
+
+class NetworkStream(httpcore2.AsyncNetworkStream):
+    """A connection whose bytes are counted and whose TLS handshake is timed."""
+
+    def __init__(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        transport: HttpTransport,
+        phase_timer: PhaseTimer,
+    ) -> None:
+        self._reader, self._writer, self._transport, self._phase_timer = reader, writer, transport, phase_timer
+        self._has_received = False
+        self._handshake: TlsHandshake | None = None
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 - httpcore2's interface
+        try:
+            async with asyncio.timeout_at(self._transport.io_deadline):
+                data = await self._reader.read(min(max_bytes, READ_CHUNK_BYTES))
+                if not data and self._handshake and not self._has_received:
+                    raise ConnectionResetError
+        except ConnectionError as lost:
+            error = error_from_exception(lost)
+            if self._has_received or self._handshake is None or error is None:
+                raise
+            raise await self._handshake.explain_lost_connection(error) from None
+        if data and not self._has_received and (foreign := foreign_protocol_error(data)):
+            raise foreign
+        self._has_received = True
+        self._transport.add_bytes_read(len(data))
+        return data
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109 - httpcore2's interface
+        try:
+            async with asyncio.timeout_at(self._transport.io_deadline):
+                self._writer.write(buffer)
+                await self._writer.drain()
+        except OSError as error:  # the response may arrive before everything is sent
+            raise httpcore2.WriteError(str(error)) from error
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - httpcore2's interface
+    ) -> httpcore2.AsyncNetworkStream:
+        transport, endpoint = self._transport, self._transport.endpoint
+        self._handshake = handshake = TlsHandshake(
+            transport.connector,
+            parse_url(endpoint.url),
+            endpoint.tls,
+            endpoint.allow_private_addresses,
+            transport.now,
+        )
+        try:
+            async with asyncio.timeout_at(transport.io_deadline):
+                expiry = await handshake.perform(self._writer, self._phase_timer)
+        except Exception:
+            await self.aclose()
+            raise
+        transport.facts["cert_days"] = expiry.days
+        return self
+
+    async def aclose(self) -> None:
+        self._writer.transport.abort()
+
+    def get_extra_info(self, info: str) -> Any:
+        if info == "is_readable":  # an idle connection that is readable was closed by the server
+            return self._reader.at_eof() or self._writer.is_closing()
+        return self._writer.get_extra_info(info)

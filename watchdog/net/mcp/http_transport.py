@@ -1,0 +1,107 @@
+"""The state of a connection to an MCP server over HTTP, and the translation of its errors."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Callable, Mapping
+from dataclasses import dataclass, field
+
+from mcp import MCPError
+from mcp.shared.message import SessionMessage
+from mcp.types import CONNECTION_CLOSED, PARSE_ERROR
+
+from watchdog.domain.model import Json
+from watchdog.net.connector import Connector
+from watchdog.net.errors import ProbeError, error_from_exception
+from watchdog.net.mcp.client import MessageSender
+from watchdog.net.mcp.http_response import ResponseInfo
+from watchdog.net.phases import PhaseTimer
+from watchdog.net.tls import TlsConfig
+
+MAX_SESSION_RESPONSE_BYTES = 4 << 20
+"""Bytes read in one session, as received and as decompressed; the SDK has no limit of its own."""
+READ_CHUNK_BYTES = 16 << 10
+_GATEWAY_REJECTION_STATUSES = frozenset({401, 403, 407, 429, 502, 503, 504})
+
+
+@dataclass(frozen=True, slots=True)
+class McpHttpEndpoint:
+    """An MCP server behind a URL."""
+
+    url: str
+    use_sse: bool = False
+    """Use the transport that preceded streamable HTTP."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    tls: TlsConfig = field(default_factory=TlsConfig)
+    allow_private_addresses: bool = True
+
+
+class HttpTransport:
+    """An open connection to an MCP server over HTTP.
+
+    Everything that the SDK sends and receives passes through it, so that sizes are bounded, phases timed, and errors
+    kept that the SDK swallows or replaces by its own. `facts` is filled in as connections are made.
+    """
+
+    def __init__(
+        self, connector: Connector, endpoint: McpHttpEndpoint, phase_timer: PhaseTimer, facts: dict[str, Json], now: int
+    ) -> None:
+        self.connector, self.endpoint = connector, endpoint
+        self.phase_timer, self.facts, self.now = phase_timer, facts, now
+        self.incoming: AsyncIterable[SessionMessage | Exception]
+        self.outgoing: MessageSender
+        self.response_info: ResponseInfo | None = None
+        self.transport_error: Exception | None = None
+        """The last error below the SDK, which may swallow it."""
+        self.cancel_session: Callable[[], None] = lambda: None
+        """Ends the session."""
+        self.io_deadline: float | None = None
+        """Loop time at which reading and writing end. None: the caller decides."""
+        self._bytes_read = 0
+
+    def add_bytes_read(self, byte_count: int) -> None:
+        self._bytes_read += byte_count
+        if self._bytes_read > MAX_SESSION_RESPONSE_BYTES:
+            message = f"the server sent more than {MAX_SESSION_RESPONSE_BYTES >> 20} MiB, Watchdog's limit"
+            raise ProbeError("body.too_large", message, is_internal=True)
+
+    @property
+    def rejected_by_gateway(self) -> bool:
+        return self.response_info is not None and self.response_info.status in _GATEWAY_REJECTION_STATUSES
+
+    def record_failure(self, error: Exception) -> None:
+        """Over SSE the SDK ignores the error and keeps waiting, so this ends the session."""
+        self.transport_error = error
+        if self.endpoint.use_sse:
+            self.cancel_session()
+
+    def report_missing_endpoint(self) -> None:
+        """Over SSE the SDK waits without a limit for the event that names the address of requests."""
+        if self.response_info is not None:
+            self.record_failure(ProbeError("mcp.not_mcp", "the event stream names no endpoint"))
+
+    def translate_exception(self, error: Exception) -> ProbeError | None:
+        """Translates an exception that came through the SDK. None: it is a bug."""
+        errors = [error, self.transport_error] if self.transport_error else [error]
+        response = self.response_info
+        if translated := error_from_exception(ExceptionGroup("", errors)) or (response and response.to_error()):
+            return translated
+        if self.endpoint.use_sse and response is not None:  # the stream ended early, or is not a stream of events
+            return response.attach_evidence(ProbeError("mcp.not_mcp", "the event stream is not MCP"))
+        return None
+
+    async def translate_error(self, error: MCPError, *, was_received: bool) -> ProbeError | None:
+        if was_received and self.endpoint.use_sse:  # the SDK makes up errors over streamable HTTP only
+            return None
+        response = self.response_info
+        if self.transport_error is not None and (translated := error_from_exception(self.transport_error)):
+            return translated
+        if response is not None:
+            if translated := response.to_error():
+                return translated
+            if response.status == 202:
+                return ProbeError("mcp.invalid_response", "HTTP 202: the server accepts the request without a reply")
+            if error.code == PARSE_ERROR:
+                return response.attach_evidence(ProbeError("mcp.not_mcp", "the response is not JSON-RPC"))
+        if error.code == CONNECTION_CLOSED and not (response and response.is_jsonrpc_error):
+            return ProbeError("connection.closed", "connection closed before the reply arrived", retryable=True)
+        return None

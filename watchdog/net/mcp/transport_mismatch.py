@@ -1,0 +1,91 @@
+"""Finds out that a server speaks the other HTTP transport: `url` and `sse` are easily mixed up."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from dataclasses import replace
+
+import httpx2
+
+from watchdog.domain.reasons import family
+from watchdog.net.connector import Connector
+from watchdog.net.errors import ProbeError, error_from_exception
+from watchdog.net.mcp.http import open_http_client
+from watchdog.net.mcp.http_response import has_jsonrpc_message
+from watchdog.net.mcp.http_transport import McpHttpEndpoint
+
+CHECK_TIMEOUT_S = 2.0
+MAX_CHECKED_BYTES = 16 << 10
+_ENDPOINT_EVENT = re.compile(rb"^event:[ ]?endpoint\s", re.MULTILINE)
+_INITIALIZE = {
+    "jsonrpc": "2.0",
+    "id": 1,
+    "method": "initialize",
+    "params": {
+        "protocolVersion": "2025-06-18",
+        "capabilities": {},
+        "clientInfo": {"name": "watchdog-monitor", "version": "1"},
+    },
+}
+_UNRELATED_STATUSES = ("http.401", "http.403", "http.407", "http.429")
+
+
+def _may_be_transport_mismatch(error: ProbeError) -> bool:
+    """Whether the failure of a negotiation is one that the wrong transport causes: a response was received, and it is
+    neither a server error nor about access."""
+    if family(error.reason) == "http":
+        return error.reason.startswith("http.4") and error.reason not in _UNRELATED_STATUSES
+    return error.reason in ("mcp.not_mcp", "mcp.invalid_response", "mcp.rpc_error")
+
+
+async def find_transport_mismatch(
+    connector: Connector, endpoint: McpHttpEndpoint, error: ProbeError, now: int, timeout_s: float
+) -> ProbeError | None:
+    """The error that names the transport which the server speaks, with the evidence of `error`, which the negotiation
+    has raised. None: the server does not speak the other transport either."""
+    if not _may_be_transport_mismatch(error):
+        return None
+    check = _speaks_streamable_http if endpoint.use_sse else _speaks_sse
+    try:
+        async with asyncio.timeout(min(CHECK_TIMEOUT_S, timeout_s)):
+            # As a client of SSE: with the other transport, GET is answered without a request.
+            async with open_http_client(connector, replace(endpoint, use_sse=True), now) as client:
+                if not await check(client, endpoint.url):
+                    return None
+    except Exception as exception:
+        if error_from_exception(exception):
+            return None  # the first error stays as it is
+        raise
+    spoken, option = ("streamable HTTP", "url") if endpoint.use_sse else ("the SSE transport", "sse")
+    configured = "sse" if endpoint.use_sse else "url"
+    mismatch = ProbeError.from_reason("mcp.wrong_transport", spoken=spoken, option=option, configured=configured)
+    mismatch.facts, mismatch.phase, mismatch.excerpt = error.facts, error.phase, error.excerpt
+    return mismatch
+
+
+async def _speaks_sse(client: httpx2.AsyncClient, url: str) -> bool:
+    async with client.stream("GET", url, headers={"Accept": "text/event-stream"}) as response:
+        content = b""
+        async for chunk in response.aiter_bytes():
+            content += chunk
+            if _ENDPOINT_EVENT.search(content):
+                return True
+            if len(content) > MAX_CHECKED_BYTES:
+                break
+    return False
+
+
+async def _speaks_streamable_http(client: httpx2.AsyncClient, url: str) -> bool:
+    headers = {"Accept": "application/json, text/event-stream", "Content-Type": "application/json"}
+    content, session_id = b"", ""
+    async with client.stream("POST", url, content=json.dumps(_INITIALIZE), headers=headers) as response:
+        session_id = response.headers.get("mcp-session-id", "")
+        async for chunk in response.aiter_bytes():
+            content += chunk
+            if has_jsonrpc_message(content) or len(content) > MAX_CHECKED_BYTES:
+                break
+    if session_id:
+        await client.delete(url, headers={"Mcp-Session-Id": session_id})
+    return has_jsonrpc_message(content)
