@@ -110,7 +110,6 @@ ENDLESS = {
     ),
     "a body stops half-way": (send_parts(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc", delay_s=60), "body"),
     "interim answers drip": (send_forever(b"HTTP/1.1 103 Early Hints\r\n\r\n", 0.1), "body"),
-    "a database answers": (send_parts(b"J\0\0\0\n8.0.36\0", delay_s=60), "body"),
 }
 
 
@@ -234,6 +233,14 @@ def test_a_response_that_is_not_http_is_evidence(run: Run) -> None:
     assert exchange.error.excerpt.startswith("SSH-2.0-OpenSSH_9.2p1")
     assert "illegal status line" in exchange.error.facts["detail"]
     assert exchange.error.facts["address"].startswith("127.0.0.1:")
+
+
+@pytest.mark.parametrize("banner", [b"J\0\0\0\n8.0.36\0", b"SSH-2.0-OpenSSH_9.2p1\r\n", b"220 mail ESMTP", b"+OK"])
+def test_a_banner_is_named_before_the_deadline(run: Run, banner: bytes) -> None:
+    """The service keeps the connection open, as it waits for its own protocol."""
+    exchange = run(ask(send_parts(banner, delay_s=60)))
+    assert exchange.error.reason == "protocol.not_http"
+    assert exchange.error.excerpt == banner.decode()
 
 
 async def request_without_server(url: str, **request: Any) -> Exchange:

@@ -229,6 +229,8 @@ class _ResponseReader:
     async def _next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
         while (event := self._connection.next_event()) is h11.NEED_DATA:
             if self._raw_bytes_read:
+                if foreign := foreign_protocol_error(self._response_start):
+                    raise foreign
                 await asyncio.sleep(0)  # a read returns at once while data is buffered; let other tasks run
             data = await self._reader.read(READ_CHUNK_BYTES)
             if not self._raw_bytes_read:
@@ -237,8 +239,6 @@ class _ResponseReader:
                 self._phase_timer.end_phase("first_byte")
                 self._phase_timer.start_phase("body")
                 self._response_start = data[:MAX_BANNER_BYTES]
-                if foreign := foreign_protocol_error(data):
-                    raise foreign
             self._raw_bytes_read += len(data)
             self._connection.receive_data(data)
         return event

@@ -343,7 +343,7 @@ SSE_FAULTS: list[tuple[str, dict[str, Any], str, str]] = [
 )
 def test_a_fault_over_server_sent_events(responses: dict[str, Any], reason: str, message: str) -> None:
     async def go() -> None:
-        async with running_raw_server(responses) as raw:
+        async with running_raw_server({"initialize": RawMcpResponse(404), **responses}) as raw:
             observation = await run_mcp_probe({"sse": raw.url}, timeout_s=5)
             assert (observation.reason, observation.message) == (reason, message)
 

@@ -1,4 +1,4 @@
-"""A server of another kind than configured is named as such at once: another transport, another protocol, mutual TLS."""
+"""A server of another kind than configured is named at once: another transport, another protocol, mutual TLS."""
 
 from __future__ import annotations
 

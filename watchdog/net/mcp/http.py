@@ -39,6 +39,7 @@ async def open_http_transport(
     endpoint: McpHttpEndpoint,
     phase_timer: PhaseTimer,
     facts: dict[str, Json],
+    *,
     now: int,
     endpoint_event_timeout_s: float,
 ) -> AsyncIterator[HttpTransport]:

@@ -93,7 +93,14 @@ async def connect_mcp_client(
         remaining_s = timeout_s - (perf_counter() - started)
         opening: AbstractAsyncContextManager[Transport]
         if isinstance(target, McpHttpEndpoint):
-            opening = open_http_transport(connector, target, phase_timer, result.facts, now, remaining_s / 2)
+            opening = open_http_transport(
+                connector,
+                target,
+                phase_timer,
+                result.facts,
+                now=now,
+                endpoint_event_timeout_s=remaining_s / 2,
+            )
         else:
             opening = open_stdio_transport(target, phase_timer, result.facts, remaining_s)
         async with AsyncExitStack() as stack:

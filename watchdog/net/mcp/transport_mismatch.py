@@ -36,7 +36,7 @@ def _may_be_transport_mismatch(error: ProbeError) -> bool:
     """Whether the failure of a negotiation is one that the wrong transport causes: a response was received, and it is
     neither a server error nor about access."""
     if family(error.reason) == "http":
-        return error.reason.startswith("http.4") and error.reason not in _UNRELATED_STATUSES
+        return 400 <= error.facts.get("status", 0) < 500 and error.reason not in _UNRELATED_STATUSES
     return error.reason in ("mcp.not_mcp", "mcp.invalid_response", "mcp.rpc_error")
 
 
