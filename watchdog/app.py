@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from secrets import token_hex
 from typing import TYPE_CHECKING
 
 import structlog
 
+from watchdog.config.definitions import ConfigDefinitions, digest_of
 from watchdog.config.load import LoadedConfig
 from watchdog.domain.model import LOCAL_LOCATION, DestinationFacts
 from watchdog.domain.routing import RoutingTable
@@ -23,7 +26,8 @@ from watchdog.resources import resource_path
 from watchdog.server import WebServer
 from watchdog.service.check_in_log import CheckInLog
 from watchdog.service.check_ins import CHECK_IN_FLUSH_INTERVAL_S, CheckInReceiver
-from watchdog.service.clock import Clock, wall_clock_ms
+from watchdog.service.clock import Clock, SharedClock, wall_clock_ms
+from watchdog.service.membership import LeaseKeeper
 from watchdog.service.notifications import NotificationSender
 from watchdog.service.registration import build_registered_probe
 from watchdog.service.remediation import RemediationRunner
@@ -35,8 +39,8 @@ from watchdog.store.migrate import upgrade_schema
 from watchdog.store.read.destinations import load_failing_destinations
 from watchdog.store.write.check_ins import CheckInStore
 from watchdog.store.write.claims import SlotClaimer
+from watchdog.store.write.members import MemberConfiguration, Membership
 from watchdog.store.write.outbox import Outbox
-from watchdog.store.write.probe_registry import register_probes
 from watchdog.store.write.recorder import ResultRecorder
 from watchdog.store.write.remediations import RemediationStore
 from watchdog.store.write.watermark import Watermark
@@ -82,7 +86,7 @@ async def run_app(loaded_config: LoadedConfig, clock: Clock = wall_clock_ms) -> 
                 service.add_task("flush_check_ins", check_in_receiver.flush_check_ins, CHECK_IN_FLUSH_INTERVAL_S)
             await service.start()
             try:
-                yield RunningApp(loaded_config, service, store_executor, clock, check_in_receiver)
+                yield RunningApp(loaded_config, service, store_executor, service.clock, check_in_receiver)
             finally:
                 await service.stop()
     finally:
@@ -90,25 +94,24 @@ async def run_app(loaded_config: LoadedConfig, clock: Clock = wall_clock_ms) -> 
 
 
 async def build_service(
-    loaded_config: LoadedConfig, store_executor: StoreExecutor, network: Network, clock: Clock
+    loaded_config: LoadedConfig, store_executor: StoreExecutor, network: Network, local_clock: Clock
 ) -> MonitoringService:
-    """Register the probes and build the service, without starting it."""
+    """Become a member, register the probes and build the service, without starting it."""
     config, database, mask = loaded_config.config, store_executor.database, loaded_config.mask
-    routes = _build_routing_table(loaded_config)
+    clock = SharedClock(local_clock, database)
     notifiers = config.notifiers_by_destination()
     configured_probes: list[Probe] = list(config.probes)
     if notifiers:
         configured_probes.append(build_service_probe(store_executor, notifiers))
-    registered_probes = [
-        build_registered_probe(probe, loaded_config.probe_yaml.get(probe.id, ""), mask) for probe in configured_probes
-    ]
-    registry = await store_executor.run_write(
-        register_probes, database, registered_probes, clock(), LOCAL_LOCATION, routes.without_resolved
-    )
+    configuration = build_member_configuration(loaded_config, configured_probes)
+    membership = Membership(database, make_member_id(), configuration, LOCAL_LOCATION)
+    lease_keeper = LeaseKeeper(membership, store_executor, clock)
+    await lease_keeper.join()
+    registry = membership.registry
     probe_by_id = {probe.id: probe for probe in configured_probes}
-    probes = {database_id: probe_by_id[registered.info.id] for database_id, registered in registry.items()}
+    probes = {database_id: probe_by_id[probe.info.id] for database_id, probe in registry.configured_ids.items()}
     watermark = Watermark(database, LOCAL_LOCATION)
-    recorder = ResultRecorder(database, watermark, registry, routes)
+    recorder = ResultRecorder(database, watermark, registry)
     claims = SlotClaimer(database, watermark, recorder, registry)
     service_probe_id = next((id for id, probe in probes.items() if isinstance(probe, ServiceProbe)), None)
 
@@ -125,6 +128,7 @@ async def build_service(
         clock=clock,
         public_url=config.server.public_url,
         on_receiver_change=run_service_probe_soon,
+        may_notify=membership.notifies,
     )
     remediation_runner = None
     if remediated := {database_id: probe for database_id, probe in probes.items() if probe.remediation is not None}:
@@ -142,6 +146,7 @@ async def build_service(
         network=network,
         mask=mask,
         clock=clock,
+        lease_keeper=lease_keeper,
         remediation_runner=remediation_runner,
     )
 
@@ -155,6 +160,28 @@ def build_service_probe(store_executor: StoreExecutor, destinations: Iterable[st
         return {name: failing.get(name, DestinationFacts(None)) for name in names}
 
     return ServiceProbe(load_destination_facts=load_facts)
+
+
+def make_member_id() -> str:
+    """Names this process to people, and is unique."""
+    return f"{socket.gethostname()}-{os.getpid()}-{token_hex(3)}"
+
+
+def build_member_configuration(loaded_config: LoadedConfig, configured_probes: Sequence[Probe]) -> MemberConfiguration:
+    """`configured_probes`: those of the configuration, and the built-in one, which observes the destinations."""
+    definitions, routes = ConfigDefinitions(loaded_config), _build_routing_table(loaded_config)
+    destinations, probe_definitions = definitions.destination_definitions(), definitions.probe_definitions()
+    registered_probes = [
+        build_registered_probe(
+            probe,
+            loaded_config.probe_yaml.get(probe.id, ""),
+            loaded_config.mask,
+            routes,
+            probe_definitions.get(probe.id) or digest_of(sorted(destinations)),
+        )
+        for probe in configured_probes
+    ]
+    return MemberConfiguration(definitions.digest, registered_probes, routes, destinations)
 
 
 def _build_routing_table(loaded_config: LoadedConfig) -> RoutingTable:
@@ -217,6 +244,7 @@ def create_asgi_app(app: RunningApp) -> ASGIApp:
         run_read_query=app.store_executor.run_read_query,
         clock=app.clock,
         not_ready_reason=app.service.not_ready_reason,
+        list_notes=lambda show_names: app.service.lease_keeper.notes(show_names=show_names),
         status_page=status_page,
         api_keys=[ApiKey(key.name, key.role, key.key.get_secret_value()) for key in config.access.api_keys],
         destination_addresses={destination: notifier.recipient for destination, notifier in notifiers.items()},
@@ -240,6 +268,8 @@ async def serve(loaded_config: LoadedConfig, listen_socket: socket.socket) -> No
             url=f"http://{format_socket_address(listen_socket.getsockname())}/",
             probe_count=len(loaded_config.config.probes),
             destination_count=len(loaded_config.config.notifiers_by_destination()),
+            member=app.service.lease_keeper.membership.member_id,
+            revision=app.service.lease_keeper.membership.revision,
         )
         await shutdown.wait()
         log.info("stopping")

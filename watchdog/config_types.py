@@ -188,6 +188,8 @@ class LoadContext:
 
     base_dir: Path = Path()
     secrets: list[str] = field(default_factory=list)
+    secret_files: dict[str, str] = field(default_factory=dict)
+    """Secret -> the path of its file, as written."""
 
 
 def _load_context(info: ValidationInfo) -> LoadContext:
@@ -250,6 +252,7 @@ class ConfigModel(BaseModel):
                 try:
                     data[name] = read_secret_file(_load_context(info).base_dir / path)
                     _load_context(info).secrets.append(data[name])
+                    _load_context(info).secret_files[data[name]] = path
                 except ValueError as e:
                     errors.append(((key,), str(e)))
         if errors:

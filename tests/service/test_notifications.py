@@ -11,6 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.support.store import INTERVAL_MS, START_AT, StoreHarness, make_registered_probe, make_results
+from watchdog.domain.membership import LEASE_MS, MEMBER_HISTORY_MS
 from watchdog.domain.model import IncidentEvent, Json
 from watchdog.domain.routing import RoutingTable
 from watchdog.net import Network, SecretMask
@@ -388,16 +389,16 @@ async def test_a_bug_in_a_notifier_is_retried_and_names_no_internals(harness: Se
 async def test_a_notification_for_an_unknown_destination_waits_and_becomes_undelivered(
     harness: SenderHarness,
 ) -> None:
-    notifiers, harness.sender.notifiers = harness.sender.notifiers, {}
+    harness.sender.notifiers = {}
     open_incident(harness)
     await harness.deliver()
     await harness.sender.expire_orphans()
     assert [(row["state"], row["attempts"]) for row in harness.rows()] == [("waiting", 0)]
-    harness.now += MAX_NOTIFICATION_AGE_MS
-    harness.sender.notifiers = notifiers
+    harness.now += MEMBER_HISTORY_MS
+    harness.store.membership.renew(harness.now)
     await harness.sender.expire_orphans()
-    assert harness.rows()[0]["state"] == "waiting", "a configured destination is notified, however late"
-    harness.sender.notifiers = {}
+    assert harness.rows()[0]["state"] == "waiting", "a destination that a process has is notified, however late"
+    harness.now += LEASE_MS + MEMBER_HISTORY_MS
     with capture_logs() as log:
         await harness.sender.expire_orphans()
     assert (harness.rows()[0]["state"], harness.rows()[0]["detail"]) == (

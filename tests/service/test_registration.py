@@ -8,12 +8,8 @@ import pytest
 
 from tests.support.service import ScriptedProbe, scripted_probe
 from watchdog.domain.model import Severity
-from watchdog.service.registration import (
-    LATE_RESULT_MARGIN_MS,
-    STALE_AFTER_SLOTS,
-    build_registered_probe,
-    build_schedule,
-)
+from watchdog.domain.registered_probe import STALE_AFTER_SLOTS
+from watchdog.service.registration import LATE_RESULT_MARGIN_MS, build_registered_probe, build_schedule
 
 SECOND, MINUTE, HOUR, DAY = 1_000, 60_000, 3_600_000, 86_400_000
 

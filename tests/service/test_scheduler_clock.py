@@ -21,7 +21,8 @@ from watchdog.domain.schedule import IntervalSchedule
 from watchdog.net import Network, SecretMask
 from watchdog.probes.base import Probe, RunContext
 from watchdog.service import scheduler
-from watchdog.service.clock import wall_clock_ms
+from watchdog.service.clock import SharedClock, wall_clock_ms
+from watchdog.service.membership import LeaseKeeper
 from watchdog.service.notifications import NotificationSender
 from watchdog.service.scheduler import MonitoringService, RetentionPolicy
 from watchdog.service.store_executor import StoreExecutor
@@ -68,6 +69,9 @@ class SchedulerHarness:
             network=network,
             mask=mask,
             clock=wall_clock_ms,
+            lease_keeper=LeaseKeeper(
+                self.store.membership, self.store_executor, SharedClock(wall_clock_ms, self.store.database)
+            ),
         )
 
 

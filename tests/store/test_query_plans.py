@@ -27,6 +27,7 @@ from watchdog.domain.model import RecordedResult
 from watchdog.store.database import Database
 from watchdog.store.read.alert_context import load_alert_context
 from watchdog.store.write.check_ins import CheckInStore, ProbeCheckIn
+from watchdog.store.write.members import delete_ended_members
 from watchdog.store.write.retention import delete_expired_rows, roll_up_hours
 
 GROWING_TABLES = (
@@ -105,7 +106,11 @@ def run_every_operation(harness: StoreHarness) -> None:
     check_ins = [ProbeCheckIn(p, CheckIn("x", now, CheckInKind.FAIL)) for p in harness.database_ids]
     assert CheckInStore(harness.database, harness.registry).save_check_ins(check_ins) == set(harness.database_ids)
     send_notifications(harness, now + DAY_MS)
-    harness.outbox.expire_unknown_destinations(["oncall/slack"], now, now + DAY_MS)
+    harness.outbox.expire_unknown_destinations(now + DAY_MS)
+    with harness.database.read_transaction() as connection:
+        assert harness.membership.is_due(connection, now + DAY_MS)
+    harness.membership.renew(now + DAY_MS)
+    delete_ended_members(harness.database, now + DAY_MS)
     roll_up_hours(harness.database, now + DAY_MS)
     delete_expired_rows(harness.database, now + 3 * DAY_MS, DAY_MS, 90 * DAY_MS)
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from watchdog.app import run_app
 from watchdog.config.load import load_config
+from watchdog.domain import registered_probe
 from watchdog.domain.model import IncidentEvent
 from watchdog.notifiers.email import EmailNotifier
 from watchdog.notifiers.slack import SlackNotifier
@@ -32,7 +33,7 @@ from watchdog.store.write.recorder import ResultRecorder
 def shorten_timeouts() -> None:
     """A killed process keeps its lease and its slots in flight for as long as a live one might need: here for less."""
     notifications.SEND_TIMEOUT_S, notifications.NOTIFICATION_LEASE_MS = 4.0, 5_000
-    registration.LATE_RESULT_MARGIN_MS, registration.STALE_AFTER_SLOTS = 1_000, 60
+    registration.LATE_RESULT_MARGIN_MS, registered_probe.STALE_AFTER_SLOTS = 1_000, 60
 
 
 def kill_self(marker: Path) -> None:

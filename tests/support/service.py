@@ -16,6 +16,8 @@ from watchdog.net import Network, SecretMask
 from watchdog.notifiers.base import Notifier
 from watchdog.probes.base import Probe, RunContext
 from watchdog.service import scheduler
+from watchdog.service.clock import SharedClock
+from watchdog.service.membership import LeaseKeeper
 from watchdog.service.notifications import NotificationSender
 from watchdog.service.scheduler import MonitoringService, RetentionPolicy
 from watchdog.service.store_executor import StoreExecutor
@@ -77,7 +79,7 @@ class ServiceHarness:
         self.store = StoreHarness(url, members, routes=RoutingTable({"oncall": destinations}) if destinations else None)
         self.store_executor = StoreExecutor(self.store.database)
         probe_by_id = {probe.id: probe for probe in probes}
-        network, mask = Network(), SecretMask(["hush-hush"])
+        network, mask, clock = Network(), SecretMask(["hush-hush"]), SharedClock(lambda: self.now, self.store.database)
         self.service = MonitoringService(
             probes={id: probe_by_id[registered.info.id] for id, registered in self.store.registry.items()},
             store_executor=self.store_executor,
@@ -95,6 +97,7 @@ class ServiceHarness:
             network=network,
             mask=mask,
             clock=lambda: self.now,
+            lease_keeper=LeaseKeeper(self.store.membership, self.store_executor, clock),
         )
         self.run_executor = self.service.run_executor
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import sqlalchemy as sa
 
 from tests.support.builders import JOB_LIMITS, make_listings
+from watchdog.config.definitions import digest_of
 from watchdog.domain.model import (
     ClaimedSlot,
     Evidence,
@@ -26,10 +29,10 @@ from watchdog.domain.rules import AlertPolicy, AlertStates, fold_results
 from watchdog.domain.schedule import IntervalSchedule, Schedule
 from watchdog.store.database import Database
 from watchdog.store.listings import read_results
-from watchdog.store.tables import RESULT_COLUMNS, metadata, probes, results, staleness_events, watermarks
+from watchdog.store.tables import RESULT_COLUMNS, members, metadata, probes, results, staleness_events, watermarks
 from watchdog.store.write.claims import SlotClaimer
+from watchdog.store.write.members import MemberConfiguration, Membership
 from watchdog.store.write.outbox import LeasedNotification, Outbox
-from watchdog.store.write.probe_registry import register_probes
 from watchdog.store.write.recorder import ResultRecorder
 from watchdog.store.write.watermark import Watermark
 
@@ -38,6 +41,7 @@ START_AT = 1_700_000_040_000
 INTERVAL_MS = 60_000
 LOCATION = "local"
 LEASE_MS = 30_000
+_MEMBER_NUMBERS = count(1)
 
 
 def make_registered_probe(
@@ -71,6 +75,33 @@ def make_registered_probes(count: int, interval_ms: int = INTERVAL_MS, **policy:
         make_registered_probe(f"p{i:05}", schedule=IntervalSchedule(interval_ms, i * interval_ms // count), **policy)
         for i in range(count)
     ]
+
+
+def make_member_configuration(probes: Iterable[RegisteredProbe], routes: RoutingTable) -> MemberConfiguration:
+    """With the same digest for the same probes and routes."""
+    registered = [
+        replace(
+            probe,
+            definition=probe.definition or f"{describe_probe(probe)} {routes}",
+            routes=routes,
+        )
+        for probe in probes
+    ]
+    destinations = {name: name for names in routes.receivers.values() for name in names}
+    content = [repr((probe.definition, probe.config_yaml)) for probe in registered]
+    return MemberConfiguration(digest_of([*content, repr(routes)]), registered, routes, destinations)
+
+
+def describe_probe(probe: RegisteredProbe) -> str:
+    """What decides how a probe runs, as text."""
+    policy = probe.policy
+    return repr((policy.probe, probe.schedule, policy.failure_threshold, policy.success_threshold, policy.max_lateness))
+
+
+def end_all_members(database: Database, now: int) -> None:
+    """Every member has left in order, so long ago that what no other has is retired at once."""
+    with database.write_transaction() as connection:
+        connection.execute(sa.update(members).values(lease_until=now - LEASE_MS, left_in_order=True))
 
 
 def delete_all_rows(database: Database) -> None:
@@ -113,9 +144,12 @@ class StoreHarness:
             if self._owns_database:
                 metadata.create_all(self.database.writer)
             delete_all_rows(self.database)
-        self.registry = register_probes(self.database, probes, now, LOCATION, self.routes.without_resolved)
+        configuration = make_member_configuration(probes, self.routes)
+        self.membership = Membership(self.database, f"member-{next(_MEMBER_NUMBERS)}", configuration, LOCATION)
+        self.membership.join(now)
+        self.registry = self.membership.registry
         self.watermark = Watermark(self.database, LOCATION)
-        self.recorder = ResultRecorder(self.database, self.watermark, self.registry, self.routes)
+        self.recorder = ResultRecorder(self.database, self.watermark, self.registry)
         self.slot_claimer = SlotClaimer(self.database, self.watermark, self.recorder, self.registry)
         self.outbox = Outbox(self.database)
 

@@ -18,10 +18,12 @@ def liveness_json() -> Json:
     return {"status": "ok"}
 
 
-def readiness_json(not_ready_reason: str, failing_destinations: Sequence[str] = ()) -> Json:
-    """`failing_destinations`: the names of those that get no notifications."""
-    status = {"status": "not ready", "reason": not_ready_reason} if not_ready_reason else {"status": "ready"}
-    return status | ({"failing_receivers": list(failing_destinations)} if failing_destinations else {})
+def readiness_json(not_ready_reason: str, failing_destinations: Sequence[str] = (), notes: Sequence[str] = ()) -> Json:
+    """`failing_destinations`: the names of those that get no notifications. `notes`: what does not keep the service
+    from being ready, and should be known."""
+    readiness = {"status": "not ready", "reason": not_ready_reason} if not_ready_reason else {"status": "ready"}
+    lists = {"failing_receivers": list(failing_destinations), "notes": list(notes)}
+    return readiness | {name: texts for name, texts in lists.items() if texts}
 
 
 def health_json(tasks: Sequence[Json], note: str = "") -> Json:

@@ -11,6 +11,9 @@ from watchdog.cli.common import DEFAULT_CONFIG_PATH, ConfigFileOption, ExitCode,
 from watchdog.cli.output import STATE_COLOURS, OutputFormat, OutputFormatOption, escape_markup, print_list
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from watchdog.domain.membership import MembershipStatus
     from watchdog.store.read.status import ProbeStatus
 
 
@@ -26,11 +29,13 @@ def status_command(
     """
     from watchdog.api.serializers import probe_json
     from watchdog.service.clock import wall_clock_ms
+    from watchdog.store.read.members import load_membership_status
     from watchdog.store.read.status import list_probe_statuses, load_service_status
 
     now = wall_clock_ms()
     with open_read_connection(config) as connection:
         statuses, watermark = list_probe_statuses(connection), load_service_status(connection).watermark
+        membership = load_membership_status(connection, now)
     print_list(
         output,
         statuses,
@@ -43,6 +48,8 @@ def status_command(
     if outdated := _describe_outdated(watermark, now):
         print(f"watchdog: {outdated}", file=sys.stderr)
         states.add("unknown")
+    for line in _describe_members(membership, now):
+        print(f"watchdog: {line}", file=sys.stderr)
     raise typer.Exit(ExitCode.DOWN if "down" in states else ExitCode.UNKNOWN if "unknown" in states else ExitCode.OK)
 
 
@@ -57,6 +64,17 @@ def _describe_outdated(watermark: int | None, now: int) -> str:
     if lag <= MAX_WATERMARK_LAG_MS:
         return ""
     return f"no probe has run for {format_duration_rounded(lag)}: is `watchdog run` running?"
+
+
+def _describe_members(membership: MembershipStatus, now: int) -> Iterator[str]:
+    """What each running process leaves to others, and whether their configurations differ for too long."""
+    from watchdog.domain.membership import difference_warning, membership_notes
+
+    for member, *_ in membership.members:
+        for note in membership_notes(membership._replace(differing_since=None), member.id, now):
+            yield f"{member.id}: {note}"
+    if warning := difference_warning(membership, now):
+        yield warning
 
 
 def _format_row(status: ProbeStatus, now: int) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +17,7 @@ from watchdog.config.defaults import apply_defaults
 from watchdog.config.error_messages import coerce_variables, field_names, translate_errors
 from watchdog.config.models import Config, Receiver, RouteSettings
 from watchdog.config.problems import ConfigError, ConfigProblem, did_you_mean
-from watchdog.config.secrets import collect_secrets, mask_config, redact_problems
+from watchdog.config.secrets import collect_secret_names, collect_secrets, mask_config, redact_problems
 from watchdog.config.sources import MergedSources, load_sources
 from watchdog.config.warnings import find_warnings
 from watchdog.config.yaml_tree import YamlNode, format_key
@@ -39,6 +39,8 @@ class LoadedConfig:
     """Masks every secret of the configuration."""
     warnings: Sequence[ConfigProblem] = ()
     """What is valid but has no effect, such as a route that matches no probe."""
+    secret_names: Mapping[str, str] = field(default_factory=dict)
+    """Value of a variable or secret -> where it is from: `${NAME}`, or the path of a file."""
 
 
 def load_config(path: Path | None, text: str | None = None, env: Mapping[str, str] = os.environ) -> LoadedConfig:
@@ -61,7 +63,8 @@ def load_config(path: Path | None, text: str | None = None, env: Mapping[str, st
     mask = SecretMask(collect_secrets(sources, builder.load_contexts.values(), config))
     probe_yaml = {id: mask(_dump_yaml(node.to_python(raw=True))) for id, (node, _) in probes.items()}
     warnings = [w._replace(message=mask(w.message)) for w in find_warnings(config, sources)]
-    return LoadedConfig(mask_config(config, mask), probe_yaml, mask, tuple(warnings))
+    secret_names = collect_secret_names(sources, builder.load_contexts.values())
+    return LoadedConfig(mask_config(config, mask), probe_yaml, mask, tuple(warnings), secret_names)
 
 
 def _dump_yaml(tree: Any) -> str:

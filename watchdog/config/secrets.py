@@ -20,7 +20,7 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 
 MIN_MASKED_CHARS = 8
 """Values of variables and files are masked from this length on. Shorter ones would mask parts of ordinary words."""
-_SECRET_NAME_PATTERN = re.compile(r"authorization|cookie|token|secret|passw|api[-_]?key|credential", re.IGNORECASE)
+SECRET_NAME_PATTERN = re.compile(r"authorization|cookie|token|secret|passw|api[-_]?key|credential", re.IGNORECASE)
 """Matches the names of headers and environment variables that hold secrets."""
 _URL_PASSWORD_PATTERN = re.compile(r"[a-z][a-z0-9+.-]*://[^/@\s:]*:([^/@\s]+)@", re.IGNORECASE)
 
@@ -29,6 +29,18 @@ def collect_secrets(sources: MergedSources, load_contexts: Iterable[LoadContext]
     """All values to mask: secret fields of any length, and values of variables and files from MIN_MASKED_CHARS on."""
     yield from _model_secrets(config)
     yield from _external_secrets(sources, load_contexts)
+
+
+def collect_secret_names(sources: MergedSources, load_contexts: Iterable[LoadContext]) -> dict[str, str]:
+    """Value -> where it is from, as written: `${NAME}`, or the path of a file."""
+    names: dict[str, str] = {}
+    for node in _interpolated_nodes(sources):
+        names |= {value: f"${{{name}}}" for name, value in node.variables.items() if value}
+        if node.interpolated_text:
+            names.setdefault(node.interpolated_text, str(node.raw_value))
+    for context in load_contexts:
+        names |= context.secret_files
+    return names
 
 
 def mask_config(config: Config, mask: SecretMask) -> Config:
@@ -97,7 +109,7 @@ def _external_secrets(sources: MergedSources, load_contexts: Iterable[LoadContex
             if isinstance(node.value, str) and (password := _URL_PASSWORD_PATTERN.match(node.value)):
                 yield from {password[1], unquote(password[1])}
             for name, entry in node.entries.items():
-                if _SECRET_NAME_PATTERN.search(name) and isinstance(entry.value, str) and not name.endswith("_file"):
+                if SECRET_NAME_PATTERN.search(name) and isinstance(entry.value, str) and not name.endswith("_file"):
                     values += _header_credentials(entry)
     for value in values:
         yield from (text for text in {value, value.strip()} if len(text) >= MIN_MASKED_CHARS)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from watchdog.domain.model import ProbeInfo
+from watchdog.domain.routing import RoutingTable
 from watchdog.domain.rules import AlertPolicy
 from watchdog.domain.schedule import Schedule
+
+STALE_AFTER_SLOTS = 3
+"""A probe is stale after this many slots without a result."""
+NO_ROUTES = RoutingTable({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +23,23 @@ class RegisteredProbe:
     schedule: Schedule
     config_yaml: str
     """The configuration as written, without the values of variables."""
+    definition: str = ""
+    """A digest of everything that decides how the probe runs and who is notified: equal if processes agree on it."""
+    routes: RoutingTable = NO_ROUTES
+    """Decides who is notified of its incidents."""
 
     @property
     def info(self) -> ProbeInfo:
         return self.policy.probe
+
+
+def staleness_threshold_function(schedule: Schedule, max_lateness: int) -> Callable[[int], int]:
+    """`AlertPolicy.staleness_threshold` of a probe: STALE_AFTER_SLOTS slots and the lateness of the last."""
+
+    def staleness_threshold_ms(slot: int) -> int:
+        last_slot = slot
+        for _ in range(STALE_AFTER_SLOTS):
+            last_slot = schedule.next_slot_after(last_slot)
+        return last_slot - slot + max_lateness
+
+    return staleness_threshold_ms

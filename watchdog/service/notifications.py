@@ -75,11 +75,13 @@ class NotificationSender:
         clock: Clock,
         public_url: str = "",
         on_receiver_change: Callable[[], Awaitable[None]] | None = None,
+        may_notify: Callable[[str], bool] = lambda _: True,
     ):
-        """`on_receiver_change`: called when a notification was given up, and when a failing destination confirms."""
+        """`on_receiver_change`: called when a notification was given up, and when a failing destination confirms.
+        `may_notify`: whether a destination of this process is not left to one with a newer configuration."""
         self.store_executor, self.outbox, self.notifiers, self.network = store_executor, outbox, notifiers, network
         self.mask, self.clock, self.public_url = mask, clock, public_url.rstrip("/")
-        self._on_receiver_change = on_receiver_change
+        self._on_receiver_change, self._may_notify = on_receiver_change, may_notify
         self._failing_destinations: set[str] = set()
         self._tasks_by_destination: dict[str, asyncio.Task[None]] = {}
         self._lease_lock = asyncio.Lock()
@@ -91,7 +93,9 @@ class NotificationSender:
         async with self._lease_lock:  # concurrent leases would not see each other's destinations
             if self._stopping:
                 return
-            idle = [name for name in self.notifiers if name not in self._tasks_by_destination]
+            idle = [
+                name for name in self.notifiers if name not in self._tasks_by_destination and self._may_notify(name)
+            ]
             editing = [name for name in idle if self.notifiers[name].edits_messages]
             for leased in await self.store_executor.run_write(
                 self.outbox.lease_due_notifications, self.clock(), NOTIFICATION_LEASE_MS, idle, editing
@@ -268,11 +272,8 @@ class NotificationSender:
                 await self._on_receiver_change()
 
     async def expire_orphans(self) -> None:
-        """Mark notifications as undelivered whose destination has not been configured for MAX_NOTIFICATION_AGE_MS."""
-        now = self.clock()
-        expired = await self.store_executor.run_write(
-            self.outbox.expire_unknown_destinations, list(self.notifiers), now - MAX_NOTIFICATION_AGE_MS, now
-        )
+        """Mark notifications as undelivered whose destination no process has had for a day."""
+        expired = await self.store_executor.run_write(self.outbox.expire_unknown_destinations, self.clock())
         for incident, destination in expired:
             error = "the destination is no longer configured"
             log.error("notification_undelivered", incident=incident, destination=destination, error=error)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from watchdog.domain.model import ProbeInfo
-from watchdog.domain.registered_probe import RegisteredProbe
+from watchdog.config.definitions import digest_of
+from watchdog.domain.model import Json, ProbeInfo
+from watchdog.domain.registered_probe import NO_ROUTES, RegisteredProbe, staleness_threshold_function
+from watchdog.domain.routing import RoutingTable, evaluate_routes
 from watchdog.domain.rules import AlertPolicy
 from watchdog.domain.schedule import CronSchedule, IntervalSchedule, Schedule, interval_phase
 from watchdog.domain.text import replace_unsafe_characters, truncate
@@ -13,8 +15,6 @@ from watchdog.service.runner import MAX_NAME_CHARS
 
 LATE_RESULT_MARGIN_MS = 30_000
 """A result that is stored up to this many ms after its run's deadline is still evaluated."""
-STALE_AFTER_SLOTS = 3
-"""A probe is stale after this many slots without a result."""
 EMPTY_MASK = SecretMask(())
 
 
@@ -24,19 +24,19 @@ def build_schedule(probe: Probe) -> Schedule:
     return IntervalSchedule(probe.every, interval_phase(probe.id, probe.every))
 
 
-def build_registered_probe(probe: Probe, config_yaml: str, mask: SecretMask = EMPTY_MASK) -> RegisteredProbe:
-    """`config_yaml`: the probe's configuration as written.
+def build_registered_probe(
+    probe: Probe,
+    config_yaml: str,
+    mask: SecretMask = EMPTY_MASK,
+    routes: RoutingTable = NO_ROUTES,
+    definition: str = "",
+) -> RegisteredProbe:
+    """`config_yaml`: the probe's configuration as written. `definition`: a digest of it.
 
     Its target and the names of its tasks and jobs are masked as they are in results; otherwise a limit would not match.
     """
     schedule = build_schedule(probe)
     lateness = probe.deadline_ms + LATE_RESULT_MARGIN_MS
-
-    def staleness_threshold_ms(slot: int) -> int:
-        last_slot = slot
-        for _ in range(STALE_AFTER_SLOTS):
-            last_slot = schedule.next_slot_after(last_slot)
-        return last_slot - slot + lateness
 
     def stored_name(name: str) -> str:
         return truncate(replace_unsafe_characters(mask(name)), MAX_NAME_CHARS)
@@ -50,8 +50,27 @@ def build_registered_probe(probe: Probe, config_yaml: str, mask: SecretMask = EM
     )  # fmt: skip
     return RegisteredProbe(
         AlertPolicy(
-            info, staleness_threshold_ms, probe.alert.failure_threshold, probe.alert.success_threshold, lateness
+            info,
+            staleness_threshold_function(schedule, lateness),
+            probe.alert.failure_threshold,
+            probe.alert.success_threshold,
+            lateness,
         ),
         schedule,
         config_yaml,
+        definition=digest_of([definition, _describe_routing(info, routes)]),
+        routes=routes,
     )
+
+
+def _describe_routing(probe: ProbeInfo, routes: RoutingTable) -> Json:
+    """Everything that decides who is notified of a probe's incidents."""
+    applying = [routes.routes[index] for index, mismatch in evaluate_routes(routes.routes, probe) if not mismatch]
+    names = {name for route in applying for name in route.receivers} if routes.routes else set(routes.receivers)
+    destinations = {name: routes.receivers[name] for name in names}
+    without_resolved = {name for receiver in destinations.values() for name in receiver} & routes.without_resolved
+    return [
+        [(route.receivers, route.reason_patterns, route.continue_matching) for route in applying],
+        destinations,
+        sorted(without_resolved),
+    ]

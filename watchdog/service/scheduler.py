@@ -33,12 +33,14 @@ from watchdog.service.background_tasks import BackgroundTask
 from watchdog.service.clock import Clock
 from watchdog.service.event_loop_lag import EventLoopLagMonitor
 from watchdog.service.executor import RunExecutor
+from watchdog.service.membership import LEASE_CHECK_INTERVAL_S, LeaseKeeper
 from watchdog.service.notifications import NotificationSender
 from watchdog.service.remediation import RemediationRunner
 from watchdog.service.runner import ProbeRunner
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.errors import StoreUnavailableError, describe_error
 from watchdog.store.write.claims import SlotClaimer
+from watchdog.store.write.members import delete_ended_members
 from watchdog.store.write.recorder import ResultRecorder
 from watchdog.store.write.retention import delete_expired_rows, roll_up_hours
 
@@ -90,11 +92,13 @@ class MonitoringService:
         network: Network,
         mask: SecretMask,
         clock: Clock,
+        lease_keeper: LeaseKeeper,
         remediation_runner: RemediationRunner | None = None,
     ):
         self.probes, self.store_executor, self.claims, self.recorder = probes, store_executor, claims, recorder
         self.notification_sender, self.retention, self.mask, self.clock = notification_sender, retention, mask, clock
         self._lag_monitor, self._remediation_runner = EventLoopLagMonitor(), remediation_runner
+        self.lease_keeper = lease_keeper
         self.run_executor = RunExecutor(
             ProbeRunner(network, mask, clock, self._lag_monitor, lambda: claims.watermark.uptime_clock.gaps),
             clock,
@@ -120,6 +124,7 @@ class MonitoringService:
         self.add_task("wake", self.evaluate_deadlines, DEADLINE_CHECK_INTERVAL_S)
         self.add_task("deliver", notification_sender.send_due_notifications, SEND_INTERVAL_S)
         self.add_task("maintain", self.run_maintenance, MAINTENANCE_INTERVAL_S)
+        self.add_task("renew_lease", lease_keeper.renew_lease, LEASE_CHECK_INTERVAL_S)
         if remediation_runner is not None:
             self.add_task("remediate", remediation_runner.run_remediations, REMEDIATION_INTERVAL_S)
 
@@ -316,6 +321,7 @@ class MonitoringService:
         """Roll up whole hours, record lost runs, and delete what has expired."""
         now, database = self.clock(), self.store_executor.database
         await self.notification_sender.expire_orphans()
+        await self.store_executor.run_write(delete_ended_members, database, now)
         recorded_until = await self.store_executor.run_write(self.claims.record_lost_runs, now)
         while await self.store_executor.run_write(roll_up_hours, database, recorded_until):
             pass
@@ -335,6 +341,8 @@ class MonitoringService:
         with suppress(TimeoutError):
             async with asyncio.timeout(1), self._claim_lock:
                 pass
+        with suppress(StoreUnavailableError):  # otherwise the lease ends by itself
+            await self.lease_keeper.leave()
         remediating = [self._remediation_runner.stop(SHUTDOWN_GRACE_S)] if self._remediation_runner is not None else []
         await asyncio.gather(self.run_executor.stop(SHUTDOWN_GRACE_S), *remediating)
         async with self._record_lock:  # a batch in progress is stored by now, or back in the buffer

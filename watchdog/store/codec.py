@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any
 
 from watchdog.domain.limits import JobLimits
 from watchdog.domain.model import Json, Outcome, ProbeInfo, Result, Severity
+from watchdog.domain.registered_probe import RegisteredProbe, staleness_threshold_function
+from watchdog.domain.routing import ProbeMatcher, Route, RoutingTable
+from watchdog.domain.rules import AlertPolicy
+from watchdog.domain.schedule import CronSchedule, IntervalSchedule
 from watchdog.domain.text import map_json_strings, replace_unstorable_characters
 from watchdog.store.tables import RESULT_COLUMNS
 
@@ -64,7 +68,83 @@ def probe_info_to_json(info: ProbeInfo) -> str:
 
 
 def probe_info_from_json(database_id: int, text: str) -> ProbeInfo:
-    values: dict[str, Any] = loads(text)
+    """Fields that only a newer version knows are ignored, because its process may share the database."""
+    field_names = {field.name for field in fields(ProbeInfo)}
+    values: dict[str, Any] = {name: value for name, value in loads(text).items() if name in field_names}
     values["tags"], values["severity"] = tuple(values["tags"]), Severity(values["severity"])
     values["job_limits"] = {name: JobLimits.from_json(limits) for name, limits in values["job_limits"].items()}
     return ProbeInfo(database_id=database_id, **values)
+
+
+def probe_policy_to_json(registered: RegisteredProbe) -> str:
+    """How a probe is scheduled and evaluated: what a member needs that does not have it."""
+    policy, schedule = registered.policy, registered.schedule
+    return dumps(
+        {
+            "failure_threshold": policy.failure_threshold,
+            "success_threshold": policy.success_threshold,
+            "max_lateness": policy.max_lateness,
+            "schedule": {field.name: getattr(schedule, field.name) for field in fields(schedule)},
+        }
+    )
+
+
+def registered_probe_from_json(
+    info: ProbeInfo, policy: str, config_yaml: str, definition: str, routes: RoutingTable
+) -> RegisteredProbe:
+    """`policy`: of probe_policy_to_json."""
+    values = loads(policy)
+    schedule_values = values["schedule"]
+    schedule = IntervalSchedule(**schedule_values) if "every" in schedule_values else CronSchedule(**schedule_values)
+    return RegisteredProbe(
+        AlertPolicy(
+            info,
+            staleness_threshold_function(schedule, values["max_lateness"]),
+            values["failure_threshold"],
+            values["success_threshold"],
+            values["max_lateness"],
+        ),
+        schedule,
+        config_yaml,
+        definition=definition,
+        routes=routes,
+    )
+
+
+def routing_to_json(routes: RoutingTable) -> str:
+    return dumps(
+        {
+            "receivers": routes.receivers,
+            "routes": [
+                {
+                    "receivers": route.receivers,
+                    "match": {**asdict(route.match), "tags": sorted(route.match.tags)},
+                    "continue_matching": route.continue_matching,
+                    "reason_patterns": route.reason_patterns,
+                }
+                for route in routes.routes
+            ],
+            "without_resolved": sorted(routes.without_resolved),
+        }
+    )
+
+
+def routing_from_json(text: str) -> RoutingTable:
+    values = loads(text)
+    routes = [
+        Route(
+            tuple(route["receivers"]),
+            ProbeMatcher(
+                **{
+                    **route["match"],
+                    "tags": frozenset(route["match"]["tags"]),
+                    "severity": route["match"]["severity"] and Severity(route["match"]["severity"]),
+                }
+            ),
+            route["continue_matching"],
+            tuple(route["reason_patterns"]),
+        )
+        for route in values["routes"]
+    ]
+    receivers = {name: tuple(destinations) for name, destinations in values["receivers"].items()}
+    return RoutingTable(receivers, tuple(routes), frozenset(values["without_resolved"]))

@@ -76,6 +76,14 @@ class Database:
         with translate_driver_errors(), self.reader.connect() as connection, connection.begin():
             yield connection
 
+    def read_clock(self) -> int | None:
+        """The server's clock, epoch ms; None for SQLite, which has no server."""
+        if not self.is_postgres:
+            return None
+        with self.read_transaction() as connection:
+            query = sa.text("SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint)")
+            return int(connection.execute(query).scalar_one())
+
     def lock_probes(self, connection: sa.Connection, probes: Iterable[int], *, wait: bool = True) -> list[int]:
         """Become the only writer of these probes until the transaction ends; returns the probes that are now locked.
 

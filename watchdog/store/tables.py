@@ -30,6 +30,8 @@ probes = Table(
     Column("config_yaml", Text, nullable=False),  # the configuration as written, without the values of variables
     Column("created_at", BigInteger, nullable=False),  # evaluation starts after this instant
     Column("removed_at", BigInteger),
+    Column("revision", BigInteger),  # of the configuration that this row is from
+    Column("policy", Text),  # JSON: its schedule and how it is evaluated, for members that do not have it
 )  # fmt: skip
 
 schedule = Table(
@@ -40,6 +42,7 @@ schedule = Table(
     Column("next_due", BigInteger, nullable=False, index=True),
     Column("last_slot", BigInteger),
     Column("in_flight", Text, nullable=False),  # JSON: claimed slots that have no result yet
+    Column("probe_definition", Text, nullable=False, server_default=""),  # only members with this one claim slots
 )  # fmt: skip
 
 watermarks = Table(
@@ -53,6 +56,40 @@ downtime = Table(  # gaps during which no process of Watchdog claimed slots
     Column("location", Text, primary_key=True),
     Column("started_at", BigInteger, primary_key=True),
     Column("ended_at", BigInteger, nullable=False),
+)  # fmt: skip
+
+# ---------------------------------------------------------------------------------------------------------- members
+revisions = Table(  # a number for the content of each configuration that was ever loaded; never deleted
+    "revisions", metadata,
+    Column("number", _AUTO_ID_TYPE, primary_key=True, autoincrement=True),
+    Column("digest", Text, nullable=False, unique=True),
+    Column("created_at", BigInteger, nullable=False),
+    Column("routing", Text),  # JSON: receivers and routes, for members that do not have them
+)  # fmt: skip
+
+members = Table(  # the processes that share the database, and those of the last day
+    "members", metadata,
+    Column("id", Text, primary_key=True),
+    Column("revision", BigInteger, nullable=False),
+    Column("started_at", BigInteger, nullable=False),
+    Column("lease_until", BigInteger, nullable=False),
+    Column("left_in_order", Boolean, nullable=False),
+)  # fmt: skip
+
+revision_probes = Table(  # the probes that a member's configuration has
+    "revision_probes", metadata,
+    Column("revision", BigInteger, primary_key=True),
+    Column("probe_id", Text, primary_key=True),
+    Column("definition", Text, nullable=False),  # a digest
+    sqlite_with_rowid=False,
+)  # fmt: skip
+
+revision_destinations = Table(  # the destinations that a member's configuration has
+    "revision_destinations", metadata,
+    Column("revision", BigInteger, primary_key=True),
+    Column("destination", Text, primary_key=True),
+    Column("definition", Text, nullable=False),  # a digest
+    sqlite_with_rowid=False,
 )  # fmt: skip
 
 # ---------------------------------------------------------------------------------------------------------- results

@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from fastapi import FastAPI
 from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from watchdog.store.read.query import ReadQueryRunner
@@ -27,6 +28,7 @@ def create_app(
     run_read_query: ReadQueryRunner,
     clock: Callable[[], int],
     not_ready_reason: Callable[[], str],
+    list_notes: Callable[[bool], Sequence[str]] = lambda _: (),
     status_page: StatusPageConfig,
     api_keys: Iterable[ApiKey] = (),
     destination_addresses: Mapping[str, str] = MappingProxyType({}),
@@ -35,7 +37,8 @@ def create_app(
 ) -> FastAPI:
     """The application with all routes but check-ins, which CheckInEndpoint puts in front of it.
 
-    `clock`: epoch ms. `not_ready_reason`: why the service is not ready, for people; empty if it is. `api_keys`: without
+    `clock`: epoch ms. `not_ready_reason`: why the service is not ready, for people; empty if it is. `list_notes`: what
+    else operators should know, with or without the names of probes. `api_keys`: without
     any, operators' pages are available only on this machine. `destination_addresses`: "oncall/slack" -> "#oncall".
     `config_warnings`: what in the configuration has no effect, a line each.
     `mcp_app`: answers requests to `/mcp`, and lives as long as the application.
@@ -51,12 +54,17 @@ def create_app(
         config_warnings=config_warnings,
     )
     app = FastAPI(title="Watchdog", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lambda _: mcp_app)
+
+    def notes(request: Request) -> Sequence[str]:
+        return list_notes(context.authenticator.is_operator(request))
+
     app.include_router(
         create_public_router(
             renderer,
             status_pages,
             run_read_query,
             not_ready_reason=not_ready_reason,
+            notes=notes,
             clock=clock,
             destinations=destination_addresses,
         )

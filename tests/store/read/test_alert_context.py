@@ -13,6 +13,7 @@ from tests.support.store import (
     LOCATION,
     START_AT,
     StoreHarness,
+    end_all_members,
     make_recorded_result,
     make_registered_probe,
     make_result,
@@ -224,6 +225,7 @@ def test_a_long_incident_is_counted_without_evaluating_all_of_it(
 def test_the_context_outlives_the_probe_and_its_results(database: Database) -> None:
     harness = StoreHarness(database, [make_registered_probe(failure_threshold=1)])
     (opened,) = harness.record_each(*make_results(harness.database_ids[0], "f"))
+    end_all_members(database, at(5))
     StoreHarness(database, [], now=at(5), create_schema=False)
     with harness.database.write_transaction() as connection:
         connection.execute(sa.delete(results))

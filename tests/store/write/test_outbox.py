@@ -6,6 +6,7 @@ from collections.abc import Callable
 from threading import Thread
 
 import pytest
+import sqlalchemy as sa
 
 from tests.support.store import (
     INTERVAL_MS,
@@ -13,17 +14,19 @@ from tests.support.store import (
     START_AT,
     DatabasePair,
     StoreHarness,
+    end_all_members,
     make_registered_probe,
     make_registered_probes,
     make_result,
     make_results,
 )
+from watchdog.domain.formatting import DAY_MS, HOUR_MS
 from watchdog.domain.model import DestinationFacts, IncidentEvent
 from watchdog.domain.routing import RoutingTable
 from watchdog.store import codec
 from watchdog.store.database import Database
 from watchdog.store.read.destinations import load_failing_destinations
-from watchdog.store.tables import cause_changes, destination_backoff, incidents, messages, outbox
+from watchdog.store.tables import cause_changes, destination_backoff, incidents, members, messages, outbox
 from watchdog.store.write.outbox import MIN_CHANGED_INTERVAL_MS, OPENED_SEQ, LeasedNotification
 
 SLOT = START_AT + INTERVAL_MS
@@ -259,25 +262,45 @@ def test_a_process_leases_only_for_its_own_destinations(database: Database) -> N
 
 
 def test_a_notification_for_an_unknown_destination_is_given_up(database: Database) -> None:
+    """Given up a day after the last member that had it; one member's opinion does not count."""
     harness = open_incident(database, EMAIL_AND_SLACK)
     incident = harness.select_rows(outbox)[0]["incident"]
-    assert harness.outbox.expire_unknown_destinations(["oncall/email"], SLOT, SLOT + INTERVAL_MS) == [], "too young"
-    assert (
-        harness.outbox.expire_unknown_destinations(["oncall/email", "oncall/slack"], SLOT + 1, SLOT + INTERVAL_MS) == []
-    ), "configured, however old"
-    assert harness.outbox.expire_unknown_destinations(["oncall/email"], SLOT + 1, SLOT + INTERVAL_MS) == [
-        (incident, "oncall/slack")
-    ]
+    email_only = RoutingTable({"oncall": ("oncall/email",)})
+    other = StoreHarness(database, [make_registered_probe()], routes=email_only, now=SLOT, create_schema=False)
+    harness.membership.renew(SLOT + HOUR_MS)
+    ended_at = SLOT + HOUR_MS + LEASE_MS
+    assert other.outbox.expire_unknown_destinations(ended_at + DAY_MS - 1) == [], "a member had it a day ago"
+    other.membership.renew(ended_at + DAY_MS)
+    assert other.outbox.expire_unknown_destinations(ended_at + DAY_MS) == [(incident, "oncall/slack")]
     assert outbox_states(harness) == ["waiting", "undelivered"]
     row = harness.select_rows(outbox)[1]
-    assert (row["detail"], row["finished_at"]) == ("the destination is no longer configured", SLOT + INTERVAL_MS)
-    assert harness.outbox.expire_unknown_destinations(["oncall/email"], SLOT + 1, SLOT + INTERVAL_MS) == [], "once"
+    assert (row["detail"], row["finished_at"]) == ("the destination is no longer configured", ended_at + DAY_MS)
+    assert other.outbox.expire_unknown_destinations(ended_at + DAY_MS) == [], "once"
+
+
+def test_a_notification_outlives_a_member_that_left_for_less_than_a_day(database: Database) -> None:
+    harness = open_incident(database)
+    harness.membership.leave(SLOT)
+    other = StoreHarness(database, [], routes=RoutingTable({}), now=SLOT + DAY_MS - 1, create_schema=False)
+    assert other.outbox.expire_unknown_destinations(SLOT + DAY_MS - 1) == []
+    assert len(other.outbox.expire_unknown_destinations(SLOT + DAY_MS + 1)) == 1
+
+
+def test_a_new_notification_for_an_unknown_destination_waits(database: Database) -> None:
+    """The history of members may be younger than the incident whose end it reports."""
+    harness = open_incident(database)
+    with database.write_transaction() as connection:
+        connection.execute(sa.delete(members))
+    assert harness.outbox.expire_unknown_destinations(SLOT + DAY_MS - 1) == []
 
 
 def test_a_leased_notification_is_not_given_up(database: Database) -> None:
     harness = open_incident(database)
     leased = lease_one(harness, SLOT + 1)
-    assert harness.outbox.expire_unknown_destinations([], SLOT + 1, SLOT + LEASE_MS) == []
+    with database.write_transaction() as connection:
+        connection.execute(sa.delete(members))
+        connection.execute(sa.update(outbox).values(created_at=SLOT - DAY_MS))
+    assert harness.outbox.expire_unknown_destinations(SLOT + LEASE_MS) == []
     harness.outbox.mark_sent(leased, {}, SLOT + LEASE_MS)
     assert outbox_states(harness) == ["sent"]
 
@@ -398,6 +421,7 @@ def test_responses_may_contain_unstorable_characters(database: Database) -> None
 def test_resolved_of_a_removed_probe_waits_for_opened(database: Database) -> None:
     harness = open_incident(database)
     leased = lease_one(harness, SLOT)
+    end_all_members(harness.database, SLOT + 1_000)
     StoreHarness(harness.database, [], routes=SLACK_ONLY, now=SLOT + 1_000, create_schema=False)
     assert harness.lease_notifications(SLOT + 1_000) == []
     harness.outbox.mark_sent(leased, {}, SLOT + 2_000)

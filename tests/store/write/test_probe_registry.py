@@ -14,6 +14,7 @@ from tests.support.store import (
     DatabasePair,
     StoreHarness,
     delete_all_rows,
+    end_all_members,
     make_registered_probe,
     make_registered_probes,
     make_result,
@@ -34,7 +35,6 @@ from watchdog.store.tables import (
     schedule,
     watermarks,
 )
-from watchdog.store.write.probe_registry import register_probes
 
 SLOT = START_AT + INTERVAL_MS
 LATER = START_AT + 30 * INTERVAL_MS
@@ -43,7 +43,8 @@ LATER = START_AT + 30 * INTERVAL_MS
 def restart(
     harness: StoreHarness, *registered_probes: RegisteredProbe, now: int = LATER, routes: RoutingTable | None = None
 ) -> StoreHarness:
-    """The next start of the process, with these probes."""
+    """The next start of the process, with these probes; it had stopped in order."""
+    end_all_members(harness.database, now)
     return StoreHarness(harness.database, registered_probes, now=now, routes=routes, create_schema=False)
 
 
@@ -66,7 +67,8 @@ def test_a_restart_changes_only_the_name_and_configuration(database: Database) -
     first = StoreHarness(database, [make_registered_probe()])
     first.record_each(*make_results(first.database_ids[0], "fff"))
     first.evaluate_deadlines(START_AT + 4 * INTERVAL_MS)
-    tables = (schedule, evaluation_cursors, alert_states, incidents, outbox, watermarks)
+    tables = (evaluation_cursors, alert_states, incidents, outbox, watermarks)
+    planned = first.select_row(schedule)
     before = {table.name: first.select_rows(table) for table in tables}
     renamed = make_registered_probe()
     restart(
@@ -77,6 +79,7 @@ def test_a_restart_changes_only_the_name_and_configuration(database: Database) -
     assert {table.name: first.select_rows(table) for table in tables} | {"evaluation_cursors": None} == before | {
         "evaluation_cursors": None
     }
+    assert first.select_row(schedule) | {"probe_definition": None} == planned | {"probe_definition": None}
     row = first.select_row(probes)
     assert (row["name"], row["config_yaml"], row["created_at"], row["removed_at"]) == ("Other", "new", START_AT, None)
 
@@ -172,7 +175,7 @@ def test_an_interrupted_removal_is_completed_by_the_next_start(
     first.record_results(make_result(first.database_ids[0], SLOT, "fail"))
     with monkeypatch.context() as patch:
         patch.setattr(
-            "watchdog.store.write.probe_registry._resolve_incidents_of_removed_probes", lambda *_: None
+            "watchdog.store.write.members.resolve_incidents_of_retired_probes", lambda *_: None
         )  # killed before this step
         restart(first)
     assert first.select_row(incidents)["resolved_at"] is None
@@ -271,10 +274,11 @@ def test_two_processes_that_start_concurrently_agree(databases: DatabasePair) ->
     for _ in range(3):
         registries: list[dict[int, RegisteredProbe]] = []
         barrier = Barrier(2)
+        end_all_members(databases.first, LATER)
 
         def start(database: Database, barrier: Barrier, registries: list[dict[int, RegisteredProbe]]) -> None:
             barrier.wait(30)
-            registries.append(register_probes(database, registered_probes, LATER, LOCATION))
+            registries.append(StoreHarness(database, registered_probes, now=LATER, create_schema=False).registry)
 
         threads = [Thread(target=start, args=(d, barrier, registries)) for d in (databases.first, databases.second)]
         for thread in threads:

@@ -13,6 +13,7 @@ from tests.support.store import (
     START_AT,
     DatabasePair,
     StoreHarness,
+    end_all_members,
     make_recorded_result,
     make_registered_probe,
     make_registered_probes,
@@ -324,6 +325,7 @@ def test_a_probe_that_another_process_removed_is_not_evaluated(databases: Databa
     """Its results may still arrive; an incident that opens now would never be resolved."""
     old = StoreHarness(databases.first, [make_registered_probe(failure_threshold=1), make_registered_probe("stays")])
     probe = old.database_id("api")
+    end_all_members(databases.second, START_AT + 30_000)
     StoreHarness(databases.second, [make_registered_probe("stays")], create_schema=False, now=START_AT + 30_000)
     assert old.record_results(make_result(probe, SLOT, "fail")) == []
     assert len(old.select_rows(results)) == 1, "the result is stored"

@@ -48,7 +48,8 @@ class SlotClaimer:
         with self.database.write_transaction() as connection:
             while not all_claimed and len(slots) < limit:
                 free = limit - len(slots)
-                query = self._schedule_query.where(schedule.c.next_due <= now + CLAIM_AHEAD_MS)
+                is_own = schedule.c.probe.not_in(self.registry.not_claimed)
+                query = self._schedule_query.where(schedule.c.next_due <= now + CLAIM_AHEAD_MS, is_own)
                 query = query.order_by(schedule.c.next_due).limit(free).with_for_update(skip_locked=True)
                 rows = connection.execute(query).all()
                 all_claimed = len(rows) < free
@@ -59,7 +60,7 @@ class SlotClaimer:
         return slots, states
 
     def _claim_rows(self, connection: sa.Connection, rows: Sequence[Any], now: int) -> list[ClaimedSlot]:
-        rows = self._registered_rows(rows)
+        rows = [row for row in rows if self.registry.may_claim(row.probe, row.probe_definition)]
         in_flight, missed = self._resolve_in_flight(connection, rows, now)
         claimed, updates = [], []
         for row in rows:
@@ -152,7 +153,7 @@ class SlotClaimer:
         self.watermark.detect_gap(now)
         with self.database.write_transaction() as connection:
             query = self._schedule_query.where(schedule.c.in_flight != "[]")
-            rows = self._registered_rows(connection.execute(query).all())
+            rows = [row for row in connection.execute(query).all() if row.probe in self.registry]
             _, lost = self._resolve_in_flight(connection, rows, now)
             if lost:
                 recorded = [RecordedResult(result) for result in lost]
@@ -160,14 +161,9 @@ class SlotClaimer:
         max_lateness = max((registered.policy.max_lateness for registered in self.registry.values()), default=0)
         return self.watermark.uptime_clock.elapsed_cutoff(max_lateness, now)
 
-    def _registered_rows(self, rows: Sequence[Any]) -> list[Any]:
-        registered = self.registry.filter_registered(row.probe for row in rows)
-        return [row for row in rows if row.probe in registered]
-
     @property
     def _schedule_query(self) -> sa.Select[Any]:
-        here = schedule.c.location == self.location, schedule.c.probe.not_in(self.registry.unregistered_probes)
-        return sa.select(schedule).where(*here)
+        return sa.select(schedule).where(schedule.c.location == self.location)
 
     @property
     def _schedule_update(self) -> sa.Update:

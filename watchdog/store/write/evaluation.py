@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from watchdog.domain.model import AlertState, IncidentEvent, IncidentTransition, Outcome, ProbeInfo, Result
-from watchdog.domain.routing import RoutingDecision, RoutingTable
+from watchdog.domain.routing import RoutingDecision
 from watchdog.domain.rules import IMMEDIATE_RULES, AlertStates, apply_finding, fold_results, service, stale
 from watchdog.store.database import Database
 from watchdog.store.listings import ListingCache, read_results
@@ -52,8 +52,8 @@ class AlertEvaluator:
     therefore replaying them gives the same transitions.
     """
 
-    def __init__(self, database: Database, watermark: Watermark, registry: ProbeRegistry, routes: RoutingTable):
-        self.database, self.watermark, self.registry, self.routes = database, watermark, registry, routes
+    def __init__(self, database: Database, watermark: Watermark, registry: ProbeRegistry):
+        self.database, self.watermark, self.registry = database, watermark, registry
         self.listings = ListingCache()
 
     def newest_settled_slot(self, probe: int, now: int) -> int:
@@ -188,6 +188,7 @@ class AlertEvaluator:
             self._write_transition(connection, transition, now)
 
     def _write_transition(self, connection: sa.Connection, transition: IncidentTransition, now: int) -> None:
+        registered = self.registry[transition.probe]
         if transition.event is IncidentEvent.RESOLVED:
             resolve_incident(
                 connection,
@@ -195,14 +196,13 @@ class AlertEvaluator:
                 slot=transition.slot,
                 resolution=transition.reason,
                 now=now,
-                destinations_without_resolved=self.routes.without_resolved,
+                destinations_without_resolved=registered.routes.without_resolved,
             )
             return
         if transition.event is IncidentEvent.CHANGED:
             change_cause(connection, transition, now)
             return
-        registered = self.registry[transition.probe]
-        routing = self.routes.decide_routing(registered.info, transition.reason, _failing_destination(transition))
+        routing = registered.routes.decide_routing(registered.info, transition.reason, _failing_destination(transition))
         if not routing.destinations:
             log_incident_without_destination(transition, registered.info, routing)
         open_incident(

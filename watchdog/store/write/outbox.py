@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import sqlalchemy as sa
 
+from watchdog.domain.membership import MEMBER_HISTORY_MS
 from watchdog.domain.model import DeliveryState, IncidentEvent, Json, Notification
 from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store import codec
@@ -20,10 +21,12 @@ from watchdog.store.tables import (
     destination_backoff,
     failing_destinations,
     incidents,
+    members,
     messages,
     outbox,
     outbox_is_unconfirmed,
     outbox_is_waiting,
+    revision_destinations,
 )
 
 OPENED_SEQ = 0
@@ -317,18 +320,22 @@ class Outbox:
         }
         connection.execute(insert.on_conflict_do_update(index_elements=["destination"], set_=newer))
 
-    def expire_unknown_destinations(
-        self, known_destinations: Collection[str], created_before: int, now: int
-    ) -> list[tuple[str, str]]:
-        """Give up notifications created before an instant for destinations that are not configured.
+    def expire_unknown_destinations(self, now: int) -> list[tuple[str, str]]:
+        """Give up notifications whose destination no member has had for MEMBER_HISTORY_MS.
 
-        Until then, a process with another configuration may send them. Returns the incident and destination of each.
+        Until then, a member with it may come back. Returns the incident and destination of each.
         """
+        since = now - MEMBER_HISTORY_MS
+        recent_destinations = (
+            sa.select(revision_destinations.c.destination)
+            .join(members, members.c.revision == revision_destinations.c.revision)
+            .where(members.c.lease_until > since)
+        )
         free = outbox.c.leased_until.is_(None) | (outbox.c.leased_until <= now)
         expired = (
             outbox_is_waiting,
-            outbox.c.created_at < created_before,
-            outbox.c.destination.not_in(known_destinations),
+            outbox.c.created_at < since,
+            outbox.c.destination.not_in(recent_destinations),
             free,
         )
         values = {

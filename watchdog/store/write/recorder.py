@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 import sqlalchemy as sa
 
 from watchdog.domain.model import IncidentTransition, Outcome, RecordedResult
-from watchdog.domain.routing import RoutingTable
 from watchdog.domain.rules import evaluate_rules
 from watchdog.store import codec
 from watchdog.store.database import Database
@@ -29,9 +28,9 @@ class ResultRecorder:
     result that can change nothing costs no more than its row.
     """
 
-    def __init__(self, database: Database, watermark: Watermark, registry: ProbeRegistry, routes: RoutingTable):
+    def __init__(self, database: Database, watermark: Watermark, registry: ProbeRegistry):
         self.database, self.watermark, self.registry = database, watermark, registry
-        self.evaluator = AlertEvaluator(database, watermark, registry, routes)
+        self.evaluator = AlertEvaluator(database, watermark, registry)
         self._evidence_store, self._listings = EvidenceStore(database), self.evaluator.listings
 
     def record_results(self, recorded_results: Iterable[RecordedResult], now: int) -> list[IncidentTransition]:
@@ -45,7 +44,7 @@ class ResultRecorder:
     def record_results_in_transaction(
         self, connection: sa.Connection, recorded_results: Sequence[RecordedResult], now: int
     ) -> list[IncidentTransition]:
-        """As record_results, in a transaction of the caller. Results of unregistered probes are ignored."""
+        """As record_results, in a transaction of the caller. Results of unknown probes are ignored."""
         batch: dict[tuple[int, int, str], RecordedResult] = {}
         for recorded in sorted(recorded_results, key=lambda r: r.result[:3]):
             if recorded.result.probe in self.registry:
@@ -94,10 +93,10 @@ class ResultRecorder:
             claimed_until = load_claimed_until(connection, self.watermark.location)
             is_due = evaluation_cursors.c.wake_at <= claimed_until
             query = sa.select(evaluation_cursors.c.probe).where(
-                is_due, evaluation_cursors.c.probe.not_in(self.registry.unregistered_probes)
+                is_due, evaluation_cursors.c.probe.not_in(self.registry.unknown)
             )
             query = query.order_by(evaluation_cursors.c.wake_at).limit(limit)
-            due = self.registry.filter_registered(connection.execute(query).scalars())
+            due = self.registry.filter_known(connection.execute(query).scalars())
             if not due:
                 return 0, []
             locked = self.database.lock_probes(connection, due, wait=False)

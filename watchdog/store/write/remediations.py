@@ -77,7 +77,8 @@ class RemediationStore:
             return [
                 probe
                 for probe in sorted(set(connection.execute(with_incident).scalars()))
-                if any(self._list_pending_remediations(connection, probe, specs[probe], now))
+                if self.registry.runs(probe)
+                and any(self._list_pending_remediations(connection, probe, specs[probe], now))
             ]
 
     def start_next_remediation(self, probe: int, spec: RemediationSpec, now: int) -> PendingRemediation | None:

@@ -56,6 +56,14 @@ class Authenticator:
             raise AccessDeniedError(401, "access.session_expired", "The session has expired")
         raise AccessDeniedError(401, "access.missing_key", "An API key is required")
 
+    def is_operator(self, request: Request) -> bool:
+        """Whether a request may see the operators' pages."""
+        try:
+            self.authenticate(request)
+        except AccessDeniedError:
+            return False
+        return True
+
     def verify_key(self, request: Request, value: bytes) -> ApiKey:
         """The key with this value. Raises AccessDeniedError for an unknown one, and while attempts are throttled."""
         address = request.client.host if request.client else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -88,10 +88,12 @@ def create_public_router(
     run_read_query: ReadQueryRunner,
     *,
     not_ready_reason: Callable[[], str],
+    notes: Callable[[Request], Sequence[str]],
     clock: Callable[[], int],
     destinations: Collection[str],
 ) -> APIRouter:
-    """`not_ready_reason`: why the service is not ready, for people; empty if it is. `destinations`: all configured."""
+    """`not_ready_reason`: why the service is not ready, for people; empty if it is. `notes`: what else to know about
+    it. `destinations`: all configured."""
     router = APIRouter()
 
     @router.api_route("/", methods=["GET", "HEAD"])
@@ -115,7 +117,7 @@ def create_public_router(
         return JSONResponse(liveness_json(), headers=NO_STORE_HEADERS)
 
     @router.api_route("/readyz", methods=["GET", "HEAD"])
-    async def readiness() -> Response:
+    async def readiness(request: Request) -> Response:
         reason, failing, now = not_ready_reason(), {}, clock()
         try:
             async with asyncio.timeout(QUERY_TIMEOUT_S):
@@ -126,6 +128,7 @@ def create_public_router(
         if not reason and service.can_notify_no_one(failing, destinations, now):
             reason = "no receiver confirms notifications"
         names = sorted(name for name, each in failing.items() if service.is_failing(each, now))
-        return JSONResponse(readiness_json(reason, names), 503 if reason else 200, headers=NO_STORE_HEADERS)
+        content = readiness_json(reason, names, notes(request))
+        return JSONResponse(content, 503 if reason else 200, headers=NO_STORE_HEADERS)
 
     return router

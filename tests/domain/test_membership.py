@@ -1,0 +1,159 @@
+"""Members: which revision decides about a probe, when a probe is retired, and when configurations differ."""
+
+from __future__ import annotations
+
+import pytest
+
+from watchdog.domain.formatting import HOUR_MS, MINUTE_MS
+from watchdog.domain.membership import (
+    LEASE_MS,
+    MAX_DIFFERENCE_MS,
+    Definitions,
+    Member,
+    MembershipStatus,
+    MemberStatus,
+    describe_membership,
+    difference_warning,
+    differing_since,
+    governing_revisions,
+    membership_notes,
+    retirement_time,
+)
+
+NOW = 100 * HOUR_MS
+NBSP = "\N{NO-BREAK SPACE}"
+
+
+def live(id: str, revision: int, started_at: int = NOW) -> Member:
+    return Member(id, revision, started_at, NOW + LEASE_MS)
+
+
+def lapsed(id: str, revision: int, started_at: int, lease_until: int) -> Member:
+    return Member(id, revision, started_at, lease_until)
+
+
+def left(id: str, revision: int, started_at: int, left_at: int) -> Member:
+    return Member(id, revision, started_at, left_at, left_in_order=True)
+
+
+@pytest.mark.parametrize(
+    ("sentence", "member", "is_live"),
+    [
+        ("within its lease", Member("a", 1, 0, NOW + 1), True),
+        ("its lease ends now", Member("a", 1, 0, NOW), False),
+        ("it left, by a clock that was ahead", Member("a", 1, 0, NOW + 1, left_in_order=True), False),
+    ],
+)
+def test_a_member_lives(sentence: str, member: Member, is_live: bool) -> None:
+    assert member.is_live(NOW) is is_live, sentence
+
+
+def test_the_highest_live_revision_decides_about_each_probe() -> None:
+    names = {1: {"old", "both"}, 2: {"both", "new"}, 3: {"both", "crashed"}}
+    assert governing_revisions({2, 1}, names) == {"old": 1, "both": 2, "new": 2}
+    assert governing_revisions({1}, names) == {"old": 1, "both": 1}
+    assert governing_revisions({9}, names) == {}
+
+
+@pytest.mark.parametrize(
+    ("sentence", "members", "retire_at"),
+    [
+        ("it left in order", [left("a", 1, 0, NOW)], NOW + LEASE_MS),
+        ("it crashed", [lapsed("a", 1, 0, NOW)], NOW + HOUR_MS),
+        ("the last one left", [lapsed("a", 1, 0, NOW - 1), left("b", 2, 0, NOW)], NOW + LEASE_MS),
+        ("the last one crashed", [left("a", 1, 0, NOW - 1), lapsed("b", 2, 0, NOW)], NOW + HOUR_MS),
+        ("no member is known that had it", [], 0),
+    ],
+)
+def test_when_a_probe_is_retired(sentence: str, members: list[Member], retire_at: int) -> None:
+    assert retirement_time(members) == retire_at, sentence
+
+
+@pytest.mark.parametrize(
+    ("sentence", "members", "since"),
+    [
+        ("no member", [], None),
+        ("one configuration", [live("a", 1), live("b", 1)], None),
+        ("two, since the second came", [live("a", 1, NOW - 9 * HOUR_MS), live("b", 2, NOW - HOUR_MS)], NOW - HOUR_MS),
+        (
+            "one ended long ago",
+            [live("a", 2), lapsed("b", 1, 0, NOW - HOUR_MS)],
+            None,
+        ),
+        (
+            "an old revision that crashes and starts again is one and the same",
+            [
+                live("new", 2, NOW - HOUR_MS),
+                lapsed("old1", 1, NOW - 50 * MINUTE_MS, NOW - 45 * MINUTE_MS),
+                *(lapsed(f"old{n}", 1, NOW - n * MINUTE_MS, NOW - (n - 1) * MINUTE_MS) for n in range(44, 1, -1)),
+                live("last", 1, NOW - MINUTE_MS),
+            ],
+            NOW - 44 * MINUTE_MS,
+        ),
+        (
+            "the configurations were equal in between",
+            [
+                live("new", 2, NOW - HOUR_MS),
+                left("old1", 1, NOW - 50 * MINUTE_MS, NOW - 40 * MINUTE_MS),
+                live("old2", 1, NOW - 7 * MINUTE_MS),
+            ],
+            NOW - 7 * MINUTE_MS,
+        ),
+        (
+            "one revision after the other, never without two",
+            [
+                left("a", 1, NOW - HOUR_MS, NOW - 20 * MINUTE_MS),
+                live("b", 2, NOW - 30 * MINUTE_MS),
+                live("c", 3, NOW - 20 * MINUTE_MS),
+            ],
+            NOW - 30 * MINUTE_MS,
+        ),
+    ],
+)
+def test_since_when_configurations_differ(sentence: str, members: list[Member], since: int | None) -> None:
+    assert differing_since(members, NOW) == since, sentence
+
+
+def test_each_member_knows_what_it_leaves_to_others() -> None:
+    old, new, other = live("a", 1), live("b", 2), live("c", 3)
+    definitions = Definitions(
+        probes={1: {"same": "s", "changed": "1", "old": "o"}, 2: {"same": "s", "changed": "2"}, 3: {}},
+        destinations={1: {"oncall/slack": "1"}, 2: {"oncall/slack": "2"}, 3: {"oncall/slack": "2"}},
+    )
+    ended = lapsed("d", 4, 0, NOW - 1)
+    status = describe_membership([other, old, ended, new], definitions, NOW)
+    assert status.members == (
+        MemberStatus(old, {"changed": 2}, {"oncall/slack": 3}),
+        MemberStatus(new),
+        MemberStatus(other),
+    )
+    assert status.differing_since == NOW
+    assert status.of("b") == MemberStatus(new)
+    assert status.of("d") is None
+
+
+def test_notes_name_what_a_member_leaves_to_others() -> None:
+    many = {f"p{n}": 3 for n in range(25)}
+    status = MembershipStatus(
+        (MemberStatus(live("a", 1), {"api": 2, **many}, {"oncall/slack": 3}), MemberStatus(live("b", 3))), NOW - 1
+    )
+    listed = ", ".join(f"p{n}" for n in range(20))
+    assert [note.replace(NBSP, " ") for note in membership_notes(status, "a", NOW)] == [
+        "1 probe of this process is run by processes with the newer revision 2: api",
+        f"25 probes of this process are run by processes with the newer revision 3: {listed}, ...",
+        "1 destination of this process is notified by processes with the newer revision 3: oncall/slack",
+    ]
+    assert membership_notes(status, "b", NOW) == membership_notes(status, "unknown", NOW) == []
+
+
+def test_configurations_that_differ_for_long_are_a_warning() -> None:
+    members = (MemberStatus(live("host-1", 1)), MemberStatus(live("host-2", 2)))
+    assert difference_warning(MembershipStatus(members), NOW) == ""
+    assert difference_warning(MembershipStatus(members, NOW - MAX_DIFFERENCE_MS), NOW) == ""
+    status = MembershipStatus(members, NOW - 6 * MINUTE_MS)
+    warning = (
+        f"processes on one database have had different configurations for 6{NBSP}min: host-1 has revision 1, host-2 has"
+        " revision 2"
+    )
+    assert difference_warning(status, NOW) == warning
+    assert membership_notes(status, "host-2", NOW) == [warning]

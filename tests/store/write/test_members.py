@@ -1,0 +1,329 @@
+"""Processes with different configurations on one database: who runs what, and what is retired when."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import pytest
+import sqlalchemy as sa
+
+from tests.support.store import (
+    INTERVAL_MS,
+    START_AT,
+    DatabasePair,
+    StoreHarness,
+    make_registered_probe,
+    make_result,
+)
+from watchdog.domain.formatting import DAY_MS, HOUR_MS, SECOND_MS
+from watchdog.domain.membership import LEASE_MS
+from watchdog.domain.model import IncidentEvent, ReportedTask
+from watchdog.domain.registered_probe import RegisteredProbe
+from watchdog.domain.routing import RoutingTable
+from watchdog.domain.schedule import IntervalSchedule
+from watchdog.store.database import Database
+from watchdog.store.tables import (
+    alert_states,
+    incidents,
+    members,
+    outbox,
+    probes,
+    results,
+    revision_destinations,
+    revision_probes,
+    revisions,
+)
+from watchdog.store.write.members import RENEWAL_INTERVAL_MS, delete_ended_members
+
+SLOT = START_AT + INTERVAL_MS
+A1, UP, B = (make_registered_probe(name, failure_threshold=1, success_threshold=1) for name in ("a1", "up", "b"))
+CHANGED_UP = make_registered_probe("up", failure_threshold=1, success_threshold=1, schedule=IntervalSchedule(30_000))
+
+
+def join(database: Database, *configured: RegisteredProbe, now: int = START_AT, **options: object) -> StoreHarness:
+    """One more process on the database."""
+    return StoreHarness(database, configured, now=now, create_schema=False, **options).without_downtime()  # type: ignore[arg-type] # routes
+
+
+def renew_all(harnesses: Iterable[StoreHarness], start: int, end: int) -> None:
+    """Let members renew their leases, just in time."""
+    for now in range(start, end, LEASE_MS - 1):
+        for harness in harnesses:
+            harness.membership.renew(now)
+
+
+def active_probes(harness: StoreHarness) -> set[str]:
+    return {row["probe_id"] for row in harness.select_rows(probes, probes.c.removed_at.is_(None))}
+
+
+def claimed_probes(harness: StoreHarness, now: int) -> set[str]:
+    return {harness.registry[slot.probe].info.id for slot in harness.claim_slots(now)}
+
+
+def open_incidents(harness: StoreHarness) -> list[str]:
+    return [row["id"] for row in harness.select_rows(incidents, incidents.c.resolved_at.is_(None))]
+
+
+# ------------------------------------------------------------------------------------ probes that a live process has
+
+
+def test_a_probe_that_a_live_process_has_is_never_retired(databases: DatabasePair) -> None:
+    """As in a rolling deploy: the old process still runs what the new configuration does not have."""
+    old = join(databases.first, A1, UP)
+    (opened,) = old.record_results(make_result(old.database_id("up"), SLOT, "fail"))
+    new = join(databases.second, A1, B, now=SLOT + 1_000)
+    renew_all([old, new], SLOT + 1_000, SLOT + HOUR_MS + LEASE_MS)
+    assert open_incidents(new) == [opened.incident]
+    assert active_probes(new) == {"a1", "up", "b"}
+    assert "up" in claimed_probes(old, SLOT + HOUR_MS + LEASE_MS)
+    assert "b" in claimed_probes(new, SLOT + HOUR_MS + LEASE_MS)
+
+
+def test_a_probe_is_retired_one_lease_after_its_last_process_left_in_order(databases: DatabasePair) -> None:
+    old, new = join(databases.first, A1, UP), join(databases.second, A1, B)
+    (opened,) = old.record_results(make_result(old.database_id("up"), SLOT, "fail"))
+    renew_all([old, new], START_AT, SLOT + 1)
+    old.membership.leave(SLOT)
+    renew_all([new], SLOT, SLOT + LEASE_MS - 1)
+    assert open_incidents(new) == [opened.incident]
+    new.membership.renew(SLOT + LEASE_MS)
+    assert active_probes(new) == {"a1", "b"}
+    row = new.select_row(incidents)
+    assert (row["resolved_at"], row["resolution"]) == (SLOT + LEASE_MS, "probe.removed")
+    assert [row["event"] for row in new.select_rows(outbox)] == ["opened", "resolved"] * 2
+
+
+def test_the_next_process_with_the_probe_keeps_it(databases: DatabasePair) -> None:
+    """A restart within a lease after an orderly stop changes nothing, even beside another configuration."""
+    old, new = join(databases.first, A1, UP), join(databases.second, A1)
+    old.record_results(make_result(old.database_id("up"), SLOT, "fail"))
+    renew_all([old, new], START_AT, SLOT)
+    old.membership.leave(SLOT)
+    new.membership.renew(SLOT + LEASE_MS - 1)
+    restarted = join(databases.first, A1, UP, now=SLOT + LEASE_MS - 1)
+    renew_all([new, restarted], SLOT + LEASE_MS, SLOT + 10 * LEASE_MS)
+    assert len(open_incidents(new)) == 1
+    assert active_probes(new) == {"a1", "up"}
+
+
+def test_a_probe_outlives_a_crash_for_an_hour(databases: DatabasePair) -> None:
+    """Meanwhile a live member evaluates its deadlines, so that people learn that nothing runs it."""
+    old, new = join(databases.first, A1, UP), join(databases.second, A1, B)
+    up = old.database_id("up")
+    (opened,) = old.record_results(make_result(up, SLOT, "fail"))
+    renew_all([old, new], START_AT, SLOT + 1)  # then kill -9
+    lease_ends_at = old.select_row(members, members.c.id == old.membership.member_id)["lease_until"]
+    renew_all([new], SLOT, lease_ends_at + HOUR_MS - RENEWAL_INTERVAL_MS)
+    assert open_incidents(new) == [opened.incident]
+    (stale,) = [t for t in new.evaluate_deadlines(lease_ends_at + HOUR_MS // 2) if t.probe == up]
+    assert (stale.event, stale.rule, stale.reason) == (IncidentEvent.OPENED, "stale", "no_data")
+    assert [row["destination"] for row in new.select_rows(outbox, outbox.c.incident == stale.incident)] == [
+        "oncall/email",
+        "oncall/slack",
+    ], "the routes of its own configuration"
+    new.membership.renew(lease_ends_at + HOUR_MS - 1)
+    assert {opened.incident, stale.incident} <= set(open_incidents(new))
+    new.membership.renew(lease_ends_at + HOUR_MS)
+    assert not {opened.incident, stale.incident} & set(open_incidents(new))
+    assert active_probes(new) == {"a1", "b"}
+
+
+def test_a_slot_of_a_killed_process_is_recorded_as_lost_by_any_other(databases: DatabasePair) -> None:
+    old, new = join(databases.first, UP), join(databases.second, A1)
+    assert claimed_probes(old, SLOT) == {"up"}  # then kill -9
+    new.membership.renew(SLOT + 60_000)
+    new.slot_claimer.record_lost_runs(SLOT + 60_000)
+    row = new.select_row(results, results.c.probe == old.database_id("up"))
+    assert (row["slot"], row["outcome"], row["reason"]) == (SLOT, "missed", "missed.result_lost")
+
+
+def test_a_process_that_was_paused_for_hours_gets_its_retired_probes_back(databases: DatabasePair) -> None:
+    paused, other = join(databases.first, A1, UP), join(databases.second, A1)
+    up = paused.database_id("up")
+    renew_all([other], START_AT, START_AT + HOUR_MS + 2 * LEASE_MS)
+    assert active_probes(other) == {"a1"}
+    now = START_AT + 2 * HOUR_MS
+    assert claimed_probes(paused, now) <= {"a1"}, "it does not claim what is retired"
+    paused.membership.renew(now)
+    assert active_probes(paused) == {"a1", "up"}
+    assert paused.database_id("up") == up
+    assert "up" in claimed_probes(paused, now + INTERVAL_MS)
+
+
+def test_a_lone_process_that_was_suspended_retires_nothing(database: Database) -> None:
+    harness = join(database, A1, UP)
+    harness.record_results(make_result(harness.database_id("up"), SLOT, "fail"))
+    harness.membership.renew(SLOT + 30 * DAY_MS)
+    assert len(open_incidents(harness)) == 1
+    assert active_probes(harness) == {"a1", "up"}
+
+
+# --------------------------------------------------------------------------------------------- different definitions
+
+
+def test_the_newer_revision_runs_a_probe_that_is_defined_differently(databases: DatabasePair) -> None:
+    old = join(databases.first, A1, UP)
+    new = join(databases.second, A1, CHANGED_UP, now=START_AT + 1_000)
+    assert claimed_probes(old, SLOT) == {"a1"}, "at once, even before the old process has noticed"
+    old.membership.renew(START_AT + 2_000)
+    assert claimed_probes(new, SLOT) == {"up"}
+    up = old.database_id("up")
+    assert old.registry[up].schedule == new.registry[up].schedule == IntervalSchedule(30_000)
+    own = old.membership.status.of(old.membership.member_id)
+    assert own is not None
+    assert own.superseded_probes == {"up": new.membership.revision}
+    assert new.membership.status.of(new.membership.member_id).superseded_probes == {}  # type: ignore[union-attr] # it lives
+
+
+@pytest.mark.parametrize("left_in_order", [True, False])
+def test_a_process_takes_over_when_the_lease_of_the_newer_revision_has_ended(
+    databases: DatabasePair, left_in_order: bool
+) -> None:
+    """The rollback of a deploy, and the crash of its last process."""
+    old = join(databases.first, UP)
+    new = join(databases.second, CHANGED_UP, now=START_AT + 1_000)
+    new.membership.renew(SLOT)
+    old.membership.renew(SLOT)
+    ends_at = SLOT if left_in_order else SLOT + LEASE_MS
+    if left_in_order:
+        new.membership.leave(SLOT)
+    else:
+        old.membership.renew(ends_at - 1)
+        assert claimed_probes(old, ends_at - 1) == set()
+    with old.database.read_transaction() as connection:
+        assert old.membership.is_due(connection, ends_at)
+    old.membership.renew(ends_at)
+    assert old.registry[old.database_id("up")].schedule == UP.schedule
+    assert claimed_probes(old, ends_at + INTERVAL_MS) == {"up"}
+
+
+def test_a_crash_looping_old_revision_never_wins(databases: DatabasePair) -> None:
+    join(databases.first, A1, UP)
+    new = join(databases.second, A1, CHANGED_UP, B, now=START_AT + 1_000)
+    new.record_results(make_result(new.database_id("up"), START_AT + 30_000, "fail"))
+    for now in range(START_AT + 31_000, START_AT + HOUR_MS // 4, 20_000):
+        old = join(databases.first, A1, UP, now=now)
+        new.membership.renew(now)
+        assert "up" not in claimed_probes(old, now)
+    assert active_probes(new) == {"a1", "up", "b"}
+    assert len(open_incidents(new)) == 1
+    assert new.registry[new.database_id("up")].schedule == CHANGED_UP.schedule
+    assert len(new.select_rows(revisions)) == 2
+    assert "up" in claimed_probes(new, START_AT + HOUR_MS // 4)
+
+
+def test_the_same_configuration_has_the_same_revision_for_ever(databases: DatabasePair) -> None:
+    first, second = join(databases.first, A1), join(databases.second, A1, B)
+    again = join(databases.second, A1, now=START_AT + 30 * DAY_MS)
+    assert first.membership.revision == again.membership.revision < second.membership.revision
+    assert len(again.select_rows(revisions)) == 2
+
+
+def test_a_changed_threshold_and_a_changed_route_are_other_definitions(databases: DatabasePair) -> None:
+    """The newer revision decides when an incident opens and who is notified, also for runs of the old process."""
+    old = join(databases.first, UP)
+    slack = RoutingTable({"night": ("night/slack",)})
+    patient = make_registered_probe("up", failure_threshold=2, success_threshold=1)
+    new = join(databases.second, patient, now=START_AT + 1_000, routes=slack)
+    old.membership.renew(START_AT + 2_000)
+    up = old.database_id("up")
+    assert old.record_results(make_result(up, SLOT, "fail")) == []
+    (opened,) = old.record_results(make_result(up, SLOT + INTERVAL_MS, "fail", previous_slot=SLOT))
+    assert [row["destination"] for row in old.select_rows(outbox)] == ["night/slack"]
+    assert open_incidents(new) == [opened.incident]
+
+
+def test_a_probe_whose_kind_differs_starts_anew_with_the_newer_revision(databases: DatabasePair) -> None:
+    """What the old kind found could never be resolved; what it still records is not evaluated."""
+    mcp = replace(UP, policy=replace(UP.policy, probe=replace(UP.info, kind="mcp")))
+    old = join(databases.first, mcp)
+    failed = {"sync": ReportedTask(ok=False)}
+    up = old.database_id("up")
+    old.claim_slots(SLOT)
+    old.record_results(make_result(up, SLOT, tasks=failed))
+    (slot,) = old.claim_slots(SLOT + INTERVAL_MS - 1_000)  # in the future, and claimed
+    new = join(databases.second, UP, now=SLOT + INTERVAL_MS - 500)
+    assert open_incidents(new) == []
+    old.record_results(make_result(up, slot.slot, tasks=failed), now=slot.slot + 200)
+    assert open_incidents(new) == []
+    assert new.select_rows(alert_states) == []
+    (opened,) = new.record_results(make_result(up, slot.slot + INTERVAL_MS, "fail"))
+    assert opened.rule == "availability"
+
+
+def test_a_member_leaves_a_destination_that_a_newer_revision_defines_differently(databases: DatabasePair) -> None:
+    old, new = join(databases.first, UP), join(databases.second, A1, now=START_AT + 1_000)
+    old.membership.renew(START_AT + 2_000)
+    assert old.membership.notifies("oncall/slack"), "both define it alike"
+    moved = replace(new.membership.configuration, digest="moved", destinations={"oncall/slack": "another channel"})
+    new.membership.configuration = moved
+    new.membership.join(START_AT + 3_000)
+    with databases.second.write_transaction() as connection:
+        connection.execute(sa.delete(members).where(members.c.id == new.membership.member_id))
+    new.membership.renew(START_AT + 3_500)
+    old.membership.renew(START_AT + 4_000)
+    assert not old.membership.notifies("oncall/slack")
+    assert old.membership.notifies("oncall/email")
+    assert new.membership.notifies("oncall/slack")
+
+
+# ------------------------------------------------------------------------------------------------------------- leases
+
+
+def test_a_renewal_is_due_when_something_has_changed(databases: DatabasePair) -> None:
+    first = join(databases.first, A1)
+
+    def is_due(now: int) -> bool:
+        with databases.first.read_transaction() as connection:
+            return first.membership.is_due(connection, now)
+
+    assert not is_due(START_AT + 1)
+    assert is_due(START_AT + RENEWAL_INTERVAL_MS)
+    assert is_due(START_AT - 1), "the clock was set back"
+    second = join(databases.second, B, now=START_AT + 2_000)
+    assert is_due(START_AT + 2_001), "a member has come"
+    first.membership.renew(START_AT + 2_001)
+    assert not is_due(START_AT + 2_002)
+    second.membership.leave(START_AT + 3_000)
+    assert is_due(START_AT + 3_001), "a member has left"
+
+
+def test_a_member_that_has_left_does_not_come_back(database: Database) -> None:
+    harness = join(database, A1)
+    harness.membership.leave(START_AT + 1_000)
+    harness.membership.renew(START_AT + 2_000)
+    row = harness.select_row(members)
+    assert (row["lease_until"], row["left_in_order"]) == (START_AT + 1_000, True)
+
+
+def test_members_are_forgotten_a_day_after_they_ended(databases: DatabasePair) -> None:
+    first, second = join(databases.first, A1), join(databases.second, B)
+    second.membership.renew(START_AT + DAY_MS)
+    assert delete_ended_members(databases.second, START_AT + LEASE_MS + DAY_MS) == 0
+    assert delete_ended_members(databases.second, START_AT + LEASE_MS + DAY_MS + 1) == 1
+    for table in (members, revision_probes, revision_destinations):
+        assert {row["revision"] for row in second.select_rows(table)} == {second.membership.revision}
+    assert len(second.select_rows(revisions)) == 2
+    first.membership.renew(START_AT + 2 * DAY_MS)  # it was suspended
+    for table in (members, revision_probes, revision_destinations):
+        assert first.membership.revision in {row["revision"] for row in first.select_rows(table)}
+
+
+def test_the_watermark_of_a_new_database_starts_with_the_first_member(database: Database) -> None:
+    first = join(database, A1)
+    assert first.claim_slots(START_AT + SECOND_MS) == []
+    second = join(database, B, now=START_AT - HOUR_MS)
+    assert second.select_row(probes, probes.c.probe_id == "b")["created_at"] >= START_AT, "the clock was set back"
+
+
+def test_a_probe_of_an_earlier_version_is_given_up_as_after_a_crash(database: Database) -> None:
+    """Its rows have no policy, and no member had it."""
+    first = join(database, A1, UP)
+    with database.write_transaction() as connection:
+        connection.execute(sa.update(probes).values(policy=None, revision=None))
+        for table in (members, revision_probes, revision_destinations, revisions):
+            connection.execute(sa.delete(table))
+    second = join(database, A1, now=START_AT + SECOND_MS)
+    assert active_probes(second) == {"a1"}, "nothing is known of up"
+    assert second.database_id("a1") == first.database_id("a1")

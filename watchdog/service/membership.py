@@ -1,0 +1,62 @@
+"""Keeps this process a member of those that share the database, and reports what it leaves to others."""
+
+from __future__ import annotations
+
+import structlog
+
+from watchdog.domain.membership import difference_warning, membership_notes
+from watchdog.service.clock import SharedClock
+from watchdog.service.store_executor import StoreExecutor
+from watchdog.store.write.members import Membership
+
+log = structlog.get_logger()
+
+LEASE_CHECK_INTERVAL_S = 1.0
+"""How soon a change of members is noticed; the lease is renewed less often."""
+
+
+class LeaseKeeper:
+    """Renews the lease of this process. `clock`: the database's, which governs what processes share."""
+
+    def __init__(self, membership: Membership, store_executor: StoreExecutor, clock: SharedClock):
+        self.membership, self.store_executor, self.clock = membership, store_executor, clock
+        self._logged_notes: list[str] = []
+        self._warned = False
+
+    async def join(self) -> None:
+        """Become a member, before anything is claimed."""
+        await self.store_executor.run_write(self.clock.measure_offset)
+        await self.store_executor.run_write(self.membership.join, self.clock())
+        self._log_changes(self.clock())
+
+    async def renew_lease(self) -> None:
+        """Renew the lease if it is time, or if a member has come or ended."""
+        now = self.clock()
+        if await self.store_executor.run_read_query(lambda connection: self.membership.is_due(connection, now)):
+            await self.store_executor.run_write(self.clock.measure_offset)
+            await self.store_executor.run_write(self.membership.renew, self.clock())
+        self._log_changes(self.clock())
+
+    async def leave(self) -> None:
+        """Let other members take over, because this process claims nothing any more."""
+        await self.store_executor.run_write(self.membership.leave, self.clock())
+
+    def notes(self, *, show_names: bool) -> list[str]:
+        """What operators should know about this member, in sentences. `show_names`: with the names of probes."""
+        membership = self.membership
+        return membership_notes(membership.status, membership.member_id, self.clock(), show_names=show_names)
+
+    def _log_changes(self, now: int) -> None:
+        """Log once what this process no longer runs, and that configurations differ for too long."""
+        status = self.membership.status
+        notes = membership_notes(status._replace(differing_since=None), self.membership.member_id, now)
+        for note in notes:
+            if note not in self._logged_notes:
+                log.warning("left_to_newer_revision", detail=note)
+        if self._logged_notes and not notes:
+            log.info("runs_everything_again", revision=self.membership.revision)
+        self._logged_notes = notes
+        warning = difference_warning(status, now)
+        if warning and not self._warned:
+            log.warning("configurations_differ", detail=warning)
+        self._warned = bool(warning)

@@ -1,0 +1,231 @@
+"""The rows of a probe that follow from its configuration: added, changed, and retired."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import sqlalchemy as sa
+
+from watchdog.domain.registered_probe import NO_ROUTES, RegisteredProbe
+from watchdog.domain.routing import RoutingTable
+from watchdog.store.codec import (
+    probe_info_from_json,
+    probe_info_to_json,
+    probe_policy_to_json,
+    registered_probe_from_json,
+    routing_from_json,
+)
+from watchdog.store.database import Database
+from watchdog.store.tables import alert_states, evaluation_cursors, incidents, probes, revisions
+from watchdog.store.tables import schedule as schedules
+from watchdog.store.write.incidents import resolve_incident
+
+REGISTRATION_LOCK_KEY = 0
+"""Advisory lock held while probes are added and retired; no probe has this id."""
+MAX_PROBES_PER_TRANSACTION = 500
+CONFIGURED_COLUMNS = ("name", "kind", "info", "config_yaml", "revision", "policy")
+
+
+def load_active_probes(
+    connection: sa.Connection, location: str, configured: Mapping[str, RegisteredProbe]
+) -> dict[int, RegisteredProbe]:
+    """Every probe that is not retired, by database id. `configured`: by probe id, returned where it is the same."""
+    here = sa.and_(schedules.c.probe == probes.c.id, schedules.c.location == location)
+    query = sa.select(probes, schedules.c.probe_definition).join(schedules, here).where(probes.c.removed_at.is_(None))
+    routes: dict[int, RoutingTable] = {}
+    active: dict[int, RegisteredProbe] = {}
+    for row in connection.execute(query.order_by(probes.c.id)):
+        own = configured.get(row.probe_id)
+        if own is not None and own.definition == row.probe_definition:
+            active[row.id] = with_database_id(own, row.id)
+        elif row.policy is not None:  # a probe that an earlier version has registered has no policy
+            if row.revision not in routes:
+                routes[row.revision] = _load_routing(connection, row.revision)
+            active[row.id] = registered_probe_from_json(
+                probe_info_from_json(row.id, row.info),
+                row.policy,
+                row.config_yaml,
+                row.probe_definition,
+                routes[row.revision],
+            )
+    return active
+
+
+def _load_routing(connection: sa.Connection, revision: int) -> RoutingTable:
+    text = connection.execute(sa.select(revisions.c.routing).where(revisions.c.number == revision)).scalar()
+    return NO_ROUTES if text is None else routing_from_json(text)
+
+
+def with_database_id(registered_probe: RegisteredProbe, id: int) -> RegisteredProbe:
+    info = replace(registered_probe.info, database_id=id)
+    return replace(registered_probe, policy=replace(registered_probe.policy, probe=info))
+
+
+def write_probes(
+    database: Database,
+    connection: sa.Connection,
+    registered_probes: Iterable[RegisteredProbe],
+    *,
+    revision: int,
+    start: int,
+    location: str,
+) -> list[int]:
+    """Add or change probes; returns their database ids.
+
+    A new probe, or one that returns, starts at `start`. A changed schedule applies from `start` on.
+    """
+    by_probe_id = {registered.info.id: registered for registered in registered_probes}
+    if not by_probe_id:
+        return []
+    _lock_schedules(connection, by_probe_id)
+    is_active = probes.c.removed_at.is_(None)
+    active = {
+        row.probe_id: row.id for row in connection.execute(sa.select(probes.c.probe_id, probes.c.id).where(is_active))
+    }
+    rows = {probe_id: _configured_values(registered, revision) for probe_id, registered in by_probe_id.items()}
+    _insert_probes(database, connection, [row for probe_id, row in rows.items() if probe_id not in active], start)
+    _update_probes(
+        connection, [{"row_id": active[probe_id], **row} for probe_id, row in rows.items() if probe_id in active]
+    )
+    ids = {row.probe_id: row.id for row in connection.execute(sa.select(probes.c.probe_id, probes.c.id))}
+    registered_by_id = {ids[probe_id]: registered for probe_id, registered in by_probe_id.items()}
+    _upsert_schedules(database, connection, registered_by_id, start, location)
+    return sorted(registered_by_id)
+
+
+def _lock_schedules(connection: sa.Connection, probe_ids: Iterable[str]) -> None:
+    """Lock in the same order as claims do, to prevent deadlocks."""
+    ids = sa.select(probes.c.id).where(probes.c.probe_id.in_(list(probe_ids)))
+    query = sa.select(schedules.c.probe).where(schedules.c.probe.in_(ids))
+    connection.execute(query.order_by(schedules.c.probe).with_for_update())
+
+
+def _configured_values(registered: RegisteredProbe, revision: int) -> dict[str, Any]:
+    info = registered.info
+    return {
+        "probe_id": info.id,
+        "name": info.name,
+        "kind": info.kind,
+        "info": probe_info_to_json(info),
+        "config_yaml": registered.config_yaml,
+        "revision": revision,
+        "policy": probe_policy_to_json(registered),
+    }
+
+
+def _insert_probes(database: Database, connection: sa.Connection, rows: list[dict[str, Any]], start: int) -> None:
+    """Insert new probes, and reset those that return."""
+    if not rows:
+        return
+    insert = database.insert_statement(probes).values(created_at=start, removed_at=None)
+    reset = {name: insert.excluded[name] for name in (*CONFIGURED_COLUMNS, "created_at", "removed_at")}
+    connection.execute(insert.on_conflict_do_update(index_elements=["probe_id"], set_=reset), rows)
+    # Evaluation starts after what has been claimed: a slot of the former definition may still be running.
+    last_slot = sa.select(sa.func.max(schedules.c.last_slot)).where(schedules.c.probe == probes.c.id).scalar_subquery()
+    begin = sa.case((last_slot > start, last_slot), else_=start)
+    without_cursor = sa.select(probes.c.id, begin, sa.false(), sa.false(), sa.literal(start)).where(
+        probes.c.removed_at.is_(None), probes.c.id.not_in(sa.select(evaluation_cursors.c.probe))
+    )
+    columns = ["probe", "evaluated_until", "awaiting_slot", "active", "wake_at"]
+    connection.execute(sa.insert(evaluation_cursors).from_select(columns, without_cursor))
+
+
+def _update_probes(connection: sa.Connection, rows: list[dict[str, Any]]) -> None:
+    if rows:
+        update = sa.update(probes).where(probes.c.id == sa.bindparam("row_id"))
+        connection.execute(update.values({name: sa.bindparam(name) for name in CONFIGURED_COLUMNS}), rows)
+
+
+def _upsert_schedules(
+    database: Database,
+    connection: sa.Connection,
+    registered_by_id: Mapping[int, RegisteredProbe],
+    start: int,
+    location: str,
+) -> None:
+    rows = [
+        {
+            "probe": id,
+            "location": location,
+            "definition": repr(registered.schedule),
+            "next_due": registered.schedule.next_slot_after(start),
+            "in_flight": "[]",
+            "probe_definition": registered.definition,
+        }
+        for id, registered in sorted(registered_by_id.items())
+    ]
+    insert = database.insert_statement(schedules)
+    is_rescheduled = schedules.c.definition != insert.excluded.definition
+    upsert = insert.on_conflict_do_update(
+        index_elements=["probe", "location"],
+        set_={
+            "definition": insert.excluded.definition,
+            "next_due": sa.case((is_rescheduled, insert.excluded.next_due), else_=schedules.c.next_due),
+            "probe_definition": insert.excluded.probe_definition,
+        },
+        where=is_rescheduled | (schedules.c.probe_definition != insert.excluded.probe_definition),
+    )
+    connection.execute(upsert, rows)
+
+
+def mark_retired(connection: sa.Connection, ids: Iterable[int], now: int) -> None:
+    """A retired probe keeps its history. `resolve_incidents_of_retired_probes` completes this."""
+    rows = [{"row_id": id} for id in sorted(ids)]
+    if rows:
+        connection.execute(sa.delete(schedules).where(schedules.c.probe == sa.bindparam("row_id")), rows)
+        update = sa.update(probes).where(probes.c.id == sa.bindparam("row_id")).values(removed_at=now)
+        connection.execute(update, rows)
+
+
+def mark_removed_with_schedule(connection: sa.Connection, ids: Iterable[int], now: int) -> None:
+    """Mark as removed the probes whose kind changes: the new kind could never resolve what the former one found.
+
+    Their schedule stays, and with it the slots that are claimed.
+    """
+    rows = [{"row_id": id} for id in sorted(ids)]
+    if rows:
+        update = sa.update(probes).where(probes.c.id == sa.bindparam("row_id")).values(removed_at=now)
+        connection.execute(update, rows)
+
+
+def resolve_incidents_of_retired_probes(database: Database, now: int) -> None:
+    """Delete the cursor and alert states of retired probes, and resolve their incidents, in several transactions.
+
+    Without a cursor a probe is not evaluated, even if another process still runs it.
+    """
+    retired = sa.select(probes.c.id).where(probes.c.removed_at.is_not(None))
+    with_cursor = (
+        sa.select(evaluation_cursors.c.probe)
+        .where(evaluation_cursors.c.probe.in_(retired))
+        .limit(MAX_PROBES_PER_TRANSACTION)
+    )
+    while True:
+        with database.write_transaction() as connection:
+            database.acquire_advisory_lock(connection, REGISTRATION_LOCK_KEY)
+            ids = database.lock_probes(connection, connection.execute(with_cursor).scalars())
+            if not ids:
+                return
+            connection.execute(sa.delete(evaluation_cursors).where(evaluation_cursors.c.probe.in_(ids)))
+            connection.execute(sa.delete(alert_states).where(alert_states.c.probe.in_(ids)))
+            query = sa.select(incidents.c.id, probes.c.revision).join(probes, probes.c.id == incidents.c.probe)
+            is_open = incidents.c.probe.in_(ids), incidents.c.resolved_at.is_(None)
+            for incident, revision in connection.execute(query.where(*is_open)).all():
+                resolve_incident(
+                    connection,
+                    incident,
+                    slot=now,
+                    resolution="probe.removed",
+                    now=now,
+                    destinations_without_resolved=_load_routing(connection, revision).without_resolved,
+                )
+
+
+def schedule_immediate_evaluation(database: Database, ids: list[int], now: int) -> None:
+    """Evaluate every deadline at once: a changed policy may have made it earlier."""
+    for i in range(0, len(ids), MAX_PROBES_PER_TRANSACTION):
+        with database.write_transaction() as connection:
+            locked = database.lock_probes(connection, ids[i : i + MAX_PROBES_PER_TRANSACTION])
+            is_later = evaluation_cursors.c.probe.in_(locked), evaluation_cursors.c.wake_at > now
+            connection.execute(sa.update(evaluation_cursors).where(*is_later).values(wake_at=now))
