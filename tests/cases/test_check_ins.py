@@ -32,6 +32,17 @@ def test_the_clock_of_the_sender_is_two_minutes_fast() -> None:
     assert reasons(strict) == ["03-02 03:30 job.overdue"]
 
 
+def test_the_host_of_a_job_with_a_schedule_of_berlin_has_utc() -> None:
+    """Each run starts an hour late. The message names the last run, the zone of its times, and the delay."""
+    check_ins = [(THREE + day * DAY, "ok") for day in range(-3, 3)]
+    berlin = {**NIGHTLY, "timezone": "Europe/Berlin"}
+    looks = [START - 3 * DAY, *range(START, START + 2 * DAY, 10 * MIN)]
+    verdicts = play(check_ins, looks, **berlin)
+    assert reasons(verdicts)[:2] == ["03-01 02:30 job.overdue", "03-01 03:00 ok"]
+    explanation = "due 03:00 CET, last run 28 Feb 04:00 CET, the last runs all started 1 h late"
+    assert verdicts[0].message == f"job is overdue: {explanation}"
+
+
 # --- further members of the kind
 
 

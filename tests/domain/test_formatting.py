@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from datetime import datetime
+
 import pytest
 
 from tests.support.alert_contexts import MINUTE_MS, NOW, run_summaries
 from watchdog.domain import formatting
 from watchdog.domain.model import HealthState, Outcome, RemediationAttempt, RemediationState, RunSummary
 
+NB = "\N{NO-BREAK SPACE}"
 SECOND, HOUR, DAY = 1_000, 60 * MINUTE_MS, 24 * 60 * MINUTE_MS
 
 
@@ -124,6 +127,24 @@ def test_a_sparkline_shows_outliers_and_keeps_noise_flat(durations: list[int | N
 def test_a_sparkline_distinguishes_outcomes() -> None:
     runs = [*run_summaries("00x?"), RunSummary(NOW, Outcome.MISSED, None)]
     assert formatting.sparkline(runs) == "▁▁✕?·"
+
+
+@pytest.mark.parametrize(
+    ("at", "timezone", "text"),
+    [
+        ("2026-03-28T02:30", "UTC", "02:30 UTC"),
+        ("2026-03-28T02:30", "Europe/Berlin", "03:30 CET"),
+        ("2026-03-29T02:30", "Europe/Berlin", f"29{NB}Mar 04:30 CEST"),
+        ("2026-03-27T23:30", "Europe/Berlin", "00:30 CET"),  # the same day there
+        ("2026-03-28T02:30", "America/New_York", f"27{NB}Mar 22:30 EDT"),
+        ("2026-03-28T02:30", "Asia/Kathmandu", "08:15 +0545"),
+    ],
+)
+def test_a_time_in_a_zone(at: str, timezone: str, text: str) -> None:
+    instant, now = (
+        round(datetime.fromisoformat(f"{part}+00:00").timestamp() * 1000) for part in (at, "2026-03-28T12:00")
+    )
+    assert formatting.format_in_zone(instant, now, timezone) == text
 
 
 @pytest.mark.parametrize(

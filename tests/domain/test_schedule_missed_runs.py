@@ -12,6 +12,7 @@ from watchdog.domain.schedule import (
     SENDER_RETRY_WINDOW_MS,
     CronSchedule,
     IntervalSchedule,
+    common_delay,
     extend_deadline_over_gaps,
     missed_runs,
 )
@@ -175,6 +176,20 @@ def test_the_configured_earliness(sentence: str, started: str, early: int, misse
     assert clock_times(missed_runs(NIGHTLY, now, at(started), 0, at("2026-05-01 12:00"), early=early)) == missed, (
         sentence
     )
+
+
+@pytest.mark.parametrize(
+    ("sentence", "starts", "delay"),
+    [
+        ("always an hour late", ["05-01 04:00", "05-02 04:00:40", "05-03 04:00:20"], HOUR),
+        ("always two hours early", ["05-01 01:00", "05-02 01:00:40"], -2 * HOUR),
+        ("on time, give or take some seconds", ["05-01 02:59:50", "05-02 03:00:10"], None),
+        ("late by different times", ["05-01 04:00", "05-02 04:02"], None),
+        ("no run is known", [], None),
+    ],
+)
+def test_the_common_delay_of_runs(sentence: str, starts: list[str], delay: int | None) -> None:
+    assert common_delay(NIGHTLY, [at(f"2026-{start}") for start in starts]) == delay, sentence
 
 
 def test_a_grace_of_a_day_is_not_counted_through_slot_by_slot() -> None:

@@ -8,7 +8,7 @@ import re
 import sys
 from asyncio.subprocess import PIPE
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -289,9 +289,9 @@ async def test_incidents_name_cron_jobs_that_fail_or_do_not_run(
             await wait_for_incidents()
 
             clock_offset_ms += 27 * HOUR_MS
-            due = noon.astimezone(UTC) + timedelta(hours=15)
-            overdue = f"Nightly backup is overdue: due {due:%H:%M} UTC"
-            never = f"Ledger export has never run: due {due + timedelta(hours=1):%H:%M} UTC"
+            due = noon + timedelta(hours=15)
+            overdue = f"Nightly backup is overdue: due {due:%H:%M} {due.tzname()}"
+            never = f"Ledger export has never run: due {due + timedelta(hours=1):%H:%M} {due.tzname()}"
             never_ran = OpenIncidentSummary("job", "Ledger export", "job.never_ran", never)
             await wait_for_incidents(never_ran, OpenIncidentSummary("job", "Nightly backup", "job.overdue", overdue))
             await run_backup(0)

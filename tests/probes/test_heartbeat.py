@@ -74,7 +74,8 @@ TABLE: list[tuple[str, list[tuple[int, str]], int, tuple[str, str]]] = [
     ("it ran last night", [(0, "start"), (20 * MIN, "ok")], 9 * HOUR, FINE),
     ("it reports only its end", [(20 * MIN, "ok")], 9 * HOUR, FINE),
     ("it is late within its grace", [(-DAY, "ok")], 30 * MIN - 1, FINE),
-    ("it is overdue", [(-DAY, "ok")], 2 * HOUR, ("job.overdue", "Nightly backup is overdue: due 03:00 UTC")),
+    ("it is overdue", [(-DAY, "ok")], 2 * HOUR,
+     ("job.overdue", f"Nightly backup is overdue: due 03:00 UTC, last run 1{NB}May 03:00 UTC")),
     ("it runs", [(0, "start")], 90 * MIN, FINE),
     ("it runs for too long", [(0, "start")], 3 * HOUR,
      ("job.stuck", f"Nightly backup is stuck: running since 03:00 UTC, limit 2{NB}h")),
@@ -112,7 +113,10 @@ def test_an_interval_counts_from_the_last_run() -> None:
     hourly.observe(NOON)
     hourly.check_in(NOON + 10 * MIN, "ok")
     assert hourly.verdict(NOON + 75 * MIN - 1) == FINE
-    assert hourly.verdict(NOON + 75 * MIN) == ("job.overdue", "Nightly backup is overdue: due 13:10 UTC")
+    assert hourly.verdict(NOON + 75 * MIN) == (
+        "job.overdue",
+        "Nightly backup is overdue: due 13:10 UTC, last run 12:10 UTC",
+    )
     hourly.check_in(NOON + 80 * MIN, "ok")
     assert hourly.verdict(NOON + 144 * MIN) == FINE
 
@@ -159,6 +163,27 @@ def test_check_ins_are_judged_up_to_the_instant_until_which_all_are_known() -> N
         context = RunContext(due + 2_000, due + 2_000, 5.0, "", memory, Network(), check_ins_until=until)
         observation = asyncio.run(hourly.probe.observe(context))
         assert (observation.reason, observation.rerun_at) == (reason, rerun_at)
+
+
+def test_a_message_has_the_time_zone_of_the_schedule_and_what_may_explain_it() -> None:
+    berlin = job(**{**NIGHTLY, "timezone": "Europe/Berlin"})  # 03:00 there is 01:00 UTC
+    berlin.observe(LAST_NIGHT - 4 * DAY)
+    for night in (3, 2, 1):
+        berlin.check_in(LAST_NIGHT - night * DAY, "start")  # its host has UTC
+        berlin.check_in(LAST_NIGHT - night * DAY + 20 * MIN, "ok")
+    overdue = f"Nightly backup is overdue: due 03:00 CEST, last run 1{NB}May 05:00 CEST"
+    explanation = f"{overdue}, the last runs all started 2{NB}h late"
+    assert berlin.verdict(LAST_NIGHT) == ("job.overdue", explanation)
+    berlin.check_in(LAST_NIGHT + MIN, "rejected")
+    rejected = f"{explanation}, its check-in of 05:01 CEST was rejected"
+    assert berlin.verdict(LAST_NIGHT + 2 * MIN) == ("job.overdue", rejected)
+    berlin.check_in(LAST_NIGHT + 5 * MIN, "start")
+    assert berlin.verdict(LAST_NIGHT + 10 * MIN) == FINE
+    stuck = f"Nightly backup is stuck: running since 05:05 CEST, limit 2{NB}h"
+    assert berlin.verdict(LAST_NIGHT + 3 * HOUR) == ("job.stuck", stuck)
+    berlin.check_in(LAST_NIGHT + 5 * HOUR, "start")
+    lost = "Nightly backup lost its run of 05:05 CEST: it started and never ended"
+    assert berlin.verdict(LAST_NIGHT + 5 * HOUR) == ("job.lost", lost)
 
 
 def test_the_output_is_evidence_and_the_message_has_the_error() -> None:

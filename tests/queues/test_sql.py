@@ -157,7 +157,7 @@ def test_a_configured_schedule_is_compared_with_the_runs(app: ExternalApp) -> No
     plan = {"daily": {"schedule": f"{at.minute} {at.hour} * * *", "grace": "1h"}}
     [(reason, message)] = app.problems(plan).values()
     assert reason == "job.overdue"
-    assert re.fullmatch(rf"daily is overdue: due (\d+{NBSP}\w+ )?{at:%H:%M} UTC", message)
+    assert re.fullmatch(rf"daily is overdue: due (\d+{NBSP}\w+ )?{at:%H:%M} UTC, last run .+ UTC", message)
     app.add("daily", "running", started_at=HOUR)
     assert app.problems(plan) == {}
 

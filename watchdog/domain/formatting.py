@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from statistics import median
+from zoneinfo import ZoneInfo
 
 from watchdog.domain.model import HealthState, Outcome, RemediationAttempt, RemediationState, RunSummary
 from watchdog.domain.reasons import title
@@ -128,6 +129,17 @@ SHOW_SECONDS_BELOW_MS = 10 * MINUTE_MS
 def format_utc(at: int, now: int, *, seconds: bool = False) -> str:
     """ "01:48 UTC", for messages that are stored and read later; with the date unless it is the date of `now`."""
     return f"{format_timestamp(at, now, seconds=seconds)} UTC"
+
+
+def format_in_zone(at: int, now: int, timezone: str, *, seconds: bool = False) -> str:
+    """ "03:48 CEST": as `format_utc`, in a time zone."""
+    if timezone == "UTC":
+        return format_utc(at, now, seconds=seconds)
+    zone = ZoneInfo(timezone)
+    local = utc_datetime(at).astimezone(zone)
+    offset_ms = round((local.utcoffset() or timedelta()).total_seconds() * 1000)
+    # The same offset for both instants: only their dates are compared.
+    return f"{format_timestamp(at + offset_ms, now + offset_ms, seconds=seconds)} {local.tzname()}"
 
 
 def job_status_label(reason: str, *, has_run: bool, has_schedule: bool) -> str:

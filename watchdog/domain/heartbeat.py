@@ -16,6 +16,8 @@ HEARTBEAT_STATE_KEY = "heartbeat"
 """Key of a `HeartbeatState` in the state of its probe."""
 MAX_REMEMBERED_RUNS = 50
 """Runs in progress, ended runs and lost runs that are remembered, of each the newest."""
+MAX_REMEMBERED_STARTS = 3
+"""They show whether a job is always late by the same time, as it is if its time zone is wrong."""
 MAX_REMEMBERED_FAILURES = 20
 """Failures in a row whose instants are remembered. Older ones are only counted."""
 DUPLICATE_WINDOW_MS = 10_000
@@ -97,6 +99,8 @@ class HeartbeatState(NamedTuple):
     lost_runs: tuple[LostRun, ...] = ()
     """Newest last."""
     last_start: int | None = None
+    recent_starts: tuple[int, ...] = ()
+    """Of the newest runs, oldest first."""
     last_end: int | None = None
     last_ok: int | None = None
     duration: int | None = None
@@ -107,6 +111,8 @@ class HeartbeatState(NamedTuple):
     """Failures in a row before those."""
     error: str = ""
     """Of the newest failure."""
+    last_rejected: int | None = None
+    """When its newest check-in was not understood."""
     output: str = ""
     output_is_partial: bool = False
     """The output belongs to a run that has not ended."""
@@ -143,7 +149,9 @@ class HeartbeatState(NamedTuple):
         values["open_runs"] = tuple((run_id, start) for run_id, start in values.get("open_runs", ()))
         values["ended_runs"] = tuple(EndedRun(*run) for run in values.get("ended_runs", ()))
         values["lost_runs"] = tuple(LostRun(*run) for run in values.get("lost_runs", ()))
-        return cls(**{**values, "recent_failures": tuple(values.get("recent_failures", ()))})
+        for name in ("recent_starts", "recent_failures"):
+            values[name] = tuple(values.get(name, ()))
+        return cls(**values)
 
 
 class HeartbeatUpdate(NamedTuple):
@@ -157,7 +165,7 @@ class HeartbeatUpdate(NamedTuple):
 def apply_check_in(state: HeartbeatState, check_in: CheckIn) -> HeartbeatUpdate:
     """Folds one check-in, which may be late or repeat another. `state` is not changed."""
     if check_in.kind is CheckInKind.REJECTED:
-        return HeartbeatUpdate(state)
+        return HeartbeatUpdate(state._replace(last_rejected=_latest(state.last_rejected, check_in.occurred_at)))
     if check_in.kind is CheckInKind.START:
         return HeartbeatUpdate(_apply_start(state, check_in))
     if check_in.kind is CheckInKind.LOG:
@@ -178,7 +186,12 @@ def _apply_start(state: HeartbeatState, check_in: CheckIn) -> HeartbeatState:
         ended_runs = (run._replace(start=start) if run == ended else run for run in state.ended_runs)
         return state._replace(ended_runs=tuple(ended_runs))
     open_runs = tuple(sorted((*state.open_runs, (run_id, start)), key=lambda run: run[1]))
-    return _move_lost_runs(state._replace(open_runs=open_runs, last_start=_latest(state.last_start, start)))
+    return _move_lost_runs(_remember_start(state._replace(open_runs=open_runs), start))
+
+
+def _remember_start(state: HeartbeatState, start: int) -> HeartbeatState:
+    starts = sorted({*state.recent_starts, start})[-MAX_REMEMBERED_STARTS:]
+    return state._replace(last_start=starts[-1], recent_starts=tuple(starts))
 
 
 def _find_ended_run(state: HeartbeatState, start: CheckIn) -> EndedRun | None:
@@ -220,7 +233,7 @@ def _apply_end(state: HeartbeatState, check_in: CheckIn) -> HeartbeatUpdate:
     if state.last_end is None or end >= state.last_end:
         output = check_in.output[-MAX_OUTPUT_CHARS:] or (state.output if state.output_is_partial else "")
         state = state._replace(last_end=end, duration=duration, output=output, output_is_partial=False)
-    state = state._replace(last_start=_latest(state.last_start, end if start is None else start))
+    state = _remember_start(state, end if start is None else start)
     state = _record_success(state, end) if succeeded else _record_failure(state, end, _failure_message(check_in))
     return HeartbeatUpdate(state, duration)
 

@@ -121,6 +121,10 @@ class JobFacts(NamedTuple):
     """When the newest lost run started: one that never ended. It is not `running_since`."""
     lost_is_newest: bool = False
     """No run has ended since the lost run started."""
+    rejected_at: int | None = None
+    """When a check-in was not understood, if none was accepted since."""
+    usual_delay: int | None = None
+    """How long after their slots the newest runs started, in ms, if it was the same time for all; negative: before."""
     lost_failures: int = 0
     """Failed and lost runs in a row up to the lost run, in the first result that shows it; 0 in later ones."""
 

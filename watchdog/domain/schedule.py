@@ -7,6 +7,7 @@ when a process started, so that every process computes the same ones.
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -176,6 +177,8 @@ MAX_EARLY_START_MS = 300_000
 slot's run: the clock of its scheduler may be fast."""
 MAX_MISSED_RUNS = 100
 """Missed runs of one job that are counted; there may be more."""
+MAX_DELAY_DIFFERENCE_MS = 60_000
+"""Delays that differ by no more than this are the same."""
 SENDER_RETRY_WINDOW_MS = 30_000
 """Senders of check-ins retry for at least this long, so a shorter downtime of Watchdog loses nothing."""
 
@@ -215,6 +218,22 @@ def missed_runs(
             missed.append(slot)
         slot = previous
     return missed
+
+
+def common_delay(schedule: Schedule, starts: Sequence[int]) -> int | None:
+    """How long after the nearest slot several runs started, in ms, if it was the same for all, give or take a minute;
+    negative: before it. None: they differ, or were on time."""
+    delays = [_nearest_slot_delay(schedule, start) for start in starts]
+    if not delays or max(delays) - min(delays) > MAX_DELAY_DIFFERENCE_MS:
+        return None
+    delay = round(sum(delays) / len(delays) / MAX_DELAY_DIFFERENCE_MS) * MAX_DELAY_DIFFERENCE_MS
+    return delay or None
+
+
+def _nearest_slot_delay(schedule: Schedule, start: int) -> int:
+    late = start - schedule.latest_slot_until(start)
+    early = schedule.next_slot_after(start) - start
+    return late if late <= early else -early
 
 
 def extend_deadline_over_gaps(since: int, deadline: int, gaps: Gaps) -> tuple[int, Gap | None]:

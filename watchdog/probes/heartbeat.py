@@ -17,13 +17,19 @@ from watchdog.config_types import (
     validate_secret_length,
 )
 from watchdog.config_values import slugify
-from watchdog.domain.heartbeat import CHECK_IN_DELAY_MS, HEARTBEAT_STATE_KEY, HeartbeatState
+from watchdog.domain.heartbeat import (
+    CHECK_IN_DELAY_MS,
+    HEARTBEAT_STATE_KEY,
+    MAX_REMEMBERED_STARTS,
+    HeartbeatState,
+)
 from watchdog.domain.limits import JobLimits
 from watchdog.domain.model import Evidence, Observation
 from watchdog.domain.observations import JobFacts
 from watchdog.domain.probe_state import load_job_record
 from watchdog.domain.rules.job import evaluate_job, expected_runs, run_deadline
 from watchdog.domain.rules.job_deadlines import next_job_deadline
+from watchdog.domain.schedule import common_delay
 from watchdog.domain.uptime_clock import Gaps
 from watchdog.probes.base import Probe, RunContext
 from watchdog.probes.jobs import JobOptions, jobs_observation
@@ -132,6 +138,7 @@ def _job_facts(name: str, state: HeartbeatState, limits: JobLimits, now: int) ->
         lambda start: run_deadline(JobFacts(name), limits, start), now, is_limited=limits.max_runtime is not None
     )
     lost_since = max((*runs.lost_starts, *(run.start for run in state.lost_runs)), default=None)
+    newest = max((at for at in (state.last_start, state.last_end) if at is not None), default=0)
     uncounted = [start for start in runs.lost_starts if state.last_ok is None or start > state.last_ok]
     return JobFacts(
         name,
@@ -142,9 +149,17 @@ def _job_facts(name: str, state: HeartbeatState, limits: JobLimits, now: int) ->
         duration=state.duration,
         failures=state.failure_count + len(uncounted),
         error=state.error,
+        rejected_at=state.last_rejected if (state.last_rejected or 0) > newest else None,
+        usual_delay=_usual_delay(state, limits),
         lost_since=lost_since,
         lost_is_newest=lost_since is not None and (state.last_end is None or state.last_end < lost_since),
     )
+
+
+def _usual_delay(state: HeartbeatState, limits: JobLimits) -> int | None:
+    if limits.schedule is None or len(state.recent_starts) < MAX_REMEMBERED_STARTS:
+        return None
+    return common_delay(limits.schedule, state.recent_starts)
 
 
 def _gaps_since(facts: JobFacts, gaps: Gaps) -> Gaps:

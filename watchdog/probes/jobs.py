@@ -34,8 +34,17 @@ SOURCE_CALL_TIMEOUT_S = 5.0
 MAX_EVIDENCE_JOBS = 50
 """Jobs in the evidence, those with problems first."""
 OTHER_JOBS_KEY = "*"
-TIMESTAMP_FIELDS = ("next", "next_due", "last_start", "last_end", "last_ok", "running_since")
-DURATION_FIELDS = ("every", "duration")
+TIMESTAMP_FIELDS = (
+    "next",
+    "next_due",
+    "last_start",
+    "last_end",
+    "last_ok",
+    "running_since",
+    "lost_since",
+    "rejected_at",
+)
+DURATION_FIELDS = ("every", "duration", "usual_delay")
 
 
 class JobOptions(ConfigModel):
@@ -197,7 +206,16 @@ def jobs_observation(jobs: list[EvaluatedJob], context: RunContext, observed_at:
 def _job_evidence(job: EvaluatedJob) -> Json:
     """The facts about a job for the evidence: formatted, without empty values."""
     values = job.facts._asdict() | {"next": job.verdict.next_expected_at}
-    internal = ("name", "enabled", "schedule_since", "expected_from", "reporting_lag", "listed")
+    internal = (
+        "name",
+        "enabled",
+        "schedule_since",
+        "expected_from",
+        "reporting_lag",
+        "listed",
+        "lost_is_newest",
+        "lost_failures",
+    )
     omitted = (*internal, *(() if job.facts.cron else ("timezone",)))
     facts = {}
     for name, value in values.items():

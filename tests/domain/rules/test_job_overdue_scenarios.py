@@ -116,7 +116,7 @@ class ScenarioJob:
             observation = jobs_observation([job], context, now)
         self.memory |= observation.state_updates
         text = observation.message.replace("\N{NO-BREAK SPACE}", " ").replace(" UTC", "").removeprefix("backup ")
-        text = text.removeprefix("is ").replace("has never run", "never ran")
+        text = text.removeprefix("is ").replace("has never run", "never ran").partition(", last run")[0]
         assert observation.reason == ("" if not text else f"job.{text.split(':')[0].replace(' ', '_')}")
         return text
 
@@ -303,7 +303,7 @@ TABLE: list[tuple[str, list[str], str | dict[str, str]]] = [
       "2 05:00 probe", "2 07:29:59 probe"], FINE),
     ("to another zone: overdue after the new slot",
      [NIGHTLY, "1 03:00 run", "1 12:00 probe", "2 04:00 probe", "2 05:00 set timezone: America/New_York",
-      "2 05:00 probe", "2 07:30 probe"], "overdue: due 07:00"),
+      "2 05:00 probe", "2 07:30 probe"], "overdue: due 03:00 EDT"),
     ("to a zone where the slot has passed",
      [NIGHTLY, "1 03:00 run", "1 12:00 probe", "2 02:00 set timezone: Europe/Berlin", "2 02:00 probe", "2 12:00 probe"],
      FINE),

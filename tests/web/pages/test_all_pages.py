@@ -204,7 +204,7 @@ def test_an_incident_without_notifications_has_a_banner(tmp_path: Path) -> None:
 def test_an_incident_of_a_job_shows_only_that_job(tmp_path: Path) -> None:
     rows = FixtureRows()
     id = rows.add_probe("Shop", "jobs")
-    late = "cart_sweep is overdue: due 02:20 UTC"
+    late = "cart_sweep is overdue: due 02:20 UTC, last run 1 Jan 1970 00:00 UTC"
     due, started = NOW // MINUTE_MS * MINUTE_MS - 9 * MINUTE_MS, NOW - 3 * HOUR_MS
     both = [overdue_job("cart_sweep", due), JobFacts("export", running_since=started, worker="app-3")]
     facts = {"export": {"worker": "app-3", "duration": "2 min"}, "cart_sweep": {"worker": "app-4", "duration": "9 s"}}
@@ -308,7 +308,7 @@ def test_the_jobs_of_a_source_are_listed_worst_first(tmp_path: Path, scheduled: 
     text = visible_text(response.text).replace("\N{NO-BREAK SPACE}", " ").replace("\N{EN DASH}", "-")
     assert "Jobs 4 listed · read 1 min ago" in text
     assert "<b>ledger</b> is stuck: running since 00:29 UTC, limit 1 h Stuck - 00:29 - - -" in text
-    late = "retry is overdue: 4 runs missed, the first due 21 Nov 23:00 UTC"
+    late = "retry is overdue: 4 runs missed, the first due 21 Nov 23:00 UTC, last run 21 Nov 22:29 UTC"
     assert f"retry {late} Overdue 0 * * * * UTC 21 Nov 22:29 - - 03:00" in text
     assert "usage-rollup On time every 10 min 02:28 02:29 59 s 02:38" in text
     assert "yearly Not run yet 0 0 1 1 * UTC never - - 1 Jan 2027 00:00" in text

@@ -68,7 +68,7 @@ def test_every_job_of_every_source_is_listed_worst_first(app: FastAPI) -> None:
     [
         "Stuck reconcile-ledger reconcile-ledger is stuck: running since 21 Nov 22:14 UTC on app-3, limit 2 h"
         " Billing jobs jobs 0 22 * * * UTC 21 Nov 22:14 - 22:00",
-        "Never ran trial-ending trial-ending has never run: due 18 Nov 08:00 UTC Digest schedulers"
+        "Never ran trial-ending trial-ending has never run: due 18 Nov 09:00 CET Digest schedulers"
         " not read since 01:12 jobs 0 9 * * * Europe/Berlin never - 08:00",
         "Stale reindex task reindex is stale: last run 01:31 UTC, limit 15 min Search MCP mcp at least every 15 min"
         " 01:31 - 01:46",

@@ -25,7 +25,7 @@ from watchdog.web.routes.check_ins import (
 
 NOW = 1_777_723_200_000
 TOKEN, OTHER_TOKEN = "0123456789abcdef-backup", "0123456789abcdef_digest"
-START, OK, FAIL, LOG = CheckInKind
+START, OK, FAIL, LOG, REJECTED = CheckInKind
 
 
 class AcceptedCheckIn(NamedTuple):
@@ -92,18 +92,31 @@ def test_paths(endpoint: EndpointHarness, method: str, path: str, kind: CheckInK
     assert endpoint.accepted == [("backup", kind, NOW, "", code, b"")]
 
 
-@pytest.mark.parametrize("path", ["/256", "/-1", "/1.0", "/1e2", "/started", "/START", "/fail/1", "//"])
-def test_an_unknown_action_is_refused(endpoint: EndpointHarness, path: str) -> None:
+def rejected(endpoint: EndpointHarness) -> list[str]:
+    """The explanations that were kept; nothing else was accepted."""
+    assert all(check_in[:5] == ("backup", REJECTED, NOW, "", None) for check_in in endpoint.accepted)
+    return [check_in.output.decode() for check_in in endpoint.accepted]
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/256", "/1000", "/3221225786", "/-1", "/+1", "/1.0", "/1e2", "/0x1", "/started", "/START", "/success", "/down",
+     "/fail/1", "/start/extra", "/start/", "//", "/ok", "/rejected"],
+)  # fmt: skip
+def test_an_unknown_action_is_refused_and_kept(endpoint: EndpointHarness, path: str) -> None:
     response = endpoint.request(f"/in/{TOKEN}{path}")
-    expected = "after the token: expected nothing, start, fail, log, or an exit code from 0 to 255\n"
-    assert (response.status_code, response.text, endpoint.accepted) == (404, expected, [])
+    expected = "after the token: expected nothing, start, fail, log, or an exit code from 0 to 255"
+    assert (response.status_code, response.text) == (400, f"{expected}\n")
+    assert rejected(endpoint) == [f"GET {path}: {expected}"]
 
 
-def test_other_methods_are_refused(endpoint: EndpointHarness) -> None:
-    for method in ("PUT", "DELETE", "OPTIONS", "PATCH"):
-        response = endpoint.request(f"/in/{TOKEN}", method)
+def test_other_methods_are_refused_and_kept(endpoint: EndpointHarness) -> None:
+    methods = ("PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "REPORT")
+    for method in methods:
+        response = endpoint.request(f"/in/{TOKEN}/0", method)
         assert (response.status_code, response.headers["allow"]) == (405, "GET, HEAD, POST")
-    assert endpoint.accepted == []
+        assert response.text == "expected GET, HEAD or POST\n"
+    assert rejected(endpoint) == [f"{method} /0: expected GET, HEAD or POST" for method in methods]
 
 
 def test_other_requests_go_to_the_pages(endpoint: EndpointHarness) -> None:
@@ -117,10 +130,12 @@ def test_other_requests_go_to_the_pages(endpoint: EndpointHarness) -> None:
 
 def test_run_id_and_age(endpoint: EndpointHarness) -> None:
     endpoint.request(f"/in/{TOKEN}/start?rid=2f1e-a.b:7_~&ago=0")
-    endpoint.request(f"/in/{TOKEN}?ago=172800000&rid=x&create=1")
+    endpoint.request(f"/in/{TOKEN}?ago=172800000&rid=x")
+    endpoint.request(f"/in/{TOKEN}?rid=&ago=0")
     assert [(check_in.run_id, check_in.occurred_at) for check_in in endpoint.accepted] == [
         ("2f1e-a.b:7_~", NOW),
         ("x", NOW - 48 * 3_600_000),
+        ("", NOW),
     ]
 
 
@@ -142,13 +157,49 @@ def test_the_clock_of_the_sender_is_ignored(endpoint: EndpointHarness) -> None:
         ("ago=yesterday", "ago: expected milliseconds"),
         (f"ago={MAX_CHECK_IN_AGE_MS + 1}", "ago: expected milliseconds, at most 31 days"),
         ("ago=%D9%A1", "ago: expected milliseconds"),
+        ("ago=", "ago: expected milliseconds"),
+        ("ago=5s", "ago: expected milliseconds"),
+        ("status=down", "status: expected only the parameters rid and ago"),
+        ("status=down&msg=disk+full&ping=", "status: expected only"),
+        ("status=", "status: expected only"),
+        ("status", "status: expected only"),
+        ("rid=a&state=fail", "state: expected only"),
+        ("RID=a", "RID: expected only"),
+        ("exit_code=1", "exit_code: expected only"),
+        ("disk+full", "unknown parameter: expected only"),
+        (f"{TOKEN}=1", "unknown parameter: expected only"),
+        ("=1", "expected only the parameters rid and ago, each once"),
+        ("rid=a&rid=b", "expected only the parameters rid and ago, each once"),
+        ("ago=0&ago=60000", "expected only the parameters rid and ago, each once"),
+        ("&".join(f"p{n}=1" for n in range(30)), "too many parameters: expected only"),
     ],
 )
-def test_invalid_parameters_are_refused(endpoint: EndpointHarness, query: str, message: str) -> None:
+def test_invalid_parameters_are_refused_and_kept(endpoint: EndpointHarness, query: str, message: str) -> None:
     response = endpoint.request(f"/in/{TOKEN}?{query}")
     assert response.status_code == 400
     assert response.text.startswith(message)
-    assert endpoint.accepted == []
+    (explanation,) = rejected(endpoint)
+    assert explanation.startswith("GET ?")
+    assert explanation.endswith(response.text.strip())
+
+
+def test_a_rejected_request_is_quoted_in_part(endpoint: EndpointHarness) -> None:
+    endpoint.request(f"/in/{TOKEN}/0?msg={'x' * 5_000}")
+    (explanation,) = rejected(endpoint)
+    assert explanation.startswith("GET /0?msg=xxx")
+    assert len(explanation) < 300
+
+
+def test_rejected_check_ins_of_a_runaway_job_are_not_kept(endpoint: EndpointHarness) -> None:
+    for _ in range(MAX_CHECK_INS_PER_WINDOW + 5):
+        endpoint.request(f"/in/{TOKEN}/nonsense")
+    assert len(endpoint.accepted) == MAX_CHECK_INS_PER_WINDOW
+    assert endpoint.request(f"/in/{TOKEN}/nonsense").status_code == 429
+
+
+def test_a_rejected_check_in_is_refused_even_if_it_cannot_be_stored(endpoint: EndpointHarness) -> None:
+    endpoint.can_store = False
+    assert endpoint.request(f"/in/{TOKEN}/nonsense").status_code == 400
 
 
 # --- bodies
@@ -160,6 +211,51 @@ def test_the_end_of_a_long_body_is_passed_on(endpoint: EndpointHarness) -> None:
     endpoint.request(f"/in/{TOKEN}", "POST", content=b"short")
     assert [len(check_in.output) for check_in in endpoint.accepted] == [MAX_BODY_TAIL_BYTES, MAX_BODY_TAIL_BYTES, 5]
     assert [check_in.output[-7:] for check_in in endpoint.accepted] == [b"the end", b" length", b"short"]
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize(
+    ("content", "content_type"),
+    [
+        ("\ufeffError: Größe\r\n".encode("utf-16-le"), ""),
+        ("\ufeffError: Größe\r\n".encode("utf-16-be"), "application/x-www-form-urlencoded"),
+        ("Error: Größe\r\n".encode("utf-16-le"), ""),
+        ("\ufeffError: Größe\r\n".encode("utf-32-le"), "text/plain"),
+        ("Error: Größe\r\n".encode("utf-8-sig"), "application/octet-stream"),
+        ("Error: Größe\r\n".encode("latin-1"), "text/plain; charset=ISO-8859-1"),
+        ("Error: Größe\r\n".encode("cp1252"), 'Text/Plain; Charset="windows-1252"'),
+        ("Error: Größe\r\n".encode(), "text/plain;charset=UTF-8"),
+        ("Error: Größe\r\n".encode(), ""),
+    ],
+)
+def test_a_body_is_read_in_the_encoding_of_its_sender(
+    endpoint: EndpointHarness, method: str, content: bytes, content_type: str
+) -> None:
+    headers = {"content-type": content_type} if content_type else {}
+    assert endpoint.request(f"/in/{TOKEN}/1", method, content=content, headers=headers).status_code == 200
+    assert [check_in.output.decode() for check_in in endpoint.accepted] == ["Error: Größe\r\n"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "message"),
+    [
+        ({"content-type": "application/json"}, "Content-Type: expected text/plain, or none"),
+        ({"content-type": "multipart/form-data; boundary=x"}, "Content-Type: expected text/plain, or none"),
+        ({"content-type": "image/png"}, "Content-Type: expected text/plain, or none"),
+        ({"content-encoding": "gzip"}, "Content-Encoding: expected none, the output as it is"),
+        ({"content-type": "text/plain; charset=klingon"}, "charset: unknown; expected utf-8, or any other"),
+        ({"content-type": "text/plain; charset=base64"}, "charset: unknown; expected utf-8, or any other"),
+    ],
+)
+def test_a_body_that_is_announced_as_something_else_is_refused(
+    endpoint: EndpointHarness, headers: dict[str, str], message: str
+) -> None:
+    response = endpoint.request(f"/in/{TOKEN}", "POST", content=b'{"status": "down"}', headers=headers)
+    assert response.status_code == 400
+    assert response.text.startswith(message)
+    assert rejected(endpoint) == [f"POST: {response.text.strip()}"]
+    endpoint.accepted.clear()
+    assert endpoint.request(f"/in/{TOKEN}", "POST", headers=headers).status_code == 200  # without a body
 
 
 def raw(endpoint: EndpointHarness) -> socket.socket:

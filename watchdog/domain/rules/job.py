@@ -19,6 +19,7 @@ from watchdog.domain.formatting import (
     SHOW_SECONDS_BELOW_MS,
     format_count,
     format_duration,
+    format_in_zone,
     format_utc,
 )
 from watchdog.domain.limits import JobLimits
@@ -30,6 +31,7 @@ from watchdog.domain.rules.policy import AlertPolicy
 from watchdog.domain.schedule import (
     MAX_MISSED_RUNS,
     SENDER_RETRY_WINDOW_MS,
+    CronSchedule,
     IntervalSchedule,
     Schedule,
     extend_deadline_over_gaps,
@@ -276,11 +278,12 @@ def _find_job_problem(
     facts: JobFacts, limits: JobLimits, expected: ExpectedRuns, now: int, gaps: Gaps
 ) -> tuple[str, str]:
     name = facts.name
+    zone = _time_zone(expected.schedule)
     if facts.lost_failures >= limits.max_failures:
-        return _lost_run_problem(facts, facts.lost_failures, now)
+        return _lost_run_problem(facts, facts.lost_failures, now, zone)
     if facts.running_since is not None:
         seconds = limits.max_runtime is not None and limits.max_runtime < SHOW_SECONDS_BELOW_MS
-        since = f"running since {format_utc(facts.running_since, now, seconds=seconds)}"
+        since = f"running since {format_in_zone(facts.running_since, now, zone, seconds=seconds)}"
         if facts.stalled:
             return reason_and_message("job.stalled", f"{since}, and its worker is gone", name=name)
         if limits.max_runtime is not None and _exceeds_max_runtime(facts.running_since, limits.max_runtime, now, gaps):
@@ -291,14 +294,19 @@ def _find_job_problem(
         return overdue
     if facts.failures >= limits.max_failures:
         if facts.lost_is_newest:
-            return _lost_run_problem(facts, facts.failures, now)
+            return _lost_run_problem(facts, facts.failures, now, zone)
         repeats = "" if facts.failures == 1 else f" {format_count(facts.failures, 'time')} in a row"
         return reason_and_message("job.failed", facts.error, name=name, repeats=repeats)
     return _find_runtime_problem(facts, limits)
 
 
-def _lost_run_problem(facts: JobFacts, failures: int, now: int) -> tuple[str, str]:
-    started = "" if facts.lost_since is None else format_utc(facts.lost_since, now)
+def _time_zone(schedule: Schedule | None) -> str:
+    """The zone in which messages show the times of a job."""
+    return schedule.timezone if isinstance(schedule, CronSchedule) else "UTC"
+
+
+def _lost_run_problem(facts: JobFacts, failures: int, now: int, zone: str) -> tuple[str, str]:
+    started = "" if facts.lost_since is None else format_in_zone(facts.lost_since, now, zone)
     repeats = "" if failures == 1 else f", and {failures} runs in a row have failed or were lost"
     return reason_and_message("job.lost", name=facts.name, started=started, repeats=repeats)
 
@@ -344,14 +352,27 @@ def _find_overdue_problem(
         missed.append(announced)
     if not missed:
         return None
-    first = missed[-1]
-    due = f"due {format_utc(first, now, seconds=first % MINUTE_MS >= SECOND_MS)}"
+    first, zone = missed[-1], _time_zone(expected.schedule)
+    due = f"due {format_in_zone(first, now, zone, seconds=first % MINUTE_MS >= SECOND_MS)}"
     if announced is None and facts.last_start is None and facts.last_end is None:
-        return reason_and_message("job.never_ran", due, name=facts.name)
+        return reason_and_message("job.never_ran", f"{due}{_overdue_hints(facts, now, zone)}", name=facts.name)
     if len(missed) >= MAX_MISSED_RUNS:
         due = f"{MAX_MISSED_RUNS} or more runs missed, the first {due} or earlier"
     elif len(missed) > 1:
         due = f"{len(missed)} runs missed, the first {due}"
+    return reason_and_message("job.overdue", f"{due}{_overdue_hints(facts, now, zone)}", name=facts.name)
+
+
+def _overdue_hints(facts: JobFacts, now: int, zone: str) -> str:
+    """What may explain that a run did not start in time."""
+    hints = []
     if facts.running_since is not None:
-        due += f", still running since {format_utc(facts.running_since, now)}"
-    return reason_and_message("job.overdue", due, name=facts.name)
+        hints.append(f"still running since {format_in_zone(facts.running_since, now, zone)}")
+    elif facts.last_start is not None:
+        hints.append(f"last run {format_in_zone(facts.last_start, now, zone)}")
+    if facts.usual_delay is not None:
+        direction = "late" if facts.usual_delay > 0 else "early"
+        hints.append(f"the last runs all started {format_duration(abs(facts.usual_delay))} {direction}")
+    if facts.rejected_at is not None:
+        hints.append(f"its check-in of {format_in_zone(facts.rejected_at, now, zone)} was rejected")
+    return "".join(f", {hint}" for hint in hints)

@@ -21,6 +21,7 @@ _KIND_DISPLAY = {
     CheckInKind.OK: (HealthState.UP, "up", "Succeeded"),
     CheckInKind.FAIL: (HealthState.DOWN, "down", "Failed"),
     CheckInKind.LOG: (HealthState.UNKNOWN, "note", "Log"),
+    CheckInKind.REJECTED: (HealthState.DEGRADED, "degraded", "Rejected"),
 }
 """State, glyph and label."""
 

@@ -14,6 +14,7 @@ _GLYPH_BY_REASON = {
     "job.overdue": "late",
     "job.never_ran": "late",
     "task.stale": "late",
+    "job.lost": "stuck",
     "job.stuck": "stuck",
     "job.stalled": "stuck",
 }

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple, Protocol
-from urllib.parse import parse_qs
+from urllib.parse import parse_qsl
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from watchdog.domain.formatting import DAY_MS
 from watchdog.domain.heartbeat import CheckInKind
+from watchdog.domain.output_text import MARK_BYTES, BodyEnd, decode_body_end, find_charset
+from watchdog.domain.text import shorten
 from watchdog.web.auth.login_throttle import LoginThrottle
 
 CHECK_IN_PATH_PREFIX = "/in/"
@@ -22,6 +24,12 @@ BODY_TIMEOUT_S = 30.0
 MAX_CHECK_INS_PER_WINDOW, RATE_LIMIT_WINDOW_MS = 600, 60_000
 """Check-ins of one job within a window; more than that is a runaway job."""
 MAX_CHECK_IN_AGE_MS = 31 * DAY_MS
+MAX_PARAMETERS = 20
+MAX_QUOTED_REQUEST_CHARS = 200
+PLAIN_MEDIA_TYPES = ("", "application/x-www-form-urlencoded", "application/octet-stream")
+"""Of senders that name no type, or that of their tool, for a body of any text."""
+_SHORT_NAME_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,15}")
+"""A name that can be repeated in a response: it is shorter than any token."""
 _RUN_ID_PATTERN = re.compile(r"[A-Za-z0-9._:~-]{0,64}")
 _KIND_BY_PATH_SUFFIX = {
     "": CheckInKind.OK,
@@ -47,10 +55,14 @@ class CheckInResponse(NamedTuple):
 OK_RESPONSE = CheckInResponse(200, "ok")
 UNKNOWN_TOKEN_RESPONSE = CheckInResponse(404, "unknown check-in token")
 UNAVAILABLE_RESPONSE = CheckInResponse(503, "the check-in cannot be stored at the moment", 10)
-UNKNOWN_ACTION_RESPONSE = CheckInResponse(
-    404, "after the token: expected nothing, start, fail, log, or an exit code from 0 to 255"
-)
-METHOD_NOT_ALLOWED_RESPONSE = CheckInResponse(405, "expected GET, HEAD or POST", send_allow_header=True)
+
+
+class CheckInRejectedError(Exception):
+    """A check-in of a known token was not understood. The text states what is accepted."""
+
+    def __init__(self, text: str, *, status_code: int = 400):
+        super().__init__(text)
+        self.response = CheckInResponse(status_code, text, send_allow_header=status_code == 405)
 
 
 class CheckInRequest(NamedTuple):
@@ -67,7 +79,7 @@ class CheckInEndpoint:
     """An ASGI application that accepts check-ins and passes every other request on to `inner`.
 
     `probe_ids_by_token`: of the heartbeat probes. `clock`: epoch ms. Unknown tokens are throttled by address, known
-    ones by job. A rejected check-in is never stored.
+    ones by job. A rejected check-in of a known token is kept as such: it is no evidence about the job.
     """
 
     def __init__(
@@ -96,20 +108,27 @@ class CheckInEndpoint:
         probe_id = self._probe_ids_by_token.get(token)
         if probe_id is None:
             return self._reject_unknown_token(scope["client"][0] if scope.get("client") else "")
-        if scope["method"] not in ("GET", "HEAD", "POST"):
-            return METHOD_NOT_ALLOWED_RESPONSE
-        request = _parse_check_in(action, scope["query_string"].decode("latin-1"))
-        if isinstance(request, CheckInResponse):
-            return request
         if wait_s := self._rate_limit_wait_s(probe_id, now):
             return CheckInResponse(429, "too many check-ins from this job", wait_s)
-        output = await _read_body_tail(receive) if scope["method"] == "POST" else b""
-        if output is None:
+        body = await _read_body_end(receive)
+        if body is None:
             return None
+        query = scope["query_string"].decode("latin-1")
+        try:
+            request = _parse_request(scope["method"], action, query)
+            output = _decode_body(body, scope["headers"])
+        except CheckInRejectedError as error:
+            quoted = _quote_request(scope["method"], action, query)
+            await self._keep_rejected(probe_id, now, f"{quoted}: {error.response.text}")
+            return error.response
         stored = await self._accept_check_in(
-            probe_id, request.kind, now - request.age_ms, request.run_id, request.exit_code, output
+            probe_id, request.kind, now - request.age_ms, request.run_id, request.exit_code, output.encode()
         )
         return OK_RESPONSE if stored else UNAVAILABLE_RESPONSE
+
+    async def _keep_rejected(self, probe_id: str, now: int, explanation: str) -> None:
+        """Keep a check-in that was not understood, so that the mistake is visible on the probe's page."""
+        await self._accept_check_in(probe_id, CheckInKind.REJECTED, now, "", None, explanation.encode())
 
     def _reject_unknown_token(self, address: str) -> CheckInResponse:
         if wait_s := self._login_throttle.retry_after_s(address, None):
@@ -125,42 +144,82 @@ class CheckInEndpoint:
         return -(-(started_at + RATE_LIMIT_WINDOW_MS - now) // 1000) if count >= MAX_CHECK_INS_PER_WINDOW else 0
 
 
-def _parse_check_in(action: str, query: str) -> CheckInRequest | CheckInResponse:
-    """`action`: the path after the token. Returns the response if the request is not valid."""
+def _parse_request(method: str, action: str, query: str) -> CheckInRequest:
+    """`action`: the path after the token. Raises CheckInRejectedError."""
+    if method not in ("GET", "HEAD", "POST"):
+        raise CheckInRejectedError("expected GET, HEAD or POST", status_code=405)
     kind, exit_code = _KIND_BY_PATH_SUFFIX.get(action), None
     if kind is None:
         if not re.fullmatch(r"[0-9]{1,3}", action) or int(action) > 255:
-            return UNKNOWN_ACTION_RESPONSE
+            raise CheckInRejectedError(
+                "after the token: expected nothing, start, fail, log, or an exit code from 0 to 255"
+            )
         exit_code = int(action)
         kind = CheckInKind.FAIL if exit_code else CheckInKind.OK
     if not query:
         return CheckInRequest(kind, exit_code, "", 0)
-    parameters = {name: values[-1] for name, values in parse_qs(query).items()}
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=MAX_PARAMETERS)
+    except ValueError:
+        raise CheckInRejectedError("too many parameters: expected only rid and ago") from None
+    parameters = dict(pairs)
+    if unknown := next((name for name in parameters if name not in ("rid", "ago")), None):
+        name = unknown if _SHORT_NAME_PATTERN.fullmatch(unknown) else "unknown parameter"
+        raise CheckInRejectedError(f"{name}: expected only the parameters rid and ago")
+    if len(pairs) > len(parameters) or "" in parameters:
+        raise CheckInRejectedError("expected only the parameters rid and ago, each once")
     run_id, age = parameters.get("rid", ""), parameters.get("ago", "0")
     if not _RUN_ID_PATTERN.fullmatch(run_id):
-        return CheckInResponse(400, "rid: expected up to 64 letters, digits and . _ : ~ -")
+        raise CheckInRejectedError("rid: expected up to 64 letters, digits and . _ : ~ -")
     if not re.fullmatch(r"[0-9]{1,10}", age) or int(age) > MAX_CHECK_IN_AGE_MS:
-        return CheckInResponse(400, "ago: expected milliseconds, at most 31 days")
+        raise CheckInRejectedError("ago: expected milliseconds, at most 31 days")
     return CheckInRequest(kind, exit_code, run_id, int(age))
 
 
-async def _read_body_tail(receive: Receive) -> bytes | None:
+def _decode_body(body: BodyEnd, header_pairs: Iterable[tuple[bytes, bytes]]) -> str:
+    """The output of the job. Raises CheckInRejectedError if the headers announce something else than text."""
+    if not body.total_bytes:
+        return ""
+    headers = {name: value.decode("latin-1").strip().lower() for name, value in header_pairs}
+    if headers.get(b"content-encoding", "identity") not in ("identity", ""):
+        raise CheckInRejectedError("Content-Encoding: expected none, the output as it is")
+    media_type, _, parameters = headers.get(b"content-type", "").partition(";")
+    if media_type.strip() not in PLAIN_MEDIA_TYPES and not media_type.startswith("text/"):
+        raise CheckInRejectedError("Content-Type: expected text/plain, or none")
+    parameter = re.search(r"charset\s*=\s*\"?([^\s\";]+)", parameters)
+    charset = find_charset(parameter[1]) if parameter else "utf-8"
+    if charset is None:
+        raise CheckInRejectedError("charset: unknown; expected utf-8, or any other of Python's encodings")
+    return decode_body_end(body, charset)
+
+
+def _quote_request(method: str, action: str, query: str) -> str:
+    """What a rejected sender asked for, without the token."""
+    request = f"{method} {f'/{action}' if action else ''}{f'?{query}' if query else ''}".strip()
+    return shorten(request, MAX_QUOTED_REQUEST_CHARS)
+
+
+async def _read_body_end(receive: Receive) -> BodyEnd | None:
     """The end of the body; None: the client has disconnected before it was complete."""
     message = await receive()
     if message["type"] == "http.disconnect":
         return None
     tail = bytearray(message.get("body", b""))
+    start, total_bytes = bytes(tail[:MARK_BYTES]), len(tail)
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S if message.get("more_body") else None):
             while message.get("more_body"):
                 message = await receive()
                 if message["type"] == "http.disconnect":
                     return None
-                tail += message.get("body", b"")
+                data = message.get("body", b"")
+                tail += data
+                total_bytes += len(data)
+                start = start if len(start) == MARK_BYTES else bytes(tail[:MARK_BYTES])
                 del tail[:-MAX_BODY_TAIL_BYTES]
     except TimeoutError:
         pass
-    return bytes(tail[-MAX_BODY_TAIL_BYTES:])
+    return BodyEnd(bytes(tail[-MAX_BODY_TAIL_BYTES:]), start, total_bytes)
 
 
 async def _send_response(response: CheckInResponse, scope: Scope, send: Send) -> None:
