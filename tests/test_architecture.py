@@ -22,6 +22,7 @@ from tests.support.source_code import PACKAGE, ROOT, SourceFile, read_sources
 
 LAYERS = (
     ("domain",),
+    ("expression_tokens",),
     ("config_values", "expressions", "resources", "checkin"),
     ("expression_failures",),
     ("config_types",),

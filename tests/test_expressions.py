@@ -148,7 +148,7 @@ def test_no_response_body_causes_another_error(body: Any, why: str | None) -> No
 
 
 def test_unbounded_iteration_is_aborted() -> None:
-    with pytest.raises(ExpressionError, match="iterates over too many entries"):
+    with pytest.raises(ExpressionError, match="iterates over more entries than Watchdog allows"):
         evaluate("body.all(i, body.all(j, i + j >= 0))", body=list(range(5000)))
 
 
@@ -207,6 +207,44 @@ def test_what_is_no_comparison_of_an_observed_value(text: str) -> None:
 
 def test_a_long_value_is_truncated() -> None:
     assert compile_expression("server == 'x'", VARIABLES).observed_value_text({"server": "y" * 500}) == f"'{'y' * 80}…'"
+
+
+@pytest.mark.parametrize(
+    ("text", "used"),
+    [
+        ("status == 200", True),
+        ("200 <= status && status < 300", True),
+        ("[200, 301].exists(s, s == status)", True),
+        ("body.items.all(x, x == status)", True),
+        ("string(status) == '200'", True),
+        ("body[status] == 1", True),
+        ("{'a': status}.a == 1", True),
+        ("status in [200, 204]", True),
+        ("body.status == 'ok'", False),
+        ("body . status == 'ok'", False),
+        ("has(body.status)", False),
+        ("body['status'] == 'ok'", False),
+        ("body.note == 'status'", False),
+        ('body.note == "status == 200"', False),
+        ("body.note == r'status'", False),
+        ("body.ok // status", False),
+        ("body.all(status, status == 'ok')", False),
+        ("body.exists_one(status, status > 1 && status < 3)", False),
+        ("body.map(status, status).size() == 1", False),
+        ("body.filter(x, x.status == 'ok').size() > 0", False),
+        ("body.all(status, status > 0) && status == 200", True),
+        ("body.all(x, x.all(status, status > 0))", False),
+        ("headers.status == 'x'", False),
+        ("status_code == 200", None),
+    ],
+)
+def test_the_variable_is_distinguished_from_fields_texts_and_bound_names(text: str, used: bool | None) -> None:
+    variables = {"status": "int", "body": "dyn", "headers": "map(string, string)"}
+    if used is None:
+        with pytest.raises(ExpressionError, match="did you mean 'status'"):
+            compile_expression(text, variables)
+    else:
+        assert ("status" in compile_expression(text, variables).used_variables) is used
 
 
 def test_used_variables() -> None:

@@ -204,6 +204,25 @@ LocalFilePath = Annotated[str, AfterValidator(_resolve_path)]
 """The path of a local file. A relative path starts at the folder of the configuration file."""
 
 
+def parse_byte_size(value: Any) -> Any:
+    """Bytes of "512KiB" or "4MiB". Raises ValueError."""
+    if match := re.fullmatch(r"([0-9]{1,6}) ?(KiB|MiB)", value) if isinstance(value, str) else None:
+        return int(match[1]) << (10 if match[2] == "KiB" else 20)
+    raise ValueError(f"expected a size such as '512KiB' or '4MiB', found {value!r}")
+
+
+BYTE_SIZE_PATTERN = r"^[0-9]{1,6} ?(KiB|MiB)$"
+ByteSize = Annotated[
+    int, BeforeValidator(parse_byte_size), WithJsonSchema({"type": "string", "pattern": BYTE_SIZE_PATTERN})
+]
+"""A size in bytes, written with its unit."""
+
+
+def format_byte_size(size_bytes: int) -> str:
+    """As it is written: "256KiB", "4MiB"."""
+    return f"{size_bytes >> 20}MiB" if size_bytes % (1 << 20) == 0 else f"{size_bytes >> 10}KiB"
+
+
 def as_list(value: Any) -> Any:
     """Validates a single string as a list of one."""
     return [value] if isinstance(value, str) else value

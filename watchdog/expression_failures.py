@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from watchdog.domain.model import Json
 from watchdog.domain.text import to_single_line
-from watchdog.expressions import Expression, ExpressionError, compile_expression, find_tokens
+from watchdog.expression_tokens import find_tokens
+from watchdog.expressions import Expression, ExpressionError, compile_expression
 
 MAX_SEARCHED_ELEMENTS = 1_000
 """Elements of a list that are evaluated one by one to find the first that breaks a condition."""

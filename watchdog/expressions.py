@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from watchdog.domain.model import Json
 from watchdog.domain.text import to_single_line
+from watchdog.expression_tokens import find_tokens, find_used_variables
 
 if TYPE_CHECKING:
     from cel_expr_python import cel  # type: ignore[import-untyped] # it ships no types
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
 class ExpressionError(ValueError):
     """An expression that cannot be compiled, or cannot be evaluated with the given values. Its text explains why."""
+
+
+class ExpressionBudgetError(ExpressionError):
+    """Watchdog stopped evaluating an expression: with these values it takes more steps than are allowed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +110,7 @@ def _compile_cached(text: str, variables: tuple[tuple[str, str], ...], must_be_b
         )
     tokens = _tokenize(text)
     _validate_constant_calls(tokens, variables)
-    used = {token for token, previous in zip(tokens, ["", *tokens], strict=False) if previous != "." and token in types}
-    return Expression(text, frozenset(used), types, program, _find_comparison(text, variables))
+    return Expression(text, find_used_variables(tokens, types), types, program, _find_comparison(text, variables))
 
 
 def compile_expression(text: str, variables: Mapping[str, str], *, must_be_bool: bool = True) -> Expression:
@@ -140,7 +144,7 @@ def _run_program(program: cel.Expression, values: Mapping[str, Json]) -> cel.Val
         return program.eval(data=values)
     except Exception as e:
         if "budget" in str(e):
-            raise ExpressionError("it iterates over too many entries") from None
+            raise ExpressionBudgetError("it iterates over more entries than Watchdog allows") from None
         raise ExpressionError("the values cannot be converted") from None
 
 
@@ -287,34 +291,7 @@ def _describe_json_type(value: Json) -> str:
 
 # --- the text of an expression
 
-_STRING_LITERAL_PATTERN = (
-    r"(?:[rR][bB]?|[bB][rR])(?:\"\"\"[\s\S]*?\"\"\"|'''[\s\S]*?'''|\"[^\"\n]*\"|'[^'\n]*')"
-    r"|[bB]?(?:\"\"\"(?:\\.|[^\\])*?\"\"\"|'''(?:\\.|[^\\])*?'''|\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*')"
-)
-_TOKEN_RE = re.compile(rf"(?P<comment>//[^\n]*)|{_STRING_LITERAL_PATTERN}|\w+|&&|\|\||[=!<>]=|\s+|.", re.DOTALL)
 _COMPARISON_OPERATORS = {"==", "!=", "<", "<=", ">", ">=", "in"}
-
-
-class Token(NamedTuple):
-    """A word, a literal or an operator of an expression, and where it is in the text."""
-
-    text: str
-    start: int
-    end: int
-    depth: int
-    """How many parentheses, brackets and braces are open around it."""
-
-
-def find_tokens(text: str) -> list[Token]:
-    """Without comments and white space."""
-    tokens, depth = [], 0
-    for match in _TOKEN_RE.finditer(text):
-        if match["comment"] or match[0].isspace():
-            continue
-        depth -= match[0] in (")", "]", "}")
-        tokens.append(Token(match[0], match.start(), match.end(), depth))
-        depth += match[0] in ("(", "[", "{")
-    return tokens
 
 
 def _tokenize(text: str) -> list[str]:

@@ -30,7 +30,8 @@ from tests.support.scripted_servers import (
     send_parts,
 )
 from watchdog.net import Network, PhaseTimer, ProbeError
-from watchdog.net.http import MAX_BODY_BYTES, MAX_RAW_RESPONSE_BYTES, HttpRequest, HttpResponse
+from watchdog.net.http import DEFAULT_MAX_BODY_BYTES, HttpRequest, HttpResponse
+from watchdog.net.http_exchange import MIN_RAW_RESPONSE_BYTES, BodyProblem
 
 DEADLINE = 0.3
 Run = Callable[[Coroutine[Any, Any, "Exchange"]], "Exchange"]
@@ -195,7 +196,7 @@ FAULTS = {
     ),
     "it redirects in a cycle": (
         send_parts(http_response(status="302 Found", Location="/again")),
-        *("http.too_many_redirects", "more than 5 redirects, the last one to http://127.0.0.1:PORT/again"),
+        *("http.too_many_redirects", "more than 20 redirects, the last one to http://127.0.0.1:PORT/again"),
     ),
     "it redirects to another protocol": (
         send_parts(http_response(status="302 Found", Location="gopher://x/?secret")),
@@ -275,25 +276,154 @@ def test_an_error_after_a_redirect_names_the_redirect(run: Run) -> None:
     assert exchange.error.facts == {"address": "127.0.0.1:1", "redirected_to": "http://127.0.0.1:1/x"}
 
 
+# --- what is known when the deadline passes
+
+
+@pytest.mark.parametrize(
+    ("handler", "facts", "excerpt"),
+    [
+        (send_parts(delay_s=60), {}, ""),
+        (send_parts(b"HTTP/1.1 200 OK\r\nX-A: b", delay_s=60), {}, "HTTP/1.1 200 OK\r\nX-A: b"),
+        (
+            send_parts(b"HTTP/1.1 200 OK\r\nServer: slow\r\nContent-Length: 5000\r\n\r\nhalf a pa", delay_s=60),
+            {"status": 200, "received": "9 of 5000 bytes"},
+            "HTTP/1.1 200 OK\nserver: slow\n\nhalf a pa",
+        ),
+        (
+            send_parts(b"HTTP/1.1 503 Busy\r\n\r\nwait", delay_s=60),
+            {"status": 503, "received": "4 bytes"},
+            "HTTP/1.1 503 Busy\n\nwait",
+        ),
+        (
+            send_parts(gzipped(gzip.compress(b"hello" * 1_000, mtime=0))[:-9], delay_s=60),
+            {"status": 200, "received": "40 of 49 bytes"},
+            "hello",
+        ),
+    ],
+    ids=["nothing", "half a head", "half a body", "a body without length", "half a compressed body"],
+)
+def test_evidence_outlives_the_deadline(
+    run: Run, handler: ConnectionHandler, facts: dict[str, object], excerpt: str
+) -> None:
+    exchange = run(ask(handler))
+    evidence = exchange.phase_timer.evidence
+    observed = dict(evidence.facts)
+    assert str(observed.pop("address")).startswith("127.0.0.1:")
+    assert observed == facts
+    assert excerpt in evidence.excerpt
+    assert bool(excerpt) == bool(evidence.excerpt)
+
+
+# --- cookies
+
+
+def scripted_site(*replies: bytes) -> ConnectionHandler:
+    """A server that sends one reply after another, each on a connection of its own."""
+    remaining = iter(replies)
+
+    async def handle(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(next(remaining))
+        await writer.drain()
+
+    return handle
+
+
+def redirect(location: str, *cookies: str) -> bytes:
+    lines = "".join(f"Set-Cookie: {cookie}\r\n" for cookie in cookies)
+    return f"HTTP/1.1 302 Found\r\nLocation: {location}\r\n{lines}Content-Length: 0\r\n\r\n".encode()
+
+
+@pytest.mark.parametrize(
+    ("cookies", "location", "sent"),
+    [
+        (["seen=1; Path=/"], "/b", "seen=1"),
+        (["seen=1"], "/b", "seen=1"),
+        (["a=1; HttpOnly; SameSite=Lax", "b=2; Expires=Wed, 21 Oct 2099 07:28:00 GMT"], "/b?x=1", "a=1; b=2"),
+        (["a=1; Path=/admin"], "/b", ""),
+        (["a=1; Path=/admin"], "/administrator", ""),
+        (["a=1; Path=/admin"], "/admin/x", "a=1"),
+        (["a=1", "a=2"], "/b", "a=2"),
+        (["a=1", "a=; Max-Age=0"], "/b", ""),
+        (["a=1", "a=; Expires=Thu, 01 Jan 1970 00:00:00 GMT"], "/b", ""),
+        (["a=1; Secure"], "/b", ""),
+        (["a=x=y==; Path=/"], "/b", "a=x=y=="),
+        (["nonsense", "=1", ""], "/b", ""),
+        ([f"c{i}={'x' * 1_000}" for i in range(20)], "/b", ""),
+    ],
+)
+def test_a_redirect_gets_back_its_cookies(run: Run, cookies: list[str], location: str, sent: str) -> None:
+    exchange = run(ask(scripted_site(redirect(location, *cookies), http_response()), follow_redirects=True))
+    assert exchange.response.status == 200
+    lines = [line for line in exchange.heads[1].split("\r\n") if line.lower().startswith("cookie:")]
+    assert lines == ([f"Cookie: {sent}"] if sent else [])
+
+
+def test_cookies_are_added_to_a_configured_header(run: Run) -> None:
+    exchange = run(
+        ask(
+            scripted_site(redirect("/b", "seen=1"), http_response()),
+            follow_redirects=True,
+            headers={"cookie": "lang=en"},
+        )
+    )
+    assert "\r\nCookie: lang=en; seen=1\r\n" in exchange.heads[1]
+
+
+def test_a_cookie_goes_to_its_origin_alone() -> None:
+    async def bounce() -> tuple[list[str], list[str]]:
+        ports: dict[str, str] = {}
+        replies = {
+            "app": iter([lambda: redirect(ports["login"], "session=s3cret"), lambda: http_response(b"welcome")]),
+            "login": iter([lambda: redirect(ports["app"], "login=1")]),
+        }
+
+        def site(name: str) -> ConnectionHandler:
+            async def handle(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                writer.write(next(replies[name])())
+                await writer.drain()
+
+            return handle
+
+        async with running_server(site("app")) as app, running_server(site("login")) as login, Network() as network:
+            ports |= {"app": app.url_of("/home"), "login": login.url_of("/")}
+            exchange = await send_request(network, app, app.url_of(), follow_redirects=True)
+            assert exchange.response.body == b"welcome"
+            return app.request_heads, login.request_heads
+
+    app_heads, login_heads = uvloop.run(bounce())
+    assert "s3cret" not in login_heads[0]
+    assert "\r\nCookie: session=s3cret\r\n" in app_heads[1]
+    assert "login=1" not in app_heads[1]
+
+
 # --- bounds
+
+TOO_LONG = BodyProblem("body.too_large", "the body is longer than 256 KiB (max_body)")
 
 
 def test_a_long_body_is_read_to_its_end_and_truncated_at_the_limit(run: Run) -> None:
     exchange = run(ask(send_parts(http_response(b"x" * 700_000)), deadline=5.0))
     assert exchange.response.encoded_body_bytes == 700_000
-    assert len(exchange.response.body) == MAX_BODY_BYTES
-    assert exchange.response.body_incomplete_reason == "the body is longer than 256 KiB"
+    assert len(exchange.response.body) == DEFAULT_MAX_BODY_BYTES
+    assert exchange.response.body_problem == TOO_LONG
 
 
 def test_a_body_at_the_limit_is_complete(run: Run) -> None:
-    exchange = run(ask(send_parts(http_response(b"x" * MAX_BODY_BYTES)), deadline=5.0))
-    assert (len(exchange.response.body), exchange.response.body_incomplete_reason) == (MAX_BODY_BYTES, "")
+    exchange = run(ask(send_parts(http_response(b"x" * DEFAULT_MAX_BODY_BYTES)), deadline=5.0))
+    assert (len(exchange.response.body), exchange.response.body_problem) == (DEFAULT_MAX_BODY_BYTES, None)
 
 
 def test_reading_of_an_endless_body_stops(run: Run) -> None:
     exchange = run(ask(send_forever(b"x" * 65_536, first=b"HTTP/1.1 200 OK\r\n\r\n"), deadline=5.0))
-    assert MAX_RAW_RESPONSE_BYTES - 1_000 < exchange.response.encoded_body_bytes <= MAX_RAW_RESPONSE_BYTES + 65_536
-    assert exchange.response.body_incomplete_reason
+    assert MIN_RAW_RESPONSE_BYTES - 1_000 < exchange.response.encoded_body_bytes <= MIN_RAW_RESPONSE_BYTES + 65_536
+    assert exchange.response.body_problem == TOO_LONG
+
+
+@pytest.mark.parametrize(("max_body_bytes", "size"), [(1 << 10, 1 << 10), (2 << 20, 700_000), (700_000, 700_000)])
+def test_the_limit_is_configurable(run: Run, max_body_bytes: int, size: int) -> None:
+    exchange = run(ask(send_parts(http_response(b"x" * 700_000)), deadline=5.0, max_body_bytes=max_body_bytes))
+    assert len(exchange.response.body) == size
+    assert bool(exchange.response.body_problem) == (size < 700_000)
 
 
 def test_a_decompression_bomb_is_not_unpacked(run: Run) -> None:
@@ -305,13 +435,22 @@ def test_a_decompression_bomb_is_not_unpacked(run: Run) -> None:
     finally:
         tracemalloc.stop()
     assert peak < 10_000_000
-    assert exchange.response.body_incomplete_reason == "the body is longer than 256 KiB"
-    assert exchange.response.body == b"\0" * MAX_BODY_BYTES
+    assert exchange.response.body_problem == BodyProblem(
+        "body.decoded_too_large", "the decoded body is longer than 256 KiB (max_body)"
+    )
+    assert exchange.response.body == b"\0" * DEFAULT_MAX_BODY_BYTES
 
 
-def test_an_encoding_that_was_not_requested_is_not_decoded(run: Run) -> None:
-    exchange = run(ask(send_parts(http_response(b"\x8b\x02\x80bomb\x03", Content_Encoding="br"))))
-    assert exchange.response.body_incomplete_reason == "the body is encoded as br, which is not supported"
+def test_an_encoding_that_was_not_requested_is_decoded(run: Run) -> None:
+    exchange = run(ask(send_parts(http_response(b"\x8b\x01\x80bomb\x03", Content_Encoding="br")), deadline=5.0))
+    assert (exchange.response.body, exchange.response.body_problem) == (b"bomb", None)
+
+
+def test_an_unknown_encoding_is_not_decoded(run: Run) -> None:
+    exchange = run(ask(send_parts(http_response(b"bomb", Content_Encoding="compress")), deadline=5.0))
+    assert exchange.response.body_problem == BodyProblem(
+        "body.unsupported_encoding", "the body is encoded as compress, which Watchdog cannot decode"
+    )
     assert "accept-encoding: gzip\r\n" in exchange.heads[0].lower()
 
 
@@ -324,11 +463,11 @@ def test_a_valid_response() -> None:
     response = exchange.response
     assert (response.status, response.reason_phrase, response.http_version) == (503, "Service Unavailable", "1.1")
     assert response.headers == {"content-length": "9", "x-tag": "a", "set-cookie": "b=c"}
-    assert (response.body, response.text, response.encoded_body_bytes, response.body_incomplete_reason) == (
+    assert (response.body, response.text, response.encoded_body_bytes, response.body_problem) == (
         body,
         '{"ü": 1}',
         9,
-        "",
+        None,
     )
     assert (response.redirect_count, response.cert_days) == (0, None)
     assert list(exchange.phase_timer.phase_durations_ms) == ["connect", "first_byte", "body"]
@@ -373,10 +512,18 @@ def test_a_head_has_no_body() -> None:
         ("grüß".encode("latin-1"), "text/plain", "gr��"),
         (b"xn--\xff", "text/plain; charset=punycode", "xn--�"),
         (b"\xff", "text/plain; charset=iso-8859-99", "�"),
+        ("grüß".encode("utf-8-sig"), "text/plain", "grüß"),
+        ("grüß".encode("utf-16"), "text/plain", "grüß"),
+        (b"\xfe\xff" + "grüß".encode("utf-16-be"), "text/plain", "grüß"),
+        ("grüß".encode("utf-32"), "text/plain", "grüß"),
+        ("grüß".encode("utf-16-le"), "text/plain; charset=utf-16le", "grüß"),
+        ("grüß".encode("utf-32-be"), "text/plain", "grüß"),
     ],
 )
 def test_text_of_every_charset(body: bytes, content_type: str, text: str) -> None:
-    response = HttpResponse(200, "OK", {"content-type": content_type}, body, "", len(body), 1.0, "1.1", "", "", 0, None)
+    response = HttpResponse(
+        200, "OK", {"content-type": content_type}, body, None, len(body), 1.0, "1.1", "", "", 0, None
+    )
     assert response.text == text
 
 

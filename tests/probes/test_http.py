@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import re
 from collections.abc import Mapping
@@ -63,9 +64,16 @@ JSON = {"Content_Type": "application/json"}
         ("301 Moved", [], "fail", "http.301", "HTTP 301, expected 2xx"),
         ("404 Not Found", [], "fail", "http.404", "HTTP 404, expected 2xx"),
         ("503 Unavailable", [], "fail", "http.503", "HTTP 503, expected 2xx"),
-        # with expectations, only they decide
+        # an expectation about the status decides which statuses are good
         ("503 Unavailable", ["status == 503"], "pass", "", ""),
-        ("503 Unavailable", ["body.ok"], "pass", "", ""),
+        ("503 Unavailable", ["body.ok", "status in [200, 503]"], "pass", "", ""),
+        ("503 Unavailable", ["status < 500 || body.ok"], "pass", "", ""),
+        # any other does not
+        ("503 Unavailable", ["body.ok"], "fail", "http.503", "HTTP 503, expected 2xx"),
+        ("301 Moved", ["body.ok"], "fail", "http.301", "HTTP 301, expected 2xx"),
+        ("503 Unavailable", ["body.names.all(status, status != 'c')"], "fail", "http.503", "HTTP 503, expected 2xx"),
+        ("503 Unavailable", ["headers['content-type'] != 'status'"], "fail", "http.503", "HTTP 503, expected 2xx"),
+        ("503 Unavailable", ["!has(body.status) // status"], "fail", "http.503", "HTTP 503, expected 2xx"),
         ("200 OK", ["status == 204"], "fail", "expectation.failed", "HTTP 200, expected 204"),
         (
             "200 OK",
@@ -81,12 +89,12 @@ JSON = {"Content_Type": "application/json"}
         (
             "500 Oops",
             ["body.queue.failed <= 50"],
-            *("fail", "expectation.failed", "HTTP 500: body.queue.failed is 61, expected <= 50"),
+            *("fail", "http.500", "HTTP 500, expected 2xx; body.queue.failed is 61, expected <= 50"),
         ),
         (
             "502 Bad Gateway",
             ["body.health == 'good'"],
-            *("fail", "expectation.evaluation_failed", "HTTP 502: an expression cannot be evaluated: "),
+            *("fail", "http.502", "HTTP 502, expected 2xx; an expression cannot be evaluated: "),
         ),
         ("500 Oops", ["status == 200"], "fail", "expectation.failed", "HTTP 500, expected 200"),
         # an expression that cannot be evaluated has its own reason
@@ -140,22 +148,119 @@ def test_the_body_is_json_by_its_type_or_content_and_text_otherwise(
 
 
 @pytest.mark.parametrize(
-    ("handler", "why"),
+    ("handler", "reason", "why"),
     [
-        (send_parts(http_response(b'{"a": "' + b"x" * 300_000 + b'"}')), "the body is longer than 256 KiB"),
         (
-            send_parts(http_response(b"\x8b", Content_Encoding="br")),
-            "the body is encoded as br, which is not supported",
+            send_parts(http_response(b'{"a": "' + b"x" * 300_000 + b'"}')),
+            "body.too_large",
+            "the body is longer than 256 KiB (max_body)",
+        ),
+        (
+            send_parts(http_response(gzip.compress(b'{"a": "' + b"x" * 300_000 + b'"}'), Content_Encoding="gzip")),
+            "body.decoded_too_large",
+            "the decoded body is longer than 256 KiB (max_body)",
+        ),
+        (
+            send_parts(http_response(b"\x1f\x9d\x90", Content_Encoding="compress")),
+            "body.unsupported_encoding",
+            "the body is encoded as compress, which Watchdog cannot decode",
         ),
     ],
 )
-def test_expressions_on_an_incomplete_body_are_not_evaluated(handler: ConnectionHandler, why: str) -> None:
+def test_what_watchdog_did_not_read_is_no_failure_of_the_target(
+    handler: ConnectionHandler, reason: str, why: str
+) -> None:
     assert observe(handler).outcome is Outcome.PASS
     assert observe(handler, expect=["status == 200"]).outcome is Outcome.PASS
     observation = observe(handler, expect=["status == 200", "body.a == ''"])
-    assert observation.reason == "expectation.evaluation_failed"
+    assert (observation.outcome, observation.reason) == (Outcome.ERROR, reason)
     assert observation.message == f"an expression cannot be evaluated: {why}"
     assert observation.evidence.facts["body_incomplete"] == why
+    preferred = observe(handler, prefer=["body.a == ''"])
+    assert (preferred.outcome, preferred.reason, preferred.listings) == (Outcome.ERROR, reason, {})
+    broken = observe(handler, expect=["body.a == ''", "status == 204"])
+    assert (broken.outcome, broken.reason) == (Outcome.FAIL, "expectation.failed")
+
+
+PAGE = b"<html>Checkout" + b"x" * 300_000 + b"</html>"
+
+
+@pytest.mark.parametrize(
+    ("expression", "outcome"),
+    [
+        # what stands in the part that was read is certain
+        ("body.contains('Checkout')", "pass"),
+        ("body.startsWith('<html>')", "pass"),
+        ("body.matches('Check(in|out)')", "pass"),
+        ("!body.startsWith('<?xml')", "pass"),
+        ("body.contains('Checkout') && status == 200", "pass"),
+        ("body.contains('Checkout') || body.contains('Kasse')", "pass"),
+        ("!body.contains('Checkout')", "fail"),
+        ("body.startsWith('<?xml')", "fail"),
+        ("body.contains('Kasse') && status == 204", "fail"),
+        # what does not may follow
+        ("body.contains('Kasse')", "error"),
+        ("!body.contains('Fatal error')", "error"),
+        ("body.contains('Checkout') && !body.contains('Fatal error')", "error"),
+        ("body.endsWith('</html>')", "error"),
+        ("body.size() > 1000", "error"),
+        ("body.matches('x$')", "error"),
+        ("body.contains('Checkout') && body.size() < 400000", "error"),
+    ],
+)
+def test_a_long_page_is_judged_by_its_beginning_where_that_decides(expression: str, outcome: str) -> None:
+    observation = observe(send_parts(http_response(PAGE, Content_Type="text/html")), expect=[expression])
+    assert observation.outcome == outcome, observation.message
+    assert observation.reason == {"pass": "", "fail": "expectation.failed", "error": "body.too_large"}[outcome]
+
+
+@pytest.mark.parametrize("max_body", ["512KiB", "1MiB", "16 MiB"])
+def test_max_body_lets_a_longer_page_be_judged(max_body: str) -> None:
+    handler = send_parts(http_response(PAGE, Content_Type="text/html"))
+    assert observe(handler, {"max_body": max_body}, expect=["body.endsWith('</html>')"]).outcome is Outcome.PASS
+
+
+@pytest.mark.parametrize("max_body", ["512", 512, "1GiB", "17MiB", "0KiB", "-1MiB", "512 KB"])
+def test_an_invalid_max_body_is_refused(max_body: str | int) -> None:
+    with pytest.raises(ValidationError, match="expected"):
+        probe({"url": "http://a.example/", "max_body": max_body})
+
+
+def test_an_expression_over_budget_is_no_failure_of_the_target() -> None:
+    numbers = json.dumps({"n": list(range(20_000))}).encode()
+    expensive = "body.n.all(a, body.n.all(b, a >= 0))"
+    for field in ("expect", "prefer"):
+        observation = observe(send_parts(http_response(numbers, **JSON)), None, **{field: [expensive]})
+        assert (observation.outcome, observation.reason) == (Outcome.ERROR, "expectation.over_budget")
+        assert observation.message.endswith("cannot be evaluated: it iterates over more entries than Watchdog allows")
+
+
+@pytest.mark.parametrize(
+    ("body", "reason", "message"),
+    [
+        (b'{"ok": tru', "json.invalid", "the body is not valid JSON: Expecting value at line 1, column 8"),
+        (b'{"ok": true', "json.truncated", "the body ends before its JSON is complete: 11 characters"),
+        (b'{"ok": true, "name": "a', "json.truncated", "the body ends before its JSON is complete: 23 characters"),
+        (b"", "json.truncated", "the body ends before its JSON is complete: it is empty"),
+        (b"<br>Warning{}", "json.invalid", "the body is not valid JSON: Expecting value at line 1, column 1"),
+        (b'{"ok": true} x', "json.invalid", "the body is not valid JSON: Extra data at line 1, column 14"),
+        (b"[" * 100_000, "json.too_complex", "the body's JSON is nested deeper than Watchdog reads"),
+    ],
+)
+def test_json_that_cannot_be_read_is_the_cause(body: bytes, reason: str, message: str) -> None:
+    observation = observe(send_parts(http_response(body, **JSON)), expect=["body.ok"])
+    assert (observation.reason, observation.message) == (reason, message)
+    assert observation.outcome is (Outcome.ERROR if reason == "json.too_complex" else Outcome.FAIL)
+
+
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"]
+)
+def test_json_is_read_in_every_encoding_of_unicode(encoding: str) -> None:
+    body = '{"status": "ok", "name": "grün"}'.encode(encoding)
+    expect = ["body.status == 'ok'", "body.name == 'grün'"]
+    assert observe(send_parts(http_response(body, **JSON)), expect=expect).message == ""
+    assert observe(send_parts(http_response(body)), expect=expect).message == ""
 
 
 def preference_problems(observation: Observation) -> dict[str, str] | None:

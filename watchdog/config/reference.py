@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from watchdog.config.reference_examples import EXAMPLES, KIND_EXAMPLES
 from watchdog.config.schema import VARIABLE_SCHEMA, JsonSchema, json_schema
-from watchdog.config_types import DURATION_PATTERN
+from watchdog.config_types import BYTE_SIZE_PATTERN, DURATION_PATTERN
 from watchdog.probes import PROBE_KINDS, Probe
 
 _INTRODUCTION = """\
@@ -34,7 +34,7 @@ _SYNTAX = """\
 **YAML 1.2.** `no` and `on` are text, `010` is ten, `1:30` is text. Duplicate keys are errors. Anchors and aliases work;
 merge keys (`<<`) are not part of YAML 1.2: use `defaults` instead. Tags other than those of YAML itself are errors.
 
-**Durations** have a unit: `30s`, `5m`, `1h30m`, `2d`, `250ms`.
+**Durations** have a unit: `30s`, `5m`, `1h30m`, `2d`, `250ms`. **Sizes** have one, too: `512KiB`, `4MiB`.
 
 **Variables** can be used in values, not in keys. They are replaced after the YAML is parsed, so their values cannot
 change its structure.
@@ -206,6 +206,8 @@ def _format_scalar_type(field: JsonSchema) -> str:
         return "secret"
     if field.get("pattern") == DURATION_PATTERN:
         return "duration"
+    if field.get("pattern") == BYTE_SIZE_PATTERN:
+        return "size"
     if str(field.get("pattern", "")).startswith("^https?://"):
         return "URL"
     names = {"string": "text", "integer": "number", "number": "number", "boolean": "`true`, `false`"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from watchdog.config.models import Config
-from watchdog.config_types import DURATION_PATTERN, format_config_duration
+from watchdog.config_types import BYTE_SIZE_PATTERN, DURATION_PATTERN, format_byte_size, format_config_duration
 from watchdog.probes import PROBE_KINDS
 
 VARIABLE_SCHEMA = {"type": "string", "pattern": r"\$\{"}
@@ -61,6 +61,8 @@ def _simplify_for_editors(schema: Any) -> Any:
             simplified[key] = _definition_name(value)
         elif key == "default" and _is_duration_schema(schema):
             simplified[key] = value if value is None else format_config_duration(value)
+        elif key == "default" and schema.get("pattern") == BYTE_SIZE_PATTERN:
+            simplified[key] = format_byte_size(value)
         elif key == "anyOf":
             parts = _simplify_for_editors(value)
             simplified[key] = [

@@ -74,7 +74,9 @@ def describe_activity(phase: str | None, message: str = "") -> str:
 def timeout_error(timeout_s: float, phase: str | None) -> ProbeError:
     """A step of a run took longer than `timeout_s`, in this phase."""
     message = f"timed out after {format_duration(timeout_s * 1000)}{describe_activity(phase)}"
-    return ProbeError(timeout_reason(phase), message, phase, retryable=True)
+    reason = timeout_reason(phase)
+    is_internal = describe(reason).scope is ReasonScope.ERROR
+    return ProbeError(reason, message, phase, retryable=True, is_internal=is_internal)
 
 
 def error_from_exception(error: BaseException) -> ProbeError | None:

@@ -1,37 +1,31 @@
-"""Sends one HTTP request on a new connection. Every phase is timed, every length bounded."""
+"""Sends one HTTP request, each hop on a new connection, and follows redirects."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 
 import h11
 
+from watchdog.domain.model import Evidence
 from watchdog.domain.text import shorten
 from watchdog.net.connector import Connector, format_socket_address
-from watchdog.net.content_encoding import ContentDecoder, UnsupportedEncodingError
+from watchdog.net.cookies import CookieJar
 from watchdog.net.errors import ProbeError, error_from_exception
-from watchdog.net.foreign_protocol import MAX_BANNER_BYTES, foreign_protocol_error
 from watchdog.net.handshake import TlsHandshake
+from watchdog.net.http_exchange import MAX_HEADER_BYTES, READ_CHUNK_BYTES, BodyProblem, ResponseReader
 from watchdog.net.phases import PhaseTimer
 from watchdog.net.redact import redact_url
+from watchdog.net.text_encoding import decode_text
 from watchdog.net.tls import TlsConfig
 from watchdog.net.url import Url, parse_url
 
-MAX_HEADER_BYTES = 64 * 1024
-MAX_RAW_RESPONSE_BYTES = 1024 * 1024
-"""Bytes read from a connection, headers included; the rest is not read."""
-MAX_BODY_BYTES = 256 * 1024
-"""Bytes of the decoded body that are kept; the rest is not decoded."""
-MAX_REDIRECTS = 5
-MAX_INTERIM_RESPONSES = 20
-"""Interim (1xx) responses before the final one."""
-READ_CHUNK_BYTES = 16 * 1024
-"""Small, because a hostile response costs the most time per byte, and the event loop waits meanwhile."""
+DEFAULT_MAX_BODY_BYTES = 256 * 1024
+MAX_REDIRECTS = 20
+"""As browsers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +38,10 @@ class HttpRequest:
     body: bytes = b""
     tls: TlsConfig = field(default_factory=TlsConfig)
     follow_redirects: bool = False
-    """Whether a GET or HEAD follows up to 5 redirects. Headers and client certificate go to the first origin only."""
+    """Whether a GET or HEAD follows up to 20 redirects. Headers and client certificate go to the first origin only;
+    cookies go back to the origin that set them."""
+    max_body_bytes: int = DEFAULT_MAX_BODY_BYTES
+    """Bytes of the decoded body that are kept; the rest is not decoded."""
     allow_private_addresses: bool = True
     phase_timer: PhaseTimer = field(default_factory=PhaseTimer)
     now: int = 0
@@ -61,11 +58,11 @@ class HttpResponse:
     headers: dict[str, str]
     """Lower-case name -> value; repeated ones joined by ", "."""
     body: bytes
-    """Decoded, at most 256 KiB."""
-    body_incomplete_reason: str
-    """Why `body` is not the whole body: "the body is longer than 256 KiB". Empty if it is."""
+    """Decoded, at most `max_body_bytes`."""
+    body_problem: BodyProblem | None
+    """Why `body` is not the whole body; None if it is."""
     encoded_body_bytes: int
-    """Size of the body as it was received, at most 1 MiB."""
+    """Size of the body as it was received, as far as it was read."""
     elapsed_ms: float
     """From the first name lookup to the end of the body, redirects included."""
     http_version: str
@@ -75,26 +72,16 @@ class HttpResponse:
     """The URL that responded, query included; `redact_url` makes it safe to show."""
     redirect_count: int
     cert_days: int | None
-    """Whole days until the server's certificate expires, negative once it has. None without TLS."""
+    """Whole days until the first certificate of the server's chain expires, negative once it has. None without TLS."""
+    cert_expiry: str = ""
+    """Which certificate that is, and when: "CN=api.example expires on 2026-12-01 10:00 UTC"."""
+    set_cookies: tuple[str, ...] = ()
+    """The values of the Set-Cookie headers."""
 
     @property
     def text(self) -> str:
-        """The body as text: as UTF-8, else in the declared charset if it is a safe one, else with `�`."""
-        try:
-            return self.body.decode()
-        except UnicodeDecodeError:
-            declared = re.search(r"charset=[\"']?([\w-]+)", self.headers.get("content-type", ""))
-            charset = declared[1].lower() if declared and _SAFE_CHARSET_PATTERN.match(declared[1]) else "utf-8"
-            try:
-                return self.body.decode(charset, "replace")
-            except LookupError:
-                return self.body.decode(errors="replace")
-
-
-_SAFE_CHARSET_PATTERN = re.compile(
-    r"(iso-?8859|windows-12|cp12|utf-?16|gb|big5|shift_jis|euc-|koi8|latin)", re.IGNORECASE
-)
-"""Some of Python's codecs take quadratic time; these take linear time."""
+        """The body as text, without a byte-order mark; see `decode_text`."""
+        return decode_text(self.body, self.headers.get("content-type", ""))
 
 
 async def send_http_request(connector: Connector, request: HttpRequest) -> HttpResponse:
@@ -105,9 +92,14 @@ async def send_http_request(connector: Connector, request: HttpRequest) -> HttpR
         basic = base64.b64encode(url.userinfo.encode()).decode()
         request = replace(request, headers={**request.headers, "Authorization": f"Basic {basic}"})
     follow_redirects = request.follow_redirects and request.method in ("GET", "HEAD")
+    cookies = CookieJar()
     for hop in range(MAX_REDIRECTS + 1):
+        request.phase_timer.facts.clear()  # of the response that redirects
+        request.phase_timer.describe_response = Evidence
+        if hop:
+            request.phase_timer.facts["redirected_to"] = redact_url(url.url_without_credentials)
         try:
-            response = await _send_single_request(connector, request, url)
+            response = await _send_single_request(connector, request, url, cookies.header_for(url))
         except ProbeError as error:
             if hop:
                 error.facts["redirected_to"] = redact_url(url.url_without_credentials)
@@ -115,6 +107,7 @@ async def send_http_request(connector: Connector, request: HttpRequest) -> HttpR
         location = response.headers.get("location")
         if not (follow_redirects and location and response.status in (301, 302, 303, 307, 308)):
             return replace(response, elapsed_ms=(perf_counter() - started) * 1000, redirect_count=hop)
+        cookies.store(url, response.set_cookies)
         try:
             target = url.join(location)
         except ValueError:
@@ -132,20 +125,23 @@ async def send_http_request(connector: Connector, request: HttpRequest) -> HttpR
     )
 
 
-async def _send_single_request(connector: Connector, request: HttpRequest, url: Url) -> HttpResponse:
+async def _send_single_request(connector: Connector, request: HttpRequest, url: Url, cookies: str) -> HttpResponse:
     handshake = TlsHandshake(connector, url, request.tls, request.allow_private_addresses, request.now)
     if url.scheme == "https":
         connector.ssl_context(request.tls)  # fails before connecting if a file is unusable
     sock = await connector.connect(url.host, url.port, request.phase_timer, request.allow_private_addresses)
-    peer_address, cert_days, writer = "", None, None
+    peer_address, expiry, writer = "", None, None
     try:
-        peer_address = format_socket_address(sock.getpeername())
+        request.phase_timer.facts["address"] = peer_address = format_socket_address(sock.getpeername())
         reader, writer = await asyncio.open_connection(sock=sock, limit=READ_CHUNK_BYTES)
         if url.scheme == "https":
-            cert_days = (await handshake.perform(writer, request.phase_timer)).days
+            expiry = await handshake.perform(writer, request.phase_timer)
         connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEADER_BYTES)
-        writer.write(_encode_request(connection, request, url))  # not drained: a server may respond before reading all
-        response, headers, body = await _ResponseReader(connection, reader, request.phase_timer).read()
+        # Not drained: a server may respond before it has read everything.
+        writer.write(_encode_request(connection, request, url, cookies))
+        response, headers, body = await ResponseReader(
+            connection, reader, request.phase_timer, request.max_body_bytes
+        ).read()
     except Exception as exception:
         if error := error_from_exception(exception):
             if url.scheme == "https" and request.phase_timer.current_phase == "first_byte":
@@ -162,26 +158,28 @@ async def _send_single_request(connector: Connector, request: HttpRequest, url: 
         status=response.status_code,
         reason_phrase=response.reason.decode(errors="replace"),
         headers=headers,
-        body=bytes(body.decoded_body),
-        body_incomplete_reason=body.incomplete_reason,
+        body=bytes(body.decoded),
+        body_problem=body.problem,
         encoded_body_bytes=body.encoded_bytes,
         elapsed_ms=0.0,
         http_version=response.http_version.decode(),
         peer_address=peer_address,
         url=url.url_without_credentials,
         redirect_count=0,
-        cert_days=cert_days,
+        cert_days=expiry and expiry.days,
+        cert_expiry=expiry.description if expiry else "",
+        set_cookies=tuple(value.decode(errors="replace") for name, value in response.headers if name == b"set-cookie"),
     )
 
 
-def _encode_request(connection: h11.Connection, request: HttpRequest, url: Url) -> bytes:
+def _encode_request(connection: h11.Connection, request: HttpRequest, url: Url, cookies: str) -> bytes:
     """The request as bytes. Configured headers replace the default ones."""
     defaults = {"Host": url.authority, "User-Agent": "watchdog-monitor", "Accept": "*/*", "Accept-Encoding": "gzip"}
     if request.body or request.method not in ("GET", "HEAD", "OPTIONS"):
         defaults["Content-Length"] = str(len(request.body))
     configured = {name.lower() for name in request.headers}
     headers = [(k, v) for k, v in defaults.items() if k.lower() not in configured]
-    headers += request.headers.items()
+    headers += _headers_with_cookies(request.headers, cookies).items()
     if "connection" not in configured:
         headers.append(("Connection", "close"))
     head = h11.Request(
@@ -191,103 +189,10 @@ def _encode_request(connection: h11.Connection, request: HttpRequest, url: Url) 
     return b"".join(connection.send(event) or b"" for event in events)
 
 
-class _ResponseReader:
-    """Reads one response within the limits."""
-
-    def __init__(self, connection: h11.Connection, reader: asyncio.StreamReader, phase_timer: PhaseTimer) -> None:
-        self._connection, self._reader, self._phase_timer = connection, reader, phase_timer
-        self._response_start, self._raw_bytes_read = b"", 0
-
-    async def read(self) -> tuple[h11.Response, dict[str, str], _BodyReader]:
-        self._phase_timer.start_phase("first_byte")
-        try:
-            response = await self._read_response_head()
-            headers = _combine_headers(response)
-            body = await self._read_body(headers.get("content-encoding", ""))
-        except h11.RemoteProtocolError as error:
-            raise self._malformed_response_error(error) from None
-        self._phase_timer.end_phase("body")
-        return response, headers, body
-
-    async def _read_response_head(self) -> h11.Response:
-        for _ in range(MAX_INTERIM_RESPONSES):
-            event = await self._next_event()
-            if isinstance(event, h11.Response):
-                return event
-        raise ProbeError.from_reason("protocol.no_final_response", limit=str(MAX_INTERIM_RESPONSES))
-
-    async def _read_body(self, content_encoding: str) -> _BodyReader:
-        body = _BodyReader(content_encoding)
-        while isinstance(event := await self._next_event(), h11.Data):
-            body.feed(event.data)
-            if self._raw_bytes_read >= MAX_RAW_RESPONSE_BYTES:
-                body.incomplete_reason = body.incomplete_reason or _BODY_TOO_LONG_MESSAGE
-                return body
-        body.finish()
-        return body
-
-    async def _next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
-        while (event := self._connection.next_event()) is h11.NEED_DATA:
-            if self._raw_bytes_read:
-                if foreign := foreign_protocol_error(self._response_start):
-                    raise foreign
-                await asyncio.sleep(0)  # a read returns at once while data is buffered; let other tasks run
-            data = await self._reader.read(READ_CHUNK_BYTES)
-            if not self._raw_bytes_read:
-                if not data:
-                    raise ProbeError("connection.closed", "connection closed by the server", retryable=True)
-                self._phase_timer.end_phase("first_byte")
-                self._phase_timer.start_phase("body")
-                self._response_start = data[:MAX_BANNER_BYTES]
-            self._raw_bytes_read += len(data)
-            self._connection.receive_data(data)
-        return event
-
-    def _malformed_response_error(self, error: h11.RemoteProtocolError) -> ProbeError:
-        translated = error_from_exception(error) or ProbeError.from_reason("protocol.invalid_response")
-        if translated.reason == "protocol.invalid_response":
-            facts = translated.facts
-            translated = foreign_protocol_error(self._response_start) or translated
-            translated.facts |= facts
-        translated.excerpt = self._response_start.decode(errors="replace")
-        return translated
-
-
-_BODY_TOO_LONG_MESSAGE = f"the body is longer than {MAX_BODY_BYTES // 1024} KiB"
-
-
-class _BodyReader:
-    """Collects a body, decoded, up to MAX_BODY_BYTES."""
-
-    def __init__(self, content_encoding: str) -> None:
-        self.incomplete_reason = ""
-        self.decoded_body = bytearray()
-        self.encoded_bytes = 0
-        try:
-            self._decoder: ContentDecoder | None = ContentDecoder(content_encoding, MAX_BODY_BYTES)
-        except UnsupportedEncodingError as error:
-            self._decoder = None
-            self.incomplete_reason = f"the body is encoded as {error}, which is not supported"
-
-    def feed(self, data: bytes | bytearray) -> None:
-        self.encoded_bytes += len(data)
-        if self.incomplete_reason or self._decoder is None:
-            return
-        self.decoded_body += self._decoder.decode(data)
-        if len(self.decoded_body) > MAX_BODY_BYTES:
-            del self.decoded_body[MAX_BODY_BYTES:]
-            self.incomplete_reason = _BODY_TOO_LONG_MESSAGE
-
-    def finish(self) -> None:
-        if self.incomplete_reason or self._decoder is None or not self.encoded_bytes:
-            return
-        if not self._decoder.is_complete:
-            raise ProbeError.from_reason("body.truncated", retryable=True, problem="the compressed data has no end")
-
-
-def _combine_headers(response: h11.Response) -> dict[str, str]:
-    headers: dict[str, str] = {}
-    for raw_name, raw_value in response.headers:
-        name, value = raw_name.decode("ascii", "replace"), raw_value.decode(errors="replace")
-        headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    return headers
+def _headers_with_cookies(headers: Mapping[str, str], cookies: str) -> Mapping[str, str]:
+    """The configured headers, with the cookies of this run added to a configured Cookie header."""
+    if not cookies:
+        return headers
+    configured = [value for name, value in headers.items() if name.lower() == "cookie"]
+    others = {name: value for name, value in headers.items() if name.lower() != "cookie"}
+    return others | {"Cookie": "; ".join([*configured, cookies])}

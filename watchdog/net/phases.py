@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from time import perf_counter
 
+from watchdog.domain.model import Evidence, Json
+
 PHASE_DESCRIPTIONS = {
     "dns": "resolving the host name",
     "connect": "connecting",
@@ -18,6 +20,7 @@ PHASE_DESCRIPTIONS = {
     "body": "reading the response",
     "query": "querying the database",
     "enqueue": "sending the canary job",
+    "lookup_queue": "waiting for the lookups of other names",
 }
 """Phase -> what goes on in it, to follow "while"."""
 _TIMEOUT_BY_PHASE = {
@@ -33,6 +36,7 @@ _TIMEOUT_BY_PHASE = {
     "body": "timeout.body",
     "query": "timeout.query",
     "enqueue": "timeout.enqueue",
+    "lookup_queue": "watchdog.lookups_busy",
 }
 
 
@@ -48,9 +52,13 @@ class PhaseTimer:
     total. A phase that occurs again (a redirect connects again) adds to its own time.
     """
 
-    __slots__ = ("_clock", "_completed_ms", "_open_phases")
+    __slots__ = ("_clock", "_completed_ms", "_open_phases", "describe_response", "facts")
 
     def __init__(self, clock: Callable[[], float] = perf_counter) -> None:
+        self.facts: dict[str, Json] = {}
+        """What is known of the attempt so far: evidence, if it is interrupted."""
+        self.describe_response: Callable[[], Evidence] = Evidence
+        """What has arrived of the response so far."""
         self._clock = clock
         self._completed_ms: dict[str, float] = {}
         self._open_phases: list[_OpenPhase] = []
@@ -74,6 +82,12 @@ class PhaseTimer:
         """Stops the clock: cleaning up after a cancellation counts in no phase."""
         now = self._clock()
         self._clock = lambda: now
+
+    @property
+    def evidence(self) -> Evidence:
+        """What is known of the attempt so far."""
+        response = self.describe_response()
+        return Evidence({**self.facts, **response.facts}, response.excerpt)
 
     @property
     def current_phase(self) -> str | None:

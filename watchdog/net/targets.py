@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, StrictBool, model_validator
+from pydantic import AfterValidator, Field, StrictBool, model_validator
 
-from watchdog.config_types import ConfigModel, FieldPath, FieldValidationError, LocalFilePath, exactly_one_of
+from watchdog.config_types import ByteSize, ConfigModel, FieldPath, FieldValidationError, LocalFilePath, exactly_one_of
 from watchdog.domain.model import Json
 from watchdog.domain.probe_state import short_digest
 from watchdog.net.auth import Auth, find_header_and_auth_problems
@@ -21,6 +21,16 @@ if TYPE_CHECKING:
     from watchdog.net.http import HttpRequest
     from watchdog.net.mcp import McpHttpEndpoint, McpServerCommand
 
+MAX_CONFIGURABLE_BODY_BYTES = 16 << 20
+
+
+def _validate_max_body(size_bytes: int) -> int:
+    if not 1024 <= size_bytes <= MAX_CONFIGURABLE_BODY_BYTES:
+        raise ValueError("expected 1KiB to 16MiB")
+    return size_bytes
+
+
+MaxBodySize = Annotated[ByteSize, AfterValidator(_validate_max_body)]
 HttpMethod = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 
@@ -45,7 +55,11 @@ class HttpTarget(ConfigModel):
     tls: TlsConfig = TlsConfig()
     """How to verify the server's certificate, and which client certificate to send."""
     follow_redirects: StrictBool = True
-    """Whether a GET or HEAD follows up to 5 redirects. Other methods never follow them."""
+    """Whether a GET or HEAD follows up to 20 redirects, with the cookies that they set. Other methods never follow
+    them."""
+    max_body: MaxBodySize = 256 * 1024
+    """How much of the response's body is read, once decompressed, as in `2MiB`; at most 16 MiB. A check that depends on
+    more cannot be judged."""
 
     @model_validator(mode="after")
     def _validate_consistency(self) -> Self:
@@ -81,6 +95,7 @@ class HttpTarget(ConfigModel):
             body=self.encoded_body,
             tls=self.tls,
             follow_redirects=self.follow_redirects,
+            max_body_bytes=self.max_body,
             allow_private_addresses=allow_private_addresses,
             phase_timer=phase_timer,
             now=now,

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from watchdog.domain.model import Evidence, ExpressionFacts, Json, Listing, Observation, Outcome
+from watchdog.domain.reasons import ReasonScope, describe
 from watchdog.domain.rules import preference
 from watchdog.expression_failures import describe_error, describe_failure
-from watchdog.expressions import Expression, ExpressionError
+from watchdog.expressions import Expression, ExpressionBudgetError, ExpressionError
 from watchdog.net.errors import ProbeError
 from watchdog.net.phases import PhaseTimer
+from watchdog.probes.partial_text import evaluate_on_beginning
 
 
 class ExpectationResult(NamedTuple):
@@ -22,31 +24,51 @@ class ExpectationResult(NamedTuple):
     evidence: str
     """For the evidence, beside the expression: "true", "false: observed 503"."""
 
+    @property
+    def is_internal(self) -> bool:
+        """Watchdog could not judge: the expression needs more than it reads or computes."""
+        return bool(self.reason) and describe(self.reason).scope is ReasonScope.ERROR
+
+
+class Problem(NamedTuple):
+    """Why a variable has no value, or another one than expected."""
+
+    reason: str
+    message: str
+
 
 @dataclass(frozen=True, slots=True)
 class ExpressionContext:
     """The values that the expressions of one run refer to."""
 
     variables: Mapping[str, Json]
-    unavailable_variables: Mapping[str, str] = field(default_factory=dict)
+    unavailable_variables: Mapping[str, Problem] = field(default_factory=dict)
     """Variable -> why it has no value in this run."""
     value_templates: Mapping[str, str] = field(default_factory=dict)
     """Variable -> how messages word its value: "HTTP {}"."""
+    beginnings: Mapping[str, str] = field(default_factory=dict)
+    """Unavailable variable -> the beginning of its text, if that much is known."""
+    malformed_variables: Mapping[str, Problem] = field(default_factory=dict)
+    """Variable -> why its value is text although it should be JSON. It is the cause of an expression that cannot be
+    evaluated."""
 
     def evaluate_expectation(self, expression: Expression) -> ExpectationResult:
-        unavailable = sorted(expression.used_variables & self.unavailable_variables.keys())
-        problem = self.unavailable_variables[unavailable[0]] if unavailable else ""
         try:
-            if not problem and expression.evaluate_bool(self.variables):
+            if problem := self._missing_value(expression):
+                return _not_evaluated(problem)
+            if expression.used_variables & self.unavailable_variables.keys():
+                return self._evaluate_on_beginnings(expression)
+            if expression.evaluate_bool(self.variables):
                 return ExpectationResult("", "", "true")
+        except ExpressionBudgetError as error:
+            return _not_evaluated(Problem("expectation.over_budget", str(error)))
         except ExpressionError as error:
-            problem = describe_error(expression, str(error), self.variables)
-        if problem:
-            return ExpectationResult(
-                "expectation.evaluation_failed",
-                f"an expression cannot be evaluated: {problem}",
-                f"cannot be evaluated: {problem}",
-            )
+            malformed = sorted(expression.used_variables & self.malformed_variables.keys())
+            if malformed:
+                problem = self.malformed_variables[malformed[0]]
+                return ExpectationResult(problem.reason, problem.message, f"cannot be evaluated: {problem.message}")
+            text = describe_error(expression, str(error), self.variables)
+            return _not_evaluated(Problem("expectation.evaluation_failed", text))
         observed = expression.observed_value_text(self.variables)
         message = describe_failure(expression, self.variables, self.value_templates)
         return ExpectationResult(
@@ -55,24 +77,68 @@ class ExpressionContext:
             f"false: {message}" if observed is None else f"false: observed {observed}",
         )
 
+    def _missing_value(self, expression: Expression) -> Problem | None:
+        """Why the expression cannot be evaluated at all; None if it can, or if the beginning of a text may decide."""
+        missing = sorted(expression.used_variables & self.unavailable_variables.keys() - self.beginnings.keys())
+        return self.unavailable_variables[missing[0]] if missing else None
+
+    def _evaluate_on_beginnings(self, expression: Expression) -> ExpectationResult:
+        [variable, *_] = sorted(expression.used_variables & self.unavailable_variables.keys())
+        result = evaluate_on_beginning(
+            expression, variable, self.beginnings[variable], self.variables, expression.variable_types
+        )
+        if result is None:
+            return _not_evaluated(self.unavailable_variables[variable])
+        if result:
+            return ExpectationResult("", "", "true")
+        values = {**self.variables, variable: self.beginnings[variable]}
+        message = describe_failure(expression, values, self.value_templates)
+        return ExpectationResult("expectation.failed", message, f"false: {message}")
+
     def preference_listings(self, expressions: Iterable[Expression], observed_at: int) -> dict[str, Listing]:
         """The listing of these expressions; empty if there are none."""
         facts = {e.text: ExpressionFacts(self.evaluate_expectation(e).message) for e in expressions}
         return {preference.RULE_NAME: Listing(observed_at, facts)} if facts else {}
 
 
-def join_failures(results: Iterable[ExpectationResult]) -> tuple[str, str]:
-    """The reason of the first expression that is not met, and what each of them shows; empty if all are met."""
-    failures = [result for result in results if result.reason]
-    if not failures:
-        return "", ""
-    return failures[0].reason, "; ".join(dict.fromkeys(failure.message for failure in failures))
+def _not_evaluated(problem: Problem) -> ExpectationResult:
+    message = f"an expression cannot be evaluated: {problem.message}"
+    return ExpectationResult(problem.reason, message, f"cannot be evaluated: {problem.message}")
+
+
+class Verdict(NamedTuple):
+    """What the expectations of one run come to."""
+
+    outcome: Outcome
+    reason: str
+    message: str
+    evidence: dict[str, str]
+    """Expression -> how it evaluated."""
+
+
+def judge_expectations(
+    context: ExpressionContext, expectations: Iterable[Expression], preferences: Iterable[Expression] = ()
+) -> Verdict:
+    """The target fails if an expectation is certainly broken; the reason is that of the first, the message names all.
+
+    Otherwise it cannot be judged if Watchdog could not evaluate an expectation or a preference for a reason of its own.
+    """
+    results = {expression.text: context.evaluate_expectation(expression) for expression in expectations}
+    evidence = {text: result.evidence for text, result in results.items()}
+    broken = [result for result in results.values() if result.reason and not result.is_internal]
+    if broken:
+        message = "; ".join(dict.fromkeys(result.message for result in broken))
+        return Verdict(Outcome.FAIL, broken[0].reason, message, evidence)
+    undecided = [*results.values(), *map(context.evaluate_expectation, preferences)]
+    if internal := next((result for result in undecided if result.is_internal), None):
+        return Verdict(Outcome.ERROR, internal.reason, internal.message, evidence)
+    return Verdict(Outcome.PASS, "", "", evidence)
 
 
 def observation_from_error(error: ProbeError, phase_timer: PhaseTimer) -> Observation:
     """The observation of a target that gave no usable response."""
     phase = {} if error.phase is None else {"phase": error.phase}
-    phases = phase_timer.phase_durations_ms
+    phases, so_far = phase_timer.phase_durations_ms, phase_timer.evidence
     is_connected = bool(phases.keys() - {"dns", "connect"})
     return Observation(
         Outcome.ERROR if error.is_internal else Outcome.FAIL,
@@ -80,7 +146,7 @@ def observation_from_error(error: ProbeError, phase_timer: PhaseTimer) -> Observ
         error.message,
         duration=sum(phases.values()) if is_connected else None,
         phases=phases,
-        evidence=Evidence({**phase, **error.facts}, error.excerpt),
+        evidence=Evidence({**phase, **so_far.facts, **error.facts}, error.excerpt or so_far.excerpt),
         retryable=error.retryable,
     )
 

@@ -11,17 +11,17 @@ from pydantic import model_validator
 from watchdog.config_types import FieldValidationError
 from watchdog.domain.model import Evidence, Json, Observation, Outcome
 from watchdog.net.errors import ProbeError
-from watchdog.net.http_evidence import parse_response_body, response_excerpt, response_facts
+from watchdog.net.http_evidence import is_json, read_response_body, response_excerpt, response_facts
 from watchdog.net.targets import HttpTarget
 from watchdog.probes.base import Probe, RunContext
-from watchdog.probes.expectations import ExpressionContext, join_failures, observation_from_error
+from watchdog.probes.expectations import ExpressionContext, Problem, judge_expectations, observation_from_error
 
 if TYPE_CHECKING:
     from watchdog.net.http import HttpResponse
 
 
 class HttpProbe(Probe):
-    """Requests a URL. Without `expect`, a 2xx status is expected."""
+    """Requests a URL. A 2xx status is expected, unless an `expect` expression uses the variable `status`."""
 
     kind: ClassVar[str] = "http"
     example: ClassVar[str] = """
@@ -81,29 +81,31 @@ class HttpProbe(Probe):
             return observation_from_error(error, context.phase_timer)
         return self._evaluate_response(response, context)
 
+    @cached_property
+    def _expects_status(self) -> bool:
+        """Whether an expectation decides which statuses are good."""
+        return any("status" in expression.used_variables for expression in self.expectations)
+
     def _evaluate_response(self, response: HttpResponse, context: RunContext) -> Observation:
         expression_context = _build_expression_context(response, self._used_variables)
-        is_success = 200 <= response.status < 300
-        reason, message = "", ""
-        if not is_success and not self.expect:
-            reason, message = f"http.{response.status}", f"HTTP {response.status}, expected 2xx"
-        results = [(e, expression_context.evaluate_expectation(e)) for e in self.expectations]
-        expectation_facts: dict[str, Json] = {e.text: result.evidence for e, result in results}
-        if (broken := join_failures(result for _, result in results))[0]:
-            reason, message = broken
-            if not is_success and not any(result.reason and "status" in e.used_variables for e, result in results):
-                message = f"HTTP {response.status}: {message}"
-        facts = response_facts(response) | ({"expect": expectation_facts} if expectation_facts else {})
+        verdict = judge_expectations(expression_context, self.expectations, self.preferences)
+        outcome, reason, message = verdict.outcome, verdict.reason, verdict.message
+        if not 200 <= response.status < 300 and not self._expects_status:
+            broken = message if outcome is Outcome.FAIL else ""
+            outcome, reason = Outcome.FAIL, f"http.{response.status}"
+            message = "; ".join(filter(None, [f"HTTP {response.status}, expected 2xx", broken]))
+        facts = response_facts(response) | ({"expect": verdict.evidence} if verdict.evidence else {})
+        is_good = outcome is Outcome.PASS
         return Observation(
-            Outcome.FAIL if reason else Outcome.PASS,
+            outcome,
             reason,
             message,
             duration=response.elapsed_ms,
             phases=context.phase_timer.phase_durations_ms,
             measurements=_measurements(response),
-            listings={} if reason else expression_context.preference_listings(self.preferences, context.slot),
+            listings=expression_context.preference_listings(self.preferences, context.slot) if is_good else {},
             evidence=Evidence(facts, response_excerpt(response)),
-            retryable=bool(reason) and response.status >= 500,
+            retryable=outcome is Outcome.FAIL and response.status >= 500,
         )
 
 
@@ -114,12 +116,18 @@ def _build_expression_context(response: HttpResponse, used_variables: frozenset[
         "elapsed_ms": round(response.elapsed_ms),
         "cert_days": response.cert_days,
     }
-    unavailable = {}
-    if response.body_incomplete_reason:
-        unavailable["body"] = response.body_incomplete_reason
+    unavailable: dict[str, Problem] = {}
+    beginnings: dict[str, str] = {}
+    malformed: dict[str, Problem] = {}
+    if response.body_problem:
+        unavailable["body"] = Problem(*response.body_problem)
+        if response.body and not is_json(response):
+            beginnings["body"] = response.text
     elif "body" in used_variables:
-        variables["body"] = parse_response_body(response)
-    return ExpressionContext(variables, unavailable, {"status": "HTTP {}"})
+        variables["body"], problem = read_response_body(response)
+        if problem:
+            malformed["body"] = Problem(*problem)
+    return ExpressionContext(variables, unavailable, {"status": "HTTP {}"}, beginnings, malformed)
 
 
 def _measurements(response: HttpResponse) -> dict[str, str | int]:

@@ -27,7 +27,7 @@ from watchdog.domain.rules import task as task_rule
 from watchdog.net.errors import ProbeError
 from watchdog.net.targets import McpTarget
 from watchdog.probes.base import Probe, RunContext
-from watchdog.probes.expectations import ExpressionContext, join_failures, observation_from_error
+from watchdog.probes.expectations import ExpressionContext, Problem, judge_expectations, observation_from_error
 from watchdog.probes.mcp_health import find_health_failure, reports_unhealthy, server_error_text
 from watchdog.probes.mcp_tasks import TaskList, describe_missing_task_list, parse_task_list
 
@@ -222,9 +222,9 @@ class McpProbe(Probe):
                 state_updates[NEW_TASKS_STATE_KEY] = NewTasksRecord(task_list.first_listed_at).to_json()
         expression_context = self._build_expression_context(session)
         reason, message = self._find_failure(session, task_list, expression_context)
-        results = {e.text: expression_context.evaluate_expectation(e) for e in self.expectations}
-        expectation_facts: dict[str, Json] = {text: result.evidence for text, result in results.items()}
-        reason, message = (reason, message) if reason else join_failures(results.values())
+        verdict = judge_expectations(expression_context, self.expectations, self.preferences)
+        outcome = Outcome.FAIL if reason else verdict.outcome
+        reason, message = (reason, message) if reason else (verdict.reason, verdict.message)
         if reason == "expectation.failed" and reports_unhealthy(session.tool_result):
             error = server_error_text(session.tool_result)
             message = f"{message}: {error}" if error else message
@@ -235,7 +235,7 @@ class McpProbe(Probe):
         if not reason:
             preference_listings = expression_context.preference_listings(self.preferences, context.slot)
         return Observation(
-            Outcome.FAIL if reason else Outcome.PASS,
+            outcome,
             reason,
             message,
             duration=session.elapsed_ms,
@@ -243,7 +243,7 @@ class McpProbe(Probe):
             measurements=_measurements(session) | _task_measurements(task_list),
             listings=task_listings | preference_listings,
             evidence=Evidence(
-                facts | ({"expect": expectation_facts} if expectation_facts else {}), _response_excerpt(session)
+                facts | ({"expect": verdict.evidence} if verdict.evidence else {}), _response_excerpt(session)
             ),
             state_updates=state_updates,
         )
@@ -262,7 +262,7 @@ class McpProbe(Probe):
         if failure[0] or not self.mcp.tasks:
             return failure
         if not session.called_tool:
-            problem = expression_context.unavailable_variables["result"]
+            problem = expression_context.unavailable_variables["result"].message
             return "task.list_missing", f"the tasks are unknown: {problem}"
         if task_list is None:
             problem = describe_missing_task_list(session.tool_result)
@@ -286,14 +286,15 @@ class McpProbe(Probe):
             "elapsed_ms": round(session.elapsed_ms or 0),
         }
         unavailable = {
-            name: f"the {name} is longer than {MAX_EXPRESSION_INPUT_CHARS // 1024} KiB"
+            name: Problem("body.too_large", f"the {name} is longer than {MAX_EXPRESSION_INPUT_CHARS // 1024} KiB")
             for name in ("result", "resource")
             if len(json.dumps(variables[name])) > MAX_EXPRESSION_INPUT_CHARS
         }
         if not session.called_tool:
             name = self.mcp.call.tool if isinstance(self.mcp.call, ToolCallSettings) else HEALTH_CHECK_TOOL
             is_listed = any(tool.name == name for tool in session.tools)
-            problem = f"no tool was called: {name} {'requires arguments' if is_listed else 'is not listed'}"
+            text = f"no tool was called: {name} {'requires arguments' if is_listed else 'is not listed'}"
+            problem = Problem("expectation.evaluation_failed", text)
             unavailable |= dict.fromkeys(("result", "is_error"), problem)
         return ExpressionContext(variables, unavailable)
 

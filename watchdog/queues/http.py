@@ -181,6 +181,8 @@ class _HttpCanaryConnection:
             if not is_error_status or stage is JobStage.LOST or "status" in expression.used_variables
         ]
         stage, problem = evaluate_stage(expressions, values)
+        if stage is None and response.body_problem:
+            raise _with_response_evidence(ProbeError(*response.body_problem, is_internal=True), response)
         body = parse_response_body(response)
         if stage is JobStage.LOST or (stage is None and self._is_lost(response.status, body)):
             return JobStatus(JobStage.LOST, error=f"poll returned {describe_response(response)}")
@@ -230,7 +232,7 @@ class _HttpCanaryConnection:
 
 
 def _expression_values(response: HttpResponse) -> dict[str, Json]:
-    body = None if response.body_incomplete_reason else parse_response_body(response)
+    body = None if response.body_problem else parse_response_body(response)
     return {
         "status": response.status,
         "headers": response.headers,

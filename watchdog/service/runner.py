@@ -17,8 +17,7 @@ from watchdog.domain.rules import preference
 from watchdog.domain.text import replace_unsafe_characters, truncate
 from watchdog.domain.uptime_clock import Gaps
 from watchdog.net import Network, PhaseTimer, SecretMask, sanitize_json
-from watchdog.net.errors import describe_activity
-from watchdog.net.phases import timeout_reason
+from watchdog.net.errors import timeout_error
 from watchdog.probes.base import Probe, RunContext, derive_idempotency_key
 from watchdog.service.clock import Clock
 from watchdog.service.event_loop_lag import MAX_LOOP_LAG_S, EventLoopLagMonitor
@@ -159,12 +158,14 @@ def _is_cancellation_requested() -> bool:
 def timeout_observation(timeout_ms: int, phase_timer: PhaseTimer) -> Observation:
     """A timeout, with the phase that was in progress."""
     phase = phase_timer.current_phase
-    message = f"timed out after {format_duration(timeout_ms)}{describe_activity(phase)}"
-    evidence = Evidence({"timeout": format_duration(timeout_ms), **({} if phase is None else {"phase": phase})})
+    error = timeout_error(timeout_ms / 1000, phase)
+    progress = phase_timer.evidence
+    facts = {"timeout": format_duration(timeout_ms), **({} if phase is None else {"phase": phase}), **progress.facts}
+    evidence = Evidence(facts, progress.excerpt)
     return Observation(
-        Outcome.FAIL,
-        timeout_reason(phase),
-        message,
+        Outcome.ERROR if error.is_internal else Outcome.FAIL,
+        error.reason,
+        error.message,
         duration=timeout_ms,
         phases=phase_timer.phase_durations_ms,
         evidence=evidence,

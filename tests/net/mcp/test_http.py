@@ -110,9 +110,9 @@ FAULTS: list[tuple[str, dict[str, Any], str, str]] = [
     ),
     (
         "an encoding that was not requested",
-        {"tools/list": RawMcpResponse(body=b"?", headers={"Content-Encoding": "br"})},
+        {"tools/list": RawMcpResponse(body=b"?", headers={"Content-Encoding": "compress"})},
         "body.invalid_encoding",
-        "the response is encoded as br, which was not requested",
+        "the response is encoded as compress, which was not requested",
     ),
     (
         "an error of JSON-RPC",

@@ -24,6 +24,13 @@ _CHECKS = (
         "An `expect` expression cannot be evaluated, because it uses a value that the response does not contain.",
         "Check whether the response has changed, or guard the expression with `has(...)`.",
     ),
+    Reason(
+        ReasonScope.ERROR,
+        "expectation.over_budget",
+        "Expression too expensive",
+        "An expression iterates over more entries of the response than Watchdog allows, so it was not evaluated.",
+        "Simplify the expression, or have the server compute the value.",
+    ),
     _failure(
         "mcp.not_mcp",
         "Not an MCP server",

@@ -45,6 +45,12 @@ FINDING_REASONS = (
         "Raise the limits, and check what else runs there.",
     ),
     _error(
+        "watchdog.lookups_busy",
+        "Name lookups busy",
+        "The run waited for a free name lookup until its deadline, because too many lookups of other names hang.",
+        "Find the names whose name servers do not respond, and fix or remove their probes.",
+    ),
+    _error(
         "watchdog.loop_late",
         "Watchdog was blocked",
         "Watchdog itself was blocked while the run waited for the target.",

@@ -87,6 +87,38 @@ _PROTOCOL = (
         "The response is larger than `max_body`, and the check depends on the part that was not read.",
         "Raise `max_body`, or check a smaller response.",
     ),
+    _error(
+        "body.decoded_too_large",
+        "Decompressed response larger than Watchdog reads",
+        "The response is larger than `max_body` once it is decompressed, and the check depends on the part that was "
+        "not read.",
+        "Raise `max_body`, or check a smaller response.",
+    ),
+    _error(
+        "body.unsupported_encoding",
+        "Response encoding not supported",
+        "The body has a `Content-Encoding` that Watchdog cannot decode, and the check depends on the body. It decodes "
+        "gzip, deflate, br and zstd.",
+        "Have the server send one of these, or check the status only.",
+    ),
+    _failure(
+        "json.truncated",
+        "JSON incomplete",
+        "The body ends in the middle of its JSON, or is empty, and an expression uses it.",
+        "Look for errors of the service while it writes the response.",
+    ),
+    _failure(
+        "json.invalid",
+        "JSON invalid",
+        "The body should be JSON but is not, and an expression uses it. The message shows where.",
+        "Fix the service's output. Often an error message is mixed into it.",
+    ),
+    _error(
+        "json.too_complex",
+        "JSON nested too deeply",
+        "The body's JSON is nested deeper than Watchdog reads, and an expression uses it.",
+        "Check a simpler response.",
+    ),
 )
 
 _HTTP = (
@@ -183,7 +215,7 @@ _HTTP = (
     _failure(
         "http.too_many_redirects",
         "Too many redirects",
-        "The response redirects more than 5 times.",
+        "The response redirects more than 20 times.",
         "Probe the final URL.",
     ),
     _failure(

@@ -1,0 +1,63 @@
+"""The text of a CEL expression as tokens, for questions that the compiler does not answer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Container, Sequence
+from typing import NamedTuple
+
+STRING_LITERAL_PATTERN = (
+    r"(?:[rR][bB]?|[bB][rR])(?:\"\"\"[\s\S]*?\"\"\"|'''[\s\S]*?'''|\"[^\"\n]*\"|'[^'\n]*')"
+    r"|[bB]?(?:\"\"\"(?:\\.|[^\\])*?\"\"\"|'''(?:\\.|[^\\])*?'''|\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*')"
+)
+_TOKEN_PATTERN = re.compile(rf"(?P<comment>//[^\n]*)|{STRING_LITERAL_PATTERN}|\w+|&&|\|\||[=!<>]=|\s+|.", re.DOTALL)
+
+
+class Token(NamedTuple):
+    """A word, a literal or an operator of an expression, and where it is in the text."""
+
+    text: str
+    start: int
+    end: int
+    depth: int
+    """How many parentheses, brackets and braces are open around it."""
+
+
+def find_tokens(text: str) -> list[Token]:
+    """Without comments and white space."""
+    tokens, depth = [], 0
+    for match in _TOKEN_PATTERN.finditer(text):
+        if match["comment"] or match[0].isspace():
+            continue
+        depth -= match[0] in (")", "]", "}")
+        tokens.append(Token(match[0], match.start(), match.end(), depth))
+        depth += match[0] in ("(", "[", "{")
+    return tokens
+
+
+_BINDING_MACROS = ("all", "exists", "exists_one", "existsOne", "map", "filter")
+
+
+def find_used_variables(tokens: Sequence[str], names: Container[str]) -> frozenset[str]:
+    """The names that a tokenized expression uses as variables: not fields (`body.status`), and not the name that a
+    macro binds to each entry (`body.all(status, status > 1)`)."""
+    used: set[str] = set()
+    scopes: list[tuple[int, str]] = []
+    depth = 0
+    for i, token in enumerate(tokens):
+        if token in ("(", "[", "{"):
+            depth += 1
+            if token == "(" and i > 1 and tokens[i - 1] in _BINDING_MACROS and tokens[i - 2] == ".":
+                scopes += [(depth, name) for name in _bound_names(tokens[i + 1 : i + 5])]
+        elif token in (")", "]", "}"):
+            scopes = [(scope_depth, name) for scope_depth, name in scopes if scope_depth < depth]
+            depth -= 1
+        elif token in names and tokens[i - 1 : i] != ["."] and token not in {name for _, name in scopes}:
+            used.add(token)
+    return frozenset(used)
+
+
+def _bound_names(tokens: Sequence[str]) -> list[str]:
+    """The first argument of a macro; the second as well if it is a name too: `all(index, value, ...)`."""
+    names = [tokens[0]] if tokens[1:2] == [","] else []
+    return [*names, tokens[2]] if names and tokens[3:4] == [","] and tokens[2].isidentifier() else names

@@ -1,0 +1,172 @@
+"""One request and its response on an open connection. Every phase is timed, every length bounded."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import NamedTuple
+
+import h11
+
+from watchdog.domain.model import Evidence
+from watchdog.net.content_encoding import ContentDecoder, UnsupportedEncodingError
+from watchdog.net.errors import ProbeError, error_from_exception
+from watchdog.net.foreign_protocol import MAX_BANNER_BYTES, foreign_protocol_error
+from watchdog.net.http_head import format_response_head
+from watchdog.net.phases import PhaseTimer
+
+MAX_HEADER_BYTES = 64 * 1024
+MIN_RAW_RESPONSE_BYTES = 1024 * 1024
+"""Bytes read from a connection, headers included, if `max_body` is smaller; the rest is not read."""
+MAX_INTERIM_RESPONSES = 20
+"""Interim (1xx) responses before the final one."""
+MAX_BODY_EXCERPT_BYTES = 5_000
+READ_CHUNK_BYTES = 16 * 1024
+"""Small, because a hostile response costs the most time per byte, and the event loop waits meanwhile."""
+
+
+class BodyProblem(NamedTuple):
+    """Why Watchdog has only a part of a body, or none of it."""
+
+    reason: str
+    message: str
+    """ "the body is longer than 256 KiB (max_body)"."""
+
+
+class ReceivedBody:
+    """Collects a body, decoded, up to `max_bytes`."""
+
+    def __init__(self, headers: dict[str, str], max_bytes: int) -> None:
+        self.problem: BodyProblem | None = None
+        self.decoded = bytearray()
+        self.encoded_bytes = 0
+        self.max_bytes = max_bytes
+        self._expected = headers.get("content-length", "")
+        encoding = headers.get("content-encoding", "")
+        try:
+            self._decoder: ContentDecoder | None = ContentDecoder(encoding, max_bytes)
+        except UnsupportedEncodingError as error:
+            self._decoder = None
+            message = f"the body is encoded as {error}, which Watchdog cannot decode"
+            self.problem = BodyProblem("body.unsupported_encoding", message)
+
+    @property
+    def progress(self) -> str:
+        """What has arrived so far: "300 of 5000 bytes"."""
+        return f"{self.encoded_bytes}{f' of {self._expected}' if self._expected else ''} bytes"
+
+    def feed(self, data: bytes | bytearray) -> None:
+        self.encoded_bytes += len(data)
+        if self.problem or self._decoder is None:
+            return
+        self.decoded += self._decoder.decode(data)
+        if len(self.decoded) > self.max_bytes:
+            del self.decoded[self.max_bytes :]
+            self.mark_too_long()
+
+    def mark_too_long(self) -> None:
+        """Records that the rest of the body is not read."""
+        is_decoded = self._decoder is not None and not self._decoder.is_identity
+        reason, noun = ("body.decoded_too_large", "decoded body") if is_decoded else ("body.too_large", "body")
+        message = f"the {noun} is longer than {format_size(self.max_bytes)} (max_body)"
+        self.problem = self.problem or BodyProblem(reason, message)
+
+    def finish(self) -> None:
+        if self.problem or self._decoder is None or not self.encoded_bytes:
+            return
+        if not self._decoder.is_complete:
+            raise ProbeError.from_reason("body.truncated", retryable=True, problem="the compressed data has no end")
+
+
+def format_size(size_bytes: int) -> str:
+    """ "256 KiB", "4 MiB"."""
+    return f"{size_bytes >> 20} MiB" if size_bytes % (1 << 20) == 0 else f"{size_bytes / 1024:g} KiB"
+
+
+class ResponseReader:
+    """Reads one response within the limits. Keeps in the phase timer what is known of it so far."""
+
+    def __init__(
+        self, connection: h11.Connection, reader: asyncio.StreamReader, phase_timer: PhaseTimer, max_body_bytes: int
+    ) -> None:
+        self._connection, self._reader, self._phase_timer = connection, reader, phase_timer
+        self._max_body_bytes = max_body_bytes
+        self._response_start, self._raw_bytes_read = b"", 0
+        self._status, self._head_text = 0, ""
+        self._body: ReceivedBody | None = None
+        phase_timer.describe_response = self.describe
+
+    def describe(self) -> Evidence:
+        """What has arrived so far, as evidence."""
+        if self._body is None:
+            return Evidence({}, self._response_start.decode(errors="replace"))
+        facts = {"status": self._status, "received": self._body.progress}
+        body_start = bytes(self._body.decoded[:MAX_BODY_EXCERPT_BYTES]).decode(errors="replace")
+        return Evidence(facts, f"{self._head_text}\n\n{body_start}".rstrip())
+
+    async def read(self) -> tuple[h11.Response, dict[str, str], ReceivedBody]:
+        self._phase_timer.start_phase("first_byte")
+        try:
+            response = await self._read_response_head()
+            headers = combine_headers(response)
+            version, phrase = response.http_version.decode(), response.reason.decode(errors="replace")
+            self._status = response.status_code
+            self._head_text = format_response_head(version, self._status, phrase, headers)
+            body = await self._read_body(headers)
+        except h11.RemoteProtocolError as error:
+            raise self._malformed_response_error(error) from None
+        self._phase_timer.end_phase("body")
+        return response, headers, body
+
+    async def _read_response_head(self) -> h11.Response:
+        for _ in range(MAX_INTERIM_RESPONSES):
+            event = await self._next_event()
+            if isinstance(event, h11.Response):
+                return event
+        raise ProbeError.from_reason("protocol.no_final_response", limit=str(MAX_INTERIM_RESPONSES))
+
+    async def _read_body(self, headers: dict[str, str]) -> ReceivedBody:
+        body = self._body = ReceivedBody(headers, self._max_body_bytes)
+        max_raw_bytes = max(MIN_RAW_RESPONSE_BYTES, self._max_body_bytes + MAX_HEADER_BYTES)
+        while isinstance(event := await self._next_event(), h11.Data):
+            body.feed(event.data)
+            if self._raw_bytes_read >= max_raw_bytes:
+                body.mark_too_long()
+                return body
+        body.finish()
+        return body
+
+    async def _next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        while (event := self._connection.next_event()) is h11.NEED_DATA:
+            if self._raw_bytes_read:
+                if foreign := foreign_protocol_error(self._response_start):
+                    raise foreign
+                await asyncio.sleep(0)  # a read returns at once while data is buffered; let other tasks run
+            data = await self._reader.read(READ_CHUNK_BYTES)
+            if not self._raw_bytes_read:
+                if not data:
+                    raise ProbeError("connection.closed", "connection closed by the server", retryable=True)
+                self._phase_timer.end_phase("first_byte")
+                self._phase_timer.start_phase("body")
+            if len(self._response_start) < MAX_BANNER_BYTES:
+                self._response_start += data[: MAX_BANNER_BYTES - len(self._response_start)]
+            self._raw_bytes_read += len(data)
+            self._connection.receive_data(data)
+        return event
+
+    def _malformed_response_error(self, error: h11.RemoteProtocolError) -> ProbeError:
+        translated = error_from_exception(error) or ProbeError.from_reason("protocol.invalid_response")
+        if translated.reason == "protocol.invalid_response":
+            facts = translated.facts
+            translated = foreign_protocol_error(self._response_start) or translated
+            translated.facts |= facts
+        translated.excerpt = self._response_start.decode(errors="replace")
+        return translated
+
+
+def combine_headers(response: h11.Response) -> dict[str, str]:
+    """Lower-case name -> value; repeated ones joined by ", "."""
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in response.headers:
+        name, value = raw_name.decode("ascii", "replace"), raw_value.decode(errors="replace")
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers
