@@ -38,6 +38,7 @@ class FakeJobApi:
         self.jobs: dict[str, dict[str, Any]] = {}
         self.received: list[JobApiRequest] = []
         self.scripted_responses: dict[str, deque[ScriptedResponse]] = {}
+        self.first_id = 1
         self._work: Queue[dict[str, Any] | None] = Queue()
         api = self
 
@@ -83,7 +84,7 @@ class FakeJobApi:
         if scripted := self.scripted_responses.get(request.method):
             return scripted.popleft() if len(scripted) > 1 else scripted[0]
         if request.method == "POST":
-            job = {"id": f"job/{len(self.jobs) + 1}", "status": "queued"}
+            job = {"id": f"job/{len(self.jobs) + self.first_id}", "status": "queued"}
             self.jobs[job["id"]] = job
             self._work.put(job)
             return ScriptedResponse(202, job)
@@ -100,6 +101,10 @@ class FakeJobApi:
             elif self.worker_behavior == "return":
                 time.sleep(0.4)
                 job |= {"status": "completed"}
+
+    def fail_all(self, response: ScriptedResponse) -> None:
+        """Responds to everything like this."""
+        self.scripted_responses = {method: deque([response]) for method in ("POST", "GET")}
 
     def received_posts(self) -> list[JobApiRequest]:
         return [request for request in self.received if request.method == "POST"]

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from itertools import count
@@ -31,11 +31,20 @@ FAST_SETTINGS = (
 
 
 class PostgresServer:
-    """A running server."""
+    """A running server, which can be killed and started again with its data."""
 
-    def __init__(self, port: int):
-        self.port = port
+    def __init__(self, port: int, launch: Callable[[], subprocess.Popen[bytes]]):
+        self.port, self._launch = port, launch
+        self.process = launch()
         self._numbers = count(1)
+
+    def kill(self) -> None:
+        """Without a shutdown in order."""
+        self.process.send_signal(signal.SIGQUIT)
+        self.process.wait(30)
+
+    def start(self) -> None:
+        self.process = self._launch()
 
     def database_url(self, name: str) -> str:
         return f"postgresql+psycopg://postgres@127.0.0.1:{self.port}/{name}"
@@ -98,14 +107,19 @@ def running_postgres() -> Iterator[PostgresServer]:
         command = [binaries / "bin/postgres", "-D", data, "-p", str(port), "-h", "127.0.0.1", "-k", ""]
         for setting in FAST_SETTINGS:
             command += ["-c", setting]
-        with log.open("wb") as out:
-            server = subprocess.Popen(command, stdout=out, stderr=out, **process_options)  # type: ignore[call-overload]
+
+        def launch() -> subprocess.Popen[bytes]:
+            with log.open("ab") as out:
+                process: subprocess.Popen[bytes] = subprocess.Popen(command, stdout=out, stderr=out, **process_options)  # type: ignore[call-overload]
+            _wait_until_accepting(process, port, log)
+            return process
+
+        server = PostgresServer(port, launch)
         try:
-            _wait_until_accepting(server, port, log)
-            yield PostgresServer(port)
+            yield server
         finally:
-            server.send_signal(signal.SIGINT)  # fast shutdown: does not wait for clients
-            server.wait(30)
+            server.process.send_signal(signal.SIGINT)  # fast shutdown: does not wait for clients
+            server.process.wait(30)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

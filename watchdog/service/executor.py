@@ -31,8 +31,8 @@ class RunExecutor:
             lambda: asyncio.Semaphore(MAX_CONCURRENT_RUNS_PER_HOST)
         )
         self._slot_by_task: dict[asyncio.Task[None], ClaimedSlot] = {}
-        self._latest_results: dict[int, RecordedResult] = {}
-        """The newest result of each probe."""
+        self._latest_updates: dict[int, tuple[int, Mapping[str, Json]]] = {}
+        """For each probe: the slot of its newest run, and what that run has changed in the probe's state."""
 
     def start_run(self, probe: Probe, slot: ClaimedSlot, probe_state: Mapping[str, Json]) -> None:
         """Run the probe at its slot, which may be up to a second in the future."""
@@ -51,7 +51,7 @@ class RunExecutor:
                     return
                 started = True
                 recorded_result = await self.runner.run(probe, slot, self._update_state(probe_state, slot))
-            self._latest_results[slot.probe] = recorded_result
+            self._latest_updates[slot.probe] = slot.slot, recorded_result.state_updates
             self.on_result(recorded_result)
         except asyncio.CancelledError:
             reason = "missed.shutdown_during_run" if started else "missed.shutdown_before_run"
@@ -61,10 +61,10 @@ class RunExecutor:
     def _update_state(self, probe_state: Mapping[str, Json], slot: ClaimedSlot) -> Mapping[str, Json]:
         """The state as the previous run left it: it may have ended after this slot was claimed, with the state as it
         was then."""
-        latest = self._latest_results.get(slot.probe)
-        if latest is None or latest.result.slot != slot.previous_slot:
+        latest_slot, updates = self._latest_updates.get(slot.probe, (None, {}))
+        if latest_slot is None or latest_slot != slot.previous_slot:
             return probe_state
-        return {key: value for key, value in {**probe_state, **latest.state_updates}.items() if value is not None}
+        return {key: value for key, value in {**probe_state, **updates}.items() if value is not None}
 
     async def _acquire_permits(self, permits: AsyncExitStack, probe: Probe) -> bool:
         """Wait for a free place, but no longer than a run may take. Returns False if none became free."""
