@@ -13,9 +13,12 @@ import pytest
 
 from tests.support.polling import HANG_S
 from tests.support.scripted_servers import http_response, redirect_to, running_server, send_parts
-from watchdog.net import Network, PhaseTimer, ProbeError, connector
-from watchdog.net.connector import MAX_CONCURRENT_DNS_LOOKUPS, SocketAddress
+from watchdog.domain.formatting import NBSP
+from watchdog.domain.model import Outcome
+from watchdog.net import Network, PhaseTimer, ProbeError, connector, name_lookup
 from watchdog.net.http import HttpRequest
+from watchdog.net.name_lookup import MAX_CONCURRENT_LOOKUPS, MAX_CONCURRENT_SLOW_LOOKUPS, SocketAddress
+from watchdog.service.runner import timeout_observation
 
 SPELLINGS = (
     "http://169.254.169.254/latest/meta-data/",
@@ -70,13 +73,13 @@ class FakeNetwork:
         return await dial_connect(address)
 
 
-dial_look_up, dial_connect = connector.resolve_host, connector.connect_socket
+dial_look_up, dial_connect = name_lookup.resolve_host, connector.connect_socket
 
 
 @pytest.fixture
 def network(monkeypatch: pytest.MonkeyPatch) -> FakeNetwork:
     network = FakeNetwork()
-    monkeypatch.setattr(connector, "resolve_host", network.look_up)
+    monkeypatch.setattr(name_lookup, "resolve_host", network.look_up)
     monkeypatch.setattr(connector, "connect_socket", network.connect)
     return network
 
@@ -241,7 +244,7 @@ def test_a_name_server_that_hangs_blocks_nothing_else(network: FakeNetwork, monk
             released.wait(60)
         return [(socket.AF_INET, ("127.0.0.1", port))]
 
-    monkeypatch.setattr(connector, "resolve_host", look_up)
+    monkeypatch.setattr(name_lookup, "resolve_host", look_up)
 
     async def hang(net: Network, port: int) -> str:
         phase_timer = PhaseTimer()
@@ -255,7 +258,7 @@ def test_a_name_server_that_hangs_blocks_nothing_else(network: FakeNetwork, monk
     async def run_scenario() -> list[str]:
         async with running_server(send_parts(http_response())) as target:
             async with Network() as net:
-                hanging = await asyncio.gather(*(hang(net, target.port) for _ in range(2 * MAX_CONCURRENT_DNS_LOOKUPS)))
+                hanging = await asyncio.gather(*(hang(net, target.port) for _ in range(2 * MAX_CONCURRENT_LOOKUPS)))
                 async with asyncio.timeout(HANG_S):
                     (
                         await net.connector.connect(
@@ -266,11 +269,95 @@ def test_a_name_server_that_hangs_blocks_nothing_else(network: FakeNetwork, monk
 
     started = monotonic()
     try:
-        assert asyncio.run(run_scenario()) == ["dns"] * 2 * MAX_CONCURRENT_DNS_LOOKUPS
+        assert asyncio.run(run_scenario()) == ["dns"] * 2 * MAX_CONCURRENT_LOOKUPS
         assert network.lookups == ["hanging.example"]
         assert monotonic() - started < HANG_S, "the lookup that hangs is not awaited"
     finally:
         released.set()
+
+
+def test_names_that_hang_leave_threads_to_others(network: FakeNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
+    released = threading.Event()
+    running: list[str] = []
+
+    def look_up(host: str, port: int) -> list[SocketAddress]:
+        if host.startswith("hanging"):
+            running.append(host)
+            released.wait(60)
+        return [(socket.AF_INET, ("127.0.0.1", port))]
+
+    monkeypatch.setattr(name_lookup, "resolve_host", look_up)
+
+    async def connect(net: Network, host: str, port: int, timeout_s: float) -> str:
+        phase_timer = PhaseTimer()
+        try:
+            async with asyncio.timeout(timeout_s):
+                (await net.connector.connect(host, port, phase_timer, allow_private_addresses=True)).close()
+        except TimeoutError:
+            return phase_timer.current_phase or ""
+        return "connected"
+
+    async def run_scenario() -> None:
+        hosts = [f"hanging{i}.example" for i in range(MAX_CONCURRENT_LOOKUPS + 10)]
+        async with running_server(send_parts(http_response())) as target, Network() as net:
+            first = await asyncio.gather(*(connect(net, host, target.port, 0.3) for host in hosts))
+            assert first == ["dns"] * MAX_CONCURRENT_LOOKUPS + ["lookup_queue"] * 10
+            assert await connect(net, "quick.example", target.port, 0.2) == "lookup_queue", "no thread is free yet"
+            released.set()
+            assert await connect(net, "quick.example", target.port, HANG_S) == "connected"
+            released.clear()
+            running.clear()
+            again = await asyncio.gather(*(connect(net, host, target.port, 0.3) for host in hosts[:40]))
+            assert len(running) == MAX_CONCURRENT_SLOW_LOOKUPS
+            assert again == ["dns"] * MAX_CONCURRENT_SLOW_LOOKUPS + ["lookup_queue"] * (
+                40 - MAX_CONCURRENT_SLOW_LOOKUPS
+            )
+            assert await connect(net, "quick.example", target.port, HANG_S) == "connected"
+
+    try:
+        asyncio.run(run_scenario())
+    finally:
+        released.set()
+
+
+def test_a_wait_for_a_free_lookup_is_no_failure_of_the_target() -> None:
+    timer = PhaseTimer()
+    timer.start_phase("lookup_queue")
+    observation = timeout_observation(3_000, timer)
+    assert (observation.outcome, observation.reason) == (Outcome.ERROR, "watchdog.lookups_busy")
+    assert observation.message == f"timed out after 3{NBSP}s while waiting for the lookups of other names"
+
+
+def test_one_lookup_serves_all_ports(network: FakeNetwork) -> None:
+    network.names["shared.example"] = [["127.0.0.5"]]
+
+    async def run_scenario() -> list[tuple[str, int]]:
+        lookups = name_lookup.NameLookups()
+        results = await asyncio.gather(*(lookups.resolve("shared.example", port, PhaseTimer()) for port in (80, 443)))
+        return [address for [(_, address)] in results]
+
+    assert asyncio.run(run_scenario()) == [("127.0.0.5", 80), ("127.0.0.5", 443)]
+    assert network.lookups == ["shared.example"]
+
+
+def test_the_addresses_tried_outlive_the_deadline(network: FakeNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
+    network.names["silent.example"] = [["127.0.0.6", "127.0.0.7"]]
+    phase_timer = PhaseTimer()
+
+    async def hang(address: SocketAddress) -> socket.socket:
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    async def run_scenario() -> None:
+        async with Network() as net, asyncio.timeout(0.2):
+            await net.connector.connect("silent.example", 443, phase_timer, allow_private_addresses=True)
+
+    monkeypatch.setattr(connector, "connect_socket", hang)
+    with pytest.raises(TimeoutError):
+        asyncio.run(run_scenario())
+    observation = timeout_observation(200, phase_timer)
+    assert observation.reason == "timeout.connect"
+    assert observation.evidence.facts["address"] == "127.0.0.6:443, 127.0.0.7:443"
 
 
 def test_a_name_is_resolved_for_every_connection(network: FakeNetwork) -> None:
@@ -292,7 +379,7 @@ def test_a_failed_lookup_is_not_cached(network: FakeNetwork, monkeypatch: pytest
             raise reply
         return reply
 
-    monkeypatch.setattr(connector, "resolve_host", look_up)
+    monkeypatch.setattr(name_lookup, "resolve_host", look_up)
 
     async def run_scenario() -> list[str]:
         reasons = []

@@ -6,20 +6,16 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from ipaddress import ip_address
-from typing import Any, TypeAlias
+from typing import Any
 
 from watchdog.net.address_filter import blocked_address_category
 from watchdog.net.errors import ProbeError, error_from_dns_error, error_from_exception
+from watchdog.net.name_lookup import NameLookups, SocketAddress
 from watchdog.net.phases import PhaseTimer
-from watchdog.net.threads import run_in_daemon_thread
 from watchdog.net.tls import TlsConfig, create_ssl_context
 
-SocketAddress: TypeAlias = tuple[socket.AddressFamily, tuple[Any, ...]]
-"""Address family and socket address."""
-
-MAX_CONCURRENT_DNS_LOOKUPS = 32
 CONNECTION_ATTEMPT_DELAY_S = 0.25
 """Head start of an address before the next one is tried in parallel (RFC 8305)."""
 
@@ -27,13 +23,11 @@ CONNECTION_ATTEMPT_DELAY_S = 0.25
 class Connector:
     """Opens TCP connections to allowed addresses and caches TLS contexts.
 
-    Host names are resolved in daemon threads, so that a hanging name server delays neither other connections nor exit.
-    Concurrent lookups of one name share one thread; at most MAX_CONCURRENT_DNS_LOOKUPS run at once.
+    Host names are resolved by `NameLookups`.
     """
 
     def __init__(self) -> None:
-        self._lookup_semaphore = asyncio.Semaphore(MAX_CONCURRENT_DNS_LOOKUPS)
-        self._pending_lookups: dict[tuple[str, int], asyncio.Future[list[SocketAddress]]] = {}
+        self._name_lookups = NameLookups()
         self._ssl_contexts: dict[TlsConfig, ssl.SSLContext] = {}
 
     def ssl_context(self, tls: TlsConfig) -> ssl.SSLContext:
@@ -52,12 +46,10 @@ class Connector:
         """
         addresses = _parse_ip_literal(host, port)
         if not addresses:
-            phase_timer.start_phase("dns")
             try:
-                addresses = await self._resolve_shared(host, port)
+                addresses = await self._name_lookups.resolve(host, port, phase_timer)
             except socket.gaierror as dns_error:
                 raise error_from_dns_error(dns_error, host) from None
-            phase_timer.end_phase("dns")
         allowed = [
             (family, address)
             for family, address in addresses
@@ -65,47 +57,26 @@ class Connector:
         ]
         if not allowed:
             raise _address_blocked_error(addresses[0][1][0], allow_private_addresses)
+        phase_timer.facts["address"] = ", ".join(format_socket_address(address) for _, address in allowed)
         phase_timer.start_phase("connect")
         try:
             sock = await _connect_happy_eyeballs(allowed)
         except OSError as os_error:
             if error := error_from_exception(os_error):
-                error.facts["address"] = ", ".join(format_socket_address(address) for _, address in allowed)
+                error.facts["address"] = phase_timer.facts["address"]
                 raise error from None
             raise
         phase_timer.end_phase("connect")
         return sock
 
     def close(self) -> None:
-        for lookup in self._pending_lookups.values():
-            lookup.cancel()
-
-    async def _resolve_shared(self, host: str, port: int) -> Sequence[SocketAddress]:
-        key = (host, port)
-        lookup = self._pending_lookups.get(key)
-        if lookup is None:
-            lookup = self._pending_lookups[key] = asyncio.ensure_future(self._resolve_in_thread(host, port))
-            # Reading the exception keeps asyncio from logging it as never retrieved when every waiter has left.
-            lookup.add_done_callback(
-                lambda done: (self._pending_lookups.pop(key, None), done.cancelled() or done.exception())
-            )
-        return await asyncio.shield(lookup)
-
-    async def _resolve_in_thread(self, host: str, port: int) -> list[SocketAddress]:
-        async with self._lookup_semaphore:
-            return await run_in_daemon_thread(partial(resolve_host, host, port), f"resolve {host}")
+        self._name_lookups.close()
 
 
 def format_socket_address(address: tuple[Any, ...]) -> str:
     """ "192.0.2.1:443", "[2001:db8::1]:443"."""
     host, port, *_ = address
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def resolve_host(host: str, port: int) -> list[SocketAddress]:
-    """Blocks. Raises socket.gaierror."""
-    entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return [(family, address) for family, _, _, _, address in entries]
 
 
 @lru_cache(4096)

@@ -14,9 +14,9 @@ from tests.support.probe_runs import canary_probe, run_probe
 from tests.support.redis_server import RedisServer
 from tests.support.scripted_servers import CertificateAuthority, running_server
 from watchdog.domain.model import Outcome, RecordedResult
-from watchdog.net import connector
-from watchdog.net.connector import SocketAddress
+from watchdog.net import name_lookup
 from watchdog.net.errors import ProbeError
+from watchdog.net.name_lookup import SocketAddress
 from watchdog.probes import JobsProbe
 from watchdog.queues.clients import redis as redis_client
 from watchdog.queues.clients.redis import map_redis_errors, parse_redis_time_ms
@@ -132,14 +132,14 @@ def _resolve_queue_example(host: str, port: int) -> list[SocketAddress]:
 def test_the_checked_address_is_the_one_that_is_connected_to(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connector, "resolve_host", _resolve_queue_example)
+    monkeypatch.setattr(name_lookup, "resolve_host", _resolve_queue_example)
     jobs = {"rq": {"redis": redis_server.url.replace("127.0.0.1", "queue.example")}}
     result = asyncio.run(run_probe(JobsProbe.model_validate({"name": "Cron", "jobs": jobs}))).result
     assert result.outcome is Outcome.PASS, result.message
 
 
 def test_celery_connects_to_the_checked_address_too(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connector, "resolve_host", _resolve_queue_example)
+    monkeypatch.setattr(name_lookup, "resolve_host", _resolve_queue_example)
     url = redis_server.url.replace("127.0.0.1", ":@queue.example")
     result = asyncio.run(
         run_probe(canary_probe({"celery": {"broker": url, "backend": url}, "finish_within": "1s"}))
@@ -151,7 +151,7 @@ def test_celery_connects_to_the_checked_address_too(redis_server: RedisServer, m
 
 
 def test_tls_verifies_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connector, "resolve_host", _resolve_queue_example)
+    monkeypatch.setattr(name_lookup, "resolve_host", _resolve_queue_example)
     authority, tls_versions = CertificateAuthority(tmp_path), list[str]()
 
     async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,0 +1,91 @@
+"""Resolves host names in threads, so that a name server that hangs delays nothing but the names it serves."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, TypeAlias
+
+from watchdog.net.phases import PhaseTimer
+from watchdog.net.threads import run_in_daemon_thread
+
+SocketAddress: TypeAlias = tuple[socket.AddressFamily, tuple[Any, ...]]
+"""Address family and socket address."""
+
+MAX_CONCURRENT_LOOKUPS = 64
+MAX_CONCURRENT_SLOW_LOOKUPS = 16
+"""Of names that did not resolve in time when they were last looked up."""
+
+
+def resolve_host(host: str, port: int) -> list[SocketAddress]:
+    """Blocks. Raises socket.gaierror."""
+    entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [(family, address) for family, _, _, _, address in entries]
+
+
+class _Lookup:
+    """A lookup that all who ask for the same name share."""
+
+    def __init__(self) -> None:
+        self.started = asyncio.Event()
+        self.task: asyncio.Task[Sequence[SocketAddress]]
+
+
+class NameLookups:
+    """The name lookups of a process, in daemon threads: none is awaited at exit.
+
+    At most MAX_CONCURRENT_LOOKUPS run at once. A name whose last lookup was given up at the deadline of a run shares
+    fewer threads with others of its kind, so that names that hang leave threads to names that do not.
+    """
+
+    def __init__(self) -> None:
+        self._threads = asyncio.Semaphore(MAX_CONCURRENT_LOOKUPS)
+        self._slow_threads = asyncio.Semaphore(MAX_CONCURRENT_SLOW_LOOKUPS)
+        self._slow_hosts: set[str] = set()
+        self._lookups: dict[str, _Lookup] = {}
+
+    async def resolve(self, host: str, port: int, phase_timer: PhaseTimer) -> Sequence[SocketAddress]:
+        """Times the phase `dns`, and `lookup_queue` if no thread is free. Raises socket.gaierror."""
+        lookup = self._lookups.get(host) or self._start(host)
+        await asyncio.sleep(0)  # starts a lookup that finds a free thread
+        if not lookup.started.is_set():
+            phase_timer.start_phase("lookup_queue")
+            await lookup.started.wait()
+            phase_timer.end_phase("lookup_queue")
+        phase_timer.start_phase("dns")
+        try:
+            addresses = await asyncio.shield(lookup.task)
+        except asyncio.CancelledError:
+            if not lookup.task.done():
+                self._slow_hosts.add(host)
+            raise
+        phase_timer.end_phase("dns")
+        return [(family, (address[0], port, *address[2:])) for family, address in addresses]
+
+    def close(self) -> None:
+        for lookup in self._lookups.values():
+            lookup.task.cancel()
+
+    def _start(self, host: str) -> _Lookup:
+        lookup = self._lookups[host] = _Lookup()
+        lookup.task = asyncio.ensure_future(self._run(lookup, host))
+        # Reading the exception keeps asyncio from logging it as never retrieved when every waiter has left.
+        lookup.task.add_done_callback(
+            lambda done: (self._lookups.pop(host, None), done.cancelled() or done.exception())
+        )
+        return lookup
+
+    async def _run(self, lookup: _Lookup, host: str) -> Sequence[SocketAddress]:
+        if host not in self._slow_hosts:
+            return await self._run_in_thread(lookup, host)
+        async with self._slow_threads:
+            addresses = await self._run_in_thread(lookup, host)
+        self._slow_hosts.discard(host)
+        return addresses
+
+    async def _run_in_thread(self, lookup: _Lookup, host: str) -> Sequence[SocketAddress]:
+        async with self._threads:
+            lookup.started.set()
+            return await run_in_daemon_thread(partial(resolve_host, host, 0), f"resolve {host}")
