@@ -285,9 +285,9 @@ def test_a_server_that_hangs_up_during_the_handshake(run: Run) -> None:
     async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(10)
 
-    with pytest.raises(ProbeError, match=r"while negotiating TLS$") as caught:
+    with pytest.raises(ProbeError, match=r"^TLS: connection closed by the server$") as caught:
         run(plainly(hang_up))
-    assert (caught.value.reason, caught.value.retryable) == ("connection.lost", True)
+    assert (caught.value.reason, caught.value.retryable) == ("tls.closed", True)
 
 
 @pytest.mark.skipif(not OPEN_DESCRIPTORS.exists(), reason="/proc is missing: open descriptors cannot be counted")

@@ -64,8 +64,11 @@ class TlsHandshake:
             error = error_from_exception(ssl_error)
             raise (error and await self._explain(error)) or ssl_error from None
         except ConnectionError as connection_error:  # event loops differ in whether they pass on the alert before it
-            error = error_from_exception(connection_error)
-            raise (error and await self.explain_lost_connection(error)) or connection_error from None
+            lost = error_from_exception(connection_error) or ProbeError("connection.lost", "connection lost")
+            explained = await self.explain_lost_connection(lost)
+            raise (
+                explained if explained is not lost else ProbeError.from_reason("tls.closed", "tls", retryable=True)
+            ) from None
         phase_timer.end_phase("tls")
         chain = read_chain(writer.get_extra_info("ssl_object"), verified=self.tls.verify)
         return self._earliest_expiry([parse_certificate(der) for der in chain])
@@ -110,6 +113,13 @@ class TlsHandshake:
         explained = ProbeError.from_reason("tls.client_certificate", "tls")
         explained.message += f": {error.message} after it asked for a client certificate"
         return explained
+
+    async def explain_unanswered_plain_request(self, error: ProbeError) -> ProbeError:
+        """A more specific error, if a connection without TLS was closed before the first byte of a response: on a port
+        that speaks TLS, some servers close it without an answer."""
+        if error.reason not in ("connection.closed", "connection.reset") or not (await self._inspect_server()).chain:
+            return error
+        return ProbeError.from_reason("protocol.tls_required")
 
     def _explain_certificate(self, error: ProbeError, inspection: _Inspection) -> ProbeError | None:
         if not inspection.chain:

@@ -144,8 +144,10 @@ async def _send_single_request(connector: Connector, request: HttpRequest, url: 
         ).read()
     except Exception as exception:
         if error := error_from_exception(exception):
-            if url.scheme == "https" and request.phase_timer.current_phase == "first_byte":
-                error = await handshake.explain_lost_connection(error)
+            if request.phase_timer.current_phase == "first_byte":
+                is_tls = url.scheme == "https"
+                explain = handshake.explain_lost_connection if is_tls else handshake.explain_unanswered_plain_request
+                error = await explain(error)
             error.facts.setdefault("address", peer_address)
             raise error from None
         raise

@@ -66,7 +66,7 @@ def classify_ssl_error(error: ssl.SSLError) -> SslProblem:
     """Without what only the certificate shows, such as its dates; `TlsHandshake` adds that."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return _classify_verification_error(error)
-    name = error.reason or str(error.strerror or "")
+    name = _error_name(error)
     if "UNEXPECTED_EOF" in name or isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
         return SslProblem("tls.closed", retryable=True)
     for part, problem in _CLIENT_CERTIFICATE_PROBLEMS:
@@ -77,6 +77,14 @@ def classify_ssl_error(error: ssl.SSLError) -> SslProblem:
         if part in name:
             return SslProblem(reason, facts)
     return SslProblem("tls.failed", facts)
+
+
+def _error_name(error: ssl.SSLError) -> str:
+    """OpenSSL's name of the error, as "TLSV1_ALERT_UNKNOWN_CA". Python has no name for newer ones, only their text."""
+    if error.reason:
+        return error.reason
+    text = re.sub(r"^\[SSL[^\]]*\]|\(_ssl\.c:\d+\)$", "", str(error.strerror or "")).strip()
+    return text.upper().replace(" ", "_")
 
 
 def _classify_verification_error(error: ssl.SSLCertVerificationError) -> SslProblem:
