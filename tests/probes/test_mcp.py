@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.builders import alert_policy, make_result
 from tests.support.mcp_probe_runs import McpProbeRunner, listed_for_ms, reported_tasks, run_mcp_probe, task_age_ms
 from tests.support.mcp_servers.raw_http import (
     RawMcpResponse,
@@ -21,8 +22,9 @@ from tests.support.mcp_servers.raw_http import (
 )
 from tests.support.scripted_servers import CertificateAuthority
 from tests.support.third_party import find_free_port, listening_process
-from watchdog.domain.model import Observation, Outcome, ReportedTask
+from watchdog.domain.model import HealthState, Observation, Outcome, ReportedTask
 from watchdog.domain.probe_state import MCP_PROTOCOL_STATE_KEY, NEW_TASKS_STATE_KEY, short_digest
+from watchdog.domain.rules import HEALTH_STATE_BY_RULE, evaluate_rules
 from watchdog.net import Network
 
 SAMPLE = str(Path(__file__).parents[1] / "support/mcp_servers" / "sample.py")
@@ -530,3 +532,37 @@ def test_the_current_protocol_over_stdio() -> None:
     assert (observation.outcome, observation.measurements["protocol"]) == (Outcome.PASS, "2026-07-28")
     assert list(observation.phases) == ["spawn", "negotiate", "list", "call"]
     assert observation.measurements["tasks"] == 3
+
+
+# --- tools that clients may not be able to use
+
+
+def test_invalid_schemas_and_duplicate_names_make_the_probe_degraded() -> None:
+    tools = [
+        {"name": "search", "inputSchema": {"type": "strng"}},
+        {"name": "fetch", "inputSchema": {"type": "object"}},
+        {"name": "fetch", "inputSchema": {"type": "object"}},
+        {"name": "fine", "inputSchema": {"type": "object"}},
+    ]
+
+    async def go() -> Observation:
+        async with running_raw_server(tools=tools) as raw:
+            return await run_mcp_probe({"url": raw.url})
+
+    observation = asyncio.run(go())
+    assert observation.outcome is Outcome.PASS
+    result = make_result("p")._replace(listings=observation.listings)
+    findings = [finding for finding in evaluate_rules(alert_policy(), result) if finding.bad]
+    assert {HEALTH_STATE_BY_RULE[finding.rule] for finding in findings} == {HealthState.DEGRADED}
+    assert [(finding.subject, finding.reason, finding.message) for finding in findings] == [
+        (
+            "search",
+            "mcp.invalid_schema",
+            "tool search has an invalid schema: inputSchema.type is 'strng', which is no type",
+        ),
+        ("fetch", "mcp.duplicate_tool", "tool fetch is listed 2 times"),
+    ]
+
+
+def test_usual_tools_are_not_listed() -> None:
+    assert "tool" not in run(tool_result("fine")).listings

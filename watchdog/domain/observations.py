@@ -169,3 +169,12 @@ class JobSourceSnapshot(NamedTuple):
     """When the scheduler itself last reported; None: it does not report."""
     reporting_lag: int = 0
     """Milliseconds after which the source is certain to report a run that has started."""
+
+
+class ToolFacts(NamedTuple):
+    """A tool of an MCP server that clients may not be able to use."""
+
+    listed_count: int
+    """How often its name is listed."""
+    schema_problem: str = ""
+    """What is invalid about its schemas; empty if nothing is."""

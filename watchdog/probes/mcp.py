@@ -16,6 +16,7 @@ from watchdog.config_types import ConfigModel, Duration, FieldPath, FieldValidat
 from watchdog.domain.formatting import HOUR_MS, format_count
 from watchdog.domain.measurements import TASKS_EVIDENCE_KEY, TaskCounts
 from watchdog.domain.model import Evidence, Json, Listing, Observation, Outcome, Scalar
+from watchdog.domain.observations import ToolFacts
 from watchdog.domain.probe_state import (
     MCP_PROTOCOL_STATE_KEY,
     MCP_TARGET_STATE_KEY,
@@ -24,12 +25,13 @@ from watchdog.domain.probe_state import (
     NewTasksRecord,
 )
 from watchdog.domain.rules import task as task_rule
+from watchdog.domain.rules import tool as tool_rule
 from watchdog.net.errors import ProbeError
 from watchdog.net.targets import McpTarget
 from watchdog.probes.base import Probe, RunContext
 from watchdog.probes.expectations import ExpressionContext, Problem, judge_expectations, observation_from_error
 from watchdog.probes.mcp_health import find_health_failure, reports_unhealthy, server_error_text
-from watchdog.probes.mcp_tasks import TaskList, describe_missing_task_list, parse_task_list
+from watchdog.probes.mcp_tasks import TaskList, clean_text, describe_missing_task_list, parse_task_list
 
 if TYPE_CHECKING:
     from watchdog.net.mcp import McpTool, SessionResult
@@ -40,6 +42,9 @@ MAX_EXCERPT_CHARS = 8_000
 """More than is stored: cutting before masking could leave part of a secret."""
 MAX_EXPRESSION_INPUT_CHARS = 256 * 1024
 """Size of a result, as JSON, up to which expressions can refer to it."""
+MAX_UNUSUAL_TOOLS = 100
+"""Tools with a problem that are listed."""
+MAX_TOOL_NAME_CHARS = 120
 PROTOCOL_ERA_TTL_MS = 24 * HOUR_MS
 """How long a negotiated protocol era is reused."""
 _HEALTHY_WORD = re.compile(r"\bhealthy\b")
@@ -229,7 +234,9 @@ class McpProbe(Probe):
             error = server_error_text(session.tool_result)
             message = f"{message}: {error}" if error else message
         facts = _evidence_facts(session) | _task_evidence(task_list)
-        task_listings, preference_listings = {}, {}
+        task_listings, preference_listings, tool_listings = {}, {}, {}
+        if unusual_tools := _unusual_tools(session):
+            tool_listings = {tool_rule.RULE_NAME: Listing(responded_at, unusual_tools)}
         if task_list and (task_list.tasks or not task_list.problems):
             task_listings = {task_rule.RULE_NAME: Listing(responded_at, task_list.tasks)}
         if not reason:
@@ -241,7 +248,7 @@ class McpProbe(Probe):
             duration=session.elapsed_ms,
             phases=context.phase_timer.phase_durations_ms,
             measurements=_measurements(session) | _task_measurements(task_list),
-            listings=task_listings | preference_listings,
+            listings=task_listings | preference_listings | tool_listings,
             evidence=Evidence(
                 facts | ({"expect": verdict.evidence} if verdict.evidence else {}), _response_excerpt(session)
             ),
@@ -316,6 +323,19 @@ def _duplicate_tools(session: SessionResult) -> dict[str, int]:
     """Name of a tool -> the number of times it is listed in excess."""
     counts = Counter(tool.name for tool in session.tools)
     return {name: count - 1 for name, count in counts.items() if count > 1}
+
+
+def _unusual_tools(session: SessionResult) -> dict[str, ToolFacts]:
+    """Tools with a problem: at most MAX_UNUSUAL_TOOLS, by name."""
+    tools: dict[str, ToolFacts] = {}
+    duplicates = _duplicate_tools(session)
+    for tool in session.tools:
+        name = clean_text(tool.name, MAX_TOOL_NAME_CHARS)
+        if (tool.schema_problem or tool.name in duplicates) and (name in tools or len(tools) < MAX_UNUSUAL_TOOLS):
+            earlier_problem = tools[name].schema_problem if name in tools else ""
+            problem = earlier_problem or clean_text(tool.schema_problem)
+            tools[name] = ToolFacts(duplicates.get(tool.name, 0) + 1, problem)
+    return tools
 
 
 def _measurements(session: SessionResult) -> dict[str, Scalar]:

@@ -26,6 +26,7 @@ from apscheduler.triggers.interval import IntervalTrigger
 from watchdog.domain.formatting import format_duration, format_duration_rounded
 from watchdog.domain.model import IncidentTransition, Outcome, RecordedResult, Result
 from watchdog.domain.rules import task as task_rule
+from watchdog.domain.rules import tool as tool_rule
 from watchdog.domain.text import replace_unsafe_characters, to_single_line
 from watchdog.net import Network, SecretMask
 from watchdog.probes.base import Probe
@@ -223,7 +224,9 @@ class MonitoringService:
             del self._result_buffer[0]
             self._dropped_count += 1
         probe, good = recorded_result.result.probe, recorded_result.result.outcome is Outcome.PASS
-        if not good or probe in self._failing_probes or recorded_result.result.listings.get(task_rule.RULE_NAME):
+        listings = recorded_result.result.listings
+        may_be_degraded = task_rule.RULE_NAME in listings or tool_rule.RULE_NAME in listings
+        if not good or probe in self._failing_probes or may_be_degraded:
             self._urgent_event.set()
         (self._failing_probes.discard if good else self._failing_probes.add)(probe)
 

@@ -183,6 +183,20 @@ FINDING_REASONS = (
         sentence="{subject} gets no notifications since {since}",
     ),
     _finding(
+        "mcp.invalid_schema",
+        "Invalid tool schema",
+        "The input or output schema of a tool is no valid JSON Schema, so clients may reject the tool.",
+        "Fix the schema where the message shows it.",
+        sentence="tool {name} has an invalid schema: {problem}",
+    ),
+    _finding(
+        "mcp.duplicate_tool",
+        "Duplicate tool name",
+        "A server lists several tools of one name, so clients can call only one of them.",
+        "Rename the tools, or find out what registers them twice.",
+        sentence="tool {name} is listed {count} times",
+    ),
+    _finding(
         "preference.failed",
         "Preference not met",
         "A `prefer` expression is false or cannot be evaluated.",

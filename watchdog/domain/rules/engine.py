@@ -21,19 +21,19 @@ from watchdog.domain.model import (
     Result,
 )
 from watchdog.domain.reasons import is_same_cause
-from watchdog.domain.rules import availability, job, missing, no_verdict, preference, service, stale, task
+from watchdog.domain.rules import availability, job, missing, no_verdict, preference, service, stale, task, tool
 from watchdog.domain.rules.policy import AlertPolicy
 
 AlertStates = dict[tuple[str, str], AlertState]
 """By (rule, subject). A finding that is clear has no entry."""
 
-RESULT_RULES = (availability, no_verdict, task, missing, preference, job, service)
+RESULT_RULES = (availability, no_verdict, task, missing, preference, tool, job, service)
 """The rules that judge a result. `stale` judges the absence of results."""
 
 HEALTH_STATE_BY_RULE = {rule.RULE_NAME: rule.HEALTH_STATE for rule in (*RESULT_RULES, stale)}
 
 
-LISTING_RULES = (task, preference, job, service)
+LISTING_RULES = (task, preference, tool, job, service)
 """The rules that evaluate the subjects of a listing of their own."""
 
 FACTS_TYPES: Mapping[str, type[Facts]] = {rule.RULE_NAME: rule.FACTS for rule in LISTING_RULES}
@@ -120,6 +120,8 @@ def listed_subjects(rule: str, result: Result) -> Collection[str] | None:
     """The subjects that a result lists for a rule; None: the rule has none, or the run did not observe them."""
     if rule == preference.RULE_NAME:
         return preference.listed_expressions(result)
+    if rule == tool.RULE_NAME:
+        return tool.listed_tools(result)
     listing = result.listings.get(task.RULE_NAME if rule == missing.RULE_NAME else rule)
     return None if listing is None else listing.subjects
 
@@ -130,7 +132,7 @@ def vanished_subject_findings(alert_states: AlertStates, result: Result, finding
         return []
     judged = {(f.rule, f.subject) for f in findings}
     return [
-        Finding(rule, subject, False, "" if rule == job.RULE_NAME else "subject.no_longer_listed")
+        Finding(rule, subject, False, "" if rule in (job.RULE_NAME, tool.RULE_NAME) else "subject.no_longer_listed")
         for rule, subject in alert_states
         if (rule, subject) not in judged and listed_subjects(rule, result) is not None
     ]

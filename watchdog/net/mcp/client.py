@@ -23,7 +23,6 @@ from mcp.types import (
     ErrorData,
     Implementation,
     JSONRPCError,
-    JSONRPCMessage,
     JSONRPCRequest,
     JSONRPCResponse,
     ListToolsResult,
@@ -38,11 +37,13 @@ from watchdog.domain.model import Json
 from watchdog.domain.reasons import family
 from watchdog.domain.text import shorten, to_single_line, truncate
 from watchdog.net.errors import ProbeError, error_from_exception
+from watchdog.net.mcp.sent_requests import SentRequests
+from watchdog.net.mcp.tool_schema import SchemaBudget, replace_invalid_schemas
 from watchdog.net.phases import PhaseTimer
 
 LEGACY_ERA = "legacy"
 """The protocol era of the `initialize` handshake. The modern era is identified by its protocol version."""
-DISCOVER_METHOD = "server/discover"
+DISCOVER_METHOD, LIST_METHOD = "server/discover", "tools/list"
 MAX_TOOL_LIST_PAGES = 100
 DISCOVERY_TIMEOUT_S = 5.0
 """Timeout for `server/discover`: some servers never respond to a method that they do not know."""
@@ -55,6 +56,8 @@ _JSON_ADAPTER: TypeAdapter[Any] = TypeAdapter(Any, config=ConfigDict(ser_json_in
 class McpTool(NamedTuple):
     name: str
     needs_arguments: bool
+    schema_problem: str = ""
+    """What is invalid about its schemas; empty if nothing is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,17 @@ class SessionResult:
     """From the start of the session to the last response."""
     facts: dict[str, Json] = field(default_factory=dict)
     """From the transport: address, exit code, ..."""
+
+
+@dataclass(slots=True)
+class ReceivedMessages:
+    """What the incoming relay reads from messages, because the SDK does not expose it."""
+
+    errors: list[ErrorData] = field(default_factory=list)
+    """Every JSON-RPC error."""
+    tool_problems: dict[str, str] = field(default_factory=dict)
+    """Tool -> what is invalid about its schemas."""
+    schema_budget: SchemaBudget = field(default_factory=SchemaBudget)
 
 
 class MessageSender(Protocol):
@@ -145,8 +159,7 @@ async def create_mcp_client(transport: Transport, result: SessionResult) -> Asyn
     not meet a closed stream, which would look like a lost connection. The outgoing relay goes on until the session has
     ended and has a buffer, because the SDK sends a last message, shielded, when it is cancelled.
     """
-    sent_requests = _SentRequests()
-    received_errors: list[ErrorData] = []
+    requests, received = SentRequests(), ReceivedMessages()
     inbox, incoming = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     outgoing, outbox = anyio.create_memory_object_stream[SessionMessage](16)
     receiving = anyio.CancelScope()
@@ -157,16 +170,18 @@ async def create_mcp_client(transport: Transport, result: SessionResult) -> Asyn
                 if receiving.cancel_called:
                     return
                 if not isinstance(item, Exception):
-                    sent_requests.check_response(item.message)
+                    requests.check_response(item.message)
                     if isinstance(item.message, JSONRPCError):
-                        received_errors.append(item.message.error)
+                        received.errors.append(item.message.error)
+                    elif isinstance(item.message, JSONRPCResponse) and requests.method_of(item.message) == LIST_METHOD:
+                        received.tool_problems |= replace_invalid_schemas(item.message.result, received.schema_budget)
                 await inbox.send(item)
             inbox.close()
 
     async def send() -> None:
         async for item in outbox:
             if isinstance(item.message, JSONRPCRequest):
-                sent_requests.add(str(item.message.id))
+                requests.add(item.message)
             await transport.outgoing.send(item)
 
     client_info = Implementation(name="watchdog-monitor", version="1")
@@ -175,34 +190,10 @@ async def create_mcp_client(transport: Transport, result: SessionResult) -> Asyn
         relays.start_soon(send)
         async with ClientSession(incoming, outgoing, client_info=client_info) as session:
             try:
-                yield McpClient(session, transport, result, received_errors)
+                yield McpClient(session, transport, result, received)
             finally:
                 receiving.cancel()
         relays.cancel_scope.cancel()
-
-
-class _SentRequests:
-    """The ids of the requests of a session, to detect replies that belong to none of them."""
-
-    def __init__(self) -> None:
-        self._all: set[str] = set()
-        self._awaited: set[str] = set()
-
-    def add(self, id_: str) -> None:
-        self._all.add(id_)
-        self._awaited.add(id_)
-
-    def check_response(self, message: JSONRPCMessage) -> None:
-        """Raises ProbeError for a reply to another request, if there is one that still awaits its reply."""
-        if not isinstance(message, JSONRPCResponse | JSONRPCError):
-            return
-        if message.id is None:  # in an error about a request that the server could not parse
-            return
-        if self._awaited and str(message.id) not in self._all:
-            raise ProbeError(
-                "mcp.unexpected_id", f"the server replies to request {str(message.id)[:40]!r}, which was never sent"
-            )
-        self._awaited.discard(str(message.id))
 
 
 class McpClient:
@@ -216,11 +207,10 @@ class McpClient:
         session: ClientSession,
         transport: Transport,
         result: SessionResult,
-        received_errors: Sequence[ErrorData],
+        received: ReceivedMessages,
     ) -> None:
-        """`received_errors`: every JSON-RPC error that the transport delivers, as they arrive."""
         self.session, self.transport, self.result = session, transport, result
-        self._received_errors = received_errors
+        self._received = received
 
     async def negotiate(self, protocol_era: str, reconsider_after_s: float, discovery_timeout_s: float) -> None:
         """Agrees on a protocol version. `protocol_era`: the server's era, if it is remembered; else empty.
@@ -296,7 +286,9 @@ class McpClient:
         while True:
             page = await self._fetch_tool_page(cursor)
             result.tool_page_count += 1
-            result.tools += [McpTool(tool.name, bool(tool.input_schema.get("required"))) for tool in page.tools]
+            for tool in page.tools:
+                problem = self._received.tool_problems.get(tool.name, "")
+                result.tools.append(McpTool(tool.name, bool(tool.input_schema.get("required")), problem))
             cursor = page.next_cursor
             if cursor is None:
                 return
@@ -311,7 +303,7 @@ class McpClient:
     async def _fetch_tool_page(self, cursor: str | None) -> ListToolsResult:
         params = None if cursor is None else PaginatedRequestParams(cursor=cursor)
         try:
-            return await self._await_response("tools/list", self.session.list_tools(params=params))
+            return await self._await_response(LIST_METHOD, self.session.list_tools(params=params))
         except ProbeError as error:
             if error.facts.get("rpc_error_code") == METHOD_NOT_FOUND and cursor is None:
                 return ListToolsResult(tools=[])  # a server without tools need not implement the method
@@ -357,7 +349,7 @@ class McpClient:
             raise error from validation_error
 
     async def _error_from_mcp_error(self, method: str, mcp_error: MCPError) -> ProbeError:
-        received = any((e.code, e.message) == (mcp_error.code, mcp_error.message) for e in self._received_errors)
+        received = any((e.code, e.message) == (mcp_error.code, mcp_error.message) for e in self._received.errors)
         error = await self.transport.translate_error(mcp_error, was_received=received)
         if error is None:
             error = ProbeError(

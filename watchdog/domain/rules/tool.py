@@ -1,0 +1,37 @@
+"""tool: every tool that an MCP server lists has valid schemas and a name of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+from watchdog.domain.model import Finding, HealthState, Outcome, Result
+from watchdog.domain.observations import ToolFacts
+from watchdog.domain.reasons import reason_and_message
+from watchdog.domain.rules.policy import AlertPolicy
+
+RULE_NAME = "tool"
+HEALTH_STATE = HealthState.DEGRADED
+FACTS = ToolFacts
+
+
+def listed_tools(result: Result) -> Collection[str] | None:
+    """The tools of the listing; None: the run did not observe them. A run lists only unusual tools, so one that passes
+    without a listing has observed none."""
+    listing = result.listings.get(RULE_NAME)
+    if listing is None:
+        return () if result.outcome is Outcome.PASS else None
+    return listing.subjects
+
+
+def evaluate_result(policy: AlertPolicy, result: Result) -> Iterator[Finding]:
+    if (listing := result.listings.get(RULE_NAME)) is None:
+        return
+    for name, tool in listing.subjects.items():
+        if tool.schema_problem:
+            problem = reason_and_message("mcp.invalid_schema", name=name, problem=tool.schema_problem)
+            yield Finding(RULE_NAME, name, True, *problem)
+        elif tool.listed_count > 1:
+            problem = reason_and_message("mcp.duplicate_tool", name=name, count=str(tool.listed_count))
+            yield Finding(RULE_NAME, name, True, *problem)
+        else:
+            yield Finding(RULE_NAME, name, False)

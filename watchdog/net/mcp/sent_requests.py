@@ -1,0 +1,35 @@
+"""The requests of a session, and the replies that belong to none of them."""
+
+from __future__ import annotations
+
+from mcp.types import JSONRPCError, JSONRPCMessage, JSONRPCRequest, JSONRPCResponse
+
+from watchdog.net.errors import ProbeError
+
+
+class SentRequests:
+    """The ids of the requests of a session, to detect replies that belong to none of them."""
+
+    def __init__(self) -> None:
+        self._methods: dict[str, str] = {}
+        self._awaited: set[str] = set()
+
+    def add(self, request: JSONRPCRequest) -> None:
+        self._methods[str(request.id)] = request.method
+        self._awaited.add(str(request.id))
+
+    def method_of(self, response: JSONRPCResponse) -> str:
+        """The method of the request that this is the response to; empty if there is none."""
+        return self._methods.get(str(response.id), "")
+
+    def check_response(self, message: JSONRPCMessage) -> None:
+        """Raises ProbeError for a reply to another request, if there is one that still awaits its reply."""
+        if not isinstance(message, JSONRPCResponse | JSONRPCError):
+            return
+        if message.id is None:  # in an error about a request that the server could not parse
+            return
+        if self._awaited and str(message.id) not in self._methods:
+            raise ProbeError(
+                "mcp.unexpected_id", f"the server replies to request {str(message.id)[:40]!r}, which was never sent"
+            )
+        self._awaited.discard(str(message.id))
