@@ -143,7 +143,7 @@ def test_a_recovery_names_what_was_wrong(rule: str, subject: str, reason: str, c
         ("MINIMAL", "https://api.acme.example/health", "a 2xx status", "HTTP 503"),
         (
             *("TASK", "https://api.acme.example/health · task reindex"),
-            *("last run ok, at most 15 min ago", "stale: last run 00:53 UTC"),
+            *("last run ok, no older than 15 min", "stale: last run 00:53 UTC"),
         ),
         ("PREFERENCE", "https://api.acme.example/health", "elapsed_ms <= 800 · observed 1204", ""),
         ("STALE", "https://api.acme.example/health", "a result every 60 s", "no result for 5 min"),
@@ -175,7 +175,7 @@ def test_every_failed_expectation_is_listed() -> None:
         ("missing", "reindex", "task.missing", "task reindex is x", {}, "in the server's list of tasks", "not listed"),
         (
             *("task", "reindex", "task.failed", "task reindex failed", {"*": MINUTE_MS}),
-            *("last run ok, at most 1 min ago", "failed"),
+            *("last run ok, no older than 1 min", "failed"),
         ),
     ],
 )
@@ -365,6 +365,4 @@ def test_no_message_has_text_without_information(name: str) -> None:
     ]
     for text in texts:
         assert alert.incident.id not in text
-        assert not re.search(r"\blocal\b|just now|\bago\b(?! before)", text.replace("at most 15\u00a0min ago", "")), (
-            text
-        )
+        assert not re.search(r"\blocal\b|just now|\bago\b", text), text

@@ -179,7 +179,7 @@ def expected_and_observed(context: AlertContext, cause: str) -> tuple[str, str]:
         limit = task.task_limit(context.probe, incident.subject)
         limit_text = "" if limit is None else format_duration(limit)
         observed = cause.removeprefix(f"task {subject} ").removeprefix("is ").removesuffix(f", limit {limit_text}")
-        return f"last run ok{limit_text and f', at most {limit_text} ago'}", observed
+        return f"last run ok{limit_text and f', no older than {limit_text}'}", observed
     if incident.rule == "missing":
         return "in the server's list of tasks", "not listed"
     if incident.rule == "job":

@@ -14,7 +14,7 @@ from itertools import takewhile
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from watchdog.config_types import SingleLineText
-from watchdog.domain.formatting import format_duration
+from watchdog.domain.formatting import format_utc
 from watchdog.domain.model import Json
 from watchdog.domain.observations import JobFacts, JobSourceSnapshot, JobStage, JobStatus, QueueStats
 from watchdog.domain.timestamps import parse_iso8601, parse_milliseconds
@@ -280,8 +280,8 @@ class RqJobSource(RqRedis, JobSource):
         jobs = [job for text in filter(None, job_lists) for job in _parse_job_list(text)]
         if not any(job_lists) and newest_job:
             last_heartbeat_at = parse_milliseconds(max(heartbeats, default=newest_job[0][1]) * 1000)
-            age = format_duration(max(now - (last_heartbeat_at or now), 0))
-            raise ProbeError("job.scheduler_dead", f"no RQ scheduler is running: the last heartbeat was {age} ago")
+            at = format_utc(last_heartbeat_at or now, now, seconds=True)
+            raise ProbeError("job.scheduler_dead", f"no RQ scheduler is running: the last heartbeat was at {at}")
         job_counts = Counter(map(_job_name, jobs))
         facts = []
         for job in jobs[:MAX_CRON_JOBS]:

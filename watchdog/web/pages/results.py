@@ -170,7 +170,7 @@ def transitions_by_slot(incidents: Iterable[IncidentRecord]) -> Mapping[int, tup
     transitions: dict[int, list[IncidentChange]] = {}
     for record in incidents:
         incident, state = record.incident, HEALTH_STATE_BY_RULE[record.incident.rule]
-        opened = IncidentChange(state, f"Now {PAGE_STATE_LABELS[state].lower()}", f": {incident.message}")
+        opened = IncidentChange(state, f"Now {PAGE_STATE_LABELS[state].lower()}", f": {incident.opening_message}")
         transitions.setdefault(record.opened_slot, []).append(opened)
         if record.resolved_slot is not None:
             resolved = IncidentChange(HealthState.UP, "Recovered", f" (was: {incident.message})")
