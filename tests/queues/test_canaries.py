@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 
-from tests.support.polling import wait_until
+from tests.support.polling import wait_until, wait_until_async
 from tests.support.probe_runs import canary_probe, outstanding_ids, run_probe
 from tests.support.queue_harness import NBSP, QueueHarness, QueueScenario, suspended_process
 from tests.support.queue_harnesses import QUEUE_HARNESSES
 from tests.support.third_party import find_free_port
 from watchdog.domain.model import Outcome, RecordedResult
+from watchdog.probes import CanaryProbe
 from watchdog.probes.base import derive_idempotency_key
 
 
@@ -296,6 +297,36 @@ def test_a_broker_that_stops_responding_is_unreachable(harness: QueueHarness) ->
     )
     assert again.result.measurements == harness.no_worker_measurements
     assert harness.list_leftovers() == []
+
+
+def tight_probe(harness: QueueHarness) -> CanaryProbe:
+    """With the shortest interval that its limit allows."""
+    limits = {**harness.default_limits, "finish_within": "3s"}
+    return canary_probe({harness.kind: harness.system_config, **limits}, every="5s")
+
+
+def test_a_broker_that_hangs_is_unreachable_at_the_shortest_interval(harness: QueueHarness) -> None:
+    with suspended_process(harness.broker_pid()):
+        report = asyncio.run(run_probe(tight_probe(harness)))
+    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "broker.unreachable")
+
+
+def test_a_sentinel_is_remembered_at_the_shortest_interval_if_the_broker_stops_responding(
+    harness: QueueHarness,
+) -> None:
+    """A call may take as long as the run may go on: the run ends it, and itself, before its deadline."""
+    harness.create_queue()
+
+    async def run_and_suspend() -> RecordedResult:
+        task = asyncio.create_task(run_probe(tight_probe(harness)))
+        await wait_until_async(harness.count_waiting)
+        await asyncio.sleep(2)
+        with suspended_process(harness.connection_pid()):
+            return await task
+
+    report = asyncio.run(run_and_suspend())
+    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "broker.unreachable")
+    assert outstanding_ids(report) == [report.evidence.facts["sentinel"]]
 
 
 def test_a_broker_that_dies_during_a_run_is_polled_until_the_deadline(harness: QueueHarness) -> None:
