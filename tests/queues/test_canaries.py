@@ -130,6 +130,18 @@ def test_a_job_that_hangs_blocks_two_slots(harness: QueueHarness) -> None:
     assert harness.list_leftovers() == []
 
 
+def test_a_job_that_finishes_after_its_slot_does_not_block(harness: QueueHarness) -> None:
+    with harness.running_worker("slow"):
+        late = harness.run_probe(finish_within="3s")
+        assert_failed(late, "canary.not_finished", harness.hanging_job_message)
+        wait_until(harness.has_finished_job)
+    with harness.running_worker("return"):
+        report = run_next_slot(harness, late)
+    assert (report.result.outcome, report.state_updates) == (Outcome.PASS, {"sentinel": None})
+    assert report.evidence.facts["earlier_sentinels"] == {late.evidence.facts["sentinel"]: "done"}
+    assert harness.list_leftovers() == []
+
+
 def test_two_slots_without_a_worker_keep_their_finding(harness: QueueHarness) -> None:
     harness.create_queue()
     report = harness.run_probe(**harness.short_limits)

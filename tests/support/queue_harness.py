@@ -123,7 +123,7 @@ class QueueHarness(ABC):
 
     @contextmanager
     def running_worker(self, behavior: str = "return", **env: str) -> Iterator[WorkerProcess]:
-        """A worker of the queue. `behavior` of its jobs: return, throw, hang or nothing."""
+        """A worker of the queue. `behavior` of its jobs: return, throw, hang, slow (5 s) or nothing."""
         self.behavior = behavior
         with self.start_worker(behavior, env) as worker:
             yield worker
@@ -147,6 +147,10 @@ class QueueHarness(ABC):
     def count_active(self) -> int | None:
         """None: the system does not show it."""
         raise self._not_implemented("abandoned")
+
+    def has_finished_job(self) -> bool:
+        """Whether the job of a worker that has one is finished."""
+        return self.count_active() == 0
 
     @abstractmethod
     def list_leftovers(self) -> list[str]:

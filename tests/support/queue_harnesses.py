@@ -207,6 +207,7 @@ class CeleryHarness(RedisHarness):
     behavior_options: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "throw": {"task": "throw", "args": ["__canary__"]},
         "hang": {"task": "hang"},
+        "slow": {"task": "slow"},
     }
     expected_phases = ("connect", "enqueue", "finish")
     expected_facts: ClassVar[Mapping[str, Any]] = {"picked_up": "not shown by Celery"}
@@ -234,6 +235,9 @@ class CeleryHarness(RedisHarness):
 
     def count_active(self) -> None: ...
 
+    def has_finished_job(self) -> bool:
+        return any('"SUCCESS"' in self.results.get(key) for key in self.results.keys("celery-task-meta-*"))
+
     def list_leftovers(self) -> list[str]:
         result_keys = [key for names in ("celery-task-meta-*", "watchdog-*") for key in self.results.keys(names)]
         return [*result_keys, *self.client.lrange(self.queue_name, 0, -1)]
@@ -249,6 +253,7 @@ class RqHarness(RedisHarness):
     behavior_options: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "throw": {"function": "rq_worker.throw", "args": ["__canary__"]},
         "hang": {"function": "rq_worker.hang"},
+        "slow": {"function": "rq_worker.slow"},
     }
     failing_job_message = "ValueError: no template for __canary__"
     missing_queue_message = "queue '{queue}' does not exist: it has no jobs and no workers"
@@ -351,7 +356,9 @@ class ProcrastinateHarness(PostgresHarness):
         "missing": "a queue is a field of a job, so every queue exists",
     }
     payload_options: ClassVar[Mapping[str, Any]] = {"system": {"task": "echo", "args": {"name": "canary"}}}
-    behavior_options: ClassVar[Mapping[str, Mapping[str, Any]]] = {"throw": {"task": "throw"}, "hang": {"task": "hang"}}
+    behavior_options: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        name: {"task": name} for name in ("throw", "hang", "slow")
+    }
     busy_worker_failure = PgbossHarness.busy_worker_failure
     failing_job_message = "Procrastinate does not store the reason"
     job_states_query, waiting_state, active_state = (

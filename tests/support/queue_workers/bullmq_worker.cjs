@@ -1,4 +1,4 @@
-// A BullMQ worker for one queue. BEHAVIOR of its jobs: return, throw, hang, or stall at 40 of 100.
+// A BullMQ worker for one queue. BEHAVIOR of its jobs: return, throw, hang, slow (5 s), or stall at 40 of 100.
 const { Queue, Worker } = require('bullmq');
 
 const { REDIS, QUEUE, BEHAVIOR, CONCURRENCY } = process.env;
@@ -15,6 +15,7 @@ const connection = { host: url.hostname, port: Number(url.port), maxRetriesPerRe
         if (BEHAVIOR === 'throw') throw new Error(`no template for ${job.name}`);
         if (BEHAVIOR === 'stall') await job.updateProgress({ progress: 40, total: 100 });
         if (BEHAVIOR === 'hang' || BEHAVIOR === 'stall') await new Promise(() => {});
+        if (BEHAVIOR === 'slow') await new Promise((resolve) => setTimeout(resolve, 5000));
         await job.updateProgress(50);
         return { received: job.data };
       },

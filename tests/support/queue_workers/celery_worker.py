@@ -29,6 +29,11 @@ def hang() -> None:
     time.sleep(3600)
 
 
+@app.task(name="slow")  # type: ignore[untyped-decorator]
+def slow() -> None:
+    time.sleep(5)
+
+
 @worker_ready.connect  # type: ignore[untyped-decorator]
 def announce_ready(**_: Any) -> None:
     os.write(1, b"ready\n")  # Celery turns print() into log lines

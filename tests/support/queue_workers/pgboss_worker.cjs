@@ -1,4 +1,5 @@
-// A pg-boss worker for one queue. BEHAVIOR of its jobs: return, throw (an error), refuse (another value), or hang.
+// A pg-boss worker for one queue. BEHAVIOR of its jobs: return, throw (an error), refuse (another value),
+// hang, or slow (5 s).
 const { PgBoss } = require('pg-boss');
 
 const { DATABASE, SCHEMA, QUEUE, BEHAVIOR, CONCURRENCY, OPTIONS, LISTENS } = process.env;
@@ -15,6 +16,7 @@ const { DATABASE, SCHEMA, QUEUE, BEHAVIOR, CONCURRENCY, OPTIONS, LISTENS } = pro
       if (BEHAVIOR === 'throw') throw new Error(`no template for ${JSON.stringify(job.data)}`);
       if (BEHAVIOR === 'refuse') throw { code: 7 };
       if (BEHAVIOR === 'hang') await new Promise(() => {});
+      if (BEHAVIOR === 'slow') await new Promise((resolve) => setTimeout(resolve, 5000));
       return { received: job.data };
     });
   }

@@ -26,6 +26,11 @@ async def hang() -> None:
     await asyncio.sleep(3600)
 
 
+@app.task(name="slow")
+async def slow() -> None:
+    await asyncio.sleep(5)
+
+
 @app.task(name="echo")
 async def echo(name: str) -> str:
     return name

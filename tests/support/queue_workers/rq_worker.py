@@ -18,6 +18,10 @@ def hang() -> None:
     time.sleep(3600)
 
 
+def slow() -> None:
+    time.sleep(5)
+
+
 class AnnouncingWorker(BaseWorker):
     def subscribe(self) -> None:
         super().subscribe()  # type: ignore[no-untyped-call]
