@@ -100,6 +100,19 @@ def test_the_address_can_be_in_the_environment(receiver: FakeCheckInReceiver, mo
     assert receiver.received_signals() == ["start", ""]
 
 
+@pytest.mark.parametrize(
+    ("body", "explanation"),
+    [(b"ago: expected milliseconds\n", ": ago: expected milliseconds"), (b"<p>\n<b>", ""), (b"\xff", ""), (b"", "")],
+)
+def test_a_rejection_is_logged_with_its_explanation(
+    receiver: FakeCheckInReceiver, body: bytes, explanation: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    receiver.status_codes, receiver.explanation = [400], body
+    with caplog.at_level(logging.WARNING), check_in(receiver.url):
+        pass
+    assert caplog.messages[0] == f"check-in not delivered: Watchdog answered HTTP 400{explanation}"
+
+
 @pytest.mark.parametrize("url", ["nonsense", "ftp://a.example/", "http://[", "http://a b/", "http://x.invalid/in/y"])
 def test_no_problem_prevents_the_work(url: str, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING), check_in(url) as run:

@@ -32,6 +32,7 @@ CHECK_IN_URL_ENV_VAR = "WATCHDOG_CHECK_IN_URL"
 REQUEST_TIMEOUT_S = 5.0
 MAX_SEND_ATTEMPTS = 3
 """Attempts for the end of a run and for logs. A start has one attempt, because the work waits for it."""
+MAX_EXPLANATION_BYTES = 200
 MAX_OUTPUT_BYTES = 10_240
 """The last bytes of the output that are sent."""
 
@@ -62,14 +63,25 @@ def send_check_in(url: str, kind: str, run_id: str, age_s: float, output: bytes 
     except CheckInDeliveryError:
         raise
     except urllib.error.HTTPError as error:
-        error.close()
         is_final = 400 <= error.code < 500 and error.code not in (408, 425, 429)
-        raise CheckInDeliveryError(f"Watchdog answered HTTP {error.code}", retryable=not is_final) from None
+        explanation = _explanation_of(error) if is_final else ""
+        error.close()
+        text = f"Watchdog answered HTTP {error.code}{explanation}"
+        raise CheckInDeliveryError(text, retryable=not is_final) from None
     except (ValueError, http.client.InvalidURL):
         raise CheckInDeliveryError("the URL is not valid", retryable=False) from None
     except Exception as error:
         text = f"{type(error).__name__}: {getattr(error, 'reason', '') or error}".replace(url, "the URL")
         raise CheckInDeliveryError(text, retryable=True) from None
+
+
+def _explanation_of(error: urllib.error.HTTPError) -> str:
+    """What the response states to be wrong, as ": ..."; empty if it states nothing that can be shown."""
+    try:
+        line = error.read(MAX_EXPLANATION_BYTES).decode("ascii").strip()
+    except Exception:
+        return ""
+    return f": {line}" if line.isprintable() and line else ""
 
 
 class check_in:  # noqa: N801 - reads as a verb where it is used

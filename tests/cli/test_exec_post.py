@@ -103,6 +103,13 @@ def test_a_response_is_a_success(response: bytes) -> None:
     ("response", "message", "retryable"),
     [
         (b"HTTP/1.1 404 Not Found\r\n\r\n", "Watchdog answered HTTP 404", False),
+        (
+            b"HTTP/1.1 400 Bad Request\r\nContent-Length: 14\r\n\r\nago: expected\n",
+            "Watchdog answered HTTP 400: ago: expected",
+            False,
+        ),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n<html>\n<p>no</p>", "Watchdog answered HTTP 400", False),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n\xff", "Watchdog answered HTTP 400", False),
         (b"HTTP/1.1 429 Too Many Requests\r\n\r\n", "Watchdog answered HTTP 429", True),
         (b"HTTP/1.1 503 Unavailable\r\n\r\n", "Watchdog answered HTTP 503", True),
         (b"", "connection closed without a response", True),

@@ -38,6 +38,7 @@ class Job:
     probe: HeartbeatProbe
     beat: HeartbeatState = field(default_factory=HeartbeatState)
     memory: dict[str, Json] = field(default_factory=dict)
+    gaps: tuple[tuple[int, int], ...] = ()
 
     def check_in(self, at: int, what: str, run: str = "", body: str = "") -> None:
         code = int(what) if what.isdigit() else None
@@ -46,7 +47,8 @@ class Job:
 
     def observe(self, at: int) -> Observation:
         memory = {**self.memory, HEARTBEAT_STATE_KEY: self.beat.to_json()}
-        observation = asyncio.run(self.probe.observe(RunContext(at, at, 5.0, "", memory, Network())))
+        context = RunContext(at, at, 5.0, "", memory, Network(), gaps=self.gaps)
+        observation = asyncio.run(self.probe.observe(context))
         assert HEARTBEAT_STATE_KEY not in observation.state_updates
         self.memory |= observation.state_updates
         return observation
@@ -150,6 +152,28 @@ def test_a_run_without_an_end_is_stuck_until_a_later_one_has_ended_and_then_lost
         f"Nightly backup lost its run of 2{NB}May 03:00 UTC: it started and never ended",
     )
     assert nightly.verdict(lost_at + MIN) == FINE
+
+
+@pytest.mark.parametrize("run_ids", [("", "", ""), ("a", "b", "c")])
+@pytest.mark.parametrize(
+    ("sentence", "gap", "reason"),
+    [
+        ("Watchdog was down when the run should have ended", (HOUR, 2 * HOUR), ""),
+        ("it was down for so short that senders retry", (HOUR, HOUR + 30_000), "job.lost"),
+        ("it was down before the run started", (-2 * HOUR, -HOUR), "job.lost"),
+    ],
+)
+def test_a_run_whose_end_may_not_have_been_received_is_not_lost(
+    sentence: str, gap: tuple[int, int], reason: str, run_ids: tuple[str, str, str]
+) -> None:
+    nightly = job(schedule="0 3 * * *", grace="30m")
+    nightly.gaps = ((LAST_NIGHT + gap[0], LAST_NIGHT + gap[1]),)
+    nightly.observe(LAST_NIGHT - 3 * DAY)
+    nightly.check_in(LAST_NIGHT, "start", run_ids[0])
+    nightly.check_in(LAST_NIGHT + DAY, "start", run_ids[1])
+    assert nightly.verdict(LAST_NIGHT + DAY + MIN)[0] == reason, sentence
+    nightly.check_in(LAST_NIGHT + 2 * DAY, "start", run_ids[2])
+    assert nightly.verdict(LAST_NIGHT + 2 * DAY + MIN)[0] == "job.lost"
 
 
 def test_check_ins_are_judged_up_to_the_instant_until_which_all_are_known() -> None:

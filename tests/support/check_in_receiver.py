@@ -24,6 +24,8 @@ class FakeCheckInReceiver:
         self.received: list[ReceivedCheckIn] = []
         self.status_codes: list[int] = []
         """Statuses of the next responses; then 200."""
+        self.explanation = b""
+        """The body of responses."""
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -35,8 +37,9 @@ class FakeCheckInReceiver:
                     query = parse_qs(url.query)
                     receiver.received.append(ReceivedCheckIn(url.path, query["rid"][0], int(query["ago"][0]), body))
                 self.send_response(status)
-                self.send_header("content-length", "0")
+                self.send_header("content-length", str(len(receiver.explanation)))
                 self.end_headers()
+                self.wfile.write(receiver.explanation)
 
             def log_message(self, *_: object) -> None:
                 """Writes no log."""

@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 
 RESPONSE_TIMEOUT_S = 5.0
 MAX_HEAD_LINE_BYTES = 65_536
+MAX_EXPLANATION_BYTES = 200
 RETRYABLE_CLIENT_ERRORS = (408, 425, 429)
 _PLAIN_URL = re.compile(
     r"(https?)://(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(?::([0-9]{1,5}))?(/[\w/.~%!$&'()*+,;=:@-]*)", re.ASCII
@@ -35,7 +36,7 @@ def post_check_in(url: str, event: str, run_id: str, age_s: float, output: bytes
         return _post_with_urllib(url, event, run_id, age_s, output)
     query = urlencode({"rid": run_id, "ago": max(round(age_s * 1000), 0)})
     try:
-        status = _post(plain, query, output)
+        status, explanation = _post(plain, query, output)
     except OSError as e:
         raise CheckInError(e.strerror.lower() if e.strerror else str(e)) from None
     except OverflowError as e:
@@ -44,12 +45,12 @@ def post_check_in(url: str, event: str, run_id: str, age_s: float, output: bytes
         return _post_with_urllib(url, event, run_id, age_s, output)
     if not 200 <= status < 300:
         retryable = not 400 <= status < 500 or status in RETRYABLE_CLIENT_ERRORS
-        raise CheckInError(f"Watchdog answered HTTP {status}", retryable=retryable)
+        raise CheckInError(f"Watchdog answered HTTP {status}{explanation}", retryable=retryable)
     return None
 
 
-def _post(url: re.Match[str], query: str, body: bytes) -> int:
-    """The status of the response. Raises OSError."""
+def _post(url: re.Match[str], query: str, body: bytes) -> tuple[int, str]:
+    """The status of the response, and what it states to be wrong, as ": ...". Raises OSError."""
     scheme, host, port, path = url.groups()
     head = (
         f"POST {path}?{query} HTTP/1.1\r\nHost: {host}{f':{port}' if port else ''}\r\nConnection: close\r\n"
@@ -66,10 +67,24 @@ def _post(url: re.Match[str], query: str, body: bytes) -> int:
             connection.sendall(head.encode() + body)
             status = _read_status(response)
             while status == 100:  # a server may announce that it reads on
-                while response.readline(MAX_HEAD_LINE_BYTES).strip():
-                    pass
+                _skip_head(response)
                 status = _read_status(response)
-            return status
+            return status, _read_explanation(response) if 400 <= status < 500 else ""
+
+
+def _skip_head(response: IO[bytes]) -> None:
+    while response.readline(MAX_HEAD_LINE_BYTES).strip():
+        pass
+
+
+def _read_explanation(response: IO[bytes]) -> str:
+    """The body as ": ...", if it is a short line of text."""
+    try:
+        _skip_head(response)
+        line = response.read(MAX_EXPLANATION_BYTES).decode("ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+    return f": {line}" if line and line.isprintable() else ""
 
 
 def _read_status(response: IO[bytes]) -> int:

@@ -29,7 +29,7 @@ from watchdog.domain.observations import JobFacts
 from watchdog.domain.probe_state import load_job_record
 from watchdog.domain.rules.job import evaluate_job, expected_runs, run_deadline
 from watchdog.domain.rules.job_deadlines import next_job_deadline
-from watchdog.domain.schedule import common_delay
+from watchdog.domain.schedule import common_delay, extend_deadline_over_gaps
 from watchdog.domain.uptime_clock import Gaps
 from watchdog.probes.base import Probe, RunContext
 from watchdog.probes.jobs import JobOptions, jobs_observation
@@ -119,7 +119,7 @@ class HeartbeatProbe(Probe):
         state, limits = HeartbeatState.from_json(context.probe_state.get(HEARTBEAT_STATE_KEY)), self._job_limits
         now = context.started_at if context.check_ins_until is None else context.check_ins_until
         record = load_job_record(context.probe_state, self.name)
-        job = evaluate_job(_job_facts(self.name, state, limits, now), limits, record, now, context.gaps)
+        job = evaluate_job(_job_facts(self.name, state, limits, now, context.gaps), limits, record, now, context.gaps)
         gaps = _gaps_since(job.facts, context.gaps)
         observation = jobs_observation([job], context, now, gaps)
         deadline = next_job_deadline(job.facts, limits, now, gaps, reason=job.verdict.reason)
@@ -132,14 +132,16 @@ class HeartbeatProbe(Probe):
         )
 
 
-def _job_facts(name: str, state: HeartbeatState, limits: JobLimits, now: int) -> JobFacts:
-    """What the check-ins of a job show."""
+def _job_facts(name: str, state: HeartbeatState, limits: JobLimits, now: int, gaps: Gaps) -> JobFacts:
+    """What the check-ins of a job show. A run that may have ended in a gap is not lost: its end was not received."""
     runs = state.divide_open_runs(
         lambda start: run_deadline(JobFacts(name), limits, start), now, is_limited=limits.max_runtime is not None
     )
-    lost_since = max((*runs.lost_starts, *(run.start for run in state.lost_runs)), default=None)
+    lost_starts = [start for start in runs.lost_starts if not _overlaps_long_gap(start, now, gaps)]
+    excused = [run for run in state.lost_runs if _overlaps_long_gap(run.start, run.lost_at, gaps)]
+    lost_since = max((*lost_starts, *(run.start for run in state.lost_runs if run not in excused)), default=None)
     newest = max((at for at in (state.last_start, state.last_end) if at is not None), default=0)
-    uncounted = [start for start in runs.lost_starts if state.last_ok is None or start > state.last_ok]
+    uncounted = [start for start in lost_starts if state.last_ok is None or start > state.last_ok]
     return JobFacts(
         name,
         last_start=state.last_start,
@@ -147,13 +149,18 @@ def _job_facts(name: str, state: HeartbeatState, limits: JobLimits, now: int) ->
         last_ok=state.last_ok,
         running_since=runs.running_since,
         duration=state.duration,
-        failures=state.failure_count + len(uncounted),
+        failures=state.failure_count + len(uncounted) - sum(run.lost_at in state.recent_failures for run in excused),
         error=state.error,
         rejected_at=state.last_rejected if (state.last_rejected or 0) > newest else None,
         usual_delay=_usual_delay(state, limits),
         lost_since=lost_since,
         lost_is_newest=lost_since is not None and (state.last_end is None or state.last_end < lost_since),
     )
+
+
+def _overlaps_long_gap(start: int, end: int, gaps: Gaps) -> bool:
+    """Whether a check-in between two instants may not have been received."""
+    return extend_deadline_over_gaps(start, end, gaps)[1] is not None
 
 
 def _usual_delay(state: HeartbeatState, limits: JobLimits) -> int | None:

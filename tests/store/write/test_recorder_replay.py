@@ -32,7 +32,8 @@ SQLITE = settings(max_examples=100, **COMMON)
 ORDERS = settings(max_examples=40, **COMMON)
 POSTGRES = settings(max_examples=20, **COMMON)
 
-JOBS = [healthy_job("a", START_AT), failed_job("a", "boom"), healthy_job("b", START_AT), failed_job("c")]
+LOST = healthy_job("a", START_AT)._replace(lost_since=START_AT, lost_failures=1)
+JOBS = [healthy_job("a", START_AT), failed_job("a", "boom"), healthy_job("b", START_AT), failed_job("c"), LOST]
 
 
 @dataclass(frozen=True)
