@@ -30,7 +30,8 @@ from tests.support.scripted_servers import (
     send_parts,
 )
 from watchdog.net import Network, PhaseTimer, ProbeError
-from watchdog.net.http import DEFAULT_MAX_BODY_BYTES, HttpRequest, HttpResponse
+from watchdog.net.body_limits import DEFAULT_MAX_BODY_BYTES
+from watchdog.net.http import HttpRequest, HttpResponse
 from watchdog.net.http_exchange import MIN_RAW_RESPONSE_BYTES, BodyProblem
 
 DEADLINE = 0.3

@@ -327,7 +327,7 @@ def test_values_of_expressions(result: dict[str, Any], expression: str) -> None:
             {},
             "result.log.size() > 1",
             "body.too_large",
-            "an expression cannot be evaluated: the result is longer than 256 KiB",
+            "an expression cannot be evaluated: the result is longer than 256KiB (max_body)",
         ),
     ],
 )
@@ -337,6 +337,18 @@ def test_a_failed_expectation(
     observation = run(result, mcp, expect=[expression])
     outcome = Outcome.ERROR if reason == "body.too_large" else Outcome.FAIL  # a limit of Watchdog's
     assert (observation.outcome, observation.reason, observation.message) == (outcome, reason, message)
+
+
+def test_max_body_lets_a_longer_result_be_judged() -> None:
+    result = tool_result(json.dumps({"log": "x" * 300_000}))
+    assert run(result, {"max_body": "1MiB"}, expect=["result.log.size() == 300000"]).message == ""
+
+
+@pytest.mark.parametrize(("max_body", "outcome"), [("256KiB", Outcome.ERROR), ("8MiB", Outcome.PASS)])
+def test_max_body_lets_a_longer_session_be_read(max_body: str, outcome: Outcome) -> None:
+    observation = run(tool_result(json.dumps({"log": "x" * 5_000_000})), {"max_body": max_body})
+    assert observation.outcome is outcome, observation.message
+    assert observation.reason == ("" if outcome is Outcome.PASS else "body.too_large")
 
 
 def test_an_expectation_requires_a_tool_call() -> None:

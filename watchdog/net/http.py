@@ -12,6 +12,7 @@ import h11
 
 from watchdog.domain.model import Evidence
 from watchdog.domain.text import shorten
+from watchdog.net.body_limits import DEFAULT_MAX_BODY_BYTES
 from watchdog.net.connector import Connector, format_socket_address
 from watchdog.net.cookies import CookieJar
 from watchdog.net.errors import ProbeError, error_from_exception
@@ -23,7 +24,6 @@ from watchdog.net.text_encoding import decode_text
 from watchdog.net.tls import TlsConfig
 from watchdog.net.url import Url, parse_url
 
-DEFAULT_MAX_BODY_BYTES = 256 * 1024
 MAX_REDIRECTS = 20
 """As browsers."""
 

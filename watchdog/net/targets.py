@@ -12,6 +12,7 @@ from watchdog.config_types import ByteSize, ConfigModel, FieldPath, FieldValidat
 from watchdog.domain.model import Json
 from watchdog.domain.probe_state import short_digest
 from watchdog.net.auth import Auth, find_header_and_auth_problems
+from watchdog.net.body_limits import DEFAULT_MAX_BODY_BYTES, MAX_CONFIGURABLE_BODY_BYTES, MIN_MCP_SESSION_BYTES
 from watchdog.net.phases import PhaseTimer
 from watchdog.net.redact import redact_url
 from watchdog.net.tls import TlsConfig
@@ -20,8 +21,6 @@ from watchdog.net.url import HttpUrl, parse_url
 if TYPE_CHECKING:
     from watchdog.net.http import HttpRequest
     from watchdog.net.mcp import McpHttpEndpoint, McpServerCommand
-
-MAX_CONFIGURABLE_BODY_BYTES = 16 << 20
 
 
 def _validate_max_body(size_bytes: int) -> int:
@@ -57,7 +56,7 @@ class HttpTarget(ConfigModel):
     follow_redirects: StrictBool = True
     """Whether a GET or HEAD follows up to 20 redirects, with the cookies that they set. Other methods never follow
     them."""
-    max_body: MaxBodySize = 256 * 1024
+    max_body: MaxBodySize = DEFAULT_MAX_BODY_BYTES
     """How much of the response's body is read, once decompressed, as in `2MiB`; at most 16 MiB. A check that depends on
     more cannot be judged."""
 
@@ -139,6 +138,9 @@ class McpTarget(ConfigModel):
     """For `url` and `sse`: credentials for the `Authorization` header."""
     tls: TlsConfig = TlsConfig()
     """For `url` and `sse`: how the server's certificate is verified, and the client certificate."""
+    max_body: MaxBodySize = DEFAULT_MAX_BODY_BYTES
+    """How much of a result, and of a resource, expressions can refer to, as in `2MiB`; at most 16 MiB. A session may
+    have 4 MiB, or 1 MiB more than this if that is more."""
 
     @model_validator(mode="after")
     def _validate_consistency(self) -> Self:
@@ -176,8 +178,19 @@ class McpTarget(ConfigModel):
         from watchdog.net.mcp import McpHttpEndpoint, McpServerCommand
 
         if self.command:
-            return McpServerCommand(self.command, self.env, self.cwd)
+            return McpServerCommand(self.command, self.env, self.cwd, self._max_session_bytes)
         headers: Mapping[str, str] = self.headers
         if self.auth:
             headers = {"Authorization": self.auth.authorization_header} | self.headers
-        return McpHttpEndpoint(self.url or self.sse, bool(self.sse), headers, self.tls, allow_private_addresses)
+        return McpHttpEndpoint(
+            self.url or self.sse,
+            bool(self.sse),
+            headers,
+            self.tls,
+            allow_private_addresses,
+            max_session_bytes=self._max_session_bytes,
+        )
+
+    @property
+    def _max_session_bytes(self) -> int:
+        return max(MIN_MCP_SESSION_BYTES, self.max_body + (1 << 20))

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from watchdog.config_types import ConfigModel, Duration, FieldPath, FieldValidationError, SingleLineText
+from watchdog.config_types import (
+    ConfigModel,
+    Duration,
+    FieldPath,
+    FieldValidationError,
+    SingleLineText,
+    format_byte_size,
+)
 from watchdog.domain.formatting import HOUR_MS, format_count
 from watchdog.domain.measurements import TASKS_EVIDENCE_KEY, TaskCounts
 from watchdog.domain.model import Evidence, Json, Listing, Observation, Outcome, Scalar
@@ -40,8 +47,6 @@ HEALTH_CHECK_TOOL = "health_check"
 """The tool that is called by default."""
 MAX_EXCERPT_CHARS = 8_000
 """More than is stored: cutting before masking could leave part of a secret."""
-MAX_EXPRESSION_INPUT_CHARS = 256 * 1024
-"""Size of a result, as JSON, up to which expressions can refer to it."""
 MAX_UNUSUAL_TOOLS = 100
 """Tools with a problem that are listed."""
 MAX_TOOL_NAME_CHARS = 120
@@ -293,9 +298,11 @@ class McpProbe(Probe):
             "elapsed_ms": round(session.elapsed_ms or 0),
         }
         unavailable = {
-            name: Problem("body.too_large", f"the {name} is longer than {MAX_EXPRESSION_INPUT_CHARS // 1024} KiB")
+            name: Problem(
+                "body.too_large", f"the {name} is longer than {format_byte_size(self.mcp.max_body)} (max_body)"
+            )
             for name in ("result", "resource")
-            if len(json.dumps(variables[name])) > MAX_EXPRESSION_INPUT_CHARS
+            if len(json.dumps(variables[name])) > self.mcp.max_body
         }
         if not session.called_tool:
             name = self.mcp.call.tool if isinstance(self.mcp.call, ToolCallSettings) else HEALTH_CHECK_TOOL

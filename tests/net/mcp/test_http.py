@@ -100,13 +100,13 @@ FAULTS: list[tuple[str, dict[str, Any], str, str]] = [
         "an endless body",
         {"tools/list": RawMcpResponse(body=b'{"jsonrpc":"', endless_chunk=b"x" * 65536)},
         "body.too_large",
-        "the server sent more than 4 MiB, Watchdog's limit",
+        "the server sent more than 4 MiB, Watchdog's limit (max_body)",
     ),
     (
         "a gzip bomb",
         {"tools/list": RawMcpResponse(body=gzip.compress(b"x" * 20_000_000), headers={"Content-Encoding": "gzip"})},
         "body.too_large",
-        "the server sent more than 4 MiB, Watchdog's limit",
+        "the server sent more than 4 MiB, Watchdog's limit (max_body)",
     ),
     (
         "an encoding that was not requested",
@@ -333,7 +333,7 @@ SSE_FAULTS: list[tuple[str, dict[str, Any], str, str]] = [
         "endless events",
         {"GET": RawMcpResponse(body=b"", content_type="text/event-stream", endless_chunk=b": hello\n\n" * 5000)},
         "body.too_large",
-        "the server sent more than 4 MiB, Watchdog's limit",
+        "the server sent more than 4 MiB, Watchdog's limit (max_body)",
     ),
 ]
 

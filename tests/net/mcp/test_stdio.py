@@ -54,7 +54,7 @@ BROKEN = {
         "mcp.output_held",
         "the server exited with code 0, but a process that it started (python) keeps its output open",
     ),
-    "flood": ("body.too_large", "the server sent more than 4 MiB, Watchdog's limit"),
+    "flood": ("body.too_large", "the server sent more than 4 MiB, Watchdog's limit (max_body)"),
     "lines": ("mcp.not_mcp", "the server wrote more than 1000 lines that are not MCP"),
 }
 HANGING = ("deaf", "hangs", "stubborn", "forks_and_hangs", "escapes_and_hangs", "notifies_forever")

@@ -22,7 +22,6 @@ from watchdog.net.mcp.event_stream import ByteOrderMarkRemover, EventNameNormali
 from watchdog.net.mcp.http_connection import NetworkBackend
 from watchdog.net.mcp.http_response import ResponseInfo
 from watchdog.net.mcp.http_transport import (
-    MAX_SESSION_RESPONSE_BYTES,
     READ_CHUNK_BYTES,
     HttpTransport,
     McpHttpEndpoint,
@@ -87,7 +86,9 @@ async def _open_streams(transport: HttpTransport, ssl_context: ssl.SSLContext | 
         else:
             async with (
                 client,
-                streamable_http_client(url, http_client=client, max_sse_event_size=MAX_SESSION_RESPONSE_BYTES) as (
+                streamable_http_client(
+                    url, http_client=client, max_sse_event_size=transport.endpoint.max_session_bytes
+                ) as (
                     transport.incoming,
                     transport.outgoing,
                 ),
@@ -169,7 +170,7 @@ class _ResponseStream(httpx2.AsyncByteStream):
         self._response, self._response_info, self._transport = response, response_info, transport
         encoding = str(response_info.headers.get("content-encoding", ""))
         try:
-            self._decoder = ContentDecoder(encoding, MAX_SESSION_RESPONSE_BYTES)
+            self._decoder = ContentDecoder(encoding, transport.endpoint.max_session_bytes)
         except UnsupportedEncodingError as error:
             raise ProbeError(
                 "body.invalid_encoding", f"the response is encoded as {error}, which was not requested"

@@ -10,6 +10,7 @@ from mcp.shared.message import SessionMessage
 from mcp.types import CONNECTION_CLOSED, PARSE_ERROR
 
 from watchdog.domain.model import Json
+from watchdog.net.body_limits import MIN_MCP_SESSION_BYTES
 from watchdog.net.connector import Connector
 from watchdog.net.errors import ProbeError, error_from_exception
 from watchdog.net.mcp.client import MessageSender
@@ -17,8 +18,6 @@ from watchdog.net.mcp.http_response import ResponseInfo
 from watchdog.net.phases import PhaseTimer
 from watchdog.net.tls import TlsConfig
 
-MAX_SESSION_RESPONSE_BYTES = 4 << 20
-"""Bytes read in one session, as received and as decompressed; the SDK has no limit of its own."""
 READ_CHUNK_BYTES = 16 << 10
 _GATEWAY_REJECTION_STATUSES = frozenset({401, 403, 407, 429, 502, 503, 504})
 
@@ -33,6 +32,8 @@ class McpHttpEndpoint:
     headers: Mapping[str, str] = field(default_factory=dict)
     tls: TlsConfig = field(default_factory=TlsConfig)
     allow_private_addresses: bool = True
+    max_session_bytes: int = MIN_MCP_SESSION_BYTES
+    """Bytes read in one session, as received and as decompressed; the SDK has no limit of its own."""
 
 
 class HttpTransport:
@@ -60,8 +61,10 @@ class HttpTransport:
 
     def add_bytes_read(self, byte_count: int) -> None:
         self._bytes_read += byte_count
-        if self._bytes_read > MAX_SESSION_RESPONSE_BYTES:
-            message = f"the server sent more than {MAX_SESSION_RESPONSE_BYTES >> 20} MiB, Watchdog's limit"
+        if self._bytes_read > self.endpoint.max_session_bytes:
+            message = (
+                f"the server sent more than {self.endpoint.max_session_bytes >> 20} MiB, Watchdog's limit (max_body)"
+            )
             raise ProbeError("body.too_large", message, is_internal=True)
 
     @property

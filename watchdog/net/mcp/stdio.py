@@ -19,14 +19,13 @@ from mcp.types import CONNECTION_CLOSED, JSONRPCMessage, jsonrpc_message_adapter
 
 from watchdog.domain.model import Json
 from watchdog.domain.reasons import reason_and_message
+from watchdog.net.body_limits import MIN_MCP_SESSION_BYTES
 from watchdog.net.errors import ProbeError, error_from_exception
 from watchdog.net.mcp.client import MAX_ERROR_EXCERPT_CHARS, measure_phase
 from watchdog.net.mcp.event_stream import BYTE_ORDER_MARK
 from watchdog.net.phases import PhaseTimer
 from watchdog.net.supervised_process import StartError, SupervisedProcess
 
-MAX_SESSION_STDOUT_BYTES = 4 << 20
-"""Bytes that a server may write in one session."""
 INHERITED_ENV_VARS = ("HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "USER")
 """The variables that a server inherits; the others may hold secrets of other probes."""
 PROCESS_EXIT_TIMEOUT_S = 0.5
@@ -49,6 +48,8 @@ class McpServerCommand:
     argv: Sequence[str]
     env: Mapping[str, str] = field(default_factory=dict)
     cwd: str = ""
+    max_session_bytes: int = MIN_MCP_SESSION_BYTES
+    """Bytes that it may write in one session."""
 
 
 class StdioTransport:
@@ -56,7 +57,14 @@ class StdioTransport:
 
     rejected_by_gateway = False
 
-    def __init__(self, process: SupervisedProcess, sockets: Sequence[socket.socket], facts: dict[str, Json]) -> None:
+    def __init__(
+        self,
+        process: SupervisedProcess,
+        sockets: Sequence[socket.socket],
+        facts: dict[str, Json],
+        max_session_bytes: int,
+    ) -> None:
+        self._max_session_bytes = max_session_bytes
         self.process, self.facts, self._sockets = process, facts, sockets
         self._incoming_sender, self.incoming = anyio.create_memory_object_stream[SessionMessage | Exception](0)
         self.stderr_tail = b""
@@ -76,7 +84,7 @@ class StdioTransport:
 
     async def open_streams(self, task_group: anyio.abc.TaskGroup) -> None:
         for end, pump in zip(self._sockets, (None, self._read_messages, self._read_stderr), strict=True):
-            reader, writer = await asyncio.open_unix_connection(sock=end, limit=MAX_SESSION_STDOUT_BYTES)
+            reader, writer = await asyncio.open_unix_connection(sock=end, limit=self._max_session_bytes)
             self._writers.append(writer)
             if pump:
                 task_group.start_soon(pump, reader)
@@ -99,12 +107,22 @@ class StdioTransport:
         error.facts["left_processes"] = [f"{left.name} (pid {left.pid})" for left in self.process.left_processes[:20]]
         raise error
 
+    async def _read_line(self, stdout: asyncio.StreamReader) -> bytes:
+        try:
+            return await stdout.readline()
+        except ValueError:  # longer than the reader's limit
+            raise self._output_too_large_error() from None
+
+    def _output_too_large_error(self) -> ProbeError:
+        message = f"the server sent more than {self._max_session_bytes >> 20} MiB, Watchdog's limit (max_body)"
+        return ProbeError("body.too_large", message, is_internal=True)
+
     async def _read_messages(self, stdout: asyncio.StreamReader) -> None:
         size = 0
-        while line := await _read_line(stdout):
+        while line := await self._read_line(stdout):
             size += len(line)
-            if size > MAX_SESSION_STDOUT_BYTES:
-                raise _output_too_large_error()
+            if size > self._max_session_bytes:
+                raise self._output_too_large_error()
             text, message = _parse_line(line)
             if text:
                 self._record_non_mcp_line(text)
@@ -229,7 +247,7 @@ async def _start_server(
     finally:
         for end in (stdin, stdout, stderr):
             end.close()
-    return StdioTransport(process, own_ends, facts)
+    return StdioTransport(process, own_ends, facts, command.max_session_bytes)
 
 
 def _start_error(command: McpServerCommand, error: StartError | OSError) -> ProbeError:
@@ -261,15 +279,3 @@ def _parse_line(line: bytes) -> tuple[bytes, JSONRPCMessage | None]:
             return line[:start].strip(), message
         start = line.find(b"{", start + 1)
     return line, None
-
-
-async def _read_line(reader: asyncio.StreamReader) -> bytes:
-    try:
-        return await reader.readline()
-    except ValueError:  # longer than the reader's limit
-        raise _output_too_large_error() from None
-
-
-def _output_too_large_error() -> ProbeError:
-    message = f"the server sent more than {MAX_SESSION_STDOUT_BYTES >> 20} MiB, Watchdog's limit"
-    return ProbeError("body.too_large", message, is_internal=True)
