@@ -700,6 +700,9 @@ def test_the_target_contains_no_secrets() -> None:
         return SqlJobSource.model_validate(ExternalApp("sqlite:///app.db").source(url=url, table="ops.jobs"))
 
     database = source("postgres://watcher:hush@db.example:5433/app?sslmode=require")
-    assert (database.target, database.host) == ("db.example/ops.jobs", "db.example")
+    assert (database.target, database.host) == (
+        "postgresql://db.example:5433/app, table ops.jobs",
+        "db.example",
+    )
     here = source("sqlite:////var/lib/app.db")
-    assert (here.target, here.host) == ("app.db/ops.jobs", "")
+    assert (here.target, here.host) == ("sqlite:////var/lib/app.db, table ops.jobs", "")

@@ -22,19 +22,24 @@ CONFIG = """\
 version: 1
 probes:
   - name: Jobs
-    mcp: {url: "http://127.0.0.1/${PLACE}/mcp", tasks: {production-backup: 1h}}
+    mcp: {url: "http://127.0.0.1/${PLACE}/mcp", tasks: {quartermaster-backup: 1h}, headers: {X-Keeper: "${KEEPER}"}}
 """
 
 
-def test_a_task_whose_name_is_masked_keeps_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def set_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PLACE", "production")
+    monkeypatch.setenv("KEEPER", "quartermaster")
+
+
+def test_a_task_whose_name_is_masked_keeps_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_variables(monkeypatch)
     (tmp_path / "watchdog.yaml").write_text(CONFIG)
     given = load_config(tmp_path / "watchdog.yaml")
     (probe,) = given.config.probes
     member = build_registered_probe(probe, "", given.mask)
-    assert member.info.target == "http://127.0.0.1/•••/mcp"
+    assert member.info.target == "http://127.0.0.1/production/mcp"
     backup = ReportedTask(True, last_run_at=START_AT - 3_600_001)
-    observation = Observation(Outcome.PASS, listings={"task": Listing(START_AT, {"production-backup": backup})})
+    observation = Observation(Outcome.PASS, listings={"task": Listing(START_AT, {"quartermaster-backup": backup})})
     report = ProbeRunner(Network(), given.mask, wall_clock_ms, EventLoopLagMonitor()).build_recorded_result(
         ClaimedSlot(1, START_AT, "local", None), observation
     )
@@ -43,9 +48,9 @@ def test_a_task_whose_name_is_masked_keeps_its_limit(tmp_path: Path, monkeypatch
 
 
 async def test_targets_contain_no_secret_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PLACE", "production")
+    set_variables(monkeypatch)
     (tmp_path / "watchdog.yaml").write_text(CONFIG + f"storage: {{url: 'sqlite:///{tmp_path / 'watchdog.db'}'}}\n")
     async with run_app(load_config(tmp_path / "watchdog.yaml")) as app:
         (standing,) = await app.store_executor.run_read_query(list_probe_statuses)
-    assert standing.probe.target == "http://127.0.0.1/•••/mcp"
+    assert standing.probe.target == "http://127.0.0.1/production/mcp"
     assert list(standing.probe.task_limits) == ["•••-backup"]

@@ -17,7 +17,7 @@ from watchdog.config.defaults import apply_defaults
 from watchdog.config.error_messages import coerce_variables, field_names, translate_errors
 from watchdog.config.models import Config, Receiver, RouteSettings
 from watchdog.config.problems import ConfigError, ConfigProblem, did_you_mean
-from watchdog.config.secrets import collect_secret_names, collect_secrets, mask_config, redact_problems
+from watchdog.config.secrets import collect_secret_names, collect_secrets, mask_config, mask_tree, redact_problems
 from watchdog.config.sources import MergedSources, load_sources
 from watchdog.config.warnings import find_warnings
 from watchdog.config.yaml_tree import YamlNode, format_key
@@ -60,8 +60,10 @@ def load_config(path: Path | None, text: str | None = None, env: Mapping[str, st
     config = cross_validate(Config.model_construct(**sections), sources)
     if sources.problems:
         raise ConfigError(redact_problems(sources, builder.load_contexts.values()))
-    mask = SecretMask(collect_secrets(sources, builder.load_contexts.values(), config))
-    probe_yaml = {id: mask(_dump_yaml(node.to_python(raw=True))) for id, (node, _) in probes.items()}
+    secrets = collect_secrets(sources, builder.load_contexts.values(), config)
+    mask = SecretMask(secrets.by_value, secrets.in_path)
+    probe_yaml = {id: _dump_yaml(mask_tree(node, mask)) for id, (node, _) in probes.items()}
+    sources.warnings += secrets.warnings
     warnings = [w._replace(message=mask(w.message)) for w in find_warnings(config, sources)]
     secret_names = collect_secret_names(sources, builder.load_contexts.values())
     return LoadedConfig(mask_config(config, mask), probe_yaml, mask, tuple(warnings), secret_names)

@@ -52,11 +52,15 @@ Inside `{ }` and `[ ]`, quote variables: `{password: "${PASSWORD}"}`. Numbers an
 `broker` and the like), can be given as `<field>_file` instead: the path of a file with the value. The file's final line
 break is removed. Relative paths are resolved from the folder of the configuration file.
 
-**Masking.** Watchdog masks these values as `•••` on pages, in messages and logs, and in stored results:
-the values of secret fields, and passwords in URLs, of any length; values of 8 or more characters from variables and
-files; and values of 8 or more characters in `headers` and `env` whose names indicate a secret, such as `Authorization`
-or `API_KEY`. They are masked in names and tags, too. A probe's `id` is never masked, because it is part of URLs. A
-default (`:-`) does not count as a value from a variable: it is masked only where text written into the file would be.
+**Masking.** Of a target, Watchdog shows scheme, host, port, path, queue and database, also if they come from
+variables or files, and never the credentials or the query. Wherever they occur, also in what a target answers, it
+replaces these values by `•••`: those of secret fields; passwords in URLs; what a variable puts into a query; fields,
+headers and `env` whose names indicate a secret, such as `Authorization` or `API_KEY`; variables with such a name; and
+all other values of 8 or more characters from variables and files, in names and tags, too. A secret of fewer than 8
+characters, or one that is a word of Watchdog's own messages, such as `password`, is a warning: it is masked in URLs
+and fields only, because it would garble other text and reveal itself. A probe's `id` is never masked, because it is
+part of URLs. A default (`:-`) does not count as a value from a variable: it is masked only where text written into
+the file would be.
 
 **Several files.** `include` takes paths and patterns. An included file may hold `probes`, `receivers`, `routes` and
 `include`. The `defaults` of the main file also apply to the probes of included files. The

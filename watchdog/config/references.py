@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 _VARIABLE_PATTERN = re.compile(
@@ -41,3 +41,8 @@ def interpolate(text: str, env: Mapping[str, str]) -> InterpolatedScalar:
         return value
 
     return InterpolatedScalar(_VARIABLE_PATTERN.sub(replace, text), variables)
+
+
+def replace_references(text: str, replacement: Callable[[str], str]) -> str:
+    """The text with every reference to a variable replaced: by `replacement(name)`."""
+    return _VARIABLE_PATTERN.sub(lambda match: replacement(match["name"]) if match["name"] else match[0], text)

@@ -18,12 +18,17 @@ _Trie: TypeAlias = "dict[str, _Trie]"
 """Words as a tree of characters; the key "" ends a word."""
 
 
+_URL_CREDENTIALS_PATTERN = re.compile(r"(?<=://)(?!user:password@)[^/?#@\s$'\"<>]*@")
+"""The user and password of a URL inside a text: not those of the examples in messages, and not references (`$`)."""
+
+
 class SecretMask:
-    """Replaces secrets by `•••` wherever they occur, also percent-, base64-, JSON- or HTML-encoded."""
+    """Replaces secrets by `•••` wherever they occur, also percent-, base64-, JSON- or HTML-encoded, and the credentials
+    of any URL. `path_secrets` are replaced in paths of URLs alone, as whole words."""
 
-    __slots__ = ("_substitute",)
+    __slots__ = ("_path_pattern", "_substitute")
 
-    def __init__(self, secrets: Iterable[str]) -> None:
+    def __init__(self, secrets: Iterable[str], path_secrets: Iterable[str] = ()) -> None:
         trie: _Trie = {}
         for spelling in {s for value in secrets if value for s in _encoded_variants(value)}:
             branch = trie
@@ -31,9 +36,26 @@ class SecretMask:
                 branch = branch.setdefault(character, {})
             branch[""] = {}
         self._substitute: Callable[[str, str], str] | None = re.compile(_trie_pattern(trie)).sub if trie else None
+        words = "|".join(sorted(map(re.escape, path_secrets), key=len, reverse=True))
+        self._path_pattern = re.compile(rf"(?<![A-Za-z0-9])(?:{words})(?![A-Za-z0-9])") if words else None
 
     def __call__(self, text: str) -> str:
+        if "://" in text and "@" in text:
+            text = _URL_CREDENTIALS_PATTERN.sub(f"{MASK_PLACEHOLDER}@", text)
         return self._substitute(MASK_PLACEHOLDER, text) if self._substitute else text
+
+    def mask_target(self, target: str) -> str:
+        """A target that is composed without credentials and query. Its scheme, address, queue and database stay as they
+        are, even if they equal a secret; the path of an HTTP URL, and a text that is no URL, are masked by value."""
+        scheme, separator, rest = target.partition("://")
+        if not separator:
+            return self(target)
+        address, slash, path = rest.partition("/")
+        if scheme in ("http", "https"):
+            path = self(path)
+        if self._path_pattern is not None:
+            path = self._path_pattern.sub(MASK_PLACEHOLDER, path)
+        return f"{scheme}://{address}{slash}{path}"
 
     def mask_json(self, value: Json) -> Json:
         """The same for every string inside nested JSON, keys included."""
@@ -100,7 +122,7 @@ def sanitize_json(
 
 
 def redact_url(url: str) -> str:
-    """The URL without credentials, query and fragment."""
+    """The URL without credentials, query and fragment. Of `postgresql+psycopg://` the driver is left out as well."""
     try:
         parts = urlsplit(url)
         host = parts.hostname or ""
@@ -109,4 +131,11 @@ def redact_url(url: str) -> str:
         return "an invalid URL"
     if ":" in host:
         host = f"[{host}]"
-    return replace_unsafe_characters(f"{parts.scheme}://{host}{port}{parts.path}" if host else parts.path)
+    if not host and "://" not in url[: len(parts.scheme) + 3]:
+        return replace_unsafe_characters(parts.path)
+    return replace_unsafe_characters(f"{parts.scheme.partition('+')[0]}://{host}{port}{parts.path}")
+
+
+def describe_queue(url: str, queue: str) -> str:
+    """A queue and its server, safe to show: "redis://cache:6379/0, queue email"."""
+    return f"{redact_url(url)}, queue {queue}"

@@ -17,6 +17,7 @@ from watchdog.config_types import SingleLineText
 from watchdog.domain.observations import CompletedCounts, JobFacts, JobSourceSnapshot, JobStage, JobStatus, QueueStats
 from watchdog.domain.timestamps import parse_milliseconds
 from watchdog.net.errors import ProbeError
+from watchdog.net.redact import describe_queue
 from watchdog.queues.base import (
     CanaryConnection,
     CanaryDriver,
@@ -57,7 +58,7 @@ class BullmqQueue(RedisQueueDriver):
 
     @property
     def target(self) -> str:
-        return f"{self.host}/{self.queue}"
+        return describe_queue(self.redis, self.queue)
 
     def redis_key(self, name: str) -> str:
         return f"{self.prefix}:{self.queue}:{name}"

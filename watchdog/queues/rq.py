@@ -19,6 +19,7 @@ from watchdog.domain.model import Json
 from watchdog.domain.observations import JobFacts, JobSourceSnapshot, JobStage, JobStatus, QueueStats
 from watchdog.domain.timestamps import parse_iso8601, parse_milliseconds
 from watchdog.net.errors import ProbeError
+from watchdog.net.redact import describe_queue, redact_url
 from watchdog.queues.base import (
     CanaryConnection,
     CanaryDriver,
@@ -71,7 +72,7 @@ class RqQueue(RqRedis):
 
     @property
     def target(self) -> str:
-        return f"{self.host}/{self.queue}"
+        return describe_queue(self.redis, self.queue)
 
     async def require_queue_exists(self, client: Any) -> None:
         """Raises ProbeError if no job was ever sent to the queue and no worker listens to it."""
@@ -261,7 +262,7 @@ class RqJobSource(RqRedis, JobSource):
 
     @property
     def target(self) -> str:
-        return self.host
+        return redact_url(self.redis)
 
     async def fetch_snapshot(self, context: ConnectContext) -> JobSourceSnapshot:
         async with open_redis_reader(self.redis, context) as client:

@@ -43,7 +43,7 @@ def build_registered_probe(
 
     info = ProbeInfo(
         database_id=0, id=probe.id, name=probe.name, kind=probe.kind, group=probe.group, tags=tuple(probe.tags),
-        severity=probe.alert.severity, runbook=probe.runbook, target=mask(probe.target),
+        severity=probe.alert.severity, runbook=probe.runbook, target=mask.mask_target(probe.target),
         schedule_text=schedule.description,
         task_limits={stored_name(name): limit for name, limit in probe.task_limits.items()},
         job_limits={stored_name(name): limit for name, limit in probe.job_limits.items()},

@@ -13,6 +13,7 @@ from pydantic import AfterValidator
 from watchdog.config_types import ALLOW_FROM_FILE, SingleLineText, split_url
 from watchdog.domain.observations import QueueStats
 from watchdog.net.errors import ProbeError
+from watchdog.net.redact import describe_queue
 from watchdog.net.threads import run_in_daemon_thread
 from watchdog.queues.base import ConnectContext, QueueDriver, broker_unreachable_error, resolve_reachable_address
 from watchdog.queues.clients.redis import map_redis_errors, redis_error_message
@@ -50,7 +51,7 @@ class CeleryQueue(QueueDriver):
 
     @property
     def target(self) -> str:
-        return f"{self.host}/{self.queue}"
+        return describe_queue(self.broker, self.queue)
 
     @property
     def host(self) -> str:

@@ -9,6 +9,7 @@ from pydantic import model_validator
 
 from watchdog.config_types import ALLOW_FROM_FILE, SingleLineText, TimezoneName, exactly_one_of
 from watchdog.domain.observations import JobSourceSnapshot
+from watchdog.net.redact import redact_url
 from watchdog.queues.base import ConnectContext, JobSource, require_modules
 from watchdog.queues.celery import django_celery_beat, redbeat
 from watchdog.queues.clients.dialects import DatabaseUrl, database_from_url
@@ -66,7 +67,7 @@ class CeleryJobSource(JobSource):
 
     @property
     def target(self) -> str:
-        return self.external_database.display_name if self.external_database else self.host
+        return self.external_database.display_name if self.external_database else redact_url(self.redbeat or "")
 
     @property
     def host(self) -> str:

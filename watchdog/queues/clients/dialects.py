@@ -194,10 +194,6 @@ class SqliteDatabase(ExternalDatabase):
     def host(self) -> str:
         return ""
 
-    @property
-    def display_name(self) -> str:
-        return self.file_path.name
-
     def create_engine(self, address: str) -> Engine:
         import sqlalchemy as sa
 

@@ -13,6 +13,7 @@ from watchdog.domain.formatting import format_count
 from watchdog.domain.model import Json
 from watchdog.domain.text import to_single_line
 from watchdog.net.errors import ProbeError, error_from_exception
+from watchdog.net.redact import redact_url
 from watchdog.net.threads import run_in_daemon_thread
 from watchdog.queues.base import ConnectContext, broker_unreachable_error, resolve_reachable_address
 from watchdog.queues.clients.timestamps import parse_timestamp_ms
@@ -67,7 +68,8 @@ class ExternalDatabase(ABC):
 
     @property
     def display_name(self) -> str:
-        return self.host
+        """The URL without credentials and query."""
+        return redact_url(self.url)
 
     @property
     def role_name(self) -> str:

@@ -54,7 +54,7 @@ class TableJobSource(JobSource):
 
     @property
     def target(self) -> str:
-        return f"{self.database.display_name}/{self.table}"
+        return f"{self.database.display_name}, table {self.table}"
 
     @property
     def host(self) -> str:

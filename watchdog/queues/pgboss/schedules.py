@@ -8,6 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from watchdog.domain.observations import JobFacts, JobSourceSnapshot
 from watchdog.net.errors import ProbeError
+from watchdog.net.redact import redact_url
 from watchdog.queues.base import ConnectContext, JobSource
 from watchdog.queues.clients.postgres import PostgresSession, has_write_access_sql, open_postgres_session
 from watchdog.queues.pgboss.schema import (
@@ -36,7 +37,7 @@ class PgbossJobSource(PgbossDatabase, JobSource):
 
     @property
     def target(self) -> str:
-        return f"{self.host}/{self.schema_name}"
+        return f"{redact_url(self.url)}, schema {self.schema_name}"
 
     async def fetch_snapshot(self, context: ConnectContext) -> JobSourceSnapshot:
         async with open_postgres_session(self, context, SCHEDULE_PRIVILEGES_HINT) as session:

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field
 from watchdog.config_types import SingleLineText
 from watchdog.domain.text import truncate
 from watchdog.net.errors import ProbeError
+from watchdog.net.redact import describe_queue
 from watchdog.queues.base import ConnectContext
 from watchdog.queues.clients.postgres import PostgresQueueDriver, PostgresSession, PostgresUrl
 
@@ -56,7 +57,7 @@ class PgbossQueue(PgbossDatabase):
 
     @property
     def target(self) -> str:
-        return f"{self.host}/{self.queue}"
+        return describe_queue(self.url, self.queue)
 
     @property
     def queue_missing_error(self) -> ProbeError:

@@ -8,6 +8,7 @@ from typing import ClassVar, NamedTuple
 
 from watchdog.domain.observations import JobFacts, JobSourceSnapshot
 from watchdog.net.errors import ProbeError
+from watchdog.net.redact import redact_url
 from watchdog.queues.base import ConnectContext, JobSource
 from watchdog.queues.clients.postgres import PostgresSession, has_write_access_sql, open_postgres_session
 from watchdog.queues.procrastinate.schema import (
@@ -57,7 +58,7 @@ class ProcrastinateJobSource(ProcrastinateDatabase, JobSource):
 
     @property
     def target(self) -> str:
-        return self.host
+        return redact_url(self.url)
 
     async def fetch_snapshot(self, context: ConnectContext) -> JobSourceSnapshot:
         async with open_postgres_session(self, context, READ_PRIVILEGES_HINT) as session:

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from watchdog.config_types import SingleLineText
 from watchdog.net.errors import ProbeError
+from watchdog.net.redact import describe_queue
 from watchdog.queues.clients.postgres import PostgresQueueDriver, PostgresSession, PostgresUrl
 
 MAX_JOBS_SEARCHED = 50_000
@@ -38,7 +39,7 @@ class ProcrastinateQueue(ProcrastinateDatabase):
 
     @property
     def target(self) -> str:
-        return f"{self.host}/{self.queue}"
+        return describe_queue(self.url, self.queue)
 
 
 async def require_procrastinate_tables(session: PostgresSession) -> None:
