@@ -37,6 +37,7 @@ from watchdog.signals import install_shutdown_event
 from watchdog.store.database import Database
 from watchdog.store.migrate import upgrade_schema
 from watchdog.store.read.destinations import load_failing_destinations
+from watchdog.store.read.members import find_check_in_probe
 from watchdog.store.write.check_ins import CheckInStore
 from watchdog.store.write.claims import SlotClaimer
 from watchdog.store.write.members import MemberConfiguration, Membership
@@ -59,8 +60,7 @@ class RunningApp:
     service: MonitoringService
     store_executor: StoreExecutor
     clock: Clock
-    check_in_receiver: CheckInReceiver | None = None
-    """None if no heartbeat is configured."""
+    check_in_receiver: CheckInReceiver
 
 
 @asynccontextmanager
@@ -81,9 +81,8 @@ async def run_app(loaded_config: LoadedConfig, clock: Clock = wall_clock_ms) -> 
             network.prepare_notifier_http_client()
             service = await build_service(loaded_config, store_executor, network, clock)
             check_in_receiver = build_check_in_receiver(service, loaded_config)
-            if check_in_receiver is not None:
-                await stack.enter_async_context(check_in_receiver)
-                service.add_task("flush_check_ins", check_in_receiver.flush_check_ins, CHECK_IN_FLUSH_INTERVAL_S)
+            await stack.enter_async_context(check_in_receiver)
+            service.add_task("flush_check_ins", check_in_receiver.flush_check_ins, CHECK_IN_FLUSH_INTERVAL_S)
             await service.start()
             try:
                 yield RunningApp(loaded_config, service, store_executor, service.clock, check_in_receiver)
@@ -181,7 +180,10 @@ def build_member_configuration(loaded_config: LoadedConfig, configured_probes: S
         )
         for probe in configured_probes
     ]
-    return MemberConfiguration(definitions.digest, registered_probes, routes, destinations)
+    tokens = {digest_of(token): probe_id for token, probe_id in check_in_tokens(configured_probes).items()}
+    return MemberConfiguration(
+        definitions.digest, registered_probes, routes, destinations=destinations, check_in_tokens=tokens
+    )
 
 
 def _build_routing_table(loaded_config: LoadedConfig) -> RoutingTable:
@@ -196,17 +198,15 @@ def _build_routing_table(loaded_config: LoadedConfig) -> RoutingTable:
     return RoutingTable(destinations, tuple(route.to_route() for route in config.routes), without_resolved)
 
 
-def build_check_in_receiver(service: MonitoringService, loaded_config: LoadedConfig) -> CheckInReceiver | None:
-    """The receiver of check-ins; None if no heartbeat is configured."""
+def build_check_in_receiver(service: MonitoringService, loaded_config: LoadedConfig) -> CheckInReceiver:
+    """The receiver of check-ins, also for heartbeats of other processes."""
     heartbeats = {
         probe.id: database_id for database_id, probe in service.probes.items() if isinstance(probe, HeartbeatProbe)
     }
-    if not heartbeats:
-        return None
     return CheckInReceiver(
         check_in_log=CheckInLog(loaded_config.config.storage.check_in_log_path),
         store_executor=service.store_executor,
-        check_in_store=CheckInStore(service.store_executor.database, service.claims.registry),
+        check_in_store=CheckInStore(service.store_executor.database),
         claims=service.claims,
         database_id_by_probe=heartbeats,
         mask=loaded_config.mask,
@@ -251,10 +251,18 @@ def create_asgi_app(app: RunningApp) -> ASGIApp:
         config_warnings=[str(warning) for warning in app.loaded_config.warnings],
         mcp_app=LazyMcpApp(context, *allowed_hosts_and_origins(config.server.listen, config.server.public_url)),
     )
-    if app.check_in_receiver is None:
-        return pages
-    tokens = {p.heartbeat.token.get_secret_value(): p.id for p in config.probes if isinstance(p, HeartbeatProbe)}
-    return CheckInEndpoint(pages, tokens, app.check_in_receiver.accept_check_in, app.clock)
+    accept_check_in = app.check_in_receiver.accept_check_in
+
+    async def find_probe_id(token: str) -> str | None:
+        digest, now = digest_of(token), app.clock()
+        return await app.store_executor.run_read_query(lambda c: find_check_in_probe(c, digest, now))
+
+    return CheckInEndpoint(pages, check_in_tokens(config.probes), accept_check_in, app.clock, find_probe_id)
+
+
+def check_in_tokens(probes: Iterable[Probe]) -> dict[str, str]:
+    """Token -> probe id."""
+    return {probe.heartbeat.token.get_secret_value(): probe.id for probe in probes if isinstance(probe, HeartbeatProbe)}
 
 
 async def serve(loaded_config: LoadedConfig, listen_socket: socket.socket) -> None:

@@ -144,18 +144,41 @@ def test_a_full_disk_stores_all_records_or_none(path: Path) -> None:
         assert drain(log) == [b"one", b"two"]
 
 
-def test_a_second_process_is_refused(path: Path) -> None:
-    with open_log(path) as log:
+def test_a_second_process_has_files_of_its_own(path: Path) -> None:
+    """As on a shared SQLite file. Neither reads what the other has accepted."""
+    with open_log(path) as log, open_log(path) as other:
         log.append([b"one"])
-        with (
-            open_log(path) as other,
-            pytest.raises(CheckInLogError, match=r"another Watchdog process uses it.* storage\.check_in_log"),
-        ):
-            other.append([b"two"])
-        assert drain(log) == [b"one"]
-    with open_log(path) as other:
         other.append([b"two"])
+        assert drain(log) == [b"one"]
         assert drain(other) == [b"two"]
+
+
+def test_what_a_process_that_has_ended_left_is_taken_over(path: Path) -> None:
+    with open_log(path) as first:
+        first.append([b"one"])
+        with open_log(path) as second, open_log(path) as third:
+            second.append([b"two"])
+            assert second.read_batch(10) == [b"two"]
+            second.append([b"three"])  # into the other file, then kill -9
+            third.append([b"four"])
+            second.close()
+            with open_log(path) as restarted:
+                assert sorted(drain(restarted)) == [b"three", b"two"], "its own files"
+                restarted.append([b"five"])
+        assert drain(first) == [b"one"]
+    with open_log(path) as alone:
+        assert sorted(drain(alone)) == [b"five", b"four"]
+    with open_log(path) as again:
+        assert drain(again) == []
+
+
+def test_too_many_processes_are_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_LOGS", 2)
+    with open_log(path) as first, open_log(path) as second, open_log(path) as third:
+        first.append([b"one"])
+        second.append([b"two"])
+        with pytest.raises(CheckInLogError, match=r"2 other Watchdog processes use it.* storage\.check_in_log"):
+            third.append([b"three"])
 
 
 def test_a_missing_folder_is_reported(tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def run_every_operation(harness: StoreHarness) -> None:
     harness.slot_claimer.reschedule_sooner(dict.fromkeys(harness.database_ids, now + 1))
     harness.slot_claimer.record_lost_runs(now + DAY_MS)
     check_ins = [ProbeCheckIn(p, CheckIn("x", now, CheckInKind.FAIL)) for p in harness.database_ids]
-    assert CheckInStore(harness.database, harness.registry).save_check_ins(check_ins) == set(harness.database_ids)
+    assert CheckInStore(harness.database).save_check_ins(check_ins) == set(harness.database_ids)
     send_notifications(harness, now + DAY_MS)
     harness.outbox.expire_unknown_destinations(now + DAY_MS)
     with harness.database.read_transaction() as connection:

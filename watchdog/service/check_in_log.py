@@ -14,6 +14,8 @@ from zlib import crc32
 
 MAX_LOG_BYTES = 64 * 1024 * 1024
 """Limit of both files together; beyond it, appending fails."""
+MAX_LOGS = 16
+"""Processes that may share a path."""
 READ_CHUNK_BYTES = 1024 * 1024
 """Bytes read for a batch: far more than the longest record."""
 
@@ -59,13 +61,16 @@ class _LogFile:
 class CheckInLog:
     """Owns the two files `<path>.0` and `<path>.1`, and a lock that keeps other processes from using them.
 
+    If another process uses them, as on a shared SQLite file, it takes `<path>-2` and so on. What processes that have
+    ended left in such files is taken over when a log is opened.
+
     A record that was appended is returned by `read_batch` until it is acknowledged, across restarts. Records keep
     their order. Methods raise CheckInLogError.
     """
 
     def __init__(self, path: Path, max_bytes: int = MAX_LOG_BYTES):
         self.path, self.max_bytes = path, max_bytes
-        self._files = tuple(_LogFile(path.with_name(f"{path.name}.{n}")) for n in (0, 1))
+        self._files = _files_of(path)
         self._append_file, self._drain_file = self._files
         self._acknowledged_offset = self._read_offset = 0
         """Offsets in the file being drained: what is in the database, and what was read."""
@@ -109,13 +114,16 @@ class CheckInLog:
         for file in self._files:
             file.close()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the log has been used."""
+        return self._append_file.fd >= 0
+
     def _open(self) -> None:
-        if self._append_file.fd >= 0:
+        if self.is_open:
             return
         try:
-            for file in self._files:
-                file.open()
-            fcntl.flock(self._files[0].fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._files = self._lock_files()
             folder = os.open(self.path.parent, os.O_RDONLY)
             os.fsync(folder)
             os.close(folder)
@@ -125,13 +133,39 @@ class CheckInLog:
             self._acknowledged_offset = self._read_offset = 0
             if self._append_file.size:
                 self._append_file.append(b"\n")  # the next record must not continue an incomplete line
+            self._take_over_abandoned_files()
         except OSError as e:
             self.close()
             if isinstance(e, BlockingIOError):
-                reason = "another Watchdog process uses it; give each its own storage.check_in_log"
+                reason = f"{MAX_LOGS} other Watchdog processes use it; give each its own storage.check_in_log"
             else:
                 reason = e.strerror or str(e)
             raise CheckInLogError(f"{self.path} cannot be used: {reason[:1].lower()}{reason[1:]}") from None
+
+    def _numbered_paths(self) -> list[Path]:
+        return [self.path, *(self.path.with_name(f"{self.path.name}-{n}") for n in range(2, MAX_LOGS + 1))]
+
+    def _lock_files(self) -> tuple[_LogFile, _LogFile]:
+        """The files of the first log that no other process uses, open and locked. Raises OSError."""
+        for path in self._numbered_paths():
+            files = _files_of(path)
+            if _open_and_lock(files):
+                return files
+        raise BlockingIOError
+
+    def _take_over_abandoned_files(self) -> None:
+        """Append what other logs hold whose process has ended."""
+        for path in self._numbered_paths():
+            files = _files_of(path)
+            if path == self._files[0].path.with_suffix("") or not any(file.path.exists() for file in files):
+                continue
+            if _open_and_lock(files):
+                for file in files:
+                    if file.size:
+                        self._append_file.append(os.pread(file.fd, file.size, 0) + b"\n")
+                        file.truncate()
+                for file in files:
+                    file.close()
 
     def _read_records(self, max_records: int) -> list[bytes]:
         data = os.pread(self._drain_file.fd, READ_CHUNK_BYTES, self._acknowledged_offset)
@@ -142,6 +176,25 @@ class CheckInLog:
         if not lines:
             lines = [rest]
         return [record for line in lines if (record := _parse_line(line)) is not None]
+
+
+def _files_of(path: Path) -> tuple[_LogFile, _LogFile]:
+    return _LogFile(path.with_name(f"{path.name}.0")), _LogFile(path.with_name(f"{path.name}.1"))
+
+
+def _open_and_lock(files: tuple[_LogFile, _LogFile]) -> bool:
+    """Open both files; False, with both closed, if another process has locked them. Raises OSError."""
+    try:
+        for file in files:
+            file.open()
+        fcntl.flock(files[0].fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as e:
+        for file in files:
+            file.close()
+        if isinstance(e, BlockingIOError):
+            return False
+        raise
+    return True
 
 
 def _parse_line(line: bytes) -> bytes | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import count
@@ -20,6 +20,7 @@ from watchdog.service.check_in_log import CheckInLog, CheckInLogError
 from watchdog.service.clock import Clock
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.errors import StoreUnavailableError
+from watchdog.store.read.members import load_active_probe_ids
 from watchdog.store.write.check_ins import CheckInStore, ProbeCheckIn
 from watchdog.store.write.claims import CLAIM_AHEAD_MS, SlotClaimer
 
@@ -39,7 +40,7 @@ class CheckInReceiver:
 
     A check-in that `accept_check_in` accepted is on disk and reaches the database, possibly after a restart, and
     possibly twice: it is stored once all the same. `flush_check_ins` must run at an interval. `database_id_by_probe`:
-    the heartbeats that accept check-ins, by probe id.
+    the heartbeats of this process, by probe id; those of other processes are looked up.
     """
 
     def __init__(
@@ -134,14 +135,15 @@ class CheckInReceiver:
 
     async def flush_check_ins(self) -> None:
         """Store what is on disk when this begins. Raises what prevents it."""
+        if not self.database_id_by_probe and not self.check_in_log.is_open:
+            return  # no check-in of another process's heartbeat has come yet
         in_disk_thread = asyncio.get_running_loop().run_in_executor
         more = True
         async with self._flush_lock:
             while more and (
                 records := await in_disk_thread(self._disk_executor, self.check_in_log.read_batch, CHECK_IN_BATCH_SIZE)
             ):
-                check_ins = [check_in for record in records if (check_in := self._parse_record(record))]
-                urgent_probes = await self._store_batch(check_ins)
+                urgent_probes = await self._store_batch(await self._parse_records(records))
                 more = await in_disk_thread(self._disk_executor, self.check_in_log.acknowledge)
                 if urgent_probes:  # a run that is already claimed may not see these check-ins: one more runs after it
                     next_run_at = self.clock() + CLAIM_AHEAD_MS + 1
@@ -155,7 +157,19 @@ class CheckInReceiver:
                 await self.flush_check_ins()  # each call empties one of the two files
                 await self.flush_check_ins()
 
-    def _parse_record(self, record: bytes) -> ProbeCheckIn | None:
+    async def _parse_records(self, records: Iterable[bytes]) -> list[ProbeCheckIn]:
+        """The check-ins of probes that are not retired."""
+        parsed = [check_in for record in records if (check_in := self._parse_record(record))]
+        database_ids = dict(self.database_id_by_probe)
+        if others := {probe_id for probe_id, _ in parsed} - database_ids.keys():
+            database_ids |= await self.store_executor.run_read_query(lambda c: load_active_probe_ids(c, others))
+            for probe_id in others - database_ids.keys():
+                log.warning("check_in_dropped", probe_id=probe_id, detail="the probe is no longer configured")
+        return [
+            ProbeCheckIn(database_ids[probe_id], check_in) for probe_id, check_in in parsed if probe_id in database_ids
+        ]
+
+    def _parse_record(self, record: bytes) -> tuple[str, CheckIn] | None:
         try:
             probe_id, id, occurred_at, kind, *rest = json.loads(record)
             check_in = CheckIn(id, occurred_at, CheckInKind(kind), *rest)
@@ -164,10 +178,7 @@ class CheckInReceiver:
                 "check_in_dropped", detail="written by another version of Watchdog, in a format this one cannot read"
             )
             return None
-        if probe_id not in self.database_id_by_probe:
-            log.warning("check_in_dropped", probe_id=probe_id, detail="the probe is no longer configured")
-            return None
-        return ProbeCheckIn(self.database_id_by_probe[probe_id], check_in)
+        return str(probe_id), check_in
 
     async def _store_batch(self, batch: Sequence[ProbeCheckIn]) -> set[int]:
         """Store a batch; if its content is refused, store each check-in by itself and drop those that are refused.

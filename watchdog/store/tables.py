@@ -92,6 +92,13 @@ revision_destinations = Table(  # the destinations that a member's configuration
     sqlite_with_rowid=False,
 )  # fmt: skip
 
+check_in_tokens = Table(  # so that every member accepts the check-ins of every heartbeat
+    "check_in_tokens", metadata,
+    Column("member", Text, primary_key=True),  # that has it
+    Column("digest", Text, primary_key=True, index=True),  # of the token, which is not stored
+    Column("probe_id", Text, nullable=False),
+)  # fmt: skip
+
 # ---------------------------------------------------------------------------------------------------------- results
 results = Table(
     "results", metadata,

@@ -31,7 +31,7 @@ class CheckInHarness:
                 make_registered_probe("digest", failure_threshold=1),
             ],
         ).without_downtime()
-        self.store = CheckInStore(database, self.harness.registry)
+        self.store = CheckInStore(database)
         self.backup, self.digest = self.harness.database_id("backup"), self.harness.database_id("digest")
 
     def state(self, probe: int) -> HeartbeatState:

@@ -23,6 +23,7 @@ from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.routing import RoutingTable
 from watchdog.domain.schedule import IntervalSchedule
 from watchdog.store.database import Database
+from watchdog.store.read.members import find_check_in_probe
 from watchdog.store.tables import (
     alert_states,
     incidents,
@@ -327,3 +328,37 @@ def test_a_probe_of_an_earlier_version_is_given_up_as_after_a_crash(database: Da
     second = join(database, A1, now=START_AT + SECOND_MS)
     assert active_probes(second) == {"a1"}, "nothing is known of up"
     assert second.database_id("a1") == first.database_id("a1")
+
+
+# ----------------------------------------------------------------------------------------------------------- check-ins
+
+
+def join_with_token(database: Database, digest: str, *configured: RegisteredProbe, now: int = START_AT) -> StoreHarness:
+    harness = join(database, *configured, now=now)
+    harness.membership.configuration = replace(harness.membership.configuration, check_in_tokens={digest: "up"})
+    with database.write_transaction() as connection:
+        connection.execute(sa.delete(members).where(members.c.id == harness.membership.member_id))
+    harness.membership.renew(now)
+    return harness
+
+
+def find_token(harness: StoreHarness, digest: str, now: int) -> str | None:
+    with harness.database.read_transaction() as connection:
+        return find_check_in_probe(connection, digest, now)
+
+
+def test_any_member_knows_the_token_of_a_probe_that_is_not_retired(databases: DatabasePair) -> None:
+    old, new = join_with_token(databases.first, "d1", UP), join(databases.second, A1)
+    assert find_token(new, "d1", START_AT + 1) == "up"
+    assert find_token(new, "unknown", START_AT + 1) is None
+    old.membership.leave(START_AT + 1_000)
+    assert find_token(new, "d1", START_AT + 2_000) == "up", "until it is retired"
+    new.membership.renew(START_AT + 1_000 + LEASE_MS)
+    assert find_token(new, "d1", START_AT + 2_000 + LEASE_MS) is None
+
+
+def test_a_replaced_token_counts_while_a_member_with_it_lives(databases: DatabasePair) -> None:
+    old, new = join_with_token(databases.first, "d1", UP), join_with_token(databases.second, "d2", UP)
+    assert (find_token(new, "d1", START_AT + 1), find_token(old, "d2", START_AT + 1)) == ("up", "up")
+    old.membership.leave(START_AT + 1_000)
+    assert (find_token(new, "d1", START_AT + 2_000), find_token(new, "d2", START_AT + 2_000)) == (None, "up")

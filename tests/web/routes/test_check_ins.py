@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from tests.support.web import running_app
 from watchdog.domain.heartbeat import CheckInKind
+from watchdog.store.errors import StoreUnavailableError
 from watchdog.web.auth.login_throttle import MAX_FAILED_ATTEMPTS
 from watchdog.web.routes import check_ins
 from watchdog.web.routes.check_ins import (
@@ -44,7 +45,9 @@ class EndpointHarness:
         self.now, self.can_store = NOW, True
         self.accepted: list[AcceptedCheckIn] = []
         tokens = {TOKEN: "backup", OTHER_TOKEN: "digest"}
-        self.endpoint = CheckInEndpoint(self._page, tokens, self.accept_check_in, lambda: self.now)
+        self.elsewhere: dict[str, str] = {}
+        self.store_available = True
+        self.endpoint = CheckInEndpoint(self._page, tokens, self.accept_check_in, lambda: self.now, self.find_probe_id)
         self.client = httpx.Client()
 
     async def accept_check_in(
@@ -53,6 +56,11 @@ class EndpointHarness:
         if self.can_store:
             self.accepted.append(AcceptedCheckIn(probe_id, kind, occurred_at, run_id, exit_code, output))
         return self.can_store
+
+    async def find_probe_id(self, token: str) -> str | None:
+        if not self.store_available:
+            raise StoreUnavailableError("away")
+        return self.elsewhere.get(token)
 
     async def _page(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"6")]})
@@ -340,3 +348,24 @@ def test_a_runaway_job_is_throttled_alone(endpoint: EndpointHarness) -> None:
     assert endpoint.request(f"/in/{OTHER_TOKEN}").status_code == 200
     endpoint.now += 40_000
     assert endpoint.request(f"/in/{TOKEN}").status_code == 200
+
+
+# ------------------------------------------------------------------------------------- heartbeats of other processes
+
+
+def test_a_check_in_of_another_process_is_accepted(endpoint: EndpointHarness) -> None:
+    token = "0123456789abcdef-elsewhere"
+    endpoint.elsewhere = {token: "nightly"}
+    assert endpoint.request(f"/in/{token}/start?rid=7").text == "ok\n"
+    (accepted,) = endpoint.accepted
+    assert (accepted.probe_id, accepted.kind) == ("nightly", CheckInKind.START)
+    endpoint.elsewhere = {}
+    assert endpoint.request(f"/in/{token}").status_code == 404, "its probe is retired"
+
+
+def test_a_token_that_cannot_be_looked_up_is_sent_again(endpoint: EndpointHarness) -> None:
+    """The token may belong to another process: after a 404 the sender would give up."""
+    endpoint.store_available = False
+    response = endpoint.request("/in/0123456789abcdef-elsewhere")
+    assert (response.status_code, response.headers["retry-after"]) == (503, "10")
+    assert endpoint.request(f"/in/{TOKEN}").status_code == 200, "its own heartbeats need no database"

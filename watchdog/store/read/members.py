@@ -7,7 +7,7 @@ from collections.abc import Collection
 import sqlalchemy as sa
 
 from watchdog.domain.membership import Definitions, Member, MembershipStatus, describe_membership
-from watchdog.store.tables import members, revision_destinations, revision_probes
+from watchdog.store.tables import check_in_tokens, members, probes, revision_destinations, revision_probes
 
 
 def load_members(connection: sa.Connection) -> list[Member]:
@@ -35,3 +35,33 @@ def load_membership_status(connection: sa.Connection, now: int) -> MembershipSta
     return describe_membership(
         all_members, load_definitions(connection, {member.revision for member in all_members}), now
     )
+
+
+def find_check_in_probe(connection: sa.Connection, digest: str, now: int) -> str | None:
+    """The id of the probe whose check-in token has this digest; None: it is unknown.
+
+    A token counts while a member lives that has it. After that member has ended, it counts until the probe is retired
+    or another member has the probe, with a token of its own.
+    """
+    query = (
+        sa.select(check_in_tokens.c.probe_id, *(members.c[name] for name in Member._fields))
+        .join(members, members.c.id == check_in_tokens.c.member)
+        .join(probes, probes.c.probe_id == check_in_tokens.c.probe_id)
+        .where(check_in_tokens.c.digest == digest, probes.c.removed_at.is_(None))
+    )
+    live_revisions = {member.revision for member in load_members(connection) if member.is_live(now)}
+    for probe_id, *member in connection.execute(query):
+        if Member(*member).is_live(now):
+            return str(probe_id)
+        has_it = revision_probes.c.probe_id == probe_id, revision_probes.c.revision.in_(live_revisions)
+        if connection.execute(sa.select(revision_probes.c.revision).where(*has_it).limit(1)).first() is None:
+            return str(probe_id)
+    return None
+
+
+def load_active_probe_ids(connection: sa.Connection, probe_ids: Collection[str]) -> dict[str, int]:
+    """Probe id -> database id, of those among these probes that are not retired."""
+    query = sa.select(probes.c.probe_id, probes.c.id).where(
+        probes.c.probe_id.in_(probe_ids), probes.c.removed_at.is_(None)
+    )
+    return {row.probe_id: row.id for row in connection.execute(query)}

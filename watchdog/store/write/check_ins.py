@@ -11,8 +11,7 @@ from watchdog.domain.heartbeat import HEARTBEAT_STATE_KEY, RUN_KINDS, CheckIn, H
 from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store import codec
 from watchdog.store.database import Database
-from watchdog.store.tables import check_ins, probe_state
-from watchdog.store.write.probe_registry import ProbeRegistry
+from watchdog.store.tables import check_ins, probe_state, probes
 from watchdog.store.write.probe_state import upsert_probe_state
 
 
@@ -33,22 +32,24 @@ class CheckInStore:
     A check-in that is stored twice counts once, so a batch may be repeated after a crash.
     """
 
-    def __init__(self, database: Database, registry: ProbeRegistry):
-        self.database, self.registry = database, registry
+    def __init__(self, database: Database):
+        self.database = database
 
     def save_check_ins(self, batch: Iterable[ProbeCheckIn]) -> set[int]:
-        """Store a batch; check-ins of unregistered probes are ignored.
+        """Store a batch; check-ins of retired probes are ignored.
 
         Returns the probes to run at once: those of which a run has started or ended. A start may show that the run
         before it is lost, and sets a deadline.
         """
-        unique = {each.primary_key: each for each in batch if each.probe in self.registry}
-        pending = sorted(unique.values(), key=lambda each: each.check_in.occurred_at)
-        if not pending:
-            return set()
-        ids = {each.probe for each in pending}
+        unique = {each.primary_key: each for each in batch}
         with self.database.write_transaction() as connection:
-            self.database.lock_probes(connection, ids)
+            ids = set(self.database.lock_probes(connection, {each.probe for each in unique.values()}))
+            is_active = probes.c.id.in_(ids), probes.c.removed_at.is_(None)
+            ids = set(connection.execute(sa.select(probes.c.id).where(*is_active)).scalars())
+            pending = [each for each in unique.values() if each.probe in ids]
+            pending.sort(key=lambda each: each.check_in.occurred_at)
+            if not pending:
+                return set()
             states_before = self._load_heartbeat_states(connection, ids)
             states, durations = _fold_check_ins(states_before, pending)
             rows = [_check_in_to_row(each, duration) for each, duration in zip(pending, durations, strict=True)]

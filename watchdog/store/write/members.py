@@ -23,7 +23,15 @@ from watchdog.domain.routing import RoutingTable
 from watchdog.store.codec import routing_to_json
 from watchdog.store.database import Database
 from watchdog.store.read.members import load_definitions, load_members
-from watchdog.store.tables import members, probes, revision_destinations, revision_probes, revisions, watermarks
+from watchdog.store.tables import (
+    check_in_tokens,
+    members,
+    probes,
+    revision_destinations,
+    revision_probes,
+    revisions,
+    watermarks,
+)
 from watchdog.store.write.probe_registry import ProbeRegistry
 from watchdog.store.write.probe_rows import (
     REGISTRATION_LOCK_KEY,
@@ -50,6 +58,8 @@ class MemberConfiguration:
     routes: RoutingTable = NO_ROUTES
     destinations: Mapping[str, str] = field(default_factory=dict)
     """Destination -> a digest of how it is notified."""
+    check_in_tokens: Mapping[str, str] = field(default_factory=dict)
+    """Digest of a token -> probe id."""
 
 
 class Membership:
@@ -157,7 +167,15 @@ class Membership:
             {"revision": revision, "destination": destination, "definition": definition}
             for destination, definition in self.configuration.destinations.items()
         ]
-        for table, rows in ((revision_probes, own_probes), (revision_destinations, own_destinations)):
+        own_tokens = [
+            {"member": self.member_id, "digest": digest, "probe_id": probe_id}
+            for digest, probe_id in self.configuration.check_in_tokens.items()
+        ]
+        for table, rows in (
+            (revision_probes, own_probes),
+            (revision_destinations, own_destinations),
+            (check_in_tokens, own_tokens),
+        ):
             if rows:
                 connection.execute(self.database.insert_statement(table).on_conflict_do_nothing(), rows)
 
@@ -246,6 +264,9 @@ def delete_ended_members(database: Database, now: int) -> int:
         if count:
             for table in (revision_probes, revision_destinations):
                 connection.execute(sa.delete(table).where(table.c.revision.not_in(sa.select(members.c.revision))))
+            connection.execute(
+                sa.delete(check_in_tokens).where(check_in_tokens.c.member.not_in(sa.select(members.c.id)))
+            )
     return count
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import NamedTuple, Protocol
 from urllib.parse import parse_qsl
 
@@ -14,6 +14,7 @@ from watchdog.domain.formatting import DAY_MS
 from watchdog.domain.heartbeat import CheckInKind
 from watchdog.domain.output_text import MARK_BYTES, BodyEnd, decode_body_end, find_charset
 from watchdog.domain.text import shorten
+from watchdog.store.read.query import QUERY_ERRORS, QUERY_TIMEOUT_S
 from watchdog.web.auth.login_throttle import LoginThrottle
 
 CHECK_IN_PATH_PREFIX = "/in/"
@@ -78,8 +79,9 @@ class CheckInRequest(NamedTuple):
 class CheckInEndpoint:
     """An ASGI application that accepts check-ins and passes every other request on to `inner`.
 
-    `probe_ids_by_token`: of the heartbeat probes. `clock`: epoch ms. Unknown tokens are throttled by address, known
-    ones by job. A rejected check-in of a known token is kept as such: it is no evidence about the job.
+    `probe_ids_by_token`: of this process's heartbeats. `find_probe_id`: looks up the token of another process's one;
+    raises StoreUnavailableError. `clock`: epoch ms. Unknown tokens are throttled by address, known ones by job. A
+    rejected check-in of a known token is kept as such: it is no evidence about the job.
     """
 
     def __init__(
@@ -88,8 +90,9 @@ class CheckInEndpoint:
         probe_ids_by_token: Mapping[str, str],
         accept_check_in: CheckInHandler,
         clock: Callable[[], int],
+        find_probe_id: Callable[[str], Awaitable[str | None]],
     ):
-        self._inner, self._probe_ids_by_token = inner, probe_ids_by_token
+        self._inner, self._probe_ids_by_token, self._find_probe_id = inner, probe_ids_by_token, find_probe_id
         self._accept_check_in, self._clock = accept_check_in, clock
         self._login_throttle = LoginThrottle(clock)
         self._check_in_counts: dict[str, tuple[int, int]] = {}
@@ -107,7 +110,10 @@ class CheckInEndpoint:
         token, _, action = scope["path"][len(CHECK_IN_PATH_PREFIX) :].partition("/")
         probe_id = self._probe_ids_by_token.get(token)
         if probe_id is None:
-            return self._reject_unknown_token(scope["client"][0] if scope.get("client") else "")
+            looked_up = await self._look_up_token(token, scope["client"][0] if scope.get("client") else "")
+            if isinstance(looked_up, CheckInResponse):
+                return looked_up
+            probe_id = looked_up
         if wait_s := self._rate_limit_wait_s(probe_id, now):
             return CheckInResponse(429, "too many check-ins from this job", wait_s)
         body = await _read_body_end(receive)
@@ -130,11 +136,19 @@ class CheckInEndpoint:
         """Keep a check-in that was not understood, so that the mistake is visible on the probe's page."""
         await self._accept_check_in(probe_id, CheckInKind.REJECTED, now, "", None, explanation.encode())
 
-    def _reject_unknown_token(self, address: str) -> CheckInResponse:
+    async def _look_up_token(self, token: str, address: str) -> str | CheckInResponse:
+        """The probe id of another process's heartbeat; the response if there is none."""
         if wait_s := self._login_throttle.retry_after_s(address, None):
             return CheckInResponse(429, "too many unknown tokens from this address", wait_s)
-        self._login_throttle.record_attempt(address, None)
-        return UNKNOWN_TOKEN_RESPONSE
+        try:
+            async with asyncio.timeout(QUERY_TIMEOUT_S):
+                probe_id = await self._find_probe_id(token)
+        except QUERY_ERRORS:
+            return UNAVAILABLE_RESPONSE
+        if probe_id is None:
+            self._login_throttle.record_attempt(address, None)
+            return UNKNOWN_TOKEN_RESPONSE
+        return probe_id
 
     def _rate_limit_wait_s(self, probe_id: str, now: int) -> int:
         started_at, count = self._check_in_counts.get(probe_id, (now, 0))
