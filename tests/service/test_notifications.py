@@ -476,3 +476,55 @@ async def test_a_shutdown_releases_its_leases(harness: SenderHarness) -> None:
 @pytest.mark.parametrize(("attempts", "wait"), [(1, 1_000), (2, 2_000), (10, 512_000), (11, 600_000), (29, 600_000)])
 def test_backoff(attempts: int, wait: int) -> None:
     assert retry_delay_ms(attempts) == wait
+
+
+# ------------------------------------------------------------------------------- a cause that changes, and own faults
+
+
+def record_failures(harness: SenderHarness, reasons: str) -> None:
+    """A bad result a minute, each with a reason and a sentence."""
+    probe, previous = harness.store.database_ids[0], None
+    for number, reason in enumerate(reasons.split(), 1):
+        (result,) = make_results(probe, "f", start=START_AT + (number - 1) * INTERVAL_MS)
+        failed = result._replace(reason=reason, message=f"sentence of {reason}", previous_slot=previous)
+        harness.store.record_results(failed)
+        previous = failed.slot
+
+
+async def test_a_change_states_what_this_destination_was_told_before(harness: SenderHarness) -> None:
+    record_failures(harness, "dns.failed dns.failed")
+    await harness.deliver()
+    record_failures(harness, "dns.failed dns.failed http.503 http.503 connection.refused connection.refused")
+    await harness.deliver()
+    opened, changed = harness.received
+    assert (opened.notification.event, changed.notification.event) == (IncidentEvent.OPENED, IncidentEvent.CHANGED)
+    assert changed.alert_context.incident.message == "sentence of connection.refused"
+    assert changed.alert_context.previous_cause == "sentence of dns.failed", "http.503 was never sent"
+    assert changed.previous_receipt == {"ts": "1"}
+
+
+async def test_a_change_back_to_what_was_told_is_not_sent(harness: SenderHarness) -> None:
+    record_failures(harness, "dns.failed dns.failed")
+    await harness.deliver()
+    record_failures(harness, "dns.failed dns.failed http.503 http.503 dns.failed dns.failed")
+    await harness.deliver()
+    assert len(harness.received) == 1
+    assert [row["state"] for row in harness.rows()] == ["sent", "merged"]
+
+
+async def test_watchdog_observes_itself_at_once_when_a_receiver_fails_and_when_it_confirms_again(
+    harness: SenderHarness,
+) -> None:
+    observed: list[str] = []
+
+    async def observe() -> None:
+        observed.append(",".join(row["state"] for row in harness.rows()))
+
+    harness.sender._on_receiver_change = observe
+    harness.responses = [lambda: DeliveryError("http.400", "HTTP 400", retry_for_s=0)]
+    open_incident(harness)
+    await harness.deliver()
+    assert observed == ["undelivered"], "after the failure is stored"
+    open_incident(harness, "pffp")
+    await harness.deliver()
+    assert observed == ["undelivered", "undelivered,sent"]
