@@ -184,6 +184,7 @@ class McpProbe(Probe):
             timeout_s=context.remaining_s,
             now=context.started_at,
         )
+        context.phase_timer.describe_response = lambda: _interrupted_evidence(result)
         try:
             await session.run(result)
         except ProbeError as error:
@@ -211,7 +212,6 @@ class McpProbe(Probe):
             observation,
             duration=observation.duration if is_connected else None,
             measurements=_measurements(session),
-            evidence=replace(observation.evidence, facts={**_evidence_facts(session), **observation.evidence.facts}),
             state_updates=state_updates,
         )
 
@@ -356,6 +356,12 @@ def _task_measurements(task_list: TaskList | None) -> dict[str, Scalar]:
     if task_list is None:
         return {}
     return TaskCounts(len(task_list.tasks), sum(map(task_rule.has_failed, task_list.tasks.values())))._asdict()
+
+
+def _interrupted_evidence(session: SessionResult) -> Evidence:
+    """What is known of a session that has not come to its end."""
+    output = session.describe_output()
+    return Evidence({**_evidence_facts(session), **output.facts}, output.excerpt)
 
 
 def _evidence_facts(session: SessionResult) -> dict[str, Json]:

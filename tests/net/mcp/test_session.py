@@ -86,7 +86,7 @@ def test_a_deadline_stays_one_while_a_server_notifies_over_stdio() -> None:
 
     async def go() -> list[Observation]:
         async with Network() as network:
-            probes = (McpProbeRunner(network).run_probe(mcp, timeout_s=2 + i / 50) for i in range(RUNS))
+            probes = (McpProbeRunner(network).run_probe(mcp, timeout_s=8 + i / 50) for i in range(RUNS))
             return await asyncio.gather(*probes)
 
     expected = ("timeout.exceeded", "timed out while calling the tool")
@@ -104,7 +104,7 @@ def test_a_deadline_stays_one_while_a_server_notifies_over_server_sent_events() 
                 async with running_sse_server(replies, notify_every_s=0.005) as url:
                     return await McpProbeRunner(network).run_probe({"sse": url}, timeout_s=timeout_s)
 
-            return await asyncio.gather(*(run_one(1 + i / 50) for i in range(RUNS)))
+            return await asyncio.gather(*(run_one(4 + i / 50) for i in range(RUNS)))
 
     expected = ("timeout.exceeded", "timed out while calling the tool")
     assert [verdict(observation) for observation in asyncio.run(go())] == [expected] * RUNS
@@ -115,7 +115,7 @@ def test_a_deadline_stays_one_while_a_server_notifies_over_streamable_http() -> 
 
     async def go() -> list[Observation]:
         async with Network() as network, running_raw_server({"tools/call": endless}) as raw:
-            probes = (McpProbeRunner(network).run_probe({"url": raw.url}, timeout_s=1 + i / 50) for i in range(RUNS))
+            probes = (McpProbeRunner(network).run_probe({"url": raw.url}, timeout_s=4 + i / 50) for i in range(RUNS))
             return await asyncio.gather(*probes)
 
     expected = ("timeout.exceeded", "timed out while calling the tool")

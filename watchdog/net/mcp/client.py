@@ -23,6 +23,7 @@ from mcp.types import (
     ErrorData,
     Implementation,
     JSONRPCError,
+    JSONRPCNotification,
     JSONRPCRequest,
     JSONRPCResponse,
     ListToolsResult,
@@ -33,7 +34,7 @@ from mcp.types import (
 )
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from watchdog.domain.model import Json
+from watchdog.domain.model import Evidence, Json
 from watchdog.domain.reasons import family
 from watchdog.domain.text import shorten, to_single_line, truncate
 from watchdog.net.errors import ProbeError, error_from_exception
@@ -43,11 +44,11 @@ from watchdog.net.phases import PhaseTimer
 
 LEGACY_ERA = "legacy"
 """The protocol era of the `initialize` handshake. The modern era is identified by its protocol version."""
-DISCOVER_METHOD, LIST_METHOD = "server/discover", "tools/list"
+DISCOVER_METHOD, LIST_METHOD, LOG_METHOD = "server/discover", "tools/list", "notifications/message"
 MAX_TOOL_LIST_PAGES = 100
 DISCOVERY_TIMEOUT_S = 5.0
 """Timeout for `server/discover`: some servers never respond to a method that they do not know."""
-MAX_ERROR_EXCERPT_CHARS = 2_000
+MAX_ERROR_EXCERPT_CHARS, MAX_LOG_MESSAGE_CHARS = 2_000, 200
 
 T = TypeVar("T")
 _JSON_ADAPTER: TypeAdapter[Any] = TypeAdapter(Any, config=ConfigDict(ser_json_inf_nan="null"))
@@ -95,6 +96,8 @@ class SessionResult:
     """From the start of the session to the last response."""
     facts: dict[str, Json] = field(default_factory=dict)
     """From the transport: address, exit code, ..."""
+    describe_output: Callable[[], Evidence] = Evidence
+    """What the server has sent outside the responses that were read: evidence, if the session is interrupted."""
 
 
 @dataclass(slots=True)
@@ -128,6 +131,9 @@ class Transport(Protocol):
         the SDK as well.
         """
 
+    def describe_output(self) -> Evidence:
+        """What the server has sent so far, apart from MCP messages that were read."""
+
     @property
     def rejected_by_gateway(self) -> bool:
         """Whether a gateway sent the last response, which then reveals nothing about the server's protocol."""
@@ -160,6 +166,7 @@ async def create_mcp_client(transport: Transport, result: SessionResult) -> Asyn
     ended and has a buffer, because the SDK sends a last message, shielded, when it is cancelled.
     """
     requests, received = SentRequests(), ReceivedMessages()
+    result.describe_output = transport.describe_output
     inbox, incoming = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     outgoing, outbox = anyio.create_memory_object_stream[SessionMessage](16)
     receiving = anyio.CancelScope()
@@ -175,6 +182,9 @@ async def create_mcp_client(transport: Transport, result: SessionResult) -> Asyn
                         received.errors.append(item.message.error)
                     elif isinstance(item.message, JSONRPCResponse) and requests.method_of(item.message) == LIST_METHOD:
                         received.tool_problems |= replace_invalid_schemas(item.message.result, received.schema_budget)
+                    elif isinstance(item.message, JSONRPCNotification) and item.message.method == LOG_METHOD:
+                        text = (item.message.params or {}).get("data")
+                        result.facts["last_log_message"] = shorten(to_single_line(str(text)), MAX_LOG_MESSAGE_CHARS)
                 await inbox.send(item)
             inbox.close()
 

@@ -9,11 +9,11 @@ from mcp import MCPError
 from mcp.shared.message import SessionMessage
 from mcp.types import CONNECTION_CLOSED, PARSE_ERROR
 
-from watchdog.domain.model import Json
+from watchdog.domain.model import Evidence, Json
 from watchdog.net.body_limits import MIN_MCP_SESSION_BYTES
 from watchdog.net.connector import Connector
 from watchdog.net.errors import ProbeError, error_from_exception
-from watchdog.net.mcp.client import MessageSender
+from watchdog.net.mcp.client import MAX_ERROR_EXCERPT_CHARS, MessageSender
 from watchdog.net.mcp.http_response import ResponseInfo
 from watchdog.net.phases import PhaseTimer
 from watchdog.net.tls import TlsConfig
@@ -70,6 +70,13 @@ class HttpTransport:
     @property
     def rejected_by_gateway(self) -> bool:
         return self.response_info is not None and self.response_info.status in _GATEWAY_REJECTION_STATUSES
+
+    def describe_output(self) -> Evidence:
+        """The response that is being read."""
+        if self.response_info is None:
+            return Evidence()
+        excerpt = self.response_info.body_start[:MAX_ERROR_EXCERPT_CHARS].decode(errors="replace")
+        return Evidence({"status": self.response_info.status, "bytes_received": self._bytes_read}, excerpt)
 
     def record_failure(self, error: Exception) -> None:
         """Over SSE the SDK ignores the error and keeps waiting, so this ends the session."""

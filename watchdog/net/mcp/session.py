@@ -8,13 +8,17 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from dataclasses import dataclass
 from time import perf_counter
 
+from mcp.shared.dispatcher import ProgressFnT
+
 from watchdog.domain.reasons import family
+from watchdog.domain.text import shorten, to_single_line
 from watchdog.net.connector import Connector
 from watchdog.net.errors import ProbeError
 from watchdog.net.mcp.client import (
     DISCOVER_METHOD,
     DISCOVERY_TIMEOUT_S,
     LEGACY_ERA,
+    MAX_LOG_MESSAGE_CHARS,
     McpClient,
     SessionPlan,
     SessionResult,
@@ -60,11 +64,20 @@ class McpSession:
                 await client.list_tools()
             if tool_call := self.plan.choose_tool_call(result.tools):
                 with measure_phase(self.phase_timer, "call"):
-                    await client.call_tool(*tool_call)
+                    await client.call_tool(*tool_call, self._record_progress(result))
             if self.plan.resource_uri:
                 with measure_phase(self.phase_timer, "read"):
                     await client.read_resource(self.plan.resource_uri)
             result.elapsed_ms = (perf_counter() - started) * 1000
+
+    @staticmethod
+    def _record_progress(result: SessionResult) -> ProgressFnT:
+        async def record(progress: float, total: float | None, message: str | None) -> None:
+            of_total = "" if total is None else f" of {total:g}"
+            detail = f": {shorten(to_single_line(message), MAX_LOG_MESSAGE_CHARS)}" if message else ""
+            result.facts["progress"] = f"{progress:g}{of_total}{detail}"
+
+        return record
 
 
 @asynccontextmanager

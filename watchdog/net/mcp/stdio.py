@@ -17,7 +17,7 @@ from mcp import MCPError
 from mcp.shared.message import SessionMessage
 from mcp.types import CONNECTION_CLOSED, JSONRPCMessage, jsonrpc_message_adapter
 
-from watchdog.domain.model import Json
+from watchdog.domain.model import Evidence, Json
 from watchdog.domain.reasons import reason_and_message
 from watchdog.net.body_limits import MIN_MCP_SESSION_BYTES
 from watchdog.net.errors import ProbeError, error_from_exception
@@ -26,6 +26,7 @@ from watchdog.net.mcp.event_stream import BYTE_ORDER_MARK
 from watchdog.net.phases import PhaseTimer
 from watchdog.net.supervised_process import StartError, SupervisedProcess
 
+READ_CHUNK_BYTES = 64 << 10
 INHERITED_ENV_VARS = ("HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "USER")
 """The variables that a server inherits; the others may hold secrets of other probes."""
 PROCESS_EXIT_TIMEOUT_S = 0.5
@@ -68,6 +69,7 @@ class StdioTransport:
         self.process, self.facts, self._sockets = process, facts, sockets
         self._incoming_sender, self.incoming = anyio.create_memory_object_stream[SessionMessage | Exception](0)
         self.stderr_tail = b""
+        self._unfinished_line = bytearray()
         self._stdout_closed = asyncio.Event()
         self._stderr_closed = asyncio.Event()
         self._message_count = 0
@@ -107,34 +109,45 @@ class StdioTransport:
         error.facts["left_processes"] = [f"{left.name} (pid {left.pid})" for left in self.process.left_processes[:20]]
         raise error
 
-    async def _read_line(self, stdout: asyncio.StreamReader) -> bytes:
-        try:
-            return await stdout.readline()
-        except ValueError:  # longer than the reader's limit
-            raise self._output_too_large_error() from None
-
     def _output_too_large_error(self) -> ProbeError:
         message = f"the server sent more than {self._max_session_bytes >> 20} MiB, Watchdog's limit (max_body)"
         return ProbeError("body.too_large", message, is_internal=True)
 
     async def _read_messages(self, stdout: asyncio.StreamReader) -> None:
         size = 0
-        while line := await self._read_line(stdout):
-            size += len(line)
+        while data := await stdout.read(READ_CHUNK_BYTES):
+            size += len(data)
             if size > self._max_session_bytes:
                 raise self._output_too_large_error()
-            text, message = _parse_line(line)
-            if text:
-                self._record_non_mcp_line(text)
-            if message is None:
-                continue
-            self._message_count += 1
-            try:
-                await self._incoming_sender.send(SessionMessage(message))
-            except anyio.BrokenResourceError:
-                return  # the session is over
+            self._unfinished_line += data
+            if b"\n" in data:
+                *lines, self._unfinished_line = self._unfinished_line.split(b"\n")
+                for line in lines:
+                    if not await self._accept_line(bytes(line)):
+                        return  # the session is over
+        await self._accept_line(bytes(self._unfinished_line))
         self._stdout_closed.set()
         self._incoming_sender.close()
+
+    async def _accept_line(self, line: bytes) -> bool:
+        """Passes a message on. Returns whether the session still reads."""
+        text, message = _parse_line(line)
+        if text:
+            self._record_non_mcp_line(text)
+        if message is None:
+            return True
+        self._message_count += 1
+        try:
+            await self._incoming_sender.send(SessionMessage(message))
+        except anyio.BrokenResourceError:
+            return False
+        return True
+
+    def describe_output(self) -> Evidence:
+        """Standard error, and the beginning of a line that has no end yet."""
+        unfinished_line = self._unfinished_line[:200].decode(errors="replace").strip()
+        facts = {"unfinished_line": unfinished_line} if unfinished_line else {}
+        return Evidence(facts, self.stderr_tail.decode(errors="replace"))
 
     def _record_non_mcp_line(self, line: bytes) -> None:
         """The protocol allows only MCP on standard output. A banner is tolerated, and kept as evidence."""
