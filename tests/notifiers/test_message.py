@@ -170,7 +170,7 @@ def test_every_failed_expectation_is_listed() -> None:
 @pytest.mark.parametrize(
     ("rule", "subject", "reason", "cause", "limits", "expected", "observed"),
     [
-        ("availability", "", "connection.refused", "connection refused", {}, "every run passes", "connection refused"),
+        ("availability", "", "connection.refused", "connection refused", {}, "", ""),
         ("task", "reindex", "task.failed", "task reindex failed: x", {}, "last run ok", "failed: x"),
         ("missing", "reindex", "task.missing", "task reindex is x", {}, "in the server's list of tasks", "not listed"),
         (
@@ -332,7 +332,8 @@ def test_a_changed_cause_shows_the_new_one_the_first_one_and_new_advice() -> Non
     assert message.headline == "Down: API: connection refused"
     assert message.event_line == "Still down: API: connection refused (was: HTTP 503, expected 200)"
     assert field(message, "At first") == "HTTP 503, expected 200"
-    assert field(message, "Observed") == "connection refused", "not the expectation that was broken at first"
+    assert (field(message, "Expected"), field(message, "Observed")) == ("", ""), "the title states everything"
+    assert "503" not in message.evidence, "it is about the first cause"
     assert field(message, "What to do") == "Check whether the service runs and which address it listens on."
 
 
@@ -366,3 +367,19 @@ def test_no_message_has_text_without_information(name: str) -> None:
     for text in texts:
         assert alert.incident.id not in text
         assert not re.search(r"\blocal\b|just now|\bago\b", text), text
+
+
+def test_an_incident_about_a_receiver_is_about_nothing_else() -> None:
+    """No polls, no subject twice, and no expectation without information."""
+    text = "receiver oncall/slack gets no notifications since 01:46 UTC: Slack error token_revoked"
+    incident = make_incident(
+        "service", text, subject="receiver oncall/slack", reason="watchdog.delivery_failing", severity=Severity.WARNING
+    )
+    alert = replace(OPENED_ALERT, incident=incident, first_bad=None, latest=None, last_good=None)
+    message = compose_message(alert)
+    assert [f.label for f in message.main_fields] == ["Checked", "Since", "What to do", "Also to"]
+    assert field(message, "Since") == "01:48 UTC"
+    resolved = compose_message(
+        replace(alert, event=IncidentEvent.RESOLVED, incident=replace(incident, resolved_at=NOW))
+    )
+    assert replace_nbsp(resolved.headline) == "API: receiver oncall/slack gets notifications again · degraded 2 min"

@@ -491,7 +491,7 @@ def record_failures(harness: SenderHarness, reasons: str) -> None:
         previous = failed.slot
 
 
-async def test_a_change_states_what_this_destination_was_told_before(harness: SenderHarness) -> None:
+async def test_a_change_states_the_cause_that_the_destination_was_last_sent(harness: SenderHarness) -> None:
     record_failures(harness, "dns.failed dns.failed")
     await harness.deliver()
     record_failures(harness, "dns.failed dns.failed http.503 http.503 connection.refused connection.refused")
@@ -503,7 +503,7 @@ async def test_a_change_states_what_this_destination_was_told_before(harness: Se
     assert changed.previous_receipt == {"ts": "1"}
 
 
-async def test_a_change_back_to_what_was_told_is_not_sent(harness: SenderHarness) -> None:
+async def test_a_change_back_to_the_cause_that_was_sent_is_not_sent(harness: SenderHarness) -> None:
     record_failures(harness, "dns.failed dns.failed")
     await harness.deliver()
     record_failures(harness, "dns.failed dns.failed http.503 http.503 dns.failed dns.failed")

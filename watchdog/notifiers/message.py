@@ -27,6 +27,7 @@ _RECOVERED_PHRASES = {
     "preference": "is met again",
     "stale": "has results again",
     "no_verdict": "can be checked again",
+    "service": "gets notifications again",
 }
 """By rule; for all others "recovered"."""
 

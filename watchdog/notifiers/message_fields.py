@@ -164,11 +164,11 @@ def _expected_fields(context: AlertContext, cause: str) -> tuple[MessageField, .
     if any(_broken_expressions(context, cause)):
         return ()
     expected, observed = expected_and_observed(context, cause)
-    return MessageField("Expected", expected), MessageField("Observed", observed)
+    return (MessageField("Expected", expected), MessageField("Observed", observed)) if expected else ()
 
 
 def expected_and_observed(context: AlertContext, cause: str) -> tuple[str, str]:
-    """`cause` without what other fields state.
+    """`cause` without what other fields state. What is expected is empty where the cause alone states everything.
 
     The cause is cut as text: an incident stores the sentence that it opened with, not its parts, and the evidence may
     be that of another run. A sentence that is worded otherwise is shown whole.
@@ -184,15 +184,13 @@ def expected_and_observed(context: AlertContext, cause: str) -> tuple[str, str]:
         return "in the server's list of tasks", "not listed"
     if incident.rule == "job":
         return "runs on time and succeeds", cause.removeprefix(f"{subject} ").removeprefix("is ")
-    if incident.rule == "service":
-        return "notifications are delivered", cause
     if incident.rule == "stale":
         return f"a result {safe_line(context.probe.schedule_text, MAX_NAME_CHARS)}".rstrip(), cause
     if incident.rule == "no_verdict":
         return "the target can be checked", cause
     if reasons.family(incident.reason) == "http" and cause.endswith(", expected 2xx"):
         return "a 2xx status", cause.removesuffix(", expected 2xx")
-    return "every run passes", cause
+    return "", cause
 
 
 def resolved_fields(context: AlertContext, cause: str) -> tuple[MessageField, ...]:
@@ -242,7 +240,8 @@ def evidence_text(context: AlertContext) -> str:
     if latest is not None and latest.outcome is Outcome.PASS and context.incident.rule == "availability":
         latest = None
     subject = context.incident.subject
-    texts = (_format_evidence(result, subject) for result in (latest, context.first_bad))
+    first_bad = None if context.incident.first_reason else context.first_bad  # it is about the first cause
+    texts = (_format_evidence(result, subject) for result in (latest, first_bad))
     return next((text for text in texts if text), "")
 
 
