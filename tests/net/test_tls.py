@@ -101,6 +101,7 @@ def test_a_valid_certificate_is_accepted_and_its_days_are_counted(run: Run, auth
             "TLS: certificate is not valid for localhost; it has no subject alternative name",
         ),
     ],
+    ids=["expired", "expired-today", "not-yet-valid", "self-signed", "other-host", "four-other-hosts", "no-names"],
 )  # fmt: skip
 def test_an_invalid_certificate_is_refused_with_an_explanation(
     run: Run,
