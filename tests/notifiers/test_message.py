@@ -383,3 +383,11 @@ def test_an_incident_about_a_receiver_is_about_nothing_else() -> None:
         replace(alert, event=IncidentEvent.RESOLVED, incident=replace(incident, resolved_at=NOW))
     )
     assert replace_nbsp(resolved.headline) == "API: receiver oncall/slack gets notifications again · degraded 2 min"
+
+
+def test_expectations_that_are_broken_beside_the_status_are_listed() -> None:
+    facts = {"status": 503, "expect": {"body.ok": "false: body.ok is false", "body.n < 1": "true"}}
+    result = result_with_evidence(INCIDENT_SINCE, Outcome.FAIL, "", reason="http.503", facts=facts)
+    incident = make_incident("availability", "HTTP 503, expected 2xx; body.ok is false", reason="http.503")
+    message = compose_message(replace(OPENED_ALERT, incident=incident, first_bad=result, latest=result))
+    assert field(message, "Expected") == "body.ok · body.ok is false"

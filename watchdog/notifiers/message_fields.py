@@ -142,7 +142,7 @@ def _broken_expressions(context: AlertContext, cause: str) -> Iterator[tuple[str
         observed = f"observed {statement.rpartition(' is ')[2]}" if statement else cause
         yield safe_line(incident.subject, MAX_CAUSE_CHARS), observed
         return
-    if not incident.reason.startswith("expectation."):
+    if reasons.family(incident.reason) not in ("expectation", "http"):
         return
     results = (context.first_bad, context.latest)
     for result in reversed(results) if incident.first_reason else results:
