@@ -82,7 +82,7 @@ def test_every_listing_rule_has_facts_that_survive() -> None:
     stored = {"job": Listing(7, {"a": facts})}
     again = listings_from_json(json.loads(json.dumps(listings_to_json(stored, {}))), {}, FACTS_TYPES)
     assert again == stored
-    assert set(FACTS_TYPES) == {"task", "preference", "job", "service"}
+    assert set(FACTS_TYPES) == {"task", "preference", "tool", "job", "service"}
 
 
 def test_only_texts_are_transformed() -> None:
